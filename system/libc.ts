@@ -1,0 +1,330 @@
+/**
+ * The C library: the only file that touches FFI (koffi).
+ *
+ * Two kinds of calls:
+ *  - hot ones (read, write, pread, …) take memory as a plain number, its address, and answer a count or −errno. A
+ *    foreign call with numbers alone is the cheapest there is (no object is looked at), and nothing is thrown on a
+ *    path where an error is an ordinary answer.
+ *  - all others throw SystemCallError.
+ *
+ * Addresses are Numbers: user space ends at 2^47 (2^56 with five levels), exact either way.
+ * Offsets and lengths are Numbers up to Number.MAX_SAFE_INTEGER. Linux, 64 bit, little-endian.
+ */
+import { constants } from 'node:os';
+import { getSystemErrorName } from 'node:util';
+import koffi from 'koffi';
+
+/** A system call that failed. `errno` is positive; `code` its name. */
+export class SystemCallError extends Error {
+  override readonly name = 'SystemCallError';
+  readonly errno: number;
+  readonly code: string;
+  readonly syscall: string;
+
+  constructor(syscall: string, errno: number, subject?: string) {
+    const code = errnoName(errno);
+    super(`${syscall}${subject === undefined ? '' : ` ${subject}`}: ${code}`);
+    this.errno = errno;
+    this.code = code;
+    this.syscall = syscall;
+  }
+}
+
+/** The name of a positive errno, as `EIO`. */
+export function errnoName(errno: number): string {
+  try {
+    return getSystemErrorName(-errno);
+  } catch {
+    return `errno ${errno}`;
+  }
+}
+
+export const { errno: E } = constants;
+
+const library = koffi.load(null);
+
+/** a foreign function of numbers and strings to a number; koffi itself only knows `any` */
+type Foreign<A extends unknown[]> = ((...args: A) => number) & {
+  async: (...args: [...A, (error: Error | null, result: number) => void]) => void;
+};
+
+function foreign<A extends unknown[]>(name: string, result: string, ...parameters: string[]): Foreign<A> {
+  return library.func(name, result, parameters) as unknown as Foreign<A>;
+}
+
+const c = {
+  read: foreign<[number, number, number]>('read', 'int64', 'int', 'intptr_t', 'size_t'),
+  write: foreign<[number, number, number]>('write', 'int64', 'int', 'intptr_t', 'size_t'),
+  pread: foreign<[number, number, number, number]>('pread64', 'int64', 'int', 'intptr_t', 'size_t', 'int64'),
+  pwrite: foreign<[number, number, number, number]>('pwrite64', 'int64', 'int', 'intptr_t', 'size_t', 'int64'),
+  preadv2: foreign<[number, number, number, number, number]>(
+    'preadv64v2',
+    'int64',
+    'int',
+    'intptr_t',
+    'int',
+    'int64',
+    'int',
+  ),
+  pwritev2: foreign<[number, number, number, number, number]>(
+    'pwritev64v2',
+    'int64',
+    'int',
+    'intptr_t',
+    'int',
+    'int64',
+    'int',
+  ),
+  fsync: foreign<[number]>('fsync', 'int', 'int'),
+  fdatasync: foreign<[number]>('fdatasync', 'int', 'int'),
+  fallocate: foreign<[number, number, number, number]>('fallocate64', 'int', 'int', 'int', 'int64', 'int64'),
+  lseek: foreign<[number, number, number]>('lseek64', 'int64', 'int', 'int64', 'int'),
+  ioctl: library.func('int ioctl(int fd, unsigned long request, ...)') as unknown as (...args: unknown[]) => number,
+  fcntl: library.func('int fcntl64(int fd, int command, ...)') as unknown as (...args: unknown[]) => number,
+  mount: foreign<[string, string, string, number, string]>('mount', 'int', 'str', 'str', 'str', 'ulong', 'str'),
+  umount2: foreign<[string, number]>('umount2', 'int', 'str', 'int'),
+  memfd_create: foreign<[string, number]>('memfd_create', 'int', 'str', 'uint'),
+  flock: foreign<[number, number]>('flock', 'int', 'int', 'int'),
+  mlock: foreign<[number, number]>('mlock', 'int', 'intptr_t', 'size_t'),
+  mmap: library.func('mmap64', 'intptr_t', ['intptr_t', 'size_t', 'int', 'int', 'int', 'int64']) as unknown as (
+    ...args: number[]
+  ) => number,
+  prctl: foreign<[number, number, number, number, number]>('prctl', 'int', 'int', 'ulong', 'ulong', 'ulong', 'ulong'),
+};
+
+/** errno of the last failed foreign call; to be asked for at once */
+const lastErrno = (): number => koffi.errno();
+
+function check(result: number, syscall: string, subject?: string): number {
+  if (result < 0) throw new SystemCallError(syscall, lastErrno(), subject);
+  return result;
+}
+
+// ── hot calls: a count, or −errno ───────────────────────────────────────────────────────────────────────────────────
+
+/** read(2) into memory at `address`. */
+export function read(fd: number, address: number, length: number): number {
+  const n = c.read(fd, address, length);
+  return n >= 0 ? n : -lastErrno();
+}
+
+/** write(2) of memory at `address`. */
+export function write(fd: number, address: number, length: number): number {
+  const n = c.write(fd, address, length);
+  return n >= 0 ? n : -lastErrno();
+}
+
+/** pread(2): at most `length` bytes from `offset`; 0 at the end of the file. */
+export function pread(fd: number, address: number, length: number, offset: number): number {
+  const n = c.pread(fd, address, length, offset);
+  return n >= 0 ? n : -lastErrno();
+}
+
+/** pwrite(2): at most `length` bytes at `offset`. */
+export function pwrite(fd: number, address: number, length: number, offset: number): number {
+  const n = c.pwrite(fd, address, length, offset);
+  return n >= 0 ? n : -lastErrno();
+}
+
+// one struct iovec for the calls below, which never overlap within one thread; each thread loads its own module
+const iovec = new Uint32Array(new ArrayBuffer(16));
+const iovecAddress = Number(koffi.address(iovec));
+
+function setIovec(address: number, length: number): void {
+  iovec[0] = address >>> 0;
+  iovec[1] = Math.floor(address / 0x1_0000_0000);
+  iovec[2] = length;
+}
+
+/** preadv2(2) with one buffer. `flags`: RWF_NOWAIT answers −EAGAIN where it would have to wait for the disk. */
+export function pread2(fd: number, address: number, length: number, offset: number, flags: number): number {
+  setIovec(address, length);
+  const n = c.preadv2(fd, iovecAddress, 1, offset, flags);
+  return n >= 0 ? n : -lastErrno();
+}
+
+/** pwritev2(2) with one buffer. `flags`: RWF_DSYNC returns when the bytes are durable. */
+export function pwrite2(fd: number, address: number, length: number, offset: number, flags: number): number {
+  setIovec(address, length);
+  const n = c.pwritev2(fd, iovecAddress, 1, offset, flags);
+  return n >= 0 ? n : -lastErrno();
+}
+
+export const RWF_DSYNC = 0x2;
+export const RWF_NOWAIT = 0x8;
+
+/** fsync(2): 0 or −errno. */
+export function fsync(fd: number): number {
+  return c.fsync(fd) === 0 ? 0 : -lastErrno();
+}
+
+/** fdatasync(2): 0 or −errno. */
+export function fdatasync(fd: number): number {
+  return c.fdatasync(fd) === 0 ? 0 : -lastErrno();
+}
+
+/** fallocate(2): 0 or −errno. */
+export function fallocate(fd: number, mode: number, offset: number, length: number): number {
+  return c.fallocate(fd, mode, offset, length) === 0 ? 0 : -lastErrno();
+}
+
+/** fallocate(2) on koffi's thread pool: resolves to 0 or rejects with a SystemCallError. */
+export function fallocateAsync(fd: number, mode: number, offset: number, length: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    c.fallocate.async(fd, mode, offset, length, (error, result) => {
+      if (error) reject(error);
+      // koffi keeps the errno of an asynchronous call for its callback
+      else if (result !== 0) reject(new SystemCallError('fallocate', lastErrno()));
+      else resolve();
+    });
+  });
+}
+
+/** modes of fallocate(2) */
+export const FALLOC_FL_KEEP_SIZE = 0x1;
+export const FALLOC_FL_PUNCH_HOLE = 0x2;
+export const FALLOC_FL_ZERO_RANGE = 0x10;
+
+/** lseek(2): the new position, or −errno. It moves the descriptor's own position, which nothing here relies on. */
+export function lseek(fd: number, offset: number, whence: number): number {
+  const n = c.lseek(fd, offset, whence);
+  return n >= 0 ? n : -lastErrno();
+}
+
+export const SEEK_DATA = 3;
+export const SEEK_HOLE = 4;
+
+// ── memory ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** Where the bytes of a view are. The view must stay referenced while the address is used; its memory never moves. */
+export function addressOf(view: ArrayBufferView): number {
+  return Number(koffi.address(view));
+}
+
+/** mlock(2): false where the limit (RLIMIT_MEMLOCK) forbids it. */
+export function mlock(address: number, length: number): boolean {
+  return c.mlock(address, length) === 0;
+}
+
+/** Maps `length` bytes of a memfd, shared with every other process that maps it. Never unmapped. */
+export function mapShared(fd: number, length: number): ArrayBuffer {
+  const PROT_READ_WRITE = 3;
+  const MAP_SHARED = 1;
+  const address = c.mmap(0, length, PROT_READ_WRITE, MAP_SHARED, fd, 0);
+  if (address === -1) throw new SystemCallError('mmap', lastErrno());
+  return koffi.view(BigInt(address), length);
+}
+
+/** An anonymous file in memory, close-on-exec, that seals can be added to. */
+export function memfdCreate(name: string): number {
+  const MFD_CLOEXEC = 1;
+  const MFD_ALLOW_SEALING = 2;
+  return check(c.memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING), 'memfd_create', name);
+}
+
+export const F_SEAL_SEAL = 0x1;
+export const F_SEAL_SHRINK = 0x2;
+export const F_SEAL_GROW = 0x4;
+
+export function addSeals(fd: number, seals: number): void {
+  const F_ADD_SEALS = 1033;
+  check(c.fcntl(fd, F_ADD_SEALS, 'int', seals), 'fcntl F_ADD_SEALS');
+}
+
+export function getSeals(fd: number): number {
+  const F_GET_SEALS = 1034;
+  return check(c.fcntl(fd, F_GET_SEALS), 'fcntl F_GET_SEALS');
+}
+
+// ── locks ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+const F_OFD_GETLK = 36;
+const F_OFD_SETLK = 37;
+const F_RDLCK = 0;
+const F_WRLCK = 1;
+const F_UNLCK = 2;
+
+/** struct flock, 32 bytes: type i16@0, whence i16@2, start i64@8, len i64@16, pid i32@24 (0 for OFD calls) */
+function flockStruct(type: number, start: number, length: number): Buffer {
+  const bytes = Buffer.alloc(32);
+  bytes.writeInt16LE(type, 0);
+  bytes.writeBigInt64LE(BigInt(start), 8);
+  bytes.writeBigInt64LE(BigInt(length), 16);
+  return bytes;
+}
+
+/** Takes a shared (read) lock of the open file description on a byte range; false where a write lock is in the way. */
+export function lockRangeShared(fd: number, start: number, length: number): boolean {
+  const result = c.fcntl(fd, F_OFD_SETLK, 'void *', flockStruct(F_RDLCK, start, length));
+  if (result === 0) return true;
+  const errno = lastErrno();
+  if (errno === E.EAGAIN || errno === E.EACCES) return false;
+  throw new SystemCallError('fcntl F_OFD_SETLK', errno);
+}
+
+/** Gives up this open file description's locks on a byte range. */
+export function unlockRange(fd: number, start: number, length: number): void {
+  check(c.fcntl(fd, F_OFD_SETLK, 'void *', flockStruct(F_UNLCK, start, length)), 'fcntl F_OFD_SETLK');
+}
+
+/** Whether another open file description holds any lock on the byte range. */
+export function isRangeLocked(fd: number, start: number, length: number): boolean {
+  const bytes = flockStruct(F_WRLCK, start, length);
+  check(c.fcntl(fd, F_OFD_GETLK, 'void *', bytes), 'fcntl F_OFD_GETLK');
+  return bytes.readInt16LE(0) !== F_UNLCK;
+}
+
+/** flock(2) LOCK_EX without waiting: false where another open file description has it. */
+export function tryFlockExclusive(fd: number): boolean {
+  const LOCK_EX_NB = 2 | 4;
+  if (c.flock(fd, LOCK_EX_NB) === 0) return true;
+  const errno = lastErrno();
+  if (errno === E.EAGAIN) return false;
+  throw new SystemCallError('flock', errno);
+}
+
+/** flock(2) LOCK_UN. */
+export function flockRelease(fd: number): void {
+  const LOCK_UN = 8;
+  check(c.flock(fd, LOCK_UN), 'flock');
+}
+
+// ── mounts and devices ──────────────────────────────────────────────────────────────────────────────────────────────
+
+export const MS_NOSUID = 0x2;
+export const MS_NODEV = 0x4;
+export const MNT_FORCE = 0x1;
+export const MNT_DETACH = 0x2;
+
+/** mount(2). */
+export function mount(source: string, target: string, type: string, flags: number, data: string): void {
+  check(c.mount(source, target, type, flags, data), 'mount', target);
+}
+
+/** umount2(2): 0 or −errno. */
+export function umount2(target: string, flags: number): number {
+  return c.umount2(target, flags) === 0 ? 0 : -lastErrno();
+}
+
+/** ioctl(2) with a pointer to `argument`, which it may change. Returns the call's result, or −errno. */
+export function ioctl(fd: number, request: number, argument: Buffer): number {
+  const n = c.ioctl(fd, request, 'void *', argument);
+  return n >= 0 ? n : -lastErrno();
+}
+
+/** The size of a block device in bytes (BLKGETSIZE64). */
+export function blockDeviceSize(fd: number): number {
+  const BLKGETSIZE64 = 0x80081272;
+  const bytes = Buffer.alloc(8);
+  const n = ioctl(fd, BLKGETSIZE64, bytes);
+  if (n < 0) throw new SystemCallError('ioctl BLKGETSIZE64', -n);
+  return Number(bytes.readBigUInt64LE(0));
+}
+
+// ── processes ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** prctl(PR_SET_IO_FLUSHER): false where it is refused (it needs CAP_SYS_RESOURCE). */
+export function setIoFlusher(): boolean {
+  const PR_SET_IO_FLUSHER = 57;
+  return c.prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) === 0;
+}
