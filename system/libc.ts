@@ -80,6 +80,7 @@ const c = {
   fallocate: foreign<[number, number, number, number]>('fallocate64', 'int', 'int', 'int', 'int64', 'int64'),
   lseek: foreign<[number, number, number]>('lseek64', 'int64', 'int', 'int64', 'int'),
   ioctl: library.func('int ioctl(int fd, unsigned long request, ...)') as unknown as (...args: unknown[]) => number,
+  ioctlAddress: foreign<[number, number, number]>('ioctl', 'int', 'int', 'ulong', 'intptr_t'),
   fcntl: library.func('int fcntl64(int fd, int command, ...)') as unknown as (...args: unknown[]) => number,
   mount: foreign<[string, string, string, number, string]>('mount', 'int', 'str', 'str', 'str', 'ulong', 'str'),
   umount2: foreign<[string, number]>('umount2', 'int', 'str', 'int'),
@@ -310,6 +311,39 @@ export function umount2(target: string, flags: number): number {
 export function ioctl(fd: number, request: number, argument: Buffer): number {
   const n = c.ioctl(fd, request, 'void *', argument);
   return n >= 0 ? n : -lastErrno();
+}
+
+/** What a loop device is bound to, as stat(2) of the backing file would say it. */
+export interface LoopStatus {
+  /** st_dev, encoded as stat(2) does */
+  dev: bigint;
+  ino: bigint;
+  /** st_rdev: the device itself where the backing file is a device */
+  rdev: bigint;
+  readOnly: boolean;
+}
+
+/**
+ * The backing file of an open loop device (LOOP_GET_STATUS64), on koffi's thread pool: the kernel asks the file system
+ * below, which may be slow or dead. Resolves to null where nothing is bound, rejects with a SystemCallError.
+ */
+export function loopStatusAsync(fd: number): Promise<LoopStatus | null> {
+  const LOOP_GET_STATUS64 = 0x4c05;
+  const LO_FLAGS_READ_ONLY = 1;
+  // struct loop_info64: device u64@0, inode u64@8, rdevice u64@16, flags u32@52
+  const info = Buffer.alloc(232);
+  return new Promise((resolve, reject) => {
+    c.ioctlAddress.async(fd, LOOP_GET_STATUS64, addressOf(info), (error, result) => {
+      const errno = result < 0 ? lastErrno() : 0;
+      if (error) reject(error);
+      else if (errno === E.ENXIO) resolve(null);
+      else if (errno !== 0) reject(new SystemCallError('ioctl LOOP_GET_STATUS64', errno));
+      else {
+        const [dev, ino, rdev] = [info.readBigUInt64LE(0), info.readBigUInt64LE(8), info.readBigUInt64LE(16)];
+        resolve({ dev, ino, rdev, readOnly: (info.readUInt32LE(52) & LO_FLAGS_READ_ONLY) !== 0 });
+      }
+    });
+  });
 }
 
 /** The size of a block device in bytes (BLKGETSIZE64). */

@@ -1,0 +1,58 @@
+/**
+ * From the words of a command to what the control interface takes: parts, never spec strings. Only the words are
+ * judged here; whether the image is there and can be a disk is the keeper's to say.
+ */
+import { resolve } from 'node:path';
+import { FusetapError } from '../drivers/errors.js';
+import type { AttachRequest, Mode } from '../mount/bus/interface.js';
+import { combineWords, DEFAULT_DRIVER, type DiskSpec, parseWords } from './spec.js';
+
+/** The options of `attach` that make the request. */
+export interface AttachWords {
+  readOnly?: boolean;
+  driver?: string;
+  image?: string;
+}
+
+/** What is to be attached. */
+export interface Wanted {
+  request: AttachRequest;
+  /** what was accepted although it means nothing here, to be said with -v */
+  notes: string[];
+}
+
+/**
+ * The request that `SPEC [VDEV] [MODE]` stands for; with `--driver` or `--image`, `[VDEV] [MODE]`.
+ * @throws FusetapError USAGE
+ */
+export function attachRequest(words: readonly string[], options: AttachWords = {}): Wanted {
+  const apart = options.driver !== undefined || options.image !== undefined;
+  const [spec, vdev, mode, ...excess] = apart ? [undefined, ...words] : words;
+  if (!apart && spec === undefined) {
+    throw new FusetapError('USAGE', 'nothing to attach', { hint: 'give a SPEC, or --image' });
+  }
+  if (excess.length > 0) {
+    throw new FusetapError('USAGE', `too many words: ${excess.join(' ')}`, {
+      hint: 'with --driver or --image there is no SPEC, only [VDEV] [MODE]',
+    });
+  }
+  const whole = spec === undefined ? combineWords(specOfOptions(options), vdev, mode) : parseWords(spec, vdev, mode);
+  const { driver, image } = whole;
+  const path = image === null ? null : resolve(image);
+  const request = { driver, image: path, vdev: whole.vdev, mode: chooseMode(whole.mode, options), options: {} };
+  return { request, notes: whole.notes };
+}
+
+function specOfOptions({ driver = DEFAULT_DRIVER, image }: AttachWords): DiskSpec {
+  if (driver === '' || image === '') {
+    const option = driver === '' ? '--driver' : '--image';
+    throw new FusetapError('USAGE', `${option} is empty`, { hint: `give ${option} a value` });
+  }
+  return { driver, image: image ?? null, vdev: null, mode: null, notes: [] };
+}
+
+function chooseMode(mode: Mode | null, { readOnly }: AttachWords): Mode {
+  if (!readOnly) return mode ?? 'w';
+  if (mode === null || mode === 'r') return 'r';
+  throw new FusetapError('USAGE', `--read-only and mode ${mode} contradict each other`, { hint: 'give one of them' });
+}

@@ -1,0 +1,91 @@
+/** `fusetap detach`: take vbds off their bus. */
+import type { Command } from 'commander';
+import { FusetapError } from '../../drivers/errors.js';
+import type { BusInfo, VbdInfo } from '../../mount/bus/interface.js';
+import { type BusPlace, detach, findVbd, isPath, listBuses, resolveBus, showBus } from '../../mount/client.js';
+import { depart } from '../departures.js';
+import { callersRuntimeDir, chosenBus, endHelp, parseSeconds, type SharedOptions } from '../options.js';
+
+interface DetachOptions extends SharedOptions {
+  all?: boolean;
+  wait?: number;
+  force?: boolean;
+}
+
+/** a vbd and the bus that it is on */
+interface Located {
+  place: BusPlace;
+  vdev: string;
+}
+
+export function register(program: Command): void {
+  const command = program
+    .command('detach')
+    .summary('detach vbds')
+    .description(
+      'Detaches each VBD: a vdev, a slot number, the path of the file, or the path of its image if only one vbd has it.\n' +
+        'Returns when its data is durable and the file is gone. What is held is not detached: exit 4, with the holders.',
+    )
+    .argument('[VBD...]')
+    .option('--all', 'all vbds of the bus')
+    .option('--wait <SECONDS>', 'wait so long for those who hold it', parseSeconds)
+    .option('--force', 'even if it is held: later I/O of its holders is EIO, nothing acknowledged is lost')
+    .action(async (words: string[], _: unknown, self: Command) => run(words, self.optsWithGlobals<DetachOptions>()));
+  endHelp(command, ['fusetap detach xvda', 'fusetap detach /srv/img/disk.img', 'fusetap detach --all --wait 10']);
+}
+
+async function run(words: readonly string[], options: DetachOptions): Promise<void> {
+  checkWords(words, options);
+  const place = await chosenBus(options);
+  const ask = { force: options.force ?? false, waitSeconds: options.wait };
+  if (options.all) {
+    const { vbds } = await showBus(place);
+    await depart(vbds, options, ({ vdev }) => detach(place, vdev, ask));
+    return;
+  }
+  const locate = locator(place, options);
+  await depart(words, options, async (word) => {
+    const found = await locate(word);
+    return detach(found.place, found.vdev, ask);
+  });
+}
+
+function checkWords(words: readonly string[], options: DetachOptions): void {
+  if (options.all && words.length > 0) {
+    throw new FusetapError('USAGE', `--all and ${words.join(' ')} contradict each other`, { hint: 'give one of them' });
+  }
+  if (!options.all && words.length === 0) {
+    throw new FusetapError('USAGE', 'nothing to detach', { hint: 'give a VBD, or --all' });
+  }
+}
+
+/**
+ * Finds vbds on the chosen bus; a path also on all others, unless a bus was named. Looks once, before the first goes:
+ * with its last vbd the bus goes too.
+ */
+function locator(place: BusPlace, options: SharedOptions): (word: string) => Promise<Located> {
+  const own = memoize(() => showBus(place));
+  const all = memoize(async () => (await listBuses(place.runtimeDir)).buses);
+  return async (word) => {
+    try {
+      return { place, vdev: findVbd(word, (await own()).vbds, `bus ${place.name}`).vdev };
+    } catch (error) {
+      const elsewhere = isPath(word) && options.bus === undefined;
+      if (!elsewhere || !(error instanceof FusetapError && error.code === 'NOT_FOUND')) throw error;
+    }
+    const vbd: VbdInfo = findVbd(
+      word,
+      (await all()).flatMap((bus: BusInfo) => bus.vbds),
+      'any bus',
+    );
+    return { place: await resolveBus(vbd.bus, callersRuntimeDir()), vdev: vbd.vdev };
+  };
+}
+
+function memoize<Value>(make: () => Promise<Value>): () => Promise<Value> {
+  let value: Promise<Value> | undefined;
+  return () => {
+    value ??= make();
+    return value;
+  };
+}

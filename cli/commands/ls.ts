@@ -1,0 +1,47 @@
+/** `fusetap ls`: what is attached, on all buses. */
+import type { Command } from 'commander';
+import type { BusInfo, VbdInfo } from '../../mount/bus/interface.js';
+import { listBuses, showBus } from '../../mount/client.js';
+import { callersRuntimeDir, chosenBus, endHelp, type SharedOptions } from '../options.js';
+import { type Column, humanSize, printError, printJson, printTable } from '../output.js';
+
+const COLUMNS: readonly Column[] = [
+  { head: 'BUS' },
+  { head: 'VDEV' },
+  { head: 'SLOT', align: 'right' },
+  { head: 'DRIVER' },
+  { head: 'MODE' },
+  { head: 'SIZE', align: 'right' },
+  { head: 'OPENS', align: 'right' },
+  { head: 'STATE' },
+  { head: 'IMAGE' },
+];
+
+export function register(program: Command): void {
+  const command = program
+    .command('ls')
+    .summary('what is attached')
+    .description('Lists what is attached, on all buses or on the one that --bus names.')
+    .action(async (_: unknown, self: Command) => list(self.optsWithGlobals<SharedOptions>()));
+  endHelp(command, ['fusetap ls', "fusetap ls --json | jq -r '.[].path'"]);
+}
+
+async function list(options: SharedOptions): Promise<void> {
+  const buses = await find(options);
+  const vbds = buses.flatMap((bus) => [...bus.vbds].sort((a, b) => a.slot - b.slot));
+  if (options.json) printJson(vbds);
+  else printTable(COLUMNS, vbds.map(row));
+}
+
+/** A dead bus is said on stderr and does not fail the list of the others. */
+async function find(options: SharedOptions): Promise<BusInfo[]> {
+  if (options.bus !== undefined) return [await showBus(await chosenBus(options))];
+  const { buses, troubles } = await listBuses(callersRuntimeDir());
+  if (!options.quiet) for (const { error } of troubles) printError(error, options.debug);
+  return buses;
+}
+
+function row(vbd: VbdInfo): string[] {
+  const { bus, vdev, slot, driver, mode, size, opens, state, image } = vbd;
+  return [bus, vdev, String(slot), driver, mode, humanSize(size), String(opens), state, image ?? '-'];
+}

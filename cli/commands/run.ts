@@ -1,0 +1,114 @@
+/** `fusetap run`: a command that has disks for as long as it runs. */
+import type { Command } from 'commander';
+import { FusetapError } from '../../drivers/errors.js';
+import type { VbdInfo } from '../../mount/bus/interface.js';
+import { attach, type BusPlace, resolveBus } from '../../mount/client.js';
+import { attachRequest, type Wanted } from '../attach-request.js';
+import { callersRuntimeDir, endHelp, RUN_FAILED, type SharedOptions } from '../options.js';
+import { printNote, reportFailure } from '../output.js';
+import { endPrivateBus } from '../run/end-private-bus.js';
+import { runCommand } from '../run/run-command.js';
+import { catchSignals, type SignalCatch } from '../run/signals.js';
+
+const EXITS = [
+  'that of CMD',
+  '125  fusetap failed: nothing was run, or what was attached did not detach well',
+  '126  CMD cannot be run',
+  '127  CMD was not found',
+  '128+N  CMD ended by signal N',
+];
+
+export function register(program: Command): void {
+  const command = program
+    .command('run')
+    .summary('run a command with images attached')
+    .description(
+      'Attaches each SPEC to a bus of its own, runs CMD, and detaches.\n' +
+        'CMD finds the path of the first file in FUSETAP_DEVICE, and of all, one a line, in FUSETAP_DEVICES.',
+    )
+    .usage('[options] SPEC... -- CMD...')
+    .argument('[SPEC...]')
+    .exitOverride((error) => {
+      if (error.exitCode !== 0) error.exitCode = RUN_FAILED;
+      throw error;
+    })
+    .action(async (words: string[], _: unknown, self: Command) => {
+      const options = self.optsWithGlobals<SharedOptions>();
+      try {
+        process.exitCode = await run(splitWords(words, rawWords(self)), options);
+      } catch (error) {
+        reportFailure(error, options);
+        process.exitCode = RUN_FAILED;
+      }
+    });
+  endHelp(command, [`fusetap run ram:golden.img -- sh -c 'mkfs.ext4 -q "$FUSETAP_DEVICE"'`], EXITS);
+}
+
+interface RunWords {
+  specs: string[];
+  cmd: [string, ...string[]];
+}
+
+/** All words as they were typed: commander drops the `--`. */
+function rawWords(command: Command): string[] {
+  return (command.parent as (Command & { rawArgs: string[] }) | null)?.rawArgs ?? [];
+}
+
+/** What stands behind the first `--` is CMD, word for word; of what stands before it, commander took the options. */
+function splitWords(words: readonly string[], raw: readonly string[]): RunWords {
+  const separator = raw.indexOf('--');
+  const count = separator < 0 ? 0 : raw.length - separator - 1;
+  const specs = words.slice(0, words.length - count);
+  const [program, ...rest] = words.slice(specs.length);
+  if (separator < 0 || program === undefined) {
+    throw new FusetapError('USAGE', 'no command to run', { hint: 'fusetap run SPEC... -- CMD...' });
+  }
+  if (specs.length === 0) {
+    throw new FusetapError('USAGE', 'nothing to attach', { hint: 'fusetap run SPEC... -- CMD...' });
+  }
+  return { specs, cmd: [program, ...rest] };
+}
+
+/** @returns the exit status */
+async function run({ specs, cmd }: RunWords, options: SharedOptions): Promise<number> {
+  if (options.bus !== undefined) {
+    throw new FusetapError('USAGE', `run has a bus of its own, not ${options.bus}`, { hint: 'leave --bus away' });
+  }
+  const wanted = specs.map((spec) => attachRequest([spec]));
+  if (options.verbose) wanted.flatMap(({ notes }) => notes).forEach(printNote);
+  const place = await privateBus();
+  const signals = catchSignals();
+  try {
+    const vbds = await attachAll(place, wanted, signals);
+    try {
+      return await runWith(vbds, cmd, signals);
+    } finally {
+      await endPrivateBus(place);
+    }
+  } finally {
+    signals.release();
+  }
+}
+
+function privateBus(): Promise<BusPlace> {
+  const random = Math.floor(Math.random() * 0x10000);
+  return resolveBus(`run-${process.pid}-${random.toString(16).padStart(4, '0')}`, callersRuntimeDir());
+}
+
+/** All or none. */
+async function attachAll(place: BusPlace, wanted: readonly Wanted[], signals: SignalCatch): Promise<VbdInfo[]> {
+  const vbds: VbdInfo[] = [];
+  try {
+    // in order, because a vbd without a vdev takes the first free one
+    for (const { request } of wanted) vbds.push(await attach(place, request, { signal: signals.aborted }));
+    return vbds;
+  } catch (error) {
+    if (vbds.length > 0) await endPrivateBus(place);
+    throw error;
+  }
+}
+
+function runWith(vbds: readonly VbdInfo[], cmd: RunWords['cmd'], signals: SignalCatch): number | Promise<number> {
+  const paths = vbds.map((vbd) => vbd.path);
+  return runCommand(cmd, { FUSETAP_DEVICE: paths[0], FUSETAP_DEVICES: paths.join('\n') }, signals);
+}

@@ -1,0 +1,23 @@
+/** `fusetap start`: a bus that stays without vbds. */
+import type { Command } from 'commander';
+import { start } from '../../mount/client.js';
+import { chosenBus, endHelp, type SharedOptions } from '../options.js';
+import { print, printJson } from '../output.js';
+
+export function register(program: Command): void {
+  const command = program
+    .command('start')
+    .summary('begin a bus that stays without vbds')
+    .description('Begins a bus that stays without vbds, until fusetap stop. Prints the directory of the bus.')
+    .action(async (_: unknown, self: Command) => {
+      const options = self.optsWithGlobals<SharedOptions>();
+      const bus = await start(await chosenBus(options));
+      if (options.json) printJson(bus);
+      else print(bus.path);
+    });
+  endHelp(command, [
+    'fusetap start',
+    'fusetap start --bus build-7',
+    'mkdir -p /srv/disks && fusetap start --bus /srv/disks',
+  ]);
+}

@@ -1,0 +1,39 @@
+/** `fusetap stop`: detach all and end the bus. */
+import type { Command } from 'commander';
+import { FusetapError } from '../../drivers/errors.js';
+import { type BusPlace, listBuses, resolveBus, stop } from '../../mount/client.js';
+import { depart } from '../departures.js';
+import { callersRuntimeDir, chosenBus, endHelp, type SharedOptions } from '../options.js';
+
+interface StopOptions extends SharedOptions {
+  all?: boolean;
+  force?: boolean;
+}
+
+export function register(program: Command): void {
+  const command = program
+    .command('stop')
+    .summary('detach all and end the bus')
+    .description('Detaches all vbds of the bus and ends it.')
+    .option('--all', 'all buses')
+    .option('--force', 'even what is held: later I/O of its holders is EIO, nothing acknowledged is lost')
+    .action(async (_: unknown, self: Command) => {
+      const options = self.optsWithGlobals<StopOptions>();
+      await depart(await choose(options), options, (place) => stop(place, { force: options.force ?? false }));
+    });
+  endHelp(command, ['fusetap stop', 'fusetap stop --all --force']);
+}
+
+async function choose(options: StopOptions): Promise<BusPlace[]> {
+  if (!options.all) return [await chosenBus(options)];
+  if (options.bus !== undefined) {
+    throw new FusetapError('USAGE', `--all and --bus ${options.bus} contradict each other`, {
+      hint: 'give one of them',
+    });
+  }
+  const runtime = callersRuntimeDir();
+  const { buses, troubles } = await listBuses(runtime);
+  // those that are dead, too: stop clears them away
+  const names = [...buses.map(({ bus }) => bus), ...troubles.map(({ bus }) => bus)];
+  return Promise.all(names.map((name) => resolveBus(name, runtime)));
+}

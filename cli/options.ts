@@ -1,0 +1,68 @@
+/**
+ * What all commands share: the options that stand before or after the command's word, what they mean, and the end of
+ * every help text.
+ */
+import { type Command, InvalidArgumentError } from 'commander';
+import { type ErrorCode, EXIT_CODES } from '../drivers/errors.js';
+import { type BusPlace, resolveBus, runtimeDir } from '../mount/client.js';
+
+/** the exit status of `fusetap run` where fusetap, not the command that it runs, failed; as env(1) */
+export const RUN_FAILED = 125;
+
+export interface SharedOptions {
+  bus?: string;
+  json?: boolean;
+  quiet?: boolean;
+  verbose?: boolean;
+  debug?: boolean;
+}
+
+/** Adds them to the program; commander finds them on either side of the command's word. */
+export function addSharedOptions(program: Command): void {
+  program
+    .option('--bus <NAME|DIR>', 'the bus: a name, or a directory with a "/" (default: $FUSETAP_BUS, else 0)')
+    .option('--json', 'one JSON document on stdout')
+    .option('-q, --quiet', 'no remarks on stderr, errors only')
+    .option('-v, --verbose', 'more remarks on stderr')
+    .option('--debug', 'the stack of an error');
+}
+
+/** The runtime directory of who calls. @throws FusetapError DENIED */
+export function callersRuntimeDir(): string {
+  return runtimeDir(process.env, process.geteuid?.() ?? 0);
+}
+
+/** The bus that the options, else the environment, else the default name. @throws FusetapError USAGE, NOT_FOUND */
+export function chosenBus(options: SharedOptions): Promise<BusPlace> {
+  return resolveBus(options.bus ?? (process.env.FUSETAP_BUS || '0'), callersRuntimeDir());
+}
+
+/** Parses a duration in seconds, for commander. */
+export function parseSeconds(word: string): number {
+  const seconds = Number(word);
+  if (word.trim() === '' || !Number.isFinite(seconds) || seconds < 0) {
+    throw new InvalidArgumentError('give seconds, 0 or more, as 10 or 0.5');
+  }
+  return seconds;
+}
+
+/** What an exit status means, by code. */
+const MEANINGS: Record<ErrorCode, string> = {
+  FAILED: 'an I/O or system error',
+  USAGE: 'wrong words, or an image that cannot be a disk (empty, a directory); nothing was touched',
+  NOT_FOUND: 'no such bus, vbd, image or driver',
+  BUSY: 'in use, slot taken, or a sharing rule refuses',
+  DENIED: 'permission',
+  UNSUPPORTED: 'this kernel, driver or transport cannot',
+  NO_SPACE: 'the ram limit, or a full disk',
+};
+
+/** Ends a command's help with examples and its exit codes. */
+export function endHelp(command: Command, examples: readonly string[], exits: readonly string[] = commonExits()): void {
+  const lines = (head: string, body: readonly string[]): string => `\n${head}\n${body.map((x) => `  ${x}`).join('\n')}`;
+  command.addHelpText('after', `${lines('Examples:', examples)}\n${lines('Exit codes:', exits)}`);
+}
+
+function commonExits(): string[] {
+  return ['0  done', ...Object.entries(EXIT_CODES).map(([code, exit]) => `${exit}  ${MEANINGS[code as ErrorCode]}`)];
+}

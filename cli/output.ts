@@ -1,0 +1,136 @@
+/**
+ * What a shell gets to see: results on stdout, everything else on stderr, an error as one line.
+ *
+ *      fusetap: what failed: where: how to fix
+ */
+import { type ErrorCode, EXIT_CODES, FusetapError, type Holder, type PlainError } from '../drivers/errors.js';
+
+/** An error as `--json` shows it. A key without a value is null. */
+export interface JsonError {
+  code: ErrorCode;
+  message: string;
+  hint: string | null;
+  holders: Holder[];
+}
+
+/** Prints a line of the result. */
+export function print(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
+
+/** Prints the result as one JSON document. */
+export function printJson(document: unknown): void {
+  print(JSON.stringify(document, null, 2));
+}
+
+/** Prints a remark on stderr. */
+export function printNote(text: string): void {
+  process.stderr.write(`fusetap: ${escapeControls(text)}\n`);
+}
+
+/**
+ * Prints an error on stderr: one line, with the stack where `debug` asks for it or where nobody expected the error.
+ * @returns the exit status that belongs to it
+ */
+export function printError(error: unknown, debug = false): number {
+  const plain = plainError(error);
+  const parts = [plain.message, plain.holders?.length ? `held by ${describeHolders(plain.holders)}` : '', plain.hint];
+  printNote(parts.filter(Boolean).join(': '));
+  if (debug || !(error instanceof FusetapError)) printStack(error);
+  return exitStatus(plain.code);
+}
+
+/** Prints an error on stderr and, with `--json`, on stdout. @returns its exit status */
+export function reportFailure(error: unknown, options: { json?: boolean; debug?: boolean }): number {
+  if (options.json) printJson({ error: jsonError(error) });
+  return printError(error, options.debug);
+}
+
+function printStack(error: unknown): void {
+  if (error instanceof Error) process.stderr.write(`${error.stack}\n`);
+  if (error instanceof Error && error.cause !== undefined) {
+    process.stderr.write('caused by ');
+    printStack(error.cause);
+  }
+}
+
+/** An error as `--json` prints it. */
+export function jsonError(error: unknown): JsonError {
+  const { code, message, hint, holders } = plainError(error);
+  return { code, message, hint: hint ?? null, holders: holders ?? [] };
+}
+
+function plainError(error: unknown): PlainError {
+  if (error instanceof FusetapError) return error.toJSON();
+  const message = error instanceof Error ? error.message : String(error);
+  return { code: 'FAILED', message: `this should not have happened: ${message}`, hint: 'please report it' };
+}
+
+/** The exit status of a code; FAILED for one that a newer bus may know and we do not. */
+export function exitStatus(code: ErrorCode): number {
+  return EXIT_CODES[code] ?? EXIT_CODES.FAILED;
+}
+
+function describeHolders(holders: readonly Holder[]): string {
+  return holders.map(describeHolder).join(', ');
+}
+
+function describeHolder({ pid, command, loop, mount, bus, vdev }: Holder): string {
+  const process = pid === undefined ? command : `${command ?? 'a process'} (pid ${pid})`;
+  const vbd = vdev === undefined ? undefined : bus === undefined ? vdev : `${vdev} of bus ${bus}`;
+  return [process, loop, mount && `mounted at ${mount}`, vbd].filter(Boolean).join(' ') || 'somebody';
+}
+
+/** A column of a table: its head, and which side its cells keep to. */
+export interface Column {
+  readonly head: string;
+  readonly align?: 'right';
+}
+
+/** Prints rows below their heads, aligned. Whatever a cell holds, a row stays one line. */
+export function printTable(columns: readonly Column[], rows: readonly (readonly string[])[]): void {
+  const lines = [columns.map((column) => column.head), ...rows.map((row) => row.map(escapeControls))];
+  const widths = columns.map((_, index) => Math.max(...lines.map((line) => line[index]?.length ?? 0)));
+  for (const line of lines) {
+    const cells = columns.map(({ align }, index) => {
+      const [cell, width] = [line[index] ?? '', widths[index] ?? 0];
+      return align === 'right' ? cell.padStart(width) : cell.padEnd(width);
+    });
+    print(cells.join('  ').trimEnd());
+  }
+}
+
+/** A size for people: K, M, G, T of 1024, at most one decimal. */
+export function humanSize(sizeBytes: number): string {
+  const units = ['', 'K', 'M', 'G', 'T', 'P'];
+  let value = sizeBytes;
+  let unit = 0;
+  // 1023.95 would be shown as 1024.0
+  while (value >= 1023.95 && unit < units.length - 1 && (unit > 0 || value >= 1024)) {
+    value /= 1024;
+    unit += 1;
+  }
+  return `${Math.round(value * 10) / 10}${units[unit]}`;
+}
+
+/** Text with what could end its line or command the terminal written as escapes, so that it can be read back. */
+export function escapeControls(text: string): string {
+  return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (character) => {
+    const known: Record<string, string> = { '\n': '\\n', '\t': '\\t', '\r': '\\r' };
+    const value = character.codePointAt(0) ?? 0;
+    return known[character] ?? (value < 0x100 ? `\\x${hex(value, 2)}` : `\\u{${hex(value, 4)}}`);
+  });
+}
+
+function hex(value: number, digits: number): string {
+  return value.toString(16).padStart(digits, '0');
+}
+
+/** Lets a reader of stdout or stderr go away (`fusetap ls | head -1`); any other trouble there ends with status 1. */
+export function watchStreams(): void {
+  process.stderr.on('error', () => {});
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') return;
+    process.exitCode = printError(new FusetapError('FAILED', `cannot write to stdout: ${error.code}`));
+  });
+}

@@ -1,0 +1,112 @@
+/**
+ * The disks of a domain's configuration file: xl's, and xm's as far as it is not a program.
+ *
+ *     disk = [ 'file:/img/root.img,hda,w',      # comments, single or double quotes,
+ *              "tap:aio:/img/data.img,hdb,w", ] # several lines, a comma at the end
+ *
+ * Only `disk = […]` and `disk += […]` are read; all else is passed over, whatever it is.
+ */
+import { quoted } from '../../drivers/errors.js';
+import { refuse } from './disk-spec.js';
+
+interface Token {
+  readonly text: string;
+  /** where it begins, in UTF-16 units */
+  readonly offset: number;
+}
+
+/** Above any real file of this kind; it bounds what the patterns below can cost. */
+const MAX_LENGTH = 2 ** 20;
+
+// in this order: white space within a line, comments, strings (Python's long ones first), words, operators, the rest;
+// a string that is not closed ends with its line
+const TOKEN =
+  /[^\S\n]+|#[^\n]*|'''[\s\S]*?'''|"""[\s\S]*?"""|'(?:[^'\\\n]|\\[\s\S])*'?|"(?:[^"\\\n]|\\[\s\S])*"?|[\p{L}\p{N}_.]+|\+=|==|[\s\S]/gu;
+
+const CLOSED_STRING = /^(?:('''|""")([\s\S]*)\1|'((?:[^'\\]|\\[\s\S])*)'|"((?:[^"\\]|\\[\s\S])*)")$/;
+
+function* tokensOf(text: string): Generator<Token> {
+  for (const match of text.matchAll(TOKEN)) {
+    if (!/^(?:[^\S\n]|#)/.test(match[0])) yield { text: match[0], offset: match.index };
+  }
+}
+
+/**
+ * The strings of the file's disk list, in order; none where the file has no list. A second `disk =` replaces the
+ * first, `disk +=` adds to it, as the files' own readers have it.
+ *
+ * @throws FusetapError USAGE for a list that does not end or holds anything but quoted strings, with the line
+ */
+export function parseDiskList(text: string): string[] {
+  if (text.length > MAX_LENGTH) throw refuse(`the file has ${text.length} characters`, 'is it a configuration file?');
+  const tokens = [...tokensOf(text)];
+  const disks: string[] = [];
+  let depth = 0;
+  for (let i = 0; i < tokens.length; i++) {
+    const word = tokens[i]?.text ?? '';
+    if ('[({'.includes(word)) depth++;
+    else if ('])}'.includes(word)) depth = Math.max(0, depth - 1);
+    else if (word === 'disk' && depth === 0 && beginsStatement(tokens[i - 1])) {
+      const operator = tokens[i + 1]?.text;
+      if (operator !== '=' && operator !== '+=') continue;
+      const list = readList(text, tokens, i + 2);
+      if (operator === '=') disks.length = 0;
+      disks.push(...list.strings);
+      i = list.end;
+    }
+  }
+  return disks;
+}
+
+function beginsStatement(before: Token | undefined): boolean {
+  return before === undefined || before.text === '\n' || before.text === ';';
+}
+
+/** Reads `[ 'a', 'b' ]` from the token at `start`; `end` is the index of the closing bracket. */
+function readList(text: string, tokens: readonly Token[], start: number): { strings: string[]; end: number } {
+  const strings: string[] = [];
+  if (tokens[start]?.text !== '[')
+    throw refuseAt(text, tokens[start], 'disk is not a list', "disk = [ 'IMAGE,VDEV,MODE' ]");
+  let needsComma = false;
+  for (let i = start + 1; i < tokens.length; i++) {
+    const token = tokens[i] as Token;
+    if (token.text === '\n') continue;
+    if (token.text === ']') return { strings, end: i };
+    if (needsComma !== (token.text === ',')) throw refuseToken(text, token, needsComma);
+    if (!needsComma) strings.push(stringOf(text, token));
+    needsComma = !needsComma;
+  }
+  throw refuseAt(text, tokens[start], 'the disk list does not end', 'close it with ]');
+}
+
+function refuseToken(text: string, token: Token, needsComma: boolean): Error {
+  return needsComma
+    ? refuseAt(text, token, `no comma before ${quoted(token.text)} in the disk list`, 'put commas between the disks')
+    : refuseAt(text, token, 'a comma without a disk in the disk list', 'remove it');
+}
+
+function stringOf(text: string, token: Token): string {
+  const closed = CLOSED_STRING.exec(token.text);
+  if (closed === null) {
+    throw refuseAt(
+      text,
+      token,
+      `no quoted disk at ${quoted(token.text)} in the disk list`,
+      "write 'IMAGE,VDEV,MODE', …",
+    );
+  }
+  return (closed[2] ?? closed[3] ?? closed[4] ?? '').replace(/\\([\s\S])/g, resolveEscape);
+}
+
+/** Escapes that both kinds of files know; a backslash before anything else stays, as in Python. */
+function resolveEscape(sequence: string, character: string): string {
+  if (character === '\n') return '';
+  if (character === 'n') return '\n';
+  if (character === 't') return '\t';
+  return `'"\\`.includes(character) ? character : sequence;
+}
+
+function refuseAt(text: string, token: Token | undefined, message: string, hint: string): Error {
+  const line = text.slice(0, token?.offset ?? text.length).split('\n').length;
+  return refuse(`line ${line}: ${message}`, hint);
+}

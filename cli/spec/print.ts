@@ -1,0 +1,56 @@
+/**
+ * A disk spec to text, in the shortest form that says all of it: what is printed parses to the same parts (notes aside).
+ */
+import { quoted } from '../../drivers/errors.js';
+import { APART_HINT, type DiskSpec, hasControlCharacter, refuse } from './disk-spec.js';
+import { DRIVERS_OF_FILES, FORMATS } from './drivers.js';
+
+/**
+ * xm's form where it suffices, `ram:golden.img,xvdb,w`, else xl's.
+ *
+ * @throws FusetapError USAGE for parts that no spec can say, as a mode without a vdev
+ */
+export function printSpec(spec: DiskSpec): string {
+  const needsKeys = spec.devtype ?? spec.script ?? spec.discard;
+  if (needsKeys !== undefined || (spec.image ?? '').includes(',')) return printXlSpec(spec);
+  refuseUnprintable(spec);
+  if (spec.mode !== null && spec.vdev === null) throw refuse('a mode without a vdev has no form', 'name the vdev too');
+  return [printTarget(spec), spec.vdev, spec.mode].filter((field) => field !== null).join(',');
+}
+
+/**
+ * xl's form with every key, `format=raw, vdev=xvda, access=rw, target=/img/d`: a line that xl itself reads too, for an
+ * absolute image of the aio driver and a mode other than w!.
+ *
+ * @throws FusetapError USAGE for parts that xl's form cannot say, as no vdev
+ */
+export function printXlSpec(spec: DiskSpec): string {
+  refuseUnprintable(spec);
+  if (spec.vdev === null) throw refuse("xl's form needs a vdev", `name one; ${APART_HINT}`);
+  const fields = ['format=raw', `vdev=${spec.vdev}`];
+  if (spec.mode !== null) fields.push(`access=${spec.mode === 'w' ? 'rw' : spec.mode}`);
+  if (spec.devtype !== undefined) fields.push(`devtype=${spec.devtype}`);
+  if (spec.script !== undefined) fields.push(`script=${spec.script}`);
+  if (spec.discard !== undefined) fields.push(spec.discard ? 'discard' : 'no-discard');
+  const isPlainPath = spec.driver === 'aio' && spec.image?.startsWith('/') === true;
+  fields.push(`target=${isPlainPath ? spec.image : printTarget(spec)}`);
+  return fields.join(', ');
+}
+
+function printTarget({ driver, image }: DiskSpec): string {
+  // a path that begins like a format would be taken for one
+  const looksLikeFormat = image !== null && FORMATS.some((format) => image.startsWith(`${format}:`));
+  return `${driver}:${looksLikeFormat ? 'raw:' : ''}${image ?? ''}`;
+}
+
+function refuseUnprintable({ driver, image, script }: DiskSpec): void {
+  if (!/^[a-z][a-z0-9-]*$/.test(driver)) {
+    throw refuse(`the driver ${quoted(driver)} cannot be named in a spec`, 'give it apart: --driver and --image');
+  }
+  if (image === null ? DRIVERS_OF_FILES.includes(driver) : image === '' || hasControlCharacter(image)) {
+    throw refuse(`the image ${quoted(image ?? '')} cannot be named in a spec`, 'rename the image, or link to it');
+  }
+  if (script !== undefined && !/^[^\p{Cc}\s,](?:[^\p{Cc},]*[^\p{Cc}\s,])?$/u.test(script)) {
+    throw refuse(`the script ${quoted(script)} cannot be named in a spec`, 'use a name without commas');
+  }
+}

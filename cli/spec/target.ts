@@ -1,0 +1,66 @@
+/**
+ * The target of a disk spec: which driver, which path.
+ *
+ *     [tap:|tap2:|tapdisk:|ioemu:|file:|phy:|raw:]…  [DRIVER:[raw:]]  PATH
+ *
+ * What follows DRIVER: is the path, colons and all. A word before a colon that could be a driver's name is never taken
+ * for a part of a path: a typing error must not become an attempt to open a file.
+ */
+import { FusetapError, quoted } from '../../drivers/errors.js';
+import { refuse } from './disk-spec.js';
+import { DEFAULT_DRIVER, DRIVERS_OF_FILES, FORMATS, PREFIXES, UNSUPPORTED_FORMATS } from './drivers.js';
+
+export interface Target {
+  driver: string;
+  image: string | null;
+  /** `raw:` was said, xl's old way to name the format */
+  isRaw: boolean;
+}
+
+const WORD = /^([a-z][a-z0-9-]*):/;
+
+/**
+ * @param drivers the names that are drivers
+ * @throws FusetapError NOT_FOUND for an unknown driver, UNSUPPORTED for a format without a driver, USAGE for a
+ *   path that is missing
+ */
+export function parseTarget(text: string, drivers: readonly string[]): Target {
+  let rest = text;
+  let isRaw = false;
+  for (;;) {
+    const word = WORD.exec(rest)?.[1];
+    if (word === undefined) return { driver: DEFAULT_DRIVER, image: parsePath(DEFAULT_DRIVER, rest), isRaw };
+    rest = rest.slice(word.length + 1);
+    if (drivers.includes(word)) return parseDriverTarget(word, rest, isRaw);
+    if (word === 'raw') isRaw = true;
+    else if (!PREFIXES.includes(word)) throw refusePrefix(word, text, drivers);
+  }
+}
+
+/** `tap:aio:qcow2:/img` is an old form: a format may follow the driver, once. */
+function parseDriverTarget(driver: string, text: string, isRaw: boolean): Target {
+  const word = WORD.exec(text)?.[1];
+  if (word === undefined || !FORMATS.includes(word)) return { driver, image: parsePath(driver, text), isRaw };
+  if (word !== 'raw') throw refusePrefix(word, text, []);
+  return { driver, image: parsePath(driver, text.slice('raw:'.length)), isRaw: true };
+}
+
+function refusePrefix(word: string, text: string, drivers: readonly string[]): FusetapError {
+  if (UNSUPPORTED_FORMATS.includes(word)) return refuseFormat(word);
+  return new FusetapError('NOT_FOUND', `disk spec: no driver ${quoted(word)}`, {
+    hint: `drivers are ${drivers.join(', ')}; for a file of that name: --driver ${DEFAULT_DRIVER} --image ${quoted(text)}`,
+  });
+}
+
+/** The error for a format that xl knows and fusetap has no driver for. */
+export function refuseFormat(format: string): FusetapError {
+  return new FusetapError('UNSUPPORTED', `disk spec: there is no driver for the format ${format}`, {
+    hint: 'convert the image: qemu-img convert -O raw IMAGE disk.img',
+  });
+}
+
+function parsePath(driver: string, path: string): string | null {
+  if (path !== '') return path;
+  if (DRIVERS_OF_FILES.includes(driver)) throw refuse('no image', 'name a file: aio:disk.img, or just disk.img');
+  return null;
+}

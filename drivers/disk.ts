@@ -1,0 +1,255 @@
+/**
+ * The validating front of a disk: what everyone calls. It alone calls a driver's RawDisk, so the rules that hold for
+ * every disk (what happens at the end, on a read-only disk, after close) are written once, and a driver is given only
+ * requests that are exact, inside the disk and not empty. What a driver lacks is emulated here.
+ */
+import { constants } from 'node:os';
+import type { Extent, RawDisk, Window, WriteOptions, ZeroOptions } from './driver.js';
+import { errnoOf, FusetapError, toFusetapError } from './errors.js';
+
+const { errno: E } = constants;
+
+/** writes tear at sector boundaries only, emulated zeroing too */
+const SECTOR_BYTES = 512;
+/** one buffer for all disks: drivers read from it, nobody writes to it */
+const ZEROS = Buffer.alloc(1 << 20);
+
+/**
+ * A disk: `size` bytes, any alignment and length of requests. Offsets and lengths are bytes.
+ *
+ * Every call may reject with a FusetapError: the driver's own, with `operation` and `offset` filled in; errno EBADF
+ * after close; code DENIED with errno EROFS for writing calls of a read-only disk. Arguments that no request can have
+ * (negative, fractional, NaN, not a Uint8Array) are RangeError and TypeError. Calls may overlap; a read that starts
+ * after a write resolved sees it (coherence rule 6).
+ */
+export interface Disk {
+  /** bytes, fixed (coherence rule 7) */
+  readonly size: number;
+  readonly readOnly: boolean;
+  /** where the disk is a run of an open file, so that threads can serve it; read-only if the disk is */
+  readonly window: Window | undefined;
+  /** Resolves to the count of bytes read: all that was asked for, less only where the disk ends, 0 at and beyond it. */
+  read(buffer: Uint8Array, offset: number): Promise<number>;
+  /**
+   * Resolves to the count of bytes written: all, less only where the disk ends. At and beyond the end: NO_SPACE, errno
+   * ENOSPC. After an error any part of the range may have been written.
+   */
+  write(buffer: Uint8Array, offset: number, options?: Partial<WriteOptions>): Promise<number>;
+  /** Resolves when every write acknowledged before the call is durable, as far as the driver goes (rule 5). */
+  flush(): Promise<void>;
+  /** Makes the range read as zeros; what lies beyond the end is left out (rule 7). */
+  zero(offset: number, length: number, options?: Partial<ZeroOptions>): Promise<void>;
+  /** The range as runs of data and hole: in order, no gaps, no two neighbours alike, nothing beyond the end. */
+  extents(offset: number, length: number): Promise<Extent[]>;
+  /** Waits for calls under way, then closes the driver's disk. Again: the same outcome. */
+  close(): Promise<void>;
+}
+
+/**
+ * Puts the front before a driver's disk. It is read-only when asked to be, when the driver cannot write, or when its
+ * window may not be written.
+ *
+ * @throws RangeError where the driver reports a size that no disk can have
+ */
+export function frontDisk(raw: RawDisk, options: { readOnly: boolean }): Disk {
+  if (!Number.isSafeInteger(raw.size) || raw.size <= 0) {
+    throw new RangeError(`the driver reports a size of ${raw.size} bytes: it must be an integer above 0`);
+  }
+  return new FrontDisk(raw, options.readOnly || raw.write === undefined || raw.window?.readOnly === true);
+}
+
+class FrontDisk implements Disk {
+  readonly size: number;
+  readonly readOnly: boolean;
+  readonly window: Window | undefined;
+  readonly #raw: RawDisk;
+  #underWay = 0;
+  #closed: Promise<void> | undefined;
+  #drained: (() => void) | undefined;
+
+  constructor(raw: RawDisk, readOnly: boolean) {
+    this.#raw = raw;
+    this.size = raw.size;
+    this.readOnly = readOnly;
+    this.window = raw.window && { ...raw.window, readOnly };
+  }
+
+  async read(buffer: Uint8Array, offset: number): Promise<number> {
+    checkBuffer(buffer);
+    checkOffset(offset);
+    return this.#run('read', offset, async () => {
+      const length = this.#inside(offset, buffer.byteLength);
+      if (length > 0) await this.#raw.read(firstBytes(buffer, length), offset);
+      return length;
+    });
+  }
+
+  async write(buffer: Uint8Array, offset: number, options?: Partial<WriteOptions>): Promise<number> {
+    checkBuffer(buffer);
+    checkOffset(offset);
+    return this.#run('write', offset, async () => {
+      this.#refuseReadOnly('write', offset);
+      if (buffer.byteLength === 0) return 0;
+      const length = this.#inside(offset, buffer.byteLength);
+      if (length === 0) throw this.#beyondEnd(offset);
+      await this.#raw.write?.(firstBytes(buffer, length), offset, { durable: options?.durable ?? false });
+      return length;
+    });
+  }
+
+  async flush(): Promise<void> {
+    return this.#run('flush', undefined, async () => this.#raw.flush?.());
+  }
+
+  async zero(offset: number, length: number, options?: Partial<ZeroOptions>): Promise<void> {
+    checkOffset(offset);
+    checkLength(length);
+    const { punch = false, durable = false } = options ?? {};
+    return this.#run('zero', offset, async () => {
+      this.#refuseReadOnly('zero', offset);
+      const inside = this.#inside(offset, length);
+      if (inside > 0) await this.#zeroInside(offset, inside, { punch, durable });
+    });
+  }
+
+  async extents(offset: number, length: number): Promise<Extent[]> {
+    checkOffset(offset);
+    checkLength(length);
+    return this.#run('extents', offset, () => describe(this.#raw, offset, this.#inside(offset, length)));
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= this.#drain().then(() => this.#raw.close());
+    return this.#closed;
+  }
+
+  #drain(): Promise<void> {
+    return this.#underWay === 0 ? Promise.resolve() : new Promise((resolve) => (this.#drained = resolve));
+  }
+
+  async #run<T>(operation: string, offset: number | undefined, work: () => Promise<T>): Promise<T> {
+    if (this.#closed) {
+      throw new FusetapError('FAILED', `${operation}: the disk is closed`, { errno: E.EBADF, operation, offset });
+    }
+    this.#underWay++;
+    try {
+      return await work();
+    } catch (error) {
+      throw locate(error, operation, offset);
+    } finally {
+      if (--this.#underWay === 0) this.#drained?.();
+    }
+  }
+
+  /** how many of `length` bytes from `offset` the disk has */
+  #inside(offset: number, length: number): number {
+    return Math.max(0, Math.min(length, this.size - offset));
+  }
+
+  #refuseReadOnly(operation: string, offset: number): void {
+    if (!this.readOnly) return;
+    throw new FusetapError('DENIED', `${operation} at byte ${offset}: the disk is read-only`, {
+      errno: E.EROFS,
+      operation,
+      offset,
+      hint: 'attach it with mode w',
+    });
+  }
+
+  #beyondEnd(offset: number): FusetapError {
+    const message = `write at byte ${offset}: the disk ends at byte ${this.size}`;
+    return new FusetapError('NO_SPACE', message, { errno: E.ENOSPC, operation: 'write', offset });
+  }
+
+  async #zeroInside(offset: number, length: number, options: ZeroOptions): Promise<void> {
+    try {
+      if (this.#raw.zero) return await this.#raw.zero(offset, length, options);
+    } catch (error) {
+      if (!isUnsupported(error)) throw error;
+    }
+    const end = offset + length;
+    for (let at = offset; at < end; ) {
+      const next = Math.min(end, at - (at % SECTOR_BYTES) + ZEROS.byteLength);
+      await this.#raw.write?.(firstBytes(ZEROS, next - at), at, { durable: options.durable });
+      at = next;
+    }
+  }
+}
+
+/** The extents of a range inside the disk, whatever the driver leaves out, overlaps or gives too much of. */
+async function describe(raw: RawDisk, offset: number, length: number): Promise<Extent[]> {
+  const end = offset + length;
+  const runs: Extent[] = [];
+  let at = offset;
+  const append = (to: number, hole: boolean): void => {
+    if (to <= at) return;
+    const last = runs.at(-1);
+    if (last?.hole === hole) runs[runs.length - 1] = { ...last, length: to - last.offset };
+    else runs.push({ offset: at, length: to - at, hole });
+    at = to;
+  };
+  while (at < end) {
+    const asked = at;
+    for (const extent of await describeSome(raw, at, end - at)) {
+      append(Math.min(extent.offset, end), false); // what was left out may be data
+      append(Math.min(extent.offset + extent.length, end), extent.hole);
+    }
+    if (at === asked) append(end, false);
+  }
+  return runs;
+}
+
+async function describeSome(raw: RawDisk, offset: number, length: number): Promise<Extent[]> {
+  try {
+    return (await raw.extents?.(offset, length)) ?? [];
+  } catch (error) {
+    if (isUnsupported(error)) return [];
+    throw error;
+  }
+}
+
+function isUnsupported(error: unknown): boolean {
+  const errno = errnoOf(error);
+  return errno === E.EOPNOTSUPP || errno === E.ENOSYS;
+}
+
+/** A driver's error with what was being done and where, unless it says so itself. */
+function locate(error: unknown, operation: string, offset: number | undefined): unknown {
+  if (error instanceof TypeError || error instanceof RangeError) return error;
+  if (!(error instanceof FusetapError)) {
+    const where = offset === undefined ? operation : `${operation} at byte ${offset}`;
+    const what = error instanceof Error ? error.message : String(error);
+    return toFusetapError(error, `${where}: ${what}`, { operation, offset });
+  }
+  if (error.operation !== undefined && (error.offset !== undefined || offset === undefined)) return error;
+  const { code, message, hint, errno, path, holders } = error;
+  return new FusetapError(code, message, {
+    ...{ hint, errno, path, holders },
+    operation: error.operation ?? operation,
+    offset: error.offset ?? offset,
+    cause: error,
+  });
+}
+
+function firstBytes(buffer: Uint8Array, length: number): Uint8Array {
+  return length === buffer.byteLength ? buffer : buffer.subarray(0, length);
+}
+
+function checkBuffer(buffer: unknown): void {
+  if (!(buffer instanceof Uint8Array)) throw new TypeError(`buffer must be a Uint8Array, not ${typeof buffer}`);
+}
+
+function checkOffset(offset: unknown): void {
+  checkBytes('offset', offset);
+}
+
+function checkLength(length: unknown): void {
+  checkBytes('length', length);
+}
+
+function checkBytes(name: string, value: unknown): void {
+  if (typeof value !== 'number') throw new TypeError(`${name} must be a number of bytes, not ${typeof value}`);
+  if (!Number.isSafeInteger(value) || value < 0) {
+    throw new RangeError(`${name} must be an integer from 0 to ${Number.MAX_SAFE_INTEGER}, not ${value}`);
+  }
+}

@@ -1,0 +1,24 @@
+/** The image as a driver is given it: what aio, ram and sync all ask of it. */
+import { fstat } from 'node:fs';
+import { promisify } from 'node:util';
+import { blockDeviceSize } from '../system/libc.js';
+import type { ImageFile, Window } from './driver.js';
+import { FusetapError } from './errors.js';
+
+const fstatAsync = promisify(fstat);
+
+/** The image. @throws FusetapError USAGE where there is none */
+export function requireImage(image: ImageFile | null, driver: string): ImageFile {
+  if (image) return image;
+  throw new FusetapError('USAGE', `${driver}: no image was given`, { hint: `name one, as ${driver}:disk.img` });
+}
+
+/** The whole image as a window. */
+export function imageWindow(image: ImageFile, options: { readOnly: boolean; durable: boolean }): Window {
+  return { fd: image.fd, start: 0, size: image.sizeBytes, kind: image.kind, ...options };
+}
+
+/** The size of the image in bytes as it is now. */
+export async function measureImage(image: ImageFile): Promise<number> {
+  return image.kind === 'block' ? blockDeviceSize(image.fd) : (await fstatAsync(image.fd)).size;
+}

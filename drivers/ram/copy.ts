@@ -1,0 +1,181 @@
+/**
+ * Fills memory with an image: its data only. Holes are skipped, and so are pages that hold only zeros, so the memory
+ * is what the image uses, not its size.
+ *
+ * read(2) and write(2) of 1 MiB, two at a time: measured on two cores 2.4 GB/s from a cached ext4 file and 2.7 GB/s
+ * from tmpfs, with the search for zero pages. sendfile(2) gave 2.5 and 2.6 without that search, and moves the image's
+ * own file position; copy_file_range(2) into a memfd is EXDEV from either.
+ */
+import { ftruncate } from 'node:fs';
+import { constants, freemem } from 'node:os';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import type { ImageFile, Memory, PrepareContext, Window } from '../driver.js';
+import { errnoOf, FusetapError, toFusetapError } from '../errors.js';
+import { readFully, writeFully } from '../file-io.js';
+import { imageWindow, measureImage } from '../image.js';
+import { windowExtents } from '../window.js';
+
+const { errno: E } = constants;
+const ftruncateAsync = promisify(ftruncate);
+
+const CHUNK_BYTES = 1 << 20;
+const PAGE_BYTES = 4096;
+const COPIERS = 2;
+const EXTENTS_PER_TURN = 256;
+const ZERO_PAGE = Buffer.alloc(PAGE_BYTES);
+
+/** a run of the image, [from, to), that may hold data */
+type Run = readonly [from: number, to: number];
+
+/**
+ * Copies the image into memory of size 0, which gets the image's size.
+ *
+ * @throws FusetapError NO_SPACE where the data does not fit into memory, FAILED where the image changed its size
+ *   meanwhile, the code of the errno where it cannot be read; the signal's reason when aborted. The memory is then of
+ *   no use.
+ */
+export async function copyImage(
+  image: ImageFile,
+  memory: Memory,
+  { signal, progress }: Pick<PrepareContext, 'signal' | 'progress'>,
+): Promise<void> {
+  const runs = await dataRuns(imageWindow(image, { readOnly: true, durable: false }), signal);
+  const totalBytes = runs.reduce((sum, [from, to]) => sum + to - from, 0);
+  refuseIfTooLarge(image, totalBytes, freemem());
+  await ftruncateAsync(memory.fd, image.sizeBytes).catch((error: unknown) => {
+    throw memoryError(image, error, image.sizeBytes);
+  });
+  let doneBytes = 0;
+  progress(doneBytes, totalBytes);
+  await copyRuns(runs, signal, async (buffer, from) => {
+    await copyChunk(image, memory, buffer, from);
+    doneBytes += buffer.byteLength;
+    progress(doneBytes, totalBytes);
+  });
+  await refuseIfResized(image);
+}
+
+/** The runs of data, from page to page so that a page of zeros is found wherever the file system's blocks start. */
+async function dataRuns(source: Window, signal: AbortSignal): Promise<Run[]> {
+  const runs: Run[] = [];
+  for (let at = 0; at < source.size; ) {
+    signal.throwIfAborted();
+    for (const { offset, length, hole } of windowExtents(source, at, source.size - at, EXTENTS_PER_TURN)) {
+      at = offset + length;
+      if (!hole) append(runs, offset - (offset % PAGE_BYTES), at);
+    }
+    await nextTurn();
+  }
+  return runs;
+}
+
+function append(runs: Run[], from: number, to: number): void {
+  const last = runs.at(-1);
+  if (last && from <= last[1]) runs[runs.length - 1] = [last[0], to];
+  else runs.push([from, to]);
+}
+
+/** Calls `copy` for each chunk of the runs, from several copiers at once; ends when all of them have ended. */
+async function copyRuns(
+  runs: Run[],
+  signal: AbortSignal,
+  copy: (buffer: Buffer, from: number) => Promise<void>,
+): Promise<void> {
+  const chunks = chunksOf(runs);
+  const copier = async (): Promise<void> => {
+    const buffer = Buffer.allocUnsafeSlow(CHUNK_BYTES);
+    // an error thrown out of this loop ends the generator, so the other copiers stop too
+    for (const [from, to] of chunks) {
+      signal.throwIfAborted();
+      await copy(buffer.subarray(0, to - from), from);
+    }
+  };
+  // the descriptors are given back when this returns, so nobody may still be at work
+  const ends = await Promise.allSettled(Array.from({ length: COPIERS }, copier));
+  for (const end of ends) if (end.status === 'rejected') throw end.reason;
+}
+
+function* chunksOf(runs: Run[]): Generator<Run> {
+  for (const [from, to] of runs) {
+    for (let at = from; at < to; ) {
+      const next = Math.min(to, at - (at % CHUNK_BYTES) + CHUNK_BYTES);
+      yield [at, next];
+      at = next;
+    }
+  }
+}
+
+async function copyChunk(image: ImageFile, memory: Memory, buffer: Buffer, from: number): Promise<void> {
+  const n = await readFully(image.fd, buffer, from).catch((error: unknown) => {
+    throw toFusetapError(error, `copy ${image.path}: read at byte ${from}: ${errnoText(error)}`, {
+      operation: 'copy',
+      path: image.path,
+      offset: from,
+    });
+  });
+  if (n < buffer.byteLength) throw resized(image, from + n);
+  for (const [start, end] of nonZeroPages(buffer)) {
+    await writeFully(memory.fd, buffer.subarray(start, end), from + start).catch((error: unknown) => {
+      throw memoryError(image, error, from + start);
+    });
+  }
+}
+
+/** The spans of pages that are not all zeros; the chunk starts at a page's start. */
+function* nonZeroPages(chunk: Buffer): Generator<Run> {
+  let start = -1;
+  for (let at = 0; at < chunk.byteLength; at += PAGE_BYTES) {
+    const end = Math.min(at + PAGE_BYTES, chunk.byteLength);
+    const isZero = chunk.compare(ZERO_PAGE, 0, end - at, at, end) === 0;
+    if (!isZero && start < 0) start = at;
+    if (isZero && start >= 0) {
+      yield [start, at];
+      start = -1;
+    }
+  }
+  if (start >= 0) yield [start, chunk.byteLength];
+}
+
+/** A last guard: a memfd has no bound of its own, and filling it too far ends in the kernel killing somebody. */
+export function refuseIfTooLarge(image: ImageFile, dataBytes: number, availableBytes: number): void {
+  if (dataBytes <= availableBytes) return;
+  const missing = dataBytes - availableBytes;
+  const message = `copy ${image.path}: it holds ${dataBytes} bytes of data, ${missing} more than memory has free`;
+  throw new FusetapError('NO_SPACE', message, {
+    errno: E.ENOSPC,
+    operation: 'copy',
+    path: image.path,
+    hint: 'detach other ram vbds, or use the driver aio',
+  });
+}
+
+async function refuseIfResized(image: ImageFile): Promise<void> {
+  const sizeBytes = await measureImage(image);
+  if (sizeBytes !== image.sizeBytes) throw resized(image, sizeBytes);
+}
+
+function resized(image: ImageFile, sizeBytes: number): FusetapError {
+  const message = `copy ${image.path}: its size changed meanwhile from ${image.sizeBytes} to ${sizeBytes} bytes`;
+  return new FusetapError('FAILED', message, {
+    operation: 'copy',
+    path: image.path,
+    hint: 'attach it when nothing writes to it',
+  });
+}
+
+function memoryError(image: ImageFile, error: unknown, offset: number): FusetapError {
+  const errno = errnoOf(error);
+  const message = `copy ${image.path}: memory for byte ${offset}: ${errnoText(error)}`;
+  const details = { errno, operation: 'copy', path: image.path, offset, cause: error };
+  const isFull = errno === E.ENOSPC || errno === E.ENOMEM || errno === E.EFBIG;
+  if (!isFull) return toFusetapError(error, message, details);
+  return new FusetapError('NO_SPACE', message, {
+    ...details,
+    hint: 'detach other ram vbds, or use the driver aio',
+  });
+}
+
+function errnoText(error: unknown): string {
+  return String((error as { code?: unknown }).code ?? error);
+}

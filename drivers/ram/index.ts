@@ -1,0 +1,56 @@
+/**
+ * ram: the disk is a copy of the image in memory, made once at the first attach and shared by all vbds of that image.
+ * The image is never written. The memory is a memfd of fusetap's keeper, so it outlives the process that serves it; it
+ * is sealed once filled, so that no client of it, passed through or not, can change its size.
+ *
+ *      prepare:  image.fd ──data extents──► memory.fd, sealed      (once)
+ *      open:     memory.fd as a window                             (at each start of the server)
+ */
+import { fstat } from 'node:fs';
+import { promisify } from 'node:util';
+import { addSeals, F_SEAL_GROW, F_SEAL_SHRINK } from '../../system/libc.js';
+import type { Driver, Memory } from '../driver.js';
+import { FusetapError } from '../errors.js';
+import { requireImage } from '../image.js';
+import { windowDisk } from '../window.js';
+import { copyImage } from './copy.js';
+
+const fstatAsync = promisify(fstat);
+
+/** What `prepare` returns. A type, since only those are Json. */
+export type RamState = { sizeBytes: number };
+
+const ram = {
+  name: 'ram',
+  image: 'required',
+  sharesMemory: true,
+
+  async prepare({ image, memory, signal, progress }) {
+    const source = requireImage(image, 'ram');
+    await copyImage(source, memory, { signal, progress });
+    addSeals(memory.fd, F_SEAL_GROW | F_SEAL_SHRINK);
+    return { sizeBytes: source.sizeBytes };
+  },
+
+  async open({ memory, state, readOnly }) {
+    if (!memory || !state) throw new FusetapError('FAILED', 'ram: the memory was not prepared');
+    await checkSize(memory, state.sizeBytes);
+    const window = {
+      fd: memory.fd,
+      start: 0,
+      size: state.sizeBytes,
+      kind: 'memory',
+      readOnly,
+      durable: false,
+    } as const;
+    return windowDisk(window, async () => {}); // the memory belongs to the keeper
+  },
+} satisfies Driver<RamState>;
+
+async function checkSize(memory: Memory, sizeBytes: number): Promise<void> {
+  const { size } = await fstatAsync(memory.fd);
+  if (size === sizeBytes) return;
+  throw new FusetapError('FAILED', `ram: the memory has ${size} bytes where ${sizeBytes} were prepared`);
+}
+
+export default ram;

@@ -1,0 +1,26 @@
+/**
+ * The drivers by name: one line each. A driver's code is loaded when it is first asked for.
+ */
+import type { Driver } from './driver.js';
+import { FusetapError } from './errors.js';
+
+const BUILT_IN = {
+  aio: async (): Promise<Driver> => (await import('./aio/index.js')).default,
+  ram: async (): Promise<Driver> => (await import('./ram/index.js')).default,
+  sync: async (): Promise<Driver> => (await import('./sync/index.js')).default,
+} as const;
+
+type BuiltInName = keyof typeof BUILT_IN;
+
+/** The names of the drivers that come with fusetap, in alphabetical order. */
+export const driverNames = Object.keys(BUILT_IN) as readonly string[];
+
+/** The driver of that name. @throws FusetapError NOT_FOUND */
+export async function loadDriver(name: string): Promise<Driver> {
+  // hasOwn: "constructor" is no driver
+  if (Object.hasOwn(BUILT_IN, name)) return BUILT_IN[name as BuiltInName]();
+  throw new FusetapError('NOT_FOUND', `no such driver: ${JSON.stringify(name)}`, {
+    hint: `the drivers are ${driverNames.join(', ')}`,
+    operation: 'load driver',
+  });
+}

@@ -1,0 +1,196 @@
+/**
+ * Serves a window in a thread: the same operations as window.ts, synchronous, on memory given by its address.
+ *
+ * These run once a request, so: numbers in, a count or −errno out, no allocation, no throw, and one foreign call where
+ * nothing unusual happens. The unusual (short counts, EINTR, calls that a file system lacks) is in functions of its
+ * own. Each clamps to the window by itself; offsets are bytes from the window's start and not negative.
+ */
+import {
+  E,
+  FALLOC_FL_KEEP_SIZE,
+  FALLOC_FL_PUNCH_HOLE,
+  FALLOC_FL_ZERO_RANGE,
+  fallocate,
+  fdatasync,
+  fsync,
+  lseek,
+  pread,
+  pread2,
+  pwrite,
+  pwrite2,
+  RWF_DSYNC,
+  RWF_NOWAIT,
+  SEEK_DATA,
+  SEEK_HOLE,
+} from '../system/libc.js';
+import type { Window } from './driver.js';
+
+const SEEK_END = 2;
+const { EAGAIN, EINTR, EINVAL, EIO, ENOSPC, ENOSYS, ENXIO, EOPNOTSUPP, EROFS } = E;
+/** writes tear at sector boundaries only, emulated zeroing too */
+const SECTOR_BYTES = 512;
+
+/** how many of `length` bytes from `offset` the window has */
+function inside(w: Window, offset: number, length: number): number {
+  const left = w.size - offset;
+  return left <= 0 ? 0 : Math.min(left, length);
+}
+
+/** Reads; shortened at the end, 0 at and beyond it. −EIO where the image has shrunk. */
+export function readWindow(w: Window, address: number, offset: number, length: number): number {
+  const wanted = inside(w, offset, length);
+  if (wanted === 0) return 0;
+  const n = pread(w.fd, address, wanted, w.start + offset);
+  return n === wanted ? n : readRest(w, address, offset, wanted, n);
+}
+
+function readRest(w: Window, address: number, offset: number, wanted: number, first: number): number {
+  let done = 0;
+  for (let n = first; ; n = pread(w.fd, address + done, wanted - done, w.start + offset + done)) {
+    if (n > 0) done += n;
+    else if (n === 0) return -EIO;
+    else if (n !== -EINTR) return n;
+    if (done === wanted) return done;
+  }
+}
+
+/**
+ * Reads what is in memory already; −EAGAIN where a part of it would have to wait for the disk, or the file system
+ * cannot tell. Then the bytes at `address` are undefined and readWindow, in a thread that may wait, has the answer.
+ */
+export function readWindowNoWait(w: Window, address: number, offset: number, length: number): number {
+  // a memfd never waits, and its file system refuses RWF_NOWAIT
+  if (w.kind === 'memory') return readWindow(w, address, offset, length);
+  const wanted = inside(w, offset, length);
+  if (wanted === 0) return 0;
+  const n = pread2(w.fd, address, wanted, w.start + offset, RWF_NOWAIT);
+  if (n === wanted) return n;
+  return n >= 0 || n === -EOPNOTSUPP || n === -EINTR ? -EAGAIN : n;
+}
+
+/**
+ * Writes; shortened at the end, −ENOSPC at and beyond it, −EROFS on a read-only window. With `durable`, or a durable
+ * window, what it counts is durable. An error after a part was written gives the count of that part.
+ */
+export function writeWindow(w: Window, address: number, offset: number, length: number, durable: boolean): number {
+  if (w.readOnly) return -EROFS;
+  if (length === 0) return 0;
+  const wanted = inside(w, offset, length);
+  if (wanted === 0) return -ENOSPC;
+  const n = writeOnce(w, address, offset, wanted, durable);
+  return n === wanted ? n : writeRest(w, address, offset, wanted, durable, n);
+}
+
+function writeOnce(w: Window, address: number, offset: number, length: number, durable: boolean): number {
+  // memory is never durable
+  if ((durable || w.durable) && w.kind !== 'memory') return writeDurably(w, address, offset, length);
+  return pwrite(w.fd, address, length, w.start + offset);
+}
+
+function writeDurably(w: Window, address: number, offset: number, length: number): number {
+  const n = pwrite2(w.fd, address, length, w.start + offset, RWF_DSYNC);
+  if (n !== -EOPNOTSUPP && n !== -ENOSYS) return n;
+  const written = pwrite(w.fd, address, length, w.start + offset);
+  if (written < 0) return written;
+  const error = fdatasync(w.fd);
+  return error < 0 ? error : written;
+}
+
+function writeRest(
+  w: Window,
+  address: number,
+  offset: number,
+  wanted: number,
+  durable: boolean,
+  first: number,
+): number {
+  let done = 0;
+  for (let n = first; ; n = writeOnce(w, address + done, offset + done, wanted - done, durable)) {
+    if (n > 0) done += n;
+    else if (n !== -EINTR) return done > 0 ? done : n === 0 ? -EIO : n;
+    if (done === wanted) return done;
+  }
+}
+
+/** Makes acknowledged writes durable: 0 or −errno. Of memory nothing is ever durable: 0. */
+export function flushWindow(w: Window): number {
+  if (w.kind === 'memory') return 0;
+  let n = fsync(w.fd);
+  while (n === -EINTR) n = fsync(w.fd);
+  return n;
+}
+
+/**
+ * Makes a range read as zeros, as far as it is inside: 0 or −errno. `punch` gives its space back. Where the file
+ * system cannot, zeros are written from `zerosLength` (512 or more) zero bytes at `zerosAddress`.
+ */
+export function zeroWindow(
+  w: Window,
+  offset: number,
+  length: number,
+  punch: boolean,
+  zerosAddress: number,
+  zerosLength: number,
+): number {
+  if (w.readOnly) return -EROFS;
+  const wanted = inside(w, offset, length);
+  if (wanted === 0) return 0;
+  const n = fallocateWindow(w, zeroMode(w, punch), offset, wanted);
+  if (n < 0) return cannotZero(w, -n) ? writeZeros(w, offset, wanted, zerosAddress, zerosLength) : n;
+  return w.durable && w.kind !== 'memory' ? fdatasync(w.fd) : 0;
+}
+
+/** The mode of fallocate(2) that zeroes. A memfd knows no ZERO_RANGE: there zeroing is punching. */
+export function zeroMode(w: Window, punch: boolean): number {
+  return FALLOC_FL_KEEP_SIZE | (punch || w.kind === 'memory' ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
+}
+
+/** Whether fallocate's error means that zeros have to be written; a block device says EINVAL to unaligned ranges. */
+export function cannotZero(w: Window, errno: number): boolean {
+  return errno === EOPNOTSUPP || errno === ENOSYS || (w.kind === 'block' && errno === EINVAL);
+}
+
+function writeZeros(w: Window, offset: number, length: number, zerosAddress: number, zerosLength: number): number {
+  const end = offset + length;
+  for (let at = offset; at < end; ) {
+    const next = Math.min(end, at - (at % SECTOR_BYTES) + zerosLength - (zerosLength % SECTOR_BYTES));
+    const n = writeWindow(w, zerosAddress, at, next - at, false);
+    if (n < 0) return n;
+    at += n;
+  }
+  return 0;
+}
+
+/**
+ * fallocate(2) modes 0 and 1: space for a range, 0 or −errno. A range that is not wholly inside is −ENOSPC before the
+ * image is touched (coherence rule 7), so both modes are one here. Block devices have nothing to allocate.
+ */
+export function allocateWindow(w: Window, offset: number, length: number): number {
+  if (w.readOnly) return -EROFS;
+  if (offset + length > w.size) return -ENOSPC;
+  if (w.kind === 'block') return -EOPNOTSUPP;
+  return fallocateWindow(w, FALLOC_FL_KEEP_SIZE, offset, length);
+}
+
+function fallocateWindow(w: Window, mode: number, offset: number, length: number): number {
+  let n = fallocate(w.fd, mode, w.start + offset, length);
+  while (n === -EINTR) n = fallocate(w.fd, mode, w.start + offset, length);
+  return n;
+}
+
+/**
+ * lseek(2) SEEK_DATA or SEEK_HOLE: a position in the window, or −errno: −ENXIO at and beyond the end, and where no data
+ * follows. The end is a hole. Block devices, and file systems that cannot tell, are all data. −EIO where the image has
+ * shrunk, so that what is gone is not taken for a hole.
+ */
+export function seekWindow(w: Window, offset: number, whence: number): number {
+  if (offset >= w.size) return -ENXIO;
+  if (whence !== SEEK_DATA && whence !== SEEK_HOLE) return -EINVAL;
+  const n = w.kind === 'block' ? -EINVAL : lseek(w.fd, w.start + offset, whence);
+  if (n === -EINVAL) return whence === SEEK_DATA ? offset : w.size;
+  if (n === -ENXIO) return lseek(w.fd, 0, SEEK_END) < w.start + w.size ? -EIO : -ENXIO;
+  if (n < 0) return n;
+  const position = n - w.start;
+  if (position < w.size) return position;
+  return whence === SEEK_DATA ? -ENXIO : w.size;
+}

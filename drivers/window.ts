@@ -1,0 +1,111 @@
+/**
+ * A disk that is a run of an open file: the RawDisk of aio, ram and sync, served on the event loop. What threads do
+ * with the same window is window-sync.ts; the conformance suite holds both to one behaviour.
+ */
+import { fdatasync, fsync } from 'node:fs';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import { E, fallocateAsync, SEEK_DATA, SEEK_HOLE, SystemCallError } from '../system/libc.js';
+import type { Extent, RawDisk, Window, WriteOptions, ZeroOptions } from './driver.js';
+import { errnoOf, FusetapError } from './errors.js';
+import { readFully, writeFully } from './file-io.js';
+import { cannotZero, seekWindow, zeroMode } from './window-sync.js';
+
+const fdatasyncAsync = promisify(fdatasync);
+const fsyncAsync = promisify(fsync);
+
+/** lseek(2) runs on the event loop, so an answer about a fragmented image comes in parts */
+const EXTENTS_PER_CALL = 256;
+
+/**
+ * The disk of a window. It does not own the descriptor: `close` is what there is to give up, often nothing.
+ *
+ * A read-only window has no writing calls. Reads of what the image no longer has are EIO (coherence rule 7).
+ */
+export function windowDisk(window: Window, close: () => Promise<void>): RawDisk {
+  const reading = {
+    size: window.size,
+    window,
+    read: (buffer: Uint8Array, offset: number) => read(window, buffer, offset),
+    extents: async (offset: number, length: number) => {
+      await nextTurn();
+      return windowExtents(window, offset, length, EXTENTS_PER_CALL);
+    },
+    close,
+  };
+  if (window.readOnly) return reading;
+  return {
+    ...reading,
+    write: (buffer, offset, options) => write(window, buffer, offset, options),
+    flush: () => (window.kind === 'memory' ? Promise.resolve() : fsyncAsync(window.fd)),
+    zero: (offset, length, options) => zero(window, offset, length, options),
+  };
+}
+
+async function read(window: Window, buffer: Uint8Array, offset: number): Promise<void> {
+  const n = await readFully(window.fd, buffer, window.start + offset);
+  if (n < buffer.byteLength) throw imageShrank('read', offset + n);
+}
+
+async function write(window: Window, buffer: Uint8Array, offset: number, options: WriteOptions): Promise<void> {
+  await writeFully(window.fd, buffer, window.start + offset);
+  await makeDurable(window, options.durable);
+}
+
+async function zero(window: Window, offset: number, length: number, options: ZeroOptions): Promise<void> {
+  const mode = zeroMode(window, options.punch);
+  for (;;) {
+    try {
+      await fallocateAsync(window.fd, mode, window.start + offset, length);
+      return await makeDurable(window, options.durable);
+    } catch (error) {
+      if (!(error instanceof SystemCallError) || error.errno !== E.EINTR) throw unlessSupported(window, error, offset);
+    }
+  }
+}
+
+async function makeDurable(window: Window, durable: boolean): Promise<void> {
+  // memory is never durable
+  if ((durable || window.durable) && window.kind !== 'memory') await fdatasyncAsync(window.fd);
+}
+
+/** What disk.ts takes as a reason to write zeros, where that would help. */
+function unlessSupported(window: Window, error: unknown, offset: number): unknown {
+  if (!(error instanceof SystemCallError) || !cannotZero(window, errnoOf(error))) return error;
+  return new FusetapError('UNSUPPORTED', `zero at byte ${offset}: the image cannot`, {
+    errno: E.EOPNOTSUPP,
+    operation: 'zero',
+    offset,
+    cause: error,
+  });
+}
+
+/** At most `limit` extents of a range inside the window, in order, without gaps, from its start. */
+export function windowExtents(window: Window, offset: number, length: number, limit: number): Extent[] {
+  const end = offset + length;
+  const extents: Extent[] = [];
+  let hole = false;
+  for (let at = offset; at < end && extents.length < limit; hole = !hole) {
+    const next = Math.min(end, endOfRun(window, at, hole));
+    if (next > at) extents.push({ offset: at, length: next - at, hole });
+    at = next;
+  }
+  return extents;
+}
+
+function endOfRun(window: Window, offset: number, hole: boolean): number {
+  const n = seekWindow(window, offset, hole ? SEEK_DATA : SEEK_HOLE);
+  if (n >= 0) return n;
+  if (n === -E.ENXIO) return window.size;
+  if (n === -E.EIO) throw imageShrank('lseek', offset);
+  throw new SystemCallError('lseek', -n);
+}
+
+function imageShrank(operation: string, offset: number): FusetapError {
+  return new FusetapError('FAILED', `${operation} at byte ${offset}: the image has shrunk and ends before it`, {
+    errno: E.EIO,
+    operation,
+    offset,
+    hint: 'detach, then restore the image: nothing may truncate it while it is attached',
+  });
+}

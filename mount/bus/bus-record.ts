@@ -1,0 +1,53 @@
+/**
+ * bus.json: who runs a bus and what it has attached, for those that cannot ask (a keeper that finds an image claimed by
+ * another pid, a person with `cat`). The control socket is the truth; this is rewritten with each change.
+ */
+import { readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { listBusNames } from './runtime-dir.js';
+
+export interface BusRecord {
+  readonly bus: string;
+  readonly path: string;
+  readonly interface: string;
+  readonly keeperPid: number;
+  readonly serverPid: number | null;
+  readonly vbds: readonly {
+    readonly vdev: string;
+    readonly driver: string;
+    readonly mode: string;
+    readonly image: string | null;
+    /** `device:inode` of the image, where the vbd holds it */
+    readonly identity: string | null;
+  }[];
+}
+
+/** Replaces the record in one step. */
+export function writeBusRecord(stateDir: string, record: BusRecord): void {
+  const path = join(stateDir, 'bus.json');
+  writeFileSync(`${path}.new`, `${JSON.stringify(record)}\n`, { mode: 0o600 });
+  renameSync(`${path}.new`, path);
+}
+
+/** All records below a runtime directory; what cannot be read is left out. */
+export function readBusRecords(runtimeDir: string): BusRecord[] {
+  const records: BusRecord[] = [];
+  for (const name of listBusNames(runtimeDir)) {
+    try {
+      records.push(JSON.parse(readFileSync(join(runtimeDir, 'state', name, 'bus.json'), 'utf8')) as BusRecord);
+    } catch {
+      // a bus that is starting or ending has none
+    }
+  }
+  return records;
+}
+
+/** The vbd by which a keeper or server holds an image, or null where the pid is none of ours. */
+export function findVbdOfPid(runtimeDir: string, pid: number, identity: string): { bus: string; vdev: string } | null {
+  for (const { bus, keeperPid, serverPid, vbds } of readBusRecords(runtimeDir)) {
+    if (pid !== keeperPid && pid !== serverPid) continue;
+    const vbd = vbds.find((candidate) => candidate.identity === identity);
+    if (vbd !== undefined) return { bus, vdev: vbd.vdev };
+  }
+  return null;
+}

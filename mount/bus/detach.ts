@@ -1,0 +1,88 @@
+/**
+ * Whether anybody still holds a vbd. The truth is the kernel's: it sends FORGET for a node when no open file, mapping,
+ * O_PATH descriptor, loop device or cached name refers to it any more.
+ *
+ *      mark leaving ──► a helper looks the name up (ENOENT: the kernel drops what it had cached) ──► FORGET? free
+ *            ▲                                                                              │ none within a second
+ *            └── once more, with one lookup answered in between: the FORGET may have died with an earlier server
+ *                                                                                           │
+ *                                                              mark taken back, BUSY, holders named ◄──┘
+ *
+ * While the mark stands new opens get ENOENT, so what plainly has holders is not marked at all.
+ */
+import { execFile } from 'node:child_process';
+import { join } from 'node:path';
+import { FusetapError } from '../../drivers/errors.js';
+import { describeHolders, findHolders } from './holders.js';
+import type { ServerProcess } from './server-process.js';
+import type { Vbd } from './vbd.js';
+
+const FORGET_TIMEOUT_MS = 1000;
+const POLL_MS = 100;
+
+export interface DetachContext {
+  readonly bus: string;
+  readonly server: ServerProcess;
+  readonly mountpoint: string;
+  /** of the mount, as `MAJOR:MINOR` */
+  readonly mountDev: string;
+  /** recorded open handles, which may be stale */
+  opens(nodeId: number): number;
+  /** resolves to true when the node is forgotten, to false after the time */
+  awaitForget(nodeId: number, timeoutMs: number): Promise<boolean>;
+}
+
+/**
+ * Resolves when nobody holds the vbd and nobody can open it any more: it is marked leaving.
+ * @param waitMs how long to wait for holders to let go
+ * @throws FusetapError BUSY with the holders, where it is still held after that; it can be opened again then
+ */
+export async function awaitFree(context: DetachContext, vbd: Vbd, waitMs: number): Promise<void> {
+  const deadline = Date.now() + waitMs;
+  for (;;) {
+    const holders = context.opens(vbd.nodeId) > 0 ? await holdersOf(context, vbd) : [];
+    if (holders.length === 0 && (await tryFree(context, vbd))) return;
+    if (Date.now() >= deadline) throw await busy(context, vbd);
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  }
+}
+
+function holdersOf({ mountDev, mountpoint }: DetachContext, vbd: Vbd): ReturnType<typeof findHolders> {
+  return findHolders({ mountDev, ino: vbd.nodeId, path: join(mountpoint, vbd.vdev) });
+}
+
+async function busy(context: DetachContext, vbd: Vbd): Promise<FusetapError> {
+  const holders = await holdersOf(context, vbd);
+  return new FusetapError('BUSY', `${vbd.vdev} on bus ${context.bus} is in use by ${describeHolders(holders)}`, {
+    hint: 'close it there, or wait with --wait SECONDS, or cut it off with --force',
+    holders,
+  });
+}
+
+async function tryFree(context: DetachContext, vbd: Vbd): Promise<boolean> {
+  const { server } = context;
+  const { nodeId } = vbd;
+  const path = join(context.mountpoint, vbd.vdev);
+  for (let attempt = 0; attempt < 2; attempt++) {
+    if (attempt > 0) await lookUp(path);
+    const forgotten = context.awaitForget(nodeId, FORGET_TIMEOUT_MS);
+    const { held } = await server.request<'leave'>({ op: 'leave', nodeId, leaving: true });
+    if (!held) return true;
+    await lookUp(path);
+    if (await forgotten) return true;
+    await server.request<'leave'>({ op: 'leave', nodeId, leaving: false });
+  }
+  return false;
+}
+
+/**
+ * Has another process look the path up: the keeper itself must never wait for its own mount. Resolves also when the
+ * path is not there, or takes longer than it may.
+ */
+function lookUp(path: string): Promise<void> {
+  return new Promise((resolve) => {
+    const child = execFile('/bin/sh', ['-c', 'test -e "$1"', 'sh', path], { timeout: FORGET_TIMEOUT_MS });
+    child.on('error', () => resolve());
+    child.on('exit', () => resolve());
+  });
+}

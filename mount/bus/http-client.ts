@@ -1,0 +1,170 @@
+/**
+ * One question to a control socket, and its answer: HTTP with JSON over a Unix socket.
+ *
+ * Three ways to get no answer are told apart, because the caller goes on differently: nobody listens (isNotRunning),
+ * the connection was lost before the answer (isConnectionLost), everything else.
+ */
+import { closeSync, constants, openSync } from 'node:fs';
+import type { ClientRequest, IncomingMessage, RequestOptions } from 'node:http';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { codeOfErrno, FusetapError, type PlainError } from '../../drivers/errors.js';
+import { INTERFACE_VERSION } from './interface.js';
+import type { BusPlace } from './runtime-dir.js';
+
+/** The header, of requests and answers, that says which interface is spoken. */
+export const INTERFACE_HEADER = 'fusetap-interface';
+
+/** sun_path of struct sockaddr_un has 108 bytes with its NUL */
+const SOCKET_PATH_LIMIT_BYTES = 107;
+
+/** for how long a full backlog of the socket is tried again */
+const BACKLOG_LIMIT_MS = 5_000;
+
+export interface ControlRequest {
+  readonly method: 'GET' | 'POST' | 'DELETE';
+  /** with its query */
+  readonly path: string;
+  readonly body?: unknown;
+  /** aborted: the connection is closed, which gives up an attach */
+  readonly signal?: AbortSignal | undefined;
+  /** default: none, an attach may copy for long */
+  readonly timeoutMs?: number;
+  /** default: the keeper's */
+  readonly socket?: 'control.sock' | 'server.sock';
+}
+
+/**
+ * Asks and returns the body of the answer.
+ * @throws FusetapError what the bus answered; NOT_FOUND where nobody listens; UNSUPPORTED for another interface
+ */
+export async function askBus<Answer>(place: BusPlace, request: ControlRequest): Promise<Answer> {
+  const deadline = Date.now() + BACKLOG_LIMIT_MS;
+  for (;;) {
+    try {
+      const { response, text } = await exchange(place, request);
+      return readAnswer(place, response, text) as Answer;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'EAGAIN' && Date.now() < deadline) await delay(10);
+      else throw explain(place, error);
+    }
+  }
+}
+
+/** Whether the error says that no process listens on the socket. */
+export function isNotRunning(error: unknown): boolean {
+  return error instanceof FusetapError && error.code === 'NOT_FOUND' && error.operation === 'connect';
+}
+
+/** Whether the error says that the bus went away, or stayed silent, before it had answered. */
+export function isConnectionLost(error: unknown): boolean {
+  return error instanceof FusetapError && error.code === 'FAILED' && error.operation === 'ask';
+}
+
+interface Exchange {
+  readonly response: IncomingMessage;
+  readonly text: string;
+}
+
+async function exchange(place: BusPlace, request: ControlRequest): Promise<Exchange> {
+  const { request: send } = await import('node:http');
+  const address = socketAddress(place, request.socket ?? 'control.sock');
+  const body = request.body === undefined ? undefined : JSON.stringify(request.body);
+  try {
+    const sent = send(requestOptions(address.path, request, body));
+    sent.end(body);
+    const response = await firstOf(sent, request.timeoutMs);
+    let text = '';
+    response.setEncoding('utf8');
+    for await (const chunk of response) text += chunk as string;
+    return { response, text };
+  } finally {
+    address.close();
+  }
+}
+
+function requestOptions(socketPath: string, request: ControlRequest, body: string | undefined): RequestOptions {
+  return {
+    socketPath,
+    method: request.method,
+    path: request.path,
+    agent: false,
+    headers: {
+      [INTERFACE_HEADER]: INTERFACE_VERSION,
+      ...(body !== undefined && { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }),
+    },
+    ...(request.signal && { signal: request.signal }),
+  };
+}
+
+function firstOf(sent: ClientRequest, timeoutMs: number | undefined): Promise<IncomingMessage> {
+  return new Promise((resolve, reject) => {
+    sent.on('response', resolve);
+    sent.on('error', reject);
+    if (timeoutMs === undefined) return;
+    const timer = setTimeout(() => sent.destroy(new Error(`no answer within ${timeoutMs / 1000} s`)), timeoutMs);
+    sent.on('close', () => clearTimeout(timer));
+  });
+}
+
+/** A path that fits into a socket's address; one that does not is reached through a descriptor of its directory. */
+function socketAddress(place: BusPlace, socket: string): { path: string; close(): void } {
+  const path = join(place.stateDir, socket);
+  if (Buffer.byteLength(path) <= SOCKET_PATH_LIMIT_BYTES) return { path, close: () => {} };
+  const fd = openSync(place.stateDir, constants.O_RDONLY | constants.O_DIRECTORY);
+  return { path: `/proc/self/fd/${fd}/${socket}`, close: () => closeSync(fd) };
+}
+
+function readAnswer(place: BusPlace, { statusCode = 0, headers }: IncomingMessage, text: string): unknown {
+  checkInterface(place, headers[INTERFACE_HEADER]);
+  let body: unknown;
+  try {
+    body = text === '' ? null : JSON.parse(text);
+  } catch (error) {
+    throw strangeAnswer(place, `status ${statusCode}, not JSON`, error);
+  }
+  if (statusCode >= 200 && statusCode < 300) return body;
+  const plain = (body as { error?: PlainError } | null)?.error;
+  if (typeof plain?.code === 'string' && typeof plain.message === 'string') throw FusetapError.from(plain);
+  throw strangeAnswer(place, `status ${statusCode} without an error`);
+}
+
+function checkInterface(place: BusPlace, header: string | string[] | undefined): void {
+  const major = (version: string): string => version.split('.')[0] ?? '';
+  if (typeof header !== 'string') throw strangeAnswer(place, `no ${INTERFACE_HEADER} header`);
+  if (major(header) === major(INTERFACE_VERSION)) return;
+  const message = `bus ${place.name} speaks interface ${header}, this fusetap speaks ${INTERFACE_VERSION}`;
+  throw new FusetapError('UNSUPPORTED', message, {
+    hint: 'use the fusetap that started the bus, or stop the bus with it and start it anew',
+  });
+}
+
+function strangeAnswer(place: BusPlace, what: string, cause?: unknown): FusetapError {
+  return new FusetapError('FAILED', `bus ${place.name} gave a strange answer: ${what}`, { cause });
+}
+
+/** A system error of the connection as what it means for the bus; all others as they are. */
+function explain(place: BusPlace, error: unknown): unknown {
+  const { name, code, errno, syscall, message } = error as NodeJS.ErrnoException;
+  if (error instanceof FusetapError || name === 'AbortError') return error;
+  if (code === 'ENOENT' || code === 'ECONNREFUSED' || code === 'ENOTDIR') {
+    return new FusetapError('NOT_FOUND', `no bus ${place.name}: nothing runs at ${place.path}`, {
+      hint: 'fusetap attach or fusetap start begins one, fusetap ls lists what there is',
+      operation: 'connect',
+      path: place.path,
+      cause: error,
+    });
+  }
+  if (syscall === 'connect' || syscall === 'open') {
+    const kind = codeOfErrno(Math.abs(errno ?? 0));
+    return new FusetapError(kind, `cannot reach bus ${place.name}: ${place.stateDir}: ${code}`, {
+      hint: kind === 'DENIED' ? 'a bus obeys the user who began it' : undefined,
+      cause: error,
+    });
+  }
+  return new FusetapError('FAILED', `bus ${place.name} did not answer: ${message}`, {
+    hint: `see ${join(place.stateDir, 'log')}`,
+    operation: 'ask',
+    cause: error,
+  });
+}

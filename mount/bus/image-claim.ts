@@ -1,0 +1,240 @@
+/**
+ * Rule 8: who may share an image. A claim is a set of locks on the image's open file, so it ends with its process
+ * whatever happens, and fusetap, QEMU and every user who cares can test for it.
+ *
+ *      byte 300 (r), 301 (w), 302 (w!)   fusetap's own marks
+ *      byte 100+i   permission i is held      ┐ QEMU's image locks (its block/file-posix.c): i is 0 consistent read,
+ *      byte 200+i   permission i is not shared┘ 1 write, 2 write unchanged, 3 resize
+ *
+ * All are read locks of the open file description, which never exclude each other: a byte says something by being
+ * locked at all. Who wants in tests the opposite bytes, under flock(LOCK_EX) on the image so that test and locks are
+ * one step among fusetaps. QEMU does not take the flock, but it tests after it has locked; so the test is made again
+ * after ours, and at least one of two that come at once sees the other.
+ */
+import { setTimeout as wait } from 'node:timers/promises';
+import { type ErrorDetails, FusetapError, type Holder } from '../../drivers/errors.js';
+import {
+  E,
+  errnoName,
+  flockRelease,
+  isRangeLocked,
+  lockRangeShared,
+  SystemCallError,
+  tryFlockExclusive,
+  unlockRange,
+} from '../../system/libc.js';
+import { type FileLock, readFdinfo } from '../../system/proc.js';
+import { type BusProcess, describeHolders, findLockHolders } from './holders.js';
+import { findImageUsers, type ImageUser } from './image-users.js';
+import type { Mode } from './interface.js';
+import type { OpenedImage } from './open-image.js';
+import { quote } from './quote.js';
+
+const MARK: Record<Mode, number> = { r: 300, w: 301, 'w!': 302 };
+/** locked for a moment, to learn what /proc calls the file; it means nothing */
+const PROBE_BYTE = 399;
+
+const FLOCK_PATIENCE_MS = 5_000;
+const FLOCK_RETRY_MS = 20;
+
+/** The bytes that a mode holds, and those that must not be held by anybody else. */
+interface LockPlan {
+  take: number[];
+  /** byte to what it means that somebody holds it, after the image's name */
+  refuse: Map<number, string>;
+}
+
+const [READ, WRITE, WRITE_UNCHANGED, RESIZE] = [0, 1, 2, 3];
+/** what it means that somebody holds a permission, or does not share it */
+const HELD = ['is read by', 'is open for writing in', 'must stay unchanged for', 'may be resized by'];
+const UNSHARED = [
+  'is kept from readers by',
+  'is kept from writers by',
+  'is kept from change by',
+  'is kept at its size by',
+];
+
+const PLANS: Record<Mode, LockPlan> = {
+  r: plan('r', { needs: [READ], refuses: [WRITE, RESIZE], marks: ['w'] }),
+  w: plan('w', {
+    needs: [READ, WRITE, RESIZE],
+    refuses: [WRITE, RESIZE, WRITE_UNCHANGED, READ],
+    marks: ['r', 'w', 'w!'],
+  }),
+  'w!': plan('w!', { needs: [], refuses: [], marks: [] }),
+};
+
+function plan(mode: Mode, rule: { needs: number[]; refuses: number[]; marks: Mode[] }): LockPlan {
+  const { needs, refuses, marks } = rule;
+  return {
+    take: [...needs.map((i) => 100 + i), ...refuses.map((i) => 200 + i), MARK[mode]],
+    // our own marks first: they say more than the QEMU locks that go with them
+    refuse: new Map([
+      ...marks.map((held): [number, string] => [MARK[held], `is attached with mode ${held} by`]),
+      ...refuses.map((i): [number, string] => [100 + i, HELD[i] as string]),
+      ...needs.map((i): [number, string] => [200 + i, UNSHARED[i] as string]),
+    ]),
+  };
+}
+
+type ClaimedImage = Pick<OpenedImage, 'fd' | 'path' | 'realPath' | 'dev' | 'ino' | 'kind' | 'rdev'>;
+
+export interface Claim {
+  readonly mode: Mode;
+  /** Gives the locks up. Not after the image's descriptor was closed, which does the same. */
+  release(): void;
+}
+
+export interface ClaimOptions {
+  /** what a process that holds the image is to fusetap, for the message */
+  describePid?: (pid: number, image: ClaimedImage) => BusProcess | null | Promise<BusProcess | null>;
+  /** how long to wait for somebody else's flock; 5 s */
+  patienceMs?: number;
+}
+
+/**
+ * Claims an image for a mode, or refuses as rule 8 says. Mode `w!` is never refused; it only leaves its mark.
+ * @param image open for writing too, unless the mode is `r`
+ * @throws FusetapError BUSY, naming who is in the way; UNSUPPORTED where the file system has no locks
+ */
+export async function claimImage(image: ClaimedImage, mode: Mode, options: ClaimOptions = {}): Promise<Claim> {
+  const claim = { mode, release: () => releaseMarks(image.fd) };
+  if (mode === 'w!') {
+    // without the flock: a mark that comes during somebody's test is as good as one that comes after it
+    takeMarksIfPossible(image.fd);
+    return claim;
+  }
+  await takeFlock(image, options);
+  try {
+    await refuseConflicts(image, mode, options);
+  } catch (error) {
+    releaseMarks(image.fd);
+    throw withoutLocks(error, image);
+  } finally {
+    flockRelease(image.fd);
+  }
+  return claim;
+}
+
+/**
+ * Takes the locks of a mode without any test: for the server, whose own open file of an image that the keeper claimed
+ * must go on holding it when the keeper dies.
+ * @returns false where somebody's write lock lies on one of them
+ */
+export function takeMarks(fd: number, mode: Mode): boolean {
+  if (mode === 'w!') return takeMarksIfPossible(fd);
+  return PLANS[mode].take.every((byte) => lockRangeShared(fd, byte, 1));
+}
+
+function takeMarksIfPossible(fd: number): boolean {
+  try {
+    return lockRangeShared(fd, MARK['w!'], 1);
+  } catch (error) {
+    if (error instanceof SystemCallError) return false;
+    throw error;
+  }
+}
+
+function releaseMarks(fd: number): void {
+  try {
+    unlockRange(fd, 100, 4);
+    unlockRange(fd, 200, 4);
+    unlockRange(fd, 300, 3);
+  } catch (error) {
+    // no locks on this file system, so none to give up; or the descriptor is closed
+    if (!(error instanceof SystemCallError)) throw error;
+  }
+}
+
+async function takeFlock(image: ClaimedImage, options: ClaimOptions): Promise<void> {
+  const deadline = performance.now() + (options.patienceMs ?? FLOCK_PATIENCE_MS);
+  while (!tryFlock(image)) {
+    if (performance.now() > deadline) {
+      const holders = await lockHolders(image, (lock) => lock.kind === 'FLOCK', options);
+      throw busy(image, 'is locked (flock) by', { holders, hint: hintFor(image, holders) });
+    }
+    await wait(FLOCK_RETRY_MS);
+  }
+}
+
+function tryFlock(image: ClaimedImage): boolean {
+  try {
+    return tryFlockExclusive(image.fd);
+  } catch (error) {
+    throw withoutLocks(error, image);
+  }
+}
+
+/** The check, and the locks; whatever is taken when it throws, the caller gives up. */
+async function refuseConflicts(image: ClaimedImage, mode: Mode, options: ClaimOptions): Promise<void> {
+  await refuseLocked(image, mode, options);
+  const user = (await findImageUsers(image)).find(({ writes }) => writes || mode === 'w');
+  if (user) throw busyUser(image, user);
+  if (!takeMarks(image.fd, mode)) {
+    const holders = await lockHolders(image, (lock) => lock.kind !== 'FLOCK' && lock.write, options);
+    throw busy(image, 'is locked (fcntl) by', { holders, hint: hintFor(image, holders) });
+  }
+  await refuseLocked(image, mode, options);
+}
+
+async function refuseLocked(image: ClaimedImage, mode: Mode, options: ClaimOptions): Promise<void> {
+  for (const [byte, meaning] of PLANS[mode].refuse) {
+    if (!isRangeLocked(image.fd, byte, 1)) continue;
+    const covers = (lock: FileLock): boolean => lock.kind !== 'FLOCK' && lock.start <= byte && byte <= lock.end;
+    const holders = await lockHolders(image, covers, options);
+    // a program that only reads, or a vbd of mode r, is no hindrance to another reader
+    const readable = mode === 'w' && ![...PLANS.r.refuse.keys()].some((other) => isRangeLocked(image.fd, other, 1));
+    throw busy(image, meaning, { holders, hint: hintFor(image, holders, readable) });
+  }
+}
+
+/** Who holds a lock on the image; the numbers of /proc are asked of /proc, for stat gives others on some file systems. */
+async function lockHolders(
+  image: ClaimedImage,
+  matches: (lock: FileLock) => boolean,
+  options: ClaimOptions,
+): Promise<Holder[]> {
+  const file = nameInLocks(image.fd);
+  if (file === null) return [];
+  return findLockHolders(file, matches, (pid) => options.describePid?.(pid, image) ?? null);
+}
+
+function nameInLocks(fd: number): string | null {
+  if (!lockRangeShared(fd, PROBE_BYTE, 1)) return null;
+  const own = readFdinfo('self', fd)?.locks.find((lock) => lock.start <= PROBE_BYTE && PROBE_BYTE <= lock.end);
+  unlockRange(fd, PROBE_BYTE, 1);
+  return own?.file ?? null;
+}
+
+function busyUser(image: ClaimedImage, user: ImageUser): FusetapError {
+  return new FusetapError('BUSY', `${quote(image.path)} ${user.text}`, {
+    hint: `${user.hint}; or waive the check with mode w!`,
+    path: image.path,
+    holders: user.holders,
+  });
+}
+
+function busy(image: ClaimedImage, what: string, details: ErrorDetails & { holders: Holder[] }): FusetapError {
+  const message = `${quote(image.path)} ${what} ${describeHolders(details.holders)}`;
+  return new FusetapError('BUSY', message, { path: image.path, ...details });
+}
+
+function hintFor(image: ClaimedImage, holders: Holder[], readable = false): string {
+  const vbd = holders.find((holder) => holder.bus !== undefined);
+  const detach = (bus: string): string => `fusetap detach --bus ${quote(bus)} ${vbd?.vdev ?? quote(image.path)}`;
+  const first = vbd?.bus === undefined ? 'end that program' : detach(vbd.bus);
+  return `${first}${readable ? ', attach it with mode r' : ''}, or waive the check with mode w!`;
+}
+
+/** A file system that has no locks is another matter than a lock that is held. */
+function withoutLocks(error: unknown, image: ClaimedImage): unknown {
+  if (!(error instanceof SystemCallError)) return error;
+  const known = [E.ENOLCK, E.EOPNOTSUPP, E.ENOSYS, E.EINVAL].includes(error.errno);
+  const message = `${quote(image.path)} cannot be locked: ${errnoName(error.errno)}`;
+  return new FusetapError(known ? 'UNSUPPORTED' : 'FAILED', message, {
+    hint: 'without locks the sharing check is impossible: keep it on another file system, or attach it with mode w!',
+    errno: error.errno,
+    path: image.path,
+    cause: error,
+  });
+}

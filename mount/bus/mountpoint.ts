@@ -1,0 +1,28 @@
+/**
+ * The directory of a bus before it is mounted: what a dead bus left there is taken away, and what it holds is looked at.
+ */
+import { readdirSync } from 'node:fs';
+import { FusetapError } from '../../drivers/errors.js';
+import { MNT_DETACH, MNT_FORCE, umount2 } from '../../system/libc.js';
+import { readMounts } from '../../system/proc.js';
+
+/** as mount(2) was given it */
+const BUS_TYPE = 'fuse.fusetap';
+
+/**
+ * Takes dead mounts of ours off the path. To be called by the one keeper of the bus, before it mounts: what is
+ * mounted there then has no keeper any more.
+ * @throws FusetapError USAGE where the directory is not empty
+ */
+export async function clearMountpoint(path: string): Promise<void> {
+  for (const { mountpoint, type } of await readMounts('self')) {
+    if (mountpoint !== path || type !== BUS_TYPE) continue;
+    console.log(`${new Date().toISOString()} repaired ${path}: took away the mount of a dead bus`);
+    if (umount2(path, MNT_FORCE) < 0) umount2(path, MNT_DETACH);
+  }
+  if (readdirSync(path).length === 0) return;
+  throw new FusetapError('USAGE', `the directory of a bus must be empty: ${path}`, {
+    hint: 'a mount would hide what it holds; give an empty directory',
+    path,
+  });
+}

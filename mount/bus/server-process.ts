@@ -1,0 +1,138 @@
+/**
+ * The server as its keeper sees it: a child process that takes commands and may die at any time.
+ */
+import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { FusetapError } from '../../drivers/errors.js';
+import type { Command, CommandResult, Commands, Envelope, ServerMessage, ServerStart } from './ipc.js';
+
+export interface ServerEvents {
+  forgotten(nodeId: number): void;
+  /** the mount went away by somebody else's hand */
+  gone(): void;
+  /** waitpid has returned it: none of its threads is left */
+  died(how: string): void;
+}
+
+export interface CommandOptions {
+  /** aborts a command that can be stopped */
+  signal?: AbortSignal | undefined;
+  progress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
+}
+
+interface Pending {
+  resolve(result: unknown): void;
+  reject(error: Error): void;
+  progress: CommandOptions['progress'];
+}
+
+/** descriptors 0 to 2 are standard, 3 is the channel */
+const FIRST_PASSED_FD = 4;
+
+export class ServerProcess {
+  readonly #child: ChildProcess;
+  readonly #pending = new Map<number, Pending>();
+  readonly #events: ServerEvents;
+  readonly #ready: Promise<void>;
+  #becameReady: (() => void) | null = null;
+  #nextId = 1;
+  #exited = false;
+  #exit: Promise<void>;
+
+  /**
+   * Starts a server.
+   * @param start what it is told; the descriptors in it are the keeper's and are passed on
+   */
+  constructor(start: ServerStart, events: ServerEvents) {
+    this.#events = events;
+    const passed = [start.ledgerFd, ...start.deviceFds];
+    const told: ServerStart = {
+      ...start,
+      ledgerFd: FIRST_PASSED_FD,
+      deviceFds: start.deviceFds.map((_, i) => FIRST_PASSED_FD + 1 + i),
+    };
+    const stdio: StdioOptions = ['ignore', 'inherit', 'inherit', 'ipc', ...passed];
+    const program = fileURLToPath(new URL('./server-main.js', import.meta.url));
+    this.#child = spawn(process.execPath, [...SERVER_NODE_OPTIONS, program, JSON.stringify(told)], { stdio });
+    this.#ready = new Promise((resolve) => {
+      this.#becameReady = resolve;
+    });
+    this.#exit = new Promise((resolve) => {
+      const finish = (how: string): void => {
+        if (this.#exited) return;
+        this.#exited = true;
+        this.#failPending(how);
+        resolve();
+        events.died(how);
+      };
+      this.#child.on('exit', (code, signal) => finish(signal === null ? `exit status ${code}` : `signal ${signal}`));
+      this.#child.on('error', (error) => finish(error.message));
+    });
+    this.#child.on('message', (message) => this.#receive(message as ServerMessage));
+  }
+
+  get pid(): number | null {
+    return this.#child.pid ?? null;
+  }
+
+  /** Resolves when the server answers requests; rejects when it died before. */
+  async ready(): Promise<void> {
+    await Promise.race([this.#ready, this.#exit]);
+    if (this.#exited) throw new FusetapError('FAILED', 'the server did not start', { hint: 'see the log of the bus' });
+  }
+
+  /** Sends a command. Rejects with the server's error, or FAILED when the server dies first. */
+  request<Op extends keyof Commands>(
+    command: Commands[Op]['command'] & { readonly op: Op },
+    options: CommandOptions = {},
+  ): Promise<CommandResult<Op>> {
+    const id = this.#nextId++;
+    return new Promise((resolve, reject) => {
+      if (this.#exited) return reject(new FusetapError('FAILED', 'the server is not running'));
+      this.#pending.set(id, { resolve: resolve as (result: unknown) => void, reject, progress: options.progress });
+      options.signal?.addEventListener('abort', () => this.#post(this.#nextId++, { op: 'cancel', target: id }));
+      this.#post(id, command as Command);
+    });
+  }
+
+  /** SIGKILL, and waits until nothing of it is left. */
+  async kill(): Promise<void> {
+    if (!this.#exited) this.#child.kill('SIGKILL');
+    await this.#exit;
+  }
+
+  #post(id: number, command: Command): void {
+    // a failed send means that the child is gone; its exit event rejects what is pending
+    this.#child.send({ id, command } satisfies Envelope, () => {});
+  }
+
+  #receive(message: ServerMessage): void {
+    switch (message.kind) {
+      case 'ready':
+        return this.#becameReady?.();
+      case 'forgotten':
+        return this.#events.forgotten(message.nodeId);
+      case 'gone':
+        return this.#events.gone();
+      case 'progress':
+        return this.#pending.get(message.id)?.progress?.(message.doneBytes, message.totalBytes);
+      case 'done':
+        this.#pending.get(message.id)?.resolve(message.result);
+        break;
+      case 'failed':
+        this.#pending.get(message.id)?.reject(FusetapError.from(message.error));
+        break;
+    }
+    this.#pending.delete(message.id);
+  }
+
+  #failPending(how: string): void {
+    for (const { reject } of this.#pending.values()) {
+      reject(new FusetapError('FAILED', `the server died (${how})`, { hint: 'see the log of the bus' }));
+    }
+    this.#pending.clear();
+  }
+}
+
+/** small heaps: the server allocates next to nothing, and its memory is the price of every bus */
+const SERVER_NODE_OPTIONS = ['--max-semi-space-size=1'];

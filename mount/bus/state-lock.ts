@@ -1,0 +1,64 @@
+/**
+ * One keeper a bus: the flock on state/NAME/lock, held for the keeper's life and given up by the kernel with it.
+ *
+ * Whoever waits for the end of a bus waits for this lock. The last keeper removes the directory with the lock in it, so
+ * a lock that was got counts only while its path still leads to it.
+ */
+import { closeSync, constants, fstatSync, openSync, statSync } from 'node:fs';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import { FusetapError } from '../../drivers/errors.js';
+import { tryFlockExclusive } from '../../system/libc.js';
+import { type BusPlace, makeBusDirectories } from './runtime-dir.js';
+
+const LIMIT_MS = 10_000;
+const POLL_MS = 10;
+
+/**
+ * Takes the lock, waiting for a keeper that is leaving.
+ * @throws FusetapError BUSY, "already running", where one is there and answers
+ */
+export async function takeStateLock(place: BusPlace): Promise<void> {
+  const deadline = Date.now() + LIMIT_MS;
+  const socketPath = join(place.stateDir, 'control.sock');
+  for (;;) {
+    if (tryLock(place)) return;
+    if (await answers(socketPath)) {
+      throw new FusetapError('BUSY', `already running: bus ${place.name}`);
+    }
+    if (Date.now() > deadline) {
+      throw new FusetapError('BUSY', `bus ${place.name} neither runs nor ends`, {
+        hint: `see ${join(place.stateDir, 'log')}`,
+      });
+    }
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  }
+}
+
+function tryLock(place: BusPlace): boolean {
+  const path = join(place.stateDir, 'lock');
+  let fd: number;
+  try {
+    fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    // the keeper before us has just removed it all
+    makeBusDirectories(place, process.getuid?.() ?? 0);
+    return false;
+  }
+  // the descriptor stays open, and with it the lock, until the process ends
+  if (tryFlockExclusive(fd) && fstatSync(fd).ino === statSync(path, { throwIfNoEntry: false })?.ino) return true;
+  closeSync(fd);
+  return false;
+}
+
+function answers(socketPath: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(socketPath);
+    socket.on('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.on('error', () => resolve(false));
+  });
+}

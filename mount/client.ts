@@ -1,0 +1,118 @@
+/**
+ * What a program does with buses: attach, detach, start, stop, show and list. The command line calls nothing deeper.
+ *
+ * Each call returns when it is true: after `attach` the file was read, after `detach` and `stop` the data is durable
+ * and, where the bus ended, its processes and its mount are gone.
+ */
+import { existsSync } from 'node:fs';
+import { askBus, isNotRunning } from './bus/http-client.js';
+import type { AttachRequest, BusInfo, DetachResult, VbdInfo } from './bus/interface.js';
+import type { BusPlace } from './bus/runtime-dir.js';
+import { askEither } from './client/ask.js';
+import { proveReadable } from './client/proving-read.js';
+import { watchKeeper } from './client/wait-gone.js';
+
+export type { BusPlace } from './bus/runtime-dir.js';
+export { resolveBus, runtimeDir } from './bus/runtime-dir.js';
+export { showBus } from './client/ask.js';
+export { findVbd, isPath } from './client/find-vbd.js';
+export { type BusListing, listBuses } from './client/list-buses.js';
+
+/** how long a keeper that was begun for an attach which failed gets to go away again */
+const UNDONE_MS = 2_000;
+
+export interface AttachOptions {
+  /** gives up: what was begun is undone */
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Attaches; begins the bus if need be. A bus begun so ends with its last vbd.
+ * @throws FusetapError what the bus answered; FAILED where the file cannot be read, it is then detached again
+ */
+export async function attach(place: BusPlace, body: AttachRequest, options: AttachOptions = {}): Promise<VbdInfo> {
+  const { onRunningBus } = await import('./client/on-running-bus.js');
+  const ask = (): Promise<VbdInfo> => askBus(place, { method: 'POST', path: '/vbds', body, signal: options.signal });
+  const vbd = await onRunningBus(place, false, (began) => (began ? askOrSeeItEnd(place, ask) : ask()));
+  try {
+    await proveReadable(vbd.path);
+  } catch (error) {
+    await detach(place, vbd.vdev, { force: true }).catch(() => {});
+    throw error;
+  }
+  return vbd;
+}
+
+/** A bus that was begun for an attach which failed ends by itself, unless somebody else has come to use it. */
+async function askOrSeeItEnd<Answer>(place: BusPlace, ask: () => Promise<Answer>): Promise<Answer> {
+  const watch = watchKeeper(place);
+  try {
+    return await ask();
+  } catch (error) {
+    // the reason that the attach failed is worth more than that of this
+    await watch.gone(UNDONE_MS).catch(() => {});
+    throw error;
+  } finally {
+    watch.close();
+  }
+}
+
+export interface DetachOptions {
+  /** later I/O of those who hold it is EIO */
+  readonly force?: boolean;
+  /** how long to wait for those who hold it */
+  readonly waitSeconds?: number | undefined;
+}
+
+/** Detaches. @throws FusetapError BUSY with the holders; NOT_FOUND */
+export function detach(place: BusPlace, vdev: string, options: DetachOptions = {}): Promise<DetachResult> {
+  const query = new URLSearchParams();
+  if (options.force) query.set('force', '1');
+  if (options.waitSeconds !== undefined) query.set('wait', String(options.waitSeconds));
+  const path = `/vbds/${encodeURIComponent(vdev)}${query.size > 0 ? `?${query}` : ''}`;
+  return untilGone(place, () => askEither<DetachResult>(place, { method: 'DELETE', path }));
+}
+
+/** Begins the bus, or lets one that runs stay without vbds. */
+export async function start(place: BusPlace): Promise<BusInfo> {
+  const { onRunningBus } = await import('./client/on-running-bus.js');
+  return onRunningBus(place, true, () => askBus<BusInfo>(place, { method: 'POST', path: '/start', body: {} }));
+}
+
+/**
+ * Detaches all and ends the bus. What a dead bus left behind is cleared away.
+ * @throws FusetapError BUSY with the holders; NOT_FOUND
+ */
+export async function stop(place: BusPlace, options: { force?: boolean } = {}): Promise<DetachResult> {
+  const body = { force: options.force ?? false };
+  try {
+    return await untilGone(place, () => askEither<DetachResult>(place, { method: 'POST', path: '/stop', body }));
+  } catch (error) {
+    if (!isNotRunning(error) || !(await isLeftBehind(place))) throw error;
+  }
+  // a keeper repairs what it finds when it starts, and removes all of it when it leaves
+  await start(place);
+  return untilGone(place, () => askBus<DetachResult>(place, { method: 'POST', path: '/stop', body }));
+}
+
+async function isLeftBehind(place: BusPlace): Promise<boolean> {
+  const watch = watchKeeper(place);
+  try {
+    await watch.gone();
+  } finally {
+    watch.close();
+  }
+  return existsSync(place.stateDir);
+}
+
+/** Asks, and where the answer says that the bus ends, returns when it has. */
+async function untilGone(place: BusPlace, ask: () => Promise<DetachResult>): Promise<DetachResult> {
+  const watch = watchKeeper(place);
+  try {
+    const result = await ask();
+    if (result.ended) await watch.gone();
+    return result;
+  } finally {
+    watch.close();
+  }
+}

@@ -1,0 +1,22 @@
+/**
+ * The questions that a bus which runs can answer, and whom to ask: the keeper, or where that died the server, which
+ * serves on as an orphan and can be looked at, detached from and stopped.
+ */
+import { askBus, type ControlRequest, isNotRunning } from '../bus/http-client.js';
+import type { BusInfo } from '../bus/interface.js';
+import type { BusPlace } from '../bus/runtime-dir.js';
+
+/** Asks the keeper, else the orphaned server. @throws FusetapError NOT_FOUND where neither listens */
+export async function askEither<Answer>(place: BusPlace, request: ControlRequest): Promise<Answer> {
+  try {
+    return await askBus<Answer>(place, request);
+  } catch (error) {
+    if (!isNotRunning(error)) throw error;
+    return askBus<Answer>(place, { ...request, socket: 'server.sock' });
+  }
+}
+
+/** The bus and its vbds. @throws FusetapError NOT_FOUND where it does not run */
+export function showBus(place: BusPlace, options: { timeoutMs?: number } = {}): Promise<BusInfo> {
+  return askEither<BusInfo>(place, { method: 'GET', path: '/bus', ...options });
+}

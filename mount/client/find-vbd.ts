@@ -1,0 +1,62 @@
+/**
+ * Which vbd a word means: a vdev, a slot number, the path of the file, or the path of its image if only one vbd has it.
+ */
+import { type Stats, statSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { FusetapError, quoted } from '../../drivers/errors.js';
+import type { VbdInfo } from '../bus/interface.js';
+import { findSlot } from '../bus/slots.js';
+
+/**
+ * The vbd of that name among those given.
+ * @param where what to call the place in messages, as `bus 0`
+ * @throws FusetapError NOT_FOUND; USAGE for an image that several vbds have
+ */
+export function findVbd(word: string, vbds: readonly VbdInfo[], where: string): VbdInfo {
+  const slot = findSlot(word);
+  const inSlot = slot === null ? [] : vbds.filter((vbd) => vbd.slot === slot);
+  // xvda is a vdev before it is a file of that name; /dev/xvda may be an image before it is Xen's name of a vdev
+  const atPath = isPath(word) || slot === null ? byPath(word, vbds) : [];
+  const found = atPath.length > 0 ? atPath : inSlot;
+  const [first, second] = found;
+  if (first === undefined) {
+    throw new FusetapError('NOT_FOUND', `no such vbd: ${quoted(word)} on ${where}`, {
+      hint: 'fusetap ls lists what is attached',
+    });
+  }
+  if (second !== undefined) {
+    const names = found.map((vbd) => `${vbd.vdev} of bus ${vbd.bus}`).join(', ');
+    throw new FusetapError('USAGE', `several vbds have the image ${quoted(word)}: ${names}`, {
+      hint: 'give the vdev',
+    });
+  }
+  return first;
+}
+
+/** Whether a word that named nothing on one bus can name something on another: a path can. */
+export function isPath(word: string): boolean {
+  return word.includes('/');
+}
+
+function byPath(word: string, vbds: readonly VbdInfo[]): VbdInfo[] {
+  const path = resolve(word);
+  const file = vbds.filter((vbd) => vbd.path === path);
+  if (file.length > 0) return file;
+  const named = vbds.filter((vbd) => vbd.image === path);
+  if (named.length > 0) return named;
+  // another path to the same image
+  const stats = identify(path);
+  return stats === undefined ? [] : vbds.filter((vbd) => vbd.image !== null && isSame(identify(vbd.image), stats));
+}
+
+function identify(path: string): Stats | undefined {
+  try {
+    return statSync(path, { throwIfNoEntry: false });
+  } catch {
+    return undefined;
+  }
+}
+
+function isSame(one: Stats | undefined, other: Stats): boolean {
+  return one !== undefined && one.dev === other.dev && one.ino === other.ino;
+}

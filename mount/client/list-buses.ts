@@ -1,0 +1,81 @@
+/**
+ * All buses of a runtime directory, asked at once. A bus that cannot be shown must not hide the others, so troubles
+ * are returned beside what was found.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { FusetapError } from '../../drivers/errors.js';
+import { isNotRunning } from '../bus/http-client.js';
+import type { BusInfo } from '../bus/interface.js';
+import { type BusPlace, listBusNames, resolveBus } from '../bus/runtime-dir.js';
+import { showBus } from './ask.js';
+
+/** a bus that does not answer must not hold up the list */
+const LIMIT_MS = 5_000;
+
+/** for how long a mount without a keeper may be one that is just going away */
+const LEAVING_MS = 1_000;
+
+export interface BusListing {
+  /** those that answered, by name */
+  buses: BusInfo[];
+  /** one for each that is dead or did not answer */
+  troubles: BusTrouble[];
+}
+
+export interface BusTrouble {
+  /** the name of the bus */
+  bus: string;
+  error: FusetapError;
+}
+
+export async function listBuses(runtimeDir: string): Promise<BusListing> {
+  const looks = await Promise.all(listBusNames(runtimeDir).map((name) => lookAt(name, runtimeDir)));
+  return { buses: looks.flatMap(({ info }) => info ?? []), troubles: looks.flatMap(({ trouble }) => trouble ?? []) };
+}
+
+/** What a look at a name found: neither, where there is nothing but what an ended bus left behind. */
+interface Look {
+  info?: BusInfo;
+  trouble?: BusTrouble;
+}
+
+async function lookAt(name: string, runtimeDir: string): Promise<Look> {
+  try {
+    const place = await resolveBus(name, runtimeDir);
+    return await askOrExamine(place);
+  } catch (error) {
+    if (!(error instanceof FusetapError)) throw error;
+    // a directory that is gone, or that nobody wrote down
+    return error.code === 'NOT_FOUND' ? {} : { trouble: { bus: name, error } };
+  }
+}
+
+async function askOrExamine(place: BusPlace): Promise<Look> {
+  try {
+    return { info: await showBus(place, { timeoutMs: LIMIT_MS }) };
+  } catch (error) {
+    if (!isNotRunning(error)) throw error;
+    return (await isDeadMount(place)) ? { trouble: { bus: place.name, error: deadBus(place) } } : {};
+  }
+}
+
+function deadBus({ name, path }: BusPlace): FusetapError {
+  return new FusetapError('FAILED', `bus ${name} is dead, its processes are gone but its mount is not: ${path}`, {
+    hint: `fusetap stop --bus ${name} clears it away, attach repairs it`,
+  });
+}
+
+async function isDeadMount(place: BusPlace): Promise<boolean> {
+  const deadline = Date.now() + LEAVING_MS;
+  while (await isMountpoint(place.path)) {
+    if (Date.now() > deadline) return true;
+    await delay(50);
+  }
+  return false;
+}
+
+/** Looked up in the kernel's table: to ask the mount itself could wait for ever. */
+async function isMountpoint(path: string): Promise<boolean> {
+  const { readMounts } = await import('../../system/proc.js');
+  return (await readMounts('self')).some(({ mountpoint }) => mountpoint === path);
+}

@@ -1,0 +1,36 @@
+/**
+ * The proof that a vbd works: a byte of it was read, through the kernel and the server, by a process that is neither
+ * keeper nor server (a keeper that read below its own mount could wait for itself).
+ */
+import { open } from 'node:fs/promises';
+import { FusetapError } from '../../drivers/errors.js';
+
+const LIMIT_MS = 10_000;
+
+/** Reads the first byte. @throws FusetapError FAILED, also where nothing came within 10 s */
+export async function proveReadable(path: string, limitMs = LIMIT_MS): Promise<void> {
+  const failure = (why: string, cause?: unknown): FusetapError =>
+    new FusetapError('FAILED', `the attached file cannot be read: ${path}: ${why}`, { operation: 'read', path, cause });
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(failure(`no answer within ${limitMs / 1000} s`)), limitMs);
+  });
+  const read = readFirstByte(path).catch((error: NodeJS.ErrnoException) => {
+    throw failure(error.code ?? error.message, error);
+  });
+  try {
+    const count = await Promise.race([read, late]);
+    if (count !== 1) throw failure('it is empty');
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function readFirstByte(path: string): Promise<number> {
+  const file = await open(path, 'r');
+  try {
+    return (await file.read(Buffer.alloc(1), 0, 1, 0)).bytesRead;
+  } finally {
+    await file.close();
+  }
+}

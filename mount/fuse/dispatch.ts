@@ -1,0 +1,371 @@
+/**
+ * All requests that threads do not serve: names, attributes, handles, the directory; and I/O of disks that are no
+ * windows. Runs on the main thread's event loop. Replies go out on the descriptor that the request came from.
+ *
+ * Refusals are chosen with care, because the kernel remembers ENOSYS for the whole connection: it stands only where
+ * "off for good" is meant. What would change the directory is EPERM.
+ */
+import { fstatSync } from 'node:fs';
+import { errnoOf } from '../../drivers/errors.js';
+import { E, write } from '../../system/libc.js';
+import type { Ledger } from '../ledger.js';
+import * as abi from './abi.js';
+import { Handles } from './handles.js';
+import { type Attributes, appendDirent, isOneWay, isWellFormed, Reply, Request, writeAttributes } from './message.js';
+import { allocateResident } from './resident.js';
+import { allocateDisk, readDisk, seekDisk, writeDisk } from './serve-disk.js';
+import type { Tree, TreeNode } from './tree.js';
+
+const O_ACCMODE = 0o3;
+const O_TRUNC = 0o1000;
+const S_IFDIR = 0o040000;
+const S_IFREG = 0o100000;
+const DT_DIR = 4;
+const DT_REG = 8;
+const BLKGETSIZE64 = 0x80081272;
+
+/** How files of the bus look where nobody changed it, and who owns the directory. */
+export interface Ownership {
+  readonly uid: number;
+  readonly gid: number;
+  readonly sinceMs: number;
+}
+
+export interface DispatchContext {
+  readonly deviceFds: readonly number[];
+  readonly tree: Tree;
+  readonly ledger: Ledger;
+  readonly owner: Ownership;
+  /** whether threads already do this file's I/O, so that an FSYNC that arrives here was tried and failed */
+  isThreaded(nodeId: number): boolean;
+  forgotten(nodeId: number): void;
+}
+
+/** A request whose answer is being made; the buffer of the reply is shared, so it is filled and sent in one go. */
+interface Call {
+  readonly request: Request;
+  readonly thread: number;
+}
+
+export class Dispatcher {
+  readonly #context: DispatchContext;
+  readonly #handles: Handles;
+  readonly #reply: Reply;
+  readonly #replyAddress: number;
+
+  constructor(context: DispatchContext) {
+    this.#context = context;
+    this.#handles = new Handles(context.ledger);
+    // replies of the main thread leave from resident memory too, one at a time
+    const resident = allocateResident(abi.OUT_HEADER_SIZE + abi.MAX_WRITE);
+    this.#reply = new Reply(resident.bytes);
+    this.#replyAddress = resident.address;
+  }
+
+  /** Answers one request, now or later. Never throws. */
+  dispatch(thread: number, bytes: Uint8Array): void {
+    const request = new Request(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+    const call = { request, thread };
+    if (!isWellFormed(request, bytes.byteLength)) {
+      if (bytes.byteLength >= abi.IN_HEADER_SIZE && !isOneWay(request.opcode)) this.#refuse(call, E.EINVAL);
+      return;
+    }
+    try {
+      this.#route(call);
+    } catch (error) {
+      if (!isOneWay(request.opcode)) this.#refuse(call, errnoOf(error));
+    }
+  }
+
+  #route(call: Call): void {
+    const { opcode } = call.request;
+    switch (opcode) {
+      case abi.LOOKUP:
+        return this.#lookup(call);
+      case abi.FORGET:
+        return this.#forget(call.request.nodeId, call.request.bodyU64(0));
+      case abi.BATCH_FORGET:
+        return this.#batchForget(call.request);
+      case abi.GETATTR:
+        return this.#getattr(call);
+      case abi.SETATTR:
+        return this.#setattr(call);
+      case abi.OPEN:
+        return this.#open(call);
+      case abi.RELEASE:
+        this.#handles.close(call.request.bodyU64(abi.RELEASE_FH));
+        return this.#ok(call);
+      case abi.READDIR:
+        return this.#readdir(call);
+      case abi.OPENDIR:
+        return this.#opendir(call);
+      case abi.STATFS:
+        return this.#statfs(call);
+      case abi.READ:
+      case abi.WRITE:
+      case abi.FSYNC:
+      case abi.FALLOCATE:
+      case abi.LSEEK:
+        return this.#io(call);
+      case abi.IOCTL:
+        return this.#ioctl(call);
+      case abi.FLUSH:
+      case abi.RELEASEDIR:
+      case abi.FSYNCDIR:
+      case abi.SYNCFS:
+        return this.#ok(call);
+      case abi.CREATE:
+      case abi.MKNOD:
+      case abi.MKDIR:
+      case abi.UNLINK:
+      case abi.RMDIR:
+      case abi.RENAME:
+      case abi.RENAME2:
+      case abi.LINK:
+      case abi.SYMLINK:
+      case abi.TMPFILE:
+        return this.#refuse(call, E.EPERM);
+      case abi.READLINK:
+        return this.#refuse(call, E.EINVAL);
+      case abi.DESTROY:
+        return this.#ok(call);
+      default:
+        // xattrs, ACCESS, INTERRUPT, POLL, STATX, COPY_FILE_RANGE, …: off for good, the kernel does without
+        return this.#refuse(call, E.ENOSYS);
+    }
+  }
+
+  #lookup(call: Call): void {
+    const name = call.request.name();
+    const node =
+      call.request.nodeId === abi.ROOT_NODE_ID && name !== null ? this.#context.tree.byName(name) : undefined;
+    if (node === undefined) return this.#refuse(call, E.ENOENT);
+    const reply = this.#reply;
+    reply.clearBody(abi.ENTRY_OUT_SIZE);
+    reply.bodyU64(0, node.file.nodeId);
+    writeAttributes(reply, abi.ENTRY_ATTR, this.#attributes(node));
+    // ENOENT: the client is gone, and there is no reference to be forgotten
+    if (this.#send(call, abi.ENTRY_OUT_SIZE) !== -E.ENOENT) node.lookups += 1;
+  }
+
+  #forget(nodeId: number, count: number): void {
+    if (this.#context.tree.forget(nodeId, count)) this.#context.forgotten(nodeId);
+  }
+
+  #batchForget(request: Request): void {
+    const count = request.bodyU32(0);
+    for (let i = 0; i < count; i++) {
+      const word = abi.IN_BODY + (abi.BATCH_FORGET_IN_SIZE + i * abi.BATCH_FORGET_ONE_SIZE) / 4;
+      this.#forget(request.u64(word), request.u64(word + 2));
+    }
+  }
+
+  #getattr(call: Call): void {
+    const { nodeId } = call.request;
+    const attributes = nodeId === abi.ROOT_NODE_ID ? this.#rootAttributes() : this.#attributes(this.#node(nodeId));
+    this.#sendAttributes(call, attributes);
+  }
+
+  #setattr(call: Call): void {
+    const { request } = call;
+    const valid = request.bodyU32(abi.SETATTR_VALID);
+    const node = this.#node(request.nodeId);
+    const { ledger } = this.#context;
+    const index = node.file.ledgerIndex;
+    // a disk has one size; see rule 7
+    if (valid & abi.FATTR_SIZE && request.bodyU64(abi.SETATTR_SIZE) !== node.file.disk.size) {
+      return this.#refuse(call, E.EPERM);
+    }
+    const owner: { mode?: number; uid?: number; gid?: number } = {};
+    if (valid & abi.FATTR_MODE) owner.mode = request.bodyU32(abi.SETATTR_MODE) & 0o7777;
+    if (valid & abi.FATTR_UID) owner.uid = request.bodyU32(abi.SETATTR_UID);
+    if (valid & abi.FATTR_GID) owner.gid = request.bodyU32(abi.SETATTR_GID);
+    ledger.setOwner(index, owner);
+    this.#setTimes(request, valid, index);
+    this.#sendAttributes(call, this.#attributes(node));
+  }
+
+  #setTimes(request: Request, valid: number, index: number): void {
+    const { ledger } = this.#context;
+    const now = Date.now();
+    if (valid & abi.FATTR_ATIME_NOW) ledger.setTimes(index, { atimeMs: now }, now);
+    else if (valid & abi.FATTR_ATIME) {
+      const nsec = request.bodyU32(abi.SETATTR_ATIME_NSEC);
+      ledger.setTime(index, 'atime', request.bodyI64(abi.SETATTR_ATIME), nsec);
+    }
+    if (valid & abi.FATTR_MTIME_NOW) ledger.setTimes(index, { mtimeMs: now }, now);
+    else if (valid & abi.FATTR_MTIME) {
+      const nsec = request.bodyU32(abi.SETATTR_MTIME_NSEC);
+      ledger.setTime(index, 'mtime', request.bodyI64(abi.SETATTR_MTIME), nsec);
+    }
+    ledger.touchChange(index, now);
+  }
+
+  #open(call: Call): void {
+    const { request } = call;
+    const node = this.#context.tree.byId(request.nodeId);
+    if (node === undefined || node.leaving) return this.#refuse(call, E.ENOENT);
+    const flags = request.bodyU32(abi.OPEN_FLAGS);
+    const writes = (flags & O_ACCMODE) !== 0 || (flags & O_TRUNC) !== 0;
+    // root passes every permission bit, so the mode is enforced here
+    if (writes && node.file.disk.readOnly) return this.#refuse(call, E.EROFS);
+    if (flags & O_TRUNC) return this.#refuse(call, E.EPERM);
+    const fh = request.uniqueId;
+    const handle = { fh, nodeId: request.nodeId, pid: request.pid, flags };
+    if (!this.#handles.open(handle, node.file.ledgerIndex)) return this.#refuse(call, E.ENFILE);
+    const reply = this.#reply;
+    reply.clearBody(abi.OPEN_OUT_SIZE);
+    reply.bodyU64(0, fh);
+    reply.bodyU32(2, abi.FOPEN_DIRECT_IO | abi.FOPEN_NOFLUSH | abi.FOPEN_PARALLEL_DIRECT_WRITES);
+    // the client was killed meanwhile: there will be no RELEASE
+    if (this.#send(call, abi.OPEN_OUT_SIZE) === -E.ENOENT) this.#handles.close(fh);
+  }
+
+  #opendir(call: Call): void {
+    this.#reply.clearBody(abi.OPEN_OUT_SIZE);
+    this.#send(call, abi.OPEN_OUT_SIZE);
+  }
+
+  /** Cursors: 1 behind `.`, 2 behind `..`, then 2 + node id; so an entry that goes never moves another. */
+  #readdir(call: Call): void {
+    const cursor = call.request.bodyU64(abi.RW_OFFSET);
+    const limit = Math.min(call.request.bodyU32(abi.RW_SIZE), abi.MAX_WRITE);
+    const entries: { nodeId: number; offset: number; type: number; name: Buffer }[] = [];
+    const root = abi.ROOT_NODE_ID;
+    if (cursor < 1) entries.push({ nodeId: root, offset: 1, type: DT_DIR, name: Buffer.from('.') });
+    if (cursor < 2) entries.push({ nodeId: root, offset: 2, type: DT_DIR, name: Buffer.from('..') });
+    for (const { file } of this.#context.tree.after(cursor - 2)) {
+      entries.push({ nodeId: file.nodeId, offset: file.nodeId + 2, type: DT_REG, name: Buffer.from(file.name) });
+    }
+    let length = 0;
+    for (const entry of entries) {
+      const longer = appendDirent(this.#reply, length, limit, entry);
+      if (longer < 0) break;
+      length = longer;
+    }
+    this.#send(call, length);
+  }
+
+  #statfs(call: Call): void {
+    const reply = this.#reply;
+    reply.clearBody(abi.STATFS_OUT_SIZE);
+    reply.bodyU32(10, 4096);
+    reply.bodyU32(11, 255);
+    reply.bodyU32(12, 4096);
+    this.#send(call, abi.STATFS_OUT_SIZE);
+  }
+
+  /** Programs that take the vbd for a block device ask its size so; all else is not for files. */
+  #ioctl(call: Call): void {
+    const { request } = call;
+    const isSize = request.bodyU32(abi.IOCTL_CMD) === BLKGETSIZE64 && request.bodyU32(abi.IOCTL_OUT_SIZE) === 8;
+    if (!isSize) return this.#refuse(call, E.ENOTTY);
+    const { size } = this.#node(request.nodeId).file.disk;
+    this.#reply.clearBody(abi.IOCTL_OUT_HEADER_SIZE);
+    this.#reply.bodyU64(abi.IOCTL_OUT_HEADER_SIZE / 4, size);
+    this.#send(call, abi.IOCTL_OUT_HEADER_SIZE + 8);
+  }
+
+  #io(call: Call): void {
+    this.#doIo(call).catch((error: unknown) => this.#refuse(call, errnoOf(error)));
+  }
+
+  async #doIo(call: Call): Promise<void> {
+    const { request } = call;
+    const { file } = this.#node(request.nodeId);
+    const { ledger } = this.#context;
+    switch (request.opcode) {
+      case abi.READ: {
+        const data = await readDisk(file.disk, request);
+        this.#reply.bytes.set(data, abi.OUT_HEADER_SIZE);
+        this.#send(call, data.byteLength);
+        return;
+      }
+      case abi.WRITE: {
+        const n = await writeDisk(file.disk, request);
+        ledger.noteWrite(file.ledgerIndex, Date.now());
+        return this.#sendU64(call, n);
+      }
+      case abi.FALLOCATE:
+        await allocateDisk(file.disk, request);
+        ledger.noteWrite(file.ledgerIndex, Date.now());
+        return this.#ok(call);
+      case abi.LSEEK:
+        return this.#sendU64(call, await seekDisk(file.disk, request));
+      default:
+        return this.#fsync(call);
+    }
+  }
+
+  async #fsync(call: Call): Promise<void> {
+    const { file } = this.#node(call.request.nodeId);
+    const { ledger, isThreaded } = this.#context;
+    if (!isThreaded(file.nodeId)) {
+      await file.disk.flush().catch((error: unknown) => ledger.noteFlushError(file.ledgerIndex, errnoOf(error)));
+    }
+    const errno = this.#handles.takeFlushError(call.request.bodyU64(abi.FSYNC_FH), file.ledgerIndex);
+    if (errno === 0) this.#ok(call);
+    else this.#refuse(call, errno);
+  }
+
+  /** @throws with EIO where the file was taken away: its handles live on, its disk does not */
+  #node(nodeId: number): TreeNode {
+    const node = this.#context.tree.byId(nodeId);
+    if (node === undefined) throw Object.assign(new Error('the vbd is gone'), { errno: E.EIO });
+    return node;
+  }
+
+  #attributes({ file }: TreeNode): Attributes {
+    const kept = this.#context.ledger.attributes(file.ledgerIndex);
+    const { window, size } = file.disk;
+    const blocks =
+      window !== undefined && window.kind !== 'block' ? fstatSync(window.fd).blocks : Math.ceil(size / 512);
+    return { ...kept, nodeId: file.nodeId, size, blocks, mode: S_IFREG | kept.mode, links: 1 };
+  }
+
+  #rootAttributes(): Attributes {
+    const { uid, gid, sinceMs } = this.#context.owner;
+    const sec = Math.floor(sinceMs / 1000);
+    return {
+      nodeId: abi.ROOT_NODE_ID,
+      size: 0,
+      blocks: 0,
+      atimeSec: sec,
+      atimeNsec: 0,
+      mtimeSec: sec,
+      mtimeNsec: 0,
+      ctimeSec: sec,
+      ctimeNsec: 0,
+      mode: S_IFDIR | 0o755,
+      links: 2,
+      uid,
+      gid,
+    };
+  }
+
+  #sendAttributes(call: Call, attributes: Attributes): void {
+    this.#reply.clearBody(abi.ATTR_OUT_SIZE);
+    writeAttributes(this.#reply, abi.ATTR_OUT_ATTR, attributes);
+    this.#send(call, abi.ATTR_OUT_SIZE);
+  }
+
+  #sendU64(call: Call, value: number): void {
+    this.#reply.bodyU64(0, value);
+    this.#send(call, 8);
+  }
+
+  #ok(call: Call): void {
+    this.#send(call, 0);
+  }
+
+  #refuse(call: Call, errno: number): void {
+    this.#send(call, 0, -errno);
+  }
+
+  /** @returns what write(2) answered: −ENOENT where the kernel no longer waits for the reply */
+  #send({ request, thread }: Call, bodyLength: number, error = 0): number {
+    const reply = this.#reply;
+    reply.header(request.uniqueLow, request.uniqueHigh, error, bodyLength);
+    return write(this.#context.deviceFds[thread] as number, this.#replyAddress, reply.length);
+  }
+}

@@ -1,0 +1,88 @@
+/**
+ * The kernel transport, the server's half: threads for windows, the dispatcher for the rest.
+ */
+
+import type { Window } from '../../drivers/driver.js';
+import { addressOf, E, pread2, RWF_NOWAIT } from '../../system/libc.js';
+import type { Ledger } from '../ledger.js';
+import type { Abilities, BusFile, Transport, TransportEvents } from '../transport.js';
+import { Dispatcher, type Ownership } from './dispatch.js';
+import { Threads } from './threads.js';
+import { Tree } from './tree.js';
+
+export interface KernelTransportOptions {
+  /** /dev/fuse as mounted, and its clones: one thread each */
+  readonly deviceFds: readonly number[];
+  readonly ledger: Ledger;
+  readonly ledgerFd: number;
+  readonly owner: Ownership;
+  readonly events: TransportEvents;
+  /** called where the process cannot go on */
+  fail(error: Error): void;
+}
+
+export class KernelTransport implements Transport {
+  readonly abilities: Abilities = { restart: true, passthrough: true, fallocate: true, seekData: true };
+  readonly #options: KernelTransportOptions;
+  readonly #tree = new Tree();
+  readonly #threaded = new Set<number>();
+  readonly #dispatcher: Dispatcher;
+  #threads: Threads | null = null;
+
+  constructor(options: KernelTransportOptions) {
+    this.#options = options;
+    this.#dispatcher = new Dispatcher({
+      deviceFds: options.deviceFds,
+      tree: this.#tree,
+      ledger: options.ledger,
+      owner: options.owner,
+      isThreaded: (nodeId) => this.#threaded.has(nodeId),
+      forgotten: (nodeId) => options.events.forgotten(nodeId),
+    });
+  }
+
+  async start(): Promise<void> {
+    const { deviceFds, ledgerFd, events, fail } = this.#options;
+    this.#threads = new Threads(deviceFds, ledgerFd, {
+      request: (thread, bytes) => this.#dispatcher.dispatch(thread, bytes),
+      gone: () => events.gone(),
+      failed: fail,
+    });
+    // files that were added before there were threads
+    for (const { file } of this.#tree.after(0)) this.#serveByThreads(file);
+  }
+
+  add(file: BusFile): void {
+    this.#serveByThreads(file);
+    this.#tree.add(file);
+  }
+
+  #serveByThreads(file: BusFile): void {
+    const { window } = file.disk;
+    if (window === undefined || this.#threads === null) return;
+    this.#threaded.add(file.nodeId);
+    this.#threads.serve(file.nodeId, {
+      window,
+      ledgerIndex: file.ledgerIndex,
+      canReadNoWait: window.kind !== 'memory' && canReadNoWait(window),
+    });
+  }
+
+  setLeaving(nodeId: number, leaving: boolean): boolean {
+    const node = this.#tree.byId(nodeId);
+    if (node === undefined) return false;
+    node.leaving = leaving;
+    return node.lookups !== 0;
+  }
+
+  async remove(nodeId: number): Promise<void> {
+    this.#tree.remove(nodeId);
+    if (this.#threaded.delete(nodeId)) await this.#threads?.withdraw(nodeId);
+  }
+}
+
+/** Asks once: a file system without RWF_NOWAIT says EOPNOTSUPP to every such read. */
+function canReadNoWait(window: Window): boolean {
+  const byte = Buffer.alloc(1);
+  return pread2(window.fd, addressOf(byte), 1, window.start, RWF_NOWAIT) !== -E.EOPNOTSUPP;
+}

@@ -1,0 +1,180 @@
+/**
+ * Requests that a thread serves on the spot, because their disk is a window: plain data and a few system calls.
+ *
+ *      offset   0                4016        4080      4096                    4096 + 1 MiB
+ *               ├────────────────┼───────────┼─────────┼──────── data ─────────┤
+ *      request                   └ in_header + write_in ┘└ bytes to write        read(2) puts it here
+ *      reply                                 └ out_header┘└ bytes read           one write(2) sends it
+ *
+ * One resident buffer a thread. Data lies at the start of a page both ways and is never moved. All fields of a request
+ * are taken before the reply's header is written over its last 16 bytes.
+ */
+
+import type { Window } from '../../drivers/driver.js';
+import {
+  allocateWindow,
+  flushWindow,
+  readWindow,
+  readWindowNoWait,
+  seekWindow,
+  writeWindow,
+  zeroWindow,
+} from '../../drivers/window-sync.js';
+import { E, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } from '../../system/libc.js';
+import type { Ledger } from '../ledger.js';
+import * as abi from './abi.js';
+import { Reply, Request } from './message.js';
+import { allocateResident, type Resident } from './resident.js';
+import type { ThreadGate } from './thread-control.js';
+
+const PAGE = 4096;
+const REQUEST_START = PAGE - abi.IN_HEADER_SIZE - abi.RW_IN_SIZE;
+const REPLY_START = PAGE - abi.OUT_HEADER_SIZE;
+const O_SYNC_OR_DSYNC = 0o4010000;
+
+/** A window as threads know it. */
+export interface ServedWindow {
+  readonly window: Window;
+  readonly ledgerIndex: number;
+  /** false where the file system has no RWF_NOWAIT: reads then go straight ahead */
+  readonly canReadNoWait: boolean;
+}
+
+/** What serve answers when the request is not for a thread. */
+export const NOT_SERVED = -1;
+
+export class WindowServer {
+  readonly #resident: Resident;
+  readonly #zeros: Resident;
+  readonly #ledger: Ledger;
+  readonly #gate: ThreadGate;
+  readonly request: Request;
+  readonly #reply: Reply;
+  /** where read(2) puts a request, and how much it may be */
+  readonly requestAddress: number;
+  readonly requestLimit: number;
+  readonly replyAddress: number;
+  readonly #dataAddress: number;
+
+  constructor(ledger: Ledger, gate: ThreadGate) {
+    this.#ledger = ledger;
+    this.#gate = gate;
+    this.#resident = allocateResident(PAGE + abi.MAX_WRITE);
+    // only ever read, as the source of zeros
+    this.#zeros = allocateResident(16 * PAGE);
+    this.request = new Request(this.#resident.bytes.subarray(REQUEST_START));
+    this.#reply = new Reply(this.#resident.bytes.subarray(REPLY_START));
+    this.requestAddress = this.#resident.address + REQUEST_START;
+    this.requestLimit = this.#resident.bytes.length - REQUEST_START;
+    this.replyAddress = this.#resident.address + REPLY_START;
+    this.#dataAddress = this.#resident.address + PAGE;
+  }
+
+  /** @returns the length of the reply to send, or NOT_SERVED */
+  serve(served: ServedWindow): number {
+    switch (this.request.opcode) {
+      case abi.READ:
+        return this.#read(served);
+      case abi.WRITE:
+        return this.#write(served);
+      case abi.FSYNC:
+        return this.#fsync(served);
+      case abi.FALLOCATE:
+        return this.#fallocate(served);
+      case abi.LSEEK:
+        return this.#lseek(served);
+      default:
+        return NOT_SERVED;
+    }
+  }
+
+  /** A reply of no more than an error, for any request. `error` is 0 or −errno. */
+  answer(error: number): number {
+    const { uniqueLow, uniqueHigh } = this.request;
+    this.#reply.header(uniqueLow, uniqueHigh, error, 0);
+    return abi.OUT_HEADER_SIZE;
+  }
+
+  #read({ window, canReadNoWait }: ServedWindow): number {
+    const { request } = this;
+    const offset = request.bodyU64(abi.RW_OFFSET);
+    const size = Math.min(request.bodyU32(abi.RW_SIZE), abi.MAX_WRITE);
+    const { uniqueLow, uniqueHigh } = request;
+    let n: number;
+    if (canReadNoWait) {
+      n = readWindowNoWait(window, this.#dataAddress, offset, size);
+      if (n === -E.EAGAIN) {
+        this.#gate.givePermit();
+        n = readWindow(window, this.#dataAddress, offset, size);
+      }
+    } else {
+      n = readWindow(window, this.#dataAddress, offset, size);
+    }
+    if (n < 0) return this.answer(n);
+    this.#reply.header(uniqueLow, uniqueHigh, 0, n);
+    return abi.OUT_HEADER_SIZE + n;
+  }
+
+  #write({ window, ledgerIndex }: ServedWindow): number {
+    const { request } = this;
+    const durable = (request.bodyU32(abi.RW_FLAGS) & O_SYNC_OR_DSYNC) !== 0;
+    if (durable || window.durable) this.#gate.givePermit();
+    const n = writeWindow(
+      window,
+      this.#dataAddress,
+      request.bodyU64(abi.RW_OFFSET),
+      request.bodyU32(abi.RW_SIZE),
+      durable,
+    );
+    if (n < 0) return this.answer(n);
+    this.#ledger.noteWrite(ledgerIndex, Date.now());
+    return this.#answerU64(n, abi.WRITE_OUT_SIZE);
+  }
+
+  #fsync({ window, ledgerIndex }: ServedWindow): number {
+    this.#gate.givePermit();
+    const error = flushWindow(window);
+    if (error < 0) this.#ledger.noteFlushError(ledgerIndex, -error);
+    // which handles were told of a failure is the main thread's to know
+    if (this.#ledger.flushErrors(ledgerIndex).count > 0) return NOT_SERVED;
+    return this.answer(0);
+  }
+
+  #fallocate({ window, ledgerIndex }: ServedWindow): number {
+    const { request } = this;
+    const offset = request.bodyU64(abi.FALLOCATE_OFFSET);
+    const length = request.bodyU64(abi.FALLOCATE_LENGTH);
+    if (window.kind !== 'memory') this.#gate.givePermit();
+    let result: number;
+    switch (request.bodyU32(abi.FALLOCATE_MODE)) {
+      case 0:
+      case FALLOC_FL_KEEP_SIZE:
+        return this.answer(allocateWindow(window, offset, length));
+      case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
+        result = zeroWindow(window, offset, length, true, this.#zeros.address, this.#zeros.bytes.length);
+        break;
+      case FALLOC_FL_ZERO_RANGE:
+      case FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE:
+        result = zeroWindow(window, offset, length, false, this.#zeros.address, this.#zeros.bytes.length);
+        break;
+      default:
+        return this.answer(-E.EOPNOTSUPP);
+    }
+    this.#ledger.noteWrite(ledgerIndex, Date.now());
+    return this.answer(result);
+  }
+
+  #lseek({ window }: ServedWindow): number {
+    const { request } = this;
+    const position = seekWindow(window, request.bodyU64(abi.LSEEK_OFFSET), request.bodyU32(abi.LSEEK_WHENCE));
+    if (position < 0) return this.answer(position);
+    return this.#answerU64(position, abi.LSEEK_OUT_SIZE);
+  }
+
+  #answerU64(value: number, size: number): number {
+    const { uniqueLow, uniqueHigh } = this.request;
+    this.#reply.header(uniqueLow, uniqueHigh, 0, size);
+    this.#reply.bodyU64(0, value);
+    return abi.OUT_HEADER_SIZE + size;
+  }
+}

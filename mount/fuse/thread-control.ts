@@ -1,0 +1,110 @@
+/**
+ * What the main thread and its worker threads share: a few words of memory, because a thread blocked in read(2) never
+ * returns to its event loop and takes no messages there.
+ *
+ *  - VERSION goes up with each message posted to the threads. A thread looks at it with each request and, when it
+ *    moved, takes its messages (receiveMessageOnPort) before it serves.
+ *  - PERMITS: how many more threads may read the device. Threads that serve hold one. A thread that must wait for a
+ *    disk gives its permit to a parked thread first, so that a slow disk never leaves the device unread: few threads
+ *    when all is in memory (each more only costs switches), many when requests wait.
+ *  - BUSY and SEEN of each thread: with these the main thread knows when no thread can still be using what it took
+ *    away. A thread sets BUSY before it looks at VERSION, the main thread raises VERSION before it looks at BUSY: one
+ *    of the two sees the other.
+ */
+
+const VERSION = 0;
+const PERMITS = 1;
+/** a cache line each, so that threads do not slow one another */
+const WORDS_PER_THREAD = 16;
+const BUSY = 0;
+const SEEN = 1;
+
+export type ThreadMemory = SharedArrayBuffer;
+
+export function createThreadMemory(threads: number, permits: number): ThreadMemory {
+  const memory = new SharedArrayBuffer((threads + 1) * WORDS_PER_THREAD * 4);
+  new Int32Array(memory)[PERMITS] = permits;
+  return memory;
+}
+
+/** One thread's side. */
+export class ThreadGate {
+  readonly #words: Int32Array;
+  readonly #own: number;
+  #version = 0;
+  #hasPermit = false;
+
+  constructor(memory: ThreadMemory, thread: number) {
+    this.#words = new Int32Array(memory);
+    this.#own = (thread + 1) * WORDS_PER_THREAD;
+  }
+
+  /** Waits until the thread may read the device. */
+  takePermit(): void {
+    if (this.#hasPermit) return;
+    for (;;) {
+      const free = Atomics.load(this.#words, PERMITS);
+      if (free > 0 && Atomics.compareExchange(this.#words, PERMITS, free, free - 1) === free) break;
+      if (free <= 0) Atomics.wait(this.#words, PERMITS, free);
+    }
+    this.#hasPermit = true;
+  }
+
+  /** Lets another thread read the device, because this one is about to wait for a disk. */
+  givePermit(): void {
+    if (!this.#hasPermit) return;
+    this.#hasPermit = false;
+    Atomics.add(this.#words, PERMITS, 1);
+    Atomics.notify(this.#words, PERMITS, 1);
+  }
+
+  /**
+   * A request is there.
+   * @returns whether messages wait; take them all before serving
+   */
+  enter(): boolean {
+    Atomics.store(this.#words, this.#own + BUSY, 1);
+    const version = Atomics.load(this.#words, VERSION);
+    if (version === this.#version) return false;
+    this.#version = version;
+    return true;
+  }
+
+  /** The messages were taken: the thread uses nothing that they took away. */
+  seen(): void {
+    Atomics.store(this.#words, this.#own + SEEN, this.#version);
+  }
+
+  leave(): void {
+    Atomics.store(this.#words, this.#own + BUSY, 0);
+  }
+}
+
+/** The main thread's side. */
+export class ThreadWatch {
+  readonly #words: Int32Array;
+  readonly #threads: number;
+
+  constructor(memory: ThreadMemory, threads: number) {
+    this.#words = new Int32Array(memory);
+    this.#threads = threads;
+  }
+
+  /** Call after messages were posted to all threads. */
+  announce(): number {
+    return Atomics.add(this.#words, VERSION, 1) + 1;
+  }
+
+  /** Resolves when no thread can be using what messages up to `version` took away. */
+  async passed(version: number): Promise<void> {
+    for (let thread = 0; thread < this.#threads; thread++) {
+      const own = (thread + 1) * WORDS_PER_THREAD;
+      while (
+        Atomics.load(this.#words, own + BUSY) === 1 &&
+        ((version - Atomics.load(this.#words, own + SEEN)) | 0) > 0
+      ) {
+        await new Promise((resolve) => setTimeout(resolve, 1));
+      }
+    }
+  }
+}

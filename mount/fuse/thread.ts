@@ -1,0 +1,79 @@
+/**
+ * A worker thread: reads requests from its own clone of /dev/fuse, serves those for windows, hands all others to the
+ * main thread, which replies on the same descriptor. The loop never ends while the bus lives.
+ */
+import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import { E, errnoName, read, write } from '../../system/libc.js';
+import { Ledger } from '../ledger.js';
+import { isOneWay, isWellFormed } from './message.js';
+import { NOT_SERVED, type ServedWindow, WindowServer } from './serve-window.js';
+import { ThreadGate, type ThreadMemory } from './thread-control.js';
+
+export interface ThreadData {
+  readonly thread: number;
+  /** the clone of /dev/fuse that is this thread's own */
+  readonly deviceFd: number;
+  readonly ledgerFd: number;
+  readonly memory: ThreadMemory;
+}
+
+/** main thread → thread: serve this window, or (null) no longer */
+export interface WindowUpdate {
+  readonly nodeId: number;
+  readonly served: ServedWindow | null;
+}
+
+/** thread → main thread */
+export type ThreadReport =
+  | { readonly kind: 'request'; readonly thread: number; readonly bytes: Uint8Array }
+  /** the connection is gone, or (with an errno) the device fails in a way that is not in its contract */
+  | { readonly kind: 'gone'; readonly thread: number; readonly errno: string };
+
+function run(data: ThreadData, port: MessagePort): void {
+  const gate = new ThreadGate(data.memory, data.thread);
+  const server = new WindowServer(new Ledger(data.ledgerFd), gate);
+  const windows = new Map<number, ServedWindow>();
+  const { request, requestAddress, requestLimit, replyAddress } = server;
+  const { deviceFd, thread } = data;
+
+  const takeUpdates = (): void => {
+    for (;;) {
+      const received = receiveMessageOnPort(port) as { message: WindowUpdate } | undefined;
+      if (received === undefined) break;
+      const { nodeId, served } = received.message;
+      if (served === null) windows.delete(nodeId);
+      else windows.set(nodeId, served);
+    }
+    gate.seen();
+  };
+
+  const handOver = (length: number): void => {
+    const bytes = new Uint8Array(request.bytes.subarray(0, length));
+    port.postMessage({ kind: 'request', thread, bytes } satisfies ThreadReport, [bytes.buffer as ArrayBuffer]);
+  };
+
+  for (;;) {
+    gate.takePermit();
+    const n = read(deviceFd, requestAddress, requestLimit);
+    if (n < 0) {
+      // ENOENT: the request was withdrawn while it was being read
+      if (n === -E.EINTR || n === -E.EAGAIN || n === -E.ENOENT) continue;
+      gate.givePermit();
+      port.postMessage({ kind: 'gone', thread, errno: errnoName(-n) } satisfies ThreadReport);
+      return;
+    }
+    if (gate.enter()) takeUpdates();
+    if (isWellFormed(request, n)) {
+      const served = windows.get(request.nodeId);
+      const length = served === undefined ? NOT_SERVED : server.serve(served);
+      if (length === NOT_SERVED) handOver(n);
+      // a failed reply is not ours to mend: the client was killed (ENOENT), or the bus is ending
+      else write(deviceFd, replyAddress, length);
+    } else if (n >= 40 && !isOneWay(request.opcode)) {
+      write(deviceFd, replyAddress, server.answer(-E.EINVAL));
+    }
+    gate.leave();
+  }
+}
+
+if (parentPort !== null) run(workerData as ThreadData, parentPort);

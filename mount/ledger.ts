@@ -1,0 +1,229 @@
+/**
+ * What must outlive the server: per file its set attributes and failed flushes, per open handle who it belongs to.
+ *
+ * It is a memfd of the keeper's that keeper, server and threads map. The server writes to it before it answers, so a
+ * new server knows what the old one promised. The keeper only reads.
+ *
+ *     0        ┌ file records, 128 bytes each: written by the server's main thread; flush errors and the time of the
+ *              │ last write by its threads too
+ *     1 MiB    ├ handle records, 32 bytes each: written by the server's main thread
+ *     2 MiB    └
+ */
+import { ftruncateSync } from 'node:fs';
+import { mapShared, memfdCreate } from '../system/libc.js';
+
+const FILE_BYTES = 128;
+const HANDLE_BYTES = 32;
+export const MAX_FILES = 8192;
+export const MAX_HANDLES = 32768;
+const HANDLES_START = MAX_FILES * FILE_BYTES;
+const LEDGER_BYTES = HANDLES_START + MAX_HANDLES * HANDLE_BYTES;
+
+/** float64 words of a file record */
+const enum F {
+  lastWriteMs = 0,
+  timesSetMs = 1,
+  atimeSec = 2,
+  mtimeSec = 3,
+  ctimeSec = 4,
+}
+/** int32 words of a file record */
+const enum I {
+  atimeNsec = 10,
+  mtimeNsec = 11,
+  ctimeNsec = 12,
+  mode = 13,
+  uid = 14,
+  gid = 15,
+  flushErrors = 16,
+  flushErrno = 17,
+}
+
+/** float64 words of a handle record */
+const enum HF {
+  fh = 0,
+  nodeId = 1,
+}
+/** int32 words of a handle record */
+const enum HI {
+  pid = 4,
+  flags = 5,
+  seenErrors = 6,
+}
+
+/** Makes the memory for a ledger; the caller owns the descriptor. */
+export function createLedger(): number {
+  const fd = memfdCreate('fusetap-ledger');
+  ftruncateSync(fd, LEDGER_BYTES);
+  return fd;
+}
+
+/** One file's record. Times are seconds and nanoseconds since the epoch. */
+export interface FileAttributes {
+  mode: number;
+  uid: number;
+  gid: number;
+  atimeSec: number;
+  atimeNsec: number;
+  mtimeSec: number;
+  mtimeNsec: number;
+  ctimeSec: number;
+  ctimeNsec: number;
+}
+
+export interface HandleRecord {
+  fh: number;
+  nodeId: number;
+  pid: number;
+  flags: number;
+}
+
+export class Ledger {
+  readonly #f64: Float64Array;
+  readonly #i32: Int32Array;
+
+  constructor(fd: number) {
+    const memory = mapShared(fd, LEDGER_BYTES);
+    this.#f64 = new Float64Array(memory);
+    this.#i32 = new Int32Array(memory);
+  }
+
+  /** Starts a record over, for a newly attached file. */
+  resetFile(index: number, attributes: { mode: number; uid: number; gid: number }, nowMs: number): void {
+    this.#i32.fill(0, index * 32, index * 32 + 32);
+    this.setOwner(index, attributes);
+    this.setTimes(index, { atimeMs: nowMs, mtimeMs: nowMs }, nowMs);
+  }
+
+  setOwner(index: number, owner: { mode?: number; uid?: number; gid?: number }): void {
+    const at = index * 32;
+    if (owner.mode !== undefined) this.#i32[at + I.mode] = owner.mode;
+    if (owner.uid !== undefined) this.#i32[at + I.uid] = owner.uid;
+    if (owner.gid !== undefined) this.#i32[at + I.gid] = owner.gid;
+  }
+
+  /** Sets access or modification time from milliseconds, and the change time to now. */
+  setTimes(index: number, times: { atimeMs?: number; mtimeMs?: number }, nowMs: number): void {
+    if (times.atimeMs !== undefined) this.setTime(index, 'atime', ...splitMs(times.atimeMs));
+    if (times.mtimeMs !== undefined) this.setTime(index, 'mtime', ...splitMs(times.mtimeMs));
+    this.touchChange(index, nowMs);
+  }
+
+  setTime(index: number, which: 'atime' | 'mtime', sec: number, nsec: number): void {
+    if (which === 'atime') {
+      this.#f64[index * 16 + F.atimeSec] = sec;
+      this.#i32[index * 32 + I.atimeNsec] = nsec;
+    } else {
+      this.#f64[index * 16 + F.mtimeSec] = sec;
+      this.#i32[index * 32 + I.mtimeNsec] = nsec;
+      this.#f64[index * 16 + F.timesSetMs] = Date.now();
+    }
+  }
+
+  touchChange(index: number, nowMs: number): void {
+    const [sec, nsec] = splitMs(nowMs);
+    this.#f64[index * 16 + F.ctimeSec] = sec;
+    this.#i32[index * 32 + I.ctimeNsec] = nsec;
+  }
+
+  /** Called by threads with each write: a later write wins over a modification time that was set. */
+  noteWrite(index: number, nowMs: number): void {
+    this.#f64[index * 16 + F.lastWriteMs] = nowMs;
+  }
+
+  attributes(index: number): FileAttributes {
+    const f = index * 16;
+    const i = index * 32;
+    const number = (value: number | undefined): number => value as number;
+    const attributes: FileAttributes = {
+      mode: number(this.#i32[i + I.mode]),
+      uid: number(this.#i32[i + I.uid]) >>> 0,
+      gid: number(this.#i32[i + I.gid]) >>> 0,
+      atimeSec: number(this.#f64[f + F.atimeSec]),
+      atimeNsec: number(this.#i32[i + I.atimeNsec]),
+      mtimeSec: number(this.#f64[f + F.mtimeSec]),
+      mtimeNsec: number(this.#i32[i + I.mtimeNsec]),
+      ctimeSec: number(this.#f64[f + F.ctimeSec]),
+      ctimeNsec: number(this.#i32[i + I.ctimeNsec]),
+    };
+    const lastWriteMs = number(this.#f64[f + F.lastWriteMs]);
+    if (lastWriteMs > number(this.#f64[f + F.timesSetMs])) {
+      [attributes.mtimeSec, attributes.mtimeNsec] = splitMs(lastWriteMs);
+      const written = attributes.mtimeSec * 1e3 + attributes.mtimeNsec / 1e6;
+      if (written > attributes.ctimeSec * 1e3 + attributes.ctimeNsec / 1e6) {
+        attributes.ctimeSec = attributes.mtimeSec;
+        attributes.ctimeNsec = attributes.mtimeNsec;
+      }
+    }
+    return attributes;
+  }
+
+  /** Counts a failed flush: `errno` positive. Any thread. */
+  noteFlushError(index: number, errno: number): void {
+    Atomics.store(this.#i32, index * 32 + I.flushErrno, errno);
+    Atomics.add(this.#i32, index * 32 + I.flushErrors, 1);
+  }
+
+  /** How many flushes have failed since attach, and the errno of the last. */
+  flushErrors(index: number): { count: number; errno: number } {
+    return {
+      count: Atomics.load(this.#i32, index * 32 + I.flushErrors),
+      errno: Atomics.load(this.#i32, index * 32 + I.flushErrno),
+    };
+  }
+
+  /** Records an open handle in a free place; errors from before the open are not its own. */
+  setHandle(place: number, handle: HandleRecord, seenErrors: number): void {
+    const i = (HANDLES_START + place * HANDLE_BYTES) / 4;
+    this.#i32[i + HI.pid] = handle.pid;
+    this.#i32[i + HI.flags] = handle.flags;
+    this.#i32[i + HI.seenErrors] = seenErrors;
+    const f = (HANDLES_START + place * HANDLE_BYTES) / 8;
+    this.#f64[f + HF.nodeId] = handle.nodeId;
+    // last: a record counts from the moment its fh is not 0
+    this.#f64[f + HF.fh] = handle.fh;
+  }
+
+  clearHandle(place: number): void {
+    this.#f64[(HANDLES_START + place * HANDLE_BYTES) / 8 + HF.fh] = 0;
+  }
+
+  /** Whether the handle has flush errors it was not told of; telling counts as told. */
+  takeFlushError(place: number, index: number): number {
+    const i = (HANDLES_START + place * HANDLE_BYTES) / 4;
+    const { count, errno } = this.flushErrors(index);
+    if (this.#i32[i + HI.seenErrors] === count) return 0;
+    this.#i32[i + HI.seenErrors] = count;
+    return errno;
+  }
+
+  handleAt(place: number): HandleRecord | null {
+    const f = (HANDLES_START + place * HANDLE_BYTES) / 8;
+    const fh = this.#f64[f + HF.fh] as number;
+    if (fh === 0) return null;
+    const i = (HANDLES_START + place * HANDLE_BYTES) / 4;
+    return {
+      fh,
+      nodeId: this.#f64[f + HF.nodeId] as number,
+      pid: this.#i32[i + HI.pid] as number,
+      flags: this.#i32[i + HI.flags] as number,
+    };
+  }
+
+  /** How many recorded handles each file has, by node id. */
+  countHandles(): Map<number, number> {
+    const counts = new Map<number, number>();
+    for (let place = 0; place < MAX_HANDLES; place++) {
+      const f = (HANDLES_START + place * HANDLE_BYTES) / 8;
+      if (this.#f64[f + HF.fh] === 0) continue;
+      const nodeId = this.#f64[f + HF.nodeId] as number;
+      counts.set(nodeId, (counts.get(nodeId) ?? 0) + 1);
+    }
+    return counts;
+  }
+}
+
+function splitMs(ms: number): [sec: number, nsec: number] {
+  const sec = Math.floor(ms / 1e3);
+  return [sec, Math.round((ms - sec * 1e3) * 1e6)];
+}

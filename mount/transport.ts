@@ -1,0 +1,52 @@
+/**
+ * The contract that both transports keep: how the server turns disks into files of the bus.
+ *
+ * A transport serves a flat directory. It is given files with their disks; the kernel (or libfuse) asks it for them.
+ */
+import type { Disk } from '../drivers/disk.js';
+
+/** What a transport can do beyond reading and writing; the end-to-end tests skip what is missing, with a line. */
+export interface Abilities {
+  /** requests survive the death of the server */
+  readonly restart: boolean;
+  /** the kernel can be given the image itself */
+  readonly passthrough: boolean;
+  /** fallocate: punch and zero reach the image */
+  readonly fallocate: boolean;
+  /** lseek SEEK_DATA and SEEK_HOLE */
+  readonly seekData: boolean;
+}
+
+/** A vbd as the transport serves it. */
+export interface BusFile {
+  /** never reused while the bus lives; 2 and up */
+  readonly nodeId: number;
+  /** the file's record in the ledger */
+  readonly ledgerIndex: number;
+  /** the vdev */
+  readonly name: string;
+  readonly disk: Disk;
+}
+
+/** What the transport tells the server. */
+export interface TransportEvents {
+  /** nobody holds the file any more: no open handle, mapping, O_PATH or cached entry */
+  forgotten(nodeId: number): void;
+  /** the mount is gone, by somebody else's hand */
+  gone(): void;
+}
+
+export interface Transport {
+  readonly abilities: Abilities;
+  /** Begins to answer requests. */
+  start(): Promise<void>;
+  /** Makes the file appear. */
+  add(file: BusFile): void;
+  /**
+   * Hides the file from new opens (they get ENOENT), or shows it again.
+   * @returns whether anybody may still hold it; false is certain
+   */
+  setLeaving(nodeId: number, leaving: boolean): boolean;
+  /** Takes the file away; when the promise resolves, no request for its disk is under way. Later ones get EIO. */
+  remove(nodeId: number): Promise<void>;
+}

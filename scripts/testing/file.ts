@@ -1,0 +1,187 @@
+/**
+ * Runs one test file as a plain Node program and reads the TAP that it prints.
+ *
+ * tap's own runner is not used: it hands every Node process below it hooks for coverage (NODE_OPTIONS), which listen
+ * for signals, cost 90 ms a start and would live in the very keepers and servers that the tests kill.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { constants } from 'node:os';
+import { setTimeout as delay } from 'node:timers/promises';
+import { Parser, type Result } from 'tap-parser';
+
+export interface Failure {
+  /** names of the tests around it and its own, ` > ` between */
+  name: string;
+  /** what tap says of it; null where the file as a whole failed */
+  diagnostics: Record<string, unknown> | null;
+}
+
+export interface Skip {
+  name: string;
+  reason: string;
+}
+
+export interface FileResult {
+  passed: number;
+  failures: Failure[];
+  skips: Skip[];
+  durationMs: number;
+  /** all that was not TAP: stderr and stray lines of stdout */
+  output: string;
+}
+
+export interface FileRun {
+  /** the compiled file */
+  path: string;
+  /** set in the environment on top of this process's own */
+  environment: Record<string, string>;
+  /** ended when it takes longer, unless it asks for more with `t.setTimeout` at its top level */
+  timeoutMs: number;
+  /** called when the file cannot even be killed: frees what its processes may wait for */
+  release: () => Promise<void>;
+}
+
+/** after its own timeout a test file is given this long to say what it was doing */
+const GRACE_MS = 2_000;
+const KILL_WAIT_MS = 3_000;
+/** what is shown of a noisy file */
+const OUTPUT_LIMIT = 20_000;
+
+const running = new Set<ChildProcess>();
+
+/** Kills all test files that run now, each with its process group. */
+export function killRunningFiles(): void {
+  for (const child of running) killGroup(child);
+}
+
+function killGroup(child: ChildProcess): void {
+  try {
+    if (child.pid !== undefined) process.kill(-child.pid, 'SIGKILL');
+  } catch {
+    // it has ended
+  }
+}
+
+/** Runs the file; never throws for what the file does. */
+export async function runFile(run: FileRun): Promise<FileResult> {
+  const started = performance.now();
+  const child = spawn(process.execPath, [run.path], {
+    // a group of its own, so that a timeout ends its children with it; ipc is how tap tells of t.setTimeout
+    detached: true,
+    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+    env: { ...process.env, TAP_TIMEOUT: String(run.timeoutMs / 1000), TAP_DIAG: '1', ...run.environment },
+  });
+  running.add(child);
+  const result = collect(child);
+  const end = await waitForEnd(child, run);
+  running.delete(child);
+  await streamsClosed(child);
+  return { ...result(end), durationMs: performance.now() - started };
+}
+
+/** Starts to read the child's TAP; the function it returns closes the account, given how the child ended. */
+function collect(child: ChildProcess): (end: End) => Omit<FileResult, 'durationMs'> {
+  const result = { passed: 0, failures: [] as Failure[], skips: [] as Skip[], output: '' };
+  const note = (text: string): void => {
+    if (result.output.length < OUTPUT_LIMIT) result.output += text;
+  };
+  const parser = new Parser();
+  parser.on('pass', () => result.passed++);
+  parser.on('fail', (point: Result) => result.failures.push({ name: point.fullname, diagnostics: point.diag ?? {} }));
+  parser.on('skip', (point: Result) => result.skips.push(skipOf(point, point.skip)));
+  parser.on('todo', (point: Result) => result.skips.push(skipOf(point, point.todo)));
+  parser.on('extra', note);
+  // a test tells its seed so; tap's own comments are about times and counts
+  parser.on('comment', (text: string) => {
+    if (!/^\s*# (Subtest: |time=|failed |\{ |test count)/.test(text)) note(text);
+  });
+  let planned = false;
+  parser.on('plan', () => {
+    planned = true;
+  });
+  child.stdout?.setEncoding('utf8').on('data', (text: string) => parser.write(text));
+  child.stderr?.setEncoding('utf8').on('data', note);
+
+  return ({ problem: end, status }) => {
+    parser.end();
+    const { results } = parser;
+    // tap-parser takes silence for a skipped file, and tap itself plans none where the file held no test
+    if (planned && results?.plan.skipAll && results.plan.skipReason !== 'no tests found') {
+      result.skips.push({ name: 'the whole file', reason: results.plan.skipReason });
+    }
+    const problem = end ?? fileProblem(result, status === 0 && results?.ok === true);
+    if (problem !== null) result.failures.push({ name: problem, diagnostics: null });
+    return result;
+  };
+}
+
+function skipOf(point: Result, reason: string | boolean): Skip {
+  return { name: point.fullname, reason: typeof reason === 'string' ? reason : '' };
+}
+
+/** What is wrong with the file where none of its assertions says so. */
+function fileProblem(result: { passed: number; failures: Failure[]; skips: Skip[] }, ok: boolean): string | null {
+  if (result.failures.length > 0) return null;
+  if (result.passed + result.skips.length === 0) return 'no test ran';
+  return ok ? null : 'it ended badly, though no assertion failed (its plan was not kept, or its exit status is 1)';
+}
+
+/** How the process of a file ended. */
+interface End {
+  /** null where it left by itself or was killed */
+  status: number | null;
+  /** what is wrong with the end as such; null where it may be good */
+  problem: string | null;
+}
+
+/** Waits for the child, or kills it when its time is up. */
+async function waitForEnd(child: ChildProcess, run: FileRun): Promise<End> {
+  const ended = once(child, 'exit').then(
+    ([code, signal]) => describeEnd(code as number | null, signal as NodeJS.Signals | null),
+    (error: unknown): End => ({ status: null, problem: `could not be started: ${error}` }),
+  );
+  const late = Symbol();
+  const first = await Promise.race([ended, timeoutOf(child, run.timeoutMs).then(() => late)]);
+  if (typeof first !== 'symbol') return first;
+
+  killGroup(child);
+  const seconds = Math.round(run.timeoutMs / 1000);
+  if (await settles(ended)) return { status: null, problem: `ran longer than ${seconds} s and was killed` };
+  await run.release();
+  killGroup(child);
+  const freed = await settles(ended);
+  const outcome = freed ? 'only be killed after its buses were aborted' : 'not be killed';
+  return { status: null, problem: `ran longer than ${seconds} s and could ${outcome}` };
+}
+
+const settles = (promise: Promise<unknown>): Promise<boolean> =>
+  Promise.race([promise.then(() => true), delay(KILL_WAIT_MS, false)]);
+
+function describeEnd(status: number | null, signal: NodeJS.Signals | null): End {
+  if (signal !== null) return { status, problem: `was ended by ${signal} (${constants.signals[signal]})` };
+  // tap ends with 1 when an assertion failed, which is told already
+  return { status, problem: status === 0 || status === 1 ? null : `ended with exit status ${status}` };
+}
+
+/** Resolves when the child's time is up, which the child moves with `t.setTimeout(ms)`. */
+function timeoutOf(child: ChildProcess, timeoutMs: number): Promise<void> {
+  return new Promise((resolve) => {
+    let timer = setTimeout(resolve, timeoutMs + GRACE_MS);
+    child.on('message', (message: { setTimeout?: unknown }) => {
+      if (typeof message?.setTimeout !== 'number') return;
+      clearTimeout(timer);
+      // 0 is what tap sends at the end of the tests: the process has its default time to leave
+      timer = setTimeout(resolve, (message.setTimeout || timeoutMs) + GRACE_MS);
+    });
+    child.once('exit', () => clearTimeout(timer));
+  });
+}
+
+/** A process that the file left behind may hold its pipes open, so they are not waited for without end. */
+async function streamsClosed(child: ChildProcess): Promise<void> {
+  const streams = [child.stdout, child.stderr].filter((stream) => stream !== null && !stream.closed);
+  await Promise.race([Promise.all(streams.map((stream) => stream && once(stream, 'close'))), delay(500)]);
+  for (const stream of streams) stream?.destroy();
+  if (child.connected) child.disconnect();
+}

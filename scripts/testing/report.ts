@@ -1,0 +1,60 @@
+/**
+ * What a test run prints: a line for each file as it ends, its failures in full below it; then who was skipped and
+ * why, who failed, and the one line that machines read.
+ */
+import type { Failure, FileResult, Skip } from './file.js';
+
+export interface NamedResult extends FileResult {
+  /** the source file, as `test/drivers/ram.test.ts` */
+  name: string;
+}
+
+/** The lines for a file that has ended. */
+export function describeFile(result: NamedResult): string {
+  const { name, failures, passed, skips, durationMs, output } = result;
+  const counts = [
+    ...(failures.length > 0 ? [`${failures.length} failed`] : []),
+    `${passed} passed`,
+    ...(skips.length > 0 ? [`${skips.length} skipped`] : []),
+  ].join(', ');
+  const head = `${failures.length > 0 ? 'FAIL' : 'ok  '} ${name}  ${counts}  ${(durationMs / 1000).toFixed(1)} s`;
+  if (failures.length === 0) return head;
+  const said = output.trimEnd() === '' ? [] : [indent(`its output:\n${indent(output.trimEnd(), 2)}`, 5)];
+  return [head, ...failures.map((failure) => indent(describeFailure(failure), 5)), ...said].join('\n');
+}
+
+function describeFailure({ name, diagnostics }: Failure): string {
+  const lines = [`✗ ${name}`];
+  for (const [key, value] of Object.entries(diagnostics ?? {})) {
+    // tap quotes the source, which the place names well enough
+    if (key === 'source' || value === null || value === undefined) continue;
+    lines.push(indent(`${key}: ${describeValue(key, value)}`, 2));
+  }
+  return lines.join('\n');
+}
+
+function describeValue(key: string, value: unknown): string {
+  if (key === 'at') {
+    const { fileName, lineNumber, columnNumber } = value as Record<string, unknown>;
+    return [fileName, lineNumber, columnNumber].join(':');
+  }
+  const text = typeof value === 'string' ? value.trimEnd() : JSON.stringify(value, null, 2);
+  return text.includes('\n') ? `\n${indent(text, 2)}` : text;
+}
+
+/** The lines at the end of the run, the last of them `N passed, N failed, N skipped`. */
+export function describeRun(results: readonly NamedResult[]): string {
+  const lines: string[] = [];
+  const skips = results.flatMap(({ name, skips }) => skips.map((skip) => `  ${name}: ${describeSkip(skip)}`));
+  if (skips.length > 0) lines.push('', 'skipped:', ...skips);
+  const failures = results.flatMap(({ name, failures }) => failures.map((failure) => `  ${name}: ${failure.name}`));
+  if (failures.length > 0) lines.push('', 'failed:', ...failures);
+  const passed = results.reduce((sum, result) => sum + result.passed, 0);
+  return [...lines, '', `${passed} passed, ${failures.length} failed, ${skips.length} skipped`].join('\n');
+}
+
+const describeSkip = ({ name, reason }: Skip): string => (reason === '' ? name : `${name}: ${reason}`);
+
+function indent(text: string, columns: number): string {
+  return text.replace(/^(?=.)/gm, ' '.repeat(columns));
+}

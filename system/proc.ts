@@ -1,0 +1,319 @@
+/**
+ * What the kernel tells of processes, mounts and block devices in /proc and /sys: reading and parsing only.
+ *
+ * Nothing here stats a path or opens a file of another file system, so none of it waits for a disk or a FUSE server.
+ * What takes only spin locks in the kernel is read synchronously, because thousands of such files are read in a row;
+ * what takes a lock that a stuck process may hold (maps, mountinfo) is read asynchronously.
+ */
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { setImmediate as nextTurn, setTimeout as wait } from 'node:timers/promises';
+
+/** how long the event loop may be kept from other work at a stretch */
+const TURN_MS = 5;
+/** a process that is stuck with its memory locked never shows its maps */
+const MAPS_PATIENCE_MS = 1_000;
+
+/** `MAJ:MIN` in decimal, as in mountinfo and sysfs, of a device number as stat(2) and the loop driver encode it. */
+export function deviceName(dev: bigint | number): string {
+  const n = BigInt(dev);
+  const major = ((n >> 8n) & 0xfffn) | ((n >> 32n) & 0xff_fff000n);
+  const minor = (n & 0xffn) | ((n >> 12n) & 0xffffff00n);
+  return `${major}:${minor}`;
+}
+
+// ── mounts ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** A line of mountinfo; see proc_pid_mountinfo(5). */
+export interface Mount {
+  /** unique over all mount namespaces; what fdinfo calls mnt_id */
+  id: number;
+  /** `MAJ:MIN` of the file system */
+  dev: string;
+  /** what of the file system is mounted: `/` is all of it */
+  root: string;
+  mountpoint: string;
+  type: string;
+  /** a device node, or any word */
+  source: string;
+  /** whether the file system itself is mounted read-only; a read-only bind mount of a writable one is not */
+  readOnly: boolean;
+}
+
+export function parseMountinfo(text: string): Mount[] {
+  const mounts: Mount[] = [];
+  for (const line of text.split('\n')) {
+    // the separator cannot be found in a path: there a space is \040
+    const [before, after] = line.split(' - ');
+    const [id, , dev, root, mountpoint] = (before ?? '').split(' ');
+    const [type, source, options] = (after ?? '').split(' ');
+    if (dev === undefined || root === undefined || mountpoint === undefined || type === undefined) continue;
+    mounts.push({
+      id: Number(id),
+      dev,
+      root: unescapeOctal(root),
+      mountpoint: unescapeOctal(mountpoint),
+      type,
+      source: unescapeOctal(source ?? ''),
+      readOnly: (options ?? '').split(',').includes('ro'),
+    });
+  }
+  return mounts;
+}
+
+// space, tab, line end, backslash and # are written so, and nothing else
+const unescapeOctal = (text: string): string =>
+  text.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)));
+
+/** The mounts that a process sees; none where it is gone or not ours to look at. */
+export async function readMounts(pid: number | 'self'): Promise<Mount[]> {
+  return parseMountinfo(await readFile(`/proc/${pid}/mountinfo`, 'utf8').catch(() => ''));
+}
+
+/** The mounts of each mount namespace that can be seen, our own first. */
+export async function readMountNamespaces(): Promise<Mount[][]> {
+  const own = readLink('/proc/self/ns/mnt');
+  const members = new Map<string, number>();
+  for await (const pid of eachProcess()) {
+    const namespace = readLink(`/proc/${pid}/ns/mnt`);
+    if (namespace !== null && namespace !== own && !members.has(namespace)) members.set(namespace, pid);
+  }
+  return Promise.all([readMounts('self'), ...[...members.values()].map((pid) => readMounts(pid))]);
+}
+
+/** A file by its file system and its path in there, which all bind mounts of it share. */
+export interface Location {
+  /** `MAJ:MIN` of the file system */
+  dev: string;
+  path: string;
+  type: string;
+}
+
+/** Where an absolute path without symbolic links leads, told from the mounts alone. */
+export function locate(mounts: Mount[], path: string): Location | null {
+  let best: Mount | null = null;
+  for (const mount of mounts) {
+    // of two at one place the later lies on top
+    if (isBelow(path, mount.mountpoint) && mount.mountpoint.length >= (best?.mountpoint.length ?? 0)) best = mount;
+  }
+  if (!best) return null;
+  const rest = best.mountpoint === '/' ? path : path.slice(best.mountpoint.length);
+  const inside = best.root === '/' ? rest : best.root + (rest === '/' ? '' : rest);
+  return { dev: best.dev, path: inside === '' ? '/' : inside, type: best.type };
+}
+
+/** Whether an absolute path is a directory's own or lies below it. */
+export function isBelow(path: string, directory: string): boolean {
+  return directory === '/' || path === directory || path.startsWith(`${directory}/`);
+}
+
+// ── processes ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** The pids of all processes, giving way to other work of the event loop in between. */
+export async function* eachProcess(): AsyncGenerator<number> {
+  let turnEnds = performance.now() + TURN_MS;
+  for (const name of readDirectory('/proc')) {
+    if (!/^\d+$/.test(name)) continue;
+    if (performance.now() > turnEnds) {
+      await nextTurn();
+      turnEnds = performance.now() + TURN_MS;
+    }
+    yield Number(name);
+  }
+}
+
+/** Whether the process runs a program whose files we may look at: no kernel thread, no zombie, nobody else's. */
+export function isOpenToUs(pid: number): boolean {
+  return readLink(`/proc/${pid}/exe`) !== null;
+}
+
+/** The name of a process as `ps -o comm` shows it; null where it is gone. Never cmdline: reading that can hang. */
+export function readCommand(pid: number): string | null {
+  return readText(`/proc/${pid}/comm`)?.trimEnd() ?? null;
+}
+
+/** The working and the root directory of a process. */
+export function readDirectories(pid: number): string[] {
+  return ['cwd', 'root'].flatMap((name) => readLink(`/proc/${pid}/${name}`) ?? []);
+}
+
+export interface OpenFile {
+  fd: number;
+  /** its path as the process sees it; ` (deleted)` may follow */
+  path: string;
+}
+
+/** The files that a process has open, O_PATH included, without pipes, sockets and the like. */
+export function listOpenFiles(pid: number | 'self'): OpenFile[] {
+  return readDirectory(`/proc/${pid}/fd`).flatMap((fd) => {
+    const path = readLink(`/proc/${pid}/fd/${fd}`);
+    return path?.startsWith('/') ? [{ fd: Number(fd), path }] : [];
+  });
+}
+
+/** A lock that an open file holds; see proc_locks(5). */
+export interface FileLock {
+  kind: 'OFDLCK' | 'POSIX' | 'FLOCK' | 'LEASE';
+  write: boolean;
+  /** `MAJ:MIN:INODE` as the kernel prints it: the device numbers in hex */
+  file: string;
+  /** the bytes from start to end, both included; to the end of all is Infinity */
+  start: number;
+  end: number;
+}
+
+export interface FdInfo {
+  mountId: number;
+  /** null before Linux 5.14 */
+  ino: string | null;
+  locks: FileLock[];
+}
+
+export function parseFdinfo(text: string): FdInfo {
+  const field = (name: string): string | null => new RegExp(`^${name}:\\s*(\\d+)$`, 'm').exec(text)?.[1] ?? null;
+  const locks = [...text.matchAll(LOCK_LINE)].map(
+    ([, kind, access, file, start, end]): FileLock => ({
+      kind: kind as FileLock['kind'],
+      write: access === 'WRITE',
+      file: file as string,
+      start: Number(start),
+      end: end === 'EOF' ? Number.POSITIVE_INFINITY : Number(end),
+    }),
+  );
+  return { mountId: Number(field('mnt_id')), ino: field('ino'), locks };
+}
+
+// as `lock:	1: OFDLCK ADVISORY  READ -1 00:1f:123 301 301`
+const LOCK_LINE = /^lock:\s+\d+: (OFDLCK|POSIX|FLOCK|LEASE)\s+\w+\s+(\w+)\s+-?\d+ (\w+:\w+:\d+) (\d+) (\d+|EOF)$/gm;
+
+/** What the kernel tells of an open file; null where it was closed meanwhile. */
+export function readFdinfo(pid: number | 'self', fd: number): FdInfo | null {
+  const text = readText(`/proc/${pid}/fdinfo/${fd}`);
+  return text === null ? null : parseFdinfo(text);
+}
+
+const mapsUnderWay = new Map<number, Promise<string>>();
+
+/**
+ * /proc/PID/maps; empty where it cannot be had. A process that hangs with its memory locked makes this read hang, and
+ * the thread that reads: so there is never more than one such read for a process, and nobody waits for it long.
+ */
+export async function readMaps(pid: number): Promise<string> {
+  let reading = mapsUnderWay.get(pid);
+  if (!reading) {
+    reading = readFile(`/proc/${pid}/maps`, 'utf8')
+      .catch(() => '')
+      .finally(() => mapsUnderWay.delete(pid));
+    mapsUnderWay.set(pid, reading);
+  }
+  const patience = new AbortController();
+  const limit = wait(MAPS_PATIENCE_MS, '', { ref: false, signal: patience.signal }).catch(() => '');
+  try {
+    return await Promise.race([reading, limit]);
+  } finally {
+    patience.abort();
+  }
+}
+
+/** Whether maps show a mapping of the file: `dev` as `MAJ:MIN` in decimal. */
+export function mapsShow(maps: string, dev: string, ino: string): boolean {
+  const hex = dev.split(':').map((part) => Number(part).toString(16).padStart(2, '0'));
+  return maps.includes(` ${hex.join(':')} ${ino} `);
+}
+
+// ── block devices ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** A loop device that something is bound to. */
+export interface Loop {
+  /** as `/dev/loop0` */
+  path: string;
+  /** `MAJ:MIN` of it and of its partitions */
+  devs: string[];
+  /** as whoever bound it sees it; ` (deleted)` may follow */
+  backingFile: string;
+  readOnly: boolean;
+}
+
+/** The loop devices in use. */
+export function listLoops(): Loop[] {
+  return readDirectory('/sys/block').flatMap((name) => {
+    if (!name.startsWith('loop')) return [];
+    const at = `/sys/block/${name}`;
+    // only the last line end is the kernel's: a name may hold others
+    const backingFile = readText(`${at}/loop/backing_file`)?.replace(/\n$/, '');
+    const dev = readText(`${at}/dev`)?.trim();
+    if (!backingFile || dev === undefined) return [];
+    const devs = [dev, ...listPartitions(at).map((partition) => partition.dev)];
+    return [{ path: `/dev/${name}`, devs, backingFile, readOnly: readText(`${at}/ro`)?.trim() === '1' }];
+  });
+}
+
+/** A block device as sysfs names it. */
+export interface DeviceNode {
+  /** as `sda1`; its node is /dev/NAME */
+  name: string;
+  /** `MAJ:MIN` */
+  dev: string;
+  readOnly: boolean;
+  /** the devices made on top of it, as `dm-0` or `md0` */
+  holders: string[];
+}
+
+/** A block device, its partitions, and the disk that it is a partition of. Empty where sysfs does not know it. */
+export function readDeviceFamily(dev: string): DeviceNode[] {
+  const at = `/sys/dev/block/${dev}`;
+  const own = readDeviceNode(at);
+  if (!own) return [];
+  if (readText(`${at}/partition`) === null) return [own, ...listPartitions(at)];
+  const disk = readDeviceNode(`${at}/..`);
+  return disk ? [own, disk] : [own];
+}
+
+function listPartitions(at: string): DeviceNode[] {
+  const names = readDirectory(at).filter((name) => readText(`${at}/${name}/partition`) !== null);
+  return names.flatMap((name) => readDeviceNode(`${at}/${name}`) ?? []);
+}
+
+function readDeviceNode(at: string): DeviceNode | null {
+  const dev = readText(`${at}/dev`)?.trim();
+  const name = /^DEVNAME=(.+)$/m.exec(readText(`${at}/uevent`) ?? '')?.[1];
+  if (dev === undefined || name === undefined) return null;
+  return { name, dev, readOnly: readText(`${at}/ro`)?.trim() === '1', holders: readDirectory(`${at}/holders`) };
+}
+
+/** Whether a block device, by its name in sysfs as `dm-0`, is read-only. */
+export function isDeviceReadOnly(name: string): boolean {
+  return readText(`/sys/class/block/${name}/ro`)?.trim() === '1';
+}
+
+/** The paths of the files and devices that the system swaps to. */
+export function listSwaps(): string[] {
+  const lines = (readText('/proc/swaps') ?? '').trimEnd().split('\n').slice(1);
+  return lines.map((line) => unescapeOctal(line.split(/\s/)[0] ?? ''));
+}
+
+// ── what vanishes while it is looked at is as good as never there ───────────────────────────────────────────────────
+
+function readText(path: string): string | null {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return null;
+  }
+}
+
+function readLink(path: string): string | null {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return null;
+  }
+}
+
+function readDirectory(path: string): string[] {
+  try {
+    return readdirSync(path);
+  } catch {
+    return [];
+  }
+}

@@ -1,0 +1,124 @@
+/**
+ * A keeper that only talks: a server on the control socket of a bus, with canned answers, for tests of its clients.
+ */
+import { execFile } from 'node:child_process';
+import { closeSync, mkdirSync, mkdtempSync, openSync, rmSync } from 'node:fs';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { Test } from 'tap';
+import type { BusInfo, VbdInfo } from '../../mount/bus/interface.js';
+import { tryFlockExclusive } from '../../system/libc.js';
+
+/** What was asked. */
+export interface Asked {
+  method: string;
+  url: string;
+  body: unknown;
+  interface: string | undefined;
+}
+
+export type Answers = (asked: Asked, response: ServerResponse) => unknown;
+
+/** A directory that is removed after the test. */
+export function tempDir(t: Test): string {
+  const path = mkdtempSync(join(tmpdir(), 'fusetap-test-'));
+  t.teardown(() => rmSync(path, { recursive: true, force: true }));
+  return path;
+}
+
+export interface FakeBus {
+  /** all that was asked, in order */
+  readonly asked: Asked[];
+  readonly stateDir: string;
+  /** stops listening, removes the files and gives up the lock, as a keeper that leaves */
+  leave(): void;
+}
+
+/**
+ * Listens as the bus `name` of a runtime directory.
+ * @param answers gives the body of a 200, or `{status, body}`; undefined where it has dealt with the response itself
+ */
+export async function fakeBus(t: Test, runtime: string, name: string, answers: Answers): Promise<FakeBus> {
+  const stateDir = join(runtime, 'state', name);
+  mkdirSync(stateDir, { recursive: true });
+  const lock = openSync(join(stateDir, 'lock'), 'w');
+  if (!tryFlockExclusive(lock)) throw new Error(`two fake buses ${name}`);
+  const asked: Asked[] = [];
+  const server = createServer((request, response) => {
+    void readRequest(request).then((one) => {
+      asked.push(one);
+      reply(response, answers(one, response));
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(join(stateDir, 'control.sock'), resolve));
+  let here = true;
+  const leave = (): void => {
+    if (!here) return;
+    here = false;
+    server.close();
+    server.closeAllConnections();
+    rmSync(stateDir, { recursive: true, force: true });
+    closeSync(lock);
+  };
+  t.teardown(leave);
+  return { asked, stateDir, leave };
+}
+
+async function readRequest(request: IncomingMessage): Promise<Asked> {
+  let text = '';
+  for await (const chunk of request) text += String(chunk);
+  const { method = '', url = '', headers } = request;
+  return {
+    method,
+    url,
+    body: text === '' ? undefined : JSON.parse(text),
+    interface: headers['fusetap-interface'] as string,
+  };
+}
+
+function reply(response: ServerResponse, answer: unknown): void {
+  if (answer === undefined) return;
+  const { status = 200, body = answer } = answer as { status?: number; body?: unknown };
+  response.writeHead(status, { 'content-type': 'application/json', 'fusetap-interface': '1.0' });
+  response.end(JSON.stringify(body));
+}
+
+/** A vbd as a bus shows it. */
+export function aVbd(changes: Partial<VbdInfo> = {}): VbdInfo {
+  const bus = changes.bus ?? '0';
+  const vdev = changes.vdev ?? 'xvda';
+  return {
+    ...{ bus, vdev, slot: 51712, path: `/run/fusetap/bus/${bus}/${vdev}`, driver: 'aio', image: '/srv/disk.img' },
+    ...{ mode: 'w', size: 1_572_864, state: 'running', opens: 0, transport: 'kernel', passthrough: false, share: null },
+    ...{ partitions: null, keeperPid: 1, serverPid: 2, restarts: 0, changedOutside: false },
+    ...changes,
+  };
+}
+
+export function aBus(bus: string, vbds: VbdInfo[]): BusInfo {
+  return {
+    ...{ bus, path: `/run/fusetap/bus/${bus}`, transport: 'kernel', keeperPid: 1, serverPid: 2, restarts: 0 },
+    ...{ state: 'running', interface: '1.0', vbds },
+  };
+}
+
+export interface Outcome {
+  status: number;
+  stdout: string;
+  stderr: string;
+}
+
+const PROGRAM = fileURLToPath(new URL('../../cli/main.js', import.meta.url));
+
+/** Runs the command line in a process of its own. */
+export function fusetap(runtime: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<Outcome> {
+  const { FUSETAP_BUS: _, ...inherited } = process.env;
+  return new Promise((resolve) => {
+    const options = { env: { ...inherited, FUSETAP_RUNTIME_DIR: runtime, ...env } };
+    const child = execFile(process.execPath, [PROGRAM, ...args], options, (_error, stdout, stderr) => {
+      resolve({ status: child.exitCode ?? -1, stdout, stderr });
+    });
+  });
+}

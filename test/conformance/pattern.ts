@@ -1,0 +1,27 @@
+/** Bytes that are a function of their place, so that a misplaced read or write shows. */
+
+/** Some bytes of a disk: those of the pattern `seed`. */
+export interface Piece {
+  readonly offset: number;
+  readonly length: number;
+  readonly seed: number;
+}
+
+/** Fills the buffer with what the pattern has at `offset`. All bits of the offset count, also those above 2^32. */
+export function fillPattern(buffer: Uint8Array, offset: number, seed: number): void {
+  for (let i = 0; i < buffer.length; i++) {
+    const at = offset + i;
+    const mixed = Math.imul(at, 0x9e3779b1) ^ Math.imul(Math.floor(at / 2 ** 32) + 1, 0x85ebca6b + seed * 2);
+    buffer[i] = Math.imul(mixed ^ (mixed >>> 15), 0x2c1b3c6d) >>> 24;
+  }
+}
+
+export function patternBytes(offset: number, length: number, seed: number): Buffer {
+  const bytes = Buffer.alloc(length);
+  fillPattern(bytes, offset, seed);
+  return bytes;
+}
+
+export function pieceBytes({ offset, length, seed }: Piece): Buffer {
+  return patternBytes(offset, length, seed);
+}

@@ -1,0 +1,68 @@
+/** A disk under test, from factory to disposal, and reads that watch what lies around their buffer. */
+import assert from 'node:assert/strict';
+import { type Disk, frontDisk } from '../../drivers/disk.js';
+import type { DiskFactory, DiskRequest, TestDisk } from './suite.js';
+
+export interface Session {
+  /** the front of the open disk; another one after reopen */
+  disk: Disk;
+  readonly made: TestDisk;
+  /** Closes the disk and opens it again, where the factory can. */
+  reopen(): Promise<void>;
+}
+
+/** Runs a test on a new disk and cleans up however it ends. */
+export async function withDisk(
+  factory: DiskFactory,
+  request: Partial<DiskRequest> & { size: number },
+  body: (session: Session) => Promise<void>,
+): Promise<void> {
+  const readOnly = request.readOnly ?? false;
+  const made = await factory({ pieces: [], ...request, readOnly });
+  const session: Session = {
+    disk: frontDisk(made.raw, { readOnly }),
+    made,
+    async reopen() {
+      if (!made.reopen) return;
+      await session.disk.close();
+      session.disk = frontDisk(await made.reopen(), { readOnly });
+    },
+  };
+  try {
+    await body(session);
+  } finally {
+    await session.disk.close();
+    await made.dispose();
+  }
+}
+
+const GUARD_BYTES = 16;
+const GUARD = 0xee;
+
+/** Reads, and fails where a byte was written that was not counted. Returns what was counted. */
+export async function readGuarded(disk: Disk, offset: number, length: number): Promise<Buffer> {
+  const memory = Buffer.alloc(length + 2 * GUARD_BYTES, GUARD);
+  const n = await disk.read(memory.subarray(GUARD_BYTES, GUARD_BYTES + length), offset);
+  assert.ok(n <= length, `read at ${offset} of ${length} bytes gave ${n}`);
+  const around = Buffer.concat([memory.subarray(0, GUARD_BYTES), memory.subarray(GUARD_BYTES + n)]);
+  const isTouched = !around.equals(Buffer.alloc(around.length, GUARD));
+  assert.ok(!isTouched, `read at ${offset} of ${length} bytes wrote outside of the ${n} it gave`);
+  return memory.subarray(GUARD_BYTES, GUARD_BYTES + n);
+}
+
+/** Compares buffers, and tells only where they begin to differ: a diff of megabytes helps nobody. */
+export function assertSameBytes(actual: Uint8Array, expected: Uint8Array, offset: number, what: string): void {
+  assert.equal(actual.length, expected.length, `${what}: length`);
+  if (Buffer.compare(actual, expected) === 0) return;
+  const at = actual.findIndex((byte, i) => byte !== expected[i]);
+  assert.fail(`${what}: byte ${offset + at} is ${actual[at]}, not ${expected[at]}`);
+}
+
+/** What an expected error must carry. */
+export function failsWith(code: string, errno: number): (error: unknown) => boolean {
+  return (error) => {
+    const { code: actualCode, errno: actualErrno } = error as { code?: unknown; errno?: unknown };
+    assert.deepEqual({ code: actualCode, errno: actualErrno }, { code, errno }, `error was ${String(error)}`);
+    return true;
+  };
+}

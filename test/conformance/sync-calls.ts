@@ -1,0 +1,62 @@
+/** What a thread does with a window, dressed as a RawDisk, so that the suite holds it to the same rules. */
+import type { Extent, RawDisk, Window } from '../../drivers/driver.js';
+import {
+  flushWindow,
+  readWindow,
+  readWindowNoWait,
+  seekWindow,
+  writeWindow,
+  zeroWindow,
+} from '../../drivers/window-sync.js';
+import { addressOf, E, SEEK_DATA, SEEK_HOLE, SystemCallError } from '../../system/libc.js';
+
+// no multiple of a page, so that emulated zeroing shows where it cuts
+const ZEROS = Buffer.alloc(3 * 512);
+
+/** Serves the window of a disk by window-sync.ts alone. */
+export function bySyncCalls(raw: RawDisk): RawDisk {
+  const w = windowOf(raw);
+  let mayWait = false;
+  const reading = {
+    size: w.size,
+    window: w,
+    async read(buffer: Uint8Array, offset: number) {
+      // by turns as a thread that waits, and as one that first asks whether it would have to
+      mayWait = !mayWait;
+      const n = mayWait ? -E.EAGAIN : readWindowNoWait(w, addressOf(buffer), offset, buffer.length);
+      const count = n === -E.EAGAIN ? readWindow(w, addressOf(buffer), offset, buffer.length) : n;
+      expectCount('read', count, buffer.length);
+    },
+    extents: async (offset: number, length: number) => [extentAt(w, offset, offset + length)],
+    close: () => raw.close(),
+  };
+  if (w.readOnly) return reading;
+  return {
+    ...reading,
+    async write(buffer, offset, { durable }) {
+      expectCount('write', writeWindow(w, addressOf(buffer), offset, buffer.length, durable), buffer.length);
+    },
+    flush: async () => expectCount('flush', flushWindow(w), 0),
+    async zero(offset, length, { punch, durable }) {
+      expectCount('zero', zeroWindow(w, offset, length, punch, addressOf(ZEROS), ZEROS.length), 0);
+      if (durable) expectCount('flush', flushWindow(w), 0);
+    },
+  };
+}
+
+function windowOf(raw: RawDisk): Window {
+  if (!raw.window) throw new TypeError('the disk is no window');
+  return raw.window;
+}
+
+function expectCount(operation: string, result: number, expected: number): void {
+  if (result < 0) throw new SystemCallError(operation, -result);
+  if (result !== expected) throw new Error(`${operation} gave ${result} where ${expected} was asked for`);
+}
+
+function extentAt(w: Window, offset: number, end: number): Extent {
+  const data = seekWindow(w, offset, SEEK_DATA);
+  if (data < 0 && data !== -E.ENXIO) throw new SystemCallError('lseek', -data);
+  if (data !== offset) return { offset, length: (data < 0 ? end : data) - offset, hole: true };
+  return { offset, length: seekWindow(w, offset, SEEK_HOLE) - offset, hole: false };
+}

@@ -1,0 +1,145 @@
+/**
+ * The test runner, tried on small test files that fail in every way a file can: a runner that overlooks one of them
+ * would let everything else go wrong unseen.
+ */
+import { execFile, execFileSync } from 'node:child_process';
+import { cp, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import t, { type Test } from 'tap';
+import { dir as temporaryDirectory } from 'tmp-promise';
+
+const dist = resolve(import.meta.dirname, '../..');
+const root = resolve(dist, '..');
+
+// they mostly wait
+t.jobs = 4;
+
+interface Outcome {
+  status: number;
+  lines: string[];
+  last: string;
+}
+
+/** Runs the runner over files given by name and text; `import t from 'tap'` is put before each text. */
+async function runOver(t: Test, files: Record<string, string>, words: string[] = []): Promise<Outcome> {
+  const { path: directory, cleanup } = await temporaryDirectory({ unsafeCleanup: true });
+  t.teardown(cleanup);
+  const fake = join(directory, 'dist');
+  await mkdir(join(fake, 'test'), { recursive: true });
+  await cp(join(dist, 'scripts'), join(fake, 'scripts'), { recursive: true });
+  await symlink(join(root, 'node_modules'), join(directory, 'node_modules'));
+  await writeFile(join(directory, 'package.json'), '{"type":"module"}');
+  for (const [name, text] of Object.entries(files)) {
+    await writeFile(join(fake, 'test', `${name}.test.js`), `import t from 'tap';\n${text}\n`);
+  }
+  return new Promise((resolve) => {
+    execFile(process.execPath, [join(fake, 'scripts/testing/run.js'), ...words], (error, stdout) => {
+      const lines = stdout.trimEnd().split('\n');
+      resolve({ status: typeof error?.code === 'number' ? error.code : 0, lines, last: lines.at(-1) ?? '' });
+    });
+  });
+}
+
+t.test('passes and skips are counted, and skips told with their reason', { buffered: true }, async (t) => {
+  const { status, last, lines } = await runOver(t, {
+    plain: "t.pass('one'); t.test('inner', async (t) => { t.pass('two'); t.pass('three'); });",
+    skips: "t.pass('one'); t.test('needs fio', { skip: 'fio is not installed' }, async () => {});",
+    whole: "t.plan(0, 'no /dev/fuse here');",
+  });
+  t.equal(last, '4 passed, 0 failed, 2 skipped');
+  t.equal(status, 0);
+  t.ok(lines.includes('  test/skips.test.ts: needs fio: fio is not installed'));
+  t.ok(lines.includes('  test/whole.test.ts: the whole file: no /dev/fuse here'));
+});
+
+t.test('failures of every kind fail the run', { buffered: true }, async (t) => {
+  const cases: Record<string, { text: string; told: RegExp }> = {
+    assertion: { text: "t.test('a', async (t) => { t.equal(1, 2, 'sums'); });", told: /a > sums/ },
+    thrown: { text: "t.test('a', async () => { throw new Error('burnt'); });", told: /burnt/ },
+    plan: { text: "t.test('a', (t) => { t.plan(2); t.pass('x'); t.end(); });", told: /plan/ },
+    nothing: { text: '', told: /no test ran/ },
+    silent: { text: 'process.exit(0);', told: /no test ran/ },
+    one: { text: "t.pass('x'); process.on('exit', () => { process.exitCode = 1; });", told: /ended badly/ },
+    status: { text: "t.pass('x'); process.on('exit', () => { process.exitCode = 7; });", told: /exit status 7/ },
+    killed: { text: "t.pass('x'); process.kill(process.pid, 'SIGKILL');", told: /ended by SIGKILL/ },
+    syntax: { text: 'const = 1;', told: /SyntaxError/ },
+  };
+  const files = Object.fromEntries(Object.entries(cases).map(([name, { text }]) => [name, text]));
+  const { status, last, lines } = await runOver(t, { ...files, good: "t.pass('fine');" });
+  t.equal(status, 1);
+  t.match(last, /^\d+ passed, 9 failed, 0 skipped$/);
+  for (const [name, { told }] of Object.entries(cases)) {
+    const start = lines.findIndex((line) => line.startsWith(`FAIL test/${name}.test.ts`));
+    const after = lines.slice(start + 1);
+    const report = after.slice(
+      0,
+      after.findIndex((line) => /^(ok|FAIL|failed:)/.test(line)),
+    );
+    t.not(start, -1, `${name} is told`);
+    t.match(report.join('\n'), told, `${name} says why`);
+  }
+});
+
+t.test('a file that hangs is killed with its children', { buffered: true }, async (t) => {
+  const { status, last, lines } = await runOver(
+    t,
+    {
+      hangs: `import { spawn } from 'node:child_process';
+        spawn('sleep', ['1000']);
+        t.pass('x');
+        for (;;);`,
+    },
+    ['--timeout', '1'],
+  );
+  t.equal(status, 1);
+  t.equal(last, '1 passed, 1 failed, 0 skipped');
+  t.match(lines.join('\n'), /ran longer than 1 s and was killed/);
+});
+
+t.test('a process that outlives its file is a failure, and is ended', { buffered: true }, async (t) => {
+  const { status, lines } = await runOver(t, {
+    leaves: `import { spawn } from 'node:child_process';
+      const child = spawn('sleep', ['1000'], { detached: true, stdio: 'ignore' });
+      child.unref();
+      t.pass('pid ' + child.pid);
+      console.log('the pid is ' + child.pid);`,
+  });
+  t.equal(status, 1);
+  const pid = Number(/left behind: process (\d+): sleep 1000/.exec(lines.join('\n'))?.[1]);
+  t.ok(pid > 1);
+  // nobody may be there to reap it
+  const state = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => 'gone');
+  t.match(state, /gone|\) Z /);
+});
+
+const isRoot = process.getuid?.() === 0;
+t.test(
+  'a mount that outlives its file is a failure, and is taken away',
+  {
+    buffered: true,
+    skip: isRoot ? false : 'only root can mount',
+  },
+  async (t) => {
+    const { status, lines } = await runOver(t, {
+      leaves: `import { execFileSync } from 'node:child_process';
+      import { mkdirSync } from 'node:fs';
+      mkdirSync(process.env.TMPDIR + '/mnt');
+      execFileSync('mount', ['-t', 'tmpfs', 'none', process.env.TMPDIR + '/mnt']);
+      t.pass('x');`,
+    });
+    t.equal(status, 1);
+    const path = /left behind: mount of type tmpfs at (\S+)/.exec(lines.join('\n'))?.[1];
+    t.ok(path);
+    t.notMatch(execFileSync('cat', ['/proc/self/mountinfo'], { encoding: 'utf8' }), ` ${path} `);
+  },
+);
+
+t.test('a pattern chooses files; one that chooses none is a failure', { buffered: true }, async (t) => {
+  const files = { alpha: "t.pass('x');", beta: "t.fail('x');" };
+  const some = await runOver(t, files, ['alpha']);
+  t.equal(some.status, 0);
+  t.equal(some.last, '1 passed, 0 failed, 0 skipped');
+  const none = await runOver(t, files, ['gamma']);
+  t.equal(none.status, 2);
+  t.match(none.lines[0], /no test file has 'gamma'/);
+});
