@@ -34,8 +34,7 @@ export function printNote(text: string): void {
  */
 export function printError(error: unknown, debug = false): number {
   const plain = plainError(error);
-  const parts = [plain.message, plain.holders?.length ? `held by ${describeHolders(plain.holders)}` : '', plain.hint];
-  printNote(parts.filter(Boolean).join(': '));
+  printNote(plain.hint ? `${plain.message}: ${plain.hint}` : plain.message);
   if (debug || !(error instanceof FusetapError)) printStack(error);
   return exitStatus(plain.code);
 }
@@ -69,16 +68,6 @@ function plainError(error: unknown): PlainError {
 /** The exit status of a code; FAILED for one that a newer bus may know and we do not. */
 export function exitStatus(code: ErrorCode): number {
   return EXIT_CODES[code] ?? EXIT_CODES.FAILED;
-}
-
-function describeHolders(holders: readonly Holder[]): string {
-  return holders.map(describeHolder).join(', ');
-}
-
-function describeHolder({ pid, command, loop, mount, bus, vdev }: Holder): string {
-  const process = pid === undefined ? command : `${command ?? 'a process'} (pid ${pid})`;
-  const vbd = vdev === undefined ? undefined : bus === undefined ? vdev : `${vdev} of bus ${bus}`;
-  return [process, loop, mount && `mounted at ${mount}`, vbd].filter(Boolean).join(' ') || 'somebody';
 }
 
 /** A column of a table: its head, and which side its cells keep to. */

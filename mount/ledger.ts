@@ -7,7 +7,8 @@
  *     0        ┌ file records, 128 bytes each: written by the server's main thread; flush errors and the time of the
  *              │ last write by its threads too
  *     1 MiB    ├ handle records, 32 bytes each: written by the server's main thread
- *     2 MiB    └
+ *     2 MiB    ├ work records, 64 bytes each: what each thread works on and how much it has answered
+ *              └
  */
 import { ftruncateSync } from 'node:fs';
 import { mapShared, memfdCreate } from '../system/libc.js';
@@ -17,12 +18,18 @@ const HANDLE_BYTES = 32;
 export const MAX_FILES = 8192;
 export const MAX_HANDLES = 32768;
 const HANDLES_START = MAX_FILES * FILE_BYTES;
-const LEDGER_BYTES = HANDLES_START + MAX_HANDLES * HANDLE_BYTES;
+const WORK_START = HANDLES_START + MAX_HANDLES * HANDLE_BYTES;
+/** a cache line each, so that threads do not slow one another */
+const WORK_BYTES = 64;
+/** threads first, then places for requests that the main thread works on */
+export const WORK_PLACES = 256;
+export const MAIN_WORK_START = 64;
+const LEDGER_BYTES = WORK_START + WORK_PLACES * WORK_BYTES;
 
 /** float64 words of a file record */
 const enum F {
+  /** 0: none since the modification time was set */
   lastWriteMs = 0,
-  timesSetMs = 1,
   atimeSec = 2,
   mtimeSec = 3,
   ctimeSec = 4,
@@ -116,7 +123,8 @@ export class Ledger {
     } else {
       this.#f64[index * 16 + F.mtimeSec] = sec;
       this.#i32[index * 32 + I.mtimeNsec] = nsec;
-      this.#f64[index * 16 + F.timesSetMs] = Date.now();
+      // a comparison of times would lose writes of the same millisecond
+      this.#f64[index * 16 + F.lastWriteMs] = 0;
     }
   }
 
@@ -147,7 +155,7 @@ export class Ledger {
       ctimeNsec: number(this.#i32[i + I.ctimeNsec]),
     };
     const lastWriteMs = number(this.#f64[f + F.lastWriteMs]);
-    if (lastWriteMs > number(this.#f64[f + F.timesSetMs])) {
+    if (lastWriteMs !== 0) {
       [attributes.mtimeSec, attributes.mtimeNsec] = splitMs(lastWriteMs);
       const written = attributes.mtimeSec * 1e3 + attributes.mtimeNsec / 1e6;
       if (written > attributes.ctimeSec * 1e3 + attributes.ctimeNsec / 1e6) {
@@ -208,6 +216,38 @@ export class Ledger {
       pid: this.#i32[i + HI.pid] as number,
       flags: this.#i32[i + HI.flags] as number,
     };
+  }
+
+  /** A request is being worked on: if the server dies now, this one may be why. */
+  beginWork(place: number, uniqueId: number): void {
+    this.#f64[(WORK_START + place * WORK_BYTES) / 8] = uniqueId;
+  }
+
+  /** The request was answered. */
+  endWork(place: number): void {
+    const f = (WORK_START + place * WORK_BYTES) / 8;
+    this.#f64[f] = 0;
+    this.#f64[f + 1] = (this.#f64[f + 1] as number) + 1;
+  }
+
+  /** How many requests were answered since the ledger was made. */
+  answered(): number {
+    let sum = 0;
+    for (let place = 0; place < WORK_PLACES; place++) {
+      sum += this.#f64[(WORK_START + place * WORK_BYTES) / 8 + 1] as number;
+    }
+    return sum;
+  }
+
+  /** The requests that were being worked on; the records are cleared. To be called when no server runs. */
+  takeInFlight(): number[] {
+    const found: number[] = [];
+    for (let place = 0; place < WORK_PLACES; place++) {
+      const f = (WORK_START + place * WORK_BYTES) / 8;
+      if (this.#f64[f] !== 0) found.push(this.#f64[f] as number);
+      this.#f64[f] = 0;
+    }
+    return found;
   }
 
   /** How many recorded handles each file has, by node id. */

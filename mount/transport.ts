@@ -26,6 +26,8 @@ export interface BusFile {
   /** the vdev */
   readonly name: string;
   readonly disk: Disk;
+  /** an earlier server had the file, so the kernel may hold references to it that this one never saw */
+  readonly inherited: boolean;
 }
 
 /** What the transport tells the server. */
@@ -38,8 +40,10 @@ export interface TransportEvents {
 
 export interface Transport {
   readonly abilities: Abilities;
+  /** Gets everything ready that takes time; resolves when `start` would answer at once. */
+  load(): Promise<void>;
   /** Begins to answer requests. */
-  start(): Promise<void>;
+  start(): void;
   /** Makes the file appear. */
   add(file: BusFile): void;
   /**

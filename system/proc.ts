@@ -170,7 +170,10 @@ export interface FdInfo {
 }
 
 export function parseFdinfo(text: string): FdInfo {
-  const field = (name: string): string | null => new RegExp(`^${name}:\\s*(\\d+)$`, 'm').exec(text)?.[1] ?? null;
+  const mountId = Number(MOUNT_ID_LINE.exec(text)?.[1]);
+  const ino = INO_LINE.exec(text)?.[1] ?? null;
+  // thousands of these are read in a row, and few hold a lock
+  if (!text.includes('\nlock:')) return { mountId, ino, locks: [] };
   const locks = [...text.matchAll(LOCK_LINE)].map(
     ([, kind, access, file, start, end]): FileLock => ({
       kind: kind as FileLock['kind'],
@@ -180,9 +183,11 @@ export function parseFdinfo(text: string): FdInfo {
       end: end === 'EOF' ? Number.POSITIVE_INFINITY : Number(end),
     }),
   );
-  return { mountId: Number(field('mnt_id')), ino: field('ino'), locks };
+  return { mountId, ino, locks };
 }
 
+const MOUNT_ID_LINE = /^mnt_id:\s*(\d+)$/m;
+const INO_LINE = /^ino:\s*(\d+)$/m;
 // as `lock:	1: OFDLCK ADVISORY  READ -1 00:1f:123 301 301`
 const LOCK_LINE = /^lock:\s+\d+: (OFDLCK|POSIX|FLOCK|LEASE)\s+\w+\s+(\w+)\s+-?\d+ (\w+:\w+:\d+) (\d+) (\d+|EOF)$/gm;
 

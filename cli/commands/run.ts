@@ -7,7 +7,7 @@ import { attachRequest, type Wanted } from '../attach-request.js';
 import { callersRuntimeDir, endHelp, RUN_FAILED, type SharedOptions } from '../options.js';
 import { printNote, reportFailure } from '../output.js';
 import { endPrivateBus } from '../run/end-private-bus.js';
-import { runCommand } from '../run/run-command.js';
+import { runCommand, statusOfSignal } from '../run/run-command.js';
 import { catchSignals, type SignalCatch } from '../run/signals.js';
 
 const EXITS = [
@@ -85,6 +85,10 @@ async function run({ specs, cmd }: RunWords, options: SharedOptions): Promise<nu
     } finally {
       await endPrivateBus(place);
     }
+  } catch (error) {
+    const signal = signals.first();
+    if (signal !== undefined && (error as Error).name === 'AbortError') return statusOfSignal(signal);
+    throw error;
   } finally {
     signals.release();
   }
@@ -103,12 +107,15 @@ async function attachAll(place: BusPlace, wanted: readonly Wanted[], signals: Si
     for (const { request } of wanted) vbds.push(await attach(place, request, { signal: signals.aborted }));
     return vbds;
   } catch (error) {
-    if (vbds.length > 0) await endPrivateBus(place);
+    // given up before the bus was asked, its keeper waits for an attach that never comes
+    if (vbds.length > 0 || signals.aborted.aborted) await endPrivateBus(place);
     throw error;
   }
 }
 
 function runWith(vbds: readonly VbdInfo[], cmd: RunWords['cmd'], signals: SignalCatch): number | Promise<number> {
+  const early = signals.first();
+  if (early !== undefined) return statusOfSignal(early);
   const paths = vbds.map((vbd) => vbd.path);
   return runCommand(cmd, { FUSETAP_DEVICE: paths[0], FUSETAP_DEVICES: paths.join('\n') }, signals);
 }

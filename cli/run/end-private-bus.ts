@@ -16,7 +16,10 @@ export async function endPrivateBus(place: BusPlace): Promise<void> {
   const deadline = Date.now() + PATIENCE_MS;
   for (;;) {
     try {
-      return checkFlushes(await stop(place));
+      const result = await stop(place);
+      checkFlushes(result);
+      // an attach that was given up may still be on its way out
+      if (result.ended || Date.now() > deadline) return;
     } catch (error) {
       // the command detached its disks itself, and the bus went with the last one
       if (isCode(error, 'NOT_FOUND')) return;
@@ -27,9 +30,9 @@ export async function endPrivateBus(place: BusPlace): Promise<void> {
   }
 }
 
-async function endByForce(place: BusPlace, { holders }: FusetapError): Promise<void> {
+async function endByForce(place: BusPlace, { message, holders }: FusetapError): Promise<void> {
   checkFlushes(await stop(place, { force: true }));
-  throw new FusetapError('BUSY', 'the command left something that held its disks; they were detached by force', {
+  throw new FusetapError('BUSY', `the command left its disks in use, they were detached by force: ${message}`, {
     hint: 'let the command wait for what it starts, and unmount what it mounts',
     holders,
   });

@@ -51,7 +51,8 @@ export function parseDiskList(text: string): string[] {
       if (operator !== '=' && operator !== '+=') continue;
       const list = readList(text, tokens, i + 2);
       if (operator === '=') disks.length = 0;
-      disks.push(...list.strings);
+      // not push(...list): a long list is more arguments than a call can take
+      for (const disk of list.strings) disks.push(disk);
       i = list.end;
     }
   }
@@ -65,8 +66,9 @@ function beginsStatement(before: Token | undefined): boolean {
 /** Reads `[ 'a', 'b' ]` from the token at `start`; `end` is the index of the closing bracket. */
 function readList(text: string, tokens: readonly Token[], start: number): { strings: string[]; end: number } {
   const strings: string[] = [];
-  if (tokens[start]?.text !== '[')
-    throw refuseAt(text, tokens[start], 'disk is not a list', "disk = [ 'IMAGE,VDEV,MODE' ]");
+  if (tokens[start]?.text !== '[') {
+    throw refuseAt(text, tokens[start], 'disk is not a list', "write disk = [ 'IMAGE,VDEV,MODE' ]");
+  }
   let needsComma = false;
   for (let i = start + 1; i < tokens.length; i++) {
     const token = tokens[i] as Token;

@@ -7,16 +7,16 @@ import { closeSync } from 'node:fs';
 import { FusetapError } from '../../drivers/errors.js';
 import { type Claim, claimImage } from './image-claim.js';
 import type { AttachRequest } from './interface.js';
-import type { DriverFacts, ImageRef } from './ipc.js';
+import type { AttachCommand, DriverFacts, ImageRef } from './ipc.js';
 import type { Memories, SharedMemory } from './memories.js';
 import { type OpenedImage, openImage } from './open-image.js';
-import type { ServerProcess } from './server-process.js';
 import type { Slot } from './slots.js';
+import type { Supervisor } from './supervisor.js';
 import type { Vbd } from './vbd.js';
 
 /** What attaching needs of the keeper. */
 export interface AttachContext {
-  readonly server: ServerProcess;
+  readonly server: Supervisor;
   readonly memories: Memories;
   readonly mountpoint: string;
   /** device of the mount, as `MAJOR:MINOR`: an image there would wait for itself */
@@ -70,24 +70,33 @@ async function attachSteps(
   const node = context.newNode();
   undo.push(() => context.freeNode(node.ledgerIndex));
   const state = memory?.state ?? null;
-  const { size } = await server.request<'attach'>({
-    op: 'attach',
-    ...node,
-    name: vdev,
-    driver,
-    mode,
-    image: held && imageRef(held.image),
-    memoryFd: memory?.fd ?? null,
-    state,
-    options,
-  });
+  const { image, claim } = held ?? { image: null, claim: null };
+  const known = { slot, vdev, mode, driver, options, imagePath: request.image, ...node, image, claim, memory, state };
+  const { size } = await server.request<'attach'>(attachCommand({ ...known, leaving: false }, false));
   if (signal.aborted) {
     await server.request<'detach'>({ op: 'detach', nodeId: node.nodeId });
     signal.throwIfAborted();
   }
-  const { image, claim } = held ?? { image: null, claim: null };
-  const imagePath = request.image;
-  return { slot, vdev, mode, driver, options, imagePath, ...node, image, claim, memory, state, size, detaching: false };
+  return { ...known, size, leaving: false, detaching: false };
+}
+
+/** What a server is told to open a vbd: at attach, and (inherited) again when it takes over from another. */
+export function attachCommand(vbd: Omit<Vbd, 'size' | 'detaching'>, inherited: boolean): AttachCommand {
+  const { nodeId, ledgerIndex, vdev, driver, mode, image, memory, state, options, leaving } = vbd;
+  return {
+    op: 'attach',
+    nodeId,
+    ledgerIndex,
+    name: vdev,
+    driver,
+    mode,
+    image: image && imageRef(image),
+    memoryFd: memory?.fd ?? null,
+    state,
+    options,
+    inherited,
+    leaving,
+  };
 }
 
 function checkImageGiven(facts: DriverFacts, { driver, image }: AttachRequest): void {
@@ -144,6 +153,6 @@ function acquireMemory(
 }
 
 /** An image as the server is told of it. */
-export function imageRef({ fd, path, sizeBytes, kind }: OpenedImage): ImageRef {
+function imageRef({ fd, path, sizeBytes, kind }: OpenedImage): ImageRef {
   return { fd, path, sizeBytes, kind };
 }

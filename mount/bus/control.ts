@@ -73,6 +73,7 @@ const ROUTES: Readonly<Record<string, Route>> = {
     keeper.persist();
     return ok(await keeper.info());
   },
+  'POST upgrade/0': async ({ keeper }) => ok(await keeper.upgrade()),
   'POST stop/0': async ({ keeper, body }) => ok(await keeper.stop((await body(stopRequest)).force)),
 };
 

@@ -14,15 +14,20 @@ import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { FusetapError } from '../../drivers/errors.js';
 import { describeHolders, findHolders } from './holders.js';
-import type { ServerProcess } from './server-process.js';
-import type { Vbd } from './vbd.js';
 
 const FORGET_TIMEOUT_MS = 1000;
 const POLL_MS = 100;
 
+/** The vbd that is to go. */
+export interface LeavingVbd {
+  readonly vdev: string;
+  readonly nodeId: number;
+}
+
 export interface DetachContext {
   readonly bus: string;
-  readonly server: ServerProcess;
+  /** see Transport.setLeaving */
+  setLeaving(nodeId: number, leaving: boolean): Promise<boolean>;
   readonly mountpoint: string;
   /** of the mount, as `MAJOR:MINOR` */
   readonly mountDev: string;
@@ -37,7 +42,7 @@ export interface DetachContext {
  * @param waitMs how long to wait for holders to let go
  * @throws FusetapError BUSY with the holders, where it is still held after that; it can be opened again then
  */
-export async function awaitFree(context: DetachContext, vbd: Vbd, waitMs: number): Promise<void> {
+export async function awaitFree(context: DetachContext, vbd: LeavingVbd, waitMs: number): Promise<void> {
   const deadline = Date.now() + waitMs;
   for (;;) {
     const holders = context.opens(vbd.nodeId) > 0 ? await holdersOf(context, vbd) : [];
@@ -47,11 +52,11 @@ export async function awaitFree(context: DetachContext, vbd: Vbd, waitMs: number
   }
 }
 
-function holdersOf({ mountDev, mountpoint }: DetachContext, vbd: Vbd): ReturnType<typeof findHolders> {
+function holdersOf({ mountDev, mountpoint }: DetachContext, vbd: LeavingVbd): ReturnType<typeof findHolders> {
   return findHolders({ mountDev, ino: vbd.nodeId, path: join(mountpoint, vbd.vdev) });
 }
 
-async function busy(context: DetachContext, vbd: Vbd): Promise<FusetapError> {
+async function busy(context: DetachContext, vbd: LeavingVbd): Promise<FusetapError> {
   const holders = await holdersOf(context, vbd);
   return new FusetapError('BUSY', `${vbd.vdev} on bus ${context.bus} is in use by ${describeHolders(holders)}`, {
     hint: 'close it there, or wait with --wait SECONDS, or cut it off with --force',
@@ -59,18 +64,16 @@ async function busy(context: DetachContext, vbd: Vbd): Promise<FusetapError> {
   });
 }
 
-async function tryFree(context: DetachContext, vbd: Vbd): Promise<boolean> {
-  const { server } = context;
+async function tryFree(context: DetachContext, vbd: LeavingVbd): Promise<boolean> {
   const { nodeId } = vbd;
   const path = join(context.mountpoint, vbd.vdev);
   for (let attempt = 0; attempt < 2; attempt++) {
     if (attempt > 0) await lookUp(path);
     const forgotten = context.awaitForget(nodeId, FORGET_TIMEOUT_MS);
-    const { held } = await server.request<'leave'>({ op: 'leave', nodeId, leaving: true });
-    if (!held) return true;
+    if (!(await context.setLeaving(nodeId, true))) return true;
     await lookUp(path);
     if (await forgotten) return true;
-    await server.request<'leave'>({ op: 'leave', nodeId, leaving: false });
+    await context.setLeaving(nodeId, false);
   }
   return false;
 }

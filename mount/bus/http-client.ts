@@ -4,19 +4,16 @@
  * Three ways to get no answer are told apart, because the caller goes on differently: nobody listens (isNotRunning),
  * the connection was lost before the answer (isConnectionLost), everything else.
  */
-import { closeSync, constants, openSync } from 'node:fs';
 import type { ClientRequest, IncomingMessage, RequestOptions } from 'node:http';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { codeOfErrno, FusetapError, type PlainError } from '../../drivers/errors.js';
 import { INTERFACE_VERSION } from './interface.js';
 import type { BusPlace } from './runtime-dir.js';
+import { socketAddress } from './socket-address.js';
 
 /** The header, of requests and answers, that says which interface is spoken. */
 export const INTERFACE_HEADER = 'fusetap-interface';
-
-/** sun_path of struct sockaddr_un has 108 bytes with its NUL */
-const SOCKET_PATH_LIMIT_BYTES = 107;
 
 /** for how long a full backlog of the socket is tried again */
 const BACKLOG_LIMIT_MS = 5_000;
@@ -68,7 +65,7 @@ interface Exchange {
 
 async function exchange(place: BusPlace, request: ControlRequest): Promise<Exchange> {
   const { request: send } = await import('node:http');
-  const address = socketAddress(place, request.socket ?? 'control.sock');
+  const address = socketAddress(place.stateDir, request.socket ?? 'control.sock');
   const body = request.body === undefined ? undefined : JSON.stringify(request.body);
   try {
     const sent = send(requestOptions(address.path, request, body));
@@ -105,14 +102,6 @@ function firstOf(sent: ClientRequest, timeoutMs: number | undefined): Promise<In
     const timer = setTimeout(() => sent.destroy(new Error(`no answer within ${timeoutMs / 1000} s`)), timeoutMs);
     sent.on('close', () => clearTimeout(timer));
   });
-}
-
-/** A path that fits into a socket's address; one that does not is reached through a descriptor of its directory. */
-function socketAddress(place: BusPlace, socket: string): { path: string; close(): void } {
-  const path = join(place.stateDir, socket);
-  if (Buffer.byteLength(path) <= SOCKET_PATH_LIMIT_BYTES) return { path, close: () => {} };
-  const fd = openSync(place.stateDir, constants.O_RDONLY | constants.O_DIRECTORY);
-  return { path: `/proc/self/fd/${fd}/${socket}`, close: () => closeSync(fd) };
 }
 
 function readAnswer(place: BusPlace, { statusCode = 0, headers }: IncomingMessage, text: string): unknown {

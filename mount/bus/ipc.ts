@@ -3,7 +3,7 @@
  *
  *      keeper ── Command {id, …} ──► server
  *      keeper ◄── done | failed {id} ── server        one for each command
- *      keeper ◄── ready | progress | forgotten | gone ── server
+ *      keeper ◄── loaded | progress | forgotten | gone ── server
  *
  * Descriptors never travel: the server opens what the keeper holds through /proc/KEEPER/fd/N.
  */
@@ -19,6 +19,8 @@ export interface ServerStart {
   readonly keeperPid: number;
   /** the server's own descriptors, inherited */
   readonly ledgerFd: number;
+  /** keeps the lock on the bus for as long as either process lives */
+  readonly lockFd: number;
   readonly deviceFds: readonly number[];
   readonly owner: { readonly uid: number; readonly gid: number; readonly sinceMs: number };
 }
@@ -58,6 +60,10 @@ export interface AttachCommand {
   readonly memoryFd: number | null;
   readonly state: Json | null;
   readonly options: Readonly<Record<string, string>>;
+  /** an earlier server had the file: what the kernel holds of it is not known */
+  readonly inherited: boolean;
+  /** see Transport.setLeaving */
+  readonly leaving: boolean;
 }
 
 /** Each command with what it resolves to. */
@@ -66,6 +72,9 @@ export interface Commands {
   prepare: { command: PrepareCommand; result: { state: Json } };
   /** stops the command of that id, where it can be stopped */
   cancel: { command: { readonly op: 'cancel'; readonly target: number }; result: null };
+  /** begins to read requests */
+  start: { command: { readonly op: 'start' }; result: null };
+  ping: { command: { readonly op: 'ping' }; result: null };
   attach: { command: AttachCommand; result: { size: number } };
   /** see Transport.setLeaving */
   leave: {
@@ -87,7 +96,8 @@ export type Envelope = { readonly id: number; readonly command: Command };
 
 /** server → keeper */
 export type ServerMessage =
-  | { readonly kind: 'ready' }
+  /** takes commands */
+  | { readonly kind: 'loaded' }
   | { readonly kind: 'done'; readonly id: number; readonly result: unknown }
   | { readonly kind: 'failed'; readonly id: number; readonly error: PlainError }
   | { readonly kind: 'progress'; readonly id: number; readonly doneBytes: number; readonly totalBytes: number }

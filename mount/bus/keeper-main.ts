@@ -38,10 +38,10 @@ async function run({ persistent, bus, ...where }: KeeperArgument): Promise<void>
   const place: BusPlace = { name: bus, ...where };
   const { path, stateDir, runtimeDir } = place;
   const socketPath = join(place.stateDir, 'control.sock');
-  await takeStateLock(place);
+  const lockFd = await takeStateLock(place);
   makeBusDirectories(place, process.getuid?.() ?? 0);
   await clearMountpoint(path);
-  const keeper = await Keeper.start({ bus, path, stateDir, runtimeDir, persistent });
+  const keeper = await Keeper.start({ bus, path, stateDir, runtimeDir, lockFd, persistent });
   let ended = false;
   const end = async (): Promise<void> => {
     if (ended) return;

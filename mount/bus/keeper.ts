@@ -6,10 +6,10 @@ import { closeSync } from 'node:fs';
 import { join } from 'node:path';
 import { FusetapError, type Holder } from '../../drivers/errors.js';
 import { readMounts } from '../../system/proc.js';
-import { type KernelMount, mountKernel, unmountKernel } from '../fuse/device.js';
+import { type KernelMount, mountKernel, requestResend, unmountKernel } from '../fuse/device.js';
 import { totalThreads } from '../fuse/threads.js';
 import { createLedger, Ledger, MAX_FILES } from '../ledger.js';
-import { type AttachContext, attach } from './attach.js';
+import { type AttachContext, attach, attachCommand } from './attach.js';
 import { findVbdOfPid, writeBusRecord } from './bus-record.js';
 import { awaitFree } from './detach.js';
 import {
@@ -25,6 +25,7 @@ import { Memories } from './memories.js';
 import { imageChanged } from './open-image.js';
 import { ServerProcess } from './server-process.js';
 import { firstFreeXvd, parseSlot, type Slot } from './slots.js';
+import { DEFAULT_SILENCE_LIMIT_MS, Supervisor } from './supervisor.js';
 import type { Vbd } from './vbd.js';
 
 export interface KeeperOptions {
@@ -33,6 +34,8 @@ export interface KeeperOptions {
   readonly path: string;
   readonly stateDir: string;
   readonly runtimeDir: string;
+  /** the lock on the bus */
+  readonly lockFd: number;
   /** stays when its last vbd goes */
   readonly persistent: boolean;
 }
@@ -43,7 +46,7 @@ export class Keeper {
   readonly #mountDev: string;
   readonly #ledgerFd = createLedger();
   readonly #ledger = new Ledger(this.#ledgerFd);
-  readonly #server: ServerProcess;
+  readonly #server: Supervisor;
   readonly #memories = new Memories();
   readonly #vbds = new Map<number, Vbd>();
   /** slots of attaches under way */
@@ -52,7 +55,7 @@ export class Keeper {
   readonly #freeLedgerIndexes = Array.from({ length: MAX_FILES }, (_, i) => MAX_FILES - 1 - i);
   #nextNodeId = 2;
   #persistent: boolean;
-  #state: BusState = 'running';
+  #failed = false;
   #ending = false;
 
   /** Mounts a bus and starts its server; resolves when it answers. */
@@ -63,7 +66,7 @@ export class Keeper {
       const own = mounts.findLast(({ mountpoint }) => mountpoint === options.path);
       if (own === undefined) throw new FusetapError('FAILED', `the mount on ${options.path} is gone already`);
       const keeper = new Keeper(options, mount, own.dev);
-      await keeper.#server.ready();
+      await keeper.#server.start();
       keeper.#record();
       return keeper;
     } catch (error) {
@@ -77,22 +80,35 @@ export class Keeper {
     this.#persistent = options.persistent;
     this.#mount = mount;
     this.#mountDev = mountDev;
-    this.#server = new ServerProcess(
-      {
-        bus: options.bus,
-        transport: 'kernel',
-        mountpoint: options.path,
-        keeperPid: process.pid,
-        ledgerFd: this.#ledgerFd,
-        deviceFds: this.#mount.deviceFds,
-        owner: { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0, sinceMs: Date.now() },
+    const since = Date.now();
+    this.#server = new Supervisor({
+      launch: (events) =>
+        new ServerProcess(
+          {
+            bus: options.bus,
+            transport: 'kernel',
+            mountpoint: options.path,
+            keeperPid: process.pid,
+            ledgerFd: this.#ledgerFd,
+            lockFd: options.lockFd,
+            deviceFds: mount.deviceFds,
+            owner: { ...this.#owner(), sinceMs: since },
+          },
+          events,
+        ),
+      replay: async (server) => {
+        for (const vbd of this.#vbds.values()) await server.request<'attach'>(attachCommand(vbd, true));
       },
-      {
-        forgotten: (nodeId) => this.#forgetWaiters.get(nodeId)?.(),
-        gone: () => this.#fail('the mount was taken away'),
-        died: (how) => this.#fail(`the server died (${how})`),
-      },
-    );
+      resend: () => requestResend(mount.deviceFds[0] as number),
+      canResend: mount.negotiated.canResend,
+      answered: () => this.#ledger.answered(),
+      takeInFlight: () => this.#ledger.takeInFlight(),
+      forgotten: (nodeId) => this.#forgetWaiters.get(nodeId)?.(),
+      replaced: () => this.#record(),
+      gaveUp: (why) => this.#fail(why),
+      log,
+      silenceLimitMs: Number(process.env.FUSETAP_SILENCE_LIMIT_MS ?? DEFAULT_SILENCE_LIMIT_MS),
+    });
   }
 
   get ending(): boolean {
@@ -131,7 +147,7 @@ export class Keeper {
   /** Detaches all and ends the bus. Nothing is detached where one is busy and `force` is not set. */
   async stop(force: boolean): Promise<DetachResult> {
     const vbds = [...this.#vbds.values()];
-    if (!force && this.#state === 'running') {
+    if (!force && !this.#failed) {
       for (const vbd of vbds) await this.#free(vbd, 0);
     }
     const gone: DetachedVbd[] = [];
@@ -139,6 +155,14 @@ export class Keeper {
     this.#persistent = false;
     this.#endIfIdle();
     return { vbds: gone, ended: this.#ending };
+  }
+
+  /** Puts the code that is installed now under the running bus. */
+  async upgrade(): Promise<{ bus: BusInfo; pauseMs: number }> {
+    this.#checkRunning();
+    const { pauseMs } = await this.#server.upgrade();
+    this.#record();
+    return { bus: await this.info(), pauseMs };
   }
 
   /** From now on the bus stays when its last vbd goes. */
@@ -159,8 +183,8 @@ export class Keeper {
       transport: 'kernel',
       keeperPid: process.pid,
       serverPid: this.#serverPid(),
-      restarts: 0,
-      state: this.#state,
+      restarts: this.#server.restarts,
+      state: this.#state(),
       interface: INTERFACE_VERSION,
       vbds: await this.vbds(),
     };
@@ -168,8 +192,8 @@ export class Keeper {
 
   /** Takes mount and server away. To be called once the bus is `ending` and its clients have their answers. */
   async end(): Promise<void> {
-    unmountKernel(this.#options.path, this.#state === 'failed');
-    await this.#server.kill();
+    unmountKernel(this.#options.path, this.#failed);
+    await this.#server.end();
     for (const fd of this.#mount.deviceFds) closeSync(fd);
   }
 
@@ -179,12 +203,11 @@ export class Keeper {
     }
     vbd.detaching = true;
     try {
-      if (!force && this.#state === 'running') await this.#free(vbd, waitMs);
+      if (!force && !this.#failed) await this.#free(vbd, waitMs);
       const info = await this.#vbdInfo(vbd);
-      const { flushError } =
-        this.#state === 'running'
-          ? await this.#server.request<'detach'>({ op: 'detach', nodeId: vbd.nodeId })
-          : { flushError: null };
+      const { flushError } = !this.#failed
+        ? await this.#server.request<'detach'>({ op: 'detach', nodeId: vbd.nodeId })
+        : { flushError: null };
       this.#release(vbd);
       log(`detached ${vbd.vdev}${flushError === null ? '' : `: ${flushError.message}`}`);
       return flushError === null ? info : { ...info, error: flushError };
@@ -197,7 +220,10 @@ export class Keeper {
     return awaitFree(
       {
         bus: this.#options.bus,
-        server: this.#server,
+        setLeaving: async (nodeId, leaving) => {
+          vbd.leaving = leaving;
+          return (await this.#server.request<'leave'>({ op: 'leave', nodeId, leaving })).held;
+        },
         mountpoint: this.#options.path,
         mountDev: this.#mountDev,
         opens: (nodeId) => this.#ledger.countHandles().get(nodeId) ?? 0,
@@ -251,7 +277,7 @@ export class Keeper {
   #checkRunning(): void {
     const { bus } = this.#options;
     if (this.#ending) throw new FusetapError('BUSY', `bus ${bus} is ending`, { operation: 'ending' });
-    if (this.#state !== 'running') {
+    if (this.#failed) {
       throw new FusetapError('FAILED', `bus ${bus} has failed`, { hint: `fusetap stop --bus ${bus}, then start anew` });
     }
   }
@@ -286,7 +312,7 @@ export class Keeper {
       image: vbd.imagePath,
       mode: vbd.mode,
       size: vbd.size,
-      state: this.#state,
+      state: this.#state(),
       opens: this.#ledger.countHandles().get(vbd.nodeId) ?? 0,
       transport: 'kernel',
       passthrough: false,
@@ -294,23 +320,28 @@ export class Keeper {
       partitions: null,
       keeperPid: process.pid,
       serverPid: this.#serverPid(),
-      restarts: 0,
+      restarts: this.#server.restarts,
       changedOutside: vbd.image !== null && (await imageChanged(vbd.image)) !== null,
     };
   }
 
   #serverPid(): number | null {
-    return this.#state === 'running' ? this.#server.pid : null;
+    return this.#server.pid;
+  }
+
+  #state(): BusState {
+    if (this.#failed) return 'failed';
+    return this.#server.state === 'running' ? 'running' : 'restarting';
   }
 
   #owner(): { uid: number; gid: number } {
     return { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
   }
 
-  /** Gives the bus up: a dead server whose descriptors the keeper holds would hang its clients for ever. */
+  /** Gives the bus up: with no server, and the descriptors in our hands, its clients would hang for ever. */
   #fail(why: string): void {
-    if (this.#ending || this.#state === 'failed') return;
-    this.#state = 'failed';
+    if (this.#ending || this.#failed) return;
+    this.#failed = true;
     log(`bus ${this.#options.bus} failed: ${why}; clients get ECONNABORTED, then ENOTCONN`);
     unmountKernel(this.#options.path, true);
     this.#record();

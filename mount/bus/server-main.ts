@@ -62,6 +62,11 @@ function execute(id: number, command: Command): Promise<unknown> {
     case 'cancel':
       running.get(command.target)?.abort();
       return Promise.resolve(null);
+    case 'start':
+      transport.start();
+      return Promise.resolve(null);
+    case 'ping':
+      return Promise.resolve(null);
     case 'attach':
       return server.attach(command);
     case 'leave':
@@ -83,5 +88,5 @@ process.on('message', ({ id, command }: Envelope) => {
 // without its keeper the bus cannot be managed; see "The keeper dies" in docs/architecture.md
 process.on('disconnect', die);
 
-await transport.start();
-send({ kind: 'ready' });
+await transport.load();
+send({ kind: 'loaded' });

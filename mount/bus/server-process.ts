@@ -33,8 +33,9 @@ export class ServerProcess {
   readonly #child: ChildProcess;
   readonly #pending = new Map<number, Pending>();
   readonly #events: ServerEvents;
-  readonly #ready: Promise<void>;
-  #becameReady: (() => void) | null = null;
+  readonly #loaded: Promise<void>;
+  #becameLoaded: (() => void) | null = null;
+  #heardAt = performance.now();
   #nextId = 1;
   #exited = false;
   #exit: Promise<void>;
@@ -45,17 +46,18 @@ export class ServerProcess {
    */
   constructor(start: ServerStart, events: ServerEvents) {
     this.#events = events;
-    const passed = [start.ledgerFd, ...start.deviceFds];
+    const passed = [start.ledgerFd, start.lockFd, ...start.deviceFds];
     const told: ServerStart = {
       ...start,
       ledgerFd: FIRST_PASSED_FD,
-      deviceFds: start.deviceFds.map((_, i) => FIRST_PASSED_FD + 1 + i),
+      lockFd: FIRST_PASSED_FD + 1,
+      deviceFds: start.deviceFds.map((_, i) => FIRST_PASSED_FD + 2 + i),
     };
     const stdio: StdioOptions = ['ignore', 'inherit', 'inherit', 'ipc', ...passed];
     const program = fileURLToPath(new URL('./server-main.js', import.meta.url));
     this.#child = spawn(process.execPath, [...SERVER_NODE_OPTIONS, program, JSON.stringify(told)], { stdio });
-    this.#ready = new Promise((resolve) => {
-      this.#becameReady = resolve;
+    this.#loaded = new Promise((resolve) => {
+      this.#becameLoaded = resolve;
     });
     this.#exit = new Promise((resolve) => {
       const finish = (how: string): void => {
@@ -75,10 +77,15 @@ export class ServerProcess {
     return this.#child.pid ?? null;
   }
 
-  /** Resolves when the server answers requests; rejects when it died before. */
-  async ready(): Promise<void> {
-    await Promise.race([this.#ready, this.#exit]);
+  /** Resolves when the server takes commands; rejects when it died before. */
+  async loaded(): Promise<void> {
+    await Promise.race([this.#loaded, this.#exit]);
     if (this.#exited) throw new FusetapError('FAILED', 'the server did not start', { hint: 'see the log of the bus' });
+  }
+
+  /** how long ago it last said anything */
+  silentForMs(): number {
+    return performance.now() - this.#heardAt;
   }
 
   /** Sends a command. Rejects with the server's error, or FAILED when the server dies first. */
@@ -88,7 +95,7 @@ export class ServerProcess {
   ): Promise<CommandResult<Op>> {
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
-      if (this.#exited) return reject(new FusetapError('FAILED', 'the server is not running'));
+      if (this.#exited) return reject(new ServerDeath('it is not running'));
       this.#pending.set(id, { resolve: resolve as (result: unknown) => void, reject, progress: options.progress });
       options.signal?.addEventListener('abort', () => this.#post(this.#nextId++, { op: 'cancel', target: id }));
       this.#post(id, command as Command);
@@ -107,9 +114,10 @@ export class ServerProcess {
   }
 
   #receive(message: ServerMessage): void {
+    this.#heardAt = performance.now();
     switch (message.kind) {
-      case 'ready':
-        return this.#becameReady?.();
+      case 'loaded':
+        return this.#becameLoaded?.();
       case 'forgotten':
         return this.#events.forgotten(message.nodeId);
       case 'gone':
@@ -128,10 +136,21 @@ export class ServerProcess {
 
   #failPending(how: string): void {
     for (const { reject } of this.#pending.values()) {
-      reject(new FusetapError('FAILED', `the server died (${how})`, { hint: 'see the log of the bus' }));
+      reject(new ServerDeath(how));
     }
     this.#pending.clear();
   }
+}
+
+class ServerDeath extends FusetapError {
+  constructor(how: string) {
+    super('FAILED', `the server died (${how})`, { hint: 'see the log of the bus' });
+  }
+}
+
+/** Whether a command failed because the server died before it answered. */
+export function isServerDeath(error: unknown): boolean {
+  return error instanceof ServerDeath;
 }
 
 /** small heaps: the server allocates next to nothing, and its memory is the price of every bus */

@@ -69,7 +69,8 @@ export class Server {
       const context: OpenContext = { image, memory, state: command.state, readOnly, options: command.options };
       const disk = frontDisk(await driver.open(context), { readOnly });
       this.#served.set(nodeId, { name, disk, ledgerIndex, fds });
-      this.#transport.add({ nodeId, ledgerIndex, name, disk });
+      this.#transport.add({ nodeId, ledgerIndex, name, disk, inherited: command.inherited });
+      if (command.leaving) this.#transport.setLeaving(nodeId, true);
       return { size: disk.size };
     } catch (error) {
       for (const fd of fds) closeSync(fd);

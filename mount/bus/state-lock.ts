@@ -16,13 +16,15 @@ const POLL_MS = 10;
 
 /**
  * Takes the lock, waiting for a keeper that is leaving.
+ * @returns the descriptor: the lock lasts for as long as anybody has it open
  * @throws FusetapError BUSY, "already running", where one is there and answers
  */
-export async function takeStateLock(place: BusPlace): Promise<void> {
+export async function takeStateLock(place: BusPlace): Promise<number> {
   const deadline = Date.now() + LIMIT_MS;
   const socketPath = join(place.stateDir, 'control.sock');
   for (;;) {
-    if (tryLock(place)) return;
+    const fd = tryLock(place);
+    if (fd !== null) return fd;
     if (await answers(socketPath)) {
       throw new FusetapError('BUSY', `already running: bus ${place.name}`);
     }
@@ -35,7 +37,7 @@ export async function takeStateLock(place: BusPlace): Promise<void> {
   }
 }
 
-function tryLock(place: BusPlace): boolean {
+function tryLock(place: BusPlace): number | null {
   const path = join(place.stateDir, 'lock');
   let fd: number;
   try {
@@ -44,12 +46,11 @@ function tryLock(place: BusPlace): boolean {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
     // the keeper before us has just removed it all
     makeBusDirectories(place, process.getuid?.() ?? 0);
-    return false;
+    return null;
   }
-  // the descriptor stays open, and with it the lock, until the process ends
-  if (tryFlockExclusive(fd) && fstatSync(fd).ino === statSync(path, { throwIfNoEntry: false })?.ino) return true;
+  if (tryFlockExclusive(fd) && fstatSync(fd).ino === statSync(path, { throwIfNoEntry: false })?.ino) return fd;
   closeSync(fd);
-  return false;
+  return null;
 }
 
 function answers(socketPath: string): Promise<boolean> {

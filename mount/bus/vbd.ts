@@ -23,6 +23,8 @@ export interface Vbd {
   readonly memory: SharedMemory | null;
   readonly state: Json | null;
   readonly size: number;
+  /** nobody may open it any more: its detach is waiting for the kernel, or has been told yes */
+  leaving: boolean;
   /** a detach is under way: a second one has to wait its turn */
   detaching: boolean;
 }

@@ -8,7 +8,7 @@
 import { fstatSync } from 'node:fs';
 import { errnoOf } from '../../drivers/errors.js';
 import { E, write } from '../../system/libc.js';
-import type { Ledger } from '../ledger.js';
+import { type Ledger, MAIN_WORK_START, WORK_PLACES } from '../ledger.js';
 import * as abi from './abi.js';
 import { Handles } from './handles.js';
 import { type Attributes, appendDirent, isOneWay, isWellFormed, Reply, Request, writeAttributes } from './message.js';
@@ -45,6 +45,8 @@ export interface DispatchContext {
 interface Call {
   readonly request: Request;
   readonly thread: number;
+  /** its place among the ledger's work records; −1 where all are taken */
+  readonly place: number;
 }
 
 export class Dispatcher {
@@ -52,6 +54,7 @@ export class Dispatcher {
   readonly #handles: Handles;
   readonly #reply: Reply;
   readonly #replyAddress: number;
+  readonly #freePlaces = Array.from({ length: WORK_PLACES - MAIN_WORK_START }, (_, i) => MAIN_WORK_START + i);
 
   constructor(context: DispatchContext) {
     this.#context = context;
@@ -65,16 +68,24 @@ export class Dispatcher {
   /** Answers one request, now or later. Never throws. */
   dispatch(thread: number, bytes: Uint8Array): void {
     const request = new Request(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
-    const call = { request, thread };
-    if (!isWellFormed(request, bytes.byteLength)) {
-      if (bytes.byteLength >= abi.IN_HEADER_SIZE && !isOneWay(request.opcode)) this.#refuse(call, E.EINVAL);
-      return;
-    }
+    const place = this.#freePlaces.pop() ?? -1;
+    const call = { request, thread, place };
+    if (place >= 0) this.#context.ledger.beginWork(place, request.uniqueId);
+    const isHeader = bytes.byteLength >= abi.IN_HEADER_SIZE;
+    const wantsReply = isHeader && !isOneWay(request.opcode);
     try {
-      this.#route(call);
+      if (isWellFormed(request, bytes.byteLength)) this.#route(call);
+      else if (wantsReply) this.#refuse(call, E.EINVAL);
     } catch (error) {
-      if (!isOneWay(request.opcode)) this.#refuse(call, errnoOf(error));
+      if (wantsReply) this.#refuse(call, errnoOf(error));
     }
+    if (!wantsReply) this.#endWork(call);
+  }
+
+  #endWork({ place }: Call): void {
+    if (place < 0) return;
+    this.#context.ledger.endWork(place);
+    this.#freePlaces.push(place);
   }
 
   #route(call: Call): void {
@@ -168,6 +179,7 @@ export class Dispatcher {
 
   #setattr(call: Call): void {
     const { request } = call;
+    if (request.nodeId === abi.ROOT_NODE_ID) return this.#refuse(call, E.EPERM);
     const valid = request.bodyU32(abi.SETATTR_VALID);
     const node = this.#node(request.nodeId);
     const { ledger } = this.#context;
@@ -259,7 +271,7 @@ export class Dispatcher {
   #ioctl(call: Call): void {
     const { request } = call;
     const isSize = request.bodyU32(abi.IOCTL_CMD) === BLKGETSIZE64 && request.bodyU32(abi.IOCTL_OUT_SIZE) === 8;
-    if (!isSize) return this.#refuse(call, E.ENOTTY);
+    if (!isSize || request.nodeId === abi.ROOT_NODE_ID) return this.#refuse(call, E.ENOTTY);
     const { size } = this.#node(request.nodeId).file.disk;
     this.#reply.clearBody(abi.IOCTL_OUT_HEADER_SIZE);
     this.#reply.bodyU64(abi.IOCTL_OUT_HEADER_SIZE / 4, size);
@@ -363,9 +375,12 @@ export class Dispatcher {
   }
 
   /** @returns what write(2) answered: −ENOENT where the kernel no longer waits for the reply */
-  #send({ request, thread }: Call, bodyLength: number, error = 0): number {
+  #send(call: Call, bodyLength: number, error = 0): number {
+    const { request, thread } = call;
     const reply = this.#reply;
     reply.header(request.uniqueLow, request.uniqueHigh, error, bodyLength);
-    return write(this.#context.deviceFds[thread] as number, this.#replyAddress, reply.length);
+    const sent = write(this.#context.deviceFds[thread] as number, this.#replyAddress, reply.length);
+    this.#endWork(call);
+    return sent;
   }
 }

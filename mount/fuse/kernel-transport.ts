@@ -23,15 +23,12 @@ export interface KernelTransportOptions {
 
 export class KernelTransport implements Transport {
   readonly abilities: Abilities = { restart: true, passthrough: true, fallocate: true, seekData: true };
-  readonly #options: KernelTransportOptions;
   readonly #tree = new Tree();
   readonly #threaded = new Set<number>();
-  readonly #dispatcher: Dispatcher;
-  #threads: Threads | null = null;
+  readonly #threads: Threads;
 
   constructor(options: KernelTransportOptions) {
-    this.#options = options;
-    this.#dispatcher = new Dispatcher({
+    const dispatcher = new Dispatcher({
       deviceFds: options.deviceFds,
       tree: this.#tree,
       ledger: options.ledger,
@@ -39,17 +36,19 @@ export class KernelTransport implements Transport {
       isThreaded: (nodeId) => this.#threaded.has(nodeId),
       forgotten: (nodeId) => options.events.forgotten(nodeId),
     });
+    this.#threads = new Threads(options.deviceFds, options.ledgerFd, {
+      request: (thread, bytes) => dispatcher.dispatch(thread, bytes),
+      gone: () => options.events.gone(),
+      failed: options.fail,
+    });
   }
 
-  async start(): Promise<void> {
-    const { deviceFds, ledgerFd, events, fail } = this.#options;
-    this.#threads = new Threads(deviceFds, ledgerFd, {
-      request: (thread, bytes) => this.#dispatcher.dispatch(thread, bytes),
-      gone: () => events.gone(),
-      failed: fail,
-    });
-    // files that were added before there were threads
-    for (const { file } of this.#tree.after(0)) this.#serveByThreads(file);
+  load(): Promise<void> {
+    return this.#threads.loaded;
+  }
+
+  start(): void {
+    this.#threads.open();
   }
 
   add(file: BusFile): void {
@@ -59,7 +58,7 @@ export class KernelTransport implements Transport {
 
   #serveByThreads(file: BusFile): void {
     const { window } = file.disk;
-    if (window === undefined || this.#threads === null) return;
+    if (window === undefined) return;
     this.#threaded.add(file.nodeId);
     this.#threads.serve(file.nodeId, {
       window,
@@ -77,7 +76,7 @@ export class KernelTransport implements Transport {
 
   async remove(nodeId: number): Promise<void> {
     this.#tree.remove(nodeId);
-    if (this.#threaded.delete(nodeId)) await this.#threads?.withdraw(nodeId);
+    if (this.#threaded.delete(nodeId)) await this.#threads.withdraw(nodeId);
   }
 }
 

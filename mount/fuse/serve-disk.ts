@@ -22,11 +22,16 @@ function refuse(code: 'FAILED' | 'NO_SPACE' | 'UNSUPPORTED', message: string, nu
   return new FusetapError(code, message, { errno: number });
 }
 
+/** A field of bytes. The kernel sends offsets up to 2^63 − 1; beyond 2^53 they are all the same: past every disk's end. */
+function bytesOf(request: Request, word: number): number {
+  return Math.min(request.bodyU64(word), Number.MAX_SAFE_INTEGER);
+}
+
 /** READ: the bytes read, fewer at the end of the disk. */
 export async function readDisk(disk: Disk, request: Request): Promise<Uint8Array> {
   const size = Math.min(request.bodyU32(abi.RW_SIZE), abi.MAX_WRITE);
   const buffer = new Uint8Array(size);
-  const n = await disk.read(buffer, request.bodyU64(abi.RW_OFFSET));
+  const n = await disk.read(buffer, bytesOf(request, abi.RW_OFFSET));
   return buffer.subarray(0, n);
 }
 
@@ -35,13 +40,13 @@ export function writeDisk(disk: Disk, request: Request): Promise<number> {
   const start = abi.IN_HEADER_SIZE + abi.RW_IN_SIZE;
   const data = request.bytes.subarray(start, start + request.bodyU32(abi.RW_SIZE));
   const durable = (request.bodyU32(abi.RW_FLAGS) & O_SYNC_OR_DSYNC) !== 0;
-  return disk.write(data, request.bodyU64(abi.RW_OFFSET), { durable });
+  return disk.write(data, bytesOf(request, abi.RW_OFFSET), { durable });
 }
 
 /** FALLOCATE. */
 export async function allocateDisk(disk: Disk, request: Request): Promise<void> {
-  const offset = request.bodyU64(abi.FALLOCATE_OFFSET);
-  const length = request.bodyU64(abi.FALLOCATE_LENGTH);
+  const offset = bytesOf(request, abi.FALLOCATE_OFFSET);
+  const length = bytesOf(request, abi.FALLOCATE_LENGTH);
   switch (request.bodyU32(abi.FALLOCATE_MODE)) {
     case 0:
     case FALLOC_FL_KEEP_SIZE:

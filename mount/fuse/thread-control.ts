@@ -21,10 +21,9 @@ const SEEN = 1;
 
 export type ThreadMemory = SharedArrayBuffer;
 
-export function createThreadMemory(threads: number, permits: number): ThreadMemory {
-  const memory = new SharedArrayBuffer((threads + 1) * WORDS_PER_THREAD * 4);
-  new Int32Array(memory)[PERMITS] = permits;
-  return memory;
+/** No thread may read before the main thread has given out permits. */
+export function createThreadMemory(threads: number): ThreadMemory {
+  return new SharedArrayBuffer((threads + 1) * WORDS_PER_THREAD * 4);
 }
 
 /** One thread's side. */
@@ -88,6 +87,12 @@ export class ThreadWatch {
   constructor(memory: ThreadMemory, threads: number) {
     this.#words = new Int32Array(memory);
     this.#threads = threads;
+  }
+
+  /** Lets that many threads read the device at one time. */
+  permit(threads: number): void {
+    Atomics.add(this.#words, PERMITS, threads);
+    Atomics.notify(this.#words, PERMITS, threads);
   }
 
   /** Call after messages were posted to all threads. */

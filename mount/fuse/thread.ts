@@ -25,13 +25,16 @@ export interface WindowUpdate {
 
 /** thread → main thread */
 export type ThreadReport =
+  /** everything is loaded and resident; the thread waits for a permit */
+  | { readonly kind: 'loaded' }
   | { readonly kind: 'request'; readonly thread: number; readonly bytes: Uint8Array }
   /** the connection is gone, or (with an errno) the device fails in a way that is not in its contract */
   | { readonly kind: 'gone'; readonly thread: number; readonly errno: string };
 
 function run(data: ThreadData, port: MessagePort): void {
   const gate = new ThreadGate(data.memory, data.thread);
-  const server = new WindowServer(new Ledger(data.ledgerFd), gate);
+  const ledger = new Ledger(data.ledgerFd);
+  const server = new WindowServer(ledger, gate);
   const windows = new Map<number, ServedWindow>();
   const { request, requestAddress, requestLimit, replyAddress } = server;
   const { deviceFd, thread } = data;
@@ -52,6 +55,7 @@ function run(data: ThreadData, port: MessagePort): void {
     port.postMessage({ kind: 'request', thread, bytes } satisfies ThreadReport, [bytes.buffer as ArrayBuffer]);
   };
 
+  port.postMessage({ kind: 'loaded' } satisfies ThreadReport);
   for (;;) {
     gate.takePermit();
     const n = read(deviceFd, requestAddress, requestLimit);
@@ -63,6 +67,7 @@ function run(data: ThreadData, port: MessagePort): void {
       return;
     }
     if (gate.enter()) takeUpdates();
+    ledger.beginWork(thread, request.uniqueId);
     if (isWellFormed(request, n)) {
       const served = windows.get(request.nodeId);
       const length = served === undefined ? NOT_SERVED : server.serve(served);
@@ -72,6 +77,7 @@ function run(data: ThreadData, port: MessagePort): void {
     } else if (n >= 40 && !isOneWay(request.opcode)) {
       write(deviceFd, replyAddress, server.answer(-E.EINVAL));
     }
+    ledger.endWork(thread);
     gate.leave();
   }
 }

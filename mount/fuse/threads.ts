@@ -5,7 +5,7 @@ import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import type { ServedWindow } from './serve-window.js';
 import type { ThreadData, ThreadReport, WindowUpdate } from './thread.js';
-import { createThreadMemory, ThreadWatch } from './thread-control.js';
+import { createThreadMemory, type ThreadMemory, ThreadWatch } from './thread-control.js';
 
 /** How many threads may read the device at one time: more than cores only costs switches while all is in memory. */
 export function readingThreads(): number {
@@ -29,25 +29,58 @@ export interface ThreadEvents {
 export class Threads {
   readonly #workers: Worker[] = [];
   readonly #watch: ThreadWatch;
+  readonly #memory: ThreadMemory;
+  readonly #deviceFds: readonly number[];
+  readonly #ledgerFd: number;
+  readonly #events: ThreadEvents;
+  readonly #windows = new Map<number, ServedWindow>();
+  /** resolves when enough threads have loaded for work to begin; they wait for a permit */
+  readonly loaded: Promise<void>;
+  #becameLoaded: () => void = () => {};
+  #loading = 0;
 
-  /** Starts one thread for each device descriptor; they read as soon as they are up. */
+  /** Loads the threads that read first; the others follow with `open`. One thread for each device descriptor. */
   constructor(deviceFds: readonly number[], ledgerFd: number, events: ThreadEvents) {
-    const memory = createThreadMemory(deviceFds.length, Math.min(readingThreads(), deviceFds.length));
-    this.#watch = new ThreadWatch(memory, deviceFds.length);
-    deviceFds.forEach((deviceFd, thread) => {
-      const worker = new Worker(new URL('./thread.js', import.meta.url), {
-        workerData: { thread, deviceFd, ledgerFd, memory } satisfies ThreadData,
-        // a thread holds next to nothing on its heap; without limits each reserves tens of megabytes
-        resourceLimits: { maxYoungGenerationSizeMb: 1, maxOldGenerationSizeMb: 24 },
-        stdin: false,
-      });
-      worker.on('message', (report: ThreadReport) => {
-        if (report.kind === 'request') events.request(report.thread, report.bytes);
-        else events.gone(report.errno);
-      });
-      worker.on('error', (error) => events.failed(error instanceof Error ? error : new Error(String(error))));
-      this.#workers.push(worker);
+    this.#deviceFds = deviceFds;
+    this.#ledgerFd = ledgerFd;
+    this.#events = events;
+    this.#memory = createThreadMemory(deviceFds.length);
+    this.#watch = new ThreadWatch(this.#memory, deviceFds.length);
+    this.loaded = new Promise((resolve) => {
+      this.#becameLoaded = resolve;
     });
+    this.#loading = this.#readers();
+    for (let thread = 0; thread < this.#readers(); thread++) this.#load(thread);
+  }
+
+  /** Lets the threads read. Once. */
+  open(): void {
+    this.#watch.permit(this.#readers());
+    // those that stand in for threads which wait for a disk: not needed in the first moment, and clients are waiting
+    for (let thread = this.#readers(); thread < this.#deviceFds.length; thread++) this.#load(thread);
+  }
+
+  #readers(): number {
+    return Math.min(readingThreads(), this.#deviceFds.length);
+  }
+
+  #load(thread: number): void {
+    const deviceFd = this.#deviceFds[thread] as number;
+    const worker = new Worker(new URL('./thread.js', import.meta.url), {
+      workerData: { thread, deviceFd, ledgerFd: this.#ledgerFd, memory: this.#memory } satisfies ThreadData,
+      // a thread holds next to nothing on its heap; without limits each reserves tens of megabytes
+      resourceLimits: { maxYoungGenerationSizeMb: 1, maxOldGenerationSizeMb: 24 },
+    });
+    worker.on('message', (report: ThreadReport) => {
+      if (report.kind === 'request') this.#events.request(report.thread, report.bytes);
+      else if (report.kind === 'gone') this.#events.gone(report.errno);
+      else if (--this.#loading === 0) this.#becameLoaded();
+    });
+    worker.on('error', (error) => this.#events.failed(error instanceof Error ? error : new Error(String(error))));
+    for (const [nodeId, served] of this.#windows) worker.postMessage({ nodeId, served } satisfies WindowUpdate);
+    this.#workers.push(worker);
+    // a thread that looks at the version for the first time finds it moved, and takes its messages
+    if (this.#windows.size > 0) this.#watch.announce();
   }
 
   /** From the next request on, threads serve this window. */
@@ -61,6 +94,8 @@ export class Threads {
   }
 
   #tell(update: WindowUpdate): number {
+    if (update.served === null) this.#windows.delete(update.nodeId);
+    else this.#windows.set(update.nodeId, update.served);
     for (const worker of this.#workers) worker.postMessage(update);
     return this.#watch.announce();
   }

@@ -19,7 +19,7 @@ export class Tree {
   readonly #byName = new Map<string, TreeNode>();
 
   add(file: BusFile): void {
-    const node: TreeNode = { file, lookups: 0, leaving: false };
+    const node: TreeNode = { file, lookups: file.inherited ? Number.NaN : 0, leaving: false };
     this.#byId.set(file.nodeId, node);
     this.#byName.set(file.name, node);
   }

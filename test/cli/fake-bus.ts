@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Test } from 'tap';
 import type { BusInfo, VbdInfo } from '../../mount/bus/interface.js';
+import { socketAddress } from '../../mount/bus/socket-address.js';
 import { tryFlockExclusive } from '../../system/libc.js';
 
 /** What was asked. */
@@ -52,7 +53,9 @@ export async function fakeBus(t: Test, runtime: string, name: string, answers: A
       reply(response, answers(one, response));
     });
   });
-  await new Promise<void>((resolve) => server.listen(join(stateDir, 'control.sock'), resolve));
+  const address = socketAddress(stateDir, 'control.sock');
+  await new Promise<void>((resolve) => server.listen(address.path, resolve));
+  address.close();
   let here = true;
   const leave = (): void => {
     if (!here) return;

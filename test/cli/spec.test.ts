@@ -260,6 +260,7 @@ t.test('long texts are no slower than their length', (t) => {
       piece,
     );
   }
+  t.equal(parseDiskList(`disk = [${"'',".repeat(300_000)}]`).length, 300_000);
   t.ok(Number(process.hrtime.bigint() - started) < 60e9, 'a minute is far above what it takes');
   t.end();
 });
@@ -285,6 +286,7 @@ t.test('the disk list of a configuration file', (t) => {
     [`mydisk = [ 'no' ]\nroot.disk = [ 'no' ]\ndisks = [ 'no' ]\ndisk = [ 'a' ]`, ['a']],
     [`x = disk\nif disk == [ 'no' ]: pass\nf(disk = [ 'no' ])\n`, []],
     [`x = [\n disk = [ 'no' ],\n]\n  disk = [ 'a' ]`, ['a']],
+    [`disk = [ 'a' ]\nx = f(\n disk = [ 'no' ]\n)`, ['a']],
     [`disk = [ 'a' ]\ndisk = [ 'b' ]`, ['b']],
     [`disk = [ 'a' ]\ndisk += [ 'b', 'c' ]`, ['a', 'b', 'c']],
     [`extra = "it is open\ndisk = [ 'a' ]`, ['a']],

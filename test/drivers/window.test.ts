@@ -6,8 +6,8 @@ import t from 'tap';
 import aio from '../../drivers/aio/index.js';
 import type { RawDisk, Window } from '../../drivers/driver.js';
 import { windowDisk } from '../../drivers/window.js';
-import { driverFactory, makeImage } from '../conformance/driver-factory.js';
-import { patternBytes } from '../conformance/pattern.js';
+import { driverFactory, type MadeImage, makeImage } from '../conformance/driver-factory.js';
+import { type Piece, patternBytes, pieceBytes } from '../conformance/pattern.js';
 import { type DiskFactory, diskSuite } from '../conformance/suite.js';
 import { bySyncCalls } from '../conformance/sync-calls.js';
 
@@ -32,15 +32,22 @@ function partFactory(wrap: (raw: RawDisk) => RawDisk): DiskFactory {
       raw: await reopen(),
       reopen,
       async dispose() {
-        for (const { offset, length, seed } of around) {
-          const bytes = Buffer.alloc(length);
-          await made.file.read(bytes, 0, length, offset);
-          assert.ok(bytes.equals(patternBytes(offset, length, seed)), `the bytes around the window, at ${offset}`);
+        try {
+          await checkSurroundings(made, around);
+        } finally {
+          await made.dispose();
         }
-        await made.dispose();
       },
     };
   };
+}
+
+async function checkSurroundings({ file }: MadeImage, around: readonly Piece[]): Promise<void> {
+  for (const piece of around) {
+    const bytes = Buffer.alloc(piece.length);
+    await file.read(bytes, 0, piece.length, piece.offset);
+    assert.ok(bytes.equals(pieceBytes(piece)), `the bytes around the window, at ${piece.offset}`);
+  }
 }
 
 const abilities = { maxSizeBytes: 2 ** 42, holes: false, shrink: false };

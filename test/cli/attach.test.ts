@@ -1,0 +1,79 @@
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { attachRequest } from '../../cli/attach-request.js';
+import { type Asked, aVbd, fakeBus, fusetap, tempDir } from './fake-bus.js';
+
+t.test('words become parts', async (t) => {
+  const here = process.cwd();
+  const cases: [string[], Parameters<typeof attachRequest>[1], object][] = [
+    [['disk.img'], {}, { driver: 'aio', image: join(here, 'disk.img'), vdev: null, mode: 'w' }],
+    [['disk.img', 'xvdb', 'w!'], {}, { vdev: 'xvdb', mode: 'w!' }],
+    [['tap:ram:/img/c.img,51728,r'], {}, { driver: 'ram', image: '/img/c.img', vdev: 'xvdb', mode: 'r' }],
+    [['/dev/loop0,,xvda'], {}, { driver: 'aio', image: '/dev/loop0', vdev: 'xvda', mode: 'w' }],
+    [['disk.img'], { readOnly: true }, { mode: 'r' }],
+    [['disk.img', 'xvda', 'r'], { readOnly: true }, { mode: 'r' }],
+    [[], { image: 'a,b:c.img' }, { driver: 'aio', image: join(here, 'a,b:c.img') }],
+    [['xvdc', 'r'], { driver: 'sync', image: '/x/../y' }, { driver: 'sync', image: '/y', vdev: 'xvdc', mode: 'r' }],
+    [[], { driver: 'mine' }, { driver: 'mine', image: null }],
+  ];
+  for (const [words, options, expected] of cases) {
+    t.match(attachRequest(words, options).request, { options: {}, ...expected }, JSON.stringify([words, options]));
+  }
+});
+
+/** a bus whose one vbd is the file given */
+function busOf(path: string, ended = false): (asked: Asked) => unknown {
+  return ({ method }) =>
+    method === 'POST' ? { status: 201, body: aVbd({ path }) } : { vbds: [aVbd({ path })], ended };
+}
+
+t.test('prints the path of the file, after a byte of it was read', async (t) => {
+  const runtime = tempDir(t);
+  const path = join(runtime, 'xvda');
+  writeFileSync(path, 'x');
+  const bus = await fakeBus(t, runtime, '0', busOf(path));
+  t.same(await fusetap(runtime, ['attach', 'disk.img']), { status: 0, stdout: `${path}\n`, stderr: '' });
+  const body = { driver: 'aio', image: join(process.cwd(), 'disk.img'), vdev: null, mode: 'w', options: {} };
+  t.same(bus.asked, [{ method: 'POST', url: '/vbds', body, interface: '1.0' }]);
+  t.same(JSON.parse((await fusetap(runtime, ['--json', 'attach', 'x'])).stdout), aVbd({ path }));
+});
+
+t.test('a file that cannot be read is detached again', async (t) => {
+  const runtime = tempDir(t);
+  const empty = join(runtime, 'empty');
+  writeFileSync(empty, '');
+  mkdirSync(join(runtime, 'directory'));
+  const wrong: Record<string, RegExp> = { missing: /ENOENT/, empty: /it is empty/, directory: /EISDIR/ };
+  for (const [name, why] of Object.entries(wrong)) {
+    const bus = await fakeBus(t, runtime, name, busOf(join(runtime, name)));
+    const { status, stdout, stderr } = await fusetap(runtime, ['attach', '--bus', name, 'disk.img']);
+    t.equal(status, 1, name);
+    t.equal(stdout, '');
+    t.match(stderr, why);
+    t.match(bus.asked, [{ method: 'POST' }, { method: 'DELETE', url: '/vbds/xvda?force=1' }]);
+  }
+});
+
+t.test('what the bus refuses has its exit status', async (t) => {
+  const runtime = tempDir(t);
+  const codes = { FAILED: 1, USAGE: 2, NOT_FOUND: 3, BUSY: 4, DENIED: 5, UNSUPPORTED: 6, NO_SPACE: 7 };
+  for (const [code, exit] of Object.entries(codes)) {
+    await fakeBus(t, runtime, code, () => ({ status: 400, body: { error: { code, message: 'no', hint: 'do this' } } }));
+    const { status, stderr } = await fusetap(runtime, ['attach', '--bus', code, 'disk.img']);
+    t.equal(status, exit, code);
+    t.equal(stderr, 'fusetap: no: do this\n');
+  }
+});
+
+t.test('an orphaned bus takes nothing', async (t) => {
+  const runtime = tempDir(t);
+  const { renameSync } = await import('node:fs');
+  const { aBus } = await import('./fake-bus.js');
+  const bus = await fakeBus(t, runtime, '0', () => ({ ...aBus('0', [aVbd()]), state: 'orphaned' }));
+  renameSync(join(bus.stateDir, 'control.sock'), join(bus.stateDir, 'server.sock'));
+  const { status, stderr } = await fusetap(runtime, ['attach', 'disk.img']);
+  t.equal(status, 4);
+  t.match(stderr, /fusetap stop --bus 0/);
+  t.match((await fusetap(runtime, ['ls'])).stdout, /\n0 +xvda/, 'but it can be looked at');
+});

@@ -1,0 +1,36 @@
+import { readdirSync } from 'node:fs';
+import t from 'tap';
+import { EXIT_CODES } from '../../drivers/errors.js';
+import { VERSION } from '../../mount/version.js';
+import { fusetap, tempDir } from './fake-bus.js';
+
+const COMMANDS = readdirSync(new URL('../../cli/commands', import.meta.url)).flatMap(
+  (file) => /^(.+)\.js$/.exec(file)?.[1] ?? [],
+);
+
+t.test('the help of the program names every command', async (t) => {
+  const { status, stdout, stderr } = await fusetap(tempDir(t), ['--help']);
+  t.equal(status, 0);
+  t.equal(stderr, '');
+  for (const command of COMMANDS) t.match(stdout, new RegExp(`^  ${command}\\b`, 'm'), command);
+});
+
+for (const command of COMMANDS) {
+  t.test(`the help of ${command} ends with examples and the exit codes`, async (t) => {
+    const { status, stdout } = await fusetap(tempDir(t), [command, '--help']);
+    t.equal(status, 0);
+    t.match(stdout, new RegExp(`^Usage: fusetap ${command}\\b`));
+    const end = stdout.slice(stdout.indexOf('\nExamples:\n'));
+    t.match(end, new RegExp(`^\nExamples:\n  .*fusetap ${command}\\b`));
+    const exits = command === 'run' ? ['125', '126', '127', '128+N'] : ['0', ...Object.values(EXIT_CODES).map(String)];
+    const listed = [...end.slice(end.indexOf('\nExit codes:\n')).matchAll(/^ {2}(\d[\d+N]*) {2}\S/gm)].map((m) => m[1]);
+    t.same(listed, exits);
+    t.match(stdout, /--json/, 'the shared options are in it');
+  });
+}
+
+t.test('--version, on either side', async (t) => {
+  for (const args of [['--version'], ['ls', '--version']]) {
+    t.same(await fusetap(tempDir(t), args), { status: 0, stdout: `${VERSION}\n`, stderr: '' });
+  }
+});

@@ -1,0 +1,130 @@
+/**
+ * Programs that tests run beside themselves. All I/O on a vbd is theirs: a test that waited for its own bus would hang,
+ * and so would a program whose bus hangs. So each has a time limit, and at its end the buses below a directory are
+ * aborted, which frees whoever waits for them; only then can it be killed.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { readFile, writeFile } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
+
+/** How a program ended. */
+export interface Outcome {
+  /** null where a signal ended it */
+  status: number | null;
+  signal: NodeJS.Signals | null;
+  stdout: string;
+  stderr: string;
+}
+
+export interface CommandOptions {
+  cwd?: string;
+  /** on top of this process's own */
+  env?: Record<string, string | undefined>;
+  /** what it reads from stdin; nothing by default */
+  input?: string | Buffer;
+  timeoutMs?: number;
+  /** the buses below are aborted when the time is up */
+  busesBelow?: string;
+}
+
+const DEFAULT_TIMEOUT_MS = 30_000;
+/** administrators' programs are not on every user's path */
+const PATH = `${process.env.PATH}:/usr/local/sbin:/usr/sbin:/sbin`;
+
+/** Whether the program is installed. */
+export function isInstalled(program: string): boolean {
+  return PATH.split(':').some((directory) => existsSync(`${directory}/${program}`));
+}
+
+/** Starts a program with what all tests want: every program found, messages in English. */
+export function start(program: string, args: readonly string[], options: CommandOptions = {}): ChildProcess {
+  const env = { ...process.env, PATH, LC_ALL: 'C', ...options.env };
+  return spawn(program, args, { env, stdio: ['pipe', 'pipe', 'pipe'], ...(options.cwd && { cwd: options.cwd }) });
+}
+
+/** Runs a program to its end, however that is. @throws Error where it cannot be run or takes too long */
+export async function execute(
+  program: string,
+  args: readonly string[],
+  options: CommandOptions = {},
+): Promise<Outcome> {
+  const child = start(program, args, options);
+  const outcome = collect(child);
+  child.stdin?.on('error', () => {}).end(options.input ?? '');
+  const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+  const timer = new AbortController();
+  const late = delay(timeoutMs, null, { signal: timer.signal }).catch(() => null);
+  const first = await Promise.race([outcome, late]);
+  timer.abort();
+  if (first !== null) return first;
+  if (options.busesBelow !== undefined) await abortBuses(options.busesBelow);
+  child.kill('SIGKILL');
+  const words = [program, ...args].join(' ');
+  throw new Error(`still running after ${timeoutMs / 1000} s, its buses were aborted: ${words}`);
+}
+
+/** What a program that has to succeed prints. @throws Error with its stderr where it does not */
+export async function output(program: string, args: readonly string[], options: CommandOptions = {}): Promise<string> {
+  const { status, signal, stdout, stderr } = await execute(program, args, options);
+  if (status === 0) return stdout;
+  throw new Error(`${[program, ...args].join(' ')}\nended with ${signal ?? status}: ${stderr}${stdout}`);
+}
+
+/** Resolves when the program and its streams have ended. */
+export function collect(child: ChildProcess): Promise<Outcome> {
+  const texts = { stdout: '', stderr: '' };
+  for (const name of ['stdout', 'stderr'] as const) {
+    child[name]?.setEncoding('utf8').on('data', (text: string) => {
+      texts[name] += text;
+    });
+  }
+  return new Promise((resolve, reject) => {
+    child.on('error', reject);
+    child.on('close', (status, signal) => resolve({ status, signal, ...texts }));
+  });
+}
+
+export interface Mount {
+  path: string;
+  type: string;
+  /** minor number of the device, which is also the number of a FUSE connection */
+  minor: string;
+}
+
+/** The mounts below a directory, told from the kernel's table: none of them is asked. */
+export async function mountsBelow(directory: string): Promise<Mount[]> {
+  const lines = (await readFile('/proc/self/mountinfo', 'utf8')).trimEnd().split('\n');
+  // proc(5): id parent major:minor root path options … - type source options
+  const mounts = lines.map((line) => {
+    const [before = '', after = ''] = line.split(' - ');
+    const fields = before.split(' ');
+    const path = (fields[4] ?? '').replace(/\\([0-7]{3})/g, (_, octal) =>
+      String.fromCharCode(Number.parseInt(octal, 8)),
+    );
+    return { path, type: after.split(' ')[0] ?? '', minor: fields[2]?.split(':')[1] ?? '' };
+  });
+  return mounts.filter(({ path }) => path.startsWith(`${directory}/`));
+}
+
+/** Aborts the FUSE connections below a directory: whoever waits for an answer gets ECONNABORTED. */
+export async function abortBuses(directory: string): Promise<void> {
+  for (const { type, minor } of await mountsBelow(directory)) {
+    if (type.startsWith('fuse')) await writeFile(`/sys/fs/fuse/connections/${minor}/abort`, '1').catch(() => {});
+  }
+}
+
+/** Waits until the probe gives something other than undefined or false. @throws Error after the limit */
+export async function eventually<Found>(
+  what: string,
+  limitMs: number,
+  probe: () => Promise<Found | undefined | false>,
+): Promise<Found> {
+  const deadline = performance.now() + limitMs;
+  for (;;) {
+    const found = await probe();
+    if (found !== undefined && found !== false) return found;
+    if (performance.now() > deadline) throw new Error(`not within ${limitMs / 1000} s: ${what}`);
+    await delay(50);
+  }
+}

@@ -1,0 +1,243 @@
+/**
+ * What the end-to-end tests stand on: a bench is a directory with images and a runtime directory of its own, in which
+ * the real command line begins real buses. Whatever a test left there is taken away at its end.
+ *
+ *      forEachTransport ──► forEachDriver ──► openBench ──► image, attach, sh, …
+ */
+import { existsSync } from 'node:fs';
+import { mkdir, mkdtemp, open, readdir, readFile, realpath } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { Test } from 'tap';
+import type { VbdInfo } from '../../mount/bus/interface.js';
+import type { Abilities } from '../../mount/transport.js';
+import { fillPattern } from '../conformance/pattern.js';
+import {
+  abortBuses,
+  type CommandOptions,
+  execute,
+  isInstalled,
+  type Mount,
+  mountsBelow,
+  type Outcome,
+  output,
+  start,
+} from './command.js';
+
+const CLI = fileURLToPath(new URL('../../cli/main.js', import.meta.url));
+
+export interface TestTransport {
+  readonly name: string;
+  /** what `attach` is told to use it */
+  readonly options: readonly string[];
+  readonly abilities: Abilities;
+}
+
+/** Every transport that the same tests must pass on. */
+const TRANSPORTS: readonly TestTransport[] = [
+  {
+    name: 'kernel',
+    options: [],
+    abilities: { restart: true, passthrough: true, fallocate: true, seekData: true },
+  },
+];
+
+export interface TestDriver {
+  readonly name: 'aio' | 'ram' | 'sync';
+  /** what is written to the vbd is written to the image */
+  readonly writesImage: boolean;
+}
+
+const DRIVERS: readonly TestDriver[] = [
+  { name: 'aio', writesImage: true },
+  { name: 'ram', writesImage: false },
+  { name: 'sync', writesImage: true },
+];
+
+/** Why this machine cannot run a test that mounts buses and uses the programs; false where it can. */
+export function whyNot(...programs: string[]): string | false {
+  if (process.geteuid?.() !== 0) return 'needs root';
+  if (!existsSync('/dev/fuse')) return 'there is no /dev/fuse';
+  const missing = programs.filter((program) => !isInstalled(program));
+  if (missing.length > 0) return `not installed: ${missing.join(', ')}`;
+  return programs.includes('losetup') && !existsSync('/dev/loop-control') ? 'there are no loop devices' : false;
+}
+
+/** One test for each transport; skipped where the machine lacks one of the programs. */
+export function forEachTransport(
+  t: Test,
+  programs: readonly string[],
+  body: (t: Test, transport: TestTransport) => Promise<void>,
+): void {
+  for (const transport of TRANSPORTS) {
+    void t.test(`transport ${transport.name}`, { skip: whyNot(...programs) }, (t) => body(t, transport));
+  }
+}
+
+/** One test for each driver, each with a bench of its own. */
+export async function forEachDriver(
+  t: Test,
+  transport: TestTransport,
+  body: (t: Test, bench: Bench, driver: TestDriver) => Promise<void>,
+): Promise<void> {
+  for (const driver of DRIVERS) {
+    await t.test(`driver ${driver.name}`, async (t) => body(t, await openBench(t, transport), driver));
+  }
+}
+
+/** A bench that is cleared away after the test. */
+export async function openBench(t: Test, transport: TestTransport): Promise<Bench> {
+  const directory = await realpath(await mkdtemp(join(tmpdir(), 'bench-')));
+  const bench = new Bench(directory, transport);
+  t.teardown(() => bench.clear());
+  return bench;
+}
+
+export class Bench {
+  readonly directory: string;
+  readonly runtimeDir: string;
+  readonly transport: TestTransport;
+
+  constructor(directory: string, transport: TestTransport) {
+    this.directory = directory;
+    this.runtimeDir = join(directory, 'runtime');
+    this.transport = transport;
+  }
+
+  /** An absolute path in the bench. */
+  path(name: string): string {
+    return join(this.directory, name);
+  }
+
+  /** How programs run here: in the bench's directory, talking to its buses. */
+  options(more: CommandOptions = {}): CommandOptions {
+    const env = { FUSETAP_RUNTIME_DIR: this.runtimeDir, FUSETAP_BUS: undefined, ...more.env };
+    return { cwd: this.directory, busesBelow: this.directory, ...more, env };
+  }
+
+  /** Runs the command line to its end, whatever that is. */
+  fusetap(args: readonly string[], more?: CommandOptions): Promise<Outcome> {
+    return execute(process.execPath, [CLI, ...args], this.options(more));
+  }
+
+  /** Starts the command line and leaves it running. */
+  startFusetap(args: readonly string[], more?: CommandOptions): ReturnType<typeof start> {
+    return start(process.execPath, [CLI, ...args], this.options(more));
+  }
+
+  /** What a command line that has to succeed prints, without the end of its line. */
+  async succeed(args: readonly string[], more?: CommandOptions): Promise<string> {
+    return (await output(process.execPath, [CLI, ...args], this.options(more))).replace(/\n$/, '');
+  }
+
+  /** Attaches with the transport under test. @returns the path that it prints */
+  attach(...words: string[]): Promise<string> {
+    return this.succeed(['attach', ...this.transport.options, ...words]);
+  }
+
+  async detach(...words: string[]): Promise<void> {
+    await this.succeed(['detach', ...words]);
+  }
+
+  async list(): Promise<VbdInfo[]> {
+    return JSON.parse(await this.succeed(['ls', '--json'])) as VbdInfo[];
+  }
+
+  /** Runs a program to its end, whatever that is. */
+  execute(program: string, args: readonly string[], more?: CommandOptions): Promise<Outcome> {
+    return execute(program, args, this.options(more));
+  }
+
+  /** What a shell script prints that has to succeed; the arguments are `$1`, `$2`, … in it. */
+  async sh(script: string, ...args: string[]): Promise<string> {
+    return (await output('sh', ['-euc', script, 'sh', ...args], this.options())).trimEnd();
+  }
+
+  /** The outcome of a shell script that may fail. */
+  try(script: string, ...args: string[]): Promise<Outcome> {
+    return this.execute('sh', ['-euc', script, 'sh', ...args]);
+  }
+
+  /** An image: sparse, its first `patternBytes` bytes a function of their place. */
+  async image(name: string, sizeBytes: number, patternBytes = 0): Promise<string> {
+    const file = await open(this.path(name), 'w');
+    try {
+      for (let at = 0; at < patternBytes; at += CHUNK_BYTES) {
+        const chunk = Buffer.alloc(Math.min(CHUNK_BYTES, patternBytes - at));
+        fillPattern(chunk, at, 1);
+        await file.write(chunk, 0, chunk.length, at);
+      }
+      await file.truncate(sizeBytes);
+    } finally {
+      await file.close();
+    }
+    return this.path(name);
+  }
+
+  async makeDirectory(name: string): Promise<string> {
+    await mkdir(this.path(name));
+    return this.path(name);
+  }
+
+  /** A loop device over a file. */
+  loop(path: string, ...options: string[]): Promise<string> {
+    return this.sh('path=$1; shift; losetup --find --show "$@" "$path"', path, ...options);
+  }
+
+  mounts(): Promise<Mount[]> {
+    return mountsBelow(this.directory);
+  }
+
+  /** What there is of buses: their processes, their mounts, their files. One line each; none where all is over. */
+  async traces(): Promise<string[]> {
+    const mounts = (await this.mounts()).map(({ path, type }) => `mount of type ${type}: ${path}`);
+    const files = await Promise.all(
+      ['bus', 'state', 'ram'].map(async (name) => {
+        const entries = await readdir(join(this.runtimeDir, name)).catch(() => []);
+        return entries.map((entry) => `file: ${name}/${entry}`);
+      }),
+    );
+    return [...(await this.busProcesses()), ...mounts, ...files.flat()];
+  }
+
+  /** The keepers and servers of the bench's buses, as `process PID: COMMAND`. */
+  async busProcesses(): Promise<string[]> {
+    const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
+    const lines = pids.map(async (pid) => {
+      const text = (name: string): Promise<string> => readFile(`/proc/${pid}/${name}`, 'utf8').catch(() => '');
+      const [environment, command] = await Promise.all([text('environ'), text('cmdline')]);
+      const ours = environment.split('\0').includes(`FUSETAP_RUNTIME_DIR=${this.runtimeDir}`);
+      return ours && /-main\.js/.test(command) ? [`process ${pid}: ${command.replaceAll('\0', ' ')}`] : [];
+    });
+    return (await Promise.all(lines)).flat();
+  }
+
+  /** Takes everything away: mounts on loop devices, the devices, buses, files. */
+  async clear(): Promise<void> {
+    const byForce = async (script: string, ...args: string[]): Promise<void> => {
+      await this.execute('sh', ['-c', script, 'sh', ...args], { timeoutMs: 10_000 }).catch(() => {});
+    };
+    const others = (await this.mounts()).filter(({ type }) => !type.startsWith('fuse'));
+    for (const { path } of others.reverse()) await byForce('umount "$1" || umount -l "$1"', path);
+    for (const device of await this.#loops()) await byForce('losetup -d "$1"', device);
+    if ((await this.traces()).length > 0) {
+      await this.fusetap(['stop', '--all', '--force', '--quiet']).catch(() => {});
+    }
+    await abortBuses(this.directory);
+    for (const { path } of await this.mounts()) await byForce('umount -l "$1"', path);
+    // never into a mount, and not by this process: a dead bus below would hang it
+    await byForce('chattr -R -i "$1" 2>&-; rm -rf --one-file-system "$1"', this.directory);
+  }
+
+  async #loops(): Promise<string[]> {
+    const names = (await readdir('/sys/block').catch(() => [])).filter((name) => name.startsWith('loop'));
+    const loops = names.map(async (name) => {
+      const file = await readFile(`/sys/block/${name}/loop/backing_file`, 'utf8').catch(() => '');
+      return file.startsWith(`${this.directory}/`) ? [`/dev/${name}`] : [];
+    });
+    return (await Promise.all(loops)).flat();
+  }
+}
+
+const CHUNK_BYTES = 1 << 20;
