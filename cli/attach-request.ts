@@ -12,6 +12,14 @@ export interface AttachWords {
   readOnly?: boolean;
   driver?: string;
   image?: string;
+  passthrough?: 'auto' | 'on' | 'off';
+  /** KEY=VALUE each */
+  option?: string[];
+  offset?: string;
+  sizelimit?: string;
+  /** NAME=VALUE each, or NAME */
+  filter?: string[];
+  share?: string;
 }
 
 /** What is to be attached. */
@@ -39,7 +47,17 @@ export function attachRequest(words: readonly string[], options: AttachWords = {
   const whole = spec === undefined ? combineWords(specOfOptions(options), vdev, mode) : parseWords(spec, vdev, mode);
   const { driver, image } = whole;
   const path = image === null ? null : resolve(image);
-  const request = { driver, image: path, vdev: whole.vdev, mode: chooseMode(whole.mode, options), options: {} };
+  const filters = filtersOf(options);
+  const request = {
+    driver,
+    image: path,
+    vdev: whole.vdev,
+    mode: chooseMode(whole.mode, options),
+    passthrough: options.passthrough ?? 'auto',
+    options: driverOptions(options.option ?? []),
+    ...(filters.length > 0 && { filters }),
+    ...(options.share !== undefined && { share: options.share }),
+  };
   return { request, notes: whole.notes };
 }
 
@@ -49,6 +67,33 @@ function specOfOptions({ driver = DEFAULT_DRIVER, image }: AttachWords): DiskSpe
     throw new FusetapError('USAGE', `${option} is empty`, { hint: `give ${option} a value` });
   }
   return { driver, image: image ?? null, vdev: null, mode: null, notes: [] };
+}
+
+/** The offset counts first, then the limit, then the filters in their order. */
+function filtersOf({ offset, sizelimit, filter = [] }: AttachWords): NonNullable<AttachRequest['filters']> {
+  const narrowing = Object.entries({ offset, sizelimit }).flatMap(([name, value]) =>
+    value === undefined ? [] : [{ name, value }],
+  );
+  return [...narrowing, ...filter.map((word) => splitPair(word, '--filter', 'delay=20'))];
+}
+
+function driverOptions(words: readonly string[]): Record<string, string> {
+  const pairs = words.map((word) => {
+    if (!word.includes('=')) {
+      throw new FusetapError('USAGE', `--option ${word} has no value`, { hint: 'the form is KEY=VALUE' });
+    }
+    return splitPair(word, '--option', 'url=http://host/disk.img');
+  });
+  const twice = pairs.find(({ name }, i) => pairs.findIndex((pair) => pair.name === name) < i);
+  if (twice === undefined) return Object.fromEntries(pairs.map(({ name, value }) => [name, value]));
+  throw new FusetapError('USAGE', `--option ${twice.name} is given twice`, { hint: 'give it once' });
+}
+
+/** At the first `=`: a value may hold more of them. */
+function splitPair(word: string, option: string, example: string): { name: string; value: string } {
+  const [name = '', ...rest] = word.split('=');
+  if (name !== '') return { name, value: rest.join('=') };
+  throw new FusetapError('USAGE', `${option} ${word} has no name`, { hint: `as ${option} ${example}` });
 }
 
 function chooseMode(mode: Mode | null, { readOnly }: AttachWords): Mode {

@@ -2,26 +2,11 @@
 /**
  * The command line: finds the command, loads only its file, and turns what goes wrong into one line and an exit status.
  */
-import { Command, CommanderError } from 'commander';
+import { CommanderError } from 'commander';
 import { EXIT_CODES, FusetapError } from '../drivers/errors.js';
-import { VERSION } from '../mount/version.js';
-import { addSharedOptions, RUN_FAILED, type SharedOptions } from './options.js';
+import { RUN_FAILED, type SharedOptions } from './options.js';
 import { reportFailure, watchStreams } from './output.js';
-
-/** A command's file adds it to the program. */
-interface CommandFile {
-  register(program: Command): void;
-}
-
-/** The commands, in the order of the help: one line each. */
-const COMMANDS: Record<string, () => Promise<CommandFile>> = {
-  attach: () => import('./commands/attach.js'),
-  detach: () => import('./commands/detach.js'),
-  ls: () => import('./commands/ls.js'),
-  start: () => import('./commands/start.js'),
-  stop: () => import('./commands/stop.js'),
-  run: () => import('./commands/run.js'),
-};
+import { addCommands, COMMANDS, makeProgram } from './program.js';
 
 /** commander's ends that are no errors */
 const PEACEFUL = new Set(['commander.helpDisplayed', 'commander.version']);
@@ -30,8 +15,7 @@ async function main(argv: readonly string[]): Promise<void> {
   watchStreams();
   const program = makeProgram();
   try {
-    const files = await Promise.all(chooseCommands(argv).map((name) => COMMANDS[name]?.()));
-    for (const file of files) file?.register(program);
+    await addCommands(program, chooseCommands(argv));
     if (argv.length > 0) {
       await program.parseAsync(argv, { from: 'user' });
     } else {
@@ -43,25 +27,13 @@ async function main(argv: readonly string[]): Promise<void> {
   }
 }
 
-function makeProgram(): Command {
-  const program = new Command('fusetap')
-    .description('Attaches disk images as files, in userspace.')
-    .usage('[options] COMMAND')
-    .version(VERSION, '--version', 'the version')
-    .helpOption('-h, --help', 'this help')
-    .helpCommand(false)
-    .configureHelp({ showGlobalOptions: true })
-    // its own words would be a second line
-    .configureOutput({ writeErr: () => {} })
-    .exitOverride();
-  addSharedOptions(program);
-  return program;
-}
-
 /** The commands that the words name: most often one; for the help of the program, all. */
 function chooseCommands(argv: readonly string[]): string[] {
   const all = Object.keys(COMMANDS);
-  const named = all.filter((name) => argv.includes(name));
+  // what follows `--` are words of another program
+  const end = argv.indexOf('--');
+  const words = new Set(end > 0 ? argv.slice(0, end) : argv);
+  const named = all.filter((name) => words.has(name));
   return named.length > 0 ? named : all;
 }
 

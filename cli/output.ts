@@ -89,6 +89,12 @@ export function printTable(columns: readonly Column[], rows: readonly (readonly 
   }
 }
 
+/** Prints names and values, the values aligned. Whatever a value holds, it stays on its line. */
+export function printPairs(pairs: readonly (readonly [name: string, value: string])[]): void {
+  const width = Math.max(...pairs.map(([name]) => name.length));
+  for (const [name, value] of pairs) print(`${name.padEnd(width)}  ${escapeControls(value)}`);
+}
+
 /** A size for people: K, M, G, T of 1024, at most one decimal. */
 export function humanSize(sizeBytes: number): string {
   const units = ['', 'K', 'M', 'G', 'T', 'P'];

@@ -47,6 +47,9 @@ export interface PrepareContext {
   progress(doneBytes: number, totalBytes: number): void;
 }
 
+/** What `measure` may look at. */
+export type MeasureContext = Pick<PrepareContext, 'image' | 'options' | 'signal'>;
+
 export interface Driver<State extends Json = Json> {
   /** lower case, as in `aio:disk.img` */
   readonly name: string;
@@ -56,6 +59,8 @@ export interface Driver<State extends Json = Json> {
    * One memory for all vbds of the same image. With it, `prepare` runs once for the first and `open` for each.
    */
   readonly sharesMemory?: boolean;
+  /** How many bytes of memory `prepare` will fill at most. Missing: as many as the image has. */
+  measure?(context: MeasureContext): Promise<number>;
   /**
    * Runs once, at the first attach, never again for this memory: makes the state that must outlive a crash of the
    * server. What it returns is given to every later `open`.

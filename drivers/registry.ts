@@ -1,6 +1,7 @@
 /**
  * The drivers by name: one line each. A driver's code is loaded when it is first asked for.
  */
+import { isAbsolute } from 'node:path';
 import type { Driver } from './driver.js';
 import { FusetapError } from './errors.js';
 
@@ -15,10 +16,14 @@ type BuiltInName = keyof typeof BUILT_IN;
 /** The names of the drivers that come with fusetap, in alphabetical order. */
 export const driverNames = Object.keys(BUILT_IN) as readonly string[];
 
-/** The driver of that name. @throws FusetapError NOT_FOUND */
+/**
+ * The driver of that name, or the third-party driver in the file of that absolute path.
+ * @throws FusetapError NOT_FOUND; for a third-party driver also FAILED and UNSUPPORTED
+ */
 export async function loadDriver(name: string): Promise<Driver> {
   // hasOwn: "constructor" is no driver
   if (Object.hasOwn(BUILT_IN, name)) return BUILT_IN[name as BuiltInName]();
+  if (isAbsolute(name)) return (await import('./third-party.js')).loadThirdParty(name);
   throw new FusetapError('NOT_FOUND', `no such driver: ${JSON.stringify(name)}`, {
     hint: `the drivers are ${driverNames.join(', ')}`,
     operation: 'load driver',

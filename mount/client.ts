@@ -6,16 +6,19 @@
  */
 import { existsSync } from 'node:fs';
 import { askBus, isNotRunning } from './bus/http-client.js';
-import type { AttachRequest, BusInfo, DetachResult, VbdInfo } from './bus/interface.js';
+import type { AttachRequest, AttachResult, BusInfo, DetachResult } from './bus/interface.js';
 import type { BusPlace } from './bus/runtime-dir.js';
+import type { Progress } from './bus/progress.js';
 import { askEither } from './client/ask.js';
 import { proveReadable } from './client/proving-read.js';
 import { watchKeeper } from './client/wait-gone.js';
 
+export { memory, reset, save } from './client/ram.js';
 export type { BusPlace } from './bus/runtime-dir.js';
 export { resolveBus, runtimeDir } from './bus/runtime-dir.js';
 export { showBus } from './client/ask.js';
 export { findVbd, isPath } from './client/find-vbd.js';
+export { pause, resume } from './client/hold.js';
 export { type BusListing, listBuses } from './client/list-buses.js';
 
 /** how long a keeper that was begun for an attach which failed gets to go away again */
@@ -24,16 +27,26 @@ const UNDONE_MS = 2_000;
 export interface AttachOptions {
   /** gives up: what was begun is undone */
   readonly signal?: AbortSignal;
+  /** is told how far the copy of a ram image is */
+  readonly progress?: Progress;
 }
 
 /**
  * Attaches; begins the bus if need be. A bus begun so ends with its last vbd.
+ * @param request its driver may be the path of a file, or the name of a package (see client/find-driver.ts)
  * @throws FusetapError what the bus answered; FAILED where the file cannot be read, it is then detached again
  */
-export async function attach(place: BusPlace, body: AttachRequest, options: AttachOptions = {}): Promise<VbdInfo> {
+export async function attach(
+  place: BusPlace,
+  request: AttachRequest,
+  options: AttachOptions = {},
+): Promise<AttachResult> {
+  const body = await settleRequest(request);
   const { onRunningBus } = await import('./client/on-running-bus.js');
-  const ask = (): Promise<VbdInfo> => askBus(place, { method: 'POST', path: '/vbds', body, signal: options.signal });
-  const vbd = await onRunningBus(place, false, (began) => (began ? askOrSeeItEnd(place, ask) : ask()));
+  const ask = (): Promise<AttachResult> => askBus(place, { method: 'POST', path: '/vbds', body, ...options });
+  // a bus that was given up before it was asked does not end by itself: there is nothing to wait for
+  const isAsked = (): boolean => !options.signal?.aborted;
+  const vbd = await onRunningBus(place, false, (began) => (began && isAsked() ? askOrSeeItEnd(place, ask) : ask()));
   try {
     await proveReadable(vbd.path);
   } catch (error) {
@@ -41,6 +54,18 @@ export async function attach(place: BusPlace, body: AttachRequest, options: Atta
     throw error;
   }
   return vbd;
+}
+
+/** What is relative to this process made absolute: third-party drivers, files that filters watch. */
+async function settleRequest(request: AttachRequest): Promise<AttachRequest> {
+  const { driver, filters, ...rest } = request;
+  const cwd = process.cwd();
+  const { findDriver } = await import('./client/find-driver.js');
+  const settled: AttachRequest = { ...rest, driver: findDriver(driver, cwd) };
+  // a bus of an older version need not know the word
+  if (filters === undefined || filters.length === 0) return settled;
+  const { settleFilters } = await import('./client/settle-filters.js');
+  return { ...settled, filters: settleFilters(filters, cwd, { provesRead: true }) };
 }
 
 /** A bus that was begun for an attach which failed ends by itself, unless somebody else has come to use it. */

@@ -44,6 +44,12 @@ const enum I {
   gid = 15,
   flushErrors = 16,
   flushErrno = 17,
+  /** pages of memory that may be written without asking; questions are numbered, and answered up to a number */
+  credit = 18,
+  creditAsked = 19,
+  creditAnswered = 20,
+  creditPages = 21,
+  creditExhausted = 22,
 }
 
 /** float64 words of a handle record */
@@ -139,6 +145,11 @@ export class Ledger {
     this.#f64[index * 16 + F.lastWriteMs] = nowMs;
   }
 
+  /** A write that was seen elsewhere, at a time that may be known already. */
+  noteWriteAtLeast(index: number, whenMs: number): void {
+    if (whenMs > (this.#f64[index * 16 + F.lastWriteMs] as number)) this.noteWrite(index, whenMs);
+  }
+
   attributes(index: number): FileAttributes {
     const f = index * 16;
     const i = index * 32;
@@ -178,6 +189,52 @@ export class Ledger {
       count: Atomics.load(this.#i32, index * 32 + I.flushErrors),
       errno: Atomics.load(this.#i32, index * 32 + I.flushErrno),
     };
+  }
+
+  /** Takes pages from a file's credit, all or none. Any thread, with each write to memory: one atomic operation. */
+  takeCredit(index: number, pages: number): boolean {
+    const word = index * 32 + I.credit;
+    if (Atomics.sub(this.#i32, word, pages) >= pages) return true;
+    Atomics.add(this.#i32, word, pages);
+    return false;
+  }
+
+  /** Asks for credit of that many pages, or what the keeper thinks good. @returns the number of the question */
+  askCredit(index: number, pages: number): number {
+    Atomics.store(this.#i32, index * 32 + I.creditPages, pages);
+    return (Atomics.add(this.#i32, index * 32 + I.creditAsked, 1) + 1) | 0;
+  }
+
+  isCreditAnswered(index: number, question: number): boolean {
+    return ((Atomics.load(this.#i32, index * 32 + I.creditAnswered) - question) | 0) >= 0;
+  }
+
+  /** Whether the last answer was less than what was asked for. */
+  isCreditExhausted(index: number): boolean {
+    return Atomics.load(this.#i32, index * 32 + I.creditExhausted) !== 0;
+  }
+
+  /** The keeper's side: the last question that is not answered yet. */
+  creditQuestion(index: number): { number: number; pages: number } | null {
+    const number = Atomics.load(this.#i32, index * 32 + I.creditAsked);
+    if (this.isCreditAnswered(index, number)) return null;
+    return { number, pages: Atomics.load(this.#i32, index * 32 + I.creditPages) };
+  }
+
+  giveCredit(index: number, pages: number, question: number, isExhausted: boolean): void {
+    Atomics.store(this.#i32, index * 32 + I.creditExhausted, isExhausted ? 1 : 0);
+    Atomics.add(this.#i32, index * 32 + I.credit, pages);
+    Atomics.store(this.#i32, index * 32 + I.creditAnswered, question);
+  }
+
+  /** What of its credit a file has left, in pages. */
+  credit(index: number): number {
+    return Atomics.load(this.#i32, index * 32 + I.credit);
+  }
+
+  takeBackCredit(index: number): void {
+    const left = this.credit(index);
+    if (left > 0) Atomics.sub(this.#i32, index * 32 + I.credit, left);
   }
 
   /** Records an open handle in a free place; errors from before the open are not its own. */

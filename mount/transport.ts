@@ -28,12 +28,16 @@ export interface BusFile {
   readonly disk: Disk;
   /** an earlier server had the file, so the kernel may hold references to it that this one never saw */
   readonly inherited: boolean;
+  /** the kernel's id of the image, where it does the I/O itself; see "Passthrough" in docs/architecture.md */
+  readonly backingId: number | null;
 }
 
 /** What the transport tells the server. */
 export interface TransportEvents {
   /** nobody holds the file any more: no open handle, mapping, O_PATH or cached entry */
   forgotten(nodeId: number): void;
+  /** a thread wants to fill holes of this file's memory beyond what it may: the ledger says how much */
+  memoryWanted(nodeId: number): void;
   /** the mount is gone, by somebody else's hand */
   gone(): void;
 }
@@ -51,6 +55,15 @@ export interface Transport {
    * @returns whether anybody may still hold it; false is certain
    */
   setLeaving(nodeId: number, leaving: boolean): boolean;
+  /**
+   * Lets I/O of the file wait; resolves when none is under way. Of a file that is passed through, opens wait instead:
+   * nobody may have it open.
+   */
+  hold(nodeId: number): Promise<void>;
+  /** Answers what has waited, and all that comes. */
+  release(nodeId: number): void;
+  /** Has the next lookup make the kernel give up what it holds of a file that is passed through. */
+  poison(nodeId: number): void;
   /** Takes the file away; when the promise resolves, no request for its disk is under way. Later ones get EIO. */
   remove(nodeId: number): Promise<void>;
 }

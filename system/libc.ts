@@ -86,6 +86,7 @@ const c = {
   umount2: foreign<[string, number]>('umount2', 'int', 'str', 'int'),
   memfd_create: foreign<[string, number]>('memfd_create', 'int', 'str', 'uint'),
   flock: foreign<[number, number]>('flock', 'int', 'int', 'int'),
+  dup2: foreign<[number, number]>('dup2', 'int', 'int', 'int'),
   mlock: foreign<[number, number]>('mlock', 'int', 'intptr_t', 'size_t'),
   mmap: library.func('mmap64', 'intptr_t', ['intptr_t', 'size_t', 'int', 'int', 'int', 'int64']) as unknown as (
     ...args: number[]
@@ -207,11 +208,14 @@ export function mlock(address: number, length: number): boolean {
   return c.mlock(address, length) === 0;
 }
 
-/** Maps `length` bytes of a memfd, shared with every other process that maps it. Never unmapped. */
-export function mapShared(fd: number, length: number): ArrayBuffer {
+/**
+ * Maps `length` bytes of a memfd, shared with every other process that maps it. Never unmapped.
+ * @param offset where in the memfd, at a page
+ */
+export function mapShared(fd: number, length: number, offset = 0): ArrayBuffer {
   const PROT_READ_WRITE = 3;
   const MAP_SHARED = 1;
-  const address = c.mmap(0, length, PROT_READ_WRITE, MAP_SHARED, fd, 0);
+  const address = c.mmap(0, length, PROT_READ_WRITE, MAP_SHARED, fd, offset);
   if (address === -1) throw new SystemCallError('mmap', lastErrno());
   return koffi.view(BigInt(address), length);
 }
@@ -356,6 +360,11 @@ export function blockDeviceSize(fd: number): number {
 }
 
 // ── processes ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** dup2(2): `target` becomes another name of `fd`. */
+export function duplicateFd(fd: number, target: number): void {
+  check(c.dup2(fd, target), 'dup2');
+}
 
 /** prctl(PR_SET_IO_FLUSHER): false where it is refused (it needs CAP_SYS_RESOURCE). */
 export function setIoFlusher(): boolean {

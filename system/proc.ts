@@ -132,6 +132,13 @@ export function readCommand(pid: number): string | null {
   return readText(`/proc/${pid}/comm`)?.trimEnd() ?? null;
 }
 
+/** When a process began, in ticks since boot: with its pid it names a process for ever. Null where it is gone. */
+export function readStartTime(pid: number): string | null {
+  const stat = readText(`/proc/${pid}/stat`);
+  // proc(5): the name in brackets may hold anything; starttime is field 22, the twentieth behind it
+  return stat?.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? null;
+}
+
 /** The working and the root directory of a process. */
 export function readDirectories(pid: number): string[] {
   return ['cwd', 'root'].flatMap((name) => readLink(`/proc/${pid}/${name}`) ?? []);

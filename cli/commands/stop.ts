@@ -1,6 +1,7 @@
 /** `fusetap stop`: detach all and end the bus. */
 import type { Command } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
+import type { DetachResult } from '../../mount/bus/interface.js';
 import { type BusPlace, listBuses, resolveBus, stop } from '../../mount/client.js';
 import { depart } from '../departures.js';
 import { callersRuntimeDir, chosenBus, endHelp, type SharedOptions } from '../options.js';
@@ -19,7 +20,7 @@ export function register(program: Command): void {
     .option('--force', 'even what is held: later I/O of its holders is EIO, nothing acknowledged is lost')
     .action(async (_: unknown, self: Command) => {
       const options = self.optsWithGlobals<StopOptions>();
-      await depart(await choose(options), options, (place) => stop(place, { force: options.force ?? false }));
+      await depart(await choose(options), options, (place) => stopOne(place, options));
     });
   endHelp(command, ['fusetap stop', 'fusetap stop --all --force']);
 }
@@ -36,4 +37,14 @@ async function choose(options: StopOptions): Promise<BusPlace[]> {
   // those that are dead, too: stop clears them away
   const names = [...buses.map(({ bus }) => bus), ...troubles.map(({ bus }) => bus)];
   return Promise.all(names.map((name) => resolveBus(name, runtime)));
+}
+
+async function stopOne(place: BusPlace, { all, force = false }: StopOptions): Promise<DetachResult> {
+  try {
+    return await stop(place, { force });
+  } catch (error) {
+    // of all that were there a moment ago, one may have ended by itself
+    if (all && error instanceof FusetapError && error.code === 'NOT_FOUND') return { vbds: [], ended: true };
+    throw error;
+  }
 }

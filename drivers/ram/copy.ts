@@ -15,6 +15,7 @@ import { errnoOf, FusetapError, toFusetapError } from '../errors.js';
 import { readFully, writeFully } from '../file-io.js';
 import { imageWindow, measureImage } from '../image.js';
 import { windowExtents } from '../window.js';
+import { nonZeroPages, type Run } from '../zero-pages.js';
 
 const { errno: E } = constants;
 const ftruncateAsync = promisify(ftruncate);
@@ -23,10 +24,6 @@ const CHUNK_BYTES = 1 << 20;
 const PAGE_BYTES = 4096;
 const COPIERS = 2;
 const EXTENTS_PER_TURN = 256;
-const ZERO_PAGE = Buffer.alloc(PAGE_BYTES);
-
-/** a run of the image, [from, to), that may hold data */
-type Run = readonly [from: number, to: number];
 
 /**
  * Copies the image into memory of size 0, which gets the image's size.
@@ -54,6 +51,12 @@ export async function copyImage(
     progress(doneBytes, totalBytes);
   });
   await refuseIfResized(image);
+}
+
+/** The bytes of data that `copyImage` will copy at most. Zeros among them cost nothing in the end. */
+export async function measureData(image: ImageFile, signal: AbortSignal): Promise<number> {
+  const runs = await dataRuns(imageWindow(image, { readOnly: true, durable: false }), signal);
+  return runs.reduce((sum, [from, to]) => sum + to - from, 0);
 }
 
 /** The runs of data, from page to page so that a page of zeros is found wherever the file system's blocks start. */
@@ -120,21 +123,6 @@ async function copyChunk(image: ImageFile, memory: Memory, buffer: Buffer, from:
       throw memoryError(image, error, from + start);
     });
   }
-}
-
-/** The spans of pages that are not all zeros; the chunk starts at a page's start. */
-function* nonZeroPages(chunk: Buffer): Generator<Run> {
-  let start = -1;
-  for (let at = 0; at < chunk.byteLength; at += PAGE_BYTES) {
-    const end = Math.min(at + PAGE_BYTES, chunk.byteLength);
-    const isZero = chunk.compare(ZERO_PAGE, 0, end - at, at, end) === 0;
-    if (!isZero && start < 0) start = at;
-    if (isZero && start >= 0) {
-      yield [start, at];
-      start = -1;
-    }
-  }
-  if (start >= 0) yield [start, chunk.byteLength];
 }
 
 /** A last guard: a memfd has no bound of its own, and filling it too far ends in the kernel killing somebody. */

@@ -13,7 +13,7 @@ import type { Driver, Memory } from '../driver.js';
 import { FusetapError } from '../errors.js';
 import { requireImage } from '../image.js';
 import { windowDisk } from '../window.js';
-import { copyImage } from './copy.js';
+import { copyImage, measureData } from './copy.js';
 
 const fstatAsync = promisify(fstat);
 
@@ -24,6 +24,10 @@ const ram = {
   name: 'ram',
   image: 'required',
   sharesMemory: true,
+
+  measure({ image, signal }) {
+    return measureData(requireImage(image, 'ram'), signal);
+  },
 
   async prepare({ image, memory, signal, progress }) {
     const source = requireImage(image, 'ram');

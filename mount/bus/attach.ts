@@ -3,12 +3,16 @@
  *
  *      slot reserved → image opened → sharing rule checked and claimed → memory filled (ram) → disk opened in the server
  */
-import { closeSync } from 'node:fs';
+import { closeSync, fstatSync } from 'node:fs';
+import { isAbsolute } from 'node:path';
 import { FusetapError } from '../../drivers/errors.js';
+import { errnoName } from '../../system/libc.js';
+import { cannotPassThrough, type PassthroughCandidate, wantsPassthrough } from '../fuse/backing.js';
+import { attachMemory, type CopyWatcher, imageRef } from './attach-memory.js';
 import { type Claim, claimImage } from './image-claim.js';
 import type { AttachRequest } from './interface.js';
-import type { AttachCommand, DriverFacts, ImageRef } from './ipc.js';
-import type { Memories, SharedMemory } from './memories.js';
+import type { AttachCommand, DriverFacts, ShowCommand, VbdFacts } from './ipc.js';
+import type { AcquiredMemory, Memories, SharedMemory } from './memories.js';
 import { type OpenedImage, openImage } from './open-image.js';
 import type { Slot } from './slots.js';
 import type { Supervisor } from './supervisor.js';
@@ -23,22 +27,32 @@ export interface AttachContext {
   readonly mountDev: string;
   newNode(): { nodeId: number; ledgerIndex: number };
   freeNode(ledgerIndex: number): void;
+  facts(vbd: Vbd): VbdFacts;
+  /** gives an open file to the kernel for passthrough: its id, or −errno */
+  register(fd: number): number;
+  unregister(id: number): void;
   /** who of us holds an image of that identity, by pid */
   findVbdOfPid(pid: number, identity: string): { bus: string; vdev: string } | null;
 }
 
+/** What was attached, and what the user should know of it. */
+export interface AttachedVbd {
+  readonly vbd: Vbd;
+  readonly notes: readonly string[];
+}
+
 type Undo = () => void | Promise<void>;
 
-/** Attaches to a slot that the caller has reserved. `signal`: the client went away. */
+/** Attaches to a slot that the caller has reserved. */
 export async function attach(
   context: AttachContext,
   request: AttachRequest,
   slot: Slot,
-  signal: AbortSignal,
-): Promise<Vbd> {
+  watcher: CopyWatcher,
+): Promise<AttachedVbd> {
   const undo: Undo[] = [];
   try {
-    return await attachSteps(context, request, slot, signal, undo);
+    return await attachSteps(context, request, slot, watcher, undo);
   } catch (error) {
     for (const step of undo.reverse()) await step();
     throw error;
@@ -49,40 +63,73 @@ async function attachSteps(
   context: AttachContext,
   request: AttachRequest,
   { slot, vdev }: Slot,
-  signal: AbortSignal,
+  watcher: CopyWatcher,
   undo: Undo[],
-): Promise<Vbd> {
+): Promise<AttachedVbd> {
   const { server } = context;
-  const { driver, mode, options } = request;
-  const facts = await server.request<'describe'>({ op: 'describe', driver });
+  const { signal } = watcher;
+  const { driver, mode, options, filters = [] } = request;
+  // a third-party driver that takes the server down with it is not asked again
+  const facts = await server.request<'describe'>({ op: 'describe', driver, filters }, { once: isAbsolute(driver) });
   checkImageGiven(facts, request);
-  let held = request.image === null ? null : await openAndClaim(context, request.image, facts, request, undo);
-  let memory: SharedMemory | null = null;
-  if (facts.sharesMemory && held !== null) {
-    memory = await acquireMemory(context, held.image, request, signal);
-    const acquired = memory;
-    undo.push(() => context.memories.release(acquired));
-    // the copy is made: from here on the image may be written, moved or removed
-    held.release();
-    held = null;
+  let held: HeldImage | null = null;
+  let acquired: AcquiredMemory | null = null;
+  if (facts.sharesMemory) {
+    acquired = await attachMemory(context, request, watcher);
+    const { memory } = acquired;
+    undo.push(() => context.memories.release(memory));
+  } else if (request.image !== null) {
+    held = await openAndClaim(context, request.image, request, undo);
   }
+  const memory = acquired?.memory ?? null;
   signal.throwIfAborted();
   const node = context.newNode();
   undo.push(() => context.freeNode(node.ledgerIndex));
-  const state = memory?.state ?? null;
   const { image, claim } = held ?? { image: null, claim: null };
-  const known = { slot, vdev, mode, driver, options, imagePath: request.image, ...node, image, claim, memory, state };
-  const { size } = await server.request<'attach'>(attachCommand({ ...known, leaving: false }, false));
-  if (signal.aborted) {
+  const state = memory?.state ?? null;
+  const asked = { mode, driver, options, filters, imagePath: request.image };
+  const known = { slot, vdev, ...asked, ...node, image, claim, memory, state };
+  const { size, window } = await server.request<'attach'>(attachCommand(known, context.memories));
+  undo.push(async () => {
     await server.request<'detach'>({ op: 'detach', nodeId: node.nodeId });
-    signal.throwIfAborted();
-  }
-  return { ...known, size, leaving: false, detaching: false };
+  });
+  const fileBytes = image?.sizeBytes ?? (memory === null ? size : fstatSync(memory.fd).size);
+  const candidate = { vdev, readOnly: mode === 'r', window, fileBytes };
+  const backingId = await registerIfWanted(context, request, candidate, { fd: image?.fd ?? memory?.fd, memory });
+  if (backingId !== null) undo.push(() => context.unregister(backingId));
+  signal.throwIfAborted();
+  const vbd: Vbd = { ...known, size, backingId, paused: false, leaving: false, detaching: false };
+  await server.request<'show'>(showCommand(vbd, context.facts(vbd), false));
+  return { vbd, notes: acquired?.notes ?? [] };
 }
 
-/** What a server is told to open a vbd: at attach, and (inherited) again when it takes over from another. */
-export function attachCommand(vbd: Omit<Vbd, 'size' | 'detaching'>, inherited: boolean): AttachCommand {
-  const { nodeId, ledgerIndex, vdev, driver, mode, image, memory, state, options, leaving } = vbd;
+async function registerIfWanted(
+  context: AttachContext,
+  { passthrough = 'auto' }: AttachRequest,
+  candidate: PassthroughCandidate,
+  { fd, memory }: { fd: number | undefined; memory: SharedMemory | null },
+): Promise<number | null> {
+  if (fd === undefined || !wantsPassthrough(passthrough, candidate)) return null;
+  // the kernel asks nobody before it fills a hole
+  if (memory !== null && !candidate.readOnly && !(await context.memories.reserveWhole(memory))) {
+    if (passthrough === 'auto') return null;
+    throw cannotPassThrough(candidate.vdev, `all of its ${memory.sizeBytes} bytes do not fit below the ram limit`);
+  }
+  const id = context.register(fd);
+  if (id > 0) return id;
+  if (memory !== null && !candidate.readOnly) await context.memories.unreserveWhole(memory);
+  // whatever the kernel has against it: threads do as well
+  if (passthrough === 'auto') return null;
+  throw cannotPassThrough(candidate.vdev, `the kernel refuses it (${errnoName(-id)})`, -id);
+}
+
+/** What a server is told to open a vbd's disk: at attach, and again when it takes over from another. */
+export function attachCommand(
+  vbd: Omit<Vbd, 'size' | 'backingId' | 'paused' | 'leaving' | 'detaching'> & { readonly size?: number },
+  memories: Memories,
+): AttachCommand {
+  const { nodeId, ledgerIndex, vdev, driver, mode, image, memory, state, options, filters, size } = vbd;
+  const memoryFd = memory?.fd ?? null;
   return {
     op: 'attach',
     nodeId,
@@ -91,16 +138,28 @@ export function attachCommand(vbd: Omit<Vbd, 'size' | 'detaching'>, inherited: b
     driver,
     mode,
     image: image && imageRef(image),
-    memoryFd: memory?.fd ?? null,
+    memoryFd,
+    memoryLink: memory && memories.linkOf(memory),
     state,
     options,
-    inherited,
-    leaving,
+    filters,
+    ...(size !== undefined && { size }),
   };
 }
 
-function checkImageGiven(facts: DriverFacts, { driver, image }: AttachRequest): void {
-  if (facts.image === 'required' && image === null) {
+/** What a server is told to show a vbd's file; `inherited` where another server had shown it before. */
+export function showCommand(vbd: Vbd, facts: VbdFacts, inherited: boolean): ShowCommand {
+  const { nodeId, backingId, leaving, paused } = vbd;
+  return { op: 'show', nodeId, backingId, inherited, leaving, held: paused, facts };
+}
+
+function checkImageGiven(facts: DriverFacts, { driver, image, share = null }: AttachRequest): void {
+  if (share !== null && !facts.sharesMemory) {
+    throw new FusetapError('USAGE', `driver ${driver} has no memory to share as ${share}`, {
+      hint: 'leave out --share, or use the driver ram',
+    });
+  }
+  if (facts.image === 'required' && image === null && share === null) {
     throw new FusetapError('USAGE', `driver ${driver} needs an image`, { hint: `give one as ${driver}:PATH` });
   }
   if (facts.image === 'none' && image !== null) {
@@ -111,48 +170,20 @@ function checkImageGiven(facts: DriverFacts, { driver, image }: AttachRequest): 
 interface HeldImage {
   readonly image: OpenedImage;
   readonly claim: Claim;
-  release(): void;
 }
 
 async function openAndClaim(
   context: AttachContext,
   path: string,
-  facts: DriverFacts,
-  request: AttachRequest,
+  { mode }: AttachRequest,
   undo: Undo[],
 ): Promise<HeldImage> {
-  // memory takes the writes, so the file is only ever read
-  const mode = facts.sharesMemory ? 'r' : request.mode;
   const image = await openImage(path, mode, { ownDev: context.mountDev, mountpoint: context.mountpoint });
-  let released = false;
-  let claim: Claim | null = null;
-  const release = (): void => {
-    if (released) return;
-    released = true;
-    claim?.release();
-    closeSync(image.fd);
-  };
-  undo.push(release);
-  claim = await claimImage(image, mode, {
+  // its locks go with it
+  undo.push(() => closeSync(image.fd));
+  const claim = await claimImage(image, mode, {
     describePid: (pid) => context.findVbdOfPid(pid, `${image.dev}:${image.ino}`),
   });
-  return { image, claim, release };
+  return { image, claim };
 }
 
-function acquireMemory(
-  context: AttachContext,
-  image: OpenedImage,
-  { driver, options }: AttachRequest,
-  signal: AbortSignal,
-): Promise<SharedMemory> {
-  return context.memories.acquire(`${image.dev}:${image.ino}`, async (memoryFd) => {
-    const command = { op: 'prepare', driver, image: imageRef(image), memoryFd, options } as const;
-    const { state } = await context.server.request<'prepare'>(command, { signal });
-    return state;
-  });
-}
-
-/** An image as the server is told of it. */
-function imageRef({ fd, path, sizeBytes, kind }: OpenedImage): ImageRef {
-  return { fd, path, sizeBytes, kind };
-}

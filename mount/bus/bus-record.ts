@@ -10,7 +10,8 @@ export interface BusRecord {
   readonly bus: string;
   readonly path: string;
   readonly interface: string;
-  readonly keeperPid: number;
+  /** null where it died */
+  readonly keeperPid: number | null;
   readonly serverPid: number | null;
   readonly vbds: readonly {
     readonly vdev: string;
@@ -19,6 +20,9 @@ export interface BusRecord {
     readonly image: string | null;
     /** `device:inode` of the image, where the vbd holds it */
     readonly identity: string | null;
+    /** of the ram image, as in ram/ */
+    readonly memory?: string | null;
+    readonly paused?: boolean;
   }[];
 }
 

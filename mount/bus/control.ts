@@ -6,8 +6,18 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import * as z from 'zod';
 import { type ErrorCode, FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { VERSION } from '../version.js';
-import { type AttachRequest, type ErrorAnswer, INTERFACE_VERSION, type VersionInfo } from './interface.js';
-import type { Keeper } from './keeper.js';
+import type { BusControl } from './bus-control.js';
+import {
+  type AnswerLine,
+  type AttachRequest,
+  type ErrorAnswer,
+  INTERFACE_VERSION,
+  PROGRESS_TYPE,
+  type SaveRequest,
+  type VersionInfo,
+} from './interface.js';
+import type { Progress } from './progress.js';
+import { checkShareName } from './share-rules.js';
 
 export const INTERFACE_HEADER = 'fusetap-interface';
 
@@ -18,8 +28,16 @@ const attachRequest = z.strictObject({
   image: z.string().startsWith('/', 'must be an absolute path').nullable(),
   vdev: z.string().nullable().default(null),
   mode: z.enum(['r', 'w', 'w!']).default('w'),
+  passthrough: z.enum(['auto', 'on', 'off']).default('auto'),
   options: z.record(z.string(), z.string()).default({}),
+  share: z.string().nullable().optional(),
+  filters: z.array(z.strictObject({ name: z.string(), value: z.string().default('') })).optional(),
 }) satisfies z.ZodType<AttachRequest>;
+
+const saveRequest = z.strictObject({
+  path: z.string().startsWith('/', 'must be an absolute path'),
+  force: z.boolean().default(false),
+}) satisfies z.ZodType<SaveRequest>;
 
 const stopRequest = z.strictObject({ force: z.boolean().default(false) });
 
@@ -45,10 +63,12 @@ interface Answer {
 
 /** What a route is given: the client's patience ends with `signal`. */
 interface Call {
-  readonly keeper: Keeper;
+  readonly bus: BusControl;
   readonly path: readonly string[];
   readonly query: URLSearchParams;
   readonly signal: AbortSignal;
+  /** tells a client that wants to know how far it is */
+  readonly progress: Progress;
   body<T>(schema: z.ZodType<T>): Promise<T>;
 }
 
@@ -59,50 +79,65 @@ const ok = (body: unknown): Answer => ({ status: 200, body });
 /** METHOD /first-part, with the number of parts behind it */
 const ROUTES: Readonly<Record<string, Route>> = {
   'GET version/0': async () => ok({ interface: INTERFACE_VERSION, fusetap: VERSION } satisfies VersionInfo),
-  'GET bus/0': async ({ keeper }) => ok(await keeper.info()),
-  'GET vbds/0': async ({ keeper }) => ok(await keeper.vbds()),
-  'POST vbds/0': async ({ keeper, body, signal }) => ({
-    status: 201,
-    body: await keeper.attach(await body(attachRequest), signal),
-  }),
-  'DELETE vbds/1': async ({ keeper, path, query }) => {
+  'GET bus/0': async ({ bus }) => ok(await bus.info()),
+  'GET vbds/0': async ({ bus }) => ok(await bus.vbds()),
+  'GET stats/0': async ({ bus }) => ok(bus.stats()),
+  'POST vbds/0': async ({ bus, body, signal, progress }) => {
+    const request = await body(attachRequest);
+    if (typeof request.share === 'string') checkShareName(request.share);
+    return { status: 201, body: await bus.attach(request, { signal, progress }) };
+  },
+  'GET memory/0': async ({ bus }) => ok(bus.memory()),
+  'DELETE vbds/1': async ({ bus, path, query }) => {
     const { force, wait } = parse(detachQuery, Object.fromEntries(query));
-    return ok(await keeper.detach(path[1] ?? '', { force: force === '1', waitMs: wait * 1000 }));
+    return ok(await bus.detach(path[1] ?? '', { force: force === '1', waitMs: wait * 1000 }));
   },
-  'POST start/0': async ({ keeper }) => {
-    keeper.persist();
-    return ok(await keeper.info());
+  'POST vbds/2': async ({ bus, path: [, vdev = '', action], body, signal, progress }) => {
+    if (action === 'save') return ok(await bus.save(vdev, await body(saveRequest), { signal, progress }));
+    if (action === 'reset') return ok(await bus.reset(vdev, { signal, progress }));
+    if (action === 'pause') return ok(await bus.pause(vdev));
+    if (action === 'resume') return ok(await bus.resume(vdev));
+    throw new FusetapError('NOT_FOUND', `a vbd has no ${action}`, { hint: 'there are pause, resume, save and reset' });
   },
-  'POST upgrade/0': async ({ keeper }) => ok(await keeper.upgrade()),
-  'POST stop/0': async ({ keeper, body }) => ok(await keeper.stop((await body(stopRequest)).force)),
+  'POST start/0': async ({ bus }) => {
+    bus.persist();
+    return ok(await bus.info());
+  },
+  'POST upgrade/0': async ({ bus }) => ok(await bus.upgrade()),
+  'POST stop/0': async ({ bus, body }) => ok(await bus.stop((await body(stopRequest)).force)),
 };
 
 /**
  * Makes the server; the caller has it listen.
  * @param ended called when the bus ends and the client that ended it has its answer
  */
-export function createControl(keeper: Keeper, ended: () => void): Server {
+export function createControl(bus: BusControl, ended: () => void): Server {
   return createServer((request, response) => {
-    answer(keeper, request, response).then(
-      ({ status, body }) => send(response, status, body, () => keeper.ending && ended()),
+    answer(bus, request, response).then(
+      ({ status, body }) => send(response, status, body, () => bus.ending && ended()),
       (error: unknown) => {
         const known = toFusetapError(error, error instanceof Error ? error.message : String(error));
         if (known.code === 'FAILED') console.error(error);
         const body: ErrorAnswer = { error: known.toJSON() };
-        send(response, STATUS[known.code], body, () => keeper.ending && ended());
+        send(response, STATUS[known.code], body, () => bus.ending && ended());
       },
     );
   });
 }
 
 function send(response: ServerResponse, status: number, body: unknown, sent: () => void): void {
-  // `close` comes also where the client is gone already
-  response.on('close', sent);
+  // a client that went away before its answer was ready has had its `close`
+  if (response.destroyed || response.closed) sent();
+  else response.on('close', sent);
+  if (response.headersSent) {
+    response.end(`${JSON.stringify({ status, body } satisfies AnswerLine)}\n`);
+    return;
+  }
   response.writeHead(status, { 'content-type': 'application/json', [INTERFACE_HEADER]: INTERFACE_VERSION });
   response.end(`${JSON.stringify(body)}\n`);
 }
 
-async function answer(keeper: Keeper, request: IncomingMessage, response: ServerResponse): Promise<Answer> {
+async function answer(bus: BusControl, request: IncomingMessage, response: ServerResponse): Promise<Answer> {
   checkInterface(request);
   const url = new URL(request.url ?? '/', 'http://fusetap');
   const path = url.pathname.split('/').slice(1).map(decodeURIComponent);
@@ -115,7 +150,22 @@ async function answer(keeper: Keeper, request: IncomingMessage, response: Server
   const gone = new AbortController();
   response.on('close', () => gone.abort(new FusetapError('FAILED', 'the client went away')));
   const body = async <T>(schema: z.ZodType<T>): Promise<T> => parse(schema, parseJson(await readBody(request)));
-  return await route({ keeper, path, query: url.searchParams, signal: gone.signal, body });
+  const progress = progressTo(request, response);
+  return await route({ bus, path, query: url.searchParams, signal: gone.signal, progress, body });
+}
+
+/**
+ * Where the client asks for it, the answer is a line of JSON for each step, and the answer proper, with its status, as
+ * the last; the others get their answer when it is there.
+ */
+function progressTo(request: IncomingMessage, response: ServerResponse): Progress {
+  if (!request.headers.accept?.includes(PROGRESS_TYPE)) return () => {};
+  return (doneBytes, totalBytes) => {
+    if (!response.headersSent) {
+      response.writeHead(200, { 'content-type': PROGRESS_TYPE, [INTERFACE_HEADER]: INTERFACE_VERSION });
+    }
+    response.write(`${JSON.stringify({ progress: { doneBytes, totalBytes } } satisfies AnswerLine)}\n`);
+  };
 }
 
 function checkInterface(request: IncomingMessage): void {

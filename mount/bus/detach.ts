@@ -82,7 +82,7 @@ async function tryFree(context: DetachContext, vbd: LeavingVbd): Promise<boolean
  * Has another process look the path up: the keeper itself must never wait for its own mount. Resolves also when the
  * path is not there, or takes longer than it may.
  */
-function lookUp(path: string): Promise<void> {
+export function lookUp(path: string): Promise<void> {
   return new Promise((resolve) => {
     const child = execFile('/bin/sh', ['-c', 'test -e "$1"', 'sh', path], { timeout: FORGET_TIMEOUT_MS });
     child.on('error', () => resolve());

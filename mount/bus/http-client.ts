@@ -8,7 +8,7 @@ import type { ClientRequest, IncomingMessage, RequestOptions } from 'node:http';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { codeOfErrno, FusetapError, type PlainError } from '../../drivers/errors.js';
-import { INTERFACE_VERSION } from './interface.js';
+import { type AnswerLine, INTERFACE_VERSION, PROGRESS_TYPE } from './interface.js';
 import type { BusPlace } from './runtime-dir.js';
 import { socketAddress } from './socket-address.js';
 
@@ -25,6 +25,8 @@ export interface ControlRequest {
   readonly body?: unknown;
   /** aborted: the connection is closed, which gives up an attach */
   readonly signal?: AbortSignal | undefined;
+  /** is told how far the bus is with a copy */
+  readonly progress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
   /** default: none, an attach may copy for long */
   readonly timeoutMs?: number;
   /** default: the keeper's */
@@ -39,8 +41,7 @@ export async function askBus<Answer>(place: BusPlace, request: ControlRequest): 
   const deadline = Date.now() + BACKLOG_LIMIT_MS;
   for (;;) {
     try {
-      const { response, text } = await exchange(place, request);
-      return readAnswer(place, response, text) as Answer;
+      return readAnswer(place, await exchange(place, request)) as Answer;
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'EAGAIN' && Date.now() < deadline) await delay(10);
       else throw explain(place, error);
@@ -60,6 +61,7 @@ export function isConnectionLost(error: unknown): boolean {
 
 interface Exchange {
   readonly response: IncomingMessage;
+  readonly status: number;
   readonly text: string;
 }
 
@@ -71,10 +73,7 @@ async function exchange(place: BusPlace, request: ControlRequest): Promise<Excha
     const sent = send(requestOptions(address.path, request, body));
     sent.end(body);
     const response = await firstOf(sent, request.timeoutMs);
-    let text = '';
-    response.setEncoding('utf8');
-    for await (const chunk of response) text += chunk as string;
-    return { response, text };
+    return { response, ...(await readBody(response, request)) };
   } finally {
     address.close();
   }
@@ -88,6 +87,7 @@ function requestOptions(socketPath: string, request: ControlRequest, body: strin
     agent: false,
     headers: {
       [INTERFACE_HEADER]: INTERFACE_VERSION,
+      ...(request.progress && { accept: `${PROGRESS_TYPE}, application/json` }),
       ...(body !== undefined && { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }),
     },
     ...(request.signal && { signal: request.signal }),
@@ -104,7 +104,33 @@ function firstOf(sent: ClientRequest, timeoutMs: number | undefined): Promise<In
   });
 }
 
-function readAnswer(place: BusPlace, { statusCode = 0, headers }: IncomingMessage, text: string): unknown {
+/** The body; of an answer in lines, the last, which has the status too, while the others are progress. */
+async function readBody(
+  response: IncomingMessage,
+  { progress }: ControlRequest,
+): Promise<{ status: number; text: string }> {
+  const { statusCode: status = 0 } = response;
+  let text = '';
+  response.setEncoding('utf8');
+  if (response.headers['content-type'] !== PROGRESS_TYPE) {
+    for await (const chunk of response) text += chunk as string;
+    return { status, text };
+  }
+  let answer: AnswerLine | null = null;
+  for await (const chunk of response) {
+    const lines = (text + (chunk as string)).split('\n');
+    text = lines.pop() ?? '';
+    for (const line of lines) {
+      answer = JSON.parse(line) as AnswerLine;
+      if ('progress' in answer) progress?.(answer.progress.doneBytes, answer.progress.totalBytes);
+    }
+  }
+  // the connection ended before the answer did
+  if (answer === null || 'progress' in answer) throw new Error('the answer is cut short');
+  return { status: answer.status, text: JSON.stringify(answer.body) };
+}
+
+function readAnswer(place: BusPlace, { response: { headers }, status: statusCode, text }: Exchange): unknown {
   checkInterface(place, headers[INTERFACE_HEADER]);
   let body: unknown;
   try {

@@ -33,6 +33,8 @@ import { quote } from './quote.js';
 const MARK: Record<Mode, number> = { r: 300, w: 301, 'w!': 302 };
 /** locked for a moment, to learn what /proc calls the file; it means nothing */
 const PROBE_BYTE = 399;
+/** locked by nobody who knows these bytes: a lock on it is one on the whole file */
+const NOBODYS_BYTE = 398;
 
 const FLOCK_PATIENCE_MS = 5_000;
 const FLOCK_RETRY_MS = 20;
@@ -70,6 +72,7 @@ function plan(mode: Mode, rule: { needs: number[]; refuses: number[]; marks: Mod
     take: [...needs.map((i) => 100 + i), ...refuses.map((i) => 200 + i), MARK[mode]],
     // our own marks first: they say more than the QEMU locks that go with them
     refuse: new Map([
+      ...(mode === 'w!' ? [] : [[NOBODYS_BYTE, 'is locked (fcntl) by'] as [number, string]]),
       ...marks.map((held): [number, string] => [MARK[held], `is attached with mode ${held} by`]),
       ...refuses.map((i): [number, string] => [100 + i, HELD[i] as string]),
       ...needs.map((i): [number, string] => [200 + i, UNSHARED[i] as string]),
@@ -200,10 +203,14 @@ async function lockHolders(
 }
 
 function nameInLocks(fd: number): string | null {
-  if (!lockRangeShared(fd, PROBE_BYTE, 1)) return null;
-  const own = readFdinfo('self', fd)?.locks.find((lock) => lock.start <= PROBE_BYTE && PROBE_BYTE <= lock.end);
-  unlockRange(fd, PROBE_BYTE, 1);
-  return own?.file ?? null;
+  const own = (): string | null => readFdinfo('self', fd)?.locks[0]?.file ?? null;
+  const known = own();
+  if (known !== null || !lockRangeShared(fd, PROBE_BYTE, 1)) return known;
+  try {
+    return own();
+  } finally {
+    unlockRange(fd, PROBE_BYTE, 1);
+  }
 }
 
 function busyUser(image: ClaimedImage, user: ImageUser): FusetapError {

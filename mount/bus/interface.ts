@@ -4,7 +4,8 @@
  * It takes parts (driver, image, vdev, mode, options), never spec strings. The keys of VbdInfo and BusInfo are also
  * what `--json` prints: keys may be added, never changed.
  */
-import type { PlainError } from '../../drivers/errors.js';
+import type { Holder, PlainError } from '../../drivers/errors.js';
+import type { FilterSpec } from '../../drivers/filters/filter.js';
 
 /** MAJOR.MINOR. Another MAJOR is refused; a MINOR only adds. */
 export const INTERFACE_VERSION = '1.0';
@@ -68,9 +69,61 @@ export interface AttachRequest {
   /** a vdev, or null for the first free xvd* */
   vdev: string | null;
   mode: Mode;
+  /** whether the kernel may do the I/O by itself: `auto` is for ram only, `on` also for files; the default is `auto` */
+  passthrough?: 'auto' | 'on' | 'off';
+  /** the name that its memory is shared under, ram only; missing: by the identity of its image */
+  share?: string | null | undefined;
   /** driver options by name */
   options: Record<string, string>;
+  /** the first is next to the driver; missing: none */
+  filters?: FilterSpec[] | undefined;
 }
+
+/** Answer of POST /vbds. */
+export type AttachResult = VbdInfo & {
+  /** what the user should know, one line each; missing: nothing */
+  notes?: string[];
+};
+
+/** POST /vbds/VDEV/save */
+export interface SaveRequest {
+  /** absolute path of the copy */
+  path: string;
+  /** whether it may take the place of a file */
+  force: boolean;
+}
+
+export interface SaveResult {
+  path: string;
+  size: number;
+}
+
+/** A ram image. */
+export interface RamImageInfo {
+  share: string;
+  /** what it was copied from */
+  image: string;
+  configuredBytes: number;
+  residentBytes: number;
+  holders: Holder[];
+}
+
+/** GET /memory: the ram images of all buses of a runtime directory. */
+export interface MemoryInfo {
+  /** the limit */
+  totalBytes: number;
+  usedBytes: number;
+  freeBytes: number;
+  images: RamImageInfo[];
+}
+
+/** The type that a client accepts which wants to know how far a copy is: the answer is then lines of JSON. */
+export const PROGRESS_TYPE = 'application/x-ndjson';
+
+/** A line of such an answer; the last is the answer proper. */
+export type AnswerLine =
+  | { progress: { doneBytes: number; totalBytes: number } }
+  | { status: number; body: unknown };
 
 /** Answer of DELETE /vbds/VDEV and POST /stop: what went. */
 export interface DetachResult {
@@ -81,6 +134,31 @@ export interface DetachResult {
 
 /** A vbd that is gone; `error` where its last flush failed, so that acknowledged writes may be lost. */
 export type DetachedVbd = VbdInfo & { error?: PlainError };
+
+/** POST /upgrade: how long requests had to wait. */
+export interface UpgradeResult {
+  bus: BusInfo;
+  pauseMs: number;
+}
+
+/** What requests of one kind did. Latencies are µs, null where there was none. */
+export interface KindStats {
+  requests: number;
+  bytes: number;
+  errors: number;
+  latencyUs: { p50: number | null; p99: number | null; max: number | null };
+}
+
+/** GET /stats: one for each vbd, since its attach. What the kernel did by itself (passthrough) is not in it. */
+export interface VbdStats {
+  bus: string;
+  vdev: string;
+  passthrough: boolean;
+  read: KindStats;
+  write: KindStats;
+  flush: KindStats;
+  discard: KindStats;
+}
 
 /** GET /version */
 export interface VersionInfo {

@@ -7,18 +7,21 @@
  *
  * Descriptors never travel: the server opens what the keeper holds through /proc/KEEPER/fd/N.
  */
-import type { Json } from '../../drivers/driver.js';
+import type { Json, Window } from '../../drivers/driver.js';
 import type { PlainError } from '../../drivers/errors.js';
-import type { Mode, TransportName } from './interface.js';
+import type { FilterSpec } from '../../drivers/filters/filter.js';
+import type { Mode, TransportName, VbdInfo } from './interface.js';
+import type { RamLink } from './ram-links.js';
+import type { BusPlace } from './runtime-dir.js';
 
 /** The server's only argument. */
 export interface ServerStart {
-  readonly bus: string;
+  readonly place: BusPlace;
   readonly transport: TransportName;
-  readonly mountpoint: string;
   readonly keeperPid: number;
   /** the server's own descriptors, inherited */
   readonly ledgerFd: number;
+  readonly statsFd: number;
   /** keeps the lock on the bus for as long as either process lives */
   readonly lockFd: number;
   readonly deviceFds: readonly number[];
@@ -49,6 +52,14 @@ export interface PrepareCommand {
   readonly options: Readonly<Record<string, string>>;
 }
 
+/** Copies a disk to a file of the same size. */
+export interface SaveCommand {
+  readonly op: 'save';
+  readonly nodeId: number;
+  /** a descriptor of the keeper, of an empty file */
+  readonly targetFd: number;
+}
+
 export interface AttachCommand {
   readonly op: 'attach';
   readonly nodeId: number;
@@ -58,24 +69,62 @@ export interface AttachCommand {
   readonly mode: Mode;
   readonly image: ImageRef | null;
   readonly memoryFd: number | null;
+  /** where others find that memory, to be published again if the keeper dies */
+  readonly memoryLink?: RamLink | null;
   readonly state: Json | null;
   readonly options: Readonly<Record<string, string>>;
+  /** missing: none, as an older keeper says it */
+  readonly filters?: readonly FilterSpec[];
+  /** where an earlier server had the disk, its size: a disk that does not come back must not keep the others away */
+  readonly size?: number;
+}
+
+/** A window without its descriptor, which means nothing to the keeper. */
+export type WindowFacts = Omit<Window, 'fd'>;
+
+/** Makes the file of an opened disk appear. */
+export interface ShowCommand {
+  readonly op: 'show';
+  readonly nodeId: number;
+  readonly backingId: number | null;
   /** an earlier server had the file: what the kernel holds of it is not known */
   readonly inherited: boolean;
   /** see Transport.setLeaving */
   readonly leaving: boolean;
+  /** see Transport.hold */
+  readonly held: boolean;
+  /** for the case that the keeper dies */
+  readonly facts: VbdFacts;
 }
+
+/** What stays true of a vbd for as long as it is attached. */
+export type VbdFacts = Omit<VbdInfo, 'state' | 'opens' | 'keeperPid' | 'serverPid' | 'restarts' | 'changedOutside'>;
 
 /** Each command with what it resolves to. */
 export interface Commands {
-  describe: { command: { readonly op: 'describe'; readonly driver: string }; result: DriverFacts };
+  /** also whether there are such filters, before anything is opened */
+  describe: {
+    command: { readonly op: 'describe'; readonly driver: string; readonly filters?: readonly FilterSpec[] };
+    result: DriverFacts;
+  };
+  /** how many bytes of memory `prepare` will take at most */
+  measure: {
+    command: Omit<PrepareCommand, 'op' | 'memoryFd'> & { readonly op: 'measure' };
+    result: { bytes: number };
+  };
   prepare: { command: PrepareCommand; result: { state: Json } };
+  save: { command: SaveCommand; result: null };
   /** stops the command of that id, where it can be stopped */
   cancel: { command: { readonly op: 'cancel'; readonly target: number }; result: null };
   /** begins to read requests */
   start: { command: { readonly op: 'start' }; result: null };
   ping: { command: { readonly op: 'ping' }; result: null };
-  attach: { command: AttachCommand; result: { size: number } };
+  /** opens the disk; its file appears with `show` */
+  attach: { command: AttachCommand; result: { size: number; window: WindowFacts | null } };
+  show: { command: ShowCommand; result: null };
+  hold: { command: { readonly op: 'hold'; readonly nodeId: number }; result: null };
+  release: { command: { readonly op: 'release'; readonly nodeId: number }; result: null };
+  poison: { command: { readonly op: 'poison'; readonly nodeId: number }; result: null };
   /** see Transport.setLeaving */
   leave: {
     command: { readonly op: 'leave'; readonly nodeId: number; readonly leaving: boolean };
@@ -102,5 +151,7 @@ export type ServerMessage =
   | { readonly kind: 'failed'; readonly id: number; readonly error: PlainError }
   | { readonly kind: 'progress'; readonly id: number; readonly doneBytes: number; readonly totalBytes: number }
   | { readonly kind: 'forgotten'; readonly nodeId: number }
+  /** a thread wants to fill holes of this vbd's memory; see mount/fuse/memory-growth.ts */
+  | { readonly kind: 'memory-wanted'; readonly nodeId: number }
   /** the mount went away by somebody else's hand */
   | { readonly kind: 'gone' };

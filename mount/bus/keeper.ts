@@ -5,53 +5,71 @@
 import { closeSync } from 'node:fs';
 import { join } from 'node:path';
 import { FusetapError, type Holder } from '../../drivers/errors.js';
+import { E, setIoFlusher } from '../../system/libc.js';
 import { readMounts } from '../../system/proc.js';
+import { registerBacking, unregisterBacking } from '../fuse/backing.js';
 import { type KernelMount, mountKernel, requestResend, unmountKernel } from '../fuse/device.js';
 import { totalThreads } from '../fuse/threads.js';
 import { createLedger, Ledger, MAX_FILES } from '../ledger.js';
-import { type AttachContext, attach, attachCommand } from './attach.js';
+import { createStats, readStats, resetStats } from '../stats.js';
+import { type AttachContext, attach, attachCommand, showCommand } from './attach.js';
+import { type CopyWatcher, recopyMemory } from './attach-memory.js';
+import type { BusControl, DetachChoice } from './bus-control.js';
 import { findVbdOfPid, writeBusRecord } from './bus-record.js';
-import { awaitFree } from './detach.js';
+import { awaitFree, lookUp } from './detach.js';
+import { ForgetWaiters } from './forget-waiters.js';
+import { holdOtherWriters, type LetGo } from './hold-writers.js';
 import {
   type AttachRequest,
+  type AttachResult,
   type BusInfo,
   type BusState,
   type DetachedVbd,
   type DetachResult,
   INTERFACE_VERSION,
+  type MemoryInfo,
+  type SaveRequest,
+  type SaveResult,
+  type UpgradeResult,
   type VbdInfo,
+  type VbdStats,
 } from './interface.js';
+import type { VbdFacts } from './ipc.js';
+import { logEvent } from './log.js';
 import { Memories } from './memories.js';
+import { MemoryCredit } from './memory-credit.js';
 import { imageChanged } from './open-image.js';
+import { inPercent } from './progress.js';
+import type { BusPlace } from './runtime-dir.js';
+import { describeMemory } from './ram-images.js';
+import { saveTo } from './save.js';
 import { ServerProcess } from './server-process.js';
 import { firstFreeXvd, parseSlot, type Slot } from './slots.js';
 import { DEFAULT_SILENCE_LIMIT_MS, Supervisor } from './supervisor.js';
 import type { Vbd } from './vbd.js';
 
 export interface KeeperOptions {
-  readonly bus: string;
-  /** the mountpoint */
-  readonly path: string;
-  readonly stateDir: string;
-  readonly runtimeDir: string;
+  readonly place: BusPlace;
   /** the lock on the bus */
   readonly lockFd: number;
   /** stays when its last vbd goes */
   readonly persistent: boolean;
 }
 
-export class Keeper {
+export class Keeper implements BusControl {
   readonly #options: KeeperOptions;
   readonly #mount: KernelMount;
   readonly #mountDev: string;
   readonly #ledgerFd = createLedger();
   readonly #ledger = new Ledger(this.#ledgerFd);
+  readonly #statsFd = createStats();
   readonly #server: Supervisor;
-  readonly #memories = new Memories();
+  readonly #memories: Memories;
+  readonly #credit: MemoryCredit;
   readonly #vbds = new Map<number, Vbd>();
   /** slots of attaches under way */
   readonly #reserved = new Set<number>();
-  readonly #forgetWaiters = new Map<number, () => void>();
+  readonly #forgets = new ForgetWaiters();
   readonly #freeLedgerIndexes = Array.from({ length: MAX_FILES }, (_, i) => MAX_FILES - 1 - i);
   #nextNodeId = 2;
   #persistent: boolean;
@@ -60,17 +78,19 @@ export class Keeper {
 
   /** Mounts a bus and starts its server; resolves when it answers. */
   static async start(options: KeeperOptions): Promise<Keeper> {
-    const mount = mountKernel(options.path, totalThreads());
+    const mount = mountKernel(options.place.path, totalThreads());
     try {
       const mounts = await readMounts('self');
-      const own = mounts.findLast(({ mountpoint }) => mountpoint === options.path);
-      if (own === undefined) throw new FusetapError('FAILED', `the mount on ${options.path} is gone already`);
+      const own = mounts.findLast(({ mountpoint }) => mountpoint === options.place.path);
+      if (own === undefined) throw new FusetapError('FAILED', `the mount on ${options.place.path} is gone already`);
       const keeper = new Keeper(options, mount, own.dev);
       await keeper.#server.start();
       keeper.#record();
+      const [keeperPid, serverPid] = [process.pid, keeper.#serverPid()];
+      logEvent({ event: 'started', path: options.place.path, keeperPid, serverPid });
       return keeper;
     } catch (error) {
-      unmountKernel(options.path, true);
+      unmountKernel(options.place.path, true);
       throw error;
     }
   }
@@ -80,16 +100,20 @@ export class Keeper {
     this.#persistent = options.persistent;
     this.#mount = mount;
     this.#mountDev = mountDev;
+    this.#memories = new Memories(options.place.runtimeDir, options.place.name);
+    this.#credit = new MemoryCredit(this.#ledger, this.#memories, () => this.#vbds.values());
     const since = Date.now();
+    // the server may be what write-back waits for: its allocations must not wait for write-back; children inherit it
+    setIoFlusher();
     this.#server = new Supervisor({
       launch: (events) =>
         new ServerProcess(
           {
-            bus: options.bus,
+            place: options.place,
             transport: 'kernel',
-            mountpoint: options.path,
             keeperPid: process.pid,
             ledgerFd: this.#ledgerFd,
+            statsFd: this.#statsFd,
             lockFd: options.lockFd,
             deviceFds: mount.deviceFds,
             owner: { ...this.#owner(), sinceMs: since },
@@ -97,16 +121,20 @@ export class Keeper {
           events,
         ),
       replay: async (server) => {
-        for (const vbd of this.#vbds.values()) await server.request<'attach'>(attachCommand(vbd, true));
+        for (const vbd of this.#vbds.values()) {
+          await server.request<'attach'>(attachCommand(vbd, this.#memories));
+          await server.request<'show'>(showCommand(vbd, this.#facts(vbd), true));
+        }
       },
-      resend: () => requestResend(mount.deviceFds[0] as number),
+      resend: () => requestResend(this.#device()),
       canResend: mount.negotiated.canResend,
       answered: () => this.#ledger.answered(),
       takeInFlight: () => this.#ledger.takeInFlight(),
-      forgotten: (nodeId) => this.#forgetWaiters.get(nodeId)?.(),
+      forgotten: (nodeId) => this.#forgets.tell(nodeId),
+      memoryWanted: (nodeId) => this.#credit.wanted(nodeId),
       replaced: () => this.#record(),
       gaveUp: (why) => this.#fail(why),
-      log,
+      log: logEvent,
       silenceLimitMs: Number(process.env.FUSETAP_SILENCE_LIMIT_MS ?? DEFAULT_SILENCE_LIMIT_MS),
     });
   }
@@ -115,20 +143,22 @@ export class Keeper {
     return this.#ending;
   }
 
-  /** Attaches, and resolves when the file can be opened. `signal`: the client went away. */
-  async attach(request: AttachRequest, signal: AbortSignal): Promise<VbdInfo> {
+  /** Attaches, and resolves when the file can be opened. */
+  async attach(request: AttachRequest, watcher: CopyWatcher): Promise<AttachResult> {
     this.#checkRunning();
     const place = this.#findSlot(request.vdev);
     this.#reserved.add(place.slot);
     try {
-      const vbd = await attach(this.#attachContext(), request, place, signal);
+      const told = this.#tellCopy(request.image, watcher);
+      const { vbd, notes } = await attach(this.#attachContext(), request, place, told);
       this.#vbds.set(vbd.slot, vbd);
       this.#record();
-      log(`attached ${vbd.vdev}: ${vbd.driver} ${JSON.stringify(vbd.imagePath)} mode ${vbd.mode}, ${vbd.size} bytes`);
-      return await this.#vbdInfo(vbd);
+      logAttached(vbd);
+      const info = await this.#vbdInfo(vbd);
+      return notes.length === 0 ? info : { ...info, notes: [...notes] };
     } finally {
       this.#reserved.delete(place.slot);
-      this.#endIfIdle();
+      this.endIfIdle();
     }
   }
 
@@ -137,10 +167,10 @@ export class Keeper {
    * @param options force: cut off who holds it; waitMs: how long to wait for them first
    * @throws FusetapError NOT_FOUND, or BUSY with the holders
    */
-  async detach(vdev: string, options: { force: boolean; waitMs: number }): Promise<DetachResult> {
+  async detach(vdev: string, choice: DetachChoice): Promise<DetachResult> {
     const vbd = this.#find(vdev);
-    const gone = await this.#detachVbd(vbd, options);
-    this.#endIfIdle();
+    const gone = await this.#detachVbd(vbd, choice);
+    this.endIfIdle();
     return { vbds: [gone], ended: this.#ending };
   }
 
@@ -153,12 +183,12 @@ export class Keeper {
     const gone: DetachedVbd[] = [];
     for (const vbd of vbds) gone.push(await this.#detachVbd(vbd, { force: true, waitMs: 0 }));
     this.#persistent = false;
-    this.#endIfIdle();
+    this.endIfIdle();
     return { vbds: gone, ended: this.#ending };
   }
 
   /** Puts the code that is installed now under the running bus. */
-  async upgrade(): Promise<{ bus: BusInfo; pauseMs: number }> {
+  async upgrade(): Promise<UpgradeResult> {
     this.#checkRunning();
     const { pauseMs } = await this.#server.upgrade();
     this.#record();
@@ -176,10 +206,19 @@ export class Keeper {
     return await Promise.all(sorted.map((vbd) => this.#vbdInfo(vbd)));
   }
 
+  /** What requests did, of each vbd since its attach. */
+  stats(): VbdStats[] {
+    const sorted = [...this.#vbds.values()].sort((a, b) => a.slot - b.slot);
+    return sorted.map((vbd) => {
+      const { bus, vdev, passthrough } = this.#facts(vbd);
+      return { bus, vdev, passthrough, ...readStats(this.#statsFd, vbd.ledgerIndex) };
+    });
+  }
+
   async info(): Promise<BusInfo> {
     return {
-      bus: this.#options.bus,
-      path: this.#options.path,
+      bus: this.#options.place.name,
+      path: this.#options.place.path,
       transport: 'kernel',
       keeperPid: process.pid,
       serverPid: this.#serverPid(),
@@ -192,24 +231,26 @@ export class Keeper {
 
   /** Takes mount and server away. To be called once the bus is `ending` and its clients have their answers. */
   async end(): Promise<void> {
-    unmountKernel(this.#options.path, this.#failed);
+    unmountKernel(this.#options.place.path, this.#failed);
     await this.#server.end();
     for (const fd of this.#mount.deviceFds) closeSync(fd);
   }
 
-  async #detachVbd(vbd: Vbd, { force, waitMs }: { force: boolean; waitMs: number }): Promise<DetachedVbd> {
+  async #detachVbd(vbd: Vbd, { force, waitMs }: DetachChoice): Promise<DetachedVbd> {
     if (vbd.detaching) {
-      throw new FusetapError('BUSY', `${vbd.vdev} on bus ${this.#options.bus} is being detached already`);
+      throw new FusetapError('BUSY', `${vbd.vdev} on bus ${this.#options.place.name} is being detached already`);
     }
+    this.#refuseCopying(vbd);
     vbd.detaching = true;
     try {
       if (!force && !this.#failed) await this.#free(vbd, waitMs);
       const info = await this.#vbdInfo(vbd);
+      if (force && !this.#failed && vbd.backingId !== null) await this.#cutOff(vbd);
       const { flushError } = !this.#failed
         ? await this.#server.request<'detach'>({ op: 'detach', nodeId: vbd.nodeId })
         : { flushError: null };
       this.#release(vbd);
-      log(`detached ${vbd.vdev}${flushError === null ? '' : `: ${flushError.message}`}`);
+      logEvent({ event: 'detached', vdev: vbd.vdev, error: flushError?.message ?? null });
       return flushError === null ? info : { ...info, error: flushError };
     } finally {
       vbd.detaching = false;
@@ -219,35 +260,187 @@ export class Keeper {
   #free(vbd: Vbd, waitMs: number): Promise<void> {
     return awaitFree(
       {
-        bus: this.#options.bus,
+        bus: this.#options.place.name,
         setLeaving: async (nodeId, leaving) => {
           vbd.leaving = leaving;
           return (await this.#server.request<'leave'>({ op: 'leave', nodeId, leaving })).held;
         },
-        mountpoint: this.#options.path,
+        mountpoint: this.#options.place.path,
         mountDev: this.#mountDev,
         opens: (nodeId) => this.#ledger.countHandles().get(nodeId) ?? 0,
-        awaitForget: (nodeId, timeoutMs) => this.#awaitForget(nodeId, timeoutMs),
+        awaitForget: (nodeId, timeoutMs) => this.#forgets.wait(nodeId, timeoutMs),
       },
       vbd,
       waitMs,
     );
   }
 
-  #awaitForget(nodeId: number, timeoutMs: number): Promise<boolean> {
-    return new Promise((resolve) => {
-      const finish = (forgotten: boolean): void => {
-        clearTimeout(timer);
-        this.#forgetWaiters.delete(nodeId);
-        resolve(forgotten);
-      };
-      const timer = setTimeout(() => finish(false), timeoutMs);
-      this.#forgetWaiters.set(nodeId, () => finish(true));
+  /** Makes the kernel give up the I/O that it does by itself: it forgets a node that has become something else. */
+  async #cutOff(vbd: Vbd): Promise<void> {
+    await this.#server.request<'poison'>({ op: 'poison', nodeId: vbd.nodeId });
+    await lookUp(join(this.#options.place.path, vbd.vdev));
+  }
+
+  /** Holds the I/O of a vbd: it waits, without an error, until `resume`. */
+  async pause(vdev: string): Promise<VbdInfo> {
+    this.#checkRunning();
+    const vbd = this.#find(vdev);
+    if (vbd.paused) return await this.#vbdInfo(vbd);
+    if (vbd.backingId === null) {
+      vbd.paused = true;
+      await this.#server.request<'hold'>({ op: 'hold', nodeId: vbd.nodeId });
+    } else {
+      await this.#pausePassedThrough(vbd);
+    }
+    this.#record();
+    logEvent({ event: 'paused', vdev: vbd.vdev });
+    return await this.#vbdInfo(vbd);
+  }
+
+  /** What the kernel does by itself cannot be held, so nobody may have it open; then opens are held. */
+  async #pausePassedThrough(vbd: Vbd): Promise<void> {
+    await this.#free(vbd, 0).catch((error: unknown) => {
+      if (!(error instanceof FusetapError) || error.code !== 'BUSY') throw error;
+      throw new FusetapError('BUSY', `${error.message}; it is passed through, so its I/O cannot be held`, {
+        hint: 'close it there, or attach it with --passthrough off',
+        holders: error.holders,
+      });
     });
+    vbd.paused = true;
+    await this.#server.request<'hold'>({ op: 'hold', nodeId: vbd.nodeId });
+    vbd.leaving = false;
+    await this.#server.request<'leave'>({ op: 'leave', nodeId: vbd.nodeId, leaving: false });
+  }
+
+  /** Lets the I/O of a paused vbd go on. */
+  async resume(vdev: string): Promise<VbdInfo> {
+    this.#checkRunning();
+    const vbd = this.#find(vdev);
+    this.#refuseCopying(vbd);
+    vbd.paused = false;
+    await this.#server.request<'release'>({ op: 'release', nodeId: vbd.nodeId });
+    this.#record();
+    logEvent({ event: 'resumed', vdev: vbd.vdev });
+    return await this.#vbdInfo(vbd);
+  }
+
+  /** Makes a file a consistent copy of a vbd: all who may write to its bytes are held meanwhile. */
+  async save(vdev: string, { path, force }: SaveRequest, watcher: CopyWatcher): Promise<SaveResult> {
+    this.#checkRunning();
+    const vbd = this.#find(vdev);
+    const { nodeId, memory } = vbd;
+    const { signal, progress } = this.#tellCopy(vbd.imagePath, watcher);
+    const saved = await this.#withWritersHeld(vbd, () =>
+      saveTo(path, force, {
+        ownBus: { ownDev: this.#mountDev, mountpoint: this.#options.place.path },
+        describePid: (pid, image) =>
+          findVbdOfPid(this.#options.place.runtimeDir, pid, `${image.dev}:${image.ino}`),
+        copy: async (targetFd) => {
+          signal.throwIfAborted();
+          await this.#server.request<'save'>({ op: 'save', nodeId, targetFd }, { signal, progress });
+          signal.throwIfAborted();
+        },
+        replace: async (oldIdentity, place) => {
+          if (memory === null) place();
+          else await this.#memories.moveIdentity(memory, oldIdentity, place);
+        },
+      }),
+    );
+    logEvent({ event: 'saved', vdev: vbd.vdev, path: saved });
+    return { path: saved, size: vbd.size };
+  }
+
+  async #withWritersHeld<Result>(vbd: Vbd, work: () => Promise<Result>): Promise<Result> {
+    this.#refuseCopying(vbd);
+    const { runtimeDir, name } = this.#options.place;
+    const sharing = [...this.#vbds.values()].filter(({ memory }) => memory !== null && memory === vbd.memory);
+    const writers = (vbd.memory === null ? [vbd] : sharing).filter(({ mode, paused }) => mode !== 'r' && !paused);
+    vbd.copying = true;
+    const held: Vbd[] = [];
+    let letOthersGo: LetGo = async () => {};
+    try {
+      for (const writer of writers) {
+        held.push(writer);
+        await this.pause(writer.vdev);
+      }
+      if (vbd.memory !== null) letOthersGo = await holdOtherWriters(runtimeDir, name, vbd.memory.id);
+      return await work();
+    } finally {
+      vbd.copying = false;
+      for (const { vdev } of held) await this.resume(vdev);
+      await letOthersGo();
+    }
+  }
+
+  /** Copies the image of a ram vbd afresh; the old copy is kept until the new one is whole. */
+  async reset(vdev: string, watcher: CopyWatcher): Promise<VbdInfo> {
+    this.#checkRunning();
+    const vbd = this.#find(vdev);
+    const { memory, driver, options, mode, filters, slot, imagePath } = vbd;
+    if (memory === null) throw notRam(vbd);
+    this.#refuseCopying(vbd);
+    vbd.copying = true;
+    this.#reserved.add(slot);
+    const told = this.#tellCopy(memory.image, watcher);
+    try {
+      await this.#free(vbd, 0);
+      const context = this.#attachContext();
+      const fresh = await recopyMemory(context, { driver, options, image: memory.image }, memory, told);
+      try {
+        await this.#server.request<'detach'>({ op: 'detach', nodeId: vbd.nodeId });
+        this.#release(vbd);
+        const share = this.#memories.shareOf(fresh);
+        const passthrough = vbd.backingId === null ? 'off' : 'auto';
+        const request = { driver, image: imagePath, vdev, mode, options, filters: [...filters], share, passthrough };
+        const again = await attach(context, { ...request, passthrough }, { slot, vdev: vbd.vdev }, told);
+        this.#vbds.set(slot, again.vbd);
+      } finally {
+        this.#memories.release(fresh);
+      }
+      this.#record();
+      logEvent({ event: 'reset', vdev: vbd.vdev });
+      return await this.#vbdInfo(this.#find(vdev));
+    } catch (error) {
+      if (this.#vbds.get(slot) === vbd && vbd.leaving) await this.#show(vbd);
+      throw error;
+    } finally {
+      vbd.copying = false;
+      this.#reserved.delete(slot);
+      this.endIfIdle();
+    }
+  }
+
+  async #show(vbd: Vbd): Promise<void> {
+    vbd.leaving = false;
+    await this.#server.request<'leave'>({ op: 'leave', nodeId: vbd.nodeId, leaving: false });
+  }
+
+  memory(): MemoryInfo {
+    return describeMemory(this.#options.place.runtimeDir);
+  }
+
+  #refuseCopying({ vdev, copying }: Vbd): void {
+    if (!copying) return;
+    throw new FusetapError('BUSY', `${vdev} on bus ${this.#options.place.name} is being copied`, {
+      hint: 'wait until the save or reset has ended',
+    });
+  }
+
+  /** A copy that takes long is told of in the log too. */
+  #tellCopy(image: string | null, { signal, progress }: CopyWatcher): CopyWatcher {
+    const toLog = inPercent((percent) => logEvent({ event: 'copying', image, percent }));
+    return {
+      signal,
+      progress: (doneBytes, totalBytes) => {
+        toLog(doneBytes, totalBytes);
+        progress(doneBytes, totalBytes);
+      },
+    };
   }
 
   #release(vbd: Vbd): void {
     this.#vbds.delete(vbd.slot);
+    if (vbd.backingId !== null) unregisterBacking(this.#device(), vbd.backingId);
     vbd.claim?.release();
     if (vbd.image !== null) closeSync(vbd.image.fd);
     if (vbd.memory !== null) this.#memories.release(vbd.memory);
@@ -259,23 +452,27 @@ export class Keeper {
     return {
       server: this.#server,
       memories: this.#memories,
-      mountpoint: this.#options.path,
+      mountpoint: this.#options.place.path,
       mountDev: this.#mountDev,
       newNode: () => {
         const ledgerIndex = this.#freeLedgerIndexes.pop();
         if (ledgerIndex === undefined) {
-          throw new FusetapError('NO_SPACE', `bus ${this.#options.bus} is full: ${MAX_FILES} vbds`);
+          throw new FusetapError('NO_SPACE', `bus ${this.#options.place.name} is full: ${MAX_FILES} vbds`);
         }
+        resetStats(this.#statsFd, ledgerIndex);
         this.#ledger.resetFile(ledgerIndex, { mode: 0o600, ...this.#owner() }, Date.now());
         return { nodeId: this.#nextNodeId++, ledgerIndex };
       },
+      register: (fd) => (this.#mount.negotiated.canPassThrough ? registerBacking(this.#device(), fd) : -E.EOPNOTSUPP),
+      unregister: (id) => unregisterBacking(this.#device(), id),
+      facts: (vbd) => this.#facts(vbd),
       freeNode: (ledgerIndex) => this.#freeLedgerIndexes.push(ledgerIndex),
-      findVbdOfPid: (pid, identity) => findVbdOfPid(this.#options.runtimeDir, pid, identity),
+      findVbdOfPid: (pid, identity) => findVbdOfPid(this.#options.place.runtimeDir, pid, identity),
     };
   }
 
   #checkRunning(): void {
-    const { bus } = this.#options;
+    const { name: bus } = this.#options.place;
     if (this.#ending) throw new FusetapError('BUSY', `bus ${bus} is ending`, { operation: 'ending' });
     if (this.#failed) {
       throw new FusetapError('FAILED', `bus ${bus} has failed`, { hint: `fusetap stop --bus ${bus}, then start anew` });
@@ -286,7 +483,7 @@ export class Keeper {
     const taken = new Set([...this.#vbds.keys(), ...this.#reserved]);
     const place = parseSlot(vdev ?? firstFreeXvd(taken));
     if (!taken.has(place.slot)) return place;
-    const { bus } = this.#options;
+    const { name: bus } = this.#options.place;
     const holder: Holder = { bus, vdev: this.#vbds.get(place.slot)?.vdev ?? place.vdev };
     throw new FusetapError('BUSY', `slot ${place.slot} (${holder.vdev}) of bus ${bus} is taken`, {
       hint: `choose another vdev, or fusetap detach --bus ${bus} ${holder.vdev}`,
@@ -297,14 +494,14 @@ export class Keeper {
   #find(vdev: string): Vbd {
     const vbd = this.#vbds.get(parseSlot(vdev).slot);
     if (vbd !== undefined) return vbd;
-    const { bus } = this.#options;
+    const { name: bus } = this.#options.place;
     throw new FusetapError('NOT_FOUND', `no vbd ${vdev} on bus ${bus}`, { hint: `fusetap ls --bus ${bus}` });
   }
 
-  async #vbdInfo(vbd: Vbd): Promise<VbdInfo> {
-    const { bus, path } = this.#options;
+  #facts(vbd: Vbd): VbdFacts {
+    const { name, path } = this.#options.place;
     return {
-      bus,
+      bus: name,
       vdev: vbd.vdev,
       slot: vbd.slot,
       path: join(path, vbd.vdev),
@@ -312,17 +509,28 @@ export class Keeper {
       image: vbd.imagePath,
       mode: vbd.mode,
       size: vbd.size,
-      state: this.#state(),
-      opens: this.#ledger.countHandles().get(vbd.nodeId) ?? 0,
       transport: 'kernel',
-      passthrough: false,
-      share: null,
+      passthrough: vbd.backingId !== null,
+      share: vbd.memory && this.#memories.shareOf(vbd.memory),
       partitions: null,
+    };
+  }
+
+  async #vbdInfo(vbd: Vbd): Promise<VbdInfo> {
+    const state = this.#state();
+    return {
+      ...this.#facts(vbd),
+      state: vbd.paused && state === 'running' ? 'paused' : state,
+      opens: this.#ledger.countHandles().get(vbd.nodeId) ?? 0,
       keeperPid: process.pid,
       serverPid: this.#serverPid(),
       restarts: this.#server.restarts,
       changedOutside: vbd.image !== null && (await imageChanged(vbd.image)) !== null,
     };
+  }
+
+  #device(): number {
+    return this.#mount.deviceFds[0] as number;
   }
 
   #serverPid(): number | null {
@@ -342,32 +550,39 @@ export class Keeper {
   #fail(why: string): void {
     if (this.#ending || this.#failed) return;
     this.#failed = true;
-    log(`bus ${this.#options.bus} failed: ${why}; clients get ECONNABORTED, then ENOTCONN`);
-    unmountKernel(this.#options.path, true);
+    logEvent({ event: 'failed', reason: why });
+    unmountKernel(this.#options.place.path, true);
     this.#record();
   }
 
-  #endIfIdle(): void {
-    if (this.#persistent || this.#vbds.size > 0 || this.#reserved.size > 0) return;
+  /** @returns whether the bus is ending: nothing is attached, and nobody asked it to stay */
+  endIfIdle(): boolean {
+    if (this.#persistent || this.#vbds.size > 0 || this.#reserved.size > 0) return this.#ending;
     this.#ending = true;
+    return true;
   }
 
   #record(): void {
-    writeBusRecord(this.#options.stateDir, {
-      bus: this.#options.bus,
-      path: this.#options.path,
+    writeBusRecord(this.#options.place.stateDir, {
+      bus: this.#options.place.name,
+      path: this.#options.place.path,
       interface: INTERFACE_VERSION,
       keeperPid: process.pid,
       serverPid: this.#serverPid(),
-      vbds: [...this.#vbds.values()].map(({ vdev, driver, mode, imagePath, image }) => {
+      vbds: [...this.#vbds.values()].map(({ vdev, driver, mode, imagePath, image, memory, paused }) => {
         const identity = image && `${image.dev}:${image.ino}`;
-        return { vdev, driver, mode, image: imagePath, identity };
+        return { vdev, driver, mode, image: imagePath, identity, memory: memory?.id ?? null, paused };
       }),
     });
   }
 }
 
-/** One line an event, into the log of the bus. */
-function log(text: string): void {
-  console.log(`${new Date().toISOString()} ${text}`);
+function notRam({ vdev, driver }: Vbd): FusetapError {
+  return new FusetapError('UNSUPPORTED', `${vdev} has no copy that could be made afresh: its driver is ${driver}`, {
+    hint: 'reset is for ram vbds',
+  });
+}
+
+function logAttached({ vdev, driver, imagePath, mode, size }: Vbd): void {
+  logEvent({ event: 'attached', vdev, driver, image: imagePath, mode, size });
 }

@@ -1,62 +1,280 @@
 /**
- * Memories that several vbds share: one for each image, filled once, gone with its last user.
+ * The ram images that a keeper holds: each a memory that several vbds share, on any bus, filled once, gone with its last
+ * user.
  *
- * The keeper holds the memfd; the driver fills it in the server. While one attach fills it, others of the same image
- * wait for it and then share.
+ *      look (under the lock) ──► held by anybody, filled: join ──► open its link, publish our own
+ *        ▲                 │
+ *        └── wait a moment ◄── being copied by somebody
+ *                          │
+ *                          └──► held by nobody: memfd made, link published ──► measure ──► reserve ──► fill ──► filled
+ *
+ * The keeper holds the memfd; the driver fills it in the server. Of two that come at once, one copies and the other
+ * waits; where the copy fails its link goes, and the next one tries.
  */
+import { randomBytes } from 'node:crypto';
 import { closeSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Json } from '../../drivers/driver.js';
 import { memfdCreate } from '../../system/libc.js';
+import type { OpenedImage } from './open-image.js';
+import { accountFor, type RamAccount, refuseAboveLimit } from './ram-images.js';
+import { cleanLinks, linkTarget, memoryName, openLink, ownLink, type RamLink, removeLink, writeLink } from './ram-links.js';
+import { withRamLock } from './ram-lock.js';
+import { checkJoin, checkNew, imageIdentity, leadsTo, requireSole, shareOfIdentity } from './share-rules.js';
 
+const POLL_MS = 10;
+
+/** A memory that this keeper holds. */
 export interface SharedMemory {
-  /** device and inode of the image, or the name it is shared under */
-  readonly key: string;
+  /** of the memory, in its name */
+  readonly id: string;
   readonly fd: number;
   readonly state: Json;
+  readonly sizeBytes: number;
+  /** the path it was copied from */
+  readonly image: string;
+  /** vbds of this keeper */
   users: number;
 }
 
-/** Fills a memfd; resolves to the state that the driver wants back. */
-export type Fill = (memoryFd: number) => Promise<Json>;
+/** Which memory is wanted. */
+export interface MemoryWish {
+  readonly driver: string;
+  /** the name it is shared under; null: by the identity of its image */
+  readonly share: string | null;
+  /** open; its size may be 0 where a name is given */
+  readonly image: OpenedImage | null;
+  /** the one who wants it went away */
+  readonly signal: AbortSignal;
+}
+
+/** How a memory is filled that nobody has yet. Both may reject. */
+export interface Filling {
+  /** how many bytes the memory will hold at most */
+  measure(): Promise<number>;
+  /** fills a memfd and seals its size; resolves to the state that the driver wants back */
+  fill(memoryFd: number): Promise<Json>;
+}
+
+export interface AcquiredMemory {
+  readonly memory: SharedMemory;
+  /** what the user should know of how it was joined, one line each */
+  readonly notes: readonly string[];
+}
 
 export class Memories {
-  readonly #byKey = new Map<string, Promise<SharedMemory>>();
+  readonly #runtimeDir: string;
+  readonly #bus: string;
+  readonly #held = new Map<string, SharedMemory>();
+  /** our links as last written: the files are the truth, but somebody may have removed them */
+  readonly #links = new Map<string, RamLink>();
 
-  /** The memory of that key, filled now if nobody has it. Each call must be paired with `release`. */
-  async acquire(key: string, fill: Fill): Promise<SharedMemory> {
+  constructor(runtimeDir: string, bus: string) {
+    this.#runtimeDir = runtimeDir;
+    this.#bus = bus;
+  }
+
+  /**
+   * The memory that is wanted, filled now if nobody has it. Each call must be paired with `release`.
+   * @throws FusetapError BUSY where the name is another image's; USAGE where there is nothing to fill it with; NO_SPACE
+   *   where it would exceed the limit; what `filling` rejects with
+   */
+  async acquire(wish: MemoryWish, filling: Filling): Promise<AcquiredMemory> {
     for (;;) {
-      const held = this.#byKey.get(key);
-      if (held === undefined) break;
-      const memory = await held.catch(() => null);
-      // the attach that was filling it failed: the next in line tries itself
-      if (memory === null || memory.users === 0) continue;
-      memory.users += 1;
-      return memory;
+      wish.signal.throwIfAborted();
+      const found = await withRamLock(this.#runtimeDir, () => this.#look(wish));
+      if (found === 'wait') await delay(POLL_MS);
+      else if ('memory' in found) return found;
+      else return { memory: await this.#fill(found, filling), notes: [] };
     }
-    const filling = this.#create(key, fill);
-    this.#byKey.set(key, filling);
-    try {
-      return await filling;
-    } catch (error) {
-      this.#byKey.delete(key);
-      throw error;
-    }
+  }
+
+  /**
+   * A new copy in place of a memory that nobody else has. The old one stays held until it is released.
+   * @throws FusetapError BUSY where somebody else has it; what `acquire` throws
+   */
+  async refill(old: SharedMemory, image: OpenedImage, filling: Filling): Promise<SharedMemory> {
+    const fresh = await withRamLock(this.#runtimeDir, () => {
+      const link = this.#soleLink(old);
+      return this.#begin({ ...link, image: image.path, identity: imageIdentity(image), sizeBytes: image.sizeBytes });
+    });
+    return await this.#fill(fresh, filling, () => removeLink(this.#runtimeDir, this.#soleLink(old)));
   }
 
   release(memory: SharedMemory): void {
     memory.users -= 1;
     if (memory.users > 0) return;
-    this.#byKey.delete(memory.key);
-    closeSync(memory.fd);
+    this.#drop(memory.id, memory.fd);
   }
 
-  async #create(key: string, fill: Fill): Promise<SharedMemory> {
-    const fd = memfdCreate('fusetap-ram');
+  /** What the memory is shared under now. */
+  shareOf(memory: SharedMemory): string {
+    return this.#ownLink(memory.id).share;
+  }
+
+  /** What a process that has the memory open must publish to go on sharing it; see publishLink. */
+  linkOf(memory: SharedMemory): RamLink {
+    return this.#ownLink(memory.id);
+  }
+
+  /**
+   * Reserves the whole size of a memory, because its I/O may be passed through: then nobody is asked before a hole is
+   * filled.
+   * @returns false where that does not fit
+   */
+  reserveWhole(memory: SharedMemory): Promise<boolean> {
+    return withRamLock(this.#runtimeDir, () => {
+      const account = this.#account();
+      const used = usedBy(account, memory.id);
+      if (account.usedBytes + Math.max(0, memory.sizeBytes - used) > account.limitBytes) return false;
+      this.#change(memory.id, { reservedBytes: memory.sizeBytes });
+      return true;
+    });
+  }
+
+  /** Takes `reserveWhole` back. */
+  async unreserveWhole(memory: SharedMemory): Promise<void> {
+    await withRamLock(this.#runtimeDir, () => this.#change(memory.id, { reservedBytes: 0 }));
+  }
+
+  /**
+   * Lets a memory grow beyond what it holds.
+   * @param unspentBytes what this keeper was granted before for this memory and has not used
+   * @param wantedBytes how much more would be good to have
+   * @returns how much more it may grow: less than wanted, perhaps 0, where the limit is near
+   */
+  grant(memory: SharedMemory, unspentBytes: number, wantedBytes: number): Promise<number> {
+    return withRamLock(this.#runtimeDir, () => {
+      this.#change(memory.id, { grantedBytes: unspentBytes });
+      const account = this.#account();
+      const image = account.images.find(({ first }) => first.id === memory.id);
+      if (image === undefined) return 0;
+      const granted = image.links.reduce((sum, link) => sum + link.grantedBytes, 0);
+      const reservedAhead = image.usedBytes - image.residentBytes - granted;
+      const room = account.limitBytes - account.usedBytes + reservedAhead;
+      const more = Math.max(0, Math.min(wantedBytes, room));
+      this.#change(memory.id, { grantedBytes: unspentBytes + more });
+      return more;
+    });
+  }
+
+  /**
+   * Makes a memory the one of another file, with which it has been made equal.
+   * @param replace puts that file in the place of the old one and returns its identity; under the lock
+   */
+  async moveIdentity(memory: SharedMemory, oldIdentity: string, replace: () => string): Promise<void> {
+    await withRamLock(this.#runtimeDir, () => {
+      const identity = replace();
+      for (const link of cleanLinks(this.#runtimeDir)) {
+        if (link.id !== memory.id || link.identity !== oldIdentity) continue;
+        const share = link.share === shareOfIdentity(oldIdentity) ? shareOfIdentity(identity) : link.share;
+        writeLink(this.#runtimeDir, { ...link, identity, share });
+      }
+    });
+  }
+
+  /** Under the lock. */
+  #look(wish: MemoryWish): AcquiredMemory | RamLink | 'wait' {
+    const links = cleanLinks(this.#runtimeDir).filter((link) => leadsTo(link, wish));
+    const filled = links.find((link) => link.filled);
+    if (filled === undefined) return links.length > 0 ? 'wait' : this.#begin(this.#newLink(wish));
+    const notes = checkJoin(filled, wish);
+    const memory = this.#join(filled);
+    // its last holder went this very moment
+    return memory === null ? 'wait' : { memory, notes };
+  }
+
+  #join(link: RamLink): SharedMemory | null {
+    const held = this.#held.get(link.id);
+    if (held !== undefined) {
+      held.users += 1;
+      return held;
+    }
+    const fd = openLink(link);
+    if (fd === null) return null;
+    const own = { ...link, ...linkTarget(fd), bus: this.#bus, reservedBytes: 0, grantedBytes: 0 };
+    return this.#hold(own, fd, link.state);
+  }
+
+  #newLink(wish: MemoryWish): Omit<RamLink, 'id' | 'pid' | 'startTime' | 'link' | 'dev' | 'ino'> {
+    const image = checkNew(wish);
+    const identity = imageIdentity(image);
+    const { driver, share } = wish;
+    const size = { sizeBytes: image.sizeBytes, reservedBytes: 0, grantedBytes: 0 };
+    const copied = { image: image.path, identity, state: null, filled: false };
+    return { driver, share: share ?? shareOfIdentity(identity), bus: this.#bus, ...copied, ...size };
+  }
+
+  /** Makes an empty memory and says that it is being copied. Under the lock. */
+  #begin(facts: Omit<RamLink, 'id' | 'pid' | 'startTime' | 'link' | 'dev' | 'ino'>): RamLink {
+    const id = randomBytes(8).toString('hex');
+    const fd = memfdCreate(memoryName(id));
+    const own = { ...facts, id, ...linkTarget(fd), filled: false, reservedBytes: 0, grantedBytes: 0 };
+    this.#write(own);
+    return own;
+  }
+
+  /** @param commit under the lock, before the copy becomes known; may refuse it */
+  async #fill(link: RamLink, filling: Filling, commit: () => void = () => {}): Promise<SharedMemory> {
+    const fd = Number(link.link.split('/').at(-1));
     try {
-      return { key, fd, state: await fill(fd), users: 1 };
+      const dataBytes = await filling.measure();
+      await withRamLock(this.#runtimeDir, () => {
+        refuseAboveLimit(link.image, dataBytes, this.#account());
+        this.#change(link.id, { reservedBytes: dataBytes });
+      });
+      const state = await filling.fill(fd);
+      return await withRamLock(this.#runtimeDir, () => {
+        commit();
+        return this.#hold({ ...link, state, filled: true, reservedBytes: 0 }, fd, state);
+      });
     } catch (error) {
-      closeSync(fd);
+      this.#drop(link.id, fd);
       throw error;
     }
   }
+
+  #hold(link: RamLink, fd: number, state: Json): SharedMemory {
+    this.#write(link);
+    const memory = { id: link.id, fd, state, sizeBytes: link.sizeBytes, image: link.image, users: 1 };
+    this.#held.set(link.id, memory);
+    return memory;
+  }
+
+  /** The link goes first: nobody shall follow it to what the descriptor becomes next. */
+  #drop(id: string, fd: number): void {
+    this.#held.delete(id);
+    this.#links.delete(id);
+    removeLink(this.#runtimeDir, { id, pid: process.pid });
+    closeSync(fd);
+  }
+
+  #account(): RamAccount {
+    return accountFor(cleanLinks(this.#runtimeDir));
+  }
+
+  #change(id: string, change: Partial<RamLink>): void {
+    this.#write({ ...this.#ownLink(id), ...change });
+  }
+
+  #write(link: RamLink): void {
+    writeLink(this.#runtimeDir, link);
+    this.#links.set(link.id, link);
+  }
+
+  #ownLink(id: string): RamLink {
+    const link = ownLink(this.#runtimeDir, id) ?? this.#links.get(id);
+    if (link === undefined) throw new TypeError(`the memory ${id} is not held`);
+    return link;
+  }
+
+  /** The link to a memory that nobody but one vbd of this keeper has. */
+  #soleLink(memory: SharedMemory): RamLink {
+    const links = cleanLinks(this.#runtimeDir).filter(({ id }) => id === memory.id);
+    return requireSole(links, memory.users);
+  }
+}
+
+function usedBy({ images }: RamAccount, id: string): number {
+  return images.find(({ first }) => first.id === id)?.usedBytes ?? 0;
 }

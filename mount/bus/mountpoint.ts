@@ -5,6 +5,7 @@ import { readdirSync } from 'node:fs';
 import { FusetapError } from '../../drivers/errors.js';
 import { MNT_DETACH, MNT_FORCE, umount2 } from '../../system/libc.js';
 import { readMounts } from '../../system/proc.js';
+import { logEvent } from './log.js';
 
 /** as mount(2) was given it */
 const BUS_TYPE = 'fuse.fusetap';
@@ -17,7 +18,7 @@ const BUS_TYPE = 'fuse.fusetap';
 export async function clearMountpoint(path: string): Promise<void> {
   for (const { mountpoint, type } of await readMounts('self')) {
     if (mountpoint !== path || type !== BUS_TYPE) continue;
-    console.log(`${new Date().toISOString()} repaired ${path}: took away the mount of a dead bus`);
+    logEvent({ event: 'repaired', path });
     if (umount2(path, MNT_FORCE) < 0) umount2(path, MNT_DETACH);
   }
   if (readdirSync(path).length === 0) return;

@@ -35,6 +35,8 @@ export interface OpenedImage {
   readonly dev: string;
   /** st_ino, in decimal */
   readonly ino: string;
+  /** when the inode was made, nanoseconds in decimal; 0 where the file system does not know */
+  readonly bornNs: string;
   /** `MAJ:MIN` of the device itself where kind is `block`, else null */
   readonly rdev: string | null;
 }
@@ -51,10 +53,16 @@ export interface OwnBus {
  * Opens an image. Whether it may be written is left to open(2) (so root may write to a file of mode 0444, as with
  * losetup), except that a read-only block device is refused for writing at once.
  * @param path absolute
+ * @param options mayBeEmpty: an image of no bytes stands for one that is shared under a name
  * @throws FusetapError NOT_FOUND no such image; USAGE not a file or block device, empty, on the bus itself, or a
  *   path that cannot be one; DENIED permission, immutable, read-only file system; UNSUPPORTED too large; BUSY
  */
-export async function openImage(path: string, mode: Mode, bus: OwnBus): Promise<OpenedImage> {
+export async function openImage(
+  path: string,
+  mode: Mode,
+  bus: OwnBus,
+  { mayBeEmpty = false }: { mayBeEmpty?: boolean } = {},
+): Promise<OpenedImage> {
   refuseBadName(path);
   const realPath = await followOutside(path, bus);
   const kind = kindOf(await stat(realPath, { bigint: true }).catch(refuse(path)), path);
@@ -68,8 +76,9 @@ export async function openImage(path: string, mode: Mode, bus: OwnBus): Promise<
     if (deviceName(stats.dev) === bus.ownDev) throw onOwnBus(path);
     const rdev = kind === 'block' ? deviceName(stats.rdev) : null;
     if (rdev !== null) await refuseDevice(rdev, { path, mode, bus });
-    const sizeBytes = measure(fd, stats, { path, kind });
-    return { fd, path, realPath, sizeBytes, kind, dev: deviceName(stats.dev), ino: String(stats.ino), rdev };
+    const sizeBytes = measure(fd, stats, { path, kind, mayBeEmpty });
+    const [dev, ino, bornNs] = [deviceName(stats.dev), String(stats.ino), String(stats.birthtimeNs)];
+    return { fd, path, realPath, sizeBytes, kind, dev, ino, bornNs, rdev };
   } catch (error) {
     await closeAsync(fd);
     throw error;
@@ -109,7 +118,7 @@ function refuseBadName(path: string): void {
 }
 
 /** realpath(3), but it looks where it would step before it does, and never steps onto the bus. */
-async function followOutside(path: string, bus: OwnBus): Promise<string> {
+export async function followOutside(path: string, bus: OwnBus): Promise<string> {
   const mounts = await readMounts('self');
   const names = path.split('/').reverse();
   let at = '/';
@@ -181,10 +190,14 @@ async function refuseDevice(rdev: string, request: { path: string; mode: Mode; b
   if (loop && leadsToBus(loop.backingFile, bus, await readMounts('self'))) throw onOwnBus(path);
 }
 
-function measure(fd: number, stats: BigIntStats, image: { path: string; kind: 'file' | 'block' }): number {
+function measure(
+  fd: number,
+  stats: BigIntStats,
+  image: { path: string; kind: 'file' | 'block'; mayBeEmpty: boolean },
+): number {
   const sizeBytes = image.kind === 'block' ? blockDeviceSize(fd) : Number(stats.size);
   const path = image.path;
-  if (sizeBytes === 0) {
+  if (sizeBytes === 0 && !image.mayBeEmpty) {
     const hint = 'make it with `fusetap create IMAGE SIZE`, or give it a size with truncate(1)';
     throw new FusetapError('USAGE', `${quote(path)}: the image is empty`, { path, hint });
   }

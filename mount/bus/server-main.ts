@@ -6,7 +6,9 @@ import { toFusetapError } from '../../drivers/errors.js';
 import { KernelTransport } from '../fuse/kernel-transport.js';
 import { Ledger } from '../ledger.js';
 import type { Transport, TransportEvents } from '../transport.js';
+import { ForgetWaiters } from './forget-waiters.js';
 import type { Command, Envelope, ServerMessage, ServerStart } from './ipc.js';
+import { atIntervals } from './progress.js';
 import { Server } from './server.js';
 
 const die = (): never => {
@@ -29,18 +31,28 @@ const start = JSON.parse(process.argv[2] ?? '') as ServerStart;
 
 function send(message: ServerMessage): void {
   // a keeper that is gone is noticed by `disconnect`
-  process.send?.(message, undefined, undefined, () => {});
+  if (process.connected) process.send?.(message, undefined, undefined, () => {});
 }
 
 const ledger = new Ledger(start.ledgerFd);
+const forgets = new ForgetWaiters();
 const events: TransportEvents = {
-  forgotten: (nodeId) => send({ kind: 'forgotten', nodeId }),
-  gone: () => send({ kind: 'gone' }),
+  forgotten: (nodeId) => {
+    forgets.tell(nodeId);
+    send({ kind: 'forgotten', nodeId });
+  },
+  memoryWanted: (nodeId) => send({ kind: 'memory-wanted', nodeId }),
+  gone: () => {
+    // with nobody to tell, there is nothing left to serve
+    if (!process.connected) die();
+    send({ kind: 'gone' });
+  },
 };
 const transport: Transport = new KernelTransport({
   deviceFds: start.deviceFds,
   ledger,
   ledgerFd: start.ledgerFd,
+  statsFd: start.statsFd,
   owner: start.owner,
   events,
   fail: dieOf,
@@ -48,17 +60,29 @@ const transport: Transport = new KernelTransport({
 const server = new Server(start.keeperPid, transport, ledger);
 const running = new Map<number, AbortController>();
 
+interface Stoppable {
+  readonly signal: AbortSignal;
+  readonly progress: (doneBytes: number, totalBytes: number) => void;
+}
+
+/** What takes long: it can be cancelled, and tells how far it is. */
+function stoppable(id: number, work: (means: Stoppable) => Promise<unknown>): Promise<unknown> {
+  const abort = new AbortController();
+  running.set(id, abort);
+  const progress = atIntervals((doneBytes, totalBytes) => send({ kind: 'progress', id, doneBytes, totalBytes }));
+  return work({ signal: abort.signal, progress }).finally(() => running.delete(id));
+}
+
 function execute(id: number, command: Command): Promise<unknown> {
   switch (command.op) {
     case 'describe':
-      return server.describe(command.driver);
-    case 'prepare': {
-      const abort = new AbortController();
-      running.set(id, abort);
-      const progress = (doneBytes: number, totalBytes: number): void =>
-        send({ kind: 'progress', id, doneBytes, totalBytes });
-      return server.prepare(command, abort.signal, progress).finally(() => running.delete(id));
-    }
+      return server.describe(command);
+    case 'measure':
+      return stoppable(id, ({ signal }) => server.measure(command, signal));
+    case 'prepare':
+      return stoppable(id, ({ signal, progress }) => server.prepare(command, signal, progress));
+    case 'save':
+      return stoppable(id, ({ signal, progress }) => server.save(command, signal, progress));
     case 'cancel':
       running.get(command.target)?.abort();
       return Promise.resolve(null);
@@ -69,6 +93,14 @@ function execute(id: number, command: Command): Promise<unknown> {
       return Promise.resolve(null);
     case 'attach':
       return server.attach(command);
+    case 'show':
+      return server.show(command);
+    case 'hold':
+      return server.hold(command.nodeId);
+    case 'release':
+      return server.release(command.nodeId);
+    case 'poison':
+      return server.poison(command.nodeId);
     case 'leave':
       return server.leave(command);
     case 'detach':
@@ -85,8 +117,11 @@ process.on('message', ({ id, command }: Envelope) => {
     },
   );
 });
-// without its keeper the bus cannot be managed; see "The keeper dies" in docs/architecture.md
-process.on('disconnect', die);
+// see "When the keeper dies" in docs/architecture.md
+process.on('disconnect', async () => {
+  const { Orphan } = await import('./orphan.js');
+  await Orphan.begin({ place: start.place, server, ledger, forgets, die });
+});
 
 await transport.load();
 send({ kind: 'loaded' });

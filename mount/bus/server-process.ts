@@ -8,6 +8,7 @@ import type { Command, CommandResult, Commands, Envelope, ServerMessage, ServerS
 
 export interface ServerEvents {
   forgotten(nodeId: number): void;
+  memoryWanted(nodeId: number): void;
   /** the mount went away by somebody else's hand */
   gone(): void;
   /** waitpid has returned it: none of its threads is left */
@@ -17,6 +18,8 @@ export interface ServerEvents {
 export interface CommandOptions {
   /** aborts a command that can be stopped */
   signal?: AbortSignal | undefined;
+  /** not to be given to another server where this one dies of it */
+  once?: boolean;
   progress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
 }
 
@@ -46,12 +49,13 @@ export class ServerProcess {
    */
   constructor(start: ServerStart, events: ServerEvents) {
     this.#events = events;
-    const passed = [start.ledgerFd, start.lockFd, ...start.deviceFds];
+    const passed = [start.ledgerFd, start.lockFd, start.statsFd, ...start.deviceFds];
     const told: ServerStart = {
       ...start,
       ledgerFd: FIRST_PASSED_FD,
       lockFd: FIRST_PASSED_FD + 1,
-      deviceFds: start.deviceFds.map((_, i) => FIRST_PASSED_FD + 2 + i),
+      statsFd: FIRST_PASSED_FD + 2,
+      deviceFds: start.deviceFds.map((_, i) => FIRST_PASSED_FD + 3 + i),
     };
     const stdio: StdioOptions = ['ignore', 'inherit', 'inherit', 'ipc', ...passed];
     const program = fileURLToPath(new URL('./server-main.js', import.meta.url));
@@ -120,6 +124,8 @@ export class ServerProcess {
         return this.#becameLoaded?.();
       case 'forgotten':
         return this.#events.forgotten(message.nodeId);
+      case 'memory-wanted':
+        return this.#events.memoryWanted(message.nodeId);
       case 'gone':
         return this.#events.gone();
       case 'progress':

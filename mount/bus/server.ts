@@ -3,14 +3,29 @@
  * from what the keeper tells it.
  */
 import { closeSync, constants, openSync } from 'node:fs';
+import { brokenDisk } from '../../drivers/broken.js';
 import { type Disk, frontDisk } from '../../drivers/disk.js';
-import type { ImageFile, OpenContext } from '../../drivers/driver.js';
+import type { ImageFile, OpenContext, RawDisk } from '../../drivers/driver.js';
 import { FusetapError, toFusetapError } from '../../drivers/errors.js';
+import { makeFilter } from '../../drivers/filters/index.js';
+import { openFiltered } from '../../drivers/open-filtered.js';
 import { loadDriver } from '../../drivers/registry.js';
+import { saveDisk } from '../../drivers/save-disk.js';
 import type { Ledger } from '../ledger.js';
 import type { Transport } from '../transport.js';
 import { takeMarks } from './image-claim.js';
-import type { AttachCommand, CommandResult, Commands, ImageRef, PrepareCommand } from './ipc.js';
+import type {
+  AttachCommand,
+  CommandResult,
+  Commands,
+  ImageRef,
+  PrepareCommand,
+  SaveCommand,
+  ShowCommand,
+  VbdFacts,
+  WindowFacts,
+} from './ipc.js';
+import { publishLink, type RamLink, removeLink } from './ram-links.js';
 
 interface Served {
   readonly name: string;
@@ -18,6 +33,15 @@ interface Served {
   readonly ledgerIndex: number;
   /** the server's own descriptors of image and memory */
   readonly fds: readonly number[];
+  readonly memory: ServedMemory | null;
+  /** set when its file has appeared */
+  facts: VbdFacts | null;
+}
+
+/** A ram image that others may share, and where the server has it open. */
+interface ServedMemory {
+  readonly link: RamLink;
+  readonly fd: number;
 }
 
 export class Server {
@@ -25,6 +49,8 @@ export class Server {
   readonly #transport: Transport;
   readonly #ledger: Ledger;
   readonly #served = new Map<number, Served>();
+  /** the runtime directory, where the server itself says which ram images it has */
+  #publishedIn: string | null = null;
 
   constructor(keeperPid: number, transport: Transport, ledger: Ledger) {
     this.#keeperPid = keeperPid;
@@ -32,7 +58,8 @@ export class Server {
     this.#ledger = ledger;
   }
 
-  async describe(driver: string): Promise<CommandResult<'describe'>> {
+  async describe({ driver, filters = [] }: Commands['describe']['command']): Promise<CommandResult<'describe'>> {
+    for (const filter of filters) makeFilter(filter);
     const { image, sharesMemory } = await loadDriver(driver);
     return { image, sharesMemory: sharesMemory ?? false };
   }
@@ -54,12 +81,38 @@ export class Server {
     }
   }
 
+  async measure(command: Commands['measure']['command'], signal: AbortSignal): Promise<CommandResult<'measure'>> {
+    const driver = await loadDriver(command.driver);
+    const fds: number[] = [];
+    try {
+      const image = command.image && this.#openImage(command.image, true, fds);
+      const bytes = await driver.measure?.({ image, options: command.options, signal });
+      return { bytes: bytes ?? image?.sizeBytes ?? 0 };
+    } finally {
+      for (const fd of fds) closeSync(fd);
+    }
+  }
+
+  async save(
+    { nodeId, targetFd }: SaveCommand,
+    signal: AbortSignal,
+    progress: (doneBytes: number, totalBytes: number) => void,
+  ): Promise<null> {
+    const { disk } = this.#find(nodeId);
+    const fds: number[] = [];
+    try {
+      await saveDisk(disk, this.#openKeepers(targetFd, false, fds), { signal, progress });
+      return null;
+    } finally {
+      for (const fd of fds) closeSync(fd);
+    }
+  }
+
   async attach(command: AttachCommand): Promise<CommandResult<'attach'>> {
     const { nodeId, ledgerIndex, name, mode } = command;
     const readOnly = mode === 'r';
     const fds: number[] = [];
     try {
-      const driver = await loadDriver(command.driver);
       const image = command.image && this.#openImage(command.image, readOnly, fds);
       // the marks stay for as long as either process holds the image
       if (image !== null && !takeMarks(image.fd, mode)) {
@@ -67,15 +120,53 @@ export class Server {
       }
       const memory = command.memoryFd === null ? null : { fd: this.#openKeepers(command.memoryFd, readOnly, fds) };
       const context: OpenContext = { image, memory, state: command.state, readOnly, options: command.options };
-      const disk = frontDisk(await driver.open(context), { readOnly });
-      this.#served.set(nodeId, { name, disk, ledgerIndex, fds });
-      this.#transport.add({ nodeId, ledgerIndex, name, disk, inherited: command.inherited });
-      if (command.leaving) this.#transport.setLeaving(nodeId, true);
-      return { size: disk.size };
+      const disk = frontDisk(await openRaw(command, context), { readOnly });
+      const link = command.memoryLink ?? null;
+      const shared = memory === null || link === null ? null : { link, fd: memory.fd };
+      this.#served.set(nodeId, { name, disk, ledgerIndex, fds, memory: shared, facts: null });
+      return { size: disk.size, window: windowFacts(disk) };
     } catch (error) {
       for (const fd of fds) closeSync(fd);
       throw error;
     }
+  }
+
+  async show({ nodeId, backingId, inherited, leaving, held, facts }: ShowCommand): Promise<null> {
+    const served = this.#find(nodeId);
+    const { name, disk, ledgerIndex } = served;
+    served.facts = facts;
+    this.#transport.add({ nodeId, ledgerIndex, name, disk, inherited, backingId });
+    if (leaving) this.#transport.setLeaving(nodeId, true);
+    if (held) await this.#transport.hold(nodeId);
+    return null;
+  }
+
+  /** The vbds whose files are there. */
+  shown(): { nodeId: number; facts: VbdFacts }[] {
+    return [...this.#served].flatMap(([nodeId, { facts }]) => (facts === null ? [] : [{ nodeId, facts }]));
+  }
+
+  /** Lets others go on finding the ram images, now that the keeper's links lead nowhere. */
+  publishMemories(runtimeDir: string): void {
+    this.#publishedIn = runtimeDir;
+    for (const { memory } of this.#served.values()) {
+      if (memory !== null) publishLink(runtimeDir, memory.link, memory.fd);
+    }
+  }
+
+  async hold(nodeId: number): Promise<null> {
+    await this.#transport.hold(nodeId);
+    return null;
+  }
+
+  async release(nodeId: number): Promise<null> {
+    this.#transport.release(nodeId);
+    return null;
+  }
+
+  async poison(nodeId: number): Promise<null> {
+    this.#transport.poison(nodeId);
+    return null;
   }
 
   async leave({ nodeId, leaving }: Commands['leave']['command']): Promise<CommandResult<'leave'>> {
@@ -83,14 +174,28 @@ export class Server {
   }
 
   async detach(nodeId: number): Promise<CommandResult<'detach'>> {
-    const served = this.#served.get(nodeId);
-    if (served === undefined) throw new FusetapError('NOT_FOUND', `no file with node id ${nodeId}`);
+    const served = this.#find(nodeId);
     this.#served.delete(nodeId);
     await this.#transport.remove(nodeId);
     const flushError = await this.#flush(served);
     await served.disk.close();
+    this.#unpublish(served);
     for (const fd of served.fds) closeSync(fd);
     return { flushError: flushError?.toJSON() ?? null };
+  }
+
+  /** The link goes before what it leads to is closed; where another vbd has the memory too, it leads there from now. */
+  #unpublish({ memory }: Served): void {
+    if (this.#publishedIn === null || memory === null) return;
+    const other = [...this.#served.values()].find((served) => served.memory?.link.id === memory.link.id);
+    if (other?.memory) publishLink(this.#publishedIn, memory.link, other.memory.fd);
+    else removeLink(this.#publishedIn, { id: memory.link.id, pid: process.pid });
+  }
+
+  #find(nodeId: number): Served {
+    const served = this.#served.get(nodeId);
+    if (served === undefined) throw new FusetapError('NOT_FOUND', `no disk with node id ${nodeId}`);
+    return served;
   }
 
   /** @returns why acknowledged writes may be lost: this flush failed, or an earlier one did */
@@ -117,4 +222,25 @@ export class Server {
     fds.push(own);
     return own;
   }
+}
+
+/** The disk; where an earlier server had it and this one cannot have the same again, one of that size that is broken. */
+async function openRaw(command: AttachCommand, context: OpenContext): Promise<RawDisk> {
+  const { driver, filters = [], size, name } = command;
+  try {
+    const raw = await openFiltered(await loadDriver(driver), context, filters);
+    if (size === undefined || raw.size === size) return raw;
+    await raw.close();
+    throw new FusetapError('FAILED', `it had ${size} bytes at attach, and has ${raw.size} now`);
+  } catch (error) {
+    if (size === undefined) throw error;
+    console.error(`${name} did not come back, its I/O is EIO from now on:`, error);
+    return brokenDisk(size);
+  }
+}
+
+function windowFacts({ window }: Disk): WindowFacts | null {
+  if (window === undefined) return null;
+  const { fd: _, ...facts } = window;
+  return facts;
 }

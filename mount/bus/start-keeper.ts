@@ -5,11 +5,12 @@
  *              ◄──fd 3─── one line: {"ok":true,"pid":N} or {"error":…}
  */
 import type { ChildProcess } from 'node:child_process';
-import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, fstatSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { FusetapError, type PlainError, toFusetapError } from '../../drivers/errors.js';
+import { openLog } from './log.js';
 import { type BusPlace, makeBusDirectories } from './runtime-dir.js';
 
 /** for how long a keeper may load and mount before it is given up */
@@ -42,7 +43,7 @@ type Report = { ok: true; pid: number } | { error: PlainError };
  */
 export async function startKeeper(place: BusPlace, options: StartOptions): Promise<{ pid: number }> {
   makeBusDirectories(place, process.geteuid?.() ?? 0);
-  const log = openLog(place);
+  const log = openBusLog(place);
   try {
     const { size } = fstatSync(log);
     const child = await spawnKeeper(place, options, log);
@@ -80,11 +81,10 @@ async function spawnKeeper(place: BusPlace, options: StartOptions, log: number):
   });
 }
 
-function openLog(place: BusPlace): number {
-  const { O_WRONLY, O_APPEND, O_CREAT, O_NOFOLLOW } = constants;
+function openBusLog(place: BusPlace): number {
   const path = join(place.stateDir, 'log');
   try {
-    return openSync(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW, 0o600);
+    return openLog(place.stateDir);
   } catch (error) {
     throw toFusetapError(error, `cannot open the log of bus ${place.name}: ${(error as Error).message}`, { path });
   }

@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { FusetapError } from '../../drivers/errors.js';
 import { tryFlockExclusive } from '../../system/libc.js';
 import { type BusPlace, makeBusDirectories } from './runtime-dir.js';
+import { type SocketAddress, socketAddress } from './socket-address.js';
 
 const LIMIT_MS = 10_000;
 const POLL_MS = 10;
@@ -21,12 +22,16 @@ const POLL_MS = 10;
  */
 export async function takeStateLock(place: BusPlace): Promise<number> {
   const deadline = Date.now() + LIMIT_MS;
-  const socketPath = join(place.stateDir, 'control.sock');
   for (;;) {
     const fd = tryLock(place);
     if (fd !== null) return fd;
-    if (await answers(socketPath)) {
+    if (await answers(place.stateDir, 'control.sock')) {
       throw new FusetapError('BUSY', `already running: bus ${place.name}`);
+    }
+    if (await answers(place.stateDir, 'server.sock')) {
+      throw new FusetapError('BUSY', `bus ${place.name} is orphaned: its keeper died`, {
+        hint: `fusetap stop --bus ${place.name}, then attach anew`,
+      });
     }
     if (Date.now() > deadline) {
       throw new FusetapError('BUSY', `bus ${place.name} neither runs nor ends`, {
@@ -45,7 +50,7 @@ function tryLock(place: BusPlace): number | null {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
     // the keeper before us has just removed it all
-    makeBusDirectories(place, process.getuid?.() ?? 0);
+    makeBusDirectories(place, process.geteuid?.() ?? 0);
     return null;
   }
   if (tryFlockExclusive(fd) && fstatSync(fd).ino === statSync(path, { throwIfNoEntry: false })?.ino) return fd;
@@ -53,13 +58,18 @@ function tryLock(place: BusPlace): number | null {
   return null;
 }
 
-function answers(socketPath: string): Promise<boolean> {
+function answers(stateDir: string, name: string): Promise<boolean> {
   return new Promise((resolve) => {
-    const socket = connect(socketPath);
-    socket.on('connect', () => {
-      socket.destroy();
-      resolve(true);
-    });
+    let address: SocketAddress;
+    try {
+      address = socketAddress(stateDir, name);
+    } catch {
+      return resolve(false);
+    }
+    const socket = connect(address.path);
+    socket.on('connect', () => resolve(true));
     socket.on('error', () => resolve(false));
+    socket.on('close', () => address.close());
+    socket.on('connect', () => socket.destroy());
   });
 }

@@ -12,6 +12,7 @@
  */
 import { FusetapError } from '../../drivers/errors.js';
 import type { CommandResult, Commands } from './ipc.js';
+import type { BusEvent } from './log-line.js';
 import { type CommandOptions, isServerDeath, type ServerEvents, type ServerProcess } from './server-process.js';
 
 /** deaths without an answer in between, or with one request under way each time */
@@ -34,15 +35,25 @@ export interface Supervised {
   /** the requests that the server which has just died was working on */
   takeInFlight(): number[];
   forgotten(nodeId: number): void;
+  /** a thread wants to fill holes of a memory */
+  memoryWanted(nodeId: number): void;
   /** another server is in place */
   replaced(): void;
   gaveUp(why: string): void;
-  log(text: string): void;
+  log(event: BusEvent): void;
   readonly silenceLimitMs: number;
 }
 
 /** commands that may be given again to another server: they have no effect that could be doubled */
-const REPEATABLE: ReadonlySet<keyof Commands> = new Set(['describe', 'leave', 'detach', 'ping']);
+const REPEATABLE: ReadonlySet<keyof Commands> = new Set([
+  'describe',
+  'leave',
+  'hold',
+  'release',
+  'poison',
+  'detach',
+  'ping',
+]);
 
 export class Supervisor {
   readonly #bus: Supervised;
@@ -92,7 +103,8 @@ export class Supervisor {
       try {
         return await this.#server.request<Op>(command, options);
       } catch (error) {
-        if (!isServerDeath(error) || !REPEATABLE.has(command.op) || attempt === DEATH_LIMIT) throw error;
+        const isRepeatable = REPEATABLE.has(command.op) && options.once !== true;
+        if (!isServerDeath(error) || !isRepeatable || attempt === DEATH_LIMIT) throw error;
         // its death is being dealt with in this turn of the event loop, so `settled` is of the next server
         await new Promise((resolve) => setImmediate(resolve));
       }
@@ -126,6 +138,7 @@ export class Supervisor {
   async #load(): Promise<ServerProcess> {
     const server = this.#bus.launch({
       forgotten: (nodeId) => this.#bus.forgotten(nodeId),
+      memoryWanted: (nodeId) => this.#bus.memoryWanted(nodeId),
       gone: () => this.#giveUp('the mount was taken away'),
       died: (how) => {
         if (server === this.#server) this.#died(how);
@@ -168,21 +181,21 @@ export class Supervisor {
     this.#restarts += 1;
     this.#bus.replaced();
     const pauseMs = performance.now() - begun;
-    this.#bus.log(`${why}: server ${old?.pid} replaced by ${next.pid}, requests waited ${pauseMs.toFixed(0)} ms`);
+    this.#logReplaced(next, old?.pid ?? null, why, pauseMs);
     return { pauseMs };
   }
 
   #died(how: string): void {
     if (this.#replacing || this.#state === 'over') return;
-    this.#bus.log(`the server (pid ${this.#server?.pid}) died: ${how}`);
+    this.#bus.log({ event: 'server-died', pid: this.#server?.pid ?? null, how });
     const reason = this.#reasonToGiveUp();
     if (reason !== null) return this.#giveUp(reason);
     this.#state = 'restarting';
-    this.#settled = this.#restart(performance.now());
+    this.#settled = this.#restart(performance.now(), this.#server?.pid ?? null);
   }
 
   /** Never rejects: what fails here is the end of the bus. */
-  async #restart(begun: number): Promise<void> {
+  async #restart(begun: number, deadPid: number | null): Promise<void> {
     try {
       const next = await this.#load();
       if (this.#isOver()) return await next.kill();
@@ -191,14 +204,19 @@ export class Supervisor {
       this.#restarts += 1;
       this.#bus.replaced();
       const pauseMs = performance.now() - begun;
-      this.#bus.log(`server ${next.pid} took over, requests waited ${pauseMs.toFixed(0)} ms`);
+      this.#logReplaced(next, deadPid, 'death', pauseMs);
     } catch (error) {
       if (this.#isOver()) return;
-      this.#bus.log(`a new server did not start: ${(error as Error).message}`);
+      this.#bus.log({ event: 'server-not-started', reason: (error as Error).message });
       this.#barren += 1;
       if (this.#barren >= DEATH_LIMIT) return this.#giveUp(`${DEATH_LIMIT} servers in a row did not start`);
-      await this.#restart(begun);
+      await this.#restart(begun, deadPid);
     }
+  }
+
+  #logReplaced(next: ServerProcess, oldPid: number | null, why: string, pauseMs: number): void {
+    const rounded = Math.round(pauseMs * 10) / 10;
+    this.#bus.log({ event: 'server-replaced', pid: next.pid ?? 0, oldPid, why, pauseMs: rounded });
   }
 
   #isOver(): boolean {
@@ -232,7 +250,7 @@ export class Supervisor {
     const server = this.#server;
     if (this.#state !== 'running' || server === null || server.silentForMs() < HEARTBEAT_MS) return;
     if (server.silentForMs() > this.#bus.silenceLimitMs) {
-      this.#bus.log(`the server (pid ${server.pid}) has been silent for ${Math.round(server.silentForMs() / 1000)} s`);
+      this.#bus.log({ event: 'server-silent', pid: server.pid ?? 0, silentMs: Math.round(server.silentForMs()) });
       this.#state = 'restarting';
       await server.kill();
       return;

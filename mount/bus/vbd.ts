@@ -2,6 +2,7 @@
  * A vbd as its keeper knows it: all that is needed to show it, to open it in a new server, and to let it go.
  */
 import type { Json } from '../../drivers/driver.js';
+import type { FilterSpec } from '../../drivers/filters/filter.js';
 import type { Claim } from './image-claim.js';
 import type { Mode } from './interface.js';
 import type { SharedMemory } from './memories.js';
@@ -13,6 +14,7 @@ export interface Vbd {
   readonly mode: Mode;
   readonly driver: string;
   readonly options: Readonly<Record<string, string>>;
+  readonly filters: readonly FilterSpec[];
   /** as asked for; the image may have been closed since (ram) */
   readonly imagePath: string | null;
   readonly nodeId: number;
@@ -23,8 +25,14 @@ export interface Vbd {
   readonly memory: SharedMemory | null;
   readonly state: Json | null;
   readonly size: number;
+  /** what the kernel does the I/O on by itself; decided at attach, the same until detach */
+  readonly backingId: number | null;
+  /** I/O waits until it is resumed */
+  paused: boolean;
   /** nobody may open it any more: its detach is waiting for the kernel, or has been told yes */
   leaving: boolean;
   /** a detach is under way: a second one has to wait its turn */
   detaching: boolean;
+  /** a copy is being made of it, or for it: it must stay as it is */
+  copying?: boolean;
 }

@@ -28,6 +28,20 @@ export function watchKeeper(place: BusPlace): Deathwatch {
   };
 }
 
+/** Whether anybody, its keeper or an orphaned server, has the bus. It is not asked: it may not answer. */
+export async function isKeeperAlive(place: BusPlace): Promise<boolean> {
+  const fd = openLock(place);
+  if (fd === undefined) return false;
+  try {
+    const { flockRelease, tryFlockExclusive } = await import('../../system/libc.js');
+    if (!tryFlockExclusive(fd)) return true;
+    flockRelease(fd);
+    return false;
+  } finally {
+    closeSync(fd);
+  }
+}
+
 /** Without a lock file there is no keeper. */
 function openLock(place: BusPlace): number | undefined {
   try {

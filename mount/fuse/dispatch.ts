@@ -9,17 +9,20 @@ import { fstatSync } from 'node:fs';
 import { errnoOf } from '../../drivers/errors.js';
 import { E, write } from '../../system/libc.js';
 import { type Ledger, MAIN_WORK_START, WORK_PLACES } from '../ledger.js';
+import { type CounterPages, countRequest, NOT_COUNTED, now, READ } from '../stats.js';
 import * as abi from './abi.js';
+import { crashPoint } from './crash-point.js';
 import { Handles } from './handles.js';
 import { type Attributes, appendDirent, isOneWay, isWellFormed, Reply, Request, writeAttributes } from './message.js';
 import { allocateResident } from './resident.js';
-import { allocateDisk, readDisk, seekDisk, writeDisk } from './serve-disk.js';
+import { allocateDisk, kindOf, rangeOf, readDisk, seekDisk, writeDisk } from './serve-disk.js';
 import type { Tree, TreeNode } from './tree.js';
 
 const O_ACCMODE = 0o3;
 const O_TRUNC = 0o1000;
 const S_IFDIR = 0o040000;
 const S_IFREG = 0o100000;
+const S_IFIFO = 0o010000;
 const DT_DIR = 4;
 const DT_REG = 8;
 const BLKGETSIZE64 = 0x80081272;
@@ -35,6 +38,8 @@ export interface DispatchContext {
   readonly deviceFds: readonly number[];
   readonly tree: Tree;
   readonly ledger: Ledger;
+  /** where the main thread counts */
+  readonly counters: CounterPages;
   readonly owner: Ownership;
   /** whether threads already do this file's I/O, so that an FSYNC that arrives here was tried and failed */
   isThreaded(nodeId: number): boolean;
@@ -47,6 +52,7 @@ interface Call {
   readonly thread: number;
   /** its place among the ledger's work records; −1 where all are taken */
   readonly place: number;
+  readonly begunMs: number;
 }
 
 export class Dispatcher {
@@ -54,6 +60,10 @@ export class Dispatcher {
   readonly #handles: Handles;
   readonly #reply: Reply;
   readonly #replyAddress: number;
+  /** files whose I/O is held, with the requests that wait */
+  readonly #held = new Map<number, Call[]>();
+  /** requests of each file that its driver is working on */
+  readonly #underWay = new Map<number, number>();
   readonly #freePlaces = Array.from({ length: WORK_PLACES - MAIN_WORK_START }, (_, i) => MAIN_WORK_START + i);
 
   constructor(context: DispatchContext) {
@@ -69,17 +79,42 @@ export class Dispatcher {
   dispatch(thread: number, bytes: Uint8Array): void {
     const request = new Request(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
     const place = this.#freePlaces.pop() ?? -1;
-    const call = { request, thread, place };
+    const call = { request, thread, place, begunMs: now() };
     if (place >= 0) this.#context.ledger.beginWork(place, request.uniqueId);
-    const isHeader = bytes.byteLength >= abi.IN_HEADER_SIZE;
-    const wantsReply = isHeader && !isOneWay(request.opcode);
+    if (isWellFormed(request, bytes.byteLength)) this.#answer(call);
+    else if (bytes.byteLength >= abi.IN_HEADER_SIZE && !isOneWay(request.opcode)) this.#refuse(call, E.EINVAL);
+    else this.#endWork(call);
+  }
+
+  #answer(call: Call): void {
+    const isTwoWay = !isOneWay(call.request.opcode);
+    if (crashPoint !== null) crashPoint('io', call.request.opcode);
     try {
-      if (isWellFormed(request, bytes.byteLength)) this.#route(call);
-      else if (wantsReply) this.#refuse(call, E.EINVAL);
+      this.#route(call);
     } catch (error) {
-      if (wantsReply) this.#refuse(call, errnoOf(error));
+      if (isTwoWay) this.#refuse(call, errnoOf(error));
     }
-    if (!wantsReply) this.#endWork(call);
+    if (!isTwoWay) this.#endWork(call);
+  }
+
+  /** From now on I/O of the file waits; resolves when none is under way any more. */
+  async hold(nodeId: number): Promise<void> {
+    if (!this.#held.has(nodeId)) this.#held.set(nodeId, []);
+    while ((this.#underWay.get(nodeId) ?? 0) > 0) await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+
+  /** Answers what has waited, in the order it came. */
+  release(nodeId: number): void {
+    const waiting = this.#held.get(nodeId) ?? [];
+    this.#held.delete(nodeId);
+    for (const call of waiting) this.#answer(call);
+  }
+
+  /** @returns whether the request was put aside until its file is released */
+  #putAside(call: Call): boolean {
+    const waiting = this.#held.get(call.request.nodeId);
+    waiting?.push(call);
+    return waiting !== undefined;
   }
 
   #endWork({ place }: Call): void {
@@ -154,7 +189,13 @@ export class Dispatcher {
     const reply = this.#reply;
     reply.clearBody(abi.ENTRY_OUT_SIZE);
     reply.bodyU64(0, node.file.nodeId);
-    writeAttributes(reply, abi.ENTRY_ATTR, this.#attributes(node));
+    const attributes = this.#attributes(node);
+    if (node.poisoned) {
+      // the same node as something else: the kernel gives up the inode, and old handles get EIO
+      reply.bodyU64(2, 1);
+      attributes.mode = S_IFIFO;
+    }
+    writeAttributes(reply, abi.ENTRY_ATTR, attributes);
     // ENOENT: the client is gone, and there is no reference to be forgotten
     if (this.#send(call, abi.ENTRY_OUT_SIZE) !== -E.ENOENT) node.lookups += 1;
   }
@@ -217,6 +258,9 @@ export class Dispatcher {
     const { request } = call;
     const node = this.#context.tree.byId(request.nodeId);
     if (node === undefined || node.leaving) return this.#refuse(call, E.ENOENT);
+    const { backingId } = node;
+    // what is passed through cannot be held later, so it must not begin
+    if (backingId !== null && this.#putAside(call)) return;
     const flags = request.bodyU32(abi.OPEN_FLAGS);
     const writes = (flags & O_ACCMODE) !== 0 || (flags & O_TRUNC) !== 0;
     // root passes every permission bit, so the mode is enforced here
@@ -228,7 +272,12 @@ export class Dispatcher {
     const reply = this.#reply;
     reply.clearBody(abi.OPEN_OUT_SIZE);
     reply.bodyU64(0, fh);
-    reply.bodyU32(2, abi.FOPEN_DIRECT_IO | abi.FOPEN_NOFLUSH | abi.FOPEN_PARALLEL_DIRECT_WRITES);
+    if (backingId === null) {
+      reply.bodyU32(2, abi.FOPEN_DIRECT_IO | abi.FOPEN_NOFLUSH | abi.FOPEN_PARALLEL_DIRECT_WRITES);
+    } else {
+      reply.bodyU32(2, abi.FOPEN_PASSTHROUGH | abi.FOPEN_NOFLUSH);
+      reply.bodyU32(3, backingId);
+    }
     // the client was killed meanwhile: there will be no RELEASE
     if (this.#send(call, abi.OPEN_OUT_SIZE) === -E.ENOENT) this.#handles.close(fh);
   }
@@ -279,7 +328,16 @@ export class Dispatcher {
   }
 
   #io(call: Call): void {
-    this.#doIo(call).catch((error: unknown) => this.#refuse(call, errnoOf(error)));
+    if (this.#putAside(call)) return;
+    const { nodeId } = call.request;
+    this.#underWay.set(nodeId, (this.#underWay.get(nodeId) ?? 0) + 1);
+    this.#doIo(call)
+      .catch((error: unknown) => this.#refuse(call, errnoOf(error)))
+      .finally(() => {
+        const left = (this.#underWay.get(nodeId) ?? 1) - 1;
+        if (left > 0) this.#underWay.set(nodeId, left);
+        else this.#underWay.delete(nodeId);
+      });
   }
 
   async #doIo(call: Call): Promise<void> {
@@ -379,8 +437,19 @@ export class Dispatcher {
     const { request, thread } = call;
     const reply = this.#reply;
     reply.header(request.uniqueLow, request.uniqueHigh, error, bodyLength);
+    if (crashPoint !== null) crashPoint('reply', request.opcode);
     const sent = write(this.#context.deviceFds[thread] as number, this.#replyAddress, reply.length);
+    if (crashPoint !== null) crashPoint('replied', request.opcode);
+    this.#count(call, bodyLength, error);
     this.#endWork(call);
     return sent;
+  }
+
+  #count({ request, begunMs }: Call, bodyLength: number, error: number): void {
+    const kind = kindOf(request);
+    const file = kind === NOT_COUNTED ? undefined : this.#context.tree.byId(request.nodeId)?.file;
+    if (file === undefined) return;
+    const bytes = kind === READ ? bodyLength : rangeOf(request, file.disk.size);
+    countRequest(this.#context.counters.of(file.ledgerIndex), kind, now() - begunMs, error < 0 ? error : bytes);
   }
 }

@@ -5,6 +5,7 @@
 import type { Window } from '../../drivers/driver.js';
 import { addressOf, E, pread2, RWF_NOWAIT } from '../../system/libc.js';
 import type { Ledger } from '../ledger.js';
+import { CounterPages, MAIN_AREA } from '../stats.js';
 import type { Abilities, BusFile, Transport, TransportEvents } from '../transport.js';
 import { Dispatcher, type Ownership } from './dispatch.js';
 import { Threads } from './threads.js';
@@ -15,6 +16,7 @@ export interface KernelTransportOptions {
   readonly deviceFds: readonly number[];
   readonly ledger: Ledger;
   readonly ledgerFd: number;
+  readonly statsFd: number;
   readonly owner: Ownership;
   readonly events: TransportEvents;
   /** called where the process cannot go on */
@@ -25,19 +27,22 @@ export class KernelTransport implements Transport {
   readonly abilities: Abilities = { restart: true, passthrough: true, fallocate: true, seekData: true };
   readonly #tree = new Tree();
   readonly #threaded = new Set<number>();
+  readonly #dispatcher: Dispatcher;
   readonly #threads: Threads;
 
   constructor(options: KernelTransportOptions) {
-    const dispatcher = new Dispatcher({
+    this.#dispatcher = new Dispatcher({
       deviceFds: options.deviceFds,
       tree: this.#tree,
       ledger: options.ledger,
+      counters: new CounterPages(options.statsFd, MAIN_AREA),
       owner: options.owner,
       isThreaded: (nodeId) => this.#threaded.has(nodeId),
       forgotten: (nodeId) => options.events.forgotten(nodeId),
     });
-    this.#threads = new Threads(options.deviceFds, options.ledgerFd, {
-      request: (thread, bytes) => dispatcher.dispatch(thread, bytes),
+    this.#threads = new Threads(options.deviceFds, options.ledgerFd, options.statsFd, {
+      request: (thread, bytes) => this.#dispatcher.dispatch(thread, bytes),
+      memoryWanted: (nodeId) => options.events.memoryWanted(nodeId),
       gone: () => options.events.gone(),
       failed: options.fail,
     });
@@ -74,8 +79,28 @@ export class KernelTransport implements Transport {
     return node.lookups !== 0;
   }
 
+  async hold(nodeId: number): Promise<void> {
+    // held first: what the threads no longer serve goes to the dispatcher at once
+    const held = this.#dispatcher.hold(nodeId);
+    if (this.#threaded.delete(nodeId)) await this.#threads.withdraw(nodeId);
+    await held;
+  }
+
+  release(nodeId: number): void {
+    this.#dispatcher.release(nodeId);
+    const node = this.#tree.byId(nodeId);
+    if (node !== undefined) this.#serveByThreads(node.file);
+  }
+
+  poison(nodeId: number): void {
+    const node = this.#tree.byId(nodeId);
+    if (node !== undefined) node.poisoned = true;
+  }
+
   async remove(nodeId: number): Promise<void> {
     this.#tree.remove(nodeId);
+    // what waits for it gets EIO, as all that comes now
+    this.#dispatcher.release(nodeId);
     if (this.#threaded.delete(nodeId)) await this.#threads.withdraw(nodeId);
   }
 }

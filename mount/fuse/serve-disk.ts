@@ -12,6 +12,7 @@ import {
   SEEK_DATA,
   SEEK_HOLE,
 } from '../../system/libc.js';
+import { DISCARD, FLUSH, NOT_COUNTED, READ, WRITE } from '../stats.js';
 import * as abi from './abi.js';
 import type { Request } from './message.js';
 
@@ -25,6 +26,35 @@ function refuse(code: 'FAILED' | 'NO_SPACE' | 'UNSUPPORTED', message: string, nu
 /** A field of bytes. The kernel sends offsets up to 2^63 − 1; beyond 2^53 they are all the same: past every disk's end. */
 function bytesOf(request: Request, word: number): number {
   return Math.min(request.bodyU64(word), Number.MAX_SAFE_INTEGER);
+}
+
+/** As what a request counts. */
+export function kindOf(request: Request): number {
+  switch (request.opcode) {
+    case abi.READ:
+      return READ;
+    case abi.WRITE:
+      return WRITE;
+    case abi.FSYNC:
+      return FLUSH;
+    case abi.FALLOCATE:
+      return (request.bodyU32(abi.FALLOCATE_MODE) & ~FALLOC_FL_KEEP_SIZE) === 0 ? NOT_COUNTED : DISCARD;
+    default:
+      return NOT_COUNTED;
+  }
+}
+
+/** How many bytes of a disk of that size a WRITE or FALLOCATE is about; 0 for all others. */
+export function rangeOf(request: Request, diskBytes: number): number {
+  const inside = (offset: number, length: number): number => Math.max(0, Math.min(length, diskBytes - offset));
+  switch (request.opcode) {
+    case abi.WRITE:
+      return inside(bytesOf(request, abi.RW_OFFSET), request.bodyU32(abi.RW_SIZE));
+    case abi.FALLOCATE:
+      return inside(bytesOf(request, abi.FALLOCATE_OFFSET), bytesOf(request, abi.FALLOCATE_LENGTH));
+    default:
+      return 0;
+  }
 }
 
 /** READ: the bytes read, fewer at the end of the disk. */

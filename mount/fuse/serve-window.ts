@@ -22,7 +22,9 @@ import {
 } from '../../drivers/window-sync.js';
 import { E, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } from '../../system/libc.js';
 import type { Ledger } from '../ledger.js';
+import { DISCARD, FLUSH, NOT_COUNTED, READ, WRITE } from '../stats.js';
 import * as abi from './abi.js';
+import { MemoryGrowth, pagesOf } from './memory-growth.js';
 import { Reply, Request } from './message.js';
 import { allocateResident, type Resident } from './resident.js';
 import type { ThreadGate } from './thread-control.js';
@@ -48,6 +50,7 @@ export class WindowServer {
   readonly #zeros: Resident;
   readonly #ledger: Ledger;
   readonly #gate: ThreadGate;
+  readonly #growth: MemoryGrowth | null;
   readonly request: Request;
   readonly #reply: Reply;
   /** where read(2) puts a request, and how much it may be */
@@ -55,10 +58,16 @@ export class WindowServer {
   readonly requestLimit: number;
   readonly replyAddress: number;
   readonly #dataAddress: number;
+  /** of the request that was served last: as what it counts, and its bytes or −errno */
+  kind: number = NOT_COUNTED;
+  result = 0;
 
-  constructor(ledger: Ledger, gate: ThreadGate) {
+  /** @param askMemory has the keeper look at the ledger, where this thread asks for memory for a file; missing: no bound */
+  constructor(ledger: Ledger, gate: ThreadGate, askMemory?: (nodeId: number) => void) {
     this.#ledger = ledger;
     this.#gate = gate;
+    const ask = askMemory && (() => askMemory(this.request.nodeId));
+    this.#growth = ask ? new MemoryGrowth({ ledger, ask, beforeWaiting: () => gate.givePermit() }) : null;
     this.#resident = allocateResident(PAGE + abi.MAX_WRITE);
     // only ever read, as the source of zeros
     this.#zeros = allocateResident(16 * PAGE);
@@ -72,12 +81,16 @@ export class WindowServer {
 
   /** @returns the length of the reply to send, or NOT_SERVED */
   serve(served: ServedWindow): number {
+    this.kind = NOT_COUNTED;
     switch (this.request.opcode) {
       case abi.READ:
+        this.kind = READ;
         return this.#read(served);
       case abi.WRITE:
+        this.kind = WRITE;
         return this.#write(served);
       case abi.FSYNC:
+        this.kind = FLUSH;
         return this.#fsync(served);
       case abi.FALLOCATE:
         return this.#fallocate(served);
@@ -91,6 +104,7 @@ export class WindowServer {
   /** A reply of no more than an error, for any request. `error` is 0 or −errno. */
   answer(error: number): number {
     const { uniqueLow, uniqueHigh } = this.request;
+    this.result = error;
     this.#reply.header(uniqueLow, uniqueHigh, error, 0);
     return abi.OUT_HEADER_SIZE;
   }
@@ -111,6 +125,7 @@ export class WindowServer {
       n = readWindow(window, this.#dataAddress, offset, size);
     }
     if (n < 0) return this.answer(n);
+    this.result = n;
     this.#reply.header(uniqueLow, uniqueHigh, 0, n);
     return abi.OUT_HEADER_SIZE + n;
   }
@@ -119,13 +134,10 @@ export class WindowServer {
     const { request } = this;
     const durable = (request.bodyU32(abi.RW_FLAGS) & O_SYNC_OR_DSYNC) !== 0;
     if (durable || window.durable) this.#gate.givePermit();
-    const n = writeWindow(
-      window,
-      this.#dataAddress,
-      request.bodyU64(abi.RW_OFFSET),
-      request.bodyU32(abi.RW_SIZE),
-      durable,
-    );
+    const offset = request.bodyU64(abi.RW_OFFSET);
+    const size = request.bodyU32(abi.RW_SIZE);
+    if (window.kind === 'memory' && !this.#mayFill(window, ledgerIndex, offset, size)) return this.answer(-E.ENOSPC);
+    const n = writeWindow(window, this.#dataAddress, offset, size, durable);
     if (n < 0) return this.answer(n);
     this.#ledger.noteWrite(ledgerIndex, Date.now());
     return this.#answerU64(n, abi.WRITE_OUT_SIZE);
@@ -149,6 +161,9 @@ export class WindowServer {
     switch (request.bodyU32(abi.FALLOCATE_MODE)) {
       case 0:
       case FALLOC_FL_KEEP_SIZE:
+        if (window.kind === 'memory' && offset + length <= window.size) {
+          if (!this.#mayFill(window, ledgerIndex, offset, length)) return this.answer(-E.ENOSPC);
+        }
         return this.answer(allocateWindow(window, offset, length));
       case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
         result = zeroWindow(window, offset, length, true, this.#zeros.address, this.#zeros.bytes.length);
@@ -161,7 +176,10 @@ export class WindowServer {
         return this.answer(-E.EOPNOTSUPP);
     }
     this.#ledger.noteWrite(ledgerIndex, Date.now());
-    return this.answer(result);
+    this.kind = DISCARD;
+    const answer = this.answer(result);
+    if (result === 0) this.result = Math.max(0, Math.min(length, window.size - offset));
+    return answer;
   }
 
   #lseek({ window }: ServedWindow): number {
@@ -171,8 +189,15 @@ export class WindowServer {
     return this.#answerU64(position, abi.LSEEK_OUT_SIZE);
   }
 
+  /** Whether memory may be taken for a range, should there be holes in it. */
+  #mayFill(window: Window, ledgerIndex: number, offset: number, length: number): boolean {
+    if (this.#growth === null || this.#ledger.takeCredit(ledgerIndex, pagesOf(offset, length))) return true;
+    return window.readOnly || this.#growth.isAllowed(window, ledgerIndex, offset, length);
+  }
+
   #answerU64(value: number, size: number): number {
     const { uniqueLow, uniqueHigh } = this.request;
+    this.result = value;
     this.#reply.header(uniqueLow, uniqueHigh, 0, size);
     this.#reply.bodyU64(0, value);
     return abi.OUT_HEADER_SIZE + size;

@@ -5,6 +5,8 @@
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { E, errnoName, read, write } from '../../system/libc.js';
 import { Ledger } from '../ledger.js';
+import { areaOfThread, CounterPages, type Counters, countRequest, NOT_COUNTED, now } from '../stats.js';
+import { crashPoint } from './crash-point.js';
 import { isOneWay, isWellFormed } from './message.js';
 import { NOT_SERVED, type ServedWindow, WindowServer } from './serve-window.js';
 import { ThreadGate, type ThreadMemory } from './thread-control.js';
@@ -14,6 +16,7 @@ export interface ThreadData {
   /** the clone of /dev/fuse that is this thread's own */
   readonly deviceFd: number;
   readonly ledgerFd: number;
+  readonly statsFd: number;
   readonly memory: ThreadMemory;
 }
 
@@ -27,15 +30,26 @@ export interface WindowUpdate {
 export type ThreadReport =
   /** everything is loaded and resident; the thread waits for a permit */
   | { readonly kind: 'loaded' }
+  /** see memory-growth.ts */
+  | { readonly kind: 'memory-wanted'; readonly nodeId: number }
   | { readonly kind: 'request'; readonly thread: number; readonly bytes: Uint8Array }
   /** the connection is gone, or (with an errno) the device fails in a way that is not in its contract */
   | { readonly kind: 'gone'; readonly thread: number; readonly errno: string };
 
+/** A window and where its requests are counted. */
+interface Counted {
+  readonly served: ServedWindow;
+  readonly counters: Counters;
+}
+
 function run(data: ThreadData, port: MessagePort): void {
   const gate = new ThreadGate(data.memory, data.thread);
   const ledger = new Ledger(data.ledgerFd);
-  const server = new WindowServer(ledger, gate);
-  const windows = new Map<number, ServedWindow>();
+  const server = new WindowServer(ledger, gate, (nodeId) => {
+    port.postMessage({ kind: 'memory-wanted', nodeId } satisfies ThreadReport);
+  });
+  const windows = new Map<number, Counted>();
+  const pages = new CounterPages(data.statsFd, areaOfThread(data.thread));
   const { request, requestAddress, requestLimit, replyAddress } = server;
   const { deviceFd, thread } = data;
 
@@ -45,7 +59,7 @@ function run(data: ThreadData, port: MessagePort): void {
       if (received === undefined) break;
       const { nodeId, served } = received.message;
       if (served === null) windows.delete(nodeId);
-      else windows.set(nodeId, served);
+      else windows.set(nodeId, { served, counters: pages.of(served.ledgerIndex) });
     }
     gate.seen();
   };
@@ -55,6 +69,7 @@ function run(data: ThreadData, port: MessagePort): void {
     port.postMessage({ kind: 'request', thread, bytes } satisfies ThreadReport, [bytes.buffer as ArrayBuffer]);
   };
 
+  if (crashPoint !== null) crashPoint('load', 0);
   port.postMessage({ kind: 'loaded' } satisfies ThreadReport);
   for (;;) {
     gate.takePermit();
@@ -66,14 +81,24 @@ function run(data: ThreadData, port: MessagePort): void {
       port.postMessage({ kind: 'gone', thread, errno: errnoName(-n) } satisfies ThreadReport);
       return;
     }
+    if (crashPoint !== null) crashPoint('read', request.opcode);
+    const begunMs = now();
     if (gate.enter()) takeUpdates();
     ledger.beginWork(thread, request.uniqueId);
     if (isWellFormed(request, n)) {
-      const served = windows.get(request.nodeId);
-      const length = served === undefined ? NOT_SERVED : server.serve(served);
-      if (length === NOT_SERVED) handOver(n);
-      // a failed reply is not ours to mend: the client was killed (ENOENT), or the bus is ending
-      else write(deviceFd, replyAddress, length);
+      const window = windows.get(request.nodeId);
+      const { opcode } = request;
+      if (crashPoint !== null && window !== undefined) crashPoint('io', opcode);
+      const length = window === undefined ? NOT_SERVED : server.serve(window.served);
+      if (window === undefined || length === NOT_SERVED) {
+        handOver(n);
+      } else {
+        // a failed reply is not ours to mend: the client was killed (ENOENT), or the bus is ending
+        if (crashPoint !== null) crashPoint('reply', opcode);
+        write(deviceFd, replyAddress, length);
+        if (crashPoint !== null) crashPoint('replied', opcode);
+        if (server.kind !== NOT_COUNTED) countRequest(window.counters, server.kind, now() - begunMs, server.result);
+      }
     } else if (n >= 40 && !isOneWay(request.opcode)) {
       write(deviceFd, replyAddress, server.answer(-E.EINVAL));
     }

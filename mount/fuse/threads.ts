@@ -3,6 +3,7 @@
  */
 import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
+import { crashPoint } from './crash-point.js';
 import type { ServedWindow } from './serve-window.js';
 import type { ThreadData, ThreadReport, WindowUpdate } from './thread.js';
 import { createThreadMemory, type ThreadMemory, ThreadWatch } from './thread-control.js';
@@ -21,6 +22,8 @@ const WAITING_THREADS = 6;
 export interface ThreadEvents {
   /** a request that is not for a thread; its bytes are the receiver's */
   request(thread: number, bytes: Uint8Array): void;
+  /** see memory-growth.ts */
+  memoryWanted(nodeId: number): void;
   gone(errno: string): void;
   /** a thread died of an error: the caller must not go on */
   failed(error: Error): void;
@@ -32,6 +35,7 @@ export class Threads {
   readonly #memory: ThreadMemory;
   readonly #deviceFds: readonly number[];
   readonly #ledgerFd: number;
+  readonly #statsFd: number;
   readonly #events: ThreadEvents;
   readonly #windows = new Map<number, ServedWindow>();
   /** resolves when enough threads have loaded for work to begin; they wait for a permit */
@@ -40,9 +44,10 @@ export class Threads {
   #loading = 0;
 
   /** Loads the threads that read first; the others follow with `open`. One thread for each device descriptor. */
-  constructor(deviceFds: readonly number[], ledgerFd: number, events: ThreadEvents) {
+  constructor(deviceFds: readonly number[], ledgerFd: number, statsFd: number, events: ThreadEvents) {
     this.#deviceFds = deviceFds;
     this.#ledgerFd = ledgerFd;
+    this.#statsFd = statsFd;
     this.#events = events;
     this.#memory = createThreadMemory(deviceFds.length);
     this.#watch = new ThreadWatch(this.#memory, deviceFds.length);
@@ -55,6 +60,7 @@ export class Threads {
 
   /** Lets the threads read. Once. */
   open(): void {
+    if (crashPoint !== null) crashPoint('start', 0);
     this.#watch.permit(this.#readers());
     // those that stand in for threads which wait for a disk: not needed in the first moment, and clients are waiting
     for (let thread = this.#readers(); thread < this.#deviceFds.length; thread++) this.#load(thread);
@@ -66,13 +72,15 @@ export class Threads {
 
   #load(thread: number): void {
     const deviceFd = this.#deviceFds[thread] as number;
+    const [ledgerFd, statsFd, memory] = [this.#ledgerFd, this.#statsFd, this.#memory];
     const worker = new Worker(new URL('./thread.js', import.meta.url), {
-      workerData: { thread, deviceFd, ledgerFd: this.#ledgerFd, memory: this.#memory } satisfies ThreadData,
+      workerData: { thread, deviceFd, ledgerFd, statsFd, memory } satisfies ThreadData,
       // a thread holds next to nothing on its heap; without limits each reserves tens of megabytes
       resourceLimits: { maxYoungGenerationSizeMb: 1, maxOldGenerationSizeMb: 24 },
     });
     worker.on('message', (report: ThreadReport) => {
       if (report.kind === 'request') this.#events.request(report.thread, report.bytes);
+      else if (report.kind === 'memory-wanted') this.#events.memoryWanted(report.nodeId);
       else if (report.kind === 'gone') this.#events.gone(report.errno);
       else if (--this.#loading === 0) this.#becameLoaded();
     });

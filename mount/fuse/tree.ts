@@ -12,6 +12,10 @@ export interface TreeNode {
   lookups: number;
   /** the file is being detached: new lookups get ENOENT */
   leaving: boolean;
+  /** the kernel does the I/O itself, on what is registered under this id; decided at attach, the same for ever */
+  backingId: number | null;
+  /** lookups show it as something else, so that the kernel gives up all that it holds of it */
+  poisoned: boolean;
 }
 
 export class Tree {
@@ -19,7 +23,13 @@ export class Tree {
   readonly #byName = new Map<string, TreeNode>();
 
   add(file: BusFile): void {
-    const node: TreeNode = { file, lookups: file.inherited ? Number.NaN : 0, leaving: false };
+    const node: TreeNode = {
+      file,
+      lookups: file.inherited ? Number.NaN : 0,
+      leaving: false,
+      backingId: file.backingId,
+      poisoned: false,
+    };
     this.#byId.set(file.nodeId, node);
     this.#byName.set(file.name, node);
   }
@@ -38,7 +48,7 @@ export class Tree {
   /** What a lookup of the name finds. */
   byName(name: string): TreeNode | undefined {
     const node = this.#byName.get(name);
-    return node?.leaving ? undefined : node;
+    return node?.leaving && !node.poisoned ? undefined : node;
   }
 
   /** @returns whether nobody can hold the file any more */

@@ -1,7 +1,8 @@
 /** Disks for the suite from a driver over an image file, opened as fusetap's keeper and server do. */
-import { type FileHandle, open } from 'node:fs/promises';
-import { dir } from 'tmp-promise';
-import type { Driver, ImageFile, Json, Memory, OpenContext, RawDisk } from '../../drivers/driver.js';
+import { type FileHandle, mkdtemp, open, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Driver, ImageFile, Json, OpenContext, PrepareContext, RawDisk } from '../../drivers/driver.js';
 import { memfdCreate } from '../../system/libc.js';
 import { closeFd } from './close-fd.js';
 import { pieceBytes } from './pattern.js';
@@ -12,10 +13,13 @@ export interface FactoryOptions {
   readonly directory?: string;
   /** replaces what the driver opened: another way to serve the same disk */
   readonly wrap?: (raw: RawDisk) => RawDisk;
+  /** what the driver is given as options */
+  readonly options?: Readonly<Record<string, string>>;
 }
 
 /** A factory for a built-in driver. The image is a sparse file; a driver with `prepare` gets a memfd. */
-export function driverFactory(driver: Driver, { directory, wrap = (raw) => raw }: FactoryOptions = {}): DiskFactory {
+export function driverFactory(driver: Driver, factoryOptions: FactoryOptions = {}): DiskFactory {
+  const { directory, wrap = (raw) => raw, options = {} } = factoryOptions;
   return async (request) => {
     const made = await makeImage(request, directory);
     const memory = driver.prepare ? { fd: memfdCreate('test') } : null;
@@ -24,8 +28,9 @@ export function driverFactory(driver: Driver, { directory, wrap = (raw) => raw }
       await made.dispose();
     };
     try {
-      const state = memory ? await prepare(driver, made.image, memory) : null;
-      const context: OpenContext = { image: made.image, memory, state, readOnly: request.readOnly, options: {} };
+      const prepared = { image: made.image, options };
+      const state = memory ? await prepare(driver, { ...prepared, memory }) : null;
+      const context: OpenContext = { ...prepared, memory, state, readOnly: request.readOnly };
       const reopen = async () => wrap(await driver.open(context));
       return { raw: await reopen(), reopen, shrink: (size) => made.file.truncate(size), dispose };
     } catch (error) {
@@ -35,9 +40,9 @@ export function driverFactory(driver: Driver, { directory, wrap = (raw) => raw }
   };
 }
 
-async function prepare(driver: Driver, image: ImageFile, memory: Memory): Promise<Json> {
+async function prepare(driver: Driver, given: Omit<PrepareContext, 'signal' | 'progress'>): Promise<Json> {
   const { signal } = new AbortController();
-  return (await driver.prepare?.({ image, memory, options: {}, signal, progress: () => {} })) ?? null;
+  return (await driver.prepare?.({ ...given, signal, progress: () => {} })) ?? null;
 }
 
 export interface MadeImage {
@@ -49,8 +54,8 @@ export interface MadeImage {
 
 /** A sparse image file in a directory of its own, opened as the request says. */
 export async function makeImage({ size, pieces, readOnly }: DiskRequest, directory?: string): Promise<MadeImage> {
-  const holder = await dir({ unsafeCleanup: true, ...(directory === undefined ? {} : { tmpdir: directory }) });
-  const path = `${holder.path}/disk.img`;
+  const holder = await mkdtemp(join(directory ?? tmpdir(), 'disk-'));
+  const path = join(holder, 'disk.img');
   const file = await open(path, 'wx+');
   await file.truncate(size);
   for (const piece of pieces) await file.write(pieceBytes(piece), 0, piece.length, piece.offset);
@@ -61,7 +66,7 @@ export async function makeImage({ size, pieces, readOnly }: DiskRequest, directo
     async dispose() {
       await handed.close();
       await file.close();
-      await holder.cleanup();
+      await rm(holder, { recursive: true });
     },
   };
 }

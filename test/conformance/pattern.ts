@@ -5,6 +5,8 @@ export interface Piece {
   readonly offset: number;
   readonly length: number;
   readonly seed: number;
+  /** the place whose pattern it has, where that is another than its own */
+  readonly place?: number;
 }
 
 /** Fills the buffer with what the pattern has at `offset`. All bits of the offset count, also those above 2^32. */
@@ -22,6 +24,6 @@ export function patternBytes(offset: number, length: number, seed: number): Buff
   return bytes;
 }
 
-export function pieceBytes({ offset, length, seed }: Piece): Buffer {
-  return patternBytes(offset, length, seed);
+export function pieceBytes({ offset, length, seed, place = offset }: Piece): Buffer {
+  return patternBytes(place, length, seed);
 }

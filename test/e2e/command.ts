@@ -28,7 +28,7 @@ export interface CommandOptions {
   busesBelow?: string;
 }
 
-const DEFAULT_TIMEOUT_MS = 30_000;
+const DEFAULT_TIMEOUT_MS = 45_000;
 /** administrators' programs are not on every user's path */
 const PATH = `${process.env.PATH}:/usr/local/sbin:/usr/sbin:/sbin`;
 
@@ -44,24 +44,10 @@ export function start(program: string, args: readonly string[], options: Command
 }
 
 /** Runs a program to its end, however that is. @throws Error where it cannot be run or takes too long */
-export async function execute(
-  program: string,
-  args: readonly string[],
-  options: CommandOptions = {},
-): Promise<Outcome> {
+export function execute(program: string, args: readonly string[], options: CommandOptions = {}): Promise<Outcome> {
   const child = start(program, args, options);
-  const outcome = collect(child);
   child.stdin?.on('error', () => {}).end(options.input ?? '');
-  const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
-  const timer = new AbortController();
-  const late = delay(timeoutMs, null, { signal: timer.signal }).catch(() => null);
-  const first = await Promise.race([outcome, late]);
-  timer.abort();
-  if (first !== null) return first;
-  if (options.busesBelow !== undefined) await abortBuses(options.busesBelow);
-  child.kill('SIGKILL');
-  const words = [program, ...args].join(' ');
-  throw new Error(`still running after ${timeoutMs / 1000} s, its buses were aborted: ${words}`);
+  return collect(child, options);
 }
 
 /** What a program that has to succeed prints. @throws Error with its stderr where it does not */
@@ -71,8 +57,19 @@ export async function output(program: string, args: readonly string[], options: 
   throw new Error(`${[program, ...args].join(' ')}\nended with ${signal ?? status}: ${stderr}${stdout}`);
 }
 
-/** Resolves when the program and its streams have ended. */
-export function collect(child: ChildProcess): Promise<Outcome> {
+/** Resolves when the program and its streams have ended. @throws Error where that takes too long */
+export async function collect(child: ChildProcess, options: CommandOptions = {}): Promise<Outcome> {
+  const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+  const timer = new AbortController();
+  const late = delay(timeoutMs, null, { signal: timer.signal }).catch(() => null);
+  const first = await Promise.race([outcomeOf(child), late]).finally(() => timer.abort());
+  if (first !== null) return first;
+  if (options.busesBelow !== undefined) await abortBuses(options.busesBelow);
+  child.kill('SIGKILL');
+  throw new Error(`still running after ${timeoutMs / 1000} s, its buses were aborted: ${child.spawnargs.join(' ')}`);
+}
+
+function outcomeOf(child: ChildProcess): Promise<Outcome> {
   const texts = { stdout: '', stderr: '' };
   for (const name of ['stdout', 'stderr'] as const) {
     child[name]?.setEncoding('utf8').on('data', (text: string) => {

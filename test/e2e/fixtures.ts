@@ -105,6 +105,9 @@ export class Bench {
     this.transport = transport;
   }
 
+  /** The command line's program. */
+  readonly program = CLI;
+
   /** An absolute path in the bench. */
   path(name: string): string {
     return join(this.directory, name);
@@ -124,6 +127,11 @@ export class Bench {
   /** Starts the command line and leaves it running. */
   startFusetap(args: readonly string[], more?: CommandOptions): ReturnType<typeof start> {
     return start(process.execPath, [CLI, ...args], this.options(more));
+  }
+
+  /** Starts a program and leaves it running. */
+  startProgram(program: string, args: readonly string[]): ReturnType<typeof start> {
+    return start(program, args, this.options());
   }
 
   /** What a command line that has to succeed prints, without the end of its line. */

@@ -19,6 +19,7 @@ t.test('fio verifies what it wrote', (t) => {
 t.test('sizes that are no multiple of anything', (t) => {
   forEachTransport(t, ['cmp', 'dd'], (t, transport) =>
     forEachDriver(t, transport, async (t, bench, driver) => {
+      await bench.succeed(['start']);
       for (const sizeBytes of [1, 511, 1300, (4096 << 10) + 1]) {
         await t.test(`${sizeBytes} bytes`, (t) => serveOddSize(t, bench, driver, sizeBytes));
       }

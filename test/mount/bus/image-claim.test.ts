@@ -112,7 +112,7 @@ t.test('a write lock on the whole file refuses r and w', { skip: await needsProg
   t.teardown(() => endChild(child));
   await sawOutput(child, 'ready');
   t.equal(await refusedModes(t, path), 'r w');
-  t.match(await claim(t, path, 'r'), { message: new RegExp(`by pid ${child.pid} \\(perl\\)$`) });
+  t.match(await claim(t, path, 'r'), { message: `${path} is locked (fcntl) by pid ${child.pid} (perl)` });
 });
 
 t.test('several held claims refuse what any of them refuses', async (t) => {

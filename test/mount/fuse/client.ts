@@ -26,9 +26,8 @@ export interface StatAnswer {
 function plainStat(s: fs.BigIntStats): StatAnswer {
   const { ino, size, blocks, mode, nlink, uid, gid, blksize, atimeNs, mtimeNs, ctimeNs } = s;
   const times = { atimeNs: `${atimeNs}`, mtimeNs: `${mtimeNs}`, ctimeNs: `${ctimeNs}` };
-  const numbers = [ino, size, blocks, mode, nlink, uid, gid, blksize].map(Number) as [number, ...number[]];
-  const [a, b = 0, c = 0, d = 0, e = 0, f = 0, g = 0, h = 0] = numbers;
-  return { ino: a, size: b, blocks: c, mode: d, nlink: e, uid: f, gid: g, blksize: h, ...times };
+  const owner = { uid: Number(uid), gid: Number(gid), mode: Number(mode), nlink: Number(nlink) };
+  return { ino: Number(ino), size: Number(size), blocks: Number(blocks), blksize: Number(blksize), ...owner, ...times };
 }
 
 function checked(result: number, syscall: string): number {
@@ -73,12 +72,16 @@ function callsIn(directory: string) {
     rename: (from: string, to: string) => fs.renameSync(at(from), at(to)),
     link: (from: string, to: string) => fs.linkSync(at(from), at(to)),
     symlink: (to: string, name: string) => fs.symlinkSync(to, at(name)),
-    // one file system's file to another within the bus: copy_file_range
     copy: (from: string, to: string) => fs.copyFileSync(at(from), at(to)),
-    /** runs a program with the file as its last argument; resolves to its output, or throws with its status as errno */
-    run: (command: string, args: string[], name: string) => {
+    syncDirectory: () => {
+      const fd = fs.openSync(directory, 'r');
+      fs.fsyncSync(fd);
+      fs.closeSync(fd);
+    },
+    /** runs a program inside the directory; its status is the errno */
+    run: (command: string, ...args: string[]) => {
       try {
-        return execFileSync(command, [...args, at(name)], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
+        return execFileSync(command, args, { cwd: directory, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
       } catch (error) {
         throw Object.assign(new Error(command), { errno: (error as { status?: number }).status ?? 0 });
       }
@@ -108,8 +111,12 @@ export function startClient(directory: string): Client {
   const child = fork(fileURLToPath(import.meta.url), [directory]);
   const ask = (question: Question): Promise<Answer> =>
     new Promise((resolve, reject) => {
-      child.once('message', (answer) => resolve(answer as Answer));
-      child.once('exit', () => reject(new Error(`the client ended during ${question.call}`)));
+      const ended = (): void => reject(new Error(`the client ended during ${question.call}`));
+      child.once('exit', ended);
+      child.once('message', (answer) => {
+        child.off('exit', ended);
+        resolve(answer as Answer);
+      });
       child.send(question);
     });
   return {

@@ -1,0 +1,46 @@
+/** `fusetap config`: the bus as xl would have it in a domain's configuration. */
+import type { Command } from 'commander';
+import { FusetapError } from '../../drivers/errors.js';
+import type { VbdInfo } from '../../mount/bus/interface.js';
+import { showBus } from '../../mount/client.js';
+import { chosenBus, endHelp, type SharedOptions } from '../options.js';
+import { print, printError, printJson } from '../output.js';
+import { printXlSpec } from '../spec.js';
+
+export function register(program: Command): void {
+  const command = program
+    .command('config')
+    .summary('the bus as xl disk lines')
+    .description('Prints each vbd of the bus as a disk line of xl, which `attach` takes as a SPEC.')
+    .argument('[BUS]', 'the bus, in place of --bus')
+    .action(async (word: string | undefined, _: unknown, self: Command) => {
+      const options = self.optsWithGlobals<SharedOptions>();
+      const { vbds } = await showBus(await chosenBus(withBus(word, options)));
+      printLines(vbds, options);
+    });
+  endHelp(command, ['fusetap config', "fusetap config | while read -r spec; do fusetap attach --bus copy \"$spec\"; done"]);
+}
+
+function withBus(word: string | undefined, options: SharedOptions): SharedOptions {
+  if (word === undefined) return options;
+  if (options.bus !== undefined && options.bus !== word) {
+    throw new FusetapError('USAGE', `the buses ${word} and --bus ${options.bus} contradict each other`, {
+      hint: 'give one of them',
+    });
+  }
+  return { ...options, bus: word };
+}
+
+/** A vbd that no line can say must not hide the others. */
+function printLines(vbds: readonly VbdInfo[], options: SharedOptions): void {
+  const lines: string[] = [];
+  for (const { driver, image, vdev, mode } of [...vbds].sort((a, b) => a.slot - b.slot)) {
+    try {
+      lines.push(printXlSpec({ driver, image, vdev, mode, notes: [] }));
+    } catch (error) {
+      process.exitCode = printError(error, options.debug);
+    }
+  }
+  if (options.json) printJson(lines);
+  else lines.forEach(print);
+}

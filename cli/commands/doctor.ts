@@ -1,0 +1,35 @@
+/** `fusetap doctor`: what works here, what does not, how to mend it. */
+import type { Command } from 'commander';
+import { EXIT_CODES } from '../../drivers/errors.js';
+import { type CheckResult, examine } from '../../mount/client/doctor.js';
+import { endHelp, type SharedOptions } from '../options.js';
+import { escapeControls, print, printJson } from '../output.js';
+
+export function register(program: Command): void {
+  const command = program
+    .command('doctor')
+    .summary('what works here, what does not, how to mend it')
+    .description(
+      'Looks at this machine, as who calls: what works (+), what is missing (-), and what no bus can do without (!).\n' +
+        'Exit 0 where images can be attached, whatever else is missing; else 6. Changes nothing.',
+    )
+    .action(async (_: unknown, self: Command) => {
+      const { ok, checks } = await examine(process.env, process.geteuid?.() ?? 0);
+      if (self.optsWithGlobals<SharedOptions>().json) {
+        printJson({ ok, checks: checks.map(({ name, ok, detail, hint }) => ({ name, ok, detail, hint })) });
+      } else {
+        for (const check of checks) printCheck(check);
+        print(ok ? 'images can be attached here' : 'images cannot be attached here');
+      }
+      process.exitCode = ok ? 0 : EXIT_CODES.UNSUPPORTED;
+    });
+  endHelp(command, ['fusetap doctor', "fusetap doctor --json | jq -r '.checks[] | select(.ok | not) | .hint'"]);
+}
+
+const NAME_WIDTH = 18;
+
+function printCheck({ name, ok, needed, detail, hint }: CheckResult): void {
+  const mark = ok ? '+' : needed ? '!' : '-';
+  print(escapeControls(`${mark} ${name.padEnd(NAME_WIDTH)} ${detail}`));
+  if (hint !== null) print(escapeControls(`  ${''.padEnd(NAME_WIDTH)} → ${hint}`));
+}

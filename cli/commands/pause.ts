@@ -1,0 +1,24 @@
+/** `fusetap pause`: hold the I/O of a vbd. */
+import type { Command } from 'commander';
+import { pause } from '../../mount/client.js';
+import { locateVbd } from '../locate-vbd.js';
+import { endHelp, type SharedOptions } from '../options.js';
+import { printJson } from '../output.js';
+
+export function register(program: Command): void {
+  const command = program
+    .command('pause')
+    .summary('hold the I/O of a vbd')
+    .description(
+      'Holds the I/O of a vbd: it waits, without an error, so that the image can be copied or swapped.\n' +
+        'A vbd that is passed through can be paused only while nobody has it open: attach it with --passthrough off.',
+    )
+    .argument('<VBD>', 'a vdev, a slot number, the path of the file or of its image')
+    .action(async (word: string, _: unknown, self: Command) => {
+      const options = self.optsWithGlobals<SharedOptions>();
+      const { place, vbd } = await locateVbd(word, options);
+      const held = await pause(place, vbd.vdev);
+      if (options.json) printJson(held);
+    });
+  endHelp(command, ['fusetap pause xvda && cp --sparse=always disk.img copy.img; fusetap resume xvda']);
+}

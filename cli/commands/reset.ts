@@ -1,0 +1,28 @@
+/** `fusetap reset`: a ram vbd is again what its image is. */
+import type { Command } from 'commander';
+import { reset } from '../../mount/client.js';
+import { locateVbd } from '../locate-vbd.js';
+import { endHelp, type SharedOptions } from '../options.js';
+import { print, printJson } from '../output.js';
+import { withProgress } from '../progress-bar.js';
+
+export function register(program: Command): void {
+  const command = program
+    .command('reset')
+    .summary('copy the image of a ram vbd afresh')
+    .description(
+      'Copies the image of a ram VBD afresh; what was written to the vbd is gone. Nobody may hold it (exit 4, with the\n' +
+        'holders). The old copy stays until the new one is whole. Prints the path of the file.',
+    )
+    .argument('<VBD>')
+    .action(async (word: string, _: unknown, self: Command) => {
+      const options = self.optsWithGlobals<SharedOptions>();
+      const { place, vbd: located } = await locateVbd(word, options);
+      const vbd = await withProgress('copying', options, (progress) =>
+        reset(place, located.vdev, { ...(progress && { progress }) }),
+      );
+      if (options.json) printJson(vbd);
+      else print(vbd.path);
+    });
+  endHelp(command, ['fusetap reset xvda']);
+}

@@ -1,0 +1,21 @@
+/** `fusetap resume`: let the I/O of a paused vbd go on. */
+import type { Command } from 'commander';
+import { resume } from '../../mount/client.js';
+import { locateVbd } from '../locate-vbd.js';
+import { endHelp, type SharedOptions } from '../options.js';
+import { printJson } from '../output.js';
+
+export function register(program: Command): void {
+  const command = program
+    .command('resume')
+    .summary('let the I/O of a paused vbd go on')
+    .description('Lets the I/O of a paused vbd go on, in the order it came.')
+    .argument('<VBD>', 'a vdev, a slot number, the path of the file or of its image')
+    .action(async (word: string, _: unknown, self: Command) => {
+      const options = self.optsWithGlobals<SharedOptions>();
+      const { place, vbd } = await locateVbd(word, options);
+      const held = await resume(place, vbd.vdev);
+      if (options.json) printJson(held);
+    });
+  endHelp(command, ['fusetap resume xvda']);
+}

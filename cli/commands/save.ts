@@ -1,0 +1,34 @@
+/** `fusetap save`: a vbd becomes a file. */
+import { resolve } from 'node:path';
+import type { Command } from 'commander';
+import { save } from '../../mount/client.js';
+import { endHelp, type SharedOptions } from '../options.js';
+import { print, printJson } from '../output.js';
+import { withProgress } from '../progress-bar.js';
+import { locateVbd } from '../locate-vbd.js';
+
+type SaveOptions = SharedOptions & { force?: boolean };
+
+export function register(program: Command): void {
+  const command = program
+    .command('save')
+    .summary('copy a vbd to a file')
+    .description(
+      'Copies a VBD to FILE: sparse, consistent (those who write to it wait meanwhile), and renamed into place when\n' +
+        'it is whole and durable. Prints the path of the copy.',
+    )
+    .argument('<VBD>')
+    .argument('<FILE>')
+    .option('--force', 'FILE may be there: it is replaced, and keeps its owner and mode')
+    .action(async (word: string, file: string, _: unknown, self: Command) => {
+      const options = self.optsWithGlobals<SaveOptions>();
+      const { place, vbd: located } = await locateVbd(word, options);
+      const target = { path: resolve(file), force: options.force ?? false };
+      const result = await withProgress('saving', options, (progress) =>
+        save(place, located.vdev, target, { ...(progress && { progress }) }),
+      );
+      if (options.json) printJson(result);
+      else print(result.path);
+    });
+  endHelp(command, ['fusetap save xvda copy.img', 'fusetap save --force golden.img golden.img']);
+}

@@ -1,0 +1,71 @@
+/** `fusetap show`: one vbd, or the bus, in full. */
+import type { Command } from 'commander';
+import type { BusInfo, VbdInfo } from '../../mount/bus/interface.js';
+import { showBus } from '../../mount/client.js';
+import { locateVbd } from '../locate-vbd.js';
+import { chosenBus, endHelp, type SharedOptions } from '../options.js';
+import { humanSize, printJson, printPairs } from '../output.js';
+
+export function register(program: Command): void {
+  const command = program
+    .command('show')
+    .summary('one vbd, or the bus, in full')
+    .description('Shows all that is known of a VBD, or without one of the bus.')
+    .argument('[VBD]', 'a vdev, a slot number, the path of the file or of its image')
+    .action(async (word: string | undefined, _: unknown, self: Command) => {
+      const options = self.optsWithGlobals<SharedOptions>();
+      if (word === undefined) show(await showBus(await chosenBus(options)), describeBus, options);
+      else show((await locateVbd(word, options)).vbd, describeVbd, options);
+    });
+  endHelp(command, ['fusetap show', 'fusetap show xvda', "fusetap show xvda --json | jq -r '.path'"]);
+}
+
+type Pairs = [name: string, value: string][];
+
+function show<Thing>(thing: Thing, describe: (thing: Thing) => Pairs, options: SharedOptions): void {
+  if (options.json) printJson(thing);
+  else printPairs(describe(thing));
+}
+
+function describeBus(bus: BusInfo): Pairs {
+  return [
+    ['bus', bus.bus],
+    ['path', bus.path],
+    ['state', bus.state],
+    ['transport', bus.transport],
+    ['interface', bus.interface],
+    ...describeProcesses(bus),
+    ['vbds', bus.vbds.map(({ vdev }) => vdev).join(' ') || '-'],
+  ];
+}
+
+function describeVbd(vbd: VbdInfo): Pairs {
+  return [
+    ['bus', vbd.bus],
+    ['vdev', vbd.vdev],
+    ['slot', String(vbd.slot)],
+    ['path', vbd.path],
+    ['driver', vbd.driver],
+    ['image', `${vbd.image ?? '-'}${vbd.changedOutside ? ' (changed by somebody else while attached)' : ''}`],
+    ['mode', vbd.mode],
+    ['size', `${vbd.size} (${humanSize(vbd.size)})`],
+    ['state', vbd.state],
+    ['opens', String(vbd.opens)],
+    ['transport', `${vbd.transport}${vbd.passthrough ? ', passthrough' : ''}`],
+    ['share', vbd.share ?? '-'],
+    ...(vbd.partitions ?? []).map(({ vdev, offset, size, type }): [string, string] => [
+      'partition',
+      `${vdev} at ${offset}, ${size} (${humanSize(size)}), ${type}`,
+    ]),
+    ...describeProcesses(vbd),
+  ];
+}
+
+function describeProcesses({ keeperPid, serverPid, restarts }: Pick<BusInfo, 'keeperPid' | 'serverPid' | 'restarts'>) {
+  const pairs: Pairs = [
+    ['keeper', `${keeperPid ?? '-'}`],
+    ['server', `${serverPid ?? '-'}`],
+    ['restarts', String(restarts)],
+  ];
+  return pairs;
+}

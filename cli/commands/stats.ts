@@ -1,0 +1,57 @@
+/** `fusetap stats`: requests, bytes, errors and latency by kind. */
+import type { Command } from 'commander';
+import type { KindStats, VbdStats } from '../../mount/bus/interface.js';
+import { askStats } from '../../mount/client/stats.js';
+import { locateVbd } from '../locate-vbd.js';
+import { chosenBus, endHelp, type SharedOptions } from '../options.js';
+import { type Column, humanSize, printJson, printNote, printTable } from '../output.js';
+
+const COLUMNS: readonly Column[] = [
+  { head: 'BUS' },
+  { head: 'VDEV' },
+  { head: 'KIND' },
+  { head: 'REQUESTS', align: 'right' },
+  { head: 'BYTES', align: 'right' },
+  { head: 'ERRORS', align: 'right' },
+  { head: 'P50-US', align: 'right' },
+  { head: 'P99-US', align: 'right' },
+  { head: 'MAX-US', align: 'right' },
+];
+const KINDS = ['read', 'write', 'flush', 'discard'] as const;
+
+export function register(program: Command): void {
+  const command = program
+    .command('stats')
+    .summary('requests, bytes, errors, latency by kind')
+    .description(
+      'Shows what requests to a VBD, or to all vbds of the bus, did since the attach: how many, bytes, errors, and how\n' +
+        'long the server worked on them, in microseconds. What the kernel does by itself (passthrough) is not in it.',
+    )
+    .argument('[VBD]', 'a vdev, a slot number, the path of the file or of its image')
+    .action(async (word: string | undefined, _: unknown, self: Command) => {
+      const options = self.optsWithGlobals<SharedOptions>();
+      const stats = await find(word, options);
+      if (options.json) return printJson(stats);
+      printTable(COLUMNS, stats.flatMap(rows));
+      const passedThrough = stats.filter(({ passthrough }) => passthrough).map(({ vdev }) => vdev);
+      if (passedThrough.length > 0 && !options.quiet) {
+        printNote(`passed through by the kernel, so not counted: ${passedThrough.join(' ')}`);
+      }
+    });
+  endHelp(command, ['fusetap stats', 'fusetap stats xvda', "fusetap stats --json | jq '.[].read.latencyUs.p99'"]);
+}
+
+async function find(word: string | undefined, options: SharedOptions): Promise<VbdStats[]> {
+  if (word === undefined) return askStats(await chosenBus(options));
+  const { place, vbd } = await locateVbd(word, options);
+  return (await askStats(place)).filter(({ vdev }) => vdev === vbd.vdev);
+}
+
+function rows(vbd: VbdStats): string[][] {
+  return KINDS.map((kind) => [vbd.bus, vbd.vdev, kind, ...cells(vbd[kind])]);
+}
+
+function cells({ requests, bytes, errors, latencyUs }: KindStats): string[] {
+  const us = [latencyUs.p50, latencyUs.p99, latencyUs.max].map((value) => (value === null ? '-' : value.toFixed(1)));
+  return [String(requests), humanSize(bytes), String(errors), ...us];
+}

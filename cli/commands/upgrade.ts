@@ -1,0 +1,22 @@
+/** `fusetap upgrade`: the code that is installed now, under the running bus. */
+import type { Command } from 'commander';
+import { upgrade } from '../../mount/client/upgrade.js';
+import { chosenBus, endHelp, type SharedOptions } from '../options.js';
+import { print, printJson } from '../output.js';
+
+export function register(program: Command): void {
+  const command = program
+    .command('upgrade')
+    .summary('a new server under the running bus')
+    .description(
+      'Replaces the server of the bus by one of the fusetap that is installed now. No I/O is lost: it waits for so long\n' +
+        'as is printed, in ms. The keeper stays as old as the bus.',
+    )
+    .action(async (_: unknown, self: Command) => {
+      const options = self.optsWithGlobals<SharedOptions>();
+      const result = await upgrade(await chosenBus(options));
+      if (options.json) printJson(result);
+      else print(`${result.pauseMs.toFixed(1)} ms`);
+    });
+  endHelp(command, ['fusetap upgrade', 'fusetap upgrade --bus build-7']);
+}

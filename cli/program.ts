@@ -1,0 +1,58 @@
+/**
+ * The program and the table of its commands. A command's file is loaded only when it is needed: loading costs more than
+ * most commands do.
+ */
+import { Command } from 'commander';
+import { VERSION } from '../mount/version.js';
+import { addSharedOptions } from './options.js';
+
+/** A command's file adds it to the program. */
+export interface CommandFile {
+  register(program: Command): void;
+}
+
+/** The commands, in the order of the help: one line each. */
+export const COMMANDS: Readonly<Record<string, () => Promise<CommandFile>>> = {
+  attach: () => import('./commands/attach.js'),
+  detach: () => import('./commands/detach.js'),
+  ls: () => import('./commands/ls.js'),
+  show: () => import('./commands/show.js'),
+  stats: () => import('./commands/stats.js'),
+  start: () => import('./commands/start.js'),
+  stop: () => import('./commands/stop.js'),
+  run: () => import('./commands/run.js'),
+  create: () => import('./commands/create.js'),
+  memory: () => import('./commands/memory.js'),
+  save: () => import('./commands/save.js'),
+  reset: () => import('./commands/reset.js'),
+  slot: () => import('./commands/slot.js'),
+  config: () => import('./commands/config.js'),
+  pause: () => import('./commands/pause.js'),
+  resume: () => import('./commands/resume.js'),
+  upgrade: () => import('./commands/upgrade.js'),
+  log: () => import('./commands/log.js'),
+  doctor: () => import('./commands/doctor.js'),
+  completion: () => import('./commands/completion.js'),
+};
+
+/** The program without its commands. */
+export function makeProgram(): Command {
+  const program = new Command('fusetap')
+    .description('Attaches disk images as files, in userspace.')
+    .usage('[options] COMMAND')
+    .version(VERSION, '--version', 'the version')
+    .helpOption('-h, --help', 'this help')
+    .helpCommand(false)
+    .configureHelp({ showGlobalOptions: true })
+    // its own words would be a second line
+    .configureOutput({ writeErr: () => {} })
+    .exitOverride();
+  addSharedOptions(program);
+  return program;
+}
+
+/** Loads commands by name and adds them, in the order given. */
+export async function addCommands(program: Command, names: readonly string[]): Promise<void> {
+  const files = await Promise.all(names.map((name) => COMMANDS[name]?.()));
+  for (const file of files) file?.register(program);
+}

@@ -1,0 +1,50 @@
+/** A disk over another that lets something happen before each request: what delay and error are made of. */
+import { constants } from 'node:os';
+import type { RawDisk } from '../driver.js';
+import { FusetapError } from '../errors.js';
+
+export const KINDS = ['read', 'write', 'flush', 'zero'] as const;
+export type Kind = (typeof KINDS)[number];
+
+/** A request on its way down; a flush is of the whole disk. */
+export interface PassingRequest {
+  readonly kind: Kind;
+  readonly offset: number;
+  readonly length: number;
+}
+
+/**
+ * @param before may wait; where it throws, the request goes no further. Zeroing that the disk leaves to others comes by
+ *   as zero, then as the writes that stand for it
+ */
+export function beforeRequests(next: RawDisk, before: (request: PassingRequest) => Promise<void>): RawDisk {
+  const disk: RawDisk = {
+    size: next.size,
+    async read(buffer, offset) {
+      await before({ kind: 'read', offset, length: buffer.byteLength });
+      await next.read(buffer, offset);
+    },
+    async flush() {
+      await before({ kind: 'flush', offset: 0, length: next.size });
+      await next.flush?.();
+    },
+    close: () => next.close(),
+  };
+  if (next.extents) disk.extents = async (offset, length) => (await next.extents?.(offset, length)) ?? [];
+  if (!next.write) return disk;
+  disk.write = async (buffer, offset, options) => {
+    await before({ kind: 'write', offset, length: buffer.byteLength });
+    await next.write?.(buffer, offset, options);
+  };
+  disk.zero = async (offset, length, options) => {
+    await before({ kind: 'zero', offset, length });
+    if (!next.zero) throw cannotZero();
+    await next.zero(offset, length, options);
+  };
+  return disk;
+}
+
+/** What disk.ts takes as a reason to write zeros. */
+function cannotZero(): FusetapError {
+  return new FusetapError('UNSUPPORTED', 'the driver cannot zero', { errno: constants.errno.EOPNOTSUPP });
+}

@@ -1,0 +1,26 @@
+/** A run of a disk as a disk: what offset, sizelimit and partitions are made of. */
+import type { RawDisk } from '../driver.js';
+import { windowDisk } from '../window.js';
+
+/**
+ * Bytes `start` to `start + size` of a disk. A window stays a window, so that threads serve it still.
+ * @param start bytes; the run must lie inside the disk
+ */
+export function narrow(next: RawDisk, start: number, size: number): RawDisk {
+  if (next.window) return windowDisk({ ...next.window, start: next.window.start + start, size }, () => next.close());
+  const disk: RawDisk = {
+    size,
+    read: (buffer, offset) => next.read(buffer, start + offset),
+    flush: async () => next.flush?.(),
+    close: () => next.close(),
+  };
+  if (next.write) disk.write = async (buffer, offset, options) => next.write?.(buffer, start + offset, options);
+  if (next.zero) disk.zero = async (offset, length, options) => next.zero?.(start + offset, length, options);
+  if (next.extents) {
+    disk.extents = async (offset, length) => {
+      const extents = (await next.extents?.(start + offset, length)) ?? [];
+      return extents.map((extent) => ({ ...extent, offset: extent.offset - start }));
+    };
+  }
+  return disk;
+}

@@ -1,0 +1,18 @@
+/** read-only: no client writes, whatever the mode of the vbd. A window stays a window. */
+import type { RawDisk } from '../driver.js';
+import { FusetapError, quoted } from '../errors.js';
+import type { FilterMaker } from './filter.js';
+
+export const readOnly: FilterMaker = (value) => {
+  if (value !== '') throw new FusetapError('USAGE', `read-only takes no value: ${quoted(value)}`, { hint: 'drop it' });
+  return (next) => {
+    const disk: RawDisk = {
+      size: next.size,
+      ...(next.window && { window: { ...next.window, readOnly: true } }),
+      read: (buffer, offset) => next.read(buffer, offset),
+      close: () => next.close(),
+    };
+    if (next.extents) disk.extents = async (offset, length) => (await next.extents?.(offset, length)) ?? [];
+    return disk;
+  };
+};

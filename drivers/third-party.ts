@@ -1,0 +1,125 @@
+/**
+ * Drivers that do not come with fusetap: loaded from a file, and held to the contract. What the compiler proves of the
+ * built-in ones is checked here, so that a mistake is a sentence and not a strange reply to some read.
+ */
+import { access } from 'node:fs/promises';
+import { pathToFileURL } from 'node:url';
+import type { Driver, RawDisk, Window } from './driver.js';
+import { type ErrorCode, EXIT_CODES, FusetapError, quoted, toFusetapError } from './errors.js';
+
+const HINT = 'docs/drivers.md has the contract, and a complete driver';
+
+type Fields = Readonly<Record<string, unknown>>;
+
+/**
+ * Loads the driver that is the default export of a module.
+ * @param path absolute
+ * @throws FusetapError NOT_FOUND no such file; FAILED it cannot be loaded; UNSUPPORTED it breaks the contract
+ */
+export async function loadThirdParty(path: string): Promise<Driver> {
+  await access(path).catch((cause: unknown) => {
+    throw new FusetapError('NOT_FOUND', `no such driver: ${quoted(path)}`, { path, cause, hint: 'check the path' });
+  });
+  const module = await import(pathToFileURL(path).href).catch((cause: unknown) => {
+    const why = cause instanceof Error ? `${cause.name}: ${cause.message}` : String(cause);
+    const hint = `try it: node ${path}`;
+    throw new FusetapError('FAILED', `the driver ${quoted(path)} cannot be loaded: ${why}`, { path, cause, hint });
+  });
+  const driver = checkDriver((module as Fields).default, path);
+  return withPlainErrors(driver);
+}
+
+/** @throws FusetapError UNSUPPORTED that names the first thing that is wrong */
+export function checkDriver(value: unknown, path: string): Driver {
+  const broken = breaks(`the driver ${quoted(path)}`);
+  if (typeof value !== 'object' || value === null)
+    throw broken(`its default export is ${kindOf(value)}, not an object`);
+  const driver = value as Fields;
+  const isName = typeof driver.name === 'string' && /^[a-z][a-z0-9-]*$/.test(driver.name);
+  if (!isName) throw broken(`its name is ${shown(driver.name)}: lower case letters, digits and hyphens make one`);
+  if (driver.image !== 'required' && driver.image !== 'none') {
+    throw broken(`its image is ${shown(driver.image)}, not 'required' or 'none'`);
+  }
+  mustBeFunctions(driver, ['open'], ['prepare'], broken);
+  if (!['boolean', 'undefined'].includes(typeof driver.sharesMemory)) {
+    throw broken(`its sharesMemory is ${shown(driver.sharesMemory)}, not a boolean`);
+  }
+  if (driver.sharesMemory === true && driver.prepare === undefined) {
+    throw broken('it shares memory and has no prepare to fill it');
+  }
+  return value as Driver;
+}
+
+/** @throws FusetapError UNSUPPORTED that names the first thing that is wrong */
+export function checkDisk(value: unknown, driver: string): RawDisk {
+  const broken = breaks(`the disk that driver ${driver} opened`);
+  if (typeof value !== 'object' || value === null) throw broken(`it is ${kindOf(value)}, not an object`);
+  const disk = value as Fields;
+  if (!Number.isSafeInteger(disk.size) || (disk.size as number) <= 0) {
+    throw broken(`its size is ${shown(disk.size)}: a whole number of bytes above 0 is one`);
+  }
+  mustBeFunctions(disk, ['read', 'close'], ['write', 'flush', 'zero', 'extents'], broken);
+  if (disk.window !== undefined && !isWindow(disk.window, disk.size as number)) {
+    throw broken('its window is not {fd, start, size, kind, readOnly, durable} with the size of the disk');
+  }
+  return value as RawDisk;
+}
+
+function isWindow(value: unknown, size: number): boolean {
+  const { fd, start, kind, readOnly, durable, ...rest } = (value ?? {}) as Partial<Window>;
+  const areBytes = [fd, start].every((n) => Number.isSafeInteger(n) && (n as number) >= 0);
+  const areFlags = typeof readOnly === 'boolean' && typeof durable === 'boolean';
+  return areBytes && areFlags && rest.size === size && ['file', 'block', 'memory'].includes(kind as string);
+}
+
+function mustBeFunctions(
+  object: Fields,
+  required: readonly string[],
+  optional: readonly string[],
+  broken: (what: string) => FusetapError,
+): void {
+  for (const name of required) if (object[name] === undefined) throw broken(`it has no ${name}`);
+  for (const name of [...required, ...optional]) {
+    const what = object[name];
+    if (what !== undefined && typeof what !== 'function')
+      throw broken(`its ${name} is ${kindOf(what)}, not a function`);
+  }
+}
+
+function breaks(subject: string): (what: string) => FusetapError {
+  return (what) => new FusetapError('UNSUPPORTED', `${subject} breaks the contract: ${what}`, { hint: HINT });
+}
+
+function kindOf(value: unknown): string {
+  if (value === undefined) return 'missing';
+  if (value === null) return 'null';
+  return `a ${typeof value}`;
+}
+
+function shown(value: unknown): string {
+  if (typeof value === 'string') return quoted(value);
+  return typeof value === 'number' || typeof value === 'boolean' ? String(value) : kindOf(value);
+}
+
+/** A driver that knows nothing of FusetapError, or has another copy of it, can say its codes all the same. */
+function withPlainErrors(driver: Driver): Driver {
+  // methods are called on the driver, so that `this` is what its author expects
+  const plain: Driver = { name: driver.name, image: driver.image, open: (context) => said(() => driver.open(context)) };
+  if (driver.prepare) plain.prepare = async (context) => said(async () => (await driver.prepare?.(context)) ?? null);
+  return driver.sharesMemory === undefined ? plain : { ...plain, sharesMemory: driver.sharesMemory };
+
+  async function said<T>(call: () => Promise<T>): Promise<T> {
+    try {
+      return await call();
+    } catch (error) {
+      throw translated(error, driver.name);
+    }
+  }
+}
+
+function translated(error: unknown, driver: string): FusetapError {
+  const { code, message, hint, errno } = (error ?? {}) as Partial<FusetapError>;
+  const text = `driver ${driver}: ${message ?? String(error)}`;
+  if (!Object.hasOwn(EXIT_CODES, code ?? '')) return toFusetapError(error, text);
+  return new FusetapError(code as ErrorCode, text, { hint, errno, cause: error });
+}

@@ -1,0 +1,22 @@
+/** Finding pages of zeros in what is copied: they cost nothing where they are left out. */
+
+/** a run of bytes: [from, to) */
+export type Run = readonly [from: number, to: number];
+
+const PAGE_BYTES = 4096;
+const ZERO_PAGE = Buffer.alloc(PAGE_BYTES);
+
+/** The spans of a chunk's pages that are not all zeros. Where the chunk starts at a page's start, so do they. */
+export function* nonZeroPages(chunk: Buffer): Generator<Run> {
+  let start = -1;
+  for (let at = 0; at < chunk.byteLength; at += PAGE_BYTES) {
+    const end = Math.min(at + PAGE_BYTES, chunk.byteLength);
+    const isZero = chunk.compare(ZERO_PAGE, 0, end - at, at, end) === 0;
+    if (!isZero && start < 0) start = at;
+    if (isZero && start >= 0) {
+      yield [start, at];
+      start = -1;
+    }
+  }
+  if (start >= 0) yield [start, chunk.byteLength];
+}

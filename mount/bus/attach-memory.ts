@@ -1,0 +1,99 @@
+/**
+ * Attaching to a ram image: the one that is there, or a new copy. The file is claimed for reading (rule 8) only while
+ * it is copied: who joins does not look at it.
+ */
+import { closeSync } from 'node:fs';
+import { FusetapError } from '../../drivers/errors.js';
+import type { AttachContext } from './attach.js';
+import { claimImage } from './image-claim.js';
+import type { AttachRequest } from './interface.js';
+import type { ImageRef } from './ipc.js';
+import type { AcquiredMemory, Filling, SharedMemory } from './memories.js';
+import { type OpenedImage, openImage } from './open-image.js';
+
+/** Who waits for the copy. */
+export interface CopyWatcher {
+  /** the client went away */
+  readonly signal: AbortSignal;
+  readonly progress: (doneBytes: number, totalBytes: number) => void;
+}
+
+type Copied = Pick<AttachRequest, 'driver' | 'image' | 'options' | 'share'>;
+
+/** The memory for a vbd; to be released by the caller. */
+export async function attachMemory(
+  context: AttachContext,
+  request: Copied,
+  watcher: CopyWatcher,
+): Promise<AcquiredMemory> {
+  const { driver, share = null } = request;
+  const image = await openSource(context, request);
+  try {
+    const wish = { driver, share, image, signal: watcher.signal };
+    return await context.memories.acquire(wish, fillingFrom(context, image, request, watcher));
+  } finally {
+    if (image !== null) closeSync(image.fd);
+  }
+}
+
+/** A new copy in place of a memory that only one vbd has; both are held then. */
+export async function recopyMemory(
+  context: AttachContext,
+  request: Copied,
+  old: SharedMemory,
+  watcher: CopyWatcher,
+): Promise<SharedMemory> {
+  const image = await openSource(context, { ...request, share: null });
+  if (image === null) throw noImage(request.driver);
+  try {
+    return await context.memories.refill(old, image, fillingFrom(context, image, request, watcher));
+  } finally {
+    closeSync(image.fd);
+  }
+}
+
+async function openSource(context: AttachContext, { image, share = null }: Copied): Promise<OpenedImage | null> {
+  if (image === null) return null;
+  const bus = { ownDev: context.mountDev, mountpoint: context.mountpoint };
+  return await openImage(image, 'r', bus, { mayBeEmpty: share !== null });
+}
+
+function fillingFrom(
+  context: AttachContext,
+  image: OpenedImage | null,
+  { driver, options }: Copied,
+  { signal, progress }: CopyWatcher,
+): Filling {
+  const ref = image && imageRef(image);
+  return {
+    async measure() {
+      if (image === null) throw noImage(driver);
+      // its locks go when the image is closed, which is when the copy is made
+      await claimImage(image, 'r', {
+        describePid: (pid) => context.findVbdOfPid(pid, `${image.dev}:${image.ino}`),
+      });
+      signal.throwIfAborted();
+      const { bytes } = await context.server.request<'measure'>(
+        { op: 'measure', driver, image: ref, options },
+        { signal },
+      );
+      return bytes;
+    },
+    async fill(memoryFd) {
+      signal.throwIfAborted();
+      const command = { op: 'prepare', driver, image: ref, memoryFd, options } as const;
+      const { state } = await context.server.request<'prepare'>(command, { signal, progress });
+      signal.throwIfAborted();
+      return state;
+    },
+  };
+}
+
+function noImage(driver: string): FusetapError {
+  return new FusetapError('USAGE', `driver ${driver} needs an image`, { hint: `give one as ${driver}:PATH` });
+}
+
+/** An image as the server is told of it. */
+export function imageRef({ fd, path, sizeBytes, kind }: OpenedImage): ImageRef {
+  return { fd, path, sizeBytes, kind };
+}

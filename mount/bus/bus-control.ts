@@ -1,0 +1,49 @@
+/**
+ * What the control socket asks of whoever has the bus: its keeper, or a server that was left without one.
+ */
+import type { CopyWatcher } from './attach-memory.js';
+import type {
+  AttachRequest,
+  AttachResult,
+  BusInfo,
+  DetachResult,
+  MemoryInfo,
+  SaveRequest,
+  SaveResult,
+  UpgradeResult,
+  VbdInfo,
+  VbdStats,
+} from './interface.js';
+
+export interface DetachChoice {
+  /** cut off who holds it */
+  readonly force: boolean;
+  /** how long to wait for them first */
+  readonly waitMs: number;
+}
+
+export interface BusControl {
+  /** the bus is going away; no request can change that */
+  readonly ending: boolean;
+  info(): Promise<BusInfo>;
+  vbds(): Promise<VbdInfo[]>;
+  stats(): VbdStats[];
+  /** Attaches, and resolves when the file can be opened. */
+  attach(request: AttachRequest, watcher: CopyWatcher): Promise<AttachResult>;
+  /** Makes a file a consistent copy of a vbd. `path` is absolute. */
+  save(vdev: string, request: SaveRequest, watcher: CopyWatcher): Promise<SaveResult>;
+  /** Copies the image of a ram vbd afresh. @throws FusetapError BUSY where anybody holds it or shares it */
+  reset(vdev: string, watcher: CopyWatcher): Promise<VbdInfo>;
+  memory(): MemoryInfo;
+  /** Detaches: nobody holds it, its data is durable, its file is gone. @throws FusetapError NOT_FOUND, BUSY */
+  detach(vdev: string, choice: DetachChoice): Promise<DetachResult>;
+  /** Holds the I/O of a vbd: it waits, without an error, until `resume`. */
+  pause(vdev: string): Promise<VbdInfo>;
+  resume(vdev: string): Promise<VbdInfo>;
+  /** From now on the bus stays when its last vbd goes. */
+  persist(): void;
+  /** Puts the code that is installed now under the running bus. */
+  upgrade(): Promise<UpgradeResult>;
+  /** Detaches all and ends the bus. Nothing is detached where one is busy and `force` is not set. */
+  stop(force: boolean): Promise<DetachResult>;
+}

@@ -1,0 +1,35 @@
+/**
+ * The files of a bus that runs: its control socket, and what is removed when it ends.
+ */
+import { rmdirSync, rmSync } from 'node:fs';
+import type { Server } from 'node:http';
+import { join } from 'node:path';
+import type { BusPlace } from './runtime-dir.js';
+import { socketAddress } from './socket-address.js';
+
+/** Has a control server listen on a socket in the state directory, for its owner only. */
+export async function listenOn(control: Server, stateDir: string, name: string): Promise<void> {
+  rmSync(join(stateDir, name), { force: true });
+  const address = socketAddress(stateDir, name);
+  const umask = process.umask(0o177);
+  try {
+    await new Promise<void>((resolve, reject) => {
+      control.once('error', reject);
+      control.listen(address.path, resolve);
+    });
+  } finally {
+    process.umask(umask);
+    address.close();
+  }
+}
+
+/** Leaves nothing behind of a bus that has ended, but a user's own directory. */
+export function removeBusFiles(place: BusPlace): void {
+  rmSync(place.stateDir, { recursive: true, force: true });
+  if (place.ownDirectory) return;
+  try {
+    rmdirSync(place.path);
+  } catch (error) {
+    console.error(`cannot remove ${place.path}: ${(error as Error).message}`);
+  }
+}

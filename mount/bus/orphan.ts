@@ -1,0 +1,208 @@
+/**
+ * A server without its keeper. It serves on: it has the devices, the images, their locks and memories. But nothing can be
+ * attached, nothing is replaced when it dies, and nobody adopts it; it can be shown, detached from, and stopped.
+ */
+import { FusetapError } from '../../drivers/errors.js';
+import { readMounts } from '../../system/proc.js';
+import { unmountKernel } from '../fuse/device.js';
+import type { Ledger } from '../ledger.js';
+import type { BusControl, DetachChoice } from './bus-control.js';
+import { listenOn, removeBusFiles } from './bus-files.js';
+import { writeBusRecord } from './bus-record.js';
+import { createControl } from './control.js';
+import { awaitFree } from './detach.js';
+import type { ForgetWaiters } from './forget-waiters.js';
+import { type BusInfo, type DetachedVbd, type DetachResult, INTERFACE_VERSION, type MemoryInfo, type VbdInfo } from './interface.js';
+import type { VbdFacts } from './ipc.js';
+import { logEvent } from './log.js';
+import { describeMemory } from './ram-images.js';
+import type { BusPlace } from './runtime-dir.js';
+import type { Server } from './server.js';
+import { parseSlot } from './slots.js';
+
+export interface OrphanContext {
+  readonly place: BusPlace;
+  readonly server: Server;
+  readonly ledger: Ledger;
+  readonly forgets: ForgetWaiters;
+  /** ends this process */
+  die(): void;
+}
+
+interface OrphanVbd {
+  readonly nodeId: number;
+  readonly facts: VbdFacts;
+}
+
+export class Orphan implements BusControl {
+  readonly #context: OrphanContext;
+  readonly #mountDev: string;
+  #ending = false;
+
+  private constructor(context: OrphanContext, mountDev: string) {
+    this.#context = context;
+    this.#mountDev = mountDev;
+  }
+
+  /** Takes over what can be taken over, and listens on server.sock. */
+  static async begin(context: OrphanContext): Promise<void> {
+    const { place, server } = context;
+    const mounts = await readMounts('self');
+    const own = mounts.findLast(({ mountpoint }) => mountpoint === place.path);
+    const orphan = new Orphan(context, own?.dev ?? '');
+    server.publishMemories(place.runtimeDir);
+    // there is nobody left who could resume them
+    for (const { nodeId } of server.shown()) await server.release(nodeId);
+    let ended = false;
+    const control = createControl(orphan, () => {
+      if (!ended) orphan.#end();
+      ended = true;
+    });
+    await listenOn(control, place.stateDir, 'server.sock');
+    orphan.#record();
+    logEvent({ event: 'orphaned', serverPid: process.pid });
+  }
+
+  get ending(): boolean {
+    return this.#ending;
+  }
+
+  async info(): Promise<BusInfo> {
+    const { place } = this.#context;
+    return {
+      bus: place.name,
+      path: place.path,
+      transport: 'kernel',
+      keeperPid: null,
+      serverPid: process.pid,
+      restarts: 0,
+      state: 'orphaned',
+      interface: INTERFACE_VERSION,
+      vbds: await this.vbds(),
+    };
+  }
+
+  async vbds(): Promise<VbdInfo[]> {
+    return this.#context.server.shown().map((vbd) => this.#vbdInfo(vbd));
+  }
+
+  stats(): never {
+    throw this.#refusal();
+  }
+
+  attach(): Promise<never> {
+    throw this.#refusal();
+  }
+
+  save(): Promise<never> {
+    throw this.#refusal();
+  }
+
+  reset(): Promise<never> {
+    throw this.#refusal();
+  }
+
+  memory(): MemoryInfo {
+    return describeMemory(this.#context.place.runtimeDir);
+  }
+
+  pause(): Promise<never> {
+    throw this.#refusal();
+  }
+
+  resume(): Promise<never> {
+    throw this.#refusal();
+  }
+
+  upgrade(): Promise<never> {
+    throw this.#refusal();
+  }
+
+  persist(): never {
+    throw this.#refusal();
+  }
+
+  async detach(vdev: string, choice: DetachChoice): Promise<DetachResult> {
+    const { slot } = parseSlot(vdev);
+    const { server, place } = this.#context;
+    const vbd = server.shown().find(({ facts }) => facts.slot === slot);
+    if (vbd === undefined) throw new FusetapError('NOT_FOUND', `no vbd ${vdev} on bus ${place.name}`);
+    const gone = await this.#detachVbd(vbd, choice);
+    this.#ending = server.shown().length === 0;
+    return { vbds: [gone], ended: this.#ending };
+  }
+
+  async stop(force: boolean): Promise<DetachResult> {
+    const vbds = this.#context.server.shown();
+    if (!force) {
+      for (const vbd of vbds) await this.#free(vbd, 0);
+    }
+    const gone: DetachedVbd[] = [];
+    for (const vbd of vbds) gone.push(await this.#detachVbd(vbd, { force: true, waitMs: 0 }));
+    this.#ending = true;
+    return { vbds: gone, ended: true };
+  }
+
+  async #detachVbd(vbd: OrphanVbd, { force, waitMs }: DetachChoice): Promise<DetachedVbd> {
+    if (!force) await this.#free(vbd, waitMs);
+    const info = this.#vbdInfo(vbd);
+    const { flushError } = await this.#context.server.detach(vbd.nodeId);
+    return flushError === null ? info : { ...info, error: flushError };
+  }
+
+  #free({ nodeId, facts }: OrphanVbd, waitMs: number): Promise<void> {
+    const { place, server, ledger, forgets } = this.#context;
+    return awaitFree(
+      {
+        bus: place.name,
+        mountpoint: place.path,
+        mountDev: this.#mountDev,
+        setLeaving: async (id, leaving) => (await server.leave({ op: 'leave', nodeId: id, leaving })).held,
+        opens: (id) => ledger.countHandles().get(id) ?? 0,
+        awaitForget: (id, timeoutMs) => forgets.wait(id, timeoutMs),
+      },
+      { vdev: facts.vdev, nodeId },
+      waitMs,
+    );
+  }
+
+  #vbdInfo({ nodeId, facts }: OrphanVbd): VbdInfo {
+    return {
+      ...facts,
+      state: 'orphaned',
+      opens: this.#context.ledger.countHandles().get(nodeId) ?? 0,
+      keeperPid: null,
+      serverPid: process.pid,
+      restarts: 0,
+      changedOutside: false,
+    };
+  }
+
+  #refusal(): FusetapError {
+    const { name } = this.#context.place;
+    return new FusetapError('BUSY', `bus ${name} is orphaned: its keeper died`, {
+      hint: `fusetap stop --bus ${name}, then attach anew`,
+    });
+  }
+
+  #record(): void {
+    const { place, server } = this.#context;
+    writeBusRecord(place.stateDir, {
+      bus: place.name,
+      path: place.path,
+      interface: INTERFACE_VERSION,
+      keeperPid: null,
+      serverPid: process.pid,
+      vbds: server.shown().map(({ facts: { vdev, driver, mode, image } }) => {
+        return { vdev, driver, mode, image, identity: null, memory: null };
+      }),
+    });
+  }
+
+  #end(): void {
+    const { place, die } = this.#context;
+    unmountKernel(place.path, false);
+    removeBusFiles(place);
+    die();
+  }
+}

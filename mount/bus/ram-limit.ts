@@ -1,0 +1,98 @@
+/**
+ * How much memory the ram images of a runtime directory may take together.
+ *
+ *      min( 0.8 × memory, 0.8 × the limit of our cgroup and of those above it, what can be had now )
+ *      or FUSETAP_RAM_LIMIT
+ *
+ * 0.8 is kvmtool's ratio. What can be had now is the kernel's MemAvailable and what the images have already: that is
+ * theirs, and counted as used.
+ */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { FusetapError, quoted } from '../../drivers/errors.js';
+import { parseSize } from '../../drivers/parse-size.js';
+import { isBelow, parseMountinfo } from '../../system/proc.js';
+
+const RATIO = 0.8;
+
+/**
+ * The limit in bytes.
+ * @param heldBytes what the ram images hold now
+ * @throws FusetapError USAGE where FUSETAP_RAM_LIMIT is no size
+ */
+export function ramLimitBytes(heldBytes: number, env: NodeJS.ProcessEnv = process.env, read = readText): number {
+  const chosen = env.FUSETAP_RAM_LIMIT;
+  if (chosen !== undefined && chosen !== '') return parseLimit(chosen);
+  const memory = parseMeminfo(read('/proc/meminfo') ?? '');
+  const limits = [
+    RATIO * memory.totalBytes,
+    memory.availableBytes + heldBytes,
+    ...cgroupLimits(read).map((limit) => RATIO * limit),
+  ];
+  return Math.floor(Math.min(...limits));
+}
+
+function parseLimit(text: string): number {
+  try {
+    return parseSize(text, 'FUSETAP_RAM_LIMIT');
+  } catch (error) {
+    throw new FusetapError('USAGE', `FUSETAP_RAM_LIMIT is no size: ${quoted(text)}`, {
+      hint: 'give bytes, or a number with K, M, G or T, as 4G',
+      cause: error,
+    });
+  }
+}
+
+/** What /proc/meminfo tells, in bytes; without it, no limit. */
+export function parseMeminfo(text: string): { totalBytes: number; availableBytes: number } {
+  const field = (name: string): number => {
+    const kib = new RegExp(`^${name}:\\s+(\\d+) kB$`, 'm').exec(text)?.[1];
+    return kib === undefined ? Number.POSITIVE_INFINITY : Number(kib) * 1024;
+  };
+  return { totalBytes: field('MemTotal'), availableBytes: field('MemAvailable') };
+}
+
+/** The limits of our memory cgroup and of each above it that can be seen, version 1 and 2; none where there is none. */
+export function cgroupLimits(read: (path: string) => string | null): number[] {
+  const mounts = parseMountinfo(read('/proc/self/mountinfo') ?? '');
+  const lines = (read('/proc/self/cgroup') ?? '').split('\n');
+  // cgroups(7): ID:CONTROLLERS:PATH; version 2 has no controllers there
+  const groups = lines.flatMap((line) => {
+    const [, controllers, ...path] = line.split(':');
+    if (controllers === undefined) return [];
+    if (controllers === '') return [{ type: 'cgroup2', file: 'memory.max', path: path.join(':') }];
+    const isMemory = controllers.split(',').includes('memory');
+    return isMemory ? [{ type: 'cgroup', file: 'memory.limit_in_bytes', path: path.join(':') }] : [];
+  });
+  return groups.flatMap(({ type, file, path }) =>
+    mounts
+      .filter((mount) => mount.type === type)
+      .flatMap(({ mountpoint, root }) => upwards(mountpoint, relativeTo(root, path)))
+      .flatMap((directory) => parseLimitFile(read(join(directory, file)))),
+  );
+}
+
+/** A container's mount shows only its own part of the tree, and its own path may be told from the top of all. */
+function relativeTo(root: string, path: string): string {
+  if (root === '/' || !isBelow(path, root)) return path;
+  return path.slice(root.length) || '/';
+}
+
+function upwards(mountpoint: string, path: string): string[] {
+  const parts = path.split('/').filter((part) => part !== '' && part !== '..');
+  return Array.from({ length: parts.length + 1 }, (_, i) => join(mountpoint, ...parts.slice(0, parts.length - i)));
+}
+
+/** `max` is none, and so is the huge number that version 1 begins with: it is above all memory. */
+function parseLimitFile(text: string | null): number[] {
+  const limit = Number(text?.trim() || Number.NaN);
+  return Number.isFinite(limit) ? [limit] : [];
+}
+
+function readText(path: string): string | null {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return null;
+  }
+}

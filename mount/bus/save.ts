@@ -1,0 +1,144 @@
+/**
+ * Saving: a copy of a vbd comes to be a file in one step, or not at all.
+ *
+ *      temporary file beside FILE ─► filled by the server, fsync ─► rename (or link, where FILE must not be there) ─►
+ *      fsync of the directory
+ *
+ * A file that is replaced keeps its owner and mode, and must not be in use by anybody (rule 8, mode w).
+ */
+import { randomBytes } from 'node:crypto';
+import { closeSync, constants, existsSync, fstatSync, linkSync, renameSync, rmSync } from 'node:fs';
+import { type FileHandle, lstat, open } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { FusetapError, toFusetapError } from '../../drivers/errors.js';
+import { deviceName } from '../../system/proc.js';
+import { type ClaimOptions, claimImage } from './image-claim.js';
+import { followOutside, type OpenedImage, type OwnBus, openImage } from './open-image.js';
+import { quote } from './quote.js';
+import { imageIdentity } from './share-rules.js';
+
+export interface SaveContext extends ClaimOptions {
+  /** the target must not be on it */
+  readonly ownBus: OwnBus;
+  /** fills an open empty file, durably */
+  copy(fd: number): Promise<void>;
+  /** Runs `place`, which puts the new file in the place of one of that identity and returns the new one. */
+  replace(oldIdentity: string, place: () => string): Promise<void>;
+}
+
+/**
+ * Saves to a path.
+ * @returns the path that was written, without symbolic links
+ * @throws FusetapError BUSY where the file is there and `force` is not set, or where it is in use; USAGE where it is
+ *   no regular file; NO_SPACE; DENIED
+ */
+export async function saveTo(path: string, force: boolean, context: SaveContext): Promise<string> {
+  const directory = await followOutside(dirname(path), context.ownBus);
+  const old = await openOld(path, join(directory, basename(path)), force, context);
+  try {
+    const target = old?.realPath ?? join(directory, basename(path));
+    await fillAndPlace(target, old, context);
+    return target;
+  } finally {
+    // its claim goes with it
+    if (old !== null) closeSync(old.fd);
+  }
+}
+
+async function openOld(
+  path: string,
+  target: string,
+  force: boolean,
+  context: SaveContext,
+): Promise<OpenedImage | null> {
+  if ((await lstat(target).catch(() => null)) === null) return null;
+  if (!force) throw alreadyThere(path);
+  const old = await openImage(path, 'w', context.ownBus, { mayBeEmpty: true });
+  try {
+    if (old.kind !== 'file') {
+      throw new FusetapError('USAGE', `${quote(path)} is a block device: a copy takes the place of files only`, {
+        hint: 'save to a file, then copy that with dd',
+        path,
+      });
+    }
+    await claimImage(old, 'w', context);
+    return old;
+  } catch (error) {
+    closeSync(old.fd);
+    throw error;
+  }
+}
+
+async function fillAndPlace(target: string, old: OpenedImage | null, context: SaveContext): Promise<void> {
+  const temporary = join(dirname(target), `.${basename(target).slice(0, 200)}.${randomBytes(6).toString('hex')}`);
+  const { O_RDWR, O_CREAT, O_EXCL, O_NOFOLLOW } = constants;
+  const file = await open(temporary, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600).catch((error: unknown) => {
+    throw cannotSave(target, error);
+  });
+  try {
+    await context.copy(file.fd);
+    if (old !== null) await copyOwner(old, file);
+    const identity = newIdentity(file.fd);
+    const place = (): string => {
+      if (old === null) placeNew(temporary, target);
+      else renameSync(temporary, target);
+      return identity;
+    };
+    if (old === null) place();
+    else await context.replace(imageIdentity(old), place);
+    await syncDirectory(dirname(target));
+  } catch (error) {
+    throw cannotSave(target, error);
+  } finally {
+    rmSync(temporary, { force: true });
+    await file.close();
+  }
+}
+
+async function copyOwner(old: OpenedImage, file: FileHandle): Promise<void> {
+  const { uid, gid, mode } = fstatSync(old.fd);
+  await file.chown(uid, gid);
+  await file.chmod(mode & 0o7777);
+  await file.sync();
+}
+
+function newIdentity(fd: number): string {
+  const { dev, ino, birthtimeNs } = fstatSync(fd, { bigint: true });
+  const born = String(birthtimeNs);
+  return imageIdentity({ kind: 'file', rdev: null, dev: deviceName(dev), ino: String(ino), bornNs: born });
+}
+
+/** Without looking first: somebody may have made a file of that name while the copy was made. */
+function placeNew(temporary: string, target: string): void {
+  try {
+    linkSync(temporary, target);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EEXIST') throw alreadyThere(target);
+    // a file system without hard links
+    if (code !== 'EPERM' && code !== 'EOPNOTSUPP' && code !== 'ENOSYS') throw error;
+    if (existsSync(target)) throw alreadyThere(target);
+    renameSync(temporary, target);
+  }
+}
+
+async function syncDirectory(path: string): Promise<void> {
+  const directory = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    await directory.sync();
+  } finally {
+    await directory.close();
+  }
+}
+
+function alreadyThere(path: string): FusetapError {
+  return new FusetapError('BUSY', `${quote(path)} is there already`, {
+    hint: 'choose another name, or replace it with --force',
+    path,
+  });
+}
+
+function cannotSave(path: string, error: unknown): FusetapError {
+  const reason = error instanceof Error ? error.message : String(error);
+  return toFusetapError(error, `cannot save to ${quote(path)}: ${reason}`, { operation: 'save', path });
+}

@@ -1,0 +1,92 @@
+/**
+ * Reading the log of a bus, whether it runs or not: its files say all, nobody is asked.
+ */
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { FusetapError, toFusetapError } from '../../drivers/errors.js';
+import { type LogRecord, parseLine } from '../bus/log-line.js';
+import type { BusPlace } from '../bus/runtime-dir.js';
+
+export type { LogRecord } from '../bus/log-line.js';
+
+/** A line of the log, as it stands there and as what it says. */
+export interface LogLine {
+  readonly text: string;
+  readonly record: LogRecord;
+}
+
+const POLL_MS = 100;
+
+/** All that the log holds, oldest first. @throws FusetapError NOT_FOUND where there is none */
+export function readLog(place: BusPlace): LogLine[] {
+  const parts = ['log.1', 'log'].map((name) => readFrom(place, name, 0));
+  const found = parts.filter((part) => part !== null);
+  if (found.length === 0) throw noLog(place);
+  return splitLines(Buffer.concat(found));
+}
+
+/** All that the log holds, then what is added to it, until the bus is gone or `signal` comes. @throws as readLog */
+export async function* followLog(place: BusPlace, signal?: AbortSignal): AsyncGenerator<LogLine> {
+  const before = readFrom(place, 'log.1', 0);
+  let added = readFrom(place, 'log', 0);
+  if (added === null) throw noLog(place);
+  yield* splitLines(before ?? Buffer.alloc(0));
+  let position = added.length;
+  let unfinished = Buffer.alloc(0);
+  // null: the bus has ended, and its files with it
+  while (added !== null && !signal?.aborted) {
+    const bytes = Buffer.concat([unfinished, added]);
+    const end = bytes.lastIndexOf('\n') + 1;
+    yield* splitLines(bytes.subarray(0, end));
+    unfinished = bytes.subarray(end);
+    await delay(POLL_MS, undefined, { signal }).catch(() => {});
+    added = readFrom(place, 'log', position);
+    if (added !== null && added.length === 0 && isShorter(place, position)) {
+      // it was moved to log.1 and begun anew: first what had come before that
+      added = readFrom(place, 'log.1', position) ?? Buffer.alloc(0);
+      position = 0;
+    } else {
+      position += added?.length ?? 0;
+    }
+  }
+}
+
+function splitLines(bytes: Buffer): LogLine[] {
+  const lines = bytes.toString('utf8').split('\n');
+  return lines.filter((line) => line !== '').map((line) => ({ text: line, record: parseLine(line) }));
+}
+
+/** What is in the file from `position` on; null where there is no such file. */
+function readFrom(place: BusPlace, name: string, position: number): Buffer | null {
+  return withFile(place, name, (fd) => {
+    const bytes = Buffer.alloc(Math.max(0, fstatSync(fd).size - position));
+    return bytes.subarray(0, readSync(fd, bytes, 0, bytes.length, position));
+  });
+}
+
+function isShorter(place: BusPlace, position: number): boolean {
+  return withFile(place, 'log', (fd) => fstatSync(fd).size < position) ?? false;
+}
+
+function withFile<Result>(place: BusPlace, name: string, use: (fd: number) => Result): Result | null {
+  const path = join(place.stateDir, name);
+  let fd: number;
+  try {
+    fd = openSync(path, 'r');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    throw toFusetapError(error, `cannot read the log of bus ${place.name}: ${(error as Error).message}`, { path });
+  }
+  try {
+    return use(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function noLog(place: BusPlace): FusetapError {
+  return new FusetapError('NOT_FOUND', `no log of bus ${place.name}: nothing in ${place.stateDir}`, {
+    hint: 'the log of a bus goes with it when it ends; fusetap ls lists what runs',
+  });
+}

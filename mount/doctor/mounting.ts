@@ -1,0 +1,49 @@
+/** Who may mount: root by itself, others through fusermount3. */
+import { accessSync, constants, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { CAP_SYS_ADMIN, hasCapability } from './capabilities.js';
+import { type Finding, fine, lacking } from './check.js';
+
+const PROGRAM = 'fusermount3';
+const CONFIG = '/etc/fuse.conf';
+
+/** Whether a bus can be mounted at all. */
+export function lookAtMounting(): Finding {
+  if (hasCapability(CAP_SYS_ADMIN)) return fine('mount(2) is allowed');
+  if (process.geteuid?.() === 0) {
+    return lacking('root without CAP_SYS_ADMIN may not mount', 'in a container, add the capability SYS_ADMIN');
+  }
+  const helper = lookAtHelper();
+  return helper.ok ? fine(`through ${helper.detail}`) : helper;
+}
+
+/** fusermount3, which mounts for who is not root. */
+export function lookAtHelper(path: string = process.env.PATH ?? ''): Finding {
+  const found = [...path.split(':'), '/usr/bin', '/bin'].map((directory) => join(directory, PROGRAM)).find(isProgram);
+  if (found === undefined) {
+    return lacking(`${PROGRAM} is not installed: only root can attach`, 'apt install fuse3, or dnf install fuse3');
+  }
+  const isSetuid = (statSync(found).mode & 0o4000) !== 0;
+  return isSetuid ? fine(found) : lacking(`${found} is not setuid root`, `as root: chmod u+s ${found}`);
+}
+
+/** Whether users may let others in (--allow-other). */
+export function lookAtAllowOther(read: (path: string) => string = (path) => readFileSync(path, 'utf8')): Finding {
+  let isSet = false;
+  try {
+    isSet = /^\s*user_allow_other\s*$/m.test(read(CONFIG));
+  } catch {
+    // without the file nothing is allowed
+  }
+  if (isSet) return fine(`user_allow_other is set in ${CONFIG}`);
+  return lacking('users cannot let others in (--allow-other)', `as root: echo user_allow_other >> ${CONFIG}`);
+}
+
+function isProgram(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,156 @@
+/**
+ * fusetap as a library: what the command line does, for programs. `docs/api.md` shows it in use.
+ *
+ *     import { attach, detach } from 'fusetap';
+ *     const vbd = await attach('golden.img', { driver: 'ram' });
+ *     // … vbd.path is the disk …
+ *     await detach(vbd);
+ *
+ * Expected errors are FusetapError, with a code of a closed list.
+ */
+import { resolve } from 'node:path';
+import type { Disk } from '../drivers/disk.js';
+import type { FilterSpec } from '../drivers/filters/filter.js';
+import type { AttachRequest, BusInfo, DetachResult, Mode, VbdInfo } from './bus/interface.js';
+import * as client from './client.js';
+
+export type { Disk } from '../drivers/disk.js';
+export type {
+  Driver,
+  Extent,
+  ImageFile,
+  Json,
+  Memory,
+  OpenContext,
+  PrepareContext,
+  RawDisk,
+  Window,
+  WriteOptions,
+  ZeroOptions,
+} from '../drivers/driver.js';
+export { type ErrorCode, EXIT_CODES, FusetapError, type Holder } from '../drivers/errors.js';
+export type { FilterSpec } from '../drivers/filters/filter.js';
+export type { BusInfo, BusState, DetachedVbd, DetachResult, Mode, VbdInfo } from './bus/interface.js';
+export { VERSION } from './version.js';
+
+/** Which bus. */
+export interface BusOptions {
+  /** a name, or with a `/` in it a directory; default: $FUSETAP_BUS, else `0` */
+  readonly bus?: string;
+  /** default: $FUSETAP_RUNTIME_DIR, else as docs/cli.md says */
+  readonly runtimeDir?: string;
+}
+
+/** How an image is opened, by a bus or here. */
+export interface DiskOptions {
+  /** `aio` (default), `ram`, `sync`, the path of a file (`./mine.js`), or the name of a package */
+  readonly driver?: string;
+  /** default `w` */
+  readonly mode?: Mode;
+  /** options of the driver */
+  readonly options?: Readonly<Record<string, string>>;
+  /** where the disk begins in the image, in bytes */
+  readonly offset?: number;
+  /** how many bytes the disk has */
+  readonly sizelimit?: number;
+  /** after offset and sizelimit, the first next to them: `{ name: 'delay', value: '20' }` */
+  readonly filters?: readonly FilterSpec[];
+}
+
+export interface AttachOptions extends DiskOptions, BusOptions {
+  /** `xvdb` or a slot number; default: the first free xvd* */
+  readonly vdev?: string;
+  /** whether the kernel may do the I/O by itself; default `auto` */
+  readonly passthrough?: 'auto' | 'on' | 'off';
+  /** gives up: what was begun is undone */
+  readonly signal?: AbortSignal;
+}
+
+/** A vbd as it is known, or a word for it: vdev, slot number, path of the file, or path of the image. */
+export type VbdWord = VbdInfo | string;
+
+/**
+ * Attaches an image; begins the bus if need be. Resolves when the file of the disk, `path`, was read.
+ * @param image a path; null for a driver that takes none
+ * @throws FusetapError
+ */
+export async function attach(image: string | null, options: AttachOptions = {}): Promise<VbdInfo> {
+  const { vdev, signal, passthrough } = options;
+  const request: AttachRequest = {
+    driver: options.driver ?? 'aio',
+    image: image === null ? null : resolve(image),
+    vdev: vdev ?? null,
+    mode: options.mode ?? 'w',
+    options: { ...options.options },
+    ...(passthrough !== undefined && { passthrough }),
+    filters: filtersOf(options),
+  };
+  return client.attach(await placeOf(options), request, signal === undefined ? {} : { signal });
+}
+
+/**
+ * Detaches. Resolves when the data is durable and the file is gone; and the bus too, where it ends with this vbd.
+ * @param options force: cut off who holds it; waitSeconds: for how long to wait for them first
+ * @throws FusetapError BUSY with the holders; NOT_FOUND
+ */
+export async function detach(vbd: VbdWord, options: BusOptions & client.DetachOptions = {}): Promise<DetachResult> {
+  const place = await placeOf(typeof vbd === 'string' ? options : { bus: vbd.bus, ...options });
+  const found = typeof vbd === 'string' ? await findIn(place, vbd) : vbd;
+  return client.detach(place, found.vdev, options);
+}
+
+/** Begins a bus, or lets one that runs stay without vbds. */
+export async function start(options: BusOptions = {}): Promise<BusInfo> {
+  return client.start(await placeOf(options));
+}
+
+/** Detaches all and ends the bus. @throws FusetapError BUSY with the holders, unless `force`; NOT_FOUND */
+export async function stop(options: BusOptions & { readonly force?: boolean } = {}): Promise<DetachResult> {
+  return client.stop(await placeOf(options), { force: options.force ?? false });
+}
+
+/** The bus and its vbds. @throws FusetapError NOT_FOUND where it does not run */
+export async function show(options: BusOptions = {}): Promise<BusInfo> {
+  return client.showBus(await placeOf(options));
+}
+
+/**
+ * What is attached: on all buses of the runtime directory, or on the one that is named.
+ * @throws FusetapError NOT_FOUND where the bus named does not run. Of all buses, those that do not answer are left out
+ */
+export async function list(options: BusOptions = {}): Promise<VbdInfo[]> {
+  if (options.bus !== undefined) return (await show(options)).vbds;
+  const { buses } = await client.listBuses(runtimeDirOf(options));
+  return buses.flatMap(({ vbds }) => vbds);
+}
+
+/**
+ * Opens an image as a disk in this process, without a bus.
+ * @param image a path; null for a driver that takes none
+ * @throws FusetapError as an attach of the same image would
+ */
+export async function openDisk(image: string | null, options: DiskOptions = {}): Promise<Disk> {
+  const { openDiskHere } = await import('./open-disk.js');
+  const { driver = 'aio', mode = 'w' } = options;
+  return openDiskHere({ driver, image, mode, options: options.options ?? {}, filters: filtersOf(options) });
+}
+
+function filtersOf({ offset, sizelimit, filters = [] }: DiskOptions): FilterSpec[] {
+  const narrowing = Object.entries({ offset, sizelimit }).flatMap(([name, bytes]) =>
+    bytes === undefined ? [] : [{ name, value: String(bytes) }],
+  );
+  return [...narrowing, ...filters];
+}
+
+function runtimeDirOf({ runtimeDir }: BusOptions): string {
+  return runtimeDir === undefined ? client.runtimeDir(process.env, process.geteuid?.() ?? 0) : resolve(runtimeDir);
+}
+
+function placeOf(options: BusOptions): Promise<client.BusPlace> {
+  return client.resolveBus(options.bus ?? (process.env.FUSETAP_BUS || '0'), runtimeDirOf(options));
+}
+
+async function findIn(place: client.BusPlace, word: string): Promise<VbdInfo> {
+  const { vbds } = await client.showBus(place);
+  return client.findVbd(word, vbds, `bus ${place.name}`);
+}

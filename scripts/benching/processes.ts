@@ -1,0 +1,35 @@
+/** What serving processes cost: CPU time and memory, from /proc. */
+import { readFile } from 'node:fs/promises';
+
+/** proc_pid_stat(5) counts in these, on every Linux architecture that Node runs on */
+const TICKS_PER_SECOND = 100;
+
+/** User and system time of a process with all its threads, in seconds, from the text of /proc/PID/stat. */
+export function parseCpuSeconds(stat: string): number {
+  // the name of the program, in brackets, may hold brackets and spaces; behind it is field 3
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
+}
+
+/** Proportional set size in bytes, from the text of /proc/PID/smaps_rollup. */
+export function parsePssBytes(rollup: string): number {
+  const kilobytes = /^Pss:\s+(\d+) kB$/m.exec(rollup)?.[1];
+  if (kilobytes === undefined) throw new RangeError('smaps_rollup without a line Pss');
+  return 1024 * Number(kilobytes);
+}
+
+/** CPU seconds of all the processes; null for none, or where one has gone. */
+export async function cpuSeconds(pids: readonly number[]): Promise<number | null> {
+  return sumOver(pids, async (pid) => parseCpuSeconds(await readFile(`/proc/${pid}/stat`, 'utf8')));
+}
+
+/** Memory of all the processes in bytes; null for none, or where one has gone. */
+export async function pssBytes(pids: readonly number[]): Promise<number | null> {
+  return sumOver(pids, async (pid) => parsePssBytes(await readFile(`/proc/${pid}/smaps_rollup`, 'utf8')));
+}
+
+async function sumOver(pids: readonly number[], measure: (pid: number) => Promise<number>): Promise<number | null> {
+  if (pids.length === 0) return null;
+  const values = await Promise.all(pids.map((pid) => measure(pid).catch(() => null)));
+  return values.reduce<number | null>((sum, value) => (sum === null || value === null ? null : sum + value), 0);
+}

@@ -1,0 +1,54 @@
+/** docs/drivers.md keeps its word: its driver passes the suite, and its tables are what the code checks. */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtemp, open, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t from 'tap';
+import type { Driver } from '../../drivers/driver.js';
+import { checkDriver, loadThirdParty } from '../../drivers/third-party.js';
+import { type DiskFactory, diskSuite, pieceBytes } from '../conformance/index.js';
+import { readExample } from './example.js';
+
+const directory = mkdtempSync(join(tmpdir(), 'docs-'));
+t.teardown(() => rmSync(directory, { recursive: true }));
+const path = join(directory, 'concat.mjs');
+writeFileSync(path, readExample('drivers.md', 'concat.js'));
+const { default: concat } = (await import(path)) as { default: Driver };
+
+const factory: DiskFactory = async ({ size, pieces, readOnly }) => {
+  const holder = await mkdtemp(join(directory, 'disk-'));
+  // three parts, so that requests span more than two
+  const lengths = [Math.floor(size / 3), Math.floor(size / 3), size - 2 * Math.floor(size / 3)];
+  const parts = lengths.map((_, i) => join(holder, String(i)));
+  for (const [i, length] of lengths.entries()) {
+    const file = await open(parts[i] as string, 'w');
+    await file.truncate(length);
+    await file.close();
+  }
+  const context = { image: null, memory: null, state: null, options: { parts: parts.join(':') } };
+  const whole = await concat.open({ ...context, readOnly: false });
+  for (const piece of pieces) await whole.write?.(pieceBytes(piece), piece.offset, { durable: false });
+  await whole.close();
+  const reopen = () => concat.open({ ...context, readOnly });
+  return { raw: await reopen(), reopen, dispose: () => rm(holder, { recursive: true }) };
+};
+
+diskSuite({
+  name: 'concat.js',
+  test: t,
+  factory,
+  abilities: { maxSizeBytes: 2 ** 42, holes: false, shrink: false },
+  runs: 6,
+});
+
+t.test('the driver of the page is what the contract asks for, in about 30 lines', async (t) => {
+  checkDriver(concat, 'concat.js');
+  const lines = readExample('drivers.md', 'concat.js')
+    .split('\n')
+    .filter((line) => line.trim() !== '').length;
+  t.ok(lines <= 42, `${lines} lines`);
+  const driver = await loadThirdParty(path);
+  const context = { image: null, memory: null, state: null, readOnly: false, options: {} };
+  await t.rejects(driver.open(context), { code: 'USAGE', hint: /parts=/ });
+  await t.rejects(driver.open({ ...context, options: { parts: '/nowhere' } }), { code: 'NOT_FOUND' });
+});

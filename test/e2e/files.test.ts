@@ -1,0 +1,261 @@
+/**
+ * A vbd as a file among files: what each system call on it does. Its size is fixed, to the byte; it cannot be replaced,
+ * removed or emptied; all else is as with a file.
+ */
+import t, { type Test } from 'tap';
+import { Client, cannotMap } from './client.js';
+import { isInstalled } from './command.js';
+import { type Bench, forEachDriver, forEachTransport, openBench, type TestDriver } from './fixtures.js';
+
+/** no multiple of a block, a sector or a page */
+const SIZE = (2 << 20) + 1300;
+
+interface Subject {
+  readonly bench: Bench;
+  readonly driver: TestDriver;
+  readonly image: string;
+  readonly vbd: string;
+}
+
+type Story = (t: Test, subject: Subject) => Promise<void>;
+
+/** on one vbd, one after another */
+const STORIES: Record<string, Story> = {
+  'reads stop at the end': readAtTheEnd,
+  'writes stop at the end': writeAtTheEnd,
+  'no call changes the size': keepSize,
+  'mode, owner and times can be set': setAttributes,
+  'the directory cannot be changed': keepDirectory,
+  'direct I/O at any alignment': readAndWriteDirect,
+  'mapped private, not shared': mapFile,
+  'durable writes': writeDurable,
+  'programs that ask a block device its size': askSize,
+};
+
+t.test('reading, writing and all else', (t) => {
+  forEachTransport(t, ['dd', 'cmp', 'blockdev'], (t, transport) =>
+    forEachDriver(t, transport, async (t, bench, driver) => {
+      const image = await bench.image('disk.img', SIZE, SIZE);
+      const vbd = await bench.attach(`${driver.name}:${image}`);
+      for (const [name, story] of Object.entries(STORIES)) {
+        await t.test(name, (t) => story(t, { bench, driver, image, vbd }));
+      }
+    }),
+  );
+  t.end();
+});
+
+t.test('holes', (t) => {
+  forEachTransport(t, ['fallocate', 'cp', 'cmp'], (t, transport) =>
+    forEachDriver(t, transport, async (t, bench, driver) => {
+      const image = await bench.image('disk.img', SIZE, 1 << 20);
+      const vbd = await bench.attach(`${driver.name}:${image}`);
+      const subject = { bench, driver, image, vbd };
+      const skipSeek = transport.abilities.seekData ? false : 'this transport has no SEEK_HOLE';
+      const skipPunch = transport.abilities.fallocate ? false : 'this transport has no fallocate';
+      await t.test('are found', { skip: skipSeek }, (t) => findHoles(t, subject));
+      await t.test('are kept by qemu-img', { skip: skipSeek || !isInstalled('qemu-img') }, (t) => mapHoles(t, subject));
+      await t.test('are copied by cp', (t) => copySparse(t, subject));
+      await t.test('are punched, and zeros written', { skip: skipPunch }, (t) => punchAndZero(t, subject));
+    }),
+  );
+  t.end();
+});
+
+t.test('mode r', (t) => {
+  forEachTransport(t, ['dd', 'cmp'], async (t, transport) => {
+    const bench = await openBench(t, transport);
+    await bench.succeed(['start']);
+    for (const driver of ['aio', 'ram', 'sync']) await t.test(driver, (t) => refuseWriting(t, bench, driver));
+  });
+  t.end();
+});
+
+async function readAtTheEnd(t: Test, { bench, vbd }: Subject): Promise<void> {
+  const client = await Client.open(t, bench, 'read', vbd);
+  t.equal(await client.call('read', 0, SIZE + 5000), String(SIZE), 'all of it');
+  t.equal(await client.call('read', SIZE - 100, 4096), '100', 'across the end');
+  t.equal(await client.call('read', SIZE, 4096), '0', 'at the end');
+  t.equal(await client.call('read', SIZE + 1, 1), '0', 'behind it');
+  t.equal(await client.call('read', 2 ** 40, 1), '0', 'far behind it');
+  t.equal(await client.call('seek', 0, 2), String(SIZE), 'SEEK_END is the end');
+}
+
+async function writeAtTheEnd(t: Test, { bench, vbd }: Subject): Promise<void> {
+  const client = await Client.open(t, bench, 'write', vbd);
+  t.equal(await client.call('write', SIZE - 1, 1, 'y'), '1', 'the last byte');
+  t.equal(await client.call('write', SIZE - 10, 4096, 'z'), '10', 'across the end: what fits');
+  t.equal(await bench.sh('tail -c 10 "$1"', vbd), 'z'.repeat(10));
+  t.equal(await client.call('write', SIZE, 1), 'No space left on device', 'at the end');
+  t.equal(await client.call('write', SIZE + 4096, 1), 'No space left on device', 'behind it');
+  const appending = await Client.open(t, bench, 'append', vbd);
+  t.equal(await appending.call('write', 0, 1), 'No space left on device', 'appended');
+  t.equal(await bench.sh('stat -c %s "$1"', vbd), String(SIZE));
+}
+
+async function keepSize(t: Test, { bench, vbd }: Subject): Promise<void> {
+  const client = await Client.open(t, bench, 'write', vbd);
+  await bench.sh('cat "$1" > before', vbd);
+  for (const size of [0, SIZE - 1, SIZE + 1]) {
+    t.equal(await client.call('truncate', size), 'Operation not permitted', `ftruncate to ${size}`);
+  }
+  t.equal(await client.call('truncate', SIZE), 'ok', 'ftruncate to the size that it has');
+  t.equal(await Client.tryOpen(t, bench, 'truncate', vbd), 'Operation not permitted', 'O_TRUNC');
+  for (const script of [': > "$1"', 'cp before "$1"', 'dd if=before of="$1"', 'truncate -s 1M "$1"']) {
+    const { status, stderr } = await bench.try(script, vbd);
+    t.not(status, 0, script);
+    t.match(stderr, /Operation not permitted|cannot create/, 'and says why');
+  }
+  await bench.sh('cmp "$1" before', vbd);
+
+  await bench.sh('tr "\\0-\\377" "\\1-\\377\\0" < before > other', vbd);
+  await bench.sh('dd if=other of="$1" conv=notrunc bs=1M status=none; cmp "$1" other', vbd);
+  await bench.sh('cat before 1<> "$1" >&1; cmp "$1" before', vbd);
+  await bench.sh('truncate -s "$2" "$1"', vbd, String(SIZE));
+}
+
+async function setAttributes(t: Test, { bench, vbd }: Subject): Promise<void> {
+  const stat = (): Promise<string> => bench.sh('stat -c "%F %a %u:%g %X %Y" "$1"', vbd);
+  await bench.sh('chmod 640 "$1"; chown 65534:12 "$1"; touch -d @1000000000.5 "$1"', vbd);
+  t.equal(await stat(), 'regular file 640 65534:12 1000000000 1000000000');
+  await bench.sh('touch -a -d @1234567890 "$1"; chmod u+s,o+r "$1"', vbd);
+  t.equal(await stat(), 'regular file 4644 65534:12 1234567890 1000000000');
+  await bench.sh('printf x | dd of="$1" conv=notrunc status=none', vbd);
+  const age = Date.now() / 1000 - Number(await bench.sh('stat -c %Y "$1"', vbd));
+  t.ok(Math.abs(age) < 60, 'a write sets the time of modification');
+  await bench.sh('chown 0:0 "$1"; chmod 600 "$1"', vbd);
+}
+
+async function keepDirectory(t: Test, { bench, vbd }: Subject): Promise<void> {
+  const directory = vbd.replace(/\/[^/]*$/, '');
+  t.equal(await bench.sh('ls -A "$1"', directory), 'xvda');
+  for (const script of [
+    'rm -f "$1/xvda"',
+    'mkdir "$1/new"',
+    'echo > "$1/new"',
+    'mv "$1/xvda" "$1/new"',
+    'ln "$1/xvda" "$1/new"',
+    'ln -s xvda "$1/new"',
+    'mkfifo "$1/new"',
+  ]) {
+    const { status, stderr } = await bench.try(script, directory);
+    t.not(status, 0, script);
+    t.match(stderr, /Operation not permitted|cannot create/, 'and says why');
+  }
+  t.equal((await bench.try('cat "$1/new"', directory)).stderr.includes('No such file'), true);
+  t.equal(await bench.sh('ls -A "$1"; df "$1" >/dev/null', directory), 'xvda');
+}
+
+async function readAndWriteDirect(t: Test, { bench, vbd }: Subject): Promise<void> {
+  await bench.sh('cat "$1" > model', vbd);
+  const client = await Client.open(t, bench, 'direct', vbd);
+  for (const [offset, length] of [
+    [1, 513],
+    [4095, 4098],
+    [70_001, 1_100_003],
+    [SIZE - 777, 777],
+  ] as const) {
+    t.equal(await client.call('read', offset, length), String(length), `read ${length} bytes at ${offset}`);
+    t.equal(await client.call('write', offset, length, 'd'), String(length), `write ${length} bytes at ${offset}`);
+    const write =
+      'printf "%*s" "$2" "" | tr " " d | dd of=model bs=1M seek="$1" oflag=seek_bytes conv=notrunc status=none';
+    await bench.sh(write, String(offset), String(length));
+  }
+  await bench.sh('cmp "$1" model; dd if="$1" iflag=direct bs=1000 status=none | cmp - model', vbd);
+}
+
+async function mapFile(t: Test, { bench, vbd }: Subject): Promise<void> {
+  if (cannotMap) return void t.comment(cannotMap);
+  await bench.sh('printf abcd | dd of="$1" conv=notrunc status=none', vbd);
+  const client = await Client.open(t, bench, 'write', vbd);
+  t.equal(await client.call('mmap', 1), 'No such device', 'a shared mapping would be a second cache');
+  t.equal(await client.call('mmap', 2), '61626364', 'a private one is a copy');
+  await bench.sh('printf efgh | dd of="$1" conv=notrunc status=none', vbd);
+  t.equal(await client.call('mmap', 2), '65666768', 'which sees what was written on this bus before');
+}
+
+async function writeDurable(t: Test, { bench, vbd, driver, image }: Subject): Promise<void> {
+  const client = await Client.open(t, bench, 'dsync', vbd);
+  t.equal(await client.call('write', 5000, 3000, 'D'), '3000');
+  t.equal(await client.call('fsync'), 'ok');
+  await bench.sh('dd if=/dev/zero of="$1" bs=64k count=3 oflag=dsync,direct conv=notrunc,fsync status=none', vbd);
+  if (driver.writesImage) await bench.sh('sync -d "$1"; cmp "$1" "$2"', vbd, image);
+}
+
+async function askSize(t: Test, { bench, vbd }: Subject): Promise<void> {
+  t.equal(await bench.sh('blockdev --getsize64 "$1"', vbd), String(SIZE));
+  t.equal(await bench.sh('stat -c %s "$1"', vbd), String(SIZE));
+}
+
+/** The image of the tests of holes: data, a hole from 1 MiB to the end, and some data in it. */
+async function findHoles(t: Test, { bench, vbd }: Subject): Promise<void> {
+  await bench.sh('printf x | dd of="$1" bs=64k seek=24 conv=notrunc status=none', vbd);
+  const client = await Client.open(t, bench, 'read', vbd);
+  t.equal(await client.call('seek', 0, 4), String(1 << 20), 'the hole');
+  t.equal(await client.call('seek', 5000, 3), '5000', 'data where there is data');
+  t.equal(await client.call('seek', (1 << 20) + 5, 3), String(24 << 16), 'the data behind the hole');
+  const end = await client.call('seek', (24 << 16) + (1 << 18), 4);
+  t.equal(end, String((24 << 16) + (1 << 18)), 'a hole where there is a hole');
+  t.equal(await client.call('seek', SIZE, 3), 'No such device or address', 'nothing behind the end');
+}
+
+async function mapHoles(t: Test, { bench, vbd, driver, image }: Subject): Promise<void> {
+  const map = async (path: string): Promise<unknown> => {
+    // while it is attached qemu-img is kept from the image by its own locks
+    const options = `driver=raw,file.driver=file,file.locking=off,file.filename=${path}`;
+    const runs = JSON.parse(await bench.sh('qemu-img map --output=json --image-opts "$1"', options));
+    return (runs as { start: number; data: boolean }[]).map(({ start, data }) => ({ start, data }));
+  };
+  t.match(await map(vbd), [
+    { start: 0, data: true },
+    { start: 1 << 20, data: false },
+    { start: 24 << 16, data: true },
+  ]);
+  if (driver.writesImage) t.same(await map(vbd), await map(image), 'as in the image');
+}
+
+async function copySparse(t: Test, { bench, vbd }: Subject): Promise<void> {
+  for (const when of ['always', 'auto', 'never']) {
+    await bench.sh('cp --sparse="$2" "$1" copy; cmp "$1" copy', vbd, when);
+  }
+  const sectors = Number(await bench.sh('cp "$1" copy; stat -c %b copy', vbd));
+  t.ok(sectors * 512 < SIZE, 'the copy has the holes of the vbd');
+}
+
+async function punchAndZero(t: Test, { bench, vbd, driver, image }: Subject): Promise<void> {
+  await bench.sh('cat "$1" > model', vbd);
+  const sectors = async (): Promise<number> => Number(await bench.sh('stat -c %b "$1"', vbd));
+  const before = await sectors();
+  const runs = ['-o 64k -l 512k', '-o 700001 -l 3', '-o 2097000 -l 1452'];
+  for (const run of runs) await bench.sh(`fallocate -p ${run} "$1"; fallocate -p ${run} model; cmp "$1" model`, vbd);
+  t.ok((await sectors()) <= before - 1000, 'a punched hole gives its space back');
+  await bench.sh('fallocate -z -o 3001 -l 10007 "$1"; fallocate -z -o 3001 -l 10007 model; cmp "$1" model', vbd);
+
+  t.comment('beyond the end: cut at the end, and the size stays');
+  await bench.sh('fallocate -p -o 2000000 -l 1M "$1"; fallocate -p -o 2000000 -l 1M model', vbd);
+  await bench.sh('fallocate -z -o 1999990 -l 1M "$1"; fallocate -z -n -o 1999990 -l 1M model; cmp "$1" model', vbd);
+  t.equal(await bench.sh('stat -c %s "$1"', vbd), String(SIZE));
+  for (const option of ['', '-n']) {
+    const { status, stderr } = await bench.try(`fallocate ${option} -o 2M -l 1M "$1"`, vbd);
+    t.not(status, 0);
+    t.match(stderr, /No space left on device/, 'there is no space beyond the end');
+  }
+  await bench.sh('fallocate -o 1M -l 4096 "$1"; cmp "$1" model', vbd);
+  t.equal(await bench.sh('stat -c %s "$1"', vbd), String(SIZE));
+  if (driver.writesImage) await bench.sh('cmp "$1" model', image);
+}
+
+async function refuseWriting(t: Test, bench: Bench, driver: string): Promise<void> {
+  const image = await bench.image(`${driver}.img`, SIZE, SIZE);
+  await bench.sh('cp "$1" before', image);
+  const vbd = await bench.attach(`${driver}:${image}`, `xvd${driver[0]}`, 'r');
+  for (const way of ['write', 'append', 'direct', 'truncate'] as const) {
+    t.equal(await Client.tryOpen(t, bench, way, vbd), 'Read-only file system', way);
+  }
+  const client = await Client.open(t, bench, 'read', vbd);
+  t.equal(await client.call('read', 0, SIZE), String(SIZE));
+  for (const script of ['truncate -s 1M "$1"', 'fallocate -p -o 0 -l 4096 "$1"', 'dd if=/dev/zero of="$1" count=1']) {
+    t.not((await bench.try(script, vbd)).status, 0, script);
+  }
+  await bench.sh('cmp "$1" before; cmp "$2" before', vbd, image);
+}

@@ -1,0 +1,187 @@
+/**
+ * Wrong input: the exit status, one line that says what is wrong, the same as JSON, and nothing is changed by it: no bus
+ * is left running, none that ran is disturbed, no image is touched.
+ */
+import { mkdir } from 'node:fs/promises';
+import t, { type Test } from 'tap';
+import type { ErrorCode } from '../../drivers/errors.js';
+import { EXIT_CODES } from '../../drivers/errors.js';
+import { type Bench, forEachTransport, openBench } from './fixtures.js';
+
+interface Mistake {
+  /** words of the command line; `@` stands for the directory of images */
+  readonly words: string[];
+  readonly code: ErrorCode;
+  /** what the line on stderr says */
+  readonly line: RegExp;
+  readonly env?: Record<string, string>;
+}
+
+const wrong = (code: ErrorCode, line: RegExp, ...words: string[]): Mistake => ({ words, code, line });
+
+/** where no bus runs */
+const WITHOUT_BUS: readonly Mistake[] = [
+  wrong('NOT_FOUND', /nowhere\.img'?: no such image: .*create/, 'attach', '@/nowhere.img'),
+  wrong('NOT_FOUND', /no such image/, 'attach', 'ram:@/dangling'),
+  wrong('USAGE', /empty/, 'attach', '@/empty.img'),
+  wrong('USAGE', /directory/, 'attach', 'sync:@/directory'),
+  wrong('NOT_FOUND', /no such driver: .*the drivers are/, 'attach', '--driver', '../aio', '--image', '@/disk.img'),
+  wrong('USAGE', /control character/, 'attach', '@/two\nlines.img'),
+  wrong('USAGE', /must be empty/, 'attach', '@/disk.img', '--bus', '@/'),
+  wrong('USAGE', /must be empty/, 'start', '--bus', '@/full'),
+  wrong('USAGE', /not a directory/, 'attach', '@/disk.img', '--bus', '@/other.img/'),
+  wrong('NOT_FOUND', /no bus/, 'detach', '--bus', '@/directory', 'xvda'),
+  wrong('NOT_FOUND', /no bus|no such vbd/, 'detach', '@/disk.img'),
+  wrong('NOT_FOUND', /no bus/, 'stop', '--bus', 'nowhere'),
+];
+
+/** on bus 0, which has disk.img as xvda (w), other.img as xvdb (r) and ram.img as xvdc (ram) */
+const ON_A_BUS: readonly Mistake[] = [
+  wrong('BUSY', /slot 51712 \(xvda\) of bus 0 is taken/, 'attach', '@/third.img', 'xvda'),
+  wrong('BUSY', /slot 51728 \(xvdb\)/, 'attach', '@/third.img', '51728'),
+  wrong('BUSY', /slot 51744 \(xvdc\)/, 'attach', '@/third.img,xvdc,r'),
+  wrong('BUSY', /disk\.img.* bus 0 .*xvda/, 'attach', '@/disk.img'),
+  wrong('BUSY', /disk\.img.* bus 0 .*xvda/, 'attach', '@/disk.img', 'xvdz', 'r'),
+  wrong('BUSY', /disk\.img.* bus 0 .*xvda/, 'attach', 'ram:@/disk.img'),
+  wrong('BUSY', /disk\.img.* bus 0 .*xvda/, 'attach', '@/disk.img', '--bus', 'another'),
+  wrong('BUSY', /link.* bus 0 .*xvda/, 'attach', '@/link'),
+  wrong('BUSY', /hard.* bus 0 .*xvda/, 'attach', 'sync:@/hard'),
+  wrong('BUSY', /other\.img.* bus 0 .*xvdb/, 'attach', '@/other.img'),
+  wrong('USAGE', /bus itself/, 'attach', '@/../runtime/bus/0/xvdc', 'xvde'),
+  wrong('USAGE', /bus itself/, 'attach', '@/to-the-bus', 'xvde', 'r'),
+  wrong('NOT_FOUND', /no such image/, 'attach', '@/nowhere.img'),
+  wrong('NOT_FOUND', /no such image/, 'attach', '@/disk.img/inside'),
+  wrong('USAGE', /circle/, 'attach', '@/circle'),
+  wrong('USAGE', /empty/, 'attach', 'ram:@/empty.img'),
+  wrong('USAGE', /directory/, 'attach', '@/directory'),
+  wrong('USAGE', /pipe|FIFO/i, 'attach', '@/fifo'),
+  wrong('USAGE', /character device/, 'attach', '@/zero'),
+  wrong('USAGE', /character device/, 'attach', '/dev/zero'),
+  wrong('USAGE', /control character/, 'attach', '--image', '@/two\nlines.img'),
+  wrong('USAGE', /name is too long/, 'attach', `@/${'x'.repeat(300)}`),
+  wrong('USAGE', /vdev/, 'attach', '@/third.img', '../xvda'),
+  wrong('USAGE', /vdev/, 'attach', '@/third.img', 'xvda/b'),
+  wrong('USAGE', /vdev/, 'attach', '@/third.img', '..'),
+  wrong('USAGE', /vdev|control character/, 'attach', '@/third.img', 'xvd\nd'),
+  wrong('USAGE', /vdev|slot/, 'attach', '@/third.img', '999999999999'),
+  wrong('NOT_FOUND', /no such vbd: 'xvdd' on bus 0/, 'detach', 'xvdd'),
+  wrong('NOT_FOUND', /no such vbd/, 'detach', '51760'),
+  wrong('NOT_FOUND', /no such vbd/, 'detach', '../0/xvda'),
+  wrong('NOT_FOUND', /no such vbd/, 'detach', '@/third.img'),
+  wrong('NOT_FOUND', /no bus another/, 'detach', '--bus', 'another', 'xvda'),
+];
+
+forEachTransport(t, ['mkfifo', 'mknod'], async (t, transport) => {
+  await t.test('where no bus runs', async (t) => {
+    const bench = await openImages(t, transport);
+    for (const mistake of WITHOUT_BUS) {
+      await makeMistake(t, bench, mistake, async () => bench.traces());
+    }
+  });
+
+  await t.test('on a bus', async (t) => {
+    const bench = await openImages(t, transport);
+    await bench.attach('images/disk.img');
+    await bench.attach('images/other.img', 'xvdb', 'r');
+    await bench.attach('ram:images/ram.img', 'xvdc');
+    const vbds = await bench.list();
+    const state = async (): Promise<unknown> => [await bench.sh('cat runtime/state/0/bus.json'), await bench.mounts()];
+    for (const mistake of ON_A_BUS) await makeMistake(t, bench, mistake, state);
+    t.same(await bench.list(), vbds);
+  });
+
+  await t.test('an image in use by a loop device', async (t) => {
+    const bench = await openImages(t, transport);
+    const device = await bench.loop(bench.path('images/disk.img'));
+    const busy = wrong('BUSY', new RegExp(`disk\\.img.* ${device}.*losetup -d`), 'attach', '@/disk.img');
+    await makeMistake(t, bench, busy, async () => bench.traces());
+    await makeMistake(t, bench, { ...busy, words: ['attach', 'ram:@/disk.img'] }, async () => bench.traces());
+  });
+
+  await t.test('an image that may not be written', async (t) => {
+    const bench = await openImages(t, transport);
+    await bench.sh('mkdir ro; mount --bind images ro; mount -o remount,bind,ro ro');
+    const readOnly = ['attach', bench.path('ro/disk.img')];
+    const mistakes = [wrong('DENIED', /disk\.img.*read-only: attach it with mode r/, ...readOnly)];
+    const immutable = (await bench.try('chattr +i images/third.img')).status === 0;
+    if (immutable) mistakes.push(wrong('DENIED', /third\.img.*immutable/, 'attach', '@/third.img'));
+    else t.comment('chattr +i does not work on this file system');
+    for (const mistake of mistakes) await makeMistake(t, bench, mistake, () => bench.traces());
+    await bench.attach('ro/disk.img', 'xvda', 'r');
+    await bench.attach('images/third.img', '-r');
+    await bench.attach('ram:ro/other.img');
+    t.equal((await bench.list()).length, 3, 'with mode r they are attached, and by ram, which only reads');
+  });
+
+  await t.test('the largest image, and one that is larger', async (t) => {
+    const bench = await openBench(t, transport);
+    await bench.sh('mkdir images huge; mount -t tmpfs none huge');
+    const made = await bench.try('truncate -s 9007199254740991 huge/largest; truncate -s 9007199254740992 huge/larger');
+    if (made.status !== 0) return void t.pass('no file system here takes such an image', { skip: made.stderr });
+    const larger = wrong('UNSUPPORTED', /larger.*9007199254740992/, 'attach', bench.path('huge/larger'));
+    await makeMistake(t, bench, larger, () => bench.traces());
+    const vbd = await bench.attach('huge/largest');
+    await bench.sh('printf end | dd of="$1" bs=3 seek=9007199254740988 oflag=seek_bytes conv=notrunc status=none', vbd);
+    t.equal(await bench.sh('tail -c 3 huge/largest'), 'end', 'served to its last byte');
+    t.equal(await bench.sh('tail -c 4 "$1" | tail -c 3', vbd), 'end');
+  });
+
+  await t.test('a user who may not mount', async (t) => {
+    const bench = await openImages(t, transport);
+    await bench.sh('chmod 755 . images; chmod 666 images/disk.img; install -d -o 65534 -m 700 nobody');
+    const env = { FUSETAP_RUNTIME_DIR: bench.path('nobody/runtime'), HOME: '/' };
+    const before = await fingerprint(bench);
+    const asNobody = ['--reuid=65534', '--regid=65534', '--clear-groups', process.execPath, bench.program];
+    const { status, stdout, stderr } = await bench.execute('setpriv', [...asNobody, 'attach', 'images/disk.img'], {
+      env,
+    });
+    t.equal(status, EXIT_CODES.DENIED, stderr);
+    t.equal(stdout, '');
+    t.match(stderr, /^fusetap: [^\n]*(mount|fuse)[^\n]*\n$/);
+    t.equal(await fingerprint(bench), before);
+    t.same(await bench.mounts(), []);
+    t.equal(await bench.sh('ls -A nobody/runtime/bus nobody/runtime/state | grep -v : || true'), '');
+  });
+});
+
+async function openImages(t: Test, transport: Parameters<typeof openBench>[1]): Promise<Bench> {
+  const bench = await openBench(t, transport);
+  await mkdir(bench.path('images'));
+  for (const name of ['disk.img', 'other.img', 'third.img', 'ram.img']) {
+    await bench.image(`images/${name}`, 1 << 20, 100_000);
+  }
+  await bench.sh(`
+    cd images
+    : > empty.img; mkdir directory full; : > full/file
+    mkfifo fifo; mknod zero c 1 5; echo > 'two
+lines.img'
+    ln -s nowhere dangling; ln -s circle circle; ln -s disk.img link; ln disk.img hard
+    ln -s ../runtime/bus/0/xvdc to-the-bus
+  `);
+  return bench;
+}
+
+async function makeMistake(t: Test, bench: Bench, mistake: Mistake, state: () => Promise<unknown>): Promise<void> {
+  const words = mistake.words.map((word) => word.replace('@', bench.path('images')));
+  await t.test(mistake.words.join(' ').slice(0, 80), async (t) => {
+    const [imagesBefore, stateBefore] = [await fingerprint(bench), await state()];
+    const { status, stdout, stderr } = await bench.fusetap([...words, '--json']);
+    t.equal(status, EXIT_CODES[mistake.code], stderr);
+    t.match(stderr, /^fusetap: [^\n]+\n$/, 'one line');
+    t.match(stderr, mistake.line);
+    const { error } = JSON.parse(stdout) as { error: Record<string, unknown> };
+    t.equal(error.code, mistake.code);
+    t.same(Object.keys(error), ['code', 'message', 'hint', 'holders']);
+    t.ok(Array.isArray(error.holders));
+    if (mistake.code === 'BUSY') t.ok((error.holders as unknown[]).length > 0, 'holders are named');
+    t.same(await state(), stateBefore, 'the buses are as before');
+    t.equal(await fingerprint(bench), imagesBefore, 'the images are as before');
+  });
+}
+
+/** Names, kinds, sizes, times and bytes of all images. */
+function fingerprint(bench: Bench): Promise<string> {
+  return bench.sh(
+    "find images -printf '%p %y %m %s %T@ %C@ %n\\n' | sort; find images -type f -exec cksum {} + | sort",
+  );
+}

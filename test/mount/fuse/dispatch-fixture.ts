@@ -1,0 +1,104 @@
+/** A Dispatcher with two files and, in place of the device, a memfd that collects what it writes. */
+import { closeSync, fstatSync, readSync } from 'node:fs';
+import { setTimeout as delay, setImmediate as nextTurn } from 'node:timers/promises';
+import { type Disk, frontDisk } from '../../../drivers/disk.js';
+import { type DispatchContext, Dispatcher } from '../../../mount/fuse/dispatch.js';
+import { Tree } from '../../../mount/fuse/tree.js';
+import { createLedger, Ledger } from '../../../mount/ledger.js';
+import { CounterPages, createStats, MAIN_AREA } from '../../../mount/stats.js';
+import { memfdCreate } from '../../../system/libc.js';
+import { bufferDisk } from '../../conformance/buffer-disk.js';
+import { type ParsedReply, parseReplies } from './wire.js';
+
+export const OWNER = { uid: 1234, gid: 2345, sinceMs: 1_600_000_000_000 };
+/** when the files were attached */
+export const ATTACHED_MS = 1_650_000_000_000;
+
+export interface NewFile {
+  nodeId: number;
+  name: string;
+  disk: Disk;
+  mode?: number;
+}
+
+export interface DispatchFixture {
+  readonly dispatcher: Dispatcher;
+  readonly tree: Tree;
+  readonly ledger: Ledger;
+  readonly forgotten: number[];
+  /** node ids whose I/O threads are taken to have tried */
+  readonly threaded: Set<number>;
+  addFile(file: NewFile): void;
+  /** Dispatches, waits for at least `atLeast` replies, and gives all replies that came. */
+  ask(bytes: Uint8Array, atLeast?: number): Promise<ParsedReply[]>;
+  close(): void;
+}
+
+/** A disk that is no window, over a Buffer. */
+export function plainDisk(bytes: Buffer, readOnly = false): Disk {
+  return frontDisk(bufferDisk(bytes), { readOnly });
+}
+
+const PATIENCE_MS = 2_000;
+
+/** What a Dispatcher needs, with nothing in it yet. Its memory is never given back: it is for short-lived programs. */
+export function makeDispatchContext(deviceFd: number): DispatchContext {
+  return {
+    deviceFds: [deviceFd],
+    tree: new Tree(),
+    ledger: new Ledger(createLedger()),
+    counters: new CounterPages(createStats(), MAIN_AREA),
+    owner: OWNER,
+    isThreaded: () => false,
+    forgotten: () => {},
+  };
+}
+
+/** Puts a file into the tree and the ledger, as an attach does. */
+export function addFile({ tree, ledger }: Pick<DispatchContext, 'tree' | 'ledger'>, file: NewFile): void {
+  const ledgerIndex = file.nodeId - 2;
+  ledger.resetFile(ledgerIndex, { mode: file.mode ?? 0o600, uid: 0, gid: 0 }, ATTACHED_MS);
+  tree.add({ ...file, ledgerIndex, inherited: false, backingId: null });
+}
+
+export function makeDispatchFixture(): DispatchFixture {
+  const device = memfdCreate('device');
+  const forgotten: number[] = [];
+  const threaded = new Set<number>();
+  const context: DispatchContext = {
+    ...makeDispatchContext(device),
+    isThreaded: (nodeId) => threaded.has(nodeId),
+    forgotten: (nodeId) => forgotten.push(nodeId),
+  };
+  const { tree, ledger } = context;
+  const dispatcher = new Dispatcher(context);
+  let taken = 0;
+  const takeReplies = (): ParsedReply[] => {
+    // write(2) moved the description's position; reading at a position leaves it alone
+    const bytes = Buffer.alloc(fstatSync(device).size - taken);
+    readSync(device, bytes, 0, bytes.length, taken);
+    taken += bytes.length;
+    return parseReplies(bytes);
+  };
+  return {
+    dispatcher,
+    tree,
+    ledger,
+    forgotten,
+    threaded,
+    addFile: (file) => addFile(context, file),
+    async ask(bytes, atLeast = 1) {
+      const deadline = performance.now() + PATIENCE_MS;
+      dispatcher.dispatch(0, bytes);
+      const replies = takeReplies();
+      while (replies.length < atLeast && performance.now() < deadline) {
+        await delay(1);
+        replies.push(...takeReplies());
+      }
+      // a second reply would come now
+      for (let turn = 0; turn < 4; turn++) await nextTurn();
+      return [...replies, ...takeReplies()];
+    },
+    close: () => closeSync(device),
+  };
+}

@@ -1,0 +1,74 @@
+/** A WindowServer with a window in the middle of a memfd, served as the loop of thread.ts does. */
+import { closeSync, fstatSync, ftruncateSync, readSync, writeSync } from 'node:fs';
+import type { Window } from '../../../drivers/driver.js';
+import { isOneWay, isWellFormed } from '../../../mount/fuse/message.js';
+import { NOT_SERVED, type ServedWindow, WindowServer } from '../../../mount/fuse/serve-window.js';
+import { createThreadMemory, ThreadGate } from '../../../mount/fuse/thread-control.js';
+import { createLedger, Ledger } from '../../../mount/ledger.js';
+import { memfdCreate } from '../../../system/libc.js';
+
+export const BEFORE_BYTES = 4096;
+export const AFTER_BYTES = 8192;
+const AROUND = 0x5a;
+
+export interface WindowFixture {
+  readonly server: WindowServer;
+  readonly ledger: Ledger;
+  readonly window: Window;
+  /** how often the server gave its permit away */
+  permitsGiven(): number;
+  /** Serves a message: the reply's bytes, `handed over` to the main thread, or nothing. */
+  serve(bytes: Buffer, changes?: Partial<Window>, canReadNoWait?: boolean): Buffer | 'handed over' | null;
+  /** the bytes of the window now; @throws Error where the bytes around it or the file's size have changed */
+  content(): Buffer;
+  close(): void;
+}
+
+export function makeWindowFixture(initial: Buffer): WindowFixture {
+  const fd = memfdCreate('image');
+  const size = initial.length;
+  const total = BEFORE_BYTES + size + AFTER_BYTES;
+  ftruncateSync(fd, total);
+  writeSync(fd, Buffer.alloc(BEFORE_BYTES, AROUND), 0, BEFORE_BYTES, 0);
+  writeSync(fd, initial, 0, size, BEFORE_BYTES);
+  writeSync(fd, Buffer.alloc(AFTER_BYTES, AROUND), 0, AFTER_BYTES, BEFORE_BYTES + size);
+  const window: Window = { fd, start: BEFORE_BYTES, size, kind: 'memory', readOnly: false, durable: false };
+  const ledger = new Ledger(createLedger());
+  const gate = new ThreadGate(createThreadMemory(1), 0);
+  let given = 0;
+  gate.givePermit = () => {
+    given++;
+  };
+  const server = new WindowServer(ledger, gate);
+  const { bytes: buffer } = server.request;
+  const replyBytes = (length: number): Buffer => {
+    const start = buffer.byteOffset + server.replyAddress - server.requestAddress;
+    return Buffer.concat([new Uint8Array(buffer.buffer, start, length)]);
+  };
+  return {
+    server,
+    ledger,
+    window,
+    permitsGiven: () => given,
+    serve(bytes, changes = {}, canReadNoWait = false) {
+      buffer.set(bytes);
+      const served: ServedWindow = { window: { ...window, ...changes }, ledgerIndex: 0, canReadNoWait };
+      if (isWellFormed(server.request, bytes.length)) {
+        const length = server.serve(served);
+        return length === NOT_SERVED ? 'handed over' : replyBytes(length);
+      }
+      if (bytes.length < 40 || isOneWay(server.request.opcode)) return null;
+      return replyBytes(server.answer(-22));
+    },
+    content() {
+      const whole = Buffer.alloc(fstatSync(fd).size);
+      readSync(fd, whole, 0, whole.length, 0);
+      const around = Buffer.concat([whole.subarray(0, BEFORE_BYTES), whole.subarray(BEFORE_BYTES + size)]);
+      if (whole.length !== total || !around.equals(Buffer.alloc(BEFORE_BYTES + AFTER_BYTES, AROUND))) {
+        throw new Error('bytes outside of the window have changed');
+      }
+      return whole.subarray(BEFORE_BYTES, BEFORE_BYTES + size);
+    },
+    close: () => closeSync(fd),
+  };
+}

@@ -1,0 +1,114 @@
+/**
+ * A real bus whose processes are killed, stopped and replaced under its clients. What is asked of the bus is asked over
+ * its control socket, from here; all I/O on vbds is done by other processes.
+ */
+import { readFile } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Test } from 'tap';
+import { askBus } from '../../mount/bus/http-client.js';
+import type { AttachRequest, BusInfo, DetachResult, UpgradeResult, VbdInfo } from '../../mount/bus/interface.js';
+import { type BusPlace, resolveBus } from '../../mount/client.js';
+import { showBus } from '../../mount/client/ask.js';
+import { eventually } from '../e2e/command.js';
+import { type Bench, openBench } from '../e2e/fixtures.js';
+
+/** for how long a new server may take to be in place, on a busy machine */
+const RESTART_LIMIT_MS = 20_000;
+
+/** What is attached where nothing else is said. */
+export interface Wish {
+  readonly driver: string;
+  readonly image: string | null;
+  readonly vdev?: string | null;
+  readonly mode?: 'r' | 'w' | 'w!';
+  readonly passthrough?: 'auto' | 'on' | 'off';
+  readonly options?: Record<string, string>;
+  readonly filters?: { name: string; value: string }[];
+}
+
+/** Starts a bus that stays without vbds; ended after the test. @param env of its keeper and servers */
+export async function startBus(t: Test, env: Record<string, string> = {}, name = '0'): Promise<Bus> {
+  const bench = await openBench(t, {
+    name: 'kernel',
+    options: [],
+    abilities: { restart: true, passthrough: true, fallocate: true, seekData: true },
+  });
+  return startBusOn(bench, env, name);
+}
+
+export async function startBusOn(bench: Bench, env: Record<string, string> = {}, name = '0'): Promise<Bus> {
+  await bench.succeed(['start', '--bus', name], { env });
+  return new Bus(bench, await resolveBus(name, bench.runtimeDir));
+}
+
+export class Bus {
+  readonly bench: Bench;
+  readonly place: BusPlace;
+
+  constructor(bench: Bench, place: BusPlace) {
+    this.bench = bench;
+    this.place = place;
+  }
+
+  info(): Promise<BusInfo> {
+    return showBus(this.place, { timeoutMs: 10_000 });
+  }
+
+  attach({ driver, image, vdev = null, mode = 'w', options = {}, ...more }: Wish): Promise<VbdInfo> {
+    const body = { driver, image, vdev, mode, options, ...more } satisfies AttachRequest;
+    return askBus(this.place, { method: 'POST', path: '/vbds', body, timeoutMs: 30_000 });
+  }
+
+  detach(vdev: string, query = ''): Promise<DetachResult> {
+    return askBus(this.place, { method: 'DELETE', path: `/vbds/${vdev}${query}`, timeoutMs: 30_000 });
+  }
+
+  upgrade(): Promise<UpgradeResult> {
+    return askBus(this.place, { method: 'POST', path: '/upgrade', body: {}, timeoutMs: 30_000 });
+  }
+
+  ask<Answer>(method: 'GET' | 'POST', path: string): Promise<Answer> {
+    return askBus(this.place, { method, path, ...(method === 'POST' && { body: {} }), timeoutMs: 30_000 });
+  }
+
+  async serverPid(): Promise<number> {
+    const { serverPid, state } = await this.info();
+    if (serverPid === null) throw new Error(`the bus has no server: ${state}`);
+    return serverPid;
+  }
+
+  /** Waits for a server that has replaced `restarts` others, and has answered a client. */
+  async settled(restarts: number): Promise<void> {
+    await eventually(`server ${restarts + 1} is running`, RESTART_LIMIT_MS, async () => {
+      const info = await this.info();
+      if (info.state === 'failed') throw new Error('the bus was given up');
+      return info.state === 'running' && info.restarts >= restarts;
+    });
+    await this.poke();
+  }
+
+  /** Has a client ask the server something. */
+  async poke(): Promise<void> {
+    await this.bench.execute('stat', ['-f', this.place.path], { timeoutMs: RESTART_LIMIT_MS });
+  }
+
+  /** SIGKILL to the server; resolves when the next one has answered. */
+  async killServer(): Promise<void> {
+    const { restarts } = await this.info();
+    process.kill(await this.serverPid(), 'SIGKILL');
+    await this.settled(restarts + 1);
+  }
+
+  /** Kills, or else upgrades, so many times, at random moments. */
+  async disturb(times: number, how: 'kill' | 'upgrade'): Promise<void> {
+    for (let i = 0; i < times; i++) {
+      await delay(Math.random() * 150);
+      if (how === 'kill') await this.killServer();
+      else await this.upgrade();
+    }
+  }
+
+  log(): Promise<string> {
+    return readFile(`${this.place.stateDir}/log`, 'utf8');
+  }
+}

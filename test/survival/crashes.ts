@@ -1,0 +1,25 @@
+/** Crashes at a chosen step of a server: see mount/fuse/crash-point.ts. */
+import { mkdtempSync, readdirSync, realpathSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { CrashStep } from '../../mount/fuse/crash-point.js';
+
+export class Crashes {
+  readonly #directory = realpathSync(mkdtempSync(join(tmpdir(), 'crashes-')));
+  #count = 0;
+
+  /** What the keeper is to be started with. */
+  get env(): Record<string, string> {
+    return { FUSETAP_TEST_CRASH: this.#directory };
+  }
+
+  /** So many servers will die at the step with that opcode (0: no request). */
+  arm(step: CrashStep, opcode: number, times = 1, kind: 'kill' | 'throw' = 'kill'): void {
+    for (let i = 0; i < times; i++) writeFileSync(join(this.#directory, `${step}-${opcode}-${kind}${this.#count++}`), '');
+  }
+
+  /** How many are still to come. */
+  left(): number {
+    return readdirSync(this.#directory).length;
+  }
+}

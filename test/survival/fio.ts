@@ -1,0 +1,53 @@
+/** fio that checks what it reads, for as long as a test disturbs its bus. */
+import type { Test } from 'tap';
+import { collect, type Outcome, start } from '../e2e/command.js';
+import type { Bench } from '../e2e/fixtures.js';
+
+const MIB = 1 << 20;
+/** two jobs, each on a part of its own: small requests and the largest there are */
+export const FIO_DISK_BYTES = 48 * MIB;
+
+const JOBS = [
+  ['--name=small', '--bs=4k', '--offset=0', `--size=${8 * MIB}`],
+  ['--name=large', '--bs=1m', `--offset=${16 * MIB}`, `--size=${32 * MIB}`],
+];
+const COMMON = [
+  ...['--rw=randwrite', '--verify=crc32c', '--verify_fatal=1', '--verify_backlog=64', '--iodepth=16', '--direct=1'],
+  ...['--ioengine=libaio', '--allow_file_create=0', '--minimal'],
+];
+
+/** A fio that runs until it is told to end. */
+export class Verifier {
+  readonly #bench: Bench;
+  readonly #args: string[];
+  #ending = false;
+  readonly #outcomes: Promise<Outcome>;
+
+  /** Starts two jobs on the file: random writes that are read back and compared, 16 at a time. */
+  constructor(bench: Bench, path: string, more: readonly string[] = []) {
+    this.#bench = bench;
+    const randseed = `--randseed=${Math.floor(Math.random() * 1e9)}`;
+    this.#args = [...COMMON, randseed, `--filename=${path}`, ...more, ...JOBS.flat()];
+    this.#outcomes = this.#run();
+  }
+
+  /** again and again: fio has no clean way to be told to end */
+  async #run(): Promise<Outcome> {
+    for (;;) {
+      const outcome = await collect(start('fio', this.#args, this.#bench.options()));
+      if (outcome.status !== 0 || this.#ending) return outcome;
+    }
+  }
+
+  /** Resolves with the first run that failed, or else the one that was under way. */
+  end(): Promise<Outcome> {
+    this.#ending = true;
+    return this.#outcomes;
+  }
+}
+
+/** fio has met no error and no mismatch. */
+export function provesIntact(t: Test, { status, stdout, stderr }: Outcome, what: string): void {
+  t.equal(status, 0, `${what}: fio meets no error and no mismatch`);
+  if (status !== 0) t.comment(`${stderr}${stdout}`);
+}

@@ -1,0 +1,100 @@
+/**
+ * Where new servers do no good, the bus is given up: whoever waits gets an error soon, nobody hangs, and `stop` clears
+ * away what is left.
+ */
+import t, { type Test } from 'tap';
+import * as abi from '../../mount/fuse/abi.js';
+import { Client } from '../e2e/client.js';
+import { eventually } from '../e2e/command.js';
+import { whyNot } from '../e2e/fixtures.js';
+import { type Bus, startBus } from './bus.js';
+import { Crashes } from './crashes.js';
+
+t.setTimeout(150_000);
+
+const LIMIT_MS = 15_000;
+const MANY = 200;
+const ERRORS = /abort|not connected|Input\/output error|No such device/i;
+
+async function isGivenUp(t: Test, bus: Bus): Promise<void> {
+  await eventually('the bus has failed', LIMIT_MS, async () => (await bus.info()).state === 'failed');
+  const { vbds, serverPid } = await bus.info();
+  t.equal(serverPid, null);
+  for (const { state } of vbds) t.equal(state, 'failed');
+}
+
+async function isClearedAway(t: Test, bus: Bus): Promise<void> {
+  await bus.bench.succeed(['stop', '--bus', bus.place.name]);
+  t.same(await bus.bench.traces(), [], 'nothing is left');
+}
+
+/** What the call comes to, which must be within the limit. */
+async function inTime(t: Test, what: string, answer: Promise<string>): Promise<void> {
+  const begun = performance.now();
+  const said = await answer;
+  t.match(said, ERRORS, `${what} gets an error`);
+  t.ok(performance.now() - begun < LIMIT_MS, `${what} gets it in time`);
+}
+
+for (const step of ['load', 'start'] as const) {
+  void t.test(`servers that die before they answer (${step})`, { skip: whyNot() }, async (t) => {
+    const crashes = new Crashes();
+    const bus = await startBus(t, crashes.env);
+    const [image, second] = [await bus.bench.image('disk.img', 4 << 20), await bus.bench.image('golden.img', 4 << 20)];
+    const vbd = await bus.attach({ driver: 'aio', image });
+    const passed = await bus.attach({ driver: 'ram', image: second, passthrough: 'on' });
+    const reader = await Client.open(t, bus.bench, 'read', vbd.path);
+    const writer = await Client.open(t, bus.bench, 'write', vbd.path);
+    const syncer = await Client.open(t, bus.bench, 'write', vbd.path);
+    const mapper = await Client.open(t, bus.bench, 'map', passed.path);
+
+    crashes.arm(step, 0, MANY);
+    process.kill(await bus.serverPid(), 'SIGKILL');
+    await Promise.all([
+      inTime(t, 'a reader', reader.call('read', 0, 4096)),
+      inTime(t, 'a writer', writer.call('write', 0, 4096)),
+      inTime(t, 'who syncs', syncer.call('fsync')),
+      inTime(t, 'an opener', Client.tryOpen(t, bus.bench, 'read', vbd.path)),
+    ]);
+    await isGivenUp(t, bus);
+    for (const client of [reader, writer, syncer, mapper]) await client.release();
+    await isClearedAway(t, bus);
+  });
+}
+
+t.test('a request that every server dies of', { skip: whyNot() }, async (t) => {
+  const crashes = new Crashes();
+  const bus = await startBus(t, crashes.env);
+  const image = await bus.bench.image('disk.img', 4 << 20);
+  const vbd = await bus.attach({ driver: 'aio', image });
+  const clients = await Promise.all([1, 2, 3].map(() => Client.open(t, bus.bench, 'write', vbd.path)));
+  // others are served all the while
+  let isOver = false;
+  const traffic = (async () => {
+    while (!isOver) await bus.bench.try('head -c 1 /dev/null; stat -f "$1"', bus.place.path);
+  })();
+  crashes.arm('io', abi.WRITE, MANY);
+  await Promise.all(clients.map((client, i) => inTime(t, `writer ${i}`, client.call('write', i * 4096, 4096))));
+  isOver = true;
+  await traffic;
+  await isGivenUp(t, bus);
+  const deaths = (await bus.log()).match(/ server-died /g) ?? [];
+  t.ok(deaths.length >= 5 && deaths.length <= 12, `after ${deaths.length} deaths`);
+  for (const client of clients) await client.release();
+  await isClearedAway(t, bus);
+});
+
+t.test('one death at start is no reason', { skip: whyNot() }, async (t) => {
+  for (const step of ['load', 'start'] as const) {
+    const crashes = new Crashes();
+    const bus = await startBus(t, crashes.env, step);
+    const image = await bus.bench.image(`${step}.img`, 4 << 20);
+    const vbd = await bus.attach({ driver: 'aio', image });
+    crashes.arm(step, 0, 1);
+    process.kill(await bus.serverPid(), 'SIGKILL');
+    t.equal(await bus.bench.sh('head -c 100 "$1" | wc -c', vbd.path), '100', `${step}: served on`);
+    t.equal((await bus.bench.busProcesses()).filter((line) => line.includes('server-main')).length, 1, 'one server');
+    await bus.bench.succeed(['stop', '--bus', step]);
+    t.same(await bus.bench.traces(), [], 'nothing is left');
+  }
+});

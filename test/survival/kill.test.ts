@@ -1,0 +1,38 @@
+/**
+ * The server is killed, or replaced by an upgrade, again and again while fio writes, reads and compares: its clients
+ * see a pause, never an error, never another byte.
+ */
+import t from 'tap';
+import { whyNot } from '../e2e/fixtures.js';
+import { startBus, type Wish } from './bus.js';
+import { FIO_DISK_BYTES, provesIntact, Verifier } from './fio.js';
+
+t.setTimeout(240_000);
+
+const CELLS: Omit<Wish, 'image'>[] = [
+  { driver: 'aio', passthrough: 'off' },
+  { driver: 'aio', passthrough: 'on' },
+  { driver: 'sync', passthrough: 'off' },
+  { driver: 'ram', passthrough: 'off' },
+  { driver: 'ram', passthrough: 'on' },
+];
+const KILLS = 10;
+const UPGRADES = 3;
+
+for (const cell of CELLS) {
+  const name = `${cell.driver}, ${cell.passthrough === 'on' ? 'passthrough' : 'threads'}`;
+  void t.test(name, { skip: whyNot('fio') }, async (t) => {
+    const bus = await startBus(t);
+    const image = await bus.bench.image('disk.img', FIO_DISK_BYTES);
+    const vbd = await bus.attach({ ...cell, image });
+    t.equal(vbd.passthrough, cell.passthrough === 'on');
+    const fio = new Verifier(bus.bench, vbd.path);
+    await bus.disturb(KILLS, 'kill');
+    await bus.disturb(UPGRADES, 'upgrade');
+    provesIntact(t, await fio.end(), name);
+    const { restarts, state } = await bus.info();
+    t.equal(restarts, KILLS + UPGRADES);
+    t.equal(state, 'running');
+    await bus.detach(vbd.vdev);
+  });
+}
