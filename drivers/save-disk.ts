@@ -9,7 +9,7 @@ import { promisify } from 'node:util';
 import type { Disk } from './disk.js';
 import { FusetapError } from './errors.js';
 import { writeFully } from './file-io.js';
-import { type Run, nonZeroPages } from './zero-pages.js';
+import { nonZeroPages, type Run } from './zero-pages.js';
 
 const ftruncateAsync = promisify(ftruncate);
 const fsyncAsync = promisify(fsync);

@@ -7,19 +7,20 @@
 import { existsSync } from 'node:fs';
 import { askBus, isNotRunning } from './bus/http-client.js';
 import type { AttachRequest, AttachResult, BusInfo, DetachResult } from './bus/interface.js';
-import type { BusPlace } from './bus/runtime-dir.js';
 import type { Progress } from './bus/progress.js';
+import type { BusPlace } from './bus/runtime-dir.js';
 import { askEither } from './client/ask.js';
 import { proveReadable } from './client/proving-read.js';
 import { watchKeeper } from './client/wait-gone.js';
 
-export { memory, reset, save } from './client/ram.js';
+export type { Progress } from './bus/progress.js';
 export type { BusPlace } from './bus/runtime-dir.js';
 export { resolveBus, runtimeDir } from './bus/runtime-dir.js';
 export { showBus } from './client/ask.js';
 export { findVbd, isPath } from './client/find-vbd.js';
 export { pause, resume } from './client/hold.js';
 export { type BusListing, listBuses } from './client/list-buses.js';
+export { memory, reset, save } from './client/ram.js';
 
 /** how long a keeper that was begun for an attach which failed gets to go away again */
 const UNDONE_MS = 2_000;

@@ -1,5 +1,5 @@
 /**
- * fusetap as a library: what the command line does, for programs. `docs/api.md` shows it in use.
+ * fusetap as a library: what the command line does, for programs.
  *
  *     import { attach, detach } from 'fusetap';
  *     const vbd = await attach('golden.img', { driver: 'ram' });

@@ -18,7 +18,10 @@ export function register(program: Command): void {
       const { vbds } = await showBus(await chosenBus(withBus(word, options)));
       printLines(vbds, options);
     });
-  endHelp(command, ['fusetap config', "fusetap config | while read -r spec; do fusetap attach --bus copy \"$spec\"; done"]);
+  endHelp(command, [
+    'fusetap config',
+    'fusetap config | while read -r spec; do fusetap attach --bus copy "$spec"; done',
+  ]);
 }
 
 function withBus(word: string | undefined, options: SharedOptions): SharedOptions {

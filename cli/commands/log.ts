@@ -23,7 +23,7 @@ export function register(program: Command): void {
       process.stdout.on('error', () => readerLeft.abort());
       for await (const line of followLog(place, readerLeft.signal)) printLine(line);
     });
-  endHelp(command, ['fusetap log', 'fusetap log -f', "fusetap log --json | jq -c 'select(.event == \"server-died\")'"]);
+  endHelp(command, ['fusetap log', 'fusetap log -f', 'fusetap log --json | jq -c \'select(.event == "server-died")\'']);
 }
 
 function printText({ text }: LogLine): void {

@@ -2,10 +2,10 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { save } from '../../mount/client.js';
+import { locateVbd } from '../locate-vbd.js';
 import { endHelp, type SharedOptions } from '../options.js';
 import { print, printJson } from '../output.js';
 import { withProgress } from '../progress-bar.js';
-import { locateVbd } from '../locate-vbd.js';
 
 type SaveOptions = SharedOptions & { force?: boolean };
 

@@ -4,14 +4,15 @@ import type { CompletedCommand, CompletedOption, Words } from './words.js';
 const HEAD = `# fusetap: completion for bash, made by \`fusetap completion bash\`
 _fusetap_vbds() { fusetap ls -q 2>/dev/null | awk 'NR > 1 { print $2 }'; }
 _fusetap_buses() { fusetap ls -q 2>/dev/null | awk 'NR > 1 { print $1 }' | sort -u; }
-# KIND CHOICES: completes the current word
+# KIND CHOICES: completes the current word; a name with a blank in it is one
 _fusetap_words() {
+  local IFS=$'\\n'
   case $1 in
     file) COMPREPLY=($(compgen -f -- "$cur")) ;;
     directory) COMPREPLY=($(compgen -d -- "$cur")) ;;
     vbd) COMPREPLY=($(compgen -W "$(_fusetap_vbds)" -- "$cur") $(compgen -f -- "$cur")) ;;
     bus) COMPREPLY=($(compgen -W "$(_fusetap_buses)" -- "$cur") $(compgen -d -- "$cur")) ;;
-    choices) COMPREPLY=($(compgen -W "$2" -- "$cur")) ;;
+    choices) COMPREPLY=($(IFS=' ' && compgen -W "$2" -- "$cur")) ;;
   esac
 }
 `;

@@ -65,7 +65,11 @@ const HELP: CompletedOption = { flags: ['--help', '-h'], description: 'this help
 function completedOption(option: Option): CompletedOption {
   const flags = [option.long, option.short].filter((flag) => flag !== undefined && flag !== null) as string[];
   const name = /[<[](.+?)(?:\.\.\.)?[>\]]/.exec(option.flags)?.[1];
-  return { flags, description: option.description, value: name === undefined ? null : wordsOf(name, option.argChoices) };
+  return {
+    flags,
+    description: option.description,
+    value: name === undefined ? null : wordsOf(name, option.argChoices),
+  };
 }
 
 function wordsOf(name: string, choices: readonly string[] | undefined): Words {

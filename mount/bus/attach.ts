@@ -14,6 +14,7 @@ import type { AttachRequest } from './interface.js';
 import type { AttachCommand, DriverFacts, ShowCommand, VbdFacts } from './ipc.js';
 import type { AcquiredMemory, Memories, SharedMemory } from './memories.js';
 import { type OpenedImage, openImage } from './open-image.js';
+import { isServerDeath } from './server-process.js';
 import type { Slot } from './slots.js';
 import type { Supervisor } from './supervisor.js';
 import type { Vbd } from './vbd.js';
@@ -54,7 +55,12 @@ export async function attach(
   try {
     return await attachSteps(context, request, slot, watcher, undo);
   } catch (error) {
-    for (const step of undo.reverse()) await step();
+    for (const step of undo.reverse()) {
+      // one that fails (a new server never had the disk) must not keep the others from being done
+      await Promise.resolve()
+        .then(step)
+        .catch((failure: unknown) => console.error('while undoing an attach:', failure));
+    }
     throw error;
   }
 }
@@ -89,7 +95,8 @@ async function attachSteps(
   const state = memory?.state ?? null;
   const asked = { mode, driver, options, filters, imagePath: request.image };
   const known = { slot, vdev, ...asked, ...node, image, claim, memory, state };
-  const { size, window } = await server.request<'attach'>(attachCommand(known, context.memories));
+  const once = isAbsolute(driver);
+  const { size, window } = await server.request<'attach'>(attachCommand(known, context.memories), { once });
   undo.push(async () => {
     await server.request<'detach'>({ op: 'detach', nodeId: node.nodeId });
   });
@@ -99,9 +106,25 @@ async function attachSteps(
   if (backingId !== null) undo.push(() => context.unregister(backingId));
   signal.throwIfAborted();
   const vbd: Vbd = { ...known, size, backingId, paused: false, leaving: false, detaching: false };
-  await server.request<'show'>(showCommand(vbd, context.facts(vbd), false));
+  await show(context, vbd);
   return { vbd, notes: acquired?.notes ?? [] };
 }
+
+/** Has the file appear; where the server that had opened its disk was replaced meanwhile, the next one opens it first. */
+async function show({ server, memories, facts }: AttachContext, vbd: Vbd): Promise<void> {
+  const command = showCommand(vbd, facts(vbd), false);
+  for (let attempt = 1; ; attempt++) {
+    try {
+      await server.request<'show'>(command);
+      return;
+    } catch (error) {
+      const isLost = isServerDeath(error) || (error instanceof FusetapError && error.code === 'NOT_FOUND');
+      if (!isLost || isAbsolute(vbd.driver) || attempt === SHOW_LIMIT) throw error;
+    }
+    await server.request<'attach'>(attachCommand(vbd, memories));
+  }
+}
+const SHOW_LIMIT = 3;
 
 async function registerIfWanted(
   context: AttachContext,
@@ -186,4 +209,3 @@ async function openAndClaim(
   });
   return { image, claim };
 }
-

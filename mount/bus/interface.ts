@@ -121,9 +121,7 @@ export interface MemoryInfo {
 export const PROGRESS_TYPE = 'application/x-ndjson';
 
 /** A line of such an answer; the last is the answer proper. */
-export type AnswerLine =
-  | { progress: { doneBytes: number; totalBytes: number } }
-  | { status: number; body: unknown };
+export type AnswerLine = { progress: { doneBytes: number; totalBytes: number } } | { status: number; body: unknown };
 
 /** Answer of DELETE /vbds/VDEV and POST /stop: what went. */
 export interface DetachResult {

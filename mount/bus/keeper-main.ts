@@ -4,9 +4,8 @@
  */
 import { closeSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { toFusetapError } from '../../drivers/errors.js';
+import { FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { listenOn, removeBusFiles } from './bus-files.js';
-import { createControl } from './control.js';
 import { Keeper } from './keeper.js';
 import { logEvent, useLog } from './log.js';
 import { clearMountpoint } from './mountpoint.js';
@@ -28,13 +27,25 @@ function report(line: object): void {
   }
 }
 
+/** Mounts the bus and starts its server. Where that fails for a known reason, nothing is left of the attempt. */
+async function mountBus(place: BusPlace, lockFd: number, persistent: boolean): Promise<Keeper> {
+  try {
+    makeBusDirectories(place, process.geteuid?.() ?? 0);
+    useLog(place.stateDir);
+    await clearMountpoint(place.path);
+    return await Keeper.start({ place, lockFd, persistent });
+  } catch (error) {
+    // of what nobody expected the log stays
+    if (error instanceof FusetapError && error.code !== 'FAILED') removeBusFiles(place);
+    throw error;
+  }
+}
+
 async function run({ persistent, bus, ...where }: KeeperArgument): Promise<void> {
   const place: BusPlace = { name: bus, ...where };
   const lockFd = await takeStateLock(place);
-  makeBusDirectories(place, process.geteuid?.() ?? 0);
-  useLog(place.stateDir);
-  await clearMountpoint(place.path);
-  const keeper = await Keeper.start({ place, lockFd, persistent });
+  // what checks requests takes as long to load as Node itself: it loads while the server does
+  const [keeper, { createControl }] = await Promise.all([mountBus(place, lockFd, persistent), import('./control.js')]);
   let ended = false;
   const end = async (): Promise<void> => {
     if (ended) return;

@@ -40,8 +40,8 @@ import { Memories } from './memories.js';
 import { MemoryCredit } from './memory-credit.js';
 import { imageChanged } from './open-image.js';
 import { inPercent } from './progress.js';
-import type { BusPlace } from './runtime-dir.js';
 import { describeMemory } from './ram-images.js';
+import type { BusPlace } from './runtime-dir.js';
 import { saveTo } from './save.js';
 import { ServerProcess } from './server-process.js';
 import { firstFreeXvd, parseSlot, type Slot } from './slots.js';
@@ -67,6 +67,8 @@ export class Keeper implements BusControl {
   readonly #memories: Memories;
   readonly #credit: MemoryCredit;
   readonly #vbds = new Map<number, Vbd>();
+  /** what each server was told before it began */
+  readonly #told = new WeakMap<ServerProcess, Map<Vbd, Told>>();
   /** slots of attaches under way */
   readonly #reserved = new Set<number>();
   readonly #forgets = new ForgetWaiters();
@@ -120,12 +122,7 @@ export class Keeper implements BusControl {
           },
           events,
         ),
-      replay: async (server) => {
-        for (const vbd of this.#vbds.values()) {
-          await server.request<'attach'>(attachCommand(vbd, this.#memories));
-          await server.request<'show'>(showCommand(vbd, this.#facts(vbd), true));
-        }
-      },
+      replay: (server) => this.#replay(server),
       resend: () => requestResend(this.#device()),
       canResend: mount.negotiated.canResend,
       answered: () => this.#ledger.answered(),
@@ -141,6 +138,23 @@ export class Keeper implements BusControl {
 
   get ending(): boolean {
     return this.#ending;
+  }
+
+  /** Tells a server of all vbds; a second time, of what has changed since the first. */
+  async #replay(server: ServerProcess): Promise<void> {
+    const told = this.#told.get(server) ?? new Map<Vbd, Told>();
+    this.#told.set(server, told);
+    for (const [vbd, was] of told) {
+      if (this.#vbds.get(vbd.slot) === vbd && isAsTold(vbd, was)) continue;
+      told.delete(vbd);
+      await server.request<'detach'>({ op: 'detach', nodeId: vbd.nodeId });
+    }
+    for (const vbd of this.#vbds.values()) {
+      if (told.has(vbd)) continue;
+      told.set(vbd, { leaving: vbd.leaving, paused: vbd.paused, memory: vbd.memory });
+      await server.request<'attach'>(attachCommand(vbd, this.#memories));
+      await server.request<'show'>(showCommand(vbd, this.#facts(vbd), true));
+    }
   }
 
   /** Attaches, and resolves when the file can be opened. */
@@ -177,9 +191,7 @@ export class Keeper implements BusControl {
   /** Detaches all and ends the bus. Nothing is detached where one is busy and `force` is not set. */
   async stop(force: boolean): Promise<DetachResult> {
     const vbds = [...this.#vbds.values()];
-    if (!force && !this.#failed) {
-      for (const vbd of vbds) await this.#free(vbd, 0);
-    }
+    if (!force && !this.#failed) await this.#freeAll(vbds);
     const gone: DetachedVbd[] = [];
     for (const vbd of vbds) gone.push(await this.#detachVbd(vbd, { force: true, waitMs: 0 }));
     this.#persistent = false;
@@ -234,6 +246,7 @@ export class Keeper implements BusControl {
     unmountKernel(this.#options.place.path, this.#failed);
     await this.#server.end();
     for (const fd of this.#mount.deviceFds) closeSync(fd);
+    await this.#memories.end().catch((error: unknown) => console.error(error));
   }
 
   async #detachVbd(vbd: Vbd, { force, waitMs }: DetachChoice): Promise<DetachedVbd> {
@@ -254,6 +267,23 @@ export class Keeper implements BusControl {
       return flushError === null ? info : { ...info, error: flushError };
     } finally {
       vbd.detaching = false;
+    }
+  }
+
+  /** All, or none: where one is held, the others can be opened again. */
+  async #freeAll(vbds: readonly Vbd[]): Promise<void> {
+    const freed: Vbd[] = [];
+    try {
+      for (const vbd of vbds) {
+        await this.#free(vbd, 0);
+        freed.push(vbd);
+      }
+    } catch (error) {
+      for (const vbd of freed) {
+        vbd.leaving = false;
+        await this.#server.request<'leave'>({ op: 'leave', nodeId: vbd.nodeId, leaving: false });
+      }
+      throw error;
     }
   }
 
@@ -333,8 +363,7 @@ export class Keeper implements BusControl {
     const saved = await this.#withWritersHeld(vbd, () =>
       saveTo(path, force, {
         ownBus: { ownDev: this.#mountDev, mountpoint: this.#options.place.path },
-        describePid: (pid, image) =>
-          findVbdOfPid(this.#options.place.runtimeDir, pid, `${image.dev}:${image.ino}`),
+        describePid: (pid, image) => findVbdOfPid(this.#options.place.runtimeDir, pid, `${image.dev}:${image.ino}`),
         copy: async (targetFd) => {
           signal.throwIfAborted();
           await this.#server.request<'save'>({ op: 'save', nodeId, targetFd }, { signal, progress });
@@ -516,6 +545,16 @@ export class Keeper implements BusControl {
     };
   }
 
+  async #isChangedOutside(vbd: Vbd): Promise<boolean> {
+    try {
+      return vbd.image !== null && (await imageChanged(vbd.image)) !== null;
+    } catch (error) {
+      // detached while it was looked at: its descriptor is closed
+      if (this.#vbds.get(vbd.slot) !== vbd) return false;
+      throw error;
+    }
+  }
+
   async #vbdInfo(vbd: Vbd): Promise<VbdInfo> {
     const state = this.#state();
     return {
@@ -525,7 +564,7 @@ export class Keeper implements BusControl {
       keeperPid: process.pid,
       serverPid: this.#serverPid(),
       restarts: this.#server.restarts,
-      changedOutside: vbd.image !== null && (await imageChanged(vbd.image)) !== null,
+      changedOutside: await this.#isChangedOutside(vbd),
     };
   }
 
@@ -585,4 +624,11 @@ function notRam({ vdev, driver }: Vbd): FusetapError {
 
 function logAttached({ vdev, driver, imagePath, mode, size }: Vbd): void {
   logEvent({ event: 'attached', vdev, driver, image: imagePath, mode, size });
+}
+
+/** What of a vbd may change between two servers. */
+type Told = Pick<Vbd, 'leaving' | 'paused' | 'memory'>;
+
+function isAsTold(vbd: Vbd, was: Told): boolean {
+  return vbd.leaving === was.leaving && vbd.paused === was.paused && vbd.memory === was.memory;
 }

@@ -18,7 +18,16 @@ import type { Json } from '../../drivers/driver.js';
 import { memfdCreate } from '../../system/libc.js';
 import type { OpenedImage } from './open-image.js';
 import { accountFor, type RamAccount, refuseAboveLimit } from './ram-images.js';
-import { cleanLinks, linkTarget, memoryName, openLink, ownLink, type RamLink, removeLink, writeLink } from './ram-links.js';
+import {
+  cleanLinks,
+  linkTarget,
+  memoryName,
+  openLink,
+  ownLink,
+  type RamLink,
+  removeLink,
+  writeLink,
+} from './ram-links.js';
 import { withRamLock } from './ram-lock.js';
 import { checkJoin, checkNew, imageIdentity, leadsTo, requireSole, shareOfIdentity } from './share-rules.js';
 
@@ -99,6 +108,14 @@ export class Memories {
       return this.#begin({ ...link, image: image.path, identity: imageIdentity(image), sizeBytes: image.sizeBytes });
     });
     return await this.#fill(fresh, filling, () => removeLink(this.#runtimeDir, this.#soleLink(old)));
+  }
+
+  /** The bus ends: leaves no link behind, neither of ours nor of any who died. */
+  async end(): Promise<void> {
+    await withRamLock(this.#runtimeDir, () => {
+      for (const id of this.#links.keys()) removeLink(this.#runtimeDir, { id, pid: process.pid });
+      cleanLinks(this.#runtimeDir);
+    });
   }
 
   release(memory: SharedMemory): void {

@@ -13,7 +13,7 @@ const BUS_TYPE = 'fuse.fusetap';
 /**
  * Takes dead mounts of ours off the path. To be called by the one keeper of the bus, before it mounts: what is
  * mounted there then has no keeper any more.
- * @throws FusetapError USAGE where the directory is not empty
+ * @throws FusetapError USAGE where it is not a directory, or not empty
  */
 export async function clearMountpoint(path: string): Promise<void> {
   for (const { mountpoint, type } of await readMounts('self')) {
@@ -21,9 +21,21 @@ export async function clearMountpoint(path: string): Promise<void> {
     logEvent({ event: 'repaired', path });
     if (umount2(path, MNT_FORCE) < 0) umount2(path, MNT_DETACH);
   }
-  if (readdirSync(path).length === 0) return;
+  if (listDirectory(path).length === 0) return;
   throw new FusetapError('USAGE', `the directory of a bus must be empty: ${path}`, {
     hint: 'a mount would hide what it holds; give an empty directory',
     path,
   });
+}
+
+function listDirectory(path: string): string[] {
+  try {
+    return readdirSync(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOTDIR') throw error;
+    throw new FusetapError('USAGE', `not a directory, so no place for a bus: ${path}`, {
+      hint: 'give an empty directory',
+      path,
+    });
+  }
 }

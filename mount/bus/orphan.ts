@@ -12,7 +12,14 @@ import { writeBusRecord } from './bus-record.js';
 import { createControl } from './control.js';
 import { awaitFree } from './detach.js';
 import type { ForgetWaiters } from './forget-waiters.js';
-import { type BusInfo, type DetachedVbd, type DetachResult, INTERFACE_VERSION, type MemoryInfo, type VbdInfo } from './interface.js';
+import {
+  type BusInfo,
+  type DetachedVbd,
+  type DetachResult,
+  INTERFACE_VERSION,
+  type MemoryInfo,
+  type VbdInfo,
+} from './interface.js';
 import type { VbdFacts } from './ipc.js';
 import { logEvent } from './log.js';
 import { describeMemory } from './ram-images.js';
@@ -50,7 +57,7 @@ export class Orphan implements BusControl {
     const mounts = await readMounts('self');
     const own = mounts.findLast(({ mountpoint }) => mountpoint === place.path);
     const orphan = new Orphan(context, own?.dev ?? '');
-    server.publishMemories(place.runtimeDir);
+    await server.publishMemories(place.runtimeDir);
     // there is nobody left who could resume them
     for (const { nodeId } of server.shown()) await server.release(nodeId);
     let ended = false;
@@ -134,9 +141,7 @@ export class Orphan implements BusControl {
 
   async stop(force: boolean): Promise<DetachResult> {
     const vbds = this.#context.server.shown();
-    if (!force) {
-      for (const vbd of vbds) await this.#free(vbd, 0);
-    }
+    if (!force) await this.#freeAll(vbds);
     const gone: DetachedVbd[] = [];
     for (const vbd of vbds) gone.push(await this.#detachVbd(vbd, { force: true, waitMs: 0 }));
     this.#ending = true;
@@ -148,6 +153,20 @@ export class Orphan implements BusControl {
     const info = this.#vbdInfo(vbd);
     const { flushError } = await this.#context.server.detach(vbd.nodeId);
     return flushError === null ? info : { ...info, error: flushError };
+  }
+
+  /** All, or none: where one is held, the others can be opened again. */
+  async #freeAll(vbds: readonly OrphanVbd[]): Promise<void> {
+    const freed: OrphanVbd[] = [];
+    try {
+      for (const vbd of vbds) {
+        await this.#free(vbd, 0);
+        freed.push(vbd);
+      }
+    } catch (error) {
+      for (const { nodeId } of freed) await this.#context.server.leave({ op: 'leave', nodeId, leaving: false });
+      throw error;
+    }
   }
 
   #free({ nodeId, facts }: OrphanVbd, waitMs: number): Promise<void> {

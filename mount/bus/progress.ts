@@ -19,10 +19,7 @@ const PATIENCE_MS = 1_000;
 const STEP_PERCENT = 10;
 
 /** Passes on each tenth of the way as a percentage, once it has taken longer than a second. */
-export function inPercent(
-  report: (percent: number) => void,
-  clock: () => number = () => performance.now(),
-): Progress {
+export function inPercent(report: (percent: number) => void, clock: () => number = () => performance.now()): Progress {
   const begun = clock();
   let told = 0;
   return (doneBytes, totalBytes) => {

@@ -8,8 +8,8 @@
 import { FusetapError, type Holder } from '../../drivers/errors.js';
 import { readBusRecords } from './bus-record.js';
 import type { MemoryInfo } from './interface.js';
-import { listLinks, type RamLink, residentBytes } from './ram-links.js';
 import { ramLimitBytes } from './ram-limit.js';
+import { listLinks, type RamLink, residentBytes } from './ram-links.js';
 
 /** An image with all links to it. */
 export interface RamImage {

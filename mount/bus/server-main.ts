@@ -59,6 +59,8 @@ const transport: Transport = new KernelTransport({
 });
 const server = new Server(start.keeperPid, transport, ledger);
 const running = new Map<number, AbortController>();
+/** told to serve */
+let begun = false;
 
 interface Stoppable {
   readonly signal: AbortSignal;
@@ -87,6 +89,7 @@ function execute(id: number, command: Command): Promise<unknown> {
       running.get(command.target)?.abort();
       return Promise.resolve(null);
     case 'start':
+      begun = true;
       transport.start();
       return Promise.resolve(null);
     case 'ping':
@@ -119,6 +122,8 @@ process.on('message', ({ id, command }: Envelope) => {
 });
 // see "When the keeper dies" in docs/architecture.md
 process.on('disconnect', async () => {
+  // loaded to take another's place, which it cannot do without the keeper: as an orphan it would never read
+  if (!begun) die();
   const { Orphan } = await import('./orphan.js');
   await Orphan.begin({ place: start.place, server, ledger, forgets, die });
 });

@@ -77,6 +77,10 @@ export class ServerProcess {
     this.#child.on('message', (message) => this.#receive(message as ServerMessage));
   }
 
+  get exited(): boolean {
+    return this.#exited;
+  }
+
   get pid(): number | null {
     return this.#child.pid ?? null;
   }

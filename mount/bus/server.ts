@@ -25,7 +25,8 @@ import type {
   VbdFacts,
   WindowFacts,
 } from './ipc.js';
-import { publishLink, type RamLink, removeLink } from './ram-links.js';
+import { cleanLinks, publishLink, type RamLink, removeLink } from './ram-links.js';
+import { withRamLock } from './ram-lock.js';
 
 interface Served {
   readonly name: string;
@@ -147,11 +148,14 @@ export class Server {
   }
 
   /** Lets others go on finding the ram images, now that the keeper's links lead nowhere. */
-  publishMemories(runtimeDir: string): void {
+  async publishMemories(runtimeDir: string): Promise<void> {
     this.#publishedIn = runtimeDir;
-    for (const { memory } of this.#served.values()) {
-      if (memory !== null) publishLink(runtimeDir, memory.link, memory.fd);
-    }
+    await withRamLock(runtimeDir, () => {
+      for (const { memory } of this.#served.values()) {
+        if (memory !== null) publishLink(runtimeDir, memory.link, memory.fd);
+      }
+      cleanLinks(runtimeDir);
+    });
   }
 
   async hold(nodeId: number): Promise<null> {

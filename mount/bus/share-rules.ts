@@ -83,7 +83,8 @@ export function requireSole(links: readonly RamLink[], users: number): RamLink {
   const [link, ...others] = links;
   if (link === undefined) throw new FusetapError('FAILED', 'the link to a ram image was taken away');
   if (others.length === 0 && users === 1) return link;
-  throw new FusetapError('BUSY', `the ram image of ${quote(link.image)} is shared with other vbds`, {
+  const buses = [...new Set((others.length === 0 ? links : others).map(({ bus }) => bus))].join(', ');
+  throw new FusetapError('BUSY', `the ram image of ${quote(link.image)} is shared with other vbds, on bus ${buses}`, {
     hint: 'detach them: fusetap memory lists them',
     holders: others.map(({ pid, bus }) => ({ pid, bus })),
   });

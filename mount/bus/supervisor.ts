@@ -24,7 +24,7 @@ export const DEFAULT_SILENCE_LIMIT_MS = 30_000;
 
 export interface Supervised {
   launch(events: ServerEvents): ServerProcess;
-  /** tells a new server of all vbds */
+  /** tells a new server of all vbds, or again of what has changed since */
   replay(server: ServerProcess): Promise<void>;
   /** has the kernel queue again what the last server had not answered */
   resend(): void;
@@ -47,6 +47,7 @@ export interface Supervised {
 /** commands that may be given again to another server: they have no effect that could be doubled */
 const REPEATABLE: ReadonlySet<keyof Commands> = new Set([
   'describe',
+  'attach',
   'leave',
   'hold',
   'release',
@@ -58,19 +59,27 @@ const REPEATABLE: ReadonlySet<keyof Commands> = new Set([
 export class Supervisor {
   readonly #bus: Supervised;
   #server: ServerProcess | null = null;
+  /** a server that is loading, and may never come into place */
+  #next: ServerProcess | null = null;
+  /** a server whose death is our own doing */
+  #retired: ServerProcess | null = null;
+  /** the last of the replacements: one at a time, so that never two servers read */
+  #turn: Promise<unknown> = Promise.resolve();
   /** settles when a server is in place again */
   #settled: Promise<void> = Promise.resolve();
   #state: 'running' | 'restarting' | 'over' = 'restarting';
   #restarts = 0;
-  /** the death of the current server is our own doing */
-  #replacing = false;
   #barren = 0;
   #answeredAtStart = 0;
   readonly #deathsByRequest = new Map<number, number>();
+  readonly #beatMs: number;
   #heartbeat: NodeJS.Timeout | null = null;
+  /** beats since the server last said anything */
+  #silentBeats = 0;
 
   constructor(bus: Supervised) {
     this.#bus = bus;
+    this.#beatMs = Math.min(HEARTBEAT_MS, bus.silenceLimitMs / 3);
   }
 
   get state(): 'running' | 'restarting' | 'over' {
@@ -89,7 +98,7 @@ export class Supervisor {
   async start(): Promise<void> {
     const server = await this.#load();
     await this.#putInPlace(server);
-    this.#heartbeat = setInterval(() => void this.#beat(), HEARTBEAT_MS);
+    this.#heartbeat = setInterval(() => void this.#beat(), this.#beatMs);
   }
 
   /** Gives a command to the server that is in place; what can be repeated survives its death. */
@@ -117,16 +126,27 @@ export class Supervisor {
    * @throws FusetapError where the new server does not come up; the old one then goes on
    */
   async upgrade(): Promise<{ pauseMs: number }> {
-    await this.#settled;
-    if (this.#state !== 'running') throw new FusetapError('FAILED', 'the bus has no running server to replace');
-    const next = await this.#load();
-    return await this.#replace(next, 'upgrade');
+    return await this.#inTurn(async () => {
+      if (this.#isOver()) throw new FusetapError('FAILED', 'the bus has no running server to replace');
+      const next = await this.#load();
+      const replaced = this.#replace(next);
+      // where the new one dies as it begins, `settled` is of the one after it
+      this.#settled = replaced.then(nothing, nothing);
+      return await replaced;
+    });
   }
 
   /** Ends the server for good; resolves when nothing of it is left. */
   async end(): Promise<void> {
     this.#over();
-    await this.#server?.kill();
+    await Promise.all([this.#server?.kill(), this.#next?.kill()]);
+  }
+
+  /** Replacements wait for one another. */
+  #inTurn<Result>(replace: () => Promise<Result>): Promise<Result> {
+    const result = this.#turn.then(replace);
+    this.#turn = result.then(nothing, nothing);
+    return result;
   }
 
   #over(): void {
@@ -141,77 +161,98 @@ export class Supervisor {
       memoryWanted: (nodeId) => this.#bus.memoryWanted(nodeId),
       gone: () => this.#giveUp('the mount was taken away'),
       died: (how) => {
-        if (server === this.#server) this.#died(how);
+        if (server === this.#server && server !== this.#retired) this.#died(server, how);
       },
     });
+    this.#next = server;
     try {
       await server.loaded();
       await this.#bus.replay(server);
+      if (this.#isOver()) throw new FusetapError('FAILED', 'the bus has ended');
       return server;
     } catch (error) {
       await server.kill();
       throw error;
+    } finally {
+      this.#next = null;
     }
   }
 
   async #putInPlace(server: ServerProcess): Promise<void> {
+    if (server.exited) throw new FusetapError('FAILED', 'the server died before it began');
     this.#server = server;
     this.#answeredAtStart = this.#bus.answered();
     await server.request<'start'>({ op: 'start' });
-    this.#state = 'running';
+    this.#silentBeats = 0;
+    if (!this.#isOver()) this.#state = 'running';
   }
 
-  async #replace(next: ServerProcess, why: string): Promise<{ pauseMs: number }> {
+  /** Puts a loaded server in the place of the one that runs, or has just died by itself. */
+  async #replace(next: ServerProcess): Promise<{ pauseMs: number }> {
     const begun = performance.now();
     const old = this.#server;
-    this.#replacing = true;
+    this.#retired = old;
     this.#state = 'restarting';
-    const replaced = (async (): Promise<void> => {
-      try {
-        await old?.kill();
-        this.#bus.takeInFlight();
-        this.#bus.resend();
-        await this.#putInPlace(next);
-      } finally {
-        this.#replacing = false;
-      }
-    })();
-    this.#settled = replaced.catch(() => {});
-    await replaced;
+    await old?.kill();
+    this.#bus.takeInFlight();
+    try {
+      // what was attached or detached while it loaded
+      await this.#bus.replay(next);
+      return await this.#takeOver(next, { oldPid: old?.pid ?? null, why: 'upgrade', begun });
+    } catch (error) {
+      await next.kill();
+      // it died before it was in place, where its death is nobody's business
+      if (this.#server === old && old !== null) this.#replaceDead(old, begun);
+      throw error;
+    }
+  }
+
+  /** To be called when nothing of the old server is left. */
+  async #takeOver(next: ServerProcess, { oldPid, why, begun }: Replacement): Promise<{ pauseMs: number }> {
+    try {
+      this.#bus.resend();
+    } catch (error) {
+      await next.kill();
+      this.#giveUp((error as Error).message);
+      throw error;
+    }
+    await this.#putInPlace(next);
     this.#restarts += 1;
     this.#bus.replaced();
     const pauseMs = performance.now() - begun;
-    this.#logReplaced(next, old?.pid ?? null, why, pauseMs);
+    this.#logReplaced(next, oldPid, why, pauseMs);
     return { pauseMs };
   }
 
-  #died(how: string): void {
-    if (this.#replacing || this.#state === 'over') return;
-    this.#bus.log({ event: 'server-died', pid: this.#server?.pid ?? null, how });
+  #died(dead: ServerProcess, how: string): void {
+    if (this.#isOver()) return;
+    this.#bus.log({ event: 'server-died', pid: dead.pid, how });
     const reason = this.#reasonToGiveUp();
     if (reason !== null) return this.#giveUp(reason);
     this.#state = 'restarting';
-    this.#settled = this.#restart(performance.now(), this.#server?.pid ?? null);
+    this.#replaceDead(dead, performance.now());
   }
 
-  /** Never rejects: what fails here is the end of the bus. */
-  async #restart(begun: number, deadPid: number | null): Promise<void> {
-    try {
-      const next = await this.#load();
-      if (this.#isOver()) return await next.kill();
-      this.#bus.resend();
-      await this.#putInPlace(next);
-      this.#restarts += 1;
-      this.#bus.replaced();
-      const pauseMs = performance.now() - begun;
-      this.#logReplaced(next, deadPid, 'death', pauseMs);
-    } catch (error) {
-      if (this.#isOver()) return;
-      this.#bus.log({ event: 'server-not-started', reason: (error as Error).message });
-      this.#barren += 1;
-      if (this.#barren >= DEATH_LIMIT) return this.#giveUp(`${DEATH_LIMIT} servers in a row did not start`);
-      await this.#restart(begun, deadPid);
+  #replaceDead(dead: ServerProcess, begun: number): void {
+    this.#settled = this.#inTurn(() => this.#restart(dead, begun)).catch(nothing);
+  }
+
+  /** Starts servers until one is in place; that one's death, however soon, is dealt with as any other. */
+  async #restart(dead: ServerProcess, begun: number): Promise<void> {
+    // an upgrade that was under way may have replaced it
+    while (this.#server === dead && !this.#isOver()) {
+      try {
+        await this.#takeOver(await this.#load(), { oldPid: dead.pid, why: 'death', begun });
+      } catch (error) {
+        if (this.#server === dead && !this.#isOver()) this.#notStarted(error as Error);
+      }
     }
+  }
+
+  #notStarted({ message }: Error): void {
+    this.#bus.log({ event: 'server-not-started', reason: message });
+    this.#barren += 1;
+    if (this.#barren >= DEATH_LIMIT) this.#giveUp(`${DEATH_LIMIT} servers in a row did not start`);
   }
 
   #logReplaced(next: ServerProcess, oldPid: number | null, why: string, pauseMs: number): void {
@@ -245,11 +286,17 @@ export class Supervisor {
     this.#bus.gaveUp(why);
   }
 
-  /** A server whose main thread does not answer for long is stopped or spins: it is killed, and so replaced. */
+  /**
+   * A server whose main thread does not answer for long is stopped or spins: it is killed, and so replaced. Beats are
+   * counted, not time: where it was this process that slept, the server has not been silent.
+   */
   async #beat(): Promise<void> {
     const server = this.#server;
-    if (this.#state !== 'running' || server === null || server.silentForMs() < HEARTBEAT_MS) return;
-    if (server.silentForMs() > this.#bus.silenceLimitMs) {
+    if (this.#state !== 'running' || server === null) return;
+    this.#silentBeats = server.silentForMs() < this.#beatMs ? 0 : this.#silentBeats + 1;
+    if (this.#silentBeats === 0) return;
+    // the first of them asks, so only those after it have had no answer
+    if ((this.#silentBeats - 1) * this.#beatMs >= this.#bus.silenceLimitMs) {
       this.#bus.log({ event: 'server-silent', pid: server.pid ?? 0, silentMs: Math.round(server.silentForMs()) });
       this.#state = 'restarting';
       await server.kill();
@@ -258,3 +305,12 @@ export class Supervisor {
     server.request<'ping'>({ op: 'ping' }).catch(() => {});
   }
 }
+
+interface Replacement {
+  readonly oldPid: number | null;
+  readonly why: string;
+  /** when requests began to wait, as performance.now() */
+  readonly begun: number;
+}
+
+const nothing = (): void => {};

@@ -14,7 +14,10 @@ const DIRECTORIES = ['/lib', '/lib64', '/usr/lib', '/usr/lib64', '/lib/x86_64-li
 /** libfuse 2, which the transport fuse-native is linked with. */
 export function lookAtLibfuse(): Finding {
   if (isInCache() || DIRECTORIES.some((directory) => existsSync(`${directory}/${LIBRARY}`))) return fine(LIBRARY);
-  return lacking(`${LIBRARY} is not installed: no --transport fuse-native`, 'apt install libfuse2, or dnf install fuse-libs');
+  return lacking(
+    `${LIBRARY} is not installed: no --transport fuse-native`,
+    'apt install libfuse2, or dnf install fuse-libs',
+  );
 }
 
 /** ldconfig's cache holds the names of all libraries as they are. */

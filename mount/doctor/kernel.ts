@@ -26,10 +26,7 @@ export function lookAtResend(text: string = release()): Finding {
 }
 
 /** The kernel reads and writes the image by itself. */
-export function lookAtPassthrough(
-  text: string = release(),
-  isRoot: boolean = process.geteuid?.() === 0,
-): Finding {
+export function lookAtPassthrough(text: string = release(), isRoot: boolean = process.geteuid?.() === 0): Finding {
   if (!isAtLeast(6, 9, text)) {
     return lacking(`Linux ${text} has none: all I/O goes through the server`, 'use Linux 6.9 or later');
   }

@@ -16,10 +16,37 @@ t.test('words become parts', async (t) => {
     [[], { image: 'a,b:c.img' }, { driver: 'aio', image: join(here, 'a,b:c.img') }],
     [['xvdc', 'r'], { driver: 'sync', image: '/x/../y' }, { driver: 'sync', image: '/y', vdev: 'xvdc', mode: 'r' }],
     [[], { driver: 'mine' }, { driver: 'mine', image: null }],
+    [['x'], { option: ['a=1', 'b=c=d', 'e='] }, { options: { a: '1', b: 'c=d', e: '' } }],
   ];
   for (const [words, options, expected] of cases) {
     t.match(attachRequest(words, options).request, { options: {}, ...expected }, JSON.stringify([words, options]));
   }
+});
+
+t.test('filters: offset, then sizelimit, then the others in their order', async (t) => {
+  const filters = (options: Parameters<typeof attachRequest>[1]) => attachRequest(['x'], options).request.filters;
+  t.equal(filters({}), undefined, 'none are not sent: an older bus does not know the word');
+  t.same(filters({ filter: ['delay=5', 'read-only', 'error=read:1-2@/a=b'], sizelimit: '5', offset: '1K' }), [
+    { name: 'offset', value: '1K' },
+    { name: 'sizelimit', value: '5' },
+    { name: 'delay', value: '5' },
+    { name: 'read-only', value: '' },
+    { name: 'error', value: 'read:1-2@/a=b' },
+  ]);
+});
+
+t.test('what the bus cannot know is made absolute', async (t) => {
+  const runtime = tempDir(t);
+  const path = join(runtime, 'xvda');
+  writeFileSync(path, 'x');
+  const bus = await fakeBus(t, runtime, '0', busOf(path));
+  const words = ['--driver', './mine.js', '--filter', 'error=read@broken', '--filter', 'delay=1@x'];
+  t.equal((await fusetap(runtime, ['attach', ...words])).status, 0);
+  const filters = [
+    { name: 'error', value: `read@${join(process.cwd(), 'broken')}` },
+    { name: 'delay', value: '1@x' },
+  ];
+  t.match(bus.asked, [{ body: { driver: join(process.cwd(), 'mine.js'), filters } }]);
 });
 
 /** a bus whose one vbd is the file given */

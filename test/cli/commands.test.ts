@@ -65,7 +65,10 @@ t.test('show, the bus and a vbd', async (t) => {
   await fakeBus(t, runtime, '0', () => aBus('0', VBDS));
   const bus = await fusetap(runtime, ['show']);
   t.equal(bus.status, 0);
-  t.match(bus.stdout, /^bus {8}0\n(.*\n)*state {6}running\n(.*\n)*keeper {5}1\nserver {5}2\n(.*\n)*vbds {7}xvdb xvda\n$/);
+  t.match(
+    bus.stdout,
+    /^bus {8}0\n(.*\n)*state {6}running\n(.*\n)*keeper {5}1\nserver {5}2\n(.*\n)*vbds {7}xvdb xvda\n$/,
+  );
   t.same(JSON.parse((await fusetap(runtime, ['show', '--json'])).stdout), aBus('0', VBDS));
   const vbd = await fusetap(runtime, ['show', '51728']);
   t.match(vbd.stdout, /^vdev {7}xvdb$/m);
@@ -111,7 +114,10 @@ t.test('stats', async (t) => {
   });
   await fakeBus(t, runtime, '0', ({ url }) => (url === '/stats' ? stats : aBus('0', VBDS)));
   const { stdout, stderr } = await fusetap(runtime, ['stats']);
-  t.match(stdout, /^BUS +VDEV +KIND +REQUESTS +BYTES +ERRORS +P50-US +P99-US +MAX-US\n0 +xvdb +read +12 +48K +1 +8\.1 /);
+  t.match(
+    stdout,
+    /^BUS +VDEV +KIND +REQUESTS +BYTES +ERRORS +P50-US +P99-US +MAX-US\n0 +xvdb +read +12 +48K +1 +8\.1 /,
+  );
   t.match(stdout, /\n0 +xvda +discard +0 +0 +0 +- +- +-\n$/);
   t.equal(stderr, 'fusetap: passed through by the kernel, so not counted: xvdb\n');
   t.same(JSON.parse((await fusetap(runtime, ['stats', '--json'])).stdout), stats);

@@ -59,10 +59,9 @@ export class Client {
   readonly #end: Promise<Outcome>;
   #said = '';
 
-  private constructor(child: ChildProcess, bench: Bench) {
+  private constructor(child: ChildProcess) {
     this.#child = child;
-    // for as long as a test may hold it; its stdin ends it before
-    this.#end = collect(child, bench.options({ timeoutMs: 120_000 }));
+    this.#end = collect(child);
     child.stdout?.on('data', (text: string) => {
       this.#said += text;
       child.emit('said');
@@ -72,7 +71,9 @@ export class Client {
 
   /** Opens the file, and holds it until it is released, at the latest after the test. @throws where it is not opened */
   static async open(t: Test, bench: Bench, way: Way, path: string): Promise<Client> {
-    const client = new Client(start('perl', ['-MIO::Handle', '-e', SCRIPT, way, path], bench.options()), bench);
+    // for as long as a test may hold it; its stdin ends it before
+    const options = bench.options({ timeoutMs: 120_000 });
+    const client = new Client(start('perl', ['-MIO::Handle', '-e', SCRIPT, way, path], options));
     t.teardown(() => client.release());
     const answer = await client.#line();
     if (answer !== 'ready') throw new Error(answer);

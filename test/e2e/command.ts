@@ -37,17 +37,23 @@ export function isInstalled(program: string): boolean {
   return PATH.split(':').some((directory) => existsSync(`${directory}/${program}`));
 }
 
+/** how long programs may run is said where they are started */
+const started = new WeakMap<ChildProcess, CommandOptions>();
+
 /** Starts a program with what all tests want: every program found, messages in English. */
 export function start(program: string, args: readonly string[], options: CommandOptions = {}): ChildProcess {
   const env = { ...process.env, PATH, LC_ALL: 'C', ...options.env };
-  return spawn(program, args, { env, stdio: ['pipe', 'pipe', 'pipe'], ...(options.cwd && { cwd: options.cwd }) });
+  const cwd = options.cwd === undefined ? {} : { cwd: options.cwd };
+  const child = spawn(program, args, { env, stdio: ['pipe', 'pipe', 'pipe'], ...cwd });
+  started.set(child, options);
+  return child;
 }
 
 /** Runs a program to its end, however that is. @throws Error where it cannot be run or takes too long */
 export function execute(program: string, args: readonly string[], options: CommandOptions = {}): Promise<Outcome> {
   const child = start(program, args, options);
   child.stdin?.on('error', () => {}).end(options.input ?? '');
-  return collect(child, options);
+  return collect(child);
 }
 
 /** What a program that has to succeed prints. @throws Error with its stderr where it does not */
@@ -58,7 +64,8 @@ export async function output(program: string, args: readonly string[], options: 
 }
 
 /** Resolves when the program and its streams have ended. @throws Error where that takes too long */
-export async function collect(child: ChildProcess, options: CommandOptions = {}): Promise<Outcome> {
+export async function collect(child: ChildProcess): Promise<Outcome> {
+  const options = started.get(child) ?? {};
   const timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
   const timer = new AbortController();
   const late = delay(timeoutMs, null, { signal: timer.signal }).catch(() => null);

@@ -30,7 +30,10 @@ forEachTransport(t, ['dd', 'cmp'], async (t, transport) => {
     await bench.succeed(['start']);
     for (const way of ['read', 'write', 'path', 'map'] as const) {
       const skip = way === 'map' && cannotMap;
-      await t.test(HOLDS[way], { skip }, (t) => refuseThenForce(t, bench, way));
+      await t.test(HOLDS[way], { skip }, (t) => refuseThenForce(t, bench, 'aio', way));
+    }
+    for (const way of ['read', 'write'] as const) {
+      await t.test(`of ram, ${HOLDS[way]}`, (t) => refuseThenForce(t, bench, 'ram', way));
     }
     await t.test('a working directory on the bus', (t) => leaveDirectory(t, bench));
   });
@@ -158,7 +161,7 @@ async function killAttaches(bench: Bench): Promise<void> {
   for (const afterMs of [120, 240, 360, 480, 600]) {
     const image = await bench.image(`${afterMs}.img`, 64 * KIB);
     const child = bench.startFusetap(['attach', image, '--bus', `killed-after-${afterMs}-ms`]);
-    const end = collect(child, bench.options());
+    const end = collect(child);
     await delay(afterMs);
     child.kill('SIGKILL');
     await end;
@@ -198,9 +201,9 @@ async function repairDeadBus(t: Test, bench: Bench): Promise<void> {
   t.same(await bench.traces(), [], 'stop clears away');
 }
 
-async function refuseThenForce(t: Test, bench: Bench, way: Way): Promise<void> {
+async function refuseThenForce(t: Test, bench: Bench, driver: string, way: Way): Promise<void> {
   const image = await bench.image('disk.img', 64 * KIB, 64 * KIB);
-  const vbd = await bench.attach(image);
+  const vbd = await bench.attach(`${driver}:${image}`);
   const client = await Client.open(t, bench, way, vbd);
   const refused = await bench.fusetap(['detach', 'xvda', '--json']);
   t.equal(refused.status, 4);
@@ -216,7 +219,7 @@ async function refuseThenForce(t: Test, bench: Bench, way: Way): Promise<void> {
     if (way === 'write') t.equal(await client.call('write', 0, 10), 'Input/output error');
   }
   t.equal(await Client.tryOpen(t, bench, 'read', vbd), 'No such file or directory', 'it cannot be opened any more');
-  t.equal(await bench.attach(image), vbd, 'its place is free while the old one is still held');
+  t.equal(await bench.attach(`${driver}:${image}`), vbd, 'its place is free while the old one is still held');
   const again = await Client.open(t, bench, 'read', vbd);
   t.equal(await again.call('read', 0, 4096), '4096');
   if (way === 'read') t.equal(await client.call('read', 0, 4096), 'Input/output error', 'the old handle stays dead');
@@ -230,7 +233,7 @@ async function leaveDirectory(t: Test, bench: Bench): Promise<void> {
   const image = await bench.image('disk.img', 64 * KIB);
   const vbd = await bench.attach(image, '--bus', 'other');
   const child = bench.startProgram('sh', ['-c', 'cd "$1"; echo there; read line', 'sh', vbd.replace(/\/xvda$/, '')]);
-  const end = collect(child, bench.options());
+  const end = collect(child);
   await new Promise((resolve) => child.stdout?.once('data', resolve));
   await bench.detach('--bus', 'other', 'xvda');
   t.notOk((await bench.mounts()).some(({ path }) => path.endsWith('/other')));

@@ -5,6 +5,8 @@ import t, { type Test } from 'tap';
 import { collect, type Outcome } from './command.js';
 import { type Bench, forEachTransport, openBench } from './fixtures.js';
 
+t.setTimeout(180_000);
+
 const MIB = 1 << 20;
 
 forEachTransport(t, ['mkfs.ext4', 'dumpe2fs', 'cmp'], async (t, transport) => {
@@ -102,7 +104,7 @@ forEachTransport(t, ['mkfs.ext4', 'dumpe2fs', 'cmp'], async (t, transport) => {
   await tell('SIGTERM at any moment leaves nothing', async (t, bench, image) => {
     for (const afterMs of [100, 250, 400, 600]) {
       const child = bench.startFusetap(['run', `ram:${image}`, '--', 'sleep', '20']);
-      const end = collect(child, bench.options());
+      const end = collect(child);
       await delay(afterMs);
       child.kill('SIGTERM');
       const { status, signal } = await end;
@@ -116,7 +118,7 @@ forEachTransport(t, ['mkfs.ext4', 'dumpe2fs', 'cmp'], async (t, transport) => {
 async function signalWhenReady(bench: Bench, image: string, trap: string): Promise<Outcome> {
   const script = `${trap}; echo ready; for i in $(seq 200); do sleep 0.1; done`;
   const child = bench.startFusetap(['run', image, '--', 'sh', '-c', script]);
-  const end = collect(child, bench.options());
+  const end = collect(child);
   if (child.stdout) await once(child.stdout, 'data', { signal: AbortSignal.timeout(20_000) });
   child.kill('SIGTERM');
   return end;

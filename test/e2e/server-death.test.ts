@@ -7,11 +7,13 @@ import t, { type Test } from 'tap';
 import type { VbdInfo } from '../../mount/bus/interface.js';
 import { Client } from './client.js';
 import { collect, eventually } from './command.js';
-import { type Bench, forEachDriver, forEachTransport, openBench, type TestDriver } from './fixtures.js';
+import { ALL_WAYS, type Bench, forEachDriver, forEachTransport, openBench, type TestDriver } from './fixtures.js';
+
+t.setTimeout(180_000);
 
 forEachTransport(t, ['fio', 'cmp'], async (t, transport) => {
   const skip = transport.abilities.restart ? false : 'this transport cannot replace a server';
-  await t.test('under load', { skip }, (t) => forEachDriver(t, transport, verifyUnderKills));
+  await t.test('under load', { skip }, (t) => forEachDriver(t, transport, verifyUnderKills, ALL_WAYS));
   await t.test('what the next server knows', { skip }, async (t) => knowAll(t, await openBench(t, transport)));
   await t.test('again and again', async (t) => giveUp(t, await openBench(t, transport)));
 });
@@ -22,19 +24,28 @@ async function theVbd(bench: Bench): Promise<VbdInfo> {
   return vbd;
 }
 
+/** Kills a process, which may be dead already. */
+function kill(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+  }
+}
+
 /** Kills the server, and waits for the next. */
 async function killServer(bench: Bench): Promise<void> {
   const { serverPid } = await theVbd(bench);
-  process.kill(serverPid as number, 'SIGKILL');
+  kill(serverPid as number);
   await eventually('another server', 10_000, async () => {
     const vbd = await theVbd(bench);
     return vbd.state === 'running' && vbd.serverPid !== serverPid;
   });
 }
 
-async function verifyUnderKills(t: Test, bench: Bench, { name }: TestDriver): Promise<void> {
+async function verifyUnderKills(t: Test, bench: Bench, { name, options }: TestDriver): Promise<void> {
   const sizeBytes = 16 << 20;
-  const vbd = await bench.attach(`${name}:${await bench.image('disk.img', sizeBytes)}`);
+  const vbd = await bench.attach(...options, `${name}:${await bench.image('disk.img', sizeBytes)}`);
   const job = [
     '--name=kills',
     `--filename=${vbd}`,
@@ -46,7 +57,7 @@ async function verifyUnderKills(t: Test, bench: Bench, { name }: TestDriver): Pr
   const verify = ['--verify=crc32c', '--verify_fatal=1', '--verify_async=0', '--bssplit=4k/60:64k/20:1m/20'];
   const length = [`--size=${sizeBytes}`, '--time_based', '--runtime=3'];
   const child = bench.startProgram('fio', [...job, ...verify, ...length]);
-  const end = collect(child, bench.options());
+  const end = collect(child);
   let kills = 0;
   while (child.exitCode === null && kills < 2) {
     await delay(500);
@@ -95,7 +106,7 @@ async function giveUp(t: Test, bench: Bench): Promise<void> {
   for (let kills = 0; (await theVbd(bench)).state !== 'failed'; kills++) {
     if (kills === 12) return void t.fail('twelve servers that did nothing were not enough');
     const { serverPid } = await theVbd(bench);
-    if (serverPid !== null) process.kill(serverPid, 'SIGKILL');
+    if (serverPid !== null) kill(serverPid);
     await delay(100);
   }
   const begun = performance.now();

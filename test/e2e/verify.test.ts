@@ -4,14 +4,16 @@
  */
 import { copyFile } from 'node:fs/promises';
 import t, { type Test } from 'tap';
-import { type Bench, forEachDriver, forEachTransport, openBench, type TestDriver } from './fixtures.js';
+import { ALL_WAYS, type Bench, forEachDriver, forEachTransport, openBench, type TestDriver } from './fixtures.js';
+
+t.setTimeout(180_000);
 
 const FIO = ['fio', 'qemu-img', 'cmp'];
 
 t.test('fio verifies what it wrote', (t) => {
   forEachTransport(t, FIO, async (t, transport) => {
     const engines = await findEngines(await openBench(t, transport));
-    await forEachDriver(t, transport, (t, bench, driver) => verifyUnderLoad(t, bench, driver, engines));
+    await forEachDriver(t, transport, (t, bench, driver) => verifyUnderLoad(t, bench, driver, engines), ALL_WAYS);
   });
   t.end();
 });
@@ -62,12 +64,12 @@ const JOB = [
   '--output-format=terse',
 ];
 
-async function verifyUnderLoad(t: Test, bench: Bench, { name, writesImage }: TestDriver, engines: Engine[]) {
+async function verifyUnderLoad(t: Test, bench: Bench, { name, options, writesImage }: TestDriver, engines: Engine[]) {
   const sizeBytes = 24 << 20;
   const image = await bench.image('disk.img', sizeBytes, 4 << 20);
   const before = bench.path('before.img');
   await copyFile(image, before);
-  const vbd = await bench.attach(`${name}:${image}`);
+  const vbd = await bench.attach(...options, `${name}:${image}`);
   await bench.sh('qemu-img compare -f raw -F raw "$1" "$2"', vbd, before);
 
   for (const { name: engine, skip } of engines) {
@@ -89,10 +91,10 @@ async function verifyUnderLoad(t: Test, bench: Bench, { name, writesImage }: Tes
   await bench.sh('cmp "$1" "$2"', image, writesImage ? bench.path('after.img') : before);
 }
 
-async function serveOddSize(t: Test, bench: Bench, { name, writesImage }: TestDriver, sizeBytes: number) {
+async function serveOddSize(t: Test, bench: Bench, { name, options, writesImage }: TestDriver, sizeBytes: number) {
   const image = await bench.image(`odd-${sizeBytes}.img`, sizeBytes, sizeBytes);
   await bench.sh('cp "$1" before.img; cp "$1" after.img', image);
-  const vbd = await bench.attach(`${name}:${image}`);
+  const vbd = await bench.attach(...options, `${name}:${image}`);
 
   t.equal(await bench.sh('stat -c %s "$1"', vbd), String(sizeBytes));
   await bench.sh('cat "$1" | cmp - before.img', vbd);
@@ -112,10 +114,10 @@ async function serveOddSize(t: Test, bench: Bench, { name, writesImage }: TestDr
   await bench.sh('cmp "$1" "$2"', image, writesImage ? 'after.img' : 'before.img');
 }
 
-async function reachFarOffsets(t: Test, bench: Bench, { name, writesImage }: TestDriver): Promise<void> {
+async function reachFarOffsets(t: Test, bench: Bench, { name, options, writesImage }: TestDriver): Promise<void> {
   const sizeBytes = 3 * 2 ** 40 + 12_345;
   const image = await bench.image('far.img', sizeBytes, 1000);
-  const vbd = await bench.attach(`${name}:${image}`);
+  const vbd = await bench.attach(...options, `${name}:${image}`);
   t.equal(await bench.sh('stat -c %s "$1"', vbd), String(sizeBytes));
 
   // on both sides of where 32 bits of bytes and 32 bits of sectors end, and at the end

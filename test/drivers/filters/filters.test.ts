@@ -1,4 +1,5 @@
 /** read-only, delay and error, over ram; and what their words mean. */
+import { readFileSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -144,3 +145,39 @@ t.test('words that mean nothing', async (t) => {
   }
   t.throws(() => make('x'), { code: 'USAGE', hint: new RegExp(`filters are ${filterNames.join(', ')}`) });
 });
+
+t.test('the page of filters lists them all', async (t) => {
+  const page = readFileSync(new URL('../../../../drivers/filters/README.md', import.meta.url), 'utf8');
+  const listed = [...page.matchAll(/^\| `--(?:filter )?([a-z-]+)/gm)].map(([, name]) => name);
+  t.same(listed.sort(), [...filterNames].sort());
+});
+
+for (const [name, value] of [
+  ['delay', '0'],
+  ['error', 'read@/nowhere'],
+  ['offset', '0'],
+  ['sizelimit', '10000'],
+] as const) {
+  t.test(`${name}: all that a client can ask for reaches the disk below, as it was asked`, async (t) => {
+    const calls: unknown[] = [];
+    const note = async (...call: unknown[]): Promise<void> => void calls.push(call);
+    const below: RawDisk = {
+      ...bufferDisk(Buffer.alloc(10_000)),
+      write: (buffer, offset, options) => note('write', buffer.byteLength, offset, options),
+      zero: (offset, length, options) => note('zero', offset, length, options),
+      flush: () => note('flush'),
+      close: () => note('close'),
+    };
+    const front = frontDisk(make(name, value)(below), { readOnly: false });
+    await front.write(Buffer.alloc(7), 5, { durable: true });
+    await front.zero(6, 8, { punch: true, durable: true });
+    await front.flush();
+    await front.close();
+    t.same(calls, [
+      ['write', 7, 5, { durable: true }],
+      ['zero', 6, 8, { punch: true, durable: true }],
+      ['flush'],
+      ['close'],
+    ]);
+  });
+}

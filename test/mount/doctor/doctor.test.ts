@@ -30,7 +30,8 @@ t.test('capabilities, by their bits', async (t) => {
 });
 
 t.test('the limit of locked memory', async (t) => {
-  const limits = (soft: string): string => `Max locked memory         ${soft}              ${soft}              bytes\n`;
+  const limits = (soft: string): string =>
+    `Max locked memory         ${soft}              ${soft}              bytes\n`;
   t.equal(lookAtLocking(limits('unlimited')).ok, true);
   t.equal(lookAtLocking(limits(String(1 << 30))).ok, true);
   if (!hasCapability(CAP_IPC_LOCK)) t.match(lookAtLocking(limits('65536')), { ok: false, hint: /ulimit -l/ });

@@ -38,13 +38,23 @@ function checked(result: number, syscall: string): number {
 /** What a client can be asked to do; names are below its directory, bytes are hex. */
 function callsIn(directory: string) {
   const at = (name: string) => join(directory, name);
+  const opened = new Set<number>();
+  const close = (fd: number): void => {
+    opened.delete(fd);
+    fs.closeSync(fd);
+  };
   return {
     stat: (name: string) => plainStat(fs.statSync(at(name), { bigint: true })),
     fstat: (fd: number) => plainStat(fs.fstatSync(fd, { bigint: true })),
     list: () => fs.readdirSync(directory, { withFileTypes: true }).map((e) => [e.name, e.isFile()] as const),
     statfs: () => fs.statfsSync(directory).bsize,
-    open: (name: string, flags: number) => fs.openSync(at(name), flags),
-    close: (fd: number) => fs.closeSync(fd),
+    open: (name: string, flags: number) => {
+      const fd = fs.openSync(at(name), flags);
+      opened.add(fd);
+      return fd;
+    },
+    close,
+    closeAll: () => [...opened].forEach(close),
     pread: (fd: number, length: number, offset: number | string) => {
       const bytes = Buffer.alloc(length);
       return bytes.subarray(0, fs.readSync(fd, bytes, 0, length, BigInt(offset))).toString('hex');
