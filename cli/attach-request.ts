@@ -53,7 +53,7 @@ export function attachRequest(words: readonly string[], options: AttachWords = {
     image: path,
     vdev: whole.vdev,
     mode: chooseMode(whole.mode, options),
-    passthrough: options.passthrough ?? 'auto',
+    ...(options.passthrough !== undefined && { passthrough: options.passthrough }),
     options: driverOptions(options.option ?? []),
     ...(filters.length > 0 && { filters }),
     ...(options.share !== undefined && { share: options.share }),

@@ -26,6 +26,9 @@ export const WORK_PLACES = 256;
 export const MAIN_WORK_START = 64;
 const LEDGER_BYTES = WORK_START + WORK_PLACES * WORK_BYTES;
 
+/** the credit of a file is an int32 that concurrent takers may push below zero for a moment */
+const MAX_CREDIT_PAGES = 1 << 30;
+
 /** float64 words of a file record */
 const enum F {
   /** 0: none since the modification time was set */
@@ -194,6 +197,8 @@ export class Ledger {
   /** Takes pages from a file's credit, all or none. Any thread, with each write to memory: one atomic operation. */
   takeCredit(index: number, pages: number): boolean {
     const word = index * 32 + I.credit;
+    // more pages than the word can hold were never granted
+    if (pages > MAX_CREDIT_PAGES) return false;
     if (Atomics.sub(this.#i32, word, pages) >= pages) return true;
     Atomics.add(this.#i32, word, pages);
     return false;
@@ -278,6 +283,11 @@ export class Ledger {
   /** A request is being worked on: if the server dies now, this one may be why. */
   beginWork(place: number, uniqueId: number): void {
     this.#f64[(WORK_START + place * WORK_BYTES) / 8] = uniqueId;
+  }
+
+  /** The request is no longer this place's to answer. */
+  leaveWork(place: number): void {
+    this.#f64[(WORK_START + place * WORK_BYTES) / 8] = 0;
   }
 
   /** The request was answered. */

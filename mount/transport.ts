@@ -15,6 +15,10 @@ export interface Abilities {
   readonly fallocate: boolean;
   /** lseek SEEK_DATA and SEEK_HOLE */
   readonly seekData: boolean;
+  /** programs that take the file for a block device are told its size (BLKGETSIZE64) */
+  readonly sizeIoctl: boolean;
+  /** one of access and modification time can be set without the other */
+  readonly singleTimes: boolean;
 }
 
 /** A vbd as the transport serves it. */

@@ -27,9 +27,10 @@ export function register(program: Command): void {
     .option('--share <NAME>', 'ram: the name that the image is shared under (default: by the identity of its file)')
     .option('--filter <NAME=VALUE>', 'delay=MS, error=KIND[:OFFSET-END][@FILE] or read-only (repeatable)', gather)
     .addOption(
-      new Option('--passthrough <WHEN>', 'let the kernel do the I/O: auto (ram only), on (files too), off')
-        .choices(['auto', 'on', 'off'])
-        .default('auto'),
+      new Option(
+        '--passthrough <WHEN>',
+        'let the kernel do the I/O: auto (ram only; the default), on (files too), off',
+      ).choices(['auto', 'on', 'off']),
     )
     .action(async (spec: Word, vdev: Word, mode: Word, _: unknown, self: Command) => {
       const words = [spec, vdev, mode].filter((word) => word !== undefined);

@@ -18,12 +18,14 @@ const REPORT_FD = 3;
 /** how long a bus that was begun for an attach waits for it: the client may have been killed in between */
 const FIRST_ATTACH_LIMIT_MS = 30_000;
 
-function report(line: object): void {
+/** @returns whether whoever started us is still there to hear it */
+function report(line: object): boolean {
   try {
     writeSync(REPORT_FD, `${JSON.stringify(line)}\n`);
     closeSync(REPORT_FD);
+    return true;
   } catch {
-    // whoever started us is gone: the bus is there all the same
+    return false;
   }
 }
 
@@ -67,8 +69,11 @@ async function run({ persistent, bus, ...where }: KeeperArgument): Promise<void>
       keeper.stop(true).then(end, end);
     });
   }
-  setTimeout(() => keeper.endIfIdle() && void end(), FIRST_ATTACH_LIMIT_MS).unref();
-  report({ ok: true, pid: process.pid });
+  const endIfUnused = (): void => {
+    if (keeper.endIfIdle()) void end();
+  };
+  if (report({ ok: true, pid: process.pid })) setTimeout(endIfUnused, FIRST_ATTACH_LIMIT_MS).unref();
+  else endIfUnused();
 }
 
 run(JSON.parse(process.argv[2] ?? '') as KeeperArgument).catch((error: unknown) => {

@@ -127,6 +127,8 @@ process.on('disconnect', async () => {
   const { Orphan } = await import('./orphan.js');
   await Orphan.begin({ place: start.place, server, ledger, forgets, die });
 });
+// it went while this was being loaded, when nobody listened
+if (!process.connected) die();
 
 await transport.load();
 send({ kind: 'loaded' });

@@ -5,9 +5,10 @@
  * Refusals are chosen with care, because the kernel remembers ENOSYS for the whole connection: it stands only where
  * "off for good" is meant. What would change the directory is EPERM.
  */
-import { fstatSync } from 'node:fs';
 import { errnoOf } from '../../drivers/errors.js';
 import { E, write } from '../../system/libc.js';
+import { attributesOf, directoryAttributes, flushFile, type Ownership, refusalOfOpen } from '../file-rules.js';
+import { IoGate } from '../io-gate.js';
 import { type Ledger, MAIN_WORK_START, WORK_PLACES } from '../ledger.js';
 import { type CounterPages, countRequest, NOT_COUNTED, now, READ } from '../stats.js';
 import * as abi from './abi.js';
@@ -18,21 +19,10 @@ import { allocateResident } from './resident.js';
 import { allocateDisk, kindOf, rangeOf, readDisk, seekDisk, writeDisk } from './serve-disk.js';
 import type { Tree, TreeNode } from './tree.js';
 
-const O_ACCMODE = 0o3;
-const O_TRUNC = 0o1000;
-const S_IFDIR = 0o040000;
-const S_IFREG = 0o100000;
 const S_IFIFO = 0o010000;
 const DT_DIR = 4;
 const DT_REG = 8;
 const BLKGETSIZE64 = 0x80081272;
-
-/** How files of the bus look where nobody changed it, and who owns the directory. */
-export interface Ownership {
-  readonly uid: number;
-  readonly gid: number;
-  readonly sinceMs: number;
-}
 
 export interface DispatchContext {
   readonly deviceFds: readonly number[];
@@ -60,10 +50,7 @@ export class Dispatcher {
   readonly #handles: Handles;
   readonly #reply: Reply;
   readonly #replyAddress: number;
-  /** files whose I/O is held, with the requests that wait */
-  readonly #held = new Map<number, Call[]>();
-  /** requests of each file that its driver is working on */
-  readonly #underWay = new Map<number, number>();
+  readonly #gate = new IoGate();
   readonly #freePlaces = Array.from({ length: WORK_PLACES - MAIN_WORK_START }, (_, i) => MAIN_WORK_START + i);
 
   constructor(context: DispatchContext) {
@@ -98,23 +85,18 @@ export class Dispatcher {
   }
 
   /** From now on I/O of the file waits; resolves when none is under way any more. */
-  async hold(nodeId: number): Promise<void> {
-    if (!this.#held.has(nodeId)) this.#held.set(nodeId, []);
-    while ((this.#underWay.get(nodeId) ?? 0) > 0) await new Promise((resolve) => setTimeout(resolve, 1));
+  hold(nodeId: number): Promise<void> {
+    return this.#gate.hold(nodeId);
   }
 
   /** Answers what has waited, in the order it came. */
   release(nodeId: number): void {
-    const waiting = this.#held.get(nodeId) ?? [];
-    this.#held.delete(nodeId);
-    for (const call of waiting) this.#answer(call);
+    this.#gate.release(nodeId);
   }
 
   /** @returns whether the request was put aside until its file is released */
   #putAside(call: Call): boolean {
-    const waiting = this.#held.get(call.request.nodeId);
-    waiting?.push(call);
-    return waiting !== undefined;
+    return this.#gate.putAside(call.request.nodeId, () => this.#answer(call));
   }
 
   #endWork({ place }: Call): void {
@@ -262,10 +244,8 @@ export class Dispatcher {
     // what is passed through cannot be held later, so it must not begin
     if (backingId !== null && this.#putAside(call)) return;
     const flags = request.bodyU32(abi.OPEN_FLAGS);
-    const writes = (flags & O_ACCMODE) !== 0 || (flags & O_TRUNC) !== 0;
-    // root passes every permission bit, so the mode is enforced here
-    if (writes && node.file.disk.readOnly) return this.#refuse(call, E.EROFS);
-    if (flags & O_TRUNC) return this.#refuse(call, E.EPERM);
+    const refusal = refusalOfOpen(flags, node.file.disk.readOnly);
+    if (refusal !== 0) return this.#refuse(call, refusal);
     const fh = request.uniqueId;
     const handle = { fh, nodeId: request.nodeId, pid: request.pid, flags };
     if (!this.#handles.open(handle, node.file.ledgerIndex)) return this.#refuse(call, E.ENFILE);
@@ -329,15 +309,8 @@ export class Dispatcher {
 
   #io(call: Call): void {
     if (this.#putAside(call)) return;
-    const { nodeId } = call.request;
-    this.#underWay.set(nodeId, (this.#underWay.get(nodeId) ?? 0) + 1);
-    this.#doIo(call)
-      .catch((error: unknown) => this.#refuse(call, errnoOf(error)))
-      .finally(() => {
-        const left = (this.#underWay.get(nodeId) ?? 1) - 1;
-        if (left > 0) this.#underWay.set(nodeId, left);
-        else this.#underWay.delete(nodeId);
-      });
+    const work = this.#doIo(call).catch((error: unknown) => this.#refuse(call, errnoOf(error)));
+    this.#gate.track(call.request.nodeId, work);
   }
 
   async #doIo(call: Call): Promise<void> {
@@ -370,9 +343,7 @@ export class Dispatcher {
   async #fsync(call: Call): Promise<void> {
     const { file } = this.#node(call.request.nodeId);
     const { ledger, isThreaded } = this.#context;
-    if (!isThreaded(file.nodeId)) {
-      await file.disk.flush().catch((error: unknown) => ledger.noteFlushError(file.ledgerIndex, errnoOf(error)));
-    }
+    if (!isThreaded(file.nodeId)) await flushFile(file, ledger);
     const errno = this.#handles.takeFlushError(call.request.bodyU64(abi.FSYNC_FH), file.ledgerIndex);
     if (errno === 0) this.#ok(call);
     else this.#refuse(call, errno);
@@ -386,31 +357,11 @@ export class Dispatcher {
   }
 
   #attributes({ file }: TreeNode): Attributes {
-    const kept = this.#context.ledger.attributes(file.ledgerIndex);
-    const { window, size } = file.disk;
-    const blocks =
-      window !== undefined && window.kind !== 'block' ? fstatSync(window.fd).blocks : Math.ceil(size / 512);
-    return { ...kept, nodeId: file.nodeId, size, blocks, mode: S_IFREG | kept.mode, links: 1 };
+    return attributesOf(file, this.#context.ledger);
   }
 
   #rootAttributes(): Attributes {
-    const { uid, gid, sinceMs } = this.#context.owner;
-    const sec = Math.floor(sinceMs / 1000);
-    return {
-      nodeId: abi.ROOT_NODE_ID,
-      size: 0,
-      blocks: 0,
-      atimeSec: sec,
-      atimeNsec: 0,
-      mtimeSec: sec,
-      mtimeNsec: 0,
-      ctimeSec: sec,
-      ctimeNsec: 0,
-      mode: S_IFDIR | 0o755,
-      links: 2,
-      uid,
-      gid,
-    };
+    return directoryAttributes(abi.ROOT_NODE_ID, this.#context.owner);
   }
 
   #sendAttributes(call: Call, attributes: Attributes): void {

@@ -4,10 +4,11 @@
 
 import type { Window } from '../../drivers/driver.js';
 import { addressOf, E, pread2, RWF_NOWAIT } from '../../system/libc.js';
+import type { Ownership } from '../file-rules.js';
 import type { Ledger } from '../ledger.js';
 import { CounterPages, MAIN_AREA } from '../stats.js';
 import type { Abilities, BusFile, Transport, TransportEvents } from '../transport.js';
-import { Dispatcher, type Ownership } from './dispatch.js';
+import { Dispatcher } from './dispatch.js';
 import { Threads } from './threads.js';
 import { Tree } from './tree.js';
 
@@ -23,8 +24,17 @@ export interface KernelTransportOptions {
   fail(error: Error): void;
 }
 
+export const KERNEL_ABILITIES: Abilities = {
+  restart: true,
+  passthrough: true,
+  fallocate: true,
+  seekData: true,
+  sizeIoctl: true,
+  singleTimes: true,
+};
+
 export class KernelTransport implements Transport {
-  readonly abilities: Abilities = { restart: true, passthrough: true, fallocate: true, seekData: true };
+  readonly abilities = KERNEL_ABILITIES;
   readonly #tree = new Tree();
   readonly #threaded = new Set<number>();
   readonly #dispatcher: Dispatcher;

@@ -88,7 +88,8 @@ export function pagesOf(offset: number, length: number): number {
   return Math.ceil(((offset % MEMORY_PAGE) + length) / MEMORY_PAGE);
 }
 
-function hasHole({ fd, start }: Window, offset: number, length: number): boolean {
+/** Whether writing a range inside the window takes memory. */
+export function hasHole({ fd, start }: Window, offset: number, length: number): boolean {
   const from = start + offset - ((start + offset) % MEMORY_PAGE);
   const end = start + offset + length;
   if (pagesOf(offset, length) > MAX_LOOKS) return lseek(fd, from, SEEK_HOLE) < end;

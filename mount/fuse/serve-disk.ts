@@ -12,12 +12,12 @@ import {
   SEEK_DATA,
   SEEK_HOLE,
 } from '../../system/libc.js';
+import { writesDurably } from '../file-rules.js';
 import { DISCARD, FLUSH, NOT_COUNTED, READ, WRITE } from '../stats.js';
 import * as abi from './abi.js';
 import type { Request } from './message.js';
 
 const { errno } = constants;
-const O_SYNC_OR_DSYNC = 0o4010000;
 
 function refuse(code: 'FAILED' | 'NO_SPACE' | 'UNSUPPORTED', message: string, number: number): FusetapError {
   return new FusetapError(code, message, { errno: number });
@@ -69,7 +69,7 @@ export async function readDisk(disk: Disk, request: Request): Promise<Uint8Array
 export function writeDisk(disk: Disk, request: Request): Promise<number> {
   const start = abi.IN_HEADER_SIZE + abi.RW_IN_SIZE;
   const data = request.bytes.subarray(start, start + request.bodyU32(abi.RW_SIZE));
-  const durable = (request.bodyU32(abi.RW_FLAGS) & O_SYNC_OR_DSYNC) !== 0;
+  const durable = writesDurably(request.bodyU32(abi.RW_FLAGS));
   return disk.write(data, bytesOf(request, abi.RW_OFFSET), { durable });
 }
 

@@ -175,7 +175,7 @@ export class WindowServer {
       default:
         return this.answer(-E.EOPNOTSUPP);
     }
-    this.#ledger.noteWrite(ledgerIndex, Date.now());
+    if (result === 0) this.#ledger.noteWrite(ledgerIndex, Date.now());
     this.kind = DISCARD;
     const answer = this.answer(result);
     if (result === 0) this.result = Math.max(0, Math.min(length, window.size - offset));

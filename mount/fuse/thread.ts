@@ -91,18 +91,21 @@ function run(data: ThreadData, port: MessagePort): void {
       if (crashPoint !== null && window !== undefined) crashPoint('io', opcode);
       const length = window === undefined ? NOT_SERVED : server.serve(window.served);
       if (window === undefined || length === NOT_SERVED) {
+        // from here on the main thread answers for it
+        ledger.leaveWork(thread);
         handOver(n);
       } else {
         // a failed reply is not ours to mend: the client was killed (ENOENT), or the bus is ending
         if (crashPoint !== null) crashPoint('reply', opcode);
         write(deviceFd, replyAddress, length);
         if (crashPoint !== null) crashPoint('replied', opcode);
+        ledger.endWork(thread);
         if (server.kind !== NOT_COUNTED) countRequest(window.counters, server.kind, now() - begunMs, server.result);
       }
     } else if (n >= 40 && !isOneWay(request.opcode)) {
       write(deviceFd, replyAddress, server.answer(-E.EINVAL));
+      ledger.leaveWork(thread);
     }
-    ledger.endWork(thread);
     gate.leave();
   }
 }

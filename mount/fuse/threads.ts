@@ -19,6 +19,9 @@ export function totalThreads(): number {
 }
 const WAITING_THREADS = 6;
 
+/** loading a thread takes a core for as long as half a start of Node does */
+const OTHERS_DELAY_MS = 200;
+
 export interface ThreadEvents {
   /** a request that is not for a thread; its bytes are the receiver's */
   request(thread: number, bytes: Uint8Array): void;
@@ -55,22 +58,28 @@ export class Threads {
       this.#becameLoaded = resolve;
     });
     this.#loading = this.#readers();
-    for (let thread = 0; thread < this.#readers(); thread++) this.#load(thread);
+    for (let thread = 0; thread < this.#readers(); thread++) {
+      this.#load(thread, () => --this.#loading === 0 && this.#becameLoaded());
+    }
   }
 
   /** Lets the threads read. Once. */
   open(): void {
     if (crashPoint !== null) crashPoint('start', 0);
     this.#watch.permit(this.#readers());
-    // those that stand in for threads which wait for a disk: not needed in the first moment, and clients are waiting
-    for (let thread = this.#readers(); thread < this.#deviceFds.length; thread++) this.#load(thread);
+    setTimeout(() => this.#loadOthers(this.#readers()), OTHERS_DELAY_MS);
+  }
+
+  /** One after another: they stand in for threads that wait for a disk, and are not worth a client's first moments. */
+  #loadOthers(thread: number): void {
+    if (thread < this.#deviceFds.length) this.#load(thread, () => this.#loadOthers(thread + 1));
   }
 
   #readers(): number {
     return Math.min(readingThreads(), this.#deviceFds.length);
   }
 
-  #load(thread: number): void {
+  #load(thread: number, loaded: () => void): void {
     const deviceFd = this.#deviceFds[thread] as number;
     const [ledgerFd, statsFd, memory] = [this.#ledgerFd, this.#statsFd, this.#memory];
     const worker = new Worker(new URL('./thread.js', import.meta.url), {
@@ -82,7 +91,7 @@ export class Threads {
       if (report.kind === 'request') this.#events.request(report.thread, report.bytes);
       else if (report.kind === 'memory-wanted') this.#events.memoryWanted(report.nodeId);
       else if (report.kind === 'gone') this.#events.gone(report.errno);
-      else if (--this.#loading === 0) this.#becameLoaded();
+      else loaded();
     });
     worker.on('error', (error) => this.#events.failed(error instanceof Error ? error : new Error(String(error))));
     for (const [nodeId, served] of this.#windows) worker.postMessage({ nodeId, served } satisfies WindowUpdate);

@@ -43,6 +43,14 @@ t.test('READ', async (t) => {
   for (const offset of FAR) t.strictSame(serve(ask(READ, readIn(offset, 4096))), ok(), `at ${offset}`);
 });
 
+t.test('READ never gives more than the buffer holds', async (t) => {
+  const fixture = makeWindowFixture(Buffer.alloc((1 << 20) + 8192, 'abcdefg'));
+  t.teardown(() => fixture.close());
+  for (const size of [(1 << 20) + 1, (1 << 20) + 8192, 0xffff_ffff]) {
+    t.equal(fixture.serve(ask(READ, readIn(0, size)))?.length, 16 + (1 << 20), `asked for ${size}`);
+  }
+});
+
 t.test('WRITE', async (t) => {
   const { serve, content, initial, ledger } = fixtureOf(t);
   t.strictSame(serve(ask(WRITE, writeIn(4098, Buffer.from('hello')))), ok(u64(5)));

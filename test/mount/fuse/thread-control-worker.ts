@@ -49,7 +49,8 @@ function takePermits({ thread, memory, shared, rounds }: WorkerTask): void {
     for (let most = Atomics.load(words, MOST_HOLDING); holding > most; ) {
       most = Atomics.compareExchange(words, MOST_HOLDING, most, holding);
     }
-    spin((round * 7 + thread * 13) % 300);
+    // mostly short, so that threads meet while they take and give
+    spin(round % 16 === 0 ? 300 : (round + thread) % 8);
     Atomics.sub(words, HOLDING, 1);
     gate.givePermit();
     gate.givePermit();

@@ -1,0 +1,55 @@
+/**
+ * The rules of the files of a bus, the same on every transport: what they look like, who may open them, and how a
+ * flush is done and told of.
+ */
+import { fstatSync } from 'node:fs';
+import { errnoOf } from '../drivers/errors.js';
+import { E } from '../system/libc.js';
+import type { Attributes } from './fuse/message.js';
+import type { Ledger } from './ledger.js';
+import type { BusFile } from './transport.js';
+
+const O_ACCMODE = 0o3;
+const O_TRUNC = 0o1000;
+const O_SYNC_OR_DSYNC = 0o4010000;
+const S_IFDIR = 0o040000;
+const S_IFREG = 0o100000;
+
+/** How files of the bus look where nobody changed it, and who owns the directory. */
+export interface Ownership {
+  readonly uid: number;
+  readonly gid: number;
+  readonly sinceMs: number;
+}
+
+/** The errno that opening a file with those flags is refused with; 0 where it is not (rule 7). */
+export function refusalOfOpen(flags: number, readOnly: boolean): number {
+  const writes = (flags & O_ACCMODE) !== 0 || (flags & O_TRUNC) !== 0;
+  // root passes every permission bit, so the mode is enforced here
+  if (writes && readOnly) return E.EROFS;
+  return flags & O_TRUNC ? E.EPERM : 0;
+}
+
+/** Whether each write of a file opened so has to be durable. */
+export function writesDurably(flags: number): boolean {
+  return (flags & O_SYNC_OR_DSYNC) !== 0;
+}
+
+export function attributesOf({ nodeId, disk, ledgerIndex }: BusFile, ledger: Ledger): Attributes {
+  const kept = ledger.attributes(ledgerIndex);
+  const { window, size } = disk;
+  const blocks = window !== undefined && window.kind !== 'block' ? fstatSync(window.fd).blocks : Math.ceil(size / 512);
+  return { ...kept, nodeId, size, blocks, mode: S_IFREG | kept.mode, links: 1 };
+}
+
+/** The directory of the bus. */
+export function directoryAttributes(nodeId: number, { uid, gid, sinceMs }: Ownership): Attributes {
+  const sec = Math.floor(sinceMs / 1000);
+  const times = { atimeSec: sec, atimeNsec: 0, mtimeSec: sec, mtimeNsec: 0, ctimeSec: sec, ctimeNsec: 0 };
+  return { nodeId, size: 0, blocks: 0, ...times, mode: S_IFDIR | 0o755, links: 2, uid, gid };
+}
+
+/** Flushes; a failure is put down in the ledger, from where each handle is told of it once (rule 5). */
+export async function flushFile({ disk, ledgerIndex }: BusFile, ledger: Ledger): Promise<void> {
+  await disk.flush().catch((error: unknown) => ledger.noteFlushError(ledgerIndex, errnoOf(error)));
+}

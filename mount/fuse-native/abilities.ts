@@ -1,0 +1,11 @@
+/** What libfuse 2 and the package fuse-native let through; docs/transports.md has it as a table. */
+import type { Abilities } from '../transport.js';
+
+export const FUSE_NATIVE_ABILITIES: Abilities = {
+  restart: false,
+  passthrough: false,
+  fallocate: false,
+  seekData: false,
+  sizeIoctl: false,
+  singleTimes: false,
+};

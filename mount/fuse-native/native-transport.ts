@@ -1,0 +1,150 @@
+/**
+ * The transport on the package fuse-native: libfuse 2 speaks with the kernel, on threads of its own, and calls us on the
+ * main thread. It mounts by itself, here in the server, so the mount dies with the server and nothing can be replaced.
+ */
+import { readdirSync, readlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import { FusetapError } from '../../drivers/errors.js';
+import { setCloseOnExec } from '../../system/libc.js';
+import type { Ownership } from '../file-rules.js';
+import { Tree } from '../fuse/tree.js';
+import { IoGate } from '../io-gate.js';
+import type { Ledger } from '../ledger.js';
+import { CounterPages, MAIN_AREA } from '../stats.js';
+import type { BusFile, Transport, TransportEvents } from '../transport.js';
+import { FUSE_NATIVE_ABILITIES } from './abilities.js';
+import { awaitForgotten } from './await-forgotten.js';
+import { lookUpInode } from './look-up.js';
+import { Operations } from './operations.js';
+import { mountNative } from './package.js';
+
+const DEVICE = '/dev/fuse';
+/** how often the descriptor of the device is looked at: libfuse says nothing when it stops */
+const WATCH_MS = 500;
+
+export interface FuseNativeOptions {
+  readonly mountpoint: string;
+  readonly ledger: Ledger;
+  readonly statsFd: number;
+  readonly owner: Ownership;
+  readonly events: TransportEvents;
+}
+
+export class FuseNativeTransport implements Transport {
+  readonly abilities = FUSE_NATIVE_ABILITIES;
+  readonly #options: FuseNativeOptions;
+  readonly #tree = new Tree();
+  readonly #gate = new IoGate();
+  /** files that are leaving, each with what ends the question whether anybody holds it */
+  readonly #leaving = new Map<number, AbortController>();
+
+  constructor(options: FuseNativeOptions) {
+    this.#options = options;
+  }
+
+  /** Mounts. @throws FusetapError DENIED, UNSUPPORTED, FAILED */
+  async load(): Promise<void> {
+    const { mountpoint, ledger, statsFd, owner, events } = this.#options;
+    if (process.geteuid?.() !== 0) {
+      throw new FusetapError('DENIED', `cannot mount a bus on ${mountpoint}`, {
+        hint: 'run it as root',
+        path: mountpoint,
+      });
+    }
+    const operations = new Operations({
+      tree: this.#tree,
+      ledger,
+      counters: new CounterPages(statsFd, MAIN_AREA),
+      gate: this.#gate,
+      owner,
+      isLeaving: (nodeId) => this.#leaving.has(nodeId),
+      memoryWanted: (nodeId) => events.memoryWanted(nodeId),
+    });
+    await mountNative(mountpoint, operations.table());
+    this.#watchDevice(findDevice());
+  }
+
+  /** libfuse serves from the moment that it has mounted; there was nothing to serve until now. */
+  start(): void {}
+
+  add(file: BusFile): void {
+    this.#tree.add(file);
+  }
+
+  setLeaving(nodeId: number, leaving: boolean): boolean {
+    const node = this.#tree.byId(nodeId);
+    if (node === undefined) return false;
+    this.#leaving.get(nodeId)?.abort();
+    this.#leaving.delete(nodeId);
+    node.leaving = leaving;
+    // nobody has looked since it was last known to be free
+    if (!leaving || node.lookups === 0) {
+      if (leaving) this.#leaving.set(nodeId, new AbortController());
+      return node.lookups !== 0;
+    }
+    void this.#askWhetherHeld(nodeId);
+    return true;
+  }
+
+  async #askWhetherHeld(nodeId: number): Promise<void> {
+    const node = this.#tree.byId(nodeId);
+    if (node === undefined) return;
+    const abort = new AbortController();
+    this.#leaving.set(nodeId, abort);
+    const path = join(this.#options.mountpoint, node.file.name);
+    const show = (visible: boolean): void => {
+      node.leaving = !visible;
+    };
+    if (!(await awaitForgotten({ show, lookUp: () => lookUpInode(path) }, abort.signal))) return;
+    node.lookups = 0;
+    this.#options.events.forgotten(nodeId);
+  }
+
+  hold(nodeId: number): Promise<void> {
+    return this.#gate.hold(nodeId);
+  }
+
+  release(nodeId: number): void {
+    this.#gate.release(nodeId);
+  }
+
+  /** Nothing is passed through here. */
+  poison(): void {}
+
+  async remove(nodeId: number): Promise<void> {
+    this.#leaving.get(nodeId)?.abort();
+    this.#leaving.delete(nodeId);
+    this.#tree.remove(nodeId);
+    // what waits for it gets EIO, as all that comes now
+    this.#gate.release(nodeId);
+    await this.#gate.idle(nodeId);
+  }
+
+  /** libfuse closes the device when the mount is gone or its connection was aborted. */
+  #watchDevice(fd: number): void {
+    // libfuse leaves it open for programs that we start: one that looks at the bus would keep its own answer from coming
+    setCloseOnExec(fd);
+    const timer = setInterval(() => {
+      if (leadsToDevice(String(fd))) return;
+      clearInterval(timer);
+      this.#options.events.gone();
+    }, WATCH_MS);
+    timer.unref();
+  }
+}
+
+const OWN_FDS = '/proc/self/fd';
+
+function findDevice(): number {
+  const fd = readdirSync(OWN_FDS).find(leadsToDevice);
+  if (fd === undefined) throw new FusetapError('FAILED', `libfuse has mounted, but has no ${DEVICE}`);
+  return Number(fd);
+}
+
+function leadsToDevice(fd: string): boolean {
+  try {
+    return readlinkSync(join(OWN_FDS, fd)) === DEVICE;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,55 @@
+/**
+ * The open handles of a bus that libfuse serves. A handle is a number of 31 bits there; libfuse does not say whose it
+ * is, so the ledger has none of their processes.
+ */
+import { writesDurably } from '../file-rules.js';
+import { Handles } from '../fuse/handles.js';
+import type { Ledger } from '../ledger.js';
+import type { BusFile } from '../transport.js';
+
+const LAST_HANDLE = 2 ** 31 - 1;
+
+export interface OpenFile {
+  readonly file: BusFile;
+  /** opened with O_SYNC or O_DSYNC: each write is durable before it is acknowledged */
+  readonly isDurable: boolean;
+}
+
+export class OpenFiles {
+  readonly #handles: Handles;
+  readonly #open = new Map<number, OpenFile>();
+  #last = 0;
+
+  constructor(ledger: Ledger) {
+    this.#handles = new Handles(ledger);
+  }
+
+  /** @returns the new handle, above 0; 0 where there is no room for one more */
+  open(file: BusFile, flags: number): number {
+    const fh = this.#nextFree();
+    const { nodeId, ledgerIndex } = file;
+    if (!this.#handles.open({ fh, nodeId, pid: 0, flags }, ledgerIndex)) return 0;
+    this.#open.set(fh, { file, isDurable: writesDurably(flags) });
+    return fh;
+  }
+
+  find(fh: number): OpenFile | undefined {
+    return this.#open.get(fh);
+  }
+
+  close(fh: number): void {
+    this.#open.delete(fh);
+    this.#handles.close(fh);
+  }
+
+  /** The errno of a failed flush that this handle has not been told of yet, else 0. */
+  takeFlushError(fh: number, { ledgerIndex }: BusFile): number {
+    return this.#handles.takeFlushError(fh, ledgerIndex);
+  }
+
+  #nextFree(): number {
+    do this.#last = this.#last === LAST_HANDLE ? 1 : this.#last + 1;
+    while (this.#open.has(this.#last));
+    return this.#last;
+  }
+}

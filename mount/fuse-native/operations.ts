@@ -1,0 +1,220 @@
+/**
+ * What libfuse asks of a bus, on the main thread: the same rules as mount/fuse/dispatch.ts, by path where libfuse names
+ * files so, and by handle for I/O.
+ *
+ * What is not here libfuse refuses by itself with ENOSYS: fallocate, ioctl, extended attributes. It never sees lseek.
+ */
+import { errnoOf } from '../../drivers/errors.js';
+import { E } from '../../system/libc.js';
+import { attributesOf, directoryAttributes, flushFile, type Ownership, refusalOfOpen } from '../file-rules.js';
+import type { Attributes } from '../fuse/message.js';
+import type { Tree, TreeNode } from '../fuse/tree.js';
+import type { IoGate } from '../io-gate.js';
+import type { Ledger } from '../ledger.js';
+import { type CounterPages, countRequest, FLUSH, now, READ, WRITE } from '../stats.js';
+import type { BusFile } from '../transport.js';
+import { mayFill } from './memory-room.js';
+import { type OpenFile, OpenFiles } from './open-files.js';
+import type { NativeOperations, NativeStat, Reply } from './package.js';
+
+const ROOT_NODE_ID = 1;
+/** −1 as libfuse gives it: an owner or group that stays */
+const UNCHANGED = 0xffffffff;
+
+export interface OperationsContext {
+  readonly tree: Tree;
+  readonly ledger: Ledger;
+  /** where the main thread counts */
+  readonly counters: CounterPages;
+  readonly gate: IoGate;
+  readonly owner: Ownership;
+  /** whether the file is leaving: its name may be seen, but it is not opened any more */
+  isLeaving(nodeId: number): boolean;
+  memoryWanted(nodeId: number): void;
+}
+
+/** A request on a handle: as what it counts, what it does, and where the answer goes. */
+interface IoCall {
+  readonly fh: number;
+  readonly kind: number;
+  readonly begunMs: number;
+  readonly reply: Reply;
+  /** @returns how many bytes */
+  work(open: OpenFile): Promise<number>;
+}
+
+export class Operations {
+  readonly #context: OperationsContext;
+  readonly #openFiles: OpenFiles;
+
+  constructor(context: OperationsContext) {
+    this.#context = context;
+    this.#openFiles = new OpenFiles(context.ledger);
+  }
+
+  /** The table that the package takes. */
+  table(): NativeOperations {
+    const refuse = (reply: Reply): void => reply(-E.EPERM);
+    return {
+      ...this.#attributeCalls(),
+      ...this.#ioCalls(),
+      statfs: (_, reply) => reply(0, { bsize: 4096, frsize: 4096, namemax: 255 }),
+      readdir: (_, reply) => {
+        const nodes = this.#context.tree.after(0);
+        const stats = [this.#directory(), this.#directory(), ...nodes.map(({ file }) => this.#stat(file))];
+        reply(0, ['.', '..', ...nodes.map(({ file }) => file.name)], stats);
+      },
+      fsyncdir: (_, _isDataOnly, _fh, reply) => reply(0),
+      create: (_, _mode, reply) => refuse(reply),
+      mknod: (_, _mode, _device, reply) => refuse(reply),
+      unlink: (_, reply) => refuse(reply),
+      rename: (_, _to, reply) => refuse(reply),
+      link: (_, _to, reply) => refuse(reply),
+      symlink: (_, _to, reply) => refuse(reply),
+      mkdir: (_, _mode, reply) => refuse(reply),
+      rmdir: (_, reply) => refuse(reply),
+    };
+  }
+
+  #attributeCalls(): Pick<NativeOperations, 'getattr' | 'truncate' | 'ftruncate' | 'utimens' | 'chown' | 'chmod'> {
+    const { ledger } = this.#context;
+    // a disk has one size; see rule 7
+    const resize = (size: number, { disk }: BusFile): number => (size === disk.size ? 0 : -E.EPERM);
+    return {
+      getattr: (path, reply) => {
+        if (path === '/') return reply(0, this.#directory());
+        const node = this.#find(path);
+        if (node === undefined) return reply(-E.ENOENT);
+        node.lookups += 1;
+        reply(0, this.#stat(node.file));
+      },
+      truncate: (path, size, reply) => this.#change(path, reply, (file) => resize(size, file)),
+      ftruncate: (_, fh, size, reply) => {
+        const open = this.#openFiles.find(fh);
+        reply(open === undefined ? -E.EBADF : resize(size, open.file));
+      },
+      utimens: (path, atimeMs, mtimeMs, reply) =>
+        this.#change(path, reply, ({ ledgerIndex }) => {
+          ledger.setTimes(ledgerIndex, { atimeMs: fromMs(atimeMs), mtimeMs: fromMs(mtimeMs) }, Date.now());
+        }),
+      chown: (path, uid, gid, reply) =>
+        this.#change(path, reply, ({ ledgerIndex }) => {
+          ledger.setOwner(ledgerIndex, { ...(uid !== UNCHANGED && { uid }), ...(gid !== UNCHANGED && { gid }) });
+          ledger.touchChange(ledgerIndex, Date.now());
+        }),
+      chmod: (path, mode, reply) =>
+        this.#change(path, reply, ({ ledgerIndex }) => {
+          ledger.setOwner(ledgerIndex, { mode: mode & 0o7777 });
+          ledger.touchChange(ledgerIndex, Date.now());
+        }),
+    };
+  }
+
+  #ioCalls(): Pick<NativeOperations, 'open' | 'read' | 'write' | 'fsync' | 'release'> {
+    return {
+      open: (path, flags, reply) => {
+        const node = this.#find(path);
+        if (node === undefined || this.#context.isLeaving(node.file.nodeId)) return reply(-E.ENOENT);
+        const refusal = refusalOfOpen(flags, node.file.disk.readOnly);
+        if (refusal !== 0) return reply(-refusal);
+        const fh = this.#openFiles.open(node.file, flags);
+        reply(fh === 0 ? -E.ENFILE : 0, fh);
+      },
+      read: (_, fh, buffer, length, offset, reply) => {
+        const work = ({ file }: OpenFile): Promise<number> => file.disk.read(inside(buffer, length), clamp(offset));
+        this.#io({ fh, kind: READ, begunMs: now(), reply, work });
+      },
+      write: (_, fh, buffer, length, offset, reply) => {
+        const work = (open: OpenFile): Promise<number> => this.#write(open, inside(buffer, length), clamp(offset));
+        this.#io({ fh, kind: WRITE, begunMs: now(), reply, work });
+      },
+      fsync: (_, _isDataOnly, fh, reply) => {
+        this.#io({ fh, kind: FLUSH, begunMs: now(), reply, work: ({ file }) => this.#flush(fh, file) });
+      },
+      release: (_, fh, reply) => {
+        this.#openFiles.close(fh);
+        reply(0);
+      },
+    };
+  }
+
+  /** Changes what is known of a file; its times of change are set by who changes. */
+  #change(path: string, reply: Reply, change: (file: BusFile) => number | void): void {
+    if (path === '/') return reply(-E.EPERM);
+    const node = this.#find(path);
+    reply(node === undefined ? -E.ENOENT : (change(node.file) ?? 0));
+  }
+
+  #io(call: IoCall): void {
+    const { gate, tree } = this.#context;
+    const open = this.#openFiles.find(call.fh);
+    if (open === undefined) return call.reply(-E.EBADF);
+    const { nodeId } = open.file;
+    // its handles live on, its disk does not
+    if (tree.byId(nodeId) === undefined) return call.reply(-E.EIO);
+    if (gate.putAside(nodeId, () => this.#io(call))) return;
+    gate.track(nodeId, this.#serve(call, open));
+  }
+
+  async #serve({ kind, begunMs, reply, work }: IoCall, open: OpenFile): Promise<void> {
+    const result = await work(open).catch((error: unknown) => -errnoOf(error));
+    countRequest(this.#context.counters.of(open.file.ledgerIndex), kind, now() - begunMs, result);
+    reply(result);
+  }
+
+  async #write({ file, isDurable }: OpenFile, data: Uint8Array, offset: number): Promise<number> {
+    const { ledger, memoryWanted } = this.#context;
+    const ask = (): void => memoryWanted(file.nodeId);
+    if (!(await mayFill(file, { ledger, ask }, offset, data.byteLength))) return -E.ENOSPC;
+    const n = await file.disk.write(data, offset, { durable: isDurable });
+    ledger.noteWrite(file.ledgerIndex, Date.now());
+    return n;
+  }
+
+  async #flush(fh: number, file: BusFile): Promise<number> {
+    await flushFile(file, this.#context.ledger);
+    return -this.#openFiles.takeFlushError(fh, file);
+  }
+
+  #find(path: string): TreeNode | undefined {
+    return this.#context.tree.byName(path.slice(1));
+  }
+
+  #stat(file: BusFile): NativeStat {
+    return nativeStat(attributesOf(file, this.#context.ledger));
+  }
+
+  #directory(): NativeStat {
+    return nativeStat(directoryAttributes(ROOT_NODE_ID, this.#context.owner));
+  }
+}
+
+function nativeStat(attributes: Attributes): NativeStat {
+  const { mode, uid, gid, size, links, blocks, atimeSec, atimeNsec, mtimeSec, mtimeNsec, ctimeSec, ctimeNsec } =
+    attributes;
+  return {
+    ...{ mode, uid, gid, size, nlink: links, blocks, blksize: 4096 },
+    atime: toMs(atimeSec, atimeNsec),
+    mtime: toMs(mtimeSec, mtimeNsec),
+    ctime: toMs(ctimeSec, ctimeNsec),
+  };
+}
+
+/** The package's times are milliseconds without a sign. */
+function toMs(sec: number, nsec: number): number {
+  return Math.max(0, sec * 1000 + Math.floor(nsec / 1e6));
+}
+
+/** A time before 1970 arrives as one near 2^64. */
+function fromMs(ms: number): number {
+  return ms < 2 ** 53 ? ms : 0;
+}
+
+/** Offsets beyond 2^53 are all the same: past every disk's end. */
+function clamp(offset: number): number {
+  return Math.min(offset, Number.MAX_SAFE_INTEGER);
+}
+
+function inside(buffer: Uint8Array, length: number): Uint8Array {
+  return buffer.byteLength === length ? buffer : buffer.subarray(0, length);
+}
