@@ -4,7 +4,7 @@
  */
 import { resolve } from 'node:path';
 import { FusetapError } from '../drivers/errors.js';
-import type { AttachRequest, Mode } from '../mount/bus/interface.js';
+import type { AttachRequest, Mode, TransportName } from '../mount/bus/interface.js';
 import { combineWords, DEFAULT_DRIVER, type DiskSpec, parseWords } from './spec.js';
 
 /** The options of `attach` that make the request. */
@@ -13,6 +13,7 @@ export interface AttachWords {
   driver?: string;
   image?: string;
   passthrough?: 'auto' | 'on' | 'off';
+  transport?: TransportName;
   /** KEY=VALUE each */
   option?: string[];
   offset?: string;
@@ -57,6 +58,7 @@ export function attachRequest(words: readonly string[], options: AttachWords = {
     options: driverOptions(options.option ?? []),
     ...(filters.length > 0 && { filters }),
     ...(options.share !== undefined && { share: options.share }),
+    ...(options.transport !== undefined && { transport: options.transport }),
   };
   return { request, notes: whole.notes };
 }

@@ -2,7 +2,7 @@
  * What all commands share: the options that stand before or after the command's word, what they mean, and the end of
  * every help text.
  */
-import { type Command, InvalidArgumentError } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import { type ErrorCode, EXIT_CODES } from '../drivers/errors.js';
 import { type BusPlace, resolveBus, runtimeDir } from '../mount/client.js';
 
@@ -35,6 +35,12 @@ export function callersRuntimeDir(): string {
 /** The bus that the options, else the environment, else the default name. @throws FusetapError USAGE, NOT_FOUND */
 export function chosenBus(options: SharedOptions): Promise<BusPlace> {
   return resolveBus(options.bus ?? (process.env.FUSETAP_BUS || '0'), callersRuntimeDir());
+}
+
+/** Which transport a bus is begun with; every vbd of a bus has the same. */
+export function transportOption(): Option {
+  const text = 'how the bus speaks FUSE, where this begins it: kernel (the default), or fuse-native, by libfuse 2';
+  return new Option('--transport <NAME>', text).choices(['kernel', 'fuse-native']);
 }
 
 /** Parses a duration in seconds, for commander. */

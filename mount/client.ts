@@ -6,7 +6,7 @@
  */
 import { existsSync } from 'node:fs';
 import { askBus, isNotRunning } from './bus/http-client.js';
-import type { AttachRequest, AttachResult, BusInfo, DetachResult } from './bus/interface.js';
+import type { AttachRequest, AttachResult, BusInfo, DetachResult, TransportName } from './bus/interface.js';
 import type { Progress } from './bus/progress.js';
 import type { BusPlace } from './bus/runtime-dir.js';
 import { askEither } from './client/ask.js';
@@ -47,7 +47,8 @@ export async function attach(
   const ask = (): Promise<AttachResult> => askBus(place, { method: 'POST', path: '/vbds', body, ...options });
   // a bus that was given up before it was asked does not end by itself: there is nothing to wait for
   const isAsked = (): boolean => !options.signal?.aborted;
-  const vbd = await onRunningBus(place, false, (began) => (began && isAsked() ? askOrSeeItEnd(place, ask) : ask()));
+  const askFirst = (began: boolean): Promise<AttachResult> => (began && isAsked() ? askOrSeeItEnd(place, ask) : ask());
+  const vbd = await onRunningBus(place, false, askFirst, request.transport);
   try {
     await proveReadable(vbd.path);
   } catch (error) {
@@ -100,9 +101,10 @@ export function detach(place: BusPlace, vdev: string, options: DetachOptions = {
 }
 
 /** Begins the bus, or lets one that runs stay without vbds. */
-export async function start(place: BusPlace): Promise<BusInfo> {
+export async function start(place: BusPlace, options: { transport?: TransportName } = {}): Promise<BusInfo> {
   const { onRunningBus } = await import('./client/on-running-bus.js');
-  return onRunningBus(place, true, () => askBus<BusInfo>(place, { method: 'POST', path: '/start', body: {} }));
+  const ask = (): Promise<BusInfo> => askBus(place, { method: 'POST', path: '/start', body: options });
+  return onRunningBus(place, true, ask, options.transport);
 }
 
 /**

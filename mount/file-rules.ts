@@ -35,10 +35,19 @@ export function writesDurably(flags: number): boolean {
   return (flags & O_SYNC_OR_DSYNC) !== 0;
 }
 
-export function attributesOf({ nodeId, disk, ledgerIndex }: BusFile, ledger: Ledger): Attributes {
-  const kept = ledger.attributes(ledgerIndex);
+/**
+ * What stat(2) tells of a file.
+ * @param passedThrough the kernel writes to it by itself: only the file below knows when
+ */
+export function attributesOf(file: BusFile, ledger: Ledger, passedThrough: boolean): Attributes {
+  const { nodeId, disk, ledgerIndex } = file;
   const { window, size } = disk;
-  const blocks = window !== undefined && window.kind !== 'block' ? fstatSync(window.fd).blocks : Math.ceil(size / 512);
+  const below = window !== undefined && window.kind !== 'block' ? fstatSync(window.fd) : null;
+  if (passedThrough && below !== null) ledger.noteWriteSince(ledgerIndex, below.mtimeMs);
+  const whole = Math.ceil(size / 512);
+  // of a part of a file nobody knows how much of it is there
+  const blocks = below === null ? whole : below.size === size ? below.blocks : Math.min(below.blocks, whole);
+  const kept = ledger.attributes(ledgerIndex);
   return { ...kept, nodeId, size, blocks, mode: S_IFREG | kept.mode, links: 1 };
 }
 

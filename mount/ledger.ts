@@ -148,9 +148,10 @@ export class Ledger {
     this.#f64[index * 16 + F.lastWriteMs] = nowMs;
   }
 
-  /** A write that was seen elsewhere, at a time that may be known already. */
-  noteWriteAtLeast(index: number, whenMs: number): void {
-    if (whenMs > (this.#f64[index * 16 + F.lastWriteMs] as number)) this.noteWrite(index, whenMs);
+  /** A write that was seen elsewhere: it counts where it came after all that is known. */
+  noteWriteSince(index: number, whenMs: number): void {
+    const { ctimeSec, ctimeNsec } = this.attributes(index);
+    if (whenMs > ctimeSec * 1e3 + ctimeNsec / 1e6) this.noteWrite(index, whenMs);
   }
 
   attributes(index: number): FileAttributes {

@@ -2,7 +2,7 @@
 import { type Command, Option } from 'commander';
 import { attach } from '../../mount/client.js';
 import { type AttachWords, attachRequest } from '../attach-request.js';
-import { chosenBus, endHelp, type SharedOptions } from '../options.js';
+import { chosenBus, endHelp, type SharedOptions, transportOption } from '../options.js';
 import { print, printJson, printNote } from '../output.js';
 import { withProgress } from '../progress-bar.js';
 
@@ -32,6 +32,7 @@ export function register(program: Command): void {
         'let the kernel do the I/O: auto (ram only; the default), on (files too), off',
       ).choices(['auto', 'on', 'off']),
     )
+    .addOption(transportOption())
     .action(async (spec: Word, vdev: Word, mode: Word, _: unknown, self: Command) => {
       const words = [spec, vdev, mode].filter((word) => word !== undefined);
       await run(words, self.optsWithGlobals<AttachOptions>());

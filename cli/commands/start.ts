@@ -1,7 +1,8 @@
 /** `fusetap start`: a bus that stays without vbds. */
 import type { Command } from 'commander';
+import type { TransportName } from '../../mount/bus/interface.js';
 import { start } from '../../mount/client.js';
-import { chosenBus, endHelp, type SharedOptions } from '../options.js';
+import { chosenBus, endHelp, type SharedOptions, transportOption } from '../options.js';
 import { print, printJson } from '../output.js';
 
 export function register(program: Command): void {
@@ -9,9 +10,10 @@ export function register(program: Command): void {
     .command('start')
     .summary('begin a bus that stays without vbds')
     .description('Begins a bus that stays without vbds, until fusetap stop. Prints the directory of the bus.')
+    .addOption(transportOption())
     .action(async (_: unknown, self: Command) => {
-      const options = self.optsWithGlobals<SharedOptions>();
-      const bus = await start(await chosenBus(options));
+      const { transport, ...options } = self.optsWithGlobals<SharedOptions & { transport?: TransportName }>();
+      const bus = await start(await chosenBus(options), { ...(transport && { transport }) });
       if (options.json) printJson(bus);
       else print(bus.path);
     });

@@ -3,6 +3,7 @@
  * it is copied: who joins does not look at it.
  */
 import { closeSync } from 'node:fs';
+import { isAbsolute } from 'node:path';
 import { FusetapError } from '../../drivers/errors.js';
 import type { AttachContext } from './attach.js';
 import { claimImage } from './image-claim.js';
@@ -75,14 +76,18 @@ function fillingFrom(
       signal.throwIfAborted();
       const { bytes } = await context.server.request<'measure'>(
         { op: 'measure', driver, image: ref, options },
-        { signal },
+        { signal, once: isAbsolute(driver) },
       );
       return bytes;
     },
     async fill(memoryFd) {
       signal.throwIfAborted();
       const command = { op: 'prepare', driver, image: ref, memoryFd, options } as const;
-      const { state } = await context.server.request<'prepare'>(command, { signal, progress });
+      const { state } = await context.server.request<'prepare'>(command, {
+        ...{ signal, progress },
+        // the copy is made over what there is of one that a dead server began
+        once: isAbsolute(driver),
+      });
       signal.throwIfAborted();
       return state;
     },

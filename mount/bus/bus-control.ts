@@ -10,6 +10,7 @@ import type {
   MemoryInfo,
   SaveRequest,
   SaveResult,
+  TransportName,
   UpgradeResult,
   VbdInfo,
   VbdStats,
@@ -41,7 +42,7 @@ export interface BusControl {
   pause(vdev: string): Promise<VbdInfo>;
   resume(vdev: string): Promise<VbdInfo>;
   /** From now on the bus stays when its last vbd goes. */
-  persist(): void;
+  persist(transport?: TransportName): void;
   /** Puts the code that is installed now under the running bus. */
   upgrade(): Promise<UpgradeResult>;
   /** Detaches all and ends the bus. Nothing is detached where one is busy and `force` is not set. */

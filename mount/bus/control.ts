@@ -28,6 +28,7 @@ const attachRequest = z.strictObject({
   image: z.string().startsWith('/', 'must be an absolute path').nullable(),
   vdev: z.string().nullable().default(null),
   mode: z.enum(['r', 'w', 'w!']).default('w'),
+  transport: z.enum(['kernel', 'fuse-native']).optional(),
   passthrough: z.enum(['auto', 'on', 'off']).default('auto'),
   options: z.record(z.string(), z.string()).default({}),
   share: z.string().nullable().optional(),
@@ -38,6 +39,8 @@ const saveRequest = z.strictObject({
   path: z.string().startsWith('/', 'must be an absolute path'),
   force: z.boolean().default(false),
 }) satisfies z.ZodType<SaveRequest>;
+
+const startRequest = z.strictObject({ transport: z.enum(['kernel', 'fuse-native']).optional() });
 
 const stopRequest = z.strictObject({ force: z.boolean().default(false) });
 
@@ -99,8 +102,8 @@ const ROUTES: Readonly<Record<string, Route>> = {
     if (action === 'resume') return ok(await bus.resume(vdev));
     throw new FusetapError('NOT_FOUND', `a vbd has no ${action}`, { hint: 'there are pause, resume, save and reset' });
   },
-  'POST start/0': async ({ bus }) => {
-    bus.persist();
+  'POST start/0': async ({ bus, body }) => {
+    bus.persist((await body(startRequest)).transport);
     return ok(await bus.info());
   },
   'POST upgrade/0': async ({ bus }) => ok(await bus.upgrade()),

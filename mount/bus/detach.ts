@@ -12,7 +12,7 @@
  */
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
-import { FusetapError } from '../../drivers/errors.js';
+import { FusetapError, type Holder } from '../../drivers/errors.js';
 import { describeHolders, findHolders } from './holders.js';
 
 const FORGET_TIMEOUT_MS = 1000;
@@ -31,6 +31,8 @@ export interface DetachContext {
   readonly mountpoint: string;
   /** of the mount, as `MAJOR:MINOR` */
   readonly mountDev: string;
+  /** its inode number as it is now, where that is not its node id; null where it cannot be found out */
+  inodeOf?(path: string): Promise<number | null>;
   /** recorded open handles, which may be stale */
   opens(nodeId: number): number;
   /** resolves to true when the node is forgotten, to false after the time */
@@ -52,8 +54,10 @@ export async function awaitFree(context: DetachContext, vbd: LeavingVbd, waitMs:
   }
 }
 
-function holdersOf({ mountDev, mountpoint }: DetachContext, vbd: LeavingVbd): ReturnType<typeof findHolders> {
-  return findHolders({ mountDev, ino: vbd.nodeId, path: join(mountpoint, vbd.vdev) });
+async function holdersOf(context: DetachContext, vbd: LeavingVbd): Promise<Holder[]> {
+  const path = join(context.mountpoint, vbd.vdev);
+  const ino = (await context.inodeOf?.(path)) ?? vbd.nodeId;
+  return await findHolders({ mountDev: context.mountDev, ino, path });
 }
 
 async function busy(context: DetachContext, vbd: LeavingVbd): Promise<FusetapError> {

@@ -69,6 +69,8 @@ export interface AttachRequest {
   /** a vdev, or null for the first free xvd* */
   vdev: string | null;
   mode: Mode;
+  /** of a bus that is begun for it; a bus that runs on another refuses. Missing: whichever the bus has, else `kernel` */
+  transport?: TransportName | undefined;
   /** whether the kernel may do the I/O by itself: `auto` is for ram only, `on` also for files; the default is `auto` */
   passthrough?: 'auto' | 'on' | 'off';
   /** the name that its memory is shared under, ram only; missing: by the identity of its image */

@@ -147,6 +147,8 @@ export type Envelope = { readonly id: number; readonly command: Command };
 export type ServerMessage =
   /** takes commands */
   | { readonly kind: 'loaded' }
+  /** will never: what it needs is not there */
+  | { readonly kind: 'unable'; readonly error: PlainError }
   | { readonly kind: 'done'; readonly id: number; readonly result: unknown }
   | { readonly kind: 'failed'; readonly id: number; readonly error: PlainError }
   | { readonly kind: 'progress'; readonly id: number; readonly doneBytes: number; readonly totalBytes: number }

@@ -6,7 +6,7 @@ import { closeSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { listenOn, removeBusFiles } from './bus-files.js';
-import { Keeper } from './keeper.js';
+import { Keeper, type KeeperOptions } from './keeper.js';
 import { logEvent, useLog } from './log.js';
 import { clearMountpoint } from './mountpoint.js';
 import { type BusPlace, makeBusDirectories } from './runtime-dir.js';
@@ -30,12 +30,13 @@ function report(line: object): boolean {
 }
 
 /** Mounts the bus and starts its server. Where that fails for a known reason, nothing is left of the attempt. */
-async function mountBus(place: BusPlace, lockFd: number, persistent: boolean): Promise<Keeper> {
+async function mountBus(options: KeeperOptions): Promise<Keeper> {
+  const { place } = options;
   try {
     makeBusDirectories(place, process.geteuid?.() ?? 0);
     useLog(place.stateDir);
     await clearMountpoint(place.path);
-    return await Keeper.start({ place, lockFd, persistent });
+    return await Keeper.start(options);
   } catch (error) {
     // of what nobody expected the log stays
     if (error instanceof FusetapError && error.code !== 'FAILED') removeBusFiles(place);
@@ -43,11 +44,14 @@ async function mountBus(place: BusPlace, lockFd: number, persistent: boolean): P
   }
 }
 
-async function run({ persistent, bus, ...where }: KeeperArgument): Promise<void> {
+async function run({ persistent, transport, bus, ...where }: KeeperArgument): Promise<void> {
   const place: BusPlace = { name: bus, ...where };
   const lockFd = await takeStateLock(place);
   // what checks requests takes as long to load as Node itself: it loads while the server does
-  const [keeper, { createControl }] = await Promise.all([mountBus(place, lockFd, persistent), import('./control.js')]);
+  const [keeper, { createControl }] = await Promise.all([
+    mountBus({ place, lockFd, persistent, transport }),
+    import('./control.js'),
+  ]);
   let ended = false;
   const end = async (): Promise<void> => {
     if (ended) return;

@@ -7,9 +7,10 @@ import { join } from 'node:path';
 import { FusetapError, type Holder } from '../../drivers/errors.js';
 import { E, setIoFlusher } from '../../system/libc.js';
 import { readMounts } from '../../system/proc.js';
-import { registerBacking, unregisterBacking } from '../fuse/backing.js';
+import { cannotPassThrough, registerBacking, unregisterBacking } from '../fuse/backing.js';
 import { type KernelMount, mountKernel, requestResend, unmountKernel } from '../fuse/device.js';
 import { totalThreads } from '../fuse/threads.js';
+import { lookUpInode } from '../fuse-native/look-up.js';
 import { createLedger, Ledger, MAX_FILES } from '../ledger.js';
 import { createStats, readStats, resetStats } from '../stats.js';
 import { type AttachContext, attach, attachCommand, showCommand } from './attach.js';
@@ -30,6 +31,7 @@ import {
   type MemoryInfo,
   type SaveRequest,
   type SaveResult,
+  type TransportName,
   type UpgradeResult,
   type VbdInfo,
   type VbdStats,
@@ -38,6 +40,7 @@ import type { VbdFacts } from './ipc.js';
 import { logEvent } from './log.js';
 import { Memories } from './memories.js';
 import { MemoryCredit } from './memory-credit.js';
+import { unmountBus } from './mountpoint.js';
 import { imageChanged } from './open-image.js';
 import { inPercent } from './progress.js';
 import { describeMemory } from './ram-images.js';
@@ -54,12 +57,15 @@ export interface KeeperOptions {
   readonly lockFd: number;
   /** stays when its last vbd goes */
   readonly persistent: boolean;
+  /** the same for all its vbds, for as long as the bus lives */
+  readonly transport: TransportName;
 }
 
 export class Keeper implements BusControl {
   readonly #options: KeeperOptions;
   readonly #mount: KernelMount;
-  readonly #mountDev: string;
+  /** known once the server serves */
+  #mountDev = '';
   readonly #ledgerFd = createLedger();
   readonly #ledger = new Ledger(this.#ledgerFd);
   readonly #statsFd = createStats();
@@ -80,28 +86,28 @@ export class Keeper implements BusControl {
 
   /** Mounts a bus and starts its server; resolves when it answers. */
   static async start(options: KeeperOptions): Promise<Keeper> {
-    const mount = mountKernel(options.place.path, totalThreads());
+    const { path } = options.place;
+    const mount = options.transport === 'kernel' ? mountKernel(path, totalThreads()) : mountedByServer(path);
     try {
-      const mounts = await readMounts('self');
-      const own = mounts.findLast(({ mountpoint }) => mountpoint === options.place.path);
-      if (own === undefined) throw new FusetapError('FAILED', `the mount on ${options.place.path} is gone already`);
-      const keeper = new Keeper(options, mount, own.dev);
+      const keeper = new Keeper(options, mount);
       await keeper.#server.start();
+      const own = (await readMounts('self')).findLast(({ mountpoint }) => mountpoint === path);
+      if (own === undefined) throw new FusetapError('FAILED', `the mount on ${path} is gone already`);
+      keeper.#mountDev = own.dev;
       keeper.#record();
       const [keeperPid, serverPid] = [process.pid, keeper.#serverPid()];
-      logEvent({ event: 'started', path: options.place.path, keeperPid, serverPid });
+      logEvent({ event: 'started', path, keeperPid, serverPid });
       return keeper;
     } catch (error) {
-      unmountKernel(options.place.path, true);
+      await unmountBus(path);
       throw error;
     }
   }
 
-  private constructor(options: KeeperOptions, mount: KernelMount, mountDev: string) {
+  private constructor(options: KeeperOptions, mount: KernelMount) {
     this.#options = options;
     this.#persistent = options.persistent;
     this.#mount = mount;
-    this.#mountDev = mountDev;
     this.#memories = new Memories(options.place.runtimeDir, options.place.name);
     this.#credit = new MemoryCredit(this.#ledger, this.#memories, () => this.#vbds.values());
     const since = Date.now();
@@ -112,7 +118,7 @@ export class Keeper implements BusControl {
         new ServerProcess(
           {
             place: options.place,
-            transport: 'kernel',
+            transport: options.transport,
             keeperPid: process.pid,
             ledgerFd: this.#ledgerFd,
             statsFd: this.#statsFd,
@@ -124,7 +130,7 @@ export class Keeper implements BusControl {
         ),
       replay: (server) => this.#replay(server),
       resend: () => requestResend(this.#device()),
-      canResend: mount.negotiated.canResend,
+      cannotReplace: reasonNotToReplace(options.transport, mount),
       answered: () => this.#ledger.answered(),
       takeInFlight: () => this.#ledger.takeInFlight(),
       forgotten: (nodeId) => this.#forgets.tell(nodeId),
@@ -164,7 +170,7 @@ export class Keeper implements BusControl {
     this.#reserved.add(place.slot);
     try {
       const told = this.#tellCopy(request.image, watcher);
-      const { vbd, notes } = await attach(this.#attachContext(), request, place, told);
+      const { vbd, notes } = await attach(this.#attachContext(), this.#fitToTransport(request), place, told);
       this.#vbds.set(vbd.slot, vbd);
       this.#record();
       logAttached(vbd);
@@ -208,8 +214,9 @@ export class Keeper implements BusControl {
   }
 
   /** From now on the bus stays when its last vbd goes. */
-  persist(): void {
+  persist(transport?: TransportName): void {
     this.#checkRunning();
+    this.#checkTransport(transport);
     this.#persistent = true;
   }
 
@@ -231,7 +238,7 @@ export class Keeper implements BusControl {
     return {
       bus: this.#options.place.name,
       path: this.#options.place.path,
-      transport: 'kernel',
+      transport: this.#options.transport,
       keeperPid: process.pid,
       serverPid: this.#serverPid(),
       restarts: this.#server.restarts,
@@ -297,6 +304,7 @@ export class Keeper implements BusControl {
         },
         mountpoint: this.#options.place.path,
         mountDev: this.#mountDev,
+        ...(this.#options.transport === 'fuse-native' && { inodeOf: lookUpInode }),
         opens: (nodeId) => this.#ledger.countHandles().get(nodeId) ?? 0,
         awaitForget: (nodeId, timeoutMs) => this.#forgets.wait(nodeId, timeoutMs),
       },
@@ -500,6 +508,24 @@ export class Keeper implements BusControl {
     };
   }
 
+  #checkTransport(asked: TransportName | undefined): void {
+    const { transport, place } = this.#options;
+    if (asked === undefined || asked === transport) return;
+    throw new FusetapError('BUSY', `bus ${place.name} runs on transport ${transport}, not ${asked}`, {
+      hint: `choose another bus with --bus, or fusetap stop --bus ${place.name} first`,
+    });
+  }
+
+  /** @throws FusetapError BUSY where the bus has another transport, UNSUPPORTED where its transport cannot */
+  #fitToTransport(request: AttachRequest): AttachRequest {
+    this.#checkTransport(request.transport);
+    if (this.#options.transport === 'kernel') return request;
+    if (request.passthrough === 'on') {
+      throw cannotPassThrough(request.vdev ?? 'a vbd', 'transport fuse-native has no passthrough');
+    }
+    return { ...request, passthrough: 'off' };
+  }
+
   #checkRunning(): void {
     const { name: bus } = this.#options.place;
     if (this.#ending) throw new FusetapError('BUSY', `bus ${bus} is ending`, { operation: 'ending' });
@@ -538,7 +564,7 @@ export class Keeper implements BusControl {
       image: vbd.imagePath,
       mode: vbd.mode,
       size: vbd.size,
-      transport: 'kernel',
+      transport: this.#options.transport,
       passthrough: vbd.backingId !== null,
       share: vbd.memory && this.#memories.shareOf(vbd.memory),
       partitions: null,
@@ -614,6 +640,16 @@ export class Keeper implements BusControl {
       }),
     });
   }
+}
+
+/** What the keeper has of a mount that the server makes: nothing. */
+function mountedByServer(mountpoint: string): KernelMount {
+  return { mountpoint, deviceFds: [], negotiated: { minor: 0, canResend: false, canPassThrough: false } };
+}
+
+function reasonNotToReplace(transport: TransportName, { negotiated }: KernelMount): string | null {
+  if (transport === 'fuse-native') return 'with transport fuse-native the mount goes with it';
+  return negotiated.canResend ? null : 'this kernel cannot send its requests again (Linux 6.9 can)';
 }
 
 function notRam({ vdev, driver }: Vbd): FusetapError {

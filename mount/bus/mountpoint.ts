@@ -16,11 +16,7 @@ const BUS_TYPE = 'fuse.fusetap';
  * @throws FusetapError USAGE where it is not a directory, or not empty
  */
 export async function clearMountpoint(path: string): Promise<void> {
-  for (const { mountpoint, type } of await readMounts('self')) {
-    if (mountpoint !== path || type !== BUS_TYPE) continue;
-    logEvent({ event: 'repaired', path });
-    if (umount2(path, MNT_FORCE) < 0) umount2(path, MNT_DETACH);
-  }
+  for (let left = await unmountBus(path); left > 0; left--) logEvent({ event: 'repaired', path });
   if (listDirectory(path).length === 0) return;
   throw new FusetapError('USAGE', `the directory of a bus must be empty: ${path}`, {
     hint: 'a mount would hide what it holds; give an empty directory',
@@ -38,4 +34,15 @@ function listDirectory(path: string): string[] {
       path,
     });
   }
+}
+
+/**
+ * Takes mounts of ours off the path, whatever their state, and no others.
+ * @returns how many there were
+ */
+export async function unmountBus(path: string): Promise<number> {
+  const mounts = await readMounts('self');
+  const ours = mounts.filter(({ mountpoint, type }) => mountpoint === path && type === BUS_TYPE);
+  for (const _ of ours) if (umount2(path, MNT_FORCE) < 0) umount2(path, MNT_DETACH);
+  return ours.length;
 }

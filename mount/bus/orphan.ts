@@ -5,6 +5,7 @@
 import { FusetapError } from '../../drivers/errors.js';
 import { readMounts } from '../../system/proc.js';
 import { unmountKernel } from '../fuse/device.js';
+import { lookUpInode } from '../fuse-native/look-up.js';
 import type { Ledger } from '../ledger.js';
 import type { BusControl, DetachChoice } from './bus-control.js';
 import { listenOn, removeBusFiles } from './bus-files.js';
@@ -18,6 +19,7 @@ import {
   type DetachResult,
   INTERFACE_VERSION,
   type MemoryInfo,
+  type TransportName,
   type VbdInfo,
 } from './interface.js';
 import type { VbdFacts } from './ipc.js';
@@ -29,6 +31,7 @@ import { parseSlot } from './slots.js';
 
 export interface OrphanContext {
   readonly place: BusPlace;
+  readonly transport: TransportName;
   readonly server: Server;
   readonly ledger: Ledger;
   readonly forgets: ForgetWaiters;
@@ -79,7 +82,7 @@ export class Orphan implements BusControl {
     return {
       bus: place.name,
       path: place.path,
-      transport: 'kernel',
+      transport: this.#context.transport,
       keeperPid: null,
       serverPid: process.pid,
       restarts: 0,
@@ -176,6 +179,7 @@ export class Orphan implements BusControl {
         bus: place.name,
         mountpoint: place.path,
         mountDev: this.#mountDev,
+        ...(this.#context.transport === 'fuse-native' && { inodeOf: lookUpInode }),
         setLeaving: async (id, leaving) => (await server.leave({ op: 'leave', nodeId: id, leaving })).held,
         opens: (id) => ledger.countHandles().get(id) ?? 0,
         awaitForget: (id, timeoutMs) => forgets.wait(id, timeoutMs),

@@ -2,7 +2,7 @@
  * The server process. It ends only by SIGKILL of itself: while a thread is blocked in read(2), process.exit, an
  * uncaught error or terminate would all hang for ever, and the keeper would see nothing.
  */
-import { toFusetapError } from '../../drivers/errors.js';
+import { FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { KernelTransport } from '../fuse/kernel-transport.js';
 import { Ledger } from '../ledger.js';
 import type { Transport, TransportEvents } from '../transport.js';
@@ -48,19 +48,21 @@ const events: TransportEvents = {
     send({ kind: 'gone' });
   },
 };
-const transport: Transport = new KernelTransport({
-  deviceFds: start.deviceFds,
-  ledger,
-  ledgerFd: start.ledgerFd,
-  statsFd: start.statsFd,
-  owner: start.owner,
-  events,
-  fail: dieOf,
-});
+const transport = await makeTransport();
 const server = new Server(start.keeperPid, transport, ledger);
 const running = new Map<number, AbortController>();
 /** told to serve */
 let begun = false;
+
+/** The one that is not the default is loaded only where it is wanted: it needs a package that may not be there. */
+async function makeTransport(): Promise<Transport> {
+  const { ledgerFd, statsFd, owner, deviceFds, place } = start;
+  if (start.transport === 'kernel') {
+    return new KernelTransport({ deviceFds, ledger, ledgerFd, statsFd, owner, events, fail: dieOf });
+  }
+  const { FuseNativeTransport } = await import('../fuse-native/native-transport.js');
+  return new FuseNativeTransport({ mountpoint: place.path, ledger, statsFd, owner, events });
+}
 
 interface Stoppable {
   readonly signal: AbortSignal;
@@ -125,10 +127,17 @@ process.on('disconnect', async () => {
   // loaded to take another's place, which it cannot do without the keeper: as an orphan it would never read
   if (!begun) die();
   const { Orphan } = await import('./orphan.js');
-  await Orphan.begin({ place: start.place, server, ledger, forgets, die });
+  await Orphan.begin({ place: start.place, transport: start.transport, server, ledger, forgets, die });
 });
 // it went while this was being loaded, when nobody listened
 if (!process.connected) die();
 
-await transport.load();
+try {
+  await transport.load();
+} catch (error) {
+  if (!(error instanceof FusetapError) || error.code === 'FAILED') console.error(error);
+  const told: ServerMessage = { kind: 'unable', error: toFusetapError(error, String(error)).toJSON() };
+  await new Promise((resolve) => process.send?.(told, resolve));
+  die();
+}
 send({ kind: 'loaded' });

@@ -38,6 +38,7 @@ export class ServerProcess {
   readonly #events: ServerEvents;
   readonly #loaded: Promise<void>;
   #becameLoaded: (() => void) | null = null;
+  #wasUnable: FusetapError | null = null;
   #heardAt = performance.now();
   #nextId = 1;
   #exited = false;
@@ -88,6 +89,7 @@ export class ServerProcess {
   /** Resolves when the server takes commands; rejects when it died before. */
   async loaded(): Promise<void> {
     await Promise.race([this.#loaded, this.#exit]);
+    if (this.#wasUnable !== null) throw this.#wasUnable;
     if (this.#exited) throw new FusetapError('FAILED', 'the server did not start', { hint: 'see the log of the bus' });
   }
 
@@ -125,6 +127,9 @@ export class ServerProcess {
     this.#heardAt = performance.now();
     switch (message.kind) {
       case 'loaded':
+        return this.#becameLoaded?.();
+      case 'unable':
+        this.#wasUnable = FusetapError.from(message.error);
         return this.#becameLoaded?.();
       case 'forgotten':
         return this.#events.forgotten(message.nodeId);

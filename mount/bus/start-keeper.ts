@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { FusetapError, type PlainError, toFusetapError } from '../../drivers/errors.js';
+import type { TransportName } from './interface.js';
 import { openLog } from './log.js';
 import { type BusPlace, makeBusDirectories } from './runtime-dir.js';
 
@@ -27,10 +28,13 @@ export interface KeeperArgument {
   ownDirectory: boolean;
   /** the bus stays without vbds */
   persistent: boolean;
+  transport: TransportName;
 }
 
 export interface StartOptions {
   readonly persistent: boolean;
+  /** `kernel` where nothing is said */
+  readonly transport?: TransportName | undefined;
   /** the keeper's program, for tests */
   readonly program?: string;
 }
@@ -71,6 +75,7 @@ async function spawnKeeper(place: BusPlace, options: StartOptions, log: number):
     runtimeDir: place.runtimeDir,
     ownDirectory: place.ownDirectory,
     persistent: options.persistent,
+    transport: options.transport ?? 'kernel',
   };
   const program = options.program ?? fileURLToPath(new URL('./keeper-main.js', import.meta.url));
   return spawn(process.execPath, [program, JSON.stringify(argument)], {

@@ -28,8 +28,8 @@ export interface Supervised {
   replay(server: ServerProcess): Promise<void>;
   /** has the kernel queue again what the last server had not answered */
   resend(): void;
-  /** whether the kernel can do that; without, the first death is the end */
-  readonly canResend: boolean;
+  /** why the first death is the end and there is no upgrade; null where a server can be replaced */
+  readonly cannotReplace: string | null;
   /** how many requests servers have answered so far */
   answered(): number;
   /** the requests that the server which has just died was working on */
@@ -47,6 +47,8 @@ export interface Supervised {
 /** commands that may be given again to another server: they have no effect that could be doubled */
 const REPEATABLE: ReadonlySet<keyof Commands> = new Set([
   'describe',
+  'measure',
+  'prepare',
   'attach',
   'leave',
   'hold',
@@ -128,6 +130,11 @@ export class Supervisor {
   async upgrade(): Promise<{ pauseMs: number }> {
     return await this.#inTurn(async () => {
       if (this.#isOver()) throw new FusetapError('FAILED', 'the bus has no running server to replace');
+      if (this.#bus.cannotReplace !== null) {
+        throw new FusetapError('UNSUPPORTED', `the server cannot be replaced: ${this.#bus.cannotReplace}`, {
+          hint: 'stop the bus, and start it anew',
+        });
+      }
       const next = await this.#load();
       const replaced = this.#replace(next);
       // where the new one dies as it begins, `settled` is of the one after it
@@ -265,7 +272,7 @@ export class Supervisor {
   }
 
   #reasonToGiveUp(): string | null {
-    if (!this.#bus.canResend) return 'the server died, and this kernel cannot send its requests again (Linux 6.9 can)';
+    if (this.#bus.cannotReplace !== null) return `the server died, and ${this.#bus.cannotReplace}`;
     this.#barren = this.#bus.answered() > this.#answeredAtStart ? 0 : this.#barren + 1;
     if (this.#barren >= DEATH_LIMIT) return `${DEATH_LIMIT} servers in a row died before they answered a request`;
     const inFlight = new Set(this.#bus.takeInFlight());
@@ -293,7 +300,8 @@ export class Supervisor {
   async #beat(): Promise<void> {
     const server = this.#server;
     if (this.#state !== 'running' || server === null) return;
-    this.#silentBeats = server.silentForMs() < this.#beatMs ? 0 : this.#silentBeats + 1;
+    // one that has answered the last beat was heard almost a whole beat ago
+    this.#silentBeats = server.silentForMs() < 1.5 * this.#beatMs ? 0 : this.#silentBeats + 1;
     if (this.#silentBeats === 0) return;
     // the first of them asks, so only those after it have had no answer
     if ((this.#silentBeats - 1) * this.#beatMs >= this.#bus.silenceLimitMs) {

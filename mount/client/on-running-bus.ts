@@ -11,7 +11,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError } from '../../drivers/errors.js';
 import { askBus, isConnectionLost, isNotRunning } from '../bus/http-client.js';
-import type { BusInfo } from '../bus/interface.js';
+import type { BusInfo, TransportName } from '../bus/interface.js';
 import type { BusPlace } from '../bus/runtime-dir.js';
 import { isAlreadyRunning, startKeeper } from '../bus/start-keeper.js';
 
@@ -20,6 +20,7 @@ const LIMIT_MS = 20_000;
 
 /**
  * Asks; where no bus runs, starts it and asks again.
+ * @param transport of a bus that is started
  * @param ask is told whether a keeper was started for it; must throw what askBus throws
  * @throws FusetapError BUSY where the keeper died and its server serves on
  */
@@ -27,6 +28,7 @@ export async function onRunningBus<Answer>(
   place: BusPlace,
   persistent: boolean,
   ask: (began: boolean) => Promise<Answer>,
+  transport?: TransportName,
 ): Promise<Answer> {
   const deadline = Date.now() + LIMIT_MS;
   let began = false;
@@ -41,7 +43,7 @@ export async function onRunningBus<Answer>(
     }
     await refuseOrphan(place);
     try {
-      await startKeeper(place, { persistent });
+      await startKeeper(place, { persistent, transport });
       began = true;
     } catch (error) {
       if (!isAlreadyRunning(error) || Date.now() > deadline) throw error;

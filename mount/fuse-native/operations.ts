@@ -96,16 +96,19 @@ export class Operations {
       utimens: (path, atimeMs, mtimeMs, reply) =>
         this.#change(path, reply, ({ ledgerIndex }) => {
           ledger.setTimes(ledgerIndex, { atimeMs: fromMs(atimeMs), mtimeMs: fromMs(mtimeMs) }, Date.now());
+          return 0;
         }),
       chown: (path, uid, gid, reply) =>
         this.#change(path, reply, ({ ledgerIndex }) => {
           ledger.setOwner(ledgerIndex, { ...(uid !== UNCHANGED && { uid }), ...(gid !== UNCHANGED && { gid }) });
           ledger.touchChange(ledgerIndex, Date.now());
+          return 0;
         }),
       chmod: (path, mode, reply) =>
         this.#change(path, reply, ({ ledgerIndex }) => {
           ledger.setOwner(ledgerIndex, { mode: mode & 0o7777 });
           ledger.touchChange(ledgerIndex, Date.now());
+          return 0;
         }),
     };
   }
@@ -138,11 +141,11 @@ export class Operations {
     };
   }
 
-  /** Changes what is known of a file; its times of change are set by who changes. */
-  #change(path: string, reply: Reply, change: (file: BusFile) => number | void): void {
+  /** Changes what is known of a file; `change` answers 0 or −errno. */
+  #change(path: string, reply: Reply, change: (file: BusFile) => number): void {
     if (path === '/') return reply(-E.EPERM);
     const node = this.#find(path);
-    reply(node === undefined ? -E.ENOENT : (change(node.file) ?? 0));
+    reply(node === undefined ? -E.ENOENT : change(node.file));
   }
 
   #io(call: IoCall): void {
@@ -181,7 +184,7 @@ export class Operations {
   }
 
   #stat(file: BusFile): NativeStat {
-    return nativeStat(attributesOf(file, this.#context.ledger));
+    return nativeStat(attributesOf(file, this.#context.ledger, false));
   }
 
   #directory(): NativeStat {

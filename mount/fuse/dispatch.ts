@@ -356,8 +356,8 @@ export class Dispatcher {
     return node;
   }
 
-  #attributes({ file }: TreeNode): Attributes {
-    return attributesOf(file, this.#context.ledger);
+  #attributes({ file, backingId }: TreeNode): Attributes {
+    return attributesOf(file, this.#context.ledger, backingId !== null);
   }
 
   #rootAttributes(): Attributes {

@@ -19,7 +19,9 @@ export async function busPids(runtimeDir: string): Promise<number[]> {
 export async function measure(runtimeDir: string): Promise<Holdings> {
   const pids = await busPids(runtimeDir);
   const fds = await Promise.all(pids.map(async (pid) => (await readdir(`/proc/${pid}/fd`).catch(() => [])).length));
-  const mounts = (await readFile('/proc/self/mountinfo', 'utf8')).split('\n').filter((line) => line.includes(runtimeDir));
+  const mounts = (await readFile('/proc/self/mountinfo', 'utf8'))
+    .split('\n')
+    .filter((line) => line.includes(runtimeDir));
   const files = ['state', 'ram', 'bus'].map((name) => readdir(join(runtimeDir, name)).catch(() => []));
   return {
     pssBytes: (await pssBytes(pids)) ?? 0,

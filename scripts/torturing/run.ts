@@ -103,10 +103,7 @@ async function main(): Promise<number> {
 }
 
 async function disturb(victims: readonly Victim[], guests: readonly Wish[][], isOver: () => boolean): Promise<void> {
-  const works = victims.flatMap((victim, i) => [
-    victim.disturb(isOver),
-    victim.comeAndGo(guests[i] as Wish[], isOver),
-  ]);
+  const works = victims.flatMap((victim, i) => [victim.disturb(isOver), victim.comeAndGo(guests[i] as Wish[], isOver)]);
   await Promise.all(works);
 }
 

@@ -5,8 +5,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { askBus } from '../../mount/bus/http-client.js';
 import type { AttachRequest, BusInfo, VbdInfo } from '../../mount/bus/interface.js';
-import { type BusPlace, start, stop } from '../../mount/client.js';
 import { showBus } from '../../mount/client/ask.js';
+import { type BusPlace, start, stop } from '../../mount/client.js';
 import type { Deeds, Findings } from './figures.js';
 import { Verifier } from './verifier.js';
 
@@ -85,7 +85,12 @@ export class Victim {
 
   async #attach({ driver, image, passthrough }: Wish): Promise<VbdInfo> {
     const body = { driver, image, vdev: null, mode: 'w', passthrough, options: {} } satisfies AttachRequest;
-    const vbd = await askBus<VbdInfo>(this.#place, { method: 'POST', path: '/vbds', body, timeoutMs: CONTROL_LIMIT_MS });
+    const vbd = await askBus<VbdInfo>(this.#place, {
+      method: 'POST',
+      path: '/vbds',
+      body,
+      timeoutMs: CONTROL_LIMIT_MS,
+    });
     this.#deeds.attaches += 1;
     return vbd;
   }

@@ -55,7 +55,7 @@ const TABLE: readonly [words: string, status: number, line: RegExp][] = [
   ['create disk.img 0', 2, /SIZE: 0 is too little: give 1 or more/],
   ['create disk.img 10Q', 2, /'10Q' is no size: give bytes/],
   ['create disk.img 99999999T', 2, /is no size/],
-  ['create disk.img -5', 2, /unknown option '-5'/],
+  ['create disk.img -5', 2, /'-5' is no size/],
   ['create /nowhere/disk.img 1M', 3, /cannot make the image .*ENOENT: make its directory first/],
   ['create /proc/version 1M', 4, /it is there already/],
   ['slot', 2, /missing required argument/],
@@ -91,7 +91,9 @@ for (const [words, status, line] of TABLE) {
     t.match(plain.stderr, line);
     t.match(plain.stderr, /^fusetap: [^\n]+: [^\n]+\n$/, 'one line, with how to fix it');
     t.equal(json.status, status);
-    t.equal(json.stderr, plain.stderr.replaceAll(/fusetap-test-\w+/g, /fusetap-test-\w+/.exec(json.stderr)?.[0] ?? ''));
+    // each has a directory of its own
+    const [ofPlain, ofJson] = [plain, json].map(({ stderr }) => stderr.replaceAll(/fusetap-test-\w+/g, 'DIR'));
+    t.equal(ofJson, ofPlain);
     const { error } = JSON.parse(json.stdout) as { error: { code: string; message: string } };
     t.ok(json.stderr.includes(error.message));
     t.type(error.code, 'string');

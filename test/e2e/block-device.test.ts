@@ -1,9 +1,9 @@
 /** A block device as an image: a loop device over a file, in which all that was written must be in the end. */
 import t, { type Test } from 'tap';
-import { type Bench, forEachTransport, openBench } from './fixtures.js';
+import { type Bench, onDefaultTransport, openBench } from './fixtures.js';
 
 t.test('a block device as an image', (t) => {
-  forEachTransport(t, ['losetup', 'mkfs.ext4', 'e2fsck', 'cmp', 'dd'], async (t, transport) => {
+  onDefaultTransport(t, ['losetup', 'mkfs.ext4', 'e2fsck', 'cmp', 'dd'], async (t, transport) => {
     for (const driver of ['aio', 'ram', 'sync']) {
       await t.test(driver, async (t) => serveDevice(t, await openBench(t, transport), driver));
     }

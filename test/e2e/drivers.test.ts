@@ -2,28 +2,28 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import t, { type Test } from 'tap';
 import { readExample } from '../docs/example.js';
-import { type Bench, forEachTransport, openBench } from './fixtures.js';
+import { type Bench, onDefaultTransport, openBench } from './fixtures.js';
 import { killServerDuring, verifyJob } from './kill-server.js';
 
 t.setTimeout(180_000);
 
 t.test('the driver of docs/drivers.md, under load and checksums, its server killed', (t) => {
-  forEachTransport(t, ['fio', 'cmp'], async (t, transport) => useExample(t, await openBench(t, transport)));
+  onDefaultTransport(t, ['fio', 'cmp'], async (t, transport) => useExample(t, await openBench(t, transport)));
   t.end();
 });
 
 t.test('a package as a driver', (t) => {
-  forEachTransport(t, [], async (t, transport) => usePackage(t, await openBench(t, transport)));
+  onDefaultTransport(t, [], async (t, transport) => usePackage(t, await openBench(t, transport)));
   t.end();
 });
 
 t.test('a driver that breaks the contract', (t) => {
-  forEachTransport(t, [], async (t, transport) => refuseBroken(t, await openBench(t, transport)));
+  onDefaultTransport(t, [], async (t, transport) => refuseBroken(t, await openBench(t, transport)));
   t.end();
 });
 
 t.test('a driver that takes the server down does not take the others with it', (t) => {
-  forEachTransport(t, ['cmp'], async (t, transport) => survive(t, await openBench(t, transport)));
+  onDefaultTransport(t, ['cmp'], async (t, transport) => survive(t, await openBench(t, transport)));
   t.end();
 });
 

@@ -1,12 +1,12 @@
 /** Filters from the command line: offset and sizelimit served by threads, the others on the event loop of the server. */
 import t, { type Test } from 'tap';
-import { type Bench, forEachTransport, openBench } from './fixtures.js';
+import { type Bench, onDefaultTransport, openBench } from './fixtures.js';
 import { killServerDuring, verifyJob } from './kill-server.js';
 
 t.setTimeout(180_000);
 
 t.test('a run of an image as a disk', (t) => {
-  forEachTransport(t, ['mkfs.ext4', 'e2fsck', 'cmp'], async (t, transport) => {
+  onDefaultTransport(t, ['mkfs.ext4', 'e2fsck', 'cmp'], async (t, transport) => {
     for (const driver of ['aio', 'ram', 'sync']) {
       await t.test(driver, async (t) => serveRun(t, await openBench(t, transport), driver));
     }
@@ -15,7 +15,7 @@ t.test('a run of an image as a disk', (t) => {
 });
 
 t.test('a run that the image does not have is refused, and nothing is left', (t) => {
-  forEachTransport(t, [], async (t, transport) => {
+  onDefaultTransport(t, [], async (t, transport) => {
     const bench = await openBench(t, transport);
     const image = await bench.image('disk.img', 10_000);
     const cases: [string[], RegExp][] = [
@@ -42,7 +42,7 @@ t.test('a run that the image does not have is refused, and nothing is left', (t)
 });
 
 t.test('a disk on the event loop, under load and checksums, its server killed', (t) => {
-  forEachTransport(t, ['fio'], async (t, transport) => {
+  onDefaultTransport(t, ['fio'], async (t, transport) => {
     for (const driver of ['aio', 'ram']) {
       await t.test(driver, async (t) => verifyWhileKilled(t, await openBench(t, transport), driver));
     }
@@ -51,12 +51,12 @@ t.test('a disk on the event loop, under load and checksums, its server killed', 
 });
 
 t.test('errors on demand', (t) => {
-  forEachTransport(t, ['dd'], async (t, transport) => injectErrors(t, await openBench(t, transport)));
+  onDefaultTransport(t, ['dd'], async (t, transport) => injectErrors(t, await openBench(t, transport)));
   t.end();
 });
 
 t.test('read-only, whatever the mode', (t) => {
-  forEachTransport(t, ['dd', 'cmp'], async (t, transport) => {
+  onDefaultTransport(t, ['dd', 'cmp'], async (t, transport) => {
     const bench = await openBench(t, transport);
     const image = await bench.image('disk.img', 1 << 20, 1 << 20);
     for (const driver of ['aio', 'ram']) {

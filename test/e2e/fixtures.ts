@@ -6,11 +6,14 @@
  */
 import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, open, readdir, readFile, realpath } from 'node:fs/promises';
+import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Test } from 'tap';
 import type { VbdInfo } from '../../mount/bus/interface.js';
+import { KERNEL_ABILITIES } from '../../mount/fuse/kernel-transport.js';
+import { FUSE_NATIVE_ABILITIES } from '../../mount/fuse-native/abilities.js';
 import type { Abilities } from '../../mount/transport.js';
 import { fillPattern } from '../conformance/pattern.js';
 import {
@@ -32,6 +35,8 @@ export interface TestTransport {
   /** what `attach` is told to use it */
   readonly options: readonly string[];
   readonly abilities: Abilities;
+  /** why this machine cannot use it; false where it can */
+  whyNot(): string | false;
 }
 
 /** Every transport that the same tests must pass on. */
@@ -39,7 +44,14 @@ const TRANSPORTS: readonly TestTransport[] = [
   {
     name: 'kernel',
     options: [],
-    abilities: { restart: true, passthrough: true, fallocate: true, seekData: true },
+    abilities: KERNEL_ABILITIES,
+    whyNot: () => false,
+  },
+  {
+    name: 'fuse-native',
+    options: ['--transport', 'fuse-native'],
+    abilities: FUSE_NATIVE_ABILITIES,
+    whyNot: whyNotNative,
   },
 ];
 
@@ -75,6 +87,30 @@ export function whyNot(...programs: string[]): string | false {
   return programs.includes('losetup') && !existsSync('/dev/loop-control') ? 'there are no loop devices' : false;
 }
 
+/** The package is optional, and needs libfuse 2. */
+function whyNotNative(): string | false {
+  try {
+    createRequire(import.meta.url)('fuse-native');
+    return false;
+  } catch (error) {
+    return `fuse-native cannot be loaded: ${(error as Error).message.split('\n')[0]}`;
+  }
+}
+
+/**
+ * One test on the default transport, for what does not depend on how files are served: twice the time would show
+ * nothing more.
+ */
+export function onDefaultTransport(
+  t: Test,
+  programs: readonly string[],
+  body: (t: Test, transport: TestTransport) => Promise<void>,
+): void {
+  const [transport] = TRANSPORTS;
+  if (transport === undefined) throw new TypeError('there is no transport');
+  void t.test(`transport ${transport.name}`, { skip: whyNot(...programs) }, (t) => body(t, transport));
+}
+
 /** One test for each transport; skipped where the machine lacks one of the programs. */
 export function forEachTransport(
   t: Test,
@@ -82,7 +118,8 @@ export function forEachTransport(
   body: (t: Test, transport: TestTransport) => Promise<void>,
 ): void {
   for (const transport of TRANSPORTS) {
-    void t.test(`transport ${transport.name}`, { skip: whyNot(...programs) }, (t) => body(t, transport));
+    const skip = whyNot(...programs) || transport.whyNot();
+    void t.test(`transport ${transport.name}`, { skip }, (t) => body(t, transport));
   }
 }
 
@@ -154,6 +191,11 @@ export class Bench {
   /** Attaches with the transport under test. @returns the path that it prints */
   attach(...words: string[]): Promise<string> {
     return this.succeed(['attach', ...this.transport.options, ...words]);
+  }
+
+  /** Begins a bus that stays, with the transport under test. @returns the path that it prints */
+  begin(...words: string[]): Promise<string> {
+    return this.succeed(['start', ...this.transport.options, ...words]);
   }
 
   async detach(...words: string[]): Promise<void> {

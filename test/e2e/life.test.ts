@@ -8,7 +8,7 @@ import { type Bench, forEachTransport, openBench } from './fixtures.js';
 
 const KIB = 1 << 10;
 
-t.setTimeout(180_000);
+t.setTimeout(360_000);
 
 forEachTransport(t, ['dd', 'cmp'], async (t, transport) => {
   const tell = async (name: string, body: (t: Test, bench: Bench) => Promise<void>): Promise<void> => {
@@ -27,7 +27,7 @@ forEachTransport(t, ['dd', 'cmp'], async (t, transport) => {
   await tell('a dead bus is told, repaired by attach, and cleared away by stop', repairDeadBus);
   await t.test('a vbd that is held', async (t) => {
     const bench = await openBench(t, transport);
-    await bench.succeed(['start']);
+    await bench.begin();
     for (const way of ['read', 'write', 'path', 'map'] as const) {
       const skip = way === 'map' && cannotMap;
       await t.test(HOLDS[way], { skip }, (t) => refuseThenForce(t, bench, 'aio', way));
@@ -51,8 +51,8 @@ const HOLDS = {
 
 async function stayUntilStopped(t: Test, bench: Bench): Promise<void> {
   const image = await bench.image('disk.img', 64 * KIB);
-  t.equal(await bench.succeed(['start']), `${bench.runtimeDir}/bus/0`);
-  t.equal(await bench.succeed(['start']), `${bench.runtimeDir}/bus/0`, 'started twice is started');
+  t.equal(await bench.begin(), `${bench.runtimeDir}/bus/0`);
+  t.equal(await bench.begin(), `${bench.runtimeDir}/bus/0`, 'started twice is started');
   await bench.attach(image);
   await bench.detach('xvda');
   t.same(await bench.list(), []);
@@ -63,7 +63,7 @@ async function stayUntilStopped(t: Test, bench: Bench): Promise<void> {
   t.equal((await bench.fusetap(['stop'])).status, 3, 'stopped is gone');
 
   await bench.attach(image);
-  await bench.succeed(['start']);
+  await bench.begin();
   await bench.detach('xvda');
   t.equal((await bench.mounts()).length, 1, 'a bus that attach began can be made to stay');
   await bench.succeed(['stop']);
@@ -138,7 +138,7 @@ async function attachAgainAndAgain(t: Test, bench: Bench): Promise<void> {
   const image = await bench.image('disk.img', 256 * KIB, 256 * KIB);
   for (let round = 0; round < 10; round++) {
     // half of them each begin and end a bus, half are on one that stays
-    if (round === 5) await bench.succeed(['start']);
+    if (round === 5) await bench.begin();
     const driver = ['aio', 'ram', 'sync'][round % 3];
     const vbd = await bench.attach(`${driver}:${image},xvdc`);
     await bench.sh(

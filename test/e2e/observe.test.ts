@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import t, { type Test } from 'tap';
 import type { BusInfo, VbdStats } from '../../mount/bus/interface.js';
 import { collect, eventually } from './command.js';
-import { type Bench, forEachTransport, openBench } from './fixtures.js';
+import { type Bench, onDefaultTransport, openBench } from './fixtures.js';
 
 t.setTimeout(120_000);
 
@@ -25,7 +25,7 @@ async function killServer(bench: Bench): Promise<void> {
 }
 
 t.test('counters', (t) => {
-  forEachTransport(t, ['dd', 'fallocate'], async (t, transport) => {
+  onDefaultTransport(t, ['dd', 'fallocate'], async (t, transport) => {
     for (const driver of ['aio', 'ram']) {
       await t.test(driver, async (t) => countRequests(t, await openBench(t, transport), driver));
     }
@@ -66,14 +66,14 @@ async function countRequests(t: Test, bench: Bench, driver: string): Promise<voi
     'and the next one adds to them',
   );
 
-  await bench.succeed(['start']);
+  await bench.begin();
   await bench.detach('xvda');
   await bench.attach('--passthrough', 'off', `${driver}:${image}`);
   t.equal((await readStats(bench))[0]?.write.requests, 0, 'each attach begins at nothing');
 }
 
 t.test('the log', (t) => {
-  forEachTransport(t, [], async (t, transport) => {
+  onDefaultTransport(t, [], async (t, transport) => {
     const bench = await openBench(t, transport);
     const vbd = await bench.attach(`aio:${await bench.image('a b.img', 4096)}`);
     const follower = bench.startFusetap(['log', '-f', '--json']);
@@ -101,7 +101,7 @@ t.test('the log', (t) => {
 });
 
 t.test('a bus whose processes are gone has a log, and doctor names it', (t) => {
-  forEachTransport(t, [], async (t, transport) => {
+  onDefaultTransport(t, [], async (t, transport) => {
     const bench = await openBench(t, transport);
     await bench.attach(`aio:${await bench.image('disk.img', 4096)}`);
     const { keeperPid, serverPid } = await showBus(bench);
@@ -129,7 +129,7 @@ function cliWords(hint: string): string[] {
 }
 
 t.test('config makes the same bus again', (t) => {
-  forEachTransport(t, [], async (t, transport) => {
+  onDefaultTransport(t, [], async (t, transport) => {
     const bench = await openBench(t, transport);
     await bench.attach(`aio:${await bench.image('a.img', 4096)}`, 'xvdc', 'r');
     await bench.attach(`ram:${await bench.image('b 1.img', 8192)}`, 'hda');

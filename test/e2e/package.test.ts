@@ -9,7 +9,7 @@ import { join, resolve } from 'node:path';
 import t, { type Test } from 'tap';
 import { VERSION } from '../../mount/version.js';
 import { readExample } from '../docs/example.js';
-import { type Bench, forEachTransport, openBench } from './fixtures.js';
+import { type Bench, onDefaultTransport, openBench } from './fixtures.js';
 
 t.setTimeout(400_000);
 
@@ -20,7 +20,7 @@ const NO_REGISTRY =
   /ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|EHOSTUNREACH|ENOTCACHED|code E\d{3}/;
 
 t.test('the package, from a clean clone to a vbd', (t) => {
-  forEachTransport(t, ['npm', 'tar'], async (t, transport) => {
+  onDefaultTransport(t, ['npm', 'tar'], async (t, transport) => {
     const bench = await openBench(t, transport);
     await t.test('is packed whole, and no more', (t) => pack(t, bench));
     const why = await install(bench);

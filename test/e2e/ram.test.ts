@@ -8,7 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import type { MemoryInfo } from '../../mount/bus/interface.js';
 import { collect, eventually, start } from './command.js';
-import { type Bench, forEachTransport, openBench } from './fixtures.js';
+import { type Bench, onDefaultTransport, openBench } from './fixtures.js';
 
 t.setTimeout(300_000);
 
@@ -17,7 +17,7 @@ const MIB = 1 << 20;
 /** A story that ends with nothing left, and no memory in use. */
 function tell(name: string, programs: readonly string[], story: (t: Test, bench: Bench) => Promise<void>): void {
   void t.test(name, (t) => {
-    forEachTransport(t, programs, async (t, transport) => {
+    onDefaultTransport(t, programs, async (t, transport) => {
       const bench = await openBench(t, transport);
       await story(t, bench);
       await bench.succeed(['stop', '--all']);

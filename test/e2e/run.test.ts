@@ -3,13 +3,13 @@ import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { collect, type Outcome } from './command.js';
-import { type Bench, forEachTransport, openBench } from './fixtures.js';
+import { type Bench, onDefaultTransport, openBench } from './fixtures.js';
 
 t.setTimeout(180_000);
 
 const MIB = 1 << 20;
 
-forEachTransport(t, ['mkfs.ext4', 'dumpe2fs', 'cmp'], async (t, transport) => {
+onDefaultTransport(t, ['mkfs.ext4', 'dumpe2fs', 'cmp'], async (t, transport) => {
   /** a bench with one image; afterwards the test is asked whether anything is left */
   const tell = (name: string, body: (t: Test, bench: Bench, image: string) => Promise<void>): Promise<void> =>
     t.test(name, async (t) => {

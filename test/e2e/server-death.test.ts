@@ -7,11 +7,11 @@ import t, { type Test } from 'tap';
 import type { VbdInfo } from '../../mount/bus/interface.js';
 import { Client } from './client.js';
 import { collect, eventually } from './command.js';
-import { ALL_WAYS, type Bench, forEachDriver, forEachTransport, openBench, type TestDriver } from './fixtures.js';
+import { ALL_WAYS, type Bench, forEachDriver, onDefaultTransport, openBench, type TestDriver } from './fixtures.js';
 
-t.setTimeout(180_000);
+t.setTimeout(360_000);
 
-forEachTransport(t, ['fio', 'cmp'], async (t, transport) => {
+onDefaultTransport(t, ['fio', 'cmp'], async (t, transport) => {
   const skip = transport.abilities.restart ? false : 'this transport cannot replace a server';
   await t.test('under load', { skip }, (t) => forEachDriver(t, transport, verifyUnderKills, ALL_WAYS));
   await t.test('what the next server knows', { skip }, async (t) => knowAll(t, await openBench(t, transport)));

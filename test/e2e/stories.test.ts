@@ -5,7 +5,7 @@
 import t, { type Test } from 'tap';
 import { type Bench, forEachDriver, forEachTransport, type TestDriver } from './fixtures.js';
 
-t.setTimeout(180_000);
+t.setTimeout(360_000);
 
 /** sync waits for the host's disk with each of the thousands of writes of mkfs */
 const sizeFor = (driver: string): number => (driver === 'sync' ? 8 : 256) << 20;

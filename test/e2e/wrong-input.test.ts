@@ -6,9 +6,9 @@ import { mkdir } from 'node:fs/promises';
 import t, { type Test } from 'tap';
 import type { ErrorCode } from '../../drivers/errors.js';
 import { EXIT_CODES } from '../../drivers/errors.js';
-import { type Bench, forEachTransport, openBench } from './fixtures.js';
+import { type Bench, onDefaultTransport, openBench } from './fixtures.js';
 
-t.setTimeout(180_000);
+t.setTimeout(360_000);
 
 interface Mistake {
   /** words of the command line; `@` stands for the directory of images */
@@ -81,7 +81,7 @@ const ON_A_BUS: readonly Mistake[] = [
   wrong('NOT_FOUND', /no bus another/, 'detach', '--bus', 'another', 'xvda'),
 ];
 
-forEachTransport(t, ['mkfifo', 'mknod'], async (t, transport) => {
+onDefaultTransport(t, ['mkfifo', 'mknod'], async (t, transport) => {
   await t.test('where no bus runs', async (t) => {
     const bench = await openImages(t, transport);
     for (const mistake of WITHOUT_BUS) {

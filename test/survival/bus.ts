@@ -7,8 +7,9 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Test } from 'tap';
 import { askBus } from '../../mount/bus/http-client.js';
 import type { AttachRequest, BusInfo, DetachResult, UpgradeResult, VbdInfo } from '../../mount/bus/interface.js';
-import { type BusPlace, resolveBus } from '../../mount/client.js';
 import { showBus } from '../../mount/client/ask.js';
+import { type BusPlace, resolveBus } from '../../mount/client.js';
+import { KERNEL_ABILITIES } from '../../mount/fuse/kernel-transport.js';
 import { eventually } from '../e2e/command.js';
 import { type Bench, openBench } from '../e2e/fixtures.js';
 
@@ -31,7 +32,8 @@ export async function startBus(t: Test, env: Record<string, string> = {}, name =
   const bench = await openBench(t, {
     name: 'kernel',
     options: [],
-    abilities: { restart: true, passthrough: true, fallocate: true, seekData: true },
+    abilities: KERNEL_ABILITIES,
+    whyNot: () => false,
   });
   return startBusOn(bench, env, name);
 }

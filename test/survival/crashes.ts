@@ -15,7 +15,8 @@ export class Crashes {
 
   /** So many servers will die at the step with that opcode (0: no request). */
   arm(step: CrashStep, opcode: number, times = 1, kind: 'kill' | 'throw' = 'kill'): void {
-    for (let i = 0; i < times; i++) writeFileSync(join(this.#directory, `${step}-${opcode}-${kind}${this.#count++}`), '');
+    for (let i = 0; i < times; i++)
+      writeFileSync(join(this.#directory, `${step}-${opcode}-${kind}${this.#count++}`), '');
   }
 
   /** How many are still to come. */

@@ -19,9 +19,12 @@ void t.test('ext4 with an untar running', { skip }, async (t) => {
   const loop = await bench.loop(vbd.path);
   const directory = await bench.makeDirectory('mnt');
   await bench.sh('mkfs.ext4 -q "$1"; mount "$1" "$2"', loop, directory);
-  await bench.sh('mkdir src; cd src; for d in 1 2 3 4 5 6; do mkdir $d; for f in $(seq 40); do head -c $((f * 5000)) /dev/urandom > $d/$f; done; done; tar cf ../src.tar .');
+  await bench.sh(
+    'mkdir src; cd src; for d in 1 2 3 4 5 6; do mkdir $d; for f in $(seq 40); do head -c $((f * 5000)) /dev/urandom > $d/$f; done; done; tar cf ../src.tar .',
+  );
 
-  const unpack = 'i=0; while [ ! -e "$2" ]; do i=$((i+1)); mkdir -p "$1/$((i % 3))"; tar xf src.tar -C "$1/$((i % 3))"; sync -f "$1"; done; echo $i';
+  const unpack =
+    'i=0; while [ ! -e "$2" ]; do i=$((i+1)); mkdir -p "$1/$((i % 3))"; tar xf src.tar -C "$1/$((i % 3))"; sync -f "$1"; done; echo $i';
   const tar = collect(start('sh', ['-euc', unpack, 'sh', directory, bench.path('stop')], bench.options()));
   await bus.disturb(10, 'kill');
   await bus.disturb(3, 'upgrade');
