@@ -16,7 +16,7 @@ import { takeStateLock } from './state-lock.js';
 const REPORT_FD = 3;
 
 /** how long a bus that was begun for an attach waits for it: the client may have been killed in between */
-const FIRST_ATTACH_LIMIT_MS = 30_000;
+const FIRST_ATTACH_LIMIT_MS = 10_000;
 
 /** @returns whether whoever started us is still there to hear it */
 function report(line: object): boolean {

@@ -1,4 +1,4 @@
-/** Who may mount: root by itself, others through fusermount3. */
+/** Who may mount, and what is there for those who may not. */
 import { accessSync, constants, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { CAP_SYS_ADMIN, hasCapability } from './capabilities.js';
@@ -13,15 +13,14 @@ export function lookAtMounting(): Finding {
   if (process.geteuid?.() === 0) {
     return lacking('root without CAP_SYS_ADMIN may not mount', 'in a container, add the capability SYS_ADMIN');
   }
-  const helper = lookAtHelper();
-  return helper.ok ? fine(`through ${helper.detail}`) : helper;
+  return lacking('mount(2) is for root only, and fusetap knows no other way yet', 'run fusetap as root');
 }
 
-/** fusermount3, which mounts for who is not root. */
+/** fusermount3, by which libfuse mounts for who is not root. */
 export function lookAtHelper(path: string = process.env.PATH ?? ''): Finding {
   const found = [...path.split(':'), '/usr/bin', '/bin'].map((directory) => join(directory, PROGRAM)).find(isProgram);
   if (found === undefined) {
-    return lacking(`${PROGRAM} is not installed: only root can attach`, 'apt install fuse3, or dnf install fuse3');
+    return lacking(`${PROGRAM} is not installed`, 'apt install fuse3, or dnf install fuse3');
   }
   const isSetuid = (statSync(found).mode & 0o4000) !== 0;
   return isSetuid ? fine(found) : lacking(`${found} is not setuid root`, `as root: chmod u+s ${found}`);
