@@ -23,6 +23,12 @@ import { allocateResident } from './resident.js';
 
 const DEVICE = '/dev/fuse';
 
+/**
+ * A larger read comes as several requests of this size, which threads serve side by side, and whose bytes are still in
+ * the processor's cache when they are copied on: 1 MiB reads at queue depth 4 took 0.8 of the time of whole ones.
+ */
+const MAX_READ = 256 << 10;
+
 export interface KernelMount {
   readonly mountpoint: string;
   /** the device as mounted, then its clones */
@@ -56,7 +62,7 @@ export function mountKernel(mountpoint: string, threads: number): KernelMount {
   try {
     const uid = process.getuid?.() ?? 0;
     const gid = process.getgid?.() ?? 0;
-    const data = `fd=${first},rootmode=40000,user_id=${uid},group_id=${gid},default_permissions`;
+    const data = `fd=${first},rootmode=40000,user_id=${uid},group_id=${gid},default_permissions,max_read=${MAX_READ}`;
     try {
       mount('fusetap', mountpoint, 'fuse.fusetap', MS_NOSUID | MS_NODEV, data);
     } catch (error) {

@@ -119,7 +119,7 @@ export const JOB_LISTS: Readonly<Record<string, readonly string[]>> = {
     'detach',
     'memory',
   ],
-  quick: ['randread-4k-qd32', 'read-1m-qd1', 'read-1m-qd32'],
+  quick: ['randread-4k-qd32', 'read-1m-qd1', 'read-1m-qd4', 'read-1m-qd32'],
   workloads: WORKLOADS.map(({ name }) => name),
 };
 

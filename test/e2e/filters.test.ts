@@ -99,7 +99,7 @@ async function serveRun(t: Test, bench: Bench, driver: string): Promise<void> {
 async function verifyWhileKilled(t: Test, bench: Bench, driver: string): Promise<void> {
   const sizeBytes = 24 << 20;
   const image = await bench.image('disk.img', sizeBytes);
-  const vbd = await bench.attach('--filter', 'delay=4', `${driver}:${image}`);
+  const vbd = await bench.attach('--filter', 'delay=12', `${driver}:${image}`);
   const job = bench.execute('fio', verifyJob(vbd, sizeBytes), { timeoutMs: 60_000 });
   const { status, stdout, stderr, killed } = await killServerDuring(bench, 6, job);
   t.equal(status, 0, `${stderr}${stdout}`);

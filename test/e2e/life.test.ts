@@ -4,13 +4,13 @@ import t, { type Test } from 'tap';
 import { patternBytes } from '../conformance/pattern.js';
 import { Client, cannotMap, type Way } from './client.js';
 import { collect, eventually } from './command.js';
-import { type Bench, forEachTransport, openBench } from './fixtures.js';
+import { type Bench, onDefaultTransport, openBench } from './fixtures.js';
 
 const KIB = 1 << 10;
 
 t.setTimeout(360_000);
 
-forEachTransport(t, ['dd', 'cmp'], async (t, transport) => {
+onDefaultTransport(t, ['dd', 'cmp'], async (t, transport) => {
   const tell = async (name: string, body: (t: Test, bench: Bench) => Promise<void>): Promise<void> => {
     await t.test(name, async (t) => body(t, await openBench(t, transport)));
   };
