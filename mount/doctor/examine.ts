@@ -7,7 +7,7 @@ import { lookAtDevice } from './device.js';
 import { lookAtLibfuse, lookAtLoop } from './extras.js';
 import { lookAtKernel, lookAtPassthrough, lookAtResend } from './kernel.js';
 import { lookAtIoFlusher, lookAtLocking, lookAtRamLimit } from './memory.js';
-import { lookAtAllowOther, lookAtHelper, lookAtMounting } from './mounting.js';
+import { lookAtHelper, lookAtMounting } from './mounting.js';
 import { findDeadBuses, lookAtRuntimeDir } from './runtime.js';
 
 export interface CheckResult extends Finding {
@@ -35,7 +35,6 @@ export async function examine(env: NodeJS.ProcessEnv, uid: number): Promise<Exam
     { name: 'ram-limit', needed: false, look: lookAtRamLimit },
     { name: 'io-flusher', needed: false, look: lookAtIoFlusher },
     { name: 'fusermount3', needed: false, look: () => lookAtHelper() },
-    { name: 'allow-other', needed: false, look: () => lookAtAllowOther() },
     { name: 'loop-devices', needed: false, look: lookAtLoop },
     { name: 'libfuse2', needed: false, look: lookAtLibfuse },
     ...(await deadBuses(env, uid)),

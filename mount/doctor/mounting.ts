@@ -1,11 +1,10 @@
 /** Who may mount, and what is there for those who may not. */
-import { accessSync, constants, readFileSync, statSync } from 'node:fs';
+import { accessSync, constants, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { CAP_SYS_ADMIN, hasCapability } from './capabilities.js';
 import { type Finding, fine, lacking } from './check.js';
 
 const PROGRAM = 'fusermount3';
-const CONFIG = '/etc/fuse.conf';
 
 /** Whether a bus can be mounted at all. */
 export function lookAtMounting(): Finding {
@@ -24,18 +23,6 @@ export function lookAtHelper(path: string = process.env.PATH ?? ''): Finding {
   }
   const isSetuid = (statSync(found).mode & 0o4000) !== 0;
   return isSetuid ? fine(found) : lacking(`${found} is not setuid root`, `as root: chmod u+s ${found}`);
-}
-
-/** Whether users may let others in (--allow-other). */
-export function lookAtAllowOther(read: (path: string) => string = (path) => readFileSync(path, 'utf8')): Finding {
-  let isSet = false;
-  try {
-    isSet = /^\s*user_allow_other\s*$/m.test(read(CONFIG));
-  } catch {
-    // without the file nothing is allowed
-  }
-  if (isSet) return fine(`user_allow_other is set in ${CONFIG}`);
-  return lacking('users cannot let others in (--allow-other)', `as root: echo user_allow_other >> ${CONFIG}`);
 }
 
 function isProgram(path: string): boolean {

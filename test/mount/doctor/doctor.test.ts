@@ -5,7 +5,6 @@ import { CAP_IPC_LOCK, CAP_SYS_ADMIN, hasCapability } from '../../../mount/docto
 import { examine } from '../../../mount/doctor/examine.js';
 import { kernelVersion, lookAtKernel, lookAtPassthrough, lookAtResend } from '../../../mount/doctor/kernel.js';
 import { lookAtLocking } from '../../../mount/doctor/memory.js';
-import { lookAtAllowOther } from '../../../mount/doctor/mounting.js';
 import { findDeadBuses, lookAtRuntimeDir } from '../../../mount/doctor/runtime.js';
 import { fakeBus, fusetap, tempDir } from '../../cli/fake-bus.js';
 
@@ -35,17 +34,6 @@ t.test('the limit of locked memory', async (t) => {
   t.equal(lookAtLocking(limits('unlimited')).ok, true);
   t.equal(lookAtLocking(limits(String(1 << 30))).ok, true);
   if (!hasCapability(CAP_IPC_LOCK)) t.match(lookAtLocking(limits('65536')), { ok: false, hint: /ulimit -l/ });
-});
-
-t.test('user_allow_other', async (t) => {
-  t.equal(lookAtAllowOther(() => '# x\nuser_allow_other\n').ok, true);
-  t.equal(lookAtAllowOther(() => '#user_allow_other\n').ok, false);
-  t.match(
-    lookAtAllowOther(() => {
-      throw new Error('ENOENT');
-    }),
-    { ok: false, hint: /fuse\.conf/ },
-  );
 });
 
 t.test('the runtime directory', async (t) => {
