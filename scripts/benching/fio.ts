@@ -33,6 +33,8 @@ const Output = z.object({
 export function fioArguments(job: FioJob, path: string, { seconds, engine }: FioSettings): string[] {
   return [
     '--name=bench',
+    // its jobs are threads: processes of their own would go on when fio is killed
+    '--thread',
     '--output-format=json',
     // fio takes a colon for a separator of files
     `--filename=${path.replaceAll('\\', '\\\\').replaceAll(':', '\\:')}`,
