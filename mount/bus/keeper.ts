@@ -286,10 +286,7 @@ export class Keeper implements BusControl {
         freed.push(vbd);
       }
     } catch (error) {
-      for (const vbd of freed) {
-        vbd.leaving = false;
-        await this.#server.request<'leave'>({ op: 'leave', nodeId: vbd.nodeId, leaving: false });
-      }
+      for (const vbd of freed) await this.#show(vbd);
       throw error;
     }
   }
@@ -346,8 +343,7 @@ export class Keeper implements BusControl {
     });
     vbd.paused = true;
     await this.#server.request<'hold'>({ op: 'hold', nodeId: vbd.nodeId });
-    vbd.leaving = false;
-    await this.#server.request<'leave'>({ op: 'leave', nodeId: vbd.nodeId, leaving: false });
+    await this.#show(vbd);
   }
 
   /** Lets the I/O of a paused vbd go on. */

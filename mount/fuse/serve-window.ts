@@ -21,6 +21,7 @@ import {
   zeroWindow,
 } from '../../drivers/window-sync.js';
 import { E, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } from '../../system/libc.js';
+import { writesDurably } from '../file-rules.js';
 import type { Ledger } from '../ledger.js';
 import { DISCARD, FLUSH, NOT_COUNTED, READ, WRITE } from '../stats.js';
 import * as abi from './abi.js';
@@ -32,7 +33,6 @@ import type { ThreadGate } from './thread-control.js';
 const PAGE = 4096;
 const REQUEST_START = PAGE - abi.IN_HEADER_SIZE - abi.RW_IN_SIZE;
 const REPLY_START = PAGE - abi.OUT_HEADER_SIZE;
-const O_SYNC_OR_DSYNC = 0o4010000;
 
 /** A window as threads know it. */
 export interface ServedWindow {
@@ -132,7 +132,7 @@ export class WindowServer {
 
   #write({ window, ledgerIndex }: ServedWindow): number {
     const { request } = this;
-    const durable = (request.bodyU32(abi.RW_FLAGS) & O_SYNC_OR_DSYNC) !== 0;
+    const durable = writesDurably(request.bodyU32(abi.RW_FLAGS));
     if (durable || window.durable) this.#gate.givePermit();
     const offset = request.bodyU64(abi.RW_OFFSET);
     const size = request.bodyU32(abi.RW_SIZE);
