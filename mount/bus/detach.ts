@@ -93,3 +93,20 @@ export function lookUp(path: string): Promise<void> {
     child.on('exit', () => resolve());
   });
 }
+
+/** Frees all, or none: where one is held, those before it are shown again. */
+export async function freeAll<Vbd>(
+  vbds: readonly Vbd[],
+  { free, show }: { free(vbd: Vbd): Promise<void>; show(vbd: Vbd): Promise<unknown> },
+): Promise<void> {
+  const freed: Vbd[] = [];
+  try {
+    for (const vbd of vbds) {
+      await free(vbd);
+      freed.push(vbd);
+    }
+  } catch (error) {
+    for (const vbd of freed) await show(vbd);
+    throw error;
+  }
+}

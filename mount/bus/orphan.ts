@@ -11,7 +11,7 @@ import type { BusControl, DetachChoice } from './bus-control.js';
 import { listenOn, removeBusFiles } from './bus-files.js';
 import { writeBusRecord } from './bus-record.js';
 import { createControl } from './control.js';
-import { awaitFree } from './detach.js';
+import { awaitFree, freeAll } from './detach.js';
 import type { ForgetWaiters } from './forget-waiters.js';
 import {
   type BusInfo,
@@ -144,7 +144,12 @@ export class Orphan implements BusControl {
 
   async stop(force: boolean): Promise<DetachResult> {
     const vbds = this.#context.server.shown();
-    if (!force) await this.#freeAll(vbds);
+    if (!force) {
+      await freeAll(vbds, {
+        free: (vbd) => this.#free(vbd, 0),
+        show: ({ nodeId }) => this.#context.server.leave({ op: 'leave', nodeId, leaving: false }),
+      });
+    }
     const gone: DetachedVbd[] = [];
     for (const vbd of vbds) gone.push(await this.#detachVbd(vbd, { force: true, waitMs: 0 }));
     this.#ending = true;
@@ -156,20 +161,6 @@ export class Orphan implements BusControl {
     const info = this.#vbdInfo(vbd);
     const { flushError } = await this.#context.server.detach(vbd.nodeId);
     return flushError === null ? info : { ...info, error: flushError };
-  }
-
-  /** All, or none: where one is held, the others can be opened again. */
-  async #freeAll(vbds: readonly OrphanVbd[]): Promise<void> {
-    const freed: OrphanVbd[] = [];
-    try {
-      for (const vbd of vbds) {
-        await this.#free(vbd, 0);
-        freed.push(vbd);
-      }
-    } catch (error) {
-      for (const { nodeId } of freed) await this.#context.server.leave({ op: 'leave', nodeId, leaving: false });
-      throw error;
-    }
   }
 
   #free({ nodeId, facts }: OrphanVbd, waitMs: number): Promise<void> {

@@ -1,0 +1,36 @@
+/**
+ * What the parts of a keeper share: each of its acts (leaving, holding, copying, …) is a file of its own that stands on
+ * these.
+ */
+import type { KernelMount } from '../fuse/device.js';
+import type { Ledger } from '../ledger.js';
+import type { ForgetWaiters } from './forget-waiters.js';
+import type { TransportName } from './interface.js';
+import type { Memories } from './memories.js';
+import type { BusPlace } from './runtime-dir.js';
+import type { Supervisor } from './supervisor.js';
+import type { VbdTable } from './vbd-table.js';
+
+export interface BusParts {
+  readonly place: BusPlace;
+  /** the same for all vbds, for as long as the bus lives */
+  readonly transport: TransportName;
+  readonly mount: KernelMount;
+  /** device of the mount, as `MAJOR:MINOR`; known once the server serves */
+  mountDev: string;
+  readonly ledger: Ledger;
+  readonly statsFd: number;
+  readonly server: Supervisor;
+  readonly memories: Memories;
+  readonly vbds: VbdTable;
+  readonly forgets: ForgetWaiters;
+  /** the bus was given up: there is no server, and nobody can use a vbd */
+  failed: boolean;
+  /** writes down for others what the bus has now */
+  record(): void;
+}
+
+/** The first of the descriptors of /dev/fuse: what is asked of the kernel is asked there. */
+export function deviceOf({ mount }: BusParts): number {
+  return mount.deviceFds[0] as number;
+}

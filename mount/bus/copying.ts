@@ -1,0 +1,110 @@
+/**
+ * Copies of a whole vbd: `save` makes one of it, `reset` one for it.
+ */
+import { FusetapError } from '../../drivers/errors.js';
+import { type AttachContext, attach } from './attach.js';
+import { type CopyWatcher, recopyMemory } from './attach-memory.js';
+import type { BusParts } from './bus-parts.js';
+import { findVbdOfPid } from './bus-record.js';
+import type { Holding } from './holding.js';
+import type { SaveRequest, SaveResult } from './interface.js';
+import type { Leaving } from './leaving.js';
+import { logEvent } from './log.js';
+import { inPercent } from './progress.js';
+import { saveTo } from './save.js';
+import type { Vbd } from './vbd.js';
+
+export class Copying {
+  readonly #bus: BusParts;
+  readonly #leaving: Leaving;
+  readonly #holding: Holding;
+
+  constructor(bus: BusParts, leaving: Leaving, holding: Holding) {
+    this.#bus = bus;
+    this.#leaving = leaving;
+    this.#holding = holding;
+  }
+
+  /** Makes a file a consistent copy of a vbd: all who may write to its bytes are held meanwhile. */
+  async save(vbd: Vbd, { path, force }: SaveRequest, watcher: CopyWatcher): Promise<SaveResult> {
+    const { place, mountDev, memories, server } = this.#bus;
+    const { nodeId, memory } = vbd;
+    const { signal, progress } = tellCopy(vbd.imagePath, watcher);
+    const saved = await this.#holding.withWritersHeld(vbd, () =>
+      saveTo(path, force, {
+        ownBus: { ownDev: mountDev, mountpoint: place.path },
+        describePid: (pid, image) => findVbdOfPid(place.runtimeDir, pid, `${image.dev}:${image.ino}`),
+        copy: async (targetFd) => {
+          signal.throwIfAborted();
+          await server.request<'save'>({ op: 'save', nodeId, targetFd }, { signal, progress });
+          signal.throwIfAborted();
+        },
+        replace: async (oldIdentity, putInPlace) => {
+          if (memory === null) putInPlace();
+          else await memories.moveIdentity(memory, oldIdentity, putInPlace);
+        },
+      }),
+    );
+    logEvent({ event: 'saved', vdev: vbd.vdev, path: saved });
+    return { path: saved, size: vbd.size };
+  }
+
+  /** Copies the image of a ram vbd afresh; the old copy is kept until the new one is whole. */
+  async reset(vbd: Vbd, context: AttachContext, watcher: CopyWatcher): Promise<void> {
+    const { vbds, memories } = this.#bus;
+    const { memory, driver, options, mode, filters, slot, vdev, imagePath } = vbd;
+    if (memory === null) throw notRam(vbd);
+    refuseCopying(this.#bus, vbd);
+    vbd.copying = true;
+    vbds.reserve(slot);
+    const told = tellCopy(memory.image, watcher);
+    try {
+      await this.#leaving.free(vbd, 0);
+      const fresh = await recopyMemory(context, { driver, options, image: memory.image }, memory, told);
+      try {
+        await this.#leaving.close(vbd);
+        const share = memories.shareOf(fresh);
+        const passthrough = vbd.backingId === null ? 'off' : 'auto';
+        const request = { driver, image: imagePath, vdev, mode, options, filters: [...filters], share, passthrough };
+        const again = await attach(context, { ...request, passthrough }, { slot, vdev }, told);
+        vbds.add(again.vbd);
+      } finally {
+        memories.release(fresh);
+      }
+      this.#bus.record();
+      logEvent({ event: 'reset', vdev });
+    } catch (error) {
+      if (vbds.has(vbd) && vbd.leaving) await this.#leaving.show(vbd);
+      throw error;
+    } finally {
+      vbd.copying = false;
+      vbds.unreserve(slot);
+    }
+  }
+}
+
+/** @throws FusetapError BUSY */
+export function refuseCopying({ place }: BusParts, { vdev, copying }: Vbd): void {
+  if (!copying) return;
+  throw new FusetapError('BUSY', `${vdev} on bus ${place.name} is being copied`, {
+    hint: 'wait until the save or reset has ended',
+  });
+}
+
+/** A copy that takes long is told of in the log too. */
+export function tellCopy(image: string | null, { signal, progress }: CopyWatcher): CopyWatcher {
+  const toLog = inPercent((percent) => logEvent({ event: 'copying', image, percent }));
+  return {
+    signal,
+    progress: (doneBytes, totalBytes) => {
+      toLog(doneBytes, totalBytes);
+      progress(doneBytes, totalBytes);
+    },
+  };
+}
+
+function notRam({ vdev, driver }: Vbd): FusetapError {
+  return new FusetapError('UNSUPPORTED', `${vdev} has no copy that could be made afresh: its driver is ${driver}`, {
+    hint: 'reset is for ram vbds',
+  });
+}

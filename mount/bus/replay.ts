@@ -1,0 +1,36 @@
+/**
+ * Tells a server of all vbds: before it begins, and a second time of what has changed since the first.
+ */
+import { attachCommand, showCommand } from './attach.js';
+import type { BusParts } from './bus-parts.js';
+import type { ServerProcess } from './server-process.js';
+import type { Vbd } from './vbd.js';
+import { vbdFacts } from './vbd-report.js';
+
+/** What of a vbd may change between the two. */
+type Told = Pick<Vbd, 'leaving' | 'paused' | 'memory'>;
+
+export class Replay {
+  /** what each server knows */
+  readonly #told = new WeakMap<ServerProcess, Map<Vbd, Told>>();
+
+  async to(server: ServerProcess, bus: BusParts): Promise<void> {
+    const told = this.#told.get(server) ?? new Map<Vbd, Told>();
+    this.#told.set(server, told);
+    for (const [vbd, was] of told) {
+      if (bus.vbds.has(vbd) && isAsTold(vbd, was)) continue;
+      told.delete(vbd);
+      await server.request<'detach'>({ op: 'detach', nodeId: vbd.nodeId });
+    }
+    for (const vbd of bus.vbds.all()) {
+      if (told.has(vbd)) continue;
+      told.set(vbd, { leaving: vbd.leaving, paused: vbd.paused, memory: vbd.memory });
+      await server.request<'attach'>(attachCommand(vbd, bus.memories));
+      await server.request<'show'>(showCommand(vbd, vbdFacts(bus, vbd), true));
+    }
+  }
+}
+
+function isAsTold(vbd: Vbd, was: Told): boolean {
+  return vbd.leaving === was.leaving && vbd.paused === was.paused && vbd.memory === was.memory;
+}
