@@ -7,7 +7,7 @@
  *     0        ┌ file records, 128 bytes each: written by the server's main thread; flush errors and the time of the
  *              │ last write by its threads too
  *     1 MiB    ├ handle records, 32 bytes each: written by the server's main thread
- *     2 MiB    ├ work records, 64 bytes each: what each thread works on and how much it has answered
+ *     2 MiB    ├ work records, 64 bytes each: what each thread works on, how much it has answered, who it is
  *              └
  */
 import { ftruncateSync } from 'node:fs';
@@ -65,6 +65,13 @@ const enum HI {
   pid = 4,
   flags = 5,
   seenErrors = 6,
+}
+
+/** A request that is being worked on. */
+export interface Work {
+  readonly unique: number;
+  /** of the thread that does it, as the kernel knows it; 0 for the main thread's */
+  readonly tid: number;
 }
 
 /** Makes the memory for a ledger; the caller owns the descriptor. */
@@ -307,14 +314,26 @@ export class Ledger {
     return sum;
   }
 
-  /** The requests that were being worked on; the records are cleared. To be called when no server runs. */
-  takeInFlight(): number[] {
-    const found: number[] = [];
+  /** A thread says which it is. @param tid of the kernel; 0 for a place that is nobody's */
+  setThread(place: number, tid: number): void {
+    this.#f64[(WORK_START + place * WORK_BYTES) / 8 + 2] = tid;
+  }
+
+  /** What is being worked on. */
+  work(): Work[] {
+    const found: Work[] = [];
     for (let place = 0; place < WORK_PLACES; place++) {
       const f = (WORK_START + place * WORK_BYTES) / 8;
-      if (this.#f64[f] !== 0) found.push(this.#f64[f] as number);
-      this.#f64[f] = 0;
+      const unique = this.#f64[f] as number;
+      if (unique !== 0) found.push({ unique, tid: this.#f64[f + 2] as number });
     }
+    return found;
+  }
+
+  /** The requests that were being worked on; the records are cleared. To be called when no server runs. */
+  takeInFlight(): number[] {
+    const found = this.work().map(({ unique }) => unique);
+    for (let place = 0; place < WORK_PLACES; place++) this.leaveWork(place);
     return found;
   }
 

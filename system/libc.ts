@@ -77,6 +77,7 @@ const c = {
   ),
   fsync: foreign<[number]>('fsync', 'int', 'int'),
   fdatasync: foreign<[number]>('fdatasync', 'int', 'int'),
+  syncfs: foreign<[number]>('syncfs', 'int', 'int'),
   fallocate: foreign<[number, number, number, number]>('fallocate64', 'int', 'int', 'int', 'int64', 'int64'),
   lseek: foreign<[number, number, number]>('lseek64', 'int64', 'int', 'int64', 'int'),
   ioctl: library.func('int ioctl(int fd, unsigned long request, ...)') as unknown as (...args: unknown[]) => number,
@@ -91,6 +92,7 @@ const c = {
   mmap: library.func('mmap64', 'intptr_t', ['intptr_t', 'size_t', 'int', 'int', 'int', 'int64']) as unknown as (
     ...args: number[]
   ) => number,
+  gettid: foreign<[]>('gettid', 'int'),
   prctl: foreign<[number, number, number, number, number]>('prctl', 'int', 'int', 'ulong', 'ulong', 'ulong', 'ulong'),
 };
 
@@ -179,6 +181,16 @@ export function fallocateAsync(fd: number, mode: number, offset: number, length:
       else if (result !== 0) reject(new SystemCallError('fallocate', lastErrno()));
       else resolve();
     });
+  });
+}
+
+/**
+ * syncfs(2), or fdatasync(2) for a block device, on koffi's thread pool: writes back what is dirty below a file. Resolves
+ * also where that fails: who wrote it is told by a flush of its own.
+ */
+export function writeBackBelow(fd: number, isBlockDevice: boolean): Promise<void> {
+  return new Promise((resolve) => {
+    (isBlockDevice ? c.fdatasync : c.syncfs).async(fd, () => resolve());
   });
 }
 
@@ -371,6 +383,11 @@ export function blockDeviceSize(fd: number): number {
 /** dup2(2): `target` becomes another name of `fd`. */
 export function duplicateFd(fd: number, target: number): void {
   check(c.dup2(fd, target), 'dup2');
+}
+
+/** gettid(2): the calling thread as the kernel knows it. */
+export function gettid(): number {
+  return c.gettid();
 }
 
 /** prctl(PR_SET_IO_FLUSHER): false where it is refused (it needs CAP_SYS_RESOURCE). */

@@ -55,6 +55,7 @@ import { DEFAULT_SILENCE_LIMIT_MS, Supervisor } from './supervisor.js';
 import type { Vbd } from './vbd.js';
 import { busState, vbdFacts, vbdInfo, vbdStats } from './vbd-report.js';
 import { VbdTable } from './vbd-table.js';
+import { WritebackRelief } from './writeback-relief.js';
 
 export interface KeeperOptions {
   readonly place: BusPlace;
@@ -72,6 +73,7 @@ export class Keeper implements BusControl {
   readonly #leaving: Leaving;
   readonly #holding: Holding;
   readonly #copying: Copying;
+  readonly #relief: WritebackRelief;
   #nextNodeId = 2;
   #persistent: boolean;
   #ending = false;
@@ -110,6 +112,7 @@ export class Keeper implements BusControl {
       cannotReplace: reasonNotToReplace(transport, mount),
       answered: () => ledger.answered(),
       takeInFlight: () => ledger.takeInFlight(),
+      work: () => ledger.work(),
       forgotten: (nodeId) => forgets.tell(nodeId),
       memoryWanted: (nodeId) => credit.wanted(nodeId),
       replaced: () => this.#record(),
@@ -125,6 +128,11 @@ export class Keeper implements BusControl {
     this.#leaving = new Leaving(this.#bus, this.#indexes);
     this.#holding = new Holding(this.#bus, this.#leaving);
     this.#copying = new Copying(this.#bus, this.#leaving, this.#holding);
+    this.#relief = new WritebackRelief({
+      inFlight: () => ledger.work().map(({ unique }) => unique),
+      serverPid: () => server.pid,
+      images: () => vbds.writtenImages(),
+    });
   }
 
   async #begin(): Promise<void> {
@@ -222,6 +230,7 @@ export class Keeper implements BusControl {
   /** Takes mount and server away. To be called once the bus is `ending` and its clients have their answers. */
   async end(): Promise<void> {
     const { place, server, mount, memories, failed } = this.#bus;
+    this.#relief.end();
     unmountKernel(place.path, failed);
     await server.end();
     for (const fd of mount.deviceFds) closeSync(fd);

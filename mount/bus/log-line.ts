@@ -15,9 +15,12 @@ export type BusEvent =
   | { event: 'detached'; vdev: string; error: string | null }
   | { event: 'server-died'; pid: number | null; how: string }
   | { event: 'server-silent'; pid: number; silentMs: number }
+  | { event: 'server-spins'; pid: number; spinningMs: number }
   | { event: 'server-not-started'; reason: string }
   /** pauseMs: how long requests had to wait */
   | { event: 'server-replaced'; pid: number; oldPid: number | null; why: string; pauseMs: number }
+  /** writes waited for write-back that waited for them: the disk below was flushed for so long */
+  | { event: 'relieved'; ms: number }
   | { event: 'signal'; signal: string }
   | { event: 'copying'; image: string | null; percent: number }
   | { event: 'saved'; vdev: string; path: string }

@@ -11,9 +11,11 @@
  * Clients see a pause. For an upgrade the new process is loaded and knows the vbds before the old one is ended.
  */
 import { FusetapError } from '../../drivers/errors.js';
+import type { Work } from '../ledger.js';
 import type { CommandResult, Commands } from './ipc.js';
 import type { BusEvent } from './log-line.js';
 import { type CommandOptions, isServerDeath, type ServerEvents, type ServerProcess } from './server-process.js';
+import { SpinWatch } from './spin-watch.js';
 
 /** deaths without an answer in between, or with one request under way each time */
 const DEATH_LIMIT = 5;
@@ -34,6 +36,8 @@ export interface Supervised {
   answered(): number;
   /** the requests that the server which has just died was working on */
   takeInFlight(): number[];
+  /** what the server works on now */
+  work(): readonly Work[];
   forgotten(nodeId: number): void;
   /** a thread wants to fill holes of a memory */
   memoryWanted(nodeId: number): void;
@@ -78,6 +82,7 @@ export class Supervisor {
   #heartbeat: NodeJS.Timeout | null = null;
   /** beats since the server last said anything */
   #silentBeats = 0;
+  readonly #spinWatch = new SpinWatch();
 
   constructor(bus: Supervised) {
     this.#bus = bus;
@@ -294,23 +299,36 @@ export class Supervisor {
   }
 
   /**
-   * A server whose main thread does not answer for long is stopped or spins: it is killed, and so replaced. Beats are
-   * counted, not time: where it was this process that slept, the server has not been silent.
+   * A server whose main thread does not answer for long is stopped or spins, and so may a thread of it: it is killed,
+   * and so replaced. Beats are counted, not time: where it was this process that slept, the server has not been silent.
    */
   async #beat(): Promise<void> {
     const server = this.#server;
     if (this.#state !== 'running' || server === null) return;
+    const spinningBeats = server.pid === null ? 0 : this.#spinWatch.look(server.pid, this.#bus.work());
+    if (spinningBeats * this.#beatMs >= this.#bus.silenceLimitMs) {
+      this.#bus.log({
+        event: 'server-spins',
+        pid: server.pid ?? 0,
+        spinningMs: Math.round(spinningBeats * this.#beatMs),
+      });
+      return await this.#kill(server);
+    }
     // one that has answered the last beat was heard almost a whole beat ago
     this.#silentBeats = server.silentForMs() < 1.5 * this.#beatMs ? 0 : this.#silentBeats + 1;
     if (this.#silentBeats === 0) return;
     // the first of them asks, so only those after it have had no answer
     if ((this.#silentBeats - 1) * this.#beatMs >= this.#bus.silenceLimitMs) {
       this.#bus.log({ event: 'server-silent', pid: server.pid ?? 0, silentMs: Math.round(server.silentForMs()) });
-      this.#state = 'restarting';
-      await server.kill();
-      return;
+      return await this.#kill(server);
     }
     server.request<'ping'>({ op: 'ping' }).catch(() => {});
+  }
+
+  /** Its death is then dealt with as any other. */
+  async #kill(server: ServerProcess): Promise<void> {
+    this.#state = 'restarting';
+    await server.kill();
   }
 }
 

@@ -2,6 +2,7 @@
  * What is attached to a bus, by slot, and the slots that attaches under way have taken already.
  */
 import { FusetapError, type Holder } from '../../drivers/errors.js';
+import type { OpenedImage } from './open-image.js';
 import { firstFreeXvd, parseSlot, type Slot } from './slots.js';
 import type { Vbd } from './vbd.js';
 
@@ -21,6 +22,15 @@ export class VbdTable {
 
   sorted(): Vbd[] {
     return this.all().sort((a, b) => a.slot - b.slot);
+  }
+
+  /** The images that are written to, one for each disk below them. */
+  writtenImages(): OpenedImage[] {
+    const byDevice = new Map<string, OpenedImage>();
+    for (const { image, mode } of this.#bySlot.values()) {
+      if (image !== null && mode !== 'r') byDevice.set(image.kind === 'block' ? image.path : `${image.dev}`, image);
+    }
+    return [...byDevice.values()];
   }
 
   get isEmpty(): boolean {

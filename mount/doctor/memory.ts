@@ -33,7 +33,7 @@ export function lookAtRamLimit(): Finding {
 export function lookAtIoFlusher(): Finding {
   if (hasCapability(CAP_SYS_RESOURCE)) return fine('PR_SET_IO_FLUSHER is allowed');
   return lacking(
-    'PR_SET_IO_FLUSHER is not allowed: when memory is short, write-back to a vbd may hang',
+    'PR_SET_IO_FLUSHER is not allowed: while too much is dirty, write-back to a vbd is slower',
     'run the bus with CAP_SYS_RESOURCE; matters only with a writable file system on a loop device on a vbd',
   );
 }

@@ -5,7 +5,8 @@
  *      FUSETAP_TEST_CRASH=DIRECTORY     with files STEP-OPCODE-ANYTHING in it
  *
  * A server that comes to the step with a request of that opcode kills itself, and one of the files goes with it: so
- * whoever puts them there says when, and how often. With `throw` in its name the server meets an error instead.
+ * whoever puts them there says when, and how often. With `throw` in its name the server meets an error instead; with `spin`
+ * it works for ever.
  */
 import { readdirSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
@@ -26,6 +27,7 @@ function fromEnvironment(): typeof crashPoint {
     const token = readdirSync(directory).find((name) => name.startsWith(`${step}-${opcode}-`));
     if (token === undefined) return;
     unlinkSync(join(directory, token));
+    if (token.includes('spin')) for (;;);
     if (token.includes('throw')) setImmediate(() => Promise.reject(new Error('thrown for a test')));
     else process.kill(process.pid, 'SIGKILL');
   };

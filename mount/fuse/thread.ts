@@ -3,7 +3,7 @@
  * main thread, which replies on the same descriptor. The loop never ends while the bus lives.
  */
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
-import { E, errnoName, read, write } from '../../system/libc.js';
+import { E, errnoName, gettid, read, write } from '../../system/libc.js';
 import { Ledger } from '../ledger.js';
 import { areaOfThread, CounterPages, type Counters, countRequest, NOT_COUNTED, now } from '../stats.js';
 import { crashPoint } from './crash-point.js';
@@ -69,6 +69,7 @@ function run(data: ThreadData, port: MessagePort): void {
     port.postMessage({ kind: 'request', thread, bytes } satisfies ThreadReport, [bytes.buffer as ArrayBuffer]);
   };
 
+  ledger.setThread(thread, gettid());
   if (crashPoint !== null) crashPoint('load', 0);
   port.postMessage({ kind: 'loaded' } satisfies ThreadReport);
   for (;;) {

@@ -14,7 +14,7 @@ export class Crashes {
   }
 
   /** So many servers will die at the step with that opcode (0: no request). */
-  arm(step: CrashStep, opcode: number, times = 1, kind: 'kill' | 'throw' = 'kill'): void {
+  arm(step: CrashStep, opcode: number, times = 1, kind: 'kill' | 'throw' | 'spin' = 'kill'): void {
     for (let i = 0; i < times; i++)
       writeFileSync(join(this.#directory, `${step}-${opcode}-${kind}${this.#count++}`), '');
   }
