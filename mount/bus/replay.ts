@@ -23,10 +23,16 @@ export class Replay {
       await server.request<'detach'>({ op: 'detach', nodeId: vbd.nodeId });
     }
     for (const vbd of bus.vbds.all()) {
-      if (told.has(vbd)) continue;
+      // it may have been detached since the loop began: what it was made of is closed then
+      if (told.has(vbd) || !bus.vbds.has(vbd)) continue;
       told.set(vbd, { leaving: vbd.leaving, paused: vbd.paused, memory: vbd.memory });
-      await server.request<'attach'>(attachCommand(vbd, bus.memories));
-      await server.request<'show'>(showCommand(vbd, vbdFacts(bus, vbd), true));
+      try {
+        await server.request<'attach'>(attachCommand(vbd, bus.memories));
+        await server.request<'show'>(showCommand(vbd, vbdFacts(bus, vbd), true));
+      } catch (error) {
+        if (bus.vbds.has(vbd)) throw error;
+        told.delete(vbd);
+      }
     }
   }
 }

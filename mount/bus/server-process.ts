@@ -5,6 +5,7 @@ import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url';
 import { FusetapError } from '../../drivers/errors.js';
 import type { Command, CommandResult, Commands, Envelope, ServerMessage, ServerStart } from './ipc.js';
+import { BUS_NODE_OPTIONS } from './node-options.js';
 
 export interface ServerEvents {
   forgotten(nodeId: number): void;
@@ -60,7 +61,7 @@ export class ServerProcess {
     };
     const stdio: StdioOptions = ['ignore', 'inherit', 'inherit', 'ipc', ...passed];
     const program = fileURLToPath(new URL('./server-main.js', import.meta.url));
-    this.#child = spawn(process.execPath, [...SERVER_NODE_OPTIONS, program, JSON.stringify(told)], { stdio });
+    this.#child = spawn(process.execPath, [...BUS_NODE_OPTIONS, program, JSON.stringify(told)], { stdio });
     this.#loaded = new Promise((resolve) => {
       this.#becameLoaded = resolve;
     });
@@ -167,6 +168,3 @@ class ServerDeath extends FusetapError {
 export function isServerDeath(error: unknown): boolean {
   return error instanceof ServerDeath;
 }
-
-/** small heaps: the server allocates next to nothing, and its memory is the price of every bus */
-const SERVER_NODE_OPTIONS = ['--max-semi-space-size=1'];

@@ -12,6 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { FusetapError, type PlainError, toFusetapError } from '../../drivers/errors.js';
 import type { TransportName } from './interface.js';
 import { openLog } from './log.js';
+import { BUS_NODE_OPTIONS } from './node-options.js';
 import { type BusPlace, makeBusDirectories } from './runtime-dir.js';
 
 /** for how long a keeper may load and mount before it is given up */
@@ -78,7 +79,7 @@ async function spawnKeeper(place: BusPlace, options: StartOptions, log: number):
     transport: options.transport ?? 'kernel',
   };
   const program = options.program ?? fileURLToPath(new URL('./keeper-main.js', import.meta.url));
-  return spawn(process.execPath, [program, JSON.stringify(argument)], {
+  return spawn(process.execPath, [...BUS_NODE_OPTIONS, program, JSON.stringify(argument)], {
     detached: true,
     // a keeper must not pin the directory, perhaps a mount, where somebody happened to type
     cwd: '/',

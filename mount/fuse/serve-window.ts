@@ -164,7 +164,9 @@ export class WindowServer {
         if (window.kind === 'memory' && offset + length <= window.size) {
           if (!this.#mayFill(window, ledgerIndex, offset, length)) return this.answer(-E.ENOSPC);
         }
-        return this.answer(allocateWindow(window, offset, length));
+        result = allocateWindow(window, offset, length);
+        if (result === 0) this.#ledger.noteWrite(ledgerIndex, Date.now());
+        return this.answer(result);
       case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
         result = zeroWindow(window, offset, length, true, this.#zeros.address, this.#zeros.bytes.length);
         break;

@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs, promisify } from 'node:util';
+import { EXIT_CODES, FusetapError } from '../../drivers/errors.js';
 import { resolveBus } from '../../mount/client.js';
 import { type Deeds, type Findings, leaks, printFigures } from './figures.js';
 import { busPids, measure } from './holdings.js';
@@ -34,12 +35,27 @@ async function makeWishes(directory: string, name: string): Promise<Wish[]> {
   return Promise.all(wishes);
 }
 
-function parseSettings(): { isOver: (deeds: Deeds) => boolean; limitText: string } {
-  const { values } = parseArgs({ options: { minutes: { type: 'string' }, kills: { type: 'string' } } });
+const HELP = `scripts/torture: three buses under fio, killed, upgraded, stopped, attached to and detached from at random
+
+  --minutes N   how long (3)
+  --kills N     instead: until so many servers were killed
+  --help        this help
+
+Prints what was done and found. Exits with 0 where nothing was lost and nothing is left, else with 1.`;
+
+interface Settings {
+  readonly isOver: (deeds: Deeds) => boolean;
+  readonly limitText: string;
+}
+
+/** @throws FusetapError USAGE; @returns null where only help is wanted */
+function parseSettings(): Settings | null {
+  const values = parseWords();
+  if (values.help) return null;
   const positive = (name: 'minutes' | 'kills', text: string): number => {
     const value = Number(text);
-    if (!(value > 0)) throw new RangeError(`--${name} takes a number above 0, not '${text}'`);
-    return value;
+    if (value > 0) return value;
+    throw new FusetapError('USAGE', `--${name} takes a number above 0, not ${text}`);
   };
   if (values.kills !== undefined) {
     const kills = positive('kills', values.kills);
@@ -48,6 +64,15 @@ function parseSettings(): { isOver: (deeds: Deeds) => boolean; limitText: string
   const minutes = positive('minutes', values.minutes ?? '3');
   const deadline = performance.now() + minutes * 60_000;
   return { isOver: () => performance.now() >= deadline, limitText: `${minutes} minutes` };
+}
+
+function parseWords(): { minutes?: string; kills?: string; help?: boolean } {
+  const text = { type: 'string' } as const;
+  try {
+    return parseArgs({ options: { minutes: text, kills: text, help: { type: 'boolean', short: 'h' } } }).values;
+  } catch (error) {
+    throw new FusetapError('USAGE', (error as Error).message, { hint: 'see scripts/torture --help' });
+  }
 }
 
 /** Whatever happened, nothing stays: buses are aborted, which frees who waits for them, then taken away. */
@@ -63,7 +88,12 @@ async function clear(directory: string, runtimeDir: string): Promise<void> {
 }
 
 async function main(): Promise<number> {
-  const { isOver, limitText } = parseSettings();
+  const settings = parseSettings();
+  if (settings === null) {
+    console.log(HELP);
+    return 0;
+  }
+  const { isOver, limitText } = settings;
   const directory = await realpath(await mkdtemp(join(tmpdir(), 'fusetap-torture-')));
   const runtimeDir = join(directory, 'runtime');
   process.env.FUSETAP_RUNTIME_DIR = runtimeDir;
@@ -113,4 +143,10 @@ async function settle(runtimeDir: string): ReturnType<typeof measure> {
   return measure(runtimeDir);
 }
 
-process.exit(await main());
+try {
+  process.exit(await main());
+} catch (error) {
+  if (!(error instanceof FusetapError)) throw error;
+  console.error(`torture: ${error.message}${error.hint ? `: ${error.hint}` : ''}`);
+  process.exit(EXIT_CODES[error.code]);
+}
