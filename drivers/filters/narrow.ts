@@ -1,15 +1,15 @@
 /** A run of a disk as a disk: what offset, sizelimit and partitions are made of. */
 import type { RawDisk } from '../driver.js';
-import { windowDisk } from '../window.js';
 
 /**
  * Bytes `start` to `start + size` of a disk. A window stays a window, so that threads serve it still.
  * @param start bytes; the run must lie inside the disk
  */
 export function narrow(next: RawDisk, start: number, size: number): RawDisk {
-  if (next.window) return windowDisk({ ...next.window, start: next.window.start + start, size }, () => next.close());
+  const { window } = next;
   const disk: RawDisk = {
     size,
+    ...(window && { window: { ...window, start: window.start + start, size } }),
     read: (buffer, offset) => next.read(buffer, start + offset),
     flush: async () => next.flush?.(),
     close: () => next.close(),
