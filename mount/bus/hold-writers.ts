@@ -1,7 +1,9 @@
 /**
  * A ram image may have writers on several buses; a consistent copy holds them all. Those of other buses are held by
- * their keepers.
+ * their keepers, in the name of the one who copies: so that two copies at once, and a user who pauses and resumes, do
+ * not let each other's writers go.
  */
+import { readStartTime } from '../../system/proc.js';
 import { readBusRecords } from './bus-record.js';
 import { askBus } from './http-client.js';
 import type { VbdInfo } from './interface.js';
@@ -10,15 +12,36 @@ import { resolveBus } from './runtime-dir.js';
 /** Lets what was held go on. */
 export type LetGo = () => Promise<void>;
 
+let copies = 0;
+
+/** A name for one copy that this process makes: it tells the process from all others, dead ones too. */
+export function nameOfCopy(): string {
+  copies += 1;
+  return `${process.pid}:${readStartTime(process.pid)}:${copies}`;
+}
+
+/** Whether the process that makes a copy of that name has died: then nobody will let go what it had held. */
+export function isCopyDead(name: string): boolean {
+  const [pid, startTime] = name.split(':');
+  return readStartTime(Number(pid)) !== startTime;
+}
+
 /**
  * Holds the I/O of all vbds on other buses that may write to a memory.
+ * @param copy the one they are held for; see nameOfCopy
  * @throws FusetapError BUSY where one cannot be held, because it is passed through and open; nothing is held then
  */
-export async function holdOtherWriters(runtimeDir: string, ownBus: string, memoryId: string): Promise<LetGo> {
+export async function holdOtherWriters(
+  runtimeDir: string,
+  ownBus: string,
+  memoryId: string,
+  copy: string,
+): Promise<LetGo> {
   const held: { bus: string; vdev: string }[] = [];
   const ask = async (bus: string, vdev: string, word: 'pause' | 'resume'): Promise<void> => {
     const place = await resolveBus(bus, runtimeDir);
-    await askBus<VbdInfo>(place, { method: 'POST', path: `/vbds/${encodeURIComponent(vdev)}/${word}` });
+    const path = `/vbds/${encodeURIComponent(vdev)}/${word}?copy=${encodeURIComponent(copy)}`;
+    await askBus<VbdInfo>(place, { method: 'POST', path });
   };
   const letGo = async (): Promise<void> => {
     // a bus that ended meanwhile holds nothing
@@ -27,8 +50,8 @@ export async function holdOtherWriters(runtimeDir: string, ownBus: string, memor
   try {
     for (const { bus, vbds } of readBusRecords(runtimeDir)) {
       if (bus === ownBus) continue;
-      for (const { vdev, mode, memory, paused } of vbds) {
-        if (memory !== memoryId || mode === 'r' || paused) continue;
+      for (const { vdev, mode, memory } of vbds) {
+        if (memory !== memoryId || mode === 'r') continue;
         await ask(bus, vdev, 'pause');
         held.push({ bus, vdev });
       }

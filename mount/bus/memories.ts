@@ -21,6 +21,7 @@ import { accountFor, type RamAccount, refuseAboveLimit } from './ram-images.js';
 import {
   cleanLinks,
   linkTarget,
+  listLinks,
   memoryName,
   openLink,
   ownLink,
@@ -32,6 +33,8 @@ import { withRamLock } from './ram-lock.js';
 import { checkJoin, checkNew, imageIdentity, leadsTo, requireSole, shareOfIdentity } from './share-rules.js';
 
 const POLL_MS = 10;
+/** credit that nobody uses is back within this time; see memory-credit.ts */
+const RECALL_MS = 1_500;
 
 /** A memory that this keeper holds. */
 export interface SharedMemory {
@@ -77,6 +80,8 @@ export class Memories {
   readonly #held = new Map<string, SharedMemory>();
   /** our links as last written: the files are the truth, but somebody may have removed them */
   readonly #links = new Map<string, RamLink>();
+  /** the links to memories in whose place a new copy was put, as they were */
+  readonly #replaced = new Map<string, RamLink>();
 
   constructor(runtimeDir: string, bus: string) {
     this.#runtimeDir = runtimeDir;
@@ -99,7 +104,8 @@ export class Memories {
   }
 
   /**
-   * A new copy in place of a memory that nobody else has. The old one stays held until it is released.
+   * A new copy in place of a memory that nobody else has: who comes now finds the new one. The old one stays held until
+   * it is released, and nobody may be writing to it.
    * @throws FusetapError BUSY where somebody else has it; what `acquire` throws
    */
   async refill(old: SharedMemory, image: OpenedImage, filling: Filling): Promise<SharedMemory> {
@@ -107,7 +113,23 @@ export class Memories {
       const link = this.#soleLink(old);
       return this.#begin({ ...link, image: image.path, identity: imageIdentity(image), sizeBytes: image.sizeBytes });
     });
-    return await this.#fill(fresh, filling, () => removeLink(this.#runtimeDir, this.#soleLink(old)));
+    return await this.#fill(fresh, filling, () => {
+      const link = this.#soleLink(old);
+      this.#replaced.set(old.id, link);
+      // it counts for as long as it is there, but nobody finds it
+      this.#write({ ...link, share: link.id, identity: '', reservedBytes: 0 });
+    });
+  }
+
+  /** Takes a `refill` back: who comes now finds the old one again. */
+  async undoRefill(fresh: SharedMemory, old: SharedMemory): Promise<void> {
+    const link = this.#replaced.get(old.id);
+    if (link === undefined) return;
+    await withRamLock(this.#runtimeDir, () => {
+      removeLink(this.#runtimeDir, { id: fresh.id, pid: process.pid });
+      this.#write(link);
+    });
+    this.#replaced.delete(old.id);
   }
 
   /** The bus ends: leaves no link behind, neither of ours nor of any who died. */
@@ -175,6 +197,11 @@ export class Memories {
     });
   }
 
+  /** Whether another keeper has credit that it may not have used yet. */
+  areOthersGranted(): boolean {
+    return listLinks(this.#runtimeDir).some(({ pid, grantedBytes }) => pid !== process.pid && grantedBytes > 0);
+  }
+
   /**
    * Makes a memory the one of another file, with which it has been made equal.
    * @param replace puts that file in the place of the old one and returns its identity; under the lock
@@ -236,10 +263,7 @@ export class Memories {
     const fd = Number(link.link.split('/').at(-1));
     try {
       const dataBytes = await filling.measure();
-      await withRamLock(this.#runtimeDir, () => {
-        refuseAboveLimit(link.image, dataBytes, this.#account());
-        this.#change(link.id, { reservedBytes: dataBytes });
-      });
+      await this.#reserve(link, dataBytes);
       const state = await filling.fill(fd);
       return await withRamLock(this.#runtimeDir, () => {
         commit();
@@ -249,6 +273,20 @@ export class Memories {
       this.#drop(link.id, fd);
       throw error;
     }
+  }
+
+  /** Credit that was given for holes and is not used is no reason to refuse: it comes back soon. */
+  async #reserve({ id, image }: RamLink, dataBytes: number): Promise<void> {
+    const deadline = performance.now() + RECALL_MS;
+    const tryOnce = (): boolean => {
+      const account = this.#account();
+      const isShort = account.usedBytes + dataBytes > account.limitBytes;
+      if (isShort && performance.now() < deadline && isGranted(account)) return false;
+      refuseAboveLimit(image, dataBytes, account);
+      this.#change(id, { reservedBytes: dataBytes });
+      return true;
+    };
+    while (!(await withRamLock(this.#runtimeDir, tryOnce))) await delay(POLL_MS);
   }
 
   #hold(link: RamLink, fd: number, state: Json): SharedMemory {
@@ -262,6 +300,7 @@ export class Memories {
   #drop(id: string, fd: number): void {
     this.#held.delete(id);
     this.#links.delete(id);
+    this.#replaced.delete(id);
     removeLink(this.#runtimeDir, { id, pid: process.pid });
     closeSync(fd);
   }
@@ -290,6 +329,10 @@ export class Memories {
     const links = cleanLinks(this.#runtimeDir).filter(({ id }) => id === memory.id);
     return requireSole(links, memory.users);
   }
+}
+
+function isGranted({ images }: RamAccount): boolean {
+  return images.some(({ links }) => links.some(({ grantedBytes }) => grantedBytes > 0));
 }
 
 function usedBy({ images }: RamAccount, id: string): number {

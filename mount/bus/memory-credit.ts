@@ -4,14 +4,18 @@
  *
  * What is given counts as used, for all keepers, so that together they never exceed the limit.
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import { MEMORY_PAGE } from '../fuse/memory-growth.js';
 import type { Ledger } from '../ledger.js';
 import type { Memories, SharedMemory } from './memories.js';
 
 /** given at a time: a question to the keeper costs about a millisecond, and copying this much twenty */
 const GRANT_BYTES = 64 << 20;
-/** credit that nobody used for so long is taken back */
-const IDLE_MS = 1_000;
+/** credit that nobody used for so long is taken back, within twice the time */
+const IDLE_MS = 300;
+/** for how long a write waits for credit that others have and do not use; all of it is back by then */
+const RECALL_MS = 4 * IDLE_MS;
+const RECALL_POLL_MS = 50;
 
 /** What of a vbd matters here. */
 export interface CreditedVbd {
@@ -19,6 +23,8 @@ export interface CreditedVbd {
   readonly ledgerIndex: number;
   readonly memory: SharedMemory | null;
 }
+
+type Credited = CreditedVbd & { readonly memory: SharedMemory };
 
 export class MemoryCredit {
   readonly #ledger: Ledger;
@@ -47,17 +53,50 @@ export class MemoryCredit {
   async #answer(nodeId: number): Promise<void> {
     const vbd = this.#find(nodeId);
     if (vbd === undefined) return;
-    const { memory, ledgerIndex } = vbd;
+    const { ledgerIndex } = vbd;
     const question = this.#ledger.creditQuestion(ledgerIndex);
     if (question === null) return;
-    const wantedBytes = Math.max(GRANT_BYTES, question.pages * MEMORY_PAGE);
-    const givenBytes = await this.#memories.grant(memory, this.#unspentBytes(memory), wantedBytes);
+    const neededBytes = question.pages * MEMORY_PAGE;
+    const wantedBytes = Math.max(GRANT_BYTES, neededBytes);
+    const givenBytes = await this.#grant(vbd, neededBytes, wantedBytes);
+    // detached meanwhile: its place in the ledger may be another's by now
+    if (this.#find(nodeId) === undefined) return;
     const pages = Math.floor(givenBytes / MEMORY_PAGE);
     this.#ledger.giveCredit(ledgerIndex, pages, question.number, givenBytes < wantedBytes);
     this.#timer ??= setInterval(() => this.#inTurn(() => this.#takeBackIdle()), IDLE_MS).unref();
   }
 
-  #find(nodeId: number): (CreditedVbd & { memory: SharedMemory }) | undefined {
+  /** Less than what is needed only at the limit, not because of what others were given and have not used. */
+  async #grant({ memory, ledgerIndex }: Credited, neededBytes: number, wantedBytes: number): Promise<number> {
+    const deadline = performance.now() + RECALL_MS;
+    let givenBytes = 0;
+    const isEnough = async (): Promise<boolean> => {
+      const unspentBytes = this.#unspentBytes(memory) + givenBytes;
+      givenBytes += await this.#memories.grant(memory, unspentBytes, wantedBytes - givenBytes);
+      return givenBytes + Math.max(0, this.#ledger.credit(ledgerIndex)) * MEMORY_PAGE >= neededBytes;
+    };
+    if (await isEnough()) return givenBytes;
+    await this.#takeBackFromOthers(memory, ledgerIndex);
+    while (!(await isEnough()) && performance.now() < deadline && this.#memories.areOthersGranted()) {
+      await delay(RECALL_POLL_MS);
+    }
+    return givenBytes;
+  }
+
+  /** What this keeper's other files have and do not use. */
+  async #takeBackFromOthers(memory: SharedMemory, ledgerIndex: number): Promise<void> {
+    const memories = new Set<SharedMemory>();
+    for (const other of this.#vbds()) {
+      if (other.memory === null || other.ledgerIndex === ledgerIndex) continue;
+      this.#ledger.takeBackCredit(other.ledgerIndex);
+      memories.add(other.memory);
+    }
+    // its own is told with the next question
+    memories.delete(memory);
+    for (const each of memories) await this.#memories.grant(each, this.#unspentBytes(each), 0);
+  }
+
+  #find(nodeId: number): Credited | undefined {
     for (const vbd of this.#vbds()) {
       if (vbd.nodeId === nodeId && vbd.memory !== null) return { ...vbd, memory: vbd.memory };
     }

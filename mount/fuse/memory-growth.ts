@@ -51,7 +51,7 @@ export class MemoryGrowth {
     if (inside <= 0) return true;
     const pages = pagesOf(offset, inside);
     if (!hasHole(window, offset, inside)) {
-      this.#askInPassing(ledgerIndex, pages);
+      this.#askInPassing(ledgerIndex);
       return true;
     }
     this.#context.beforeWaiting();
@@ -65,12 +65,15 @@ export class MemoryGrowth {
     }
   }
 
-  #askInPassing(ledgerIndex: number, pages: number): void {
+  /** For no pages in particular: what can be had. */
+  #askInPassing(ledgerIndex: number): void {
+    const { ledger, ask } = this.#context;
     const nowMs = performance.now();
-    if (nowMs - this.#askedAtMs < ASK_INTERVAL_MS) return;
+    // a question that somebody waits for must not be made one that nobody waits for
+    if (nowMs - this.#askedAtMs < ASK_INTERVAL_MS || ledger.creditQuestion(ledgerIndex) !== null) return;
     this.#askedAtMs = nowMs;
-    this.#context.ledger.askCredit(ledgerIndex, pages);
-    this.#context.ask();
+    ledger.askCredit(ledgerIndex, 0);
+    ask();
   }
 
   #awaitAnswer(ledgerIndex: number, question: number): boolean {
