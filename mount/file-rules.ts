@@ -14,6 +14,7 @@ const O_TRUNC = 0o1000;
 const O_SYNC_OR_DSYNC = 0o4010000;
 const S_IFDIR = 0o040000;
 const S_IFREG = 0o100000;
+const S_IFLNK = 0o120000;
 
 /** How files of the bus look where nobody changed it, and who owns the directory. */
 export interface Ownership {
@@ -51,11 +52,21 @@ export function attributesOf(file: BusFile, ledger: Ledger, passedThrough: boole
   return { ...kept, nodeId, size, blocks, mode: S_IFREG | kept.mode, links: 1 };
 }
 
-/** The directory of the bus. */
-export function directoryAttributes(nodeId: number, { uid, gid, sinceMs }: Ownership): Attributes {
+/** A directory of the bus: its own, or the one of links in it. */
+export function directoryAttributes(nodeId: number, owner: Ownership, subdirectories = 0): Attributes {
+  return { ...unchanging(owner), nodeId, size: 0, mode: S_IFDIR | 0o755, links: 2 + subdirectories };
+}
+
+/** A symbolic link of the bus. */
+export function linkAttributes(nodeId: number, target: string, owner: Ownership): Attributes {
+  return { ...unchanging(owner), nodeId, size: Buffer.byteLength(target), mode: S_IFLNK | 0o777, links: 1 };
+}
+
+/** What is as old as the bus, and nobody can change. */
+function unchanging({ uid, gid, sinceMs }: Ownership): Omit<Attributes, 'nodeId' | 'size' | 'mode' | 'links'> {
   const sec = Math.floor(sinceMs / 1000);
   const times = { atimeSec: sec, atimeNsec: 0, mtimeSec: sec, mtimeNsec: 0, ctimeSec: sec, ctimeNsec: 0 };
-  return { nodeId, size: 0, blocks: 0, ...times, mode: S_IFDIR | 0o755, links: 2, uid, gid };
+  return { blocks: 0, ...times, uid, gid };
 }
 
 /** Flushes; a failure is put down in the ledger, from where each handle is told of it once (rule 5). */

@@ -94,9 +94,41 @@ export async function attach(image: string | null, options: AttachOptions = {}):
  * @throws FusetapError BUSY with the holders; NOT_FOUND
  */
 export async function detach(vbd: VbdWord, options: BusOptions & client.DetachOptions = {}): Promise<DetachResult> {
-  const place = await placeOf(typeof vbd === 'string' ? options : { bus: vbd.bus, ...options });
-  const found = typeof vbd === 'string' ? await findIn(place, vbd) : vbd;
-  return client.detach(place, found.vdev, options);
+  const { place, vdev } = await locate(vbd, options);
+  return client.detach(place, vdev, options);
+}
+
+/**
+ * Holds the I/O of a vbd: it waits, without an error, so that the image can be copied or swapped.
+ * @throws FusetapError BUSY where it is passed through and open; NOT_FOUND
+ */
+export async function pause(vbd: VbdWord, options: BusOptions = {}): Promise<VbdInfo> {
+  const { place, vdev } = await locate(vbd, options);
+  return client.pause(place, vdev);
+}
+
+/** Lets the I/O of a paused vbd go on. @throws FusetapError NOT_FOUND */
+export async function resume(vbd: VbdWord, options: BusOptions = {}): Promise<VbdInfo> {
+  const { place, vdev } = await locate(vbd, options);
+  return client.resume(place, vdev);
+}
+
+/** Which image a vbd gets. */
+export interface SwapOptions extends BusOptions {
+  /** default `aio` */
+  readonly driver?: string;
+  /** options of the driver */
+  readonly options?: Readonly<Record<string, string>>;
+}
+
+/**
+ * Gives a paused vbd another image of the same size: those who have it open go on with that one. All or nothing.
+ * @throws FusetapError USAGE where it is not paused or the size is another; what `attach` of the image throws
+ */
+export async function swap(vbd: VbdWord, image: string, options: SwapOptions = {}): Promise<VbdInfo> {
+  const { place, vdev } = await locate(vbd, options);
+  const { swap: ask } = await import('./client/swap.js');
+  return ask(place, vdev, { driver: options.driver ?? 'aio', image: resolve(image), options: { ...options.options } });
 }
 
 /** Begins a bus, or lets one that runs stay without vbds. */
@@ -135,6 +167,62 @@ export async function openDisk(image: string | null, options: DiskOptions = {}):
   return openDiskHere({ driver, image, mode, options: options.options ?? {}, filters: filtersOf(options) });
 }
 
+/**
+ * One bus, for a program that does more than one thing with it. Nothing is begun before it is needed: `attach` and
+ * `start` begin it.
+ *
+ *     const bus = new Bus({ bus: 'guests' });
+ *     const vbd = await bus.attach('disk.img');
+ *     await bus.stop();
+ */
+export class Bus {
+  readonly #options: BusOptions;
+
+  constructor(options: BusOptions = {}) {
+    this.#options = { ...options };
+  }
+
+  /** @see attach */
+  attach(image: string | null, options: Omit<AttachOptions, keyof BusOptions> = {}): Promise<VbdInfo> {
+    return attach(image, { ...options, ...this.#options });
+  }
+
+  /** @see detach */
+  detach(vbd: VbdWord, options: client.DetachOptions = {}): Promise<DetachResult> {
+    return detach(vbd, { ...options, ...this.#options });
+  }
+
+  /** @see pause */
+  pause(vbd: VbdWord): Promise<VbdInfo> {
+    return pause(vbd, this.#options);
+  }
+
+  /** @see resume */
+  resume(vbd: VbdWord): Promise<VbdInfo> {
+    return resume(vbd, this.#options);
+  }
+
+  /** @see swap */
+  swap(vbd: VbdWord, image: string, options: Omit<SwapOptions, keyof BusOptions> = {}): Promise<VbdInfo> {
+    return swap(vbd, image, { ...options, ...this.#options });
+  }
+
+  /** Begins it, or lets it stay without vbds. @see start */
+  start(): Promise<BusInfo> {
+    return start(this.#options);
+  }
+
+  /** @see show */
+  show(): Promise<BusInfo> {
+    return show(this.#options);
+  }
+
+  /** @see stop */
+  stop(options: { readonly force?: boolean } = {}): Promise<DetachResult> {
+    return stop({ ...options, ...this.#options });
+  }
+}
+
 function filtersOf({ offset, sizelimit, filters = [] }: DiskOptions): FilterSpec[] {
   const narrowing = Object.entries({ offset, sizelimit }).flatMap(([name, bytes]) =>
     bytes === undefined ? [] : [{ name, value: String(bytes) }],
@@ -148,6 +236,12 @@ function runtimeDirOf({ runtimeDir }: BusOptions): string {
 
 function placeOf(options: BusOptions): Promise<client.BusPlace> {
   return client.resolveBus(options.bus ?? (process.env.FUSETAP_BUS || '0'), runtimeDirOf(options));
+}
+
+async function locate(vbd: VbdWord, options: BusOptions): Promise<{ place: client.BusPlace; vdev: string }> {
+  const place = await placeOf(typeof vbd === 'string' ? options : { bus: vbd.bus, ...options });
+  const { vdev } = typeof vbd === 'string' ? await findIn(place, vbd) : vbd;
+  return { place, vdev };
 }
 
 async function findIn(place: client.BusPlace, word: string): Promise<VbdInfo> {

@@ -157,8 +157,13 @@ export class Ledger {
 
   /** A write that was seen elsewhere: it counts where it came after all that is known. */
   noteWriteSince(index: number, whenMs: number): void {
+    if (whenMs > this.changedMs(index)) this.noteWrite(index, whenMs);
+  }
+
+  /** When its bytes or attributes were changed last, as far as is noted: milliseconds since 1970. */
+  changedMs(index: number): number {
     const { ctimeSec, ctimeNsec } = this.attributes(index);
-    if (whenMs > ctimeSec * 1e3 + ctimeNsec / 1e6) this.noteWrite(index, whenMs);
+    return ctimeSec * 1e3 + ctimeNsec / 1e6;
   }
 
   attributes(index: number): FileAttributes {

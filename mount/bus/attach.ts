@@ -2,6 +2,7 @@
  * Attaching, step by step; whatever fails, all steps before it are undone in reverse.
  *
  *      slot reserved → image opened → sharing rule checked and claimed → memory filled (ram) → disk opened in the server
+ *        → partitions read → files shown
  */
 import { closeSync, fstatSync } from 'node:fs';
 import { isAbsolute } from 'node:path';
@@ -9,6 +10,7 @@ import { FusetapError } from '../../drivers/errors.js';
 import { errnoName } from '../../system/libc.js';
 import { cannotPassThrough, type PassthroughCandidate, wantsPassthrough } from '../fuse/backing.js';
 import { attachMemory, type CopyWatcher, imageRef } from './attach-memory.js';
+import { takePartitions } from './attach-partitions.js';
 import { type Claim, claimImage } from './image-claim.js';
 import type { AttachRequest } from './interface.js';
 import type { AttachCommand, DriverFacts, ShowCommand, VbdFacts } from './ipc.js';
@@ -105,18 +107,26 @@ async function attachSteps(
   const backingId = await registerIfWanted(context, request, candidate, { fd: image?.fd ?? memory?.fd, memory });
   if (backingId !== null) undo.push(() => context.unregister(backingId));
   signal.throwIfAborted();
-  const vbd: Vbd = { ...known, size, backingId, paused: false, leaving: false, detaching: false };
-  await show(context, vbd);
-  return { vbd, notes: acquired?.notes ?? [] };
+  const opened = { ...known, size };
+  const askTable = () => server.request<'partitions'>({ op: 'partitions', nodeId: node.nodeId });
+  const table = request.partitions ? await askOpened(context, opened, askTable) : null;
+  const taken = table && takePartitions(context, { slot, vdev }, table, undo);
+  const flags = { paused: false, leaving: false, detaching: false };
+  const vbd: Vbd = { ...opened, backingId, partitions: taken?.partitions ?? null, ...flags };
+  const command = showCommand(vbd, context.facts(vbd), false);
+  await askOpened(context, vbd, () => server.request<'show'>(command));
+  return { vbd, notes: [...(acquired?.notes ?? []), ...(taken?.notes ?? [])] };
 }
 
-/** Has the file appear; where the server that had opened its disk was replaced meanwhile, the next one opens it first. */
-async function show({ server, memories, facts }: AttachContext, vbd: Vbd): Promise<void> {
-  const command = showCommand(vbd, facts(vbd), false);
+/** Asks the server of a disk that it has open; where that one was replaced meanwhile, the next one opens it first. */
+async function askOpened<Result>(
+  { server, memories }: AttachContext,
+  vbd: OpenedVbd,
+  ask: () => Promise<Result>,
+): Promise<Result> {
   for (let attempt = 1; ; attempt++) {
     try {
-      await server.request<'show'>(command);
-      return;
+      return await ask();
     } catch (error) {
       const isLost = isServerDeath(error) || (error instanceof FusetapError && error.code === 'NOT_FOUND');
       if (!isLost || isAbsolute(vbd.driver) || attempt === SHOW_LIMIT) throw error;
@@ -146,11 +156,13 @@ async function registerIfWanted(
   throw cannotPassThrough(candidate.vdev, `the kernel refuses it (${errnoName(-id)})`, -id);
 }
 
+/** What of a vbd is known when its disk is opened. */
+type OpenedVbd = Omit<Vbd, 'size' | 'backingId' | 'partitions' | 'paused' | 'leaving' | 'detaching'> & {
+  readonly size?: number;
+};
+
 /** What a server is told to open a vbd's disk: at attach, and again when it takes over from another. */
-export function attachCommand(
-  vbd: Omit<Vbd, 'size' | 'backingId' | 'paused' | 'leaving' | 'detaching'> & { readonly size?: number },
-  memories: Memories,
-): AttachCommand {
+export function attachCommand(vbd: OpenedVbd, memories: Memories): AttachCommand {
   const { nodeId, ledgerIndex, vdev, driver, mode, image, memory, state, options, filters, size } = vbd;
   const memoryFd = memory?.fd ?? null;
   return {
@@ -170,13 +182,15 @@ export function attachCommand(
   };
 }
 
-/** What a server is told to show a vbd's file; `inherited` where another server had shown it before. */
+/** What a server is told to show a vbd's files; `inherited` where another server had shown it before. */
 export function showCommand(vbd: Vbd, facts: VbdFacts, inherited: boolean): ShowCommand {
   const { nodeId, backingId, leaving, paused } = vbd;
-  return { op: 'show', nodeId, backingId, inherited, leaving, held: paused, facts };
+  const partitions = (vbd.partitions ?? []).map(({ vdev, ...partition }) => ({ ...partition, name: vdev }));
+  return { op: 'show', nodeId, backingId, inherited, leaving, held: paused, partitions, facts };
 }
 
-function checkImageGiven(facts: DriverFacts, { driver, image, share = null }: AttachRequest): void {
+/** Whether a driver and what it is given go together. @throws FusetapError USAGE */
+export function checkImageGiven(facts: DriverFacts, { driver, image, share = null }: AttachRequest): void {
   if (share !== null && !facts.sharesMemory) {
     throw new FusetapError('USAGE', `driver ${driver} has no memory to share as ${share}`, {
       hint: 'leave out --share, or use the driver ram',

@@ -10,6 +10,7 @@ import type {
   MemoryInfo,
   SaveRequest,
   SaveResult,
+  SwapRequest,
   TransportName,
   UpgradeResult,
   VbdInfo,
@@ -38,9 +39,14 @@ export interface BusControl {
   memory(): MemoryInfo;
   /** Detaches: nobody holds it, its data is durable, its file is gone. @throws FusetapError NOT_FOUND, BUSY */
   detach(vdev: string, choice: DetachChoice): Promise<DetachResult>;
-  /** Holds the I/O of a vbd: it waits, without an error, until `resume`. */
-  pause(vdev: string): Promise<VbdInfo>;
-  resume(vdev: string): Promise<VbdInfo>;
+  /**
+   * Holds the I/O of a vbd: it waits, without an error, until `resume`.
+   * @param copy the copy of its bytes that it is held for; missing: the user wants it
+   */
+  pause(vdev: string, copy?: string): Promise<VbdInfo>;
+  resume(vdev: string, copy?: string): Promise<VbdInfo>;
+  /** Gives a paused vbd another image of the same size, all or nothing. @throws FusetapError USAGE, BUSY, … */
+  swap(vdev: string, request: SwapRequest, watcher: CopyWatcher): Promise<VbdInfo>;
   /** From now on the bus stays when its last vbd goes. */
   persist(transport?: TransportName): void;
   /** Puts the code that is installed now under the running bus. */

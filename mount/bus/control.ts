@@ -1,53 +1,28 @@
 /**
- * The control socket of a bus: HTTP with JSON. docs/architecture.md lists the routes. Input is validated here, once;
+ * The control socket of a bus: HTTP with JSON. docs/control.md lists the routes. Input is validated here, once;
  * behind it types are trusted.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import * as z from 'zod';
+import type * as z from 'zod';
 import { type ErrorCode, FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { VERSION } from '../version.js';
 import type { BusControl } from './bus-control.js';
-import {
-  type AnswerLine,
-  type AttachRequest,
-  type ErrorAnswer,
-  INTERFACE_VERSION,
-  PROGRESS_TYPE,
-  type SaveRequest,
-  type VersionInfo,
-} from './interface.js';
+import { type AnswerLine, type ErrorAnswer, INTERFACE_VERSION, PROGRESS_TYPE, type VersionInfo } from './interface.js';
 import type { Progress } from './progress.js';
+import {
+  attachRequest,
+  detachQuery,
+  holdQuery,
+  saveRequest,
+  startRequest,
+  stopRequest,
+  swapRequest,
+} from './request-schemas.js';
 import { checkShareName } from './share-rules.js';
 
 export const INTERFACE_HEADER = 'fusetap-interface';
 
 const MAX_BODY_BYTES = 1 << 20;
-
-const attachRequest = z.strictObject({
-  driver: z.string().min(1).max(4096),
-  image: z.string().startsWith('/', 'must be an absolute path').nullable(),
-  vdev: z.string().nullable().default(null),
-  mode: z.enum(['r', 'w', 'w!']).default('w'),
-  transport: z.enum(['kernel', 'fuse-native']).optional(),
-  passthrough: z.enum(['auto', 'on', 'off']).default('auto'),
-  options: z.record(z.string(), z.string()).default({}),
-  share: z.string().nullable().optional(),
-  filters: z.array(z.strictObject({ name: z.string(), value: z.string().default('') })).optional(),
-}) satisfies z.ZodType<AttachRequest>;
-
-const saveRequest = z.strictObject({
-  path: z.string().startsWith('/', 'must be an absolute path'),
-  force: z.boolean().default(false),
-}) satisfies z.ZodType<SaveRequest>;
-
-const startRequest = z.strictObject({ transport: z.enum(['kernel', 'fuse-native']).optional() });
-
-const stopRequest = z.strictObject({ force: z.boolean().default(false) });
-
-const detachQuery = z.strictObject({
-  force: z.enum(['0', '1']).default('0'),
-  wait: z.coerce.number().min(0).max(1e6).default(0),
-});
 
 const STATUS: Record<ErrorCode, number> = {
   FAILED: 500,
@@ -79,6 +54,12 @@ type Route = (call: Call) => Promise<Answer>;
 
 const ok = (body: unknown): Answer => ({ status: 200, body });
 
+/** The copy that a keeper names, of a vbd that is held for it; a user names none. */
+function copyOf(query: URLSearchParams): [] | [copy: string] {
+  const { copy } = parse(holdQuery, Object.fromEntries(query));
+  return copy === undefined ? [] : [copy];
+}
+
 /** METHOD /first-part, with the number of parts behind it */
 const ROUTES: Readonly<Record<string, Route>> = {
   'GET version/0': async () => ok({ interface: INTERFACE_VERSION, fusetap: VERSION } satisfies VersionInfo),
@@ -95,12 +76,15 @@ const ROUTES: Readonly<Record<string, Route>> = {
     const { force, wait } = parse(detachQuery, Object.fromEntries(query));
     return ok(await bus.detach(path[1] ?? '', { force: force === '1', waitMs: wait * 1000 }));
   },
-  'POST vbds/2': async ({ bus, path: [, vdev = '', action], body, signal, progress }) => {
+  'POST vbds/2': async ({ bus, path: [, vdev = '', action], body, query, signal, progress }) => {
     if (action === 'save') return ok(await bus.save(vdev, await body(saveRequest), { signal, progress }));
     if (action === 'reset') return ok(await bus.reset(vdev, { signal, progress }));
-    if (action === 'pause') return ok(await bus.pause(vdev));
-    if (action === 'resume') return ok(await bus.resume(vdev));
-    throw new FusetapError('NOT_FOUND', `a vbd has no ${action}`, { hint: 'there are pause, resume, save and reset' });
+    if (action === 'pause') return ok(await bus.pause(vdev, ...copyOf(query)));
+    if (action === 'resume') return ok(await bus.resume(vdev, ...copyOf(query)));
+    if (action === 'swap') return ok(await bus.swap(vdev, await body(swapRequest), { signal, progress }));
+    throw new FusetapError('NOT_FOUND', `a vbd has no ${action}`, {
+      hint: 'there are pause, resume, swap, save and reset',
+    });
   },
   'POST start/0': async ({ bus, body }) => {
     bus.persist((await body(startRequest)).transport);
@@ -147,7 +131,7 @@ async function answer(bus: BusControl, request: IncomingMessage, response: Serve
   const route = ROUTES[`${request.method} ${path[0]}/${path.length - 1}`];
   if (route === undefined) {
     throw new FusetapError('NOT_FOUND', `no such request: ${request.method} ${url.pathname}`, {
-      hint: `this is interface ${INTERFACE_VERSION}; docs/architecture.md lists its requests`,
+      hint: `this is interface ${INTERFACE_VERSION}; docs/control.md lists its requests`,
     });
   }
   const gone = new AbortController();

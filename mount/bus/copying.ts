@@ -56,18 +56,24 @@ export class Copying {
     if (memory === null) throw notRam(vbd);
     refuseCopying(this.#bus, vbd);
     vbd.copying = true;
-    vbds.reserve(slot);
+    vbds.reserve(slot, vbd.partitions !== null);
     const told = tellCopy(memory.image, watcher);
     try {
       await this.#leaving.free(vbd, 0);
       const fresh = await recopyMemory(context, { driver, options, image: memory.image }, memory, told);
       try {
-        await this.#leaving.close(vbd);
         const share = memories.shareOf(fresh);
-        const passthrough = vbd.backingId === null ? 'off' : 'auto';
-        const request = { driver, image: imagePath, vdev, mode, options, filters: [...filters], share, passthrough };
-        const again = await attach(context, { ...request, passthrough }, { slot, vdev }, told);
+        // as it was: by threads, or passed through
+        const passthrough = vbd.backingId === null ? 'off' : 'on';
+        const request = { driver, image: imagePath, vdev, mode, options, filters: [...filters], share };
+        const partitions = vbd.partitions !== null;
+        // its file takes the name from the old one; where that fails, the old one has it still
+        const again = await attach(context, { ...request, passthrough, partitions }, { slot, vdev }, told);
+        await this.#leaving.close(vbd);
         vbds.add(again.vbd);
+      } catch (error) {
+        if (vbds.has(vbd)) await memories.undoRefill(fresh, memory);
+        throw error;
       } finally {
         memories.release(fresh);
       }

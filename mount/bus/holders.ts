@@ -150,7 +150,9 @@ export function nameLoop(loop: { path: string; devs: string[] }, namespaces: Mou
 /** The file bound to another place by mount --bind. */
 function findBindMounts(wanted: Wanted): Holder[] {
   if (wanted.inside === null || wanted.inside === '/') return [];
-  const binds = wanted.namespaces.flat().filter((mount) => mount.dev === wanted.dev && mount.root === wanted.inside);
+  // the kernel says that a file is deleted which it was told is not there: a vbd, while it is leaving
+  const isBound = (mount: Mount): boolean => mount.root.replace(/\/\/deleted$/, '') === wanted.inside;
+  const binds = wanted.namespaces.flat().filter((mount) => mount.dev === wanted.dev && isBound(mount));
   return [...new Set(binds.map((mount) => mount.mountpoint))].map((mount) => ({ mount }));
 }
 

@@ -4,7 +4,8 @@
 import { FusetapError } from '../../drivers/errors.js';
 import type { BusParts } from './bus-parts.js';
 import { refuseCopying } from './copying.js';
-import { holdOtherWriters, type LetGo } from './hold-writers.js';
+import { holdOtherWriters, type LetGo, nameOfCopy } from './hold-writers.js';
+import { Holds, USER } from './holds.js';
 import type { Leaving } from './leaving.js';
 import { logEvent } from './log.js';
 import type { Vbd } from './vbd.js';
@@ -12,28 +13,41 @@ import type { Vbd } from './vbd.js';
 export class Holding {
   readonly #bus: BusParts;
   readonly #leaving: Leaving;
+  readonly #holds = new Holds<Vbd>({ hold: (vbd) => this.#hold(vbd), letGo: (vbd) => this.#letGo(vbd) });
 
   constructor(bus: BusParts, leaving: Leaving) {
     this.#bus = bus;
     this.#leaving = leaving;
   }
 
-  /** @throws FusetapError BUSY where it is passed through and open */
-  async pause(vbd: Vbd): Promise<void> {
-    if (vbd.paused) return;
+  /**
+   * @param copy the copy that it is held for; none: the user's
+   * @throws FusetapError BUSY where it is passed through and open
+   */
+  async pause(vbd: Vbd, copy: string = USER): Promise<void> {
+    await this.#holds.add(vbd, copy);
+  }
+
+  /** Of what a copy holds too, nothing is let go before that has ended. */
+  async resume(vbd: Vbd, copy: string = USER): Promise<void> {
+    if (copy === USER) refuseCopying(this.#bus, vbd);
+    await this.#holds.remove(vbd, copy);
+  }
+
+  async #hold(vbd: Vbd): Promise<void> {
     if (vbd.backingId === null) {
       vbd.paused = true;
       await this.#bus.server.request<'hold'>({ op: 'hold', nodeId: vbd.nodeId });
     } else {
-      await this.#pausePassedThrough(vbd);
+      await this.#holdPassedThrough(vbd);
     }
     this.#bus.record();
     logEvent({ event: 'paused', vdev: vbd.vdev });
   }
 
   /** What the kernel does by itself cannot be held, so nobody may have it open; then opens are held. */
-  async #pausePassedThrough(vbd: Vbd): Promise<void> {
-    await this.#leaving.free(vbd, 0).catch((error: unknown) => {
+  async #holdPassedThrough(vbd: Vbd): Promise<void> {
+    await this.#leaving.freeFile(vbd, 0).catch((error: unknown) => {
       if (!(error instanceof FusetapError) || error.code !== 'BUSY') throw error;
       throw new FusetapError('BUSY', `${error.message}; it is passed through, so its I/O cannot be held`, {
         hint: 'close it there, or attach it with --passthrough off',
@@ -45,8 +59,7 @@ export class Holding {
     await this.#leaving.show(vbd);
   }
 
-  async resume(vbd: Vbd): Promise<void> {
-    refuseCopying(this.#bus, vbd);
+  async #letGo(vbd: Vbd): Promise<void> {
     vbd.paused = false;
     await this.#bus.server.request<'release'>({ op: 'release', nodeId: vbd.nodeId });
     this.#bus.record();
@@ -58,20 +71,21 @@ export class Holding {
     refuseCopying(this.#bus, vbd);
     const { place, vbds } = this.#bus;
     const sharing = vbd.memory === null ? [vbd] : vbds.all().filter(({ memory }) => memory === vbd.memory);
-    const writers = sharing.filter(({ mode, paused }) => mode !== 'r' && !paused);
+    const copy = nameOfCopy();
     vbd.copying = true;
     const held: Vbd[] = [];
     let letOthersGo: LetGo = async () => {};
     try {
-      for (const writer of writers) {
+      for (const writer of sharing.filter(({ mode }) => mode !== 'r')) {
+        await this.pause(writer, copy);
         held.push(writer);
-        await this.pause(writer);
       }
-      if (vbd.memory !== null) letOthersGo = await holdOtherWriters(place.runtimeDir, place.name, vbd.memory.id);
+      const { memory } = vbd;
+      if (memory !== null) letOthersGo = await holdOtherWriters(place.runtimeDir, place.name, memory.id, copy);
       return await work();
     } finally {
       vbd.copying = false;
-      for (const writer of held) await this.resume(writer);
+      for (const writer of held) await this.resume(writer, copy);
       await letOthersGo();
     }
   }

@@ -1,5 +1,5 @@
 /**
- * The control interface of a bus: what goes over control.sock, as types. docs/architecture.md lists the routes.
+ * The control interface of a bus: what goes over control.sock, as types. docs/control.md lists the routes.
  *
  * It takes parts (driver, image, vdev, mode, options), never spec strings. The keys of VbdInfo and BusInfo are also
  * what `--json` prints: keys may be added, never changed.
@@ -17,9 +17,18 @@ export type TransportName = 'kernel' | 'fuse-native';
 export interface PartitionInfo {
   vdev: string;
   path: string;
+  slot: number;
+  /** bytes from the start of the disk */
   offset: number;
   size: number;
+  /** the byte of an MBR in hexadecimal, as `83`; the GUID of a GPT */
   type: string;
+  /** what that type is for; null for one that is not common */
+  typeName: string | null;
+  /** the name that a GPT gives it */
+  name: string | null;
+  /** open handles, as far as known */
+  opens: number;
 }
 
 /** A vbd. A key without a value is null; sizes are bytes; paths absolute. */
@@ -39,6 +48,9 @@ export interface VbdInfo {
   passthrough: boolean;
   /** name of the shared memory, ram only */
   share: string | null;
+  /** its filters in the words of the options, the first next to the driver: `offset=512`; missing: an older bus */
+  filters?: string[];
+  /** null where nobody asked for them */
   partitions: PartitionInfo[] | null;
   keeperPid: number | null;
   serverPid: number | null;
@@ -79,6 +91,8 @@ export interface AttachRequest {
   options: Record<string, string>;
   /** the first is next to the driver; missing: none */
   filters?: FilterSpec[] | undefined;
+  /** whether its partitions are files beside it; missing: no */
+  partitions?: boolean | undefined;
 }
 
 /** Answer of POST /vbds. */
@@ -98,6 +112,17 @@ export interface SaveRequest {
 export interface SaveResult {
   path: string;
   size: number;
+}
+
+/** POST /vbds/VDEV/swap: another image under a vbd that is paused. Its mode and filters stay. */
+export interface SwapRequest {
+  driver: string;
+  /** absolute path, of an image that gives a disk of the same size */
+  image: string | null;
+  /** see AttachRequest */
+  share?: string | null | undefined;
+  /** driver options by name */
+  options: Record<string, string>;
 }
 
 /** A ram image. */

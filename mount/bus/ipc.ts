@@ -10,6 +10,7 @@
 import type { Json, Window } from '../../drivers/driver.js';
 import type { PlainError } from '../../drivers/errors.js';
 import type { FilterSpec } from '../../drivers/filters/filter.js';
+import type { PartitionTable } from '../../drivers/partitions/index.js';
 import type { Mode, TransportName, VbdInfo } from './interface.js';
 import type { RamLink } from './ram-links.js';
 import type { BusPlace } from './runtime-dir.js';
@@ -79,10 +80,29 @@ export interface AttachCommand {
   readonly size?: number;
 }
 
+/** Puts another image under a vbd whose I/O is held. */
+export interface SwapCommand {
+  readonly op: 'swap';
+  /** opens the new disk, with the node id of the old one */
+  readonly attach: AttachCommand;
+  readonly facts: VbdFacts;
+}
+
 /** A window without its descriptor, which means nothing to the keeper. */
 export type WindowFacts = Omit<Window, 'fd'>;
 
-/** Makes the file of an opened disk appear. */
+/** A partition of a disk. */
+export interface PartitionRef {
+  readonly nodeId: number;
+  readonly ledgerIndex: number;
+  readonly name: string;
+  readonly offset: number;
+  readonly size: number;
+  /** see Transport.setLeaving */
+  readonly leaving: boolean;
+}
+
+/** Makes the file of an opened disk appear, and those of its partitions. */
 export interface ShowCommand {
   readonly op: 'show';
   readonly nodeId: number;
@@ -93,6 +113,8 @@ export interface ShowCommand {
   readonly leaving: boolean;
   /** see Transport.hold */
   readonly held: boolean;
+  /** all come and go with the disk, and are held with it; missing: none */
+  readonly partitions?: readonly PartitionRef[];
   /** for the case that the keeper dies */
   readonly facts: VbdFacts;
 }
@@ -121,7 +143,10 @@ export interface Commands {
   ping: { command: { readonly op: 'ping' }; result: null };
   /** opens the disk; its file appears with `show` */
   attach: { command: AttachCommand; result: { size: number; window: WindowFacts | null } };
+  /** what the partition table of an opened disk says */
+  partitions: { command: { readonly op: 'partitions'; readonly nodeId: number }; result: PartitionTable };
   show: { command: ShowCommand; result: null };
+  swap: { command: SwapCommand; result: null };
   hold: { command: { readonly op: 'hold'; readonly nodeId: number }; result: null };
   release: { command: { readonly op: 'release'; readonly nodeId: number }; result: null };
   poison: { command: { readonly op: 'poison'; readonly nodeId: number }; result: null };

@@ -6,6 +6,7 @@
  *              ├─ leaving.ts   how it goes                │ all stand on bus-parts.ts
  *              ├─ holding.ts   pause and resume           │
  *              ├─ copying.ts   save and reset             │
+ *              ├─ swap.ts      another image              │
  *              ├─ replay.ts    what a new server is told  ┘
  *              └─ supervisor.ts  keeps a server under the bus
  */
@@ -36,6 +37,7 @@ import {
   type MemoryInfo,
   type SaveRequest,
   type SaveResult,
+  type SwapRequest,
   type TransportName,
   type UpgradeResult,
   type VbdInfo,
@@ -45,14 +47,16 @@ import { Leaving } from './leaving.js';
 import { LedgerIndexes } from './ledger-indexes.js';
 import { logEvent } from './log.js';
 import { Memories } from './memories.js';
-import { MemoryCredit } from './memory-credit.js';
+import { type CreditedVbd, MemoryCredit } from './memory-credit.js';
 import { unmountBus } from './mountpoint.js';
 import { describeMemory } from './ram-images.js';
 import { Replay } from './replay.js';
 import type { BusPlace } from './runtime-dir.js';
 import { ServerProcess } from './server-process.js';
 import { DEFAULT_SILENCE_LIMIT_MS, Supervisor } from './supervisor.js';
+import { swap } from './swap.js';
 import type { Vbd } from './vbd.js';
+import { filesOf } from './vbd-files.js';
 import { busState, vbdFacts, vbdInfo, vbdStats } from './vbd-report.js';
 import { VbdTable } from './vbd-table.js';
 import { WritebackRelief } from './writeback-relief.js';
@@ -98,7 +102,7 @@ export class Keeper implements BusControl {
     const statsFd = createStats();
     const vbds = new VbdTable(place.name);
     const memories = new Memories(place.runtimeDir, place.name);
-    const credit = new MemoryCredit(ledger, memories, () => vbds.all());
+    const credit = new MemoryCredit(ledger, memories, () => vbds.all().flatMap(withMemory));
     const forgets = new ForgetWaiters();
     const replay = new Replay();
     const owner = { ...processOwner(), sinceMs: Date.now() };
@@ -152,7 +156,7 @@ export class Keeper implements BusControl {
   /** Attaches, and resolves when the file can be opened. */
   async attach(request: AttachRequest, watcher: CopyWatcher): Promise<AttachResult> {
     this.#checkRunning();
-    const place = this.#bus.vbds.reserveFree(request.vdev);
+    const place = this.#bus.vbds.reserveFree(request.vdev, request.partitions ?? false);
     try {
       const told = tellCopy(request.image, watcher);
       const { vbd, notes } = await attach(this.#attachContext(), this.#fitToTransport(request), place, told);
@@ -238,19 +242,26 @@ export class Keeper implements BusControl {
   }
 
   /** Holds the I/O of a vbd: it waits, without an error, until `resume`. */
-  async pause(vdev: string): Promise<VbdInfo> {
+  async pause(vdev: string, copy?: string): Promise<VbdInfo> {
     this.#checkRunning();
     const vbd = this.#bus.vbds.find(vdev);
-    await this.#holding.pause(vbd);
+    await this.#holding.pause(vbd, copy);
     return await vbdInfo(this.#bus, vbd);
   }
 
   /** Lets the I/O of a paused vbd go on. */
-  async resume(vdev: string): Promise<VbdInfo> {
+  async resume(vdev: string, copy?: string): Promise<VbdInfo> {
     this.#checkRunning();
     const vbd = this.#bus.vbds.find(vdev);
-    await this.#holding.resume(vbd);
+    await this.#holding.resume(vbd, copy);
     return await vbdInfo(this.#bus, vbd);
+  }
+
+  /** Gives a paused vbd another image. */
+  async swap(vdev: string, request: SwapRequest, watcher: CopyWatcher): Promise<VbdInfo> {
+    this.#checkRunning();
+    const told = tellCopy(request.image, watcher);
+    return await vbdInfo(this.#bus, await swap(this.#bus, this.#attachContext(), vdev, request, told));
   }
 
   async save(vdev: string, request: SaveRequest, watcher: CopyWatcher): Promise<SaveResult> {
@@ -350,6 +361,11 @@ export class Keeper implements BusControl {
       }),
     });
   }
+}
+
+/** Every file through which a vbd's memory may be written. */
+function withMemory(vbd: Vbd): CreditedVbd[] {
+  return filesOf(vbd).map(({ nodeId, ledgerIndex }) => ({ nodeId, ledgerIndex, memory: vbd.memory }));
 }
 
 function processOwner(): { uid: number; gid: number } {

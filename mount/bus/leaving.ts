@@ -14,7 +14,8 @@ import type { DetachedVbd } from './interface.js';
 import type { CommandResult } from './ipc.js';
 import type { LedgerIndexes } from './ledger-indexes.js';
 import { logEvent } from './log.js';
-import type { Vbd } from './vbd.js';
+import type { Vbd, VbdFile } from './vbd.js';
+import { filesOf } from './vbd-files.js';
 import { vbdInfo } from './vbd-report.js';
 
 export class Leaving {
@@ -55,16 +56,25 @@ export class Leaving {
   }
 
   /**
-   * Resolves when nobody holds the vbd and nobody can open it: it is leaving.
-   * @throws FusetapError BUSY with the holders, where they do not let go in time; it can be opened again then
+   * Resolves when nobody holds the vbd or a partition of it, and nobody can open them: they are leaving.
+   * @throws FusetapError BUSY with the holders, where they do not let go in time; all can be opened again then
    */
-  free(vbd: Vbd, waitMs: number): Promise<void> {
+  async free(vbd: Vbd, waitMs: number): Promise<void> {
+    const deadline = Date.now() + waitMs;
+    await freeAll(filesOf(vbd), {
+      free: (file) => this.freeFile(file, Math.max(0, deadline - Date.now())),
+      show: (file) => this.#showFile(file),
+    });
+  }
+
+  /** The same of one file. */
+  freeFile(file: VbdFile, waitMs: number): Promise<void> {
     const { place, server, mountDev, transport, ledger, forgets } = this.#bus;
     return awaitFree(
       {
         bus: place.name,
         setLeaving: async (nodeId, leaving) => {
-          vbd.leaving = leaving;
+          file.leaving = leaving;
           return (await server.request<'leave'>({ op: 'leave', nodeId, leaving })).held;
         },
         mountpoint: place.path,
@@ -73,15 +83,19 @@ export class Leaving {
         opens: (nodeId) => ledger.countHandles().get(nodeId) ?? 0,
         awaitForget: (nodeId, timeoutMs) => forgets.wait(nodeId, timeoutMs),
       },
-      vbd,
+      file,
       waitMs,
     );
   }
 
   /** A vbd that was leaving stays: it can be opened again. */
   async show(vbd: Vbd): Promise<void> {
-    vbd.leaving = false;
-    await this.#bus.server.request<'leave'>({ op: 'leave', nodeId: vbd.nodeId, leaving: false });
+    for (const file of filesOf(vbd)) await this.#showFile(file);
+  }
+
+  async #showFile(file: VbdFile): Promise<void> {
+    file.leaving = false;
+    await this.#bus.server.request<'leave'>({ op: 'leave', nodeId: file.nodeId, leaving: false });
   }
 
   /** Closes the disk and lets go of all that was held for it. */
@@ -93,7 +107,7 @@ export class Leaving {
     vbd.claim?.release();
     if (vbd.image !== null) closeSync(vbd.image.fd);
     if (vbd.memory !== null) memories.release(vbd.memory);
-    this.#indexes.free(vbd.ledgerIndex);
+    for (const { ledgerIndex } of filesOf(vbd)) this.#indexes.free(ledgerIndex);
     this.#bus.record();
     return closed;
   }

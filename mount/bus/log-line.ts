@@ -27,6 +27,7 @@ export type BusEvent =
   | { event: 'reset'; vdev: string }
   | { event: 'paused'; vdev: string }
   | { event: 'resumed'; vdev: string }
+  | { event: 'swapped'; vdev: string; driver: string; image: string | null }
   /** the keeper died; its server serves on */
   | { event: 'orphaned'; serverPid: number }
   /** the mount of a dead bus was taken away */

@@ -37,6 +37,8 @@ export interface OpenedImage {
   readonly ino: string;
   /** when the inode was made, nanoseconds in decimal; 0 where the file system does not know */
   readonly bornNs: string;
+  /** when its bytes were changed last before it was opened, milliseconds since 1970 */
+  readonly modifiedMs: number;
   /** `MAJ:MIN` of the device itself where kind is `block`, else null */
   readonly rdev: string | null;
 }
@@ -78,7 +80,8 @@ export async function openImage(
     if (rdev !== null) await refuseDevice(rdev, { path, mode, bus });
     const sizeBytes = measure(fd, stats, { path, kind, mayBeEmpty });
     const [dev, ino, bornNs] = [deviceName(stats.dev), String(stats.ino), String(stats.birthtimeNs)];
-    return { fd, path, realPath, sizeBytes, kind, dev, ino, bornNs, rdev };
+    const modifiedMs = inMs(stats.mtimeNs);
+    return { fd, path, realPath, sizeBytes, kind, dev, ino, bornNs, modifiedMs, rdev };
   } catch (error) {
     await closeAsync(fd);
     throw error;
@@ -97,6 +100,15 @@ export async function imageChanged(image: OpenedImage): Promise<'size' | 'replac
     return 'replaced';
   }
   return (await currentSize(image)) === image.sizeBytes ? null : 'size';
+}
+
+/** When the bytes of an image that is open were changed last, in milliseconds. */
+export async function readModified({ fd }: OpenedImage): Promise<number> {
+  return inMs((await fstatAsync(fd, { bigint: true })).mtimeNs);
+}
+
+function inMs(ns: bigint): number {
+  return Number(ns) / 1e6;
 }
 
 async function currentSize(image: OpenedImage): Promise<number> {

@@ -11,7 +11,7 @@ import type { BusControl, DetachChoice } from './bus-control.js';
 import { listenOn, removeBusFiles } from './bus-files.js';
 import { writeBusRecord } from './bus-record.js';
 import { createControl } from './control.js';
-import { awaitFree, freeAll } from './detach.js';
+import { awaitFree, freeAll, type LeavingVbd } from './detach.js';
 import type { ForgetWaiters } from './forget-waiters.js';
 import {
   type BusInfo,
@@ -25,9 +25,11 @@ import {
 import type { VbdFacts } from './ipc.js';
 import { logEvent } from './log.js';
 import { describeMemory } from './ram-images.js';
+import { refusePartition } from './refuse-partition.js';
 import type { BusPlace } from './runtime-dir.js';
 import type { Server } from './server.js';
 import { parseSlot } from './slots.js';
+import { withOpens } from './vbd-report.js';
 
 export interface OrphanContext {
   readonly place: BusPlace;
@@ -124,6 +126,10 @@ export class Orphan implements BusControl {
     throw this.#refusal();
   }
 
+  swap(): Promise<never> {
+    throw this.#refusal();
+  }
+
   upgrade(): Promise<never> {
     throw this.#refusal();
   }
@@ -135,7 +141,10 @@ export class Orphan implements BusControl {
   async detach(vdev: string, choice: DetachChoice): Promise<DetachResult> {
     const { slot } = parseSlot(vdev);
     const { server, place } = this.#context;
-    const vbd = server.shown().find(({ facts }) => facts.slot === slot);
+    const vbds = server.shown();
+    const vbd = vbds.find(({ facts }) => facts.slot === slot);
+    const disk = vbds.find(({ facts }) => facts.partitions?.some((partition) => partition.slot === slot));
+    if (disk !== undefined) throw refusePartition(vdev, disk.facts.vdev, `bus ${place.name}`);
     if (vbd === undefined) throw new FusetapError('NOT_FOUND', `no vbd ${vdev} on bus ${place.name}`);
     const gone = await this.#detachVbd(vbd, choice);
     this.#ending = server.shown().length === 0;
@@ -147,7 +156,7 @@ export class Orphan implements BusControl {
     if (!force) {
       await freeAll(vbds, {
         free: (vbd) => this.#free(vbd, 0),
-        show: ({ nodeId }) => this.#context.server.leave({ op: 'leave', nodeId, leaving: false }),
+        show: (vbd) => this.#show(vbd),
       });
     }
     const gone: DetachedVbd[] = [];
@@ -163,7 +172,29 @@ export class Orphan implements BusControl {
     return flushError === null ? info : { ...info, error: flushError };
   }
 
-  #free({ nodeId, facts }: OrphanVbd, waitMs: number): Promise<void> {
+  /** Its partitions first, as the keeper does it. */
+  #filesOf({ nodeId, facts }: OrphanVbd): LeavingVbd[] {
+    const partitions = this.#context.server.partitionsOf(nodeId);
+    return [...partitions.map(({ name, nodeId }) => ({ vdev: name, nodeId })), { vdev: facts.vdev, nodeId }];
+  }
+
+  async #free(vbd: OrphanVbd, waitMs: number): Promise<void> {
+    const deadline = Date.now() + waitMs;
+    await freeAll(this.#filesOf(vbd), {
+      free: (file) => this.#freeFile(file, Math.max(0, deadline - Date.now())),
+      show: (file) => this.#showFile(file),
+    });
+  }
+
+  async #show(vbd: OrphanVbd): Promise<void> {
+    for (const file of this.#filesOf(vbd)) await this.#showFile(file);
+  }
+
+  async #showFile({ nodeId }: LeavingVbd): Promise<void> {
+    await this.#context.server.leave({ op: 'leave', nodeId, leaving: false });
+  }
+
+  #freeFile(file: LeavingVbd, waitMs: number): Promise<void> {
     const { place, server, ledger, forgets } = this.#context;
     return awaitFree(
       {
@@ -175,16 +206,19 @@ export class Orphan implements BusControl {
         opens: (id) => ledger.countHandles().get(id) ?? 0,
         awaitForget: (id, timeoutMs) => forgets.wait(id, timeoutMs),
       },
-      { vdev: facts.vdev, nodeId },
+      file,
       waitMs,
     );
   }
 
   #vbdInfo({ nodeId, facts }: OrphanVbd): VbdInfo {
+    const { ledger, server } = this.#context;
+    const opens = ledger.countHandles();
     return {
       ...facts,
+      partitions: withOpens(facts.partitions, server.partitionsOf(nodeId), opens),
       state: 'orphaned',
-      opens: this.#context.ledger.countHandles().get(nodeId) ?? 0,
+      opens: opens.get(nodeId) ?? 0,
       keeperPid: null,
       serverPid: process.pid,
       restarts: 0,

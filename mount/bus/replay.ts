@@ -5,10 +5,14 @@ import { attachCommand, showCommand } from './attach.js';
 import type { BusParts } from './bus-parts.js';
 import type { ServerProcess } from './server-process.js';
 import type { Vbd } from './vbd.js';
+import { filesOf } from './vbd-files.js';
 import { vbdFacts } from './vbd-report.js';
 
 /** What of a vbd may change between the two. */
-type Told = Pick<Vbd, 'leaving' | 'paused' | 'memory'>;
+type Told = Pick<Vbd, 'paused' | 'memory' | 'image' | 'driver'> & {
+  /** of each of its files */
+  readonly leaving: readonly boolean[];
+};
 
 export class Replay {
   /** what each server knows */
@@ -25,7 +29,7 @@ export class Replay {
     for (const vbd of bus.vbds.all()) {
       // it may have been detached since the loop began: what it was made of is closed then
       if (told.has(vbd) || !bus.vbds.has(vbd)) continue;
-      told.set(vbd, { leaving: vbd.leaving, paused: vbd.paused, memory: vbd.memory });
+      told.set(vbd, { leaving: leavingOf(vbd), paused: vbd.paused, ...bytesOf(vbd) });
       try {
         await server.request<'attach'>(attachCommand(vbd, bus.memories));
         await server.request<'show'>(showCommand(vbd, vbdFacts(bus, vbd), true));
@@ -38,5 +42,16 @@ export class Replay {
 }
 
 function isAsTold(vbd: Vbd, was: Told): boolean {
-  return vbd.leaving === was.leaving && vbd.paused === was.paused && vbd.memory === was.memory;
+  const isSameLeaving = leavingOf(vbd).every((leaving, i) => leaving === was.leaving[i]);
+  const isSameBytes = vbd.memory === was.memory && vbd.image === was.image && vbd.driver === was.driver;
+  return isSameLeaving && vbd.paused === was.paused && isSameBytes;
+}
+
+/** What a swap changes. */
+function bytesOf({ memory, image, driver }: Vbd): Pick<Told, 'memory' | 'image' | 'driver'> {
+  return { memory, image, driver };
+}
+
+function leavingOf(vbd: Vbd): boolean[] {
+  return filesOf(vbd).map(({ leaving }) => leaving);
 }

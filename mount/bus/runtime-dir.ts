@@ -5,6 +5,7 @@
  *        bus/NAME/        the mount
  *        state/NAME/      0700: control.sock, server.sock, bus.json, log, lock
  *        ram/             0700
+ *        tap/             as RUNTIME: minors of tap-ctl, made by the first of them
  *
  * All of it lies in one directory that is ours and that nobody else can write, so below that no link can be planted.
  */
@@ -147,6 +148,13 @@ export function makeBusDirectories(place: BusPlace, uid: number): void {
   for (const part of ['bus', 'state', 'ram']) makeDirectory(join(runtime, part), part === 'bus' ? open : 0o700, uid);
   makeDirectory(place.stateDir, 0o700, uid);
   if (!place.ownDirectory) makeDirectory(place.path, 0o700, uid, { mayBeMount: true });
+}
+
+/** Makes the directory of tap-ctl's minors. @throws FusetapError DENIED, as makeBusDirectories */
+export function makeTapDirectory(runtime: string, uid: number): void {
+  const open = uid === 0 ? 0o755 : 0o700;
+  makeDirectory(runtime, open, uid, { parents: true });
+  makeDirectory(join(runtime, 'tap'), open, uid);
 }
 
 function makeDirectory(

@@ -49,7 +49,7 @@ const events: TransportEvents = {
   },
 };
 const transport = await makeTransport();
-const server = new Server(start.keeperPid, transport, ledger);
+const server = new Server(start.keeperPid, transport, ledger, events.memoryWanted);
 const running = new Map<number, AbortController>();
 /** told to serve */
 let begun = false;
@@ -98,8 +98,12 @@ function execute(id: number, command: Command): Promise<unknown> {
       return Promise.resolve(null);
     case 'attach':
       return server.attach(command);
+    case 'partitions':
+      return server.partitions(command.nodeId);
     case 'show':
       return server.show(command);
+    case 'swap':
+      return server.swap(command);
     case 'hold':
       return server.hold(command.nodeId);
     case 'release':

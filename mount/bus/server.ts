@@ -13,6 +13,7 @@ import { loadDriver } from '../../drivers/registry.js';
 import { saveDisk } from '../../drivers/save-disk.js';
 import type { Ledger } from '../ledger.js';
 import type { Transport } from '../transport.js';
+import { boundMemory, type MemoryRoom } from './bounded-memory.js';
 import { takeMarks } from './image-claim.js';
 import type {
   AttachCommand,
@@ -22,22 +23,31 @@ import type {
   PrepareCommand,
   SaveCommand,
   ShowCommand,
+  SwapCommand,
   VbdFacts,
   WindowFacts,
 } from './ipc.js';
 import { cleanLinks, publishLink, type RamLink, removeLink } from './ram-links.js';
 import { withRamLock } from './ram-lock.js';
+import { openPartition, readTable, type ServedPartition } from './server-partitions.js';
 
 interface Served {
   readonly name: string;
   readonly disk: Disk;
+  /** the same without its front: what partitions are runs of */
+  readonly raw: RawDisk;
   readonly ledgerIndex: number;
+  /** those whose files are there */
+  readonly partitions: ServedPartition[];
   /** the server's own descriptors of image and memory */
   readonly fds: readonly number[];
   readonly memory: ServedMemory | null;
   /** set when its file has appeared */
   facts: VbdFacts | null;
 }
+
+/** What a disk and a partition of it have in common. */
+type ServedFile = Pick<Served, 'name' | 'disk' | 'ledgerIndex'>;
 
 /** A ram image that others may share, and where the server has it open. */
 interface ServedMemory {
@@ -49,11 +59,14 @@ export class Server {
   readonly #keeperPid: number;
   readonly #transport: Transport;
   readonly #ledger: Ledger;
+  readonly #memoryWanted: (nodeId: number) => void;
   readonly #served = new Map<number, Served>();
   /** the runtime directory, where the server itself says which ram images it has */
   #publishedIn: string | null = null;
 
-  constructor(keeperPid: number, transport: Transport, ledger: Ledger) {
+  /** @param memoryWanted has the keeper look at what is asked for in the ledger */
+  constructor(keeperPid: number, transport: Transport, ledger: Ledger, memoryWanted: (nodeId: number) => void) {
+    this.#memoryWanted = memoryWanted;
     this.#keeperPid = keeperPid;
     this.#transport = transport;
     this.#ledger = ledger;
@@ -110,6 +123,34 @@ export class Server {
   }
 
   async attach(command: AttachCommand): Promise<CommandResult<'attach'>> {
+    const served = await this.#open(command);
+    this.#served.set(command.nodeId, served);
+    return { size: served.disk.size, window: windowFacts(served.disk) };
+  }
+
+  /** @throws FusetapError USAGE where the size is another; all is as it was then */
+  async swap({ attach: command, facts }: SwapCommand): Promise<null> {
+    const { nodeId, name } = command;
+    const old = this.#find(nodeId);
+    const fresh = await this.#open(command);
+    try {
+      if (fresh.disk.size !== old.disk.size) throw otherSize(name, old.disk.size, fresh.disk.size);
+      // what was acknowledged on the old image has to be there when it is looked at
+      for (const { disk } of filesOf(old)) await disk.flush();
+      for (const ref of old.partitions) fresh.partitions.push(openPartition(fresh.raw, fresh.disk.readOnly, ref));
+    } catch (error) {
+      await letGo(fresh);
+      throw error;
+    }
+    fresh.facts = facts;
+    this.#transport.swap(nodeId, fresh.disk);
+    for (const partition of fresh.partitions) this.#transport.swap(partition.nodeId, partition.disk);
+    this.#served.set(nodeId, fresh);
+    await letGo(old).catch((error: unknown) => console.error(`closing what ${name} had before:`, error));
+    return null;
+  }
+
+  async #open(command: AttachCommand): Promise<Served> {
     const { nodeId, ledgerIndex, name, mode } = command;
     const readOnly = mode === 'r';
     const fds: number[] = [];
@@ -121,25 +162,42 @@ export class Server {
       }
       const memory = command.memoryFd === null ? null : { fd: this.#openKeepers(command.memoryFd, readOnly, fds) };
       const context: OpenContext = { image, memory, state: command.state, readOnly, options: command.options };
-      const disk = frontDisk(await openRaw(command, context), { readOnly });
+      const ask = (): void => this.#memoryWanted(nodeId);
+      const raw = await openRaw(command, context, { ledger: this.#ledger, ledgerIndex, ask });
+      const disk = frontDisk(raw, { readOnly });
       const link = command.memoryLink ?? null;
       const shared = memory === null || link === null ? null : { link, fd: memory.fd };
-      this.#served.set(nodeId, { name, disk, ledgerIndex, fds, memory: shared, facts: null });
-      return { size: disk.size, window: windowFacts(disk) };
+      return { name, disk, raw, ledgerIndex, partitions: [], fds, memory: shared, facts: null };
     } catch (error) {
       for (const fd of fds) closeSync(fd);
       throw error;
     }
   }
 
-  async show({ nodeId, backingId, inherited, leaving, held, facts }: ShowCommand): Promise<null> {
+  /** What its partition table says; of one that cannot be read, that. */
+  partitions(nodeId: number): Promise<CommandResult<'partitions'>> {
+    return readTable(this.#find(nodeId).disk);
+  }
+
+  async show({ nodeId, backingId, inherited, leaving, held, facts, partitions = [] }: ShowCommand): Promise<null> {
     const served = this.#find(nodeId);
-    const { name, disk, ledgerIndex } = served;
+    const { name, raw, disk, ledgerIndex } = served;
+    for (const ref of partitions) {
+      const partition = openPartition(raw, disk.readOnly, ref);
+      served.partitions.push(partition);
+      this.#transport.add({ ...ref, disk: partition.disk, inherited, backingId: null });
+      if (ref.leaving) this.#transport.setLeaving(ref.nodeId, true);
+    }
     served.facts = facts;
     this.#transport.add({ nodeId, ledgerIndex, name, disk, inherited, backingId });
     if (leaving) this.#transport.setLeaving(nodeId, true);
-    if (held) await this.#transport.hold(nodeId);
+    if (held) await this.hold(nodeId);
     return null;
+  }
+
+  /** The partitions of a disk, in the order of its facts. */
+  partitionsOf(nodeId: number): readonly ServedPartition[] {
+    return this.#find(nodeId).partitions;
   }
 
   /** The vbds whose files are there. */
@@ -159,12 +217,12 @@ export class Server {
   }
 
   async hold(nodeId: number): Promise<null> {
-    await this.#transport.hold(nodeId);
+    await Promise.all(this.#nodesOf(nodeId).map((id) => this.#transport.hold(id)));
     return null;
   }
 
   async release(nodeId: number): Promise<null> {
-    this.#transport.release(nodeId);
+    for (const id of this.#nodesOf(nodeId)) this.#transport.release(id);
     return null;
   }
 
@@ -179,10 +237,13 @@ export class Server {
 
   async detach(nodeId: number): Promise<CommandResult<'detach'>> {
     const served = this.#find(nodeId);
+    const nodes = this.#nodesOf(nodeId);
     this.#served.delete(nodeId);
-    await this.#transport.remove(nodeId);
-    const flushError = await this.#flush(served);
-    await served.disk.close();
+    await Promise.all(nodes.map((id) => this.#transport.remove(id)));
+    const errors: (FusetapError | null)[] = [];
+    for (const file of filesOf(served)) errors.push(await this.#flush(file));
+    const flushError = errors.find((error) => error !== null);
+    for (const { disk } of filesOf(served)) await disk.close();
     this.#unpublish(served);
     for (const fd of served.fds) closeSync(fd);
     return { flushError: flushError?.toJSON() ?? null };
@@ -196,6 +257,12 @@ export class Server {
     else removeLink(this.#publishedIn, { id: memory.link.id, pid: process.pid });
   }
 
+  /** The disk's own and those of its partitions: what holds for one holds for all. */
+  #nodesOf(nodeId: number): number[] {
+    const partitions = this.#served.get(nodeId)?.partitions ?? [];
+    return [nodeId, ...partitions.map((partition) => partition.nodeId)];
+  }
+
   #find(nodeId: number): Served {
     const served = this.#served.get(nodeId);
     if (served === undefined) throw new FusetapError('NOT_FOUND', `no disk with node id ${nodeId}`);
@@ -203,7 +270,7 @@ export class Server {
   }
 
   /** @returns why acknowledged writes may be lost: this flush failed, or an earlier one did */
-  async #flush({ name, disk, ledgerIndex }: Served): Promise<FusetapError | null> {
+  async #flush({ name, disk, ledgerIndex }: ServedFile): Promise<FusetapError | null> {
     try {
       await disk.flush();
     } catch (error) {
@@ -229,10 +296,10 @@ export class Server {
 }
 
 /** The disk; where an earlier server had it and this one cannot have the same again, one of that size that is broken. */
-async function openRaw(command: AttachCommand, context: OpenContext): Promise<RawDisk> {
+async function openRaw(command: AttachCommand, context: OpenContext, room: MemoryRoom): Promise<RawDisk> {
   const { driver, filters = [], size, name } = command;
   try {
-    const raw = await openFiltered(await loadDriver(driver), context, filters);
+    const raw = await openFiltered(boundMemory(await loadDriver(driver), room), context, filters);
     if (size === undefined || raw.size === size) return raw;
     await raw.close();
     throw new FusetapError('FAILED', `it had ${size} bytes at attach, and has ${raw.size} now`);
@@ -241,6 +308,25 @@ async function openRaw(command: AttachCommand, context: OpenContext): Promise<Ra
     console.error(`${name} did not come back, its I/O is EIO from now on:`, error);
     return brokenDisk(size);
   }
+}
+
+/** Of a disk's files its own comes last: its partitions are runs of it, and are closed before it. */
+function filesOf(served: Served): ServedFile[] {
+  return [...served.partitions, served];
+}
+
+async function letGo(served: Served): Promise<void> {
+  try {
+    for (const { disk } of filesOf(served)) await disk.close();
+  } finally {
+    for (const fd of served.fds) closeSync(fd);
+  }
+}
+
+function otherSize(name: string, oldBytes: number, newBytes: number): FusetapError {
+  return new FusetapError('USAGE', `${name} has ${oldBytes} bytes, the other image gives ${newBytes}`, {
+    hint: 'a vbd keeps its size while it is attached: truncate the image to it, or detach and attach',
+  });
 }
 
 function windowFacts({ window }: Disk): WindowFacts | null {

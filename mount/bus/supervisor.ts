@@ -54,6 +54,8 @@ const REPEATABLE: ReadonlySet<keyof Commands> = new Set([
   'measure',
   'prepare',
   'attach',
+  'partitions',
+  'swap',
   'leave',
   'hold',
   'release',

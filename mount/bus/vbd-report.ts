@@ -2,12 +2,13 @@
  * What the world is told of the vbds of a bus: `ls`, `show`, `stats`.
  */
 import { join } from 'node:path';
+import { typeName } from '../../drivers/partitions/index.js';
 import { readStats } from '../stats.js';
 import type { BusParts } from './bus-parts.js';
-import type { BusState, VbdInfo, VbdStats } from './interface.js';
+import { isChangedOutside } from './changed-outside.js';
+import type { BusState, PartitionInfo, VbdInfo, VbdStats } from './interface.js';
 import type { VbdFacts } from './ipc.js';
-import { imageChanged } from './open-image.js';
-import type { Vbd } from './vbd.js';
+import type { Vbd, VbdPartition } from './vbd.js';
 
 /** What does not change while a vbd is attached. */
 export function vbdFacts({ place, transport, memories }: BusParts, vbd: Vbd): VbdFacts {
@@ -23,16 +24,24 @@ export function vbdFacts({ place, transport, memories }: BusParts, vbd: Vbd): Vb
     transport,
     passthrough: vbd.backingId !== null,
     share: vbd.memory && memories.shareOf(vbd.memory),
-    partitions: null,
+    partitions: vbd.partitions?.map((partition) => partitionInfo(place.path, partition)) ?? null,
   };
+}
+
+function partitionInfo(directory: string, { vdev, slot, offset, size, type, name }: VbdPartition): PartitionInfo {
+  const path = join(directory, vdev);
+  return { vdev, path, slot, offset, size, type, typeName: typeName(type), name, opens: 0 };
 }
 
 export async function vbdInfo(bus: BusParts, vbd: Vbd): Promise<VbdInfo> {
   const state = busState(bus);
+  const facts = vbdFacts(bus, vbd);
+  const opens = bus.ledger.countHandles();
   return {
-    ...vbdFacts(bus, vbd),
+    ...facts,
+    partitions: withOpens(facts.partitions, vbd.partitions ?? [], opens),
     state: vbd.paused && state === 'running' ? 'paused' : state,
-    opens: bus.ledger.countHandles().get(vbd.nodeId) ?? 0,
+    opens: opens.get(vbd.nodeId) ?? 0,
     keeperPid: process.pid,
     serverPid: bus.server.pid,
     restarts: bus.server.restarts,
@@ -40,25 +49,30 @@ export async function vbdInfo(bus: BusParts, vbd: Vbd): Promise<VbdInfo> {
   };
 }
 
-/** What requests did, of each vbd since its attach. */
+/**
+ * Partitions with how often each is open.
+ * @param files of the same partitions, in the same order
+ * @param opens open handles by node id
+ */
+export function withOpens(
+  partitions: PartitionInfo[] | null,
+  files: readonly { readonly nodeId: number }[],
+  opens: ReadonlyMap<number, number>,
+): PartitionInfo[] | null {
+  return partitions?.map((info, i) => ({ ...info, opens: opens.get(files[i]?.nodeId ?? 0) ?? 0 })) ?? null;
+}
+
+/** What requests did, of each vbd and of each partition since its attach. */
 export function vbdStats(bus: BusParts): VbdStats[] {
-  return bus.vbds.sorted().map((vbd) => {
-    const { vdev, passthrough } = vbdFacts(bus, vbd);
-    return { bus: bus.place.name, vdev, passthrough, ...readStats(bus.statsFd, vbd.ledgerIndex) };
-  });
+  return bus.vbds.sorted().flatMap((vbd) =>
+    [vbd, ...(vbd.partitions ?? [])].map((file) => {
+      const passthrough = file === vbd && vbd.backingId !== null;
+      return { bus: bus.place.name, vdev: file.vdev, passthrough, ...readStats(bus.statsFd, file.ledgerIndex) };
+    }),
+  );
 }
 
 export function busState({ failed, server }: BusParts): BusState {
   if (failed) return 'failed';
   return server.state === 'running' ? 'running' : 'restarting';
-}
-
-async function isChangedOutside({ vbds }: BusParts, vbd: Vbd): Promise<boolean> {
-  try {
-    return vbd.image !== null && (await imageChanged(vbd.image)) !== null;
-  } catch (error) {
-    // detached while it was looked at: its descriptor is closed
-    if (!vbds.has(vbd)) return false;
-    throw error;
-  }
 }

@@ -8,17 +8,34 @@ import type { Mode } from './interface.js';
 import type { SharedMemory } from './memories.js';
 import type { OpenedImage } from './open-image.js';
 
-export interface Vbd {
-  readonly slot: number;
+/** A file of the bus. */
+export interface VbdFile {
   readonly vdev: string;
+  readonly nodeId: number;
+  readonly ledgerIndex: number;
+  /** nobody may open it any more: the detach of its vbd is waiting for the kernel, or has been told yes */
+  leaving: boolean;
+}
+
+/** A partition of a vbd: a file of its own, a run of the same disk. Comes and goes with the vbd, and is held with it. */
+export interface VbdPartition extends VbdFile {
+  readonly slot: number;
+  /** bytes from the start of the disk */
+  readonly offset: number;
+  readonly size: number;
+  /** see drivers/partitions */
+  readonly type: string;
+  readonly name: string | null;
+}
+
+export interface Vbd extends VbdFile {
+  readonly slot: number;
   readonly mode: Mode;
   readonly driver: string;
   readonly options: Readonly<Record<string, string>>;
   readonly filters: readonly FilterSpec[];
   /** as asked for; the image may have been closed since (ram) */
   readonly imagePath: string | null;
-  readonly nodeId: number;
-  readonly ledgerIndex: number;
   /** held open and claimed for as long as the vbd lives; null where memory holds the bytes */
   readonly image: OpenedImage | null;
   readonly claim: Claim | null;
@@ -29,8 +46,8 @@ export interface Vbd {
   readonly backingId: number | null;
   /** I/O waits until it is resumed */
   paused: boolean;
-  /** nobody may open it any more: its detach is waiting for the kernel, or has been told yes */
-  leaving: boolean;
+  /** null where nobody asked for them */
+  readonly partitions: readonly VbdPartition[] | null;
   /** a detach is under way: a second one has to wait its turn */
   detaching: boolean;
   /** a copy is being made of it, or for it: it must stay as it is */

@@ -5,12 +5,13 @@ import { type Stats, statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { FusetapError, quoted } from '../../drivers/errors.js';
 import type { VbdInfo } from '../bus/interface.js';
+import { refusePartition } from '../bus/refuse-partition.js';
 import { findSlot } from '../bus/slots.js';
 
 /**
  * The vbd of that name among those given.
  * @param where what to call the place in messages, as `bus 0`
- * @throws FusetapError NOT_FOUND; USAGE for an image that several vbds have
+ * @throws FusetapError NOT_FOUND; USAGE for an image that several vbds have, and for a partition
  */
 export function findVbd(word: string, vbds: readonly VbdInfo[], where: string): VbdInfo {
   const slot = findSlot(word);
@@ -20,6 +21,7 @@ export function findVbd(word: string, vbds: readonly VbdInfo[], where: string): 
   const found = atPath.length > 0 ? atPath : inSlot;
   const [first, second] = found;
   if (first === undefined) {
+    refuseIfPartition(word, slot, vbds, where);
     throw new FusetapError('NOT_FOUND', `no such vbd: ${quoted(word)} on ${where}`, {
       hint: 'fusetap ls lists what is attached',
     });
@@ -31,6 +33,16 @@ export function findVbd(word: string, vbds: readonly VbdInfo[], where: string): 
     });
   }
   return first;
+}
+
+function refuseIfPartition(word: string, slot: number | null, vbds: readonly VbdInfo[], where: string): void {
+  const path = isPath(word) ? resolve(word) : null;
+  for (const vbd of vbds) {
+    const found = vbd.partitions?.find(
+      (partition) => partition.path === path || (path === null && partition.slot === slot),
+    );
+    if (found !== undefined) throw refusePartition(found.vdev, vbd.vdev, where);
+  }
 }
 
 /** Whether a word that named nothing on one bus can name something on another: a path can. */

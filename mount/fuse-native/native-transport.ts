@@ -4,6 +4,7 @@
  */
 import { readdirSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Disk } from '../../drivers/disk.js';
 import { FusetapError } from '../../drivers/errors.js';
 import { setCloseOnExec } from '../../system/libc.js';
 import type { Ownership } from '../file-rules.js';
@@ -106,6 +107,11 @@ export class FuseNativeTransport implements Transport {
 
   release(nodeId: number): void {
     this.#gate.release(nodeId);
+  }
+
+  swap(nodeId: number, disk: Disk): void {
+    const node = this.#tree.byId(nodeId);
+    if (node !== undefined) node.file = { ...node.file, disk };
   }
 
   /** Nothing is passed through here. */

@@ -6,7 +6,15 @@
  */
 import { errnoOf } from '../../drivers/errors.js';
 import { E } from '../../system/libc.js';
-import { attributesOf, directoryAttributes, flushFile, type Ownership, refusalOfOpen } from '../file-rules.js';
+import { BY_SLOT, BY_SLOT_NODE_ID, findLink, linkNodeId, linksAfter, linkTarget } from '../by-slot.js';
+import {
+  attributesOf,
+  directoryAttributes,
+  flushFile,
+  linkAttributes,
+  type Ownership,
+  refusalOfOpen,
+} from '../file-rules.js';
 import type { Attributes } from '../fuse/message.js';
 import type { Tree, TreeNode } from '../fuse/tree.js';
 import type { IoGate } from '../io-gate.js';
@@ -18,6 +26,7 @@ import { type OpenFile, OpenFiles } from './open-files.js';
 import type { NativeOperations, NativeStat, Reply } from './package.js';
 
 const ROOT_NODE_ID = 1;
+const LINKS = `/${BY_SLOT}`;
 /** −1 as libfuse gives it: an owner or group that stays */
 const UNCHANGED = 0xffffffff;
 
@@ -59,10 +68,19 @@ export class Operations {
       ...this.#attributeCalls(),
       ...this.#ioCalls(),
       statfs: (_, reply) => reply(0, { bsize: 4096, frsize: 4096, namemax: 255 }),
-      readdir: (_, reply) => {
-        const nodes = this.#context.tree.after(0);
-        const stats = [this.#directory(), this.#directory(), ...nodes.map(({ file }) => this.#stat(file))];
-        reply(0, ['.', '..', ...nodes.map(({ file }) => file.name)], stats);
+      readdir: (path, reply) => {
+        const entries = path === LINKS ? this.#links() : this.#files();
+        const all = [['.', this.#directory()] as const, ['..', this.#directory()] as const, ...entries];
+        reply(
+          0,
+          all.map(([name]) => name),
+          all.map(([, stat]) => stat),
+        );
+      },
+      readlink: (path, reply) => {
+        const linked = this.#linked(path);
+        if (linked !== undefined) return reply(0, linkTarget(linked));
+        reply(path.startsWith(`${LINKS}/`) ? -E.ENOENT : -E.EINVAL);
       },
       fsyncdir: (_, _isDataOnly, _fh, reply) => reply(0),
       create: (_, _mode, reply) => refuse(reply),
@@ -83,6 +101,9 @@ export class Operations {
     return {
       getattr: (path, reply) => {
         if (path === '/') return reply(0, this.#directory());
+        if (path === LINKS) return reply(0, this.#linksDirectory());
+        const linked = this.#linked(path);
+        if (linked !== undefined) return reply(0, this.#link(linked));
         const node = this.#find(path);
         if (node === undefined) return reply(-E.ENOENT);
         node.lookups += 1;
@@ -143,7 +164,7 @@ export class Operations {
 
   /** Changes what is known of a file; `change` answers 0 or −errno. */
   #change(path: string, reply: Reply, change: (file: BusFile) => number): void {
-    if (path === '/') return reply(-E.EPERM);
+    if (path === '/' || path.startsWith(LINKS)) return reply(-E.EPERM);
     const node = this.#find(path);
     reply(node === undefined ? -E.ENOENT : change(node.file));
   }
@@ -183,12 +204,34 @@ export class Operations {
     return this.#context.tree.byName(path.slice(1));
   }
 
+  /** The vbd that a path below the directory of links leads to. */
+  #linked(path: string): TreeNode | undefined {
+    return path.startsWith(`${LINKS}/`) ? findLink(this.#context.tree, path.slice(LINKS.length + 1)) : undefined;
+  }
+
+  #files(): [string, NativeStat][] {
+    const files = this.#context.tree.after(0).map(({ file }): [string, NativeStat] => [file.name, this.#stat(file)]);
+    return [...files, [BY_SLOT, this.#linksDirectory()]];
+  }
+
+  #links(): [string, NativeStat][] {
+    return linksAfter(this.#context.tree, 0).map(({ name, node }) => [name, this.#link(node)]);
+  }
+
+  #link(node: TreeNode): NativeStat {
+    return nativeStat(linkAttributes(linkNodeId(node), linkTarget(node), this.#context.owner));
+  }
+
+  #linksDirectory(): NativeStat {
+    return nativeStat(directoryAttributes(BY_SLOT_NODE_ID, this.#context.owner));
+  }
+
   #stat(file: BusFile): NativeStat {
     return nativeStat(attributesOf(file, this.#context.ledger, false));
   }
 
   #directory(): NativeStat {
-    return nativeStat(directoryAttributes(ROOT_NODE_ID, this.#context.owner));
+    return nativeStat(directoryAttributes(ROOT_NODE_ID, this.#context.owner, 1));
   }
 }
 

@@ -34,6 +34,7 @@ export interface NativeStat {
 export interface NativeOperations {
   statfs(path: string, reply: ReplyWith<Record<string, number>>): void;
   getattr(path: string, reply: ReplyWith<NativeStat>): void;
+  readlink(path: string, reply: ReplyWith<string>): void;
   readdir(path: string, reply: (result: number, names?: string[], stats?: NativeStat[]) => void): void;
   truncate(path: string, size: number, reply: Reply): void;
   ftruncate(path: string, fh: number, size: number, reply: Reply): void;

@@ -7,7 +7,15 @@
  */
 import { errnoOf } from '../../drivers/errors.js';
 import { E, write } from '../../system/libc.js';
-import { attributesOf, directoryAttributes, flushFile, type Ownership, refusalOfOpen } from '../file-rules.js';
+import { BY_SLOT, BY_SLOT_NODE_ID, findLink, linkedNode, linkNodeId, linksAfter, linkTarget } from '../by-slot.js';
+import {
+  attributesOf,
+  directoryAttributes,
+  flushFile,
+  linkAttributes,
+  type Ownership,
+  refusalOfOpen,
+} from '../file-rules.js';
 import { IoGate } from '../io-gate.js';
 import { type Ledger, MAIN_WORK_START, WORK_PLACES } from '../ledger.js';
 import { type CounterPages, countRequest, NOT_COUNTED, now, READ } from '../stats.js';
@@ -22,6 +30,7 @@ import type { Tree, TreeNode } from './tree.js';
 const S_IFIFO = 0o010000;
 const DT_DIR = 4;
 const DT_REG = 8;
+const DT_LNK = 10;
 const BLKGETSIZE64 = 0x80081272;
 
 export interface DispatchContext {
@@ -34,6 +43,14 @@ export interface DispatchContext {
   /** whether threads already do this file's I/O, so that an FSYNC that arrives here was tried and failed */
   isThreaded(nodeId: number): boolean;
   forgotten(nodeId: number): void;
+}
+
+/** An entry of a directory; `offset` is the cursor behind it. */
+interface Entry {
+  readonly nodeId: number;
+  readonly offset: number;
+  readonly type: number;
+  readonly name: Buffer;
 }
 
 /** A request whose answer is being made; the buffer of the reply is shared, so it is filled and sent in one go. */
@@ -154,7 +171,7 @@ export class Dispatcher {
       case abi.TMPFILE:
         return this.#refuse(call, E.EPERM);
       case abi.READLINK:
-        return this.#refuse(call, E.EINVAL);
+        return this.#readlink(call);
       case abi.DESTROY:
         return this.#ok(call);
       default:
@@ -164,9 +181,12 @@ export class Dispatcher {
   }
 
   #lookup(call: Call): void {
+    const { nodeId } = call.request;
     const name = call.request.name();
-    const node =
-      call.request.nodeId === abi.ROOT_NODE_ID && name !== null ? this.#context.tree.byName(name) : undefined;
+    if (nodeId === BY_SLOT_NODE_ID) return this.#lookupLink(call, name);
+    const isInRoot = nodeId === abi.ROOT_NODE_ID;
+    if (isInRoot && name === BY_SLOT) return this.#sendEntry(call, this.#linksAttributes());
+    const node = isInRoot && name !== null ? this.#context.tree.byName(name) : undefined;
     if (node === undefined) return this.#refuse(call, E.ENOENT);
     const reply = this.#reply;
     reply.clearBody(abi.ENTRY_OUT_SIZE);
@@ -182,6 +202,29 @@ export class Dispatcher {
     if (this.#send(call, abi.ENTRY_OUT_SIZE) !== -E.ENOENT) node.lookups += 1;
   }
 
+  #lookupLink(call: Call, name: string | null): void {
+    const node = name === null ? undefined : findLink(this.#context.tree, name);
+    if (node === undefined) this.#refuse(call, E.ENOENT);
+    else this.#sendEntry(call, this.#linkAttributes(node));
+  }
+
+  /** Of what has no state: nobody counts who holds it. */
+  #sendEntry(call: Call, attributes: Attributes): void {
+    this.#reply.clearBody(abi.ENTRY_OUT_SIZE);
+    this.#reply.bodyU64(0, attributes.nodeId);
+    writeAttributes(this.#reply, abi.ENTRY_ATTR, attributes);
+    this.#send(call, abi.ENTRY_OUT_SIZE);
+  }
+
+  #readlink(call: Call): void {
+    const { nodeId } = call.request;
+    const node = linkedNode(this.#context.tree, nodeId);
+    if (node === undefined) return this.#refuse(call, nodeId > BY_SLOT_NODE_ID ? E.ENOENT : E.EINVAL);
+    const target = Buffer.from(linkTarget(node));
+    this.#reply.bytes.set(target, abi.OUT_HEADER_SIZE);
+    this.#send(call, target.length);
+  }
+
   #forget(nodeId: number, count: number): void {
     if (this.#context.tree.forget(nodeId, count)) this.#context.forgotten(nodeId);
   }
@@ -195,14 +238,12 @@ export class Dispatcher {
   }
 
   #getattr(call: Call): void {
-    const { nodeId } = call.request;
-    const attributes = nodeId === abi.ROOT_NODE_ID ? this.#rootAttributes() : this.#attributes(this.#node(nodeId));
-    this.#sendAttributes(call, attributes);
+    this.#sendAttributes(call, this.#attributesOfId(call.request.nodeId));
   }
 
   #setattr(call: Call): void {
     const { request } = call;
-    if (request.nodeId === abi.ROOT_NODE_ID) return this.#refuse(call, E.EPERM);
+    if (request.nodeId === abi.ROOT_NODE_ID || request.nodeId >= BY_SLOT_NODE_ID) return this.#refuse(call, E.EPERM);
     const valid = request.bodyU32(abi.SETATTR_VALID);
     const node = this.#node(request.nodeId);
     const { ledger } = this.#context;
@@ -267,24 +308,41 @@ export class Dispatcher {
     this.#send(call, abi.OPEN_OUT_SIZE);
   }
 
-  /** Cursors: 1 behind `.`, 2 behind `..`, then 2 + node id; so an entry that goes never moves another. */
+  /**
+   * Cursors: 1 behind `.`, 2 behind `..`, then 2 + the node id of the vbd; so an entry that goes never moves another. The
+   * directory of links comes last.
+   */
   #readdir(call: Call): void {
+    const { nodeId } = call.request;
     const cursor = call.request.bodyU64(abi.RW_OFFSET);
     const limit = Math.min(call.request.bodyU32(abi.RW_SIZE), abi.MAX_WRITE);
-    const entries: { nodeId: number; offset: number; type: number; name: Buffer }[] = [];
-    const root = abi.ROOT_NODE_ID;
-    if (cursor < 1) entries.push({ nodeId: root, offset: 1, type: DT_DIR, name: Buffer.from('.') });
-    if (cursor < 2) entries.push({ nodeId: root, offset: 2, type: DT_DIR, name: Buffer.from('..') });
-    for (const { file } of this.#context.tree.after(cursor - 2)) {
-      entries.push({ nodeId: file.nodeId, offset: file.nodeId + 2, type: DT_REG, name: Buffer.from(file.name) });
-    }
+    const dots: Entry[] = [
+      { nodeId, offset: 1, type: DT_DIR, name: Buffer.from('.') },
+      { nodeId: abi.ROOT_NODE_ID, offset: 2, type: DT_DIR, name: Buffer.from('..') },
+    ];
+    const entries = nodeId === BY_SLOT_NODE_ID ? this.#links(cursor - 2) : this.#files(cursor - 2);
     let length = 0;
-    for (const entry of entries) {
+    for (const entry of [...dots.slice(Math.min(cursor, 2)), ...entries]) {
       const longer = appendDirent(this.#reply, length, limit, entry);
       if (longer < 0) break;
       length = longer;
     }
     this.#send(call, length);
+  }
+
+  #files(after: number): Entry[] {
+    const files = this.#context.tree.after(after).map(({ file: { nodeId, name } }) => {
+      return { nodeId, offset: nodeId + 2, type: DT_REG, name: Buffer.from(name) };
+    });
+    if (after >= BY_SLOT_NODE_ID) return files;
+    const offset = BY_SLOT_NODE_ID + 2;
+    return [...files, { nodeId: BY_SLOT_NODE_ID, offset, type: DT_DIR, name: Buffer.from(BY_SLOT) }];
+  }
+
+  #links(after: number): Entry[] {
+    return linksAfter(this.#context.tree, after).map(({ name, node }) => {
+      return { nodeId: linkNodeId(node), offset: node.file.nodeId + 2, type: DT_LNK, name: Buffer.from(name) };
+    });
   }
 
   #statfs(call: Call): void {
@@ -360,8 +418,19 @@ export class Dispatcher {
     return attributesOf(file, this.#context.ledger, backingId !== null);
   }
 
-  #rootAttributes(): Attributes {
-    return directoryAttributes(abi.ROOT_NODE_ID, this.#context.owner);
+  #attributesOfId(nodeId: number): Attributes {
+    if (nodeId === abi.ROOT_NODE_ID) return directoryAttributes(nodeId, this.#context.owner, 1);
+    if (nodeId === BY_SLOT_NODE_ID) return this.#linksAttributes();
+    const linked = linkedNode(this.#context.tree, nodeId);
+    return linked === undefined ? this.#attributes(this.#node(nodeId)) : this.#linkAttributes(linked);
+  }
+
+  #linksAttributes(): Attributes {
+    return directoryAttributes(BY_SLOT_NODE_ID, this.#context.owner);
+  }
+
+  #linkAttributes(node: TreeNode): Attributes {
+    return linkAttributes(linkNodeId(node), linkTarget(node), this.#context.owner);
   }
 
   #sendAttributes(call: Call, attributes: Attributes): void {

@@ -2,6 +2,7 @@
  * The kernel transport, the server's half: threads for windows, the dispatcher for the rest.
  */
 
+import type { Disk } from '../../drivers/disk.js';
 import type { Window } from '../../drivers/driver.js';
 import { addressOf, E, pread2, RWF_NOWAIT } from '../../system/libc.js';
 import type { Ownership } from '../file-rules.js';
@@ -100,6 +101,12 @@ export class KernelTransport implements Transport {
     this.#dispatcher.release(nodeId);
     const node = this.#tree.byId(nodeId);
     if (node !== undefined) this.#serveByThreads(node.file);
+  }
+
+  /** No thread has its window while it is held; `release` gives them the new one. */
+  swap(nodeId: number, disk: Disk): void {
+    const node = this.#tree.byId(nodeId);
+    if (node !== undefined) node.file = { ...node.file, disk };
   }
 
   poison(nodeId: number): void {

@@ -7,7 +7,8 @@
 import type { BusFile } from '../transport.js';
 
 export interface TreeNode {
-  readonly file: BusFile;
+  /** another one where its disk was swapped */
+  file: BusFile;
   /** answered lookups that were not forgotten yet; NaN where an earlier server answered some */
   lookups: number;
   /** the file is being detached: new lookups get ENOENT */

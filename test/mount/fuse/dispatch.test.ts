@@ -27,6 +27,7 @@ import {
 const { EINVAL, EIO, ENFILE, ENOENT, ENOSPC, ENOSYS, ENOTTY, ENXIO, EOPNOTSUPP, EPERM, EROFS } = constants.errno;
 const DISK_BYTES = 10_000;
 const [XVDA, XVDB] = [2, 3];
+const BY_SLOT = 2 ** 30;
 const O_RDWR = 2;
 const BLKGETSIZE64 = 0x80081272;
 
@@ -39,7 +40,7 @@ const ATTACHED: Pick<Attr, 'atime' | 'mtime' | 'ctime'> = {
 const ATTR_A: Attr = { ino: XVDA, size: DISK_BYTES, blocks: 20, mode: 0o100600, ...ATTACHED };
 const SINCE = ms(OWNER.sinceMs);
 const ROOT_ATTR: Attr = {
-  ...{ ino: 1, size: 0, blocks: 0, mode: 0o040755, nlink: 2, uid: OWNER.uid, gid: OWNER.gid },
+  ...{ ino: 1, size: 0, blocks: 0, mode: 0o040755, nlink: 3, uid: OWNER.uid, gid: OWNER.gid },
   ...{ atime: SINCE, mtime: SINCE, ctime: SINCE },
 };
 const attrOut = (a: Attr): Buffer => Buffer.concat([Buffer.alloc(16), attr(a)]);
@@ -158,6 +159,42 @@ t.test('GETATTR', async (t) => {
   await expectReply(t, fixture, getattr(XVDA), EIO, 'a file that was taken away');
 });
 
+t.test('by-slot: a directory of links to the vbds, by number', async (t) => {
+  const fixture = fixtureWithFiles(t);
+  fixture.addFile({ nodeId: 9, name: 'no-vdev', disk: plainDisk(Buffer.alloc(1)) });
+  const directory: Attr = { ...ROOT_ATTR, ino: BY_SLOT, nlink: 2 };
+  const link: Attr = { ...ROOT_ATTR, ino: BY_SLOT + XVDA, mode: 0o120777, nlink: 1, size: '../xvda'.length };
+  const entry = (a: Attr) => Buffer.concat([struct(40, { u64: { 0: a.ino } }), attr(a)]);
+  const ask = (opcode: number, nodeId: number, body: Buffer = Buffer.alloc(16)) => ({ opcode, nodeId, body });
+  await expectReply(t, fixture, ask(1, 1, name('by-slot')), entry(directory), 'the directory');
+  await expectReply(t, fixture, ask(3, BY_SLOT), attrOut(directory), 'what it is');
+  await expectReply(t, fixture, ask(1, BY_SLOT, name('51712')), entry(link), 'a link');
+  await expectReply(t, fixture, ask(3, BY_SLOT + XVDA), attrOut(link), 'what that is');
+  await expectReply(t, fixture, ask(5, BY_SLOT + XVDA), Buffer.from('../xvda'), 'where it leads');
+  const list = [
+    dirent(BY_SLOT, 1, 4, '.'),
+    dirent(1, 2, 4, '..'),
+    dirent(BY_SLOT + XVDA, XVDA + 2, 10, '51712'),
+    dirent(BY_SLOT + XVDB, XVDB + 2, 10, '51728'),
+  ];
+  await expectReply(t, fixture, ask(28, BY_SLOT, readIn(0, 4096)), Buffer.concat(list), 'all links');
+  await expectReply(t, fixture, ask(28, BY_SLOT, readIn(2, 4096)), Buffer.concat(list.slice(2)), 'behind ..');
+  await expectReply(t, fixture, ask(28, BY_SLOT, readIn(XVDA + 2, 4096)), Buffer.concat(list.slice(3)), 'and so on');
+  for (const other of ['051712', '0xca00', 'xvda', '51744', '-1', '99999999999', '.', 'by-slot', '']) {
+    const [answer] = await fixture.ask(message({ opcode: 1, nodeId: BY_SLOT }, name(other)));
+    t.ok(answer?.error === -ENOENT || other === '', `no other name: '${other}'`);
+  }
+  const chmod = setattrIn(SET.mode, { u32: { 68: 0o777 } });
+  for (const node of [BY_SLOT, BY_SLOT + XVDA]) await expectReply(t, fixture, ask(4, node, chmod), EPERM, 'chmod');
+  await expectReply(t, fixture, ask(5, BY_SLOT + 77), ENOENT, 'the link to a vbd that is gone');
+  await expectReply(t, fixture, ask(14, BY_SLOT, openIn(0)), ENOENT, 'it is no file');
+
+  const node = fixture.tree.byId(XVDA);
+  if (node !== undefined) node.leaving = true;
+  await expectReply(t, fixture, ask(1, BY_SLOT, name('51712')), ENOENT, 'a vbd that is leaving has no link');
+  await expectReply(t, fixture, ask(28, BY_SLOT, readIn(2, 4096)), Buffer.concat(list.slice(3)), 'none in the list');
+});
+
 t.test('SETATTR: mode, owner and times are kept; ctime is now', async (t) => {
   const fixture = fixtureWithFiles(t);
   const before = Date.now();
@@ -262,13 +299,15 @@ t.test('READDIR: order, cursors, what leaves, and any limit', async (t) => {
     dirent(XVDA, XVDA + 2, 8, 'xvda'),
     dirent(XVDB, XVDB + 2, 8, 'xvdb'),
     dirent(9, 11, 8, 'a-name-that-is-longer'),
+    dirent(BY_SLOT, BY_SLOT + 2, 4, 'by-slot'),
   ];
   const list = (cursor: number | bigint, size: number) => ({ opcode: 28, nodeId: 1, body: readIn(cursor, size) });
   await expectReply(t, fixture, list(0, 4096), Buffer.concat(all), 'all');
   await expectReply(t, fixture, list(1, 4096), Buffer.concat(all.slice(1)), 'behind .');
   await expectReply(t, fixture, list(2, 4096), Buffer.concat(all.slice(2)), 'behind ..');
   await expectReply(t, fixture, list(XVDA + 2, 4096), Buffer.concat(all.slice(3)), 'behind xvda');
-  for (const end of [11, 12, 2 ** 40, 0x7fff_ffff_ffff_ffffn, 0xffff_ffff_ffff_ffffn]) {
+  for (const end of [11, 12]) await expectReply(t, fixture, list(end, 4096), Buffer.concat(all.slice(5)), `${end}`);
+  for (const end of [BY_SLOT + 2, BY_SLOT + 3, 2 ** 40, 0x7fff_ffff_ffff_ffffn, 0xffff_ffff_ffff_ffffn]) {
     await expectReply(t, fixture, list(end, 4096), Buffer.alloc(0), `behind the last: ${end}`);
   }
   const whole = Buffer.concat(all);

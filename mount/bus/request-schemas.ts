@@ -1,0 +1,51 @@
+/**
+ * What the requests of the control interface have to be, checked where they arrive. docs/openapi.json is made from
+ * these, and docs/control.md says them in words.
+ */
+import * as z from 'zod';
+import type { AttachRequest, SaveRequest, SwapRequest } from './interface.js';
+
+const driver = z.string().min(1).max(4096).describe('aio, ram, sync, or the absolute path of a driver');
+const image = z.string().startsWith('/', 'must be an absolute path').nullable();
+const options = z.record(z.string(), z.string()).default({}).describe('options of the driver');
+const share = z.string().nullable().optional().describe('ram: the name that its memory is shared under');
+
+export const attachRequest = z.strictObject({
+  driver,
+  image,
+  vdev: z.string().nullable().default(null).describe('null: the first free xvd*'),
+  mode: z.enum(['r', 'w', 'w!']).default('w'),
+  transport: z.enum(['kernel', 'fuse-native']).optional(),
+  passthrough: z.enum(['auto', 'on', 'off']).default('auto'),
+  options,
+  share,
+  filters: z
+    .array(z.strictObject({ name: z.string(), value: z.string().default('') }))
+    .optional()
+    .describe('the first is next to the driver'),
+  partitions: z.boolean().optional().describe('its partitions too, as files beside it'),
+}) satisfies z.ZodType<AttachRequest>;
+
+export const saveRequest = z.strictObject({
+  path: z.string().startsWith('/', 'must be an absolute path'),
+  force: z.boolean().default(false).describe('it may take the place of a file'),
+}) satisfies z.ZodType<SaveRequest>;
+
+export const swapRequest = z.strictObject({ driver, image, share, options }) satisfies z.ZodType<SwapRequest>;
+
+export const startRequest = z.strictObject({ transport: z.enum(['kernel', 'fuse-native']).optional() });
+
+export const stopRequest = z.strictObject({ force: z.boolean().default(false) });
+
+/** the copy that a vbd is held for, by another keeper; missing: the user's hold */
+export const holdQuery = z.object({
+  copy: z
+    .string()
+    .regex(/^\d+:\d+:\d+$/)
+    .optional(),
+});
+
+export const detachQuery = z.strictObject({
+  force: z.enum(['0', '1']).default('0').describe('1: cut off who holds it'),
+  wait: z.coerce.number().min(0).max(1e6).default(0).describe('seconds to wait for those who hold it'),
+});

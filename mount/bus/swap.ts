@@ -1,0 +1,121 @@
+/**
+ * Swapping: a vbd that is paused gets another image, under those who have it open.
+ *
+ *      image opened and claimed (rule 8) → memory filled (ram) → disk opened in the server, of the same size →
+ *      the old one flushed → the new one in its place → the old one let go
+ *
+ * All or nothing: until the server has said yes the keeper knows the old image, and so does every server after it.
+ */
+import { closeSync } from 'node:fs';
+import { isAbsolute } from 'node:path';
+import { FusetapError } from '../../drivers/errors.js';
+import { type AttachContext, attachCommand, checkImageGiven } from './attach.js';
+import { attachMemory, type CopyWatcher } from './attach-memory.js';
+import type { BusParts } from './bus-parts.js';
+import { refuseCopying } from './copying.js';
+import { claimImage } from './image-claim.js';
+import type { SwapRequest } from './interface.js';
+import { logEvent } from './log.js';
+import { openImage } from './open-image.js';
+import type { Vbd } from './vbd.js';
+
+type Bytes = Pick<Vbd, 'image' | 'claim' | 'memory' | 'state'>;
+
+/** @returns the vbd, with its new image and still paused */
+export async function swap(
+  bus: BusParts,
+  context: AttachContext,
+  vdev: string,
+  request: SwapRequest,
+  watcher: CopyWatcher,
+): Promise<Vbd> {
+  const vbd = bus.vbds.find(vdev);
+  refuse(bus, vbd);
+  // from here on nobody detaches, resumes or copies it
+  vbd.copying = true;
+  try {
+    const { driver, options, image: imagePath } = request;
+    const { server } = context;
+    const once = isAbsolute(driver);
+    const facts = await server.request<'describe'>({ op: 'describe', driver, filters: vbd.filters }, { once });
+    checkImageGiven(facts, { ...request, vdev, mode: vbd.mode });
+    const bytes = await openBytes(context, vbd, request, facts.sharesMemory, watcher);
+    try {
+      const fresh = { driver, options, imagePath, ...bytes };
+      const { size: _, ...opened } = { ...vbd, ...fresh };
+      const command = {
+        op: 'swap',
+        attach: attachCommand(opened, bus.memories),
+        facts: context.facts({ ...vbd, ...fresh }),
+      } as const;
+      await server.request<'swap'>(command, { once });
+      const { image, claim, memory, state } = vbd;
+      // it stays the vbd that others know: who holds it, and which servers were told of it, goes by the object
+      Object.assign(vbd, fresh);
+      letGo(bus, { image, claim, memory, state }, bytes);
+      bus.record();
+      logEvent({ event: 'swapped', vdev: vbd.vdev, driver, image: imagePath });
+      return vbd;
+    } catch (error) {
+      letGo(bus, bytes, vbd);
+      throw error;
+    }
+  } finally {
+    vbd.copying = false;
+  }
+}
+
+function refuse(bus: BusParts, vbd: Vbd): void {
+  const { name } = bus.place;
+  refuseCopying(bus, vbd);
+  if (vbd.detaching) throw new FusetapError('BUSY', `${vbd.vdev} on bus ${name} is being detached`);
+  if (!vbd.paused) {
+    throw new FusetapError('USAGE', `${vbd.vdev} on bus ${name} is not paused: its image cannot be swapped`, {
+      hint: `fusetap pause --bus ${name} ${vbd.vdev}`,
+    });
+  }
+  if (vbd.backingId === null) return;
+  throw new FusetapError('UNSUPPORTED', `${vbd.vdev} is passed through: the kernel keeps the image that it has`, {
+    hint: 'attach it with --passthrough off',
+  });
+}
+
+async function openBytes(
+  context: AttachContext,
+  old: Vbd,
+  { driver, image: path, share, options }: SwapRequest,
+  sharesMemory: boolean,
+  watcher: CopyWatcher,
+): Promise<Bytes> {
+  if (sharesMemory) {
+    const { memory } = await attachMemory(context, { driver, image: path, options, share }, watcher);
+    return { image: null, claim: null, memory, state: memory.state };
+  }
+  if (path === null) return { image: null, claim: null, memory: null, state: null };
+  const image = await openImage(path, old.mode, { ownDev: context.mountDev, mountpoint: context.mountpoint });
+  try {
+    // the same image, by another driver perhaps: what was claimed of it is ours already
+    if (old.image !== null && old.image.dev === image.dev && old.image.ino === image.ino) {
+      closeSync(image.fd);
+      return { image: old.image, claim: old.claim, memory: null, state: null };
+    }
+    const identity = `${image.dev}:${image.ino}`;
+    const claim = await claimImage(image, old.mode, {
+      describePid: (pid) => context.findVbdOfPid(pid, identity),
+    });
+    return { image, claim, memory: null, state: null };
+  } catch (error) {
+    closeSync(image.fd);
+    throw error;
+  }
+}
+
+/** Lets go of what one has and the other has not. */
+function letGo({ memories }: BusParts, { image, claim, memory }: Bytes, kept: Bytes): void {
+  if (image !== null && image !== kept.image) {
+    claim?.release();
+    closeSync(image.fd);
+  }
+  // both count as users, also of the same memory
+  if (memory !== null) memories.release(memory);
+}

@@ -1,0 +1,12 @@
+/** Another image under a vbd that is paused. */
+import { askBus } from '../bus/http-client.js';
+import type { SwapRequest, VbdInfo } from '../bus/interface.js';
+import type { BusPlace } from '../bus/runtime-dir.js';
+
+/**
+ * Gives a paused vbd another image of the same size; those who have it open go on with that one. All or nothing.
+ * @throws FusetapError USAGE where the vbd is not paused or the size is another; what an attach of the image throws
+ */
+export function swap(place: BusPlace, vdev: string, request: SwapRequest): Promise<VbdInfo> {
+  return askBus(place, { method: 'POST', path: `/vbds/${encodeURIComponent(vdev)}/swap`, body: request });
+}
