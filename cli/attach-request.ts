@@ -2,9 +2,9 @@
  * From the words of a command to what the control interface takes: parts, never spec strings. Only the words are
  * judged here; whether the image is there and can be a disk is the keeper's to say.
  */
-import { resolve } from 'node:path';
 import { FusetapError } from '../drivers/errors.js';
 import type { AttachRequest, Mode, TransportName } from '../mount/bus/interface.js';
+import { imagePath } from './image-path.js';
 import { combineWords, DEFAULT_DRIVER, type DiskSpec, parseWords } from './spec.js';
 
 /** The options of `attach` that make the request. */
@@ -21,6 +21,7 @@ export interface AttachWords {
   /** NAME=VALUE each, or NAME */
   filter?: string[];
   share?: string;
+  partitions?: boolean;
 }
 
 /** What is to be attached. */
@@ -47,7 +48,7 @@ export function attachRequest(words: readonly string[], options: AttachWords = {
   }
   const whole = spec === undefined ? combineWords(specOfOptions(options), vdev, mode) : parseWords(spec, vdev, mode);
   const { driver, image } = whole;
-  const path = image === null ? null : resolve(image);
+  const path = image === null ? null : imagePath(image);
   const filters = filtersOf(options);
   const request = {
     driver,
@@ -58,6 +59,8 @@ export function attachRequest(words: readonly string[], options: AttachWords = {
     options: driverOptions(options.option ?? []),
     ...(filters.length > 0 && { filters }),
     ...(options.share !== undefined && { share: options.share }),
+    // a bus of an older version does not know the word
+    ...(options.partitions && { partitions: true }),
     ...(options.transport !== undefined && { transport: options.transport }),
   };
   return { request, notes: whole.notes };

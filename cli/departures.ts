@@ -36,6 +36,9 @@ export async function depart<Item>(
 }
 
 function sayGone(vbd: DetachedVbd, options: SharedOptions, complain: (error: unknown) => void): void {
+  if (vbd.changedOutside && !options.quiet) {
+    printNote(`${vbd.image} was changed by somebody else while it was attached as ${vbd.vdev} of bus ${vbd.bus}`);
+  }
   if (vbd.error) complain(flushError(vbd, vbd.error));
   else if (options.verbose) printNote(`detached ${vbd.vdev} of bus ${vbd.bus}`);
 }

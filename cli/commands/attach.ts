@@ -1,12 +1,15 @@
 /** `fusetap attach`: an image becomes a file. */
 import { type Command, Option } from 'commander';
+import { FusetapError } from '../../drivers/errors.js';
 import { attach } from '../../mount/client.js';
 import { type AttachWords, attachRequest } from '../attach-request.js';
+import { attachAll } from '../disk-file/attach-all.js';
+import { readDiskFile } from '../disk-file/read.js';
 import { chosenBus, endHelp, type SharedOptions, transportOption } from '../options.js';
 import { print, printJson, printNote } from '../output.js';
 import { withProgress } from '../progress-bar.js';
 
-type AttachOptions = SharedOptions & AttachWords;
+type AttachOptions = SharedOptions & AttachWords & { config?: string };
 /** commander gives undefined for an argument that is not there */
 type Word = string | undefined;
 
@@ -24,6 +27,7 @@ export function register(program: Command): void {
     .option('--option <KEY=VALUE>', 'an option of the driver (repeatable)', gather)
     .option('--offset <N>', 'the disk begins at byte N of the image; K, M, G, T may follow')
     .option('--sizelimit <N>', 'the disk has N bytes')
+    .option('--partitions', 'its partitions too, as xvda1, xvda2, … beside xvda (MBR and GPT)')
     .option('--share <NAME>', 'ram: the name that the image is shared under (default: by the identity of its file)')
     .option('--filter <NAME=VALUE>', 'delay=MS, error=KIND[:OFFSET-END][@FILE] or read-only (repeatable)', gather)
     .addOption(
@@ -33,15 +37,19 @@ export function register(program: Command): void {
       ).choices(['auto', 'on', 'off']),
     )
     .addOption(transportOption())
+    .option('--config <FILE>', 'all disks of a domain file of xm or xl, or of JSON as ls --json prints; all or none')
     .action(async (spec: Word, vdev: Word, mode: Word, _: unknown, self: Command) => {
       const words = [spec, vdev, mode].filter((word) => word !== undefined);
-      await run(words, self.optsWithGlobals<AttachOptions>());
+      const options = self.optsWithGlobals<AttachOptions>();
+      if (options.config === undefined) await run(words, options);
+      else await runFile(options.config, words, options);
     });
   endHelp(command, [
     'fusetap attach disk.img',
     'fusetap attach tap:ram:golden.img,xvdb,w',
     "fusetap attach --driver aio --image 'a,b.img' xvdc r",
     'fusetap attach --filter delay=20 --filter error=write:1M-2M ram:golden.img',
+    'fusetap attach --bus mirage --config mirage.xl',
   ]);
 }
 
@@ -60,4 +68,26 @@ async function run(words: readonly string[], options: AttachOptions): Promise<vo
   if (!options.quiet) remarks.forEach(printNote);
   if (options.json) printJson(vbd);
   else print(vbd.path);
+}
+
+const OF_ONE_DISK = ['readOnly', 'driver', 'image', 'option', 'offset', 'sizelimit', 'share', 'filter'] as const;
+
+async function runFile(file: string, words: readonly string[], options: AttachOptions): Promise<void> {
+  const other = words[0] ?? OF_ONE_DISK.find((name) => options[name] !== undefined);
+  if (other !== undefined) {
+    throw new FusetapError('USAGE', `--config and ${other} contradict each other: the file says which disks`, {
+      hint: 'with --config there may be --passthrough, --transport and --partitions',
+    });
+  }
+  const { passthrough, transport, partitions } = options;
+  const disks = readDiskFile(file, {
+    ...(passthrough !== undefined && { passthrough }),
+    ...(transport !== undefined && { transport }),
+    ...(partitions && { partitions }),
+  });
+  if (options.verbose) for (const { where, notes } of disks) for (const note of notes) printNote(`${where}: ${note}`);
+  const attached = await attachAll(await chosenBus(options), disks, options);
+  if (!options.quiet) for (const { notes = [] } of attached) notes.forEach(printNote);
+  if (options.json) printJson(attached.map(({ notes: _, ...vbd }) => vbd));
+  else for (const { path } of attached) print(path);
 }

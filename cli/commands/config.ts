@@ -1,8 +1,8 @@
 /** `fusetap config`: the bus as xl would have it in a domain's configuration. */
 import type { Command } from 'commander';
-import { FusetapError } from '../../drivers/errors.js';
 import type { VbdInfo } from '../../mount/bus/interface.js';
 import { showBus } from '../../mount/client.js';
+import { withBus } from '../bus-word.js';
 import { chosenBus, endHelp, type SharedOptions } from '../options.js';
 import { print, printError, printJson } from '../output.js';
 import { printXlSpec } from '../spec.js';
@@ -22,16 +22,6 @@ export function register(program: Command): void {
     'fusetap config',
     'fusetap config | while read -r spec; do fusetap attach --bus copy "$spec"; done',
   ]);
-}
-
-function withBus(word: string | undefined, options: SharedOptions): SharedOptions {
-  if (word === undefined) return options;
-  if (options.bus !== undefined && options.bus !== word) {
-    throw new FusetapError('USAGE', `the buses ${word} and --bus ${options.bus} contradict each other`, {
-      hint: 'give one of them',
-    });
-  }
-  return { ...options, bus: word };
 }
 
 /** A vbd that no line can say must not hide the others. */

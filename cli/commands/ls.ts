@@ -30,7 +30,7 @@ async function list(options: SharedOptions): Promise<void> {
   const buses = await find(options);
   const vbds = buses.flatMap((bus) => [...bus.vbds].sort((a, b) => a.slot - b.slot));
   if (options.json) printJson(vbds);
-  else printTable(COLUMNS, vbds.map(row));
+  else printTable(COLUMNS, vbds.flatMap(rows));
 }
 
 /** A dead bus is said on stderr and does not fail the list of the others. */
@@ -41,7 +41,13 @@ async function find(options: SharedOptions): Promise<BusInfo[]> {
   return buses;
 }
 
-function row(vbd: VbdInfo): string[] {
+/** A vbd, and below it its partitions. */
+function rows(vbd: VbdInfo): string[][] {
+  const partitions = (vbd.partitions ?? []).map((partition) => row({ ...vbd, ...partition }));
+  return [row(vbd), ...partitions];
+}
+
+function row(vbd: Omit<VbdInfo, 'partitions'>): string[] {
   const { bus, vdev, slot, driver, mode, size, opens, state, image } = vbd;
   return [bus, vdev, String(slot), driver, mode, humanSize(size), String(opens), state, image ?? '-'];
 }

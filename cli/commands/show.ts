@@ -1,5 +1,6 @@
 /** `fusetap show`: one vbd, or the bus, in full. */
 import type { Command } from 'commander';
+import { quoted } from '../../drivers/errors.js';
 import type { BusInfo, VbdInfo } from '../../mount/bus/interface.js';
 import { showBus } from '../../mount/client.js';
 import { locateVbd } from '../locate-vbd.js';
@@ -53,12 +54,18 @@ function describeVbd(vbd: VbdInfo): Pairs {
     ['opens', String(vbd.opens)],
     ['transport', `${vbd.transport}${vbd.passthrough ? ', passthrough' : ''}`],
     ['share', vbd.share ?? '-'],
-    ...(vbd.partitions ?? []).map(({ vdev, offset, size, type }): [string, string] => [
-      'partition',
-      `${vdev} at ${offset}, ${size} (${humanSize(size)}), ${type}`,
-    ]),
+    ['filters', vbd.filters?.join(' ') || '-'],
+    ...describePartitions(vbd),
     ...describeProcesses(vbd),
   ];
+}
+
+function describePartitions({ partitions }: VbdInfo): Pairs {
+  if (partitions?.length === 0) return [['partitions', 'none']];
+  return (partitions ?? []).map(({ vdev, offset, size, type, typeName, name }) => {
+    const words = [`${vdev} at ${offset}`, `${size} (${humanSize(size)})`, typeName ?? type, name && quoted(name)];
+    return ['partition', words.filter((word) => word !== null).join(', ')];
+  });
 }
 
 function describeProcesses({ keeperPid, serverPid, restarts }: Pick<BusInfo, 'keeperPid' | 'serverPid' | 'restarts'>) {

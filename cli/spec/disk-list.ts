@@ -31,6 +31,13 @@ function* tokensOf(text: string): Generator<Token> {
   }
 }
 
+/** A string of the disk list, and where it stands. */
+export interface ListedDisk {
+  readonly text: string;
+  /** in UTF-16 units; see lineAt */
+  readonly offset: number;
+}
+
 /**
  * The strings of the file's disk list, in order; none where the file has no list. A second `disk =` replaces the
  * first, `disk +=` adds to it, as the files' own readers have it.
@@ -38,9 +45,14 @@ function* tokensOf(text: string): Generator<Token> {
  * @throws FusetapError USAGE for a list that does not end or holds anything but quoted strings, with the line
  */
 export function parseDiskList(text: string): string[] {
+  return listDisks(text).map((disk) => disk.text);
+}
+
+/** The same, each with its place. @throws FusetapError USAGE */
+export function listDisks(text: string): ListedDisk[] {
   if (text.length > MAX_LENGTH) throw refuse(`the file has ${text.length} characters`, 'is it a configuration file?');
   const tokens = [...tokensOf(text)];
-  const disks: string[] = [];
+  const disks: ListedDisk[] = [];
   let depth = 0;
   for (let i = 0; i < tokens.length; i++) {
     const word = tokens[i]?.text ?? '';
@@ -64,8 +76,8 @@ function beginsStatement(before: Token | undefined): boolean {
 }
 
 /** Reads `[ 'a', 'b' ]` from the token at `start`; `end` is the index of the closing bracket. */
-function readList(text: string, tokens: readonly Token[], start: number): { strings: string[]; end: number } {
-  const strings: string[] = [];
+function readList(text: string, tokens: readonly Token[], start: number): { strings: ListedDisk[]; end: number } {
+  const strings: ListedDisk[] = [];
   if (tokens[start]?.text !== '[') {
     throw refuseAt(text, tokens[start], 'disk is not a list', "write disk = [ 'IMAGE,VDEV,MODE' ]");
   }
@@ -75,7 +87,7 @@ function readList(text: string, tokens: readonly Token[], start: number): { stri
     if (token.text === '\n') continue;
     if (token.text === ']') return { strings, end: i };
     if (needsComma !== (token.text === ',')) throw refuseToken(text, token, needsComma);
-    if (!needsComma) strings.push(stringOf(text, token));
+    if (!needsComma) strings.push({ text: stringOf(text, token), offset: token.offset });
     needsComma = !needsComma;
   }
   throw refuseAt(text, tokens[start], 'the disk list does not end', 'close it with ]');
@@ -109,6 +121,10 @@ function resolveEscape(sequence: string, character: string): string {
 }
 
 function refuseAt(text: string, token: Token | undefined, message: string, hint: string): Error {
-  const line = text.slice(0, token?.offset ?? text.length).split('\n').length;
-  return refuse(`line ${line}: ${message}`, hint);
+  return refuse(`line ${lineAt(text, token?.offset ?? text.length)}: ${message}`, hint);
+}
+
+/** The number of the line that an offset is in; the first is 1. */
+export function lineAt(text: string, offset: number): number {
+  return text.slice(0, offset).split('\n').length;
 }

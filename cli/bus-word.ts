@@ -1,0 +1,14 @@
+/** A bus that is named by a word of the command, in place of `--bus`. */
+import { FusetapError } from '../drivers/errors.js';
+import type { SharedOptions } from './options.js';
+
+/** The options with that bus. @throws FusetapError USAGE where `--bus` names another */
+export function withBus<Options extends SharedOptions>(word: string | undefined, options: Options): Options {
+  if (word === undefined) return options;
+  if (options.bus !== undefined && options.bus !== word) {
+    throw new FusetapError('USAGE', `the buses ${word} and --bus ${options.bus} contradict each other`, {
+      hint: 'give one of them',
+    });
+  }
+  return { ...options, bus: word };
+}

@@ -1,0 +1,29 @@
+/** `fusetap block-detach`: xm's word for detach. */
+import type { Command } from 'commander';
+import { detach, findVbd, showBus } from '../../mount/client.js';
+import { withBus } from '../bus-word.js';
+import { depart } from '../departures.js';
+import { chosenBus, endHelp, type SharedOptions } from '../options.js';
+
+interface BlockDetachOptions extends SharedOptions {
+  force?: boolean;
+}
+
+export function register(program: Command): void {
+  const command = program
+    .command('block-detach')
+    .summary("xm's word for detach")
+    .description('Detaches a vbd. What is held is not detached: exit 4, with the holders.')
+    .argument('<BUS>', 'the bus: a name, as of a domain')
+    .argument('<VDEV>', 'the vbd: xvda, hda, sda, or a slot number')
+    .option('-f, --force', 'even if it is held: later I/O of its holders is EIO, nothing acknowledged is lost')
+    .action(async (bus: string, vdev: string, _: unknown, self: Command) => {
+      const options = withBus(bus, self.optsWithGlobals<BlockDetachOptions>());
+      const place = await chosenBus(options);
+      await depart([vdev], options, async (word) => {
+        const vbd = findVbd(word, (await showBus(place)).vbds, `bus ${place.name}`);
+        return detach(place, vbd.vdev, { force: options.force ?? false });
+      });
+    });
+  endHelp(command, ['fusetap block-detach 7 xvdb', 'fusetap block-detach 7 51728 --force']);
+}

@@ -1,0 +1,95 @@
+/**
+ * A disk as JSON: the parts that the control interface takes, or a vbd as `ls --json` prints it. What such a vbd says of
+ * its bus and its processes is passed over; a key that neither has is a typing error.
+ */
+import { resolve } from 'node:path';
+import { FusetapError, quoted } from '../../drivers/errors.js';
+import type { AttachRequest, Mode } from '../../mount/bus/interface.js';
+import { DEFAULT_DRIVER } from '../spec.js';
+
+/** keys of `ls --json` that say where a vbd was, or how it did */
+const PASSED_OVER = new Set(
+  'bus slot path size state opens transport keeperPid serverPid restarts changedOutside'.split(' '),
+);
+
+type Filters = NonNullable<AttachRequest['filters']>;
+
+/** @throws FusetapError USAGE */
+export function requestOfJson(entry: unknown): AttachRequest {
+  if (typeof entry !== 'object' || entry === null || Array.isArray(entry)) {
+    throw new FusetapError('USAGE', `not an object: ${quoted(JSON.stringify(entry))}`, {
+      hint: 'as {"driver":"aio","image":"/img/a.img","vdev":"xvda","mode":"w"}',
+    });
+  }
+  const fields = new Fields(entry as Record<string, unknown>);
+  const image = fields.take('image', isStringOrNull) ?? null;
+  const request: AttachRequest = {
+    driver: fields.take('driver', isString) ?? DEFAULT_DRIVER,
+    image: image === null ? null : resolve(image),
+    vdev: fields.take('vdev', isStringOrNull) ?? null,
+    mode: fields.take('mode', isMode) ?? 'w',
+    options: fields.take('options', isStringRecord) ?? {},
+  };
+  const passthrough = fields.take('passthrough', isPassthrough);
+  const filters = fields.take('filters', isFilters);
+  const share = fields.take('share', isStringOrNull);
+  const partitions = fields.take('partitions', isPartitions);
+  fields.refuseOthers();
+  return {
+    ...request,
+    // of a vbd it says what came of it, and that may be otherwise this time
+    ...(typeof passthrough === 'string' && { passthrough }),
+    ...(filters !== undefined && filters.length > 0 && { filters: filters.map(filterOf) }),
+    // without a name it was shared by the identity of its image, which has colons
+    ...(share != null && !share.includes(':') && { share }),
+    ...(partitions && { partitions: true }),
+  };
+}
+
+class Fields {
+  readonly #object: Record<string, unknown>;
+  readonly #taken = new Set<string>();
+
+  constructor(object: Record<string, unknown>) {
+    this.#object = object;
+  }
+
+  take<Value>(key: string, isRight: (value: unknown) => value is Value): Value | undefined {
+    this.#taken.add(key);
+    const value = this.#object[key];
+    if (value === undefined || isRight(value)) return value;
+    throw new FusetapError('USAGE', `${key} cannot be ${quoted(JSON.stringify(value))}`, {
+      hint: 'docs/control.md has the parts of a disk',
+    });
+  }
+
+  refuseOthers(): void {
+    const other = Object.keys(this.#object).find((key) => !this.#taken.has(key) && !PASSED_OVER.has(key));
+    if (other === undefined) return;
+    throw new FusetapError('USAGE', `no part of a disk: ${quoted(other)}`, {
+      hint: `a disk has ${[...this.#taken].join(', ')}`,
+    });
+  }
+}
+
+const isString = (value: unknown): value is string => typeof value === 'string';
+const isStringOrNull = (value: unknown): value is string | null => value === null || isString(value);
+const isMode = (value: unknown): value is Mode => value === 'r' || value === 'w' || value === 'w!';
+const isPassthrough = (value: unknown): value is 'auto' | 'on' | 'off' | boolean =>
+  typeof value === 'boolean' || value === 'auto' || value === 'on' || value === 'off';
+const isPartitions = (value: unknown): value is unknown[] | boolean | null =>
+  value === null || typeof value === 'boolean' || Array.isArray(value);
+const isStringRecord = (value: unknown): value is Record<string, string> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value) && Object.values(value).every(isString);
+const isFilters = (value: unknown): value is (Filters[number] | string)[] =>
+  Array.isArray(value) &&
+  value.every((filter: { name?: unknown; value?: unknown } | string | null) => {
+    return isString(filter) || (isString(filter?.name) && isString(filter.value));
+  });
+
+/** A filter as `ls --json` has it is a word: `offset=512`. */
+function filterOf(filter: Filters[number] | string): Filters[number] {
+  if (!isString(filter)) return filter;
+  const [name = '', ...value] = filter.split('=');
+  return { name, value: value.join('=') };
+}

@@ -1,0 +1,78 @@
+/**
+ * The disks of a file: a domain's configuration (xm's or xl's), or JSON. What each says is parsed here, all of them
+ * before the first is attached.
+ */
+import { readFileSync } from 'node:fs';
+import { codeOfErrno, FusetapError } from '../../drivers/errors.js';
+import { type AttachWords, attachRequest, type Wanted } from '../attach-request.js';
+import { lineAt, listDisks } from '../spec.js';
+import { requestOfJson } from './json.js';
+
+/** A disk, and where it stands: `domain.cfg:3`, `disks.json: entry 2`. */
+export interface ListedRequest extends Wanted {
+  readonly where: string;
+}
+
+/** What is asked of all disks of a file. */
+export type SharedWords = Pick<AttachWords, 'passthrough' | 'transport' | 'partitions'>;
+
+/** @throws FusetapError with the file and the line or entry: USAGE, NOT_FOUND, DENIED */
+export function readDiskFile(file: string, shared: SharedWords): ListedRequest[] {
+  const text = readText(file);
+  const requests = /^\s*[[{]/.test(text) ? ofJson(file, text, shared) : ofDomain(file, text, shared);
+  if (requests.length > 0) return requests;
+  throw new FusetapError('USAGE', `no disk in ${file}`, { hint: "as disk = [ 'aio:/img/a.img,xvda,w' ], or JSON" });
+}
+
+function readText(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    const { code, errno } = error as NodeJS.ErrnoException;
+    throw new FusetapError(codeOfErrno(Math.abs(errno ?? 0)), `cannot read ${file}: ${code}`, { path: file });
+  }
+}
+
+function ofDomain(file: string, text: string, shared: SharedWords): ListedRequest[] {
+  const disks = at(file, () => listDisks(text));
+  return disks.map((disk) => {
+    const where = `${file}:${lineAt(text, disk.offset)}`;
+    return { where, ...at(where, () => attachRequest([disk.text], shared)) };
+  });
+}
+
+function ofJson(file: string, text: string, shared: SharedWords): ListedRequest[] {
+  const document = at(file, () => parseJson(text));
+  // as `show --json` has it
+  const entries = (document as { vbds?: unknown } | null)?.vbds ?? document;
+  if (!Array.isArray(entries)) {
+    throw new FusetapError('USAGE', `${file}: not an array of disks`, { hint: 'as fusetap ls --json prints it' });
+  }
+  return entries.map((entry: unknown, index) => {
+    const where = `${file}: entry ${index + 1}`;
+    return { where, notes: [], request: { ...at(where, () => requestOfJson(entry)), ...shared } };
+  });
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new FusetapError('USAGE', `not JSON: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+/** Does what may fail, and has the error say where. */
+function at<Result>(where: string, work: () => Result): Result {
+  try {
+    return work();
+  } catch (error) {
+    throw placed(where, error);
+  }
+}
+
+/** An error of a disk, with the place of the disk in front; all else of it stays. */
+export function placed(where: string, error: unknown): unknown {
+  if (!(error instanceof FusetapError)) return error;
+  return new FusetapError(error.code, `${where}: ${error.message}`, { ...error.toJSON(), cause: error });
+}

@@ -1,0 +1,119 @@
+/**
+ * What the commands of tap-ctl share: the shape of a command, its options (tapdisk's letters), and how their values are
+ * read. A wrong word is a USAGE error, so EINVAL.
+ */
+import { resolve } from 'node:path';
+import { type ParseArgsConfig, parseArgs } from 'node:util';
+import { FusetapError, quoted } from '../../drivers/errors.js';
+import type { TapImage, TapName } from '../../mount/client/tap.js';
+import { runtimeDir } from '../../mount/client.js';
+
+/** The letters of a command; `true` for one that takes a value. */
+export type Letters = Readonly<Record<string, boolean>>;
+
+/** The values by letter: a word, true, or nothing. */
+export type Given = Readonly<Record<string, string | true | undefined>>;
+
+export interface TapCommand {
+  /** behind `usage: ` */
+  readonly usage: string;
+  readonly letters: Letters;
+  run(given: Given): Promise<void> | void;
+}
+
+/** Letters that name a vbd. */
+export const NAME_LETTERS: Letters = { p: true, m: true };
+
+/** Letters of `create` and `open` that choose the image. */
+export const IMAGE_LETTERS: Letters = {
+  a: true,
+  R: false,
+  D: false,
+  r: false,
+  t: true,
+  e: true,
+  2: true,
+  s: false,
+  C: true,
+};
+
+export const IMAGE_USAGE = '<-a type:/path/to/image> [-R read-only] [-D] [-r] [-t seconds]';
+
+/** What tapdisk could and no bus can. */
+const UNSUPPORTED: Readonly<Record<string, string>> = {
+  e: 'a parent on another tapdisk',
+  2: 'a secondary image',
+  s: 'a standby image',
+  C: 'a log of changed blocks',
+};
+
+/** Reads the words of a command. @throws FusetapError USAGE */
+export function parseLetters({ letters, usage }: TapCommand, words: readonly string[]): Given {
+  const options: NonNullable<ParseArgsConfig['options']> = { help: { type: 'boolean', short: 'h' } };
+  for (const [letter, takesValue] of Object.entries(letters)) {
+    options[`letter-${letter}`] = { type: takesValue ? 'string' : 'boolean', short: letter };
+  }
+  try {
+    const { values } = parseArgs({ args: [...words], options, strict: true, allowPositionals: false });
+    const given = Object.entries(values).map(([name, value]) => [name.replace(/^letter-/, ''), value]);
+    return Object.fromEntries(given) as Given;
+  } catch (error) {
+    const reason = (error as Error).message.split('. ')[0]?.replaceAll(/(--letter-\S+|-(\S), --letter-\S+)/g, '-$2');
+    throw new FusetapError('USAGE', reason ?? 'wrong words', { hint: `usage: ${usage}`, cause: error });
+  }
+}
+
+/** The runtime directory of who calls. */
+export function ownRuntimeDir(): string {
+  return runtimeDir(process.env, process.geteuid?.() ?? 0);
+}
+
+/** The vbd that -p and -m name. @throws FusetapError USAGE */
+export function parseName(given: Given): TapName {
+  return { runtimeDir: ownRuntimeDir(), pid: parseNumber(given, 'p'), minor: parseNumber(given, 'm') };
+}
+
+/** A number that has to be given: no pid and no minor is what a typing error means. @throws FusetapError USAGE */
+export function parseNumber(given: Given, letter: string): number {
+  const value = findNumber(given, letter);
+  if (value === null) throw new FusetapError('USAGE', `-${letter} is missing`, { hint: 'tap-ctl list shows numbers' });
+  return value;
+}
+
+/** A number, or null where none is given. @throws FusetapError USAGE */
+export function findNumber(given: Given, letter: string): number | null {
+  const word = given[letter];
+  if (word === undefined) return null;
+  if (typeof word === 'string' && /^\d{1,9}$/.test(word)) return Number(word);
+  throw new FusetapError('USAGE', `-${letter} ${quoted(String(word))} is no number`, { hint: 'give digits' });
+}
+
+/** `-t`, in seconds. @throws FusetapError USAGE */
+export function parseWait(given: Given): { waitSeconds?: number } {
+  const waitSeconds = findNumber(given, 't');
+  return waitSeconds === null ? {} : { waitSeconds };
+}
+
+/** What `-a TYPE:PATH` names; null where it is not given. @throws FusetapError USAGE */
+export function findImage(given: Given): TapImage | null {
+  const word = given.a;
+  if (word === undefined) return null;
+  const [, driver, path] = /^([a-z][a-z0-9-]*):(.+)$/s.exec(String(word)) ?? [];
+  if (driver !== undefined && path !== undefined) return { driver, path: resolve(path) };
+  throw new FusetapError('USAGE', `-a ${quoted(String(word))} is not TYPE:PATH`, { hint: 'as -a aio:/srv/disk.img' });
+}
+
+/** The image of `create` and `open`. @throws FusetapError USAGE, UNSUPPORTED */
+export function parseImage(given: Given): { image: TapImage; readOnly: boolean } {
+  for (const [letter, what] of Object.entries(UNSUPPORTED)) {
+    if (given[letter] === undefined) continue;
+    throw new FusetapError('UNSUPPORTED', `-${letter}: there is no ${what.replace(/^a /, '')} here`, {
+      hint: `leave -${letter} out`,
+    });
+  }
+  // checked for its form only: a request is never given up
+  findNumber(given, 't');
+  const image = findImage(given);
+  if (image === null) throw new FusetapError('USAGE', '-a is missing', { hint: 'name the image: -a TYPE:PATH' });
+  return { image, readOnly: given.R === true };
+}

@@ -1,0 +1,13 @@
+/** `tap-ctl allocate`: a minor of its own, and the path that stands for it. */
+import { allocateMinor, devicePath } from '../../../mount/client/tap.js';
+import { print } from '../../output.js';
+import { ownRuntimeDir, type TapCommand } from '../command.js';
+
+export const command: TapCommand = {
+  usage: 'allocate',
+  letters: {},
+  run() {
+    const runtimeDir = ownRuntimeDir();
+    print(devicePath(runtimeDir, allocateMinor(runtimeDir)));
+  },
+};

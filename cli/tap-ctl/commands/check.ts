@@ -1,0 +1,20 @@
+/** `tap-ctl check`: whether images can be attached here. */
+import { constants } from 'node:os';
+import { FusetapError } from '../../../drivers/errors.js';
+import { examine } from '../../../mount/client/doctor.js';
+import { print } from '../../output.js';
+import type { TapCommand } from '../command.js';
+
+export const command: TapCommand = {
+  usage: 'check',
+  letters: {},
+  async run() {
+    const { ok, checks } = await examine(process.env, process.geteuid?.() ?? 0);
+    if (ok) return print('ok');
+    const missing = checks.find((check) => check.needed && !check.ok);
+    throw new FusetapError('UNSUPPORTED', `${missing?.name}: ${missing?.detail}`, {
+      hint: missing?.hint ?? 'fusetap doctor says more',
+      errno: constants.errno.ENOSYS,
+    });
+  },
+};

@@ -1,0 +1,9 @@
+/** `tap-ctl close`: the image goes, the minor stays attached. */
+import { closeMinor } from '../../../mount/client/tap.js';
+import { NAME_LETTERS, parseName, parseWait, type TapCommand } from '../command.js';
+
+export const command: TapCommand = {
+  usage: 'close <-p pid> <-m minor> [-f even if it is held] [-t seconds to wait for those who hold it]',
+  letters: { ...NAME_LETTERS, f: false, t: true },
+  run: (given) => closeMinor(parseName(given), { force: given.f === true, ...parseWait(given) }),
+};

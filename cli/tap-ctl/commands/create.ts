@@ -1,0 +1,40 @@
+/** `tap-ctl create`: allocate, spawn, attach and open in one; nothing is left where one of them fails. */
+import {
+  allocateMinor,
+  attachMinor,
+  destroyMinor,
+  devicePath,
+  freeMinor,
+  openMinor,
+  spawnTapdisk,
+  stopTapdisk,
+} from '../../../mount/client/tap.js';
+import { print } from '../../output.js';
+import { IMAGE_LETTERS, IMAGE_USAGE, ownRuntimeDir, parseImage, type TapCommand } from '../command.js';
+
+export const command: TapCommand = {
+  usage: `create ${IMAGE_USAGE}`,
+  letters: IMAGE_LETTERS,
+  async run(given) {
+    const { image, readOnly } = parseImage(given);
+    const runtimeDir = ownRuntimeDir();
+    const minor = allocateMinor(runtimeDir);
+    let undo = (): Promise<void> => freeMinor({ runtimeDir, minor });
+    try {
+      const pid = await spawnTapdisk(runtimeDir);
+      const name = { runtimeDir, pid, minor };
+      undo = async () => {
+        await stopTapdisk(runtimeDir, pid);
+        await freeMinor(name);
+      };
+      await attachMinor(name);
+      undo = () => destroyMinor(name, { force: true });
+      await openMinor(name, image, readOnly);
+      print(devicePath(runtimeDir, minor));
+    } catch (error) {
+      // why it failed is worth more than what went wrong afterwards
+      await undo().catch(() => {});
+      throw error;
+    }
+  },
+};

@@ -1,0 +1,9 @@
+/** `tap-ctl destroy`: close, detach and free in one. */
+import { destroyMinor } from '../../../mount/client/tap.js';
+import { NAME_LETTERS, parseName, parseWait, type TapCommand } from '../command.js';
+
+export const command: TapCommand = {
+  usage: 'destroy <-p pid> <-m minor> [-t seconds to wait for those who hold it]',
+  letters: { ...NAME_LETTERS, t: true },
+  run: (given) => destroyMinor(parseName(given), parseWait(given)),
+};

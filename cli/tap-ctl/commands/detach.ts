@@ -1,0 +1,9 @@
+/** `tap-ctl detach`: a minor leaves its tapdisk, which ends with the last one. */
+import { detachMinor } from '../../../mount/client/tap.js';
+import { NAME_LETTERS, parseName, type TapCommand } from '../command.js';
+
+export const command: TapCommand = {
+  usage: 'detach <-p pid> <-m minor>',
+  letters: NAME_LETTERS,
+  run: (given) => detachMinor(parseName(given)),
+};

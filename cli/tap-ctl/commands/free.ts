@@ -1,0 +1,9 @@
+/** `tap-ctl free`: gives a minor back. */
+import { freeMinor } from '../../../mount/client/tap.js';
+import { ownRuntimeDir, parseNumber, type TapCommand } from '../command.js';
+
+export const command: TapCommand = {
+  usage: 'free <-m minor>',
+  letters: { m: true },
+  run: (given) => freeMinor({ runtimeDir: ownRuntimeDir(), minor: parseNumber(given, 'm') }),
+};

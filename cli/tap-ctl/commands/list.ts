@@ -1,0 +1,44 @@
+/** `tap-ctl list`: for people on a terminal, as `name=value` in a pipe. */
+import { listTaps, type TapEntry } from '../../../mount/client/tap.js';
+import { escapeControls, print } from '../../output.js';
+import { findNumber, type Given, ownRuntimeDir, type TapCommand } from '../command.js';
+
+export const command: TapCommand = {
+  usage: 'list [-p pid] [-m minor] [-t type] [-f file]',
+  letters: { p: true, m: true, t: true, f: true },
+  async run(given) {
+    const isWanted = filterOf(given);
+    const line = process.stdout.isTTY ? rowOf : pairsOf;
+    for (const entry of (await listTaps(ownRuntimeDir())).filter(isWanted)) print(line(entry));
+  },
+};
+
+function filterOf(given: Given): (entry: TapEntry) => boolean {
+  const [pid, minor] = [findNumber(given, 'p'), findNumber(given, 'm')];
+  return (entry) =>
+    (pid === null || entry.pid === pid) &&
+    (minor === null || entry.minor === minor) &&
+    (given.t === undefined || entry.type === given.t) &&
+    (given.f === undefined || entry.path === given.f);
+}
+
+/** As printf has `%#x`: no prefix before a zero. */
+function hex(state: number): string {
+  return state === 0 ? '0' : `0x${state.toString(16)}`;
+}
+
+function rowOf({ pid, minor, state, type, path }: TapEntry): string {
+  const cell = (value: number | string | null, width: number): string => String(value ?? '-').padStart(width);
+  const fields = [cell(pid, 8), cell(minor, 4), cell(state === null ? null : hex(state), 4), cell(type, 10)];
+  return `${fields.join(' ')} ${escapeControls(path ?? '-')}`;
+}
+
+function pairsOf({ pid, minor, state, type, path }: TapEntry): string {
+  const pairs = [
+    pid === null ? null : `pid=${pid}`,
+    minor === null ? null : `minor=${minor}`,
+    state === null ? null : `state=${hex(state)}`,
+    type === null ? null : `args=${type}:${escapeControls(path ?? '')}`,
+  ];
+  return pairs.filter((pair) => pair !== null).join(' ');
+}

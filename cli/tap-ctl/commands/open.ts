@@ -1,0 +1,13 @@
+/** `tap-ctl open`: an image in a minor that is attached. */
+import { openMinor } from '../../../mount/client/tap.js';
+import { IMAGE_LETTERS, IMAGE_USAGE, NAME_LETTERS, parseImage, parseName, type TapCommand } from '../command.js';
+
+export const command: TapCommand = {
+  usage: `open <-p pid> <-m minor> ${IMAGE_USAGE}`,
+  letters: { ...NAME_LETTERS, ...IMAGE_LETTERS },
+  async run(given) {
+    const name = parseName(given);
+    const { image, readOnly } = parseImage(given);
+    await openMinor(name, image, readOnly);
+  },
+};

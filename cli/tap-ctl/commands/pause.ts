@@ -1,0 +1,13 @@
+/** `tap-ctl pause`: I/O waits. */
+import { pauseMinor } from '../../../mount/client/tap.js';
+import { findNumber, NAME_LETTERS, parseName, type TapCommand } from '../command.js';
+
+export const command: TapCommand = {
+  usage: 'pause <-p pid> <-m minor> [-t seconds]',
+  letters: { ...NAME_LETTERS, t: true },
+  async run(given) {
+    // requests under way end by themselves, so there is nothing to wait for
+    findNumber(given, 't');
+    await pauseMinor(parseName(given));
+  },
+};

@@ -1,0 +1,13 @@
+/** `tap-ctl spawn`: a tapdisk without vbds. */
+import { spawnTapdisk } from '../../../mount/client/tap.js';
+import { print } from '../../output.js';
+import { ownRuntimeDir, type TapCommand } from '../command.js';
+
+export const command: TapCommand = {
+  usage: 'spawn',
+  letters: {},
+  async run() {
+    const pid = await spawnTapdisk(ownRuntimeDir());
+    print(process.stdout.isTTY ? `tapdisk spawned with pid ${pid}` : String(pid));
+  },
+};

@@ -1,0 +1,50 @@
+/** `tap-ctl stats`: what requests did, as one line of JSON in tapdisk's keys. */
+import type { VbdInfo, VbdStats } from '../../../mount/bus/interface.js';
+import { statsOfMinor } from '../../../mount/client/tap.js';
+import { print } from '../../output.js';
+import { NAME_LETTERS, parseName, type TapCommand } from '../command.js';
+
+export const command: TapCommand = {
+  usage: 'stats <-p pid> <-m minor>',
+  letters: NAME_LETTERS,
+  async run(given) {
+    const { vbd, stats } = await statsOfMinor(parseName(given));
+    print(spaced(describe(vbd, stats)));
+  },
+};
+
+/** tapdisk's numbers of its drivers; the others have none there */
+const TYPES: Readonly<Record<string, number>> = { aio: 0, sync: 1, ram: 5 };
+const SECTOR_BYTES = 512;
+/** the length of tapdisk's queue */
+const MAX_REQUESTS = 352;
+
+function describe({ driver, image }: VbdInfo, { read, write }: VbdStats): unknown {
+  const path = image ?? '';
+  const sectors = [Math.ceil(read.bytes / SECTOR_BYTES), Math.ceil(write.bytes / SECTOR_BYTES)];
+  const status = driver === 'aio' ? { reqs: { max: MAX_REQUESTS, pending: 0 } } : null;
+  return {
+    name: `${driver}:${path}`,
+    secs: sectors,
+    images: [
+      {
+        name: path,
+        hits: sectors,
+        fail: [read.errors, write.errors],
+        driver: { type: TYPES[driver] ?? -1, name: driver, status },
+      },
+    ],
+    FIXME_enospc_redirect_count: 0,
+    nbd_mirror_failed: 0,
+    reqs_outstanding: 0,
+    read_caching: 'false',
+  };
+}
+
+/** JSON on one line, with blanks where tapdisk has them. */
+function spaced(value: unknown): string {
+  if (Array.isArray(value)) return `[ ${value.map(spaced).join(', ')} ]`;
+  if (typeof value !== 'object' || value === null) return JSON.stringify(value);
+  const pairs = Object.entries(value).map(([key, item]) => `${JSON.stringify(key)}: ${spaced(item)}`);
+  return `{ ${pairs.join(', ')} }`;
+}

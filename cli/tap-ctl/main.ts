@@ -1,0 +1,43 @@
+#!/usr/bin/env node
+/**
+ * tap-ctl: tapdisk's words for fusetap, with tapdisk's output and its exit status, which is the errno of what went
+ * wrong. docs/from-tapdisk.md has the words, and what is not as it was there.
+ */
+import { errnoOf, FusetapError, quoted } from '../../drivers/errors.js';
+import { VERSION } from '../../mount/version.js';
+import { escapeControls, print, watchStreams } from '../output.js';
+import { parseLetters } from './command.js';
+import { TAP_COMMANDS } from './commands.js';
+
+const USAGE = `usage: tap-ctl <command> [args]\ncommands: ${Object.keys(TAP_COMMANDS).join(' ')}`;
+
+async function main([word, ...words]: readonly string[]): Promise<void> {
+  if (word === undefined) throw new FusetapError('USAGE', 'no command', { hint: USAGE.replaceAll('\n', '; ') });
+  if (['help', '--help', '-h'].includes(word)) return print(USAGE);
+  if (word === '--version') return print(VERSION);
+  const load = Object.hasOwn(TAP_COMMANDS, word) ? TAP_COMMANDS[word] : undefined;
+  if (load === undefined) {
+    throw new FusetapError('USAGE', `no command ${quoted(word)}`, { hint: USAGE.replaceAll('\n', '; ') });
+  }
+  const { command } = await load();
+  const given = parseLetters(command, words);
+  if (given.help === true) print(`usage: ${command.usage}`);
+  else await command.run(given);
+}
+
+/** One line, and the stack where nobody expected the error. */
+function report(error: unknown): void {
+  const known = error instanceof FusetapError;
+  const message = error instanceof Error ? error.message : String(error);
+  const hint = known && error.hint ? `: ${error.hint}` : '';
+  process.stderr.write(`tap-ctl: ${escapeControls(message + hint)}\n`);
+  if (!known && error instanceof Error) process.stderr.write(`${error.stack}\n`);
+}
+
+watchStreams();
+try {
+  await main(process.argv.slice(2));
+} catch (error) {
+  report(error);
+  process.exitCode = errnoOf(error);
+}
