@@ -24,6 +24,7 @@ export function vbdFacts({ place, transport, memories }: BusParts, vbd: Vbd): Vb
     transport,
     passthrough: vbd.backingId !== null,
     share: vbd.memory && memories.shareOf(vbd.memory),
+    filters: vbd.filters.map(({ name, value }) => (value === '' ? name : `${name}=${value}`)),
     partitions: vbd.partitions?.map((partition) => partitionInfo(place.path, partition)) ?? null,
   };
 }

@@ -102,8 +102,8 @@ export function aVbd(changes: Partial<VbdInfo> = {}): VbdInfo {
 
 export function aBus(bus: string, vbds: VbdInfo[]): BusInfo {
   return {
-    ...{ bus, path: `/run/fusetap/bus/${bus}`, transport: 'kernel', keeperPid: 1, serverPid: 2, restarts: 0 },
-    ...{ state: 'running', interface: '1.0', vbds },
+    ...{ bus, path: `/run/fusetap/bus/${bus}`, transport: 'kernel', allowOther: false, restarts: 0 },
+    ...{ keeperPid: 1, serverPid: 2, state: 'running', interface: '1.0', vbds },
   };
 }
 

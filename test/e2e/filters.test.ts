@@ -65,6 +65,7 @@ t.test('read-only, whatever the mode', (t) => {
       t.equal(status, 1);
       t.match(stderr, /Read-only file system/);
       await bench.sh('cmp "$1" "$2"', vbd, image);
+      t.match(await bench.succeed(['show', 'xvda']), /^filters +read-only$/m);
       await bench.detach(vbd);
     }
   });
@@ -76,7 +77,7 @@ async function serveRun(t: Test, bench: Bench, driver: string): Promise<void> {
   const image = await bench.image('disk.img', total, 20 << 20);
   await bench.sh('cp disk.img before.img');
   const vbd = await bench.attach('--offset', String(start), '--sizelimit', '16M', `${driver}:${image}`);
-  t.match(await bench.list(), [{ size }]);
+  t.match(await bench.list(), [{ size, filters: [`offset=${start}`, 'sizelimit=16M'] }]);
   t.equal(await bench.sh('stat -c %s "$1"', vbd), String(size));
   const inside = `dd if="$1" bs=64K iflag=skip_bytes,count_bytes skip=${start} count=${size} status=none`;
   await bench.sh(`${inside} | cmp - "$2"`, image, vbd);
@@ -104,7 +105,7 @@ async function verifyWhileKilled(t: Test, bench: Bench, driver: string): Promise
   const { status, stdout, stderr, killed } = await killServerDuring(bench, 6, job);
   t.equal(status, 0, `${stderr}${stdout}`);
   t.ok(killed >= 3, `${killed} servers were killed`);
-  t.match(await bench.list(), [{ restarts: killed, state: 'running' }]);
+  t.match(await bench.list(), [{ restarts: killed, state: 'running', filters: ['delay=12'] }]);
   await bench.sh('cat "$1" > after.img', vbd);
   await bench.detach(vbd);
   if (driver === 'aio') await bench.sh('cmp "$1" after.img', image);

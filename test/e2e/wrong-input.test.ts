@@ -4,6 +4,8 @@
  */
 import { mkdir } from 'node:fs/promises';
 import t, { type Test } from 'tap';
+import { RUN_FAILED } from '../../cli/options.js';
+import { COMMANDS } from '../../cli/program.js';
 import type { ErrorCode } from '../../drivers/errors.js';
 import { EXIT_CODES } from '../../drivers/errors.js';
 import { type Bench, onDefaultTransport, openBench } from './fixtures.js';
@@ -16,7 +18,8 @@ interface Mistake {
   readonly code: ErrorCode;
   /** what the line on stderr says */
   readonly line: RegExp;
-  readonly env?: Record<string, string>;
+  /** where it is not the one of the code */
+  readonly status?: number;
 }
 
 const wrong = (code: ErrorCode, line: RegExp, ...words: string[]): Mistake => ({ words, code, line });
@@ -43,6 +46,45 @@ const WITHOUT_BUS: readonly Mistake[] = [
   wrong('NOT_FOUND', /no bus/, 'detach', '--bus', '@/directory', 'xvda'),
   wrong('NOT_FOUND', /no bus|no such vbd/, 'detach', '@/disk.img'),
   wrong('NOT_FOUND', /no bus/, 'stop', '--bus', 'nowhere'),
+  wrong('USAGE', /unknown command 'atach'/, 'atach', '@/disk.img'),
+  wrong('USAGE', /nothing to attach/, 'attach'),
+  wrong('USAGE', /too many arguments/, 'attach', '@/disk.img', 'xvda', 'w', 'more'),
+  wrong('USAGE', /contradict/, 'attach', '@/disk.img', 'xvda', 'w', '--read-only'),
+  wrong('USAGE', /mode/, 'attach', '@/disk.img', 'xvda', 'rw!'),
+  wrong('USAGE', /transport/, 'attach', '@/disk.img', '--transport', 'pigeon'),
+  wrong('USAGE', /offset: 'far' is no size/, 'attach', '@/disk.img', '--offset', 'far'),
+  wrong('USAGE', /no such filter: 'nosuch'/, 'attach', '@/disk.img', '--filter', 'nosuch'),
+  wrong('USAGE', /delay 'soon'/, 'attach', '@/disk.img', '--filter', 'delay=soon'),
+  wrong('USAGE', /--option size has no value/, 'attach', '@/disk.img', '--option', 'size'),
+  wrong('UNSUPPORTED', /qcow2/, 'attach', '@/disk.img,qcow2,xvda'),
+  wrong('USAGE', /seconds/, 'detach', 'xvda', '--wait', 'soon'),
+  wrong('USAGE', /--transport/, 'start', '--transport', 'pigeon'),
+  wrong('NOT_FOUND', /no bus/, 'ls', '--bus', 'nowhere'),
+  wrong('USAGE', /too many arguments/, 'ls', 'xvda'),
+  wrong('NOT_FOUND', /no bus|no such vbd/, 'show', 'xvda'),
+  wrong('NOT_FOUND', /no bus|no such vbd/, 'stats', 'xvda'),
+  wrong('USAGE', /missing required argument 'SIZE'/, 'create', '@/new.img'),
+  wrong('USAGE', /'big' is no size/, 'create', '@/new.img', 'big'),
+  wrong('BUSY', /disk\.img/, 'create', '@/disk.img', '1M'),
+  wrong('NOT_FOUND', /nowhere/, 'create', '@/nowhere/new.img', '1M'),
+  wrong('USAGE', /too many arguments/, 'memory', 'ram'),
+  wrong('USAGE', /missing required argument 'FILE'/, 'save', 'xvda'),
+  wrong('NOT_FOUND', /no bus|no such vbd/, 'reset', 'xvda'),
+  wrong('USAGE', /missing required argument/, 'slot'),
+  wrong('USAGE', /'xvd' is no vdev|xvd/, 'slot', 'xvd'),
+  wrong('NOT_FOUND', /no bus/, 'config', 'nowhere'),
+  wrong('NOT_FOUND', /no bus|no such vbd/, 'pause', 'xvda'),
+  wrong('USAGE', /missing required argument/, 'resume'),
+  wrong('NOT_FOUND', /no bus/, 'upgrade'),
+  wrong('NOT_FOUND', /nowhere/, 'log', '--bus', 'nowhere'),
+  wrong('USAGE', /too many arguments/, 'doctor', 'who'),
+  wrong('USAGE', /ksh/, 'completion', 'ksh'),
+  wrong('USAGE', /missing required argument/, 'block-attach', 'nowhere'),
+  wrong('NOT_FOUND', /no bus/, 'block-list', 'nowhere'),
+  wrong('NOT_FOUND', /no bus/, 'block-detach', 'nowhere', 'xvda'),
+  wrong('USAGE', /contradict/, 'block-list', 'one', '--bus', 'other'),
+  { ...wrong('NOT_FOUND', /no such image/, 'run', '@/nowhere.img', '--', 'true'), status: RUN_FAILED },
+  { ...wrong('USAGE', /no command|nothing to run|COMMAND/i, 'run', '@/disk.img'), status: RUN_FAILED },
 ];
 
 /** on bus 0, which has disk.img as xvda (w), other.img as xvdb (r) and ram.img as xvdc (ram) */
@@ -78,15 +120,31 @@ const ON_A_BUS: readonly Mistake[] = [
   wrong('NOT_FOUND', /no such vbd/, 'detach', '51760'),
   wrong('NOT_FOUND', /no such vbd/, 'detach', '../0/xvda'),
   wrong('NOT_FOUND', /no such vbd/, 'detach', '@/third.img'),
+  wrong('USAGE', /offset 1048576: the disk has only 1048576 bytes/, 'attach', '@/third.img', '--offset', '1M'),
+  wrong('USAGE', /would refuse the attach itself/, 'attach', '@/third.img', '--filter', 'error=read'),
+  wrong('NOT_FOUND', /no such vbd/, 'show', 'xvdd'),
+  wrong('NOT_FOUND', /no such vbd/, 'stats', 'xvdd'),
+  wrong('NOT_FOUND', /no such vbd/, 'pause', 'xvdd'),
+  wrong('NOT_FOUND', /no such vbd/, 'resume', '51760'),
+  wrong('NOT_FOUND', /no such vbd/, 'save', 'xvdd', '@/new.img'),
+  wrong('BUSY', /third\.img/, 'save', 'xvda', '@/third.img'),
+  wrong('NOT_FOUND', /nowhere/, 'save', 'xvda', '@/nowhere/new.img'),
+  wrong('UNSUPPORTED', /ram/, 'reset', 'xvda'),
   wrong('NOT_FOUND', /no bus another/, 'detach', '--bus', 'another', 'xvda'),
 ];
+
+t.test('every command has a row', async (t) => {
+  const tried = new Set([...WITHOUT_BUS, ...ON_A_BUS].map(({ words: [command] }) => command));
+  t.same(
+    Object.keys(COMMANDS).filter((command) => !tried.has(command)),
+    [],
+  );
+});
 
 onDefaultTransport(t, ['mkfifo', 'mknod'], async (t, transport) => {
   await t.test('where no bus runs', async (t) => {
     const bench = await openImages(t, transport);
-    for (const mistake of WITHOUT_BUS) {
-      await makeMistake(t, bench, mistake, async () => bench.traces());
-    }
+    await makeMistakes(t, bench, WITHOUT_BUS, () => bench.traces());
   });
 
   await t.test('on a bus', async (t) => {
@@ -96,7 +154,7 @@ onDefaultTransport(t, ['mkfifo', 'mknod'], async (t, transport) => {
     await bench.attach('ram:images/ram.img', 'xvdc');
     const vbds = await bench.list();
     const state = async (): Promise<unknown> => [await bench.sh('cat runtime/state/0/bus.json'), await bench.mounts()];
-    for (const mistake of ON_A_BUS) await makeMistake(t, bench, mistake, state);
+    await makeMistakes(t, bench, ON_A_BUS, state);
     t.same(await bench.list(), vbds);
   });
 
@@ -104,8 +162,8 @@ onDefaultTransport(t, ['mkfifo', 'mknod'], async (t, transport) => {
     const bench = await openImages(t, transport);
     const device = await bench.loop(bench.path('images/disk.img'));
     const busy = wrong('BUSY', new RegExp(`disk\\.img.* ${device}.*losetup -d`), 'attach', '@/disk.img');
-    await makeMistake(t, bench, busy, async () => bench.traces());
-    await makeMistake(t, bench, { ...busy, words: ['attach', 'ram:@/disk.img'] }, async () => bench.traces());
+    const mistakes = [busy, { ...busy, words: ['attach', 'ram:@/disk.img'] }];
+    await makeMistakes(t, bench, mistakes, () => bench.traces());
   });
 
   await t.test('an image that may not be written', async (t) => {
@@ -116,7 +174,7 @@ onDefaultTransport(t, ['mkfifo', 'mknod'], async (t, transport) => {
     const immutable = (await bench.try('chattr +i images/third.img')).status === 0;
     if (immutable) mistakes.push(wrong('DENIED', /third\.img.*immutable/, 'attach', '@/third.img'));
     else t.comment('chattr +i does not work on this file system');
-    for (const mistake of mistakes) await makeMistake(t, bench, mistake, () => bench.traces());
+    await makeMistakes(t, bench, mistakes, () => bench.traces());
     await bench.attach('ro/disk.img', 'xvda', 'r');
     await bench.attach('images/third.img', '-r');
     await bench.attach('ram:ro/other.img');
@@ -129,7 +187,7 @@ onDefaultTransport(t, ['mkfifo', 'mknod'], async (t, transport) => {
     const made = await bench.try('truncate -s 9007199254740991 huge/largest; truncate -s 9007199254740992 huge/larger');
     if (made.status !== 0) return void t.pass('no file system here takes such an image', { skip: made.stderr });
     const larger = wrong('UNSUPPORTED', /larger.*9007199254740992/, 'attach', bench.path('huge/larger'));
-    await makeMistake(t, bench, larger, () => bench.traces());
+    await makeMistakes(t, bench, [larger], () => bench.traces());
     const vbd = await bench.attach('huge/largest');
     await bench.sh('printf end | dd of="$1" bs=3 seek=9007199254740988 oflag=seek_bytes conv=notrunc status=none', vbd);
     t.equal(await bench.sh('tail -c 3 huge/largest'), 'end', 'served to its last byte');
@@ -171,22 +229,35 @@ lines.img'
   return bench;
 }
 
-async function makeMistake(t: Test, bench: Bench, mistake: Mistake, state: () => Promise<unknown>): Promise<void> {
+/** Makes one after the other, and looks after each whether anything has changed since before the first. */
+async function makeMistakes(
+  t: Test,
+  bench: Bench,
+  mistakes: readonly Mistake[],
+  state: () => Promise<unknown>,
+): Promise<void> {
+  const look = (): Promise<unknown[]> => Promise.all([fingerprint(bench), state()]);
+  const before = await look();
+  for (const mistake of mistakes) {
+    await t.test(mistake.words.join(' ').slice(0, 80), async (t) => {
+      await makeMistake(t, bench, mistake);
+      t.same(await look(), before, 'the images and the buses are as before');
+    });
+  }
+}
+
+async function makeMistake(t: Test, bench: Bench, mistake: Mistake): Promise<void> {
   const words = mistake.words.map((word) => word.replace('@', bench.path('images')));
-  await t.test(mistake.words.join(' ').slice(0, 80), async (t) => {
-    const [imagesBefore, stateBefore] = [await fingerprint(bench), await state()];
-    const { status, stdout, stderr } = await bench.fusetap([...words, '--json']);
-    t.equal(status, EXIT_CODES[mistake.code], stderr);
-    t.match(stderr, /^fusetap: [^\n]+\n$/, 'one line');
-    t.match(stderr, mistake.line);
-    const { error } = JSON.parse(stdout) as { error: Record<string, unknown> };
-    t.equal(error.code, mistake.code);
-    t.same(Object.keys(error), ['code', 'message', 'hint', 'holders']);
-    t.ok(Array.isArray(error.holders));
-    if (mistake.code === 'BUSY') t.ok((error.holders as unknown[]).length > 0, 'holders are named');
-    t.same(await state(), stateBefore, 'the buses are as before');
-    t.equal(await fingerprint(bench), imagesBefore, 'the images are as before');
-  });
+  const { status, stdout, stderr } = await bench.fusetap(['--json', ...words]);
+  t.equal(status, mistake.status ?? EXIT_CODES[mistake.code], stderr);
+  t.match(stderr, /^fusetap: [^\n]+\n$/, 'one line');
+  t.match(stderr, mistake.line);
+  const { error } = JSON.parse(stdout) as { error: Record<string, unknown> };
+  t.equal(error.code, mistake.code);
+  t.same(Object.keys(error), ['code', 'message', 'hint', 'holders']);
+  t.ok(Array.isArray(error.holders));
+  const mustNameHolders = mistake.code === 'BUSY' && words[0] === 'attach';
+  if (mustNameHolders) t.ok((error.holders as unknown[]).length > 0, 'holders are named');
 }
 
 /** Names, kinds, sizes, times and bytes of all images. */

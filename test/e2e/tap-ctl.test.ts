@@ -1,0 +1,314 @@
+/**
+ * tap-ctl: tapdisk's words, its output on a terminal and in a pipe, its exit status. The tables here are what scripts
+ * that were written for it hold us to.
+ */
+import { constants } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import t, { type Test } from 'tap';
+import { TAP_COMMANDS } from '../../cli/tap-ctl/commands.js';
+import { Client } from './client.js';
+import { eventually, type Outcome } from './command.js';
+import { type Bench, onDefaultTransport, openBench } from './fixtures.js';
+
+t.setTimeout(240_000);
+
+const PROGRAM = fileURLToPath(new URL('../../cli/tap-ctl/main.js', import.meta.url));
+const { errno } = constants;
+
+/** Runs tap-ctl to its end, its output in a pipe. */
+function tap(bench: Bench, line: string): Promise<Outcome> {
+  return bench.execute(process.execPath, [PROGRAM, ...line.split(' ')]);
+}
+
+/** What it prints, without the end of its line, where it has to succeed. */
+async function print(bench: Bench, line: string): Promise<string> {
+  const { status, stdout, stderr } = await tap(bench, line);
+  if (status === 0 && stderr === '') return stdout.trimEnd();
+  throw new Error(`tap-ctl ${line}\nended with ${status}: ${stderr}`);
+}
+
+/** What it prints on a terminal. */
+async function printOnTerminal(bench: Bench, line: string): Promise<string> {
+  const command = `'${process.execPath}' '${PROGRAM}' ${line}`;
+  const printed = await bench.sh('script --quiet --return --command "$1" /dev/null </dev/null', command);
+  return printed.replaceAll('\r', '').trimEnd();
+}
+
+/** Demands that it fails with that errno: one line on stderr, nothing on stdout. */
+async function fail(t: Test, bench: Bench, line: string, status: number, message: RegExp): Promise<void> {
+  const outcome = await tap(bench, line);
+  t.equal(outcome.status, status, `tap-ctl ${line}: ${outcome.stderr}`);
+  t.match(outcome.stderr, message);
+  t.match(outcome.stderr, /^tap-ctl: [^\n]+\n$/, 'one line');
+  t.equal(outcome.stdout, '');
+}
+
+onDefaultTransport(t, ['script', 'perl'], async (t, transport) => {
+  const bench = await openBench(t, transport);
+  await t.test('help and wrong words', (t) => refuseWords(t, bench));
+  await t.test('a life in steps', (t) => liveInSteps(t, bench));
+  await t.test('another image under an open client', (t) => swapImages(t, bench));
+  await t.test('create and destroy', (t) => createAndDestroy(t, bench));
+  await t.test('a tapdisk that is killed', (t) => loseTapdisk(t, bench));
+  await t.test("a script written for tapdisk's tap-ctl", (t) => runScript(t, bench));
+  t.same(await bench.traces(), [], 'nothing is left');
+});
+
+async function refuseWords(t: Test, bench: Bench): Promise<void> {
+  const help = await print(bench, 'help');
+  for (const name of Object.keys(TAP_COMMANDS)) {
+    t.match(help, new RegExp(`\\b${name}\\b`));
+    const file = await TAP_COMMANDS[name]?.();
+    if (file === undefined) throw new Error(name);
+    const { command } = file;
+    t.match(command.usage, new RegExp(`^${name}\\b`));
+    for (const letter of Object.keys(command.letters)) {
+      if (!'e2sCbc'.includes(letter))
+        t.match(command.usage, new RegExp(`-${letter}\\b`), `${name} tells of -${letter}`);
+    }
+  }
+  t.equal(await print(bench, 'free -h'), 'usage: free <-m minor>');
+  t.equal(await print(bench, 'check'), 'ok');
+  t.equal(await print(bench, 'list'), '', 'there is nothing yet');
+  const wrong = [
+    'bogus',
+    'free',
+    'free -m x',
+    'free -m -1',
+    'attach -p 1',
+    'list -x',
+    'list word',
+    'create',
+    'pause -p 1 -m',
+  ];
+  const more = ['create -a disk.img', 'create -a aio:', 'create -a aio:a.img -t soon'];
+  await Promise.all([...wrong, ...more].map((line) => fail(t, bench, line, errno.EINVAL, /./)));
+  await fail(t, bench, 'create -a aio:a.img -C log', errno.EOPNOTSUPP, /-C/);
+  await fail(t, bench, 'major', errno.ENODEV, /a vbd is a file/);
+}
+
+async function liveInSteps(t: Test, bench: Bench): Promise<void> {
+  const image = await bench.image('steps.img', 1 << 20, 1 << 20);
+  const device = await print(bench, 'allocate');
+  t.equal(device, `${bench.runtimeDir}/tap/tapdev0`);
+  t.equal(await print(bench, 'allocate'), `${bench.runtimeDir}/tap/tapdev1`, 'each has a minor of its own');
+  t.equal((await bench.try('echo lost >"$1"', device)).status, 2, 'nothing can be written to one that is not open');
+  await print(bench, 'free -m 1');
+  const spawned = await printOnTerminal(bench, 'spawn');
+  t.match(spawned, /^tapdisk spawned with pid \d+$/, 'spawn on a terminal');
+  const pid = spawned.split(' ').at(-1) as string;
+  const both = `-p ${pid} -m 0`;
+  t.equal(await print(bench, 'list'), `minor=0\npid=${pid}`, 'one that is not attached, one that has nothing');
+
+  await fail(t, bench, 'attach -p 1 -m 0', errno.ENOENT, /no tapdisk with pid 1/);
+  await fail(t, bench, `attach -p ${pid} -m 7`, errno.ENOENT, /minor 7 is not allocated/);
+  await fail(t, bench, `open ${both} -a aio:${image}`, errno.ENODEV, /is not attached/);
+  await print(bench, `attach ${both}`);
+  await fail(t, bench, `attach ${both}`, errno.EEXIST, /attached already/);
+  await fail(t, bench, 'free -m 0', errno.EBUSY, /is attached/);
+  await fail(t, bench, `pause ${both}`, errno.ENODEV, /no image is open/);
+  await fail(t, bench, `close ${both}`, errno.ENODEV, /no image is open/);
+  t.equal(await print(bench, 'list'), `pid=${pid} minor=0 state=0x2`, 'closed');
+
+  await fail(t, bench, `open ${both} -a aio:/nowhere`, errno.ENOENT, /no such image/);
+  await fail(t, bench, `open ${both} -a vhd:${image}`, errno.ENOENT, /no such driver/);
+  await print(bench, `open ${both} -a aio:${image}`);
+  await fail(t, bench, `open ${both} -a aio:${image}`, errno.EALREADY, /is open already/);
+  await fail(t, bench, `detach ${both}`, errno.EBUSY, /is open/);
+  t.equal(await print(bench, 'list'), `pid=${pid} minor=0 state=0 args=aio:${image}`, 'running');
+  await bench.sh('cmp "$1" "$2"; printf written | dd of="$1" conv=notrunc status=none', device, image);
+  t.equal(await bench.sh('head -c 7 "$1"', image), 'written', 'the link is the disk');
+
+  const held = await Client.open(t, bench, 'read', device);
+  await fail(t, bench, `close ${both}`, errno.EBUSY, new RegExp(`pid ${held.pid} `));
+  await print(bench, `pause ${both} -t 5`);
+  const read = held.call('read', 0, 7);
+  t.equal(await print(bench, 'list'), `pid=${pid} minor=0 state=0x2a args=aio:${image}`, 'paused');
+  const padded = `${pid.padStart(8)}    0 0x2a        aio ${image}`;
+  t.equal(await printOnTerminal(bench, 'list'), padded, 'on a terminal');
+  await print(bench, `unpause ${both}`);
+  t.equal(await read, '7', 'what came meanwhile has waited');
+  await fail(t, bench, `unpause ${both}`, errno.EINVAL, /is not paused/);
+  await held.release();
+
+  const stats = JSON.parse(await print(bench, `stats ${both}`));
+  t.ok(stats.secs[0] >= 2048 && stats.secs[1] >= 1, `sectors: ${stats.secs}`);
+  const [reads, writes] = stats.secs;
+  const status = '"status": { "reqs": { "max": 352, "pending": 0 } }';
+  const images = `[ { "name": "${image}", "hits": [ ${reads}, ${writes} ], "fail": [ 0, 0 ], "driver": { "type": 0, "name": "aio", ${status} } } ]`;
+  const tail =
+    '"FIXME_enospc_redirect_count": 0, "nbd_mirror_failed": 0, "reqs_outstanding": 0, "read_caching": "false"';
+  const line = `{ "name": "aio:${image}", "secs": [ ${reads}, ${writes} ], "images": ${images}, ${tail} }`;
+  t.equal(await print(bench, `stats ${both}`), line, 'stats, to the byte');
+
+  await print(bench, `close ${both}`);
+  t.equal(await printOnTerminal(bench, 'list'), `${pid.padStart(8)}    0  0x2          - -`, 'closed, on a terminal');
+  await print(bench, `detach ${both}`);
+  t.equal(await print(bench, 'list'), 'minor=0', 'the tapdisk has ended with its last vbd');
+  await fail(t, bench, `detach ${both}`, errno.ENOENT, /no tapdisk/);
+  await print(bench, 'free -m 0');
+  await fail(t, bench, 'free -m 0', errno.ENOENT, /is not allocated/);
+  t.equal(await print(bench, 'list'), '');
+}
+
+async function swapImages(t: Test, bench: Bench): Promise<void> {
+  const [first, second] = [await bench.image('first.img', 1 << 20), await bench.image('second.img', 1 << 20)];
+  const larger = await bench.image('larger.img', 2 << 20);
+  await bench.sh('printf one | dd of="$1" conv=notrunc status=none', first);
+  await bench.sh('printf two | dd of="$1" conv=notrunc status=none', second);
+  const device = await print(bench, `create -a aio:${first}`);
+  const pid = /^pid=(\d+)/.exec(await print(bench, 'list'))?.[1];
+  const both = `-p ${pid} -m 0`;
+  const client = await Client.open(t, bench, 'write', device);
+  t.equal(await client.call('write', 100, 10, 'a'), '10');
+
+  await fail(t, bench, `unpause ${both} -a aio:${second}`, errno.EINVAL, /is not paused/);
+  await print(bench, `pause ${both}`);
+  const waiting = client.call('write', 200, 10, 'b');
+  await fail(
+    t,
+    bench,
+    `unpause ${both} -a aio:${larger}`,
+    errno.EINVAL,
+    /1048576 bytes, the other image gives 2097152/,
+  );
+  await fail(t, bench, `unpause ${both} -a aio:/nowhere`, errno.ENOENT, /no such image/);
+  await bench.succeed(['attach', '--bus', 'other', second, 'xvda', 'w']);
+  await fail(t, bench, `unpause ${both} -a aio:${second}`, errno.EBUSY, /on bus other|bus other/);
+  await bench.detach('--bus', 'other', 'xvda');
+  t.match(
+    await print(bench, 'list'),
+    `state=0x2a args=aio:${first}`,
+    'all or nothing: it is paused, on the first image',
+  );
+  await print(bench, `unpause ${both} -a aio:${second}`);
+  t.equal(await waiting, '10');
+  t.equal(await print(bench, 'list'), `pid=${pid} minor=0 state=0 args=aio:${second}`);
+  t.equal(await bench.sh('head -c 210 "$1" | tr -d "\\\\0"', first), `one${'a'.repeat(10)}`, 'acknowledged before');
+  t.equal(await bench.sh('head -c 210 "$1" | tr -d "\\\\0"', second), `two${'b'.repeat(10)}`, 'waited');
+  t.equal(await bench.sh('head -c 3 "$1"', device), 'two');
+  // the first image is nobody's now, the second is ours
+  await bench.succeed(['attach', '--bus', 'other', first, 'xvda', 'w']);
+  await bench.detach('--bus', 'other', 'xvda');
+  t.equal((await bench.fusetap(['attach', '--bus', 'other', second])).status, 4, 'rule 8');
+
+  const bus = async (): Promise<{ serverPid: number; restarts: number; state: string }> =>
+    JSON.parse(await bench.succeed(['show', '--bus', 'tap0', '--json']));
+  process.kill((await bus()).serverPid, 'SIGKILL');
+  await eventually(
+    'another server',
+    10_000,
+    async () => (await bus()).restarts === 1 && (await bus()).state === 'running',
+  );
+  t.equal(await client.call('write', 300, 10, 'c'), '10', 'the next server has it too');
+  await bench.succeed(['upgrade', '--bus', 'tap0']);
+  t.equal(await client.call('write', 400, 10, 'd'), '10', 'and the one after an upgrade');
+  t.equal(
+    await bench.sh('head -c 410 "$1" | tr -d "\\\\0"', second),
+    `two${'b'.repeat(10)}${'c'.repeat(10)}${'d'.repeat(10)}`,
+  );
+
+  await print(bench, `pause ${both}`);
+  await print(bench, `unpause ${both} -a sync:${second}`);
+  t.match(await print(bench, 'list'), `args=sync:${second}`, 'the same image by another driver');
+  await print(bench, `pause ${both}`);
+  await print(bench, `unpause ${both} -a ram:${first}`);
+  t.equal(await client.call('write', 500, 10, 'e'), '10');
+  t.equal(
+    await bench.sh('head -c 510 "$1" | tr -d "\\\\0"', first),
+    `one${'a'.repeat(10)}`,
+    'to memory, not to the image',
+  );
+  await client.release();
+  await print(bench, `destroy ${both}`);
+  t.same(await bench.traces(), []);
+}
+
+async function createAndDestroy(t: Test, bench: Bench): Promise<void> {
+  const image = await bench.image('create.img', 1 << 20, 4096);
+  const device = await print(bench, `create -a ram:${image} -D -r -t 10`);
+  const other = await print(bench, `create -R -a aio:${image}`);
+  t.equal(other, `${bench.runtimeDir}/tap/tapdev1`);
+  t.equal((await bench.try('printf x | dd of="$1" conv=notrunc status=none', other)).status, 1, '-R is read-only');
+  const lines = (await print(bench, 'list')).split('\n');
+  t.equal(lines.length, 2);
+  const pids = lines.map((line) => /^pid=(\d+)/.exec(line)?.[1]);
+  t.not(pids[0], pids[1], 'a tapdisk each');
+  t.equal(await print(bench, `list -p ${pids[1]}`), lines[1]);
+  t.equal(await print(bench, 'list -m 0'), lines[0]);
+  t.equal(await print(bench, 'list -t ram'), lines[0]);
+  t.equal(await print(bench, `list -f ${image}`), lines.join('\n'));
+  t.equal(await print(bench, 'list -t sync'), '');
+  const stats = await print(bench, `stats -p ${pids[0]} -m 0`);
+  t.match(stats, '"driver": { "type": 5, "name": "ram", "status": null }');
+
+  const client = await Client.open(t, bench, 'read', device);
+  await fail(t, bench, `destroy -p ${pids[0]} -m 0`, errno.EBUSY, /in use by/);
+  t.equal(await print(bench, 'list -m 0'), lines[0], 'it is as it was: one that is not passed through can be opened');
+  await print(bench, `pause -p ${pids[0]} -m 0`);
+  await print(bench, `unpause -p ${pids[0]} -m 0`);
+  await client.release();
+  await print(bench, `destroy -p ${pids[0]} -m 0 -t 5`);
+  await print(bench, `destroy -p ${pids[1]} -m 1`);
+  for (const line of ['create -a aio:/nowhere', `create -a nodriver:${image}`]) {
+    await fail(t, bench, line, errno.ENOENT, /./);
+    t.equal(await print(bench, 'list'), '', 'nothing is left of it');
+  }
+  const [one, two] = await Promise.all([print(bench, 'allocate'), print(bench, 'allocate')]);
+  t.not(one, two, 'two at once get two minors');
+  await Promise.all([print(bench, 'free -m 0'), print(bench, 'free -m 1')]);
+  t.same(await bench.traces(), []);
+}
+
+async function loseTapdisk(t: Test, bench: Bench): Promise<void> {
+  const image = await bench.image('lost.img', 1 << 20);
+  const device = await print(bench, `create -a aio:${image}`);
+  const pid = Number(/^pid=(\d+)/.exec(await print(bench, 'list'))?.[1]);
+  process.kill(pid, 'SIGKILL');
+  await eventually('the state', 10_000, async () => (await print(bench, 'list')).includes('state=0x1 '));
+  t.equal(await print(bench, 'list'), `pid=${pid} minor=0 state=0x1 args=aio:${image}`, 'dead');
+  await bench.sh('cmp "$1" "$2"', device, image);
+  await fail(t, bench, `pause -p ${pid} -m 0`, errno.ENODEV, /is gone/);
+  await print(bench, `destroy -p ${pid} -m 0`);
+  t.equal(await print(bench, 'list'), '');
+  t.same(await bench.traces(), []);
+}
+
+/** As such scripts are written: they cut what tap-ctl prints in a pipe. */
+const SCRIPT = `
+set -eu
+image=$1 copy=$2
+device=$(tap-ctl create -a "aio:$image")
+line=$(tap-ctl list | grep "args=aio:$image")
+pid=$(echo "$line" | sed -n 's/.*pid=\\([0-9]*\\).*/\\1/p')
+minor=$(echo "$line" | sed -n 's/.*minor=\\([0-9]*\\).*/\\1/p')
+[ "$(basename "$device")" = "tapdev$minor" ]
+kill -0 "$pid"
+dd if=/dev/urandom of="$device" bs=4096 count=16 conv=notrunc,fsync 2>/dev/null
+tap-ctl pause -p "$pid" -m "$minor"
+tap-ctl list -m "$minor" | grep -q 'state=0x2a '
+cp "$image" "$copy"
+tap-ctl unpause -p "$pid" -m "$minor"
+tap-ctl list -m "$minor" | grep -q 'state=0 '
+cmp "$device" "$copy"
+tap-ctl stats -p "$pid" -m "$minor" | perl -MJSON::PP -e 'print decode_json(<STDIN>)->{images}[0]{hits}[1], "\\n"'
+tap-ctl destroy -p "$pid" -m "$minor"
+[ -z "$(tap-ctl list)" ]
+`;
+
+async function runScript(t: Test, bench: Bench): Promise<void> {
+  const image = await bench.image('script.img', 1 << 20);
+  await bench.makeDirectory('bin');
+  await bench.sh(
+    'printf "#!/bin/sh\\nexec %s %s \\"\\$@\\"\\n" "$1" "$2" >bin/tap-ctl; chmod +x bin/tap-ctl',
+    process.execPath,
+    PROGRAM,
+  );
+  const env = { PATH: `${bench.path('bin')}:${process.env.PATH}:/usr/sbin:/sbin` };
+  const { status, stdout, stderr } = await bench.execute('sh', ['-c', SCRIPT, 'sh', image, bench.path('copy.img')], {
+    env,
+  });
+  t.equal(status, 0, stderr);
+  t.equal(stdout, '128\n', 'sectors that were written');
+  t.same(await bench.traces(), []);
+}

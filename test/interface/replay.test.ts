@@ -1,0 +1,160 @@
+/**
+ * Requests of every MINOR of the interface, as its clients sent them, go on working: each file of test/interface/ is sent
+ * to the control socket's server, and has to come out as the call that it was. Files are added, never changed.
+ */
+import { readdirSync, readFileSync } from 'node:fs';
+import { type IncomingMessage, request as send } from 'node:http';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import type { BusControl } from '../../mount/bus/bus-control.js';
+import { createControl } from '../../mount/bus/control.js';
+import { INTERFACE_VERSION } from '../../mount/bus/interface.js';
+import { ANSWERS, PARTS } from '../../scripts/interface/answers.js';
+import { makeOpenApi } from '../../scripts/interface/openapi.js';
+import { OPERATIONS } from '../../scripts/interface/operations.js';
+import { aBus, aVbd, fakeBus, fusetap, tempDir } from '../cli/fake-bus.js';
+
+const ROOT = new URL('../../../', import.meta.url).pathname;
+
+/** A request that was sent once, and what it has to come to. */
+interface Kept {
+  readonly method: string;
+  readonly path: string;
+  readonly body?: unknown;
+  readonly status: number;
+  /** the call of BusControl, and what it is given, where now more may be; empty where the bus is not asked */
+  readonly call: unknown[];
+}
+
+/** The versions that there are files of, with their requests. */
+const VERSIONS = readdirSync(join(ROOT, 'test/interface'))
+  .filter((name) => /^\d+\.\d+$/.test(name))
+  .map((version) => {
+    const directory = join(ROOT, 'test/interface', version);
+    const names = readdirSync(join(directory, 'requests')).sort();
+    const files = names.map((name): [string, Kept] => [name, readJson(join(directory, 'requests', name)) as Kept]);
+    return { version, files, keys: readJson(join(directory, 'keys.json')) as Record<string, string[]> };
+  });
+
+function readJson(path: string): unknown {
+  return JSON.parse(readFileSync(path, 'utf8'));
+}
+
+/** A bus that remembers what it was asked. */
+function recordingBus(calls: unknown[][]): BusControl {
+  const plain = (value: unknown): unknown =>
+    typeof value === 'object' && value && 'signal' in value ? 'watcher' : value;
+  const answer =
+    (name: string) =>
+    (...given: unknown[]) => {
+      calls.push([name, ...given.map(plain)]);
+      return name === 'persist' ? undefined : {};
+    };
+  const names = ['info', 'vbds', 'stats', 'attach', 'save', 'reset', 'memory', 'detach', 'pause', 'resume', 'swap'];
+  const all = [...names, 'persist', 'upgrade', 'stop'].map((name) => [name, answer(name)]);
+  return { ending: false, ...Object.fromEntries(all) } as BusControl;
+}
+
+interface Answered {
+  status: number;
+  body: { error?: { code: string; message: string } };
+  interface: string | undefined;
+}
+
+async function serve(
+  t: Test,
+): Promise<{ calls: unknown[][]; ask: (one: Omit<Kept, 'status' | 'call'>, version?: string) => Promise<Answered> }> {
+  const calls: unknown[][] = [];
+  const server = createControl(recordingBus(calls), () => {});
+  const socketPath = join(tempDir(t), 's');
+  await new Promise<void>((resolve) => server.listen(socketPath, resolve));
+  t.teardown(() => void server.close());
+  const ask = async (kept: Omit<Kept, 'status' | 'call'>, version?: string): Promise<Answered> => {
+    const { method, path, body } = kept;
+    const headers = { connection: 'close', ...(version !== undefined && { 'fusetap-interface': version }) };
+    const response = await new Promise<IncomingMessage>((resolve, reject) => {
+      send({ socketPath, method, path, headers }, resolve)
+        .on('error', reject)
+        .end(body === undefined ? undefined : JSON.stringify(body));
+    });
+    let text = '';
+    for await (const chunk of response) text += String(chunk);
+    return {
+      status: response.statusCode ?? 0,
+      body: JSON.parse(text),
+      interface: response.headers['fusetap-interface'] as string | undefined,
+    };
+  };
+  return { calls, ask };
+}
+
+for (const { version, files, keys } of VERSIONS) {
+  t.test(`requests of ${version}`, async (t) => {
+    const { calls, ask } = await serve(t);
+    for (const [name, kept] of files) {
+      const answer = await ask(kept, version);
+      t.equal(answer.status, kept.status, `${name}: ${JSON.stringify(answer.body)}`);
+      // start also shows the bus
+      const [first = []] = calls.splice(0);
+      t.match(first, kept.call, name);
+      t.equal(first.length, kept.call.length, `${name}: as many arguments`);
+    }
+    t.ok(files.length >= OPERATIONS.length - 1, 'they are all there');
+  });
+
+  t.test(`answers of ${version} have all their keys`, async (t) => {
+    const shapes: Record<string, { shape: object }> = { ...ANSWERS, ...PARTS };
+    for (const [name, promised] of Object.entries(keys)) {
+      const now = Object.keys(shapes[name]?.shape ?? {});
+      t.same(
+        promised.filter((key) => !now.includes(key)),
+        [],
+        name,
+      );
+    }
+  });
+}
+
+t.test('the interface of today has its files', async (t) => {
+  t.ok(VERSIONS.some(({ version }) => version === INTERFACE_VERSION));
+  const sent = VERSIONS.flatMap(({ files }) => files.map(([, { method, path }]) => `${method} ${path.split('?')[0]}`));
+  for (const { method, path } of OPERATIONS) {
+    t.ok(sent.includes(`${method.toUpperCase()} ${path.replace('{vdev}', 'xvda')}`), `${method} ${path}`);
+  }
+});
+
+t.test('docs/openapi.json is what the schemas make (scripts/openapi)', async (t) => {
+  t.same(readJson(join(ROOT, 'docs/openapi.json')), makeOpenApi());
+});
+
+t.test('a client of another MAJOR is refused with one clear line, whatever it asks', async (t) => {
+  const { calls, ask } = await serve(t);
+  for (const version of ['2.0', '0.1', '10.0']) {
+    const answer = await ask({ method: 'POST', path: '/of/the/future', body: {} }, version);
+    t.equal(answer.status, 501);
+    t.equal(answer.interface, INTERFACE_VERSION, 'it says what it speaks');
+    t.match(answer.body.error, {
+      code: 'UNSUPPORTED',
+      message: `the bus speaks interface ${INTERFACE_VERSION}, the client ${version}`,
+    });
+  }
+  const minor = `${INTERFACE_VERSION.split('.')[0]}.99`;
+  t.equal((await ask({ method: 'GET', path: '/version' }, minor)).status, 200, 'a newer MINOR is taken');
+  t.equal((await ask({ method: 'GET', path: '/version' })).status, 200, 'and one that says nothing');
+  t.equal(calls.length, 0);
+});
+
+t.test('a server of another MAJOR is left with one clear line', async (t) => {
+  const runtime = tempDir(t);
+  await fakeBus(t, runtime, '0', (_, response) => {
+    response.writeHead(200, { 'fusetap-interface': '2.7' }).end(JSON.stringify(aBus('0', [aVbd()])));
+    return undefined;
+  });
+  const { status, stdout, stderr } = await fusetap(runtime, ['show']);
+  t.equal(status, 6);
+  t.equal(stdout, '');
+  t.match(
+    stderr,
+    /^fusetap: bus 0 speaks interface 2\.7, this fusetap speaks 1\.\d+: use the fusetap that started the bus, [^\n]+\n$/,
+  );
+});
