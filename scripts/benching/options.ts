@@ -12,6 +12,7 @@ Runs the same jobs over several targets, interleaved round by round, and prints 
 
 Options:
   --quick              ram through threads against qemu: 4k random reads and 1M reads; exit 1 where it is slower
+  --startup            what commands cost against node -e 0, which does nothing; exit 1 where one takes too long
   --jobs LIST          comma-separated: names, names with *, or default, quick, workloads, all
   --targets LIST       comma-separated: names, or names with * (default: all that the machine has)
   --baseline TARGET    ratios are to this one (default: qemu)
@@ -49,6 +50,7 @@ export interface Settings {
 
 const OPTIONS = {
   quick: { type: 'boolean' },
+  startup: { type: 'boolean' },
   jobs: { type: 'string' },
   targets: { type: 'string' },
   baseline: { type: 'string' },
@@ -109,7 +111,7 @@ export function settingsOf(words: Words, recorded: BenchRecord | null): Settings
 
 const splitList = (text: string): string[] => text.split(',').map((word) => word.trim());
 
-function wholeNumber(option: string, text: string | undefined): number | undefined {
+export function wholeNumber(option: string, text: string | undefined): number | undefined {
   if (text === undefined) return undefined;
   // fio takes no parts of a second
   if (!/^[1-9]\d{0,5}$/.test(text)) throw badValue(option, text, 'a whole number above 0');

@@ -1,7 +1,7 @@
 /**
  * scripts/bench: the same jobs over several targets, interleaved, then medians and ratios.
  *
- * Exit 0; 1 where a job failed, --quick is slower than its baseline, or --check found something slower; 2 for wrong
+ * Exit 0; 1 where a job failed, --quick or --startup is slower than it may be, or --check found something slower; 2 for wrong
  * words; 130 after a signal. Whatever the end, nothing stays attached, mounted or running.
  */
 import { mkdtemp } from 'node:fs/promises';
@@ -16,14 +16,17 @@ import { demandSpace, isInMemory } from './images.js';
 import { ALL_JOBS, JOB_LISTS } from './jobs.js';
 import { describeMachine } from './machine.js';
 import type { Bench } from './measure.js';
-import { parseWords, type Settings, settingsOf, USAGE } from './options.js';
+import { parseWords, type Settings, settingsOf, USAGE, wholeNumber } from './options.js';
 import { writePlots } from './plots.js';
 import { type BenchRecord, readRecord, writeRecord } from './record.js';
 import { runRounds } from './rounds.js';
+import { isWithinLimits, measureStartup, startupTable } from './startup.js';
 import { detailTables, summaryTable } from './table.js';
 import { ALL_TARGETS } from './targets/all.js';
 import type { Target } from './targets/target.js';
 import { Undo } from './undo.js';
+
+const STARTUP_ROUNDS = 15;
 
 const say = (line: string): void => console.error(line);
 
@@ -148,20 +151,27 @@ function passesCheck(recorded: BenchRecord, now: BenchRecord, tolerance: number)
   return comparisons.length > 0 && !comparisons.some(({ isSlower }) => isSlower);
 }
 
-async function benchAndUndo(settings: Settings): Promise<BenchRecord> {
+/** Does it, and takes away what it has made, also where it is ended by a signal. */
+async function andUndo<Result>(work: (undo: Undo, signal: AbortSignal) => Promise<Result>): Promise<Result> {
   const undo = new Undo();
   const stop = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.on(signal, () => stop.abort(new FusetapError('FAILED', `ended by ${signal}`)));
   }
   try {
-    return await bench(settings, undo, stop.signal);
+    return await work(undo, stop.signal);
   } catch (error) {
     if (stop.signal.aborted) process.exitCode = 130;
     throw error;
   } finally {
     for (const { message } of await undo.run()) say(`left behind: ${message}`);
   }
+}
+
+async function startup(rounds: number): Promise<number> {
+  const results = await andUndo((undo) => measureStartup(rounds, undo));
+  console.log(`medians of ${rounds} rounds, and how many times as long as doing nothing\n\n${startupTable(results)}`);
+  return isWithinLimits(results) ? 0 : 1;
 }
 
 async function main(): Promise<number> {
@@ -174,9 +184,10 @@ async function main(): Promise<number> {
     await list();
     return 0;
   }
+  if (words.startup) return await startup(wholeNumber('--rounds', words.rounds) ?? STARTUP_ROUNDS);
   const recorded = words.check === undefined ? null : await readRecord(words.check);
   const settings = settingsOf(words, recorded);
-  const record = await benchAndUndo(settings);
+  const record = await andUndo((undo, signal) => bench(settings, undo, signal));
   await report(record, settings);
   const verdicts = [
     record.failures.length === 0,

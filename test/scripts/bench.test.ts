@@ -18,10 +18,12 @@ import { parseWords, settingsOf, USAGE } from '../../scripts/benching/options.js
 import { chartsOf, familyOf } from '../../scripts/benching/plots.js';
 import { parseCpuSeconds, parsePssBytes } from '../../scripts/benching/processes.js';
 import { type BenchRecord, type Reading, readRecord, resultsOf, writeRecord } from '../../scripts/benching/record.js';
+import { isWithinLimits } from '../../scripts/benching/startup.js';
 import { median, ratioSpread, visitingOrder } from '../../scripts/benching/statistics.js';
 import { detailTables, summaryTable } from '../../scripts/benching/table.js';
 import { selectTargets } from '../../scripts/benching/targets/all.js';
 import { Undo } from '../../scripts/benching/undo.js';
+import { whyNot } from '../e2e/fixtures.js';
 
 const RUN = resolve(import.meta.dirname, '../../scripts/benching/run.js');
 
@@ -303,4 +305,21 @@ t.test('an interrupted run ends with 130 and leaves nothing behind', skip, async
   const { status, left } = await runBench(t, ['--jobs', 'randread-4k-qd1-buffered', '--seconds', '30'], 2_000);
   t.equal(status, 130);
   t.same(left, []);
+});
+
+t.test('the cost of commands is told, and nothing is left', { skip: whyNot() }, async (t) => {
+  const { stdout, left } = await runBench(t, ['--startup']);
+  // how long they take is a matter of the machine: what is too long is for who measures
+  t.match(stdout, /^node -e 0 +\d+ ms +1\.0×/m);
+  for (const name of ['fusetap ls', 'fusetap attach, running bus', 'fusetap run … -- true']) {
+    t.match(stdout, new RegExp(`^${name} +\\d+ ms +[\\d.]+× .*at most \\d+×  (ok|SLOWER)$`, 'm'));
+  }
+  t.same(left, []);
+});
+
+t.test('a command beyond its limit is too slow', async (t) => {
+  const ratio = { median: 3.1, min: 2, max: 4 };
+  t.equal(isWithinLimits([{ name: 'ls', limit: 3, medianMs: 150, ratio }]), false);
+  t.equal(isWithinLimits([{ name: 'ls', limit: 3.1, medianMs: 150, ratio }]), true);
+  t.equal(isWithinLimits([{ name: 'nothing', limit: null, medianMs: 50, ratio }]), true);
 });
