@@ -70,7 +70,8 @@ export function readWindowNoWait(w: Window, address: number, offset: number, len
 
 /**
  * Writes; shortened at the end, −ENOSPC at and beyond it, −EROFS on a read-only window. With `durable`, or a durable
- * window, what it counts is durable. An error after a part was written gives the count of that part.
+ * window, what it counts is durable. An error after a part was written gives the count of that part. −EIO behind the end
+ * of an image that has shrunk.
  */
 export function writeWindow(w: Window, address: number, offset: number, length: number, durable: boolean): number {
   if (w.readOnly) return -EROFS;
@@ -82,9 +83,18 @@ export function writeWindow(w: Window, address: number, offset: number, length: 
 }
 
 function writeOnce(w: Window, address: number, offset: number, length: number, durable: boolean): number {
+  if (leavesGap(w, offset)) return -EIO;
   // memory is never durable
   if ((durable || w.durable) && w.kind !== 'memory') return writeDurably(w, address, offset, length);
   return pwrite(w.fd, address, length, w.start + offset);
+}
+
+/** Whether the image has shrunk so far that a write there would fill what is gone with zeros, in silence. */
+export function leavesGap(w: Window, offset: number): boolean {
+  // sealed memory cannot shrink, and a write to a block device never grows it
+  if (w.kind !== 'file') return false;
+  const end = lseek(w.fd, 0, SEEK_END);
+  return end >= 0 && end < w.start + offset;
 }
 
 function writeDurably(w: Window, address: number, offset: number, length: number): number {

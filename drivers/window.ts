@@ -9,7 +9,7 @@ import { E, fallocateAsync, SEEK_DATA, SEEK_HOLE, SystemCallError } from '../sys
 import type { Extent, RawDisk, Window, WriteOptions, ZeroOptions } from './driver.js';
 import { errnoOf, FusetapError } from './errors.js';
 import { readFully, writeFully } from './file-io.js';
-import { cannotZero, seekWindow, zeroMode } from './window-sync.js';
+import { cannotZero, leavesGap, seekWindow, zeroMode } from './window-sync.js';
 
 const fdatasyncAsync = promisify(fdatasync);
 const fsyncAsync = promisify(fsync);
@@ -48,6 +48,7 @@ async function read(window: Window, buffer: Uint8Array, offset: number): Promise
 }
 
 async function write(window: Window, buffer: Uint8Array, offset: number, options: WriteOptions): Promise<void> {
+  if (leavesGap(window, offset)) throw imageShrank('write', offset);
   await writeFully(window.fd, buffer, window.start + offset);
   await makeDurable(window, options.durable);
 }

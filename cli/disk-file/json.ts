@@ -2,9 +2,9 @@
  * A disk as JSON: the parts that the control interface takes, or a vbd as `ls --json` prints it. What such a vbd says of
  * its bus and its processes is passed over; a key that neither has is a typing error.
  */
-import { resolve } from 'node:path';
 import { FusetapError, quoted } from '../../drivers/errors.js';
 import type { AttachRequest, Mode } from '../../mount/bus/interface.js';
+import { imagePath } from '../image-path.js';
 import { DEFAULT_DRIVER } from '../spec.js';
 
 /** keys of `ls --json` that say where a vbd was, or how it did */
@@ -25,7 +25,7 @@ export function requestOfJson(entry: unknown): AttachRequest {
   const image = fields.take('image', isStringOrNull) ?? null;
   const request: AttachRequest = {
     driver: fields.take('driver', isString) ?? DEFAULT_DRIVER,
-    image: image === null ? null : resolve(image),
+    image: image === null ? null : imagePath(image),
     vdev: fields.take('vdev', isStringOrNull) ?? null,
     mode: fields.take('mode', isMode) ?? 'w',
     options: fields.take('options', isStringRecord) ?? {},

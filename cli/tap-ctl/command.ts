@@ -2,11 +2,11 @@
  * What the commands of tap-ctl share: the shape of a command, its options (tapdisk's letters), and how their values are
  * read. A wrong word is a USAGE error, so EINVAL.
  */
-import { resolve } from 'node:path';
 import { type ParseArgsConfig, parseArgs } from 'node:util';
 import { FusetapError, quoted } from '../../drivers/errors.js';
 import type { TapImage, TapName } from '../../mount/client/tap.js';
 import { runtimeDir } from '../../mount/client.js';
+import { imagePath } from '../image-path.js';
 
 /** The letters of a command; `true` for one that takes a value. */
 export type Letters = Readonly<Record<string, boolean>>;
@@ -99,7 +99,7 @@ export function findImage(given: Given): TapImage | null {
   const word = given.a;
   if (word === undefined) return null;
   const [, driver, path] = /^([a-z][a-z0-9-]*):(.+)$/s.exec(String(word)) ?? [];
-  if (driver !== undefined && path !== undefined) return { driver, path: resolve(path) };
+  if (driver !== undefined && path !== undefined) return { driver, path: imagePath(path) };
   throw new FusetapError('USAGE', `-a ${quoted(String(word))} is not TYPE:PATH`, { hint: 'as -a aio:/srv/disk.img' });
 }
 

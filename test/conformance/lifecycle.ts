@@ -62,6 +62,16 @@ function shrinkTests({ name, test, factory, abilities }: SuiteOptions): void {
       }
       await assert.rejects(disk.extents(60_000, 100), failsWith('FAILED', E.EIO));
       assert.equal(disk.size, SIZE, 'the size stays');
+      // it would fill what is gone with zeros
+      await assert.rejects(disk.write(patternBytes(60_000, 100, 7), 60_000), failsWith('FAILED', E.EIO));
+      await assert.rejects(disk.read(Buffer.alloc(1), 55_000), failsWith('FAILED', E.EIO));
+      await disk.write(patternBytes(49_990, 20, 7), 49_990);
+      assertSameBytes(
+        await readGuarded(disk, 50_000, 10),
+        patternBytes(50_000, 10, 7),
+        50_000,
+        'written across the end',
+      );
     }),
   );
 

@@ -29,12 +29,15 @@ const RWF_DSYNC = 2;
 const PUNCH = 3;
 const ZERO = 0x10;
 
-void t.test('rule 5: durable', { skip: whyNotRules('strace') }, async (t) => {
+void t.test('rule 5: durable', { skip: whyNotRules('strace', 'losetup', 'mkfs.ext4') }, async (t) => {
   const ground = await prepareGround(t);
   for (const way of WAYS.filter(({ writesImage }) => writesImage)) {
     await t.test(way.label, (t) => cutEverywhere(t, ground, way));
   }
-  await t.test('a full disk below: each open file is told once, and so is detach', (t) => fillBelow(t, ground));
+  for (const passthrough of ['off', 'on'] as const) {
+    const name = `a full disk below: each open file is told once, and so is detach, passthrough ${passthrough}`;
+    await t.test(name, (t) => fillBelow(t, ground, passthrough));
+  }
   await t.test('ram promises nothing, and waits for nothing', (t) => flushMemory(t, ground));
 });
 
@@ -161,13 +164,15 @@ function changeOf({ call, words, result }: TraceEvent): Change {
   return `${at}+${count} zeroed`;
 }
 
-/** A block device over a file on a full file system: what it takes into its cache it cannot write back. */
-async function fillBelow(t: Test, { bench, a, caller }: Ground): Promise<void> {
-  const full = await bench.makeDirectory('full');
-  await bench.sh('mount -t tmpfs -o size=1M none "$1"; truncate -s 8M "$1/below.img"', full);
-  const device = await bench.loop(`${full}/below.img`);
-  const neighbour = await attachFor(t, a, { driver: 'aio', image: await bench.image('neighbour.img', SIZE) });
-  const vbd = await a.attach({ driver: 'aio', image: device });
+/** What it takes into its cache it cannot write back: the file of a loop device is on a file system that is full. */
+async function fillBelow(t: Test, ground: Ground, passthrough: 'on' | 'off'): Promise<void> {
+  const { bench, a, caller } = ground;
+  const { image, clear } = await makeSpoiled(ground, passthrough);
+  const neighbour = await attachFor(t, a, {
+    driver: 'aio',
+    image: await bench.image(`neighbour-${passthrough}.img`, SIZE),
+  });
+  const vbd = await a.attach({ driver: 'aio', image, passthrough });
   const [first, second, other] = [
     await caller.open(vbd.path, O_RDWR),
     await caller.open(vbd.path, O_RDWR),
@@ -188,7 +193,25 @@ async function fillBelow(t: Test, { bench, a, caller }: Ground): Promise<void> {
   const { status, stderr } = await bench.fusetap(['detach', '--bus', 'a', '--wait', '5', vbd.vdev]);
   t.equal(status, 1, 'detach tells too');
   t.match(stderr, new RegExp(`^fusetap: detached ${vbd.vdev} of bus a, but not all is durable: [^\\n]+\\n$`));
-  await bench.sh('losetup -d "$1"; umount "$2"', device, full);
+  await clear();
+}
+
+/** A block device; or a file, which can be passed through, on a file system on such a device. */
+async function makeSpoiled({ bench }: Ground, passthrough: 'on' | 'off') {
+  const full = await bench.makeDirectory(`full-${passthrough}`);
+  await bench.sh('mount -t tmpfs -o size=2M none "$1"; truncate -s 16M "$1/below.img"', full);
+  if (passthrough === 'off') {
+    const device = await bench.loop(`${full}/below.img`);
+    return { image: device, clear: () => bench.sh('losetup -d "$1"; umount "$2"', device, full) };
+  }
+  // no journal: the file system itself must not notice
+  await bench.sh('mkfs.ext4 -q -O ^has_journal -E lazy_itable_init=0 "$1/below.img"; mkdir "$1/on-it"', full);
+  const device = await bench.loop(`${full}/below.img`);
+  const place = `${full}/on-it`;
+  await bench.sh('mount "$1" "$2"; fallocate -l 6M "$2/disk.img"; sync -f "$2"', device, place);
+  await bench.sh('dd if=/dev/zero of="$1/filler" bs=4k status=none 2>&- || true', full);
+  const clear = () => bench.sh('umount "$2"; losetup -d "$1"; umount "$3"', device, place, full);
+  return { image: `${place}/disk.img`, clear };
 }
 
 async function flushMemory(t: Test, { bench, a, caller }: Ground): Promise<void> {

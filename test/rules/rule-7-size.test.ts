@@ -311,6 +311,7 @@ async function failBelow(t: Test, ground: Ground): Promise<void> {
   t.equal(await caller.call('fsync', fd), null);
   await bench.sh('touch "$1"', fails);
   t.equal(await caller.call('pread', fd, 1 << 20, 4096), 'EIO', 'read');
+  t.equal(await caller.call('pwrite', fd, 1 << 20, bytes), 'EIO', 'write');
   await neighbourWorks('beside a disk that fails');
   await bench.sh('rm "$1"', fails);
   t.ok(bytes.equals((await caller.call('pread', fd, 4096, bytes.length)) as Buffer), 'what was acknowledged is there');

@@ -30,6 +30,7 @@ void t.test('rule 8: sharing', { skip: whyNotRules('losetup', 'qemu-io', 'qemu-i
   await t.test('a refused attach leaves nothing behind', (t) => leaveNothing(t, ground));
   await t.test('QEMU keeps away from what is attached', (t) => keepQemuAway(t, ground));
   await t.test('an image that QEMU has', (t) => refuseQemus(t, ground));
+  await t.test('programs of another user', { skip: whyNotRules('setpriv') }, (t) => refuseOthers(t, ground));
   await t.test('an image below a loop device', (t) => refuseLoops(t, ground));
   await t.test('a block device that is mounted', (t) => refuseMounted(t, ground));
 });
@@ -199,30 +200,53 @@ async function keepQemuAway(t: Test, { bench, a }: Ground): Promise<void> {
   }
 }
 
-async function refuseQemus(t: Test, { bench, a }: Ground): Promise<void> {
-  const image = await bench.image('guest.img', SIZE);
+async function refuseQemus(t: Test, ground: Ground): Promise<void> {
+  const image = await ground.bench.image('guest.img', SIZE);
   for (const [option, refused] of [
     ['-r', ['w']],
     ['-n', ['r', 'w']],
   ] as const) {
-    const qemu = bench.startProgram('qemu-io', ['-f', 'raw', option, image]);
-    const ended = new Promise((resolve) => qemu.once('close', resolve));
-    await new Promise((resolve) => {
-      qemu.stdout?.once('data', resolve);
-      qemu.stdin?.write('read 0 512\n');
-    });
+    const qemu = await holdByQemu(ground, image, [option]);
     for (const mode of MODES) {
-      const error = await tryAttach(a, image, mode);
+      const error = await tryAttach(ground.a, image, mode);
       t.equal(error?.code ?? null, (refused as readonly string[]).includes(mode) ? 'BUSY' : null, `${mode}, ${option}`);
       if (error === null) continue;
       const what = option === '-r' ? 'is read by' : 'is open for writing in';
       t.equal(error.message, `${image} ${what} pid ${qemu.pid} (qemu-io)`);
       t.match(error.hint, /end that program.*w!/);
     }
+    await qemu.end();
+  }
+  t.equal(await tryAttach(ground.a, image, 'w'), null, 'it ended');
+}
+
+/** A qemu-io that has read from the image, and has it open. @param command what it is run by */
+async function holdByQemu({ bench }: Ground, image: string, options: string[], command: string[] = []) {
+  const [program = '', ...args] = [...command, 'qemu-io', '-f', 'raw', ...options, image];
+  const qemu = bench.startProgram(program, args);
+  const ended = new Promise((resolve) => qemu.once('close', resolve));
+  await new Promise((resolve) => {
+    qemu.stdout?.once('data', resolve);
+    qemu.stdin?.write('read 0 512\n');
+  });
+  const end = async (): Promise<void> => {
     qemu.stdin?.end('quit\n');
     await ended;
-  }
-  t.equal(await tryAttach(a, image, 'w'), null, 'it ended');
+  };
+  return { pid: qemu.pid, end };
+}
+
+async function refuseOthers(t: Test, ground: Ground): Promise<void> {
+  const { bench, a } = ground;
+  const image = await bench.image('common.img', SIZE);
+  await bench.sh('chmod 755 .; chmod 666 "$1"', image);
+  const nobody = ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'];
+  const qemu = await holdByQemu(ground, image, [], nobody);
+  t.equal((await tryAttach(a, image, 'w'))?.message, `${image} is open for writing in pid ${qemu.pid} (qemu-io)`);
+  await qemu.end();
+  await attachFor(t, a, { driver: 'aio', image });
+  const [program = '', ...args] = [...nobody, 'qemu-io', '-f', 'raw', '-r', '-c', 'read 0 512', image];
+  t.match(await bench.execute(program, args), { status: 1, stderr: /Failed to get .*lock/ });
 }
 
 async function refuseLoops(t: Test, { bench, a }: Ground): Promise<void> {
