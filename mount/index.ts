@@ -11,7 +11,7 @@
 import { resolve } from 'node:path';
 import type { Disk } from '../drivers/disk.js';
 import type { FilterSpec } from '../drivers/filters/filter.js';
-import type { AttachRequest, BusInfo, DetachResult, Mode, VbdInfo } from './bus/interface.js';
+import type { AttachRequest, BusInfo, DetachResult, Mode, SaveResult, VbdInfo } from './bus/interface.js';
 import * as client from './client.js';
 
 export type { Disk } from '../drivers/disk.js';
@@ -20,6 +20,7 @@ export type {
   Extent,
   ImageFile,
   Json,
+  MeasureContext,
   Memory,
   OpenContext,
   PrepareContext,
@@ -28,9 +29,27 @@ export type {
   WriteOptions,
   ZeroOptions,
 } from '../drivers/driver.js';
-export { type ErrorCode, EXIT_CODES, FusetapError, type Holder } from '../drivers/errors.js';
+export {
+  type ErrorCode,
+  type ErrorDetails,
+  EXIT_CODES,
+  FusetapError,
+  type Holder,
+  type PlainError,
+} from '../drivers/errors.js';
 export type { FilterSpec } from '../drivers/filters/filter.js';
-export type { BusInfo, BusState, DetachedVbd, DetachResult, Mode, VbdInfo } from './bus/interface.js';
+export type {
+  BusInfo,
+  BusState,
+  DetachedVbd,
+  DetachResult,
+  Mode,
+  PartitionInfo,
+  SaveResult,
+  TransportName,
+  VbdInfo,
+} from './bus/interface.js';
+export type { DetachOptions } from './client.js';
 export { VERSION } from './version.js';
 
 /** Which bus. */
@@ -62,6 +81,10 @@ export interface AttachOptions extends DiskOptions, BusOptions {
   readonly vdev?: string;
   /** whether the kernel may do the I/O by itself; default `auto` */
   readonly passthrough?: 'auto' | 'on' | 'off';
+  /** the name that its memory is shared under, ram only; default: by the identity of the image */
+  readonly share?: string;
+  /** whether its partitions are files beside it */
+  readonly partitions?: boolean;
   /** gives up: what was begun is undone */
   readonly signal?: AbortSignal;
 }
@@ -75,7 +98,7 @@ export type VbdWord = VbdInfo | string;
  * @throws FusetapError
  */
 export async function attach(image: string | null, options: AttachOptions = {}): Promise<VbdInfo> {
-  const { vdev, signal, passthrough } = options;
+  const { vdev, signal, passthrough, share, partitions } = options;
   const request: AttachRequest = {
     driver: options.driver ?? 'aio',
     image: image === null ? null : resolve(image),
@@ -83,6 +106,8 @@ export async function attach(image: string | null, options: AttachOptions = {}):
     mode: options.mode ?? 'w',
     options: { ...options.options },
     ...(passthrough !== undefined && { passthrough }),
+    ...(share !== undefined && { share }),
+    ...(partitions !== undefined && { partitions }),
     filters: filtersOf(options),
   };
   return client.attach(await placeOf(options), request, signal === undefined ? {} : { signal });
@@ -111,6 +136,26 @@ export async function pause(vbd: VbdWord, options: BusOptions = {}): Promise<Vbd
 export async function resume(vbd: VbdWord, options: BusOptions = {}): Promise<VbdInfo> {
   const { place, vdev } = await locate(vbd, options);
   return client.resume(place, vdev);
+}
+
+/**
+ * Makes a file a consistent copy of a vbd: sparse, durable, put in its place in one step.
+ * @param options force: it may take the place of a file
+ * @throws FusetapError BUSY where the file is there or in use, or what is written cannot be held; NO_SPACE; NOT_FOUND
+ */
+export async function save(
+  vbd: VbdWord,
+  path: string,
+  options: BusOptions & { readonly force?: boolean } = {},
+): Promise<SaveResult> {
+  const { place, vdev } = await locate(vbd, options);
+  return client.save(place, vdev, { path: resolve(path), force: options.force ?? false });
+}
+
+/** Copies the image of a ram vbd afresh. @throws FusetapError BUSY where anybody holds or shares it; NOT_FOUND */
+export async function reset(vbd: VbdWord, options: BusOptions = {}): Promise<VbdInfo> {
+  const { place, vdev } = await locate(vbd, options);
+  return client.reset(place, vdev);
 }
 
 /** Which image a vbd gets. */
@@ -200,6 +245,16 @@ export class Bus {
   /** @see resume */
   resume(vbd: VbdWord): Promise<VbdInfo> {
     return resume(vbd, this.#options);
+  }
+
+  /** @see save */
+  save(vbd: VbdWord, path: string, options: { readonly force?: boolean } = {}): Promise<SaveResult> {
+    return save(vbd, path, { ...options, ...this.#options });
+  }
+
+  /** @see reset */
+  reset(vbd: VbdWord): Promise<VbdInfo> {
+    return reset(vbd, this.#options);
   }
 
   /** @see swap */

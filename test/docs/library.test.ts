@@ -8,7 +8,7 @@ import { readExample } from './example.js';
 
 const PRINTED: Record<string, string> = {
   'attach.js': '51728 1048576 w\n1048576\nBUSY\ntrue\n',
-  'bus.js': 'true 1\n',
+  'bus.js': 'true 1 4096\n',
   'disk.js': `${'a'.repeat(50)}\n`,
 };
 
