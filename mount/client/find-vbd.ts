@@ -2,11 +2,12 @@
  * Which vbd a word means: a vdev, a slot number, the path of the file, or the path of its image if only one vbd has it.
  */
 import { type Stats, statSync } from 'node:fs';
-import { resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { FusetapError, quoted } from '../../drivers/errors.js';
 import type { VbdInfo } from '../bus/interface.js';
 import { refusePartition } from '../bus/refuse-partition.js';
 import { findSlot } from '../bus/slots.js';
+import { BY_SLOT } from '../by-slot.js';
 
 /**
  * The vbd of that name among those given.
@@ -52,13 +53,18 @@ export function isPath(word: string): boolean {
 
 function byPath(word: string, vbds: readonly VbdInfo[]): VbdInfo[] {
   const path = resolve(word);
-  const file = vbds.filter((vbd) => vbd.path === path);
+  const file = vbds.filter((vbd) => path === vbd.path || path === bySlotPath(vbd));
   if (file.length > 0) return file;
   const named = vbds.filter((vbd) => vbd.image === path);
   if (named.length > 0) return named;
   // another path to the same image
   const stats = identify(path);
   return stats === undefined ? [] : vbds.filter((vbd) => vbd.image !== null && isSame(identify(vbd.image), stats));
+}
+
+/** The link to its file that every bus has for guests that know numbers only. */
+function bySlotPath({ path, slot }: VbdInfo): string {
+  return join(dirname(path), BY_SLOT, String(slot));
 }
 
 function identify(path: string): Stats | undefined {

@@ -51,7 +51,13 @@ async function pack(t: Test, bench: Bench): Promise<void> {
   const packed = (await bench.sh('tar -tzf fusetap-*.tgz')).split('\n').map((path) => path.replace('package/', ''));
   for (const path of [
     ...['package.json', 'LICENSE', 'CHANGELOG.md', 'docs/drivers.md', 'dist/cli/main.js', 'dist/mount/index.js'],
-    ...['dist/mount/index.d.ts', 'dist/test/conformance/index.js', 'dist/test/conformance/index.d.ts'],
+    ...[
+      'dist/cli/tap-ctl/main.js',
+      'docs/openapi.json',
+      'dist/mount/index.d.ts',
+      'dist/test/conformance/index.js',
+      'dist/test/conformance/index.d.ts',
+    ],
   ]) {
     t.ok(packed.includes(path), path);
   }

@@ -1,6 +1,8 @@
 /** attach --partitions: what the table says comes to be files beside the disk, and all of them are one disk. */
 import t, { type Test } from 'tap';
 import type { PartitionInfo, VbdInfo } from '../../mount/bus/interface.js';
+import { swap } from '../../mount/client/swap.js';
+import { resolveBus } from '../../mount/client.js';
 import { SFDISK, SFDISK_PROGRAMS, type SfdiskPartition } from '../drivers/partitions/sfdisk.js';
 import { Client } from './client.js';
 import { eventually } from './command.js';
@@ -54,6 +56,7 @@ onDefaultTransport(t, [...SFDISK_PROGRAMS, 'mkfs.ext4', 'dumpe2fs', 'cmp'], asyn
   await t.test('MBR', async (t) => mbr(t, await openBench(t, transport)));
   await t.test('GPT in memory', async (t) => gptInMemory(t, await openBench(t, transport)));
   await t.test('filters, modes and tables that are none', async (t) => others(t, await openBench(t, transport)));
+  await t.test('another image', async (t) => anotherImage(t, await openBench(t, transport)));
   await t.test('a bus without its keeper', async (t) => orphan(t, await openBench(t, transport)));
 });
 
@@ -285,4 +288,29 @@ async function orphan(t: Test, bench: Bench): Promise<void> {
   await client.release();
   await bench.detach('xvda');
   t.same(await bench.traces(), []);
+}
+
+/** The windows stay where they were; what is in them is the other image's. */
+async function anotherImage(t: Test, bench: Bench): Promise<void> {
+  const image = await partitionedImage(bench, 'one.img', MBR);
+  const other = bench.path('two.img');
+  await bench.sh(
+    'cp "$1" "$2"; printf other | dd of="$2" bs=1 seek="$3" conv=notrunc status=none',
+    image,
+    other,
+    `${MIB}`,
+  );
+  await bench.attach('--partitions', image);
+  const place = await resolveBus('0', bench.runtimeDir);
+  const first = (await show(bench)).partitions?.[0];
+  t.equal(first?.offset, MIB);
+  await bench.succeed(['pause', 'xvda']);
+  await swap(place, 'xvda', { driver: 'aio', image: other, options: {} });
+  await bench.succeed(['resume', 'xvda']);
+  t.equal(await bench.sh('head -c 5 "$1"', first?.path ?? ''), 'other');
+  await bench.sh('printf again | dd of="$1" conv=notrunc status=none', first?.path ?? '');
+  await killServer(bench);
+  t.equal(await bench.sh('tail -c +$(($2 + 1)) "$1" | head -c 5', other, `${MIB}`), 'again');
+  t.equal(await bench.sh('head -c 5 "$1"', first?.path ?? ''), 'again', 'the next server has it too');
+  await bench.detach('xvda');
 }

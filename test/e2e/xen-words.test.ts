@@ -156,6 +156,8 @@ async function listSlots(t: Test, bench: Bench, { abilities }: TestTransport): P
   const both = [' d', 'by-slot d', ...links, 'xvda f', 'xvdaa f'].join('\n');
   t.equal(await plain(), both);
   await bench.sh('cmp "$1/by-slot/51712" "$2"; cmp "$1/by-slot/268442112" "$2"', root, image);
+  const shown = JSON.parse(await bench.succeed(['show', `${root}/by-slot/268442112`, '--json'])) as { vdev: string };
+  t.equal(shown.vdev, 'xvdaa', 'a link names its vbd to commands too');
   for (const script of ['mkdir x', 'rm 51712', 'ln -s ../xvda 1', 'mv 51712 1', 'touch x', 'chmod -R 700 .']) {
     t.not((await bench.try(`cd "$1/by-slot"; ${script}`, root)).status, 0, `not for us to change: ${script}`);
   }
