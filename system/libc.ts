@@ -10,6 +10,7 @@
  * Addresses are Numbers: user space ends at 2^47 (2^56 with five levels), exact either way.
  * Offsets and lengths are Numbers up to Number.MAX_SAFE_INTEGER. Linux, 64 bit, little-endian.
  */
+import { closeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { getSystemErrorName } from 'node:util';
 import koffi from 'koffi';
@@ -93,6 +94,17 @@ const c = {
     ...args: number[]
   ) => number,
   gettid: foreign<[]>('gettid', 'int'),
+  pipe2: foreign<[number, number]>('pipe2', 'int', 'intptr_t', 'int'),
+  splice: foreign<[number, number, number, number, number, number]>(
+    'splice',
+    'int64',
+    'int',
+    'intptr_t',
+    'int',
+    'intptr_t',
+    'size_t',
+    'uint',
+  ),
   prctl: foreign<[number, number, number, number, number]>('prctl', 'int', 'int', 'ulong', 'ulong', 'ulong', 'ulong'),
 };
 
@@ -192,6 +204,28 @@ export function writeBackBelow(fd: number, isBlockDevice: boolean): Promise<void
   return new Promise((resolve) => {
     (isBlockDevice ? c.fdatasync : c.syncfs).async(fd, () => resolve());
   });
+}
+
+/**
+ * splice(2): moves pages between a pipe and a file: a count, or −errno.
+ * @param fromPosition address of a place in the file, 8 bytes, that moves on; 0 for a pipe or device
+ */
+export function splice(from: number, fromPosition: number, to: number, toPosition: number, length: number): number {
+  const n = c.splice(from, fromPosition, to, toPosition, length, 0);
+  return n >= 0 ? n : -lastErrno();
+}
+
+/** A pipe of at least so many bytes, close-on-exec; null where there may be none of that size. */
+export function makePipe(bytes: number): { readonly reading: number; readonly writing: number } | null {
+  const O_CLOEXEC = 0o2000000;
+  const F_SETPIPE_SZ = 1031;
+  const fds = new Int32Array(2);
+  if (c.pipe2(addressOf(fds), O_CLOEXEC) !== 0) return null;
+  const [reading = -1, writing = -1] = fds;
+  if (c.fcntl(writing, F_SETPIPE_SZ, 'int', bytes) >= bytes) return { reading, writing };
+  closeSync(reading);
+  closeSync(writing);
+  return null;
 }
 
 /** modes of fallocate(2) */

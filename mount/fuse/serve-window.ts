@@ -28,6 +28,7 @@ import * as abi from './abi.js';
 import { MemoryGrowth, pagesOf } from './memory-growth.js';
 import { Reply, Request } from './message.js';
 import { allocateResident, type Resident } from './resident.js';
+import { SPLICE_BYTES, type SpliceReply } from './splice-reply.js';
 import type { ThreadGate } from './thread-control.js';
 
 const PAGE = 4096;
@@ -44,6 +45,8 @@ export interface ServedWindow {
 
 /** What serve answers when the request is not for a thread. */
 export const NOT_SERVED = -1;
+/** What serve answers when the reply has gone already. */
+export const SENT = -2;
 
 export class WindowServer {
   readonly #resident: Resident;
@@ -62,10 +65,16 @@ export class WindowServer {
   kind: number = NOT_COUNTED;
   result = 0;
 
-  /** @param askMemory has the keeper look at the ledger, where this thread asks for memory for a file; missing: no bound */
-  constructor(ledger: Ledger, gate: ThreadGate, askMemory?: (nodeId: number) => void) {
+  readonly #splice: SpliceReply | null;
+
+  /**
+   * @param askMemory has the keeper look at the ledger, where this thread asks for memory for a file; missing: no bound
+   * @param splice sends large replies by itself; missing: none
+   */
+  constructor(ledger: Ledger, gate: ThreadGate, askMemory?: (nodeId: number) => void, splice?: SpliceReply) {
     this.#ledger = ledger;
     this.#gate = gate;
+    this.#splice = splice ?? null;
     const ask = askMemory && (() => askMemory(this.request.nodeId));
     this.#growth = ask ? new MemoryGrowth({ ledger, ask, beforeWaiting: () => gate.givePermit() }) : null;
     this.#resident = allocateResident(PAGE + abi.MAX_WRITE);
@@ -114,6 +123,15 @@ export class WindowServer {
     const offset = request.bodyU64(abi.RW_OFFSET);
     const size = Math.min(request.bodyU32(abi.RW_SIZE), abi.MAX_WRITE);
     const { uniqueLow, uniqueHigh } = request;
+    const wanted = Math.min(size, window.size - offset);
+    // where a page may have to come from a disk, it is read with RWF_NOWAIT first
+    if (wanted >= SPLICE_BYTES && (window.kind === 'memory' || !canReadNoWait)) {
+      this.#reply.header(uniqueLow, uniqueHigh, 0, wanted);
+      if (this.#splice?.send(window, this.replyAddress, offset, wanted)) {
+        this.result = wanted;
+        return SENT;
+      }
+    }
     let n: number;
     if (canReadNoWait) {
       n = readWindowNoWait(window, this.#dataAddress, offset, size);

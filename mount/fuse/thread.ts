@@ -8,7 +8,8 @@ import { Ledger } from '../ledger.js';
 import { areaOfThread, CounterPages, type Counters, countRequest, NOT_COUNTED, now } from '../stats.js';
 import { crashPoint } from './crash-point.js';
 import { isOneWay, isWellFormed } from './message.js';
-import { NOT_SERVED, type ServedWindow, WindowServer } from './serve-window.js';
+import { NOT_SERVED, SENT, type ServedWindow, WindowServer } from './serve-window.js';
+import { SpliceReply } from './splice-reply.js';
 import { ThreadGate, type ThreadMemory } from './thread-control.js';
 
 export interface ThreadData {
@@ -45,9 +46,10 @@ interface Counted {
 function run(data: ThreadData, port: MessagePort): void {
   const gate = new ThreadGate(data.memory, data.thread);
   const ledger = new Ledger(data.ledgerFd);
-  const server = new WindowServer(ledger, gate, (nodeId) => {
+  const askMemory = (nodeId: number): void => {
     port.postMessage({ kind: 'memory-wanted', nodeId } satisfies ThreadReport);
-  });
+  };
+  const server = new WindowServer(ledger, gate, askMemory, new SpliceReply(data.deviceFd));
   const windows = new Map<number, Counted>();
   const pages = new CounterPages(data.statsFd, areaOfThread(data.thread));
   const { request, requestAddress, requestLimit, replyAddress } = server;
@@ -98,7 +100,7 @@ function run(data: ThreadData, port: MessagePort): void {
       } else {
         // a failed reply is not ours to mend: the client was killed (ENOENT), or the bus is ending
         if (crashPoint !== null) crashPoint('reply', opcode);
-        write(deviceFd, replyAddress, length);
+        if (length !== SENT) write(deviceFd, replyAddress, length);
         if (crashPoint !== null) crashPoint('replied', opcode);
         ledger.endWork(thread);
         if (server.kind !== NOT_COUNTED) countRequest(window.counters, server.kind, now() - begunMs, server.result);

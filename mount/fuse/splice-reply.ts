@@ -1,0 +1,81 @@
+/**
+ * Large reads without a copy of our own: pages of the image's cache go through a pipe to /dev/fuse, and are copied once,
+ * to the client.
+ *
+ *      pread + write    page cache ──copy──► our buffer ──copy──► client
+ *      splice           page cache ──reference──► pipe ──copy──► client
+ *
+ * Three calls in place of two, so it is worth it only where the copy costs more. The header is the pipe's first page.
+ */
+import { closeSync } from 'node:fs';
+import type { Window } from '../../drivers/driver.js';
+import { E, makePipe, splice, write } from '../../system/libc.js';
+import * as abi from './abi.js';
+import { allocateResident } from './resident.js';
+
+/** from here on a copy costs more than a call */
+export const SPLICE_BYTES = 128 << 10;
+/** a page each for 256 KiB, two more where it does not begin at a page, and the header's */
+const PIPE_BYTES = 512 << 10;
+
+interface Pipe {
+  readonly reading: number;
+  readonly writing: number;
+}
+
+export class SpliceReply {
+  readonly #deviceFd: number;
+  /** where the kernel is told the place in the file */
+  readonly #position = allocateResident(8);
+  #pipe: Pipe | null = null;
+  #isPossible = true;
+
+  constructor(deviceFd: number) {
+    this.#deviceFd = deviceFd;
+  }
+
+  /**
+   * Sends a reply of a header and a part of a window that is wholly inside.
+   * @param header 16 bytes of resident memory, complete
+   * @returns whether it was sent, or can no longer be; false: nothing was, and another way must be taken
+   */
+  send(window: Window, header: number, offset: number, length: number): boolean {
+    const pipe = this.#open();
+    if (pipe === null) return false;
+    if (write(pipe.writing, header, abi.OUT_HEADER_SIZE) !== abi.OUT_HEADER_SIZE) return this.#giveUp(pipe);
+    const place = window.start + offset;
+    this.#position.bytes.writeUInt32LE(place % 2 ** 32, 0);
+    this.#position.bytes.writeUInt32LE(Math.floor(place / 2 ** 32), 4);
+    for (let done = 0; done < length; ) {
+      const n = splice(window.fd, this.#position.address, pipe.writing, 0, length - done);
+      if (n > 0) done += n;
+      // the image has shrunk, or cannot be spliced: a plain read finds out
+      else if (n !== -E.EINTR) return this.#giveUp(pipe);
+    }
+    const total = abi.OUT_HEADER_SIZE + length;
+    // a failed reply is not ours to mend: the client was killed (ENOENT), or the bus is ending
+    if (splice(pipe.reading, 0, this.#deviceFd, 0, total) !== total) this.#close(pipe);
+    return true;
+  }
+
+  #open(): Pipe | null {
+    if (!this.#isPossible) return null;
+    if (this.#pipe === null) {
+      this.#pipe = makePipe(PIPE_BYTES);
+      this.#isPossible = this.#pipe !== null;
+    }
+    return this.#pipe;
+  }
+
+  /** What is in the pipe must not become part of the next reply. */
+  #close({ reading, writing }: Pipe): void {
+    closeSync(reading);
+    closeSync(writing);
+    this.#pipe = null;
+  }
+
+  #giveUp(pipe: Pipe): false {
+    this.#close(pipe);
+    return false;
+  }
+}
