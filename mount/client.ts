@@ -6,7 +6,7 @@
  */
 import { existsSync } from 'node:fs';
 import { askBus, isNotRunning } from './bus/http-client.js';
-import type { AttachRequest, AttachResult, BusInfo, DetachResult, TransportName } from './bus/interface.js';
+import type { AttachRequest, AttachResult, BusInfo, BusWishes, DetachResult } from './bus/interface.js';
 import type { Progress } from './bus/progress.js';
 import type { BusPlace } from './bus/runtime-dir.js';
 import { askEither } from './client/ask.js';
@@ -48,14 +48,17 @@ export async function attach(
   // a bus that was given up before it was asked does not end by itself: there is nothing to wait for
   const isAsked = (): boolean => !options.signal?.aborted;
   const askFirst = (began: boolean): Promise<AttachResult> => (began && isAsked() ? askOrSeeItEnd(place, ask) : ask());
-  const vbd = await onRunningBus(place, false, askFirst, request.transport);
+  const notes: string[] = [];
+  const { transport, allowOther } = request;
+  const begin = { persistent: false, transport, allowOther, note: (text: string) => void notes.push(text) };
+  const vbd = await onRunningBus(place, begin, askFirst);
   try {
     await proveReadable(vbd.path);
   } catch (error) {
     await detach(place, vbd.vdev, { force: true }).catch(() => {});
     throw error;
   }
-  return vbd;
+  return notes.length === 0 ? vbd : { ...vbd, notes: [...notes, ...(vbd.notes ?? [])] };
 }
 
 /** What is relative to this process made absolute: third-party drivers, files that filters watch. */
@@ -100,11 +103,17 @@ export function detach(place: BusPlace, vdev: string, options: DetachOptions = {
   return untilGone(place, () => askEither<DetachResult>(place, { method: 'DELETE', path }));
 }
 
+export interface StartOptions extends BusWishes {
+  /** is told what the user should know */
+  note?: (text: string) => void;
+}
+
 /** Begins the bus, or lets one that runs stay without vbds. */
-export async function start(place: BusPlace, options: { transport?: TransportName } = {}): Promise<BusInfo> {
+export async function start(place: BusPlace, options: StartOptions = {}): Promise<BusInfo> {
   const { onRunningBus } = await import('./client/on-running-bus.js');
-  const ask = (): Promise<BusInfo> => askBus(place, { method: 'POST', path: '/start', body: options });
-  return onRunningBus(place, true, ask, options.transport);
+  const { note, ...body } = options;
+  const ask = (): Promise<BusInfo> => askBus(place, { method: 'POST', path: '/start', body });
+  return onRunningBus(place, { persistent: true, ...body, note }, ask);
 }
 
 /**

@@ -93,6 +93,10 @@ const c = {
   mmap: library.func('mmap64', 'intptr_t', ['intptr_t', 'size_t', 'int', 'int', 'int', 'int64']) as unknown as (
     ...args: number[]
   ) => number,
+  socketpair: library.func('int socketpair(int domain, int type, int protocol, void *fds)') as unknown as (
+    ...args: unknown[]
+  ) => number,
+  recvmsg: foreign<[number, number, number]>('recvmsg', 'int64', 'int', 'intptr_t', 'int'),
   gettid: foreign<[]>('gettid', 'int'),
   pipe2: foreign<[number, number]>('pipe2', 'int', 'intptr_t', 'int'),
   splice: foreign<[number, number, number, number, number, number]>(
@@ -280,6 +284,12 @@ export function setCloseOnExec(fd: number): void {
   check(c.fcntl(fd, F_SETFD, 'int', FD_CLOEXEC), 'fcntl F_SETFD');
 }
 
+/** Another descriptor of the same open file (F_DUPFD_CLOEXEC), close-on-exec. */
+export function shareFd(fd: number): number {
+  const F_DUPFD_CLOEXEC = 1030;
+  return check(c.fcntl(fd, F_DUPFD_CLOEXEC, 'int', 3), 'fcntl F_DUPFD_CLOEXEC');
+}
+
 export const F_SEAL_SEAL = 0x1;
 export const F_SEAL_SHRINK = 0x2;
 export const F_SEAL_GROW = 0x4;
@@ -410,6 +420,52 @@ export function blockDeviceSize(fd: number): number {
   const n = ioctl(fd, BLKGETSIZE64, bytes);
   if (n < 0) throw new SystemCallError('ioctl BLKGETSIZE64', -n);
   return Number(bytes.readBigUInt64LE(0));
+}
+
+// ── descriptors from other processes ────────────────────────────────────────────────────────────────────────────────
+
+/** A pair of connected Unix sockets (socketpair(2), SOCK_STREAM), close-on-exec. */
+export function socketPair(): [number, number] {
+  const AF_UNIX = 1;
+  const SOCK_STREAM = 1;
+  const SOCK_CLOEXEC = 0o2000000;
+  const fds = Buffer.alloc(8);
+  check(c.socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 'socketpair');
+  return [fds.readInt32LE(0), fds.readInt32LE(4)];
+}
+
+/**
+ * Waits, on koffi's thread pool, for one byte with a descriptor (SCM_RIGHTS) on a socket.
+ * @returns the descriptor, close-on-exec; null where the other end closed, or sent none
+ */
+export function receiveFd(socket: number): Promise<number | null> {
+  const MSG_CMSG_CLOEXEC = 0x4000_0000;
+  const SOL_SOCKET = 1;
+  const SCM_RIGHTS = 1;
+  const data = Buffer.alloc(1);
+  // struct cmsghdr: len u64@0, level i32@8, type i32@12, then the descriptor; cmsg(3) pads it to 24 bytes
+  const control = Buffer.alloc(24);
+  const iovec = Buffer.alloc(16);
+  iovec.writeBigUInt64LE(BigInt(addressOf(data)), 0);
+  iovec.writeBigUInt64LE(1n, 8);
+  // struct msghdr: name ptr@0, namelen u32@8, iov ptr@16, iovlen u64@24, control ptr@32, controllen u64@40, flags i32@48
+  const header = Buffer.alloc(56);
+  header.writeBigUInt64LE(BigInt(addressOf(iovec)), 16);
+  header.writeBigUInt64LE(1n, 24);
+  header.writeBigUInt64LE(BigInt(addressOf(control)), 32);
+  header.writeBigUInt64LE(BigInt(control.length), 40);
+  return new Promise((resolve, reject) => {
+    c.recvmsg.async(socket, addressOf(header), MSG_CMSG_CLOEXEC, (error, result) => {
+      const errno = result < 0 ? lastErrno() : 0;
+      // the kernel writes to all four: they must live until here
+      const isWhole = [data, iovec, header].every(({ length }) => length > 0) && header.readBigUInt64LE(40) >= 20n;
+      if (error) reject(error);
+      else if (errno !== 0) reject(new SystemCallError('recvmsg', errno));
+      else if (result === 0 || !isWhole) resolve(null);
+      else if (control.readInt32LE(8) !== SOL_SOCKET || control.readInt32LE(12) !== SCM_RIGHTS) resolve(null);
+      else resolve(control.readInt32LE(16));
+    });
+  });
 }
 
 // ── processes ───────────────────────────────────────────────────────────────────────────────────────────────────────

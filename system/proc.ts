@@ -109,6 +109,12 @@ export function isBelow(path: string, directory: string): boolean {
 
 // ── processes ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
+/** Whether this process is in a user namespace of its own, where root is root of less. */
+export function isInUserNamespace(map: string = readText('/proc/self/uid_map') ?? ''): boolean {
+  // user_namespaces(7): the first one maps all ids to themselves
+  return map !== '' && !/^\s*0\s+0\s+4294967295\s*$/.test(map);
+}
+
 /** The pids of all processes, giving way to other work of the event loop in between. */
 export async function* eachProcess(): AsyncGenerator<number> {
   let turnEnds = performance.now() + TURN_MS;

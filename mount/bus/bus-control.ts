@@ -48,7 +48,7 @@ export interface BusControl {
   /** Gives a paused vbd another image of the same size, all or nothing. @throws FusetapError USAGE, BUSY, … */
   swap(vdev: string, request: SwapRequest, watcher: CopyWatcher): Promise<VbdInfo>;
   /** From now on the bus stays when its last vbd goes. */
-  persist(transport?: TransportName): void;
+  persist(transport?: TransportName, allowOther?: boolean): void;
   /** Puts the code that is installed now under the running bus. */
   upgrade(): Promise<UpgradeResult>;
   /** Detaches all and ends the bus. Nothing is detached where one is busy and `force` is not set. */

@@ -15,6 +15,8 @@ export interface BusParts {
   readonly place: BusPlace;
   /** the same for all vbds, for as long as the bus lives */
   readonly transport: TransportName;
+  /** other users may come in, since it was mounted */
+  readonly allowOther: boolean;
   readonly mount: KernelMount;
   /** device of the mount, as `MAJOR:MINOR`; known once the server serves */
   mountDev: string;
@@ -32,5 +34,6 @@ export interface BusParts {
 
 /** The first of the descriptors of /dev/fuse: what is asked of the kernel is asked there. */
 export function deviceOf({ mount }: BusParts): number {
-  return mount.deviceFds[0] as number;
+  // none where the bus was given up: what is asked there is refused
+  return mount.deviceFds[0] ?? -1;
 }

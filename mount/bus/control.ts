@@ -87,7 +87,8 @@ const ROUTES: Readonly<Record<string, Route>> = {
     });
   },
   'POST start/0': async ({ bus, body }) => {
-    bus.persist((await body(startRequest)).transport);
+    const { transport, allowOther } = await body(startRequest);
+    bus.persist(transport, ...(allowOther === undefined ? [] : [allowOther]));
     return ok(await bus.info());
   },
   'POST upgrade/0': async ({ bus }) => ok(await bus.upgrade()),

@@ -65,6 +65,8 @@ export interface BusInfo {
   /** the mount */
   path: string;
   transport: TransportName;
+  /** whether other users may come in */
+  allowOther: boolean;
   keeperPid: number | null;
   serverPid: number | null;
   restarts: number;
@@ -73,16 +75,22 @@ export interface BusInfo {
   vbds: VbdInfo[];
 }
 
+/** What a bus is begun with; one that runs with something else refuses. Missing: whichever it has. */
+export interface BusWishes {
+  /** else `kernel` */
+  transport?: TransportName | undefined;
+  /** other users, root among them, may come in; else not */
+  allowOther?: boolean | undefined;
+}
+
 /** POST /vbds */
-export interface AttachRequest {
+export interface AttachRequest extends BusWishes {
   driver: string;
   /** absolute path */
   image: string | null;
   /** a vdev, or null for the first free xvd* */
   vdev: string | null;
   mode: Mode;
-  /** of a bus that is begun for it; a bus that runs on another refuses. Missing: whichever the bus has, else `kernel` */
-  transport?: TransportName | undefined;
   /** whether the kernel may do the I/O by itself: `auto` is for ram only, `on` also for files; the default is `auto` */
   passthrough?: 'auto' | 'on' | 'off';
   /** the name that its memory is shared under, ram only; missing: by the identity of its image */
@@ -93,6 +101,11 @@ export interface AttachRequest {
   filters?: FilterSpec[] | undefined;
   /** whether its partitions are files beside it; missing: no */
   partitions?: boolean | undefined;
+  /** whose its files are; missing: his who runs the bus */
+  uid?: number | undefined;
+  gid?: number | undefined;
+  /** permission bits of its files in octal; missing: `0600` */
+  fileMode?: string | undefined;
 }
 
 /** Answer of POST /vbds. */

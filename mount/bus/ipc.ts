@@ -26,6 +26,10 @@ export interface ServerStart {
   /** keeps the lock on the bus for as long as either process lives */
   readonly lockFd: number;
   readonly deviceFds: readonly number[];
+  /** not used: while anybody has it open the mount stays; null where nothing waits for its end */
+  readonly aliveFd: number | null;
+  /** other users may come in */
+  readonly allowOther: boolean;
   readonly owner: { readonly uid: number; readonly gid: number; readonly sinceMs: number };
 }
 

@@ -5,6 +5,7 @@
 import { closeSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { FusetapError, toFusetapError } from '../../drivers/errors.js';
+import { refuseHidden } from './allow-other.js';
 import { listenOn, removeBusFiles } from './bus-files.js';
 import { Keeper, type KeeperOptions } from './keeper.js';
 import { logEvent, useLog } from './log.js';
@@ -35,6 +36,7 @@ async function mountBus(options: KeeperOptions): Promise<Keeper> {
   try {
     makeBusDirectories(place, process.geteuid?.() ?? 0);
     useLog(place.stateDir);
+    if (options.allowOther) refuseHidden(place.path);
     await clearMountpoint(place.path);
     return await Keeper.start(options);
   } catch (error) {
@@ -44,12 +46,12 @@ async function mountBus(options: KeeperOptions): Promise<Keeper> {
   }
 }
 
-async function run({ persistent, transport, bus, ...where }: KeeperArgument): Promise<void> {
+async function run({ persistent, transport, allowOther, bus, ...where }: KeeperArgument): Promise<void> {
   const place: BusPlace = { name: bus, ...where };
   const lockFd = await takeStateLock(place);
   // what checks requests takes as long to load as Node itself: it loads while the server does
   const [keeper, { createControl }] = await Promise.all([
-    mountBus({ place, lockFd, persistent, transport }),
+    mountBus({ place, lockFd, persistent, transport, allowOther }),
     import('./control.js'),
   ]);
   let ended = false;

@@ -10,15 +10,16 @@
  *              ├─ replay.ts    what a new server is told  ┘
  *              └─ supervisor.ts  keeps a server under the bus
  */
-import { closeSync } from 'node:fs';
 import { FusetapError } from '../../drivers/errors.js';
 import { E, setIoFlusher } from '../../system/libc.js';
 import { readMounts } from '../../system/proc.js';
 import { cannotPassThrough, registerBacking, unregisterBacking } from '../fuse/backing.js';
-import { type KernelMount, mountKernel, requestResend, unmountKernel } from '../fuse/device.js';
+import { closeDevices, type KernelMount, mountKernel, requestResend } from '../fuse/device.js';
 import { totalThreads } from '../fuse/threads.js';
+import { abortConnection, unmount, unmountAll } from '../fuse/unmount.js';
 import { createLedger, Ledger } from '../ledger.js';
 import { createStats, resetStats } from '../stats.js';
+import { type FileOwner, ownerOf, ownIdentity } from './allow-other.js';
 import { type AttachContext, attach } from './attach.js';
 import type { CopyWatcher } from './attach-memory.js';
 import type { BusControl, DetachChoice } from './bus-control.js';
@@ -31,6 +32,7 @@ import {
   type AttachRequest,
   type AttachResult,
   type BusInfo,
+  type BusWishes,
   type DetachedVbd,
   type DetachResult,
   INTERFACE_VERSION,
@@ -48,7 +50,6 @@ import { LedgerIndexes } from './ledger-indexes.js';
 import { logEvent } from './log.js';
 import { Memories } from './memories.js';
 import { type CreditedVbd, MemoryCredit } from './memory-credit.js';
-import { unmountBus } from './mountpoint.js';
 import { describeMemory } from './ram-images.js';
 import { Replay } from './replay.js';
 import type { BusPlace } from './runtime-dir.js';
@@ -69,6 +70,8 @@ export interface KeeperOptions {
   readonly persistent: boolean;
   /** the same for all its vbds, for as long as the bus lives */
   readonly transport: TransportName;
+  /** other users may come in */
+  readonly allowOther: boolean;
 }
 
 export class Keeper implements BusControl {
@@ -81,22 +84,26 @@ export class Keeper implements BusControl {
   #nextNodeId = 2;
   #persistent: boolean;
   #ending = false;
+  /** settles when a bus that was given up has been cut off */
+  #over: Promise<void> = Promise.resolve();
 
   /** Mounts a bus and starts its server; resolves when it answers. */
   static async start(options: KeeperOptions): Promise<Keeper> {
     const { path } = options.place;
-    const mount = options.transport === 'kernel' ? mountKernel(path, totalThreads()) : mountedByServer(path);
+    const isKernel = options.transport === 'kernel';
+    const { allowOther } = options;
+    const mount = isKernel ? await mountKernel(path, { threads: totalThreads(), allowOther }) : mountedByServer(path);
     try {
       const keeper = new Keeper(options, mount);
       await keeper.#begin();
       return keeper;
     } catch (error) {
-      await unmountBus(path);
+      await unmountAll(path);
       throw error;
     }
   }
 
-  private constructor({ place, transport, persistent, lockFd }: KeeperOptions, mount: KernelMount) {
+  private constructor({ place, transport, allowOther, persistent, lockFd }: KeeperOptions, mount: KernelMount) {
     const ledgerFd = createLedger();
     const ledger = new Ledger(ledgerFd);
     const statsFd = createStats();
@@ -106,7 +113,7 @@ export class Keeper implements BusControl {
     const forgets = new ForgetWaiters();
     const replay = new Replay();
     const owner = { ...processOwner(), sinceMs: Date.now() };
-    const passedOn = { ledgerFd, statsFd, lockFd, deviceFds: mount.deviceFds };
+    const passedOn = { ledgerFd, statsFd, lockFd, deviceFds: mount.deviceFds, aliveFd: mount.aliveFd, allowOther };
     // the server may be what write-back waits for: its allocations must not wait for write-back; children inherit it
     setIoFlusher();
     const server = new Supervisor({
@@ -125,7 +132,7 @@ export class Keeper implements BusControl {
       silenceLimitMs: Number(process.env.FUSETAP_SILENCE_LIMIT_MS ?? DEFAULT_SILENCE_LIMIT_MS),
     });
     const record = (): void => this.#record();
-    const known = { place, transport, mount, mountDev: '', failed: false };
+    const known = { place, transport, allowOther, mount, mountDev: '', failed: false };
     this.#bus = { ...known, ledger, statsFd, server, memories, vbds, forgets, record };
     this.#persistent = persistent;
     this.#indexes = new LedgerIndexes(place.name);
@@ -156,10 +163,11 @@ export class Keeper implements BusControl {
   /** Attaches, and resolves when the file can be opened. */
   async attach(request: AttachRequest, watcher: CopyWatcher): Promise<AttachResult> {
     this.#checkRunning();
+    const owner = ownerOf(request, ownIdentity());
     const place = this.#bus.vbds.reserveFree(request.vdev, request.partitions ?? false);
     try {
       const told = tellCopy(request.image, watcher);
-      const { vbd, notes } = await attach(this.#attachContext(), this.#fitToTransport(request), place, told);
+      const { vbd, notes } = await attach(this.#attachContext(owner), this.#fitToTransport(request), place, told);
       this.#bus.vbds.add(vbd);
       this.#record();
       logAttached(vbd);
@@ -202,9 +210,9 @@ export class Keeper implements BusControl {
   }
 
   /** From now on the bus stays when its last vbd goes. */
-  persist(transport?: TransportName): void {
+  persist(transport?: TransportName, allowOther?: boolean): void {
     this.#checkRunning();
-    this.#checkTransport(transport);
+    this.#checkWishes({ transport, allowOther });
     this.#persistent = true;
   }
 
@@ -217,11 +225,12 @@ export class Keeper implements BusControl {
   }
 
   async info(): Promise<BusInfo> {
-    const { place, transport, server } = this.#bus;
+    const { place, transport, allowOther, server } = this.#bus;
     return {
       bus: place.name,
       path: place.path,
       transport,
+      allowOther,
       keeperPid: process.pid,
       serverPid: server.pid,
       restarts: server.restarts,
@@ -233,11 +242,12 @@ export class Keeper implements BusControl {
 
   /** Takes mount and server away. To be called once the bus is `ending` and its clients have their answers. */
   async end(): Promise<void> {
-    const { place, server, mount, memories, failed } = this.#bus;
+    const { place, server, mount, mountDev, memories } = this.#bus;
     this.#relief.end();
-    unmountKernel(place.path, failed);
+    await this.#over;
+    await unmount(place.path, mountDev);
     await server.end();
-    for (const fd of mount.deviceFds) closeSync(fd);
+    closeDevices(mount);
     await memories.end().catch((error: unknown) => console.error(error));
   }
 
@@ -271,9 +281,12 @@ export class Keeper implements BusControl {
 
   async reset(vdev: string, watcher: CopyWatcher): Promise<VbdInfo> {
     this.#checkRunning();
-    const { vbds } = this.#bus;
+    const { vbds, ledger } = this.#bus;
     try {
-      await this.#copying.reset(vbds.find(vdev), this.#attachContext(), watcher);
+      const vbd = vbds.find(vdev);
+      // it is attached anew, but to its users it is the same file
+      const context = this.#attachContext(ledger.attributes(vbd.ledgerIndex));
+      await this.#copying.reset(vbd, context, watcher);
       return await vbdInfo(this.#bus, vbds.find(vdev));
     } finally {
       this.endIfIdle();
@@ -284,7 +297,8 @@ export class Keeper implements BusControl {
     return describeMemory(this.#bus.place.runtimeDir);
   }
 
-  #attachContext(): AttachContext {
+  /** @param owner of the files that are made; of none where none are */
+  #attachContext(owner: FileOwner = ownerOf({}, ownIdentity())): AttachContext {
     const { server, memories, place, mountDev, mount, statsFd, ledger } = this.#bus;
     return {
       server,
@@ -294,7 +308,8 @@ export class Keeper implements BusControl {
       newNode: () => {
         const ledgerIndex = this.#indexes.take();
         resetStats(statsFd, ledgerIndex);
-        ledger.resetFile(ledgerIndex, { mode: 0o600, ...processOwner() }, Date.now());
+        const { uid, gid, mode } = owner;
+        ledger.resetFile(ledgerIndex, { uid, gid, mode }, Date.now());
         return { nodeId: this.#nextNodeId++, ledgerIndex };
       },
       freeNode: (ledgerIndex) => this.#indexes.free(ledgerIndex),
@@ -305,17 +320,23 @@ export class Keeper implements BusControl {
     };
   }
 
-  #checkTransport(asked: TransportName | undefined): void {
-    const { transport, place } = this.#bus;
-    if (asked === undefined || asked === transport) return;
-    throw new FusetapError('BUSY', `bus ${place.name} runs on transport ${transport}, not ${asked}`, {
-      hint: `choose another bus with --bus, or fusetap stop --bus ${place.name} first`,
-    });
+  /** @throws FusetapError BUSY where the bus was begun with something else */
+  #checkWishes(wishes: BusWishes): void {
+    const { transport, allowOther, place } = this.#bus;
+    const hint = `choose another bus with --bus, or fusetap stop --bus ${place.name} first`;
+    if (wishes.transport !== undefined && wishes.transport !== transport) {
+      throw new FusetapError('BUSY', `bus ${place.name} runs on transport ${transport}, not ${wishes.transport}`, {
+        hint,
+      });
+    }
+    if (wishes.allowOther && !allowOther) {
+      throw new FusetapError('BUSY', `bus ${place.name} runs without --allow-other, as it was begun`, { hint });
+    }
   }
 
   /** @throws FusetapError BUSY where the bus has another transport, UNSUPPORTED where its transport cannot */
   #fitToTransport(request: AttachRequest): AttachRequest {
-    this.#checkTransport(request.transport);
+    this.#checkWishes(request);
     if (this.#bus.transport === 'kernel') return request;
     if (request.passthrough === 'on') {
       throw cannotPassThrough(request.vdev ?? 'a vbd', 'transport fuse-native has no passthrough');
@@ -336,8 +357,20 @@ export class Keeper implements BusControl {
     if (this.#ending || this.#bus.failed) return;
     this.#bus.failed = true;
     logEvent({ event: 'failed', reason: why });
-    unmountKernel(this.#bus.place.path, true);
+    this.#over = this.#cutOff();
     this.#record();
+  }
+
+  async #cutOff(): Promise<void> {
+    const { place, server, mount } = this.#bus;
+    // one that never came to serve is not known by its device
+    const mountDev = this.#bus.mountDev || undefined;
+    if (!(await abortConnection(place.path, mountDev))) {
+      // ours are the last descriptors once no server has any
+      await server.end();
+      closeDevices(mount);
+    }
+    await unmount(place.path, mountDev);
   }
 
   /** @returns whether the bus is ending: nothing is attached, and nobody asked it to stay */
@@ -374,7 +407,12 @@ function processOwner(): { uid: number; gid: number } {
 
 /** What the keeper has of a mount that the server makes: nothing. */
 function mountedByServer(mountpoint: string): KernelMount {
-  return { mountpoint, deviceFds: [], negotiated: { minor: 0, canResend: false, canPassThrough: false } };
+  return {
+    mountpoint,
+    deviceFds: [],
+    aliveFd: null,
+    negotiated: { minor: 0, canResend: false, canPassThrough: false },
+  };
 }
 
 function reasonNotToReplace(transport: TransportName, { negotiated }: KernelMount): string | null {

@@ -3,12 +3,8 @@
  */
 import { readdirSync } from 'node:fs';
 import { FusetapError } from '../../drivers/errors.js';
-import { MNT_DETACH, MNT_FORCE, umount2 } from '../../system/libc.js';
-import { readMounts } from '../../system/proc.js';
+import { unmountAll } from '../fuse/unmount.js';
 import { logEvent } from './log.js';
-
-/** as mount(2) was given it */
-const BUS_TYPE = 'fuse.fusetap';
 
 /**
  * Takes dead mounts of ours off the path. To be called by the one keeper of the bus, before it mounts: what is
@@ -16,7 +12,7 @@ const BUS_TYPE = 'fuse.fusetap';
  * @throws FusetapError USAGE where it is not a directory, or not empty
  */
 export async function clearMountpoint(path: string): Promise<void> {
-  for (let left = await unmountBus(path); left > 0; left--) logEvent({ event: 'repaired', path });
+  for (let left = await unmountAll(path); left > 0; left--) logEvent({ event: 'repaired', path });
   if (listDirectory(path).length === 0) return;
   throw new FusetapError('USAGE', `the directory of a bus must be empty: ${path}`, {
     hint: 'a mount would hide what it holds; give an empty directory',
@@ -34,15 +30,4 @@ function listDirectory(path: string): string[] {
       path,
     });
   }
-}
-
-/**
- * Takes mounts of ours off the path, whatever their state, and no others.
- * @returns how many there were
- */
-export async function unmountBus(path: string): Promise<number> {
-  const mounts = await readMounts('self');
-  const ours = mounts.filter(({ mountpoint, type }) => mountpoint === path && type === BUS_TYPE);
-  for (const _ of ours) if (umount2(path, MNT_FORCE) < 0) umount2(path, MNT_DETACH);
-  return ours.length;
 }

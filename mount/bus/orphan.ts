@@ -4,7 +4,7 @@
  */
 import { FusetapError } from '../../drivers/errors.js';
 import { readMounts } from '../../system/proc.js';
-import { unmountKernel } from '../fuse/device.js';
+import { unmount } from '../fuse/unmount.js';
 import { lookUpInode } from '../fuse-native/look-up.js';
 import type { Ledger } from '../ledger.js';
 import type { BusControl, DetachChoice } from './bus-control.js';
@@ -34,9 +34,12 @@ import { withOpens } from './vbd-report.js';
 export interface OrphanContext {
   readonly place: BusPlace;
   readonly transport: TransportName;
+  readonly allowOther: boolean;
   readonly server: Server;
   readonly ledger: Ledger;
   readonly forgets: ForgetWaiters;
+  /** from now on the mount goes by our own hand */
+  ends(): void;
   /** ends this process */
   die(): void;
 }
@@ -67,7 +70,7 @@ export class Orphan implements BusControl {
     for (const { nodeId } of server.shown()) await server.release(nodeId);
     let ended = false;
     const control = createControl(orphan, () => {
-      if (!ended) orphan.#end();
+      if (!ended) void orphan.#end();
       ended = true;
     });
     await listenOn(control, place.stateDir, 'server.sock');
@@ -85,6 +88,7 @@ export class Orphan implements BusControl {
       bus: place.name,
       path: place.path,
       transport: this.#context.transport,
+      allowOther: this.#context.allowOther,
       keeperPid: null,
       serverPid: process.pid,
       restarts: 0,
@@ -247,9 +251,10 @@ export class Orphan implements BusControl {
     });
   }
 
-  #end(): void {
-    const { place, die } = this.#context;
-    unmountKernel(place.path, false);
+  async #end(): Promise<void> {
+    const { place, ends, die } = this.#context;
+    ends();
+    await unmount(place.path, this.#mountDev);
     removeBusFiles(place);
     die();
   }

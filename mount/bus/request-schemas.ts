@@ -3,19 +3,26 @@
  * these, and docs/control.md says them in words.
  */
 import * as z from 'zod';
-import type { AttachRequest, SaveRequest, SwapRequest } from './interface.js';
+import type { AttachRequest, BusWishes, SaveRequest, SwapRequest } from './interface.js';
 
 const driver = z.string().min(1).max(4096).describe('aio, ram, sync, or the absolute path of a driver');
 const image = z.string().startsWith('/', 'must be an absolute path').nullable();
 const options = z.record(z.string(), z.string()).default({}).describe('options of the driver');
 const share = z.string().nullable().optional().describe('ram: the name that its memory is shared under');
 
+const busWishes = {
+  transport: z.enum(['kernel', 'fuse-native']).optional(),
+  allowOther: z.boolean().optional().describe('other users may come in; of a bus that is begun for it'),
+};
+
+const id = z.int().min(0).max(0xffff_fffe).optional();
+
 export const attachRequest = z.strictObject({
   driver,
   image,
   vdev: z.string().nullable().default(null).describe('null: the first free xvd*'),
   mode: z.enum(['r', 'w', 'w!']).default('w'),
-  transport: z.enum(['kernel', 'fuse-native']).optional(),
+  ...busWishes,
   passthrough: z.enum(['auto', 'on', 'off']).default('auto'),
   options,
   share,
@@ -24,6 +31,13 @@ export const attachRequest = z.strictObject({
     .optional()
     .describe('the first is next to the driver'),
   partitions: z.boolean().optional().describe('its partitions too, as files beside it'),
+  uid: id.describe('whose the file is; missing: his who runs the bus'),
+  gid: id,
+  fileMode: z
+    .string()
+    .regex(/^0?[0-7]{3}$/, 'must be three octal digits, as 0640')
+    .optional()
+    .describe('permission bits of the file, octal; missing: 0600'),
 }) satisfies z.ZodType<AttachRequest>;
 
 export const saveRequest = z.strictObject({
@@ -33,7 +47,7 @@ export const saveRequest = z.strictObject({
 
 export const swapRequest = z.strictObject({ driver, image, share, options }) satisfies z.ZodType<SwapRequest>;
 
-export const startRequest = z.strictObject({ transport: z.enum(['kernel', 'fuse-native']).optional() });
+export const startRequest = z.strictObject(busWishes) satisfies z.ZodType<BusWishes>;
 
 export const stopRequest = z.strictObject({ force: z.boolean().default(false) });
 

@@ -21,6 +21,7 @@ import {
 } from 'node:fs';
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
 import { codeOfErrno, FusetapError, quoted } from '../../drivers/errors.js';
+import { isInUserNamespace } from '../../system/proc.js';
 
 /** The longest name of a bus, in characters. */
 export const BUS_NAME_LIMIT = 64;
@@ -194,14 +195,16 @@ function refuseForeign(path: string, stats: Stats, uid: number): void {
   });
 }
 
+/** in a user namespace, what belongs to a user outside of it, as `/` */
+const UNMAPPED = 65534;
+
 /** Whoever can rename a directory above ours could put another in its place. */
 function refuseForeignAncestors(path: string, uid: number): void {
   let ancestor = realDirectory(dirname(path));
   for (;;) {
     const stats = statSync(ancestor);
     const sticky = (stats.mode & 0o1000) !== 0;
-    // 65534: in a user namespace, what belongs to a user outside of it, as `/`
-    const foreign = ![0, uid, 65534].includes(stats.uid);
+    const foreign = ![0, uid].includes(stats.uid) && !(stats.uid === UNMAPPED && isInUserNamespace());
     if (foreign || ((stats.mode & 0o002) !== 0 && !sticky)) {
       throw new FusetapError('DENIED', `cannot use the directory ${path}: others can replace ${ancestor}`, {
         hint: 'set FUSETAP_RUNTIME_DIR to a directory that only you can write',

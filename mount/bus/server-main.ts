@@ -43,9 +43,9 @@ const events: TransportEvents = {
   },
   memoryWanted: (nodeId) => send({ kind: 'memory-wanted', nodeId }),
   gone: () => {
-    // with nobody to tell, there is nothing left to serve
-    if (!process.connected) die();
-    send({ kind: 'gone' });
+    if (process.connected) send({ kind: 'gone' });
+    // with nobody to tell, there is nothing left to serve; an orphan that unmounts clears its files away first
+    else if (!isEnding) die();
   },
 };
 const transport = await makeTransport();
@@ -53,15 +53,17 @@ const server = new Server(start.keeperPid, transport, ledger, events.memoryWante
 const running = new Map<number, AbortController>();
 /** told to serve */
 let begun = false;
+/** an orphan that takes its own mount away */
+let isEnding = false;
 
 /** The one that is not the default is loaded only where it is wanted: it needs a package that may not be there. */
 async function makeTransport(): Promise<Transport> {
-  const { ledgerFd, statsFd, owner, deviceFds, place } = start;
+  const { ledgerFd, statsFd, owner, deviceFds, place, allowOther } = start;
   if (start.transport === 'kernel') {
     return new KernelTransport({ deviceFds, ledger, ledgerFd, statsFd, owner, events, fail: dieOf });
   }
   const { FuseNativeTransport } = await import('../fuse-native/native-transport.js');
-  return new FuseNativeTransport({ mountpoint: place.path, ledger, statsFd, owner, events });
+  return new FuseNativeTransport({ mountpoint: place.path, allowOther, ledger, statsFd, owner, events });
 }
 
 interface Stoppable {
@@ -131,7 +133,11 @@ process.on('disconnect', async () => {
   // loaded to take another's place, which it cannot do without the keeper: as an orphan it would never read
   if (!begun) die();
   const { Orphan } = await import('./orphan.js');
-  await Orphan.begin({ place: start.place, transport: start.transport, server, ledger, forgets, die });
+  const { place, transport: name, allowOther } = start;
+  const ends = (): void => {
+    isEnding = true;
+  };
+  await Orphan.begin({ place, transport: name, allowOther, server, ledger, forgets, ends, die });
 });
 // it went while this was being loaded, when nobody listened
 if (!process.connected) die();

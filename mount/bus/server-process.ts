@@ -51,13 +51,15 @@ export class ServerProcess {
    */
   constructor(start: ServerStart, events: ServerEvents) {
     this.#events = events;
-    const passed = [start.ledgerFd, start.lockFd, start.statsFd, ...start.deviceFds];
+    const alive = start.aliveFd === null ? [] : [start.aliveFd];
+    const passed = [start.ledgerFd, start.lockFd, start.statsFd, ...start.deviceFds, ...alive];
     const told: ServerStart = {
       ...start,
       ledgerFd: FIRST_PASSED_FD,
       lockFd: FIRST_PASSED_FD + 1,
       statsFd: FIRST_PASSED_FD + 2,
       deviceFds: start.deviceFds.map((_, i) => FIRST_PASSED_FD + 3 + i),
+      aliveFd: alive.length === 0 ? null : FIRST_PASSED_FD + passed.length - 1,
     };
     const stdio: StdioOptions = ['ignore', 'inherit', 'inherit', 'ipc', ...passed];
     const program = fileURLToPath(new URL('./server-main.js', import.meta.url));

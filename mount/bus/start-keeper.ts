@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { FusetapError, type PlainError, toFusetapError } from '../../drivers/errors.js';
-import type { TransportName } from './interface.js';
+import type { BusWishes, TransportName } from './interface.js';
 import { openLog } from './log.js';
 import { BUS_NODE_OPTIONS } from './node-options.js';
 import { type BusPlace, makeBusDirectories } from './runtime-dir.js';
@@ -30,12 +30,12 @@ export interface KeeperArgument {
   /** the bus stays without vbds */
   persistent: boolean;
   transport: TransportName;
+  /** other users may come in */
+  allowOther: boolean;
 }
 
-export interface StartOptions {
+export interface StartOptions extends Readonly<BusWishes> {
   readonly persistent: boolean;
-  /** `kernel` where nothing is said */
-  readonly transport?: TransportName | undefined;
   /** the keeper's program, for tests */
   readonly program?: string;
 }
@@ -77,6 +77,7 @@ async function spawnKeeper(place: BusPlace, options: StartOptions, log: number):
     ownDirectory: place.ownDirectory,
     persistent: options.persistent,
     transport: options.transport ?? 'kernel',
+    allowOther: options.allowOther ?? false,
   };
   const program = options.program ?? fileURLToPath(new URL('./keeper-main.js', import.meta.url));
   return spawn(process.execPath, [...BUS_NODE_OPTIONS, program, JSON.stringify(argument)], {

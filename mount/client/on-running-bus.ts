@@ -11,24 +11,28 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError } from '../../drivers/errors.js';
 import { askBus, isConnectionLost, isNotRunning } from '../bus/http-client.js';
-import type { BusInfo, TransportName } from '../bus/interface.js';
+import type { BusInfo } from '../bus/interface.js';
 import type { BusPlace } from '../bus/runtime-dir.js';
-import { isAlreadyRunning, startKeeper } from '../bus/start-keeper.js';
+import { isAlreadyRunning, type StartOptions } from '../bus/start-keeper.js';
+import { beginBus } from './begin-bus.js';
 
 /** for how long a bus that is leaving is waited for */
 const LIMIT_MS = 20_000;
 
+/** How a bus is started, and who is told what the user should know of that. */
+export interface BeginOptions extends StartOptions {
+  note?: ((text: string) => void) | undefined;
+}
+
 /**
  * Asks; where no bus runs, starts it and asks again.
- * @param transport of a bus that is started
  * @param ask is told whether a keeper was started for it; must throw what askBus throws
  * @throws FusetapError BUSY where the keeper died and its server serves on
  */
 export async function onRunningBus<Answer>(
   place: BusPlace,
-  persistent: boolean,
+  { note = () => {}, ...options }: BeginOptions,
   ask: (began: boolean) => Promise<Answer>,
-  transport?: TransportName,
 ): Promise<Answer> {
   const deadline = Date.now() + LIMIT_MS;
   let began = false;
@@ -43,7 +47,7 @@ export async function onRunningBus<Answer>(
     }
     await refuseOrphan(place);
     try {
-      await startKeeper(place, { persistent, transport });
+      await beginBus(place, options, note);
       began = true;
     } catch (error) {
       if (!isAlreadyRunning(error) || Date.now() > deadline) throw error;

@@ -4,10 +4,10 @@
 import { runtimeDir } from '../bus/runtime-dir.js';
 import { type Check, type Finding, lacking } from './check.js';
 import { lookAtDevice } from './device.js';
-import { lookAtLibfuse, lookAtLoop } from './extras.js';
+import { lookAtFuseProgram, lookAtLibfuse, lookAtLoop } from './extras.js';
 import { lookAtKernel, lookAtPassthrough, lookAtResend } from './kernel.js';
 import { lookAtIoFlusher, lookAtLocking, lookAtRamLimit } from './memory.js';
-import { lookAtHelper, lookAtMounting } from './mounting.js';
+import { lookAtAllowOther, lookAtHelper, lookAtMounting } from './mounting.js';
 import { findDeadBuses, lookAtRuntimeDir } from './runtime.js';
 
 export interface CheckResult extends Finding {
@@ -27,7 +27,7 @@ export async function examine(env: NodeJS.ProcessEnv, uid: number): Promise<Exam
   const checks: Check[] = [
     { name: 'fuse-device', needed: true, look: lookAtDevice },
     { name: 'kernel', needed: true, look: () => lookAtKernel() },
-    { name: 'mount', needed: true, look: lookAtMounting },
+    { name: 'mount', needed: true, look: () => lookAtMounting() },
     { name: 'runtime-directory', needed: true, look: () => lookAtRuntimeDir(env, uid) },
     { name: 'crash-recovery', needed: false, look: () => lookAtResend() },
     { name: 'passthrough', needed: false, look: () => lookAtPassthrough() },
@@ -35,7 +35,9 @@ export async function examine(env: NodeJS.ProcessEnv, uid: number): Promise<Exam
     { name: 'ram-limit', needed: false, look: lookAtRamLimit },
     { name: 'io-flusher', needed: false, look: lookAtIoFlusher },
     { name: 'fusermount3', needed: false, look: () => lookAtHelper() },
-    { name: 'loop-devices', needed: false, look: lookAtLoop },
+    { name: 'allow-other', needed: false, look: () => lookAtAllowOther() },
+    { name: 'loop-devices', needed: false, look: () => lookAtLoop() },
+    { name: 'fuse-programs', needed: false, look: () => lookAtFuseProgram() },
     { name: 'libfuse2', needed: false, look: lookAtLibfuse },
     ...(await deadBuses(env, uid)),
   ];

@@ -1,11 +1,38 @@
-/** What only some uses need: loop devices, and libfuse for the second transport. */
+/** What only some uses need: loop devices, programs that mount without them, and libfuse for the second transport. */
 import { existsSync, readFileSync } from 'node:fs';
+import { FUSE_PROGRAMS } from '../client/file-system/fuse-programs.js';
+import { canMountByLoop } from '../client/file-system/loop-mount.js';
+import { isInstalled } from '../client/file-system/run-tool.js';
 import { type Finding, fine, lacking } from './check.js';
 
 /** Loop devices, to mount the file system of a vbd. */
-export function lookAtLoop(): Finding {
-  if (existsSync('/dev/loop-control')) return fine('/dev/loop-control is there');
-  return lacking('there are no loop devices: a vbd cannot be mounted', 'modprobe loop; in a container, pass them in');
+export function lookAtLoop(
+  isThere: boolean = existsSync('/dev/loop-control'),
+  isAllowed: boolean = canMountByLoop(),
+): Finding {
+  if (!isThere) return lacking('there are no loop devices', 'modprobe loop; in a container, pass them in');
+  if (isAllowed) return fine('loop devices can be made and mounted');
+  return lacking(
+    'only root may make and mount loop devices',
+    'mke2fs, debugfs, mtools, qemu, guestfish work on a vbd as it is; fusetap mount uses fuse2fs and the like',
+  );
+}
+
+/** Programs that mount file systems for who has no loop devices. */
+export async function lookAtFuseProgram(
+  isThere: (program: string) => Promise<boolean> | boolean = isInstalled,
+): Promise<Finding> {
+  const found: string[] = [];
+  const missing: string[] = [];
+  for (const { program, packageName, types } of FUSE_PROGRAMS) {
+    if (await isThere(program)) found.push(`${program} (${types.join(', ')})`);
+    else missing.push(packageName);
+  }
+  const detail = found.length === 0 ? 'without root no file system can be mounted' : found.join(', ');
+  // each of them helps; the first has what most images have
+  return found.length === 0 || missing.includes('fuse2fs')
+    ? lacking(detail, `as root: apt install ${missing.join(' ')}`)
+    : fine(detail);
 }
 
 const LIBRARY = 'libfuse.so.2';

@@ -1,5 +1,6 @@
 /** What of FUSE this kernel has, told from its version: to know for sure a bus would have to be mounted. */
 import { release } from 'node:os';
+import { CAP_SYS_ADMIN, isPrivileged } from './capabilities.js';
 import { type Finding, fine, lacking } from './check.js';
 
 /** MAJOR and MINOR of the running kernel. */
@@ -26,7 +27,7 @@ export function lookAtResend(text: string = release()): Finding {
 }
 
 /** The kernel reads and writes the image by itself. */
-export function lookAtPassthrough(text: string = release(), isRoot: boolean = process.geteuid?.() === 0): Finding {
+export function lookAtPassthrough(text: string = release(), isRoot: boolean = isPrivileged(CAP_SYS_ADMIN)): Finding {
   if (!isAtLeast(6, 9, text)) {
     return lacking(`Linux ${text} has none: all I/O goes through the server`, 'use Linux 6.9 or later');
   }

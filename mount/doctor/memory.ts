@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { ramLimitBytes } from '../bus/ram-limit.js';
 import { MAX_WRITE } from '../fuse/abi.js';
 import { totalThreads } from '../fuse/threads.js';
-import { CAP_IPC_LOCK, CAP_SYS_RESOURCE, hasCapability } from './capabilities.js';
+import { CAP_IPC_LOCK, CAP_SYS_RESOURCE, isPrivileged } from './capabilities.js';
 import { type Finding, fine, lacking } from './check.js';
 
 const MIB = 1 << 20;
@@ -15,10 +15,13 @@ export function lookAtLocking(limits: string = readFileSync('/proc/self/limits',
   // a buffer a thread and one for the main thread, each with its headers and a page of zeros
   const neededBytes = (totalThreads() + 1) * (MAX_WRITE + 32 * 4096);
   const soft = /^Max locked memory\s+(\S+)/m.exec(limits)?.[1] ?? '0';
-  if (soft === 'unlimited' || hasCapability(CAP_IPC_LOCK)) return fine('all buffers can be locked');
+  if (soft === 'unlimited' || isPrivileged(CAP_IPC_LOCK)) return fine('all buffers can be locked');
   const detail = `${Math.floor(Number(soft) / MIB)} MiB may be locked, a bus has ${Math.ceil(neededBytes / MIB)}`;
   if (Number(soft) >= neededBytes) return fine(detail);
-  return lacking(detail, 'ulimit -l unlimited (limits.conf: memlock), or a crash may cost a client an EIO');
+  return lacking(
+    detail,
+    'ulimit -l unlimited (limits.conf: memlock), or a crash under memory pressure may cost a client an EIO',
+  );
 }
 
 /** How much ram images may take. */
@@ -31,7 +34,7 @@ export function lookAtRamLimit(): Finding {
 
 /** PR_SET_IO_FLUSHER: a server below a file system that is written back must not wait for that. */
 export function lookAtIoFlusher(): Finding {
-  if (hasCapability(CAP_SYS_RESOURCE)) return fine('PR_SET_IO_FLUSHER is allowed');
+  if (isPrivileged(CAP_SYS_RESOURCE)) return fine('PR_SET_IO_FLUSHER is allowed');
   return lacking(
     'PR_SET_IO_FLUSHER is not allowed: while too much is dirty, write-back to a vbd is slower',
     'run the bus with CAP_SYS_RESOURCE; matters only with a writable file system on a loop device on a vbd',

@@ -1,35 +1,54 @@
-/** Who may mount, and what is there for those who may not. */
-import { accessSync, constants, statSync } from 'node:fs';
-import { join } from 'node:path';
+/** Who may mount, and by what; and whether others may be let in. */
+import { readFileSync, statSync } from 'node:fs';
+import { findFusermount } from '../fuse/fusermount.js';
 import { CAP_SYS_ADMIN, hasCapability } from './capabilities.js';
 import { type Finding, fine, lacking } from './check.js';
 
-const PROGRAM = 'fusermount3';
+/** How this process would mount a bus, told apart so that it can be tested. */
+export interface MountMeans {
+  /** mount(2) */
+  readonly canMount: boolean;
+  readonly isRoot: boolean;
+  /** fusermount3, by which who may not is mounted for */
+  readonly helper: string | null;
+}
+
+export function mountMeans(): MountMeans {
+  const isRoot = process.geteuid?.() === 0;
+  return { canMount: hasCapability(CAP_SYS_ADMIN), isRoot, helper: findFusermount() };
+}
 
 /** Whether a bus can be mounted at all. */
-export function lookAtMounting(): Finding {
-  if (hasCapability(CAP_SYS_ADMIN)) return fine('mount(2) is allowed');
-  if (process.geteuid?.() === 0) {
+export function lookAtMounting({ canMount, isRoot, helper }: MountMeans = mountMeans()): Finding {
+  if (canMount) return fine('mount(2) is allowed');
+  if (isRoot)
     return lacking('root without CAP_SYS_ADMIN may not mount', 'in a container, add the capability SYS_ADMIN');
-  }
-  return lacking('mount(2) is for root only, and fusetap knows no other way yet', 'run fusetap as root');
+  if (helper === null) return lacking('a user needs fusermount3, which is not installed', INSTALL);
+  return lookAtHelper(helper, `a user is mounted for by ${helper}`);
 }
 
-/** fusermount3, by which libfuse mounts for who is not root. */
-export function lookAtHelper(path: string = process.env.PATH ?? ''): Finding {
-  const found = [...path.split(':'), '/usr/bin', '/bin'].map((directory) => join(directory, PROGRAM)).find(isProgram);
-  if (found === undefined) {
-    return lacking(`${PROGRAM} is not installed`, 'apt install fuse3, or dnf install fuse3');
-  }
+const INSTALL = 'as root: apt install fuse3, or dnf install fuse3';
+
+/** fusermount3, by which libfuse too mounts for who is not root. */
+export function lookAtHelper(found: string | null = findFusermount(), detail: string = found ?? ''): Finding {
+  if (found === null) return lacking('fusermount3 is not installed: only root can mount', INSTALL);
   const isSetuid = (statSync(found).mode & 0o4000) !== 0;
-  return isSetuid ? fine(found) : lacking(`${found} is not setuid root`, `as root: chmod u+s ${found}`);
+  return isSetuid ? fine(detail) : lacking(`${found} is not setuid root`, `as root: chmod u+s ${found}`);
 }
 
-function isProgram(path: string): boolean {
+const CONFIGURATION = '/etc/fuse.conf';
+
+/** Whether `--allow-other` would be granted. */
+export function lookAtAllowOther(canMount: boolean = mountMeans().canMount, text: string = configuration()): Finding {
+  if (canMount) return fine('--allow-other is allowed');
+  if (/^\s*user_allow_other\s*$/m.test(text)) return fine(`--allow-other is allowed, by ${CONFIGURATION}`);
+  return lacking('a user may not --allow-other', `as root: echo user_allow_other >> ${CONFIGURATION}`);
+}
+
+function configuration(): string {
   try {
-    accessSync(path, constants.X_OK);
-    return true;
+    return readFileSync(CONFIGURATION, 'utf8');
   } catch {
-    return false;
+    return '';
   }
 }

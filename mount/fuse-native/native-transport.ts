@@ -7,7 +7,9 @@ import { join } from 'node:path';
 import type { Disk } from '../../drivers/disk.js';
 import { FusetapError } from '../../drivers/errors.js';
 import { setCloseOnExec } from '../../system/libc.js';
+import { CAP_SYS_ADMIN, hasCapability } from '../doctor/capabilities.js';
 import type { Ownership } from '../file-rules.js';
+import { findFusermount } from '../fuse/fusermount.js';
 import { Tree } from '../fuse/tree.js';
 import { IoGate } from '../io-gate.js';
 import type { Ledger } from '../ledger.js';
@@ -25,6 +27,8 @@ const WATCH_MS = 500;
 
 export interface FuseNativeOptions {
   readonly mountpoint: string;
+  /** other users may come in */
+  readonly allowOther: boolean;
   readonly ledger: Ledger;
   readonly statsFd: number;
   readonly owner: Ownership;
@@ -45,10 +49,10 @@ export class FuseNativeTransport implements Transport {
 
   /** Mounts. @throws FusetapError DENIED, UNSUPPORTED, FAILED */
   async load(): Promise<void> {
-    const { mountpoint, ledger, statsFd, owner, events } = this.#options;
-    if (process.geteuid?.() !== 0) {
-      throw new FusetapError('DENIED', `cannot mount a bus on ${mountpoint}`, {
-        hint: 'run it as root',
+    const { mountpoint, allowOther, ledger, statsFd, owner, events } = this.#options;
+    if (!hasCapability(CAP_SYS_ADMIN) && findFusermount() === null) {
+      throw new FusetapError('UNSUPPORTED', `cannot mount a bus on ${mountpoint}: fusermount is not installed`, {
+        hint: 'apt install fuse3 (dnf install fuse), or run it as root',
         path: mountpoint,
       });
     }
@@ -61,7 +65,7 @@ export class FuseNativeTransport implements Transport {
       isLeaving: (nodeId) => this.#leaving.has(nodeId),
       memoryWanted: (nodeId) => events.memoryWanted(nodeId),
     });
-    await mountNative(mountpoint, operations.table());
+    await mountNative(mountpoint, operations.table(), { allowOther });
     this.#watchDevice(findDevice());
   }
 

@@ -95,11 +95,16 @@ const OPTIONS = [
  * Mounts a directory that the operations serve.
  * @throws FusetapError UNSUPPORTED where the package or its library is missing, FAILED where libfuse cannot mount
  */
-export async function mountNative(mountpoint: string, operations: NativeOperations): Promise<void> {
+export async function mountNative(
+  mountpoint: string,
+  operations: NativeOperations,
+  { allowOther }: { readonly allowOther: boolean },
+): Promise<void> {
   const Fuse = loadPackage();
   // its own time limit would answer ETIMEDOUT for a disk that is slow, or paused
   const fuse = new Fuse(mountpoint, operations, { timeout: false });
-  fuse._fuseOptions = () => `-o${OPTIONS.join(',')}`;
+  const options = [...OPTIONS, ...(allowOther ? ['allow_other'] : [])];
+  fuse._fuseOptions = () => `-o${options.join(',')}`;
   correctUtimens(fuse);
   await new Promise<void>((resolve, reject) => {
     fuse.mount((error) => (error === null ? resolve() : reject(cannotMount(mountpoint, error))));

@@ -1,5 +1,5 @@
 /**
- * /dev/fuse, its clones, and the mount: the keeper's half of the kernel transport.
+ * /dev/fuse, its clones, and the mount: the keeper's half of the kernel transport. unmount.ts takes it away again.
  */
 import { closeSync, constants, openSync } from 'node:fs';
 import { FusetapError, toFusetapError } from '../../drivers/errors.js';
@@ -7,19 +7,22 @@ import {
   E,
   errnoName,
   ioctl,
-  MNT_DETACH,
-  MNT_FORCE,
   MS_NODEV,
   MS_NOSUID,
   mount,
   read,
-  umount2,
+  SystemCallError,
+  shareFd,
   write,
 } from '../../system/libc.js';
+import { CAP_SYS_ADMIN, hasCapability } from '../doctor/capabilities.js';
 import * as abi from './abi.js';
+import { unmountAtEnd } from './auto-unmount.js';
+import { findFusermount, mountByHelper } from './fusermount.js';
 import { Reply } from './message.js';
 import { answerInit, type Negotiated } from './negotiate.js';
 import { allocateResident } from './resident.js';
+import { unmount } from './unmount.js';
 
 const DEVICE = '/dev/fuse';
 
@@ -31,9 +34,18 @@ const MAX_READ = 256 << 10;
 
 export interface KernelMount {
   readonly mountpoint: string;
-  /** the device as mounted, then its clones */
-  readonly deviceFds: readonly number[];
+  /** the device as mounted, then its clones; none once they are closed */
+  readonly deviceFds: number[];
+  /** the mount is taken away when no process has it open any more; null where nobody waits for that */
+  readonly aliveFd: number | null;
   readonly negotiated: Negotiated;
+}
+
+export interface MountOptions {
+  /** how many descriptors the server is to have */
+  readonly threads: number;
+  /** whether other users, root among them, may come in; what they may do there is for the files' modes to say */
+  readonly allowOther: boolean;
 }
 
 /** Opens the device (close-on-exec: a stray copy of the descriptor would keep a dead bus's clients waiting). */
@@ -51,34 +63,79 @@ function openDevice(): number {
 }
 
 /**
- * Mounts a bus on a directory and agrees with the kernel on how to speak.
- * @param threads how many descriptors the server is to have
- * @throws FusetapError DENIED where mount(2) is refused, UNSUPPORTED where the kernel is too old
+ * Mounts a bus on a directory and agrees with the kernel on how to speak: by mount(2), or for who may not by fusermount3.
+ * @throws FusetapError DENIED where mounting is refused, UNSUPPORTED where the kernel is too old
  */
-export function mountKernel(mountpoint: string, threads: number): KernelMount {
-  const first = openDevice();
-  const deviceFds = [first];
-  let mounted = false;
+export async function mountKernel(mountpoint: string, { threads, allowOther }: MountOptions): Promise<KernelMount> {
+  const { deviceFd, aliveFd } = await mountDevice(mountpoint, allowOther);
+  const deviceFds = [deviceFd];
   try {
-    const uid = process.getuid?.() ?? 0;
-    const gid = process.getgid?.() ?? 0;
-    const data = `fd=${first},rootmode=40000,user_id=${uid},group_id=${gid},default_permissions,max_read=${MAX_READ}`;
-    try {
-      mount('fusetap', mountpoint, 'fuse.fusetap', MS_NOSUID | MS_NODEV, data);
-    } catch (error) {
-      throw toFusetapError(error, `cannot mount a bus on ${mountpoint}`, {
-        hint: (error as { errno?: number }).errno === E.EPERM ? 'run it as root' : undefined,
-        path: mountpoint,
-      });
-    }
-    mounted = true;
-    const negotiated = negotiate(first);
-    while (deviceFds.length < threads) deviceFds.push(cloneDevice(first));
-    return { mountpoint, deviceFds, negotiated };
+    const negotiated = negotiate(deviceFd);
+    addClones(deviceFds, threads);
+    return { mountpoint, deviceFds, aliveFd, negotiated };
   } catch (error) {
-    if (mounted) umount2(mountpoint, MNT_DETACH);
     for (const fd of deviceFds) closeSync(fd);
+    await unmount(mountpoint);
+    if (aliveFd !== null) closeSync(aliveFd);
     throw error;
+  }
+}
+
+async function mountDevice(
+  mountpoint: string,
+  allowOther: boolean,
+): Promise<{ deviceFd: number; aliveFd: number | null }> {
+  const options = ['default_permissions', `max_read=${MAX_READ}`, ...(allowOther ? ['allow_other'] : [])];
+  const deviceFd = hasCapability(CAP_SYS_ADMIN) ? mountBySystemCall(mountpoint, options) : null;
+  if (deviceFd !== null) return { deviceFd, aliveFd: null };
+  const helper = findFusermount();
+  if (helper === null) throw noHelper(mountpoint);
+  const helped = await mountByHelper(helper, mountpoint, ['fsname=fusetap', 'subtype=fusetap', ...options]);
+  return { deviceFd: helped, aliveFd: unmountAtEnd(mountpoint, helper) };
+}
+
+function noHelper(path: string): FusetapError {
+  if (process.geteuid?.() === 0) {
+    return new FusetapError('DENIED', `cannot mount a bus on ${path}: root without CAP_SYS_ADMIN may not mount`, {
+      hint: 'in a container, add the capability SYS_ADMIN',
+      path,
+    });
+  }
+  return new FusetapError('UNSUPPORTED', `cannot mount a bus on ${path}: fusermount3 is not installed`, {
+    hint: 'apt install fuse3 (dnf install fuse3), or run it as root',
+    path,
+  });
+}
+
+/** @returns null where mount(2) is refused all the same (seccomp, LSM): the helper may be trusted with more */
+function mountBySystemCall(mountpoint: string, options: readonly string[]): number | null {
+  const fd = openDevice();
+  const [uid, gid] = [process.getuid?.() ?? 0, process.getgid?.() ?? 0];
+  const data = [`fd=${fd}`, 'rootmode=40000', `user_id=${uid}`, `group_id=${gid}`, ...options].join(',');
+  try {
+    mount('fusetap', mountpoint, 'fuse.fusetap', MS_NOSUID | MS_NODEV, data);
+    return fd;
+  } catch (error) {
+    closeSync(fd);
+    if (error instanceof SystemCallError && error.errno === E.EPERM) return null;
+    throw toFusetapError(error, `cannot mount a bus on ${mountpoint}`, { path: mountpoint });
+  }
+}
+
+/**
+ * Adds clones of the first until there are as many as wanted. Where none can be had (the helper may open the device and
+ * we may not) the threads share the one: requests then queue at one place, and all else is the same.
+ */
+export function addClones(deviceFds: number[], count: number, clone: (source: number) => number = cloneDevice): void {
+  const first = deviceFds[0] as number;
+  while (deviceFds.length < count) {
+    let fd: number;
+    try {
+      fd = clone(first);
+    } catch {
+      fd = shareFd(first);
+    }
+    deviceFds.push(fd);
   }
 }
 
@@ -94,6 +151,11 @@ function cloneDevice(source: number): number {
   return fd;
 }
 
+/** Closes all; a connection whose last descriptor that was is over: whoever waits gets ECONNABORTED. */
+export function closeDevices({ deviceFds }: KernelMount): void {
+  for (const fd of deviceFds.splice(0)) closeSync(fd);
+}
+
 /** Reads INIT, which mount(2) has queued, and answers it. */
 function negotiate(fd: number): Negotiated {
   const buffer = allocateResident(abi.MAX_WRITE + 4096);
@@ -105,16 +167,6 @@ function negotiate(fd: number): Negotiated {
   const written = write(fd, buffer.address, reply.length);
   if (written < 0) throw new FusetapError('FAILED', `INIT was refused: ${errnoName(-written)}`, { errno: -written });
   return negotiated;
-}
-
-/**
- * Takes the mount away, also from under somebody's working directory.
- * @param force abort the connection first: whoever waits gets ECONNABORTED, and whoever comes ENOTCONN
- */
-export function unmountKernel(mountpoint: string, force: boolean): void {
-  // never a second call once one has succeeded: it would take away what the bus was mounted over
-  if (force && umount2(mountpoint, MNT_FORCE) === 0) return;
-  if (umount2(mountpoint, 0) === -E.EBUSY) umount2(mountpoint, MNT_DETACH);
 }
 
 /** Sends FUSE_NOTIFY_RESEND: all requests that were read and not answered are queued again. */

@@ -5,7 +5,7 @@
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import type { Test } from 'tap';
-import { collect, type Outcome, start } from './command.js';
+import { collect, type Outcome } from './command.js';
 import type { Bench } from './fixtures.js';
 
 /** How the file is opened; `path` is O_PATH, `map` is for reading, mapped (private), and then closed. */
@@ -72,8 +72,8 @@ export class Client {
   /** Opens the file, and holds it until it is released, at the latest after the test. @throws where it is not opened */
   static async open(t: Test, bench: Bench, way: Way, path: string): Promise<Client> {
     // for as long as a test may hold it; its stdin ends it before
-    const options = bench.options({ timeoutMs: 120_000 });
-    const client = new Client(start('perl', ['-MIO::Handle', '-e', SCRIPT, way, path], options));
+    const words = ['-MIO::Handle', '-e', SCRIPT, way, path];
+    const client = new Client(bench.startProgram('perl', words, { timeoutMs: 120_000 }));
     t.teardown(() => client.release());
     const answer = await client.#line();
     if (answer !== 'ready') throw new Error(answer);

@@ -26,6 +26,8 @@ export interface CommandOptions {
   timeoutMs?: number;
   /** the buses below are aborted when the time is up */
   busesBelow?: string;
+  /** where they are to be seen, if not in this process's own */
+  mountinfo?: string;
 }
 
 const DEFAULT_TIMEOUT_MS = 45_000;
@@ -71,7 +73,7 @@ export async function collect(child: ChildProcess): Promise<Outcome> {
   const late = delay(timeoutMs, null, { signal: timer.signal }).catch(() => null);
   const first = await Promise.race([outcomeOf(child), late]).finally(() => timer.abort());
   if (first !== null) return first;
-  if (options.busesBelow !== undefined) await abortBuses(options.busesBelow);
+  if (options.busesBelow !== undefined) await abortBuses(options.busesBelow, options.mountinfo);
   child.kill('SIGKILL');
   throw new Error(`still running after ${timeoutMs / 1000} s, its buses were aborted: ${child.spawnargs.join(' ')}`);
 }
@@ -97,8 +99,8 @@ export interface Mount {
 }
 
 /** The mounts below a directory, told from the kernel's table: none of them is asked. */
-export async function mountsBelow(directory: string): Promise<Mount[]> {
-  const lines = (await readFile('/proc/self/mountinfo', 'utf8')).trimEnd().split('\n');
+export async function mountsBelow(directory: string, mountinfo = '/proc/self/mountinfo'): Promise<Mount[]> {
+  const lines = (await readFile(mountinfo, 'utf8')).trimEnd().split('\n');
   // proc(5): id parent major:minor root path options … - type source options
   const mounts = lines.map((line) => {
     const [before = '', after = ''] = line.split(' - ');
@@ -112,8 +114,8 @@ export async function mountsBelow(directory: string): Promise<Mount[]> {
 }
 
 /** Aborts the FUSE connections below a directory: whoever waits for an answer gets ECONNABORTED. */
-export async function abortBuses(directory: string): Promise<void> {
-  for (const { type, minor } of await mountsBelow(directory)) {
+export async function abortBuses(directory: string, mountinfo?: string): Promise<void> {
+  for (const { type, minor } of await mountsBelow(directory, mountinfo)) {
     if (type.startsWith('fuse')) await writeFile(`/sys/fs/fuse/connections/${minor}/abort`, '1').catch(() => {});
   }
 }

@@ -3,6 +3,8 @@
  * the real command line begins real buses. Whatever a test left there is taken away at its end.
  *
  *      forEachTransport ──► forEachDriver ──► openBench ──► image, attach, sh, …
+ *
+ * A way to use a transport is also who runs the programs: root, or for some tests others too (runners.ts).
  */
 import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, open, readdir, readFile, realpath } from 'node:fs/promises';
@@ -27,6 +29,7 @@ import {
   output,
   start,
 } from './command.js';
+import { type Identity, NAMESPACE, ROOT, type Runner, USER } from './runners.js';
 
 const CLI = fileURLToPath(new URL('../../cli/main.js', import.meta.url));
 
@@ -35,6 +38,8 @@ export interface TestTransport {
   /** what `attach` is told to use it */
   readonly options: readonly string[];
   readonly abilities: Abilities;
+  /** missing: root */
+  readonly runner?: Runner;
   /** why this machine cannot use it; false where it can */
   whyNot(): string | false;
 }
@@ -54,6 +59,15 @@ const TRANSPORTS: readonly TestTransport[] = [
     whyNot: whyNotNative,
   },
 ];
+
+/** Those who are not root, for tests that they must pass too: on the kernel transport, or on both where it is cheap. */
+export const OTHERS: readonly Way[] = [
+  ['kernel', USER],
+  ['kernel', NAMESPACE],
+];
+export const OTHERS_ON_BOTH: readonly Way[] = [...OTHERS, ['fuse-native', USER]];
+
+type Way = readonly [transport: string, runner: Runner];
 
 export interface TestDriver {
   readonly name: 'aio' | 'ram' | 'sync';
@@ -111,16 +125,45 @@ export function onDefaultTransport(
   void t.test(`transport ${transport.name}`, { skip: whyNot(...programs) }, (t) => body(t, transport));
 }
 
-/** One test for each transport; skipped where the machine lacks one of the programs. */
+/**
+ * One test for each transport; skipped where the machine lacks one of the programs.
+ * @param others who else the test is run as
+ */
 export function forEachTransport(
   t: Test,
   programs: readonly string[],
   body: (t: Test, transport: TestTransport) => Promise<void>,
+  others: readonly Way[] = [],
 ): void {
-  for (const transport of TRANSPORTS) {
+  for (const transport of [...TRANSPORTS, ...others.map(runBy)]) {
     const skip = whyNot(...programs) || transport.whyNot();
-    void t.test(`transport ${transport.name}`, { skip }, (t) => body(t, transport));
+    void t.test(`transport ${transport.name}${transport.runner?.label ?? ''}`, { skip }, (t) => body(t, transport));
   }
+}
+
+/** One test for each of those ways only. */
+export function forEachWay(
+  t: Test,
+  ways: readonly Way[],
+  body: (t: Test, transport: TestTransport) => Promise<void>,
+): void {
+  for (const transport of ways.map(runBy)) {
+    const skip = whyNot() || transport.whyNot();
+    void t.test(`transport ${transport.name}${transport.runner?.label ?? ''}`, { skip }, (t) => body(t, transport));
+  }
+}
+
+function runBy([name, runner]: Way): TestTransport {
+  const transport = TRANSPORTS.find((candidate) => candidate.name === name);
+  if (transport === undefined) throw new TypeError(`there is no transport ${name}`);
+  const { abilities } = transport;
+  const passthrough = abilities.passthrough && runner.passthrough;
+  return {
+    ...transport,
+    runner,
+    abilities: { ...abilities, passthrough },
+    whyNot: () => runner.whyNot() || transport.whyNot(),
+  };
 }
 
 /** One test for each driver, each with a bench of its own. */
@@ -130,7 +173,9 @@ export async function forEachDriver(
   body: (t: Test, bench: Bench, driver: TestDriver) => Promise<void>,
   drivers: readonly TestDriver[] = DRIVERS,
 ): Promise<void> {
-  for (const driver of drivers) {
+  // sync is aio with a flag, which asks nothing more of who runs it
+  const wanted = transport.runner === undefined ? drivers : drivers.filter(({ name }) => name !== 'sync');
+  for (const driver of wanted) {
     await t.test(driver.label, async (t) => body(t, await openBench(t, transport), driver));
   }
 }
@@ -138,20 +183,29 @@ export async function forEachDriver(
 /** A bench that is cleared away after the test. */
 export async function openBench(t: Test, transport: TestTransport): Promise<Bench> {
   const directory = await realpath(await mkdtemp(join(tmpdir(), 'bench-')));
-  const bench = new Bench(directory, transport);
+  const identity = await (transport.runner ?? ROOT).enter();
+  identity.give(directory);
+  const bench = new Bench(directory, transport, identity);
   t.teardown(() => bench.clear());
   return bench;
+}
+
+/** The same bench, in which root runs the programs. */
+export function withRoot(bench: Bench): Pick<Bench, 'execute'> {
+  return { execute: (program, args, more) => execute(program, args, bench.options(more)) };
 }
 
 export class Bench {
   readonly directory: string;
   readonly runtimeDir: string;
   readonly transport: TestTransport;
+  readonly #identity: Identity;
 
-  constructor(directory: string, transport: TestTransport) {
+  constructor(directory: string, transport: TestTransport, identity: Identity) {
     this.directory = directory;
     this.runtimeDir = join(directory, 'runtime');
     this.transport = transport;
+    this.#identity = identity;
   }
 
   /** The command line's program. */
@@ -165,27 +219,33 @@ export class Bench {
   /** How programs run here: in the bench's directory, talking to its buses. */
   options(more: CommandOptions = {}): CommandOptions {
     const env = { FUSETAP_RUNTIME_DIR: this.runtimeDir, FUSETAP_BUS: undefined, ...more.env };
-    return { cwd: this.directory, busesBelow: this.directory, ...more, env };
+    const { mountinfo } = this.#identity;
+    return { cwd: this.directory, busesBelow: this.directory, mountinfo, ...more, env };
+  }
+
+  /** A program, run by whom the bench is of. */
+  #as(program: string, args: readonly string[]): [program: string, args: string[]] {
+    return this.#identity.words(this.directory, program, args);
   }
 
   /** Runs the command line to its end, whatever that is. */
   fusetap(args: readonly string[], more?: CommandOptions): Promise<Outcome> {
-    return execute(process.execPath, [CLI, ...args], this.options(more));
+    return execute(...this.#as(process.execPath, [CLI, ...args]), this.options(more));
   }
 
   /** Starts the command line and leaves it running. */
   startFusetap(args: readonly string[], more?: CommandOptions): ReturnType<typeof start> {
-    return start(process.execPath, [CLI, ...args], this.options(more));
+    return start(...this.#as(process.execPath, [CLI, ...args]), this.options(more));
   }
 
   /** Starts a program and leaves it running. */
-  startProgram(program: string, args: readonly string[]): ReturnType<typeof start> {
-    return start(program, args, this.options());
+  startProgram(program: string, args: readonly string[], more?: CommandOptions): ReturnType<typeof start> {
+    return start(...this.#as(program, args), this.options(more));
   }
 
   /** What a command line that has to succeed prints, without the end of its line. */
   async succeed(args: readonly string[], more?: CommandOptions): Promise<string> {
-    return (await output(process.execPath, [CLI, ...args], this.options(more))).replace(/\n$/, '');
+    return (await output(...this.#as(process.execPath, [CLI, ...args]), this.options(more))).replace(/\n$/, '');
   }
 
   /** Attaches with the transport under test. @returns the path that it prints */
@@ -208,12 +268,12 @@ export class Bench {
 
   /** Runs a program to its end, whatever that is. */
   execute(program: string, args: readonly string[], more?: CommandOptions): Promise<Outcome> {
-    return execute(program, args, this.options(more));
+    return execute(...this.#as(program, args), this.options(more));
   }
 
   /** What a shell script prints that has to succeed; the arguments are `$1`, `$2`, … in it. */
   async sh(script: string, ...args: string[]): Promise<string> {
-    return (await output('sh', ['-euc', script, 'sh', ...args], this.options())).trimEnd();
+    return (await output(...this.#as('sh', ['-euc', script, 'sh', ...args]), this.options())).trimEnd();
   }
 
   /** The outcome of a shell script that may fail. */
@@ -234,11 +294,13 @@ export class Bench {
     } finally {
       await file.close();
     }
+    this.#identity.give(this.path(name));
     return this.path(name);
   }
 
   async makeDirectory(name: string): Promise<string> {
     await mkdir(this.path(name));
+    this.#identity.give(this.path(name));
     return this.path(name);
   }
 
@@ -248,7 +310,7 @@ export class Bench {
   }
 
   mounts(): Promise<Mount[]> {
-    return mountsBelow(this.directory);
+    return mountsBelow(this.directory, this.#identity.mountinfo);
   }
 
   /** What there is of buses: their processes, their mounts, their files. One line each; none where all is over. */
@@ -278,21 +340,23 @@ export class Bench {
   /** Takes everything away: mounts on loop devices, the devices, buses, files. */
   async clear(): Promise<void> {
     const byForce = async (script: string, ...args: string[]): Promise<void> => {
-      await this.execute('sh', ['-c', script, 'sh', ...args], { timeoutMs: 10_000 }).catch(() => {});
+      await execute('sh', ['-c', script, 'sh', ...args], this.options({ timeoutMs: 10_000 })).catch(() => {});
     };
     const others = (await this.mounts()).filter(({ type }) => !type.startsWith('fuse'));
     for (const { path } of others.reverse()) await byForce('umount "$1" || umount -l "$1"', path);
-    for (const device of await this.#loops()) await byForce('losetup -d "$1"', device);
+    for (const device of await this.loops()) await byForce('losetup -d "$1"', device);
     if ((await this.traces()).length > 0) {
       await this.fusetap(['stop', '--all', '--force', '--quiet']).catch(() => {});
     }
-    await abortBuses(this.directory);
-    for (const { path } of await this.mounts()) await byForce('umount -l "$1"', path);
+    await abortBuses(this.directory, this.#identity.mountinfo);
+    this.#identity.end();
+    for (const { path } of await mountsBelow(this.directory)) await byForce('umount -l "$1"', path);
     // never into a mount, and not by this process: a dead bus below would hang it
     await byForce('chattr -R -i "$1" 2>&-; rm -rf --one-file-system "$1"', this.directory);
   }
 
-  async #loops(): Promise<string[]> {
+  /** The loop devices on files of the bench. */
+  async loops(): Promise<string[]> {
     const names = (await readdir('/sys/block').catch(() => [])).filter((name) => name.startsWith('loop'));
     const loops = names.map(async (name) => {
       const file = await readFile(`/sys/block/${name}/loop/backing_file`, 'utf8').catch(() => '');

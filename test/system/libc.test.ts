@@ -1,6 +1,6 @@
 /** The foreign calls, against the real system: signatures, structs and errno are what a compiler would have checked. */
 import { execFileSync } from 'node:child_process';
-import { existsSync, fstatSync, ftruncateSync, readFileSync } from 'node:fs';
+import { closeSync, existsSync, fstatSync, ftruncateSync, readFileSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import t, { type Test } from 'tap';
 import { dir } from 'tmp-promise';
@@ -39,9 +39,11 @@ import {
   RWF_DSYNC,
   RWF_NOWAIT,
   read,
+  receiveFd,
   SEEK_DATA,
   SEEK_HOLE,
   SystemCallError,
+  socketPair,
   tryFlockExclusive,
   umount2,
   unlockRange,
@@ -279,4 +281,12 @@ t.test('the size of a block device', { skip: skipLoop }, async (t) => {
     await holder.cleanup();
   });
   t.equal(blockDeviceSize(device.fd), 2 ** 33 + 512);
+});
+
+t.test('a descriptor that does not come', async (t) => {
+  const [ours, theirs] = socketPair();
+  t.teardown(() => closeSync(ours));
+  const received = receiveFd(ours);
+  closeSync(theirs);
+  t.equal(await received, null, 'the other end is closed');
 });

@@ -7,6 +7,7 @@ import {
   deviceName,
   eachProcess,
   isBelow,
+  isInUserNamespace,
   isOpenToUs,
   listOpenFiles,
   locate,
@@ -132,4 +133,10 @@ t.test('maps show what is mapped, and only that', async (t) => {
 
 t.test('a device that is not there has no family', async (t) => {
   t.same(readDeviceFamily('4000:0'), []);
+});
+
+t.test('a user namespace', async (t) => {
+  t.equal(isInUserNamespace('         0          0 4294967295\n'), false);
+  t.equal(isInUserNamespace('         0      65534          1\n'), true);
+  t.equal(isInUserNamespace(''), false, 'a kernel without them');
 });

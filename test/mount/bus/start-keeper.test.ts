@@ -29,7 +29,7 @@ t.test('a keeper is told its bus, and its report is the answer', async (t) => {
   t.match(result, { pid: Number });
   const { name: bus, ...rest } = place;
   const [argument, cwd] = log.trimEnd().split(' ');
-  t.same(JSON.parse(argument ?? ''), { bus, ...rest, persistent: true, transport: 'kernel' });
+  t.same(JSON.parse(argument ?? ''), { bus, ...rest, persistent: true, transport: 'kernel', allowOther: false });
   t.equal(cwd, '/');
   t.equal(statSync(join(place.stateDir, 'log')).mode & 0o777, 0o600);
 });

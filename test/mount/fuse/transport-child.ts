@@ -143,7 +143,8 @@ async function serve(mode: string, where: string): Promise<void> {
   process.on('uncaughtException', die);
   process.on('unhandledRejection', die);
   process.on('disconnect', () => die());
-  const deviceFds = mode === 'mount' ? mountKernel(where, 4).deviceFds : [Number(where)];
+  const deviceFds =
+    mode === 'mount' ? (await mountKernel(where, { threads: 4, allowOther: false })).deviceFds : [Number(where)];
   const { transport, ledger } = makeTransport(deviceFds);
   process.on('message', (command: Command) => {
     obey(transport, ledger, command).then((result) => process.send?.({ done: result ?? null } satisfies Report), die);

@@ -1,0 +1,102 @@
+/**
+ * From an image to its files in one step.
+ *
+ *      image ──attach──► vbd, or a partition of it ──► loop device ──mount(8)──► directory      root
+ *                                                  └── fuse2fs, squashfuse … ──► directory      everybody else
+ *
+ * A failure half way undoes what was done.
+ */
+import { createHash } from 'node:crypto';
+import { realpathSync, statSync } from 'node:fs';
+import { FusetapError, toFusetapError } from '../../../drivers/errors.js';
+import type { AttachRequest, AttachResult } from '../../bus/interface.js';
+import { type BusPlace, resolveBus } from '../../bus/runtime-dir.js';
+import { type AttachOptions, attach, detach } from '../../client.js';
+import { findFuseProgram, mountByFuse, probeType } from './fuse-programs.js';
+import { canMountByLoop, mountByLoop } from './loop-mount.js';
+
+export interface MountRequest {
+  readonly attach: AttachRequest;
+  /** an existing directory */
+  readonly directory: string;
+  /** counted as the partition table does; null: the whole disk */
+  readonly partition: number | null;
+  /** of the file system; null: found out */
+  readonly type: string | null;
+  /** of mount(8), or of the FUSE program */
+  readonly options: readonly string[];
+}
+
+export interface MountedImage {
+  /** real path */
+  readonly directory: string;
+  /** the loop device; null where a FUSE program mounted it */
+  readonly device: string | null;
+  readonly vbd: AttachResult;
+}
+
+/** what has just been mounted, or failed to, may hold the vbd a moment longer */
+const UNDO_SECONDS = 10;
+
+/** The bus of its own that a mount on a directory has. */
+export function busOfDirectory(directory: string, runtimeDir: string): Promise<BusPlace> {
+  const hash = createHash('sha256').update(realDirectory(directory)).digest('hex');
+  return resolveBus(`mount-${hash.slice(0, 12)}`, runtimeDir);
+}
+
+/** The real path. @throws FusetapError NOT_FOUND, USAGE where it is no directory */
+export function realDirectory(directory: string): string {
+  const cannot = `cannot mount on ${directory}`;
+  try {
+    const real = realpathSync(directory);
+    if (statSync(real).isDirectory()) return real;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    const hint = code === 'ENOENT' ? `mkdir -p ${directory}` : undefined;
+    throw toFusetapError(error, `${cannot}: ${code}`, { hint, path: directory });
+  }
+  throw new FusetapError('USAGE', `${cannot}: it is no directory`, { path: directory });
+}
+
+/**
+ * Attaches an image and mounts its file system.
+ * @param place of the bus, which is begun if need be
+ * @throws FusetapError; nothing is left of the attempt then
+ */
+export async function mountImage(
+  place: BusPlace,
+  request: MountRequest,
+  options: AttachOptions = {},
+): Promise<MountedImage> {
+  const directory = realDirectory(request.directory);
+  const partitions = request.partition !== null || request.attach.partitions;
+  const wanted: AttachRequest = { ...request.attach, ...(partitions && { partitions }) };
+  const vbd = await attach(place, wanted, options);
+  try {
+    const device = await mountFile(fileOf(vbd, request.partition), directory, request);
+    return { directory, device, vbd };
+  } catch (error) {
+    // why it failed is worth more than that this failed too
+    await detach(place, vbd.vdev, { waitSeconds: UNDO_SECONDS }).catch(() => {});
+    throw error;
+  }
+}
+
+function fileOf({ vdev, path, partitions }: AttachResult, number: number | null): string {
+  if (number === null) return path;
+  const found = (partitions ?? []).find((partition) => partition.vdev === `${vdev}${number}`);
+  if (found !== undefined) return found.path;
+  const names = (partitions ?? []).map((partition) => partition.vdev.slice(vdev.length)).join(', ');
+  throw new FusetapError('NOT_FOUND', `the image has no partition ${number}`, {
+    hint: names === '' ? 'it has none: leave --partition away' : `it has ${names}`,
+  });
+}
+
+async function mountFile(file: string, directory: string, request: MountRequest): Promise<string | null> {
+  const { type, options } = request;
+  const readOnly = request.attach.mode === 'r';
+  if (canMountByLoop()) return mountByLoop({ file, directory, readOnly, type, options });
+  const program = await findFuseProgram(type ?? (await probeType(file)), !readOnly);
+  await mountByFuse(program, { file, directory, readOnly, options });
+  return null;
+}

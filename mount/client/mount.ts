@@ -1,0 +1,3 @@
+/** From images to files and back, for programs. */
+export { busOfDirectory, type MountedImage, type MountRequest, mountImage } from './file-system/mount-image.js';
+export { unmountImage } from './file-system/unmount-image.js';
