@@ -22,6 +22,10 @@ export interface AttachWords {
   filter?: string[];
   share?: string;
   partitions?: boolean;
+  allowOther?: boolean;
+  uid?: number;
+  gid?: number;
+  fileMode?: string;
 }
 
 /** What is to be attached. */
@@ -62,8 +66,19 @@ export function attachRequest(words: readonly string[], options: AttachWords = {
     // a bus of an older version does not know the word
     ...(options.partitions && { partitions: true }),
     ...(options.transport !== undefined && { transport: options.transport }),
+    ...ownership(options),
   };
   return { request, notes: whole.notes };
+}
+
+/** What a bus of an older version does not know is said only where it is meant. */
+function ownership({ allowOther, uid, gid, fileMode }: AttachWords): Partial<AttachRequest> {
+  return {
+    ...(allowOther && { allowOther }),
+    ...(uid !== undefined && { uid }),
+    ...(gid !== undefined && { gid }),
+    ...(fileMode !== undefined && { fileMode }),
+  };
 }
 
 function specOfOptions({ driver = DEFAULT_DRIVER, image }: AttachWords): DiskSpec {

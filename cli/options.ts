@@ -43,6 +43,23 @@ export function transportOption(): Option {
   return new Option('--transport <NAME>', text).choices(['kernel', 'fuse-native']);
 }
 
+/** Whether other users may come in; every vbd of a bus has the same. */
+export function allowOtherOption(): Option {
+  return new Option('--allow-other', 'other users may come in, where this begins the bus; what they may do, modes say');
+}
+
+/** Parses the number of a user or group, for commander. */
+export function parseId(word: string): number {
+  if (/^\d{1,10}$/.test(word) && Number(word) < 0xffff_ffff) return Number(word);
+  throw new InvalidArgumentError('give a number, as id(1) prints it');
+}
+
+/** Parses permission bits, for commander. */
+export function parseFileMode(word: string): string {
+  if (/^0?[0-7]{3}$/.test(word)) return word;
+  throw new InvalidArgumentError('give three octal digits, as 0640');
+}
+
 /** Parses a duration in seconds, for commander. */
 export function parseSeconds(word: string): number {
   const seconds = Number(word);

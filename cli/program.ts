@@ -35,6 +35,8 @@ export const COMMANDS: Readonly<Record<string, () => Promise<CommandFile>>> = {
   upgrade: () => import('./commands/upgrade.js'),
   log: () => import('./commands/log.js'),
   doctor: () => import('./commands/doctor.js'),
+  mount: () => import('./commands/mount.js'),
+  umount: () => import('./commands/umount.js'),
   completion: () => import('./commands/completion.js'),
 };
 

@@ -5,7 +5,15 @@ import { attach } from '../../mount/client.js';
 import { type AttachWords, attachRequest } from '../attach-request.js';
 import { attachAll } from '../disk-file/attach-all.js';
 import { readDiskFile } from '../disk-file/read.js';
-import { chosenBus, endHelp, type SharedOptions, transportOption } from '../options.js';
+import {
+  allowOtherOption,
+  chosenBus,
+  endHelp,
+  parseFileMode,
+  parseId,
+  type SharedOptions,
+  transportOption,
+} from '../options.js';
 import { print, printJson, printNote } from '../output.js';
 import { withProgress } from '../progress-bar.js';
 
@@ -37,6 +45,10 @@ export function register(program: Command): void {
       ).choices(['auto', 'on', 'off']),
     )
     .addOption(transportOption())
+    .addOption(allowOtherOption())
+    .option('--uid <N>', 'whose the file is (default: yours)', parseId)
+    .option('--gid <N>', 'the group of the file (default: yours)', parseId)
+    .option('--file-mode <MODE>', 'permission bits of the file (default: 0600)', parseFileMode)
     .option('--config <FILE>', 'all disks of a domain file of xm or xl, or of JSON as ls --json prints; all or none')
     .action(async (spec: Word, vdev: Word, mode: Word, _: unknown, self: Command) => {
       const words = [spec, vdev, mode].filter((word) => word !== undefined);
@@ -76,14 +88,18 @@ async function runFile(file: string, words: readonly string[], options: AttachOp
   const other = words[0] ?? OF_ONE_DISK.find((name) => options[name] !== undefined);
   if (other !== undefined) {
     throw new FusetapError('USAGE', `--config and ${other} contradict each other: the file says which disks`, {
-      hint: 'with --config there may be --passthrough, --transport and --partitions',
+      hint: 'with --config there may be what is of all of them: --passthrough, --partitions, --transport and so on',
     });
   }
-  const { passthrough, transport, partitions } = options;
+  const { passthrough, transport, partitions, allowOther, uid, gid, fileMode } = options;
   const disks = readDiskFile(file, {
     ...(passthrough !== undefined && { passthrough }),
     ...(transport !== undefined && { transport }),
     ...(partitions && { partitions }),
+    ...(allowOther && { allowOther }),
+    ...(uid !== undefined && { uid }),
+    ...(gid !== undefined && { gid }),
+    ...(fileMode !== undefined && { fileMode }),
   });
   if (options.verbose) for (const { where, notes } of disks) for (const note of notes) printNote(`${where}: ${note}`);
   const attached = await attachAll(await chosenBus(options), disks, options);

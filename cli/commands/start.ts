@@ -1,9 +1,9 @@
 /** `fusetap start`: a bus that stays without vbds. */
 import type { Command } from 'commander';
-import type { TransportName } from '../../mount/bus/interface.js';
+import type { BusWishes } from '../../mount/bus/interface.js';
 import { start } from '../../mount/client.js';
-import { chosenBus, endHelp, type SharedOptions, transportOption } from '../options.js';
-import { print, printJson } from '../output.js';
+import { allowOtherOption, chosenBus, endHelp, type SharedOptions, transportOption } from '../options.js';
+import { print, printJson, printNote } from '../output.js';
 
 export function register(program: Command): void {
   const command = program
@@ -11,9 +11,11 @@ export function register(program: Command): void {
     .summary('begin a bus that stays without vbds')
     .description('Begins a bus that stays without vbds, until fusetap stop. Prints the directory of the bus.')
     .addOption(transportOption())
+    .addOption(allowOtherOption())
     .action(async (_: unknown, self: Command) => {
-      const { transport, ...options } = self.optsWithGlobals<SharedOptions & { transport?: TransportName }>();
-      const bus = await start(await chosenBus(options), { ...(transport && { transport }) });
+      const { transport, allowOther, ...options } = self.optsWithGlobals<SharedOptions & BusWishes>();
+      const wishes = { ...(transport && { transport }), ...(allowOther && { allowOther }) };
+      const bus = await start(await chosenBus(options), { ...wishes, ...(!options.quiet && { note: printNote }) });
       if (options.json) printJson(bus);
       else print(bus.path);
     });

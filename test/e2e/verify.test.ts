@@ -2,19 +2,31 @@
  * What is written is what is read, to the byte: under load and checksums, at odd sizes, far out in sparse images, and
  * in the image afterwards.
  */
-import { copyFile } from 'node:fs/promises';
 import t, { type Test } from 'tap';
-import { ALL_WAYS, type Bench, forEachDriver, forEachTransport, openBench, type TestDriver } from './fixtures.js';
+import {
+  ALL_WAYS,
+  type Bench,
+  forEachDriver,
+  forEachTransport,
+  OTHERS,
+  openBench,
+  type TestDriver,
+  type TestTransport,
+} from './fixtures.js';
 
 t.setTimeout(360_000);
 
 const FIO = ['fio', 'qemu-img', 'cmp'];
 
 t.test('fio verifies what it wrote', (t) => {
-  forEachTransport(t, FIO, async (t, transport) => {
+  const verify = async (t: Test, transport: TestTransport): Promise<void> => {
     const engines = await findEngines(await openBench(t, transport));
-    await forEachDriver(t, transport, (t, bench, driver) => verifyUnderLoad(t, bench, driver, engines), ALL_WAYS);
-  });
+    // who runs it makes no difference to an engine
+    const wanted = transport.runner === undefined ? engines : engines.slice(-1);
+    const ways = transport.runner === undefined ? ALL_WAYS : undefined;
+    await forEachDriver(t, transport, (t, bench, driver) => verifyUnderLoad(t, bench, driver, wanted), ways);
+  };
+  forEachTransport(t, FIO, verify, OTHERS);
   t.end();
 });
 
@@ -68,7 +80,7 @@ async function verifyUnderLoad(t: Test, bench: Bench, { name, options, writesIma
   const sizeBytes = 24 << 20;
   const image = await bench.image('disk.img', sizeBytes, 4 << 20);
   const before = bench.path('before.img');
-  await copyFile(image, before);
+  await bench.sh('cp "$1" "$2"', image, before);
   const vbd = await bench.attach(...options, `${name}:${image}`);
   await bench.sh('qemu-img compare -f raw -F raw "$1" "$2"', vbd, before);
 

@@ -1,0 +1,70 @@
+/** `fusetap mount`: from an image to its files in one step. */
+import { type Command, InvalidArgumentError } from 'commander';
+import { busOfDirectory, mountImage } from '../../mount/client/mount.js';
+import { type BusPlace, resolveBus } from '../../mount/client.js';
+import { attachRequest } from '../attach-request.js';
+import { callersRuntimeDir, endHelp, type SharedOptions } from '../options.js';
+import { printJson, printNote } from '../output.js';
+import { withProgress } from '../progress-bar.js';
+
+interface MountOptions extends SharedOptions {
+  readOnly?: boolean;
+  partition?: number;
+  type?: string;
+  options?: string;
+}
+
+export function register(program: Command): void {
+  const command = program
+    .command('mount')
+    .summary('mount the file system of an image')
+    .description(
+      'Attaches an image, to a bus of its own unless one is named, and mounts its file system: as root by a loop device,\n' +
+        'else by fuse2fs (ext2 to ext4) or squashfuse. A failure half way undoes what was done.',
+    )
+    .argument('<SPEC>', 'DRIVER:PATH, PATH, or as attach takes it; with mode r it is mounted read-only')
+    .argument('<DIR>', 'an existing directory')
+    .option('-r, --read-only', 'the same as MODE r in SPEC, and as -o ro')
+    .option('--partition <N>', 'partition N of the image (MBR or GPT)', parseNumber)
+    .option('-t, --type <TYPE>', 'the file system (default: found out)')
+    .option('-o, --options <OPTIONS>', 'options of mount(8), or of the FUSE program, with commas between')
+    .action(async (spec: string, directory: string, _: unknown, self: Command) => {
+      await run(spec, directory, self.optsWithGlobals<MountOptions>());
+    });
+  endHelp(command, [
+    'fusetap mount disk.img /mnt',
+    'fusetap mount ram:golden.img /mnt --partition 2',
+    'fusetap mount --read-only -t ext4 -o noload disk.img /mnt',
+  ]);
+}
+
+function parseNumber(word: string): number {
+  if (/^[1-9]\d{0,2}$/.test(word)) return Number(word);
+  throw new InvalidArgumentError('give the number of a partition, 1 or more');
+}
+
+async function run(spec: string, directory: string, options: MountOptions): Promise<void> {
+  const words = (options.options ?? '').split(',').filter((word) => word !== '');
+  const readOnly = options.readOnly || words.includes('ro');
+  const { request, notes } = attachRequest([spec], { ...(readOnly && { readOnly }) });
+  if (options.verbose) notes.forEach(printNote);
+  const place = await chooseBus(directory, options);
+  const wanted = {
+    attach: request,
+    directory,
+    partition: options.partition ?? null,
+    type: options.type ?? null,
+    options: words.filter((word) => word !== 'ro'),
+  };
+  const mounted = await withProgress('copying', options, (progress) =>
+    mountImage(place, wanted, { ...(progress && { progress }) }),
+  );
+  const { notes: remarks = [], ...vbd } = mounted.vbd;
+  if (!options.quiet) remarks.forEach(printNote);
+  if (options.json) printJson({ directory: mounted.directory, device: mounted.device, vbd });
+}
+
+function chooseBus(directory: string, { bus }: MountOptions): Promise<BusPlace> {
+  const runtime = callersRuntimeDir();
+  return bus === undefined ? busOfDirectory(directory, runtime) : resolveBus(bus, runtime);
+}

@@ -1,0 +1,15 @@
+#!/usr/bin/env node
+/** /sbin/mount.fusetap: what mount(8) calls for a file system of type fusetap. */
+import { reportFailure } from '../output.js';
+import { mountWords } from './words.js';
+
+try {
+  const words = mountWords(process.argv.slice(2));
+  // null: mount(8) was told to pretend
+  if (words !== null) {
+    process.argv.splice(2, process.argv.length, ...words);
+    await import('../main.js');
+  }
+} catch (error) {
+  process.exitCode = reportFailure(error, {});
+}

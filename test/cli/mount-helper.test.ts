@@ -1,0 +1,36 @@
+import t from 'tap';
+import { mountWords, umountWords } from '../../cli/mount-helper/words.js';
+
+t.test('what mount(8) says, in the words of the command line', async (t) => {
+  const kept = 'helper=fusetap';
+  const cases: [said: string[], words: string[] | null][] = [
+    [
+      ['a.img', '/mnt'],
+      ['mount', '--options', kept, '--', 'a.img', '/mnt'],
+    ],
+    [
+      ['ram:a.img', '/mnt', '-o', 'rw'],
+      ['mount', '--options', kept, '--', 'ram:a.img', '/mnt'],
+    ],
+    [
+      ['a', '/b', '-sv', '-o', 'ro'],
+      ['mount', '--read-only', '--options', kept, '--', 'a', '/b'],
+    ],
+    [
+      ['a', '/b', '-o', 'defaults,noauto,nofail,_netdev,x-systemd.requires=c,noatime,data=journal'],
+      ['mount', '--options', `${kept},noatime,data=journal`, '--', 'a', '/b'],
+    ],
+    [
+      ['a', '/b', '-n', '-o', 'partition=2,bus=7,fstype=xfs', '-t', 'fusetap'],
+      ['mount', '--partition', '2', '--bus', '7', '--type', 'xfs', '--options', kept, '--', 'a', '/b'],
+    ],
+    [['a', '/b', '-f'], null],
+  ];
+  for (const [said, words] of cases) t.same(mountWords(said), words, said.join(' '));
+  for (const said of [[], ['a'], ['a', 'b', 'c']]) t.throws(() => mountWords(said), { code: 'USAGE' });
+});
+
+t.test('what umount(8) says', async (t) => {
+  t.same(umountWords(['/mnt', '-nlfv', '-t', 'ext4']), ['umount', '--', '/mnt']);
+  t.throws(() => umountWords([]), { code: 'USAGE' });
+});

@@ -1,0 +1,197 @@
+/**
+ * From images to their files and back: `fusetap mount`, `fusetap umount`, and the helpers of mount(8); as root by loop
+ * devices, as a user by FUSE programs.
+ */
+import { open, readFile } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
+import t, { type Test } from 'tap';
+import { putMbr } from '../drivers/partitions/tables.js';
+import { isInstalled } from './command.js';
+import { type Bench, forEachWay, OTHERS, onDefaultTransport, openBench } from './fixtures.js';
+
+t.setTimeout(120_000);
+
+const HELPERS = fileURLToPath(new URL('../../cli/mount-helper/', import.meta.url));
+const MIB = 1 << 20;
+
+type Story = (t: Test, bench: Bench) => Promise<void>;
+
+const AS_ROOT: Record<string, Story> = {
+  'ext4, there and back': mountAndBack,
+  'a failure half way leaves nothing': failHalfWay,
+  'a partition': mountPartition,
+  'mount(8) and umount(8)': mountByHelper,
+};
+
+onDefaultTransport(t, ['losetup', 'mkfs.ext4', 'debugfs'], async (t, transport) => {
+  for (const [name, story] of Object.entries(AS_ROOT)) {
+    await t.test(name, async (t) => story(t, await openBench(t, transport)));
+  }
+  await t.test('xfs', { skip: isInstalled('mkfs.xfs') ? false : 'mkfs.xfs is not installed' }, async (t) =>
+    mountXfs(t, await openBench(t, transport)),
+  );
+});
+
+forEachWay(t, OTHERS.slice(0, 1), async (t, transport) => {
+  const missing = ['fuse2fs', 'squashfuse', 'mksquashfs', 'mkfs.ext4'].filter((program) => !isInstalled(program));
+  const skip = missing.length === 0 ? false : `not installed: ${missing.join(', ')}`;
+  await t.test('by FUSE programs', { skip }, async (t) => mountAsUser(t, await openBench(t, transport)));
+});
+
+/** An image with an ext4. */
+async function ext4(bench: Bench, name = 'disk.img'): Promise<string> {
+  const image = await bench.image(name, 16 * MIB);
+  await bench.sh('mkfs.ext4 -q -F "$1"', image);
+  return image;
+}
+
+/** Whether a file of that name is in the root of the ext4 in an image. */
+async function holds(bench: Bench, image: string, name: string): Promise<boolean> {
+  return (await bench.sh('debugfs -R "ls -p" "$1" 2>/dev/null', image)).includes(`/${name}/`);
+}
+
+/** Nothing of buses, mounts and loop devices. */
+async function isClear(t: Test, bench: Bench): Promise<void> {
+  t.same(await bench.traces(), []);
+  t.same(await bench.loops(), []);
+}
+
+async function mountAndBack(t: Test, bench: Bench): Promise<void> {
+  const image = await ext4(bench);
+  const at = await bench.makeDirectory('mnt');
+  t.equal(await bench.succeed(['mount', image, at]), '', 'prints nothing');
+  t.match(await bench.list(), [{ image, driver: 'aio', bus: /^mount-/ }]);
+  await bench.sh('echo 1 > "$1/written"', at);
+
+  const busy = await bench.execute('sh', [
+    '-c',
+    'cd "$1" && shift && exec "$@"',
+    'sh',
+    at,
+    ...cli(bench),
+    'umount',
+    at,
+  ]);
+  t.match(busy, { status: 4, stderr: /^fusetap: cannot unmount [^\n]*busy[^\n]*fuser -vm[^\n]*\n$/ });
+  const json = JSON.parse(await bench.succeed(['umount', at, '--json'])) as { image: string }[];
+  t.match(json, [{ image }]);
+  await isClear(t, bench);
+  t.ok(await holds(bench, image, 'written'));
+
+  const mounted = JSON.parse(await bench.succeed(['mount', '-r', image, at, '--json'])) as Record<string, unknown>;
+  t.match(mounted, { directory: at, device: /^\/dev\/loop/, vbd: { mode: 'r' } });
+  t.match(await bench.try('touch "$1/more"', at), { status: 1, stderr: /Read-only/ });
+  await bench.succeed(['umount', at]);
+
+  await bench.succeed(['mount', '--bus', 'other', '-o', 'noatime', `ram:${image}`, at]);
+  t.match(await bench.list(), [{ bus: 'other', driver: 'ram' }]);
+  t.match(await readFile('/proc/self/mountinfo', 'utf8'), new RegExp(` ${at} rw,noatime `));
+  await bench.sh('umount "$1"', at);
+  t.same(await bench.loops(), [], 'a plain umount takes the loop device with it');
+  await bench.detach('--bus', 'other', '--wait', '10', 'xvda');
+  await isClear(t, bench);
+}
+
+function cli(bench: Bench): string[] {
+  return [process.execPath, bench.program];
+}
+
+async function failHalfWay(t: Test, bench: Bench): Promise<void> {
+  const image = await bench.image('blank.img', MIB);
+  const at = await bench.makeDirectory('mnt');
+  const expected: [words: string[], status: number, stderr: RegExp][] = [
+    [[image, at], 1, /cannot mount [^\n]*--partition N/],
+    [[image, at, '--partition', '1'], 3, /no partition 1: it has none/],
+    [[image, bench.path('nowhere')], 3, /mkdir -p/],
+    [[image, image], 2, /no directory/],
+    [[image, at, '--partition', '0'], 2, /number of a partition/],
+    [[bench.path('missing.img'), at], 3, /missing\.img/],
+  ];
+  for (const [words, status, stderr] of expected) {
+    t.match(await bench.fusetap(['mount', ...words]), { status, stderr }, words.slice(1).join(' '));
+    await isClear(t, bench);
+  }
+  t.match(await bench.fusetap(['umount', at]), { status: 3, stderr: /nothing is mounted there/ });
+  await bench.sh('mount -t tmpfs none "$1"', at);
+  t.match(await bench.fusetap(['umount', at]), { status: 3, stderr: /not of a vbd/ });
+  await bench.sh('umount "$1"', at);
+}
+
+async function mountPartition(t: Test, bench: Bench): Promise<void> {
+  const disk = await partitioned(bench);
+  const at = await bench.makeDirectory('mnt');
+  t.match(await bench.fusetap(['mount', disk, at, '--partition', '3']), { status: 3, stderr: /it has 2/ });
+  await isClear(t, bench);
+  await bench.succeed(['mount', disk, at, '--partition', '2']);
+  await bench.sh('test -d "$1/lost+found"; echo 1 > "$1/written"', at);
+  await bench.succeed(['umount', at]);
+  await isClear(t, bench);
+  await bench.sh('dd if="$1" of=part.img bs=1M skip=1 status=none', disk);
+  t.ok(await holds(bench, bench.path('part.img'), 'written'));
+}
+
+/** A disk whose second partition, from its first MiB on, is an ext4. */
+async function partitioned(bench: Bench): Promise<string> {
+  const part = await ext4(bench, 'part.img');
+  const disk = await bench.image('partitioned.img', 17 * MIB);
+  await bench.sh('dd if="$1" of="$2" bs=1M seek=1 conv=notrunc status=none', part, disk);
+  const file = await open(disk, 'r+');
+  // the first entry is empty
+  const entries = [
+    { type: 0, start: 0, count: 0 },
+    { type: 0x83, start: MIB / 512, count: (16 * MIB) / 512 },
+  ];
+  await file.write(putMbr(Buffer.alloc(512), 0, entries), 0, 512, 0).finally(() => file.close());
+  return disk;
+}
+
+async function mountByHelper(t: Test, bench: Bench): Promise<void> {
+  const image = await partitioned(bench);
+  const at = await bench.makeDirectory('mnt');
+  const helper = (name: string, ...words: string[]) =>
+    bench.execute(process.execPath, [`${HELPERS}${name}.js`, ...words]);
+  // as mount(8) and umount(8) call them
+  t.match(await helper('mount', image, at, '-o', 'rw,partition=2,noatime,nofail'), { status: 0, stdout: '' });
+  t.match(await readFile('/proc/self/mountinfo', 'utf8'), new RegExp(` ${at} rw,noatime [^\\n]* ext4 `));
+  t.match(await helper('umount', at, '-l'), { status: 0 });
+  await isClear(t, bench);
+  t.match(await helper('mount', image), { status: 2, stderr: /SPEC DIR/ });
+}
+
+async function mountXfs(t: Test, bench: Bench): Promise<void> {
+  const image = await bench.image('xfs.img', 320 * MIB);
+  const at = await bench.makeDirectory('mnt');
+  await bench.sh('mkfs.xfs -q "$1"', image);
+  await bench.succeed(['mount', '-t', 'xfs', image, at]);
+  await bench.sh('echo 1 > "$1/written"', at);
+  await bench.succeed(['umount', at]);
+  await isClear(t, bench);
+  await bench.succeed(['mount', '-o', 'ro,norecovery', image, at]);
+  t.equal(await bench.sh('cat "$1/written"', at), '1');
+  await bench.succeed(['umount', at]);
+  await isClear(t, bench);
+}
+
+async function mountAsUser(t: Test, bench: Bench): Promise<void> {
+  const image = await ext4(bench);
+  const at = await bench.makeDirectory('mnt');
+  const mounted = JSON.parse(await bench.succeed(['mount', image, at, '--json'])) as Record<string, unknown>;
+  t.match(mounted, { directory: at, device: null, vbd: { image } });
+  await bench.sh('echo 1 > "$1/written"', at);
+  await bench.succeed(['umount', at]);
+  await isClear(t, bench);
+  t.ok(await holds(bench, image, 'written'));
+
+  await bench.sh('mkdir tree; echo 2 > tree/file; mksquashfs tree packed.img -quiet -no-progress > out');
+  t.match(await bench.fusetap(['mount', 'packed.img', at]), {
+    status: 2,
+    stderr: /squashfs is read-only.*--read-only/,
+  });
+  await bench.succeed(['mount', '-r', 'packed.img', at]);
+  t.equal(await bench.sh('cat "$1/file"', at), '2');
+  await bench.succeed(['umount', at]);
+  const blank = await bench.image('blank.img', MIB);
+  t.match(await bench.fusetap(['mount', blank, at]), { status: 2, stderr: /none that blkid knows/ });
+  t.match(await bench.fusetap(['mount', '-t', 'xfs', blank, at]), { status: 6, stderr: /only root can mount xfs/ });
+  await isClear(t, bench);
+}

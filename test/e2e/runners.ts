@@ -1,0 +1,136 @@
+/**
+ * Who runs the programs of a test: root, an ordinary user, or the root of a user namespace. The test itself is root's
+ * and looks on from outside.
+ */
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, chownSync, existsSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { isInstalled } from './command.js';
+
+/** a user who has nothing, and whom nobody else is; on Debian it is called nobody */
+export const USER_ID = 65_534;
+
+/** How programs run as somebody. */
+export interface Identity {
+  /** the words to run a program in a directory with */
+  words(directory: string, program: string, args: readonly string[]): [program: string, args: string[]];
+  /** gives a file or directory of the test to him */
+  give(path: string): void;
+  /** what is mounted, as he sees it */
+  readonly mountinfo: string;
+  end(): void;
+}
+
+export interface Runner {
+  readonly name: 'root' | 'user' | 'namespace';
+  /** what tests are called by; nothing for root */
+  readonly label: string;
+  /** the kernel lets him have passthrough */
+  readonly passthrough: boolean;
+  /** why this machine cannot run tests so; false where it can */
+  whyNot(): string | false;
+  enter(): Promise<Identity>;
+}
+
+const SETPRIV = ['setpriv', `--reuid=${USER_ID}`, `--regid=${USER_ID}`, '--clear-groups', '--'] as const;
+
+const rootIdentity: Identity = {
+  words: (_, program, args) => [program, [...args]],
+  give: () => {},
+  mountinfo: '/proc/self/mountinfo',
+  end: () => {},
+};
+
+export const ROOT: Runner = {
+  name: 'root',
+  label: '',
+  passthrough: true,
+  whyNot: () => false,
+  enter: async () => rootIdentity,
+};
+
+export const USER: Runner = {
+  name: 'user',
+  label: ', as a user',
+  passthrough: false,
+  whyNot: () => whyNoUser('setpriv', 'fusermount3'),
+  enter: async () => {
+    openTheWay();
+    const [program, ...words] = SETPRIV;
+    return { ...rootIdentity, words: (_, own, args) => [program, [...words, own, ...args]], give: giveToUser };
+  },
+};
+
+export const NAMESPACE: Runner = {
+  name: 'namespace',
+  label: ', in a user namespace',
+  passthrough: false,
+  whyNot: () => whyNoUser('setpriv', 'unshare', 'nsenter') || whyNoNamespace(),
+  enter: async () => {
+    openTheWay();
+    const holder = await holdNamespace();
+    const [program, ...words] = SETPRIV;
+    // entering takes a process to the namespace's root directory
+    const enter = ['nsenter', '-t', `${holder.pid}`, '-U', '-m', '--preserve-credentials', '--'];
+    const inside = ['sh', '-c', 'cd "$1" && shift && exec "$@"', 'sh'];
+    return {
+      words: (directory, own, args) => [program, [...words, ...enter, ...inside, directory, own, ...args]],
+      give: giveToUser,
+      mountinfo: `/proc/${holder.pid}/mountinfo`,
+      end: () => void holder.kill('SIGKILL'),
+    };
+  },
+};
+
+function giveToUser(path: string): void {
+  chownSync(path, USER_ID, USER_ID);
+}
+
+/** A process that a namespace lives for as long as. */
+async function holdNamespace(): Promise<ChildProcess> {
+  const [program, ...words] = SETPRIV;
+  const script = 'echo inside; exec sleep 600';
+  const child = spawn(program, [...words, 'unshare', '-U', '-r', '-m', 'sh', '-c', script], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  await Promise.race([once(child.stdout, 'data'), once(child, 'exit')]);
+  if (child.exitCode !== null) throw new Error(`no user namespace: exit status ${child.exitCode}`);
+  child.stdout.destroy();
+  return child;
+}
+
+/** Lets the user come to what he needs: the test's directory, and the device, which distributions have as 0666. */
+function openTheWay(): void {
+  const directory = tmpdir();
+  const { mode } = statSync(directory);
+  if ((mode & 0o001) === 0) chmodSync(directory, mode | 0o011);
+  if ((statSync('/dev/fuse').mode & 0o777) !== 0o666) chmodSync('/dev/fuse', 0o666);
+}
+
+function whyNoUser(...programs: string[]): string | false {
+  const missing = programs.filter((program) => !isInstalled(program));
+  if (missing.length > 0) return `not installed: ${missing.join(', ')}`;
+  for (const path of [fileURLToPath(import.meta.url), process.execPath, dirname(tmpdir())]) {
+    const closed = closedAbove(path);
+    if (closed !== null) return `an ordinary user cannot come to ${closed}`;
+  }
+  return existsSync('/dev/fuse') ? false : 'there is no /dev/fuse';
+}
+
+function closedAbove(path: string): string | null {
+  for (let at = path; at !== '/'; at = dirname(at)) if ((statSync(at).mode & 0o001) === 0 && at !== path) return at;
+  return null;
+}
+
+function whyNoNamespace(): string | false {
+  try {
+    const [program, ...words] = SETPRIV;
+    execFileSync(program, [...words, 'unshare', '-U', '-r', '-m', 'true'], { stdio: 'ignore' });
+    return false;
+  } catch {
+    return 'this kernel gives ordinary users no user namespaces';
+  }
+}

@@ -1,0 +1,17 @@
+import { execFile } from 'node:child_process';
+import { readdirSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import t from 'tap';
+import { isInstalled } from '../e2e/command.js';
+
+const UNITS = fileURLToPath(new URL('../../../scripts/systemd/', import.meta.url));
+const skip = isInstalled('systemd-analyze') ? false : 'systemd-analyze is not installed';
+
+t.test('systemd finds nothing wrong with the units', { skip }, async (t) => {
+  const names = readdirSync(UNITS);
+  t.same(names, ['fusetap-bus@.service', 'fusetap-vbd@.service']);
+  // it takes a template as an instance of it, and prints what it dislikes, whatever its exit status is
+  const verify = promisify(execFile)('systemd-analyze', ['verify', '--man=no', ...names.map((name) => UNITS + name)]);
+  t.same(await verify, { stdout: '', stderr: '' });
+});
