@@ -211,11 +211,12 @@ export function writeBackBelow(fd: number, isBlockDevice: boolean): Promise<void
 }
 
 /**
- * splice(2): moves pages between a pipe and a file: a count, or −errno.
+ * splice(2): moves pages between a pipe and a file: a count, or −errno. It does not wait for room in a pipe.
  * @param fromPosition address of a place in the file, 8 bytes, that moves on; 0 for a pipe or device
  */
 export function splice(from: number, fromPosition: number, to: number, toPosition: number, length: number): number {
-  const n = c.splice(from, fromPosition, to, toPosition, length, 0);
+  const SPLICE_F_NONBLOCK = 2;
+  const n = c.splice(from, fromPosition, to, toPosition, length, SPLICE_F_NONBLOCK);
   return n >= 0 ? n : -lastErrno();
 }
 

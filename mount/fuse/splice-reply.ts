@@ -15,7 +15,9 @@ import { allocateResident } from './resident.js';
 
 /** from here on a copy costs more than a call */
 export const SPLICE_BYTES = 128 << 10;
-/** a page each for 256 KiB, two more where it does not begin at a page, and the header's */
+/** the kernel asks for no more at a time (max_read); a damaged request may */
+const MAX_BYTES = 256 << 10;
+/** a place for each page of that, one more where it does not begin at a page, and one for the header */
 const PIPE_BYTES = 512 << 10;
 
 interface Pipe {
@@ -40,7 +42,7 @@ export class SpliceReply {
    * @returns whether it was sent, or can no longer be; false: nothing was, and another way must be taken
    */
   send(window: Window, header: number, offset: number, length: number): boolean {
-    const pipe = this.#open();
+    const pipe = length <= MAX_BYTES ? this.#open() : null;
     if (pipe === null) return false;
     if (write(pipe.writing, header, abi.OUT_HEADER_SIZE) !== abi.OUT_HEADER_SIZE) return this.#giveUp(pipe);
     const place = window.start + offset;
@@ -49,7 +51,7 @@ export class SpliceReply {
     for (let done = 0; done < length; ) {
       const n = splice(window.fd, this.#position.address, pipe.writing, 0, length - done);
       if (n > 0) done += n;
-      // the image has shrunk, or cannot be spliced: a plain read finds out
+      // the image has shrunk, or cannot be spliced, or the pipe is full after all: a plain read finds out
       else if (n !== -E.EINTR) return this.#giveUp(pipe);
     }
     const total = abi.OUT_HEADER_SIZE + length;

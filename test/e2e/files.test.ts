@@ -160,7 +160,7 @@ async function setAttributes(t: Test, { bench, vbd }: Subject): Promise<void> {
 
 async function keepDirectory(t: Test, { bench, vbd }: Subject): Promise<void> {
   const directory = vbd.replace(/\/[^/]*$/, '');
-  t.equal(await bench.sh('ls -A "$1"', directory), 'xvda');
+  t.equal(await bench.sh('ls -A "$1"', directory), 'by-slot\nxvda');
   for (const script of [
     'rm -f "$1/xvda"',
     'mkdir "$1/new"',
@@ -175,7 +175,7 @@ async function keepDirectory(t: Test, { bench, vbd }: Subject): Promise<void> {
     t.match(stderr, /Operation not permitted|cannot create/, 'and says why');
   }
   t.equal((await bench.try('cat "$1/new"', directory)).stderr.includes('No such file'), true);
-  t.equal(await bench.sh('ls -A "$1"; df "$1" >/dev/null', directory), 'xvda');
+  t.equal(await bench.sh('ls -A "$1"; df "$1" >/dev/null', directory), 'by-slot\nxvda');
 }
 
 async function readAndWriteDirect(t: Test, { bench, vbd }: Subject): Promise<void> {

@@ -199,10 +199,11 @@ onDefaultTransport(t, ['mkfifo', 'mknod'], async (t, transport) => {
     await bench.sh('chmod 755 . images; chmod 666 images/disk.img; install -d -o 65534 -m 700 nobody');
     const env = { FUSETAP_RUNTIME_DIR: bench.path('nobody/runtime'), HOME: '/' };
     const before = await fingerprint(bench);
-    const asNobody = ['--reuid=65534', '--regid=65534', '--clear-groups', process.execPath, bench.program];
-    const { status, stdout, stderr } = await bench.execute('setpriv', [...asNobody, 'attach', 'images/disk.img'], {
-      env,
-    });
+    // in a namespace where the helper for mounting refuses
+    const asNobody =
+      'mount --bind /bin/false "$(command -v fusermount3)"; exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"';
+    const words = ['-m', 'sh', '-euc', asNobody, 'sh', process.execPath, bench.program, 'attach', 'images/disk.img'];
+    const { status, stdout, stderr } = await bench.execute('unshare', words, { env });
     t.equal(status, EXIT_CODES.DENIED, stderr);
     t.equal(stdout, '');
     t.match(stderr, /^fusetap: [^\n]*(mount|fuse)[^\n]*\n$/);

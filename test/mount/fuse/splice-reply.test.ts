@@ -70,6 +70,14 @@ for (const kind of ['memory', 'file'] as const) {
   });
 }
 
+t.test('more than the pipe has room for is not waited for', async (t) => {
+  const { send, sent } = stage(t, 'memory');
+  t.equal(send(0, 512 << 10), false);
+  t.equal(send(0, SIZE), false);
+  t.equal(sent().length, 0);
+  t.equal(send(0, 256 << 10), true);
+});
+
 t.test('a device that takes nothing: the next reply does not begin with the last', async (t) => {
   const { window } = stage(t, 'memory');
   const header = allocateResident(16);
