@@ -32,8 +32,11 @@ export class SpliceReply {
   #pipe: Pipe | null = null;
   #isPossible = true;
 
+  /** @param deviceFd where replies go */
   constructor(deviceFd: number) {
     this.#deviceFd = deviceFd;
+    // at once, so that what a server has open does not depend on what it was asked
+    this.#open();
   }
 
   /**
@@ -55,9 +58,11 @@ export class SpliceReply {
       else if (n !== -E.EINTR) return this.#giveUp(pipe);
     }
     const total = abi.OUT_HEADER_SIZE + length;
-    // a failed reply is not ours to mend: the client was killed (ENOENT), or the bus is ending
-    if (splice(pipe.reading, 0, this.#deviceFd, 0, total) !== total) this.#close(pipe);
-    return true;
+    const sent = splice(pipe.reading, 0, this.#deviceFd, 0, total);
+    if (sent === total) return true;
+    this.#close(pipe);
+    // the client was killed; all else may be a matter of splicing
+    return sent === -E.ENOENT;
   }
 
   #open(): Pipe | null {
