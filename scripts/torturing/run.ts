@@ -39,6 +39,7 @@ const HELP = `scripts/torture: three buses under fio, killed, upgraded, stopped,
 
   --minutes N   how long (3)
   --kills N     instead: until so many servers were killed
+  --model N     instead: N operations at random, each compared with a model of the coherence rules
   --help        this help
 
 Prints what was done and found. Exits with 0 where nothing was lost and nothing is left, else with 1.`;

@@ -1,8 +1,7 @@
 /**
  * All rules at once: attaches, detaches and I/O at random, on three buses whose servers are killed, each compared with
- * the model. One thing is
- * done after another, so that a seed (FUSETAP_TEST_SEED) gives the same run again; FUSETAP_MODEL_OPERATIONS makes it
- * longer.
+ * the model. One thing is done after another, so that a seed (FUSETAP_TEST_SEED) gives the same run again;
+ * FUSETAP_MODEL_OPERATIONS, or `scripts/torture --model`, makes it longer.
  */
 import t, { type Test } from 'tap';
 import type { VbdInfo } from '../../mount/bus/interface.js';
@@ -14,7 +13,7 @@ import { O_DSYNC, O_RDONLY, O_RDWR, refusalOf, whyNotRules } from './fixture.js'
 import { Model, type ModelVbd, type Request } from './model.js';
 import { randomNumbers, seedOf } from './random.js';
 
-const OPERATIONS = Number(process.env.FUSETAP_MODEL_OPERATIONS ?? 1500);
+const OPERATIONS = Number(process.env.FUSETAP_MODEL_OPERATIONS ?? 3000);
 t.setTimeout(120_000 + OPERATIONS * 60);
 
 /** of the images: awkward sizes, small enough to be compared as a whole */
