@@ -21,14 +21,15 @@ export class Verifier {
   readonly #bench: Bench;
   readonly #args: string[];
   #ending = false;
-  readonly #outcomes: Promise<Outcome>;
+  /** resolves with the first run that failed, or else the one during which it was told to end */
+  readonly outcome: Promise<Outcome>;
 
   /** Starts two jobs on the file: random writes that are read back and compared, 16 at a time. */
   constructor(bench: Bench, path: string, more: readonly string[] = []) {
     this.#bench = bench;
     const randseed = `--randseed=${Math.floor(Math.random() * 1e9)}`;
     this.#args = [...COMMON, randseed, `--filename=${path}`, ...more, ...JOBS.flat()];
-    this.#outcomes = this.#run();
+    this.outcome = this.#run();
   }
 
   /** again and again: fio has no clean way to be told to end */
@@ -39,10 +40,10 @@ export class Verifier {
     }
   }
 
-  /** Resolves with the first run that failed, or else the one that was under way. */
+  /** No run after this one. */
   end(): Promise<Outcome> {
     this.#ending = true;
-    return this.#outcomes;
+    return this.outcome;
   }
 }
 
