@@ -3,7 +3,8 @@
  * returns to its event loop and takes no messages there.
  *
  *  - VERSION goes up with each message posted to the threads. A thread looks at it with each request and, when it
- *    moved, takes its messages (receiveMessageOnPort) before it serves.
+ *    moved, takes its messages (receiveMessageOnPort) before it serves. A parked thread is woken to take them, or they
+ *    would pile up for as long as nobody needs it.
  *  - PERMITS: how many more threads may read the device. Threads that serve hold one. A thread that must wait for a
  *    disk gives its permit to a parked thread first, so that a slow disk never leaves the device unread: few threads
  *    when all is in memory (each more only costs switches), many when requests wait.
@@ -38,13 +39,15 @@ export class ThreadGate {
     this.#own = (thread + 1) * WORDS_PER_THREAD;
   }
 
-  /** Waits until the thread may read the device. */
-  takePermit(): void {
+  /** Waits until the thread may read the device. @param takeMessages called when messages came in the meantime */
+  takePermit(takeMessages: () => void): void {
     if (this.#hasPermit) return;
     for (;;) {
       const free = Atomics.load(this.#words, PERMITS);
       if (free > 0 && Atomics.compareExchange(this.#words, PERMITS, free, free - 1) === free) break;
-      if (free <= 0) Atomics.wait(this.#words, PERMITS, free);
+      if (free > 0) continue;
+      Atomics.wait(this.#words, PERMITS, free);
+      if (this.#hasMoved()) takeMessages();
     }
     this.#hasPermit = true;
   }
@@ -63,6 +66,10 @@ export class ThreadGate {
    */
   enter(): boolean {
     Atomics.store(this.#words, this.#own + BUSY, 1);
+    return this.#hasMoved();
+  }
+
+  #hasMoved(): boolean {
     const version = Atomics.load(this.#words, VERSION);
     if (version === this.#version) return false;
     this.#version = version;
@@ -97,7 +104,9 @@ export class ThreadWatch {
 
   /** Call after messages were posted to all threads. */
   announce(): number {
-    return Atomics.add(this.#words, VERSION, 1) + 1;
+    const version = Atomics.add(this.#words, VERSION, 1) + 1;
+    Atomics.notify(this.#words, PERMITS);
+    return version;
   }
 
   /** Resolves when no thread can be using what messages up to `version` took away. */

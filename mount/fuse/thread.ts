@@ -75,7 +75,7 @@ function run(data: ThreadData, port: MessagePort): void {
   if (crashPoint !== null) crashPoint('load', 0);
   port.postMessage({ kind: 'loaded' } satisfies ThreadReport);
   for (;;) {
-    gate.takePermit();
+    gate.takePermit(takeUpdates);
     const n = read(deviceFd, requestAddress, requestLimit);
     if (n < 0) {
       // ENOENT: the request was withdrawn while it was being read

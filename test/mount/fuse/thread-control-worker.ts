@@ -15,6 +15,8 @@ export const WRONG_USES = 3;
 export const USES = 4;
 /** permits taken */
 export const TAKEN = 5;
+/** messages that parked threads took */
+export const TAKEN_PARKED = 6;
 /** from here on: 1 where a resource may be used */
 export const RESOURCES = 16;
 export const WORDS = RESOURCES + 64;
@@ -38,12 +40,16 @@ function spin(turns: number): void {
 }
 
 /** Takes and gives permits, and keeps account of how many threads have one. */
-function takePermits({ thread, memory, shared, rounds }: WorkerTask): void {
+function takePermits({ thread, memory, shared, rounds }: WorkerTask, port: MessagePort): void {
   const words = new Int32Array(shared);
   const gate = new ThreadGate(memory, thread);
+  const takeMessages = (): void => {
+    while (receiveMessageOnPort(port) !== undefined) Atomics.add(words, TAKEN_PARKED, 1);
+    gate.seen();
+  };
   for (let round = 0; round < rounds && Atomics.load(words, STOP) === 0; round++) {
-    gate.takePermit();
-    gate.takePermit();
+    gate.takePermit(takeMessages);
+    gate.takePermit(takeMessages);
     Atomics.add(words, TAKEN, 1);
     const holding = Atomics.add(words, HOLDING, 1) + 1;
     for (let most = Atomics.load(words, MOST_HOLDING); holding > most; ) {
@@ -85,6 +91,6 @@ function useResources({ thread, memory, shared }: WorkerTask, port: MessagePort)
 
 if (parentPort !== null) {
   const task = workerData as WorkerTask;
-  if (task.kind === 'permits') takePermits(task);
+  if (task.kind === 'permits') takePermits(task, parentPort);
   else useResources(task, parentPort);
 }

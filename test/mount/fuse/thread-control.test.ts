@@ -10,6 +10,7 @@ import {
   type ResourceUpdate,
   STOP,
   TAKEN,
+  TAKEN_PARKED,
   USES,
   WORDS,
   type WorkerTask,
@@ -81,12 +82,29 @@ t.test('no thread begins before there are permits, and parked threads wake as pe
   t.equal(Atomics.load(words, MOST_HOLDING), 1);
 });
 
+t.test('parked threads take their messages, which would pile up otherwise', async (t) => {
+  const threads = 3;
+  const memory = createThreadMemory(threads);
+  const watch = new ThreadWatch(memory, threads);
+  const { words, workers, ended } = startCrew(t, threads, memory, { kind: 'permits', rounds: 1 });
+  await Promise.all(workers.map((worker) => new Promise((resolve) => worker.once('online', resolve))));
+  for (let round = 1; round <= 20; round++) for (const worker of workers) worker.postMessage(round);
+  await until('they have been taken', () => {
+    // again and again: one that is not waiting yet takes them with the next
+    watch.announce();
+    return Atomics.load(words, TAKEN_PARKED) === threads * 20;
+  });
+  t.equal(Atomics.load(words, TAKEN), 0, 'without a permit');
+  watch.permit(1);
+  await ended;
+});
+
 t.test('several permits wake several threads', async (t) => {
   const memory = createThreadMemory(3);
   const gate = new ThreadGate(memory, 2);
   const watch = new ThreadWatch(memory, 3);
   watch.permit(1);
-  gate.takePermit();
+  gate.takePermit(() => {});
   const { words, ended } = startCrew(t, 2, memory, { kind: 'permits', rounds: 500 });
   await delay(50);
   t.equal(Atomics.load(words, TAKEN), 0, 'the only permit is taken');
