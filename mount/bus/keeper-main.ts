@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { refuseHidden } from './allow-other.js';
 import { listenOn, removeBusFiles } from './bus-files.js';
+import { collectWhenGrown } from './idle-heap.js';
 import { Keeper, type KeeperOptions } from './keeper.js';
 import { logEvent, useLog } from './log.js';
 import { clearMountpoint } from './mountpoint.js';
@@ -75,6 +76,7 @@ async function run({ persistent, transport, allowOther, bus, ...where }: KeeperA
       keeper.stop(true).then(end, end);
     });
   }
+  collectWhenGrown();
   const endIfUnused = (): void => {
     if (keeper.endIfIdle()) void end();
   };

@@ -138,9 +138,9 @@ async function disturb(victims: readonly Victim[], guests: readonly Wish[][], is
   await Promise.all(works);
 }
 
-/** Measures when servers have loaded all their threads. */
+/** Measures when servers have loaded all their threads, and keepers have looked for garbage. */
 async function settle(runtimeDir: string): ReturnType<typeof measure> {
-  await delay(3_000);
+  await delay(8_000);
   return measure(runtimeDir);
 }
 
