@@ -12,11 +12,14 @@ export function parseCpuSeconds(stat: string): number {
 }
 
 /** Proportional set size in bytes, from the text of /proc/PID/smaps_rollup. */
-export function parsePssBytes(rollup: string): number {
-  const kilobytes = /^Pss:\s+(\d+) kB$/m.exec(rollup)?.[1];
-  if (kilobytes === undefined) throw new RangeError('smaps_rollup without a line Pss');
+export function parsePssBytes(rollup: string, field: PssField = 'Pss'): number {
+  const kilobytes = new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(rollup)?.[1];
+  if (kilobytes === undefined) throw new RangeError(`smaps_rollup without a line ${field}`);
   return 1024 * Number(kilobytes);
 }
+
+/** Pss_Anon is without pages of files, whose share depends on who else runs Node */
+export type PssField = 'Pss' | 'Pss_Anon';
 
 /** CPU seconds of all the processes; null for none, or where one has gone. */
 export async function cpuSeconds(pids: readonly number[]): Promise<number | null> {
@@ -24,8 +27,8 @@ export async function cpuSeconds(pids: readonly number[]): Promise<number | null
 }
 
 /** Memory of all the processes in bytes; null for none, or where one has gone. */
-export async function pssBytes(pids: readonly number[]): Promise<number | null> {
-  return sumOver(pids, async (pid) => parsePssBytes(await readFile(`/proc/${pid}/smaps_rollup`, 'utf8')));
+export async function pssBytes(pids: readonly number[], field?: PssField): Promise<number | null> {
+  return sumOver(pids, async (pid) => parsePssBytes(await readFile(`/proc/${pid}/smaps_rollup`, 'utf8'), field));
 }
 
 async function sumOver(pids: readonly number[], measure: (pid: number) => Promise<number>): Promise<number | null> {

@@ -4,14 +4,14 @@ import { join } from 'node:path';
 import { pssBytes } from '../benching/processes.js';
 import type { Holdings } from './figures.js';
 
-/** The keepers and servers of a runtime directory, known by their environment. */
-export async function busPids(runtimeDir: string): Promise<number[]> {
+/** The processes of a runtime directory's buses, known by their environment. */
+export async function busPids(runtimeDir: string, program: 'keeper' | 'server' | '' = ''): Promise<number[]> {
   const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
   const found = pids.map(async (pid) => {
     const text = (name: string): Promise<string> => readFile(`/proc/${pid}/${name}`, 'utf8').catch(() => '');
     const [environment, command] = await Promise.all([text('environ'), text('cmdline')]);
     const isOurs = environment.split('\0').includes(`FUSETAP_RUNTIME_DIR=${runtimeDir}`);
-    return isOurs && /(keeper|server)-main\.js/.test(command) ? [Number(pid)] : [];
+    return isOurs && command.includes(`${program}-main.js`) ? [Number(pid)] : [];
   });
   return (await Promise.all(found)).flat();
 }
@@ -23,8 +23,11 @@ export async function measure(runtimeDir: string): Promise<Holdings> {
     .split('\n')
     .filter((line) => line.includes(runtimeDir));
   const files = ['state', 'ram', 'bus'].map((name) => readdir(join(runtimeDir, name)).catch(() => []));
+  const bytesOf = async (program: 'keeper' | 'server'): Promise<number> =>
+    (await pssBytes(await busPids(runtimeDir, program), 'Pss_Anon')) ?? 0;
   return {
-    pssBytes: (await pssBytes(pids)) ?? 0,
+    keeperBytes: await bytesOf('keeper'),
+    serverBytes: await bytesOf('server'),
     fds: fds.reduce((sum, count) => sum + count, 0),
     mounts: mounts.length,
     files: (await Promise.all(files)).flat().length,

@@ -115,11 +115,11 @@ async function main(): Promise<number> {
     const guests = await Promise.all(victims.map((_, i) => makeWishes(directory, `guest-${i}`)));
     const warm = performance.now() + 5_000;
     await disturb(victims, guests, () => performance.now() > warm);
-    const before = await settle(runtimeDir);
+    const before = await settle(victims, runtimeDir);
     for (const victim of victims) victim.verify();
     await disturb(victims, guests, over);
     await Promise.all(victims.map((victim) => victim.endVerifying()));
-    const after = await settle(runtimeDir);
+    const after = await settle(victims, runtimeDir);
     for (const victim of victims) await victim.stop();
     await delay(500);
     const end = await measure(runtimeDir);
@@ -138,8 +138,9 @@ async function disturb(victims: readonly Victim[], guests: readonly Wish[][], is
   await Promise.all(works);
 }
 
-/** Measures when servers have loaded all their threads, and keepers have looked for garbage. */
-async function settle(runtimeDir: string): ReturnType<typeof measure> {
+/** Measures with new servers that have loaded all their threads, when keepers have looked for garbage. */
+async function settle(victims: readonly Victim[], runtimeDir: string): ReturnType<typeof measure> {
+  await Promise.all(victims.map((victim) => victim.renew()));
   await delay(8_000);
   return measure(runtimeDir);
 }

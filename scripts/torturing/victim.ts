@@ -70,6 +70,11 @@ export class Victim {
     await Promise.all(this.#verifiers.map((verifier) => verifier.end()));
   }
 
+  /** A server that has done nothing yet: what one holds depends on what it did since the last kill. */
+  async renew(): Promise<void> {
+    await this.#try('upgrade', () => this.#upgrade());
+  }
+
   async stop(): Promise<void> {
     await this.#try('stop', () => stop(this.#place));
   }
