@@ -5,6 +5,7 @@ import { EXIT_CODES, FusetapError } from '../../../drivers/errors.js';
 import { runCommand } from '../command.js';
 import type { Place, Served, Target } from './target.js';
 
+const PLAIN_DRIVER = resolve(import.meta.dirname, 'plain-driver.js');
 const MAIN = resolve(import.meta.dirname, '../../../cli/main.js');
 
 interface Way {
@@ -31,6 +32,7 @@ const WAYS: readonly Way[] = [
     driver: 'ram',
     needs: ['--passthrough', 'on'],
   },
+  { name: 'fusetap-plain', description: 'a driver with promises, on the event loop', driver: PLAIN_DRIVER },
   {
     name: 'fuse-native',
     description: 'driver ram, transport fuse-native',
