@@ -8,7 +8,7 @@ import { runInNewContext } from 'node:vm';
 
 const LOOK_MS = 5_000;
 /** collecting takes a keeper 20 ms, so not for less */
-const GROWN_BYTES = 4 << 20;
+const GROWN_BYTES = 2 << 20;
 
 /** Looks every few seconds, and has garbage collected where the heap has grown. Does not keep the process alive. */
 export function collectWhenGrown(lookMs = LOOK_MS): void {
