@@ -54,6 +54,7 @@ import { describeMemory } from './ram-images.js';
 import { Replay } from './replay.js';
 import type { BusPlace } from './runtime-dir.js';
 import { ServerProcess } from './server-process.js';
+import type { Slot } from './slots.js';
 import { DEFAULT_SILENCE_LIMIT_MS, Supervisor } from './supervisor.js';
 import { swap } from './swap.js';
 import type { Vbd } from './vbd.js';
@@ -163,20 +164,24 @@ export class Keeper implements BusControl {
   /** Attaches, and resolves when the file can be opened. */
   async attach(request: AttachRequest, watcher: CopyWatcher): Promise<AttachResult> {
     this.#checkRunning();
-    const owner = ownerOf(request, ownIdentity());
-    const place = this.#bus.vbds.reserveFree(request.vdev, request.partitions ?? false);
     try {
-      const told = tellCopy(request.image, watcher);
-      const { vbd, notes } = await attach(this.#attachContext(owner), this.#fitToTransport(request), place, told);
-      this.#bus.vbds.add(vbd);
-      this.#record();
-      logAttached(vbd);
-      const info = await vbdInfo(this.#bus, vbd);
-      return notes.length === 0 ? info : { ...info, notes: [...notes] };
+      const owner = ownerOf(request, ownIdentity());
+      const place = this.#bus.vbds.reserveFree(request.vdev, request.partitions ?? false);
+      return await this.#attachAt(place, owner, request, watcher).finally(() => this.#bus.vbds.unreserve(place.slot));
     } finally {
-      this.#bus.vbds.unreserve(place.slot);
+      // also where nothing was reserved: it may be the attach that the bus was begun for
       this.endIfIdle();
     }
+  }
+
+  async #attachAt(place: Slot, owner: FileOwner, request: AttachRequest, watcher: CopyWatcher): Promise<AttachResult> {
+    const told = tellCopy(request.image, watcher);
+    const { vbd, notes } = await attach(this.#attachContext(owner), this.#fitToTransport(request), place, told);
+    this.#bus.vbds.add(vbd);
+    this.#record();
+    logAttached(vbd);
+    const info = await vbdInfo(this.#bus, vbd);
+    return notes.length === 0 ? info : { ...info, notes: [...notes] };
   }
 
   /**
