@@ -65,9 +65,10 @@ export const OTHERS: readonly Way[] = [
   ['kernel', USER],
   ['kernel', NAMESPACE],
 ];
-export const OTHERS_ON_BOTH: readonly Way[] = [...OTHERS, ['fuse-native', USER]];
+export const OTHERS_ON_BOTH: readonly Way[] = [...OTHERS, ['fuse-native', USER], ['fuse-native', NAMESPACE]];
 
-type Way = readonly [transport: string, runner: Runner];
+/** A transport, and who runs the programs. */
+export type Way = readonly [transport: string, runner: Runner];
 
 export interface TestDriver {
   readonly name: 'aio' | 'ram' | 'sync';
@@ -80,7 +81,7 @@ export interface TestDriver {
 }
 
 /** Each driver as it is by default: by threads, but for ram, which is passed through where the kernel can do that. */
-const DRIVERS: readonly TestDriver[] = [
+export const DRIVERS: readonly TestDriver[] = [
   { name: 'aio', label: 'driver aio', options: [], writesImage: true },
   { name: 'ram', label: 'driver ram', options: [], writesImage: false },
   { name: 'sync', label: 'driver sync', options: [], writesImage: true },
@@ -114,20 +115,20 @@ function whyNotNative(): string | false {
 /**
  * One test on the default transport, for what does not depend on how files are served: twice the time would show
  * nothing more.
+ * @param others the ways that it is done in beside
  */
 export function onDefaultTransport(
   t: Test,
   programs: readonly string[],
   body: (t: Test, transport: TestTransport) => Promise<void>,
+  others: readonly Way[] = [],
 ): void {
-  const [transport] = TRANSPORTS;
-  if (transport === undefined) throw new TypeError('there is no transport');
-  void t.test(`transport ${transport.name}`, { skip: whyNot(...programs) }, (t) => body(t, transport));
+  for (const transport of [...TRANSPORTS.slice(0, 1), ...others.map(runBy)]) tell(t, programs, transport, body);
 }
 
 /**
  * One test for each transport; skipped where the machine lacks one of the programs.
- * @param others who else the test is run as
+ * @param others the ways that it is done in beside
  */
 export function forEachTransport(
   t: Test,
@@ -135,10 +136,7 @@ export function forEachTransport(
   body: (t: Test, transport: TestTransport) => Promise<void>,
   others: readonly Way[] = [],
 ): void {
-  for (const transport of [...TRANSPORTS, ...others.map(runBy)]) {
-    const skip = whyNot(...programs) || transport.whyNot();
-    void t.test(`transport ${transport.name}${transport.runner?.label ?? ''}`, { skip }, (t) => body(t, transport));
-  }
+  for (const transport of [...TRANSPORTS, ...others.map(runBy)]) tell(t, programs, transport, body);
 }
 
 /** One test for each of those ways only. */
@@ -147,10 +145,17 @@ export function forEachWay(
   ways: readonly Way[],
   body: (t: Test, transport: TestTransport) => Promise<void>,
 ): void {
-  for (const transport of ways.map(runBy)) {
-    const skip = whyNot() || transport.whyNot();
-    void t.test(`transport ${transport.name}${transport.runner?.label ?? ''}`, { skip }, (t) => body(t, transport));
-  }
+  for (const transport of ways.map(runBy)) tell(t, [], transport, body);
+}
+
+function tell(
+  t: Test,
+  programs: readonly string[],
+  transport: TestTransport,
+  body: (t: Test, transport: TestTransport) => Promise<void>,
+): void {
+  const skip = whyNot(...programs) || transport.whyNot();
+  void t.test(`transport ${transport.name}${transport.runner?.label ?? ''}`, { skip }, (t) => body(t, transport));
 }
 
 function runBy([name, runner]: Way): TestTransport {
@@ -178,6 +183,12 @@ export async function forEachDriver(
   for (const driver of wanted) {
     await t.test(driver.label, async (t) => body(t, await openBench(t, transport), driver));
   }
+}
+
+/** What is tried: all of it by root, the first by a user and the second in a user namespace, which costs time for one. */
+export function shareOut<Choice>(transport: TestTransport, choices: readonly Choice[]): readonly Choice[] {
+  if (transport.runner === undefined) return choices;
+  return transport.runner.name === 'user' ? choices.slice(0, 1) : choices.slice(1, 2);
 }
 
 /** A bench that is cleared away after the test. */

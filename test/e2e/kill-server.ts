@@ -1,7 +1,44 @@
-/** A program that runs while the server of its bus is killed again and again. */
+/**
+ * Servers that are killed, once or again and again while a program runs. What is asked of the bus is asked over its
+ * control socket, from here, where root may come whoever the bus is of.
+ */
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Outcome } from './command.js';
+import type { BusInfo } from '../../mount/bus/interface.js';
+import { resolveBus, showBus } from '../../mount/client.js';
+import { eventually, type Outcome } from './command.js';
 import type { Bench } from './fixtures.js';
+
+/** What a bus of a bench says of itself: the first one, or the one by that name or absolute path. */
+export async function busInfo(bench: Bench, bus = '0'): Promise<BusInfo> {
+  return showBus(await resolveBus(bus, bench.runtimeDir), { timeoutMs: 10_000 });
+}
+
+/** Kills a process, which may be dead already. */
+export function kill(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+  }
+}
+
+/** Kills the server and waits for nothing: who comes now has to. @returns its pid */
+export async function killServer(bench: Bench): Promise<number> {
+  const { serverPid } = await busInfo(bench);
+  if (serverPid === null) throw new Error('the bus has no server');
+  kill(serverPid);
+  return serverPid;
+}
+
+/** Kills the server, and waits for the next. */
+export async function replaceServer(bench: Bench): Promise<void> {
+  const { restarts } = await busInfo(bench);
+  await killServer(bench);
+  await eventually('another server', 20_000, async () => {
+    const bus = await busInfo(bench);
+    return bus.state === 'running' && bus.restarts > restarts;
+  });
+}
 
 /**
  * Runs the program; kills the server `kills` times meanwhile, each time another one.
@@ -19,9 +56,9 @@ export async function killServerDuring(
   const pids = new Set<number>();
   while (!isOver && pids.size < kills) {
     await delay(150);
-    const pid = (await bench.list())[0]?.serverPid;
-    if (pid === null || pid === undefined || pids.has(pid) || isOver) continue;
-    process.kill(pid, 'SIGKILL');
+    const pid = (await busInfo(bench)).serverPid;
+    if (pid === null || pids.has(pid) || isOver) continue;
+    kill(pid);
     pids.add(pid);
   }
   return { ...(await outcome), killed: pids.size };

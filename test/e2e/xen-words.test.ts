@@ -5,11 +5,20 @@
 import { writeFile } from 'node:fs/promises';
 import t, { type Test } from 'tap';
 import type { VbdInfo } from '../../mount/bus/interface.js';
+import { resolveBus, showBus } from '../../mount/client.js';
 import { Client } from './client.js';
 import { eventually } from './command.js';
-import { type Bench, forEachTransport, onDefaultTransport, openBench, type TestTransport } from './fixtures.js';
+import {
+  type Bench,
+  forEachTransport,
+  OTHERS,
+  OTHERS_ON_BOTH,
+  onDefaultTransport,
+  openBench,
+  type TestTransport,
+} from './fixtures.js';
 
-t.setTimeout(180_000);
+t.setTimeout(240_000);
 
 /** As a unikernel's build writes it: the disks by number, all else for xl. */
 const MIRAGE = (first: string, second: string): string => `
@@ -24,14 +33,32 @@ disk = [ 'format=raw, vdev=51712, access=rw, target=${first}',   # its data
        ]
 `;
 
-onDefaultTransport(t, ['cmp', 'perl'], async (t, transport) => {
-  await t.test("all disks of a domain's file", async (t) => attachFile(t, await openBench(t, transport)));
-  await t.test('one image as hda and xvda', async (t) => shareImage(t, await openBench(t, transport)));
-  await t.test("xm's verbs", async (t) => useVerbs(t, await openBench(t, transport)));
-});
+onDefaultTransport(
+  t,
+  ['cmp', 'perl'],
+  async (t, transport) => {
+    await t.test('one image as hda and xvda', async (t) => shareImage(t, await openBench(t, transport)));
+    if (transport.runner?.name !== 'namespace') {
+      await t.test("xm's verbs", async (t) => useVerbs(t, await openBench(t, transport)));
+    }
+    if (transport.runner !== undefined) return;
+    await t.test('files of a domain that are wrong', async (t) => refuseFiles(t, await openBench(t, transport)));
+  },
+  OTHERS,
+);
+
+forEachTransport(
+  t,
+  ['cmp'],
+  async (t, transport) => {
+    await t.test("all disks of a domain's file", async (t) => attachFile(t, await openBench(t, transport)));
+  },
+  OTHERS_ON_BOTH,
+);
 
 t.test('by-slot', (t) => {
-  forEachTransport(t, ['cmp', 'find'], async (t, transport) => listSlots(t, await openBench(t, transport), transport));
+  const list = async (t: Test, transport: TestTransport) => listSlots(t, await openBench(t, transport), transport);
+  forEachTransport(t, ['cmp', 'find', 'perl'], list, OTHERS);
   t.end();
 });
 
@@ -42,7 +69,7 @@ async function attachFile(t: Test, bench: Bench): Promise<void> {
   ];
   const file = bench.path('mirage.xl');
   await writeFile(file, MIRAGE(first, second));
-  const { stdout } = await bench.fusetap(['attach', '--config', file]);
+  const { stdout } = await bench.fusetap(['attach', ...bench.transport.options, '--config', file]);
   const directory = `${bench.runtimeDir}/bus/0`;
   t.equal(stdout, `${directory}/xvda\n${directory}/xvdb\n`);
   await bench.sh('cmp "$1/by-slot/51712" "$2"; cmp "$1/by-slot/51728" "$3"', directory, first, second);
@@ -54,10 +81,19 @@ async function attachFile(t: Test, bench: Bench): Promise<void> {
   await bench.detach('--all');
   t.same(await bench.traces(), []);
 
+  const { name, runner } = bench.transport;
+  if (name === 'fuse-native' || runner !== undefined) return;
+  await t.test('and once more, as ls --json tells of them', (t) => attachList(t, bench, before));
+}
+
+/** @param before what was attached */
+async function attachList(t: Test, bench: Bench, before: readonly VbdInfo[]): Promise<void> {
+  const [first, second] = before.map(({ image }) => image) as [string, string];
+  const file = bench.path('mirage.xl');
   const [one, other] = before.map((vbd) => ({ ...vbd, filters: vbd.vdev === 'xvdb' ? ['offset=1K'] : [] }));
   if (other !== undefined) other.size -= 1024;
   await writeFile(bench.path('disks.json'), JSON.stringify([one, other]));
-  const again = JSON.parse(await bench.succeed(['attach', '--config', 'disks.json', '--json'])) as VbdInfo[];
+  const again = JSON.parse(await bench.attach('--config', 'disks.json', '--json')) as VbdInfo[];
   t.match(
     again,
     [one, other].map((vbd) => ({ vdev: vbd?.vdev, image: vbd?.image, mode: vbd?.mode, size: vbd?.size })),
@@ -73,7 +109,12 @@ async function attachFile(t: Test, bench: Bench): Promise<void> {
     ['xvda', 'xvdb'],
   );
   await bench.detach('--all');
+  t.same(await bench.traces(), []);
+}
 
+async function refuseFiles(t: Test, bench: Bench): Promise<void> {
+  const [first, second] = [await bench.image('a.img', 1 << 20), await bench.image('b.img', 64 << 10)];
+  const file = bench.path('mirage.xl');
   const wrong: [text: string, status: number, message: RegExp][] = [
     [`disk = [ 'aio:${first},xvda,w',\n\n 'aio:${second},xvdb,rw' ]`, 2, /mirage\.xl:3: .*no mode 'rw'/],
     [`disk = [ 'aio:${first},xvda,w', 'aio:/nowhere,xvdb,w' ]`, 3, /mirage\.xl:1: \/nowhere: no such image/],
@@ -162,10 +203,10 @@ async function listSlots(t: Test, bench: Bench, { abilities }: TestTransport): P
     t.not((await bench.try(`cd "$1/by-slot"; ${script}`, root)).status, 0, `not for us to change: ${script}`);
   }
   if (abilities.restart) {
-    const bus = async (): Promise<{ serverPid: number; restarts: number; state: string }> =>
-      JSON.parse(await bench.succeed(['show', '--json']));
+    const place = await resolveBus('0', bench.runtimeDir);
+    const bus = () => showBus(place);
     const held = await Client.open(t, bench, 'path', `${root}/by-slot`);
-    process.kill((await bus()).serverPid, 'SIGKILL');
+    process.kill((await bus()).serverPid as number, 'SIGKILL');
     t.equal(await plain(), both, 'the next server shows the same');
     await bench.sh('cmp "$1/by-slot/51712" "$2"', root, image);
     await eventually('another server', 10_000, async () => (await bus()).state === 'running');

@@ -11,7 +11,7 @@ import { showBus } from '../../mount/client/ask.js';
 import { type BusPlace, resolveBus } from '../../mount/client.js';
 import { KERNEL_ABILITIES } from '../../mount/fuse/kernel-transport.js';
 import { eventually } from '../e2e/command.js';
-import { type Bench, openBench } from '../e2e/fixtures.js';
+import { type Bench, openBench, type TestTransport } from '../e2e/fixtures.js';
 
 /** for how long a new server may take to be in place, on a busy machine */
 const RESTART_LIMIT_MS = 20_000;
@@ -27,19 +27,26 @@ export interface Wish {
   readonly filters?: { name: string; value: string }[];
 }
 
-/** Starts a bus that stays without vbds; ended after the test. @param env of its keeper and servers */
-export async function startBus(t: Test, env: Record<string, string> = {}, name = '0'): Promise<Bus> {
-  const bench = await openBench(t, {
-    name: 'kernel',
-    options: [],
-    abilities: KERNEL_ABILITIES,
-    whyNot: () => false,
-  });
-  return startBusOn(bench, env, name);
+/** Root's, on the default transport. */
+export const KERNEL: TestTransport = { name: 'kernel', options: [], abilities: KERNEL_ABILITIES, whyNot: () => false };
+
+/**
+ * Starts a bus that stays without vbds; ended after the test.
+ * @param env of its keeper and servers
+ * @param transport it is started with, and by whom; root's on the kernel transport where nothing else is said
+ */
+export async function startBus(
+  t: Test,
+  env: Record<string, string> = {},
+  name = '0',
+  transport: TestTransport = KERNEL,
+): Promise<Bus> {
+  return startBusOn(await openBench(t, transport), env, name);
 }
 
+/** Starts a bus that stays, by whom the bench is of and on its transport. */
 export async function startBusOn(bench: Bench, env: Record<string, string> = {}, name = '0'): Promise<Bus> {
-  await bench.succeed(['start', '--bus', name], { env });
+  await bench.succeed(['start', ...bench.transport.options, '--bus', name], { env });
   return new Bus(bench, await resolveBus(name, bench.runtimeDir));
 }
 
