@@ -2,18 +2,23 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import t, { type Test } from 'tap';
 import { readExample } from '../docs/example.js';
-import { type Bench, OTHERS, onDefaultTransport, openBench } from './fixtures.js';
+import { type Bench, JUST_NAMESPACE, JUST_USER, onDefaultTransport, openBench } from './fixtures.js';
 import { killServer, killServerDuring, verifyJob } from './kill-server.js';
 
 t.setTimeout(360_000);
 
 t.test('the driver of docs/drivers.md, under load and checksums, its server killed', (t) => {
-  onDefaultTransport(t, ['fio', 'cmp'], async (t, transport) => useExample(t, await openBench(t, transport)), OTHERS);
+  onDefaultTransport(
+    t,
+    ['fio', 'cmp'],
+    async (t, transport) => useExample(t, await openBench(t, transport)),
+    JUST_USER,
+  );
   t.end();
 });
 
 t.test('a package as a driver', (t) => {
-  onDefaultTransport(t, [], async (t, transport) => usePackage(t, await openBench(t, transport)), OTHERS);
+  onDefaultTransport(t, [], async (t, transport) => usePackage(t, await openBench(t, transport)), JUST_NAMESPACE);
   t.end();
 });
 
@@ -23,7 +28,7 @@ t.test('a driver that breaks the contract', (t) => {
 });
 
 t.test('a driver that takes the server down does not take the others with it', (t) => {
-  onDefaultTransport(t, ['cmp'], async (t, transport) => survive(t, await openBench(t, transport)), OTHERS);
+  onDefaultTransport(t, ['cmp'], async (t, transport) => survive(t, await openBench(t, transport)), JUST_NAMESPACE);
   t.end();
 });
 

@@ -1,7 +1,16 @@
 /** Filters from the command line: offset and sizelimit served by threads, the others on the event loop of the server. */
 import t, { type Test } from 'tap';
 import { eventually } from './command.js';
-import { type Bench, OTHERS, onDefaultTransport, openBench, shareOut, type TestTransport } from './fixtures.js';
+import {
+  type Bench,
+  JUST_NAMESPACE,
+  JUST_USER,
+  OTHERS,
+  onDefaultTransport,
+  openBench,
+  shareOut,
+  type TestTransport,
+} from './fixtures.js';
 import { busInfo, killServer, killServerDuring, verifyJob } from './kill-server.js';
 
 t.setTimeout(360_000);
@@ -49,12 +58,12 @@ t.test('a disk on the event loop, under load and checksums, its server killed', 
       await t.test(driver, async (t) => verifyWhileKilled(t, await openBench(t, transport), driver));
     }
   };
-  onDefaultTransport(t, ['fio'], verify, OTHERS);
+  onDefaultTransport(t, ['fio'], verify, JUST_USER);
   t.end();
 });
 
 t.test('errors on demand', (t) => {
-  onDefaultTransport(t, ['dd'], async (t, transport) => injectErrors(t, await openBench(t, transport)), OTHERS);
+  onDefaultTransport(t, ['dd'], async (t, transport) => injectErrors(t, await openBench(t, transport)), JUST_USER);
   t.end();
 });
 
@@ -72,7 +81,7 @@ t.test('read-only, whatever the mode', (t) => {
       await bench.detach(vbd);
     }
   };
-  onDefaultTransport(t, ['dd', 'cmp'], refuseWrites, OTHERS);
+  onDefaultTransport(t, ['dd', 'cmp'], refuseWrites, JUST_NAMESPACE);
   t.end();
 });
 

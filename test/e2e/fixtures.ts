@@ -65,6 +65,9 @@ export const OTHERS: readonly Way[] = [
   ['kernel', USER],
   ['kernel', NAMESPACE],
 ];
+/** Where one of them shows as much as both. */
+export const JUST_USER = OTHERS.slice(0, 1);
+export const JUST_NAMESPACE = OTHERS.slice(1);
 export const OTHERS_ON_BOTH: readonly Way[] = [...OTHERS, ['fuse-native', USER], ['fuse-native', NAMESPACE]];
 
 /** A transport, and who runs the programs. */

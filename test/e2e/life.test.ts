@@ -23,14 +23,19 @@ async function live(t: Test, transport: TestTransport): Promise<void> {
   const killed = await openBench(t, transport);
   await killAttaches(killed, isRoot ? [120, 240, 360, 480, 600] : [150, 450]);
 
-  await tell('a bus that was started stays without vbds', stayUntilStopped);
   await tell('a bus that attach began ends with its last vbd', endWithLastVbd);
+  await tell('a dead bus is told, repaired by attach, and cleared away by stop', repairDeadBus);
+  // in a namespace the rest shows what it has shown for the user
+  if (transport.runner?.name === 'namespace') {
+    await t.test('an attach that is killed leaves a vbd or nothing', (t) => findVbdsOrNothing(t, killed));
+    return;
+  }
+  await tell('a bus that was started stays without vbds', stayUntilStopped);
   await tell('buses by name and by directory, side by side', keepApart);
   const count = isRoot ? 20 : 4;
   await tell(`${count} attaches at once get ${count} vdevs`, (t, bench) => attachAtOnce(t, bench, count));
   const rounds = isRoot ? 10 : 2;
   await tell(`attached and detached ${rounds} times`, (t, bench) => attachAgainAndAgain(t, bench, rounds));
-  await tell('a dead bus is told, repaired by attach, and cleared away by stop', repairDeadBus);
   await t.test('a vbd that is held', async (t) => {
     const bench = await openBench(t, transport);
     await bench.begin();

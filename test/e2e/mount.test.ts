@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import { putMbr } from '../drivers/partitions/tables.js';
 import { isInstalled } from './command.js';
-import { type Bench, forEachWay, OTHERS, onDefaultTransport, openBench } from './fixtures.js';
+import { type Bench, forEachWay, JUST_USER, onDefaultTransport, openBench } from './fixtures.js';
 
 t.setTimeout(120_000);
 
@@ -32,7 +32,7 @@ onDefaultTransport(t, ['losetup', 'mkfs.ext4', 'debugfs'], async (t, transport) 
   );
 });
 
-forEachWay(t, OTHERS.slice(0, 1), async (t, transport) => {
+forEachWay(t, JUST_USER, async (t, transport) => {
   const missing = ['fuse2fs', 'squashfuse', 'mksquashfs', 'mkfs.ext4'].filter((program) => !isInstalled(program));
   const skip = missing.length === 0 ? false : `not installed: ${missing.join(', ')}`;
   await t.test('by FUSE programs', { skip }, async (t) => mountAsUser(t, await openBench(t, transport)));

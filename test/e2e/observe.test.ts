@@ -3,7 +3,16 @@ import { readFile } from 'node:fs/promises';
 import t, { type Test } from 'tap';
 import type { VbdStats } from '../../mount/bus/interface.js';
 import { collect, eventually } from './command.js';
-import { type Bench, OTHERS, onDefaultTransport, openBench, shareOut, type TestTransport } from './fixtures.js';
+import {
+  type Bench,
+  JUST_NAMESPACE,
+  JUST_USER,
+  OTHERS,
+  onDefaultTransport,
+  openBench,
+  shareOut,
+  type TestTransport,
+} from './fixtures.js';
 import { busInfo, kill, replaceServer } from './kill-server.js';
 
 t.setTimeout(360_000);
@@ -86,7 +95,7 @@ t.test('the log', (t) => {
     t.equal(status, 0, 'ends with the bus');
     t.ok(stdout.trimEnd().split('\n').length >= lines.length);
   };
-  onDefaultTransport(t, [], log, OTHERS);
+  onDefaultTransport(t, [], log, JUST_USER);
   t.end();
 });
 
@@ -109,7 +118,7 @@ t.test('a bus whose processes are gone has a log, and doctor names it', (t) => {
     await bench.sh('exec "$@"', process.execPath, ...cliWords(dead?.hint ?? ''));
     t.same(await bench.traces(), [], 'the command does mend it');
   };
-  onDefaultTransport(t, [], diagnose, OTHERS);
+  onDefaultTransport(t, [], diagnose, JUST_NAMESPACE);
   t.end();
 });
 

@@ -106,8 +106,8 @@ import { attach, detach, FusetapError, list, openDisk, show, start, stop } from 
 
 writeFileSync('disk.img', Buffer.alloc(10_000, 'a'));
 const vbd = await attach('disk.img', { driver: 'ram', vdev: 'xvdc', offset: 100, sizelimit: 50 });
-assert.equal(readFileSync(vbd.path, 'utf8'), 'a'.repeat(50));
 assert.deepEqual(await list(), [{ ...vbd }]);
+assert.equal(readFileSync(vbd.path, 'utf8'), 'a'.repeat(50));
 assert.equal((await list({ bus: '0' })).length, 1);
 await assert.rejects(attach('disk.img', { vdev: 'xvdc' }), (error) => {
   assert.ok(error instanceof FusetapError);

@@ -6,7 +6,7 @@ import { resolveBus, showBus } from '../../mount/client.js';
 import { SFDISK, SFDISK_PROGRAMS, type SfdiskPartition } from '../drivers/partitions/sfdisk.js';
 import { Client } from './client.js';
 import { eventually } from './command.js';
-import { type Bench, forEachTransport, OTHERS, OTHERS_ON_BOTH, onDefaultTransport, openBench } from './fixtures.js';
+import { type Bench, forEachTransport, JUST_USER, OTHERS_ON_BOTH, onDefaultTransport, openBench } from './fixtures.js';
 
 t.setTimeout(240_000);
 
@@ -80,7 +80,7 @@ onDefaultTransport(
       await t.test(name, async (t) => story(t, await openBench(t, transport)));
     }
   },
-  OTHERS,
+  JUST_USER,
 );
 
 forEachTransport(
@@ -96,8 +96,8 @@ forEachTransport(
     await bench.detach('xvda');
     t.same(await bench.traces(), []);
   },
-  // on the kernel transport they have more than this above
-  OTHERS_ON_BOTH.filter(([name]) => name !== 'kernel'),
+  // the user has more than this above
+  OTHERS_ON_BOTH.filter((way) => !JUST_USER.includes(way)),
 );
 
 async function mbr(t: Test, bench: Bench): Promise<void> {

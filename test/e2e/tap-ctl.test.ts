@@ -9,7 +9,7 @@ import { TAP_COMMANDS } from '../../cli/tap-ctl/commands.js';
 import { resolveBus, showBus } from '../../mount/client.js';
 import { Client } from './client.js';
 import { eventually, type Outcome } from './command.js';
-import { type Bench, OTHERS, onDefaultTransport, openBench } from './fixtures.js';
+import { type Bench, JUST_USER, onDefaultTransport, openBench } from './fixtures.js';
 
 t.setTimeout(240_000);
 
@@ -72,7 +72,7 @@ onDefaultTransport(
     for (const [name, story] of Object.entries(stories)) await t.test(name, (t) => story(t, bench));
     t.same(await bench.traces(), [], 'nothing is left');
   },
-  OTHERS,
+  JUST_USER,
 );
 
 async function refuseWords(t: Test, bench: Bench): Promise<void> {

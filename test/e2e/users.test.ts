@@ -5,7 +5,15 @@
 import { chmod } from 'node:fs/promises';
 import t, { type Test } from 'tap';
 import { collect, eventually, execute, start } from './command.js';
-import { type Bench, forEachWay, OTHERS, openBench, type TestTransport, withRoot } from './fixtures.js';
+import {
+  type Bench,
+  forEachWay,
+  JUST_NAMESPACE,
+  JUST_USER,
+  openBench,
+  type TestTransport,
+  withRoot,
+} from './fixtures.js';
 import { busInfo } from './kill-server.js';
 import { permitAllowOther, USER_ID, whyNotPermitted } from './runners.js';
 
@@ -17,7 +25,7 @@ const THIRD_USER_ID = 65_533;
 /** the words to run a program as an ordinary user */
 const AS_USER = ['setpriv', `--reuid=${USER_ID}`, `--regid=${USER_ID}`, '--clear-groups'];
 
-forEachWay(t, OTHERS.slice(0, 1), async (t, transport) => {
+forEachWay(t, JUST_USER, async (t, transport) => {
   const tell = async (name: string, body: (t: Test, bench: Bench) => Promise<void>): Promise<void> => {
     await t.test(name, async (t) => body(t, await openBench(t, transport)));
   };
@@ -30,7 +38,7 @@ forEachWay(t, OTHERS.slice(0, 1), async (t, transport) => {
   await t.test('a user lets others in', { skip: whyNotPermitted() }, (t) => letInByUser(t, transport));
 });
 
-forEachWay(t, OTHERS.slice(1), async (t, transport) => {
+forEachWay(t, JUST_NAMESPACE, async (t, transport) => {
   const bench = await openBench(t, transport);
   await t.test('an upgrade, and the keeper is killed', (t) => survive(t, bench));
   await t.test('what only root can have', (t) => refusePassthrough(t, bench));

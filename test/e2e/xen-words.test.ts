@@ -11,6 +11,7 @@ import { eventually } from './command.js';
 import {
   type Bench,
   forEachTransport,
+  JUST_USER,
   OTHERS,
   OTHERS_ON_BOTH,
   onDefaultTransport,
@@ -58,7 +59,7 @@ forEachTransport(
 
 t.test('by-slot', (t) => {
   const list = async (t: Test, transport: TestTransport) => listSlots(t, await openBench(t, transport), transport);
-  forEachTransport(t, ['cmp', 'find', 'perl'], list, OTHERS);
+  forEachTransport(t, ['cmp', 'find', 'perl'], list, JUST_USER);
   t.end();
 });
 
