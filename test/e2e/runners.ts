@@ -38,8 +38,8 @@ export interface Runner {
 const setpriv = (userId: number) =>
   ['setpriv', `--reuid=${userId}`, `--regid=${userId}`, '--clear-groups', '--'] as const;
 const SETPRIV = setpriv(USER_ID);
-/** what a process does that only keeps a namespace */
-const HOLD = 'echo inside; exec sleep 600';
+/** what a process does that only keeps a namespace, and goes with the test that began it */
+const HOLD = 'echo inside; exec setpriv --pdeathsig KILL sleep 600';
 
 const rootIdentity: Identity = {
   words: (_, program, args) => [program, [...args]],

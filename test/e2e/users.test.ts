@@ -42,6 +42,7 @@ forEachWay(t, JUST_NAMESPACE, async (t, transport) => {
   const bench = await openBench(t, transport);
   await t.test('an upgrade, and the keeper is killed', (t) => survive(t, bench));
   await t.test('what only root can have', (t) => refusePassthrough(t, bench));
+  await t.test('--allow-other is not refused', (t) => allowInNamespace(t, bench));
 });
 
 async function shutOut(t: Test, bench: Bench): Promise<void> {
@@ -173,6 +174,21 @@ async function letIn(t: Test, user: TestTransport): Promise<void> {
   const other = await bench.attach('-r', image);
   t.match(await asUser('cat "$1"', other), { status: 1, stderr: /Permission denied/ }, 'a file without is the owner’s');
   await bench.succeed(['stop']);
+  t.same(await bench.traces(), []);
+}
+
+/** Who else there is in the namespace may come in; of one without further users only that it works can be seen. */
+async function allowInNamespace(t: Test, bench: Bench): Promise<void> {
+  await chmod(bench.directory, 0o755);
+  const bus = await bench.makeDirectory('bus');
+  const image = await bench.image('open.img', SIZE, SIZE);
+  const vbd = await bench.attach('--bus', bus, '--allow-other', '--file-mode', '0644', image);
+  t.match(await busInfo(bench, bus), { allowOther: true });
+  t.equal(
+    await bench.sh('cmp "$1" "$2"; stat -c %a "$1"; grep -c " $3 .*allow_other" /proc/self/mountinfo', vbd, image, bus),
+    '644\n1',
+  );
+  await bench.detach('--bus', bus, 'xvda');
   t.same(await bench.traces(), []);
 }
 
