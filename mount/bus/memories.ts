@@ -33,8 +33,8 @@ import { withRamLock } from './ram-lock.js';
 import { checkJoin, checkNew, imageIdentity, leadsTo, requireSole, shareOfIdentity } from './share-rules.js';
 
 const POLL_MS = 10;
-/** credit that nobody uses is back within this time; see memory-credit.ts */
-const RECALL_MS = 1_500;
+/** credit that nobody uses is back within this time, also from keepers that hardly get to run; see memory-credit.ts */
+export const RECALL_MS = 4_000;
 
 /** A memory that this keeper holds. */
 export interface SharedMemory {

@@ -7,14 +7,12 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { MEMORY_PAGE } from '../fuse/memory-growth.js';
 import type { Ledger } from '../ledger.js';
-import type { Memories, SharedMemory } from './memories.js';
+import { type Memories, RECALL_MS, type SharedMemory } from './memories.js';
 
 /** given at a time: a question to the keeper costs about a millisecond, and copying this much twenty */
 const GRANT_BYTES = 64 << 20;
 /** credit that nobody used for so long is taken back, within twice the time */
 const IDLE_MS = 300;
-/** for how long a write waits for credit that others have and do not use; all of it is back by then */
-const RECALL_MS = 4 * IDLE_MS;
 const RECALL_POLL_MS = 50;
 
 /** What of a vbd matters here. */
@@ -24,18 +22,21 @@ export interface CreditedVbd {
   readonly memory: SharedMemory | null;
 }
 
+/** What of the memories matters here. */
+type Grants = Pick<Memories, 'grant' | 'areOthersGranted'>;
+
 type Credited = CreditedVbd & { readonly memory: SharedMemory };
 
 export class MemoryCredit {
   readonly #ledger: Ledger;
-  readonly #memories: Memories;
+  readonly #memories: Grants;
   readonly #vbds: () => Iterable<CreditedVbd>;
   /** what each file had when it was last looked at */
   readonly #seen = new Map<number, number>();
   #timer: NodeJS.Timeout | null = null;
   #answering: Promise<void> = Promise.resolve();
 
-  constructor(ledger: Ledger, memories: Memories, vbds: () => Iterable<CreditedVbd>) {
+  constructor(ledger: Ledger, memories: Grants, vbds: () => Iterable<CreditedVbd>) {
     this.#ledger = ledger;
     this.#memories = memories;
     this.#vbds = vbds;
@@ -77,10 +78,12 @@ export class MemoryCredit {
     };
     if (await isEnough()) return givenBytes;
     await this.#takeBackFromOthers(memory, ledgerIndex);
-    while (!(await isEnough()) && performance.now() < deadline && this.#memories.areOthersGranted()) {
+    for (;;) {
+      // looked at first: what others let go after that is found the next time
+      const mayComeBack = this.#memories.areOthersGranted() && performance.now() < deadline;
+      if ((await isEnough()) || !mayComeBack) return givenBytes;
       await delay(RECALL_POLL_MS);
     }
-    return givenBytes;
   }
 
   /** What this keeper's other files have and do not use. */
