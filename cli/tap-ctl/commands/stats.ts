@@ -34,6 +34,7 @@ function describe({ driver, image }: VbdInfo, { read, write }: VbdStats): unknow
         driver: { type: TYPES[driver] ?? -1, name: driver, status },
       },
     ],
+    // so tapdisk calls it, and scripts look for it
     FIXME_enospc_redirect_count: 0,
     nbd_mirror_failed: 0,
     reqs_outstanding: 0,
