@@ -26,12 +26,6 @@ import { unmount } from './unmount.js';
 
 const DEVICE = '/dev/fuse';
 
-/**
- * A larger read comes as several requests of this size, which threads serve side by side, and whose bytes are still in
- * the processor's cache when they are copied on: 1 MiB reads at queue depth 4 took 0.8 of the time of whole ones.
- */
-const MAX_READ = 256 << 10;
-
 export interface KernelMount {
   readonly mountpoint: string;
   /** the device as mounted, then its clones; none once they are closed */
@@ -85,7 +79,7 @@ async function mountDevice(
   mountpoint: string,
   allowOther: boolean,
 ): Promise<{ deviceFd: number; aliveFd: number | null }> {
-  const options = ['default_permissions', `max_read=${MAX_READ}`, ...(allowOther ? ['allow_other'] : [])];
+  const options = ['default_permissions', `max_read=${abi.MAX_READ}`, ...(allowOther ? ['allow_other'] : [])];
   const deviceFd = hasCapability(CAP_SYS_ADMIN) ? mountBySystemCall(mountpoint, options) : null;
   if (deviceFd !== null) return { deviceFd, aliveFd: null };
   const helper = findFusermount();

@@ -15,9 +15,7 @@ import { allocateResident } from './resident.js';
 
 /** from here on a copy costs more than a call */
 export const SPLICE_BYTES = 128 << 10;
-/** the kernel asks for no more at a time (max_read); a damaged request may */
-const MAX_BYTES = 256 << 10;
-/** a place for each page of that, one more where it does not begin at a page, and one for the header */
+/** a place for each page of the largest read, one more where it does not begin at a page, and one for the header */
 const PIPE_BYTES = 512 << 10;
 
 interface Pipe {
@@ -45,7 +43,8 @@ export class SpliceReply {
    * @returns whether it was sent, or can no longer be; false: nothing was, and another way must be taken
    */
   send(window: Window, header: number, offset: number, length: number): boolean {
-    const pipe = length <= MAX_BYTES ? this.#open() : null;
+    // the kernel asks for no more at a time; a damaged request may
+    const pipe = length <= abi.MAX_READ ? this.#open() : null;
     if (pipe === null) return false;
     if (write(pipe.writing, header, abi.OUT_HEADER_SIZE) !== abi.OUT_HEADER_SIZE) return this.#giveUp(pipe);
     const place = window.start + offset;

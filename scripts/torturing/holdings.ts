@@ -4,33 +4,41 @@ import { join } from 'node:path';
 import { pssBytes } from '../benching/processes.js';
 import type { Holdings } from './figures.js';
 
-/** The processes of a runtime directory's buses, known by their environment. */
-export async function busPids(runtimeDir: string, program: 'keeper' | 'server' | '' = ''): Promise<number[]> {
+interface BusProcess {
+  readonly pid: number;
+  readonly program: 'keeper' | 'server';
+}
+
+/** The keepers and servers of a runtime directory, known by their environment. */
+export async function busProcesses(runtimeDir: string): Promise<BusProcess[]> {
   const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
   const found = pids.map(async (pid) => {
     const text = (name: string): Promise<string> => readFile(`/proc/${pid}/${name}`, 'utf8').catch(() => '');
     const [environment, command] = await Promise.all([text('environ'), text('cmdline')]);
     const isOurs = environment.split('\0').includes(`FUSETAP_RUNTIME_DIR=${runtimeDir}`);
-    return isOurs && command.includes(`${program}-main.js`) ? [Number(pid)] : [];
+    const program = /(keeper|server)-main\.js/.exec(command)?.[1] as BusProcess['program'] | undefined;
+    return isOurs && program !== undefined ? [{ pid: Number(pid), program }] : [];
   });
   return (await Promise.all(found)).flat();
 }
 
 export async function measure(runtimeDir: string): Promise<Holdings> {
-  const pids = await busPids(runtimeDir);
-  const fds = await Promise.all(pids.map(async (pid) => (await readdir(`/proc/${pid}/fd`).catch(() => [])).length));
+  const processes = await busProcesses(runtimeDir);
+  const pidsOf = (program: BusProcess['program']): number[] =>
+    processes.flatMap((each) => (each.program === program ? [each.pid] : []));
+  const fds = await Promise.all(
+    processes.map(async ({ pid }) => (await readdir(`/proc/${pid}/fd`).catch(() => [])).length),
+  );
   const mounts = (await readFile('/proc/self/mountinfo', 'utf8'))
     .split('\n')
     .filter((line) => line.includes(runtimeDir));
   const files = ['state', 'ram', 'bus'].map((name) => readdir(join(runtimeDir, name)).catch(() => []));
-  const bytesOf = async (program: 'keeper' | 'server'): Promise<number> =>
-    (await pssBytes(await busPids(runtimeDir, program), 'Pss_Anon')) ?? 0;
   return {
-    keeperBytes: await bytesOf('keeper'),
-    serverBytes: await bytesOf('server'),
+    keeperBytes: (await pssBytes(pidsOf('keeper'), 'Pss_Anon')) ?? 0,
+    serverBytes: (await pssBytes(pidsOf('server'), 'Pss_Anon')) ?? 0,
     fds: fds.reduce((sum, count) => sum + count, 0),
     mounts: mounts.length,
     files: (await Promise.all(files)).flat().length,
-    processes: pids.length,
+    processes: processes.length,
   };
 }

@@ -11,7 +11,7 @@ import { parseArgs, promisify } from 'node:util';
 import { EXIT_CODES, FusetapError } from '../../drivers/errors.js';
 import { resolveBus } from '../../mount/client.js';
 import { type Deeds, type Findings, leaks, printFigures } from './figures.js';
-import { busPids, measure } from './holdings.js';
+import { busProcesses, measure } from './holdings.js';
 import { DISK_BYTES } from './verifier.js';
 import { Victim, type Wish } from './victim.js';
 
@@ -84,7 +84,7 @@ async function clear(directory: string, runtimeDir: string): Promise<void> {
     await writeFile(`/sys/fs/fuse/connections/${device.split(':')[1]}/abort`, '1').catch(() => {});
     await promisify(execFile)('umount', ['-l', path]).catch(() => {});
   }
-  for (const pid of await busPids(runtimeDir)) process.kill(pid, 'SIGKILL');
+  for (const { pid } of await busProcesses(runtimeDir)) process.kill(pid, 'SIGKILL');
   await promisify(execFile)('rm', ['-rf', '--one-file-system', directory]).catch(() => {});
 }
 
