@@ -194,6 +194,15 @@ export function shareOut<Choice>(transport: TestTransport, choices: readonly Cho
   return transport.runner.name === 'user' ? choices.slice(0, 1) : choices.slice(1, 2);
 }
 
+/** What there is to tell: to everybody, and what only root can have or needs no second telling. */
+export function storiesFor<Story>(
+  transport: TestTransport,
+  everybodys: Readonly<Record<string, Story>>,
+  roots: Readonly<Record<string, Story>>,
+): Readonly<Record<string, Story>> {
+  return transport.runner === undefined ? { ...everybodys, ...roots } : everybodys;
+}
+
 /** A bench that is cleared away after the test. */
 export async function openBench(t: Test, transport: TestTransport): Promise<Bench> {
   const directory = await realpath(await mkdtemp(join(tmpdir(), 'bench-')));

@@ -23,20 +23,20 @@ export function kill(pid: number): void {
 }
 
 /** Kills the server and waits for nothing: who comes now has to. @returns its pid */
-export async function killServer(bench: Bench): Promise<number> {
-  const { serverPid } = await busInfo(bench);
+export async function killServer(bench: Bench, bus = '0'): Promise<number> {
+  const { serverPid } = await busInfo(bench, bus);
   if (serverPid === null) throw new Error('the bus has no server');
   kill(serverPid);
   return serverPid;
 }
 
 /** Kills the server, and waits for the next. */
-export async function replaceServer(bench: Bench): Promise<void> {
-  const { restarts } = await busInfo(bench);
-  await killServer(bench);
-  await eventually('another server', 20_000, async () => {
-    const bus = await busInfo(bench);
-    return bus.state === 'running' && bus.restarts > restarts;
+export async function replaceServer(bench: Bench, { bus = '0', limitMs = 20_000 } = {}): Promise<void> {
+  const { restarts } = await busInfo(bench, bus);
+  await killServer(bench, bus);
+  await eventually('another server', limitMs, async () => {
+    const now = await busInfo(bench, bus);
+    return now.state === 'running' && now.restarts > restarts;
   });
 }
 

@@ -2,11 +2,20 @@
 import t, { type Test } from 'tap';
 import type { PartitionInfo, VbdInfo } from '../../mount/bus/interface.js';
 import { swap } from '../../mount/client/swap.js';
-import { resolveBus, showBus } from '../../mount/client.js';
+import { resolveBus } from '../../mount/client.js';
 import { SFDISK, SFDISK_PROGRAMS, type SfdiskPartition } from '../drivers/partitions/sfdisk.js';
 import { Client } from './client.js';
 import { eventually } from './command.js';
-import { type Bench, forEachTransport, JUST_USER, OTHERS_ON_BOTH, onDefaultTransport, openBench } from './fixtures.js';
+import {
+  type Bench,
+  forEachTransport,
+  JUST_USER,
+  OTHERS_ON_BOTH,
+  onDefaultTransport,
+  openBench,
+  storiesFor,
+} from './fixtures.js';
+import { busInfo, replaceServer } from './kill-server.js';
 
 t.setTimeout(240_000);
 
@@ -43,19 +52,10 @@ async function bySfdisk(bench: Bench, image: string): Promise<Partial<PartitionI
 
 /** Asks the bus over its control socket, for a start of Node less each time. */
 async function show(bench: Bench, vdev = 'xvda'): Promise<VbdInfo> {
-  const { vbds } = await showBus(await resolveBus('0', bench.runtimeDir));
+  const { vbds } = await busInfo(bench);
   const vbd = vbds.find((each) => each.vdev === vdev);
   if (vbd === undefined) throw new Error(`there is no ${vdev}`);
   return vbd;
-}
-
-async function killServer(bench: Bench): Promise<void> {
-  const { serverPid } = await show(bench);
-  process.kill(serverPid as number, 'SIGKILL');
-  await eventually('another server', 10_000, async () => {
-    const vbd = await show(bench);
-    return vbd.state === 'running' && vbd.serverPid !== serverPid;
-  });
 }
 
 type Story = (t: Test, bench: Bench) => Promise<void>;
@@ -75,7 +75,7 @@ onDefaultTransport(
   t,
   [...SFDISK_PROGRAMS, 'mkfs.ext4', 'dumpe2fs', 'cmp'],
   async (t, transport) => {
-    const stories = transport.runner === undefined ? { ...STORIES, ...AS_ROOT } : STORIES;
+    const stories = storiesFor(transport, STORIES, AS_ROOT);
     for (const [name, story] of Object.entries(stories)) {
       await t.test(name, async (t) => story(t, await openBench(t, transport)));
     }
@@ -138,7 +138,7 @@ async function mbr(t: Test, bench: Bench): Promise<void> {
     await bench.sh('chmod 640 "$1"2', disk);
     const before = await bench.sh(stats, disk);
     const client = await Client.open(t, bench, 'write', `${disk}1`);
-    await killServer(bench);
+    await replaceServer(bench, { limitMs: 10_000 });
     t.equal(await bench.sh(stats, disk), before);
     t.equal(await client.call('write', 0, 512, 'z'), '512');
     await bench.succeed(['upgrade']);
@@ -344,7 +344,7 @@ async function anotherImage(t: Test, bench: Bench): Promise<void> {
   await bench.succeed(['resume', 'xvda']);
   t.equal(await bench.sh('head -c 5 "$1"', first?.path ?? ''), 'other');
   await bench.sh('printf again | dd of="$1" conv=notrunc status=none', first?.path ?? '');
-  await killServer(bench);
+  await replaceServer(bench, { limitMs: 10_000 });
   t.equal(await bench.sh('tail -c +$(($2 + 1)) "$1" | head -c 5', other, `${MIB}`), 'again');
   t.equal(await bench.sh('head -c 5 "$1"', first?.path ?? ''), 'again', 'the next server has it too');
   await bench.detach('xvda');

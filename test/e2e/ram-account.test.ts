@@ -7,7 +7,7 @@ import t, { type Test } from 'tap';
 import { startBusOn } from '../survival/bus.js';
 import { Client } from './client.js';
 import { eventually } from './command.js';
-import { OTHERS, onDefaultTransport, openBench, type TestTransport } from './fixtures.js';
+import { OTHERS, onDefaultTransport, openBench, storiesFor, type TestTransport } from './fixtures.js';
 import { attach, detachAll, MIB, pause, resume, Stage } from './ram-stage.js';
 
 t.setTimeout(240_000);
@@ -45,7 +45,7 @@ async function account(t: Test, transport: TestTransport): Promise<void> {
     startBusOn(bench, env, 'b'),
   ]);
   const stage = new Stage(bench, { wide, a, b });
-  const stories = transport.runner === undefined ? { ...STORIES, ...AS_ROOT } : STORIES;
+  const stories = storiesFor(transport, STORIES, AS_ROOT);
   for (const [name, story] of Object.entries(stories)) {
     await t.test(name, async (t) => {
       await story(t, stage);

@@ -4,7 +4,7 @@
  */
 import t, { type Test } from 'tap';
 import { collect, eventually } from './command.js';
-import { OTHERS, onDefaultTransport, type TestTransport } from './fixtures.js';
+import { OTHERS, onDefaultTransport, storiesFor, type TestTransport } from './fixtures.js';
 import { attach, attachSlowly, detachAll, MIB, openStage, type Stage, statsOf } from './ram-stage.js';
 
 t.setTimeout(240_000);
@@ -36,7 +36,7 @@ async function fill(t: Test, transport: TestTransport): Promise<void> {
   const stage = await openStage(t, ['slow', 'a', 'b'], { FUSETAP_RAM_LIMIT: LIMIT }, transport);
   const file = await stage.bench.image('golden.img', 16 * MIB, DATA_BYTES);
   const { path } = await attachSlowly(stage.bus.slow, file, DELAY_MS);
-  const stories = transport.runner === undefined ? { ...STORIES, ...AS_ROOT } : STORIES;
+  const stories = storiesFor(transport, STORIES, AS_ROOT);
   for (const [name, story] of Object.entries(stories)) {
     await t.test(name, async (t) => {
       await story(t, stage, path, file);

@@ -8,7 +8,7 @@ import t, { type Test } from 'tap';
 import { type Bus, startBusOn } from '../survival/bus.js';
 import { Client } from './client.js';
 import { eventually } from './command.js';
-import { OTHERS, onDefaultTransport, type TestTransport } from './fixtures.js';
+import { OTHERS, onDefaultTransport, storiesFor, type TestTransport } from './fixtures.js';
 import { attach, detachAll, MIB, openStage, type Stage } from './ram-stage.js';
 
 t.setTimeout(240_000);
@@ -31,7 +31,7 @@ onDefaultTransport(t, ['cmp', 'perl'], live, OTHERS);
 async function live(t: Test, transport: TestTransport): Promise<void> {
   const stage = await openStage(t, ['stays'], {}, transport);
   const { bench } = stage;
-  const stories = transport.runner === undefined ? { ...STORIES, ...AS_ROOT } : STORIES;
+  const stories = storiesFor(transport, STORIES, AS_ROOT);
   for (const [i, [name, story]] of Object.entries(stories).entries()) {
     await t.test(name, async (t) => {
       const mortal = await startBusOn(bench, {}, `mortal${i}`);

@@ -7,7 +7,7 @@ import t, { type Test } from 'tap';
 import { startBusOn } from '../survival/bus.js';
 import { Client } from './client.js';
 import { collect, eventually } from './command.js';
-import { OTHERS, onDefaultTransport, type TestTransport } from './fixtures.js';
+import { OTHERS, onDefaultTransport, storiesFor, type TestTransport } from './fixtures.js';
 import { attach, detachAll, MIB, openStage, pause, reset, resume, type Stage, save } from './ram-stage.js';
 
 t.setTimeout(240_000);
@@ -40,7 +40,7 @@ onDefaultTransport(t, ['cmp', 'perl', 'dd'], copy, OTHERS);
 
 async function copy(t: Test, transport: TestTransport): Promise<void> {
   const stage = await openStage(t, ['a', 'b'], { FUSETAP_RAM_LIMIT: '40M' }, transport);
-  const stories = transport.runner === undefined ? { ...STORIES, ...AS_ROOT } : STORIES;
+  const stories = storiesFor(transport, STORIES, AS_ROOT);
   for (const [name, story] of Object.entries(stories)) {
     await t.test(name, async (t) => {
       await story(t, stage);

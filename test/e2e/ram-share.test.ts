@@ -5,7 +5,7 @@
 import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
-import { OTHERS, onDefaultTransport, type TestTransport } from './fixtures.js';
+import { OTHERS, onDefaultTransport, storiesFor, type TestTransport } from './fixtures.js';
 import { attach, detachAll, MIB, openStage, type Stage } from './ram-stage.js';
 
 t.setTimeout(240_000);
@@ -32,7 +32,7 @@ onDefaultTransport(t, ['mkfs.ext4', 'dumpe2fs', 'cmp'], share, OTHERS);
 
 async function share(t: Test, transport: TestTransport): Promise<void> {
   const stage = await openStage(t, ['a', 'b'], {}, transport);
-  const stories = transport.runner === undefined ? { ...STORIES, ...AS_ROOT } : STORIES;
+  const stories = storiesFor(transport, STORIES, AS_ROOT);
   for (const [name, story] of Object.entries(stories)) {
     await t.test(name, async (t) => {
       await story(t, stage);

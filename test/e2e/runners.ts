@@ -37,7 +37,10 @@ export interface Runner {
 
 const setpriv = (userId: number) =>
   ['setpriv', `--reuid=${userId}`, `--regid=${userId}`, '--clear-groups', '--'] as const;
-const SETPRIV = setpriv(USER_ID);
+/** the words to run a program as that user */
+export const AS_USER = setpriv(USER_ID);
+/** and in a directory, where entering a namespace takes one to the root directory */
+const INSIDE = ['sh', '-c', 'cd "$1" && shift && exec "$@"', 'sh'];
 /** what a process does that only keeps a namespace, and goes with the test that began it */
 const HOLD = 'echo inside; exec setpriv --pdeathsig KILL sleep 600';
 
@@ -63,7 +66,7 @@ export const USER: Runner = {
   whyNot: () => whyNoUser('setpriv', 'fusermount3'),
   enter: async () => {
     openTheWay();
-    const [program, ...words] = SETPRIV;
+    const [program, ...words] = AS_USER;
     return { ...rootIdentity, words: (_, own, args) => [program, [...words, own, ...args]], give: giveToUser };
   },
 };
@@ -75,13 +78,11 @@ export const NAMESPACE: Runner = {
   whyNot: () => whyNoUser('setpriv', 'unshare', 'nsenter') || whyNoNamespace(),
   enter: async () => {
     openTheWay();
-    const [program, ...words] = SETPRIV;
+    const [program, ...words] = AS_USER;
     const holder = await hold(program, [...words, 'unshare', '-U', '-r', '-m', 'sh', '-c', HOLD]);
-    // entering takes a process to the namespace's root directory
     const enter = ['nsenter', '-t', `${holder.pid}`, '-U', '-m', '--preserve-credentials', '--'];
-    const inside = ['sh', '-c', 'cd "$1" && shift && exec "$@"', 'sh'];
     return {
-      words: (directory, own, args) => [program, [...words, ...enter, ...inside, directory, own, ...args]],
+      words: (directory, own, args) => [program, [...words, ...enter, ...INSIDE, directory, own, ...args]],
       give: giveToUser,
       mountinfo: `/proc/${holder.pid}/mountinfo`,
       end: () => void holder.kill('SIGKILL'),
@@ -108,9 +109,8 @@ export async function permitAllowOther(): Promise<PermittedUser> {
   const script = `set -e; ${own}; mount --bind "$own" /etc/fuse.conf; rm "$own"; ${HOLD}`;
   const holder = await hold('unshare', ['-m', '--propagation', 'private', 'sh', '-c', script]);
   const enter = ['-t', `${holder.pid}`, '-m', '--'];
-  const inside = ['sh', '-c', 'cd "$1" && shift && exec "$@"', 'sh'];
   const identity: Identity = {
-    words: (directory, program, args) => ['nsenter', [...enter, ...inside, directory, ...SETPRIV, program, ...args]],
+    words: (directory, program, args) => ['nsenter', [...enter, ...INSIDE, directory, ...AS_USER, program, ...args]],
     give: giveToUser,
     mountinfo: `/proc/${holder.pid}/mountinfo`,
     end: () => void holder.kill('SIGKILL'),
@@ -159,7 +159,7 @@ function closedAbove(path: string): string | null {
 
 function whyNoNamespace(): string | false {
   try {
-    const [program, ...words] = SETPRIV;
+    const [program, ...words] = AS_USER;
     execFileSync(program, [...words, 'unshare', '-U', '-r', '-m', 'true'], { stdio: 'ignore' });
     return false;
   } catch {

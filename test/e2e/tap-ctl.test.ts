@@ -6,10 +6,10 @@ import { constants } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import { TAP_COMMANDS } from '../../cli/tap-ctl/commands.js';
-import { resolveBus, showBus } from '../../mount/client.js';
 import { Client } from './client.js';
 import { eventually, type Outcome } from './command.js';
-import { type Bench, JUST_USER, onDefaultTransport, openBench } from './fixtures.js';
+import { type Bench, JUST_USER, onDefaultTransport, openBench, storiesFor } from './fixtures.js';
+import { busInfo, replaceServer } from './kill-server.js';
 
 t.setTimeout(240_000);
 
@@ -68,7 +68,7 @@ onDefaultTransport(
   ['script', 'perl'],
   async (t, transport) => {
     const bench = await openBench(t, transport);
-    const stories = transport.runner === undefined ? { ...AS_ROOT, ...STORIES } : STORIES;
+    const stories = storiesFor(transport, STORIES, AS_ROOT);
     for (const [name, story] of Object.entries(stories)) await t.test(name, (t) => story(t, bench));
     t.same(await bench.traces(), [], 'nothing is left');
   },
@@ -213,14 +213,8 @@ async function swapImages(t: Test, bench: Bench): Promise<void> {
   await bench.detach('--bus', 'other', 'xvda');
   t.equal((await bench.fusetap(['attach', '--bus', 'other', second])).status, 4, 'rule 8');
 
-  const place = await resolveBus('tap0', bench.runtimeDir);
-  const bus = () => showBus(place);
-  process.kill((await bus()).serverPid as number, 'SIGKILL');
-  await eventually(
-    'another server',
-    10_000,
-    async () => (await bus()).restarts === 1 && (await bus()).state === 'running',
-  );
+  await replaceServer(bench, { bus: 'tap0', limitMs: 10_000 });
+  t.equal((await busInfo(bench, 'tap0')).restarts, 1);
   t.equal(await client.call('write', 300, 10, 'c'), '10', 'the next server has it too');
   await bench.succeed(['upgrade', '--bus', 'tap0']);
   t.equal(await client.call('write', 400, 10, 'd'), '10', 'and the one after an upgrade');

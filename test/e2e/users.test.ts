@@ -15,15 +15,13 @@ import {
   withRoot,
 } from './fixtures.js';
 import { busInfo } from './kill-server.js';
-import { permitAllowOther, USER_ID, whyNotPermitted } from './runners.js';
+import { AS_USER, permitAllowOther, USER_ID, whyNotPermitted } from './runners.js';
 
 t.setTimeout(360_000);
 
 const SIZE = 4 << 20;
 /** somebody else yet, who is in no list of users */
 const THIRD_USER_ID = 65_533;
-/** the words to run a program as an ordinary user */
-const AS_USER = ['setpriv', `--reuid=${USER_ID}`, `--regid=${USER_ID}`, '--clear-groups'];
 
 forEachWay(t, JUST_USER, async (t, transport) => {
   const tell = async (name: string, body: (t: Test, bench: Bench) => Promise<void>): Promise<void> => {
@@ -145,7 +143,7 @@ async function letIn(t: Test, user: TestTransport): Promise<void> {
   const bench = await openBench(t, root);
   const image = await bench.image('disk.img', SIZE, SIZE);
   const asUser = (script: string, ...args: string[]) =>
-    bench.execute(AS_USER[0] ?? '', [...AS_USER.slice(1), '--', 'sh', '-euc', script, 'sh', ...args]);
+    bench.execute(AS_USER[0], [...AS_USER.slice(1), 'sh', '-euc', script, 'sh', ...args]);
   await chmod(bench.directory, 0o700);
   t.match(await bench.fusetap(['attach', '--allow-other', image]), { status: 5, stderr: /0700.*--bus DIR/ });
   t.same(await bench.traces(), []);

@@ -5,7 +5,6 @@
 import { writeFile } from 'node:fs/promises';
 import t, { type Test } from 'tap';
 import type { VbdInfo } from '../../mount/bus/interface.js';
-import { resolveBus, showBus } from '../../mount/client.js';
 import { Client } from './client.js';
 import { eventually } from './command.js';
 import {
@@ -18,6 +17,7 @@ import {
   openBench,
   type TestTransport,
 } from './fixtures.js';
+import { busInfo, killServer } from './kill-server.js';
 
 t.setTimeout(240_000);
 
@@ -204,13 +204,11 @@ async function listSlots(t: Test, bench: Bench, { abilities }: TestTransport): P
     t.not((await bench.try(`cd "$1/by-slot"; ${script}`, root)).status, 0, `not for us to change: ${script}`);
   }
   if (abilities.restart) {
-    const place = await resolveBus('0', bench.runtimeDir);
-    const bus = () => showBus(place);
     const held = await Client.open(t, bench, 'path', `${root}/by-slot`);
-    process.kill((await bus()).serverPid as number, 'SIGKILL');
+    await killServer(bench);
     t.equal(await plain(), both, 'the next server shows the same');
     await bench.sh('cmp "$1/by-slot/51712" "$2"', root, image);
-    await eventually('another server', 10_000, async () => (await bus()).state === 'running');
+    await eventually('another server', 10_000, async () => (await busInfo(bench)).state === 'running');
     await bench.succeed(['upgrade']);
     t.equal(await plain(), both, 'and the one after an upgrade');
     await bench.sh('cmp "/proc/$1/root$2/by-slot/51712" "$3"', String(held.pid), root, image);

@@ -6,6 +6,7 @@ import { link, mkdir, symlink, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import type { Mode } from '../../mount/bus/interface.js';
+import { AS_USER } from '../e2e/runners.js';
 import type { Bus } from '../survival/bus.js';
 import { attachFor, type Ground, O_RDONLY, prepareGround, refusalOf, whyNotRules } from './fixture.js';
 
@@ -221,7 +222,7 @@ async function refuseQemus(t: Test, ground: Ground): Promise<void> {
 }
 
 /** A qemu-io that has read from the image, and has it open. @param command what it is run by */
-async function holdByQemu({ bench }: Ground, image: string, options: string[], command: string[] = []) {
+async function holdByQemu({ bench }: Ground, image: string, options: string[], command: readonly string[] = []) {
   const [program = '', ...args] = [...command, 'qemu-io', '-f', 'raw', ...options, image];
   const qemu = bench.startProgram(program, args);
   const ended = new Promise((resolve) => qemu.once('close', resolve));
@@ -240,12 +241,11 @@ async function refuseOthers(t: Test, ground: Ground): Promise<void> {
   const { bench, a } = ground;
   const image = await bench.image('common.img', SIZE);
   await bench.sh('chmod 755 .; chmod 666 "$1"', image);
-  const nobody = ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'];
-  const qemu = await holdByQemu(ground, image, [], nobody);
+  const qemu = await holdByQemu(ground, image, [], AS_USER);
   t.equal((await tryAttach(a, image, 'w'))?.message, `${image} is open for writing in pid ${qemu.pid} (qemu-io)`);
   await qemu.end();
   await attachFor(t, a, { driver: 'aio', image });
-  const [program = '', ...args] = [...nobody, 'qemu-io', '-f', 'raw', '-r', '-c', 'read 0 512', image];
+  const [program = '', ...args] = [...AS_USER, 'qemu-io', '-f', 'raw', '-r', '-c', 'read 0 512', image];
   t.match(await bench.execute(program, args), { status: 1, stderr: /Failed to get .*lock/ });
 }
 

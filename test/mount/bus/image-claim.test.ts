@@ -10,6 +10,7 @@ import { type ClaimOptions, claimImage, takeMarks } from '../../../mount/bus/ima
 import type { Mode } from '../../../mount/bus/interface.js';
 import { type OpenedImage, openImage } from '../../../mount/bus/open-image.js';
 import { flockRelease, isRangeLocked, lockRangeShared, tryFlockExclusive, unlockRange } from '../../../system/libc.js';
+import { AS_USER } from '../../e2e/runners.js';
 import {
   attachLoop,
   endChild,
@@ -275,12 +276,11 @@ t.test('loop devices: a writable one refuses r and w, a read-only one w', { skip
 });
 
 t.test('without privileges a loop device is found by its path', { skip: await needsRootAnd('setpriv') }, async (t) => {
-  const nobody = ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'];
   const path = await makeFile(t);
   await chmod(dirname(path), 0o755);
   await chmod(path, 0o644);
   const module = (name: string): string => new URL(`../../../mount/bus/${name}.js`, import.meta.url).pathname;
-  const [command = '', ...args] = [...nobody, 'test', '-r', module('image-claim'), '-a', '-x', dirname(path)];
+  const [command = '', ...args] = [...AS_USER, 'test', '-r', module('image-claim'), '-a', '-x', dirname(path)];
   const reachable = await run(command, ...args).then(
     () => true,
     () => false,
@@ -293,7 +293,7 @@ t.test('without privileges a loop device is found by its path', { skip: await ne
   const program = `import { claimImage } from '${module('image-claim')}'; import { openImage } from '${module('open-image')}';
     const image = await openImage('${path}', 'r', { mountpoint: '/no/such/bus' });
     await claimImage(image, 'r').then(() => console.log('claimed'), (error) => console.log(error.message));`;
-  const [setpriv = '', ...drop] = nobody;
+  const [setpriv, ...drop] = AS_USER;
   const answer = await run(setpriv, ...drop, process.execPath, '--input-type=module', '-e', program);
   t.equal(answer, `${path} is used by the loop device ${loop}`);
 });
