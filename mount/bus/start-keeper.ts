@@ -4,7 +4,9 @@
  *      command ──spawn──► keeper-main.js {bus, path, …}
  *              ◄──fd 3─── one line: {"ok":true,"pid":N} or {"error":…}
  */
+
 import type { ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
 import { closeSync, fstatSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
@@ -103,7 +105,10 @@ async function readReport(child: ChildProcess): Promise<Report> {
   const timer = setTimeout(() => child.kill('SIGKILL'), START_LIMIT_MS);
   const failed = new Promise<never>((_, reject) => child.once('error', reject));
   try {
-    return JSON.parse(await Promise.race([failed, readLine(pipe)])) as Report;
+    const report = JSON.parse(await Promise.race([failed, readLine(pipe)])) as Report;
+    // who is told that it failed finds nothing of the attempt any more
+    if ('error' in report && child.exitCode === null && child.signalCode === null) await once(child, 'exit');
+    return report;
   } finally {
     clearTimeout(timer);
     pipe.destroy();

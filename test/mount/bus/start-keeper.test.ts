@@ -53,6 +53,14 @@ t.test('an error that it reports is thrown as it is', async (t) => {
   t.notOk(isAlreadyRunning((await busy('neither runs nor ends')).result));
 });
 
+t.test('one that failed is gone when that is known', async (t) => {
+  const failing =
+    "console.log(process.pid); say({ error: { code: 'DENIED', message: 'no' } }); setTimeout(() => {}, 300);";
+  const { result, log } = await start(t, failing);
+  t.match(result, { name: 'FusetapError', code: 'DENIED' });
+  t.throws(() => process.kill(Number(log), 0), { code: 'ESRCH' });
+});
+
 t.test('of one that dies without a word, the log tells why', async (t) => {
   const broken = await start(
     t,
