@@ -1,7 +1,7 @@
 /**
  * Requests that a thread serves on the spot, because their disk is a window: plain data and a few system calls.
  *
- *      offset   0                4016        4080      4096                    4096 + 1 MiB
+ *      offset   0                4016        4080      4096                    4096 + 512 KiB
  *               ├────────────────┼───────────┼─────────┼──────── data ─────────┤
  *      request                   └ in_header + write_in ┘└ bytes to write        read(2) puts it here
  *      reply                                 └ out_header┘└ bytes read           one write(2) sends it

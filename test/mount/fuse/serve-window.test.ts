@@ -9,6 +9,8 @@ import { fallocateIn, fsyncIn, lseekIn, message, readIn, reply, struct, writeIn 
 
 const { EBADF, EIO, ENOSPC, ENXIO, EOPNOTSUPP, EROFS } = constants.errno;
 const SIZE = 20_001;
+/** of the data of a request */
+const LARGEST = 512 << 10;
 const [READ, WRITE, FSYNC, FALLOCATE, LSEEK] = [15, 16, 20, 43, 46];
 const UNIQUE = 0x8000_0002_0000_0006n;
 const FAR = [SIZE, SIZE + 1, 2 ** 53 - 1, 2n ** 53n + 2n, 2n ** 63n - 1n, 2n ** 64n - 1n] as const;
@@ -29,8 +31,8 @@ t.test('data lies at the start of a page both ways', async (t) => {
   const { server } = fixtureOf(t);
   t.equal((server.requestAddress + 80) % 4096, 0, 'what is to be written');
   t.equal((server.replyAddress + 16) % 4096, 0, 'what was read');
-  // what the kernel demands of a buffer for writes of 1 MiB
-  t.ok(server.requestLimit >= 80 + (1 << 20));
+  // what the kernel demands of a buffer for the largest write
+  t.ok(server.requestLimit >= 80 + LARGEST);
 });
 
 t.test('READ', async (t) => {
@@ -44,10 +46,10 @@ t.test('READ', async (t) => {
 });
 
 t.test('READ never gives more than the buffer holds', async (t) => {
-  const fixture = makeWindowFixture(Buffer.alloc((1 << 20) + 8192, 'abcdefg'));
+  const fixture = makeWindowFixture(Buffer.alloc(LARGEST + 8192, 'abcdefg'));
   t.teardown(() => fixture.close());
-  for (const size of [(1 << 20) + 1, (1 << 20) + 8192, 0xffff_ffff]) {
-    t.equal(fixture.serve(ask(READ, readIn(0, size)))?.length, 16 + (1 << 20), `asked for ${size}`);
+  for (const size of [LARGEST + 1, LARGEST + 8192, 0xffff_ffff]) {
+    t.equal(fixture.serve(ask(READ, readIn(0, size)))?.length, 16 + LARGEST, `asked for ${size}`);
   }
 });
 
@@ -67,12 +69,12 @@ t.test('WRITE', async (t) => {
 });
 
 t.test('WRITE of the largest size', async (t) => {
-  const fixture = makeWindowFixture(Buffer.alloc(1 << 20));
+  const fixture = makeWindowFixture(Buffer.alloc(LARGEST));
   t.teardown(() => fixture.close());
-  const data = Buffer.alloc(1 << 20, 'a pattern of some length');
-  t.strictSame(fixture.serve(ask(WRITE, writeIn(0, data))), ok(u64(1 << 20)));
+  const data = Buffer.alloc(LARGEST, 'a pattern of some length');
+  t.strictSame(fixture.serve(ask(WRITE, writeIn(0, data))), ok(u64(LARGEST)));
   t.ok(fixture.content().equals(data));
-  t.ok((fixture.serve(ask(READ, readIn(0, 1 << 20))) as Buffer).equals(ok(data)));
+  t.ok((fixture.serve(ask(READ, readIn(0, LARGEST))) as Buffer).equals(ok(data)));
 });
 
 t.test('FALLOCATE', async (t) => {
