@@ -4,7 +4,8 @@
  * asking. A write takes its pages from it, holes or not: one atomic subtraction (mount/ledger.ts).
  *
  *      enough credit ──► write
- *      not enough ──► no hole in the range ──► write; more credit is asked for, so that the next need not look
+ *      not enough ──► no hole in the range ──► write; more credit is asked for, so that the next need not look,
+ *                 │                            unless the whole memory has none
  *                 └─► a hole ──► ask the keeper and wait ──► enough ──► write
  *                                                        └─► the limit is reached ──► ENOSPC
  *
@@ -12,6 +13,7 @@
  * given for writes that filled no hole comes back when it looks again. Each question is answered within a millisecond
  * or two, once for 64 MiB.
  */
+import { fstatSync } from 'node:fs';
 import type { Window } from '../../drivers/driver.js';
 import { lseek, SEEK_DATA, SEEK_HOLE } from '../../system/libc.js';
 import type { Ledger } from '../ledger.js';
@@ -23,6 +25,8 @@ const PATIENCE_MS = 5_000;
 const SLEEP_MS = 0.2;
 /** of a request for more that nobody waits for */
 const ASK_INTERVAL_MS = 50;
+/** from here on a look at the whole memory is tried first; it costs as much as some pages do */
+const MANY_PAGES = 8;
 /** a range is looked at page by page up to here; beyond, one search is cheaper, though it may go far */
 const MAX_LOOKS = 256;
 
@@ -51,7 +55,7 @@ export class MemoryGrowth {
     if (inside <= 0) return true;
     const pages = pagesOf(offset, inside);
     if (!hasHole(window, offset, inside)) {
-      this.#askInPassing(ledgerIndex);
+      this.#askInPassing(window, ledgerIndex);
       return true;
     }
     this.#context.beforeWaiting();
@@ -66,12 +70,14 @@ export class MemoryGrowth {
   }
 
   /** For no pages in particular: what can be had. */
-  #askInPassing(ledgerIndex: number): void {
+  #askInPassing({ fd }: Window, ledgerIndex: number): void {
     const { ledger, ask } = this.#context;
     const nowMs = performance.now();
     // a question that somebody waits for must not be made one that nobody waits for
     if (nowMs - this.#askedAtMs < ASK_INTERVAL_MS || ledger.creditQuestion(ledgerIndex) !== null) return;
     this.#askedAtMs = nowMs;
+    // there is nothing that credit could be spent on
+    if (isFull(fd)) return;
     ledger.askCredit(ledgerIndex, 0);
     ask();
   }
@@ -91,11 +97,19 @@ export function pagesOf(offset: number, length: number): number {
   return Math.ceil(((offset % MEMORY_PAGE) + length) / MEMORY_PAGE);
 }
 
+/** Whether a memory has no hole anywhere. Where huge pages count for more than its size, that is not known: false. */
+function isFull(fd: number): boolean {
+  const { size, blocks } = fstatSync(fd);
+  return blocks * 512 === Math.ceil(size / MEMORY_PAGE) * MEMORY_PAGE;
+}
+
 /** Whether writing a range inside the window takes memory. */
 export function hasHole({ fd, start }: Window, offset: number, length: number): boolean {
   const from = start + offset - ((start + offset) % MEMORY_PAGE);
   const end = start + offset + length;
-  if (pagesOf(offset, length) > MAX_LOOKS) return lseek(fd, from, SEEK_HOLE) < end;
+  const pages = pagesOf(offset, length);
+  if (pages >= MANY_PAGES && isFull(fd)) return false;
+  if (pages > MAX_LOOKS) return lseek(fd, from, SEEK_HOLE) < end;
   for (let at = from; at < end; at += MEMORY_PAGE) {
     // the answer for data is at hand, wherever the next hole is
     if (lseek(fd, at, SEEK_DATA) !== at) return true;

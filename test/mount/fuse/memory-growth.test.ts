@@ -4,18 +4,18 @@ import t, { type Test } from 'tap';
 import type { Window } from '../../../drivers/driver.js';
 import { MEMORY_PAGE, MemoryGrowth, pagesOf } from '../../../mount/fuse/memory-growth.js';
 import { createLedger, Ledger } from '../../../mount/ledger.js';
-import { memfdCreate } from '../../../system/libc.js';
+import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, fallocate, memfdCreate } from '../../../system/libc.js';
 
 const PAGES = 1024;
 const INDEX = 3;
 
-/** A memory whose first half is data, and a keeper that gives what is left of `roomPages`. */
-function openStage(t: Test, roomPages: number) {
+/** A memory whose first pages are data (half of it), and a keeper that gives what is left of `roomPages`. */
+function openStage(t: Test, roomPages: number, dataPages: number = PAGES / 2) {
   const fd = memfdCreate('growth');
   const ledgerFd = createLedger();
   t.teardown(() => [fd, ledgerFd].forEach((each) => void closeSync(each)));
   ftruncateSync(fd, PAGES * MEMORY_PAGE);
-  writeSync(fd, Buffer.alloc((PAGES / 2) * MEMORY_PAGE, 1));
+  writeSync(fd, Buffer.alloc(dataPages * MEMORY_PAGE, 1));
   const window: Window = {
     ...{ fd, start: 0, size: PAGES * MEMORY_PAGE, kind: 'memory' },
     ...{ readOnly: false, durable: false },
@@ -37,7 +37,7 @@ function openStage(t: Test, roomPages: number) {
   });
   const isAllowed = (page: number, pages: number): boolean =>
     growth.isAllowed(window, INDEX, page * MEMORY_PAGE, pages * MEMORY_PAGE);
-  return { isAllowed, ledger, asked };
+  return { fd, isAllowed, ledger, asked };
 }
 
 t.test('pages that a range touches', (t) => {
@@ -77,5 +77,17 @@ t.test('holes are filled as far as the keeper allows', (t) => {
   t.equal(isAllowed(PAGES / 2, 300), false, 'searched in one go');
   t.equal(isAllowed(PAGES - 1, 40), true, 'only what is inside counts');
   t.same(asked, [60, 60, 300, 1]);
+  t.end();
+});
+
+t.test('of a memory without holes nobody is asked, until it has one', (t) => {
+  const { fd, isAllowed, asked } = openStage(t, 3, PAGES);
+  for (const pages of [1, 7, 8, 128, PAGES]) t.equal(isAllowed(PAGES - pages, pages), true, `${pages} pages`);
+  t.same(asked, []);
+  t.equal(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 100 * MEMORY_PAGE, MEMORY_PAGE), 0);
+  t.equal(isAllowed(99, 3), true, 'of which one is a hole');
+  t.equal(isAllowed(100, 8), false, 'more than there is room for');
+  t.equal(isAllowed(101, 8), true, 'beside it');
+  t.same(asked.slice(0, 2), [3, 8]);
   t.end();
 });
