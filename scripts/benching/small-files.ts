@@ -8,7 +8,7 @@
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-const DIRECTORIES = 50;
+const DIRECTORIES = 150;
 const FILES_EACH = 80;
 const LARGEST_BYTES = 16 << 10;
 

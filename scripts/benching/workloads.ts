@@ -11,8 +11,8 @@ import type { Undo } from './undo.js';
 const SMALL_FILES = resolve(import.meta.dirname, 'small-files.js');
 const TIMEOUT_MS = 120_000;
 /** each in a transaction of its own, so each with its syncs */
-const SQLITE_COMMITS = 300;
-const SQLITE_ROWS = 100_000;
+const SQLITE_COMMITS = 1000;
+const SQLITE_ROWS = 300_000;
 
 /** Why this machine cannot run it, or null. */
 export async function findMissingFor({ name }: WorkloadJob): Promise<string | null> {

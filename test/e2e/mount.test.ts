@@ -80,6 +80,8 @@ async function mountAndBack(t: Test, bench: Bench): Promise<void> {
 
   const mounted = JSON.parse(await bench.succeed(['mount', '-r', image, at, '--json'])) as Record<string, unknown>;
   t.match(mounted, { directory: at, device: /^\/dev\/loop/, vbd: { mode: 'r' } });
+  const readAhead = await bench.sh('cat /sys/block/"$(basename "$1")"/queue/read_ahead_kb', String(mounted.device));
+  t.ok(Number(readAhead) >= 512, 'large files are read far ahead');
   t.match(await bench.try('touch "$1/more"', at), { status: 1, stderr: /Read-only/ });
   await bench.succeed(['umount', at]);
 
