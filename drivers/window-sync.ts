@@ -16,6 +16,7 @@ import {
   lseek,
   pread,
   pread2,
+  prefetch,
   pwrite,
   pwrite2,
   RWF_DSYNC,
@@ -66,6 +67,12 @@ export function readWindowNoWait(w: Window, address: number, offset: number, len
   const n = pread2(w.fd, address, wanted, w.start + offset, RWF_NOWAIT);
   if (n === wanted) return n;
   return n >= 0 || n === -EOPNOTSUPP || n === -EINTR ? -EAGAIN : n;
+}
+
+/** Has the disk bring in what a read of that range lacks, and does not wait for it. */
+export function prefetchWindow(w: Window, offset: number, length: number): void {
+  const wanted = inside(w, offset, length);
+  if (wanted > 0) prefetch(w.fd, w.start + offset, wanted);
 }
 
 /**

@@ -10,7 +10,7 @@
  * Addresses are Numbers: user space ends at 2^47 (2^56 with five levels), exact either way.
  * Offsets and lengths are Numbers up to Number.MAX_SAFE_INTEGER. Linux, 64 bit, little-endian.
  */
-import { closeSync } from 'node:fs';
+import { closeSync, constants as fileConstants } from 'node:fs';
 import { constants } from 'node:os';
 import { getSystemErrorName } from 'node:util';
 import koffi from 'koffi';
@@ -41,6 +41,7 @@ export function errnoName(errno: number): string {
 }
 
 export const { errno: E } = constants;
+const { O_NONBLOCK } = fileConstants;
 
 const library = koffi.load(null);
 
@@ -76,6 +77,7 @@ const c = {
     'int64',
     'int',
   ),
+  posix_fadvise: foreign<[number, number, number, number]>('posix_fadvise64', 'int', 'int', 'int64', 'int64', 'int'),
   fsync: foreign<[number]>('fsync', 'int', 'int'),
   fdatasync: foreign<[number]>('fdatasync', 'int', 'int'),
   syncfs: foreign<[number]>('syncfs', 'int', 'int'),
@@ -172,6 +174,12 @@ export function pwrite2(fd: number, address: number, length: number, offset: num
 
 export const RWF_DSYNC = 0x2;
 export const RWF_NOWAIT = 0x8;
+
+/** posix_fadvise(2) POSIX_FADV_WILLNEED: has the range brought into the page cache, and does not wait for it. */
+export function prefetch(fd: number, offset: number, length: number): void {
+  const WILLNEED = 3;
+  c.posix_fadvise(fd, offset, length, WILLNEED);
+}
 
 /** fsync(2): 0 or −errno. */
 export function fsync(fd: number): number {
@@ -283,6 +291,18 @@ export function setCloseOnExec(fd: number): void {
   const F_SETFD = 2;
   const FD_CLOEXEC = 1;
   check(c.fcntl(fd, F_SETFD, 'int', FD_CLOEXEC), 'fcntl F_SETFD');
+}
+
+/** Whether read(2) of this open file waits for something to read, or says EAGAIN at once (O_NONBLOCK). */
+export function setNonBlocking(fd: number, isNonBlocking: boolean): void {
+  const F_SETFL = 4;
+  check(c.fcntl(fd, F_SETFL, 'int', isNonBlocking ? O_NONBLOCK : 0), 'fcntl F_SETFL');
+}
+
+/** What setNonBlocking has set, by this or another descriptor of the same open file. */
+export function isNonBlocking(fd: number): boolean {
+  const F_GETFL = 3;
+  return (check(c.fcntl(fd, F_GETFL), 'fcntl F_GETFL') & O_NONBLOCK) !== 0;
 }
 
 /** Another descriptor of the same open file (F_DUPFD_CLOEXEC), close-on-exec. */

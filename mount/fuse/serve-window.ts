@@ -14,6 +14,7 @@ import type { Window } from '../../drivers/driver.js';
 import {
   allocateWindow,
   flushWindow,
+  prefetchWindow,
   readWindow,
   readWindowNoWait,
   seekWindow,
@@ -43,10 +44,23 @@ export interface ServedWindow {
   readonly canReadNoWait: boolean;
 }
 
+/** A read that is still to be answered. */
+export interface DeferredRead {
+  readonly uniqueLow: number;
+  readonly uniqueHigh: number;
+  readonly offset: number;
+  readonly size: number;
+}
+
 /** What serve answers when the request is not for a thread. */
 export const NOT_SERVED = -1;
 /** What serve answers when the reply has gone already. */
 export const SENT = -2;
+/** What serve answers to a read whose bytes are on their way from the disk: finishRead is to answer it. */
+export const DEFERRED = -3;
+
+/** larger reads are few, and worth a thread that waits */
+const DEFERRED_BYTES = 64 << 10;
 
 export class WindowServer {
   readonly #resident: Resident;
@@ -64,6 +78,8 @@ export class WindowServer {
   /** of the request that was served last: as what it counts, and its bytes or −errno */
   kind: number = NOT_COUNTED;
   result = 0;
+  /** whether reads that lack bytes may be DEFERRED */
+  mayDefer = false;
 
   readonly #splice: SpliceReply | null;
 
@@ -135,6 +151,10 @@ export class WindowServer {
     let n: number;
     if (canReadNoWait) {
       n = readWindowNoWait(window, this.#dataAddress, offset, size);
+      if (n === -E.EAGAIN && this.mayDefer && size <= DEFERRED_BYTES) {
+        prefetchWindow(window, offset, size);
+        return DEFERRED;
+      }
       if (n === -E.EAGAIN) {
         this.#gate.givePermit();
         n = readWindow(window, this.#dataAddress, offset, size);
@@ -142,10 +162,27 @@ export class WindowServer {
     } else {
       n = readWindow(window, this.#dataAddress, offset, size);
     }
-    if (n < 0) return this.answer(n);
+    return this.#answerRead(uniqueLow, uniqueHigh, n);
+  }
+
+  /**
+   * Answers a read that was DEFERRED.
+   * @param mayWait false: only if all of it is there by now
+   * @returns the length of the reply to send, or NOT_SERVED
+   */
+  finishRead({ window }: ServedWindow, read: DeferredRead, mayWait: boolean): number {
+    const { offset, size } = read;
+    const n = (mayWait ? readWindow : readWindowNoWait)(window, this.#dataAddress, offset, size);
+    if (n === -E.EAGAIN && !mayWait) return NOT_SERVED;
+    this.kind = READ;
+    return this.#answerRead(read.uniqueLow, read.uniqueHigh, n);
+  }
+
+  #answerRead(uniqueLow: number, uniqueHigh: number, n: number): number {
+    const bytes = Math.max(0, n);
     this.result = n;
-    this.#reply.header(uniqueLow, uniqueHigh, 0, n);
-    return abi.OUT_HEADER_SIZE + n;
+    this.#reply.header(uniqueLow, uniqueHigh, Math.min(0, n), bytes);
+    return abi.OUT_HEADER_SIZE + bytes;
   }
 
   #write({ window, ledgerIndex }: ServedWindow): number {

@@ -81,6 +81,7 @@ export class ThreadGate {
     Atomics.store(this.#words, this.#own + SEEN, this.#version);
   }
 
+  /** The thread uses nothing any more. */
   leave(): void {
     Atomics.store(this.#words, this.#own + BUSY, 0);
   }

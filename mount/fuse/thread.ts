@@ -3,12 +3,14 @@
  * main thread, which replies on the same descriptor. The loop never ends while the bus lives.
  */
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
-import { E, errnoName, gettid, read, write } from '../../system/libc.js';
+import { E, errnoName, gettid, read, setNonBlocking, write } from '../../system/libc.js';
 import { Ledger } from '../ledger.js';
 import { areaOfThread, CounterPages, type Counters, countRequest, NOT_COUNTED, now } from '../stats.js';
+import * as abi from './abi.js';
 import { crashPoint } from './crash-point.js';
-import { isOneWay, isWellFormed } from './message.js';
-import { NOT_SERVED, SENT, type ServedWindow, WindowServer } from './serve-window.js';
+import { DeferredReads, type PutOff } from './deferred-reads.js';
+import { isOneWay, isWellFormed, type Request } from './message.js';
+import { DEFERRED, NOT_SERVED, SENT, type ServedWindow, WindowServer } from './serve-window.js';
 import { SpliceReply } from './splice-reply.js';
 import { ThreadGate, type ThreadMemory } from './thread-control.js';
 
@@ -16,6 +18,8 @@ export interface ThreadData {
   readonly thread: number;
   /** the clone of /dev/fuse that is this thread's own */
   readonly deviceFd: number;
+  /** whether it is no other thread's too: then reads may be put off (deferred-reads.ts) */
+  readonly ownsDevice: boolean;
   readonly ledgerFd: number;
   readonly statsFd: number;
   readonly memory: ThreadMemory;
@@ -53,7 +57,7 @@ function run(data: ThreadData, port: MessagePort): void {
   const windows = new Map<number, Counted>();
   const pages = new CounterPages(data.statsFd, areaOfThread(data.thread));
   const { request, requestAddress, requestLimit, replyAddress } = server;
-  const { deviceFd, thread } = data;
+  const { deviceFd, ownsDevice, thread } = data;
 
   const takeUpdates = (): void => {
     for (;;) {
@@ -63,7 +67,39 @@ function run(data: ThreadData, port: MessagePort): void {
       if (served === null) windows.delete(nodeId);
       else windows.set(nodeId, { served, counters: pages.of(served.ledgerIndex) });
     }
-    gate.seen();
+    // a window that was taken away may be what a read is put off for
+    if (deferred.count === 0) gate.seen();
+    else isBehind = true;
+  };
+
+  const deferred = new DeferredReads<Counted>(
+    (read, mayWait) => {
+      ledger.beginWork(thread, read.uniqueId);
+      const length = server.finishRead(read.window.served, read, mayWait);
+      if (length === NOT_SERVED) {
+        ledger.leaveWork(thread);
+        return length;
+      }
+      if (crashPoint !== null) crashPoint('reply', abi.READ);
+      write(deviceFd, replyAddress, length);
+      ledger.endWork(thread);
+      countRequest(read.window.counters, server.kind, now() - read.begunMs, server.result);
+      return length;
+    },
+    () => gate.givePermit(),
+  );
+  /** messages were taken, but not all reads answered that may use what they took away */
+  let isBehind = false;
+  let isNonBlocking = false;
+
+  /** Answers reads that were put off; all of them where the main thread waits for that, or `isLast`. */
+  const settle = (isLast: boolean): void => {
+    if (isLast || isBehind) deferred.finishAll();
+    else deferred.settle(now());
+    if (isBehind && deferred.count === 0) {
+      isBehind = false;
+      gate.seen();
+    }
   };
 
   const handOver = (length: number): void => {
@@ -75,11 +111,20 @@ function run(data: ThreadData, port: MessagePort): void {
   if (crashPoint !== null) crashPoint('load', 0);
   port.postMessage({ kind: 'loaded' } satisfies ThreadReport);
   for (;;) {
-    gate.takePermit(takeUpdates);
+    if (deferred.count === 0) {
+      gate.leave();
+      gate.takePermit(takeUpdates);
+    }
+    if (isNonBlocking !== deferred.count > 0) {
+      isNonBlocking = !isNonBlocking;
+      setNonBlocking(deviceFd, isNonBlocking);
+    }
     const n = read(deviceFd, requestAddress, requestLimit);
     if (n < 0) {
       // ENOENT: the request was withdrawn while it was being read
+      if (n === -E.EAGAIN && deferred.count > 0) settle(false);
       if (n === -E.EINTR || n === -E.EAGAIN || n === -E.ENOENT) continue;
+      settle(true);
       gate.givePermit();
       port.postMessage({ kind: 'gone', thread, errno: errnoName(-n) } satisfies ThreadReport);
       return;
@@ -92,8 +137,12 @@ function run(data: ThreadData, port: MessagePort): void {
       const window = windows.get(request.nodeId);
       const { opcode } = request;
       if (crashPoint !== null && window !== undefined) crashPoint('io', opcode);
+      server.mayDefer = ownsDevice && !deferred.isFull;
       const length = window === undefined ? NOT_SERVED : server.serve(window.served);
-      if (window === undefined || length === NOT_SERVED) {
+      if (length === DEFERRED && window !== undefined) {
+        ledger.leaveWork(thread);
+        deferred.add(putOff(request, window, begunMs));
+      } else if (window === undefined || length === NOT_SERVED) {
         // from here on the main thread answers for it
         ledger.leaveWork(thread);
         handOver(n);
@@ -109,8 +158,14 @@ function run(data: ThreadData, port: MessagePort): void {
       write(deviceFd, replyAddress, server.answer(-E.EINVAL));
       ledger.leaveWork(thread);
     }
-    gate.leave();
+    if (deferred.count > 0 && (isBehind || deferred.isFull || deferred.isDue(begunMs))) settle(false);
   }
+}
+
+function putOff(request: Request, window: Counted, begunMs: number): PutOff<Counted> {
+  const { uniqueLow, uniqueHigh, uniqueId } = request;
+  const offset = request.bodyU64(abi.RW_OFFSET);
+  return { uniqueLow, uniqueHigh, uniqueId, offset, size: request.bodyU32(abi.RW_SIZE), window, begunMs };
 }
 
 if (parentPort !== null) run(workerData as ThreadData, parentPort);

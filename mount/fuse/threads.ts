@@ -3,6 +3,7 @@
  */
 import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
+import { isNonBlocking, setNonBlocking } from '../../system/libc.js';
 import { crashPoint } from './crash-point.js';
 import type { ServedWindow } from './serve-window.js';
 import type { ThreadData, ThreadReport, WindowUpdate } from './thread.js';
@@ -38,6 +39,7 @@ export class Threads {
   readonly #watch: ThreadWatch;
   readonly #memory: ThreadMemory;
   readonly #deviceFds: readonly number[];
+  readonly #ownsDevice: boolean;
   readonly #ledgerFd: number;
   readonly #statsFd: number;
   readonly #events: ThreadEvents;
@@ -50,6 +52,7 @@ export class Threads {
   /** Loads the threads that read first; the others follow with `open`. One thread for each device descriptor. */
   constructor(deviceFds: readonly number[], ledgerFd: number, statsFd: number, events: ThreadEvents) {
     this.#deviceFds = deviceFds;
+    this.#ownsDevice = areApart(deviceFds);
     this.#ledgerFd = ledgerFd;
     this.#statsFd = statsFd;
     this.#events = events;
@@ -83,8 +86,9 @@ export class Threads {
   #load(thread: number, loaded: () => void): void {
     const deviceFd = this.#deviceFds[thread] as number;
     const [ledgerFd, statsFd, memory] = [this.#ledgerFd, this.#statsFd, this.#memory];
+    const ownsDevice = this.#ownsDevice;
     const worker = new Worker(new URL('./thread.js', import.meta.url), {
-      workerData: { thread, deviceFd, ledgerFd, statsFd, memory } satisfies ThreadData,
+      workerData: { thread, deviceFd, ownsDevice, ledgerFd, statsFd, memory } satisfies ThreadData,
       // a thread holds next to nothing on its heap; without limits each reserves tens of megabytes
       resourceLimits: { maxYoungGenerationSizeMb: 1, maxOldGenerationSizeMb: 24 },
     });
@@ -117,4 +121,18 @@ export class Threads {
     for (const worker of this.#workers) worker.postMessage(update);
     return this.#watch.announce();
   }
+}
+
+/**
+ * Whether each descriptor is an open file of its own: a flag that one thread sets (O_NONBLOCK) is then no other's. All
+ * of them wait for requests when this returns, also those that a server left which died.
+ */
+export function areApart(fds: readonly number[]): boolean {
+  const [first, ...others] = fds;
+  if (first === undefined) return true;
+  for (const fd of fds) setNonBlocking(fd, false);
+  setNonBlocking(first, true);
+  const apart = !others.some(isNonBlocking);
+  setNonBlocking(first, false);
+  return apart;
 }

@@ -4,7 +4,8 @@ import { constants } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { dir } from 'tmp-promise';
-import { BEFORE_BYTES, makeWindowFixture, type WindowFixture } from './window-fixture.js';
+import { NOT_SERVED } from '../../../mount/fuse/serve-window.js';
+import { BEFORE_BYTES, makeWindowFixture, sent, type WindowFixture } from './window-fixture.js';
 import { fallocateIn, fsyncIn, lseekIn, message, readIn, reply, struct, writeIn } from './wire.js';
 
 const { EBADF, EIO, ENOSPC, ENXIO, EOPNOTSUPP, EROFS } = constants.errno;
@@ -51,6 +52,31 @@ t.test('READ never gives more than the buffer holds', async (t) => {
   for (const size of [LARGEST + 1, LARGEST + 8192, 0xffff_ffff]) {
     t.equal(fixture.serve(ask(READ, readIn(0, size)))?.length, 16 + LARGEST, `asked for ${size}`);
   }
+});
+
+t.test('READ of what is not in memory is put off, and answered later', async (t) => {
+  const { server, serve, window, initial } = fixtureOf(t);
+  // a memfd that is not known as one refuses RWF_NOWAIT, as a disk does what it would have to wait for
+  const onDisk = { kind: 'file' } as const;
+  t.strictSame(serve(ask(READ, readIn(7, 14)), onDisk, true), ok(initial.subarray(7, 21)), 'not where it must not be');
+  server.mayDefer = true;
+  t.equal(serve(ask(READ, readIn(7, 14)), onDisk, true), 'put off');
+  t.equal(serve(ask(READ, readIn(0, 64 << 10)), onDisk, true), 'put off');
+  t.not(serve(ask(READ, readIn(0, (64 << 10) + 1)), onDisk, true), 'put off', 'a large one is waited for');
+  t.not(serve(ask(READ, readIn(7, 14)), onDisk, false), 'put off', 'nor where nobody can tell what is in memory');
+  const read = { uniqueLow: 2, uniqueHigh: 1, offset: SIZE - 3, size: 4096 };
+  const served = { window: { ...window, ...onDisk }, ledgerIndex: 0, canReadNoWait: true };
+  // another request has been served meanwhile
+  serve(ask(READ, readIn(0, 5)));
+  t.equal(server.finishRead(served, read, false), NOT_SERVED);
+  const reply = Buffer.from(sent(server, server.finishRead(served, read, true)));
+  t.strictSame(reply.subarray(16), initial.subarray(-3));
+  t.same([reply.readUInt32LE(0), reply.readInt32LE(4)], [19, 0]);
+  t.same([reply.readUInt32LE(8), reply.readUInt32LE(12)], [2, 1], 'to whom it belongs');
+  t.same([server.kind, server.result], [0, 3]);
+  const broken = { ...served, window: { ...served.window, fd: -1 } };
+  const refused = Buffer.from(sent(server, server.finishRead(broken, read, true)));
+  t.same([refused.length, refused.readInt32LE(4)], [16, -EBADF], 'and what failed');
 });
 
 t.test('WRITE', async (t) => {

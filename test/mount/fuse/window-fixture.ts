@@ -2,7 +2,7 @@
 import { closeSync, fstatSync, ftruncateSync, readSync, writeSync } from 'node:fs';
 import type { Window } from '../../../drivers/driver.js';
 import { isOneWay, isWellFormed } from '../../../mount/fuse/message.js';
-import { NOT_SERVED, type ServedWindow, WindowServer } from '../../../mount/fuse/serve-window.js';
+import { DEFERRED, NOT_SERVED, type ServedWindow, WindowServer } from '../../../mount/fuse/serve-window.js';
 import { createThreadMemory, ThreadGate } from '../../../mount/fuse/thread-control.js';
 import { createLedger, Ledger } from '../../../mount/ledger.js';
 import { memfdCreate } from '../../../system/libc.js';
@@ -17,11 +17,17 @@ export interface WindowFixture {
   readonly window: Window;
   /** how often the server gave its permit away */
   permitsGiven(): number;
-  /** Serves a message: the reply's bytes, `handed over` to the main thread, or nothing. */
-  serve(bytes: Buffer, changes?: Partial<Window>, canReadNoWait?: boolean): Buffer | 'handed over' | null;
+  /** Serves a message: the reply's bytes, `handed over` to the main thread, `put off`, or nothing. */
+  serve(bytes: Buffer, changes?: Partial<Window>, canReadNoWait?: boolean): Buffer | 'handed over' | 'put off' | null;
   /** the bytes of the window now; @throws Error where the bytes around it or the file's size have changed */
   content(): Buffer;
   close(): void;
+}
+
+/** The reply that a server has made. */
+export function sent({ request, replyAddress, requestAddress }: WindowServer, length: number): Buffer {
+  const { buffer, byteOffset } = request.bytes;
+  return Buffer.concat([new Uint8Array(buffer, byteOffset + replyAddress - requestAddress, length)]);
 }
 
 export function makeWindowFixture(initial: Buffer): WindowFixture {
@@ -41,10 +47,7 @@ export function makeWindowFixture(initial: Buffer): WindowFixture {
   };
   const server = new WindowServer(ledger, gate);
   const { bytes: buffer } = server.request;
-  const replyBytes = (length: number): Buffer => {
-    const start = buffer.byteOffset + server.replyAddress - server.requestAddress;
-    return Buffer.concat([new Uint8Array(buffer.buffer, start, length)]);
-  };
+  const replyBytes = (length: number): Buffer => sent(server, length);
   return {
     server,
     ledger,
@@ -55,6 +58,7 @@ export function makeWindowFixture(initial: Buffer): WindowFixture {
       const served: ServedWindow = { window: { ...window, ...changes }, ledgerIndex: 0, canReadNoWait };
       if (isWellFormed(server.request, bytes.length)) {
         const length = server.serve(served);
+        if (length === DEFERRED) return 'put off';
         return length === NOT_SERVED ? 'handed over' : replyBytes(length);
       }
       if (bytes.length < 40 || isOneWay(server.request.opcode)) return null;
