@@ -8,6 +8,7 @@
  *  - PERMITS: how many more threads may read the device. Threads that serve hold one. A thread that must wait for a
  *    disk gives its permit to a parked thread first, so that a slow disk never leaves the device unread: few threads
  *    when all is in memory (each more only costs switches), many when requests wait.
+ *  - APART: whether each thread has a device of its own, whose flags are no other thread's.
  *  - BUSY and SEEN of each thread: with these the main thread knows when no thread can still be using what it took
  *    away. A thread sets BUSY before it looks at VERSION, the main thread raises VERSION before it looks at BUSY: one
  *    of the two sees the other.
@@ -15,6 +16,7 @@
 
 const VERSION = 0;
 const PERMITS = 1;
+const APART = 2;
 /** a cache line each, so that threads do not slow one another */
 const WORDS_PER_THREAD = 16;
 const BUSY = 0;
@@ -50,6 +52,11 @@ export class ThreadGate {
       if (this.#hasMoved()) takeMessages();
     }
     this.#hasPermit = true;
+  }
+
+  /** Whether the thread's device is no other's. Known once it has had a permit. */
+  get ownsDevice(): boolean {
+    return this.#words[APART] === 1;
   }
 
   /** Lets another thread read the device, because this one is about to wait for a disk. */
@@ -97,8 +104,9 @@ export class ThreadWatch {
     this.#threads = threads;
   }
 
-  /** Lets that many threads read the device at one time. */
-  permit(threads: number): void {
+  /** Lets that many threads read the device at one time. @param apart whether each has a device of its own */
+  permit(threads: number, apart = true): void {
+    Atomics.store(this.#words, APART, apart ? 1 : 0);
     Atomics.add(this.#words, PERMITS, threads);
     Atomics.notify(this.#words, PERMITS, threads);
   }

@@ -18,8 +18,6 @@ export interface ThreadData {
   readonly thread: number;
   /** the clone of /dev/fuse that is this thread's own */
   readonly deviceFd: number;
-  /** whether it is no other thread's too: then reads may be put off (deferred-reads.ts) */
-  readonly ownsDevice: boolean;
   readonly ledgerFd: number;
   readonly statsFd: number;
   readonly memory: ThreadMemory;
@@ -57,7 +55,7 @@ function run(data: ThreadData, port: MessagePort): void {
   const windows = new Map<number, Counted>();
   const pages = new CounterPages(data.statsFd, areaOfThread(data.thread));
   const { request, requestAddress, requestLimit, replyAddress } = server;
-  const { deviceFd, ownsDevice, thread } = data;
+  const { deviceFd, thread } = data;
 
   const takeUpdates = (): void => {
     for (;;) {
@@ -137,7 +135,7 @@ function run(data: ThreadData, port: MessagePort): void {
       const window = windows.get(request.nodeId);
       const { opcode } = request;
       if (crashPoint !== null && window !== undefined) crashPoint('io', opcode);
-      server.mayDefer = ownsDevice && !deferred.isFull;
+      server.mayDefer = gate.ownsDevice && !deferred.isFull;
       const length = window === undefined ? NOT_SERVED : server.serve(window.served);
       if (length === DEFERRED && window !== undefined) {
         ledger.leaveWork(thread);

@@ -39,7 +39,6 @@ export class Threads {
   readonly #watch: ThreadWatch;
   readonly #memory: ThreadMemory;
   readonly #deviceFds: readonly number[];
-  readonly #ownsDevice: boolean;
   readonly #ledgerFd: number;
   readonly #statsFd: number;
   readonly #events: ThreadEvents;
@@ -52,7 +51,6 @@ export class Threads {
   /** Loads the threads that read first; the others follow with `open`. One thread for each device descriptor. */
   constructor(deviceFds: readonly number[], ledgerFd: number, statsFd: number, events: ThreadEvents) {
     this.#deviceFds = deviceFds;
-    this.#ownsDevice = areApart(deviceFds);
     this.#ledgerFd = ledgerFd;
     this.#statsFd = statsFd;
     this.#events = events;
@@ -67,10 +65,10 @@ export class Threads {
     }
   }
 
-  /** Lets the threads read. Once. */
+  /** Lets the threads read. Once, when no other server does: until then the devices' flags are that one's. */
   open(): void {
     if (crashPoint !== null) crashPoint('start', 0);
-    this.#watch.permit(this.#readers());
+    this.#watch.permit(this.#readers(), areApart(this.#deviceFds));
     setTimeout(() => this.#loadOthers(this.#readers()), OTHERS_DELAY_MS);
   }
 
@@ -86,9 +84,8 @@ export class Threads {
   #load(thread: number, loaded: () => void): void {
     const deviceFd = this.#deviceFds[thread] as number;
     const [ledgerFd, statsFd, memory] = [this.#ledgerFd, this.#statsFd, this.#memory];
-    const ownsDevice = this.#ownsDevice;
     const worker = new Worker(new URL('./thread.js', import.meta.url), {
-      workerData: { thread, deviceFd, ownsDevice, ledgerFd, statsFd, memory } satisfies ThreadData,
+      workerData: { thread, deviceFd, ledgerFd, statsFd, memory } satisfies ThreadData,
       // a thread holds next to nothing on its heap; without limits each reserves tens of megabytes
       resourceLimits: { maxYoungGenerationSizeMb: 1, maxOldGenerationSizeMb: 24 },
     });
