@@ -1,6 +1,7 @@
 /** Descriptors of threads: whether a flag of one is another's too, and whose the flags are during an upgrade. */
 import { execFileSync } from 'node:child_process';
 import { closeSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { areApart } from '../../../mount/fuse/threads.js';
 import { isNonBlocking, memfdCreate, setNonBlocking, shareFd } from '../../../system/libc.js';
@@ -22,23 +23,8 @@ t.test('open files of their own, and shared ones', (t) => {
   t.end();
 });
 
-const BESIDE = `
-const at = (path) => import(new URL(path, process.argv[1]).href);
-const { createLedger } = await at('../../../mount/ledger.js');
-const { createStats } = await at('../../../mount/stats.js');
-const { Threads } = await at('../../../mount/fuse/threads.js');
-const { isNonBlocking, memfdCreate, setNonBlocking } = await at('../../../system/libc.js');
-const fds = [memfdCreate('a'), memfdCreate('b')];
-setNonBlocking(fds[1], true);
-const threads = new Threads(fds, createLedger(), createStats(), {});
-await threads.loaded;
-console.log(fds.map(isNonBlocking).join());
-// parked threads keep it from ending by itself
-process.exit(0);
-`;
-
 t.test('a server that loads beside another leaves its flags alone', (t) => {
-  const args = ['--input-type=module', '-e', BESIDE, '--', import.meta.url];
-  t.equal(execFileSync(process.execPath, args, { encoding: 'utf8', timeout: 30_000 }), 'false,true\n');
+  const child = fileURLToPath(new URL('./threads-child.js', import.meta.url));
+  t.equal(execFileSync(process.execPath, [child], { encoding: 'utf8', timeout: 30_000 }), 'false,true\n');
   t.end();
 });
