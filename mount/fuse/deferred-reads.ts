@@ -7,9 +7,9 @@
  *                                                              │
  *      no request is left, or the oldest has waited for long ◄─┘
  *           └─► those that have come in are answered; where none has, or the oldest is old, the thread gives its permit
- *               away and waits for each in turn
+ *               away, waits for the oldest, answers those that came in meanwhile, waits for the then oldest …
  *
- * The oldest comes first. A disk that fails a read says so to the one who waits for it.
+ * A disk that fails a read says so to the one who waits for it.
  */
 import { type DeferredRead, NOT_SERVED } from './serve-window.js';
 
@@ -61,15 +61,24 @@ export class DeferredReads<W> {
   settle(nowMs: number): void {
     const isDue = this.isDue(nowMs);
     const before = this.#reads.length;
-    this.#reads = this.#reads.filter((read) => this.#finish(read, false) === NOT_SERVED);
+    this.#finishSome();
     if (isDue || this.#reads.length === before) this.finishAll();
+  }
+
+  #finishSome(): void {
+    this.#reads = this.#reads.filter((read) => this.#finish(read, false) === NOT_SERVED);
   }
 
   /** Answers all, and waits for the disk where it must. */
   finishAll(): void {
     if (this.#reads.length === 0) return;
     this.#beforeWaiting();
-    for (const read of this.#reads) this.#finish(read, true);
-    this.#reads = [];
+    for (;;) {
+      const oldest = this.#reads.shift();
+      if (oldest === undefined) return;
+      this.#finish(oldest, true);
+      // a disk does them in an order of its own
+      this.#finishSome();
+    }
   }
 }

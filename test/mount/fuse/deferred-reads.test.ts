@@ -6,10 +6,13 @@ import { NOT_SERVED } from '../../../mount/fuse/serve-window.js';
 /** A disk that has brought in what `isIn` says, and what was done, in order. */
 function openStage(...offsets: number[]) {
   const isIn = new Set<number>();
+  /** what else the disk brings while one is waited for */
+  const meanwhile = new Map<number, number[]>();
   const done: string[] = [];
   const reads = new DeferredReads<string>(
     ({ offset }, mayWait) => {
       if (!mayWait && !isIn.has(offset)) return NOT_SERVED;
+      for (const other of mayWait ? (meanwhile.get(offset) ?? []) : []) isIn.add(other);
       done.push(`${mayWait ? 'waited for' : 'answered'} ${offset}`);
       return 16;
     },
@@ -28,7 +31,7 @@ function openStage(...offsets: number[]) {
     reads.add(read);
   };
   for (const offset of offsets) add(offset);
-  return { reads, isIn, done, add };
+  return { reads, isIn, meanwhile, done, add };
 }
 
 t.test('those that have come in are answered, and nobody waits for the others', (t) => {
@@ -64,13 +67,16 @@ t.test('an old one is waited for, whatever has come in', (t) => {
   t.end();
 });
 
-t.test('all of them, at once', (t) => {
-  const { reads, isIn, done } = openStage(1, 2);
-  isIn.add(1).add(2);
+t.test('what comes in while one is waited for is answered next', (t) => {
+  const { reads, meanwhile, done } = openStage(1, 2, 3, 4, 5);
+  meanwhile.set(1, [4, 3]);
+  meanwhile.set(2, [5]);
   reads.finishAll();
-  t.same(done, ['may wait', 'waited for 1', 'waited for 2']);
+  const waits = ['may wait', 'waited for 1', 'answered 3', 'answered 4', 'waited for 2', 'answered 5'];
+  t.same(done, waits);
+  t.equal(reads.count, 0);
   reads.finishAll();
-  t.equal(done.length, 3, 'the permit is not given away for nothing');
+  t.same(done, waits, 'the permit is not given away for nothing');
   t.end();
 });
 
