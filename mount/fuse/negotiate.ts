@@ -30,8 +30,11 @@ const WANTED =
   abi.INIT_EXT;
 const WANTED2 = abi.INIT2_PASSTHROUGH | abi.INIT2_RESEND;
 
-/** asynchronous requests under way at one time; beyond that the kernel lets clients wait. It bounds our memory. */
-const MAX_BACKGROUND = 64;
+/**
+ * Asynchronous requests under way at one time; beyond that the kernel has clients wait, and wakes them for each place. It
+ * bounds the memory of requests that the main thread serves. Four clients at depth 32 fit in, or 32 reads of 1 MiB.
+ */
+const MAX_BACKGROUND = 192;
 
 /**
  * Makes the answer to INIT.
