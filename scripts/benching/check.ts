@@ -38,9 +38,16 @@ export function compareRecords(recorded: BenchRecord, now: BenchRecord, toleranc
   });
 }
 
-/** Jobs and targets with a recorded ratio that this run has none of. */
-export function notCompared(recorded: BenchRecord, comparisons: readonly Comparison[]): string[] {
+/** What this run was to do: the names of its jobs and targets. */
+export interface Asked {
+  jobs: readonly string[];
+  targets: readonly string[];
+}
+
+/** Jobs and targets with a recorded ratio that this run was asked for, and has none of. */
+export function notCompared(recorded: BenchRecord, comparisons: readonly Comparison[], asked: Asked): string[] {
   return recorded.results
+    .filter(({ job, target }) => asked.jobs.includes(job) && asked.targets.includes(target))
     .filter(({ ratio, target }) => ratio !== null && target !== recorded.baseline)
     .filter(({ job, target }) => !comparisons.some((each) => each.job === job && each.target === target))
     .map(({ job, target }) => `${job} on ${target}`);

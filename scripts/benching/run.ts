@@ -8,7 +8,7 @@ import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { EXIT_CODES, FusetapError, toFusetapError } from '../../drivers/errors.js';
-import { compareRecords, describeComparison, notCompared } from './check.js';
+import { type Asked, compareRecords, describeComparison, notCompared } from './check.js';
 import { isInstalled, runCommand } from './command.js';
 import { Fleet, type Site } from './fleet.js';
 import { formatRatio } from './format.js';
@@ -138,7 +138,7 @@ function passesQuick({ results, baseline }: BenchRecord): boolean {
   return ours.length > 0 && ours.every(({ ratio }) => ratio !== null && ratio.median >= 1);
 }
 
-function passesCheck(recorded: BenchRecord, now: BenchRecord, tolerance: number): boolean {
+function passesCheck(recorded: BenchRecord, now: BenchRecord, asked: Asked, tolerance: number): boolean {
   console.log('');
   if (recorded.baseline !== now.baseline) {
     console.log(`not comparable: recorded ratios are to ${recorded.baseline}, these to ${now.baseline}`);
@@ -146,9 +146,13 @@ function passesCheck(recorded: BenchRecord, now: BenchRecord, tolerance: number)
   }
   const comparisons = compareRecords(recorded, now, tolerance);
   for (const comparison of comparisons) console.log(describeComparison(comparison));
-  for (const name of notCompared(recorded, comparisons)) console.log(`not compared: ${name}`);
+  for (const name of notCompared(recorded, comparisons, asked)) console.log(`not compared: ${name}`);
   if (comparisons.length === 0) console.log('nothing could be compared');
   return comparisons.length > 0 && !comparisons.some(({ isSlower }) => isSlower);
+}
+
+function namesOf({ jobs, targets }: Settings): Asked {
+  return { jobs: jobs.map(({ name }) => name), targets: targets.map(({ name }) => name) };
 }
 
 /** Does it, and takes away what it has made, also where it is ended by a signal. */
@@ -192,7 +196,7 @@ async function main(): Promise<number> {
   const verdicts = [
     record.failures.length === 0,
     !settings.quick || passesQuick(record),
-    recorded === null || passesCheck(recorded, record, settings.tolerance),
+    recorded === null || passesCheck(recorded, record, namesOf(settings), settings.tolerance),
   ];
   return verdicts.every(Boolean) ? 0 : 1;
 }

@@ -218,7 +218,21 @@ t.test('the check: noise passes, a slower ratio does not, whatever the machine',
   t.same(isSlower(recordOf({ qemu: [200, 200, 200], 'fusetap-ram': [500, 500, 500] })), [true], 'a faster baseline');
   t.same(isSlower(recordOf({ qemu: [100, 100, 100], 'fusetap-ram': [5, 500, 500] })), [false], 'one bad round');
   const lacking = recordOf({ qemu: [100] });
-  t.same(notCompared(recorded, compareRecords(recorded, lacking, 0.15)), ['randread-4k-qd32 on fusetap-ram']);
+  const [jobs, targets] = [['randread-4k-qd32'], ['qemu', 'fusetap-ram']];
+  const comparisons = compareRecords(recorded, lacking, 0.15);
+  t.same(notCompared(recorded, comparisons, { jobs, targets }), ['randread-4k-qd32 on fusetap-ram']);
+  t.same(notCompared(recorded, comparisons, { jobs, targets: ['qemu'] }), [], 'nobody asked for it');
+  t.same(notCompared(recorded, comparisons, { jobs: ['untar'], targets }), []);
+});
+
+t.test('the record of docs/performance.md can be compared with', async (t) => {
+  const record = await readRecord(resolve(import.meta.dirname, '../../../docs/performance/two-cores.json'));
+  t.ok(record.rounds >= 5);
+  const names = ALL_JOBS.map(({ name }) => name);
+  t.same(
+    [...new Set(record.results.map(({ job }) => job))].filter((job) => !names.includes(job)),
+    [],
+  );
 });
 
 t.test('a record comes back as it was written; anything else is refused', async (t) => {
