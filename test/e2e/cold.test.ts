@@ -9,7 +9,7 @@ import { busInfo, replaceServer } from './kill-server.js';
 t.setTimeout(240_000);
 
 const IMAGE_BYTES = 96 << 20;
-const ROUNDS = 4;
+const ROUNDS = 2;
 
 t.test('cold reads', (t) => {
   onDefaultTransport(t, ['fio', 'dd'], async (t, transport) => readCold(t, await openBench(t, transport)), JUST_USER);
