@@ -4,7 +4,6 @@
  *      command ──spawn──► keeper-main.js {bus, path, …}
  *              ◄──fd 3─── one line: {"ok":true,"pid":N} or {"error":…}
  */
-
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, fstatSync, readFileSync } from 'node:fs';

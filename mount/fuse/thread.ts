@@ -90,9 +90,9 @@ function run(data: ThreadData, port: MessagePort): void {
   let isBehind = false;
   let isNonBlocking = false;
 
-  /** Answers reads that were put off; all of them where the main thread waits for that, or `isLast`. */
-  const settle = (isLast: boolean): void => {
-    if (isLast || isBehind) deferred.finishAll();
+  /** Answers reads that were put off; all of them where the main thread waits for that. */
+  const settle = (): void => {
+    if (isBehind) deferred.finishAll();
     else deferred.settle(now());
     if (isBehind && deferred.count === 0) {
       isBehind = false;
@@ -120,9 +120,11 @@ function run(data: ThreadData, port: MessagePort): void {
     const n = read(deviceFd, requestAddress, requestLimit);
     if (n < 0) {
       // ENOENT: the request was withdrawn while it was being read
-      if (n === -E.EAGAIN && deferred.count > 0) settle(false);
+      if (n === -E.EAGAIN && deferred.count > 0) settle();
       if (n === -E.EINTR || n === -E.EAGAIN || n === -E.ENOENT) continue;
-      settle(true);
+      // nobody is to wait for a thread that has ended
+      deferred.finishAll();
+      gate.leave();
       gate.givePermit();
       port.postMessage({ kind: 'gone', thread, errno: errnoName(-n) } satisfies ThreadReport);
       return;
@@ -156,7 +158,7 @@ function run(data: ThreadData, port: MessagePort): void {
       write(deviceFd, replyAddress, server.answer(-E.EINVAL));
       ledger.leaveWork(thread);
     }
-    if (deferred.count > 0 && (isBehind || deferred.isFull || deferred.isDue(begunMs))) settle(false);
+    if (deferred.count > 0 && (isBehind || deferred.isFull || deferred.isDue(begunMs))) settle();
   }
 }
 

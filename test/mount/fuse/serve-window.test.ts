@@ -69,13 +69,13 @@ t.test('READ of what is not in memory is put off, and answered later', async (t)
   // another request has been served meanwhile
   serve(ask(READ, readIn(0, 5)));
   t.equal(server.finishRead(served, read, false), NOT_SERVED);
-  const reply = Buffer.from(sent(server, server.finishRead(served, read, true)));
+  const reply = sent(server, server.finishRead(served, read, true));
   t.strictSame(reply.subarray(16), initial.subarray(-3));
   t.same([reply.readUInt32LE(0), reply.readInt32LE(4)], [19, 0]);
   t.same([reply.readUInt32LE(8), reply.readUInt32LE(12)], [2, 1], 'to whom it belongs');
   t.same([server.kind, server.result], [0, 3]);
   const broken = { ...served, window: { ...served.window, fd: -1 } };
-  const refused = Buffer.from(sent(server, server.finishRead(broken, read, true)));
+  const refused = sent(server, server.finishRead(broken, read, true));
   t.same([refused.length, refused.readInt32LE(4)], [16, -EBADF], 'and what failed');
 });
 

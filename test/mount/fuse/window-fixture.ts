@@ -47,7 +47,6 @@ export function makeWindowFixture(initial: Buffer): WindowFixture {
   };
   const server = new WindowServer(ledger, gate);
   const { bytes: buffer } = server.request;
-  const replyBytes = (length: number): Buffer => sent(server, length);
   return {
     server,
     ledger,
@@ -59,10 +58,10 @@ export function makeWindowFixture(initial: Buffer): WindowFixture {
       if (isWellFormed(server.request, bytes.length)) {
         const length = server.serve(served);
         if (length === DEFERRED) return 'put off';
-        return length === NOT_SERVED ? 'handed over' : replyBytes(length);
+        return length === NOT_SERVED ? 'handed over' : sent(server, length);
       }
       if (bytes.length < 40 || isOneWay(server.request.opcode)) return null;
-      return replyBytes(server.answer(-22));
+      return sent(server, server.answer(-22));
     },
     content() {
       const whole = Buffer.alloc(fstatSync(fd).size);
