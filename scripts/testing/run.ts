@@ -93,7 +93,16 @@ async function forEachAtOnce<T>(items: readonly T[], jobs: number, work: (item: 
   await Promise.all(Array.from({ length: jobs }, lane));
 }
 
+/**
+ * Makes the directory a mount that namespaces follow: what a test unmounts there goes from all of them at once. Or a
+ * mount namespace that another test made meanwhile would keep it in use.
+ */
+async function shareMounts(directory: string): Promise<void> {
+  if (process.geteuid?.() === 0) await promisify(execFile)('mount', ['--bind', '--make-shared', directory, directory]);
+}
+
 async function removeDirectory(directory: string): Promise<void> {
+  if (process.geteuid?.() === 0) await promisify(execFile)('umount', ['--lazy', directory]).catch(() => {});
   // a process of its own, and never into a mount: a dead bus below would hang this one
   await promisify(execFile)('rm', ['-rf', '--one-file-system', directory], { timeout: 20_000 }).catch(() => {
     console.log(`note: could not remove ${directory}`);
@@ -121,6 +130,7 @@ async function main(): Promise<number> {
   }
   const directory = await mkdtemp(join(tmpdir(), 'fusetap-test-'));
   await chmod(directory, 0o755);
+  await shareMounts(directory);
   const active = new Set<Territory>();
   leaveAtSignals(active, directory);
   await forEachAtOnce([...files.entries()], jobs, async ([index, file]) => {

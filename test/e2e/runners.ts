@@ -41,6 +41,8 @@ const setpriv = (userId: number) =>
 export const AS_USER = setpriv(USER_ID);
 /** and in a directory, where entering a namespace takes one to the root directory */
 const INSIDE = ['sh', '-c', 'cd "$1" && shift && exec "$@"', 'sh'];
+/** a mount namespace that does not keep what is unmounted outside: the runner of tests has the mounts of all shared */
+const FOLLOWING = ['--propagation', 'slave'];
 /** what a process does that only keeps a namespace, and goes with the test that began it */
 const HOLD = 'echo inside; exec setpriv --pdeathsig KILL sleep 600';
 
@@ -79,7 +81,7 @@ export const NAMESPACE: Runner = {
   enter: async () => {
     openTheWay();
     const [program, ...words] = AS_USER;
-    const holder = await hold(program, [...words, 'unshare', '-U', '-r', '-m', 'sh', '-c', HOLD]);
+    const holder = await hold(program, [...words, 'unshare', '-U', '-r', '-m', ...FOLLOWING, 'sh', '-c', HOLD]);
     const enter = ['nsenter', '-t', `${holder.pid}`, '-U', '-m', '--preserve-credentials', '--'];
     return {
       words: (directory, own, args) => [program, [...words, ...enter, ...INSIDE, directory, own, ...args]],
@@ -107,7 +109,7 @@ export async function permitAllowOther(): Promise<PermittedUser> {
   openTheWay();
   const own = 'own=$(mktemp); echo user_allow_other > "$own"; chmod 644 "$own"';
   const script = `set -e; ${own}; mount --bind "$own" /etc/fuse.conf; rm "$own"; ${HOLD}`;
-  const holder = await hold('unshare', ['-m', '--propagation', 'private', 'sh', '-c', script]);
+  const holder = await hold('unshare', ['-m', ...FOLLOWING, 'sh', '-c', script]);
   const enter = ['-t', `${holder.pid}`, '-m', '--'];
   const identity: Identity = {
     words: (directory, program, args) => ['nsenter', [...enter, ...INSIDE, directory, ...AS_USER, program, ...args]],

@@ -90,7 +90,7 @@ t.test('the same inode number on another file system is another file', { skip: n
 
 t.test('from another mount namespace', { skip: await needsRootAnd('unshare') }, async (t) => {
   const path = await makeFile(t);
-  const unshare = ['unshare', '--mount', '--propagation', 'private'];
+  const unshare = ['unshare', '--mount', '--propagation', 'slave'];
   const pid = await inChild(t, OPEN, [path], unshare);
   t.same(await pidsOf(await identify(path)), [pid]);
 });

@@ -325,7 +325,7 @@ t.test('a block device: its mounts, its loop devices', { skip: needsRoot }, asyn
   await t.test('mounted in another mount namespace', async (t) => {
     const program = `import { execFileSync } from 'node:child_process'; execFileSync('mount', [process.argv[1], process.argv[2]]);
       console.log('ready'); setInterval(() => {}, 1e3)`;
-    await inChild(t, program, [device, place], ['unshare', '--mount', '--propagation', 'private']);
+    await inChild(t, program, [device, place], ['unshare', '--mount', '--propagation', 'slave']);
     t.equal(await refusedModes(t, device), 'r w');
   });
   // a namespace goes some time after its last process
