@@ -68,6 +68,8 @@ export interface Transport {
   release(nodeId: number): void;
   /** Gives a file that is held another disk of the same size: handles and mappings live on. */
   swap(nodeId: number, disk: Disk): void;
+  /** No other process will take this one's place any more: what could cost its life is left from here on. */
+  alone(): void;
   /** Has the next lookup make the kernel give up what it holds of a file that is passed through. */
   poison(nodeId: number): void;
   /** Takes the file away; when the promise resolves, no request for its disk is under way. Later ones get EIO. */

@@ -92,6 +92,9 @@ const c = {
   flock: foreign<[number, number]>('flock', 'int', 'int', 'int'),
   dup2: foreign<[number, number]>('dup2', 'int', 'int', 'int'),
   mlock: foreign<[number, number]>('mlock', 'int', 'intptr_t', 'size_t'),
+  munmap: foreign<[number, number]>('munmap', 'int', 'intptr_t', 'size_t'),
+  madvise: foreign<[number, number, number]>('madvise', 'int', 'intptr_t', 'size_t', 'int'),
+  memcpy: foreign<[number, number, number]>('memcpy', 'intptr_t', 'intptr_t', 'intptr_t', 'size_t'),
   mmap: library.func('mmap64', 'intptr_t', ['intptr_t', 'size_t', 'int', 'int', 'int', 'int64']) as unknown as (
     ...args: number[]
   ) => number,
@@ -277,6 +280,47 @@ export function mapShared(fd: number, length: number, offset = 0): ArrayBuffer {
   const address = c.mmap(0, length, PROT_READ_WRITE, MAP_SHARED, fd, offset);
   if (address === -1) throw new SystemCallError('mmap', lastErrno());
   return koffi.view(BigInt(address), length);
+}
+
+/**
+ * Maps a part of a file, shared; null where that cannot be. Where the file ends or its memory cannot be had, the kernel
+ * kills a process that touches it (SIGBUS): see populate. A core dump of the process leaves it out.
+ * @param offset in the file, at a page
+ */
+export function mapFile(fd: number, offset: number, length: number): number | null {
+  const PROT_READ_WRITE = 3;
+  const MAP_SHARED = 1;
+  const MADV_DONTDUMP = 16;
+  const address = c.mmap(0, length, PROT_READ_WRITE, MAP_SHARED, fd, offset);
+  if (address === -1) return null;
+  c.madvise(address, length, MADV_DONTDUMP);
+  return address;
+}
+
+/** munmap(2) of what mapFile has given. */
+export function unmapFile(address: number, length: number): void {
+  check(c.munmap(address, length), 'munmap');
+}
+
+/** madvise(2) MADV_DONTNEED: a mapped file's pages stay what they are, but no longer count as this process's memory. */
+export function forgetMapped(address: number, length: number): void {
+  const MADV_DONTNEED = 4;
+  check(c.madvise(address, length, MADV_DONTNEED), 'madvise');
+}
+
+/**
+ * madvise(2) MADV_POPULATE_WRITE (Linux 5.14): has mapped pages ready to be written, allocated where the file has holes.
+ * 0, or −errno where not all of them can be: EFAULT behind the file's end and on a full file system.
+ * @param address at a page
+ */
+export function populate(address: number, length: number): number {
+  const MADV_POPULATE_WRITE = 23;
+  return c.madvise(address, length, MADV_POPULATE_WRITE) === 0 ? 0 : -lastErrno();
+}
+
+/** memcpy(3). */
+export function copyMemory(to: number, from: number, length: number): void {
+  c.memcpy(to, from, length);
 }
 
 /** An anonymous file in memory, close-on-exec, that seals can be added to. */

@@ -30,6 +30,8 @@ export interface ServerStart {
   readonly aliveFd: number | null;
   /** other users may come in */
   readonly allowOther: boolean;
+  /** images on tmpfs may be mapped: false where a server has died of one that shrank */
+  readonly mapsFiles: boolean;
   readonly owner: { readonly uid: number; readonly gid: number; readonly sinceMs: number };
 }
 

@@ -53,7 +53,7 @@ import { type CreditedVbd, MemoryCredit } from './memory-credit.js';
 import { describeMemory } from './ram-images.js';
 import { Replay } from './replay.js';
 import type { BusPlace } from './runtime-dir.js';
-import { ServerProcess } from './server-process.js';
+import { serverLauncher } from './server-process.js';
 import type { Slot } from './slots.js';
 import { DEFAULT_SILENCE_LIMIT_MS, Supervisor } from './supervisor.js';
 import { swap } from './swap.js';
@@ -118,7 +118,7 @@ export class Keeper implements BusControl {
     // the server may be what write-back waits for: its allocations must not wait for write-back; children inherit it
     setIoFlusher();
     const server = new Supervisor({
-      launch: (events) => new ServerProcess({ place, transport, keeperPid: process.pid, ...passedOn, owner }, events),
+      launch: serverLauncher({ place, transport, keeperPid: process.pid, ...passedOn, owner }),
       replay: (next) => replay.to(next, this.#bus),
       resend: () => requestResend(deviceOf(this.#bus)),
       cannotReplace: reasonNotToReplace(transport, mount),

@@ -58,9 +58,9 @@ let isEnding = false;
 
 /** The one that is not the default is loaded only where it is wanted: it needs a package that may not be there. */
 async function makeTransport(): Promise<Transport> {
-  const { ledgerFd, statsFd, owner, deviceFds, place, allowOther } = start;
+  const { ledgerFd, statsFd, owner, deviceFds, place, allowOther, mapsFiles } = start;
   if (start.transport === 'kernel') {
-    return new KernelTransport({ deviceFds, ledger, ledgerFd, statsFd, owner, events, fail: dieOf });
+    return new KernelTransport({ deviceFds, ledger, ledgerFd, statsFd, mapsFiles, owner, events, fail: dieOf });
   }
   const { FuseNativeTransport } = await import('../fuse-native/native-transport.js');
   return new FuseNativeTransport({ mountpoint: place.path, allowOther, ledger, statsFd, owner, events });
@@ -132,6 +132,7 @@ process.on('message', ({ id, command }: Envelope) => {
 process.on('disconnect', async () => {
   // loaded to take another's place, which it cannot do without the keeper: as an orphan it would never read
   if (!begun) die();
+  transport.alone();
   const { Orphan } = await import('./orphan.js');
   const { place, transport: name, allowOther } = start;
   const ends = (): void => {

@@ -5,7 +5,7 @@ import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process'
 import { fileURLToPath } from 'node:url';
 import { FusetapError } from '../../drivers/errors.js';
 import type { Command, CommandResult, Commands, Envelope, ServerMessage, ServerStart } from './ipc.js';
-import { BUS_NODE_OPTIONS } from './node-options.js';
+import { BUS_NODE_OPTIONS, serverEnvironment } from './node-options.js';
 
 export interface ServerEvents {
   forgotten(nodeId: number): void;
@@ -63,7 +63,8 @@ export class ServerProcess {
     };
     const stdio: StdioOptions = ['ignore', 'inherit', 'inherit', 'ipc', ...passed];
     const program = fileURLToPath(new URL('./server-main.js', import.meta.url));
-    this.#child = spawn(process.execPath, [...BUS_NODE_OPTIONS, program, JSON.stringify(told)], { stdio });
+    const env = serverEnvironment(process.env);
+    this.#child = spawn(process.execPath, [...BUS_NODE_OPTIONS, program, JSON.stringify(told)], { stdio, env });
     this.#loaded = new Promise((resolve) => {
       this.#becameLoaded = resolve;
     });
@@ -158,6 +159,19 @@ export class ServerProcess {
     }
     this.#pending.clear();
   }
+}
+
+/** Starts the servers of a bus, each told what the death of those before has shown. */
+export function serverLauncher(start: Omit<ServerStart, 'mapsFiles'>): (events: ServerEvents) => ServerProcess {
+  let mapsFiles = true;
+  return (events) => {
+    const died = (how: string): void => {
+      // an image that was mapped shrank in the moment that it was written: see fuse/mapped-write.ts
+      if (how === 'signal SIGBUS') mapsFiles = false;
+      events.died(how);
+    };
+    return new ServerProcess({ ...start, mapsFiles }, { ...events, died });
+  };
 }
 
 class ServerDeath extends FusetapError {

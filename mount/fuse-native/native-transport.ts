@@ -121,6 +121,8 @@ export class FuseNativeTransport implements Transport {
   /** Nothing is passed through here. */
   poison(): void {}
 
+  alone(): void {}
+
   async remove(nodeId: number): Promise<void> {
     this.#leaving.get(nodeId)?.abort();
     this.#leaving.delete(nodeId);

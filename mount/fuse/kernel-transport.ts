@@ -10,6 +10,7 @@ import type { Ledger } from '../ledger.js';
 import { CounterPages, MAIN_AREA } from '../stats.js';
 import type { Abilities, BusFile, Transport, TransportEvents } from '../transport.js';
 import { Dispatcher } from './dispatch.js';
+import { MappedWindows } from './mapped-windows.js';
 import { Threads } from './threads.js';
 import { Tree } from './tree.js';
 
@@ -19,6 +20,8 @@ export interface KernelTransportOptions {
   readonly ledger: Ledger;
   readonly ledgerFd: number;
   readonly statsFd: number;
+  /** whether images on tmpfs may be mapped, too, and not only memory (mapped-write.ts) */
+  readonly mapsFiles: boolean;
   readonly owner: Ownership;
   readonly events: TransportEvents;
   /** called where the process cannot go on */
@@ -40,6 +43,7 @@ export class KernelTransport implements Transport {
   readonly #threaded = new Set<number>();
   readonly #dispatcher: Dispatcher;
   readonly #threads: Threads;
+  readonly #mapped: MappedWindows;
 
   constructor(options: KernelTransportOptions) {
     this.#dispatcher = new Dispatcher({
@@ -53,10 +57,12 @@ export class KernelTransport implements Transport {
     });
     this.#threads = new Threads(options.deviceFds, options.ledgerFd, options.statsFd, {
       request: (thread, bytes) => this.#dispatcher.dispatch(thread, bytes),
+      mapped: () => this.#mapped.used(),
       memoryWanted: (nodeId) => options.events.memoryWanted(nodeId),
       gone: () => options.events.gone(),
       failed: options.fail,
     });
+    this.#mapped = new MappedWindows({ takeUse: () => this.#threads.takeMapped(), mapsFiles: options.mapsFiles });
   }
 
   load(): Promise<void> {
@@ -80,7 +86,15 @@ export class KernelTransport implements Transport {
       window,
       ledgerIndex: file.ledgerIndex,
       canReadNoWait: window.kind !== 'memory' && canReadNoWait(window),
+      mappedAt: this.#mapped.map(file.nodeId, window),
     });
+  }
+
+  /** Resolves when no thread serves the file any more. */
+  async #withdraw(nodeId: number): Promise<void> {
+    if (!this.#threaded.delete(nodeId)) return;
+    await this.#threads.withdraw(nodeId);
+    this.#mapped.unmap(nodeId);
   }
 
   setLeaving(nodeId: number, leaving: boolean): boolean {
@@ -93,7 +107,7 @@ export class KernelTransport implements Transport {
   async hold(nodeId: number): Promise<void> {
     // held first: what the threads no longer serve goes to the dispatcher at once
     const held = this.#dispatcher.hold(nodeId);
-    if (this.#threaded.delete(nodeId)) await this.#threads.withdraw(nodeId);
+    await this.#withdraw(nodeId);
     await held;
   }
 
@@ -109,6 +123,14 @@ export class KernelTransport implements Transport {
     if (node !== undefined) node.file = { ...node.file, disk };
   }
 
+  alone(): void {
+    this.#mapped.onlyMemory();
+    for (const nodeId of this.#threaded) {
+      const node = this.#tree.byId(nodeId);
+      if (node !== undefined) this.#serveByThreads(node.file);
+    }
+  }
+
   poison(nodeId: number): void {
     const node = this.#tree.byId(nodeId);
     if (node !== undefined) node.poisoned = true;
@@ -118,7 +140,7 @@ export class KernelTransport implements Transport {
     this.#tree.remove(nodeId);
     // what waits for it gets EIO, as all that comes now
     this.#dispatcher.release(nodeId);
-    if (this.#threaded.delete(nodeId)) await this.#threads.withdraw(nodeId);
+    await this.#withdraw(nodeId);
   }
 }
 

@@ -26,6 +26,7 @@ import { writesDurably } from '../file-rules.js';
 import type { Ledger } from '../ledger.js';
 import { DISCARD, FLUSH, NOT_COUNTED, READ, WRITE } from '../stats.js';
 import * as abi from './abi.js';
+import { MAPPED_BYTES, writeMapped } from './mapped-write.js';
 import { MemoryGrowth, pagesOf } from './memory-growth.js';
 import { Reply, Request } from './message.js';
 import { allocateResident, type Resident } from './resident.js';
@@ -42,6 +43,18 @@ export interface ServedWindow {
   readonly ledgerIndex: number;
   /** false where the file system has no RWF_NOWAIT: reads then go straight ahead */
   readonly canReadNoWait: boolean;
+  /** where its first byte is in this process's memory (mapped-windows.ts); 0: nowhere */
+  readonly mappedAt: number;
+}
+
+/** What a thread can do besides; each may be missing. */
+export interface WindowServerOptions {
+  /** has the keeper look at the ledger, where this thread asks for memory for a file; missing: no bound */
+  askMemory?: (nodeId: number) => void;
+  /** mapped memory is written, for the first time in a while */
+  tellMapped?: () => void;
+  /** sends large replies by itself; missing: none */
+  splice?: SpliceReply;
 }
 
 /** A read that is still to be answered. */
@@ -82,15 +95,13 @@ export class WindowServer {
   mayDefer = false;
 
   readonly #splice: SpliceReply | null;
+  readonly #tellMapped: (() => void) | null;
 
-  /**
-   * @param askMemory has the keeper look at the ledger, where this thread asks for memory for a file; missing: no bound
-   * @param splice sends large replies by itself; missing: none
-   */
-  constructor(ledger: Ledger, gate: ThreadGate, askMemory?: (nodeId: number) => void, splice?: SpliceReply) {
+  constructor(ledger: Ledger, gate: ThreadGate, { askMemory, tellMapped, splice }: WindowServerOptions = {}) {
     this.#ledger = ledger;
     this.#gate = gate;
     this.#splice = splice ?? null;
+    this.#tellMapped = tellMapped ?? null;
     const ask = askMemory && (() => askMemory(this.request.nodeId));
     this.#growth = ask ? new MemoryGrowth({ ledger, ask, beforeWaiting: () => gate.givePermit() }) : null;
     this.#resident = allocateResident(PAGE + abi.MAX_WRITE);
@@ -185,17 +196,26 @@ export class WindowServer {
     return abi.OUT_HEADER_SIZE + bytes;
   }
 
-  #write({ window, ledgerIndex }: ServedWindow): number {
+  #write({ window, ledgerIndex, mappedAt }: ServedWindow): number {
     const { request } = this;
     const durable = writesDurably(request.bodyU32(abi.RW_FLAGS));
     if (durable || window.durable) this.#gate.givePermit();
     const offset = request.bodyU64(abi.RW_OFFSET);
     const size = request.bodyU32(abi.RW_SIZE);
     if (window.kind === 'memory' && !this.#mayFill(window, ledgerIndex, offset, size)) return this.answer(-E.ENOSPC);
-    const n = writeWindow(window, this.#dataAddress, offset, size, durable);
-    if (n < 0) return this.answer(n);
+    const begun =
+      mappedAt !== 0 && size >= MAPPED_BYTES && !durable ? this.#writeMapped(window, mappedAt, offset, size) : 0;
+    const rest =
+      begun === size ? 0 : writeWindow(window, this.#dataAddress + begun, offset + begun, size - begun, durable);
+    if (rest < 0 && begun === 0) return this.answer(rest);
+    const n = begun + Math.max(0, rest);
     this.#ledger.noteWrite(ledgerIndex, Date.now());
     return this.#answerU64(n, abi.WRITE_OUT_SIZE);
+  }
+
+  #writeMapped(window: Window, mappedAt: number, offset: number, size: number): number {
+    if (this.#gate.noteMapped()) this.#tellMapped?.();
+    return writeMapped(window, mappedAt, this.#dataAddress, offset, size);
   }
 
   #fsync({ window, ledgerIndex }: ServedWindow): number {

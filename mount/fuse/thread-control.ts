@@ -9,6 +9,7 @@
  *    disk gives its permit to a parked thread first, so that a slow disk never leaves the device unread: few threads
  *    when all is in memory (each more only costs switches), many when requests wait.
  *  - APART: whether each thread has a device of its own, whose flags are no other thread's.
+ *  - MAPPED: whether a thread has written to mapped memory since the main thread asked (mapped-windows.ts).
  *  - BUSY and SEEN of each thread: with these the main thread knows when no thread can still be using what it took
  *    away. A thread sets BUSY before it looks at VERSION, the main thread raises VERSION before it looks at BUSY: one
  *    of the two sees the other.
@@ -17,6 +18,7 @@
 const VERSION = 0;
 const PERMITS = 1;
 const APART = 2;
+const MAPPED = 3;
 /** a cache line each, so that threads do not slow one another */
 const WORDS_PER_THREAD = 16;
 const BUSY = 0;
@@ -57,6 +59,11 @@ export class ThreadGate {
   /** Whether the thread's device is no other's. Known once it has had a permit. */
   get ownsDevice(): boolean {
     return this.#words[APART] === 1;
+  }
+
+  /** Mapped memory was written. @returns whether it is the first time since the main thread asked: then tell it */
+  noteMapped(): boolean {
+    return this.#words[MAPPED] === 0 && Atomics.exchange(this.#words, MAPPED, 1) === 0;
   }
 
   /** Lets another thread read the device, because this one is about to wait for a disk. */
@@ -109,6 +116,11 @@ export class ThreadWatch {
     Atomics.store(this.#words, APART, apart ? 1 : 0);
     Atomics.add(this.#words, PERMITS, threads);
     Atomics.notify(this.#words, PERMITS, threads);
+  }
+
+  /** Whether mapped memory was written since this was asked last. */
+  takeMapped(): boolean {
+    return Atomics.exchange(this.#words, MAPPED, 0) === 1;
   }
 
   /** Call after messages were posted to all threads. */

@@ -35,6 +35,8 @@ export type ThreadReport =
   | { readonly kind: 'loaded' }
   /** see memory-growth.ts */
   | { readonly kind: 'memory-wanted'; readonly nodeId: number }
+  /** see mapped-windows.ts */
+  | { readonly kind: 'mapped' }
   | { readonly kind: 'request'; readonly thread: number; readonly bytes: Uint8Array }
   /** the connection is gone, or (with an errno) the device fails in a way that is not in its contract */
   | { readonly kind: 'gone'; readonly thread: number; readonly errno: string };
@@ -51,7 +53,8 @@ function run(data: ThreadData, port: MessagePort): void {
   const askMemory = (nodeId: number): void => {
     port.postMessage({ kind: 'memory-wanted', nodeId } satisfies ThreadReport);
   };
-  const server = new WindowServer(ledger, gate, askMemory, new SpliceReply(data.deviceFd));
+  const tellMapped = (): void => port.postMessage({ kind: 'mapped' } satisfies ThreadReport);
+  const server = new WindowServer(ledger, gate, { askMemory, tellMapped, splice: new SpliceReply(data.deviceFd) });
   const windows = new Map<number, Counted>();
   const pages = new CounterPages(data.statsFd, areaOfThread(data.thread));
   const { request, requestAddress, requestLimit, replyAddress } = server;

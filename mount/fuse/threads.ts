@@ -29,6 +29,8 @@ export interface ThreadEvents {
   request(thread: number, bytes: Uint8Array): void;
   /** see memory-growth.ts */
   memoryWanted(nodeId: number): void;
+  /** large writes to mapped memory have begun; see mapped-windows.ts */
+  mapped(): void;
   gone(errno: string): void;
   /** a thread died of an error: the caller must not go on */
   failed(error: Error): void;
@@ -92,6 +94,7 @@ export class Threads {
     worker.on('message', (report: ThreadReport) => {
       if (report.kind === 'request') this.#events.request(report.thread, report.bytes);
       else if (report.kind === 'memory-wanted') this.#events.memoryWanted(report.nodeId);
+      else if (report.kind === 'mapped') this.#events.mapped();
       else if (report.kind === 'gone') this.#events.gone(report.errno);
       else loaded();
     });
@@ -110,6 +113,11 @@ export class Threads {
   /** Resolves when no thread uses the window any more; its requests now go to the main thread. */
   async withdraw(nodeId: number): Promise<void> {
     await this.#watch.passed(this.#tell({ nodeId, served: null }));
+  }
+
+  /** Whether threads have written to mapped memory since this was asked last. */
+  takeMapped(): boolean {
+    return this.#watch.takeMapped();
   }
 
   #tell(update: WindowUpdate): number {

@@ -8,6 +8,7 @@ import {
   addressOf,
   addSeals,
   blockDeviceSize,
+  copyMemory,
   E,
   errnoName,
   F_SEAL_GROW,
@@ -19,6 +20,7 @@ import {
   fallocateAsync,
   fdatasync,
   flockRelease,
+  forgetMapped,
   fsync,
   getSeals,
   ioctl,
@@ -28,10 +30,12 @@ import {
   MNT_DETACH,
   MS_NODEV,
   MS_NOSUID,
+  mapFile,
   mapShared,
   memfdCreate,
   mlock,
   mount,
+  populate,
   pread,
   pread2,
   pwrite,
@@ -47,6 +51,7 @@ import {
   tryFlockExclusive,
   umount2,
   unlockRange,
+  unmapFile,
   write,
 } from '../../system/libc.js';
 import { closeFd } from '../conformance/close-fd.js';
@@ -211,6 +216,27 @@ t.test('mapped memory is the file', async (t) => {
   t.equal(pwrite(fd, addressOf(Buffer.from('M')), 1, 10), 1);
   t.equal(view[10], 'M'.charCodeAt(0));
   t.throws(() => mapShared(BAD_FD, 4096), { syscall: 'mmap', code: 'EBADF' });
+});
+
+t.test('a mapped file is written by its memory, as far as it goes', async (t) => {
+  const fd = newMemory(t);
+  ftruncateSync(fd, 5 * 4096);
+  const address = mapFile(fd, 4096, 6 * 4096);
+  if (address === null) throw new Error('it is not mapped');
+  t.equal(populate(address, 4 * 4096), 0);
+  t.equal(fstatSync(fd).blocks, (4 * 4096) / 512, 'holes are filled');
+  t.equal(populate(address, 5 * 4096), -E.EFAULT, 'and there is nothing behind the end');
+  t.equal(populate(address + 1, 4096), -E.EINVAL);
+  const text = Buffer.from('copied');
+  copyMemory(address + 7, addressOf(text), text.length);
+  forgetMapped(address, 6 * 4096);
+  const bytes = Buffer.alloc(6);
+  t.equal(pread(fd, addressOf(bytes), 6, 4096 + 7), 6);
+  t.equal(bytes.toString(), 'copied', 'forgotten, the file still has it');
+  unmapFile(address, 6 * 4096);
+  t.throws(() => forgetMapped(address, 4096), { syscall: 'madvise', code: 'ENOMEM' });
+  t.equal(mapFile(BAD_FD, 0, 4096), null);
+  t.equal(mapFile(fd, 1, 4096), null, 'not at a page');
 });
 
 t.test('mlock', async (t) => {

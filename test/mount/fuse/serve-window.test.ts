@@ -65,7 +65,7 @@ t.test('READ of what is not in memory is put off, and answered later', async (t)
   t.not(serve(ask(READ, readIn(0, (64 << 10) + 1)), onDisk, true), 'put off', 'a large one is waited for');
   t.not(serve(ask(READ, readIn(7, 14)), onDisk, false), 'put off', 'nor where nobody can tell what is in memory');
   const read = { uniqueLow: 2, uniqueHigh: 1, offset: SIZE - 3, size: 4096 };
-  const served = { window: { ...window, ...onDisk }, ledgerIndex: 0, canReadNoWait: true };
+  const served = { window: { ...window, ...onDisk }, ledgerIndex: 0, canReadNoWait: true, mappedAt: 0 };
   // another request has been served meanwhile
   serve(ask(READ, readIn(0, 5)));
   t.equal(server.finishRead(served, read, false), NOT_SERVED);
@@ -94,14 +94,30 @@ t.test('WRITE', async (t) => {
   t.strictSame(content(), initial);
 });
 
-t.test('WRITE of the largest size', async (t) => {
-  const fixture = makeWindowFixture(Buffer.alloc(LARGEST));
-  t.teardown(() => fixture.close());
-  const data = Buffer.alloc(LARGEST, 'a pattern of some length');
-  t.strictSame(fixture.serve(ask(WRITE, writeIn(0, data))), ok(u64(LARGEST)));
-  t.ok(fixture.content().equals(data));
-  t.ok((fixture.serve(ask(READ, readIn(0, LARGEST))) as Buffer).equals(ok(data)));
-});
+for (const isMapped of [false, true]) {
+  t.test(`WRITE of large sizes${isMapped ? ', mapped' : ''}`, async (t) => {
+    const fixture = makeWindowFixture(Buffer.alloc(LARGEST + 100), isMapped);
+    t.teardown(() => fixture.close());
+    const { serve, content } = fixture;
+    const data = Buffer.alloc(LARGEST, 'a pattern of some length');
+    const expected = content();
+    t.strictSame(serve(ask(WRITE, writeIn(1, data))), ok(u64(LARGEST)));
+    expected.set(data, 1);
+    t.ok(content().equals(expected));
+    t.ok((serve(ask(READ, readIn(1, LARGEST))) as Buffer).equals(ok(data)));
+    t.strictSame(serve(ask(WRITE, writeIn(100, data.subarray(3)))), ok(u64(LARGEST - 3)), 'to the last byte');
+    expected.set(data.subarray(3), 100);
+    t.ok(content().equals(expected));
+    t.strictSame(serve(ask(WRITE, writeIn(200, data))), ok(u64(LARGEST - 100)), 'across the end');
+    expected.set(data.subarray(0, LARGEST - 100), 200);
+    t.ok(content().equals(expected));
+    for (const offset of [LARGEST + 100, ...FAR.slice(2)]) {
+      t.strictSame(serve(ask(WRITE, writeIn(offset, data))), refusal(ENOSPC), `at ${offset}`);
+    }
+    t.strictSame(serve(ask(WRITE, writeIn(0, data)), { readOnly: true }), refusal(EROFS));
+    t.ok(content().equals(expected));
+  });
+}
 
 t.test('FALLOCATE', async (t) => {
   const { serve, content, initial } = fixtureOf(t);

@@ -1,6 +1,7 @@
 /** A WindowServer with a window in the middle of a memfd, served as the loop of thread.ts does. */
 import { closeSync, fstatSync, ftruncateSync, readSync, writeSync } from 'node:fs';
 import type { Window } from '../../../drivers/driver.js';
+import { MappedWindows } from '../../../mount/fuse/mapped-windows.js';
 import { isOneWay, isWellFormed } from '../../../mount/fuse/message.js';
 import { DEFERRED, NOT_SERVED, type ServedWindow, WindowServer } from '../../../mount/fuse/serve-window.js';
 import { createThreadMemory, ThreadGate } from '../../../mount/fuse/thread-control.js';
@@ -30,7 +31,8 @@ export function sent({ request, replyAddress, requestAddress }: WindowServer, le
   return Buffer.concat([new Uint8Array(buffer, byteOffset + replyAddress - requestAddress, length)]);
 }
 
-export function makeWindowFixture(initial: Buffer): WindowFixture {
+/** @param isMapped large writes take the way of mapped-write.ts */
+export function makeWindowFixture(initial: Buffer, isMapped = false): WindowFixture {
   const fd = memfdCreate('image');
   const size = initial.length;
   const total = BEFORE_BYTES + size + AFTER_BYTES;
@@ -39,6 +41,8 @@ export function makeWindowFixture(initial: Buffer): WindowFixture {
   writeSync(fd, initial, 0, size, BEFORE_BYTES);
   writeSync(fd, Buffer.alloc(AFTER_BYTES, AROUND), 0, AFTER_BYTES, BEFORE_BYTES + size);
   const window: Window = { fd, start: BEFORE_BYTES, size, kind: 'memory', readOnly: false, durable: false };
+  const windows = new MappedWindows({ takeUse: () => false, mapsFiles: true });
+  const mappedAt = isMapped ? windows.map(2, window) : 0;
   const ledger = new Ledger(createLedger());
   const gate = new ThreadGate(createThreadMemory(1), 0);
   let given = 0;
@@ -54,7 +58,7 @@ export function makeWindowFixture(initial: Buffer): WindowFixture {
     permitsGiven: () => given,
     serve(bytes, changes = {}, canReadNoWait = false) {
       buffer.set(bytes);
-      const served: ServedWindow = { window: { ...window, ...changes }, ledgerIndex: 0, canReadNoWait };
+      const served: ServedWindow = { window: { ...window, ...changes }, ledgerIndex: 0, canReadNoWait, mappedAt };
       if (isWellFormed(server.request, bytes.length)) {
         const length = server.serve(served);
         if (length === DEFERRED) return 'put off';
@@ -72,6 +76,9 @@ export function makeWindowFixture(initial: Buffer): WindowFixture {
       }
       return whole.subarray(BEFORE_BYTES, BEFORE_BYTES + size);
     },
-    close: () => closeSync(fd),
+    close() {
+      windows.unmap(2);
+      closeSync(fd);
+    },
   };
 }
