@@ -47,7 +47,7 @@ export class MappedWindows {
    * @returns where the window's first byte is; 0 where it is not mapped, because it is not in memory or cannot be
    */
   map(nodeId: number, window: Window): number {
-    if (window.readOnly || window.durable || !this.#isInMemory(window)) return 0;
+    if (window.readOnly || !this.#isInMemory(window)) return 0;
     const skip = window.start % PAGE;
     const known = this.#mappings.get(nodeId);
     if (known !== undefined) return known.address + skip;

@@ -203,17 +203,19 @@ export class WindowServer {
     const offset = request.bodyU64(abi.RW_OFFSET);
     const size = request.bodyU32(abi.RW_SIZE);
     if (window.kind === 'memory' && !this.#mayFill(window, ledgerIndex, offset, size)) return this.answer(-E.ENOSPC);
-    const begun =
-      mappedAt !== 0 && size >= MAPPED_BYTES && !durable ? this.#writeMapped(window, mappedAt, offset, size) : 0;
-    const rest =
-      begun === size ? 0 : writeWindow(window, this.#dataAddress + begun, offset + begun, size - begun, durable);
+    const begun = this.#writeMapped(window, mappedAt, offset, size);
+    const address = this.#dataAddress + begun;
+    const isWhole = begun > 0 && begun === size;
+    const rest = isWhole ? 0 : writeWindow(window, address, offset + begun, size - begun, durable);
     if (rest < 0 && begun === 0) return this.answer(rest);
     const n = begun + Math.max(0, rest);
     this.#ledger.noteWrite(ledgerIndex, Date.now());
     return this.#answerU64(n, abi.WRITE_OUT_SIZE);
   }
 
+  /** @returns how much of the beginning was written; 0 where pwrite is as good */
   #writeMapped(window: Window, mappedAt: number, offset: number, size: number): number {
+    if (mappedAt === 0 || size < MAPPED_BYTES) return 0;
     if (this.#gate.noteMapped()) this.#tellMapped?.();
     return writeMapped(window, mappedAt, this.#dataAddress, offset, size);
   }

@@ -111,7 +111,6 @@ t.test('only what is in memory is mapped, and to be written', async (t) => {
   const memory = openMemory(t);
   t.not(map(t, windowOf(memory, 'memory')), 0);
   t.equal(map(t, { ...windowOf(memory, 'memory'), readOnly: true }), 0);
-  t.equal(map(t, { ...windowOf(memory, 'memory'), durable: true }), 0);
   t.equal(map(t, { ...windowOf(memory, 'memory'), size: 2 ** 53 - 1 }), 0, 'nor what has no room');
   t.equal(map(t, windowOf(await openFile(t, tmpdir()), 'block')), 0);
   if (needsTmpfs) return;

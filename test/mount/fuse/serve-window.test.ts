@@ -91,6 +91,7 @@ t.test('WRITE', async (t) => {
   for (const offset of FAR) t.strictSame(serve(ask(WRITE, writeIn(offset, Buffer.from('x')))), refusal(ENOSPC));
   t.strictSame(serve(ask(WRITE, writeIn(0, Buffer.alloc(0)))), ok(u64(0)), 'of nothing');
   t.strictSame(serve(ask(WRITE, writeIn(0, Buffer.from('x'))), { readOnly: true }), refusal(EROFS));
+  t.strictSame(serve(ask(WRITE, writeIn(0, Buffer.alloc(0))), { readOnly: true }), refusal(EROFS));
   t.strictSame(content(), initial);
 });
 
