@@ -21,8 +21,8 @@ export function totalThreads(): number {
 /** each costs 10 MB; with six, cold reads were not measurably faster */
 const WAITING_THREADS = 4;
 
-/** loading a thread takes a core for as long as half a start of Node does */
-const OTHERS_DELAY_MS = 200;
+/** loading a thread takes a core for as long as half a start of Node does, and many a bus lives for a moment only */
+const OTHERS_DELAY_MS = 1000;
 
 export interface ThreadEvents {
   /** a request that is not for a thread; its bytes are the receiver's */

@@ -40,8 +40,8 @@ t.test('a run that the image does not have is refused, and nothing is left', (t)
       [['--filter', '=5'], /--filter =5 has no name/],
       [['--filter', 'error=read'], /would refuse the attach itself/],
     ];
-    for (const [options, message] of cases) {
-      for (const driver of ['aio', 'ram']) {
+    for (const [index, [options, message]] of cases.entries()) {
+      for (const driver of index === 0 ? ['aio', 'ram'] : ['aio']) {
         const { status, stderr } = await bench.fusetap(['attach', `${driver}:${image}`, ...options]);
         t.equal(status, 2, `${driver} ${options.join(' ')}: ${stderr}`);
         t.match(stderr, message);

@@ -181,8 +181,9 @@ export async function forEachDriver(
   body: (t: Test, bench: Bench, driver: TestDriver) => Promise<void>,
   drivers: readonly TestDriver[] = DRIVERS,
 ): Promise<void> {
-  // sync is aio with a flag, which asks nothing more of who runs it
-  const wanted = transport.runner === undefined ? drivers : drivers.filter(({ name }) => name !== 'sync');
+  // sync is aio with a flag, which asks nothing more of who runs it, nor of a transport that is not the default
+  const isUsual = transport.runner === undefined && transport === TRANSPORTS[0];
+  const wanted = isUsual || drivers !== DRIVERS ? drivers : drivers.filter(({ name }) => name !== 'sync');
   for (const driver of wanted) {
     await t.test(driver.label, async (t) => body(t, await openBench(t, transport), driver));
   }

@@ -3,7 +3,7 @@
  * on top of it, and what of it is in the image afterwards.
  */
 import t, { type Test } from 'tap';
-import { type Bench, forEachDriver, forEachTransport, OTHERS_ON_BOTH, type TestDriver } from './fixtures.js';
+import { type Bench, forEachDriver, forEachTransport, OTHERS, type TestDriver } from './fixtures.js';
 
 t.setTimeout(360_000);
 
@@ -15,7 +15,7 @@ t.test('a file system made on a vbd', (t) => {
     t,
     ['mkfs.ext3', 'dumpe2fs'],
     (t, transport) => forEachDriver(t, transport, remakeFileSystem),
-    OTHERS_ON_BOTH,
+    OTHERS,
   );
   t.end();
 });

@@ -6,6 +6,7 @@ import t, { type Test } from 'tap';
 import {
   ALL_WAYS,
   type Bench,
+  DRIVERS,
   forEachDriver,
   forEachTransport,
   OTHERS,
@@ -23,7 +24,9 @@ t.test('fio verifies what it wrote', (t) => {
     const engines = await findEngines(await openBench(t, transport));
     // who runs it makes no difference to an engine
     const wanted = transport.runner === undefined ? engines : engines.slice(-1);
-    const ways = transport.runner === undefined ? ALL_WAYS : undefined;
+    // all ways where they differ, and sync on each transport
+    const all = transport.abilities.passthrough ? ALL_WAYS : [...DRIVERS];
+    const ways = transport.runner === undefined ? all : undefined;
     await forEachDriver(t, transport, (t, bench, driver) => verifyUnderLoad(t, bench, driver, wanted), ways);
   };
   forEachTransport(t, FIO, verify, OTHERS);
@@ -34,7 +37,7 @@ t.test('sizes that are no multiple of anything', (t) => {
   forEachTransport(t, ['cmp', 'dd'], (t, transport) =>
     forEachDriver(t, transport, async (t, bench, driver) => {
       await bench.begin();
-      for (const sizeBytes of [1, 511, 1300, (4096 << 10) + 1]) {
+      for (const sizeBytes of [1, 1300, (4096 << 10) + 1]) {
         await t.test(`${sizeBytes} bytes`, (t) => serveOddSize(t, bench, driver, sizeBytes));
       }
     }),
