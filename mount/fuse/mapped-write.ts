@@ -8,7 +8,7 @@
  * A process that touches memory which a file no longer has is killed. So the kernel is first asked for the pages; where
  * there is none, for example because the image has shrunk or its file system is full, pwrite finds out why. What remains
  * is an image that shrinks in the microseconds of the copy: that kills the server, the next one answers the request, and
- * maps no files (bus/keeper.ts). Memory of ram images is sealed and cannot shrink.
+ * maps no files (bus/server-process.ts). Memory of ram images is sealed and cannot shrink.
  *
  * What a file is told with a write (its times, who watches it) is left to a pwrite of the last sector.
  */

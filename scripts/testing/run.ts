@@ -98,11 +98,12 @@ async function forEachAtOnce<T>(items: readonly T[], jobs: number, work: (item: 
  * mount namespace that another test made meanwhile would keep it in use.
  */
 async function shareMounts(directory: string): Promise<void> {
-  if (process.geteuid?.() === 0) await promisify(execFile)('mount', ['--bind', '--make-shared', directory, directory]);
+  // who may not do that runs no tests that mount
+  await promisify(execFile)('mount', ['--bind', '--make-shared', directory, directory]).catch(() => {});
 }
 
 async function removeDirectory(directory: string): Promise<void> {
-  if (process.geteuid?.() === 0) await promisify(execFile)('umount', ['--lazy', directory]).catch(() => {});
+  await promisify(execFile)('umount', ['--lazy', directory]).catch(() => {});
   // a process of its own, and never into a mount: a dead bus below would hang this one
   await promisify(execFile)('rm', ['-rf', '--one-file-system', directory], { timeout: 20_000 }).catch(() => {
     console.log(`note: could not remove ${directory}`);
