@@ -16,6 +16,7 @@ import { closeSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Json } from '../../drivers/driver.js';
 import { memfdCreate } from '../../system/libc.js';
+import { MEMORY_PAGE } from '../fuse/memory-growth.js';
 import type { OpenedImage } from './open-image.js';
 import { accountFor, type RamAccount, refuseAboveLimit } from './ram-images.js';
 import {
@@ -180,9 +181,11 @@ export class Memories {
    * Lets a memory grow beyond what it holds.
    * @param unspentBytes what this keeper was granted before for this memory and has not used
    * @param wantedBytes how much more would be good to have
+   * @param neededBytes how much of it there is a use for now: of the rest half is left, so that nobody who asks all the time
+   *   keeps others from what they need
    * @returns how much more it may grow: less than wanted, perhaps 0, where the limit is near
    */
-  grant(memory: SharedMemory, unspentBytes: number, wantedBytes: number): Promise<number> {
+  grant(memory: SharedMemory, unspentBytes: number, wantedBytes: number, neededBytes: number): Promise<number> {
     return withRamLock(this.#runtimeDir, () => {
       this.#change(memory.id, { grantedBytes: unspentBytes });
       const account = this.#account();
@@ -191,7 +194,8 @@ export class Memories {
       const granted = image.links.reduce((sum, link) => sum + link.grantedBytes, 0);
       const reservedAhead = image.usedBytes - image.residentBytes - granted;
       const room = account.limitBytes - account.usedBytes + reservedAhead;
-      const more = Math.max(0, Math.min(wantedBytes, room));
+      const half = room / 2 - ((room / 2) % MEMORY_PAGE);
+      const more = Math.max(0, Math.min(wantedBytes, room, Math.max(neededBytes, half)));
       this.#change(memory.id, { grantedBytes: unspentBytes + more });
       return more;
     });

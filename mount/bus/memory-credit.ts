@@ -25,6 +25,12 @@ export interface CreditedVbd {
 /** What of the memories matters here. */
 type Grants = Pick<Memories, 'grant' | 'areOthersGranted'>;
 
+interface Granted {
+  givenBytes: number;
+  /** false: nobody has more to give */
+  isEnough: boolean;
+}
+
 type Credited = CreditedVbd & { readonly memory: SharedMemory };
 
 export class MemoryCredit {
@@ -59,29 +65,31 @@ export class MemoryCredit {
     if (question === null) return;
     const neededBytes = question.pages * MEMORY_PAGE;
     const wantedBytes = Math.max(GRANT_BYTES, neededBytes);
-    const givenBytes = await this.#grant(vbd, neededBytes, wantedBytes);
+    const { givenBytes, isEnough } = await this.#grant(vbd, neededBytes, wantedBytes);
     // detached meanwhile: its place in the ledger may be another's by now
     if (this.#find(nodeId) === undefined) return;
     const pages = Math.floor(givenBytes / MEMORY_PAGE);
-    this.#ledger.giveCredit(ledgerIndex, pages, question.number, givenBytes < wantedBytes);
+    this.#ledger.giveCredit(ledgerIndex, pages, question.number, !isEnough);
     this.#timer ??= setInterval(() => this.#inTurn(() => this.#takeBackIdle()), IDLE_MS).unref();
   }
 
   /** Less than what is needed only at the limit, not because of what others were given and have not used. */
-  async #grant({ memory, ledgerIndex }: Credited, neededBytes: number, wantedBytes: number): Promise<number> {
+  async #grant({ memory, ledgerIndex }: Credited, neededBytes: number, wantedBytes: number): Promise<Granted> {
     const deadline = performance.now() + RECALL_MS;
     let givenBytes = 0;
     const isEnough = async (): Promise<boolean> => {
       const unspentBytes = this.#unspentBytes(memory) + givenBytes;
-      givenBytes += await this.#memories.grant(memory, unspentBytes, wantedBytes - givenBytes);
+      const lackingBytes = Math.max(0, neededBytes - givenBytes);
+      givenBytes += await this.#memories.grant(memory, unspentBytes, wantedBytes - givenBytes, lackingBytes);
       return givenBytes + Math.max(0, this.#ledger.credit(ledgerIndex)) * MEMORY_PAGE >= neededBytes;
     };
-    if (await isEnough()) return givenBytes;
+    if (await isEnough()) return { givenBytes, isEnough: true };
     await this.#takeBackFromOthers(memory, ledgerIndex);
     for (;;) {
       // looked at first: what others let go after that is found the next time
       const mayComeBack = this.#memories.areOthersGranted() && performance.now() < deadline;
-      if ((await isEnough()) || !mayComeBack) return givenBytes;
+      if (await isEnough()) return { givenBytes, isEnough: true };
+      if (!mayComeBack) return { givenBytes, isEnough: false };
       await delay(RECALL_POLL_MS);
     }
   }
@@ -96,7 +104,7 @@ export class MemoryCredit {
     }
     // its own is told with the next question
     memories.delete(memory);
-    for (const each of memories) await this.#memories.grant(each, this.#unspentBytes(each), 0);
+    for (const each of memories) await this.#memories.grant(each, this.#unspentBytes(each), 0, 0);
   }
 
   #find(nodeId: number): Credited | undefined {
@@ -126,7 +134,7 @@ export class MemoryCredit {
       memories.add(memory);
     }
     if (!isOpen) this.#stop();
-    for (const memory of memories) await this.#memories.grant(memory, this.#unspentBytes(memory), 0);
+    for (const memory of memories) await this.#memories.grant(memory, this.#unspentBytes(memory), 0, 0);
   }
 
   #stop(): void {
