@@ -10,9 +10,8 @@
  *                                                        └─► the limit is reached ──► ENOSPC
  *
  * The keeper knows what all images hold, and gives no more than the limit leaves, and beyond what is needed only half of
- * that (mount/bus/memory-credit.ts). What was
- * given for writes that filled no hole comes back when it looks again. Each question is answered within a millisecond
- * or two, once for 64 MiB.
+ * that (mount/bus/memory-credit.ts). What was given for writes that filled no hole comes back when it looks again. Each
+ * question is answered within a millisecond or two, once for 64 MiB.
  */
 import { fstatSync } from 'node:fs';
 import type { Window } from '../../drivers/driver.js';
