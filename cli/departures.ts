@@ -4,6 +4,7 @@
  */
 import { type ErrorDetails, FusetapError, type PlainError } from '../drivers/errors.js';
 import type { DetachedVbd, DetachResult } from '../mount/bus/interface.js';
+import { describeHolders } from '../mount/client.js';
 import type { SharedOptions } from './options.js';
 import { jsonError, printError, printJson, printNote } from './output.js';
 
@@ -38,6 +39,10 @@ export async function depart<Item>(
 function sayGone(vbd: DetachedVbd, options: SharedOptions, complain: (error: unknown) => void): void {
   if (vbd.changedOutside && !options.quiet) {
     printNote(`${vbd.image} was changed by somebody else while it was attached as ${vbd.vdev} of bus ${vbd.bus}`);
+  }
+  if (vbd.cutOff && !options.quiet) {
+    const outcome = vbd.error ? '' : '; what they had written was written back';
+    printNote(`cut off from ${vbd.vdev} of bus ${vbd.bus}: ${describeHolders(vbd.cutOff)}${outcome}`);
   }
   if (vbd.error) complain(flushError(vbd, vbd.error));
   else if (options.verbose) printNote(`detached ${vbd.vdev} of bus ${vbd.bus}`);

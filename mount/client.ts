@@ -13,6 +13,7 @@ import { askEither } from './client/ask.js';
 import { proveReadable } from './client/proving-read.js';
 import { watchKeeper } from './client/wait-gone.js';
 
+export { describeHolders } from './bus/describe-holders.js';
 export type { Progress } from './bus/progress.js';
 export type { BusPlace } from './bus/runtime-dir.js';
 export { resolveBus, runtimeDir } from './bus/runtime-dir.js';
@@ -87,8 +88,9 @@ async function askOrSeeItEnd<Answer>(place: BusPlace, ask: () => Promise<Answer>
   }
 }
 
+/** Of a detach, and of the end of a bus. */
 export interface DetachOptions {
-  /** later I/O of those who hold it is EIO */
+  /** what those who hold it have written is written back, and later I/O of theirs is EIO */
   readonly force?: boolean;
   /** how long to wait for those who hold it */
   readonly waitSeconds?: number | undefined;
@@ -120,8 +122,10 @@ export async function start(place: BusPlace, options: StartOptions = {}): Promis
  * Detaches all and ends the bus. What a dead bus left behind is cleared away.
  * @throws FusetapError BUSY with the holders; NOT_FOUND
  */
-export async function stop(place: BusPlace, options: { force?: boolean } = {}): Promise<DetachResult> {
-  const body = { force: options.force ?? false };
+export async function stop(place: BusPlace, options: DetachOptions = {}): Promise<DetachResult> {
+  const { force = false, waitSeconds: wait } = options;
+  // a bus of an older version does not know the word
+  const body = { force, ...(wait !== undefined && { wait }) };
   try {
     return await untilGone(place, () => askEither<DetachResult>(place, { method: 'POST', path: '/stop', body }));
   } catch (error) {

@@ -182,8 +182,8 @@ export async function start(options: BusOptions = {}): Promise<BusInfo> {
 }
 
 /** Detaches all and ends the bus. @throws FusetapError BUSY with the holders, unless `force`; NOT_FOUND */
-export async function stop(options: BusOptions & { readonly force?: boolean } = {}): Promise<DetachResult> {
-  return client.stop(await placeOf(options), { force: options.force ?? false });
+export async function stop(options: BusOptions & client.DetachOptions = {}): Promise<DetachResult> {
+  return client.stop(await placeOf(options), options);
 }
 
 /** The bus and its vbds. @throws FusetapError NOT_FOUND where it does not run */
@@ -273,7 +273,7 @@ export class Bus {
   }
 
   /** @see stop */
-  stop(options: { readonly force?: boolean } = {}): Promise<DetachResult> {
+  stop(options: client.DetachOptions = {}): Promise<DetachResult> {
     return stop({ ...options, ...this.#options });
   }
 }

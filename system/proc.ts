@@ -70,15 +70,28 @@ export async function readMounts(pid: number | 'self'): Promise<Mount[]> {
   return parseMountinfo(await readFile(`/proc/${pid}/mountinfo`, 'utf8').catch(() => ''));
 }
 
+/** A mount namespace as one of its processes sees it. */
+export interface MountNamespace {
+  /** its paths lead there below /proc/PID/root */
+  pid: number | 'self';
+  mounts: Mount[];
+}
+
 /** The mounts of each mount namespace that can be seen, our own first. */
 export async function readMountNamespaces(): Promise<Mount[][]> {
+  return (await readNamespaces()).map(({ mounts }) => mounts);
+}
+
+/** Each mount namespace that can be seen, our own first. */
+export async function readNamespaces(): Promise<MountNamespace[]> {
   const own = readLink('/proc/self/ns/mnt');
   const members = new Map<string, number>();
   for await (const pid of eachProcess()) {
     const namespace = readLink(`/proc/${pid}/ns/mnt`);
     if (namespace !== null && namespace !== own && !members.has(namespace)) members.set(namespace, pid);
   }
-  return Promise.all([readMounts('self'), ...[...members.values()].map((pid) => readMounts(pid))]);
+  const pids = ['self' as const, ...members.values()];
+  return Promise.all(pids.map(async (pid) => ({ pid, mounts: await readMounts(pid) })));
 }
 
 /** A file by its file system and its path in there, which all bind mounts of it share. */
@@ -285,6 +298,15 @@ export function readDeviceFamily(dev: string): DeviceNode[] {
   if (readText(`${at}/partition`) === null) return [own, ...listPartitions(at)];
   const disk = readDeviceNode(`${at}/..`);
   return disk ? [own, disk] : [own];
+}
+
+/** The devices that are made on top of others, as device mapper makes them, those furthest above first. */
+export function listDevicesAbove(devs: readonly string[]): DeviceNode[] {
+  const names = devs.flatMap((dev) => readDirectory(`/sys/dev/block/${dev}/holders`));
+  if (names.length === 0) return [];
+  const own = [...new Set(names)].flatMap((name) => readDeviceNode(`/sys/class/block/${name}`) ?? []);
+  const nodes = own.flatMap((node) => [node, ...listPartitions(`/sys/dev/block/${node.dev}`)]);
+  return [...listDevicesAbove(nodes.map(({ dev }) => dev)), ...nodes];
 }
 
 function listPartitions(at: string): DeviceNode[] {

@@ -24,7 +24,8 @@ export function register(program: Command): void {
     .summary('detach vbds')
     .description(
       'Detaches each VBD: a vdev, a slot number, the path of the file, or the path of its image if only one vbd has it.\n' +
-        'Returns when its data is durable and the file is gone. What is held is not detached: exit 4, with the holders.',
+        'Returns when its data is durable and the file is gone. What is held is not detached: exit 4, with the holders.\n' +
+        'With --force what was written to a file system on it is written back first; exit 1 where that failed.',
     )
     .argument('[VBD...]')
     .option('--all', 'all vbds of the bus')

@@ -4,10 +4,11 @@ import { FusetapError } from '../../drivers/errors.js';
 import type { DetachResult } from '../../mount/bus/interface.js';
 import { type BusPlace, listBuses, resolveBus, stop } from '../../mount/client.js';
 import { depart } from '../departures.js';
-import { callersRuntimeDir, chosenBus, endHelp, type SharedOptions } from '../options.js';
+import { callersRuntimeDir, chosenBus, endHelp, parseSeconds, type SharedOptions } from '../options.js';
 
 interface StopOptions extends SharedOptions {
   all?: boolean;
+  wait?: number;
   force?: boolean;
 }
 
@@ -15,14 +16,18 @@ export function register(program: Command): void {
   const command = program
     .command('stop')
     .summary('detach all and end the bus')
-    .description('Detaches all vbds of the bus and ends it.')
+    .description(
+      'Detaches all vbds of the bus and ends it. Where one is held, nothing is detached: exit 4, with the holders.\n' +
+        'With --force what was written to file systems on the vbds is written back first; exit 1 where that failed.',
+    )
     .option('--all', 'all buses')
+    .option('--wait <SECONDS>', 'wait so long for those who hold a vbd', parseSeconds)
     .option('--force', 'even what is held: later I/O of its holders is EIO, nothing acknowledged is lost')
     .action(async (_: unknown, self: Command) => {
       const options = self.optsWithGlobals<StopOptions>();
       await depart(await choose(options), options, (place) => stopOne(place, options));
     });
-  endHelp(command, ['fusetap stop', 'fusetap stop --all --force']);
+  endHelp(command, ['fusetap stop', 'fusetap stop --wait 60', 'fusetap stop --all --force']);
 }
 
 async function choose(options: StopOptions): Promise<BusPlace[]> {
@@ -39,9 +44,9 @@ async function choose(options: StopOptions): Promise<BusPlace[]> {
   return Promise.all(names.map((name) => resolveBus(name, runtime)));
 }
 
-async function stopOne(place: BusPlace, { all, force = false }: StopOptions): Promise<DetachResult> {
+async function stopOne(place: BusPlace, { all, wait, force = false }: StopOptions): Promise<DetachResult> {
   try {
-    return await stop(place, { force });
+    return await stop(place, { force, waitSeconds: wait });
   } catch (error) {
     // of all that were there a moment ago, one may have ended by itself
     if (all && error instanceof FusetapError && error.code === 'NOT_FOUND') return { vbds: [], ended: true };

@@ -24,9 +24,16 @@ export interface DetachChoice {
   readonly waitMs: number;
 }
 
+/** How long somebody waits for those who hold a vbd. */
+export interface Patience {
+  readonly waitMs: number;
+  /** aborted when the client has gone away */
+  readonly signal?: AbortSignal;
+}
+
 export interface BusControl {
-  /** the bus is going away; no request can change that */
-  readonly ending: boolean;
+  /** nothing is attached any more, and nothing can be: its mount and its processes are to go */
+  readonly over: boolean;
   info(): Promise<BusInfo>;
   vbds(): Promise<VbdInfo[]>;
   stats(): VbdStats[];
@@ -51,6 +58,9 @@ export interface BusControl {
   persist(transport?: TransportName, allowOther?: boolean): void;
   /** Puts the code that is installed now under the running bus. */
   upgrade(): Promise<UpgradeResult>;
-  /** Detaches all and ends the bus. Nothing is detached where one is busy and `force` is not set. */
-  stop(force: boolean): Promise<DetachResult>;
+  /**
+   * Detaches all and ends the bus. Nothing is detached where one is busy and `force` is not set.
+   * @param patience how long to wait for those who hold one; missing: not at all
+   */
+  stop(force: boolean, patience?: Patience): Promise<DetachResult>;
 }

@@ -1,7 +1,7 @@
 /**
  * The files of a bus that runs: its control socket, and what is removed when it ends.
  */
-import { rmdirSync, rmSync } from 'node:fs';
+import { readdirSync, rmdirSync, rmSync } from 'node:fs';
 import type { Server } from 'node:http';
 import { join } from 'node:path';
 import type { BusPlace } from './runtime-dir.js';
@@ -23,9 +23,13 @@ export async function listenOn(control: Server, stateDir: string, name: string):
   }
 }
 
-/** Leaves nothing behind of a bus that has ended, but a user's own directory. */
-export function removeBusFiles(place: BusPlace): void {
-  rmSync(place.stateDir, { recursive: true, force: true });
+/**
+ * Leaves nothing behind of a bus that has ended, but a user's own directory.
+ * @param options keepLog: and its log, which `fusetap log` prints
+ */
+export function removeBusFiles(place: BusPlace, { keepLog = false } = {}): void {
+  const names = keepLog ? readdirSync(place.stateDir).filter((name) => name !== 'log' && name !== 'log.1') : [''];
+  for (const name of names) rmSync(join(place.stateDir, name), { recursive: true, force: true });
   if (place.ownDirectory) return;
   try {
     rmdirSync(place.path);

@@ -92,7 +92,10 @@ const ROUTES: Readonly<Record<string, Route>> = {
     return ok(await bus.info());
   },
   'POST upgrade/0': async ({ bus }) => ok(await bus.upgrade()),
-  'POST stop/0': async ({ bus, body }) => ok(await bus.stop((await body(stopRequest)).force)),
+  'POST stop/0': async ({ bus, body, signal }) => {
+    const { force, wait } = await body(stopRequest);
+    return ok(await bus.stop(force, ...(wait === undefined ? [] : [{ waitMs: wait * 1000, signal }])));
+  },
 };
 
 /**
@@ -102,12 +105,12 @@ const ROUTES: Readonly<Record<string, Route>> = {
 export function createControl(bus: BusControl, ended: () => void): Server {
   return createServer((request, response) => {
     answer(bus, request, response).then(
-      ({ status, body }) => send(response, status, body, () => bus.ending && ended()),
+      ({ status, body }) => send(response, status, body, () => bus.over && ended()),
       (error: unknown) => {
         const known = toFusetapError(error, error instanceof Error ? error.message : String(error));
         if (known.code === 'FAILED') console.error(error);
         const body: ErrorAnswer = { error: known.toJSON() };
-        send(response, STATUS[known.code], body, () => bus.ending && ended());
+        send(response, STATUS[known.code], body, () => bus.over && ended());
       },
     );
   });

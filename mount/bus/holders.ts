@@ -10,6 +10,7 @@ import {
   type FdInfo,
   type FileLock,
   isOpenToUs,
+  type Loop,
   listLoops,
   listOpenFiles,
   locate,
@@ -22,7 +23,8 @@ import {
   readMaps,
   readMountNamespaces,
 } from '../../system/proc.js';
-import { quote } from './quote.js';
+
+export { describeHolders } from './describe-holders.js';
 
 export interface HeldFile {
   /** `MAJ:MIN`, in decimal, of the mount that it is on, as mountinfo has it */
@@ -139,6 +141,12 @@ function findLoops(wanted: Wanted, namespaces: Mount[][]): Holder[] {
     .flatMap((loop) => nameLoop(loop, namespaces));
 }
 
+/** The loop devices on a file. @param namespaces as readMountNamespaces has them */
+export function findLoopsOn(file: HeldFile, namespaces: Mount[][]): Loop[] {
+  const wanted = describeWanted(file, namespaces);
+  return listLoops().filter((loop) => leadsTo(loop.backingFile, wanted));
+}
+
 /** A loop device as holders: one for each place where it, or a partition of it, is mounted. */
 export function nameLoop(loop: { path: string; devs: string[] }, namespaces: Mount[][]): Holder[] {
   const places = namespaces.flat().filter((mount) => loop.devs.includes(mount.dev));
@@ -173,25 +181,4 @@ export async function findLockHolders(
     if (holds) found.push(pid);
   }
   return Promise.all(found.map((pid) => describeProcess(pid, describePid)));
-}
-
-/** how many holders a message names */
-const NAMED = 6;
-
-/** Holders in one line, as `pid 123 (qemu-img), /dev/loop0 mounted on /mnt`. */
-export function describeHolders(holders: Holder[]): string {
-  if (holders.length === 0) return 'somebody who cannot be seen from here';
-  // keeper and server of one bus are one holder to a reader
-  const texts = [...new Set(holders.map(describeHolder))];
-  const more = texts.length > NAMED ? ` and ${texts.length - NAMED} more` : '';
-  return texts.slice(0, NAMED).join(', ') + more;
-}
-
-function describeHolder(holder: Holder): string {
-  if (holder.bus !== undefined)
-    return `bus ${quote(holder.bus)}${holder.vdev === undefined ? '' : ` as ${holder.vdev}`}`;
-  if (holder.loop !== undefined)
-    return holder.loop + (holder.mount === undefined ? '' : ` mounted on ${quote(holder.mount)}`);
-  if (holder.mount !== undefined) return `a mount at ${quote(holder.mount)}`;
-  return `pid ${holder.pid}${holder.command === undefined ? '' : ` (${quote(holder.command)})`}`;
 }

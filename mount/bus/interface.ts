@@ -170,8 +170,13 @@ export interface DetachResult {
   ended: boolean;
 }
 
-/** A vbd that is gone; `error` where its last flush failed, so that acknowledged writes may be lost. */
-export type DetachedVbd = VbdInfo & { error?: PlainError };
+/** A vbd that is gone. */
+export type DetachedVbd = VbdInfo & {
+  /** why writes may be lost: its last flush failed, or what lay on it was not written back; missing: all is durable */
+  error?: PlainError;
+  /** who held it when it was taken away by force; missing: nobody */
+  cutOff?: Holder[];
+};
 
 /** POST /upgrade: how long requests had to wait. */
 export interface UpgradeResult {

@@ -14,6 +14,7 @@ import { clearMountpoint } from './mountpoint.js';
 import { type BusPlace, makeBusDirectories } from './runtime-dir.js';
 import type { KeeperArgument } from './start-keeper.js';
 import { takeStateLock } from './state-lock.js';
+import { tellAdministrator } from './tell-administrator.js';
 
 const REPORT_FD = 3;
 
@@ -56,14 +57,22 @@ async function run({ persistent, transport, allowOther, bus, ...where }: KeeperA
     import('./control.js'),
   ]);
   let ended = false;
+  /** nobody asked for the ending who could be told what went wrong */
+  let isUntold = false;
   const end = async (): Promise<void> => {
     if (ended) return;
     ended = true;
     // nobody can connect any more, and who does not find the socket waits for the lock
     rmSync(join(place.stateDir, 'control.sock'), { force: true });
     await keeper.end();
-    removeBusFiles(place);
-    process.exit(0);
+    const lost = isUntold ? keeper.notDurable : [];
+    removeBusFiles(place, { keepLog: lost.length > 0 });
+    await tellAdministrator(lost);
+    process.exit(lost.length > 0 ? 1 : 0);
+  };
+  const endUntold = (): void => {
+    isUntold = true;
+    keeper.stop(true).then(end, end);
   };
   await listenOn(
     createControl(keeper, () => void end()),
@@ -73,7 +82,7 @@ async function run({ persistent, transport, allowOther, bus, ...where }: KeeperA
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.on(signal, () => {
       logEvent({ event: 'signal', signal });
-      keeper.stop(true).then(end, end);
+      endUntold();
     });
   }
   collectWhenGrown();

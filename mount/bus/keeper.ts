@@ -4,6 +4,7 @@
  *
  *      keeper ─┬─ attach.ts    how a vbd comes            ┐
  *              ├─ leaving.ts   how it goes                │ all stand on bus-parts.ts
+ *              ├─ ending.ts    how all go                 │
  *              ├─ holding.ts   pause and resume           │
  *              ├─ copying.ts   save and reset             │
  *              ├─ swap.ts      another image              │
@@ -22,10 +23,11 @@ import { createStats, resetStats } from '../stats.js';
 import { type FileOwner, ownerOf, ownIdentity } from './allow-other.js';
 import { type AttachContext, attach } from './attach.js';
 import type { CopyWatcher } from './attach-memory.js';
-import type { BusControl, DetachChoice } from './bus-control.js';
+import type { BusControl, DetachChoice, Patience } from './bus-control.js';
 import { type BusParts, deviceOf } from './bus-parts.js';
 import { findVbdOfPid, writeBusRecord } from './bus-record.js';
 import { Copying, tellCopy } from './copying.js';
+import { Ending } from './ending.js';
 import { ForgetWaiters } from './forget-waiters.js';
 import { Holding } from './holding.js';
 import {
@@ -57,11 +59,15 @@ import { serverLauncher } from './server-process.js';
 import type { Slot } from './slots.js';
 import { DEFAULT_SILENCE_LIMIT_MS, Supervisor } from './supervisor.js';
 import { swap } from './swap.js';
+import { UnderWay } from './under-way.js';
 import type { Vbd } from './vbd.js';
 import { filesOf } from './vbd-files.js';
-import { busState, vbdFacts, vbdInfo, vbdStats } from './vbd-report.js';
+import { busState, vbdFacts, vbdInfo, vbdInfoUnseen, vbdStats } from './vbd-report.js';
 import { VbdTable } from './vbd-table.js';
 import { WritebackRelief } from './writeback-relief.js';
+
+/** how long a server that is killed may take to be gone */
+const KILL_LIMIT_MS = 5_000;
 
 export interface KeeperOptions {
   readonly place: BusPlace;
@@ -82,11 +88,13 @@ export class Keeper implements BusControl {
   readonly #holding: Holding;
   readonly #copying: Copying;
   readonly #relief: WritebackRelief;
+  readonly #underWay = new UnderWay();
+  readonly #ending: Ending<Vbd>;
   #nextNodeId = 2;
   #persistent: boolean;
-  #ending = false;
+  #over = false;
   /** settles when a bus that was given up has been cut off */
-  #over: Promise<void> = Promise.resolve();
+  #gaveUp: Promise<void> = Promise.resolve();
 
   /** Mounts a bus and starts its server; resolves when it answers. */
   static async start(options: KeeperOptions): Promise<Keeper> {
@@ -138,6 +146,12 @@ export class Keeper implements BusControl {
     this.#persistent = persistent;
     this.#indexes = new LedgerIndexes(place.name);
     this.#leaving = new Leaving(this.#bus, this.#indexes);
+    this.#ending = new Ending<Vbd>({
+      giveUpActs: () => this.#underWay.giveUp(endingError(place.name)),
+      vbds: () => vbds.all(),
+      takeAway: (vbd, limits) => this.#leaving.takeAway(vbd, limits),
+      describe: (vbd) => vbdInfoUnseen(this.#bus, vbd),
+    });
     this.#holding = new Holding(this.#bus, this.#leaving);
     this.#copying = new Copying(this.#bus, this.#leaving, this.#holding);
     this.#relief = new WritebackRelief({
@@ -157,8 +171,8 @@ export class Keeper implements BusControl {
     logEvent({ event: 'started', path, keeperPid: process.pid, serverPid: this.#bus.server.pid });
   }
 
-  get ending(): boolean {
-    return this.#ending;
+  get over(): boolean {
+    return this.#over;
   }
 
   /** Attaches, and resolves when the file can be opened. */
@@ -167,7 +181,9 @@ export class Keeper implements BusControl {
     try {
       const owner = ownerOf(request, ownIdentity());
       const place = this.#bus.vbds.reserveFree(request.vdev, request.partitions ?? false);
-      return await this.#attachAt(place, owner, request, watcher).finally(() => this.#bus.vbds.unreserve(place.slot));
+      return await this.#underWay
+        .run(watcher, (own) => this.#attachAt(place, owner, request, own))
+        .finally(() => this.#bus.vbds.unreserve(place.slot));
     } finally {
       // also where nothing was reserved: it may be the attach that the bus was begun for
       this.endIfIdle();
@@ -192,18 +208,30 @@ export class Keeper implements BusControl {
   async detach(vdev: string, choice: DetachChoice): Promise<DetachResult> {
     const gone = await this.#leaving.detach(this.#bus.vbds.find(vdev), choice);
     this.endIfIdle();
-    return { vbds: [gone], ended: this.#ending };
+    return { vbds: [gone], ended: this.#over };
   }
 
-  /** Detaches all and ends the bus. Nothing is detached where one is busy and `force` is not set. */
-  async stop(force: boolean): Promise<DetachResult> {
-    const vbds = this.#bus.vbds.all();
-    if (!force && !this.#bus.failed) await this.#leaving.freeAll(vbds);
-    const gone: DetachedVbd[] = [];
-    for (const vbd of vbds) gone.push(await this.#leaving.detach(vbd, { force: true, waitMs: 0 }));
+  /**
+   * Detaches all and ends the bus; an ending that has begun is joined.
+   * @throws FusetapError BUSY where one is held after the wait and `force` is not set: nothing was detached then
+   */
+  async stop(force: boolean, patience: Patience = { waitMs: 0 }): Promise<DetachResult> {
+    if (!force || patience.waitMs > 0) await this.#waitUntilFree(force, patience);
+    const vbds = await this.#ending.run(force || this.#bus.failed);
     this.#persistent = false;
-    this.endIfIdle();
-    return { vbds: gone, ended: this.#ending };
+    this.#over = true;
+    return { vbds, ended: true };
+  }
+
+  async #waitUntilFree(force: boolean, patience: Patience): Promise<void> {
+    if (this.#bus.failed || this.#ending.begun) return;
+    try {
+      await this.#leaving.freeAll(this.#bus.vbds.all(), patience);
+    } catch (error) {
+      // somebody else has begun the ending meanwhile: it is joined
+      if (this.#bus.failed || this.#ending.begun) return;
+      if (!force || !(error instanceof FusetapError && error.code === 'BUSY')) throw error;
+    }
   }
 
   /** Puts the code that is installed now under the running bus. */
@@ -245,13 +273,19 @@ export class Keeper implements BusControl {
     };
   }
 
-  /** Takes mount and server away. To be called once the bus is `ending` and its clients have their answers. */
+  /** Of an ending that is over: the vbds of which not all is durable. */
+  get notDurable(): readonly DetachedVbd[] {
+    return this.#ending.lost;
+  }
+
+  /** Takes mount and server away. To be called once the bus is `over` and its clients have their answers. */
   async end(): Promise<void> {
     const { place, server, mount, mountDev, memories } = this.#bus;
     this.#relief.end();
-    await this.#over;
+    await this.#gaveUp;
     await unmount(place.path, mountDev);
-    await server.end();
+    // one that waits for a disk that hangs cannot be killed before that answers
+    await Promise.race([server.end(), new Promise((resolve) => setTimeout(resolve, KILL_LIMIT_MS).unref())]);
     closeDevices(mount);
     await memories.end().catch((error: unknown) => console.error(error));
   }
@@ -276,12 +310,14 @@ export class Keeper implements BusControl {
   async swap(vdev: string, request: SwapRequest, watcher: CopyWatcher): Promise<VbdInfo> {
     this.#checkRunning();
     const told = tellCopy(request.image, watcher);
-    return await vbdInfo(this.#bus, await swap(this.#bus, this.#attachContext(), vdev, request, told));
+    const swapped = this.#underWay.run(told, (own) => swap(this.#bus, this.#attachContext(), vdev, request, own));
+    return await vbdInfo(this.#bus, await swapped);
   }
 
   async save(vdev: string, request: SaveRequest, watcher: CopyWatcher): Promise<SaveResult> {
     this.#checkRunning();
-    return await this.#copying.save(this.#bus.vbds.find(vdev), request, watcher);
+    const vbd = this.#bus.vbds.find(vdev);
+    return await this.#underWay.run(watcher, (own) => this.#copying.save(vbd, request, own));
   }
 
   async reset(vdev: string, watcher: CopyWatcher): Promise<VbdInfo> {
@@ -291,7 +327,7 @@ export class Keeper implements BusControl {
       const vbd = vbds.find(vdev);
       // it is attached anew, but to its users it is the same file
       const context = this.#attachContext(ledger.attributes(vbd.ledgerIndex));
-      await this.#copying.reset(vbd, context, watcher);
+      await this.#underWay.run(watcher, (own) => this.#copying.reset(vbd, context, own));
       return await vbdInfo(this.#bus, vbds.find(vdev));
     } finally {
       this.endIfIdle();
@@ -351,7 +387,7 @@ export class Keeper implements BusControl {
 
   #checkRunning(): void {
     const { name: bus } = this.#bus.place;
-    if (this.#ending) throw new FusetapError('BUSY', `bus ${bus} is ending`, { operation: 'ending' });
+    if (this.#over || this.#ending.begun) throw endingError(bus);
     if (this.#bus.failed) {
       throw new FusetapError('FAILED', `bus ${bus} has failed`, { hint: `fusetap stop --bus ${bus}, then start anew` });
     }
@@ -359,10 +395,10 @@ export class Keeper implements BusControl {
 
   /** Gives the bus up: with no server, and the descriptors in our hands, its clients would hang for ever. */
   #fail(why: string): void {
-    if (this.#ending || this.#bus.failed) return;
+    if (this.#over || this.#bus.failed) return;
     this.#bus.failed = true;
     logEvent({ event: 'failed', reason: why });
-    this.#over = this.#cutOff();
+    this.#gaveUp = this.#cutOff();
     this.#record();
   }
 
@@ -378,10 +414,11 @@ export class Keeper implements BusControl {
     await unmount(place.path, mountDev);
   }
 
-  /** @returns whether the bus is ending: nothing is attached, and nobody asked it to stay */
+  /** @returns whether the bus is over: nothing is attached, and nobody asked it to stay */
   endIfIdle(): boolean {
-    if (this.#persistent || !this.#bus.vbds.isEmpty) return this.#ending;
-    this.#ending = true;
+    // what is going to end ends with its ending
+    if (this.#persistent || this.#ending.begun || !this.#bus.vbds.isEmpty) return this.#over;
+    this.#over = true;
     return true;
   }
 
@@ -399,6 +436,11 @@ export class Keeper implements BusControl {
       }),
     });
   }
+}
+
+/** Who wanted to attach begins a new bus when this one is gone. */
+function endingError(bus: string): FusetapError {
+  return new FusetapError('BUSY', `bus ${bus} is ending`, { operation: 'ending' });
 }
 
 /** Every file through which a vbd's memory may be written. */

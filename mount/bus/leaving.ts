@@ -3,20 +3,27 @@
  */
 import { closeSync } from 'node:fs';
 import { join } from 'node:path';
-import { FusetapError } from '../../drivers/errors.js';
+import { FusetapError, type PlainError, toFusetapError } from '../../drivers/errors.js';
 import { unregisterBacking } from '../fuse/backing.js';
 import { lookUpInode } from '../fuse-native/look-up.js';
-import type { DetachChoice } from './bus-control.js';
+import type { DetachChoice, Patience } from './bus-control.js';
 import { type BusParts, deviceOf } from './bus-parts.js';
 import { refuseCopying } from './copying.js';
+import { describeHolders } from './describe-holders.js';
 import { awaitFree, freeAll, lookUp } from './detach.js';
+import { flushWithoutServer } from './flush-without-server.js';
 import type { DetachedVbd } from './interface.js';
 import type { CommandResult } from './ipc.js';
 import type { LedgerIndexes } from './ledger-indexes.js';
+import { EndingLimits, isTimeUp, type Limit } from './limit.js';
 import { logEvent } from './log.js';
 import type { Vbd, VbdFile } from './vbd.js';
 import { filesOf } from './vbd-files.js';
-import { vbdInfo } from './vbd-report.js';
+import { vbdInfo, vbdInfoUnseen } from './vbd-report.js';
+import { heldFiles, NOBODY, type WrittenBack, writeBackAbove } from './write-back.js';
+
+/** how often those who hold a vbd are asked for, where they are waited for */
+const POLL_MS = 100;
 
 export class Leaving {
   readonly #bus: BusParts;
@@ -30,29 +37,81 @@ export class Leaving {
   /** @see BusControl.detach */
   async detach(vbd: Vbd, { force, waitMs }: DetachChoice): Promise<DetachedVbd> {
     const bus = this.#bus;
-    if (vbd.detaching) {
-      throw new FusetapError('BUSY', `${vbd.vdev} on bus ${bus.place.name} is being detached already`);
-    }
+    this.#refuseDetaching(vbd);
+    if (vbd.going && !force) throw detachingAlready(bus, vbd);
     refuseCopying(bus, vbd);
+    if (force) return await this.takeAway(vbd, new EndingLimits().start());
     vbd.detaching = true;
     try {
-      if (!force && !bus.failed) await this.free(vbd, waitMs);
-      const info = await vbdInfo(bus, vbd);
-      if (force && !bus.failed && vbd.backingId !== null) await this.#cutOff(vbd);
-      const { flushError } = await this.close(vbd);
-      logEvent({ event: 'detached', vdev: vbd.vdev, error: flushError?.message ?? null });
-      return flushError === null ? info : { ...info, error: flushError };
+      if (!bus.failed) await this.free(vbd, waitMs);
+      return await this.takeAway(vbd, null);
     } finally {
       vbd.detaching = false;
     }
   }
 
-  /** Frees all, or none: where one is held, the others can be opened again. */
-  async freeAll(vbds: readonly Vbd[]): Promise<void> {
-    await freeAll(vbds, {
-      free: (vbd) => this.free(vbd, 0),
-      show: (vbd) => this.show(vbd),
-    });
+  #refuseDetaching(vbd: Vbd): void {
+    if (vbd.detaching) throw detachingAlready(this.#bus, vbd);
+  }
+
+  /**
+   * Takes a vbd away. It is done once: who asks again waits for the same.
+   * @param limits null where nobody holds it: its flush takes the time that it takes
+   */
+  takeAway(vbd: Vbd, limits: EndingLimits | null): Promise<DetachedVbd> {
+    vbd.going ??= this.#takeAway(vbd, limits);
+    return limits === null ? vbd.going : limits.flush.wait(vbd.going, `${vbd.vdev} was not flushed`);
+  }
+
+  async #takeAway(vbd: Vbd, limits: EndingLimits | null): Promise<DetachedVbd> {
+    const bus = this.#bus;
+    const info = await Promise.race([vbdInfo(bus, vbd), afterLook(() => vbdInfoUnseen(bus, vbd))]);
+    const above = limits === null || bus.failed ? NOBODY : await this.#writeBack(vbd, limits.writeBack);
+    if (limits !== null && !bus.failed && vbd.backingId !== null) await this.#cutOff(vbd);
+    const { flushError } = await this.close(vbd, limits);
+    const error = flushError ?? above.error;
+    logEvent({ event: 'detached', vdev: vbd.vdev, error: error?.message ?? null });
+    const cutOff = above.holders;
+    if (cutOff.length > 0) logEvent({ event: 'cut-off', vdev: vbd.vdev, holders: describeHolders(cutOff) });
+    return { ...info, ...(error && { error }), ...(cutOff.length > 0 && { cutOff }) };
+  }
+
+  /** What those who hold it have in caches of their own comes down to it. */
+  async #writeBack(vbd: Vbd, limit: Limit): Promise<WrittenBack> {
+    const { ledger, place, mountDev, transport, server } = this.#bus;
+    const opens = ledger.countHandles();
+    const held = filesOf(vbd).filter(({ nodeId }) => opens.has(nodeId));
+    if (held.length === 0) return NOBODY;
+    // it would wait for a user's `resume`
+    if (vbd.paused) await limit.orLate(server.request<'release'>({ op: 'release', nodeId: vbd.nodeId }), null);
+    const files = await heldFiles({ place, mountDev, transport }, held);
+    return await writeBackAbove(vbd.vdev, files, { limit, readOnly: vbd.mode === 'r' });
+  }
+
+  /**
+   * Frees all, or none: where one is held, the others can be opened again.
+   * @throws FusetapError BUSY with the holders, where they do not let go in time; what `signal` was aborted with
+   */
+  async freeAll(vbds: readonly Vbd[], { waitMs, signal }: Patience): Promise<void> {
+    const deadline = performance.now() + waitMs;
+    for (;;) {
+      try {
+        return await freeAll(vbds, { free: (vbd) => this.#freeIfIdle(vbd), show: (vbd) => this.show(vbd) });
+      } catch (error) {
+        const isBusy = error instanceof FusetapError && error.code === 'BUSY';
+        if (!isBusy || performance.now() >= deadline) throw error;
+      }
+      signal?.throwIfAborted();
+      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    }
+  }
+
+  /** @throws FusetapError BUSY also where something is done with it that has to end first */
+  async #freeIfIdle(vbd: Vbd): Promise<void> {
+    if (vbd.going) return;
+    this.#refuseDetaching(vbd);
+    refuseCopying(this.#bus, vbd);
+    await this.free(vbd, 0);
   }
 
   /**
@@ -98,10 +157,10 @@ export class Leaving {
     await this.#bus.server.request<'leave'>({ op: 'leave', nodeId: file.nodeId, leaving: false });
   }
 
-  /** Closes the disk and lets go of all that was held for it. */
-  async close(vbd: Vbd): Promise<CommandResult<'detach'>> {
-    const { server, vbds, memories, failed } = this.#bus;
-    const closed = failed ? { flushError: null } : await server.request<'detach'>({ op: 'detach', nodeId: vbd.nodeId });
+  /** Flushes and closes the disk, and lets go of all that was held for it, also where the flush failed. */
+  async close(vbd: Vbd, limits: EndingLimits | null = null): Promise<CommandResult<'detach'>> {
+    const { vbds, memories } = this.#bus;
+    const closed = await this.#closeDisk(vbd, limits);
     vbds.remove(vbd);
     if (vbd.backingId !== null) unregisterBacking(deviceOf(this.#bus), vbd.backingId);
     vbd.claim?.release();
@@ -112,9 +171,44 @@ export class Leaving {
     return closed;
   }
 
+  async #closeDisk(vbd: Vbd, limits: EndingLimits | null): Promise<CommandResult<'detach'>> {
+    const { server } = this.#bus;
+    const command = { op: 'detach', nodeId: vbd.nodeId } as const;
+    const within = <Result>(work: Promise<Result>): Promise<Result> =>
+      limits === null ? work : limits.flush.wait(work, `${vbd.vdev} was not flushed`);
+    try {
+      // a server whose mount was taken away can still flush
+      const closed = await within(
+        this.#bus.failed ? server.lastRequest<'detach'>(command) : server.request<'detach'>(command),
+      );
+      if (closed !== null) return closed;
+    } catch (error) {
+      if (isTimeUp(error) || !this.#bus.failed) return { flushError: toPlain(error, vbd) };
+    }
+    // the bus failed, before or meanwhile
+    const { flush } = limits ?? new EndingLimits().start();
+    return { flushError: await flushWithoutServer(this.#bus, vbd, flush) };
+  }
+
   /** Makes the kernel give up the I/O that it does by itself: it forgets a node that has become something else. */
   async #cutOff(vbd: Vbd): Promise<void> {
     await this.#bus.server.request<'poison'>({ op: 'poison', nodeId: vbd.nodeId });
     await lookUp(join(this.#bus.place.path, vbd.vdev));
   }
+}
+
+/** for how long an image is looked at before its vbd goes: its disk may hang */
+const LOOK_MS = 2_000;
+
+function afterLook<Result>(make: () => Result): Promise<Result> {
+  return new Promise((resolve) => setTimeout(() => resolve(make()), LOOK_MS).unref());
+}
+
+function detachingAlready({ place }: BusParts, { vdev }: Vbd): FusetapError {
+  return new FusetapError('BUSY', `${vdev} on bus ${place.name} is being detached already`);
+}
+
+function toPlain(error: unknown, { vdev }: Vbd): PlainError {
+  const reason = error instanceof Error ? error.message : String(error);
+  return toFusetapError(error, `${vdev} was not closed well: ${reason}`, { operation: 'flush' }).toJSON();
 }

@@ -13,6 +13,8 @@ export type BusEvent =
   | { event: 'attached'; vdev: string; driver: string; image: string | null; mode: string; size: number }
   /** error: why acknowledged writes may be lost */
   | { event: 'detached'; vdev: string; error: string | null }
+  /** who held it when it was detached by force */
+  | { event: 'cut-off'; vdev: string; holders: string }
   | { event: 'server-died'; pid: number | null; how: string }
   | { event: 'server-silent'; pid: number; silentMs: number }
   | { event: 'server-spins'; pid: number; spinningMs: number }
@@ -22,6 +24,8 @@ export type BusEvent =
   /** writes waited for write-back that waited for them: the disk below was flushed for so long */
   | { event: 'relieved'; ms: number }
   | { event: 'signal'; signal: string }
+  /** the bus has ended, and not all is durable: why, one for each vbd */
+  | { event: 'not-durable'; bus: string; vdev: string; image: string | null; reason: string }
   | { event: 'copying'; image: string | null; percent: number }
   | { event: 'saved'; vdev: string; path: string }
   | { event: 'reset'; vdev: string }

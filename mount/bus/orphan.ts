@@ -7,11 +7,12 @@ import { readMounts } from '../../system/proc.js';
 import { unmount } from '../fuse/unmount.js';
 import { lookUpInode } from '../fuse-native/look-up.js';
 import type { Ledger } from '../ledger.js';
-import type { BusControl, DetachChoice } from './bus-control.js';
+import type { BusControl, DetachChoice, Patience } from './bus-control.js';
 import { listenOn, removeBusFiles } from './bus-files.js';
 import { writeBusRecord } from './bus-record.js';
 import { createControl } from './control.js';
 import { awaitFree, freeAll, type LeavingVbd } from './detach.js';
+import { Ending } from './ending.js';
 import type { ForgetWaiters } from './forget-waiters.js';
 import {
   type BusInfo,
@@ -23,6 +24,7 @@ import {
   type VbdInfo,
 } from './interface.js';
 import type { VbdFacts } from './ipc.js';
+import { EndingLimits } from './limit.js';
 import { logEvent } from './log.js';
 import { describeMemory } from './ram-images.js';
 import { refusePartition } from './refuse-partition.js';
@@ -30,6 +32,7 @@ import type { BusPlace } from './runtime-dir.js';
 import type { Server } from './server.js';
 import { parseSlot } from './slots.js';
 import { withOpens } from './vbd-report.js';
+import { heldFiles, NOBODY, type WrittenBack, writeBackAbove } from './write-back.js';
 
 export interface OrphanContext {
   readonly place: BusPlace;
@@ -52,11 +55,18 @@ interface OrphanVbd {
 export class Orphan implements BusControl {
   readonly #context: OrphanContext;
   readonly #mountDev: string;
-  #ending = false;
+  readonly #ending: Ending<OrphanVbd>;
+  #over = false;
 
   private constructor(context: OrphanContext, mountDev: string) {
     this.#context = context;
     this.#mountDev = mountDev;
+    this.#ending = new Ending<OrphanVbd>({
+      giveUpActs: async () => {},
+      vbds: () => context.server.shown(),
+      takeAway: (vbd, limits) => this.#takeAway(vbd, limits),
+      describe: (vbd) => this.#vbdInfo(vbd),
+    });
   }
 
   /** Takes over what can be taken over, and listens on server.sock. */
@@ -78,8 +88,8 @@ export class Orphan implements BusControl {
     logEvent({ event: 'orphaned', serverPid: process.pid });
   }
 
-  get ending(): boolean {
-    return this.#ending;
+  get over(): boolean {
+    return this.#over;
   }
 
   async info(): Promise<BusInfo> {
@@ -151,29 +161,46 @@ export class Orphan implements BusControl {
     if (disk !== undefined) throw refusePartition(vdev, disk.facts.vdev, `bus ${place.name}`);
     if (vbd === undefined) throw new FusetapError('NOT_FOUND', `no vbd ${vdev} on bus ${place.name}`);
     const gone = await this.#detachVbd(vbd, choice);
-    this.#ending = server.shown().length === 0;
-    return { vbds: [gone], ended: this.#ending };
+    this.#over = server.shown().length === 0;
+    return { vbds: [gone], ended: this.#over };
   }
 
-  async stop(force: boolean): Promise<DetachResult> {
+  async stop(force: boolean, { waitMs }: Patience = { waitMs: 0 }): Promise<DetachResult> {
     const vbds = this.#context.server.shown();
-    if (!force) {
+    const mustBeFree = !force && !this.#ending.begun;
+    const deadline = performance.now() + waitMs;
+    if (mustBeFree) {
       await freeAll(vbds, {
-        free: (vbd) => this.#free(vbd, 0),
+        free: (vbd) => this.#free(vbd, Math.max(0, deadline - performance.now())),
         show: (vbd) => this.#show(vbd),
       });
     }
-    const gone: DetachedVbd[] = [];
-    for (const vbd of vbds) gone.push(await this.#detachVbd(vbd, { force: true, waitMs: 0 }));
-    this.#ending = true;
+    const gone = await this.#ending.run(force);
+    this.#over = true;
     return { vbds: gone, ended: true };
   }
 
   async #detachVbd(vbd: OrphanVbd, { force, waitMs }: DetachChoice): Promise<DetachedVbd> {
     if (!force) await this.#free(vbd, waitMs);
+    return await this.#takeAway(vbd, force ? new EndingLimits().start() : null);
+  }
+
+  async #takeAway(vbd: OrphanVbd, limits: EndingLimits | null): Promise<DetachedVbd> {
     const info = this.#vbdInfo(vbd);
+    const above = limits === null ? NOBODY : await this.#writeBack(vbd, limits);
     const { flushError } = await this.#context.server.detach(vbd.nodeId);
-    return flushError === null ? info : { ...info, error: flushError };
+    const error = flushError ?? above.error;
+    const cutOff = above.holders;
+    return { ...info, ...(error && { error }), ...(cutOff.length > 0 && { cutOff }) };
+  }
+
+  async #writeBack(vbd: OrphanVbd, { writeBack }: EndingLimits): Promise<WrittenBack> {
+    const { place, ledger, transport } = this.#context;
+    const opens = ledger.countHandles();
+    const held = this.#filesOf(vbd).filter(({ nodeId }) => opens.has(nodeId));
+    const known = { place, mountDev: this.#mountDev, transport };
+    const readOnly = vbd.facts.mode === 'r';
+    return await writeBackAbove(vbd.facts.vdev, await heldFiles(known, held), { limit: writeBack, readOnly });
   }
 
   /** Its partitions first, as the keeper does it. */

@@ -49,7 +49,10 @@ export const swapRequest = z.strictObject({ driver, image, share, options }) sat
 
 export const startRequest = z.strictObject(busWishes) satisfies z.ZodType<BusWishes>;
 
-export const stopRequest = z.strictObject({ force: z.boolean().default(false) });
+export const stopRequest = z.strictObject({
+  force: z.boolean().default(false).describe('cut off who holds a vbd'),
+  wait: z.number().min(0).max(1e6).optional().describe('seconds to wait first for those who hold one; missing: none'),
+});
 
 /** the copy that a vbd is held for, by another keeper; missing: the user's hold */
 export const holdQuery = z.object({

@@ -129,6 +129,14 @@ export class Supervisor {
     }
   }
 
+  /** Gives a command to a server that outlived its bus: its mount was taken away. @returns null where none has */
+  async lastRequest<Op extends keyof Commands>(
+    command: Commands[Op]['command'] & { readonly op: Op },
+  ): Promise<CommandResult<Op> | null> {
+    const server = this.#server;
+    return server === null || server.exited ? null : await server.request<Op>(command);
+  }
+
   /**
    * Replaces the server by one of the code that is installed now.
    * @returns how long requests had to wait, in milliseconds

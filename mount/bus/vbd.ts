@@ -4,7 +4,7 @@
 import type { Json } from '../../drivers/driver.js';
 import type { FilterSpec } from '../../drivers/filters/filter.js';
 import type { Claim } from './image-claim.js';
-import type { Mode } from './interface.js';
+import type { DetachedVbd, Mode } from './interface.js';
 import type { SharedMemory } from './memories.js';
 import type { OpenedImage } from './open-image.js';
 
@@ -50,6 +50,8 @@ export interface Vbd extends VbdFile {
   readonly partitions: readonly VbdPartition[] | null;
   /** a detach is under way: a second one has to wait its turn */
   detaching: boolean;
+  /** it is being flushed and closed, which nothing stops; see Leaving.takeAway */
+  going?: Promise<DetachedVbd>;
   /** a copy is being made of it, or for it: it must stay as it is */
   copying?: boolean;
 }

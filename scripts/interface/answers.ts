@@ -117,7 +117,11 @@ const stats = answer<VbdStats>()({
   ...{ read: kind, write: kind, flush: kind, discard: kind },
 });
 
-const detachedVbd = z.strictObject({ ...vbdShape, error: plainError.exactOptional() });
+const detachedVbd = z.strictObject({
+  ...vbdShape,
+  error: plainError.exactOptional().describe('writes may be lost'),
+  cutOff: z.array(holder).exactOptional().describe('who held it when it was taken away by force'),
+});
 
 const ramImage = z.strictObject({
   share: z.string(),

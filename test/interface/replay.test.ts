@@ -52,7 +52,7 @@ function recordingBus(calls: unknown[][]): BusControl {
     };
   const names = ['info', 'vbds', 'stats', 'attach', 'save', 'reset', 'memory', 'detach', 'pause', 'resume', 'swap'];
   const all = [...names, 'persist', 'upgrade', 'stop'].map((name) => [name, answer(name)]);
-  return { ending: false, ...Object.fromEntries(all) } as BusControl;
+  return { over: false, ...Object.fromEntries(all) } as BusControl;
 }
 
 interface Answered {

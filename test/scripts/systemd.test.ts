@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { readdirSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import t from 'tap';
@@ -14,4 +14,12 @@ t.test('systemd finds nothing wrong with the units', { skip }, async (t) => {
   // it takes a template as an instance of it, and prints what it dislikes, whatever its exit status is
   const verify = promisify(execFile)('systemd-analyze', ['verify', '--man=no', ...names.map((name) => UNITS + name)]);
   t.same(await verify, { stdout: '', stderr: '' });
+});
+
+t.test('the unit of a bus waits for who holds it before it forces', async (t) => {
+  const unit = readFileSync(`${UNITS}fusetap-bus@.service`, 'utf8');
+  const [, stop = ''] = /^ExecStop=\/usr\/bin\/env fusetap (.*)$/m.exec(unit) ?? [];
+  const [, seconds = ''] = /^stop --bus %i --wait (\d+)$/.exec(stop) ?? [];
+  t.ok(Number(seconds) > 0 && Number(seconds) < 90, `${stop}: longer than at once, shorter than systemd's own limit`);
+  t.match(unit, /^ExecStopPost=.*fusetap stop .*--force/m);
 });

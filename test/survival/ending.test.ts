@@ -1,0 +1,244 @@
+/**
+ * Every ending flushes, once: by a signal, by two of them, in the middle of a save, of a bus that failed, of one that somebody
+ * holds. That a flush came is shown by a driver of others, which writes down each of its flushes.
+ */
+import { existsSync } from 'node:fs';
+import { appendFile, readFile, writeFile } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
+import t, { type Test } from 'tap';
+import { Client } from '../e2e/client.js';
+import { eventually, isInstalled } from '../e2e/command.js';
+import { type Bench, whyNot } from '../e2e/fixtures.js';
+import { type Bus, startBus } from './bus.js';
+
+t.setTimeout(180_000);
+const skip = whyNot();
+const LIMIT_MS = 20_000;
+
+/** Says in a file when a flush begins and ends; `slow`: a flush takes so many ms, or with `never` does not end. */
+const TELLING = `import { appendFileSync, readSync, writeSync } from 'node:fs';
+export default {
+  name: 'telling',
+  image: 'required',
+  async open({ image, options: { log, slow = '0' } }) {
+    return {
+      size: image.sizeBytes,
+      read(buffer, offset) { readSync(image.fd, buffer, 0, buffer.length, offset); },
+      write(buffer, offset) { writeSync(image.fd, buffer, 0, buffer.length, offset); },
+      async flush() {
+        appendFileSync(log, 'begun\\n');
+        await new Promise((resolve) => slow === 'never' || setTimeout(resolve, Number(slow)));
+        appendFileSync(log, 'flushed\\n');
+      },
+      close() { appendFileSync(log, 'closed\\n'); },
+    };
+  },
+};`;
+
+/** A vbd whose driver tells of its flushes. */
+interface Telling {
+  readonly vdev: string;
+  readonly path: string;
+  /** what it has told so far */
+  told(): Promise<string>;
+}
+
+async function attachTelling(bus: Bus, name: string, slow = '0'): Promise<Telling> {
+  const { bench } = bus;
+  await writeFile(bench.path('telling.mjs'), TELLING);
+  const log = bench.path(`${name}.told`);
+  await appendFile(log, '');
+  const image = await bench.image(`${name}.img`, 1 << 20);
+  const { vdev, path } = await bus.attach({ driver: bench.path('telling.mjs'), image, options: { log, slow } });
+  return { vdev, path, told: () => readFile(log, 'utf8') };
+}
+
+async function signalKeeper(bus: Bus, signal: NodeJS.Signals): Promise<void> {
+  process.kill((await bus.info()).keeperPid as number, signal);
+}
+
+/** Waits until keeper and server have ended. */
+async function isOver(bus: Bus): Promise<void> {
+  await eventually('the bus has ended', LIMIT_MS, async () => (await bus.bench.busProcesses()).length === 0);
+}
+
+async function write(bench: Bench, path: string, text = 'PRECIOUS'): Promise<void> {
+  await bench.sh('printf "$2" | dd of="$1" conv=notrunc status=none', path, text);
+}
+
+t.test('a second signal waits for the first ending', { skip }, async (t) => {
+  const bus = await startBus(t);
+  const vbd = await attachTelling(bus, 'slow', '1500');
+  await write(bus.bench, vbd.path);
+  await signalKeeper(bus, 'SIGTERM');
+  await eventually('the flush has begun', LIMIT_MS, async () => (await vbd.told()).includes('begun'));
+  await signalKeeper(bus, 'SIGHUP').catch(() => {});
+  const stopped = await bus.bench.fusetap(['stop', '--force', '--json']);
+  await isOver(bus);
+  t.equal(await vbd.told(), 'begun\nflushed\nclosed\n', 'one flush, to its end');
+  t.equal(stopped.status, 0, 'a stop joins it');
+  t.match(JSON.parse(stopped.stdout), [{ vdev: vbd.vdev }], 'and is told what went');
+  t.same(await bus.bench.traces(), [], 'nothing is left');
+});
+
+t.test('a signal in the middle of a save', { skip }, async (t) => {
+  const bus = await startBus(t);
+  const image = await bus.bench.image('big.img', 64 << 20, 64 << 20);
+  const big = await bus.attach({ driver: 'aio', image, filters: [{ name: 'delay', value: '50' }] });
+  const others = [await attachTelling(bus, 'one'), await attachTelling(bus, 'two')];
+  for (const { path } of [big, ...others]) await write(bus.bench, path);
+  const save = bus.bench.fusetap(['save', big.vdev, bus.bench.path('copy.img')]);
+  await eventually('the copy is made', LIMIT_MS, async () => (await bus.info()).vbds[0]?.state === 'paused');
+  await signalKeeper(bus, 'SIGTERM');
+  await isOver(bus);
+  t.not((await save).status, 0, 'the save was given up');
+  t.notOk(existsSync(bus.bench.path('copy.img')), 'and left nothing');
+  for (const { told } of others) t.equal(await told(), 'begun\nflushed\nclosed\n', 'the others were flushed');
+  t.same(await bus.bench.traces(), [], 'nothing is left');
+});
+
+t.test('one that hangs keeps no other from being flushed', { skip }, async (t) => {
+  const bus = await startBus(t, { FUSETAP_FLUSH_LIMIT_MS: '3000' });
+  const hangs = await attachTelling(bus, 'hangs', 'never');
+  const other = await attachTelling(bus, 'other');
+  const { status, stderr, stdout } = await bus.bench.fusetap(['stop', '--force', '--json']);
+  t.equal(status, 1);
+  t.match(stderr, /xvda .*not flushed within 3 s/);
+  t.match(JSON.parse(stdout), [{ vdev: hangs.vdev, error: { code: 'FAILED' } }, { vdev: other.vdev }]);
+  t.equal(await other.told(), 'begun\nflushed\nclosed\n');
+  t.same(await bus.bench.traces(), [], 'nothing is left');
+});
+
+t.test('a limit that is no number is refused', { skip }, async (t) => {
+  const bus = await startBus(t);
+  const env = { FUSETAP_FLUSH_LIMIT_MS: 'soon' };
+  t.match(await bus.bench.fusetap(['start', '--bus', 'other'], { env }), { status: 2, stderr: /FLUSH_LIMIT_MS.*soon/ });
+});
+
+t.test('a flush that fails at a signal leaves the log', { skip }, async (t) => {
+  const bus = await startBus(t);
+  const image = await bus.bench.image('disk.img', 1 << 20);
+  await bus.attach({ driver: 'aio', image, filters: [{ name: 'error', value: 'flush' }] });
+  await signalKeeper(bus, 'SIGTERM');
+  await isOver(bus);
+  const [last] = (await bus.bench.succeed(['log', '--json'])).split('\n').slice(-1);
+  t.match(JSON.parse(last ?? ''), { event: 'not-durable', vdev: 'xvda', image, reason: /error was asked for/ });
+  t.equal(await bus.bench.succeed(['ls', '--json']), '[]', 'ls shows no bus');
+  await bus.bench.attach(image);
+  await bus.bench.detach('xvda');
+  t.same(await bus.bench.traces(), [], 'the next bus of that name takes it along');
+});
+
+t.test('a bus whose mount was taken away is flushed by its server', { skip }, async (t) => {
+  const bus = await startBus(t);
+  const vbd = await attachTelling(bus, 'one');
+  await write(bus.bench, vbd.path);
+  await hasFailed(bus);
+  t.equal((await bus.bench.fusetap(['detach', vbd.vdev])).status, 0);
+  t.equal(await vbd.told(), 'begun\nflushed\nclosed\n');
+  await bus.bench.succeed(['stop']);
+  t.same(await bus.bench.traces(), []);
+});
+
+/** As systemd unmounts it at shutdown. */
+async function hasFailed(bus: Bus): Promise<void> {
+  await bus.bench.sh('umount "$1"', bus.place.path);
+  await eventually('the bus has failed', LIMIT_MS, async () => (await bus.info()).state === 'failed');
+}
+
+t.test('without a server the keeper flushes', { skip: skip || !isInstalled('strace') }, async (t) => {
+  const bus = await startBus(t);
+  const aio = await bus.attach({ driver: 'aio', image: await bus.bench.image('disk.img', 1 << 20) });
+  const telling = await attachTelling(bus, 'one');
+  const unwritten = await attachTelling(bus, 'two');
+  for (const { path } of [aio, telling]) await write(bus.bench, path);
+  const { keeperPid, serverPid } = await bus.info();
+  await hasFailed(bus);
+  process.kill(serverPid as number, 'SIGKILL');
+  const trace = bus.bench.path('trace');
+  const strace = bus.bench.startProgram('strace', ['-f', '-y', '-e', 'fsync', '-o', trace, '-p', String(keeperPid)]);
+  t.teardown(() => strace.kill());
+  await eventually('strace has it', LIMIT_MS, async () =>
+    /TracerPid:\s*[1-9]/.test(await readFile(`/proc/${keeperPid}/status`, 'utf8')),
+  );
+  t.equal((await bus.bench.fusetap(['detach', aio.vdev])).status, 0);
+  t.match(await readFile(trace, 'utf8'), /fsync\(3<[^>]*disk\.img>\) += 0/, 'by its own descriptor');
+  const refused = await bus.bench.fusetap(['detach', telling.vdev]);
+  t.match(refused, { status: 1, stderr: /xvdb was not flushed: its driver is .*telling/ }, 'a driver cannot be asked');
+  t.equal((await bus.bench.fusetap(['detach', unwritten.vdev])).status, 0, 'nothing was written');
+  await bus.bench.succeed(['stop']);
+  t.same(await bus.bench.traces(), []);
+});
+
+/** How a file system on a vbd comes to be cut off from it. */
+const ENDINGS: Readonly<Record<string, (bus: Bus, t: Test) => Promise<void>>> = {
+  SIGTERM: async (bus) => {
+    await signalKeeper(bus, 'SIGTERM');
+    await isOver(bus);
+  },
+  'stop --force': async (bus, t) => {
+    const { status, stdout, stderr } = await bus.bench.fusetap(['stop', '--force', '--json']);
+    t.equal(status, 0, stderr);
+    t.match(JSON.parse(stdout), [{ cutOff: [{ loop: /^\/dev\/loop/, mount: /m$/ }] }]);
+    t.match(stderr, /cut off from xvda of bus 0: \/dev\/loop\d+ mounted on \S+m;/, 'it says who');
+  },
+  'detach --force': async (bus, t) => {
+    t.match(await bus.bench.fusetap(['detach', '--force', 'xvda']), { status: 0, stderr: /cut off .*\/m;/ });
+  },
+  'stop --force, without a keeper': async (bus) => {
+    await signalKeeper(bus, 'SIGKILL');
+    await eventually('an orphan', LIMIT_MS, async () => (await bus.info().catch(() => null))?.state === 'orphaned');
+    await bus.bench.succeed(['stop', '--force']);
+  },
+};
+
+for (const [name, end] of Object.entries(ENDINGS)) {
+  t.test(
+    `what is mounted on a vbd is written back first: ${name}`,
+    { skip: whyNot('losetup', 'mkfs.ext4') },
+    async (t) => {
+      const bus = await startBus(t);
+      const { bench } = bus;
+      const image = await bench.image('disk.img', 64 << 20);
+      await bench.sh('mkfs.ext4 -q disk.img; mkdir m');
+      const { path } = await bus.attach({ driver: 'aio', image });
+      await bench.sh('mount -o loop "$1" m; head -c 8M /dev/urandom > doc; cp doc m/doc', path);
+      await end(bus, t);
+      await bench.sh('umount m');
+      await bench.sh('mount -o loop disk.img m; cmp doc m/doc; umount m');
+      if ((await bench.busProcesses()).length > 0) await bench.succeed(['stop']);
+      t.same(await bench.traces(), [], 'nothing is left');
+    },
+  );
+}
+
+t.test('what cannot be written back is said', { skip: whyNot('losetup', 'mkfs.ext4') }, async (t) => {
+  const bus = await startBus(t);
+  const { bench } = bus;
+  const image = await bench.image('disk.img', 64 << 20);
+  await bench.sh('mkfs.ext4 -q disk.img; mkdir m; touch broken; rm broken');
+  const filters = [{ name: 'error', value: `write@${bench.path('broken')}` }];
+  const { path } = await bus.attach({ driver: 'aio', image, filters });
+  await bench.sh('mount -o loop "$1" m; head -c 1M /dev/urandom > m/doc; touch broken', path);
+  const { status, stderr } = await bench.fusetap(['stop', '--force']);
+  await bench.sh('umount m');
+  t.equal(status, 1);
+  t.match(stderr, /what lies on xvda was not all written back: .*\/m: Input\/output error/);
+  t.same(await bench.traces(), [], 'nothing is left');
+});
+
+t.test('stop --wait waits for those who hold a vbd', { skip }, async (t) => {
+  const bus = await startBus(t);
+  const one = await bus.attach({ driver: 'aio', image: await bus.bench.image('one.img', 1 << 20) });
+  const two = await bus.attach({ driver: 'aio', image: await bus.bench.image('two.img', 1 << 20) });
+  const client = await Client.open(t, bus.bench, 'read', two.path);
+  const late = await bus.bench.fusetap(['stop', '--wait', '0.5']);
+  t.match(late, { status: 4, stderr: /xvdb on bus 0 is in use by pid \d+ \(perl\): .*--wait SECONDS/ });
+  t.equal(await bus.bench.sh('head -c 3 "$1" | wc -c', one.path), '3', 'the other can be opened again');
+  const stopping = bus.bench.fusetap(['stop', '--wait', '30']);
+  await delay(700);
+  t.equal(await client.call('read', 0, 10), '10', 'held: served');
+  await client.release();
+  t.equal((await stopping).status, 0, 'let go: stopped');
+  t.same(await bus.bench.traces(), []);
+});
