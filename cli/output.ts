@@ -28,6 +28,12 @@ export function printNote(text: string): void {
   process.stderr.write(`fusetap: ${escapeControls(text)}\n`);
 }
 
+/** Says on stderr what a command waits for, where that takes long: to who sits before it, or asked for it. */
+export function tellWaits(options: { quiet?: boolean; verbose?: boolean }): { waits?: (text: string) => void } {
+  const isWanted = options.verbose || (process.stderr.isTTY && !options.quiet);
+  return isWanted ? { waits: printNote } : {};
+}
+
 /**
  * Prints an error on stderr: one line, with the stack where `debug` asks for it or where nobody expected the error.
  * @returns the exit status that belongs to it

@@ -4,7 +4,7 @@ import { busOfDirectory, mountImage } from '../../mount/client/mount.js';
 import { type BusPlace, resolveBus } from '../../mount/client.js';
 import { attachRequest } from '../attach-request.js';
 import { callersRuntimeDir, endHelp, type SharedOptions } from '../options.js';
-import { printJson, printNote } from '../output.js';
+import { printJson, printNote, tellWaits } from '../output.js';
 import { withProgress } from '../progress-bar.js';
 
 interface MountOptions extends SharedOptions {
@@ -57,7 +57,7 @@ async function run(spec: string, directory: string, options: MountOptions): Prom
     options: words.filter((word) => word !== 'ro'),
   };
   const mounted = await withProgress('copying', options, (progress) =>
-    mountImage(place, wanted, { ...(progress && { progress }) }),
+    mountImage(place, wanted, { ...(progress && { progress }), ...tellWaits(options) }),
   );
   const { notes: remarks = [], ...vbd } = mounted.vbd;
   if (!options.quiet) remarks.forEach(printNote);

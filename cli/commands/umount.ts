@@ -3,6 +3,14 @@ import type { Command } from 'commander';
 import { unmountImage } from '../../mount/client/mount.js';
 import { depart } from '../departures.js';
 import { callersRuntimeDir, endHelp, type SharedOptions } from '../options.js';
+import { printNote, tellWaits } from '../output.js';
+
+/** That other mounts keep a vbd is what their user expects; that a program does, is not. */
+function sayKept({ verbose }: SharedOptions): (text: string, isByProgram: boolean) => void {
+  return (text, isByProgram) => {
+    if (verbose || isByProgram) printNote(text);
+  };
+}
 
 export function register(program: Command): void {
   const command = program
@@ -10,12 +18,14 @@ export function register(program: Command): void {
     .summary('unmount an image, and detach it')
     .description(
       'Unmounts what is mounted on DIR from a vbd, and detaches the vbd; a bus that was begun for it ends.\n' +
-        'Returns when the data is durable. What is in use is not unmounted: exit 4.',
+        'Returns when the data is durable. What is in use is not unmounted: exit 4. A vbd that others use, as another\n' +
+        'of its partitions that is mounted, stays attached.',
     )
     .argument('<DIR>', 'where it is mounted')
     .action(async (directory: string, _: unknown, self: Command) => {
       const options = self.optsWithGlobals<SharedOptions>();
-      await depart([directory], options, () => unmountImage(directory, callersRuntimeDir()));
+      const telling = { ...tellWaits(options), ...(!options.quiet && { keeps: sayKept(options) }) };
+      await depart([directory], options, () => unmountImage(directory, callersRuntimeDir(), telling));
     });
   endHelp(command, ['fusetap umount /mnt']);
 }

@@ -6,10 +6,11 @@ import { open, readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import { putMbr } from '../drivers/partitions/tables.js';
-import { isInstalled } from './command.js';
+import { Client } from './client.js';
+import { collect, eventually, isInstalled } from './command.js';
 import { type Bench, forEachWay, JUST_USER, onDefaultTransport, openBench } from './fixtures.js';
 
-t.setTimeout(120_000);
+t.setTimeout(400_000);
 
 const HELPERS = fileURLToPath(new URL('../../cli/mount-helper/', import.meta.url));
 const MIB = 1 << 20;
@@ -21,6 +22,8 @@ const AS_ROOT: Record<string, Story> = {
   'a failure half way leaves nothing': failHalfWay,
   'a partition': mountPartition,
   'mount(8) and umount(8)': mountByHelper,
+  'one of several mounts': unmountOneOfSeveral,
+  'an umount that takes long': unmountSlowly,
 };
 
 onDefaultTransport(t, ['losetup', 'mkfs.ext4', 'debugfs'], async (t, transport) => {
@@ -145,6 +148,52 @@ async function partitioned(bench: Bench): Promise<string> {
   ];
   await file.write(putMbr(Buffer.alloc(512), 0, entries), 0, 512, 0).finally(() => file.close());
   return disk;
+}
+
+async function unmountOneOfSeveral(t: Test, bench: Bench): Promise<void> {
+  const image = await partitioned(bench);
+  const [at, other] = [await bench.makeDirectory('mnt'), await bench.makeDirectory('other')];
+  await bench.attach('--partitions', image);
+  const path = `${bench.runtimeDir}/bus/0/xvda2`;
+  await bench.sh('mount -o loop "$1" "$2"; mount --bind "$2" "$3"', path, at, other);
+  const bind = await bench.fusetap(['umount', '-v', other, '--json']);
+  t.match(bind, { status: 0, stderr: /xvda of bus 0 stays attached: it is in use by \S+ mounted on \S+mnt$/m });
+  t.same(JSON.parse(bind.stdout), [], 'nothing went');
+  await bench.sh('echo 1 > "$1/written"', at);
+
+  await bench.sh('mkfs.ext4 -q plain.img 8M; mkdir "$1/boot"', at);
+  const plain = await bench.attach('plain.img');
+  await bench.sh('mount -o loop "$1" "$2/boot"', plain, at);
+  t.match(await bench.fusetap(['umount', at]), { status: 4, stderr: /busy/ }, 'one with another below is in use');
+  await bench.succeed(['umount', `${at}/boot`]);
+  t.match(await bench.list(), [{ vdev: 'xvda' }], 'that went, with its vbd');
+
+  const client = await Client.open(t, bench, 'read', path);
+  const held = await bench.fusetap(['umount', at]);
+  t.match(held, { status: 0, stderr: /xvda of bus 0 stays attached: it is in use by pid \d+ \(perl\)/ }, 'a program');
+  t.same(await bench.loops(), [], 'it is unmounted');
+  await client.release();
+  await bench.detach('xvda');
+  await isClear(t, bench);
+}
+
+async function unmountSlowly(t: Test, bench: Bench): Promise<void> {
+  const image = await ext4(bench);
+  const at = await bench.makeDirectory('mnt');
+  await bench.succeed(['mount', '--bus', '0', image, at]);
+  await bench.sh('head -c 1M /dev/urandom > doc; cp doc "$1/doc"', at);
+  await bench.succeed(['pause', 'xvda']);
+  const child = bench.startFusetap(['umount', '-v', at]);
+  const end = collect(child);
+  let said = '';
+  child.stderr?.on('data', (text: string) => {
+    said += text;
+  });
+  await eventually('it says what it waits for', 20_000, async () => /waiting for umount .*mnt/.test(said));
+  await bench.succeed(['resume', 'xvda']);
+  t.equal((await end).status, 0);
+  await isClear(t, bench);
+  await bench.sh('mount -o loop "$1" "$2"; cmp doc "$2/doc"; umount "$2"', image, at);
 }
 
 async function mountByHelper(t: Test, bench: Bench): Promise<void> {

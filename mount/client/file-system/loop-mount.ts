@@ -4,7 +4,7 @@
 import { accessSync, constants, readFileSync, writeFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { isInUserNamespace } from '../../../system/proc.js';
-import { runTool } from './run-tool.js';
+import { runTool, type TellWait } from './run-tool.js';
 
 /** Whether this process may make loop devices and mount them. */
 export function canMountByLoop(): boolean {
@@ -24,6 +24,7 @@ export interface LoopMount {
   /** null: mount(8) finds out */
   readonly type: string | null;
   readonly options: readonly string[];
+  readonly waits?: TellWait | undefined;
 }
 
 /** a large file is read three times as fast as with the kernel's 128 KiB, and small ones are no slower */
@@ -40,7 +41,7 @@ function readFurtherAhead(device: string): void {
 }
 
 /** Mounts. @returns the loop device @throws FusetapError; then there is no device */
-export async function mountByLoop({ file, directory, readOnly, type, options }: LoopMount): Promise<string> {
+export async function mountByLoop({ file, directory, readOnly, type, options, waits }: LoopMount): Promise<string> {
   const making = `cannot make a loop device on ${file}`;
   const device = (
     await runTool('losetup', ['--find', '--show', ...(readOnly ? ['--read-only'] : []), file], making)
@@ -51,6 +52,7 @@ export async function mountByLoop({ file, directory, readOnly, type, options }: 
     const args = [...(type === null ? [] : ['-t', type]), ...(words.length === 0 ? [] : ['-o', words.join(',')])];
     await runTool('mount', [...args, device, directory], `cannot mount ${file} on ${directory}`, {
       hint: 'name the file system with --type, or choose a partition with --partition N; dmesg has what the kernel says',
+      waits,
     });
   } finally {
     // the device is in use where that went well: it is then let go by the last who has it, whoever unmounts

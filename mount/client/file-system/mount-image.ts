@@ -14,6 +14,7 @@ import { type BusPlace, resolveBus } from '../../bus/runtime-dir.js';
 import { type AttachOptions, attach, detach } from '../../client.js';
 import { findFuseProgram, mountByFuse, probeType } from './fuse-programs.js';
 import { canMountByLoop, mountByLoop } from './loop-mount.js';
+import type { TellWait } from './run-tool.js';
 
 export interface MountRequest {
   readonly attach: AttachRequest;
@@ -66,14 +67,14 @@ export function realDirectory(directory: string): string {
 export async function mountImage(
   place: BusPlace,
   request: MountRequest,
-  options: AttachOptions = {},
+  { waits, ...options }: AttachOptions & { readonly waits?: TellWait | undefined } = {},
 ): Promise<MountedImage> {
   const directory = realDirectory(request.directory);
   const partitions = request.partition !== null || request.attach.partitions;
   const wanted: AttachRequest = { ...request.attach, ...(partitions && { partitions }) };
   const vbd = await attach(place, wanted, options);
   try {
-    const device = await mountFile(fileOf(vbd, request.partition), directory, request);
+    const device = await mountFile(fileOf(vbd, request.partition), directory, request, waits);
     return { directory, device, vbd };
   } catch (error) {
     // why it failed is worth more than that this failed too
@@ -92,11 +93,16 @@ function fileOf({ vdev, path, partitions }: AttachResult, number: number | null)
   });
 }
 
-async function mountFile(file: string, directory: string, request: MountRequest): Promise<string | null> {
+async function mountFile(
+  file: string,
+  directory: string,
+  request: MountRequest,
+  waits: TellWait | undefined,
+): Promise<string | null> {
   const { type, options } = request;
   const readOnly = request.attach.mode === 'r';
-  if (canMountByLoop()) return mountByLoop({ file, directory, readOnly, type, options });
+  if (canMountByLoop()) return mountByLoop({ file, directory, readOnly, type, options, waits });
   const program = await findFuseProgram(type ?? (await probeType(file)), !readOnly);
-  await mountByFuse(program, { file, directory, readOnly, options });
+  await mountByFuse(program, { file, directory, readOnly, options, waits });
   return null;
 }

@@ -2,11 +2,19 @@
 import { execFile } from 'node:child_process';
 import { type ErrorDetails, FusetapError } from '../../../drivers/errors.js';
 
-/** a disk may be slow, but not for ever */
-const LIMIT_MS = 120_000;
+/** after so long who waits is told what for */
+const QUIET_MS = 3_000;
+
+/** Is told what is waited for, where that takes long. */
+export type TellWait = (text: string) => void;
+
+export interface ToolDetails extends ErrorDetails {
+  readonly waits?: TellWait | undefined;
+}
 
 /**
- * Runs a program. @returns what it printed on stdout
+ * Runs a program to its end, without a limit: a journal that is recovered, or a slow disk that much has to be written to,
+ * takes the time that it takes. @returns what it printed on stdout
  * @param what for messages: what fails where it does, as `cannot mount /mnt`
  * @throws FusetapError UNSUPPORTED where it is not installed, BUSY where it says so, else FAILED, with its own words
  */
@@ -14,11 +22,13 @@ export function runTool(
   program: string,
   args: readonly string[],
   what: string,
-  details: ErrorDetails = {},
+  { waits, ...details }: ToolDetails = {},
 ): Promise<string> {
-  const options = { env: { ...process.env, LC_ALL: 'C', PATH: toolPath() }, timeout: LIMIT_MS };
+  const options = { env: { ...process.env, LC_ALL: 'C', PATH: toolPath() } };
+  const timer = setTimeout(() => waits?.(`waiting for ${[program, ...args].join(' ')}`), QUIET_MS);
   return new Promise((resolve, reject) => {
     execFile(program, args, options, (error, stdout, stderr) => {
+      clearTimeout(timer);
       if (error === null) return resolve(stdout);
       if (error.code === 'ENOENT') {
         const message = `${what}: ${program} is not installed`;

@@ -8,26 +8,30 @@ import { FusetapError } from '../../../drivers/errors.js';
 import { listLoops, type Mount, readMounts } from '../../../system/proc.js';
 import type { DetachResult, VbdInfo } from '../../bus/interface.js';
 import { resolveBus } from '../../bus/runtime-dir.js';
-import { detach } from '../../client.js';
 import { findFusermount } from '../../fuse/fusermount.js';
 import { listBuses } from '../list-buses.js';
+import { type DetachTelling, detachUnlessUsed, type FileBelow, findOwnHolders } from './detach-unless-used.js';
 import { runTool } from './run-tool.js';
 
-/** a loop device, or a FUSE program that writes back, lets go of the vbd after its mount is gone */
-const LET_GO_SECONDS = 60;
-
 /**
- * Unmounts and detaches.
- * @throws FusetapError NOT_FOUND where nothing of a vbd is mounted there, BUSY where it is in use: nothing was done then
+ * Unmounts; and detaches the vbd, unless others use it: another partition that is mounted, or another mount of the same.
+ * @throws FusetapError NOT_FOUND where nothing of a vbd is mounted there, BUSY where the mount is in use: nothing was done
+ *   then
  */
-export async function unmountImage(directory: string, runtimeDir: string): Promise<DetachResult> {
+export async function unmountImage(
+  directory: string,
+  runtimeDir: string,
+  telling: DetachTelling = {},
+): Promise<DetachResult> {
   const path = realMountpoint(directory);
   const mount = (await readMounts('self')).findLast(({ mountpoint }) => mountpoint === path);
   if (mount === undefined) throw notMounted(path, 'nothing is mounted there');
   const vbd = await findVbdBelow(mount, runtimeDir);
   if (vbd === null) throw notMounted(path, `what is mounted there is not of a vbd, but of ${mount.source}`);
-  await unmount(mount);
-  return detach(await resolveBus(vbd.bus, runtimeDir), vbd.vdev, { waitSeconds: LET_GO_SECONDS });
+  const place = await resolveBus(vbd.bus, runtimeDir);
+  const own = await findOwnHolders(fileBelow(mount));
+  await unmount(mount, telling);
+  return detachUnlessUsed(place, vbd.vdev, own, telling);
 }
 
 /** The directory itself is not asked: what serves it may be dead. */
@@ -47,20 +51,25 @@ function notMounted(path: string, why: string): FusetapError {
   });
 }
 
-async function findVbdBelow({ source }: Mount, runtimeDir: string): Promise<VbdInfo | null> {
+/** The file that a mount is of, and its loop device where it has one. */
+function fileBelow({ source }: Mount): FileBelow {
   const loop = listLoops().find(({ path, devs: [dev = ''] }) => path === source || `/dev/block/${dev}` === source);
-  const file = loop?.backingFile ?? source;
+  return { file: loop?.backingFile ?? source, loop: loop?.path ?? null };
+}
+
+async function findVbdBelow(mount: Mount, runtimeDir: string): Promise<VbdInfo | null> {
+  const { file } = fileBelow(mount);
   const vbds = (await listBuses(runtimeDir)).buses.flatMap(({ vbds }) => vbds);
   const isItsFile = ({ path, partitions }: VbdInfo): boolean =>
     path === file || (partitions ?? []).some((partition) => partition.path === file);
   return vbds.find(isItsFile) ?? null;
 }
 
-async function unmount({ mountpoint, type }: Mount): Promise<void> {
+async function unmount({ mountpoint, type }: Mount, { waits }: DetachTelling): Promise<void> {
   const what = `cannot unmount ${mountpoint}`;
   const hint = `fuser -vm ${mountpoint} shows who uses it`;
   const helper = type.startsWith('fuse') && process.geteuid?.() !== 0 ? findFusermount() : null;
-  if (helper !== null) await runTool(helper, ['-u', mountpoint], what, { hint });
+  if (helper !== null) await runTool(helper, ['-u', mountpoint], what, { hint, waits });
   // without helpers: mount.fusetap has itself called by umount(8)
-  else await runTool('umount', ['-i', mountpoint], what, { hint });
+  else await runTool('umount', ['-i', mountpoint], what, { hint, waits });
 }
