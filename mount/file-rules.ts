@@ -23,12 +23,40 @@ export interface Ownership {
   readonly sinceMs: number;
 }
 
-/** The errno that opening a file with those flags is refused with; 0 where it is not (rule 7). */
+/** The errno that refuses to open a file with those flags, or 0. */
 export function refusalOfOpen(flags: number, readOnly: boolean): number {
   const writes = (flags & O_ACCMODE) !== 0 || (flags & O_TRUNC) !== 0;
   // root passes every permission bit, so the mode is enforced here
   if (writes && readOnly) return E.EROFS;
+  // only a bus that an older fusetap mounted sends O_TRUNC with OPEN: its kernel takes the file for empty afterwards
   return flags & O_TRUNC ? E.EPERM : 0;
+}
+
+/**
+ * The errno that refuses another size, or 0 (rule 7). Size 0 is ignored, not refused: it is how the kernel sends an open
+ * with O_TRUNC, which a block device ignores, and how programs such as qemu-img empty a file before they fill it.
+ */
+export function refusalOfSize({ disk }: BusFile, size: number): number {
+  if (size === disk.size) return 0;
+  if (size !== 0) return E.EPERM;
+  return disk.readOnly ? E.EROFS : 0;
+}
+
+/** What statfs(2) tells of a bus: the sizes of its vbds together, all of it in use. */
+export interface BusSizes {
+  readonly blockBytes: number;
+  readonly blocks: number;
+  readonly files: number;
+  readonly nameBytes: number;
+}
+
+const BLOCK_BYTES = 4096;
+
+/** Sums up all files of the bus, those of partitions included: they are files that a program can read. */
+export function sizesOfBus(files: Iterable<BusFile>): BusSizes {
+  const sizes = [...files].map(({ disk }) => Math.ceil(disk.size / BLOCK_BYTES));
+  const blocks = sizes.reduce((sum, size) => sum + size, 0);
+  return { blockBytes: BLOCK_BYTES, blocks, files: sizes.length, nameBytes: 255 };
 }
 
 /** Whether each write of a file opened so has to be durable. */

@@ -44,6 +44,8 @@ export interface TransportEvents {
   memoryWanted(nodeId: number): void;
   /** the mount is gone, by somebody else's hand */
   gone(): void;
+  /** a program was refused another size for a file of that name */
+  resizeRefused(name: string, size: number): void;
 }
 
 export interface Transport {

@@ -37,6 +37,8 @@ export type BusEvent =
   /** the mount of a dead bus was taken away */
   | { event: 'repaired'; path: string }
   | { event: 'failed'; reason: string }
+  /** a program asked for another size of the vbd, which is fixed, and got EPERM */
+  | { event: 'resize-refused'; vdev: string; sizeBytes: number }
   /** what is no event of its own */
   | { event: 'note'; text: string };
 

@@ -8,6 +8,7 @@ import { Ledger } from '../ledger.js';
 import type { Transport, TransportEvents } from '../transport.js';
 import { ForgetWaiters } from './forget-waiters.js';
 import type { Command, Envelope, ServerMessage, ServerStart } from './ipc.js';
+import { logRefusedResizes } from './log-refused-resizes.js';
 import { atIntervals } from './progress.js';
 import { Server } from './server.js';
 
@@ -42,6 +43,7 @@ const events: TransportEvents = {
     send({ kind: 'forgotten', nodeId });
   },
   memoryWanted: (nodeId) => send({ kind: 'memory-wanted', nodeId }),
+  resizeRefused: logRefusedResizes(),
   gone: () => {
     if (process.connected) send({ kind: 'gone' });
     // with nobody to tell, there is nothing left to serve; an orphan that unmounts clears its files away first

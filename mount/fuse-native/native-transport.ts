@@ -64,6 +64,7 @@ export class FuseNativeTransport implements Transport {
       owner,
       isLeaving: (nodeId) => this.#leaving.has(nodeId),
       memoryWanted: (nodeId) => events.memoryWanted(nodeId),
+      resizeRefused: (name, size) => events.resizeRefused(name, size),
     });
     await mountNative(mountpoint, operations.table(), { allowOther });
     this.#watchDevice(findDevice());

@@ -14,6 +14,8 @@ import {
   linkAttributes,
   type Ownership,
   refusalOfOpen,
+  refusalOfSize,
+  sizesOfBus,
 } from '../file-rules.js';
 import type { Attributes } from '../fuse/message.js';
 import type { Tree, TreeNode } from '../fuse/tree.js';
@@ -40,6 +42,7 @@ export interface OperationsContext {
   /** whether the file is leaving: its name may be seen, but it is not opened any more */
   isLeaving(nodeId: number): boolean;
   memoryWanted(nodeId: number): void;
+  resizeRefused(name: string, size: number): void;
 }
 
 /** A request on a handle: as what it counts, what it does, and where the answer goes. */
@@ -67,7 +70,7 @@ export class Operations {
     return {
       ...this.#attributeCalls(),
       ...this.#ioCalls(),
-      statfs: (_, reply) => reply(0, { bsize: 4096, frsize: 4096, namemax: 255 }),
+      statfs: (_, reply) => reply(0, this.#sizes()),
       readdir: (path, reply) => {
         const entries = path === LINKS ? this.#links() : this.#files();
         const all = [['.', this.#directory()] as const, ['..', this.#directory()] as const, ...entries];
@@ -94,10 +97,18 @@ export class Operations {
     };
   }
 
+  #sizes(): Record<string, number> {
+    const { blockBytes, blocks, files, nameBytes } = sizesOfBus(this.#context.tree.after(0).map(({ file }) => file));
+    return { bsize: blockBytes, frsize: blockBytes, blocks, files, namemax: nameBytes };
+  }
+
   #attributeCalls(): Pick<NativeOperations, 'getattr' | 'truncate' | 'ftruncate' | 'utimens' | 'chown' | 'chmod'> {
     const { ledger } = this.#context;
-    // a disk has one size; see rule 7
-    const resize = (size: number, { disk }: BusFile): number => (size === disk.size ? 0 : -E.EPERM);
+    const resize = (file: BusFile, size: number): number => {
+      const refusal = refusalOfSize(file, size);
+      if (refusal !== 0) this.#context.resizeRefused(file.name, size);
+      return -refusal;
+    };
     return {
       getattr: (path, reply) => {
         if (path === '/') return reply(0, this.#directory());
@@ -109,10 +120,10 @@ export class Operations {
         node.lookups += 1;
         reply(0, this.#stat(node.file));
       },
-      truncate: (path, size, reply) => this.#change(path, reply, (file) => resize(size, file)),
+      truncate: (path, size, reply) => this.#change(path, reply, (file) => resize(file, size)),
       ftruncate: (_, fh, size, reply) => {
         const open = this.#openFiles.find(fh);
-        reply(open === undefined ? -E.EBADF : resize(size, open.file));
+        reply(open === undefined ? -E.EBADF : resize(open.file, size));
       },
       utimens: (path, atimeMs, mtimeMs, reply) =>
         this.#change(path, reply, ({ ledgerIndex }) => {

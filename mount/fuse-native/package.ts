@@ -74,7 +74,7 @@ type NativeFuseClass = new (
 
 /**
  * `direct_io`: the image's page cache is the only one. `big_writes`, `max_write`: 128 KiB, the most libfuse 2 takes,
- * where it would have 4 KiB. `atomic_o_trunc`: we see O_TRUNC and refuse it. Nothing is cached by name.
+ * where it would have 4 KiB. Nothing is cached by name. Without `atomic_o_trunc` an open with O_TRUNC comes as a truncate to 0.
  */
 const OPTIONS = [
   'fsname=fusetap',
@@ -83,7 +83,6 @@ const OPTIONS = [
   'direct_io',
   'big_writes',
   'max_write=131072',
-  'atomic_o_trunc',
   'hard_remove',
   'entry_timeout=0',
   'negative_timeout=0',

@@ -145,6 +145,11 @@ export const OPEN_OUT_SIZE = 16;
 export const WRITE_OUT_SIZE = 8;
 export const LSEEK_OUT_SIZE = 8;
 export const STATFS_OUT_SIZE = 80;
+export const STATFS_BLOCKS = 0;
+export const STATFS_FILES = 6;
+export const STATFS_BSIZE = 10;
+export const STATFS_NAMELEN = 11;
+export const STATFS_FRSIZE = 12;
 export const IOCTL_OUT_HEADER_SIZE = 16;
 export const INIT_OUT_SIZE = 64;
 export const DIRENT_HEADER_SIZE = 24;
@@ -152,7 +157,6 @@ export const DIRENT_HEADER_SIZE = 24;
 // ── flags ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 export const INIT_ASYNC_READ = 1 << 0;
-export const INIT_ATOMIC_O_TRUNC = 1 << 3;
 export const INIT_BIG_WRITES = 1 << 5;
 export const INIT_ASYNC_DIO = 1 << 15;
 export const INIT_PARALLEL_DIROPS = 1 << 18;

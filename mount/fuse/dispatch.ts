@@ -15,11 +15,15 @@ import {
   linkAttributes,
   type Ownership,
   refusalOfOpen,
+  refusalOfSize,
+  sizesOfBus,
 } from '../file-rules.js';
 import { IoGate } from '../io-gate.js';
 import { type Ledger, MAIN_WORK_START, WORK_PLACES } from '../ledger.js';
 import { type CounterPages, countRequest, NOT_COUNTED, now, READ } from '../stats.js';
+import type { BusFile } from '../transport.js';
 import * as abi from './abi.js';
+import { blockIoctl } from './block-ioctl.js';
 import { crashPoint } from './crash-point.js';
 import { Handles } from './handles.js';
 import { type Attributes, appendDirent, isOneWay, isWellFormed, Reply, Request, writeAttributes } from './message.js';
@@ -31,7 +35,6 @@ const S_IFIFO = 0o010000;
 const DT_DIR = 4;
 const DT_REG = 8;
 const DT_LNK = 10;
-const BLKGETSIZE64 = 0x80081272;
 
 export interface DispatchContext {
   readonly deviceFds: readonly number[];
@@ -43,6 +46,8 @@ export interface DispatchContext {
   /** whether threads already do this file's I/O, so that an FSYNC that arrives here was tried and failed */
   isThreaded(nodeId: number): boolean;
   forgotten(nodeId: number): void;
+  /** a program was refused another size for the file */
+  resizeRefused(file: BusFile, size: number): void;
 }
 
 /** An entry of a directory; `offset` is the cursor behind it. */
@@ -248,9 +253,13 @@ export class Dispatcher {
     const node = this.#node(request.nodeId);
     const { ledger } = this.#context;
     const index = node.file.ledgerIndex;
-    // a disk has one size; see rule 7
-    if (valid & abi.FATTR_SIZE && request.bodyU64(abi.SETATTR_SIZE) !== node.file.disk.size) {
-      return this.#refuse(call, E.EPERM);
+    if (valid & abi.FATTR_SIZE) {
+      const size = request.bodyU64(abi.SETATTR_SIZE);
+      const refusal = refusalOfSize(node.file, size);
+      if (refusal !== 0) {
+        this.#context.resizeRefused(node.file, size);
+        return this.#refuse(call, refusal);
+      }
     }
     const owner: { mode?: number; uid?: number; gid?: number } = {};
     if (valid & abi.FATTR_MODE) owner.mode = request.bodyU32(abi.SETATTR_MODE) & 0o7777;
@@ -348,21 +357,25 @@ export class Dispatcher {
   #statfs(call: Call): void {
     const reply = this.#reply;
     reply.clearBody(abi.STATFS_OUT_SIZE);
-    reply.bodyU32(10, 4096);
-    reply.bodyU32(11, 255);
-    reply.bodyU32(12, 4096);
+    const { blockBytes, blocks, files, nameBytes } = sizesOfBus(this.#context.tree.after(0).map(({ file }) => file));
+    reply.bodyU64(abi.STATFS_BLOCKS, blocks);
+    reply.bodyU64(abi.STATFS_FILES, files);
+    reply.bodyU32(abi.STATFS_BSIZE, blockBytes);
+    reply.bodyU32(abi.STATFS_NAMELEN, nameBytes);
+    reply.bodyU32(abi.STATFS_FRSIZE, blockBytes);
     this.#send(call, abi.STATFS_OUT_SIZE);
   }
 
-  /** Programs that take the vbd for a block device ask its size so; all else is not for files. */
+  /** Answers what programs ask of a block device; every other ioctl is ENOTTY, as for a regular file. */
   #ioctl(call: Call): void {
     const { request } = call;
-    const isSize = request.bodyU32(abi.IOCTL_CMD) === BLKGETSIZE64 && request.bodyU32(abi.IOCTL_OUT_SIZE) === 8;
-    if (!isSize || request.nodeId === abi.ROOT_NODE_ID) return this.#refuse(call, E.ENOTTY);
-    const { size } = this.#node(request.nodeId).file.disk;
+    const command = request.bodyU32(abi.IOCTL_CMD);
+    const isFile = request.nodeId !== abi.ROOT_NODE_ID && request.nodeId < BY_SLOT_NODE_ID;
+    const answer = isFile ? blockIoctl(command, this.#node(request.nodeId).file.disk) : null;
+    if (answer === null || request.bodyU32(abi.IOCTL_OUT_SIZE) < answer.length) return this.#refuse(call, E.ENOTTY);
     this.#reply.clearBody(abi.IOCTL_OUT_HEADER_SIZE);
-    this.#reply.bodyU64(abi.IOCTL_OUT_HEADER_SIZE / 4, size);
-    this.#send(call, abi.IOCTL_OUT_HEADER_SIZE + 8);
+    this.#reply.bytes.set(answer, abi.OUT_HEADER_SIZE + abi.IOCTL_OUT_HEADER_SIZE);
+    this.#send(call, abi.IOCTL_OUT_HEADER_SIZE + answer.length);
   }
 
   #io(call: Call): void {

@@ -54,6 +54,7 @@ export class KernelTransport implements Transport {
       owner: options.owner,
       isThreaded: (nodeId) => this.#threaded.has(nodeId),
       forgotten: (nodeId) => options.events.forgotten(nodeId),
+      resizeRefused: ({ name }, size) => options.events.resizeRefused(name, size),
     });
     this.#threads = new Threads(options.deviceFds, options.ledgerFd, options.statsFd, {
       request: (thread, bytes) => this.#dispatcher.dispatch(thread, bytes),

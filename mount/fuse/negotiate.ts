@@ -19,8 +19,7 @@ const OLDEST_MINOR = 31;
 
 const WANTED =
   abi.INIT_ASYNC_READ |
-  // O_TRUNC comes with OPEN, where it can be refused
-  abi.INIT_ATOMIC_O_TRUNC |
+  // ATOMIC_O_TRUNC is not wanted: with it the kernel takes the file for empty after an open with O_TRUNC
   abi.INIT_BIG_WRITES |
   abi.INIT_ASYNC_DIO |
   abi.INIT_PARALLEL_DIROPS |

@@ -51,6 +51,7 @@ export function makeDispatchContext(deviceFd: number): DispatchContext {
     owner: OWNER,
     isThreaded: () => false,
     forgotten: () => {},
+    resizeRefused: () => {},
   };
 }
 

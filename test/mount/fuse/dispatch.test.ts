@@ -229,7 +229,7 @@ t.test('SETATTR: what is not named stays', async (t) => {
 
 t.test('SETATTR: one size only (coherence rule 7)', async (t) => {
   const fixture = fixtureWithFiles(t);
-  for (const size of [0, DISK_BYTES - 1, DISK_BYTES + 1, 2 ** 53, 0x8000_0000_0000_0000n]) {
+  for (const size of [1, DISK_BYTES - 1, DISK_BYTES + 1, 2 ** 53, 0x8000_0000_0000_0000n]) {
     const body = setattrIn(SET.size | SET.mode, { u64: { 16: size }, u32: { 68: 0o777 } });
     await expectReply(t, fixture, { opcode: 4, body }, EPERM, `${size}`);
   }
@@ -238,6 +238,11 @@ t.test('SETATTR: one size only (coherence rule 7)', async (t) => {
     message({ opcode: 4, nodeId: XVDA }, setattrIn(SET.size, { u64: { 16: DISK_BYTES } })),
   );
   t.equal(same?.error, 0);
+  const empty = setattrIn(SET.size, { u64: { 16: 0 } });
+  const [ignored] = await fixture.ask(message({ opcode: 4, nodeId: XVDA }, empty));
+  t.equal(ignored?.error, 0, 'to be emptied');
+  t.equal(ignored?.body.readBigUInt64LE(16 + 8), BigInt(DISK_BYTES), 'is ignored: the answer has the true size');
+  await expectReply(t, fixture, { opcode: 4, nodeId: XVDB, body: empty }, EROFS, 'and refused for a read-only disk');
 });
 
 t.test('SETATTR of the directory is refused as all that would change it', async (t) => {
@@ -268,7 +273,7 @@ t.test('OPEN: refusals', async (t) => {
   for (const flags of [O_WRONLY, O_RDWR, O_RDONLY | O_TRUNC, O_RDWR | O_TRUNC]) {
     await expectReply(t, fixture, open(XVDB, flags), EROFS, `read-only, flags ${flags}`);
   }
-  await expectReply(t, fixture, open(XVDA, O_RDWR | O_TRUNC), EPERM, 'O_TRUNC');
+  await expectReply(t, fixture, open(XVDA, O_RDWR | O_TRUNC), EPERM, 'O_TRUNC, which only an older mount sends');
   await expectReply(t, fixture, open(XVDA, O_RDONLY | O_TRUNC), EPERM, 'O_TRUNC for reading');
   await expectReply(t, fixture, open(77, O_RDONLY), ENOENT, 'no such node');
   t.equal(fixture.ledger.countHandles().size, 0, 'no handle is left');
@@ -328,16 +333,19 @@ t.test('READDIR: order, cursors, what leaves, and any limit', async (t) => {
 
 t.test('STATFS', async (t) => {
   const fixture = fixtureWithFiles(t);
-  const body = struct(80, { u32: { 40: 4096, 44: 255, 48: 4096 } });
-  await expectReply(t, fixture, { opcode: 17, nodeId: 1 }, body, 'no blocks of its own');
+  const blocks = [...fixture.tree.after(0)].reduce((sum, { file }) => sum + Math.ceil(file.disk.size / 4096), 0);
+  const body = struct(80, { u32: { 0: blocks, 24: 2, 40: 4096, 44: 255, 48: 4096 } });
+  await expectReply(t, fixture, { opcode: 17, nodeId: 1 }, body, 'as many blocks as its vbds have, and two files');
 });
 
-t.test('IOCTL answers the size, and nothing else', async (t) => {
+t.test('IOCTL answers what FUSE can carry, and nothing else', async (t) => {
   const fixture = fixtureWithFiles(t);
   const ioctl = (cmd: number, outSize: number, nodeId = XVDA) => ({ opcode: 39, nodeId, body: ioctlIn(cmd, outSize) });
   const answer = Buffer.concat([Buffer.alloc(16), u64(DISK_BYTES)]);
   await expectReply(t, fixture, ioctl(BLKGETSIZE64, 8), answer, 'BLKGETSIZE64');
   await expectReply(t, fixture, ioctl(BLKGETSIZE64, 4), ENOTTY, 'with too little room');
+  await expectReply(t, fixture, ioctl(0x80081270, 8), struct(20, { u32: { 16: 4096 } }), 'BLKBSZGET: an int');
+  await expectReply(t, fixture, ioctl(0x80081270, 8, 1), ENOTTY, 'BLKBSZGET of the directory');
   await expectReply(t, fixture, ioctl(0x1268, 0), ENOTTY, 'BLKSSZGET');
   await expectReply(t, fixture, ioctl(BLKGETSIZE64, 8, 1), ENOTTY, 'of the directory');
 });

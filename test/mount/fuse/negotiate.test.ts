@@ -18,8 +18,8 @@ function init(major: number, minor: number, flags: number, flags2: number, size 
 }
 
 const bits = (...positions: number[]): number => positions.reduce((sum, position) => sum + 2 ** position, 0);
-/** ASYNC_READ, ATOMIC_O_TRUNC, BIG_WRITES, ASYNC_DIO, PARALLEL_DIROPS, ABORT_ERROR, MAX_PAGES, INIT_EXT */
-const FLAGS = bits(0, 3, 5, 15, 18, 21, 22, 30);
+/** ASYNC_READ, BIG_WRITES, ASYNC_DIO, PARALLEL_DIROPS, ABORT_ERROR, MAX_PAGES, INIT_EXT */
+const FLAGS = bits(0, 5, 15, 18, 21, 22, 30);
 /** PASSTHROUGH, RESEND */
 const FLAGS2 = bits(37 - 32, 39 - 32);
 

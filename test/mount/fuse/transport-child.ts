@@ -103,6 +103,7 @@ function makeTransport(deviceFds: readonly number[]): { transport: KernelTranspo
     events: {
       forgotten: (nodeId) => send({ forgotten: nodeId }),
       gone: () => send('gone'),
+      resizeRefused: () => {},
       memoryWanted: (nodeId) => {
         const question = ledger.creditQuestion(nodeId - 2);
         if (question !== null) ledger.giveCredit(nodeId - 2, question.pages, question.number, false);

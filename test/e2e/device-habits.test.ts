@@ -1,0 +1,57 @@
+/** What people do with a block device, done with a vbd: programs that empty a file before they fill it change no size. */
+import t, { type Test } from 'tap';
+import { isInstalled } from './command.js';
+import { type Bench, onDefaultTransport, openBench } from './fixtures.js';
+
+const SIZE = 16 << 20;
+
+/** Each fills the vbd ("$1") with `other`. */
+const HABITS: Record<string, string> = {
+  'qemu-img': 'qemu-img convert -f raw -O raw other "$1"',
+  nbdcopy: 'nbdcopy -- other "$1"',
+  rsync: 'rsync --inplace --no-times other "$1"',
+};
+
+t.test('a vbd is a block device in habit', (t) => {
+  onDefaultTransport(t, ['dd', 'cmp', 'losetup', 'blockdev'], async (t, transport) => {
+    for (const driver of ['aio', 'ram'])
+      await t.test(driver, async (t) => fill(t, await openBench(t, transport), driver));
+    await t.test('below a loop device', async (t) => emptyBelowLoop(t, await openBench(t, transport)));
+    await t.test('what it tells of itself', async (t) => tell(t, await openBench(t, transport)));
+  });
+  t.end();
+});
+
+async function fill(t: Test, bench: Bench, driver: string): Promise<void> {
+  const vbd = await bench.attach(`${driver}:${await bench.image('disk.img', SIZE, SIZE)}`);
+  await bench.sh('head -c "$1" /dev/urandom > other', String(SIZE));
+  for (const [program, script] of Object.entries(HABITS)) {
+    await t.test(program, { skip: !isInstalled(program) && `${program} is not installed` }, async (t) => {
+      await bench.sh('dd if=/dev/zero of="$1" bs=1M count=16 status=none', vbd);
+      await bench.sh(`${script}; cmp "$1" other`, vbd);
+      t.equal(await bench.sh('stat -c %s "$1"', vbd), String(SIZE));
+    });
+  }
+  await bench.detach(vbd);
+}
+
+/** The kernel must not take the file for empty while a loop device reads it. */
+async function emptyBelowLoop(t: Test, bench: Bench): Promise<void> {
+  const image = await bench.image('below.img', SIZE, SIZE);
+  const vbd = await bench.attach('--passthrough', 'off', image);
+  for (const directIo of ['off', 'on']) {
+    const device = await bench.loop(vbd, `--direct-io=${directIo}`);
+    await bench.sh(': > "$1"; truncate -s 0 "$1"', vbd);
+    await bench.sh('blockdev --flushbufs "$1"; cmp "$1" "$2"', device, image);
+    await bench.sh('losetup -d "$1"', device);
+  }
+  t.equal(await bench.sh('stat -c %s "$1"', vbd), String(SIZE));
+  await bench.detach('--wait', '10', vbd);
+}
+
+async function tell(t: Test, bench: Bench): Promise<void> {
+  const vbd = await bench.attach(await bench.image('disk.img', SIZE));
+  t.equal(await bench.sh('blockdev --getsize64 --getbsz "$1"', vbd), `${SIZE}\n4096`);
+  t.equal(await bench.sh('df --block-size=1 --output=size "$1" | tail -n 1 | tr -d " "', vbd), String(SIZE));
+  await bench.detach(vbd);
+}
