@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { closeSync, ftruncateSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { crc32 } from '../../../drivers/partitions/crc32.js';
+import { crc32 } from 'node:zlib';
 import { type PartitionTable, readPartitions } from '../../../drivers/partitions/index.js';
 import { SFDISK, type SfdiskPartition } from './sfdisk.js';
 
