@@ -2,7 +2,7 @@
  * What the commands of tap-ctl share: the shape of a command, its options (tapdisk's letters), and how their values are
  * read. A wrong word is a USAGE error, so EINVAL.
  */
-import { type ParseArgsConfig, parseArgs } from 'node:util';
+import { Command, CommanderError } from 'commander';
 import { FusetapError, quoted } from '../../drivers/errors.js';
 import type { TapImage, TapName } from '../../mount/client/tap.js';
 import { runtimeDir } from '../../mount/client.js';
@@ -49,18 +49,26 @@ const UNSUPPORTED: Readonly<Record<string, string>> = {
 
 /** Reads the words of a command. @throws FusetapError USAGE */
 export function parseLetters({ letters, usage }: TapCommand, words: readonly string[]): Given {
-  const options: NonNullable<ParseArgsConfig['options']> = { help: { type: 'boolean', short: 'h' } };
-  for (const [letter, takesValue] of Object.entries(letters)) {
-    options[`letter-${letter}`] = { type: takesValue ? 'string' : 'boolean', short: letter };
-  }
+  const parser = new Command()
+    .helpOption(false)
+    .option('-h, --help')
+    .allowExcessArguments()
+    .showSuggestionAfterError(false)
+    // its own words would be a second line
+    .configureOutput({ writeErr: () => {} })
+    .exitOverride();
+  for (const [letter, takesValue] of Object.entries(letters))
+    parser.option(`-${letter}${takesValue ? ' <value>' : ''}`);
+  const hint = `usage: ${usage}`;
   try {
-    const { values } = parseArgs({ args: [...words], options, strict: true, allowPositionals: false });
-    const given = Object.entries(values).map(([name, value]) => [name.replace(/^letter-/, ''), value]);
-    return Object.fromEntries(given) as Given;
+    parser.parse([...words], { from: 'user' });
   } catch (error) {
-    const reason = (error as Error).message.split('. ')[0]?.replaceAll(/(--letter-\S+|-(\S), --letter-\S+)/g, '-$2');
-    throw new FusetapError('USAGE', reason ?? 'wrong words', { hint: `usage: ${usage}`, cause: error });
+    if (!(error instanceof CommanderError)) throw error;
+    throw new FusetapError('USAGE', error.message.replace(/^error: /, ''), { hint, cause: error });
   }
+  const [unexpected] = parser.args;
+  if (unexpected !== undefined) throw new FusetapError('USAGE', `unexpected argument ${quoted(unexpected)}`, { hint });
+  return parser.opts<Given>();
 }
 
 /** The runtime directory of who calls. */

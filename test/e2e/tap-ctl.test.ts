@@ -95,15 +95,17 @@ async function refuseWords(t: Test, bench: Bench): Promise<void> {
     'bogus',
     'free',
     'free -m x',
-    'free -m -1',
     'attach -p 1',
     'list -x',
     'list word',
+    'list --letter-p 3',
     'create',
     'pause -p 1 -m',
   ];
   const more = ['create -a disk.img', 'create -a aio:', 'create -a aio:a.img -t soon'];
   await Promise.all([...wrong, ...more].map((line) => fail(t, bench, line, errno.EINVAL, /./)));
+  await fail(t, bench, 'free -m -1', errno.EINVAL, /-m '-1' is no number/);
+  await fail(t, bench, 'list -p', errno.EINVAL, /option '-p <value>' argument missing: usage: list /);
   await fail(t, bench, 'create -a aio:a.img -C log', errno.EOPNOTSUPP, /-C/);
   await fail(t, bench, 'major', errno.ENODEV, /a vbd is a file/);
 }
