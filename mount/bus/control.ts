@@ -3,7 +3,6 @@
  * behind it types are trusted.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type * as z from 'zod';
 import { type ErrorCode, FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { VERSION } from '../version.js';
 import type { BusControl } from './bus-control.js';
@@ -18,6 +17,7 @@ import {
   stopRequest,
   swapRequest,
 } from './request-schemas.js';
+import type { Schema } from './schema.js';
 import { checkShareName } from './share-rules.js';
 
 export const INTERFACE_HEADER = 'fusetap-interface';
@@ -47,7 +47,7 @@ interface Call {
   readonly signal: AbortSignal;
   /** tells a client that wants to know how far it is */
   readonly progress: Progress;
-  body<T>(schema: z.ZodType<T>): Promise<T>;
+  body<T>(schema: Schema<T>): Promise<T>;
 }
 
 type Route = (call: Call) => Promise<Answer>;
@@ -140,7 +140,7 @@ async function answer(bus: BusControl, request: IncomingMessage, response: Serve
   }
   const gone = new AbortController();
   response.on('close', () => gone.abort(new FusetapError('FAILED', 'the client went away')));
-  const body = async <T>(schema: z.ZodType<T>): Promise<T> => parse(schema, parseJson(await readBody(request)));
+  const body = async <T>(schema: Schema<T>): Promise<T> => parse(schema, parseJson(await readBody(request)));
   const progress = progressTo(request, response);
   return await route({ bus, path, query: url.searchParams, signal: gone.signal, progress, body });
 }
@@ -186,10 +186,9 @@ function parseJson(text: string): unknown {
   }
 }
 
-function parse<T>(schema: z.ZodType<T>, value: unknown): T {
+function parse<T>(schema: Schema<T>, value: unknown): T {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
-  const issue = result.error.issues[0];
-  const where = issue?.path.join('.') || 'the request';
-  throw new FusetapError('USAGE', `wrong request: ${where}: ${issue?.message ?? 'not understood'}`);
+  const { path, message } = result.issue;
+  throw new FusetapError('USAGE', `wrong request: ${path.join('.') || 'the request'}: ${message}`);
 }

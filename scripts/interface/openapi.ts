@@ -49,7 +49,7 @@ function describe(operation: Operation): JsonObject {
     summary,
     ...(tellsProgress && { description: PROGRESS }),
     ...(parameters.length > 0 && { parameters }),
-    ...(request && { requestBody: { required: true, content: json(schemaOf(request, 'input')) } }),
+    ...(request && { requestBody: { required: true, content: json(request.json) } }),
     responses: {
       [status]: { description: 'done', content: json(schema) },
       default: {
@@ -69,16 +69,11 @@ const VDEV = {
 };
 
 function queryParameters(): JsonObject[] {
-  const { properties } = schemaOf(detachQuery, 'input') as { properties: Record<string, JsonObject> };
+  const { properties } = detachQuery.json as { properties: Record<string, JsonObject> };
   return Object.entries(properties).map(([name, schema]) => ({ name, in: 'query', schema }));
 }
 
 const json = (schema: JsonObject): JsonObject => ({ 'application/json': { schema } });
-
-function schemaOf(schema: z.ZodType, io: 'input' | 'output'): JsonObject {
-  const { $schema: _, ...rest } = z.toJSONSchema(schema, { io, unrepresentable: 'any' });
-  return rest;
-}
 
 /** What clients are promised: these keys are there; a newer MINOR may have more. */
 function answerSchemas(): JsonObject {

@@ -23,7 +23,7 @@ t.test('the tables of the page are those of the interface', async (t) => {
     const operation = OPERATIONS.find(
       (one) => one.method === method?.toLowerCase() && one.path.replace('{vdev}', 'VDEV') === path,
     );
-    const shape = (operation?.request as { shape?: object } | undefined)?.shape ?? {};
+    const shape = (operation?.request?.json.properties ?? {}) as object;
     t.same((body.match(/(?<=")\w+(?=")/g) ?? []).sort(), Object.keys(shape).sort(), `${method} ${path}`);
   }
   const codes = [...page.matchAll(/^\| \d{3} \| ([A-Z_]+) \|$/gm)].map(([, code]) => code);
