@@ -2,7 +2,11 @@
  * How keepers and servers run: with small heaps, because their memory is the price of every bus. Left alone, a keeper's
  * heap doubles within a few hundred requests, most of it garbage.
  */
-export const BUS_NODE_OPTIONS: readonly string[] = ['--max-semi-space-size=1'];
+export const BUS_NODE_OPTIONS: readonly string[] = [
+  '--max-semi-space-size=1',
+  // see no-debugger.ts, which Node 20 needs; later ones (22.14) are told so before any code is loaded
+  ...['--disable-sigusr1'].filter((option) => process.allowedNodeEnvironmentFlags.has(option)),
+];
 
 /**
  * From how many bytes on memcpy(3) of glibc on x86 writes past the processor's cache. Left alone that is three quarters of
