@@ -90,6 +90,8 @@ const c = {
   umount2: foreign<[string, number]>('umount2', 'int', 'str', 'int'),
   memfd_create: foreign<[string, number]>('memfd_create', 'int', 'str', 'uint'),
   flock: foreign<[number, number]>('flock', 'int', 'int', 'int'),
+  linkat: foreign<[number, string, number, string, number]>('linkat', 'int', 'int', 'str', 'int', 'str', 'int'),
+  _exit: foreign<[number]>('_exit', 'void', 'int'),
   dup2: foreign<[number, number]>('dup2', 'int', 'int', 'int'),
   mlock: foreign<[number, number]>('mlock', 'int', 'intptr_t', 'size_t'),
   munmap: foreign<[number, number]>('munmap', 'int', 'intptr_t', 'size_t'),
@@ -328,6 +330,19 @@ export function memfdCreate(name: string): number {
   const MFD_CLOEXEC = 1;
   const MFD_ALLOW_SEALING = 2;
   return check(c.memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING), 'memfd_create', name);
+}
+
+/** linkat(2): gives an open file a name that is free, also one that has none (O_TMPFILE). */
+export function linkFd(fd: number, path: string): void {
+  const AT_FDCWD = -100;
+  const AT_SYMLINK_FOLLOW = 0x400;
+  check(c.linkat(AT_FDCWD, `/proc/self/fd/${fd}`, AT_FDCWD, path, AT_SYMLINK_FOLLOW), 'linkat', path);
+}
+
+/** _exit(2): ends the process at once, also while threads of it are blocked. */
+export function exitAtOnce(status: number): never {
+  c._exit(status);
+  throw new TypeError('_exit has returned');
 }
 
 /** FD_CLOEXEC: programs that this process starts do not get the descriptor. */

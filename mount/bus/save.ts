@@ -1,17 +1,17 @@
 /**
  * Saving: a copy of a vbd comes to be a file in one step, or not at all.
  *
- *      temporary file beside FILE ─► filled by the server, fsync ─► rename (or link, where FILE must not be there) ─►
+ *      file without a name (draft-file.ts) ─► filled by the server, fsync ─► linked as FILE, or renamed over it ─►
  *      fsync of the directory
  *
  * A file that is replaced keeps its owner and mode, and must not be in use by anybody (rule 8, mode w).
  */
-import { randomBytes } from 'node:crypto';
-import { closeSync, constants, existsSync, fstatSync, linkSync, renameSync, rmSync } from 'node:fs';
+import { closeSync, constants, fstatSync } from 'node:fs';
 import { type FileHandle, lstat, open } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { deviceName } from '../../system/proc.js';
+import { DraftFile } from './draft-file.js';
 import { type ClaimOptions, claimImage } from './image-claim.js';
 import { followOutside, type OpenedImage, type OwnBus, openImage } from './open-image.js';
 import { quote } from './quote.js';
@@ -22,8 +22,8 @@ export interface SaveContext extends ClaimOptions {
   readonly ownBus: OwnBus;
   /** fills an open empty file, durably */
   copy(fd: number): Promise<void>;
-  /** Runs `place`, which puts the new file in the place of one of that identity and returns the new one. */
-  replace(oldIdentity: string, place: () => string): Promise<void>;
+  /** Runs `place`, which puts a file of the identity `to` in the place of one of `from`. */
+  replace(from: string, to: string, place: () => void): Promise<void>;
 }
 
 /**
@@ -70,28 +70,22 @@ async function openOld(
 }
 
 async function fillAndPlace(target: string, old: OpenedImage | null, context: SaveContext): Promise<void> {
-  const temporary = join(dirname(target), `.${basename(target).slice(0, 200)}.${randomBytes(6).toString('hex')}`);
-  const { O_RDWR, O_CREAT, O_EXCL, O_NOFOLLOW } = constants;
-  const file = await open(temporary, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600).catch((error: unknown) => {
+  const draft = await DraftFile.open(target).catch((error: unknown) => {
     throw cannotSave(target, error);
   });
+  const { file } = draft;
   try {
     await context.copy(file.fd);
-    if (old !== null) await copyOwner(old, file);
-    const identity = newIdentity(file.fd);
-    const place = (): string => {
-      if (old === null) placeNew(temporary, target);
-      else renameSync(temporary, target);
-      return identity;
-    };
-    if (old === null) place();
-    else await context.replace(imageIdentity(old), place);
+    if (old === null) placeNew(draft, target);
+    else {
+      await copyOwner(old, file);
+      await context.replace(imageIdentity(old), identityOf(file.fd), () => draft.placeOver());
+    }
     await syncDirectory(dirname(target));
   } catch (error) {
     throw cannotSave(target, error);
   } finally {
-    rmSync(temporary, { force: true });
-    await file.close();
+    await draft.close();
   }
 }
 
@@ -102,23 +96,18 @@ async function copyOwner(old: OpenedImage, file: FileHandle): Promise<void> {
   await file.sync();
 }
 
-function newIdentity(fd: number): string {
+function identityOf(fd: number): string {
   const { dev, ino, birthtimeNs } = fstatSync(fd, { bigint: true });
   const born = String(birthtimeNs);
   return imageIdentity({ kind: 'file', rdev: null, dev: deviceName(dev), ino: String(ino), bornNs: born });
 }
 
 /** Without looking first: somebody may have made a file of that name while the copy was made. */
-function placeNew(temporary: string, target: string): void {
+function placeNew(draft: DraftFile, target: string): void {
   try {
-    linkSync(temporary, target);
+    draft.placeNew();
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === 'EEXIST') throw alreadyThere(target);
-    // a file system without hard links
-    if (code !== 'EPERM' && code !== 'EOPNOTSUPP' && code !== 'ENOSYS') throw error;
-    if (existsSync(target)) throw alreadyThere(target);
-    renameSync(temporary, target);
+    throw (error as NodeJS.ErrnoException).code === 'EEXIST' ? alreadyThere(target) : error;
   }
 }
 
