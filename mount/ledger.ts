@@ -252,7 +252,8 @@ export class Ledger {
 
   takeBackCredit(index: number): void {
     const left = this.credit(index);
-    if (left > 0) Atomics.sub(this.#i32, index * 32 + I.credit, left);
+    // not where somebody takes from it, or takes it back, at this moment: then it is in use, or gone
+    if (left > 0) Atomics.compareExchange(this.#i32, index * 32 + I.credit, left, 0);
   }
 
   /** Records an open handle in a free place; errors from before the open are not its own. */

@@ -154,8 +154,10 @@ export function readCommand(pid: number): string | null {
 /** When a process began, in ticks since boot: with its pid it names a process for ever. Null where it is gone. */
 export function readStartTime(pid: number): string | null {
   const stat = readText(`/proc/${pid}/stat`);
-  // proc(5): the name in brackets may hold anything; starttime is field 22, the twentieth behind it
-  return stat?.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? null;
+  // proc(5): the name in brackets may hold anything; the state is behind it, and starttime, field 22, the twentieth
+  const fields = stat?.slice(stat.lastIndexOf(')') + 2).split(' ');
+  // one that is dead stays for as long as nobody has waited for it: in a container perhaps for ever
+  return fields === undefined || fields[0] === 'Z' ? null : (fields[19] ?? null);
 }
 
 /** The working and the root directory of a process. */

@@ -35,6 +35,7 @@ function describeBus(bus: BusInfo): Pairs {
     ['state', bus.state],
     ['transport', bus.transport],
     ['interface', bus.interface],
+    ...(bus.bookkeeping ? ([['not written', bus.bookkeeping]] satisfies Pairs) : []),
     ...describeProcesses(bus),
     ['vbds', bus.vbds.map(({ vdev }) => vdev).join(' ') || '-'],
   ];

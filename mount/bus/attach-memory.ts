@@ -99,6 +99,6 @@ function noImage(driver: string): FusetapError {
 }
 
 /** An image as the server is told of it. */
-export function imageRef({ fd, path, sizeBytes, kind }: OpenedImage): ImageRef {
-  return { fd, path, sizeBytes, kind };
+export function imageRef({ fd, path, sizeBytes, kind, dev, ino }: OpenedImage): ImageRef {
+  return { fd, path, sizeBytes, kind, identity: `${dev}:${ino}` };
 }

@@ -184,9 +184,9 @@ export function attachCommand(vbd: OpenedVbd, memories: Memories): AttachCommand
 
 /** What a server is told to show a vbd's files; `inherited` where another server had shown it before. */
 export function showCommand(vbd: Vbd, facts: VbdFacts, inherited: boolean): ShowCommand {
-  const { nodeId, backingId, leaving, paused } = vbd;
+  const { nodeId, backingId, leaving, paused, heldFor = [] } = vbd;
   const partitions = (vbd.partitions ?? []).map(({ vdev, ...partition }) => ({ ...partition, name: vdev }));
-  return { op: 'show', nodeId, backingId, inherited, leaving, held: paused, partitions, facts };
+  return { op: 'show', nodeId, backingId, inherited, leaving, held: paused, holders: heldFor, partitions, facts };
 }
 
 /** Whether a driver and what it is given go together. @throws FusetapError USAGE */

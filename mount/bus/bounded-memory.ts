@@ -10,11 +10,9 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Driver, RawDisk, Window } from '../../drivers/driver.js';
 import { FusetapError } from '../../drivers/errors.js';
 import { E } from '../../system/libc.js';
-import { hasHole, pagesOf } from '../fuse/memory-growth.js';
+import { hasHole, PATIENCE_MS, pagesOf } from '../fuse/memory-growth.js';
 import type { Ledger } from '../ledger.js';
 
-/** a keeper that does not answer is dead or stopped: then the limit is not known, and memory is not to be taken */
-const PATIENCE_MS = 5_000;
 const POLL_MS = 1;
 
 /** Where room for more memory is asked for. */

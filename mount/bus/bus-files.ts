@@ -15,7 +15,10 @@ export async function listenOn(control: Server, stateDir: string, name: string):
   try {
     await new Promise<void>((resolve, reject) => {
       control.once('error', reject);
-      control.listen(address.path, resolve);
+      control.listen(address.path, () => {
+        control.off('error', reject);
+        resolve();
+      });
     });
   } finally {
     process.umask(umask);
@@ -24,16 +27,26 @@ export async function listenOn(control: Server, stateDir: string, name: string):
 }
 
 /**
- * Leaves nothing behind of a bus that has ended, but a user's own directory.
+ * Leaves nothing behind of a bus that has ended, but a user's own directory. What cannot be removed stays.
  * @param options keepLog: and its log, which `fusetap log` prints
  */
 export function removeBusFiles(place: BusPlace, { keepLog = false } = {}): void {
-  const names = keepLog ? readdirSync(place.stateDir).filter((name) => name !== 'log' && name !== 'log.1') : [''];
-  for (const name of names) rmSync(join(place.stateDir, name), { recursive: true, force: true });
-  if (place.ownDirectory) return;
+  attempt(place.stateDir, () => {
+    const names = keepLog ? readdirSync(place.stateDir).filter((name) => name !== 'log' && name !== 'log.1') : [''];
+    for (const name of names) rmSync(join(place.stateDir, name), { recursive: true, force: true });
+  });
+  if (!place.ownDirectory) attempt(place.path, () => rmdirSync(place.path));
+}
+
+/** Takes the socket away: nobody can connect any more. */
+export function removeSocket({ stateDir }: BusPlace, name: 'control.sock' | 'server.sock'): void {
+  attempt(name, () => rmSync(join(stateDir, name), { force: true }));
+}
+
+function attempt(what: string, remove: () => void): void {
   try {
-    rmdirSync(place.path);
+    remove();
   } catch (error) {
-    console.error(`cannot remove ${place.path}: ${(error as Error).message}`);
+    console.error(`cannot remove ${what}: ${(error as Error).message}`);
   }
 }

@@ -2,8 +2,9 @@
  * bus.json: who runs a bus and what it has attached, for those that cannot ask (a keeper that finds an image claimed by
  * another pid, a person with `cat`). The control socket is the truth; this is rewritten with each change.
  */
-import { readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { replaceFile } from './replace-file.js';
 import { listBusNames } from './runtime-dir.js';
 
 export interface BusRecord {
@@ -28,22 +29,29 @@ export interface BusRecord {
 
 /** Replaces the record in one step. */
 export function writeBusRecord(stateDir: string, record: BusRecord): void {
-  const path = join(stateDir, 'bus.json');
-  writeFileSync(`${path}.new`, `${JSON.stringify(record)}\n`, { mode: 0o600 });
-  renameSync(`${path}.new`, path);
+  replaceFile(join(stateDir, 'bus.json'), `${JSON.stringify(record)}\n`);
 }
 
 /** All records below a runtime directory; what cannot be read is left out. */
 export function readBusRecords(runtimeDir: string): BusRecord[] {
-  const records: BusRecord[] = [];
-  for (const name of listBusNames(runtimeDir)) {
-    try {
-      records.push(JSON.parse(readFileSync(join(runtimeDir, 'state', name, 'bus.json'), 'utf8')) as BusRecord);
-    } catch {
-      // a bus that is starting or ending has none
-    }
+  return namesIn(runtimeDir).flatMap((name) => readBusRecord(join(runtimeDir, 'state', name)) ?? []);
+}
+
+/** The record of a bus; null where there is none that can be read: a bus that is starting or ending has none. */
+export function readBusRecord(stateDir: string): BusRecord | null {
+  try {
+    return JSON.parse(readFileSync(join(stateDir, 'bus.json'), 'utf8')) as BusRecord;
+  } catch {
+    return null;
   }
-  return records;
+}
+
+function namesIn(runtimeDir: string): string[] {
+  try {
+    return listBusNames(runtimeDir);
+  } catch {
+    return [];
+  }
 }
 
 /** The vbd by which a keeper or server holds an image, or null where the pid is none of ours. */

@@ -39,9 +39,9 @@ export class Copying {
           await server.request<'save'>({ op: 'save', nodeId, targetFd }, { signal, progress });
           signal.throwIfAborted();
         },
-        replace: async (oldIdentity, putInPlace) => {
-          if (memory === null) putInPlace();
-          else await memories.moveIdentity(memory, oldIdentity, putInPlace);
+        replace: async (from, to, place) => {
+          if (memory === null) place();
+          else await memories.moveIdentity(memory, from, to, place);
         },
       }),
     );

@@ -1,11 +1,11 @@
 /**
  * A ram image may have writers on several buses; a consistent copy holds them all. Those of other buses are held by
- * their keepers, in the name of the one who copies: so that two copies at once, and a user who pauses and resumes, do
+ * their keepers (an orphaned one by its server), in the name of the one who copies: so that two copies at once, and a user who pauses and resumes, do
  * not let each other's writers go.
  */
 import { readStartTime } from '../../system/proc.js';
 import { readBusRecords } from './bus-record.js';
-import { askBus } from './http-client.js';
+import { askBus, isNotRunning } from './http-client.js';
 import type { VbdInfo } from './interface.js';
 import { resolveBus } from './runtime-dir.js';
 
@@ -26,6 +26,10 @@ export function isCopyDead(name: string): boolean {
   return readStartTime(Number(pid)) !== startTime;
 }
 
+function isRunning(pid: number | null): boolean {
+  return pid !== null && readStartTime(pid) !== null;
+}
+
 /**
  * Holds the I/O of all vbds on other buses that may write to a memory.
  * @param copy the one they are held for; see nameOfCopy
@@ -41,15 +45,21 @@ export async function holdOtherWriters(
   const ask = async (bus: string, vdev: string, word: 'pause' | 'resume'): Promise<void> => {
     const place = await resolveBus(bus, runtimeDir);
     const path = `/vbds/${encodeURIComponent(vdev)}/${word}?copy=${encodeURIComponent(copy)}`;
-    await askBus<VbdInfo>(place, { method: 'POST', path });
+    const request = { method: 'POST', path } as const;
+    await askBus<VbdInfo>(place, request).catch((error: unknown) => {
+      if (!isNotRunning(error)) throw error;
+      // its keeper died: the server does it
+      return askBus<VbdInfo>(place, { ...request, socket: 'server.sock' });
+    });
   };
   const letGo = async (): Promise<void> => {
     // a bus that ended meanwhile holds nothing
     for (const { bus, vdev } of held) await ask(bus, vdev, 'resume').catch(() => {});
   };
   try {
-    for (const { bus, vbds } of readBusRecords(runtimeDir)) {
-      if (bus === ownBus) continue;
+    for (const { bus, keeperPid, serverPid, vbds } of readBusRecords(runtimeDir)) {
+      // what a dead bus left behind writes nothing
+      if (bus === ownBus || ![keeperPid, serverPid].some(isRunning)) continue;
       for (const { vdev, mode, memory } of vbds) {
         if (memory !== memoryId || mode === 'r') continue;
         await ask(bus, vdev, 'pause');

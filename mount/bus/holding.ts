@@ -1,9 +1,9 @@
 /**
  * Holding the I/O of a vbd: it waits, without an error, until it is let go.
  */
-import { FusetapError } from '../../drivers/errors.js';
 import type { BusParts } from './bus-parts.js';
 import { refuseCopying } from './copying.js';
+import { freeToHold } from './free-to-hold.js';
 import { holdOtherWriters, type LetGo, nameOfCopy } from './hold-writers.js';
 import { Holds, USER } from './holds.js';
 import type { Leaving } from './leaving.js';
@@ -13,7 +13,11 @@ import type { Vbd } from './vbd.js';
 export class Holding {
   readonly #bus: BusParts;
   readonly #leaving: Leaving;
-  readonly #holds = new Holds<Vbd>({ hold: (vbd) => this.#hold(vbd), letGo: (vbd) => this.#letGo(vbd) });
+  readonly #holds = new Holds<Vbd>({
+    hold: (vbd, holders) => this.#hold(vbd, holders),
+    letGo: (vbd) => this.#letGo(vbd),
+    changed: (vbd, holders) => this.#tellHolders(vbd, holders),
+  });
 
   constructor(bus: BusParts, leaving: Leaving) {
     this.#bus = bus;
@@ -34,10 +38,11 @@ export class Holding {
     await this.#holds.remove(vbd, copy);
   }
 
-  async #hold(vbd: Vbd): Promise<void> {
+  async #hold(vbd: Vbd, holders: readonly string[]): Promise<void> {
+    vbd.heldFor = holders;
     if (vbd.backingId === null) {
       vbd.paused = true;
-      await this.#bus.server.request<'hold'>({ op: 'hold', nodeId: vbd.nodeId });
+      await this.#bus.server.request<'hold'>({ op: 'hold', nodeId: vbd.nodeId, holders });
     } else {
       await this.#holdPassedThrough(vbd);
     }
@@ -45,22 +50,25 @@ export class Holding {
     logEvent({ event: 'paused', vdev: vbd.vdev });
   }
 
+  /** For the case that this keeper dies: the server then lets it go when they do. */
+  #tellHolders(vbd: Vbd, holders: readonly string[]): void {
+    vbd.heldFor = holders;
+    this.#bus.server
+      .request<'hold'>({ op: 'hold', nodeId: vbd.nodeId, holders })
+      .catch((error: unknown) => console.error(error));
+  }
+
   /** What the kernel does by itself cannot be held, so nobody may have it open; then opens are held. */
   async #holdPassedThrough(vbd: Vbd): Promise<void> {
-    await this.#leaving.freeFile(vbd, 0).catch((error: unknown) => {
-      if (!(error instanceof FusetapError) || error.code !== 'BUSY') throw error;
-      throw new FusetapError('BUSY', `${error.message}; it is passed through, so its I/O cannot be held`, {
-        hint: 'close it there, or attach it with --passthrough off',
-        holders: error.holders,
-      });
-    });
+    await freeToHold(() => this.#leaving.freeFile(vbd, 0));
     vbd.paused = true;
-    await this.#bus.server.request<'hold'>({ op: 'hold', nodeId: vbd.nodeId });
+    await this.#bus.server.request<'hold'>({ op: 'hold', nodeId: vbd.nodeId, holders: vbd.heldFor ?? [] });
     await this.#leaving.show(vbd);
   }
 
   async #letGo(vbd: Vbd): Promise<void> {
     vbd.paused = false;
+    vbd.heldFor = [];
     await this.#bus.server.request<'release'>({ op: 'release', nodeId: vbd.nodeId });
     this.#bus.record();
     logEvent({ event: 'resumed', vdev: vbd.vdev });

@@ -12,8 +12,10 @@ const LOOK_MS = 500;
 
 /** What is done when the first one comes, and when the last one goes. */
 export interface HoldActs<Held> {
-  hold(held: Held): Promise<void>;
+  hold(held: Held, holders: readonly string[]): Promise<void>;
   letGo(held: Held): Promise<void>;
+  /** others hold it now, too or instead */
+  changed?(held: Held, holders: readonly string[]): void;
 }
 
 interface Hold {
@@ -48,6 +50,12 @@ export class Holds<Held extends object> {
     }
   }
 
+  /** It is held already, for these: another process has held it so far. */
+  takeOver(held: Held, holders: readonly string[]): void {
+    this.#holds.set(held, { holders: new Set(holders), turn: Promise.resolve(), isHeld: true });
+    if (holders.some((holder) => holder !== USER)) this.#watch(held);
+  }
+
   /** Resolves when it goes on, or is held for others only. */
   async remove(held: Held, holder: string): Promise<void> {
     const hold = this.#holds.get(held);
@@ -58,9 +66,11 @@ export class Holds<Held extends object> {
   /** Does what is wanted by the time that its turn has come. */
   #settle(held: Held, hold: Hold): Promise<void> {
     const settled = hold.turn.then(async () => {
-      const isWanted = hold.holders.size > 0;
+      const holders = [...hold.holders];
+      const isWanted = holders.length > 0;
+      if (isWanted && hold.isHeld) return this.#acts.changed?.(held, holders);
       if (isWanted === hold.isHeld) return;
-      await (isWanted ? this.#acts.hold(held) : this.#acts.letGo(held));
+      await (isWanted ? this.#acts.hold(held, holders) : this.#acts.letGo(held));
       hold.isHeld = isWanted;
     });
     hold.turn = settled.catch(() => {});

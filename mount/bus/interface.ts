@@ -71,6 +71,8 @@ export interface BusInfo {
   serverPid: number | null;
   restarts: number;
   state: BusState;
+  /** why what the bus writes for others in its runtime directory may be old; null: all is written; missing: an older bus */
+  bookkeeping?: string | null;
   interface: string;
   vbds: VbdInfo[];
 }

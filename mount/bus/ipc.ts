@@ -42,6 +42,8 @@ export interface ImageRef {
   readonly path: string;
   readonly sizeBytes: number;
   readonly kind: 'file' | 'block';
+  /** `device:inode`, as the keeper writes it down */
+  readonly identity?: string;
 }
 
 /** What the keeper must know of a driver to attach with it. */
@@ -119,6 +121,8 @@ export interface ShowCommand {
   readonly leaving: boolean;
   /** see Transport.hold */
   readonly held: boolean;
+  /** see holds.ts; missing: not known */
+  readonly holders?: readonly string[];
   /** all come and go with the disk, and are held with it; missing: none */
   readonly partitions?: readonly PartitionRef[];
   /** for the case that the keeper dies */
@@ -153,7 +157,11 @@ export interface Commands {
   partitions: { command: { readonly op: 'partitions'; readonly nodeId: number }; result: PartitionTable };
   show: { command: ShowCommand; result: null };
   swap: { command: SwapCommand; result: null };
-  hold: { command: { readonly op: 'hold'; readonly nodeId: number }; result: null };
+  /** of what is held already, only for whom */
+  hold: {
+    command: { readonly op: 'hold'; readonly nodeId: number; readonly holders?: readonly string[] };
+    result: null;
+  };
   release: { command: { readonly op: 'release'; readonly nodeId: number }; result: null };
   poison: { command: { readonly op: 'poison'; readonly nodeId: number }; result: null };
   /** see Transport.setLeaving */

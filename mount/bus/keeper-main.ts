@@ -2,11 +2,12 @@
  * The keeper process. Started detached, with one JSON argument; reports on descriptor 3, in one line, when the bus
  * answers or why it does not.
  */
-import { closeSync, rmSync, writeSync } from 'node:fs';
-import { join } from 'node:path';
+import './no-debugger.js';
+import { closeSync, writeSync } from 'node:fs';
 import { FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { refuseHidden } from './allow-other.js';
-import { listenOn, removeBusFiles } from './bus-files.js';
+import { removeBusFiles, removeSocket } from './bus-files.js';
+import { StayFindable } from './findable.js';
 import { collectWhenGrown } from './idle-heap.js';
 import { Keeper, type KeeperOptions } from './keeper.js';
 import { logEvent, useLog } from './log.js';
@@ -62,8 +63,9 @@ async function run({ persistent, transport, allowOther, bus, ...where }: KeeperA
   const end = async (): Promise<void> => {
     if (ended) return;
     ended = true;
+    findable.end();
     // nobody can connect any more, and who does not find the socket waits for the lock
-    rmSync(join(place.stateDir, 'control.sock'), { force: true });
+    removeSocket(place, 'control.sock');
     await keeper.end();
     const lost = isUntold ? keeper.notDurable : [];
     removeBusFiles(place, { keepLog: lost.length > 0 });
@@ -74,11 +76,16 @@ async function run({ persistent, transport, allowOther, bus, ...where }: KeeperA
     isUntold = true;
     keeper.stop(true).then(end, end);
   };
-  await listenOn(
-    createControl(keeper, () => void end()),
-    place.stateDir,
-    'control.sock',
-  );
+  const control = createControl(keeper, () => void end());
+  const { books } = keeper;
+  const rewrite = (): Promise<void> => keeper.rewrite();
+  const findable = new StayFindable({ place, control, socket: 'control.sock', lockFd, books, rewrite });
+  await findable.listen().catch(async (error: unknown) => {
+    // else its server would stay, as an orphan
+    await keeper.end();
+    removeBusFiles(place);
+    throw error;
+  });
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.on(signal, () => {
       logEvent({ event: 'signal', signal });

@@ -23,6 +23,7 @@ import { createStats, resetStats } from '../stats.js';
 import { type FileOwner, ownerOf, ownIdentity } from './allow-other.js';
 import { type AttachContext, attach } from './attach.js';
 import type { CopyWatcher } from './attach-memory.js';
+import { Bookkeeping } from './bookkeeping.js';
 import type { BusControl, DetachChoice, Patience } from './bus-control.js';
 import { type BusParts, deviceOf } from './bus-parts.js';
 import { findVbdOfPid, writeBusRecord } from './bus-record.js';
@@ -83,6 +84,8 @@ export interface KeeperOptions {
 
 export class Keeper implements BusControl {
   readonly #bus: BusParts;
+  /** what is written for those that cannot ask */
+  readonly books = new Bookkeeping();
   readonly #indexes: LedgerIndexes;
   readonly #leaving: Leaving;
   readonly #holding: Holding;
@@ -117,7 +120,7 @@ export class Keeper implements BusControl {
     const ledger = new Ledger(ledgerFd);
     const statsFd = createStats();
     const vbds = new VbdTable(place.name);
-    const memories = new Memories(place.runtimeDir, place.name);
+    const memories = new Memories(place.runtimeDir, place.name, this.books);
     const credit = new MemoryCredit(ledger, memories, () => vbds.all().flatMap(withMemory));
     const forgets = new ForgetWaiters();
     const replay = new Replay();
@@ -268,6 +271,7 @@ export class Keeper implements BusControl {
       serverPid: server.pid,
       restarts: server.restarts,
       state: busState(this.#bus),
+      bookkeeping: this.books.trouble,
       interface: INTERFACE_VERSION,
       vbds: await this.vbds(),
     };
@@ -288,6 +292,7 @@ export class Keeper implements BusControl {
     await Promise.race([server.end(), new Promise((resolve) => setTimeout(resolve, KILL_LIMIT_MS).unref())]);
     closeDevices(mount);
     await memories.end().catch((error: unknown) => console.error(error));
+    this.books.end();
   }
 
   /** Holds the I/O of a vbd: it waits, without an error, until `resume`. */
@@ -422,9 +427,15 @@ export class Keeper implements BusControl {
     return true;
   }
 
+  /** Writes anew what others find this bus by: somebody has taken it away. */
+  async rewrite(): Promise<void> {
+    this.#record();
+    await this.#bus.memories.rewrite();
+  }
+
   #record(): void {
     const { place, server, vbds } = this.#bus;
-    writeBusRecord(place.stateDir, {
+    const record = {
       bus: place.name,
       path: place.path,
       interface: INTERFACE_VERSION,
@@ -434,7 +445,8 @@ export class Keeper implements BusControl {
         const identity = image && `${image.dev}:${image.ino}`;
         return { vdev, driver, mode, image: imagePath, identity, memory: memory?.id ?? null, paused };
       }),
-    });
+    };
+    this.books.attempt('bus.json', () => writeBusRecord(place.stateDir, record));
   }
 }
 

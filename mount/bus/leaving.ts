@@ -15,6 +15,7 @@ import { flushWithoutServer } from './flush-without-server.js';
 import type { DetachedVbd } from './interface.js';
 import type { CommandResult } from './ipc.js';
 import type { LedgerIndexes } from './ledger-indexes.js';
+import { letGoOfAll } from './let-go-of-all.js';
 import { EndingLimits, isTimeUp, type Limit } from './limit.js';
 import { logEvent } from './log.js';
 import type { Vbd, VbdFile } from './vbd.js';
@@ -162,10 +163,14 @@ export class Leaving {
     const { vbds, memories } = this.#bus;
     const closed = await this.#closeDisk(vbd, limits);
     vbds.remove(vbd);
-    if (vbd.backingId !== null) unregisterBacking(deviceOf(this.#bus), vbd.backingId);
-    vbd.claim?.release();
-    if (vbd.image !== null) closeSync(vbd.image.fd);
-    if (vbd.memory !== null) memories.release(vbd.memory);
+    const { backingId, claim, image, memory } = vbd;
+    // it is gone: whatever fails from here on, it is not there any more
+    letGoOfAll(vbd.vdev, [
+      () => backingId !== null && unregisterBacking(deviceOf(this.#bus), backingId),
+      () => claim?.release(),
+      () => image !== null && closeSync(image.fd),
+      () => memory !== null && memories.release(memory),
+    ]);
     for (const { ledgerIndex } of filesOf(vbd)) this.#indexes.free(ledgerIndex);
     this.#bus.record();
     return closed;

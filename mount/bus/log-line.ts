@@ -34,6 +34,8 @@ export type BusEvent =
   | { event: 'swapped'; vdev: string; driver: string; image: string | null }
   /** the keeper died; its server serves on */
   | { event: 'orphaned'; serverPid: number }
+  /** why what the bus writes for others cannot be written; null: all of it is written again */
+  | { event: 'bookkeeping'; reason: string | null }
   /** the mount of a dead bus was taken away */
   | { event: 'repaired'; path: string }
   | { event: 'failed'; reason: string }

@@ -16,26 +16,23 @@ import { closeSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Json } from '../../drivers/driver.js';
 import { memfdCreate } from '../../system/libc.js';
-import { MEMORY_PAGE } from '../fuse/memory-growth.js';
+import type { Bookkeeping } from './bookkeeping.js';
 import type { OpenedImage } from './open-image.js';
-import { accountFor, type RamAccount, refuseAboveLimit } from './ram-images.js';
-import {
-  cleanLinks,
-  linkTarget,
-  listLinks,
-  memoryName,
-  openLink,
-  ownLink,
-  type RamLink,
-  removeLink,
-  writeLink,
-} from './ram-links.js';
+import { OwnLinks } from './own-links.js';
+import { type RamAccount, refuseAboveLimit } from './ram-images.js';
+import { cleanLinks, linkTarget, memoryName, openLink, prepareLink, type RamLink } from './ram-links.js';
 import { withRamLock } from './ram-lock.js';
+import type { PreparedFile } from './replace-file.js';
 import { checkJoin, checkNew, imageIdentity, leadsTo, requireSole, shareOfIdentity } from './share-rules.js';
 
 const POLL_MS = 10;
 /** credit that nobody uses is back within this time, also from keepers that hardly get to run; see memory-credit.ts */
 export const RECALL_MS = 4_000;
+
+/** a write waits for a grant */
+const GRANT_LOCK_MS = 300;
+/** for what takes something back, which must succeed */
+const ANYWAY = { mayGoWithout: true, limitMs: 2_000 };
 
 /** A memory that this keeper holds. */
 export interface SharedMemory {
@@ -79,14 +76,14 @@ export class Memories {
   readonly #runtimeDir: string;
   readonly #bus: string;
   readonly #held = new Map<string, SharedMemory>();
-  /** our links as last written: the files are the truth, but somebody may have removed them */
-  readonly #links = new Map<string, RamLink>();
+  readonly #links: OwnLinks;
   /** the links to memories in whose place a new copy was put, as they were */
   readonly #replaced = new Map<string, RamLink>();
 
-  constructor(runtimeDir: string, bus: string) {
+  constructor(runtimeDir: string, bus: string, books: Bookkeeping) {
     this.#runtimeDir = runtimeDir;
     this.#bus = bus;
+    this.#links = new OwnLinks(runtimeDir, books);
   }
 
   /**
@@ -116,9 +113,10 @@ export class Memories {
     });
     return await this.#fill(fresh, filling, () => {
       const link = this.#soleLink(old);
-      this.#replaced.set(old.id, link);
       // it counts for as long as it is there, but nobody finds it
-      this.#write({ ...link, share: link.id, identity: '', reservedBytes: 0 });
+      this.#links.publish({ ...link, share: link.id, identity: '', reservedBytes: 0 });
+      this.#replaced.set(old.id, link);
+      return () => this.#links.keep(link);
     });
   }
 
@@ -126,19 +124,21 @@ export class Memories {
   async undoRefill(fresh: SharedMemory, old: SharedMemory): Promise<void> {
     const link = this.#replaced.get(old.id);
     if (link === undefined) return;
-    await withRamLock(this.#runtimeDir, () => {
-      removeLink(this.#runtimeDir, { id: fresh.id, pid: process.pid });
-      this.#write(link);
-    });
     this.#replaced.delete(old.id);
+    const undo = (): void => {
+      this.#links.remove(fresh.id);
+      this.#links.keep(link);
+    };
+    await withRamLock(this.#runtimeDir, undo, ANYWAY);
   }
 
   /** The bus ends: leaves no link behind, neither of ours nor of any who died. */
   async end(): Promise<void> {
-    await withRamLock(this.#runtimeDir, () => {
-      for (const id of this.#links.keys()) removeLink(this.#runtimeDir, { id, pid: process.pid });
+    const clear = (): void => {
+      for (const id of this.#links.ids()) this.#links.remove(id);
       cleanLinks(this.#runtimeDir);
-    });
+    };
+    await withRamLock(this.#runtimeDir, clear, ANYWAY);
   }
 
   release(memory: SharedMemory): void {
@@ -149,22 +149,23 @@ export class Memories {
 
   /** What the memory is shared under now. */
   shareOf(memory: SharedMemory): string {
-    return this.#ownLink(memory.id).share;
+    return this.#links.get(memory.id).share;
   }
 
   /** What a process that has the memory open must publish to go on sharing it; see publishLink. */
   linkOf(memory: SharedMemory): RamLink {
-    return this.#ownLink(memory.id);
+    return this.#links.get(memory.id);
   }
 
   /**
    * Reserves the whole size of a memory, because its I/O may be passed through: then nobody is asked before a hole is
    * filled.
    * @returns false where that does not fit
+   * @throws where others cannot be told of it
    */
   reserveWhole(memory: SharedMemory): Promise<boolean> {
     return withRamLock(this.#runtimeDir, () => {
-      const account = this.#account();
+      const account = this.#links.account();
       const used = usedBy(account, memory.id);
       if (account.usedBytes + Math.max(0, memory.sizeBytes - used) > account.limitBytes) return false;
       this.#change(memory.id, { reservedBytes: memory.sizeBytes });
@@ -174,56 +175,69 @@ export class Memories {
 
   /** Takes `reserveWhole` back. */
   async unreserveWhole(memory: SharedMemory): Promise<void> {
-    await withRamLock(this.#runtimeDir, () => this.#change(memory.id, { reservedBytes: 0 }));
+    const undo = (): void => this.#links.keep({ ...this.#links.get(memory.id), reservedBytes: 0 });
+    await withRamLock(this.#runtimeDir, undo, ANYWAY);
   }
 
   /**
    * Lets a memory grow beyond what it holds.
    * @param unspentBytes what this keeper was granted before for this memory and has not used
-   * @param wantedBytes how much more would be good to have
-   * @param neededBytes how much of it there is a use for now: of the rest half is left, so that nobody who asks all the time
-   *   keeps others from what they need
-   * @returns how much more it may grow: less than wanted, perhaps 0, where the limit is near
+   * @param wantedBytes see Growth
+   * @param neededBytes see Growth
+   * @returns how much more it may grow
    */
-  grant(memory: SharedMemory, unspentBytes: number, wantedBytes: number, neededBytes: number): Promise<number> {
-    return withRamLock(this.#runtimeDir, () => {
-      this.#change(memory.id, { grantedBytes: unspentBytes });
-      const account = this.#account();
-      const image = account.images.find(({ first }) => first.id === memory.id);
-      if (image === undefined) return 0;
-      const granted = image.links.reduce((sum, link) => sum + link.grantedBytes, 0);
-      const reservedAhead = image.usedBytes - image.residentBytes - granted;
-      const room = account.limitBytes - account.usedBytes + reservedAhead;
-      const half = room / 2 - ((room / 2) % MEMORY_PAGE);
-      const more = Math.max(0, Math.min(wantedBytes, room, Math.max(neededBytes, half)));
-      this.#change(memory.id, { grantedBytes: unspentBytes + more });
-      return more;
-    });
+  grant(
+    memory: Pick<SharedMemory, 'id'>,
+    unspentBytes: number,
+    wantedBytes: number,
+    neededBytes: number,
+  ): Promise<number> {
+    const grow = (): number => this.#links.grow(memory.id, { unspentBytes, wantedBytes, neededBytes });
+    // whoever keeps the lock, or the directory from being used, must not keep a client from writing
+    return withRamLock(this.#runtimeDir, grow, { mayGoWithout: true, limitMs: GRANT_LOCK_MS });
   }
 
   /** Whether another keeper has credit that it may not have used yet. */
   areOthersGranted(): boolean {
-    return listLinks(this.#runtimeDir).some(({ pid, grantedBytes }) => pid !== process.pid && grantedBytes > 0);
+    return this.#links.areOthersGranted();
+  }
+
+  /** Writes anew what others may have taken away of our links. */
+  rewrite(): Promise<void> {
+    return this.#links.rewriteAll();
   }
 
   /**
    * Makes a memory the one of another file, with which it has been made equal.
-   * @param replace puts that file in the place of the old one and returns its identity; under the lock
+   * @param from the identity of the file that it was copied from
+   * @param to that of the other
+   * @param replace puts the other in the place of the first; under the lock
+   * @throws where others cannot be told of it; nothing is replaced then
    */
-  async moveIdentity(memory: SharedMemory, oldIdentity: string, replace: () => string): Promise<void> {
+  async moveIdentity(memory: SharedMemory, from: string, to: string, replace: () => void): Promise<void> {
     await withRamLock(this.#runtimeDir, () => {
-      const identity = replace();
-      for (const link of cleanLinks(this.#runtimeDir)) {
-        if (link.id !== memory.id || link.identity !== oldIdentity) continue;
-        const share = link.share === shareOfIdentity(oldIdentity) ? shareOfIdentity(identity) : link.share;
-        writeLink(this.#runtimeDir, { ...link, identity, share });
+      const links = this.#links.all().filter(({ id, identity }) => id === memory.id && identity === from);
+      const moved = links.map((link) => {
+        const share = link.share === shareOfIdentity(from) ? shareOfIdentity(to) : link.share;
+        return { ...link, identity: to, share };
+      });
+      const prepared: PreparedFile[] = [];
+      try {
+        for (const link of moved) prepared.push(prepareLink(this.#runtimeDir, link));
+        replace();
+      } catch (error) {
+        for (const file of prepared) file.discard();
+        throw error;
       }
+      for (const link of moved) if (link.pid === process.pid) this.#links.note(link);
+      // there is no way back, and nothing that needs room
+      for (const file of prepared) placeQuietly(file);
     });
   }
 
   /** Under the lock. */
   #look(wish: MemoryWish): AcquiredMemory | RamLink | 'wait' {
-    const links = cleanLinks(this.#runtimeDir).filter((link) => leadsTo(link, wish));
+    const links = this.#links.all().filter((link) => leadsTo(link, wish));
     const filled = links.find((link) => link.filled);
     if (filled === undefined) return links.length > 0 ? 'wait' : this.#begin(this.#newLink(wish));
     const notes = checkJoin(filled, wish);
@@ -241,7 +255,12 @@ export class Memories {
     const fd = openLink(link);
     if (fd === null) return null;
     const own = { ...link, ...linkTarget(fd), bus: this.#bus, reservedBytes: 0, grantedBytes: 0 };
-    return this.#hold(own, fd, link.state);
+    try {
+      return this.#hold(own, fd, link.state);
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
   }
 
   #newLink(wish: MemoryWish): Omit<RamLink, 'id' | 'pid' | 'startTime' | 'link' | 'dev' | 'ino'> {
@@ -258,20 +277,30 @@ export class Memories {
     const id = randomBytes(8).toString('hex');
     const fd = memfdCreate(memoryName(id));
     const own = { ...facts, id, ...linkTarget(fd), filled: false, reservedBytes: 0, grantedBytes: 0 };
-    this.#write(own);
+    try {
+      this.#links.publish(own);
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
     return own;
   }
 
-  /** @param commit under the lock, before the copy becomes known; may refuse it */
-  async #fill(link: RamLink, filling: Filling, commit: () => void = () => {}): Promise<SharedMemory> {
+  /** @param commit under the lock, before the copy becomes known; may refuse it. @returns how that is taken back */
+  async #fill(link: RamLink, filling: Filling, commit: () => () => void = () => nothing): Promise<SharedMemory> {
     const fd = Number(link.link.split('/').at(-1));
     try {
       const dataBytes = await filling.measure();
       await this.#reserve(link, dataBytes);
       const state = await filling.fill(fd);
       return await withRamLock(this.#runtimeDir, () => {
-        commit();
-        return this.#hold({ ...link, state, filled: true, reservedBytes: 0 }, fd, state);
+        const undo = commit();
+        try {
+          return this.#hold({ ...link, state, filled: true, reservedBytes: 0 }, fd, state);
+        } catch (error) {
+          undo();
+          throw error;
+        }
       });
     } catch (error) {
       this.#drop(link.id, fd);
@@ -283,7 +312,7 @@ export class Memories {
   async #reserve({ id, image }: RamLink, dataBytes: number): Promise<void> {
     const deadline = performance.now() + RECALL_MS;
     const tryOnce = (): boolean => {
-      const account = this.#account();
+      const account = this.#links.account();
       const isShort = account.usedBytes + dataBytes > account.limitBytes;
       if (isShort && performance.now() < deadline && isGranted(account)) return false;
       refuseAboveLimit(image, dataBytes, account);
@@ -294,7 +323,7 @@ export class Memories {
   }
 
   #hold(link: RamLink, fd: number, state: Json): SharedMemory {
-    this.#write(link);
+    this.#links.publish(link);
     const memory = { id: link.id, fd, state, sizeBytes: link.sizeBytes, image: link.image, users: 1 };
     this.#held.set(link.id, memory);
     return memory;
@@ -303,35 +332,30 @@ export class Memories {
   /** The link goes first: nobody shall follow it to what the descriptor becomes next. */
   #drop(id: string, fd: number): void {
     this.#held.delete(id);
-    this.#links.delete(id);
     this.#replaced.delete(id);
-    removeLink(this.#runtimeDir, { id, pid: process.pid });
+    this.#links.remove(id);
     closeSync(fd);
   }
 
-  #account(): RamAccount {
-    return accountFor(cleanLinks(this.#runtimeDir));
-  }
-
+  /** @throws where others cannot be told of it */
   #change(id: string, change: Partial<RamLink>): void {
-    this.#write({ ...this.#ownLink(id), ...change });
-  }
-
-  #write(link: RamLink): void {
-    writeLink(this.#runtimeDir, link);
-    this.#links.set(link.id, link);
-  }
-
-  #ownLink(id: string): RamLink {
-    const link = ownLink(this.#runtimeDir, id) ?? this.#links.get(id);
-    if (link === undefined) throw new TypeError(`the memory ${id} is not held`);
-    return link;
+    this.#links.publish({ ...this.#links.get(id), ...change });
   }
 
   /** The link to a memory that nobody but one vbd of this keeper has. */
   #soleLink(memory: SharedMemory): RamLink {
-    const links = cleanLinks(this.#runtimeDir).filter(({ id }) => id === memory.id);
+    const links = this.#links.all().filter(({ id }) => id === memory.id);
     return requireSole(links, memory.users);
+  }
+}
+
+const nothing = (): void => {};
+
+function placeQuietly(file: PreparedFile): void {
+  try {
+    file.place();
+  } catch (error) {
+    console.error('a link to a ram image could not be changed:', error);
   }
 }
 

@@ -1,13 +1,13 @@
 /**
- * The keeper's half of mount/fuse/memory-growth.ts: gives threads credit to fill holes of ram images with, as far as
- * the limit allows, and takes back what they do not use.
+ * The other half of mount/fuse/memory-growth.ts: gives threads credit to fill holes of ram images with, as far as the
+ * limit allows, and takes back what they do not use. The keeper does it; where it cannot, its server (memory-questions.ts).
  *
  * What is given counts as used, for all keepers, so that together they never exceed the limit.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { MEMORY_PAGE } from '../fuse/memory-growth.js';
 import type { Ledger } from '../ledger.js';
-import { type Memories, RECALL_MS, type SharedMemory } from './memories.js';
+import { RECALL_MS } from './memories.js';
 
 /** given at a time: a question to the keeper costs about a millisecond, and copying this much twenty */
 const GRANT_BYTES = 64 << 20;
@@ -15,15 +15,23 @@ const GRANT_BYTES = 64 << 20;
 const IDLE_MS = 300;
 const RECALL_POLL_MS = 50;
 
+/** A memory that is known by its id. */
+export interface CreditedMemory {
+  readonly id: string;
+}
+
 /** What of a vbd matters here. */
 export interface CreditedVbd {
   readonly nodeId: number;
   readonly ledgerIndex: number;
-  readonly memory: SharedMemory | null;
+  readonly memory: CreditedMemory | null;
 }
 
-/** What of the memories matters here. */
-type Grants = Pick<Memories, 'grant' | 'areOthersGranted'>;
+/** Who says how much memories may grow; see Memories. */
+export interface Grants {
+  grant(memory: CreditedMemory, unspentBytes: number, wantedBytes: number, neededBytes: number): Promise<number>;
+  areOthersGranted(): boolean;
+}
 
 interface Granted {
   givenBytes: number;
@@ -31,7 +39,7 @@ interface Granted {
   isEnough: boolean;
 }
 
-type Credited = CreditedVbd & { readonly memory: SharedMemory };
+type Credited = CreditedVbd & { readonly memory: CreditedMemory };
 
 export class MemoryCredit {
   readonly #ledger: Ledger;
@@ -51,6 +59,17 @@ export class MemoryCredit {
   /** A thread asks for more; what for is in the ledger. One answer after the other. */
   wanted(nodeId: number): void {
     this.#inTurn(() => this.#answer(nodeId));
+  }
+
+  /** Answers all that is asked: whoever was to answer is gone. */
+  wantedByAll(): void {
+    for (const { nodeId } of this.#vbds()) if (this.isWaiting(nodeId)) this.wanted(nodeId);
+  }
+
+  /** Whether a question of the file has no answer yet. */
+  isWaiting(nodeId: number): boolean {
+    const vbd = this.#find(nodeId);
+    return vbd !== undefined && this.#ledger.creditQuestion(vbd.ledgerIndex) !== null;
   }
 
   #inTurn(work: () => Promise<void>): void {
@@ -95,16 +114,16 @@ export class MemoryCredit {
   }
 
   /** What this keeper's other files have and do not use. */
-  async #takeBackFromOthers(memory: SharedMemory, ledgerIndex: number): Promise<void> {
-    const memories = new Set<SharedMemory>();
+  async #takeBackFromOthers(memory: CreditedMemory, ledgerIndex: number): Promise<void> {
+    const memories = new Map<string, CreditedMemory>();
     for (const other of this.#vbds()) {
       if (other.memory === null || other.ledgerIndex === ledgerIndex) continue;
       this.#ledger.takeBackCredit(other.ledgerIndex);
-      memories.add(other.memory);
+      memories.set(other.memory.id, other.memory);
     }
     // its own is told with the next question
-    memories.delete(memory);
-    for (const each of memories) await this.#memories.grant(each, this.#unspentBytes(each), 0, 0);
+    memories.delete(memory.id);
+    for (const each of memories.values()) await this.#memories.grant(each, this.#unspentBytes(each), 0, 0);
   }
 
   #find(nodeId: number): Credited | undefined {
@@ -114,16 +133,16 @@ export class MemoryCredit {
     return undefined;
   }
 
-  #unspentBytes(memory: SharedMemory): number {
+  #unspentBytes({ id }: CreditedMemory): number {
     let pages = 0;
     for (const vbd of this.#vbds()) {
-      if (vbd.memory === memory) pages += Math.max(0, this.#ledger.credit(vbd.ledgerIndex));
+      if (vbd.memory?.id === id) pages += Math.max(0, this.#ledger.credit(vbd.ledgerIndex));
     }
     return pages * MEMORY_PAGE;
   }
 
   async #takeBackIdle(): Promise<void> {
-    const memories = new Set<SharedMemory>();
+    const memories = new Map<string, CreditedMemory>();
     let isOpen = false;
     for (const { memory, ledgerIndex } of this.#vbds()) {
       if (memory === null) continue;
@@ -131,10 +150,10 @@ export class MemoryCredit {
       if (pages > 0 && this.#seen.get(ledgerIndex) === pages) this.#ledger.takeBackCredit(ledgerIndex);
       else if (pages > 0) isOpen = true;
       this.#seen.set(ledgerIndex, pages);
-      memories.add(memory);
+      memories.set(memory.id, memory);
     }
     if (!isOpen) this.#stop();
-    for (const memory of memories) await this.#memories.grant(memory, this.#unspentBytes(memory), 0, 0);
+    for (const memory of memories.values()) await this.#memories.grant(memory, this.#unspentBytes(memory), 0, 0);
   }
 
   #stop(): void {

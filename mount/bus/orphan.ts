@@ -1,19 +1,27 @@
 /**
- * A server without its keeper. It serves on: it has the devices, the images, their locks and memories. But nothing can be
- * attached, nothing is replaced when it dies, and nobody adopts it; it can be shown, detached from, and stopped.
+ * A server without its keeper. It is a whole one: it has the devices, the images, their locks and memories, grants memory
+ * itself, can be found, listed, held for a copy, detached from and stopped, and ends on a signal as a keeper does. But
+ * nothing can be attached, and nothing is replaced when it dies.
+ *
+ * It costs all that is on the bus where it ends, so nothing is fatal to it but the loss of its device: what it writes for
+ * others, and where it listens, is tried until it succeeds.
  */
 import { FusetapError } from '../../drivers/errors.js';
 import { readMounts } from '../../system/proc.js';
 import { unmount } from '../fuse/unmount.js';
 import { lookUpInode } from '../fuse-native/look-up.js';
 import type { Ledger } from '../ledger.js';
+import type { Bookkeeping } from './bookkeeping.js';
 import type { BusControl, DetachChoice, Patience } from './bus-control.js';
-import { listenOn, removeBusFiles } from './bus-files.js';
+import { removeBusFiles, removeSocket } from './bus-files.js';
 import { writeBusRecord } from './bus-record.js';
 import { createControl } from './control.js';
 import { awaitFree, freeAll, type LeavingVbd } from './detach.js';
 import { Ending } from './ending.js';
+import { StayFindable } from './findable.js';
 import type { ForgetWaiters } from './forget-waiters.js';
+import { freeToHold } from './free-to-hold.js';
+import { Holds, USER } from './holds.js';
 import {
   type BusInfo,
   type DetachedVbd,
@@ -22,6 +30,7 @@ import {
   type MemoryInfo,
   type TransportName,
   type VbdInfo,
+  type VbdStats,
 } from './interface.js';
 import type { VbdFacts } from './ipc.js';
 import { EndingLimits } from './limit.js';
@@ -30,7 +39,9 @@ import { describeMemory } from './ram-images.js';
 import { refusePartition } from './refuse-partition.js';
 import type { BusPlace } from './runtime-dir.js';
 import type { Server } from './server.js';
+import type { ServerMemories } from './server-memories.js';
 import { parseSlot } from './slots.js';
+import { tellAdministrator } from './tell-administrator.js';
 import { withOpens } from './vbd-report.js';
 import { heldFiles, NOBODY, type WrittenBack, writeBackAbove } from './write-back.js';
 
@@ -39,12 +50,17 @@ export interface OrphanContext {
   readonly transport: TransportName;
   readonly allowOther: boolean;
   readonly server: Server;
+  readonly memories: ServerMemories;
+  readonly books: Bookkeeping;
   readonly ledger: Ledger;
+  readonly statsFd: number;
+  /** the lock on the bus */
+  readonly lockFd: number;
   readonly forgets: ForgetWaiters;
   /** from now on the mount goes by our own hand */
   ends(): void;
   /** ends this process */
-  die(): void;
+  exit(status: number): void;
 }
 
 interface OrphanVbd {
@@ -52,40 +68,63 @@ interface OrphanVbd {
   readonly facts: VbdFacts;
 }
 
+interface Held {
+  readonly nodeId: number;
+}
+
 export class Orphan implements BusControl {
   readonly #context: OrphanContext;
-  readonly #mountDev: string;
+  readonly #findable: StayFindable;
+  readonly #holds = new Holds<Held>({
+    hold: ({ nodeId }, holders) => this.#hold(nodeId, holders),
+    letGo: ({ nodeId }) => this.#letGo(nodeId),
+  });
+  /** holds are told apart by the object */
+  readonly #held = new Map<number, Held>();
+  /** found when it is first wanted */
+  #mountDev: string | null = null;
   readonly #ending: Ending<OrphanVbd>;
   #over = false;
+  /** nobody asked for the ending who could be told what went wrong */
+  #isUntold = false;
+  #end: Promise<void> | null = null;
 
-  private constructor(context: OrphanContext, mountDev: string) {
+  constructor(context: OrphanContext) {
     this.#context = context;
-    this.#mountDev = mountDev;
+    const { place, lockFd, books } = context;
+    const control = createControl(this, () => void this.#endOnce());
+    const rewrite = async (): Promise<void> => {
+      this.#record();
+      await context.memories.rewrite();
+    };
     this.#ending = new Ending<OrphanVbd>({
       giveUpActs: async () => {},
       vbds: () => context.server.shown(),
       takeAway: (vbd, limits) => this.#takeAway(vbd, limits),
       describe: (vbd) => this.#vbdInfo(vbd),
     });
+    this.#findable = new StayFindable({ place, control, socket: 'server.sock', lockFd, books, rewrite });
   }
 
-  /** Takes over what can be taken over, and listens on server.sock. */
-  static async begin(context: OrphanContext): Promise<void> {
-    const { place, server } = context;
-    const mounts = await readMounts('self');
-    const own = mounts.findLast(({ mountpoint }) => mountpoint === place.path);
-    const orphan = new Orphan(context, own?.dev ?? '');
-    await server.publishMemories(place.runtimeDir);
-    // there is nobody left who could resume them
-    for (const { nodeId } of server.shown()) await server.release(nodeId);
-    let ended = false;
-    const control = createControl(orphan, () => {
-      if (!ended) void orphan.#end();
-      ended = true;
-    });
-    await listenOn(control, place.stateDir, 'server.sock');
-    orphan.#record();
+  /** Takes over what can be taken over, and listens on server.sock. Never rejects. */
+  async begin(): Promise<void> {
+    const { server, memories } = this.#context;
     logEvent({ event: 'orphaned', serverPid: process.pid });
+    for (const { nodeId, holders } of server.shown()) {
+      if (holders !== null) this.#holds.takeOver(this.#heldOf(nodeId), holders.length > 0 ? holders : [USER]);
+    }
+    await memories.publish();
+    this.#record();
+    await this.#findable.listenAtLast();
+  }
+
+  /** The bus ends as a keeper's does; the exit status tells whether all is durable. */
+  async endBecause(why: string): Promise<void> {
+    if (this.#isUntold) return;
+    logEvent(why.startsWith('SIG') ? { event: 'signal', signal: why } : { event: 'failed', reason: why });
+    this.#isUntold = true;
+    await this.stop(true);
+    await this.#endOnce();
   }
 
   get over(): boolean {
@@ -103,6 +142,7 @@ export class Orphan implements BusControl {
       serverPid: process.pid,
       restarts: 0,
       state: 'orphaned',
+      bookkeeping: this.#context.books.trouble,
       interface: INTERFACE_VERSION,
       vbds: await this.vbds(),
     };
@@ -112,8 +152,9 @@ export class Orphan implements BusControl {
     return this.#context.server.shown().map((vbd) => this.#vbdInfo(vbd));
   }
 
-  stats(): never {
-    throw this.#refusal();
+  stats(): VbdStats[] {
+    const { server, place, statsFd } = this.#context;
+    return server.stats(place.name, statsFd);
   }
 
   attach(): Promise<never> {
@@ -132,12 +173,42 @@ export class Orphan implements BusControl {
     return describeMemory(this.#context.place.runtimeDir);
   }
 
-  pause(): Promise<never> {
-    throw this.#refusal();
+  async pause(vdev: string, copy: string = USER): Promise<VbdInfo> {
+    const vbd = this.#find(vdev);
+    await this.#holds.add(this.#heldOf(vbd.nodeId), copy);
+    return this.#vbdInfo(this.#find(vdev));
   }
 
-  resume(): Promise<never> {
-    throw this.#refusal();
+  async resume(vdev: string, copy: string = USER): Promise<VbdInfo> {
+    const vbd = this.#find(vdev);
+    await this.#holds.remove(this.#heldOf(vbd.nodeId), copy);
+    return this.#vbdInfo(this.#find(vdev));
+  }
+
+  async #hold(nodeId: number, holders: readonly string[]): Promise<void> {
+    const { server } = this.#context;
+    const vbd = server.shown().find((shown) => shown.nodeId === nodeId);
+    if (vbd?.facts.passthrough !== true) await server.hold(nodeId, holders);
+    else {
+      const file = { vdev: vbd.facts.vdev, nodeId };
+      await freeToHold(() => this.#freeFile(file, 0));
+      await server.hold(nodeId, holders);
+      await this.#showFile(file);
+    }
+    this.#record();
+  }
+
+  async #letGo(nodeId: number): Promise<void> {
+    // detached meanwhile: nothing is held
+    if (!this.#context.server.shown().some((vbd) => vbd.nodeId === nodeId)) return;
+    await this.#context.server.release(nodeId);
+    this.#record();
+  }
+
+  #heldOf(nodeId: number): Held {
+    const held = this.#held.get(nodeId) ?? { nodeId };
+    this.#held.set(nodeId, held);
+    return held;
   }
 
   swap(): Promise<never> {
@@ -153,16 +224,22 @@ export class Orphan implements BusControl {
   }
 
   async detach(vdev: string, choice: DetachChoice): Promise<DetachResult> {
+    const gone = await this.#detachVbd(this.#find(vdev), choice);
+    this.#over = this.#context.server.shown().length === 0;
+    if (!this.#over) this.#record();
+    return { vbds: [gone], ended: this.#over };
+  }
+
+  /** @throws FusetapError NOT_FOUND; USAGE for a partition */
+  #find(vdev: string): OrphanVbd {
     const { slot } = parseSlot(vdev);
     const { server, place } = this.#context;
     const vbds = server.shown();
     const vbd = vbds.find(({ facts }) => facts.slot === slot);
+    if (vbd !== undefined) return vbd;
     const disk = vbds.find(({ facts }) => facts.partitions?.some((partition) => partition.slot === slot));
     if (disk !== undefined) throw refusePartition(vdev, disk.facts.vdev, `bus ${place.name}`);
-    if (vbd === undefined) throw new FusetapError('NOT_FOUND', `no vbd ${vdev} on bus ${place.name}`);
-    const gone = await this.#detachVbd(vbd, choice);
-    this.#over = server.shown().length === 0;
-    return { vbds: [gone], ended: this.#over };
+    throw new FusetapError('NOT_FOUND', `no vbd ${vdev} on bus ${place.name}`);
   }
 
   async stop(force: boolean, { waitMs }: Patience = { waitMs: 0 }): Promise<DetachResult> {
@@ -198,7 +275,7 @@ export class Orphan implements BusControl {
     const { place, ledger, transport } = this.#context;
     const opens = ledger.countHandles();
     const held = this.#filesOf(vbd).filter(({ nodeId }) => opens.has(nodeId));
-    const known = { place, mountDev: this.#mountDev, transport };
+    const known = { place, mountDev: await this.#findMount(), transport };
     const readOnly = vbd.facts.mode === 'r';
     return await writeBackAbove(vbd.facts.vdev, await heldFiles(known, held), { limit: writeBack, readOnly });
   }
@@ -225,13 +302,14 @@ export class Orphan implements BusControl {
     await this.#context.server.leave({ op: 'leave', nodeId, leaving: false });
   }
 
-  #freeFile(file: LeavingVbd, waitMs: number): Promise<void> {
+  async #freeFile(file: LeavingVbd, waitMs: number): Promise<void> {
     const { place, server, ledger, forgets } = this.#context;
-    return awaitFree(
+    const mountDev = await this.#findMount();
+    await awaitFree(
       {
         bus: place.name,
         mountpoint: place.path,
-        mountDev: this.#mountDev,
+        mountDev,
         ...(this.#context.transport === 'fuse-native' && { inodeOf: lookUpInode }),
         setLeaving: async (id, leaving) => (await server.leave({ op: 'leave', nodeId: id, leaving })).held,
         opens: (id) => ledger.countHandles().get(id) ?? 0,
@@ -240,6 +318,12 @@ export class Orphan implements BusControl {
       file,
       waitMs,
     );
+  }
+
+  async #findMount(): Promise<string> {
+    const { path } = this.#context.place;
+    this.#mountDev ??= (await readMounts('self')).findLast(({ mountpoint }) => mountpoint === path)?.dev ?? null;
+    return this.#mountDev ?? '';
   }
 
   #vbdInfo({ nodeId, facts }: OrphanVbd): VbdInfo {
@@ -264,25 +348,41 @@ export class Orphan implements BusControl {
     });
   }
 
+  /** What it holds is named, so that others who meet it know whose it is, and hold it for their copies. */
   #record(): void {
-    const { place, server } = this.#context;
-    writeBusRecord(place.stateDir, {
+    const { place, server, books } = this.#context;
+    const record = {
       bus: place.name,
       path: place.path,
       interface: INTERFACE_VERSION,
       keeperPid: null,
       serverPid: process.pid,
-      vbds: server.shown().map(({ facts: { vdev, driver, mode, image } }) => {
-        return { vdev, driver, mode, image, identity: null, memory: null };
+      vbds: server.shown().map(({ nodeId, holders, facts: { vdev, driver, mode, image } }) => {
+        return { vdev, driver, mode, image, ...server.bytesOf(nodeId), paused: holders !== null };
       }),
-    });
+    };
+    books.attempt('bus.json', () => writeBusRecord(place.stateDir, record));
   }
 
-  async #end(): Promise<void> {
-    const { place, ends, die } = this.#context;
+  #endOnce(): Promise<void> {
+    this.#end ??= this.#endNow();
+    return this.#end;
+  }
+
+  async #endNow(): Promise<void> {
+    const { place, ends, exit, books } = this.#context;
+    this.#findable.end();
+    books.end();
     ends();
-    await unmount(place.path, this.#mountDev);
-    removeBusFiles(place);
-    die();
+    removeSocket(place, 'server.sock');
+    try {
+      await unmount(place.path, (await this.#findMount()) || undefined);
+    } catch (error) {
+      console.error(error);
+    }
+    const lost = this.#isUntold ? this.#ending.lost : [];
+    removeBusFiles(place, { keepLog: lost.length > 0 });
+    await tellAdministrator(lost);
+    exit(lost.length > 0 ? 1 : 0);
   }
 }

@@ -6,6 +6,7 @@
  * granted to grow by.
  */
 import { FusetapError, type Holder } from '../../drivers/errors.js';
+import { MEMORY_PAGE } from '../fuse/memory-growth.js';
 import { readBusRecords } from './bus-record.js';
 import type { MemoryInfo } from './interface.js';
 import { ramLimitBytes } from './ram-limit.js';
@@ -34,6 +35,28 @@ export function accountFor(links: readonly RamLink[]): RamAccount {
   const heldBytes = images.reduce((sum, image) => sum + image.residentBytes, 0);
   const usedBytes = images.reduce((sum, image) => sum + image.usedBytes, 0);
   return { images, limitBytes: ramLimitBytes(heldBytes), usedBytes };
+}
+
+/** How much a memory wants to grow. */
+export interface Growth {
+  /** how much more would be good to have */
+  readonly wantedBytes: number;
+  /** how much of it there is a use for now */
+  readonly neededBytes: number;
+}
+
+/**
+ * @returns how much more an image may grow: less than it wants, perhaps 0, where the limit is near. Of what it has no use
+ *   for now half is left, so that nobody who asks all the time keeps others from what they need.
+ */
+export function growthWithin(account: RamAccount, id: string, { wantedBytes, neededBytes }: Growth): number {
+  const image = account.images.find(({ first }) => first.id === id);
+  if (image === undefined) return 0;
+  const granted = image.links.reduce((sum, link) => sum + link.grantedBytes, 0);
+  const reservedAhead = image.usedBytes - image.residentBytes - granted;
+  const room = account.limitBytes - account.usedBytes + reservedAhead;
+  const half = room / 2 - ((room / 2) % MEMORY_PAGE);
+  return Math.max(0, Math.min(wantedBytes, room, Math.max(neededBytes, half)));
 }
 
 function measureImage(links: [RamLink, ...RamLink[]]): RamImage {

@@ -17,16 +17,15 @@ import {
   readdirSync,
   readFileSync,
   readlinkSync,
-  renameSync,
   rmSync,
   statSync,
-  writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
 import type { Json } from '../../drivers/driver.js';
 import { F_SEAL_GROW, F_SEAL_SHRINK, getSeals } from '../../system/libc.js';
 import { readStartTime } from '../../system/proc.js';
 import { ramDirectory } from './ram-lock.js';
+import { type PreparedFile, prepareFile, replaceFile } from './replace-file.js';
 
 /** One keeper's hold on a ram image. */
 export interface RamLink {
@@ -73,20 +72,23 @@ export function linkTarget(fd: number): Pick<RamLink, 'pid' | 'startTime' | 'lin
 
 /** Makes a link known, in place of one of the same process to the same image. */
 export function writeLink(runtimeDir: string, link: RamLink): void {
-  const path = pathOf(runtimeDir, link);
-  const temporary = join(ramDirectory(runtimeDir), `.${link.id}.${link.pid}.${process.pid}`);
-  writeFileSync(temporary, `${JSON.stringify(link)}\n`, { mode: 0o600 });
-  renameSync(temporary, path);
+  replaceFile(pathOf(runtimeDir, link), textOf(link), temporaryOf(runtimeDir, link));
 }
 
-/** The link of this process to an image; null where somebody took it away. */
-export function ownLink(runtimeDir: string, id: string): RamLink | null {
-  return readLink(runtimeDir, `${id}.${process.pid}`);
+/** A link that lies ready to be made known in one step. */
+export function prepareLink(runtimeDir: string, link: RamLink): PreparedFile {
+  return prepareFile(pathOf(runtimeDir, link), textOf(link), temporaryOf(runtimeDir, link));
 }
 
-/** Publishes a link to a memory that this process has open too, beside the link that it was told of. */
-export function publishLink(runtimeDir: string, link: RamLink, fd: number): void {
-  writeLink(runtimeDir, { ...link, ...linkTarget(fd), grantedBytes: 0 });
+const textOf = (link: RamLink): string => `${JSON.stringify(link)}\n`;
+
+/** No name of a link: who cleans the directory removes what a dead process left. */
+const temporaryOf = (runtimeDir: string, { id, pid }: RamLink): string =>
+  join(ramDirectory(runtimeDir), `.${id}.${pid}.${process.pid}`);
+
+/** The link of a process to an image, by default of this one; null where somebody took it away. */
+export function linkOf(runtimeDir: string, id: string, pid: number = process.pid): RamLink | null {
+  return readLink(runtimeDir, `${id}.${pid}`);
 }
 
 /** Takes a link away; it may be gone already. */
@@ -107,7 +109,11 @@ export function cleanLinks(runtimeDir: string): RamLink[] {
   return namesIn(runtimeDir).flatMap((name) => {
     const link = readLink(runtimeDir, name);
     if (link !== null && isLive(link)) return [link];
-    rmSync(join(ramDirectory(runtimeDir), name), { force: true });
+    try {
+      rmSync(join(ramDirectory(runtimeDir), name), { force: true });
+    } catch {
+      // a directory that can be written no more: it leads nowhere all the same
+    }
     return [];
   });
 }

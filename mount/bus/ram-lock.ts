@@ -19,26 +19,50 @@ export function ramDirectory(runtimeDir: string): string {
   return join(runtimeDir, 'ram');
 }
 
+/** How the lock is waited for. */
+export interface LockPatience {
+  readonly limitMs?: number;
+  /** `body` is run without it where it cannot be had: for what must be done, and that nobody else does to the same links */
+  readonly mayGoWithout?: boolean;
+}
+
 /**
  * Runs `body` under the lock. It must not wait for anything: others are waiting for it.
  * @throws FusetapError BUSY where somebody keeps the lock
  */
-export async function withRamLock<Result>(runtimeDir: string, body: () => Result): Promise<Result> {
-  const path = ramDirectory(runtimeDir);
+export async function withRamLock<Result>(
+  runtimeDir: string,
+  body: () => Result,
+  { limitMs = LIMIT_MS, mayGoWithout = false }: LockPatience = {},
+): Promise<Result> {
+  const fd = await takeLock(ramDirectory(runtimeDir), limitMs).catch((error: unknown) => {
+    if (!mayGoWithout) throw error;
+    return null;
+  });
+  try {
+    return body();
+  } finally {
+    if (fd !== null) closeSync(fd);
+  }
+}
+
+/** @returns a descriptor: the lock lasts until it is closed */
+async function takeLock(path: string, limitMs: number): Promise<number> {
   const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
   try {
-    const deadline = performance.now() + LIMIT_MS;
+    const deadline = performance.now() + limitMs;
     while (!tryFlockExclusive(fd)) {
       if (performance.now() > deadline) {
-        throw new FusetapError('BUSY', `the ram images are locked for longer than ${LIMIT_MS / 1000} s: ${path}`, {
+        throw new FusetapError('BUSY', `the ram images are locked for longer than ${limitMs / 1000} s: ${path}`, {
           hint: `find who holds it with lslocks, or fuser -v ${path}`,
           path,
         });
       }
       await delay(POLL_MS);
     }
-    return body();
-  } finally {
+    return fd;
+  } catch (error) {
     closeSync(fd);
+    throw error;
   }
 }

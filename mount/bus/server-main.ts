@@ -2,15 +2,36 @@
  * The server process. It ends only by SIGKILL of itself: while a thread is blocked in read(2), process.exit, an
  * uncaught error or terminate would all hang for ever, and the keeper would see nothing.
  */
+import './no-debugger.js';
 import { FusetapError, toFusetapError } from '../../drivers/errors.js';
+import { exitAtOnce } from '../../system/libc.js';
 import { KernelTransport } from '../fuse/kernel-transport.js';
 import { Ledger } from '../ledger.js';
 import type { Transport, TransportEvents } from '../transport.js';
+import { Bookkeeping } from './bookkeeping.js';
 import { ForgetWaiters } from './forget-waiters.js';
 import type { Command, Envelope, ServerMessage, ServerStart } from './ipc.js';
 import { logRefusedResizes } from './log-refused-resizes.js';
+import { MemoryCredit } from './memory-credit.js';
+import { MemoryQuestions } from './memory-questions.js';
+import type { Orphan } from './orphan.js';
 import { atIntervals } from './progress.js';
 import { Server } from './server.js';
+import { ServerMemories } from './server-memories.js';
+
+/** a client that has begun the bus is waiting for its first bytes */
+const PRELOAD_DELAY_MS = 250;
+let orphanModule: Promise<typeof import('./orphan.js') | null> | null = null;
+
+/** told to serve */
+let begun = false;
+/** the keeper is gone for good */
+let isAlone = false;
+/** an orphan that takes its own mount away */
+let isEnding = false;
+/** why an orphan is to end */
+let endsBecause: string | null = null;
+let orphan: Orphan | null = null;
 
 const die = (): never => {
   process.kill(process.pid, 'SIGKILL');
@@ -22,11 +43,15 @@ const dieOf = (error: unknown): never => {
   console.error(error);
   return die();
 };
-process.on('uncaughtException', dieOf);
-process.on('unhandledRejection', dieOf);
+/** Nobody replaces a server without a keeper: to it no error is worse than its own end. */
+const failed = (error: unknown): void => {
+  if (isAlone) console.error(error);
+  else dieOf(error);
+};
+process.on('uncaughtException', failed);
+process.on('unhandledRejection', failed);
 process.on('exit', die);
-// only the keeper acts on these
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {});
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => endOf(signal));
 
 const start = JSON.parse(process.argv[2] ?? '') as ServerStart;
 
@@ -42,27 +67,31 @@ const events: TransportEvents = {
     forgets.tell(nodeId);
     send({ kind: 'forgotten', nodeId });
   },
-  memoryWanted: (nodeId) => send({ kind: 'memory-wanted', nodeId }),
   resizeRefused: logRefusedResizes(),
+  memoryWanted: (nodeId) => questions.ask(nodeId),
   gone: () => {
     if (process.connected) send({ kind: 'gone' });
-    // with nobody to tell, there is nothing left to serve; an orphan that unmounts clears its files away first
-    else if (!isEnding) die();
+    // nothing is left to serve, but perhaps something to flush
+    else if (!isEnding) endOf('the mount was taken away');
   },
 };
 const transport = await makeTransport();
-const server = new Server(start.keeperPid, transport, ledger, events.memoryWanted);
+const server = new Server(start.keeperPid, transport, ledger, {
+  memoryWanted: events.memoryWanted,
+  closing: (memory) => memories.drop(memory),
+});
+const books = new Bookkeeping();
+const { runtimeDir } = start.place;
+const memories = new ServerMemories({ runtimeDir, keeperPid: start.keeperPid }, books, () => server.memories());
+const credit = new MemoryCredit(ledger, memories, () => server.credited());
+const questions = new MemoryQuestions(credit, (nodeId) => send({ kind: 'memory-wanted', nodeId }));
 const running = new Map<number, AbortController>();
-/** told to serve */
-let begun = false;
-/** an orphan that takes its own mount away */
-let isEnding = false;
 
 /** The one that is not the default is loaded only where it is wanted: it needs a package that may not be there. */
 async function makeTransport(): Promise<Transport> {
   const { ledgerFd, statsFd, owner, deviceFds, place, allowOther, mapsFiles } = start;
   if (start.transport === 'kernel') {
-    return new KernelTransport({ deviceFds, ledger, ledgerFd, statsFd, mapsFiles, owner, events, fail: dieOf });
+    return new KernelTransport({ deviceFds, ledger, ledgerFd, statsFd, mapsFiles, owner, events, fail: failed });
   }
   const { FuseNativeTransport } = await import('../fuse-native/native-transport.js');
   return new FuseNativeTransport({ mountpoint: place.path, allowOther, ledger, statsFd, owner, events });
@@ -97,6 +126,7 @@ function execute(id: number, command: Command): Promise<unknown> {
     case 'start':
       begun = true;
       transport.start();
+      setTimeout(loadOrphan, PRELOAD_DELAY_MS);
       return Promise.resolve(null);
     case 'ping':
       return Promise.resolve(null);
@@ -109,7 +139,7 @@ function execute(id: number, command: Command): Promise<unknown> {
     case 'swap':
       return server.swap(command);
     case 'hold':
-      return server.hold(command.nodeId);
+      return server.hold(command.nodeId, command.holders);
     case 'release':
       return server.release(command.nodeId);
     case 'poison':
@@ -122,6 +152,7 @@ function execute(id: number, command: Command): Promise<unknown> {
 }
 
 process.on('message', ({ id, command }: Envelope) => {
+  questions.heard();
   execute(id, command).then(
     (result) => send({ kind: 'done', id, result }),
     (error: unknown) => {
@@ -130,17 +161,41 @@ process.on('message', ({ id, command }: Envelope) => {
     },
   );
 });
+/** Loaded before it is needed, when perhaps the package is gone or another; and after the first requests were served. */
+function loadOrphan(): Promise<typeof import('./orphan.js') | null> {
+  orphanModule ??= import('./orphan.js').catch((error: unknown) => {
+    console.error('what serves without a keeper cannot be loaded:', error);
+    return null;
+  });
+  return orphanModule;
+}
+
+/** Only an orphan ends by itself: for all others the keeper does what is to be done. */
+function endOf(why: string): void {
+  if (!isAlone) return;
+  endsBecause = why;
+  void orphan?.endBecause(why);
+}
+
 // see "When the keeper dies" in docs/architecture.md
 process.on('disconnect', async () => {
   // loaded to take another's place, which it cannot do without the keeper: as an orphan it would never read
   if (!begun) die();
+  isAlone = true;
+  for (const abort of running.values()) abort.abort();
   transport.alone();
-  const { Orphan } = await import('./orphan.js');
-  const { place, transport: name, allowOther } = start;
+  questions.alone();
+  const loaded = await loadOrphan();
+  // it serves on all the same, but nobody can ask it anything
+  if (loaded === null) return;
+  const { place, transport: name, allowOther, statsFd, lockFd } = start;
   const ends = (): void => {
     isEnding = true;
   };
-  await Orphan.begin({ place, transport: name, allowOther, server, ledger, forgets, ends, die });
+  const parts = { server, memories, books, ledger, statsFd, lockFd, forgets };
+  orphan = new loaded.Orphan({ place, transport: name, allowOther, ...parts, ends, exit: exitAtOnce });
+  await orphan.begin();
+  if (endsBecause !== null) await orphan.endBecause(endsBecause);
 });
 // it went while this was being loaded, when nobody listened
 if (!process.connected) die();

@@ -138,6 +138,8 @@ export class ServerProcess {
       case 'forgotten':
         return this.#events.forgotten(message.nodeId);
       case 'memory-wanted':
+        // that it was heard: else the server helps itself before long
+        this.request<'ping'>({ op: 'ping' }).catch(() => {});
         return this.#events.memoryWanted(message.nodeId);
       case 'gone':
         return this.#events.gone();

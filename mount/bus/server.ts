@@ -12,9 +12,11 @@ import { openFiltered } from '../../drivers/open-filtered.js';
 import { loadDriver } from '../../drivers/registry.js';
 import { saveDisk } from '../../drivers/save-disk.js';
 import type { Ledger } from '../ledger.js';
+import { readStats } from '../stats.js';
 import type { Transport } from '../transport.js';
 import { boundMemory, type MemoryRoom } from './bounded-memory.js';
 import { takeMarks } from './image-claim.js';
+import type { VbdStats } from './interface.js';
 import type {
   AttachCommand,
   CommandResult,
@@ -27,8 +29,8 @@ import type {
   VbdFacts,
   WindowFacts,
 } from './ipc.js';
-import { cleanLinks, publishLink, type RamLink, removeLink } from './ram-links.js';
-import { withRamLock } from './ram-lock.js';
+import type { CreditedVbd } from './memory-credit.js';
+import type { ServedMemory } from './server-memories.js';
 import { openPartition, readTable, type ServedPartition } from './server-partitions.js';
 
 interface Served {
@@ -41,32 +43,39 @@ interface Served {
   readonly partitions: ServedPartition[];
   /** the server's own descriptors of image and memory */
   readonly fds: readonly number[];
-  readonly memory: ServedMemory | null;
+  readonly memory: OpenMemory | null;
+  /** of its image, as the keeper writes it down */
+  readonly identity: string | null;
   /** set when its file has appeared */
   facts: VbdFacts | null;
+  /** its I/O is held for these (holds.ts); null: it is not held */
+  holders: readonly string[] | null;
 }
+
+type OpenMemory = Omit<ServedMemory, 'isReserved'> & { readonly mayWrite: boolean };
 
 /** What a disk and a partition of it have in common. */
 type ServedFile = Pick<Served, 'name' | 'disk' | 'ledgerIndex'>;
 
-/** A ram image that others may share, and where the server has it open. */
-interface ServedMemory {
-  readonly link: RamLink;
-  readonly fd: number;
+/** What others have to know of the disks. */
+export interface ServerEvents {
+  /** a write needs more memory than it may take: what for is in the ledger */
+  memoryWanted(nodeId: number): void;
+  /** a disk is about to close its memory, and is none of `memories` any more */
+  closing(memory: { readonly id: string }): void;
 }
 
 export class Server {
   readonly #keeperPid: number;
   readonly #transport: Transport;
   readonly #ledger: Ledger;
-  readonly #memoryWanted: (nodeId: number) => void;
+  readonly #events: ServerEvents;
   readonly #served = new Map<number, Served>();
-  /** the runtime directory, where the server itself says which ram images it has */
-  #publishedIn: string | null = null;
+  /** those that are being closed: a thread may still be waiting for memory for one */
+  readonly #closing = new Map<number, Served>();
 
-  /** @param memoryWanted has the keeper look at what is asked for in the ledger */
-  constructor(keeperPid: number, transport: Transport, ledger: Ledger, memoryWanted: (nodeId: number) => void) {
-    this.#memoryWanted = memoryWanted;
+  constructor(keeperPid: number, transport: Transport, ledger: Ledger, events: ServerEvents) {
+    this.#events = events;
     this.#keeperPid = keeperPid;
     this.#transport = transport;
     this.#ledger = ledger;
@@ -139,14 +148,15 @@ export class Server {
       for (const { disk } of filesOf(old)) await disk.flush();
       for (const ref of old.partitions) fresh.partitions.push(openPartition(fresh.raw, fresh.disk.readOnly, ref));
     } catch (error) {
-      await letGo(fresh);
+      await this.#letGo(fresh);
       throw error;
     }
     fresh.facts = facts;
+    fresh.holders = old.holders;
     this.#transport.swap(nodeId, fresh.disk);
     for (const partition of fresh.partitions) this.#transport.swap(partition.nodeId, partition.disk);
     this.#served.set(nodeId, fresh);
-    await letGo(old).catch((error: unknown) => console.error(`closing what ${name} had before:`, error));
+    await this.#letGo(old).catch((error: unknown) => console.error(`closing what ${name} had before:`, error));
     return null;
   }
 
@@ -162,12 +172,23 @@ export class Server {
       }
       const memory = command.memoryFd === null ? null : { fd: this.#openKeepers(command.memoryFd, readOnly, fds) };
       const context: OpenContext = { image, memory, state: command.state, readOnly, options: command.options };
-      const ask = (): void => this.#memoryWanted(nodeId);
+      const ask = (): void => this.#events.memoryWanted(nodeId);
       const raw = await openRaw(command, context, { ledger: this.#ledger, ledgerIndex, ask });
       const disk = frontDisk(raw, { readOnly });
-      const link = command.memoryLink ?? null;
-      const shared = memory === null || link === null ? null : { link, fd: memory.fd };
-      return { name, disk, raw, ledgerIndex, partitions: [], fds, memory: shared, facts: null };
+      const identity = command.image?.identity ?? null;
+      const shared = memory === null ? null : sharedMemory(command, memory.fd);
+      return {
+        name,
+        disk,
+        raw,
+        ledgerIndex,
+        partitions: [],
+        fds,
+        memory: shared,
+        identity,
+        facts: null,
+        holders: null,
+      };
     } catch (error) {
       for (const fd of fds) closeSync(fd);
       throw error;
@@ -179,7 +200,16 @@ export class Server {
     return readTable(this.#find(nodeId).disk);
   }
 
-  async show({ nodeId, backingId, inherited, leaving, held, facts, partitions = [] }: ShowCommand): Promise<null> {
+  async show({
+    nodeId,
+    backingId,
+    inherited,
+    leaving,
+    held,
+    holders,
+    facts,
+    partitions = [],
+  }: ShowCommand): Promise<null> {
     const served = this.#find(nodeId);
     const { name, raw, disk, ledgerIndex } = served;
     for (const ref of partitions) {
@@ -191,7 +221,7 @@ export class Server {
     served.facts = facts;
     this.#transport.add({ nodeId, ledgerIndex, name, disk, inherited, backingId });
     if (leaving) this.#transport.setLeaving(nodeId, true);
-    if (held) await this.hold(nodeId);
+    if (held) await this.hold(nodeId, holders);
     return null;
   }
 
@@ -200,28 +230,54 @@ export class Server {
     return this.#find(nodeId).partitions;
   }
 
-  /** The vbds whose files are there. */
-  shown(): { nodeId: number; facts: VbdFacts }[] {
-    return [...this.#served].flatMap(([nodeId, { facts }]) => (facts === null ? [] : [{ nodeId, facts }]));
-  }
-
-  /** Lets others go on finding the ram images, now that the keeper's links lead nowhere. */
-  async publishMemories(runtimeDir: string): Promise<void> {
-    this.#publishedIn = runtimeDir;
-    await withRamLock(runtimeDir, () => {
-      for (const { memory } of this.#served.values()) {
-        if (memory !== null) publishLink(runtimeDir, memory.link, memory.fd);
-      }
-      cleanLinks(runtimeDir);
+  /** The vbds whose files are there, and for whom their I/O is held (null: it is not). */
+  shown(): { nodeId: number; facts: VbdFacts; holders: readonly string[] | null }[] {
+    return [...this.#served].flatMap(([nodeId, { facts, holders }]) => {
+      return facts === null ? [] : [{ nodeId, facts, holders }];
     });
   }
 
-  async hold(nodeId: number): Promise<null> {
+  /** The memories of all disks that share theirs. */
+  memories(): ServedMemory[] {
+    return [...this.#served.values()].flatMap(({ memory, facts }) => {
+      return memory === null ? [] : { ...memory, isReserved: memory.mayWrite && facts?.passthrough === true };
+    });
+  }
+
+  /** Every file through which a memory may be written. */
+  credited(): CreditedVbd[] {
+    return [...this.#served, ...this.#closing].flatMap(([nodeId, served]) =>
+      [{ ...served, nodeId }, ...served.partitions].map((file) => {
+        return { nodeId: file.nodeId, ledgerIndex: file.ledgerIndex, memory: served.memory };
+      }),
+    );
+  }
+
+  /** What others find a disk's bytes by: its image, or its memory. */
+  bytesOf(nodeId: number): { identity: string | null; memory: string | null } {
+    const { identity, memory } = this.#find(nodeId);
+    return { identity, memory: memory?.id ?? null };
+  }
+
+  /** What requests did, of each vbd and of each partition. */
+  stats(bus: string, statsFd: number): VbdStats[] {
+    return [...this.#served.values()].flatMap((served) => {
+      if (served.facts === null) return [];
+      return [served, ...served.partitions].map((file) => {
+        const passthrough = file === served && served.facts?.passthrough === true;
+        return { bus, vdev: file.name, passthrough, ...readStats(statsFd, file.ledgerIndex) };
+      });
+    });
+  }
+
+  async hold(nodeId: number, holders: readonly string[] = []): Promise<null> {
+    this.#find(nodeId).holders = holders;
     await Promise.all(this.#nodesOf(nodeId).map((id) => this.#transport.hold(id)));
     return null;
   }
 
   async release(nodeId: number): Promise<null> {
+    this.#find(nodeId).holders = null;
     for (const id of this.#nodesOf(nodeId)) this.#transport.release(id);
     return null;
   }
@@ -239,22 +295,25 @@ export class Server {
     const served = this.#find(nodeId);
     const nodes = this.#nodesOf(nodeId);
     this.#served.delete(nodeId);
+    this.#closing.set(nodeId, served);
     await Promise.all(nodes.map((id) => this.#transport.remove(id)));
+    this.#closing.delete(nodeId);
     const errors: (FusetapError | null)[] = [];
     for (const file of filesOf(served)) errors.push(await this.#flush(file));
     const flushError = errors.find((error) => error !== null);
-    for (const { disk } of filesOf(served)) await disk.close();
-    this.#unpublish(served);
-    for (const fd of served.fds) closeSync(fd);
+    // the vbd is gone: what fails now must not be taken for that it is not
+    await this.#letGo(served).catch((error: unknown) => console.error(`closing ${served.name}:`, error));
     return { flushError: flushError?.toJSON() ?? null };
   }
 
-  /** The link goes before what it leads to is closed; where another vbd has the memory too, it leads there from now. */
-  #unpublish({ memory }: Served): void {
-    if (this.#publishedIn === null || memory === null) return;
-    const other = [...this.#served.values()].find((served) => served.memory?.link.id === memory.link.id);
-    if (other?.memory) publishLink(this.#publishedIn, memory.link, other.memory.fd);
-    else removeLink(this.#publishedIn, { id: memory.link.id, pid: process.pid });
+  async #letGo(served: Served): Promise<void> {
+    try {
+      // before it is closed: nobody shall follow a link to what the descriptor becomes next
+      if (served.memory !== null) this.#events.closing(served.memory);
+      for (const { disk } of filesOf(served)) await disk.close();
+    } finally {
+      for (const fd of served.fds) closeSync(fd);
+    }
   }
 
   /** The disk's own and those of its partitions: what holds for one holds for all. */
@@ -295,6 +354,10 @@ export class Server {
   }
 }
 
+function sharedMemory({ memoryLink, mode }: AttachCommand, fd: number): OpenMemory | null {
+  return memoryLink == null ? null : { id: memoryLink.id, link: memoryLink, fd, mayWrite: mode !== 'r' };
+}
+
 /** The disk; where an earlier server had it and this one cannot have the same again, one of that size that is broken. */
 async function openRaw(command: AttachCommand, context: OpenContext, room: MemoryRoom): Promise<RawDisk> {
   const { driver, filters = [], size, name } = command;
@@ -313,14 +376,6 @@ async function openRaw(command: AttachCommand, context: OpenContext, room: Memor
 /** Of a disk's files its own comes last: its partitions are runs of it, and are closed before it. */
 function filesOf(served: Served): ServedFile[] {
   return [...served.partitions, served];
-}
-
-async function letGo(served: Served): Promise<void> {
-  try {
-    for (const { disk } of filesOf(served)) await disk.close();
-  } finally {
-    for (const fd of served.fds) closeSync(fd);
-  }
 }
 
 function otherSize(name: string, oldBytes: number, newBytes: number): FusetapError {

@@ -42,6 +42,17 @@ export async function takeStateLock(place: BusPlace): Promise<number> {
   }
 }
 
+/**
+ * Takes the lock again where somebody took its file away: what we hold would keep nobody out.
+ * @returns a descriptor of it; the one that we had, where that still is the lock or another one has taken it
+ */
+export function keepLock(place: BusPlace, fd: number): number {
+  const named = statSync(join(place.stateDir, 'lock'), { throwIfNoEntry: false });
+  const { dev, ino } = fstatSync(fd);
+  if (named?.ino === ino && named.dev === dev) return fd;
+  return tryLock(place) ?? fd;
+}
+
 function tryLock(place: BusPlace): number | null {
   const path = join(place.stateDir, 'lock');
   let fd: number;

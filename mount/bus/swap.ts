@@ -15,6 +15,7 @@ import type { BusParts } from './bus-parts.js';
 import { refuseCopying } from './copying.js';
 import { claimImage } from './image-claim.js';
 import type { SwapRequest } from './interface.js';
+import { letGoOfAll } from './let-go-of-all.js';
 import { logEvent } from './log.js';
 import { openImage } from './open-image.js';
 import type { Vbd } from './vbd.js';
@@ -112,10 +113,11 @@ async function openBytes(
 
 /** Lets go of what one has and the other has not. */
 function letGo({ memories }: BusParts, { image, claim, memory }: Bytes, kept: Bytes): void {
-  if (image !== null && image !== kept.image) {
-    claim?.release();
-    closeSync(image.fd);
-  }
-  // both count as users, also of the same memory
-  if (memory !== null) memories.release(memory);
+  const isOwn = image !== null && image !== kept.image;
+  letGoOfAll('a vbd', [
+    () => isOwn && claim?.release(),
+    () => isOwn && closeSync(image.fd),
+    // both count as users, also of the same memory
+    () => memory !== null && memories.release(memory),
+  ]);
 }

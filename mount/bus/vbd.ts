@@ -46,6 +46,8 @@ export interface Vbd extends VbdFile {
   readonly backingId: number | null;
   /** I/O waits until it is resumed */
   paused: boolean;
+  /** who holds it so: see holds.ts */
+  heldFor?: readonly string[];
   /** null where nobody asked for them */
   readonly partitions: readonly VbdPartition[] | null;
   /** a detach is under way: a second one has to wait its turn */

@@ -2,12 +2,33 @@
  * The questions that a bus which runs can answer, and whom to ask: the keeper, or where that died the server, which
  * serves on as an orphan and can be looked at, detached from and stopped.
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import { askBus, type ControlRequest, isNotRunning } from '../bus/http-client.js';
 import type { BusInfo } from '../bus/interface.js';
 import type { BusPlace } from '../bus/runtime-dir.js';
 
+/** a bus whose socket was removed listens anew within this time */
+const SILENCE_LIMIT_MS = 3_000;
+const POLL_MS = 50;
+
 /** Asks the keeper, else the orphaned server. @throws FusetapError NOT_FOUND where neither listens */
 export async function askEither<Answer>(place: BusPlace, request: ControlRequest): Promise<Answer> {
+  const deadline = Date.now() + SILENCE_LIMIT_MS;
+  for (;;) {
+    try {
+      return await askOnce<Answer>(place, request);
+    } catch (error) {
+      if (!isNotRunning(error)) throw error;
+      const { explainSilence } = await import('./silent-bus.js');
+      const silence = await explainSilence(place, error);
+      if (silence === null) throw error;
+      if (Date.now() > deadline) throw silence;
+    }
+    await delay(POLL_MS);
+  }
+}
+
+async function askOnce<Answer>(place: BusPlace, request: ControlRequest): Promise<Answer> {
   try {
     return await askBus<Answer>(place, request);
   } catch (error) {

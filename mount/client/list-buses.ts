@@ -55,6 +55,9 @@ async function askOrExamine(place: BusPlace): Promise<Look> {
     return { info: await showBus(place, { timeoutMs: LIMIT_MS }) };
   } catch (error) {
     if (!isNotRunning(error)) throw error;
+    const { explainSilence } = await import('./silent-bus.js');
+    const silence = await explainSilence(place, error);
+    if (silence !== null) return { trouble: { bus: place.name, error: silence } };
     return (await isDeadMount(place)) ? { trouble: { bus: place.name, error: deadBus(place) } } : {};
   }
 }

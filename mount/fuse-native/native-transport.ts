@@ -63,7 +63,6 @@ export class FuseNativeTransport implements Transport {
       gate: this.#gate,
       owner,
       isLeaving: (nodeId) => this.#leaving.has(nodeId),
-      memoryWanted: (nodeId) => events.memoryWanted(nodeId),
       resizeRefused: (name, size) => events.resizeRefused(name, size),
     });
     await mountNative(mountpoint, operations.table(), { allowOther });

@@ -6,7 +6,7 @@
  *      enough credit ──► write
  *      not enough ──► no hole in the range ──► write; more credit is asked for, so that the next need not look,
  *                 │                            unless the whole memory has none
- *                 └─► a hole ──► ask the keeper and wait ──► enough ──► write
+ *                 └─► a hole ──► ask and wait ──► enough ──► write
  *                                                        └─► the limit is reached ──► ENOSPC
  *
  * The keeper knows what all images hold, and gives no more than the limit leaves, and beyond what is needed only half of
@@ -20,8 +20,8 @@ import type { Ledger } from '../ledger.js';
 
 export const MEMORY_PAGE = 4096;
 
-/** a keeper that does not answer is dead or stopped: then the limit is not known, and memory is not to be taken */
-const PATIENCE_MS = 5_000;
+/** somebody answers within seconds (mount/bus/memory-questions.ts): a server that does not for so long is replaced before */
+export const PATIENCE_MS = 60_000;
 const SLEEP_MS = 0.2;
 /** of a request for more that nobody waits for */
 const ASK_INTERVAL_MS = 50;
@@ -32,7 +32,7 @@ const MAX_LOOKS = 256;
 
 export interface GrowthContext {
   readonly ledger: Ledger;
-  /** tells the keeper to look at the ledger */
+  /** has somebody look at the ledger */
   ask(): void;
   /** called before the thread waits */
   beforeWaiting(): void;

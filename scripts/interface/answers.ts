@@ -98,6 +98,11 @@ const bus = answer<BusInfo>()({
   serverPid: pid,
   restarts: z.int().min(0),
   state,
+  bookkeeping: z
+    .string()
+    .nullable()
+    .exactOptional()
+    .describe('why what the bus writes for others may be old; null: all of it is written'),
   interface: z.string(),
   vbds: z.array(vbd),
 });

@@ -4,6 +4,7 @@ import { mkdir, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
 import { dir } from 'tmp-promise';
+import { Bookkeeping } from '../../../mount/bus/bookkeeping.js';
 import { Memories } from '../../../mount/bus/memories.js';
 import { openImage } from '../../../mount/bus/open-image.js';
 import { ramDirectory } from '../../../mount/bus/ram-lock.js';
@@ -21,7 +22,7 @@ t.test('of what is left, half is left to others, but what is needed is given', a
   process.env.FUSETAP_RAM_LIMIT = '10M';
   const image = await openImage(at, 'r', { mountpoint: join(path, 'bus') });
   t.teardown(() => closeSync(image.fd));
-  const memories = new Memories(path, 'a');
+  const memories = new Memories(path, 'a', new Bookkeeping());
   const wish = { driver: 'ram', share: null, image, signal: new AbortController().signal };
   const { memory } = await memories.acquire(wish, {
     measure: async () => 0,

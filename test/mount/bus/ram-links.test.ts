@@ -5,11 +5,11 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import {
   cleanLinks,
+  linkOf,
   linkTarget,
   listLinks,
   memoryName,
   openLink,
-  ownLink,
   type RamLink,
   residentBytes,
   writeLink,
@@ -51,7 +51,7 @@ t.test('a link leads to its memory', async (t) => {
   writeLink(directory, link);
   t.same(listLinks(directory), [link]);
   t.same(cleanLinks(directory), [link]);
-  t.same(ownLink(directory, 'cafe'), link);
+  t.same(linkOf(directory, 'cafe'), link);
   const fd = openLink(link);
   if (fd === null) return t.fail('not opened');
   t.equal(linkTarget(fd).ino, link.ino);

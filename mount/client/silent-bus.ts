@@ -1,0 +1,32 @@
+/**
+ * A bus on whose sockets nobody listens although its processes live: it is about to end, or somebody has removed its
+ * socket, which it puts back within a second or two.
+ */
+import { join } from 'node:path';
+import { FusetapError } from '../../drivers/errors.js';
+import { readBusRecord } from '../bus/bus-record.js';
+import type { BusPlace } from '../bus/runtime-dir.js';
+import { isKeeperAlive } from './wait-gone.js';
+
+/** @returns what to say of it; null where nobody has the bus */
+export async function explainSilence(place: BusPlace, cause: unknown): Promise<FusetapError | null> {
+  if (!(await isKeeperAlive(place))) return null;
+  const record = readBusRecord(place.stateDir);
+  const keeper = record?.keeperPid ?? null;
+  const server = record?.serverPid ?? null;
+  const who = [keeper === null ? [] : [`keeper ${keeper}`], server === null ? [] : [`server ${server}`]].flat();
+  const processes = who.length === 0 ? '' : ` (${who.join(', ')})`;
+  const pid = keeper ?? server;
+  return new FusetapError(
+    'NOT_FOUND',
+    `bus ${place.name} does not listen, but its processes live${processes}: it is ending, or somebody removed its socket`,
+    {
+      hint:
+        `it makes ${join(place.stateDir, 'control.sock')} anew, if it can: try again` +
+        (pid === null ? '' : `, or end it: kill ${pid}`),
+      operation: 'connect',
+      path: place.path,
+      cause,
+    },
+  );
+}

@@ -1,0 +1,199 @@
+/**
+ * A server whose keeper is dead, or does not answer, is a whole one: it grants memory, keeps its disks out of torn copies,
+ * flushes when it is told to end, and needs nothing of the package that is installed by then.
+ */
+import { cp, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
+import { resolve } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import t, { type Test } from 'tap';
+import type { BusInfo } from '../../mount/bus/interface.js';
+import { collect, eventually } from '../e2e/command.js';
+import { JUST_USER, onDefaultTransport, openBench, type TestTransport, whyNot } from '../e2e/fixtures.js';
+import { type Bus, startBus, startBusOn } from './bus.js';
+
+t.setTimeout(240_000);
+const skip = whyNot('dd', 'perl');
+
+const MIB = 1 << 20;
+const FILL = 'dd if=/dev/urandom of="$1" bs=64k seek="$2" count="$3" conv=notrunc status=none';
+/** threads ask the keeper for 64 MiB at a time */
+const PIECES = 1500;
+
+async function killKeeper(bus: Bus): Promise<BusInfo> {
+  process.kill((await bus.info()).keeperPid as number, 'SIGKILL');
+  return await eventually('the server is an orphan', 20_000, async () => {
+    const info = await bus.info().catch(() => undefined);
+    return info?.state === 'orphaned' ? info : undefined;
+  });
+}
+
+onDefaultTransport(t, ['dd'], grantMemory, JUST_USER);
+
+/** Holes are filled, by threads and on the event loop, and the limit holds. */
+async function grantMemory(t: Test, transport: TestTransport): Promise<void> {
+  const bus = await startBusOn(await openBench(t, transport), { FUSETAP_RAM_LIMIT: '250M' });
+  const { bench } = bus;
+  const image = await bench.image('ram.img', 400 * MIB);
+  const vbd = await bus.attach({ driver: 'ram', image, passthrough: 'off' });
+  const filters = [
+    { name: 'offset', value: '4096' },
+    { name: 'delay', value: '0' },
+  ];
+  const slow = await bus.attach({ driver: 'ram', image, passthrough: 'off', filters });
+  const { keeperPid } = await bus.info();
+  process.kill(keeperPid as number, 'SIGSTOP');
+  const begun = performance.now();
+  await bench.sh(FILL, vbd.path, '0', `${PIECES}`);
+  t.comment(`${PIECES / 16} MiB of holes, the keeper stopped: ${Math.round(performance.now() - begun)} ms`);
+  process.kill(keeperPid as number, 'SIGCONT');
+  await killKeeper(bus);
+  await bench.sh(FILL, vbd.path, `${PIECES}`, '1000');
+  await bench.sh(FILL, slow.path, '3000', '100');
+  const { status, stderr } = await bench.try(FILL, vbd.path, '3200', '3000');
+  t.not(status, 0, 'the limit holds');
+  t.match(stderr, /No space/);
+  t.match(JSON.parse(await bench.succeed(['memory', '--json'])), {
+    images: [{ holders: [{ bus: '0', vdev: vbd.vdev }, { vdev: slow.vdev }] }],
+  });
+  const [stats] = JSON.parse(await bench.succeed(['stats', '--json']));
+  t.ok(stats.write.requests >= PIECES, 'it counts');
+  await bench.succeed(['stop']);
+  t.same(await bench.traces(), [], 'nothing is left');
+}
+
+/** Writes a number to the first block, then to the last, for ever. */
+const WRITER = `
+  open my $f, '+<', $ARGV[0] or die $!;
+  for (my $n = 1; ; $n++) {
+    for my $at (0, $ARGV[1] - 4096) { sysseek $f, $at, 0; syswrite($f, pack('Q', $n) . ('x' x 4088)) == 4096 or die $!; }
+  }
+`;
+
+t.test('a copy of what an orphan shares is of one moment', { skip }, async (t) => {
+  const a = await startBus(t);
+  const { bench } = a;
+  const b = await startBusOn(bench, {}, 'b');
+  const image = await bench.image('ram.img', 16 * MIB, 16 * MIB);
+  const shared = await a.attach({ driver: 'ram', image, passthrough: 'off' });
+  const other = await b.attach({ driver: 'ram', image, passthrough: 'off' });
+  const writer = bench.startProgram('perl', ['-e', WRITER, shared.path, String(16 * MIB)], { timeoutMs: 100_000 });
+  const written = collect(writer);
+  await a.ask('POST', `/vbds/${shared.vdev}/pause`);
+  await killKeeper(a);
+  t.match(
+    JSON.parse(await readFile(`${a.place.stateDir}/bus.json`, 'utf8')),
+    { vbds: [{ paused: true }] },
+    'still paused',
+  );
+  await bench.succeed(['resume', '--bus', '0', shared.vdev]);
+  for (let round = 0; round < 4; round++) {
+    await bench.succeed(['save', '--bus', 'b', '--force', other.vdev, bench.path('copy.img')]);
+    const copy = await readFile(bench.path('copy.img'));
+    const [first, last] = [copy.readBigUInt64LE(0), copy.readBigUInt64LE(16 * MIB - 4096)];
+    t.ok(first - last === 0n || first - last === 1n, `written ${first} first and ${last} last`);
+  }
+  t.match(await a.info(), { vbds: [{ state: 'orphaned' }] }, 'and goes on');
+  writer.kill();
+  await written;
+  await bench.succeed(['stop', '--all']);
+  t.same(await bench.traces(), []);
+});
+
+/** A disk of 1 MiB that says when it is flushed; named so, it fails. */
+const FLUSHED = `
+import { appendFileSync } from 'node:fs';
+export default {
+  name: 'flushed', image: 'none',
+  async open({ options }) {
+    return {
+      size: 1 << 20, read: async (buffer) => void buffer.fill(0), write: async () => {}, close: async () => {},
+      flush: async () => { appendFileSync(options.log, 'flushed\\n'); if (options.fails) throw new Error('no'); },
+    };
+  },
+};
+`;
+
+t.test('an orphan that is told to end flushes', { skip }, async (t) => {
+  const bus = await startBus(t);
+  const { bench } = bus;
+  await writeFile(bench.path('flushed.mjs'), FLUSHED);
+  const driver = bench.path('flushed.mjs');
+  const wish = { driver, image: null, options: { log: bench.path('log') } };
+  await bus.attach({ ...wish, options: { ...wish.options, fails: '1' } });
+  await bus.attach(wish);
+  const { serverPid } = await killKeeper(bus);
+  // as a session that ends does it
+  for (const signal of ['SIGTERM', 'SIGHUP', 'SIGTERM']) process.kill(serverPid as number, signal);
+  await eventually('its end', 20_000, async () => (await bench.traces()).length === 0);
+  t.equal(await readFile(bench.path('log'), 'utf8'), 'flushed\nflushed\n', 'all, whatever one of them says');
+});
+
+t.test('the package is gone when the keeper dies', { skip }, async (t) => {
+  const bus = await startBus(t);
+  const { bench } = bus;
+  await bench.succeed(['stop']);
+  const dist = resolve(import.meta.dirname, '../..');
+  await bench.makeDirectory('package');
+  for (const name of ['cli', 'drivers', 'mount', 'system']) {
+    await cp(resolve(dist, name), bench.path(`package/dist/${name}`), { recursive: true });
+  }
+  for (const name of ['package.json', 'node_modules'])
+    await symlink(resolve(dist, '..', name), bench.path(`package/${name}`));
+  const attached = await bench.execute(process.execPath, [
+    ...[bench.path('package/dist/cli/main.js'), 'attach', '--passthrough', 'off'],
+    `ram:${await bench.image('ram.img', 128 * MIB, 1000)}`,
+  ]);
+  t.equal(attached.status, 0, attached.stderr);
+  // it loads what it may need later within a second
+  await delay(2_500);
+  await rename(bench.path('package/dist'), bench.path('package/away'));
+  await killKeeper(bus);
+  await bench.sh(FILL, attached.stdout.trim(), '0', `${PIECES}`);
+  t.match(await bus.info(), { state: 'orphaned', bookkeeping: null, vbds: [{ driver: 'ram' }] });
+  await bench.succeed(['stop']);
+  t.same(await bench.traces(), []);
+});
+
+t.test('somebody removes the socket, or all that a bus has written', { skip }, async (t) => {
+  const bus = await startBus(t);
+  const { bench, place } = bus;
+  const image = await bench.image('ram.img', 4 * MIB);
+  const vbd = await bus.attach({ driver: 'ram', image, passthrough: 'off' });
+  await rm(`${place.stateDir}/control.sock`);
+  t.match(JSON.parse(await bench.succeed(['ls', '--json'])), [{ vdev: vbd.vdev, state: 'running' }]);
+  await rm(`${place.stateDir}/control.sock`);
+  await writeFile(`${place.stateDir}/control.sock`, 'not a socket');
+  await eventually('it listens', 20_000, async () => bus.info().catch(() => undefined));
+  for (const name of ['state', 'ram']) await rm(`${place.runtimeDir}/${name}`, { recursive: true });
+  await eventually('it has made them anew', 20_000, async () => {
+    const { images } = JSON.parse(await bench.succeed(['memory', '--json']));
+    return images.length === 1 && (await bus.info().catch(() => undefined)) !== undefined;
+  });
+  await killKeeper(bus);
+  await rm(`${place.stateDir}/server.sock`);
+  await eventually('an orphan too', 20_000, async () => bus.info().catch(() => undefined));
+  await bench.succeed(['stop']);
+  t.same(await bench.traces(), []);
+});
+
+t.test('a bus that does not listen is not called dead', { skip }, async (t) => {
+  const bus = await startBus(t);
+  const { bench, place } = bus;
+  const { keeperPid } = await bus.info();
+  process.kill(keeperPid as number, 'SIGSTOP');
+  await rm(`${place.stateDir}/control.sock`);
+  const { stderr } = await bench.fusetap(['show']);
+  t.match(stderr, new RegExp(`does not listen, but its processes live \\(keeper ${keeperPid}, server`));
+  process.kill(keeperPid as number, 'SIGCONT');
+  await bench.succeed(['stop']);
+  t.same(await bench.traces(), []);
+});
+
+t.test('SIGUSR1 opens no debugger', { skip }, async (t) => {
+  const bus = await startBus(t);
+  const { keeperPid, serverPid } = await bus.info();
+  for (const pid of [keeperPid, serverPid]) process.kill(pid as number, 'SIGUSR1');
+  await delay(1_000);
+  t.notMatch(await bus.log(), /Debugger/);
+  t.match(await bus.info(), { keeperPid, serverPid });
+});
