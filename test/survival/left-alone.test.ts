@@ -124,7 +124,9 @@ t.test('an orphan that is told to end flushes', { skip }, async (t) => {
   const { serverPid } = await killKeeper(bus);
   // as a session that ends does it
   for (const signal of ['SIGTERM', 'SIGHUP', 'SIGTERM']) process.kill(serverPid as number, signal);
-  await eventually('its end', 20_000, async () => (await bench.traces()).length === 0);
+  await eventually('its end', 30_000, async () => (await bench.busProcesses()).length === 0);
+  t.same(await bench.traces(), ['file: state/0'], 'the log stays, which says what is lost');
+  t.match(await bus.log(), /not-durable/);
   t.equal(await readFile(bench.path('log'), 'utf8'), 'flushed\nflushed\n', 'all, whatever one of them says');
 });
 
