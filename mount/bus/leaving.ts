@@ -66,7 +66,7 @@ export class Leaving {
 
   async #takeAway(vbd: Vbd, limits: EndingLimits | null): Promise<DetachedVbd> {
     const bus = this.#bus;
-    const info = await Promise.race([vbdInfo(bus, vbd), afterLook(() => vbdInfoUnseen(bus, vbd))]);
+    const info = await orAfterLook(vbdInfo(bus, vbd), () => vbdInfoUnseen(bus, vbd));
     const above = limits === null || bus.failed ? NOBODY : await this.#writeBack(vbd, limits.writeBack);
     if (limits !== null && !bus.failed && vbd.backingId !== null) await this.#cutOff(vbd);
     const { flushError } = await this.close(vbd, limits);
@@ -205,8 +205,12 @@ export class Leaving {
 /** for how long an image is looked at before its vbd goes: its disk may hang */
 const LOOK_MS = 2_000;
 
-function afterLook<Result>(make: () => Result): Promise<Result> {
-  return new Promise((resolve) => setTimeout(() => resolve(make()), LOOK_MS).unref());
+/** What the look tells, or in its place what is made without one. Not made where the look was in time: the vbd is gone then. */
+function orAfterLook<Result>(look: Promise<Result>, make: () => Result): Promise<Result> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => resolve(Promise.resolve().then(make)), LOOK_MS).unref();
+    look.finally(() => clearTimeout(timer)).then(resolve, reject);
+  });
 }
 
 function detachingAlready({ place }: BusParts, { vdev }: Vbd): FusetapError {
