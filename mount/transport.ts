@@ -34,6 +34,10 @@ export interface BusFile {
   readonly inherited: boolean;
   /** the kernel's id of the image, where it does the I/O itself; see "Passthrough" in docs/architecture.md */
   readonly backingId: number | null;
+  /** an open file that has the disk's bytes, where the driver writes to one */
+  readonly bytesFd?: number | null;
+  /** others may write the same bytes, whatever fusetap knows of them (mode w!) */
+  readonly isShared?: boolean;
 }
 
 /** What the transport tells the server. */
@@ -55,7 +59,7 @@ export interface Transport {
   /** Begins to answer requests. */
   start(): void;
   /** Makes the file appear. */
-  add(file: BusFile): void;
+  add(file: BusFile): Promise<void>;
   /**
    * Hides the file from new opens (they get ENOENT), or shows it again.
    * @returns whether anybody may still hold it; false is certain
@@ -69,7 +73,7 @@ export interface Transport {
   /** Answers what has waited, and all that comes. */
   release(nodeId: number): void;
   /** Gives a file that is held another disk of the same size: handles and mappings live on. */
-  swap(nodeId: number, disk: Disk): void;
+  swap(nodeId: number, bytes: Pick<BusFile, 'disk' | 'bytesFd'>): Promise<void>;
   /** No other process will take this one's place any more: what could cost its life is left from here on. */
   alone(): void;
   /** Has the next lookup make the kernel give up what it holds of a file that is passed through. */

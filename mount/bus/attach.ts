@@ -86,6 +86,7 @@ async function attachSteps(
     acquired = await attachMemory(context, request, watcher);
     const { memory } = acquired;
     undo.push(() => context.memories.release(memory));
+    if (mode !== 'r') await context.memories.allowWriting(memory);
   } else if (request.image !== null) {
     held = await openAndClaim(context, request.image, request, undo);
   }

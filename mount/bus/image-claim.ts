@@ -24,13 +24,14 @@ import {
   unlockRange,
 } from '../../system/libc.js';
 import { type FileLock, readFdinfo } from '../../system/proc.js';
+import { awaitNoCopies, LEASE_BYTE, SHARED_WRITER_BYTE } from '../fuse/copy-lease.js';
 import { type BusProcess, describeHolders, findLockHolders } from './holders.js';
 import { findImageUsers, type ImageUser } from './image-users.js';
 import type { Mode } from './interface.js';
 import type { OpenedImage } from './open-image.js';
 import { quote } from './quote.js';
 
-const MARK: Record<Mode, number> = { r: 300, w: 301, 'w!': 302 };
+const MARK: Record<Mode, number> = { r: 300, w: 301, 'w!': SHARED_WRITER_BYTE };
 /** locked for a moment, to learn what /proc calls the file; it means nothing */
 const PROBE_BYTE = 399;
 /** locked by nobody who knows these bytes: a lock on it is one on the whole file */
@@ -96,7 +97,8 @@ export interface ClaimOptions {
 }
 
 /**
- * Claims an image for a mode, or refuses as rule 8 says. Mode `w!` is never refused; it only leaves its mark.
+ * Claims an image for a mode, or refuses as rule 8 says. Mode `w!` only leaves its mark, and waits until nobody writes past
+ * the lock of the file (copy-lease.ts).
  * @param image open for writing too, unless the mode is `r`
  * @throws FusetapError BUSY, naming who is in the way; UNSUPPORTED where the file system has no locks
  */
@@ -104,7 +106,7 @@ export async function claimImage(image: ClaimedImage, mode: Mode, options: Claim
   const claim = { mode, release: () => releaseMarks(image.fd) };
   if (mode === 'w!') {
     // without the flock: a mark that comes during somebody's test is as good as one that comes after it
-    takeMarksIfPossible(image.fd);
+    if (takeMarksIfPossible(image.fd)) await refuseCopied(image, options);
     return claim;
   }
   await takeFlock(image, options);
@@ -117,6 +119,18 @@ export async function claimImage(image: ClaimedImage, mode: Mode, options: Claim
     flockRelease(image.fd);
   }
   return claim;
+}
+
+/** A server that writes past the lock of the file stops that when it sees the mark; not one that is stopped itself. */
+async function refuseCopied(image: ClaimedImage, options: ClaimOptions): Promise<void> {
+  if (await awaitNoCopies(image.fd, options.patienceMs ?? FLOCK_PATIENCE_MS)) return;
+  const isLease = ({ kind, start }: FileLock): boolean => kind === 'OFDLCK' && start === LEASE_BYTE;
+  const holders = await lockHolders(image, isLease, options);
+  releaseMarks(image.fd);
+  throw busy(image, 'does not get its turn to be written: it is being written by', {
+    holders,
+    hint: 'that server does not answer, and is replaced in half a minute: try again then',
+  });
 }
 
 /**

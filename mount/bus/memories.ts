@@ -15,7 +15,9 @@ import { randomBytes } from 'node:crypto';
 import { closeSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Json } from '../../drivers/driver.js';
+import { FusetapError } from '../../drivers/errors.js';
 import { memfdCreate } from '../../system/libc.js';
+import { awaitNoCopies, markWriter } from '../fuse/copy-lease.js';
 import type { Bookkeeping } from './bookkeeping.js';
 import type { OpenedImage } from './open-image.js';
 import { OwnLinks } from './own-links.js';
@@ -26,6 +28,7 @@ import type { PreparedFile } from './replace-file.js';
 import { checkJoin, checkNew, imageIdentity, leadsTo, requireSole, shareOfIdentity } from './share-rules.js';
 
 const POLL_MS = 10;
+const COPIES_PATIENCE_MS = 5_000;
 /** credit that nobody uses is back within this time, also from keepers that hardly get to run; see memory-credit.ts */
 export const RECALL_MS = 4_000;
 
@@ -45,6 +48,8 @@ export interface SharedMemory {
   readonly image: string;
   /** vbds of this keeper */
   users: number;
+  /** clients of this keeper may write it: no other bus writes past the lock of the file (mount/fuse/copy-lease.ts) */
+  isWritten: boolean;
 }
 
 /** Which memory is wanted. */
@@ -145,6 +150,20 @@ export class Memories {
     memory.users -= 1;
     if (memory.users > 0) return;
     this.#drop(memory.id, memory.fd);
+  }
+
+  /**
+   * Before the first vbd that may write. It ends with the memory.
+   * @throws FusetapError BUSY where another bus writes past the lock of the file and does not stop
+   */
+  async allowWriting(memory: SharedMemory): Promise<void> {
+    if (memory.isWritten) return;
+    markWriter(memory.fd, process.pid);
+    memory.isWritten = await awaitNoCopies(memory.fd, COPIES_PATIENCE_MS);
+    if (memory.isWritten) return;
+    throw new FusetapError('BUSY', `${memory.image}: the memory is being written by another bus that does not answer`, {
+      hint: 'its server is replaced in half a minute: try again then',
+    });
   }
 
   /** What the memory is shared under now. */
@@ -324,7 +343,7 @@ export class Memories {
 
   #hold(link: RamLink, fd: number, state: Json): SharedMemory {
     this.#links.publish(link);
-    const memory = { id: link.id, fd, state, sizeBytes: link.sizeBytes, image: link.image, users: 1 };
+    const memory = { id: link.id, fd, state, sizeBytes: link.sizeBytes, image: link.image, users: 1, isWritten: false };
     this.#held.set(link.id, memory);
     return memory;
   }

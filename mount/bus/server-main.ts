@@ -89,9 +89,10 @@ const running = new Map<number, AbortController>();
 
 /** The one that is not the default is loaded only where it is wanted: it needs a package that may not be there. */
 async function makeTransport(): Promise<Transport> {
-  const { ledgerFd, statsFd, owner, deviceFds, place, allowOther, mapsFiles } = start;
+  const { ledgerFd, statsFd, owner, deviceFds, place, allowOther, mapsFiles, keeperPid } = start;
   if (start.transport === 'kernel') {
-    return new KernelTransport({ deviceFds, ledger, ledgerFd, statsFd, mapsFiles, owner, events, fail: failed });
+    const files = { deviceFds, ledger, ledgerFd, statsFd };
+    return new KernelTransport({ ...files, mapsFiles, owner, keeperPid, events, fail: failed });
   }
   const { FuseNativeTransport } = await import('../fuse-native/native-transport.js');
   return new FuseNativeTransport({ mountpoint: place.path, allowOther, ledger, statsFd, owner, events });

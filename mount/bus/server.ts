@@ -11,6 +11,7 @@ import { makeFilter } from '../../drivers/filters/index.js';
 import { openFiltered } from '../../drivers/open-filtered.js';
 import { loadDriver } from '../../drivers/registry.js';
 import { saveDisk } from '../../drivers/save-disk.js';
+import { markWriter } from '../fuse/copy-lease.js';
 import type { Ledger } from '../ledger.js';
 import { readStats } from '../stats.js';
 import type { Transport } from '../transport.js';
@@ -46,6 +47,10 @@ interface Served {
   readonly memory: OpenMemory | null;
   /** of its image, as the keeper writes it down */
   readonly identity: string | null;
+  /** that of the fds which has the disk's bytes */
+  readonly bytesFd: number | null;
+  /** whether others may write them: mode w! of a file */
+  readonly isShared: boolean;
   /** set when its file has appeared */
   facts: VbdFacts | null;
   /** its I/O is held for these (holds.ts); null: it is not held */
@@ -153,8 +158,9 @@ export class Server {
     }
     fresh.facts = facts;
     fresh.holders = old.holders;
-    this.#transport.swap(nodeId, fresh.disk);
-    for (const partition of fresh.partitions) this.#transport.swap(partition.nodeId, partition.disk);
+    const { disk, bytesFd, partitions } = fresh;
+    await this.#transport.swap(nodeId, { disk, bytesFd });
+    for (const partition of partitions) await this.#transport.swap(partition.nodeId, { disk: partition.disk, bytesFd });
     this.#served.set(nodeId, fresh);
     await this.#letGo(old).catch((error: unknown) => console.error(`closing what ${name} had before:`, error));
     return null;
@@ -171,24 +177,16 @@ export class Server {
         throw new FusetapError('BUSY', `somebody has just locked the image for writing: ${image.path}`);
       }
       const memory = command.memoryFd === null ? null : { fd: this.#openKeepers(command.memoryFd, readOnly, fds) };
+      if (memory !== null && !readOnly) markWriter(memory.fd, this.#keeperPid);
       const context: OpenContext = { image, memory, state: command.state, readOnly, options: command.options };
       const ask = (): void => this.#events.memoryWanted(nodeId);
       const raw = await openRaw(command, context, { ledger: this.#ledger, ledgerIndex, ask });
       const disk = frontDisk(raw, { readOnly });
       const identity = command.image?.identity ?? null;
       const shared = memory === null ? null : sharedMemory(command, memory.fd);
-      return {
-        name,
-        disk,
-        raw,
-        ledgerIndex,
-        partitions: [],
-        fds,
-        memory: shared,
-        identity,
-        facts: null,
-        holders: null,
-      };
+      const bytes = { bytesFd: memory?.fd ?? image?.fd ?? null, isShared: memory === null && mode === 'w!' };
+      const held = { fds, memory: shared, identity, ...bytes };
+      return { name, disk, raw, ledgerIndex, partitions: [], ...held, facts: null, holders: null };
     } catch (error) {
       for (const fd of fds) closeSync(fd);
       throw error;
@@ -211,15 +209,16 @@ export class Server {
     partitions = [],
   }: ShowCommand): Promise<null> {
     const served = this.#find(nodeId);
-    const { name, raw, disk, ledgerIndex } = served;
+    const { name, raw, disk, ledgerIndex, bytesFd, isShared } = served;
+    const bytes = { inherited, bytesFd, isShared };
     for (const ref of partitions) {
       const partition = openPartition(raw, disk.readOnly, ref);
       served.partitions.push(partition);
-      this.#transport.add({ ...ref, disk: partition.disk, inherited, backingId: null });
+      await this.#transport.add({ ...ref, ...bytes, disk: partition.disk, backingId: null });
       if (ref.leaving) this.#transport.setLeaving(ref.nodeId, true);
     }
     served.facts = facts;
-    this.#transport.add({ nodeId, ledgerIndex, name, disk, inherited, backingId });
+    await this.#transport.add({ nodeId, ledgerIndex, name, ...bytes, disk, backingId });
     if (leaving) this.#transport.setLeaving(nodeId, true);
     if (held) await this.hold(nodeId, holders);
     return null;

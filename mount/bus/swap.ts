@@ -90,6 +90,12 @@ async function openBytes(
 ): Promise<Bytes> {
   if (sharesMemory) {
     const { memory } = await attachMemory(context, { driver, image: path, options, share }, watcher);
+    try {
+      if (old.mode !== 'r') await context.memories.allowWriting(memory);
+    } catch (error) {
+      context.memories.release(memory);
+      throw error;
+    }
     return { image: null, claim: null, memory, state: memory.state };
   }
   if (path === null) return { image: null, claim: null, memory: null, state: null };

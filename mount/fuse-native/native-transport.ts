@@ -4,7 +4,6 @@
  */
 import { readdirSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Disk } from '../../drivers/disk.js';
 import { FusetapError } from '../../drivers/errors.js';
 import { setCloseOnExec } from '../../system/libc.js';
 import { CAP_SYS_ADMIN, hasCapability } from '../doctor/capabilities.js';
@@ -72,7 +71,7 @@ export class FuseNativeTransport implements Transport {
   /** libfuse serves from the moment that it has mounted; there was nothing to serve until now. */
   start(): void {}
 
-  add(file: BusFile): void {
+  async add(file: BusFile): Promise<void> {
     this.#tree.add(file);
   }
 
@@ -113,7 +112,7 @@ export class FuseNativeTransport implements Transport {
     this.#gate.release(nodeId);
   }
 
-  swap(nodeId: number, disk: Disk): void {
+  async swap(nodeId: number, { disk }: Pick<BusFile, 'disk'>): Promise<void> {
     const node = this.#tree.byId(nodeId);
     if (node !== undefined) node.file = { ...node.file, disk };
   }

@@ -199,7 +199,11 @@ export const FUSE_DEV_IOC_BACKING_CLOSE = 0x4004e502;
  * buffers must hold as much: make it no smaller once there are buses to upgrade.
  */
 export const MAX_WRITE = 512 << 10;
-export const MAX_PAGES = MAX_WRITE / 4096;
+/**
+ * One more than a write has: where a client's buffer begins inside a page, the kernel would else cut a large write into
+ * pieces in the middle of a sector, and two such writes could leave half a sector of each.
+ */
+export const MAX_PAGES = MAX_WRITE / 4096 + 1;
 /**
  * A larger read comes as several requests of this size, which threads serve side by side, and whose bytes are still in
  * the processor's cache when they are copied on: 1 MiB reads at queue depth 4 took 0.8 of the time of whole ones.

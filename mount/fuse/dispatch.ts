@@ -45,6 +45,8 @@ export interface DispatchContext {
   readonly owner: Ownership;
   /** whether threads already do this file's I/O, so that an FSYNC that arrives here was tried and failed */
   isThreaded(nodeId: number): boolean;
+  /** does what changes a file that threads may be writing at the same time */
+  writeBeside<Result>(nodeId: number, write: () => Promise<Result>): Promise<Result>;
   forgotten(nodeId: number): void;
   /** a program was refused another size for the file */
   resizeRefused(file: BusFile, size: number): void;
@@ -387,7 +389,7 @@ export class Dispatcher {
   async #doIo(call: Call): Promise<void> {
     const { request } = call;
     const { file } = this.#node(request.nodeId);
-    const { ledger } = this.#context;
+    const { ledger, writeBeside } = this.#context;
     switch (request.opcode) {
       case abi.READ: {
         const data = await readDisk(file.disk, request);
@@ -396,12 +398,12 @@ export class Dispatcher {
         return;
       }
       case abi.WRITE: {
-        const n = await writeDisk(file.disk, request);
+        const n = await writeBeside(file.nodeId, () => writeDisk(file.disk, request));
         ledger.noteWrite(file.ledgerIndex, Date.now());
         return this.#sendU64(call, n);
       }
       case abi.FALLOCATE:
-        await allocateDisk(file.disk, request);
+        await writeBeside(file.nodeId, () => allocateDisk(file.disk, request));
         ledger.noteWrite(file.ledgerIndex, Date.now());
         return this.#ok(call);
       case abi.LSEEK:

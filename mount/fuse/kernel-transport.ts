@@ -2,7 +2,6 @@
  * The kernel transport, the server's half: threads for windows, the dispatcher for the rest.
  */
 
-import type { Disk } from '../../drivers/disk.js';
 import type { Window } from '../../drivers/driver.js';
 import { addressOf, E, pread2, RWF_NOWAIT } from '../../system/libc.js';
 import type { Ownership } from '../file-rules.js';
@@ -10,9 +9,11 @@ import type { Ledger } from '../ledger.js';
 import { CounterPages, MAIN_AREA } from '../stats.js';
 import type { Abilities, BusFile, Transport, TransportEvents } from '../transport.js';
 import { Dispatcher } from './dispatch.js';
+import { ImageTurns } from './image-turns.js';
 import { MappedWindows } from './mapped-windows.js';
 import { Threads } from './threads.js';
 import { Tree } from './tree.js';
+import { NO_TURNS } from './write-turns.js';
 
 export interface KernelTransportOptions {
   /** /dev/fuse as mounted, and its clones: one thread each */
@@ -23,6 +24,7 @@ export interface KernelTransportOptions {
   /** whether images on tmpfs may be mapped, too, and not only memory (mapped-write.ts) */
   readonly mapsFiles: boolean;
   readonly owner: Ownership;
+  readonly keeperPid: number;
   readonly events: TransportEvents;
   /** called where the process cannot go on */
   fail(error: Error): void;
@@ -44,6 +46,7 @@ export class KernelTransport implements Transport {
   readonly #dispatcher: Dispatcher;
   readonly #threads: Threads;
   readonly #mapped: MappedWindows;
+  readonly #turns: ImageTurns;
 
   constructor(options: KernelTransportOptions) {
     this.#dispatcher = new Dispatcher({
@@ -53,17 +56,26 @@ export class KernelTransport implements Transport {
       counters: new CounterPages(options.statsFd, MAIN_AREA),
       owner: options.owner,
       isThreaded: (nodeId) => this.#threaded.has(nodeId),
+      writeBeside: (nodeId, write) => this.#turns.beside(nodeId, write),
       forgotten: (nodeId) => options.events.forgotten(nodeId),
       resizeRefused: ({ name }, size) => options.events.resizeRefused(name, size),
     });
     this.#threads = new Threads(options.deviceFds, options.ledgerFd, options.statsFd, {
       request: (thread, bytes) => this.#dispatcher.dispatch(thread, bytes),
-      mapped: () => this.#mapped.used(),
+      mapped: () => {
+        this.#mapped.used();
+        this.#turns.want();
+      },
       memoryWanted: (nodeId) => options.events.memoryWanted(nodeId),
       gone: () => options.events.gone(),
       failed: options.fail,
     });
-    this.#mapped = new MappedWindows({ takeUse: () => this.#threads.takeMapped(), mapsFiles: options.mapsFiles });
+    this.#turns = new ImageTurns(this.#threads.turnMemory, options.keeperPid);
+    this.#mapped = new MappedWindows({
+      takeUse: () => this.#threads.takeMapped(),
+      idle: () => this.#turns.giveUpAll(),
+      mapsFiles: options.mapsFiles,
+    });
   }
 
   load(): Promise<void> {
@@ -74,27 +86,35 @@ export class KernelTransport implements Transport {
     this.#threads.open();
   }
 
-  add(file: BusFile): void {
+  async add(file: BusFile): Promise<void> {
+    await this.#noteWriter(file);
     this.#serveByThreads(file);
     this.#tree.add(file);
+  }
+
+  /** Who writes under the lock of the file must not meet a thread that copies past it. */
+  async #noteWriter({ nodeId, disk, backingId, bytesFd = null, isShared = false }: BusFile): Promise<void> {
+    this.#turns.removeWriter(nodeId);
+    const isThreads = disk.window !== undefined && backingId === null && !isShared;
+    if (!isThreads && !disk.readOnly && bytesFd !== null) await this.#turns.addWriter(nodeId, bytesFd);
   }
 
   #serveByThreads(file: BusFile): void {
     const { window } = file.disk;
     if (window === undefined) return;
-    this.#threaded.add(file.nodeId);
-    this.#threads.serve(file.nodeId, {
-      window,
-      ledgerIndex: file.ledgerIndex,
-      canReadNoWait: window.kind !== 'memory' && canReadNoWait(window),
-      mappedAt: this.#mapped.map(file.nodeId, window),
-    });
+    const { nodeId, ledgerIndex } = file;
+    this.#threaded.add(nodeId);
+    const mappedAt = this.#mapped.map(nodeId, window);
+    const turns = mappedAt === 0 ? NO_TURNS : this.#turns.add(nodeId, window);
+    const mayWait = window.kind !== 'memory' && canReadNoWait(window);
+    this.#threads.serve(nodeId, { window, ledgerIndex, canReadNoWait: mayWait, mappedAt, turns });
   }
 
   /** Resolves when no thread serves the file any more. */
   async #withdraw(nodeId: number): Promise<void> {
     if (!this.#threaded.delete(nodeId)) return;
     await this.#threads.withdraw(nodeId);
+    this.#turns.remove(nodeId);
     this.#mapped.unmap(nodeId);
   }
 
@@ -113,15 +133,18 @@ export class KernelTransport implements Transport {
   }
 
   release(nodeId: number): void {
-    this.#dispatcher.release(nodeId);
+    // first, so that what has waited and is done on the event loop is known to be done beside threads
     const node = this.#tree.byId(nodeId);
     if (node !== undefined) this.#serveByThreads(node.file);
+    this.#dispatcher.release(nodeId);
   }
 
   /** No thread has its window while it is held; `release` gives them the new one. */
-  swap(nodeId: number, disk: Disk): void {
+  async swap(nodeId: number, { disk, bytesFd }: Pick<BusFile, 'disk' | 'bytesFd'>): Promise<void> {
     const node = this.#tree.byId(nodeId);
-    if (node !== undefined) node.file = { ...node.file, disk };
+    if (node === undefined) return;
+    node.file = { ...node.file, disk, bytesFd: bytesFd ?? null };
+    await this.#noteWriter(node.file);
   }
 
   alone(): void {
@@ -142,6 +165,7 @@ export class KernelTransport implements Transport {
     // what waits for it gets EIO, as all that comes now
     this.#dispatcher.release(nodeId);
     await this.#withdraw(nodeId);
+    this.#turns.removeWriter(nodeId);
   }
 }
 

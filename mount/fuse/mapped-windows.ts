@@ -22,6 +22,8 @@ interface Mapping {
 export interface MappedWindowsOptions {
   /** whether any thread has written since this was asked last */
   takeUse(): boolean;
+  /** nobody has for a while */
+  idle?(): void;
   /** whether files on tmpfs are mapped, which may shrink */
   readonly mapsFiles: boolean;
 }
@@ -29,11 +31,13 @@ export interface MappedWindowsOptions {
 export class MappedWindows {
   readonly #mappings = new Map<number, Mapping>();
   readonly #takeUse: () => boolean;
+  readonly #idle: () => void;
   #mapsFiles: boolean;
   #timer: NodeJS.Timeout | null = null;
 
-  constructor({ takeUse, mapsFiles }: MappedWindowsOptions) {
+  constructor({ takeUse, idle = () => {}, mapsFiles }: MappedWindowsOptions) {
     this.#takeUse = takeUse;
+    this.#idle = idle;
     this.#mapsFiles = mapsFiles;
   }
 
@@ -80,6 +84,7 @@ export class MappedWindows {
     this.#timer = null;
     const isUsed = this.#takeUse();
     if (isUsed) this.used();
+    else this.#idle();
     if (isUsed && heldBytes() < MAX_HELD_BYTES) return;
     for (const { address, length } of this.#mappings.values()) forgetMapped(address, length);
   }

@@ -32,6 +32,7 @@ import { Reply, Request } from './message.js';
 import { allocateResident, type Resident } from './resident.js';
 import { SPLICE_BYTES, type SpliceReply } from './splice-reply.js';
 import type { ThreadGate } from './thread-control.js';
+import { NO_TURNS, type WriteTurns } from './write-turns.js';
 
 const PAGE = 4096;
 const REQUEST_START = PAGE - abi.IN_HEADER_SIZE - abi.RW_IN_SIZE;
@@ -45,6 +46,8 @@ export interface ServedWindow {
   readonly canReadNoWait: boolean;
   /** where its first byte is in this process's memory (mapped-windows.ts); 0: nowhere */
   readonly mappedAt: number;
+  /** the number of its image among those whose writes take turns (write-turns.ts), or NO_TURNS */
+  readonly turns: number;
 }
 
 /** What a thread can do besides; each may be missing. */
@@ -55,6 +58,8 @@ export interface WindowServerOptions {
   tellMapped?: () => void;
   /** sends large replies by itself; missing: none */
   splice?: SpliceReply;
+  /** where threads take turns; missing: there is one thread, and it does not copy */
+  turns?: WriteTurns;
 }
 
 /** A read that is still to be answered. */
@@ -96,12 +101,14 @@ export class WindowServer {
 
   readonly #splice: SpliceReply | null;
   readonly #tellMapped: (() => void) | null;
+  readonly #turns: WriteTurns | null;
 
-  constructor(ledger: Ledger, gate: ThreadGate, { askMemory, tellMapped, splice }: WindowServerOptions = {}) {
+  constructor(ledger: Ledger, gate: ThreadGate, { askMemory, tellMapped, splice, turns }: WindowServerOptions = {}) {
     this.#ledger = ledger;
     this.#gate = gate;
     this.#splice = splice ?? null;
     this.#tellMapped = tellMapped ?? null;
+    this.#turns = turns ?? null;
     const ask = askMemory && (() => askMemory(this.request.nodeId));
     this.#growth = ask ? new MemoryGrowth({ ledger, ask, beforeWaiting: () => gate.givePermit() }) : null;
     this.#resident = allocateResident(PAGE + abi.MAX_WRITE);
@@ -196,27 +203,47 @@ export class WindowServer {
     return abi.OUT_HEADER_SIZE + bytes;
   }
 
-  #write({ window, ledgerIndex, mappedAt }: ServedWindow): number {
+  #write(served: ServedWindow): number {
     const { request } = this;
+    const { window, ledgerIndex } = served;
     const durable = writesDurably(request.bodyU32(abi.RW_FLAGS));
     if (durable || window.durable) this.#gate.givePermit();
     const offset = request.bodyU64(abi.RW_OFFSET);
     const size = request.bodyU32(abi.RW_SIZE);
     if (window.kind === 'memory' && !this.#mayFill(window, ledgerIndex, offset, size)) return this.answer(-E.ENOSPC);
-    const begun = this.#writeMapped(window, mappedAt, offset, size);
-    const address = this.#dataAddress + begun;
-    const isWhole = begun > 0 && begun === size;
-    const rest = isWhole ? 0 : writeWindow(window, address, offset + begun, size - begun, durable);
-    if (rest < 0 && begun === 0) return this.answer(rest);
-    const n = begun + Math.max(0, rest);
+    const n = this.#writeInTurn(served, offset, size, durable);
+    if (n < 0) return this.answer(n);
     this.#ledger.noteWrite(ledgerIndex, Date.now());
     return this.#answerU64(n, abi.WRITE_OUT_SIZE);
   }
 
-  /** @returns how much of the beginning was written; 0 where pwrite is as good */
-  #writeMapped(window: Window, mappedAt: number, offset: number, size: number): number {
+  /** @returns how much was written, or −errno where nothing was */
+  #writeInTurn(served: ServedWindow, offset: number, size: number, durable: boolean): number {
+    const hasTurn = this.#beginTurn(served, offset, size);
+    try {
+      const begun = hasTurn ? this.#writeMapped(served, offset, size) : 0;
+      if (begun > 0 && begun === size) return begun;
+      const rest = writeWindow(served.window, this.#dataAddress + begun, offset + begun, size - begun, durable);
+      return begun === 0 ? rest : begun + Math.max(0, rest);
+    } finally {
+      if (hasTurn) this.#turns?.end();
+    }
+  }
+
+  /** Waits for writes that overlap. @returns whether a turn was taken, which must be ended */
+  #beginTurn({ window, turns }: ServedWindow, offset: number, length: number): boolean {
+    if (turns === NO_TURNS || this.#turns === null || window.readOnly) return false;
+    const inside = Math.min(length, window.size - offset);
+    if (inside <= 0) return false;
+    while (!this.#turns.tryBegin(turns, window.start + offset, inside)) this.#gate.givePermit();
+    return true;
+  }
+
+  /** @returns how much of the beginning was written; 0: use pwrite */
+  #writeMapped({ window, mappedAt, turns }: ServedWindow, offset: number, size: number): number {
     if (mappedAt === 0 || size < MAPPED_BYTES) return 0;
     if (this.#gate.noteMapped()) this.#tellMapped?.();
+    if (this.#turns?.mayCopy(turns) !== true) return 0;
     return writeMapped(window, mappedAt, this.#dataAddress, offset, size);
   }
 
@@ -229,8 +256,9 @@ export class WindowServer {
     return this.answer(0);
   }
 
-  #fallocate({ window, ledgerIndex }: ServedWindow): number {
+  #fallocate(served: ServedWindow): number {
     const { request } = this;
+    const { window, ledgerIndex } = served;
     const offset = request.bodyU64(abi.FALLOCATE_OFFSET);
     const length = request.bodyU64(abi.FALLOCATE_LENGTH);
     if (window.kind !== 'memory') this.#gate.givePermit();
@@ -245,11 +273,11 @@ export class WindowServer {
         if (result === 0) this.#ledger.noteWrite(ledgerIndex, Date.now());
         return this.answer(result);
       case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
-        result = zeroWindow(window, offset, length, true, this.#zeros.address, this.#zeros.bytes.length);
+        result = this.#zero(served, offset, length, true);
         break;
       case FALLOC_FL_ZERO_RANGE:
       case FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE:
-        result = zeroWindow(window, offset, length, false, this.#zeros.address, this.#zeros.bytes.length);
+        result = this.#zero(served, offset, length, false);
         break;
       default:
         return this.answer(-E.EOPNOTSUPP);
@@ -259,6 +287,16 @@ export class WindowServer {
     const answer = this.answer(result);
     if (result === 0) this.result = Math.max(0, Math.min(length, window.size - offset));
     return answer;
+  }
+
+  #zero(served: ServedWindow, offset: number, length: number, punch: boolean): number {
+    const { address, bytes } = this.#zeros;
+    const hasTurn = this.#beginTurn(served, offset, length);
+    try {
+      return zeroWindow(served.window, offset, length, punch, address, bytes.length);
+    } finally {
+      if (hasTurn) this.#turns?.end();
+    }
   }
 
   #lseek({ window }: ServedWindow): number {

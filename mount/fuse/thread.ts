@@ -13,6 +13,7 @@ import { isOneWay, isWellFormed, type Request } from './message.js';
 import { DEFERRED, NOT_SERVED, SENT, type ServedWindow, WindowServer } from './serve-window.js';
 import { SpliceReply } from './splice-reply.js';
 import { ThreadGate, type ThreadMemory } from './thread-control.js';
+import { type TurnMemory, WriteTurns } from './write-turns.js';
 
 export interface ThreadData {
   readonly thread: number;
@@ -21,6 +22,7 @@ export interface ThreadData {
   readonly ledgerFd: number;
   readonly statsFd: number;
   readonly memory: ThreadMemory;
+  readonly turnMemory: TurnMemory;
 }
 
 /** main thread → thread: serve this window, or (null) no longer */
@@ -54,7 +56,9 @@ function run(data: ThreadData, port: MessagePort): void {
     port.postMessage({ kind: 'memory-wanted', nodeId } satisfies ThreadReport);
   };
   const tellMapped = (): void => port.postMessage({ kind: 'mapped' } satisfies ThreadReport);
-  const server = new WindowServer(ledger, gate, { askMemory, tellMapped, splice: new SpliceReply(data.deviceFd) });
+  const splice = new SpliceReply(data.deviceFd);
+  const turns = new WriteTurns(data.turnMemory, data.thread);
+  const server = new WindowServer(ledger, gate, { askMemory, tellMapped, splice, turns });
   const windows = new Map<number, Counted>();
   const pages = new CounterPages(data.statsFd, areaOfThread(data.thread));
   const { request, requestAddress, requestLimit, replyAddress } = server;

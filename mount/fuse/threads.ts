@@ -8,6 +8,7 @@ import { crashPoint } from './crash-point.js';
 import type { ServedWindow } from './serve-window.js';
 import type { ThreadData, ThreadReport, WindowUpdate } from './thread.js';
 import { createThreadMemory, type ThreadMemory, ThreadWatch } from './thread-control.js';
+import { createTurnMemory, type TurnMemory } from './write-turns.js';
 
 /** How many threads may read the device at one time: more than cores only costs switches while all is in memory. */
 export function readingThreads(): number {
@@ -40,6 +41,8 @@ export class Threads {
   readonly #workers: Worker[] = [];
   readonly #watch: ThreadWatch;
   readonly #memory: ThreadMemory;
+  /** where threads say what they write */
+  readonly turnMemory: TurnMemory;
   readonly #deviceFds: readonly number[];
   readonly #ledgerFd: number;
   readonly #statsFd: number;
@@ -58,6 +61,7 @@ export class Threads {
     this.#events = events;
     this.#memory = createThreadMemory(deviceFds.length);
     this.#watch = new ThreadWatch(this.#memory, deviceFds.length);
+    this.turnMemory = createTurnMemory(deviceFds.length);
     this.loaded = new Promise((resolve) => {
       this.#becameLoaded = resolve;
     });
@@ -85,9 +89,9 @@ export class Threads {
 
   #load(thread: number, loaded: () => void): void {
     const deviceFd = this.#deviceFds[thread] as number;
-    const [ledgerFd, statsFd, memory] = [this.#ledgerFd, this.#statsFd, this.#memory];
+    const [ledgerFd, statsFd, memory, turnMemory] = [this.#ledgerFd, this.#statsFd, this.#memory, this.turnMemory];
     const worker = new Worker(new URL('./thread.js', import.meta.url), {
-      workerData: { thread, deviceFd, ledgerFd, statsFd, memory } satisfies ThreadData,
+      workerData: { thread, deviceFd, ledgerFd, statsFd, memory, turnMemory } satisfies ThreadData,
       // a thread holds next to nothing on its heap; without limits each reserves tens of megabytes
       resourceLimits: { maxYoungGenerationSizeMb: 1, maxOldGenerationSizeMb: 24 },
     });

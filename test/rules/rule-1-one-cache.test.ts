@@ -1,8 +1,21 @@
 /** Rule 1: a vbd has one cache. What one opener wrote, every other reads next: on any bus, and in the image. */
+
+import { open } from 'node:fs/promises';
 import t, { type Test } from 'tap';
 import { patternBytes } from '../conformance/pattern.js';
+import { putMbr } from '../drivers/partitions/tables.js';
 import { MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_READ_WRITE } from './caller.js';
-import { asked, attachFor, type Ground, O_RDWR, prepareGround, WAYS, type Way, whyNotRules } from './fixture.js';
+import {
+  asked,
+  attachFor,
+  type Ground,
+  O_RDONLY,
+  O_RDWR,
+  prepareGround,
+  WAYS,
+  type Way,
+  whyNotRules,
+} from './fixture.js';
 import { randomNumbers, seedOf } from './random.js';
 
 t.setTimeout(120_000);
@@ -20,6 +33,9 @@ void t.test('rule 1: one cache', { skip: whyNotRules() }, async (t) => {
       else await t.test('mappings', (t) => refuseSharedMappings(t, ground, paths));
       await t.test('sendfile and splice', (t) => sendAndSplice(t, ground, paths, way.passthrough === 'on'));
     });
+  }
+  for (const [label, prepare] of Object.entries(NEIGHBOURS)) {
+    await t.test(label, async (t) => showWhenOpenedAgain(t, ground, await prepare(t, ground)));
   }
 });
 
@@ -111,4 +127,69 @@ async function sendAndSplice(t: Test, { caller }: Ground, paths: string[], live:
   await sees(again, 'far!', 'of a file opened after a write on another bus');
   await caller.call('close', again);
   for (const fd of [here, there]) await caller.call('close', fd);
+}
+
+const PARTITION_AT = 1 << 20;
+
+/** Two files of one bus that have the same bytes, and where in each. */
+interface Neighbours {
+  readonly read: { readonly path: string; readonly at: number };
+  readonly written: { readonly path: string; readonly at: number };
+}
+
+const NEIGHBOURS: Record<string, (t: Test, ground: Ground) => Promise<Neighbours>> = {
+  'a partition, written through its disk': async (t, ground) => {
+    const { path } = await attachParted(t, ground, { driver: 'aio', passthrough: 'off' });
+    return { read: { path: `${path}1`, at: 0 }, written: { path, at: PARTITION_AT } };
+  },
+  'a disk, written through its partition': async (t, ground) => {
+    const { path } = await attachParted(t, ground, { driver: 'aio', passthrough: 'off' });
+    return { read: { path, at: PARTITION_AT }, written: { path: `${path}1`, at: 0 } };
+  },
+  'a partition of a disk that is passed through': async (t, ground) => {
+    const { path } = await attachParted(t, ground, { driver: 'ram', passthrough: 'on' });
+    return { read: { path: `${path}1`, at: 0 }, written: { path, at: PARTITION_AT } };
+  },
+  'another vbd of the ram image': (t, ground) => attachNeighbours(t, ground, 'ram'),
+  'another vbd of the image, by w!': (t, ground) => attachNeighbours(t, ground, 'aio'),
+};
+
+async function attachParted(t: Test, { a, bench }: Ground, wish: Pick<Way, 'driver' | 'passthrough'>) {
+  const image = await bench.image(`parted-${wish.driver}.img`, 2 * PARTITION_AT);
+  const file = await open(image, 'r+');
+  const entry = { type: 0x83, start: PARTITION_AT / 512, count: PARTITION_AT / 512 };
+  await file.write(putMbr(Buffer.alloc(512), 0, [entry]), 0, 512, 0);
+  await file.close();
+  return await attachFor(t, a, { ...wish, image, partitions: true });
+}
+
+async function attachNeighbours(t: Test, { a, bench }: Ground, driver: 'ram' | 'aio'): Promise<Neighbours> {
+  const image = await bench.image(`neighbours-${driver}.img`, SIZE);
+  const wish = { driver, image, mode: 'w!', passthrough: 'off' } as const;
+  const [one, other] = [await attachFor(t, a, wish), await attachFor(t, a, wish)];
+  return { read: { path: one.path, at: 0 }, written: { path: other.path, at: 0 } };
+}
+
+/**
+ * Of what is written through another file, read tells at once; private mappings, sendfile and splice, which may show pages
+ * of before, tell from when the file is opened again.
+ */
+async function showWhenOpenedAgain(t: Test, { caller }: Ground, { read, written }: Neighbours): Promise<void> {
+  const [reader, writer] = [await caller.open(read.path, O_RDONLY), await caller.open(written.path, O_RDWR)];
+  const map = (await caller.call('mmap', reader, read.at + 4096, PROT_READ, MAP_PRIVATE)) as number;
+  for (const text of ['one.', 'two.', 'more']) {
+    // its pages are in the kernel's cache when the next text comes
+    await caller.call('mread', map + read.at, 4);
+    await caller.call('sendfile', reader, read.at, 4);
+    await caller.call('pwrite', writer, written.at, Buffer.from(text));
+    t.equal(String(await caller.call('pread', reader, read.at, 4)), text, 'read tells at once');
+    const again = await caller.open(read.path, O_RDONLY);
+    for (const call of ['sendfile', 'splice']) {
+      t.equal(String(await caller.call(call, again, read.at, 4)), text, `${call} of the file opened again`);
+    }
+    t.equal(String(await caller.call('mread', map + read.at, 4)), text, 'a mapping, now that it was opened again');
+    await caller.call('close', again);
+  }
+  await caller.call('munmap', map, read.at + 4096);
+  for (const fd of [reader, writer]) await caller.call('close', fd);
 }

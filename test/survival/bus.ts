@@ -25,6 +25,7 @@ export interface Wish {
   readonly passthrough?: 'auto' | 'on' | 'off';
   readonly options?: Record<string, string>;
   readonly filters?: { name: string; value: string }[];
+  readonly partitions?: boolean;
 }
 
 /** Root's, on the default transport. */

@@ -22,7 +22,15 @@ function openStage(t: Test, others: Others, looked: () => void) {
   const ledgerFd = createLedger();
   t.teardown(() => closeSync(ledgerFd));
   const ledger = new Ledger(ledgerFd);
-  const memory: SharedMemory = { id: 'a', fd: -1, state: null, sizeBytes: 1 << 30, image: '/a.img', users: 1 };
+  const memory: SharedMemory = {
+    id: 'a',
+    fd: -1,
+    state: null,
+    sizeBytes: 1 << 30,
+    image: '/a.img',
+    users: 1,
+    isWritten: false,
+  };
   const memories = {
     async grant(_: SharedMemory, _unspentBytes: number, wantedBytes: number) {
       const given = Math.min(wantedBytes, others.room);

@@ -50,6 +50,7 @@ export function makeDispatchContext(deviceFd: number): DispatchContext {
     counters: new CounterPages(createStats(), MAIN_AREA),
     owner: OWNER,
     isThreaded: () => false,
+    writeBeside: (_, write) => write(),
     forgotten: () => {},
     resizeRefused: () => {},
   };

@@ -26,7 +26,7 @@ const FLAGS2 = bits(37 - 32, 39 - 32);
 const initOut = (minor: number, flags: number, flags2: number, readahead: number, stackDepth: number): Buffer =>
   struct(64, {
     u32: { 0: 7, 4: minor, 8: readahead, 12: flags, 20: 512 << 10, 24: 1, 32: flags2, 36: stackDepth },
-    u16: { 16: 192, 18: 144, 28: 128 },
+    u16: { 16: 192, 18: 144, 28: 129 },
   });
 
 t.test('the answer to a real INIT, byte for byte', async (t) => {

@@ -99,7 +99,7 @@ function makeTransport(deviceFds: readonly number[]): { transport: KernelTranspo
     process.send?.(report);
   };
   const transport = new KernelTransport({
-    ...{ deviceFds, ledger, ledgerFd, statsFd: createStats(), owner: OWNER, mapsFiles: true, fail: die },
+    ...{ deviceFds, ledger, ledgerFd, statsFd: createStats(), owner: OWNER, keeperPid: 1, mapsFiles: true, fail: die },
     events: {
       forgotten: (nodeId) => send({ forgotten: nodeId }),
       gone: () => send('gone'),

@@ -5,6 +5,7 @@ import { MappedWindows } from '../../../mount/fuse/mapped-windows.js';
 import { isOneWay, isWellFormed } from '../../../mount/fuse/message.js';
 import { DEFERRED, NOT_SERVED, type ServedWindow, WindowServer } from '../../../mount/fuse/serve-window.js';
 import { createThreadMemory, ThreadGate } from '../../../mount/fuse/thread-control.js';
+import { createTurnMemory, NO_TURNS, TurnWatch, WriteTurns } from '../../../mount/fuse/write-turns.js';
 import { createLedger, Ledger } from '../../../mount/ledger.js';
 import { memfdCreate } from '../../../system/libc.js';
 
@@ -49,7 +50,10 @@ export function makeWindowFixture(initial: Buffer, isMapped = false): WindowFixt
   gate.givePermit = () => {
     given++;
   };
-  const server = new WindowServer(ledger, gate);
+  const memory = createTurnMemory(1);
+  const turns = isMapped ? 0 : NO_TURNS;
+  if (isMapped) new TurnWatch(memory).allow(turns);
+  const server = new WindowServer(ledger, gate, { turns: new WriteTurns(memory, 0) });
   const { bytes: buffer } = server.request;
   return {
     server,
@@ -58,7 +62,8 @@ export function makeWindowFixture(initial: Buffer, isMapped = false): WindowFixt
     permitsGiven: () => given,
     serve(bytes, changes = {}, canReadNoWait = false) {
       buffer.set(bytes);
-      const served: ServedWindow = { window: { ...window, ...changes }, ledgerIndex: 0, canReadNoWait, mappedAt };
+      const narrowed = { ...window, ...changes };
+      const served: ServedWindow = { window: narrowed, ledgerIndex: 0, canReadNoWait, mappedAt, turns };
       if (isWellFormed(server.request, bytes.length)) {
         const length = server.serve(served);
         if (length === DEFERRED) return 'put off';

@@ -1,0 +1,156 @@
+/**
+ * Whose turn it is to write where: writes of a mapped image (mapped-write.ts) go past the lock of the file, which is what
+ * keeps two writes of one place from being mixed. So each thread says in shared memory which pages it is about to change,
+ * and a write that overlaps one under way waits until that has ended.
+ *
+ *      per image    LOCK, held for the few loads and stores of a look at all threads
+ *                   MAPPED, whether it may be written where it is mapped: set and taken back by the main thread
+ *      per thread   IMAGE (its number and 1; 0: none), FIRST and LAST page, COPIES: whether past the lock of the file
+ *
+ * The same bytes are the same image: vbds that share a memory, a disk and its partitions have one number. A thread that
+ * waits holds no range, and one that holds a range waits for no other thread: so there is no circle. A thread that dies
+ * takes its process along, and this memory with it; other processes are kept away by locks (copy-lease.ts).
+ */
+
+/** images that are in memory and are served at one time; further ones are not mapped */
+export const MAX_IMAGES = 256;
+/** no image */
+export const NO_TURNS = -1;
+/** a page number is a positive word */
+export const MAX_TURN_BYTES = 2 ** 31 * 4096;
+
+const PAGE = 4096;
+/** a cache line each */
+const WORDS_PER_PLACE = 16;
+const WAITING = 0;
+const LOCK = 0;
+const MAPPED = 1;
+const IMAGE = 0;
+const FIRST = 1;
+const LAST = 2;
+const COPIES = 3;
+
+const SPINS = 200;
+/** a wake-up that is missed costs no more than this */
+const NAP_MS = 0.5;
+
+export type TurnMemory = SharedArrayBuffer;
+
+export function createTurnMemory(threads: number): TurnMemory {
+  return new SharedArrayBuffer((1 + MAX_IMAGES + threads) * WORDS_PER_PLACE * 4);
+}
+
+const imagePlace = (image: number): number => (1 + image) * WORDS_PER_PLACE;
+const threadPlace = (thread: number): number => (1 + MAX_IMAGES + thread) * WORDS_PER_PLACE;
+
+function threadsOf(words: Int32Array): number {
+  return words.length / WORDS_PER_PLACE - 1 - MAX_IMAGES;
+}
+
+/** One thread's side. */
+export class WriteTurns {
+  readonly #words: Int32Array;
+  readonly #threads: number;
+  readonly #thread: number;
+  readonly #own: number;
+
+  constructor(memory: TurnMemory, thread: number) {
+    this.#words = new Int32Array(memory);
+    this.#threads = threadsOf(this.#words);
+    this.#thread = thread;
+    this.#own = threadPlace(thread);
+  }
+
+  /**
+   * Takes a range of an image, after those under way that overlap it. Pair with `end`.
+   * @param from in the image's file, in bytes
+   * @returns whether nobody was in the way; false: waited, holding nothing: call again
+   */
+  tryBegin(image: number, from: number, length: number): boolean {
+    const first = Math.floor(from / PAGE);
+    const last = Math.floor((from + length - 1) / PAGE);
+    const words = this.#words;
+    const lock = imagePlace(image) + LOCK;
+    this.#lock(lock);
+    const other = this.#overlapping(image, first, last);
+    if (other === -1) {
+      words[this.#own + FIRST] = first;
+      words[this.#own + LAST] = last;
+      words[this.#own + COPIES] = 0;
+      Atomics.store(words, this.#own + IMAGE, image + 1);
+    }
+    Atomics.store(words, lock, 0);
+    if (other === -1) return true;
+    this.#await(other, image);
+    return false;
+  }
+
+  /** Whether the range that was begun may be written past the lock of the file. */
+  mayCopy(image: number): boolean {
+    // the thread says that it copies before it looks, the main thread forbids it before it looks: one sees the other
+    Atomics.store(this.#words, this.#own + COPIES, 1);
+    if (Atomics.load(this.#words, imagePlace(image) + MAPPED) === 1) return true;
+    Atomics.store(this.#words, this.#own + COPIES, 0);
+    return false;
+  }
+
+  end(): void {
+    Atomics.store(this.#words, this.#own + IMAGE, 0);
+    if (Atomics.load(this.#words, WAITING) > 0) Atomics.notify(this.#words, this.#own + IMAGE);
+  }
+
+  #lock(lock: number): void {
+    for (let tries = 1; Atomics.compareExchange(this.#words, lock, 0, 1) !== 0; tries++) {
+      if (tries % SPINS === 0) Atomics.wait(this.#words, lock, 1, NAP_MS);
+    }
+  }
+
+  /** The place of another thread's range that overlaps; −1 where there is none. Under the image's lock. */
+  #overlapping(image: number, first: number, last: number): number {
+    const words = this.#words;
+    for (let thread = 0; thread < this.#threads; thread++) {
+      const place = threadPlace(thread);
+      if (thread === this.#thread || Atomics.load(words, place + IMAGE) !== image + 1) continue;
+      if ((words[place + FIRST] as number) <= last && first <= (words[place + LAST] as number)) return place;
+    }
+    return -1;
+  }
+
+  #await(place: number, image: number): void {
+    const words = this.#words;
+    for (let spins = 0; spins < SPINS; spins++) if (Atomics.load(words, place + IMAGE) !== image + 1) return;
+    Atomics.add(words, WAITING, 1);
+    Atomics.wait(words, place + IMAGE, image + 1, NAP_MS);
+    Atomics.sub(words, WAITING, 1);
+  }
+}
+
+/** The main thread's side. */
+export class TurnWatch {
+  readonly #words: Int32Array;
+  readonly #threads: number;
+
+  constructor(memory: TurnMemory) {
+    this.#words = new Int32Array(memory);
+    this.#threads = threadsOf(this.#words);
+  }
+
+  /** From now on threads may write where the image is mapped. */
+  allow(image: number): void {
+    Atomics.store(this.#words, imagePlace(image) + MAPPED, 1);
+  }
+
+  /** Resolves when no thread writes past the lock of the image's file any more. */
+  async forbid(image: number): Promise<void> {
+    Atomics.store(this.#words, imagePlace(image) + MAPPED, 0);
+    for (let thread = 0; thread < this.#threads; thread++) {
+      while (this.#copies(thread, image)) await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+  }
+
+  #copies(thread: number, image: number): boolean {
+    const place = threadPlace(thread);
+    const isIts = Atomics.load(this.#words, place + IMAGE) === image + 1;
+    return isIts && Atomics.load(this.#words, place + COPIES) === 1;
+  }
+}
