@@ -16,7 +16,7 @@ import { watchKeeper } from './client/wait-gone.js';
 export { describeHolders } from './bus/describe-holders.js';
 export type { Progress } from './bus/progress.js';
 export type { BusPlace } from './bus/runtime-dir.js';
-export { resolveBus, runtimeDir } from './bus/runtime-dir.js';
+export { realPlace, resolveBus, runtimeDir } from './bus/runtime-dir.js';
 export { showBus } from './client/ask.js';
 export { findVbd, isPath } from './client/find-vbd.js';
 export { pause, resume } from './client/hold.js';
@@ -129,11 +129,24 @@ export async function stop(place: BusPlace, options: DetachOptions = {}): Promis
   try {
     return await untilGone(place, () => askEither<DetachResult>(place, { method: 'POST', path: '/stop', body }));
   } catch (error) {
-    if (!isNotRunning(error) || !(await isLeftBehind(place))) throw error;
+    if (!isNotRunning(error)) throw error;
+    if (!(await isLeftBehind(place))) {
+      await refuseForeignBus(place);
+      throw error;
+    }
   }
   // a keeper repairs what it finds when it starts, and removes all of it when it leaves
   await start(place);
   return untilGone(place, () => askBus<DetachResult>(place, { method: 'POST', path: '/stop', body }));
+}
+
+/** @throws FusetapError BUSY where a bus of another runtime directory, or of another user, is mounted there */
+async function refuseForeignBus({ path }: BusPlace): Promise<void> {
+  const { findLiveBus } = await import('./fuse/dead-mounts.js');
+  const alive = await findLiveBus(path);
+  if (alive === null) return;
+  const { refuseLiveBus } = await import('./bus/bus-owner.js');
+  throw refuseLiveBus(path, alive);
 }
 
 async function isLeftBehind(place: BusPlace): Promise<boolean> {

@@ -286,7 +286,9 @@ function filtersOf({ offset, sizelimit, filters = [] }: DiskOptions): FilterSpec
 }
 
 function runtimeDirOf({ runtimeDir }: BusOptions): string {
-  return runtimeDir === undefined ? client.runtimeDir(process.env, process.geteuid?.() ?? 0) : resolve(runtimeDir);
+  return runtimeDir === undefined
+    ? client.runtimeDir(process.env, process.geteuid?.() ?? 0)
+    : client.realPlace(runtimeDir);
 }
 
 function placeOf(options: BusOptions): Promise<client.BusPlace> {

@@ -89,6 +89,7 @@ const c = {
   mount: foreign<[string, string, string, number, string]>('mount', 'int', 'str', 'str', 'str', 'ulong', 'str'),
   umount2: foreign<[string, number]>('umount2', 'int', 'str', 'int'),
   memfd_create: foreign<[string, number]>('memfd_create', 'int', 'str', 'uint'),
+  getxattr: foreign<[string, string, number, number]>('getxattr', 'int64', 'str', 'str', 'intptr_t', 'size_t'),
   flock: foreign<[number, number]>('flock', 'int', 'int', 'int'),
   linkat: foreign<[number, string, number, string, number]>('linkat', 'int', 'int', 'str', 'int', 'str', 'int'),
   _exit: foreign<[number]>('_exit', 'void', 'int'),
@@ -435,6 +436,19 @@ export function tryFlockExclusive(fd: number): boolean {
 export function flockRelease(fd: number): void {
   const LOCK_UN = 8;
   check(c.flock(fd, LOCK_UN), 'flock');
+}
+
+/** The most that the kernel keeps in one extended attribute. */
+const XATTR_LIMIT_BYTES = 1 << 16;
+
+/** getxattr(2); null where the file has no such attribute, or its file system none at all. */
+export function readExtendedAttribute(path: string, name: string): Buffer | null {
+  const bytes = Buffer.from(new ArrayBuffer(XATTR_LIMIT_BYTES));
+  const length = c.getxattr(path, name, addressOf(bytes), bytes.length);
+  if (length >= 0) return bytes.subarray(0, length);
+  const errno = lastErrno();
+  if (errno === E.ENODATA || errno === E.EOPNOTSUPP) return null;
+  throw new SystemCallError('getxattr', errno, path);
 }
 
 // ── mounts and devices ──────────────────────────────────────────────────────────────────────────────────────────────

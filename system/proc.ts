@@ -38,6 +38,8 @@ export interface Mount {
   source: string;
   /** whether the file system itself is mounted read-only; a read-only bind mount of a writable one is not */
   readOnly: boolean;
+  /** the user and group that a FUSE file system belongs to; null for other types */
+  owner: { uid: number; gid: number } | null;
 }
 
 export function parseMountinfo(text: string): Mount[] {
@@ -56,9 +58,16 @@ export function parseMountinfo(text: string): Mount[] {
       type,
       source: unescapeOctal(source ?? ''),
       readOnly: (options ?? '').split(',').includes('ro'),
+      owner: readOwner(options ?? ''),
     });
   }
   return mounts;
+}
+
+/** FUSE shows whom it was mounted for as `user_id=N,group_id=N`; other types show nothing like it. */
+function readOwner(options: string): Mount['owner'] {
+  const [, uid, gid] = /(?:^|,)user_id=(\d+),group_id=(\d+)(?:,|$)/.exec(options) ?? [];
+  return uid === undefined ? null : { uid: Number(uid), gid: Number(gid) };
 }
 
 // space, tab, line end, backslash and # are written so, and nothing else

@@ -35,7 +35,15 @@ export function removeBusFiles(place: BusPlace, { keepLog = false } = {}): void 
     const names = keepLog ? readdirSync(place.stateDir).filter((name) => name !== 'log' && name !== 'log.1') : [''];
     for (const name of names) rmSync(join(place.stateDir, name), { recursive: true, force: true });
   });
-  if (!place.ownDirectory) attempt(place.path, () => rmdirSync(place.path));
+  removeMountpoint(place);
+}
+
+/**
+ * Removes the directory of a bus that is not mounted any more: a program that writes to a vbd then meets an error, and does
+ * not make a file of that name. A user's own directory stays, and so does one that a bus is mounted on.
+ */
+export function removeMountpoint({ path, ownDirectory }: BusPlace): void {
+  if (!ownDirectory) attempt(path, () => rmdirSync(path));
 }
 
 /** Takes the socket away: nobody can connect any more. */
@@ -47,6 +55,8 @@ function attempt(what: string, remove: () => void): void {
   try {
     remove();
   } catch (error) {
-    console.error(`cannot remove ${what}: ${(error as Error).message}`);
+    const { code, message } = error as NodeJS.ErrnoException;
+    // it is gone, or another bus is mounted there
+    if (code !== 'ENOENT' && code !== 'EBUSY') console.error(`cannot remove ${what}: ${message}`);
   }
 }

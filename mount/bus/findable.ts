@@ -79,9 +79,9 @@ export class StayFindable {
 
   async #comeBack(): Promise<void> {
     const { place } = this.#bus;
-    makeBusDirectories(place, process.geteuid?.() ?? 0);
+    await makeBusDirectories(place, process.geteuid?.() ?? 0);
     await this.#listen();
-    const lockFd = keepLock(place, this.#lockFd);
+    const lockFd = await keepLock(place, this.#lockFd);
     if (lockFd !== this.#lockFd && this.#lockFd !== this.#bus.lockFd) closeSync(this.#lockFd);
     this.#lockFd = lockFd;
     await this.#bus.rewrite();

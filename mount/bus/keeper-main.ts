@@ -6,13 +6,13 @@ import './no-debugger.js';
 import { closeSync, writeSync } from 'node:fs';
 import { FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { refuseHidden } from './allow-other.js';
-import { removeBusFiles, removeSocket } from './bus-files.js';
+import { removeBusFiles, removeMountpoint, removeSocket } from './bus-files.js';
 import { StayFindable } from './findable.js';
 import { collectWhenGrown } from './idle-heap.js';
 import { Keeper, type KeeperOptions } from './keeper.js';
 import { logEvent, useLog } from './log.js';
 import { clearMountpoint } from './mountpoint.js';
-import { type BusPlace, makeBusDirectories } from './runtime-dir.js';
+import { type BusPlace, makeBusDirectories, makeMountpoint } from './runtime-dir.js';
 import type { KeeperArgument } from './start-keeper.js';
 import { takeStateLock } from './state-lock.js';
 import { tellAdministrator } from './tell-administrator.js';
@@ -37,14 +37,16 @@ function report(line: object): boolean {
 async function mountBus(options: KeeperOptions): Promise<Keeper> {
   const { place } = options;
   try {
-    makeBusDirectories(place, process.geteuid?.() ?? 0);
+    await makeBusDirectories(place, process.geteuid?.() ?? 0);
+    makeMountpoint(place);
     useLog(place.stateDir);
     if (options.allowOther) refuseHidden(place.path);
-    await clearMountpoint(place.path);
+    await clearMountpoint(place);
     return await Keeper.start(options);
   } catch (error) {
-    // of what nobody expected the log stays
+    // the log of what nobody expected stays; the directory goes, or the next program would fill it as if it were the bus
     if (error instanceof FusetapError && error.code !== 'FAILED') removeBusFiles(place);
+    else removeMountpoint(place);
     throw error;
   }
 }

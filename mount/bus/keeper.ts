@@ -11,13 +11,14 @@
  *              ├─ replay.ts    what a new server is told  ┘
  *              └─ supervisor.ts  keeps a server under the bus
  */
+import { join } from 'node:path';
 import { FusetapError } from '../../drivers/errors.js';
 import { E, setIoFlusher } from '../../system/libc.js';
-import { readMounts } from '../../system/proc.js';
 import { cannotPassThrough, registerBacking, unregisterBacking } from '../fuse/backing.js';
+import { clearDeadMounts } from '../fuse/dead-mounts.js';
 import { closeDevices, type KernelMount, mountKernel, requestResend } from '../fuse/device.js';
 import { totalThreads } from '../fuse/threads.js';
-import { abortConnection, unmount, unmountAll } from '../fuse/unmount.js';
+import { abortConnection, busMounts, unmount } from '../fuse/unmount.js';
 import { createLedger, Ledger } from '../ledger.js';
 import { createStats, resetStats } from '../stats.js';
 import { type FileOwner, ownerOf, ownIdentity } from './allow-other.js';
@@ -25,6 +26,7 @@ import { type AttachContext, attach } from './attach.js';
 import type { CopyWatcher } from './attach-memory.js';
 import { Bookkeeping } from './bookkeeping.js';
 import type { BusControl, DetachChoice, Patience } from './bus-control.js';
+import { removeMountpoint } from './bus-files.js';
 import { type BusParts, deviceOf } from './bus-parts.js';
 import { findVbdOfPid, writeBusRecord } from './bus-record.js';
 import { Copying, tellCopy } from './copying.js';
@@ -101,16 +103,18 @@ export class Keeper implements BusControl {
 
   /** Mounts a bus and starts its server; resolves when it answers. */
   static async start(options: KeeperOptions): Promise<Keeper> {
-    const { path } = options.place;
-    const isKernel = options.transport === 'kernel';
-    const { allowOther } = options;
-    const mount = isKernel ? await mountKernel(path, { threads: totalThreads(), allowOther }) : mountedByServer(path);
+    const { place, transport, allowOther } = options;
+    const end = { lockPath: join(place.stateDir, 'lock'), removesDirectory: !place.ownDirectory };
+    const mount =
+      transport === 'kernel'
+        ? await mountKernel(place.path, { threads: totalThreads(), allowOther, end })
+        : mountedByServer(place.path);
+    const keeper = new Keeper(options, mount);
     try {
-      const keeper = new Keeper(options, mount);
       await keeper.#begin();
       return keeper;
     } catch (error) {
-      await unmountAll(path);
+      await keeper.#abandon();
       throw error;
     }
   }
@@ -166,12 +170,26 @@ export class Keeper implements BusControl {
 
   async #begin(): Promise<void> {
     const { path } = this.#bus.place;
+    if (this.#bus.transport === 'kernel') await this.#findMount();
     await this.#bus.server.start();
-    const own = (await readMounts('self')).findLast(({ mountpoint }) => mountpoint === path);
-    if (own === undefined) throw new FusetapError('FAILED', `the mount on ${path} is gone already`);
-    this.#bus.mountDev = own.dev;
+    if (this.#bus.mountDev === '') await this.#findMount();
     this.#record();
     logEvent({ event: 'started', path, keeperPid: process.pid, serverPid: this.#bus.server.pid });
+  }
+
+  async #findMount(): Promise<void> {
+    const { path } = this.#bus.place;
+    const [own] = await busMounts(path);
+    if (own === undefined) throw new FusetapError('FAILED', `the mount on ${path} is gone already`);
+    this.#bus.mountDev = own.dev;
+  }
+
+  /** Takes away what did not come to serve: without a server and with its descriptors closed it is dead. */
+  async #abandon(): Promise<void> {
+    const { place, server, mount } = this.#bus;
+    await server.end();
+    closeDevices(mount);
+    await clearDeadMounts(place.path);
   }
 
   get over(): boolean {
@@ -408,15 +426,16 @@ export class Keeper implements BusControl {
   }
 
   async #cutOff(): Promise<void> {
-    const { place, server, mount } = this.#bus;
-    // one that never came to serve is not known by its device
-    const mountDev = this.#bus.mountDev || undefined;
+    const { place, server, mount, mountDev } = this.#bus;
+    // it never came to serve: what began it takes it away
+    if (mountDev === '') return;
     if (!(await abortConnection(place.path, mountDev))) {
       // ours are the last descriptors once no server has any
       await server.end();
       closeDevices(mount);
     }
     await unmount(place.path, mountDev);
+    removeMountpoint(place);
   }
 
   /** @returns whether the bus is over: nothing is attached, and nobody asked it to stay */

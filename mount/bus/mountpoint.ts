@@ -1,21 +1,28 @@
 /**
- * The directory of a bus before it is mounted: what a dead bus left there is taken away, and what it holds is looked at.
+ * The directory of a bus before it is mounted: what a dead bus left there is taken away, a bus that is alive stays, and what
+ * the directory holds is looked at.
  */
 import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { FusetapError } from '../../drivers/errors.js';
-import { unmountAll } from '../fuse/unmount.js';
+import { clearDeadMounts } from '../fuse/dead-mounts.js';
+import { refuseLiveBus } from './bus-owner.js';
 import { logEvent } from './log.js';
+import type { BusPlace } from './runtime-dir.js';
 
 /**
- * Takes dead mounts of ours off the path. To be called by the one keeper of the bus, before it mounts: what is
- * mounted there then has no keeper any more.
- * @throws FusetapError USAGE where it is not a directory, or not empty
+ * Takes dead buses off the directory. To be called by the one keeper of the bus, before it mounts. Its lock is of one
+ * runtime directory, so a bus that is alive there is of another one, or of another user.
+ * @throws FusetapError BUSY where a bus that is alive is mounted there; USAGE where it is no directory, or not empty
  */
-export async function clearMountpoint(path: string): Promise<void> {
-  for (let left = await unmountAll(path); left > 0; left--) logEvent({ event: 'repaired', path });
-  if (listDirectory(path).length === 0) return;
-  throw new FusetapError('USAGE', `the directory of a bus must be empty: ${path}`, {
-    hint: 'a mount would hide what it holds; give an empty directory',
+export async function clearMountpoint({ path, ownDirectory }: BusPlace): Promise<void> {
+  const { cleared, alive } = await clearDeadMounts(path);
+  for (let left = cleared; left > 0; left--) logEvent({ event: 'repaired', path });
+  if (alive !== null) throw refuseLiveBus(path, alive);
+  const [file] = listDirectory(path);
+  if (file === undefined) return;
+  throw new FusetapError('USAGE', `the directory of a bus must be empty: ${path} holds ${file}`, {
+    hint: ownDirectory ? 'a mount would hide it; give an empty directory' : `remove ${join(path, file)}`,
     path,
   });
 }

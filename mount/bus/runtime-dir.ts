@@ -7,21 +7,24 @@
  *        ram/             0700
  *        tap/             as RUNTIME: minors of tap-ctl, made by the first of them
  *
- * All of it lies in one directory that is ours and that nobody else can write, so below that no link can be planted.
+ * All of it lies in one directory that is ours and that nobody else can write, so below that no link can be planted. The
+ * path of that directory is resolved once, where it comes in: what the kernel tells of mounts and files, it tells by real
+ * paths.
  */
+import { createHash } from 'node:crypto';
 import {
   chmodSync,
+  existsSync,
   lstatSync,
   mkdirSync,
   readdirSync,
   readFileSync,
   realpathSync,
   type Stats,
-  statSync,
 } from 'node:fs';
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
 import { codeOfErrno, FusetapError, quoted } from '../../drivers/errors.js';
-import { isInUserNamespace } from '../../system/proc.js';
+import { refuseForeignAncestors } from './directory-check.js';
 
 /** The longest name of a bus, in characters. */
 export const BUS_NAME_LIMIT = 64;
@@ -39,19 +42,30 @@ export interface BusPlace {
 }
 
 /**
- * The runtime directory: `$FUSETAP_RUNTIME_DIR`, else /run/fusetap for root, else `$XDG_RUNTIME_DIR/fusetap`, else
- * /tmp/fusetap-UID if it is ours and 0700. It need not exist.
+ * The real path of the runtime directory: `$FUSETAP_RUNTIME_DIR`, else /run/fusetap for root, else
+ * `$XDG_RUNTIME_DIR/fusetap`, else /tmp/fusetap-UID if it is ours and 0700. It need not exist.
  * @throws FusetapError DENIED where the one in /tmp is not to be trusted
  */
 export function runtimeDir(env: NodeJS.ProcessEnv, uid: number): string {
-  if (env.FUSETAP_RUNTIME_DIR) return resolve(env.FUSETAP_RUNTIME_DIR);
-  if (uid === 0) return '/run/fusetap';
+  if (env.FUSETAP_RUNTIME_DIR) return realPlace(env.FUSETAP_RUNTIME_DIR);
+  if (uid === 0) return realPlace('/run/fusetap');
   // the XDG specification: a path that is not absolute is to be ignored
   const session = env.XDG_RUNTIME_DIR;
-  if (session && isAbsolute(session)) return join(session, 'fusetap');
+  if (session && isAbsolute(session)) return realPlace(join(session, 'fusetap'));
   const path = `/tmp/fusetap-${uid}`;
   refuseUntrusted(path, uid);
-  return path;
+  return realPlace(path);
+}
+
+/** A path without symbolic links, as far as it is there. */
+export function realPlace(path: string): string {
+  const absolute = resolve(path);
+  try {
+    return realpathSync.native(absolute);
+  } catch {
+    // what is not there, or leads nowhere, is for the caller to make or to refuse
+    return absolute === '/' ? absolute : join(realPlace(dirname(absolute)), basename(absolute));
+  }
 }
 
 function refuseUntrusted(path: string, uid: number): void {
@@ -72,11 +86,15 @@ function refuseUntrusted(path: string, uid: number): void {
 export async function resolveBus(word: string, runtime: string): Promise<BusPlace> {
   if (!word.includes('/')) return namedBus(word, runtime);
   const path = resolve(word);
-  if (dirname(path) === join(runtime, 'bus')) return namedBus(basename(path), runtime);
+  if (realPlace(dirname(path)) === join(runtime, 'bus')) return namedBus(basename(path), runtime);
   const real = realDirectory(path);
-  const { createHash } = await import('node:crypto');
-  const name = `dir-${createHash('sha256').update(real).digest('hex').slice(0, 16)}`;
+  const name = nameOfDirectory(real);
   return { name, path: real, stateDir: join(runtime, 'state', name), runtimeDir: runtime, ownDirectory: true };
+}
+
+/** The name of the bus on a directory of the user's own. @param path real */
+export function nameOfDirectory(path: string): string {
+  return `dir-${createHash('sha256').update(path).digest('hex').slice(0, 16)}`;
 }
 
 function namedBus(name: string, runtime: string): BusPlace {
@@ -139,43 +157,50 @@ export function listBusNames(runtime: string): string[] {
 }
 
 /**
- * Makes the directories that a bus needs, with their modes, and checks those that are there.
+ * Makes the directories that the files of a bus need, with their modes, and checks those that are there. The directory of
+ * the mount is for its keeper to make.
  * @throws FusetapError DENIED where a directory is not ours, is a link, or others can write it
  */
-export function makeBusDirectories(place: BusPlace, uid: number): void {
-  const open = uid === 0 ? 0o755 : 0o700;
-  const { runtimeDir: runtime } = place;
-  makeDirectory(runtime, open, uid, { parents: true });
-  for (const part of ['bus', 'state', 'ram']) makeDirectory(join(runtime, part), part === 'bus' ? open : 0o700, uid);
-  makeDirectory(place.stateDir, 0o700, uid);
-  if (!place.ownDirectory) makeDirectory(place.path, 0o700, uid, { mayBeMount: true });
+export async function makeBusDirectories({ runtimeDir: runtime, stateDir }: BusPlace, uid: number): Promise<void> {
+  await makeRuntimeDirectory(runtime, uid);
+  for (const part of ['bus', 'state', 'ram']) {
+    makeDirectory(join(runtime, part), part === 'bus' ? modeFor(uid) : 0o700, uid);
+  }
+  makeDirectory(stateDir, 0o700, uid);
+}
+
+/** Makes the directory of the mount; to be called under the lock on the bus. What is mounted there is not asked. */
+export function makeMountpoint({ path, ownDirectory }: BusPlace): void {
+  if (!ownDirectory && mkdir(path, 0o700)) chmodSync(path, 0o700);
 }
 
 /** Makes the directory of tap-ctl's minors. @throws FusetapError DENIED, as makeBusDirectories */
-export function makeTapDirectory(runtime: string, uid: number): void {
-  const open = uid === 0 ? 0o755 : 0o700;
-  makeDirectory(runtime, open, uid, { parents: true });
-  makeDirectory(join(runtime, 'tap'), open, uid);
+export async function makeTapDirectory(runtime: string, uid: number): Promise<void> {
+  await makeRuntimeDirectory(runtime, uid);
+  makeDirectory(join(runtime, 'tap'), modeFor(uid), uid);
 }
 
-function makeDirectory(
-  path: string,
-  mode: number,
-  uid: number,
-  { parents = false, mayBeMount = false }: { parents?: boolean; mayBeMount?: boolean } = {},
-): void {
-  if (parents) {
-    mkdir(dirname(path), 0o755, true);
-    refuseForeignAncestors(path, uid);
-  }
-  if (mkdir(path, mode, false)) {
+const modeFor = (uid: number): number => (uid === 0 ? 0o755 : 0o700);
+
+/** What is there is checked before anything is made in it. */
+async function makeRuntimeDirectory(runtime: string, uid: number): Promise<void> {
+  const missing: string[] = [];
+  let above = dirname(runtime);
+  for (; !existsSync(above); above = dirname(above)) missing.unshift(above);
+  await refuseForeignAncestors(runtime, realDirectory(above), uid);
+  for (const path of missing) mkdir(path, 0o755);
+  makeDirectory(runtime, modeFor(uid), uid);
+}
+
+function makeDirectory(path: string, mode: number, uid: number): void {
+  if (mkdir(path, mode)) {
     // the umask took from the mode
     chmodSync(path, mode);
-  } else if (!mayBeMount) {
-    const stats = lstatSync(path, { throwIfNoEntry: false });
-    // gone again: a keeper that leaves takes its directory with it, and the caller tries again
-    if (stats !== undefined) refuseForeign(path, stats, uid);
+    return;
   }
+  const stats = lstatSync(path, { throwIfNoEntry: false });
+  // gone again: a keeper that leaves takes its directory with it, and the caller tries again
+  if (stats !== undefined) refuseForeign(path, stats, uid);
 }
 
 function refuseForeign(path: string, stats: Stats, uid: number): void {
@@ -195,31 +220,10 @@ function refuseForeign(path: string, stats: Stats, uid: number): void {
   });
 }
 
-/** in a user namespace, what belongs to a user outside of it, as `/` */
-const UNMAPPED = 65534;
-
-/** Whoever can rename a directory above ours could put another in its place. */
-function refuseForeignAncestors(path: string, uid: number): void {
-  let ancestor = realDirectory(dirname(path));
-  for (;;) {
-    const stats = statSync(ancestor);
-    const sticky = (stats.mode & 0o1000) !== 0;
-    const foreign = ![0, uid].includes(stats.uid) && !(stats.uid === UNMAPPED && isInUserNamespace());
-    if (foreign || ((stats.mode & 0o002) !== 0 && !sticky)) {
-      throw new FusetapError('DENIED', `cannot use the directory ${path}: others can replace ${ancestor}`, {
-        hint: 'set FUSETAP_RUNTIME_DIR to a directory that only you can write',
-        path,
-      });
-    }
-    if (ancestor === '/') return;
-    ancestor = dirname(ancestor);
-  }
-}
-
 /** @returns whether the directory was made; false where something of that name is there */
-function mkdir(path: string, mode: number, recursive: boolean): boolean {
+function mkdir(path: string, mode: number): boolean {
   try {
-    mkdirSync(path, { mode, recursive });
+    mkdirSync(path, { mode });
     return true;
   } catch (error) {
     const { code, errno } = error as NodeJS.ErrnoException;

@@ -48,12 +48,14 @@ type Report = { ok: true; pid: number } | { error: PlainError };
  * @throws FusetapError what the keeper reported (see isAlreadyRunning), or FAILED with the last line of its log
  */
 export async function startKeeper(place: BusPlace, options: StartOptions): Promise<{ pid: number }> {
-  makeBusDirectories(place, process.geteuid?.() ?? 0);
+  await makeBusDirectories(place, process.geteuid?.() ?? 0);
   const log = openBusLog(place);
   try {
     const { size } = fstatSync(log);
     const child = await spawnKeeper(place, options, log);
-    const report = await readReport(child).catch((error: unknown) => {
+    const report = await readReport(child).catch(async (error: unknown) => {
+      const { removeUnusedMountpoint } = await import('./state-lock.js');
+      removeUnusedMountpoint(place);
       throw diedSilently(place, size, error);
     });
     if ('ok' in report) return { pid: report.pid };

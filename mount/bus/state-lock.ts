@@ -9,6 +9,7 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { FusetapError } from '../../drivers/errors.js';
 import { tryFlockExclusive } from '../../system/libc.js';
+import { removeMountpoint } from './bus-files.js';
 import { type BusPlace, makeBusDirectories } from './runtime-dir.js';
 import { type SocketAddress, socketAddress } from './socket-address.js';
 
@@ -23,7 +24,7 @@ const POLL_MS = 10;
 export async function takeStateLock(place: BusPlace): Promise<number> {
   const deadline = Date.now() + LIMIT_MS;
   for (;;) {
-    const fd = tryLock(place);
+    const fd = await tryLock(place);
     if (fd !== null) return fd;
     if (await answers(place.stateDir, 'control.sock')) {
       throw new FusetapError('BUSY', `already running: bus ${place.name}`);
@@ -46,14 +47,14 @@ export async function takeStateLock(place: BusPlace): Promise<number> {
  * Takes the lock again where somebody took its file away: what we hold would keep nobody out.
  * @returns a descriptor of it; the one that we had, where that still is the lock or another one has taken it
  */
-export function keepLock(place: BusPlace, fd: number): number {
+export async function keepLock(place: BusPlace, fd: number): Promise<number> {
   const named = statSync(join(place.stateDir, 'lock'), { throwIfNoEntry: false });
   const { dev, ino } = fstatSync(fd);
   if (named?.ino === ino && named.dev === dev) return fd;
-  return tryLock(place) ?? fd;
+  return (await tryLock(place)) ?? fd;
 }
 
-function tryLock(place: BusPlace): number | null {
+async function tryLock(place: BusPlace): Promise<number | null> {
   const path = join(place.stateDir, 'lock');
   let fd: number;
   try {
@@ -61,12 +62,25 @@ function tryLock(place: BusPlace): number | null {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
     // the keeper before us has just removed it all
-    makeBusDirectories(place, process.geteuid?.() ?? 0);
+    await makeBusDirectories(place, process.geteuid?.() ?? 0);
     return null;
   }
   if (tryFlockExclusive(fd) && fstatSync(fd).ino === statSync(path, { throwIfNoEntry: false })?.ino) return fd;
   closeSync(fd);
   return null;
+}
+
+/** Removes the directory of a bus whose keeper was killed as it began. What another keeper has begun meanwhile stays. */
+export function removeUnusedMountpoint(place: BusPlace): void {
+  let fd: number;
+  try {
+    fd = openSync(join(place.stateDir, 'lock'), constants.O_RDONLY | constants.O_NOFOLLOW);
+  } catch {
+    // no keeper has come as far as to lock it, so none has made the directory
+    return;
+  }
+  if (tryFlockExclusive(fd)) removeMountpoint(place);
+  closeSync(fd);
 }
 
 function answers(stateDir: string, name: string): Promise<boolean> {

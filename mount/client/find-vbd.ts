@@ -2,10 +2,11 @@
  * Which vbd a word means: a vdev, a slot number, the path of the file, or the path of its image if only one vbd has it.
  */
 import { type Stats, statSync } from 'node:fs';
-import { dirname, join, resolve } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { FusetapError, quoted } from '../../drivers/errors.js';
 import type { VbdInfo } from '../bus/interface.js';
 import { refusePartition } from '../bus/refuse-partition.js';
+import { realPlace } from '../bus/runtime-dir.js';
 import { findSlot } from '../bus/slots.js';
 import { BY_SLOT } from '../by-slot.js';
 
@@ -37,13 +38,21 @@ export function findVbd(word: string, vbds: readonly VbdInfo[], where: string): 
 }
 
 function refuseIfPartition(word: string, slot: number | null, vbds: readonly VbdInfo[], where: string): void {
-  const path = isPath(word) ? resolve(word) : null;
+  const path = isPath(word) ? busPath(word) : null;
   for (const vbd of vbds) {
     const found = vbd.partitions?.find(
       (partition) => partition.path === path || (path === null && partition.slot === slot),
     );
     if (found !== undefined) throw refusePartition(found.vdev, vbd.vdev, where);
   }
+}
+
+/** The path as a bus knows it, which is real. The bus itself is not asked, because it may hang. */
+function busPath(word: string): string {
+  const path = resolve(word);
+  const directory = dirname(path);
+  const bus = basename(directory) === BY_SLOT ? dirname(directory) : directory;
+  return join(realPlace(dirname(bus)), path.slice(dirname(bus).length));
 }
 
 /** Whether a word that named nothing on one bus can name something on another: a path can. */
@@ -53,7 +62,8 @@ export function isPath(word: string): boolean {
 
 function byPath(word: string, vbds: readonly VbdInfo[]): VbdInfo[] {
   const path = resolve(word);
-  const file = vbds.filter((vbd) => path === vbd.path || path === bySlotPath(vbd));
+  const onBus = busPath(word);
+  const file = vbds.filter((vbd) => onBus === vbd.path || onBus === bySlotPath(vbd));
   if (file.length > 0) return file;
   const named = vbds.filter((vbd) => vbd.image === path);
   if (named.length > 0) return named;

@@ -17,7 +17,7 @@ import {
 } from '../../system/libc.js';
 import { CAP_SYS_ADMIN, hasCapability } from '../doctor/capabilities.js';
 import * as abi from './abi.js';
-import { unmountAtEnd } from './auto-unmount.js';
+import { type BusEnd, unmountAtEnd } from './auto-unmount.js';
 import { findFusermount, mountByHelper } from './fusermount.js';
 import { Reply } from './message.js';
 import { answerInit, type Negotiated } from './negotiate.js';
@@ -40,6 +40,7 @@ export interface MountOptions {
   readonly threads: number;
   /** whether other users, root among them, may come in; what they may do there is for the files' modes to say */
   readonly allowOther: boolean;
+  readonly end: BusEnd;
 }
 
 /** Opens the device (close-on-exec: a stray copy of the descriptor would keep a dead bus's clients waiting). */
@@ -60,12 +61,12 @@ function openDevice(): number {
  * Mounts a bus on a directory and agrees with the kernel on how to speak: by mount(2), or for who may not by fusermount3.
  * @throws FusetapError DENIED where mounting is refused, UNSUPPORTED where the kernel is too old
  */
-export async function mountKernel(mountpoint: string, { threads, allowOther }: MountOptions): Promise<KernelMount> {
-  const { deviceFd, aliveFd } = await mountDevice(mountpoint, allowOther);
+export async function mountKernel(mountpoint: string, options: MountOptions): Promise<KernelMount> {
+  const { deviceFd, aliveFd } = await mountDevice(mountpoint, options);
   const deviceFds = [deviceFd];
   try {
     const negotiated = negotiate(deviceFd);
-    addClones(deviceFds, threads);
+    addClones(deviceFds, options.threads);
     return { mountpoint, deviceFds, aliveFd, negotiated };
   } catch (error) {
     for (const fd of deviceFds) closeSync(fd);
@@ -77,7 +78,7 @@ export async function mountKernel(mountpoint: string, { threads, allowOther }: M
 
 async function mountDevice(
   mountpoint: string,
-  allowOther: boolean,
+  { allowOther, end }: MountOptions,
 ): Promise<{ deviceFd: number; aliveFd: number | null }> {
   const options = ['default_permissions', `max_read=${abi.MAX_READ}`, ...(allowOther ? ['allow_other'] : [])];
   const deviceFd = hasCapability(CAP_SYS_ADMIN) ? mountBySystemCall(mountpoint, options) : null;
@@ -85,7 +86,7 @@ async function mountDevice(
   const helper = findFusermount();
   if (helper === null) throw noHelper(mountpoint);
   const helped = await mountByHelper(helper, mountpoint, ['fsname=fusetap', 'subtype=fusetap', ...options]);
-  return { deviceFd: helped, aliveFd: unmountAtEnd(mountpoint, helper) };
+  return { deviceFd: helped, aliveFd: unmountAtEnd(mountpoint, helper, end) };
 }
 
 function noHelper(path: string): FusetapError {

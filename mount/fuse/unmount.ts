@@ -13,8 +13,8 @@ import { unmountByHelper } from './fusermount.js';
 const BUS_TYPE = 'fuse.fusetap';
 const CONNECTIONS = '/sys/fs/fuse/connections';
 
-/** The mounts of buses on the path, the innermost first. */
-async function busMounts(mountpoint: string): Promise<Mount[]> {
+/** The mounts of buses on the path, the one on top first. */
+export async function busMounts(mountpoint: string): Promise<Mount[]> {
   const mounts = (await readMounts('self')).filter((mount) => mount.mountpoint === mountpoint);
   const others = mounts.findLastIndex(({ type }) => type !== BUS_TYPE);
   return mounts.slice(others + 1).reverse();
@@ -48,17 +48,4 @@ export async function abortConnection(mountpoint: string, dev?: string): Promise
   } catch {
     return false;
   }
-}
-
-/**
- * Takes dead mounts of ours off the path, whatever their state, and no others.
- * @returns how many there were
- */
-export async function unmountAll(mountpoint: string): Promise<number> {
-  const mounts = await busMounts(mountpoint);
-  for (const { dev } of mounts) {
-    await abortConnection(mountpoint, dev);
-    await unmount(mountpoint, dev);
-  }
-  return mounts.length;
 }

@@ -6,8 +6,8 @@ import { ownRuntimeDir, type TapCommand } from '../command.js';
 export const command: TapCommand = {
   usage: 'allocate',
   letters: {},
-  run() {
+  async run() {
     const runtimeDir = ownRuntimeDir();
-    print(devicePath(runtimeDir, allocateMinor(runtimeDir)));
+    print(devicePath(runtimeDir, await allocateMinor(runtimeDir)));
   },
 };

@@ -18,7 +18,7 @@ export const command: TapCommand = {
   async run(given) {
     const { image, readOnly } = parseImage(given);
     const runtimeDir = ownRuntimeDir();
-    const minor = allocateMinor(runtimeDir);
+    const minor = await allocateMinor(runtimeDir);
     let undo = (): Promise<void> => freeMinor({ runtimeDir, minor });
     try {
       const pid = await spawnTapdisk(runtimeDir);

@@ -52,8 +52,8 @@ export function devicePath(runtimeDir: string, minor: number): string {
 }
 
 /** Takes the lowest number that is free, and makes its link. @throws FusetapError DENIED, NO_SPACE */
-export function allocateMinor(runtimeDir: string): number {
-  makeTapDirectory(runtimeDir, process.geteuid?.() ?? 0);
+export async function allocateMinor(runtimeDir: string): Promise<number> {
+  await makeTapDirectory(runtimeDir, process.geteuid?.() ?? 0);
   for (let minor = 0; minor < MINOR_LIMIT; minor++) {
     try {
       writeFileSync(recordPath(runtimeDir, minor), '', { flag: 'wx', mode: 0o600 });
@@ -125,7 +125,7 @@ export function pointDevice(runtimeDir: string, minor: number, path: string | nu
 
 /** Runs `body` under the lock on the minors. @throws FusetapError BUSY where somebody keeps it for long */
 export async function withMinorsLocked<Result>(runtimeDir: string, body: () => Promise<Result>): Promise<Result> {
-  makeTapDirectory(runtimeDir, process.geteuid?.() ?? 0);
+  await makeTapDirectory(runtimeDir, process.geteuid?.() ?? 0);
   const path = join(runtimeDir, 'tap');
   const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
   try {

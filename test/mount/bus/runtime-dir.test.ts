@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import {
   chmodSync,
   chownSync,
@@ -13,7 +14,15 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import fc from 'fast-check';
 import t, { type Test } from 'tap';
-import { isBusName, listBusNames, makeBusDirectories, resolveBus, runtimeDir } from '../../../mount/bus/runtime-dir.js';
+import { aclLetsOthersWrite } from '../../../mount/bus/directory-check.js';
+import {
+  isBusName,
+  listBusNames,
+  makeBusDirectories,
+  makeMountpoint,
+  resolveBus,
+  runtimeDir,
+} from '../../../mount/bus/runtime-dir.js';
 
 /** a user that no machine has */
 const STRANGER = 3_987_654;
@@ -34,6 +43,19 @@ t.test('the runtime directory is the first that applies', async (t) => {
   t.equal(runtimeDir({ XDG_RUNTIME_DIR: '/run/user/1000' }, 1000), '/run/user/1000/fusetap');
   t.equal(runtimeDir({ XDG_RUNTIME_DIR: 'relative' }, STRANGER), `/tmp/fusetap-${STRANGER}`);
   t.equal(runtimeDir({ FUSETAP_RUNTIME_DIR: '' }, STRANGER), `/tmp/fusetap-${STRANGER}`, 'empty is not set');
+});
+
+t.test('a path with links in it is resolved, as far as it is there', async (t) => {
+  const [real, links] = [tempDir(t), tempDir(t)];
+  symlinkSync(real, join(links, 'run'));
+  t.equal(runtimeDir({ FUSETAP_RUNTIME_DIR: join(links, 'run', 'fusetap') }, uid), join(real, 'fusetap'));
+  mkdirSync(join(real, 'bus'));
+  t.equal(runtimeDir({ FUSETAP_RUNTIME_DIR: join(links, 'run') }, uid), real);
+  t.equal((await resolveBus(join(links, 'run', 'bus', '7'), real)).name, '7', 'the mount of a named bus, too');
+  symlinkSync(join(links, 'nowhere'), join(links, 'dangling'));
+  const dangling = join(links, 'dangling');
+  t.equal(runtimeDir({ FUSETAP_RUNTIME_DIR: dangling }, uid), dangling, 'a link to nowhere is left, to be refused');
+  await t.rejects(makeBusDirectories(await resolveBus('0', dangling), uid), { code: 'DENIED' });
 });
 
 t.test('the one in /tmp must be ours and 0700', { skip: needsRoot }, async (t) => {
@@ -114,15 +136,59 @@ t.test('directories get their modes whatever the umask', async (t) => {
   t.teardown(() => process.umask(umask));
   const runtime = join(tempDir(t), 'parent', 'run');
   const place = await resolveBus('0', runtime);
-  makeBusDirectories(place, uid);
+  await makeBusDirectories(place, uid);
+  makeMountpoint(place);
   const mode = (path: string): string => (statSync(path).mode & 0o777).toString(8);
   t.equal(mode(runtime), uid === 0 ? '755' : '700');
   for (const path of [join(runtime, 'ram'), join(runtime, 'state'), place.stateDir, place.path]) {
     t.equal(mode(path), '700', path);
   }
-  t.doesNotThrow(() => makeBusDirectories(place, uid), 'twice is once');
+  await t.resolves(makeBusDirectories(place, uid), 'twice is once');
   t.same(listBusNames(runtime), ['0']);
 });
+
+t.test('what is there is checked before anything is made in it', { skip: needsRoot }, async (t) => {
+  const above = tempDir(t);
+  chmodSync(above, 0o777);
+  const place = await resolveBus('0', join(above, 'parent', 'run'));
+  await t.rejects(makeBusDirectories(place, uid), {
+    code: 'DENIED',
+    message: `: others can replace ${above}: its mode`,
+  });
+  t.notOk(existsSync(join(above, 'parent')));
+});
+
+t.test('a directory that only our own group can write is as good, unless its ACL says more', async (t) => {
+  const above = tempDir(t);
+  chmodSync(above, 0o775);
+  const place = await resolveBus('0', join(above, 'run'));
+  await t.resolves(makeBusDirectories(place, uid));
+  const entry = (tag: number, permissions: number): number[] => [tag, 0, permissions, 0, 0xff, 0xff, 0xff, 0xff];
+  const owner = entry(0x01, 7);
+  t.notOk(aclLetsOthersWrite(Buffer.from([2, 0, 0, 0, ...owner, ...entry(0x04, 7), ...entry(0x02, 5)])), 'may read');
+  t.ok(aclLetsOthersWrite(Buffer.from([2, 0, 0, 0, ...owner, ...entry(0x02, 7)])), 'a user may write');
+  t.ok(aclLetsOthersWrite(Buffer.from([2, 0, 0, 0, ...owner, ...entry(0x08, 2)])), 'a group may write');
+});
+
+t.test('an ACL that lets another user rename what is below is refused', { skip: needsRoot || noAcl() }, async (t) => {
+  const above = tempDir(t);
+  execFileSync('setfacl', ['-m', `u:${STRANGER}:rwx`, above]);
+  const place = await resolveBus('0', join(above, 'run'));
+  await t.rejects(makeBusDirectories(place, uid), { code: 'DENIED', message: /its ACL lets others write/ });
+});
+
+/** Why no ACL can be set where the tests are; false where it can. */
+function noAcl(): string | false {
+  const directory = mkdtempSync(join(tmpdir(), 'fusetap-test-'));
+  try {
+    execFileSync('setfacl', ['-m', `u:${STRANGER}:rwx`, directory], { stdio: 'ignore' });
+    return false;
+  } catch {
+    return 'setfacl is missing, or refused';
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+}
 
 t.test('no directory is used that others could replace', { skip: needsRoot }, async (t) => {
   const elsewhere = tempDir(t);
@@ -144,6 +210,11 @@ t.test('no directory is used that others could replace', { skip: needsRoot }, as
       mkdirSync(runtime);
       chmodSync(join(runtime, '..'), 0o777);
     },
+    'the group of what is above it can rename it': (runtime) => {
+      mkdirSync(runtime);
+      chownSync(join(runtime, '..'), uid, STRANGER);
+      chmodSync(join(runtime, '..'), 0o775);
+    },
     'what is above it belongs to somebody else': (runtime) => {
       mkdirSync(runtime);
       chownSync(join(runtime, '..'), STRANGER, STRANGER);
@@ -153,7 +224,7 @@ t.test('no directory is used that others could replace', { skip: needsRoot }, as
     const runtime = join(tempDir(t), 'run');
     make(runtime);
     const place = await resolveBus('0', runtime);
-    t.throws(() => makeBusDirectories(place, uid), { code: 'DENIED' }, what);
+    await t.rejects(makeBusDirectories(place, uid), { code: 'DENIED' }, what);
     t.notOk(existsSync(place.stateDir), 'nothing was made');
   }
   t.same(listBusNames(join(elsewhere, 'none')), [], 'no runtime directory, no buses');

@@ -25,6 +25,8 @@ export const MEMORY = 2;
 export const MEMORY_READ_ONLY = 3;
 export const PLAIN = 4;
 export const NAMES = { [MEMORY]: 'xvda', [MEMORY_READ_ONLY]: 'xvdb', [PLAIN]: 'xvdc' } as const;
+/** it is root who mounts: nobody waits for the end */
+const NEVER = { lockPath: '/dev/null', removesDirectory: false };
 const PATTERN = 'abcdefg';
 export const content = (): Buffer => Buffer.alloc(DISK_BYTES, PATTERN);
 
@@ -145,7 +147,9 @@ async function serve(mode: string, where: string): Promise<void> {
   process.on('unhandledRejection', die);
   process.on('disconnect', () => die());
   const deviceFds =
-    mode === 'mount' ? (await mountKernel(where, { threads: 4, allowOther: false })).deviceFds : [Number(where)];
+    mode === 'mount'
+      ? (await mountKernel(where, { threads: 4, allowOther: false, end: NEVER })).deviceFds
+      : [Number(where)];
   const { transport, ledger } = makeTransport(deviceFds);
   process.on('message', (command: Command) => {
     obey(transport, ledger, command).then((result) => process.send?.({ done: result ?? null } satisfies Report), die);
