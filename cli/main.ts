@@ -2,11 +2,13 @@
 /**
  * The command line: finds the command, loads only its file, and turns what goes wrong into one line and an exit status.
  */
-import { CommanderError } from 'commander';
+import { type Command, CommanderError } from 'commander';
 import { EXIT_CODES, FusetapError } from '../drivers/errors.js';
 import { RUN_FAILED, type SharedOptions } from './options.js';
 import { reportFailure, watchStreams } from './output.js';
 import { addCommands, COMMANDS, makeProgram } from './program.js';
+
+const COMPLETE = '__complete';
 
 /** commander's ends that are no errors */
 const PEACEFUL = new Set(['commander.helpDisplayed', 'commander.version']);
@@ -14,6 +16,7 @@ const PEACEFUL = new Set(['commander.helpDisplayed', 'commander.version']);
 async function main(argv: readonly string[]): Promise<void> {
   watchStreams();
   const program = makeProgram();
+  if (argv[0] === COMPLETE) return complete(program, argv.slice(1));
   try {
     await addCommands(program, chooseCommands(argv));
     if (argv.length > 0) {
@@ -25,6 +28,14 @@ async function main(argv: readonly string[]): Promise<void> {
   } catch (error) {
     process.exitCode = conclude(error, argv, program.opts<SharedOptions>());
   }
+}
+
+/** What the scripts of `fusetap completion` ask. It is no command for people, so no help has it. */
+async function complete(program: Command, args: readonly string[]): Promise<void> {
+  const { printCompletion, wordsOf } = await import('./completion/complete.js');
+  const words = wordsOf(args);
+  await addCommands(program, chooseCommands(words.slice(0, -1)));
+  await printCompletion(program, words);
 }
 
 /** The commands that the words name: most often one; for the help of the program, all. */

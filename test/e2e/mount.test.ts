@@ -65,6 +65,7 @@ async function mountAndBack(t: Test, bench: Bench): Promise<void> {
   t.equal(await bench.succeed(['mount', image, at]), '', 'prints nothing');
   t.match(await bench.list(), [{ image, driver: 'aio', bus: /^mount-/ }]);
   await bench.sh('echo 1 > "$1/written"', at);
+  t.equal(await bench.succeed(['__complete', '--', 'umount', '/']), `words\n\n/\n${at}\t`, 'umount completes it');
 
   const busy = await bench.execute('sh', [
     '-c',

@@ -52,7 +52,7 @@ function notMounted(path: string, why: string): FusetapError {
 }
 
 /** The file that a mount is of, and its loop device where it has one. */
-function fileBelow({ source }: Mount): FileBelow {
+export function fileBelow({ source }: Mount): FileBelow {
   const loop = listLoops().find(({ path, devs: [dev = ''] }) => path === source || `/dev/block/${dev}` === source);
   return { file: loop?.backingFile ?? source, loop: loop?.path ?? null };
 }

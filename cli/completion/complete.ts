@@ -1,0 +1,129 @@
+/**
+ * `fusetap __complete`: what the word under the cursor can become. The scripts of the shells only ask this, so that all
+ * of them offer the same: words read off the commands themselves, and what is on the buses now.
+ *
+ *      fusetap __complete --line 'fusetap detach xv'     the line up to the cursor
+ *      fusetap __complete -- detach xv                   its words; the last one may be empty
+ *
+ * The answer, a line each:
+ *
+ *      words | files | directories | command     what the shell adds by itself
+ *      ram:                                      the front of the word that its files stand behind; of a command: the
+ *                                                index of its name among the words
+ *      gold                                      the rest of the word, which the files begin with
+ *      xvda<tab>/srv/disk.img                    a whole word, and what it is; any number of these lines
+ */
+import { relative } from 'node:path';
+import type { Command } from 'commander';
+import type { VbdInfo } from '../../mount/bus/interface.js';
+import { DRIVER_NAMES, PREFIXES } from '../spec.js';
+import { flagsOf, type Kind } from './kinds.js';
+import { allVbds, busNames, freePlaces, inTime, mountedDirectories, vbdsOf } from './live.js';
+import { findPlace, type Place, startOfOtherProgram } from './place.js';
+import { splitLine } from './split-line.js';
+
+export interface Offered {
+  readonly word: string;
+  readonly about: string;
+}
+
+interface Answer {
+  readonly adds: 'words' | 'files' | 'directories' | 'command';
+  readonly kept: string;
+  readonly offered: readonly Offered[];
+}
+
+const FILTERS = ['delay=', 'error=', 'read-only'];
+
+/** The words to complete, without `fusetap`. @param args what stands behind `__complete` */
+export function wordsOf(args: readonly string[]): string[] {
+  return args[0] === '--line' ? splitLine(args[1] ?? '').slice(1) : args.slice(1);
+}
+
+/** Prints the answer. @param words the last one is under the cursor */
+export async function printCompletion(program: Command, words: readonly string[]): Promise<void> {
+  const current = words.at(-1) ?? '';
+  const { adds, kept, offered } = await complete(program, words);
+  const lines = offered.filter(({ word }) => word.startsWith(current)).map(({ word, about }) => `${word}\t${about}`);
+  const rest = adds === 'command' ? '' : current.slice(kept.length);
+  process.stdout.write(`${[adds, kept, rest, ...lines].join('\n')}\n`);
+}
+
+async function complete(program: Command, words: readonly string[]): Promise<Answer> {
+  const start = startOfOtherProgram(words);
+  if (start !== null) return { adds: 'command', kept: String(start), offered: [] };
+  const place = findPlace(program, words);
+  const current = (words.at(-1) ?? '').slice(place.kept.length);
+  const answer = place.kind === null ? commandsOf(program) : await answerFor(place.kind, place, current);
+  const offered = answer.offered.map(({ word, about }) => ({ word: place.kept + word, about }));
+  // an empty word asks what is there, not what could be switched
+  const flags = current.startsWith('-') || place.kind === null ? flagsIn(place) : [];
+  return { ...answer, kept: place.kept + answer.kept, offered: [...offered, ...flags] };
+}
+
+function commandsOf(program: Command): Answer {
+  return plain(program.commands.map((command) => ({ word: command.name(), about: command.summary() })));
+}
+
+function flagsIn({ options }: Place): Offered[] {
+  const flags = options.flatMap((option) => flagsOf(option).map((word) => ({ word, about: option.description })));
+  return options.length === 0 ? [] : [...flags, ...['--help', '-h'].map((word) => ({ word, about: 'this help' }))];
+}
+
+function plain(offered: readonly Offered[], adds: Answer['adds'] = 'words', kept = ''): Answer {
+  return { adds, kept, offered };
+}
+
+const named = (words: readonly string[]): Offered[] => words.map((word) => ({ word, about: '' }));
+
+async function answerFor(kind: Kind, { bus, command, words }: Place, current: string): Promise<Answer> {
+  // xm's words name the bus first
+  const busWord = command?.name().startsWith('block-') ? words[0] : bus;
+  switch (kind) {
+    case 'spec':
+      return specs(current);
+    case 'file':
+      return plain([], 'files');
+    case 'directory':
+      return plain([], 'directories');
+    case 'driver':
+      return plain(named(DRIVER_NAMES), 'files');
+    case 'filter':
+      return plain(named(FILTERS));
+    case 'mounted':
+      return plain(named((await inTime(mountedDirectories())).map((path) => asTyped(path, current))));
+    case 'bus':
+      return plain(named(await inTime(busNames())), 'directories');
+    case 'free':
+      return plain(named(await freePlaces(busWord)));
+    case 'attached':
+      return plain(vbds(await inTime(vbdsOf(busWord)), words));
+    case 'vbd':
+      return plain(vbds(await inTime(vbdsOf(busWord)), words), 'files');
+    case 'share':
+      return plain(named([...new Set((await inTime(allVbds())).flatMap(({ share }) => share ?? []))]));
+    case 'nothing':
+      return plain([]);
+    default:
+      return plain(named(kind));
+  }
+}
+
+/** A path as it begins in the line: from the root, or from here where it lies below. */
+function asTyped(path: string, current: string): string {
+  const fromHere = relative(process.cwd(), path);
+  return current.startsWith('/') || fromHere.startsWith('..') ? path : fromHere;
+}
+
+/** Not those that the line has already. */
+function vbds(found: readonly VbdInfo[], words: readonly string[]): Offered[] {
+  return found
+    .filter(({ vdev }) => !words.includes(vdev))
+    .map(({ vdev, driver, image }) => ({ word: vdev, about: `${driver}:${image ?? ''}` }));
+}
+
+/** `ram:gold`: a file behind a driver, or behind what Xen's tools put before one. */
+function specs(current: string): Answer {
+  const kept = new RegExp(`^(?:(?:${[...PREFIXES, ...DRIVER_NAMES].join('|')}):)+`).exec(current)?.[0] ?? '';
+  return plain(kept === '' ? named(DRIVER_NAMES.map((driver) => `${driver}:`)) : [], 'files', kept);
+}

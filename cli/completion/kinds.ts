@@ -1,0 +1,73 @@
+/** What kind of word an argument, or the value of an option, takes: told from the name that the help shows for it. */
+import type { Argument, Command, Option } from 'commander';
+
+export type Kind =
+  /** a disk spec: a file, perhaps behind a driver */
+  | 'spec'
+  | 'file'
+  | 'directory'
+  /** a directory where an image is mounted */
+  | 'mounted'
+  /** an attached vbd, or a file */
+  | 'vbd'
+  /** the place of an attached vbd */
+  | 'attached'
+  /** a free place */
+  | 'free'
+  /** a bus, or a directory */
+  | 'bus'
+  /** the name of a shared ram image */
+  | 'share'
+  | 'driver'
+  | 'filter'
+  | 'nothing'
+  /** one of these */
+  | readonly string[];
+
+/** `COMMAND NAME` stands before `NAME`; a flag before the name of its value. */
+const KINDS: Readonly<Record<string, Kind>> = {
+  'umount DIR': 'mounted',
+  'create IMAGE': 'file',
+  'block-detach VDEV': 'attached',
+  '--file-mode': ['0600', '0640', '0644', '0660'],
+  '--driver': 'driver',
+  '--filter': 'filter',
+  '--share': 'share',
+  SPEC: 'spec',
+  IMAGE: 'file',
+  FILE: 'file',
+  PATH: 'file',
+  DIR: 'directory',
+  VBD: 'vbd',
+  VDEV: 'free',
+  BUS: 'bus',
+  'NAME|DIR': 'bus',
+  MODE: ['r', 'w', 'w!'],
+};
+
+export function kindOfArgument(command: Command, argument: Argument): Kind {
+  return kindOf(argument.argChoices, [`${command.name()} ${argument.name()}`, argument.name()]);
+}
+
+export function kindOfValue(option: Option): Kind {
+  const name = /[<[](.+?)(?:\.\.\.)?[>\]]/.exec(option.flags)?.[1] ?? '';
+  return kindOf(option.argChoices, [option.long ?? '', name]);
+}
+
+function kindOf(choices: readonly string[] | undefined, names: readonly string[]): Kind {
+  if (choices !== undefined) return choices;
+  for (const name of names) {
+    const kind = KINDS[name];
+    if (kind !== undefined) return kind;
+  }
+  return 'nothing';
+}
+
+/** Whether a word must follow the option. */
+export function takesValue(option: Option): boolean {
+  return option.required || option.optional;
+}
+
+export function flagsOf(option: Option): string[] {
+  return [option.long, option.short].filter((flag) => flag !== undefined && flag !== null) as string[];
+}

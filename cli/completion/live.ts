@@ -1,0 +1,44 @@
+/** What there is now, for completion: buses, vbds, mounts. What cannot be told soon is left out. */
+import type { VbdInfo } from '../../mount/bus/interface.js';
+import { listBuses, resolveBus, showBus } from '../../mount/client.js';
+import { callersRuntimeDir } from '../options.js';
+
+/** how long somebody waits who has pressed Tab */
+const LIMIT_MS = 1_000;
+
+const PLACES = [...'abcdefgh'].map((letter) => `xvd${letter}`);
+
+/** The vbds of a bus. @param bus its name or directory, as `--bus` takes it */
+export async function vbdsOf(bus: string | undefined): Promise<readonly VbdInfo[]> {
+  const place = await resolveBus(bus ?? (process.env.FUSETAP_BUS || '0'), callersRuntimeDir());
+  return (await showBus(place, { timeoutMs: LIMIT_MS })).vbds;
+}
+
+export async function allVbds(): Promise<readonly VbdInfo[]> {
+  const { buses } = await listBuses(callersRuntimeDir());
+  return buses.flatMap(({ vbds }) => vbds);
+}
+
+export async function busNames(): Promise<string[]> {
+  const { buses, troubles } = await listBuses(callersRuntimeDir());
+  return [...buses, ...troubles].map(({ bus }) => bus).sort();
+}
+
+export async function mountedDirectories(): Promise<string[]> {
+  const { listMountedImages } = await import('../../mount/client/mount.js');
+  return listMountedImages(callersRuntimeDir());
+}
+
+/** Places that are free on a bus: all of them would be no help. */
+export async function freePlaces(bus: string | undefined): Promise<string[]> {
+  const vbds = await inTime(vbdsOf(bus));
+  return PLACES.filter((place) => !vbds.some(({ vdev }) => vdev === place));
+}
+
+/** What a question gives in time, else nothing: who completes a word wants no error. */
+export async function inTime<T>(question: Promise<readonly T[]>): Promise<readonly T[]> {
+  const nothing: Promise<readonly T[]> = new Promise((resolve) => {
+    setTimeout(() => resolve([]), LIMIT_MS).unref();
+  });
+  return Promise.race([question.catch(() => []), nothing]);
+}

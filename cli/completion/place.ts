@@ -1,0 +1,74 @@
+/** Where the word under the cursor stands in a command line, and so what it may be. */
+import type { Command, Option } from 'commander';
+import { flagsOf, type Kind, kindOfArgument, kindOfValue, takesValue } from './kinds.js';
+
+export interface Place {
+  /** null: the command's word is not there yet, or there is no such command */
+  readonly command: Command | null;
+  /** what the word is of; null where it is the word of a command */
+  readonly kind: Kind | null;
+  /** the options that may stand here; none behind `--`, nor where a value has to follow */
+  readonly options: readonly Option[];
+  /** the front of the word that is no part of what is completed, as `--bus=` */
+  readonly kept: string;
+  /** the arguments that the command has before the word */
+  readonly words: readonly string[];
+  /** the value of `--bus` */
+  readonly bus: string | undefined;
+}
+
+/** The words of another program, behind `run … --`: which of the words is its name. */
+export function startOfOtherProgram(words: readonly string[]): number | null {
+  const end = words.indexOf('--');
+  const isRun = words.slice(0, end).includes('run');
+  return end > 0 && end < words.length - 1 && isRun ? end + 1 : null;
+}
+
+/** @param words those behind `fusetap`; the last is the one under the cursor, perhaps empty */
+export function findPlace(program: Command, words: readonly string[]): Place {
+  const current = words.at(-1) ?? '';
+  let command: Command | null = null;
+  let pending: Option | undefined;
+  let isOver = false;
+  let bus: string | undefined;
+  const found: string[] = [];
+  for (const word of words.slice(0, -1)) {
+    const [flag = '', value] = isOver ? [] : splitFlag(word);
+    if (pending !== undefined) {
+      if (pending.long === '--bus') bus = word;
+      pending = undefined;
+    } else if (word === '--' && !isOver) isOver = true;
+    else if (flag !== '') {
+      const option = optionsOf(program, command).find((candidate) => flagsOf(candidate).includes(flag));
+      if (option !== undefined && takesValue(option) && value === undefined) pending = option;
+      if (flag === '--bus') bus = value;
+    } else if (command === null) {
+      command = program.commands.find((candidate) => candidate.name() === word) ?? null;
+      if (command === null) return { command, kind: 'nothing', options: [], kept: '', words: found, bus };
+    } else found.push(word);
+  }
+  const place = { command, words: found, bus, kept: '' };
+  if (pending !== undefined) return { ...place, kind: kindOfValue(pending), options: [] };
+  const options = isOver ? [] : optionsOf(program, command);
+  const [flag, value] = splitFlag(current);
+  const valued = value === undefined ? undefined : options.find((option) => option.long === flag);
+  if (valued !== undefined) return { ...place, kind: kindOfValue(valued), options: [], kept: `${flag}=` };
+  return { ...place, kind: command === null ? null : kindOfWord(command, found.length), options };
+}
+
+/** `--bus=7` as its flag and its value; other words have neither. */
+function splitFlag(word: string): [flag?: string, value?: string] {
+  if (!/^-./.test(word)) return [];
+  const at = word.startsWith('--') ? word.indexOf('=') : -1;
+  return at < 0 ? [word] : [word.slice(0, at), word.slice(at + 1)];
+}
+
+function optionsOf(program: Command, command: Command | null): readonly Option[] {
+  return [...(command?.options ?? []), ...program.options];
+}
+
+function kindOfWord(command: Command, index: number): Kind {
+  const last = command.registeredArguments.at(-1);
+  const argument = command.registeredArguments[index] ?? (last?.variadic ? last : undefined);
+  return argument === undefined ? 'nothing' : kindOfArgument(command, argument);
+}
