@@ -3,6 +3,7 @@
  * behind it types are trusted.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import * as v from 'valibot';
 import { type ErrorCode, FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { VERSION } from '../version.js';
 import type { BusControl } from './bus-control.js';
@@ -17,7 +18,6 @@ import {
   stopRequest,
   swapRequest,
 } from './request-schemas.js';
-import type { Schema } from './schema.js';
 import { checkShareName } from './share-rules.js';
 
 export const INTERFACE_HEADER = 'fusetap-interface';
@@ -47,7 +47,7 @@ interface Call {
   readonly signal: AbortSignal;
   /** tells a client that wants to know how far it is */
   readonly progress: Progress;
-  body<T>(schema: Schema<T>): Promise<T>;
+  body<T>(schema: v.GenericSchema<unknown, T>): Promise<T>;
 }
 
 type Route = (call: Call) => Promise<Answer>;
@@ -140,7 +140,8 @@ async function answer(bus: BusControl, request: IncomingMessage, response: Serve
   }
   const gone = new AbortController();
   response.on('close', () => gone.abort(new FusetapError('FAILED', 'the client went away')));
-  const body = async <T>(schema: Schema<T>): Promise<T> => parse(schema, parseJson(await readBody(request)));
+  const body = async <T>(schema: v.GenericSchema<unknown, T>): Promise<T> =>
+    parse(schema, parseJson(await readBody(request)));
   const progress = progressTo(request, response);
   return await route({ bus, path, query: url.searchParams, signal: gone.signal, progress, body });
 }
@@ -186,9 +187,17 @@ function parseJson(text: string): unknown {
   }
 }
 
-function parse<T>(schema: Schema<T>, value: unknown): T {
-  const result = schema.safeParse(value);
-  if (result.success) return result.data;
-  const { path, message } = result.issue;
-  throw new FusetapError('USAGE', `wrong request: ${path.join('.') || 'the request'}: ${message}`);
+function parse<T>(schema: v.GenericSchema<unknown, T>, value: unknown): T {
+  const result = v.safeParse(schema, value, { abortEarly: true });
+  if (result.success) return result.output;
+  const [issue] = result.issues;
+  throw new FusetapError('USAGE', `wrong request: ${v.getDotPath(issue) ?? 'the request'}: ${whatIsWrong(issue)}`);
+}
+
+/** The message of the schema, or our words for what it has none for. */
+function whatIsWrong({ kind, type, expected, received, message }: v.BaseIssue<unknown>): string {
+  if (kind !== 'schema') return message;
+  if (expected === 'never') return 'is no key of this request';
+  if (received === 'undefined') return 'is missing';
+  return type === 'strict_object' || type === 'object' ? 'must be an object' : message;
 }

@@ -2,6 +2,8 @@
  * docs/openapi.json, made from the schemas that the bus itself checks requests with. `scripts/openapi` writes it; a test
  * compares.
  */
+import { toJsonSchema } from '@valibot/to-json-schema';
+import type { GenericSchema } from 'valibot';
 import * as z from 'zod';
 import { INTERFACE_VERSION } from '../../mount/bus/interface.js';
 import { detachQuery } from '../../mount/bus/request-schemas.js';
@@ -49,7 +51,7 @@ function describe(operation: Operation): JsonObject {
     summary,
     ...(tellsProgress && { description: PROGRESS }),
     ...(parameters.length > 0 && { parameters }),
-    ...(request && { requestBody: { required: true, content: json(request.json) } }),
+    ...(request && { requestBody: { required: true, content: json(schemaOfRequest(request)) } }),
     responses: {
       [status]: { description: 'done', content: json(schema) },
       default: {
@@ -69,8 +71,14 @@ const VDEV = {
 };
 
 function queryParameters(): JsonObject[] {
-  const { properties } = detachQuery.json as { properties: Record<string, JsonObject> };
+  const { properties } = schemaOfRequest(detachQuery) as { properties: Record<string, JsonObject> };
   return Object.entries(properties).map(([name, schema]) => ({ name, in: 'query', schema }));
+}
+
+/** What a client sends: a key with a default may be missing. */
+export function schemaOfRequest(request: GenericSchema): JsonObject {
+  const { $schema: _, ...schema } = toJsonSchema(request, { typeMode: 'input' });
+  return schema as JsonObject;
 }
 
 const json = (schema: JsonObject): JsonObject => ({ 'application/json': { schema } });

@@ -1,6 +1,6 @@
 /** The requests of the control interface: what each is for, takes and answers. */
+import type { GenericSchema } from 'valibot';
 import { attachRequest, saveRequest, startRequest, stopRequest, swapRequest } from '../../mount/bus/request-schemas.js';
-import type { Schema } from '../../mount/bus/schema.js';
 import type { AnswerName } from './answers.js';
 
 export interface Operation {
@@ -9,7 +9,7 @@ export interface Operation {
   /** as OpenAPI has it: `/vbds/{vdev}` */
   readonly path: string;
   readonly summary: string;
-  readonly request?: Schema<unknown>;
+  readonly request?: GenericSchema;
   readonly answer: AnswerName;
   /** the answer is an array of such */
   readonly isList?: boolean;
