@@ -7,6 +7,7 @@
 import { existsSync } from 'node:fs';
 import { askBus, isNotRunning } from './bus/http-client.js';
 import type { AttachRequest, AttachResult, BusInfo, BusWishes, DetachResult } from './bus/interface.js';
+import type { Lifeline } from './bus/lifeline.js';
 import type { Progress } from './bus/progress.js';
 import type { BusPlace } from './bus/runtime-dir.js';
 import { askEither } from './client/ask.js';
@@ -14,6 +15,7 @@ import { proveReadable } from './client/proving-read.js';
 import { watchKeeper } from './client/wait-gone.js';
 
 export { describeHolders } from './bus/describe-holders.js';
+export { Lifeline } from './bus/lifeline.js';
 export type { Progress } from './bus/progress.js';
 export type { BusPlace } from './bus/runtime-dir.js';
 export { realPlace, resolveBus, runtimeDir } from './bus/runtime-dir.js';
@@ -31,6 +33,8 @@ export interface AttachOptions {
   readonly signal?: AbortSignal;
   /** is told how far the copy of a ram image is */
   readonly progress?: Progress;
+  /** where this begins the bus, it is for this process alone and ends with it */
+  readonly lifeline?: Lifeline;
 }
 
 /**
@@ -51,7 +55,8 @@ export async function attach(
   const askFirst = (began: boolean): Promise<AttachResult> => (began && isAsked() ? askOrSeeItEnd(place, ask) : ask());
   const notes: string[] = [];
   const { transport, allowOther } = request;
-  const begin = { persistent: false, transport, allowOther, note: (text: string) => void notes.push(text) };
+  const { lifeline } = options;
+  const begin = { persistent: false, transport, allowOther, lifeline, note: (text: string) => void notes.push(text) };
   const vbd = await onRunningBus(place, begin, askFirst);
   try {
     await proveReadable(vbd.path);

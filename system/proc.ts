@@ -169,6 +169,13 @@ export function readStartTime(pid: number): string | null {
   return fields === undefined || fields[0] === 'Z' ? null : (fields[19] ?? null);
 }
 
+/** Whether a process that began then has not ended; one that nobody has reaped has. */
+export function isRunning(pid: number, startTime: string): boolean {
+  const stat = readText(`/proc/${pid}/stat`);
+  const state = stat?.slice(stat.lastIndexOf(')') + 2, stat.lastIndexOf(')') + 3);
+  return readStartTime(pid) === startTime && state !== 'Z' && state !== 'X';
+}
+
 /** The working and the root directory of a process. */
 export function readDirectories(pid: number): string[] {
   return ['cwd', 'root'].flatMap((name) => readLink(`/proc/${pid}/${name}`) ?? []);

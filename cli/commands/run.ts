@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
 import type { VbdInfo } from '../../mount/bus/interface.js';
-import { attach, type BusPlace, resolveBus } from '../../mount/client.js';
+import { attach, type BusPlace, Lifeline, resolveBus } from '../../mount/client.js';
 import { attachRequest, type Wanted } from '../attach-request.js';
 import { callersRuntimeDir, endHelp, RUN_FAILED, type SharedOptions } from '../options.js';
 import { printNote, reportFailure } from '../output.js';
@@ -49,6 +49,12 @@ interface RunWords {
   cmd: [string, ...string[]];
 }
 
+/** Who watches over a run: over us, and over the bus where we are killed. */
+interface Watches {
+  readonly signals: SignalCatch;
+  readonly lifeline: Lifeline;
+}
+
 /** All words as they were typed: commander drops the `--`. */
 function rawWords(command: Command): string[] {
   return (command.parent as (Command & { rawArgs: string[] }) | null)?.rawArgs ?? [];
@@ -78,10 +84,11 @@ async function run({ specs, cmd }: RunWords, options: SharedOptions): Promise<nu
   if (options.verbose) wanted.flatMap(({ notes }) => notes).forEach(printNote);
   const place = await privateBus();
   const signals = catchSignals();
+  const lifeline = new Lifeline();
   try {
-    const vbds = await attachAll(place, wanted, signals);
+    const vbds = await attachAll(place, wanted, { signals, lifeline });
     try {
-      return await runWith(vbds, cmd, signals);
+      return await runWith(vbds, cmd, { signals, lifeline });
     } finally {
       await endPrivateBus(place);
     }
@@ -100,11 +107,15 @@ function privateBus(): Promise<BusPlace> {
 }
 
 /** All or none. */
-async function attachAll(place: BusPlace, wanted: readonly Wanted[], signals: SignalCatch): Promise<VbdInfo[]> {
+async function attachAll(
+  place: BusPlace,
+  wanted: readonly Wanted[],
+  { signals, lifeline }: Watches,
+): Promise<VbdInfo[]> {
   const vbds: VbdInfo[] = [];
   try {
     // in order, because a vbd without a vdev takes the first free one
-    for (const { request } of wanted) vbds.push(await attach(place, request, { signal: signals.aborted }));
+    for (const { request } of wanted) vbds.push(await attach(place, request, { signal: signals.aborted, lifeline }));
     return vbds;
   } catch (error) {
     // given up before the bus was asked, its keeper waits for an attach that never comes
@@ -113,9 +124,9 @@ async function attachAll(place: BusPlace, wanted: readonly Wanted[], signals: Si
   }
 }
 
-function runWith(vbds: readonly VbdInfo[], cmd: RunWords['cmd'], signals: SignalCatch): number | Promise<number> {
-  const early = signals.first();
+function runWith(vbds: readonly VbdInfo[], cmd: RunWords['cmd'], watches: Watches): number | Promise<number> {
+  const early = watches.signals.first();
   if (early !== undefined) return statusOfSignal(early);
   const paths = vbds.map((vbd) => vbd.path);
-  return runCommand(cmd, { FUSETAP_DEVICE: paths[0], FUSETAP_DEVICES: paths.join('\n') }, signals);
+  return runCommand(cmd, { FUSETAP_DEVICE: paths[0], FUSETAP_DEVICES: paths.join('\n') }, watches);
 }

@@ -1,6 +1,7 @@
 /** Runs a command to its end, with our terminal, as env(1) does. */
 import { spawn } from 'node:child_process';
 import { constants } from 'node:os';
+import type { Lifeline } from '../../mount/client.js';
 import { printNote } from '../output.js';
 import type { SignalCatch } from './signals.js';
 
@@ -19,7 +20,7 @@ export function statusOfSignal(signal: NodeJS.Signals): number {
 export function runCommand(
   [program, ...args]: readonly [string, ...string[]],
   added: NodeJS.ProcessEnv,
-  signals: SignalCatch,
+  { signals, lifeline }: { readonly signals: SignalCatch; readonly lifeline: Lifeline },
 ): Promise<number> {
   return new Promise((resolve) => {
     const refuse = (error: NodeJS.ErrnoException): void => {
@@ -28,6 +29,7 @@ export function runCommand(
     };
     try {
       const child = spawn(program, args, { stdio: 'inherit', env: { ...process.env, ...added } });
+      if (child.pid !== undefined) lifeline.tell(child.pid);
       signals.forwardTo((signal) => child.kill(signal));
       child.on('error', refuse);
       child.on('exit', (code, signal) => resolve(code ?? statusOfSignal(signal ?? 'SIGKILL')));

@@ -6,10 +6,12 @@ import './no-debugger.js';
 import { closeSync, writeSync } from 'node:fs';
 import { FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { refuseHidden } from './allow-other.js';
+import type { Patience } from './bus-control.js';
 import { removeBusFiles, removeMountpoint, removeSocket } from './bus-files.js';
 import { StayFindable } from './findable.js';
 import { collectWhenGrown } from './idle-heap.js';
 import { Keeper, type KeeperOptions } from './keeper.js';
+import { awaitAbandoned } from './lifeline.js';
 import { logEvent, useLog } from './log.js';
 import { clearMountpoint } from './mountpoint.js';
 import { type BusPlace, makeBusDirectories, makeMountpoint } from './runtime-dir.js';
@@ -18,6 +20,10 @@ import { takeStateLock } from './state-lock.js';
 import { tellAdministrator } from './tell-administrator.js';
 
 const REPORT_FD = 3;
+
+const LIFELINE_FD = 4;
+/** what the command of `fusetap run` left in the background may be about to end */
+const ABANDONED_PATIENCE_MS = 2_000;
 
 /** how long a bus that was begun for an attach waits for it: the client may have been killed in between */
 const FIRST_ATTACH_LIMIT_MS = 10_000;
@@ -51,7 +57,7 @@ async function mountBus(options: KeeperOptions): Promise<Keeper> {
   }
 }
 
-async function run({ persistent, transport, allowOther, bus, ...where }: KeeperArgument): Promise<void> {
+async function run({ persistent, transport, allowOther, bus, lifeline, ...where }: KeeperArgument): Promise<void> {
   const place: BusPlace = { name: bus, ...where };
   const lockFd = await takeStateLock(place);
   // what checks requests takes as long to load as Node itself: it loads while the server does
@@ -68,15 +74,15 @@ async function run({ persistent, transport, allowOther, bus, ...where }: KeeperA
     findable.end();
     // nobody can connect any more, and who does not find the socket waits for the lock
     removeSocket(place, 'control.sock');
-    await keeper.end();
+    await keeper.end().catch((error: unknown) => console.error('while the bus was taken away:', error));
     const lost = isUntold ? keeper.notDurable : [];
     removeBusFiles(place, { keepLog: lost.length > 0 });
     await tellAdministrator(lost);
     process.exit(lost.length > 0 ? 1 : 0);
   };
-  const endUntold = (): void => {
+  const endUntold = (patience?: Patience): void => {
     isUntold = true;
-    keeper.stop(true).then(end, end);
+    keeper.stop(true, patience).then(end, end);
   };
   const control = createControl(keeper, () => void end());
   const { books } = keeper;
@@ -92,6 +98,12 @@ async function run({ persistent, transport, allowOther, bus, ...where }: KeeperA
     process.on(signal, () => {
       logEvent({ event: 'signal', signal });
       endUntold();
+    });
+  }
+  if (lifeline) {
+    void awaitAbandoned(LIFELINE_FD).then(() => {
+      logEvent({ event: 'abandoned' });
+      endUntold({ waitMs: ABANDONED_PATIENCE_MS });
     });
   }
   collectWhenGrown();

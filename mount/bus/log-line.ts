@@ -24,6 +24,8 @@ export type BusEvent =
   /** writes waited for write-back that waited for them: the disk below was flushed for so long */
   | { event: 'relieved'; ms: number }
   | { event: 'signal'; signal: string }
+  /** `fusetap run` and its command have ended, and run could not end the bus itself */
+  | { event: 'abandoned' }
   /** the bus has ended, and not all is durable: why, one for each vbd */
   | { event: 'not-durable'; bus: string; vdev: string; image: string | null; reason: string }
   | { event: 'copying'; image: string | null; percent: number }

@@ -7,11 +7,13 @@
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, fstatSync, readFileSync } from 'node:fs';
+import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { FusetapError, type PlainError, toFusetapError } from '../../drivers/errors.js';
 import type { BusWishes, TransportName } from './interface.js';
+import type { Lifeline } from './lifeline.js';
 import { openLog } from './log.js';
 import { BUS_NODE_OPTIONS } from './node-options.js';
 import { type BusPlace, makeBusDirectories } from './runtime-dir.js';
@@ -33,10 +35,14 @@ export interface KeeperArgument {
   transport: TransportName;
   /** other users may come in */
   allowOther: boolean;
+  /** descriptor 4 says when the process that it is for has ended; missing: it is for everybody */
+  lifeline?: boolean;
 }
 
 export interface StartOptions extends Readonly<BusWishes> {
   readonly persistent: boolean;
+  /** where the bus is begun for this process alone: to be held for as long as it lives */
+  readonly lifeline?: Lifeline | undefined;
   /** the keeper's program, for tests */
   readonly program?: string;
 }
@@ -53,6 +59,7 @@ export async function startKeeper(place: BusPlace, options: StartOptions): Promi
   try {
     const { size } = fstatSync(log);
     const child = await spawnKeeper(place, options, log);
+    options.lifeline?.hold(child.stdio[4] as Socket);
     const report = await readReport(child).catch(async (error: unknown) => {
       const { removeUnusedMountpoint } = await import('./state-lock.js');
       removeUnusedMountpoint(place);
@@ -81,13 +88,14 @@ async function spawnKeeper(place: BusPlace, options: StartOptions, log: number):
     persistent: options.persistent,
     transport: options.transport ?? 'kernel',
     allowOther: options.allowOther ?? false,
+    ...(options.lifeline && { lifeline: true }),
   };
   const program = options.program ?? fileURLToPath(new URL('./keeper-main.js', import.meta.url));
   return spawn(process.execPath, [...BUS_NODE_OPTIONS, program, JSON.stringify(argument)], {
     detached: true,
     // a keeper must not pin the directory, perhaps a mount, where somebody happened to type
     cwd: '/',
-    stdio: ['ignore', log, log, 'pipe'],
+    stdio: ['ignore', log, log, 'pipe', ...(options.lifeline ? ['pipe' as const] : [])],
   });
 }
 

@@ -12,7 +12,8 @@ async function runs(cmd: string[], ready: (pid: number) => void = () => {}) {
   const script = `
     const { runCommand } = await import('${module('run-command')}');
     const { catchSignals } = await import('${module('signals')}');
-    const status = await runCommand(${JSON.stringify(cmd)}, { FUSETAP_DEVICE: '/a b' }, catchSignals());
+    const status = await runCommand(${JSON.stringify(cmd)}, { FUSETAP_DEVICE: '/a b' },
+      { signals: catchSignals(), lifeline: { tell() {} } });
     console.log('status', status);`;
   // in a session of its own there is no terminal
   const child = spawn(process.execPath, ['--input-type=module', '-e', script], { detached: true });

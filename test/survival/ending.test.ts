@@ -2,32 +2,36 @@
  * Every ending flushes, once: by a signal, by two of them, in the middle of a save, of a bus that failed, of one that somebody
  * holds. That a flush came is shown by a driver of others, which writes down each of its flushes.
  */
+import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { appendFile, readFile, writeFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import t, { type Test } from 'tap';
+import { askBus } from '../../mount/bus/http-client.js';
+import type { DetachResult } from '../../mount/bus/interface.js';
 import { Client } from '../e2e/client.js';
 import { eventually, isInstalled } from '../e2e/command.js';
-import { type Bench, whyNot } from '../e2e/fixtures.js';
-import { type Bus, startBus } from './bus.js';
+import { type Bench, openBench, whyNot } from '../e2e/fixtures.js';
+import { type Bus, KERNEL, startBus } from './bus.js';
 
-t.setTimeout(180_000);
+t.setTimeout(400_000);
 const skip = whyNot();
 const LIMIT_MS = 20_000;
 
-/** Says in a file when a flush begins and ends; `slow`: a flush takes so many ms, or with `never` does not end. */
-const TELLING = `import { appendFileSync, readSync, writeSync } from 'node:fs';
+/** Says in a file when a flush begins and ends; `until`: which it does not before that file is there. */
+const TELLING = `import { appendFileSync, existsSync, readSync, writeSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
 export default {
   name: 'telling',
   image: 'required',
-  async open({ image, options: { log, slow = '0' } }) {
+  async open({ image, options: { log, until = '/' } }) {
     return {
       size: image.sizeBytes,
       read(buffer, offset) { readSync(image.fd, buffer, 0, buffer.length, offset); },
       write(buffer, offset) { writeSync(image.fd, buffer, 0, buffer.length, offset); },
       async flush() {
         appendFileSync(log, 'begun\\n');
-        await new Promise((resolve) => slow === 'never' || setTimeout(resolve, Number(slow)));
+        while (!existsSync(until)) await delay(20);
         appendFileSync(log, 'flushed\\n');
       },
       close() { appendFileSync(log, 'closed\\n'); },
@@ -43,13 +47,13 @@ interface Telling {
   told(): Promise<string>;
 }
 
-async function attachTelling(bus: Bus, name: string, slow = '0'): Promise<Telling> {
+async function attachTelling(bus: Bus, name: string, until = '/'): Promise<Telling> {
   const { bench } = bus;
   await writeFile(bench.path('telling.mjs'), TELLING);
   const log = bench.path(`${name}.told`);
   await appendFile(log, '');
   const image = await bench.image(`${name}.img`, 1 << 20);
-  const { vdev, path } = await bus.attach({ driver: bench.path('telling.mjs'), image, options: { log, slow } });
+  const { vdev, path } = await bus.attach({ driver: bench.path('telling.mjs'), image, options: { log, until } });
   return { vdev, path, told: () => readFile(log, 'utf8') };
 }
 
@@ -68,16 +72,18 @@ async function write(bench: Bench, path: string, text = 'PRECIOUS'): Promise<voi
 
 t.test('a second signal waits for the first ending', { skip }, async (t) => {
   const bus = await startBus(t);
-  const vbd = await attachTelling(bus, 'slow', '1500');
+  const vbd = await attachTelling(bus, 'slow', bus.bench.path('go'));
   await write(bus.bench, vbd.path);
   await signalKeeper(bus, 'SIGTERM');
   await eventually('the flush has begun', LIMIT_MS, async () => (await vbd.told()).includes('begun'));
-  await signalKeeper(bus, 'SIGHUP').catch(() => {});
-  const stopped = await bus.bench.fusetap(['stop', '--force', '--json']);
+  await signalKeeper(bus, 'SIGHUP');
+  const stopped = askBus<DetachResult>(bus.place, { method: 'POST', path: '/stop', body: { force: true } });
+  await delay(500);
+  t.equal(await vbd.told(), 'begun\n', 'neither a signal nor a stop cuts it short');
+  await bus.bench.sh('touch go');
+  t.match(await stopped, { vbds: [{ vdev: vbd.vdev }], ended: true }, 'a stop joins it, and is told what went');
   await isOver(bus);
   t.equal(await vbd.told(), 'begun\nflushed\nclosed\n', 'one flush, to its end');
-  t.equal(stopped.status, 0, 'a stop joins it');
-  t.match(JSON.parse(stopped.stdout), [{ vdev: vbd.vdev }], 'and is told what went');
   t.same(await bus.bench.traces(), [], 'nothing is left');
 });
 
@@ -99,7 +105,7 @@ t.test('a signal in the middle of a save', { skip }, async (t) => {
 
 t.test('one that hangs keeps no other from being flushed', { skip }, async (t) => {
   const bus = await startBus(t, { FUSETAP_FLUSH_LIMIT_MS: '3000' });
-  const hangs = await attachTelling(bus, 'hangs', 'never');
+  const hangs = await attachTelling(bus, 'hangs', '/nowhere');
   const other = await attachTelling(bus, 'other');
   const { status, stderr, stdout } = await bus.bench.fusetap(['stop', '--force', '--json']);
   t.equal(status, 1);
@@ -157,12 +163,13 @@ t.test('without a server the keeper flushes', { skip: skip || !isInstalled('stra
   process.kill(serverPid as number, 'SIGKILL');
   const trace = bus.bench.path('trace');
   const strace = bus.bench.startProgram('strace', ['-f', '-y', '-e', 'fsync', '-o', trace, '-p', String(keeperPid)]);
-  t.teardown(() => strace.kill());
+  t.teardown(() => strace.kill('SIGKILL'));
   await eventually('strace has it', LIMIT_MS, async () =>
     /TracerPid:\s*[1-9]/.test(await readFile(`/proc/${keeperPid}/status`, 'utf8')),
   );
   t.equal((await bus.bench.fusetap(['detach', aio.vdev])).status, 0);
   t.match(await readFile(trace, 'utf8'), /fsync\(3<[^>]*disk\.img>\) += 0/, 'by its own descriptor');
+  strace.kill('SIGKILL');
   const refused = await bus.bench.fusetap(['detach', telling.vdev]);
   t.match(refused, { status: 1, stderr: /xvdb was not flushed: its driver is .*telling/ }, 'a driver cannot be asked');
   t.equal((await bus.bench.fusetap(['detach', unwritten.vdev])).status, 0, 'nothing was written');
@@ -241,4 +248,22 @@ t.test('stop --wait waits for those who hold a vbd', { skip }, async (t) => {
   await client.release();
   t.equal((await stopping).status, 0, 'let go: stopped');
   t.same(await bus.bench.traces(), []);
+});
+
+t.test('the bus of a run that was killed ends after its command', { skip }, async (t) => {
+  const bench = await openBench(t, KERNEL);
+  const image = await bench.image('disk.img', 1 << 20);
+  const script =
+    'echo $$ > pid; until [ -e go ]; do sleep 0.1; done; printf LATE | dd of="$FUSETAP_DEVICE" conv=notrunc';
+  const run = bench.startFusetap(['run', image, '--', 'sh', '-c', script]);
+  run.on('error', () => {});
+  await eventually('the command runs', LIMIT_MS, async () => existsSync(bench.path('pid')));
+  const gone = once(run, 'exit');
+  run.kill('SIGKILL');
+  await gone;
+  await delay(1_500);
+  t.equal((await bench.list()).length, 1, 'the command still has its disk');
+  await bench.sh('touch go');
+  await eventually('the bus has ended', LIMIT_MS, async () => (await bench.traces()).length === 0);
+  t.equal(await bench.sh('head -c 4 "$1"', image), 'LATE', 'what it wrote is in the image');
 });
