@@ -280,6 +280,8 @@ export interface Loop {
   devs: string[];
   /** as whoever bound it sees it; ` (deleted)` may follow */
   backingFile: string;
+  /** where it begins in there */
+  offsetBytes: number;
   readOnly: boolean;
 }
 
@@ -293,7 +295,8 @@ export function listLoops(): Loop[] {
     const dev = readText(`${at}/dev`)?.trim();
     if (!backingFile || dev === undefined) return [];
     const devs = [dev, ...listPartitions(at).map((partition) => partition.dev)];
-    return [{ path: `/dev/${name}`, devs, backingFile, readOnly: readText(`${at}/ro`)?.trim() === '1' }];
+    const offsetBytes = Number(readText(`${at}/loop/offset`) ?? 0);
+    return [{ path: `/dev/${name}`, devs, backingFile, offsetBytes, readOnly: readText(`${at}/ro`)?.trim() === '1' }];
   });
 }
 
@@ -325,6 +328,20 @@ export function listDevicesAbove(devs: readonly string[]): DeviceNode[] {
   const own = [...new Set(names)].flatMap((name) => readDeviceNode(`/sys/class/block/${name}`) ?? []);
   const nodes = own.flatMap((node) => [node, ...listPartitions(`/sys/dev/block/${node.dev}`)]);
   return [...listDevicesAbove(nodes.map(({ dev }) => dev)), ...nodes];
+}
+
+/** what sysfs counts in, whatever the sectors of the device are */
+export const SECTOR_BYTES = 512;
+
+/** Which sectors of which disk a block device is. Null where sysfs does not know it. */
+export function readDeviceRange(dev: string): { disk: string; first: number; sectors: number } | null {
+  const at = `/sys/dev/block/${dev}`;
+  const sectors = readText(`${at}/size`);
+  if (sectors === null) return null;
+  const isPartition = readText(`${at}/partition`) !== null;
+  const disk = isPartition ? readText(`${at}/../dev`)?.trim() : dev;
+  const first = isPartition ? Number(readText(`${at}/start`)) : 0;
+  return disk === undefined ? null : { disk, first, sectors: Number(sectors) };
 }
 
 function listPartitions(at: string): DeviceNode[] {

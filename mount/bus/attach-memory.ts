@@ -6,11 +6,11 @@ import { closeSync } from 'node:fs';
 import { isAbsolute } from 'node:path';
 import { FusetapError } from '../../drivers/errors.js';
 import type { AttachContext } from './attach.js';
-import { claimImage } from './image-claim.js';
+import { type Claim, claimImage } from './image-claim.js';
 import type { AttachRequest } from './interface.js';
 import type { ImageRef } from './ipc.js';
 import type { AcquiredMemory, Filling, SharedMemory } from './memories.js';
-import { type OpenedImage, openImage } from './open-image.js';
+import { identityOf, type OpenedImage, openImage } from './open-image.js';
 
 /** Who waits for the copy. */
 export interface CopyWatcher {
@@ -28,12 +28,12 @@ export async function attachMemory(
   watcher: CopyWatcher,
 ): Promise<AcquiredMemory> {
   const { driver, share = null } = request;
-  const image = await openSource(context, request);
+  const source = await openSource(context, request);
   try {
-    const wish = { driver, share, image, signal: watcher.signal };
-    return await context.memories.acquire(wish, fillingFrom(context, image, request, watcher));
+    const wish = { driver, share, image: source.image, signal: watcher.signal };
+    return await context.memories.acquire(wish, fillingFrom(context, source, request, watcher));
   } finally {
-    if (image !== null) closeSync(image.fd);
+    closeSource(source);
   }
 }
 
@@ -44,34 +44,46 @@ export async function recopyMemory(
   old: SharedMemory,
   watcher: CopyWatcher,
 ): Promise<SharedMemory> {
-  const image = await openSource(context, { ...request, share: null });
-  if (image === null) throw noImage(request.driver);
+  const source = await openSource(context, { ...request, share: null });
+  if (source.image === null) throw noImage(request.driver);
   try {
-    return await context.memories.refill(old, image, fillingFrom(context, image, request, watcher));
+    return await context.memories.refill(old, source.image, fillingFrom(context, source, request, watcher));
   } finally {
-    closeSync(image.fd);
+    closeSource(source);
   }
 }
 
-async function openSource(context: AttachContext, { image, share = null }: Copied): Promise<OpenedImage | null> {
-  if (image === null) return null;
+/** What is copied, claimed where it is. */
+interface Source {
+  readonly image: OpenedImage | null;
+  claim: Claim | null;
+}
+
+async function openSource(context: AttachContext, { image, share = null }: Copied): Promise<Source> {
+  if (image === null) return { image: null, claim: null };
   const bus = { ownDev: context.mountDev, mountpoint: context.mountpoint };
-  return await openImage(image, 'r', bus, { mayBeEmpty: share !== null });
+  return { image: await openImage(image, 'r', bus, { mayBeEmpty: share !== null }), claim: null };
+}
+
+function closeSource({ image, claim }: Source): void {
+  claim?.release();
+  if (image !== null) closeSync(image.fd);
 }
 
 function fillingFrom(
   context: AttachContext,
-  image: OpenedImage | null,
+  source: Source,
   { driver, options }: Copied,
   { signal, progress }: CopyWatcher,
 ): Filling {
+  const { image } = source;
   const ref = image && imageRef(image);
   return {
     async measure() {
       if (image === null) throw noImage(driver);
-      // its locks go when the image is closed, which is when the copy is made
-      await claimImage(image, 'r', {
-        describePid: (pid) => context.findVbdOfPid(pid, `${image.dev}:${image.ino}`),
+      // until the copy is made
+      source.claim ??= await claimImage(image, 'r', {
+        describePid: (pid, image) => context.findVbdOfPid(pid, identityOf(image)),
       });
       signal.throwIfAborted();
       const { bytes } = await context.server.request<'measure'>(
@@ -99,6 +111,7 @@ function noImage(driver: string): FusetapError {
 }
 
 /** An image as the server is told of it. */
-export function imageRef({ fd, path, sizeBytes, kind, dev, ino }: OpenedImage): ImageRef {
-  return { fd, path, sizeBytes, kind, identity: `${dev}:${ino}` };
+export function imageRef(image: OpenedImage): ImageRef {
+  const { fd, path, sizeBytes, kind } = image;
+  return { fd, path, sizeBytes, kind, identity: identityOf(image) };
 }

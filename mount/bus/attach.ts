@@ -15,7 +15,7 @@ import { type Claim, claimImage } from './image-claim.js';
 import type { AttachRequest } from './interface.js';
 import type { AttachCommand, DriverFacts, ShowCommand, VbdFacts } from './ipc.js';
 import type { AcquiredMemory, Memories, SharedMemory } from './memories.js';
-import { type OpenedImage, openImage } from './open-image.js';
+import { identityOf, type OpenedImage, openImage } from './open-image.js';
 import { isServerDeath } from './server-process.js';
 import type { Slot } from './slots.js';
 import type { Supervisor } from './supervisor.js';
@@ -220,7 +220,8 @@ async function openAndClaim(
   // its locks go with it
   undo.push(() => closeSync(image.fd));
   const claim = await claimImage(image, mode, {
-    describePid: (pid) => context.findVbdOfPid(pid, `${image.dev}:${image.ino}`),
+    describePid: (pid, image) => context.findVbdOfPid(pid, identityOf(image)),
   });
+  undo.push(() => claim.release());
   return { image, claim };
 }

@@ -19,7 +19,7 @@ export interface BusRecord {
     readonly driver: string;
     readonly mode: string;
     readonly image: string | null;
-    /** `device:inode` of the image, where the vbd holds it */
+    /** of the image, where the vbd holds it; see identityOf */
     readonly identity: string | null;
     /** of the ram image, as in ram/ */
     readonly memory?: string | null;

@@ -10,6 +10,7 @@ import type { Holding } from './holding.js';
 import type { SaveRequest, SaveResult } from './interface.js';
 import type { Leaving } from './leaving.js';
 import { logEvent } from './log.js';
+import { identityOf } from './open-image.js';
 import { inPercent } from './progress.js';
 import { saveTo } from './save.js';
 import type { Vbd } from './vbd.js';
@@ -33,7 +34,7 @@ export class Copying {
     const saved = await this.#holding.withWritersHeld(vbd, () =>
       saveTo(path, force, {
         ownBus: { ownDev: mountDev, mountpoint: place.path },
-        describePid: (pid, image) => findVbdOfPid(place.runtimeDir, pid, `${image.dev}:${image.ino}`),
+        describePid: (pid, image) => findVbdOfPid(place.runtimeDir, pid, identityOf(image)),
         copy: async (targetFd) => {
           signal.throwIfAborted();
           await server.request<'save'>({ op: 'save', nodeId, targetFd }, { signal, progress });

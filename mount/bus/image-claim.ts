@@ -11,6 +11,7 @@
  * one step among fusetaps. QEMU does not take the flock, but it tests after it has locked; so the test is made again
  * after ours, and at least one of two that come at once sees the other.
  */
+import { closeSync, fstatSync } from 'node:fs';
 import { setTimeout as wait } from 'node:timers/promises';
 import { type ErrorDetails, FusetapError, type Holder } from '../../drivers/errors.js';
 import {
@@ -23,8 +24,25 @@ import {
   tryFlockExclusive,
   unlockRange,
 } from '../../system/libc.js';
-import { type FileLock, readFdinfo } from '../../system/proc.js';
+import {
+  deviceName,
+  type FileLock,
+  listLoops,
+  readDeviceFamily,
+  readDeviceRange,
+  readFdinfo,
+} from '../../system/proc.js';
 import { awaitNoCopies, LEASE_BYTE, SHARED_WRITER_BYTE } from '../fuse/copy-lease.js';
+import {
+  type CommonPlace,
+  conflictingMode,
+  isOfRange,
+  lockRange,
+  openCommonPlace,
+  openExclusively,
+  openNode,
+  RANGE_BYTES,
+} from './device-claim.js';
 import { type BusProcess, describeHolders, findLockHolders } from './holders.js';
 import { findImageUsers, type ImageUser } from './image-users.js';
 import type { Mode } from './interface.js';
@@ -103,22 +121,58 @@ export interface ClaimOptions {
  * @throws FusetapError BUSY, naming who is in the way; UNSUPPORTED where the file system has no locks
  */
 export async function claimImage(image: ClaimedImage, mode: Mode, options: ClaimOptions = {}): Promise<Claim> {
-  const claim = { mode, release: () => releaseMarks(image.fd) };
-  if (mode === 'w!') {
-    // without the flock: a mark that comes during somebody's test is as good as one that comes after it
-    if (takeMarksIfPossible(image.fd)) await refuseCopied(image, options);
-    return claim;
-  }
-  await takeFlock(image, options);
-  try {
-    await refuseConflicts(image, mode, options);
-  } catch (error) {
+  const held: HeldDevice = { place: null, exclusiveFd: null };
+  const release = (): void => {
     releaseMarks(image.fd);
+    releaseDevice(held);
+  };
+  try {
+    if (image.rdev !== null) held.place = await openCommonPlace({ ...image, rdev: image.rdev });
+    // without the flock: a mark that comes during somebody's test is as good as one that comes after it
+    if (mode === 'w!') await markShared(image, held, options);
+    else await inTurn(image, held.place, options, () => refuseConflicts(image, mode, held, options));
+  } catch (error) {
+    release();
     throw withoutLocks(error, image);
-  } finally {
-    flockRelease(image.fd);
   }
-  return claim;
+  return { mode, release };
+}
+
+/** What a claim on a block device has open besides the image. */
+interface HeldDevice {
+  place: CommonPlace | null;
+  exclusiveFd: number | null;
+}
+
+function releaseDevice({ place, exclusiveFd }: HeldDevice): void {
+  if (exclusiveFd !== null) closeSync(exclusiveFd);
+  if (place !== null && !place.isOwn) closeSync(place.fd);
+}
+
+async function markShared(image: ClaimedImage, { place }: HeldDevice, options: ClaimOptions): Promise<void> {
+  if (place !== null) lockRange(place, 'w!');
+  if (takeMarksIfPossible(image.fd)) await refuseCopied(image, options);
+}
+
+/** Does the work while no other fusetap tests or claims the image, or what has the same bytes. */
+async function inTurn(
+  image: ClaimedImage,
+  place: CommonPlace | null,
+  options: ClaimOptions,
+  work: () => Promise<void>,
+): Promise<void> {
+  // in this order for all: what is opened first is a node, what comes then is common to many
+  const fds = place === null || place.isOwn ? [image.fd] : [image.fd, place.fd];
+  const taken: number[] = [];
+  try {
+    for (const fd of fds) {
+      await takeFlock({ ...image, fd }, options);
+      taken.push(fd);
+    }
+    await work();
+  } finally {
+    for (const fd of taken) flockRelease(fd);
+  }
 }
 
 /** A server that writes past the lock of the file stops that when it sees the mark; not one that is stopped itself. */
@@ -126,7 +180,6 @@ async function refuseCopied(image: ClaimedImage, options: ClaimOptions): Promise
   if (await awaitNoCopies(image.fd, options.patienceMs ?? FLOCK_PATIENCE_MS)) return;
   const isLease = ({ kind, start }: FileLock): boolean => kind === 'OFDLCK' && start === LEASE_BYTE;
   const holders = await lockHolders(image, isLease, options);
-  releaseMarks(image.fd);
   throw busy(image, 'does not get its turn to be written: it is being written by', {
     holders,
     hint: 'that server does not answer, and is replaced in half a minute: try again then',
@@ -157,6 +210,7 @@ function releaseMarks(fd: number): void {
     unlockRange(fd, 100, 4);
     unlockRange(fd, 200, 4);
     unlockRange(fd, 300, 3);
+    unlockRange(fd, RANGE_BYTES.start, RANGE_BYTES.length);
   } catch (error) {
     // no locks on this file system, so none to give up; or the descriptor is closed
     if (!(error instanceof SystemCallError)) throw error;
@@ -183,8 +237,14 @@ function tryFlock(image: ClaimedImage): boolean {
 }
 
 /** The check, and the locks; whatever is taken when it throws, the caller gives up. */
-async function refuseConflicts(image: ClaimedImage, mode: Mode, options: ClaimOptions): Promise<void> {
+async function refuseConflicts(
+  image: ClaimedImage,
+  mode: Mode,
+  held: HeldDevice,
+  options: ClaimOptions,
+): Promise<void> {
   await refuseLocked(image, mode, options);
+  await refuseOverlapping(image, mode, held.place, options);
   const user = (await findImageUsers(image)).find(({ writes }) => writes || mode === 'w');
   if (user) throw busyUser(image, user);
   if (!takeMarks(image.fd, mode)) {
@@ -192,6 +252,84 @@ async function refuseConflicts(image: ClaimedImage, mode: Mode, options: ClaimOp
     throw busy(image, 'is locked (fcntl) by', { holders, hint: hintFor(image, holders) });
   }
   await refuseLocked(image, mode, options);
+  if (image.rdev !== null) await claimDevice(image, mode, held, options);
+}
+
+/** The range of a block device: for all fusetaps that see the same /dev, and for writing for the whole machine. */
+async function claimDevice(image: ClaimedImage, mode: Mode, held: HeldDevice, options: ClaimOptions): Promise<void> {
+  const { place } = held;
+  if (place !== null) {
+    if (!lockRange(place, mode)) throw busy(image, 'is locked (fcntl) by', { holders: [], hint: hintFor(image, []) });
+    await refuseOverlapping(image, mode, place, options);
+  }
+  if (mode === 'r' && place !== null) return;
+  held.exclusiveFd = await openExclusively(image.fd, mode);
+  const isHeld = held.exclusiveFd === null;
+  if (mode === 'r' && held.exclusiveFd !== null) {
+    // only to see that nobody has it: others may read too
+    closeSync(held.exclusiveFd);
+    held.exclusiveFd = null;
+  }
+  // a file system that is mounted read-only has it as well, and was looked at before
+  if (!isHeld || (mode === 'r' && (await findImageUsers(image)).length > 0)) return;
+  throw busy(image, 'is held exclusively (O_EXCL), as a whole or in part, by', {
+    holders: [],
+    hint: 'end what writes the device (a mount, mkfs, another container), or waive the check with mode w!',
+  });
+}
+
+/** Who has a part of the same bytes, by another node, device or loop device. */
+async function refuseOverlapping(
+  image: ClaimedImage,
+  mode: Mode,
+  place: CommonPlace | null,
+  options: ClaimOptions,
+): Promise<void> {
+  if (place === null) return;
+  const held = conflictingMode(place, mode);
+  if (held !== null) {
+    const overlaps = (lock: FileLock): boolean => lock.kind === 'OFDLCK' && isOfRange(lock, place, held);
+    const holders = await lockHolders({ ...image, fd: place.fd }, overlaps, {
+      describePid: (pid) => describeByDevice(pid, image, options),
+    });
+    throw busy(image, `is attached with mode ${held} by`, { holders, hint: hintFor(image, holders) });
+  }
+  if (!place.isOwn) await refuseLocked({ ...image, fd: place.fd }, mode, asFileOf(place, options));
+  // programs that lock nodes, as QEMU does, of the partitions
+  for (const dev of partitionsIn(image)) {
+    const fd = openNode(dev);
+    if (fd === null) continue;
+    try {
+      await refuseLocked({ ...image, fd }, mode, options);
+    } finally {
+      closeSync(fd);
+    }
+  }
+}
+
+/** The same for the file that has the range: of a loop device the one below. */
+function asFileOf({ fd }: CommonPlace, options: ClaimOptions): ClaimOptions {
+  const stats = fstatSync(fd, { bigint: true });
+  const [dev, ino] = [deviceName(stats.dev), String(stats.ino)];
+  const rdev = stats.isBlockDevice() ? deviceName(stats.rdev) : null;
+  return { ...options, describePid: (pid, image) => options.describePid?.(pid, { ...image, dev, ino, rdev }) ?? null };
+}
+
+/** By which vbd a process has the device, its disk, a partition of it, or a loop device over the same file. */
+async function describeByDevice(pid: number, image: ClaimedImage, options: ClaimOptions): Promise<BusProcess | null> {
+  const loops = listLoops().flatMap(({ devs }) => devs);
+  const family = readDeviceFamily(image.rdev ?? '').flatMap(({ dev }) => [dev, ...loops]);
+  for (const rdev of new Set([image.rdev, ...family])) {
+    const found = await options.describePid?.(pid, { ...image, rdev });
+    if (found) return found;
+  }
+  return null;
+}
+
+/** The partitions of a disk; none of what is one itself. */
+function partitionsIn({ rdev }: ClaimedImage): string[] {
+  const [own, ...others] = rdev === null ? [] : readDeviceFamily(rdev);
+  return own === undefined || readDeviceRange(own.dev)?.disk !== own.dev ? [] : others.map(({ dev }) => dev);
 }
 
 async function refuseLocked(image: ClaimedImage, mode: Mode, options: ClaimOptions): Promise<void> {

@@ -74,10 +74,15 @@ async function isBackedBy(loop: Loop, image: Image, family: DeviceNode[], mounts
   const place = locate(mounts, loop.backingFile);
   const imagePlace = locate(mounts, image.realPath);
   if (place?.type.startsWith('fuse') && place.dev !== imagePlace?.dev) return false;
-  const backing = await Promise.race([readBacking(loop), wait(LOOP_PATIENCE_MS, null, { ref: false })]);
+  const backing = await backingOf(loop);
   if (!backing) return false;
   if (image.rdev === null) return backing.dev === image.dev && backing.ino === image.ino;
   return family.some((device) => device.dev === backing.rdev);
+}
+
+/** What the loop device lies over; null where that is not known within a while. */
+export function backingOf(loop: Loop): Promise<Backing | null> {
+  return Promise.race([readBacking(loop), wait(LOOP_PATIENCE_MS, null, { ref: false })]);
 }
 
 interface Backing {

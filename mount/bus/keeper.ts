@@ -55,6 +55,7 @@ import { LedgerIndexes } from './ledger-indexes.js';
 import { logEvent } from './log.js';
 import { Memories } from './memories.js';
 import { type CreditedVbd, MemoryCredit } from './memory-credit.js';
+import { identityOf } from './open-image.js';
 import { describeMemory } from './ram-images.js';
 import { Replay } from './replay.js';
 import type { BusPlace } from './runtime-dir.js';
@@ -461,7 +462,7 @@ export class Keeper implements BusControl {
       keeperPid: process.pid,
       serverPid: server.pid,
       vbds: vbds.all().map(({ vdev, driver, mode, imagePath, image, memory, paused }) => {
-        const identity = image && `${image.dev}:${image.ino}`;
+        const identity = image && identityOf(image);
         return { vdev, driver, mode, image: imagePath, identity, memory: memory?.id ?? null, paused };
       }),
     };

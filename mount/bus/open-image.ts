@@ -43,6 +43,11 @@ export interface OpenedImage {
   readonly rdev: string | null;
 }
 
+/** What an image is, whatever path leads to it: a file is its inode, a block device its number. */
+export function identityOf({ dev, ino, rdev }: Pick<OpenedImage, 'dev' | 'ino' | 'rdev'>): string {
+  return rdev === null ? `${dev}:${ino}` : `block:${rdev}`;
+}
+
 /** The bus that the image is for. */
 export interface OwnBus {
   /** `MAJ:MIN` of its mount, if it is mounted */

@@ -16,6 +16,7 @@ import type { Ledger } from '../ledger.js';
 import { readStats } from '../stats.js';
 import type { Transport } from '../transport.js';
 import { boundMemory, type MemoryRoom } from './bounded-memory.js';
+import { markDevice } from './device-claim.js';
 import { takeMarks } from './image-claim.js';
 import type { VbdStats } from './interface.js';
 import type {
@@ -176,6 +177,8 @@ export class Server {
       if (image !== null && !takeMarks(image.fd, mode)) {
         throw new FusetapError('BUSY', `somebody has just locked the image for writing: ${image.path}`);
       }
+      const marked = image?.kind === 'block' ? await markDevice(image.fd, image.path, mode) : null;
+      if (marked !== null) fds.push(marked);
       const memory = command.memoryFd === null ? null : { fd: this.#openKeepers(command.memoryFd, readOnly, fds) };
       if (memory !== null && !readOnly) markWriter(memory.fd, this.#keeperPid);
       const context: OpenContext = { image, memory, state: command.state, readOnly, options: command.options };

@@ -17,7 +17,7 @@ import { claimImage } from './image-claim.js';
 import type { SwapRequest } from './interface.js';
 import { letGoOfAll } from './let-go-of-all.js';
 import { logEvent } from './log.js';
-import { openImage } from './open-image.js';
+import { identityOf, openImage } from './open-image.js';
 import type { Vbd } from './vbd.js';
 
 type Bytes = Pick<Vbd, 'image' | 'claim' | 'memory' | 'state'>;
@@ -102,13 +102,12 @@ async function openBytes(
   const image = await openImage(path, old.mode, { ownDev: context.mountDev, mountpoint: context.mountpoint });
   try {
     // the same image, by another driver perhaps: what was claimed of it is ours already
-    if (old.image !== null && old.image.dev === image.dev && old.image.ino === image.ino) {
+    if (old.image !== null && identityOf(old.image) === identityOf(image)) {
       closeSync(image.fd);
       return { image: old.image, claim: old.claim, memory: null, state: null };
     }
-    const identity = `${image.dev}:${image.ino}`;
     const claim = await claimImage(image, old.mode, {
-      describePid: (pid) => context.findVbdOfPid(pid, identity),
+      describePid: (pid, image) => context.findVbdOfPid(pid, identityOf(image)),
     });
     return { image, claim, memory: null, state: null };
   } catch (error) {

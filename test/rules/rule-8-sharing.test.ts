@@ -3,6 +3,7 @@
  * all others who use it. test/mount/bus/image-claim.test.ts tries the check by itself, byte by byte.
  */
 import { link, mkdir, symlink, writeFile } from 'node:fs/promises';
+import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import type { Mode } from '../../mount/bus/interface.js';
@@ -34,6 +35,9 @@ void t.test('rule 8: sharing', { skip: whyNotRules('losetup', 'qemu-io', 'qemu-i
   await t.test('programs of another user', { skip: whyNotRules('setpriv') }, (t) => refuseOthers(t, ground));
   await t.test('an image below a loop device', (t) => refuseLoops(t, ground));
   await t.test('a block device that is mounted', (t) => refuseMounted(t, ground));
+  await t.test('a block device is its number and its range', { skip: whyNotRules('addpart', 'mknod') }, (t) =>
+    refuseOverlapping(t, ground),
+  );
 });
 
 async function keepTable(t: Test, ground: Ground): Promise<void> {
@@ -285,4 +289,68 @@ async function refuseMounted(t: Test, { bench, a }: Ground): Promise<void> {
   }
   t.equal(await tryAttach(a, device, 'w!'), null, 'w! asks nobody');
   await bench.sh('umount "$1"; losetup -d "$2"', directory, device);
+}
+
+/** A loop device with two partitions, another loop device over the same file, and all the nodes of the first. */
+async function makeDevices(
+  t: Test,
+  { bench }: Ground,
+): Promise<Record<'disk' | 'one' | 'two' | 'twin' | 'node', string>> {
+  const file = await bench.image('ranges.img', 4 * SIZE);
+  const [disk, twin] = [await bench.loop(file), await bench.loop(file)];
+  const sectors = String(SIZE / 512);
+  await bench.sh('addpart "$1" 1 "$2" "$2"; addpart "$1" 2 $(($2 * 2)) "$2"', disk, sectors);
+  t.teardown(() => bench.sh('delpart "$1" 1; delpart "$1" 2; losetup -d "$1" "$2"', disk, twin));
+  const node = bench.path('node');
+  await bench.sh('mknod "$2" b $(tr : " " < /sys/class/block/"$1"/dev)', basename(disk), node);
+  return { disk, twin, node, one: `${disk}p1`, two: `${disk}p2` };
+}
+
+async function refuseOverlapping(t: Test, ground: Ground): Promise<void> {
+  const { a, b, bench } = ground;
+  const { disk, one, two, twin, node } = await makeDevices(t, ground);
+  const overlaps: [string, Mode, string[]][] = [
+    [disk, 'r', [one]],
+    [disk, 'w', [node, one, two, twin]],
+    [one, 'r', [twin]],
+    [one, 'w', [disk, node]],
+    [one, 'w!', [disk]],
+    [node, 'w', [disk, one, twin]],
+  ];
+  for (const [held, mode, others] of overlaps) {
+    const { vdev } = await a.attach({ driver: 'aio', image: held, mode });
+    for (const other of others) {
+      for (const wanted of MODES) {
+        const refused = await tryAttach(b, other, wanted);
+        const want = BUSY.has(`${wanted} ${mode}`) ? 'BUSY' : null;
+        t.equal(refused?.code ?? null, want, `${wanted} of ${other}, ${held} held ${mode}`);
+        if (refused) t.equal(refused.message, `${other} is attached with mode ${mode} by bus a as ${vdev}`);
+      }
+    }
+    if (held === one) t.equal(await tryAttach(b, two, 'w'), null, 'a partition beside it is free');
+    await a.detach(vdev);
+  }
+  await keepExclusively(t, ground, disk, one);
+  await t.test('a file, and a loop device that came later', async (t) => {
+    const file = await bench.image('later.img', SIZE);
+    await attachFor(t, a, { driver: 'aio', image: file });
+    const loop = await bench.loop(file);
+    t.match(await tryAttach(b, loop, 'r'), {
+      code: 'BUSY',
+      message: `${loop} is attached with mode w by bus a as xvda`,
+    });
+    await bench.sh('losetup -d "$1"', loop);
+  });
+}
+
+/** For writing the kernel knows it too, and keeps all others away; nothing of it stays. */
+async function keepExclusively(t: Test, { a, b, bench }: Ground, disk: string, partition: string): Promise<void> {
+  const { vdev } = await a.attach({ driver: 'aio', image: partition });
+  await a.killServer();
+  t.match(await tryAttach(b, disk, 'r'), { code: 'BUSY' }, 'a server that was replaced holds it');
+  for (const device of [disk, partition]) {
+    t.match(await bench.try('mkfs.ext4 -q -F "$1"', device), { status: 1, stderr: /in use/ }, 'mkfs');
+  }
+  await a.detach(vdev);
+  t.match(await bench.try('mkfs.ext4 -q -F "$1"', partition), { status: 0 });
 }
