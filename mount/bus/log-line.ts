@@ -1,10 +1,10 @@
 /**
- * A line of a bus's log: an event that reads well and parses back.
+ * A line of a bus's log: an event as JSON, so that every program reads it.
  *
- *      2026-01-31T12:00:00.000Z attached vdev=xvda driver=aio image="/img/a b.img" mode=w size=1048576
+ *      {"time":"2026-01-31T12:00:00.000Z","event":"attached","vdev":"xvda","driver":"aio","image":"/img/a b.img", …}
  *
- * One form for people and for programs, so that nothing can be in one and not in the other. Words stand bare; all other
- * values are JSON. What is not of this form was printed by a process that crashed: `output`.
+ * `fusetap log` prints it for people: `2026-01-31T12:00:00.000Z attached vdev=xvda driver=aio image="/img/a b.img"`. What
+ * is no such line was printed by a process that crashed, or written by a fusetap that had other lines: `output`.
  */
 
 /** What happens on a bus. A key without a value is null. */
@@ -49,34 +49,10 @@ export type BusEvent =
 /** A line as it was read: an event with its time, or what a process printed. */
 export type LogRecord = ({ time: string } & BusEvent) | { time: null; event: 'output'; text: string };
 
-const LINE = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) ([a-z][a-z-]*)((?: [A-Za-z]+=(?:"(?:[^"\\]|\\.)*"|[^\s"]+))*)$/;
-const PAIR = / ([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^\s"]+)/g;
-
 /** The line of an event, without its end. */
-export function printLine(time: Date, { event, ...values }: BusEvent): string {
-  const pairs = Object.entries(values).map(([key, value]) => ` ${key}=${printValue(value)}`);
-  return `${time.toISOString()} ${event}${pairs.join('')}`;
-}
-
-/** The record of a line. Never fails: a line of any other form is output. */
-export function parseLine(line: string): LogRecord {
-  const [, time, event, pairs = ''] = LINE.exec(line) ?? [];
-  if (time === undefined || event === undefined) return { time: null, event: 'output', text: line };
-  try {
-    const values = [...pairs.matchAll(PAIR)].map(([, key, value]) => [key, parseValue(value ?? '')]);
-    // of a newer fusetap there may be events that are not in the type
-    return { time, event, ...Object.fromEntries(values) } as LogRecord;
-  } catch {
-    return { time: null, event: 'output', text: line };
-  }
-}
-
-const CONSTANTS: readonly string[] = ['null', 'true', 'false'];
-
-function printValue(value: string | number | null): string {
-  if (typeof value === 'string' && /^[A-Za-z/][\w./:@+-]*$/.test(value) && !CONSTANTS.includes(value)) return value;
+export function printLine(time: Date, event: BusEvent): string {
   // JSON leaves in characters that end a line or command a terminal
-  return JSON.stringify(value).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (character) =>
+  return JSON.stringify({ time: time.toISOString(), ...event }).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (character) =>
     character
       .split('')
       .map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)
@@ -84,7 +60,29 @@ function printValue(value: string | number | null): string {
   );
 }
 
-function parseValue(text: string): unknown {
-  const isWord = /^[A-Za-z/]/.test(text) && !CONSTANTS.includes(text);
-  return isWord ? text : (JSON.parse(text) as unknown);
+/** The record of a line. Never fails: a line of any other form is output. */
+export function parseLine(line: string): LogRecord {
+  try {
+    // of a newer fusetap there may be events that are not in the type
+    const record = JSON.parse(line) as Partial<LogRecord> | null;
+    if (typeof record?.time === 'string' && typeof record.event === 'string') return record as LogRecord;
+  } catch {
+    // no JSON at all
+  }
+  return { time: null, event: 'output', text: line };
+}
+
+/** A record for people: the time, the event, and its values as `key=value`, in JSON where they are no plain words. */
+export function describeRecord(record: LogRecord): string {
+  if (record.time === null) return record.text;
+  const { time, event, ...values } = record;
+  const pairs = Object.entries(values).map(([key, value]) => ` ${key}=${describeValue(value)}`);
+  return `${time} ${event}${pairs.join('')}`;
+}
+
+const CONSTANTS: readonly string[] = ['null', 'true', 'false'];
+
+function describeValue(value: unknown): string {
+  const isPlain = typeof value === 'string' && /^[A-Za-z/][\w./:@+-]*$/.test(value) && !CONSTANTS.includes(value);
+  return isPlain ? value : JSON.stringify(value);
 }

@@ -5,12 +5,12 @@ import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError, toFusetapError } from '../../drivers/errors.js';
-import { type LogRecord, parseLine } from '../bus/log-line.js';
+import { describeRecord, type LogRecord, parseLine } from '../bus/log-line.js';
 import type { BusPlace } from '../bus/runtime-dir.js';
 
 export type { LogRecord } from '../bus/log-line.js';
 
-/** A line of the log, as it stands there and as what it says. */
+/** A line of the log: what it says, and that for people. */
 export interface LogLine {
   readonly text: string;
   readonly record: LogRecord;
@@ -54,7 +54,8 @@ export async function* followLog(place: BusPlace, signal?: AbortSignal): AsyncGe
 
 function splitLines(bytes: Buffer): LogLine[] {
   const lines = bytes.toString('utf8').split('\n');
-  return lines.filter((line) => line !== '').map((line) => ({ text: line, record: parseLine(line) }));
+  const records = lines.filter((line) => line !== '').map(parseLine);
+  return records.map((record) => ({ text: describeRecord(record), record }));
 }
 
 /** What is in the file from `position` on; null where there is no such file. */

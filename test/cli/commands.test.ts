@@ -138,7 +138,8 @@ t.test('log, of a bus that nobody runs', async (t) => {
   const runtime = tempDir(t);
   const bus = await fakeBus(t, runtime, '0', () => ({}));
   const line = '2026-01-31T12:00:00.000Z failed reason="the server died"';
-  writeFileSync(join(bus.stateDir, 'log'), `${line}\nError: x\x1b[2J\n`);
+  const record = '{"time":"2026-01-31T12:00:00.000Z","event":"failed","reason":"the server died"}';
+  writeFileSync(join(bus.stateDir, 'log'), `${record}\nError: x\x1b[2J\n`);
   t.same(await fusetap(runtime, ['log']), { status: 0, stdout: `${line}\nError: x\\x1b[2J\n`, stderr: '' });
   const { stdout } = await fusetap(runtime, ['log', '--json']);
   const records = stdout.trimEnd().split('\n');

@@ -2,12 +2,12 @@
  * A real bus whose processes are killed, stopped and replaced under its clients. What is asked of the bus is asked over
  * its control socket, from here; all I/O on vbds is done by other processes.
  */
-import { readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Test } from 'tap';
 import { askBus } from '../../mount/bus/http-client.js';
 import type { AttachRequest, BusInfo, DetachResult, UpgradeResult, VbdInfo } from '../../mount/bus/interface.js';
 import { showBus } from '../../mount/client/ask.js';
+import { readLog } from '../../mount/client/log.js';
 import { type BusPlace, resolveBus } from '../../mount/client.js';
 import { KERNEL_ABILITIES } from '../../mount/fuse/kernel-transport.js';
 import { eventually } from '../e2e/command.js';
@@ -118,7 +118,9 @@ export class Bus {
     }
   }
 
-  log(): Promise<string> {
-    return readFile(`${this.place.stateDir}/log`, 'utf8');
+  async log(): Promise<string> {
+    return readLog(this.place)
+      .map(({ text }) => text)
+      .join('\n');
   }
 }

@@ -30,11 +30,13 @@ t.test('what is too long goes to log.1, and the file stays the same one', async 
   t.equal(statSync(join(stateDir, 'log')).mode & 0o777, 0o600);
 });
 
+const LAST = '{"time":"2026-01-31T12:00:01.000Z","event":"note","text":"last"}';
+
 t.test('is read with what came before', async (t) => {
   const place = aPlace(t);
   t.throws(() => readLog(place), { code: 'NOT_FOUND' });
-  appendFileSync(join(place.stateDir, 'log.1'), '2026-01-31T12:00:00.000Z note text=first\n');
-  appendFileSync(join(place.stateDir, 'log'), 'Error: crash\n    at x\n2026-01-31T12:00:01.000Z note text=last\n');
+  appendFileSync(join(place.stateDir, 'log.1'), '{"time":"2026-01-31T12:00:00.000Z","event":"note","text":"first"}\n');
+  appendFileSync(join(place.stateDir, 'log'), `Error: crash\n    at x\n${LAST}\n`);
   t.match(
     readLog(place).map(({ record }) => record),
     [
