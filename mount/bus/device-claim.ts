@@ -12,8 +12,9 @@
  * loop devices over one file are the same bytes. A claim for writing also opens the device with O_EXCL: the kernel then lets
  * nobody else claim the disk or the partition, in whichever container, be it a mount, mkfs or another fusetap.
  */
-import { closeSync, constants, fstatSync, openSync } from 'node:fs';
+import { closeSync, constants, fstatSync, open } from 'node:fs';
 import { setTimeout as wait } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import { E, isRangeLocked, lockRangeShared, SystemCallError } from '../../system/libc.js';
 import {
   deviceName,
@@ -27,6 +28,9 @@ import {
 import { backingOf } from './image-users.js';
 import type { Mode } from './interface.js';
 import type { OpenedImage } from './open-image.js';
+
+/** a device that hangs, or what lies below it, keeps nobody else waiting */
+const openAsync = promisify(open);
 
 const BASE: Record<Mode, number> = { r: 2 ** 50, w: 2 ** 51, 'w!': 3 * 2 ** 50 };
 /** which modes of others a mode does not go with, as in the table of rule 8; what says most first */
@@ -70,7 +74,7 @@ export async function openCommonPlace(device: Device): Promise<CommonPlace | nul
     disk = below.disk.disk;
     devs.push(disk);
   }
-  const fd = openNode(disk);
+  const fd = await openNode(disk);
   if (fd === null) return null;
   const isOwn = isSameFile(fd, device);
   if (isOwn) closeSync(fd);
@@ -94,7 +98,7 @@ async function openBelow(disk: string, device: Device): Promise<Below | null> {
   if (locate(mounts, loop.backingFile)?.type.startsWith('fuse')) return null;
   const known = await backingOf(loop);
   if (known === null) return null;
-  const fd = tryOpen(loop.backingFile, O_RDONLY);
+  const fd = await tryOpen(loop.backingFile, O_RDONLY);
   if (fd === null) return null;
   const stats = fstatSync(fd, { bigint: true });
   const first = Math.floor(loop.offsetBytes / SECTOR_BYTES);
@@ -108,9 +112,9 @@ async function openBelow(disk: string, device: Device): Promise<Below | null> {
 }
 
 /** The kernel's own node of a device, for reading. */
-export function openNode(dev: string): number | null {
+export async function openNode(dev: string): Promise<number | null> {
   const [node] = readDeviceFamily(dev);
-  const fd = node === undefined ? null : tryOpen(`/dev/${node.name}`, O_RDONLY);
+  const fd = node === undefined ? null : await tryOpen(`/dev/${node.name}`, O_RDONLY);
   if (fd === null) return null;
   const stats = fstatSync(fd, { bigint: true });
   if (stats.isBlockDevice() && deviceName(stats.rdev) === dev) return fd;
@@ -118,12 +122,8 @@ export function openNode(dev: string): number | null {
   return null;
 }
 
-function tryOpen(path: string, flags: number): number | null {
-  try {
-    return openSync(path, flags | O_NONBLOCK | O_NOCTTY);
-  } catch {
-    return null;
-  }
+function tryOpen(path: string, flags: number): Promise<number | null> {
+  return openAsync(path, flags | O_NONBLOCK | O_NOCTTY).catch(() => null);
 }
 
 export function isSameFile(fd: number, { dev, ino }: Pick<OpenedImage, 'dev' | 'ino'>): boolean {
@@ -171,7 +171,8 @@ export async function openExclusively(fd: number, mode: Mode): Promise<number | 
   const deadline = performance.now() + EXCLUSIVE_PATIENCE_MS;
   for (;;) {
     try {
-      return openSync(`/proc/self/fd/${fd}`, (mode === 'r' ? O_RDONLY : O_RDWR) | O_EXCL | O_NONBLOCK | O_NOCTTY);
+      const access = mode === 'r' ? O_RDONLY : O_RDWR;
+      return await openAsync(`/proc/self/fd/${fd}`, access | O_EXCL | O_NONBLOCK | O_NOCTTY);
     } catch (error) {
       const errno = -((error as { errno?: number }).errno ?? -E.EIO);
       if (errno !== E.EBUSY) throw new SystemCallError('open', errno);

@@ -297,7 +297,7 @@ async function refuseOverlapping(
   if (!place.isOwn) await refuseLocked({ ...image, fd: place.fd }, mode, asFileOf(place, options));
   // programs that lock nodes, as QEMU does, of the partitions
   for (const dev of partitionsIn(image)) {
-    const fd = openNode(dev);
+    const fd = await openNode(dev);
     if (fd === null) continue;
     try {
       await refuseLocked({ ...image, fd }, mode, options);
