@@ -1,9 +1,11 @@
 /** Random operations on disks of awkward sizes, against the model. */
-import fc from 'fast-check';
+import type { Arbitrary } from 'fast-check';
 import { applyOperation, checkAll, makeModel, type Operation } from './model.js';
 import type { Piece } from './pattern.js';
 import { withDisk } from './session.js';
 import type { SuiteOptions } from './suite.js';
+
+const fc = await loadFastCheck();
 
 const SIZES = [1, 511, 512, 1300, 16 * 4096 + 1, 1024 * 4096 + 1];
 const MAX_REQUEST_BYTES = 20_000;
@@ -27,7 +29,7 @@ export function randomTests({ name, test, factory, runs = 12 }: SuiteOptions): v
 }
 
 /** Places where mistakes live: around the start, the end, sectors and pages; else anywhere, the beyond included. */
-function offsets(size: number): fc.Arbitrary<number> {
+function offsets(size: number): Arbitrary<number> {
   const near = (place: number) => fc.integer({ min: Math.max(0, place - 3), max: place + 3 });
   return fc.oneof(
     fc.integer({ min: 0, max: size + 700 }),
@@ -38,18 +40,18 @@ function offsets(size: number): fc.Arbitrary<number> {
   );
 }
 
-function lengths(max: number): fc.Arbitrary<number> {
+function lengths(max: number): Arbitrary<number> {
   return fc.oneof(fc.integer({ min: 0, max }), fc.constantFrom(0, 1, 511, 512, 513, 4095, 4096, 8192));
 }
 
-function pieces(size: number): fc.Arbitrary<Piece[]> {
+function pieces(size: number): Arbitrary<Piece[]> {
   const piece = fc
     .tuple(fc.integer({ min: 0, max: size - 1 }), fc.integer({ min: 1, max: 100_000 }), fc.nat(1000))
     .map(([offset, length, seed]) => ({ offset, length: Math.min(length, size - offset), seed }));
   return fc.array(piece, { maxLength: 4 });
 }
 
-function operations(size: number): fc.Arbitrary<Operation[]> {
+function operations(size: number): Arbitrary<Operation[]> {
   const offset = offsets(size);
   const length = lengths(Math.min(size + 600, MAX_REQUEST_BYTES));
   const anyLength = lengths(size + 600);
@@ -72,4 +74,14 @@ function operations(size: number): fc.Arbitrary<Operation[]> {
     { weight: 1, arbitrary: fc.record({ kind: fc.constantFrom('flush' as const, 'reopen' as const) }) },
   );
   return fc.array(one, { minLength: 5, maxLength: 40, size: 'max' });
+}
+
+/** Only who tests a driver of their own needs the package: it is an optional peer of fusetap. */
+async function loadFastCheck(): Promise<typeof import('fast-check')> {
+  try {
+    return await import('fast-check');
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'ERR_MODULE_NOT_FOUND') throw cause;
+    throw new Error('fusetap/conformance needs the package fast-check: npm install --save-dev fast-check', { cause });
+  }
 }

@@ -191,6 +191,12 @@ async function useSuite(t: Test, bench: Bench): Promise<void> {
       ...SLOW,
       env: { NODE_TEST_CONTEXT: undefined, NODE_OPTIONS: undefined },
     });
+  const without = await run();
+  t.equal(without.status, 1, 'without fast-check, which is an optional peer');
+  t.match(without.stdout, /fusetap\/conformance needs the package fast-check: npm install --save-dev fast-check/);
+  const peer = 'prefix/lib/node_modules/fast-check';
+  await symlink(join(ROOT, 'node_modules/fast-check'), bench.path(peer));
+
   const good = await run();
   t.equal(good.status, 0, good.status === 0 ? 'it passes' : good.stdout);
   t.match(good.stdout, /^# pass [1-9]\d$/m);
