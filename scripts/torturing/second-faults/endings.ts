@@ -1,0 +1,141 @@
+/** The ways in which a bus is ended: by signals to its keeper, by the death of one process or both, by force. */
+import { setTimeout as delay } from 'node:timers/promises';
+import { type Bus, HEALTHY_LIMIT_MS, until } from './bus.js';
+import { whyNoRemote } from './faults/hanging-image.js';
+import type { Random } from './random.js';
+import { REMOTE_BYTES, RemoteImage } from './remote-image.js';
+import { kill, type Stage } from './stage.js';
+
+export interface Ending {
+  readonly name: string;
+  readonly about: string;
+  /** whether all that was acknowledged must be on its disk afterwards */
+  readonly isFlushed: boolean;
+  whyNot(stage: Stage): Promise<string | null>;
+  /** Ends the bus; its processes may still be on their way out. @throws Error what went wrong */
+  play(bus: Bus, random: Random): Promise<void>;
+}
+
+const always = async (): Promise<null> => null;
+const ENDS_MS = 30_000;
+/** for how long an orphan must serve */
+const SERVES_MS = 2_000;
+
+/** The pid of a process of the bus. @throws Error where it has none */
+async function pidOf(bus: Bus, which: 'keeperPid' | 'serverPid'): Promise<number> {
+  const pid = (await bus.info())[which];
+  if (pid === null) throw new Error(`there is no ${which}`);
+  return pid;
+}
+
+const isGone = (pid: number) => (): boolean => {
+  try {
+    return !process.kill(pid, 0);
+  } catch {
+    return true;
+  }
+};
+
+async function bySignals(bus: Bus, random: Random): Promise<void> {
+  const keeper = await pidOf(bus, 'keeperPid');
+  const signals = random.isOneIn(2) ? (['SIGTERM', 'SIGHUP'] as const) : (['SIGHUP', 'SIGTERM'] as const);
+  bus.writer.isEndExpected = true;
+  for (const signal of [...signals, ...signals]) {
+    kill(keeper, signal);
+    await delay(random.pick([0, 0, 20, 200]));
+  }
+  await until(`the keeper ends by ${signals.join(' and ')}`, ENDS_MS, isGone(keeper));
+}
+
+/** The keeper is killed; the server must serve on, writes to memory that was never written among them. */
+async function orphan(bus: Bus): Promise<number> {
+  const { keeperPid, serverPid } = await bus.info();
+  if (keeperPid === null || serverPid === null) throw new Error('a process of the bus is missing');
+  kill(keeperPid, 'SIGKILL');
+  await until('the bus is orphaned', ENDS_MS, async () => (await bus.info().catch(() => null))?.state === 'orphaned');
+  const deadline = Date.now() + SERVES_MS;
+  while (Date.now() < deadline)
+    await bus.writer.progress(
+      bus.disks.map(({ path }) => path),
+      HEALTHY_LIMIT_MS,
+    );
+  return serverPid;
+}
+
+async function byStopOfOrphan(bus: Bus): Promise<void> {
+  await orphan(bus);
+  for (const { path } of bus.disks) await bus.writer.end(path, true);
+  await bus.demand('stop, of an orphan', ['stop'], { limitMs: ENDS_MS });
+}
+
+async function bySignalToOrphan(bus: Bus): Promise<void> {
+  const server = await orphan(bus);
+  bus.writer.isEndExpected = true;
+  kill(server, 'SIGTERM');
+  await until('the orphan ends by SIGTERM', ENDS_MS, isGone(server));
+}
+
+async function byDeathOfBoth(bus: Bus): Promise<void> {
+  const server = await orphan(bus);
+  bus.writer.isEndExpected = true;
+  kill(server, 'SIGKILL');
+  await until('the server ends by SIGKILL', ENDS_MS, isGone(server));
+  await bus.demand('stop, of a dead bus', ['stop'], { limitMs: ENDS_MS });
+}
+
+async function byForceBesideHang(bus: Bus): Promise<void> {
+  const image = await RemoteImage.serve(bus.stage, `hanging-${bus.name}`);
+  await bus.adopt({ driver: 'aio', passthrough: 'off', image: image.path, sizeBytes: REMOTE_BYTES }, bus.sick);
+  image.hang();
+  const standing = bus.journal.begin('hang', image.path);
+  try {
+    await delay(500);
+    bus.writer.isEndExpected = true;
+    const outcome = await bus.command('stop --force, beside a hang', ['stop', '--force'], {
+      limitMs: HEALTHY_LIMIT_MS,
+    });
+    if (outcome.status !== 0 && outcome.stderr === '')
+      bus.journal.error(bus.name, 'stop --force fails and says nothing');
+  } finally {
+    image.goOn();
+    bus.journal.end(standing);
+  }
+}
+
+export const ENDINGS: readonly Ending[] = [
+  {
+    name: 'signals',
+    about: 'SIGTERM and SIGHUP, twice, to the keeper: the bus ends, and has flushed',
+    isFlushed: true,
+    whyNot: always,
+    play: bySignals,
+  },
+  {
+    name: 'orphan',
+    about: 'the keeper is killed: the server serves on, then stop ends it',
+    isFlushed: true,
+    whyNot: always,
+    play: byStopOfOrphan,
+  },
+  {
+    name: 'orphan-term',
+    about: 'the keeper is killed, then SIGTERM to the server: it ends, and has flushed',
+    isFlushed: true,
+    whyNot: always,
+    play: bySignalToOrphan,
+  },
+  {
+    name: 'both-killed',
+    about: 'keeper and server are killed: nothing acknowledged is lost from the images',
+    isFlushed: false,
+    whyNot: always,
+    play: byDeathOfBoth,
+  },
+  {
+    name: 'force-hang',
+    about: 'stop --force while the file system of one image hangs: it ends within its limit',
+    isFlushed: false,
+    whyNot: whyNoRemote,
+    play: byForceBesideHang,
+  },
+];

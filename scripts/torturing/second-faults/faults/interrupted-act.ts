@@ -1,0 +1,89 @@
+/** A client that gives up in the middle: what it had begun is undone, and stands in nobody's way. */
+import { readdir } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Bus } from '../bus.js';
+import { attachGuest, detachGuest } from '../healthy.js';
+import type { Random } from '../random.js';
+import { always, type Fault } from './fault.js';
+
+/** commands take a few hundred milliseconds to begin */
+const LATEST_MS = 1_500;
+/** what goes on alone is to be seen after this time */
+const ALONE_MS = 500;
+const CLEARED_MS = 5_000;
+const LIMIT_MS = 15_000;
+
+async function interrupt(bus: Bus, random: Random, kind: string, words: string[]): Promise<void> {
+  const signal = AbortSignal.timeout(random.between(100, LATEST_MS));
+  await bus.command(`${kind}, interrupted`, words, { signal });
+}
+
+/** `detach --wait` given up: the vbd stays, also when its holder lets go later. */
+async function detaching(bus: Bus, random: Random): Promise<void> {
+  const guest = await attachGuest(bus, random);
+  if (guest === null) return;
+  const { path, vdev } = guest;
+  await bus.writer.ask({ act: 'hold', path });
+  await interrupt(bus, random, 'detach', ['detach', '--wait', '600', vdev]);
+  await bus.writer.ask({ act: 'release', path });
+  await delay(ALONE_MS);
+  const { vbds } = await bus.info();
+  if (vbds.some((vbd) => vbd.vdev === vdev)) return detachGuest(bus, guest, LIMIT_MS);
+  bus.journal.error(bus.name, `${vdev} was detached after its detach had been given up`);
+}
+
+/** `detach --force` while another waits: the force has its way. */
+async function forcing(bus: Bus, random: Random): Promise<void> {
+  const guest = await attachGuest(bus, random);
+  if (guest === null) return;
+  const { path, vdev } = guest;
+  await bus.writer.ask({ act: 'hold', path });
+  const waiting = bus.command('detach, overtaken', ['detach', '--wait', '30', vdev]);
+  await delay(random.between(0, LATEST_MS));
+  await bus.demand('detach --force', ['detach', '--force', vdev], { limitMs: LIMIT_MS });
+  await waiting;
+  await bus.writer.ask({ act: 'release', path });
+  const { vbds } = await bus.info();
+  if (vbds.some((vbd) => vbd.vdev === vdev)) await detachGuest(bus, guest, LIMIT_MS);
+}
+
+/** `save` given up: nobody stays paused, and no part of a copy is left. */
+async function saving(bus: Bus, random: Random): Promise<void> {
+  const { vdev, path } = random.pick(bus.disks.filter(({ passthrough }) => passthrough === 'off'));
+  const copy = join(bus.stage.directory, 'images', `given-up-${bus.name}.img`);
+  await interrupt(bus, random, 'save', ['save', '--force', vdev, copy]);
+  await bus.writer.progress([path], LIMIT_MS);
+  await bus.demand('save', ['save', '--force', vdev, copy], { limitMs: LIMIT_MS });
+  const deadline = Date.now() + CLEARED_MS;
+  for (;;) {
+    const parts = (await readdir(dirname(copy))).filter(
+      (name) => name !== basename(copy) && name.includes(basename(copy)),
+    );
+    if (parts.length === 0) return;
+    if (Date.now() > deadline) return bus.journal.error(bus.name, `save left ${parts.join(', ')}`);
+    await delay(100);
+  }
+}
+
+/** `reset` given up: the vbd can be detached. */
+async function resetting(bus: Bus, random: Random): Promise<void> {
+  const guest = await attachGuest(bus, random);
+  if (guest === null) return;
+  if (guest.driver === 'ram') await interrupt(bus, random, 'reset', ['reset', guest.vdev]);
+  await detachGuest(bus, guest, LIMIT_MS);
+}
+
+export const interruptedAct: Fault = {
+  name: 'interrupt',
+  about: 'clients of detach --wait, save and reset are interrupted: nothing of it stands in the way',
+  whyNot: always,
+  begin: async (bus, random) => {
+    const act = random.pick([detaching, forcing, saving, resetting]);
+    return {
+      standing: bus.journal.begin('interrupt', `${act.name} on ${bus.name}`),
+      during: () => act(bus, random),
+      undo: async () => {},
+    };
+  },
+};

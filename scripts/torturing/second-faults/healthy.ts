@@ -1,0 +1,82 @@
+/** What must work on a bus at any time: every command, on disks that no fault has touched, and the I/O of those. */
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { AttachedDisk, Bus, Disk } from './bus.js';
+import { HEALTHY_LIMIT_MS, targetOf } from './bus.js';
+import type { Random } from './random.js';
+
+const GUEST_BYTES = 2 << 20;
+let guestsSoFar = 0;
+
+/** Attaches a new disk, writes and reads there, and detaches it. @returns whether it was attached */
+export async function comeAndGo(bus: Bus, random: Random, limitMs?: number): Promise<boolean> {
+  const guest = await attachGuest(bus, random, limitMs);
+  if (guest === null) return false;
+  await bus.writer.ask({ act: 'probe', target: targetOf(guest) });
+  await detachGuest(bus, guest, limitMs);
+  return true;
+}
+
+export async function attachGuest(bus: Bus, random: Random, limitMs?: number): Promise<AttachedDisk | null> {
+  const image = await bus.stage.image(`guest-${bus.name}-${++guestsSoFar}.img`, GUEST_BYTES);
+  const driver = random.pick(['aio', 'sync', 'ram'] as const);
+  const disk: Disk = { driver, passthrough: 'off', image, sizeBytes: GUEST_BYTES };
+  const guest = await bus.attach(disk, limitMs);
+  if (guest === null) await rm(image);
+  return guest;
+}
+
+/** Detaches for good: where a fault excuses that it is refused, again and again until it is not. */
+export async function detachGuest(bus: Bus, guest: AttachedDisk, limitMs?: number): Promise<void> {
+  const options = limitMs === undefined ? {} : { limitMs };
+  const isGone = async (): Promise<boolean> => {
+    const info = await bus.info().catch(() => null);
+    return info?.vbds.every(({ vdev }) => vdev !== guest.vdev) ?? false;
+  };
+  while ((await bus.demand('detach', ['detach', '--wait', '10', guest.vdev], options)) === null) {
+    if (bus.isLost || (await isGone())) break;
+    if (!bus.journal.isCommandExcused(bus.name, 'detach', Date.now())) break;
+  }
+  await rm(guest.image);
+}
+
+/** Looks at the bus: `ls` must show all that is attached. */
+async function look(bus: Bus, limitMs: number): Promise<void> {
+  const listing = await bus.demand('ls', ['ls', '--json'], { limitMs });
+  const missing = bus.disks.filter(({ path }) => listing !== null && !listing.stdout.includes(`"${path}"`));
+  if (missing.length > 0) bus.journal.error(bus.name, `ls does not show ${missing.map(({ vdev }) => vdev).join(', ')}`);
+  await bus.demand('show', ['show', '--json', bus.disks[0]?.vdev ?? ''], { limitMs });
+}
+
+async function pauseAndResume(bus: Bus, random: Random, limitMs: number): Promise<void> {
+  const { vdev, path } = random.pick(bus.disks.filter(({ passthrough }) => passthrough === 'off'));
+  await bus.demand('pause', ['pause', vdev], { limitMs });
+  await bus.demand('resume', ['resume', vdev], { limitMs });
+  await bus.writer.progress([path], limitMs);
+}
+
+/** Saves a disk under its writer; the copy must be one that a moment had. */
+export async function save(bus: Bus, random: Random, limitMs: number): Promise<void> {
+  const disk = random.pick(bus.disks.filter(({ passthrough }) => passthrough === 'off'));
+  const copy = join(bus.stage.directory, 'images', `copy-${bus.name}.img`);
+  if ((await bus.demand('save', ['save', '--force', disk.vdev, copy], { limitMs })) === null) return;
+  await bus.writer.ask({ act: 'inspect', target: { ...targetOf(disk), path: copy } });
+}
+
+/** Every command in random order, and I/O on all healthy disks, each within the limit. @throws Error the first that is not */
+export async function proveHealthy(bus: Bus, random: Random, limitMs = HEALTHY_LIMIT_MS): Promise<void> {
+  const paths = bus.disks.map(({ path }) => path);
+  const acts = [
+    () => look(bus, limitMs),
+    () => bus.demand('stats', ['stats', '--json'], { limitMs }),
+    () => pauseAndResume(bus, random, limitMs),
+    () => save(bus, random, limitMs),
+    () => comeAndGo(bus, random, limitMs),
+    async () => bus.journal.timed('I/O of all healthy disks', await bus.writer.progress(paths, limitMs)),
+  ];
+  while (acts.length > 0) {
+    const [act] = acts.splice(random.below(acts.length), 1);
+    await act?.();
+    if (bus.isLost) return;
+  }
+}

@@ -1,0 +1,81 @@
+/** The end of a torture: what the buses hold against what they held before, what their images have, and what is left. */
+import { setTimeout as delay } from 'node:timers/promises';
+import { type Holdings, leaks } from '../figures.js';
+import { busProcesses, measure } from '../holdings.js';
+import type { Bus } from './bus.js';
+import { unwrittenPages } from './page-cache.js';
+import type { Scene } from './scene.js';
+import { loopsBelow } from './stage.js';
+
+const SETTLING_MS = 2_000;
+/** what keeps processes and files for a moment may do so */
+const PATIENCE_MS = 15_000;
+
+/** What the buses hold with new servers, whose threads have all had something to do. */
+export async function holdingsOf({ buses, stage }: Scene): Promise<Holdings> {
+  for (const bus of buses) await bus.demand('upgrade', ['upgrade']);
+  await delay(SETTLING_MS);
+  return measure(stage.runtimeDir);
+}
+
+/** Ends all, and compares. @returns what there is more of than there may be */
+export async function endScene(scene: Scene, before: Holdings): Promise<string[]> {
+  const { living, buses, stage } = scene;
+  const leaked = living.length === buses.length ? await leaksSince(scene, before) : [];
+  for (const bus of living) {
+    try {
+      await endBus(bus);
+    } catch (error) {
+      bus.journal.error(bus.name, `at the end: ${(error as Error).message}`);
+    }
+  }
+  if (living.length < buses.length) return leaked;
+  const left = await leftovers(scene);
+  // those of the torture itself lie on images of file systems
+  const loops = (await loopsBelow(stage.directory)).filter((file) => !file.endsWith('.ext4'));
+  if (loops.length > 0) left.push(`loop devices on ${loops.join(', ')}`);
+  return [...leaked, ...left.map((text) => `after stop: ${text}`)];
+}
+
+async function leaksSince(scene: Scene, before: Holdings): Promise<string[]> {
+  const deadline = Date.now() + PATIENCE_MS;
+  for (
+    let found = leaks(before, await holdingsOf(scene));
+    ;
+    found = leaks(before, await measure(scene.stage.runtimeDir))
+  ) {
+    if (found.length === 0 || Date.now() > deadline) return found;
+    await delay(SETTLING_MS);
+  }
+}
+
+/** Reads all disks once more, stops the bus, and looks what is in the images. */
+async function endBus(bus: Bus): Promise<void> {
+  const { journal, name, writer } = bus;
+  const all = [...bus.disks, ...bus.sick];
+  for (const { path } of all) await writer.end(path, true);
+  const changed = (await bus.info()).vbds.filter(({ changedOutside }) => changedOutside);
+  for (const { vdev } of changed) journal.error(name, `${vdev} is said to be changed by somebody else, and is not`);
+  await bus.demand('stop', ['stop']);
+  for (const { path, image, driver } of all.filter((disk) => disk.driver !== 'ram')) {
+    const pages = await unwrittenPages(image).catch(() => 0);
+    if (pages > 0) journal.error(name, `after stop ${pages} pages of ${image} (${driver}) are not on its disk`);
+    await writer.ask({ act: 'compare', path, file: image });
+  }
+  await writer.close();
+}
+
+async function leftovers({ stage }: Scene): Promise<string[]> {
+  const deadline = Date.now() + PATIENCE_MS;
+  for (;;) {
+    const { mounts, files, processes } = await measure(stage.runtimeDir);
+    // the tmpfs of the runtime directory itself
+    const left = { mounts: mounts - 1, files, processes };
+    const found = Object.entries(left).flatMap(([what, count]) => (count > 0 ? [`${what}: ${count}`] : []));
+    if (found.length === 0 || Date.now() > deadline) {
+      const pids = (await busProcesses(stage.runtimeDir)).map(({ pid, program }) => `${program} ${pid}`);
+      return pids.length === 0 ? found : [...found, pids.join(', ')];
+    }
+    await delay(SETTLING_MS / 4);
+  }
+}
