@@ -40,6 +40,9 @@ const HELP = `scripts/torture: three buses under fio, killed, upgraded, stopped,
   --minutes N   how long (3)
   --kills N     instead: until so many servers were killed
   --model N     instead: N operations at random, each compared with a model of the coherence rules
+  --second-faults
+                instead, as first word: full directories, hanging images and other second faults beside it; --help after
+                it says more
   --help        this help
 
 Prints what was done and found. Exits with 0 where nothing was lost and nothing is left, else with 1.`;

@@ -71,17 +71,22 @@ export class Bus {
     const limitMs = options.limitMs ?? COMMAND_LIMIT_MS;
     const outcome = await runFusetap(this.stage, [...args, '--bus', this.name], { ...options, limitMs });
     this.journal.timed(kind, outcome.ms);
-    if (outcome.isLate) this.journal.error(this.name, `${args.join(' ')} did not end within ${limitMs / 1000} s`);
+    if (outcome.isLate && !this.isLost)
+      this.journal.error(this.name, `${args.join(' ')} did not end within ${limitMs / 1000} s`);
     return outcome;
   }
 
   /** Runs a command that must go well unless a fault excuses it. @returns null where it did not */
-  async demand(kind: string, args: readonly string[], options: Partial<ProgramOptions> = {}): Promise<Outcome | null> {
+  async demand(
+    kind: string,
+    args: readonly string[],
+    options: Partial<ProgramOptions> & { readonly mayFail?: RegExp } = {},
+  ): Promise<Outcome | null> {
     const fromMs = Date.now();
     const outcome = await this.command(kind, args, options);
     if (outcome.status === 0) return outcome;
     if (outcome.isLate || this.isLost) return null;
-    if (this.journal.isCommandExcused(this.name, kind, fromMs)) {
+    if (options.mayFail?.test(outcome.stderr) || this.journal.isCommandExcused(this.name, kind, fromMs)) {
       this.journal.refused.set(kind, (this.journal.refused.get(kind) ?? 0) + 1);
     } else {
       this.journal.error(this.name, `${args.join(' ')} exits with ${outcome.status}: ${outcome.stderr.trim()}`);

@@ -15,7 +15,6 @@ import { type Stage, setStage } from './stage.js';
 import { printTable } from './table.js';
 import { HELP, parseSettings, type Settings } from './words.js';
 
-const BUSES = 3;
 /** so many second faults stand at a time, each another one */
 const FAULT_LANES = 3;
 const DISK_BYTES = 8 << 20;
@@ -45,14 +44,14 @@ async function main(args: string[]): Promise<number> {
   }
 }
 
-async function torture({ minutes, names, seed, person }: Settings, undo: Undo): Promise<number> {
-  console.log(`torture: ${BUSES} buses of ${person.name}, ${minutes} minutes, --seed ${seed}`);
+async function torture({ minutes, buses: count, chosen, seed, person }: Settings, undo: Undo): Promise<number> {
+  console.log(`torture: ${count} buses of ${person.name}, ${minutes} minutes, --seed ${seed}`);
   const journal = new Journal(console.log);
   const stage = await setStage(person, undo);
-  const buses: Bus[] = [];
-  for (let i = 0; i < BUSES; i++) buses.push(await beginBus(`t${i}`, stage, journal));
-  const faults = await prepare(await possible(FAULTS, names, stage), buses);
-  const endings = await possible(ENDINGS, names, stage);
+  const names = Array.from({ length: count }, (_, i) => `t${i}`);
+  const buses = await Promise.all(names.map((name) => beginBus(name, stage, journal)));
+  const faults = await prepare(await possible(FAULTS, chosen, stage), buses);
+  const endings = await possible(ENDINGS, chosen, stage);
   const scene = new Scene(stage, journal, faults);
   scene.buses.push(...buses);
   const before = await holdingsOf(scene);
@@ -75,11 +74,11 @@ async function beginBus(name: string, stage: Stage, journal: Journal): Promise<B
 /** Those that were asked for and can be made here; a line says what is left out. */
 async function possible<Kind extends Fault | Ending>(
   all: readonly Kind[],
-  names: Settings['names'],
+  chosen: Settings['chosen'],
   stage: Stage,
 ): Promise<Kind[]> {
   const found: Kind[] = [];
-  for (const each of all.filter(({ name }) => names.has(name))) {
+  for (const each of all.filter(({ name }) => chosen.has(name))) {
     const why = await each.whyNot(stage);
     if (why === null) found.push(each);
     else console.log(`left out: ${each.name}: ${why}`);
@@ -92,7 +91,7 @@ async function prepare(faults: readonly Fault[], buses: readonly Bus[]): Promise
   const ready: Fault[] = [];
   for (const fault of faults) {
     try {
-      for (const bus of buses) await fault.prepare?.(bus);
+      await Promise.all(buses.map((bus) => fault.prepare?.(bus)));
       ready.push(fault);
     } catch (error) {
       console.log(`left out: ${fault.name}: ${(error as Error).message}`);

@@ -47,7 +47,8 @@ export class Writer {
       this.#isOver = true;
       for (const answer of this.#answers.values()) answer('the writer ended');
     });
-    where.undo.defer(() => this.close());
+    // it may wait for a bus that is only aborted later, and ends then
+    where.undo.defer(async () => this.#child.kill('SIGKILL'));
   }
 
   /** @throws Error what the writer answered, or that it did not */

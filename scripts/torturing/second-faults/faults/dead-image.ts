@@ -18,12 +18,13 @@ export const deadImage: Fault = {
     const path = disk?.path ?? '';
     const isUnmounted = random.isOneIn(2);
     if (disk !== null) await bus.writer.begin(targetOf(disk));
+    const standing = bus.journal.begin(isUnmounted ? 'dead and unmounted' : 'dead', image.path, {
+      io: { path, codes: ['ENOTCONN', 'EIO', 'ECONNABORTED', 'ENODEV'] },
+    });
     await image.kill();
     if (isUnmounted) await runCommand('umount', ['-l', image.path]);
     return {
-      standing: bus.journal.begin(isUnmounted ? 'dead and unmounted' : 'dead', image.path, {
-        io: { path, codes: ['ENOTCONN', 'EIO', 'ECONNABORTED', 'ENODEV'] },
-      }),
+      standing,
       during: async () => {
         if (disk === null) return;
         await proveHealthy(bus, random);

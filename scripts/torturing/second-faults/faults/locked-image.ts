@@ -26,12 +26,13 @@ export const lockedImage: Fault = {
   whyNot,
   begin: async (bus, random) => {
     const { image, path, driver } = random.pick(bus.disks);
-    await lock(bus, image);
     // ext4 asks at each write, too, whether a file is immutable
     const excuses = driver === 'ram' ? {} : { io: { path, codes: ['EPERM'] } };
+    const standing = bus.journal.begin('locked', path, excuses);
+    await lock(bus, image);
     let restarts = 0;
     return {
-      standing: bus.journal.begin('locked', path, excuses),
+      standing,
       during: async () => {
         restarts = await bus.killServer();
         await bus.settled(restarts);
