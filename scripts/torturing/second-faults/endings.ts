@@ -4,7 +4,7 @@ import { type Bus, HEALTHY_LIMIT_MS, until } from './bus.js';
 import { whyNoRemote } from './faults/hanging-image.js';
 import type { Random } from './random.js';
 import { REMOTE_BYTES, RemoteImage } from './remote-image.js';
-import { kill, type Stage } from './stage.js';
+import { isAlive, kill, type Stage } from './stage.js';
 
 export interface Ending {
   readonly name: string;
@@ -28,13 +28,7 @@ async function pidOf(bus: Bus, which: 'keeperPid' | 'serverPid'): Promise<number
   return pid;
 }
 
-const isGone = (pid: number) => (): boolean => {
-  try {
-    return !process.kill(pid, 0);
-  } catch {
-    return true;
-  }
-};
+const isGone = (pid: number) => (): boolean => !isAlive(pid);
 
 async function bySignals(bus: Bus, random: Random): Promise<void> {
   const keeper = await pidOf(bus, 'keeperPid');

@@ -5,7 +5,7 @@ import type { Bus } from './bus.js';
 import { comeAndGo, save } from './healthy.js';
 import type { Random } from './random.js';
 import type { Scene } from './scene.js';
-import { kill } from './stage.js';
+import { isAlive, kill } from './stage.js';
 
 const COMMAND_LIMIT_MS = 60_000;
 /** shorter than a keeper allows its server to be silent */
@@ -89,13 +89,5 @@ export async function watch(scene: Scene, isOver: IsOver): Promise<void> {
       if (!mounted.has(bus.place.path)) bus.lose('its mount is gone');
       if (pid === null || !isAlive(pid)) bus.lose(`its keeper (process ${pid}) is gone`);
     }
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    return process.kill(pid, 0);
-  } catch {
-    return false;
   }
 }

@@ -5,17 +5,28 @@ import { busProcesses, measure } from '../holdings.js';
 import type { Bus } from './bus.js';
 import { unwrittenPages } from './page-cache.js';
 import type { Scene } from './scene.js';
-import { loopsBelow } from './stage.js';
+import { loopsBelow, type Stage } from './stage.js';
 
-const SETTLING_MS = 2_000;
+const SETTLING_MS = 1_000;
+const SETTLED_ROUNDS = 2;
 /** what keeps processes and files for a moment may do so */
 const PATIENCE_MS = 15_000;
 
-/** What the buses hold with new servers, whose threads have all had something to do. */
+/** What the buses hold with new servers, when all their threads stand. */
 export async function holdingsOf({ buses, stage }: Scene): Promise<Holdings> {
   for (const bus of buses) await bus.demand('upgrade', ['upgrade']);
-  await delay(SETTLING_MS);
-  return measure(stage.runtimeDir);
+  for (let last = await measureNow(stage), same = 0; ; ) {
+    await delay(SETTLING_MS);
+    const now = await measureNow(stage);
+    same = now.fds === last.fds ? same + 1 : 0;
+    if (same === SETTLED_ROUNDS) return now;
+    last = now;
+  }
+}
+
+/** The memory of servers is left out: they are new. */
+async function measureNow({ runtimeDir }: Stage): Promise<Holdings> {
+  return { ...(await measure(runtimeDir)), serverBytes: 0 };
 }
 
 /** Ends all, and compares. @returns what there is more of than there may be */
@@ -39,11 +50,7 @@ export async function endScene(scene: Scene, before: Holdings): Promise<string[]
 
 async function leaksSince(scene: Scene, before: Holdings): Promise<string[]> {
   const deadline = Date.now() + PATIENCE_MS;
-  for (
-    let found = leaks(before, await holdingsOf(scene));
-    ;
-    found = leaks(before, await measure(scene.stage.runtimeDir))
-  ) {
+  for (let found = leaks(before, await holdingsOf(scene)); ; found = leaks(before, await measureNow(scene.stage))) {
     if (found.length === 0 || Date.now() > deadline) return found;
     await delay(SETTLING_MS);
   }
@@ -76,6 +83,6 @@ async function leftovers({ stage }: Scene): Promise<string[]> {
       const pids = (await busProcesses(stage.runtimeDir)).map(({ pid, program }) => `${program} ${pid}`);
       return pids.length === 0 ? found : [...found, pids.join(', ')];
     }
-    await delay(SETTLING_MS / 4);
+    await delay(SETTLING_MS / 2);
   }
 }

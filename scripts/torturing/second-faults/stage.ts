@@ -8,6 +8,7 @@
  *
  * Commands run from the package that this file is part of: what is moved away are the buses' own files.
  */
+import { readFileSync } from 'node:fs';
 import { constants, copyFile, cp, mkdir, mkdtemp, open, readdir, readFile, realpath, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -113,6 +114,16 @@ export function kill(pid: number, signal: NodeJS.Signals): void {
     process.kill(pid, signal);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+  }
+}
+
+/** Whether the process has neither gone nor ended without being waited for. */
+export function isAlive(pid: number): boolean {
+  try {
+    // proc_pid_stat(5): the state follows the name in brackets
+    return !/\) [ZX] /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
+  } catch {
+    return false;
   }
 }
 
