@@ -8,10 +8,10 @@ import { type Outcome, type ProgramOptions, runFusetap } from './program.js';
 import { kill, type Stage } from './stage.js';
 import { Writer } from './writer.js';
 
-/** no command may take longer, whatever happens to its bus */
-export const COMMAND_LIMIT_MS = 60_000;
-/** no command on a healthy vbd may take longer because of a sick one; a machine under load is slow */
-export const HEALTHY_LIMIT_MS = 15_000;
+/** on a quiet machine: no command may take longer, whatever happens to its bus */
+const COMMAND_LIMIT_MS = 60_000;
+/** on a quiet machine: no command on a healthy vbd may take longer because of a sick one */
+const HEALTHY_LIMIT_MS = 15_000;
 const RESTART_LIMIT_MS = 60_000;
 const ASK_LIMIT_MS = 15_000;
 const POLL_MS = 50;
@@ -59,6 +59,11 @@ export class Bus {
     return bus;
   }
 
+  /** No command on a healthy vbd may take longer because of a sick one. */
+  get healthyLimitMs(): number {
+    return this.stage.pace.scaled(HEALTHY_LIMIT_MS);
+  }
+
   lose(why: string): void {
     if (this.isLost || this.writer.isEndExpected) return;
     this.isLost = true;
@@ -68,7 +73,7 @@ export class Bus {
 
   /** Runs a command on this bus. One that exceeds its limit is an error. */
   async command(kind: string, args: readonly string[], options: Partial<ProgramOptions> = {}): Promise<Outcome> {
-    const limitMs = options.limitMs ?? COMMAND_LIMIT_MS;
+    const limitMs = options.limitMs ?? this.stage.pace.scaled(COMMAND_LIMIT_MS);
     const outcome = await runFusetap(this.stage, [...args, '--bus', this.name], { ...options, limitMs });
     this.journal.timed(kind, outcome.ms);
     if (outcome.isLate && !this.isLost)
@@ -122,7 +127,7 @@ export class Bus {
   }
 
   /** The bus, or an orphan's, by the control socket. */
-  info(timeoutMs = ASK_LIMIT_MS): Promise<BusInfo> {
+  info(timeoutMs = this.stage.pace.scaled(ASK_LIMIT_MS)): Promise<BusInfo> {
     return askEither<BusInfo>(this.place, { method: 'GET', path: '/bus', timeoutMs });
   }
 
@@ -145,7 +150,8 @@ export class Bus {
   /** Waits until a server is in place. @throws Error where none comes */
   async settled(restarts: number): Promise<void> {
     const began = performance.now();
-    const deadline = Date.now() + RESTART_LIMIT_MS;
+    const limitMs = this.stage.pace.scaled(RESTART_LIMIT_MS);
+    const deadline = Date.now() + limitMs;
     for (;;) {
       const info = await this.info().catch((error: Error) => error);
       if (!(info instanceof Error)) {
@@ -157,7 +163,7 @@ export class Bus {
       }
       if (this.isLost) return;
       const last = info instanceof Error ? info.message : info.state;
-      if (Date.now() > deadline) throw new Error(`no new server within ${RESTART_LIMIT_MS / 1000} s: ${last}`);
+      if (Date.now() > deadline) throw new Error(`no new server within ${limitMs / 1000} s: ${last}`);
       await delay(POLL_MS);
     }
   }

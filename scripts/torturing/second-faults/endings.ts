@@ -1,6 +1,6 @@
 /** The ways in which a bus is ended: by signals to its keeper, by the death of one process or both, by force. */
 import { setTimeout as delay } from 'node:timers/promises';
-import { type Bus, HEALTHY_LIMIT_MS, until } from './bus.js';
+import { type Bus, until } from './bus.js';
 import { whyNoRemote } from './faults/hanging-image.js';
 import type { Random } from './random.js';
 import { REMOTE_BYTES, RemoteImage } from './remote-image.js';
@@ -38,7 +38,7 @@ async function bySignals(bus: Bus, random: Random): Promise<void> {
     kill(keeper, signal);
     await delay(random.pick([0, 0, 20, 200]));
   }
-  await until(`the keeper ends by ${signals.join(' and ')}`, ENDS_MS, isGone(keeper));
+  await until(`the keeper ends by ${signals.join(' and ')}`, bus.stage.pace.scaled(ENDS_MS), isGone(keeper));
 }
 
 /** The keeper is killed; the server must serve on, writes to memory that was never written among them. */
@@ -46,12 +46,16 @@ async function orphan(bus: Bus): Promise<number> {
   const { keeperPid, serverPid } = await bus.info();
   if (keeperPid === null || serverPid === null) throw new Error('a process of the bus is missing');
   kill(keeperPid, 'SIGKILL');
-  await until('the bus is orphaned', ENDS_MS, async () => (await bus.info().catch(() => null))?.state === 'orphaned');
+  await until(
+    'the bus is orphaned',
+    bus.stage.pace.scaled(ENDS_MS),
+    async () => (await bus.info().catch(() => null))?.state === 'orphaned',
+  );
   const deadline = Date.now() + SERVES_MS;
   while (Date.now() < deadline)
     await bus.writer.progress(
       bus.disks.map(({ path }) => path),
-      HEALTHY_LIMIT_MS,
+      bus.healthyLimitMs,
     );
   return serverPid;
 }
@@ -59,22 +63,22 @@ async function orphan(bus: Bus): Promise<number> {
 async function byStopOfOrphan(bus: Bus): Promise<void> {
   await orphan(bus);
   for (const { path } of bus.disks) await bus.writer.end(path, true);
-  await bus.demand('stop, of an orphan', ['stop'], { limitMs: ENDS_MS });
+  await bus.demand('stop, of an orphan', ['stop'], { limitMs: bus.stage.pace.scaled(ENDS_MS) });
 }
 
 async function bySignalToOrphan(bus: Bus): Promise<void> {
   const server = await orphan(bus);
   bus.writer.isEndExpected = true;
   kill(server, 'SIGTERM');
-  await until('the orphan ends by SIGTERM', ENDS_MS, isGone(server));
+  await until('the orphan ends by SIGTERM', bus.stage.pace.scaled(ENDS_MS), isGone(server));
 }
 
 async function byDeathOfBoth(bus: Bus): Promise<void> {
   const server = await orphan(bus);
   bus.writer.isEndExpected = true;
   kill(server, 'SIGKILL');
-  await until('the server ends by SIGKILL', ENDS_MS, isGone(server));
-  await bus.demand('stop, of a dead bus', ['stop'], { limitMs: ENDS_MS });
+  await until('the server ends by SIGKILL', bus.stage.pace.scaled(ENDS_MS), isGone(server));
+  await bus.demand('stop, of a dead bus', ['stop'], { limitMs: bus.stage.pace.scaled(ENDS_MS) });
 }
 
 async function byForceBesideHang(bus: Bus): Promise<void> {
@@ -86,7 +90,7 @@ async function byForceBesideHang(bus: Bus): Promise<void> {
     await delay(500);
     bus.writer.isEndExpected = true;
     const outcome = await bus.command('stop --force, beside a hang', ['stop', '--force'], {
-      limitMs: HEALTHY_LIMIT_MS,
+      limitMs: bus.healthyLimitMs,
     });
     if (outcome.status !== 0 && outcome.stderr === '')
       bus.journal.error(bus.name, 'stop --force fails and says nothing');

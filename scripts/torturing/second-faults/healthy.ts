@@ -2,7 +2,7 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { AttachedDisk, Bus, Disk } from './bus.js';
-import { HEALTHY_LIMIT_MS, targetOf } from './bus.js';
+import { targetOf } from './bus.js';
 import type { Random } from './random.js';
 
 const GUEST_BYTES = 2 << 20;
@@ -56,17 +56,17 @@ async function pauseAndResume(bus: Bus, random: Random, limitMs: number): Promis
 }
 
 /** Saves a disk under its writer; the copy must be one that a moment had. */
-export async function save(bus: Bus, random: Random, limitMs: number): Promise<void> {
+export async function save(bus: Bus, random: Random, limitMs?: number): Promise<void> {
   const disk = random.pick(bus.disks.filter(({ passthrough }) => passthrough === 'off'));
   const copy = join(bus.stage.directory, 'images', `copy-${bus.name}.img`);
   // a copy ends with the server that makes it, and says so
-  const mayFail = /the server died/;
-  if ((await bus.demand('save', ['save', '--force', disk.vdev, copy], { limitMs, mayFail })) === null) return;
+  const options = { ...(limitMs === undefined ? {} : { limitMs }), mayFail: /the server died/ };
+  if ((await bus.demand('save', ['save', '--force', disk.vdev, copy], options)) === null) return;
   await bus.writer.ask({ act: 'inspect', target: { ...targetOf(disk), path: copy } });
 }
 
 /** Every command in random order, and I/O on all healthy disks, each within the limit. @throws Error the first that is not */
-export async function proveHealthy(bus: Bus, random: Random, limitMs = HEALTHY_LIMIT_MS): Promise<void> {
+export async function proveHealthy(bus: Bus, random: Random, limitMs = bus.healthyLimitMs): Promise<void> {
   const paths = bus.disks.map(({ path }) => path);
   const acts = [
     () => look(bus, limitMs),

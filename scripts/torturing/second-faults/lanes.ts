@@ -7,7 +7,6 @@ import type { Random } from './random.js';
 import type { Scene } from './scene.js';
 import { isAlive, kill } from './stage.js';
 
-const COMMAND_LIMIT_MS = 60_000;
 /** shorter than a keeper allows its server to be silent */
 const STOPPED_MS = 500;
 const WATCH_MS = 300;
@@ -55,7 +54,7 @@ async function halt(bus: Bus): Promise<void> {
 export async function visit(bus: Bus, random: Random, isOver: IsOver): Promise<void> {
   while (!isOver() && !bus.isLost) {
     await delay(random.between(200, 2_000));
-    if (random.isOneIn(4)) await attempt(bus, 'save', () => save(bus, random, COMMAND_LIMIT_MS));
+    if (random.isOneIn(4)) await attempt(bus, 'save', () => save(bus, random));
     else await attempt(bus, 'attach and detach', () => comeAndGo(bus, random));
   }
 }

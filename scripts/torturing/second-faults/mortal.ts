@@ -45,7 +45,7 @@ async function live(name: string, scene: Scene, ending: Ending, random: Random):
     const standing = scene.journal.begin(ending.name, name);
     try {
       await play(bus, scene, ending, random);
-      await until('its processes and its mount are gone', GONE_MS, () => isGone(bus));
+      await until('its processes and its mount are gone', bus.stage.pace.scaled(GONE_MS), () => isGone(bus));
       await judgeImages(bus, ending);
     } catch (error) {
       scene.journal.error(name, `${ending.name}: ${(error as Error).message}`);

@@ -105,7 +105,13 @@ async function play(scene: Scene, endings: readonly Ending[], random: Random, is
   const next = (): Random => random.fork(++lane);
   const perBus = scene.buses.flatMap((bus) => [disturb(bus, next(), isOver), visit(bus, next(), isOver)]);
   const perFault = Array.from({ length: FAULT_LANES }, () => makeFaults(scene, next(), isOver));
-  await Promise.all([...perBus, ...perFault, liveAndEnd(scene, endings, next(), isOver), watch(scene, isOver)]);
+  await Promise.all([
+    ...perBus,
+    ...perFault,
+    liveAndEnd(scene, endings, next(), isOver),
+    watch(scene, isOver),
+    scene.stage.pace.keepMeasuring(isOver),
+  ]);
 }
 
 try {

@@ -18,6 +18,7 @@ import { readMounts } from '../../../system/proc.js';
 import { runCommand } from '../../benching/command.js';
 import type { Undo } from '../../benching/undo.js';
 import { busProcesses } from '../holdings.js';
+import { Pace } from './pace.js';
 import type { Person } from './person.js';
 
 const ROOT = fileURLToPath(new URL('../../../../', import.meta.url));
@@ -25,7 +26,8 @@ const ROOMS = ['cli', 'drivers', 'mount', 'system'];
 const RUNTIME_BYTES = 16 << 20;
 /** few, so that it can run out of these as well */
 const RUNTIME_FILES = 2_000;
-const GONE_MS = 5_000;
+const GONE_MS = 15_000;
+const REMOVAL_MS = 120_000;
 
 /** The command line of the package that this runs from. */
 export const CLI = join(ROOT, 'dist/cli/main.js');
@@ -36,6 +38,7 @@ export interface Stage {
   readonly packageDir: string;
   readonly node: string;
   readonly person: Person;
+  readonly pace: Pace;
   /** what was made is noted here */
   readonly undo: Undo;
   /** An empty image, the person's. @param directory default: images/ */
@@ -47,7 +50,7 @@ export interface Stage {
 /** Makes the directory; `undo` takes away all that is in it, buses first. */
 export async function setStage(person: Person, undo: Undo): Promise<Stage> {
   const directory = await realpath(await mkdtemp(join(tmpdir(), 'fusetap-torture-')));
-  undo.defer(() => runCommand('rm', ['-rf', '--one-file-system', directory]));
+  undo.defer(() => runCommand('rm', ['-rf', '--one-file-system', directory], { timeoutMs: REMOVAL_MS }));
   undo.defer(() => unmountBelow(directory));
   await runCommand('chmod', ['0755', directory]);
   const [runtimeDir, packageDir, node] = ['runtime', 'package', 'node'].map((name) => join(directory, name)) as [
@@ -76,7 +79,9 @@ export async function setStage(person: Person, undo: Undo): Promise<Stage> {
     person.give(path);
     return path;
   };
-  return { directory, runtimeDir, packageDir, node, person, undo, image, place };
+  const pace = new Pace(CLI);
+  await pace.measure();
+  return { directory, runtimeDir, packageDir, node, person, pace, undo, image, place };
 }
 
 async function copyPackage(packageDir: string): Promise<void> {

@@ -3,10 +3,9 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import type { Undo } from '../../benching/undo.js';
 import type { Journal } from './journal.js';
 import type { Beat, Line, Request, Target } from './messages.js';
-import type { Person } from './person.js';
+import type { Stage } from './stage.js';
 
 const PROGRAM = fileURLToPath(new URL('./writer-main.js', import.meta.url));
 /** each strand may wait for a disk that does not answer */
@@ -17,6 +16,7 @@ const STALL_LIMIT_MS = 60_000;
 
 export class Writer {
   readonly #bus: string;
+  readonly #stage: Stage;
   readonly #journal: Journal;
   readonly #child: ChildProcess;
   readonly #answers = new Map<number, (error: string | null) => void>();
@@ -29,15 +29,16 @@ export class Writer {
   /** is told when an error says that the bus is no more */
   onBusGone: () => void = () => {};
 
-  constructor(bus: string, journal: Journal, where: { person: Person; undo: Undo }) {
+  constructor(bus: string, journal: Journal, stage: Stage) {
     this.#bus = bus;
+    this.#stage = stage;
     this.#journal = journal;
     this.#child = spawn(process.execPath, [PROGRAM], {
       stdio: ['pipe', 'pipe', 'inherit'],
       env: { ...process.env, UV_THREADPOOL_SIZE: `${THREADS}` },
       cwd: '/',
       detached: true,
-      ...where.person.spawnOptions,
+      ...stage.person.spawnOptions,
     });
     this.#child.stdin?.on('error', () => {});
     createInterface({ input: this.#child.stdout as NodeJS.ReadableStream }).on('line', (text) => {
@@ -48,11 +49,11 @@ export class Writer {
       for (const answer of this.#answers.values()) answer('the writer ended');
     });
     // it may wait for a bus that is only aborted later, and ends then
-    where.undo.defer(async () => this.#child.kill('SIGKILL'));
+    stage.undo.defer(async () => this.#child.kill('SIGKILL'));
   }
 
   /** @throws Error what the writer answered, or that it did not */
-  async ask(request: Request, limitMs = ASK_LIMIT_MS): Promise<void> {
+  async ask(request: Request, limitMs = this.#stage.pace.scaled(ASK_LIMIT_MS)): Promise<void> {
     if (this.#isOver) throw new Error('the writer ended');
     const number = this.#number++;
     const answered = new Promise<string | null>((resolve) => this.#answers.set(number, resolve));
@@ -115,10 +116,11 @@ export class Writer {
     this.#beats.set(beat.path, beat);
     if (beat.longestMs > 0) this.#journal.timed('an I/O (longest in 0.2 s)', beat.longestMs);
     const waitsMs = beat.waitsSinceMs === null ? 0 : Date.now() - beat.waitsSinceMs;
-    if (waitsMs < STALL_LIMIT_MS) this.#stalled.delete(beat.path);
+    const limitMs = this.#stage.pace.scaled(STALL_LIMIT_MS);
+    if (waitsMs < limitMs) this.#stalled.delete(beat.path);
     else if (!this.#stalled.has(beat.path) && !this.isEndExpected) {
       this.#stalled.add(beat.path);
-      this.#journal.error(this.#bus, `an I/O on ${beat.path} waits for ${STALL_LIMIT_MS / 1000} s`);
+      this.#journal.error(this.#bus, `an I/O on ${beat.path} waits for ${limitMs / 1000} s`);
     }
   }
 }

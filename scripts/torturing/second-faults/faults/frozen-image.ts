@@ -2,7 +2,7 @@
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isInstalled, runCommand } from '../../../benching/command.js';
-import { type Bus, HEALTHY_LIMIT_MS } from '../bus.js';
+import type { Bus } from '../bus.js';
 import { proveHealthy } from '../healthy.js';
 import type { Fault } from './fault.js';
 
@@ -43,7 +43,7 @@ export const frozenImage: Fault = {
       after: async () => {
         await bus.writer.progress(
           [...bus.disks, ...bus.sick].map(({ path }) => path),
-          HEALTHY_LIMIT_MS,
+          bus.healthyLimitMs,
         );
       },
     };

@@ -2,7 +2,7 @@
 import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { runCommand } from '../../../benching/command.js';
-import { type Bus, type Disk, HEALTHY_LIMIT_MS } from '../bus.js';
+import type { Bus, Disk } from '../bus.js';
 import { proveHealthy } from '../healthy.js';
 import { always, type Fault } from './fault.js';
 
@@ -39,7 +39,7 @@ export const fullDisk: Fault = {
       after: async () => {
         await bus.writer.progress(
           [...bus.disks, ...bus.sick].map(({ path }) => path),
-          HEALTHY_LIMIT_MS,
+          bus.healthyLimitMs,
         );
       },
     };

@@ -1,6 +1,6 @@
 /** The file system of an image hangs for as long as it takes to prove that all others go on. */
 import { isInstalled } from '../../../benching/command.js';
-import { type Bus, HEALTHY_LIMIT_MS } from '../bus.js';
+import type { Bus } from '../bus.js';
 import { proveHealthy } from '../healthy.js';
 import { REMOTE_BYTES, RemoteImage } from '../remote-image.js';
 import type { Fault } from './fault.js';
@@ -31,15 +31,15 @@ export const hangingImage: Fault = {
         if (!isServerKilled) return proveHealthy(bus, random);
         // a server that waits there may not be killable: then the bus waits too, but it is not silent
         restarts = await bus.killServer();
-        await bus.demand('ls', ['ls', '--json'], { limitMs: HEALTHY_LIMIT_MS });
-        await bus.demand('show', ['show', '--json'], { limitMs: HEALTHY_LIMIT_MS });
+        await bus.demand('ls', ['ls', '--json'], { limitMs: bus.healthyLimitMs });
+        await bus.demand('show', ['show', '--json'], { limitMs: bus.healthyLimitMs });
       },
       undo: async () => image.goOn(),
       after: async () => {
         if (isServerKilled) await bus.settled(restarts);
         await bus.writer.progress(
           [...bus.disks, ...bus.sick].map(({ path }) => path),
-          HEALTHY_LIMIT_MS,
+          bus.healthyLimitMs,
         );
       },
     };

@@ -12,10 +12,9 @@ const LATEST_MS = 1_500;
 /** what goes on alone is to be seen after this time */
 const ALONE_MS = 500;
 const CLEARED_MS = 5_000;
-const LIMIT_MS = 15_000;
 
 async function interrupt(bus: Bus, random: Random, kind: string, words: string[]): Promise<void> {
-  const signal = AbortSignal.timeout(random.between(100, LATEST_MS));
+  const signal = AbortSignal.timeout(bus.stage.pace.scaled(random.between(100, LATEST_MS)));
   await bus.command(`${kind}, interrupted`, words, { signal });
 }
 
@@ -27,9 +26,9 @@ async function detaching(bus: Bus, random: Random): Promise<void> {
   await bus.writer.ask({ act: 'hold', path });
   await interrupt(bus, random, 'detach', ['detach', '--wait', '600', vdev]);
   await bus.writer.ask({ act: 'release', path });
-  await delay(ALONE_MS);
+  await delay(bus.stage.pace.scaled(ALONE_MS));
   const { vbds } = await bus.info();
-  if (vbds.some((vbd) => vbd.vdev === vdev)) return detachGuest(bus, guest, LIMIT_MS);
+  if (vbds.some((vbd) => vbd.vdev === vdev)) return detachGuest(bus, guest, bus.healthyLimitMs);
   bus.journal.error(bus.name, `${vdev} was detached after its detach had been given up`);
 }
 
@@ -41,11 +40,11 @@ async function forcing(bus: Bus, random: Random): Promise<void> {
   await bus.writer.ask({ act: 'hold', path });
   const waiting = bus.command('detach, overtaken', ['detach', '--wait', '30', vdev]);
   await delay(random.between(0, LATEST_MS));
-  await bus.demand('detach --force', ['detach', '--force', vdev], { limitMs: LIMIT_MS });
+  await bus.demand('detach --force', ['detach', '--force', vdev], { limitMs: bus.healthyLimitMs });
   await waiting;
   await bus.writer.ask({ act: 'release', path });
   const { vbds } = await bus.info();
-  if (vbds.some((vbd) => vbd.vdev === vdev)) await detachGuest(bus, guest, LIMIT_MS);
+  if (vbds.some((vbd) => vbd.vdev === vdev)) await detachGuest(bus, guest, bus.healthyLimitMs);
 }
 
 /** `save` given up: nobody stays paused, and no part of a copy is left. */
@@ -53,9 +52,9 @@ async function saving(bus: Bus, random: Random): Promise<void> {
   const { vdev, path } = random.pick(bus.disks.filter(({ passthrough }) => passthrough === 'off'));
   const copy = join(bus.stage.directory, 'images', `given-up-${bus.name}.img`);
   await interrupt(bus, random, 'save', ['save', '--force', vdev, copy]);
-  await bus.writer.progress([path], LIMIT_MS);
-  await bus.demand('save', ['save', '--force', vdev, copy], { limitMs: LIMIT_MS });
-  const deadline = Date.now() + CLEARED_MS;
+  await bus.writer.progress([path], bus.healthyLimitMs);
+  await bus.demand('save', ['save', '--force', vdev, copy], { limitMs: bus.healthyLimitMs });
+  const deadline = Date.now() + bus.stage.pace.scaled(CLEARED_MS);
   for (;;) {
     const parts = (await readdir(dirname(copy))).filter(
       (name) => name !== basename(copy) && name.includes(basename(copy)),
@@ -71,7 +70,7 @@ async function resetting(bus: Bus, random: Random): Promise<void> {
   const guest = await attachGuest(bus, random);
   if (guest === null) return;
   if (guest.driver === 'ram') await interrupt(bus, random, 'reset', ['reset', guest.vdev]);
-  await detachGuest(bus, guest, LIMIT_MS);
+  await detachGuest(bus, guest, bus.healthyLimitMs);
 }
 
 export const interruptedAct: Fault = {

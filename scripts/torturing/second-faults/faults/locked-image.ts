@@ -38,7 +38,7 @@ export const lockedImage: Fault = {
         await bus.settled(restarts);
       },
       undo: () => unlock(bus, image).then(() => {}),
-      after: async () => void (await bus.writer.progress([path], 30_000)),
+      after: async () => void (await bus.writer.progress([path], bus.healthyLimitMs)),
     };
   },
 };
