@@ -12,6 +12,7 @@
  */
 import { ftruncateSync } from 'node:fs';
 import { mapShared, memfdCreate } from '../system/libc.js';
+import { isOwnLook } from './own-look.js';
 
 const FILE_BYTES = 128;
 const HANDLE_BYTES = 32;
@@ -343,12 +344,13 @@ export class Ledger {
     return found;
   }
 
-  /** How many recorded handles each file has, by node id. */
+  /** How many recorded handles each file has, by node id, without those of fusetap's own looks. */
   countHandles(): Map<number, number> {
     const counts = new Map<number, number>();
     for (let place = 0; place < MAX_HANDLES; place++) {
       const f = (HANDLES_START + place * HANDLE_BYTES) / 8;
       if (this.#f64[f + HF.fh] === 0) continue;
+      if (isOwnLook(this.#i32[(HANDLES_START + place * HANDLE_BYTES) / 4 + HI.flags] as number)) continue;
       const nodeId = this.#f64[f + HF.nodeId] as number;
       counts.set(nodeId, (counts.get(nodeId) ?? 0) + 1);
     }

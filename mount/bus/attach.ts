@@ -112,7 +112,7 @@ async function attachSteps(
   const askTable = () => server.request<'partitions'>({ op: 'partitions', nodeId: node.nodeId });
   const table = request.partitions ? await askOpened(context, opened, askTable) : null;
   const taken = table && takePartitions(context, { slot, vdev }, table, undo);
-  const flags = { paused: false, leaving: false, detaching: false };
+  const flags = { paused: false, leaving: false };
   const vbd: Vbd = { ...opened, backingId, partitions: taken?.partitions ?? null, ...flags };
   const command = showCommand(vbd, context.facts(vbd), false);
   await askOpened(context, vbd, () => server.request<'show'>(command));
@@ -158,7 +158,7 @@ async function registerIfWanted(
 }
 
 /** What of a vbd is known when its disk is opened. */
-type OpenedVbd = Omit<Vbd, 'size' | 'backingId' | 'partitions' | 'paused' | 'leaving' | 'detaching'> & {
+type OpenedVbd = Omit<Vbd, 'size' | 'backingId' | 'partitions' | 'paused' | 'leaving'> & {
   readonly size?: number;
 };
 

@@ -22,6 +22,8 @@ export interface DetachChoice {
   readonly force: boolean;
   /** how long to wait for them first */
   readonly waitMs: number;
+  /** aborted when the client has gone away: the vbd then stays, unless it is being flushed and closed already */
+  readonly signal: AbortSignal;
 }
 
 /** How long somebody waits for those who hold a vbd. */
@@ -29,6 +31,13 @@ export interface Patience {
   readonly waitMs: number;
   /** aborted when the client has gone away */
   readonly signal?: AbortSignal;
+}
+
+export interface PauseChoice {
+  /** the copy of its bytes that it is held for; missing: the user wants it */
+  readonly copy?: string | undefined;
+  /** aborted when the client has gone away: where the vbd is not held yet, it is let go */
+  readonly signal: AbortSignal;
 }
 
 export interface BusControl {
@@ -48,9 +57,8 @@ export interface BusControl {
   detach(vdev: string, choice: DetachChoice): Promise<DetachResult>;
   /**
    * Holds the I/O of a vbd: it waits, without an error, until `resume`.
-   * @param copy the copy of its bytes that it is held for; missing: the user wants it
    */
-  pause(vdev: string, copy?: string): Promise<VbdInfo>;
+  pause(vdev: string, choice: PauseChoice): Promise<VbdInfo>;
   resume(vdev: string, copy?: string): Promise<VbdInfo>;
   /** Gives a paused vbd another image of the same size, all or nothing. @throws FusetapError USAGE, BUSY, … */
   swap(vdev: string, request: SwapRequest, watcher: CopyWatcher): Promise<VbdInfo>;

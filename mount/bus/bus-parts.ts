@@ -4,6 +4,7 @@
  */
 import type { KernelMount } from '../fuse/device.js';
 import type { Ledger } from '../ledger.js';
+import type { Activities } from './activities.js';
 import type { ForgetWaiters } from './forget-waiters.js';
 import type { TransportName } from './interface.js';
 import type { Memories } from './memories.js';
@@ -26,6 +27,8 @@ export interface BusParts {
   readonly memories: Memories;
   readonly vbds: VbdTable;
   readonly forgets: ForgetWaiters;
+  /** what is being done with the vbds */
+  readonly activities: Activities;
   /** the bus was given up: there is no server, and nobody can use a vbd */
   failed: boolean;
   /** writes down for others what the bus has now */

@@ -72,14 +72,14 @@ const ROUTES: Readonly<Record<string, Route>> = {
     return { status: 201, body: await bus.attach(request, { signal, progress }) };
   },
   'GET memory/0': async ({ bus }) => ok(bus.memory()),
-  'DELETE vbds/1': async ({ bus, path, query }) => {
+  'DELETE vbds/1': async ({ bus, path, query, signal }) => {
     const { force, wait } = parse(detachQuery, Object.fromEntries(query));
-    return ok(await bus.detach(path[1] ?? '', { force: force === '1', waitMs: wait * 1000 }));
+    return ok(await bus.detach(path[1] ?? '', { force: force === '1', waitMs: wait * 1000, signal }));
   },
   'POST vbds/2': async ({ bus, path: [, vdev = '', action], body, query, signal, progress }) => {
     if (action === 'save') return ok(await bus.save(vdev, await body(saveRequest), { signal, progress }));
     if (action === 'reset') return ok(await bus.reset(vdev, { signal, progress }));
-    if (action === 'pause') return ok(await bus.pause(vdev, ...copyOf(query)));
+    if (action === 'pause') return ok(await bus.pause(vdev, { copy: copyOf(query)[0], signal }));
     if (action === 'resume') return ok(await bus.resume(vdev, ...copyOf(query)));
     if (action === 'swap') return ok(await bus.swap(vdev, await body(swapRequest), { signal, progress }));
     throw new FusetapError('NOT_FOUND', `a vbd has no ${action}`, {
@@ -94,7 +94,7 @@ const ROUTES: Readonly<Record<string, Route>> = {
   'POST upgrade/0': async ({ bus }) => ok(await bus.upgrade()),
   'POST stop/0': async ({ bus, body, signal }) => {
     const { force, wait } = await body(stopRequest);
-    return ok(await bus.stop(force, ...(wait === undefined ? [] : [{ waitMs: wait * 1000, signal }])));
+    return ok(await bus.stop(force, { waitMs: (wait ?? 0) * 1000, signal }));
   },
 };
 

@@ -27,11 +27,17 @@ export class Copying {
   }
 
   /** Makes a file a consistent copy of a vbd: all who may write to its bytes are held meanwhile. */
-  async save(vbd: Vbd, { path, force }: SaveRequest, watcher: CopyWatcher): Promise<SaveResult> {
+  save(vbd: Vbd, request: SaveRequest, watcher: CopyWatcher): Promise<SaveResult> {
+    return this.#bus.activities.run(vbd, 'saving', watcher.signal, (signal) =>
+      this.#saveNow(vbd, request, { ...watcher, signal }),
+    );
+  }
+
+  async #saveNow(vbd: Vbd, { path, force }: SaveRequest, watcher: CopyWatcher): Promise<SaveResult> {
     const { place, mountDev, memories, server } = this.#bus;
     const { nodeId, memory } = vbd;
     const { signal, progress } = tellCopy(vbd.imagePath, watcher);
-    const saved = await this.#holding.withWritersHeld(vbd, () =>
+    const saved = await this.#holding.withWritersHeld(vbd, signal, () =>
       saveTo(path, force, {
         ownBus: { ownDev: mountDev, mountpoint: place.path },
         describePid: (pid, image) => findVbdOfPid(place.runtimeDir, pid, identityOf(image)),
@@ -51,16 +57,20 @@ export class Copying {
   }
 
   /** Copies the image of a ram vbd afresh; the old copy is kept until the new one is whole. */
-  async reset(vbd: Vbd, context: AttachContext, watcher: CopyWatcher): Promise<void> {
+  reset(vbd: Vbd, context: AttachContext, watcher: CopyWatcher): Promise<void> {
+    return this.#bus.activities.run(vbd, 'resetting', watcher.signal, (signal) =>
+      this.#resetNow(vbd, context, { ...watcher, signal }),
+    );
+  }
+
+  async #resetNow(vbd: Vbd, context: AttachContext, watcher: CopyWatcher): Promise<void> {
     const { vbds, memories } = this.#bus;
     const { memory, driver, options, mode, filters, slot, vdev, imagePath } = vbd;
     if (memory === null) throw notRam(vbd);
-    refuseCopying(this.#bus, vbd);
-    vbd.copying = true;
     vbds.reserve(slot, vbd.partitions !== null);
     const told = tellCopy(memory.image, watcher);
     try {
-      await this.#leaving.free(vbd, 0);
+      await this.#leaving.free(vbd, { waitMs: 0, signal: watcher.signal });
       const fresh = await recopyMemory(context, { driver, options, image: memory.image }, memory, told);
       try {
         const share = memories.shareOf(fresh);
@@ -84,18 +94,9 @@ export class Copying {
       if (vbds.has(vbd) && vbd.leaving) await this.#leaving.show(vbd);
       throw error;
     } finally {
-      vbd.copying = false;
       vbds.unreserve(slot);
     }
   }
-}
-
-/** @throws FusetapError BUSY */
-export function refuseCopying({ place }: BusParts, { vdev, copying }: Vbd): void {
-  if (!copying) return;
-  throw new FusetapError('BUSY', `${vdev} on bus ${place.name} is being copied`, {
-    hint: 'wait until the save or reset has ended',
-  });
 }
 
 /** A copy that takes long is told of in the log too. */

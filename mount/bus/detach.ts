@@ -13,6 +13,7 @@
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { FusetapError, type Holder } from '../../drivers/errors.js';
+import type { Patience } from './bus-control.js';
 import { describeHolders, findHolders } from './holders.js';
 
 const FORGET_TIMEOUT_MS = 1000;
@@ -41,12 +42,13 @@ export interface DetachContext {
 
 /**
  * Resolves when nobody holds the vbd and nobody can open it any more: it is marked leaving.
- * @param waitMs how long to wait for holders to let go
+ * @param patience how long to wait for holders to let go; its signal ends that sooner
  * @throws FusetapError BUSY with the holders, where it is still held after that; it can be opened again then
  */
-export async function awaitFree(context: DetachContext, vbd: LeavingVbd, waitMs: number): Promise<void> {
+export async function awaitFree(context: DetachContext, vbd: LeavingVbd, { waitMs, signal }: Patience): Promise<void> {
   const deadline = Date.now() + waitMs;
   for (;;) {
+    signal?.throwIfAborted();
     const holders = context.opens(vbd.nodeId) > 0 ? await holdersOf(context, vbd) : [];
     if (holders.length === 0 && (await tryFree(context, vbd))) return;
     if (Date.now() >= deadline) throw await busy(context, vbd);

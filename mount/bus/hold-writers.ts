@@ -3,11 +3,12 @@
  * their keepers (an orphaned one by its server), in the name of the one who copies: so that two copies at once, and a user who pauses and resumes, do
  * not let each other's writers go.
  */
+import { FusetapError } from '../../drivers/errors.js';
 import { readStartTime } from '../../system/proc.js';
 import { readBusRecords } from './bus-record.js';
-import { askBus, isNotRunning } from './http-client.js';
+import { askBus, isConnectionLost, isNotRunning } from './http-client.js';
 import type { VbdInfo } from './interface.js';
-import { resolveBus } from './runtime-dir.js';
+import { type BusPlace, resolveBus } from './runtime-dir.js';
 
 /** Lets what was held go on. */
 export type LetGo = () => Promise<void>;
@@ -30,31 +31,35 @@ function isRunning(pid: number | null): boolean {
   return pid !== null && readStartTime(pid) !== null;
 }
 
+/** for how long a keeper may take to hold a vbd, or to let it go: while it does not answer, our own writers wait as well */
+const ANSWER_LIMIT_MS = 10_000;
+
+/** Whose writers are held: those of all buses but one, to the memory, for a copy of that name. */
+export interface OtherWriters {
+  readonly runtimeDir: string;
+  readonly ownBus: string;
+  readonly memoryId: string;
+  /** see nameOfCopy */
+  readonly copy: string;
+}
+
+/** A vbd of another bus. */
+interface Writer {
+  readonly place: BusPlace;
+  readonly vdev: string;
+}
+
 /**
  * Holds the I/O of all vbds on other buses that may write to a memory.
- * @param copy the one they are held for; see nameOfCopy
- * @throws FusetapError BUSY where one cannot be held, because it is passed through and open; nothing is held then
+ * @throws FusetapError BUSY where one cannot be held, because it is passed through and open, or its keeper does not answer;
+ *   nothing is held then
  */
-export async function holdOtherWriters(
-  runtimeDir: string,
-  ownBus: string,
-  memoryId: string,
-  copy: string,
-): Promise<LetGo> {
-  const held: { bus: string; vdev: string }[] = [];
-  const ask = async (bus: string, vdev: string, word: 'pause' | 'resume'): Promise<void> => {
-    const place = await resolveBus(bus, runtimeDir);
-    const path = `/vbds/${encodeURIComponent(vdev)}/${word}?copy=${encodeURIComponent(copy)}`;
-    const request = { method: 'POST', path } as const;
-    await askBus<VbdInfo>(place, request).catch((error: unknown) => {
-      if (!isNotRunning(error)) throw error;
-      // its keeper died: the server does it
-      return askBus<VbdInfo>(place, { ...request, socket: 'server.sock' });
-    });
-  };
+export async function holdOtherWriters(wanted: OtherWriters, signal: AbortSignal): Promise<LetGo> {
+  const { runtimeDir, ownBus, memoryId, copy } = wanted;
+  const asked: Writer[] = [];
+  // a bus that ended meanwhile holds nothing
   const letGo = async (): Promise<void> => {
-    // a bus that ended meanwhile holds nothing
-    for (const { bus, vdev } of held) await ask(bus, vdev, 'resume').catch(() => {});
+    await Promise.allSettled(asked.map((writer) => ask(writer, 'resume', copy)));
   };
   try {
     for (const { bus, keeperPid, serverPid, vbds } of readBusRecords(runtimeDir)) {
@@ -62,8 +67,10 @@ export async function holdOtherWriters(
       if (bus === ownBus || ![keeperPid, serverPid].some(isRunning)) continue;
       for (const { vdev, mode, memory } of vbds) {
         if (memory !== memoryId || mode === 'r') continue;
-        await ask(bus, vdev, 'pause');
-        held.push({ bus, vdev });
+        const writer = { place: await resolveBus(bus, runtimeDir), vdev };
+        // first: a keeper that does not answer now may hold it later
+        asked.push(writer);
+        await ask(writer, 'pause', copy, signal);
       }
     }
   } catch (error) {
@@ -71,4 +78,34 @@ export async function holdOtherWriters(
     throw error;
   }
   return letGo;
+}
+
+/** @throws FusetapError what the keeper answers; BUSY where it does not */
+async function ask(
+  { place, vdev }: Writer,
+  word: 'pause' | 'resume',
+  copy: string,
+  signal?: AbortSignal,
+): Promise<void> {
+  const path = `/vbds/${encodeURIComponent(vdev)}/${word}?copy=${encodeURIComponent(copy)}`;
+  try {
+    const request = { method: 'POST', path, signal, timeoutMs: ANSWER_LIMIT_MS } as const;
+    await askBus<VbdInfo>(place, request).catch((error: unknown) => {
+      if (!isNotRunning(error)) throw error;
+      // its keeper died: the server does it
+      return askBus<VbdInfo>(place, { ...request, socket: 'server.sock' });
+    });
+  } catch (error) {
+    signal?.throwIfAborted();
+    if (!isConnectionLost(error)) throw error;
+    throw new FusetapError(
+      'BUSY',
+      `${vdev} on bus ${place.name} may write to these bytes, and its bus does not answer`,
+      {
+        hint: `fusetap log --bus ${place.name}`,
+        holders: [{ bus: place.name, vdev }],
+        cause: error,
+      },
+    );
+  }
 }

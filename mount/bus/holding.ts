@@ -1,8 +1,8 @@
 /**
  * Holding the I/O of a vbd: it waits, without an error, until it is let go.
  */
+import type { PauseChoice } from './bus-control.js';
 import type { BusParts } from './bus-parts.js';
-import { refuseCopying } from './copying.js';
 import { freeToHold } from './free-to-hold.js';
 import { holdOtherWriters, type LetGo, nameOfCopy } from './hold-writers.js';
 import { Holds, USER } from './holds.js';
@@ -24,17 +24,14 @@ export class Holding {
     this.#leaving = leaving;
   }
 
-  /**
-   * @param copy the copy that it is held for; none: the user's
-   * @throws FusetapError BUSY where it is passed through and open
-   */
-  async pause(vbd: Vbd, copy: string = USER): Promise<void> {
-    await this.#holds.add(vbd, copy);
+  /** @throws FusetapError BUSY where it is passed through and open */
+  async pause(vbd: Vbd, { copy = USER, signal }: PauseChoice): Promise<void> {
+    await this.#holds.addFor(vbd, copy, signal);
   }
 
-  /** Of what a copy holds too, nothing is let go before that has ended. */
+  /** A vbd that a copy holds too stays held until that has ended. */
   async resume(vbd: Vbd, copy: string = USER): Promise<void> {
-    if (copy === USER) refuseCopying(this.#bus, vbd);
+    if (copy === USER) this.#bus.activities.refuse(vbd, ['saving', 'resetting', 'swapping']);
     await this.#holds.remove(vbd, copy);
   }
 
@@ -60,7 +57,7 @@ export class Holding {
 
   /** What the kernel does by itself cannot be held, so nobody may have it open; then opens are held. */
   async #holdPassedThrough(vbd: Vbd): Promise<void> {
-    await freeToHold(() => this.#leaving.freeFile(vbd, 0));
+    await freeToHold(() => this.#leaving.freeFile(vbd, { waitMs: 0 }));
     vbd.paused = true;
     await this.#bus.server.request<'hold'>({ op: 'hold', nodeId: vbd.nodeId, holders: vbd.heldFor ?? [] });
     await this.#leaving.show(vbd);
@@ -75,26 +72,27 @@ export class Holding {
   }
 
   /** Does some work while nobody can write to the bytes of a vbd, on this bus or another. */
-  async withWritersHeld<Result>(vbd: Vbd, work: () => Promise<Result>): Promise<Result> {
-    refuseCopying(this.#bus, vbd);
+  async withWritersHeld<Result>(vbd: Vbd, signal: AbortSignal, work: () => Promise<Result>): Promise<Result> {
     const { place, vbds } = this.#bus;
     const sharing = vbd.memory === null ? [vbd] : vbds.all().filter(({ memory }) => memory === vbd.memory);
     const copy = nameOfCopy();
-    vbd.copying = true;
     const held: Vbd[] = [];
     let letOthersGo: LetGo = async () => {};
     try {
       for (const writer of sharing.filter(({ mode }) => mode !== 'r')) {
-        await this.pause(writer, copy);
+        await this.pause(writer, { copy, signal });
         held.push(writer);
       }
       const { memory } = vbd;
-      if (memory !== null) letOthersGo = await holdOtherWriters(place.runtimeDir, place.name, memory.id, copy);
+      if (memory !== null) {
+        const wanted = { runtimeDir: place.runtimeDir, ownBus: place.name, memoryId: memory.id, copy };
+        letOthersGo = await holdOtherWriters(wanted, signal);
+      }
       return await work();
     } finally {
-      vbd.copying = false;
-      for (const writer of held) await this.resume(writer, copy);
-      await letOthersGo();
+      // one that was detached by force meanwhile cannot be let go, and must not keep the others held
+      const letGo = [...held.map((writer) => this.resume(writer, copy)), letOthersGo()];
+      for (const { status, ...why } of await Promise.allSettled(letGo)) if (status === 'rejected') console.error(why);
     }
   }
 }

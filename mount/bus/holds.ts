@@ -3,6 +3,7 @@
  * is held for as long as anybody holds it.
  */
 import { isCopyDead } from './hold-writers.js';
+import { untilAborted } from './until-aborted.js';
 
 /** The one who holds where no copy is named. */
 export const USER = 'user';
@@ -46,6 +47,20 @@ export class Holds<Held extends object> {
       await this.#settle(held, hold);
     } catch (error) {
       await this.remove(held, holder);
+      throw error;
+    }
+  }
+
+  /**
+   * The same for as long as the client that asked for it waits: where it goes away before, the holder does not hold it, and
+   * it goes on as soon as what is under way has ended.
+   */
+  async addFor(held: Held, holder: string, signal: AbortSignal): Promise<void> {
+    const wasHolder = this.#holds.get(held)?.holders.has(holder);
+    try {
+      await untilAborted(this.add(held, holder), signal);
+    } catch (error) {
+      if (signal.aborted && !wasHolder) this.remove(held, holder).catch((failure: unknown) => console.error(failure));
       throw error;
     }
   }

@@ -21,11 +21,12 @@ import { totalThreads } from '../fuse/threads.js';
 import { abortConnection, busMounts, unmount } from '../fuse/unmount.js';
 import { createLedger, Ledger } from '../ledger.js';
 import { createStats, resetStats } from '../stats.js';
+import { Activities } from './activities.js';
 import { type FileOwner, ownerOf, ownIdentity } from './allow-other.js';
 import { type AttachContext, attach } from './attach.js';
 import type { CopyWatcher } from './attach-memory.js';
 import { Bookkeeping } from './bookkeeping.js';
-import type { BusControl, DetachChoice, Patience } from './bus-control.js';
+import type { BusControl, DetachChoice, Patience, PauseChoice } from './bus-control.js';
 import { removeMountpoint } from './bus-files.js';
 import { type BusParts, deviceOf } from './bus-parts.js';
 import { findVbdOfPid, writeBusRecord } from './bus-record.js';
@@ -150,12 +151,17 @@ export class Keeper implements BusControl {
     });
     const record = (): void => this.#record();
     const known = { place, transport, allowOther, mount, mountDev: '', failed: false };
-    this.#bus = { ...known, ledger, statsFd, server, memories, vbds, forgets, record };
+    const activities = new Activities(place.name);
+    this.#bus = { ...known, ledger, statsFd, server, memories, vbds, forgets, activities, record };
     this.#persistent = persistent;
     this.#indexes = new LedgerIndexes(place.name);
     this.#leaving = new Leaving(this.#bus, this.#indexes);
     this.#ending = new Ending<Vbd>({
-      giveUpActs: () => this.#underWay.giveUp(endingError(place.name)),
+      giveUpActs: async () => {
+        const why = endingError(place.name);
+        const cancelled = vbds.all().map((vbd) => activities.cancel(vbd, why));
+        await Promise.all([this.#underWay.giveUp(why), ...cancelled]);
+      },
       vbds: () => vbds.all(),
       takeAway: (vbd, limits) => this.#leaving.takeAway(vbd, limits),
       describe: (vbd) => vbdInfoUnseen(this.#bus, vbd),
@@ -315,10 +321,10 @@ export class Keeper implements BusControl {
   }
 
   /** Holds the I/O of a vbd: it waits, without an error, until `resume`. */
-  async pause(vdev: string, copy?: string): Promise<VbdInfo> {
+  async pause(vdev: string, choice: PauseChoice): Promise<VbdInfo> {
     this.#checkRunning();
     const vbd = this.#bus.vbds.find(vdev);
-    await this.#holding.pause(vbd, copy);
+    await this.#holding.pause(vbd, choice);
     return await vbdInfo(this.#bus, vbd);
   }
 
@@ -334,14 +340,12 @@ export class Keeper implements BusControl {
   async swap(vdev: string, request: SwapRequest, watcher: CopyWatcher): Promise<VbdInfo> {
     this.#checkRunning();
     const told = tellCopy(request.image, watcher);
-    const swapped = this.#underWay.run(told, (own) => swap(this.#bus, this.#attachContext(), vdev, request, own));
-    return await vbdInfo(this.#bus, await swapped);
+    return await vbdInfo(this.#bus, await swap(this.#bus, this.#attachContext(), vdev, request, told));
   }
 
   async save(vdev: string, request: SaveRequest, watcher: CopyWatcher): Promise<SaveResult> {
     this.#checkRunning();
-    const vbd = this.#bus.vbds.find(vdev);
-    return await this.#underWay.run(watcher, (own) => this.#copying.save(vbd, request, own));
+    return await this.#copying.save(this.#bus.vbds.find(vdev), request, watcher);
   }
 
   async reset(vdev: string, watcher: CopyWatcher): Promise<VbdInfo> {
@@ -351,7 +355,7 @@ export class Keeper implements BusControl {
       const vbd = vbds.find(vdev);
       // it is attached anew, but to its users it is the same file
       const context = this.#attachContext(ledger.attributes(vbd.ledgerIndex));
-      await this.#underWay.run(watcher, (own) => this.#copying.reset(vbd, context, own));
+      await this.#copying.reset(vbd, context, watcher);
       return await vbdInfo(this.#bus, vbds.find(vdev));
     } finally {
       this.endIfIdle();

@@ -8,7 +8,6 @@ import { unregisterBacking } from '../fuse/backing.js';
 import { lookUpInode } from '../fuse-native/look-up.js';
 import type { DetachChoice, Patience } from './bus-control.js';
 import { type BusParts, deviceOf } from './bus-parts.js';
-import { refuseCopying } from './copying.js';
 import { describeHolders } from './describe-holders.js';
 import { awaitFree, freeAll, lookUp } from './detach.js';
 import { flushWithoutServer } from './flush-without-server.js';
@@ -36,23 +35,25 @@ export class Leaving {
   }
 
   /** @see BusControl.detach */
-  async detach(vbd: Vbd, { force, waitMs }: DetachChoice): Promise<DetachedVbd> {
-    const bus = this.#bus;
-    this.#refuseDetaching(vbd);
-    if (vbd.going && !force) throw detachingAlready(bus, vbd);
-    refuseCopying(bus, vbd);
-    if (force) return await this.takeAway(vbd, new EndingLimits().start());
-    vbd.detaching = true;
-    try {
-      if (!bus.failed) await this.free(vbd, waitMs);
-      return await this.takeAway(vbd, null);
-    } finally {
-      vbd.detaching = false;
-    }
+  async detach(vbd: Vbd, choice: DetachChoice): Promise<DetachedVbd> {
+    const { activities } = this.#bus;
+    if (choice.force) return await this.#detachByForce(vbd, choice);
+    return await activities.run(vbd, 'detaching', choice.signal, async (signal) => {
+      if (!this.#bus.failed) await this.free(vbd, { waitMs: choice.waitMs, signal });
+      // whoever waited for this is gone, and from the next step on there is no way back
+      if (!signal.aborted) return await this.takeAway(vbd, null);
+      await this.show(vbd);
+      throw signal.reason;
+    });
   }
 
-  #refuseDetaching(vbd: Vbd): void {
-    if (vbd.detaching) throw detachingAlready(this.#bus, vbd);
+  /** Takes the place of whatever is being done with the vbd. */
+  async #detachByForce(vbd: Vbd, choice: DetachChoice): Promise<DetachedVbd> {
+    const { activities, vbds } = this.#bus;
+    if (!vbd.going) await activities.cancel(vbd);
+    // a reset was past its point of no return: another vbd has the place
+    if (!vbd.going && !vbds.has(vbd)) return await this.detach(vbds.find(vbd.vdev), choice);
+    return await this.takeAway(vbd, new EndingLimits().start());
   }
 
   /**
@@ -97,7 +98,9 @@ export class Leaving {
     const deadline = performance.now() + waitMs;
     for (;;) {
       try {
-        return await freeAll(vbds, { free: (vbd) => this.#freeIfIdle(vbd), show: (vbd) => this.show(vbd) });
+        await freeAll(vbds, { free: (vbd) => this.#freeIfIdle(vbd, signal), show: (vbd) => this.show(vbd) });
+        if (!signal?.aborted) return;
+        for (const vbd of vbds) await this.show(vbd);
       } catch (error) {
         const isBusy = error instanceof FusetapError && error.code === 'BUSY';
         if (!isBusy || performance.now() >= deadline) throw error;
@@ -108,27 +111,26 @@ export class Leaving {
   }
 
   /** @throws FusetapError BUSY also where something is done with it that has to end first */
-  async #freeIfIdle(vbd: Vbd): Promise<void> {
+  async #freeIfIdle(vbd: Vbd, signal: AbortSignal | undefined): Promise<void> {
     if (vbd.going) return;
-    this.#refuseDetaching(vbd);
-    refuseCopying(this.#bus, vbd);
-    await this.free(vbd, 0);
+    this.#bus.activities.refuse(vbd);
+    await this.free(vbd, { waitMs: 0, ...(signal && { signal }) });
   }
 
   /**
    * Resolves when nobody holds the vbd or a partition of it, and nobody can open them: they are leaving.
    * @throws FusetapError BUSY with the holders, where they do not let go in time; all can be opened again then
    */
-  async free(vbd: Vbd, waitMs: number): Promise<void> {
-    const deadline = Date.now() + waitMs;
+  async free(vbd: Vbd, patience: Patience): Promise<void> {
+    const deadline = Date.now() + patience.waitMs;
     await freeAll(filesOf(vbd), {
-      free: (file) => this.freeFile(file, Math.max(0, deadline - Date.now())),
+      free: (file) => this.freeFile(file, { ...patience, waitMs: Math.max(0, deadline - Date.now()) }),
       show: (file) => this.#showFile(file),
     });
   }
 
   /** The same of one file. */
-  freeFile(file: VbdFile, waitMs: number): Promise<void> {
+  freeFile(file: VbdFile, patience: Patience): Promise<void> {
     const { place, server, mountDev, transport, ledger, forgets } = this.#bus;
     return awaitFree(
       {
@@ -144,7 +146,7 @@ export class Leaving {
         awaitForget: (nodeId, timeoutMs) => forgets.wait(nodeId, timeoutMs),
       },
       file,
-      waitMs,
+      patience,
     );
   }
 
@@ -211,10 +213,6 @@ function orAfterLook<Result>(look: Promise<Result>, make: () => Result): Promise
     const timer = setTimeout(() => resolve(Promise.resolve().then(make)), LOOK_MS).unref();
     look.finally(() => clearTimeout(timer)).then(resolve, reject);
   });
-}
-
-function detachingAlready({ place }: BusParts, { vdev }: Vbd): FusetapError {
-  return new FusetapError('BUSY', `${vdev} on bus ${place.name} is being detached already`);
 }
 
 function toPlain(error: unknown, { vdev }: Vbd): PlainError {

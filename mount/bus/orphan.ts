@@ -12,7 +12,7 @@ import { unmount } from '../fuse/unmount.js';
 import { lookUpInode } from '../fuse-native/look-up.js';
 import type { Ledger } from '../ledger.js';
 import type { Bookkeeping } from './bookkeeping.js';
-import type { BusControl, DetachChoice, Patience } from './bus-control.js';
+import type { BusControl, DetachChoice, Patience, PauseChoice } from './bus-control.js';
 import { removeBusFiles, removeSocket } from './bus-files.js';
 import { writeBusRecord } from './bus-record.js';
 import { createControl } from './control.js';
@@ -173,9 +173,9 @@ export class Orphan implements BusControl {
     return describeMemory(this.#context.place.runtimeDir);
   }
 
-  async pause(vdev: string, copy: string = USER): Promise<VbdInfo> {
+  async pause(vdev: string, { copy = USER, signal }: PauseChoice): Promise<VbdInfo> {
     const vbd = this.#find(vdev);
-    await this.#holds.add(this.#heldOf(vbd.nodeId), copy);
+    await this.#holds.addFor(this.#heldOf(vbd.nodeId), copy, signal);
     return this.#vbdInfo(this.#find(vdev));
   }
 
@@ -191,7 +191,7 @@ export class Orphan implements BusControl {
     if (vbd?.facts.passthrough !== true) await server.hold(nodeId, holders);
     else {
       const file = { vdev: vbd.facts.vdev, nodeId };
-      await freeToHold(() => this.#freeFile(file, 0));
+      await freeToHold(() => this.#freeFile(file, { waitMs: 0 }));
       await server.hold(nodeId, holders);
       await this.#showFile(file);
     }
@@ -242,13 +242,13 @@ export class Orphan implements BusControl {
     throw new FusetapError('NOT_FOUND', `no vbd ${vdev} on bus ${place.name}`);
   }
 
-  async stop(force: boolean, { waitMs }: Patience = { waitMs: 0 }): Promise<DetachResult> {
+  async stop(force: boolean, patience: Patience = { waitMs: 0 }): Promise<DetachResult> {
     const vbds = this.#context.server.shown();
     const mustBeFree = !force && !this.#ending.begun;
-    const deadline = performance.now() + waitMs;
+    const deadline = performance.now() + patience.waitMs;
     if (mustBeFree) {
       await freeAll(vbds, {
-        free: (vbd) => this.#free(vbd, Math.max(0, deadline - performance.now())),
+        free: (vbd) => this.#free(vbd, { ...patience, waitMs: Math.max(0, deadline - performance.now()) }),
         show: (vbd) => this.#show(vbd),
       });
     }
@@ -257,8 +257,12 @@ export class Orphan implements BusControl {
     return { vbds: gone, ended: true };
   }
 
-  async #detachVbd(vbd: OrphanVbd, { force, waitMs }: DetachChoice): Promise<DetachedVbd> {
-    if (!force) await this.#free(vbd, waitMs);
+  async #detachVbd(vbd: OrphanVbd, { force, waitMs, signal }: DetachChoice): Promise<DetachedVbd> {
+    if (!force) await this.#free(vbd, { waitMs, signal });
+    if (!force && signal.aborted) {
+      await this.#show(vbd);
+      throw signal.reason;
+    }
     return await this.#takeAway(vbd, force ? new EndingLimits().start() : null);
   }
 
@@ -286,10 +290,10 @@ export class Orphan implements BusControl {
     return [...partitions.map(({ name, nodeId }) => ({ vdev: name, nodeId })), { vdev: facts.vdev, nodeId }];
   }
 
-  async #free(vbd: OrphanVbd, waitMs: number): Promise<void> {
-    const deadline = Date.now() + waitMs;
+  async #free(vbd: OrphanVbd, patience: Patience): Promise<void> {
+    const deadline = Date.now() + patience.waitMs;
     await freeAll(this.#filesOf(vbd), {
-      free: (file) => this.#freeFile(file, Math.max(0, deadline - Date.now())),
+      free: (file) => this.#freeFile(file, { ...patience, waitMs: Math.max(0, deadline - Date.now()) }),
       show: (file) => this.#showFile(file),
     });
   }
@@ -302,7 +306,7 @@ export class Orphan implements BusControl {
     await this.#context.server.leave({ op: 'leave', nodeId, leaving: false });
   }
 
-  async #freeFile(file: LeavingVbd, waitMs: number): Promise<void> {
+  async #freeFile(file: LeavingVbd, patience: Patience): Promise<void> {
     const { place, server, ledger, forgets } = this.#context;
     const mountDev = await this.#findMount();
     await awaitFree(
@@ -316,7 +320,7 @@ export class Orphan implements BusControl {
         awaitForget: (id, timeoutMs) => forgets.wait(id, timeoutMs),
       },
       file,
-      waitMs,
+      patience,
     );
   }
 

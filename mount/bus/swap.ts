@@ -12,7 +12,6 @@ import { FusetapError } from '../../drivers/errors.js';
 import { type AttachContext, attachCommand, checkImageGiven } from './attach.js';
 import { attachMemory, type CopyWatcher } from './attach-memory.js';
 import type { BusParts } from './bus-parts.js';
-import { refuseCopying } from './copying.js';
 import { claimImage } from './image-claim.js';
 import type { SwapRequest } from './interface.js';
 import { letGoOfAll } from './let-go-of-all.js';
@@ -31,17 +30,17 @@ export async function swap(
   watcher: CopyWatcher,
 ): Promise<Vbd> {
   const vbd = bus.vbds.find(vdev);
-  refuse(bus, vbd);
-  // from here on nobody detaches, resumes or copies it
-  vbd.copying = true;
-  try {
+  // meanwhile nobody detaches, resumes or copies it
+  return await bus.activities.run(vbd, 'swapping', watcher.signal, async (signal) => {
+    refuse(bus, vbd);
     const { driver, options, image: imagePath } = request;
     const { server } = context;
     const once = isAbsolute(driver);
     const facts = await server.request<'describe'>({ op: 'describe', driver, filters: vbd.filters }, { once });
     checkImageGiven(facts, { ...request, vdev, mode: vbd.mode });
-    const bytes = await openBytes(context, vbd, request, facts.sharesMemory, watcher);
+    const bytes = await openBytes(context, vbd, request, facts.sharesMemory, { ...watcher, signal });
     try {
+      signal.throwIfAborted();
       const fresh = { driver, options, imagePath, ...bytes };
       const { size: _, ...opened } = { ...vbd, ...fresh };
       const command = {
@@ -61,15 +60,11 @@ export async function swap(
       letGo(bus, bytes, vbd);
       throw error;
     }
-  } finally {
-    vbd.copying = false;
-  }
+  });
 }
 
 function refuse(bus: BusParts, vbd: Vbd): void {
   const { name } = bus.place;
-  refuseCopying(bus, vbd);
-  if (vbd.detaching) throw new FusetapError('BUSY', `${vbd.vdev} on bus ${name} is being detached`);
   if (!vbd.paused) {
     throw new FusetapError('USAGE', `${vbd.vdev} on bus ${name} is not paused: its image cannot be swapped`, {
       hint: `fusetap pause --bus ${name} ${vbd.vdev}`,

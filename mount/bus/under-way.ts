@@ -1,6 +1,6 @@
 /**
- * What is under way on a bus and takes long: attaches, copies. Each is given up when its client goes away, and all of them
- * when the bus ends.
+ * Attaches that are under way. Each is given up when its client goes away, and all of them when the bus ends. What is done
+ * with a vbd that is attached is in activities.ts.
  */
 import type { CopyWatcher } from './attach-memory.js';
 

@@ -50,10 +50,6 @@ export interface Vbd extends VbdFile {
   heldFor?: readonly string[];
   /** null where nobody asked for them */
   readonly partitions: readonly VbdPartition[] | null;
-  /** a detach is under way: a second one has to wait its turn */
-  detaching: boolean;
   /** it is being flushed and closed, which nothing stops; see Leaving.takeAway */
   going?: Promise<DetachedVbd>;
-  /** a copy is being made of it, or for it: it must stay as it is */
-  copying?: boolean;
 }

@@ -2,8 +2,10 @@
  * The proof that a vbd works: a byte of it was read, through the kernel and the server, by a process that is neither
  * keeper nor server (a keeper that read below its own mount could wait for itself).
  */
+import { constants } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { FusetapError } from '../../drivers/errors.js';
+import { LOOK_FLAGS } from '../own-look.js';
 
 const LIMIT_MS = 10_000;
 
@@ -27,7 +29,7 @@ export async function proveReadable(path: string, limitMs = LIMIT_MS): Promise<v
 }
 
 async function readFirstByte(path: string): Promise<number> {
-  const file = await open(path, 'r');
+  const file = await open(path, constants.O_RDONLY | LOOK_FLAGS);
   try {
     return (await file.read(Buffer.alloc(1), 0, 1, 0)).bytesRead;
   } finally {

@@ -42,12 +42,20 @@ function readJson(path: string): unknown {
 
 /** A bus that remembers what it was asked. */
 function recordingBus(calls: unknown[][]): BusControl {
-  const plain = (value: unknown): unknown =>
-    typeof value === 'object' && value && 'signal' in value ? 'watcher' : value;
+  // the patience of the client is given beside what it asked for
+  const plain = (value: unknown): unknown[] => {
+    if (value instanceof AbortSignal) return [];
+    if (typeof value !== 'object' || value === null || !('signal' in value)) return [value];
+    const { signal: _, ...rest } = value;
+    const isWait = 'waitMs' in rest && !('force' in rest);
+    if ('progress' in rest || (isWait && rest.waitMs !== 0)) return ['watcher'];
+    if (isWait) return [];
+    return Object.values(rest).some((given) => given !== undefined) ? [rest] : [];
+  };
   const answer =
     (name: string) =>
     (...given: unknown[]) => {
-      calls.push([name, ...given.map(plain)]);
+      calls.push([name, ...given.flatMap(plain)]);
       return name === 'persist' ? undefined : {};
     };
   const names = ['info', 'vbds', 'stats', 'attach', 'save', 'reset', 'memory', 'detach', 'pause', 'resume', 'swap'];
