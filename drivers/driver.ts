@@ -13,7 +13,10 @@ export type Json = null | boolean | number | string | Json[] | { [key: string]: 
 
 /** The image as fusetap opened it. The driver must not close the descriptor. */
 export interface ImageFile {
-  /** open for reading, and for writing too unless the disk is read-only; never O_DIRECT */
+  /**
+   * Open for reading, and for writing too unless the disk is read-only; never O_DIRECT. Other processes share the open file
+   * and with it the position and the flags: read and write at offsets, and set neither.
+   */
   readonly fd: number;
   /** absolute, for messages only: it may have been renamed since, so a driver must not open it */
   readonly path: string;

@@ -25,7 +25,7 @@ const WORK_BYTES = 64;
 /** threads first, then places for requests that the main thread works on */
 export const WORK_PLACES = 256;
 export const MAIN_WORK_START = 64;
-const LEDGER_BYTES = WORK_START + WORK_PLACES * WORK_BYTES;
+export const LEDGER_BYTES = WORK_START + WORK_PLACES * WORK_BYTES;
 
 /** the credit of a file is an int32 that concurrent takers may push below zero for a moment */
 const MAX_CREDIT_PAGES = 1 << 30;
@@ -271,6 +271,11 @@ export class Ledger {
 
   clearHandle(place: number): void {
     this.#f64[(HANDLES_START + place * HANDLE_BYTES) / 8 + HF.fh] = 0;
+  }
+
+  /** The mount is gone, and all that was open on it. */
+  clearHandles(): void {
+    for (let place = 0; place < MAX_HANDLES; place++) this.clearHandle(place);
   }
 
   /** Whether the handle has flush errors it was not told of; telling counts as told. */

@@ -40,10 +40,12 @@ const FILE_BYTES = AREAS * PAGE_BYTES;
 /** A page to count in, of one vbd and one thread. */
 export type Counters = Float64Array;
 
+export const STATS_BYTES = MAX_FILES * FILE_BYTES;
+
 /** Makes the memory; the caller owns the descriptor. */
 export function createStats(): number {
   const fd = memfdCreate('fusetap-stats');
-  ftruncateSync(fd, MAX_FILES * FILE_BYTES);
+  ftruncateSync(fd, STATS_BYTES);
   return fd;
 }
 

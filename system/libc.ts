@@ -105,7 +105,9 @@ const c = {
     ...args: unknown[]
   ) => number,
   recvmsg: foreign<[number, number, number]>('recvmsg', 'int64', 'int', 'intptr_t', 'int'),
+  sendmsg: foreign<[number, number, number]>('sendmsg', 'int64', 'int', 'intptr_t', 'int'),
   gettid: foreign<[]>('gettid', 'int'),
+  prlimit: foreign<[number, number, number, number]>('prlimit64', 'int', 'int', 'int', 'intptr_t', 'intptr_t'),
   pipe2: foreign<[number, number]>('pipe2', 'int', 'intptr_t', 'int'),
   splice: foreign<[number, number, number, number, number, number]>(
     'splice',
@@ -215,12 +217,14 @@ export function fallocateAsync(fd: number, mode: number, offset: number, length:
 }
 
 /**
- * syncfs(2), or fdatasync(2) for a block device, on koffi's thread pool: writes back what is dirty below a file. Resolves
- * also where that fails: who wrote it is told by a flush of its own.
+ * syncfs(2), or fdatasync(2) for a block device, on koffi's thread pool: writes back what is dirty below a file.
+ * @returns 0, or −errno where fdatasync failed: the kernel tells nobody else who shares this open file. What syncfs says
+ *   is of the whole file system, and a flush of the file is still told of its own.
  */
-export function writeBackBelow(fd: number, isBlockDevice: boolean): Promise<void> {
+export function writeBackBelow(fd: number, isBlockDevice: boolean): Promise<number> {
   return new Promise((resolve) => {
-    (isBlockDevice ? c.fdatasync : c.syncfs).async(fd, () => resolve());
+    const call = isBlockDevice ? c.fdatasync : c.syncfs;
+    call.async(fd, (_, result) => resolve(result !== 0 && isBlockDevice ? -lastErrno() : 0));
   });
 }
 
@@ -351,6 +355,18 @@ export function setCloseOnExec(fd: number): void {
   const F_SETFD = 2;
   const FD_CLOEXEC = 1;
   check(c.fcntl(fd, F_SETFD, 'int', FD_CLOEXEC), 'fcntl F_SETFD');
+}
+
+/** The reverse of setCloseOnExec. */
+export function keepOnExec(fd: number): void {
+  const F_SETFD = 2;
+  check(c.fcntl(fd, F_SETFD, 'int', 0), 'fcntl F_SETFD');
+}
+
+/** Another descriptor of the same open file (F_DUPFD), from that number on, that programs started from here keep. */
+export function shareFdFrom(fd: number, lowest: number): number {
+  const F_DUPFD = 0;
+  return check(c.fcntl(fd, F_DUPFD, 'int', lowest), 'fcntl F_DUPFD');
 }
 
 /** Whether read(2) of this open file waits for something to read, or says EAGAIN at once (O_NONBLOCK). */
@@ -518,14 +534,92 @@ export function blockDeviceSize(fd: number): number {
 
 // ── descriptors from other processes ────────────────────────────────────────────────────────────────────────────────
 
-/** A pair of connected Unix sockets (socketpair(2), SOCK_STREAM), close-on-exec. */
-export function socketPair(): [number, number] {
+/**
+ * A pair of connected Unix sockets (socketpair(2)), close-on-exec.
+ * @param keepsMessages what is sent at once arrives at once (SOCK_SEQPACKET), else as a stream of bytes
+ */
+export function socketPair(keepsMessages = false): [number, number] {
   const AF_UNIX = 1;
   const SOCK_STREAM = 1;
+  const SOCK_SEQPACKET = 5;
   const SOCK_CLOEXEC = 0o2000000;
   const fds = Buffer.alloc(8);
-  check(c.socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 'socketpair');
+  const type = keepsMessages ? SOCK_SEQPACKET : SOCK_STREAM;
+  check(c.socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, fds), 'socketpair');
   return [fds.readInt32LE(0), fds.readInt32LE(4)];
+}
+
+const SOL_SOCKET = 1;
+const SCM_RIGHTS = 1;
+const MSG_CTRUNC = 0x8;
+const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
+const MSG_CMSG_CLOEXEC = 0x4000_0000;
+/** struct cmsghdr: len u64@0, level i32@8, type i32@12, then the descriptors */
+const CONTROL_HEADER_BYTES = 16;
+
+/** A message of sendmsg(2) and recvmsg(2): some bytes, and room for descriptors. All four must live while it is used. */
+interface FdMessage {
+  readonly header: Buffer;
+  readonly iovec: Buffer;
+  readonly data: Buffer;
+  readonly control: Buffer;
+}
+
+function fdMessage(data: Buffer, fdCount: number): FdMessage {
+  // cmsg(3) pads the descriptors to 8 bytes
+  const control = Buffer.alloc(CONTROL_HEADER_BYTES + 8 * Math.ceil(fdCount / 2));
+  const iovec = Buffer.alloc(16);
+  iovec.writeBigUInt64LE(BigInt(addressOf(data)), 0);
+  iovec.writeBigUInt64LE(BigInt(data.length), 8);
+  // struct msghdr: name ptr@0, namelen u32@8, iov ptr@16, iovlen u64@24, control ptr@32, controllen u64@40, flags i32@48
+  const header = Buffer.alloc(56);
+  header.writeBigUInt64LE(BigInt(addressOf(iovec)), 16);
+  header.writeBigUInt64LE(1n, 24);
+  header.writeBigUInt64LE(BigInt(addressOf(control)), 32);
+  header.writeBigUInt64LE(BigInt(control.length), 40);
+  return { header, iovec, data, control };
+}
+
+/** The descriptors that came with a message. */
+function fdsOf({ header, control }: FdMessage): number[] {
+  const hasFds = header.readBigUInt64LE(40) >= BigInt(CONTROL_HEADER_BYTES + 4);
+  if (!hasFds || control.readInt32LE(8) !== SOL_SOCKET || control.readInt32LE(12) !== SCM_RIGHTS) return [];
+  const count = (Number(control.readBigUInt64LE(0)) - CONTROL_HEADER_BYTES) / 4;
+  return Array.from({ length: count }, (_, i) => control.readInt32LE(CONTROL_HEADER_BYTES + 4 * i));
+}
+
+/**
+ * Sends bytes with descriptors (SCM_RIGHTS) on a socket that keeps messages, and does not wait for room.
+ * @returns 0, or −errno: EAGAIN where it is full, ETOOMANYREFS where too many descriptors are under way
+ */
+export function sendFds(socket: number, data: Buffer, fds: readonly number[]): number {
+  const message = fdMessage(data, fds.length);
+  message.control.writeBigUInt64LE(BigInt(CONTROL_HEADER_BYTES + 4 * fds.length), 0);
+  message.control.writeInt32LE(SOL_SOCKET, 8);
+  message.control.writeInt32LE(SCM_RIGHTS, 12);
+  for (const [i, fd] of fds.entries()) message.control.writeInt32LE(fd, CONTROL_HEADER_BYTES + 4 * i);
+  const n = c.sendmsg(socket, addressOf(message.header), MSG_DONTWAIT | MSG_NOSIGNAL);
+  return n >= 0 ? 0 : -lastErrno();
+}
+
+/** What sendFds has sent. */
+export interface ReceivedFds {
+  readonly data: Buffer;
+  /** close-on-exec */
+  readonly fds: readonly number[];
+  /** this process had no room for all of the descriptors: the rest are lost */
+  readonly isCut: boolean;
+}
+
+/** Takes the next message of sendFds, and does not wait for one: null where there is none. */
+export function receiveFds(socket: number, maxBytes: number, maxFds: number): ReceivedFds | null {
+  const message = fdMessage(Buffer.alloc(maxBytes), maxFds);
+  const n = c.recvmsg(socket, addressOf(message.header), MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  if (n < 0 && lastErrno() !== E.EAGAIN) throw new SystemCallError('recvmsg', lastErrno());
+  if (n <= 0) return null;
+  const isCut = (message.header.readInt32LE(48) & MSG_CTRUNC) !== 0;
+  return { data: message.data.subarray(0, n), fds: fdsOf(message), isCut };
 }
 
 /**
@@ -533,31 +627,15 @@ export function socketPair(): [number, number] {
  * @returns the descriptor, close-on-exec; null where the other end closed, or sent none
  */
 export function receiveFd(socket: number): Promise<number | null> {
-  const MSG_CMSG_CLOEXEC = 0x4000_0000;
-  const SOL_SOCKET = 1;
-  const SCM_RIGHTS = 1;
-  const data = Buffer.alloc(1);
-  // struct cmsghdr: len u64@0, level i32@8, type i32@12, then the descriptor; cmsg(3) pads it to 24 bytes
-  const control = Buffer.alloc(24);
-  const iovec = Buffer.alloc(16);
-  iovec.writeBigUInt64LE(BigInt(addressOf(data)), 0);
-  iovec.writeBigUInt64LE(1n, 8);
-  // struct msghdr: name ptr@0, namelen u32@8, iov ptr@16, iovlen u64@24, control ptr@32, controllen u64@40, flags i32@48
-  const header = Buffer.alloc(56);
-  header.writeBigUInt64LE(BigInt(addressOf(iovec)), 16);
-  header.writeBigUInt64LE(1n, 24);
-  header.writeBigUInt64LE(BigInt(addressOf(control)), 32);
-  header.writeBigUInt64LE(BigInt(control.length), 40);
+  const message = fdMessage(Buffer.alloc(1), 1);
   return new Promise((resolve, reject) => {
-    c.recvmsg.async(socket, addressOf(header), MSG_CMSG_CLOEXEC, (error, result) => {
+    c.recvmsg.async(socket, addressOf(message.header), MSG_CMSG_CLOEXEC, (error, result) => {
       const errno = result < 0 ? lastErrno() : 0;
       // the kernel writes to all four: they must live until here
-      const isWhole = [data, iovec, header].every(({ length }) => length > 0) && header.readBigUInt64LE(40) >= 20n;
+      const [fd = null] = Object.values(message).every(({ length }: Buffer) => length > 0) ? fdsOf(message) : [];
       if (error) reject(error);
       else if (errno !== 0) reject(new SystemCallError('recvmsg', errno));
-      else if (result === 0 || !isWhole) resolve(null);
-      else if (control.readInt32LE(8) !== SOL_SOCKET || control.readInt32LE(12) !== SCM_RIGHTS) resolve(null);
-      else resolve(control.readInt32LE(16));
+      else resolve(result === 0 ? null : fd);
     });
   });
 }
@@ -567,6 +645,27 @@ export function receiveFd(socket: number): Promise<number | null> {
 /** dup2(2): `target` becomes another name of `fd`. */
 export function duplicateFd(fd: number, target: number): void {
   check(c.dup2(fd, target), 'dup2');
+}
+
+export const RLIMIT_CPU = 0;
+export const RLIMIT_FSIZE = 1;
+const RLIM_INFINITY = 0xffff_ffff_ffff_ffffn;
+
+/**
+ * Raises a resource limit of this process as far as it may: to none where it is privileged, else to the hard limit.
+ * @returns the limit that there is now; null for none
+ */
+export function raiseLimit(resource: number): number | null {
+  // struct rlimit: soft u64@0, hard u64@8
+  const limit = Buffer.alloc(16);
+  check(c.prlimit(0, resource, 0, addressOf(limit)), 'prlimit');
+  const hard = limit.readBigUInt64LE(8);
+  for (const value of [RLIM_INFINITY, hard]) {
+    limit.writeBigUInt64LE(value, 0);
+    limit.writeBigUInt64LE(value, 8);
+    if (c.prlimit(0, resource, addressOf(limit), 0) === 0) return value === RLIM_INFINITY ? null : Number(value);
+  }
+  return Number(hard);
 }
 
 /** gettid(2): the calling thread as the kernel knows it. */

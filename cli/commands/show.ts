@@ -52,6 +52,7 @@ function describeVbd(vbd: VbdInfo): Pairs {
     ['mode', vbd.mode],
     ['size', `${vbd.size} (${humanSize(vbd.size)})`],
     ['state', vbd.state],
+    ...describeBroken(vbd),
     ['opens', String(vbd.opens)],
     ['transport', `${vbd.transport}${vbd.passthrough ? ', passthrough' : ''}`],
     ['share', vbd.share ?? '-'],
@@ -59,6 +60,10 @@ function describeVbd(vbd: VbdInfo): Pairs {
     ...describePartitions(vbd),
     ...describeProcesses(vbd),
   ];
+}
+
+function describeBroken({ broken }: VbdInfo): Pairs {
+  return broken == null ? [] : [['broken', `its I/O is EIO: ${broken}`]];
 }
 
 function describePartitions({ partitions }: VbdInfo): Pairs {

@@ -112,7 +112,7 @@ async function attachSteps(
   const askTable = () => server.request<'partitions'>({ op: 'partitions', nodeId: node.nodeId });
   const table = request.partitions ? await askOpened(context, opened, askTable) : null;
   const taken = table && takePartitions(context, { slot, vdev }, table, undo);
-  const flags = { paused: false, leaving: false };
+  const flags = { broken: null, paused: false, leaving: false };
   const vbd: Vbd = { ...opened, backingId, partitions: taken?.partitions ?? null, ...flags };
   const command = showCommand(vbd, context.facts(vbd), false);
   await askOpened(context, vbd, () => server.request<'show'>(command));
@@ -132,7 +132,8 @@ async function askOpened<Result>(
       const isLost = isServerDeath(error) || (error instanceof FusetapError && error.code === 'NOT_FOUND');
       if (!isLost || isAbsolute(vbd.driver) || attempt === SHOW_LIMIT) throw error;
     }
-    await server.request<'attach'>(attachCommand(vbd, memories));
+    const { broken } = await server.request<'attach'>(attachCommand(vbd, memories));
+    if (broken !== null) throw new FusetapError('FAILED', `${vbd.vdev} did not come back: ${broken}`);
   }
 }
 const SHOW_LIMIT = 3;
@@ -158,7 +159,7 @@ async function registerIfWanted(
 }
 
 /** What of a vbd is known when its disk is opened. */
-type OpenedVbd = Omit<Vbd, 'size' | 'backingId' | 'partitions' | 'paused' | 'leaving'> & {
+type OpenedVbd = Omit<Vbd, 'size' | 'backingId' | 'partitions' | 'broken' | 'paused' | 'leaving'> & {
   readonly size?: number;
 };
 

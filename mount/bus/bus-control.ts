@@ -62,8 +62,8 @@ export interface BusControl {
   resume(vdev: string, copy?: string): Promise<VbdInfo>;
   /** Gives a paused vbd another image of the same size, all or nothing. @throws FusetapError USAGE, BUSY, … */
   swap(vdev: string, request: SwapRequest, watcher: CopyWatcher): Promise<VbdInfo>;
-  /** From now on the bus stays when its last vbd goes. */
-  persist(transport?: TransportName, allowOther?: boolean): void;
+  /** From now on the bus stays when its last vbd goes. One that was given up is mounted anew, and serves what it holds. */
+  persist(transport?: TransportName, allowOther?: boolean): Promise<void>;
   /** Puts the code that is installed now under the running bus. */
   upgrade(): Promise<UpgradeResult>;
   /**

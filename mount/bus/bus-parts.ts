@@ -18,12 +18,13 @@ export interface BusParts {
   readonly transport: TransportName;
   /** other users may come in, since it was mounted */
   readonly allowOther: boolean;
-  readonly mount: KernelMount;
+  /** another one where a bus that was given up is mounted anew; its supervisor goes with it */
+  mount: KernelMount;
   /** device of the mount, as `MAJOR:MINOR`; known once the server serves */
   mountDev: string;
   readonly ledger: Ledger;
   readonly statsFd: number;
-  readonly server: Supervisor;
+  server: Supervisor;
   readonly memories: Memories;
   readonly vbds: VbdTable;
   readonly forgets: ForgetWaiters;

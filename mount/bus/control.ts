@@ -88,7 +88,7 @@ const ROUTES: Readonly<Record<string, Route>> = {
   },
   'POST start/0': async ({ bus, body }) => {
     const { transport, allowOther } = await body(startRequest);
-    bus.persist(transport, ...(allowOther === undefined ? [] : [allowOther]));
+    await bus.persist(transport, ...(allowOther === undefined ? [] : [allowOther]));
     return ok(await bus.info());
   },
   'POST upgrade/0': async ({ bus }) => ok(await bus.upgrade()),

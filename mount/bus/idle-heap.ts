@@ -3,7 +3,7 @@
  * they are for as long as it finds room: a keeper's heap doubles within a few hundred requests, and often stays so when
  * nobody asks for anything any more.
  */
-import { setFlagsFromString } from 'node:v8';
+import { getHeapStatistics, setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 
 const LOOK_MS = 5_000;
@@ -16,7 +16,8 @@ export function collectWhenGrown(lookMs = LOOK_MS): void {
   // a page goes back to the system only when nothing is left in it
   setFlagsFromString('--compact-on-every-full-gc');
   const collect = runInNewContext('gc') as () => void;
-  const usedBytes = (): number => process.memoryUsage().heapUsed;
+  // process.memoryUsage() opens a file, and throws where there is no descriptor left for it
+  const usedBytes = (): number => getHeapStatistics().used_heap_size;
   let neededBytes = usedBytes();
   const look = (): void => {
     if (usedBytes() - neededBytes < GROWN_BYTES) return;

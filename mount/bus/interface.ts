@@ -58,6 +58,8 @@ export interface VbdInfo {
   restarts: number;
   /** the image was changed by somebody else while attached */
   changedOutside: boolean;
+  /** why its disk did not come back when the server was replaced: its I/O is EIO; else null; missing: an older bus */
+  broken?: string | null;
 }
 
 export interface BusInfo {

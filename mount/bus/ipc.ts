@@ -5,7 +5,8 @@
  *      keeper ◄── done | failed {id} ── server        one for each command
  *      keeper ◄── loaded | progress | forgotten | gone ── server
  *
- * Descriptors never travel: the server opens what the keeper holds through /proc/KEEPER/fd/N.
+ * The descriptors that a command needs come beside it, on a socket of their own: see passed-fds.ts. Commands name them by
+ * the numbers that they have in the keeper.
  */
 import type { Json, Window } from '../../drivers/driver.js';
 import type { PlainError } from '../../drivers/errors.js';
@@ -28,6 +29,8 @@ export interface ServerStart {
   readonly deviceFds: readonly number[];
   /** not used: while anybody has it open the mount stays; null where nothing waits for its end */
   readonly aliveFd: number | null;
+  /** brings the descriptors of commands; missing: an older keeper, which passes none on */
+  readonly passingFd?: number;
   /** other users may come in */
   readonly allowOther: boolean;
   /** images on tmpfs may be mapped: false where a server has died of one that shrank */
@@ -86,6 +89,15 @@ export interface AttachCommand {
   readonly filters?: readonly FilterSpec[];
   /** where an earlier server had the disk, its size: a disk that does not come back must not keep the others away */
   readonly size?: number;
+  /** why it is not even tried: every request is EIO */
+  readonly broken?: string;
+}
+
+export interface AttachResult {
+  readonly size: number;
+  readonly window: WindowFacts | null;
+  /** why a disk that an earlier server had did not come back: every request is EIO; null where it is well */
+  readonly broken: string | null;
 }
 
 /** Puts another image under a vbd whose I/O is held. */
@@ -130,7 +142,10 @@ export interface ShowCommand {
 }
 
 /** What stays true of a vbd for as long as it is attached. */
-export type VbdFacts = Omit<VbdInfo, 'state' | 'opens' | 'keeperPid' | 'serverPid' | 'restarts' | 'changedOutside'>;
+export type VbdFacts = Omit<
+  VbdInfo,
+  'state' | 'opens' | 'keeperPid' | 'serverPid' | 'restarts' | 'changedOutside' | 'broken'
+>;
 
 /** Each command with what it resolves to. */
 export interface Commands {
@@ -152,7 +167,7 @@ export interface Commands {
   start: { command: { readonly op: 'start' }; result: null };
   ping: { command: { readonly op: 'ping' }; result: null };
   /** opens the disk; its file appears with `show` */
-  attach: { command: AttachCommand; result: { size: number; window: WindowFacts | null } };
+  attach: { command: AttachCommand; result: AttachResult };
   /** what the partition table of an opened disk says */
   partitions: { command: { readonly op: 'partitions'; readonly nodeId: number }; result: PartitionTable };
   show: { command: ShowCommand; result: null };

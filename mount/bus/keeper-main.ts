@@ -5,6 +5,9 @@
 import './no-debugger.js';
 import { closeSync, writeSync } from 'node:fs';
 import { FusetapError, toFusetapError } from '../../drivers/errors.js';
+import { RLIMIT_CPU, RLIMIT_FSIZE, raiseLimit } from '../../system/libc.js';
+import { LEDGER_BYTES } from '../ledger.js';
+import { STATS_BYTES } from '../stats.js';
 import { refuseHidden } from './allow-other.js';
 import type { Patience } from './bus-control.js';
 import { removeBusFiles, removeMountpoint, removeSocket } from './bus-files.js';
@@ -57,8 +60,24 @@ async function mountBus(options: KeeperOptions): Promise<Keeper> {
   }
 }
 
+/**
+ * A bus is not the shell's that began it, nor are its limits: on the size of files, which images and memories are, and on the
+ * time of processors.
+ * @throws FusetapError FAILED where the hard limit is too low for a bus
+ */
+function raiseLimits(): void {
+  raiseLimit(RLIMIT_CPU);
+  const bytes = raiseLimit(RLIMIT_FSIZE);
+  if (bytes === null || bytes >= Math.max(LEDGER_BYTES, STATS_BYTES)) return;
+  throw new FusetapError('FAILED', `files may have at most ${bytes} bytes (ulimit -f), which is too little for a bus`, {
+    hint: 'begin it from a shell without that limit',
+    operation: 'start',
+  });
+}
+
 async function run({ persistent, transport, allowOther, bus, lifeline, ...where }: KeeperArgument): Promise<void> {
   const place: BusPlace = { name: bus, ...where };
+  raiseLimits();
   const lockFd = await takeStateLock(place);
   // what checks requests takes as long to load as Node itself: it loads while the server does
   const [keeper, { createControl }] = await Promise.all([

@@ -11,13 +11,11 @@
  *              ├─ replay.ts    what a new server is told  ┘
  *              └─ supervisor.ts  keeps a server under the bus
  */
-import { join } from 'node:path';
 import { FusetapError } from '../../drivers/errors.js';
 import { E, setIoFlusher } from '../../system/libc.js';
 import { cannotPassThrough, registerBacking, unregisterBacking } from '../fuse/backing.js';
 import { clearDeadMounts } from '../fuse/dead-mounts.js';
-import { closeDevices, type KernelMount, mountKernel, requestResend } from '../fuse/device.js';
-import { totalThreads } from '../fuse/threads.js';
+import { closeDevices, type KernelMount } from '../fuse/device.js';
 import { abortConnection, busMounts, unmount } from '../fuse/unmount.js';
 import { createLedger, Ledger } from '../ledger.js';
 import { createStats, resetStats } from '../stats.js';
@@ -56,13 +54,14 @@ import { LedgerIndexes } from './ledger-indexes.js';
 import { logEvent } from './log.js';
 import { Memories } from './memories.js';
 import { type CreditedVbd, MemoryCredit } from './memory-credit.js';
+import { mountBus, prepareRemount, releaseMount } from './mounting.js';
+import { clearMountpoint } from './mountpoint.js';
 import { identityOf } from './open-image.js';
 import { describeMemory } from './ram-images.js';
-import { Replay } from './replay.js';
-import type { BusPlace } from './runtime-dir.js';
-import { serverLauncher } from './server-process.js';
+import { type BusPlace, makeMountpoint } from './runtime-dir.js';
 import type { Slot } from './slots.js';
-import { DEFAULT_SILENCE_LIMIT_MS, Supervisor } from './supervisor.js';
+import { supervise } from './supervise.js';
+import type { Supervisor } from './supervisor.js';
 import { swap } from './swap.js';
 import { UnderWay } from './under-way.js';
 import type { Vbd } from './vbd.js';
@@ -97,21 +96,19 @@ export class Keeper implements BusControl {
   readonly #relief: WritebackRelief;
   readonly #underWay = new UnderWay();
   readonly #ending: Ending<Vbd>;
+  /** keeps servers under a mount */
+  readonly #supervise: (mount: KernelMount, restarts?: number) => Supervisor;
   #nextNodeId = 2;
   #persistent: boolean;
   #over = false;
   /** settles when a bus that was given up has been cut off */
   #gaveUp: Promise<void> = Promise.resolve();
+  /** a bus that was given up is being mounted anew */
+  #reviving: Promise<void> | null = null;
 
   /** Mounts a bus and starts its server; resolves when it answers. */
   static async start(options: KeeperOptions): Promise<Keeper> {
-    const { place, transport, allowOther } = options;
-    const end = { lockPath: join(place.stateDir, 'lock'), removesDirectory: !place.ownDirectory };
-    const mount =
-      transport === 'kernel'
-        ? await mountKernel(place.path, { threads: totalThreads(), allowOther, end })
-        : mountedByServer(place.path);
-    const keeper = new Keeper(options, mount);
+    const keeper = new Keeper(options, await mountBus(options));
     try {
       await keeper.#begin();
       return keeper;
@@ -129,26 +126,16 @@ export class Keeper implements BusControl {
     const memories = new Memories(place.runtimeDir, place.name, this.books);
     const credit = new MemoryCredit(ledger, memories, () => vbds.all().flatMap(withMemory));
     const forgets = new ForgetWaiters();
-    const replay = new Replay();
-    const owner = { ...processOwner(), sinceMs: Date.now() };
-    const passedOn = { ledgerFd, statsFd, lockFd, deviceFds: mount.deviceFds, aliveFd: mount.aliveFd, allowOther };
     // the server may be what write-back waits for: its allocations must not wait for write-back; children inherit it
     setIoFlusher();
-    const server = new Supervisor({
-      launch: serverLauncher({ place, transport, keeperPid: process.pid, ...passedOn, owner }),
-      replay: (next) => replay.to(next, this.#bus),
-      resend: () => requestResend(deviceOf(this.#bus)),
-      cannotReplace: reasonNotToReplace(transport, mount),
-      answered: () => ledger.answered(),
-      takeInFlight: () => ledger.takeInFlight(),
-      work: () => ledger.work(),
-      forgotten: (nodeId) => forgets.tell(nodeId),
-      memoryWanted: (nodeId) => credit.wanted(nodeId),
-      replaced: () => this.#record(),
-      gaveUp: (why) => this.#fail(why),
-      log: logEvent,
-      silenceLimitMs: Number(process.env.FUSETAP_SILENCE_LIMIT_MS ?? DEFAULT_SILENCE_LIMIT_MS),
-    });
+    const owner = { ...processOwner(), sinceMs: Date.now() };
+    const passed = { place, transport, keeperPid: process.pid, ledgerFd, statsFd, lockFd, allowOther, owner };
+    this.#supervise = (mounted, restarts) => {
+      const memoryWanted = (nodeId: number): void => credit.wanted(nodeId);
+      const gaveUp = (why: string): void => this.#fail(why);
+      return supervise({ bus: () => this.#bus, passed, mount: mounted, memoryWanted, gaveUp }, restarts);
+    };
+    const server = this.#supervise(mount);
     const record = (): void => this.#record();
     const known = { place, transport, allowOther, mount, mountDev: '', failed: false };
     const activities = new Activities(place.name);
@@ -170,8 +157,13 @@ export class Keeper implements BusControl {
     this.#copying = new Copying(this.#bus, this.#leaving, this.#holding);
     this.#relief = new WritebackRelief({
       inFlight: () => ledger.work().map(({ unique }) => unique),
-      serverPid: () => server.pid,
+      serverPid: () => this.#bus.server.pid,
       images: () => vbds.writtenImages(),
+      flushFailed: (image, errno) => {
+        for (const vbd of vbds.all().filter((vbd) => vbd.image === image)) {
+          for (const { ledgerIndex } of filesOf(vbd)) ledger.noteFlushError(ledgerIndex, errno);
+        }
+      },
     });
   }
 
@@ -195,7 +187,7 @@ export class Keeper implements BusControl {
   async #abandon(): Promise<void> {
     const { place, server, mount } = this.#bus;
     await server.end();
-    closeDevices(mount);
+    releaseMount(mount);
     await clearDeadMounts(place.path);
   }
 
@@ -270,11 +262,44 @@ export class Keeper implements BusControl {
     return { bus: await this.info(), pauseMs };
   }
 
-  /** From now on the bus stays when its last vbd goes. */
-  persist(transport?: TransportName, allowOther?: boolean): void {
-    this.#checkRunning();
+  /** From now on the bus stays when its last vbd goes. One that was given up is mounted anew, and serves what it holds. */
+  async persist(transport?: TransportName, allowOther?: boolean): Promise<void> {
     this.#checkWishes({ transport, allowOther });
+    if (this.#bus.failed && !this.#over && !this.#ending.begun) {
+      this.#reviving ??= this.#revive().finally(() => {
+        this.#reviving = null;
+      });
+      await this.#reviving;
+    }
+    this.#checkRunning();
     this.#persistent = true;
+  }
+
+  async #revive(): Promise<void> {
+    const bus = this.#bus;
+    await this.#gaveUp;
+    await bus.server.end();
+    releaseMount(bus.mount);
+    makeMountpoint(bus.place);
+    await clearMountpoint(bus.place);
+    try {
+      bus.mountDev = '';
+      bus.mount = await mountBus(bus);
+      bus.server = this.#supervise(bus.mount, bus.server.restarts + 1);
+      prepareRemount(bus, (fd) => this.#register(fd));
+      await this.#begin();
+      bus.failed = false;
+      this.#record();
+    } catch (error) {
+      await this.#abandon();
+      throw error;
+    }
+  }
+
+  /** Gives an open file to the kernel for passthrough: its id, or −errno. */
+  #register(fd: number): number {
+    const { mount } = this.#bus;
+    return mount.negotiated.canPassThrough ? registerBacking(deviceOf(this.#bus), fd) : -E.EOPNOTSUPP;
   }
 
   async vbds(): Promise<VbdInfo[]> {
@@ -368,7 +393,7 @@ export class Keeper implements BusControl {
 
   /** @param owner of the files that are made; of none where none are */
   #attachContext(owner: FileOwner = ownerOf({}, ownIdentity())): AttachContext {
-    const { server, memories, place, mountDev, mount, statsFd, ledger } = this.#bus;
+    const { server, memories, place, mountDev, statsFd, ledger } = this.#bus;
     return {
       server,
       memories,
@@ -382,7 +407,7 @@ export class Keeper implements BusControl {
         return { nodeId: this.#nextNodeId++, ledgerIndex };
       },
       freeNode: (ledgerIndex) => this.#indexes.free(ledgerIndex),
-      register: (fd) => (mount.negotiated.canPassThrough ? registerBacking(deviceOf(this.#bus), fd) : -E.EOPNOTSUPP),
+      register: (fd) => this.#register(fd),
       unregister: (id) => unregisterBacking(deviceOf(this.#bus), id),
       facts: (vbd) => vbdFacts(this.#bus, vbd),
       findVbdOfPid: (pid, identity) => findVbdOfPid(place.runtimeDir, pid, identity),
@@ -417,7 +442,9 @@ export class Keeper implements BusControl {
     const { name: bus } = this.#bus.place;
     if (this.#over || this.#ending.begun) throw endingError(bus);
     if (this.#bus.failed) {
-      throw new FusetapError('FAILED', `bus ${bus} has failed`, { hint: `fusetap stop --bus ${bus}, then start anew` });
+      throw new FusetapError('FAILED', `bus ${bus} has failed`, {
+        hint: `fusetap start --bus ${bus} serves anew what it holds, fusetap stop --bus ${bus} clears it away`,
+      });
     }
   }
 
@@ -486,21 +513,6 @@ function withMemory(vbd: Vbd): CreditedVbd[] {
 
 function processOwner(): { uid: number; gid: number } {
   return { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
-}
-
-/** What the keeper has of a mount that the server makes: nothing. */
-function mountedByServer(mountpoint: string): KernelMount {
-  return {
-    mountpoint,
-    deviceFds: [],
-    aliveFd: null,
-    negotiated: { minor: 0, canResend: false, canPassThrough: false },
-  };
-}
-
-function reasonNotToReplace(transport: TransportName, { negotiated }: KernelMount): string | null {
-  if (transport === 'fuse-native') return 'with transport fuse-native the mount goes with it';
-  return negotiated.canResend ? null : 'this kernel cannot send its requests again (Linux 6.9 can)';
 }
 
 function logAttached({ vdev, driver, imagePath, mode, size }: Vbd): void {

@@ -1,13 +1,13 @@
 /**
  * How a vbd leaves its bus: nobody holds it, its data is durable, its file is gone, and all that the keeper held for it.
  */
-import { closeSync } from 'node:fs';
 import { join } from 'node:path';
 import { FusetapError, type PlainError, toFusetapError } from '../../drivers/errors.js';
 import { unregisterBacking } from '../fuse/backing.js';
 import { lookUpInode } from '../fuse-native/look-up.js';
 import type { DetachChoice, Patience } from './bus-control.js';
 import { type BusParts, deviceOf } from './bus-parts.js';
+import { closeAll } from './close-fd.js';
 import { describeHolders } from './describe-holders.js';
 import { awaitFree, freeAll, lookUp } from './detach.js';
 import { flushWithoutServer } from './flush-without-server.js';
@@ -160,22 +160,26 @@ export class Leaving {
     await this.#bus.server.request<'leave'>({ op: 'leave', nodeId: file.nodeId, leaving: false });
   }
 
-  /** Flushes and closes the disk, and lets go of all that was held for it, also where the flush failed. */
+  /**
+   * Flushes and closes the disk, and lets go of all that was held for it, whatever one of the steps says: what cannot be closed
+   * is gone all the same, and its data may be lost.
+   */
   async close(vbd: Vbd, limits: EndingLimits | null = null): Promise<CommandResult<'detach'>> {
     const { vbds, memories } = this.#bus;
+    const { image, memory, backingId, claim, mode } = vbd;
     const closed = await this.#closeDisk(vbd, limits);
     vbds.remove(vbd);
-    const { backingId, claim, image, memory } = vbd;
     // it is gone: whatever fails from here on, it is not there any more
     letGoOfAll(vbd.vdev, [
       () => backingId !== null && unregisterBacking(deviceOf(this.#bus), backingId),
       () => claim?.release(),
-      () => image !== null && closeSync(image.fd),
       () => memory !== null && memories.release(memory),
     ]);
     for (const { ledgerIndex } of filesOf(vbd)) this.#indexes.free(ledgerIndex);
     this.#bus.record();
-    return closed;
+    const closeError = image === null ? null : await closeAll([image.fd]);
+    const isLost = closed.flushError === null && closeError !== null && mode !== 'r';
+    return isLost ? { flushError: toPlain(closeError, vbd) } : closed;
   }
 
   async #closeDisk(vbd: Vbd, limits: EndingLimits | null): Promise<CommandResult<'detach'>> {
@@ -190,9 +194,10 @@ export class Leaving {
       );
       if (closed !== null) return closed;
     } catch (error) {
-      if (isTimeUp(error) || !this.#bus.failed) return { flushError: toPlain(error, vbd) };
+      const isUnknown = error instanceof FusetapError && error.code === 'NOT_FOUND';
+      if (isTimeUp(error) || !(this.#bus.failed || isUnknown)) return { flushError: toPlain(error, vbd) };
     }
-    // the bus failed, before or meanwhile
+    // the bus failed, before or meanwhile, or its server does not have the disk
     const { flush } = limits ?? new EndingLimits().start();
     return { flushError: await flushWithoutServer(this.#bus, vbd, flush) };
   }

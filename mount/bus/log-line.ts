@@ -18,7 +18,12 @@ export type BusEvent =
   | { event: 'server-died'; pid: number | null; how: string }
   | { event: 'server-silent'; pid: number; silentMs: number }
   | { event: 'server-spins'; pid: number; spinningMs: number }
+  /** told once for each reason, however often it is tried */
   | { event: 'server-not-started'; reason: string }
+  /** the disk of a vbd did not come back in a new server: its I/O is EIO */
+  | { event: 'broken'; vdev: string; reason: string }
+  /** it did, in a later one */
+  | { event: 'mended'; vdev: string }
   /** pauseMs: how long requests had to wait */
   | { event: 'server-replaced'; pid: number; oldPid: number | null; why: string; pauseMs: number }
   /** writes waited for write-back that waited for them: the disk below was flushed for so long */

@@ -9,8 +9,9 @@ import { access, readlink, stat } from 'node:fs/promises';
 import { dirname, isAbsolute, join } from 'node:path';
 import { promisify } from 'node:util';
 import { codeOfErrno, FusetapError } from '../../drivers/errors.js';
-import { blockDeviceSize, E } from '../../system/libc.js';
+import { blockDeviceSize, E, setNonBlocking } from '../../system/libc.js';
 import { deviceName, isBelow, listLoops, locate, type Mount, readDeviceFamily, readMounts } from '../../system/proc.js';
+import { outlastExec } from './image-fds.js';
 import type { Mode } from './interface.js';
 import { quote } from './quote.js';
 
@@ -23,7 +24,7 @@ const LINK_LIMIT = 40;
 
 /** An image that is open. Whoever holds it closes `fd`. */
 export interface OpenedImage {
-  /** close-on-exec; read-only for mode `r`, else for reading and writing; never O_DIRECT */
+  /** not close-on-exec, see image-fds.ts; read-only for mode `r`, else for reading and writing; never O_DIRECT */
   readonly fd: number;
   /** absolute, as it was given */
   readonly path: string;
@@ -75,20 +76,23 @@ export async function openImage(
   const kind = kindOf(await stat(realPath, { bigint: true }).catch(refuse(path)), path);
   const flags = (mode === 'r' ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK | constants.O_NOCTTY;
   // libuv adds O_CLOEXEC; O_NONBLOCK so that a FIFO put there since stat cannot hold us
-  const fd = await openAsync(realPath, flags).catch(refuseOpen(path, realPath, mode));
+  const opened = await openAsync(realPath, flags).catch(refuseOpen(path, realPath, mode));
   try {
-    const stats = await fstatAsync(fd, { bigint: true });
+    const stats = await fstatAsync(opened, { bigint: true });
     if (kindOf(stats, path) !== kind)
       throw new FusetapError('FAILED', `${quote(path)} was replaced while it was opened`);
     if (deviceName(stats.dev) === bus.ownDev) throw onOwnBus(path);
     const rdev = kind === 'block' ? deviceName(stats.rdev) : null;
     if (rdev !== null) await refuseDevice(rdev, { path, mode, bus });
-    const sizeBytes = measure(fd, stats, { path, kind, mayBeEmpty });
+    const sizeBytes = measure(opened, stats, { path, kind, mayBeEmpty });
     const [dev, ino, bornNs] = [deviceName(stats.dev), String(stats.ino), String(stats.birthtimeNs)];
     const modifiedMs = inMs(stats.mtimeNs);
+    // the server is given this same open file
+    setNonBlocking(opened, false);
+    const fd = await outlastExec(opened);
     return { fd, path, realPath, sizeBytes, kind, dev, ino, bornNs, modifiedMs, rdev };
   } catch (error) {
-    await closeAsync(fd);
+    await closeAsync(opened);
     throw error;
   }
 }

@@ -66,6 +66,7 @@ export interface OrphanContext {
 interface OrphanVbd {
   readonly nodeId: number;
   readonly facts: VbdFacts;
+  readonly broken: string | null;
 }
 
 interface Held {
@@ -219,7 +220,7 @@ export class Orphan implements BusControl {
     throw this.#refusal();
   }
 
-  persist(): never {
+  async persist(): Promise<never> {
     throw this.#refusal();
   }
 
@@ -330,7 +331,7 @@ export class Orphan implements BusControl {
     return this.#mountDev ?? '';
   }
 
-  #vbdInfo({ nodeId, facts }: OrphanVbd): VbdInfo {
+  #vbdInfo({ nodeId, facts, broken }: OrphanVbd): VbdInfo {
     const { ledger, server } = this.#context;
     const opens = ledger.countHandles();
     return {
@@ -342,6 +343,7 @@ export class Orphan implements BusControl {
       serverPid: process.pid,
       restarts: 0,
       changedOutside: false,
+      broken,
     };
   }
 

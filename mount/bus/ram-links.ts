@@ -22,7 +22,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import type { Json } from '../../drivers/driver.js';
-import { F_SEAL_GROW, F_SEAL_SHRINK, getSeals } from '../../system/libc.js';
+import { F_SEAL_GROW, F_SEAL_SHRINK, getSeals, setNonBlocking } from '../../system/libc.js';
 import { readStartTime } from '../../system/proc.js';
 import { ramDirectory } from './ram-lock.js';
 import { type PreparedFile, prepareFile, replaceFile } from './replace-file.js';
@@ -131,9 +131,12 @@ export function openLink(link: RamLink): number | null {
   } catch {
     return null;
   }
-  if (isMemoryOf(fd, link)) return fd;
-  closeSync(fd);
-  return null;
+  if (!isMemoryOf(fd, link)) {
+    closeSync(fd);
+    return null;
+  }
+  setNonBlocking(fd, false);
+  return fd;
 }
 
 function isMemoryOf(fd: number, link: RamLink): boolean {

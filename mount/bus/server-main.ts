@@ -4,19 +4,21 @@
  */
 import './no-debugger.js';
 import { FusetapError, toFusetapError } from '../../drivers/errors.js';
-import { exitAtOnce } from '../../system/libc.js';
+import { exitAtOnce, setCloseOnExec } from '../../system/libc.js';
 import { KernelTransport } from '../fuse/kernel-transport.js';
 import { Ledger } from '../ledger.js';
 import type { Transport, TransportEvents } from '../transport.js';
 import { Bookkeeping } from './bookkeeping.js';
 import { ForgetWaiters } from './forget-waiters.js';
+import { closeInheritedImages } from './image-fds.js';
 import type { Command, Envelope, ServerMessage, ServerStart } from './ipc.js';
 import { logRefusedResizes } from './log-refused-resizes.js';
 import { MemoryCredit } from './memory-credit.js';
 import { MemoryQuestions } from './memory-questions.js';
 import type { Orphan } from './orphan.js';
+import { fdsOfKeeper, neededFds, type PassedFds, takePassed } from './passed-fds.js';
 import { atIntervals } from './progress.js';
-import { Server } from './server.js';
+import { Server, type Stoppable } from './server.js';
 import { ServerMemories } from './server-memories.js';
 
 /** a client that has begun the bus is waiting for its first bytes */
@@ -53,12 +55,16 @@ process.on('unhandledRejection', failed);
 process.on('exit', die);
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => endOf(signal));
 
+closeInheritedImages();
 const start = JSON.parse(process.argv[2] ?? '') as ServerStart;
 
 function send(message: ServerMessage): void {
   // a keeper that is gone is noticed by `disconnect`
   if (process.connected) process.send?.(message, undefined, undefined, () => {});
 }
+
+// a program that is started from here must not keep a descriptor that is under way from going
+if (start.passingFd !== undefined) setCloseOnExec(start.passingFd);
 
 const ledger = new Ledger(start.ledgerFd);
 const forgets = new ForgetWaiters();
@@ -98,11 +104,6 @@ async function makeTransport(): Promise<Transport> {
   return new FuseNativeTransport({ mountpoint: place.path, allowOther, ledger, statsFd, owner, events });
 }
 
-interface Stoppable {
-  readonly signal: AbortSignal;
-  readonly progress: (doneBytes: number, totalBytes: number) => void;
-}
-
 /** What takes long: it can be cancelled, and tells how far it is. */
 function stoppable(id: number, work: (means: Stoppable) => Promise<unknown>): Promise<unknown> {
   const abort = new AbortController();
@@ -111,16 +112,27 @@ function stoppable(id: number, work: (means: Stoppable) => Promise<unknown>): Pr
   return work({ signal: abort.signal, progress }).finally(() => running.delete(id));
 }
 
-function execute(id: number, command: Command): Promise<unknown> {
+/** The descriptors for a command that has just been read. */
+function passedFor(id: number, command: Command): PassedFds {
+  const hasNone = start.passingFd === undefined || neededFds(command).length === 0;
+  return hasNone ? fdsOfKeeper(start.keeperPid) : takePassed(start.passingFd, id);
+}
+
+async function execute(id: number, command: Command): Promise<unknown> {
+  const passed = passedFor(id, command);
+  return await act(id, command, passed).finally(() => passed.end());
+}
+
+function act(id: number, command: Command, passed: PassedFds): Promise<unknown> {
   switch (command.op) {
     case 'describe':
       return server.describe(command);
     case 'measure':
-      return stoppable(id, ({ signal }) => server.measure(command, signal));
+      return stoppable(id, ({ signal }) => server.measure(command, passed, signal));
     case 'prepare':
-      return stoppable(id, ({ signal, progress }) => server.prepare(command, signal, progress));
+      return stoppable(id, (means) => server.prepare(command, passed, means));
     case 'save':
-      return stoppable(id, ({ signal, progress }) => server.save(command, signal, progress));
+      return stoppable(id, (means) => server.save(command, passed, means));
     case 'cancel':
       running.get(command.target)?.abort();
       return Promise.resolve(null);
@@ -132,13 +144,13 @@ function execute(id: number, command: Command): Promise<unknown> {
     case 'ping':
       return Promise.resolve(null);
     case 'attach':
-      return server.attach(command);
+      return server.attach(command, passed);
     case 'partitions':
       return server.partitions(command.nodeId);
     case 'show':
       return server.show(command);
     case 'swap':
-      return server.swap(command);
+      return server.swap(command, passed);
     case 'hold':
       return server.hold(command.nodeId, command.holders);
     case 'release':

@@ -9,16 +9,29 @@
  * RESEND goes out once per server, after waitpid has returned the old one, so that no old write can finish after a
  * newer one, and before any thread of the new one reads, so that what the new one has read is not queued again.
  * Clients see a pause. For an upgrade the new process is loaded and knows the vbds before the old one is ended.
+ *
+ * A server that dies while it serves is evidence against a request, or the bus; five of them end it. That no server can be
+ * started (no descriptor, no memory, no package for a moment) is evidence of nothing: it is tried on for minutes.
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError } from '../../drivers/errors.js';
 import type { Work } from '../ledger.js';
 import type { CommandResult, Commands } from './ipc.js';
 import type { BusEvent } from './log-line.js';
+import type { ReplayChoice } from './replay.js';
 import { type CommandOptions, isServerDeath, type ServerEvents, type ServerProcess } from './server-process.js';
 import { SpinWatch } from './spin-watch.js';
 
 /** deaths without an answer in between, or with one request under way each time */
 const DEATH_LIMIT = 5;
+
+/** how soon another server is tried where one could not be started, and how seldom in the end */
+const FIRST_PAUSE_MS = 10;
+const LAST_PAUSE_MS = 5_000;
+/** for how long it is tried: descriptors, memory, files of the package may be missing for a while */
+export const DEFAULT_START_LIMIT_MS = 600_000;
+/** how long a server may load */
+const LOAD_LIMIT_MS = 60_000;
 
 const HEARTBEAT_MS = 5_000;
 /** how long a server may be silent: a request that waits for a disk does not make it silent, a stopped process does */
@@ -27,7 +40,7 @@ export const DEFAULT_SILENCE_LIMIT_MS = 30_000;
 export interface Supervised {
   launch(events: ServerEvents): ServerProcess;
   /** tells a new server of all vbds, or again of what has changed since */
-  replay(server: ServerProcess): Promise<void>;
+  replay(server: ServerProcess, choice: ReplayChoice): Promise<void>;
   /** has the kernel queue again what the last server had not answered */
   resend(): void;
   /** why the first death is the end and there is no upgrade; null where a server can be replaced */
@@ -41,11 +54,13 @@ export interface Supervised {
   forgotten(nodeId: number): void;
   /** a thread wants to fill holes of a memory */
   memoryWanted(nodeId: number): void;
-  /** another server is in place */
-  replaced(): void;
+  /** a server is in place */
+  inPlace(server: ServerProcess): void;
   gaveUp(why: string): void;
   log(event: BusEvent): void;
   readonly silenceLimitMs: number;
+  /** for how long a server is tried to be started; what fails meanwhile says nothing of the bus */
+  readonly startLimitMs: number;
 }
 
 /** commands that may be given again to another server: they have no effect that could be doubled */
@@ -76,7 +91,7 @@ export class Supervisor {
   /** settles when a server is in place again */
   #settled: Promise<void> = Promise.resolve();
   #state: 'running' | 'restarting' | 'over' = 'restarting';
-  #restarts = 0;
+  #restarts: number;
   #barren = 0;
   #answeredAtStart = 0;
   readonly #deathsByRequest = new Map<number, number>();
@@ -86,8 +101,10 @@ export class Supervisor {
   #silentBeats = 0;
   readonly #spinWatch = new SpinWatch();
 
-  constructor(bus: Supervised) {
+  /** @param restarts how many servers were replaced before */
+  constructor(bus: Supervised, restarts = 0) {
     this.#bus = bus;
+    this.#restarts = restarts;
     this.#beatMs = Math.min(HEARTBEAT_MS, bus.silenceLimitMs / 3);
   }
 
@@ -105,7 +122,7 @@ export class Supervisor {
 
   /** Starts the first server; resolves when it answers requests. */
   async start(): Promise<void> {
-    const server = await this.#load();
+    const server = await this.#load({ strict: false, retry: true });
     await this.#putInPlace(server);
     this.#heartbeat = setInterval(() => void this.#beat(), this.#beatMs);
   }
@@ -150,7 +167,7 @@ export class Supervisor {
           hint: 'stop the bus, and start it anew',
         });
       }
-      const next = await this.#load();
+      const next = await this.#loadUpgrade();
       const replaced = this.#replace(next);
       // where the new one dies as it begins, `settled` is of the one after it
       this.#settled = replaced.then(nothing, nothing);
@@ -176,8 +193,18 @@ export class Supervisor {
     if (this.#heartbeat !== null) clearInterval(this.#heartbeat);
   }
 
+  /** Other code may open what ended servers before; where it ends this one too, that is not tried a second time. */
+  async #loadUpgrade(): Promise<ServerProcess> {
+    try {
+      return await this.#load({ strict: true, retry: true });
+    } catch (error) {
+      if (!isServerDeath(error) || this.#isOver()) throw error;
+      return await this.#load({ strict: true, retry: false });
+    }
+  }
+
   /** A server that is loaded and knows the vbds, but does not read yet. */
-  async #load(): Promise<ServerProcess> {
+  async #load(choice: ReplayChoice): Promise<ServerProcess> {
     const server = this.#bus.launch({
       forgotten: (nodeId) => this.#bus.forgotten(nodeId),
       memoryWanted: (nodeId) => this.#bus.memoryWanted(nodeId),
@@ -188,8 +215,8 @@ export class Supervisor {
     });
     this.#next = server;
     try {
-      await server.loaded();
-      await this.#bus.replay(server);
+      await server.loaded(LOAD_LIMIT_MS);
+      await this.#bus.replay(server, choice);
       if (this.#isOver()) throw new FusetapError('FAILED', 'the bus has ended');
       return server;
     } catch (error) {
@@ -205,6 +232,7 @@ export class Supervisor {
     this.#server = server;
     this.#answeredAtStart = this.#bus.answered();
     await server.request<'start'>({ op: 'start' });
+    this.#bus.inPlace(server);
     this.#silentBeats = 0;
     if (!this.#isOver()) this.#state = 'running';
   }
@@ -219,7 +247,7 @@ export class Supervisor {
     this.#bus.takeInFlight();
     try {
       // what was attached or detached while it loaded
-      await this.#bus.replay(next);
+      await this.#bus.replay(next, RESTART);
       return await this.#takeOver(next, { oldPid: old?.pid ?? null, why: 'upgrade', begun });
     } catch (error) {
       await next.kill();
@@ -240,7 +268,6 @@ export class Supervisor {
     }
     await this.#putInPlace(next);
     this.#restarts += 1;
-    this.#bus.replaced();
     const pauseMs = performance.now() - begun;
     this.#logReplaced(next, oldPid, why, pauseMs);
     return { pauseMs };
@@ -261,20 +288,22 @@ export class Supervisor {
 
   /** Starts servers until one is in place; that one's death, however soon, is dealt with as any other. */
   async #restart(dead: ServerProcess, begun: number): Promise<void> {
+    let told: string | null = null;
+    let pauseMs = FIRST_PAUSE_MS;
     // an upgrade that was under way may have replaced it
     while (this.#server === dead && !this.#isOver()) {
       try {
-        await this.#takeOver(await this.#load(), { oldPid: dead.pid, why: 'death', begun });
+        await this.#takeOver(await this.#load(RESTART), { oldPid: dead.pid, why: 'death', begun });
       } catch (error) {
-        if (this.#server === dead && !this.#isOver()) this.#notStarted(error as Error);
+        if (this.#server !== dead || this.#isOver()) return;
+        const { message: reason } = error as Error;
+        if (reason !== told) this.#bus.log({ event: 'server-not-started', reason });
+        told = reason;
+        if (performance.now() - begun >= this.#bus.startLimitMs) return this.#giveUp(`no server started: ${reason}`);
+        await delay(pauseMs);
+        pauseMs = Math.min(2 * pauseMs, LAST_PAUSE_MS);
       }
     }
-  }
-
-  #notStarted({ message }: Error): void {
-    this.#bus.log({ event: 'server-not-started', reason: message });
-    this.#barren += 1;
-    if (this.#barren >= DEATH_LIMIT) this.#giveUp(`${DEATH_LIMIT} servers in a row did not start`);
   }
 
   #logReplaced(next: ServerProcess, oldPid: number | null, why: string, pauseMs: number): void {
@@ -348,5 +377,8 @@ interface Replacement {
   /** when requests began to wait, as performance.now() */
   readonly begun: number;
 }
+
+/** There is nothing else to serve the vbds: those that fail break alone. */
+const RESTART: ReplayChoice = { strict: false, retry: false };
 
 const nothing = (): void => {};

@@ -52,6 +52,7 @@ export function vbdInfoUnseen(bus: BusParts, vbd: Vbd): VbdInfo {
     serverPid: bus.server.pid,
     restarts: bus.server.restarts,
     changedOutside: false,
+    broken: vbd.broken,
   };
 }
 

@@ -42,8 +42,10 @@ export interface Vbd extends VbdFile {
   readonly memory: SharedMemory | null;
   readonly state: Json | null;
   readonly size: number;
-  /** what the kernel does the I/O on by itself; decided at attach, the same until detach */
-  readonly backingId: number | null;
+  /** what the kernel does the I/O on by itself; decided at attach, the same for as long as the bus is mounted */
+  backingId: number | null;
+  /** why its disk did not come back in the server that is in place: every request is EIO; null where it is well */
+  broken: string | null;
   /** I/O waits until it is resumed */
   paused: boolean;
   /** who holds it so: see holds.ts */

@@ -29,6 +29,8 @@ export interface Relieved {
   serverPid(): number | null;
   /** the images that it writes, one for each disk below */
   images(): readonly WrittenImage[];
+  /** the server shares the open file of the image: what this flush was told, none of its own will be */
+  flushFailed(image: WrittenImage, errno: number): void;
 }
 
 export interface WrittenImage {
@@ -67,11 +69,16 @@ export class WritebackRelief {
     for (let now = begun; now - seen < CALM_MS; now = performance.now()) {
       if (this.#isThrottled()) {
         seen = now;
-        await Promise.all(this.#bus.images().map(({ fd, kind }) => writeBackBelow(fd, kind === 'block')));
+        await Promise.all(this.#bus.images().map((image) => this.#flushBelow(image)));
       }
       await new Promise((resolve) => setTimeout(resolve, RELIEF_MS).unref());
     }
     logEvent({ event: 'relieved', ms: Math.round(seen - begun) });
+  }
+
+  async #flushBelow(image: WrittenImage): Promise<void> {
+    const result = await writeBackBelow(image.fd, image.kind === 'block');
+    if (result < 0) this.#bus.flushFailed(image, -result);
   }
 
   #isThrottled(): boolean {

@@ -31,7 +31,7 @@ export interface KernelMount {
   /** the device as mounted, then its clones; none once they are closed */
   readonly deviceFds: number[];
   /** the mount is taken away when no process has it open any more; null where nobody waits for that */
-  readonly aliveFd: number | null;
+  aliveFd: number | null;
   readonly negotiated: Negotiated;
 }
 

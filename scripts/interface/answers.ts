@@ -85,6 +85,7 @@ const vbdShape = {
   serverPid: pid,
   restarts: z.int().min(0),
   changedOutside: z.boolean(),
+  broken: z.string().nullable().exactOptional().describe('why its I/O is EIO since the server was replaced'),
 };
 
 const vbd = answer<VbdInfo>()(vbdShape);

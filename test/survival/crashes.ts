@@ -1,5 +1,5 @@
 /** Crashes at a chosen step of a server: see mount/fuse/crash-point.ts. */
-import { mkdtempSync, readdirSync, realpathSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { CrashStep } from '../../mount/fuse/crash-point.js';
@@ -17,6 +17,11 @@ export class Crashes {
   arm(step: CrashStep, opcode: number, times = 1, kind: 'kill' | 'throw' | 'spin' = 'kill'): void {
     for (let i = 0; i < times; i++)
       writeFileSync(join(this.#directory, `${step}-${opcode}-${kind}${this.#count++}`), '');
+  }
+
+  /** None will die any more. */
+  disarm(): void {
+    for (const name of readdirSync(this.#directory)) rmSync(join(this.#directory, name), { force: true });
   }
 
   /** How many are still to come. */

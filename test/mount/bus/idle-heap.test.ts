@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import t from 'tap';
 import { BUS_NODE_OPTIONS } from '../../../mount/bus/node-options.js';
+import { isInstalled } from '../../e2e/command.js';
 
 const MIB = 1 << 20;
 const IDLE_HEAP = new URL('../../../mount/bus/idle-heap.js', import.meta.url).href;
@@ -36,6 +37,17 @@ t.test('garbage goes, and the pages it was in', async (t) => {
 t.test('which is not so by itself', async (t) => {
   const [first = 0, , rested = 0] = await heaps('leave');
   t.ok(rested - first > 8 * MIB, `${(rested - first) >> 20} MiB stayed`);
+});
+
+t.test('a process without a descriptor goes on', { skip: isInstalled('prlimit') ? false : 'no prlimit' }, async (t) => {
+  const script = `
+    const { execFileSync } = await import('node:child_process');
+    (await import(process.argv[1])).collectWhenGrown(20);
+    setTimeout(() => console.log('alive'), 300);
+    execFileSync('prlimit', ['--pid', String(process.pid), '--nofile=3:']);
+  `;
+  const args = ['--input-type=module', '-e', script, fileURLToPath(IDLE_HEAP)];
+  t.equal((await promisify(execFile)(process.execPath, args)).stdout, 'alive\n');
 });
 
 t.test('a process ends all the same', async (t) => {

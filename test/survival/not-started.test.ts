@@ -1,0 +1,101 @@
+/**
+ * For a while no server can be started: no descriptors, no package, no node, no process. Clients wait, and when it is over
+ * the bus goes on; nothing of that is evidence against it.
+ */
+import { readdirSync } from 'node:fs';
+import { cp, rename } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import t, { type Test } from 'tap';
+import { resolveBus } from '../../mount/client.js';
+import { Client } from '../e2e/client.js';
+import { eventually } from '../e2e/command.js';
+import { openBench, whyNot } from '../e2e/fixtures.js';
+import { USER } from '../e2e/runners.js';
+import { Bus, KERNEL, startBus } from './bus.js';
+
+t.setTimeout(240_000);
+
+const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
+
+interface Served {
+  readonly bus: Bus;
+  readonly client: Client;
+}
+
+async function serve(t: Test, bus: Bus): Promise<Served> {
+  const { bench } = bus;
+  const ram = await bus.attach({ driver: 'ram', image: await bench.image('golden.img', 1 << 20), passthrough: 'off' });
+  await bench.sh('printf PRECIOUS | dd of="$1" conv=notrunc status=none', ram.path);
+  return { bus, client: await Client.open(t, bench, 'read', ram.path) };
+}
+
+/** The highest limit with which a process can open no more than two files, which is less than a spawn needs. */
+function fullLimit(pid: number): number {
+  const open = new Set(readdirSync(`/proc/${pid}/fd`));
+  let limit = 0;
+  for (let free = 0; free <= 2; limit++) if (!open.has(String(limit))) free++;
+  return limit - 1;
+}
+
+/** Kills the server, sees that the next ones do not start and that a client waits, and then that it is served. */
+async function outlasts(t: Test, { bus, client }: Served, mend: () => Promise<unknown>, reason: RegExp): Promise<void> {
+  const { restarts } = await bus.info();
+  process.kill(await bus.serverPid(), 'SIGKILL');
+  const answer = client.call('read', 0, 8);
+  await eventually('one was tried', 60_000, async () => reason.test(await bus.log()));
+  // many times as often as ended a bus that counts
+  await new Promise((resolve) => setTimeout(resolve, 700));
+  t.equal((await bus.info()).state, 'restarting');
+  await mend();
+  t.equal(await answer, '8');
+  await bus.settled(restarts + 1);
+  const told = (await bus.log()).match(/"event":"server-not-started"/g) ?? [];
+  t.ok(told.length <= 4, `${told.length} lines in the log`);
+}
+
+async function ends(t: Test, { bus, client }: Served): Promise<void> {
+  await client.release();
+  await bus.bench.succeed(['stop']);
+  t.same(await bus.bench.traces(), []);
+}
+
+void t.test('no descriptors', { skip: whyNot('prlimit') }, async (t) => {
+  const served = await serve(t, await startBus(t));
+  const { bus } = served;
+  const { keeperPid, serverPid } = await bus.info();
+  // the keeper has none left, but for those that it keeps for this; what it starts may have more
+  await bus.bench.sh('prlimit --pid "$1" --nofile="$2":', `${keeperPid}`, `${fullLimit(keeperPid as number)}`);
+  process.kill(serverPid as number, 'SIGKILL');
+  t.equal(await served.client.call('read', 0, 8), '8');
+  await bus.bench.sh('prlimit --pid "$1" --nofile=1024:', `${keeperPid}`);
+  await bus.settled(1);
+  t.notMatch(await bus.log(), /server-not-started/);
+  await ends(t, served);
+});
+
+void t.test('no processes', { skip: whyNot('prlimit') || USER.whyNot() }, async (t) => {
+  const served = await serve(t, await startBus(t, {}, '0', { ...KERNEL, runner: USER }));
+  const { keeperPid } = await served.bus.info();
+  const limit = (count: string) => served.bus.bench.sh('prlimit --pid "$1" --nproc="$2":', `${keeperPid}`, count);
+  await limit('1');
+  await outlasts(t, served, () => limit('4000'), /server-not-started.*EAGAIN/);
+  await ends(t, served);
+});
+
+void t.test('no package, no node', { skip: whyNot() }, async (t) => {
+  const bench = await openBench(t, KERNEL);
+  const copy = bench.path('package');
+  // links would be followed back to where all of it is
+  await bench.sh('mkdir "$2"; cp -r "$1/dist" "$1/package.json" "$2"; ln -s "$1/node_modules" "$2"', ROOT, copy);
+  await cp(process.execPath, bench.path('node'));
+  const words = [bench.path('node'), join(copy, 'dist/cli/main.js'), 'start'];
+  await bench.sh('"$@"', ...words);
+  const served = await serve(t, new Bus(bench, await resolveBus('0', bench.runtimeDir)));
+  const dist = join(copy, 'dist');
+  await rename(dist, `${dist}.away`);
+  await outlasts(t, served, () => rename(`${dist}.away`, dist), /server-not-started.*exit status 1/);
+  await rename(bench.path('node'), bench.path('node.away'));
+  await outlasts(t, served, () => rename(bench.path('node.away'), bench.path('node')), /server-not-started.*ENOENT/);
+  await ends(t, served);
+});
