@@ -96,7 +96,7 @@ void t.test('a driver that does not come back', { skip: whyNot() }, async (t) =>
     t.equal(await read(bus, sick.path), 'MMMMMMMM', `${mood}: an upgrade mends it`);
     t.match((await bus.info()).vbds, [{ broken: null }, { broken: null }]);
   }
-  t.equal((await bus.log()).match(/"event":"broken"/g)?.length, 3, 'the log has each once');
+  t.equal((await bus.log()).match(/ broken /g)?.length, 3, 'the log has each once');
   await rm(bench.path('moody.mjs'));
   await bus.killServer();
   t.match((await bus.info()).vbds, [{ broken: /moody/ }], 'its module is gone');
