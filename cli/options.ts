@@ -3,7 +3,7 @@
  * every help text.
  */
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { type ErrorCode, EXIT_CODES } from '../drivers/errors.js';
+import { type ErrorCode, EXIT_CODES, FusetapError } from '../drivers/errors.js';
 import { type BusPlace, resolveBus, runtimeDir } from '../mount/client.js';
 
 /** the exit status of `fusetap run` where fusetap, not the command that it runs, failed; as env(1) */
@@ -33,8 +33,14 @@ export function callersRuntimeDir(): string {
 }
 
 /** The bus that the options, else the environment, else the default name. @throws FusetapError USAGE, NOT_FOUND */
-export function chosenBus(options: SharedOptions): Promise<BusPlace> {
-  return resolveBus(options.bus ?? (process.env.FUSETAP_BUS || '0'), callersRuntimeDir());
+export async function chosenBus({ bus }: SharedOptions): Promise<BusPlace> {
+  const { FUSETAP_BUS } = process.env;
+  try {
+    return await resolveBus(bus ?? (FUSETAP_BUS || '0'), callersRuntimeDir());
+  } catch (error) {
+    if (bus !== undefined || !FUSETAP_BUS || !(error instanceof FusetapError)) throw error;
+    throw new FusetapError(error.code, `$FUSETAP_BUS: ${error.message}`, error);
+  }
 }
 
 /** Which transport a bus is begun with; every vbd of a bus has the same. */

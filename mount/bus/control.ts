@@ -4,7 +4,7 @@
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import * as v from 'valibot';
-import { type ErrorCode, FusetapError, toFusetapError } from '../../drivers/errors.js';
+import { type ErrorCode, FusetapError, quoted, toFusetapError } from '../../drivers/errors.js';
 import { VERSION } from '../version.js';
 import type { BusControl } from './bus-control.js';
 import { type AnswerLine, type ErrorAnswer, INTERFACE_VERSION, PROGRESS_TYPE, type VersionInfo } from './interface.js';
@@ -23,6 +23,7 @@ import { checkShareName } from './share-rules.js';
 export const INTERFACE_HEADER = 'fusetap-interface';
 
 const MAX_BODY_BYTES = 1 << 20;
+const READ_LIMIT_BYTES = 64 * MAX_BODY_BYTES;
 
 const STATUS: Record<ErrorCode, number> = {
   FAILED: 500,
@@ -130,11 +131,11 @@ function send(response: ServerResponse, status: number, body: unknown, sent: () 
 
 async function answer(bus: BusControl, request: IncomingMessage, response: ServerResponse): Promise<Answer> {
   checkInterface(request);
-  const url = new URL(request.url ?? '/', 'http://fusetap');
-  const path = url.pathname.split('/').slice(1).map(decodeURIComponent);
+  const url = parseTarget(request.url ?? '');
+  const path = url.path.split('/').slice(1).map(decodePart);
   const route = ROUTES[`${request.method} ${path[0]}/${path.length - 1}`];
   if (route === undefined) {
-    throw new FusetapError('NOT_FOUND', `no such request: ${request.method} ${url.pathname}`, {
+    throw new FusetapError('NOT_FOUND', `no such request: ${request.method} ${url.path}`, {
       hint: `this is interface ${INTERFACE_VERSION}; docs/control.md lists its requests`,
     });
   }
@@ -143,7 +144,25 @@ async function answer(bus: BusControl, request: IncomingMessage, response: Serve
   const body = async <T>(schema: v.GenericSchema<unknown, T>): Promise<T> =>
     parse(schema, parseJson(await readBody(request)));
   const progress = progressTo(request, response);
-  return await route({ bus, path, query: url.searchParams, signal: gone.signal, progress, body });
+  return await route({ bus, path, query: url.query, signal: gone.signal, progress, body });
+}
+
+/** The path and the query that a request names; as RFC 9112 has it for a server that is no proxy. @throws FusetapError USAGE */
+function parseTarget(target: string): { path: string; query: URLSearchParams } {
+  if (!/^\/(?!\/)/.test(target)) {
+    throw new FusetapError('USAGE', `a request names a path that begins with one "/": ${quoted(target)}`);
+  }
+  const end = target.indexOf('?');
+  const path = end < 0 ? target : target.slice(0, end);
+  return { path, query: new URLSearchParams(end < 0 ? '' : target.slice(end + 1)) };
+}
+
+function decodePart(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    throw new FusetapError('USAGE', `a part of the path is no text in UTF-8 with %-escapes: ${quoted(part)}`);
+  }
 }
 
 /**
@@ -173,9 +192,11 @@ async function readBody(request: IncomingMessage): Promise<string> {
   let length = 0;
   for await (const chunk of request as AsyncIterable<Buffer>) {
     length += chunk.length;
-    if (length > MAX_BODY_BYTES) throw new FusetapError('USAGE', `a request has at most ${MAX_BODY_BYTES} bytes`);
-    chunks.push(chunk);
+    // what comes beyond is read too, up to a limit: a client that is not read to its end gets a reset, and no answer
+    if (length <= MAX_BODY_BYTES) chunks.push(chunk);
+    else if (length > READ_LIMIT_BYTES) break;
   }
+  if (length > MAX_BODY_BYTES) throw new FusetapError('USAGE', `a request has at most ${MAX_BODY_BYTES} bytes`);
   return Buffer.concat(chunks).toString('utf8');
 }
 

@@ -108,12 +108,14 @@ export class Keeper implements BusControl {
 
   /** Mounts a bus and starts its server; resolves when it answers. */
   static async start(options: KeeperOptions): Promise<Keeper> {
-    const keeper = new Keeper(options, await mountBus(options));
+    const mount = await mountBus(options);
+    let keeper: Keeper | null = null;
     try {
+      keeper = new Keeper(options, mount);
       await keeper.#begin();
       return keeper;
     } catch (error) {
-      await keeper.#abandon();
+      await abandon(options.place, mount, keeper?.server ?? null);
       throw error;
     }
   }
@@ -183,12 +185,8 @@ export class Keeper implements BusControl {
     this.#bus.mountDev = own.dev;
   }
 
-  /** Takes away what did not come to serve: without a server and with its descriptors closed it is dead. */
-  async #abandon(): Promise<void> {
-    const { place, server, mount } = this.#bus;
-    await server.end();
-    releaseMount(mount);
-    await clearDeadMounts(place.path);
+  get server(): Supervisor {
+    return this.#bus.server;
   }
 
   get over(): boolean {
@@ -291,7 +289,7 @@ export class Keeper implements BusControl {
       bus.failed = false;
       this.#record();
     } catch (error) {
-      await this.#abandon();
+      await abandon(bus.place, bus.mount, bus.server);
       throw error;
     }
   }
@@ -504,6 +502,13 @@ export class Keeper implements BusControl {
 /** Who wanted to attach begins a new bus when this one is gone. */
 function endingError(bus: string): FusetapError {
   return new FusetapError('BUSY', `bus ${bus} is ending`, { operation: 'ending' });
+}
+
+/** Takes away what did not come to serve: without a server and with its descriptors closed it is dead. */
+async function abandon(place: BusPlace, mount: KernelMount, server: Supervisor | null): Promise<void> {
+  await server?.end();
+  releaseMount(mount);
+  await clearDeadMounts(place.path);
 }
 
 /** Every file through which a vbd's memory may be written. */

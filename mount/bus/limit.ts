@@ -5,6 +5,7 @@
  *      0 ─────────── what is above is written back ─────────── ¾ ──── vbds are flushed ──── FUSETAP_FLUSH_LIMIT_MS
  */
 import { FusetapError } from '../../drivers/errors.js';
+import { readMilliseconds } from './environment.js';
 
 const DEFAULT_LIMIT_MS = 75_000;
 const VARIABLE = 'FUSETAP_FLUSH_LIMIT_MS';
@@ -70,7 +71,7 @@ export class EndingLimits {
   readonly flush: Limit;
 
   /** @throws FusetapError USAGE where the variable is no number of milliseconds */
-  constructor(limitMs: number = limitFromEnvironment()) {
+  constructor(limitMs: number = readMilliseconds(VARIABLE, DEFAULT_LIMIT_MS)) {
     this.writeBack = new Limit(limitMs * SHARE_OF_WRITE_BACK);
     this.flush = new Limit(limitMs);
   }
@@ -81,15 +82,4 @@ export class EndingLimits {
     this.flush.start();
     return this;
   }
-}
-
-/** @throws FusetapError USAGE */
-export function limitFromEnvironment(value: string | undefined = process.env[VARIABLE]): number {
-  if (value === undefined || value === '') return DEFAULT_LIMIT_MS;
-  const limitMs = Number(value);
-  // a timer of Node takes no more
-  if (Number.isFinite(limitMs) && limitMs >= 1 && limitMs < 2 ** 31) return limitMs;
-  throw new FusetapError('USAGE', `${VARIABLE} is no number of milliseconds: ${value}`, {
-    hint: `unset it, or set it to 1 or more: without it the limit is ${DEFAULT_LIMIT_MS}`,
-  });
 }

@@ -4,13 +4,13 @@
 import type { KernelMount } from '../fuse/device.js';
 import { requestResend } from '../fuse/device.js';
 import { type BusParts, deviceOf } from './bus-parts.js';
+import { readMilliseconds } from './environment.js';
 import type { TransportName } from './interface.js';
 import type { ServerStart } from './ipc.js';
 import { logEvent } from './log.js';
 import { Replay } from './replay.js';
 import { serverLauncher } from './server-process.js';
 import { DEFAULT_SILENCE_LIMIT_MS, DEFAULT_START_LIMIT_MS, Supervisor } from './supervisor.js';
-import { limitFromEnvironment } from './time-limits.js';
 
 /** What servers are told whatever the mount is. */
 export type PassedToServers = Omit<ServerStart, 'mapsFiles' | 'deviceFds' | 'aliveFd' | 'passingFd'>;
@@ -27,7 +27,7 @@ export interface SupervisedBus {
 /** @param restarts how many servers were replaced on earlier mounts */
 export function supervise({ bus, passed, mount, memoryWanted, gaveUp }: SupervisedBus, restarts = 0): Supervisor {
   const { deviceFds, aliveFd } = mount;
-  const silenceLimitMs = limitFromEnvironment('FUSETAP_SILENCE_LIMIT_MS', DEFAULT_SILENCE_LIMIT_MS);
+  const silenceLimitMs = readMilliseconds('FUSETAP_SILENCE_LIMIT_MS', DEFAULT_SILENCE_LIMIT_MS);
   const replay = new Replay(silenceLimitMs);
   const supervised = {
     launch: serverLauncher({ ...passed, deviceFds, aliveFd }),
@@ -46,7 +46,7 @@ export function supervise({ bus, passed, mount, memoryWanted, gaveUp }: Supervis
     gaveUp,
     log: logEvent,
     silenceLimitMs,
-    startLimitMs: limitFromEnvironment('FUSETAP_START_LIMIT_MS', DEFAULT_START_LIMIT_MS),
+    startLimitMs: readMilliseconds('FUSETAP_START_LIMIT_MS', DEFAULT_START_LIMIT_MS),
   } satisfies ConstructorParameters<typeof Supervisor>[0];
   return new Supervisor(supervised, restarts);
 }

@@ -1,15 +1,8 @@
 /**
- * Places where a test has a server die, to prove that no moment is a bad one. Without the environment variable there is
+ * Places where a test has a server die, to prove that no moment is a bad one. What is done there is the test's own: a module
+ * that it has Node load before ours (test/survival/crash-hook.ts). Nothing that is installed has such a module, so there is
  * nothing to call.
- *
- *      FUSETAP_TEST_CRASH=DIRECTORY     with files STEP-OPCODE-ANYTHING in it
- *
- * A server that comes to the step with a request of that opcode kills itself, and one of the files goes with it: so
- * whoever puts them there says when, and how often. With `throw` in its name the server meets an error instead; with `spin`
- * it works for ever.
  */
-import { readdirSync, unlinkSync } from 'node:fs';
-import { join } from 'node:path';
 
 /**
  * load: the threads load · start: told to begin · read: a request was read · io: it is about to be worked on ·
@@ -17,18 +10,12 @@ import { join } from 'node:path';
  */
 export type CrashStep = 'load' | 'start' | 'read' | 'io' | 'reply' | 'replied';
 
-/** Called at each step; null in all servers but those of such a test. `opcode`: 0 where there is no request. */
-export const crashPoint: ((step: CrashStep, opcode: number) => void) | null = fromEnvironment();
+/** Called at each step. `opcode`: 0 where there is no request. */
+export type CrashPoint = (step: CrashStep, opcode: number) => void;
 
-function fromEnvironment(): typeof crashPoint {
-  const directory = process.env.FUSETAP_TEST_CRASH;
-  if (directory === undefined) return null;
-  return (step, opcode) => {
-    const token = readdirSync(directory).find((name) => name.startsWith(`${step}-${opcode}-`));
-    if (token === undefined) return;
-    unlinkSync(join(directory, token));
-    if (token.includes('spin')) for (;;);
-    if (token.includes('throw')) setImmediate(() => Promise.reject(new Error('thrown for a test')));
-    else process.kill(process.pid, 'SIGKILL');
-  };
-}
+/** What a test's module leaves on globalThis, in each thread. */
+const CRASH_POINT = Symbol.for('fusetap.crash-point');
+
+/** Null in all servers but those of such a test. */
+export const crashPoint: CrashPoint | null =
+  (globalThis as { readonly [CRASH_POINT]?: CrashPoint })[CRASH_POINT] ?? null;

@@ -135,6 +135,21 @@ t.test('docs/openapi.json is what the schemas make (scripts/openapi)', async (t)
   t.same(readJson(join(ROOT, 'docs/openapi.json')), makeOpenApi());
 });
 
+t.test('a request that is none is 400 with one line', async (t) => {
+  const { calls, ask } = await serve(t);
+  for (const path of ['//', '//vbds', '/vbds/%zz', '/vbds/%ff', 'http://h:99999/', 'http://h/bus', '*']) {
+    const answer = await ask({ method: 'GET', path });
+    t.match(
+      answer,
+      { status: 400, body: { error: { code: 'USAGE', message: /^a (request|part of the path) / } } },
+      path,
+    );
+  }
+  const long = await ask({ method: 'POST', path: '/vbds', body: 'x'.repeat(3 << 20) });
+  t.match(long, { status: 400, body: { error: { code: 'USAGE', message: /at most 1048576 bytes/ } } });
+  t.same(calls, []);
+});
+
 t.test('a client of another MAJOR is refused with one clear line, whatever it asks', async (t) => {
   const { calls, ask } = await serve(t);
   for (const version of ['2.0', '0.1', '10.0']) {

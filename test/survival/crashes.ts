@@ -1,8 +1,10 @@
-/** Crashes at a chosen step of a server: see mount/fuse/crash-point.ts. */
+/** Crashes at a chosen step of a server: see mount/fuse/crash-point.ts and crash-hook.ts. */
 import { mkdtempSync, readdirSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { CrashStep } from '../../mount/fuse/crash-point.js';
+
+const HOOK = new URL('./crash-hook.js', import.meta.url);
 
 export class Crashes {
   readonly #directory = realpathSync(mkdtempSync(join(tmpdir(), 'crashes-')));
@@ -10,7 +12,7 @@ export class Crashes {
 
   /** What the keeper is to be started with. */
   get env(): Record<string, string> {
-    return { FUSETAP_TEST_CRASH: this.#directory };
+    return { FUSETAP_TEST_CRASH: this.#directory, NODE_OPTIONS: `--import=${HOOK}` };
   }
 
   /** So many servers will die at the step with that opcode (0: no request). */

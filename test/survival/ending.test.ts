@@ -4,7 +4,8 @@
  */
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { appendFile, readFile, writeFile } from 'node:fs/promises';
+import { appendFile, readdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { askBus } from '../../mount/bus/http-client.js';
@@ -117,8 +118,18 @@ t.test('one that hangs keeps no other from being flushed', { skip }, async (t) =
 
 t.test('a limit that is no number is refused', { skip }, async (t) => {
   const bus = await startBus(t);
-  const env = { FUSETAP_FLUSH_LIMIT_MS: 'soon' };
-  t.match(await bus.bench.fusetap(['start', '--bus', 'other'], { env }), { status: 2, stderr: /FLUSH_LIMIT_MS.*soon/ });
+  const wrong = { FUSETAP_FLUSH_LIMIT_MS: ['soon'], FUSETAP_SILENCE_LIMIT_MS: ['abc', '0', '-1', '1e99'] };
+  for (const [name, values] of Object.entries(wrong)) {
+    for (const value of values) {
+      const refused = await bus.bench.fusetap(['start', '--bus', 'other'], { env: { [name]: value } });
+      t.match(refused, { status: 2, stderr: new RegExp(`^fusetap: ${name} is no number of milliseconds: '${value}'`) });
+      t.same(await readdir(join(bus.bench.runtimeDir, 'bus')), ['0'], 'nothing is left of the attempt');
+    }
+  }
+  const named = await bus.bench.fusetap(['ls', '--bus', '0'], { env: { FUSETAP_BUS: 'a b' } });
+  t.equal(named.status, 0, 'a variable that is not asked for does not matter');
+  const unnamed = await bus.bench.fusetap(['show'], { env: { FUSETAP_BUS: 'a b' } });
+  t.match(unnamed, { status: 2, stderr: /\$FUSETAP_BUS: not a name of a bus: 'a b'/ });
 });
 
 t.test('a flush that fails at a signal leaves the log', { skip }, async (t) => {
