@@ -14,12 +14,15 @@ import { CopyLease, isWrittenByOthers, LEASE_LOOK_MS } from './copy-lease.js';
 import { MAX_IMAGES, MAX_TURN_BYTES, NO_TURNS, type TurnMemory, TurnWatch } from './write-turns.js';
 
 interface Image {
+  readonly key: string;
   readonly number: number;
   /** the nodes whose windows threads serve, with their descriptors */
   readonly windows: Map<number, number>;
   /** how many write it that are no threads */
   others: number;
   lease: CopyLease | null;
+  /** resolves when threads copy; null without a lease */
+  starting: Promise<void> | null;
   /** set while a lease is being given up */
   ending: Promise<void> | null;
 }
@@ -58,9 +61,10 @@ export class ImageTurns {
     if (key === undefined) return;
     this.#keys.delete(nodeId);
     const image = this.#images.get(key);
-    image?.windows.delete(nodeId);
-    if (image?.windows.size === 0) void this.#giveUp(image);
-    this.#drop(key);
+    if (image === undefined) return;
+    image.windows.delete(nodeId);
+    if (image.windows.size === 0) void this.#giveUp(image);
+    this.#drop(image);
   }
 
   /** From now on the image of a descriptor is written by others than threads, too. Resolves when no thread copies. */
@@ -80,7 +84,7 @@ export class ImageTurns {
     if (key === undefined || image === undefined) return;
     this.#writers.delete(nodeId);
     image.others -= 1;
-    this.#drop(key);
+    this.#drop(image);
   }
 
   /** Does what writes to a file on the event loop that threads serve as well. */
@@ -94,7 +98,7 @@ export class ImageTurns {
       return await write();
     } finally {
       image.others -= 1;
-      this.#drop(key);
+      this.#drop(image);
     }
   }
 
@@ -104,7 +108,7 @@ export class ImageTurns {
       const [fd] = image.windows.values();
       if (fd === undefined || image.others > 0 || image.lease !== null || image.ending !== null) continue;
       image.lease = CopyLease.take(fd, this.#keeperPid);
-      if (image.lease !== null) this.#watch.allow(image.number);
+      if (image.lease !== null) image.starting = this.#watch.allow(image.number);
     }
     this.#look();
   }
@@ -128,12 +132,18 @@ export class ImageTurns {
   /** Resolves when no thread copies. */
   #giveUp(image: Image): Promise<void> {
     if (image.lease === null) return Promise.resolve();
-    image.ending ??= this.#watch.forbid(image.number).finally(() => {
-      image.lease?.release();
-      image.lease = null;
-      image.ending = null;
-    });
+    image.ending ??= this.#end(image);
     return image.ending;
+  }
+
+  async #end(image: Image): Promise<void> {
+    await image.starting;
+    await this.#watch.forbid(image.number);
+    image.lease?.release();
+    image.lease = null;
+    image.starting = null;
+    image.ending = null;
+    this.#drop(image);
   }
 
   #image(key: string): Image | null {
@@ -141,18 +151,16 @@ export class ImageTurns {
     if (known !== undefined) return known;
     const number = this.#free.pop();
     if (number === undefined) return null;
-    const image: Image = { number, windows: new Map(), others: 0, lease: null, ending: null };
+    const image: Image = { key, number, windows: new Map(), others: 0, lease: null, starting: null, ending: null };
     this.#images.set(key, image);
     return image;
   }
 
-  #drop(key: string): void {
-    const image = this.#images.get(key);
-    if (image === undefined || image.windows.size > 0 || image.others > 0) return;
-    // a lease that is still being given up is of nobody's windows: no thread can copy
-    image.lease?.release();
-    image.lease = null;
-    this.#images.delete(key);
+  /** Its number is another's only when its lease was given up. */
+  #drop(image: Image): void {
+    if (image.windows.size > 0 || image.others > 0 || image.lease !== null) return;
+    if (this.#images.get(image.key) !== image) return;
+    this.#images.delete(image.key);
     this.#free.push(image.number);
   }
 }

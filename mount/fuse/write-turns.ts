@@ -4,8 +4,10 @@
  * and a write that overlaps one under way waits until that has ended.
  *
  *      per image    LOCK, held for the few loads and stores of a look at all threads
- *                   MAPPED, whether it may be written where it is mapped: set and taken back by the main thread
- *      per thread   IMAGE (its number and 1; 0: none), FIRST and LAST page, COPIES: whether past the lock of the file
+ *                   MAPPED, whether it may be written where it is mapped, and TAKEN, whether turns are taken, which is so
+ *                   from before it may be until after: set and taken back by the main thread
+ *      per thread   IMAGE (its number and 1; 0: none), FIRST and LAST page, COPIES: whether past the lock of the file;
+ *                   PLAIN: the same as IMAGE, of a write that takes no turn because nobody does
  *
  * The same bytes are the same image: vbds that share a memory, a disk and its partitions have one number. A thread that
  * waits holds no range, and one that holds a range waits for no other thread: so there is no circle. A thread that dies
@@ -25,10 +27,12 @@ const WORDS_PER_PLACE = 16;
 const WAITING = 0;
 const LOCK = 0;
 const MAPPED = 1;
+const TAKEN = 2;
 const IMAGE = 0;
 const FIRST = 1;
 const LAST = 2;
 const COPIES = 3;
+const PLAIN = 4;
 
 const SPINS = 200;
 /** a wake-up that is missed costs no more than this */
@@ -62,14 +66,18 @@ export class WriteTurns {
   }
 
   /**
-   * Takes a range of an image, after those under way that overlap it. Pair with `end`.
+   * Takes a range of an image, after those under way that overlap it, where anybody may copy. Pair with `end`.
    * @param from in the image's file, in bytes
    * @returns whether nobody was in the way; false: waited, holding nothing: call again
    */
   tryBegin(image: number, from: number, length: number): boolean {
+    const words = this.#words;
+    // said first and looked at then, so one of the two sees the other: this thread or who begins to have turns taken
+    Atomics.store(words, this.#own + PLAIN, image + 1);
+    if (Atomics.load(words, imagePlace(image) + TAKEN) === 0) return true;
+    Atomics.store(words, this.#own + PLAIN, 0);
     const first = Math.floor(from / PAGE);
     const last = Math.floor((from + length - 1) / PAGE);
-    const words = this.#words;
     const lock = imagePlace(image) + LOCK;
     this.#lock(lock);
     const other = this.#overlapping(image, first, last);
@@ -87,6 +95,7 @@ export class WriteTurns {
 
   /** Whether the range that was begun may be written past the lock of the file. */
   mayCopy(image: number): boolean {
+    if (this.#words[this.#own + PLAIN] !== 0) return false;
     // the thread says that it copies before it looks, the main thread forbids it before it looks: one sees the other
     Atomics.store(this.#words, this.#own + COPIES, 1);
     if (Atomics.load(this.#words, imagePlace(image) + MAPPED) === 1) return true;
@@ -95,6 +104,10 @@ export class WriteTurns {
   }
 
   end(): void {
+    if (this.#words[this.#own + PLAIN] !== 0) {
+      Atomics.store(this.#words, this.#own + PLAIN, 0);
+      return;
+    }
     Atomics.store(this.#words, this.#own + IMAGE, 0);
     if (Atomics.load(this.#words, WAITING) > 0) Atomics.notify(this.#words, this.#own + IMAGE);
   }
@@ -125,6 +138,8 @@ export class WriteTurns {
   }
 }
 
+const aMoment = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 1));
+
 /** The main thread's side. */
 export class TurnWatch {
   readonly #words: Int32Array;
@@ -135,17 +150,20 @@ export class TurnWatch {
     this.#threads = threadsOf(this.#words);
   }
 
-  /** From now on threads may write where the image is mapped. */
-  allow(image: number): void {
+  /** Resolves when threads may write where the image is mapped: all of them take turns by then. */
+  async allow(image: number): Promise<void> {
+    Atomics.store(this.#words, imagePlace(image) + TAKEN, 1);
+    for (let thread = 0; thread < this.#threads; thread++) {
+      while (Atomics.load(this.#words, threadPlace(thread) + PLAIN) === image + 1) await aMoment();
+    }
     Atomics.store(this.#words, imagePlace(image) + MAPPED, 1);
   }
 
   /** Resolves when no thread writes past the lock of the image's file any more. */
   async forbid(image: number): Promise<void> {
     Atomics.store(this.#words, imagePlace(image) + MAPPED, 0);
-    for (let thread = 0; thread < this.#threads; thread++) {
-      while (this.#copies(thread, image)) await new Promise((resolve) => setTimeout(resolve, 1));
-    }
+    for (let thread = 0; thread < this.#threads; thread++) while (this.#copies(thread, image)) await aMoment();
+    Atomics.store(this.#words, imagePlace(image) + TAKEN, 0);
   }
 
   #copies(thread: number, image: number): boolean {

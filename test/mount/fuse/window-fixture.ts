@@ -52,7 +52,7 @@ export function makeWindowFixture(initial: Buffer, isMapped = false): WindowFixt
   };
   const memory = createTurnMemory(1);
   const turns = isMapped ? 0 : NO_TURNS;
-  if (isMapped) new TurnWatch(memory).allow(turns);
+  if (isMapped) void new TurnWatch(memory).allow(turns);
   const server = new WindowServer(ledger, gate, { turns: new WriteTurns(memory, 0) });
   const { bytes: buffer } = server.request;
   return {

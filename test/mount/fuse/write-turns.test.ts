@@ -16,7 +16,8 @@ function sides(): { one: WriteTurns; other: WriteTurns; watch: TurnWatch } {
 }
 
 t.test('what overlaps waits until the other has ended, all else does not', async (t) => {
-  const { one, other } = sides();
+  const { one, other, watch } = sides();
+  for (const image of [IMAGE, IMAGE + 1]) await watch.allow(image);
   t.ok(one.tryBegin(IMAGE, 10 * PAGE, 5 * PAGE));
   const cases: [string, number, number, number, boolean][] = [
     ['the same', IMAGE, 10 * PAGE, 5 * PAGE, false],
@@ -39,7 +40,13 @@ t.test('a range is copied where that is allowed, and who forbids it waits for th
   const { one, other, watch } = sides();
   one.tryBegin(IMAGE, 0, PAGE);
   t.notOk(one.mayCopy(IMAGE), 'not before it is allowed');
-  watch.allow(IMAGE);
+  const allowed = watch.allow(IMAGE);
+  other.tryBegin(IMAGE, 0, PAGE);
+  t.notOk(other.mayCopy(IMAGE), 'one still writes without a turn');
+  other.end();
+  one.end();
+  await allowed;
+  one.tryBegin(IMAGE, 0, PAGE);
   t.ok(one.mayCopy(IMAGE));
   let isForbidden = false;
   const forbidden = watch.forbid(IMAGE).then(() => {
