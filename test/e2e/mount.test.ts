@@ -9,6 +9,7 @@ import { putMbr } from '../drivers/partitions/tables.js';
 import { Client } from './client.js';
 import { collect, eventually, isInstalled } from './command.js';
 import { type Bench, forEachWay, JUST_USER, onDefaultTransport, openBench } from './fixtures.js';
+import { USER } from './runners.js';
 
 t.setTimeout(400_000);
 
@@ -23,6 +24,7 @@ const AS_ROOT: Record<string, Story> = {
   'a partition': mountPartition,
   'mount(8) and umount(8)': mountByHelper,
   'one of several mounts': unmountOneOfSeveral,
+  'umount by a link, and not by a made-up source': unmountByLinkAndNotByLie,
   'an umount that takes long': unmountSlowly,
 };
 
@@ -120,6 +122,32 @@ async function failHalfWay(t: Test, bench: Bench): Promise<void> {
   t.match(await bench.fusetap(['umount', at]), { status: 3, stderr: /nothing is mounted there/ });
   await bench.sh('mount -t tmpfs none "$1"', at);
   t.match(await bench.fusetap(['umount', at]), { status: 3, stderr: /not of a vbd/ });
+  await bench.sh('umount "$1"', at);
+}
+
+/** A directory by a link, which `mount` takes, and a source that is a lie, which any user may make up. */
+async function unmountByLinkAndNotByLie(t: Test, bench: Bench): Promise<void> {
+  const at = await bench.makeDirectory('mnt');
+  await bench.sh('mkfs.ext4 -q -F "$1"; ln -s mnt link; ln -s link again', await bench.image('fs.img', 8 * MIB));
+  await bench.succeed(['mount', 'fs.img', bench.path('again')]);
+  await bench.succeed(['umount', bench.path('again')]);
+  await isClear(t, bench);
+
+  const vbd = await bench.attach(bench.path('fs.img'));
+  if (USER.whyNot() === false && isInstalled('squashfuse') && isInstalled('mksquashfs')) {
+    await lieOfSource(t, bench, vbd, at);
+  }
+  await bench.detach('xvda');
+}
+
+async function lieOfSource(t: Test, bench: Bench, vbd: string, at: string): Promise<void> {
+  const { words, give } = await USER.enter();
+  await bench.sh('mkdir files; echo x > files/x; mksquashfs files lie.sqfs -quiet -no-progress > out; chmod 755 .');
+  for (const path of [at, bench.path('lie.sqfs')]) give(path);
+  const lie = ['-o', `fsname=${vbd}`, bench.path('lie.sqfs'), at];
+  t.match(await bench.execute(...words(bench.directory, 'squashfuse', lie)), { status: 0 });
+  t.match(await bench.fusetap(['umount', at]), { status: 3, stderr: /not of a vbd/ });
+  t.match(await bench.list(), [{ vdev: 'xvda' }], 'what is attached stays');
   await bench.sh('umount "$1"', at);
 }
 

@@ -32,6 +32,8 @@ onDefaultTransport(t, ['losetup', 'flock', 'cmp', 'awk'], async (t, transport) =
   await t.test('add and remove', (t) => addAndRemove(t, bench));
   await t.test('two at once', (t) => addTwo(t, bench));
   await t.test('what fails', (t) => refuse(t, bench));
+  await t.test('an add that fails late is undone', (t) => undoAdd(t, bench));
+  await t.test('a remove that cannot find out what there is fails', (t) => failToRemove(t, bench));
   t.same(await bench.traces(), [], 'nothing is left');
 });
 
@@ -50,12 +52,13 @@ async function stored(bench: Bench, path: string, key: string): Promise<string |
 }
 
 /** Runs the script as libxl does: with next to no environment. */
-function hotplug(bench: Bench, word: string, path: string): Promise<Outcome> {
+function hotplug(bench: Bench, word: string, path: string, more: Record<string, string> = {}): Promise<Outcome> {
   const env = {
     PATH: `${bench.path('bin')}:${dirname(process.execPath)}:/bin:/usr/bin`,
     XENBUS_PATH: path,
     XENSTORE: bench.path('xenstore'),
     FUSETAP: `${process.execPath} ${bench.program}`,
+    ...more,
   };
   return bench.execute('sh', [SCRIPT, word], { env });
 }
@@ -102,6 +105,34 @@ async function addTwo(t: Test, bench: Bench): Promise<void> {
   t.equal(await bench.sh('blockdev --getro "$1"', devices[2] as string), '1', 'mode r is a read-only device');
   await Promise.all(slots.map((slot) => succeed(t, bench, 'remove', backend(8, slot))));
   t.same(await bench.traces(), []);
+}
+
+async function undoAdd(t: Test, bench: Bench): Promise<void> {
+  const path = backend(12, 51712);
+  await store(bench, path, { params: await bench.image('late.img', 1 << 20), mode: 'w' });
+  for (const program of ['xenstore-write', 'stat']) {
+    await bench.sh(
+      'test ! -e "bin/$1" || mv "bin/$1" kept; printf "#!/bin/sh\\nexit 1\\n" >"bin/$1"; chmod 755 "bin/$1"',
+      program,
+    );
+    t.equal((await hotplug(bench, 'add', path)).status, 1, program);
+    await bench.sh('rm "bin/$1"; test ! -e kept || mv kept "bin/$1"', program);
+    t.same(await bench.list(), [], 'it is detached');
+    t.same(await bench.loops(), [], 'and its loop device is let go');
+  }
+}
+
+async function failToRemove(t: Test, bench: Bench): Promise<void> {
+  const path = backend(13, 51712);
+  await store(bench, path, { params: await bench.image('stays.img', 1 << 20), mode: 'w' });
+  await succeed(t, bench, 'add', path);
+  const missing = { FUSETAP: '/nowhere/fusetap' };
+  const { status, stderr } = await hotplug(bench, 'remove', path, missing);
+  t.equal(status, 1);
+  t.match(stderr, /cannot find out whether 51712 is attached/);
+  t.equal((await bench.list()).length, 1);
+  await succeed(t, bench, 'remove', path);
+  await succeed(t, bench, 'remove', path);
 }
 
 async function refuse(t: Test, bench: Bench): Promise<void> {

@@ -2,7 +2,7 @@
  * The way back: whatever is mounted on a directory from a vbd is unmounted, and the vbd is detached. Where it comes from
  * is told by the kernel (the source of the mount, the file of its loop device), so nobody has to remember it.
  */
-import { realpathSync } from 'node:fs';
+import { readlinkSync, realpathSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { FusetapError } from '../../../drivers/errors.js';
 import { listLoops, type Mount, readMounts } from '../../../system/proc.js';
@@ -23,8 +23,9 @@ export async function unmountImage(
   runtimeDir: string,
   telling: DetachTelling = {},
 ): Promise<DetachResult> {
-  const path = realMountpoint(directory);
-  const mount = (await readMounts('self')).findLast(({ mountpoint }) => mountpoint === path);
+  const mounts = await readMounts('self');
+  const mount = findMount(mounts, directory);
+  const path = mount?.mountpoint ?? realMountpoint(directory);
   if (mount === undefined) throw notMounted(path, 'nothing is mounted there');
   const vbd = await findVbdBelow(mount, runtimeDir);
   if (vbd === null) throw notMounted(path, `what is mounted there is not of a vbd, but of ${mount.source}`);
@@ -44,6 +45,22 @@ function realMountpoint(directory: string): string {
   }
 }
 
+/** What is mounted on a directory, or where a symbolic link leads; as `mount` takes both. */
+function findMount(mounts: readonly Mount[], directory: string, links = 0): Mount | undefined {
+  const path = realMountpoint(directory);
+  const found = mounts.findLast(({ mountpoint }) => mountpoint === path);
+  if (found !== undefined || links === MOST_LINKS) return found;
+  try {
+    return findMount(mounts, resolve(dirname(path), readlinkSync(path)), links + 1);
+  } catch {
+    // it is no link
+    return undefined;
+  }
+}
+
+/** as many as the kernel follows */
+const MOST_LINKS = 40;
+
 function notMounted(path: string, why: string): FusetapError {
   return new FusetapError('NOT_FOUND', `no image is mounted on ${path}: ${why}`, {
     hint: 'fusetap ls lists what is attached; umount(8) unmounts the rest',
@@ -59,6 +76,8 @@ export function fileBelow({ source }: Mount): FileBelow {
 
 async function findVbdBelow(mount: Mount, runtimeDir: string): Promise<VbdInfo | null> {
   const { file } = fileBelow(mount);
+  // any user may give a FUSE mount any source: only our own say the truth of our vbds
+  if (mount.type.startsWith('fuse') && mount.owner?.uid !== process.geteuid?.()) return null;
   const vbds = (await listBuses(runtimeDir)).buses.flatMap(({ vbds }) => vbds);
   const isItsFile = ({ path, partitions }: VbdInfo): boolean =>
     path === file || (partitions ?? []).some((partition) => partition.path === file);
