@@ -116,7 +116,7 @@ export class Threads {
 
   /** Resolves when no thread uses the window any more; its requests now go to the main thread. */
   async withdraw(nodeId: number): Promise<void> {
-    await this.#watch.passed(this.#tell({ nodeId, served: null }));
+    await this.#watch.passed(this.#tell({ nodeId, served: null }), nodeId);
   }
 
   /** Whether threads have written to mapped memory since this was asked last. */
