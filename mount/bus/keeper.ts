@@ -13,6 +13,7 @@
  */
 import { FusetapError } from '../../drivers/errors.js';
 import { E, setIoFlusher } from '../../system/libc.js';
+import { SideShell } from '../../system/side-shell.js';
 import { cannotPassThrough, registerBacking, unregisterBacking } from '../fuse/backing.js';
 import { clearDeadMounts } from '../fuse/dead-mounts.js';
 import { closeDevices, type KernelMount } from '../fuse/device.js';
@@ -32,6 +33,7 @@ import { Copying, tellCopy } from './copying.js';
 import { Ending } from './ending.js';
 import { ForgetWaiters } from './forget-waiters.js';
 import { Holding } from './holding.js';
+import { ImageWatch } from './image-watch.js';
 import {
   type AttachRequest,
   type AttachResult,
@@ -139,7 +141,10 @@ export class Keeper implements BusControl {
     const record = (): void => this.#record();
     const known = { place, transport, allowOther, mount, mountDev: '', failed: false };
     const activities = new Activities(place.name);
-    this.#bus = { ...known, ledger, statsFd, server, memories, vbds, forgets, activities, record };
+    const shell = new SideShell();
+    const images = new ImageWatch(shell);
+    this.#bus = { ...known, ledger, statsFd, server, memories, vbds, forgets, activities, images, shell, record };
+    images.begin(this.#bus);
     this.#persistent = persistent;
     this.#indexes = new LedgerIndexes(place.name);
     this.#leaving = new Leaving(this.#bus, this.#indexes);

@@ -135,6 +135,7 @@ export class Leaving {
     return awaitFree(
       {
         bus: place.name,
+        lookUp: (path) => lookUp(this.#bus.shell, path),
         setLeaving: async (nodeId, leaving) => {
           file.leaving = leaving;
           return (await server.request<'leave'>({ op: 'leave', nodeId, leaving })).held;
@@ -205,7 +206,7 @@ export class Leaving {
   /** Makes the kernel give up the I/O that it does by itself: it forgets a node that has become something else. */
   async #cutOff(vbd: Vbd): Promise<void> {
     await this.#bus.server.request<'poison'>({ op: 'poison', nodeId: vbd.nodeId });
-    await lookUp(join(this.#bus.place.path, vbd.vdev));
+    await lookUp(this.#bus.shell, join(this.#bus.place.path, vbd.vdev));
   }
 }
 

@@ -1,0 +1,57 @@
+/** A disk that hangs, or is dead, costs its own vbd and nothing else. */
+import t from 'tap';
+import type { VbdInfo } from '../../mount/bus/interface.js';
+import { isInstalled } from '../e2e/command.js';
+import { whyNot } from '../e2e/fixtures.js';
+import { startBus } from './bus.js';
+import { abortAt, ServedImage } from './sick-disks.js';
+
+t.setTimeout(180_000);
+const skip = whyNot('qemu-storage-daemon', 'dd');
+/** what a command of a quiet machine does in two seconds, a busy one does in this */
+const LIMIT_MS = 15_000;
+const SIZE = 8 << 20;
+
+for (const how of ['stopped', 'dead'] as const) {
+  void t.test(`an image whose server is ${how}`, { skip }, async (t) => {
+    const bus = await startBus(t);
+    const { bench } = bus;
+    const served = await ServedImage.begin(t, bench, 'sick.img', SIZE);
+    t.teardown(() => abortAt(served.path));
+    await bench.succeed(['attach', served.path, 'xvda']);
+    const plain = await bench.image('plain.img', SIZE);
+    const path = await bench.succeed(['attach', plain, 'xvdb']);
+    if (how === 'stopped') served.stop();
+    else await served.die();
+
+    const done = async (what: string, ...words: string[]): Promise<string> => {
+      const { status, stdout, stderr } = await bench.fusetap(words, { timeoutMs: LIMIT_MS });
+      t.equal(status, 0, `${what}: ${stderr}`);
+      return stdout;
+    };
+    // more often than there are threads in libuv's pool
+    for (let times = 0; times < 6; times++) {
+      const vbds = JSON.parse(await done('ls', 'ls', '--json')) as VbdInfo[];
+      t.match(vbds, [
+        { vdev: 'xvda', imageState: how === 'stopped' ? 'not-answering' : 'gone', changedOutside: false },
+        { vdev: 'xvdb', imageState: null, changedOutside: false },
+      ]);
+    }
+    t.match(await done('show', 'show', 'xvda'), how === 'stopped' ? /does not answer/ : /is gone/);
+    await bench.sh('stat "$1"/xvda > stat.txt', bus.place.path);
+    await bench.sh('dd if=/dev/urandom of="$1" bs=64k count=4 conv=notrunc,fsync status=none', path);
+    await bench.sh('dd if="$1" of=/dev/null bs=64k status=none', path);
+    await done('stats', 'stats', 'xvdb');
+    await done('pause', 'pause', 'xvdb');
+    await done('resume', 'resume', 'xvdb');
+    await done('save', 'save', 'xvdb', bench.path('copy.img'));
+    await done('detach', 'detach', 'xvdb');
+    await done('attach', 'attach', plain, 'xvdb');
+    if (how === 'stopped') {
+      served.goOn();
+      t.match(JSON.parse(await done('ls', 'ls', '--json')), [{ imageState: null }, {}], 'all goes on');
+      await done('detach of the one that was sick', 'detach', 'xvda');
+    }
+  });
+}
+if (!isInstalled('qemu-storage-daemon')) t.comment('qemu-storage-daemon is not installed');
