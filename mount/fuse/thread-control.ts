@@ -10,6 +10,8 @@
  *    when all is in memory (each more only costs switches), many when requests wait.
  *  - APART: whether each thread has a device of its own, whose flags are no other thread's.
  *  - MAPPED: whether a thread has written to mapped memory since the main thread asked (mapped-windows.ts).
+ *  - PERMIT of each thread: whether it holds one. The main thread gives it away for a thread that hangs unforeseen.
+ *  - REQUESTS of each thread counts up with each request: a thread at which it stands still is in the middle of one.
  *  - NODE and SEEN of each thread, and its PLACES: with these the main thread knows when no thread can still be using a
  *    window that it took away. NODE is the node whose request the thread serves. A thread sets NODE before it looks at
  *    VERSION, the main thread raises VERSION before it looks at NODE: one of the two sees the other. SEEN is the last
@@ -26,6 +28,8 @@ const MAPPED = 3;
 const LINE_WORDS = 16;
 const NODE = 0;
 const SEEN = 1;
+const PERMIT = 2;
+const REQUESTS = 3;
 /** behind the line of a thread */
 const PLACES = LINE_WORDS;
 /** how many reads a thread may put off */
@@ -50,7 +54,7 @@ export class ThreadGate {
   readonly #own: number;
   readonly #places: Int32Array;
   #version = 0;
-  #hasPermit = false;
+  #requests = 0;
 
   constructor(memory: ThreadMemory, thread: number) {
     this.#words = new Int32Array(memory);
@@ -60,7 +64,7 @@ export class ThreadGate {
 
   /** Waits until the thread may read the device. @param takeMessages called when messages came in the meantime */
   takePermit(takeMessages: () => void): void {
-    if (this.#hasPermit) return;
+    if (Atomics.load(this.#words, this.#own + PERMIT) === 1) return;
     for (;;) {
       const free = Atomics.load(this.#words, PERMITS);
       if (free > 0 && Atomics.compareExchange(this.#words, PERMITS, free, free - 1) === free) break;
@@ -68,7 +72,7 @@ export class ThreadGate {
       Atomics.wait(this.#words, PERMITS, free);
       if (this.#hasMoved()) takeMessages();
     }
-    this.#hasPermit = true;
+    Atomics.store(this.#words, this.#own + PERMIT, 1);
   }
 
   /** Whether the thread's device is no other's. Known once it has had a permit. */
@@ -83,10 +87,7 @@ export class ThreadGate {
 
   /** Lets another thread read the device, because this one is about to wait for a disk. */
   givePermit(): void {
-    if (!this.#hasPermit) return;
-    this.#hasPermit = false;
-    Atomics.add(this.#words, PERMITS, 1);
-    Atomics.notify(this.#words, PERMITS, 1);
+    passPermitOn(this.#words, this.#own);
   }
 
   /**
@@ -94,8 +95,14 @@ export class ThreadGate {
    * @returns whether messages wait; take them all before serving
    */
   enter(nodeId: number): boolean {
-    Atomics.store(this.#words, this.#own + NODE, nodeId);
+    this.#begin(nodeId);
     return this.#hasMoved();
+  }
+
+  #begin(nodeId: number): void {
+    this.#requests = (this.#requests + 1) | 0;
+    this.#words[this.#own + REQUESTS] = this.#requests;
+    Atomics.store(this.#words, this.#own + NODE, nodeId);
   }
 
   #hasMoved(): boolean {
@@ -122,16 +129,36 @@ export class ThreadGate {
     return place;
   }
 
+  /** From here on the thread waits for the disk of the read at that place. */
+  waitsFor(place: number): void {
+    this.#begin(this.#places[place] as number);
+  }
+
   /** The read at that place was answered. */
   finished(place: number): void {
     Atomics.store(this.#places, place, 0);
   }
 }
 
+/** A thread that does not get on with the request of a node. */
+export interface Standstill {
+  readonly thread: number;
+  readonly nodeId: number;
+}
+
+function passPermitOn(words: Int32Array, own: number): void {
+  if (Atomics.exchange(words, own + PERMIT, 0) === 0) return;
+  Atomics.add(words, PERMITS, 1);
+  Atomics.notify(words, PERMITS, 1);
+}
+
 /** The main thread's side. */
 export class ThreadWatch {
   readonly #words: Int32Array;
   readonly #threads: number;
+  /** how many requests each thread had begun at the last look, and at how many looks in a row it stood still there */
+  readonly #seen: number[] = [];
+  readonly #looks: number[] = [];
 
   constructor(memory: ThreadMemory, threads: number) {
     this.#words = new Int32Array(memory);
@@ -157,10 +184,35 @@ export class ThreadWatch {
     return version;
   }
 
+  /** Threads that have worked on one request since the look before this one, and did so then. */
+  standstills(): Standstill[] {
+    const found: Standstill[] = [];
+    for (let thread = 0; thread < this.#threads; thread++) {
+      const own = wordsOf(thread);
+      const requests = Atomics.load(this.#words, own + REQUESTS);
+      const nodeId = Atomics.load(this.#words, own + NODE);
+      const isSame = nodeId !== 0 && this.#seen[thread] === requests;
+      this.#looks[thread] = isSame ? (this.#looks[thread] ?? 0) + 1 : 0;
+      this.#seen[thread] = requests;
+      if ((this.#looks[thread] ?? 0) >= 2) found.push({ thread, nodeId });
+    }
+    return found;
+  }
+
+  /** Lets another thread read the device in the place of one that hangs. */
+  takePermitFrom(thread: number): void {
+    passPermitOn(this.#words, wordsOf(thread));
+  }
+
   /** Resolves when no thread can be using the window of a node that messages up to `version` took away. */
   async passed(version: number, nodeId: number): Promise<void> {
+    let sleepMs = 1;
     for (let thread = 0; thread < this.#threads; thread++) {
-      while (this.#uses(thread, version, nodeId)) await new Promise((resolve) => setTimeout(resolve, 1));
+      while (this.#uses(thread, version, nodeId)) {
+        await new Promise((resolve) => setTimeout(resolve, sleepMs));
+        // a disk that hangs is looked at for long
+        sleepMs = Math.min(20, sleepMs * 1.05);
+      }
     }
   }
 

@@ -80,6 +80,7 @@ function run(data: ThreadData, port: MessagePort): void {
   const deferred = new DeferredReads<Counted>(
     (read, mayWait) => {
       ledger.beginWork(thread, read.uniqueId);
+      if (mayWait) gate.waitsFor(read.place);
       const length = server.finishRead(read.window.served, read, mayWait);
       if (length === NOT_SERVED) {
         ledger.leaveWork(thread);

@@ -54,4 +54,47 @@ for (const how of ['stopped', 'dead'] as const) {
     }
   });
 }
+for (const count of [8, 20]) {
+  void t.test(`${count} reads of an image that hangs, and of a second one`, { skip }, async (t) => {
+    const bus = await startBus(t);
+    const { bench } = bus;
+    const sick: ServedImage[] = [];
+    const paths: string[] = [];
+    for (const name of ['one.img', 'two.img']) {
+      const served = await ServedImage.begin(t, bench, name, SIZE);
+      t.teardown(() => abortAt(served.path));
+      sick.push(served);
+      paths.push(await bench.succeed(['attach', served.path]));
+    }
+    const plain = await bench.image('plain.img', SIZE, SIZE);
+    const path = await bench.succeed(['attach', plain, 'xvdz']);
+    for (const served of sick) served.stop();
+    const copy = (from: string, block: number) => {
+      const words = [`if=${from}`, 'of=/dev/null', 'bs=4k', 'count=1', `skip=${block}`, 'status=none'];
+      return bench.execute('dd', words, { timeoutMs: 100_000 });
+    };
+    const hung = paths.flatMap((from) => Array.from({ length: count }, (_, block) => copy(from, block)));
+    // once they hang, and again when threads have been taken from others
+    for (let times = 0; times < 3; times++) {
+      const { status, stderr } = await bench.execute(
+        'dd',
+        [`if=${plain}`, `of=${path}`, 'bs=64k', 'conv=notrunc,fsync', 'status=none'],
+        { timeoutMs: LIMIT_MS },
+      );
+      t.equal(status, 0, `written: ${stderr}`);
+      await bench.sh('cmp "$1" "$2"', plain, path);
+      t.equal((await bench.fusetap(['ls', '--json'], { timeoutMs: LIMIT_MS })).status, 0, 'ls');
+    }
+    await bench.succeed(['pause', 'xvdz']);
+    await bench.succeed(['resume', 'xvdz']);
+    await bench.succeed(['detach', 'xvdz'], { timeoutMs: LIMIT_MS });
+    for (const served of sick) served.goOn();
+    const outcomes = await Promise.all(hung);
+    t.ok(
+      outcomes.every(({ status }) => status === 0),
+      'all of them go on',
+    );
+    for (const vdev of ['xvda', 'xvdb']) await bench.succeed(['detach', '--wait', '5', vdev]);
+  });
+}
 if (!isInstalled('qemu-storage-daemon')) t.comment('qemu-storage-daemon is not installed');
