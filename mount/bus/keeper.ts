@@ -139,7 +139,7 @@ export class Keeper implements BusControl {
     };
     const server = this.#supervise(mount);
     const record = (): void => this.#record();
-    const known = { place, transport, allowOther, mount, mountDev: '', failed: false };
+    const known = { place, transport, allowOther, mount, mountDev: '', failed: false, leftBehind: false };
     const activities = new Activities(place.name);
     const shell = new SideShell();
     const images = new ImageWatch(shell);
@@ -342,6 +342,8 @@ export class Keeper implements BusControl {
     const { place, server, mount, mountDev, memories } = this.#bus;
     this.#relief.end();
     await this.#gaveUp;
+    // whoever waits for a disk that does not answer gets an error now
+    if (this.#bus.leftBehind) await abortConnection(place.path, mountDev);
     await unmount(place.path, mountDev);
     // one that waits for a disk that hangs cannot be killed before that answers
     await Promise.race([server.end(), new Promise((resolve) => setTimeout(resolve, KILL_LIMIT_MS).unref())]);
