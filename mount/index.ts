@@ -41,6 +41,7 @@ export type { FilterSpec } from '../drivers/filters/filter.js';
 export type {
   BusInfo,
   BusState,
+  ImageState,
   DetachedVbd,
   DetachResult,
   Mode,
