@@ -41,9 +41,9 @@ export type { FilterSpec } from '../drivers/filters/filter.js';
 export type {
   BusInfo,
   BusState,
-  ImageState,
   DetachedVbd,
   DetachResult,
+  ImageState,
   Mode,
   PartitionInfo,
   SaveResult,

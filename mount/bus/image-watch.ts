@@ -28,7 +28,7 @@ import { filesOf } from './vbd-files.js';
 const fstatAsync = promisify(fstat) as (fd: number, options: { bigint: true }) => Promise<BigIntStats>;
 
 /** a file system that has not answered by then is taken for one that hangs */
-const LIMIT_MS = 700;
+const LIMIT_MS = 1_500;
 const LOOK_EVERY_MS = 1_000;
 
 /** What is known of an image. */
