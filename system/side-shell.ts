@@ -2,9 +2,8 @@
  * A shell that asks file systems, so that this process never waits for one that hangs.
  *
  * A question is a command of its own process. One that never ends costs that process and nothing else: a thread of ours
- * would be lost for good, and would keep us from being reaped. The shell is begun before anything else is open, because a
- * child is born with all descriptors of its parent, and closes them: a file system that hangs would keep the child in
- * close(2), and whoever forked it as well.
+ * would be lost for good, and would keep us from being reaped. The shell is begun before an image is open, so that neither
+ * it nor what it starts holds one.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 
