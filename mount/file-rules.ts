@@ -2,9 +2,9 @@
  * The rules of the files of a bus, the same on every transport: what they look like, who may open them, and how a
  * flush is done and told of.
  */
-import { fstatSync } from 'node:fs';
 import { errnoOf } from '../drivers/errors.js';
 import { E } from '../system/libc.js';
+import { statBelow } from './below.js';
 import type { Attributes } from './fuse/message.js';
 import type { Ledger } from './ledger.js';
 import type { BusFile } from './transport.js';
@@ -71,7 +71,7 @@ export function writesDurably(flags: number): boolean {
 export function attributesOf(file: BusFile, ledger: Ledger, passedThrough: boolean): Attributes {
   const { nodeId, disk, ledgerIndex } = file;
   const { window, size } = disk;
-  const below = window !== undefined && window.kind !== 'block' ? fstatSync(window.fd) : null;
+  const below = window === undefined ? null : statBelow(window);
   if (passedThrough && below !== null) ledger.noteWriteSince(ledgerIndex, below.mtimeMs);
   const whole = Math.ceil(size / 512);
   // of a part of a file nobody knows how much of it is there

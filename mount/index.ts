@@ -43,6 +43,7 @@ export type {
   BusState,
   DetachedVbd,
   DetachResult,
+  ImageState,
   Mode,
   PartitionInfo,
   SaveResult,

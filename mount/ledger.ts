@@ -54,6 +54,8 @@ const enum I {
   creditAnswered = 20,
   creditPages = 21,
   creditExhausted = 22,
+  /** how many writes were done, or failed: both move the image's modification time */
+  writes = 23,
 }
 
 /** float64 words of a handle record */
@@ -154,6 +156,17 @@ export class Ledger {
   /** Called by threads with each write: a later write wins over a modification time that was set. */
   noteWrite(index: number, nowMs: number): void {
     this.#f64[index * 16 + F.lastWriteMs] = nowMs;
+    Atomics.add(this.#i32, index * 32 + I.writes, 1);
+  }
+
+  /** A write failed: it may have moved the image's modification time. Any thread. */
+  noteFailedWrite(index: number): void {
+    Atomics.add(this.#i32, index * 32 + I.writes, 1);
+  }
+
+  /** How many writes were done or failed since attach. */
+  writes(index: number): number {
+    return Atomics.load(this.#i32, index * 32 + I.writes);
   }
 
   /** A write that was seen elsewhere: it counts where it came after all that is known. */

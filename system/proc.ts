@@ -241,6 +241,24 @@ export function readFdinfo(pid: number | 'self', fd: number): FdInfo | null {
   return text === null ? null : parseFdinfo(text);
 }
 
+/** The type of the file system that an open file of ours is on, as `ext4`, told without asking it; null where it is not seen. */
+export function fileSystemOf(fd: number): string | null {
+  const id = readFdinfo('self', fd)?.mountId;
+  return parseMountinfo(readText('/proc/self/mountinfo') ?? '').find((mount) => mount.id === id)?.type ?? null;
+}
+
+const FROM_MEMORY: ReadonlySet<string> = new Set(
+  'ext2 ext3 ext4 xfs btrfs tmpfs ramfs f2fs bcachefs vfat exfat ntfs3 jfs hfsplus overlay'.split(' '),
+);
+
+/**
+ * Whether a file system of that type answers fstat(2) from memory, with times of this kernel's clock: local ones do, also
+ * where their disk hangs. Those that ask somebody else (NFS, SMB, FUSE, 9P, Ceph, …) may hang.
+ */
+export function answersFromMemory(fileSystem: string | null): boolean {
+  return fileSystem !== null && FROM_MEMORY.has(fileSystem);
+}
+
 const mapsUnderWay = new Map<number, Promise<string>>();
 
 /**
@@ -271,6 +289,12 @@ export function mapsShow(maps: string, dev: string, ino: string): boolean {
 }
 
 // ── block devices ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** How many bytes a block device has, by `MAJ:MIN`, told without asking it; null where it is gone. */
+export function readBlockSize(dev: string): number | null {
+  const sectors = readText(`/sys/dev/block/${dev}/size`);
+  return sectors === null ? null : Number(sectors) * 512;
+}
 
 /** A loop device that something is bound to. */
 export interface Loop {

@@ -48,7 +48,7 @@ function describeVbd(vbd: VbdInfo): Pairs {
     ['slot', String(vbd.slot)],
     ['path', vbd.path],
     ['driver', vbd.driver],
-    ['image', `${vbd.image ?? '-'}${vbd.changedOutside ? ' (changed by somebody else while attached)' : ''}`],
+    ['image', `${vbd.image ?? '-'}${remarkOn(vbd)}`],
     ['mode', vbd.mode],
     ['size', `${vbd.size} (${humanSize(vbd.size)})`],
     ['state', vbd.state],
@@ -64,6 +64,12 @@ function describeVbd(vbd: VbdInfo): Pairs {
 
 function describeBroken({ broken }: VbdInfo): Pairs {
   return broken == null ? [] : [['broken', `its I/O is EIO: ${broken}`]];
+}
+
+function remarkOn({ imageState, changedOutside }: VbdInfo): string {
+  if (imageState === 'not-answering') return ' (its file system does not answer)';
+  if (imageState === 'gone') return ' (it is gone: its file system answers with an error)';
+  return changedOutside ? ' (changed by somebody else while attached)' : '';
 }
 
 function describePartitions({ partitions }: VbdInfo): Pairs {

@@ -2,10 +2,12 @@
  * What the parts of a keeper share: each of its acts (leaving, holding, copying, …) is a file of its own that stands on
  * these.
  */
+import type { SideShell } from '../../system/side-shell.js';
 import type { KernelMount } from '../fuse/device.js';
 import type { Ledger } from '../ledger.js';
 import type { Activities } from './activities.js';
 import type { ForgetWaiters } from './forget-waiters.js';
+import type { ImageWatch } from './image-watch.js';
 import type { TransportName } from './interface.js';
 import type { Memories } from './memories.js';
 import type { BusPlace } from './runtime-dir.js';
@@ -30,8 +32,13 @@ export interface BusParts {
   readonly forgets: ForgetWaiters;
   /** what is being done with the vbds */
   readonly activities: Activities;
+  readonly images: ImageWatch;
+  /** runs what must not hold up this process */
+  readonly shell: SideShell;
   /** the bus was given up: there is no server, and nobody can use a vbd */
   failed: boolean;
+  /** a disk did not answer when its vbd was cut off: the server may not end, and clients may wait for it */
+  leftBehind: boolean;
   /** writes down for others what the bus has now */
   record(): void;
 }

@@ -10,9 +10,9 @@
  *
  * While the mark stands new opens get ENOENT, so what plainly has holders is not marked at all.
  */
-import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { FusetapError, type Holder } from '../../drivers/errors.js';
+import { type SideShell, shellWord } from '../../system/side-shell.js';
 import type { Patience } from './bus-control.js';
 import { describeHolders, findHolders } from './holders.js';
 
@@ -34,6 +34,8 @@ export interface DetachContext {
   readonly mountDev: string;
   /** its inode number as it is now, where that is not its node id; null where it cannot be found out */
   inodeOf?(path: string): Promise<number | null>;
+  /** has another process look the path up; resolves also where that fails, or takes too long */
+  lookUp(path: string): Promise<void>;
   /** recorded open handles, which may be stale */
   opens(nodeId: number): number;
   /** resolves to true when the node is forgotten, to false after the time */
@@ -74,10 +76,10 @@ async function tryFree(context: DetachContext, vbd: LeavingVbd): Promise<boolean
   const { nodeId } = vbd;
   const path = join(context.mountpoint, vbd.vdev);
   for (let attempt = 0; attempt < 2; attempt++) {
-    if (attempt > 0) await lookUp(path);
+    if (attempt > 0) await context.lookUp(path);
     const forgotten = context.awaitForget(nodeId, FORGET_TIMEOUT_MS);
     if (!(await context.setLeaving(nodeId, true))) return true;
-    await lookUp(path);
+    await context.lookUp(path);
     if (await forgotten) return true;
     await context.setLeaving(nodeId, false);
   }
@@ -85,15 +87,11 @@ async function tryFree(context: DetachContext, vbd: LeavingVbd): Promise<boolean
 }
 
 /**
- * Has another process look the path up: the keeper itself must never wait for its own mount. Resolves also when the
- * path is not there, or takes longer than it may.
+ * Has another process look the path up: who serves a mount, or keeps its server, must never wait for it. Resolves also when
+ * the path is not there, or takes longer than it may.
  */
-export function lookUp(path: string): Promise<void> {
-  return new Promise((resolve) => {
-    const child = execFile('/bin/sh', ['-c', 'test -e "$1"', 'sh', path], { timeout: FORGET_TIMEOUT_MS });
-    child.on('error', () => resolve());
-    child.on('exit', () => resolve());
-  });
+export async function lookUp(shell: SideShell, path: string): Promise<void> {
+  await shell.run(`timeout -s KILL ${FORGET_TIMEOUT_MS / 1000} test -e ${shellWord(path)}`);
 }
 
 /** Frees all, or none: where one is held, those before it are shown again. */

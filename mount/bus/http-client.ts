@@ -4,6 +4,7 @@
  * Three ways to get no answer are told apart, because the caller goes on differently: nobody listens (isNotRunning),
  * the connection was lost before the answer (isConnectionLost), everything else.
  */
+import { readFileSync } from 'node:fs';
 import type { ClientRequest, IncomingMessage, RequestOptions } from 'node:http';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -18,6 +19,10 @@ export const INTERFACE_HEADER = 'fusetap-interface';
 /** for how long a full backlog of the socket is tried again */
 const BACKLOG_LIMIT_MS = 5_000;
 
+/** a bus that has not said its version for that long does not answer, however long what it was asked for may take */
+const SILENCE_LIMIT_MS = 10_000;
+const ASK_VERSION_MS = 2_000;
+
 export interface ControlRequest {
   readonly method: 'GET' | 'POST' | 'DELETE';
   /** with its query */
@@ -27,7 +32,7 @@ export interface ControlRequest {
   readonly signal?: AbortSignal | undefined;
   /** is told how far the bus is with a copy */
   readonly progress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
-  /** default: none, an attach may copy for long */
+  /** default: none, an attach may copy for long, as long as the bus says its version meanwhile */
   readonly timeoutMs?: number;
   /** default: the keeper's */
   readonly socket?: 'control.sock' | 'server.sock';
@@ -72,11 +77,53 @@ async function exchange(place: BusPlace, request: ControlRequest): Promise<Excha
   try {
     const sent = send(requestOptions(address.path, request, body));
     sent.end(body);
-    const response = await firstOf(sent, request.timeoutMs);
-    return { response, ...(await readBody(response, request)) };
+    const listening = request.timeoutMs === undefined ? watchAnswers(send, address.path, sent) : null;
+    try {
+      const response = await firstOf(sent, request.timeoutMs);
+      return { response, ...(await readBody(response, request)) };
+    } finally {
+      listening?.end();
+    }
   } finally {
     address.close();
   }
+}
+
+/**
+ * Asks the bus for its version beside a request that may take long: a copy or a detach that waits is not cut short, but a
+ * keeper that is stopped is not waited for.
+ */
+function watchAnswers(
+  send: typeof import('node:http').request,
+  socketPath: string,
+  sent: ClientRequest,
+): { end(): void } {
+  let heardMs = performance.now();
+  let asking: ClientRequest | null = null;
+  const timer = setInterval(() => {
+    if (performance.now() - heardMs > SILENCE_LIMIT_MS) {
+      sent.destroy(
+        new Error(`nothing was heard of it for ${SILENCE_LIMIT_MS / 1000} s: its keeper is stopped, or hangs`),
+      );
+    }
+    if (asking !== null) return;
+    asking = send({ socketPath, path: '/version', agent: false }, (response) => {
+      heardMs = performance.now();
+      response.resume();
+    });
+    asking
+      .on('error', () => {})
+      .on('close', () => {
+        asking = null;
+      });
+    asking.end();
+  }, ASK_VERSION_MS);
+  return {
+    end: () => {
+      clearInterval(timer);
+      asking?.destroy();
+    },
+  };
 }
 
 function requestOptions(socketPath: string, request: ControlRequest, body: string | undefined): RequestOptions {
@@ -158,6 +205,14 @@ function strangeAnswer(place: BusPlace, what: string, cause?: unknown): FusetapE
   return new FusetapError('FAILED', `bus ${place.name} gave a strange answer: ${what}`, { cause });
 }
 
+function keeperPidOf({ stateDir }: BusPlace): number | null {
+  try {
+    return (JSON.parse(readFileSync(join(stateDir, 'bus.json'), 'utf8')) as { keeperPid: number | null }).keeperPid;
+  } catch {
+    return null;
+  }
+}
+
 /** A system error of the connection as what it means for the bus; all others as they are. */
 function explain(place: BusPlace, error: unknown): unknown {
   const { name, code, errno, syscall, message } = error as NodeJS.ErrnoException;
@@ -177,8 +232,9 @@ function explain(place: BusPlace, error: unknown): unknown {
       cause: error,
     });
   }
+  const pid = keeperPidOf(place);
   return new FusetapError('FAILED', `bus ${place.name} did not answer: ${message}`, {
-    hint: `see ${join(place.stateDir, 'log')}`,
+    hint: `see ${join(place.stateDir, 'log')}${pid === null ? '' : `; kill -CONT ${pid} lets a stopped keeper go on`}`,
     operation: 'ask',
     cause: error,
   });

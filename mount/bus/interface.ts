@@ -12,6 +12,8 @@ export const INTERFACE_VERSION = '1.0';
 
 export type Mode = 'r' | 'w' | 'w!';
 export type BusState = 'running' | 'paused' | 'restarting' | 'orphaned' | 'failed';
+/** The file system of the image does not answer (`not-answering`), or answers that the image is lost (`gone`). */
+export type ImageState = 'not-answering' | 'gone' | null;
 export type TransportName = 'kernel' | 'fuse-native';
 
 export interface PartitionInfo {
@@ -60,6 +62,8 @@ export interface VbdInfo {
   changedOutside: boolean;
   /** why its disk did not come back when the server was replaced: its I/O is EIO; else null; missing: an older bus */
   broken?: string | null;
+  /** whether the image can be asked; null where it can, or where there is none; missing: an older bus */
+  imageState?: ImageState;
 }
 
 export interface BusInfo {

@@ -144,7 +144,7 @@ export interface ShowCommand {
 /** What stays true of a vbd for as long as it is attached. */
 export type VbdFacts = Omit<
   VbdInfo,
-  'state' | 'opens' | 'keeperPid' | 'serverPid' | 'restarts' | 'changedOutside' | 'broken'
+  'state' | 'opens' | 'keeperPid' | 'serverPid' | 'restarts' | 'changedOutside' | 'broken' | 'imageState'
 >;
 
 /** Each command with what it resolves to. */

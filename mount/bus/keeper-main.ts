@@ -5,7 +5,7 @@
 import './no-debugger.js';
 import { closeSync, writeSync } from 'node:fs';
 import { FusetapError, toFusetapError } from '../../drivers/errors.js';
-import { RLIMIT_CPU, RLIMIT_FSIZE, raiseLimit } from '../../system/libc.js';
+import { flockRelease, RLIMIT_CPU, RLIMIT_FSIZE, raiseLimit } from '../../system/libc.js';
 import { LEDGER_BYTES } from '../ledger.js';
 import { STATS_BYTES } from '../stats.js';
 import { refuseHidden } from './allow-other.js';
@@ -97,6 +97,8 @@ async function run({ persistent, transport, allowOther, bus, lifeline, ...where 
     const lost = isUntold ? keeper.notDurable : [];
     removeBusFiles(place, { keepLog: lost.length > 0 });
     await tellAdministrator(lost);
+    // a process that hangs with a disk, a server or this one, would have it for as long as that hangs
+    flockRelease(lockFd);
     process.exit(lost.length > 0 ? 1 : 0);
   };
   const endUntold = (patience?: Patience): void => {

@@ -13,6 +13,7 @@
  */
 import { FusetapError } from '../../drivers/errors.js';
 import { E, setIoFlusher } from '../../system/libc.js';
+import { SideShell } from '../../system/side-shell.js';
 import { cannotPassThrough, registerBacking, unregisterBacking } from '../fuse/backing.js';
 import { clearDeadMounts } from '../fuse/dead-mounts.js';
 import { closeDevices, type KernelMount } from '../fuse/device.js';
@@ -32,6 +33,7 @@ import { Copying, tellCopy } from './copying.js';
 import { Ending } from './ending.js';
 import { ForgetWaiters } from './forget-waiters.js';
 import { Holding } from './holding.js';
+import { ImageWatch } from './image-watch.js';
 import {
   type AttachRequest,
   type AttachResult,
@@ -139,9 +141,12 @@ export class Keeper implements BusControl {
     };
     const server = this.#supervise(mount);
     const record = (): void => this.#record();
-    const known = { place, transport, allowOther, mount, mountDev: '', failed: false };
+    const known = { place, transport, allowOther, mount, mountDev: '', failed: false, leftBehind: false };
     const activities = new Activities(place.name);
-    this.#bus = { ...known, ledger, statsFd, server, memories, vbds, forgets, activities, record };
+    const shell = new SideShell();
+    const images = new ImageWatch(shell);
+    this.#bus = { ...known, ledger, statsFd, server, memories, vbds, forgets, activities, images, shell, record };
+    images.begin(this.#bus);
     this.#persistent = persistent;
     this.#indexes = new LedgerIndexes(place.name);
     this.#leaving = new Leaving(this.#bus, this.#indexes);
@@ -335,6 +340,8 @@ export class Keeper implements BusControl {
     const { place, server, mount, mountDev, memories } = this.#bus;
     this.#relief.end();
     await this.#gaveUp;
+    // whoever waits for a disk that does not answer gets an error now
+    if (this.#bus.leftBehind) await abortConnection(place.path, mountDev);
     await unmount(place.path, mountDev);
     // one that waits for a disk that hangs cannot be killed before that answers
     await Promise.race([server.end(), new Promise((resolve) => setTimeout(resolve, KILL_LIMIT_MS).unref())]);

@@ -28,6 +28,8 @@ const POLL_MS = 100;
 export class Leaving {
   readonly #bus: BusParts;
   readonly #indexes: LedgerIndexes;
+  /** those whose disk did not answer in time: the server still has them */
+  readonly #leftBehind = new WeakSet<Vbd>();
 
   constructor(bus: BusParts, indexes: LedgerIndexes) {
     this.#bus = bus;
@@ -135,6 +137,7 @@ export class Leaving {
     return awaitFree(
       {
         bus: place.name,
+        lookUp: (path) => lookUp(this.#bus.shell, path),
         setLeaving: async (nodeId, leaving) => {
           file.leaving = leaving;
           return (await server.request<'leave'>({ op: 'leave', nodeId, leaving })).held;
@@ -169,15 +172,19 @@ export class Leaving {
     const { image, memory, backingId, claim, mode } = vbd;
     const closed = await this.#closeDisk(vbd, limits);
     vbds.remove(vbd);
+    const isLeftBehind = this.#leftBehind.has(vbd);
     // it is gone: whatever fails from here on, it is not there any more
     letGoOfAll(vbd.vdev, [
       () => backingId !== null && unregisterBacking(deviceOf(this.#bus), backingId),
-      () => claim?.release(),
+      // the image stays locked as long as the server has it open: a write that is under way may still come to its end
+      () => isLeftBehind || claim?.release(),
       () => memory !== null && memories.release(memory),
     ]);
-    for (const { ledgerIndex } of filesOf(vbd)) this.#indexes.free(ledgerIndex);
+    if (isLeftBehind) this.#bus.leftBehind = true;
+    else for (const { ledgerIndex } of filesOf(vbd)) this.#indexes.free(ledgerIndex);
     this.#bus.record();
-    const closeError = image === null ? null : await closeAll([image.fd]);
+    const closing = image === null ? Promise.resolve(null) : closeAll([image.fd]);
+    const closeError = isLeftBehind ? null : await closing;
     const isLost = closed.flushError === null && closeError !== null && mode !== 'r';
     return isLost ? { flushError: toPlain(closeError, vbd) } : closed;
   }
@@ -195,6 +202,7 @@ export class Leaving {
       if (closed !== null) return closed;
     } catch (error) {
       const isUnknown = error instanceof FusetapError && error.code === 'NOT_FOUND';
+      if (isTimeUp(error)) this.#leftBehind.add(vbd);
       if (isTimeUp(error) || !(this.#bus.failed || isUnknown)) return { flushError: toPlain(error, vbd) };
     }
     // the bus failed, before or meanwhile, or its server does not have the disk
@@ -205,7 +213,7 @@ export class Leaving {
   /** Makes the kernel give up the I/O that it does by itself: it forgets a node that has become something else. */
   async #cutOff(vbd: Vbd): Promise<void> {
     await this.#bus.server.request<'poison'>({ op: 'poison', nodeId: vbd.nodeId });
-    await lookUp(join(this.#bus.place.path, vbd.vdev));
+    await lookUp(this.#bus.shell, join(this.#bus.place.path, vbd.vdev));
   }
 }
 

@@ -10,7 +10,16 @@ import { dirname, isAbsolute, join } from 'node:path';
 import { promisify } from 'node:util';
 import { codeOfErrno, FusetapError } from '../../drivers/errors.js';
 import { blockDeviceSize, E, setNonBlocking } from '../../system/libc.js';
-import { deviceName, isBelow, listLoops, locate, type Mount, readDeviceFamily, readMounts } from '../../system/proc.js';
+import {
+  deviceName,
+  fileSystemOf,
+  isBelow,
+  listLoops,
+  locate,
+  type Mount,
+  readDeviceFamily,
+  readMounts,
+} from '../../system/proc.js';
 import { outlastExec } from './image-fds.js';
 import type { Mode } from './interface.js';
 import { quote } from './quote.js';
@@ -42,6 +51,8 @@ export interface OpenedImage {
   readonly modifiedMs: number;
   /** `MAJ:MIN` of the device itself where kind is `block`, else null */
   readonly rdev: string | null;
+  /** the type of its file system, as `ext4`; empty where that is not known */
+  readonly fileSystem: string;
 }
 
 /** What an image is, whatever path leads to it: a file is its inode, a block device its number. */
@@ -90,39 +101,16 @@ export async function openImage(
     // the server is given this same open file
     setNonBlocking(opened, false);
     const fd = await outlastExec(opened);
-    return { fd, path, realPath, sizeBytes, kind, dev, ino, bornNs, modifiedMs, rdev };
+    const fileSystem = fileSystemOf(fd) ?? '';
+    return { fd, path, realPath, sizeBytes, kind, dev, ino, bornNs, modifiedMs, rdev, fileSystem };
   } catch (error) {
     await closeAsync(opened);
     throw error;
   }
 }
 
-/**
- * How an image was changed by somebody else since it was opened: its size differs, or its path leads to another file
- * or to none (`replaced`); null where neither can be seen.
- */
-export async function imageChanged(image: OpenedImage): Promise<'size' | 'replaced' | null> {
-  const now = await stat(image.path, { bigint: true }).catch((error: NodeJS.ErrnoException) => error);
-  if (now instanceof Error) {
-    if (now.code === 'ENOENT' || now.code === 'ENOTDIR') return 'replaced';
-  } else if (deviceName(now.dev) !== image.dev || String(now.ino) !== image.ino) {
-    return 'replaced';
-  }
-  return (await currentSize(image)) === image.sizeBytes ? null : 'size';
-}
-
-/** When the bytes of an image that is open were changed last, in milliseconds. */
-export async function readModified({ fd }: OpenedImage): Promise<number> {
-  return inMs((await fstatAsync(fd, { bigint: true })).mtimeNs);
-}
-
 function inMs(ns: bigint): number {
   return Number(ns) / 1e6;
-}
-
-async function currentSize(image: OpenedImage): Promise<number> {
-  if (image.kind === 'block') return blockDeviceSize(image.fd);
-  return Number((await fstatAsync(image.fd, { bigint: true })).size);
 }
 
 function refuseBadName(path: string): void {

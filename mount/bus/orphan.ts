@@ -8,6 +8,7 @@
  */
 import { FusetapError } from '../../drivers/errors.js';
 import { readMounts } from '../../system/proc.js';
+import { SideShell } from '../../system/side-shell.js';
 import { unmount } from '../fuse/unmount.js';
 import { lookUpInode } from '../fuse-native/look-up.js';
 import type { Ledger } from '../ledger.js';
@@ -16,7 +17,7 @@ import type { BusControl, DetachChoice, Patience, PauseChoice } from './bus-cont
 import { removeBusFiles, removeSocket } from './bus-files.js';
 import { writeBusRecord } from './bus-record.js';
 import { createControl } from './control.js';
-import { awaitFree, freeAll, type LeavingVbd } from './detach.js';
+import { awaitFree, freeAll, type LeavingVbd, lookUp } from './detach.js';
 import { Ending } from './ending.js';
 import { StayFindable } from './findable.js';
 import type { ForgetWaiters } from './forget-waiters.js';
@@ -85,6 +86,7 @@ export class Orphan implements BusControl {
   /** found when it is first wanted */
   #mountDev: string | null = null;
   readonly #ending: Ending<OrphanVbd>;
+  readonly #shell = new SideShell();
   #over = false;
   /** nobody asked for the ending who could be told what went wrong */
   #isUntold = false;
@@ -313,6 +315,7 @@ export class Orphan implements BusControl {
     await awaitFree(
       {
         bus: place.name,
+        lookUp: (path) => lookUp(this.#shell, path),
         mountpoint: place.path,
         mountDev,
         ...(this.#context.transport === 'fuse-native' && { inodeOf: lookUpInode }),
@@ -344,6 +347,7 @@ export class Orphan implements BusControl {
       restarts: 0,
       changedOutside: false,
       broken,
+      imageState: null,
     };
   }
 

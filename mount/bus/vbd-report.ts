@@ -5,7 +5,6 @@ import { join } from 'node:path';
 import { typeName } from '../../drivers/partitions/index.js';
 import { readStats } from '../stats.js';
 import type { BusParts } from './bus-parts.js';
-import { isChangedOutside } from './changed-outside.js';
 import type { BusState, PartitionInfo, VbdInfo, VbdStats } from './interface.js';
 import type { VbdFacts } from './ipc.js';
 import type { Vbd, VbdPartition } from './vbd.js';
@@ -35,7 +34,7 @@ function partitionInfo(directory: string, { vdev, slot, offset, size, type, name
 }
 
 export async function vbdInfo(bus: BusParts, vbd: Vbd): Promise<VbdInfo> {
-  return { ...vbdInfoUnseen(bus, vbd), changedOutside: await isChangedOutside(bus, vbd) };
+  return { ...vbdInfoUnseen(bus, vbd), ...(await bus.images.report(bus, vbd)) };
 }
 
 /** The same without a look at the image, which may hang. */
@@ -53,6 +52,7 @@ export function vbdInfoUnseen(bus: BusParts, vbd: Vbd): VbdInfo {
     restarts: bus.server.restarts,
     changedOutside: false,
     broken: vbd.broken,
+    imageState: null,
   };
 }
 

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { ramLimitBytes } from '../bus/ram-limit.js';
 import { MAX_WRITE } from '../fuse/abi.js';
-import { totalThreads } from '../fuse/threads.js';
+import { usualThreads } from '../fuse/threads.js';
 import { CAP_IPC_LOCK, CAP_SYS_RESOURCE, isPrivileged } from './capabilities.js';
 import { type Finding, fine, lacking } from './check.js';
 
@@ -13,7 +13,7 @@ const USEFUL_RAM_BYTES = 64 * MIB;
 /** Whether the buffers of a server can be locked: a kill that meets one that is not resident costs a client an EIO. */
 export function lookAtLocking(limits: string = readFileSync('/proc/self/limits', 'utf8')): Finding {
   // a buffer a thread and one for the main thread, each with its headers and a page of zeros
-  const neededBytes = (totalThreads() + 1) * (MAX_WRITE + 32 * 4096);
+  const neededBytes = (usualThreads() + 1) * (MAX_WRITE + 32 * 4096);
   const soft = /^Max locked memory\s+(\S+)/m.exec(limits)?.[1] ?? '0';
   if (soft === 'unlimited' || isPrivileged(CAP_IPC_LOCK)) return fine('all buffers can be locked');
   const detail = `${Math.floor(Number(soft) / MIB)} MiB may be locked, a bus has ${Math.ceil(neededBytes / MIB)}`;

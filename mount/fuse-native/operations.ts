@@ -196,9 +196,15 @@ export class Operations {
   }
 
   async #write({ file, isDurable }: OpenFile, data: Uint8Array, offset: number): Promise<number> {
-    const n = await file.disk.write(data, offset, { durable: isDurable });
-    this.#context.ledger.noteWrite(file.ledgerIndex, Date.now());
-    return n;
+    const { ledger } = this.#context;
+    try {
+      const n = await file.disk.write(data, offset, { durable: isDurable });
+      ledger.noteWrite(file.ledgerIndex, Date.now());
+      return n;
+    } catch (error) {
+      ledger.noteFailedWrite(file.ledgerIndex);
+      throw error;
+    }
   }
 
   async #flush(fh: number, file: BusFile): Promise<number> {

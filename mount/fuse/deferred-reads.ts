@@ -12,15 +12,16 @@
  * A disk that fails a read says so to the one who waits for it.
  */
 import { type DeferredRead, NOT_SERVED } from './serve-window.js';
+import { MOST_PUT_OFF } from './thread-control.js';
 
-/** as many as are worth a disk's while */
-const MOST = 32;
 /** a read that is put off for longer is waited for, whatever else there is to do */
 const LONGEST_MS = 1;
 
 /** A read that was put off, and what its answer takes. */
 export interface PutOff<W> extends DeferredRead {
   readonly uniqueId: number;
+  /** where it is told that the read uses the window (thread-control.ts) */
+  readonly place: number;
   readonly window: W;
   readonly begunMs: number;
 }
@@ -44,7 +45,7 @@ export class DeferredReads<W> {
   }
 
   get isFull(): boolean {
-    return this.#reads.length >= MOST;
+    return this.#reads.length >= MOST_PUT_OFF;
   }
 
   add(read: PutOff<W>): void {
@@ -67,6 +68,15 @@ export class DeferredReads<W> {
 
   #finishSome(): void {
     this.#reads = this.#reads.filter((read) => this.#finish(read, false) === NOT_SERVED);
+  }
+
+  /** Answers those of one window, and waits for the disk where it must: the window was taken away. */
+  finishOf(window: W): void {
+    const own = this.#reads.filter((read) => read.window === window);
+    if (own.length === 0) return;
+    this.#reads = this.#reads.filter((read) => read.window !== window);
+    this.#beforeWaiting();
+    for (const read of own) this.#finish(read, true);
   }
 
   /** Answers all, and waits for the disk where it must. */

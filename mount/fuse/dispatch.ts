@@ -382,8 +382,17 @@ export class Dispatcher {
 
   #io(call: Call): void {
     if (this.#putAside(call)) return;
-    const work = this.#doIo(call).catch((error: unknown) => this.#refuse(call, errnoOf(error)));
+    const work = this.#doIo(call).catch((error: unknown) => {
+      this.#noteFailure(call.request);
+      this.#refuse(call, errnoOf(error));
+    });
     this.#gate.track(call.request.nodeId, work);
+  }
+
+  #noteFailure({ nodeId, opcode }: Request): void {
+    const file = this.#context.tree.byId(nodeId)?.file;
+    const isWrite = opcode === abi.WRITE || opcode === abi.FALLOCATE;
+    if (file !== undefined && isWrite) this.#context.ledger.noteFailedWrite(file.ledgerIndex);
   }
 
   async #doIo(call: Call): Promise<void> {

@@ -43,6 +43,11 @@ export class KernelTransport implements Transport {
   readonly abilities = KERNEL_ABILITIES;
   readonly #tree = new Tree();
   readonly #threaded = new Set<number>();
+  /** files that threads had, until none uses them any more */
+  readonly #withdrawals = new Map<number, Promise<void>>();
+  /** files that a pause holds, and those that are held because their disk hangs */
+  readonly #held = new Set<number>();
+  readonly #stuck = new Set<number>();
   readonly #dispatcher: Dispatcher;
   readonly #threads: Threads;
   readonly #mapped: MappedWindows;
@@ -67,6 +72,9 @@ export class KernelTransport implements Transport {
         this.#turns.want();
       },
       memoryWanted: (nodeId) => options.events.memoryWanted(nodeId),
+      stuck: (nodeIds) => {
+        for (const nodeId of nodeIds) void this.#putAside(nodeId);
+      },
       gone: () => options.events.gone(),
       failed: options.fail,
     });
@@ -112,10 +120,32 @@ export class KernelTransport implements Transport {
 
   /** Resolves when no thread serves the file any more. */
   async #withdraw(nodeId: number): Promise<void> {
-    if (!this.#threaded.delete(nodeId)) return;
-    await this.#threads.withdraw(nodeId);
-    this.#turns.remove(nodeId);
-    this.#mapped.unmap(nodeId);
+    if (this.#threaded.delete(nodeId)) {
+      const gone = this.#threads.withdraw(nodeId).then(() => {
+        this.#turns.remove(nodeId);
+        this.#mapped.unmap(nodeId);
+        this.#withdrawals.delete(nodeId);
+      });
+      this.#withdrawals.set(nodeId, gone);
+    }
+    await this.#withdrawals.get(nodeId);
+  }
+
+  /** A disk that hangs: its requests wait here, and take no threads, until those that threads have of it have ended. */
+  async #putAside(nodeId: number): Promise<void> {
+    if (this.#stuck.has(nodeId) || !this.#threaded.has(nodeId)) return;
+    this.#stuck.add(nodeId);
+    void this.#dispatcher.hold(nodeId);
+    await this.#withdraw(nodeId);
+    this.#stuck.delete(nodeId);
+    if (!this.#held.has(nodeId)) this.#giveBack(nodeId);
+  }
+
+  #giveBack(nodeId: number): void {
+    // first, so that what has waited and is done on the event loop is known to be done beside threads
+    const node = this.#tree.byId(nodeId);
+    if (node !== undefined) this.#serveByThreads(node.file);
+    this.#dispatcher.release(nodeId);
   }
 
   setLeaving(nodeId: number, leaving: boolean): boolean {
@@ -126,6 +156,7 @@ export class KernelTransport implements Transport {
   }
 
   async hold(nodeId: number): Promise<void> {
+    this.#held.add(nodeId);
     // held first: what the threads no longer serve goes to the dispatcher at once
     const held = this.#dispatcher.hold(nodeId);
     await this.#withdraw(nodeId);
@@ -133,10 +164,9 @@ export class KernelTransport implements Transport {
   }
 
   release(nodeId: number): void {
-    // first, so that what has waited and is done on the event loop is known to be done beside threads
-    const node = this.#tree.byId(nodeId);
-    if (node !== undefined) this.#serveByThreads(node.file);
-    this.#dispatcher.release(nodeId);
+    this.#held.delete(nodeId);
+    // one that hangs is given back when it goes on
+    if (!this.#stuck.has(nodeId)) this.#giveBack(nodeId);
   }
 
   /** No thread has its window while it is held; `release` gives them the new one. */
@@ -162,6 +192,7 @@ export class KernelTransport implements Transport {
 
   async remove(nodeId: number): Promise<void> {
     this.#tree.remove(nodeId);
+    this.#held.delete(nodeId);
     // what waits for it gets EIO, as all that comes now
     this.#dispatcher.release(nodeId);
     await this.#withdraw(nodeId);

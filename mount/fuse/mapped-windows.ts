@@ -5,12 +5,12 @@
  * What was written counts as the process's memory (its shared RSS), and the kernel's OOM killer goes by that. So when no
  * large write has come for a second, or much has gathered, all of it is let go: the image keeps it, the process does not.
  */
-import { readFileSync, statfsSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import type { Window } from '../../drivers/driver.js';
 import { forgetMapped, mapFile, unmapFile } from '../../system/libc.js';
+import { fileSystemOf } from '../../system/proc.js';
 
 const PAGE = 4096;
-const TMPFS_MAGIC = 0x0102_1994;
 const LOOK_MS = 1000;
 const MAX_HELD_BYTES = 1 << 30;
 
@@ -64,7 +64,7 @@ export class MappedWindows {
 
   #isInMemory({ kind, fd }: Window): boolean {
     if (kind === 'memory') return true;
-    return this.#mapsFiles && kind === 'file' && statfsSync(`/proc/self/fd/${fd}`).type === TMPFS_MAGIC;
+    return this.#mapsFiles && kind === 'file' && fileSystemOf(fd) === 'tmpfs';
   }
 
   /** Only when no thread serves the window. */

@@ -212,7 +212,10 @@ export class WindowServer {
     const size = request.bodyU32(abi.RW_SIZE);
     if (window.kind === 'memory' && !this.#mayFill(window, ledgerIndex, offset, size)) return this.answer(-E.ENOSPC);
     const n = this.#writeInTurn(served, offset, size, durable);
-    if (n < 0) return this.answer(n);
+    if (n < 0) {
+      this.#ledger.noteFailedWrite(ledgerIndex);
+      return this.answer(n);
+    }
     this.#ledger.noteWrite(ledgerIndex, Date.now());
     return this.#answerU64(n, abi.WRITE_OUT_SIZE);
   }
@@ -270,7 +273,7 @@ export class WindowServer {
           if (!this.#mayFill(window, ledgerIndex, offset, length)) return this.answer(-E.ENOSPC);
         }
         result = allocateWindow(window, offset, length);
-        if (result === 0) this.#ledger.noteWrite(ledgerIndex, Date.now());
+        this.#note(ledgerIndex, result);
         return this.answer(result);
       case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
         result = this.#zero(served, offset, length, true);
@@ -282,11 +285,16 @@ export class WindowServer {
       default:
         return this.answer(-E.EOPNOTSUPP);
     }
-    if (result === 0) this.#ledger.noteWrite(ledgerIndex, Date.now());
+    this.#note(ledgerIndex, result);
     this.kind = DISCARD;
     const answer = this.answer(result);
     if (result === 0) this.result = Math.max(0, Math.min(length, window.size - offset));
     return answer;
+  }
+
+  #note(ledgerIndex: number, result: number): void {
+    if (result === 0) this.#ledger.noteWrite(ledgerIndex, Date.now());
+    else this.#ledger.noteFailedWrite(ledgerIndex);
   }
 
   #zero(served: ServedWindow, offset: number, length: number, punch: boolean): number {

@@ -8,9 +8,9 @@ import { Ledger } from '../ledger.js';
 import { areaOfThread, CounterPages, type Counters, countRequest, NOT_COUNTED, now } from '../stats.js';
 import * as abi from './abi.js';
 import { crashPoint } from './crash-point.js';
-import { DeferredReads, type PutOff } from './deferred-reads.js';
+import { DeferredReads } from './deferred-reads.js';
 import { isOneWay, isWellFormed, type Request } from './message.js';
-import { DEFERRED, NOT_SERVED, SENT, type ServedWindow, WindowServer } from './serve-window.js';
+import { DEFERRED, type DeferredRead, NOT_SERVED, SENT, type ServedWindow, WindowServer } from './serve-window.js';
 import { SpliceReply } from './splice-reply.js';
 import { ThreadGate, type ThreadMemory } from './thread-control.js';
 import { type TurnMemory, WriteTurns } from './write-turns.js';
@@ -69,17 +69,18 @@ function run(data: ThreadData, port: MessagePort): void {
       const received = receiveMessageOnPort(port) as { message: WindowUpdate } | undefined;
       if (received === undefined) break;
       const { nodeId, served } = received.message;
+      const old = windows.get(nodeId);
+      if (old !== undefined && deferred.count > 0) takenAway.push(old);
       if (served === null) windows.delete(nodeId);
       else windows.set(nodeId, { served, counters: pages.of(served.ledgerIndex) });
     }
-    // a window that was taken away may be what a read is put off for
-    if (deferred.count === 0) gate.seen();
-    else isBehind = true;
+    gate.seen();
   };
 
   const deferred = new DeferredReads<Counted>(
     (read, mayWait) => {
       ledger.beginWork(thread, read.uniqueId);
+      if (mayWait) gate.waitsFor(read.place);
       const length = server.finishRead(read.window.served, read, mayWait);
       if (length === NOT_SERVED) {
         ledger.leaveWork(thread);
@@ -87,24 +88,21 @@ function run(data: ThreadData, port: MessagePort): void {
       }
       if (crashPoint !== null) crashPoint('reply', abi.READ);
       write(deviceFd, replyAddress, length);
+      gate.finished(read.place);
       ledger.endWork(thread);
       countRequest(read.window.counters, server.kind, now() - read.begunMs, server.result);
       return length;
     },
     () => gate.givePermit(),
   );
-  /** messages were taken, but not all reads answered that may use what they took away */
-  let isBehind = false;
+  /** windows that were taken away while reads were put off: the main thread may wait until those are answered */
+  const takenAway: Counted[] = [];
   let isNonBlocking = false;
 
-  /** Answers reads that were put off; all of them where the main thread waits for that. */
+  /** Answers reads that were put off. */
   const settle = (): void => {
-    if (isBehind) deferred.finishAll();
-    else deferred.settle(now());
-    if (isBehind && deferred.count === 0) {
-      isBehind = false;
-      gate.seen();
-    }
+    if (takenAway.length === 0) return deferred.settle(now());
+    for (const window of takenAway.splice(0)) deferred.finishOf(window);
   };
 
   const handOver = (length: number): void => {
@@ -138,7 +136,7 @@ function run(data: ThreadData, port: MessagePort): void {
     }
     if (crashPoint !== null) crashPoint('read', request.opcode);
     const begunMs = now();
-    if (gate.enter()) takeUpdates();
+    if (gate.enter(request.nodeId)) takeUpdates();
     ledger.beginWork(thread, request.uniqueId);
     if (isWellFormed(request, n)) {
       const window = windows.get(request.nodeId);
@@ -148,7 +146,7 @@ function run(data: ThreadData, port: MessagePort): void {
       const length = window === undefined ? NOT_SERVED : server.serve(window.served);
       if (length === DEFERRED && window !== undefined) {
         ledger.leaveWork(thread);
-        deferred.add(putOff(request, window, begunMs));
+        deferred.add({ ...readOf(request), place: gate.putOff(request.nodeId), window, begunMs });
       } else if (window === undefined || length === NOT_SERVED) {
         // from here on the main thread answers for it
         ledger.leaveWork(thread);
@@ -165,14 +163,19 @@ function run(data: ThreadData, port: MessagePort): void {
       write(deviceFd, replyAddress, server.answer(-E.EINVAL));
       ledger.leaveWork(thread);
     }
-    if (deferred.count > 0 && (isBehind || deferred.isFull || deferred.isDue(begunMs))) settle();
+    if (deferred.count > 0 && (takenAway.length > 0 || deferred.isFull || deferred.isDue(begunMs))) settle();
   }
 }
 
-function putOff(request: Request, window: Counted, begunMs: number): PutOff<Counted> {
+function readOf(request: Request): DeferredRead & { uniqueId: number } {
   const { uniqueLow, uniqueHigh, uniqueId } = request;
-  const offset = request.bodyU64(abi.RW_OFFSET);
-  return { uniqueLow, uniqueHigh, uniqueId, offset, size: request.bodyU32(abi.RW_SIZE), window, begunMs };
+  return {
+    uniqueLow,
+    uniqueHigh,
+    uniqueId,
+    offset: request.bodyU64(abi.RW_OFFSET),
+    size: request.bodyU32(abi.RW_SIZE),
+  };
 }
 
 if (parentPort !== null) run(workerData as ThreadData, parentPort);

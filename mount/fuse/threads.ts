@@ -15,12 +15,21 @@ export function readingThreads(): number {
   return Math.min(16, Math.max(2, availableParallelism()));
 }
 
-/** How many threads there are: the others stand in for those that wait for a disk. */
-export function totalThreads(): number {
+/** How many threads there are where no disk hangs: the others stand in for those that wait for a disk. */
+export function usualThreads(): number {
   return readingThreads() + WAITING_THREADS;
+}
+
+/** How many threads there may ever be. */
+export function totalThreads(): number {
+  return usualThreads() + SPARE_THREADS;
 }
 /** each costs 10 MB; with six, cold reads were not measurably faster */
 const WAITING_THREADS = 4;
+/** take the places of threads that hang; they are loaded only then */
+const SPARE_THREADS = 8;
+
+const LOOK_MS = 250;
 
 /** loading a thread takes a core for as long as half a start of Node does, and many a bus lives for a moment only */
 const OTHERS_DELAY_MS = 1000;
@@ -32,6 +41,8 @@ export interface ThreadEvents {
   memoryWanted(nodeId: number): void;
   /** large writes to mapped memory have begun; see mapped-windows.ts */
   mapped(): void;
+  /** requests of these nodes hang, and threads are scarce: no more threads are to be theirs until `withdraw` resolves */
+  stuck(nodeIds: ReadonlySet<number>): void;
   gone(errno: string): void;
   /** a thread died of an error: the caller must not go on */
   failed(error: Error): void;
@@ -52,6 +63,7 @@ export class Threads {
   readonly loaded: Promise<void>;
   #becameLoaded: () => void = () => {};
   #loading = 0;
+  #loaded = 0;
 
   /** Loads the threads that read first; the others follow with `open`. One thread for each device descriptor. */
   constructor(deviceFds: readonly number[], ledgerFd: number, statsFd: number, events: ThreadEvents) {
@@ -76,11 +88,27 @@ export class Threads {
     if (crashPoint !== null) crashPoint('start', 0);
     this.#watch.permit(this.#readers(), areApart(this.#deviceFds));
     setTimeout(() => this.#loadOthers(this.#readers()), OTHERS_DELAY_MS);
+    setInterval(() => this.#look(), LOOK_MS).unref();
+  }
+
+  /**
+   * A disk that hangs must not cost the others their threads: a thread that hangs gives its permit to another, and where
+   * few are left that do not hang, the vbds whose requests hang get no more, and a spare one is loaded.
+   */
+  #look(): void {
+    const standstills = this.#watch.standstills();
+    for (const { thread } of standstills) this.#watch.takePermitFrom(thread);
+    if (this.#loaded - standstills.length >= this.#readers()) return;
+    const nodeIds = new Set(standstills.map(({ nodeId }) => nodeId).filter((nodeId) => this.#windows.has(nodeId)));
+    if (nodeIds.size > 0) this.#events.stuck(nodeIds);
+    if (this.#loaded === this.#workers.length && this.#loaded < this.#deviceFds.length)
+      this.#load(this.#loaded, () => {});
   }
 
   /** One after another: they stand in for threads that wait for a disk, and are not worth a client's first moments. */
   #loadOthers(thread: number): void {
-    if (thread < this.#deviceFds.length) this.#load(thread, () => this.#loadOthers(thread + 1));
+    const usual = Math.min(this.#deviceFds.length, usualThreads());
+    if (thread < usual && thread === this.#workers.length) this.#load(thread, () => this.#loadOthers(thread + 1));
   }
 
   #readers(): number {
@@ -100,7 +128,10 @@ export class Threads {
       else if (report.kind === 'memory-wanted') this.#events.memoryWanted(report.nodeId);
       else if (report.kind === 'mapped') this.#events.mapped();
       else if (report.kind === 'gone') this.#events.gone(report.errno);
-      else loaded();
+      else {
+        this.#loaded++;
+        loaded();
+      }
     });
     worker.on('error', (error) => this.#events.failed(error instanceof Error ? error : new Error(String(error))));
     for (const [nodeId, served] of this.#windows) worker.postMessage({ nodeId, served } satisfies WindowUpdate);
@@ -116,7 +147,7 @@ export class Threads {
 
   /** Resolves when no thread uses the window any more; its requests now go to the main thread. */
   async withdraw(nodeId: number): Promise<void> {
-    await this.#watch.passed(this.#tell({ nodeId, served: null }));
+    await this.#watch.passed(this.#tell({ nodeId, served: null }), nodeId);
   }
 
   /** Whether threads have written to mapped memory since this was asked last. */

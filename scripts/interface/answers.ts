@@ -86,6 +86,11 @@ const vbdShape = {
   restarts: z.int().min(0),
   changedOutside: z.boolean(),
   broken: z.string().nullable().exactOptional().describe('why its I/O is EIO since the server was replaced'),
+  imageState: z
+    .enum(['not-answering', 'gone'])
+    .nullable()
+    .exactOptional()
+    .describe('whether the image can be asked; null where it can'),
 };
 
 const vbd = answer<VbdInfo>()(vbdShape);

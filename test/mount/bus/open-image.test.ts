@@ -1,13 +1,13 @@
 import { spawn } from 'node:child_process';
 import { close, closeSync, fstatSync, openSync, readlinkSync } from 'node:fs';
-import { chmod, mkdir, open, rename, symlink, truncate, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, open, symlink, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import t, { type Test } from 'tap';
 import { FusetapError } from '../../../drivers/errors.js';
 import type { Mode } from '../../../mount/bus/interface.js';
-import { imageChanged, type OpenedImage, openImage } from '../../../mount/bus/open-image.js';
+import { type OpenedImage, openImage } from '../../../mount/bus/open-image.js';
 import { MNT_DETACH, MNT_FORCE, mount, umount2 } from '../../../system/libc.js';
 import { deviceName, readMounts } from '../../../system/proc.js';
 import { attachLoop, endChild, makeFile, mountAt, needsRoot, run, sawOutput, scratch } from './host.js';
@@ -213,21 +213,3 @@ async function mountDeadBus(t: Test, at: string): Promise<string> {
   });
   return (await readMounts('self')).find(({ mountpoint }) => mountpoint === at)?.dev ?? '';
 }
-
-t.test('a change from outside is seen: size, another file, no file', async (t) => {
-  const path = await makeFile(t, 1 << 20);
-  const image = await opened(t, path, 'w');
-  t.equal(await imageChanged(image), null);
-  await writeFile(path, 'other bytes', { flag: 'r+' });
-  t.equal(await imageChanged(image), null, 'bytes are not looked at');
-  await truncate(path, 4096);
-  t.equal(await imageChanged(image), 'size');
-  await truncate(path, 1 << 20);
-  t.equal(await imageChanged(image), null);
-  await rename(path, `${path}.old`);
-  t.equal(await imageChanged(image), 'replaced');
-  await writeFile(path, Buffer.alloc(1 << 20));
-  t.equal(await imageChanged(image), 'replaced');
-  await rename(`${path}.old`, path);
-  t.equal(await imageChanged(image), null);
-});

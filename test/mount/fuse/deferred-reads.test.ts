@@ -3,6 +3,10 @@ import t from 'tap';
 import { DeferredReads, type PutOff } from '../../../mount/fuse/deferred-reads.js';
 import { NOT_SERVED } from '../../../mount/fuse/serve-window.js';
 
+function asRead(offset: number): Omit<PutOff<string>, 'window' | 'begunMs'> {
+  return { uniqueId: offset, uniqueLow: offset, uniqueHigh: 0, place: offset, offset, size: 1 };
+}
+
 /** A disk that has brought in what `isIn` says, and what was done, in order. */
 function openStage(...offsets: number[]) {
   const isIn = new Set<number>();
@@ -19,16 +23,7 @@ function openStage(...offsets: number[]) {
     () => done.push('may wait'),
   );
   const add = (offset: number, begunMs = 0): void => {
-    const read: PutOff<string> = {
-      uniqueId: offset,
-      uniqueLow: offset,
-      uniqueHigh: 0,
-      offset,
-      size: 1,
-      window: 'w',
-      begunMs,
-    };
-    reads.add(read);
+    reads.add({ ...asRead(offset), window: 'w', begunMs });
   };
   for (const offset of offsets) add(offset);
   return { reads, isIn, meanwhile, done, add };
@@ -86,5 +81,16 @@ t.test('no more are put off than a disk does at a time', (t) => {
   t.equal(reads.isFull, false);
   add(31);
   t.equal(reads.isFull, true);
+  t.end();
+});
+
+t.test('those of a window that was taken away are waited for, and no others', (t) => {
+  const { reads, done } = openStage(1, 2);
+  reads.add({ ...asRead(3), window: 'other', begunMs: 0 });
+  reads.finishOf('other');
+  t.same(done, ['may wait', 'waited for 3']);
+  reads.finishOf('other');
+  t.equal(done.length, 2, 'there is none any more');
+  t.equal(reads.count, 2);
   t.end();
 });

@@ -21,6 +21,9 @@ export const TAKEN_PARKED = 6;
 export const RESOURCES = 16;
 export const WORDS = RESOURCES + 64;
 
+/** whose requests they serve */
+export const NODE = 2;
+
 export interface WorkerTask {
   readonly kind: 'permits' | 'resources';
   readonly thread: number;
@@ -69,7 +72,7 @@ function useResources({ thread, memory, shared }: WorkerTask, port: MessagePort)
   const gate = new ThreadGate(memory, thread);
   const known = new Set<number>();
   for (let round = thread; Atomics.load(words, STOP) === 0; round++) {
-    if (gate.enter()) {
+    if (gate.enter(NODE)) {
       for (;;) {
         const received = receiveMessageOnPort(port) as { message: ResourceUpdate } | undefined;
         if (received === undefined) break;

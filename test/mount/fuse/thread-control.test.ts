@@ -6,6 +6,7 @@ import { createThreadMemory, ThreadGate, type ThreadMemory, ThreadWatch } from '
 import {
   HOLDING,
   MOST_HOLDING,
+  NODE,
   RESOURCES,
   type ResourceUpdate,
   STOP,
@@ -145,7 +146,7 @@ t.test('passed resolves only when no thread uses what was taken away', async (t)
     const uses = Atomics.load(words, USES);
     // every other time they have it in use when it goes
     if (rounds % 2 === 0) await until('it is used', () => Atomics.load(words, USES) > uses);
-    await watch.passed(tell({ resource, isThere: false }));
+    await watch.passed(tell({ resource, isThere: false }), NODE);
     Atomics.store(words, RESOURCES + resource, 0);
     if (rounds % 16 === 0) await delay(1);
   }
@@ -158,20 +159,20 @@ t.test('passed waits for a thread in the middle of a request, not for one that r
   const memory = createThreadMemory(2);
   const [busy, idle] = [new ThreadGate(memory, 0), new ThreadGate(memory, 1)];
   const watch = new ThreadWatch(memory, 2);
-  t.equal(idle.enter(), false, 'no messages');
+  t.equal(idle.enter(NODE), false, 'no messages');
   idle.leave();
-  t.equal(busy.enter(), false);
+  t.equal(busy.enter(NODE), false);
   let isPassed = false;
-  const passed = watch.passed(watch.announce()).then(() => {
+  const passed = watch.passed(watch.announce(), NODE).then(() => {
     isPassed = true;
   });
   await delay(30);
   t.equal(isPassed, false);
   busy.leave();
   await passed;
-  t.equal(busy.enter(), true, 'the next request finds the messages');
+  t.equal(busy.enter(NODE), true, 'the next request finds the messages');
   busy.seen();
-  t.equal(busy.enter(), false, 'once');
+  t.equal(busy.enter(NODE), false, 'once');
 });
 
 t.test('a thread that has seen the messages is waited for no longer, also in the middle of a request', async (t) => {
@@ -179,10 +180,44 @@ t.test('a thread that has seen the messages is waited for no longer, also in the
   const gate = new ThreadGate(memory, 0);
   const watch = new ThreadWatch(memory, 1);
   const version = watch.announce();
-  t.equal(gate.enter(), true);
+  t.equal(gate.enter(NODE), true);
   gate.seen();
-  await watch.passed(version);
+  await watch.passed(version, NODE);
   t.pass();
+});
+
+t.test('passed waits for threads that use the window, and for no others', async (t) => {
+  const memory = createThreadMemory(2);
+  const [hung, other] = [new ThreadGate(memory, 0), new ThreadGate(memory, 1)];
+  const watch = new ThreadWatch(memory, 2);
+  hung.enter(NODE);
+  other.enter(NODE + 1);
+  other.leave();
+  await watch.passed(watch.announce(), NODE + 1);
+  t.pass('one that serves another vbd for ever is not waited for');
+});
+
+t.test('a read that was put off uses its window, whatever messages its thread has seen', async (t) => {
+  const memory = createThreadMemory(1);
+  const gate = new ThreadGate(memory, 0);
+  const watch = new ThreadWatch(memory, 1);
+  gate.enter(NODE);
+  const places = [gate.putOff(NODE), gate.putOff(NODE + 1)];
+  gate.enter(NODE + 2);
+  const version = watch.announce();
+  gate.enter(NODE + 2);
+  gate.seen();
+  await watch.passed(version, NODE + 2);
+  let isPassed = false;
+  const passed = watch.passed(version, NODE).then(() => {
+    isPassed = true;
+  });
+  gate.finished(places[1] as number);
+  await watch.passed(version, NODE + 1);
+  await delay(20);
+  t.equal(isPassed, false);
+  gate.finished(places[0] as number);
+  await passed;
 });
 
 t.test('versions go on behind 2^31', async (t) => {
@@ -191,17 +226,17 @@ t.test('versions go on behind 2^31', async (t) => {
   const watch = new ThreadWatch(memory, 1);
   // as if so many messages had been sent
   new Int32Array(memory)[0] = 2 ** 31 - 3;
-  gate.enter();
+  gate.enter(NODE);
   gate.seen();
   for (let i = 0; i < 6; i++) {
     const version = watch.announce();
     let isPassed = false;
-    const passed = watch.passed(version).then(() => {
+    const passed = watch.passed(version, NODE).then(() => {
       isPassed = true;
     });
     await delay(3);
     t.equal(isPassed, false, 'waits');
-    t.equal(gate.enter(), true);
+    t.equal(gate.enter(NODE), true);
     gate.seen();
     await passed;
   }

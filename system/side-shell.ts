@@ -1,0 +1,74 @@
+/**
+ * A shell that asks file systems, so that this process never waits for one that hangs.
+ *
+ * A question is a command of its own process. One that never ends costs that process and nothing else: a thread of ours
+ * would be lost for good, and would keep us from being reaped. The shell is begun before an image is open, so that neither
+ * it nor what it starts holds one.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+
+/** An answer is one line. Children that have ended are forgotten with each line that is read. */
+const LOOP = String.raw`
+while read -r id command; do
+  { answer=$(eval "$command" 2>&1); printf '%s %s\n' "$id" "$answer"; } &
+  jobs > /dev/null 2>&1
+done`;
+
+export class SideShell {
+  #child: ChildProcess | null = null;
+  readonly #waiting = new Map<number, (answer: string | null) => void>();
+  #nextId = 1;
+  #text = '';
+
+  constructor() {
+    this.#begin();
+  }
+
+  #begin(): ChildProcess {
+    const env = { PATH: `${process.env.PATH}:/usr/bin:/bin`, LC_ALL: 'C', TZ: 'UTC0' };
+    const child = spawn('/bin/sh', ['-c', LOOP], { cwd: '/', env, stdio: ['pipe', 'pipe', 'ignore'] });
+    this.#child = child;
+    const over = (): void => {
+      if (this.#child !== child) return;
+      this.#child = null;
+      for (const resolve of this.#waiting.values()) resolve(null);
+      this.#waiting.clear();
+    };
+    child.on('exit', over).on('error', over);
+    child.stdin.on('error', () => {});
+    child.stdout.setEncoding('latin1').on('data', (text: string) => this.#take(text));
+    child.unref();
+    for (const stream of [child.stdin, child.stdout]) (stream as unknown as { unref(): void }).unref();
+    return child;
+  }
+
+  #take(text: string): void {
+    const lines = (this.#text + text).split('\n');
+    this.#text = lines.pop() ?? '';
+    for (const line of lines) {
+      const at = line.indexOf(' ');
+      const id = Number(line.slice(0, at));
+      this.#waiting.get(id)?.(line.slice(at + 1));
+      this.#waiting.delete(id);
+    }
+  }
+
+  /**
+   * Runs a command, which may never end.
+   * @param command for sh; what it prints must be one line of less than 4 KiB
+   * @returns what it printed; null where the shell itself has died
+   */
+  run(command: string): Promise<string | null> {
+    const child = this.#child ?? this.#begin();
+    const id = this.#nextId++;
+    return new Promise((resolve) => {
+      this.#waiting.set(id, resolve);
+      child.stdin?.write(`${id} ${command}\n`);
+    });
+  }
+}
+
+/** A word for sh. It must have no line end. */
+export function shellWord(text: string): string {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}

@@ -1,0 +1,67 @@
+/**
+ * File systems that get sick on demand: one that a program serves, which is stopped or killed, and one that is frozen.
+ */
+import type { ChildProcess } from 'node:child_process';
+import { readFile, writeFile } from 'node:fs/promises';
+import type { Test } from 'tap';
+import { abortBuses, eventually } from '../e2e/command.js';
+import type { Bench } from '../e2e/fixtures.js';
+
+/** An image that qemu-storage-daemon serves over FUSE. Stopped, it stands for NFS or iSCSI that hangs. */
+export class ServedImage {
+  readonly path: string;
+  readonly #child: ChildProcess;
+
+  private constructor(path: string, child: ChildProcess) {
+    this.path = path;
+    this.#child = child;
+  }
+
+  static async begin(t: Test, bench: Bench, name: string, sizeBytes: number): Promise<ServedImage> {
+    const below = await bench.image(`${name}.below`, sizeBytes);
+    const path = await bench.image(name, 0);
+    const child = bench.startProgram('qemu-storage-daemon', [
+      ...['--blockdev', `driver=file,node-name=f,filename=${below}`],
+      ...['--export', `type=fuse,id=e,node-name=f,mountpoint=${path},writable=on`],
+    ]);
+    const served = new ServedImage(path, child);
+    t.teardown(() => served.end(bench));
+    await eventually('the image is served', 10_000, async () => (await mountinfo()).includes(` ${path} `));
+    return served;
+  }
+
+  /** From here on whoever asks waits. */
+  stop(): void {
+    this.#child.kill('SIGSTOP');
+  }
+
+  goOn(): void {
+    this.#child.kill('SIGCONT');
+  }
+
+  /** From here on whoever asks gets ENOTCONN. */
+  async die(): Promise<void> {
+    const gone = new Promise((resolve) => this.#child.once('exit', resolve));
+    this.#child.kill('SIGKILL');
+    this.goOn();
+    await gone;
+  }
+
+  async end(bench: Bench): Promise<void> {
+    // who waits there must not be left behind, whatever the test did
+    await abortBuses(`${bench.directory}`);
+    if (this.#child.exitCode === null && this.#child.signalCode === null) await this.die();
+    await bench.try('umount -l "$1" 2>&-', this.path);
+  }
+}
+
+async function mountinfo(): Promise<string> {
+  return readFile('/proc/self/mountinfo', 'utf8');
+}
+
+/** Frees whoever waits for a mount that is at a path. */
+export async function abortAt(path: string): Promise<void> {
+  const line = (await mountinfo()).split('\n').find((text) => text.includes(` ${path} `));
+  const minor = line?.split(' ')[2]?.split(':')[1];
+  if (minor !== undefined) await writeFile(`/sys/fs/fuse/connections/${minor}/abort`, '1').catch(() => {});
+}
