@@ -97,8 +97,9 @@ async function run({ persistent, transport, allowOther, bus, lifeline, ...where 
     const lost = isUntold ? keeper.notDurable : [];
     removeBusFiles(place, { keepLog: lost.length > 0 });
     await tellAdministrator(lost);
-    // a process that hangs with a disk, a server or this one, would have it for as long as that hangs
-    flockRelease(lockFd);
+    // a server that hangs with a disk would keep the lock for as long as the disk hangs; else the lock goes with the last
+    // process, so that whoever waits for it finds none
+    if (keeper.leftBehind) flockRelease(lockFd);
     process.exit(lost.length > 0 ? 1 : 0);
   };
   const endUntold = (patience?: Patience): void => {

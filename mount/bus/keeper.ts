@@ -330,6 +330,11 @@ export class Keeper implements BusControl {
     };
   }
 
+  /** Whether a process may stay after the ending, because a disk does not answer it. */
+  get leftBehind(): boolean {
+    return this.#bus.leftBehind;
+  }
+
   /** Of an ending that is over: the vbds of which not all is durable. */
   get notDurable(): readonly DetachedVbd[] {
     return this.#ending.lost;
@@ -343,8 +348,9 @@ export class Keeper implements BusControl {
     // whoever waits for a disk that does not answer gets an error now
     if (this.#bus.leftBehind) await abortConnection(place.path, mountDev);
     await unmount(place.path, mountDev);
-    // one that waits for a disk that hangs cannot be killed before that answers
-    await Promise.race([server.end(), new Promise((resolve) => setTimeout(resolve, KILL_LIMIT_MS).unref())]);
+    // a server that waits for a disk that hangs cannot be killed before the disk answers
+    const late = new Promise<false>((resolve) => setTimeout(() => resolve(false), KILL_LIMIT_MS).unref());
+    if (!(await Promise.race([server.end().then(() => true), late]))) this.#bus.leftBehind = true;
     closeDevices(mount);
     await memories.end().catch((error: unknown) => console.error(error));
     this.books.end();
