@@ -1,18 +1,19 @@
 /**
- * Tells a thread that spins from one that waits: both work on the same request for long, but who waits for a disk takes
- * no processor time.
+ * Tells a thread that spins from one that waits for a disk: both work on the same request for long, but only the one that
+ * spins is always running, or in the queue for a processor. The queue counts, because on a busy machine a thread that spins
+ * runs for a small part of the time.
  */
 import { readFileSync } from 'node:fs';
 import type { Work } from '../ledger.js';
 
-/** of the time between two looks; a thread that works on one request all that time and waits for nothing has all of it */
+/** share of the time between two looks; a thread that never waits for anything but a processor has all of it */
 const SPINNING_SHARE = 0.5;
 /** USER_HZ, which is the same on all of Linux's machines that Node runs on */
 const TICK_MS = 10;
 
 interface Seen {
   readonly unique: number;
-  readonly cpuMs: number;
+  readonly busyMs: number;
   readonly atMs: number;
   readonly looks: number;
 }
@@ -28,12 +29,12 @@ export class SpinWatch {
     const seen = new Map<number, Seen>();
     let most = 0;
     for (const { unique, tid } of work) {
-      const cpuMs = tid === 0 ? null : cpuTimeMs(pid, tid);
-      if (cpuMs === null) continue;
+      const busyMs = tid === 0 ? null : busyTimeMs(pid, tid);
+      if (busyMs === null) continue;
       const last = this.#seen.get(tid);
-      const isSame = last?.unique === unique && cpuMs - last.cpuMs >= SPINNING_SHARE * (atMs - last.atMs);
+      const isSame = last?.unique === unique && busyMs - last.busyMs >= SPINNING_SHARE * (atMs - last.atMs);
       const looks = isSame ? last.looks + 1 : 0;
-      seen.set(tid, { unique, cpuMs, atMs, looks });
+      seen.set(tid, { unique, busyMs, atMs, looks });
       most = Math.max(most, looks);
     }
     this.#seen = seen;
@@ -41,7 +42,21 @@ export class SpinWatch {
   }
 }
 
-/** Processor time of a thread so far; null where it is gone. */
+/** How long a thread has run or waited for a processor so far; null if it is gone. */
+function busyTimeMs(pid: number, tid: number): number | null {
+  try {
+    // proc(5) leaves it to Documentation/scheduler/sched-stats.rst: ns on a processor, ns in its queue, slices
+    const [runNs = 0, queueNs = 0] = readFileSync(`/proc/${pid}/task/${tid}/schedstat`, 'latin1')
+      .split(' ')
+      .map(Number);
+    return (runNs + queueNs) / 1e6;
+  } catch {
+    // a kernel without SCHED_INFO
+    return cpuTimeMs(pid, tid);
+  }
+}
+
+/** Processor time of a thread so far; null if it is gone. */
 function cpuTimeMs(pid: number, tid: number): number | null {
   try {
     const stat = readFileSync(`/proc/${pid}/task/${tid}/stat`, 'latin1');
