@@ -160,20 +160,34 @@ export function readCommand(pid: number): string | null {
   return readText(`/proc/${pid}/comm`)?.trimEnd() ?? null;
 }
 
-/** When a process began, in ticks since boot: with its pid it names a process for ever. Null where it is gone. */
+/**
+ * When a process began, in ticks since boot: with its pid it names a process for ever. Null where it is gone.
+ * @throws where that cannot be known now, for want of a descriptor
+ */
 export function readStartTime(pid: number): string | null {
-  const stat = readText(`/proc/${pid}/stat`);
-  // proc(5): the name in brackets may hold anything; the state is behind it, and starttime, field 22, the twentieth
-  const fields = stat?.slice(stat.lastIndexOf(')') + 2).split(' ');
-  // one that is dead stays for as long as nobody has waited for it: in a container perhaps for ever
-  return fields === undefined || fields[0] === 'Z' ? null : (fields[19] ?? null);
+  try {
+    const fields = statFields(readFileSync(`/proc/${pid}/stat`, 'utf8'));
+    // one that is dead stays for as long as nobody has waited for it: in a container perhaps for ever
+    return fields[0] === 'Z' ? null : (fields[19] ?? null);
+  } catch (error) {
+    if (isForWant(error)) throw error;
+    return null;
+  }
 }
 
-/** Whether a process that began then has not ended; one that nobody has reaped has. */
+/** Whether a process that began then has not ended; one that nobody has reaped has. What cannot be known now is running. */
 export function isRunning(pid: number, startTime: string): boolean {
-  const stat = readText(`/proc/${pid}/stat`);
-  const state = stat?.slice(stat.lastIndexOf(')') + 2, stat.lastIndexOf(')') + 3);
-  return readStartTime(pid) === startTime && state !== 'Z' && state !== 'X';
+  try {
+    const fields = statFields(readFileSync(`/proc/${pid}/stat`, 'utf8'));
+    return fields[0] !== 'Z' && fields[0] !== 'X' && fields[19] === startTime;
+  } catch (error) {
+    return isForWant(error);
+  }
+}
+
+/** proc_pid_stat(5): the name in brackets may hold anything; the state is behind it, and starttime the twentieth from there */
+function statFields(stat: string): string[] {
+  return stat.slice(stat.lastIndexOf(')') + 2).split(' ');
 }
 
 /** The working and the root directory of a process. */
@@ -392,6 +406,13 @@ export function listSwaps(): string[] {
 }
 
 // ── what vanishes while it is looked at is as good as never there ───────────────────────────────────────────────────
+
+const WANTS: ReadonlySet<unknown> = new Set(['EMFILE', 'ENFILE', 'ENOMEM']);
+
+/** Whether something could not be looked at because this process, or the machine, has no descriptor or memory left. */
+export function isForWant(error: unknown): boolean {
+  return WANTS.has((error as NodeJS.ErrnoException).code);
+}
 
 function readText(path: string): string | null {
   try {

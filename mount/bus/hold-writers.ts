@@ -4,7 +4,7 @@
  * not let each other's writers go.
  */
 import { FusetapError } from '../../drivers/errors.js';
-import { readStartTime } from '../../system/proc.js';
+import { isRunning, readStartTime } from '../../system/proc.js';
 import { readBusRecords } from './bus-record.js';
 import { askBus, isConnectionLost, isNotRunning } from './http-client.js';
 import type { VbdInfo } from './interface.js';
@@ -24,10 +24,10 @@ export function nameOfCopy(): string {
 /** Whether the process that makes a copy of that name has died: then nobody will let go what it had held. */
 export function isCopyDead(name: string): boolean {
   const [pid, startTime] = name.split(':');
-  return readStartTime(Number(pid)) !== startTime;
+  return !isRunning(Number(pid), startTime ?? '');
 }
 
-function isRunning(pid: number | null): boolean {
+function isThere(pid: number | null): boolean {
   return pid !== null && readStartTime(pid) !== null;
 }
 
@@ -64,7 +64,7 @@ export async function holdOtherWriters(wanted: OtherWriters, signal: AbortSignal
   try {
     for (const { bus, keeperPid, serverPid, vbds } of readBusRecords(runtimeDir)) {
       // what a dead bus left behind writes nothing
-      if (bus === ownBus || ![keeperPid, serverPid].some(isRunning)) continue;
+      if (bus === ownBus || ![keeperPid, serverPid].some(isThere)) continue;
       for (const { vdev, mode, memory } of vbds) {
         if (memory !== memoryId || mode === 'r') continue;
         const writer = { place: await resolveBus(bus, runtimeDir), vdev };

@@ -20,12 +20,21 @@ export async function awaitAbandoned(fd: number): Promise<void> {
   await new Promise<void>((resolve) => {
     socket.setEncoding('utf8').on('data', (text: string) => {
       told += text;
-      startTime ??= told.endsWith('\n') ? readStartTime(Number(told)) : null;
+      startTime ??= told.endsWith('\n') ? startTimeOf(Number(told)) : null;
     });
     socket.on('error', () => {});
     socket.on('close', resolve);
   });
   while (startTime !== null && isRunning(Number(told), startTime)) await delay(POLL_MS);
+}
+
+/** Null also where it cannot be known now. */
+function startTimeOf(pid: number): string | null {
+  try {
+    return readStartTime(pid);
+  } catch {
+    return null;
+  }
 }
 
 /** Of the process that the bus is begun for. */

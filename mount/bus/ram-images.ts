@@ -54,7 +54,7 @@ export function growthWithin(account: RamAccount, id: string, { wantedBytes, nee
   if (image === undefined) return 0;
   const granted = image.links.reduce((sum, link) => sum + link.grantedBytes, 0);
   const reservedAhead = image.usedBytes - image.residentBytes - granted;
-  const room = account.limitBytes - account.usedBytes + reservedAhead;
+  const room = Math.min(Number.MAX_SAFE_INTEGER, account.limitBytes - account.usedBytes + reservedAhead);
   const half = room / 2 - ((room / 2) % MEMORY_PAGE);
   return Math.max(0, Math.min(wantedBytes, room, Math.max(neededBytes, half)));
 }

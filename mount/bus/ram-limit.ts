@@ -11,7 +11,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { FusetapError, quoted } from '../../drivers/errors.js';
 import { parseSize } from '../../drivers/parse-size.js';
-import { isBelow, parseMountinfo } from '../../system/proc.js';
+import { isBelow, isForWant, parseMountinfo } from '../../system/proc.js';
 
 const RATIO = 0.8;
 
@@ -89,10 +89,15 @@ function parseLimitFile(text: string | null): number[] {
   return Number.isFinite(limit) ? [limit] : [];
 }
 
+const lastTexts = new Map<string, string>();
+
+/** What cannot be read for want of a descriptor says what it said before: else there would be no limit just then. */
 function readText(path: string): string | null {
   try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return null;
+    const text = readFileSync(path, 'utf8');
+    lastTexts.set(path, text);
+    return text;
+  } catch (error) {
+    return isForWant(error) ? (lastTexts.get(path) ?? null) : null;
   }
 }

@@ -23,7 +23,7 @@ import {
 import { join } from 'node:path';
 import type { Json } from '../../drivers/driver.js';
 import { F_SEAL_GROW, F_SEAL_SHRINK, getSeals, setNonBlocking } from '../../system/libc.js';
-import { readStartTime } from '../../system/proc.js';
+import { isForWant, isRunning, readStartTime } from '../../system/proc.js';
 import { ramDirectory } from './ram-lock.js';
 import { type PreparedFile, prepareFile, replaceFile } from './replace-file.js';
 
@@ -86,9 +86,13 @@ const textOf = (link: RamLink): string => `${JSON.stringify(link)}\n`;
 const temporaryOf = (runtimeDir: string, { id, pid }: RamLink): string =>
   join(ramDirectory(runtimeDir), `.${id}.${pid}.${process.pid}`);
 
-/** The link of a process to an image, by default of this one; null where somebody took it away. */
+/** The link of a process to an image, by default of this one; null where somebody took it away, or it cannot be read now. */
 export function linkOf(runtimeDir: string, id: string, pid: number = process.pid): RamLink | null {
-  return readLink(runtimeDir, `${id}.${pid}`);
+  try {
+    return readLink(runtimeDir, `${id}.${pid}`);
+  } catch {
+    return null;
+  }
 }
 
 /** Takes a link away; it may be gone already. */
@@ -96,7 +100,7 @@ export function removeLink(runtimeDir: string, link: Pick<RamLink, 'id' | 'pid'>
   rmSync(pathOf(runtimeDir, link), { force: true });
 }
 
-/** The links that lead to a memory. */
+/** The links that lead to a memory. @throws where that cannot be known now, for want of a descriptor */
 export function listLinks(runtimeDir: string): RamLink[] {
   return namesIn(runtimeDir).flatMap((name) => {
     const link = readLink(runtimeDir, name);
@@ -104,7 +108,7 @@ export function listLinks(runtimeDir: string): RamLink[] {
   });
 }
 
-/** The links that lead to a memory; all others are removed. Under the lock only. */
+/** The links that lead to a memory; all others are removed. Under the lock only. @throws as listLinks: that one stays */
 export function cleanLinks(runtimeDir: string): RamLink[] {
   return namesIn(runtimeDir).flatMap((name) => {
     const link = readLink(runtimeDir, name);
@@ -156,7 +160,7 @@ export function residentBytes(link: RamLink): number {
 }
 
 function isLive(link: RamLink): boolean {
-  if (readStartTime(link.pid) !== link.startTime) return false;
+  if (!isRunning(link.pid, link.startTime)) return false;
   try {
     if (readlinkSync(link.link) !== `/memfd:${memoryName(link.id)} (deleted)`) return false;
     const { dev, ino } = statSync(link.link, { bigint: true });
@@ -172,7 +176,8 @@ function readLink(runtimeDir: string, name: string): RamLink | null {
     const link = JSON.parse(readFileSync(join(ramDirectory(runtimeDir), name), 'utf8')) as Partial<RamLink>;
     const isWhole = name === `${link.id}.${link.pid}` && link.link?.startsWith(`/proc/${link.pid}/fd/`) === true;
     return isWhole ? (link as RamLink) : null;
-  } catch {
+  } catch (error) {
+    if (isForWant(error)) throw error;
     // gone meanwhile, or cut short: leads nowhere either way
     return null;
   }

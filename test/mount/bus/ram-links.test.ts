@@ -1,8 +1,11 @@
 /** Links to ram images: followed where they lead to the very memory they were made for, removed where they do not. */
+import { execFileSync } from 'node:child_process';
 import { closeSync, ftruncateSync, openSync } from 'node:fs';
 import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
+import { growthWithin } from '../../../mount/bus/ram-images.js';
+import { ramLimitBytes } from '../../../mount/bus/ram-limit.js';
 import {
   cleanLinks,
   linkOf,
@@ -15,6 +18,8 @@ import {
   writeLink,
 } from '../../../mount/bus/ram-links.js';
 import { addSeals, F_SEAL_GROW, F_SEAL_SHRINK, memfdCreate } from '../../../system/libc.js';
+import { isRunning, readStartTime } from '../../../system/proc.js';
+import { whyNot } from '../../e2e/fixtures.js';
 import { scratch } from './host.js';
 
 const SIZE = 10_000;
@@ -104,4 +109,62 @@ t.test('what is no link is removed', async (t) => {
   await writeFile(join(directory, 'ram', '.cafe.1.1'), '');
   t.same(cleanLinks(directory), []);
   t.same(await readdir(join(directory, 'ram')), []);
+});
+
+/** Does something while this process may open nothing more. */
+function withoutDescriptors<Result>(act: () => Result): Result {
+  const limit = (soft: string): Buffer => execFileSync('prlimit', ['--pid', `${process.pid}`, `--nofile=${soft}:`]);
+  const words = ['--pid', `${process.pid}`, '--nofile', '--noheadings', '-o', 'SOFT'];
+  const before = execFileSync('prlimit', words, { encoding: 'utf8' }).trim();
+  limit('256');
+  const taken: number[] = [];
+  try {
+    for (;;) taken.push(openSync('/dev/null', 'r'));
+  } catch {
+    return act();
+  } finally {
+    for (const fd of taken) closeSync(fd);
+    limit(before);
+  }
+}
+
+t.test(
+  'what cannot be looked at for want of a descriptor is neither gone nor without a limit',
+  {
+    skip: whyNot('prlimit'),
+  },
+  async (t) => {
+    const directory = await runtime(t);
+    const link = linkTo(makeMemory(t));
+    writeLink(directory, link);
+    const began = readStartTime(process.pid) as string;
+    // also what the kernel says is free changes
+    const limitBytes = ramLimitBytes(0);
+    const seen = withoutDescriptors(() => {
+      const failed = (act: () => unknown): unknown => {
+        try {
+          return act();
+        } catch (error) {
+          return (error as NodeJS.ErrnoException).code;
+        }
+      };
+      return {
+        list: failed(() => listLinks(directory)),
+        clean: failed(() => cleanLinks(directory)),
+        start: failed(() => readStartTime(process.pid)),
+        own: linkOf(directory, 'cafe'),
+        isRunning: isRunning(process.pid, began),
+        limitBytes: ramLimitBytes(0),
+      };
+    });
+    t.match(seen, { list: 'EMFILE', clean: 'EMFILE', start: 'EMFILE', own: null, isRunning: true, limitBytes });
+    t.same(listLinks(directory), [link], 'the link is still there');
+  },
+);
+
+t.test('memory without a limit grows by a number', async (t) => {
+  const first = linkTo(makeMemory(t));
+  const image = { first, links: [first], residentBytes: 0, usedBytes: 0 };
+  const account = { images: [image], limitBytes: Number.POSITIVE_INFINITY, usedBytes: 0 };
+  t.equal(growthWithin(account, 'cafe', { wantedBytes: 1 << 20, neededBytes: 4096 }), 1 << 20);
 });
