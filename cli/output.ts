@@ -38,7 +38,8 @@ export function tellWaits(options: { quiet?: boolean; verbose?: boolean }): { wa
  * Prints an error on stderr: one line, with the stack where `debug` asks for it or where nobody expected the error.
  * @returns the exit status that belongs to it
  */
-export function printError(error: unknown, debug = false): number {
+export function printError(thrown: unknown, debug = false): number {
+  const error = knownError(thrown);
   const plain = plainError(error);
   printNote(plain.hint ? `${plain.message}: ${plain.hint}` : plain.message);
   if (debug || !(error instanceof FusetapError)) printStack(error);
@@ -61,8 +62,17 @@ function printStack(error: unknown): void {
 
 /** An error as `--json` prints it. */
 export function jsonError(error: unknown): JsonError {
-  const { code, message, hint, holders } = plainError(error);
+  const { code, message, hint, holders } = plainError(knownError(error));
   return { code, message, hint: hint ?? null, holders: holders ?? [] };
+}
+
+/** What Node throws wherever a relative path is resolved in a directory that was deleted, made an error of ours. */
+function knownError(error: unknown): unknown {
+  if (!(error instanceof Error) || (error as NodeJS.ErrnoException).syscall !== 'uv_cwd') return error;
+  return new FusetapError('NOT_FOUND', 'the working directory was deleted, or cannot be entered', {
+    hint: 'cd to one that is there, or give absolute paths',
+    cause: error,
+  });
 }
 
 function plainError(error: unknown): PlainError {

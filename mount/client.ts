@@ -70,13 +70,12 @@ export async function attach(
 /** What is relative to this process made absolute: third-party drivers, files that filters watch. */
 async function settleRequest(request: AttachRequest): Promise<AttachRequest> {
   const { driver, filters, ...rest } = request;
-  const cwd = process.cwd();
   const { findDriver } = await import('./client/find-driver.js');
-  const settled: AttachRequest = { ...rest, driver: findDriver(driver, cwd) };
+  const settled: AttachRequest = { ...rest, driver: findDriver(driver, process.cwd) };
   // a bus of an older version need not know the word
   if (filters === undefined || filters.length === 0) return settled;
   const { settleFilters } = await import('./client/settle-filters.js');
-  return { ...settled, filters: settleFilters(filters, cwd, { provesRead: true }) };
+  return { ...settled, filters: settleFilters(filters, process.cwd, { provesRead: true }) };
 }
 
 /** A bus that was begun for an attach which failed ends by itself, unless somebody else has come to use it. */

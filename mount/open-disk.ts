@@ -35,8 +35,8 @@ const NO_BUS = { mountpoint: '/proc/self/no-bus' };
  * @throws FusetapError as an attach of the same image would
  */
 export async function openDiskHere(request: OpenDiskRequest): Promise<Disk> {
-  const filters = settleFilters(request.filters, process.cwd(), { provesRead: false });
-  const driver = await loadDriver(findDriver(request.driver, process.cwd()));
+  const filters = settleFilters(request.filters, process.cwd, { provesRead: false });
+  const driver = await loadDriver(findDriver(request.driver, process.cwd));
   checkImageGiven(driver, request.image);
   const undo: (() => void)[] = [];
   const undoAll = (): void => {

@@ -19,12 +19,14 @@ const CONDITIONS = ['node', 'import', 'module-sync', 'default'];
 /**
  * What the control interface takes for the word: a name of fusetap's own, or an absolute path. Whether there is a driver
  * in that file is for the server to see.
+ * @param cwd is asked only for a word that needs it: the working directory may be deleted
  * @throws FusetapError NOT_FOUND; UNSUPPORTED for a package that cannot be imported
  */
-export function findDriver(word: string, cwd: string): string {
+export function findDriver(word: string, cwd: () => string): string {
   if (driverNames.includes(word)) return word;
-  if (/^\.{0,2}\/|\.[cm]?js$/.test(word)) return resolve(cwd, word);
-  for (const start of PACKAGE_NAME.test(word) ? [cwd, OWN_DIRECTORY] : []) {
+  if (word.startsWith('/')) return resolve(word);
+  if (/^\.{1,2}\/|\.[cm]?js$/.test(word)) return resolve(cwd(), word);
+  for (const start of PACKAGE_NAME.test(word) ? [cwd(), OWN_DIRECTORY] : []) {
     for (const directory of nodeModulesAbove(start)) {
       const entry = entryOf(join(directory, word), word);
       if (entry !== null) return entry;

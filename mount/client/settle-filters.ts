@@ -6,17 +6,24 @@ import type { FilterSpec } from '../../drivers/filters/filter.js';
 
 /**
  * Filters with the paths of their trigger files made absolute.
+ * @param cwd is asked only where a path is relative: the working directory may be deleted
  * @param options provesRead: the first byte is going to be read, so a filter that breaks it is a mistake
  * @throws FusetapError USAGE
  */
 export function settleFilters(
   filters: readonly FilterSpec[],
-  cwd: string,
+  cwd: () => string,
   options: { provesRead: boolean },
 ): FilterSpec[] {
   const settled = filters.map(({ name, value }) => {
     return name === 'error'
-      ? { name, value: value.replace(/@(.+)$/s, (_, path) => `@${resolve(cwd, path)}`) }
+      ? {
+          name,
+          value: value.replace(
+            /@(.+)$/s,
+            (_, path: string) => `@${path.startsWith('/') ? resolve(path) : resolve(cwd(), path)}`,
+          ),
+        }
       : { name, value };
   });
   if (options.provesRead) for (const filter of settled) refuseBrokenStart(filter);

@@ -26,6 +26,8 @@ const AS_ROOT: Record<string, Story> = {
   'one of several mounts': unmountOneOfSeveral,
   'umount by a link, and not by a made-up source': unmountByLinkAndNotByLie,
   'an umount that takes long': unmountSlowly,
+  'a loop device that was left read-only': mountOnReadOnlyLoop,
+  'read-only, though it was to be written': mountWriteProtected,
 };
 
 onDefaultTransport(t, ['losetup', 'mkfs.ext4', 'debugfs'], async (t, transport) => {
@@ -225,6 +227,35 @@ async function unmountSlowly(t: Test, bench: Bench): Promise<void> {
   await bench.sh('mount -o loop "$1" "$2"; cmp doc "$2/doc"; umount "$2"', image, at);
 }
 
+/** The flag stays on a device when its file is taken away. Another may take the device before us: then once more. */
+async function mountOnReadOnlyLoop(t: Test, bench: Bench): Promise<void> {
+  const image = await ext4(bench);
+  const at = await bench.makeDirectory('mnt');
+  for (let attempt = 0; attempt < 10; attempt++) {
+    const free = await bench.sh('device=$(losetup -f) && blockdev --setro "$device" && echo "$device"');
+    const mounted = JSON.parse(await bench.succeed(['mount', image, at, '--json'])) as { device: string };
+    await bench.sh('echo 1 > "$1/written"', at);
+    await bench.succeed(['umount', at]);
+    await bench.sh('blockdev --setrw "$1"', free);
+    if (mounted.device === free) break;
+  }
+  await isClear(t, bench);
+  t.ok(await holds(bench, image, 'written'));
+}
+
+/** mount(8) exits with 0 then, and says nothing of a file system that is read-only by itself. */
+async function mountWriteProtected(t: Test, bench: Bench): Promise<void> {
+  if (!isInstalled('mksquashfs')) return;
+  const at = await bench.makeDirectory('mnt');
+  await bench.sh('mkdir files; echo x > files/x; mksquashfs files fs.sqfs -quiet -no-progress > out');
+  const mounted = await bench.fusetap(['mount', 'fs.sqfs', at]);
+  t.match(mounted, { status: 0, stdout: '', stderr: /^fusetap: [^\n]*mnt is mounted read-only, [^\n]*\n$/ });
+  await bench.succeed(['umount', at]);
+  t.match(await bench.fusetap(['mount', '--read-only', 'fs.sqfs', at]), { status: 0, stderr: '' }, 'as it was wanted');
+  await bench.succeed(['umount', at]);
+  await isClear(t, bench);
+}
+
 async function mountByHelper(t: Test, bench: Bench): Promise<void> {
   const image = await partitioned(bench);
   const at = await bench.makeDirectory('mnt');
@@ -270,8 +301,25 @@ async function mountAsUser(t: Test, bench: Bench): Promise<void> {
   await bench.succeed(['mount', '-r', 'packed.img', at]);
   t.equal(await bench.sh('cat "$1/file"', at), '2');
   await bench.succeed(['umount', at]);
+  await refuseWhatWasNotMounted(t, bench, { image, at });
   const blank = await bench.image('blank.img', MIB);
   t.match(await bench.fusetap(['mount', blank, at]), { status: 2, stderr: /none that blkid knows/ });
   t.match(await bench.fusetap(['mount', '-t', 'xfs', blank, at]), { status: 6, stderr: /only root can mount xfs/ });
   await isClear(t, bench);
+}
+
+/** fuse2fs exits with 0 also where it mounted nothing. */
+async function refuseWhatWasNotMounted(t: Test, bench: Bench, { image, at }: Mounted): Promise<void> {
+  await bench.sh('echo x > "$1/there"', at);
+  const onFull = await bench.fusetap(['mount', image, at]);
+  if (onFull.status === 0) await bench.succeed(['umount', at]);
+  else t.match(onFull, { status: 1, stderr: /cannot mount [^\n]*not empty/ });
+  const unknown = await bench.fusetap(['mount', '-o', 'no_such_option', image, await bench.makeDirectory('empty')]);
+  t.match(unknown, { status: 1, stderr: /^fusetap: cannot mount [^\n]+\n$/ });
+  await isClear(t, bench);
+}
+
+interface Mounted {
+  readonly image: string;
+  readonly at: string;
 }

@@ -2,7 +2,7 @@
  * Programs that mount a file system out of a file, as an ordinary user: by FUSE, with no loop device.
  */
 import { FusetapError } from '../../../drivers/errors.js';
-import { isInstalled, runTool, type TellWait } from './run-tool.js';
+import { isInstalled, runTool, type TellRemark, type TellWait } from './run-tool.js';
 
 export interface FuseProgram {
   readonly program: string;
@@ -70,12 +70,13 @@ export async function findFuseProgram(type: string, write: boolean): Promise<Fus
 /** Mounts. The source of the mount is the file, which is how it is found again. */
 export async function mountByFuse(
   { program, options }: FuseProgram,
-  { file, directory, readOnly, options: asked, waits }: FuseMount,
+  { file, directory, readOnly, options: asked, waits, remarks }: FuseMount,
 ): Promise<void> {
   // libfuse takes a comma for the end of an option, unless it is escaped
   const source = `fsname=${file.replace(/[\\,]/g, '\\$&')}`;
   const words = [source, ...(readOnly ? ['ro'] : []), ...options, ...asked];
-  await runTool(program, [file, directory, '-o', words.join(',')], `cannot mount ${file} on ${directory}`, { waits });
+  const what = `cannot mount ${file} on ${directory}`;
+  await runTool(program, [file, directory, '-o', words.join(',')], what, { waits, remarks });
 }
 
 export interface FuseMount {
@@ -84,4 +85,5 @@ export interface FuseMount {
   readonly readOnly: boolean;
   readonly options: readonly string[];
   readonly waits?: TellWait | undefined;
+  readonly remarks?: TellRemark | undefined;
 }

@@ -8,12 +8,14 @@
  */
 import { createHash } from 'node:crypto';
 import { realpathSync, statSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { FusetapError, toFusetapError } from '../../../drivers/errors.js';
 import type { AttachRequest, AttachResult } from '../../bus/interface.js';
 import { type BusPlace, resolveBus } from '../../bus/runtime-dir.js';
 import { type AttachOptions, attach, detach } from '../../client.js';
 import { findFuseProgram, mountByFuse, probeType } from './fuse-programs.js';
 import { canMountByLoop, mountByLoop } from './loop-mount.js';
+import { MountCheck } from './mount-check.js';
 import type { TellWait } from './run-tool.js';
 
 export interface MountRequest {
@@ -48,8 +50,9 @@ export function busOfDirectory(directory: string, runtimeDir: string): Promise<B
 /** The real path. @throws FusetapError NOT_FOUND, USAGE where it is no directory */
 export function realDirectory(directory: string): string {
   const cannot = `cannot mount on ${directory}`;
+  const path = resolve(directory);
   try {
-    const real = realpathSync(directory);
+    const real = realpathSync(path);
     if (statSync(real).isDirectory()) return real;
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
@@ -74,8 +77,9 @@ export async function mountImage(
   const wanted: AttachRequest = { ...request.attach, ...(partitions && { partitions }) };
   const vbd = await attach(place, wanted, options);
   try {
-    const device = await mountFile(fileOf(vbd, request.partition), directory, request, waits);
-    return { directory, device, vbd };
+    const { device, remarks } = await mountFile(fileOf(vbd, request.partition), directory, request, waits);
+    const notes = [...(vbd.notes ?? []), ...remarks];
+    return { directory, device, vbd: notes.length === 0 ? vbd : { ...vbd, notes } };
   } catch (error) {
     // why it failed is worth more than that this failed too
     await detach(place, vbd.vdev, { waitSeconds: UNDO_SECONDS }).catch(() => {});
@@ -93,16 +97,28 @@ function fileOf({ vdev, path, partitions }: AttachResult, number: number | null)
   });
 }
 
+interface Mounted {
+  /** the loop device; null where a FUSE program mounted it */
+  readonly device: string | null;
+  /** what the user should know */
+  readonly remarks: readonly string[];
+}
+
 async function mountFile(
   file: string,
   directory: string,
   request: MountRequest,
   waits: TellWait | undefined,
-): Promise<string | null> {
+): Promise<Mounted> {
   const { type, options } = request;
   const readOnly = request.attach.mode === 'r';
-  if (canMountByLoop()) return mountByLoop({ file, directory, readOnly, type, options, waits });
+  const check = await MountCheck.begin(directory);
+  const words = { file, directory, readOnly, options, waits, remarks: (line: string) => check.note(line) };
+  if (canMountByLoop()) {
+    const device = await mountByLoop({ ...words, type });
+    return { device, remarks: await check.finish({ file, readOnly }) };
+  }
   const program = await findFuseProgram(type ?? (await probeType(file)), !readOnly);
-  await mountByFuse(program, { file, directory, readOnly, options, waits });
-  return null;
+  await mountByFuse(program, words);
+  return { device: null, remarks: await check.finish({ file, readOnly }) };
 }

@@ -8,8 +8,12 @@ const QUIET_MS = 3_000;
 /** Is told what is waited for, where that takes long. */
 export type TellWait = (text: string) => void;
 
+/** Is told each line that a program which succeeded wrote on stderr. */
+export type TellRemark = (line: string) => void;
+
 export interface ToolDetails extends ErrorDetails {
   readonly waits?: TellWait | undefined;
+  readonly remarks?: TellRemark | undefined;
 }
 
 /**
@@ -22,22 +26,27 @@ export function runTool(
   program: string,
   args: readonly string[],
   what: string,
-  { waits, ...details }: ToolDetails = {},
+  { waits, remarks, ...details }: ToolDetails = {},
 ): Promise<string> {
   const options = { env: { ...process.env, LC_ALL: 'C', PATH: toolPath() } };
   const timer = setTimeout(() => waits?.(`waiting for ${[program, ...args].join(' ')}`), QUIET_MS);
   return new Promise((resolve, reject) => {
     execFile(program, args, options, (error, stdout, stderr) => {
       clearTimeout(timer);
-      if (error === null) return resolve(stdout);
+      if (error === null) {
+        for (const line of linesOf(stderr)) remarks?.(line);
+        return resolve(stdout);
+      }
       if (error.code === 'ENOENT') {
         const message = `${what}: ${program} is not installed`;
         return reject(new FusetapError('UNSUPPORTED', message, { ...details, cause: error }));
       }
-      const words = firstLine(stderr) ?? firstLine(stdout) ?? `${program} ended with ${error.code ?? error.signal}`;
-      const said = words.replace(/\.$/, '');
-      const code = /\bbusy\b/i.test(said) ? 'BUSY' : 'FAILED';
-      reject(new FusetapError(code, `${what}: ${said}`, { ...details, cause: error }));
+      const words =
+        inOneLine(linesOf(stderr)) ??
+        inOneLine(linesOf(stdout)) ??
+        `${program} ended with ${error.code ?? error.signal}`;
+      const code = /\bbusy\b/i.test(words) ? 'BUSY' : 'FAILED';
+      reject(new FusetapError(code, `${what}: ${words}`, { ...details, cause: error }));
     });
   });
 }
@@ -62,9 +71,21 @@ function toolPath(): string {
   return `${process.env.PATH ?? '/usr/bin:/bin'}:/usr/local/sbin:/usr/sbin:/sbin`;
 }
 
-function firstLine(text: string): string | undefined {
+function linesOf(text: string): string[] {
   return text
     .split('\n')
     .map((line) => line.trim())
-    .find((line) => line !== '');
+    .filter((line) => line !== '');
+}
+
+/** a program that is called wrongly may print pages of help */
+const LINES_QUOTED = 3;
+
+/** What a program said, as one line: the reason often stands in its second line. */
+export function inOneLine(lines: readonly string[]): string | undefined {
+  if (lines.length === 0) return undefined;
+  return lines
+    .slice(0, LINES_QUOTED)
+    .map((line) => line.replace(/[.:;]$/, ''))
+    .join('; ');
 }

@@ -17,15 +17,34 @@ async function tree(t: Test, files: Record<string, object>): Promise<string> {
 
 t.test("fusetap's own are found by name, whatever is installed", async (t) => {
   const root = await tree(t, { ram: { main: 'other.js' } });
-  for (const name of ['aio', 'ram', 'sync']) t.equal(findDriver(name, root), name);
+  for (const name of ['aio', 'ram', 'sync'])
+    t.equal(
+      findDriver(name, () => root),
+      name,
+    );
 });
 
 t.test('a file is found from where the client is', async (t) => {
-  t.equal(findDriver('./mine.js', '/home/me'), '/home/me/mine.js');
-  t.equal(findDriver('../mine', '/home/me'), '/home/mine');
-  t.equal(findDriver('mine.mjs', '/home/me'), '/home/me/mine.mjs');
-  t.equal(findDriver('drivers/mine.cjs', '/home/me'), '/home/me/drivers/mine.cjs');
-  t.equal(findDriver('/opt/mine', '/home/me'), '/opt/mine');
+  t.equal(
+    findDriver('./mine.js', () => '/home/me'),
+    '/home/me/mine.js',
+  );
+  t.equal(
+    findDriver('../mine', () => '/home/me'),
+    '/home/mine',
+  );
+  t.equal(
+    findDriver('mine.mjs', () => '/home/me'),
+    '/home/me/mine.mjs',
+  );
+  t.equal(
+    findDriver('drivers/mine.cjs', () => '/home/me'),
+    '/home/me/drivers/mine.cjs',
+  );
+  t.equal(
+    findDriver('/opt/mine', () => '/home/me'),
+    '/opt/mine',
+  );
 });
 
 t.test('a package is found in node_modules above, with the entry that an import gets', async (t) => {
@@ -40,14 +59,18 @@ t.test('a package is found in node_modules above, with the entry that an import 
   };
   const root = await tree(t, Object.fromEntries(Object.entries(packages).map(([name, [file]]) => [name, file])));
   for (const [name, [, entry]] of Object.entries(packages)) {
-    t.equal(findDriver(name, join(root, 'a/b')), join(root, 'node_modules', name, entry), name);
+    t.equal(
+      findDriver(name, () => join(root, 'a/b')),
+      join(root, 'node_modules', name, entry),
+      name,
+    );
   }
 });
 
 t.test('what is not there, and what cannot be imported', async (t) => {
   const root = await tree(t, { closed: { exports: { './only': './x.js' } } });
   for (const name of ['no-such-driver-at-all', 'up/../../x', 'UP', '@scope', '']) {
-    t.throws(() => findDriver(name, root), { code: 'NOT_FOUND', hint: /aio, ram, sync/ }, name);
+    t.throws(() => findDriver(name, () => root), { code: 'NOT_FOUND', hint: /aio, ram, sync/ }, name);
   }
-  t.throws(() => findDriver('closed', root), { code: 'UNSUPPORTED', message: /closed/ });
+  t.throws(() => findDriver('closed', () => root), { code: 'UNSUPPORTED', message: /closed/ });
 });
