@@ -137,11 +137,21 @@ function hex(value: number, digits: number): string {
   return value.toString(16).padStart(digits, '0');
 }
 
+/** what stands although nobody could be told of it */
+let doneAlready: string | undefined;
+
+/** Has an error of stdout say what is done all the same, as that a vbd is attached, and how to undo it. */
+export function sayIfUnprinted(done: string): void {
+  doneAlready = done;
+}
+
 /** Lets a reader of stdout or stderr go away (`fusetap ls | head -1`); any other trouble there ends with status 1. */
 export function watchStreams(): void {
   process.stderr.on('error', () => {});
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code === 'EPIPE') return;
-    process.exitCode = printError(new FusetapError('FAILED', `cannot write to stdout: ${error.code}`));
+    process.exitCode = printError(
+      new FusetapError('FAILED', `cannot write to stdout: ${error.code}`, { hint: doneAlready }),
+    );
   });
 }

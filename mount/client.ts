@@ -62,7 +62,8 @@ export async function attach(
     await proveReadable(vbd.path);
   } catch (error) {
     await detach(place, vbd.vdev, { force: true }).catch(() => {});
-    throw error;
+    const { explainUnseen } = await import('./client/unseen-mount.js');
+    throw (await explainUnseen(place, error)) ?? error;
   }
   return notes.length === 0 ? vbd : { ...vbd, notes: [...notes, ...(vbd.notes ?? [])] };
 }

@@ -1,6 +1,7 @@
 /** `fusetap attach`: an image becomes a file. */
 import { type Command, Option } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
+import type { AttachResult } from '../../mount/bus/interface.js';
 import { attach } from '../../mount/client.js';
 import { type AttachWords, attachRequest } from '../attach-request.js';
 import { attachAll } from '../disk-file/attach-all.js';
@@ -14,7 +15,7 @@ import {
   type SharedOptions,
   transportOption,
 } from '../options.js';
-import { print, printJson, printNote } from '../output.js';
+import { print, printJson, printNote, sayIfUnprinted } from '../output.js';
 import { withProgress } from '../progress-bar.js';
 
 type AttachOptions = SharedOptions & AttachWords & { config?: string };
@@ -78,8 +79,17 @@ async function run(words: readonly string[], options: AttachOptions): Promise<vo
     attach(place, request, { ...(progress && { progress }) }),
   );
   if (!options.quiet) remarks.forEach(printNote);
+  sayIfUnprinted(whatStands([vbd]));
   if (options.json) printJson(vbd);
   else print(vbd.path);
+}
+
+/** For who did not get the path: a script that stops here must not leave it behind unknowingly. */
+function whatStands(vbds: readonly AttachResult[]): string {
+  const [first] = vbds;
+  if (first === undefined) return 'nothing was attached';
+  const vdevs = vbds.map(({ vdev }) => vdev).join(' ');
+  return `${vdevs} of bus ${first.bus} is attached all the same: fusetap detach --bus ${first.bus} ${vdevs} undoes it`;
 }
 
 const OF_ONE_DISK = ['readOnly', 'driver', 'image', 'option', 'offset', 'sizelimit', 'share', 'filter'] as const;
@@ -104,6 +114,7 @@ async function runFile(file: string, words: readonly string[], options: AttachOp
   if (options.verbose) for (const { where, notes } of disks) for (const note of notes) printNote(`${where}: ${note}`);
   const attached = await attachAll(await chosenBus(options), disks, options);
   if (!options.quiet) for (const { notes = [] } of attached) notes.forEach(printNote);
+  sayIfUnprinted(whatStands(attached));
   if (options.json) printJson(attached.map(({ notes: _, ...vbd }) => vbd));
   else for (const { path } of attached) print(path);
 }

@@ -4,7 +4,7 @@ import { busOfDirectory, mountImage } from '../../mount/client/mount.js';
 import { type BusPlace, resolveBus } from '../../mount/client.js';
 import { attachRequest } from '../attach-request.js';
 import { callersRuntimeDir, endHelp, type SharedOptions } from '../options.js';
-import { printJson, printNote, tellWaits } from '../output.js';
+import { printJson, printNote, sayIfUnprinted, tellWaits } from '../output.js';
 import { withProgress } from '../progress-bar.js';
 
 interface MountOptions extends SharedOptions {
@@ -61,6 +61,7 @@ async function run(spec: string, directory: string, options: MountOptions): Prom
   );
   const { notes: remarks = [], ...vbd } = mounted.vbd;
   if (!options.quiet) remarks.forEach(printNote);
+  sayIfUnprinted(`it is mounted all the same: fusetap umount ${mounted.directory} undoes it`);
   if (options.json) printJson({ directory: mounted.directory, device: mounted.device, vbd });
 }
 

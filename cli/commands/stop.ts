@@ -2,6 +2,7 @@
 import type { Command } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
 import type { DetachResult } from '../../mount/bus/interface.js';
+import { orderToStop } from '../../mount/client/stop-order.js';
 import { type BusPlace, listBuses, resolveBus, stop } from '../../mount/client.js';
 import { depart } from '../departures.js';
 import { callersRuntimeDir, chosenBus, endHelp, parseSeconds, type SharedOptions } from '../options.js';
@@ -41,7 +42,7 @@ async function choose(options: StopOptions): Promise<BusPlace[]> {
   const { buses, troubles } = await listBuses(runtime);
   // those that are dead, too: stop clears them away
   const names = [...buses.map(({ bus }) => bus), ...troubles.map(({ bus }) => bus)];
-  return Promise.all(names.map((name) => resolveBus(name, runtime)));
+  return orderToStop(await Promise.all(names.map((name) => resolveBus(name, runtime))));
 }
 
 async function stopOne(place: BusPlace, { all, wait, force = false }: StopOptions): Promise<DetachResult> {

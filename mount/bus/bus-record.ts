@@ -54,6 +54,17 @@ function namesIn(runtimeDir: string): string[] {
   }
 }
 
+/** The bus that a process is keeper or server of, and the vbd by which it holds an image; null for other processes. */
+export function findBusOfPid(
+  runtimeDir: string,
+  pid: number,
+  identity: string,
+): { bus: string; vdev?: string | undefined } | null {
+  const record = readBusRecords(runtimeDir).find(({ keeperPid, serverPid }) => pid === keeperPid || pid === serverPid);
+  if (record === undefined) return null;
+  return { bus: record.bus, vdev: record.vbds.find((vbd) => vbd.identity === identity)?.vdev };
+}
+
 /** The vbd by which a keeper or server holds an image, or null where the pid is none of ours. */
 export function findVbdOfPid(runtimeDir: string, pid: number, identity: string): { bus: string; vdev: string } | null {
   for (const { bus, keeperPid, serverPid, vbds } of readBusRecords(runtimeDir)) {

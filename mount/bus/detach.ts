@@ -14,7 +14,7 @@ import { join } from 'node:path';
 import { FusetapError, type Holder } from '../../drivers/errors.js';
 import { type SideShell, shellWord } from '../../system/side-shell.js';
 import type { Patience } from './bus-control.js';
-import { describeHolders, findHolders } from './holders.js';
+import { describeHolders, findVbdHolders } from './holders.js';
 
 const FORGET_TIMEOUT_MS = 1000;
 const POLL_MS = 100;
@@ -27,6 +27,7 @@ export interface LeavingVbd {
 
 export interface DetachContext {
   readonly bus: string;
+  readonly runtimeDir: string;
   /** see Transport.setLeaving */
   setLeaving(nodeId: number, leaving: boolean): Promise<boolean>;
   readonly mountpoint: string;
@@ -61,7 +62,7 @@ export async function awaitFree(context: DetachContext, vbd: LeavingVbd, { waitM
 async function holdersOf(context: DetachContext, vbd: LeavingVbd): Promise<Holder[]> {
   const path = join(context.mountpoint, vbd.vdev);
   const ino = (await context.inodeOf?.(path)) ?? vbd.nodeId;
-  return await findHolders({ mountDev: context.mountDev, ino, path });
+  return await findVbdHolders({ mountDev: context.mountDev, ino, path }, context.runtimeDir);
 }
 
 async function busy(context: DetachContext, vbd: LeavingVbd): Promise<FusetapError> {

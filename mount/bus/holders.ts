@@ -24,6 +24,8 @@ import {
   readMountNamespaces,
 } from '../../system/proc.js';
 
+import { findBusOfPid } from './bus-record.js';
+
 export { describeHolders } from './describe-holders.js';
 
 export interface HeldFile {
@@ -69,6 +71,12 @@ export async function findHolders(file: HeldFile, options: HolderOptions = {}): 
   const processes = await findProcesses(wanted, new Set(options.excludePids));
   const named = await Promise.all(processes.map((pid) => describeProcess(pid, options.describePid)));
   return [...named, ...findLoops(wanted, namespaces), ...findBindMounts(wanted)];
+}
+
+/** Who holds a vbd: another bus that has it as its image is named as such. */
+export function findVbdHolders(file: HeldFile, runtimeDir: string): Promise<Holder[]> {
+  const identity = `${file.mountDev}:${file.ino}`;
+  return findHolders(file, { describePid: (pid) => findBusOfPid(runtimeDir, pid, identity) });
 }
 
 function describeWanted(file: HeldFile, all: Mount[][]): Wanted {

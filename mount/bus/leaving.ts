@@ -89,7 +89,8 @@ export class Leaving {
     // it would wait for a user's `resume`
     if (vbd.paused) await limit.orLate(server.request<'release'>({ op: 'release', nodeId: vbd.nodeId }), null);
     const files = await heldFiles({ place, mountDev, transport }, held);
-    return await writeBackAbove(vbd.vdev, files, { limit, readOnly: vbd.mode === 'r' });
+    const { runtimeDir } = place;
+    return await writeBackAbove(vbd.vdev, files, { limit, readOnly: vbd.mode === 'r', runtimeDir });
   }
 
   /**
@@ -137,6 +138,7 @@ export class Leaving {
     return awaitFree(
       {
         bus: place.name,
+        runtimeDir: place.runtimeDir,
         lookUp: (path) => lookUp(this.#bus.shell, path),
         setLeaving: async (nodeId, leaving) => {
           file.leaving = leaving;

@@ -283,8 +283,8 @@ export class Orphan implements BusControl {
     const opens = ledger.countHandles();
     const held = this.#filesOf(vbd).filter(({ nodeId }) => opens.has(nodeId));
     const known = { place, mountDev: await this.#findMount(), transport };
-    const readOnly = vbd.facts.mode === 'r';
-    return await writeBackAbove(vbd.facts.vdev, await heldFiles(known, held), { limit: writeBack, readOnly });
+    const choice = { limit: writeBack, readOnly: vbd.facts.mode === 'r', runtimeDir: place.runtimeDir };
+    return await writeBackAbove(vbd.facts.vdev, await heldFiles(known, held), choice);
   }
 
   /** Its partitions first, as the keeper does it. */
@@ -315,6 +315,7 @@ export class Orphan implements BusControl {
     await awaitFree(
       {
         bus: place.name,
+        runtimeDir: place.runtimeDir,
         lookUp: (path) => lookUp(this.#shell, path),
         mountpoint: place.path,
         mountDev,

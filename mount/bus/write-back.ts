@@ -14,7 +14,7 @@ import { FusetapError, type Holder, type PlainError } from '../../drivers/errors
 import { readMountNamespaces } from '../../system/proc.js';
 import { lookUpInode } from '../fuse-native/look-up.js';
 import { type Above, findAbove, type MountAbove } from './above.js';
-import { findHolders, type HeldFile } from './holders.js';
+import { findVbdHolders, type HeldFile } from './holders.js';
 import type { TransportName } from './interface.js';
 import type { Limit } from './limit.js';
 import type { BusPlace } from './runtime-dir.js';
@@ -55,10 +55,10 @@ export function heldFiles(
 export async function writeBackAbove(
   vdev: string,
   files: readonly HeldFile[],
-  { limit, readOnly }: { limit: Limit; readOnly: boolean },
+  { limit, readOnly, runtimeDir }: { limit: Limit; readOnly: boolean; runtimeDir: string },
 ): Promise<WrittenBack> {
   if (files.length === 0) return NOBODY;
-  const looked = Promise.all(files.map((file) => findHolders(file)));
+  const looked = Promise.all(files.map((file) => findVbdHolders(file, runtimeDir)));
   const holders = (await Promise.race([looked, afterLook()])).flat();
   if (readOnly) return { holders, error: null };
   const failures = await writeBack(await findAbove(files), limit);
