@@ -109,6 +109,7 @@ export interface Location {
   dev: string;
   path: string;
   type: string;
+  mountpoint: string;
 }
 
 /** Where an absolute path without symbolic links leads, told from the mounts alone. */
@@ -121,7 +122,7 @@ export function locate(mounts: Mount[], path: string): Location | null {
   if (!best) return null;
   const rest = best.mountpoint === '/' ? path : path.slice(best.mountpoint.length);
   const inside = best.root === '/' ? rest : best.root + (rest === '/' ? '' : rest);
-  return { dev: best.dev, path: inside === '' ? '/' : inside, type: best.type };
+  return { dev: best.dev, path: inside === '' ? '/' : inside, type: best.type, mountpoint: best.mountpoint };
 }
 
 /** Whether an absolute path is a directory's own or lies below it. */

@@ -2,10 +2,10 @@
  * Attaching to a ram image: the one that is there, or a new copy. The file is claimed for reading (rule 8) only while
  * it is copied: who joins does not look at it.
  */
-import { closeSync } from 'node:fs';
 import { isAbsolute } from 'node:path';
 import { FusetapError } from '../../drivers/errors.js';
-import type { AttachContext } from './attach.js';
+import { type AttachContext, ownBus } from './attach.js';
+import { closeAll } from './close-fd.js';
 import { type Claim, claimImage } from './image-claim.js';
 import type { AttachRequest } from './interface.js';
 import type { ImageRef } from './ipc.js';
@@ -33,7 +33,7 @@ export async function attachMemory(
     const wish = { driver, share, image: source.image, signal: watcher.signal };
     return await context.memories.acquire(wish, fillingFrom(context, source, request, watcher));
   } finally {
-    closeSource(source);
+    await closeSource(source);
   }
 }
 
@@ -49,7 +49,7 @@ export async function recopyMemory(
   try {
     return await context.memories.refill(old, source.image, fillingFrom(context, source, request, watcher));
   } finally {
-    closeSource(source);
+    await closeSource(source);
   }
 }
 
@@ -61,13 +61,12 @@ interface Source {
 
 async function openSource(context: AttachContext, { image, share = null }: Copied): Promise<Source> {
   if (image === null) return { image: null, claim: null };
-  const bus = { ownDev: context.mountDev, mountpoint: context.mountpoint };
-  return { image: await openImage(image, 'r', bus, { mayBeEmpty: share !== null }), claim: null };
+  return { image: await openImage(image, 'r', ownBus(context), { mayBeEmpty: share !== null }), claim: null };
 }
 
-function closeSource({ image, claim }: Source): void {
+async function closeSource({ image, claim }: Source): Promise<void> {
   claim?.release();
-  if (image !== null) closeSync(image.fd);
+  if (image !== null) await closeAll([image.fd]);
 }
 
 function fillingFrom(

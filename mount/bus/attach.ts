@@ -4,18 +4,20 @@
  *      slot reserved → image opened → sharing rule checked and claimed → memory filled (ram) → disk opened in the server
  *        → partitions read → files shown
  */
-import { closeSync, fstatSync } from 'node:fs';
+import { fstatSync } from 'node:fs';
 import { isAbsolute } from 'node:path';
 import { FusetapError } from '../../drivers/errors.js';
 import { errnoName } from '../../system/libc.js';
 import { cannotPassThrough, type PassthroughCandidate, wantsPassthrough } from '../fuse/backing.js';
+import type { Answering } from './answering.js';
 import { attachMemory, type CopyWatcher, imageRef } from './attach-memory.js';
 import { takePartitions } from './attach-partitions.js';
+import { closeAll } from './close-fd.js';
 import { type Claim, claimImage } from './image-claim.js';
 import type { AttachRequest } from './interface.js';
 import type { AttachCommand, DriverFacts, ShowCommand, VbdFacts } from './ipc.js';
 import type { AcquiredMemory, Memories, SharedMemory } from './memories.js';
-import { identityOf, type OpenedImage, openImage } from './open-image.js';
+import { identityOf, type OpenedImage, type OwnBus, openImage } from './open-image.js';
 import { isServerDeath } from './server-process.js';
 import type { Slot } from './slots.js';
 import type { Supervisor } from './supervisor.js';
@@ -31,11 +33,18 @@ export interface AttachContext {
   newNode(): { nodeId: number; ledgerIndex: number };
   freeNode(ledgerIndex: number): void;
   facts(vbd: Vbd): VbdFacts;
+  /** how file systems are called that may hang */
+  readonly answering: Answering;
   /** gives an open file to the kernel for passthrough: its id, or −errno */
   register(fd: number): number;
   unregister(id: number): void;
   /** who of us holds an image of that identity, by pid */
   findVbdOfPid(pid: number, identity: string): { bus: string; vdev: string } | null;
+}
+
+/** The bus, as who opens images has to know it. */
+export function ownBus({ mountDev, mountpoint, answering }: AttachContext): OwnBus {
+  return { ownDev: mountDev, mountpoint, answering };
 }
 
 /** What was attached, and what the user should know of it. */
@@ -217,9 +226,9 @@ async function openAndClaim(
   { mode }: AttachRequest,
   undo: Undo[],
 ): Promise<HeldImage> {
-  const image = await openImage(path, mode, { ownDev: context.mountDev, mountpoint: context.mountpoint });
+  const image = await openImage(path, mode, ownBus(context));
   // its locks go with it
-  undo.push(() => closeSync(image.fd));
+  undo.push(async () => void (await closeAll([image.fd])));
   const claim = await claimImage(image, mode, {
     describePid: (pid, image) => context.findVbdOfPid(pid, identityOf(image)),
   });

@@ -6,6 +6,7 @@ import type { SideShell } from '../../system/side-shell.js';
 import type { KernelMount } from '../fuse/device.js';
 import type { Ledger } from '../ledger.js';
 import type { Activities } from './activities.js';
+import type { Answering } from './answering.js';
 import type { ForgetWaiters } from './forget-waiters.js';
 import type { ImageWatch } from './image-watch.js';
 import type { TransportName } from './interface.js';
@@ -35,6 +36,8 @@ export interface BusParts {
   readonly images: ImageWatch;
   /** runs what must not hold up this process */
   readonly shell: SideShell;
+  /** how file systems are called that may hang */
+  readonly answering: Answering;
   /** the bus was given up: there is no server, and nobody can use a vbd */
   failed: boolean;
   /** a disk did not answer when its vbd was cut off: the server may not end, and clients may wait for it */

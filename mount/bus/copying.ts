@@ -34,12 +34,12 @@ export class Copying {
   }
 
   async #saveNow(vbd: Vbd, { path, force }: SaveRequest, watcher: CopyWatcher): Promise<SaveResult> {
-    const { place, mountDev, memories, server } = this.#bus;
+    const { place, mountDev, memories, server, answering } = this.#bus;
     const { nodeId, memory } = vbd;
     const { signal, progress } = tellCopy(vbd.imagePath, watcher);
     const saved = await this.#holding.withWritersHeld(vbd, signal, () =>
       saveTo(path, force, {
-        ownBus: { ownDev: mountDev, mountpoint: place.path },
+        ownBus: { ownDev: mountDev, mountpoint: place.path, answering },
         describePid: (pid, image) => findVbdOfPid(place.runtimeDir, pid, identityOf(image)),
         copy: async (targetFd) => {
           signal.throwIfAborted();

@@ -3,10 +3,11 @@
  * maker dies; on a file system that has no such files (NFS, FUSE, …) it has a hidden name beside the target.
  */
 import { randomBytes } from 'node:crypto';
-import { constants, existsSync, linkSync, renameSync, rmSync } from 'node:fs';
-import { type FileHandle, open } from 'node:fs/promises';
+import { constants, existsSync, linkSync, renameSync } from 'node:fs';
+import { type FileHandle, open, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { linkFd } from '../../system/libc.js';
+import { inTime } from './close-fd.js';
 
 // O_TMPFILE is this with O_DIRECTORY, whose value depends on the processor
 const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
@@ -58,12 +59,10 @@ export class DraftFile {
 
   /** Closes it; what was not placed is gone. Never throws: what was placed is durable. */
   async close(): Promise<void> {
-    try {
-      if (this.#name !== null) rmSync(this.#name, { force: true });
-    } catch (error) {
-      console.error('a temporary file stays:', error);
-    }
-    await this.file.close().catch((error: unknown) => console.error(error));
+    const removed = this.#name === null ? null : await inTime('rm', rm(this.#name, { force: true }));
+    if (removed !== null) console.error('a temporary file stays:', removed);
+    const closed = await inTime('close', this.file.close());
+    if (closed !== null) console.error(closed);
   }
 }
 

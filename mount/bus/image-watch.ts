@@ -178,7 +178,7 @@ interface Stat {
 
 /** A command that prints a file's stat(2), or after `!` the text of the error. */
 function statOf(path: string): string {
-  const ask = `stat -L -c '%d %i %s %y' -- ${shellWord(path)} 2>&1`;
+  const ask = `stat -L $fresh -c '%d %i %s %y' -- ${shellWord(path)} 2>&1`;
   return `s=$(${ask}) && printf '%s' "$s" || printf '!%s' "\${s##*: }"`;
 }
 

@@ -22,6 +22,7 @@ import { createLedger, Ledger } from '../ledger.js';
 import { createStats, resetStats } from '../stats.js';
 import { Activities } from './activities.js';
 import { type FileOwner, ownerOf, ownIdentity } from './allow-other.js';
+import { Answering } from './answering.js';
 import { type AttachContext, attach } from './attach.js';
 import type { CopyWatcher } from './attach-memory.js';
 import { Bookkeeping } from './bookkeeping.js';
@@ -145,7 +146,8 @@ export class Keeper implements BusControl {
     const activities = new Activities(place.name);
     const shell = new SideShell();
     const images = new ImageWatch(shell);
-    this.#bus = { ...known, ledger, statsFd, server, memories, vbds, forgets, activities, images, shell, record };
+    const parts = { ledger, statsFd, server, memories, vbds, forgets, activities, images, shell };
+    this.#bus = { ...known, ...parts, answering: new Answering(shell), record };
     images.begin(this.#bus);
     this.#persistent = persistent;
     this.#indexes = new LedgerIndexes(place.name);
@@ -404,12 +406,13 @@ export class Keeper implements BusControl {
 
   /** @param owner of the files that are made; of none where none are */
   #attachContext(owner: FileOwner = ownerOf({}, ownIdentity())): AttachContext {
-    const { server, memories, place, mountDev, statsFd, ledger } = this.#bus;
+    const { server, memories, place, mountDev, statsFd, ledger, answering } = this.#bus;
     return {
       server,
       memories,
       mountpoint: place.path,
       mountDev,
+      answering,
       newNode: () => {
         const ledgerIndex = this.#indexes.take();
         resetStats(statsFd, ledgerIndex);

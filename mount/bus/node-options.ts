@@ -15,10 +15,21 @@ export const BUS_NODE_OPTIONS: readonly string[] = [
  */
 const PAST_CACHE_BYTES = 32 << 10;
 
+/**
+ * How many asynchronous calls on files may be under way at a time. Left alone there are four: as many file systems that hang
+ * would stop all that a keeper does.
+ */
+const CALLS_AT_A_TIME = 16;
+
+/** The environment of a keeper. Node reads it when it starts. */
+export function keeperEnvironment(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return { ...env, UV_THREADPOOL_SIZE: env.UV_THREADPOOL_SIZE ?? String(CALLS_AT_A_TIME) };
+}
+
 /** The environment of a server. */
 export function serverEnvironment(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   const own = `glibc.cpu.x86_non_temporal_threshold=${PAST_CACHE_BYTES}`;
   const { GLIBC_TUNABLES: given } = env;
   // where the user has set it himself, the last one counts
-  return { ...env, GLIBC_TUNABLES: given === undefined ? own : `${own}:${given}` };
+  return { ...keeperEnvironment(env), GLIBC_TUNABLES: given === undefined ? own : `${own}:${given}` };
 }

@@ -20,6 +20,8 @@ import {
   readDeviceFamily,
   readMounts,
 } from '../../system/proc.js';
+import type { Answering } from './answering.js';
+import { closeAll } from './close-fd.js';
 import { outlastExec } from './image-fds.js';
 import type { Mode } from './interface.js';
 import { quote } from './quote.js';
@@ -66,6 +68,8 @@ export interface OwnBus {
   ownDev?: string | undefined;
   /** absolute, without symbolic links */
   mountpoint: string;
+  /** how file systems are called that may hang; missing: without a limit */
+  answering?: Answering;
 }
 
 /**
@@ -74,7 +78,8 @@ export interface OwnBus {
  * @param path absolute
  * @param options mayBeEmpty: an image of no bytes stands for one that is shared under a name
  * @throws FusetapError NOT_FOUND no such image; USAGE not a file or block device, empty, on the bus itself, or a
- *   path that cannot be one; DENIED permission, immutable, read-only file system; UNSUPPORTED too large; BUSY
+ *   path that cannot be one; DENIED permission, immutable, read-only file system; UNSUPPORTED too large; BUSY its file
+ *   system does not answer
  */
 export async function openImage(
   path: string,
@@ -84,6 +89,20 @@ export async function openImage(
 ): Promise<OpenedImage> {
   refuseBadName(path);
   const realPath = await followOutside(path, bus);
+  const open = (): Promise<OpenedImage> => openAt(realPath, { path, mode, bus, mayBeEmpty });
+  if (bus.answering === undefined) return await open();
+  const at = locate(await readMounts('self'), realPath);
+  return await bus.answering.withinLimit({ path, at }, open, ({ fd }) => closeAll([fd]));
+}
+
+interface Wish {
+  readonly path: string;
+  readonly mode: Mode;
+  readonly bus: OwnBus;
+  readonly mayBeEmpty: boolean;
+}
+
+async function openAt(realPath: string, { path, mode, bus, mayBeEmpty }: Wish): Promise<OpenedImage> {
   const kind = kindOf(await stat(realPath, { bigint: true }).catch(refuse(path)), path);
   const flags = (mode === 'r' ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK | constants.O_NOCTTY;
   // libuv adds O_CLOEXEC; O_NONBLOCK so that a FIFO put there since stat cannot hold us
@@ -131,11 +150,17 @@ export async function followOutside(path: string, bus: OwnBus): Promise<string> 
   const mounts = await readMounts('self');
   const names = path.split('/').reverse();
   let at = '/';
+  let asked: string | undefined;
   for (let links = 0; names.length > 0; ) {
     const name = names.pop() as string;
     if (name === '' || name === '.') continue;
     const next = name === '..' ? dirname(at) : join(at, name);
     if (leadsToBus(next, bus, mounts)) throw onOwnBus(path);
+    const location = locate(mounts, next);
+    if (location?.dev !== asked) {
+      asked = location?.dev;
+      await bus.answering?.askFirst(join(next, ...names.toReversed()), { path, at: location });
+    }
     const link = name === '..' ? null : await readLink(next).catch(refuse(path));
     if (link === null) {
       at = next;

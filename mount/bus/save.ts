@@ -6,11 +6,12 @@
  *
  * A file that is replaced keeps its owner and mode, and must not be in use by anybody (rule 8, mode w).
  */
-import { closeSync, constants, fstatSync } from 'node:fs';
+import { constants, fstatSync } from 'node:fs';
 import { type FileHandle, lstat, open } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { FusetapError, toFusetapError } from '../../drivers/errors.js';
-import { deviceName } from '../../system/proc.js';
+import { deviceName, locate, readMounts } from '../../system/proc.js';
+import { closeAll } from './close-fd.js';
 import { DraftFile } from './draft-file.js';
 import { type ClaimOptions, claimImage } from './image-claim.js';
 import { followOutside, type OpenedImage, type OwnBus, openImage } from './open-image.js';
@@ -41,7 +42,7 @@ export async function saveTo(path: string, force: boolean, context: SaveContext)
     return target;
   } finally {
     // its claim goes with it
-    if (old !== null) closeSync(old.fd);
+    if (old !== null) await closeAll([old.fd]);
   }
 }
 
@@ -51,6 +52,9 @@ async function openOld(
   force: boolean,
   context: SaveContext,
 ): Promise<OpenedImage | null> {
+  // a file may be a mount of its own
+  const at = locate(await readMounts('self'), target);
+  await context.ownBus.answering?.askFirst(target, { path, at });
   if ((await lstat(target).catch(() => null)) === null) return null;
   if (!force) throw alreadyThere(path);
   const old = await openImage(path, 'w', context.ownBus, { mayBeEmpty: true });
@@ -64,15 +68,13 @@ async function openOld(
     await claimImage(old, 'w', context);
     return old;
   } catch (error) {
-    closeSync(old.fd);
+    await closeAll([old.fd]);
     throw error;
   }
 }
 
 async function fillAndPlace(target: string, old: OpenedImage | null, context: SaveContext): Promise<void> {
-  const draft = await DraftFile.open(target).catch((error: unknown) => {
-    throw cannotSave(target, error);
-  });
+  const draft = await openDraft(target, context.ownBus);
   const { file } = draft;
   try {
     await context.copy(file.fd);
@@ -87,6 +89,16 @@ async function fillAndPlace(target: string, old: OpenedImage | null, context: Sa
   } finally {
     await draft.close();
   }
+}
+
+async function openDraft(target: string, { answering }: OwnBus): Promise<DraftFile> {
+  const open = (): Promise<DraftFile> =>
+    DraftFile.open(target).catch((error: unknown) => {
+      throw cannotSave(target, error);
+    });
+  if (answering === undefined) return await open();
+  const at = locate(await readMounts('self'), target);
+  return await answering.withinLimit({ path: target, at }, open, (late) => late.close());
 }
 
 async function copyOwner(old: OpenedImage, file: FileHandle): Promise<void> {

@@ -15,7 +15,7 @@ import { FusetapError, type PlainError, toFusetapError } from '../../drivers/err
 import type { BusWishes, TransportName } from './interface.js';
 import type { Lifeline } from './lifeline.js';
 import { openLog } from './log.js';
-import { BUS_NODE_OPTIONS } from './node-options.js';
+import { BUS_NODE_OPTIONS, keeperEnvironment } from './node-options.js';
 import { type BusPlace, makeBusDirectories } from './runtime-dir.js';
 
 /** for how long a keeper may load and mount before it is given up */
@@ -93,6 +93,7 @@ async function spawnKeeper(place: BusPlace, options: StartOptions, log: number):
   const program = options.program ?? fileURLToPath(new URL('./keeper-main.js', import.meta.url));
   return spawn(process.execPath, [...BUS_NODE_OPTIONS, program, JSON.stringify(argument)], {
     detached: true,
+    env: keeperEnvironment(process.env),
     // a keeper must not pin the directory, perhaps a mount, where somebody happened to type
     cwd: '/',
     stdio: ['ignore', log, log, 'pipe', ...(options.lifeline ? ['pipe' as const] : [])],

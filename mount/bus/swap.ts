@@ -6,12 +6,12 @@
  *
  * All or nothing: until the server has said yes the keeper knows the old image, and so does every server after it.
  */
-import { closeSync } from 'node:fs';
 import { isAbsolute } from 'node:path';
 import { FusetapError } from '../../drivers/errors.js';
-import { type AttachContext, attachCommand, checkImageGiven } from './attach.js';
+import { type AttachContext, attachCommand, checkImageGiven, ownBus } from './attach.js';
 import { attachMemory, type CopyWatcher } from './attach-memory.js';
 import type { BusParts } from './bus-parts.js';
+import { closeAll } from './close-fd.js';
 import { claimImage } from './image-claim.js';
 import type { SwapRequest } from './interface.js';
 import { letGoOfAll } from './let-go-of-all.js';
@@ -94,11 +94,11 @@ async function openBytes(
     return { image: null, claim: null, memory, state: memory.state };
   }
   if (path === null) return { image: null, claim: null, memory: null, state: null };
-  const image = await openImage(path, old.mode, { ownDev: context.mountDev, mountpoint: context.mountpoint });
+  const image = await openImage(path, old.mode, ownBus(context));
   try {
     // the same image, by another driver perhaps: what was claimed of it is ours already
     if (old.image !== null && identityOf(old.image) === identityOf(image)) {
-      closeSync(image.fd);
+      void closeAll([image.fd]);
       return { image: old.image, claim: old.claim, memory: null, state: null };
     }
     const claim = await claimImage(image, old.mode, {
@@ -106,7 +106,7 @@ async function openBytes(
     });
     return { image, claim, memory: null, state: null };
   } catch (error) {
-    closeSync(image.fd);
+    await closeAll([image.fd]);
     throw error;
   }
 }
@@ -116,7 +116,7 @@ function letGo({ memories }: BusParts, { image, claim, memory }: Bytes, kept: By
   const isOwn = image !== null && image !== kept.image;
   letGoOfAll('a vbd', [
     () => isOwn && claim?.release(),
-    () => isOwn && closeSync(image.fd),
+    () => isOwn && void closeAll([image.fd]),
     // both count as users, also of the same memory
     () => memory !== null && memories.release(memory),
   ]);

@@ -9,9 +9,10 @@ const OWN = 'glibc.cpu.x86_non_temporal_threshold=32768';
 const LINKER = '/lib64/ld-linux-x86-64.so.2';
 
 t.test('a server has the environment of its keeper, and memcpy told when to write past the cache', async (t) => {
-  t.same(serverEnvironment({ HOME: '/root' }), { HOME: '/root', GLIBC_TUNABLES: OWN });
+  t.same(serverEnvironment({ HOME: '/root' }), { HOME: '/root', GLIBC_TUNABLES: OWN, UV_THREADPOOL_SIZE: '16' });
   const given = 'glibc.malloc.check=1:glibc.cpu.x86_non_temporal_threshold=65536';
-  t.same(serverEnvironment({ GLIBC_TUNABLES: given }), { GLIBC_TUNABLES: `${OWN}:${given}` });
+  const wanted = { GLIBC_TUNABLES: `${OWN}:${given}`, UV_THREADPOOL_SIZE: '8' };
+  t.same(serverEnvironment({ GLIBC_TUNABLES: given, UV_THREADPOOL_SIZE: '8' }), wanted, 'what the user has set counts');
 });
 
 t.test(
