@@ -358,6 +358,8 @@ export class Ledger {
   /** The requests that were being worked on; the records are cleared. To be called when no server runs. */
   takeInFlight(): number[] {
     const found = this.work().map(({ unique }) => unique);
+    // each may have been a write, to any file, that moved the time of an image and was not counted
+    if (found.length > 0) for (let index = 0; index < MAX_FILES; index++) this.noteFailedWrite(index);
     for (let place = 0; place < WORK_PLACES; place++) this.leaveWork(place);
     return found;
   }

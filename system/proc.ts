@@ -2,12 +2,14 @@
  * What the kernel tells of processes, mounts and block devices in /proc and /sys: reading and parsing only.
  *
  * Nothing here stats a path or opens a file of another file system, so none of it waits for a disk or a FUSE server.
- * What takes only spin locks in the kernel is read synchronously, because thousands of such files are read in a row;
- * what takes a lock that a stuck process may hold (maps, mountinfo) is read asynchronously.
+ * What is read of many processes is read synchronously, because there are thousands of such files; those of a process that
+ * is stuck make their reader wait, so it is found out before and left out (stuck-processes.ts). What takes a lock that is
+ * held for longer (maps, mountinfo) is read asynchronously.
  */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { setImmediate as nextTurn, setTimeout as wait } from 'node:timers/promises';
+import { findStuck } from './stuck-processes.js';
 
 /** how long the event loop may be kept from other work at a stretch */
 const TURN_MS = 5;
@@ -138,11 +140,15 @@ export function isInUserNamespace(map: string = readText('/proc/self/uid_map') ?
   return map !== '' && !/^\s*0\s+0\s+4294967295\s*$/.test(map);
 }
 
-/** The pids of all processes, giving way to other work of the event loop in between. */
+/**
+ * The pids of all processes but those that are stuck (stuck-processes.ts), giving way to other work of the event loop in
+ * between.
+ */
 export async function* eachProcess(): AsyncGenerator<number> {
+  const stuck = await findStuck();
   let turnEnds = performance.now() + TURN_MS;
   for (const name of readDirectory('/proc')) {
-    if (!/^\d+$/.test(name)) continue;
+    if (!/^\d+$/.test(name) || stuck.has(Number(name))) continue;
     if (performance.now() > turnEnds) {
       await nextTurn();
       turnEnds = performance.now() + TURN_MS;

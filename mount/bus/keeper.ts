@@ -14,6 +14,7 @@
 import { FusetapError } from '../../drivers/errors.js';
 import { E, setIoFlusher } from '../../system/libc.js';
 import { SideShell } from '../../system/side-shell.js';
+import { lookWith } from '../../system/stuck-processes.js';
 import { cannotPassThrough, registerBacking, unregisterBacking } from '../fuse/backing.js';
 import { clearDeadMounts } from '../fuse/dead-mounts.js';
 import { closeDevices, type KernelMount } from '../fuse/device.js';
@@ -145,6 +146,7 @@ export class Keeper implements BusControl {
     const known = { place, transport, allowOther, mount, mountDev: '', failed: false, leftBehind: false };
     const activities = new Activities(place.name);
     const shell = new SideShell();
+    lookWith(shell);
     const images = new ImageWatch(shell);
     const parts = { ledger, statsFd, server, memories, vbds, forgets, activities, images, shell };
     this.#bus = { ...known, ...parts, answering: new Answering(shell), record };

@@ -9,6 +9,7 @@
 import { FusetapError } from '../../drivers/errors.js';
 import { readMounts } from '../../system/proc.js';
 import { SideShell } from '../../system/side-shell.js';
+import { lookWith } from '../../system/stuck-processes.js';
 import { unmount } from '../fuse/unmount.js';
 import { lookUpInode } from '../fuse-native/look-up.js';
 import type { Ledger } from '../ledger.js';
@@ -93,6 +94,7 @@ export class Orphan implements BusControl {
   #end: Promise<void> | null = null;
 
   constructor(context: OrphanContext) {
+    lookWith(this.#shell);
     this.#context = context;
     const { place, lockFd, books } = context;
     const control = createControl(this, () => void this.#endOnce());

@@ -14,10 +14,11 @@ export async function busProcesses(runtimeDir: string): Promise<BusProcess[]> {
   const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
   const found = pids.map(async (pid) => {
     const text = (name: string): Promise<string> => readFile(`/proc/${pid}/${name}`, 'utf8').catch(() => '');
-    const [environment, command] = await Promise.all([text('environ'), text('cmdline')]);
-    const isOurs = environment.split('\0').includes(`FUSETAP_RUNTIME_DIR=${runtimeDir}`);
-    const program = /(keeper|server)-main\.js/.exec(command)?.[1] as BusProcess['program'] | undefined;
-    return isOurs && program !== undefined ? [{ pid: Number(pid), program }] : [];
+    const program = /(keeper|server)-main\.js/.exec(await text('cmdline'))?.[1] as BusProcess['program'] | undefined;
+    if (program === undefined) return [];
+    // asked of those alone: a process that is stuck in execve never shows its environment
+    const isOurs = (await text('environ')).split('\0').includes(`FUSETAP_RUNTIME_DIR=${runtimeDir}`);
+    return isOurs ? [{ pid: Number(pid), program }] : [];
   });
   return (await Promise.all(found)).flat();
 }

@@ -142,7 +142,10 @@ t.test('requests in flight are those begun and not ended; the answered are count
   ledger.endWork(1);
   const keepers = new Ledger(fd);
   t.equal(keepers.answered(), 1);
+  const writes = keepers.writes(3);
   t.strictSame(keepers.takeInFlight(), [2, 6]);
+  t.equal(keepers.writes(3), writes + 1, 'each file may have been written, which nobody counted');
   t.strictSame(keepers.takeInFlight(), [], 'taken');
+  t.equal(keepers.writes(3), writes + 1, 'once');
   t.equal(keepers.answered(), 1, 'what died was not answered');
 });

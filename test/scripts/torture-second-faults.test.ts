@@ -12,6 +12,7 @@ import {
   SECTOR_BYTES,
 } from '../../scripts/torturing/second-faults/pattern.js';
 import { printTable, spread } from '../../scripts/torturing/second-faults/table.js';
+import { whyNot } from '../e2e/fixtures.js';
 
 const RUN = fileURLToPath(new URL('../../scripts/torturing/second-faults/run.js', import.meta.url));
 const PLACE = { disk: 7, block: 12 };
@@ -96,4 +97,17 @@ t.test('wrong words', async (t) => {
     const outcome = await promisify(execFile)(process.execPath, [RUN, ...words]).catch((error: unknown) => error);
     t.match(outcome, { code: 2, stdout: '', stderr: says }, words.join(' '));
   }
+});
+
+t.test('a short run finds nothing', { skip: whyNot('mkfs.ext4', 'losetup') }, async (t) => {
+  const words = ['--buses', '1', '--minutes', '0.1', '--faults', 'signals,both-killed', '--seed', '1'];
+  const { code, stdout, stderr } = await new Promise<{ code: unknown; stdout: string; stderr: string }>((resolve) => {
+    execFile(process.execPath, [RUN, ...words], (error, stdout, stderr) =>
+      resolve({ code: error === null ? 0 : error.code, stdout, stderr }),
+    );
+  });
+  t.equal(code, 0, stdout);
+  t.equal(stderr, '');
+  t.match(stdout, /^fault /m);
+  t.match(stdout, /^errors 0$/m);
 });

@@ -30,6 +30,10 @@ export class ServedImage {
     return served;
   }
 
+  get pid(): number {
+    return this.#child.pid as number;
+  }
+
   /** From here on whoever asks waits. */
   stop(): void {
     this.#child.kill('SIGSTOP');
