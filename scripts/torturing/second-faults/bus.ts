@@ -51,10 +51,10 @@ export class Bus {
     this.writer.onBusGone = () => this.lose('the bus has ended');
   }
 
-  /** Begins a bus that runs from the stage's package. */
-  static async begin(name: string, stage: Stage, journal: Journal): Promise<Bus> {
+  /** Begins a bus that runs from the stage's package. @param env variables of its own */
+  static async begin(name: string, stage: Stage, journal: Journal, env: NodeJS.ProcessEnv = {}): Promise<Bus> {
     const bus = new Bus(await resolveBus(name, stage.runtimeDir), stage, journal);
-    const { status, stderr } = await bus.command('start', ['start'], { fromCopy: true });
+    const { status, stderr } = await bus.command('start', ['start'], { fromCopy: true, env });
     if (status !== 0) throw new Error(`bus ${name} cannot be started: ${stderr}`);
     return bus;
   }

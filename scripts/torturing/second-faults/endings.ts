@@ -11,6 +11,8 @@ export interface Ending {
   readonly about: string;
   /** whether all that was acknowledged must be on its disk afterwards */
   readonly isFlushed: boolean;
+  /** variables of its bus */
+  readonly env?: NodeJS.ProcessEnv;
   whyNot(stage: Stage): Promise<string | null>;
   /** Ends the bus; its processes may still be on their way out. @throws Error what went wrong */
   play(bus: Bus, random: Random): Promise<void>;
@@ -20,6 +22,8 @@ const always = async (): Promise<null> => null;
 const ENDS_MS = 30_000;
 /** for how long an orphan must serve */
 const SERVES_MS = 2_000;
+/** for how long force may wait for a disk that hangs */
+const FLUSH_LIMIT_MS = 5_000;
 
 /** The pid of a process of the bus. @throws Error where it has none */
 async function pidOf(bus: Bus, which: 'keeperPid' | 'serverPid'): Promise<number> {
@@ -90,7 +94,7 @@ async function byForceBesideHang(bus: Bus): Promise<void> {
     await delay(500);
     bus.writer.isEndExpected = true;
     const outcome = await bus.command('stop --force, beside a hang', ['stop', '--force'], {
-      limitMs: bus.healthyLimitMs,
+      limitMs: FLUSH_LIMIT_MS + bus.healthyLimitMs,
     });
     if (outcome.status !== 0 && outcome.stderr === '')
       bus.journal.error(bus.name, 'stop --force fails and says nothing');
@@ -133,6 +137,7 @@ export const ENDINGS: readonly Ending[] = [
     name: 'force-hang',
     about: 'stop --force while the file system of one image hangs: it ends within its limit',
     isFlushed: false,
+    env: { FUSETAP_FLUSH_LIMIT_MS: `${FLUSH_LIMIT_MS}` },
     whyNot: whyNoRemote,
     play: byForceBesideHang,
   },

@@ -37,7 +37,7 @@ export async function liveAndEnd(
 }
 
 async function live(name: string, scene: Scene, ending: Ending, random: Random): Promise<void> {
-  const bus = await Bus.begin(name, scene.stage, scene.journal);
+  const bus = await Bus.begin(name, scene.stage, scene.journal, ending.env);
   try {
     await adoptDisks(bus);
     await delay(random.between(200, 1_500));

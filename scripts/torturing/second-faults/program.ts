@@ -18,13 +18,15 @@ export interface ProgramOptions {
   readonly signal?: AbortSignal | undefined;
   /** whether it is that of the package that may be moved away; what begins a bus has the bus run from its own package */
   readonly fromCopy?: boolean;
+  /** beside the variables of the torture itself */
+  readonly env?: NodeJS.ProcessEnv;
 }
 
 /** Runs fusetap as the stage's person. */
 export function runFusetap(stage: Stage, args: readonly string[], options: ProgramOptions): Promise<Outcome> {
   const { runtimeDir, packageDir, node, person, directory } = stage;
   const words = options.fromCopy ? [node, `${packageDir}/dist/cli/main.js`] : [process.execPath, CLI];
-  const env = { ...process.env, FUSETAP_RUNTIME_DIR: runtimeDir, HOME: directory, LC_ALL: 'C' };
+  const env = { ...process.env, FUSETAP_RUNTIME_DIR: runtimeDir, HOME: directory, LC_ALL: 'C', ...options.env };
   const began = performance.now();
   return new Promise((resolve) => {
     // a group of its own: Ctrl-C at the terminal is for the torture, which then ends things in order
