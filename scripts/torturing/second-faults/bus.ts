@@ -121,9 +121,14 @@ export class Bus {
     if (attached === null) throw new Error(`bus ${this.name}: ${disk.image} cannot be attached`);
     // what is wrong with it for good
     if (excuses.io !== undefined) this.journal.excuse({ io: { ...excuses.io, path: attached.path } });
-    await this.writer.begin(targetOf(attached));
-    among.push(attached);
+    await this.tend(attached, among);
     return attached;
+  }
+
+  /** Has a disk written to from now on. */
+  async tend(disk: AttachedDisk, among: AttachedDisk[] = this.disks): Promise<void> {
+    await this.writer.begin(targetOf(disk));
+    among.push(disk);
   }
 
   /** The bus, or an orphan's, by the control socket. */

@@ -7,6 +7,7 @@ import type { Random } from './random.js';
 
 const GUEST_BYTES = 2 << 20;
 let guestsSoFar = 0;
+let copiesSoFar = 0;
 
 /** Attaches a new disk, writes and reads there, and detaches it. @returns whether it was attached */
 export async function comeAndGo(bus: Bus, random: Random, limitMs?: number): Promise<boolean> {
@@ -58,11 +59,13 @@ async function pauseAndResume(bus: Bus, random: Random, limitMs: number): Promis
 /** Saves a disk under its writer; the copy must be one that a moment had. */
 export async function save(bus: Bus, random: Random, limitMs?: number): Promise<void> {
   const disk = random.pick(bus.disks.filter(({ passthrough }) => passthrough === 'off'));
-  const copy = join(bus.stage.directory, 'images', `copy-${bus.name}.img`);
+  // another copy of the same bus may be under way
+  const copy = join(bus.stage.directory, 'images', `copy-${bus.name}-${++copiesSoFar}.img`);
   // a copy ends with the server that makes it, and says so
   const options = { ...(limitMs === undefined ? {} : { limitMs }), mayFail: /the server died/ };
   if ((await bus.demand('save', ['save', '--force', disk.vdev, copy], options)) === null) return;
   await bus.writer.ask({ act: 'inspect', target: { ...targetOf(disk), path: copy } });
+  await rm(copy);
 }
 
 /** Every command in random order, and I/O on all healthy disks, each within the limit. @throws Error the first that is not */

@@ -39,7 +39,8 @@ export async function liveAndEnd(
 async function live(name: string, scene: Scene, ending: Ending, random: Random): Promise<void> {
   const bus = await Bus.begin(name, scene.stage, scene.journal, ending.env);
   try {
-    await adoptDisks(bus);
+    // refused because of a fault, or told already
+    if (!(await adoptDisks(bus))) return;
     await delay(random.between(200, 1_500));
     if (random.isOneIn(3)) await bus.settled(await bus.killServer());
     const standing = scene.journal.begin(ending.name, name);
@@ -57,7 +58,8 @@ async function live(name: string, scene: Scene, ending: Ending, random: Random):
   }
 }
 
-async function adoptDisks(bus: Bus): Promise<void> {
+/** @returns false where one cannot be attached now */
+async function adoptDisks(bus: Bus): Promise<boolean> {
   const wishes: [Disk['driver'], number][] = [
     ['aio', DISK_BYTES],
     ['sync', DISK_BYTES],
@@ -65,8 +67,11 @@ async function adoptDisks(bus: Bus): Promise<void> {
   ];
   for (const [driver, sizeBytes] of wishes) {
     const image = await bus.stage.image(`${bus.name}-${driver}.img`, sizeBytes);
-    await bus.adopt({ driver, passthrough: 'off', image, sizeBytes });
+    const disk = await bus.attach({ driver, passthrough: 'off', image, sizeBytes });
+    if (disk === null) return false;
+    await bus.tend(disk);
   }
+  return true;
 }
 
 /** Ends it, perhaps while another fault stands. */
