@@ -36,8 +36,21 @@ export async function liveAndEnd(
   }
 }
 
+/** @returns null where a fault that came in between excuses that it did not begin */
+async function begin(name: string, { stage, journal }: Scene, ending: Ending): Promise<Bus | null> {
+  const fromMs = Date.now();
+  try {
+    return await Bus.begin(name, stage, journal, ending.env);
+  } catch (error) {
+    if (!journal.isCommandExcused(name, 'start', fromMs)) throw error;
+    journal.refused.set('start', (journal.refused.get('start') ?? 0) + 1);
+    return null;
+  }
+}
+
 async function live(name: string, scene: Scene, ending: Ending, random: Random): Promise<void> {
-  const bus = await Bus.begin(name, scene.stage, scene.journal, ending.env);
+  const bus = await begin(name, scene, ending);
+  if (bus === null) return;
   try {
     // refused because of a fault, or told already
     if (!(await adoptDisks(bus))) return;
