@@ -7,6 +7,7 @@ import { freeToHold } from './free-to-hold.js';
 import { holdOtherWriters, type LetGo, nameOfCopy } from './hold-writers.js';
 import { Holds, USER } from './holds.js';
 import type { Leaving } from './leaving.js';
+import { EndingLimits } from './limit.js';
 import { logEvent } from './log.js';
 import type { Vbd } from './vbd.js';
 
@@ -24,9 +25,21 @@ export class Holding {
     this.#leaving = leaving;
   }
 
-  /** @throws FusetapError BUSY where it is passed through and open */
+  /**
+   * @throws FusetapError BUSY where it is passed through and open, or where its disk does not answer; FAILED where its requests
+   *   take too long. It goes on then as soon as they have ended.
+   */
   async pause(vbd: Vbd, { copy = USER, signal }: PauseChoice): Promise<void> {
-    await this.#holds.addFor(vbd, copy, signal);
+    const giveUp = new AbortController();
+    const { flush } = new EndingLimits().start();
+    try {
+      const held = this.#holds.addFor(vbd, copy, AbortSignal.any([signal, giveUp.signal]));
+      const answered = this.#bus.images.whileAnswering(this.#bus, vbd, held);
+      await flush.wait(answered, `the requests of ${vbd.vdev} that are under way have not ended`);
+    } catch (error) {
+      giveUp.abort(error);
+      throw error;
+    }
   }
 
   /** A vbd that a copy holds too stays held until that has ended. */

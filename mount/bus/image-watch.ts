@@ -16,12 +16,14 @@
 import { type BigIntStats, fstat } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { answersFromMemory, deviceName, readBlockSize } from '../../system/proc.js';
+import { FusetapError } from '../../drivers/errors.js';
+import { answersFromMemory, deviceName, locate, readBlockSize, readMounts } from '../../system/proc.js';
 import { type SideShell, shellWord } from '../../system/side-shell.js';
 import type { BusParts } from './bus-parts.js';
 import { readBusRecords } from './bus-record.js';
 import type { ImageState } from './interface.js';
 import type { OpenedImage } from './open-image.js';
+import { quote } from './quote.js';
 import type { Vbd } from './vbd.js';
 import { filesOf } from './vbd-files.js';
 
@@ -29,6 +31,8 @@ const fstatAsync = promisify(fstat) as (fd: number, options: { bigint: true }) =
 
 /** a file system that has not answered by then is taken for one that hangs */
 const LIMIT_MS = 1_500;
+/** one that has not answered by then is not waited for by what has to write to it */
+const PATIENCE_MS = 8_000;
 const LOOK_EVERY_MS = 1_000;
 
 /** What is known of an image. */
@@ -67,13 +71,13 @@ export class ImageWatch {
   }
 
   /** What there is to tell of a vbd's image: looked up, or where it does not answer soon, as far as it is known. */
-  async report(bus: BusParts, vbd: Vbd): Promise<ImageReport> {
+  async report(bus: BusParts, vbd: Vbd, limitMs = LIMIT_MS): Promise<ImageReport> {
     const { image } = vbd;
     if (image === null) return { imageState: null, changedOutside: false };
     const known = this.#of(bus, vbd, image);
-    const deadlineMs = performance.now() + LIMIT_MS;
+    const deadlineMs = performance.now() + limitMs;
     // one that is under way may have seen what was before
-    if (known.looking !== null) await isDone(known.looking, known.sinceMs + LIMIT_MS);
+    if (known.looking !== null) await isDone(known.looking, known.sinceMs + limitMs);
     if (known.looking === null) {
       known.sinceMs = performance.now();
       known.looking = this.#look(bus, vbd, image, known).finally(() => {
@@ -83,6 +87,36 @@ export class ImageWatch {
     }
     const imageState = known.looking === null ? known.state : 'not-answering';
     return { imageState, changedOutside: known.isWritten || known.isReplaced };
+  }
+
+  /** @throws FusetapError BUSY where the file system of the image does not answer; not asked where it answers from memory */
+  async mustAnswer(bus: BusParts, vbd: Vbd): Promise<void> {
+    const { image, vdev } = vbd;
+    if (image === null || answersFromMemory(image.fileSystem)) return;
+    const { imageState } = await this.report(bus, vbd, PATIENCE_MS);
+    if (imageState !== 'not-answering') return;
+    const mount = locate(await readMounts('self'), image.realPath)?.mountpoint ?? '/';
+    throw new FusetapError('BUSY', `the disk of ${vdev} does not answer: ${quote(image.path)} on ${quote(mount)}`, {
+      hint: `wait until it does, or fusetap detach --force --bus ${bus.place.name} ${vdev}`,
+    });
+  }
+
+  /**
+   * Waits for work that a vbd's image has to answer for; the work itself goes on.
+   * @throws FusetapError BUSY when the image does not answer; what the work throws
+   */
+  async whileAnswering<Result>(bus: BusParts, vbd: Vbd, work: Promise<Result>): Promise<Result> {
+    const over = new AbortController();
+    const watch = async (): Promise<never> => {
+      for (;;) {
+        await delay(LOOK_EVERY_MS, undefined, { signal: over.signal });
+        await this.mustAnswer(bus, vbd);
+      }
+    };
+    const watching = watch();
+    watching.catch(() => {});
+    work.catch(() => {});
+    return await Promise.race([work, watching]).finally(() => over.abort());
   }
 
   #of(bus: BusParts, vbd: Vbd, image: OpenedImage): Known {

@@ -233,7 +233,12 @@ export class Keeper implements BusControl {
    * @throws FusetapError NOT_FOUND, or BUSY with the holders
    */
   async detach(vdev: string, choice: DetachChoice): Promise<DetachResult> {
-    const gone = await this.#leaving.detach(this.#bus.vbds.find(vdev), choice);
+    const vbd = this.#bus.vbds.find(vdev);
+    const gone = await this.#leaving.detach(vbd, choice).catch((error: unknown) => {
+      // what nobody waits for any more may still come to its end
+      vbd.going?.finally(() => this.endIfIdle()).catch(() => {});
+      throw error;
+    });
     this.endIfIdle();
     return { vbds: [gone], ended: this.#over };
   }
@@ -252,6 +257,8 @@ export class Keeper implements BusControl {
 
   async #waitUntilFree(force: boolean, patience: Patience): Promise<void> {
     if (this.#bus.failed || this.#ending.begun) return;
+    const { vbds, images } = this.#bus;
+    if (!force) await Promise.all(vbds.all().map((vbd) => images.mustAnswer(this.#bus, vbd)));
     try {
       await this.#leaving.freeAll(this.#bus.vbds.all(), patience);
     } catch (error) {

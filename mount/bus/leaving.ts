@@ -41,9 +41,12 @@ export class Leaving {
     const { activities } = this.#bus;
     if (choice.force) return await this.#detachByForce(vbd, choice);
     return await activities.run(vbd, 'detaching', choice.signal, async (signal) => {
-      if (!this.#bus.failed) await this.free(vbd, { waitMs: choice.waitMs, signal });
+      if (!this.#bus.failed) {
+        await this.#bus.images.mustAnswer(this.#bus, vbd);
+        await this.free(vbd, { waitMs: choice.waitMs, signal });
+      }
       // whoever waited for this is gone, and from the next step on there is no way back
-      if (!signal.aborted) return await this.takeAway(vbd, null);
+      if (!signal.aborted) return await this.#bus.images.whileAnswering(this.#bus, vbd, this.takeAway(vbd, null));
       await this.show(vbd);
       throw signal.reason;
     });

@@ -1,7 +1,7 @@
 /** Rule 2, the part that no lock can keep: what a program that asks for no lock did to an image is found afterwards. */
 import t from 'tap';
-import { onDefaultTransport, openBench } from '../e2e/fixtures.js';
-import { startBusOn } from '../survival/bus.js';
+import { onDefaultTransport, openBench, whyNot } from '../e2e/fixtures.js';
+import { startBus, startBusOn } from '../survival/bus.js';
 
 t.setTimeout(60_000);
 
@@ -55,4 +55,31 @@ t.test('an image that was changed outside', (t) => {
     );
   });
   t.end();
+});
+
+t.test('writes of its own are no change from outside', { skip: whyNot('losetup', 'mkfs.ext4', 'dd') }, async (t) => {
+  const bus = await startBus(t);
+  const { bench } = bus;
+  const isChanged = async (): Promise<boolean | undefined> => (await bus.info()).vbds[0]?.changedOutside;
+
+  const future = await bench.image('future.img', 1 << 20);
+  await bench.sh('touch -d "next year" "$1"', future);
+  const { path: early } = await bus.attach({ driver: 'aio', image: future });
+  await bench.sh(`${TICK}; printf x | dd of="$1" conv=notrunc,fsync status=none`, early);
+  t.equal(await isChanged(), false, 'its time was in the future');
+  await bench.sh(SCRIBBLE, future);
+  // the time of a file is looked at once a second too, and an own write hides what was not seen before
+  t.equal(await isChanged(), true, 'a write beside it');
+  await bench.sh(`${TICK}; printf y | dd of="$1" conv=notrunc,fsync status=none`, early);
+  t.equal(await isChanged(), true, 'which an own write does not hide');
+  await bus.detach('xvda');
+
+  const directory = await bench.makeDirectory('full');
+  await bench.sh('mkfs.ext4 -q -F "$1"; mount -o loop "$1" "$2"', await bench.image('fs.ext4', 8 << 20), directory);
+  const { path } = await bus.attach({ driver: 'aio', image: await bench.image('full/sparse.img', 32 << 20) });
+  const { status } = await bench.try('dd if=/dev/urandom of="$1" bs=1M conv=notrunc,fsync status=none 2>&-', path);
+  t.not(status, 0, 'there is no room for it');
+  t.equal(await isChanged(), false, 'its own write failed');
+  const { stderr } = await bench.fusetap(['detach', '--wait', '5', 'xvda']);
+  t.notMatch(stderr, /changed by somebody else/);
 });
