@@ -182,6 +182,12 @@ export function readStartTime(pid: number): string | null {
   }
 }
 
+/** Whether a thread waits in the kernel where only SIGKILL, or nothing, ends it. */
+export function isThreadBlocked(pid: number, tid: number): boolean {
+  const stat = readText(`/proc/${pid}/task/${tid}/stat`);
+  return stat?.slice(stat.lastIndexOf(')') + 2, stat.lastIndexOf(')') + 3) === 'D';
+}
+
 /** Whether a process that began then has not ended; one that nobody has reaped has. What cannot be known now is running. */
 export function isRunning(pid: number, startTime: string): boolean {
   try {

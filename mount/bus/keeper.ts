@@ -64,6 +64,7 @@ import { identityOf } from './open-image.js';
 import { describeMemory } from './ram-images.js';
 import { type BusPlace, makeMountpoint } from './runtime-dir.js';
 import type { Slot } from './slots.js';
+import { refuseWhereStuck } from './stuck-requests.js';
 import { supervise } from './supervise.js';
 import type { Supervisor } from './supervisor.js';
 import { swap } from './swap.js';
@@ -271,6 +272,7 @@ export class Keeper implements BusControl {
   /** Puts the code that is installed now under the running bus. */
   async upgrade(): Promise<UpgradeResult> {
     this.#checkRunning();
+    await refuseWhereStuck(this.#bus);
     const { pauseMs } = await this.#bus.server.upgrade();
     this.#record();
     return { bus: await this.info(), pauseMs };

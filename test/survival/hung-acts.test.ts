@@ -7,8 +7,8 @@ import { abortAt, ServedImage } from './sick-disks.js';
 
 t.setTimeout(180_000);
 const skip = whyNot('qemu-storage-daemon', 'dd');
-/** what a command of a quiet machine does in two seconds, a busy one does in this */
-const LIMIT_MS = 15_000;
+/** what a command of a quiet machine does in a second, a busy one does in this */
+const LIMIT_MS = 60_000;
 const SIZE = 8 << 20;
 
 void t.test('an image that hangs is not opened, and nobody else waits for it', { skip }, async (t) => {
@@ -26,9 +26,9 @@ void t.test('an image that hangs is not opened, and nobody else waits for it', {
     t.equal(status, 4, `${words.join(' ')}: ${stderr}`);
     t.match(stderr, /sick\.img"?: its file system \(fuse\S*, mounted on \S*sick\.img\) has not answered for \d+ s/);
   };
-  // more than there are threads in libuv's pool
+  // more than libuv has threads when it is left alone
   const all = [
-    ...Array.from({ length: 18 }, () => refused('attach', served.path)),
+    ...Array.from({ length: 6 }, () => refused('attach', served.path)),
     refused('attach', served.path, 'xvdy', 'r'),
     refused('attach', `ram:${served.path}`),
     refused('save', 'xvda', served.path),
@@ -64,6 +64,7 @@ void t.test('detach, pause and stop of a vbd whose disk hangs are refused', { sk
   };
   await refused('detach', 'xvda');
   await refused('stop');
+  await refused('upgrade');
   const writing = bench.execute('dd', words, { timeoutMs: 100_000 });
   await eventually('the write is under way', 20_000, async () => (await opens()) > 0);
   await refused('pause', 'xvda');
