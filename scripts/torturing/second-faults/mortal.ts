@@ -13,6 +13,7 @@ const DISK_BYTES = 4 << 20;
 /** so large that there is always something that was never written */
 const MEMORY_BYTES = 64 << 20;
 const GONE_MS = 15_000;
+const LOADED_MS = 2_000;
 /** faults that may stand while a bus is ended */
 const COMPANIONS = ['full', 'package', 'node'];
 
@@ -56,6 +57,8 @@ async function live(name: string, scene: Scene, ending: Ending, random: Random):
     if (!(await adoptDisks(bus))) return;
     await delay(random.between(200, 1_500));
     if (random.isOneIn(3)) await bus.settled(await bus.killServer());
+    // by then a server has loaded what it needs without its keeper: the package may be away
+    await delay(bus.stage.pace.scaled(LOADED_MS));
     const standing = scene.journal.begin(ending.name, name);
     try {
       await play(bus, scene, ending, random);
