@@ -24,6 +24,7 @@ const AS_ROOT: Record<string, Story> = {
   'a partition': mountPartition,
   'mount(8) and umount(8)': mountByHelper,
   'one of several mounts': unmountOneOfSeveral,
+  'a partition of a loop device': unmountLoopPartition,
   'umount by a link, and not by a made-up source': unmountByLinkAndNotByLie,
   'an umount that takes long': unmountSlowly,
   'a loop device that was left read-only': mountOnReadOnlyLoop,
@@ -205,6 +206,26 @@ async function unmountOneOfSeveral(t: Test, bench: Bench): Promise<void> {
   t.same(await bench.loops(), [], 'it is unmounted');
   await client.release();
   await bench.detach('xvda');
+  await isClear(t, bench);
+}
+
+/** A device that somebody made by hand stays, and so does the vbd that it is on. */
+async function unmountLoopPartition(t: Test, bench: Bench): Promise<void> {
+  const vbd = await bench.attach(await partitioned(bench));
+  const at = await bench.makeDirectory('mnt');
+  const loop = await bench.sh('losetup --find --partscan --show "$1"', vbd);
+  // not every kernel knows tables of this kind, and not every machine makes nodes in /dev
+  await bench.sh('cd "/sys/block/${1#/dev/}"; test -e "${1#/dev/}p2" || addpart "$1" 2 2048 32768', loop);
+  await bench.sh('mknod node b $(tr : " " < "/sys/block/${1#/dev/}/${1#/dev/}p2/dev")', loop);
+  await bench.sh('mount node "$1"; echo 1 > "$1/written"', at);
+  const kept = await bench.fusetap(['umount', '-v', at]);
+  t.match(kept, { status: 0, stderr: /xvda of bus 0 stays attached: it is in use by \/dev\/loop/ });
+  await bench.sh('mount node "$2"; losetup --detach "$1"', loop, at);
+  t.match(
+    JSON.parse(await bench.succeed(['umount', at, '--json'])),
+    [{ vdev: 'xvda' }],
+    'the last one takes all along',
+  );
   await isClear(t, bench);
 }
 

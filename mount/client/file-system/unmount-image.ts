@@ -68,10 +68,16 @@ function notMounted(path: string, why: string): FusetapError {
   });
 }
 
-/** The file that a mount is of, and its loop device where it has one. */
-export function fileBelow({ source }: Mount): FileBelow {
-  const loop = listLoops().find(({ path, devs: [dev = ''] }) => path === source || `/dev/block/${dev}` === source);
+/** The file that a mount is of, and its loop device where it has one: the mount may be of a partition of that. */
+export function fileBelow({ source, dev }: Mount): FileBelow {
+  // the number is the kernel's, but some file systems (btrfs) have one of their own
+  const loop = listLoops().find(({ path, devs }) => devs.includes(dev) || isNodeOf(source, path, devs));
   return { file: loop?.backingFile ?? source, loop: loop?.path ?? null };
+}
+
+function isNodeOf(source: string, path: string, devs: readonly string[]): boolean {
+  if (source === path || devs.some((dev) => source === `/dev/block/${dev}`)) return true;
+  return source.startsWith(`${path}p`) && /^\d+$/.test(source.slice(path.length + 1));
 }
 
 async function findVbdBelow(mount: Mount, runtimeDir: string): Promise<VbdInfo | null> {
