@@ -215,8 +215,8 @@ async function unmountLoopPartition(t: Test, bench: Bench): Promise<void> {
   const at = await bench.makeDirectory('mnt');
   const loop = await bench.sh('losetup --find --partscan --show "$1"', vbd);
   // not every kernel knows tables of this kind, and not every machine makes nodes in /dev
-  await bench.sh('cd "/sys/block/${1#/dev/}"; test -e "${1#/dev/}p2" || addpart "$1" 2 2048 32768', loop);
-  await bench.sh('mknod node b $(tr : " " < "/sys/block/${1#/dev/}/${1#/dev/}p2/dev")', loop);
+  const part = `/sys/class/block/${loop.slice('/dev/'.length)}p2`;
+  await bench.sh('test -e "$2" || addpart "$1" 2 2048 32768; mknod node b $(tr : " " < "$2/dev")', loop, part);
   await bench.sh('mount node "$1"; echo 1 > "$1/written"', at);
   const kept = await bench.fusetap(['umount', '-v', at]);
   t.match(kept, { status: 0, stderr: /xvda of bus 0 stays attached: it is in use by \/dev\/loop/ });
