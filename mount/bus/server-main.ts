@@ -3,6 +3,7 @@
  * uncaught error or terminate would all hang for ever, and the keeper would see nothing.
  */
 import './no-debugger.js';
+import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { exitAtOnce, setCloseOnExec } from '../../system/libc.js';
 import { KernelTransport } from '../fuse/kernel-transport.js';
@@ -23,7 +24,10 @@ import { ServerMemories } from './server-memories.js';
 
 /** a client that has begun the bus is waiting for its first bytes */
 const PRELOAD_DELAY_MS = 250;
+/** between tries to load it, while the package is away */
+const LOAD_RETRY_MS = 500;
 let orphanModule: Promise<typeof import('./orphan.js') | null> | null = null;
+let isLoadFailureTold = false;
 
 /** told to serve */
 let begun = false;
@@ -177,10 +181,21 @@ process.on('message', ({ id, command }: Envelope) => {
 /** Loaded before it is needed, when perhaps the package is gone or another; and after the first requests were served. */
 function loadOrphan(): Promise<typeof import('./orphan.js') | null> {
   orphanModule ??= import('./orphan.js').catch((error: unknown) => {
-    console.error('what serves without a keeper cannot be loaded:', error);
+    if (!isLoadFailureTold) console.error('what serves without a keeper cannot be loaded, and is tried again:', error);
+    isLoadFailureTold = true;
+    orphanModule = null;
     return null;
   });
   return orphanModule;
+}
+
+/** Until it is loaded the orphan serves on, but nobody can ask or end it: a package that is away may come back. */
+async function awaitOrphan(): Promise<typeof import('./orphan.js')> {
+  for (;;) {
+    const loaded = await loadOrphan();
+    if (loaded !== null) return loaded;
+    await delay(LOAD_RETRY_MS);
+  }
 }
 
 /** Only an orphan ends by itself: for all others the keeper does what is to be done. */
@@ -198,9 +213,7 @@ process.on('disconnect', async () => {
   for (const abort of running.values()) abort.abort();
   transport.alone();
   questions.alone();
-  const loaded = await loadOrphan();
-  // it serves on all the same, but nobody can ask it anything
-  if (loaded === null) return;
+  const loaded = await awaitOrphan();
   const { place, transport: name, allowOther, statsFd, lockFd } = start;
   const ends = (): void => {
     isEnding = true;

@@ -8,7 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import type { BusInfo } from '../../mount/bus/interface.js';
 import { collect, eventually } from '../e2e/command.js';
-import { JUST_USER, onDefaultTransport, openBench, type TestTransport, whyNot } from '../e2e/fixtures.js';
+import { type Bench, JUST_USER, onDefaultTransport, openBench, type TestTransport, whyNot } from '../e2e/fixtures.js';
 import { type Bus, startBus, startBusOn } from './bus.js';
 
 t.setTimeout(240_000);
@@ -130,10 +130,8 @@ t.test('an orphan that is told to end flushes', { skip }, async (t) => {
   t.equal(await readFile(bench.path('log'), 'utf8'), 'flushed\nflushed\n', 'all, whatever one of them says');
 });
 
-t.test('the package is gone when the keeper dies', { skip }, async (t) => {
-  const bus = await startBus(t);
-  const { bench } = bus;
-  await bench.succeed(['stop']);
+/** A package of the bench's own, in `package/dist`. */
+async function copyPackage(bench: Bench): Promise<void> {
   const dist = resolve(import.meta.dirname, '../..');
   await bench.makeDirectory('package');
   for (const name of ['cli', 'drivers', 'mount', 'system']) {
@@ -141,6 +139,13 @@ t.test('the package is gone when the keeper dies', { skip }, async (t) => {
   }
   for (const name of ['package.json', 'node_modules'])
     await symlink(resolve(dist, '..', name), bench.path(`package/${name}`));
+}
+
+t.test('the package is gone when the keeper dies', { skip }, async (t) => {
+  const bus = await startBus(t);
+  const { bench } = bus;
+  await bench.succeed(['stop']);
+  await copyPackage(bench);
   const attached = await bench.execute(process.execPath, [
     ...[bench.path('package/dist/cli/main.js'), 'attach', '--passthrough', 'off'],
     `ram:${await bench.image('ram.img', 128 * MIB, 1000)}`,
@@ -152,6 +157,28 @@ t.test('the package is gone when the keeper dies', { skip }, async (t) => {
   await killKeeper(bus);
   await bench.sh(FILL, attached.stdout.trim(), '0', `${PIECES}`);
   t.match(await bus.info(), { state: 'orphaned', bookkeeping: null, vbds: [{ driver: 'ram' }] });
+  await bench.succeed(['stop']);
+  t.same(await bench.traces(), []);
+});
+
+t.test('the package comes back after the keeper has died', { skip }, async (t) => {
+  const bus = await startBus(t);
+  const { bench } = bus;
+  await bench.succeed(['stop']);
+  await copyPackage(bench);
+  // so the server cannot load it before it is needed
+  const [orphan, away] = [bench.path('package/dist/mount/bus/orphan.js'), bench.path('package/away.js')];
+  await rename(orphan, away);
+  const fusetap = bench.path('package/dist/cli/main.js');
+  const attached = await bench.execute(process.execPath, [fusetap, 'attach', await bench.image('disk.img', MIB, MIB)]);
+  t.equal(attached.status, 0, attached.stderr);
+  await eventually('it was tried', 20_000, async () => (await bus.log()).includes('cannot be loaded'));
+  process.kill((await bus.info()).keeperPid as number, 'SIGKILL');
+  await bench.sh('cmp "$1" "$2"', attached.stdout.trim(), bench.path('disk.img'));
+  await rename(away, orphan);
+  await eventually('it can be asked', 20_000, async () => {
+    return (await bus.info().catch(() => undefined))?.state === 'orphaned';
+  });
   await bench.succeed(['stop']);
   t.same(await bench.traces(), []);
 });
