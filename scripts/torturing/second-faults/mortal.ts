@@ -1,5 +1,6 @@
 /** A bus that is begun to be ended: it serves for a while, is ended in some way, and then its images are looked at. */
-import { rm } from 'node:fs/promises';
+import { rm, rmdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { readMounts } from '../../../system/proc.js';
 import { Bus, type Disk, until } from './bus.js';
@@ -45,6 +46,10 @@ async function begin(name: string, { stage, journal }: Scene, ending: Ending): P
   } catch (error) {
     if (!journal.isCommandExcused(name, 'start', fromMs)) throw error;
     journal.refused.set('start', (journal.refused.get('start') ?? 0) + 1);
+    // its log stays, for who looks why; anything else that is left is found at the end
+    const stateDir = join(stage.runtimeDir, 'state', name);
+    await rm(join(stateDir, 'log'), { force: true });
+    await rmdir(stateDir).catch(() => {});
     return null;
   }
 }
