@@ -183,7 +183,8 @@ forEachWay(t, JUST_USER, async (t, transport) => {
     const vbd = await bench.attach(await bench.image('disk.img', SIZE));
     const { keeperPid, serverPid } = await busInfo(bench);
     for (const pid of [keeperPid, serverPid]) kill(pid ?? 0);
-    await bench.sh('until ! test -e "$1"; do sleep 0.05; done', join(bench.runtimeDir, 'bus', '0'));
+    // by its name in the directory above: a mount that is dead, but still there, does not exist for `test -e` either
+    await bench.sh('while ls "$1" | grep -qx 0; do sleep 0.05; done', join(bench.runtimeDir, 'bus'));
     t.match(await bench.try('echo x > "$1"', vbd), { stderr: /nonexistent|No such/ });
   });
 });
