@@ -9,7 +9,7 @@ import { DEFAULT_DRIVER } from '../spec.js';
 
 /** keys of `ls --json` that say where a vbd was, or how it did */
 const PASSED_OVER = new Set(
-  'bus slot path size state opens transport keeperPid serverPid restarts changedOutside imageState'.split(' '),
+  'bus slot path size state opens transport keeperPid serverPid restarts changedOutside broken imageState'.split(' '),
 );
 
 type Filters = NonNullable<AttachRequest['filters']>;

@@ -97,7 +97,7 @@ async function giveUp(t: Test, stage: Buses, image: string): Promise<void> {
   const { status, signal } = await end;
   t.ok(status === 130 || signal === 'SIGINT', `${signal ?? status}`);
   await eventually('nothing is left', 20_000, async () => {
-    return !(await bench.traces()).some((line) => /passing|file: ram/.test(line));
+    return !(await bench.traces()).some((line) => /\bpassing\b|file: ram/.test(line));
   });
 }
 
