@@ -135,10 +135,12 @@ async function sharing(t: Test, bench: Bench): Promise<void> {
 
 async function busy(t: Test, bench: Bench): Promise<void> {
   const vbd = await bench.attach(await bench.image('held.img', SIZE), 'xvda');
-  const script = 'exec 3< "$1"; echo held; sleep 1';
+  const script = 'exec 3< "$1"; echo held; exec sleep 100';
   const holder = bench.startProgram('sh', ['-c', script, 'sh', vbd]);
   t.teardown(() => holder.kill());
   await new Promise((resolve) => holder.stdout?.once('data', resolve));
   t.match(await bench.fusetap(['detach', 'xvda']), { status: 4, stderr: /in use by (pid )?\d+|in use by .*\d+/ });
-  await bench.detach('xvda', '--wait', '20');
+  const waiting = bench.detach('xvda', '--wait', '60');
+  holder.kill();
+  await waiting;
 }
