@@ -90,6 +90,14 @@ export class FusetapError extends Error {
   }
 }
 
+/** the operation of errors that isCodeMissing finds */
+export const LOAD_CODE = 'load code';
+
+/** Whether an error says that code of fusetap itself could not be loaded: no disk is to blame, and a later try may succeed. */
+export function isCodeMissing(error: unknown): boolean {
+  return error instanceof FusetapError && error.operation === LOAD_CODE;
+}
+
 const { errno } = constants;
 
 /** The code that an errno of the system belongs to; what is not listed is FAILED. */

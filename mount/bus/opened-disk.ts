@@ -5,7 +5,7 @@
 import { brokenDisk } from '../../drivers/broken.js';
 import { type Disk, frontDisk } from '../../drivers/disk.js';
 import type { ImageFile, OpenContext, RawDisk } from '../../drivers/driver.js';
-import { FusetapError } from '../../drivers/errors.js';
+import { FusetapError, isCodeMissing } from '../../drivers/errors.js';
 import { openFiltered } from '../../drivers/open-filtered.js';
 import { loadDriver } from '../../drivers/registry.js';
 import { keepOnExec } from '../../system/libc.js';
@@ -61,7 +61,7 @@ export interface OpeningContext {
 
 /**
  * Opens the disk of a vbd; where an earlier server had it and this one cannot have the same again, one of that size that
- * is broken: it must not keep the others away.
+ * is broken: it must not keep the others away. A server that cannot load the code of drivers is of no use to any vbd.
  */
 export async function openDisk(
   context: OpeningContext,
@@ -73,7 +73,7 @@ export async function openDisk(
   try {
     return await openSound(context, command, passed);
   } catch (error) {
-    if (size === undefined) throw error;
+    if (size === undefined || isCodeMissing(error)) throw error;
     console.error(`${name} did not come back, its I/O is EIO from now on:`, error);
     return openBroken(command, size, error instanceof Error ? error.message : String(error));
   }

@@ -4,8 +4,10 @@
  * Whatever fails for one vbd breaks that vbd alone: its file stays, its I/O is EIO, and why is in the log and in `show`. It
  * is tried again with each new server. One whose disk ends the servers that open it is not, after three of them, until an
  * upgrade brings other code.
+ *
+ * A server that cannot load code of fusetap itself is no evidence against a vbd: another server is started in its place.
  */
-import { FusetapError } from '../../drivers/errors.js';
+import { FusetapError, isCodeMissing } from '../../drivers/errors.js';
 import { attachCommand, showCommand } from './attach.js';
 import type { BusParts } from './bus-parts.js';
 import { logEvent } from './log.js';
@@ -152,6 +154,7 @@ class Telling {
       return null;
     } catch (error) {
       unlessDeath(error);
+      if (isCodeMissing(error)) throw error;
       return error instanceof Error ? error.message : String(error);
     }
   }

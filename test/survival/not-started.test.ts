@@ -95,6 +95,16 @@ void t.test('no package, no node', { skip: whyNot() }, async (t) => {
   const dist = join(copy, 'dist');
   await rename(dist, `${dist}.away`);
   await outlasts(t, served, () => rename(`${dist}.away`, dist), /server-not-started.*exit status 1/);
+  // the rest of the package is there, as in the middle of an update: the vbds must not break
+  const drivers = join(dist, 'drivers/ram');
+  await rename(drivers, `${drivers}.away`);
+  await outlasts(
+    t,
+    served,
+    () => rename(`${drivers}.away`, drivers),
+    /server-not-started.*driver ram cannot be loaded/,
+  );
+  t.notMatch(await served.bus.log(), / broken /);
   await rename(bench.path('node'), bench.path('node.away'));
   await outlasts(t, served, () => rename(bench.path('node.away'), bench.path('node')), /server-not-started.*ENOENT/);
   await ends(t, served);

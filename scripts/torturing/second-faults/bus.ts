@@ -1,11 +1,13 @@
 /** One bus under torture: what is attached to it, who writes there, and how its server is disturbed. */
 import { setTimeout as delay } from 'node:timers/promises';
+import { readBusRecord } from '../../../mount/bus/bus-record.js';
 import type { BusInfo, VbdInfo } from '../../../mount/bus/interface.js';
 import { askEither } from '../../../mount/client/ask.js';
 import { type BusPlace, resolveBus } from '../../../mount/client.js';
 import type { Excuses, Journal } from './journal.js';
 import { type Outcome, type ProgramOptions, runFusetap } from './program.js';
 import { kill, type Stage } from './stage.js';
+import { whereItStands } from './where-it-stands.js';
 import { Writer } from './writer.js';
 
 /** on a quiet machine: no command may take longer, whatever happens to its bus */
@@ -62,6 +64,17 @@ export class Bus {
   /** No command on a healthy vbd may take longer because of a sick one. */
   get healthyLimitMs(): number {
     return this.stage.pace.scaled(HEALTHY_LIMIT_MS);
+  }
+
+  /** Where each thread of its processes and of its writer stands: a bus that does not get on is explained by that. */
+  async whereItStands(): Promise<string[]> {
+    const record = readBusRecord(this.place.stateDir);
+    const parts = [
+      await whereItStands('keeper', record?.keeperPid),
+      await whereItStands('server', record?.serverPid),
+      await whereItStands('writer', this.writer.pid),
+    ];
+    return parts.flat();
   }
 
   lose(why: string): void {

@@ -61,8 +61,8 @@ export async function save(bus: Bus, random: Random, limitMs?: number): Promise<
   const disk = random.pick(bus.disks.filter(({ passthrough }) => passthrough === 'off'));
   // another copy of the same bus may be under way
   const copy = join(bus.stage.directory, 'images', `copy-${bus.name}-${++copiesSoFar}.img`);
-  // a copy ends with the server that makes it, and says so
-  const options = { ...(limitMs === undefined ? {} : { limitMs }), mayFail: /the server died/ };
+  // a copy ends with the server that makes it, and says so; another lane may be saving the same disk
+  const options = { ...(limitMs === undefined ? {} : { limitMs }), mayFail: /the server died|is being saved/ };
   if ((await bus.demand('save', ['save', '--force', disk.vdev, copy], options)) === null) return;
   await bus.writer.ask({ act: 'inspect', target: { ...targetOf(disk), path: copy } });
   await rm(copy);

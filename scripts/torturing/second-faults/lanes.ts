@@ -18,7 +18,10 @@ async function attempt(bus: Bus, what: string, act: () => Promise<unknown>): Pro
   try {
     await act();
   } catch (error) {
-    if (!bus.isLost) bus.journal.error(bus.name, `${what}: ${(error as Error).message}`);
+    if (!bus.isLost) {
+      bus.journal.error(bus.name, `${what}: ${(error as Error).message}`);
+      console.log((await bus.whereItStands()).join('\n'));
+    }
     await delay(1_000);
   }
 }

@@ -52,6 +52,10 @@ export class Writer {
     stage.undo.defer(async () => this.#child.kill('SIGKILL'));
   }
 
+  get pid(): number | undefined {
+    return this.#child.pid;
+  }
+
   /** @throws Error what the writer answered, or that it did not */
   async ask(request: Request, limitMs = this.#stage.pace.scaled(ASK_LIMIT_MS)): Promise<void> {
     if (this.#isOver) throw new Error('the writer ended');

@@ -1,0 +1,17 @@
+/** Where the threads of a process stand in the kernel: what an error of a bus that does not get on is explained by. */
+import { readdir, readFile } from 'node:fs/promises';
+
+/** A line for each thread: its state, the function of the kernel that it waits in, and its system call. */
+export async function whereItStands(what: string, pid: number | null | undefined): Promise<string[]> {
+  if (pid == null) return [`${what}: no process`];
+  const threads = await readdir(`/proc/${pid}/task`).catch(() => [] as string[]);
+  return await Promise.all(
+    threads.map(async (tid) => `${what} ${pid}/${tid}: ${await describe(`/proc/${pid}/task/${tid}`)}`),
+  );
+}
+
+async function describe(directory: string): Promise<string> {
+  const read = (name: string): Promise<string> => readFile(`${directory}/${name}`, 'utf8').catch(() => '?');
+  const [stat, waitsIn, call] = await Promise.all([read('stat'), read('wchan'), read('syscall')]);
+  return `${stat.slice(stat.lastIndexOf(')') + 2)[0]} ${waitsIn} ${call.split(' ').slice(0, 3).join(' ').trim()}`;
+}
