@@ -28,8 +28,11 @@ export interface Findings {
   mismatches: number;
 }
 
-/** what the heaps of three processes may grow in a run that has no leak: garbage that was not collected yet */
-const HEAP_TOLERANCE_BYTES = 18 << 20;
+/**
+ * What the heaps of three processes may grow in a run that has no leak. A keeper's grows from 18 to 30 MB within its first
+ * hundred attaches, and stays there.
+ */
+const HEAP_TOLERANCE_BYTES = 36 << 20;
 
 /** One line for each thing that there is more of than before. */
 export function leaks(before: Holdings, after: Holdings): string[] {

@@ -11,6 +11,8 @@ export interface Ending {
   readonly about: string;
   /** whether all that was acknowledged must be on its disk afterwards */
   readonly isFlushed: boolean;
+  /** whether its log may stay: a flush did not succeed */
+  readonly keepsLog?: boolean;
   /** variables of its bus */
   readonly env?: NodeJS.ProcessEnv;
   whyNot(stage: Stage): Promise<string | null>;
@@ -137,6 +139,7 @@ export const ENDINGS: readonly Ending[] = [
     name: 'force-hang',
     about: 'stop --force while the file system of one image hangs: it ends within its limit',
     isFlushed: false,
+    keepsLog: true,
     env: { FUSETAP_FLUSH_LIMIT_MS: `${FLUSH_LIMIT_MS}` },
     whyNot: whyNoRemote,
     play: byForceBesideHang,

@@ -9,6 +9,7 @@ import type { IsOver } from './lanes.js';
 import { unwrittenPages } from './page-cache.js';
 import type { Random } from './random.js';
 import type { Scene } from './scene.js';
+import type { Stage } from './stage.js';
 
 const DISK_BYTES = 4 << 20;
 /** so large that there is always something that was never written */
@@ -46,12 +47,16 @@ async function begin(name: string, { stage, journal }: Scene, ending: Ending): P
   } catch (error) {
     if (!journal.isCommandExcused(name, 'start', fromMs)) throw error;
     journal.refused.set('start', (journal.refused.get('start') ?? 0) + 1);
-    // its log stays, for who looks why; anything else that is left is found at the end
-    const stateDir = join(stage.runtimeDir, 'state', name);
-    await rm(join(stateDir, 'log'), { force: true });
-    await rmdir(stateDir).catch(() => {});
+    await removeKeptLog(name, stage);
     return null;
   }
+}
+
+/** The log of a bus that began or ended badly stays, to be read. Anything else that is left is found at the end. */
+async function removeKeptLog(name: string, { runtimeDir }: Stage): Promise<void> {
+  const stateDir = join(runtimeDir, 'state', name);
+  await rm(join(stateDir, 'log'), { force: true });
+  await rmdir(stateDir).catch(() => {});
 }
 
 async function live(name: string, scene: Scene, ending: Ending, random: Random): Promise<void> {
@@ -76,6 +81,7 @@ async function live(name: string, scene: Scene, ending: Ending, random: Random):
     }
   } finally {
     await takeAway(bus);
+    if (ending.keepsLog) await removeKeptLog(name, scene.stage);
   }
 }
 
