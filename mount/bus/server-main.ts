@@ -24,7 +24,8 @@ import { ServerMemories } from './server-memories.js';
 
 /** a client that has begun the bus is waiting for its first bytes */
 const PRELOAD_DELAY_MS = 250;
-/** between tries to load it, while the package is away */
+/** between tries to load it, while the package is away: with a keeper, and without one */
+const PRELOAD_RETRY_MS = 5_000;
 const LOAD_RETRY_MS = 500;
 let orphanModule: Promise<typeof import('./orphan.js') | null> | null = null;
 let isLoadFailureTold = false;
@@ -143,7 +144,7 @@ function act(id: number, command: Command, passed: PassedFds): Promise<unknown> 
     case 'start':
       begun = true;
       transport.start();
-      setTimeout(loadOrphan, PRELOAD_DELAY_MS);
+      setTimeout(preloadOrphan, PRELOAD_DELAY_MS);
       return Promise.resolve(null);
     case 'ping':
       return Promise.resolve(null);
@@ -187,6 +188,11 @@ function loadOrphan(): Promise<typeof import('./orphan.js') | null> {
     return null;
   });
   return orphanModule;
+}
+
+/** What was away once may be away again when it is needed. */
+async function preloadOrphan(): Promise<void> {
+  if (!isAlone && (await loadOrphan()) === null) setTimeout(preloadOrphan, PRELOAD_RETRY_MS);
 }
 
 /** Until it is loaded the orphan serves on, but nobody can ask or end it: a package that is away may come back. */

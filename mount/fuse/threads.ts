@@ -31,6 +31,9 @@ const SPARE_THREADS = 8;
 
 const LOOK_MS = 250;
 
+/** until a thread that could not be loaded is tried again: files of the package may be away for a moment, or memory short */
+const LOAD_RETRY_MS = 1000;
+
 /** loading a thread takes a core for as long as half a start of Node does, and many a bus lives for a moment only */
 const OTHERS_DELAY_MS = 1000;
 
@@ -59,9 +62,11 @@ export class Threads {
   readonly #statsFd: number;
   readonly #events: ThreadEvents;
   readonly #windows = new Map<number, ServedWindow>();
-  /** resolves when enough threads have loaded for work to begin; they wait for a permit */
+  /** resolves when enough threads have loaded for work to begin; they wait for a permit. Rejects where they cannot be */
   readonly loaded: Promise<void>;
   #becameLoaded: () => void = () => {};
+  #cannotLoad: (error: Error) => void = () => {};
+  #isFailureTold = false;
   #loading = 0;
   #loaded = 0;
 
@@ -74,12 +79,16 @@ export class Threads {
     this.#memory = createThreadMemory(deviceFds.length);
     this.#watch = new ThreadWatch(this.#memory, deviceFds.length);
     this.turnMemory = createTurnMemory(deviceFds.length);
-    this.loaded = new Promise((resolve) => {
+    this.loaded = new Promise((resolve, reject) => {
       this.#becameLoaded = resolve;
+      this.#cannotLoad = reject;
     });
     this.#loading = this.#readers();
     for (let thread = 0; thread < this.#readers(); thread++) {
-      this.#load(thread, () => --this.#loading === 0 && this.#becameLoaded());
+      this.#load(thread, {
+        loaded: () => --this.#loading === 0 && this.#becameLoaded(),
+        failed: (error) => this.#cannotLoad(error),
+      });
     }
   }
 
@@ -102,42 +111,74 @@ export class Threads {
     const nodeIds = new Set(standstills.map(({ nodeId }) => nodeId).filter((nodeId) => this.#windows.has(nodeId)));
     if (nodeIds.size > 0) this.#events.stuck(nodeIds);
     if (this.#loaded === this.#workers.length && this.#loaded < this.#deviceFds.length)
-      this.#load(this.#loaded, () => {});
+      this.#load(this.#loaded, { loaded: () => {}, failed: (error) => this.#tellFailure(error) });
   }
 
   /** One after another: they stand in for threads that wait for a disk, and are not worth a client's first moments. */
   #loadOthers(thread: number): void {
     const usual = Math.min(this.#deviceFds.length, usualThreads());
-    if (thread < usual && thread === this.#workers.length) this.#load(thread, () => this.#loadOthers(thread + 1));
+    if (thread >= usual || thread !== this.#workers.length) return;
+    this.#load(thread, {
+      loaded: () => this.#loadOthers(thread + 1),
+      failed: (error) => {
+        this.#tellFailure(error);
+        setTimeout(() => this.#loadOthers(thread), LOAD_RETRY_MS);
+      },
+    });
+  }
+
+  /** The threads that there are go on: nobody is worse off than before. */
+  #tellFailure(error: Error): void {
+    if (!this.#isFailureTold) console.error('another thread cannot be loaded, and is tried again:', error);
+    this.#isFailureTold = true;
   }
 
   #readers(): number {
     return Math.min(readingThreads(), this.#deviceFds.length);
   }
 
-  #load(thread: number, loaded: () => void): void {
-    const deviceFd = this.#deviceFds[thread] as number;
-    const [ledgerFd, statsFd, memory, turnMemory] = [this.#ledgerFd, this.#statsFd, this.#memory, this.turnMemory];
-    const worker = new Worker(new URL('./thread.js', import.meta.url), {
-      workerData: { thread, deviceFd, ledgerFd, statsFd, memory, turnMemory } satisfies ThreadData,
-      // a thread holds next to nothing on its heap; without limits each reserves tens of megabytes
-      resourceLimits: { maxYoungGenerationSizeMb: 1, maxOldGenerationSizeMb: 24 },
-    });
+  #load(thread: number, told: { loaded(): void; failed(error: Error): void }): void {
+    let worker: Worker;
+    try {
+      worker = this.#start(thread);
+    } catch (error) {
+      return told.failed(error as Error);
+    }
+    let isLoaded = false;
     worker.on('message', (report: ThreadReport) => {
-      if (report.kind === 'request') this.#events.request(report.thread, report.bytes);
-      else if (report.kind === 'memory-wanted') this.#events.memoryWanted(report.nodeId);
-      else if (report.kind === 'mapped') this.#events.mapped();
-      else if (report.kind === 'gone') this.#events.gone(report.errno);
-      else {
-        this.#loaded++;
-        loaded();
-      }
+      if (report.kind !== 'loaded') return this.#hear(report);
+      isLoaded = true;
+      this.#loaded++;
+      told.loaded();
     });
-    worker.on('error', (error) => this.#events.failed(error instanceof Error ? error : new Error(String(error))));
+    worker.on('error', (reason) => {
+      const error = reason instanceof Error ? reason : new Error(String(reason));
+      if (isLoaded) return this.#events.failed(error);
+      this.#workers.splice(this.#workers.indexOf(worker), 1);
+      told.failed(error);
+    });
     for (const [nodeId, served] of this.#windows) worker.postMessage({ nodeId, served } satisfies WindowUpdate);
     this.#workers.push(worker);
     // a thread that looks at the version for the first time finds it moved, and takes its messages
     if (this.#windows.size > 0) this.#watch.announce();
+  }
+
+  /** @throws Error where the system has no thread for it */
+  #start(thread: number): Worker {
+    const deviceFd = this.#deviceFds[thread] as number;
+    const [ledgerFd, statsFd, memory, turnMemory] = [this.#ledgerFd, this.#statsFd, this.#memory, this.turnMemory];
+    return new Worker(new URL('./thread.js', import.meta.url), {
+      workerData: { thread, deviceFd, ledgerFd, statsFd, memory, turnMemory } satisfies ThreadData,
+      // a thread holds next to nothing on its heap; without limits each reserves tens of megabytes
+      resourceLimits: { maxYoungGenerationSizeMb: 1, maxOldGenerationSizeMb: 24 },
+    });
+  }
+
+  #hear(report: Exclude<ThreadReport, { kind: 'loaded' }>): void {
+    if (report.kind === 'request') this.#events.request(report.thread, report.bytes);
+    else if (report.kind === 'memory-wanted') this.#events.memoryWanted(report.nodeId);
+    else if (report.kind === 'mapped') this.#events.mapped();
+    else this.#events.gone(report.errno);
   }
 
   /** From the next request on, threads serve this window. */

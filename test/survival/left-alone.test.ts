@@ -2,7 +2,7 @@
  * A server whose keeper is dead, or does not answer, is a whole one: it grants memory, keeps its disks out of torn copies,
  * flushes when it is told to end, and needs nothing of the package that is installed by then.
  */
-import { cp, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
+import { cp, readdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import t, { type Test } from 'tap';
@@ -157,6 +157,32 @@ t.test('the package is gone when the keeper dies', { skip }, async (t) => {
   await killKeeper(bus);
   await bench.sh(FILL, attached.stdout.trim(), '0', `${PIECES}`);
   t.match(await bus.info(), { state: 'orphaned', bookkeeping: null, vbds: [{ driver: 'ram' }] });
+  await bench.succeed(['stop']);
+  t.same(await bench.traces(), []);
+});
+
+t.test('the package goes away before all threads are loaded', { skip }, async (t) => {
+  const bus = await startBus(t);
+  const { bench } = bus;
+  await bench.succeed(['stop']);
+  await copyPackage(bench);
+  const fusetap = bench.path('package/dist/cli/main.js');
+  const attached = await bench.execute(process.execPath, [fusetap, 'attach', await bench.image('disk.img', MIB, MIB)]);
+  const [dist, away] = [bench.path('package/dist'), bench.path('package/away')];
+  // half of the threads are loaded a second after the others
+  await rename(dist, away);
+  t.equal(attached.status, 0, attached.stderr);
+  const serverPid = await bus.serverPid();
+  const threads = async (): Promise<number> => (await readdir(`/proc/${serverPid}/task`)).length;
+  await delay(2_500);
+  const before = await threads();
+  const wasTried = (await bus.log()).includes('another thread cannot be loaded');
+  t.equal(await bus.serverPid(), serverPid);
+  t.notMatch(await bus.log(), /server-died/);
+  await bench.sh('cmp "$1" "$2"', attached.stdout.trim(), bench.path('disk.img'));
+  await rename(away, dist);
+  // on a slow machine all may have been loaded before
+  if (wasTried) await eventually('it is loaded', 20_000, async () => (await threads()) > before || undefined);
   await bench.succeed(['stop']);
   t.same(await bench.traces(), []);
 });
