@@ -2,14 +2,16 @@
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import t from 'tap';
-import { serverEnvironment } from '../../../mount/bus/node-options.js';
+import { keeperEnvironment, serverEnvironment } from '../../../mount/bus/node-options.js';
 
 const OWN = 'glibc.cpu.x86_non_temporal_threshold=32768';
 /** the dynamic linker of glibc on x86, which is the only one to look at it */
 const LINKER = '/lib64/ld-linux-x86-64.so.2';
 
 t.test('a server has the environment of its keeper, and memcpy told when to write past the cache', async (t) => {
-  t.same(serverEnvironment({ HOME: '/root' }), { HOME: '/root', GLIBC_TUNABLES: OWN, UV_THREADPOOL_SIZE: '16' });
+  t.same(serverEnvironment({ HOME: '/root' }), { HOME: '/root', GLIBC_TUNABLES: OWN });
+  t.same(keeperEnvironment({ HOME: '/root' }), { HOME: '/root', UV_THREADPOOL_SIZE: '16' });
+  t.same(serverEnvironment(keeperEnvironment({})), { GLIBC_TUNABLES: OWN }, 'the pool of a keeper is its own');
   const given = 'glibc.malloc.check=1:glibc.cpu.x86_non_temporal_threshold=65536';
   const wanted = { GLIBC_TUNABLES: `${OWN}:${given}`, UV_THREADPOOL_SIZE: '8' };
   t.same(serverEnvironment({ GLIBC_TUNABLES: given, UV_THREADPOOL_SIZE: '8' }), wanted, 'what the user has set counts');
