@@ -24,6 +24,8 @@ import { SpinWatch } from './spin-watch.js';
 
 /** deaths without an answer in between, or with one request under way each time */
 const DEATH_LIMIT = 5;
+/** a server that lived for longer had nothing to answer: nobody used the bus */
+const SOON_MS = 10_000;
 
 /** how soon another server is tried where one could not be started, and how seldom in the end */
 const FIRST_PAUSE_MS = 10;
@@ -94,6 +96,7 @@ export class Supervisor {
   #restarts: number;
   #barren = 0;
   #answeredAtStart = 0;
+  #inPlaceSinceMs = 0;
   readonly #deathsByRequest = new Map<number, number>();
   readonly #beatMs: number;
   #heartbeat: NodeJS.Timeout | null = null;
@@ -231,6 +234,7 @@ export class Supervisor {
     if (server.exited) throw new FusetapError('FAILED', 'the server died before it began');
     this.#server = server;
     this.#answeredAtStart = this.#bus.answered();
+    this.#inPlaceSinceMs = performance.now();
     await server.request<'start'>({ op: 'start' });
     this.#bus.inPlace(server);
     this.#silentBeats = 0;
@@ -317,7 +321,9 @@ export class Supervisor {
 
   #reasonToGiveUp(): string | null {
     if (this.#bus.cannotReplace !== null) return `the server died, and ${this.#bus.cannotReplace}`;
-    this.#barren = this.#bus.answered() > this.#answeredAtStart ? 0 : this.#barren + 1;
+    const wasOfUse = this.#bus.answered() > this.#answeredAtStart;
+    const wasSoon = performance.now() - this.#inPlaceSinceMs < SOON_MS;
+    this.#barren = wasOfUse || !wasSoon ? 0 : this.#barren + 1;
     if (this.#barren >= DEATH_LIMIT) return `${DEATH_LIMIT} servers in a row died before they answered a request`;
     const inFlight = new Set(this.#bus.takeInFlight());
     for (const unique of this.#deathsByRequest.keys()) {

@@ -118,9 +118,19 @@ export class Dispatcher {
     this.#gate.release(nodeId);
   }
 
-  /** @returns whether the request was put aside until its file is released */
+  /**
+   * A request that is put aside is not worked on: where this server dies, it is no evidence against the request.
+   * @returns whether the request was put aside until its file is released
+   */
   #putAside(call: Call): boolean {
-    return this.#gate.putAside(call.request.nodeId, () => this.#answer(call));
+    const { ledger } = this.#context;
+    const { place, request } = call;
+    const isHeld = this.#gate.putAside(request.nodeId, () => {
+      if (place >= 0) ledger.beginWork(place, request.uniqueId);
+      this.#answer(call);
+    });
+    if (isHeld && place >= 0) ledger.leaveWork(place);
+    return isHeld;
   }
 
   #endWork({ place }: Call): void {

@@ -3,11 +3,12 @@
  * see a pause, never an error, never another byte.
  */
 import t from 'tap';
+import { Client } from '../e2e/client.js';
 import { whyNot } from '../e2e/fixtures.js';
 import { startBus, type Wish } from './bus.js';
 import { FIO_DISK_BYTES, provesIntact, Verifier } from './fio.js';
 
-t.setTimeout(240_000);
+t.setTimeout(300_000);
 
 const CELLS: Omit<Wish, 'image'>[] = [
   { driver: 'aio', passthrough: 'off' },
@@ -36,3 +37,21 @@ for (const cell of CELLS) {
     await bus.detach(vbd.vdev);
   });
 }
+
+void t.test('a write that waits for resume is no evidence against the bus', { skip: whyNot() }, async (t) => {
+  const bus = await startBus(t);
+  const { bench } = bus;
+  const vbd = await bus.attach({ driver: 'aio', image: await bench.image('disk.img', 1 << 20), passthrough: 'off' });
+  const writer = await Client.open(t, bench, 'write', vbd.path);
+  await bench.succeed(['pause', vbd.vdev]);
+  const answer = writer.call('write', 0, 4096);
+  for (let kills = 0; kills < 6; kills++) {
+    await bus.killServer();
+    // each answers something else
+    await bench.sh('stat -f "$1"', bus.place.path);
+  }
+  await bench.succeed(['resume', vbd.vdev]);
+  t.equal(await answer, '4096');
+  await writer.release();
+  await bus.detach(vbd.vdev);
+});

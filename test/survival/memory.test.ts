@@ -6,7 +6,7 @@ import { pssBytes } from '../../scripts/benching/processes.js';
 import { whyNot } from '../e2e/fixtures.js';
 import { type Bus, startBus } from './bus.js';
 
-t.setTimeout(120_000);
+t.setTimeout(300_000);
 
 const MB = 1e6;
 const LIMIT_BYTES = 140 * MB;

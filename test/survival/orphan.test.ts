@@ -11,7 +11,7 @@ import { whyNot } from '../e2e/fixtures.js';
 import { type Bus, startBus } from './bus.js';
 import { FIO_DISK_BYTES, Verifier } from './fio.js';
 
-t.setTimeout(120_000);
+t.setTimeout(300_000);
 const skip = whyNot();
 
 async function begin(t: Test, env: Record<string, string> = {}) {

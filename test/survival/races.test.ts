@@ -10,7 +10,7 @@ import { whyNot } from '../e2e/fixtures.js';
 import { type Bus, startBus } from './bus.js';
 import { Crashes } from './crashes.js';
 
-t.setTimeout(150_000);
+t.setTimeout(300_000);
 const skip = whyNot();
 
 async function servers(bus: Bus): Promise<number> {

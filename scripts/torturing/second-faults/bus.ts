@@ -1,4 +1,6 @@
 /** One bus under torture: what is attached to it, who writes there, and how its server is disturbed. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { readBusRecord } from '../../../mount/bus/bus-record.js';
 import type { BusInfo, VbdInfo } from '../../../mount/bus/interface.js';
@@ -17,6 +19,7 @@ const HEALTHY_LIMIT_MS = 15_000;
 const RESTART_LIMIT_MS = 60_000;
 const ASK_LIMIT_MS = 15_000;
 const POLL_MS = 50;
+const LOG_LINES = 20;
 
 /** What is attached. */
 export interface Disk {
@@ -82,6 +85,16 @@ export class Bus {
     this.isLost = true;
     this.writer.isEndExpected = true;
     this.journal.error(this.name, `${why}: it is left alone from here on`);
+    for (const line of this.#lastOfLog()) console.log(`  ${line}`);
+  }
+
+  /** What its log says last: it may go with the bus. */
+  #lastOfLog(): string[] {
+    try {
+      return readFileSync(join(this.place.stateDir, 'log'), 'utf8').trimEnd().split('\n').slice(-LOG_LINES);
+    } catch {
+      return ['its log is gone'];
+    }
   }
 
   /** Runs a command on this bus. One that exceeds its limit is an error. */

@@ -1,11 +1,13 @@
 /** What must work on a bus at any time: every command, on disks that no fault has touched, and the I/O of those. */
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { AttachedDisk, Bus, Disk } from './bus.js';
 import { targetOf } from './bus.js';
 import type { Random } from './random.js';
 
 const GUEST_BYTES = 2 << 20;
+const RETRY_MS = 200;
 let guestsSoFar = 0;
 let copiesSoFar = 0;
 
@@ -52,7 +54,9 @@ async function look(bus: Bus, limitMs: number): Promise<void> {
 async function pauseAndResume(bus: Bus, random: Random, limitMs: number): Promise<void> {
   const { vdev, path } = random.pick(bus.disks.filter(({ passthrough }) => passthrough === 'off'));
   await bus.demand('pause', ['pause', vdev], { limitMs });
-  await bus.demand('resume', ['resume', vdev], { limitMs });
+  // another lane may be saving it, which ends
+  const isResumed = () => bus.demand('resume', ['resume', vdev], { limitMs, mayFail: /is being saved/ });
+  while ((await isResumed()) === null && !bus.isLost) await delay(RETRY_MS);
   await bus.writer.progress([path], limitMs);
 }
 
