@@ -1,4 +1,6 @@
 /** The end of a torture: what the buses hold against what they held before, what their images have, and what is left. */
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Holdings, leaks } from '../figures.js';
 import { busProcesses, measure } from '../holdings.js';
@@ -81,8 +83,23 @@ async function leftovers({ stage }: Scene): Promise<string[]> {
     const found = Object.entries(left).flatMap(([what, count]) => (count > 0 ? [`${what}: ${count}`] : []));
     if (found.length === 0 || Date.now() > deadline) {
       const pids = (await busProcesses(stage.runtimeDir)).map(({ pid, program }) => `${program} ${pid}`);
-      return pids.length === 0 ? found : [...found, pids.join(', ')];
+      return [...found, ...pids, ...(files > 0 ? await filesLeft(stage) : [])];
     }
     await delay(SETTLING_MS / 2);
   }
+}
+
+/** What is left of buses in the runtime directory, with the last line of a log: it says why it stays. */
+async function filesLeft({ runtimeDir }: Stage): Promise<string[]> {
+  const entries = await Promise.all(
+    ['state', 'ram', 'bus'].map(async (place) =>
+      (await readdir(join(runtimeDir, place)).catch(() => [])).map((name) => join(place, name)),
+    ),
+  );
+  return await Promise.all(
+    entries.flat().map(async (path) => {
+      const log = await readFile(join(runtimeDir, path, 'log'), 'utf8').catch(() => '');
+      return `${path}: ${log.trimEnd().split('\n').at(-1)}`;
+    }),
+  );
 }
