@@ -3,9 +3,9 @@
  * judged here; whether the image is there and can be a disk is the keeper's to say.
  */
 import { FusetapError } from '../drivers/errors.js';
-import type { AttachRequest, Mode, TransportName } from '../mount/bus/interface.js';
+import type { AttachRequest, Mode, TransportName } from '../mount/control/interface.js';
+import { combineWords, DEFAULT_DRIVER, type DiskSpec, parseWords } from './disk-spec/index.js';
 import { imagePath } from './image-path.js';
-import { combineWords, DEFAULT_DRIVER, type DiskSpec, parseWords } from './spec.js';
 
 /** The options of `attach` that make the request. */
 export interface AttachWords {

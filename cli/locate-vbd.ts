@@ -3,8 +3,8 @@
  * bus was named.
  */
 import { FusetapError } from '../drivers/errors.js';
-import type { VbdInfo } from '../mount/bus/interface.js';
-import { type BusPlace, findVbd, isPath, listBuses, resolveBus, showBus } from '../mount/client.js';
+import { type BusPlace, findVbd, isPath, listBuses, resolveBus, showBus } from '../mount/client/index.js';
+import type { VbdInfo } from '../mount/control/interface.js';
 import { callersRuntimeDir, chosenBus, type SharedOptions } from './options.js';
 
 export interface LocatedVbd {

@@ -4,7 +4,7 @@
  */
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { type ErrorCode, EXIT_CODES, FusetapError } from '../drivers/errors.js';
-import { type BusPlace, resolveBus, runtimeDir } from '../mount/client.js';
+import { type BusPlace, resolveBus, runtimeDir } from '../mount/client/index.js';
 
 /** the exit status of `fusetap run` where fusetap, not the command that it runs, failed; as env(1) */
 export const RUN_FAILED = 125;

@@ -4,7 +4,7 @@
  *
  *      copying [##############------------------]  45%  3.6G of 8G
  */
-import type { Progress } from '../mount/client.js';
+import type { Progress } from '../mount/client/index.js';
 import { humanSize } from './output.js';
 
 const PATIENCE_MS = 1_000;

@@ -11,8 +11,8 @@
 import { resolve } from 'node:path';
 import type { Disk } from '../drivers/disk.js';
 import type { FilterSpec } from '../drivers/filters/filter.js';
-import type { AttachRequest, BusInfo, DetachResult, Mode, SaveResult, VbdInfo } from './bus/interface.js';
-import * as client from './client.js';
+import * as client from './client/index.js';
+import type { AttachRequest, BusInfo, DetachResult, Mode, SaveResult, VbdInfo } from './control/interface.js';
 
 export type { Disk } from '../drivers/disk.js';
 export type {
@@ -38,6 +38,7 @@ export {
   type PlainError,
 } from '../drivers/errors.js';
 export type { FilterSpec } from '../drivers/filters/filter.js';
+export type { DetachOptions } from './client/index.js';
 export type {
   BusInfo,
   BusState,
@@ -49,8 +50,7 @@ export type {
   SaveResult,
   TransportName,
   VbdInfo,
-} from './bus/interface.js';
-export type { DetachOptions } from './client.js';
+} from './control/interface.js';
 export { VERSION } from './version.js';
 
 /** Which bus. */

@@ -11,11 +11,11 @@ import type { FilterSpec } from '../drivers/filters/filter.js';
 import { openFiltered } from '../drivers/open-filtered.js';
 import { loadDriver } from '../drivers/registry.js';
 import { memfdCreate } from '../system/libc.js';
-import { claimImage } from './bus/image-claim.js';
-import type { Mode } from './bus/interface.js';
-import { openImage } from './bus/open-image.js';
 import { findDriver } from './client/find-driver.js';
 import { settleFilters } from './client/settle-filters.js';
+import type { Mode } from './control/interface.js';
+import { claimImage } from './images/claim-image.js';
+import { openImage } from './images/open-image.js';
 
 export interface OpenDiskRequest {
   /** a name, the path of a file, or the name of a package */

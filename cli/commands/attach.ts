@@ -1,8 +1,8 @@
 /** `fusetap attach`: an image becomes a file. */
 import { type Command, Option } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
-import type { AttachResult } from '../../mount/bus/interface.js';
-import { attach } from '../../mount/client.js';
+import { attach } from '../../mount/client/index.js';
+import type { AttachResult } from '../../mount/control/interface.js';
 import { type AttachWords, attachRequest } from '../attach-request.js';
 import { attachAll } from '../disk-file/attach-all.js';
 import { readDiskFile } from '../disk-file/read.js';

@@ -1,6 +1,6 @@
 /** `fusetap block-attach`: xm's word for attach. */
 import type { Command } from 'commander';
-import { attach } from '../../mount/client.js';
+import { attach } from '../../mount/client/index.js';
 import { attachRequest } from '../attach-request.js';
 import { withBus } from '../bus-word.js';
 import { chosenBus, endHelp, type SharedOptions } from '../options.js';

@@ -1,8 +1,8 @@
 /** `fusetap block-detach`: xm's word for detach. */
 import type { Command } from 'commander';
-import { detach, findVbd, showBus } from '../../mount/client.js';
+import { detach, findVbd, showBus } from '../../mount/client/index.js';
 import { withBus } from '../bus-word.js';
-import { depart } from '../departures.js';
+import { depart } from '../detach-each.js';
 import { chosenBus, endHelp, type SharedOptions } from '../options.js';
 
 interface BlockDetachOptions extends SharedOptions {

@@ -1,7 +1,7 @@
 /** `fusetap block-list`: xm's word for what is attached to one bus. */
 import type { Command } from 'commander';
-import type { VbdInfo } from '../../mount/bus/interface.js';
-import { showBus } from '../../mount/client.js';
+import { showBus } from '../../mount/client/index.js';
+import type { VbdInfo } from '../../mount/control/interface.js';
 import { withBus } from '../bus-word.js';
 import { chosenBus, endHelp, type SharedOptions } from '../options.js';
 import { escapeControls, print, printJson } from '../output.js';

@@ -1,11 +1,11 @@
 /** `fusetap config`: the bus as xl would have it in a domain's configuration. */
 import type { Command } from 'commander';
-import type { VbdInfo } from '../../mount/bus/interface.js';
-import { showBus } from '../../mount/client.js';
+import { showBus } from '../../mount/client/index.js';
+import type { VbdInfo } from '../../mount/control/interface.js';
 import { withBus } from '../bus-word.js';
+import { printXlSpec } from '../disk-spec/index.js';
 import { chosenBus, endHelp, type SharedOptions } from '../options.js';
 import { print, printError, printJson } from '../output.js';
-import { printXlSpec } from '../spec.js';
 
 export function register(program: Command): void {
   const command = program

@@ -1,9 +1,9 @@
 /** `fusetap detach`: take vbds off their bus. */
 import type { Command } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
-import type { BusInfo, VbdInfo } from '../../mount/bus/interface.js';
-import { type BusPlace, detach, findVbd, isPath, listBuses, resolveBus, showBus } from '../../mount/client.js';
-import { depart } from '../departures.js';
+import { type BusPlace, detach, findVbd, isPath, listBuses, resolveBus, showBus } from '../../mount/client/index.js';
+import type { BusInfo, VbdInfo } from '../../mount/control/interface.js';
+import { depart } from '../detach-each.js';
 import { callersRuntimeDir, chosenBus, endHelp, parseSeconds, type SharedOptions } from '../options.js';
 
 interface DetachOptions extends SharedOptions {

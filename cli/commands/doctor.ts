@@ -1,7 +1,7 @@
 /** `fusetap doctor`: what works here, what does not, how to mend it. */
 import type { Command } from 'commander';
 import { EXIT_CODES } from '../../drivers/errors.js';
-import { type CheckResult, examine } from '../../mount/client/doctor.js';
+import { type CheckResult, examine } from '../../mount/doctor/index.js';
 import { endHelp, type SharedOptions } from '../options.js';
 import { escapeControls, print, printJson } from '../output.js';
 

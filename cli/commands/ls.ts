@@ -1,7 +1,7 @@
 /** `fusetap ls`: what is attached, on all buses. */
 import type { Command } from 'commander';
-import type { BusInfo, VbdInfo } from '../../mount/bus/interface.js';
-import { listBuses, showBus } from '../../mount/client.js';
+import { listBuses, showBus } from '../../mount/client/index.js';
+import type { BusInfo, VbdInfo } from '../../mount/control/interface.js';
 import { callersRuntimeDir, chosenBus, endHelp, type SharedOptions } from '../options.js';
 import { type Column, humanSize, printError, printJson, printTable } from '../output.js';
 

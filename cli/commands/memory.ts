@@ -1,7 +1,7 @@
 /** `fusetap memory`: what the ram images take, and what is left for others. */
 import type { Command } from 'commander';
-import type { MemoryInfo } from '../../mount/bus/interface.js';
-import { memory } from '../../mount/client.js';
+import { memory } from '../../mount/client/index.js';
+import type { MemoryInfo } from '../../mount/control/interface.js';
 import { callersRuntimeDir, endHelp, type SharedOptions } from '../options.js';
 import { type Column, humanSize, print, printJson, printTable } from '../output.js';
 

@@ -1,7 +1,7 @@
 /** `fusetap mount`: from an image to its files in one step. */
 import { type Command, InvalidArgumentError } from 'commander';
-import { busOfDirectory, mountImage } from '../../mount/client/mount.js';
-import { type BusPlace, resolveBus } from '../../mount/client.js';
+import { type BusPlace, resolveBus } from '../../mount/client/index.js';
+import { busOfDirectory, mountImage } from '../../mount/file-system/index.js';
 import { attachRequest } from '../attach-request.js';
 import { callersRuntimeDir, endHelp, type SharedOptions } from '../options.js';
 import { printJson, printNote, sayIfUnprinted, tellWaits } from '../output.js';

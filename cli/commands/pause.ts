@@ -1,6 +1,6 @@
 /** `fusetap pause`: hold the I/O of a vbd. */
 import type { Command } from 'commander';
-import { pause } from '../../mount/client.js';
+import { pause } from '../../mount/client/index.js';
 import { locateVbd } from '../locate-vbd.js';
 import { endHelp, type SharedOptions } from '../options.js';
 import { printJson } from '../output.js';

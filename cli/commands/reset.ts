@@ -1,6 +1,6 @@
 /** `fusetap reset`: a ram vbd is again what its image is. */
 import type { Command } from 'commander';
-import { reset } from '../../mount/client.js';
+import { reset } from '../../mount/client/index.js';
 import { locateVbd } from '../locate-vbd.js';
 import { endHelp, type SharedOptions } from '../options.js';
 import { print, printJson } from '../output.js';

@@ -1,6 +1,6 @@
 /** `fusetap resume`: let the I/O of a paused vbd go on. */
 import type { Command } from 'commander';
-import { resume } from '../../mount/client.js';
+import { resume } from '../../mount/client/index.js';
 import { locateVbd } from '../locate-vbd.js';
 import { endHelp, type SharedOptions } from '../options.js';
 import { printJson } from '../output.js';

@@ -1,8 +1,8 @@
 /** `fusetap run`: a command that has disks for as long as it runs. */
 import type { Command } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
-import type { VbdInfo } from '../../mount/bus/interface.js';
-import { attach, type BusPlace, Lifeline, resolveBus } from '../../mount/client.js';
+import { attach, type BusPlace, Lifeline, resolveBus } from '../../mount/client/index.js';
+import type { VbdInfo } from '../../mount/control/interface.js';
 import { attachRequest, type Wanted } from '../attach-request.js';
 import { callersRuntimeDir, endHelp, RUN_FAILED, type SharedOptions } from '../options.js';
 import { printNote, reportFailure } from '../output.js';

@@ -1,7 +1,7 @@
 /** `fusetap save`: a vbd becomes a file. */
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
-import { save } from '../../mount/client.js';
+import { save } from '../../mount/client/index.js';
 import { locateVbd } from '../locate-vbd.js';
 import { endHelp, type SharedOptions } from '../options.js';
 import { print, printJson } from '../output.js';

@@ -1,8 +1,8 @@
 /** `fusetap show`: one vbd, or the bus, in full. */
 import type { Command } from 'commander';
 import { quoted } from '../../drivers/errors.js';
-import type { BusInfo, VbdInfo } from '../../mount/bus/interface.js';
-import { showBus } from '../../mount/client.js';
+import { showBus } from '../../mount/client/index.js';
+import type { BusInfo, VbdInfo } from '../../mount/control/interface.js';
 import { locateVbd } from '../locate-vbd.js';
 import { chosenBus, endHelp, type SharedOptions } from '../options.js';
 import { humanSize, printJson, printPairs } from '../output.js';

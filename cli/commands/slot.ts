@@ -1,6 +1,6 @@
 /** `fusetap slot`: Xen's number of a vdev, and back. */
 import type { Command } from 'commander';
-import { parseSlot, slotOfNumber } from '../../mount/bus/slots.js';
+import { parseSlot, slotOfNumber } from '../../mount/slots/slots.js';
 import { endHelp, type SharedOptions } from '../options.js';
 import { print, printJson } from '../output.js';
 

@@ -1,7 +1,7 @@
 /** `fusetap start`: a bus that stays without vbds. */
 import type { Command } from 'commander';
-import type { BusWishes } from '../../mount/bus/interface.js';
-import { start } from '../../mount/client.js';
+import { start } from '../../mount/client/index.js';
+import type { BusWishes } from '../../mount/control/interface.js';
 import { allowOtherOption, chosenBus, endHelp, type SharedOptions, transportOption } from '../options.js';
 import { print, printJson, printNote } from '../output.js';
 

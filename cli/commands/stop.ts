@@ -1,10 +1,10 @@
 /** `fusetap stop`: detach all and end the bus. */
 import type { Command } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
-import type { DetachResult } from '../../mount/bus/interface.js';
+import { type BusPlace, listBuses, resolveBus, stop } from '../../mount/client/index.js';
 import { orderToStop } from '../../mount/client/stop-order.js';
-import { type BusPlace, listBuses, resolveBus, stop } from '../../mount/client.js';
-import { depart } from '../departures.js';
+import type { DetachResult } from '../../mount/control/interface.js';
+import { depart } from '../detach-each.js';
 import { callersRuntimeDir, chosenBus, endHelp, parseSeconds, type SharedOptions } from '../options.js';
 
 interface StopOptions extends SharedOptions {

@@ -1,7 +1,7 @@
 /** `fusetap umount`: undoes `fusetap mount`. */
 import type { Command } from 'commander';
-import { unmountImage } from '../../mount/client/mount.js';
-import { depart } from '../departures.js';
+import { unmountImage } from '../../mount/file-system/index.js';
+import { depart } from '../detach-each.js';
 import { callersRuntimeDir, endHelp, type SharedOptions } from '../options.js';
 import { printNote, tellWaits } from '../output.js';
 

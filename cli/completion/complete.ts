@@ -15,8 +15,8 @@
  */
 import { relative } from 'node:path';
 import type { Command } from 'commander';
-import type { VbdInfo } from '../../mount/bus/interface.js';
-import { DRIVER_NAMES, PREFIXES } from '../spec.js';
+import type { VbdInfo } from '../../mount/control/interface.js';
+import { DRIVER_NAMES, PREFIXES } from '../disk-spec/index.js';
 import { flagsOf, type Kind } from './kinds.js';
 import { allVbds, busNames, freePlaces, inTime, mountedDirectories, vbdsOf } from './live.js';
 import { findPlace, type Place, startOfOtherProgram } from './place.js';

@@ -1,6 +1,7 @@
 /** What there is now, for completion: buses, vbds, mounts. What cannot be told soon is left out. */
-import type { VbdInfo } from '../../mount/bus/interface.js';
-import { listBuses, resolveBus, showBus } from '../../mount/client.js';
+
+import { listBuses, resolveBus, showBus } from '../../mount/client/index.js';
+import type { VbdInfo } from '../../mount/control/interface.js';
 import { callersRuntimeDir } from '../options.js';
 
 /** how long somebody waits who has pressed Tab */
@@ -25,7 +26,7 @@ export async function busNames(): Promise<string[]> {
 }
 
 export async function mountedDirectories(): Promise<string[]> {
-  const { listMountedImages } = await import('../../mount/client/mount.js');
+  const { listMountedImages } = await import('../../mount/file-system/index.js');
   return listMountedImages(callersRuntimeDir());
 }
 

@@ -1,6 +1,7 @@
 /** Attaches the disks of a file: all of them, or none. */
-import type { AttachResult } from '../../mount/bus/interface.js';
-import { attach, type BusPlace, detach } from '../../mount/client.js';
+
+import { attach, type BusPlace, detach } from '../../mount/client/index.js';
+import type { AttachResult } from '../../mount/control/interface.js';
 import { withProgress } from '../progress-bar.js';
 import { type ListedRequest, placed } from './read.js';
 

@@ -3,9 +3,9 @@
  * its bus and its processes is passed over; a key that neither has is a typing error.
  */
 import { FusetapError, quoted } from '../../drivers/errors.js';
-import type { AttachRequest, Mode } from '../../mount/bus/interface.js';
+import type { AttachRequest, Mode } from '../../mount/control/interface.js';
+import { DEFAULT_DRIVER } from '../disk-spec/index.js';
 import { imagePath } from '../image-path.js';
-import { DEFAULT_DRIVER } from '../spec.js';
 
 /** keys of `ls --json` that say where a vbd was, or how it did */
 const PASSED_OVER = new Set(

@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs';
 import { codeOfErrno, FusetapError } from '../../drivers/errors.js';
 import { type AttachWords, attachRequest, type Wanted } from '../attach-request.js';
-import { lineAt, listDisks } from '../spec.js';
+import { lineAt, listDisks } from '../disk-spec/index.js';
 import { requestOfJson } from './json.js';
 
 /** A disk, and where it stands: `domain.cfg:3`, `disks.json: entry 2`. */

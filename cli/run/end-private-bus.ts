@@ -1,9 +1,9 @@
 /** The end of the bus that `fusetap run` made: whatever happened, nothing of it is left, and what went wrong is said. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError } from '../../drivers/errors.js';
-import type { DetachResult } from '../../mount/bus/interface.js';
-import { type BusPlace, stop } from '../../mount/client.js';
-import { flushError } from '../departures.js';
+import { type BusPlace, stop } from '../../mount/client/index.js';
+import type { DetachResult } from '../../mount/control/interface.js';
+import { flushError } from '../detach-each.js';
 
 /** what the command left in the background may be about to end */
 const PATIENCE_MS = 2_000;

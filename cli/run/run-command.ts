@@ -1,7 +1,7 @@
 /** Runs a command to its end, with our terminal, as env(1) does. */
 import { spawn } from 'node:child_process';
 import { constants } from 'node:os';
-import type { Lifeline } from '../../mount/client.js';
+import type { Lifeline } from '../../mount/client/index.js';
 import { printNote } from '../output.js';
 import type { SignalCatch } from './signals.js';
 

@@ -4,8 +4,8 @@
  */
 import { Command, CommanderError } from 'commander';
 import { FusetapError, quoted } from '../../drivers/errors.js';
-import type { TapImage, TapName } from '../../mount/client/tap.js';
-import { runtimeDir } from '../../mount/client.js';
+import { runtimeDir } from '../../mount/client/index.js';
+import type { TapImage, TapName } from '../../mount/tap/index.js';
 import { imagePath } from '../image-path.js';
 
 /** The letters of a command; `true` for one that takes a value. */

@@ -3,9 +3,9 @@
  * serves on as an orphan and can be looked at, detached from and stopped.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { askBus, type ControlRequest, isNotRunning } from '../bus/http-client.js';
-import type { BusInfo } from '../bus/interface.js';
-import type { BusPlace } from '../bus/runtime-dir.js';
+import { askBus, type ControlRequest, isNotRunning } from '../control/http-client.js';
+import type { BusInfo } from '../control/interface.js';
+import type { BusPlace } from '../runtime/bus-place.js';
 
 /** a bus whose socket was removed listens anew within this time */
 const SILENCE_LIMIT_MS = 3_000;

@@ -2,8 +2,8 @@
  * Begins a bus; where the kernel transport cannot run and the user named none, on fuse-native.
  */
 import { FusetapError } from '../../drivers/errors.js';
-import type { BusPlace } from '../bus/runtime-dir.js';
-import { isAlreadyRunning, type StartOptions, startKeeper } from '../bus/start-keeper.js';
+import { isAlreadyRunning, type StartOptions, startKeeper } from '../keeper/start.js';
+import type { BusPlace } from '../runtime/bus-place.js';
 
 /**
  * Starts the keeper of a bus.

@@ -4,11 +4,11 @@
 import { type Stats, statSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { FusetapError, quoted } from '../../drivers/errors.js';
-import type { VbdInfo } from '../bus/interface.js';
-import { refusePartition } from '../bus/refuse-partition.js';
-import { realPlace } from '../bus/runtime-dir.js';
-import { findSlot } from '../bus/slots.js';
-import { BY_SLOT } from '../by-slot.js';
+import type { VbdInfo } from '../control/interface.js';
+import { realPlace } from '../runtime/bus-place.js';
+import { refusePartition } from '../slots/refuse-partition.js';
+import { findSlot } from '../slots/slots.js';
+import { BY_SLOT } from '../transport/by-slot.js';
 
 /**
  * The vbd of that name among those given.

@@ -4,9 +4,9 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError } from '../../drivers/errors.js';
-import { isNotRunning } from '../bus/http-client.js';
-import type { BusInfo } from '../bus/interface.js';
-import { type BusPlace, listBusNames, resolveBus } from '../bus/runtime-dir.js';
+import { isNotRunning } from '../control/http-client.js';
+import type { BusInfo } from '../control/interface.js';
+import { type BusPlace, listBusNames, resolveBus } from '../runtime/bus-place.js';
 import { showBus } from './ask.js';
 
 /** a bus that does not answer must not hold up the list */

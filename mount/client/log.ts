@@ -5,10 +5,10 @@ import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError, toFusetapError } from '../../drivers/errors.js';
-import { describeRecord, type LogRecord, parseLine } from '../bus/log-line.js';
-import type { BusPlace } from '../bus/runtime-dir.js';
+import type { BusPlace } from '../runtime/bus-place.js';
+import { describeRecord, type LogRecord, parseLine } from '../runtime/log-line.js';
 
-export type { LogRecord } from '../bus/log-line.js';
+export type { LogRecord } from '../runtime/log-line.js';
 
 /** A line of the log: what it says, and that for people. */
 export interface LogLine {

@@ -10,10 +10,10 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError } from '../../drivers/errors.js';
-import { askBus, isConnectionLost, isNotRunning } from '../bus/http-client.js';
-import type { BusInfo } from '../bus/interface.js';
-import type { BusPlace } from '../bus/runtime-dir.js';
-import { isAlreadyRunning, type StartOptions } from '../bus/start-keeper.js';
+import { askBus, isConnectionLost, isNotRunning } from '../control/http-client.js';
+import type { BusInfo } from '../control/interface.js';
+import { isAlreadyRunning, type StartOptions } from '../keeper/start.js';
+import type { BusPlace } from '../runtime/bus-place.js';
 import { beginBus } from './begin-bus.js';
 
 /** for how long a bus that is leaving is waited for */

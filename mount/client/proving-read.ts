@@ -5,7 +5,7 @@
 import { constants } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { FusetapError } from '../../drivers/errors.js';
-import { LOOK_FLAGS } from '../own-look.js';
+import { LOOK_FLAGS } from '../../system/own-look.js';
 
 const LIMIT_MS = 10_000;
 

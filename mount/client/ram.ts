@@ -1,10 +1,10 @@
 /**
  * Ram images as a program sees them: what they take, a copy written out, a copy made afresh.
  */
-import { askBus } from '../bus/http-client.js';
-import type { MemoryInfo, SaveResult, VbdInfo } from '../bus/interface.js';
-import type { Progress } from '../bus/progress.js';
-import type { BusPlace } from '../bus/runtime-dir.js';
+import { askBus } from '../control/http-client.js';
+import type { MemoryInfo, SaveResult, VbdInfo } from '../control/interface.js';
+import type { Progress } from '../control/progress.js';
+import type { BusPlace } from '../runtime/bus-place.js';
 
 export interface CopyOptions {
   /** gives up: nothing is left of the copy */
@@ -14,7 +14,7 @@ export interface CopyOptions {
 
 /** The ram images of all buses of a runtime directory, and how much they may take; no bus is asked. */
 export async function memory(runtimeDir: string): Promise<MemoryInfo> {
-  const { describeMemory } = await import('../bus/ram-images.js');
+  const { describeMemory } = await import('../ram/account.js');
   return describeMemory(runtimeDir);
 }
 

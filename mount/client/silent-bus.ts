@@ -4,9 +4,9 @@
  */
 import { join } from 'node:path';
 import { FusetapError } from '../../drivers/errors.js';
-import { readBusRecord } from '../bus/bus-record.js';
-import type { BusPlace } from '../bus/runtime-dir.js';
-import { isKeeperAlive } from './wait-gone.js';
+import type { BusPlace } from '../runtime/bus-place.js';
+import { readBusRecord } from '../runtime/bus-record.js';
+import { isKeeperAlive } from '../runtime/watch-bus-lock.js';
 
 /** @returns what to say of it; null where nobody has the bus */
 export async function explainSilence(place: BusPlace, cause: unknown): Promise<FusetapError | null> {

@@ -2,8 +2,8 @@
  * What requests did, of one bus.
  */
 
-import type { VbdStats } from '../bus/interface.js';
-import type { BusPlace } from '../bus/runtime-dir.js';
+import type { VbdStats } from '../control/interface.js';
+import type { BusPlace } from '../runtime/bus-place.js';
 import { askEither } from './ask.js';
 
 /** The counters of all vbds of a bus since their attach. @throws FusetapError NOT_FOUND where it does not run */

@@ -1,7 +1,7 @@
 /** In which order several buses are stopped: a bus whose images are vbds of another goes before that one. */
 import { readMounts } from '../../system/proc.js';
-import { readBusRecord } from '../bus/bus-record.js';
-import type { BusPlace } from '../bus/runtime-dir.js';
+import type { BusPlace } from '../runtime/bus-place.js';
+import { readBusRecord } from '../runtime/bus-record.js';
 
 /** The same buses, each before those that it has images on. Told from their records: a bus that hangs is not asked. */
 export async function orderToStop(places: readonly BusPlace[]): Promise<BusPlace[]> {

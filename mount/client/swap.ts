@@ -1,7 +1,7 @@
 /** Another image under a vbd that is paused. */
-import { askBus } from '../bus/http-client.js';
-import type { SwapRequest, VbdInfo } from '../bus/interface.js';
-import type { BusPlace } from '../bus/runtime-dir.js';
+import { askBus } from '../control/http-client.js';
+import type { SwapRequest, VbdInfo } from '../control/interface.js';
+import type { BusPlace } from '../runtime/bus-place.js';
 
 /**
  * Gives a paused vbd another image of the same size; those who have it open go on with that one. All or nothing.

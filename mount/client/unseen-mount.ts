@@ -2,8 +2,8 @@
 import { readlinkSync } from 'node:fs';
 import { FusetapError } from '../../drivers/errors.js';
 import { readMounts } from '../../system/proc.js';
-import { readBusRecord } from '../bus/bus-record.js';
-import type { BusPlace } from '../bus/runtime-dir.js';
+import type { BusPlace } from '../runtime/bus-place.js';
+import { readBusRecord } from '../runtime/bus-record.js';
 
 /** @returns what to say of it; null where the bus is mounted here, or nothing is known of its keeper */
 export async function explainUnseen({ name, path, stateDir }: BusPlace, cause: unknown): Promise<FusetapError | null> {

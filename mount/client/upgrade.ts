@@ -1,9 +1,9 @@
 /**
  * The code that is installed now, put under a bus that runs.
  */
-import { askBus } from '../bus/http-client.js';
-import type { UpgradeResult } from '../bus/interface.js';
-import type { BusPlace } from '../bus/runtime-dir.js';
+import { askBus } from '../control/http-client.js';
+import type { UpgradeResult } from '../control/interface.js';
+import type { BusPlace } from '../runtime/bus-place.js';
 
 /** Replaces the server of a bus. No request is lost, they wait. @throws FusetapError NOT_FOUND, FAILED */
 export function upgrade(place: BusPlace): Promise<UpgradeResult> {

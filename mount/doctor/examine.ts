@@ -1,7 +1,7 @@
 /**
  * All checks of `fusetap doctor`, in the order in which one would mend things.
  */
-import { runtimeDir } from '../bus/runtime-dir.js';
+import { runtimeDir } from '../runtime/bus-place.js';
 import { type Check, type Finding, lacking } from './check.js';
 import { lookAtDevice } from './device.js';
 import { lookAtFuseProgram, lookAtLibfuse, lookAtLoop } from './extras.js';

@@ -1,8 +1,8 @@
 /** What only some uses need: loop devices, programs that mount without them, and libfuse for the second transport. */
 import { existsSync, readFileSync } from 'node:fs';
-import { FUSE_PROGRAMS } from '../client/file-system/fuse-programs.js';
-import { canMountByLoop } from '../client/file-system/loop-mount.js';
-import { isInstalled } from '../client/file-system/run-tool.js';
+import { FUSE_PROGRAMS } from '../file-system/fuse-programs.js';
+import { canMountByLoop } from '../file-system/loop-mount.js';
+import { isInstalled } from '../file-system/run-tool.js';
 import { type Finding, fine, lacking } from './check.js';
 
 /** Loop devices, to mount the file system of a vbd. */

@@ -1,6 +1,6 @@
 /** What of FUSE this kernel has, told from its version: to know for sure a bus would have to be mounted. */
 import { release } from 'node:os';
-import { CAP_SYS_ADMIN, isPrivileged } from './capabilities.js';
+import { CAP_SYS_ADMIN, isPrivileged } from '../../system/capabilities.js';
 import { type Finding, fine, lacking } from './check.js';
 
 /** MAJOR and MINOR of the running kernel. */

@@ -1,9 +1,9 @@
 /** Memory: how much ram images may take, and how much of the buffers stays where it is. */
 import { readFileSync } from 'node:fs';
-import { ramLimitBytes } from '../bus/ram-limit.js';
-import { MAX_WRITE } from '../fuse/abi.js';
-import { usualThreads } from '../fuse/threads.js';
-import { CAP_IPC_LOCK, CAP_SYS_RESOURCE, isPrivileged } from './capabilities.js';
+import { CAP_IPC_LOCK, CAP_SYS_RESOURCE, isPrivileged } from '../../system/capabilities.js';
+import { usualThreads } from '../fuse/event-loop/threads.js';
+import { MAX_WRITE } from '../fuse/protocol/abi.js';
+import { ramLimitBytes } from '../ram/limit.js';
 import { type Finding, fine, lacking } from './check.js';
 
 const MIB = 1 << 20;

@@ -3,8 +3,8 @@ import { accessSync, constants, lstatSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { FusetapError } from '../../drivers/errors.js';
 import { readMounts } from '../../system/proc.js';
-import { type BusPlace, listBusNames, resolveBus, runtimeDir } from '../bus/runtime-dir.js';
-import { isKeeperAlive } from '../client/wait-gone.js';
+import { type BusPlace, listBusNames, resolveBus, runtimeDir } from '../runtime/bus-place.js';
+import { isKeeperAlive } from '../runtime/watch-bus-lock.js';
 import { type Check, type Finding, fine, lacking } from './check.js';
 
 /** Whether the runtime directory is ours, and nobody else can write it. */

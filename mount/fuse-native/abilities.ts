@@ -1,5 +1,5 @@
 /** What libfuse 2 and the package fuse-native let through; docs/transports.md has it as a table. */
-import type { Abilities } from '../transport.js';
+import type { Abilities } from '../transport/transport.js';
 
 export const FUSE_NATIVE_ABILITIES: Abilities = {
   restart: false,

@@ -5,18 +5,18 @@
 import { readdirSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { FusetapError } from '../../drivers/errors.js';
+import { CAP_SYS_ADMIN, hasCapability } from '../../system/capabilities.js';
 import { setCloseOnExec } from '../../system/libc.js';
-import { CAP_SYS_ADMIN, hasCapability } from '../doctor/capabilities.js';
-import type { Ownership } from '../file-rules.js';
-import { findFusermount } from '../fuse/fusermount.js';
-import { Tree } from '../fuse/tree.js';
-import { IoGate } from '../io-gate.js';
-import type { Ledger } from '../ledger.js';
-import { CounterPages, MAIN_AREA } from '../stats.js';
-import type { BusFile, Transport, TransportEvents } from '../transport.js';
+import { findFusermount } from '../fuse/mounting/fusermount.js';
+import { lookUpInode } from '../holders/look-up.js';
+import { CounterPages, MAIN_AREA } from '../ledger/counters.js';
+import type { Ledger } from '../ledger/ledger.js';
+import type { Ownership } from '../transport/file-rules.js';
+import { IoGate } from '../transport/io-gate.js';
+import type { BusFile, Transport, TransportEvents } from '../transport/transport.js';
+import { Tree } from '../transport/tree.js';
 import { FUSE_NATIVE_ABILITIES } from './abilities.js';
 import { awaitForgotten } from './await-forgotten.js';
-import { lookUpInode } from './look-up.js';
 import { Operations } from './operations.js';
 import { mountNative } from './package.js';
 

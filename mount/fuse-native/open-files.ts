@@ -2,10 +2,11 @@
  * The open handles of a bus that libfuse serves. A handle is a number of 31 bits there; libfuse does not say whose it
  * is, so the ledger has none of their processes.
  */
-import { writesDurably } from '../file-rules.js';
-import { Handles } from '../fuse/handles.js';
-import type { Ledger } from '../ledger.js';
-import type { BusFile } from '../transport.js';
+
+import type { Ledger } from '../ledger/ledger.js';
+import { writesDurably } from '../transport/file-rules.js';
+import { Handles } from '../transport/handles.js';
+import type { BusFile } from '../transport/transport.js';
 
 const LAST_HANDLE = 2 ** 31 - 1;
 

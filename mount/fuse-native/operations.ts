@@ -1,12 +1,15 @@
 /**
- * What libfuse asks of a bus, on the main thread: the same rules as mount/fuse/dispatch.ts, by path where libfuse names
+ * What libfuse asks of a bus, on the main thread: the same rules as mount/fuse/event-loop/dispatch.ts, by path where libfuse names
  * files so, and by handle for I/O.
  *
  * What is not here libfuse refuses by itself with ENOSYS: fallocate, ioctl, extended attributes. It never sees lseek.
  */
 import { errnoOf } from '../../drivers/errors.js';
 import { E } from '../../system/libc.js';
-import { BY_SLOT, BY_SLOT_NODE_ID, findLink, linkNodeId, linksAfter, linkTarget } from '../by-slot.js';
+import type { Attributes } from '../fuse/protocol/message.js';
+import { type CounterPages, countRequest, FLUSH, now, READ, WRITE } from '../ledger/counters.js';
+import type { Ledger } from '../ledger/ledger.js';
+import { BY_SLOT, BY_SLOT_NODE_ID, findLink, linkNodeId, linksAfter, linkTarget } from '../transport/by-slot.js';
 import {
   attributesOf,
   directoryAttributes,
@@ -16,13 +19,10 @@ import {
   refusalOfOpen,
   refusalOfSize,
   sizesOfBus,
-} from '../file-rules.js';
-import type { Attributes } from '../fuse/message.js';
-import type { Tree, TreeNode } from '../fuse/tree.js';
-import type { IoGate } from '../io-gate.js';
-import type { Ledger } from '../ledger.js';
-import { type CounterPages, countRequest, FLUSH, now, READ, WRITE } from '../stats.js';
-import type { BusFile } from '../transport.js';
+} from '../transport/file-rules.js';
+import type { IoGate } from '../transport/io-gate.js';
+import type { BusFile } from '../transport/transport.js';
+import type { Tree, TreeNode } from '../transport/tree.js';
 import { type OpenFile, OpenFiles } from './open-files.js';
 import type { NativeOperations, NativeStat, Reply } from './package.js';
 

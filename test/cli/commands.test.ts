@@ -2,8 +2,8 @@
 import { readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
+import { parseSpec } from '../../cli/disk-spec/index.js';
 import { parseSize } from '../../cli/size.js';
-import { parseSpec } from '../../cli/spec.js';
 import { aBus, aVbd, fakeBus, fusetap, tempDir } from './fake-bus.js';
 
 t.test('sizes', async (t) => {

@@ -2,7 +2,7 @@ import { linkSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import t, { type Test } from 'tap';
-import type { VbdInfo } from '../../mount/bus/interface.js';
+import type { VbdInfo } from '../../mount/control/interface.js';
 import { type Asked, aBus, aVbd, fakeBus, fusetap, tempDir } from './fake-bus.js';
 
 /** a bus that detaches whatever it is asked to, but for what `refuse` gives an error for */

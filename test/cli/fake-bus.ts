@@ -8,8 +8,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Test } from 'tap';
-import type { BusInfo, VbdInfo } from '../../mount/bus/interface.js';
-import { socketAddress } from '../../mount/bus/socket-address.js';
+import type { BusInfo, VbdInfo } from '../../mount/control/interface.js';
+import { socketAddress } from '../../mount/runtime/socket-address.js';
 import { tryFlockExclusive } from '../../system/libc.js';
 
 /** What was asked. */

@@ -1,6 +1,6 @@
 import t from 'tap';
 import { drawBar, withProgress } from '../../cli/progress-bar.js';
-import { atIntervals, inPercent } from '../../mount/bus/progress.js';
+import { atIntervals, inPercent } from '../../mount/control/progress.js';
 
 t.test('the bar', (t) => {
   t.equal(drawBar('copying', 0, 100), `copying [${'-'.repeat(32)}]   0%  0 of 100`);

@@ -2,10 +2,10 @@
 import { readFileSync } from 'node:fs';
 import t from 'tap';
 import { EXIT_CODES } from '../../drivers/errors.js';
-import { INTERFACE_VERSION } from '../../mount/bus/interface.js';
-import { ANSWERS } from '../../scripts/interface/answers.js';
-import { schemaOfRequest } from '../../scripts/interface/openapi.js';
-import { OPERATIONS } from '../../scripts/interface/operations.js';
+import { INTERFACE_VERSION } from '../../mount/control/interface.js';
+import { ANSWERS } from '../../scripts/lib/interface/answers.js';
+import { schemaOfRequest } from '../../scripts/lib/interface/openapi.js';
+import { OPERATIONS } from '../../scripts/lib/interface/operations.js';
 import { eventually } from '../e2e/command.js';
 import { onDefaultTransport, openBench } from '../e2e/fixtures.js';
 

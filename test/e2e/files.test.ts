@@ -3,8 +3,8 @@
  * removed or emptied; all else is as with a file.
  */
 import t, { type Test } from 'tap';
-import type { VbdInfo } from '../../mount/bus/interface.js';
-import type { Abilities } from '../../mount/transport.js';
+import type { VbdInfo } from '../../mount/control/interface.js';
+import type { Abilities } from '../../mount/transport/transport.js';
 import { Client, cannotMap } from './client.js';
 import { isInstalled } from './command.js';
 import {

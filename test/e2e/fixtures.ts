@@ -13,10 +13,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Test } from 'tap';
-import type { VbdInfo } from '../../mount/bus/interface.js';
-import { KERNEL_ABILITIES } from '../../mount/fuse/kernel-transport.js';
+import type { VbdInfo } from '../../mount/control/interface.js';
+import { KERNEL_ABILITIES } from '../../mount/fuse/event-loop/kernel-transport.js';
 import { FUSE_NATIVE_ABILITIES } from '../../mount/fuse-native/abilities.js';
-import type { Abilities } from '../../mount/transport.js';
+import type { Abilities } from '../../mount/transport/transport.js';
 import { fillPattern } from '../conformance/pattern.js';
 import {
   abortBuses,

@@ -3,8 +3,8 @@
  * control socket, from here, where root may come whoever the bus is of.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import type { BusInfo } from '../../mount/bus/interface.js';
-import { resolveBus, showBus } from '../../mount/client.js';
+import { resolveBus, showBus } from '../../mount/client/index.js';
+import type { BusInfo } from '../../mount/control/interface.js';
 import { eventually, type Outcome } from './command.js';
 import type { Bench } from './fixtures.js';
 

@@ -1,7 +1,7 @@
 /** What can be seen of a bus that runs: its log, its counters, its configuration, its leftovers. */
 import { readFile } from 'node:fs/promises';
 import t, { type Test } from 'tap';
-import type { VbdStats } from '../../mount/bus/interface.js';
+import type { VbdStats } from '../../mount/control/interface.js';
 import { collect, eventually } from './command.js';
 import {
   type Bench,

@@ -1,8 +1,8 @@
 /** attach --partitions: what the table says comes to be files beside the disk, and all of them are one disk. */
 import t, { type Test } from 'tap';
-import type { PartitionInfo, VbdInfo } from '../../mount/bus/interface.js';
+import { resolveBus } from '../../mount/client/index.js';
 import { swap } from '../../mount/client/swap.js';
-import { resolveBus } from '../../mount/client.js';
+import type { PartitionInfo, VbdInfo } from '../../mount/control/interface.js';
 import { SFDISK, SFDISK_PROGRAMS, type SfdiskPartition } from '../drivers/partitions/sfdisk.js';
 import { Client } from './client.js';
 import { eventually } from './command.js';

@@ -4,7 +4,7 @@
  */
 import { readFile, stat } from 'node:fs/promises';
 import t, { type Test } from 'tap';
-import type { VbdInfo } from '../../mount/bus/interface.js';
+import type { VbdInfo } from '../../mount/control/interface.js';
 import type { Bus } from '../survival/bus.js';
 import { Client, cannotMap } from './client.js';
 import { eventually } from './command.js';

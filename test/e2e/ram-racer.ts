@@ -5,7 +5,7 @@
  *
  * A bus that is not there begins with the attach and ends with the detach.
  */
-import { attach, detach, resolveBus } from '../../mount/client.js';
+import { attach, detach, resolveBus } from '../../mount/client/index.js';
 
 const [runtimeDir = '', image = '', times = '', ...buses] = process.argv.slice(2);
 

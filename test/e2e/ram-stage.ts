@@ -5,7 +5,8 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Test } from 'tap';
-import { askBus } from '../../mount/bus/http-client.js';
+import { memory } from '../../mount/client/index.js';
+import { askBus } from '../../mount/control/http-client.js';
 import type {
   AttachRequest,
   AttachResult,
@@ -13,8 +14,7 @@ import type {
   SaveResult,
   VbdInfo,
   VbdStats,
-} from '../../mount/bus/interface.js';
-import { memory } from '../../mount/client.js';
+} from '../../mount/control/interface.js';
 import { type Bus, KERNEL, startBusOn } from '../survival/bus.js';
 import { type Bench, openBench, type TestTransport } from './fixtures.js';
 

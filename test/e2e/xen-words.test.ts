@@ -4,7 +4,7 @@
  */
 import { writeFile } from 'node:fs/promises';
 import t, { type Test } from 'tap';
-import type { VbdInfo } from '../../mount/bus/interface.js';
+import type { VbdInfo } from '../../mount/control/interface.js';
 import { Client } from './client.js';
 import { eventually } from './command.js';
 import {

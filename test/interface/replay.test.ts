@@ -6,12 +6,12 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { type IncomingMessage, request as send } from 'node:http';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import type { BusControl } from '../../mount/bus/bus-control.js';
-import { createControl } from '../../mount/bus/control.js';
-import { INTERFACE_VERSION } from '../../mount/bus/interface.js';
-import { ANSWERS, PARTS } from '../../scripts/interface/answers.js';
-import { makeOpenApi } from '../../scripts/interface/openapi.js';
-import { OPERATIONS } from '../../scripts/interface/operations.js';
+import type { BusControl } from '../../mount/control/bus-control.js';
+import { createControl } from '../../mount/control/http-server.js';
+import { INTERFACE_VERSION } from '../../mount/control/interface.js';
+import { ANSWERS, PARTS } from '../../scripts/lib/interface/answers.js';
+import { makeOpenApi } from '../../scripts/lib/interface/openapi.js';
+import { OPERATIONS } from '../../scripts/lib/interface/operations.js';
 import { aBus, aVbd, fakeBus, fusetap, tempDir } from '../cli/fake-bus.js';
 
 const ROOT = new URL('../../../', import.meta.url).pathname;

@@ -5,7 +5,7 @@
 import { constants } from 'node:fs';
 import type { Test } from 'tap';
 import { FusetapError } from '../../drivers/errors.js';
-import type { VbdInfo } from '../../mount/bus/interface.js';
+import type { VbdInfo } from '../../mount/control/interface.js';
 import { type Bench, whyNot } from '../e2e/fixtures.js';
 import { type Bus, startBus, startBusOn, type Wish } from '../survival/bus.js';
 import { Caller, PYTHON } from './caller.js';

@@ -4,7 +4,7 @@
  * FUSETAP_MODEL_OPERATIONS, or `scripts/torture --model`, makes it longer.
  */
 import t, { type Test } from 'tap';
-import type { VbdInfo } from '../../mount/bus/interface.js';
+import type { VbdInfo } from '../../mount/control/interface.js';
 import { patternBytes } from '../conformance/pattern.js';
 import type { Bench } from '../e2e/fixtures.js';
 import { type Bus, startBus, startBusOn } from '../survival/bus.js';

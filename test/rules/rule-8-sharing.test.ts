@@ -1,12 +1,12 @@
 /**
  * Rule 8, on real buses: who may share an image with whom, whatever the path that it is reached by, and in the face of
- * all others who use it. test/mount/bus/image-claim.test.ts tries the check by itself, byte by byte.
+ * all others who use it. test/mount/images/claim-image.test.ts tries the check by itself, byte by byte.
  */
 import { link, mkdir, symlink, writeFile } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
-import type { Mode } from '../../mount/bus/interface.js';
+import type { Mode } from '../../mount/control/interface.js';
 import { AS_USER } from '../e2e/runners.js';
 import type { Bus } from '../survival/bus.js';
 import { attachFor, type Ground, O_RDONLY, prepareGround, refusalOf, whyNotRules } from './fixture.js';
@@ -147,7 +147,7 @@ for (let i = 0; i < times; i++) {
 
 async function raceForWriting(t: Test, { bench, a, b }: Ground): Promise<void> {
   const image = await bench.image('race.img', SIZE);
-  const client = fileURLToPath(new URL('../../mount/bus/http-client.js', import.meta.url));
+  const client = fileURLToPath(new URL('../../mount/control/http-client.js', import.meta.url));
   const places = JSON.stringify([a.place, b.place]);
   const runs = Array.from({ length: 8 }, (_, i) =>
     bench.execute(process.execPath, [

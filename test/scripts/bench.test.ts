@@ -8,24 +8,24 @@ import { join, resolve } from 'node:path';
 import fc from 'fast-check';
 import t, { type Test } from 'tap';
 import { dir as temporaryDirectory } from 'tmp-promise';
-import { drawChart } from '../../scripts/benching/chart.js';
-import { compareRecords, lowestAllowed, notCompared } from '../../scripts/benching/check.js';
-import { isInstalled } from '../../scripts/benching/command.js';
-import { fioArguments, parseFio } from '../../scripts/benching/fio.js';
-import { formatRatio, formatValue } from '../../scripts/benching/format.js';
-import { ALL_JOBS, type FioJob, JOB_LISTS, selectJobs } from '../../scripts/benching/jobs.js';
-import { parseWords, settingsOf, USAGE } from '../../scripts/benching/options.js';
-import { chartsOf, familyOf } from '../../scripts/benching/plots.js';
-import { parseCpuSeconds, parsePssBytes } from '../../scripts/benching/processes.js';
-import { type BenchRecord, type Reading, readRecord, resultsOf, writeRecord } from '../../scripts/benching/record.js';
-import { isWithinLimits } from '../../scripts/benching/startup.js';
-import { median, ratioSpread, visitingOrder } from '../../scripts/benching/statistics.js';
-import { detailTables, summaryTable } from '../../scripts/benching/table.js';
-import { selectTargets } from '../../scripts/benching/targets/all.js';
-import { Undo } from '../../scripts/benching/undo.js';
+import { drawChart } from '../../scripts/lib/bench/chart.js';
+import { compareRecords, lowestAllowed, notCompared } from '../../scripts/lib/bench/check.js';
+import { isInstalled } from '../../scripts/lib/bench/command.js';
+import { fioArguments, parseFio } from '../../scripts/lib/bench/fio.js';
+import { formatRatio, formatValue } from '../../scripts/lib/bench/format.js';
+import { ALL_JOBS, type FioJob, JOB_LISTS, selectJobs } from '../../scripts/lib/bench/jobs.js';
+import { parseWords, settingsOf, USAGE } from '../../scripts/lib/bench/options.js';
+import { chartsOf, familyOf } from '../../scripts/lib/bench/plots.js';
+import { parseCpuSeconds, parsePssBytes } from '../../scripts/lib/bench/processes.js';
+import { type BenchRecord, type Reading, readRecord, resultsOf, writeRecord } from '../../scripts/lib/bench/record.js';
+import { isWithinLimits } from '../../scripts/lib/bench/startup.js';
+import { median, ratioSpread, visitingOrder } from '../../scripts/lib/bench/statistics.js';
+import { detailTables, summaryTable } from '../../scripts/lib/bench/table.js';
+import { selectTargets } from '../../scripts/lib/bench/targets/all.js';
+import { Undo } from '../../scripts/lib/bench/undo.js';
 import { whyNot } from '../e2e/fixtures.js';
 
-const RUN = resolve(import.meta.dirname, '../../scripts/benching/run.js');
+const RUN = resolve(import.meta.dirname, '../../scripts/lib/bench/run.js');
 
 const reading = (value: number): Reading => ({
   value,
@@ -137,7 +137,7 @@ t.test('options', async (t) => {
 });
 
 t.test('the help names every option', async (t) => {
-  const source = await readFile(resolve(import.meta.dirname, '../../scripts/benching/options.js'), 'utf8');
+  const source = await readFile(resolve(import.meta.dirname, '../../scripts/lib/bench/options.js'), 'utf8');
   const names = [...source.matchAll(/^ {4}'?([a-z-]+)'?: \{ type: '/gm)].map(([, name]) => `--${name}`);
   t.ok(names.length > 10);
   for (const name of names) t.match(USAGE, new RegExp(`^  ${name}\\b`, 'm'));

@@ -33,7 +33,7 @@ async function runOver(t: Test, files: Record<string, string>, words: string[] =
     await writeFile(join(fake, 'test', `${name}.test.js`), `import t from 'tap';\n${text}\n`);
   }
   return new Promise((resolve) => {
-    execFile(process.execPath, [join(fake, 'scripts/testing/run.js'), ...words], (error, stdout) => {
+    execFile(process.execPath, [join(fake, 'scripts/lib/test/run.js'), ...words], (error, stdout) => {
       const lines = stdout.trimEnd().split('\n');
       resolve({ status: typeof error?.code === 'number' ? error.code : 0, lines, last: lines.at(-1) ?? '' });
     });

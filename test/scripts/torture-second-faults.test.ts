@@ -3,18 +3,18 @@ import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import t from 'tap';
-import { Journal } from '../../scripts/torturing/second-faults/journal.js';
+import { Journal } from '../../scripts/lib/torture/second-faults/journal.js';
 import {
   BLOCK_BYTES,
   compareBlock,
   fillBlock,
   generationOf,
   SECTOR_BYTES,
-} from '../../scripts/torturing/second-faults/pattern.js';
-import { printTable, spread } from '../../scripts/torturing/second-faults/table.js';
+} from '../../scripts/lib/torture/second-faults/pattern.js';
+import { printTable, spread } from '../../scripts/lib/torture/second-faults/table.js';
 import { whyNot } from '../e2e/fixtures.js';
 
-const RUN = fileURLToPath(new URL('../../scripts/torturing/second-faults/run.js', import.meta.url));
+const RUN = fileURLToPath(new URL('../../scripts/lib/torture/second-faults/run.js', import.meta.url));
 const PLACE = { disk: 7, block: 12 };
 
 function block(generation: number, place = PLACE): Buffer {

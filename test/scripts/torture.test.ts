@@ -3,9 +3,9 @@ import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import t from 'tap';
-import { type Deeds, type Holdings, leaks, printFigures } from '../../scripts/torturing/figures.js';
+import { type Deeds, type Holdings, leaks, printFigures } from '../../scripts/lib/torture/figures.js';
 
-const RUN = fileURLToPath(new URL('../../scripts/torturing/run.js', import.meta.url));
+const RUN = fileURLToPath(new URL('../../scripts/lib/torture/run.js', import.meta.url));
 const MIB = 1 << 20;
 const HOLDINGS: Holdings = {
   keeperBytes: 66 * MIB,

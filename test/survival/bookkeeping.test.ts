@@ -5,8 +5,8 @@
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { askBus } from '../../mount/bus/http-client.js';
-import type { VbdInfo } from '../../mount/bus/interface.js';
+import { askBus } from '../../mount/control/http-client.js';
+import type { VbdInfo } from '../../mount/control/interface.js';
 import { eventually, output } from '../e2e/command.js';
 import { type Bench, JUST_USER, onDefaultTransport, openBench, type TestTransport } from '../e2e/fixtures.js';
 import { USER_ID } from '../e2e/runners.js';

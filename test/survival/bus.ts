@@ -4,12 +4,12 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Test } from 'tap';
-import { askBus } from '../../mount/bus/http-client.js';
-import type { AttachRequest, BusInfo, DetachResult, UpgradeResult, VbdInfo } from '../../mount/bus/interface.js';
 import { showBus } from '../../mount/client/ask.js';
+import { type BusPlace, resolveBus } from '../../mount/client/index.js';
 import { readLog } from '../../mount/client/log.js';
-import { type BusPlace, resolveBus } from '../../mount/client.js';
-import { KERNEL_ABILITIES } from '../../mount/fuse/kernel-transport.js';
+import { askBus } from '../../mount/control/http-client.js';
+import type { AttachRequest, BusInfo, DetachResult, UpgradeResult, VbdInfo } from '../../mount/control/interface.js';
+import { KERNEL_ABILITIES } from '../../mount/fuse/event-loop/kernel-transport.js';
 import { eventually } from '../e2e/command.js';
 import { type Bench, openBench, type TestTransport } from '../e2e/fixtures.js';
 

@@ -9,7 +9,7 @@
  */
 import { readdirSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
-import type { CrashPoint } from '../../mount/fuse/crash-point.js';
+import type { CrashPoint } from '../../mount/fuse/thread/crash-point.js';
 
 const directory = process.env.FUSETAP_TEST_CRASH;
 

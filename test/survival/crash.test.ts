@@ -3,8 +3,8 @@
  * record of open handles is right.
  */
 import t, { type Test } from 'tap';
-import * as abi from '../../mount/fuse/abi.js';
-import type { CrashStep } from '../../mount/fuse/crash-point.js';
+import * as abi from '../../mount/fuse/protocol/abi.js';
+import type { CrashStep } from '../../mount/fuse/thread/crash-point.js';
 import { Client } from '../e2e/client.js';
 import { eventually } from '../e2e/command.js';
 import { whyNot } from '../e2e/fixtures.js';

@@ -1,8 +1,8 @@
-/** Crashes at a chosen step of a server: see mount/fuse/crash-point.ts and crash-hook.ts. */
+/** Crashes at a chosen step of a server: see mount/fuse/thread/crash-point.ts and crash-hook.ts. */
 import { mkdtempSync, readdirSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { CrashStep } from '../../mount/fuse/crash-point.js';
+import type { CrashStep } from '../../mount/fuse/thread/crash-point.js';
 
 const HOOK = new URL('./crash-hook.js', import.meta.url);
 

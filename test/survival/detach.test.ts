@@ -3,7 +3,7 @@
  * who still holds a vbd keeps it. A flush that failed is told by whichever server comes after.
  */
 import t from 'tap';
-import * as abi from '../../mount/fuse/abi.js';
+import * as abi from '../../mount/fuse/protocol/abi.js';
 import { Client } from '../e2e/client.js';
 import { whyNot } from '../e2e/fixtures.js';
 import { type Bus, startBus } from './bus.js';

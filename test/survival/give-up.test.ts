@@ -3,7 +3,7 @@
  * away what is left.
  */
 import t, { type Test } from 'tap';
-import * as abi from '../../mount/fuse/abi.js';
+import * as abi from '../../mount/fuse/protocol/abi.js';
 import { Client } from '../e2e/client.js';
 import { eventually } from '../e2e/command.js';
 import { whyNot } from '../e2e/fixtures.js';

@@ -6,7 +6,7 @@ import { cp, readdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/p
 import { resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import t, { type Test } from 'tap';
-import type { BusInfo } from '../../mount/bus/interface.js';
+import type { BusInfo } from '../../mount/control/interface.js';
 import { collect, eventually } from '../e2e/command.js';
 import { type Bench, JUST_USER, onDefaultTransport, openBench, type TestTransport, whyNot } from '../e2e/fixtures.js';
 import { type Bus, startBus, startBusOn } from './bus.js';
@@ -193,7 +193,7 @@ t.test('the package comes back after the keeper has died', { skip }, async (t) =
   await bench.succeed(['stop']);
   await copyPackage(bench);
   // so the server cannot load it before it is needed
-  const [orphan, away] = [bench.path('package/dist/mount/bus/orphan.js'), bench.path('package/away.js')];
+  const [orphan, away] = [bench.path('package/dist/mount/server/orphan.js'), bench.path('package/away.js')];
   await rename(orphan, away);
   const fusetap = bench.path('package/dist/cli/main.js');
   const attached = await bench.execute(process.execPath, [fusetap, 'attach', await bench.image('disk.img', MIB, MIB)]);

@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import t from 'tap';
-import { pssBytes } from '../../scripts/benching/processes.js';
+import { pssBytes } from '../../scripts/lib/bench/processes.js';
 import { whyNot } from '../e2e/fixtures.js';
 import { type Bus, startBus } from './bus.js';
 

@@ -7,7 +7,7 @@ import { cp, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
-import { resolveBus } from '../../mount/client.js';
+import { resolveBus } from '../../mount/client/index.js';
 import { Client } from '../e2e/client.js';
 import { eventually } from '../e2e/command.js';
 import { openBench, whyNot } from '../e2e/fixtures.js';

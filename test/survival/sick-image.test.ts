@@ -1,6 +1,6 @@
 /** A disk that hangs, or is dead, costs its own vbd and nothing else. */
 import t from 'tap';
-import type { VbdInfo } from '../../mount/bus/interface.js';
+import type { VbdInfo } from '../../mount/control/interface.js';
 import { eventually } from '../e2e/command.js';
 import { whyNot } from '../e2e/fixtures.js';
 import { startBus } from './bus.js';

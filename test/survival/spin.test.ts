@@ -1,6 +1,6 @@
 /** A thread of the server that works on one request for ever: it is noticed, and the request answered by the next server. */
 import t from 'tap';
-import { WRITE } from '../../mount/fuse/abi.js';
+import { WRITE } from '../../mount/fuse/protocol/abi.js';
 import { whyNot } from '../e2e/fixtures.js';
 import { startBus } from './bus.js';
 import { Crashes } from './crashes.js';

@@ -1,5 +1,5 @@
 /** `tap-ctl allocate`: a minor of its own, and the path that stands for it. */
-import { allocateMinor, devicePath } from '../../../mount/client/tap.js';
+import { allocateMinor, devicePath } from '../../../mount/tap/index.js';
 import { print } from '../../output.js';
 import { ownRuntimeDir, type TapCommand } from '../command.js';
 

@@ -1,5 +1,5 @@
 /** `tap-ctl attach`: a minor gets its tapdisk. */
-import { attachMinor } from '../../../mount/client/tap.js';
+import { attachMinor } from '../../../mount/tap/index.js';
 import { NAME_LETTERS, parseName, type TapCommand } from '../command.js';
 
 export const command: TapCommand = {

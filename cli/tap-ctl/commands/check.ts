@@ -1,7 +1,7 @@
 /** `tap-ctl check`: whether images can be attached here. */
 import { constants } from 'node:os';
 import { FusetapError } from '../../../drivers/errors.js';
-import { examine } from '../../../mount/client/doctor.js';
+import { examine } from '../../../mount/doctor/index.js';
 import { print } from '../../output.js';
 import type { TapCommand } from '../command.js';
 

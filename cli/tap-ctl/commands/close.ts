@@ -1,5 +1,5 @@
 /** `tap-ctl close`: the image goes, the minor stays attached. */
-import { closeMinor } from '../../../mount/client/tap.js';
+import { closeMinor } from '../../../mount/tap/index.js';
 import { NAME_LETTERS, parseName, parseWait, type TapCommand } from '../command.js';
 
 export const command: TapCommand = {

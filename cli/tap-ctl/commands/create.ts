@@ -8,7 +8,7 @@ import {
   openMinor,
   spawnTapdisk,
   stopTapdisk,
-} from '../../../mount/client/tap.js';
+} from '../../../mount/tap/index.js';
 import { print } from '../../output.js';
 import { IMAGE_LETTERS, IMAGE_USAGE, ownRuntimeDir, parseImage, type TapCommand } from '../command.js';
 

@@ -1,5 +1,5 @@
 /** `tap-ctl destroy`: close, detach and free in one. */
-import { destroyMinor } from '../../../mount/client/tap.js';
+import { destroyMinor } from '../../../mount/tap/index.js';
 import { NAME_LETTERS, parseName, parseWait, type TapCommand } from '../command.js';
 
 export const command: TapCommand = {

@@ -1,5 +1,5 @@
 /** `tap-ctl detach`: a minor leaves its tapdisk, which ends with the last one. */
-import { detachMinor } from '../../../mount/client/tap.js';
+import { detachMinor } from '../../../mount/tap/index.js';
 import { NAME_LETTERS, parseName, type TapCommand } from '../command.js';
 
 export const command: TapCommand = {

@@ -1,5 +1,5 @@
 /** `tap-ctl free`: gives a minor back. */
-import { freeMinor } from '../../../mount/client/tap.js';
+import { freeMinor } from '../../../mount/tap/index.js';
 import { ownRuntimeDir, parseNumber, type TapCommand } from '../command.js';
 
 export const command: TapCommand = {

@@ -1,5 +1,5 @@
 /** `tap-ctl list`: for people on a terminal, as `name=value` in a pipe. */
-import { listTaps, type TapEntry } from '../../../mount/client/tap.js';
+import { listTaps, type TapEntry } from '../../../mount/tap/index.js';
 import { escapeControls, print } from '../../output.js';
 import { findNumber, type Given, ownRuntimeDir, type TapCommand } from '../command.js';
 

@@ -1,5 +1,5 @@
 /** `tap-ctl open`: an image in a minor that is attached. */
-import { openMinor } from '../../../mount/client/tap.js';
+import { openMinor } from '../../../mount/tap/index.js';
 import { IMAGE_LETTERS, IMAGE_USAGE, NAME_LETTERS, parseImage, parseName, type TapCommand } from '../command.js';
 
 export const command: TapCommand = {

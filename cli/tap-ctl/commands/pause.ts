@@ -1,5 +1,5 @@
 /** `tap-ctl pause`: I/O waits. */
-import { pauseMinor } from '../../../mount/client/tap.js';
+import { pauseMinor } from '../../../mount/tap/index.js';
 import { findNumber, NAME_LETTERS, parseName, type TapCommand } from '../command.js';
 
 export const command: TapCommand = {

@@ -1,5 +1,5 @@
 /** `tap-ctl spawn`: a tapdisk without vbds. */
-import { spawnTapdisk } from '../../../mount/client/tap.js';
+import { spawnTapdisk } from '../../../mount/tap/index.js';
 import { print } from '../../output.js';
 import { ownRuntimeDir, type TapCommand } from '../command.js';
 

@@ -1,6 +1,6 @@
 /** `tap-ctl stats`: what requests did, as one line of JSON in tapdisk's keys. */
-import type { VbdInfo, VbdStats } from '../../../mount/bus/interface.js';
-import { statsOfMinor } from '../../../mount/client/tap.js';
+import type { VbdInfo, VbdStats } from '../../../mount/control/interface.js';
+import { statsOfMinor } from '../../../mount/tap/index.js';
 import { print } from '../../output.js';
 import { NAME_LETTERS, parseName, type TapCommand } from '../command.js';
 

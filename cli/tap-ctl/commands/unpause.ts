@@ -1,5 +1,5 @@
 /** `tap-ctl unpause`: I/O goes on, with -a on another image. */
-import { unpauseMinor } from '../../../mount/client/tap.js';
+import { unpauseMinor } from '../../../mount/tap/index.js';
 import { findImage, NAME_LETTERS, parseName, type TapCommand } from '../command.js';
 
 export const command: TapCommand = {

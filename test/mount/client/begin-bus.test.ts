@@ -1,8 +1,8 @@
 import t from 'tap';
 import { FusetapError } from '../../../drivers/errors.js';
-import type { BusPlace } from '../../../mount/bus/runtime-dir.js';
-import type { StartOptions } from '../../../mount/bus/start-keeper.js';
 import { beginBus } from '../../../mount/client/begin-bus.js';
+import type { StartOptions } from '../../../mount/keeper/start.js';
+import type { BusPlace } from '../../../mount/runtime/bus-place.js';
 
 const place = { name: '0' } as BusPlace;
 const tooOld = new FusetapError('UNSUPPORTED', 'the kernel speaks FUSE 7.26');

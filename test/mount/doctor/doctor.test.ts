@@ -1,11 +1,11 @@
 import { chmodSync, mkdirSync, realpathSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { CAP_IPC_LOCK, CAP_SYS_ADMIN, hasCapability } from '../../../mount/doctor/capabilities.js';
 import { examine } from '../../../mount/doctor/examine.js';
 import { kernelVersion, lookAtKernel, lookAtPassthrough, lookAtResend } from '../../../mount/doctor/kernel.js';
 import { lookAtLocking } from '../../../mount/doctor/memory.js';
 import { findDeadBuses, lookAtRuntimeDir } from '../../../mount/doctor/runtime.js';
+import { CAP_IPC_LOCK, CAP_SYS_ADMIN, hasCapability } from '../../../system/capabilities.js';
 import { fakeBus, fusetap, tempDir } from '../../cli/fake-bus.js';
 
 t.test('what a kernel of each age has', async (t) => {

@@ -2,7 +2,7 @@
 import t from 'tap';
 import type { Disk } from '../../../drivers/disk.js';
 import { OpenFiles } from '../../../mount/fuse-native/open-files.js';
-import { createLedger, Ledger, MAX_HANDLES } from '../../../mount/ledger.js';
+import { createLedger, Ledger, MAX_HANDLES } from '../../../mount/ledger/ledger.js';
 import { E } from '../../../system/libc.js';
 
 const O_RDWR = 2;

@@ -2,10 +2,10 @@
 import { closeSync, fstatSync, readSync } from 'node:fs';
 import { setTimeout as delay, setImmediate as nextTurn } from 'node:timers/promises';
 import { type Disk, frontDisk } from '../../../drivers/disk.js';
-import { type DispatchContext, Dispatcher } from '../../../mount/fuse/dispatch.js';
-import { Tree } from '../../../mount/fuse/tree.js';
-import { createLedger, Ledger } from '../../../mount/ledger.js';
-import { CounterPages, createStats, MAIN_AREA } from '../../../mount/stats.js';
+import { type DispatchContext, Dispatcher } from '../../../mount/fuse/event-loop/dispatch.js';
+import { CounterPages, createStats, MAIN_AREA } from '../../../mount/ledger/counters.js';
+import { createLedger, Ledger } from '../../../mount/ledger/ledger.js';
+import { Tree } from '../../../mount/transport/tree.js';
 import { memfdCreate } from '../../../system/libc.js';
 import { bufferDisk } from '../../conformance/buffer-disk.js';
 import { type ParsedReply, parseReplies } from './wire.js';

@@ -1,5 +1,5 @@
 /**
- * A program that serves a KernelTransport without keeper or server, for transport.test.ts and malformed.test.ts. Its
+ * A program that serves a KernelTransport without keeper or server, for kernel-transport.test.ts and malformed.test.ts. Its
  * threads block in read(2), so it ends only by SIGKILL: by its parent's hand, or its own when anything goes wrong.
  *
  *     node transport-child.js mount DIRECTORY     mounts there and serves
@@ -10,10 +10,10 @@ import { ftruncateSync, writeSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { type Disk, frontDisk } from '../../../drivers/disk.js';
 import { windowDisk } from '../../../drivers/window.js';
-import { mountKernel } from '../../../mount/fuse/device.js';
-import { KernelTransport } from '../../../mount/fuse/kernel-transport.js';
-import { createLedger, Ledger } from '../../../mount/ledger.js';
-import { createStats } from '../../../mount/stats.js';
+import { KernelTransport } from '../../../mount/fuse/event-loop/kernel-transport.js';
+import { mountKernel } from '../../../mount/fuse/mounting/device.js';
+import { createStats } from '../../../mount/ledger/counters.js';
+import { createLedger, Ledger } from '../../../mount/ledger/ledger.js';
 import { memfdCreate } from '../../../system/libc.js';
 import { killChild } from './client.js';
 import { plainDisk } from './dispatch-fixture.js';

@@ -1,12 +1,12 @@
 /** A WindowServer with a window in the middle of a memfd, served as the loop of thread.ts does. */
 import { closeSync, fstatSync, ftruncateSync, readSync, writeSync } from 'node:fs';
 import type { Window } from '../../../drivers/driver.js';
-import { MappedWindows } from '../../../mount/fuse/mapped-windows.js';
-import { isOneWay, isWellFormed } from '../../../mount/fuse/message.js';
-import { DEFERRED, NOT_SERVED, type ServedWindow, WindowServer } from '../../../mount/fuse/serve-window.js';
-import { createThreadMemory, ThreadGate } from '../../../mount/fuse/thread-control.js';
-import { createTurnMemory, NO_TURNS, TurnWatch, WriteTurns } from '../../../mount/fuse/write-turns.js';
-import { createLedger, Ledger } from '../../../mount/ledger.js';
+import { MappedWindows } from '../../../mount/fuse/event-loop/mapped-windows.js';
+import { isOneWay, isWellFormed } from '../../../mount/fuse/protocol/message.js';
+import { DEFERRED, NOT_SERVED, type ServedWindow, WindowServer } from '../../../mount/fuse/thread/serve-window.js';
+import { createThreadMemory, ThreadGate } from '../../../mount/fuse/thread/thread-control.js';
+import { createTurnMemory, NO_TURNS, TurnWatch, WriteTurns } from '../../../mount/fuse/thread/write-turns.js';
+import { createLedger, Ledger } from '../../../mount/ledger/ledger.js';
 import { memfdCreate } from '../../../system/libc.js';
 
 export const BEFORE_BYTES = 4096;

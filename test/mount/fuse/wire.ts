@@ -1,6 +1,6 @@
 /**
  * FUSE messages laid out by hand: every field at its byte offset, from the protocol's structs. Independent of
- * mount/fuse/abi.ts on purpose, so that a wrong number there cannot agree with itself.
+ * mount/fuse/protocol/abi.ts on purpose, so that a wrong number there cannot agree with itself.
  */
 
 /** Fields of a struct by byte offset. Negative numbers are written as two's complement. */

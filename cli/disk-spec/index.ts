@@ -1,0 +1,8 @@
+/**
+ * Disk specs: the strings in which users, xm and xl name a disk. The one door to cli/disk-spec/.
+ */
+export { type ListedDisk, lineAt, listDisks, parseDiskList } from './disk-list.js';
+export type { DeviceType, DiskSpec } from './disk-spec.js';
+export { DEFAULT_DRIVER, DRIVER_NAMES, PREFIXES } from './drivers.js';
+export { combineWords, type ParseOptions, parseSpec, parseWords } from './parse.js';
+export { printSpec, printXlSpec } from './print.js';

@@ -1,0 +1,168 @@
+/**
+ * A disk spec from text: which grammar it is in, then its parts. The grammars are in docs/cli.md.
+ *
+ *     text ──► form: xm or xl ──► scanParameters ──► parts, each by its own parser ──► DiskSpec
+ *
+ * The form is decided by the second field: empty or a format's name is xl, a vdev is xm. A field that is key=value or a
+ * flag is xl's, and so is the whole spec when it is the first or second.
+ */
+import { type FusetapError, quoted } from '../../drivers/errors.js';
+import type { Mode } from '../../mount/control/interface.js';
+import {
+  APART_HINT,
+  type DeviceType,
+  type DiskSpec,
+  hasControlCharacter,
+  parseXlAccess,
+  parseXmMode,
+  refuse,
+  refuseEmptyDrive,
+  settleMode,
+} from './disk-spec.js';
+import { DRIVER_NAMES, FORMATS, UNSUPPORTED_FORMATS } from './drivers.js';
+import { noteMeaningless } from './notes.js';
+import {
+  isKeyField,
+  isNamedField,
+  type Parameters,
+  scanParameters,
+  skipBlanks,
+  trimmed,
+  XL_POSITIONS,
+  XM_POSITIONS,
+} from './parameters.js';
+import { parseTarget, refuseFormat, type Target } from './target.js';
+import { isVdevField, parseDeviceType, parseVdevField } from './vdev.js';
+
+export interface ParseOptions {
+  /** the names that are drivers in a target; default: the drivers that come with fusetap */
+  drivers?: readonly string[];
+  /** whether xl's form may lack the vdev, because it is given apart; default false, as in xl */
+  vdevIsOptional?: boolean;
+}
+
+/** Twice what the longest path and the longest line of keys need. */
+const MAX_LENGTH = 16_384;
+
+type Form = 'plain' | 'xm' | 'xl';
+
+/**
+ * Parses a disk spec of any grammar.
+ *
+ * @throws FusetapError USAGE for what no grammar allows, NOT_FOUND for an unknown driver, UNSUPPORTED for a format that
+ *   has no driver and for an empty drive
+ */
+export function parseSpec(text: string, options: ParseOptions = {}): DiskSpec {
+  const drivers = options.drivers ?? DRIVER_NAMES;
+  if (trimmed(text) === '') throw refuse('it is empty', 'name an image: aio:disk.img, or just disk.img');
+  if (text.length > MAX_LENGTH) throw refuse(`it has ${text.length} characters`, `use at most ${MAX_LENGTH}`);
+  const form = formOf(text);
+  const parameters =
+    form === 'plain'
+      ? new Map([['target', { value: skipBlanks(text), isNamed: false }] as const])
+      : scanParameters(text, form === 'xm' ? XM_POSITIONS : XL_POSITIONS);
+  const spec = specOf(parameters, form, drivers);
+  if (form === 'xl' && spec.vdev === null && options.vdevIsOptional !== true) {
+    throw refuse(`no vdev in ${quoted(text)}`, 'add vdev=xvda, or use the form PATH,VDEV,MODE');
+  }
+  return spec;
+}
+
+function formOf(text: string): Form {
+  const [first = '', second] = text.split(',', 2).map(trimmed);
+  if (isKeyField(first)) return 'xl';
+  if (second === undefined) return 'plain';
+  if (isNamedField(first) || isNamedField(second) || second === '' || FORMATS.includes(second)) return 'xl';
+  if (isVdevField(second)) return 'xm';
+  throw refuse(
+    `the second field ${quoted(second)} is neither a vdev nor a format`,
+    `write IMAGE,VDEV,MODE (disk.img,xvda,w) or IMAGE,FORMAT,VDEV,ACCESS (disk.img,raw,xvda,rw); ${APART_HINT}`,
+  );
+}
+
+function specOf(parameters: Parameters, form: Form, drivers: readonly string[]): DiskSpec {
+  refuseControlCharacters(parameters);
+  const notes = noteMeaningless(parameters);
+  const { vdev, devtype } = parseDevice(parameters);
+  const { driver, image, isRaw } = parseImage(parameters, devtype, drivers);
+  const mode = parseAccess(parameters, form, isRaw);
+  const script = parameters.get('script')?.value || null;
+  const discard = parameters.get('discard')?.value;
+  return settleMode({
+    driver,
+    image,
+    vdev,
+    mode,
+    notes,
+    ...(devtype === 'cdrom' && { devtype }),
+    ...(script !== null && { script }),
+    ...(discard !== undefined && { discard: discard === 'discard' }),
+  });
+}
+
+function refuseControlCharacters(parameters: Parameters): void {
+  for (const [name, { value }] of parameters) {
+    if (hasControlCharacter(value)) throw refuse(`a control character in ${name} ${quoted(value)}`, 'remove it');
+  }
+}
+
+function parseDevice(parameters: Parameters): { vdev: string | null; devtype: DeviceType } {
+  const word = parameters.get('vdev')?.value ?? '';
+  const field = word === '' ? { vdev: null, devtype: null } : parseVdevField(word);
+  const given = parameters.get('devtype')?.value || null;
+  const named = given === null ? null : parseDeviceType(given);
+  if (field.devtype !== null && named !== null && field.devtype !== named) {
+    throw refuse(`devtype is given twice: ${field.devtype}, ${named}`, 'give it once');
+  }
+  return { vdev: field.vdev, devtype: named ?? field.devtype ?? 'disk' };
+}
+
+function parseImage(parameters: Parameters, devtype: DeviceType, drivers: readonly string[]): Target {
+  const format = parameters.get('format')?.value ?? '';
+  if (UNSUPPORTED_FORMATS.includes(format)) throw refuseFormat(format);
+  if (format === 'empty') throw refuseEmptyDrive();
+  if (format !== '' && format !== 'raw') throw refuse(`no format ${quoted(format)}`, 'the only format is raw');
+  const text = parameters.get('target')?.value ?? '';
+  if (text === '' && devtype === 'cdrom') throw refuseEmptyDrive();
+  return parseTarget(text, drivers);
+}
+
+function parseAccess(parameters: Parameters, form: Form, isRaw: boolean): Mode | null {
+  const access = parameters.get('access');
+  if (access === undefined) return null;
+  // xl's old form `raw:/img,hdc:cdrom,ro` has xm's order and xl's words
+  const isXmMode = form === 'xm' && !access.isNamed && !isRaw;
+  return isXmMode ? parseXmMode(access.value) : parseXlAccess(access.value);
+}
+
+/**
+ * Merges the words that follow a spec on a command line (`attach SPEC [VDEV] [MODE]`) into it.
+ *
+ * @param vdev as in a spec: `xvdb`, `51728`, `hdc:cdrom`
+ * @param mode `r`, `w` or `w!`
+ * @throws FusetapError USAGE for words that are no vdev or mode, or say something else than the spec
+ */
+export function combineWords(spec: DiskSpec, vdev?: string, mode?: string): DiskSpec {
+  const field = vdev === undefined ? null : parseVdevField(vdev);
+  const given = mode === undefined ? null : parseXmMode(mode);
+  if (field !== null && spec.vdev !== null && field.vdev !== spec.vdev) {
+    throw refuseContradiction('vdev', spec.vdev, field.vdev);
+  }
+  if (given !== null && spec.mode !== null && given !== spec.mode) throw refuseContradiction('mode', spec.mode, given);
+  return settleMode({
+    ...spec,
+    vdev: field?.vdev ?? spec.vdev,
+    mode: given ?? spec.mode,
+    ...(field?.devtype === 'cdrom' && { devtype: 'cdrom' }),
+  });
+}
+
+function refuseContradiction(what: string, inSpec: string, apart: string): FusetapError {
+  return refuse(`${what} ${inSpec} in the spec, ${apart} beside it`, `give the ${what} once`);
+}
+
+/** Parses the words of `attach SPEC [VDEV] [MODE]`: a vdev given apart is enough for xl's form too. */
+export function parseWords(text: string, vdev?: string, mode?: string, options: ParseOptions = {}): DiskSpec {
+  const vdevIsOptional = options.vdevIsOptional === true || vdev !== undefined;
+  return combineWords(parseSpec(text, { ...options, vdevIsOptional }), vdev, mode);
+}

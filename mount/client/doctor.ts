@@ -1,2 +1,0 @@
-/** `fusetap doctor`, for programs. */
-export { type CheckResult, type Examination, examine } from '../doctor/examine.js';

@@ -1,0 +1,241 @@
+/**
+ * One question to a control socket, and its answer: HTTP with JSON over a Unix socket.
+ *
+ * Three ways to get no answer are told apart, because the caller goes on differently: nobody listens (isNotRunning),
+ * the connection was lost before the answer (isConnectionLost), everything else.
+ */
+import { readFileSync } from 'node:fs';
+import type { ClientRequest, IncomingMessage, RequestOptions } from 'node:http';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { codeOfErrno, FusetapError, type PlainError } from '../../drivers/errors.js';
+import type { BusPlace } from '../runtime/bus-place.js';
+import { socketAddress } from '../runtime/socket-address.js';
+import { type AnswerLine, INTERFACE_VERSION, PROGRESS_TYPE } from './interface.js';
+
+/** The header, of requests and answers, that says which interface is spoken. */
+export const INTERFACE_HEADER = 'fusetap-interface';
+
+/** for how long a full backlog of the socket is tried again */
+const BACKLOG_LIMIT_MS = 5_000;
+
+/** a bus that has not said its version for that long does not answer, however long what it was asked for may take */
+const SILENCE_LIMIT_MS = 10_000;
+const ASK_VERSION_MS = 2_000;
+
+export interface ControlRequest {
+  readonly method: 'GET' | 'POST' | 'DELETE';
+  /** with its query */
+  readonly path: string;
+  readonly body?: unknown;
+  /** aborted: the connection is closed, which gives up an attach */
+  readonly signal?: AbortSignal | undefined;
+  /** is told how far the bus is with a copy */
+  readonly progress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
+  /** default: none, an attach may copy for long, as long as the bus says its version meanwhile */
+  readonly timeoutMs?: number;
+  /** default: the keeper's */
+  readonly socket?: 'control.sock' | 'server.sock';
+}
+
+/**
+ * Asks and returns the body of the answer.
+ * @throws FusetapError what the bus answered; NOT_FOUND where nobody listens; UNSUPPORTED for another interface
+ */
+export async function askBus<Answer>(place: BusPlace, request: ControlRequest): Promise<Answer> {
+  const deadline = Date.now() + BACKLOG_LIMIT_MS;
+  for (;;) {
+    try {
+      return readAnswer(place, await exchange(place, request)) as Answer;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'EAGAIN' && Date.now() < deadline) await delay(10);
+      else throw explain(place, error);
+    }
+  }
+}
+
+/** Whether the error says that no process listens on the socket. */
+export function isNotRunning(error: unknown): boolean {
+  return error instanceof FusetapError && error.code === 'NOT_FOUND' && error.operation === 'connect';
+}
+
+/** Whether the error says that the bus went away, or stayed silent, before it had answered. */
+export function isConnectionLost(error: unknown): boolean {
+  return error instanceof FusetapError && error.code === 'FAILED' && error.operation === 'ask';
+}
+
+interface Exchange {
+  readonly response: IncomingMessage;
+  readonly status: number;
+  readonly text: string;
+}
+
+async function exchange(place: BusPlace, request: ControlRequest): Promise<Exchange> {
+  const { request: send } = await import('node:http');
+  const address = socketAddress(place.stateDir, request.socket ?? 'control.sock');
+  const body = request.body === undefined ? undefined : JSON.stringify(request.body);
+  try {
+    const sent = send(requestOptions(address.path, request, body));
+    sent.end(body);
+    const listening = request.timeoutMs === undefined ? watchAnswers(send, address.path, sent) : null;
+    try {
+      const response = await firstOf(sent, request.timeoutMs);
+      return { response, ...(await readBody(response, request)) };
+    } finally {
+      listening?.end();
+    }
+  } finally {
+    address.close();
+  }
+}
+
+/**
+ * Asks the bus for its version beside a request that may take long: a copy or a detach that waits is not cut short, but a
+ * keeper that is stopped is not waited for.
+ */
+function watchAnswers(
+  send: typeof import('node:http').request,
+  socketPath: string,
+  sent: ClientRequest,
+): { end(): void } {
+  let heardMs = performance.now();
+  let asking: ClientRequest | null = null;
+  const timer = setInterval(() => {
+    if (performance.now() - heardMs > SILENCE_LIMIT_MS) {
+      sent.destroy(
+        new Error(`nothing was heard of it for ${SILENCE_LIMIT_MS / 1000} s: its keeper is stopped, or hangs`),
+      );
+    }
+    if (asking !== null) return;
+    asking = send({ socketPath, path: '/version', agent: false }, (response) => {
+      heardMs = performance.now();
+      response.resume();
+    });
+    asking
+      .on('error', () => {})
+      .on('close', () => {
+        asking = null;
+      });
+    asking.end();
+  }, ASK_VERSION_MS);
+  return {
+    end: () => {
+      clearInterval(timer);
+      asking?.destroy();
+    },
+  };
+}
+
+function requestOptions(socketPath: string, request: ControlRequest, body: string | undefined): RequestOptions {
+  return {
+    socketPath,
+    method: request.method,
+    path: request.path,
+    agent: false,
+    headers: {
+      [INTERFACE_HEADER]: INTERFACE_VERSION,
+      ...(request.progress && { accept: `${PROGRESS_TYPE}, application/json` }),
+      ...(body !== undefined && { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }),
+    },
+    ...(request.signal && { signal: request.signal }),
+  };
+}
+
+function firstOf(sent: ClientRequest, timeoutMs: number | undefined): Promise<IncomingMessage> {
+  return new Promise((resolve, reject) => {
+    sent.on('response', resolve);
+    sent.on('error', reject);
+    if (timeoutMs === undefined) return;
+    const timer = setTimeout(() => sent.destroy(new Error(`no answer within ${timeoutMs / 1000} s`)), timeoutMs);
+    sent.on('close', () => clearTimeout(timer));
+  });
+}
+
+/** The body; of an answer in lines, the last, which has the status too, while the others are progress. */
+async function readBody(
+  response: IncomingMessage,
+  { progress }: ControlRequest,
+): Promise<{ status: number; text: string }> {
+  const { statusCode: status = 0 } = response;
+  let text = '';
+  response.setEncoding('utf8');
+  if (response.headers['content-type'] !== PROGRESS_TYPE) {
+    for await (const chunk of response) text += chunk as string;
+    return { status, text };
+  }
+  let answer: AnswerLine | null = null;
+  for await (const chunk of response) {
+    const lines = (text + (chunk as string)).split('\n');
+    text = lines.pop() ?? '';
+    for (const line of lines) {
+      answer = JSON.parse(line) as AnswerLine;
+      if ('progress' in answer) progress?.(answer.progress.doneBytes, answer.progress.totalBytes);
+    }
+  }
+  // the connection ended before the answer did
+  if (answer === null || 'progress' in answer) throw new Error('the answer is cut short');
+  return { status: answer.status, text: JSON.stringify(answer.body) };
+}
+
+function readAnswer(place: BusPlace, { response: { headers }, status: statusCode, text }: Exchange): unknown {
+  checkInterface(place, headers[INTERFACE_HEADER]);
+  let body: unknown;
+  try {
+    body = text === '' ? null : JSON.parse(text);
+  } catch (error) {
+    throw strangeAnswer(place, `status ${statusCode}, not JSON`, error);
+  }
+  if (statusCode >= 200 && statusCode < 300) return body;
+  const plain = (body as { error?: PlainError } | null)?.error;
+  if (typeof plain?.code === 'string' && typeof plain.message === 'string') throw FusetapError.from(plain);
+  throw strangeAnswer(place, `status ${statusCode} without an error`);
+}
+
+function checkInterface(place: BusPlace, header: string | string[] | undefined): void {
+  const major = (version: string): string => version.split('.')[0] ?? '';
+  if (typeof header !== 'string') throw strangeAnswer(place, `no ${INTERFACE_HEADER} header`);
+  if (major(header) === major(INTERFACE_VERSION)) return;
+  const message = `bus ${place.name} speaks interface ${header}, this fusetap speaks ${INTERFACE_VERSION}`;
+  throw new FusetapError('UNSUPPORTED', message, {
+    hint: 'use the fusetap that started the bus, or stop the bus with it and start it anew',
+  });
+}
+
+function strangeAnswer(place: BusPlace, what: string, cause?: unknown): FusetapError {
+  return new FusetapError('FAILED', `bus ${place.name} gave a strange answer: ${what}`, { cause });
+}
+
+function keeperPidOf({ stateDir }: BusPlace): number | null {
+  try {
+    return (JSON.parse(readFileSync(join(stateDir, 'bus.json'), 'utf8')) as { keeperPid: number | null }).keeperPid;
+  } catch {
+    return null;
+  }
+}
+
+/** A system error of the connection as what it means for the bus; all others as they are. */
+function explain(place: BusPlace, error: unknown): unknown {
+  const { name, code, errno, syscall, message } = error as NodeJS.ErrnoException;
+  if (error instanceof FusetapError || name === 'AbortError') return error;
+  if (code === 'ENOENT' || code === 'ECONNREFUSED' || code === 'ENOTDIR') {
+    return new FusetapError('NOT_FOUND', `no bus ${place.name}: nothing runs at ${place.path}`, {
+      hint: 'fusetap attach or fusetap start begins one, fusetap ls lists what there is',
+      operation: 'connect',
+      path: place.path,
+      cause: error,
+    });
+  }
+  if (syscall === 'connect' || syscall === 'open') {
+    const kind = codeOfErrno(Math.abs(errno ?? 0));
+    return new FusetapError(kind, `cannot reach bus ${place.name}: ${place.stateDir}: ${code}`, {
+      hint: kind === 'DENIED' ? 'a bus obeys the user who began it' : undefined,
+      cause: error,
+    });
+  }
+  const pid = keeperPidOf(place);
+  return new FusetapError('FAILED', `bus ${place.name} did not answer: ${message}`, {
+    hint: `see ${join(place.stateDir, 'log')}${pid === null ? '' : `; kill -CONT ${pid} lets a stopped keeper go on`}`,
+    operation: 'ask',
+    cause: error,
+  });
+}

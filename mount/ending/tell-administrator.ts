@@ -1,0 +1,26 @@
+/**
+ * What went wrong at an ending that nobody waits for: by a signal, as at shutdown. It is said in the bus's log, which then
+ * stays, and in the system's.
+ */
+import { execFile } from 'node:child_process';
+import type { DetachedVbd } from '../control/interface.js';
+import { logEvent } from '../runtime/log.js';
+
+/** how long logger(1) may take: it may wait for a syslog that is gone already */
+const LIMIT_MS = 3_000;
+
+/** @param lost the vbds of which not all is durable */
+export async function tellAdministrator(lost: readonly DetachedVbd[]): Promise<void> {
+  for (const { bus, vdev, image, error } of lost) {
+    logEvent({ event: 'not-durable', bus, vdev, image, reason: error?.message ?? '' });
+    const text = `bus ${bus} has ended, and not all of ${vdev} (${image ?? 'no image'}) is durable: ${error?.message}`;
+    await logToSystem(text);
+  }
+}
+
+function logToSystem(text: string): Promise<void> {
+  return new Promise((resolve) => {
+    const options = { timeout: LIMIT_MS, killSignal: 'SIGKILL' as const };
+    execFile('logger', ['-t', 'fusetap', '-p', 'daemon.err', '--', text], options, () => resolve());
+  });
+}

@@ -1,0 +1,207 @@
+/**
+ * The kernel transport, the server's half: threads for windows, the dispatcher for the rest.
+ */
+
+import type { Window } from '../../../drivers/driver.js';
+import { addressOf, E, pread2, RWF_NOWAIT } from '../../../system/libc.js';
+import { CounterPages, MAIN_AREA } from '../../ledger/counters.js';
+import type { Ledger } from '../../ledger/ledger.js';
+import type { Ownership } from '../../transport/file-rules.js';
+import type { Abilities, BusFile, Transport, TransportEvents } from '../../transport/transport.js';
+import { Tree } from '../../transport/tree.js';
+import { NO_TURNS } from '../thread/write-turns.js';
+import { Dispatcher } from './dispatch.js';
+import { ImageTurns } from './image-turns.js';
+import { MappedWindows } from './mapped-windows.js';
+import { Threads } from './threads.js';
+
+export interface KernelTransportOptions {
+  /** /dev/fuse as mounted, and its clones: one thread each */
+  readonly deviceFds: readonly number[];
+  readonly ledger: Ledger;
+  readonly ledgerFd: number;
+  readonly statsFd: number;
+  /** whether images on tmpfs may be mapped, too, and not only memory (mapped-write.ts) */
+  readonly mapsFiles: boolean;
+  readonly owner: Ownership;
+  readonly keeperPid: number;
+  readonly events: TransportEvents;
+  /** called where the process cannot go on */
+  fail(error: Error): void;
+}
+
+export const KERNEL_ABILITIES: Abilities = {
+  restart: true,
+  passthrough: true,
+  fallocate: true,
+  seekData: true,
+  sizeIoctl: true,
+  singleTimes: true,
+};
+
+export class KernelTransport implements Transport {
+  readonly abilities = KERNEL_ABILITIES;
+  readonly #tree = new Tree();
+  readonly #threaded = new Set<number>();
+  /** files that threads had, until none uses them any more */
+  readonly #withdrawals = new Map<number, Promise<void>>();
+  /** files that a pause holds, and those that are held because their disk hangs */
+  readonly #held = new Set<number>();
+  readonly #stuck = new Set<number>();
+  readonly #dispatcher: Dispatcher;
+  readonly #threads: Threads;
+  readonly #mapped: MappedWindows;
+  readonly #turns: ImageTurns;
+
+  constructor(options: KernelTransportOptions) {
+    this.#dispatcher = new Dispatcher({
+      deviceFds: options.deviceFds,
+      tree: this.#tree,
+      ledger: options.ledger,
+      counters: new CounterPages(options.statsFd, MAIN_AREA),
+      owner: options.owner,
+      isThreaded: (nodeId) => this.#threaded.has(nodeId),
+      writeBeside: (nodeId, write) => this.#turns.beside(nodeId, write),
+      forgotten: (nodeId) => options.events.forgotten(nodeId),
+      resizeRefused: ({ name }, size) => options.events.resizeRefused(name, size),
+    });
+    this.#threads = new Threads(options.deviceFds, options.ledgerFd, options.statsFd, {
+      request: (thread, bytes) => this.#dispatcher.dispatch(thread, bytes),
+      mapped: () => {
+        this.#mapped.used();
+        this.#turns.want();
+      },
+      memoryWanted: (nodeId) => options.events.memoryWanted(nodeId),
+      stuck: (nodeIds) => {
+        for (const nodeId of nodeIds) void this.#putAside(nodeId);
+      },
+      gone: () => options.events.gone(),
+      failed: options.fail,
+    });
+    this.#turns = new ImageTurns(this.#threads.turnMemory, options.keeperPid);
+    this.#mapped = new MappedWindows({
+      takeUse: () => this.#threads.takeMapped(),
+      idle: () => this.#turns.giveUpAll(),
+      mapsFiles: options.mapsFiles,
+    });
+  }
+
+  load(): Promise<void> {
+    return this.#threads.loaded;
+  }
+
+  start(): void {
+    this.#threads.open();
+  }
+
+  async add(file: BusFile): Promise<void> {
+    await this.#noteWriter(file);
+    this.#serveByThreads(file);
+    this.#tree.add(file);
+  }
+
+  /** Who writes under the lock of the file must not meet a thread that copies past it. */
+  async #noteWriter({ nodeId, disk, backingId, bytesFd = null, isShared = false }: BusFile): Promise<void> {
+    this.#turns.removeWriter(nodeId);
+    const isThreads = disk.window !== undefined && backingId === null && !isShared;
+    if (!isThreads && !disk.readOnly && bytesFd !== null) await this.#turns.addWriter(nodeId, bytesFd);
+  }
+
+  #serveByThreads(file: BusFile): void {
+    const { window } = file.disk;
+    if (window === undefined) return;
+    const { nodeId, ledgerIndex } = file;
+    this.#threaded.add(nodeId);
+    const mappedAt = this.#mapped.map(nodeId, window);
+    const turns = mappedAt === 0 ? NO_TURNS : this.#turns.add(nodeId, window);
+    const mayWait = window.kind !== 'memory' && canReadNoWait(window);
+    this.#threads.serve(nodeId, { window, ledgerIndex, canReadNoWait: mayWait, mappedAt, turns });
+  }
+
+  /** Resolves when no thread serves the file any more. */
+  async #withdraw(nodeId: number): Promise<void> {
+    if (this.#threaded.delete(nodeId)) {
+      const gone = this.#threads.withdraw(nodeId).then(() => {
+        this.#turns.remove(nodeId);
+        this.#mapped.unmap(nodeId);
+        this.#withdrawals.delete(nodeId);
+      });
+      this.#withdrawals.set(nodeId, gone);
+    }
+    await this.#withdrawals.get(nodeId);
+  }
+
+  /** A disk that hangs: its requests wait here, and take no threads, until those that threads have of it have ended. */
+  async #putAside(nodeId: number): Promise<void> {
+    if (this.#stuck.has(nodeId) || !this.#threaded.has(nodeId)) return;
+    this.#stuck.add(nodeId);
+    void this.#dispatcher.hold(nodeId);
+    await this.#withdraw(nodeId);
+    this.#stuck.delete(nodeId);
+    if (!this.#held.has(nodeId)) this.#giveBack(nodeId);
+  }
+
+  #giveBack(nodeId: number): void {
+    // first, so that what has waited and is done on the event loop is known to be done beside threads
+    const node = this.#tree.byId(nodeId);
+    if (node !== undefined) this.#serveByThreads(node.file);
+    this.#dispatcher.release(nodeId);
+  }
+
+  setLeaving(nodeId: number, leaving: boolean): boolean {
+    const node = this.#tree.byId(nodeId);
+    if (node === undefined) return false;
+    node.leaving = leaving;
+    return node.lookups !== 0;
+  }
+
+  async hold(nodeId: number): Promise<void> {
+    this.#held.add(nodeId);
+    // held first: what the threads no longer serve goes to the dispatcher at once
+    const held = this.#dispatcher.hold(nodeId);
+    await this.#withdraw(nodeId);
+    await held;
+  }
+
+  release(nodeId: number): void {
+    this.#held.delete(nodeId);
+    // one that hangs is given back when it goes on
+    if (!this.#stuck.has(nodeId)) this.#giveBack(nodeId);
+  }
+
+  /** No thread has its window while it is held; `release` gives them the new one. */
+  async swap(nodeId: number, { disk, bytesFd }: Pick<BusFile, 'disk' | 'bytesFd'>): Promise<void> {
+    const node = this.#tree.byId(nodeId);
+    if (node === undefined) return;
+    node.file = { ...node.file, disk, bytesFd: bytesFd ?? null };
+    await this.#noteWriter(node.file);
+  }
+
+  alone(): void {
+    this.#mapped.onlyMemory();
+    for (const nodeId of this.#threaded) {
+      const node = this.#tree.byId(nodeId);
+      if (node !== undefined) this.#serveByThreads(node.file);
+    }
+  }
+
+  poison(nodeId: number): void {
+    const node = this.#tree.byId(nodeId);
+    if (node !== undefined) node.poisoned = true;
+  }
+
+  async remove(nodeId: number): Promise<void> {
+    this.#tree.remove(nodeId);
+    this.#held.delete(nodeId);
+    // what waits for it gets EIO, as all that comes now
+    this.#dispatcher.release(nodeId);
+    await this.#withdraw(nodeId);
+    this.#turns.removeWriter(nodeId);
+  }
+}
+
+/** Asks once: a file system without RWF_NOWAIT says EOPNOTSUPP to every such read. */
+function canReadNoWait(window: Window): boolean {
+  const byte = Buffer.alloc(1);
+  return pread2(window.fd, addressOf(byte), 1, window.start, RWF_NOWAIT) !== -E.EOPNOTSUPP;
+}

@@ -1,0 +1,97 @@
+/**
+ * Where images are mapped for mapped-write.ts: the main thread's side. It maps a window before threads serve it, and
+ * unmaps it when none does any more.
+ *
+ * What was written counts as the process's memory (its shared RSS), and the kernel's OOM killer goes by that. So when no
+ * large write has come for a second, or much has gathered, all of it is let go: the image keeps it, the process does not.
+ */
+import { readFileSync } from 'node:fs';
+import type { Window } from '../../../drivers/driver.js';
+import { forgetMapped, mapFile, unmapFile } from '../../../system/libc.js';
+import { fileSystemOf } from '../../../system/proc.js';
+
+const PAGE = 4096;
+const LOOK_MS = 1000;
+const MAX_HELD_BYTES = 1 << 30;
+
+interface Mapping {
+  readonly address: number;
+  readonly length: number;
+}
+
+export interface MappedWindowsOptions {
+  /** whether any thread has written since this was asked last */
+  takeUse(): boolean;
+  /** nobody has for a while */
+  idle?(): void;
+  /** whether files on tmpfs are mapped, which may shrink */
+  readonly mapsFiles: boolean;
+}
+
+export class MappedWindows {
+  readonly #mappings = new Map<number, Mapping>();
+  readonly #takeUse: () => boolean;
+  readonly #idle: () => void;
+  #mapsFiles: boolean;
+  #timer: NodeJS.Timeout | null = null;
+
+  constructor({ takeUse, idle = () => {}, mapsFiles }: MappedWindowsOptions) {
+    this.#takeUse = takeUse;
+    this.#idle = idle;
+    this.#mapsFiles = mapsFiles;
+  }
+
+  /** From here on files are not mapped any more; those that are stay so until they are unmapped. */
+  onlyMemory(): void {
+    this.#mapsFiles = false;
+  }
+
+  /**
+   * Once more for the same window changes nothing but its answer.
+   * @returns where the window's first byte is; 0 where it is not mapped, because it is not in memory or cannot be
+   */
+  map(nodeId: number, window: Window): number {
+    if (window.readOnly || !this.#isInMemory(window)) return 0;
+    const skip = window.start % PAGE;
+    const known = this.#mappings.get(nodeId);
+    if (known !== undefined) return known.address + skip;
+    const length = skip + window.size;
+    const address = mapFile(window.fd, window.start - skip, length);
+    if (address === null) return 0;
+    this.#mappings.set(nodeId, { address, length });
+    return address + skip;
+  }
+
+  #isInMemory({ kind, fd }: Window): boolean {
+    if (kind === 'memory') return true;
+    return this.#mapsFiles && kind === 'file' && fileSystemOf(fd) === 'tmpfs';
+  }
+
+  /** Only when no thread serves the window. */
+  unmap(nodeId: number): void {
+    const mapping = this.#mappings.get(nodeId);
+    if (mapping === undefined) return;
+    this.#mappings.delete(nodeId);
+    unmapFile(mapping.address, mapping.length);
+  }
+
+  /** A thread has written. */
+  used(): void {
+    this.#timer ??= setTimeout(() => this.#look(), LOOK_MS).unref();
+  }
+
+  #look(): void {
+    this.#timer = null;
+    const isUsed = this.#takeUse();
+    if (isUsed) this.used();
+    else this.#idle();
+    if (isUsed && heldBytes() < MAX_HELD_BYTES) return;
+    for (const { address, length } of this.#mappings.values()) forgetMapped(address, length);
+  }
+}
+
+/** What this process has of files, mapped and touched. */
+function heldBytes(): number {
+  const [, , shared] = readFileSync('/proc/self/statm', 'latin1').split(' ');
+  return Number(shared) * PAGE;
+}

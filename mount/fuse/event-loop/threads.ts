@@ -1,0 +1,219 @@
+/**
+ * The worker threads as the main thread sees them: starts them, tells them of windows, hands on what they report.
+ */
+import { availableParallelism } from 'node:os';
+import { Worker } from 'node:worker_threads';
+import { isNonBlocking, setNonBlocking } from '../../../system/libc.js';
+import { crashPoint } from '../thread/crash-point.js';
+import type { ServedWindow } from '../thread/serve-window.js';
+import type { ThreadData, ThreadReport, WindowUpdate } from '../thread/thread.js';
+import { createThreadMemory, type ThreadMemory, ThreadWatch } from '../thread/thread-control.js';
+import { createTurnMemory, type TurnMemory } from '../thread/write-turns.js';
+
+/** How many threads may read the device at one time: more than cores only costs switches while all is in memory. */
+export function readingThreads(): number {
+  return Math.min(16, Math.max(2, availableParallelism()));
+}
+
+/** How many threads there are where no disk hangs: the others stand in for those that wait for a disk. */
+export function usualThreads(): number {
+  return readingThreads() + WAITING_THREADS;
+}
+
+/** How many threads there may ever be. */
+export function totalThreads(): number {
+  return usualThreads() + SPARE_THREADS;
+}
+/** each costs 10 MB; with six, cold reads were not measurably faster */
+const WAITING_THREADS = 4;
+/** take the places of threads that hang; they are loaded only then */
+const SPARE_THREADS = 8;
+
+const LOOK_MS = 250;
+
+/** until a thread that could not be loaded is tried again: files of the package may be away for a moment, or memory short */
+const LOAD_RETRY_MS = 1000;
+
+/** loading a thread takes a core for as long as half a start of Node does, and many a bus lives for a moment only */
+const OTHERS_DELAY_MS = 1000;
+
+export interface ThreadEvents {
+  /** a request that is not for a thread; its bytes are the receiver's */
+  request(thread: number, bytes: Uint8Array): void;
+  /** see growth.ts */
+  memoryWanted(nodeId: number): void;
+  /** large writes to mapped memory have begun; see mapped-windows.ts */
+  mapped(): void;
+  /** requests of these nodes hang, and threads are scarce: no more threads are to be theirs until `withdraw` resolves */
+  stuck(nodeIds: ReadonlySet<number>): void;
+  gone(errno: string): void;
+  /** a thread died of an error: the caller must not go on */
+  failed(error: Error): void;
+}
+
+export class Threads {
+  readonly #workers: Worker[] = [];
+  readonly #watch: ThreadWatch;
+  readonly #memory: ThreadMemory;
+  /** where threads say what they write */
+  readonly turnMemory: TurnMemory;
+  readonly #deviceFds: readonly number[];
+  readonly #ledgerFd: number;
+  readonly #statsFd: number;
+  readonly #events: ThreadEvents;
+  readonly #windows = new Map<number, ServedWindow>();
+  /** resolves when enough threads have loaded for work to begin; they wait for a permit. Rejects where they cannot be */
+  readonly loaded: Promise<void>;
+  #becameLoaded: () => void = () => {};
+  #cannotLoad: (error: Error) => void = () => {};
+  #isFailureTold = false;
+  #loading = 0;
+  #loaded = 0;
+
+  /** Loads the threads that read first; the others follow with `open`. One thread for each device descriptor. */
+  constructor(deviceFds: readonly number[], ledgerFd: number, statsFd: number, events: ThreadEvents) {
+    this.#deviceFds = deviceFds;
+    this.#ledgerFd = ledgerFd;
+    this.#statsFd = statsFd;
+    this.#events = events;
+    this.#memory = createThreadMemory(deviceFds.length);
+    this.#watch = new ThreadWatch(this.#memory, deviceFds.length);
+    this.turnMemory = createTurnMemory(deviceFds.length);
+    this.loaded = new Promise((resolve, reject) => {
+      this.#becameLoaded = resolve;
+      this.#cannotLoad = reject;
+    });
+    this.#loading = this.#readers();
+    for (let thread = 0; thread < this.#readers(); thread++) {
+      this.#load(thread, {
+        loaded: () => --this.#loading === 0 && this.#becameLoaded(),
+        failed: (error) => this.#cannotLoad(error),
+      });
+    }
+  }
+
+  /** Lets the threads read. Once, when no other server does: until then the devices' flags are that one's. */
+  open(): void {
+    if (crashPoint !== null) crashPoint('start', 0);
+    this.#watch.permit(this.#readers(), areApart(this.#deviceFds));
+    setTimeout(() => this.#loadOthers(this.#readers()), OTHERS_DELAY_MS);
+    setInterval(() => this.#look(), LOOK_MS).unref();
+  }
+
+  /**
+   * A disk that hangs must not cost the others their threads: a thread that hangs gives its permit to another, and where
+   * few are left that do not hang, the vbds whose requests hang get no more, and a spare one is loaded.
+   */
+  #look(): void {
+    const standstills = this.#watch.standstills();
+    for (const { thread } of standstills) this.#watch.takePermitFrom(thread);
+    if (this.#loaded - standstills.length >= this.#readers()) return;
+    const nodeIds = new Set(standstills.map(({ nodeId }) => nodeId).filter((nodeId) => this.#windows.has(nodeId)));
+    if (nodeIds.size > 0) this.#events.stuck(nodeIds);
+    if (this.#loaded === this.#workers.length && this.#loaded < this.#deviceFds.length)
+      this.#load(this.#loaded, { loaded: () => {}, failed: (error) => this.#tellFailure(error) });
+  }
+
+  /** One after another: they stand in for threads that wait for a disk, and are not worth a client's first moments. */
+  #loadOthers(thread: number): void {
+    const usual = Math.min(this.#deviceFds.length, usualThreads());
+    if (thread >= usual || thread !== this.#workers.length) return;
+    this.#load(thread, {
+      loaded: () => this.#loadOthers(thread + 1),
+      failed: (error) => {
+        this.#tellFailure(error);
+        setTimeout(() => this.#loadOthers(thread), LOAD_RETRY_MS);
+      },
+    });
+  }
+
+  /** The threads that there are go on: nobody is worse off than before. */
+  #tellFailure(error: Error): void {
+    if (!this.#isFailureTold) console.error('another thread cannot be loaded, and is tried again:', error);
+    this.#isFailureTold = true;
+  }
+
+  #readers(): number {
+    return Math.min(readingThreads(), this.#deviceFds.length);
+  }
+
+  #load(thread: number, told: { loaded(): void; failed(error: Error): void }): void {
+    let worker: Worker;
+    try {
+      worker = this.#start(thread);
+    } catch (error) {
+      return told.failed(error as Error);
+    }
+    let isLoaded = false;
+    worker.on('message', (report: ThreadReport) => {
+      if (report.kind !== 'loaded') return this.#hear(report);
+      isLoaded = true;
+      this.#loaded++;
+      told.loaded();
+    });
+    worker.on('error', (reason) => {
+      const error = reason instanceof Error ? reason : new Error(String(reason));
+      if (isLoaded) return this.#events.failed(error);
+      this.#workers.splice(this.#workers.indexOf(worker), 1);
+      told.failed(error);
+    });
+    for (const [nodeId, served] of this.#windows) worker.postMessage({ nodeId, served } satisfies WindowUpdate);
+    this.#workers.push(worker);
+    // a thread that looks at the version for the first time finds it moved, and takes its messages
+    if (this.#windows.size > 0) this.#watch.announce();
+  }
+
+  /** @throws Error where the system has no thread for it */
+  #start(thread: number): Worker {
+    const deviceFd = this.#deviceFds[thread] as number;
+    const [ledgerFd, statsFd, memory, turnMemory] = [this.#ledgerFd, this.#statsFd, this.#memory, this.turnMemory];
+    return new Worker(new URL('../thread/thread.js', import.meta.url), {
+      workerData: { thread, deviceFd, ledgerFd, statsFd, memory, turnMemory } satisfies ThreadData,
+      // a thread holds next to nothing on its heap; without limits each reserves tens of megabytes
+      resourceLimits: { maxYoungGenerationSizeMb: 1, maxOldGenerationSizeMb: 24 },
+    });
+  }
+
+  #hear(report: Exclude<ThreadReport, { kind: 'loaded' }>): void {
+    if (report.kind === 'request') this.#events.request(report.thread, report.bytes);
+    else if (report.kind === 'memory-wanted') this.#events.memoryWanted(report.nodeId);
+    else if (report.kind === 'mapped') this.#events.mapped();
+    else this.#events.gone(report.errno);
+  }
+
+  /** From the next request on, threads serve this window. */
+  serve(nodeId: number, served: ServedWindow): void {
+    this.#tell({ nodeId, served });
+  }
+
+  /** Resolves when no thread uses the window any more; its requests now go to the main thread. */
+  async withdraw(nodeId: number): Promise<void> {
+    await this.#watch.passed(this.#tell({ nodeId, served: null }), nodeId);
+  }
+
+  /** Whether threads have written to mapped memory since this was asked last. */
+  takeMapped(): boolean {
+    return this.#watch.takeMapped();
+  }
+
+  #tell(update: WindowUpdate): number {
+    if (update.served === null) this.#windows.delete(update.nodeId);
+    else this.#windows.set(update.nodeId, update.served);
+    for (const worker of this.#workers) worker.postMessage(update);
+    return this.#watch.announce();
+  }
+}
+
+/**
+ * Whether each descriptor is an open file of its own: a flag that one thread sets (O_NONBLOCK) is then no other's. All
+ * of them wait for requests when this returns, also those that a server left which died.
+ */
+export function areApart(fds: readonly number[]): boolean {
+  const [first, ...others] = fds;
+  if (first === undefined) return true;
+  for (const fd of fds) setNonBlocking(fd, false);
+  setNonBlocking(first, true);
+  const apart = !others.some(isNonBlocking);
+  setNonBlocking(first, false);
+  return apart;
+}

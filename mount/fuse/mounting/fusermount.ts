@@ -1,0 +1,114 @@
+/**
+ * fusermount3, the setuid helper that mounts and unmounts FUSE file systems for who may not. It opens /dev/fuse, mounts,
+ * and sends the descriptor over a socket that _FUSE_COMMFD names.
+ *
+ *      we ──socketpair──► fusermount3 -o OPTIONS -- DIR
+ *         ◄──SCM_RIGHTS── the device, as mounted
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { accessSync, closeSync, constants } from 'node:fs';
+import { join } from 'node:path';
+import { FusetapError } from '../../../drivers/errors.js';
+import { receiveFd, socketPair } from '../../../system/libc.js';
+
+/** the second is fuse 2's; it does the same handshake */
+const PROGRAMS = ['fusermount3', 'fusermount'];
+/** a service may have a short PATH */
+const USUAL_PLACES = ['/usr/bin', '/bin', '/usr/local/bin'];
+/** for how long it may mount: it waits for nothing but the kernel */
+const LIMIT_MS = 10_000;
+
+/** The helper's path, or null where none is installed. */
+export function findFusermount(path: string = process.env.PATH ?? ''): string | null {
+  const directories = [...path.split(':').filter((directory) => directory.startsWith('/')), ...USUAL_PLACES];
+  for (const program of PROGRAMS) {
+    const found = directories.map((directory) => join(directory, program)).find(isProgram);
+    if (found !== undefined) return found;
+  }
+  return null;
+}
+
+function isProgram(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Mounts on a directory that the user may write.
+ * @param options as of mount(8); `fd`, `rootmode` and the user are the helper's to add
+ * @returns the device
+ * @throws FusetapError DENIED, with what the helper said
+ */
+export async function mountByHelper(program: string, mountpoint: string, options: readonly string[]): Promise<number> {
+  const [ours, theirs] = socketPair();
+  try {
+    const child = spawn(program, ['-o', options.join(','), '--', mountpoint], {
+      stdio: ['ignore', 'ignore', 'pipe', theirs],
+      env: { ...process.env, LC_ALL: 'C', _FUSE_COMMFD: '3' },
+    });
+    const said = collectWords(child);
+    // what is left is the helper's copy: when that goes, so does the hope of an answer
+    closeSync(theirs);
+    const timer = setTimeout(() => child.kill('SIGKILL'), LIMIT_MS);
+    const deviceFd = await receiveFd(ours).finally(() => clearTimeout(timer));
+    if (deviceFd === null) throw cannotMount(mountpoint, program, await said);
+    return deviceFd;
+  } finally {
+    closeSync(ours);
+  }
+}
+
+/** Its last line, when it has ended. */
+function collectWords(child: ChildProcess): Promise<string> {
+  let text = '';
+  child.stderr?.setEncoding('utf8').on('data', (chunk: string) => {
+    text += chunk;
+  });
+  return new Promise((resolve) => {
+    child.once('close', () => resolve(text.trim().split('\n').at(-1) ?? ''));
+    child.once('error', (error) => resolve(error.message));
+  });
+}
+
+function cannotMount(path: string, program: string, said: string): FusetapError {
+  return new FusetapError('DENIED', `cannot mount a bus on ${path}: ${said || `${program} gave no reason`}`, {
+    hint: hintFor(said, program),
+    path,
+  });
+}
+
+/** How to mend what the helper complains of. */
+function hintFor(said: string, program: string): string {
+  if (said.includes('user_allow_other')) return 'as root: echo user_allow_other >> /etc/fuse.conf';
+  if (/\/dev\/fuse.*(Permission denied|Operation not permitted)/i.test(said)) {
+    return 'as root: chmod 0666 /dev/fuse (that is what distributions have)';
+  }
+  if (said.includes('no write access')) return 'give a directory that you may write';
+  if (said.includes('too many FUSE')) return 'stop other mounts, or raise mount_max in /etc/fuse.conf';
+  if (said.includes('mount failed')) return `is ${program} setuid root? As root: chmod u+s ${program}`;
+  return 'fusetap doctor looks at what there is';
+}
+
+/**
+ * Unmounts for who may not.
+ * @param lazy also from under those who use it
+ * @returns whether it is gone
+ */
+export function unmountByHelper(mountpoint: string, lazy: boolean): Promise<boolean> {
+  const program = findFusermount();
+  if (program === null) return Promise.resolve(false);
+  return new Promise((resolve) => {
+    const child = spawn(program, ['-u', '-q', ...(lazy ? ['-z'] : []), '--', mountpoint], { stdio: 'ignore' });
+    const timer = setTimeout(() => child.kill('SIGKILL'), LIMIT_MS);
+    const end = (gone: boolean): void => {
+      clearTimeout(timer);
+      resolve(gone);
+    };
+    child.once('error', () => end(false));
+    child.once('exit', (status) => end(status === 0));
+  });
+}

@@ -1,0 +1,40 @@
+/**
+ * Large writes into images that are in memory (ram, and files on tmpfs), past the lock of the file: the image is mapped in
+ * this process, and the thread's buffer is copied there.
+ *
+ *      pwrite       one write at a time in a file; each page is looked up, locked, and read into the cache to be overwritten
+ *      mapped       side by side, and past the cache (node-options.ts has memcpy do that)
+ *
+ * A process that touches memory which a file no longer has is killed. So the kernel is first asked for the pages; where
+ * there is none, for example because the image has shrunk or its file system is full, pwrite finds out why. What remains
+ * is an image that shrinks in the microseconds of the copy: that kills the server, the next one answers the request, and
+ * maps no files (keeper/supervision/server-process.ts). Memory of ram images is sealed and cannot shrink.
+ *
+ * What a file is told with a write (its times, who watches it) is left to a pwrite of the last sector.
+ */
+import type { Window } from '../../../drivers/driver.js';
+import { copyMemory, lseek, populate } from '../../../system/libc.js';
+
+/** from here on the lock costs more than another call */
+export const MAPPED_BYTES = 16 << 10;
+const PAGE = 4096;
+const SECTOR_BYTES = 512;
+const SEEK_END = 2;
+
+/**
+ * Writes the beginning of a range.
+ * @param mappedAt where the window's first byte is in memory
+ * @returns how many bytes were written, from the first: of a file never all; 0 where there is another way to take
+ */
+export function writeMapped(window: Window, mappedAt: number, from: number, offset: number, length: number): number {
+  if (window.readOnly || offset + length > window.size) return 0;
+  const isFile = window.kind === 'file';
+  // bytes behind a file's end, in its last page, would be lost in silence
+  if (isFile && lseek(window.fd, 0, SEEK_END) < window.start + offset + length) return 0;
+  const copied = isFile ? length - SECTOR_BYTES : length;
+  const to = mappedAt + offset;
+  const skip = to % PAGE;
+  if (populate(to - skip, skip + copied) !== 0) return 0;
+  copyMemory(to, from, copied);
+  return copied;
+}

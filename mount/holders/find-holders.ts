@@ -1,0 +1,192 @@
+/**
+ * Who holds a file: processes (open, O_PATH, mapped, working directory), loop devices, mounts; and who holds locks on
+ * one. It is told from /proc and /sys alone. The file itself is never asked: it may be a vbd whose server is dead, and
+ * whoever asked would wait for the very bus that it serves. So a file is known by numbers, its file system's device and
+ * its inode, which /proc/PID/fdinfo and maps give.
+ */
+import type { Holder } from '../../drivers/errors.js';
+import {
+  eachProcess,
+  type FdInfo,
+  type FileLock,
+  isOpenToUs,
+  type Loop,
+  listLoops,
+  listOpenFiles,
+  locate,
+  type Mount,
+  mapsShow,
+  type OpenFile,
+  readCommand,
+  readDirectories,
+  readFdinfo,
+  readMaps,
+  readMountNamespaces,
+} from '../../system/proc.js';
+
+import { findBusOfPid } from '../runtime/bus-record.js';
+
+export { describeHolders } from './describe-holders.js';
+
+export interface HeldFile {
+  /** `MAJ:MIN`, in decimal, of the mount that it is on, as mountinfo has it */
+  mountDev: string;
+  /** its inode number: of a vbd, its node id */
+  ino: number | bigint | string;
+  /** absolute, without symbolic links */
+  path: string;
+}
+
+/** What a process is to fusetap: the bus that it is keeper or server of, and the vbd where that is known. */
+export interface BusProcess {
+  bus: string;
+  vdev?: string | undefined;
+}
+
+export interface HolderOptions {
+  /** processes that do not count, as the bus's own */
+  excludePids?: Iterable<number>;
+  describePid?: (pid: number) => BusProcess | null | Promise<BusProcess | null>;
+}
+
+/** the file that is looked for, in the terms that /proc uses */
+interface Wanted {
+  dev: string;
+  ino: string;
+  path: string;
+  /** where it is inside its file system, which is the same through every bind mount */
+  inside: string | null;
+  /** the mounts of its file system, by namespace */
+  namespaces: Mount[][];
+  mountIds: Set<number>;
+}
+
+/**
+ * Who holds the file, processes first. What runs in another container is found where its /proc entries can be read;
+ * without privileges only one's own processes can. A descriptor that is on its way through a socket is not seen.
+ */
+export async function findHolders(file: HeldFile, options: HolderOptions = {}): Promise<Holder[]> {
+  const namespaces = await readMountNamespaces();
+  const wanted = describeWanted(file, namespaces);
+  const processes = await findProcesses(wanted, new Set(options.excludePids));
+  const named = await Promise.all(processes.map((pid) => describeProcess(pid, options.describePid)));
+  return [...named, ...findLoops(wanted, namespaces), ...findBindMounts(wanted)];
+}
+
+/** Who holds a vbd: another bus that has it as its image is named as such. */
+export function findVbdHolders(file: HeldFile, runtimeDir: string): Promise<Holder[]> {
+  const identity = `${file.mountDev}:${file.ino}`;
+  return findHolders(file, { describePid: (pid) => findBusOfPid(runtimeDir, pid, identity) });
+}
+
+function describeWanted(file: HeldFile, all: Mount[][]): Wanted {
+  const namespaces = all.filter((mounts) => mounts.some((mount) => mount.dev === file.mountDev));
+  const here = namespaces.map((mounts) => locate(mounts, file.path)).find((place) => place?.dev === file.mountDev);
+  const ids = namespaces.flat().filter((mount) => mount.dev === file.mountDev);
+  return {
+    dev: file.mountDev,
+    ino: String(file.ino),
+    path: file.path,
+    inside: here?.path ?? null,
+    namespaces,
+    mountIds: new Set(ids.map((mount) => mount.id)),
+  };
+}
+
+async function findProcesses(wanted: Wanted, excluded: Set<number>): Promise<number[]> {
+  const found: number[] = [];
+  const mappings: Promise<unknown>[] = [];
+  for await (const pid of eachProcess()) {
+    if (excluded.has(pid) || !isOpenToUs(pid)) continue;
+    if (hasOpen(pid, wanted) || readDirectories(pid).some((path) => leadsTo(path, wanted))) found.push(pid);
+    // not awaited here: the maps are read while the next processes are looked at
+    else mappings.push(readMaps(pid).then((maps) => mapsShow(maps, wanted.dev, wanted.ino) && found.push(pid)));
+  }
+  await Promise.all(mappings);
+  return found.sort((a, b) => a - b);
+}
+
+function hasOpen(pid: number, wanted: Wanted): boolean {
+  return listOpenFiles(pid).some((file) => {
+    const info = readFdinfo(pid, file.fd);
+    return info !== null && isWanted(file, info, wanted);
+  });
+}
+
+function isWanted(file: OpenFile, info: FdInfo, wanted: Wanted): boolean {
+  if (info.ino !== null && info.ino !== wanted.ino) return false;
+  // a mount that was detached lazily is in no list any more; its path still ends as ours does
+  if (!wanted.mountIds.has(info.mountId)) return info.ino !== null && withoutDeleted(file.path) === wanted.path;
+  return info.ino !== null || leadsTo(file.path, wanted);
+}
+
+/** Whether a path that the kernel gave, seen from whichever namespace, is the file's. */
+function leadsTo(path: string, wanted: Wanted): boolean {
+  if (wanted.inside === null) return false;
+  return wanted.namespaces.some((mounts) => {
+    const place = locate(mounts, withoutDeleted(path));
+    return place?.dev === wanted.dev && place.path === wanted.inside;
+  });
+}
+
+const withoutDeleted = (path: string): string => path.replace(/ \(deleted\)$/, '');
+
+/** A process as a holder; named by its bus where it is fusetap's own. */
+async function describeProcess(pid: number, describePid: HolderOptions['describePid']): Promise<Holder> {
+  const command = readCommand(pid);
+  const own = await describePid?.(pid);
+  return {
+    pid,
+    ...(command === null ? {} : { command }),
+    ...(own ? { bus: own.bus } : {}),
+    ...(own?.vdev === undefined ? {} : { vdev: own.vdev }),
+  };
+}
+
+function findLoops(wanted: Wanted, namespaces: Mount[][]): Holder[] {
+  return listLoops()
+    .filter((loop) => leadsTo(loop.backingFile, wanted))
+    .flatMap((loop) => nameLoop(loop, namespaces));
+}
+
+/** The loop devices on a file. @param namespaces as readMountNamespaces has them */
+export function findLoopsOn(file: HeldFile, namespaces: Mount[][]): Loop[] {
+  const wanted = describeWanted(file, namespaces);
+  return listLoops().filter((loop) => leadsTo(loop.backingFile, wanted));
+}
+
+/** A loop device as holders: one for each place where it, or a partition of it, is mounted. */
+export function nameLoop(loop: { path: string; devs: string[] }, namespaces: Mount[][]): Holder[] {
+  const places = namespaces.flat().filter((mount) => loop.devs.includes(mount.dev));
+  const mountpoints = [...new Set(places.map((mount) => mount.mountpoint))];
+  if (mountpoints.length === 0) return [{ loop: loop.path }];
+  return mountpoints.map((mount) => ({ loop: loop.path, mount }));
+}
+
+/** The file bound to another place by mount --bind. */
+function findBindMounts(wanted: Wanted): Holder[] {
+  if (wanted.inside === null || wanted.inside === '/') return [];
+  // the kernel says that a file is deleted which it was told is not there: a vbd, while it is leaving
+  const isBound = (mount: Mount): boolean => mount.root.replace(/\/\/deleted$/, '') === wanted.inside;
+  const binds = wanted.namespaces.flat().filter((mount) => mount.dev === wanted.dev && isBound(mount));
+  return [...new Set(binds.map((mount) => mount.mountpoint))].map((mount) => ({ mount }));
+}
+
+/**
+ * The processes that hold a lock on a file.
+ * @param file `MAJ:MIN:INODE` as FileLock has it
+ */
+export async function findLockHolders(
+  file: string,
+  matches: (lock: FileLock) => boolean,
+  describePid?: HolderOptions['describePid'],
+): Promise<Holder[]> {
+  const found: number[] = [];
+  for await (const pid of eachProcess()) {
+    const holds = listOpenFiles(pid).some(({ fd }) =>
+      readFdinfo(pid, fd)?.locks.some((lock) => lock.file === file && matches(lock)),
+    );
+    if (holds) found.push(pid);
+  }
+  return Promise.all(found.map((pid) => describeProcess(pid, describePid)));
+}

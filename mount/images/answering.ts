@@ -1,0 +1,97 @@
+/**
+ * Calls of this process on file systems that may hang.
+ *
+ * A call that hangs keeps one of the few threads that all asynchronous calls share, and nothing ends it. So there is never
+ * more than one such call under way for a file system, and nobody waits for one longer than LIMIT_MS; a file system that
+ * has a call hanging is refused at once. File systems that others serve (NFS, FUSE, …) are first asked by another process.
+ *
+ *      askFirst ──► stat in the side shell ──► an answer ──► withinLimit: open, readlink, … by this process
+ *                                        └──► none in time: refused; the next one too, until the stat has come back
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { FusetapError } from '../../drivers/errors.js';
+import { quote } from '../../drivers/quote.js';
+import { answersFromMemory, type Location } from '../../system/proc.js';
+import { type SideShell, shellWord } from '../../system/side-shell.js';
+
+const LIMIT_MS = 8_000;
+
+/** File systems without a disk or a server that could hang. */
+const WITHOUT_DISK: ReadonlySet<string> = new Set('devtmpfs proc sysfs squashfs rootfs hugetlbfs'.split(' '));
+
+interface Call {
+  readonly ended: Promise<unknown>;
+  readonly sinceMs: number;
+}
+
+/** Where a call goes: the path as the user knows it, and the file system that has to answer. */
+export interface Target {
+  readonly path: string;
+  readonly at: Location | null;
+}
+
+export class Answering {
+  readonly #shell: SideShell;
+  /** by file system */
+  readonly #underWay = new Map<string, Call>();
+
+  constructor(shell: SideShell) {
+    this.#shell = shell;
+  }
+
+  /**
+   * Has another process ask a file system for a file, if that may hang.
+   * @param file below which symbolic links may lead elsewhere
+   * @throws FusetapError BUSY where it does not answer
+   */
+  async askFirst(file: string, target: Target): Promise<void> {
+    const { at } = target;
+    if (at === null || answersFromMemory(at.type) || WITHOUT_DISK.has(at.type)) return;
+    // whatever it says, it is an answer
+    const ask = `stat -L $fresh -c %i -- ${shellWord(file)}; echo`;
+    await this.withinLimit(target, () => this.#shell.run(`(${ask}) 2>&1 | head -n 1 | head -c 1000`));
+  }
+
+  /**
+   * Does a call on a file system.
+   * @param discard what comes too late
+   * @throws FusetapError BUSY where the file system does not answer; what the call throws
+   */
+  async withinLimit<Result>(
+    target: Target,
+    call: () => Promise<Result>,
+    discard: (result: Result) => unknown = () => {},
+  ): Promise<Result> {
+    const dev = target.at?.dev ?? '';
+    for (let other = this.#underWay.get(dev); other !== undefined; other = this.#underWay.get(dev)) {
+      if (!(await hasEnded(other))) throw notAnswering(target, other);
+    }
+    const result = call();
+    const own: Call = { ended: result.then(ignore, ignore), sinceMs: performance.now() };
+    this.#underWay.set(dev, own);
+    void own.ended.then(() => this.#underWay.delete(dev));
+    if (await hasEnded(own)) return await result;
+    result.then(discard).catch((error: unknown) => console.error(`late, of ${target.path}:`, error));
+    throw notAnswering(target, own);
+  }
+}
+
+const ignore = (): void => {};
+
+/** Whether a call has ended by the time that it has. */
+async function hasEnded({ ended, sinceMs }: Call): Promise<boolean> {
+  const timer = new AbortController();
+  const restMs = Math.max(0, sinceMs + LIMIT_MS - performance.now());
+  const late = delay(restMs, false, { signal: timer.signal }).catch(() => false);
+  const isOver = ended.then(() => true);
+  return await Promise.race([isOver, late]).finally(() => timer.abort());
+}
+
+function notAnswering({ path, at }: Target, { sinceMs }: Call): FusetapError {
+  const seconds = Math.round((performance.now() - sinceMs) / 1000);
+  const where = at === null ? 'its file system' : `its file system (${at.type}, mounted on ${at.mountpoint})`;
+  return new FusetapError('BUSY', `${quote(path)}: ${where} has not answered for ${seconds} s`, {
+    hint: 'try again when it answers; nothing was changed',
+    path,
+  });
+}

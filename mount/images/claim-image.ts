@@ -1,0 +1,399 @@
+/**
+ * Rule 8: who may share an image. A claim is a set of locks on the image's open file, so it ends with its process
+ * whatever happens, and fusetap, QEMU and every user who cares can test for it.
+ *
+ *      byte 300 (r), 301 (w), 302 (w!)   fusetap's own marks
+ *      byte 100+i   permission i is held      ┐ QEMU's image locks (its block/file-posix.c): i is 0 consistent read,
+ *      byte 200+i   permission i is not shared┘ 1 write, 2 write unchanged, 3 resize
+ *
+ * All are read locks of the open file description, which never exclude each other: a byte says something by being
+ * locked at all. Who wants in tests the opposite bytes, under flock(LOCK_EX) on the image so that test and locks are
+ * one step among fusetaps. QEMU does not take the flock, but it tests after it has locked; so the test is made again
+ * after ours, and at least one of two that come at once sees the other.
+ */
+import { closeSync, fstatSync } from 'node:fs';
+import { setTimeout as wait } from 'node:timers/promises';
+import { type ErrorDetails, FusetapError, type Holder } from '../../drivers/errors.js';
+import { quote } from '../../drivers/quote.js';
+import {
+  E,
+  errnoName,
+  flockRelease,
+  isRangeLocked,
+  lockRangeShared,
+  SystemCallError,
+  tryFlockExclusive,
+  unlockRange,
+} from '../../system/libc.js';
+import {
+  deviceName,
+  type FileLock,
+  listLoops,
+  readDeviceFamily,
+  readDeviceRange,
+  readFdinfo,
+} from '../../system/proc.js';
+import type { Mode } from '../control/interface.js';
+import { type BusProcess, describeHolders, findLockHolders } from '../holders/find-holders.js';
+import { awaitNoCopies, LEASE_BYTE, SHARED_WRITER_BYTE } from './copy-lease.js';
+import {
+  type CommonPlace,
+  conflictingMode,
+  isOfRange,
+  lockRange,
+  openCommonPlace,
+  openExclusively,
+  openNode,
+  RANGE_BYTES,
+} from './device-claim.js';
+import { findImageUsers, type ImageUser } from './kernel-users.js';
+import type { OpenedImage } from './open-image.js';
+
+const MARK: Record<Mode, number> = { r: 300, w: 301, 'w!': SHARED_WRITER_BYTE };
+/** locked for a moment, to learn what /proc calls the file; it means nothing */
+const PROBE_BYTE = 399;
+/** locked by nobody who knows these bytes: a lock on it is one on the whole file */
+const NOBODYS_BYTE = 398;
+
+const FLOCK_PATIENCE_MS = 5_000;
+const FLOCK_RETRY_MS = 20;
+
+/** The bytes that a mode holds, and those that must not be held by anybody else. */
+interface LockPlan {
+  take: number[];
+  /** byte to what it means that somebody holds it, after the image's name */
+  refuse: Map<number, string>;
+}
+
+const [READ, WRITE, WRITE_UNCHANGED, RESIZE] = [0, 1, 2, 3];
+/** what it means that somebody holds a permission, or does not share it */
+const HELD = ['is read by', 'is open for writing in', 'must stay unchanged for', 'may be resized by'];
+const UNSHARED = [
+  'is kept from readers by',
+  'is kept from writers by',
+  'is kept from change by',
+  'is kept at its size by',
+];
+
+const PLANS: Record<Mode, LockPlan> = {
+  r: plan('r', { needs: [READ], refuses: [WRITE, RESIZE], marks: ['w'] }),
+  w: plan('w', {
+    needs: [READ, WRITE, RESIZE],
+    refuses: [WRITE, RESIZE, WRITE_UNCHANGED, READ],
+    marks: ['r', 'w', 'w!'],
+  }),
+  'w!': plan('w!', { needs: [], refuses: [], marks: [] }),
+};
+
+function plan(mode: Mode, rule: { needs: number[]; refuses: number[]; marks: Mode[] }): LockPlan {
+  const { needs, refuses, marks } = rule;
+  return {
+    take: [...needs.map((i) => 100 + i), ...refuses.map((i) => 200 + i), MARK[mode]],
+    // our own marks first: they say more than the QEMU locks that go with them
+    refuse: new Map([
+      ...(mode === 'w!' ? [] : [[NOBODYS_BYTE, 'is locked (fcntl) by'] as [number, string]]),
+      ...marks.map((held): [number, string] => [MARK[held], `is attached with mode ${held} by`]),
+      ...refuses.map((i): [number, string] => [100 + i, HELD[i] as string]),
+      ...needs.map((i): [number, string] => [200 + i, UNSHARED[i] as string]),
+    ]),
+  };
+}
+
+type ClaimedImage = Pick<OpenedImage, 'fd' | 'path' | 'realPath' | 'dev' | 'ino' | 'kind' | 'rdev'>;
+
+export interface Claim {
+  readonly mode: Mode;
+  /** Gives the locks up. Not after the image's descriptor was closed, which does the same. */
+  release(): void;
+}
+
+export interface ClaimOptions {
+  /** what a process that holds the image is to fusetap, for the message */
+  describePid?: (pid: number, image: ClaimedImage) => BusProcess | null | Promise<BusProcess | null>;
+  /** how long to wait for somebody else's flock; 5 s */
+  patienceMs?: number;
+}
+
+/**
+ * Claims an image for a mode, or refuses as rule 8 says. Mode `w!` only leaves its mark, and waits until nobody writes past
+ * the lock of the file (copy-lease.ts).
+ * @param image open for writing too, unless the mode is `r`
+ * @throws FusetapError BUSY, naming who is in the way; UNSUPPORTED where the file system has no locks
+ */
+export async function claimImage(image: ClaimedImage, mode: Mode, options: ClaimOptions = {}): Promise<Claim> {
+  const held: HeldDevice = { place: null, exclusiveFd: null };
+  const release = (): void => {
+    releaseMarks(image.fd);
+    releaseDevice(held);
+  };
+  try {
+    if (image.rdev !== null) held.place = await openCommonPlace({ ...image, rdev: image.rdev });
+    // without the flock: a mark that comes during somebody's test is as good as one that comes after it
+    if (mode === 'w!') await markShared(image, held, options);
+    else await inTurn(image, held.place, options, () => refuseConflicts(image, mode, held, options));
+  } catch (error) {
+    release();
+    throw withoutLocks(error, image);
+  }
+  return { mode, release };
+}
+
+/** What a claim on a block device has open besides the image. */
+interface HeldDevice {
+  place: CommonPlace | null;
+  exclusiveFd: number | null;
+}
+
+function releaseDevice({ place, exclusiveFd }: HeldDevice): void {
+  if (exclusiveFd !== null) closeSync(exclusiveFd);
+  if (place !== null && !place.isOwn) closeSync(place.fd);
+}
+
+async function markShared(image: ClaimedImage, { place }: HeldDevice, options: ClaimOptions): Promise<void> {
+  if (place !== null) lockRange(place, 'w!');
+  if (takeMarksIfPossible(image.fd)) await refuseCopied(image, options);
+}
+
+/** Does the work while no other fusetap tests or claims the image, or what has the same bytes. */
+async function inTurn(
+  image: ClaimedImage,
+  place: CommonPlace | null,
+  options: ClaimOptions,
+  work: () => Promise<void>,
+): Promise<void> {
+  // in this order for all: what is opened first is a node, what comes then is common to many
+  const fds = place === null || place.isOwn ? [image.fd] : [image.fd, place.fd];
+  const taken: number[] = [];
+  try {
+    for (const fd of fds) {
+      await takeFlock({ ...image, fd }, options);
+      taken.push(fd);
+    }
+    await work();
+  } finally {
+    for (const fd of taken) flockRelease(fd);
+  }
+}
+
+/** A server that writes past the lock of the file stops that when it sees the mark; not one that is stopped itself. */
+async function refuseCopied(image: ClaimedImage, options: ClaimOptions): Promise<void> {
+  if (await awaitNoCopies(image.fd, options.patienceMs ?? FLOCK_PATIENCE_MS)) return;
+  const isLease = ({ kind, start }: FileLock): boolean => kind === 'OFDLCK' && start === LEASE_BYTE;
+  const holders = await lockHolders(image, isLease, options);
+  throw busy(image, 'does not get its turn to be written: it is being written by', {
+    holders,
+    hint: 'that server does not answer, and is replaced in half a minute: try again then',
+  });
+}
+
+/**
+ * Takes the locks of a mode without any test: for the server, whose own open file of an image that the keeper claimed
+ * must go on holding it when the keeper dies.
+ * @returns false where somebody's write lock lies on one of them
+ */
+export function takeMarks(fd: number, mode: Mode): boolean {
+  if (mode === 'w!') return takeMarksIfPossible(fd);
+  return PLANS[mode].take.every((byte) => lockRangeShared(fd, byte, 1));
+}
+
+function takeMarksIfPossible(fd: number): boolean {
+  try {
+    return lockRangeShared(fd, MARK['w!'], 1);
+  } catch (error) {
+    if (error instanceof SystemCallError) return false;
+    throw error;
+  }
+}
+
+function releaseMarks(fd: number): void {
+  try {
+    unlockRange(fd, 100, 4);
+    unlockRange(fd, 200, 4);
+    unlockRange(fd, 300, 3);
+    unlockRange(fd, RANGE_BYTES.start, RANGE_BYTES.length);
+  } catch (error) {
+    // no locks on this file system, so none to give up; or the descriptor is closed
+    if (!(error instanceof SystemCallError)) throw error;
+  }
+}
+
+async function takeFlock(image: ClaimedImage, options: ClaimOptions): Promise<void> {
+  const deadline = performance.now() + (options.patienceMs ?? FLOCK_PATIENCE_MS);
+  while (!tryFlock(image)) {
+    if (performance.now() > deadline) {
+      const holders = await lockHolders(image, (lock) => lock.kind === 'FLOCK', options);
+      throw busy(image, 'is locked (flock) by', { holders, hint: hintFor(image, holders) });
+    }
+    await wait(FLOCK_RETRY_MS);
+  }
+}
+
+function tryFlock(image: ClaimedImage): boolean {
+  try {
+    return tryFlockExclusive(image.fd);
+  } catch (error) {
+    throw withoutLocks(error, image);
+  }
+}
+
+/** The check, and the locks; whatever is taken when it throws, the caller gives up. */
+async function refuseConflicts(
+  image: ClaimedImage,
+  mode: Mode,
+  held: HeldDevice,
+  options: ClaimOptions,
+): Promise<void> {
+  await refuseLocked(image, mode, options);
+  await refuseOverlapping(image, mode, held.place, options);
+  const user = (await findImageUsers(image)).find(({ writes }) => writes || mode === 'w');
+  if (user) throw busyUser(image, user);
+  if (!takeMarks(image.fd, mode)) {
+    const holders = await lockHolders(image, (lock) => lock.kind !== 'FLOCK' && lock.write, options);
+    throw busy(image, 'is locked (fcntl) by', { holders, hint: hintFor(image, holders) });
+  }
+  await refuseLocked(image, mode, options);
+  if (image.rdev !== null) await claimDevice(image, mode, held, options);
+}
+
+/** The range of a block device: for all fusetaps that see the same /dev, and for writing for the whole machine. */
+async function claimDevice(image: ClaimedImage, mode: Mode, held: HeldDevice, options: ClaimOptions): Promise<void> {
+  const { place } = held;
+  if (place !== null) {
+    if (!lockRange(place, mode)) throw busy(image, 'is locked (fcntl) by', { holders: [], hint: hintFor(image, []) });
+    await refuseOverlapping(image, mode, place, options);
+  }
+  if (mode === 'r' && place !== null) return;
+  held.exclusiveFd = await openExclusively(image.fd, mode);
+  const isHeld = held.exclusiveFd === null;
+  if (mode === 'r' && held.exclusiveFd !== null) {
+    // only to see that nobody has it: others may read too
+    closeSync(held.exclusiveFd);
+    held.exclusiveFd = null;
+  }
+  // a file system that is mounted read-only has it as well, and was looked at before
+  if (!isHeld || (mode === 'r' && (await findImageUsers(image)).length > 0)) return;
+  throw busy(image, 'is held exclusively (O_EXCL), as a whole or in part, by', {
+    holders: [],
+    hint: 'end what writes the device (a mount, mkfs, another container), or waive the check with mode w!',
+  });
+}
+
+/** Who has a part of the same bytes, by another node, device or loop device. */
+async function refuseOverlapping(
+  image: ClaimedImage,
+  mode: Mode,
+  place: CommonPlace | null,
+  options: ClaimOptions,
+): Promise<void> {
+  if (place === null) return;
+  const held = conflictingMode(place, mode);
+  if (held !== null) {
+    const overlaps = (lock: FileLock): boolean => lock.kind === 'OFDLCK' && isOfRange(lock, place, held);
+    const holders = await lockHolders({ ...image, fd: place.fd }, overlaps, {
+      describePid: (pid) => describeByDevice(pid, image, options),
+    });
+    throw busy(image, `is attached with mode ${held} by`, { holders, hint: hintFor(image, holders) });
+  }
+  if (!place.isOwn) await refuseLocked({ ...image, fd: place.fd }, mode, asFileOf(place, options));
+  // programs that lock nodes, as QEMU does, of the partitions
+  for (const dev of partitionsIn(image)) {
+    const fd = await openNode(dev);
+    if (fd === null) continue;
+    try {
+      await refuseLocked({ ...image, fd }, mode, options);
+    } finally {
+      closeSync(fd);
+    }
+  }
+}
+
+/** The same for the file that has the range: of a loop device the one below. */
+function asFileOf({ fd }: CommonPlace, options: ClaimOptions): ClaimOptions {
+  const stats = fstatSync(fd, { bigint: true });
+  const [dev, ino] = [deviceName(stats.dev), String(stats.ino)];
+  const rdev = stats.isBlockDevice() ? deviceName(stats.rdev) : null;
+  return { ...options, describePid: (pid, image) => options.describePid?.(pid, { ...image, dev, ino, rdev }) ?? null };
+}
+
+/** By which vbd a process has the device, its disk, a partition of it, or a loop device over the same file. */
+async function describeByDevice(pid: number, image: ClaimedImage, options: ClaimOptions): Promise<BusProcess | null> {
+  const loops = listLoops().flatMap(({ devs }) => devs);
+  const family = readDeviceFamily(image.rdev ?? '').flatMap(({ dev }) => [dev, ...loops]);
+  for (const rdev of new Set([image.rdev, ...family])) {
+    const found = await options.describePid?.(pid, { ...image, rdev });
+    if (found) return found;
+  }
+  return null;
+}
+
+/** The partitions of a disk; none of what is one itself. */
+function partitionsIn({ rdev }: ClaimedImage): string[] {
+  const [own, ...others] = rdev === null ? [] : readDeviceFamily(rdev);
+  return own === undefined || readDeviceRange(own.dev)?.disk !== own.dev ? [] : others.map(({ dev }) => dev);
+}
+
+async function refuseLocked(image: ClaimedImage, mode: Mode, options: ClaimOptions): Promise<void> {
+  for (const [byte, meaning] of PLANS[mode].refuse) {
+    if (!isRangeLocked(image.fd, byte, 1)) continue;
+    const covers = (lock: FileLock): boolean => lock.kind !== 'FLOCK' && lock.start <= byte && byte <= lock.end;
+    const holders = await lockHolders(image, covers, options);
+    // a program that only reads, or a vbd of mode r, is no hindrance to another reader
+    const readable = mode === 'w' && ![...PLANS.r.refuse.keys()].some((other) => isRangeLocked(image.fd, other, 1));
+    throw busy(image, meaning, { holders, hint: hintFor(image, holders, readable) });
+  }
+}
+
+/** Who holds a lock on the image; the numbers of /proc are asked of /proc, for stat gives others on some file systems. */
+async function lockHolders(
+  image: ClaimedImage,
+  matches: (lock: FileLock) => boolean,
+  options: ClaimOptions,
+): Promise<Holder[]> {
+  const file = nameInLocks(image.fd);
+  if (file === null) return [];
+  return findLockHolders(file, matches, (pid) => options.describePid?.(pid, image) ?? null);
+}
+
+function nameInLocks(fd: number): string | null {
+  const own = (): string | null => readFdinfo('self', fd)?.locks[0]?.file ?? null;
+  const known = own();
+  if (known !== null || !lockRangeShared(fd, PROBE_BYTE, 1)) return known;
+  try {
+    return own();
+  } finally {
+    unlockRange(fd, PROBE_BYTE, 1);
+  }
+}
+
+function busyUser(image: ClaimedImage, user: ImageUser): FusetapError {
+  return new FusetapError('BUSY', `${quote(image.path)} ${user.text}`, {
+    hint: `${user.hint}; or waive the check with mode w!`,
+    path: image.path,
+    holders: user.holders,
+  });
+}
+
+function busy(image: ClaimedImage, what: string, details: ErrorDetails & { holders: Holder[] }): FusetapError {
+  const message = `${quote(image.path)} ${what} ${describeHolders(details.holders)}`;
+  return new FusetapError('BUSY', message, { path: image.path, ...details });
+}
+
+function hintFor(image: ClaimedImage, holders: Holder[], readable = false): string {
+  const vbd = holders.find((holder) => holder.bus !== undefined);
+  const detach = (bus: string): string => `fusetap detach --bus ${quote(bus)} ${vbd?.vdev ?? quote(image.path)}`;
+  const first = vbd?.bus === undefined ? 'end that program' : detach(vbd.bus);
+  return `${first}${readable ? ', attach it with mode r' : ''}, or waive the check with mode w!`;
+}
+
+/** A file system that has no locks is another matter than a lock that is held. */
+function withoutLocks(error: unknown, image: ClaimedImage): unknown {
+  if (!(error instanceof SystemCallError)) return error;
+  const known = [E.ENOLCK, E.EOPNOTSUPP, E.ENOSYS, E.EINVAL].includes(error.errno);
+  const message = `${quote(image.path)} cannot be locked: ${errnoName(error.errno)}`;
+  return new FusetapError(known ? 'UNSUPPORTED' : 'FAILED', message, {
+    hint: 'without locks the sharing check is impossible: keep it on another file system, or attach it with mode w!',
+    errno: error.errno,
+    path: image.path,
+    cause: error,
+  });
+}

@@ -1,0 +1,303 @@
+/**
+ * Opening an image: what can be a disk is opened, what cannot is refused with the reason, and nothing is touched.
+ *
+ * The keeper opens images, and it must never wait for its own bus, nor must its event loop wait for anybody's: so a
+ * path is followed link by link, looking at the mounts before each step, and every call that may block is asynchronous.
+ */
+import { type BigIntStats, close, constants, fstat, open } from 'node:fs';
+import { access, readlink, stat } from 'node:fs/promises';
+import { dirname, isAbsolute, join } from 'node:path';
+import { promisify } from 'node:util';
+import { closeAll } from '../../drivers/close-fd.js';
+import { codeOfErrno, FusetapError } from '../../drivers/errors.js';
+import { quote } from '../../drivers/quote.js';
+import { blockDeviceSize, E, setNonBlocking } from '../../system/libc.js';
+import {
+  deviceName,
+  fileSystemOf,
+  isBelow,
+  listLoops,
+  locate,
+  type Mount,
+  readDeviceFamily,
+  readMounts,
+} from '../../system/proc.js';
+import type { Mode } from '../control/interface.js';
+import type { Answering } from './answering.js';
+import { outlastExec } from './image-fds.js';
+
+const openAsync = promisify(open);
+const fstatAsync = promisify(fstat) as (fd: number, options: { bigint: true }) => Promise<BigIntStats>;
+const closeAsync = promisify(close);
+
+/** as the kernel (MAXSYMLINKS) */
+const LINK_LIMIT = 40;
+
+/** An image that is open. Whoever holds it closes `fd`. */
+export interface OpenedImage {
+  /** not close-on-exec, see image-fds.ts; read-only for mode `r`, else for reading and writing; never O_DIRECT */
+  readonly fd: number;
+  /** absolute, as it was given */
+  readonly path: string;
+  /** without symbolic links, as it was when opened */
+  readonly realPath: string;
+  readonly sizeBytes: number;
+  readonly kind: 'file' | 'block';
+  /** `MAJ:MIN` of st_dev, in decimal */
+  readonly dev: string;
+  /** st_ino, in decimal */
+  readonly ino: string;
+  /** when the inode was made, nanoseconds in decimal; 0 where the file system does not know */
+  readonly bornNs: string;
+  /** when its bytes were changed last before it was opened, milliseconds since 1970 */
+  readonly modifiedMs: number;
+  /** `MAJ:MIN` of the device itself where kind is `block`, else null */
+  readonly rdev: string | null;
+  /** the type of its file system, as `ext4`; empty where that is not known */
+  readonly fileSystem: string;
+}
+
+/** What an image is, whatever path leads to it: a file is its inode, a block device its number. */
+export function identityOf({ dev, ino, rdev }: Pick<OpenedImage, 'dev' | 'ino' | 'rdev'>): string {
+  return rdev === null ? `${dev}:${ino}` : `block:${rdev}`;
+}
+
+/** The bus that the image is for. */
+export interface OwnBus {
+  /** `MAJ:MIN` of its mount, if it is mounted */
+  ownDev?: string | undefined;
+  /** absolute, without symbolic links */
+  mountpoint: string;
+  /** how file systems are called that may hang; missing: without a limit */
+  answering?: Answering;
+}
+
+/**
+ * Opens an image. Whether it may be written is left to open(2) (so root may write to a file of mode 0444, as with
+ * losetup), except that a read-only block device is refused for writing at once.
+ * @param path absolute
+ * @param options mayBeEmpty: an image of no bytes stands for one that is shared under a name
+ * @throws FusetapError NOT_FOUND no such image; USAGE not a file or block device, empty, on the bus itself, or a
+ *   path that cannot be one; DENIED permission, immutable, read-only file system; UNSUPPORTED too large; BUSY its file
+ *   system does not answer
+ */
+export async function openImage(
+  path: string,
+  mode: Mode,
+  bus: OwnBus,
+  { mayBeEmpty = false }: { mayBeEmpty?: boolean } = {},
+): Promise<OpenedImage> {
+  refuseBadName(path);
+  const realPath = await followOutside(path, bus);
+  const open = (): Promise<OpenedImage> => openAt(realPath, { path, mode, bus, mayBeEmpty });
+  if (bus.answering === undefined) return await open();
+  const at = locate(await readMounts('self'), realPath);
+  return await bus.answering.withinLimit({ path, at }, open, ({ fd }) => closeAll([fd]));
+}
+
+interface Wish {
+  readonly path: string;
+  readonly mode: Mode;
+  readonly bus: OwnBus;
+  readonly mayBeEmpty: boolean;
+}
+
+async function openAt(realPath: string, { path, mode, bus, mayBeEmpty }: Wish): Promise<OpenedImage> {
+  const kind = kindOf(await stat(realPath, { bigint: true }).catch(refuse(path)), path);
+  const flags = (mode === 'r' ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK | constants.O_NOCTTY;
+  // libuv adds O_CLOEXEC; O_NONBLOCK so that a FIFO put there since stat cannot hold us
+  const opened = await openAsync(realPath, flags).catch(refuseOpen(path, realPath, mode));
+  try {
+    const stats = await fstatAsync(opened, { bigint: true });
+    if (kindOf(stats, path) !== kind)
+      throw new FusetapError('FAILED', `${quote(path)} was replaced while it was opened`);
+    if (deviceName(stats.dev) === bus.ownDev) throw onOwnBus(path);
+    const rdev = kind === 'block' ? deviceName(stats.rdev) : null;
+    if (rdev !== null) await refuseDevice(rdev, { path, mode, bus });
+    const sizeBytes = measure(opened, stats, { path, kind, mayBeEmpty });
+    const [dev, ino, bornNs] = [deviceName(stats.dev), String(stats.ino), String(stats.birthtimeNs)];
+    const modifiedMs = inMs(stats.mtimeNs);
+    // the server is given this same open file
+    setNonBlocking(opened, false);
+    const fd = await outlastExec(opened);
+    const fileSystem = fileSystemOf(fd) ?? '';
+    return { fd, path, realPath, sizeBytes, kind, dev, ino, bornNs, modifiedMs, rdev, fileSystem };
+  } catch (error) {
+    await closeAsync(opened);
+    throw error;
+  }
+}
+
+function inMs(ns: bigint): number {
+  return Number(ns) / 1e6;
+}
+
+function refuseBadName(path: string): void {
+  if (path === '' || /\p{Cc}/u.test(path)) {
+    const hint = 'name an image without control characters; a symbolic link to it will do';
+    throw new FusetapError('USAGE', `${quote(path)} cannot be an image`, { path, hint });
+  }
+  if (!isAbsolute(path)) {
+    throw new FusetapError('USAGE', `${quote(path)} is not absolute`, {
+      path,
+      hint: 'give the whole path of the image',
+    });
+  }
+}
+
+/** realpath(3), but it looks where it would step before it does, and never steps onto the bus. */
+export async function followOutside(path: string, bus: OwnBus): Promise<string> {
+  const mounts = await readMounts('self');
+  const names = path.split('/').reverse();
+  let at = '/';
+  let asked: string | undefined;
+  for (let links = 0; names.length > 0; ) {
+    const name = names.pop() as string;
+    if (name === '' || name === '.') continue;
+    const next = name === '..' ? dirname(at) : join(at, name);
+    if (leadsToBus(next, bus, mounts)) throw onOwnBus(path);
+    const location = locate(mounts, next);
+    if (location?.dev !== asked) {
+      asked = location?.dev;
+      await bus.answering?.askFirst(join(next, ...names.toReversed()), { path, at: location });
+    }
+    const link = name === '..' ? null : await readLink(next).catch(refuse(path));
+    if (link === null) {
+      at = next;
+      continue;
+    }
+    if (++links > LINK_LIMIT) throw refusal(path, { errno: E.ELOOP });
+    names.push(...link.split('/').reverse());
+    if (isAbsolute(link)) at = '/';
+  }
+  return at;
+}
+
+async function readLink(path: string): Promise<string | null> {
+  try {
+    return await readlink(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EINVAL') return null;
+    throw error;
+  }
+}
+
+/** Whether the path is on the bus, also through a bind mount of it. */
+function leadsToBus(path: string, bus: OwnBus, mounts: Mount[]): boolean {
+  if (bus.ownDev === undefined) return isBelow(path, bus.mountpoint);
+  return locate(mounts, path)?.dev === bus.ownDev;
+}
+
+function onOwnBus(path: string): FusetapError {
+  return new FusetapError('USAGE', `${quote(path)} is on the bus itself, which would wait for itself`, {
+    path,
+    hint: 'attach it to another bus (--bus NAME)',
+  });
+}
+
+function kindOf(stats: BigIntStats, path: string): 'file' | 'block' {
+  if (stats.isFile()) return 'file';
+  if (stats.isBlockDevice()) return 'block';
+  throw notADisk(path, typeName(stats));
+}
+
+function notADisk(path: string, what: string): FusetapError {
+  const hint = 'an image is a regular file or a block device';
+  return new FusetapError('USAGE', `${quote(path)} is ${what}`, { path, hint });
+}
+
+function typeName(stats: BigIntStats): string {
+  if (stats.isDirectory()) return 'a directory';
+  if (stats.isFIFO()) return 'a FIFO';
+  if (stats.isSocket()) return 'a socket';
+  if (stats.isCharacterDevice()) return 'a character device';
+  return 'neither a file nor a block device';
+}
+
+async function refuseDevice(rdev: string, request: { path: string; mode: Mode; bus: OwnBus }): Promise<void> {
+  const { path, mode, bus } = request;
+  const [device] = readDeviceFamily(rdev);
+  if (mode !== 'r' && device?.readOnly) {
+    throw new FusetapError('DENIED', `${quote(path)} is a read-only device`, { path, hint: HINT_READ_ONLY });
+  }
+  const loop = listLoops().find((candidate) => candidate.devs.includes(rdev));
+  if (loop && leadsToBus(loop.backingFile, bus, await readMounts('self'))) throw onOwnBus(path);
+}
+
+function measure(
+  fd: number,
+  stats: BigIntStats,
+  image: { path: string; kind: 'file' | 'block'; mayBeEmpty: boolean },
+): number {
+  const sizeBytes = image.kind === 'block' ? blockDeviceSize(fd) : Number(stats.size);
+  const path = image.path;
+  if (sizeBytes === 0 && !image.mayBeEmpty) {
+    const hint = 'make it with `fusetap create IMAGE SIZE`, or give it a size with truncate(1)';
+    throw new FusetapError('USAGE', `${quote(path)}: the image is empty`, { path, hint });
+  }
+  if (sizeBytes > Number.MAX_SAFE_INTEGER) {
+    const hint = `an image has at most ${Number.MAX_SAFE_INTEGER} bytes`;
+    throw new FusetapError('UNSUPPORTED', `${quote(path)} has ${stats.size} bytes`, { path, hint });
+  }
+  return sizeBytes;
+}
+
+const HINT_READ_ONLY = 'attach it with mode r';
+
+/** A handler of a failed call on the way to the image. */
+function refuse(path: string): (error: unknown) => never {
+  return (error) => {
+    throw refusal(path, error);
+  };
+}
+
+/** A handler of a failed open: where only writing is the matter, it says so. */
+function refuseOpen(path: string, realPath: string, mode: Mode): (error: unknown) => Promise<never> {
+  return async (error) => {
+    const code = (error as NodeJS.ErrnoException).code ?? '';
+    if (mode === 'r' || !['EACCES', 'EPERM', 'EROFS', 'ETXTBSY'].includes(code)) throw refusal(path, error);
+    const readable = await access(realPath, constants.R_OK).then(
+      () => true,
+      () => false,
+    );
+    if (!readable) throw refusal(path, error);
+    throw new FusetapError('DENIED', `${quote(path)} cannot be written: ${reasonOf(code)}`, {
+      hint: HINT_READ_ONLY,
+      errno: errnoOf(error),
+      operation: 'open',
+      path,
+      cause: error,
+    });
+  };
+}
+
+function reasonOf(code: string): string {
+  if (code === 'EROFS') return 'its file system is read-only';
+  if (code === 'ETXTBSY') return 'it is a program that runs, or swap space';
+  return code === 'EPERM' ? 'it is immutable or append-only (lsattr shows it)' : 'permission denied';
+}
+
+function errnoOf(error: unknown): number {
+  return Math.abs((error as { errno?: number }).errno ?? E.EIO);
+}
+
+function refusal(path: string, error: unknown): FusetapError {
+  const errno = errnoOf(error);
+  const details = { errno, operation: 'open', path, cause: error };
+  if (errno === E.ENOENT || errno === E.ENOTDIR) {
+    const hint = 'check the path, or make an image with `fusetap create IMAGE SIZE`';
+    return new FusetapError('NOT_FOUND', `${quote(path)}: no such image`, { ...details, hint });
+  }
+  if (errno === E.ENXIO || errno === E.ENODEV) {
+    return new FusetapError('NOT_FOUND', `${quote(path)}: no device is there`, details);
+  }
+  if (errno === E.EACCES || errno === E.EPERM) {
+    const hint = `let this user (uid ${process.getuid?.()}) read it and search its directories`;
+    return new FusetapError('DENIED', `${quote(path)}: permission denied`, { ...details, hint });
+  }
+  if (errno === E.ELOOP || errno === E.ENAMETOOLONG) {
+    const what = errno === E.ELOOP ? 'its symbolic links go in a circle' : 'the name is too long';
+    return new FusetapError('USAGE', `${quote(path)}: ${what}`, details);
+  }
+  return new FusetapError(codeOfErrno(errno), `${quote(path)} cannot be opened: ${(error as Error).message}`, details);
+}

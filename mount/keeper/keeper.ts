@@ -1,0 +1,552 @@
+/**
+ * The keeper: owns a bus. It holds everything that must outlive the server: the mount and its descriptors, the vbds with
+ * their images, locks and memories, the ledger. It does no I/O on the data path and runs no driver code.
+ *
+ *      keeper ─┬─ attach.ts    how a vbd comes            ┐
+ *              ├─ detach.ts   how it goes                │ all stand on bus-parts.ts
+ *              ├─ ending.ts    how all go                 │
+ *              ├─ pause.ts   pause and resume           │
+ *              ├─ copying.ts   save and reset             │
+ *              ├─ swap.ts      another image              │
+ *              ├─ replay.ts    what a new server is told  ┘
+ *              └─ supervisor.ts  keeps a server under the bus
+ */
+import { FusetapError } from '../../drivers/errors.js';
+import { E, setIoFlusher } from '../../system/libc.js';
+import { SideShell } from '../../system/side-shell.js';
+import { lookWith } from '../../system/stuck-processes.js';
+import type { BusControl, DetachChoice, Patience, PauseChoice } from '../control/bus-control.js';
+import {
+  type AttachRequest,
+  type AttachResult,
+  type BusInfo,
+  type BusWishes,
+  type DetachedVbd,
+  type DetachResult,
+  INTERFACE_VERSION,
+  type MemoryInfo,
+  type SaveRequest,
+  type SaveResult,
+  type SwapRequest,
+  type TransportName,
+  type UpgradeResult,
+  type VbdInfo,
+  type VbdStats,
+} from '../control/interface.js';
+import { Ending } from '../ending/ending.js';
+import { clearDeadMounts } from '../fuse/mounting/dead-mounts.js';
+import { closeDevices, type KernelMount } from '../fuse/mounting/device.js';
+import { cannotPassThrough, registerBacking, unregisterBacking } from '../fuse/mounting/passthrough.js';
+import { abortConnection, busMounts, unmount } from '../fuse/mounting/unmount.js';
+import { ForgetWaiters } from '../holders/forget-waiters.js';
+import { Answering } from '../images/answering.js';
+import { identityOf } from '../images/open-image.js';
+import { createStats, resetStats } from '../ledger/counters.js';
+import { createLedger, Ledger } from '../ledger/ledger.js';
+import { describeMemory } from '../ram/account.js';
+import { type CreditedVbd, MemoryCredit } from '../ram/credit.js';
+import { Memories } from '../ram/ram-images.js';
+import { Bookkeeping } from '../runtime/bookkeeping.js';
+import { removeMountpoint } from '../runtime/bus-files.js';
+import { type BusPlace, makeMountpoint } from '../runtime/bus-place.js';
+import { findVbdOfPid, writeBusRecord } from '../runtime/bus-record.js';
+import { logEvent } from '../runtime/log.js';
+import type { Slot } from '../slots/slots.js';
+import { mountBus, prepareRemount, releaseMount } from './mounting.js';
+import { clearMountpoint } from './mountpoint.js';
+import { type FileOwner, ownerOf, ownIdentity } from './ownership.js';
+import { supervise } from './supervise.js';
+import type { Supervisor } from './supervision/supervisor.js';
+import { WritebackRelief } from './supervision/writeback-relief.js';
+import { UnderWay } from './under-way.js';
+import { type BusParts, deviceOf } from './vbds/bus-parts.js';
+import { ImageWatch } from './vbds/image-watch.js';
+import { LedgerIndexes } from './vbds/ledger-indexes.js';
+import type { Vbd } from './vbds/vbd.js';
+import { Activities } from './vbds/vbd-activity.js';
+import { filesOf } from './vbds/vbd-files.js';
+import { busState, vbdFacts, vbdInfo, vbdInfoUnseen, vbdStats } from './vbds/vbd-report.js';
+import { VbdTable } from './vbds/vbd-table.js';
+import { type AttachContext, attach } from './verbs/attach.js';
+import type { CopyWatcher } from './verbs/attach-memory.js';
+import { Copying, tellCopy } from './verbs/copying.js';
+import { Leaving } from './verbs/detach.js';
+import { Holding } from './verbs/pause.js';
+import { refuseWhereStuck } from './verbs/stuck-requests.js';
+import { swap } from './verbs/swap.js';
+
+/** how long a server that is killed may take to be gone */
+const KILL_LIMIT_MS = 5_000;
+
+export interface KeeperOptions {
+  readonly place: BusPlace;
+  /** the lock on the bus */
+  readonly lockFd: number;
+  /** stays when its last vbd goes */
+  readonly persistent: boolean;
+  /** the same for all its vbds, for as long as the bus lives */
+  readonly transport: TransportName;
+  /** other users may come in */
+  readonly allowOther: boolean;
+}
+
+export class Keeper implements BusControl {
+  readonly #bus: BusParts;
+  /** what is written for those that cannot ask */
+  readonly books = new Bookkeeping();
+  readonly #indexes: LedgerIndexes;
+  readonly #leaving: Leaving;
+  readonly #holding: Holding;
+  readonly #copying: Copying;
+  readonly #relief: WritebackRelief;
+  readonly #underWay = new UnderWay();
+  readonly #ending: Ending<Vbd>;
+  /** keeps servers under a mount */
+  readonly #supervise: (mount: KernelMount, restarts?: number) => Supervisor;
+  #nextNodeId = 2;
+  #persistent: boolean;
+  #over = false;
+  /** settles when a bus that was given up has been cut off */
+  #gaveUp: Promise<void> = Promise.resolve();
+  /** a bus that was given up is being mounted anew */
+  #reviving: Promise<void> | null = null;
+
+  /** Mounts a bus and starts its server; resolves when it answers. */
+  static async start(options: KeeperOptions): Promise<Keeper> {
+    const mount = await mountBus(options);
+    let keeper: Keeper | null = null;
+    try {
+      keeper = new Keeper(options, mount);
+      await keeper.#begin();
+      return keeper;
+    } catch (error) {
+      await abandon(options.place, mount, keeper?.server ?? null);
+      throw error;
+    }
+  }
+
+  private constructor({ place, transport, allowOther, persistent, lockFd }: KeeperOptions, mount: KernelMount) {
+    const ledgerFd = createLedger();
+    const ledger = new Ledger(ledgerFd);
+    const statsFd = createStats();
+    const vbds = new VbdTable(place.name);
+    const memories = new Memories(place.runtimeDir, place.name, this.books);
+    const credit = new MemoryCredit(ledger, memories, () => vbds.all().flatMap(withMemory));
+    const forgets = new ForgetWaiters();
+    // the server may be what write-back waits for: its allocations must not wait for write-back; children inherit it
+    setIoFlusher();
+    const owner = { ...processOwner(), sinceMs: Date.now() };
+    const passed = { place, transport, keeperPid: process.pid, ledgerFd, statsFd, lockFd, allowOther, owner };
+    this.#supervise = (mounted, restarts) => {
+      const memoryWanted = (nodeId: number): void => credit.wanted(nodeId);
+      const gaveUp = (why: string): void => this.#fail(why);
+      return supervise({ bus: () => this.#bus, passed, mount: mounted, memoryWanted, gaveUp }, restarts);
+    };
+    const server = this.#supervise(mount);
+    const record = (): void => this.#record();
+    const known = { place, transport, allowOther, mount, mountDev: '', failed: false, leftBehind: false };
+    const activities = new Activities(place.name);
+    const shell = new SideShell();
+    lookWith(shell);
+    const images = new ImageWatch(shell);
+    const parts = { ledger, statsFd, server, memories, vbds, forgets, activities, images, shell };
+    this.#bus = { ...known, ...parts, answering: new Answering(shell), record };
+    images.begin(this.#bus);
+    this.#persistent = persistent;
+    this.#indexes = new LedgerIndexes(place.name);
+    this.#leaving = new Leaving(this.#bus, this.#indexes);
+    this.#ending = new Ending<Vbd>({
+      giveUpActs: async () => {
+        const why = endingError(place.name);
+        const cancelled = vbds.all().map((vbd) => activities.cancel(vbd, why));
+        await Promise.all([this.#underWay.giveUp(why), ...cancelled]);
+      },
+      vbds: () => vbds.all(),
+      takeAway: (vbd, limits) => this.#leaving.takeAway(vbd, limits),
+      describe: (vbd) => vbdInfoUnseen(this.#bus, vbd),
+    });
+    this.#holding = new Holding(this.#bus, this.#leaving);
+    this.#copying = new Copying(this.#bus, this.#leaving, this.#holding);
+    this.#relief = new WritebackRelief({
+      inFlight: () => ledger.work().map(({ unique }) => unique),
+      serverPid: () => this.#bus.server.pid,
+      images: () => vbds.writtenImages(),
+      flushFailed: (image, errno) => {
+        for (const vbd of vbds.all().filter((vbd) => vbd.image === image)) {
+          for (const { ledgerIndex } of filesOf(vbd)) ledger.noteFlushError(ledgerIndex, errno);
+        }
+      },
+    });
+  }
+
+  async #begin(): Promise<void> {
+    const { path } = this.#bus.place;
+    if (this.#bus.transport === 'kernel') await this.#findMount();
+    await this.#bus.server.start();
+    if (this.#bus.mountDev === '') await this.#findMount();
+    this.#record();
+    logEvent({ event: 'started', path, keeperPid: process.pid, serverPid: this.#bus.server.pid });
+  }
+
+  async #findMount(): Promise<void> {
+    const { path } = this.#bus.place;
+    const [own] = await busMounts(path);
+    if (own === undefined) throw new FusetapError('FAILED', `the mount on ${path} is gone already`);
+    this.#bus.mountDev = own.dev;
+  }
+
+  get server(): Supervisor {
+    return this.#bus.server;
+  }
+
+  get over(): boolean {
+    return this.#over;
+  }
+
+  /** Attaches, and resolves when the file can be opened. */
+  async attach(request: AttachRequest, watcher: CopyWatcher): Promise<AttachResult> {
+    this.#checkRunning();
+    try {
+      const owner = ownerOf(request, ownIdentity());
+      const place = this.#bus.vbds.reserveFree(request.vdev, request.partitions ?? false);
+      return await this.#underWay
+        .run(watcher, (own) => this.#attachAt(place, owner, request, own))
+        .finally(() => this.#bus.vbds.unreserve(place.slot));
+    } finally {
+      // also where nothing was reserved: it may be the attach that the bus was begun for
+      this.endIfIdle();
+    }
+  }
+
+  async #attachAt(place: Slot, owner: FileOwner, request: AttachRequest, watcher: CopyWatcher): Promise<AttachResult> {
+    const told = tellCopy(request.image, watcher);
+    const { vbd, notes } = await attach(this.#attachContext(owner), this.#fitToTransport(request), place, told);
+    this.#bus.vbds.add(vbd);
+    this.#record();
+    logAttached(vbd);
+    const info = await vbdInfo(this.#bus, vbd);
+    return notes.length === 0 ? info : { ...info, notes: [...notes] };
+  }
+
+  /**
+   * Detaches one vbd: nobody holds it, its data is durable, its file is gone.
+   * @param choice force: cut off who holds it; waitMs: how long to wait for them first
+   * @throws FusetapError NOT_FOUND, or BUSY with the holders
+   */
+  async detach(vdev: string, choice: DetachChoice): Promise<DetachResult> {
+    const vbd = this.#bus.vbds.find(vdev);
+    const gone = await this.#leaving.detach(vbd, choice).catch((error: unknown) => {
+      // what nobody waits for any more may still come to its end
+      vbd.going?.finally(() => this.endIfIdle()).catch(() => {});
+      throw error;
+    });
+    this.endIfIdle();
+    return { vbds: [gone], ended: this.#over };
+  }
+
+  /**
+   * Detaches all and ends the bus; an ending that has begun is joined.
+   * @throws FusetapError BUSY where one is held after the wait and `force` is not set: nothing was detached then
+   */
+  async stop(force: boolean, patience: Patience = { waitMs: 0 }): Promise<DetachResult> {
+    if (!force || patience.waitMs > 0) await this.#waitUntilFree(force, patience);
+    const vbds = await this.#ending.run(force || this.#bus.failed);
+    this.#persistent = false;
+    this.#over = true;
+    return { vbds, ended: true };
+  }
+
+  async #waitUntilFree(force: boolean, patience: Patience): Promise<void> {
+    if (this.#bus.failed || this.#ending.begun) return;
+    const { vbds, images } = this.#bus;
+    if (!force) await Promise.all(vbds.all().map((vbd) => images.mustAnswer(this.#bus, vbd)));
+    try {
+      await this.#leaving.freeAll(this.#bus.vbds.all(), patience);
+    } catch (error) {
+      // somebody else has begun the ending meanwhile: it is joined
+      if (this.#bus.failed || this.#ending.begun) return;
+      if (!force || !(error instanceof FusetapError && error.code === 'BUSY')) throw error;
+    }
+  }
+
+  /** Puts the code that is installed now under the running bus. */
+  async upgrade(): Promise<UpgradeResult> {
+    this.#checkRunning();
+    await refuseWhereStuck(this.#bus);
+    const { pauseMs } = await this.#bus.server.upgrade();
+    this.#record();
+    return { bus: await this.info(), pauseMs };
+  }
+
+  /** From now on the bus stays when its last vbd goes. One that was given up is mounted anew, and serves what it holds. */
+  async persist(transport?: TransportName, allowOther?: boolean): Promise<void> {
+    this.#checkWishes({ transport, allowOther });
+    if (this.#bus.failed && !this.#over && !this.#ending.begun) {
+      this.#reviving ??= this.#revive().finally(() => {
+        this.#reviving = null;
+      });
+      await this.#reviving;
+    }
+    this.#checkRunning();
+    this.#persistent = true;
+  }
+
+  async #revive(): Promise<void> {
+    const bus = this.#bus;
+    await this.#gaveUp;
+    await bus.server.end();
+    releaseMount(bus.mount);
+    makeMountpoint(bus.place);
+    await clearMountpoint(bus.place);
+    try {
+      bus.mountDev = '';
+      bus.mount = await mountBus(bus);
+      bus.server = this.#supervise(bus.mount, bus.server.restarts + 1);
+      prepareRemount(bus, (fd) => this.#register(fd));
+      await this.#begin();
+      bus.failed = false;
+      this.#record();
+    } catch (error) {
+      await abandon(bus.place, bus.mount, bus.server);
+      throw error;
+    }
+  }
+
+  /** Gives an open file to the kernel for passthrough: its id, or −errno. */
+  #register(fd: number): number {
+    const { mount } = this.#bus;
+    return mount.negotiated.canPassThrough ? registerBacking(deviceOf(this.#bus), fd) : -E.EOPNOTSUPP;
+  }
+
+  async vbds(): Promise<VbdInfo[]> {
+    return await Promise.all(this.#bus.vbds.sorted().map((vbd) => vbdInfo(this.#bus, vbd)));
+  }
+
+  stats(): VbdStats[] {
+    return vbdStats(this.#bus);
+  }
+
+  async info(): Promise<BusInfo> {
+    const { place, transport, allowOther, server } = this.#bus;
+    return {
+      bus: place.name,
+      path: place.path,
+      transport,
+      allowOther,
+      keeperPid: process.pid,
+      serverPid: server.pid,
+      restarts: server.restarts,
+      state: busState(this.#bus),
+      bookkeeping: this.books.trouble,
+      interface: INTERFACE_VERSION,
+      vbds: await this.vbds(),
+    };
+  }
+
+  /** Whether a process may stay after the ending, because a disk does not answer it. */
+  get leftBehind(): boolean {
+    return this.#bus.leftBehind;
+  }
+
+  /** Of an ending that is over: the vbds of which not all is durable. */
+  get notDurable(): readonly DetachedVbd[] {
+    return this.#ending.lost;
+  }
+
+  /** Takes mount and server away. To be called once the bus is `over` and its clients have their answers. */
+  async end(): Promise<void> {
+    const { place, server, mount, mountDev, memories } = this.#bus;
+    this.#relief.end();
+    await this.#gaveUp;
+    // whoever waits for a disk that does not answer gets an error now
+    if (this.#bus.leftBehind) await abortConnection(place.path, mountDev);
+    await unmount(place.path, mountDev);
+    // a server that waits for a disk that hangs cannot be killed before the disk answers
+    const late = new Promise<false>((resolve) => setTimeout(() => resolve(false), KILL_LIMIT_MS).unref());
+    if (!(await Promise.race([server.end().then(() => true), late]))) this.#bus.leftBehind = true;
+    closeDevices(mount);
+    await memories.end().catch((error: unknown) => console.error(error));
+    this.books.end();
+  }
+
+  /** Holds the I/O of a vbd: it waits, without an error, until `resume`. */
+  async pause(vdev: string, choice: PauseChoice): Promise<VbdInfo> {
+    this.#checkRunning();
+    const vbd = this.#bus.vbds.find(vdev);
+    await this.#holding.pause(vbd, choice);
+    return await vbdInfo(this.#bus, vbd);
+  }
+
+  /** Lets the I/O of a paused vbd go on. */
+  async resume(vdev: string, copy?: string): Promise<VbdInfo> {
+    this.#checkRunning();
+    const vbd = this.#bus.vbds.find(vdev);
+    await this.#holding.resume(vbd, copy);
+    return await vbdInfo(this.#bus, vbd);
+  }
+
+  /** Gives a paused vbd another image. */
+  async swap(vdev: string, request: SwapRequest, watcher: CopyWatcher): Promise<VbdInfo> {
+    this.#checkRunning();
+    const told = tellCopy(request.image, watcher);
+    return await vbdInfo(this.#bus, await swap(this.#bus, this.#attachContext(), vdev, request, told));
+  }
+
+  async save(vdev: string, request: SaveRequest, watcher: CopyWatcher): Promise<SaveResult> {
+    this.#checkRunning();
+    return await this.#copying.save(this.#bus.vbds.find(vdev), request, watcher);
+  }
+
+  async reset(vdev: string, watcher: CopyWatcher): Promise<VbdInfo> {
+    this.#checkRunning();
+    const { vbds, ledger } = this.#bus;
+    try {
+      const vbd = vbds.find(vdev);
+      // it is attached anew, but to its users it is the same file
+      const context = this.#attachContext(ledger.attributes(vbd.ledgerIndex));
+      await this.#copying.reset(vbd, context, watcher);
+      return await vbdInfo(this.#bus, vbds.find(vdev));
+    } finally {
+      this.endIfIdle();
+    }
+  }
+
+  memory(): MemoryInfo {
+    return describeMemory(this.#bus.place.runtimeDir);
+  }
+
+  /** @param owner of the files that are made; of none where none are */
+  #attachContext(owner: FileOwner = ownerOf({}, ownIdentity())): AttachContext {
+    const { server, memories, place, mountDev, statsFd, ledger, answering } = this.#bus;
+    return {
+      server,
+      memories,
+      mountpoint: place.path,
+      mountDev,
+      answering,
+      newNode: () => {
+        const ledgerIndex = this.#indexes.take();
+        resetStats(statsFd, ledgerIndex);
+        const { uid, gid, mode } = owner;
+        ledger.resetFile(ledgerIndex, { uid, gid, mode }, Date.now());
+        return { nodeId: this.#nextNodeId++, ledgerIndex };
+      },
+      freeNode: (ledgerIndex) => this.#indexes.free(ledgerIndex),
+      register: (fd) => this.#register(fd),
+      unregister: (id) => unregisterBacking(deviceOf(this.#bus), id),
+      facts: (vbd) => vbdFacts(this.#bus, vbd),
+      findVbdOfPid: (pid, identity) => findVbdOfPid(place.runtimeDir, pid, identity),
+    };
+  }
+
+  /** @throws FusetapError BUSY where the bus was begun with something else */
+  #checkWishes(wishes: BusWishes): void {
+    const { transport, allowOther, place } = this.#bus;
+    const hint = `choose another bus with --bus, or fusetap stop --bus ${place.name} first`;
+    if (wishes.transport !== undefined && wishes.transport !== transport) {
+      throw new FusetapError('BUSY', `bus ${place.name} runs on transport ${transport}, not ${wishes.transport}`, {
+        hint,
+      });
+    }
+    if (wishes.allowOther && !allowOther) {
+      throw new FusetapError('BUSY', `bus ${place.name} runs without --allow-other, as it was begun`, { hint });
+    }
+  }
+
+  /** @throws FusetapError BUSY where the bus has another transport, UNSUPPORTED where its transport cannot */
+  #fitToTransport(request: AttachRequest): AttachRequest {
+    this.#checkWishes(request);
+    if (this.#bus.transport === 'kernel') return request;
+    if (request.passthrough === 'on') {
+      throw cannotPassThrough(request.vdev ?? 'a vbd', 'transport fuse-native has no passthrough');
+    }
+    return { ...request, passthrough: 'off' };
+  }
+
+  #checkRunning(): void {
+    const { name: bus } = this.#bus.place;
+    if (this.#over || this.#ending.begun) throw endingError(bus);
+    if (this.#bus.failed) {
+      throw new FusetapError('FAILED', `bus ${bus} has failed`, {
+        hint: `fusetap start --bus ${bus} serves anew what it holds, fusetap stop --bus ${bus} clears it away`,
+      });
+    }
+  }
+
+  /** Gives the bus up: with no server, and the descriptors in our hands, its clients would hang for ever. */
+  #fail(why: string): void {
+    if (this.#over || this.#bus.failed) return;
+    this.#bus.failed = true;
+    logEvent({ event: 'failed', reason: why });
+    this.#gaveUp = this.#cutOff();
+    this.#record();
+  }
+
+  async #cutOff(): Promise<void> {
+    const { place, server, mount, mountDev } = this.#bus;
+    // it never came to serve: what began it takes it away
+    if (mountDev === '') return;
+    if (!(await abortConnection(place.path, mountDev))) {
+      // ours are the last descriptors once no server has any
+      await server.end();
+      closeDevices(mount);
+    }
+    await unmount(place.path, mountDev);
+    removeMountpoint(place);
+  }
+
+  /** @returns whether the bus is over: nothing is attached, and nobody asked it to stay */
+  endIfIdle(): boolean {
+    // what is going to end ends with its ending
+    if (this.#persistent || this.#ending.begun || !this.#bus.vbds.isEmpty) return this.#over;
+    this.#over = true;
+    return true;
+  }
+
+  /** Writes anew what others find this bus by: somebody has taken it away. */
+  async rewrite(): Promise<void> {
+    this.#record();
+    await this.#bus.memories.rewrite();
+  }
+
+  #record(): void {
+    const { place, server, vbds } = this.#bus;
+    const record = {
+      bus: place.name,
+      path: place.path,
+      interface: INTERFACE_VERSION,
+      keeperPid: process.pid,
+      serverPid: server.pid,
+      vbds: vbds.all().map(({ vdev, driver, mode, imagePath, image, memory, paused }) => {
+        const identity = image && identityOf(image);
+        return { vdev, driver, mode, image: imagePath, identity, memory: memory?.id ?? null, paused };
+      }),
+    };
+    this.books.attempt('bus.json', () => writeBusRecord(place.stateDir, record));
+  }
+}
+
+/** Who wanted to attach begins a new bus when this one is gone. */
+function endingError(bus: string): FusetapError {
+  return new FusetapError('BUSY', `bus ${bus} is ending`, { operation: 'ending' });
+}
+
+/** Takes away what did not come to serve: without a server and with its descriptors closed it is dead. */
+async function abandon(place: BusPlace, mount: KernelMount, server: Supervisor | null): Promise<void> {
+  await server?.end();
+  releaseMount(mount);
+  await clearDeadMounts(place.path);
+}
+
+/** Every file through which a vbd's memory may be written. */
+function withMemory(vbd: Vbd): CreditedVbd[] {
+  return filesOf(vbd).map(({ nodeId, ledgerIndex }) => ({ nodeId, ledgerIndex, memory: vbd.memory }));
+}
+
+function processOwner(): { uid: number; gid: number } {
+  return { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
+}
+
+function logAttached({ vdev, driver, imagePath, mode, size }: Vbd): void {
+  logEvent({ event: 'attached', vdev, driver, image: imagePath, mode, size });
+}

@@ -1,0 +1,144 @@
+/**
+ * The keeper process. Started detached, with one JSON argument; reports on descriptor 3, in one line, when the bus
+ * answers or why it does not.
+ */
+import '../runtime/no-debugger.js';
+import { closeSync, writeSync } from 'node:fs';
+import { FusetapError, toFusetapError } from '../../drivers/errors.js';
+import { flockRelease, RLIMIT_CPU, RLIMIT_FSIZE, raiseLimit } from '../../system/libc.js';
+import type { Patience } from '../control/bus-control.js';
+import { tellAdministrator } from '../ending/tell-administrator.js';
+import { STATS_BYTES } from '../ledger/counters.js';
+import { LEDGER_BYTES } from '../ledger/ledger.js';
+import { removeBusFiles, removeMountpoint, removeSocket } from '../runtime/bus-files.js';
+import { takeStateLock } from '../runtime/bus-lock.js';
+import { type BusPlace, makeBusDirectories, makeMountpoint } from '../runtime/bus-place.js';
+import { StayFindable } from '../runtime/findable.js';
+import { awaitAbandoned } from '../runtime/lifeline.js';
+import { logEvent, useLog } from '../runtime/log.js';
+import { collectWhenGrown } from './idle-heap.js';
+import { Keeper, type KeeperOptions } from './keeper.js';
+import { clearMountpoint } from './mountpoint.js';
+import { refuseHidden } from './ownership.js';
+import type { KeeperArgument } from './start.js';
+
+const REPORT_FD = 3;
+
+const LIFELINE_FD = 4;
+/** what the command of `fusetap run` left in the background may be about to end */
+const ABANDONED_PATIENCE_MS = 2_000;
+
+/** how long a bus that was begun for an attach waits for it: the client may have been killed in between */
+const FIRST_ATTACH_LIMIT_MS = 10_000;
+
+/** @returns whether whoever started us is still there to hear it */
+function report(line: object): boolean {
+  try {
+    writeSync(REPORT_FD, `${JSON.stringify(line)}\n`);
+    closeSync(REPORT_FD);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Mounts the bus and starts its server. Where that fails for a known reason, nothing is left of the attempt. */
+async function mountBus(options: KeeperOptions): Promise<Keeper> {
+  const { place } = options;
+  try {
+    await makeBusDirectories(place, process.geteuid?.() ?? 0);
+    makeMountpoint(place);
+    useLog(place.stateDir);
+    if (options.allowOther) refuseHidden(place.path);
+    await clearMountpoint(place);
+    return await Keeper.start(options);
+  } catch (error) {
+    // the log of what nobody expected stays; the directory goes, or the next program would fill it as if it were the bus
+    if (error instanceof FusetapError && error.code !== 'FAILED') removeBusFiles(place);
+    else removeMountpoint(place);
+    throw error;
+  }
+}
+
+/**
+ * A bus is not the shell's that began it, nor are its limits: on the size of files, which images and memories are, and on the
+ * time of processors.
+ * @throws FusetapError FAILED where the hard limit is too low for a bus
+ */
+function raiseLimits(): void {
+  raiseLimit(RLIMIT_CPU);
+  const bytes = raiseLimit(RLIMIT_FSIZE);
+  if (bytes === null || bytes >= Math.max(LEDGER_BYTES, STATS_BYTES)) return;
+  throw new FusetapError('FAILED', `files may have at most ${bytes} bytes (ulimit -f), which is too little for a bus`, {
+    hint: 'begin it from a shell without that limit',
+    operation: 'start',
+  });
+}
+
+async function run({ persistent, transport, allowOther, bus, lifeline, ...where }: KeeperArgument): Promise<void> {
+  const place: BusPlace = { name: bus, ...where };
+  raiseLimits();
+  const lockFd = await takeStateLock(place);
+  // what checks requests takes as long to load as Node itself: it loads while the server does
+  const [keeper, { createControl }] = await Promise.all([
+    mountBus({ place, lockFd, persistent, transport, allowOther }),
+    import('../control/http-server.js'),
+  ]);
+  let ended = false;
+  /** nobody asked for the ending who could be told what went wrong */
+  let isUntold = false;
+  const end = async (): Promise<void> => {
+    if (ended) return;
+    ended = true;
+    findable.end();
+    // nobody can connect any more, and who does not find the socket waits for the lock
+    removeSocket(place, 'control.sock');
+    await keeper.end().catch((error: unknown) => console.error('while the bus was taken away:', error));
+    const lost = isUntold ? keeper.notDurable : [];
+    removeBusFiles(place, { keepLog: lost.length > 0 });
+    await tellAdministrator(lost);
+    // a server that hangs with a disk would keep the lock for as long as the disk hangs; else the lock goes with the last
+    // process, so that whoever waits for it finds none
+    if (keeper.leftBehind) flockRelease(lockFd);
+    process.exit(lost.length > 0 ? 1 : 0);
+  };
+  const endUntold = (patience?: Patience): void => {
+    isUntold = true;
+    keeper.stop(true, patience).then(end, end);
+  };
+  const control = createControl(keeper, () => void end());
+  const { books } = keeper;
+  const rewrite = (): Promise<void> => keeper.rewrite();
+  const findable = new StayFindable({ place, control, socket: 'control.sock', lockFd, books, rewrite });
+  await findable.listen().catch(async (error: unknown) => {
+    // else its server would stay, as an orphan
+    await keeper.end();
+    removeBusFiles(place);
+    throw error;
+  });
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.on(signal, () => {
+      logEvent({ event: 'signal', signal });
+      endUntold();
+    });
+  }
+  if (lifeline) {
+    void awaitAbandoned(LIFELINE_FD).then(() => {
+      logEvent({ event: 'abandoned' });
+      endUntold({ waitMs: ABANDONED_PATIENCE_MS });
+    });
+  }
+  collectWhenGrown();
+  const endIfUnused = (): void => {
+    if (keeper.endIfIdle()) void end();
+  };
+  if (report({ ok: true, pid: process.pid })) setTimeout(endIfUnused, FIRST_ATTACH_LIMIT_MS).unref();
+  else endIfUnused();
+}
+
+run(JSON.parse(process.argv[2] ?? '') as KeeperArgument).catch((error: unknown) => {
+  const known = toFusetapError(error, error instanceof Error ? error.message : String(error));
+  if (known.code === 'FAILED') console.error(error);
+  report({ error: known.toJSON() });
+  process.exit(1);
+});

@@ -1,0 +1,208 @@
+/**
+ * Tells a server of all vbds: before it begins, and a second time of what has changed since the first.
+ *
+ * Whatever fails for one vbd breaks that vbd alone: its file stays, its I/O is EIO, and why is in the log and in `show`. It
+ * is tried again with each new server. One whose disk ends the servers that open it is not, after three of them, until an
+ * upgrade brings other code.
+ *
+ * A server that cannot load code of fusetap itself is no evidence against a vbd: another server is started in its place.
+ */
+import { FusetapError, isCodeMissing } from '../../drivers/errors.js';
+import { logEvent } from '../runtime/log.js';
+import { isServerDeath, type ServerProcess } from './supervision/server-process.js';
+import type { BusParts } from './vbds/bus-parts.js';
+import type { Vbd } from './vbds/vbd.js';
+import { filesOf } from './vbds/vbd-files.js';
+import { vbdFacts } from './vbds/vbd-report.js';
+import { attachCommand, showCommand } from './verbs/attach.js';
+
+/** how many servers may die while they open one disk */
+const DEATH_LIMIT = 3;
+/** a disk that is opened for longer does not keep the next ones waiting */
+const TURN_MS = 1_000;
+/** what a server that still listens needs at most to put a broken disk in place */
+const BREAKING_LIMIT_MS = 10_000;
+
+/** What of a vbd may change between the two. */
+type Told = Pick<Vbd, 'paused' | 'memory' | 'image' | 'driver'> & {
+  /** of each of its files */
+  readonly leaving: readonly boolean[];
+};
+
+/** What a server knows. */
+interface Knowledge {
+  readonly told: Map<Vbd, Told>;
+  /** why a disk did not come back */
+  readonly broken: Map<Vbd, string>;
+}
+
+export interface ReplayChoice {
+  /** a vbd that is well now must not break: the old server serves on */
+  readonly strict: boolean;
+  /** disks that ended servers are tried again */
+  readonly retry: boolean;
+}
+
+export class Replay {
+  readonly #limitMs: number;
+  readonly #known = new WeakMap<ServerProcess, Knowledge>();
+  /** servers in a row that died while they opened it */
+  readonly #deaths = new WeakMap<Vbd, number>();
+
+  /** @param limitMs how long the opening of a disk may take */
+  constructor(limitMs: number) {
+    this.#limitMs = limitMs;
+  }
+
+  /** @throws FusetapError where the server dies of it; FAILED where a vbd would break that must not */
+  async to(server: ServerProcess, bus: BusParts, { strict, retry }: ReplayChoice): Promise<void> {
+    const known = this.#knownBy(server);
+    await this.#takeBack(server, bus, known);
+    const underWay = new Set<Vbd>();
+    const tellings: Promise<void>[] = [];
+    try {
+      for (const vbd of bus.vbds.all()) {
+        // it may have been detached since the loop began: what it was made of is closed then
+        if (known.told.has(vbd) || !bus.vbds.has(vbd)) continue;
+        const why = retry ? null : this.#whyNotTried(vbd);
+        underWay.add(vbd);
+        const telling = new Telling(server, bus, vbd, known).run(why, strict, this.#limitMs);
+        tellings.push(telling.then(() => void underWay.delete(vbd)));
+        await inTurn(tellings.at(-1) as Promise<void>);
+      }
+      await Promise.all(tellings);
+    } catch (error) {
+      if (isServerDeath(error)) for (const vbd of underWay) this.#deaths.set(vbd, (this.#deaths.get(vbd) ?? 0) + 1);
+      throw error;
+    }
+  }
+
+  /** A server is in place: what it has is how the vbds are. */
+  inPlace(server: ServerProcess, bus: BusParts): void {
+    const { broken } = this.#knownBy(server);
+    for (const vbd of bus.vbds.all()) {
+      const reason = broken.get(vbd) ?? null;
+      if (reason === null) this.#deaths.delete(vbd);
+      if (reason === vbd.broken) continue;
+      vbd.broken = reason;
+      logEvent(reason === null ? { event: 'mended', vdev: vbd.vdev } : { event: 'broken', vdev: vbd.vdev, reason });
+    }
+  }
+
+  #knownBy(server: ServerProcess): Knowledge {
+    const known = this.#known.get(server) ?? { told: new Map(), broken: new Map() };
+    this.#known.set(server, known);
+    return known;
+  }
+
+  /** What is gone, or has changed, since the server was told. */
+  async #takeBack(server: ServerProcess, bus: BusParts, { told, broken }: Knowledge): Promise<void> {
+    for (const [vbd, was] of told) {
+      if (bus.vbds.has(vbd) && isAsTold(vbd, was)) continue;
+      told.delete(vbd);
+      broken.delete(vbd);
+      await server
+        .request<'detach'>({ op: 'detach', nodeId: vbd.nodeId }, { limitMs: this.#limitMs })
+        .catch(unlessDeath);
+    }
+  }
+
+  #whyNotTried(vbd: Vbd): string | null {
+    const deaths = this.#deaths.get(vbd) ?? 0;
+    return deaths < DEATH_LIMIT ? null : `${deaths} servers ended while they opened it`;
+  }
+}
+
+/** One vbd of one server. */
+class Telling {
+  readonly #server: ServerProcess;
+  readonly #bus: BusParts;
+  readonly #vbd: Vbd;
+  readonly #known: Knowledge;
+
+  constructor(server: ServerProcess, bus: BusParts, vbd: Vbd, known: Knowledge) {
+    this.#server = server;
+    this.#bus = bus;
+    this.#vbd = vbd;
+    this.#known = known;
+  }
+
+  /** @param whyNot why the disk is not opened at all; null where it is */
+  async run(whyNot: string | null, strict: boolean, limitMs: number): Promise<void> {
+    const vbd = this.#vbd;
+    this.#known.told.set(vbd, { leaving: leavingOf(vbd), paused: vbd.paused, ...bytesOf(vbd) });
+    try {
+      const reason = whyNot ?? (await this.#open(limitMs));
+      if (reason === null) return;
+      if (strict && vbd.broken === null) throw wouldBreak(vbd, reason);
+      this.#known.broken.set(vbd, reason);
+      await this.#putBroken(reason);
+    } catch (error) {
+      if (this.#bus.vbds.has(vbd)) throw error;
+      unlessDeath(error);
+      this.#known.told.delete(vbd);
+    }
+  }
+
+  /** @returns why the disk is not there; null where it is, and its files too */
+  async #open(limitMs: number): Promise<string | null> {
+    const vbd = this.#vbd;
+    try {
+      const { broken } = await this.#server.request<'attach'>(attachCommand(vbd, this.#bus.memories), { limitMs });
+      if (broken !== null) return broken;
+      await this.#server.request<'show'>(showCommand(vbd, vbdFacts(this.#bus, vbd), true), { limitMs });
+      return null;
+    } catch (error) {
+      unlessDeath(error);
+      if (isCodeMissing(error)) throw error;
+      return error instanceof Error ? error.message : String(error);
+    }
+  }
+
+  /** Puts a disk in the place of the vbd's that answers EIO. A server that cannot even do that listens no more. */
+  async #putBroken(reason: string): Promise<void> {
+    const vbd = this.#vbd;
+    const { nodeId } = vbd;
+    const limitMs = BREAKING_LIMIT_MS;
+    await this.#server.request<'detach'>({ op: 'detach', nodeId }, { limitMs }).catch(unlessDeath);
+    await this.#server.request<'attach'>({ ...attachCommand(vbd, this.#bus.memories), broken: reason }, { limitMs });
+    await this.#server.request<'show'>(showCommand(vbd, vbdFacts(this.#bus, vbd), true), { limitMs });
+  }
+}
+
+function unlessDeath(error: unknown): void {
+  if (isServerDeath(error)) throw error;
+}
+
+/** Resolves when it is done, or the next one need not wait for it any longer. */
+async function inTurn(telling: Promise<void>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, TURN_MS);
+  });
+  // one that fails while the next ones are told is met when all are waited for
+  telling.catch(() => {});
+  await Promise.race([telling, late]).finally(() => clearTimeout(timer));
+}
+
+function wouldBreak({ vdev }: Vbd, reason: string): FusetapError {
+  return new FusetapError('FAILED', `${vdev} would not come back in a new server: ${reason}`, {
+    hint: `mend that, or detach ${vdev}; the old server serves on`,
+    operation: 'upgrade',
+  });
+}
+
+function isAsTold(vbd: Vbd, was: Told): boolean {
+  const isSameLeaving = leavingOf(vbd).every((leaving, i) => leaving === was.leaving[i]);
+  const isSameBytes = vbd.memory === was.memory && vbd.image === was.image && vbd.driver === was.driver;
+  return isSameLeaving && vbd.paused === was.paused && isSameBytes;
+}
+
+/** What a swap changes. */
+function bytesOf({ memory, image, driver }: Vbd): Pick<Told, 'memory' | 'image' | 'driver'> {
+  return { memory, image, driver };
+}
+
+function leavingOf(vbd: Vbd): boolean[] {
+  return filesOf(vbd).map(({ leaving }) => leaving);
+}

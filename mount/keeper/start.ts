@@ -1,0 +1,158 @@
+/**
+ * Starts the keeper of a bus: a process of its own that outlives the command which asked for it.
+ *
+ *      command ──spawn──► main.js {bus, path, …}
+ *              ◄──fd 3─── one line: {"ok":true,"pid":N} or {"error":…}
+ */
+import type { ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, fstatSync, readFileSync } from 'node:fs';
+import type { Socket } from 'node:net';
+import { join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { fileURLToPath } from 'node:url';
+import { FusetapError, type PlainError, toFusetapError } from '../../drivers/errors.js';
+import type { BusWishes, TransportName } from '../control/interface.js';
+import { type BusPlace, makeBusDirectories } from '../runtime/bus-place.js';
+import type { Lifeline } from '../runtime/lifeline.js';
+import { openLog } from '../runtime/log.js';
+import { BUS_NODE_OPTIONS, keeperEnvironment } from '../runtime/node-options.js';
+
+/** for how long a keeper may load and mount before it is given up */
+const START_LIMIT_MS = 30_000;
+
+/** The one argument of main.js, as JSON. */
+export interface KeeperArgument {
+  bus: string;
+  /** the mount */
+  path: string;
+  stateDir: string;
+  runtimeDir: string;
+  /** the mount is a user's own directory: not to be removed */
+  ownDirectory: boolean;
+  /** the bus stays without vbds */
+  persistent: boolean;
+  transport: TransportName;
+  /** other users may come in */
+  allowOther: boolean;
+  /** descriptor 4 says when the process that it is for has ended; missing: it is for everybody */
+  lifeline?: boolean;
+}
+
+export interface StartOptions extends Readonly<BusWishes> {
+  readonly persistent: boolean;
+  /** where the bus is begun for this process alone: to be held for as long as it lives */
+  readonly lifeline?: Lifeline | undefined;
+  /** the keeper's program, for tests */
+  readonly program?: string;
+}
+
+type Report = { ok: true; pid: number } | { error: PlainError };
+
+/**
+ * Makes the directories of the bus and starts its keeper; returns when the bus is mounted and can be asked.
+ * @throws FusetapError what the keeper reported (see isAlreadyRunning), or FAILED with the last line of its log
+ */
+export async function startKeeper(place: BusPlace, options: StartOptions): Promise<{ pid: number }> {
+  await makeBusDirectories(place, process.geteuid?.() ?? 0);
+  const log = openBusLog(place);
+  try {
+    const { size } = fstatSync(log);
+    const child = await spawnKeeper(place, options, log);
+    options.lifeline?.hold(child.stdio[4] as Socket);
+    const report = await readReport(child).catch(async (error: unknown) => {
+      const { removeUnusedMountpoint } = await import('../runtime/bus-lock.js');
+      removeUnusedMountpoint(place);
+      throw diedSilently(place, size, error);
+    });
+    if ('ok' in report) return { pid: report.pid };
+    throw FusetapError.from(report.error);
+  } finally {
+    closeSync(log);
+  }
+}
+
+/** Whether startKeeper failed because another keeper has the bus. */
+export function isAlreadyRunning(error: unknown): boolean {
+  return error instanceof FusetapError && error.code === 'BUSY' && error.message.startsWith('already running');
+}
+
+async function spawnKeeper(place: BusPlace, options: StartOptions, log: number): Promise<ChildProcess> {
+  const { spawn } = await import('node:child_process');
+  const argument: KeeperArgument = {
+    bus: place.name,
+    path: place.path,
+    stateDir: place.stateDir,
+    runtimeDir: place.runtimeDir,
+    ownDirectory: place.ownDirectory,
+    persistent: options.persistent,
+    transport: options.transport ?? 'kernel',
+    allowOther: options.allowOther ?? false,
+    ...(options.lifeline && { lifeline: true }),
+  };
+  const program = options.program ?? fileURLToPath(new URL('./main.js', import.meta.url));
+  return spawn(process.execPath, [...BUS_NODE_OPTIONS, program, JSON.stringify(argument)], {
+    detached: true,
+    env: keeperEnvironment(process.env),
+    // a keeper must not pin the directory, perhaps a mount, where somebody happened to type
+    cwd: '/',
+    stdio: ['ignore', log, log, 'pipe', ...(options.lifeline ? ['pipe' as const] : [])],
+  });
+}
+
+function openBusLog(place: BusPlace): number {
+  const path = join(place.stateDir, 'log');
+  try {
+    return openLog(place.stateDir);
+  } catch (error) {
+    throw toFusetapError(error, `cannot open the log of bus ${place.name}: ${(error as Error).message}`, { path });
+  }
+}
+
+/** The keeper's report from fd 3. Afterwards neither the process nor the pipe keeps the caller from ending. */
+async function readReport(child: ChildProcess): Promise<Report> {
+  const pipe = child.stdio[3] as Readable;
+  const timer = setTimeout(() => child.kill('SIGKILL'), START_LIMIT_MS);
+  const failed = new Promise<never>((_, reject) => child.once('error', reject));
+  try {
+    const report = JSON.parse(await Promise.race([failed, readLine(pipe)])) as Report;
+    // who is told that it failed finds nothing of the attempt any more
+    if ('error' in report && child.exitCode === null && child.signalCode === null) await once(child, 'exit');
+    return report;
+  } finally {
+    clearTimeout(timer);
+    pipe.destroy();
+    child.unref();
+  }
+}
+
+async function readLine(pipe: Readable): Promise<string> {
+  let text = '';
+  pipe.setEncoding('utf8');
+  for await (const chunk of pipe) {
+    text += chunk as string;
+    if (text.includes('\n')) return text.slice(0, text.indexOf('\n'));
+  }
+  throw new Error('it ended without a word');
+}
+
+/** What to say of a keeper that said nothing itself: its last message in the log, where the reason usually is. */
+function diedSilently(place: BusPlace, logStart: number, error: unknown): FusetapError {
+  const path = join(place.stateDir, 'log');
+  const reason = lastMessage(path, logStart) ?? (error as Error).message;
+  return new FusetapError('FAILED', `cannot start the keeper of bus ${place.name}: ${reason}`, {
+    hint: `see ${path}`,
+    operation: 'start',
+    cause: error,
+  });
+}
+
+function lastMessage(path: string, start: number): string | undefined {
+  try {
+    const lines = readFileSync(path).subarray(start).toString('utf8').split('\n');
+    // of a crash of Node: not its stack, not the properties of the error, not the version
+    return lines.findLast((line) => /^[^\s}]/.test(line) && !line.startsWith('Node.js v'));
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,58 @@
+/**
+ * The supervisor of a bus's servers, for one mount: where a bus that was given up is mounted anew, it gets another one.
+ */
+
+import type { TransportName } from '../control/interface.js';
+import type { KernelMount } from '../fuse/mounting/device.js';
+import { requestResend } from '../fuse/mounting/device.js';
+import { readMilliseconds } from '../runtime/environment.js';
+import { logEvent } from '../runtime/log.js';
+import type { ServerStart } from '../server/commands.js';
+import { Replay } from './replay.js';
+import { serverLauncher } from './supervision/server-process.js';
+import { DEFAULT_SILENCE_LIMIT_MS, DEFAULT_START_LIMIT_MS, Supervisor } from './supervision/supervisor.js';
+import { type BusParts, deviceOf } from './vbds/bus-parts.js';
+
+/** What servers are told whatever the mount is. */
+export type PassedToServers = Omit<ServerStart, 'mapsFiles' | 'deviceFds' | 'aliveFd' | 'passingFd'>;
+
+export interface SupervisedBus {
+  /** asked for with each use: it is made with its supervisor */
+  readonly bus: () => BusParts;
+  readonly passed: PassedToServers;
+  readonly mount: KernelMount;
+  memoryWanted(nodeId: number): void;
+  gaveUp(why: string): void;
+}
+
+/** @param restarts how many servers were replaced on earlier mounts */
+export function supervise({ bus, passed, mount, memoryWanted, gaveUp }: SupervisedBus, restarts = 0): Supervisor {
+  const { deviceFds, aliveFd } = mount;
+  const silenceLimitMs = readMilliseconds('FUSETAP_SILENCE_LIMIT_MS', DEFAULT_SILENCE_LIMIT_MS);
+  const replay = new Replay(silenceLimitMs);
+  const supervised = {
+    launch: serverLauncher({ ...passed, deviceFds, aliveFd }),
+    replay: (next, choice) => replay.to(next, bus(), choice),
+    resend: () => requestResend(deviceOf(bus())),
+    cannotReplace: reasonNotToReplace(passed.transport, mount),
+    answered: () => bus().ledger.answered(),
+    takeInFlight: () => bus().ledger.takeInFlight(),
+    work: () => bus().ledger.work(),
+    forgotten: (nodeId) => bus().forgets.tell(nodeId),
+    memoryWanted,
+    inPlace: (server) => {
+      replay.inPlace(server, bus());
+      bus().record();
+    },
+    gaveUp,
+    log: logEvent,
+    silenceLimitMs,
+    startLimitMs: readMilliseconds('FUSETAP_START_LIMIT_MS', DEFAULT_START_LIMIT_MS),
+  } satisfies ConstructorParameters<typeof Supervisor>[0];
+  return new Supervisor(supervised, restarts);
+}
+
+function reasonNotToReplace(transport: TransportName, { negotiated }: KernelMount): string | null {
+  if (transport === 'fuse-native') return 'with transport fuse-native the mount goes with it';
+  return negotiated.canResend ? null : 'this kernel cannot send its requests again (Linux 6.9 can)';
+}

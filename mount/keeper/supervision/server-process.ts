@@ -1,0 +1,248 @@
+/**
+ * The server as its keeper sees it: a child process that takes commands and may die at any time.
+ */
+import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
+import { closeSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { FusetapError } from '../../../drivers/errors.js';
+import { E, socketPair } from '../../../system/libc.js';
+import { BUS_NODE_OPTIONS, serverEnvironment } from '../../runtime/node-options.js';
+import type { Command, CommandResult, Commands, Envelope, ServerMessage, ServerStart } from '../../server/commands.js';
+import { Outbox } from './outbox.js';
+import { SpareFds } from './spare-fds.js';
+
+export interface ServerEvents {
+  forgotten(nodeId: number): void;
+  memoryWanted(nodeId: number): void;
+  /** the mount went away by somebody else's hand */
+  gone(): void;
+  /** waitpid has returned it: none of its threads is left */
+  died(how: string): void;
+}
+
+export interface CommandOptions {
+  /** aborts a command that can be stopped */
+  signal?: AbortSignal | undefined;
+  /** not to be given to another server where this one dies of it */
+  once?: boolean;
+  progress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
+  /** how long the answer may take: after that the command fails with errno ETIMEDOUT, and its answer is not looked at */
+  limitMs?: number;
+}
+
+interface Pending {
+  resolve(result: unknown): void;
+  reject(error: Error): void;
+  progress: CommandOptions['progress'];
+}
+
+/** descriptors 0 to 2 are standard, 3 is the channel */
+const FIRST_PASSED_FD = 4;
+
+export class ServerProcess {
+  readonly #child: ChildProcess;
+  readonly #outbox: Outbox;
+  readonly #pending = new Map<number, Pending>();
+  readonly #events: ServerEvents;
+  readonly #loaded: Promise<void>;
+  #becameLoaded: (() => void) | null = null;
+  #wasUnable: FusetapError | null = null;
+  #heardAt = performance.now();
+  #nextId = 1;
+  #exited = false;
+  #how = '';
+  #exit: Promise<void>;
+
+  /**
+   * Starts a server.
+   * @param start what it is told; the descriptors in it are the keeper's and are passed on
+   */
+  constructor(start: ServerStart, events: ServerEvents) {
+    this.#events = events;
+    const [ours, theirs] = socketPair(true);
+    try {
+      this.#child = spawnServer(start, theirs);
+    } catch (error) {
+      closeSync(ours);
+      throw error;
+    } finally {
+      closeSync(theirs);
+    }
+    this.#outbox = new Outbox(
+      ours,
+      (envelope) => this.#send(envelope),
+      (id, error) => this.#fail(id, error),
+    );
+    this.#loaded = new Promise((resolve) => {
+      this.#becameLoaded = resolve;
+    });
+    this.#exit = new Promise((resolve) => {
+      const finish = (how: string): void => {
+        if (this.#exited) return;
+        this.#exited = true;
+        this.#how = how;
+        this.#outbox.end();
+        this.#failPending(how);
+        resolve();
+        events.died(how);
+      };
+      this.#child.on('exit', (code, signal) => finish(signal === null ? `exit status ${code}` : `signal ${signal}`));
+      this.#child.on('error', (error) => finish(error.message));
+    });
+    this.#child.on('message', (message) => this.#receive(message as ServerMessage));
+  }
+
+  get exited(): boolean {
+    return this.#exited;
+  }
+
+  get pid(): number | null {
+    return this.#child.pid ?? null;
+  }
+
+  /** Resolves when the server takes commands; rejects when it died before, or takes longer than it may. */
+  async loaded(limitMs: number): Promise<void> {
+    const timer = new AbortController();
+    const late = delay(limitMs, 'late', { signal: timer.signal }).catch(() => 'over');
+    const first = await Promise.race([this.#loaded, this.#exit, late]).finally(() => timer.abort());
+    if (this.#wasUnable !== null) throw this.#wasUnable;
+    if (!this.#exited && first !== 'late') return;
+    const why = this.#exited ? this.#how : `it was not loaded within ${limitMs / 1000} s`;
+    throw new FusetapError('FAILED', `the server did not start: ${why}`, { hint: 'see the log of the bus' });
+  }
+
+  /** how long ago it last said anything */
+  silentForMs(): number {
+    return performance.now() - this.#heardAt;
+  }
+
+  /** Sends a command. Rejects with the server's error, or FAILED when the server dies first. */
+  request<Op extends keyof Commands>(
+    command: Commands[Op]['command'] & { readonly op: Op },
+    { progress, signal, limitMs }: CommandOptions = {},
+  ): Promise<CommandResult<Op>> {
+    const id = this.#nextId++;
+    return new Promise((resolve, reject) => {
+      if (this.#exited) return reject(new ServerDeath('it is not running'));
+      const timer =
+        limitMs === undefined ? undefined : setTimeout(() => this.#fail(id, late(command, limitMs)), limitMs);
+      const settle = (act: () => void): void => {
+        clearTimeout(timer);
+        act();
+      };
+      this.#pending.set(id, {
+        resolve: (result) => settle(() => resolve(result as CommandResult<Op>)),
+        reject: (error) => settle(() => reject(error)),
+        progress,
+      });
+      signal?.addEventListener('abort', () => this.#post(this.#nextId++, { op: 'cancel', target: id }));
+      this.#post(id, command as Command);
+    });
+  }
+
+  /** SIGKILL, and waits until nothing of it is left. */
+  async kill(): Promise<void> {
+    if (!this.#exited) this.#child.kill('SIGKILL');
+    await this.#exit;
+  }
+
+  #post(id: number, command: Command): void {
+    this.#outbox.post(id, command);
+  }
+
+  #send(envelope: Envelope): void {
+    // a failed send means that the child is gone; its exit event rejects what is pending
+    this.#child.send(envelope, () => {});
+  }
+
+  #fail(id: number, error: Error): void {
+    this.#outbox.drop(id);
+    this.#pending.get(id)?.reject(error);
+    this.#pending.delete(id);
+  }
+
+  #receive(message: ServerMessage): void {
+    this.#heardAt = performance.now();
+    switch (message.kind) {
+      case 'loaded':
+        return this.#becameLoaded?.();
+      case 'unable':
+        this.#wasUnable = FusetapError.from(message.error);
+        return this.#becameLoaded?.();
+      case 'forgotten':
+        return this.#events.forgotten(message.nodeId);
+      case 'memory-wanted':
+        // that it was heard: else the server helps itself before long
+        this.request<'ping'>({ op: 'ping' }).catch(() => {});
+        return this.#events.memoryWanted(message.nodeId);
+      case 'gone':
+        return this.#events.gone();
+      case 'progress':
+        return this.#pending.get(message.id)?.progress?.(message.doneBytes, message.totalBytes);
+      case 'done':
+        this.#pending.get(message.id)?.resolve(message.result);
+        break;
+      case 'failed':
+        return this.#fail(message.id, FusetapError.from(message.error));
+    }
+    this.#pending.delete(message.id);
+  }
+
+  #failPending(how: string): void {
+    for (const { reject } of this.#pending.values()) {
+      reject(new ServerDeath(how));
+    }
+    this.#pending.clear();
+  }
+}
+
+/** @param passing the server's end of the socket that brings it descriptors */
+function spawnServer(start: ServerStart, passing: number): ChildProcess {
+  const alive = start.aliveFd === null ? [] : [start.aliveFd];
+  const passed = [start.ledgerFd, start.lockFd, start.statsFd, passing, ...start.deviceFds, ...alive];
+  const told: ServerStart = {
+    ...start,
+    ledgerFd: FIRST_PASSED_FD,
+    lockFd: FIRST_PASSED_FD + 1,
+    statsFd: FIRST_PASSED_FD + 2,
+    passingFd: FIRST_PASSED_FD + 3,
+    deviceFds: start.deviceFds.map((_, i) => FIRST_PASSED_FD + 4 + i),
+    aliveFd: alive.length === 0 ? null : FIRST_PASSED_FD + passed.length - 1,
+  };
+  const stdio: StdioOptions = ['ignore', 'inherit', 'inherit', 'ipc', ...passed];
+  const program = fileURLToPath(new URL('../../server/main.js', import.meta.url));
+  const env = serverEnvironment(process.env);
+  return spawn(process.execPath, [...BUS_NODE_OPTIONS, program, JSON.stringify(told)], { stdio, env });
+}
+
+/** Starts the servers of a bus, each told what the death of those before has shown. */
+export function serverLauncher(start: Omit<ServerStart, 'mapsFiles'>): (events: ServerEvents) => ServerProcess {
+  let mapsFiles = true;
+  const spares = new SpareFds();
+  return (events) => {
+    const died = (how: string): void => {
+      // an image that was mapped shrank in the moment that it was written: see fuse/thread/mapped-write.ts
+      if (how === 'signal SIGBUS') mapsFiles = false;
+      events.died(how);
+    };
+    return spares.lend(() => new ServerProcess({ ...start, mapsFiles }, { ...events, died }));
+  };
+}
+
+function late({ op }: { readonly op: string }, limitMs: number): FusetapError {
+  return new FusetapError('FAILED', `${op}: no answer from the server within ${limitMs / 1000} s`, {
+    errno: E.ETIMEDOUT,
+  });
+}
+
+class ServerDeath extends FusetapError {
+  constructor(how: string) {
+    super('FAILED', `the server died (${how})`, { hint: 'see the log of the bus' });
+  }
+}
+
+/** Whether a command failed because the server died before it answered. */
+export function isServerDeath(error: unknown): boolean {
+  return error instanceof ServerDeath;
+}

@@ -1,0 +1,85 @@
+/**
+ * What the world is told of the vbds of a bus: `ls`, `show`, `stats`.
+ */
+import { join } from 'node:path';
+import { typeName } from '../../../drivers/partitions/index.js';
+import type { BusState, PartitionInfo, VbdInfo, VbdStats } from '../../control/interface.js';
+import { readStats } from '../../ledger/counters.js';
+import type { VbdFacts } from '../../server/commands.js';
+import type { BusParts } from './bus-parts.js';
+import type { Vbd, VbdPartition } from './vbd.js';
+
+/** What does not change while a vbd is attached. */
+export function vbdFacts({ place, transport, memories }: BusParts, vbd: Vbd): VbdFacts {
+  return {
+    bus: place.name,
+    vdev: vbd.vdev,
+    slot: vbd.slot,
+    path: join(place.path, vbd.vdev),
+    driver: vbd.driver,
+    image: vbd.imagePath,
+    mode: vbd.mode,
+    size: vbd.size,
+    transport,
+    passthrough: vbd.backingId !== null,
+    share: vbd.memory && memories.shareOf(vbd.memory),
+    filters: vbd.filters.map(({ name, value }) => (value === '' ? name : `${name}=${value}`)),
+    partitions: vbd.partitions?.map((partition) => partitionInfo(place.path, partition)) ?? null,
+  };
+}
+
+function partitionInfo(directory: string, { vdev, slot, offset, size, type, name }: VbdPartition): PartitionInfo {
+  const path = join(directory, vdev);
+  return { vdev, path, slot, offset, size, type, typeName: typeName(type), name, opens: 0 };
+}
+
+export async function vbdInfo(bus: BusParts, vbd: Vbd): Promise<VbdInfo> {
+  return { ...vbdInfoUnseen(bus, vbd), ...(await bus.images.report(bus, vbd)) };
+}
+
+/** The same without a look at the image, which may hang. */
+export function vbdInfoUnseen(bus: BusParts, vbd: Vbd): VbdInfo {
+  const state = busState(bus);
+  const facts = vbdFacts(bus, vbd);
+  const opens = bus.ledger.countHandles();
+  return {
+    ...facts,
+    partitions: withOpens(facts.partitions, vbd.partitions ?? [], opens),
+    state: vbd.paused && state === 'running' ? 'paused' : state,
+    opens: opens.get(vbd.nodeId) ?? 0,
+    keeperPid: process.pid,
+    serverPid: bus.server.pid,
+    restarts: bus.server.restarts,
+    changedOutside: false,
+    broken: vbd.broken,
+    imageState: null,
+  };
+}
+
+/**
+ * Partitions with how often each is open.
+ * @param files of the same partitions, in the same order
+ * @param opens open handles by node id
+ */
+export function withOpens(
+  partitions: PartitionInfo[] | null,
+  files: readonly { readonly nodeId: number }[],
+  opens: ReadonlyMap<number, number>,
+): PartitionInfo[] | null {
+  return partitions?.map((info, i) => ({ ...info, opens: opens.get(files[i]?.nodeId ?? 0) ?? 0 })) ?? null;
+}
+
+/** What requests did, of each vbd and of each partition since its attach. */
+export function vbdStats(bus: BusParts): VbdStats[] {
+  return bus.vbds.sorted().flatMap((vbd) =>
+    [vbd, ...(vbd.partitions ?? [])].map((file) => {
+      const passthrough = file === vbd && vbd.backingId !== null;
+      return { bus: bus.place.name, vdev: file.vdev, passthrough, ...readStats(bus.statsFd, file.ledgerIndex) };
+    }),
+  );
+}
+
+export function busState({ failed, server }: BusParts): BusState {
+  if (failed) return 'failed';
+  return server.state === 'running' ? 'running' : 'restarting';
+}

@@ -1,0 +1,57 @@
+/**
+ * A vbd as its keeper knows it: all that is needed to show it, to open it in a new server, and to let it go.
+ */
+import type { Json } from '../../../drivers/driver.js';
+import type { FilterSpec } from '../../../drivers/filters/filter.js';
+import type { DetachedVbd, Mode } from '../../control/interface.js';
+import type { Claim } from '../../images/claim-image.js';
+import type { OpenedImage } from '../../images/open-image.js';
+import type { SharedMemory } from '../../ram/ram-images.js';
+
+/** A file of the bus. */
+export interface VbdFile {
+  readonly vdev: string;
+  readonly nodeId: number;
+  readonly ledgerIndex: number;
+  /** nobody may open it any more: the detach of its vbd is waiting for the kernel, or has been told yes */
+  leaving: boolean;
+}
+
+/** A partition of a vbd: a file of its own, a run of the same disk. Comes and goes with the vbd, and is held with it. */
+export interface VbdPartition extends VbdFile {
+  readonly slot: number;
+  /** bytes from the start of the disk */
+  readonly offset: number;
+  readonly size: number;
+  /** see drivers/partitions */
+  readonly type: string;
+  readonly name: string | null;
+}
+
+export interface Vbd extends VbdFile {
+  readonly slot: number;
+  readonly mode: Mode;
+  readonly driver: string;
+  readonly options: Readonly<Record<string, string>>;
+  readonly filters: readonly FilterSpec[];
+  /** as asked for; the image may have been closed since (ram) */
+  readonly imagePath: string | null;
+  /** held open and claimed for as long as the vbd lives; null where memory holds the bytes */
+  readonly image: OpenedImage | null;
+  readonly claim: Claim | null;
+  readonly memory: SharedMemory | null;
+  readonly state: Json | null;
+  readonly size: number;
+  /** what the kernel does the I/O on by itself; decided at attach, the same for as long as the bus is mounted */
+  backingId: number | null;
+  /** why its disk did not come back in the server that is in place: every request is EIO; null where it is well */
+  broken: string | null;
+  /** I/O waits until it is resumed */
+  paused: boolean;
+  /** who holds it so: see pause-holders.ts */
+  heldFor?: readonly string[];
+  /** null where nobody asked for them */
+  readonly partitions: readonly VbdPartition[] | null;
+  /** it is being flushed and closed, which nothing stops; see Leaving.takeAway */
+  going?: Promise<DetachedVbd>;
+}

@@ -1,0 +1,116 @@
+/**
+ * Attaching to a ram image: the one that is there, or a new copy. The file is claimed for reading (rule 8) only while
+ * it is copied: who joins does not look at it.
+ */
+import { isAbsolute } from 'node:path';
+import { closeAll } from '../../../drivers/close-fd.js';
+import { FusetapError } from '../../../drivers/errors.js';
+import type { AttachRequest } from '../../control/interface.js';
+import { type Claim, claimImage } from '../../images/claim-image.js';
+import { identityOf, type OpenedImage, openImage } from '../../images/open-image.js';
+import type { AcquiredMemory, Filling, SharedMemory } from '../../ram/ram-images.js';
+import type { ImageRef } from '../../server/commands.js';
+import { type AttachContext, ownBus } from './attach.js';
+
+/** Who waits for the copy. */
+export interface CopyWatcher {
+  /** the client went away */
+  readonly signal: AbortSignal;
+  readonly progress: (doneBytes: number, totalBytes: number) => void;
+}
+
+type Copied = Pick<AttachRequest, 'driver' | 'image' | 'options' | 'share'>;
+
+/** The memory for a vbd; to be released by the caller. */
+export async function attachMemory(
+  context: AttachContext,
+  request: Copied,
+  watcher: CopyWatcher,
+): Promise<AcquiredMemory> {
+  const { driver, share = null } = request;
+  const source = await openSource(context, request);
+  try {
+    const wish = { driver, share, image: source.image, signal: watcher.signal };
+    return await context.memories.acquire(wish, fillingFrom(context, source, request, watcher));
+  } finally {
+    await closeSource(source);
+  }
+}
+
+/** A new copy in place of a memory that only one vbd has; both are held then. */
+export async function recopyMemory(
+  context: AttachContext,
+  request: Copied,
+  old: SharedMemory,
+  watcher: CopyWatcher,
+): Promise<SharedMemory> {
+  const source = await openSource(context, { ...request, share: null });
+  if (source.image === null) throw noImage(request.driver);
+  try {
+    return await context.memories.refill(old, source.image, fillingFrom(context, source, request, watcher));
+  } finally {
+    await closeSource(source);
+  }
+}
+
+/** What is copied, claimed where it is. */
+interface Source {
+  readonly image: OpenedImage | null;
+  claim: Claim | null;
+}
+
+async function openSource(context: AttachContext, { image, share = null }: Copied): Promise<Source> {
+  if (image === null) return { image: null, claim: null };
+  return { image: await openImage(image, 'r', ownBus(context), { mayBeEmpty: share !== null }), claim: null };
+}
+
+async function closeSource({ image, claim }: Source): Promise<void> {
+  claim?.release();
+  if (image !== null) await closeAll([image.fd]);
+}
+
+function fillingFrom(
+  context: AttachContext,
+  source: Source,
+  { driver, options }: Copied,
+  { signal, progress }: CopyWatcher,
+): Filling {
+  const { image } = source;
+  const ref = image && imageRef(image);
+  return {
+    async measure() {
+      if (image === null) throw noImage(driver);
+      // until the copy is made
+      source.claim ??= await claimImage(image, 'r', {
+        describePid: (pid, image) => context.findVbdOfPid(pid, identityOf(image)),
+      });
+      signal.throwIfAborted();
+      const { bytes } = await context.server.request<'measure'>(
+        { op: 'measure', driver, image: ref, options },
+        { signal, once: isAbsolute(driver) },
+      );
+      return bytes;
+    },
+    async fill(memoryFd) {
+      signal.throwIfAborted();
+      const command = { op: 'prepare', driver, image: ref, memoryFd, options } as const;
+      const { state } = await context.server.request<'prepare'>(command, {
+        ...{ signal, progress },
+        // the copy is made over what there is of one that a dead server began
+        once: isAbsolute(driver),
+      });
+      signal.throwIfAborted();
+      return state;
+    },
+  };
+}
+
+function noImage(driver: string): FusetapError {
+  return new FusetapError('USAGE', `driver ${driver} needs an image`, { hint: `give one as ${driver}:PATH` });
+}
+
+/** An image as the server is told of it. */
+export function imageRef(image: OpenedImage): ImageRef {
+  const { fd, path, sizeBytes, kind } = image;
+  return { fd, path, sizeBytes, kind, identity: identityOf(image) };
+}

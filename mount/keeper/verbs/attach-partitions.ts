@@ -1,0 +1,42 @@
+/**
+ * The partitions of a disk that is being attached: its table is read in the server, which has the disk open, and each
+ * partition that has a place gets a node of its own.
+ */
+
+import type { CommandResult } from '../../server/commands.js';
+import { partitionSlot } from '../../slots/partition-slots.js';
+import type { Slot } from '../../slots/slots.js';
+import type { VbdPartition } from '../vbds/vbd.js';
+import type { AttachContext } from './attach.js';
+
+export interface TakenPartitions {
+  readonly partitions: readonly VbdPartition[];
+  /** what the user should know, one line each */
+  readonly notes: readonly string[];
+}
+
+/**
+ * Gives nodes to the partitions of a table.
+ * @param undo is given what gives them up again
+ * @throws FusetapError NO_SPACE where the bus has no more room for files
+ */
+export function takePartitions(
+  context: Pick<AttachContext, 'newNode' | 'freeNode'>,
+  disk: Slot,
+  table: CommandResult<'partitions'>,
+  undo: (() => void)[],
+): TakenPartitions {
+  const notes = [...table.notes];
+  const partitions: VbdPartition[] = [];
+  for (const { number, offset, size, type, name } of table.partitions) {
+    const place = partitionSlot(disk, number);
+    if (place === null) {
+      notes.push(`partition ${number} is left out: ${disk.vdev} has no place of that number`);
+      continue;
+    }
+    const node = context.newNode();
+    undo.push(() => context.freeNode(node.ledgerIndex));
+    partitions.push({ ...place, ...node, offset, size, type, name, leaving: false });
+  }
+  return { partitions, notes: notes.map((note) => `${disk.vdev}: ${note}`) };
+}

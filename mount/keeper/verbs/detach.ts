@@ -1,0 +1,239 @@
+/**
+ * How a vbd leaves its bus: nobody holds it, its data is durable, its file is gone, and all that the keeper held for it.
+ */
+import { join } from 'node:path';
+import { closeAll } from '../../../drivers/close-fd.js';
+import { FusetapError, type PlainError, toFusetapError } from '../../../drivers/errors.js';
+import type { DetachChoice, Patience } from '../../control/bus-control.js';
+import type { DetachedVbd } from '../../control/interface.js';
+import { EndingLimits, isTimeUp, type Limit } from '../../ending/limit.js';
+import { heldFiles, NOBODY, type WrittenBack, writeBackAbove } from '../../ending/write-back.js';
+import { unregisterBacking } from '../../fuse/mounting/passthrough.js';
+import { awaitFree, freeAll, lookUp } from '../../holders/await-free.js';
+import { describeHolders } from '../../holders/describe-holders.js';
+import { lookUpInode } from '../../holders/look-up.js';
+import { logEvent } from '../../runtime/log.js';
+import type { CommandResult } from '../../server/commands.js';
+import { type BusParts, deviceOf } from '../vbds/bus-parts.js';
+import type { LedgerIndexes } from '../vbds/ledger-indexes.js';
+import { letGoOfAll } from '../vbds/let-go-of-all.js';
+import type { Vbd, VbdFile } from '../vbds/vbd.js';
+import { filesOf } from '../vbds/vbd-files.js';
+import { vbdInfo, vbdInfoUnseen } from '../vbds/vbd-report.js';
+import { flushWithoutServer } from './flush-without-server.js';
+
+/** how often those who hold a vbd are asked for, where they are waited for */
+const POLL_MS = 100;
+
+export class Leaving {
+  readonly #bus: BusParts;
+  readonly #indexes: LedgerIndexes;
+  /** those whose disk did not answer in time: the server still has them */
+  readonly #leftBehind = new WeakSet<Vbd>();
+
+  constructor(bus: BusParts, indexes: LedgerIndexes) {
+    this.#bus = bus;
+    this.#indexes = indexes;
+  }
+
+  /** @see BusControl.detach */
+  async detach(vbd: Vbd, choice: DetachChoice): Promise<DetachedVbd> {
+    const { activities } = this.#bus;
+    if (choice.force) return await this.#detachByForce(vbd, choice);
+    return await activities.run(vbd, 'detaching', choice.signal, async (signal) => {
+      if (!this.#bus.failed) {
+        await this.#bus.images.mustAnswer(this.#bus, vbd);
+        await this.free(vbd, { waitMs: choice.waitMs, signal });
+      }
+      // whoever waited for this is gone, and from the next step on there is no way back
+      if (!signal.aborted) return await this.#bus.images.whileAnswering(this.#bus, vbd, this.takeAway(vbd, null));
+      await this.show(vbd);
+      throw signal.reason;
+    });
+  }
+
+  /** Takes the place of whatever is being done with the vbd. */
+  async #detachByForce(vbd: Vbd, choice: DetachChoice): Promise<DetachedVbd> {
+    const { activities, vbds } = this.#bus;
+    if (!vbd.going) await activities.cancel(vbd);
+    // a reset was past its point of no return: another vbd has the place
+    if (!vbd.going && !vbds.has(vbd)) return await this.detach(vbds.find(vbd.vdev), choice);
+    return await this.takeAway(vbd, new EndingLimits().start());
+  }
+
+  /**
+   * Takes a vbd away. It is done once: who asks again waits for the same.
+   * @param limits null where nobody holds it: its flush takes the time that it takes
+   */
+  takeAway(vbd: Vbd, limits: EndingLimits | null): Promise<DetachedVbd> {
+    vbd.going ??= this.#takeAway(vbd, limits);
+    return limits === null ? vbd.going : limits.flush.wait(vbd.going, `${vbd.vdev} was not flushed`);
+  }
+
+  async #takeAway(vbd: Vbd, limits: EndingLimits | null): Promise<DetachedVbd> {
+    const bus = this.#bus;
+    const info = await orAfterLook(vbdInfo(bus, vbd), () => vbdInfoUnseen(bus, vbd));
+    const above = limits === null || bus.failed ? NOBODY : await this.#writeBack(vbd, limits.writeBack);
+    if (limits !== null && !bus.failed && vbd.backingId !== null) await this.#cutOff(vbd);
+    const { flushError } = await this.close(vbd, limits);
+    const error = flushError ?? above.error;
+    logEvent({ event: 'detached', vdev: vbd.vdev, error: error?.message ?? null });
+    const cutOff = above.holders;
+    if (cutOff.length > 0) logEvent({ event: 'cut-off', vdev: vbd.vdev, holders: describeHolders(cutOff) });
+    return { ...info, ...(error && { error }), ...(cutOff.length > 0 && { cutOff }) };
+  }
+
+  /** What those who hold it have in caches of their own comes down to it. */
+  async #writeBack(vbd: Vbd, limit: Limit): Promise<WrittenBack> {
+    const { ledger, place, mountDev, transport, server } = this.#bus;
+    const opens = ledger.countHandles();
+    const held = filesOf(vbd).filter(({ nodeId }) => opens.has(nodeId));
+    if (held.length === 0) return NOBODY;
+    // it would wait for a user's `resume`
+    if (vbd.paused) await limit.orLate(server.request<'release'>({ op: 'release', nodeId: vbd.nodeId }), null);
+    const files = await heldFiles({ place, mountDev, transport }, held);
+    const { runtimeDir } = place;
+    return await writeBackAbove(vbd.vdev, files, { limit, readOnly: vbd.mode === 'r', runtimeDir });
+  }
+
+  /**
+   * Frees all, or none: where one is held, the others can be opened again.
+   * @throws FusetapError BUSY with the holders, where they do not let go in time; what `signal` was aborted with
+   */
+  async freeAll(vbds: readonly Vbd[], { waitMs, signal }: Patience): Promise<void> {
+    const deadline = performance.now() + waitMs;
+    for (;;) {
+      try {
+        await freeAll(vbds, { free: (vbd) => this.#freeIfIdle(vbd, signal), show: (vbd) => this.show(vbd) });
+        if (!signal?.aborted) return;
+        for (const vbd of vbds) await this.show(vbd);
+      } catch (error) {
+        const isBusy = error instanceof FusetapError && error.code === 'BUSY';
+        if (!isBusy || performance.now() >= deadline) throw error;
+      }
+      signal?.throwIfAborted();
+      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    }
+  }
+
+  /** @throws FusetapError BUSY also where something is done with it that has to end first */
+  async #freeIfIdle(vbd: Vbd, signal: AbortSignal | undefined): Promise<void> {
+    if (vbd.going) return;
+    this.#bus.activities.refuse(vbd);
+    await this.free(vbd, { waitMs: 0, ...(signal && { signal }) });
+  }
+
+  /**
+   * Resolves when nobody holds the vbd or a partition of it, and nobody can open them: they are leaving.
+   * @throws FusetapError BUSY with the holders, where they do not let go in time; all can be opened again then
+   */
+  async free(vbd: Vbd, patience: Patience): Promise<void> {
+    const deadline = Date.now() + patience.waitMs;
+    await freeAll(filesOf(vbd), {
+      free: (file) => this.freeFile(file, { ...patience, waitMs: Math.max(0, deadline - Date.now()) }),
+      show: (file) => this.#showFile(file),
+    });
+  }
+
+  /** The same of one file. */
+  freeFile(file: VbdFile, patience: Patience): Promise<void> {
+    const { place, server, mountDev, transport, ledger, forgets } = this.#bus;
+    return awaitFree(
+      {
+        bus: place.name,
+        runtimeDir: place.runtimeDir,
+        lookUp: (path) => lookUp(this.#bus.shell, path),
+        setLeaving: async (nodeId, leaving) => {
+          file.leaving = leaving;
+          return (await server.request<'leave'>({ op: 'leave', nodeId, leaving })).held;
+        },
+        mountpoint: place.path,
+        mountDev,
+        ...(transport === 'fuse-native' && { inodeOf: lookUpInode }),
+        opens: (nodeId) => ledger.countHandles().get(nodeId) ?? 0,
+        awaitForget: (nodeId, timeoutMs) => forgets.wait(nodeId, timeoutMs),
+      },
+      file,
+      patience,
+    );
+  }
+
+  /** A vbd that was leaving stays: it can be opened again. */
+  async show(vbd: Vbd): Promise<void> {
+    for (const file of filesOf(vbd)) await this.#showFile(file);
+  }
+
+  async #showFile(file: VbdFile): Promise<void> {
+    file.leaving = false;
+    await this.#bus.server.request<'leave'>({ op: 'leave', nodeId: file.nodeId, leaving: false });
+  }
+
+  /**
+   * Flushes and closes the disk, and lets go of all that was held for it, whatever one of the steps says: what cannot be closed
+   * is gone all the same, and its data may be lost.
+   */
+  async close(vbd: Vbd, limits: EndingLimits | null = null): Promise<CommandResult<'detach'>> {
+    const { vbds, memories } = this.#bus;
+    const { image, memory, backingId, claim, mode } = vbd;
+    const closed = await this.#closeDisk(vbd, limits);
+    vbds.remove(vbd);
+    const isLeftBehind = this.#leftBehind.has(vbd);
+    // it is gone: whatever fails from here on, it is not there any more
+    letGoOfAll(vbd.vdev, [
+      () => backingId !== null && unregisterBacking(deviceOf(this.#bus), backingId),
+      // the image stays locked as long as the server has it open: a write that is under way may still come to its end
+      () => isLeftBehind || claim?.release(),
+      () => memory !== null && memories.release(memory),
+    ]);
+    if (isLeftBehind) this.#bus.leftBehind = true;
+    else for (const { ledgerIndex } of filesOf(vbd)) this.#indexes.free(ledgerIndex);
+    this.#bus.record();
+    const closing = image === null ? Promise.resolve(null) : closeAll([image.fd]);
+    const closeError = isLeftBehind ? null : await closing;
+    const isLost = closed.flushError === null && closeError !== null && mode !== 'r';
+    return isLost ? { flushError: toPlain(closeError, vbd) } : closed;
+  }
+
+  async #closeDisk(vbd: Vbd, limits: EndingLimits | null): Promise<CommandResult<'detach'>> {
+    const { server } = this.#bus;
+    const command = { op: 'detach', nodeId: vbd.nodeId } as const;
+    const within = <Result>(work: Promise<Result>): Promise<Result> =>
+      limits === null ? work : limits.flush.wait(work, `${vbd.vdev} was not flushed`);
+    try {
+      // a server whose mount was taken away can still flush
+      const closed = await within(
+        this.#bus.failed ? server.lastRequest<'detach'>(command) : server.request<'detach'>(command),
+      );
+      if (closed !== null) return closed;
+    } catch (error) {
+      const isUnknown = error instanceof FusetapError && error.code === 'NOT_FOUND';
+      if (isTimeUp(error)) this.#leftBehind.add(vbd);
+      if (isTimeUp(error) || !(this.#bus.failed || isUnknown)) return { flushError: toPlain(error, vbd) };
+    }
+    // the bus failed, before or meanwhile, or its server does not have the disk
+    const { flush } = limits ?? new EndingLimits().start();
+    return { flushError: await flushWithoutServer(this.#bus, vbd, flush) };
+  }
+
+  /** Makes the kernel give up the I/O that it does by itself: it forgets a node that has become something else. */
+  async #cutOff(vbd: Vbd): Promise<void> {
+    await this.#bus.server.request<'poison'>({ op: 'poison', nodeId: vbd.nodeId });
+    await lookUp(this.#bus.shell, join(this.#bus.place.path, vbd.vdev));
+  }
+}
+
+/** for how long an image is looked at before its vbd goes: its disk may hang */
+const LOOK_MS = 2_000;
+
+/** What the look tells, or in its place what is made without one. Not made where the look was in time: the vbd is gone then. */
+function orAfterLook<Result>(look: Promise<Result>, make: () => Result): Promise<Result> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => resolve(Promise.resolve().then(make)), LOOK_MS).unref();
+    look.finally(() => clearTimeout(timer)).then(resolve, reject);
+  });
+}
+
+function toPlain(error: unknown, { vdev }: Vbd): PlainError {
+  const reason = error instanceof Error ? error.message : String(error);
+  return toFusetapError(error, `${vdev} was not closed well: ${reason}`, { operation: 'flush' }).toJSON();
+}

@@ -1,0 +1,74 @@
+/**
+ * The last flush of a vbd that no server can do any more: the bus failed. What was acknowledged is in the image's page
+ * cache, so the keeper's own descriptor of the image serves as well, where the driver is one of ours. Only a driver of others
+ * can flush what it keeps elsewhere.
+ */
+import { spawn } from 'node:child_process';
+import { fsync } from 'node:fs';
+import { isAbsolute } from 'node:path';
+import { FusetapError, type PlainError } from '../../../drivers/errors.js';
+import { isTimeUp, type Limit } from '../../ending/limit.js';
+import { readStats } from '../../ledger/counters.js';
+import type { BusParts } from '../vbds/bus-parts.js';
+import type { Vbd } from '../vbds/vbd.js';
+import { filesOf } from '../vbds/vbd-files.js';
+
+/** @returns why acknowledged writes may be lost */
+export async function flushWithoutServer(bus: BusParts, vbd: Vbd, limit: Limit): Promise<PlainError | null> {
+  if (vbd.mode === 'r') return null;
+  const failure = vbd.image === null ? null : await syncImage(vbd.vdev, vbd.image.fd, limit);
+  if (failure !== null) return failure.toJSON();
+  const earlier = flushFailedBefore(bus, vbd);
+  if (earlier !== null) return earlier.toJSON();
+  if (!isAbsolute(vbd.driver) || !wasWritten(bus, vbd)) return null;
+  const message = `${vbd.vdev} was not flushed: its driver is ${vbd.driver}, and there is no server to run it`;
+  return new FusetapError('FAILED', message, { operation: 'flush' }).toJSON();
+}
+
+/** A failed flush of a file of the vbd since its attach. */
+function flushFailedBefore({ ledger }: BusParts, vbd: Vbd): FusetapError | null {
+  for (const { vdev, ledgerIndex } of filesOf(vbd)) {
+    const { count, errno } = ledger.flushErrors(ledgerIndex);
+    if (count === 0) continue;
+    return new FusetapError('FAILED', `a flush of ${vdev} failed while it was attached`, { errno, operation: 'flush' });
+  }
+  return null;
+}
+
+function wasWritten({ statsFd }: BusParts, vbd: Vbd): boolean {
+  return filesOf(vbd).some(({ ledgerIndex }) => {
+    const { write, discard } = readStats(statsFd, ledgerIndex);
+    return write.requests + discard.requests > 0;
+  });
+}
+
+/** fsync(2) by a helper that inherits the descriptor: an image whose disk hangs must not hold a thread of the keeper. */
+async function syncImage(vdev: string, fd: number, limit: Limit): Promise<FusetapError | null> {
+  try {
+    await limit.wait(fsyncByHelper(fd), `${vdev} was not flushed`);
+    return null;
+  } catch (error) {
+    if (isTimeUp(error)) return error;
+    const message = `the last flush of ${vdev} failed: ${(error as Error).message}`;
+    return new FusetapError('FAILED', message, { operation: 'flush', cause: error });
+  }
+}
+
+const FSYNC = 'require("node:fs").fsyncSync(3)';
+
+function fsyncByHelper(fd: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, ['-e', FSYNC], { stdio: ['ignore', 'ignore', 'pipe', fd] });
+    child.unref();
+    let said = '';
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+      said += text;
+    });
+    // no program can be started now
+    child.once('error', () => fsync(fd, (error) => (error === null ? resolve() : reject(error))));
+    child.once('close', (status, signal) => {
+      if (status === 0) return resolve();
+      reject(new Error(/\b[A-Z]+: .*, fsync/.exec(said)?.[0] ?? `the helper ended with ${signal ?? status}`));
+    });
+  });
+}

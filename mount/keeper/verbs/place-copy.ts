@@ -1,0 +1,145 @@
+/**
+ * Saving: a copy of a vbd comes to be a file in one step, or not at all.
+ *
+ *      file without a name (draft-file.ts) ─► filled by the server, fsync ─► linked as FILE, or renamed over it ─►
+ *      fsync of the directory
+ *
+ * A file that is replaced keeps its owner and mode, and must not be in use by anybody (rule 8, mode w).
+ */
+import { constants, fstatSync } from 'node:fs';
+import { type FileHandle, lstat, open } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { closeAll } from '../../../drivers/close-fd.js';
+import { FusetapError, toFusetapError } from '../../../drivers/errors.js';
+import { quote } from '../../../drivers/quote.js';
+import { deviceName, locate, readMounts } from '../../../system/proc.js';
+import { type ClaimOptions, claimImage } from '../../images/claim-image.js';
+import { followOutside, type OpenedImage, type OwnBus, openImage } from '../../images/open-image.js';
+import { imageIdentity } from '../../ram/share-rules.js';
+import { DraftFile } from './draft-file.js';
+
+export interface SaveContext extends ClaimOptions {
+  /** the target must not be on it */
+  readonly ownBus: OwnBus;
+  /** fills an open empty file, durably */
+  copy(fd: number): Promise<void>;
+  /** Runs `place`, which puts a file of the identity `to` in the place of one of `from`. */
+  replace(from: string, to: string, place: () => void): Promise<void>;
+}
+
+/**
+ * Saves to a path.
+ * @returns the path that was written, without symbolic links
+ * @throws FusetapError BUSY where the file is there and `force` is not set, or where it is in use; USAGE where it is
+ *   no regular file; NO_SPACE; DENIED
+ */
+export async function saveTo(path: string, force: boolean, context: SaveContext): Promise<string> {
+  const directory = await followOutside(dirname(path), context.ownBus);
+  const old = await openOld(path, join(directory, basename(path)), force, context);
+  try {
+    const target = old?.realPath ?? join(directory, basename(path));
+    await fillAndPlace(target, old, context);
+    return target;
+  } finally {
+    // its claim goes with it
+    if (old !== null) await closeAll([old.fd]);
+  }
+}
+
+async function openOld(
+  path: string,
+  target: string,
+  force: boolean,
+  context: SaveContext,
+): Promise<OpenedImage | null> {
+  // a file may be a mount of its own
+  const at = locate(await readMounts('self'), target);
+  await context.ownBus.answering?.askFirst(target, { path, at });
+  if ((await lstat(target).catch(() => null)) === null) return null;
+  if (!force) throw alreadyThere(path);
+  const old = await openImage(path, 'w', context.ownBus, { mayBeEmpty: true });
+  try {
+    if (old.kind !== 'file') {
+      throw new FusetapError('USAGE', `${quote(path)} is a block device: a copy takes the place of files only`, {
+        hint: 'save to a file, then copy that with dd',
+        path,
+      });
+    }
+    await claimImage(old, 'w', context);
+    return old;
+  } catch (error) {
+    await closeAll([old.fd]);
+    throw error;
+  }
+}
+
+async function fillAndPlace(target: string, old: OpenedImage | null, context: SaveContext): Promise<void> {
+  const draft = await openDraft(target, context.ownBus);
+  const { file } = draft;
+  try {
+    await context.copy(file.fd);
+    if (old === null) placeNew(draft, target);
+    else {
+      await copyOwner(old, file);
+      await context.replace(imageIdentity(old), identityOf(file.fd), () => draft.placeOver());
+    }
+    await syncDirectory(dirname(target));
+  } catch (error) {
+    throw cannotSave(target, error);
+  } finally {
+    await draft.close();
+  }
+}
+
+async function openDraft(target: string, { answering }: OwnBus): Promise<DraftFile> {
+  const open = (): Promise<DraftFile> =>
+    DraftFile.open(target).catch((error: unknown) => {
+      throw cannotSave(target, error);
+    });
+  if (answering === undefined) return await open();
+  const at = locate(await readMounts('self'), target);
+  return await answering.withinLimit({ path: target, at }, open, (late) => late.close());
+}
+
+async function copyOwner(old: OpenedImage, file: FileHandle): Promise<void> {
+  const { uid, gid, mode } = fstatSync(old.fd);
+  await file.chown(uid, gid);
+  await file.chmod(mode & 0o7777);
+  await file.sync();
+}
+
+function identityOf(fd: number): string {
+  const { dev, ino, birthtimeNs } = fstatSync(fd, { bigint: true });
+  const born = String(birthtimeNs);
+  return imageIdentity({ kind: 'file', rdev: null, dev: deviceName(dev), ino: String(ino), bornNs: born });
+}
+
+/** Without looking first: somebody may have made a file of that name while the copy was made. */
+function placeNew(draft: DraftFile, target: string): void {
+  try {
+    draft.placeNew();
+  } catch (error) {
+    throw (error as NodeJS.ErrnoException).code === 'EEXIST' ? alreadyThere(target) : error;
+  }
+}
+
+async function syncDirectory(path: string): Promise<void> {
+  const directory = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    await directory.sync();
+  } finally {
+    await directory.close();
+  }
+}
+
+function alreadyThere(path: string): FusetapError {
+  return new FusetapError('BUSY', `${quote(path)} is there already`, {
+    hint: 'choose another name, or replace it with --force',
+    path,
+  });
+}
+
+function cannotSave(path: string, error: unknown): FusetapError {
+  const reason = error instanceof Error ? error.message : String(error);
+  return toFusetapError(error, `cannot save to ${quote(path)}: ${reason}`, { operation: 'save', path });
+}

@@ -1,0 +1,165 @@
+/**
+ * What requests did: how many, how many bytes, how many failed, how long they took. Counted where requests are served,
+ * read by the keeper.
+ *
+ * A memfd of the keeper's, so that counters outlive servers. Each vbd has a page for each thread (and one for the main
+ * thread), so that nobody who counts waits for another; whoever reads adds the pages up. The memfd is sparse: pages that
+ * nobody counts in take no memory.
+ *
+ *      page     4 kinds of 128 float64: requests, bytes, errors, longest (µs), then the histogram
+ *      histogram, 4 buckets an octave: 0, ¼, ½, ¾, 1, 1¼, 1½, 1¾, 2, 2½, 3, 3½, 4 … µs
+ */
+import { ftruncateSync, readSync } from 'node:fs';
+import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, fallocate, mapShared, memfdCreate } from '../../system/libc.js';
+import type { KindStats } from '../control/interface.js';
+import { MAX_FILES } from './ledger.js';
+
+/** The kinds of requests that are counted, each at its number. `discard` is what frees or zeroes a range. */
+export const KINDS = ['read', 'write', 'flush', 'discard'] as const;
+export type Kind = (typeof KINDS)[number];
+
+/** a request that is not counted */
+export const NOT_COUNTED = -1;
+export const READ = 0;
+export const WRITE = 1;
+export const FLUSH = 2;
+export const DISCARD = 3;
+
+const PAGE_BYTES = 4096;
+const KIND_WORDS = PAGE_BYTES / 8 / KINDS.length;
+const BYTES = 1;
+const ERRORS = 2;
+const MAX_US = 3;
+const HISTOGRAM = 4;
+const BUCKETS = KIND_WORDS - HISTOGRAM;
+/** the main thread's, then those of the threads */
+const AREAS = 32;
+export const MAIN_AREA = 0;
+const FILE_BYTES = AREAS * PAGE_BYTES;
+
+/** A page to count in, of one vbd and one thread. */
+export type Counters = Float64Array;
+
+export const STATS_BYTES = MAX_FILES * FILE_BYTES;
+
+/** Makes the memory; the caller owns the descriptor. */
+export function createStats(): number {
+  const fd = memfdCreate('fusetap-stats');
+  ftruncateSync(fd, STATS_BYTES);
+  return fd;
+}
+
+/** Starts a vbd's counters over. */
+export function resetStats(fd: number, ledgerIndex: number): void {
+  fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, ledgerIndex * FILE_BYTES, FILE_BYTES);
+}
+
+/** The page of a vbd for a thread; `area` is MAIN_AREA or areaOfThread. Mapped for good: ask once and keep it. */
+export function mapCounters(fd: number, ledgerIndex: number, area: number): Counters {
+  if (area >= AREAS) throw new RangeError(`no area ${area} for counters`);
+  return new Float64Array(mapShared(fd, PAGE_BYTES, ledgerIndex * FILE_BYTES + area * PAGE_BYTES));
+}
+
+export function areaOfThread(thread: number): number {
+  return thread + 1;
+}
+
+/** Pages of one thread, by vbd. */
+export class CounterPages {
+  readonly #fd: number;
+  readonly #area: number;
+  readonly #pages = new Map<number, Counters>();
+
+  constructor(fd: number, area: number) {
+    this.#fd = fd;
+    this.#area = area;
+  }
+
+  /** The page of a vbd; the same page comes again for the next vbd that has its place in the ledger. */
+  of(ledgerIndex: number): Counters {
+    let page = this.#pages.get(ledgerIndex);
+    if (page === undefined) {
+      page = mapCounters(this.#fd, ledgerIndex, this.#area);
+      this.#pages.set(ledgerIndex, page);
+    }
+    return page;
+  }
+}
+
+/** The clock: milliseconds since some moment of this thread's. A bound function, which is a third quicker to call. */
+export const now: () => number = performance.now.bind(performance);
+
+/**
+ * Counts a request. Only the owner of the page may call it. Hot: no allocation, no system call.
+ * @param result bytes, or −errno
+ */
+export function countRequest(page: Counters, kind: number, durationMs: number, result: number): void {
+  const at = kind * KIND_WORDS;
+  page[at] = (page[at] as number) + 1;
+  if (result < 0) page[at + ERRORS] = (page[at + ERRORS] as number) + 1;
+  else page[at + BYTES] = (page[at + BYTES] as number) + result;
+  const us = durationMs * 1000;
+  if (us > (page[at + MAX_US] as number)) page[at + MAX_US] = us;
+  const bucket = at + HISTOGRAM + bucketOf(us);
+  page[bucket] = (page[bucket] as number) + 1;
+}
+
+/** integer arithmetic: a logarithm would take longer than all else here */
+function bucketOf(us: number): number {
+  const quarters = us < 2 ** 28 ? (us * 4) | 0 : 2 ** 30;
+  if (quarters < 4) return quarters;
+  const octave = 31 - Math.clz32(quarters);
+  return (octave - 1) * 4 + ((quarters >> (octave - 2)) & 3);
+}
+
+/** Where a bucket begins, in µs. */
+export function bucketStartUs(bucket: number): number {
+  if (bucket < 4) return bucket / 4;
+  return 2 ** (Math.floor(bucket / 4) - 1) * (1 + (bucket % 4) / 4);
+}
+
+/** Reads a vbd's counters, by kind. */
+export function readStats(fd: number, ledgerIndex: number): Record<Kind, KindStats> {
+  const bytes = new Uint8Array(FILE_BYTES);
+  readSync(fd, bytes, 0, FILE_BYTES, ledgerIndex * FILE_BYTES);
+  const words = new Float64Array(bytes.buffer);
+  const stats = (kind: number): KindStats => summarize(addAreas(words, kind));
+  return { read: stats(READ), write: stats(WRITE), flush: stats(FLUSH), discard: stats(DISCARD) };
+}
+
+function addAreas(words: Float64Array, kind: number): Float64Array {
+  const sum = new Float64Array(KIND_WORDS);
+  for (let area = 0; area < AREAS; area++) {
+    const start = (area * PAGE_BYTES) / 8 + kind * KIND_WORDS;
+    words.subarray(start, start + KIND_WORDS).forEach((value, i) => {
+      sum[i] = i === MAX_US ? Math.max(sum[i] as number, value) : (sum[i] as number) + value;
+    });
+  }
+  return sum;
+}
+
+function summarize(sum: Float64Array): KindStats {
+  const [requests = 0, bytes = 0, errors = 0, max = 0] = sum;
+  const histogram = sum.subarray(HISTOGRAM);
+  const percentile = (share: number): number | null =>
+    requests === 0 ? null : round(Math.min(max, findPercentile(histogram, share)));
+  const latencyUs = { p50: percentile(0.5), p99: percentile(0.99), max: requests === 0 ? null : round(max) };
+  return { requests, bytes, errors, latencyUs };
+}
+
+const round = (us: number): number => Math.round(us * 10) / 10;
+
+/** The latency that `share` of all requests did not exceed, taking those in one bucket as spread evenly over it. */
+function findPercentile(histogram: Float64Array, share: number): number {
+  // not the count of requests: this is read while others write
+  let left = histogram.reduce((sum, count) => sum + count, 0) * share;
+  for (let bucket = 0; bucket < BUCKETS; bucket++) {
+    const count = histogram[bucket] as number;
+    if (count > 0 && left <= count) {
+      const start = bucketStartUs(bucket);
+      return start + (bucketStartUs(bucket + 1) - start) * (left / count);
+    }
+    left -= count;
+  }
+  return bucketStartUs(BUCKETS);
+}

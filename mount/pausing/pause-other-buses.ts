@@ -1,0 +1,111 @@
+/**
+ * A ram image may have writers on several buses; a consistent copy holds them all. Those of other buses are held by
+ * their keepers (an orphaned one by its server), in the name of the one who copies: so that two copies at once, and a user who pauses and resumes, do
+ * not let each other's writers go.
+ */
+import { FusetapError } from '../../drivers/errors.js';
+import { isRunning, readStartTime } from '../../system/proc.js';
+import { askBus, isConnectionLost, isNotRunning } from '../control/http-client.js';
+import type { VbdInfo } from '../control/interface.js';
+import { type BusPlace, resolveBus } from '../runtime/bus-place.js';
+import { readBusRecords } from '../runtime/bus-record.js';
+
+/** Lets what was held go on. */
+export type LetGo = () => Promise<void>;
+
+let copies = 0;
+
+/** A name for one copy that this process makes: it tells the process from all others, dead ones too. */
+export function nameOfCopy(): string {
+  copies += 1;
+  return `${process.pid}:${readStartTime(process.pid)}:${copies}`;
+}
+
+/** Whether the process that makes a copy of that name has died: then nobody will let go what it had held. */
+export function isCopyDead(name: string): boolean {
+  const [pid, startTime] = name.split(':');
+  return !isRunning(Number(pid), startTime ?? '');
+}
+
+function isThere(pid: number | null): boolean {
+  return pid !== null && readStartTime(pid) !== null;
+}
+
+/** for how long a keeper may take to hold a vbd, or to let it go: while it does not answer, our own writers wait as well */
+const ANSWER_LIMIT_MS = 10_000;
+
+/** Whose writers are held: those of all buses but one, to the memory, for a copy of that name. */
+export interface OtherWriters {
+  readonly runtimeDir: string;
+  readonly ownBus: string;
+  readonly memoryId: string;
+  /** see nameOfCopy */
+  readonly copy: string;
+}
+
+/** A vbd of another bus. */
+interface Writer {
+  readonly place: BusPlace;
+  readonly vdev: string;
+}
+
+/**
+ * Holds the I/O of all vbds on other buses that may write to a memory.
+ * @throws FusetapError BUSY where one cannot be held, because it is passed through and open, or its keeper does not answer;
+ *   nothing is held then
+ */
+export async function holdOtherWriters(wanted: OtherWriters, signal: AbortSignal): Promise<LetGo> {
+  const { runtimeDir, ownBus, memoryId, copy } = wanted;
+  const asked: Writer[] = [];
+  // a bus that ended meanwhile holds nothing
+  const letGo = async (): Promise<void> => {
+    await Promise.allSettled(asked.map((writer) => ask(writer, 'resume', copy)));
+  };
+  try {
+    for (const { bus, keeperPid, serverPid, vbds } of readBusRecords(runtimeDir)) {
+      // what a dead bus left behind writes nothing
+      if (bus === ownBus || ![keeperPid, serverPid].some(isThere)) continue;
+      for (const { vdev, mode, memory } of vbds) {
+        if (memory !== memoryId || mode === 'r') continue;
+        const writer = { place: await resolveBus(bus, runtimeDir), vdev };
+        // first: a keeper that does not answer now may hold it later
+        asked.push(writer);
+        await ask(writer, 'pause', copy, signal);
+      }
+    }
+  } catch (error) {
+    await letGo();
+    throw error;
+  }
+  return letGo;
+}
+
+/** @throws FusetapError what the keeper answers; BUSY where it does not */
+async function ask(
+  { place, vdev }: Writer,
+  word: 'pause' | 'resume',
+  copy: string,
+  signal?: AbortSignal,
+): Promise<void> {
+  const path = `/vbds/${encodeURIComponent(vdev)}/${word}?copy=${encodeURIComponent(copy)}`;
+  try {
+    const request = { method: 'POST', path, signal, timeoutMs: ANSWER_LIMIT_MS } as const;
+    await askBus<VbdInfo>(place, request).catch((error: unknown) => {
+      if (!isNotRunning(error)) throw error;
+      // its keeper died: the server does it
+      return askBus<VbdInfo>(place, { ...request, socket: 'server.sock' });
+    });
+  } catch (error) {
+    signal?.throwIfAborted();
+    if (!isConnectionLost(error)) throw error;
+    throw new FusetapError(
+      'BUSY',
+      `${vdev} on bus ${place.name} may write to these bytes, and its bus does not answer`,
+      {
+        hint: `fusetap log --bus ${place.name}`,
+        holders: [{ bus: place.name, vdev }],
+        cause: error,
+      },
+    );
+  }
+}

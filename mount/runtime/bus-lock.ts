@@ -1,0 +1,100 @@
+/**
+ * One keeper a bus: the flock on state/NAME/lock, held for the keeper's life and given up by the kernel with it.
+ *
+ * Whoever waits for the end of a bus waits for this lock. The last keeper removes the directory with the lock in it, so
+ * a lock that was got counts only while its path still leads to it.
+ */
+import { closeSync, constants, fstatSync, openSync, statSync } from 'node:fs';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import { FusetapError } from '../../drivers/errors.js';
+import { tryFlockExclusive } from '../../system/libc.js';
+import { removeMountpoint } from './bus-files.js';
+import { type BusPlace, makeBusDirectories } from './bus-place.js';
+import { type SocketAddress, socketAddress } from './socket-address.js';
+
+const LIMIT_MS = 10_000;
+const POLL_MS = 10;
+
+/**
+ * Takes the lock, waiting for a keeper that is leaving.
+ * @returns the descriptor: the lock lasts for as long as anybody has it open
+ * @throws FusetapError BUSY, "already running", where one is there and answers
+ */
+export async function takeStateLock(place: BusPlace): Promise<number> {
+  const deadline = Date.now() + LIMIT_MS;
+  for (;;) {
+    const fd = await tryLock(place);
+    if (fd !== null) return fd;
+    if (await answers(place.stateDir, 'control.sock')) {
+      throw new FusetapError('BUSY', `already running: bus ${place.name}`);
+    }
+    if (await answers(place.stateDir, 'server.sock')) {
+      throw new FusetapError('BUSY', `bus ${place.name} is orphaned: its keeper died`, {
+        hint: `fusetap stop --bus ${place.name}, then attach anew`,
+      });
+    }
+    if (Date.now() > deadline) {
+      throw new FusetapError('BUSY', `bus ${place.name} neither runs nor ends`, {
+        hint: `see ${join(place.stateDir, 'log')}`,
+      });
+    }
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+  }
+}
+
+/**
+ * Takes the lock again where somebody took its file away: what we hold would keep nobody out.
+ * @returns a descriptor of it; the one that we had, where that still is the lock or another one has taken it
+ */
+export async function keepLock(place: BusPlace, fd: number): Promise<number> {
+  const named = statSync(join(place.stateDir, 'lock'), { throwIfNoEntry: false });
+  const { dev, ino } = fstatSync(fd);
+  if (named?.ino === ino && named.dev === dev) return fd;
+  return (await tryLock(place)) ?? fd;
+}
+
+async function tryLock(place: BusPlace): Promise<number | null> {
+  const path = join(place.stateDir, 'lock');
+  let fd: number;
+  try {
+    fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    // the keeper before us has just removed it all
+    await makeBusDirectories(place, process.geteuid?.() ?? 0);
+    return null;
+  }
+  if (tryFlockExclusive(fd) && fstatSync(fd).ino === statSync(path, { throwIfNoEntry: false })?.ino) return fd;
+  closeSync(fd);
+  return null;
+}
+
+/** Removes the directory of a bus whose keeper was killed as it began. What another keeper has begun meanwhile stays. */
+export function removeUnusedMountpoint(place: BusPlace): void {
+  let fd: number;
+  try {
+    fd = openSync(join(place.stateDir, 'lock'), constants.O_RDONLY | constants.O_NOFOLLOW);
+  } catch {
+    // no keeper has come as far as to lock it, so none has made the directory
+    return;
+  }
+  if (tryFlockExclusive(fd)) removeMountpoint(place);
+  closeSync(fd);
+}
+
+function answers(stateDir: string, name: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    let address: SocketAddress;
+    try {
+      address = socketAddress(stateDir, name);
+    } catch {
+      return resolve(false);
+    }
+    const socket = connect(address.path);
+    socket.on('connect', () => resolve(true));
+    socket.on('error', () => resolve(false));
+    socket.on('close', () => address.close());
+    socket.on('connect', () => socket.destroy());
+  });
+}

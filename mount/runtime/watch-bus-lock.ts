@@ -1,0 +1,67 @@
+/**
+ * Waiting for a bus to be gone: its keeper holds a lock for as long as it lives, so the lock says when it is over,
+ * whatever it did to its files and whoever its parent is.
+ */
+import { closeSync, openSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { FusetapError } from '../../drivers/errors.js';
+import type { BusPlace } from './bus-place.js';
+
+const POLL_MS = 5;
+const LIMIT_MS = 15_000;
+
+/** A look at a keeper that runs now. To be opened before it is asked to end: it takes its lock file with it. */
+export interface Deathwatch {
+  /** Returns when the keeper is gone. @throws FusetapError FAILED after `limitMs` */
+  gone(limitMs?: number): Promise<void>;
+  close(): void;
+}
+
+export function watchKeeper(place: BusPlace): Deathwatch {
+  const fd = openLock(place);
+  return {
+    gone: (limitMs = LIMIT_MS) => (fd === undefined ? Promise.resolve() : waitForLock(place, fd, limitMs)),
+    close: () => {
+      if (fd !== undefined) closeSync(fd);
+    },
+  };
+}
+
+/** Whether anybody, its keeper or an orphaned server, has the bus. It is not asked: it may not answer. */
+export async function isKeeperAlive(place: BusPlace): Promise<boolean> {
+  const fd = openLock(place);
+  if (fd === undefined) return false;
+  try {
+    const { flockRelease, tryFlockExclusive } = await import('../../system/libc.js');
+    if (!tryFlockExclusive(fd)) return true;
+    flockRelease(fd);
+    return false;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Without a lock file there is no keeper. */
+function openLock(place: BusPlace): number | undefined {
+  try {
+    return openSync(join(place.stateDir, 'lock'), 'r');
+  } catch {
+    return undefined;
+  }
+}
+
+async function waitForLock(place: BusPlace, fd: number, limitMs: number): Promise<void> {
+  const deadline = Date.now() + limitMs;
+  const { flockRelease, tryFlockExclusive } = await import('../../system/libc.js');
+  while (!tryFlockExclusive(fd)) {
+    if (Date.now() > deadline) {
+      throw new FusetapError('FAILED', `bus ${place.name} is still there after ${limitMs / 1000} s: ${place.path}`, {
+        hint: `see ${join(place.stateDir, 'log')}`,
+      });
+    }
+    await delay(POLL_MS);
+  }
+  // at once: until then a new keeper of this bus would take us for another one
+  flockRelease(fd);
+}

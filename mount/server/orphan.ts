@@ -1,0 +1,401 @@
+/**
+ * A server without its keeper. It is a whole one: it has the devices, the images, their locks and memories, grants memory
+ * itself, can be found, listed, held for a copy, detached from and stopped, and ends on a signal as a keeper does. But
+ * nothing can be attached, and nothing is replaced when it dies.
+ *
+ * It costs all that is on the bus where it ends, so nothing is fatal to it but the loss of its device: what it writes for
+ * others, and where it listens, is tried until it succeeds.
+ */
+import { FusetapError } from '../../drivers/errors.js';
+import { readMounts } from '../../system/proc.js';
+import { SideShell } from '../../system/side-shell.js';
+import { lookWith } from '../../system/stuck-processes.js';
+import type { BusControl, DetachChoice, Patience, PauseChoice } from '../control/bus-control.js';
+import { createControl } from '../control/http-server.js';
+import {
+  type BusInfo,
+  type DetachedVbd,
+  type DetachResult,
+  INTERFACE_VERSION,
+  type MemoryInfo,
+  type TransportName,
+  type VbdInfo,
+  type VbdStats,
+} from '../control/interface.js';
+import { Ending } from '../ending/ending.js';
+import { EndingLimits } from '../ending/limit.js';
+import { tellAdministrator } from '../ending/tell-administrator.js';
+import { heldFiles, NOBODY, type WrittenBack, writeBackAbove } from '../ending/write-back.js';
+import { unmount } from '../fuse/mounting/unmount.js';
+import { awaitFree, freeAll, type LeavingVbd, lookUp } from '../holders/await-free.js';
+import type { ForgetWaiters } from '../holders/forget-waiters.js';
+import { freeToHold } from '../holders/free-to-pause.js';
+import { lookUpInode } from '../holders/look-up.js';
+import { withOpens } from '../keeper/vbds/vbd-report.js';
+import type { Ledger } from '../ledger/ledger.js';
+import { Holds, USER } from '../pausing/pause-holders.js';
+import { describeMemory } from '../ram/account.js';
+import type { Bookkeeping } from '../runtime/bookkeeping.js';
+import { removeBusFiles, removeSocket } from '../runtime/bus-files.js';
+import type { BusPlace } from '../runtime/bus-place.js';
+import { writeBusRecord } from '../runtime/bus-record.js';
+import { StayFindable } from '../runtime/findable.js';
+import { logEvent } from '../runtime/log.js';
+import { refusePartition } from '../slots/refuse-partition.js';
+import { parseSlot } from '../slots/slots.js';
+import type { VbdFacts } from './commands.js';
+import type { ServerMemories } from './ram-images.js';
+import type { Server } from './server.js';
+
+export interface OrphanContext {
+  readonly place: BusPlace;
+  readonly transport: TransportName;
+  readonly allowOther: boolean;
+  readonly server: Server;
+  readonly memories: ServerMemories;
+  readonly books: Bookkeeping;
+  readonly ledger: Ledger;
+  readonly statsFd: number;
+  /** the lock on the bus */
+  readonly lockFd: number;
+  readonly forgets: ForgetWaiters;
+  /** from now on the mount goes by our own hand */
+  ends(): void;
+  /** ends this process */
+  exit(status: number): void;
+}
+
+interface OrphanVbd {
+  readonly nodeId: number;
+  readonly facts: VbdFacts;
+  readonly broken: string | null;
+}
+
+interface Held {
+  readonly nodeId: number;
+}
+
+export class Orphan implements BusControl {
+  readonly #context: OrphanContext;
+  readonly #findable: StayFindable;
+  readonly #holds = new Holds<Held>({
+    hold: ({ nodeId }, holders) => this.#hold(nodeId, holders),
+    letGo: ({ nodeId }) => this.#letGo(nodeId),
+  });
+  /** holds are told apart by the object */
+  readonly #held = new Map<number, Held>();
+  /** found when it is first wanted */
+  #mountDev: string | null = null;
+  readonly #ending: Ending<OrphanVbd>;
+  readonly #shell = new SideShell();
+  #over = false;
+  /** nobody asked for the ending who could be told what went wrong */
+  #isUntold = false;
+  #end: Promise<void> | null = null;
+
+  constructor(context: OrphanContext) {
+    lookWith(this.#shell);
+    this.#context = context;
+    const { place, lockFd, books } = context;
+    const control = createControl(this, () => void this.#endOnce());
+    const rewrite = async (): Promise<void> => {
+      this.#record();
+      await context.memories.rewrite();
+    };
+    this.#ending = new Ending<OrphanVbd>({
+      giveUpActs: async () => {},
+      vbds: () => context.server.shown(),
+      takeAway: (vbd, limits) => this.#takeAway(vbd, limits),
+      describe: (vbd) => this.#vbdInfo(vbd),
+    });
+    this.#findable = new StayFindable({ place, control, socket: 'server.sock', lockFd, books, rewrite });
+  }
+
+  /** Takes over what can be taken over, and listens on server.sock. Never rejects. */
+  async begin(): Promise<void> {
+    const { server, memories } = this.#context;
+    logEvent({ event: 'orphaned', serverPid: process.pid });
+    for (const { nodeId, holders } of server.shown()) {
+      if (holders !== null) this.#holds.takeOver(this.#heldOf(nodeId), holders.length > 0 ? holders : [USER]);
+    }
+    await memories.publish();
+    this.#record();
+    await this.#findable.listenAtLast();
+  }
+
+  /** The bus ends as a keeper's does; the exit status tells whether all is durable. */
+  async endBecause(why: string): Promise<void> {
+    if (this.#isUntold) return;
+    logEvent(why.startsWith('SIG') ? { event: 'signal', signal: why } : { event: 'failed', reason: why });
+    this.#isUntold = true;
+    await this.stop(true);
+    await this.#endOnce();
+  }
+
+  get over(): boolean {
+    return this.#over;
+  }
+
+  async info(): Promise<BusInfo> {
+    const { place } = this.#context;
+    return {
+      bus: place.name,
+      path: place.path,
+      transport: this.#context.transport,
+      allowOther: this.#context.allowOther,
+      keeperPid: null,
+      serverPid: process.pid,
+      restarts: 0,
+      state: 'orphaned',
+      bookkeeping: this.#context.books.trouble,
+      interface: INTERFACE_VERSION,
+      vbds: await this.vbds(),
+    };
+  }
+
+  async vbds(): Promise<VbdInfo[]> {
+    return this.#context.server.shown().map((vbd) => this.#vbdInfo(vbd));
+  }
+
+  stats(): VbdStats[] {
+    const { server, place, statsFd } = this.#context;
+    return server.stats(place.name, statsFd);
+  }
+
+  attach(): Promise<never> {
+    throw this.#refusal();
+  }
+
+  save(): Promise<never> {
+    throw this.#refusal();
+  }
+
+  reset(): Promise<never> {
+    throw this.#refusal();
+  }
+
+  memory(): MemoryInfo {
+    return describeMemory(this.#context.place.runtimeDir);
+  }
+
+  async pause(vdev: string, { copy = USER, signal }: PauseChoice): Promise<VbdInfo> {
+    const vbd = this.#find(vdev);
+    await this.#holds.addFor(this.#heldOf(vbd.nodeId), copy, signal);
+    return this.#vbdInfo(this.#find(vdev));
+  }
+
+  async resume(vdev: string, copy: string = USER): Promise<VbdInfo> {
+    const vbd = this.#find(vdev);
+    await this.#holds.remove(this.#heldOf(vbd.nodeId), copy);
+    return this.#vbdInfo(this.#find(vdev));
+  }
+
+  async #hold(nodeId: number, holders: readonly string[]): Promise<void> {
+    const { server } = this.#context;
+    const vbd = server.shown().find((shown) => shown.nodeId === nodeId);
+    if (vbd?.facts.passthrough !== true) await server.hold(nodeId, holders);
+    else {
+      const file = { vdev: vbd.facts.vdev, nodeId };
+      await freeToHold(() => this.#freeFile(file, { waitMs: 0 }));
+      await server.hold(nodeId, holders);
+      await this.#showFile(file);
+    }
+    this.#record();
+  }
+
+  async #letGo(nodeId: number): Promise<void> {
+    // detached meanwhile: nothing is held
+    if (!this.#context.server.shown().some((vbd) => vbd.nodeId === nodeId)) return;
+    await this.#context.server.release(nodeId);
+    this.#record();
+  }
+
+  #heldOf(nodeId: number): Held {
+    const held = this.#held.get(nodeId) ?? { nodeId };
+    this.#held.set(nodeId, held);
+    return held;
+  }
+
+  swap(): Promise<never> {
+    throw this.#refusal();
+  }
+
+  upgrade(): Promise<never> {
+    throw this.#refusal();
+  }
+
+  async persist(): Promise<never> {
+    throw this.#refusal();
+  }
+
+  async detach(vdev: string, choice: DetachChoice): Promise<DetachResult> {
+    const gone = await this.#detachVbd(this.#find(vdev), choice);
+    this.#over = this.#context.server.shown().length === 0;
+    if (!this.#over) this.#record();
+    return { vbds: [gone], ended: this.#over };
+  }
+
+  /** @throws FusetapError NOT_FOUND; USAGE for a partition */
+  #find(vdev: string): OrphanVbd {
+    const { slot } = parseSlot(vdev);
+    const { server, place } = this.#context;
+    const vbds = server.shown();
+    const vbd = vbds.find(({ facts }) => facts.slot === slot);
+    if (vbd !== undefined) return vbd;
+    const disk = vbds.find(({ facts }) => facts.partitions?.some((partition) => partition.slot === slot));
+    if (disk !== undefined) throw refusePartition(vdev, disk.facts.vdev, `bus ${place.name}`);
+    throw new FusetapError('NOT_FOUND', `no vbd ${vdev} on bus ${place.name}`);
+  }
+
+  async stop(force: boolean, patience: Patience = { waitMs: 0 }): Promise<DetachResult> {
+    const vbds = this.#context.server.shown();
+    const mustBeFree = !force && !this.#ending.begun;
+    const deadline = performance.now() + patience.waitMs;
+    if (mustBeFree) {
+      await freeAll(vbds, {
+        free: (vbd) => this.#free(vbd, { ...patience, waitMs: Math.max(0, deadline - performance.now()) }),
+        show: (vbd) => this.#show(vbd),
+      });
+    }
+    const gone = await this.#ending.run(force);
+    this.#over = true;
+    return { vbds: gone, ended: true };
+  }
+
+  async #detachVbd(vbd: OrphanVbd, { force, waitMs, signal }: DetachChoice): Promise<DetachedVbd> {
+    if (!force) await this.#free(vbd, { waitMs, signal });
+    if (!force && signal.aborted) {
+      await this.#show(vbd);
+      throw signal.reason;
+    }
+    return await this.#takeAway(vbd, force ? new EndingLimits().start() : null);
+  }
+
+  async #takeAway(vbd: OrphanVbd, limits: EndingLimits | null): Promise<DetachedVbd> {
+    const info = this.#vbdInfo(vbd);
+    const above = limits === null ? NOBODY : await this.#writeBack(vbd, limits);
+    const { flushError } = await this.#context.server.detach(vbd.nodeId);
+    const error = flushError ?? above.error;
+    const cutOff = above.holders;
+    return { ...info, ...(error && { error }), ...(cutOff.length > 0 && { cutOff }) };
+  }
+
+  async #writeBack(vbd: OrphanVbd, { writeBack }: EndingLimits): Promise<WrittenBack> {
+    const { place, ledger, transport } = this.#context;
+    const opens = ledger.countHandles();
+    const held = this.#filesOf(vbd).filter(({ nodeId }) => opens.has(nodeId));
+    const known = { place, mountDev: await this.#findMount(), transport };
+    const choice = { limit: writeBack, readOnly: vbd.facts.mode === 'r', runtimeDir: place.runtimeDir };
+    return await writeBackAbove(vbd.facts.vdev, await heldFiles(known, held), choice);
+  }
+
+  /** Its partitions first, as the keeper does it. */
+  #filesOf({ nodeId, facts }: OrphanVbd): LeavingVbd[] {
+    const partitions = this.#context.server.partitionsOf(nodeId);
+    return [...partitions.map(({ name, nodeId }) => ({ vdev: name, nodeId })), { vdev: facts.vdev, nodeId }];
+  }
+
+  async #free(vbd: OrphanVbd, patience: Patience): Promise<void> {
+    const deadline = Date.now() + patience.waitMs;
+    await freeAll(this.#filesOf(vbd), {
+      free: (file) => this.#freeFile(file, { ...patience, waitMs: Math.max(0, deadline - Date.now()) }),
+      show: (file) => this.#showFile(file),
+    });
+  }
+
+  async #show(vbd: OrphanVbd): Promise<void> {
+    for (const file of this.#filesOf(vbd)) await this.#showFile(file);
+  }
+
+  async #showFile({ nodeId }: LeavingVbd): Promise<void> {
+    await this.#context.server.leave({ op: 'leave', nodeId, leaving: false });
+  }
+
+  async #freeFile(file: LeavingVbd, patience: Patience): Promise<void> {
+    const { place, server, ledger, forgets } = this.#context;
+    const mountDev = await this.#findMount();
+    await awaitFree(
+      {
+        bus: place.name,
+        runtimeDir: place.runtimeDir,
+        lookUp: (path) => lookUp(this.#shell, path),
+        mountpoint: place.path,
+        mountDev,
+        ...(this.#context.transport === 'fuse-native' && { inodeOf: lookUpInode }),
+        setLeaving: async (id, leaving) => (await server.leave({ op: 'leave', nodeId: id, leaving })).held,
+        opens: (id) => ledger.countHandles().get(id) ?? 0,
+        awaitForget: (id, timeoutMs) => forgets.wait(id, timeoutMs),
+      },
+      file,
+      patience,
+    );
+  }
+
+  async #findMount(): Promise<string> {
+    const { path } = this.#context.place;
+    this.#mountDev ??= (await readMounts('self')).findLast(({ mountpoint }) => mountpoint === path)?.dev ?? null;
+    return this.#mountDev ?? '';
+  }
+
+  #vbdInfo({ nodeId, facts, broken }: OrphanVbd): VbdInfo {
+    const { ledger, server } = this.#context;
+    const opens = ledger.countHandles();
+    return {
+      ...facts,
+      partitions: withOpens(facts.partitions, server.partitionsOf(nodeId), opens),
+      state: 'orphaned',
+      opens: opens.get(nodeId) ?? 0,
+      keeperPid: null,
+      serverPid: process.pid,
+      restarts: 0,
+      changedOutside: false,
+      broken,
+      imageState: null,
+    };
+  }
+
+  #refusal(): FusetapError {
+    const { name } = this.#context.place;
+    return new FusetapError('BUSY', `bus ${name} is orphaned: its keeper died`, {
+      hint: `fusetap stop --bus ${name}, then attach anew`,
+    });
+  }
+
+  /** What it holds is named, so that others who meet it know whose it is, and hold it for their copies. */
+  #record(): void {
+    const { place, server, books } = this.#context;
+    const record = {
+      bus: place.name,
+      path: place.path,
+      interface: INTERFACE_VERSION,
+      keeperPid: null,
+      serverPid: process.pid,
+      vbds: server.shown().map(({ nodeId, holders, facts: { vdev, driver, mode, image } }) => {
+        return { vdev, driver, mode, image, ...server.bytesOf(nodeId), paused: holders !== null };
+      }),
+    };
+    books.attempt('bus.json', () => writeBusRecord(place.stateDir, record));
+  }
+
+  #endOnce(): Promise<void> {
+    this.#end ??= this.#endNow();
+    return this.#end;
+  }
+
+  async #endNow(): Promise<void> {
+    const { place, ends, exit, books } = this.#context;
+    this.#findable.end();
+    books.end();
+    ends();
+    removeSocket(place, 'server.sock');
+    try {
+      await unmount(place.path, (await this.#findMount()) || undefined);
+    } catch (error) {
+      console.error(error);
+    }
+    const lost = this.#isUntold ? this.#ending.lost : [];
+    removeBusFiles(place, { keepLog: lost.length > 0 });
+    await tellAdministrator(lost);
+    exit(lost.length > 0 ? 1 : 0);
+  }
+}

@@ -1,0 +1,317 @@
+/**
+ * The server: opens disks with their drivers and gives them to the transport. It holds nothing that cannot be rebuilt
+ * from what the keeper tells it.
+ */
+
+import { closeAll } from '../../drivers/close-fd.js';
+import { FusetapError, toFusetapError } from '../../drivers/errors.js';
+import { makeFilter } from '../../drivers/filters/index.js';
+import { loadDriver } from '../../drivers/registry.js';
+import { saveDisk } from '../../drivers/save-disk.js';
+import type { VbdStats } from '../control/interface.js';
+import { readStats } from '../ledger/counters.js';
+import type { Ledger } from '../ledger/ledger.js';
+import type { CreditedVbd } from '../ram/credit.js';
+import type { Transport } from '../transport/transport.js';
+import type {
+  AttachCommand,
+  CommandResult,
+  Commands,
+  PrepareCommand,
+  SaveCommand,
+  ShowCommand,
+  SwapCommand,
+  VbdFacts,
+} from './commands.js';
+import { filesOf, letGo, type OpenedDisk, type OpenedFile, openDisk, openImage, windowFacts } from './opened-disk.js';
+import { openPartition, readTable, type ServedPartition } from './partitions.js';
+import type { PassedFds } from './passed-fds.js';
+import type { ServedMemory } from './ram-images.js';
+
+/** What others have to know of the disks. */
+export interface ServerEvents {
+  /** a write needs more memory than it may take: what for is in the ledger */
+  memoryWanted(nodeId: number): void;
+  /** a disk is about to close its memory, and is none of `memories` any more */
+  closing(memory: { readonly id: string }): void;
+}
+
+/** How a command that takes long is stopped, and how it tells how far it is. */
+export interface Stoppable {
+  readonly signal: AbortSignal;
+  readonly progress: (doneBytes: number, totalBytes: number) => void;
+}
+
+export class Server {
+  readonly #transport: Transport;
+  readonly #ledger: Ledger;
+  readonly #keeperPid: number;
+  readonly #events: ServerEvents;
+  readonly #served = new Map<number, OpenedDisk>();
+  /** those that are being closed: a thread may still be waiting for memory for one */
+  readonly #closing = new Map<number, OpenedDisk>();
+  /** the last attach of each node: what another one brings late is closed again */
+  readonly #wanted = new Map<number, AttachCommand>();
+
+  constructor(keeperPid: number, transport: Transport, ledger: Ledger, events: ServerEvents) {
+    this.#keeperPid = keeperPid;
+    this.#events = events;
+    this.#transport = transport;
+    this.#ledger = ledger;
+  }
+
+  async describe({ driver, filters = [] }: Commands['describe']['command']): Promise<CommandResult<'describe'>> {
+    for (const filter of filters) makeFilter(filter);
+    const { image, sharesMemory } = await loadDriver(driver);
+    return { image, sharesMemory: sharesMemory ?? false };
+  }
+
+  async prepare(command: PrepareCommand, passed: PassedFds, means: Stoppable): Promise<CommandResult<'prepare'>> {
+    const driver = await loadDriver(command.driver);
+    const { options } = command;
+    const fds: number[] = [];
+    try {
+      const image = command.image && openImage(command.image, true, passed, fds);
+      const memory = { fd: passed.take(command.memoryFd, false) };
+      fds.push(memory.fd);
+      const state = await driver.prepare?.({ image, memory, options, ...means });
+      return { state: state ?? null };
+    } finally {
+      await closeAll(fds);
+    }
+  }
+
+  async measure(
+    { driver: name, image: ref, options }: Commands['measure']['command'],
+    passed: PassedFds,
+    signal: AbortSignal,
+  ): Promise<CommandResult<'measure'>> {
+    const driver = await loadDriver(name);
+    const fds: number[] = [];
+    try {
+      const image = ref && openImage(ref, true, passed, fds);
+      const bytes = await driver.measure?.({ image, options, signal });
+      return { bytes: bytes ?? image?.sizeBytes ?? 0 };
+    } finally {
+      await closeAll(fds);
+    }
+  }
+
+  async save({ nodeId, targetFd }: SaveCommand, passed: PassedFds, means: Stoppable): Promise<null> {
+    const { disk } = this.#find(nodeId);
+    const fd = passed.take(targetFd, false);
+    try {
+      await saveDisk(disk, fd, means);
+    } catch (error) {
+      void closeAll([fd]);
+      throw error;
+    }
+    const error = await closeAll([fd]);
+    if (error !== null) throw toFusetapError(error, `the copy may not be whole: ${error.message}`);
+    return null;
+  }
+
+  async attach(command: AttachCommand, passed: PassedFds): Promise<CommandResult<'attach'>> {
+    const { nodeId } = command;
+    this.#wanted.set(nodeId, command);
+    const opened = await this.#open(command, passed);
+    if (this.#wanted.get(nodeId) !== command) {
+      void letGo(opened);
+      throw new FusetapError('FAILED', `${command.name} is not wanted any more`);
+    }
+    this.#served.set(nodeId, opened);
+    return { size: opened.disk.size, window: windowFacts(opened.disk), broken: opened.broken };
+  }
+
+  #open(command: AttachCommand, passed: PassedFds): Promise<OpenedDisk> {
+    const memoryWanted = (nodeId: number): void => this.#events.memoryWanted(nodeId);
+    return openDisk({ ledger: this.#ledger, keeperPid: this.#keeperPid, memoryWanted }, command, passed);
+  }
+
+  /** @throws FusetapError USAGE where the size is another; all is as it was then */
+  async swap({ attach: command, facts }: SwapCommand, passed: PassedFds): Promise<null> {
+    const { nodeId, name } = command;
+    const old = this.#find(nodeId);
+    const fresh = await this.#open(command, passed);
+    try {
+      if (fresh.disk.size !== old.disk.size) throw otherSize(name, old.disk.size, fresh.disk.size);
+      // what was acknowledged on the old image has to be there when it is looked at
+      for (const { disk } of filesOf(old)) await disk.flush();
+      for (const ref of old.partitions) fresh.partitions.push(openPartition(fresh.raw, fresh.disk.readOnly, ref));
+    } catch (error) {
+      await this.#letGo(fresh);
+      throw error;
+    }
+    fresh.facts = facts;
+    fresh.holders = old.holders;
+    const { disk, bytesFd, partitions } = fresh;
+    await this.#transport.swap(nodeId, { disk, bytesFd });
+    for (const partition of partitions) await this.#transport.swap(partition.nodeId, { disk: partition.disk, bytesFd });
+    this.#served.set(nodeId, fresh);
+    const error = await this.#letGo(old);
+    if (error !== null) console.error(`closing what ${name} had before:`, error);
+    return null;
+  }
+
+  /** What its partition table says; of one that cannot be read, that. */
+  partitions(nodeId: number): Promise<CommandResult<'partitions'>> {
+    return readTable(this.#find(nodeId).disk);
+  }
+
+  async show({
+    nodeId,
+    backingId,
+    inherited,
+    leaving,
+    held,
+    holders,
+    facts,
+    partitions = [],
+  }: ShowCommand): Promise<null> {
+    const served = this.#find(nodeId);
+    const { name, raw, disk, ledgerIndex, bytesFd, isShared } = served;
+    const bytes = { inherited, bytesFd, isShared };
+    for (const ref of partitions) {
+      const partition = openPartition(raw, disk.readOnly, ref);
+      served.partitions.push(partition);
+      await this.#transport.add({ ...ref, ...bytes, disk: partition.disk, backingId: null });
+      if (ref.leaving) this.#transport.setLeaving(ref.nodeId, true);
+    }
+    served.facts = facts;
+    await this.#transport.add({ nodeId, ledgerIndex, name, ...bytes, disk, backingId });
+    if (leaving) this.#transport.setLeaving(nodeId, true);
+    if (held) await this.hold(nodeId, holders);
+    return null;
+  }
+
+  /** The partitions of a disk, in the order of its facts. */
+  partitionsOf(nodeId: number): readonly ServedPartition[] {
+    return this.#find(nodeId).partitions;
+  }
+
+  /** The vbds whose files are there, and for whom their I/O is held (null: it is not). */
+  shown(): { nodeId: number; facts: VbdFacts; broken: string | null; holders: readonly string[] | null }[] {
+    return [...this.#served].flatMap(([nodeId, { facts, broken, holders }]) => {
+      return facts === null ? [] : [{ nodeId, facts, broken, holders }];
+    });
+  }
+
+  /** The memories of all disks that share theirs. */
+  memories(): ServedMemory[] {
+    return [...this.#served.values()].flatMap(({ memory, facts }) => {
+      return memory === null ? [] : { ...memory, isReserved: memory.mayWrite && facts?.passthrough === true };
+    });
+  }
+
+  /** Every file through which a memory may be written. */
+  credited(): CreditedVbd[] {
+    return [...this.#served, ...this.#closing].flatMap(([nodeId, served]) =>
+      [{ ...served, nodeId }, ...served.partitions].map((file) => {
+        return { nodeId: file.nodeId, ledgerIndex: file.ledgerIndex, memory: served.memory };
+      }),
+    );
+  }
+
+  /** What others find a disk's bytes by: its image, or its memory. */
+  bytesOf(nodeId: number): { identity: string | null; memory: string | null } {
+    const { identity, memory } = this.#find(nodeId);
+    return { identity, memory: memory?.id ?? null };
+  }
+
+  /** What requests did, of each vbd and of each partition. */
+  stats(bus: string, statsFd: number): VbdStats[] {
+    return [...this.#served.values()].flatMap((served) => {
+      if (served.facts === null) return [];
+      return [served, ...served.partitions].map((file) => {
+        const passthrough = file === served && served.facts?.passthrough === true;
+        return { bus, vdev: file.name, passthrough, ...readStats(statsFd, file.ledgerIndex) };
+      });
+    });
+  }
+
+  async hold(nodeId: number, holders: readonly string[] = []): Promise<null> {
+    this.#find(nodeId).holders = holders;
+    await Promise.all(this.#nodesOf(nodeId).map((id) => this.#transport.hold(id)));
+    return null;
+  }
+
+  async release(nodeId: number): Promise<null> {
+    this.#find(nodeId).holders = null;
+    for (const id of this.#nodesOf(nodeId)) this.#transport.release(id);
+    return null;
+  }
+
+  async poison(nodeId: number): Promise<null> {
+    this.#transport.poison(nodeId);
+    return null;
+  }
+
+  async leave({ nodeId, leaving }: Commands['leave']['command']): Promise<CommandResult<'leave'>> {
+    return { held: this.#transport.setLeaving(nodeId, leaving) };
+  }
+
+  async detach(nodeId: number): Promise<CommandResult<'detach'>> {
+    // one that is still being opened is closed when it is
+    this.#wanted.delete(nodeId);
+    const served = this.#find(nodeId);
+    const nodes = this.#nodesOf(nodeId);
+    this.#served.delete(nodeId);
+    this.#closing.set(nodeId, served);
+    await Promise.all(nodes.map((id) => this.#transport.remove(id)));
+    this.#closing.delete(nodeId);
+    const errors: (FusetapError | null)[] = [];
+    for (const file of filesOf(served)) errors.push(await this.#flush(file));
+    errors.push(notClosed(served, await this.#letGo(served)));
+    return { flushError: errors.find((error) => error !== null)?.toJSON() ?? null };
+  }
+
+  /** @returns the first error: acknowledged writes may be lost */
+  async #letGo(served: OpenedDisk): Promise<Error | null> {
+    try {
+      // before it is closed: nobody shall follow a link to what the descriptor becomes next
+      if (served.memory !== null) this.#events.closing(served.memory);
+    } catch (error) {
+      console.error(`the link of ${served.name}:`, error);
+    }
+    return await letGo(served);
+  }
+
+  /** The disk's own and those of its partitions: what holds for one holds for all. */
+  #nodesOf(nodeId: number): number[] {
+    const partitions = this.#served.get(nodeId)?.partitions ?? [];
+    return [nodeId, ...partitions.map((partition) => partition.nodeId)];
+  }
+
+  #find(nodeId: number): OpenedDisk {
+    const served = this.#served.get(nodeId);
+    if (served === undefined) throw new FusetapError('NOT_FOUND', `no disk with node id ${nodeId}`);
+    return served;
+  }
+
+  /** @returns why acknowledged writes may be lost: this flush failed, or an earlier one did */
+  async #flush({ name, disk, ledgerIndex }: OpenedFile): Promise<FusetapError | null> {
+    try {
+      await disk.flush();
+    } catch (error) {
+      return toFusetapError(error, `the last flush of ${name} failed`, { operation: 'flush' });
+    }
+    const { count, errno } = this.#ledger.flushErrors(ledgerIndex);
+    if (count === 0) return null;
+    return new FusetapError('FAILED', `a flush of ${name} failed while it was attached`, { errno, operation: 'flush' });
+  }
+}
+
+/** A close that failed is a flush that failed, but where nothing was written. */
+function notClosed({ name, disk }: OpenedDisk, error: Error | null): FusetapError | null {
+  if (error === null) return null;
+  const told = toFusetapError(error, `closing the image of ${name} failed: ${error.message}`, { operation: 'close' });
+  if (!disk.readOnly) return told;
+  console.error(told.message);
+  return null;
+}
+
+function otherSize(name: string, oldBytes: number, newBytes: number): FusetapError {
+  return new FusetapError('USAGE', `${name} has ${oldBytes} bytes, the other image gives ${newBytes}`, {
+    hint: 'a vbd keeps its size while it is attached: truncate the image to it, or detach and attach',
+  });
+}

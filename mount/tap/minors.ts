@@ -1,0 +1,146 @@
+/**
+ * The minor numbers of tap-ctl: files of the runtime directory, so that whatever dies, they are still known.
+ *
+ *      RUNTIME/tap/N         a minor that is allocated: empty, or as JSON the tapdisk that it is attached to
+ *      RUNTIME/tap/tapdevN   what `allocate` prints: a link, to the vbd while it is open, else to nothing
+ *
+ * A number is taken by making its file, in one step. What a file says is changed under flock(2) on the directory.
+ */
+import {
+  closeSync,
+  constants,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { constants as os } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { FusetapError } from '../../drivers/errors.js';
+import { tryFlockExclusive } from '../../system/libc.js';
+import { makeTapDirectory } from '../runtime/bus-place.js';
+
+/** The tapdisk that a minor is attached to. */
+export interface MinorOwner {
+  /** the name of its bus */
+  readonly bus: string;
+  /** of its keeper, when the minor was attached */
+  readonly pid: number;
+}
+
+export interface Minor {
+  readonly minor: number;
+  readonly owner: MinorOwner | null;
+}
+
+const LOCK_LIMIT_MS = 10_000;
+const POLL_MS = 5;
+/** as many as a bus has xvd disks */
+const MINOR_LIMIT = 2 ** 20;
+
+function recordPath(runtimeDir: string, minor: number): string {
+  return join(runtimeDir, 'tap', String(minor));
+}
+
+/** The path that stands for a minor. */
+export function devicePath(runtimeDir: string, minor: number): string {
+  return join(runtimeDir, 'tap', `tapdev${minor}`);
+}
+
+/** Takes the lowest number that is free, and makes its link. @throws FusetapError DENIED, NO_SPACE */
+export async function allocateMinor(runtimeDir: string): Promise<number> {
+  await makeTapDirectory(runtimeDir, process.geteuid?.() ?? 0);
+  for (let minor = 0; minor < MINOR_LIMIT; minor++) {
+    try {
+      writeFileSync(recordPath(runtimeDir, minor), '', { flag: 'wx', mode: 0o600 });
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'EEXIST') continue;
+      throw error;
+    }
+    pointDevice(runtimeDir, minor, null);
+    return minor;
+  }
+  throw new FusetapError('NO_SPACE', `all ${MINOR_LIMIT} minors are allocated`, { hint: 'tap-ctl free -m MINOR' });
+}
+
+/** The minors that are allocated, by number. */
+export function listMinors(runtimeDir: string): Minor[] {
+  let names: string[];
+  try {
+    names = readdirSync(join(runtimeDir, 'tap'));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw error;
+  }
+  const numbers = names.filter((name) => /^\d+$/.test(name)).map(Number);
+  return numbers.sort((a, b) => a - b).flatMap((minor) => findMinor(runtimeDir, minor) ?? []);
+}
+
+/** The minor, or null where it is not allocated. */
+export function findMinor(runtimeDir: string, minor: number): Minor | null {
+  let text: string;
+  try {
+    text = readFileSync(recordPath(runtimeDir, minor), 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    throw error;
+  }
+  return { minor, owner: text === '' ? null : (JSON.parse(text) as MinorOwner) };
+}
+
+/** @throws FusetapError NOT_FOUND (ENOENT) */
+export function requireMinor(runtimeDir: string, minor: number): Minor {
+  const found = findMinor(runtimeDir, minor);
+  if (found !== null) return found;
+  throw new FusetapError('NOT_FOUND', `minor ${minor} is not allocated`, {
+    hint: 'tap-ctl allocate prints one that is; tap-ctl list lists them',
+    errno: os.errno.ENOENT,
+  });
+}
+
+/** To be called under the lock. Readers see the old record or the new one. */
+export function setOwner(runtimeDir: string, minor: number, owner: MinorOwner | null): void {
+  const path = recordPath(runtimeDir, minor);
+  writeFileSync(`${path}.new`, owner === null ? '' : JSON.stringify(owner), { mode: 0o600 });
+  renameSync(`${path}.new`, path);
+}
+
+/** Gives the number back. To be called under the lock. */
+export function removeMinor(runtimeDir: string, minor: number): void {
+  rmSync(devicePath(runtimeDir, minor), { force: true });
+  rmSync(recordPath(runtimeDir, minor), { force: true });
+}
+
+/** Has the minor's link lead to a vbd, or nowhere: below a file, where nothing can be made by writing to it. */
+export function pointDevice(runtimeDir: string, minor: number, path: string | null): void {
+  const link = devicePath(runtimeDir, minor);
+  rmSync(`${link}.new`, { force: true });
+  symlinkSync(path ?? `${minor}/closed`, `${link}.new`);
+  renameSync(`${link}.new`, link);
+}
+
+/** Runs `body` under the lock on the minors. @throws FusetapError BUSY where somebody keeps it for long */
+export async function withMinorsLocked<Result>(runtimeDir: string, body: () => Promise<Result>): Promise<Result> {
+  await makeTapDirectory(runtimeDir, process.geteuid?.() ?? 0);
+  const path = join(runtimeDir, 'tap');
+  const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+  try {
+    const deadline = performance.now() + LOCK_LIMIT_MS;
+    while (!tryFlockExclusive(fd)) {
+      if (performance.now() > deadline) {
+        throw new FusetapError('BUSY', `the minors are locked for longer than ${LOCK_LIMIT_MS / 1000} s: ${path}`, {
+          hint: `find who holds it with lslocks, or fuser -v ${path}`,
+          path,
+        });
+      }
+      await delay(POLL_MS);
+    }
+    return await body();
+  } finally {
+    closeSync(fd);
+  }
+}

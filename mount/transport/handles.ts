@@ -1,0 +1,49 @@
+/**
+ * The open handles of a bus, by fh: a map in front of the ledger's records, so that a new server starts with what the
+ * old one knew.
+ *
+ * fh is the unique of the OPEN that made it, so an OPEN that is sent again is the same handle. Entries can be stale (a
+ * client killed between two servers leaves no RELEASE): they are for display and for flush errors, not for deciding
+ * who is busy.
+ */
+import { type HandleRecord, type Ledger, MAX_HANDLES } from '../ledger/ledger.js';
+
+export class Handles {
+  readonly #ledger: Ledger;
+  readonly #places = new Map<number, number>();
+  readonly #free: number[] = [];
+
+  constructor(ledger: Ledger) {
+    this.#ledger = ledger;
+    for (let place = MAX_HANDLES - 1; place >= 0; place--) {
+      const record = ledger.handleAt(place);
+      if (record === null) this.#free.push(place);
+      else this.#places.set(record.fh, place);
+    }
+  }
+
+  /** @returns false where there is no room for one more (the caller answers ENFILE) */
+  open(handle: HandleRecord, ledgerIndex: number): boolean {
+    const place = this.#places.get(handle.fh) ?? this.#free.pop();
+    if (place === undefined) return false;
+    this.#places.set(handle.fh, place);
+    this.#ledger.setHandle(place, handle, this.#ledger.flushErrors(ledgerIndex).count);
+    return true;
+  }
+
+  close(fh: number): void {
+    const place = this.#places.get(fh);
+    if (place === undefined) return;
+    this.#places.delete(fh);
+    this.#ledger.clearHandle(place);
+    this.#free.push(place);
+  }
+
+  /** The errno of a failed flush that this handle has not been told of yet, else 0. */
+  takeFlushError(fh: number, ledgerIndex: number): number {
+    const place = this.#places.get(fh);
+    // a handle nobody recorded can only be told every time
+    if (place === undefined) return this.#ledger.flushErrors(ledgerIndex).errno;
+    return this.#ledger.takeFlushError(place, ledgerIndex);
+  }
+}

@@ -1,0 +1,56 @@
+/** Programs that run to their end: fio, losetup, mkfs, fusetap's own command line … */
+import { execFile } from 'node:child_process';
+import { access, constants } from 'node:fs/promises';
+import { delimiter, join } from 'node:path';
+import { FusetapError } from '../../../drivers/errors.js';
+
+export interface CommandOptions {
+  /** default 30 s; then SIGKILL */
+  timeoutMs?: number;
+  /** aborting kills the program */
+  signal?: AbortSignal;
+  /** given to it on stdin */
+  input?: string;
+  environment?: NodeJS.ProcessEnv;
+}
+
+const OUTPUT_LIMIT_BYTES = 64 << 20;
+
+/** Runs a program and returns its stdout. @throws FusetapError FAILED with the end of what it wrote to stderr */
+export function runCommand(command: string, args: readonly string[], options: CommandOptions = {}): Promise<string> {
+  const { timeoutMs = 30_000, signal, input = '', environment = process.env } = options;
+  return new Promise((resolve, reject) => {
+    const child = execFile(
+      command,
+      [...args],
+      { timeout: timeoutMs, killSignal: 'SIGKILL', maxBuffer: OUTPUT_LIMIT_BYTES, env: environment, signal },
+      (error, stdout, stderr) => {
+        if (error === null) resolve(stdout);
+        else reject(signal?.aborted ? signal.reason : commandError([command, ...args], error, stderr || stdout));
+      },
+    );
+    // a program that ends without reading is no error of its own
+    child.stdin?.on('error', () => {});
+    child.stdin?.end(input);
+  });
+}
+
+function commandError(words: string[], error: Error & { killed?: boolean; code?: unknown }, said: string) {
+  const status = error.killed ? 'timed out' : `failed (${String(error.code)})`;
+  const lines = said.trim().split('\n').slice(-3).join(' | ');
+  return new FusetapError('FAILED', `${words.slice(0, 3).join(' ')} … ${status}: ${lines || error.message}`, {
+    cause: error,
+  });
+}
+
+/** Whether a program is on the PATH. */
+export async function isInstalled(command: string): Promise<boolean> {
+  for (const directory of (process.env.PATH ?? '').split(delimiter)) {
+    const found = await access(join(directory, command), constants.X_OK).then(
+      () => true,
+      () => false,
+    );
+    if (found) return true;
+  }
+  return false;
+}

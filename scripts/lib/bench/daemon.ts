@@ -1,0 +1,69 @@
+/** Programs that serve until they are told to end. */
+import { spawn } from 'node:child_process';
+import { setTimeout as delay } from 'node:timers/promises';
+import { FusetapError } from '../../../drivers/errors.js';
+import { readMounts } from '../../../system/proc.js';
+import { runCommand } from './command.js';
+import type { Undo } from './undo.js';
+
+const END_PATIENCE_MS = 5_000;
+const START_PATIENCE_MS = 15_000;
+/** short beside the times of attach that are measured with it */
+const POLL_MS = 2;
+
+export interface Daemon {
+  pid: number;
+  /** what it has written to stderr so far */
+  said(): string;
+  hasEnded(): boolean;
+  /** waits until it has ended by itself; kills it when that takes too long */
+  end(signal: NodeJS.Signals | null): Promise<void>;
+}
+
+/** Starts a program; `undo` ends it with SIGTERM. @throws FusetapError FAILED where it cannot be started */
+export function startDaemon(command: string, args: readonly string[], undo: Undo): Daemon {
+  // a group of its own: a Ctrl-C at the terminal is for the benchmark, which then ends things in order
+  const child = spawn(command, [...args], { detached: true, stdio: ['ignore', 'ignore', 'pipe'] });
+  let said = '';
+  let ended = false;
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    said = (said + text).slice(-2_000);
+  });
+  const gone = new Promise<void>((resolve) => {
+    const note = (): void => {
+      ended = true;
+      resolve();
+    };
+    child.once('exit', note).once('error', note);
+  });
+  if (child.pid === undefined) throw new FusetapError('FAILED', `cannot start ${command}`);
+  const end = async (signal: NodeJS.Signals | null): Promise<void> => {
+    if (signal !== null && !ended) child.kill(signal);
+    await Promise.race([gone, delay(END_PATIENCE_MS, null, { ref: false })]);
+    if (!ended) child.kill('SIGKILL');
+    await Promise.race([gone, delay(END_PATIENCE_MS, null, { ref: false })]);
+    if (!ended) throw new FusetapError('FAILED', `${command} (process ${child.pid}) does not end`);
+  };
+  undo.defer(() => end('SIGTERM'));
+  return { pid: child.pid, said: () => said.trim(), hasEnded: () => ended, end };
+}
+
+/** Waits until `isReady`. @throws FusetapError FAILED where a daemon ends first, or nothing comes of it */
+export async function waitUntilReady(what: string, daemon: Daemon, isReady: () => Promise<boolean>): Promise<void> {
+  const deadline = performance.now() + START_PATIENCE_MS;
+  while (!(await isReady())) {
+    if (daemon.hasEnded()) throw new FusetapError('FAILED', `${what} ended at its start: ${daemon.said()}`);
+    if (performance.now() > deadline) throw new FusetapError('FAILED', `${what} is not ready: ${daemon.said()}`);
+    await delay(POLL_MS);
+  }
+}
+
+export async function isMounted(path: string): Promise<boolean> {
+  return (await readMounts('self')).some(({ mountpoint }) => mountpoint === path);
+}
+
+/** Takes a FUSE mount away, lazily where it is busy; none there is fine. */
+export async function unmountFuse(path: string): Promise<void> {
+  if (!(await isMounted(path))) return;
+  await runCommand('fusermount3', ['-u', path]).catch(() => runCommand('fusermount3', ['-u', '-z', path]));
+}

@@ -1,0 +1,101 @@
+/** One fio job on one path: its arguments, and what its JSON says. */
+import { z } from 'zod';
+import { FusetapError } from '../../../drivers/errors.js';
+import { runCommand } from './command.js';
+import type { FioJob } from './jobs.js';
+import type { LatencyUs } from './record.js';
+
+export interface FioSettings {
+  seconds: number;
+  /** fio's --ioengine */
+  engine: string;
+}
+
+export interface FioReading {
+  requests: number;
+  iops: number;
+  bytesPerSecond: number;
+  /** of the reads where there are any, else of the writes: from before submission to completion */
+  latencyUs: LatencyUs;
+}
+
+const Direction = z.object({
+  total_ios: z.number(),
+  iops: z.number(),
+  bw_bytes: z.number(),
+  lat_ns: z.object({ percentile: z.record(z.string(), z.number()).optional() }),
+});
+const Output = z.object({
+  jobs: z.array(z.object({ error: z.number(), read: Direction, write: Direction })).length(1),
+});
+
+/** The arguments of fio for a job; `path` may hold any character. */
+export function fioArguments(job: FioJob, path: string, { seconds, engine }: FioSettings): string[] {
+  return [
+    '--name=bench',
+    // its jobs are threads: processes of their own would go on when fio is killed
+    '--thread',
+    '--output-format=json',
+    // fio takes a colon for a separator of files
+    `--filename=${path.replaceAll('\\', '\\\\').replaceAll(':', '\\:')}`,
+    '--allow_file_create=0',
+    `--ioengine=${engine}`,
+    `--rw=${job.rw}`,
+    ...(job.rw.endsWith('rw') ? ['--rwmixread=70'] : []),
+    `--bs=${job.blockBytes}`,
+    `--iodepth=${job.depth}`,
+    `--direct=${job.direct ? 1 : 0}`,
+    `--runtime=${seconds}`,
+    // a cold job never comes to a block twice: it ends before its time where all has been read
+    ...(job.cold ? [] : ['--time_based', '--norandommap']),
+    ...(job.fsync ? ['--fsync=1'] : []),
+    // each process has a part of its own, else the second would find what the first has read
+    ...(job.processes > 1
+      ? [
+          `--numjobs=${job.processes}`,
+          `--size=${100 / job.processes}%`,
+          `--offset_increment=${100 / job.processes}%`,
+          '--group_reporting',
+        ]
+      : []),
+    // the whole of it: what is served within the submission, as by a tmpfs, has no completion latency at all
+    '--clat_percentiles=0',
+    '--lat_percentiles=1',
+    '--percentile_list=50:99:99.9',
+  ];
+}
+
+/** Runs the job. @throws FusetapError FAILED where fio, or any of its requests, fails */
+export async function runFio(job: FioJob, path: string, settings: FioSettings, signal: AbortSignal) {
+  const timeoutMs = 1000 * settings.seconds + 60_000;
+  return parseFio(await runCommand('fio', fioArguments(job, path, settings), { timeoutMs, signal }));
+}
+
+/** Reads the JSON that fio printed for one job. @throws FusetapError FAILED where it tells of an error or no request */
+export function parseFio(text: string): FioReading {
+  // warnings come before the document
+  const parsed = Output.safeParse(parseJson(text.slice(Math.max(0, text.search(/^\{/m)))));
+  const job = parsed.data?.jobs[0];
+  if (job === undefined) throw new FusetapError('FAILED', `fio printed no result: ${text.slice(0, 200)}`);
+  const { read, write } = job;
+  const requests = read.total_ios + write.total_ios;
+  if (job.error !== 0 || requests === 0) {
+    throw new FusetapError('FAILED', `fio ended with error ${job.error} after ${requests} requests`);
+  }
+  const percentile = (read.total_ios > 0 ? read : write).lat_ns.percentile ?? {};
+  const us = (name: string): number => (percentile[name] ?? 0) / 1000;
+  return {
+    requests,
+    iops: read.iops + write.iops,
+    bytesPerSecond: read.bw_bytes + write.bw_bytes,
+    latencyUs: { p50: us('50.000000'), p99: us('99.000000'), p999: us('99.900000') },
+  };
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}

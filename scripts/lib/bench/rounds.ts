@@ -1,0 +1,111 @@
+/** The rounds: each does every job on every target, and tells what it finds as it goes. */
+import { FusetapError } from '../../../drivers/errors.js';
+import { formatValue } from './format.js';
+import type { Job } from './jobs.js';
+import { type Bench, findObstacle, isHopeless, measure } from './measure.js';
+import { type Reading, type Result, resultsOf } from './record.js';
+import { visitingOrder } from './statistics.js';
+import type { Target } from './targets/target.js';
+
+export interface Plan {
+  jobs: readonly Job[];
+  targets: readonly Target[];
+  baseline: string;
+  rounds: number;
+}
+
+export interface Outcome {
+  results: Result[];
+  skipped: string[];
+  failures: string[];
+}
+
+interface Entry {
+  job: Job;
+  /** by target, in the order of the plan */
+  readings: Map<string, (Reading | null)[]>;
+}
+
+/** Runs all rounds. Rejects only when the signal is aborted; a job that fails is in `failures`. */
+export async function runRounds(
+  { jobs, targets, baseline, rounds }: Plan,
+  bench: Bench,
+  say: (line: string) => void,
+): Promise<Outcome> {
+  const skipped: string[] = [];
+  const failures: string[] = [];
+  const skip = (line: string): void => {
+    skipped.push(line);
+    say(`skipped: ${line}`);
+  };
+  const fail = (line: string): void => {
+    failures.push(line);
+    say(`failed: ${line}`);
+  };
+  const entries = await planEntries(jobs, targets, bench, skip);
+  for (let round = 0; round < rounds; round++) {
+    for (const entry of entries) {
+      const told = await visitTargets(entry, visitingOrder(targets, round), bench, skip, fail);
+      say(`round ${round + 1}/${rounds} ${entry.job.name} (${entry.job.unit}): ${told.join(' · ')}`);
+    }
+  }
+  const results = entries.flatMap(({ job, readings }) => resultsOf(job, readings, baseline));
+  return { results, skipped, failures };
+}
+
+type Tell = (line: string) => void;
+
+/** Does the job on each target that still takes part; what cannot take part any more leaves the entry. */
+async function visitTargets({ job, readings }: Entry, order: Target[], bench: Bench, skip: Tell, fail: Tell) {
+  const told: string[] = [];
+  for (const target of order) {
+    const { name } = target;
+    if (!readings.has(name)) continue;
+    if (await isHopeless(job, target, bench)) {
+      readings.delete(name);
+      continue;
+    }
+    try {
+      const reading = await attempt(job, target, bench);
+      readings.get(name)?.push(reading);
+      told.push(`${name} ${formatValue(reading.value, job.unit)}`);
+    } catch (error) {
+      if (bench.signal.aborted || !(error instanceof FusetapError)) throw error;
+      const isUnsupported = error.code === 'UNSUPPORTED';
+      (isUnsupported ? skip : fail)(`${job.name} on ${name}: ${error.message}`);
+      if (isUnsupported) readings.delete(name);
+      else readings.get(name)?.push(null);
+    }
+  }
+  return told;
+}
+
+async function planEntries(
+  jobs: readonly Job[],
+  targets: readonly Target[],
+  bench: Bench,
+  skip: (line: string) => void,
+): Promise<Entry[]> {
+  const entries: Entry[] = [];
+  for (const job of jobs) {
+    const readings = new Map<string, (Reading | null)[]>();
+    for (const target of targets) {
+      const obstacle = await findObstacle(job, target, bench);
+      if (obstacle === null) readings.set(target.name, []);
+      else skip(`${job.name} on ${target.name}: ${obstacle}`);
+    }
+    entries.push({ job, readings });
+  }
+  return entries;
+}
+
+async function attempt(job: Job, target: Target, bench: Bench): Promise<Reading> {
+  bench.signal.throwIfAborted();
+  try {
+    return await measure(job, target, bench);
+  } catch (error) {
+    bench.signal.throwIfAborted();
+    if (error instanceof FusetapError) throw error;
+    throw new FusetapError('FAILED', error instanceof Error ? error.message : String(error), { cause: error });
+  }
+}

@@ -1,0 +1,21 @@
+/** All targets, in the order of tables and plots, and the choice among them. */
+import { FusetapError, quoted } from '../../../../drivers/errors.js';
+import { matchesWord } from '../jobs.js';
+import { fusetapTargets } from './fusetap.js';
+import { loop, raw } from './kernel.js';
+import { nbdkit } from './nbdkit.js';
+import { qemu } from './qemu.js';
+import type { Target } from './target.js';
+
+export const ALL_TARGETS: readonly Target[] = [raw, loop, qemu, nbdkit, ...fusetapTargets];
+
+/** The targets of a list of names, in which `*` stands for any characters. @throws FusetapError USAGE */
+export function selectTargets(words: readonly string[]): Target[] {
+  for (const word of words) {
+    if (ALL_TARGETS.some(({ name }) => matchesWord(name, word))) continue;
+    throw new FusetapError('USAGE', `no target is called ${quoted(word)}`, {
+      hint: `there are ${ALL_TARGETS.map(({ name }) => name).join(', ')}`,
+    });
+  }
+  return ALL_TARGETS.filter(({ name }) => words.some((word) => matchesWord(name, word)));
+}

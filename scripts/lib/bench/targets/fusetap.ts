@@ -1,0 +1,101 @@
+/** fusetap itself, through its command line: one target for each way to serve that this build knows. */
+import { join, resolve } from 'node:path';
+import { z } from 'zod';
+import { EXIT_CODES, FusetapError } from '../../../../drivers/errors.js';
+import { runCommand } from '../command.js';
+import type { Place, Served, Target } from './target.js';
+
+const PLAIN_DRIVER = resolve(import.meta.dirname, './plain-driver.js');
+const MAIN = resolve(import.meta.dirname, '../../../../cli/main.js');
+
+interface Way {
+  name: string;
+  description: string;
+  driver: string;
+  /** options of attach that it cannot do without */
+  needs?: readonly [option: string, value: string];
+}
+
+const WAYS: readonly Way[] = [
+  { name: 'fusetap-aio', description: 'driver aio, through threads', driver: 'aio' },
+  { name: 'fusetap-sync', description: 'driver sync, through threads', driver: 'sync' },
+  { name: 'fusetap-ram', description: 'driver ram, through threads', driver: 'ram' },
+  {
+    name: 'fusetap-aio-passthrough',
+    description: 'driver aio, kernel passthrough',
+    driver: 'aio',
+    needs: ['--passthrough', 'on'],
+  },
+  {
+    name: 'fusetap-ram-passthrough',
+    description: 'driver ram, kernel passthrough',
+    driver: 'ram',
+    needs: ['--passthrough', 'on'],
+  },
+  { name: 'fusetap-plain', description: 'a driver with promises, on the event loop', driver: PLAIN_DRIVER },
+  {
+    name: 'fuse-native',
+    description: 'driver ram, transport fuse-native',
+    driver: 'ram',
+    needs: ['--transport', 'fuse-native'],
+  },
+];
+
+const Attached = z.object({ path: z.string(), keeperPid: z.number().nullable(), serverPid: z.number().nullable() });
+
+let help: Promise<string> | null = null;
+
+/** Whether this build's attach has an option. */
+async function knowsOption(option: string): Promise<boolean> {
+  help ??= runCommand(process.execPath, [MAIN, 'attach', '--help']);
+  return (await help).includes(`${option} `);
+}
+
+/** Bus, state and memory of each target are its own: a neighbour's bus, or the user's, is never touched. */
+async function fusetap(runtimeDir: string, args: readonly string[]): Promise<string> {
+  const environment: NodeJS.ProcessEnv = { ...process.env, FUSETAP_RUNTIME_DIR: runtimeDir };
+  delete environment.FUSETAP_BUS;
+  try {
+    return await runCommand(process.execPath, [MAIN, ...args], { environment, timeoutMs: 60_000 });
+  } catch (error) {
+    const status = (error as { cause?: { code?: unknown } }).cause?.code;
+    if (status !== EXIT_CODES.UNSUPPORTED) throw error;
+    throw new FusetapError('UNSUPPORTED', (error as Error).message, { cause: error });
+  }
+}
+
+async function optionsOf({ needs }: Way): Promise<string[]> {
+  const options: string[] = needs === undefined ? [] : [...needs];
+  if (needs?.[0] !== '--passthrough' && (await knowsOption('--passthrough'))) options.push('--passthrough', 'off');
+  return options;
+}
+
+async function start(way: Way, { imagePath, directory, undo }: Place): Promise<Served> {
+  const runtimeDir = join(directory, 'runtime');
+  const options = await optionsOf(way);
+  let isOver = false;
+  undo.defer(async () => {
+    if (!isOver) await fusetap(runtimeDir, ['stop', '--all', '--force']);
+  });
+  const args = ['attach', '--json', '--driver', way.driver, '--image', imagePath, ...options];
+  const { path, keeperPid, serverPid } = Attached.parse(JSON.parse(await fusetap(runtimeDir, args)));
+  const stop = async (): Promise<void> => {
+    await fusetap(runtimeDir, ['detach', path]);
+    isOver = true;
+  };
+  return { path, pids: [keeperPid, serverPid].filter((pid) => pid !== null), stop };
+}
+
+/** Only what this build lacks: what the system lacks, attach itself tells (UNSUPPORTED). */
+async function findMissing({ needs }: Way): Promise<string | null> {
+  if (needs === undefined || (await knowsOption(needs[0]))) return null;
+  return `fusetap attach has no ${needs[0]}`;
+}
+
+export const fusetapTargets: readonly Target[] = WAYS.map((way) => ({
+  name: way.name,
+  description: way.description,
+  holdsImageInMemory: way.driver === 'ram',
+  findMissing: () => findMissing(way),
+  start: (place) => start(way, place),
+}));

@@ -1,0 +1,150 @@
+/**
+ * The test runner: all compiled test files, or those whose name holds one of the words given, a few at a time.
+ *
+ *     node dist/scripts/lib/test/run.js [--jobs N] [--timeout SECONDS] [PATTERN…]
+ *
+ * Each file runs in a directory of its own (TMPDIR, and the runtime directory of buses below it), which it must leave
+ * without mounts, loop devices and processes: a leftover is a failure of that file.
+ */
+import { execFile } from 'node:child_process';
+import { chmod, mkdir, mkdtemp, readdir } from 'node:fs/promises';
+import { availableParallelism, tmpdir } from 'node:os';
+import { join, relative, resolve } from 'node:path';
+import { parseArgs, promisify } from 'node:util';
+import { type FileResult, killRunningFiles, runFile } from './file.js';
+import {
+  abortTerritory,
+  describeLeftovers,
+  findLeftovers,
+  MARK,
+  removeLeftovers,
+  type Territory,
+} from './leftovers.js';
+import { describeFile, describeRun, type NamedResult } from './report.js';
+
+const dist = resolve(import.meta.dirname, '../../..');
+const LEFTOVER_PATIENCE_MS = 3_000;
+
+interface Settings {
+  jobs: number;
+  timeoutMs: number;
+  patterns: string[];
+}
+
+function parseSettings(args: string[]): Settings {
+  const { values, positionals } = parseArgs({
+    args,
+    allowPositionals: true,
+    options: { jobs: { type: 'string', short: 'j' }, timeout: { type: 'string' } },
+  });
+  return {
+    jobs: positiveNumber('--jobs', values.jobs) ?? availableParallelism() + 1,
+    timeoutMs: 1000 * (positiveNumber('--timeout', values.timeout) ?? 120),
+    patterns: positionals,
+  };
+}
+
+function positiveNumber(option: string, text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const value = Number(text);
+  if (!(value > 0)) throw new RangeError(`${option} takes a number above 0, not '${text}'`);
+  return value;
+}
+
+/** Compiled test files, those that hold one of the patterns in their source's name (all where none is given). */
+async function selectFiles(patterns: string[]): Promise<string[]> {
+  const entries = await readdir(join(dist, 'test'), { recursive: true });
+  const files = entries.filter((entry) => entry.endsWith('.test.js')).map((entry) => join(dist, 'test', entry));
+  // a pattern may come from a shell's completion: ./test/x.test.ts
+  const words = patterns.map((pattern) => pattern.replace(/^\.\//, ''));
+  const chosen = files.filter((file) => words.length === 0 || words.some((word) => sourceName(file).includes(word)));
+  return chosen.sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1));
+}
+
+const sourceName = (file: string): string => relative(dist, file).replace(/\.js$/, '.ts');
+
+async function runInTerritory(file: string, territory: Territory, timeoutMs: number): Promise<FileResult> {
+  const { directory, mark } = territory;
+  await mkdir(directory);
+  // as /tmp itself: tests also run programs as other users
+  await chmod(directory, 0o1777);
+  const environment = { TMPDIR: directory, FUSETAP_RUNTIME_DIR: join(directory, 'runtime'), [MARK]: mark };
+  const result = await runFile({ path: file, environment, timeoutMs, release: () => abortTerritory(territory) });
+  const left = await findLeftovers(territory, LEFTOVER_PATIENCE_MS);
+  for (const line of describeLeftovers(left)) {
+    result.failures.push({ name: `left behind: ${line}`, diagnostics: null });
+  }
+  await removeLeftovers(territory, left);
+  return result;
+}
+
+/** What takes longest begins first, so that no long file is left alone at the end. */
+function rank(file: string): number {
+  const name = sourceName(file);
+  return name.includes('test/survival/') ? 0 : name.includes('test/e2e/') ? 1 : 2;
+}
+
+/** Runs `work` on all items, `jobs` at a time, in order of their start. */
+async function forEachAtOnce<T>(items: readonly T[], jobs: number, work: (item: T) => Promise<void>): Promise<void> {
+  const queue = items.values();
+  const lane = async (): Promise<void> => {
+    for (const item of queue) await work(item);
+  };
+  await Promise.all(Array.from({ length: jobs }, lane));
+}
+
+/**
+ * Makes the directory a mount that namespaces follow: what a test unmounts there goes from all of them at once. Or a
+ * mount namespace that another test made meanwhile would keep it in use.
+ */
+async function shareMounts(directory: string): Promise<void> {
+  // who may not do that runs no tests that mount
+  await promisify(execFile)('mount', ['--bind', '--make-shared', directory, directory]).catch(() => {});
+}
+
+async function removeDirectory(directory: string): Promise<void> {
+  await promisify(execFile)('umount', ['--lazy', directory]).catch(() => {});
+  // a process of its own, and never into a mount: a dead bus below would hang this one
+  await promisify(execFile)('rm', ['-rf', '--one-file-system', directory], { timeout: 20_000 }).catch(() => {
+    console.log(`note: could not remove ${directory}`);
+  });
+}
+
+/** Ends the run at a signal, after taking away what the files that ran have left. */
+function leaveAtSignals(territories: Set<Territory>, directory: string): void {
+  const leave = async (): Promise<void> => {
+    killRunningFiles();
+    for (const territory of territories) await removeLeftovers(territory, await findLeftovers(territory, 0));
+    await removeDirectory(directory);
+    process.exit(130);
+  };
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => void leave());
+}
+
+async function main(): Promise<number> {
+  const { jobs, timeoutMs, patterns } = parseSettings(process.argv.slice(2));
+  const files = await selectFiles(patterns);
+  const results: NamedResult[] = [];
+  if (files.length === 0) {
+    console.log(`no test file has '${patterns.join("' or '")}' in its name\n\n0 passed, 1 failed, 0 skipped`);
+    return 2;
+  }
+  const directory = await mkdtemp(join(tmpdir(), 'fusetap-test-'));
+  await chmod(directory, 0o755);
+  await shareMounts(directory);
+  const active = new Set<Territory>();
+  leaveAtSignals(active, directory);
+  await forEachAtOnce([...files.entries()], jobs, async ([index, file]) => {
+    const territory = { directory: join(directory, String(index)), mark: join(directory, String(index)) };
+    active.add(territory);
+    const result = { name: sourceName(file), ...(await runInTerritory(file, territory, timeoutMs)) };
+    active.delete(territory);
+    results.push(result);
+    console.log(describeFile(result));
+  });
+  await removeDirectory(directory);
+  console.log(describeRun(results.sort((a, b) => (a.name < b.name ? -1 : 1))));
+  return results.some(({ failures }) => failures.length > 0) ? 1 : 0;
+}
+
+process.exit(await main());

@@ -1,0 +1,157 @@
+/**
+ * The torture: three buses, each with aio, sync and ram vbds under fio; kills, upgrades, stops, attaches and detaches at
+ * random; then what was found. See scripts/torture.
+ */
+import { execFile } from 'node:child_process';
+import { mkdtemp, open, realpath, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { parseArgs, promisify } from 'node:util';
+import { EXIT_CODES, FusetapError } from '../../../drivers/errors.js';
+import { resolveBus } from '../../../mount/client/index.js';
+import { type Deeds, type Findings, leaks, printFigures } from './figures.js';
+import { busProcesses, measure } from './holdings.js';
+import { DISK_BYTES } from './verifier.js';
+import { Victim, type Wish } from './victim.js';
+
+const BUSES = 3;
+const CHOICES: Omit<Wish, 'image'>[] = [
+  { driver: 'aio', passthrough: 'off' },
+  { driver: 'sync', passthrough: 'off' },
+  { driver: 'ram', passthrough: 'off' },
+  { driver: 'ram', passthrough: 'on' },
+  { driver: 'aio', passthrough: 'on' },
+];
+
+async function makeWishes(directory: string, name: string): Promise<Wish[]> {
+  const wishes = CHOICES.map(async (choice, i) => {
+    const image = join(directory, `${name}-${i}.img`);
+    const file = await open(image, 'w');
+    await file.truncate(DISK_BYTES);
+    await file.close();
+    return { ...choice, image };
+  });
+  return Promise.all(wishes);
+}
+
+const HELP = `scripts/torture: three buses under fio, killed, upgraded, stopped, attached to and detached from at random
+
+  --minutes N   how long (3)
+  --kills N     instead: until so many servers were killed
+  --model N     instead: N operations at random, each compared with a model of the coherence rules
+  --second-faults
+                instead, as first word: full directories, hanging images and other second faults beside it; --help after
+                it says more
+  --help        this help
+
+Prints what was done and found. Exits with 0 where nothing was lost and nothing is left, else with 1.`;
+
+interface Settings {
+  readonly isOver: (deeds: Deeds) => boolean;
+  readonly limitText: string;
+}
+
+/** @throws FusetapError USAGE; @returns null where only help is wanted */
+function parseSettings(): Settings | null {
+  const values = parseWords();
+  if (values.help) return null;
+  const positive = (name: 'minutes' | 'kills', text: string): number => {
+    const value = Number(text);
+    if (value > 0) return value;
+    throw new FusetapError('USAGE', `--${name} takes a number above 0, not ${text}`);
+  };
+  if (values.kills !== undefined) {
+    const kills = positive('kills', values.kills);
+    return { isOver: (deeds) => deeds.kills >= kills, limitText: `${kills} kills` };
+  }
+  const minutes = positive('minutes', values.minutes ?? '3');
+  const deadline = performance.now() + minutes * 60_000;
+  return { isOver: () => performance.now() >= deadline, limitText: `${minutes} minutes` };
+}
+
+function parseWords(): { minutes?: string; kills?: string; help?: boolean } {
+  const text = { type: 'string' } as const;
+  try {
+    return parseArgs({ options: { minutes: text, kills: text, help: { type: 'boolean', short: 'h' } } }).values;
+  } catch (error) {
+    throw new FusetapError('USAGE', (error as Error).message, { hint: 'see scripts/torture --help' });
+  }
+}
+
+/** Whatever happened, nothing stays: buses are aborted, which frees who waits for them, then taken away. */
+async function clear(directory: string, runtimeDir: string): Promise<void> {
+  const lines = (await promisify(execFile)('cat', ['/proc/self/mountinfo'])).stdout.split('\n');
+  for (const line of lines.filter((text) => text.includes(` ${runtimeDir}/`))) {
+    const [, , device = '', , path = ''] = line.split(' ');
+    await writeFile(`/sys/fs/fuse/connections/${device.split(':')[1]}/abort`, '1').catch(() => {});
+    await promisify(execFile)('umount', ['-l', path]).catch(() => {});
+  }
+  for (const { pid } of await busProcesses(runtimeDir)) process.kill(pid, 'SIGKILL');
+  await promisify(execFile)('rm', ['-rf', '--one-file-system', directory]).catch(() => {});
+}
+
+async function main(): Promise<number> {
+  const settings = parseSettings();
+  if (settings === null) {
+    console.log(HELP);
+    return 0;
+  }
+  const { isOver, limitText } = settings;
+  const directory = await realpath(await mkdtemp(join(tmpdir(), 'fusetap-torture-')));
+  const runtimeDir = join(directory, 'runtime');
+  process.env.FUSETAP_RUNTIME_DIR = runtimeDir;
+  const deeds: Deeds = { kills: 0, upgrades: 0, stops: 0, attaches: 0, detaches: 0, verified: 0 };
+  const findings: Findings = { errors: [], mismatches: 0 };
+  const over = (): boolean => isOver(deeds);
+  const leave = (): void => void clear(directory, runtimeDir).finally(() => process.exit(130));
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, leave);
+  try {
+    console.log(`torture: ${BUSES} buses, ${limitText}`);
+    const victims: Victim[] = [];
+    for (let i = 0; i < BUSES; i++) {
+      const victim = new Victim(await resolveBus(`t${i}`, runtimeDir), deeds, findings);
+      await victim.begin(await makeWishes(directory, `lasting-${i}`));
+      victims.push(victim);
+    }
+    // a first round: what is loaded lazily is loaded, so that it is no leak
+    const guests = await Promise.all(victims.map((_, i) => makeWishes(directory, `guest-${i}`)));
+    const warm = performance.now() + 5_000;
+    await disturb(victims, guests, () => performance.now() > warm);
+    const before = await settle(victims, runtimeDir);
+    for (const victim of victims) victim.verify();
+    await disturb(victims, guests, over);
+    await Promise.all(victims.map((victim) => victim.endVerifying()));
+    const after = await settle(victims, runtimeDir);
+    for (const victim of victims) await victim.stop();
+    await delay(500);
+    const end = await measure(runtimeDir);
+    const left = [end.mounts, end.processes, end.files].some((count) => count > 0) ? [JSON.stringify(end)] : [];
+    const leaked = [...leaks(before, after), ...left.map((text) => `after stop: ${text}`)];
+    console.log(`before     ${JSON.stringify(before)}\nafter      ${JSON.stringify(after)}`);
+    console.log(printFigures(deeds, findings, leaked));
+    return findings.errors.length + findings.mismatches + leaked.length > 0 ? 1 : 0;
+  } finally {
+    await clear(directory, runtimeDir);
+  }
+}
+
+async function disturb(victims: readonly Victim[], guests: readonly Wish[][], isOver: () => boolean): Promise<void> {
+  const works = victims.flatMap((victim, i) => [victim.disturb(isOver), victim.comeAndGo(guests[i] as Wish[], isOver)]);
+  await Promise.all(works);
+}
+
+/** Measures with new servers that have loaded all their threads, when keepers have looked for garbage. */
+async function settle(victims: readonly Victim[], runtimeDir: string): ReturnType<typeof measure> {
+  await Promise.all(victims.map((victim) => victim.renew()));
+  await delay(8_000);
+  return measure(runtimeDir);
+}
+
+try {
+  process.exit(await main());
+} catch (error) {
+  if (!(error instanceof FusetapError)) throw error;
+  console.error(`torture: ${error.message}${error.hint ? `: ${error.hint}` : ''}`);
+  process.exit(EXIT_CODES[error.code]);
+}

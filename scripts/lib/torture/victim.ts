@@ -1,0 +1,141 @@
+/**
+ * One bus under torture: some vbds with fio on them all the time, some that come and go, and a server that is killed,
+ * upgraded, or stopped by a signal at random moments.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { showBus } from '../../../mount/client/ask.js';
+import { type BusPlace, start, stop } from '../../../mount/client/index.js';
+import { askBus } from '../../../mount/control/http-client.js';
+import type { AttachRequest, BusInfo, VbdInfo } from '../../../mount/control/interface.js';
+import type { Deeds, Findings } from './figures.js';
+import { Verifier } from './verifier.js';
+
+const RESTART_LIMIT_MS = 30_000;
+const CONTROL_LIMIT_MS = 30_000;
+
+/** What is attached: image and how. */
+export interface Wish {
+  readonly driver: string;
+  readonly image: string;
+  readonly passthrough: 'on' | 'off';
+}
+
+export class Victim {
+  readonly #place: BusPlace;
+  readonly #deeds: Deeds;
+  readonly #findings: Findings;
+  readonly #verifiers: Verifier[] = [];
+  readonly #lasting: string[] = [];
+
+  constructor(place: BusPlace, deeds: Deeds, findings: Findings) {
+    this.#place = place;
+    this.#deeds = deeds;
+    this.#findings = findings;
+  }
+
+  async begin(wishes: readonly Wish[]): Promise<void> {
+    await start(this.#place);
+    for (const wish of wishes) this.#lasting.push((await this.#attach(wish)).path);
+  }
+
+  verify(): void {
+    this.#lasting.forEach((path, i) => {
+      this.#verifiers.push(new Verifier(path, i % 2 === 0 ? 4096 : 1 << 20, this.#deeds, this.#findings));
+    });
+  }
+
+  /** Disturbs the server until told to end. */
+  async disturb(isOver: () => boolean): Promise<void> {
+    while (!isOver()) {
+      await delay(Math.random() * 300);
+      const way = Math.random();
+      await this.#try('disturbing', () => (way < 0.75 ? this.#kill() : way < 0.95 ? this.#upgrade() : this.#halt()));
+    }
+  }
+
+  /** Attaches and detaches others until told to end. */
+  async comeAndGo(wishes: readonly Wish[], isOver: () => boolean): Promise<void> {
+    for (let i = 0; !isOver(); i++) {
+      const wish = wishes[i % wishes.length] as Wish;
+      await this.#try(`attach and detach of ${wish.driver}`, async () => {
+        const { vdev } = await this.#attach(wish);
+        await delay(Math.random() * 300);
+        await askBus(this.#place, { method: 'DELETE', path: `/vbds/${vdev}?wait=10`, timeoutMs: CONTROL_LIMIT_MS });
+        this.#deeds.detaches += 1;
+      });
+    }
+  }
+
+  async endVerifying(): Promise<void> {
+    await Promise.all(this.#verifiers.map((verifier) => verifier.end()));
+  }
+
+  /** A server that has done nothing yet: what one holds depends on what it did since the last kill. */
+  async renew(): Promise<void> {
+    await this.#try('upgrade', () => this.#upgrade());
+  }
+
+  async stop(): Promise<void> {
+    await this.#try('stop', () => stop(this.#place));
+  }
+
+  async #try(what: string, act: () => Promise<unknown>): Promise<void> {
+    try {
+      await act();
+    } catch (error) {
+      this.#findings.errors.push(`bus ${this.#place.name}: ${what}: ${(error as Error).message}`);
+      await delay(500);
+    }
+  }
+
+  async #attach({ driver, image, passthrough }: Wish): Promise<VbdInfo> {
+    const body = { driver, image, vdev: null, mode: 'w', passthrough, options: {} } satisfies AttachRequest;
+    const vbd = await askBus<VbdInfo>(this.#place, {
+      method: 'POST',
+      path: '/vbds',
+      body,
+      timeoutMs: CONTROL_LIMIT_MS,
+    });
+    this.#deeds.attaches += 1;
+    return vbd;
+  }
+
+  #info(): Promise<BusInfo> {
+    return showBus(this.#place, { timeoutMs: CONTROL_LIMIT_MS });
+  }
+
+  async #kill(): Promise<void> {
+    const { serverPid, restarts } = await this.#info();
+    if (serverPid === null) throw new Error('there is no server');
+    process.kill(serverPid, 'SIGKILL');
+    this.#deeds.kills += 1;
+    await this.#settled(restarts + 1);
+  }
+
+  async #upgrade(): Promise<void> {
+    await askBus(this.#place, { method: 'POST', path: '/upgrade', body: {}, timeoutMs: CONTROL_LIMIT_MS });
+    this.#deeds.upgrades += 1;
+  }
+
+  /** Stops the server for shorter than its keeper allows. */
+  async #halt(): Promise<void> {
+    const { serverPid } = await this.#info();
+    if (serverPid === null) throw new Error('there is no server');
+    process.kill(serverPid, 'SIGSTOP');
+    this.#deeds.stops += 1;
+    await delay(500);
+    process.kill(serverPid, 'SIGCONT');
+  }
+
+  /** Waits for the next server; fio lets it answer within the pause before the next disturbance. */
+  async #settled(restarts: number): Promise<void> {
+    const deadline = Date.now() + RESTART_LIMIT_MS;
+    for (;;) {
+      const info = await this.#info();
+      if (info.state === 'failed') throw new Error('the bus was given up');
+      if (info.state === 'running' && info.restarts >= restarts) return;
+      if (Date.now() > deadline) throw new Error(`no new server within ${RESTART_LIMIT_MS / 1000} s`);
+      await delay(20);
+    }
+  }
+}

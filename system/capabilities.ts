@@ -1,0 +1,18 @@
+/** What this process may do: capabilities(7) by their numbers. */
+import { readFileSync } from 'node:fs';
+import { isInUserNamespace } from './proc.js';
+
+export const CAP_IPC_LOCK = 14;
+export const CAP_SYS_ADMIN = 21;
+export const CAP_SYS_RESOURCE = 24;
+
+/** Whether a capability is effective in this process. */
+export function hasCapability(capability: number, status: string = readFileSync('/proc/self/status', 'utf8')): boolean {
+  const effective = /^CapEff:\s+([0-9a-f]+)$/m.exec(status)?.[1] ?? '0';
+  return ((BigInt(`0x${effective}`) >> BigInt(capability)) & 1n) === 1n;
+}
+
+/** Whether it counts for the machine too: the root of a user namespace has all of them, and only there. */
+export function isPrivileged(capability: number): boolean {
+  return hasCapability(capability) && !isInUserNamespace();
+}

@@ -1,0 +1,113 @@
+import { mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { createServer, type Server } from 'node:net';
+import { join } from 'node:path';
+import type { Test } from 'tap';
+import t from 'tap';
+import { askBus, isConnectionLost, isNotRunning } from '../../../mount/control/http-client.js';
+import { resolveBus } from '../../../mount/runtime/bus-place.js';
+import { type Answers, fakeBus, tempDir } from '../../cli/fake-bus.js';
+
+const GET = { method: 'GET', path: '/bus' } as const;
+
+async function busThat(t: Test, answers: Answers) {
+  const runtime = tempDir(t);
+  const bus = await fakeBus(t, runtime, '0', answers);
+  return { bus, place: await resolveBus('0', runtime) };
+}
+
+t.test('asks with the version of the interface, and gives the body of the answer', async (t) => {
+  const { bus, place } = await busThat(t, ({ body }) => ({ status: 201, body: { got: body } }));
+  t.same(await askBus(place, { method: 'POST', path: '/vbds?x=1', body: { ä: '\n' } }), { got: { ä: '\n' } });
+  t.same(bus.asked, [{ method: 'POST', url: '/vbds?x=1', body: { ä: '\n' }, interface: '1.0' }]);
+});
+
+t.test('an error of the bus arrives whole', async (t) => {
+  const error = { code: 'BUSY', message: 'xvda is open', hint: 'close it', holders: [{ pid: 7, command: 'dd' }] };
+  const { place } = await busThat(t, () => ({ status: 409, body: { error } }));
+  await t.rejects(askBus(place, GET), { name: 'FusetapError', ...error });
+});
+
+t.test('answers that are none of ours are said to be strange', async (t) => {
+  const answers: Record<string, Answers> = {
+    'no version': (_, response) => void response.end('{}'),
+    'no JSON': (_, response) => void response.writeHead(200, { 'fusetap-interface': '1.0' }).end('<html>'),
+    'no error': () => ({ status: 500, body: {} }),
+  };
+  for (const [what, answer] of Object.entries(answers)) {
+    const { place } = await busThat(t, answer);
+    await t.rejects(askBus(place, GET), { code: 'FAILED', message: /strange answer/ }, what);
+  }
+});
+
+t.test('a newer MINOR is taken, another MAJOR refused', async (t) => {
+  const speak =
+    (version: string): Answers =>
+    (_, response) =>
+      void response.writeHead(200, { 'fusetap-interface': version }).end('{"a":1}');
+  t.same(await askBus((await busThat(t, speak('1.9'))).place, GET), { a: 1 });
+  for (const version of ['2.0', '0.9', '10.0']) {
+    const { place } = await busThat(t, speak(version));
+    await t.rejects(askBus(place, GET), { code: 'UNSUPPORTED', message: new RegExp(`interface ${version}`) });
+  }
+});
+
+t.test('nobody there is not the same as gone in the middle', async (t) => {
+  const runtime = tempDir(t);
+  const place = await resolveBus('0', runtime);
+  const ask = () => askBus(place, GET).catch((error: unknown) => error);
+  t.ok(isNotRunning(await ask()), 'no directory');
+  mkdirSync(place.stateDir, { recursive: true });
+  t.ok(isNotRunning(await ask()), 'no socket');
+  await leaveSocketBehind(join(place.stateDir, 'control.sock'));
+  t.same(readdirSync(place.stateDir), ['control.sock']);
+  t.ok(isNotRunning(await ask()), 'a socket without a process');
+  rmSync(place.stateDir, { recursive: true });
+  await fakeBus(t, runtime, '0', (_, response) => void response.destroy());
+  const lost = await ask();
+  t.ok(isConnectionLost(lost));
+  t.notOk(isNotRunning(lost));
+  t.match(lost, { code: 'FAILED', hint: /state\/0\/log/ });
+});
+
+/** What a keeper leaves that was killed: node removes the socket of a server it closes, so another name is closed. */
+async function leaveSocketBehind(path: string): Promise<void> {
+  const { linkSync } = await import('node:fs');
+  const server: Server = createServer();
+  await new Promise<void>((resolve) => server.listen(`${path}.2`, resolve));
+  linkSync(`${path}.2`, path);
+  await new Promise<void>((resolve) => server.close(() => resolve()));
+}
+
+t.test('a socket whose path is too long for its address is reached all the same', async (t) => {
+  const runtime = join(tempDir(t), 'x'.repeat(120));
+  mkdirSync(runtime);
+  const bus = await fakeBus(t, runtime, '0', () => ({ ok: true }));
+  const place = await resolveBus('0', runtime);
+  const openFiles = () => readdirSync('/proc/self/fd').length;
+  await askBus(place, GET);
+  const before = openFiles();
+  for (let i = 0; i < 5; i++) t.same(await askBus(place, GET), { ok: true });
+  t.ok(openFiles() <= before, 'no descriptor is left open');
+  bus.leave();
+  t.ok(isNotRunning(await askBus(place, GET).catch((error: unknown) => error)));
+});
+
+t.test('silence ends after the time limit', async (t) => {
+  const { place } = await busThat(t, () => undefined);
+  const error = await askBus(place, { ...GET, timeoutMs: 50 }).catch((error: unknown) => error);
+  t.ok(isConnectionLost(error));
+  t.match(error, { message: /no answer within 0.05 s/ });
+});
+
+t.test('to abort closes the connection', async (t) => {
+  const controller = new AbortController();
+  const closed = new Promise<void>((resolve) => {
+    t.context.answer = (_: unknown, response: { on(event: 'close', listener: () => void): void }) => {
+      response.on('close', resolve);
+      controller.abort();
+    };
+  });
+  const { place } = await busThat(t, t.context.answer as Answers);
+  await t.rejects(askBus(place, { ...GET, signal: controller.signal }), { name: 'AbortError' });
+  await closed;
+});

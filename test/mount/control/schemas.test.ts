@@ -1,0 +1,53 @@
+/** What the control interface takes: what passes, and what is said of what does not. */
+import t from 'tap';
+import * as v from 'valibot';
+import { attachRequest, detachQuery, holdQuery, stopRequest } from '../../../mount/control/schemas.js';
+
+const issueOf = (schema: v.GenericSchema, value: unknown): string => {
+  const { success, issues } = v.safeParse(schema, value, { abortEarly: true });
+  return success ? 'right' : `${v.getDotPath(issues[0]) ?? ''}: ${issues[0].message}`;
+};
+
+t.test('what is right is returned, with what is missing', async (t) => {
+  t.strictSame(v.parse(attachRequest, { driver: 'aio', image: '/a.img' }), {
+    ...{ driver: 'aio', image: '/a.img', vdev: null, mode: 'w', passthrough: 'auto', options: {} },
+  });
+  const full = {
+    ...{ driver: 'ram', image: null, vdev: 'xvda', mode: 'w!', passthrough: 'on', options: { a: 'b' }, share: 'x' },
+    ...{ filters: [{ name: 'delay', value: '1' }], partitions: true, uid: 0, gid: 4294967294, fileMode: '0640' },
+    ...{ transport: 'kernel', allowOther: false },
+  };
+  t.strictSame(v.parse(attachRequest, full), full);
+});
+
+t.test('what is wrong is named', async (t) => {
+  const right = { driver: 'aio', image: '/a.img' };
+  const wrong: [object, RegExp][] = [
+    [{ ...right, driver: '' }, /^driver: must have at least 1 character$/],
+    [{ ...right, driver: 'x'.repeat(4097) }, /^driver: must have at most 4096 characters$/],
+    [{ ...right, driver: 1 }, /^driver: must be a string$/],
+    [{ ...right, image: 'a.img' }, /^image: must be an absolute path$/],
+    [{ ...right, mode: 'rw' }, /^mode: must be one of r, w, w!$/],
+    [{ ...right, uid: 1.5 }, /^uid: must be an integer$/],
+    [{ ...right, uid: -1 }, /^uid: must be at least 0$/],
+    [{ ...right, uid: 2 ** 32 - 1 }, /^uid: must be at most 4294967294$/],
+    [{ ...right, fileMode: '0888' }, /^fileMode: must be three octal digits/],
+    [{ ...right, options: { a: 1 } }, /^options\.a: must be a string$/],
+    [{ ...right, filters: [{ name: 'f' }, {}] }, /^filters\.1\.name: /],
+    [{ ...right, more: 1 }, /^more: /],
+    [JSON.parse('{"__proto__":{},"driver":"aio","image":null}') as object, /^__proto__: /],
+  ];
+  for (const [request, said] of wrong) t.match(issueOf(attachRequest, request), said);
+  for (const request of [null, [], 'x']) t.not(issueOf(attachRequest, request), 'right', JSON.stringify(request));
+});
+
+t.test('numbers of a query are text', async (t) => {
+  t.strictSame(v.parse(detachQuery, {}), { force: '0', wait: 0 });
+  t.strictSame(v.parse(detachQuery, { force: '1', wait: '1.5' }), { force: '1', wait: 1.5 });
+  for (const wait of ['', ' ', 'x', 'Infinity', '-1', '1e9', '1000001', 5]) {
+    t.not(issueOf(detachQuery, { wait }), 'right', `${wait}`);
+  }
+  t.strictSame(v.parse(holdQuery, { copy: '1:2:3', other: 'x' }), { copy: '1:2:3' });
+  t.not(issueOf(holdQuery, { copy: 'x' }), 'right');
+  t.not(issueOf(stopRequest, { wait: -1 }), 'right');
+});

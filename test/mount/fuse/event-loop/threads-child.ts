@@ -1,0 +1,19 @@
+/**
+ * Threads beside those of another server, of which a device is being asked without waiting; prints whether it still is
+ * when they have loaded, for each device. A process of its own: parked threads keep it from ending by itself.
+ */
+import { Threads } from '../../../../mount/fuse/event-loop/threads.js';
+import { createStats } from '../../../../mount/ledger/counters.js';
+import { createLedger } from '../../../../mount/ledger/ledger.js';
+import { isNonBlocking, memfdCreate, setNonBlocking } from '../../../../system/libc.js';
+
+const fds = [memfdCreate('first'), memfdCreate('second')] as const;
+setNonBlocking(fds[1], true);
+const fail = (why: unknown): never => {
+  console.error(why);
+  process.exit(1);
+};
+const events = { request() {}, memoryWanted() {}, mapped() {}, stuck() {}, gone: fail, failed: fail };
+await new Threads(fds, createLedger(), createStats(), events).loaded;
+console.log(fds.map(isNonBlocking).join());
+process.exit(0);

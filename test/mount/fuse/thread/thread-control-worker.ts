@@ -1,0 +1,99 @@
+/**
+ * A worker thread for thread-control.test.ts. As the threads of a server, it does not return to its event loop while it
+ * works; it ends when the test's memory says so.
+ */
+import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import { ThreadGate, type ThreadMemory } from '../../../../mount/fuse/thread/thread-control.js';
+
+/** words of the memory that test and workers share */
+export const STOP = 0;
+/** threads that hold a permit now, and the most there ever were */
+export const HOLDING = 1;
+export const MOST_HOLDING = 2;
+/** times that a thread used what was taken away from it */
+export const WRONG_USES = 3;
+export const USES = 4;
+/** permits taken */
+export const TAKEN = 5;
+/** messages that parked threads took */
+export const TAKEN_PARKED = 6;
+/** from here on: 1 where a resource may be used */
+export const RESOURCES = 16;
+export const WORDS = RESOURCES + 64;
+
+/** whose requests they serve */
+export const NODE = 2;
+
+export interface WorkerTask {
+  readonly kind: 'permits' | 'resources';
+  readonly thread: number;
+  readonly memory: ThreadMemory;
+  readonly shared: SharedArrayBuffer;
+  readonly rounds: number;
+}
+
+/** test → worker */
+export interface ResourceUpdate {
+  readonly resource: number;
+  readonly isThere: boolean;
+}
+
+function spin(turns: number): void {
+  for (let i = 0; i < turns; i++) Math.sqrt(i);
+}
+
+/** Takes and gives permits, and keeps account of how many threads have one. */
+function takePermits({ thread, memory, shared, rounds }: WorkerTask, port: MessagePort): void {
+  const words = new Int32Array(shared);
+  const gate = new ThreadGate(memory, thread);
+  const takeMessages = (): void => {
+    while (receiveMessageOnPort(port) !== undefined) Atomics.add(words, TAKEN_PARKED, 1);
+    gate.seen();
+  };
+  for (let round = 0; round < rounds && Atomics.load(words, STOP) === 0; round++) {
+    gate.takePermit(takeMessages);
+    gate.takePermit(takeMessages);
+    Atomics.add(words, TAKEN, 1);
+    const holding = Atomics.add(words, HOLDING, 1) + 1;
+    for (let most = Atomics.load(words, MOST_HOLDING); holding > most; ) {
+      most = Atomics.compareExchange(words, MOST_HOLDING, most, holding);
+    }
+    // mostly short, so that threads meet while they take and give
+    spin(round % 16 === 0 ? 300 : (round + thread) % 8);
+    Atomics.sub(words, HOLDING, 1);
+    gate.givePermit();
+    gate.givePermit();
+  }
+}
+
+/** Uses resources while it knows of them, as a thread does with windows. */
+function useResources({ thread, memory, shared }: WorkerTask, port: MessagePort): void {
+  const words = new Int32Array(shared);
+  const gate = new ThreadGate(memory, thread);
+  const known = new Set<number>();
+  for (let round = thread; Atomics.load(words, STOP) === 0; round++) {
+    if (gate.enter(NODE)) {
+      for (;;) {
+        const received = receiveMessageOnPort(port) as { message: ResourceUpdate } | undefined;
+        if (received === undefined) break;
+        if (received.message.isThere) known.add(received.message.resource);
+        else known.delete(received.message.resource);
+      }
+      gate.seen();
+    }
+    for (const resource of known) {
+      spin(round % 200);
+      Atomics.add(words, USES, 1);
+      if (Atomics.load(words, RESOURCES + resource) !== 1) Atomics.add(words, WRONG_USES, 1);
+    }
+    gate.leave();
+    // now and then a thread has nothing to do for a while
+    if (round % 64 === 0) Atomics.wait(words, STOP, 0, 1);
+  }
+}
+
+if (parentPort !== null) {
+  const task = workerData as WorkerTask;
+  if (task.kind === 'permits') takePermits(task, parentPort);
+  else useResources(task, parentPort);
+}

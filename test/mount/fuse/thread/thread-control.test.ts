@@ -1,0 +1,248 @@
+/** What threads share, with real threads: permits, and when it is safe to close what they used. */
+import { setTimeout as delay } from 'node:timers/promises';
+import { Worker } from 'node:worker_threads';
+import t, { type Test } from 'tap';
+import {
+  createThreadMemory,
+  ThreadGate,
+  type ThreadMemory,
+  ThreadWatch,
+} from '../../../../mount/fuse/thread/thread-control.js';
+import {
+  HOLDING,
+  MOST_HOLDING,
+  NODE,
+  RESOURCES,
+  type ResourceUpdate,
+  STOP,
+  TAKEN,
+  TAKEN_PARKED,
+  USES,
+  WORDS,
+  type WorkerTask,
+  WRONG_USES,
+} from './thread-control-worker.js';
+
+const ROUNDS = 20_000;
+
+interface Crew {
+  readonly words: Int32Array;
+  readonly workers: Worker[];
+  /** resolves when all have ended; rejects where one failed */
+  readonly ended: Promise<unknown>;
+}
+
+function startCrew(t: Test, threads: number, memory: ThreadMemory, task: Pick<WorkerTask, 'kind' | 'rounds'>): Crew {
+  const shared = new SharedArrayBuffer(WORDS * 4);
+  const words = new Int32Array(shared);
+  const workers = Array.from({ length: threads }, (_, thread) => {
+    const workerData: WorkerTask = { ...task, thread, memory, shared };
+    return new Worker(new URL('./thread-control-worker.js', import.meta.url), { workerData });
+  });
+  const ended = Promise.all(
+    workers.map(
+      (worker) => new Promise<void>((resolve, reject) => worker.once('exit', () => resolve()).once('error', reject)),
+    ),
+  );
+  t.teardown(async () => {
+    Atomics.store(words, STOP, 1);
+    await Promise.all(workers.map((worker) => worker.terminate()));
+  });
+  return { words, workers, ended };
+}
+
+async function until(what: string, isSo: () => boolean): Promise<void> {
+  const deadline = performance.now() + 10_000;
+  while (!isSo()) {
+    if (performance.now() > deadline) throw new Error(`waited in vain: ${what}`);
+    await delay(1);
+  }
+}
+
+t.test('never do more threads hold a permit than there are', async (t) => {
+  for (const [threads, permits] of [
+    [5, 1],
+    [5, 2],
+    [3, 3],
+  ] as const) {
+    const memory = createThreadMemory(threads);
+    const { words, ended } = startCrew(t, threads, memory, { kind: 'permits', rounds: ROUNDS });
+    new ThreadWatch(memory, threads).permit(permits);
+    await ended;
+    t.ok(Atomics.load(words, MOST_HOLDING) <= permits, `${permits} permits for ${threads} threads`);
+    t.equal(Atomics.load(words, TAKEN), threads * ROUNDS, 'every thread came to its turns');
+    t.equal(Atomics.load(words, HOLDING), 0);
+  }
+});
+
+t.test('no thread begins before there are permits, and parked threads wake as permits come', async (t) => {
+  const threads = 4;
+  const memory = createThreadMemory(threads);
+  const watch = new ThreadWatch(memory, threads);
+  const { words, ended } = startCrew(t, threads, memory, { kind: 'permits', rounds: 1 });
+  await delay(150);
+  t.equal(Atomics.load(words, TAKEN), 0, 'all are parked');
+  watch.permit(1);
+  await until('one permit goes from thread to thread', () => Atomics.load(words, TAKEN) === threads);
+  await ended;
+  t.equal(Atomics.load(words, MOST_HOLDING), 1);
+});
+
+t.test('parked threads take their messages, which would pile up otherwise', async (t) => {
+  const threads = 3;
+  const memory = createThreadMemory(threads);
+  const watch = new ThreadWatch(memory, threads);
+  const { words, workers, ended } = startCrew(t, threads, memory, { kind: 'permits', rounds: 1 });
+  await Promise.all(workers.map((worker) => new Promise((resolve) => worker.once('online', resolve))));
+  for (let round = 1; round <= 20; round++) for (const worker of workers) worker.postMessage(round);
+  await until('they have been taken', () => {
+    // again and again: one that is not waiting yet takes them with the next
+    watch.announce();
+    return Atomics.load(words, TAKEN_PARKED) === threads * 20;
+  });
+  t.equal(Atomics.load(words, TAKEN), 0, 'without a permit');
+  watch.permit(1);
+  await ended;
+});
+
+t.test('several permits wake several threads', async (t) => {
+  const memory = createThreadMemory(3);
+  const gate = new ThreadGate(memory, 2);
+  const watch = new ThreadWatch(memory, 3);
+  watch.permit(1);
+  gate.takePermit(() => {});
+  const { words, ended } = startCrew(t, 2, memory, { kind: 'permits', rounds: 500 });
+  await delay(50);
+  t.equal(Atomics.load(words, TAKEN), 0, 'the only permit is taken');
+  gate.givePermit();
+  watch.permit(1);
+  await ended;
+  t.equal(Atomics.load(words, TAKEN), 1_000);
+});
+
+t.test('giving what one does not have gives nothing', async (t) => {
+  const memory = createThreadMemory(2);
+  const gate = new ThreadGate(memory, 0);
+  gate.givePermit();
+  const watch = new ThreadWatch(memory, 2);
+  const { words } = startCrew(t, 1, memory, { kind: 'permits', rounds: 1 });
+  await delay(100);
+  t.equal(Atomics.load(words, TAKEN), 0);
+  watch.permit(1);
+  await until('the thread is let in', () => Atomics.load(words, TAKEN) === 1);
+});
+
+t.test('passed resolves only when no thread uses what was taken away', async (t) => {
+  const threads = 3;
+  const memory = createThreadMemory(threads);
+  const watch = new ThreadWatch(memory, threads);
+  const { words, workers } = startCrew(t, threads, memory, { kind: 'resources', rounds: 0 });
+  const tell = (update: ResourceUpdate): number => {
+    for (const worker of workers) worker.postMessage(update);
+    return watch.announce();
+  };
+  await Promise.all(workers.map((worker) => new Promise((resolve) => worker.once('online', resolve))));
+  const deadline = performance.now() + 4_000;
+  let rounds = 0;
+  for (; performance.now() < deadline && rounds < 3_000; rounds++) {
+    const resource = rounds % 64;
+    Atomics.store(words, RESOURCES + resource, 1);
+    tell({ resource, isThere: true });
+    const uses = Atomics.load(words, USES);
+    // every other time they have it in use when it goes
+    if (rounds % 2 === 0) await until('it is used', () => Atomics.load(words, USES) > uses);
+    await watch.passed(tell({ resource, isThere: false }), NODE);
+    Atomics.store(words, RESOURCES + resource, 0);
+    if (rounds % 16 === 0) await delay(1);
+  }
+  t.comment(`${rounds} rounds, ${Atomics.load(words, USES)} uses`);
+  t.ok(rounds > 100);
+  t.equal(Atomics.load(words, WRONG_USES), 0);
+});
+
+t.test('passed waits for a thread in the middle of a request, not for one that reads', async (t) => {
+  const memory = createThreadMemory(2);
+  const [busy, idle] = [new ThreadGate(memory, 0), new ThreadGate(memory, 1)];
+  const watch = new ThreadWatch(memory, 2);
+  t.equal(idle.enter(NODE), false, 'no messages');
+  idle.leave();
+  t.equal(busy.enter(NODE), false);
+  let isPassed = false;
+  const passed = watch.passed(watch.announce(), NODE).then(() => {
+    isPassed = true;
+  });
+  await delay(30);
+  t.equal(isPassed, false);
+  busy.leave();
+  await passed;
+  t.equal(busy.enter(NODE), true, 'the next request finds the messages');
+  busy.seen();
+  t.equal(busy.enter(NODE), false, 'once');
+});
+
+t.test('a thread that has seen the messages is waited for no longer, also in the middle of a request', async (t) => {
+  const memory = createThreadMemory(1);
+  const gate = new ThreadGate(memory, 0);
+  const watch = new ThreadWatch(memory, 1);
+  const version = watch.announce();
+  t.equal(gate.enter(NODE), true);
+  gate.seen();
+  await watch.passed(version, NODE);
+  t.pass();
+});
+
+t.test('passed waits for threads that use the window, and for no others', async (t) => {
+  const memory = createThreadMemory(2);
+  const [hung, other] = [new ThreadGate(memory, 0), new ThreadGate(memory, 1)];
+  const watch = new ThreadWatch(memory, 2);
+  hung.enter(NODE);
+  other.enter(NODE + 1);
+  other.leave();
+  await watch.passed(watch.announce(), NODE + 1);
+  t.pass('one that serves another vbd for ever is not waited for');
+});
+
+t.test('a read that was put off uses its window, whatever messages its thread has seen', async (t) => {
+  const memory = createThreadMemory(1);
+  const gate = new ThreadGate(memory, 0);
+  const watch = new ThreadWatch(memory, 1);
+  gate.enter(NODE);
+  const places = [gate.putOff(NODE), gate.putOff(NODE + 1)];
+  gate.enter(NODE + 2);
+  const version = watch.announce();
+  gate.enter(NODE + 2);
+  gate.seen();
+  await watch.passed(version, NODE + 2);
+  let isPassed = false;
+  const passed = watch.passed(version, NODE).then(() => {
+    isPassed = true;
+  });
+  gate.finished(places[1] as number);
+  await watch.passed(version, NODE + 1);
+  await delay(20);
+  t.equal(isPassed, false);
+  gate.finished(places[0] as number);
+  await passed;
+});
+
+t.test('versions go on behind 2^31', async (t) => {
+  const memory = createThreadMemory(1);
+  const gate = new ThreadGate(memory, 0);
+  const watch = new ThreadWatch(memory, 1);
+  // as if so many messages had been sent
+  new Int32Array(memory)[0] = 2 ** 31 - 3;
+  gate.enter(NODE);
+  gate.seen();
+  for (let i = 0; i < 6; i++) {
+    const version = watch.announce();
+    let isPassed = false;
+    const passed = watch.passed(version, NODE).then(() => {
+      isPassed = true;
+    });
+    await delay(3);
+    t.equal(isPassed, false, 'waits');
+    t.equal(gate.enter(NODE), true);
+    gate.seen();
+    await passed;
+  }
+});

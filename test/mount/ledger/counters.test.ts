@@ -1,0 +1,75 @@
+import { closeSync } from 'node:fs';
+import fc from 'fast-check';
+import t from 'tap';
+import {
+  areaOfThread,
+  bucketStartUs,
+  CounterPages,
+  countRequest,
+  createStats,
+  DISCARD,
+  FLUSH,
+  MAIN_AREA,
+  READ,
+  readStats,
+  resetStats,
+  WRITE,
+} from '../../../mount/ledger/counters.js';
+
+const fd = createStats();
+t.teardown(() => closeSync(fd));
+const NONE = { requests: 0, bytes: 0, errors: 0, latencyUs: { p50: null, p99: null, max: null } };
+
+t.test('nothing was counted', async (t) => {
+  t.same(readStats(fd, 8191), { read: NONE, write: NONE, flush: NONE, discard: NONE });
+});
+
+t.test('threads and kinds add up, vbds stay apart', async (t) => {
+  const [main, thread] = [new CounterPages(fd, MAIN_AREA), new CounterPages(fd, areaOfThread(21))];
+  t.equal(main.of(3), main.of(3), 'a page is mapped once');
+  countRequest(main.of(3), READ, 0.01, 4096);
+  countRequest(thread.of(3), READ, 0.01, 512);
+  countRequest(thread.of(3), READ, 0.02, -5);
+  countRequest(thread.of(3), WRITE, 1, 1 << 20);
+  countRequest(thread.of(4), FLUSH, 2, 0);
+  countRequest(main.of(4), DISCARD, 3, 2 ** 40);
+  const three = readStats(fd, 3);
+  t.match(three.read, { requests: 3, bytes: 4608, errors: 1, latencyUs: { max: 20 } });
+  t.match(three.write, { requests: 1, bytes: 1 << 20, errors: 0, latencyUs: { max: 1000 } });
+  t.same(three.flush, NONE);
+  t.match(readStats(fd, 4), { read: NONE, flush: { requests: 1 }, discard: { requests: 1, bytes: 2 ** 40 } });
+  resetStats(fd, 3);
+  t.same(readStats(fd, 3).read, NONE);
+  t.match(readStats(fd, 4), { flush: { requests: 1 } }, 'the neighbour is left alone');
+  countRequest(main.of(3), READ, 0.01, 1);
+  t.match(readStats(fd, 3).read, { requests: 1 }, 'the page that was mapped before still counts');
+});
+
+t.test('percentiles are right to an eighth, and never above the longest', async (t) => {
+  const durations = fc.array(fc.double({ min: 0.001, max: 60_000, noNaN: true }), { minLength: 1, maxLength: 200 });
+  const page = new CounterPages(fd, MAIN_AREA).of(5);
+  fc.assert(
+    fc.property(durations, (all) => {
+      resetStats(fd, 5);
+      for (const ms of all) countRequest(page, READ, ms, 0);
+      const sorted = all.map((ms) => ms * 1000).sort((a, b) => a - b);
+      const { p50, p99, max } = readStats(fd, 5).read.latencyUs;
+      for (const [share, found] of [
+        [0.5, p50],
+        [0.99, p99],
+      ] as const) {
+        const exact = sorted[Math.ceil(share * sorted.length) - 1] as number;
+        t.ok(found !== null && Math.abs(found - exact) <= exact / 4 + 0.3, `p${share}: ${found}, in truth ${exact}`);
+        t.ok((found ?? 0) <= (max ?? 0));
+      }
+    }),
+  );
+});
+
+t.test('buckets follow each other without gaps', async (t) => {
+  for (let bucket = 1; bucket < 120; bucket++) t.ok(bucketStartUs(bucket) > bucketStartUs(bucket - 1));
+  t.same([4, 5, 8, 9, 12].map(bucketStartUs), [1, 1.25, 2, 2.5, 4]);
+  const page = new CounterPages(fd, MAIN_AREA).of(6);
+  for (const ms of [0, 1e12, Number.POSITIVE_INFINITY]) countRequest(page, READ, ms, 0);
+  t.match(readStats(fd, 6).read, { requests: 3 }, 'whatever the clock says');
+});
