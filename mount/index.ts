@@ -12,7 +12,8 @@ import { resolve } from 'node:path';
 import type { Disk } from '../drivers/disk.js';
 import type { FilterSpec } from '../drivers/filters/filter.js';
 import * as client from './client/index.js';
-import type { AttachRequest, BusInfo, DetachResult, Mode, SaveResult, VbdInfo } from './control/interface.js';
+import type { AttachRequest, BusInfo, DetachResult, SaveResult, VbdInfo } from './control/interface.js';
+import type { Mode } from './images/mode.js';
 
 export type { Disk } from '../drivers/disk.js';
 export type {
@@ -45,7 +46,6 @@ export type {
   DetachedVbd,
   DetachResult,
   ImageState,
-  Mode,
   PartitionInfo,
   SaveResult,
   TransportName,
@@ -306,3 +306,5 @@ async function findIn(place: client.BusPlace, word: string): Promise<VbdInfo> {
   const { vbds } = await client.showBus(place);
   return client.findVbd(word, vbds, `bus ${place.name}`);
 }
+
+export type { Mode } from './images/mode.js';

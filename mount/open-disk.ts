@@ -13,8 +13,8 @@ import { loadDriver } from '../drivers/registry.js';
 import { memfdCreate } from '../system/libc.js';
 import { findDriver } from './client/find-driver.js';
 import { settleFilters } from './client/settle-filters.js';
-import type { Mode } from './control/interface.js';
 import { claimImage } from './images/claim-image.js';
+import type { Mode } from './images/mode.js';
 import { openImage } from './images/open-image.js';
 
 export interface OpenDiskRequest {

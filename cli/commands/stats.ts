@@ -1,10 +1,12 @@
 /** `fusetap stats`: requests, bytes, errors and latency by kind. */
 import type { Command } from 'commander';
 import { askStats } from '../../mount/client/stats.js';
-import type { KindStats, VbdStats } from '../../mount/control/interface.js';
+import type { VbdStats } from '../../mount/control/interface.js';
 import { locateVbd } from '../locate-vbd.js';
 import { chosenBus, endHelp, type SharedOptions } from '../options.js';
 import { type Column, humanSize, printJson, printNote, printTable } from '../output.js';
+
+type KindStats = VbdStats['read'];
 
 const COLUMNS: readonly Column[] = [
   { head: 'BUS' },

@@ -3,7 +3,8 @@
  * its bus and its processes is passed over; a key that neither has is a typing error.
  */
 import { FusetapError, quoted } from '../../drivers/errors.js';
-import type { AttachRequest, Mode } from '../../mount/control/interface.js';
+import type { AttachRequest } from '../../mount/control/interface.js';
+import type { Mode } from '../../mount/images/mode.js';
 import { DEFAULT_DRIVER } from '../disk-spec/index.js';
 import { imagePath } from '../image-path.js';
 

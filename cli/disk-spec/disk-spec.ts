@@ -2,7 +2,7 @@
  * A disk spec in parts: what every grammar is parsed to, and what is printed.
  */
 import { FusetapError, quoted } from '../../drivers/errors.js';
-import type { Mode } from '../../mount/control/interface.js';
+import type { Mode } from '../../mount/images/mode.js';
 
 export type DeviceType = 'disk' | 'cdrom';
 

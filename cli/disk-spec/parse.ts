@@ -7,7 +7,7 @@
  * flag is xl's, and so is the whole spec when it is the first or second.
  */
 import { type FusetapError, quoted } from '../../drivers/errors.js';
-import type { Mode } from '../../mount/control/interface.js';
+import type { Mode } from '../../mount/images/mode.js';
 import {
   APART_HINT,
   type DeviceType,

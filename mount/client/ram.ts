@@ -14,7 +14,7 @@ export interface CopyOptions {
 
 /** The ram images of all buses of a runtime directory, and how much they may take; no bus is asked. */
 export async function memory(runtimeDir: string): Promise<MemoryInfo> {
-  const { describeMemory } = await import('../ram/account.js');
+  const { describeMemory } = await import('../ram/describe-memory.js');
   return describeMemory(runtimeDir);
 }
 

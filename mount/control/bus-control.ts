@@ -1,7 +1,4 @@
-/**
- * What the control socket asks of whoever has the bus: its keeper, or a server that was left without one.
- */
-import type { CopyWatcher } from '../keeper/verbs/attach-memory.js';
+import type { Patience } from '../holders/await-free.js';
 import type {
   AttachRequest,
   AttachResult,
@@ -16,6 +13,7 @@ import type {
   VbdInfo,
   VbdStats,
 } from './interface.js';
+import type { CopyWatcher } from './progress.js';
 
 export interface DetachChoice {
   /** cut off who holds it */
@@ -24,13 +22,6 @@ export interface DetachChoice {
   readonly waitMs: number;
   /** aborted when the client has gone away: the vbd then stays, unless it is being flushed and closed already */
   readonly signal: AbortSignal;
-}
-
-/** How long somebody waits for those who hold a vbd. */
-export interface Patience {
-  readonly waitMs: number;
-  /** aborted when the client has gone away */
-  readonly signal?: AbortSignal;
 }
 
 export interface PauseChoice {

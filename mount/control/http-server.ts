@@ -5,7 +5,6 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import * as v from 'valibot';
 import { type ErrorCode, FusetapError, quoted, toFusetapError } from '../../drivers/errors.js';
-import { checkShareName } from '../ram/share-rules.js';
 import { VERSION } from '../version.js';
 import type { BusControl } from './bus-control.js';
 import { type AnswerLine, type ErrorAnswer, INTERFACE_VERSION, PROGRESS_TYPE, type VersionInfo } from './interface.js';
@@ -19,6 +18,7 @@ import {
   stopRequest,
   swapRequest,
 } from './schemas.js';
+import { checkShareName } from './share-names.js';
 
 export const INTERFACE_HEADER = 'fusetap-interface';
 

@@ -6,11 +6,11 @@
  */
 import type { Holder, PlainError } from '../../drivers/errors.js';
 import type { FilterSpec } from '../../drivers/filters/filter.js';
+import type { Mode } from '../images/mode.js';
+import type { KindStats } from '../ledger/counters.js';
 
 /** MAJOR.MINOR. Another MAJOR is refused; a MINOR only adds. */
 export const INTERFACE_VERSION = '1.0';
-
-export type Mode = 'r' | 'w' | 'w!';
 export type BusState = 'running' | 'paused' | 'restarting' | 'orphaned' | 'failed';
 /** The file system of the image does not answer (`not-answering`), or answers that the image is lost (`gone`). */
 export type ImageState = 'not-answering' | 'gone' | null;
@@ -190,14 +190,6 @@ export type DetachedVbd = VbdInfo & {
 export interface UpgradeResult {
   bus: BusInfo;
   pauseMs: number;
-}
-
-/** What requests of one kind did. Latencies are µs, null where there was none. */
-export interface KindStats {
-  requests: number;
-  bytes: number;
-  errors: number;
-  latencyUs: { p50: number | null; p99: number | null; max: number | null };
 }
 
 /** GET /stats: one for each vbd, since its attach. What the kernel did by itself (passthrough) is not in it. */

@@ -29,3 +29,10 @@ export function inPercent(report: (percent: number) => void, clock: () => number
     report(percent);
   };
 }
+
+/** Who waits for the copy. */
+export interface CopyWatcher {
+  /** the client went away */
+  readonly signal: AbortSignal;
+  readonly progress: (doneBytes: number, totalBytes: number) => void;
+}

@@ -1,8 +1,8 @@
 /** Memory: how much ram images may take, and how much of the buffers stays where it is. */
 import { readFileSync } from 'node:fs';
 import { CAP_IPC_LOCK, CAP_SYS_RESOURCE, isPrivileged } from '../../system/capabilities.js';
-import { usualThreads } from '../fuse/event-loop/threads.js';
 import { MAX_WRITE } from '../fuse/protocol/abi.js';
+import { usualThreads } from '../fuse/protocol/thread-counts.js';
 import { ramLimitBytes } from '../ram/limit.js';
 import { type Finding, fine, lacking } from './check.js';
 

@@ -1,7 +1,7 @@
 /** Who may mount, and by what; and whether others may be let in. */
 import { readFileSync, statSync } from 'node:fs';
 import { CAP_SYS_ADMIN, hasCapability } from '../../system/capabilities.js';
-import { findFusermount } from '../fuse/mounting/fusermount.js';
+import { findFusermount } from '../../system/programs.js';
 import { type Finding, fine, lacking } from './check.js';
 
 /** How this process would mount a bus, told apart so that it can be tested. */

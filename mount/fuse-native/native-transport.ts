@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { FusetapError } from '../../drivers/errors.js';
 import { CAP_SYS_ADMIN, hasCapability } from '../../system/capabilities.js';
 import { setCloseOnExec } from '../../system/libc.js';
-import { findFusermount } from '../fuse/mounting/fusermount.js';
+import { findFusermount } from '../../system/programs.js';
 import { lookUpInode } from '../holders/look-up.js';
 import { CounterPages, MAIN_AREA } from '../ledger/counters.js';
 import type { Ledger } from '../ledger/ledger.js';

@@ -6,7 +6,6 @@
  */
 import { errnoOf } from '../../drivers/errors.js';
 import { E } from '../../system/libc.js';
-import type { Attributes } from '../fuse/protocol/message.js';
 import { type CounterPages, countRequest, FLUSH, now, READ, WRITE } from '../ledger/counters.js';
 import type { Ledger } from '../ledger/ledger.js';
 import { BY_SLOT, BY_SLOT_NODE_ID, findLink, linkNodeId, linksAfter, linkTarget } from '../transport/by-slot.js';
@@ -21,7 +20,7 @@ import {
   sizesOfBus,
 } from '../transport/file-rules.js';
 import type { IoGate } from '../transport/io-gate.js';
-import type { BusFile } from '../transport/transport.js';
+import type { Attributes, BusFile } from '../transport/transport.js';
 import type { Tree, TreeNode } from '../transport/tree.js';
 import { type OpenFile, OpenFiles } from './open-files.js';
 import type { NativeOperations, NativeStat, Reply } from './package.js';

@@ -13,7 +13,6 @@
 import { join } from 'node:path';
 import { FusetapError, type Holder } from '../../drivers/errors.js';
 import { type SideShell, shellWord } from '../../system/side-shell.js';
-import type { Patience } from '../control/bus-control.js';
 import { describeHolders, findVbdHolders } from './find-holders.js';
 
 const FORGET_TIMEOUT_MS = 1000;
@@ -110,4 +109,11 @@ export async function freeAll<Vbd>(
     for (const vbd of freed) await show(vbd);
     throw error;
   }
+}
+
+/** How long somebody waits for those who hold a vbd. */
+export interface Patience {
+  readonly waitMs: number;
+  /** aborted when the client has gone away */
+  readonly signal?: AbortSignal;
 }

@@ -33,7 +33,6 @@ import {
   readDeviceRange,
   readFdinfo,
 } from '../../system/proc.js';
-import type { Mode } from '../control/interface.js';
 import { type BusProcess, describeHolders, findLockHolders } from '../holders/find-holders.js';
 import { awaitNoCopies, LEASE_BYTE, SHARED_WRITER_BYTE } from './copy-lease.js';
 import {
@@ -47,6 +46,7 @@ import {
   RANGE_BYTES,
 } from './device-claim.js';
 import { findImageUsers, type ImageUser } from './kernel-users.js';
+import type { Mode } from './mode.js';
 import type { OpenedImage } from './open-image.js';
 
 const MARK: Record<Mode, number> = { r: 300, w: 301, 'w!': SHARED_WRITER_BYTE };

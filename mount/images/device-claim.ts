@@ -25,8 +25,8 @@ import {
   readMounts,
   SECTOR_BYTES,
 } from '../../system/proc.js';
-import type { Mode } from '../control/interface.js';
 import { backingOf } from './kernel-users.js';
+import type { Mode } from './mode.js';
 import type { OpenedImage } from './open-image.js';
 
 /** a device that hangs, or what lies below it, keeps nobody else waiting */

@@ -22,9 +22,9 @@ import {
   readDeviceFamily,
   readMounts,
 } from '../../system/proc.js';
-import type { Mode } from '../control/interface.js';
 import type { Answering } from './answering.js';
 import { outlastExec } from './image-fds.js';
+import type { Mode } from './mode.js';
 
 const openAsync = promisify(open);
 const fstatAsync = promisify(fstat) as (fd: number, options: { bigint: true }) => Promise<BigIntStats>;

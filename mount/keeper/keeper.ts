@@ -15,7 +15,7 @@ import { FusetapError } from '../../drivers/errors.js';
 import { E, setIoFlusher } from '../../system/libc.js';
 import { SideShell } from '../../system/side-shell.js';
 import { lookWith } from '../../system/stuck-processes.js';
-import type { BusControl, DetachChoice, Patience, PauseChoice } from '../control/bus-control.js';
+import type { BusControl, DetachChoice, PauseChoice } from '../control/bus-control.js';
 import {
   type AttachRequest,
   type AttachResult,
@@ -33,18 +33,20 @@ import {
   type VbdInfo,
   type VbdStats,
 } from '../control/interface.js';
+import type { CopyWatcher } from '../control/progress.js';
 import { Ending } from '../ending/ending.js';
 import { clearDeadMounts } from '../fuse/mounting/dead-mounts.js';
 import { closeDevices, type KernelMount } from '../fuse/mounting/device.js';
 import { cannotPassThrough, registerBacking, unregisterBacking } from '../fuse/mounting/passthrough.js';
 import { abortConnection, busMounts, unmount } from '../fuse/mounting/unmount.js';
+import type { Patience } from '../holders/await-free.js';
 import { ForgetWaiters } from '../holders/forget-waiters.js';
 import { Answering } from '../images/answering.js';
 import { identityOf } from '../images/open-image.js';
 import { createStats, resetStats } from '../ledger/counters.js';
 import { createLedger, Ledger } from '../ledger/ledger.js';
-import { describeMemory } from '../ram/account.js';
 import { type CreditedVbd, MemoryCredit } from '../ram/credit.js';
+import { describeMemory } from '../ram/describe-memory.js';
 import { Memories } from '../ram/ram-images.js';
 import { Bookkeeping } from '../runtime/bookkeeping.js';
 import { removeMountpoint } from '../runtime/bus-files.js';
@@ -67,8 +69,8 @@ import { Activities } from './vbds/vbd-activity.js';
 import { filesOf } from './vbds/vbd-files.js';
 import { busState, vbdFacts, vbdInfo, vbdInfoUnseen, vbdStats } from './vbds/vbd-report.js';
 import { VbdTable } from './vbds/vbd-table.js';
-import { type AttachContext, attach } from './verbs/attach.js';
-import type { CopyWatcher } from './verbs/attach-memory.js';
+import { attach } from './verbs/attach.js';
+import type { AttachContext } from './verbs/attach-context.js';
 import { Copying, tellCopy } from './verbs/copying.js';
 import { Leaving } from './verbs/detach.js';
 import { Holding } from './verbs/pause.js';

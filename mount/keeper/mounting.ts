@@ -3,8 +3,8 @@
  */
 import { closeSync } from 'node:fs';
 import { join } from 'node:path';
-import { totalThreads } from '../fuse/event-loop/threads.js';
 import { closeDevices, type KernelMount, mountKernel } from '../fuse/mounting/device.js';
+import { totalThreads } from '../fuse/protocol/thread-counts.js';
 import type { BusParts } from './vbds/bus-parts.js';
 
 type Mounted = Pick<BusParts, 'place' | 'transport' | 'allowOther'>;

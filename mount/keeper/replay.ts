@@ -10,6 +10,7 @@
 import { FusetapError, isCodeMissing } from '../../drivers/errors.js';
 import { logEvent } from '../runtime/log.js';
 import { isServerDeath, type ServerProcess } from './supervision/server-process.js';
+import type { ReplayChoice } from './supervision/supervisor.js';
 import type { BusParts } from './vbds/bus-parts.js';
 import type { Vbd } from './vbds/vbd.js';
 import { filesOf } from './vbds/vbd-files.js';
@@ -34,13 +35,6 @@ interface Knowledge {
   readonly told: Map<Vbd, Told>;
   /** why a disk did not come back */
   readonly broken: Map<Vbd, string>;
-}
-
-export interface ReplayChoice {
-  /** a vbd that is well now must not break: the old server serves on */
-  readonly strict: boolean;
-  /** disks that ended servers are tried again */
-  readonly retry: boolean;
 }
 
 export class Replay {

@@ -1,8 +1,4 @@
-/**
- * Attaches that are under way. Each is given up when its client goes away, and all of them when the bus ends. What is done
- * with a vbd that is attached is in vbd-activity.ts.
- */
-import type { CopyWatcher } from './verbs/attach-memory.js';
+import type { CopyWatcher } from '../control/progress.js';
 
 /** for how long an act that was given up is waited for: what it waits for may hang */
 const PATIENCE_MS = 5_000;

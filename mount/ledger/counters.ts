@@ -11,7 +11,6 @@
  */
 import { ftruncateSync, readSync } from 'node:fs';
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, fallocate, mapShared, memfdCreate } from '../../system/libc.js';
-import type { KindStats } from '../control/interface.js';
 import { MAX_FILES } from './ledger.js';
 
 /** The kinds of requests that are counted, each at its number. `discard` is what frees or zeroes a range. */
@@ -162,4 +161,12 @@ function findPercentile(histogram: Float64Array, share: number): number {
     left -= count;
   }
   return bucketStartUs(BUCKETS);
+}
+
+/** What requests of one kind did. Latencies are µs, null where there was none. */
+export interface KindStats {
+  requests: number;
+  bytes: number;
+  errors: number;
+  latencyUs: { p50: number | null; p99: number | null; max: number | null };
 }

@@ -5,12 +5,10 @@
  * where the kernel may do its I/O (nobody is asked then before a hole is filled), and what its threads have been
  * granted to grow by.
  */
-import { FusetapError, type Holder } from '../../drivers/errors.js';
-import type { MemoryInfo } from '../control/interface.js';
-import { readBusRecords } from '../runtime/bus-record.js';
+import { FusetapError } from '../../drivers/errors.js';
 import { MEMORY_PAGE } from './growth.js';
 import { ramLimitBytes } from './limit.js';
-import { listLinks, type RamLink, residentBytes } from './links.js';
+import { type RamLink, residentBytes } from './links.js';
 
 /** An image with all links to it. */
 export interface RamImage {
@@ -82,27 +80,4 @@ export function refuseAboveLimit(what: string, wantedBytes: number, { limitBytes
   throw new FusetapError('NO_SPACE', message, {
     hint: 'detach other ram vbds (fusetap memory lists them), raise FUSETAP_RAM_LIMIT, or use the driver aio',
   });
-}
-
-/** What `fusetap memory` shows: of all buses of a runtime directory, whether or not one can be asked. */
-export function describeMemory(runtimeDir: string): MemoryInfo {
-  const { images, limitBytes, usedBytes } = accountFor(listLinks(runtimeDir));
-  const records = readBusRecords(runtimeDir);
-  const holdersOf = ({ id, pid, bus }: RamLink): Holder[] => {
-    const record = records.find(({ keeperPid, serverPid }) => keeperPid === pid || serverPid === pid);
-    const vbds = record?.vbds.filter((vbd) => vbd.memory === id) ?? [];
-    return vbds.length === 0 ? [{ pid, bus }] : vbds.map(({ vdev }) => ({ pid, bus, vdev }));
-  };
-  return {
-    totalBytes: limitBytes,
-    usedBytes,
-    freeBytes: Math.max(0, limitBytes - usedBytes),
-    images: images.map(({ first, links, residentBytes }) => ({
-      share: first.share,
-      image: first.image,
-      configuredBytes: first.sizeBytes,
-      residentBytes,
-      holders: links.flatMap(holdersOf),
-    })),
-  };
 }

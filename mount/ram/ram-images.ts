@@ -25,7 +25,15 @@ import { type RamAccount, refuseAboveLimit } from './account.js';
 import { cleanLinks, linkTarget, memoryName, openLink, prepareLink, type RamLink } from './links.js';
 import { withRamLock } from './lock.js';
 import { OwnLinks } from './own-links.js';
-import { checkJoin, checkNew, imageIdentity, leadsTo, requireSole, shareOfIdentity } from './share-rules.js';
+import {
+  checkJoin,
+  checkNew,
+  imageIdentity,
+  leadsTo,
+  type MemoryWish,
+  requireSole,
+  shareOfIdentity,
+} from './share-rules.js';
 
 const POLL_MS = 10;
 const COPIES_PATIENCE_MS = 5_000;
@@ -50,17 +58,6 @@ export interface SharedMemory {
   users: number;
   /** clients of this keeper may write it: no other bus writes past the lock of the file (mount/images/copy-lease.ts) */
   isWritten: boolean;
-}
-
-/** Which memory is wanted. */
-export interface MemoryWish {
-  readonly driver: string;
-  /** the name it is shared under; null: by the identity of its image */
-  readonly share: string | null;
-  /** open; its size may be 0 where a name is given */
-  readonly image: OpenedImage | null;
-  /** the one who wants it went away */
-  readonly signal: AbortSignal;
 }
 
 /** How a memory is filled that nobody has yet. Both may reject. */

@@ -9,23 +9,6 @@ import { FusetapError } from '../../drivers/errors.js';
 import { quote } from '../../drivers/quote.js';
 import type { OpenedImage } from '../images/open-image.js';
 import type { RamLink } from './links.js';
-import type { MemoryWish } from './ram-images.js';
-
-/** The longest name of a shared image, in characters. */
-export const SHARE_NAME_LIMIT = 64;
-
-/** Whether a word can be given as a name. An identity cannot: it has colons. */
-export function isShareName(word: string): boolean {
-  return word.length <= SHARE_NAME_LIMIT && /^[A-Za-z0-9._-]+$/.test(word);
-}
-
-/** @throws FusetapError USAGE */
-export function checkShareName(word: string): void {
-  if (isShareName(word)) return;
-  throw new FusetapError('USAGE', `not a name to share a ram image under: ${quote(word)}`, {
-    hint: `at most ${SHARE_NAME_LIMIT} letters, digits, ".", "_" and "-"`,
-  });
-}
 
 /**
  * What tells an image from all others: device, inode, and when the inode was made (0 where the file system does not
@@ -88,4 +71,15 @@ export function requireSole(links: readonly RamLink[], users: number): RamLink {
     hint: 'detach them: fusetap memory lists them',
     holders: others.map(({ pid, bus }) => ({ pid, bus })),
   });
+}
+
+/** Which memory is wanted. */
+export interface MemoryWish {
+  readonly driver: string;
+  /** the name it is shared under; null: by the identity of its image */
+  readonly share: string | null;
+  /** open; its size may be 0 where a name is given */
+  readonly image: OpenedImage | null;
+  /** the one who wants it went away */
+  readonly signal: AbortSignal;
 }

@@ -12,7 +12,8 @@ import type { Json, Window } from '../../drivers/driver.js';
 import type { PlainError } from '../../drivers/errors.js';
 import type { FilterSpec } from '../../drivers/filters/filter.js';
 import type { PartitionTable } from '../../drivers/partitions/index.js';
-import type { Mode, TransportName, VbdInfo } from '../control/interface.js';
+import type { TransportName, VbdInfo } from '../control/interface.js';
+import type { Mode } from '../images/mode.js';
 import type { RamLink } from '../ram/links.js';
 import type { BusPlace } from '../runtime/bus-place.js';
 

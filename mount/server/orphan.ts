@@ -10,7 +10,7 @@ import { FusetapError } from '../../drivers/errors.js';
 import { readMounts } from '../../system/proc.js';
 import { SideShell } from '../../system/side-shell.js';
 import { lookWith } from '../../system/stuck-processes.js';
-import type { BusControl, DetachChoice, Patience, PauseChoice } from '../control/bus-control.js';
+import type { BusControl, DetachChoice, PauseChoice } from '../control/bus-control.js';
 import { createControl } from '../control/http-server.js';
 import {
   type BusInfo,
@@ -22,19 +22,19 @@ import {
   type VbdInfo,
   type VbdStats,
 } from '../control/interface.js';
+import { withOpens } from '../control/partition-opens.js';
 import { Ending } from '../ending/ending.js';
 import { EndingLimits } from '../ending/limit.js';
 import { tellAdministrator } from '../ending/tell-administrator.js';
 import { heldFiles, NOBODY, type WrittenBack, writeBackAbove } from '../ending/write-back.js';
 import { unmount } from '../fuse/mounting/unmount.js';
-import { awaitFree, freeAll, type LeavingVbd, lookUp } from '../holders/await-free.js';
+import { awaitFree, freeAll, type LeavingVbd, lookUp, type Patience } from '../holders/await-free.js';
 import type { ForgetWaiters } from '../holders/forget-waiters.js';
 import { freeToHold } from '../holders/free-to-pause.js';
 import { lookUpInode } from '../holders/look-up.js';
-import { withOpens } from '../keeper/vbds/vbd-report.js';
 import type { Ledger } from '../ledger/ledger.js';
 import { Holds, USER } from '../pausing/pause-holders.js';
-import { describeMemory } from '../ram/account.js';
+import { describeMemory } from '../ram/describe-memory.js';
 import type { Bookkeeping } from '../runtime/bookkeeping.js';
 import { removeBusFiles, removeSocket } from '../runtime/bus-files.js';
 import type { BusPlace } from '../runtime/bus-place.js';

@@ -6,7 +6,6 @@
  */
 import { findSlot, slotOfNumber, vdevOfSlot } from '../slots/slots.js';
 import type { Tree, TreeNode } from './tree.js';
-
 /** The name of the directory; no vdev has a `-`. */
 export const BY_SLOT = 'by-slot';
 

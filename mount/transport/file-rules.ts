@@ -4,10 +4,9 @@
  */
 import { errnoOf } from '../../drivers/errors.js';
 import { E } from '../../system/libc.js';
-import type { Attributes } from '../fuse/protocol/message.js';
 import type { Ledger } from '../ledger/ledger.js';
 import { statBelow } from './below.js';
-import type { BusFile } from './transport.js';
+import type { Attributes, BusFile } from './transport.js';
 
 const O_ACCMODE = 0o3;
 const O_TRUNC = 0o1000;

@@ -81,3 +81,22 @@ export interface Transport {
   /** Takes the file away; when the promise resolves, no request for its disk is under way. Later ones get EIO. */
   remove(nodeId: number): Promise<void>;
 }
+
+/** What stat(2) tells of a file of the bus. */
+export interface Attributes {
+  nodeId: number;
+  size: number;
+  /** 512-byte units */
+  blocks: number;
+  atimeSec: number;
+  atimeNsec: number;
+  mtimeSec: number;
+  mtimeNsec: number;
+  ctimeSec: number;
+  ctimeNsec: number;
+  /** type and permissions */
+  mode: number;
+  links: number;
+  uid: number;
+  gid: number;
+}

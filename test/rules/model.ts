@@ -1,8 +1,4 @@
-/**
- * The coherence rules as plainly as they can be said, in memory: what an image, a memory and a vbd are, who may attach
- * what, and what each call on a vbd comes to. Nothing of fusetap is in it but the names of its modes and codes.
- */
-import type { Mode } from '../../mount/control/interface.js';
+import type { Mode } from '../../mount/images/mode.js';
 
 export interface ModelImage {
   readonly name: string;

@@ -6,7 +6,7 @@ import { link, mkdir, symlink, writeFile } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
-import type { Mode } from '../../mount/control/interface.js';
+import type { Mode } from '../../mount/images/mode.js';
 import { AS_USER } from '../e2e/runners.js';
 import type { Bus } from '../survival/bus.js';
 import { attachFor, type Ground, O_RDONLY, prepareGround, refusalOf, whyNotRules } from './fixture.js';

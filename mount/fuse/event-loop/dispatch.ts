@@ -31,18 +31,10 @@ import {
 } from '../../transport/file-rules.js';
 import { Handles } from '../../transport/handles.js';
 import { IoGate } from '../../transport/io-gate.js';
-import type { BusFile } from '../../transport/transport.js';
+import type { Attributes, BusFile } from '../../transport/transport.js';
 import type { Tree, TreeNode } from '../../transport/tree.js';
 import * as abi from '../protocol/abi.js';
-import {
-  type Attributes,
-  appendDirent,
-  isOneWay,
-  isWellFormed,
-  Reply,
-  Request,
-  writeAttributes,
-} from '../protocol/message.js';
+import { appendDirent, isOneWay, isWellFormed, Reply, Request, writeAttributes } from '../protocol/message.js';
 import { crashPoint } from '../thread/crash-point.js';
 import { blockIoctl } from './block-ioctl.js';
 import { allocateDisk, kindOf, rangeOf, readDisk, seekDisk, writeDisk } from './serve-disk.js';

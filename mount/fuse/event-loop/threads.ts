@@ -1,33 +1,11 @@
-/**
- * The worker threads as the main thread sees them: starts them, tells them of windows, hands on what they report.
- */
-import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 import { isNonBlocking, setNonBlocking } from '../../../system/libc.js';
+import { readingThreads, usualThreads } from '../protocol/thread-counts.js';
 import { crashPoint } from '../thread/crash-point.js';
 import type { ServedWindow } from '../thread/serve-window.js';
 import type { ThreadData, ThreadReport, WindowUpdate } from '../thread/thread.js';
 import { createThreadMemory, type ThreadMemory, ThreadWatch } from '../thread/thread-control.js';
 import { createTurnMemory, type TurnMemory } from '../thread/write-turns.js';
-
-/** How many threads may read the device at one time: more than cores only costs switches while all is in memory. */
-export function readingThreads(): number {
-  return Math.min(16, Math.max(2, availableParallelism()));
-}
-
-/** How many threads there are where no disk hangs: the others stand in for those that wait for a disk. */
-export function usualThreads(): number {
-  return readingThreads() + WAITING_THREADS;
-}
-
-/** How many threads there may ever be. */
-export function totalThreads(): number {
-  return usualThreads() + SPARE_THREADS;
-}
-/** each costs 10 MB; with six, cold reads were not measurably faster */
-const WAITING_THREADS = 4;
-/** take the places of threads that hang; they are loaded only then */
-const SPARE_THREADS = 8;
 
 const LOOK_MS = 250;
 

@@ -16,11 +16,12 @@ import {
   shareFd,
   write,
 } from '../../../system/libc.js';
+import { findFusermount } from '../../../system/programs.js';
 import { allocateResident } from '../../../system/resident.js';
 import * as abi from '../protocol/abi.js';
 import { Reply } from '../protocol/message.js';
 import { type BusEnd, unmountAtEnd } from './auto-unmount.js';
-import { findFusermount, mountByHelper } from './fusermount.js';
+import { mountByHelper } from './fusermount.js';
 import { answerInit, type Negotiated } from './negotiate.js';
 import { unmount } from './unmount.js';
 

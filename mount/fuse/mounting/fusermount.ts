@@ -6,36 +6,13 @@
  *         ◄──SCM_RIGHTS── the device, as mounted
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { accessSync, closeSync, constants } from 'node:fs';
-import { join } from 'node:path';
+import { closeSync } from 'node:fs';
 import { FusetapError } from '../../../drivers/errors.js';
 import { receiveFd, socketPair } from '../../../system/libc.js';
+import { findFusermount } from '../../../system/programs.js';
 
-/** the second is fuse 2's; it does the same handshake */
-const PROGRAMS = ['fusermount3', 'fusermount'];
-/** a service may have a short PATH */
-const USUAL_PLACES = ['/usr/bin', '/bin', '/usr/local/bin'];
 /** for how long it may mount: it waits for nothing but the kernel */
 const LIMIT_MS = 10_000;
-
-/** The helper's path, or null where none is installed. */
-export function findFusermount(path: string = process.env.PATH ?? ''): string | null {
-  const directories = [...path.split(':').filter((directory) => directory.startsWith('/')), ...USUAL_PLACES];
-  for (const program of PROGRAMS) {
-    const found = directories.map((directory) => join(directory, program)).find(isProgram);
-    if (found !== undefined) return found;
-  }
-  return null;
-}
-
-function isProgram(path: string): boolean {
-  try {
-    accessSync(path, constants.X_OK);
-    return true;
-  } catch {
-    return false;
-  }
-}
 
 /**
  * Mounts on a directory that the user may write.

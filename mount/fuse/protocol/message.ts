@@ -5,6 +5,8 @@
  * u64 fields become Numbers. What the kernel sends there is below 2^53 but for hostile offsets, and those lose only
  * bits that no longer matter: they are far beyond the end of every disk.
  */
+
+import type { Attributes } from '../../transport/transport.js';
 import * as abi from './abi.js';
 
 const TWO_32 = 0x1_0000_0000;
@@ -164,25 +166,6 @@ export class Reply {
     this.words[abi.OUT_BODY + word] = value >>> 0;
     this.words[abi.OUT_BODY + word + 1] = Math.floor(value / TWO_32);
   }
-}
-
-/** What stat(2) tells of a file of the bus. */
-export interface Attributes {
-  nodeId: number;
-  size: number;
-  /** 512-byte units */
-  blocks: number;
-  atimeSec: number;
-  atimeNsec: number;
-  mtimeSec: number;
-  mtimeNsec: number;
-  ctimeSec: number;
-  ctimeNsec: number;
-  /** type and permissions */
-  mode: number;
-  links: number;
-  uid: number;
-  gid: number;
 }
 
 /** Writes a fuse_attr at a word of the body. */

@@ -18,7 +18,6 @@ import { FusetapError } from '../../../drivers/errors.js';
 import type { Work } from '../../ledger/ledger.js';
 import type { BusEvent } from '../../runtime/log-line.js';
 import type { CommandResult, Commands } from '../../server/commands.js';
-import type { ReplayChoice } from '../replay.js';
 import { type CommandOptions, isServerDeath, type ServerEvents, type ServerProcess } from './server-process.js';
 import { SpinWatch } from './spin-watch.js';
 
@@ -388,3 +387,10 @@ interface Replacement {
 const RESTART: ReplayChoice = { strict: false, retry: false };
 
 const nothing = (): void => {};
+
+export interface ReplayChoice {
+  /** a vbd that is well now must not break: the old server serves on */
+  readonly strict: boolean;
+  /** disks that ended servers are tried again */
+  readonly retry: boolean;
+}

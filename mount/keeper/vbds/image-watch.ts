@@ -22,10 +22,12 @@ import { answersFromMemory, deviceName, locate, readBlockSize, readMounts } from
 import { type SideShell, shellWord } from '../../../system/side-shell.js';
 import type { ImageState } from '../../control/interface.js';
 import type { OpenedImage } from '../../images/open-image.js';
+import type { Ledger } from '../../ledger/ledger.js';
+import type { BusPlace } from '../../runtime/bus-place.js';
 import { readBusRecords } from '../../runtime/bus-record.js';
-import type { BusParts } from './bus-parts.js';
 import type { Vbd } from './vbd.js';
 import { filesOf } from './vbd-files.js';
+import type { VbdTable } from './vbd-table.js';
 
 const fstatAsync = promisify(fstat) as (fd: number, options: { bigint: true }) => Promise<BigIntStats>;
 
@@ -50,6 +52,13 @@ interface Known {
   sinceMs: number;
 }
 
+/** What is looked at of a bus. */
+export interface WatchedBus {
+  readonly place: BusPlace;
+  readonly vbds: VbdTable;
+  readonly ledger: Ledger;
+}
+
 export interface ImageReport {
   readonly imageState: ImageState;
   readonly changedOutside: boolean;
@@ -64,14 +73,14 @@ export class ImageWatch {
   }
 
   /** Looks at the images of a bus once a second, until the process ends. */
-  begin(bus: BusParts): void {
+  begin(bus: WatchedBus): void {
     setInterval(() => {
       for (const vbd of bus.vbds.all()) void this.#glance(bus, vbd).catch(() => {});
     }, LOOK_EVERY_MS).unref();
   }
 
   /** What there is to tell of a vbd's image: looked up, or where it does not answer soon, as far as it is known. */
-  async report(bus: BusParts, vbd: Vbd, limitMs = LIMIT_MS): Promise<ImageReport> {
+  async report(bus: WatchedBus, vbd: Vbd, limitMs = LIMIT_MS): Promise<ImageReport> {
     const { image } = vbd;
     if (image === null) return { imageState: null, changedOutside: false };
     const known = this.#of(bus, vbd, image);
@@ -90,7 +99,7 @@ export class ImageWatch {
   }
 
   /** @throws FusetapError BUSY where the file system of the image does not answer; not asked where it answers from memory */
-  async mustAnswer(bus: BusParts, vbd: Vbd): Promise<void> {
+  async mustAnswer(bus: WatchedBus, vbd: Vbd): Promise<void> {
     const { image, vdev } = vbd;
     if (image === null || answersFromMemory(image.fileSystem)) return;
     const { imageState } = await this.report(bus, vbd, PATIENCE_MS);
@@ -105,7 +114,7 @@ export class ImageWatch {
    * Waits for work that a vbd's image has to answer for; the work itself goes on.
    * @throws FusetapError BUSY when the image does not answer; what the work throws
    */
-  async whileAnswering<Result>(bus: BusParts, vbd: Vbd, work: Promise<Result>): Promise<Result> {
+  async whileAnswering<Result>(bus: WatchedBus, vbd: Vbd, work: Promise<Result>): Promise<Result> {
     const over = new AbortController();
     const watch = async (): Promise<never> => {
       for (;;) {
@@ -119,7 +128,7 @@ export class ImageWatch {
     return await Promise.race([work, watching]).finally(() => over.abort());
   }
 
-  #of(bus: BusParts, vbd: Vbd, image: OpenedImage): Known {
+  #of(bus: WatchedBus, vbd: Vbd, image: OpenedImage): Known {
     const known = this.#known.get(image);
     if (known !== undefined) return known;
     const first = { modifiedMs: image.modifiedMs, writes: writesOf(bus, vbd), isWritten: false, isReplaced: false };
@@ -128,7 +137,7 @@ export class ImageWatch {
     return fresh;
   }
 
-  async #look(bus: BusParts, vbd: Vbd, image: OpenedImage, known: Known): Promise<void> {
+  async #look(bus: WatchedBus, vbd: Vbd, image: OpenedImage, known: Known): Promise<void> {
     const writes = writesOf(bus, vbd);
     const answer = await this.#shell.run(
       `${statOf(image.path)}; printf '|'; ${statOf(`/proc/${process.pid}/fd/${image.fd}`)}`,
@@ -148,7 +157,7 @@ export class ImageWatch {
   }
 
   /** The cheap look: no file system is waited for that could hang. */
-  async #glance(bus: BusParts, vbd: Vbd): Promise<void> {
+  async #glance(bus: WatchedBus, vbd: Vbd): Promise<void> {
     const { image } = vbd;
     if (image === null || image.kind === 'block' || !answersFromMemory(image.fileSystem)) return;
     const known = this.#of(bus, vbd, image);
@@ -169,13 +178,13 @@ async function isDone(work: Promise<void>, deadlineMs: number): Promise<void> {
 }
 
 /** How often the vbd has been written to, or was tried to be. */
-function writesOf({ ledger }: BusParts, vbd: Vbd): number {
+function writesOf({ ledger }: WatchedBus, vbd: Vbd): number {
   return filesOf(vbd).reduce((sum, { ledgerIndex }) => sum + ledger.writes(ledgerIndex), 0);
 }
 
 type Seen = Pick<Known, 'modifiedMs' | 'writes'>;
 
-async function judge(bus: BusParts, vbd: Vbd, image: OpenedImage, known: Known, seen: Seen): Promise<void> {
+async function judge(bus: WatchedBus, vbd: Vbd, image: OpenedImage, known: Known, seen: Seen): Promise<void> {
   const isMoved = seen.modifiedMs !== known.modifiedMs;
   if (isMoved && writesOf(bus, vbd) === known.writes) {
     // a write that is under way moves the time before it is counted: the next look knows more
@@ -187,13 +196,13 @@ async function judge(bus: BusParts, vbd: Vbd, image: OpenedImage, known: Known, 
 }
 
 /** Whether nobody but this vbd may write to the image, and what it writes is counted. */
-function canJudge(bus: BusParts, vbd: Vbd, image: OpenedImage): boolean {
+function canJudge(bus: WatchedBus, vbd: Vbd, image: OpenedImage): boolean {
   const isCounted = image.kind === 'file' && (vbd.backingId === null || vbd.mode === 'r');
   return isCounted && answersFromMemory(image.fileSystem) && !hasOtherWriter(bus, vbd, image);
 }
 
 /** Vbds of mode `w!` may write beside this one. */
-function hasOtherWriter({ place }: BusParts, vbd: Vbd, { dev, ino }: OpenedImage): boolean {
+function hasOtherWriter({ place }: WatchedBus, vbd: Vbd, { dev, ino }: OpenedImage): boolean {
   const identity = `${dev}:${ino}`;
   return readBusRecords(place.runtimeDir).some(({ bus, vbds }) =>
     vbds.some((other) => {

@@ -4,6 +4,7 @@
 import { join } from 'node:path';
 import { typeName } from '../../../drivers/partitions/index.js';
 import type { BusState, PartitionInfo, VbdInfo, VbdStats } from '../../control/interface.js';
+import { withOpens } from '../../control/partition-opens.js';
 import { readStats } from '../../ledger/counters.js';
 import type { VbdFacts } from '../../server/commands.js';
 import type { BusParts } from './bus-parts.js';
@@ -54,19 +55,6 @@ export function vbdInfoUnseen(bus: BusParts, vbd: Vbd): VbdInfo {
     broken: vbd.broken,
     imageState: null,
   };
-}
-
-/**
- * Partitions with how often each is open.
- * @param files of the same partitions, in the same order
- * @param opens open handles by node id
- */
-export function withOpens(
-  partitions: PartitionInfo[] | null,
-  files: readonly { readonly nodeId: number }[],
-  opens: ReadonlyMap<number, number>,
-): PartitionInfo[] | null {
-  return partitions?.map((info, i) => ({ ...info, opens: opens.get(files[i]?.nodeId ?? 0) ?? 0 })) ?? null;
 }
 
 /** What requests did, of each vbd and of each partition since its attach. */

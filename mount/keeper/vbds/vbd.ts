@@ -3,8 +3,9 @@
  */
 import type { Json } from '../../../drivers/driver.js';
 import type { FilterSpec } from '../../../drivers/filters/filter.js';
-import type { DetachedVbd, Mode } from '../../control/interface.js';
+import type { DetachedVbd } from '../../control/interface.js';
 import type { Claim } from '../../images/claim-image.js';
+import type { Mode } from '../../images/mode.js';
 import type { OpenedImage } from '../../images/open-image.js';
 import type { SharedMemory } from '../../ram/ram-images.js';
 

@@ -6,18 +6,12 @@ import { isAbsolute } from 'node:path';
 import { closeAll } from '../../../drivers/close-fd.js';
 import { FusetapError } from '../../../drivers/errors.js';
 import type { AttachRequest } from '../../control/interface.js';
+import type { CopyWatcher } from '../../control/progress.js';
 import { type Claim, claimImage } from '../../images/claim-image.js';
 import { identityOf, type OpenedImage, openImage } from '../../images/open-image.js';
 import type { AcquiredMemory, Filling, SharedMemory } from '../../ram/ram-images.js';
 import type { ImageRef } from '../../server/commands.js';
-import { type AttachContext, ownBus } from './attach.js';
-
-/** Who waits for the copy. */
-export interface CopyWatcher {
-  /** the client went away */
-  readonly signal: AbortSignal;
-  readonly progress: (doneBytes: number, totalBytes: number) => void;
-}
+import { type AttachContext, ownBus } from './attach-context.js';
 
 type Copied = Pick<AttachRequest, 'driver' | 'image' | 'options' | 'share'>;
 

@@ -7,7 +7,7 @@ import type { CommandResult } from '../../server/commands.js';
 import { partitionSlot } from '../../slots/partition-slots.js';
 import type { Slot } from '../../slots/slots.js';
 import type { VbdPartition } from '../vbds/vbd.js';
-import type { AttachContext } from './attach.js';
+import type { AttachContext } from './attach-context.js';
 
 export interface TakenPartitions {
   readonly partitions: readonly VbdPartition[];

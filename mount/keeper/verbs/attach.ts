@@ -10,42 +10,18 @@ import { closeAll } from '../../../drivers/close-fd.js';
 import { FusetapError } from '../../../drivers/errors.js';
 import { errnoName } from '../../../system/libc.js';
 import type { AttachRequest } from '../../control/interface.js';
+import type { CopyWatcher } from '../../control/progress.js';
 import { cannotPassThrough, type PassthroughCandidate, wantsPassthrough } from '../../fuse/mounting/passthrough.js';
-import type { Answering } from '../../images/answering.js';
 import { type Claim, claimImage } from '../../images/claim-image.js';
-import { identityOf, type OpenedImage, type OwnBus, openImage } from '../../images/open-image.js';
+import { identityOf, type OpenedImage, openImage } from '../../images/open-image.js';
 import type { AcquiredMemory, Memories, SharedMemory } from '../../ram/ram-images.js';
 import type { AttachCommand, DriverFacts, ShowCommand, VbdFacts } from '../../server/commands.js';
 import type { Slot } from '../../slots/slots.js';
 import { isServerDeath } from '../supervision/server-process.js';
-import type { Supervisor } from '../supervision/supervisor.js';
 import type { Vbd } from '../vbds/vbd.js';
-import { attachMemory, type CopyWatcher, imageRef } from './attach-memory.js';
+import { type AttachContext, ownBus } from './attach-context.js';
+import { attachMemory, imageRef } from './attach-memory.js';
 import { takePartitions } from './attach-partitions.js';
-
-/** What attaching needs of the keeper. */
-export interface AttachContext {
-  readonly server: Supervisor;
-  readonly memories: Memories;
-  readonly mountpoint: string;
-  /** device of the mount, as `MAJOR:MINOR`: an image there would wait for itself */
-  readonly mountDev: string;
-  newNode(): { nodeId: number; ledgerIndex: number };
-  freeNode(ledgerIndex: number): void;
-  facts(vbd: Vbd): VbdFacts;
-  /** how file systems are called that may hang */
-  readonly answering: Answering;
-  /** gives an open file to the kernel for passthrough: its id, or −errno */
-  register(fd: number): number;
-  unregister(id: number): void;
-  /** who of us holds an image of that identity, by pid */
-  findVbdOfPid(pid: number, identity: string): { bus: string; vdev: string } | null;
-}
-
-/** The bus, as who opens images has to know it. */
-export function ownBus({ mountDev, mountpoint, answering }: AttachContext): OwnBus {
-  return { ownDev: mountDev, mountpoint, answering };
-}
 
 /** What was attached, and what the user should know of it. */
 export interface AttachedVbd {

@@ -3,14 +3,15 @@
  */
 import { FusetapError } from '../../../drivers/errors.js';
 import type { SaveRequest, SaveResult } from '../../control/interface.js';
-import { inPercent } from '../../control/progress.js';
+import { type CopyWatcher, inPercent } from '../../control/progress.js';
 import { identityOf } from '../../images/open-image.js';
 import { findVbdOfPid } from '../../runtime/bus-record.js';
 import { logEvent } from '../../runtime/log.js';
 import type { BusParts } from '../vbds/bus-parts.js';
 import type { Vbd } from '../vbds/vbd.js';
-import { type AttachContext, attach } from './attach.js';
-import { type CopyWatcher, recopyMemory } from './attach-memory.js';
+import { attach } from './attach.js';
+import type { AttachContext } from './attach-context.js';
+import { recopyMemory } from './attach-memory.js';
 import type { Leaving } from './detach.js';
 import type { Holding } from './pause.js';
 import { saveTo } from './place-copy.js';

@@ -4,12 +4,12 @@
 import { join } from 'node:path';
 import { closeAll } from '../../../drivers/close-fd.js';
 import { FusetapError, type PlainError, toFusetapError } from '../../../drivers/errors.js';
-import type { DetachChoice, Patience } from '../../control/bus-control.js';
+import type { DetachChoice } from '../../control/bus-control.js';
 import type { DetachedVbd } from '../../control/interface.js';
 import { EndingLimits, isTimeUp, type Limit } from '../../ending/limit.js';
 import { heldFiles, NOBODY, type WrittenBack, writeBackAbove } from '../../ending/write-back.js';
 import { unregisterBacking } from '../../fuse/mounting/passthrough.js';
-import { awaitFree, freeAll, lookUp } from '../../holders/await-free.js';
+import { awaitFree, freeAll, lookUp, type Patience } from '../../holders/await-free.js';
 import { describeHolders } from '../../holders/describe-holders.js';
 import { lookUpInode } from '../../holders/look-up.js';
 import { logEvent } from '../../runtime/log.js';

@@ -10,14 +10,16 @@ import { isAbsolute } from 'node:path';
 import { closeAll } from '../../../drivers/close-fd.js';
 import { FusetapError } from '../../../drivers/errors.js';
 import type { SwapRequest } from '../../control/interface.js';
+import type { CopyWatcher } from '../../control/progress.js';
 import { claimImage } from '../../images/claim-image.js';
 import { identityOf, openImage } from '../../images/open-image.js';
 import { logEvent } from '../../runtime/log.js';
 import type { BusParts } from '../vbds/bus-parts.js';
 import { letGoOfAll } from '../vbds/let-go-of-all.js';
 import type { Vbd } from '../vbds/vbd.js';
-import { type AttachContext, attachCommand, checkImageGiven, ownBus } from './attach.js';
-import { attachMemory, type CopyWatcher } from './attach-memory.js';
+import { attachCommand, checkImageGiven } from './attach.js';
+import { type AttachContext, ownBus } from './attach-context.js';
+import { attachMemory } from './attach-memory.js';
 
 type Bytes = Pick<Vbd, 'image' | 'claim' | 'memory' | 'state'>;
 

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import t, { type Test } from 'tap';
 import { FusetapError } from '../../../drivers/errors.js';
-import type { Mode } from '../../../mount/control/interface.js';
+import type { Mode } from '../../../mount/images/mode.js';
 import { type OpenedImage, openImage } from '../../../mount/images/open-image.js';
 import { MNT_DETACH, MNT_FORCE, mount, umount2 } from '../../../system/libc.js';
 import { deviceName, readMounts } from '../../../system/proc.js';

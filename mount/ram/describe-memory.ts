@@ -1,0 +1,29 @@
+/** What the ram images of all buses of a runtime directory take, told from their links: no bus is asked. */
+import type { Holder } from '../../drivers/errors.js';
+import type { MemoryInfo } from '../control/interface.js';
+import { readBusRecords } from '../runtime/bus-record.js';
+import { accountFor } from './account.js';
+import { listLinks, type RamLink } from './links.js';
+
+/** What `fusetap memory` shows: of all buses of a runtime directory, whether or not one can be asked. */
+export function describeMemory(runtimeDir: string): MemoryInfo {
+  const { images, limitBytes, usedBytes } = accountFor(listLinks(runtimeDir));
+  const records = readBusRecords(runtimeDir);
+  const holdersOf = ({ id, pid, bus }: RamLink): Holder[] => {
+    const record = records.find(({ keeperPid, serverPid }) => keeperPid === pid || serverPid === pid);
+    const vbds = record?.vbds.filter((vbd) => vbd.memory === id) ?? [];
+    return vbds.length === 0 ? [{ pid, bus }] : vbds.map(({ vdev }) => ({ pid, bus, vdev }));
+  };
+  return {
+    totalBytes: limitBytes,
+    usedBytes,
+    freeBytes: Math.max(0, limitBytes - usedBytes),
+    images: images.map(({ first, links, residentBytes }) => ({
+      share: first.share,
+      image: first.image,
+      configuredBytes: first.sizeBytes,
+      residentBytes,
+      holders: links.flatMap(holdersOf),
+    })),
+  };
+}
