@@ -99,7 +99,8 @@ async function filesLeft({ runtimeDir }: Stage): Promise<string[]> {
   return await Promise.all(
     entries.flat().map(async (path) => {
       const log = await readFile(join(runtimeDir, path, 'log'), 'utf8').catch(() => '');
-      return `${path}: ${log.trimEnd().split('\n').at(-1)}`;
+      const names = await readdir(join(runtimeDir, path)).catch(() => []);
+      return `${path} (${names.join(' ')}): ${log.trimEnd().split('\n').at(-1)}`;
     }),
   );
 }
