@@ -356,7 +356,9 @@ export class Bench {
       const text = (name: string): Promise<string> => readFile(`/proc/${pid}/${name}`, 'utf8').catch(() => '');
       const [environment, command] = await Promise.all([text('environ'), text('cmdline')]);
       const ours = environment.split('\0').includes(`FUSETAP_RUNTIME_DIR=${this.runtimeDir}`);
-      return ours && /-main\.js/.test(command) ? [`process ${pid}: ${command.replaceAll('\0', ' ')}`] : [];
+      return ours && /mount\/(bus|keeper|server)\/[a-z-]*main\.js/.test(command)
+        ? [`process ${pid}: ${command.replaceAll('\0', ' ')}`]
+        : [];
     });
     return (await Promise.all(lines)).flat();
   }

@@ -126,7 +126,7 @@ async function loseKeeper(t: Test, stage: Buses, image: string, file: string): P
   const end = collect(doomed);
   await begun(stage);
   const waiting = attach(bus.b, { image, passthrough: 'off' });
-  const keeper = (await bench.busProcesses()).find((line) => /keeper-main.*doomed/.test(line));
+  const keeper = (await bench.busProcesses()).find((line) => /keeper\/main.*doomed/.test(line));
   process.kill(Number(keeper?.split(/[ :]/)[1]), 'SIGKILL');
   t.not((await end).status, 0, 'the attach fails');
   await bench.sh('cmp "$1" "$2"', (await waiting).path, file);

@@ -14,7 +14,9 @@ export async function busProcesses(runtimeDir: string): Promise<BusProcess[]> {
   const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
   const found = pids.map(async (pid) => {
     const text = (name: string): Promise<string> => readFile(`/proc/${pid}/${name}`, 'utf8').catch(() => '');
-    const program = /(keeper|server)-main\.js/.exec(await text('cmdline'))?.[1] as BusProcess['program'] | undefined;
+    const program = /mount\/(keeper|server)\/main\.js/.exec(await text('cmdline'))?.[1] as
+      | BusProcess['program']
+      | undefined;
     if (program === undefined) return [];
     // asked of those alone: a process that is stuck in execve never shows its environment
     const isOurs = (await text('environ')).split('\0').includes(`FUSETAP_RUNTIME_DIR=${runtimeDir}`);
