@@ -4,6 +4,7 @@
  */
 import t from 'tap';
 import { Client } from '../e2e/client.js';
+import { eventually } from '../e2e/command.js';
 import { whyNot } from '../e2e/fixtures.js';
 import { startBus, type Wish } from './bus.js';
 import { FIO_DISK_BYTES, provesIntact, Verifier } from './fio.js';
@@ -46,9 +47,14 @@ void t.test('a write that waits for resume is no evidence against the bus', { sk
   await bench.succeed(['pause', vbd.vdev]);
   const answer = writer.call('write', 0, 4096);
   for (let kills = 0; kills < 6; kills++) {
-    await bus.killServer();
-    // each answers something else
-    await bench.sh('stat -f "$1"', bus.place.path);
+    const { restarts } = await bus.info();
+    process.kill(await bus.serverPid(), 'SIGKILL');
+    // nothing else is asked of them either
+    await eventually('the next server', 60_000, async () => {
+      const { state, restarts: now } = await bus.info();
+      if (state === 'failed') throw new Error('the bus was given up');
+      return (state === 'running' && now > restarts) || undefined;
+    });
   }
   await bench.succeed(['resume', vbd.vdev]);
   t.equal(await answer, '4096');

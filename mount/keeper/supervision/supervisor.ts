@@ -10,8 +10,9 @@
  * newer one, and before any thread of the new one reads, so that what the new one has read is not queued again.
  * Clients see a pause. For an upgrade the new process is loaded and knows the vbds before the old one is ended.
  *
- * A server that dies while it serves is evidence against a request, or the bus; five of them end it. That no server can be
- * started (no descriptor, no memory, no package for a moment) is evidence of nothing: it is tried on for minutes.
+ * A server that dies while it works on a request is evidence against that request, or the bus; five of them end it. A server
+ * that dies before it has read any, or cannot be started (no descriptor, no memory, no package for a moment), is evidence of
+ * nothing: it is tried on for minutes.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError } from '../../../drivers/errors.js';
@@ -21,12 +22,12 @@ import type { CommandResult, Commands } from '../../server/commands.js';
 import { type CommandOptions, isServerDeath, type ServerEvents, type ServerProcess } from './server-process.js';
 import { SpinWatch } from './spin-watch.js';
 
-/** deaths without an answer in between, or with one request under way each time */
+/** deaths at work without an answer in between, or with one request under way each time */
 const DEATH_LIMIT = 5;
 /** a server that lived for longer had nothing to answer: nobody used the bus */
 const SOON_MS = 10_000;
 
-/** how soon another server is tried where one could not be started, and how seldom in the end */
+/** how soon another server is tried where one could not be started, or died idle, and how seldom in the end */
 const FIRST_PAUSE_MS = 10;
 const LAST_PAUSE_MS = 5_000;
 /** for how long it is tried: descriptors, memory, files of the package may be missing for a while */
@@ -93,7 +94,11 @@ export class Supervisor {
   #settled: Promise<void> = Promise.resolve();
   #state: 'running' | 'restarting' | 'over' = 'restarting';
   #restarts: number;
+  /** servers in a row that died at work and had answered nothing */
   #barren = 0;
+  /** servers in a row that died soon, and had not even read a request; since when */
+  #idleDeaths = 0;
+  #idleSinceMs = 0;
   #answeredAtStart = 0;
   #inPlaceSinceMs = 0;
   readonly #deathsByRequest = new Map<number, number>();
@@ -293,6 +298,7 @@ export class Supervisor {
   async #restart(dead: ServerProcess, begun: number): Promise<void> {
     let told: string | null = null;
     let pauseMs = FIRST_PAUSE_MS;
+    if (this.#idleDeaths > 1) await delay(Math.min(FIRST_PAUSE_MS * 2 ** this.#idleDeaths, LAST_PAUSE_MS));
     // an upgrade that was under way may have replaced it
     while (this.#server === dead && !this.#isOver()) {
       try {
@@ -320,11 +326,23 @@ export class Supervisor {
 
   #reasonToGiveUp(): string | null {
     if (this.#bus.cannotReplace !== null) return `the server died, and ${this.#bus.cannotReplace}`;
-    const wasOfUse = this.#bus.answered() > this.#answeredAtStart;
-    const wasSoon = performance.now() - this.#inPlaceSinceMs < SOON_MS;
-    this.#barren = wasOfUse || !wasSoon ? 0 : this.#barren + 1;
-    if (this.#barren >= DEATH_LIMIT) return `${DEATH_LIMIT} servers in a row died before they answered a request`;
     const inFlight = new Set(this.#bus.takeInFlight());
+    return this.#reasonInAnswers(inFlight.size > 0) ?? this.#reasonInRequests(inFlight);
+  }
+
+  /** @param wasAtWork whether the server had read a request that it did not answer */
+  #reasonInAnswers(wasAtWork: boolean): string | null {
+    const nowMs = performance.now();
+    const wasOfUse = this.#bus.answered() > this.#answeredAtStart || nowMs - this.#inPlaceSinceMs > SOON_MS;
+    this.#barren = wasOfUse || !wasAtWork ? 0 : this.#barren + 1;
+    if (this.#barren >= DEATH_LIMIT) return `${DEATH_LIMIT} servers in a row died before they answered a request`;
+    if (this.#idleDeaths === 0) this.#idleSinceMs = nowMs;
+    this.#idleDeaths = wasOfUse || wasAtWork ? 0 : this.#idleDeaths + 1;
+    if (this.#idleDeaths < DEATH_LIMIT || nowMs - this.#idleSinceMs < this.#bus.startLimitMs) return null;
+    return `no server lived until it read a request, for ${Math.round((nowMs - this.#idleSinceMs) / 1000)} s`;
+  }
+
+  #reasonInRequests(inFlight: ReadonlySet<number>): string | null {
     for (const unique of this.#deathsByRequest.keys()) {
       if (!inFlight.has(unique)) this.#deathsByRequest.delete(unique);
     }
