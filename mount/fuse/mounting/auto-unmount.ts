@@ -4,8 +4,8 @@
  *      keeper, server ──hold──► one end of a socket        a shell of three lines ──reads──► the other end
  *
  * When the last of them is gone the shell reads the end of the file, and has the helper unmount what no longer answers. It
- * takes the lock on the bus first: another keeper that has it already repairs the bus by itself, and what that has mounted
- * must stay.
+ * takes the lock on the bus first, and waits for it for a moment: the last process may be on its way out still. Another keeper
+ * that has it repairs the bus by itself, and what that has mounted must stay.
  * auto_unmount of fusermount3 is meant for that, but it looks whether the mount is dead as root, whom the kernel does not
  * let look (EACCES, 3.14), or in old versions not at all, so that it takes away a bus that came after.
  */
@@ -16,7 +16,7 @@ import { socketPair } from '../../../system/libc.js';
 // $1 the bus, $2 the helper, $3 the lock, $4 the directory to be removed, or nothing
 const SCRIPT = [
   'read -r _',
-  'exec 9<"$3" && flock -n 9 || exit 0',
+  'exec 9<"$3" && flock -w 5 9 || exit 0',
   'test -e "$1" || "$2" -u -z -q -- "$1"',
   '[ -z "$4" ] || rmdir -- "$4"',
 ].join('\n');
