@@ -90,9 +90,11 @@ async function knowAll(t: Test, bench: Bench): Promise<void> {
   t.same(await bench.traces(), []);
 }
 
+/** Servers that are killed before they have read a request are started anew for ten minutes; here for two seconds. */
 async function giveUp(t: Test, bench: Bench): Promise<void> {
   const image = await bench.image('disk.img', 1 << 20, 1 << 20);
-  const vbd = await bench.attach(image);
+  const env = { FUSETAP_START_LIMIT_MS: '2000' };
+  const vbd = await bench.succeed(['attach', ...bench.transport.options, image], { env });
   const client = await Client.open(t, bench, 'read', vbd);
   t.equal(await client.call('read', 0, 4096), '4096');
   const killed = new Set<number>();
@@ -104,7 +106,7 @@ async function giveUp(t: Test, bench: Bench): Promise<void> {
     }
     return state === 'failed';
   });
-  const most = bench.transport.abilities.restart ? 12 : 1;
+  const most = bench.transport.abilities.restart ? 16 : 1;
   t.ok(killed.size <= most && (most === 1 || killed.size >= 5), `${killed.size} servers were killed`);
   t.match(await client.call('read', 0, 4096), /connect|abort|Input\/output error/, 'an error, who had it open');
   t.match(await Client.tryOpen(t, bench, 'read', vbd), /connect|No such file/, 'and who comes');
