@@ -2,7 +2,7 @@
  * The keeper process. Started detached, with one JSON argument; reports on descriptor 3, in one line, when the bus
  * answers or why it does not.
  */
-import '../runtime/no-debugger.js';
+import '../runtime/own-process.js';
 import { closeSync, writeSync } from 'node:fs';
 import { FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { flockRelease, RLIMIT_CPU, RLIMIT_FSIZE, raiseLimit } from '../../system/libc.js';

@@ -4,7 +4,7 @@
  */
 export const BUS_NODE_OPTIONS: readonly string[] = [
   '--max-semi-space-size=1',
-  // see no-debugger.ts, which Node 20 needs; later ones (22.14) are told so before any code is loaded
+  // see own-process.ts, which Node 20 needs; later ones (22.14) are told so before any code is loaded
   ...['--disable-sigusr1'].filter((option) => process.allowedNodeEnvironmentFlags.has(option)),
 ];
 

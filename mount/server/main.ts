@@ -2,7 +2,7 @@
  * The server process. It ends only by SIGKILL of itself: while a thread is blocked in read(2), process.exit, an
  * uncaught error or terminate would all hang for ever, and the keeper would see nothing.
  */
-import '../runtime/no-debugger.js';
+import '../runtime/own-process.js';
 import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { exitAtOnce, setCloseOnExec } from '../../system/libc.js';
