@@ -3,6 +3,7 @@
  * come back. The descriptor is gone whatever it says.
  */
 import { close } from 'node:fs';
+import { within } from '../system/within.js';
 import { FusetapError } from './errors.js';
 
 /** for how long anybody waits for a close */
@@ -20,14 +21,10 @@ function closeFd(fd: number): Promise<void> {
 
 /** How a close ended: null where it went well. It is not waited for longer than anybody should wait. */
 export async function inTime(what: string, closing: Promise<void>): Promise<Error | null> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<Error>((resolve) => {
-    const error = new FusetapError('FAILED', `${what} has not come back after ${CLOSE_LIMIT_MS / 1000} s`);
-    timer = setTimeout(() => resolve(error), CLOSE_LIMIT_MS);
-  });
+  const late = new FusetapError('FAILED', `${what} has not come back after ${CLOSE_LIMIT_MS / 1000} s`);
   const ended = closing.then(
     () => null,
     (error: unknown) => (error instanceof Error ? error : new Error(String(error))),
   );
-  return await Promise.race([ended, late]).finally(() => clearTimeout(timer));
+  return await within(ended, CLOSE_LIMIT_MS, late);
 }

@@ -51,6 +51,7 @@ export type {
   TransportName,
   VbdInfo,
 } from './control/interface.js';
+export type { Mode } from './images/mode.js';
 export { VERSION } from './version.js';
 
 /** Which bus. */
@@ -306,5 +307,3 @@ async function findIn(place: client.BusPlace, word: string): Promise<VbdInfo> {
   const { vbds } = await client.showBus(place);
   return client.findVbd(word, vbds, `bus ${place.name}`);
 }
-
-export type { Mode } from './images/mode.js';

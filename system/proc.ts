@@ -8,8 +8,9 @@
  */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-import { setImmediate as nextTurn, setTimeout as wait } from 'node:timers/promises';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { findStuck } from './stuck-processes.js';
+import { within } from './within.js';
 
 /** how long the event loop may be kept from other work at a stretch */
 const TURN_MS = 5;
@@ -79,6 +80,14 @@ const unescapeOctal = (text: string): string =>
 /** The mounts that a process sees; none where it is gone or not ours to look at. */
 export async function readMounts(pid: number | 'self'): Promise<Mount[]> {
   return parseMountinfo(await readFile(`/proc/${pid}/mountinfo`, 'utf8').catch(() => ''));
+}
+
+/**
+ * The uppermost mount on a directory, in our mount namespace: looked up in the kernel's table, because to ask the mount itself
+ * could wait for ever.
+ */
+export async function mountOn(directory: string): Promise<Mount | undefined> {
+  return (await readMounts('self')).findLast(({ mountpoint }) => mountpoint === directory);
 }
 
 /** A mount namespace as one of its processes sees it. */
@@ -184,8 +193,7 @@ export function readStartTime(pid: number): string | null {
 
 /** Whether a thread waits in the kernel where only SIGKILL, or nothing, ends it. */
 export function isThreadBlocked(pid: number, tid: number): boolean {
-  const stat = readText(`/proc/${pid}/task/${tid}/stat`);
-  return stat?.slice(stat.lastIndexOf(')') + 2, stat.lastIndexOf(')') + 3) === 'D';
+  return statFields(readText(`/proc/${pid}/task/${tid}/stat`) ?? '')[0] === 'D';
 }
 
 /** Whether a process that began then has not ended; one that nobody has reaped has. What cannot be known now is running. */
@@ -198,8 +206,11 @@ export function isRunning(pid: number, startTime: string): boolean {
   }
 }
 
-/** proc_pid_stat(5): the name in brackets may hold anything; the state is behind it, and starttime the twentieth from there */
-function statFields(stat: string): string[] {
+/**
+ * The fields of proc_pid_stat(5) behind the name, which is in brackets and may hold anything: the state is the first (0),
+ * utime and stime are 11 and 12, starttime is 19.
+ */
+export function statFields(stat: string): string[] {
   return stat.slice(stat.lastIndexOf(')') + 2).split(' ');
 }
 
@@ -300,13 +311,7 @@ export async function readMaps(pid: number): Promise<string> {
       .finally(() => mapsUnderWay.delete(pid));
     mapsUnderWay.set(pid, reading);
   }
-  const patience = new AbortController();
-  const limit = wait(MAPS_PATIENCE_MS, '', { ref: false, signal: patience.signal }).catch(() => '');
-  try {
-    return await Promise.race([reading, limit]);
-  } finally {
-    patience.abort();
-  }
+  return await within(reading, MAPS_PATIENCE_MS, '');
 }
 
 /** Whether maps show a mapping of the file: `dev` as `MAJ:MIN` in decimal. */

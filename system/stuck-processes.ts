@@ -11,8 +11,8 @@
  * A look that does not end costs a process of the helper, and none of this process's threads.
  */
 import { readdirSync } from 'node:fs';
-import { setTimeout as delay } from 'node:timers/promises';
 import { SideShell } from './side-shell.js';
+import { within } from './within.js';
 
 const PATIENCE_MS = 500;
 const GROUP_SIZE = 24;
@@ -75,7 +75,11 @@ export class StuckProcesses {
   /** Whether an answer comes before one to a question that was asked later, and waits for nobody, is old. */
   async #answers(answer: Promise<unknown>): Promise<boolean> {
     const isIn = (): Promise<boolean> =>
-      Promise.race([answer.then(() => true), delay(PATIENCE_MS, false, { ref: false })]);
+      within(
+        answer.then(() => true),
+        PATIENCE_MS,
+        false,
+      );
     if (await isIn()) return true;
     // a machine that is busy makes both wait
     await this.#shell.run(':');

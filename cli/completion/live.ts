@@ -1,5 +1,4 @@
 /** What there is now, for completion: buses, vbds, mounts. What cannot be told soon is left out. */
-
 import { listBuses, resolveBus, showBus } from '../../mount/client/index.js';
 import type { VbdInfo } from '../../mount/control/interface.js';
 import { callersRuntimeDir } from '../options.js';

@@ -1,5 +1,4 @@
 /** Attaches the disks of a file: all of them, or none. */
-
 import { attach, type BusPlace, detach } from '../../mount/client/index.js';
 import type { AttachResult } from '../../mount/control/interface.js';
 import { withProgress } from '../progress-bar.js';

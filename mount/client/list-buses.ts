@@ -77,8 +77,7 @@ async function isDeadMount(place: BusPlace): Promise<boolean> {
   return false;
 }
 
-/** Looked up in the kernel's table: to ask the mount itself could wait for ever. */
 async function isMountpoint(path: string): Promise<boolean> {
-  const { readMounts } = await import('../../system/proc.js');
-  return (await readMounts('self')).some(({ mountpoint }) => mountpoint === path);
+  const { mountOn } = await import('../../system/proc.js');
+  return (await mountOn(path)) !== undefined;
 }

@@ -1,7 +1,6 @@
 /**
  * What requests did, of one bus.
  */
-
 import type { VbdStats } from '../control/interface.js';
 import type { BusPlace } from '../runtime/bus-place.js';
 import { askEither } from './ask.js';

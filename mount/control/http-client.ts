@@ -4,7 +4,6 @@
  * Three ways to get no answer are told apart, because the caller goes on differently: nobody listens (isNotRunning),
  * the connection was lost before the answer (isConnectionLost), everything else.
  */
-import { readFileSync } from 'node:fs';
 import type { ClientRequest, IncomingMessage, RequestOptions } from 'node:http';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -49,7 +48,7 @@ export async function askBus<Answer>(place: BusPlace, request: ControlRequest): 
       return readAnswer(place, await exchange(place, request)) as Answer;
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'EAGAIN' && Date.now() < deadline) await delay(10);
-      else throw explain(place, error);
+      else throw await explain(place, error);
     }
   }
 }
@@ -205,16 +204,8 @@ function strangeAnswer(place: BusPlace, what: string, cause?: unknown): FusetapE
   return new FusetapError('FAILED', `bus ${place.name} gave a strange answer: ${what}`, { cause });
 }
 
-function keeperPidOf({ stateDir }: BusPlace): number | null {
-  try {
-    return (JSON.parse(readFileSync(join(stateDir, 'bus.json'), 'utf8')) as { keeperPid: number | null }).keeperPid;
-  } catch {
-    return null;
-  }
-}
-
 /** A system error of the connection as what it means for the bus; all others as they are. */
-function explain(place: BusPlace, error: unknown): unknown {
+async function explain(place: BusPlace, error: unknown): Promise<unknown> {
   const { name, code, errno, syscall, message } = error as NodeJS.ErrnoException;
   if (error instanceof FusetapError || name === 'AbortError') return error;
   if (code === 'ENOENT' || code === 'ECONNREFUSED' || code === 'ENOTDIR') {
@@ -232,7 +223,8 @@ function explain(place: BusPlace, error: unknown): unknown {
       cause: error,
     });
   }
-  const pid = keeperPidOf(place);
+  const { readBusRecord } = await import('../runtime/bus-record.js');
+  const pid = readBusRecord(place.stateDir)?.keeperPid ?? null;
   return new FusetapError('FAILED', `bus ${place.name} did not answer: ${message}`, {
     hint: `see ${join(place.stateDir, 'log')}${pid === null ? '' : `; kill -CONT ${pid} lets a stopped keeper go on`}`,
     operation: 'ask',

@@ -2,7 +2,6 @@
  * The open handles of a bus that libfuse serves. A handle is a number of 31 bits there; libfuse does not say whose it
  * is, so the ledger has none of their processes.
  */
-
 import type { Ledger } from '../ledger/ledger.js';
 import { writesDurably } from '../transport/file-rules.js';
 import { Handles } from '../transport/handles.js';

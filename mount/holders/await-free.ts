@@ -18,6 +18,13 @@ import { describeHolders, findVbdHolders } from './find-holders.js';
 const FORGET_TIMEOUT_MS = 1000;
 const POLL_MS = 100;
 
+/** How long somebody waits for those who hold a vbd. */
+export interface Patience {
+  readonly waitMs: number;
+  /** aborted when the client has gone away */
+  readonly signal?: AbortSignal;
+}
+
 /** The vbd that is to go. */
 export interface LeavingVbd {
   readonly vdev: string;
@@ -109,11 +116,4 @@ export async function freeAll<Vbd>(
     for (const vbd of freed) await show(vbd);
     throw error;
   }
-}
-
-/** How long somebody waits for those who hold a vbd. */
-export interface Patience {
-  readonly waitMs: number;
-  /** aborted when the client has gone away */
-  readonly signal?: AbortSignal;
 }

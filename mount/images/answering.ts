@@ -8,11 +8,11 @@
  *      askFirst ──► stat in the side shell ──► an answer ──► withinLimit: open, readlink, … by this process
  *                                        └──► none in time: refused; the next one too, until the stat has come back
  */
-import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError } from '../../drivers/errors.js';
 import { quote } from '../../drivers/quote.js';
 import { answersFromMemory, type Location } from '../../system/proc.js';
 import { type SideShell, shellWord } from '../../system/side-shell.js';
+import { within } from '../../system/within.js';
 
 const LIMIT_MS = 8_000;
 
@@ -80,11 +80,12 @@ const ignore = (): void => {};
 
 /** Whether a call has ended by the time that it has. */
 async function hasEnded({ ended, sinceMs }: Call): Promise<boolean> {
-  const timer = new AbortController();
   const restMs = Math.max(0, sinceMs + LIMIT_MS - performance.now());
-  const late = delay(restMs, false, { signal: timer.signal }).catch(() => false);
-  const isOver = ended.then(() => true);
-  return await Promise.race([isOver, late]).finally(() => timer.abort());
+  return await within(
+    ended.then(() => true),
+    restMs,
+    false,
+  );
 }
 
 function notAnswering({ path, at }: Target, { sinceMs }: Call): FusetapError {

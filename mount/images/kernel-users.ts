@@ -3,7 +3,6 @@
  * top of it, swap. This is the hotplug scripts' check of Xen, by device and inode instead of by name.
  */
 import { open, realpath, stat } from 'node:fs/promises';
-import { setTimeout as wait } from 'node:timers/promises';
 import type { Holder } from '../../drivers/errors.js';
 import { quote } from '../../drivers/quote.js';
 import { loopStatusAsync } from '../../system/libc.js';
@@ -19,6 +18,7 @@ import {
   readDeviceFamily,
   readMountNamespaces,
 } from '../../system/proc.js';
+import { within } from '../../system/within.js';
 import { nameLoop } from '../holders/find-holders.js';
 import type { OpenedImage } from './open-image.js';
 
@@ -82,7 +82,7 @@ async function isBackedBy(loop: Loop, image: Image, family: DeviceNode[], mounts
 
 /** What the loop device lies over; null where that is not known within a while. */
 export function backingOf(loop: Loop): Promise<Backing | null> {
-  return Promise.race([readBacking(loop), wait(LOOP_PATIENCE_MS, null, { ref: false })]);
+  return within(readBacking(loop), LOOP_PATIENCE_MS, null);
 }
 
 interface Backing {

@@ -3,9 +3,9 @@
  * their images, locks and memories, the ledger. It does no I/O on the data path and runs no driver code.
  *
  *      keeper ─┬─ attach.ts    how a vbd comes            ┐
- *              ├─ detach.ts   how it goes                │ all stand on bus-parts.ts
+ *              ├─ detach.ts    how it goes                │ all stand on bus-parts.ts
  *              ├─ ending.ts    how all go                 │
- *              ├─ pause.ts   pause and resume           │
+ *              ├─ pause.ts     pause and resume           │
  *              ├─ copying.ts   save and reset             │
  *              ├─ swap.ts      another image              │
  *              ├─ replay.ts    what a new server is told  ┘
@@ -15,6 +15,7 @@ import { FusetapError } from '../../drivers/errors.js';
 import { E, setIoFlusher } from '../../system/libc.js';
 import { SideShell } from '../../system/side-shell.js';
 import { lookWith } from '../../system/stuck-processes.js';
+import { within } from '../../system/within.js';
 import type { BusControl, DetachChoice, PauseChoice } from '../control/bus-control.js';
 import {
   type AttachRequest,
@@ -364,8 +365,8 @@ export class Keeper implements BusControl {
     if (this.#bus.leftBehind) await abortConnection(place.path, mountDev);
     await unmount(place.path, mountDev);
     // a server that waits for a disk that hangs cannot be killed before the disk answers
-    const late = new Promise<false>((resolve) => setTimeout(() => resolve(false), KILL_LIMIT_MS).unref());
-    if (!(await Promise.race([server.end().then(() => true), late]))) this.#bus.leftBehind = true;
+    const hasEnded = server.end().then(() => true);
+    if (!(await within(hasEnded, KILL_LIMIT_MS, false))) this.#bus.leftBehind = true;
     closeDevices(mount);
     await memories.end().catch((error: unknown) => console.error(error));
     this.books.end();

@@ -8,6 +8,7 @@
  * A server that cannot load code of fusetap itself is no evidence against a vbd: another server is started in its place.
  */
 import { FusetapError, isCodeMissing } from '../../drivers/errors.js';
+import { within } from '../../system/within.js';
 import { logEvent } from '../runtime/log.js';
 import { isServerDeath, type ServerProcess } from './supervision/server-process.js';
 import type { ReplayChoice } from './supervision/supervisor.js';
@@ -170,13 +171,9 @@ function unlessDeath(error: unknown): void {
 
 /** Resolves when it is done, or the next one need not wait for it any longer. */
 async function inTurn(telling: Promise<void>): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, TURN_MS);
-  });
   // one that fails while the next ones are told is met when all are waited for
   telling.catch(() => {});
-  await Promise.race([telling, late]).finally(() => clearTimeout(timer));
+  await within(telling, TURN_MS, undefined);
 }
 
 function wouldBreak({ vdev }: Vbd, reason: string): FusetapError {

@@ -1,7 +1,6 @@
 /**
  * The supervisor of a bus's servers, for one mount: where a bus that was given up is mounted anew, it gets another one.
  */
-
 import type { TransportName } from '../control/interface.js';
 import type { KernelMount } from '../fuse/mounting/device.js';
 import { requestResend } from '../fuse/mounting/device.js';

@@ -1,3 +1,4 @@
+import { within } from '../../system/within.js';
 import type { CopyWatcher } from '../control/progress.js';
 
 /** for how long an act that was given up is waited for: what it waits for may hang */
@@ -25,7 +26,6 @@ export class UnderWay {
     const acts = [...this.#acts];
     if (acts.length === 0) return;
     for (const [controller] of acts) controller.abort(reason);
-    const ended = Promise.allSettled(acts.map(([, act]) => act));
-    await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, PATIENCE_MS).unref())]);
+    await within(Promise.allSettled(acts.map(([, act]) => act)), PATIENCE_MS, undefined);
   }
 }

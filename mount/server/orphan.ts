@@ -7,7 +7,7 @@
  * others, and where it listens, is tried until it succeeds.
  */
 import { FusetapError } from '../../drivers/errors.js';
-import { readMounts } from '../../system/proc.js';
+import { mountOn } from '../../system/proc.js';
 import { SideShell } from '../../system/side-shell.js';
 import { lookWith } from '../../system/stuck-processes.js';
 import type { BusControl, DetachChoice, PauseChoice } from '../control/bus-control.js';
@@ -333,7 +333,7 @@ export class Orphan implements BusControl {
 
   async #findMount(): Promise<string> {
     const { path } = this.#context.place;
-    this.#mountDev ??= (await readMounts('self')).findLast(({ mountpoint }) => mountpoint === path)?.dev ?? null;
+    this.#mountDev ??= (await mountOn(path))?.dev ?? null;
     return this.#mountDev ?? '';
   }
 

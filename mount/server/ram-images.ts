@@ -2,7 +2,6 @@
  * The ram images as a server knows them: it has them open, as its keeper has, and can say how much they may grow where the
  * keeper cannot. When the keeper has died it publishes links of its own, so that others go on finding the images.
  */
-
 import type { CreditedMemory, Grants } from '../ram/credit.js';
 import { cleanLinks, linkOf, linkTarget, type RamLink } from '../ram/links.js';
 import { withRamLock } from '../ram/lock.js';

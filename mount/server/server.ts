@@ -2,7 +2,6 @@
  * The server: opens disks with their drivers and gives them to the transport. It holds nothing that cannot be rebuilt
  * from what the keeper tells it.
  */
-
 import { closeAll } from '../../drivers/close-fd.js';
 import { FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { makeFilter } from '../../drivers/filters/index.js';

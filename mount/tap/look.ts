@@ -1,5 +1,4 @@
 /** What tap-ctl shows: the tapdisks and minors there are, and what requests did. */
-
 import { askStats } from '../client/stats.js';
 import type { VbdInfo, VbdStats } from '../control/interface.js';
 import { resolveBus } from '../runtime/bus-place.js';

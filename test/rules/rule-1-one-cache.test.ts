@@ -1,5 +1,4 @@
 /** Rule 1: a vbd has one cache. What one opener wrote, every other reads next: on any bus, and in the image. */
-
 import { open } from 'node:fs/promises';
 import t, { type Test } from 'tap';
 import { patternBytes } from '../conformance/pattern.js';

@@ -1,7 +1,6 @@
 /**
  * The kernel transport, the server's half: threads for windows, the dispatcher for the rest.
  */
-
 import type { Window } from '../../../drivers/driver.js';
 import { addressOf, E, pread2, RWF_NOWAIT } from '../../../system/libc.js';
 import { CounterPages, MAIN_AREA } from '../../ledger/counters.js';

@@ -5,7 +5,6 @@
  * u64 fields become Numbers. What the kernel sends there is below 2^53 but for hostile offsets, and those lose only
  * bits that no longer matter: they are far beyond the end of every disk.
  */
-
 import type { Attributes } from '../../transport/transport.js';
 import * as abi from './abi.js';
 

@@ -9,7 +9,6 @@
  * One resident buffer a thread. Data lies at the start of a page both ways and is never moved. All fields of a request
  * are taken before the reply's header is written over its last 16 bytes.
  */
-
 import type { Window } from '../../../drivers/driver.js';
 import {
   allocateWindow,

@@ -3,10 +3,10 @@
  */
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
 import { closeSync } from 'node:fs';
-import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { FusetapError } from '../../../drivers/errors.js';
 import { E, socketPair } from '../../../system/libc.js';
+import { within } from '../../../system/within.js';
 import { BUS_NODE_OPTIONS, serverEnvironment } from '../../runtime/node-options.js';
 import type { Command, CommandResult, Commands, Envelope, ServerMessage, ServerStart } from '../../server/commands.js';
 import { Outbox } from './outbox.js';
@@ -103,9 +103,7 @@ export class ServerProcess {
 
   /** Resolves when the server takes commands; rejects when it died before, or takes longer than it may. */
   async loaded(limitMs: number): Promise<void> {
-    const timer = new AbortController();
-    const late = delay(limitMs, 'late', { signal: timer.signal }).catch(() => 'over');
-    const first = await Promise.race([this.#loaded, this.#exit, late]).finally(() => timer.abort());
+    const first = await within(Promise.race([this.#loaded, this.#exit]), limitMs, 'late');
     if (this.#wasUnable !== null) throw this.#wasUnable;
     if (!this.#exited && first !== 'late') return;
     const why = this.#exited ? this.#how : `it was not loaded within ${limitMs / 1000} s`;

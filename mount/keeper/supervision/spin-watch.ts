@@ -4,6 +4,7 @@
  * runs for a small part of the time.
  */
 import { readFileSync } from 'node:fs';
+import { statFields } from '../../../system/proc.js';
 import type { Work } from '../../ledger/ledger.js';
 
 /** share of the time between two looks; a thread that never waits for anything but a processor has all of it */
@@ -59,9 +60,7 @@ function busyTimeMs(pid: number, tid: number): number | null {
 /** Processor time of a thread so far; null if it is gone. */
 function cpuTimeMs(pid: number, tid: number): number | null {
   try {
-    const stat = readFileSync(`/proc/${pid}/task/${tid}/stat`, 'latin1');
-    // the command may hold anything, brackets too
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    const fields = statFields(readFileSync(`/proc/${pid}/task/${tid}/stat`, 'latin1'));
     return (Number(fields[11]) + Number(fields[12])) * TICK_MS;
   } catch {
     return null;

@@ -39,6 +39,13 @@ const HEARTBEAT_MS = 5_000;
 /** how long a server may be silent: a request that waits for a disk does not make it silent, a stopped process does */
 export const DEFAULT_SILENCE_LIMIT_MS = 30_000;
 
+export interface ReplayChoice {
+  /** a vbd that is well now must not break: the old server serves on */
+  readonly strict: boolean;
+  /** disks that ended servers are tried again */
+  readonly retry: boolean;
+}
+
 export interface Supervised {
   launch(events: ServerEvents): ServerProcess;
   /** tells a new server of all vbds, or again of what has changed since */
@@ -405,10 +412,3 @@ interface Replacement {
 const RESTART: ReplayChoice = { strict: false, retry: false };
 
 const nothing = (): void => {};
-
-export interface ReplayChoice {
-  /** a vbd that is well now must not break: the old server serves on */
-  readonly strict: boolean;
-  /** disks that ended servers are tried again */
-  readonly retry: boolean;
-}

@@ -20,6 +20,7 @@ import { FusetapError } from '../../../drivers/errors.js';
 import { quote } from '../../../drivers/quote.js';
 import { answersFromMemory, deviceName, locate, readBlockSize, readMounts } from '../../../system/proc.js';
 import { type SideShell, shellWord } from '../../../system/side-shell.js';
+import { within } from '../../../system/within.js';
 import type { ImageState } from '../../control/interface.js';
 import type { OpenedImage } from '../../images/open-image.js';
 import type { Ledger } from '../../ledger/ledger.js';
@@ -86,13 +87,13 @@ export class ImageWatch {
     const known = this.#of(bus, vbd, image);
     const deadlineMs = performance.now() + limitMs;
     // one that is under way may have seen what was before
-    if (known.looking !== null) await isDone(known.looking, known.sinceMs + limitMs);
+    if (known.looking !== null) await awaitUntil(known.looking, known.sinceMs + limitMs);
     if (known.looking === null) {
       known.sinceMs = performance.now();
       known.looking = this.#look(bus, vbd, image, known).finally(() => {
         known.looking = null;
       });
-      await isDone(known.looking, deadlineMs);
+      await awaitUntil(known.looking, deadlineMs);
     }
     const imageState = known.looking === null ? known.state : 'not-answering';
     return { imageState, changedOutside: known.isWritten || known.isReplaced };
@@ -171,10 +172,8 @@ export class ImageWatch {
 }
 
 /** Waits for some work until a time. */
-async function isDone(work: Promise<void>, deadlineMs: number): Promise<void> {
-  const timer = new AbortController();
-  const late = delay(Math.max(0, deadlineMs - performance.now()), undefined, { signal: timer.signal }).catch(() => {});
-  await Promise.race([work, late]).finally(() => timer.abort());
+async function awaitUntil(work: Promise<void>, deadlineMs: number): Promise<void> {
+  await within(work, Math.max(0, deadlineMs - performance.now()), undefined);
 }
 
 /** How often the vbd has been written to, or was tried to be. */

@@ -5,6 +5,7 @@
  *      idle ──► detaching, saving, resetting, swapping ──► idle
  */
 import { FusetapError } from '../../../drivers/errors.js';
+import { within } from '../../../system/within.js';
 import type { Vbd } from './vbd.js';
 
 export type ActivityKind = 'detaching' | 'saving' | 'resetting' | 'swapping';
@@ -84,7 +85,7 @@ export class Activities {
     const activity = this.#current.get(vbd);
     if (activity === undefined) return;
     activity.cancel.abort(reason);
-    await Promise.race([activity.over, new Promise((resolve) => setTimeout(resolve, PATIENCE_MS).unref())]);
+    await within(activity.over, PATIENCE_MS, undefined);
     if (this.#current.get(vbd) === activity) this.#current.delete(vbd);
   }
 

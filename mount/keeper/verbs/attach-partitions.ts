@@ -2,7 +2,6 @@
  * The partitions of a disk that is being attached: its table is read in the server, which has the disk open, and each
  * partition that has a place gets a node of its own.
  */
-
 import type { CommandResult } from '../../server/commands.js';
 import { partitionSlot } from '../../slots/partition-slots.js';
 import type { Slot } from '../../slots/slots.js';

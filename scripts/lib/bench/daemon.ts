@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError } from '../../../drivers/errors.js';
-import { readMounts } from '../../../system/proc.js';
+import { mountOn } from '../../../system/proc.js';
 import { runCommand } from './command.js';
 import type { Undo } from './undo.js';
 
@@ -59,7 +59,7 @@ export async function waitUntilReady(what: string, daemon: Daemon, isReady: () =
 }
 
 export async function isMounted(path: string): Promise<boolean> {
-  return (await readMounts('self')).some(({ mountpoint }) => mountpoint === path);
+  return (await mountOn(path)) !== undefined;
 }
 
 /** Takes a FUSE mount away, lazily where it is busy; none there is fine. */

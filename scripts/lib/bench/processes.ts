@@ -1,13 +1,13 @@
 /** What serving processes cost: CPU time and memory, from /proc. */
 import { readFile } from 'node:fs/promises';
+import { statFields } from '../../../system/proc.js';
 
 /** proc_pid_stat(5) counts in these, on every Linux architecture that Node runs on */
 const TICKS_PER_SECOND = 100;
 
 /** User and system time of a process with all its threads, in seconds, from the text of /proc/PID/stat. */
 export function parseCpuSeconds(stat: string): number {
-  // the name of the program, in brackets, may hold brackets and spaces; behind it is field 3
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  const fields = statFields(stat);
   return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
 }
 

@@ -2,7 +2,7 @@
 import { rm, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { readMounts } from '../../../../system/proc.js';
+import { mountOn } from '../../../../system/proc.js';
 import { Bus, type Disk, until } from './bus.js';
 import type { Ending } from './endings.js';
 import type { IsOver } from './lanes.js';
@@ -109,7 +109,7 @@ async function play(bus: Bus, scene: Scene, ending: Ending, random: Random): Pro
 }
 
 async function isGone(bus: Bus): Promise<boolean> {
-  if ((await readMounts('self')).some(({ mountpoint }) => mountpoint === bus.place.path)) return false;
+  if ((await mountOn(bus.place.path)) !== undefined) return false;
   return bus.info(1_000).then(
     () => false,
     () => true,

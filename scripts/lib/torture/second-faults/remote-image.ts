@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { readMounts } from '../../../../system/proc.js';
+import { mountOn } from '../../../../system/proc.js';
 import { runCommand } from '../../bench/command.js';
 import { until } from './bus.js';
 import type { Stage } from './stage.js';
@@ -44,7 +44,7 @@ export class RemoteImage {
     stage.undo.defer(() => image.die());
     const isServed = async (): Promise<boolean> => {
       if (child.exitCode !== null) throw new Error(`qemu-storage-daemon does not export by FUSE: ${said.trim()}`);
-      return (await readMounts('self')).some(({ mountpoint }) => mountpoint === path);
+      return (await mountOn(path)) !== undefined;
     };
     await until(`qemu-storage-daemon exports ${path}: ${said}`, READY_MS, isServed);
     return image;
@@ -71,7 +71,7 @@ export class RemoteImage {
   /** Ends it, and takes the mount away. */
   async die(): Promise<void> {
     await this.kill();
-    const isMounted = (await readMounts('self')).some(({ mountpoint }) => mountpoint === this.path);
+    const isMounted = (await mountOn(this.path)) !== undefined;
     if (isMounted) await runCommand('umount', ['-l', this.path]);
   }
 }

@@ -1,5 +1,6 @@
 /** Where the threads of a process stand in the kernel: what an error of a bus that does not get on is explained by. */
 import { readdir, readFile } from 'node:fs/promises';
+import { statFields } from '../../../../system/proc.js';
 
 /** A line for each thread: its state, the function of the kernel that it waits in, and its system call. */
 export async function whereItStands(what: string, pid: number | null | undefined): Promise<string[]> {
@@ -13,5 +14,5 @@ export async function whereItStands(what: string, pid: number | null | undefined
 async function describe(directory: string): Promise<string> {
   const read = (name: string): Promise<string> => readFile(`${directory}/${name}`, 'utf8').catch(() => '?');
   const [stat, waitsIn, call] = await Promise.all([read('stat'), read('wchan'), read('syscall')]);
-  return `${stat.slice(stat.lastIndexOf(')') + 2)[0]} ${waitsIn} ${call.split(' ').slice(0, 3).join(' ').trim()}`;
+  return `${statFields(stat)[0]} ${waitsIn} ${call.split(' ').slice(0, 3).join(' ').trim()}`;
 }
