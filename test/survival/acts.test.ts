@@ -82,8 +82,17 @@ t.test('two detaches by force at once both find it gone', { skip }, async (t) =>
   const { bus, image } = await withImage(t);
   const { path } = await bus.attach({ driver: 'aio', image });
   const holder = await Client.open(t, bus.bench, 'write', path);
-  const both = [1, 2].map(() => bus.detach('xvda', '?force=1'));
-  for (const gone of await Promise.all(both)) t.match(gone, { vbds: [{ vdev: 'xvda' }] });
+  // the first cannot come to its end before the second was read
+  const serverPid = await bus.serverPid();
+  process.kill(serverPid, 'SIGSTOP');
+  const goOn = (): boolean => process.kill(serverPid, 'SIGCONT');
+  t.teardown(goOn);
+  const first = bus.detach('xvda', '?force=1');
+  await isDoing(bus, /is being detached already/, 'detach');
+  const second = bus.detach('xvda', '?force=1');
+  await isDoing(bus, /is being detached already/, 'detach');
+  goOn();
+  for (const gone of await Promise.all([first, second])) t.match(gone, { vbds: [{ vdev: 'xvda' }] });
   t.same((await bus.info()).vbds, []);
   await holder.release();
 });
