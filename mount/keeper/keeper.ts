@@ -157,7 +157,7 @@ export class Keeper implements BusControl {
     images.begin(this.#bus);
     this.#persistent = persistent;
     this.#indexes = new LedgerIndexes(place.name);
-    this.#leaving = new Leaving(this.#bus, this.#indexes);
+    this.#leaving = new Leaving(this.#bus);
     this.#ending = new Ending<Vbd>({
       giveUpActs: async () => {
         const why = endingError(place.name);
@@ -175,7 +175,7 @@ export class Keeper implements BusControl {
       serverPid: () => this.#bus.server.pid,
       images: () => vbds.writtenImages(),
       flushFailed: (image, errno) => {
-        for (const vbd of vbds.all().filter((vbd) => vbd.image === image)) {
+        for (const vbd of vbds.all().filter(({ source }) => source.image === image)) {
           for (const { ledgerIndex } of filesOf(vbd)) ledger.noteFlushError(ledgerIndex, errno);
         }
       },
@@ -391,8 +391,9 @@ export class Keeper implements BusControl {
   /** Gives a paused vbd another image. */
   async swap(vdev: string, request: SwapRequest, watcher: CopyWatcher): Promise<VbdInfo> {
     this.#checkRunning();
-    const told = tellCopy(request.image, watcher);
-    return await vbdInfo(this.#bus, await swap(this.#bus, this.#attachContext(), vdev, request, told));
+    const vbd = this.#bus.vbds.find(vdev);
+    await swap(this.#bus, this.#attachContext(), vbd, { request, watcher: tellCopy(request.image, watcher) });
+    return await vbdInfo(this.#bus, vbd);
   }
 
   async save(vdev: string, request: SaveRequest, watcher: CopyWatcher): Promise<SaveResult> {
@@ -427,18 +428,19 @@ export class Keeper implements BusControl {
       mountpoint: place.path,
       mountDev,
       answering,
-      newNode: () => {
+      newNode: (holdings) => {
         const ledgerIndex = this.#indexes.take();
+        // a server that may still use it may still count there
+        holdings.own('a place in the ledger', (usedByServer) => usedByServer || this.#indexes.free(ledgerIndex));
         resetStats(statsFd, ledgerIndex);
         const { uid, gid, mode } = owner;
         ledger.resetFile(ledgerIndex, { uid, gid, mode }, Date.now());
         return { nodeId: this.#nextNodeId++, ledgerIndex };
       },
-      freeNode: (ledgerIndex) => this.#indexes.free(ledgerIndex),
       register: (fd) => this.#register(fd),
       unregister: (id) => unregisterBacking(deviceOf(this.#bus), id),
       facts: (vbd) => vbdFacts(this.#bus, vbd),
-      findVbdOfPid: (pid, identity) => findVbdOfPid(place.runtimeDir, pid, identity),
+      describePid: (pid, image) => findVbdOfPid(place.runtimeDir, pid, identityOf(image)),
     };
   }
 
@@ -520,7 +522,8 @@ export class Keeper implements BusControl {
       interface: INTERFACE_VERSION,
       keeperPid: process.pid,
       serverPid: server.pid,
-      vbds: vbds.all().map(({ vdev, driver, mode, imagePath, image, memory, paused }) => {
+      vbds: vbds.all().map(({ vdev, mode, paused, source }) => {
+        const { driver, imagePath, image, memory } = source;
         const identity = image && identityOf(image);
         return { vdev, driver, mode, image: imagePath, identity, memory: memory?.id ?? null, paused };
       }),
@@ -543,13 +546,13 @@ async function abandon(place: BusPlace, mount: KernelMount, server: Supervisor |
 
 /** Every file through which a vbd's memory may be written. */
 function withMemory(vbd: Vbd): CreditedVbd[] {
-  return filesOf(vbd).map(({ nodeId, ledgerIndex }) => ({ nodeId, ledgerIndex, memory: vbd.memory }));
+  return filesOf(vbd).map(({ nodeId, ledgerIndex }) => ({ nodeId, ledgerIndex, memory: vbd.source.memory }));
 }
 
 function processOwner(): { uid: number; gid: number } {
   return { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
 }
 
-function logAttached({ vdev, driver, imagePath, mode, size }: Vbd): void {
+function logAttached({ vdev, mode, size, source: { driver, imagePath } }: Vbd): void {
   logEvent({ event: 'attached', vdev, driver, image: imagePath, mode, size });
 }

@@ -36,8 +36,8 @@ export class Copying {
 
   async #saveNow(vbd: Vbd, { path, force }: SaveRequest, watcher: CopyWatcher): Promise<SaveResult> {
     const { place, mountDev, memories, server, answering } = this.#bus;
-    const { nodeId, memory } = vbd;
-    const { signal, progress } = tellCopy(vbd.imagePath, watcher);
+    const { nodeId, source } = vbd;
+    const { signal, progress } = tellCopy(source.imagePath, watcher);
     const saved = await this.#holding.withWritersHeld(vbd, signal, () =>
       saveTo(path, force, {
         ownBus: { ownDev: mountDev, mountpoint: place.path, answering },
@@ -48,8 +48,8 @@ export class Copying {
           signal.throwIfAborted();
         },
         replace: async (from, to, place) => {
-          if (memory === null) place();
-          else await memories.moveIdentity(memory, from, to, place);
+          if (source.memory === null) place();
+          else await memories.moveIdentity(source.memory, from, to, place);
         },
       }),
     );
@@ -66,7 +66,8 @@ export class Copying {
 
   async #resetNow(vbd: Vbd, context: AttachContext, watcher: CopyWatcher): Promise<void> {
     const { vbds, memories } = this.#bus;
-    const { memory, driver, options, mode, filters, slot, vdev, imagePath } = vbd;
+    const { mode, filters, slot, vdev } = vbd;
+    const { memory, driver, options, imagePath } = vbd.source;
     if (memory === null) throw notRam(vbd);
     vbds.reserve(slot, vbd.partitions !== null);
     const told = tellCopy(memory.image, watcher);
@@ -112,7 +113,7 @@ export function tellCopy(image: string | null, { signal, progress }: CopyWatcher
   };
 }
 
-function notRam({ vdev, driver }: Vbd): FusetapError {
+function notRam({ vdev, source: { driver } }: Vbd): FusetapError {
   return new FusetapError('UNSUPPORTED', `${vdev} has no copy that could be made afresh: its driver is ${driver}`, {
     hint: 'reset is for ram vbds',
   });

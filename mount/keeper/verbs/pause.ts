@@ -87,7 +87,8 @@ export class Holding {
   /** Does some work while nobody can write to the bytes of a vbd, on this bus or another. */
   async withWritersHeld<Result>(vbd: Vbd, signal: AbortSignal, work: () => Promise<Result>): Promise<Result> {
     const { place, vbds } = this.#bus;
-    const sharing = vbd.memory === null ? [vbd] : vbds.all().filter(({ memory }) => memory === vbd.memory);
+    const { memory } = vbd.source;
+    const sharing = memory === null ? [vbd] : vbds.all().filter(({ source }) => source.memory === memory);
     const copy = nameOfCopy();
     const held: Vbd[] = [];
     let letOthersGo: LetGo = async () => {};
@@ -96,7 +97,6 @@ export class Holding {
         await this.pause(writer, { copy, signal });
         held.push(writer);
       }
-      const { memory } = vbd;
       if (memory !== null) {
         const wanted = { runtimeDir: place.runtimeDir, ownBus: place.name, memoryId: memory.id, copy };
         letOthersGo = await holdOtherWriters(wanted, signal);
