@@ -155,7 +155,7 @@ export class ImageWatch {
     known.state = null;
     const sizeBytes = image.kind === 'block' ? readBlockSize(image.rdev ?? '') : file.sizeBytes;
     known.isReplaced = isReplaced(image, path) || (sizeBytes !== null && sizeBytes !== image.sizeBytes);
-    await judge(bus, vbd, image, known, { modifiedMs: file.modifiedMs, writes });
+    await judge({ bus, vbd, image }, known, { modifiedMs: file.modifiedMs, writes });
   }
 
   /** The cheap look: no file system is waited for that could hang. */
@@ -167,7 +167,7 @@ export class ImageWatch {
     const writes = writesOf(bus, vbd);
     const { mtimeNs } = await fstatAsync(image.fd, { bigint: true });
     if (bus.vbds.has(vbd) && vbd.source.image === image) {
-      await judge(bus, vbd, image, known, { modifiedMs: Number(mtimeNs) / 1e6, writes });
+      await judge({ bus, vbd, image }, known, { modifiedMs: Number(mtimeNs) / 1e6, writes });
     }
   }
 }
@@ -184,7 +184,13 @@ function writesOf({ ledger }: WatchedBus, vbd: Vbd): number {
 
 type Seen = Pick<Known, 'modifiedMs' | 'writes'>;
 
-async function judge(bus: WatchedBus, vbd: Vbd, image: OpenedImage, known: Known, seen: Seen): Promise<void> {
+interface Watched {
+  readonly bus: WatchedBus;
+  readonly vbd: Vbd;
+  readonly image: OpenedImage;
+}
+
+async function judge({ bus, vbd, image }: Watched, known: Known, seen: Seen): Promise<void> {
   const isMoved = seen.modifiedMs !== known.modifiedMs;
   if (isMoved && writesOf(bus, vbd) === known.writes) {
     // a write that is under way moves the time before it is counted: the next look knows more
