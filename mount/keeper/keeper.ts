@@ -2,14 +2,10 @@
  * The keeper: owns a bus. It holds everything that must outlive the server: the mount and its descriptors, the vbds with
  * their images, locks and memories, the ledger. It does no I/O on the data path and runs no driver code.
  *
- *      keeper ─┬─ attach.ts    how a vbd comes            ┐
- *              ├─ detach.ts    how it goes                │ all stand on bus-parts.ts
- *              ├─ ending.ts    how all go                 │
- *              ├─ pause.ts     pause and resume           │
- *              ├─ copying.ts   save and reset             │
- *              ├─ swap.ts      another image              │
- *              ├─ replay.ts    what a new server is told  ┘
- *              └─ supervisor.ts  keeps a server under the bus
+ *      keeper ─┬─ verbs/         attach, detach, pause, save, reset, swap  ┐
+ *              ├─ ending.ts      ends the bus                              │ all use bus-parts.ts
+ *              ├─ replay.ts      tells a new server of the vbds            ┘
+ *              └─ supervision/   keeps a server under the bus
  */
 import { FusetapError } from '../../drivers/errors.js';
 import { E, setIoFlusher } from '../../system/libc.js';
@@ -72,9 +68,11 @@ import { busState, vbdFacts, vbdInfo, vbdInfoUnseen, vbdStats } from './vbds/vbd
 import { VbdTable } from './vbds/vbd-table.js';
 import { attach } from './verbs/attach.js';
 import type { AttachContext } from './verbs/attach-context.js';
-import { Copying, tellCopy } from './verbs/copying.js';
-import { Leaving } from './verbs/detach.js';
-import { Holding } from './verbs/pause.js';
+import { Detaching } from './verbs/detach.js';
+import { logCopy } from './verbs/log-copy.js';
+import { Pausing } from './verbs/pause.js';
+import { reset } from './verbs/reset.js';
+import { save } from './verbs/save.js';
 import { refuseWhereStuck } from './verbs/stuck-requests.js';
 import { swap } from './verbs/swap.js';
 
@@ -98,9 +96,8 @@ export class Keeper implements BusControl {
   /** what is written for those that cannot ask */
   readonly books = new Bookkeeping();
   readonly #indexes: LedgerIndexes;
-  readonly #leaving: Leaving;
-  readonly #holding: Holding;
-  readonly #copying: Copying;
+  readonly #detaching: Detaching;
+  readonly #pausing: Pausing;
   readonly #relief: WritebackRelief;
   readonly #underWay = new UnderWay();
   readonly #ending: Ending<Vbd>;
@@ -157,7 +154,7 @@ export class Keeper implements BusControl {
     images.begin(this.#bus);
     this.#persistent = persistent;
     this.#indexes = new LedgerIndexes(place.name);
-    this.#leaving = new Leaving(this.#bus);
+    this.#detaching = new Detaching(this.#bus);
     this.#ending = new Ending<Vbd>({
       giveUpActs: async () => {
         const why = endingError(place.name);
@@ -165,11 +162,10 @@ export class Keeper implements BusControl {
         await Promise.all([this.#underWay.giveUp(why), ...cancelled]);
       },
       vbds: () => vbds.all(),
-      takeAway: (vbd, limits) => this.#leaving.takeAway(vbd, limits),
+      takeAway: (vbd, limits) => this.#detaching.takeAway(vbd, limits),
       describe: (vbd) => vbdInfoUnseen(this.#bus, vbd),
     });
-    this.#holding = new Holding(this.#bus, this.#leaving);
-    this.#copying = new Copying(this.#bus, this.#leaving, this.#holding);
+    this.#pausing = new Pausing(this.#bus, this.#detaching);
     this.#relief = new WritebackRelief({
       inFlight: () => ledger.work().map(({ unique }) => unique),
       serverPid: () => this.#bus.server.pid,
@@ -222,7 +218,7 @@ export class Keeper implements BusControl {
   }
 
   async #attachAt(place: Slot, owner: FileOwner, request: AttachRequest, watcher: CopyWatcher): Promise<AttachResult> {
-    const told = tellCopy(request.image, watcher);
+    const told = logCopy(request.image, watcher);
     const { vbd, notes } = await attach(this.#attachContext(owner), this.#fitToTransport(request), place, told);
     this.#bus.vbds.add(vbd);
     this.#record();
@@ -238,7 +234,7 @@ export class Keeper implements BusControl {
    */
   async detach(vdev: string, choice: DetachChoice): Promise<DetachResult> {
     const vbd = this.#bus.vbds.find(vdev);
-    const gone = await this.#leaving.detach(vbd, choice).catch((error: unknown) => {
+    const gone = await this.#detaching.detach(vbd, choice).catch((error: unknown) => {
       // what nobody waits for any more may still come to its end
       vbd.going?.finally(() => this.endIfIdle()).catch(() => {});
       throw error;
@@ -264,7 +260,7 @@ export class Keeper implements BusControl {
     const { vbds, images } = this.#bus;
     if (!force) await Promise.all(vbds.all().map((vbd) => images.mustAnswer(this.#bus, vbd)));
     try {
-      await this.#leaving.freeAll(this.#bus.vbds.all(), patience);
+      await this.#detaching.freeAll(this.#bus.vbds.all(), patience);
     } catch (error) {
       // somebody else has begun the ending meanwhile: it is joined
       if (this.#bus.failed || this.#ending.begun) return;
@@ -376,7 +372,7 @@ export class Keeper implements BusControl {
   async pause(vdev: string, choice: PauseChoice): Promise<VbdInfo> {
     this.#checkRunning();
     const vbd = this.#bus.vbds.find(vdev);
-    await this.#holding.pause(vbd, choice);
+    await this.#pausing.pause(vbd, choice);
     return await vbdInfo(this.#bus, vbd);
   }
 
@@ -384,7 +380,7 @@ export class Keeper implements BusControl {
   async resume(vdev: string, copy?: string): Promise<VbdInfo> {
     this.#checkRunning();
     const vbd = this.#bus.vbds.find(vdev);
-    await this.#holding.resume(vbd, copy);
+    await this.#pausing.resume(vbd, copy);
     return await vbdInfo(this.#bus, vbd);
   }
 
@@ -392,13 +388,13 @@ export class Keeper implements BusControl {
   async swap(vdev: string, request: SwapRequest, watcher: CopyWatcher): Promise<VbdInfo> {
     this.#checkRunning();
     const vbd = this.#bus.vbds.find(vdev);
-    await swap(this.#bus, this.#attachContext(), vbd, { request, watcher: tellCopy(request.image, watcher) });
+    await swap(this.#bus, this.#attachContext(), vbd, { request, watcher: logCopy(request.image, watcher) });
     return await vbdInfo(this.#bus, vbd);
   }
 
   async save(vdev: string, request: SaveRequest, watcher: CopyWatcher): Promise<SaveResult> {
     this.#checkRunning();
-    return await this.#copying.save(this.#bus.vbds.find(vdev), request, watcher);
+    return await save(this.#bus, this.#pausing, this.#bus.vbds.find(vdev), { request, watcher });
   }
 
   async reset(vdev: string, watcher: CopyWatcher): Promise<VbdInfo> {
@@ -408,7 +404,7 @@ export class Keeper implements BusControl {
       const vbd = vbds.find(vdev);
       // it is attached anew, but to its users it is the same file
       const context = this.#attachContext(ledger.attributes(vbd.ledgerIndex));
-      await this.#copying.reset(vbd, context, watcher);
+      await reset({ bus: this.#bus, detaching: this.#detaching, context }, vbd, watcher);
       return await vbdInfo(this.#bus, vbds.find(vdev));
     } finally {
       this.endIfIdle();

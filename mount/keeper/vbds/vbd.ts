@@ -62,6 +62,6 @@ export interface Vbd extends VbdFile {
   heldFor?: readonly string[];
   /** null where nobody asked for them */
   readonly partitions: readonly VbdPartition[] | null;
-  /** it is being flushed and closed, which nothing stops; see Leaving.takeAway */
+  /** it is being flushed and closed, which nothing stops; see Detaching.takeAway */
   going?: Promise<DetachedVbd>;
 }

@@ -21,7 +21,7 @@ import { flushWithoutServer } from './flush-without-server.js';
 /** how often those who hold a vbd are asked for, where they are waited for */
 const POLL_MS = 100;
 
-export class Leaving {
+export class Detaching {
   readonly #bus: BusParts;
   /** those whose disk did not answer in time: the server still has them */
   readonly #leftBehind = new WeakSet<Vbd>();

@@ -9,20 +9,20 @@ import { holdOtherWriters, type LetGo, nameOfCopy } from '../../pausing/pause-ot
 import { logEvent } from '../../runtime/log.js';
 import type { BusParts } from '../vbds/bus-parts.js';
 import type { Vbd } from '../vbds/vbd.js';
-import type { Leaving } from './detach.js';
+import type { Detaching } from './detach.js';
 
-export class Holding {
+export class Pausing {
   readonly #bus: BusParts;
-  readonly #leaving: Leaving;
+  readonly #detaching: Detaching;
   readonly #holds = new Holds<Vbd>({
     hold: (vbd, holders) => this.#hold(vbd, holders),
     letGo: (vbd) => this.#letGo(vbd),
     changed: (vbd, holders) => this.#tellHolders(vbd, holders),
   });
 
-  constructor(bus: BusParts, leaving: Leaving) {
+  constructor(bus: BusParts, leaving: Detaching) {
     this.#bus = bus;
-    this.#leaving = leaving;
+    this.#detaching = leaving;
   }
 
   /**
@@ -70,10 +70,10 @@ export class Holding {
 
   /** What the kernel does by itself cannot be held, so nobody may have it open; then opens are held. */
   async #holdPassedThrough(vbd: Vbd): Promise<void> {
-    await freeToHold(() => this.#leaving.freeFile(vbd, { waitMs: 0 }));
+    await freeToHold(() => this.#detaching.freeFile(vbd, { waitMs: 0 }));
     vbd.paused = true;
     await this.#bus.server.request<'hold'>({ op: 'hold', nodeId: vbd.nodeId, holders: vbd.heldFor ?? [] });
-    await this.#leaving.show(vbd);
+    await this.#detaching.show(vbd);
   }
 
   async #letGo(vbd: Vbd): Promise<void> {
@@ -85,7 +85,7 @@ export class Holding {
   }
 
   /** Does some work while nobody can write to the bytes of a vbd, on this bus or another. */
-  async withWritersHeld<Result>(vbd: Vbd, signal: AbortSignal, work: () => Promise<Result>): Promise<Result> {
+  async withWritersPaused<Result>(vbd: Vbd, signal: AbortSignal, work: () => Promise<Result>): Promise<Result> {
     const { place, vbds } = this.#bus;
     const { memory } = vbd.source;
     const sharing = memory === null ? [vbd] : vbds.all().filter(({ source }) => source.memory === memory);
