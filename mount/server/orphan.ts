@@ -30,10 +30,10 @@ import { heldFiles, NOBODY, type WrittenBack, writeBackAbove } from '../ending/w
 import { unmount } from '../fuse/mounting/unmount.js';
 import { awaitFree, freeAll, type LeavingVbd, lookUp, type Patience } from '../holders/await-free.js';
 import type { ForgetWaiters } from '../holders/forget-waiters.js';
-import { freeToHold } from '../holders/free-to-pause.js';
+import { freeToPause } from '../holders/free-to-pause.js';
 import { lookUpInode } from '../holders/look-up.js';
 import type { Ledger } from '../ledger/ledger.js';
-import { Holds, USER } from '../pausing/pause-holders.js';
+import { Pauses, USER } from '../pausing/pauses.js';
 import { describeMemory } from '../ram/describe-memory.js';
 import type { Bookkeeping } from '../runtime/bookkeeping.js';
 import { removeBusFiles, removeSocket } from '../runtime/bus-files.js';
@@ -71,19 +71,19 @@ interface OrphanVbd {
   readonly broken: string | null;
 }
 
-interface Held {
+interface PausedNode {
   readonly nodeId: number;
 }
 
 export class Orphan implements BusControl {
   readonly #context: OrphanContext;
   readonly #findable: StayFindable;
-  readonly #holds = new Holds<Held>({
-    hold: ({ nodeId }, holders) => this.#hold(nodeId, holders),
-    letGo: ({ nodeId }) => this.#letGo(nodeId),
+  readonly #pauses = new Pauses<PausedNode>({
+    pause: ({ nodeId }, owners) => this.#pause(nodeId, owners),
+    resume: ({ nodeId }) => this.#resume(nodeId),
   });
-  /** holds are told apart by the object */
-  readonly #held = new Map<number, Held>();
+  /** pauses are told apart by the object */
+  readonly #paused = new Map<number, PausedNode>();
   /** found when it is first wanted */
   #mountDev: string | null = null;
   readonly #ending: Ending<OrphanVbd>;
@@ -116,7 +116,7 @@ export class Orphan implements BusControl {
     const { server, memories } = this.#context;
     logEvent({ event: 'orphaned', serverPid: process.pid });
     for (const { nodeId, holders } of server.shown()) {
-      if (holders !== null) this.#holds.takeOver(this.#heldOf(nodeId), holders.length > 0 ? holders : [USER]);
+      if (holders !== null) this.#pauses.takeOver(this.#pausedNode(nodeId), holders.length > 0 ? holders : [USER]);
     }
     await memories.publish();
     this.#record();
@@ -180,40 +180,40 @@ export class Orphan implements BusControl {
 
   async pause(vdev: string, { copy = USER, signal }: PauseChoice): Promise<VbdInfo> {
     const vbd = this.#find(vdev);
-    await this.#holds.addFor(this.#heldOf(vbd.nodeId), copy, signal);
+    await this.#pauses.addFor(this.#pausedNode(vbd.nodeId), copy, signal);
     return this.#vbdInfo(this.#find(vdev));
   }
 
   async resume(vdev: string, copy: string = USER): Promise<VbdInfo> {
     const vbd = this.#find(vdev);
-    await this.#holds.remove(this.#heldOf(vbd.nodeId), copy);
+    await this.#pauses.remove(this.#pausedNode(vbd.nodeId), copy);
     return this.#vbdInfo(this.#find(vdev));
   }
 
-  async #hold(nodeId: number, holders: readonly string[]): Promise<void> {
+  async #pause(nodeId: number, owners: readonly string[]): Promise<void> {
     const { server } = this.#context;
     const vbd = server.shown().find((shown) => shown.nodeId === nodeId);
-    if (vbd?.facts.passthrough !== true) await server.hold(nodeId, holders);
+    if (vbd?.facts.passthrough !== true) await server.hold(nodeId, owners);
     else {
       const file = { vdev: vbd.facts.vdev, nodeId };
-      await freeToHold(() => this.#freeFile(file, { waitMs: 0 }));
-      await server.hold(nodeId, holders);
+      await freeToPause(() => this.#freeFile(file, { waitMs: 0 }));
+      await server.hold(nodeId, owners);
       await this.#showFile(file);
     }
     this.#record();
   }
 
-  async #letGo(nodeId: number): Promise<void> {
-    // detached meanwhile: nothing is held
+  async #resume(nodeId: number): Promise<void> {
+    // detached meanwhile: nothing is paused
     if (!this.#context.server.shown().some((vbd) => vbd.nodeId === nodeId)) return;
     await this.#context.server.release(nodeId);
     this.#record();
   }
 
-  #heldOf(nodeId: number): Held {
-    const held = this.#held.get(nodeId) ?? { nodeId };
-    this.#held.set(nodeId, held);
-    return held;
+  #pausedNode(nodeId: number): PausedNode {
+    const node = this.#paused.get(nodeId) ?? { nodeId };
+    this.#paused.set(nodeId, node);
+    return node;
   }
 
   swap(): Promise<never> {

@@ -58,8 +58,8 @@ export interface Vbd extends VbdFile {
   broken: string | null;
   /** I/O waits until it is resumed */
   paused: boolean;
-  /** who holds it so: see pause-holders.ts */
-  heldFor?: readonly string[];
+  /** who holds it so: see pauses.ts */
+  pausedFor?: readonly string[];
   /** null where nobody asked for them */
   readonly partitions: readonly VbdPartition[] | null;
   /** it is being flushed and closed, which nothing stops; see Detaching.takeAway */

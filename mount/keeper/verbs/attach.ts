@@ -160,7 +160,7 @@ export function attachCommand(vbd: OpenedVbd, memories: Memories): AttachCommand
 
 /** What a server is told to show a vbd's files; `inherited` where another server had shown it before. */
 export function showCommand(vbd: Vbd, facts: VbdFacts, inherited: boolean): ShowCommand {
-  const { nodeId, backingId, leaving, paused, heldFor = [] } = vbd;
+  const { nodeId, backingId, leaving, paused, pausedFor = [] } = vbd;
   const partitions = (vbd.partitions ?? []).map(({ vdev, ...partition }) => ({ ...partition, name: vdev }));
-  return { op: 'show', nodeId, backingId, inherited, leaving, held: paused, holders: heldFor, partitions, facts };
+  return { op: 'show', nodeId, backingId, inherited, leaving, held: paused, holders: pausedFor, partitions, facts };
 }
