@@ -1,17 +1,19 @@
 /**
- * How fusetap's own looks at a vbd are told from other programs that have it open. The kernel sends RELEASE some time after
- * close(2) has returned, so a vbd would be shown as open after the last look was over.
+ * Marks the opens of a vbd by fusetap itself (its own probes), so that they do not count as opens by a user. They must
+ * not count: the kernel sends RELEASE some time after close(2) has returned, so a vbd would look open after the last
+ * probe.
  *
- * O_ASYNC means nothing at open(2) (see its BUGS section), so no program sets it there; FUSE hands it on with OPEN.
+ * The mark is O_ASYNC. It has no effect at open(2) (see its BUGS section), so no program sets it there, and FUSE passes
+ * it on with OPEN.
  */
 
-/** O_ASYNC; Node has no name for it */
+/** O_ASYNC; Node has no constant for it */
 const O_ASYNC = 0o20000;
 
-/** Flags of open(2) for a look by fusetap itself: it is not counted as somebody who has the vbd open. */
+/** Flags of open(2) for a probe by fusetap itself, which does not count as an open of the vbd. */
 export const LOOK_FLAGS = O_ASYNC;
 
-/** Whether a handle was opened for a look by fusetap itself. */
+/** Whether a handle was opened for a probe by fusetap itself. */
 export function isOwnLook(flags: number): boolean {
   return (flags & O_ASYNC) !== 0;
 }
