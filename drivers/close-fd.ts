@@ -19,7 +19,7 @@ function closeFd(fd: number): Promise<void> {
   return new Promise((resolve, reject) => close(fd, (error) => (error ? reject(error) : resolve())));
 }
 
-/** How a close ended: null where it went well. It is not waited for longer than anybody should wait. */
+/** How a close ended: null if it went well. It is not waited for longer than anybody should wait. */
 export async function inTime(what: string, closing: Promise<void>): Promise<Error | null> {
   const late = new FusetapError('FAILED', `${what} has not come back after ${CLOSE_LIMIT_MS / 1000} s`);
   const ended = closing.then(

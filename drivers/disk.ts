@@ -49,7 +49,7 @@ export interface Disk {
  * Puts the front before a driver's disk. It is read-only when asked to be, when the driver cannot write, or when its
  * window may not be written.
  *
- * @throws RangeError where the driver reports a size that no disk can have
+ * @throws RangeError if the driver reports a size that no disk can have
  */
 export function frontDisk(raw: RawDisk, options: { readOnly: boolean }): Disk {
   if (!Number.isSafeInteger(raw.size) || raw.size <= 0) {

@@ -7,7 +7,7 @@ import { FusetapError } from './errors.js';
 
 const fstatAsync = promisify(fstat);
 
-/** The image. @throws FusetapError USAGE where there is none */
+/** The image. @throws FusetapError USAGE if there is none */
 export function requireImage(image: ImageFile | null, driver: string): ImageFile {
   if (image) return image;
   throw new FusetapError('USAGE', `${driver}: no image was given`, { hint: `name one, as ${driver}:disk.img` });

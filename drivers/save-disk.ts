@@ -28,7 +28,7 @@ export interface SaveOptions {
 /**
  * Makes an empty file a copy of the disk, durably.
  * @param fd of the file, open for writing
- * @throws FusetapError NO_SPACE where the file system is full, the code of the errno otherwise; the signal's reason
+ * @throws FusetapError NO_SPACE if the file system is full, the code of the errno otherwise; the signal's reason
  *   when aborted. The file is then of no use.
  */
 export async function saveDisk(disk: Disk, fd: number, { signal, progress }: SaveOptions): Promise<void> {

@@ -8,7 +8,7 @@ const BOOT_CODE_STARTS = [0xeb, 0xe9];
 const SMALLEST_MEDIA_BYTE = 0xf8;
 const FLOPPY_MEDIA_BYTE = 0xf0;
 
-/** Which file system the sector begins, or null where it begins none of these. */
+/** Which file system the sector begins, or null if it begins none of these. */
 export function fileSystemOf(sector: Uint8Array): 'FAT' | 'exFAT' | 'NTFS' | null {
   if (hasText(sector, 3, 'NTFS    ')) return 'NTFS';
   if (hasText(sector, 3, 'EXFAT   ')) return 'exFAT';

@@ -38,7 +38,7 @@ interface Place {
   readonly isBackup: boolean;
 }
 
-/** The partitions of a disk whose first sector says that it has a GPT. `table` is null where no header holds. */
+/** The partitions of a disk whose first sector says that it has a GPT. `table` is null if no header holds. */
 export async function readGpt(read: ReadBytes, diskBytes: number): Promise<FoundTable> {
   let whyNotFirst: string | null = null;
   for (const place of placesOf(diskBytes)) {

@@ -14,7 +14,7 @@ export { typeName } from './types.js';
 
 /** What a disk's table says, as far as it can be believed. */
 export interface PartitionTable {
-  /** null where there is none, or none that can be read */
+  /** null if there is none, or none that can be read */
   readonly table: 'mbr' | 'gpt' | null;
   /** by number; all inside the disk, no two share a byte */
   readonly partitions: readonly Partition[];

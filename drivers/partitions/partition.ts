@@ -13,7 +13,7 @@ export interface Partition {
   readonly size: number;
   /** the byte of an MBR in hexadecimal, as `83`; the GUID of a GPT, in capitals. Both as sfdisk prints them */
   readonly type: string;
-  /** the name that a GPT gives it; null where it has none */
+  /** the name that a GPT gives it; null if it has none */
   readonly name: string | null;
 }
 

@@ -28,7 +28,7 @@ const EXTENTS_PER_TURN = 256;
 /**
  * Copies the image into memory of size 0, which gets the image's size.
  *
- * @throws FusetapError NO_SPACE where the data does not fit into memory, FAILED where the image changed its size
+ * @throws FusetapError NO_SPACE if the data does not fit into memory, FAILED if the image changed its size
  *   meanwhile, the code of the errno where it cannot be read; the signal's reason when aborted. The memory is then of
  *   no use.
  */

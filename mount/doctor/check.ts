@@ -6,7 +6,7 @@ export interface Finding {
   readonly ok: boolean;
   /** what was found, one clause */
   readonly detail: string;
-  /** how to mend it; null where there is nothing to mend */
+  /** how to mend it; null if there is nothing to mend */
   readonly hint: string | null;
 }
 

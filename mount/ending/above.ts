@@ -18,7 +18,7 @@ import { findLoopsOn, type HeldFile } from '../holders/find-holders.js';
 export interface MountAbove {
   /** one of its mounts, in the namespace that it is in */
   readonly mountpoint: string;
-  /** where it can be reached from here; null where another mount lies on top of it, whichever way it is mounted */
+  /** where it can be reached from here; null if another mount lies on top of it, whichever way it is mounted */
   readonly path: string | null;
   /** as `MAJOR:MINOR` */
   readonly dev: string;

@@ -70,7 +70,7 @@ export class EndingLimits {
   readonly writeBack: Limit;
   readonly flush: Limit;
 
-  /** @throws FusetapError USAGE where the variable is no number of milliseconds */
+  /** @throws FusetapError USAGE if the variable is no number of milliseconds */
   constructor(limitMs: number = readMilliseconds(VARIABLE, DEFAULT_LIMIT_MS)) {
     this.writeBack = new Limit(limitMs * SHARE_OF_WRITE_BACK);
     this.flush = new Limit(limitMs);

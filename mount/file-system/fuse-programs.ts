@@ -28,7 +28,7 @@ export const FUSE_PROGRAMS: readonly FuseProgram[] = [
   { program: 'squashfuse', packageName: 'squashfuse', types: ['squashfs'], canWrite: false, options: [] },
 ];
 
-/** The type of the file system in a file, as blkid(8) finds it. @throws FusetapError USAGE where it finds none */
+/** The type of the file system in a file, as blkid(8) finds it. @throws FusetapError USAGE if it finds none */
 export async function probeType(file: string): Promise<string> {
   const hint = 'name it with --type, or choose a partition with --partition N';
   const what = `cannot tell the file system of ${file}`;

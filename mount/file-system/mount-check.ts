@@ -33,7 +33,7 @@ export class MountCheck {
     this.#said.push(line);
   }
 
-  /** @returns what the user should know @throws FusetapError where nothing was mounted */
+  /** @returns what the user should know @throws FusetapError if nothing was mounted */
   async finish({ file, readOnly }: Wanted): Promise<string[]> {
     const mount = (await mountsOn(this.#directory)).findLast(({ id }) => !this.#before.has(id));
     if (mount === undefined) {

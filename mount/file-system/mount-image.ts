@@ -33,7 +33,7 @@ export interface MountRequest {
 export interface MountedImage {
   /** real path */
   readonly directory: string;
-  /** the loop device; null where a FUSE program mounted it */
+  /** the loop device; null if a FUSE program mounted it */
   readonly device: string | null;
   readonly vbd: AttachResult;
 }
@@ -47,7 +47,7 @@ export function busOfDirectory(directory: string, runtimeDir: string): Promise<B
   return resolveBus(`mount-${hash.slice(0, 12)}`, runtimeDir);
 }
 
-/** The real path. @throws FusetapError NOT_FOUND, USAGE where it is no directory */
+/** The real path. @throws FusetapError NOT_FOUND, USAGE if it is no directory */
 export function realDirectory(directory: string): string {
   const cannot = `cannot mount on ${directory}`;
   const path = resolve(directory);
@@ -98,7 +98,7 @@ function fileOf({ vdev, path, partitions }: AttachResult, number: number | null)
 }
 
 interface Mounted {
-  /** the loop device; null where a FUSE program mounted it */
+  /** the loop device; null if a FUSE program mounted it */
   readonly device: string | null;
   /** what the user should know */
   readonly remarks: readonly string[];

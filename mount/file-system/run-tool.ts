@@ -20,7 +20,7 @@ export interface ToolDetails extends ErrorDetails {
  * Runs a program to its end, without a limit: a journal that is recovered, or a slow disk that much has to be written to,
  * takes the time that it takes. @returns what it printed on stdout
  * @param what for messages: what fails where it does, as `cannot mount /mnt`
- * @throws FusetapError UNSUPPORTED where it is not installed, BUSY where it says so, else FAILED, with its own words
+ * @throws FusetapError UNSUPPORTED if it is not installed, BUSY if it says so, else FAILED, with its own words
  */
 export function runTool(
   program: string,

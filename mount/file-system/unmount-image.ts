@@ -15,7 +15,7 @@ import { runTool } from './run-tool.js';
 
 /**
  * Unmounts; and detaches the vbd, unless others use it: another partition that is mounted, or another mount of the same.
- * @throws FusetapError NOT_FOUND where nothing of a vbd is mounted there, BUSY where the mount is in use: nothing was done
+ * @throws FusetapError NOT_FOUND if nothing of a vbd is mounted there, BUSY if the mount is in use: nothing was done
  *   then
  */
 export async function unmountImage(

@@ -19,7 +19,7 @@ const RETRY_MS = 40;
 export interface HiddenFile {
   /** shows the name to lookups, or hides it */
   show(visible: boolean): void;
-  /** looks the name up in another process: its number, null where there is none */
+  /** looks the name up in another process: its number, null if there is none */
   lookUp(): Promise<number | null>;
 }
 

@@ -92,7 +92,7 @@ const OPTIONS = [
 
 /**
  * Mounts a directory that the operations serve.
- * @throws FusetapError UNSUPPORTED where the package or its library is missing, FAILED where libfuse cannot mount
+ * @throws FusetapError UNSUPPORTED if the package or its library is missing, FAILED if libfuse cannot mount
  */
 export async function mountNative(
   mountpoint: string,

@@ -39,9 +39,9 @@ export interface DetachContext {
   readonly mountpoint: string;
   /** of the mount, as `MAJOR:MINOR` */
   readonly mountDev: string;
-  /** its inode number as it is now, where that is not its node id; null where it cannot be found out */
+  /** its inode number as it is now, where that is not its node id; null if it cannot be found out */
   inodeOf?(path: string): Promise<number | null>;
-  /** has another process look the path up; resolves also where that fails, or takes too long */
+  /** has another process look the path up; resolves also if that fails, or takes too long */
   lookUp(path: string): Promise<void>;
   /** recorded open handles, which may be stale */
   opens(nodeId: number): number;

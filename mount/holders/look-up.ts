@@ -6,7 +6,7 @@ import { execFile } from 'node:child_process';
 
 const TIMEOUT_MS = 1000;
 
-/** The inode number that stat(2) gives for a path; null where it is not there, or takes longer than it may. */
+/** The inode number that stat(2) gives for a path; null if it is not there, or takes longer than it may. */
 export function lookUpInode(path: string): Promise<number | null> {
   return new Promise((resolve) => {
     execFile('stat', ['-c', '%i', '--', path], { timeout: TIMEOUT_MS, killSignal: 'SIGKILL' }, (error, stdout) => {

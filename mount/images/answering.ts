@@ -42,7 +42,7 @@ export class Answering {
   /**
    * Has another process ask a file system for a file, if that may hang.
    * @param file below which symbolic links may lead elsewhere
-   * @throws FusetapError BUSY where it does not answer
+   * @throws FusetapError BUSY if it does not answer
    */
   async askFirst(file: string, target: Target): Promise<void> {
     const { at } = target;
@@ -55,7 +55,7 @@ export class Answering {
   /**
    * Does a call on a file system.
    * @param discard what comes too late
-   * @throws FusetapError BUSY where the file system does not answer; what the call throws
+   * @throws FusetapError BUSY if the file system does not answer; what the call throws
    */
   async withinLimit<Result>(
     target: Target,

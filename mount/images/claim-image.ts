@@ -120,7 +120,7 @@ export interface ClaimOptions {
  * Claims an image for a mode, or refuses as rule 8 says. Mode `w!` only leaves its mark, and waits until nobody writes past
  * the lock of the file (copy-lease.ts).
  * @param image open for writing too, unless the mode is `r`
- * @throws FusetapError BUSY, naming who is in the way; UNSUPPORTED where the file system has no locks
+ * @throws FusetapError BUSY, naming who is in the way; UNSUPPORTED if the file system has no locks
  */
 export async function claimImage(image: ClaimedImage, mode: Mode, options: ClaimOptions = {}): Promise<Claim> {
   const held: HeldDevice = { place: null, exclusiveFd: null };
@@ -191,7 +191,7 @@ async function refuseCopied(image: ClaimedImage, options: ClaimOptions): Promise
 /**
  * Takes the locks of a mode without any test: for the server, whose own open file of an image that the keeper claimed
  * must go on holding it when the keeper dies.
- * @returns false where somebody's write lock lies on one of them
+ * @returns false if somebody's write lock lies on one of them
  */
 export function takeMarks(fd: number, mode: Mode): boolean {
   if (mode === 'w!') return takeMarksIfPossible(fd);

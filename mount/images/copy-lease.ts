@@ -34,7 +34,7 @@ export class CopyLease {
     this.#own = own;
   }
 
-  /** @returns null where there is another writer, or it cannot be known */
+  /** @returns null if there is another writer, or it cannot be known */
   static take(fd: number, keeperPid: number): CopyLease | null {
     let lease: CopyLease;
     try {
@@ -82,7 +82,7 @@ export function markWriter(fd: number, keeperPid: number): void {
 
 /**
  * Waits until no server copies. To be called after one's own mark was set.
- * @returns false where one still did when the time was over: it is stopped
+ * @returns false if one still did when the time was over: it is stopped
  */
 export async function awaitNoCopies(fd: number, patienceMs: number): Promise<boolean> {
   const deadline = performance.now() + patienceMs;

@@ -55,7 +55,7 @@ export interface CommonPlace {
 }
 
 /**
- * Opens the place of a device; null where it cannot be: no node in /dev, or one that this user may not open. To be closed
+ * Opens the place of a device; null if it cannot be: no node in /dev, or one that this user may not open. To be closed
  * unless it is the image's own.
  */
 export async function openCommonPlace(device: Device): Promise<CommonPlace | null> {
@@ -141,14 +141,14 @@ export function isOfRange(lock: { start: number; end: number }, { first, sectors
   return lock.start < BASE[mode] + first + sectors && BASE[mode] + first <= lock.end;
 }
 
-/** @returns false where somebody's write lock is in the way */
+/** @returns false if somebody's write lock is in the way */
 export function lockRange({ fd, first, sectors }: CommonPlace, mode: Mode): boolean {
   return lockRangeShared(fd, BASE[mode] + first, sectors);
 }
 
 /**
  * Locks the range of a device without any test: for the server, as takeMarks does it for the node.
- * @returns one more descriptor, which has the lock while it is open; null where the lock is on `fd`, or cannot be
+ * @returns one more descriptor, which has the lock while it is open; null if the lock is on `fd`, or cannot be
  */
 export async function markDevice(fd: number, realPath: string, mode: Mode): Promise<number | null> {
   const { dev, ino, rdev } = fstatSync(fd, { bigint: true });
@@ -165,7 +165,7 @@ export const RANGE_BYTES = { start: BASE.r, length: 3 * 2 ** 50 } as const;
 /**
  * Has the kernel let nobody else claim the device or what it overlaps. Others try that for a moment only, so it is tried for
  * a while.
- * @returns a descriptor that holds it while it is open; null where somebody else has it
+ * @returns a descriptor that holds it while it is open; null if somebody else has it
  */
 export async function openExclusively(fd: number, mode: Mode): Promise<number | null> {
   const deadline = performance.now() + EXCLUSIVE_PATIENCE_MS;

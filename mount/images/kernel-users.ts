@@ -80,7 +80,7 @@ async function isBackedBy(loop: Loop, image: Image, family: DeviceNode[], mounts
   return family.some((device) => device.dev === backing.rdev);
 }
 
-/** What the loop device lies over; null where that is not known within a while. */
+/** What the loop device lies over; null if that is not known within a while. */
 export function backingOf(loop: Loop): Promise<Backing | null> {
   return within(readBacking(loop), LOOP_PATIENCE_MS, null);
 }

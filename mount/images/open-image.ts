@@ -53,7 +53,7 @@ export interface OpenedImage {
   readonly modifiedMs: number;
   /** `MAJ:MIN` of the device itself where kind is `block`, else null */
   readonly rdev: string | null;
-  /** the type of its file system, as `ext4`; empty where that is not known */
+  /** the type of its file system, as `ext4`; empty if that is not known */
   readonly fileSystem: string;
 }
 

@@ -163,7 +163,7 @@ function findPercentile(histogram: Float64Array, share: number): number {
   return bucketStartUs(BUCKETS);
 }
 
-/** What requests of one kind did. Latencies are µs, null where there was none. */
+/** What requests of one kind did. Latencies are µs, null if there was none. */
 export interface KindStats {
   requests: number;
   bytes: number;

@@ -80,7 +80,7 @@ export async function pauseOtherWriters(wanted: OtherWriters, signal: AbortSigna
   return resume;
 }
 
-/** @throws FusetapError what the keeper answers; BUSY where it does not */
+/** @throws FusetapError what the keeper answers; BUSY if it does not */
 async function ask(
   { place, vdev }: Writer,
   word: 'pause' | 'resume',

@@ -25,7 +25,7 @@ export interface RamAccount {
   readonly usedBytes: number;
 }
 
-/** Adds up what the links tell. @throws FusetapError USAGE where FUSETAP_RAM_LIMIT is no size */
+/** Adds up what the links tell. @throws FusetapError USAGE if FUSETAP_RAM_LIMIT is no size */
 export function accountFor(links: readonly RamLink[]): RamAccount {
   const byId = new Map<string, RamLink[]>();
   for (const link of links) byId.set(link.id, [...(byId.get(link.id) ?? []), link]);

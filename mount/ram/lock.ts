@@ -28,7 +28,7 @@ export interface LockPatience {
 
 /**
  * Runs `body` under the lock. It must not wait for anything: others are waiting for it.
- * @throws FusetapError BUSY where somebody keeps the lock
+ * @throws FusetapError BUSY if somebody keeps the lock
  */
 export async function withRamLock<Result>(
   runtimeDir: string,

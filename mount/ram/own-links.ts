@@ -27,7 +27,7 @@ export class OwnLinks {
     this.#twinPid = twinPid;
   }
 
-  /** Makes a link known. Under the lock. @throws FusetapError where its file cannot be written: it is then as it was */
+  /** Makes a link known. Under the lock. @throws FusetapError if its file cannot be written: it is then as it was */
   publish(link: RamLink): void {
     try {
       writeLink(this.#runtimeDir, link);
@@ -94,7 +94,7 @@ export class OwnLinks {
     return written === null ? known : { ...known, identity: written.identity, share: written.share };
   }
 
-  /** All links that lead to a memory. Under the lock. @throws where the directory cannot be read */
+  /** All links that lead to a memory. Under the lock. @throws if the directory cannot be read */
   all(): RamLink[] {
     return this.#withOwn(cleanLinks(this.#runtimeDir));
   }

@@ -90,7 +90,7 @@ export class Memories {
 
   /**
    * The memory that is wanted, filled now if nobody has it. Each call must be paired with `release`.
-   * @throws FusetapError BUSY where the name is another image's; USAGE where there is nothing to fill it with; NO_SPACE
+   * @throws FusetapError BUSY if the name is another image's; USAGE if there is nothing to fill it with; NO_SPACE
    *   where it would exceed the limit; what `filling` rejects with
    */
   async acquire(wish: MemoryWish, filling: Filling): Promise<AcquiredMemory> {
@@ -106,7 +106,7 @@ export class Memories {
   /**
    * A new copy in place of a memory that nobody else has: who comes now finds the new one. The old one stays held until
    * it is released, and nobody may be writing to it.
-   * @throws FusetapError BUSY where somebody else has it; what `acquire` throws
+   * @throws FusetapError BUSY if somebody else has it; what `acquire` throws
    */
   async refill(old: SharedMemory, image: OpenedImage, filling: Filling): Promise<SharedMemory> {
     const fresh = await withRamLock(this.#runtimeDir, () => {
@@ -151,7 +151,7 @@ export class Memories {
 
   /**
    * Before the first vbd that may write. It ends with the memory.
-   * @throws FusetapError BUSY where another bus writes past the lock of the file and does not stop
+   * @throws FusetapError BUSY if another bus writes past the lock of the file and does not stop
    */
   async allowWriting(memory: SharedMemory): Promise<void> {
     if (memory.isWritten) return;
@@ -176,8 +176,8 @@ export class Memories {
   /**
    * Reserves the whole size of a memory, because its I/O may be passed through: then nobody is asked before a hole is
    * filled.
-   * @returns false where that does not fit
-   * @throws where others cannot be told of it
+   * @returns false if that does not fit
+   * @throws if others cannot be told of it
    */
   reserveWhole(memory: SharedMemory): Promise<boolean> {
     return withRamLock(this.#runtimeDir, () => {
@@ -228,7 +228,7 @@ export class Memories {
    * @param from the identity of the file that it was copied from
    * @param to that of the other
    * @param replace puts the other in the place of the first; under the lock
-   * @throws where others cannot be told of it; nothing is replaced then
+   * @throws if others cannot be told of it; nothing is replaced then
    */
   async moveIdentity(memory: SharedMemory, from: string, to: string, replace: () => void): Promise<void> {
     await withRamLock(this.#runtimeDir, () => {
@@ -353,7 +353,7 @@ export class Memories {
     closeSync(fd);
   }
 
-  /** @throws where others cannot be told of it */
+  /** @throws if others cannot be told of it */
   #change(id: string, change: Partial<RamLink>): void {
     this.#links.publish({ ...this.#links.get(id), ...change });
   }

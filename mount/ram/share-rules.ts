@@ -36,7 +36,7 @@ export function leadsTo(link: RamLink, { driver, share, image }: MemoryWish): bo
 /**
  * Checks that a memory may be joined.
  * @returns remarks for the user
- * @throws FusetapError BUSY where it is another image's
+ * @throws FusetapError BUSY if it is another image's
  */
 export function checkJoin(link: RamLink, { image }: MemoryWish): string[] {
   if (image === null || image.sizeBytes === 0 || imageIdentity(image) === link.identity) return [];
@@ -52,7 +52,7 @@ export function checkJoin(link: RamLink, { image }: MemoryWish): string[] {
   });
 }
 
-/** The image that a memory which nobody has is to be copied from. @throws FusetapError USAGE where there is none */
+/** The image that a memory which nobody has is to be copied from. @throws FusetapError USAGE if there is none */
 export function checkNew({ image, share, driver }: MemoryWish): OpenedImage {
   if (image !== null && image.sizeBytes > 0) return image;
   const what = image === null ? 'no image was given' : `${quote(image.path)} is empty`;

@@ -44,7 +44,7 @@ export interface BusPlace {
 /**
  * The real path of the runtime directory: `$FUSETAP_RUNTIME_DIR`, else /run/fusetap for root, else
  * `$XDG_RUNTIME_DIR/fusetap`, else /tmp/fusetap-UID if it is ours and 0700. It need not exist.
- * @throws FusetapError DENIED where the one in /tmp is not to be trusted
+ * @throws FusetapError DENIED if the one in /tmp is not to be trusted
  */
 export function runtimeDir(env: NodeJS.ProcessEnv, uid: number): string {
   if (env.FUSETAP_RUNTIME_DIR) return realPlace(env.FUSETAP_RUNTIME_DIR);
@@ -159,7 +159,7 @@ export function listBusNames(runtime: string): string[] {
 /**
  * Makes the directories that the files of a bus need, with their modes, and checks those that are there. The directory of
  * the mount is for its keeper to make.
- * @throws FusetapError DENIED where a directory is not ours, is a link, or others can write it
+ * @throws FusetapError DENIED if a directory is not ours, is a link, or others can write it
  */
 export async function makeBusDirectories({ runtimeDir: runtime, stateDir }: BusPlace, uid: number): Promise<void> {
   await makeRuntimeDirectory(runtime, uid);
@@ -220,7 +220,7 @@ function refuseForeign(path: string, stats: Stats, uid: number): void {
   });
 }
 
-/** @returns whether the directory was made; false where something of that name is there */
+/** @returns whether the directory was made; false if something of that name is there */
 function mkdir(path: string, mode: number): boolean {
   try {
     mkdirSync(path, { mode });

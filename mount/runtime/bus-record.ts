@@ -11,7 +11,7 @@ export interface BusRecord {
   readonly bus: string;
   readonly path: string;
   readonly interface: string;
-  /** null where it died */
+  /** null if it died */
   readonly keeperPid: number | null;
   readonly serverPid: number | null;
   readonly vbds: readonly {
@@ -37,7 +37,7 @@ export function readBusRecords(runtimeDir: string): BusRecord[] {
   return namesIn(runtimeDir).flatMap((name) => readBusRecord(join(runtimeDir, 'state', name)) ?? []);
 }
 
-/** The record of a bus; null where there is none that can be read: a bus that is starting or ending has none. */
+/** The record of a bus; null if there is none that can be read: a bus that is starting or ending has none. */
 export function readBusRecord(stateDir: string): BusRecord | null {
   try {
     return JSON.parse(readFileSync(join(stateDir, 'bus.json'), 'utf8')) as BusRecord;
@@ -65,7 +65,7 @@ export function findBusOfPid(
   return { bus: record.bus, vdev: record.vbds.find((vbd) => vbd.identity === identity)?.vdev };
 }
 
-/** The vbd by which a keeper or server holds an image, or null where the pid is none of ours. */
+/** The vbd by which a keeper or server holds an image, or null if the pid is none of ours. */
 export function findVbdOfPid(runtimeDir: string, pid: number, identity: string): { bus: string; vdev: string } | null {
   for (const { bus, keeperPid, serverPid, vbds } of readBusRecords(runtimeDir)) {
     if (pid !== keeperPid && pid !== serverPid) continue;

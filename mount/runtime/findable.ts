@@ -36,7 +36,7 @@ export class StayFindable {
     this.#lockFd = bus.lockFd;
   }
 
-  /** Listens, and goes on doing so. @throws where it cannot: nothing is begun then */
+  /** Listens, and goes on doing so. @throws if it cannot: nothing is begun then */
   async listen(): Promise<void> {
     await this.#listen();
     this.#watch();

@@ -28,7 +28,7 @@ export async function awaitAbandoned(fd: number): Promise<void> {
   while (startTime !== null && isRunning(Number(told), startTime)) await delay(POLL_MS);
 }
 
-/** Null also where it cannot be known now. */
+/** Null also if it cannot be known now. */
 function startTimeOf(pid: number): string | null {
   try {
     return readStartTime(pid);

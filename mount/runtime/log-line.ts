@@ -77,7 +77,7 @@ export function parseLine(line: string): LogRecord {
   return { time: null, event: 'output', text: line };
 }
 
-/** A record for people: the time, the event, and its values as `key=value`, in JSON where they are no plain words. */
+/** A record for people: the time, the event, and its values as `key=value`, in JSON if they are no plain words. */
 export function describeRecord(record: LogRecord): string {
   if (record.time === null) return record.text;
   const { time, event, ...values } = record;

@@ -1,5 +1,5 @@
 /**
- * The address of a Unix socket, also where its path is too long for one: node cuts such a path short without a word and
+ * The address of a Unix socket, also if its path is too long for one: node cuts such a path short without a word and
  * then listens, or connects, somewhere else.
  */
 import { closeSync, constants, openSync } from 'node:fs';

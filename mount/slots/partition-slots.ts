@@ -5,7 +5,7 @@ import { findSlot, type Slot, vdevOfSlot } from './slots.js';
 const DISK = /^(?:xvd|hd|sd)[a-z]+$/;
 const PARTITION = /^((?:xvd|hd|sd)[a-z]+)[0-9]+$/;
 
-/** The place of a disk's partition; null where such a disk has none of that number. */
+/** The place of a disk's partition; null if such a disk has none of that number. */
 export function partitionSlot(disk: Slot, number: number): Slot | null {
   const vdev = `${disk.vdev}${number}`;
   const slot = findSlot(vdev);
@@ -27,7 +27,7 @@ export function partitionSlots(disk: Slot): Slot[] {
   return slots;
 }
 
-/** The slot of the disk that a place belongs to as a partition; null where it is none. */
+/** The slot of the disk that a place belongs to as a partition; null if it is none. */
 export function diskSlotOf(slot: number): number | null {
   const [, disk] = PARTITION.exec(vdevOfSlot(slot)) ?? [];
   return disk === undefined ? null : findSlot(disk);

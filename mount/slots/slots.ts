@@ -32,7 +32,7 @@ const MAX_PARTITION = 255;
 const VDEV_HINT =
   'use xvda … xvdp, xvdaa …, hda … hdd or sda … sdp, with a partition number if need be (xvda1), d0p1, or a slot number';
 
-// each gives null where its kind has no such disk or partition
+// each gives null if its kind has no such disk or partition
 function xvdSlot(disk: number, partition: number): number | null {
   if (disk > MAX_DISK || partition > MAX_PARTITION) return null;
   if (disk <= 15 && partition <= 15) return (XVD_MAJOR << 8) | (disk << 4) | partition;
@@ -83,7 +83,7 @@ const NAME = /^(?:\/dev\/)?(xvd|hd|sd)([a-z]{1,5})([1-9][0-9]{0,2})?$/;
 // the digits are decimal even after a zero, and d0 is d0p0
 const DISK_AND_PARTITION = /^d([0-9]{1,10})(?:p([0-9]{1,10}))?$/;
 
-/** The slot of a vdev or a number, or null where the word is neither. Forms: see parseSlot. */
+/** The slot of a vdev or a number, or null if the word is neither. Forms: see parseSlot. */
 export function findSlot(word: string): number | null {
   const [, kind, letters, partition] = NAME.exec(word) ?? [];
   if (kind !== undefined && letters !== undefined) {

@@ -31,7 +31,7 @@ export interface TapName {
   readonly minor: number;
 }
 
-/** @throws FusetapError with ENOENT, or EEXIST where the minor is attached already */
+/** @throws FusetapError with ENOENT, or EEXIST if the minor is attached already */
 export async function attachMinor({ runtimeDir, pid, minor }: TapName): Promise<void> {
   const { place } = await requireTapdisk(runtimeDir, pid);
   await withMinorsLocked(runtimeDir, async () => {
@@ -48,7 +48,7 @@ export async function attachMinor({ runtimeDir, pid, minor }: TapName): Promise<
 
 /**
  * Opens an image in a minor that is attached.
- * @throws FusetapError with EALREADY where one is open; what an attach of the image throws
+ * @throws FusetapError with EALREADY if one is open; what an attach of the image throws
  */
 export async function openMinor(name: TapName, image: TapImage, readOnly: boolean): Promise<VbdInfo> {
   const { runtimeDir, pid, minor } = name;
@@ -159,7 +159,7 @@ export async function pauseMinor(name: TapName): Promise<void> {
 
 /**
  * Lets the I/O go on, on another image where one is given: of the same size, in the same mode.
- * @throws FusetapError USAGE (EINVAL) where it is not paused, or the size is another; it is still paused then
+ * @throws FusetapError USAGE (EINVAL) if it is not paused, or the size is another; it is still paused then
  */
 export async function unpauseMinor(name: TapName, image: TapImage | null): Promise<void> {
   const { pid, minor } = name;

@@ -80,7 +80,7 @@ export function listMinors(runtimeDir: string): Minor[] {
   return numbers.sort((a, b) => a - b).flatMap((minor) => findMinor(runtimeDir, minor) ?? []);
 }
 
-/** The minor, or null where it is not allocated. */
+/** The minor, or null if it is not allocated. */
 export function findMinor(runtimeDir: string, minor: number): Minor | null {
   let text: string;
   try {
@@ -123,7 +123,7 @@ export function pointDevice(runtimeDir: string, minor: number, path: string | nu
   renameSync(`${link}.new`, link);
 }
 
-/** Runs `body` under the lock on the minors. @throws FusetapError BUSY where somebody keeps it for long */
+/** Runs `body` under the lock on the minors. @throws FusetapError BUSY if somebody keeps it for long */
 export async function withMinorsLocked<Result>(runtimeDir: string, body: () => Promise<Result>): Promise<Result> {
   await makeTapDirectory(runtimeDir, process.geteuid?.() ?? 0);
   const path = join(runtimeDir, 'tap');

@@ -25,9 +25,9 @@ export interface Tapdisk {
 export interface TapVbd {
   readonly minor: number;
   readonly place: BusPlace;
-  /** null where the tapdisk is dead */
+  /** null if the tapdisk is dead */
   readonly info: BusInfo | null;
-  /** null where nothing is open in it */
+  /** null if nothing is open in it */
   readonly vbd: VbdInfo | null;
 }
 
@@ -106,7 +106,7 @@ export function vbdOfMinor(info: BusInfo, minor: number): VbdInfo | null {
   return info.vbds.find((vbd) => vbd.slot === slot) ?? null;
 }
 
-/** A minor with a vbd. @throws FusetapError NOT_FOUND with ENODEV where nothing is open in it */
+/** A minor with a vbd. @throws FusetapError NOT_FOUND with ENODEV if nothing is open in it */
 export async function requireOpen(
   runtimeDir: string,
   pid: number,

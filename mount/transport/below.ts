@@ -16,7 +16,7 @@ interface Below {
 
 const known = new WeakMap<Window, Below>();
 
-/** What fstat(2) tells of the file of a window; null where that is not known. */
+/** What fstat(2) tells of the file of a window; null if that is not known. */
 export function statBelow(window: Window): Stats | null {
   if (window.kind === 'block') return null;
   const below = known.get(window) ?? begin(window);

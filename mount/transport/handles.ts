@@ -22,7 +22,7 @@ export class Handles {
     }
   }
 
-  /** @returns false where there is no room for one more (the caller answers ENFILE) */
+  /** @returns false if there is no room for one more (the caller answers ENFILE) */
   open(handle: HandleRecord, ledgerIndex: number): boolean {
     const place = this.#places.get(handle.fh) ?? this.#free.pop();
     if (place === undefined) return false;

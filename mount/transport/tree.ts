@@ -9,7 +9,7 @@ import type { BusFile } from './transport.js';
 export interface TreeNode {
   /** another one where its disk was swapped */
   file: BusFile;
-  /** answered lookups that were not forgotten yet; NaN where an earlier server answered some */
+  /** answered lookups that were not forgotten yet; NaN if an earlier server answered some */
   lookups: number;
   /** the file is being detached: new lookups get ENOENT */
   leaving: boolean;
