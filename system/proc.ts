@@ -167,7 +167,7 @@ export async function* eachProcess(): AsyncGenerator<number> {
 }
 
 /** Whether we may look at the files of a process: false for a kernel thread, a zombie, and processes of other users. */
-export function isOpenToUs(pid: number): boolean {
+export function mayInspect(pid: number): boolean {
   return readLink(`/proc/${pid}/exe`) !== null;
 }
 
@@ -187,7 +187,7 @@ export function readStartTime(pid: number): string | null {
     // a zombie stays until somebody reaps it: in a container perhaps for ever
     return fields[0] === 'Z' ? null : (fields[19] ?? null);
   } catch (error) {
-    if (isForWant(error)) throw error;
+    if (isOutOfResources(error)) throw error;
     return null;
   }
 }
@@ -206,7 +206,7 @@ export function isRunning(pid: number, startTime: string): boolean {
     const fields = statFields(readFileSync(`/proc/${pid}/stat`, 'utf8'));
     return fields[0] !== 'Z' && fields[0] !== 'X' && fields[19] === startTime;
   } catch (error) {
-    return isForWant(error);
+    return isOutOfResources(error);
   }
 }
 
@@ -435,11 +435,11 @@ export function listSwaps(): string[] {
 
 // ── a file that vanishes while it is read counts as missing ─────────────────────────────────────────────────────────
 
-const WANTS: ReadonlySet<unknown> = new Set(['EMFILE', 'ENFILE', 'ENOMEM']);
+const OUT_OF_RESOURCES: ReadonlySet<unknown> = new Set(['EMFILE', 'ENFILE', 'ENOMEM']);
 
 /** Whether a call failed because this process or the machine is out of descriptors or memory. */
-export function isForWant(error: unknown): boolean {
-  return WANTS.has((error as NodeJS.ErrnoException).code);
+export function isOutOfResources(error: unknown): boolean {
+  return OUT_OF_RESOURCES.has((error as NodeJS.ErrnoException).code);
 }
 
 function readText(path: string): string | null {

@@ -18,7 +18,7 @@ const PATIENCE_MS = 500;
 const GROUP_SIZE = 24;
 
 /** The helper's probe of the process in $p: the shell does it without starting a program. */
-const LOOK = '[ -e "/proc/$p/ns/mnt" ]';
+const PROBE = '[ -e "/proc/$p/ns/mnt" ]';
 
 export class StuckProcesses {
   readonly #shell: SideShell;
@@ -45,7 +45,7 @@ export class StuckProcesses {
 
   async #findNew(): Promise<void> {
     const known = ` ${[...this.#stuck].join(' ')} `;
-    const each = `p=\${p#/proc/}; case '${known}' in *" $p "*) ;; *) ${LOOK};; esac`;
+    const each = `p=\${p#/proc/}; case '${known}' in *" $p "*) ;; *) ${PROBE};; esac`;
     if (await this.#answers(this.#shell.run(`for p in /proc/[0-9]*; do ${each}; done`))) return;
     const pids = readdirSync('/proc')
       .map(Number)
@@ -57,19 +57,19 @@ export class StuckProcesses {
   }
 
   async #findAmong(pids: readonly number[]): Promise<void> {
-    if (await this.#answers(this.#look(pids))) return;
+    if (await this.#answers(this.#probe(pids))) return;
     await Promise.all(pids.map((pid) => this.#findOut(pid)));
   }
 
   async #findOut(pid: number): Promise<void> {
-    const answer = this.#look([pid]);
+    const answer = this.#probe([pid]);
     if (await this.#answers(answer)) return;
     this.#stuck.add(pid);
     void answer.then(() => this.#stuck.delete(pid));
   }
 
-  #look(pids: readonly number[]): Promise<unknown> {
-    return this.#shell.run(`for p in ${pids.join(' ')}; do ${LOOK}; done`);
+  #probe(pids: readonly number[]): Promise<unknown> {
+    return this.#shell.run(`for p in ${pids.join(' ')}; do ${PROBE}; done`);
   }
 
   /**
@@ -93,7 +93,7 @@ export class StuckProcesses {
 let stuck: StuckProcesses | null = null;
 
 /** Makes `shell` the helper. Call it before this process opens files that its children should not inherit. */
-export function lookWith(shell: SideShell): void {
+export function probeWith(shell: SideShell): void {
   stuck = new StuckProcesses(shell);
 }
 

@@ -9,13 +9,13 @@ import {
   eachProcess,
   type FdInfo,
   type FileLock,
-  isOpenToUs,
   type Loop,
   listLoops,
   listOpenFiles,
   locate,
   type Mount,
   mapsShow,
+  mayInspect,
   type OpenFile,
   readCommand,
   readDirectories,
@@ -97,7 +97,7 @@ async function findProcesses(wanted: Wanted, excluded: Set<number>): Promise<num
   const found: number[] = [];
   const mappings: Promise<unknown>[] = [];
   for await (const pid of eachProcess()) {
-    if (excluded.has(pid) || !isOpenToUs(pid)) continue;
+    if (excluded.has(pid) || !mayInspect(pid)) continue;
     if (hasOpen(pid, wanted) || readDirectories(pid).some((path) => leadsTo(path, wanted))) found.push(pid);
     // not awaited here: the maps are read while the next processes are looked at
     else mappings.push(readMaps(pid).then((maps) => mapsShow(maps, wanted.dev, wanted.ino) && found.push(pid)));

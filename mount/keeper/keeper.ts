@@ -10,7 +10,7 @@
 import { FusetapError } from '../../drivers/errors.js';
 import { E, setIoFlusher } from '../../system/libc.js';
 import { SideShell } from '../../system/side-shell.js';
-import { lookWith } from '../../system/stuck-processes.js';
+import { probeWith } from '../../system/stuck-processes.js';
 import { within } from '../../system/within.js';
 import type { BusControl, DetachChoice, PauseChoice } from '../control/bus-control.js';
 import {
@@ -147,7 +147,7 @@ export class Keeper implements BusControl {
     const known = { place, transport, allowOther, mount, mountDev: '', failed: false, leftBehind: false };
     const activities = new Activities(place.name);
     const shell = new SideShell();
-    lookWith(shell);
+    probeWith(shell);
     const images = new ImageWatch(shell);
     const parts = { ledger, statsFd, server, memories, vbds, forgets, activities, images, shell };
     this.#bus = { ...known, ...parts, answering: new Answering(shell), record };

@@ -12,7 +12,7 @@
  */
 import { ftruncateSync } from 'node:fs';
 import { mapShared, memfdCreate } from '../../system/libc.js';
-import { isOwnLook } from '../../system/own-look.js';
+import { isOwnProbe } from '../../system/own-probe.js';
 
 const FILE_BYTES = 128;
 const HANDLE_BYTES = 32;
@@ -370,7 +370,7 @@ export class Ledger {
     for (let place = 0; place < MAX_HANDLES; place++) {
       const f = (HANDLES_START + place * HANDLE_BYTES) / 8;
       if (this.#f64[f + HF.fh] === 0) continue;
-      if (isOwnLook(this.#i32[(HANDLES_START + place * HANDLE_BYTES) / 4 + HI.flags] as number)) continue;
+      if (isOwnProbe(this.#i32[(HANDLES_START + place * HANDLE_BYTES) / 4 + HI.flags] as number)) continue;
       const nodeId = this.#f64[f + HF.nodeId] as number;
       counts.set(nodeId, (counts.get(nodeId) ?? 0) + 1);
     }

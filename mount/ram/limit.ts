@@ -11,14 +11,14 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { FusetapError, quoted } from '../../drivers/errors.js';
 import { parseSize } from '../../drivers/parse-size.js';
-import { isBelow, isForWant, parseMountinfo } from '../../system/proc.js';
+import { isBelow, isOutOfResources, parseMountinfo } from '../../system/proc.js';
 
 const RATIO = 0.8;
 
 /**
  * The limit in bytes.
  * @param heldBytes what the ram images hold now
- * @throws FusetapError USAGE where FUSETAP_RAM_LIMIT is no size
+ * @throws FusetapError USAGE if FUSETAP_RAM_LIMIT is no size
  */
 export function ramLimitBytes(heldBytes: number, env: NodeJS.ProcessEnv = process.env, read = readText): number {
   const chosen = env.FUSETAP_RAM_LIMIT;
@@ -52,7 +52,7 @@ export function parseMeminfo(text: string): { totalBytes: number; availableBytes
   return { totalBytes: field('MemTotal'), availableBytes: field('MemAvailable') };
 }
 
-/** The limits of our memory cgroup and of each above it that can be seen, version 1 and 2; none where there is none. */
+/** The limits of our memory cgroup and of each above it that can be seen, version 1 and 2; none if there is none. */
 export function cgroupLimits(read: (path: string) => string | null): number[] {
   const mounts = parseMountinfo(read('/proc/self/mountinfo') ?? '');
   const lines = (read('/proc/self/cgroup') ?? '').split('\n');
@@ -98,6 +98,6 @@ function readText(path: string): string | null {
     lastTexts.set(path, text);
     return text;
   } catch (error) {
-    return isForWant(error) ? (lastTexts.get(path) ?? null) : null;
+    return isOutOfResources(error) ? (lastTexts.get(path) ?? null) : null;
   }
 }

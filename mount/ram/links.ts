@@ -23,7 +23,7 @@ import {
 import { join } from 'node:path';
 import type { Json } from '../../drivers/driver.js';
 import { F_SEAL_GROW, F_SEAL_SHRINK, getSeals, setNonBlocking } from '../../system/libc.js';
-import { isForWant, isRunning, readStartTime } from '../../system/proc.js';
+import { isOutOfResources, isRunning, readStartTime } from '../../system/proc.js';
 import { type PreparedFile, prepareFile, replaceFile } from '../runtime/replace-file.js';
 import { ramDirectory } from './lock.js';
 
@@ -86,7 +86,7 @@ const textOf = (link: RamLink): string => `${JSON.stringify(link)}\n`;
 const temporaryOf = (runtimeDir: string, { id, pid }: RamLink): string =>
   join(ramDirectory(runtimeDir), `.${id}.${pid}.${process.pid}`);
 
-/** The link of a process to an image, by default of this one; null where somebody took it away, or it cannot be read now. */
+/** The link of a process to an image, by default of this one; null if somebody took it away, or it cannot be read now. */
 export function linkOf(runtimeDir: string, id: string, pid: number = process.pid): RamLink | null {
   try {
     return readLink(runtimeDir, `${id}.${pid}`);
@@ -100,7 +100,7 @@ export function removeLink(runtimeDir: string, link: Pick<RamLink, 'id' | 'pid'>
   rmSync(pathOf(runtimeDir, link), { force: true });
 }
 
-/** The links that lead to a memory. @throws where that cannot be known now, for want of a descriptor */
+/** The links that lead to a memory. @throws if that cannot be known now, for want of a descriptor */
 export function listLinks(runtimeDir: string): RamLink[] {
   return namesIn(runtimeDir).flatMap((name) => {
     const link = readLink(runtimeDir, name);
@@ -124,7 +124,7 @@ export function cleanLinks(runtimeDir: string): RamLink[] {
 
 /**
  * Opens the memory that a link leads to, for reading and writing.
- * @returns null where it does not lead there (any more)
+ * @returns null if it does not lead there (any more)
  */
 export function openLink(link: RamLink): number | null {
   if (!isLive(link)) return null;
@@ -177,7 +177,7 @@ function readLink(runtimeDir: string, name: string): RamLink | null {
     const isWhole = name === `${link.id}.${link.pid}` && link.link?.startsWith(`/proc/${link.pid}/fd/`) === true;
     return isWhole ? (link as RamLink) : null;
   } catch (error) {
-    if (isForWant(error)) throw error;
+    if (isOutOfResources(error)) throw error;
     // gone meanwhile, or cut short: leads nowhere either way
     return null;
   }

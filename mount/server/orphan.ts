@@ -9,7 +9,7 @@
 import { FusetapError } from '../../drivers/errors.js';
 import { mountOn } from '../../system/proc.js';
 import { SideShell } from '../../system/side-shell.js';
-import { lookWith } from '../../system/stuck-processes.js';
+import { probeWith } from '../../system/stuck-processes.js';
 import type { BusControl, DetachChoice, PauseChoice } from '../control/bus-control.js';
 import { createControl } from '../control/http-server.js';
 import {
@@ -94,7 +94,7 @@ export class Orphan implements BusControl {
   #end: Promise<void> | null = null;
 
   constructor(context: OrphanContext) {
-    lookWith(this.#shell);
+    probeWith(this.#shell);
     this.#context = context;
     const { place, lockFd, books } = context;
     const control = createControl(this, () => void this.#endOnce());

@@ -11,9 +11,9 @@
 const O_ASYNC = 0o20000;
 
 /** Flags of open(2) for a probe by fusetap itself, which does not count as an open of the vbd. */
-export const LOOK_FLAGS = O_ASYNC;
+export const PROBE_FLAGS = O_ASYNC;
 
 /** Whether a handle was opened for a probe by fusetap itself. */
-export function isOwnLook(flags: number): boolean {
+export function isOwnProbe(flags: number): boolean {
   return (flags & O_ASYNC) !== 0;
 }
