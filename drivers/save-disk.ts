@@ -1,8 +1,8 @@
 /**
- * Copies a disk, whatever its driver and its filters, to a file: its data only, so that the copy has the holes of the
- * disk, and pages of zeros become holes too.
+ * Copies a disk of any driver and filters to a file. Only data is copied, so the copy has the holes of the disk, and
+ * pages of zeros become holes too.
  *
- * Whoever calls sees to it that nobody writes meanwhile.
+ * The caller must see to it that nobody writes to the disk meanwhile.
  */
 import { fsync, ftruncate } from 'node:fs';
 import { promisify } from 'node:util';
@@ -16,20 +16,20 @@ const fsyncAsync = promisify(fsync);
 
 const CHUNK_BYTES = 1 << 20;
 const COPIERS = 2;
-/** a driver may be slow at telling its extents */
+/** extents are asked for in ranges of this size, because a driver may be slow to find them */
 const LOOK_BYTES = 2 ** 32;
 
 export interface SaveOptions {
-  /** aborted when the copy is given up */
+  /** aborts the copy */
   readonly signal: AbortSignal;
   progress(doneBytes: number, totalBytes: number): void;
 }
 
 /**
- * Makes an empty file a copy of the disk, durably.
+ * Copies the disk into an empty file and makes the copy durable.
  * @param fd of the file, open for writing
- * @throws FusetapError NO_SPACE if the file system is full, the code of the errno otherwise; the signal's reason
- *   when aborted. The file is then of no use.
+ * @throws FusetapError NO_SPACE if the file system is full, else the code of the errno; the signal's reason when
+ *   aborted. The file is then incomplete.
  */
 export async function saveDisk(disk: Disk, fd: number, { signal, progress }: SaveOptions): Promise<void> {
   await ftruncateAsync(fd, disk.size);
@@ -40,7 +40,7 @@ export async function saveDisk(disk: Disk, fd: number, { signal, progress }: Sav
   const chunks = chunksOf(runs);
   const copier = async (): Promise<void> => {
     const buffer = Buffer.allocUnsafeSlow(CHUNK_BYTES);
-    // an error thrown out of this loop ends the generator, so the other copiers stop too
+    // an error in this loop ends the shared generator, so the other copiers stop too
     for (const [from, to] of chunks) {
       signal.throwIfAborted();
       await copyChunk(disk, fd, buffer.subarray(0, to - from), from);
@@ -48,7 +48,7 @@ export async function saveDisk(disk: Disk, fd: number, { signal, progress }: Sav
       progress(doneBytes, totalBytes);
     }
   };
-  // the descriptor is given back when this returns, so nobody may still be at work
+  // the caller may close the descriptor when this returns, so wait until all copiers have ended
   const ends = await Promise.allSettled(Array.from({ length: COPIERS }, copier));
   for (const end of ends) if (end.status === 'rejected') throw end.reason;
   await fsyncAsync(fd);

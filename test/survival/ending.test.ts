@@ -139,7 +139,7 @@ t.test('a flush that fails at a signal leaves the log', { skip }, async (t) => {
   await signalKeeper(bus, 'SIGTERM');
   await isOver(bus);
   const [last] = (await bus.bench.succeed(['log', '--json'])).split('\n').slice(-1);
-  t.match(JSON.parse(last ?? ''), { event: 'not-durable', vdev: 'xvda', image, reason: /error was asked for/ });
+  t.match(JSON.parse(last ?? ''), { event: 'not-durable', vdev: 'xvda', image, reason: /injected error/ });
   t.equal(await bus.bench.succeed(['ls', '--json']), '[]', 'ls shows no bus');
   await bus.bench.attach(image);
   await bus.bench.detach('xvda');
