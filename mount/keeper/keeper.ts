@@ -42,9 +42,9 @@ import { Answering } from '../images/answering.js';
 import { identityOf } from '../images/open-image.js';
 import { createStats, resetStats } from '../ledger/counters.js';
 import { createLedger, Ledger } from '../ledger/ledger.js';
-import { type CreditedVbd, MemoryCredit } from '../ram/credit.js';
+import { type CreditedVbd, RamCredit } from '../ram/credit.js';
 import { describeMemory } from '../ram/describe-memory.js';
-import { Memories } from '../ram/ram-images.js';
+import { RamImages } from '../ram/ram-images.js';
 import { Bookkeeping } from '../runtime/bookkeeping.js';
 import { removeMountpoint } from '../runtime/bus-files.js';
 import { type BusPlace, makeMountpoint } from '../runtime/bus-place.js';
@@ -130,8 +130,8 @@ export class Keeper implements BusControl {
     const ledger = new Ledger(ledgerFd);
     const statsFd = createStats();
     const vbds = new VbdTable(place.name);
-    const memories = new Memories(place.runtimeDir, place.name, this.books);
-    const credit = new MemoryCredit(ledger, memories, () => vbds.all().flatMap(withMemory));
+    const memories = new RamImages(place.runtimeDir, place.name, this.books);
+    const credit = new RamCredit(ledger, memories, () => vbds.all().flatMap(withMemory));
     const forgets = new ForgetWaiters();
     // the server may be what write-back waits for: its allocations must not wait for write-back; children inherit it
     setIoFlusher();

@@ -11,7 +11,7 @@ import { ramLimitBytes } from './limit.js';
 import { type RamLink, residentBytes } from './links.js';
 
 /** An image with all links to it. */
-export interface RamImage {
+export interface RamImageUsage {
   readonly first: RamLink;
   readonly links: readonly RamLink[];
   readonly residentBytes: number;
@@ -20,7 +20,7 @@ export interface RamImage {
 
 /** What is there, in bytes. */
 export interface RamAccount {
-  readonly images: readonly RamImage[];
+  readonly images: readonly RamImageUsage[];
   readonly limitBytes: number;
   readonly usedBytes: number;
 }
@@ -57,7 +57,7 @@ export function growthWithin(account: RamAccount, id: string, { wantedBytes, nee
   return Math.max(0, Math.min(wantedBytes, room, Math.max(neededBytes, half)));
 }
 
-function measureImage(links: [RamLink, ...RamLink[]]): RamImage {
+function measureImage(links: [RamLink, ...RamLink[]]): RamImageUsage {
   const first = links[0];
   const resident = residentBytes(first);
   const granted = links.reduce((sum, { grantedBytes }) => sum + grantedBytes, 0);

@@ -16,7 +16,7 @@ import { hasHole, PATIENCE_MS, pagesOf } from './growth.js';
 const POLL_MS = 1;
 
 /** Where room for more memory is asked for. */
-export interface MemoryRoom {
+export interface CreditSource {
   readonly ledger: Ledger;
   readonly ledgerIndex: number;
   /** has the keeper look at the ledger */
@@ -24,13 +24,13 @@ export interface MemoryRoom {
 }
 
 /** A driver whose disks take no more memory than they may, to be opened with. */
-export function boundMemory(driver: Driver, room: MemoryRoom): Driver {
+export function limitDriver(driver: Driver, room: CreditSource): Driver {
   const { name, image } = driver;
-  return { name, image, open: async (context) => boundDisk(await driver.open(context), room) };
+  return { name, image, open: async (context) => limitDisk(await driver.open(context), room) };
 }
 
 /** A disk that is no run of memory is returned as it is. */
-export function boundDisk(raw: RawDisk, room: MemoryRoom): RawDisk {
+export function limitDisk(raw: RawDisk, room: CreditSource): RawDisk {
   const { window, size } = raw;
   if (window?.kind !== 'memory' || window.readOnly || raw.write === undefined) return raw;
   const disk: RawDisk = {
@@ -49,7 +49,7 @@ export function boundDisk(raw: RawDisk, room: MemoryRoom): RawDisk {
   return disk;
 }
 
-async function mayFill(window: Window, room: MemoryRoom, offset: number, length: number): Promise<boolean> {
+async function mayFill(window: Window, room: CreditSource, offset: number, length: number): Promise<boolean> {
   const { ledger, ledgerIndex } = room;
   const pages = pagesOf(offset, length);
   if (ledger.takeCredit(ledgerIndex, pages)) return true;
@@ -63,7 +63,7 @@ async function mayFill(window: Window, room: MemoryRoom, offset: number, length:
   return true;
 }
 
-async function isAnswered({ ledger, ledgerIndex }: MemoryRoom, question: number): Promise<boolean> {
+async function isAnswered({ ledger, ledgerIndex }: CreditSource, question: number): Promise<boolean> {
   const deadline = performance.now() + PATIENCE_MS;
   while (!ledger.isCreditAnswered(ledgerIndex, question)) {
     if (performance.now() > deadline) return false;

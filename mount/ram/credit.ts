@@ -16,7 +16,7 @@ const IDLE_MS = 300;
 const RECALL_POLL_MS = 50;
 
 /** A memory that is known by its id. */
-export interface CreditedMemory {
+export interface CreditedRamImage {
   readonly id: string;
 }
 
@@ -24,12 +24,12 @@ export interface CreditedMemory {
 export interface CreditedVbd {
   readonly nodeId: number;
   readonly ledgerIndex: number;
-  readonly memory: CreditedMemory | null;
+  readonly memory: CreditedRamImage | null;
 }
 
 /** Who says how much memories may grow; see Memories. */
 export interface Grants {
-  grant(memory: CreditedMemory, unspentBytes: number, wantedBytes: number, neededBytes: number): Promise<number>;
+  grant(memory: CreditedRamImage, unspentBytes: number, wantedBytes: number, neededBytes: number): Promise<number>;
   areOthersGranted(): boolean;
 }
 
@@ -39,11 +39,11 @@ interface Granted {
   isEnough: boolean;
 }
 
-type Credited = CreditedVbd & { readonly memory: CreditedMemory };
+type Credited = CreditedVbd & { readonly memory: CreditedRamImage };
 
-export class MemoryCredit {
+export class RamCredit {
   readonly #ledger: Ledger;
-  readonly #memories: Grants;
+  readonly #grants: Grants;
   readonly #vbds: () => Iterable<CreditedVbd>;
   /** what each file had when it was last looked at */
   readonly #seen = new Map<number, number>();
@@ -52,7 +52,7 @@ export class MemoryCredit {
 
   constructor(ledger: Ledger, memories: Grants, vbds: () => Iterable<CreditedVbd>) {
     this.#ledger = ledger;
-    this.#memories = memories;
+    this.#grants = memories;
     this.#vbds = vbds;
   }
 
@@ -99,14 +99,14 @@ export class MemoryCredit {
     const isEnough = async (): Promise<boolean> => {
       const unspentBytes = this.#unspentBytes(memory) + givenBytes;
       const lackingBytes = Math.max(0, neededBytes - givenBytes);
-      givenBytes += await this.#memories.grant(memory, unspentBytes, wantedBytes - givenBytes, lackingBytes);
+      givenBytes += await this.#grants.grant(memory, unspentBytes, wantedBytes - givenBytes, lackingBytes);
       return givenBytes + Math.max(0, this.#ledger.credit(ledgerIndex)) * MEMORY_PAGE >= neededBytes;
     };
     if (await isEnough()) return { givenBytes, isEnough: true };
     await this.#takeBackFromOthers(memory, ledgerIndex);
     for (;;) {
       // looked at first: what others let go after that is found the next time
-      const mayComeBack = this.#memories.areOthersGranted() && performance.now() < deadline;
+      const mayComeBack = this.#grants.areOthersGranted() && performance.now() < deadline;
       if (await isEnough()) return { givenBytes, isEnough: true };
       if (!mayComeBack) return { givenBytes, isEnough: false };
       await delay(RECALL_POLL_MS);
@@ -114,8 +114,8 @@ export class MemoryCredit {
   }
 
   /** What this keeper's other files have and do not use. */
-  async #takeBackFromOthers(memory: CreditedMemory, ledgerIndex: number): Promise<void> {
-    const memories = new Map<string, CreditedMemory>();
+  async #takeBackFromOthers(memory: CreditedRamImage, ledgerIndex: number): Promise<void> {
+    const memories = new Map<string, CreditedRamImage>();
     for (const other of this.#vbds()) {
       if (other.memory === null || other.ledgerIndex === ledgerIndex) continue;
       this.#ledger.takeBackCredit(other.ledgerIndex);
@@ -123,7 +123,7 @@ export class MemoryCredit {
     }
     // its own is told with the next question
     memories.delete(memory.id);
-    for (const each of memories.values()) await this.#memories.grant(each, this.#unspentBytes(each), 0, 0);
+    for (const each of memories.values()) await this.#grants.grant(each, this.#unspentBytes(each), 0, 0);
   }
 
   #find(nodeId: number): Credited | undefined {
@@ -133,7 +133,7 @@ export class MemoryCredit {
     return undefined;
   }
 
-  #unspentBytes({ id }: CreditedMemory): number {
+  #unspentBytes({ id }: CreditedRamImage): number {
     let pages = 0;
     for (const vbd of this.#vbds()) {
       if (vbd.memory?.id === id) pages += Math.max(0, this.#ledger.credit(vbd.ledgerIndex));
@@ -142,7 +142,7 @@ export class MemoryCredit {
   }
 
   async #takeBackIdle(): Promise<void> {
-    const memories = new Map<string, CreditedMemory>();
+    const memories = new Map<string, CreditedRamImage>();
     let isOpen = false;
     for (const { memory, ledgerIndex } of this.#vbds()) {
       if (memory === null) continue;
@@ -153,7 +153,7 @@ export class MemoryCredit {
       memories.set(memory.id, memory);
     }
     if (!isOpen) this.#stop();
-    for (const memory of memories.values()) await this.#memories.grant(memory, this.#unspentBytes(memory), 0, 0);
+    for (const memory of memories.values()) await this.#grants.grant(memory, this.#unspentBytes(memory), 0, 0);
   }
 
   #stop(): void {

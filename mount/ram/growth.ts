@@ -38,7 +38,7 @@ export interface GrowthContext {
   beforeWaiting(): void;
 }
 
-export class MemoryGrowth {
+export class RamGrowth {
   readonly #context: GrowthContext;
   readonly #sleeping = new Int32Array(new SharedArrayBuffer(4));
   #askedAtMs = Number.NEGATIVE_INFINITY;

@@ -58,7 +58,7 @@ export interface RamLink {
 }
 
 /** The name of a memory, as memfd_create takes it and /proc shows it. */
-export function memoryName(id: string): string {
+export function memfdName(id: string): string {
   return `fusetap-ram-${id}`;
 }
 
@@ -135,7 +135,7 @@ export function openLink(link: RamLink): number | null {
   } catch {
     return null;
   }
-  if (!isMemoryOf(fd, link)) {
+  if (!isMemfdOf(fd, link)) {
     closeSync(fd);
     return null;
   }
@@ -143,7 +143,7 @@ export function openLink(link: RamLink): number | null {
   return fd;
 }
 
-function isMemoryOf(fd: number, link: RamLink): boolean {
+function isMemfdOf(fd: number, link: RamLink): boolean {
   const { dev, ino, size } = fstatSync(fd, { bigint: true });
   if (String(dev) !== link.dev || String(ino) !== link.ino || Number(size) !== link.sizeBytes) return false;
   const fixedSize = F_SEAL_GROW | F_SEAL_SHRINK;
@@ -162,7 +162,7 @@ export function residentBytes(link: RamLink): number {
 function isLive(link: RamLink): boolean {
   if (!isRunning(link.pid, link.startTime)) return false;
   try {
-    if (readlinkSync(link.link) !== `/memfd:${memoryName(link.id)} (deleted)`) return false;
+    if (readlinkSync(link.link) !== `/memfd:${memfdName(link.id)} (deleted)`) return false;
     const { dev, ino } = statSync(link.link, { bigint: true });
     return String(dev) === link.dev && String(ino) === link.ino;
   } catch {

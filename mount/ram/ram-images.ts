@@ -22,7 +22,7 @@ import type { OpenedImage } from '../images/open-image.js';
 import type { Bookkeeping } from '../runtime/bookkeeping.js';
 import type { PreparedFile } from '../runtime/replace-file.js';
 import { type RamAccount, refuseAboveLimit } from './account.js';
-import { cleanLinks, linkTarget, memoryName, openLink, prepareLink, type RamLink } from './links.js';
+import { cleanLinks, linkTarget, memfdName, openLink, prepareLink, type RamLink } from './links.js';
 import { withRamLock } from './lock.js';
 import { OwnLinks } from './own-links.js';
 import {
@@ -30,7 +30,7 @@ import {
   checkNew,
   imageIdentity,
   leadsTo,
-  type MemoryWish,
+  type RamImageWish,
   requireSole,
   shareOfIdentity,
 } from './share-rules.js';
@@ -46,7 +46,7 @@ const GRANT_LOCK_MS = 300;
 const ANYWAY = { mayGoWithout: true, limitMs: 2_000 };
 
 /** A memory that this keeper holds. */
-export interface SharedMemory {
+export interface RamImage {
   /** of the memory, in its name */
   readonly id: string;
   readonly fd: number;
@@ -68,16 +68,16 @@ export interface Filling {
   fill(memoryFd: number): Promise<Json>;
 }
 
-export interface AcquiredMemory {
-  readonly memory: SharedMemory;
+export interface AcquiredRamImage {
+  readonly memory: RamImage;
   /** what the user should know of how it was joined, one line each */
   readonly notes: readonly string[];
 }
 
-export class Memories {
+export class RamImages {
   readonly #runtimeDir: string;
   readonly #bus: string;
-  readonly #held = new Map<string, SharedMemory>();
+  readonly #held = new Map<string, RamImage>();
   readonly #links: OwnLinks;
   /** the links to memories in whose place a new copy was put, as they were */
   readonly #replaced = new Map<string, RamLink>();
@@ -93,7 +93,7 @@ export class Memories {
    * @throws FusetapError BUSY if the name is another image's; USAGE if there is nothing to fill it with; NO_SPACE
    *   where it would exceed the limit; what `filling` rejects with
    */
-  async acquire(wish: MemoryWish, filling: Filling): Promise<AcquiredMemory> {
+  async acquire(wish: RamImageWish, filling: Filling): Promise<AcquiredRamImage> {
     for (;;) {
       wish.signal.throwIfAborted();
       const found = await withRamLock(this.#runtimeDir, () => this.#look(wish));
@@ -108,7 +108,7 @@ export class Memories {
    * it is released, and nobody may be writing to it.
    * @throws FusetapError BUSY if somebody else has it; what `acquire` throws
    */
-  async refill(old: SharedMemory, image: OpenedImage, filling: Filling): Promise<SharedMemory> {
+  async refill(old: RamImage, image: OpenedImage, filling: Filling): Promise<RamImage> {
     const fresh = await withRamLock(this.#runtimeDir, () => {
       const link = this.#soleLink(old);
       return this.#begin({ ...link, image: image.path, identity: imageIdentity(image), sizeBytes: image.sizeBytes });
@@ -123,7 +123,7 @@ export class Memories {
   }
 
   /** Takes a `refill` back: who comes now finds the old one again. */
-  async undoRefill(fresh: SharedMemory, old: SharedMemory): Promise<void> {
+  async undoRefill(fresh: RamImage, old: RamImage): Promise<void> {
     const link = this.#replaced.get(old.id);
     if (link === undefined) return;
     this.#replaced.delete(old.id);
@@ -143,7 +143,7 @@ export class Memories {
     await withRamLock(this.#runtimeDir, clear, ANYWAY);
   }
 
-  release(memory: SharedMemory): void {
+  release(memory: RamImage): void {
     memory.users -= 1;
     if (memory.users > 0) return;
     this.#drop(memory.id, memory.fd);
@@ -153,7 +153,7 @@ export class Memories {
    * Before the first vbd that may write. It ends with the memory.
    * @throws FusetapError BUSY if another bus writes past the lock of the file and does not stop
    */
-  async allowWriting(memory: SharedMemory): Promise<void> {
+  async allowWriting(memory: RamImage): Promise<void> {
     if (memory.isWritten) return;
     markWriter(memory.fd, process.pid);
     memory.isWritten = await awaitNoCopies(memory.fd, COPIES_PATIENCE_MS);
@@ -164,12 +164,12 @@ export class Memories {
   }
 
   /** What the memory is shared under now. */
-  shareOf(memory: SharedMemory): string {
+  shareOf(memory: RamImage): string {
     return this.#links.get(memory.id).share;
   }
 
   /** What a process that has the memory open must publish to go on sharing it; see publishLink. */
-  linkOf(memory: SharedMemory): RamLink {
+  linkOf(memory: RamImage): RamLink {
     return this.#links.get(memory.id);
   }
 
@@ -179,7 +179,7 @@ export class Memories {
    * @returns false if that does not fit
    * @throws if others cannot be told of it
    */
-  reserveWhole(memory: SharedMemory): Promise<boolean> {
+  reserveWhole(memory: RamImage): Promise<boolean> {
     return withRamLock(this.#runtimeDir, () => {
       const account = this.#links.account();
       const used = usedBy(account, memory.id);
@@ -190,7 +190,7 @@ export class Memories {
   }
 
   /** Takes `reserveWhole` back. */
-  async unreserveWhole(memory: SharedMemory): Promise<void> {
+  async unreserveWhole(memory: RamImage): Promise<void> {
     const undo = (): void => this.#links.keep({ ...this.#links.get(memory.id), reservedBytes: 0 });
     await withRamLock(this.#runtimeDir, undo, ANYWAY);
   }
@@ -202,12 +202,7 @@ export class Memories {
    * @param neededBytes see Growth
    * @returns how much more it may grow
    */
-  grant(
-    memory: Pick<SharedMemory, 'id'>,
-    unspentBytes: number,
-    wantedBytes: number,
-    neededBytes: number,
-  ): Promise<number> {
+  grant(memory: Pick<RamImage, 'id'>, unspentBytes: number, wantedBytes: number, neededBytes: number): Promise<number> {
     const grow = (): number => this.#links.grow(memory.id, { unspentBytes, wantedBytes, neededBytes });
     // whoever keeps the lock, or the directory from being used, must not keep a client from writing
     return withRamLock(this.#runtimeDir, grow, { mayGoWithout: true, limitMs: GRANT_LOCK_MS });
@@ -230,7 +225,7 @@ export class Memories {
    * @param replace puts the other in the place of the first; under the lock
    * @throws if others cannot be told of it; nothing is replaced then
    */
-  async moveIdentity(memory: SharedMemory, from: string, to: string, replace: () => void): Promise<void> {
+  async moveIdentity(memory: RamImage, from: string, to: string, replace: () => void): Promise<void> {
     await withRamLock(this.#runtimeDir, () => {
       const links = this.#links.all().filter(({ id, identity }) => id === memory.id && identity === from);
       const moved = links.map((link) => {
@@ -252,7 +247,7 @@ export class Memories {
   }
 
   /** Under the lock. */
-  #look(wish: MemoryWish): AcquiredMemory | RamLink | 'wait' {
+  #look(wish: RamImageWish): AcquiredRamImage | RamLink | 'wait' {
     const links = this.#links.all().filter((link) => leadsTo(link, wish));
     const filled = links.find((link) => link.filled);
     if (filled === undefined) return links.length > 0 ? 'wait' : this.#begin(this.#newLink(wish));
@@ -262,7 +257,7 @@ export class Memories {
     return memory === null ? 'wait' : { memory, notes };
   }
 
-  #join(link: RamLink): SharedMemory | null {
+  #join(link: RamLink): RamImage | null {
     const held = this.#held.get(link.id);
     if (held !== undefined) {
       held.users += 1;
@@ -279,7 +274,7 @@ export class Memories {
     }
   }
 
-  #newLink(wish: MemoryWish): Omit<RamLink, 'id' | 'pid' | 'startTime' | 'link' | 'dev' | 'ino'> {
+  #newLink(wish: RamImageWish): Omit<RamLink, 'id' | 'pid' | 'startTime' | 'link' | 'dev' | 'ino'> {
     const image = checkNew(wish);
     const identity = imageIdentity(image);
     const { driver, share } = wish;
@@ -291,7 +286,7 @@ export class Memories {
   /** Makes an empty memory and says that it is being copied. Under the lock. */
   #begin(facts: Omit<RamLink, 'id' | 'pid' | 'startTime' | 'link' | 'dev' | 'ino'>): RamLink {
     const id = randomBytes(8).toString('hex');
-    const fd = memfdCreate(memoryName(id));
+    const fd = memfdCreate(memfdName(id));
     const own = { ...facts, id, ...linkTarget(fd), filled: false, reservedBytes: 0, grantedBytes: 0 };
     try {
       this.#links.publish(own);
@@ -303,7 +298,7 @@ export class Memories {
   }
 
   /** @param commit under the lock, before the copy becomes known; may refuse it. @returns how that is taken back */
-  async #fill(link: RamLink, filling: Filling, commit: () => () => void = () => nothing): Promise<SharedMemory> {
+  async #fill(link: RamLink, filling: Filling, commit: () => () => void = () => nothing): Promise<RamImage> {
     const fd = Number(link.link.split('/').at(-1));
     try {
       const dataBytes = await filling.measure();
@@ -338,7 +333,7 @@ export class Memories {
     while (!(await withRamLock(this.#runtimeDir, tryOnce))) await delay(POLL_MS);
   }
 
-  #hold(link: RamLink, fd: number, state: Json): SharedMemory {
+  #hold(link: RamLink, fd: number, state: Json): RamImage {
     this.#links.publish(link);
     const memory = { id: link.id, fd, state, sizeBytes: link.sizeBytes, image: link.image, users: 1, isWritten: false };
     this.#held.set(link.id, memory);
@@ -359,7 +354,7 @@ export class Memories {
   }
 
   /** The link to a memory that nobody but one vbd of this keeper has. */
-  #soleLink(memory: SharedMemory): RamLink {
+  #soleLink(memory: RamImage): RamLink {
     const links = this.#links.all().filter(({ id }) => id === memory.id);
     return requireSole(links, memory.users);
   }

@@ -26,7 +26,7 @@ export function shareOfIdentity(identity: string): string {
 }
 
 /** Whether a link is one to the memory that is wanted. */
-export function leadsTo(link: RamLink, { driver, share, image }: MemoryWish): boolean {
+export function leadsTo(link: RamLink, { driver, share, image }: RamImageWish): boolean {
   if (link.driver !== driver) return false;
   if (share !== null) return link.share === share;
   const identity = image === null ? null : imageIdentity(image);
@@ -38,7 +38,7 @@ export function leadsTo(link: RamLink, { driver, share, image }: MemoryWish): bo
  * @returns remarks for the user
  * @throws FusetapError BUSY if it is another image's
  */
-export function checkJoin(link: RamLink, { image }: MemoryWish): string[] {
+export function checkJoin(link: RamLink, { image }: RamImageWish): string[] {
   if (image === null || image.sizeBytes === 0 || imageIdentity(image) === link.identity) return [];
   const [held, asked] = [quote(link.image), quote(image.path)];
   if (image.sizeBytes === link.sizeBytes) {
@@ -53,7 +53,7 @@ export function checkJoin(link: RamLink, { image }: MemoryWish): string[] {
 }
 
 /** The image that a memory which nobody has is to be copied from. @throws FusetapError USAGE if there is none */
-export function checkNew({ image, share, driver }: MemoryWish): OpenedImage {
+export function checkNew({ image, share, driver }: RamImageWish): OpenedImage {
   if (image !== null && image.sizeBytes > 0) return image;
   const what = image === null ? 'no image was given' : `${quote(image.path)} is empty`;
   throw new FusetapError('USAGE', `nothing is shared as ${share} yet, and ${what}`, {
@@ -74,7 +74,7 @@ export function requireSole(links: readonly RamLink[], users: number): RamLink {
 }
 
 /** Which memory is wanted. */
-export interface MemoryWish {
+export interface RamImageWish {
   readonly driver: string;
   /** the name it is shared under; null: by the identity of its image */
   readonly share: string | null;

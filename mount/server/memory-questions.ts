@@ -3,7 +3,7 @@
  * vbds have; where it is slow, stopped or dead, the server looks at the limit itself. Nobody's write is refused because
  * somebody does not answer.
  */
-import type { MemoryCredit } from '../ram/credit.js';
+import type { RamCredit } from '../ram/credit.js';
 
 /** for a keeper to say that it has heard the question */
 const HEAR_MS = 500;
@@ -11,7 +11,7 @@ const HEAR_MS = 500;
 const ANSWER_MS = 5_000;
 
 export class MemoryQuestions {
-  readonly #credit: MemoryCredit;
+  readonly #credit: RamCredit;
   readonly #askKeeper: (nodeId: number) => void;
   /** the files whose questions the keeper has, and when they are looked at again */
   readonly #asked = new Map<number, NodeJS.Timeout>();
@@ -19,7 +19,7 @@ export class MemoryQuestions {
   #isKeeperSilent = false;
   #isAlone = false;
 
-  constructor(credit: MemoryCredit, askKeeper: (nodeId: number) => void) {
+  constructor(credit: RamCredit, askKeeper: (nodeId: number) => void) {
     this.#credit = credit;
     this.#askKeeper = askKeeper;
   }

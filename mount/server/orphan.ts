@@ -44,7 +44,7 @@ import { logEvent } from '../runtime/log.js';
 import { refusePartition } from '../slots/refuse-partition.js';
 import { parseSlot } from '../slots/slots.js';
 import type { VbdFacts } from './commands.js';
-import type { ServerMemories } from './ram-images.js';
+import type { ServerRamImages } from './ram-images.js';
 import type { Server } from './server.js';
 
 export interface OrphanContext {
@@ -52,7 +52,7 @@ export interface OrphanContext {
   readonly transport: TransportName;
   readonly allowOther: boolean;
   readonly server: Server;
-  readonly memories: ServerMemories;
+  readonly memories: ServerRamImages;
   readonly books: Bookkeeping;
   readonly ledger: Ledger;
   readonly statsFd: number;

@@ -2,14 +2,14 @@
  * The ram images as a server knows them: it has them open, as its keeper has, and can say how much they may grow where the
  * keeper cannot. When the keeper has died it publishes links of its own, so that others go on finding the images.
  */
-import type { CreditedMemory, Grants } from '../ram/credit.js';
+import type { CreditedRamImage, Grants } from '../ram/credit.js';
 import { cleanLinks, linkOf, linkTarget, type RamLink } from '../ram/links.js';
 import { withRamLock } from '../ram/lock.js';
 import { OwnLinks } from '../ram/own-links.js';
 import type { Bookkeeping } from '../runtime/bookkeeping.js';
 
 /** A ram image that others may share, and where the server has it open. */
-export interface ServedMemory extends CreditedMemory {
+export interface ServedRamImage extends CreditedRamImage {
   /** as the keeper told it at attach */
   readonly link: RamLink;
   readonly fd: number;
@@ -21,18 +21,18 @@ export interface ServedMemory extends CreditedMemory {
 const GRANT_LOCK_MS = 300;
 const ANYWAY = { mayGoWithout: true, limitMs: 2_000 };
 
-export class ServerMemories implements Grants {
+export class ServerRamImages implements Grants {
   readonly #runtimeDir: string;
   readonly #keeperPid: number;
   readonly #links: OwnLinks;
-  readonly #served: () => Iterable<ServedMemory>;
+  readonly #served: () => Iterable<ServedRamImage>;
   #isPublic = false;
 
   /** @param served the memories of all disks, one for each disk */
   constructor(
     where: { runtimeDir: string; keeperPid: number },
     books: Bookkeeping,
-    served: () => Iterable<ServedMemory>,
+    served: () => Iterable<ServedRamImage>,
   ) {
     this.#runtimeDir = where.runtimeDir;
     this.#keeperPid = where.keeperPid;
@@ -56,7 +56,7 @@ export class ServerMemories implements Grants {
   }
 
   /** Its disk is about to close it. What another disk has too leads there from now on. */
-  drop({ id }: CreditedMemory): void {
+  drop({ id }: CreditedRamImage): void {
     if (!this.#links.has(id)) return;
     const other = [...this.#served()].find((memory) => memory.id === id);
     if (other === undefined) this.#links.remove(id);
@@ -64,7 +64,7 @@ export class ServerMemories implements Grants {
     else this.#links.note(this.#linkTo(other));
   }
 
-  grant(memory: CreditedMemory, unspentBytes: number, wantedBytes: number, neededBytes: number): Promise<number> {
+  grant(memory: CreditedRamImage, unspentBytes: number, wantedBytes: number, neededBytes: number): Promise<number> {
     const growth = { unspentBytes, wantedBytes, neededBytes };
     this.#know(memory.id);
     // the keeper may go on any moment, and say itself what was granted: what is only looked at needs no lock
@@ -82,7 +82,7 @@ export class ServerMemories implements Grants {
     for (const memory of this.#served()) if (memory.id === id) this.#links.note(this.#linkTo(memory));
   }
 
-  #linkTo({ id, link, fd, isReserved }: ServedMemory): RamLink {
+  #linkTo({ id, link, fd, isReserved }: ServedRamImage): RamLink {
     // the image may have come to be another file since it was attached, which the keeper's link says while it is there
     const { identity, share } = linkOf(this.#runtimeDir, id, this.#keeperPid) ?? link;
     const reservedBytes = isReserved ? link.sizeBytes : 0;

@@ -25,7 +25,7 @@ import type {
 import { filesOf, letGo, type OpenedDisk, type OpenedFile, openDisk, openImage, windowFacts } from './opened-disk.js';
 import { openPartition, readTable, type ServedPartition } from './partitions.js';
 import type { PassedFds } from './passed-fds.js';
-import type { ServedMemory } from './ram-images.js';
+import type { ServedRamImage } from './ram-images.js';
 
 /** What others have to know of the disks. */
 export interface ServerEvents {
@@ -196,7 +196,7 @@ export class Server {
   }
 
   /** The memories of all disks that share theirs. */
-  memories(): ServedMemory[] {
+  memories(): ServedRamImage[] {
     return [...this.#served.values()].flatMap(({ memory, facts }) => {
       return memory === null ? [] : { ...memory, isReserved: memory.mayWrite && facts?.passthrough === true };
     });

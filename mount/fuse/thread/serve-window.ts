@@ -24,7 +24,7 @@ import { E, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } fr
 import { allocateResident, type Resident } from '../../../system/resident.js';
 import { DISCARD, FLUSH, NOT_COUNTED, READ, WRITE } from '../../ledger/counters.js';
 import type { Ledger } from '../../ledger/ledger.js';
-import { MemoryGrowth, pagesOf } from '../../ram/growth.js';
+import { pagesOf, RamGrowth } from '../../ram/growth.js';
 import { writesDurably } from '../../transport/file-rules.js';
 import * as abi from '../protocol/abi.js';
 import { Reply, Request } from '../protocol/message.js';
@@ -84,7 +84,7 @@ export class WindowServer {
   readonly #zeros: Resident;
   readonly #ledger: Ledger;
   readonly #gate: ThreadGate;
-  readonly #growth: MemoryGrowth | null;
+  readonly #growth: RamGrowth | null;
   readonly request: Request;
   readonly #reply: Reply;
   /** where read(2) puts a request, and how much it may be */
@@ -109,7 +109,7 @@ export class WindowServer {
     this.#tellMapped = tellMapped ?? null;
     this.#turns = turns ?? null;
     const ask = askMemory && (() => askMemory(this.request.nodeId));
-    this.#growth = ask ? new MemoryGrowth({ ledger, ask, beforeWaiting: () => gate.givePermit() }) : null;
+    this.#growth = ask ? new RamGrowth({ ledger, ask, beforeWaiting: () => gate.givePermit() }) : null;
     this.#resident = allocateResident(PAGE + abi.MAX_WRITE);
     // only ever read, as the source of zeros
     this.#zeros = allocateResident(16 * PAGE);

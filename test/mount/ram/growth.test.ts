@@ -3,7 +3,7 @@ import { closeSync, ftruncateSync, writeSync } from 'node:fs';
 import t, { type Test } from 'tap';
 import type { Window } from '../../../drivers/driver.js';
 import { createLedger, Ledger } from '../../../mount/ledger/ledger.js';
-import { MEMORY_PAGE, MemoryGrowth, pagesOf } from '../../../mount/ram/growth.js';
+import { MEMORY_PAGE, pagesOf, RamGrowth } from '../../../mount/ram/growth.js';
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, fallocate, memfdCreate } from '../../../system/libc.js';
 
 const PAGES = 1024;
@@ -23,7 +23,7 @@ function openStage(t: Test, roomPages: number, dataPages: number = PAGES / 2) {
   const ledger = new Ledger(ledgerFd);
   const asked: number[] = [];
   let room = roomPages;
-  const growth = new MemoryGrowth({
+  const growth = new RamGrowth({
     ledger,
     beforeWaiting: () => {},
     ask() {
