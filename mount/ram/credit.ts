@@ -1,33 +1,33 @@
 /**
- * The other half of mount/ram/growth.ts: gives threads credit to fill holes of ram images with, as far as the
- * limit allows, and takes back what they do not use. The keeper does it; where it cannot, its server (memory-questions.ts).
+ * The counterpart of mount/ram/growth.ts: gives threads credit to fill holes of ram images, within the limit, and takes
+ * unused credit back. The keeper does it, or its server if the keeper cannot (memory-questions.ts).
  *
- * What is given counts as used, for all keepers, so that together they never exceed the limit.
+ * Granted credit counts as used for all keepers, so that together they never exceed the limit.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Ledger } from '../ledger/ledger.js';
 import { MEMORY_PAGE } from './growth.js';
 import { RECALL_MS } from './ram-images.js';
 
-/** given at a time: a question to the keeper costs about a millisecond, and copying this much twenty */
+/** bytes per grant: a question to the keeper takes about a millisecond, copying this many bytes twenty */
 const GRANT_BYTES = 64 << 20;
-/** credit that nobody used for so long is taken back, within twice the time */
+/** credit that is unused for this time is taken back, within twice the time */
 const IDLE_MS = 300;
 const RECALL_POLL_MS = 50;
 
-/** A memory that is known by its id. */
+/** A ram image, known by its id. */
 export interface CreditedRamImage {
   readonly id: string;
 }
 
-/** What of a vbd matters here. */
+/** The part of a vbd that is needed here. */
 export interface CreditedVbd {
   readonly nodeId: number;
   readonly ledgerIndex: number;
   readonly memory: CreditedRamImage | null;
 }
 
-/** Who says how much memories may grow; see Memories. */
+/** Decides how much ram images may grow; see RamImages. */
 export interface Grants {
   grant(memory: CreditedRamImage, unspentBytes: number, wantedBytes: number, neededBytes: number): Promise<number>;
   areOthersGranted(): boolean;
@@ -35,7 +35,7 @@ export interface Grants {
 
 interface Granted {
   givenBytes: number;
-  /** false: nobody has more to give */
+  /** false: no more can be had */
   isEnough: boolean;
 }
 
@@ -45,7 +45,7 @@ export class RamCredit {
   readonly #ledger: Ledger;
   readonly #grants: Grants;
   readonly #vbds: () => Iterable<CreditedVbd>;
-  /** what each file had when it was last looked at */
+  /** the credit of each file at the last check, by ledger index */
   readonly #seen = new Map<number, number>();
   #timer: NodeJS.Timeout | null = null;
   #answering: Promise<void> = Promise.resolve();
@@ -56,12 +56,12 @@ export class RamCredit {
     this.#vbds = vbds;
   }
 
-  /** A thread asks for more; what for is in the ledger. One answer after the other. */
+  /** A thread asks for more credit; the question is in the ledger. Questions are answered one after the other. */
   wanted(nodeId: number): void {
     this.#inTurn(() => this.#answer(nodeId));
   }
 
-  /** Answers all that is asked: whoever was to answer is gone. */
+  /** Answers all open questions, because the process that should have answered is gone. */
   wantedByAll(): void {
     for (const { nodeId } of this.#vbds()) if (this.isWaiting(nodeId)) this.wanted(nodeId);
   }
@@ -85,14 +85,14 @@ export class RamCredit {
     const neededBytes = question.pages * MEMORY_PAGE;
     const wantedBytes = Math.max(GRANT_BYTES, neededBytes);
     const { givenBytes, isEnough } = await this.#grant(vbd, neededBytes, wantedBytes);
-    // detached meanwhile: its place in the ledger may be another's by now
+    // detached meanwhile: another file may have its place in the ledger now
     if (this.#find(nodeId) === undefined) return;
     const pages = Math.floor(givenBytes / MEMORY_PAGE);
     this.#ledger.giveCredit(ledgerIndex, pages, question.number, !isEnough);
     this.#timer ??= setInterval(() => this.#inTurn(() => this.#takeBackIdle()), IDLE_MS).unref();
   }
 
-  /** Less than what is needed only at the limit, not because of what others were given and have not used. */
+  /** Grants less than needed only at the limit: unused credit of others is taken back first. */
   async #grant({ memory, ledgerIndex }: Credited, neededBytes: number, wantedBytes: number): Promise<Granted> {
     const deadline = performance.now() + RECALL_MS;
     let givenBytes = 0;
@@ -105,7 +105,7 @@ export class RamCredit {
     if (await isEnough()) return { givenBytes, isEnough: true };
     await this.#takeBackFromOthers(memory, ledgerIndex);
     for (;;) {
-      // looked at first: what others let go after that is found the next time
+      // check this first: credit that others return after this check is found in the next round
       const mayComeBack = this.#grants.areOthersGranted() && performance.now() < deadline;
       if (await isEnough()) return { givenBytes, isEnough: true };
       if (!mayComeBack) return { givenBytes, isEnough: false };
@@ -113,7 +113,7 @@ export class RamCredit {
     }
   }
 
-  /** What this keeper's other files have and do not use. */
+  /** Takes back unused credit of this keeper's other files. */
   async #takeBackFromOthers(memory: CreditedRamImage, ledgerIndex: number): Promise<void> {
     const memories = new Map<string, CreditedRamImage>();
     for (const other of this.#vbds()) {
@@ -121,7 +121,7 @@ export class RamCredit {
       this.#ledger.takeBackCredit(other.ledgerIndex);
       memories.set(other.memory.id, other.memory);
     }
-    // its own is told with the next question
+    // the image's own unused credit is reported with the next question
     memories.delete(memory.id);
     for (const each of memories.values()) await this.#grants.grant(each, this.#unspentBytes(each), 0, 0);
   }

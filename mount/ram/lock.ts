@@ -1,8 +1,8 @@
 /**
- * The lock on a runtime directory's ram images: what is read and changed under it is one step among all keepers.
+ * The lock on the ram images of a runtime directory: reads and changes under it are atomic among all keepers.
  *
- * It is flock(2) on the directory ram/ itself, so there is no lock file that would have to be left behind or removed.
- * The kernel gives it up with its process.
+ * It is flock(2) on the directory ram/ itself, so no lock file has to be left behind or removed. The kernel releases it
+ * when the process ends.
  */
 import { closeSync, constants, openSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,25 +10,25 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError } from '../../drivers/errors.js';
 import { tryFlockExclusive } from '../../system/libc.js';
 
-/** holders do no more than read and write a few small files */
+/** a process keeps the lock only while it reads and writes a few small files */
 const LIMIT_MS = 10_000;
 const POLL_MS = 2;
 
-/** Where the links of ram images are. */
+/** The directory of the links of ram images. */
 export function ramDirectory(runtimeDir: string): string {
   return join(runtimeDir, 'ram');
 }
 
-/** How the lock is waited for. */
+/** How long to wait for the lock, and what to do then. */
 export interface LockPatience {
   readonly limitMs?: number;
-  /** `body` is run without it where it cannot be had: for what must be done, and that nobody else does to the same links */
+  /** run `body` without the lock if it cannot be had: for changes that must happen and that only this process makes */
   readonly mayGoWithout?: boolean;
 }
 
 /**
- * Runs `body` under the lock. It must not wait for anything: others are waiting for it.
- * @throws FusetapError BUSY if somebody keeps the lock
+ * Runs `body` under the lock. `body` must not wait for anything, because other processes wait for the lock.
+ * @throws FusetapError BUSY if another process keeps the lock for `limitMs`
  */
 export async function withRamLock<Result>(
   runtimeDir: string,
@@ -54,7 +54,7 @@ async function takeLock(path: string, limitMs: number): Promise<number> {
     while (!tryFlockExclusive(fd)) {
       if (performance.now() > deadline) {
         throw new FusetapError('BUSY', `the ram images are locked for longer than ${limitMs / 1000} s: ${path}`, {
-          hint: `find who holds it with lslocks, or fuser -v ${path}`,
+          hint: `find the process that has the lock with lslocks, or fuser -v ${path}`,
           path,
         });
       }
