@@ -71,7 +71,7 @@ const WITHOUT_BUS: readonly Mistake[] = [
   wrong('USAGE', /missing required argument 'FILE'/, 'save', 'xvda'),
   wrong('NOT_FOUND', /no bus|no such vbd/, 'reset', 'xvda'),
   wrong('USAGE', /missing required argument/, 'slot'),
-  wrong('USAGE', /'xvd' is no vdev|xvd/, 'slot', 'xvd'),
+  wrong('USAGE', /'xvd' is not a vdev/, 'slot', 'xvd'),
   wrong('NOT_FOUND', /no bus/, 'config', 'nowhere'),
   wrong('USAGE', /missing required argument 'DIR'/, 'mount', '@/disk.img'),
   wrong('NOT_FOUND', /cannot mount on .*nowhere/, 'mount', '@/disk.img', '@/nowhere'),
