@@ -122,7 +122,10 @@ t.test('a limit that is no number is refused', { skip }, async (t) => {
   for (const [name, values] of Object.entries(wrong)) {
     for (const value of values) {
       const refused = await bus.bench.fusetap(['start', '--bus', 'other'], { env: { [name]: value } });
-      t.match(refused, { status: 2, stderr: new RegExp(`^fusetap: ${name} is no number of milliseconds: '${value}'`) });
+      t.match(refused, {
+        status: 2,
+        stderr: new RegExp(`^fusetap: ${name} is not a number of milliseconds: '${value}'`),
+      });
       t.same(await readdir(join(bus.bench.runtimeDir, 'bus')), ['0'], 'nothing is left of the attempt');
     }
   }
@@ -241,7 +244,7 @@ t.test('what cannot be written back is said', { skip: whyNot('losetup', 'mkfs.ex
   const { status, stderr } = await bench.fusetap(['stop', '--force']);
   await bench.sh('umount m');
   t.equal(status, 1);
-  t.match(stderr, /what lies on xvda was not all written back: .*\/m: Input\/output error/);
+  t.match(stderr, /not everything above xvda was written back: .*\/m: Input\/output error/);
   t.same(await bench.traces(), [], 'nothing is left');
 });
 
