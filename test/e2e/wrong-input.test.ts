@@ -75,7 +75,7 @@ const WITHOUT_BUS: readonly Mistake[] = [
   wrong('NOT_FOUND', /no bus/, 'config', 'nowhere'),
   wrong('USAGE', /missing required argument 'DIR'/, 'mount', '@/disk.img'),
   wrong('NOT_FOUND', /cannot mount on .*nowhere/, 'mount', '@/disk.img', '@/nowhere'),
-  wrong('USAGE', /no directory/, 'mount', '@/disk.img', '@/other.img'),
+  wrong('USAGE', /it is not a directory/, 'mount', '@/disk.img', '@/other.img'),
   wrong('NOT_FOUND', /no such image/, 'mount', '@/nowhere.img', '@/directory'),
   wrong('USAGE', /number of a partition/, 'mount', '@/disk.img', '@/directory', '--partition', 'first'),
   wrong('NOT_FOUND', /no partition 3/, 'mount', '@/disk.img', '@/directory', '--partition', '3'),
