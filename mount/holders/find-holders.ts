@@ -63,7 +63,7 @@ interface Wanted {
 
 /**
  * The users of the file, processes first. Processes in other containers are found if their /proc entries can be read;
- * an unprivileged user can read only those of the own processes. A descriptor in flight through a socket is not seen.
+ * an unprivileged user can read only those of their own processes. A descriptor in flight through a socket is not seen.
  */
 export async function findHolders(file: HeldFile, options: HolderOptions = {}): Promise<Holder[]> {
   const namespaces = await readMountNamespaces();

@@ -163,7 +163,7 @@ async function inTurn(
   options: ClaimOptions,
   work: () => Promise<void>,
 ): Promise<void> {
-  // the same order in all processes, against deadlock: first the own node, then the common place
+  // the same order in all processes, against deadlock: first the image's own node, then the common file
   const fds = place === null || place.isOwn ? [image.fd] : [image.fd, place.fd];
   const taken: number[] = [];
   try {

@@ -82,7 +82,7 @@ export function markWriter(fd: number, keeperPid: number): void {
 }
 
 /**
- * Waits until no server copies. Call it after setting the own mark.
+ * Waits until no server copies. Call it after setting its own mark.
  * @returns false if a server still copies after `patienceMs`: it is stopped
  */
 export async function awaitNoCopies(fd: number, patienceMs: number): Promise<boolean> {

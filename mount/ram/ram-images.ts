@@ -43,7 +43,7 @@ export const RECALL_MS = 4_000;
 /** short, because a client's write waits for the grant */
 const GRANT_LOCK_MS = 300;
 /** for changes that undo something and must succeed */
-const ANYWAY = { mayGoWithout: true, limitMs: 2_000 };
+const MUST_SUCCEED = { mayGoWithout: true, limitMs: 2_000 };
 
 /** A ram image that this keeper has open. */
 export interface RamImage {
@@ -133,7 +133,7 @@ export class RamImages {
       this.#links.remove(fresh.id);
       this.#links.keep(link);
     };
-    await withRamLock(this.#runtimeDir, undo, ANYWAY);
+    await withRamLock(this.#runtimeDir, undo, MUST_SUCCEED);
   }
 
   /** The bus ends: removes all our links, and those of dead processes. */
@@ -142,7 +142,7 @@ export class RamImages {
       for (const id of this.#links.ids()) this.#links.remove(id);
       cleanLinks(this.#runtimeDir);
     };
-    await withRamLock(this.#runtimeDir, clear, ANYWAY);
+    await withRamLock(this.#runtimeDir, clear, MUST_SUCCEED);
   }
 
   release(memory: RamImage): void {
@@ -194,7 +194,7 @@ export class RamImages {
   /** Undoes `reserveWhole`. */
   async unreserveWhole(memory: RamImage): Promise<void> {
     const undo = (): void => this.#links.keep({ ...this.#links.get(memory.id), reservedBytes: 0 });
-    await withRamLock(this.#runtimeDir, undo, ANYWAY);
+    await withRamLock(this.#runtimeDir, undo, MUST_SUCCEED);
   }
 
   /**

@@ -136,7 +136,7 @@ export async function withMinorsLocked<Result>(runtimeDir: string, body: () => P
     while (!tryFlockExclusive(fd)) {
       if (performance.now() > deadline) {
         throw new FusetapError('BUSY', `the minors are locked for longer than ${LOCK_LIMIT_MS / 1000} s: ${path}`, {
-          hint: `find who holds it with lslocks, or fuser -v ${path}`,
+          hint: `find the process that has the lock with lslocks, or fuser -v ${path}`,
           path,
         });
       }

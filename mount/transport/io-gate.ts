@@ -6,12 +6,12 @@ const POLL_MS = 1;
 
 export class IoGate {
   /** by paused file: the calls that wait for the resume */
-  readonly #held = new Map<number, (() => void)[]>();
+  readonly #paused = new Map<number, (() => void)[]>();
   readonly #underWay = new Map<number, number>();
 
   /** @returns whether the file is paused: then `again` is called when it is resumed */
   putAside(nodeId: number, again: () => void): boolean {
-    const waiting = this.#held.get(nodeId);
+    const waiting = this.#paused.get(nodeId);
     waiting?.push(again);
     return waiting !== undefined;
   }
@@ -28,14 +28,14 @@ export class IoGate {
 
   /** Pauses the file: new I/O waits. Resolves when no I/O is under way any more. */
   async hold(nodeId: number): Promise<void> {
-    if (!this.#held.has(nodeId)) this.#held.set(nodeId, []);
+    if (!this.#paused.has(nodeId)) this.#paused.set(nodeId, []);
     await this.idle(nodeId);
   }
 
   /** Resumes the file: calls all that waited, in the order in which they came. */
   release(nodeId: number): void {
-    const waiting = this.#held.get(nodeId) ?? [];
-    this.#held.delete(nodeId);
+    const waiting = this.#paused.get(nodeId) ?? [];
+    this.#paused.delete(nodeId);
     for (const again of waiting) again();
   }
 
