@@ -12,7 +12,7 @@ import { E, setIoFlusher } from '../../system/libc.js';
 import { SideShell } from '../../system/side-shell.js';
 import { lookWith } from '../../system/stuck-processes.js';
 import { within } from '../../system/within.js';
-import type { BusControl, DetachChoice, PauseChoice } from '../control/bus-control.js';
+import type { Asked, KeeperControl } from '../control/bus-control.js';
 import {
   type AttachRequest,
   type AttachResult,
@@ -22,9 +22,7 @@ import {
   type DetachResult,
   INTERFACE_VERSION,
   type MemoryInfo,
-  type SaveRequest,
   type SaveResult,
-  type SwapRequest,
   type TransportName,
   type UpgradeResult,
   type VbdInfo,
@@ -91,7 +89,7 @@ export interface KeeperOptions {
   readonly allowOther: boolean;
 }
 
-export class Keeper implements BusControl {
+export class Keeper implements KeeperControl {
   readonly #bus: BusParts;
   /** what is written for those that cannot ask */
   readonly books = new Bookkeeping();
@@ -203,7 +201,7 @@ export class Keeper implements BusControl {
   }
 
   /** Attaches, and resolves when the file can be opened. */
-  async attach(request: AttachRequest, watcher: CopyWatcher): Promise<AttachResult> {
+  async attach({ body: request, ...watcher }: Asked<'attach'>): Promise<AttachResult> {
     this.#checkRunning();
     try {
       const owner = ownerOf(request, ownIdentity());
@@ -229,12 +227,11 @@ export class Keeper implements BusControl {
 
   /**
    * Detaches one vbd: nobody holds it, its data is durable, its file is gone.
-   * @param choice force: cut off who holds it; waitMs: how long to wait for them first
    * @throws FusetapError NOT_FOUND, or BUSY with the holders
    */
-  async detach(vdev: string, choice: DetachChoice): Promise<DetachResult> {
+  async detach({ vdev, query, signal }: Asked<'detach'>): Promise<DetachResult> {
     const vbd = this.#bus.vbds.find(vdev);
-    const gone = await this.#detaching.detach(vbd, choice).catch((error: unknown) => {
+    const gone = await this.#detaching.detach(vbd, { ...query, signal }).catch((error: unknown) => {
       // what nobody waits for any more may still come to its end
       vbd.going?.finally(() => this.endIfIdle()).catch(() => {});
       throw error;
@@ -243,11 +240,16 @@ export class Keeper implements BusControl {
     return { vbds: [gone], ended: this.#over };
   }
 
+  /** @see detachAll */
+  stop({ body: { force, waitMs }, signal }: Asked<'stop'>): Promise<DetachResult> {
+    return this.detachAll(force, { waitMs, signal });
+  }
+
   /**
    * Detaches all and ends the bus; an ending that has begun is joined.
    * @throws FusetapError BUSY where one is held after the wait and `force` is not set: nothing was detached then
    */
-  async stop(force: boolean, patience: Patience = { waitMs: 0 }): Promise<DetachResult> {
+  async detachAll(force: boolean, patience: Patience = { waitMs: 0 }): Promise<DetachResult> {
     if (!force || patience.waitMs > 0) await this.#waitUntilFree(force, patience);
     const vbds = await this.#ending.run(force || this.#bus.failed);
     this.#persistent = false;
@@ -274,12 +276,12 @@ export class Keeper implements BusControl {
     await refuseWhereStuck(this.#bus);
     const { pauseMs } = await this.#bus.server.upgrade();
     this.#record();
-    return { bus: await this.info(), pauseMs };
+    return { bus: await this.showBus(), pauseMs };
   }
 
   /** From now on the bus stays when its last vbd goes. One that was given up is mounted anew, and serves what it holds. */
-  async persist(transport?: TransportName, allowOther?: boolean): Promise<void> {
-    this.#checkWishes({ transport, allowOther });
+  async start({ body: wishes }: Asked<'start'>): Promise<BusInfo> {
+    this.#checkWishes(wishes);
     if (this.#bus.failed && !this.#over && !this.#ending.begun) {
       this.#reviving ??= this.#revive().finally(() => {
         this.#reviving = null;
@@ -288,6 +290,7 @@ export class Keeper implements BusControl {
     }
     this.#checkRunning();
     this.#persistent = true;
+    return await this.showBus();
   }
 
   async #revive(): Promise<void> {
@@ -317,7 +320,7 @@ export class Keeper implements BusControl {
     return mount.negotiated.canPassThrough ? registerBacking(deviceOf(this.#bus), fd) : -E.EOPNOTSUPP;
   }
 
-  async vbds(): Promise<VbdInfo[]> {
+  async listVbds(): Promise<VbdInfo[]> {
     return await Promise.all(this.#bus.vbds.sorted().map((vbd) => vbdInfo(this.#bus, vbd)));
   }
 
@@ -325,7 +328,7 @@ export class Keeper implements BusControl {
     return vbdStats(this.#bus);
   }
 
-  async info(): Promise<BusInfo> {
+  async showBus(): Promise<BusInfo> {
     const { place, transport, allowOther, server } = this.#bus;
     return {
       bus: place.name,
@@ -338,7 +341,7 @@ export class Keeper implements BusControl {
       state: busState(this.#bus),
       bookkeeping: this.books.trouble,
       interface: INTERFACE_VERSION,
-      vbds: await this.vbds(),
+      vbds: await this.listVbds(),
     };
   }
 
@@ -369,35 +372,35 @@ export class Keeper implements BusControl {
   }
 
   /** Holds the I/O of a vbd: it waits, without an error, until `resume`. */
-  async pause(vdev: string, choice: PauseChoice): Promise<VbdInfo> {
+  async pause({ vdev, query, signal }: Asked<'pause'>): Promise<VbdInfo> {
     this.#checkRunning();
     const vbd = this.#bus.vbds.find(vdev);
-    await this.#pausing.pause(vbd, choice);
+    await this.#pausing.pause(vbd, { ...query, signal });
     return await vbdInfo(this.#bus, vbd);
   }
 
   /** Lets the I/O of a paused vbd go on. */
-  async resume(vdev: string, copy?: string): Promise<VbdInfo> {
+  async resume({ vdev, query }: Asked<'resume'>): Promise<VbdInfo> {
     this.#checkRunning();
     const vbd = this.#bus.vbds.find(vdev);
-    await this.#pausing.resume(vbd, copy);
+    await this.#pausing.resume(vbd, query.copy);
     return await vbdInfo(this.#bus, vbd);
   }
 
   /** Gives a paused vbd another image. */
-  async swap(vdev: string, request: SwapRequest, watcher: CopyWatcher): Promise<VbdInfo> {
+  async swap({ vdev, body: request, ...watcher }: Asked<'swap'>): Promise<VbdInfo> {
     this.#checkRunning();
     const vbd = this.#bus.vbds.find(vdev);
     await swap(this.#bus, this.#attachContext(), vbd, { request, watcher: logCopy(request.image, watcher) });
     return await vbdInfo(this.#bus, vbd);
   }
 
-  async save(vdev: string, request: SaveRequest, watcher: CopyWatcher): Promise<SaveResult> {
+  async save({ vdev, body: request, ...watcher }: Asked<'save'>): Promise<SaveResult> {
     this.#checkRunning();
     return await save(this.#bus, this.#pausing, this.#bus.vbds.find(vdev), { request, watcher });
   }
 
-  async reset(vdev: string, watcher: CopyWatcher): Promise<VbdInfo> {
+  async reset({ vdev, ...watcher }: Asked<'reset'>): Promise<VbdInfo> {
     this.#checkRunning();
     const { vbds, ledger } = this.#bus;
     try {

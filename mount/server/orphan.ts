@@ -10,7 +10,7 @@ import { FusetapError } from '../../drivers/errors.js';
 import { mountOn } from '../../system/proc.js';
 import { SideShell } from '../../system/side-shell.js';
 import { lookWith } from '../../system/stuck-processes.js';
-import type { BusControl, DetachChoice, PauseChoice } from '../control/bus-control.js';
+import type { Asked, DetachChoice, OrphanControl } from '../control/bus-control.js';
 import { createControl } from '../control/http-server.js';
 import {
   type BusInfo,
@@ -75,7 +75,7 @@ interface PausedNode {
   readonly nodeId: number;
 }
 
-export class Orphan implements BusControl {
+export class Orphan implements OrphanControl {
   readonly #context: OrphanContext;
   readonly #findable: StayFindable;
   readonly #pauses = new Pauses<PausedNode>({
@@ -128,7 +128,7 @@ export class Orphan implements BusControl {
     if (this.#isUntold) return;
     logEvent(why.startsWith('SIG') ? { event: 'signal', signal: why } : { event: 'failed', reason: why });
     this.#isUntold = true;
-    await this.stop(true);
+    await this.#detachAll(true, { waitMs: 0 });
     await this.#endOnce();
   }
 
@@ -136,7 +136,7 @@ export class Orphan implements BusControl {
     return this.#over;
   }
 
-  async info(): Promise<BusInfo> {
+  async showBus(): Promise<BusInfo> {
     const { place } = this.#context;
     return {
       bus: place.name,
@@ -149,11 +149,11 @@ export class Orphan implements BusControl {
       state: 'orphaned',
       bookkeeping: this.#context.books.trouble,
       interface: INTERFACE_VERSION,
-      vbds: await this.vbds(),
+      vbds: await this.listVbds(),
     };
   }
 
-  async vbds(): Promise<VbdInfo[]> {
+  async listVbds(): Promise<VbdInfo[]> {
     return this.#context.server.shown().map((vbd) => this.#vbdInfo(vbd));
   }
 
@@ -162,29 +162,17 @@ export class Orphan implements BusControl {
     return server.stats(place.name, statsFd);
   }
 
-  attach(): Promise<never> {
-    throw this.#refusal();
-  }
-
-  save(): Promise<never> {
-    throw this.#refusal();
-  }
-
-  reset(): Promise<never> {
-    throw this.#refusal();
-  }
-
   memory(): MemoryInfo {
     return describeMemory(this.#context.place.runtimeDir);
   }
 
-  async pause(vdev: string, { copy = USER, signal }: PauseChoice): Promise<VbdInfo> {
+  async pause({ vdev, query: { copy = USER }, signal }: Asked<'pause'>): Promise<VbdInfo> {
     const vbd = this.#find(vdev);
     await this.#pauses.addFor(this.#pausedNode(vbd.nodeId), copy, signal);
     return this.#vbdInfo(this.#find(vdev));
   }
 
-  async resume(vdev: string, copy: string = USER): Promise<VbdInfo> {
+  async resume({ vdev, query: { copy = USER } }: Asked<'resume'>): Promise<VbdInfo> {
     const vbd = this.#find(vdev);
     await this.#pauses.remove(this.#pausedNode(vbd.nodeId), copy);
     return this.#vbdInfo(this.#find(vdev));
@@ -216,20 +204,8 @@ export class Orphan implements BusControl {
     return node;
   }
 
-  swap(): Promise<never> {
-    throw this.#refusal();
-  }
-
-  upgrade(): Promise<never> {
-    throw this.#refusal();
-  }
-
-  async persist(): Promise<never> {
-    throw this.#refusal();
-  }
-
-  async detach(vdev: string, choice: DetachChoice): Promise<DetachResult> {
-    const gone = await this.#detachVbd(this.#find(vdev), choice);
+  async detach({ vdev, query, signal }: Asked<'detach'>): Promise<DetachResult> {
+    const gone = await this.#detachVbd(this.#find(vdev), { ...query, signal });
     this.#over = this.#context.server.shown().length === 0;
     if (!this.#over) this.#record();
     return { vbds: [gone], ended: this.#over };
@@ -247,7 +223,11 @@ export class Orphan implements BusControl {
     throw new FusetapError('NOT_FOUND', `no vbd ${vdev} on bus ${place.name}`);
   }
 
-  async stop(force: boolean, patience: Patience = { waitMs: 0 }): Promise<DetachResult> {
+  stop({ body: { force, waitMs }, signal }: Asked<'stop'>): Promise<DetachResult> {
+    return this.#detachAll(force, { waitMs, signal });
+  }
+
+  async #detachAll(force: boolean, patience: Patience): Promise<DetachResult> {
     const vbds = this.#context.server.shown();
     const mustBeFree = !force && !this.#ending.begun;
     const deadline = performance.now() + patience.waitMs;
@@ -354,7 +334,7 @@ export class Orphan implements BusControl {
     };
   }
 
-  #refusal(): FusetapError {
+  refusal(): FusetapError {
     const { name } = this.#context.place;
     return new FusetapError('BUSY', `bus ${name} is orphaned: its keeper died`, {
       hint: `fusetap stop --bus ${name}, then attach anew`,
