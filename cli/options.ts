@@ -54,6 +54,11 @@ export function allowOtherOption(): Option {
   return new Option('--allow-other', 'other users may come in, where this begins the bus; what they may do, modes say');
 }
 
+/** Collects the values of an option that can be given several times, for commander. */
+export function gather(word: string, before: readonly string[] = []): string[] {
+  return [...before, word];
+}
+
 /** Parses the number of a user or group, for commander. */
 export function parseId(word: string): number {
   if (/^\d{1,10}$/.test(word) && Number(word) < 0xffff_ffff) return Number(word);

@@ -10,6 +10,7 @@ import {
   allowOtherOption,
   chosenBus,
   endHelp,
+  gather,
   parseFileMode,
   parseId,
   type SharedOptions,
@@ -64,11 +65,6 @@ export function register(program: Command): void {
     'fusetap attach --filter delay=20 --filter error=write:1M-2M ram:golden.img',
     'fusetap attach --bus mirage --config mirage.xl',
   ]);
-}
-
-/** Collects an option that may be given again and again, for commander. */
-function gather(word: string, before: readonly string[] = []): string[] {
-  return [...before, word];
 }
 
 async function run(words: readonly string[], options: AttachOptions): Promise<void> {
