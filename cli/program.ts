@@ -23,6 +23,7 @@ export const COMMANDS: Readonly<Record<string, () => Promise<CommandFile>>> = {
   run: () => import('./commands/run.js'),
   create: () => import('./commands/create.js'),
   memory: () => import('./commands/memory.js'),
+  swap: () => import('./commands/swap.js'),
   save: () => import('./commands/save.js'),
   reset: () => import('./commands/reset.js'),
   slot: () => import('./commands/slot.js'),

@@ -137,8 +137,10 @@ export interface SaveResult {
   size: number;
 }
 
-/** POST /vbds/VDEV/swap: another image under a vbd that is paused. Its mode and filters stay. */
+/** POST /vbds/VDEV/swap: another image under a vbd. Its mode and filters stay. */
 export interface SwapRequest {
+  /** pause the vbd for the swap; default: it must be paused already */
+  pause?: boolean | undefined;
   driver: string;
   /** absolute path, of an image that gives a disk of the same size */
   image: string | null;

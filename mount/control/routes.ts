@@ -145,8 +145,14 @@ export const ROUTES = {
   },
   swap: {
     line: 'POST /vbds/{vdev}/swap',
-    summary: 'Gives a paused vbd another image of the same size',
-    body: v.strictObject({ driver, image, share, options }) satisfies v.GenericSchema<unknown, SwapRequest>,
+    summary: 'Gives a vbd another image of the same size',
+    body: v.strictObject({
+      driver,
+      image,
+      share,
+      options,
+      pause: v.optional(v.pipe(flag, v.description('pause it for the swap; default: it must be paused already'))),
+    }) satisfies v.GenericSchema<unknown, SwapRequest>,
     answer: answers.vbd,
     tellsProgress: true,
   },

@@ -387,11 +387,12 @@ export class Keeper implements KeeperControl {
     return await vbdInfo(this.#bus, vbd);
   }
 
-  /** Gives a paused vbd another image. */
+  /** Gives a vbd another image. */
   async swap({ vdev, body: request, ...watcher }: Asked<'swap'>): Promise<VbdInfo> {
     this.#checkRunning();
     const vbd = this.#bus.vbds.find(vdev);
-    await swap(this.#bus, this.#attachContext(), vbd, { request, watcher: logCopy(request.image, watcher) });
+    const swapping = { bus: this.#bus, pausing: this.#pausing, context: this.#attachContext() };
+    await swap(swapping, vbd, request, logCopy(request.image, watcher));
     return await vbdInfo(this.#bus, vbd);
   }
 
