@@ -1,6 +1,7 @@
 /** `fusetap attach`: an image becomes a file. */
 import { type Command, Option } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
+import { driverNames, driverSummaries } from '../../drivers/names.js';
 import { attach } from '../../mount/client/index.js';
 import type { AttachResult } from '../../mount/control/interface.js';
 import { type AttachWords, attachRequest } from '../attach-request.js';
@@ -31,7 +32,10 @@ export function register(program: Command): void {
     .argument('[VDEV]', 'the place: xvda, hda, sda, or a slot number (default: the first free xvd*)')
     .argument('[MODE]', 'r, w, or w! (write, sharing check waived) (default: w)')
     .option('-r, --read-only', 'the same as MODE r')
-    .option('--driver <NAME>', 'the driver, in place of SPEC: aio, ram, sync, a file ./mine.js, or a package')
+    .option(
+      '--driver <NAME>',
+      `the driver, in place of SPEC: ${driverNames.join(', ')}, a file ./mine.js, or a package`,
+    )
     .option('--image <PATH>', 'the image, in place of SPEC: the path may hold commas and colons')
     .option('--option <KEY=VALUE>', 'an option of the driver (repeatable)', gather)
     .option('--offset <N>', 'the disk begins at byte N of the image; K, M, G, T may follow')
@@ -57,6 +61,9 @@ export function register(program: Command): void {
       if (options.config === undefined) await run(words, options);
       else await runFile(options.config, words, options);
     });
+  const width = Math.max(...driverNames.map((name) => name.length));
+  const drivers = driverSummaries.map(([name, summary]) => `  ${name.padEnd(width)}  ${summary}`);
+  command.addHelpText('after', `\nDrivers:\n${drivers.join('\n')}`);
   endHelp(command, [
     'fusetap attach disk.img',
     'fusetap attach tap:ram:golden.img,xvdb,w',

@@ -3,9 +3,9 @@
  * its bus and its processes is passed over; a key that neither has is a typing error.
  */
 import { FusetapError, quoted } from '../../drivers/errors.js';
+import { DEFAULT_DRIVER } from '../../drivers/names.js';
 import type { AttachRequest } from '../../mount/control/interface.js';
 import type { Mode } from '../../mount/images/mode.js';
-import { DEFAULT_DRIVER } from '../disk-spec/index.js';
 import { imagePath } from '../image-path.js';
 
 /** keys of `ls --json` that say where a vbd was, or how it did */
