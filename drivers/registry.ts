@@ -5,6 +5,7 @@ import { isAbsolute } from 'node:path';
 import type { Driver } from './driver.js';
 import { FusetapError, LOAD_CODE } from './errors.js';
 import { driverNames, factsOf } from './names.js';
+import { quoted } from './quote.js';
 
 /**
  * The driver of that name, or the third-party driver in the file of that absolute path.
@@ -14,7 +15,7 @@ export async function loadDriver(name: string): Promise<Driver> {
   const facts = factsOf(name);
   if (facts !== undefined) return (await ownCode(name, facts.load())).default;
   if (isAbsolute(name)) return (await ownCode(name, import('./third-party.js'))).loadThirdParty(name);
-  throw new FusetapError('NOT_FOUND', `no such driver: ${JSON.stringify(name)}`, {
+  throw new FusetapError('NOT_FOUND', `no such driver: ${quoted(name)}`, {
     hint: `the drivers are ${driverNames.join(', ')}`,
     operation: 'load driver',
   });

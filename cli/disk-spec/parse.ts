@@ -6,8 +6,9 @@
  * The form is decided by the second field: empty or a format's name is xl, a vdev is xm. A field that is key=value or a
  * flag is xl's, and so is the whole spec when it is the first or second.
  */
-import { type FusetapError, quoted } from '../../drivers/errors.js';
+import type { FusetapError } from '../../drivers/errors.js';
 import { driverNames } from '../../drivers/names.js';
+import { quoted } from '../../drivers/quote.js';
 import type { Mode } from '../../mount/images/mode.js';
 import {
   APART_HINT,

@@ -1,8 +1,8 @@
 /**
  * A disk spec to text, in the shortest form that says all of it: what is printed parses to the same parts (notes aside).
  */
-import { quoted } from '../../drivers/errors.js';
 import { DEFAULT_DRIVER, factsOf } from '../../drivers/names.js';
+import { quoted } from '../../drivers/quote.js';
 import { APART_HINT, type DiskSpec, hasControlCharacter, refuse } from './disk-spec.js';
 import { FORMATS } from './words.js';
 

@@ -6,8 +6,9 @@
  * What follows DRIVER: is the path, colons and all. A word before a colon that could be a driver's name is never taken
  * for a part of a path: a typing error must not become an attempt to open a file.
  */
-import { FusetapError, quoted } from '../../drivers/errors.js';
+import { FusetapError } from '../../drivers/errors.js';
 import { DEFAULT_DRIVER, factsOf } from '../../drivers/names.js';
+import { quoted } from '../../drivers/quote.js';
 import { refuse } from './disk-spec.js';
 import { CODED_FORMATS, FORMATS, PREFIXES } from './words.js';
 

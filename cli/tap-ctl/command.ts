@@ -3,7 +3,8 @@
  * read. A wrong word is a USAGE error, so EINVAL.
  */
 import { Command, CommanderError } from 'commander';
-import { FusetapError, quoted } from '../../drivers/errors.js';
+import { FusetapError } from '../../drivers/errors.js';
+import { quoted } from '../../drivers/quote.js';
 import { runtimeDir } from '../../mount/client/index.js';
 import type { TapImage, TapName } from '../../mount/tap/index.js';
 import { imagePath } from '../image-path.js';

@@ -14,7 +14,7 @@
 import { closeSync, fstatSync } from 'node:fs';
 import { setTimeout as wait } from 'node:timers/promises';
 import { type ErrorDetails, FusetapError, type Holder } from '../../drivers/errors.js';
-import { quote } from '../../drivers/quote.js';
+import { named } from '../../drivers/quote.js';
 import {
   E,
   errnoName,
@@ -366,7 +366,7 @@ function nameInLocks(fd: number): string | null {
 }
 
 function busyUser(image: ClaimedImage, user: ImageUser): FusetapError {
-  return new FusetapError('BUSY', `${quote(image.path)} ${user.text}`, {
+  return new FusetapError('BUSY', `${named(image.path)} ${user.text}`, {
     hint: `${user.hint}; or waive the check with mode w!`,
     path: image.path,
     holders: user.holders,
@@ -374,13 +374,13 @@ function busyUser(image: ClaimedImage, user: ImageUser): FusetapError {
 }
 
 function busy(image: ClaimedImage, what: string, details: ErrorDetails & { holders: Holder[] }): FusetapError {
-  const message = `${quote(image.path)} ${what} ${describeHolders(details.holders)}`;
+  const message = `${named(image.path)} ${what} ${describeHolders(details.holders)}`;
   return new FusetapError('BUSY', message, { path: image.path, ...details });
 }
 
 function hintFor(image: ClaimedImage, holders: Holder[], readable = false): string {
   const vbd = holders.find((holder) => holder.bus !== undefined);
-  const detach = (bus: string): string => `fusetap detach --bus ${quote(bus)} ${vbd?.vdev ?? quote(image.path)}`;
+  const detach = (bus: string): string => `fusetap detach --bus ${named(bus)} ${vbd?.vdev ?? named(image.path)}`;
   const first = vbd?.bus === undefined ? 'end that program' : detach(vbd.bus);
   return `${first}${readable ? ', attach it with mode r' : ''}, or waive the check with mode w!`;
 }
@@ -389,7 +389,7 @@ function hintFor(image: ClaimedImage, holders: Holder[], readable = false): stri
 function withoutLocks(error: unknown, image: ClaimedImage): unknown {
   if (!(error instanceof SystemCallError)) return error;
   const known = [E.ENOLCK, E.EOPNOTSUPP, E.ENOSYS, E.EINVAL].includes(error.errno);
-  const message = `${quote(image.path)} cannot be locked: ${errnoName(error.errno)}`;
+  const message = `${named(image.path)} cannot be locked: ${errnoName(error.errno)}`;
   return new FusetapError(known ? 'UNSUPPORTED' : 'FAILED', message, {
     hint: 'without locks the sharing check is impossible: keep it on another file system, or attach it with mode w!',
     errno: error.errno,

@@ -33,6 +33,7 @@ const CLI = [
   'mount/version.ts',
   'drivers/errors.ts',
   'drivers/names.ts',
+  'drivers/quote.ts',
 ];
 
 /** what all parts of the keeper stand on */
@@ -72,6 +73,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
       'type mount/control/',
       'drivers/errors.ts',
       'drivers/names.ts',
+      'drivers/quote.ts',
     ],
   },
   'mount/bus/': {
@@ -274,10 +276,11 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   'mount/slots/': { is: "Xen's numbers and names of places", may: ['drivers/', 'system/'] },
   'drivers/registry.ts': {
     is: 'from the name of a driver to its code',
-    may: ['drivers/names.ts', 'drivers/errors.ts', 'drivers/'],
+    may: ['drivers/names.ts', 'drivers/errors.ts', 'drivers/quote.ts', 'drivers/'],
   },
   'drivers/names.ts': { is: 'the list of drivers; loads the code of one when asked', may: ['drivers/'] },
-  'drivers/': { is: 'what a disk is', may: ['drivers/errors.ts', 'system/'] },
+  'drivers/': { is: 'what a disk is', may: ['drivers/errors.ts', 'drivers/quote.ts', 'system/'] },
+  'drivers/quote.ts': { is: 'values inside messages', may: [] },
   'drivers/errors.ts': { is: 'the one error class', may: ['system/'] },
   'system/': { is: 'the operating system', may: [] },
 };

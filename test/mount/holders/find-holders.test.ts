@@ -119,7 +119,7 @@ t.test('loop devices, what they are mounted on, and bind mounts', { skip: needsR
   const place = await mountAt(t, join(at, 'with space'), '-r', loop);
   const holders = await findHolders(file);
   t.same(holders, [{ loop, mount: place }]);
-  t.equal(describeHolders(holders), `${loop} mounted on ${JSON.stringify(place)}`);
+  t.equal(describeHolders(holders), `${loop} mounted on '${place}'`);
 });
 
 t.test('a loop device over a bind mount of it', { skip: needsRoot }, async (t) => {
@@ -169,7 +169,7 @@ t.test('the event loop goes on while holders are looked for', async (t) => {
 
 t.test('holders in one line, whatever their names hold', async (t) => {
   const holders: Holder[] = [{ pid: 1, command: 'a\nb' }, { pid: 2 }, { mount: '/m\u2028n' }, { bus: '0', pid: 3 }];
-  t.equal(describeHolders(holders), 'pid 1 ("a\\nb"), pid 2, a mount at "/m\\u2028n", bus 0');
+  t.equal(describeHolders(holders), "pid 1 ('a\\nb'), pid 2, a mount at '/m\\u{2028}n', bus 0");
   t.match(describeHolders([]), /cannot be seen/);
   const many = Array.from({ length: 20 }, (_, i) => ({ pid: i }));
   t.match(describeHolders(many), /pid 5 and 14 more$/);

@@ -103,7 +103,7 @@ t.test('what cannot be a disk is refused', async (t) => {
     await refused(t, join(plain, 'below'), mode, { code: 'NOT_FOUND' });
     await refused(t, join(at, 'loop'), mode, { code: 'USAGE', message: /circle/ });
     await refused(t, join(at, 'x'.repeat(256)), mode, { code: 'USAGE', message: /too long/ });
-    await refused(t, join(at, 'a\0b'), mode, { code: 'USAGE', message: /\\u0000/ });
+    await refused(t, join(at, 'a\0b'), mode, { code: 'USAGE', message: /'.*a\\x00b'/ });
     await refused(t, join(at, 'a\nb'), mode, { code: 'USAGE', message: /\\n/ });
     await refused(t, 'disk.img', mode, { code: 'USAGE', message: /not absolute/ });
     await refused(t, '', mode, { code: 'USAGE' });
