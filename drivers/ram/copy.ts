@@ -10,6 +10,7 @@ import { ftruncate } from 'node:fs';
 import { constants, freemem } from 'node:os';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { PAGE_BYTES } from '../../system/page.js';
 import type { ImageFile, Memory, PrepareContext, Window } from '../driver.js';
 import { errnoOf, FusetapError, toFusetapError } from '../errors.js';
 import { readFully, writeFully } from '../file-io.js';
@@ -21,7 +22,6 @@ const { errno: E } = constants;
 const ftruncateAsync = promisify(ftruncate);
 
 const CHUNK_BYTES = 1 << 20;
-const PAGE_BYTES = 4096;
 const COPIERS = 2;
 const EXTENTS_PER_TURN = 256;
 

@@ -13,6 +13,7 @@
  * waits holds no range, and one that holds a range waits for no other thread: so there is no circle. A thread that dies
  * takes its process along, and this memory with it; other processes are kept away by locks (copy-lease.ts).
  */
+import { PAGE_BYTES } from '../../../system/page.js';
 
 /** images that are in memory and are served at one time; further ones are not mapped */
 export const MAX_IMAGES = 256;
@@ -21,7 +22,6 @@ export const NO_TURNS = -1;
 /** a page number is a positive word */
 export const MAX_TURN_BYTES = 2 ** 31 * 4096;
 
-const PAGE = 4096;
 /** a cache line each */
 const WORDS_PER_PLACE = 16;
 const WAITING = 0;
@@ -76,8 +76,8 @@ export class WriteTurns {
     Atomics.store(words, this.#own + PLAIN, image + 1);
     if (Atomics.load(words, imagePlace(image) + TAKEN) === 0) return true;
     Atomics.store(words, this.#own + PLAIN, 0);
-    const first = Math.floor(from / PAGE);
-    const last = Math.floor((from + length - 1) / PAGE);
+    const first = Math.floor(from / PAGE_BYTES);
+    const last = Math.floor((from + length - 1) / PAGE_BYTES);
     const lock = imagePlace(image) + LOCK;
     this.#lock(lock);
     const other = this.#overlapping(image, first, last);
