@@ -12,7 +12,6 @@
  * after ours, and at least one of two that come at once sees the other.
  */
 import { closeSync, fstatSync } from 'node:fs';
-import { setTimeout as wait } from 'node:timers/promises';
 import { type ErrorDetails, FusetapError, type Holder } from '../../drivers/errors.js';
 import { named } from '../../drivers/quote.js';
 import {
@@ -33,6 +32,7 @@ import {
   readDeviceRange,
   readFdinfo,
 } from '../../system/proc.js';
+import { until } from '../../system/until.js';
 import { type BusProcess, describeHolders, findLockHolders } from '../holders/find-holders.js';
 import { awaitNoCopies, LEASE_BYTE, SHARED_WRITER_BYTE } from './copy-lease.js';
 import {
@@ -218,14 +218,10 @@ function releaseMarks(fd: number): void {
 }
 
 async function takeFlock(image: ClaimedImage, options: ClaimOptions): Promise<void> {
-  const deadline = performance.now() + (options.patienceMs ?? FLOCK_PATIENCE_MS);
-  while (!tryFlock(image)) {
-    if (performance.now() > deadline) {
-      const holders = await lockHolders(image, (lock) => lock.kind === 'FLOCK', options);
-      throw busy(image, 'is locked (flock) by', { holders, hint: hintFor(image, holders) });
-    }
-    await wait(FLOCK_RETRY_MS);
-  }
+  const timeoutMs = options.patienceMs ?? FLOCK_PATIENCE_MS;
+  if (await until(() => tryFlock(image), { timeoutMs, everyMs: FLOCK_RETRY_MS })) return;
+  const holders = await lockHolders(image, (lock) => lock.kind === 'FLOCK', options);
+  throw busy(image, 'is locked (flock) by', { holders, hint: hintFor(image, holders) });
 }
 
 function tryFlock(image: ClaimedImage): boolean {

@@ -13,6 +13,7 @@
  * waits holds no range, and one that holds a range waits for no other thread: so there is no circle. A thread that dies
  * takes its process along, and this memory with it; other processes are kept away by locks (copy-lease.ts).
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import { PAGE_BYTES } from '../../../system/page.js';
 
 /** images that are in memory and are served at one time; further ones are not mapped */
@@ -138,8 +139,6 @@ export class WriteTurns {
   }
 }
 
-const aMoment = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 1));
-
 /** The main thread's side. */
 export class TurnWatch {
   readonly #words: Int32Array;
@@ -154,7 +153,7 @@ export class TurnWatch {
   async allow(image: number): Promise<void> {
     Atomics.store(this.#words, imagePlace(image) + TAKEN, 1);
     for (let thread = 0; thread < this.#threads; thread++) {
-      while (Atomics.load(this.#words, threadPlace(thread) + PLAIN) === image + 1) await aMoment();
+      while (Atomics.load(this.#words, threadPlace(thread) + PLAIN) === image + 1) await delay(1);
     }
     Atomics.store(this.#words, imagePlace(image) + MAPPED, 1);
   }
@@ -162,7 +161,7 @@ export class TurnWatch {
   /** Resolves when no thread writes past the lock of the image's file any more. */
   async forbid(image: number): Promise<void> {
     Atomics.store(this.#words, imagePlace(image) + MAPPED, 0);
-    for (let thread = 0; thread < this.#threads; thread++) while (this.#copies(thread, image)) await aMoment();
+    for (let thread = 0; thread < this.#threads; thread++) while (this.#copies(thread, image)) await delay(1);
     Atomics.store(this.#words, imagePlace(image) + TAKEN, 0);
   }
 

@@ -2,6 +2,7 @@
  * How a vbd leaves its bus: nobody holds it, its data is durable, its file is gone, and all that the keeper held for it.
  */
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { closeAll } from '../../../drivers/close-fd.js';
 import { FusetapError, type PlainError, toFusetapError } from '../../../drivers/errors.js';
 import type { DetachChoice } from '../../control/bus-control.js';
@@ -112,7 +113,7 @@ export class Leaving {
         if (!isBusy || performance.now() >= deadline) throw error;
       }
       signal?.throwIfAborted();
-      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+      await delay(POLL_MS);
     }
   }
 
