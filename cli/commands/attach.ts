@@ -2,8 +2,8 @@
 import { type Command, Option } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
 import { driverNames, driverSummaries } from '../../drivers/names.js';
-import { attach } from '../../mount/client/index.js';
 import type { AttachResult } from '../../mount/control/interface.js';
+import { attachOne } from '../attach-one.js';
 import { type AttachWords, attachRequest } from '../attach-request.js';
 import { attachAll } from '../disk-file/attach-all.js';
 import { readDiskFile } from '../disk-file/read.js';
@@ -17,7 +17,6 @@ import {
   transportOption,
 } from '../options.js';
 import { print, printJson, printNote, sayIfUnprinted } from '../output.js';
-import { withProgress } from '../progress-bar.js';
 
 type AttachOptions = SharedOptions & AttachWords & { config?: string };
 /** commander gives undefined for an argument that is not there */
@@ -79,13 +78,7 @@ function gather(word: string, before: readonly string[] = []): string[] {
 }
 
 async function run(words: readonly string[], options: AttachOptions): Promise<void> {
-  const { request, notes } = attachRequest(words, options);
-  if (options.verbose) notes.forEach(printNote);
-  const place = await chosenBus(options);
-  const { notes: remarks = [], ...vbd } = await withProgress('copying', options, (progress) =>
-    attach(place, request, { ...(progress && { progress }) }),
-  );
-  if (!options.quiet) remarks.forEach(printNote);
+  const vbd = await attachOne(attachRequest(words, options), options);
   sayIfUnprinted(whatStands([vbd]));
   if (options.json) printJson(vbd);
   else print(vbd.path);
