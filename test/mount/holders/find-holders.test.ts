@@ -1,4 +1,4 @@
-import { link, mkdir, open, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { link, mkdir, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
 import type { Holder } from '../../../drivers/errors.js';
@@ -8,9 +8,18 @@ import {
   type HeldFile,
   type HolderOptions,
 } from '../../../mount/holders/find-holders.js';
-import { MNT_DETACH, MNT_FORCE, mount, umount2 } from '../../../system/libc.js';
-import { deviceName, readMounts } from '../../../system/proc.js';
-import { attachLoop, inChild, makeFile, mountAt, needsRoot, needsRootAnd, run, scratch } from '../host.js';
+import { deviceName } from '../../../system/proc.js';
+import {
+  attachLoop,
+  inChild,
+  makeFile,
+  mountAt,
+  mountDeadBus,
+  needsRoot,
+  needsRootAnd,
+  run,
+  scratch,
+} from '../host.js';
 
 const LIBC = new URL('../../../system/libc.js', import.meta.url).href;
 
@@ -147,14 +156,7 @@ t.test('processes can be left out, and fusetap names its own', async (t) => {
 
 t.test('a bus that nobody serves is not asked', { skip: needsRoot }, async (t) => {
   const at = await scratch(t);
-  const device = await open('/dev/fuse', 'r+');
-  mount('fusetap-test', at, 'fuse', 0, `fd=${device.fd},rootmode=40000,user_id=0,group_id=0`);
-  t.teardown(async () => {
-    umount2(at, MNT_FORCE);
-    umount2(at, MNT_DETACH);
-    await device.close();
-  });
-  const mountDev = (await readMounts('self')).find(({ mountpoint }) => mountpoint === at)?.dev ?? '';
+  const mountDev = await mountDeadBus(t, at);
   t.same(await findHolders({ mountDev, ino: 2, path: join(at, 'xvda') }), []);
 });
 
