@@ -1,5 +1,5 @@
 /** Another image under a vbd that is paused. */
-import { askBus } from '../control/http-client.js';
+import { call } from '../control/call.js';
 import type { SwapRequest, VbdInfo } from '../control/interface.js';
 import type { BusPlace } from '../runtime/bus-place.js';
 
@@ -8,5 +8,5 @@ import type { BusPlace } from '../runtime/bus-place.js';
  * @throws FusetapError USAGE where the vbd is not paused or the size is another; what an attach of the image throws
  */
 export function swap(place: BusPlace, vdev: string, request: SwapRequest): Promise<VbdInfo> {
-  return askBus(place, { method: 'POST', path: `/vbds/${encodeURIComponent(vdev)}/swap`, body: request });
+  return call(place, 'POST /vbds/{vdev}/swap', { vdev, body: request });
 }

@@ -1,5 +1,5 @@
 /**
- * The control interface of a bus: what goes over control.sock, as types. docs/control.md lists the routes.
+ * The control interface of a bus: what goes over control.sock, as types. routes.ts has the requests that they belong to.
  *
  * It takes parts (driver, image, vdev, mode, options), never spec strings. The keys of VbdInfo and BusInfo are also
  * what `--json` prints: keys may be added, never changed.
@@ -11,6 +11,8 @@ import type { KindStats } from '../ledger/counters.js';
 
 /** MAJOR.MINOR. Another MAJOR is refused; a MINOR only adds. */
 export const INTERFACE_VERSION = '1.0';
+/** The header, of requests and answers, that says which interface is spoken. */
+export const INTERFACE_HEADER = 'fusetap-interface';
 export type BusState = 'running' | 'paused' | 'restarting' | 'orphaned' | 'failed';
 /** The file system of the image does not answer (`not-answering`), or answers that the image is lost (`gone`). */
 export type ImageState = 'not-answering' | 'gone' | null;

@@ -107,9 +107,11 @@ export interface Claim {
   release(): void;
 }
 
+/** What a process that holds the image is to fusetap, for the message. */
+export type DescribePid = (pid: number, image: ClaimedImage) => BusProcess | null | Promise<BusProcess | null>;
+
 export interface ClaimOptions {
-  /** what a process that holds the image is to fusetap, for the message */
-  describePid?: (pid: number, image: ClaimedImage) => BusProcess | null | Promise<BusProcess | null>;
+  describePid?: DescribePid;
   /** how long to wait for somebody else's flock; 5 s */
   patienceMs?: number;
 }

@@ -2,21 +2,17 @@
  * The keeper: owns a bus. It holds everything that must outlive the server: the mount and its descriptors, the vbds with
  * their images, locks and memories, the ledger. It does no I/O on the data path and runs no driver code.
  *
- *      keeper ─┬─ attach.ts    how a vbd comes            ┐
- *              ├─ detach.ts    how it goes                │ all stand on bus-parts.ts
- *              ├─ ending.ts    how all go                 │
- *              ├─ pause.ts     pause and resume           │
- *              ├─ copying.ts   save and reset             │
- *              ├─ swap.ts      another image              │
- *              ├─ replay.ts    what a new server is told  ┘
- *              └─ supervisor.ts  keeps a server under the bus
+ *      keeper ─┬─ verbs/         attach, detach, pause, save, reset, swap  ┐
+ *              ├─ ending.ts      ends the bus                              │ all use bus-parts.ts
+ *              ├─ replay.ts      tells a new server of the vbds            ┘
+ *              └─ supervision/   keeps a server under the bus
  */
 import { FusetapError } from '../../drivers/errors.js';
 import { E, setIoFlusher } from '../../system/libc.js';
 import { SideShell } from '../../system/side-shell.js';
 import { lookWith } from '../../system/stuck-processes.js';
 import { within } from '../../system/within.js';
-import type { BusControl, DetachChoice, PauseChoice } from '../control/bus-control.js';
+import type { Asked, KeeperControl } from '../control/bus-control.js';
 import {
   type AttachRequest,
   type AttachResult,
@@ -26,9 +22,7 @@ import {
   type DetachResult,
   INTERFACE_VERSION,
   type MemoryInfo,
-  type SaveRequest,
   type SaveResult,
-  type SwapRequest,
   type TransportName,
   type UpgradeResult,
   type VbdInfo,
@@ -72,9 +66,11 @@ import { busState, vbdFacts, vbdInfo, vbdInfoUnseen, vbdStats } from './vbds/vbd
 import { VbdTable } from './vbds/vbd-table.js';
 import { attach } from './verbs/attach.js';
 import type { AttachContext } from './verbs/attach-context.js';
-import { Copying, tellCopy } from './verbs/copying.js';
-import { Leaving } from './verbs/detach.js';
-import { Holding } from './verbs/pause.js';
+import { Detaching } from './verbs/detach.js';
+import { logCopy } from './verbs/log-copy.js';
+import { Pausing } from './verbs/pause.js';
+import { reset } from './verbs/reset.js';
+import { save } from './verbs/save.js';
 import { refuseWhereStuck } from './verbs/stuck-requests.js';
 import { swap } from './verbs/swap.js';
 
@@ -93,14 +89,13 @@ export interface KeeperOptions {
   readonly allowOther: boolean;
 }
 
-export class Keeper implements BusControl {
+export class Keeper implements KeeperControl {
   readonly #bus: BusParts;
   /** what is written for those that cannot ask */
   readonly books = new Bookkeeping();
   readonly #indexes: LedgerIndexes;
-  readonly #leaving: Leaving;
-  readonly #holding: Holding;
-  readonly #copying: Copying;
+  readonly #detaching: Detaching;
+  readonly #pausing: Pausing;
   readonly #relief: WritebackRelief;
   readonly #underWay = new UnderWay();
   readonly #ending: Ending<Vbd>;
@@ -157,7 +152,7 @@ export class Keeper implements BusControl {
     images.begin(this.#bus);
     this.#persistent = persistent;
     this.#indexes = new LedgerIndexes(place.name);
-    this.#leaving = new Leaving(this.#bus, this.#indexes);
+    this.#detaching = new Detaching(this.#bus);
     this.#ending = new Ending<Vbd>({
       giveUpActs: async () => {
         const why = endingError(place.name);
@@ -165,17 +160,16 @@ export class Keeper implements BusControl {
         await Promise.all([this.#underWay.giveUp(why), ...cancelled]);
       },
       vbds: () => vbds.all(),
-      takeAway: (vbd, limits) => this.#leaving.takeAway(vbd, limits),
+      takeAway: (vbd, limits) => this.#detaching.takeAway(vbd, limits),
       describe: (vbd) => vbdInfoUnseen(this.#bus, vbd),
     });
-    this.#holding = new Holding(this.#bus, this.#leaving);
-    this.#copying = new Copying(this.#bus, this.#leaving, this.#holding);
+    this.#pausing = new Pausing(this.#bus, this.#detaching);
     this.#relief = new WritebackRelief({
       inFlight: () => ledger.work().map(({ unique }) => unique),
       serverPid: () => this.#bus.server.pid,
       images: () => vbds.writtenImages(),
       flushFailed: (image, errno) => {
-        for (const vbd of vbds.all().filter((vbd) => vbd.image === image)) {
+        for (const vbd of vbds.all().filter(({ source }) => source.image === image)) {
           for (const { ledgerIndex } of filesOf(vbd)) ledger.noteFlushError(ledgerIndex, errno);
         }
       },
@@ -207,7 +201,7 @@ export class Keeper implements BusControl {
   }
 
   /** Attaches, and resolves when the file can be opened. */
-  async attach(request: AttachRequest, watcher: CopyWatcher): Promise<AttachResult> {
+  async attach({ body: request, ...watcher }: Asked<'attach'>): Promise<AttachResult> {
     this.#checkRunning();
     try {
       const owner = ownerOf(request, ownIdentity());
@@ -222,7 +216,7 @@ export class Keeper implements BusControl {
   }
 
   async #attachAt(place: Slot, owner: FileOwner, request: AttachRequest, watcher: CopyWatcher): Promise<AttachResult> {
-    const told = tellCopy(request.image, watcher);
+    const told = logCopy(request.image, watcher);
     const { vbd, notes } = await attach(this.#attachContext(owner), this.#fitToTransport(request), place, told);
     this.#bus.vbds.add(vbd);
     this.#record();
@@ -233,12 +227,11 @@ export class Keeper implements BusControl {
 
   /**
    * Detaches one vbd: nobody holds it, its data is durable, its file is gone.
-   * @param choice force: cut off who holds it; waitMs: how long to wait for them first
    * @throws FusetapError NOT_FOUND, or BUSY with the holders
    */
-  async detach(vdev: string, choice: DetachChoice): Promise<DetachResult> {
+  async detach({ vdev, query, signal }: Asked<'detach'>): Promise<DetachResult> {
     const vbd = this.#bus.vbds.find(vdev);
-    const gone = await this.#leaving.detach(vbd, choice).catch((error: unknown) => {
+    const gone = await this.#detaching.detach(vbd, { ...query, signal }).catch((error: unknown) => {
       // what nobody waits for any more may still come to its end
       vbd.going?.finally(() => this.endIfIdle()).catch(() => {});
       throw error;
@@ -247,11 +240,16 @@ export class Keeper implements BusControl {
     return { vbds: [gone], ended: this.#over };
   }
 
+  /** @see detachAll */
+  stop({ body: { force, waitMs }, signal }: Asked<'stop'>): Promise<DetachResult> {
+    return this.detachAll(force, { waitMs, signal });
+  }
+
   /**
    * Detaches all and ends the bus; an ending that has begun is joined.
    * @throws FusetapError BUSY where one is held after the wait and `force` is not set: nothing was detached then
    */
-  async stop(force: boolean, patience: Patience = { waitMs: 0 }): Promise<DetachResult> {
+  async detachAll(force: boolean, patience: Patience = { waitMs: 0 }): Promise<DetachResult> {
     if (!force || patience.waitMs > 0) await this.#waitUntilFree(force, patience);
     const vbds = await this.#ending.run(force || this.#bus.failed);
     this.#persistent = false;
@@ -264,7 +262,7 @@ export class Keeper implements BusControl {
     const { vbds, images } = this.#bus;
     if (!force) await Promise.all(vbds.all().map((vbd) => images.mustAnswer(this.#bus, vbd)));
     try {
-      await this.#leaving.freeAll(this.#bus.vbds.all(), patience);
+      await this.#detaching.freeAll(this.#bus.vbds.all(), patience);
     } catch (error) {
       // somebody else has begun the ending meanwhile: it is joined
       if (this.#bus.failed || this.#ending.begun) return;
@@ -278,12 +276,12 @@ export class Keeper implements BusControl {
     await refuseWhereStuck(this.#bus);
     const { pauseMs } = await this.#bus.server.upgrade();
     this.#record();
-    return { bus: await this.info(), pauseMs };
+    return { bus: await this.showBus(), pauseMs };
   }
 
   /** From now on the bus stays when its last vbd goes. One that was given up is mounted anew, and serves what it holds. */
-  async persist(transport?: TransportName, allowOther?: boolean): Promise<void> {
-    this.#checkWishes({ transport, allowOther });
+  async start({ body: wishes }: Asked<'start'>): Promise<BusInfo> {
+    this.#checkWishes(wishes);
     if (this.#bus.failed && !this.#over && !this.#ending.begun) {
       this.#reviving ??= this.#revive().finally(() => {
         this.#reviving = null;
@@ -292,6 +290,7 @@ export class Keeper implements BusControl {
     }
     this.#checkRunning();
     this.#persistent = true;
+    return await this.showBus();
   }
 
   async #revive(): Promise<void> {
@@ -321,7 +320,7 @@ export class Keeper implements BusControl {
     return mount.negotiated.canPassThrough ? registerBacking(deviceOf(this.#bus), fd) : -E.EOPNOTSUPP;
   }
 
-  async vbds(): Promise<VbdInfo[]> {
+  async listVbds(): Promise<VbdInfo[]> {
     return await Promise.all(this.#bus.vbds.sorted().map((vbd) => vbdInfo(this.#bus, vbd)));
   }
 
@@ -329,7 +328,7 @@ export class Keeper implements BusControl {
     return vbdStats(this.#bus);
   }
 
-  async info(): Promise<BusInfo> {
+  async showBus(): Promise<BusInfo> {
     const { place, transport, allowOther, server } = this.#bus;
     return {
       bus: place.name,
@@ -342,7 +341,7 @@ export class Keeper implements BusControl {
       state: busState(this.#bus),
       bookkeeping: this.books.trouble,
       interface: INTERFACE_VERSION,
-      vbds: await this.vbds(),
+      vbds: await this.listVbds(),
     };
   }
 
@@ -373,41 +372,42 @@ export class Keeper implements BusControl {
   }
 
   /** Holds the I/O of a vbd: it waits, without an error, until `resume`. */
-  async pause(vdev: string, choice: PauseChoice): Promise<VbdInfo> {
+  async pause({ vdev, query, signal }: Asked<'pause'>): Promise<VbdInfo> {
     this.#checkRunning();
     const vbd = this.#bus.vbds.find(vdev);
-    await this.#holding.pause(vbd, choice);
+    await this.#pausing.pause(vbd, { ...query, signal });
     return await vbdInfo(this.#bus, vbd);
   }
 
   /** Lets the I/O of a paused vbd go on. */
-  async resume(vdev: string, copy?: string): Promise<VbdInfo> {
+  async resume({ vdev, query }: Asked<'resume'>): Promise<VbdInfo> {
     this.#checkRunning();
     const vbd = this.#bus.vbds.find(vdev);
-    await this.#holding.resume(vbd, copy);
+    await this.#pausing.resume(vbd, query.copy);
     return await vbdInfo(this.#bus, vbd);
   }
 
   /** Gives a paused vbd another image. */
-  async swap(vdev: string, request: SwapRequest, watcher: CopyWatcher): Promise<VbdInfo> {
+  async swap({ vdev, body: request, ...watcher }: Asked<'swap'>): Promise<VbdInfo> {
     this.#checkRunning();
-    const told = tellCopy(request.image, watcher);
-    return await vbdInfo(this.#bus, await swap(this.#bus, this.#attachContext(), vdev, request, told));
+    const vbd = this.#bus.vbds.find(vdev);
+    await swap(this.#bus, this.#attachContext(), vbd, { request, watcher: logCopy(request.image, watcher) });
+    return await vbdInfo(this.#bus, vbd);
   }
 
-  async save(vdev: string, request: SaveRequest, watcher: CopyWatcher): Promise<SaveResult> {
+  async save({ vdev, body: request, ...watcher }: Asked<'save'>): Promise<SaveResult> {
     this.#checkRunning();
-    return await this.#copying.save(this.#bus.vbds.find(vdev), request, watcher);
+    return await save(this.#bus, this.#pausing, this.#bus.vbds.find(vdev), { request, watcher });
   }
 
-  async reset(vdev: string, watcher: CopyWatcher): Promise<VbdInfo> {
+  async reset({ vdev, ...watcher }: Asked<'reset'>): Promise<VbdInfo> {
     this.#checkRunning();
     const { vbds, ledger } = this.#bus;
     try {
       const vbd = vbds.find(vdev);
       // it is attached anew, but to its users it is the same file
       const context = this.#attachContext(ledger.attributes(vbd.ledgerIndex));
-      await this.#copying.reset(vbd, context, watcher);
+      await reset({ bus: this.#bus, detaching: this.#detaching, context }, vbd, watcher);
       return await vbdInfo(this.#bus, vbds.find(vdev));
     } finally {
       this.endIfIdle();
@@ -427,18 +427,19 @@ export class Keeper implements BusControl {
       mountpoint: place.path,
       mountDev,
       answering,
-      newNode: () => {
+      newNode: (holdings) => {
         const ledgerIndex = this.#indexes.take();
+        // a server that may still use it may still count there
+        holdings.own('a place in the ledger', (usedByServer) => usedByServer || this.#indexes.free(ledgerIndex));
         resetStats(statsFd, ledgerIndex);
         const { uid, gid, mode } = owner;
         ledger.resetFile(ledgerIndex, { uid, gid, mode }, Date.now());
         return { nodeId: this.#nextNodeId++, ledgerIndex };
       },
-      freeNode: (ledgerIndex) => this.#indexes.free(ledgerIndex),
       register: (fd) => this.#register(fd),
       unregister: (id) => unregisterBacking(deviceOf(this.#bus), id),
       facts: (vbd) => vbdFacts(this.#bus, vbd),
-      findVbdOfPid: (pid, identity) => findVbdOfPid(place.runtimeDir, pid, identity),
+      describePid: (pid, image) => findVbdOfPid(place.runtimeDir, pid, identityOf(image)),
     };
   }
 
@@ -520,7 +521,8 @@ export class Keeper implements BusControl {
       interface: INTERFACE_VERSION,
       keeperPid: process.pid,
       serverPid: server.pid,
-      vbds: vbds.all().map(({ vdev, driver, mode, imagePath, image, memory, paused }) => {
+      vbds: vbds.all().map(({ vdev, mode, paused, source }) => {
+        const { driver, imagePath, image, memory } = source;
         const identity = image && identityOf(image);
         return { vdev, driver, mode, image: imagePath, identity, memory: memory?.id ?? null, paused };
       }),
@@ -543,13 +545,13 @@ async function abandon(place: BusPlace, mount: KernelMount, server: Supervisor |
 
 /** Every file through which a vbd's memory may be written. */
 function withMemory(vbd: Vbd): CreditedVbd[] {
-  return filesOf(vbd).map(({ nodeId, ledgerIndex }) => ({ nodeId, ledgerIndex, memory: vbd.memory }));
+  return filesOf(vbd).map(({ nodeId, ledgerIndex }) => ({ nodeId, ledgerIndex, memory: vbd.source.memory }));
 }
 
 function processOwner(): { uid: number; gid: number } {
   return { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
 }
 
-function logAttached({ vdev, driver, imagePath, mode, size }: Vbd): void {
+function logAttached({ vdev, mode, size, source: { driver, imagePath } }: Vbd): void {
   logEvent({ event: 'attached', vdev, driver, image: imagePath, mode, size });
 }

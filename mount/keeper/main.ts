@@ -104,7 +104,7 @@ async function run({ persistent, transport, allowOther, bus, lifeline, ...where 
   };
   const endUntold = (patience?: Patience): void => {
     isUntold = true;
-    keeper.stop(true, patience).then(end, end);
+    keeper.detachAll(true, patience).then(end, end);
   };
   const control = createControl(keeper, () => void end());
   const { books } = keeper;

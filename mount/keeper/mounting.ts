@@ -35,7 +35,7 @@ export function prepareRemount({ ledger, vbds }: BusParts, register: (fd: number
   for (const vbd of vbds.all()) {
     vbd.leaving = false;
     for (const partition of vbd.partitions ?? []) partition.leaving = false;
-    const fd = vbd.image?.fd ?? vbd.memory?.fd;
+    const fd = vbd.source.image?.fd ?? vbd.source.memory?.fd;
     if (vbd.backingId === null || fd === undefined) continue;
     const id = register(fd);
     // whatever the kernel has against it now: threads do as well

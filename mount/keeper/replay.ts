@@ -26,7 +26,7 @@ const TURN_MS = 1_000;
 const BREAKING_LIMIT_MS = 10_000;
 
 /** What of a vbd may change between the two. */
-type Told = Pick<Vbd, 'paused' | 'memory' | 'image' | 'driver'> & {
+type Told = Pick<Vbd, 'paused' | 'source'> & {
   /** of each of its files */
   readonly leaving: readonly boolean[];
 };
@@ -125,7 +125,7 @@ class Telling {
   /** @param whyNot why the disk is not opened at all; null where it is */
   async run(whyNot: string | null, strict: boolean, limitMs: number): Promise<void> {
     const vbd = this.#vbd;
-    this.#known.told.set(vbd, { leaving: leavingOf(vbd), paused: vbd.paused, ...bytesOf(vbd) });
+    this.#known.told.set(vbd, { leaving: leavingOf(vbd), paused: vbd.paused, source: vbd.source });
     try {
       const reason = whyNot ?? (await this.#open(limitMs));
       if (reason === null) return;
@@ -185,13 +185,7 @@ function wouldBreak({ vdev }: Vbd, reason: string): FusetapError {
 
 function isAsTold(vbd: Vbd, was: Told): boolean {
   const isSameLeaving = leavingOf(vbd).every((leaving, i) => leaving === was.leaving[i]);
-  const isSameBytes = vbd.memory === was.memory && vbd.image === was.image && vbd.driver === was.driver;
-  return isSameLeaving && vbd.paused === was.paused && isSameBytes;
-}
-
-/** What a swap changes. */
-function bytesOf({ memory, image, driver }: Vbd): Pick<Told, 'memory' | 'image' | 'driver'> {
-  return { memory, image, driver };
+  return isSameLeaving && vbd.paused === was.paused && vbd.source === was.source;
 }
 
 function leavingOf(vbd: Vbd): boolean[] {

@@ -8,8 +8,9 @@ import { readMilliseconds } from '../runtime/environment.js';
 import { logEvent } from '../runtime/log.js';
 import type { ServerStart } from '../server/commands.js';
 import { Replay } from './replay.js';
+import { DEFAULT_SILENCE_LIMIT_MS } from './supervision/heartbeat.js';
 import { serverLauncher } from './supervision/server-process.js';
-import { DEFAULT_SILENCE_LIMIT_MS, DEFAULT_START_LIMIT_MS, Supervisor } from './supervision/supervisor.js';
+import { DEFAULT_START_LIMIT_MS, Supervisor } from './supervision/supervisor.js';
 import { type BusParts, deviceOf } from './vbds/bus-parts.js';
 
 /** What servers are told whatever the mount is. */
@@ -29,16 +30,15 @@ export function supervise({ bus, passed, mount, memoryWanted, gaveUp }: Supervis
   const { deviceFds, aliveFd } = mount;
   const silenceLimitMs = readMilliseconds('FUSETAP_SILENCE_LIMIT_MS', DEFAULT_SILENCE_LIMIT_MS);
   const replay = new Replay(silenceLimitMs);
+  const news = { forgotten: (nodeId: number) => bus().forgets.tell(nodeId), memoryWanted };
   const supervised = {
-    launch: serverLauncher({ ...passed, deviceFds, aliveFd }),
+    launch: serverLauncher({ ...passed, deviceFds, aliveFd }, news),
     replay: (next, choice) => replay.to(next, bus(), choice),
     resend: () => requestResend(deviceOf(bus())),
     cannotReplace: reasonNotToReplace(passed.transport, mount),
     answered: () => bus().ledger.answered(),
     takeInFlight: () => bus().ledger.takeInFlight(),
     work: () => bus().ledger.work(),
-    forgotten: (nodeId) => bus().forgets.tell(nodeId),
-    memoryWanted,
     inPlace: (server) => {
       replay.inPlace(server, bus());
       bus().record();

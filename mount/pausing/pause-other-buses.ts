@@ -1,17 +1,17 @@
 /**
- * A ram image may have writers on several buses; a consistent copy holds them all. Those of other buses are held by
- * their keepers (an orphaned one by its server), in the name of the one who copies: so that two copies at once, and a user who pauses and resumes, do
- * not let each other's writers go.
+ * A ram image may have writers on several buses. A consistent copy pauses them all. Their own keepers do it (on an orphaned bus
+ * the server), in the name of the copy: so two copies at once, and a user who pauses and resumes, do not resume each other's
+ * writers.
  */
 import { FusetapError } from '../../drivers/errors.js';
 import { isRunning, readStartTime } from '../../system/proc.js';
-import { askBus, isConnectionLost, isNotRunning } from '../control/http-client.js';
-import type { VbdInfo } from '../control/interface.js';
+import { callEither } from '../control/call.js';
+import { isConnectionLost } from '../control/http-client.js';
 import { type BusPlace, resolveBus } from '../runtime/bus-place.js';
 import { readBusRecords } from '../runtime/bus-record.js';
 
-/** Lets what was held go on. */
-export type LetGo = () => Promise<void>;
+/** Resumes what was paused. */
+export type Resume = () => Promise<void>;
 
 let copies = 0;
 
@@ -21,7 +21,7 @@ export function nameOfCopy(): string {
   return `${process.pid}:${readStartTime(process.pid)}:${copies}`;
 }
 
-/** Whether the process that makes a copy of that name has died: then nobody will let go what it had held. */
+/** Whether the process that makes a copy of that name has died: then nobody else will resume what it had paused. */
 export function isCopyDead(name: string): boolean {
   const [pid, startTime] = name.split(':');
   return !isRunning(Number(pid), startTime ?? '');
@@ -31,10 +31,10 @@ function isThere(pid: number | null): boolean {
   return pid !== null && readStartTime(pid) !== null;
 }
 
-/** for how long a keeper may take to hold a vbd, or to let it go: while it does not answer, our own writers wait as well */
+/** for how long a keeper may take to pause a vbd, or to resume it: while it does not answer, our own writers wait as well */
 const ANSWER_LIMIT_MS = 10_000;
 
-/** Whose writers are held: those of all buses but one, to the memory, for a copy of that name. */
+/** Which writers are paused: those of all buses but one, to the memory, for a copy of that name. */
 export interface OtherWriters {
   readonly runtimeDir: string;
   readonly ownBus: string;
@@ -50,15 +50,15 @@ interface Writer {
 }
 
 /**
- * Holds the I/O of all vbds on other buses that may write to a memory.
- * @throws FusetapError BUSY where one cannot be held, because it is passed through and open, or its keeper does not answer;
- *   nothing is held then
+ * Pauses all vbds on other buses that may write to a memory.
+ * @throws FusetapError BUSY if one cannot be paused, because it is passed through and open, or its keeper does not answer; none
+ *   is paused then
  */
-export async function holdOtherWriters(wanted: OtherWriters, signal: AbortSignal): Promise<LetGo> {
+export async function pauseOtherWriters(wanted: OtherWriters, signal: AbortSignal): Promise<Resume> {
   const { runtimeDir, ownBus, memoryId, copy } = wanted;
   const asked: Writer[] = [];
-  // a bus that ended meanwhile holds nothing
-  const letGo = async (): Promise<void> => {
+  // a bus that ended meanwhile has paused nothing
+  const resume = async (): Promise<void> => {
     await Promise.allSettled(asked.map((writer) => ask(writer, 'resume', copy)));
   };
   try {
@@ -68,16 +68,16 @@ export async function holdOtherWriters(wanted: OtherWriters, signal: AbortSignal
       for (const { vdev, mode, memory } of vbds) {
         if (memory !== memoryId || mode === 'r') continue;
         const writer = { place: await resolveBus(bus, runtimeDir), vdev };
-        // first: a keeper that does not answer now may hold it later
+        // first: a keeper that does not answer now may pause it later
         asked.push(writer);
         await ask(writer, 'pause', copy, signal);
       }
     }
   } catch (error) {
-    await letGo();
+    await resume();
     throw error;
   }
-  return letGo;
+  return resume;
 }
 
 /** @throws FusetapError what the keeper answers; BUSY where it does not */
@@ -87,14 +87,9 @@ async function ask(
   copy: string,
   signal?: AbortSignal,
 ): Promise<void> {
-  const path = `/vbds/${encodeURIComponent(vdev)}/${word}?copy=${encodeURIComponent(copy)}`;
   try {
-    const request = { method: 'POST', path, signal, timeoutMs: ANSWER_LIMIT_MS } as const;
-    await askBus<VbdInfo>(place, request).catch((error: unknown) => {
-      if (!isNotRunning(error)) throw error;
-      // its keeper died: the server does it
-      return askBus<VbdInfo>(place, { ...request, socket: 'server.sock' });
-    });
+    const query = { copy };
+    await callEither(place, `POST /vbds/{vdev}/${word}`, { vdev, query, signal, timeoutMs: ANSWER_LIMIT_MS });
   } catch (error) {
     signal?.throwIfAborted();
     if (!isConnectionLost(error)) throw error;

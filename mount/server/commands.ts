@@ -134,7 +134,7 @@ export interface ShowCommand {
   readonly leaving: boolean;
   /** see Transport.hold */
   readonly held: boolean;
-  /** see pause-holders.ts; missing: not known */
+  /** see pauses.ts; missing: not known */
   readonly holders?: readonly string[];
   /** all come and go with the disk, and are held with it; missing: none */
   readonly partitions?: readonly PartitionRef[];

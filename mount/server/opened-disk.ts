@@ -42,7 +42,7 @@ export interface OpenedDisk {
   readonly isShared: boolean;
   /** set when its file has appeared */
   facts: VbdFacts | null;
-  /** its I/O is held for these (pause-holders.ts); null: it is not held */
+  /** its I/O is held for these (pauses.ts); null: it is not held */
   holders: readonly string[] | null;
 }
 

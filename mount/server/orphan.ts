@@ -10,7 +10,7 @@ import { FusetapError } from '../../drivers/errors.js';
 import { mountOn } from '../../system/proc.js';
 import { SideShell } from '../../system/side-shell.js';
 import { lookWith } from '../../system/stuck-processes.js';
-import type { BusControl, DetachChoice, PauseChoice } from '../control/bus-control.js';
+import type { Asked, DetachChoice, OrphanControl } from '../control/bus-control.js';
 import { createControl } from '../control/http-server.js';
 import {
   type BusInfo,
@@ -30,10 +30,10 @@ import { heldFiles, NOBODY, type WrittenBack, writeBackAbove } from '../ending/w
 import { unmount } from '../fuse/mounting/unmount.js';
 import { awaitFree, freeAll, type LeavingVbd, lookUp, type Patience } from '../holders/await-free.js';
 import type { ForgetWaiters } from '../holders/forget-waiters.js';
-import { freeToHold } from '../holders/free-to-pause.js';
+import { freeToPause } from '../holders/free-to-pause.js';
 import { lookUpInode } from '../holders/look-up.js';
 import type { Ledger } from '../ledger/ledger.js';
-import { Holds, USER } from '../pausing/pause-holders.js';
+import { Pauses, USER } from '../pausing/pauses.js';
 import { describeMemory } from '../ram/describe-memory.js';
 import type { Bookkeeping } from '../runtime/bookkeeping.js';
 import { removeBusFiles, removeSocket } from '../runtime/bus-files.js';
@@ -71,19 +71,19 @@ interface OrphanVbd {
   readonly broken: string | null;
 }
 
-interface Held {
+interface PausedNode {
   readonly nodeId: number;
 }
 
-export class Orphan implements BusControl {
+export class Orphan implements OrphanControl {
   readonly #context: OrphanContext;
   readonly #findable: StayFindable;
-  readonly #holds = new Holds<Held>({
-    hold: ({ nodeId }, holders) => this.#hold(nodeId, holders),
-    letGo: ({ nodeId }) => this.#letGo(nodeId),
+  readonly #pauses = new Pauses<PausedNode>({
+    pause: ({ nodeId }, owners) => this.#pause(nodeId, owners),
+    resume: ({ nodeId }) => this.#resume(nodeId),
   });
-  /** holds are told apart by the object */
-  readonly #held = new Map<number, Held>();
+  /** pauses are told apart by the object */
+  readonly #paused = new Map<number, PausedNode>();
   /** found when it is first wanted */
   #mountDev: string | null = null;
   readonly #ending: Ending<OrphanVbd>;
@@ -116,7 +116,7 @@ export class Orphan implements BusControl {
     const { server, memories } = this.#context;
     logEvent({ event: 'orphaned', serverPid: process.pid });
     for (const { nodeId, holders } of server.shown()) {
-      if (holders !== null) this.#holds.takeOver(this.#heldOf(nodeId), holders.length > 0 ? holders : [USER]);
+      if (holders !== null) this.#pauses.takeOver(this.#pausedNode(nodeId), holders.length > 0 ? holders : [USER]);
     }
     await memories.publish();
     this.#record();
@@ -128,7 +128,7 @@ export class Orphan implements BusControl {
     if (this.#isUntold) return;
     logEvent(why.startsWith('SIG') ? { event: 'signal', signal: why } : { event: 'failed', reason: why });
     this.#isUntold = true;
-    await this.stop(true);
+    await this.#detachAll(true, { waitMs: 0 });
     await this.#endOnce();
   }
 
@@ -136,7 +136,7 @@ export class Orphan implements BusControl {
     return this.#over;
   }
 
-  async info(): Promise<BusInfo> {
+  async showBus(): Promise<BusInfo> {
     const { place } = this.#context;
     return {
       bus: place.name,
@@ -149,11 +149,11 @@ export class Orphan implements BusControl {
       state: 'orphaned',
       bookkeeping: this.#context.books.trouble,
       interface: INTERFACE_VERSION,
-      vbds: await this.vbds(),
+      vbds: await this.listVbds(),
     };
   }
 
-  async vbds(): Promise<VbdInfo[]> {
+  async listVbds(): Promise<VbdInfo[]> {
     return this.#context.server.shown().map((vbd) => this.#vbdInfo(vbd));
   }
 
@@ -162,74 +162,50 @@ export class Orphan implements BusControl {
     return server.stats(place.name, statsFd);
   }
 
-  attach(): Promise<never> {
-    throw this.#refusal();
-  }
-
-  save(): Promise<never> {
-    throw this.#refusal();
-  }
-
-  reset(): Promise<never> {
-    throw this.#refusal();
-  }
-
   memory(): MemoryInfo {
     return describeMemory(this.#context.place.runtimeDir);
   }
 
-  async pause(vdev: string, { copy = USER, signal }: PauseChoice): Promise<VbdInfo> {
+  async pause({ vdev, query: { copy = USER }, signal }: Asked<'pause'>): Promise<VbdInfo> {
     const vbd = this.#find(vdev);
-    await this.#holds.addFor(this.#heldOf(vbd.nodeId), copy, signal);
+    await this.#pauses.addFor(this.#pausedNode(vbd.nodeId), copy, signal);
     return this.#vbdInfo(this.#find(vdev));
   }
 
-  async resume(vdev: string, copy: string = USER): Promise<VbdInfo> {
+  async resume({ vdev, query: { copy = USER } }: Asked<'resume'>): Promise<VbdInfo> {
     const vbd = this.#find(vdev);
-    await this.#holds.remove(this.#heldOf(vbd.nodeId), copy);
+    await this.#pauses.remove(this.#pausedNode(vbd.nodeId), copy);
     return this.#vbdInfo(this.#find(vdev));
   }
 
-  async #hold(nodeId: number, holders: readonly string[]): Promise<void> {
+  async #pause(nodeId: number, owners: readonly string[]): Promise<void> {
     const { server } = this.#context;
     const vbd = server.shown().find((shown) => shown.nodeId === nodeId);
-    if (vbd?.facts.passthrough !== true) await server.hold(nodeId, holders);
+    if (vbd?.facts.passthrough !== true) await server.hold(nodeId, owners);
     else {
       const file = { vdev: vbd.facts.vdev, nodeId };
-      await freeToHold(() => this.#freeFile(file, { waitMs: 0 }));
-      await server.hold(nodeId, holders);
+      await freeToPause(() => this.#freeFile(file, { waitMs: 0 }));
+      await server.hold(nodeId, owners);
       await this.#showFile(file);
     }
     this.#record();
   }
 
-  async #letGo(nodeId: number): Promise<void> {
-    // detached meanwhile: nothing is held
+  async #resume(nodeId: number): Promise<void> {
+    // detached meanwhile: nothing is paused
     if (!this.#context.server.shown().some((vbd) => vbd.nodeId === nodeId)) return;
     await this.#context.server.release(nodeId);
     this.#record();
   }
 
-  #heldOf(nodeId: number): Held {
-    const held = this.#held.get(nodeId) ?? { nodeId };
-    this.#held.set(nodeId, held);
-    return held;
+  #pausedNode(nodeId: number): PausedNode {
+    const node = this.#paused.get(nodeId) ?? { nodeId };
+    this.#paused.set(nodeId, node);
+    return node;
   }
 
-  swap(): Promise<never> {
-    throw this.#refusal();
-  }
-
-  upgrade(): Promise<never> {
-    throw this.#refusal();
-  }
-
-  async persist(): Promise<never> {
-    throw this.#refusal();
-  }
-
-  async detach(vdev: string, choice: DetachChoice): Promise<DetachResult> {
-    const gone = await this.#detachVbd(this.#find(vdev), choice);
+  async detach({ vdev, query, signal }: Asked<'detach'>): Promise<DetachResult> {
+    const gone = await this.#detachVbd(this.#find(vdev), { ...query, signal });
     this.#over = this.#context.server.shown().length === 0;
     if (!this.#over) this.#record();
     return { vbds: [gone], ended: this.#over };
@@ -247,7 +223,11 @@ export class Orphan implements BusControl {
     throw new FusetapError('NOT_FOUND', `no vbd ${vdev} on bus ${place.name}`);
   }
 
-  async stop(force: boolean, patience: Patience = { waitMs: 0 }): Promise<DetachResult> {
+  stop({ body: { force, waitMs }, signal }: Asked<'stop'>): Promise<DetachResult> {
+    return this.#detachAll(force, { waitMs, signal });
+  }
+
+  async #detachAll(force: boolean, patience: Patience): Promise<DetachResult> {
     const vbds = this.#context.server.shown();
     const mustBeFree = !force && !this.#ending.begun;
     const deadline = performance.now() + patience.waitMs;
@@ -354,7 +334,7 @@ export class Orphan implements BusControl {
     };
   }
 
-  #refusal(): FusetapError {
+  refusal(): FusetapError {
     const { name } = this.#context.place;
     return new FusetapError('BUSY', `bus ${name} is orphaned: its keeper died`, {
       hint: `fusetap stop --bus ${name}, then attach anew`,

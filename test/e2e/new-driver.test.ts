@@ -84,8 +84,8 @@ async function nameItToPrograms(t: Test, tree: string, bench: Bench): Promise<vo
   const program = `
     import { getDescription } from 'valibot';
     import { loadDriver } from '${tree}/dist/drivers/registry.js';
-    import { attachRequest } from '${tree}/dist/mount/control/schemas.js';
-    console.log(JSON.stringify({ name: (await loadDriver('twin')).name, schema: getDescription(attachRequest.entries.driver) }));`;
+    import { driver } from '${tree}/dist/mount/control/schemas.js';
+    console.log(JSON.stringify({ name: (await loadDriver('twin')).name, schema: getDescription(driver) }));`;
   await writeFile(join(tree, 'program.mjs'), program);
   const { stdout, stderr } = await bench.execute(process.execPath, [join(tree, 'program.mjs')]);
   t.equal(stderr, '');

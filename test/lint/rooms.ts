@@ -253,15 +253,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   },
   'mount/control/': {
     is: 'the wire between client and bus',
-    may: [
-      'mount/runtime/',
-      'mount/images/mode.ts',
-      'type mount/holders/',
-      'type mount/ledger/',
-      'mount/version.ts',
-      'drivers/',
-      'system/',
-    ],
+    may: ['mount/runtime/', 'mount/images/mode.ts', 'type mount/ledger/', 'mount/version.ts', 'drivers/', 'system/'],
   },
   'mount/version.ts': { is: 'the version', may: [] },
   'mount/images/': {

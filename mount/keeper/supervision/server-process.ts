@@ -12,14 +12,23 @@ import type { Command, CommandResult, Commands, Envelope, ServerMessage, ServerS
 import { Outbox } from './outbox.js';
 import { SpareFds } from './spare-fds.js';
 
-export interface ServerEvents {
-  forgotten(nodeId: number): void;
-  memoryWanted(nodeId: number): void;
+/** What becomes of a server. */
+export interface ServerLife {
   /** the mount went away by somebody else's hand */
   gone(): void;
   /** waitpid has returned it: none of its threads is left */
   died(how: string): void;
 }
+
+/** What a server tells its keeper unasked. */
+export interface ServerNews {
+  /** the kernel forgot a node */
+  forgotten(nodeId: number): void;
+  /** a thread wants to fill holes of a memory */
+  memoryWanted(nodeId: number): void;
+}
+
+export type ServerEvents = ServerLife & ServerNews;
 
 export interface CommandOptions {
   /** aborts a command that can be stopped */
@@ -215,16 +224,19 @@ function spawnServer(start: ServerStart, passing: number): ChildProcess {
 }
 
 /** Starts the servers of a bus, each told what the death of those before has shown. */
-export function serverLauncher(start: Omit<ServerStart, 'mapsFiles'>): (events: ServerEvents) => ServerProcess {
+export function serverLauncher(
+  start: Omit<ServerStart, 'mapsFiles'>,
+  news: ServerNews,
+): (life: ServerLife) => ServerProcess {
   let mapsFiles = true;
   const spares = new SpareFds();
-  return (events) => {
+  return (life) => {
     const died = (how: string): void => {
       // an image that was mapped shrank in the moment that it was written: see fuse/thread/mapped-write.ts
       if (how === 'signal SIGBUS') mapsFiles = false;
-      events.died(how);
+      life.died(how);
     };
-    return spares.lend(() => new ServerProcess({ ...start, mapsFiles }, { ...events, died }));
+    return spares.lend(() => new ServerProcess({ ...start, mapsFiles }, { ...news, ...life, died }));
   };
 }
 

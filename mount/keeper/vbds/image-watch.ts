@@ -82,7 +82,7 @@ export class ImageWatch {
 
   /** What there is to tell of a vbd's image: looked up, or where it does not answer soon, as far as it is known. */
   async report(bus: WatchedBus, vbd: Vbd, limitMs = LIMIT_MS): Promise<ImageReport> {
-    const { image } = vbd;
+    const { image } = vbd.source;
     if (image === null) return { imageState: null, changedOutside: false };
     const known = this.#of(bus, vbd, image);
     const deadlineMs = performance.now() + limitMs;
@@ -101,7 +101,8 @@ export class ImageWatch {
 
   /** @throws FusetapError BUSY where the file system of the image does not answer; not asked where it answers from memory */
   async mustAnswer(bus: WatchedBus, vbd: Vbd): Promise<void> {
-    const { image, vdev } = vbd;
+    const { vdev } = vbd;
+    const { image } = vbd.source;
     if (image === null || answersFromMemory(image.fileSystem)) return;
     const { imageState } = await this.report(bus, vbd, PATIENCE_MS);
     if (imageState !== 'not-answering') return;
@@ -144,7 +145,7 @@ export class ImageWatch {
       `${statOf(image.path)}; printf '|'; ${statOf(`/proc/${process.pid}/fd/${image.fd}`)}`,
     );
     // detached while it was looked at: its descriptor is closed, and may be another's
-    if (answer === null || !bus.vbds.has(vbd) || vbd.image !== image) return;
+    if (answer === null || !bus.vbds.has(vbd) || vbd.source.image !== image) return;
     const [path, file] = answer.split('|').map(parseStat);
     if (path === undefined || file === undefined) return;
     if (typeof file === 'string') {
@@ -154,19 +155,19 @@ export class ImageWatch {
     known.state = null;
     const sizeBytes = image.kind === 'block' ? readBlockSize(image.rdev ?? '') : file.sizeBytes;
     known.isReplaced = isReplaced(image, path) || (sizeBytes !== null && sizeBytes !== image.sizeBytes);
-    await judge(bus, vbd, image, known, { modifiedMs: file.modifiedMs, writes });
+    await judge({ bus, vbd, image }, known, { modifiedMs: file.modifiedMs, writes });
   }
 
   /** The cheap look: no file system is waited for that could hang. */
   async #glance(bus: WatchedBus, vbd: Vbd): Promise<void> {
-    const { image } = vbd;
+    const { image } = vbd.source;
     if (image === null || image.kind === 'block' || !answersFromMemory(image.fileSystem)) return;
     const known = this.#of(bus, vbd, image);
     if (known.looking !== null) return;
     const writes = writesOf(bus, vbd);
     const { mtimeNs } = await fstatAsync(image.fd, { bigint: true });
-    if (bus.vbds.has(vbd) && vbd.image === image) {
-      await judge(bus, vbd, image, known, { modifiedMs: Number(mtimeNs) / 1e6, writes });
+    if (bus.vbds.has(vbd) && vbd.source.image === image) {
+      await judge({ bus, vbd, image }, known, { modifiedMs: Number(mtimeNs) / 1e6, writes });
     }
   }
 }
@@ -183,7 +184,13 @@ function writesOf({ ledger }: WatchedBus, vbd: Vbd): number {
 
 type Seen = Pick<Known, 'modifiedMs' | 'writes'>;
 
-async function judge(bus: WatchedBus, vbd: Vbd, image: OpenedImage, known: Known, seen: Seen): Promise<void> {
+interface Watched {
+  readonly bus: WatchedBus;
+  readonly vbd: Vbd;
+  readonly image: OpenedImage;
+}
+
+async function judge({ bus, vbd, image }: Watched, known: Known, seen: Seen): Promise<void> {
   const isMoved = seen.modifiedMs !== known.modifiedMs;
   if (isMoved && writesOf(bus, vbd) === known.writes) {
     // a write that is under way moves the time before it is counted: the next look knows more

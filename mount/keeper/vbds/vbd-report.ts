@@ -12,18 +12,19 @@ import type { Vbd, VbdPartition } from './vbd.js';
 
 /** What does not change while a vbd is attached. */
 export function vbdFacts({ place, transport, memories }: BusParts, vbd: Vbd): VbdFacts {
+  const { source } = vbd;
   return {
     bus: place.name,
     vdev: vbd.vdev,
     slot: vbd.slot,
     path: join(place.path, vbd.vdev),
-    driver: vbd.driver,
-    image: vbd.imagePath,
+    driver: source.driver,
+    image: source.imagePath,
     mode: vbd.mode,
     size: vbd.size,
     transport,
     passthrough: vbd.backingId !== null,
-    share: vbd.memory && memories.shareOf(vbd.memory),
+    share: source.memory && memories.shareOf(source.memory),
     filters: vbd.filters.map(({ name, value }) => (value === '' ? name : `${name}=${value}`)),
     partitions: vbd.partitions?.map((partition) => partitionInfo(place.path, partition)) ?? null,
   };

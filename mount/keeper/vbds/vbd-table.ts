@@ -30,7 +30,8 @@ export class VbdTable {
   /** The images that are written to, one for each disk below them. */
   writtenImages(): OpenedImage[] {
     const byDevice = new Map<string, OpenedImage>();
-    for (const { image, mode } of this.#bySlot.values()) {
+    for (const { mode, source } of this.#bySlot.values()) {
+      const { image } = source;
       if (image !== null && mode !== 'r') byDevice.set(image.kind === 'block' ? image.path : `${image.dev}`, image);
     }
     return [...byDevice.values()];

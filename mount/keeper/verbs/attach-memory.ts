@@ -75,9 +75,7 @@ function fillingFrom(
     async measure() {
       if (image === null) throw noImage(driver);
       // until the copy is made
-      source.claim ??= await claimImage(image, 'r', {
-        describePid: (pid, image) => context.findVbdOfPid(pid, identityOf(image)),
-      });
+      source.claim ??= await claimImage(image, 'r', { describePid: context.describePid });
       signal.throwIfAborted();
       const { bytes } = await context.server.request<'measure'>(
         { op: 'measure', driver, image: ref, options },

@@ -5,6 +5,7 @@
 import type { CommandResult } from '../../server/commands.js';
 import { partitionSlot } from '../../slots/partition-slots.js';
 import type { Slot } from '../../slots/slots.js';
+import type { Holdings } from '../vbds/holdings.js';
 import type { VbdPartition } from '../vbds/vbd.js';
 import type { AttachContext } from './attach-context.js';
 
@@ -16,14 +17,14 @@ export interface TakenPartitions {
 
 /**
  * Gives nodes to the partitions of a table.
- * @param undo is given what gives them up again
+ * @param holdings take over the care for them
  * @throws FusetapError NO_SPACE where the bus has no more room for files
  */
 export function takePartitions(
-  context: Pick<AttachContext, 'newNode' | 'freeNode'>,
+  context: Pick<AttachContext, 'newNode'>,
   disk: Slot,
   table: CommandResult<'partitions'>,
-  undo: (() => void)[],
+  holdings: Holdings,
 ): TakenPartitions {
   const notes = [...table.notes];
   const partitions: VbdPartition[] = [];
@@ -33,8 +34,7 @@ export function takePartitions(
       notes.push(`partition ${number} is left out: ${disk.vdev} has no place of that number`);
       continue;
     }
-    const node = context.newNode();
-    undo.push(() => context.freeNode(node.ledgerIndex));
+    const node = context.newNode(holdings);
     partitions.push({ ...place, ...node, offset, size, type, name, leaving: false });
   }
   return { partitions, notes: notes.map((note) => `${disk.vdev}: ${note}`) };

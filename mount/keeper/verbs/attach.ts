@@ -1,35 +1,32 @@
 /**
- * Attaching, step by step; whatever fails, all steps before it are undone in reverse.
+ * Attaching, step by step. Where a step fails, all that was taken before it is let go in reverse.
  *
- *      slot reserved → image opened → sharing rule checked and claimed → memory filled (ram) → disk opened in the server
- *        → partitions read → files shown
+ *      slot reserved → source opened and claimed, or copied (ram) → disk opened in the server → partitions read
+ *        → registered for passthrough → files shown
  */
 import { fstatSync } from 'node:fs';
 import { isAbsolute } from 'node:path';
-import { closeAll } from '../../../drivers/close-fd.js';
 import { FusetapError } from '../../../drivers/errors.js';
 import { errnoName } from '../../../system/libc.js';
 import type { AttachRequest } from '../../control/interface.js';
 import type { CopyWatcher } from '../../control/progress.js';
 import { cannotPassThrough, type PassthroughCandidate, wantsPassthrough } from '../../fuse/mounting/passthrough.js';
-import { type Claim, claimImage } from '../../images/claim-image.js';
-import { identityOf, type OpenedImage, openImage } from '../../images/open-image.js';
-import type { AcquiredMemory, Memories, SharedMemory } from '../../ram/ram-images.js';
-import type { AttachCommand, DriverFacts, ShowCommand, VbdFacts } from '../../server/commands.js';
+import type { Memories } from '../../ram/ram-images.js';
+import type { AttachCommand, ShowCommand, VbdFacts } from '../../server/commands.js';
 import type { Slot } from '../../slots/slots.js';
 import { isServerDeath } from '../supervision/server-process.js';
-import type { Vbd } from '../vbds/vbd.js';
-import { type AttachContext, ownBus } from './attach-context.js';
-import { attachMemory, imageRef } from './attach-memory.js';
-import { takePartitions } from './attach-partitions.js';
+import { Holdings } from '../vbds/holdings.js';
+import type { Vbd, VbdSource } from '../vbds/vbd.js';
+import type { AttachContext } from './attach-context.js';
+import { imageRef } from './attach-memory.js';
+import { type TakenPartitions, takePartitions } from './attach-partitions.js';
+import { openSource } from './open-source.js';
 
 /** What was attached, and what the user should know of it. */
 export interface AttachedVbd {
   readonly vbd: Vbd;
   readonly notes: readonly string[];
 }
-
-type Undo = () => void | Promise<void>;
 
 /** Attaches to a slot that the caller has reserved. */
 export async function attach(
@@ -38,70 +35,60 @@ export async function attach(
   slot: Slot,
   watcher: CopyWatcher,
 ): Promise<AttachedVbd> {
-  const undo: Undo[] = [];
+  const wish = { ...request, filters: request.filters ?? [] };
+  const { source, notes } = await openSource(context, wish, watcher);
+  const holdings = new Holdings();
   try {
-    return await attachSteps(context, request, slot, watcher, undo);
+    const node = context.newNode(holdings);
+    const place = { ...slot, mode: wish.mode, filters: wish.filters, ...node, source, holdings };
+    const shown = await openAndShow(context, request, place, watcher.signal);
+    return { vbd: shown.vbd, notes: [...notes, ...shown.notes] };
   } catch (error) {
-    for (const step of undo.reverse()) {
-      // one that fails (a new server never had the disk) must not keep the others from being done
-      await Promise.resolve()
-        .then(step)
-        .catch((failure: unknown) => console.error('while undoing an attach:', failure));
-    }
+    await holdings.release();
+    await source.holdings.release();
     throw error;
   }
 }
 
-async function attachSteps(
+/** Opens the disk in the server and shows its files. Where that fails, the server does not have the disk. */
+async function openAndShow(
   context: AttachContext,
   request: AttachRequest,
-  { slot, vdev }: Slot,
-  watcher: CopyWatcher,
-  undo: Undo[],
+  place: OpenedVbd,
+  signal: AbortSignal,
 ): Promise<AttachedVbd> {
-  const { server } = context;
-  const { signal } = watcher;
-  const { driver, mode, options, filters = [] } = request;
-  // a third-party driver that takes the server down with it is not asked again
-  const facts = await server.request<'describe'>({ op: 'describe', driver, filters }, { once: isAbsolute(driver) });
-  checkImageGiven(facts, request);
-  let held: HeldImage | null = null;
-  let acquired: AcquiredMemory | null = null;
-  if (facts.sharesMemory) {
-    acquired = await attachMemory(context, request, watcher);
-    const { memory } = acquired;
-    undo.push(() => context.memories.release(memory));
-    if (mode !== 'r') await context.memories.allowWriting(memory);
-  } else if (request.image !== null) {
-    held = await openAndClaim(context, request.image, request, undo);
+  const { server, memories } = context;
+  const once = isAbsolute(request.driver);
+  const { size, window } = await server.request<'attach'>(attachCommand(place, memories), { once });
+  try {
+    const opened = { ...place, size };
+    const taken = request.partitions ? await readPartitions(context, opened) : null;
+    const { source, holdings } = place;
+    const vbd: Vbd = {
+      ...{ ...opened, partitions: taken?.partitions ?? null, backingId: null },
+      ...{ broken: null, paused: false, leaving: false },
+    };
+    const fileBytes = source.image?.sizeBytes ?? (source.memory === null ? size : fstatSync(source.memory.fd).size);
+    const candidate = { vdev: vbd.vdev, readOnly: vbd.mode === 'r', window, fileBytes };
+    vbd.backingId = await registerIfWanted(context, request, candidate, source);
+    holdings.own('the passthrough', () => vbd.backingId !== null && context.unregister(vbd.backingId));
+    signal.throwIfAborted();
+    const command = showCommand(vbd, context.facts(vbd), false);
+    await askOpened(context, vbd, () => server.request<'show'>(command));
+    return { vbd, notes: taken?.notes ?? [] };
+  } catch (error) {
+    // a new server may never have had it
+    await server
+      .request<'detach'>({ op: 'detach', nodeId: place.nodeId })
+      .catch((failure: unknown) => console.error('while undoing an attach:', failure));
+    throw error;
   }
-  const memory = acquired?.memory ?? null;
-  signal.throwIfAborted();
-  const node = context.newNode();
-  undo.push(() => context.freeNode(node.ledgerIndex));
-  const { image, claim } = held ?? { image: null, claim: null };
-  const state = memory?.state ?? null;
-  const asked = { mode, driver, options, filters, imagePath: request.image };
-  const known = { slot, vdev, ...asked, ...node, image, claim, memory, state };
-  const once = isAbsolute(driver);
-  const { size, window } = await server.request<'attach'>(attachCommand(known, context.memories), { once });
-  undo.push(async () => {
-    await server.request<'detach'>({ op: 'detach', nodeId: node.nodeId });
-  });
-  const fileBytes = image?.sizeBytes ?? (memory === null ? size : fstatSync(memory.fd).size);
-  const candidate = { vdev, readOnly: mode === 'r', window, fileBytes };
-  const backingId = await registerIfWanted(context, request, candidate, { fd: image?.fd ?? memory?.fd, memory });
-  if (backingId !== null) undo.push(() => context.unregister(backingId));
-  signal.throwIfAborted();
-  const opened = { ...known, size };
-  const askTable = () => server.request<'partitions'>({ op: 'partitions', nodeId: node.nodeId });
-  const table = request.partitions ? await askOpened(context, opened, askTable) : null;
-  const taken = table && takePartitions(context, { slot, vdev }, table, undo);
-  const flags = { broken: null, paused: false, leaving: false };
-  const vbd: Vbd = { ...opened, backingId, partitions: taken?.partitions ?? null, ...flags };
-  const command = showCommand(vbd, context.facts(vbd), false);
-  await askOpened(context, vbd, () => server.request<'show'>(command));
-  return { vbd, notes: [...(acquired?.notes ?? []), ...(taken?.notes ?? [])] };
+}
+
+async function readPartitions(context: AttachContext, opened: OpenedVbd): Promise<TakenPartitions> {
+  const { nodeId, holdings } = opened;
+  const ask = () => context.server.request<'partitions'>({ op: 'partitions', nodeId });
+  return takePartitions(context, opened, await askOpened(context, opened, ask), holdings);
 }
 
 /** Asks the server of a disk that it has open; where that one was replaced meanwhile, the next one opens it first. */
@@ -115,7 +102,7 @@ async function askOpened<Result>(
       return await ask();
     } catch (error) {
       const isLost = isServerDeath(error) || (error instanceof FusetapError && error.code === 'NOT_FOUND');
-      if (!isLost || isAbsolute(vbd.driver) || attempt === SHOW_LIMIT) throw error;
+      if (!isLost || isAbsolute(vbd.source.driver) || attempt === SHOW_LIMIT) throw error;
     }
     const { broken } = await server.request<'attach'>(attachCommand(vbd, memories));
     if (broken !== null) throw new FusetapError('FAILED', `${vbd.vdev} did not come back: ${broken}`);
@@ -127,8 +114,9 @@ async function registerIfWanted(
   context: AttachContext,
   { passthrough = 'auto' }: AttachRequest,
   candidate: PassthroughCandidate,
-  { fd, memory }: { fd: number | undefined; memory: SharedMemory | null },
+  { image, memory }: VbdSource,
 ): Promise<number | null> {
+  const fd = (image ?? memory)?.fd;
   if (fd === undefined || !wantsPassthrough(passthrough, candidate)) return null;
   // the kernel asks nobody before it fills a hole
   if (memory !== null && !candidate.readOnly && !(await context.memories.reserveWhole(memory))) {
@@ -150,7 +138,8 @@ type OpenedVbd = Omit<Vbd, 'size' | 'backingId' | 'partitions' | 'broken' | 'pau
 
 /** What a server is told to open a vbd's disk: at attach, and again when it takes over from another. */
 export function attachCommand(vbd: OpenedVbd, memories: Memories): AttachCommand {
-  const { nodeId, ledgerIndex, vdev, driver, mode, image, memory, state, options, filters, size } = vbd;
+  const { nodeId, ledgerIndex, vdev, mode, filters, size } = vbd;
+  const { driver, image, memory, state, options } = vbd.source;
   const memoryFd = memory?.fd ?? null;
   return {
     op: 'attach',
@@ -171,43 +160,7 @@ export function attachCommand(vbd: OpenedVbd, memories: Memories): AttachCommand
 
 /** What a server is told to show a vbd's files; `inherited` where another server had shown it before. */
 export function showCommand(vbd: Vbd, facts: VbdFacts, inherited: boolean): ShowCommand {
-  const { nodeId, backingId, leaving, paused, heldFor = [] } = vbd;
+  const { nodeId, backingId, leaving, paused, pausedFor = [] } = vbd;
   const partitions = (vbd.partitions ?? []).map(({ vdev, ...partition }) => ({ ...partition, name: vdev }));
-  return { op: 'show', nodeId, backingId, inherited, leaving, held: paused, holders: heldFor, partitions, facts };
-}
-
-/** Whether a driver and what it is given go together. @throws FusetapError USAGE */
-export function checkImageGiven(facts: DriverFacts, { driver, image, share = null }: AttachRequest): void {
-  if (share !== null && !facts.sharesMemory) {
-    throw new FusetapError('USAGE', `driver ${driver} has no memory to share as ${share}`, {
-      hint: 'leave out --share, or use the driver ram',
-    });
-  }
-  if (facts.image === 'required' && image === null && share === null) {
-    throw new FusetapError('USAGE', `driver ${driver} needs an image`, { hint: `give one as ${driver}:PATH` });
-  }
-  if (facts.image === 'none' && image !== null) {
-    throw new FusetapError('USAGE', `driver ${driver} takes no image: ${image}`);
-  }
-}
-
-interface HeldImage {
-  readonly image: OpenedImage;
-  readonly claim: Claim;
-}
-
-async function openAndClaim(
-  context: AttachContext,
-  path: string,
-  { mode }: AttachRequest,
-  undo: Undo[],
-): Promise<HeldImage> {
-  const image = await openImage(path, mode, ownBus(context));
-  // its locks go with it
-  undo.push(async () => void (await closeAll([image.fd])));
-  const claim = await claimImage(image, mode, {
-    describePid: (pid, image) => context.findVbdOfPid(pid, identityOf(image)),
-  });
-  undo.push(() => claim.release());
-  return { image, claim };
+  return { op: 'show', nodeId, backingId, inherited, leaving, held: paused, holders: pausedFor, partitions, facts };
 }

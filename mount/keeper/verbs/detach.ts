@@ -3,21 +3,17 @@
  */
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { closeAll } from '../../../drivers/close-fd.js';
 import { FusetapError, type PlainError, toFusetapError } from '../../../drivers/errors.js';
 import type { DetachChoice } from '../../control/bus-control.js';
 import type { DetachedVbd } from '../../control/interface.js';
 import { EndingLimits, isTimeUp, type Limit } from '../../ending/limit.js';
 import { heldFiles, NOBODY, type WrittenBack, writeBackAbove } from '../../ending/write-back.js';
-import { unregisterBacking } from '../../fuse/mounting/passthrough.js';
 import { awaitFree, freeAll, lookUp, type Patience } from '../../holders/await-free.js';
 import { describeHolders } from '../../holders/describe-holders.js';
 import { lookUpInode } from '../../holders/look-up.js';
 import { logEvent } from '../../runtime/log.js';
 import type { CommandResult } from '../../server/commands.js';
-import { type BusParts, deviceOf } from '../vbds/bus-parts.js';
-import type { LedgerIndexes } from '../vbds/ledger-indexes.js';
-import { letGoOfAll } from '../vbds/let-go-of-all.js';
+import type { BusParts } from '../vbds/bus-parts.js';
 import type { Vbd, VbdFile } from '../vbds/vbd.js';
 import { filesOf } from '../vbds/vbd-files.js';
 import { vbdInfo, vbdInfoUnseen } from '../vbds/vbd-report.js';
@@ -26,15 +22,13 @@ import { flushWithoutServer } from './flush-without-server.js';
 /** how often those who hold a vbd are asked for, where they are waited for */
 const POLL_MS = 100;
 
-export class Leaving {
+export class Detaching {
   readonly #bus: BusParts;
-  readonly #indexes: LedgerIndexes;
   /** those whose disk did not answer in time: the server still has them */
   readonly #leftBehind = new WeakSet<Vbd>();
 
-  constructor(bus: BusParts, indexes: LedgerIndexes) {
+  constructor(bus: BusParts) {
     this.#bus = bus;
-    this.#indexes = indexes;
   }
 
   /** @see BusControl.detach */
@@ -174,24 +168,16 @@ export class Leaving {
    * is gone all the same, and its data may be lost.
    */
   async close(vbd: Vbd, limits: EndingLimits | null = null): Promise<CommandResult<'detach'>> {
-    const { vbds, memories } = this.#bus;
-    const { image, memory, backingId, claim, mode } = vbd;
     const closed = await this.#closeDisk(vbd, limits);
-    vbds.remove(vbd);
-    const isLeftBehind = this.#leftBehind.has(vbd);
-    // it is gone: whatever fails from here on, it is not there any more
-    letGoOfAll(vbd.vdev, [
-      () => backingId !== null && unregisterBacking(deviceOf(this.#bus), backingId),
-      // the image stays locked as long as the server has it open: a write that is under way may still come to its end
-      () => isLeftBehind || claim?.release(),
-      () => memory !== null && memories.release(memory),
-    ]);
-    if (isLeftBehind) this.#bus.leftBehind = true;
-    else for (const { ledgerIndex } of filesOf(vbd)) this.#indexes.free(ledgerIndex);
+    this.#bus.vbds.remove(vbd);
+    // a write that is under way may still come to its end
+    const usedByServer = this.#leftBehind.has(vbd);
+    if (usedByServer) this.#bus.leftBehind = true;
+    const released = [vbd.holdings.release({ usedByServer }), vbd.source.holdings.release({ usedByServer })];
     this.#bus.record();
-    const closing = image === null ? Promise.resolve(null) : closeAll([image.fd]);
-    const closeError = isLeftBehind ? null : await closing;
-    const isLost = closed.flushError === null && closeError !== null && mode !== 'r';
+    if (usedByServer) return closed;
+    const closeError = (await Promise.all(released)).find((error) => error !== null) ?? null;
+    const isLost = closed.flushError === null && closeError !== null && vbd.mode !== 'r';
     return isLost ? { flushError: toPlain(closeError, vbd) } : closed;
   }
 

@@ -16,12 +16,13 @@ import { filesOf } from '../vbds/vbd-files.js';
 /** @returns why acknowledged writes may be lost */
 export async function flushWithoutServer(bus: BusParts, vbd: Vbd, limit: Limit): Promise<PlainError | null> {
   if (vbd.mode === 'r') return null;
-  const failure = vbd.image === null ? null : await syncImage(vbd.vdev, vbd.image.fd, limit);
+  const { image, driver } = vbd.source;
+  const failure = image === null ? null : await syncImage(vbd.vdev, image.fd, limit);
   if (failure !== null) return failure.toJSON();
   const earlier = flushFailedBefore(bus, vbd);
   if (earlier !== null) return earlier.toJSON();
-  if (!isAbsolute(vbd.driver) || !wasWritten(bus, vbd)) return null;
-  const message = `${vbd.vdev} was not flushed: its driver is ${vbd.driver}, and there is no server to run it`;
+  if (!isAbsolute(driver) || !wasWritten(bus, vbd)) return null;
+  const message = `${vbd.vdev} was not flushed: its driver is ${driver}, and there is no server to run it`;
   return new FusetapError('FAILED', message, { operation: 'flush' }).toJSON();
 }
 

@@ -1,40 +1,38 @@
-/**
- * Holding the I/O of a vbd: it waits, without an error, until it is let go.
- */
+/** Pause: the I/O of a vbd waits, without an error, until it is resumed. */
 import type { PauseChoice } from '../../control/bus-control.js';
 import { EndingLimits } from '../../ending/limit.js';
-import { freeToHold } from '../../holders/free-to-pause.js';
-import { Holds, USER } from '../../pausing/pause-holders.js';
-import { holdOtherWriters, type LetGo, nameOfCopy } from '../../pausing/pause-other-buses.js';
+import { freeToPause } from '../../holders/free-to-pause.js';
+import { nameOfCopy, pauseOtherWriters, type Resume } from '../../pausing/pause-other-buses.js';
+import { Pauses, USER } from '../../pausing/pauses.js';
 import { logEvent } from '../../runtime/log.js';
 import type { BusParts } from '../vbds/bus-parts.js';
 import type { Vbd } from '../vbds/vbd.js';
-import type { Leaving } from './detach.js';
+import type { Detaching } from './detach.js';
 
-export class Holding {
+export class Pausing {
   readonly #bus: BusParts;
-  readonly #leaving: Leaving;
-  readonly #holds = new Holds<Vbd>({
-    hold: (vbd, holders) => this.#hold(vbd, holders),
-    letGo: (vbd) => this.#letGo(vbd),
-    changed: (vbd, holders) => this.#tellHolders(vbd, holders),
+  readonly #detaching: Detaching;
+  readonly #pauses = new Pauses<Vbd>({
+    pause: (vbd, owners) => this.#pause(vbd, owners),
+    resume: (vbd) => this.#resume(vbd),
+    changed: (vbd, owners) => this.#tellOwners(vbd, owners),
   });
 
-  constructor(bus: BusParts, leaving: Leaving) {
+  constructor(bus: BusParts, detaching: Detaching) {
     this.#bus = bus;
-    this.#leaving = leaving;
+    this.#detaching = detaching;
   }
 
   /**
-   * @throws FusetapError BUSY where it is passed through and open, or where its disk does not answer; FAILED where its requests
-   *   take too long. It goes on then as soon as they have ended.
+   * @throws FusetapError BUSY if it is passed through and open, or if its disk does not answer; FAILED if its requests take too
+   *   long. It goes on then as soon as they have ended.
    */
   async pause(vbd: Vbd, { copy = USER, signal }: PauseChoice): Promise<void> {
     const giveUp = new AbortController();
     const { flush } = new EndingLimits().start();
     try {
-      const held = this.#holds.addFor(vbd, copy, AbortSignal.any([signal, giveUp.signal]));
-      const answered = this.#bus.images.whileAnswering(this.#bus, vbd, held);
+      const paused = this.#pauses.addFor(vbd, copy, AbortSignal.any([signal, giveUp.signal]));
+      const answered = this.#bus.images.whileAnswering(this.#bus, vbd, paused);
       await flush.wait(answered, `the requests of ${vbd.vdev} that are under way have not ended`);
     } catch (error) {
       giveUp.abort(error);
@@ -42,70 +40,77 @@ export class Holding {
     }
   }
 
-  /** A vbd that a copy holds too stays held until that has ended. */
+  /** A vbd that is paused for a copy too stays paused until the copy is made. */
   async resume(vbd: Vbd, copy: string = USER): Promise<void> {
     if (copy === USER) this.#bus.activities.refuse(vbd, ['saving', 'resetting', 'swapping']);
-    await this.#holds.remove(vbd, copy);
+    await this.#pauses.remove(vbd, copy);
   }
 
-  async #hold(vbd: Vbd, holders: readonly string[]): Promise<void> {
-    vbd.heldFor = holders;
+  async #pause(vbd: Vbd, owners: readonly string[]): Promise<void> {
+    vbd.pausedFor = owners;
     if (vbd.backingId === null) {
       vbd.paused = true;
-      await this.#bus.server.request<'hold'>({ op: 'hold', nodeId: vbd.nodeId, holders });
+      await this.#bus.server.request<'hold'>({ op: 'hold', nodeId: vbd.nodeId, holders: owners });
     } else {
-      await this.#holdPassedThrough(vbd);
+      await this.#pausePassedThrough(vbd);
     }
     this.#bus.record();
     logEvent({ event: 'paused', vdev: vbd.vdev });
   }
 
-  /** For the case that this keeper dies: the server then lets it go when they do. */
-  #tellHolders(vbd: Vbd, holders: readonly string[]): void {
-    vbd.heldFor = holders;
+  /** If this keeper dies, the server resumes the vbd when the owners have died too. */
+  #tellOwners(vbd: Vbd, owners: readonly string[]): void {
+    vbd.pausedFor = owners;
     this.#bus.server
-      .request<'hold'>({ op: 'hold', nodeId: vbd.nodeId, holders })
+      .request<'hold'>({ op: 'hold', nodeId: vbd.nodeId, holders: owners })
       .catch((error: unknown) => console.error(error));
   }
 
-  /** What the kernel does by itself cannot be held, so nobody may have it open; then opens are held. */
-  async #holdPassedThrough(vbd: Vbd): Promise<void> {
-    await freeToHold(() => this.#leaving.freeFile(vbd, { waitMs: 0 }));
+  /** The kernel's own I/O cannot be paused, so nobody may have the vbd open. Opens wait then. */
+  async #pausePassedThrough(vbd: Vbd): Promise<void> {
+    await freeToPause(() => this.#detaching.freeFile(vbd, { waitMs: 0 }));
     vbd.paused = true;
-    await this.#bus.server.request<'hold'>({ op: 'hold', nodeId: vbd.nodeId, holders: vbd.heldFor ?? [] });
-    await this.#leaving.show(vbd);
+    await this.#bus.server.request<'hold'>({ op: 'hold', nodeId: vbd.nodeId, holders: vbd.pausedFor ?? [] });
+    await this.#detaching.show(vbd);
   }
 
-  async #letGo(vbd: Vbd): Promise<void> {
+  async #resume(vbd: Vbd): Promise<void> {
     vbd.paused = false;
-    vbd.heldFor = [];
+    vbd.pausedFor = [];
     await this.#bus.server.request<'release'>({ op: 'release', nodeId: vbd.nodeId });
     this.#bus.record();
     logEvent({ event: 'resumed', vdev: vbd.vdev });
   }
 
-  /** Does some work while nobody can write to the bytes of a vbd, on this bus or another. */
-  async withWritersHeld<Result>(vbd: Vbd, signal: AbortSignal, work: () => Promise<Result>): Promise<Result> {
-    const { place, vbds } = this.#bus;
-    const sharing = vbd.memory === null ? [vbd] : vbds.all().filter(({ memory }) => memory === vbd.memory);
+  /** Does some work while a vbd is paused. It stays paused afterwards if somebody else wants that. */
+  async whilePaused<Result>(vbd: Vbd, signal: AbortSignal, work: () => Promise<Result>): Promise<Result> {
     const copy = nameOfCopy();
-    const held: Vbd[] = [];
-    let letOthersGo: LetGo = async () => {};
+    await this.pause(vbd, { copy, signal });
+    return await work().finally(() => this.resume(vbd, copy));
+  }
+
+  /** Does some work while nobody can write to the bytes of a vbd, on this bus or another. */
+  async withWritersPaused<Result>(vbd: Vbd, signal: AbortSignal, work: () => Promise<Result>): Promise<Result> {
+    const { place, vbds } = this.#bus;
+    const { memory } = vbd.source;
+    const sharing = memory === null ? [vbd] : vbds.all().filter(({ source }) => source.memory === memory);
+    const copy = nameOfCopy();
+    const paused: Vbd[] = [];
+    let resumeOthers: Resume = async () => {};
     try {
       for (const writer of sharing.filter(({ mode }) => mode !== 'r')) {
         await this.pause(writer, { copy, signal });
-        held.push(writer);
+        paused.push(writer);
       }
-      const { memory } = vbd;
       if (memory !== null) {
         const wanted = { runtimeDir: place.runtimeDir, ownBus: place.name, memoryId: memory.id, copy };
-        letOthersGo = await holdOtherWriters(wanted, signal);
+        resumeOthers = await pauseOtherWriters(wanted, signal);
       }
       return await work();
     } finally {
-      // one that was detached by force meanwhile cannot be let go, and must not keep the others held
-      const letGo = [...held.map((writer) => this.resume(writer, copy)), letOthersGo()];
-      for (const { status, ...why } of await Promise.allSettled(letGo)) if (status === 'rejected') console.error(why);
+      // a vbd that was detached by force meanwhile cannot be resumed; that must not keep the others paused
+      const resumed = [...paused.map((writer) => this.resume(writer, copy)), resumeOthers()];
+      for (const { status, ...why } of await Promise.allSettled(resumed)) if (status === 'rejected') console.error(why);
     }
   }
 }

@@ -2,8 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { askEither } from '../../../../mount/client/ask.js';
-import { type BusPlace, resolveBus } from '../../../../mount/client/index.js';
+import { type BusPlace, resolveBus, showBus } from '../../../../mount/client/index.js';
 import type { BusInfo, VbdInfo } from '../../../../mount/control/interface.js';
 import { readBusRecord } from '../../../../mount/runtime/bus-record.js';
 import { until } from '../../../../system/until.js';
@@ -160,7 +159,7 @@ export class Bus {
 
   /** The bus, or an orphan's, by the control socket. */
   info(timeoutMs = this.stage.pace.scaled(ASK_LIMIT_MS)): Promise<BusInfo> {
-    return askEither<BusInfo>(this.place, { method: 'GET', path: '/bus', timeoutMs });
+    return showBus(this.place, { timeoutMs });
   }
 
   /** Does something to the server, or keeps others from doing so. */

@@ -1,0 +1,82 @@
+/**
+ * What the deaths of servers say of the bus: whether another server is worth a try.
+ *
+ * A server that dies while it works on a request is evidence against that request, or against the bus. A server that dies before
+ * it has read a request is evidence of nothing: it is tried again, with growing pauses, for minutes.
+ */
+
+/** deaths at work without an answer in between, or with one request under way each time */
+export const DEATH_LIMIT = 5;
+/** a server that lived for longer had nothing to answer: nobody used the bus */
+const SOON_MS = 10_000;
+
+/** how soon another server is tried, and how seldom in the end */
+const FIRST_PAUSE_MS = 10;
+const LAST_PAUSE_MS = 5_000;
+
+/** The pause before the n-th try, from 0 on. */
+export function pauseBeforeTryMs(tries: number): number {
+  return Math.min(FIRST_PAUSE_MS * 2 ** tries, LAST_PAUSE_MS);
+}
+
+export interface Death {
+  readonly nowMs: number;
+  /** how many requests servers have answered so far */
+  readonly answered: number;
+  /** the requests that it was working on */
+  readonly inFlight: readonly number[];
+}
+
+export class DeathEvidence {
+  readonly #startLimitMs: number;
+  /** servers in a row that died at work and had answered nothing */
+  #barren = 0;
+  /** servers in a row that died soon, and had not even read a request; since when */
+  #idle = 0;
+  #idleSinceMs = 0;
+  readonly #deathsByRequest = new Map<number, number>();
+  #began = { nowMs: 0, answered: 0 };
+
+  /** @param startLimitMs for how long servers may die idle */
+  constructor(startLimitMs: number) {
+    this.#startLimitMs = startLimitMs;
+  }
+
+  /** A server begins to read requests. */
+  began(at: Pick<Death, 'nowMs' | 'answered'>): void {
+    this.#began = at;
+  }
+
+  /** That server has died. @returns why the bus is to be given up; null where another server is worth a try */
+  died(death: Death): string | null {
+    return this.#reasonInAnswers(death) ?? this.#reasonInRequests(new Set(death.inFlight));
+  }
+
+  /** how long to wait before the next server is started */
+  get pauseMs(): number {
+    return this.#idle > 1 ? pauseBeforeTryMs(this.#idle) : 0;
+  }
+
+  #reasonInAnswers({ nowMs, answered, inFlight }: Death): string | null {
+    const wasAtWork = inFlight.length > 0;
+    const wasOfUse = answered > this.#began.answered || nowMs - this.#began.nowMs > SOON_MS;
+    this.#barren = wasOfUse || !wasAtWork ? 0 : this.#barren + 1;
+    if (this.#barren >= DEATH_LIMIT) return `${DEATH_LIMIT} servers in a row died before they answered a request`;
+    if (this.#idle === 0) this.#idleSinceMs = nowMs;
+    this.#idle = wasOfUse || wasAtWork ? 0 : this.#idle + 1;
+    if (this.#idle < DEATH_LIMIT || nowMs - this.#idleSinceMs < this.#startLimitMs) return null;
+    return `no server lived until it read a request, for ${Math.round((nowMs - this.#idleSinceMs) / 1000)} s`;
+  }
+
+  #reasonInRequests(inFlight: ReadonlySet<number>): string | null {
+    for (const unique of this.#deathsByRequest.keys()) {
+      if (!inFlight.has(unique)) this.#deathsByRequest.delete(unique);
+    }
+    for (const unique of inFlight) {
+      const deaths = (this.#deathsByRequest.get(unique) ?? 0) + 1;
+      if (deaths >= DEATH_LIMIT) return `${DEATH_LIMIT} servers died while they worked on the same request`;
+      this.#deathsByRequest.set(unique, deaths);
+    }
+    return null;
+  }
+}

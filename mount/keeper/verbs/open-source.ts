@@ -1,0 +1,71 @@
+/**
+ * Opens what the bytes of a vbd come from: the image, claimed as rule 8 says, or a ram image. For attach and for swap.
+ */
+import { isAbsolute } from 'node:path';
+import { FusetapError } from '../../../drivers/errors.js';
+import type { AttachRequest } from '../../control/interface.js';
+import type { CopyWatcher } from '../../control/progress.js';
+import type { DriverFacts } from '../../server/commands.js';
+import { Holdings } from '../vbds/holdings.js';
+import type { Vbd, VbdSource } from '../vbds/vbd.js';
+import { type AttachContext, ownBus } from './attach-context.js';
+import { attachMemory } from './attach-memory.js';
+
+export type SourceWish = Pick<AttachRequest, 'driver' | 'image' | 'options' | 'share'> & Pick<Vbd, 'mode' | 'filters'>;
+
+export interface OpenedSource {
+  readonly source: VbdSource;
+  /** what the user should know of it, one line each */
+  readonly notes: readonly string[];
+}
+
+/**
+ * Opens a source. Nothing is held where it fails.
+ * @param old the source that it is to replace: a file that both have stays open and claimed
+ * @throws FusetapError USAGE where driver and image do not go together; what opening, claiming and copying throw
+ */
+export async function openSource(
+  context: AttachContext,
+  wish: SourceWish,
+  watcher: CopyWatcher,
+  old?: VbdSource,
+): Promise<OpenedSource> {
+  const { driver, filters, image: imagePath, options, mode } = wish;
+  // a third-party driver that takes the server down with it is not asked again
+  const once = isAbsolute(driver);
+  const facts = await context.server.request<'describe'>({ op: 'describe', driver, filters }, { once });
+  checkImageGiven(facts, wish);
+  const holdings = new Holdings();
+  const asked = { driver, options, imagePath, holdings };
+  try {
+    if (facts.sharesMemory) {
+      const { memory, notes } = await attachMemory(context, wish, watcher);
+      holdings.own('a ram image', () => context.memories.release(memory));
+      if (mode !== 'r') await context.memories.allowWriting(memory);
+      watcher.signal.throwIfAborted();
+      return { source: { ...asked, image: null, memory, state: memory.state }, notes };
+    }
+    const file = { mode, ownBus: ownBus(context), describePid: context.describePid };
+    const image = imagePath === null ? null : await holdings.file({ path: imagePath, ...file }, old?.holdings);
+    watcher.signal.throwIfAborted();
+    return { source: { ...asked, image, memory: null, state: null }, notes: [] };
+  } catch (error) {
+    await holdings.release();
+    throw error;
+  }
+}
+
+/** Whether a driver and what it is given go together. @throws FusetapError USAGE */
+function checkImageGiven(facts: DriverFacts, { driver, image, share = null }: SourceWish): void {
+  if (share !== null && !facts.sharesMemory) {
+    throw new FusetapError('USAGE', `driver ${driver} has no memory to share as ${share}`, {
+      hint: 'leave out --share, or use the driver ram',
+    });
+  }
+  if (facts.image === 'required' && image === null && share === null) {
+    throw new FusetapError('USAGE', `driver ${driver} needs an image`, { hint: `give one as ${driver}:PATH` });
+  }
+  if (facts.image === 'none' && image !== null) {
+    throw new FusetapError('USAGE', `driver ${driver} takes no image: ${image}`);
+  }
+}

@@ -1,0 +1,46 @@
+/** Save: makes a file a consistent copy of a vbd. Everybody who may write to its bytes is paused meanwhile. */
+import type { SaveRequest, SaveResult } from '../../control/interface.js';
+import type { CopyWatcher } from '../../control/progress.js';
+import { identityOf } from '../../images/open-image.js';
+import { findVbdOfPid } from '../../runtime/bus-record.js';
+import { logEvent } from '../../runtime/log.js';
+import type { BusParts } from '../vbds/bus-parts.js';
+import type { Vbd } from '../vbds/vbd.js';
+import { logCopy } from './log-copy.js';
+import type { Pausing } from './pause.js';
+import { type SaveContext, saveTo } from './place-copy.js';
+
+/** Saves a vbd. The file has its old content until the copy is whole. */
+export async function save(
+  bus: BusParts,
+  pausing: Pausing,
+  vbd: Vbd,
+  { request, watcher }: { request: SaveRequest; watcher: CopyWatcher },
+): Promise<SaveResult> {
+  const { path, force } = request;
+  const saved = await bus.activities.run(vbd, 'saving', watcher.signal, (given) => {
+    const { signal, progress } = logCopy(vbd.source.imagePath, { ...watcher, signal: given });
+    const copy = async (targetFd: number): Promise<void> => {
+      signal.throwIfAborted();
+      await bus.server.request<'save'>({ op: 'save', nodeId: vbd.nodeId, targetFd }, { signal, progress });
+      signal.throwIfAborted();
+    };
+    return pausing.withWritersPaused(vbd, signal, () => saveTo(path, force, savingOf(bus, vbd, copy)));
+  });
+  logEvent({ event: 'saved', vdev: vbd.vdev, path: saved });
+  return { path: saved, size: vbd.size };
+}
+
+function savingOf(bus: BusParts, vbd: Vbd, copy: SaveContext['copy']): SaveContext {
+  const { place, mountDev, memories, answering } = bus;
+  return {
+    ownBus: { ownDev: mountDev, mountpoint: place.path, answering },
+    describePid: (pid, image) => findVbdOfPid(place.runtimeDir, pid, identityOf(image)),
+    copy,
+    replace: async (from, to, put) => {
+      const { memory } = vbd.source;
+      if (memory === null) put();
+      else await memories.moveIdentity(memory, from, to, put);
+    },
+  };
+}

@@ -1,0 +1,91 @@
+import t from 'tap';
+import { DeathEvidence, pauseBeforeTryMs } from '../../../../mount/keeper/supervision/death-evidence.js';
+
+const START_LIMIT_MS = 60_000;
+
+/** Servers that begin and die one after the other. */
+class Servers {
+  readonly #evidence = new DeathEvidence(START_LIMIT_MS);
+  nowMs = 1_000;
+  answered = 0;
+
+  die(after: { ms?: number; answers?: number; inFlight?: number[] } = {}): string | null {
+    this.#evidence.began({ nowMs: this.nowMs, answered: this.answered });
+    this.nowMs += after.ms ?? 1;
+    this.answered += after.answers ?? 0;
+    return this.#evidence.died({ nowMs: this.nowMs, answered: this.answered, inFlight: after.inFlight ?? [] });
+  }
+
+  get pauseMs(): number {
+    return this.#evidence.pauseMs;
+  }
+}
+
+const times = (count: number, die: (i: number) => string | null): (string | null)[] =>
+  Array.from({ length: count }, (_, i) => die(i));
+
+t.test('five servers that die at work without an answer are the end', async (t) => {
+  const servers = new Servers();
+  const reasons = times(5, (i) => servers.die({ inFlight: [i] }));
+  t.same(reasons.slice(0, 4), [null, null, null, null]);
+  t.equal(reasons[4], '5 servers in a row died before they answered a request');
+});
+
+t.test('an answer in between, or a longer life, begins the count anew', async (t) => {
+  for (const ofUse of [{ answers: 1 }, { ms: 10_001 }]) {
+    const servers = new Servers();
+    for (let round = 0; round < 3; round++) {
+      t.same(
+        times(4, (i) => servers.die({ inFlight: [100 * round + i] })),
+        [null, null, null, null],
+      );
+      t.equal(servers.die({ ...ofUse, inFlight: [100 * round + 50] }), null);
+    }
+  }
+});
+
+t.test('five servers that die on one request are the end, whatever else they answered', async (t) => {
+  const servers = new Servers();
+  const reasons = times(5, (i) => servers.die({ answers: 10, inFlight: [7, 100 + i] }));
+  t.equal(reasons[4], '5 servers died while they worked on the same request');
+  t.same(reasons.slice(0, 4), [null, null, null, null]);
+  const others = new Servers();
+  t.same(
+    times(9, (i) => others.die({ answers: 10, inFlight: i === 4 ? [] : [7] })),
+    [null, null, null, null, null, null, null, null, null],
+    'one that survived a server in between is not to blame',
+  );
+});
+
+t.test('servers that die idle are the end by time only', async (t) => {
+  const servers = new Servers();
+  for (const [count, ms] of [
+    [5, 1],
+    [40, 1_000],
+  ] as const) {
+    t.same(
+      times(count, () => servers.die({ ms })).filter((reason) => reason !== null),
+      [],
+    );
+  }
+  const last = times(30, () => servers.die({ ms: 1_000 })).find((reason) => reason !== null);
+  t.match(last, /^no server lived until it read a request, for 60 s$/);
+});
+
+t.test('pauses between servers that die idle grow', async (t) => {
+  const servers = new Servers();
+  t.equal(servers.pauseMs, 0);
+  const pauses = times(12, () => {
+    servers.die();
+    return String(servers.pauseMs);
+  }).map(Number);
+  t.equal(pauses[0], 0, 'the first death costs nothing');
+  t.same(
+    pauses,
+    [...pauses].sort((a, b) => a - b),
+  );
+  t.equal(pauses.at(-1), 5_000);
+  servers.die({ answers: 1 });
+  t.equal(servers.pauseMs, 0);
+  t.same([0, 1, 2, 99].map(pauseBeforeTryMs), [10, 20, 40, 5_000]);
+});

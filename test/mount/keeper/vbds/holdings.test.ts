@@ -1,0 +1,106 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { fstatSync } from 'node:fs';
+import t from 'tap';
+import type { FusetapError } from '../../../../drivers/errors.js';
+import type { Mode } from '../../../../mount/images/mode.js';
+import type { OpenedImage } from '../../../../mount/images/open-image.js';
+import { type FileWish, Holdings } from '../../../../mount/keeper/vbds/holdings.js';
+import { endChild, makeFile } from '../../host.js';
+
+function wish(path: string, mode: Mode = 'w'): FileWish {
+  return { path, mode, ownBus: { mountpoint: '/no/such/bus' }, describePid: () => null };
+}
+
+/** whether somebody else could have the file for writing now */
+async function isFree(path: string): Promise<boolean> {
+  const other = new Holdings();
+  try {
+    await other.file(wish(path));
+  } catch (error) {
+    if ((error as FusetapError).code !== 'BUSY') throw error;
+    return false;
+  }
+  await other.release();
+  return true;
+}
+
+function isOpen({ fd, ino }: OpenedImage): boolean {
+  try {
+    return String(fstatSync(fd, { bigint: true }).ino) === ino;
+  } catch {
+    return false;
+  }
+}
+
+t.test('all is let go in reverse, also after a failure', async (t) => {
+  const errors = t.capture(console, 'error', () => {});
+  const order: string[] = [];
+  const holdings = new Holdings();
+  for (const what of ['first', 'second', 'third']) {
+    holdings.own(what, () => {
+      order.push(what);
+      if (what === 'second') throw new Error('it is stuck');
+    });
+  }
+  const released = holdings.release();
+  t.same(order, ['third', 'second', 'first'], 'at once');
+  t.equal(await released, null);
+  t.match(errors(), [{ args: [/second/, { message: 'it is stuck' }] }]);
+  await holdings.release();
+  t.equal(order.length, 3, 'each of them once');
+});
+
+t.test('a file is opened, claimed and let go', async (t) => {
+  const path = await makeFile(t);
+  const holdings = new Holdings();
+  const image = await holdings.file(wish(path));
+  t.equal(await isFree(path), false);
+  t.equal(await holdings.release(), null);
+  t.equal(await isFree(path), true);
+  t.equal(isOpen(image), false);
+});
+
+t.test('a file that others have is not held', async (t) => {
+  const path = await makeFile(t);
+  const first = new Holdings();
+  const image = await first.file(wish(path));
+  const second = new Holdings();
+  await t.rejects(second.file(wish(path, 'r')), { code: 'BUSY' });
+  t.equal(await second.release(), null);
+  t.equal(isOpen(image), true);
+  await first.release();
+});
+
+t.test('a file that is held already is shared, whatever its path', async (t) => {
+  const path = await makeFile(t);
+  const first = new Holdings();
+  const image = await first.file(wish(path));
+  for (const keepsNew of [false, true]) {
+    const fresh = new Holdings();
+    t.equal((await fresh.file(wish(path), first)).fd, image.fd);
+    t.equal((await fresh.file(wish(path))).fd, image.fd, 'twice in one');
+    await (keepsNew ? first : fresh).release();
+    t.equal(isOpen(image), true);
+    t.equal(await isFree(path), false, 'the other has it still');
+    if (keepsNew) await fresh.release();
+  }
+  t.equal(await isFree(path), true);
+  t.equal(isOpen(image), false);
+});
+
+t.test('what a server may still use stays locked until that one closes it', async (t) => {
+  const path = await makeFile(t);
+  const holdings = new Holdings();
+  const told: boolean[] = [];
+  holdings.own('a place', (usedByServer) => void told.push(usedByServer));
+  const { fd } = await holdings.file(wish(path));
+  const server = spawn('sleep', ['600'], { stdio: ['ignore', 'ignore', 'ignore', fd] });
+  t.teardown(() => endChild(server));
+  await once(server, 'spawn');
+  await holdings.release({ usedByServer: true });
+  t.same(told, [true]);
+  t.equal(await isFree(path), false);
+  await endChild(server);
+  t.equal(await isFree(path), true);
+});
