@@ -1,4 +1,4 @@
-/** The image as a driver is given it: what aio, ram and sync all ask of it. */
+/** The image as a driver is given it: what drivers of a file all ask of it. */
 import { fstat } from 'node:fs';
 import { promisify } from 'node:util';
 import { blockDeviceSize } from '../system/libc.js';

@@ -1,5 +1,5 @@
 /**
- * A disk that is a run of an open file: the RawDisk of aio, ram and sync, served on the event loop. What threads do
+ * A disk that is a run of an open file: the RawDisk of fusetap's own drivers, served on the event loop. What threads do
  * with the same window is window-sync.ts; the conformance suite holds both to one behaviour.
  */
 import { fdatasync, fsync } from 'node:fs';

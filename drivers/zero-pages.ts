@@ -1,9 +1,9 @@
 /** Finding pages of zeros in what is copied: they cost nothing where they are left out. */
+import { PAGE_BYTES } from '../system/page.js';
 
 /** a run of bytes: [from, to) */
 export type Run = readonly [from: number, to: number];
 
-const PAGE_BYTES = 4096;
 const ZERO_PAGE = Buffer.alloc(PAGE_BYTES);
 
 /** The spans of a chunk's pages that are not all zeros. Where the chunk starts at a page's start, so do they. */

@@ -1,8 +1,9 @@
 /** `fusetap attach`: an image becomes a file. */
 import { type Command, Option } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
-import { attach } from '../../mount/client/index.js';
+import { driverNames, driverSummaries } from '../../drivers/names.js';
 import type { AttachResult } from '../../mount/control/interface.js';
+import { attachOne } from '../attach-one.js';
 import { type AttachWords, attachRequest } from '../attach-request.js';
 import { attachAll } from '../disk-file/attach-all.js';
 import { readDiskFile } from '../disk-file/read.js';
@@ -17,7 +18,6 @@ import {
   transportOption,
 } from '../options.js';
 import { print, printJson, printNote, sayIfUnprinted } from '../output.js';
-import { withProgress } from '../progress-bar.js';
 
 type AttachOptions = SharedOptions & AttachWords & { config?: string };
 /** commander gives undefined for an argument that is not there */
@@ -32,7 +32,10 @@ export function register(program: Command): void {
     .argument('[VDEV]', 'the place: xvda, hda, sda, or a slot number (default: the first free xvd*)')
     .argument('[MODE]', 'r, w, or w! (write, sharing check waived) (default: w)')
     .option('-r, --read-only', 'the same as MODE r')
-    .option('--driver <NAME>', 'the driver, in place of SPEC: aio, ram, sync, a file ./mine.js, or a package')
+    .option(
+      '--driver <NAME>',
+      `the driver, in place of SPEC: ${driverNames.join(', ')}, a file ./mine.js, or a package`,
+    )
     .option('--image <PATH>', 'the image, in place of SPEC: the path may hold commas and colons')
     .option('--option <KEY=VALUE>', 'an option of the driver (repeatable)', gather)
     .option('--offset <N>', 'the disk begins at byte N of the image; K, M, G, T may follow')
@@ -58,6 +61,9 @@ export function register(program: Command): void {
       if (options.config === undefined) await run(words, options);
       else await runFile(options.config, words, options);
     });
+  const width = Math.max(...driverNames.map((name) => name.length));
+  const drivers = driverSummaries.map(([name, summary]) => `  ${name.padEnd(width)}  ${summary}`);
+  command.addHelpText('after', `\nDrivers:\n${drivers.join('\n')}`);
   endHelp(command, [
     'fusetap attach disk.img',
     'fusetap attach tap:ram:golden.img,xvdb,w',
@@ -68,13 +74,7 @@ export function register(program: Command): void {
 }
 
 async function run(words: readonly string[], options: AttachOptions): Promise<void> {
-  const { request, notes } = attachRequest(words, options);
-  if (options.verbose) notes.forEach(printNote);
-  const place = await chosenBus(options);
-  const { notes: remarks = [], ...vbd } = await withProgress('copying', options, (progress) =>
-    attach(place, request, { ...(progress && { progress }) }),
-  );
-  if (!options.quiet) remarks.forEach(printNote);
+  const vbd = await attachOne(attachRequest(words, options), options);
   sayIfUnprinted(whatStands([vbd]));
   if (options.json) printJson(vbd);
   else print(vbd.path);

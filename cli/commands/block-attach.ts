@@ -1,11 +1,11 @@
 /** `fusetap block-attach`: xm's word for attach. */
 import type { Command } from 'commander';
-import { attach } from '../../mount/client/index.js';
+import { quoted } from '../../drivers/quote.js';
+import { attachOne } from '../attach-one.js';
 import { attachRequest } from '../attach-request.js';
 import { withBus } from '../bus-word.js';
-import { chosenBus, endHelp, type SharedOptions } from '../options.js';
-import { printJson, printNote } from '../output.js';
-import { withProgress } from '../progress-bar.js';
+import { endHelp, type SharedOptions } from '../options.js';
+import { printJson } from '../output.js';
 
 export function register(program: Command): void {
   const command = program
@@ -20,13 +20,9 @@ export function register(program: Command): void {
     .action(async (bus: string, spec: string, vdev: string, mode: string, backend: string | undefined, _, self) => {
       const options = withBus(bus, (self as Command).optsWithGlobals<SharedOptions>());
       const { request, notes } = attachRequest([spec, vdev, mode]);
-      if (backend !== undefined) notes.push(`backend '${backend}' means nothing here: there are no domains here`);
-      if (options.verbose) notes.forEach(printNote);
-      const place = await chosenBus(options);
-      const { notes: remarks = [], ...vbd } = await withProgress('copying', options, (progress) =>
-        attach(place, request, { ...(progress && { progress }) }),
-      );
-      if (!options.quiet) remarks.forEach(printNote);
+      const more =
+        backend === undefined ? [] : [`backend ${quoted(backend)} means nothing here: there are no domains here`];
+      const vbd = await attachOne({ request, notes: [...notes, ...more] }, options);
       if (options.json) printJson(vbd);
     });
   endHelp(command, ['fusetap block-attach 7 tap:aio:/img/c.img xvdb w', 'fusetap block-attach 7 phy:/dev/sdb hda r']);

@@ -1,10 +1,11 @@
 /** `fusetap block-list`: xm's word for what is attached to one bus. */
 import type { Command } from 'commander';
+import { escapeControls } from '../../drivers/quote.js';
 import { showBus } from '../../mount/client/index.js';
 import type { VbdInfo } from '../../mount/control/interface.js';
 import { withBus } from '../bus-word.js';
 import { chosenBus, endHelp, type SharedOptions } from '../options.js';
-import { escapeControls, print, printJson } from '../output.js';
+import { print, printJson } from '../output.js';
 
 export function register(program: Command): void {
   const command = program

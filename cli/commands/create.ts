@@ -2,7 +2,8 @@
 import { closeSync, ftruncateSync, openSync, unlinkSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
-import { FusetapError, quoted, toFusetapError } from '../../drivers/errors.js';
+import { FusetapError, toFusetapError } from '../../drivers/errors.js';
+import { quoted } from '../../drivers/quote.js';
 import { endHelp, type SharedOptions } from '../options.js';
 import { printJson } from '../output.js';
 import { parseSize } from '../size.js';

@@ -1,9 +1,10 @@
 /** `fusetap doctor`: what works here, what does not, how to mend it. */
 import type { Command } from 'commander';
 import { EXIT_CODES } from '../../drivers/errors.js';
+import { escapeControls } from '../../drivers/quote.js';
 import { type CheckResult, examine } from '../../mount/doctor/index.js';
 import { endHelp, type SharedOptions } from '../options.js';
-import { escapeControls, print, printJson } from '../output.js';
+import { print, printJson } from '../output.js';
 
 export function register(program: Command): void {
   const command = program

@@ -1,8 +1,9 @@
 /** `fusetap log`: what happened on the bus. */
 import type { Command } from 'commander';
+import { escapeControls } from '../../drivers/quote.js';
 import { followLog, type LogLine, readLog } from '../../mount/client/log.js';
 import { chosenBus, endHelp, type SharedOptions } from '../options.js';
-import { escapeControls, print } from '../output.js';
+import { print } from '../output.js';
 
 interface LogOptions extends SharedOptions {
   follow?: boolean;

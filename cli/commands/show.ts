@@ -1,6 +1,6 @@
 /** `fusetap show`: one vbd, or the bus, in full. */
 import type { Command } from 'commander';
-import { quoted } from '../../drivers/errors.js';
+import { quoted } from '../../drivers/quote.js';
 import { showBus } from '../../mount/client/index.js';
 import type { BusInfo, VbdInfo } from '../../mount/control/interface.js';
 import { locateVbd } from '../locate-vbd.js';

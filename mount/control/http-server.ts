@@ -4,7 +4,8 @@
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import * as v from 'valibot';
-import { type ErrorCode, FusetapError, quoted, toFusetapError } from '../../drivers/errors.js';
+import { type ErrorCode, FusetapError, toFusetapError } from '../../drivers/errors.js';
+import { quoted } from '../../drivers/quote.js';
 import { VERSION } from '../version.js';
 import type { BusControl } from './bus-control.js';
 import {

@@ -3,6 +3,7 @@
  * request has one. Descriptions go to docs/openapi.json, messages to whoever sent something else.
  */
 import * as v from 'valibot';
+import { driverNames } from '../../drivers/names.js';
 import { checkShareName } from './share-names.js';
 
 const atLeast = (least: number) => v.minValue<number, number, string>(least, `must be at least ${least}`);
@@ -18,7 +19,7 @@ export const driver = v.pipe(
   text,
   v.minLength(1, 'must have at least 1 character'),
   v.maxLength(4096, 'must have at most 4096 characters'),
-  v.description('aio, ram, sync, or the absolute path of a driver'),
+  v.description(`${driverNames.join(', ')}, or the absolute path of a driver`),
 );
 export const image = v.nullable(absolutePath);
 export const options = v.optional(v.pipe(v.record(text, text), v.description('options of the driver')), {});

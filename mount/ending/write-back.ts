@@ -12,6 +12,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { FusetapError, type Holder, type PlainError } from '../../drivers/errors.js';
 import { readMountNamespaces } from '../../system/proc.js';
+import { within } from '../../system/within.js';
 import type { TransportName } from '../control/interface.js';
 import { findVbdHolders, type HeldFile } from '../holders/find-holders.js';
 import { lookUpInode } from '../holders/look-up.js';
@@ -59,7 +60,7 @@ export async function writeBackAbove(
 ): Promise<WrittenBack> {
   if (files.length === 0) return NOBODY;
   const looked = Promise.all(files.map((file) => findVbdHolders(file, runtimeDir)));
-  const holders = (await Promise.race([looked, afterLook()])).flat();
+  const holders = (await within(looked, LOOK_MS, [])).flat();
   if (readOnly) return { holders, error: null };
   const failures = await writeBack(await findAbove(files), limit);
   if (failures.length === 0) return { holders, error: null };
@@ -69,10 +70,6 @@ export async function writeBackAbove(
     holders,
   });
   return { holders, error: error.toJSON() };
-}
-
-function afterLook(): Promise<Holder[][]> {
-  return new Promise((resolve) => setTimeout(() => resolve([]), LOOK_MS).unref());
 }
 
 /** @returns what failed, one line each */

@@ -13,8 +13,8 @@
  * to end when the server does, and the keeper may share the other one.
  */
 import { closeSync, constants, openSync } from 'node:fs';
-import { setTimeout as delay } from 'node:timers/promises';
 import { isRangeLocked, lockRangeShared, SystemCallError } from '../../system/libc.js';
+import { until } from '../../system/until.js';
 
 export const SHARED_WRITER_BYTE = 302;
 export const LEASE_BYTE = 304;
@@ -84,11 +84,6 @@ export function markWriter(fd: number, keeperPid: number): void {
  * Waits until no server copies. To be called after one's own mark was set.
  * @returns false where one still did when the time was over: it is stopped
  */
-export async function awaitNoCopies(fd: number, patienceMs: number): Promise<boolean> {
-  const deadline = performance.now() + patienceMs;
-  while (isRangeLocked(fd, LEASE_BYTE, 1)) {
-    if (performance.now() > deadline) return false;
-    await delay(POLL_MS);
-  }
-  return true;
+export function awaitNoCopies(fd: number, patienceMs: number): Promise<boolean> {
+  return until(() => !isRangeLocked(fd, LEASE_BYTE, 1), { timeoutMs: patienceMs, everyMs: POLL_MS });
 }

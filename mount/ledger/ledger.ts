@@ -86,6 +86,7 @@ export function createLedger(): number {
 
 /** One file's record. Times are seconds and nanoseconds since the epoch. */
 export interface FileAttributes {
+  /** type and permissions */
   mode: number;
   uid: number;
   gid: number;

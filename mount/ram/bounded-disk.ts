@@ -6,10 +6,10 @@
  * It stands directly on the driver's disk: there it is known which bytes of the memory a write is about, whatever
  * filters make of offsets and sizes above.
  */
-import { setTimeout as delay } from 'node:timers/promises';
 import type { Driver, RawDisk, Window } from '../../drivers/driver.js';
 import { FusetapError } from '../../drivers/errors.js';
 import { E } from '../../system/libc.js';
+import { until } from '../../system/until.js';
 import type { Ledger } from '../ledger/ledger.js';
 import { hasHole, PATIENCE_MS, pagesOf } from './growth.js';
 
@@ -63,13 +63,9 @@ async function mayFill(window: Window, room: MemoryRoom, offset: number, length:
   return true;
 }
 
-async function isAnswered({ ledger, ledgerIndex }: MemoryRoom, question: number): Promise<boolean> {
-  const deadline = performance.now() + PATIENCE_MS;
-  while (!ledger.isCreditAnswered(ledgerIndex, question)) {
-    if (performance.now() > deadline) return false;
-    await delay(POLL_MS);
-  }
-  return true;
+function isAnswered({ ledger, ledgerIndex }: MemoryRoom, question: number): Promise<boolean> {
+  const isSo = (): boolean => ledger.isCreditAnswered(ledgerIndex, question);
+  return until(isSo, { timeoutMs: PATIENCE_MS, everyMs: POLL_MS });
 }
 
 function isFull(offset: number): FusetapError {

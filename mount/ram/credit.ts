@@ -5,8 +5,8 @@
  * What is given counts as used, for all keepers, so that together they never exceed the limit.
  */
 import { setTimeout as delay } from 'node:timers/promises';
+import { PAGE_BYTES } from '../../system/page.js';
 import type { Ledger } from '../ledger/ledger.js';
-import { MEMORY_PAGE } from './growth.js';
 import { RECALL_MS } from './ram-images.js';
 
 /** given at a time: a question to the keeper costs about a millisecond, and copying this much twenty */
@@ -82,12 +82,12 @@ export class MemoryCredit {
     const { ledgerIndex } = vbd;
     const question = this.#ledger.creditQuestion(ledgerIndex);
     if (question === null) return;
-    const neededBytes = question.pages * MEMORY_PAGE;
+    const neededBytes = question.pages * PAGE_BYTES;
     const wantedBytes = Math.max(GRANT_BYTES, neededBytes);
     const { givenBytes, isEnough } = await this.#grant(vbd, neededBytes, wantedBytes);
     // detached meanwhile: its place in the ledger may be another's by now
     if (this.#find(nodeId) === undefined) return;
-    const pages = Math.floor(givenBytes / MEMORY_PAGE);
+    const pages = Math.floor(givenBytes / PAGE_BYTES);
     this.#ledger.giveCredit(ledgerIndex, pages, question.number, !isEnough);
     this.#timer ??= setInterval(() => this.#inTurn(() => this.#takeBackIdle()), IDLE_MS).unref();
   }
@@ -100,7 +100,7 @@ export class MemoryCredit {
       const unspentBytes = this.#unspentBytes(memory) + givenBytes;
       const lackingBytes = Math.max(0, neededBytes - givenBytes);
       givenBytes += await this.#memories.grant(memory, unspentBytes, wantedBytes - givenBytes, lackingBytes);
-      return givenBytes + Math.max(0, this.#ledger.credit(ledgerIndex)) * MEMORY_PAGE >= neededBytes;
+      return givenBytes + Math.max(0, this.#ledger.credit(ledgerIndex)) * PAGE_BYTES >= neededBytes;
     };
     if (await isEnough()) return { givenBytes, isEnough: true };
     await this.#takeBackFromOthers(memory, ledgerIndex);
@@ -138,7 +138,7 @@ export class MemoryCredit {
     for (const vbd of this.#vbds()) {
       if (vbd.memory?.id === id) pages += Math.max(0, this.#ledger.credit(vbd.ledgerIndex));
     }
-    return pages * MEMORY_PAGE;
+    return pages * PAGE_BYTES;
   }
 
   async #takeBackIdle(): Promise<void> {

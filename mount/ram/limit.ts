@@ -9,8 +9,9 @@
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { FusetapError, quoted } from '../../drivers/errors.js';
+import { FusetapError } from '../../drivers/errors.js';
 import { parseSize } from '../../drivers/parse-size.js';
+import { quoted } from '../../drivers/quote.js';
 import { isBelow, isForWant, parseMountinfo } from '../../system/proc.js';
 
 const RATIO = 0.8;

@@ -1,5 +1,6 @@
 /** Variables of the environment, checked where they are read: a wrong one is said by name, with its value and what is right. */
-import { FusetapError, quoted } from '../../drivers/errors.js';
+import { FusetapError } from '../../drivers/errors.js';
+import { quoted } from '../../drivers/quote.js';
 
 /** A timer of Node takes no more. */
 const MOST_MS = 2 ** 31 - 1;

@@ -4,6 +4,7 @@
  * A transport serves a flat directory. It is given files with their disks; the kernel (or libfuse) asks it for them.
  */
 import type { Disk } from '../../drivers/disk.js';
+import type { FileAttributes } from '../ledger/ledger.js';
 
 /** What a transport can do beyond reading and writing; the end-to-end tests skip what is missing, with a line. */
 export interface Abilities {
@@ -83,20 +84,10 @@ export interface Transport {
 }
 
 /** What stat(2) tells of a file of the bus. */
-export interface Attributes {
+export interface Attributes extends FileAttributes {
   nodeId: number;
   size: number;
   /** 512-byte units */
   blocks: number;
-  atimeSec: number;
-  atimeNsec: number;
-  mtimeSec: number;
-  mtimeNsec: number;
-  ctimeSec: number;
-  ctimeNsec: number;
-  /** type and permissions */
-  mode: number;
   links: number;
-  uid: number;
-  gid: number;
 }

@@ -3,25 +3,19 @@
  * see a pause, never an error, never another byte.
  */
 import t from 'tap';
+import { WAYS } from '../../scripts/lib/torture/ways.js';
 import { Client } from '../e2e/client.js';
 import { eventually } from '../e2e/command.js';
 import { whyNot } from '../e2e/fixtures.js';
-import { startBus, type Wish } from './bus.js';
+import { startBus } from './bus.js';
 import { FIO_DISK_BYTES, provesIntact, Verifier } from './fio.js';
 
 t.setTimeout(300_000);
 
-const CELLS: Omit<Wish, 'image'>[] = [
-  { driver: 'aio', passthrough: 'off' },
-  { driver: 'aio', passthrough: 'on' },
-  { driver: 'sync', passthrough: 'off' },
-  { driver: 'ram', passthrough: 'off' },
-  { driver: 'ram', passthrough: 'on' },
-];
 const KILLS = 10;
 const UPGRADES = 3;
 
-for (const cell of CELLS) {
+for (const cell of WAYS) {
   const name = `${cell.driver}, ${cell.passthrough === 'on' ? 'passthrough' : 'threads'}`;
   void t.test(name, { skip: whyNot('fio') }, async (t) => {
     const bus = await startBus(t);

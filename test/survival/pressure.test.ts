@@ -6,6 +6,7 @@ import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import t, { type Test } from 'tap';
+import { statFields } from '../../system/proc.js';
 import { whyNot } from '../e2e/fixtures.js';
 import { startBus } from './bus.js';
 
@@ -31,8 +32,7 @@ function makeGroup(t: Test, limitBytes: number): string | null {
 
 /** Whether the kernel lets the process write and allocate while others wait for write-back (PF_LOCAL_THROTTLE). */
 function isIoFlusher(pid: number): boolean {
-  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-  const flags = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[6]);
+  const flags = Number(statFields(readFileSync(`/proc/${pid}/stat`, 'utf8'))[6]);
   return (flags & 0x100000) !== 0;
 }
 

@@ -14,10 +14,10 @@
  */
 import type { Window } from '../../../drivers/driver.js';
 import { copyMemory, lseek, populate } from '../../../system/libc.js';
+import { PAGE_BYTES } from '../../../system/page.js';
 
 /** from here on the lock costs more than another call */
 export const MAPPED_BYTES = 16 << 10;
-const PAGE = 4096;
 const SECTOR_BYTES = 512;
 const SEEK_END = 2;
 
@@ -33,7 +33,7 @@ export function writeMapped(window: Window, mappedAt: number, from: number, offs
   if (isFile && lseek(window.fd, 0, SEEK_END) < window.start + offset + length) return 0;
   const copied = isFile ? length - SECTOR_BYTES : length;
   const to = mappedAt + offset;
-  const skip = to % PAGE;
+  const skip = to % PAGE_BYTES;
   if (populate(to - skip, skip + copied) !== 0) return 0;
   copyMemory(to, from, copied);
   return copied;

@@ -21,6 +21,7 @@ import {
   zeroWindow,
 } from '../../../drivers/window-sync.js';
 import { E, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } from '../../../system/libc.js';
+import { PAGE_BYTES } from '../../../system/page.js';
 import { allocateResident, type Resident } from '../../../system/resident.js';
 import { DISCARD, FLUSH, NOT_COUNTED, READ, WRITE } from '../../ledger/counters.js';
 import type { Ledger } from '../../ledger/ledger.js';
@@ -33,9 +34,8 @@ import { SPLICE_BYTES, type SpliceReply } from './splice-reply.js';
 import type { ThreadGate } from './thread-control.js';
 import { NO_TURNS, type WriteTurns } from './write-turns.js';
 
-const PAGE = 4096;
-const REQUEST_START = PAGE - abi.IN_HEADER_SIZE - abi.RW_IN_SIZE;
-const REPLY_START = PAGE - abi.OUT_HEADER_SIZE;
+const REQUEST_START = PAGE_BYTES - abi.IN_HEADER_SIZE - abi.RW_IN_SIZE;
+const REPLY_START = PAGE_BYTES - abi.OUT_HEADER_SIZE;
 
 /** A window as threads know it. */
 export interface ServedWindow {
@@ -110,15 +110,15 @@ export class WindowServer {
     this.#turns = turns ?? null;
     const ask = askMemory && (() => askMemory(this.request.nodeId));
     this.#growth = ask ? new MemoryGrowth({ ledger, ask, beforeWaiting: () => gate.givePermit() }) : null;
-    this.#resident = allocateResident(PAGE + abi.MAX_WRITE);
+    this.#resident = allocateResident(PAGE_BYTES + abi.MAX_WRITE);
     // only ever read, as the source of zeros
-    this.#zeros = allocateResident(16 * PAGE);
+    this.#zeros = allocateResident(16 * PAGE_BYTES);
     this.request = new Request(this.#resident.bytes.subarray(REQUEST_START));
     this.#reply = new Reply(this.#resident.bytes.subarray(REPLY_START));
     this.requestAddress = this.#resident.address + REQUEST_START;
     this.requestLimit = this.#resident.bytes.length - REQUEST_START;
     this.replyAddress = this.#resident.address + REPLY_START;
-    this.#dataAddress = this.#resident.address + PAGE;
+    this.#dataAddress = this.#resident.address + PAGE_BYTES;
   }
 
   /** @returns the length of the reply to send, or NOT_SERVED */

@@ -13,6 +13,7 @@
  * Nothing is done unless a request takes long and a thread of the server is seen to wait for just that.
  */
 import { readdirSync, readFileSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
 import { writeBackBelow } from '../../../system/libc.js';
 import { logEvent } from '../../runtime/log.js';
 
@@ -71,7 +72,7 @@ export class WritebackRelief {
         seen = now;
         await Promise.all(this.#bus.images().map((image) => this.#flushBelow(image)));
       }
-      await new Promise((resolve) => setTimeout(resolve, RELIEF_MS).unref());
+      await delay(RELIEF_MS, undefined, { ref: false });
     }
     logEvent({ event: 'relieved', ms: Math.round(seen - begun) });
   }

@@ -17,7 +17,7 @@ import { type BigIntStats, fstat } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { FusetapError } from '../../../drivers/errors.js';
-import { quote } from '../../../drivers/quote.js';
+import { named } from '../../../drivers/quote.js';
 import { answersFromMemory, deviceName, locate, readBlockSize, readMounts } from '../../../system/proc.js';
 import { type SideShell, shellWord } from '../../../system/side-shell.js';
 import { within } from '../../../system/within.js';
@@ -107,7 +107,7 @@ export class ImageWatch {
     const { imageState } = await this.report(bus, vbd, PATIENCE_MS);
     if (imageState !== 'not-answering') return;
     const mount = locate(await readMounts('self'), image.realPath)?.mountpoint ?? '/';
-    throw new FusetapError('BUSY', `the disk of ${vdev} does not answer: ${quote(image.path)} on ${quote(mount)}`, {
+    throw new FusetapError('BUSY', `the disk of ${vdev} does not answer: ${named(image.path)} on ${named(mount)}`, {
       hint: `wait until it does, or fusetap detach --force --bus ${bus.place.name} ${vdev}`,
     });
   }

@@ -2,6 +2,7 @@
  * How a vbd leaves its bus: nobody holds it, its data is durable, its file is gone, and all that the keeper held for it.
  */
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError, type PlainError, toFusetapError } from '../../../drivers/errors.js';
 import type { DetachChoice } from '../../control/bus-control.js';
 import type { DetachedVbd } from '../../control/interface.js';
@@ -106,7 +107,7 @@ export class Detaching {
         if (!isBusy || performance.now() >= deadline) throw error;
       }
       signal?.throwIfAborted();
-      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+      await delay(POLL_MS);
     }
   }
 

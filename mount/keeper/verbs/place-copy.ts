@@ -11,7 +11,7 @@ import { type FileHandle, lstat, open } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { closeAll } from '../../../drivers/close-fd.js';
 import { FusetapError, toFusetapError } from '../../../drivers/errors.js';
-import { quote } from '../../../drivers/quote.js';
+import { named } from '../../../drivers/quote.js';
 import { deviceName, locate, readMounts } from '../../../system/proc.js';
 import { type ClaimOptions, claimImage } from '../../images/claim-image.js';
 import { followOutside, type OpenedImage, type OwnBus, openImage } from '../../images/open-image.js';
@@ -60,7 +60,7 @@ async function openOld(
   const old = await openImage(path, 'w', context.ownBus, { mayBeEmpty: true });
   try {
     if (old.kind !== 'file') {
-      throw new FusetapError('USAGE', `${quote(path)} is a block device: a copy takes the place of files only`, {
+      throw new FusetapError('USAGE', `${named(path)} is a block device: a copy takes the place of files only`, {
         hint: 'save to a file, then copy that with dd',
         path,
       });
@@ -133,7 +133,7 @@ async function syncDirectory(path: string): Promise<void> {
 }
 
 function alreadyThere(path: string): FusetapError {
-  return new FusetapError('BUSY', `${quote(path)} is there already`, {
+  return new FusetapError('BUSY', `${named(path)} is there already`, {
     hint: 'choose another name, or replace it with --force',
     path,
   });
@@ -141,5 +141,5 @@ function alreadyThere(path: string): FusetapError {
 
 function cannotSave(path: string, error: unknown): FusetapError {
   const reason = error instanceof Error ? error.message : String(error);
-  return toFusetapError(error, `cannot save to ${quote(path)}: ${reason}`, { operation: 'save', path });
+  return toFusetapError(error, `cannot save to ${named(path)}: ${reason}`, { operation: 'save', path });
 }

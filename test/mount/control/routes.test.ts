@@ -67,7 +67,7 @@ t.test('the name of a share is checked when all else is right', async (t) => {
   t.throws(() => v.parse(attachRequest, { ...right, share: 'a b' }), {
     name: 'FusetapError',
     code: 'USAGE',
-    message: 'not a name to share a ram image under: "a b"',
+    message: "not a name to share a ram image under: 'a b'",
   });
   t.match(issueOf(attachRequest, { ...right, share: 'a b', uid: -1 }), /^uid: must be at least 0$/);
 });

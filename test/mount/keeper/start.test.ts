@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { isAlreadyRunning, startKeeper } from '../../../mount/keeper/start.js';
 import { resolveBus } from '../../../mount/runtime/bus-place.js';
+import { statFields } from '../../../system/proc.js';
 import { tempDir } from '../../cli/fake-bus.js';
 
 async function start(t: Test, program: string, log = '') {
@@ -39,9 +40,7 @@ t.test('a keeper outlives a starter that waits for nothing but the report', asyn
   const { pid } = result as { pid: number };
   t.teardown(() => process.kill(pid, 'SIGKILL'));
   t.doesNotThrow(() => process.kill(pid, 0));
-  const session = readFileSync(`/proc/${pid}/stat`, 'latin1')
-    .replace(/^.*\) /, '')
-    .split(' ')[3];
+  const session = statFields(readFileSync(`/proc/${pid}/stat`, 'latin1'))[3];
   t.equal(session, String(pid), 'in a session of its own, out of reach of the terminal');
 });
 

@@ -67,7 +67,7 @@ t.test('refused words', (t) => {
 
 t.test('an error quotes what it was given, on one line and cut', (t) => {
   t.throws(() => slotOfVdev('xvdA'), { message: "no vdev: 'xvdA'" });
-  t.throws(() => slotOfVdev('a\nb\x1b[31m\u202e'), { message: "no vdev: 'a\\u{a}b\\u{1b}[31m\\u{202e}'" });
+  t.throws(() => slotOfVdev('a\nb\x1b[31m\u202e'), { message: "no vdev: 'a\\nb\\x1b[31m\\u{202e}'" });
   t.throws(() => slotOfVdev('x'.repeat(1e6)), { message: `no vdev: '${'x'.repeat(80)}…'` });
   t.end();
 });

@@ -5,6 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { type BusPlace, resolveBus, showBus } from '../../../../mount/client/index.js';
 import type { BusInfo, VbdInfo } from '../../../../mount/control/interface.js';
 import { readBusRecord } from '../../../../mount/runtime/bus-record.js';
+import { until } from '../../../../system/until.js';
 import type { Excuses, Journal } from './journal.js';
 import { type Outcome, type ProgramOptions, runFusetap } from './program.js';
 import { kill, type Stage } from './stage.js';
@@ -200,12 +201,13 @@ export class Bus {
 }
 
 /** Waits until the probe says yes. @throws Error where it does not within the limit */
-export async function until(what: string, limitMs: number, probe: () => Promise<boolean> | boolean): Promise<void> {
-  const deadline = performance.now() + limitMs;
-  while (!(await probe())) {
-    if (performance.now() > deadline) throw new Error(`not within ${limitMs / 1000} s: ${what}`);
-    await delay(POLL_MS);
-  }
+export async function eventually(
+  what: string,
+  limitMs: number,
+  probe: () => Promise<boolean> | boolean,
+): Promise<void> {
+  if (await until(probe, { timeoutMs: limitMs, everyMs: POLL_MS })) return;
+  throw new Error(`not within ${limitMs / 1000} s: ${what}`);
 }
 
 export function targetOf({ path, number, sizeBytes }: AttachedDisk): { path: string; disk: number; sizeBytes: number } {

@@ -8,6 +8,7 @@ import type { Window } from '../../../../drivers/driver.js';
 import { MappedWindows } from '../../../../mount/fuse/event-loop/mapped-windows.js';
 import { writeMapped } from '../../../../mount/fuse/thread/mapped-write.js';
 import { addressOf, memfdCreate } from '../../../../system/libc.js';
+import { eventually } from '../../../e2e/command.js';
 
 const SIZE = (1 << 20) + 777;
 const LENGTH = 100_000;
@@ -143,14 +144,14 @@ t.test('memory that was written counts as the process’s until there was no wri
   t.equal(heldKilobytes(), 100);
   windows.used();
   const begun = performance.now();
-  while (heldKilobytes() > 0) await new Promise((resolve) => setTimeout(resolve, 50));
+  await eventually('the copy in memory is let go', 20_000, () => heldKilobytes() === 0);
   t.ok(performance.now() - begun > 1500, 'a second look finds no use');
   t.ok(content(window.fd).equals(withBytes(DATA, 0)), 'and the image keeps it');
   // and again, as new
   uses = 0;
   writeMapped(window, mappedAt, addressOf(DATA), LENGTH, LENGTH);
   windows.used();
-  while (heldKilobytes() > 0) await new Promise((resolve) => setTimeout(resolve, 50));
+  await eventually('the copy in memory is let go', 20_000, () => heldKilobytes() === 0);
 });
 
 /** What smaps says of the mapping at an address. */
