@@ -44,10 +44,10 @@ export const COMMANDS: Readonly<Record<string, () => Promise<CommandFile>>> = {
 /** The program without its commands. */
 export function makeProgram(): Command {
   const program = new Command('fusetap')
-    .description('Attaches disk images as files, in userspace.')
+    .description('Attaches disk images as files, in userspace: each file is a disk.')
     .usage('[options] COMMAND')
-    .version(VERSION, '--version', 'the version')
-    .helpOption('-h, --help', 'this help')
+    .version(VERSION, '--version', 'print the version')
+    .helpOption('-h, --help', 'print this help')
     .helpCommand(false)
     .configureHelp({ showGlobalOptions: true })
     // its own words would be a second line

@@ -27,21 +27,20 @@ export function register(program: Command): void {
   const command = program
     .command('attach')
     .summary('attach an image')
-    .description('Attaches an image and prints the path of the file that is the disk. Begins the bus if need be.')
-    .argument('[SPEC]', 'DRIVER:PATH, PATH, tap:DRIVER:PATH,VDEV,MODE or TARGET,FORMAT,VDEV,ACCESS')
-    .argument('[VDEV]', 'the place: xvda, hda, sda, or a slot number (default: the first free xvd*)')
-    .argument('[MODE]', 'r, w, or w! (write, sharing check waived) (default: w)')
-    .option('-r, --read-only', 'the same as MODE r')
-    .option(
-      '--driver <NAME>',
-      `the driver, in place of SPEC: ${driverNames.join(', ')}, a file ./mine.js, or a package`,
+    .description(
+      'Attaches an image and prints the path of the file that is the disk. Starts the bus if it does not run.',
     )
-    .option('--image <PATH>', 'the image, in place of SPEC: the path may hold commas and colons')
+    .argument('[SPEC]', 'DRIVER:PATH, PATH, tap:DRIVER:PATH,VDEV,MODE or TARGET,FORMAT,VDEV,ACCESS')
+    .argument('[VDEV]', 'the place on the bus: xvda, hda, sda, or a slot number (default: the first free xvd*)')
+    .argument('[MODE]', 'r, w, or w! (write, without the sharing check) (default: w)')
+    .option('-r, --read-only', 'the same as MODE r')
+    .option('--driver <NAME>', `the driver, instead of SPEC: ${driverNames.join(', ')}, a file ./mine.js, or a package`)
+    .option('--image <PATH>', 'the image, instead of SPEC: the path may contain commas and colons')
     .option('--option <KEY=VALUE>', 'an option of the driver (repeatable)', gather)
-    .option('--offset <N>', 'the disk begins at byte N of the image; K, M, G, T may follow')
+    .option('--offset <N>', 'the disk starts at byte N of the image; N may end with K, M, G or T')
     .option('--sizelimit <N>', 'the disk has N bytes')
-    .option('--partitions', 'its partitions too, as xvda1, xvda2, … beside xvda (MBR and GPT)')
-    .option('--share <NAME>', 'ram: the name that the image is shared under (default: by the identity of its file)')
+    .option('--partitions', 'attach its partitions too, as xvda1, xvda2, … beside xvda (MBR and GPT)')
+    .option('--share <NAME>', 'ram: share the memory under NAME (default: by the identity of the image file)')
     .option('--filter <NAME=VALUE>', 'delay=MS, error=KIND[:OFFSET-END][@FILE] or read-only (repeatable)', gather)
     .addOption(
       new Option(
@@ -51,10 +50,13 @@ export function register(program: Command): void {
     )
     .addOption(transportOption())
     .addOption(allowOtherOption())
-    .option('--uid <N>', 'whose the file is (default: yours)', parseId)
-    .option('--gid <N>', 'the group of the file (default: yours)', parseId)
-    .option('--file-mode <MODE>', 'permission bits of the file (default: 0600)', parseFileMode)
-    .option('--config <FILE>', 'all disks of a domain file of xm or xl, or of JSON as ls --json prints; all or none')
+    .option('--uid <N>', 'owner of the file (default: you); only root can set another', parseId)
+    .option('--gid <N>', 'group of the file (default: yours)', parseId)
+    .option('--file-mode <MODE>', 'permission bits of the file, in octal (default: 0600)', parseFileMode)
+    .option(
+      '--config <FILE>',
+      'attach all disks of FILE, or none: a domain file of xm or xl, or JSON as ls --json prints it',
+    )
     .action(async (spec: Word, vdev: Word, mode: Word, _: unknown, self: Command) => {
       const words = [spec, vdev, mode].filter((word) => word !== undefined);
       const options = self.optsWithGlobals<AttachOptions>();

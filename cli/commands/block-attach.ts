@@ -11,12 +11,14 @@ export function register(program: Command): void {
   const command = program
     .command('block-attach')
     .summary("xm's word for attach")
-    .description('Attaches an image to a bus, which stands where xm has a domain. Begins the bus if need be.')
-    .argument('<BUS>', 'the bus: a name, as of a domain')
+    .description(
+      'Attaches an image to a bus, which takes the place of a domain in xm. Starts the bus if it does not run.',
+    )
+    .argument('<BUS>', 'the name of the bus, for example the name of a domain')
     .argument('<SPEC>', 'tap:aio:/img/c.img, file:/img/c.img, phy:/dev/sdb, or any other SPEC of attach')
-    .argument('<VDEV>', 'the place: xvda, /dev/xvda, hda, sda, or a slot number')
-    .argument('<MODE>', 'r, w, or w! (write, sharing check waived)')
-    .argument('[BACKDOM]', 'the domain of the backend: means nothing here')
+    .argument('<VDEV>', 'the place on the bus: xvda, /dev/xvda, hda, sda, or a slot number')
+    .argument('<MODE>', 'r, w, or w! (write, without the sharing check)')
+    .argument('[BACKDOM]', 'the domain of the backend: accepted, without effect')
     .action(async (bus: string, spec: string, vdev: string, mode: string, backend: string | undefined, _, self) => {
       const options = withBus(bus, (self as Command).optsWithGlobals<SharedOptions>());
       const { request, notes } = attachRequest([spec, vdev, mode]);

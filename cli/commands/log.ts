@@ -12,9 +12,9 @@ interface LogOptions extends SharedOptions {
 export function register(program: Command): void {
   const command = program
     .command('log')
-    .summary('what happened on the bus')
-    .description('Prints the log of the bus, also of one that is dead. With --json one JSON document a line.')
-    .option('-f, --follow', 'and what is added to it, until the bus ends')
+    .summary('print the log of the bus')
+    .description('Prints the log of the bus, also of a dead bus. With --json, one JSON document per line.')
+    .option('-f, --follow', 'print new lines too, until the bus ends')
     .action(async (_: unknown, self: Command) => {
       const options = self.optsWithGlobals<LogOptions>();
       const place = await chosenBus(options);

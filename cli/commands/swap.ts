@@ -21,10 +21,10 @@ export function register(program: Command): void {
     )
     .argument('<VBD>')
     .argument('[SPEC]', 'DRIVER:PATH or PATH')
-    .option('--driver <NAME>', 'the driver, in place of SPEC')
-    .option('--image <PATH>', 'the image, in place of SPEC: the path may hold commas and colons')
+    .option('--driver <NAME>', 'the driver, instead of SPEC')
+    .option('--image <PATH>', 'the image, instead of SPEC: the path may contain commas and colons')
     .option('--option <KEY=VALUE>', 'an option of the driver (repeatable)', gather)
-    .option('--share <NAME>', 'ram: the name that the image is shared under (default: by the identity of its file)')
+    .option('--share <NAME>', 'ram: share the memory under NAME (default: by the identity of the image file)')
     .action(async (word: string, spec: string | undefined, _: unknown, self: Command) => {
       const options = self.optsWithGlobals<SwapOptions>();
       const request = swapRequest(spec, options);
