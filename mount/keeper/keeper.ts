@@ -54,10 +54,10 @@ import type { Slot } from '../slots/slots.js';
 import { mountBus, prepareRemount, releaseMount } from './mounting.js';
 import { clearMountpoint } from './mountpoint.js';
 import { type FileOwner, ownerOf, ownIdentity } from './ownership.js';
+import { RunningAttaches } from './running-attaches.js';
 import { supervise } from './supervise.js';
 import type { Supervisor } from './supervision/supervisor.js';
 import { WritebackRelief } from './supervision/writeback-relief.js';
-import { UnderWay } from './under-way.js';
 import { type BusParts, deviceOf } from './vbds/bus-parts.js';
 import { ImageWatch } from './vbds/image-watch.js';
 import { LedgerIndexes } from './vbds/ledger-indexes.js';
@@ -99,7 +99,7 @@ export class Keeper implements BusControl {
   readonly #detaching: Detaching;
   readonly #pausing: Pausing;
   readonly #relief: WritebackRelief;
-  readonly #underWay = new UnderWay();
+  readonly #runningAttaches = new RunningAttaches();
   readonly #ending: Ending<Vbd>;
   /** keeps servers under a mount */
   readonly #supervise: (mount: KernelMount, restarts?: number) => Supervisor;
@@ -109,7 +109,7 @@ export class Keeper implements BusControl {
   /** settles when a bus that was given up has been cut off */
   #gaveUp: Promise<void> = Promise.resolve();
   /** a bus that was given up is being mounted anew */
-  #reviving: Promise<void> | null = null;
+  #remounting: Promise<void> | null = null;
 
   /** Mounts a bus and starts its server; resolves when it answers. */
   static async start(options: KeeperOptions): Promise<Keeper> {
@@ -144,7 +144,7 @@ export class Keeper implements BusControl {
     };
     const server = this.#supervise(mount);
     const record = (): void => this.#record();
-    const known = { place, transport, allowOther, mount, mountDev: '', failed: false, leftBehind: false };
+    const known = { place, transport, allowOther, mount, mountDev: '', failed: false, serverMayHang: false };
     const activities = new Activities(place.name);
     const shell = new SideShell();
     lookWith(shell);
@@ -159,7 +159,7 @@ export class Keeper implements BusControl {
       giveUpActs: async () => {
         const why = endingError(place.name);
         const cancelled = vbds.all().map((vbd) => activities.cancel(vbd, why));
-        await Promise.all([this.#underWay.giveUp(why), ...cancelled]);
+        await Promise.all([this.#runningAttaches.abortAll(why), ...cancelled]);
       },
       vbds: () => vbds.all(),
       takeAway: (vbd, limits) => this.#detaching.takeAway(vbd, limits),
@@ -208,7 +208,7 @@ export class Keeper implements BusControl {
     try {
       const owner = ownerOf(request, ownIdentity());
       const place = this.#bus.vbds.reserveFree(request.vdev, request.partitions ?? false);
-      return await this.#underWay
+      return await this.#runningAttaches
         .run(watcher, (own) => this.#attachAt(place, owner, request, own))
         .finally(() => this.#bus.vbds.unreserve(place.slot));
     } finally {
@@ -236,7 +236,7 @@ export class Keeper implements BusControl {
     const vbd = this.#bus.vbds.find(vdev);
     const gone = await this.#detaching.detach(vbd, choice).catch((error: unknown) => {
       // what nobody waits for any more may still come to its end
-      vbd.going?.finally(() => this.endIfIdle()).catch(() => {});
+      vbd.removal?.finally(() => this.endIfIdle()).catch(() => {});
       throw error;
     });
     this.endIfIdle();
@@ -248,19 +248,19 @@ export class Keeper implements BusControl {
    * @throws FusetapError BUSY where one is held after the wait and `force` is not set: nothing was detached then
    */
   async stop(force: boolean, patience: Patience = { waitMs: 0 }): Promise<DetachResult> {
-    if (!force || patience.waitMs > 0) await this.#waitUntilFree(force, patience);
+    if (!force || patience.waitMs > 0) await this.#ensureUnused(force, patience);
     const vbds = await this.#ending.run(force || this.#bus.failed);
     this.#persistent = false;
     this.#over = true;
     return { vbds, ended: true };
   }
 
-  async #waitUntilFree(force: boolean, patience: Patience): Promise<void> {
+  async #ensureUnused(force: boolean, patience: Patience): Promise<void> {
     if (this.#bus.failed || this.#ending.begun) return;
     const { vbds, images } = this.#bus;
     if (!force) await Promise.all(vbds.all().map((vbd) => images.mustAnswer(this.#bus, vbd)));
     try {
-      await this.#detaching.freeAll(this.#bus.vbds.all(), patience);
+      await this.#detaching.ensureAllUnused(this.#bus.vbds.all(), patience);
     } catch (error) {
       // somebody else has begun the ending meanwhile: it is joined
       if (this.#bus.failed || this.#ending.begun) return;
@@ -281,16 +281,16 @@ export class Keeper implements BusControl {
   async persist(transport?: TransportName, allowOther?: boolean): Promise<void> {
     this.#checkWishes({ transport, allowOther });
     if (this.#bus.failed && !this.#over && !this.#ending.begun) {
-      this.#reviving ??= this.#revive().finally(() => {
-        this.#reviving = null;
+      this.#remounting ??= this.#remount().finally(() => {
+        this.#remounting = null;
       });
-      await this.#reviving;
+      await this.#remounting;
     }
     this.#checkRunning();
     this.#persistent = true;
   }
 
-  async #revive(): Promise<void> {
+  async #remount(): Promise<void> {
     const bus = this.#bus;
     await this.#gaveUp;
     await bus.server.end();
@@ -343,8 +343,8 @@ export class Keeper implements BusControl {
   }
 
   /** Whether a process may stay after the ending, because a disk does not answer it. */
-  get leftBehind(): boolean {
-    return this.#bus.leftBehind;
+  get serverMayHang(): boolean {
+    return this.#bus.serverMayHang;
   }
 
   /** Of an ending that is over: the vbds of which not all is durable. */
@@ -358,11 +358,11 @@ export class Keeper implements BusControl {
     this.#relief.end();
     await this.#gaveUp;
     // whoever waits for a disk that does not answer gets an error now
-    if (this.#bus.leftBehind) await abortConnection(place.path, mountDev);
+    if (this.#bus.serverMayHang) await abortConnection(place.path, mountDev);
     await unmount(place.path, mountDev);
     // a server that waits for a disk that hangs cannot be killed before the disk answers
     const hasEnded = server.end().then(() => true);
-    if (!(await within(hasEnded, KILL_LIMIT_MS, false))) this.#bus.leftBehind = true;
+    if (!(await within(hasEnded, KILL_LIMIT_MS, false))) this.#bus.serverMayHang = true;
     closeDevices(mount);
     await memories.end().catch((error: unknown) => console.error(error));
     this.books.end();

@@ -86,7 +86,7 @@ async function run({ persistent, transport, allowOther, bus, lifeline, ...where 
   ]);
   let ended = false;
   /** nobody asked for the ending who could be told what went wrong */
-  let isUntold = false;
+  let isUnattended = false;
   const end = async (): Promise<void> => {
     if (ended) return;
     ended = true;
@@ -94,16 +94,16 @@ async function run({ persistent, transport, allowOther, bus, lifeline, ...where 
     // nobody can connect any more, and who does not find the socket waits for the lock
     removeSocket(place, 'control.sock');
     await keeper.end().catch((error: unknown) => console.error('while the bus was taken away:', error));
-    const lost = isUntold ? keeper.notDurable : [];
+    const lost = isUnattended ? keeper.notDurable : [];
     removeBusFiles(place, { keepLog: lost.length > 0 });
     await tellAdministrator(lost);
     // a server that hangs with a disk would keep the lock for as long as the disk hangs; else the lock goes with the last
     // process, so that whoever waits for it finds none
-    if (keeper.leftBehind) flockRelease(lockFd);
+    if (keeper.serverMayHang) flockRelease(lockFd);
     process.exit(lost.length > 0 ? 1 : 0);
   };
-  const endUntold = (patience?: Patience): void => {
-    isUntold = true;
+  const endUnattended = (patience?: Patience): void => {
+    isUnattended = true;
     keeper.stop(true, patience).then(end, end);
   };
   const control = createControl(keeper, () => void end());
@@ -119,13 +119,13 @@ async function run({ persistent, transport, allowOther, bus, lifeline, ...where 
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.on(signal, () => {
       logEvent({ event: 'signal', signal });
-      endUntold();
+      endUnattended();
     });
   }
   if (lifeline) {
     void awaitAbandoned(LIFELINE_FD).then(() => {
       logEvent({ event: 'abandoned' });
-      endUntold({ waitMs: ABANDONED_PATIENCE_MS });
+      endUnattended({ waitMs: ABANDONED_PATIENCE_MS });
     });
   }
   collectWhenGrown();

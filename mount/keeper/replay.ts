@@ -26,14 +26,14 @@ const TURN_MS = 1_000;
 const BREAKING_LIMIT_MS = 10_000;
 
 /** What of a vbd may change between the two. */
-type Told = Pick<Vbd, 'paused' | 'source'> & {
+type ToldState = Pick<Vbd, 'paused' | 'source'> & {
   /** of each of its files */
   readonly leaving: readonly boolean[];
 };
 
 /** What a server knows. */
 interface Knowledge {
-  readonly told: Map<Vbd, Told>;
+  readonly told: Map<Vbd, ToldState>;
   /** why a disk did not come back */
   readonly broken: Map<Vbd, string>;
 }
@@ -54,18 +54,18 @@ export class Replay {
     const known = this.#knownBy(server);
     await this.#takeBack(server, bus, known);
     const underWay = new Set<Vbd>();
-    const tellings: Promise<void>[] = [];
+    const replays: Promise<void>[] = [];
     try {
       for (const vbd of bus.vbds.all()) {
         // it may have been detached since the loop began: what it was made of is closed then
         if (known.told.has(vbd) || !bus.vbds.has(vbd)) continue;
         const why = retry ? null : this.#whyNotTried(vbd);
         underWay.add(vbd);
-        const telling = new Telling(server, bus, vbd, known).run(why, strict, this.#limitMs);
-        tellings.push(telling.then(() => void underWay.delete(vbd)));
-        await inTurn(tellings.at(-1) as Promise<void>);
+        const replayed = new VbdReplay(server, bus, vbd, known).run(why, strict, this.#limitMs);
+        replays.push(replayed.then(() => void underWay.delete(vbd)));
+        await waitForTurn(replays.at(-1) as Promise<void>);
       }
-      await Promise.all(tellings);
+      await Promise.all(replays);
     } catch (error) {
       if (isServerDeath(error)) for (const vbd of underWay) this.#deaths.set(vbd, (this.#deaths.get(vbd) ?? 0) + 1);
       throw error;
@@ -109,7 +109,7 @@ export class Replay {
 }
 
 /** One vbd of one server. */
-class Telling {
+class VbdReplay {
   readonly #server: ServerProcess;
   readonly #bus: BusParts;
   readonly #vbd: Vbd;
@@ -170,10 +170,10 @@ function unlessDeath(error: unknown): void {
 }
 
 /** Resolves when it is done, or the next one need not wait for it any longer. */
-async function inTurn(telling: Promise<void>): Promise<void> {
+async function waitForTurn(replayed: Promise<void>): Promise<void> {
   // one that fails while the next ones are told is met when all are waited for
-  telling.catch(() => {});
-  await within(telling, TURN_MS, undefined);
+  replayed.catch(() => {});
+  await within(replayed, TURN_MS, undefined);
 }
 
 function wouldBreak({ vdev }: Vbd, reason: string): FusetapError {
@@ -183,7 +183,7 @@ function wouldBreak({ vdev }: Vbd, reason: string): FusetapError {
   });
 }
 
-function isAsTold(vbd: Vbd, was: Told): boolean {
+function isAsTold(vbd: Vbd, was: ToldState): boolean {
   const isSameLeaving = leavingOf(vbd).every((leaving, i) => leaving === was.leaving[i]);
   return isSameLeaving && vbd.paused === was.paused && vbd.source === was.source;
 }

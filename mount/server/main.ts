@@ -33,7 +33,7 @@ let isLoadFailureTold = false;
 /** told to serve */
 let begun = false;
 /** the keeper is gone for good */
-let isAlone = false;
+let isOrphan = false;
 /** an orphan that takes its own mount away */
 let isEnding = false;
 /** why an orphan is to end */
@@ -45,20 +45,20 @@ const die = (): never => {
   // unreachable, but a signal is asynchronous to the compiler
   for (;;);
 };
-const dieOf = (error: unknown): never => {
+const dieBecauseOf = (error: unknown): never => {
   // stderr is the bus's log file: written synchronously
   console.error(error);
   return die();
 };
 /** Nobody replaces a server without a keeper: to it no error is worse than its own end. */
 const failed = (error: unknown): void => {
-  if (isAlone) console.error(error);
-  else dieOf(error);
+  if (isOrphan) console.error(error);
+  else dieBecauseOf(error);
 };
 process.on('uncaughtException', failed);
 process.on('unhandledRejection', failed);
 process.on('exit', die);
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => endOf(signal));
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => endBecause(signal));
 
 closeInheritedImages();
 const start = JSON.parse(process.argv[2] ?? '') as ServerStart;
@@ -83,7 +83,7 @@ const events: TransportEvents = {
   gone: () => {
     if (process.connected) send({ kind: 'gone' });
     // nothing is left to serve, but perhaps something to flush
-    else if (!isEnding) endOf('the mount was taken away');
+    else if (!isEnding) endBecause('the mount was taken away');
   },
 };
 const transport = await makeTransport();
@@ -161,7 +161,7 @@ function act(id: number, command: Command, passed: PassedFds): Promise<unknown> 
     case 'release':
       return server.release(command.nodeId);
     case 'poison':
-      return server.poison(command.nodeId);
+      return server.makeKernelForget(command.nodeId);
     case 'leave':
       return server.leave(command);
     case 'detach':
@@ -170,7 +170,7 @@ function act(id: number, command: Command, passed: PassedFds): Promise<unknown> 
 }
 
 process.on('message', ({ id, command }: Envelope) => {
-  questions.heard();
+  questions.heardKeeper();
   execute(id, command).then(
     (result) => send({ kind: 'done', id, result }),
     (error: unknown) => {
@@ -192,7 +192,7 @@ function loadOrphan(): Promise<typeof import('./orphan.js') | null> {
 
 /** What was away once may be away again when it is needed. */
 async function preloadOrphan(): Promise<void> {
-  if (!isAlone && (await loadOrphan()) === null) setTimeout(preloadOrphan, PRELOAD_RETRY_MS);
+  if (!isOrphan && (await loadOrphan()) === null) setTimeout(preloadOrphan, PRELOAD_RETRY_MS);
 }
 
 /** Until it is loaded the orphan serves on, but nobody can ask or end it: a package that is away may come back. */
@@ -205,8 +205,8 @@ async function awaitOrphan(): Promise<typeof import('./orphan.js')> {
 }
 
 /** Only an orphan ends by itself: for all others the keeper does what is to be done. */
-function endOf(why: string): void {
-  if (!isAlone) return;
+function endBecause(why: string): void {
+  if (!isOrphan) return;
   endsBecause = why;
   void orphan?.endBecause(why);
 }
@@ -215,10 +215,10 @@ function endOf(why: string): void {
 process.on('disconnect', async () => {
   // loaded to take another's place, which it cannot do without the keeper: as an orphan it would never read
   if (!begun) die();
-  isAlone = true;
+  isOrphan = true;
   for (const abort of running.values()) abort.abort();
-  transport.alone();
-  questions.alone();
+  transport.noSuccessor();
+  questions.keeperDied();
   const loaded = await awaitOrphan();
   const { place, transport: name, allowOther, statsFd, lockFd } = start;
   const ends = (): void => {

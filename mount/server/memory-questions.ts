@@ -17,7 +17,7 @@ export class MemoryQuestions {
   readonly #asked = new Map<number, NodeJS.Timeout>();
   /** it has not been heard since a question was left without an answer */
   #isKeeperSilent = false;
-  #isAlone = false;
+  #isKeeperDead = false;
 
   constructor(credit: MemoryCredit, askKeeper: (nodeId: number) => void) {
     this.#credit = credit;
@@ -26,7 +26,7 @@ export class MemoryQuestions {
 
   /** A thread asks; what for is in the ledger. */
   ask(nodeId: number): void {
-    if (this.#isAlone || this.#isKeeperSilent) return this.#credit.wanted(nodeId);
+    if (this.#isKeeperDead || this.#isKeeperSilent) return this.#credit.wanted(nodeId);
     this.#askKeeper(nodeId);
     if (!this.#asked.has(nodeId)) this.#lookIn(HEAR_MS, nodeId);
   }
@@ -47,14 +47,14 @@ export class MemoryQuestions {
   }
 
   /** The keeper has said something: it is asked first, and what it was asked it will answer. */
-  heard(): void {
+  heardKeeper(): void {
     this.#isKeeperSilent = false;
     for (const nodeId of this.#asked.keys()) this.#lookIn(ANSWER_MS, nodeId);
   }
 
   /** The keeper is gone for good. */
-  alone(): void {
-    this.#isAlone = true;
+  keeperDied(): void {
+    this.#isKeeperDead = true;
     this.#credit.wantedByAll();
   }
 }

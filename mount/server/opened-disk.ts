@@ -71,7 +71,7 @@ export async function openDisk(
   const { size, name, broken } = command;
   if (size !== undefined && broken !== undefined) return openBroken(command, size, broken);
   try {
-    return await openSound(context, command, passed);
+    return await openWithDriver(context, command, passed);
   } catch (error) {
     if (size === undefined || isCodeMissing(error)) throw error;
     console.error(`${name} did not come back, its I/O is EIO from now on:`, error);
@@ -86,7 +86,7 @@ function openBroken({ name, ledgerIndex, mode, image }: AttachCommand, size: num
   return { name, disk, raw, ledgerIndex, broken, partitions: [], ...bytes, facts: null, holders: null };
 }
 
-async function openSound(
+async function openWithDriver(
   { ledger, keeperPid, memoryWanted }: OpeningContext,
   command: AttachCommand,
   passed: PassedFds,
@@ -169,7 +169,7 @@ export async function closeDisks(opened: OpenedDisk): Promise<Error | null> {
 }
 
 /** Closes all of it. */
-export async function letGo(opened: OpenedDisk): Promise<Error | null> {
+export async function closeOpenedDisk(opened: OpenedDisk): Promise<Error | null> {
   const errors = [await closeDisks(opened), await closeAll(opened.fds)];
   return errors.find((error) => error !== null) ?? null;
 }

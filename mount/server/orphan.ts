@@ -90,7 +90,7 @@ export class Orphan implements BusControl {
   readonly #shell = new SideShell();
   #over = false;
   /** nobody asked for the ending who could be told what went wrong */
-  #isUntold = false;
+  #isUnattended = false;
   #end: Promise<void> | null = null;
 
   constructor(context: OrphanContext) {
@@ -125,9 +125,9 @@ export class Orphan implements BusControl {
 
   /** The bus ends as a keeper's does; the exit status tells whether all is durable. */
   async endBecause(why: string): Promise<void> {
-    if (this.#isUntold) return;
+    if (this.#isUnattended) return;
     logEvent(why.startsWith('SIG') ? { event: 'signal', signal: why } : { event: 'failed', reason: why });
-    this.#isUntold = true;
+    this.#isUnattended = true;
     await this.stop(true);
     await this.#endOnce();
   }
@@ -196,9 +196,9 @@ export class Orphan implements BusControl {
     if (vbd?.facts.passthrough !== true) await server.hold(nodeId, owners);
     else {
       const file = { vdev: vbd.facts.vdev, nodeId };
-      await freeToPause(() => this.#freeFile(file, { waitMs: 0 }));
+      await freeToPause(() => this.#ensureFileUnused(file, { waitMs: 0 }));
       await server.hold(nodeId, owners);
-      await this.#showFile(file);
+      await this.#allowFileOpens(file);
     }
     this.#record();
   }
@@ -253,8 +253,8 @@ export class Orphan implements BusControl {
     const deadline = performance.now() + patience.waitMs;
     if (mustBeFree) {
       await freeAll(vbds, {
-        free: (vbd) => this.#free(vbd, { ...patience, waitMs: Math.max(0, deadline - performance.now()) }),
-        show: (vbd) => this.#show(vbd),
+        free: (vbd) => this.#ensureUnused(vbd, { ...patience, waitMs: Math.max(0, deadline - performance.now()) }),
+        show: (vbd) => this.#allowOpens(vbd),
       });
     }
     const gone = await this.#ending.run(force);
@@ -263,9 +263,9 @@ export class Orphan implements BusControl {
   }
 
   async #detachVbd(vbd: OrphanVbd, { force, waitMs, signal }: DetachChoice): Promise<DetachedVbd> {
-    if (!force) await this.#free(vbd, { waitMs, signal });
+    if (!force) await this.#ensureUnused(vbd, { waitMs, signal });
     if (!force && signal.aborted) {
-      await this.#show(vbd);
+      await this.#allowOpens(vbd);
       throw signal.reason;
     }
     return await this.#takeAway(vbd, force ? new EndingLimits().start() : null);
@@ -295,23 +295,23 @@ export class Orphan implements BusControl {
     return [...partitions.map(({ name, nodeId }) => ({ vdev: name, nodeId })), { vdev: facts.vdev, nodeId }];
   }
 
-  async #free(vbd: OrphanVbd, patience: Patience): Promise<void> {
+  async #ensureUnused(vbd: OrphanVbd, patience: Patience): Promise<void> {
     const deadline = Date.now() + patience.waitMs;
     await freeAll(this.#filesOf(vbd), {
-      free: (file) => this.#freeFile(file, { ...patience, waitMs: Math.max(0, deadline - Date.now()) }),
-      show: (file) => this.#showFile(file),
+      free: (file) => this.#ensureFileUnused(file, { ...patience, waitMs: Math.max(0, deadline - Date.now()) }),
+      show: (file) => this.#allowFileOpens(file),
     });
   }
 
-  async #show(vbd: OrphanVbd): Promise<void> {
-    for (const file of this.#filesOf(vbd)) await this.#showFile(file);
+  async #allowOpens(vbd: OrphanVbd): Promise<void> {
+    for (const file of this.#filesOf(vbd)) await this.#allowFileOpens(file);
   }
 
-  async #showFile({ nodeId }: LeavingVbd): Promise<void> {
+  async #allowFileOpens({ nodeId }: LeavingVbd): Promise<void> {
     await this.#context.server.leave({ op: 'leave', nodeId, leaving: false });
   }
 
-  async #freeFile(file: LeavingVbd, patience: Patience): Promise<void> {
+  async #ensureFileUnused(file: LeavingVbd, patience: Patience): Promise<void> {
     const { place, server, ledger, forgets } = this.#context;
     const mountDev = await this.#findMount();
     await awaitFree(
@@ -393,7 +393,7 @@ export class Orphan implements BusControl {
     } catch (error) {
       console.error(error);
     }
-    const lost = this.#isUntold ? this.#ending.lost : [];
+    const lost = this.#isUnattended ? this.#ending.lost : [];
     removeBusFiles(place, { keepLog: lost.length > 0 });
     await tellAdministrator(lost);
     exit(lost.length > 0 ? 1 : 0);

@@ -19,7 +19,7 @@ export interface ServedMemory extends CreditedMemory {
 
 /** a write waits for a grant */
 const GRANT_LOCK_MS = 300;
-const ANYWAY = { mayGoWithout: true, limitMs: 2_000 };
+const LOCK_OPTIONS = { mayGoWithout: true, limitMs: 2_000 };
 
 export class ServerMemories implements Grants {
   readonly #runtimeDir: string;
@@ -47,7 +47,7 @@ export class ServerMemories implements Grants {
       for (const memory of this.#served()) this.#links.keep(this.#linkTo(memory));
       cleanLinks(this.#runtimeDir);
     };
-    await withRamLock(this.#runtimeDir, publishAll, ANYWAY).catch((error: unknown) => console.error(error));
+    await withRamLock(this.#runtimeDir, publishAll, LOCK_OPTIONS).catch((error: unknown) => console.error(error));
   }
 
   /** Writes anew what others may have taken away of our links. */
@@ -66,7 +66,7 @@ export class ServerMemories implements Grants {
 
   grant(memory: CreditedMemory, unspentBytes: number, wantedBytes: number, neededBytes: number): Promise<number> {
     const growth = { unspentBytes, wantedBytes, neededBytes };
-    this.#know(memory.id);
+    this.#noteLink(memory.id);
     // the keeper may go on any moment, and say itself what was granted: what is only looked at needs no lock
     if (!this.#isPublic) return Promise.resolve(this.#links.growth(memory.id, growth));
     const grow = (): number => this.#links.grow(memory.id, growth);
@@ -77,7 +77,7 @@ export class ServerMemories implements Grants {
     return this.#links.areOthersGranted();
   }
 
-  #know(id: string): void {
+  #noteLink(id: string): void {
     if (this.#links.has(id)) return;
     for (const memory of this.#served()) if (memory.id === id) this.#links.note(this.#linkTo(memory));
   }

@@ -22,7 +22,15 @@ import type {
   SwapCommand,
   VbdFacts,
 } from './commands.js';
-import { filesOf, letGo, type OpenedDisk, type OpenedFile, openDisk, openImage, windowFacts } from './opened-disk.js';
+import {
+  closeOpenedDisk,
+  filesOf,
+  type OpenedDisk,
+  type OpenedFile,
+  openDisk,
+  openImage,
+  windowFacts,
+} from './opened-disk.js';
 import { openPartition, readTable, type ServedPartition } from './partitions.js';
 import type { PassedFds } from './passed-fds.js';
 import type { ServedMemory } from './ram-images.js';
@@ -115,7 +123,7 @@ export class Server {
     this.#wanted.set(nodeId, command);
     const opened = await this.#open(command, passed);
     if (this.#wanted.get(nodeId) !== command) {
-      void letGo(opened);
+      void closeOpenedDisk(opened);
       throw new FusetapError('FAILED', `${command.name} is not wanted any more`);
     }
     this.#served.set(nodeId, opened);
@@ -138,7 +146,7 @@ export class Server {
       for (const { disk } of filesOf(old)) await disk.flush();
       for (const ref of old.partitions) fresh.partitions.push(openPartition(fresh.raw, fresh.disk.readOnly, ref));
     } catch (error) {
-      await this.#letGo(fresh);
+      await this.#close(fresh);
       throw error;
     }
     fresh.facts = facts;
@@ -147,7 +155,7 @@ export class Server {
     await this.#transport.swap(nodeId, { disk, bytesFd });
     for (const partition of partitions) await this.#transport.swap(partition.nodeId, { disk: partition.disk, bytesFd });
     this.#served.set(nodeId, fresh);
-    const error = await this.#letGo(old);
+    const error = await this.#close(old);
     if (error !== null) console.error(`closing what ${name} had before:`, error);
     return null;
   }
@@ -240,8 +248,8 @@ export class Server {
     return null;
   }
 
-  async poison(nodeId: number): Promise<null> {
-    this.#transport.poison(nodeId);
+  async makeKernelForget(nodeId: number): Promise<null> {
+    this.#transport.makeKernelForget(nodeId);
     return null;
   }
 
@@ -260,19 +268,19 @@ export class Server {
     this.#closing.delete(nodeId);
     const errors: (FusetapError | null)[] = [];
     for (const file of filesOf(served)) errors.push(await this.#flush(file));
-    errors.push(notClosed(served, await this.#letGo(served)));
+    errors.push(notClosed(served, await this.#close(served)));
     return { flushError: errors.find((error) => error !== null)?.toJSON() ?? null };
   }
 
   /** @returns the first error: acknowledged writes may be lost */
-  async #letGo(served: OpenedDisk): Promise<Error | null> {
+  async #close(served: OpenedDisk): Promise<Error | null> {
     try {
       // before it is closed: nobody shall follow a link to what the descriptor becomes next
       if (served.memory !== null) this.#events.closing(served.memory);
     } catch (error) {
       console.error(`the link of ${served.name}:`, error);
     }
-    return await letGo(served);
+    return await closeOpenedDisk(served);
   }
 
   /** The disk's own and those of its partitions: what holds for one holds for all. */

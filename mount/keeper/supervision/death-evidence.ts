@@ -30,10 +30,10 @@ export interface Death {
 export class DeathEvidence {
   readonly #startLimitMs: number;
   /** servers in a row that died at work and had answered nothing */
-  #barren = 0;
+  #diedUseless = 0;
   /** servers in a row that died soon, and had not even read a request; since when */
-  #idle = 0;
-  #idleSinceMs = 0;
+  #diedIdle = 0;
+  #diedIdleSinceMs = 0;
   readonly #deathsByRequest = new Map<number, number>();
   #began = { nowMs: 0, answered: 0 };
 
@@ -54,18 +54,18 @@ export class DeathEvidence {
 
   /** how long to wait before the next server is started */
   get pauseMs(): number {
-    return this.#idle > 1 ? pauseBeforeTryMs(this.#idle) : 0;
+    return this.#diedIdle > 1 ? pauseBeforeTryMs(this.#diedIdle) : 0;
   }
 
   #reasonInAnswers({ nowMs, answered, inFlight }: Death): string | null {
     const wasAtWork = inFlight.length > 0;
-    const wasOfUse = answered > this.#began.answered || nowMs - this.#began.nowMs > SOON_MS;
-    this.#barren = wasOfUse || !wasAtWork ? 0 : this.#barren + 1;
-    if (this.#barren >= DEATH_LIMIT) return `${DEATH_LIMIT} servers in a row died before they answered a request`;
-    if (this.#idle === 0) this.#idleSinceMs = nowMs;
-    this.#idle = wasOfUse || wasAtWork ? 0 : this.#idle + 1;
-    if (this.#idle < DEATH_LIMIT || nowMs - this.#idleSinceMs < this.#startLimitMs) return null;
-    return `no server lived until it read a request, for ${Math.round((nowMs - this.#idleSinceMs) / 1000)} s`;
+    const wasUseful = answered > this.#began.answered || nowMs - this.#began.nowMs > SOON_MS;
+    this.#diedUseless = wasUseful || !wasAtWork ? 0 : this.#diedUseless + 1;
+    if (this.#diedUseless >= DEATH_LIMIT) return `${DEATH_LIMIT} servers in a row died before they answered a request`;
+    if (this.#diedIdle === 0) this.#diedIdleSinceMs = nowMs;
+    this.#diedIdle = wasUseful || wasAtWork ? 0 : this.#diedIdle + 1;
+    if (this.#diedIdle < DEATH_LIMIT || nowMs - this.#diedIdleSinceMs < this.#startLimitMs) return null;
+    return `no server lived until it read a request, for ${Math.round((nowMs - this.#diedIdleSinceMs) / 1000)} s`;
   }
 
   #reasonInRequests(inFlight: ReadonlySet<number>): string | null {

@@ -23,7 +23,7 @@ const RELIEF_MS = 10;
 /** relief ends when nobody was seen to wait for so long */
 const CALM_MS = 2_000;
 
-export interface Relieved {
+export interface RelievedBus {
   /** the requests that the server works on */
   inFlight(): readonly number[];
   serverPid(): number | null;
@@ -39,12 +39,12 @@ export interface WrittenImage {
 }
 
 export class WritebackRelief {
-  readonly #bus: Relieved;
+  readonly #bus: RelievedBus;
   readonly #timer: NodeJS.Timeout;
   #last: ReadonlySet<number> = new Set();
   #relieving: Promise<void> | null = null;
 
-  constructor(bus: Relieved) {
+  constructor(bus: RelievedBus) {
     this.#bus = bus;
     this.#timer = setInterval(() => this.#look(), LOOK_MS).unref();
   }

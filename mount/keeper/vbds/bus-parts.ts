@@ -41,7 +41,7 @@ export interface BusParts {
   /** the bus was given up: there is no server, and nobody can use a vbd */
   failed: boolean;
   /** a disk did not answer when its vbd was cut off: the server may not end, and clients may wait for it */
-  leftBehind: boolean;
+  serverMayHang: boolean;
   /** writes down for others what the bus has now */
   record(): void;
 }

@@ -107,14 +107,14 @@ export class Holdings {
     const closings = this.#held
       .splice(0)
       .reverse()
-      .map((held) => letGo(held, usedByServer));
+      .map((held) => releaseLogged(held, usedByServer));
     this.#files.clear();
     const errors = await Promise.all(closings);
     return errors.find((error) => error !== null) ?? null;
   }
 }
 
-async function letGo({ what, release }: Held, usedByServer: boolean): Promise<Error | null> {
+async function releaseLogged({ what, release }: Held, usedByServer: boolean): Promise<Error | null> {
   try {
     return await release(usedByServer);
   } catch (error) {

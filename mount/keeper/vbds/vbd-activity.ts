@@ -45,7 +45,7 @@ export class Activities {
 
   /** @throws FusetapError BUSY where something, or something of the given kinds, is being done with the vbd */
   refuse(vbd: Vbd, kinds?: readonly ActivityKind[]): void {
-    const kind = this.#current.get(vbd)?.kind ?? (vbd.going && 'detaching');
+    const kind = this.#current.get(vbd)?.kind ?? (vbd.removal && 'detaching');
     if (kind === undefined || kinds?.includes(kind) === false) return;
     throw new FusetapError('BUSY', `${vbd.vdev} on bus ${this.#bus} ${WORDS[kind]}`, { hint: HINTS[kind] });
   }

@@ -76,7 +76,7 @@ export class VbdTable {
     const place = parseSlot(vdev ?? firstFreeXvd([...this.#bySlot.keys(), ...this.#reserved.keys()]));
     const places = withPartitions ? [place, ...partitionSlots(place)] : [place];
     const taken = places.find(({ slot }) => this.#isTaken(slot));
-    if (taken !== undefined) throw this.#taken(taken);
+    if (taken !== undefined) throw this.#takenError(taken);
     this.#reserved.set(place.slot, withPartitions);
     return place;
   }
@@ -102,7 +102,7 @@ export class VbdTable {
     this.#reserved.delete(slot);
   }
 
-  #taken({ slot, vdev }: Slot): FusetapError {
+  #takenError({ slot, vdev }: Slot): FusetapError {
     const bus = this.#bus;
     const owner = this.#bySlot.get(slot) ?? this.#diskOf(slot);
     const holder: Holder = { bus, vdev: owner?.vdev ?? vdev };

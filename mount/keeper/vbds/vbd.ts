@@ -63,5 +63,5 @@ export interface Vbd extends VbdFile {
   /** null where nobody asked for them */
   readonly partitions: readonly VbdPartition[] | null;
   /** it is being flushed and closed, which nothing stops; see Detaching.takeAway */
-  going?: Promise<DetachedVbd>;
+  removal?: Promise<DetachedVbd>;
 }

@@ -74,7 +74,7 @@ async function openAndShow(
     holdings.own('the passthrough', () => vbd.backingId !== null && context.unregister(vbd.backingId));
     signal.throwIfAborted();
     const command = showCommand(vbd, context.facts(vbd), false);
-    await askOpened(context, vbd, () => server.request<'show'>(command));
+    await withDiskOpen(context, vbd, () => server.request<'show'>(command));
     return { vbd, notes: taken?.notes ?? [] };
   } catch (error) {
     // a new server may never have had it
@@ -88,11 +88,11 @@ async function openAndShow(
 async function readPartitions(context: AttachContext, opened: OpenedVbd): Promise<TakenPartitions> {
   const { nodeId, holdings } = opened;
   const ask = () => context.server.request<'partitions'>({ op: 'partitions', nodeId });
-  return takePartitions(context, opened, await askOpened(context, opened, ask), holdings);
+  return takePartitions(context, opened, await withDiskOpen(context, opened, ask), holdings);
 }
 
 /** Asks the server of a disk that it has open; where that one was replaced meanwhile, the next one opens it first. */
-async function askOpened<Result>(
+async function withDiskOpen<Result>(
   { server, memories }: AttachContext,
   vbd: OpenedVbd,
   ask: () => Promise<Result>,
@@ -102,13 +102,13 @@ async function askOpened<Result>(
       return await ask();
     } catch (error) {
       const isLost = isServerDeath(error) || (error instanceof FusetapError && error.code === 'NOT_FOUND');
-      if (!isLost || isAbsolute(vbd.source.driver) || attempt === SHOW_LIMIT) throw error;
+      if (!isLost || isAbsolute(vbd.source.driver) || attempt === ATTEMPT_LIMIT) throw error;
     }
     const { broken } = await server.request<'attach'>(attachCommand(vbd, memories));
     if (broken !== null) throw new FusetapError('FAILED', `${vbd.vdev} did not come back: ${broken}`);
   }
 }
-const SHOW_LIMIT = 3;
+const ATTEMPT_LIMIT = 3;
 
 async function registerIfWanted(
   context: AttachContext,

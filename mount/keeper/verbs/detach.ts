@@ -24,7 +24,7 @@ const POLL_MS = 100;
 export class Detaching {
   readonly #bus: BusParts;
   /** those whose disk did not answer in time: the server still has them */
-  readonly #leftBehind = new WeakSet<Vbd>();
+  readonly #stillInServer = new WeakSet<Vbd>();
 
   constructor(bus: BusParts) {
     this.#bus = bus;
@@ -37,11 +37,11 @@ export class Detaching {
     return await activities.run(vbd, 'detaching', choice.signal, async (signal) => {
       if (!this.#bus.failed) {
         await this.#bus.images.mustAnswer(this.#bus, vbd);
-        await this.free(vbd, { waitMs: choice.waitMs, signal });
+        await this.ensureUnused(vbd, { waitMs: choice.waitMs, signal });
       }
       // whoever waited for this is gone, and from the next step on there is no way back
       if (!signal.aborted) return await this.#bus.images.whileAnswering(this.#bus, vbd, this.takeAway(vbd, null));
-      await this.show(vbd);
+      await this.allowOpens(vbd);
       throw signal.reason;
     });
   }
@@ -49,9 +49,9 @@ export class Detaching {
   /** Takes the place of whatever is being done with the vbd. */
   async #detachByForce(vbd: Vbd, choice: DetachChoice): Promise<DetachedVbd> {
     const { activities, vbds } = this.#bus;
-    if (!vbd.going) await activities.cancel(vbd);
+    if (!vbd.removal) await activities.cancel(vbd);
     // a reset was past its point of no return: another vbd has the place
-    if (!vbd.going && !vbds.has(vbd)) return await this.detach(vbds.find(vbd.vdev), choice);
+    if (!vbd.removal && !vbds.has(vbd)) return await this.detach(vbds.find(vbd.vdev), choice);
     return await this.takeAway(vbd, new EndingLimits().start());
   }
 
@@ -60,13 +60,13 @@ export class Detaching {
    * @param limits null where nobody holds it: its flush takes the time that it takes
    */
   takeAway(vbd: Vbd, limits: EndingLimits | null): Promise<DetachedVbd> {
-    vbd.going ??= this.#takeAway(vbd, limits);
-    return limits === null ? vbd.going : limits.flush.wait(vbd.going, `${vbd.vdev} was not flushed`);
+    vbd.removal ??= this.#takeAway(vbd, limits);
+    return limits === null ? vbd.removal : limits.flush.wait(vbd.removal, `${vbd.vdev} was not flushed`);
   }
 
   async #takeAway(vbd: Vbd, limits: EndingLimits | null): Promise<DetachedVbd> {
     const bus = this.#bus;
-    const info = await orAfterLook(vbdInfo(bus, vbd), () => vbdInfoUnseen(bus, vbd));
+    const info = await lookOrFallback(vbdInfo(bus, vbd), () => vbdInfoUnseen(bus, vbd));
     const above = limits === null || bus.failed ? NOBODY : await this.#writeBack(vbd, limits.writeBack);
     if (limits !== null && !bus.failed && vbd.backingId !== null) await this.#cutOff(vbd);
     const { flushError } = await this.close(vbd, limits);
@@ -94,13 +94,16 @@ export class Detaching {
    * Frees all, or none: where one is held, the others can be opened again.
    * @throws FusetapError BUSY with the holders, where they do not let go in time; what `signal` was aborted with
    */
-  async freeAll(vbds: readonly Vbd[], { waitMs, signal }: Patience): Promise<void> {
+  async ensureAllUnused(vbds: readonly Vbd[], { waitMs, signal }: Patience): Promise<void> {
     const deadline = performance.now() + waitMs;
     for (;;) {
       try {
-        await freeAll(vbds, { free: (vbd) => this.#freeIfIdle(vbd, signal), show: (vbd) => this.show(vbd) });
+        await freeAll(vbds, {
+          free: (vbd) => this.#ensureUnusedNow(vbd, signal),
+          show: (vbd) => this.allowOpens(vbd),
+        });
         if (!signal?.aborted) return;
-        for (const vbd of vbds) await this.show(vbd);
+        for (const vbd of vbds) await this.allowOpens(vbd);
       } catch (error) {
         const isBusy = error instanceof FusetapError && error.code === 'BUSY';
         if (!isBusy || performance.now() >= deadline) throw error;
@@ -111,26 +114,26 @@ export class Detaching {
   }
 
   /** @throws FusetapError BUSY also where something is done with it that has to end first */
-  async #freeIfIdle(vbd: Vbd, signal: AbortSignal | undefined): Promise<void> {
-    if (vbd.going) return;
+  async #ensureUnusedNow(vbd: Vbd, signal: AbortSignal | undefined): Promise<void> {
+    if (vbd.removal) return;
     this.#bus.activities.refuse(vbd);
-    await this.free(vbd, { waitMs: 0, ...(signal && { signal }) });
+    await this.ensureUnused(vbd, { waitMs: 0, ...(signal && { signal }) });
   }
 
   /**
    * Resolves when nobody holds the vbd or a partition of it, and nobody can open them: they are leaving.
    * @throws FusetapError BUSY with the holders, where they do not let go in time; all can be opened again then
    */
-  async free(vbd: Vbd, patience: Patience): Promise<void> {
+  async ensureUnused(vbd: Vbd, patience: Patience): Promise<void> {
     const deadline = Date.now() + patience.waitMs;
     await freeAll(filesOf(vbd), {
-      free: (file) => this.freeFile(file, { ...patience, waitMs: Math.max(0, deadline - Date.now()) }),
-      show: (file) => this.#showFile(file),
+      free: (file) => this.ensureFileUnused(file, { ...patience, waitMs: Math.max(0, deadline - Date.now()) }),
+      show: (file) => this.#allowFileOpens(file),
     });
   }
 
   /** The same of one file. */
-  freeFile(file: VbdFile, patience: Patience): Promise<void> {
+  ensureFileUnused(file: VbdFile, patience: Patience): Promise<void> {
     const { place, server, mountDev, transport, ledger, forgets } = this.#bus;
     return awaitFree(
       {
@@ -153,11 +156,11 @@ export class Detaching {
   }
 
   /** A vbd that was leaving stays: it can be opened again. */
-  async show(vbd: Vbd): Promise<void> {
-    for (const file of filesOf(vbd)) await this.#showFile(file);
+  async allowOpens(vbd: Vbd): Promise<void> {
+    for (const file of filesOf(vbd)) await this.#allowFileOpens(file);
   }
 
-  async #showFile(file: VbdFile): Promise<void> {
+  async #allowFileOpens(file: VbdFile): Promise<void> {
     file.leaving = false;
     await this.#bus.server.request<'leave'>({ op: 'leave', nodeId: file.nodeId, leaving: false });
   }
@@ -170,8 +173,8 @@ export class Detaching {
     const closed = await this.#closeDisk(vbd, limits);
     this.#bus.vbds.remove(vbd);
     // a write that is under way may still come to its end
-    const usedByServer = this.#leftBehind.has(vbd);
-    if (usedByServer) this.#bus.leftBehind = true;
+    const usedByServer = this.#stillInServer.has(vbd);
+    if (usedByServer) this.#bus.serverMayHang = true;
     const released = [vbd.holdings.release({ usedByServer }), vbd.source.holdings.release({ usedByServer })];
     this.#bus.record();
     if (usedByServer) return closed;
@@ -193,7 +196,7 @@ export class Detaching {
       if (closed !== null) return closed;
     } catch (error) {
       const isUnknown = error instanceof FusetapError && error.code === 'NOT_FOUND';
-      if (isTimeUp(error)) this.#leftBehind.add(vbd);
+      if (isTimeUp(error)) this.#stillInServer.add(vbd);
       if (isTimeUp(error) || !(this.#bus.failed || isUnknown)) return { flushError: toPlain(error, vbd) };
     }
     // the bus failed, before or meanwhile, or its server does not have the disk
@@ -212,7 +215,7 @@ export class Detaching {
 const LOOK_MS = 2_000;
 
 /** What the look tells, or in its place what is made without one. Not made where the look was in time: the vbd is gone then. */
-function orAfterLook<Result>(look: Promise<Result>, make: () => Result): Promise<Result> {
+function lookOrFallback<Result>(look: Promise<Result>, make: () => Result): Promise<Result> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => resolve(Promise.resolve().then(make)), LOOK_MS).unref();
     look.finally(() => clearTimeout(timer)).then(resolve, reject);

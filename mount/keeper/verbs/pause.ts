@@ -68,10 +68,10 @@ export class Pausing {
 
   /** The kernel's own I/O cannot be paused, so nobody may have the vbd open. Opens wait then. */
   async #pausePassedThrough(vbd: Vbd): Promise<void> {
-    await freeToPause(() => this.#detaching.freeFile(vbd, { waitMs: 0 }));
+    await freeToPause(() => this.#detaching.ensureFileUnused(vbd, { waitMs: 0 }));
     vbd.paused = true;
     await this.#bus.server.request<'hold'>({ op: 'hold', nodeId: vbd.nodeId, holders: vbd.pausedFor ?? [] });
-    await this.#detaching.show(vbd);
+    await this.#detaching.allowOpens(vbd);
   }
 
   async #resume(vbd: Vbd): Promise<void> {

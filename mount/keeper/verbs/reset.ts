@@ -11,7 +11,7 @@ import type { Detaching } from './detach.js';
 import { logCopy } from './log-copy.js';
 
 /** What a reset needs of the keeper. */
-export interface Resetting {
+export interface ResetContext {
   readonly bus: BusParts;
   readonly detaching: Detaching;
   /** for the vbd that comes in the place of the old one; to its users it is the same file */
@@ -19,13 +19,13 @@ export interface Resetting {
 }
 
 /** @throws FusetapError BUSY where anybody holds it or shares it */
-export async function reset(resetting: Resetting, vbd: Vbd, watcher: CopyWatcher): Promise<void> {
-  await resetting.bus.activities.run(vbd, 'resetting', watcher.signal, (signal) =>
-    resetNow(resetting, vbd, { ...watcher, signal }),
+export async function reset(resetContext: ResetContext, vbd: Vbd, watcher: CopyWatcher): Promise<void> {
+  await resetContext.bus.activities.run(vbd, 'resetting', watcher.signal, (signal) =>
+    resetNow(resetContext, vbd, { ...watcher, signal }),
   );
 }
 
-async function resetNow({ bus, detaching, context }: Resetting, vbd: Vbd, watcher: CopyWatcher): Promise<void> {
+async function resetNow({ bus, detaching, context }: ResetContext, vbd: Vbd, watcher: CopyWatcher): Promise<void> {
   const { vbds, memories } = bus;
   const { mode, filters, slot, vdev } = vbd;
   const { memory, driver, options, imagePath } = vbd.source;
@@ -33,7 +33,7 @@ async function resetNow({ bus, detaching, context }: Resetting, vbd: Vbd, watche
   vbds.reserve(slot, vbd.partitions !== null);
   const told = logCopy(memory.image, watcher);
   try {
-    await detaching.free(vbd, { waitMs: 0, signal: watcher.signal });
+    await detaching.ensureUnused(vbd, { waitMs: 0, signal: watcher.signal });
     const fresh = await recopyMemory(context, { driver, options, image: memory.image }, memory, told);
     try {
       const share = memories.shareOf(fresh);
@@ -54,7 +54,7 @@ async function resetNow({ bus, detaching, context }: Resetting, vbd: Vbd, watche
     bus.record();
     logEvent({ event: 'reset', vdev });
   } catch (error) {
-    if (vbds.has(vbd) && vbd.leaving) await detaching.show(vbd);
+    if (vbds.has(vbd) && vbd.leaving) await detaching.allowOpens(vbd);
     throw error;
   } finally {
     vbds.unreserve(slot);

@@ -25,13 +25,13 @@ export async function save(
       await bus.server.request<'save'>({ op: 'save', nodeId: vbd.nodeId, targetFd }, { signal, progress });
       signal.throwIfAborted();
     };
-    return pausing.withWritersPaused(vbd, signal, () => saveTo(path, force, savingOf(bus, vbd, copy)));
+    return pausing.withWritersPaused(vbd, signal, () => saveTo(path, force, saveContext(bus, vbd, copy)));
   });
   logEvent({ event: 'saved', vdev: vbd.vdev, path: saved });
   return { path: saved, size: vbd.size };
 }
 
-function savingOf(bus: BusParts, vbd: Vbd, copy: SaveContext['copy']): SaveContext {
+function saveContext(bus: BusParts, vbd: Vbd, copy: SaveContext['copy']): SaveContext {
   const { place, mountDev, memories, answering } = bus;
   return {
     ownBus: { ownDev: mountDev, mountpoint: place.path, answering },

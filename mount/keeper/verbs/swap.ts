@@ -26,7 +26,7 @@ export async function swap(
 ): Promise<void> {
   // meanwhile nobody detaches, resumes or copies it
   await bus.activities.run(vbd, 'swapping', watcher.signal, async (signal) => {
-    refuse(bus, vbd);
+    refuseUnlessSwappable(bus, vbd);
     const { driver, image } = request;
     const wish = { ...request, mode: vbd.mode, filters: vbd.filters };
     const old = vbd.source;
@@ -48,7 +48,7 @@ export async function swap(
   });
 }
 
-function refuse(bus: BusParts, vbd: Vbd): void {
+function refuseUnlessSwappable(bus: BusParts, vbd: Vbd): void {
   const { name } = bus.place;
   if (!vbd.paused) {
     throw new FusetapError('USAGE', `${vbd.vdev} on bus ${name} is not paused: its image cannot be swapped`, {

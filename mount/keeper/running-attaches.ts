@@ -4,7 +4,7 @@ import type { CopyWatcher } from '../control/progress.js';
 /** for how long an act that was given up is waited for: what it waits for may hang */
 const PATIENCE_MS = 5_000;
 
-export class UnderWay {
+export class RunningAttaches {
   readonly #acts = new Map<AbortController, Promise<unknown>>();
 
   /**
@@ -22,7 +22,7 @@ export class UnderWay {
   }
 
   /** Has all acts give up for that reason; resolves when they have ended, or do not within some seconds. */
-  async giveUp(reason: Error): Promise<void> {
+  async abortAll(reason: Error): Promise<void> {
     const acts = [...this.#acts];
     if (acts.length === 0) return;
     for (const [controller] of acts) controller.abort(reason);
