@@ -1,31 +1,32 @@
+/** The attaches that are under way. The ending of the bus aborts them, and waits for them. */
 import { within } from '../../system/within.js';
 import type { CopyWatcher } from '../control/progress.js';
 
-/** for how long an act that was given up is waited for: what it waits for may hang */
+/** how long to wait for aborted attaches: the disk that they wait for may hang */
 const PATIENCE_MS = 5_000;
 
 export class RunningAttaches {
-  readonly #acts = new Map<AbortController, Promise<unknown>>();
+  readonly #attaches = new Map<AbortController, Promise<unknown>>();
 
   /**
-   * Does something long.
-   * @param work is told when to give up: when its client went away, or `giveUp` was called
+   * Runs an attach.
+   * @param work gets a signal that is aborted when its client goes away, or by `abortAll`
    */
   run<Watcher extends CopyWatcher, Result>(
     watcher: Watcher,
     work: (watcher: Watcher) => Promise<Result>,
   ): Promise<Result> {
     const own = new AbortController();
-    const act = work({ ...watcher, signal: AbortSignal.any([watcher.signal, own.signal]) });
-    this.#acts.set(own, act);
-    return act.finally(() => this.#acts.delete(own));
+    const attach = work({ ...watcher, signal: AbortSignal.any([watcher.signal, own.signal]) });
+    this.#attaches.set(own, attach);
+    return attach.finally(() => this.#attaches.delete(own));
   }
 
-  /** Has all acts give up for that reason; resolves when they have ended, or do not within some seconds. */
+  /** Aborts all attaches. Resolves when they have ended, or after some seconds. */
   async abortAll(reason: Error): Promise<void> {
-    const acts = [...this.#acts];
-    if (acts.length === 0) return;
-    for (const [controller] of acts) controller.abort(reason);
-    await within(Promise.allSettled(acts.map(([, act]) => act)), PATIENCE_MS, undefined);
+    const attaches = [...this.#attaches];
+    if (attaches.length === 0) return;
+    for (const [controller] of attaches) controller.abort(reason);
+    await within(Promise.allSettled(attaches.map(([, attach]) => attach)), PATIENCE_MS, undefined);
   }
 }

@@ -69,5 +69,5 @@ t.test('of one that dies without a word, the log tells why', async (t) => {
   );
   t.match(broken.result, { code: 'FAILED', message: /keeper of bus 0: Error: out of luck/, hint: /state\/0\/log$/ });
   const silent = await start(t, 'process.exit(3);', 'from an earlier life\n');
-  t.match(silent.result, { code: 'FAILED', message: 'cannot start the keeper of bus 0: it ended without a word' });
+  t.match(silent.result, { code: 'FAILED', message: 'cannot start the keeper of bus 0: it exited without a report' });
 });
