@@ -1,6 +1,6 @@
 /**
- * What is done with a vbd belongs to the client that asked for it: when that goes away it is given up and undone. What is
- * asked with --force takes the place of what is under way.
+ * What is done with a vbd belongs to the client that asked for it: when that goes away it is given up and undone. What
+ * is asked with --force takes the place of what is under way.
  */
 import { readdir } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -39,7 +39,7 @@ async function startDetach(bus: Bus): Promise<ReturnType<typeof start>> {
   await eventually('a detach that waits', 40_000, async () => {
     const { stderr } = await bus.bench.fusetap(['detach', 'xvda']);
     if (waiting.exitCode !== null) waiting = begin();
-    return /is being detached already: wait for that, or take its place with --force/.test(stderr);
+    return /is being detached already: wait for that, or use detach --force/.test(stderr);
   });
   return waiting;
 }
@@ -73,7 +73,7 @@ t.test('detach --force takes the place of one that waits', { skip }, async (t) =
     t.match(await bus.bench.fusetap(words), { status: 0 }, words.join(' '));
     const { status, stderr } = await waiting;
     t.equal(status, 4);
-    t.match(stderr, /taken away by force meanwhile|is ending/);
+    t.match(stderr, /detached by force meanwhile|is ending/);
     await holder.release();
   }
 });
@@ -114,7 +114,7 @@ t.test('a save that is interrupted, or that a detach by force ends, leaves nothi
   const again = collect(bus.bench.startFusetap(['save', 'xvda', 'copy.img']));
   await isDoing(bus, /is being saved/);
   await bus.bench.succeed(['detach', '--force', 'xvda']);
-  t.match(await again, { status: 4, stderr: /taken away by force meanwhile/ });
+  t.match(await again, { status: 4, stderr: /detached by force meanwhile/ });
   t.same(await files(), before);
   t.match(await bus.bench.try('head -c 1 "$1"', path), { status: 1 });
 });

@@ -1,10 +1,10 @@
 /**
- * Swapping: a vbd that is paused gets another image, under those who have it open.
+ * Swap: a paused vbd gets another image, while programs have it open.
  *
  *      image opened and claimed (rule 8) → memory filled (ram) → disk opened in the server, of the same size →
- *      the old one flushed → the new one in its place → the old one let go
+ *      the old one flushed → replaced by the new one → the old one released
  *
- * All or nothing: until the server has said yes the keeper knows the old image, and so does every server after it.
+ * All or nothing: until the server has confirmed the swap, the keeper and every new server use the old image.
  */
 import { isAbsolute } from 'node:path';
 import { FusetapError } from '../../../drivers/errors.js';
@@ -17,14 +17,14 @@ import { attachCommand } from './attach.js';
 import type { AttachContext } from './attach-context.js';
 import { openSource } from './open-source.js';
 
-/** Gives a vbd that is paused another image. It is still paused then. */
+/** Gives a paused vbd another image. It stays paused. */
 export async function swap(
   bus: BusParts,
   context: AttachContext,
   vbd: Vbd,
   { request, watcher }: { request: SwapRequest; watcher: CopyWatcher },
 ): Promise<void> {
-  // meanwhile nobody detaches, resumes or copies it
+  // meanwhile it cannot be detached, resumed, saved or reset
   await bus.activities.run(vbd, 'swapping', watcher.signal, async (signal) => {
     refuseUnlessSwappable(bus, vbd);
     const { driver, image } = request;
@@ -41,7 +41,7 @@ export async function swap(
       throw error;
     }
     vbd.source = source;
-    // an error of close(2) comes too late: the server has flushed the old image
+    // an error of close(2) does not matter here: the server has flushed the old image
     void old.holdings.release();
     bus.record();
     logEvent({ event: 'swapped', vdev: vbd.vdev, driver, image });
@@ -56,7 +56,7 @@ function refuseUnlessSwappable(bus: BusParts, vbd: Vbd): void {
     });
   }
   if (vbd.backingId === null) return;
-  throw new FusetapError('UNSUPPORTED', `${vbd.vdev} is passed through: the kernel keeps the image that it has`, {
+  throw new FusetapError('UNSUPPORTED', `${vbd.vdev} is passed through: the kernel keeps using its image`, {
     hint: 'attach it with --passthrough off',
   });
 }
