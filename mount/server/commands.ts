@@ -28,9 +28,7 @@ export interface ServerStart {
   /** keeps the lock on the bus as long as either process lives */
   readonly lockFd: number;
   readonly deviceFds: readonly number[];
-  /**
-   * never read or written: its other end learns when all processes that have it are gone; null if nobody waits for that
-   */
+  /** kept open, not used: when no process has it open any more, a helper unmounts; null if there is no helper */
   readonly aliveFd: number | null;
   /** the socket over which descriptors are sent; if omitted, the keeper is older and sends none */
   readonly passingFd?: number;
