@@ -32,8 +32,8 @@ function listDirectory(path: string): string[] {
     return readdirSync(path);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOTDIR') throw error;
-    throw new FusetapError('USAGE', `a bus needs a directory: ${path} is not one`, {
-      hint: 'give an empty directory',
+    throw new FusetapError('USAGE', `not a directory: ${path}`, {
+      hint: 'a bus needs an empty directory',
       path,
     });
   }
