@@ -142,8 +142,8 @@ export class Supervisor {
   }
 
   /**
-   * Gives a command to a server that outlived its bus because somebody removed the mount. @returns null if there is
-   * none
+   * Gives a command to a server that outlived its bus because somebody removed the mount.
+   * @returns null if there is no such server
    */
   async lastRequest<Op extends keyof Commands>(
     command: Commands[Op]['command'] & { readonly op: Op },
