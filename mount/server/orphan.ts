@@ -1,10 +1,10 @@
 /**
- * A server without its keeper. It is a whole one: it has the devices, the images, their locks and memories, grants memory
- * itself, can be found, listed, held for a copy, detached from and stopped, and ends on a signal as a keeper does. But
- * nothing can be attached, and nothing is replaced when it dies.
+ * A server whose keeper has died. It can do almost all: it has the devices, the images, their locks and the ram images.
+ * It grants memory, can be found and listed, paused for a copy, detached from and stopped, and ends on a signal as a
+ * keeper does. But nothing can be attached, and when it dies, nobody replaces it.
  *
- * It costs all that is on the bus where it ends, so nothing is fatal to it but the loss of its device: what it writes for
- * others, and where it listens, is tried until it succeeds.
+ * If it ended, all vbds of the bus would be lost, so only the loss of its device is fatal. If writing its files or
+ * listening on its socket fails, it tries again until that succeeds.
  */
 import { FusetapError } from '../../drivers/errors.js';
 import { mountOn } from '../../system/proc.js';
@@ -59,7 +59,7 @@ export interface OrphanContext {
   /** the lock on the bus */
   readonly lockFd: number;
   readonly forgets: ForgetWaiters;
-  /** from now on the mount goes by our own hand */
+  /** called before this process removes the mount itself */
   ends(): void;
   /** ends this process */
   exit(status: number): void;
@@ -82,15 +82,15 @@ export class Orphan implements OrphanControl {
     pause: ({ nodeId }, owners) => this.#pause(nodeId, owners),
     resume: ({ nodeId }) => this.#resume(nodeId),
   });
-  /** pauses are told apart by the object */
+  /** one object per node, because `Pauses` compares objects */
   readonly #paused = new Map<number, PausedNode>();
-  /** found when it is first wanted */
+  /** found when it is first needed */
   #mountDev: string | null = null;
   readonly #ending: Ending<OrphanVbd>;
   readonly #shell = new SideShell();
   #over = false;
-  /** nobody asked for the ending who could be told what went wrong */
-  #isUntold = false;
+  /** no client asked for the ending, so none can be told what went wrong */
+  #isUnattended = false;
   #end: Promise<void> | null = null;
 
   constructor(context: OrphanContext) {
@@ -111,7 +111,7 @@ export class Orphan implements OrphanControl {
     this.#findable = new StayFindable({ place, control, socket: 'server.sock', lockFd, books, rewrite });
   }
 
-  /** Takes over what can be taken over, and listens on server.sock. Never rejects. */
+  /** Takes over pauses and links, writes bus.json, and listens on server.sock. Never rejects. */
   async begin(): Promise<void> {
     const { server, memories } = this.#context;
     logEvent({ event: 'orphaned', serverPid: process.pid });
@@ -123,11 +123,11 @@ export class Orphan implements OrphanControl {
     await this.#findable.listenAtLast();
   }
 
-  /** The bus ends as a keeper's does; the exit status tells whether all is durable. */
+  /** Ends the bus as a keeper would; the exit status is 0 if all data is durable. */
   async endBecause(why: string): Promise<void> {
-    if (this.#isUntold) return;
+    if (this.#isUnattended) return;
     logEvent(why.startsWith('SIG') ? { event: 'signal', signal: why } : { event: 'failed', reason: why });
-    this.#isUntold = true;
+    this.#isUnattended = true;
     await this.#detachAll(true, { waitMs: 0 });
     await this.#endOnce();
   }
@@ -184,9 +184,9 @@ export class Orphan implements OrphanControl {
     if (vbd?.facts.passthrough !== true) await server.hold(nodeId, owners);
     else {
       const file = { vdev: vbd.facts.vdev, nodeId };
-      await freeToPause(() => this.#freeFile(file, { waitMs: 0 }));
+      await freeToPause(() => this.#ensureFileUnused(file, { waitMs: 0 }));
       await server.hold(nodeId, owners);
-      await this.#showFile(file);
+      await this.#allowFileOpens(file);
     }
     this.#record();
   }
@@ -233,8 +233,8 @@ export class Orphan implements OrphanControl {
     const deadline = performance.now() + patience.waitMs;
     if (mustBeFree) {
       await freeAll(vbds, {
-        free: (vbd) => this.#free(vbd, { ...patience, waitMs: Math.max(0, deadline - performance.now()) }),
-        show: (vbd) => this.#show(vbd),
+        free: (vbd) => this.#ensureUnused(vbd, { ...patience, waitMs: Math.max(0, deadline - performance.now()) }),
+        show: (vbd) => this.#allowOpens(vbd),
       });
     }
     const gone = await this.#ending.run(force);
@@ -243,9 +243,9 @@ export class Orphan implements OrphanControl {
   }
 
   async #detachVbd(vbd: OrphanVbd, { force, waitMs, signal }: DetachChoice): Promise<DetachedVbd> {
-    if (!force) await this.#free(vbd, { waitMs, signal });
+    if (!force) await this.#ensureUnused(vbd, { waitMs, signal });
     if (!force && signal.aborted) {
-      await this.#show(vbd);
+      await this.#allowOpens(vbd);
       throw signal.reason;
     }
     return await this.#takeAway(vbd, force ? new EndingLimits().start() : null);
@@ -269,29 +269,29 @@ export class Orphan implements OrphanControl {
     return await writeBackAbove(vbd.facts.vdev, await heldFiles(known, held), choice);
   }
 
-  /** Its partitions first, as the keeper does it. */
+  /** Its partitions first, as in the keeper. */
   #filesOf({ nodeId, facts }: OrphanVbd): LeavingVbd[] {
     const partitions = this.#context.server.partitionsOf(nodeId);
     return [...partitions.map(({ name, nodeId }) => ({ vdev: name, nodeId })), { vdev: facts.vdev, nodeId }];
   }
 
-  async #free(vbd: OrphanVbd, patience: Patience): Promise<void> {
+  async #ensureUnused(vbd: OrphanVbd, patience: Patience): Promise<void> {
     const deadline = Date.now() + patience.waitMs;
     await freeAll(this.#filesOf(vbd), {
-      free: (file) => this.#freeFile(file, { ...patience, waitMs: Math.max(0, deadline - Date.now()) }),
-      show: (file) => this.#showFile(file),
+      free: (file) => this.#ensureFileUnused(file, { ...patience, waitMs: Math.max(0, deadline - Date.now()) }),
+      show: (file) => this.#allowFileOpens(file),
     });
   }
 
-  async #show(vbd: OrphanVbd): Promise<void> {
-    for (const file of this.#filesOf(vbd)) await this.#showFile(file);
+  async #allowOpens(vbd: OrphanVbd): Promise<void> {
+    for (const file of this.#filesOf(vbd)) await this.#allowFileOpens(file);
   }
 
-  async #showFile({ nodeId }: LeavingVbd): Promise<void> {
+  async #allowFileOpens({ nodeId }: LeavingVbd): Promise<void> {
     await this.#context.server.leave({ op: 'leave', nodeId, leaving: false });
   }
 
-  async #freeFile(file: LeavingVbd, patience: Patience): Promise<void> {
+  async #ensureFileUnused(file: LeavingVbd, patience: Patience): Promise<void> {
     const { place, server, ledger, forgets } = this.#context;
     const mountDev = await this.#findMount();
     await awaitFree(
@@ -337,11 +337,13 @@ export class Orphan implements OrphanControl {
   refusal(): FusetapError {
     const { name } = this.#context.place;
     return new FusetapError('BUSY', `bus ${name} is orphaned: its keeper died`, {
-      hint: `fusetap stop --bus ${name}, then attach anew`,
+      hint: `fusetap stop --bus ${name}, then attach again`,
     });
   }
 
-  /** What it holds is named, so that others who meet it know whose it is, and hold it for their copies. */
+  /**
+   * Writes bus.json: it tells others which images and ram images this bus uses, and so which vbds to pause for a copy.
+   */
   #record(): void {
     const { place, server, books } = this.#context;
     const record = {
@@ -373,7 +375,7 @@ export class Orphan implements OrphanControl {
     } catch (error) {
       console.error(error);
     }
-    const lost = this.#isUntold ? this.#ending.lost : [];
+    const lost = this.#isUnattended ? this.#ending.lost : [];
     removeBusFiles(place, { keepLog: lost.length > 0 });
     await tellAdministrator(lost);
     exit(lost.length > 0 ? 1 : 0);

@@ -75,10 +75,10 @@ export interface Transport {
   release(nodeId: number): void;
   /** Gives a file that is held another disk of the same size: handles and mappings live on. */
   swap(nodeId: number, bytes: Pick<BusFile, 'disk' | 'bytesFd'>): Promise<void>;
-  /** No other process will take this one's place any more: what could cost its life is left from here on. */
-  alone(): void;
-  /** Has the next lookup make the kernel give up what it holds of a file that is passed through. */
-  poison(nodeId: number): void;
+  /** This server will not be replaced again: stop doing anything that could crash it. */
+  noSuccessor(): void;
+  /** Makes the kernel drop the inode of a file that is passed through, at the next lookup: its handles get EIO. */
+  makeKernelForget(nodeId: number): void;
   /** Takes the file away; when the promise resolves, no request for its disk is under way. Later ones get EIO. */
   remove(nodeId: number): Promise<void>;
 }

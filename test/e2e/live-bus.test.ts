@@ -123,7 +123,7 @@ onDefaultTransport(t, ['dd', 'unshare', 'mount'], async (t, transport) => {
   await tell('a bus that cannot begin leaves no directory to be filled', async (t, bench) => {
     const fails = { env: { FUSETAP_RUNTIME_DIR: bench.runtimeDir, NODE_OPTIONS: '--require /nowhere.js' } };
     await bench.sh('mkdir -p runtime/bus/0 && touch runtime/bus/0/xvda');
-    t.match(await bench.fusetap(['attach', 'other.img']), { status: 2, stderr: /holds xvda: remove / });
+    t.match(await bench.fusetap(['attach', 'other.img']), { status: 2, stderr: /contains xvda: remove / });
     await rm(bench.path('runtime/bus/0/xvda'));
     const sooner = await bench.fusetap(['attach', '--transport', 'kernel', 'no.img']);
     t.equal(sooner.status, 3);

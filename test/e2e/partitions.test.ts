@@ -305,7 +305,7 @@ async function others(t: Test, bench: Bench): Promise<void> {
     await bench.sh('cp "$1" few.img; realpath few.img', many),
     'sda',
   ]);
-  t.match(few.stderr, /^fusetap: sda: partition 16 is left out: sda has no place of that number$/m);
+  t.match(few.stderr, /^fusetap: sda: partition 16 is left out: sda has no slot for that number$/m);
   t.equal((await show(bench, 'sda')).partitions?.length, 15);
   await bench.succeed(['stop']);
   t.same(await bench.traces(), []);

@@ -188,13 +188,7 @@ async function swapImages(t: Test, bench: Bench): Promise<void> {
   await fail(t, bench, `unpause ${both} -a aio:${second}`, errno.EINVAL, /is not paused/);
   await print(bench, `pause ${both}`);
   const waiting = client.call('write', 200, 10, 'b');
-  await fail(
-    t,
-    bench,
-    `unpause ${both} -a aio:${larger}`,
-    errno.EINVAL,
-    /1048576 bytes, the other image gives 2097152/,
-  );
+  await fail(t, bench, `unpause ${both} -a aio:${larger}`, errno.EINVAL, /1048576 bytes, the other image has 2097152/);
   await fail(t, bench, `unpause ${both} -a aio:/nowhere`, errno.ENOENT, /no such image/);
   await bench.succeed(['attach', '--bus', 'other', second, 'xvda', 'w']);
   await fail(t, bench, `unpause ${both} -a aio:${second}`, errno.EBUSY, /on bus other|bus other/);

@@ -1,5 +1,5 @@
 /**
- * A server that dies at any step of any request: the client gets its answer, the disk has the right bytes, and the
+ * A server dies at any step of any request: the client still gets its answer, the disk has the right bytes, and the
  * record of open handles is right.
  */
 import t, { type Test } from 'tap';
@@ -23,7 +23,7 @@ async function opensSettle(bus: Bus, wanted: number): Promise<void> {
   });
 }
 
-/** One thing that a client does, and what it must come to. */
+/** One operation of a client, with the checks of its result. */
 interface Act {
   readonly name: string;
   readonly opcode: number;
@@ -39,7 +39,7 @@ const ACTS: Act[] = [
       const letter = String.fromCharCode(97 + (nextByte++ % 26));
       t.equal(await client.call('write', 8192, 100_000, letter), '100000');
       const text = await bus.bench.sh('tail -c +8193 "$1" | head -c 100000 | tr -d "$2" | wc -c', image, letter);
-      t.equal(text, '0', 'the image has all that was written');
+      t.equal(text, '0', 'the image has all written bytes');
     },
   },
   {
@@ -90,7 +90,7 @@ for (const way of ['threads', 'main thread'] as const) {
     const crashes = new Crashes();
     const bus = await startBus(t, crashes.env);
     const image = await bus.bench.image('disk.img', SIZE_BYTES, SIZE_BYTES);
-    // a disk with a filter is no window: the main thread serves it
+    // a disk with a delay filter is no window: the main thread serves it
     const filters = way === 'threads' ? [] : [{ name: 'delay', value: '0' }];
     const vbd = await bus.attach({ driver: 'aio', image, filters });
     const client = await Client.open(t, bus.bench, 'write', vbd.path);
@@ -101,7 +101,7 @@ for (const way of ['threads', 'main thread'] as const) {
           crashes.arm(step, act.opcode);
           await act.do(t, bus, client, vbd.path, image);
           await bus.settled(restarts + 1);
-          t.equal(crashes.left(), 0, 'the server has died there');
+          t.equal(crashes.left(), 0, 'the server died at that step');
           await opensSettle(bus, 1);
         });
       }
@@ -112,7 +112,7 @@ for (const way of ['threads', 'main thread'] as const) {
   });
 }
 
-t.test('an error that nobody catches in the main thread', { skip: whyNot() }, async (t) => {
+t.test('an uncaught error in the main thread', { skip: whyNot() }, async (t) => {
   const crashes = new Crashes();
   const bus = await startBus(t, crashes.env);
   const image = await bus.bench.image('disk.img', SIZE_BYTES);
@@ -120,5 +120,5 @@ t.test('an error that nobody catches in the main thread', { skip: whyNot() }, as
   crashes.arm('io', abi.LOOKUP, 1, 'throw');
   t.equal(await bus.bench.sh('head -c 5 "$1" | wc -c', vbd.path), '5');
   await bus.settled(1);
-  t.match(await bus.log(), /thrown for a test/, 'the log has its last words');
+  t.match(await bus.log(), /thrown for a test/, 'the log has the error');
 });

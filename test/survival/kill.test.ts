@@ -1,6 +1,6 @@
 /**
- * The server is killed, or replaced by an upgrade, again and again while fio writes, reads and compares: its clients
- * see a pause, never an error, never another byte.
+ * The server is killed or upgraded again and again while fio writes, reads and compares. Clients see a pause, never an
+ * error or wrong data.
  */
 import t from 'tap';
 import { WAYS } from '../../scripts/lib/torture/ways.js';
@@ -43,7 +43,7 @@ void t.test('a write that waits for resume is no evidence against the bus', { sk
   for (let kills = 0; kills < 6; kills++) {
     const { restarts } = await bus.info();
     process.kill(await bus.serverPid(), 'SIGKILL');
-    // nothing else is asked of them either
+    // the servers get no other requests either
     await eventually('the next server', 60_000, async () => {
       const { state, restarts: now } = await bus.info();
       if (state === 'failed') throw new Error('the bus was given up');

@@ -176,7 +176,7 @@ export class KernelTransport implements Transport {
     await this.#noteWriter(node.file);
   }
 
-  alone(): void {
+  noSuccessor(): void {
     this.#mapped.onlyMemory();
     for (const nodeId of this.#threaded) {
       const node = this.#tree.byId(nodeId);
@@ -184,7 +184,7 @@ export class KernelTransport implements Transport {
     }
   }
 
-  poison(nodeId: number): void {
+  makeKernelForget(nodeId: number): void {
     const node = this.#tree.byId(nodeId);
     if (node !== undefined) node.poisoned = true;
   }

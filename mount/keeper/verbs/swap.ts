@@ -2,9 +2,9 @@
  * Swap: a vbd gets another image while programs have it open. Its I/O is paused meanwhile.
  *
  *      image opened and claimed (rule 8) → memory filled (ram) → disk opened in the server, of the same size →
- *      the old one flushed → the new one in its place → the old one let go
+ *      the old one flushed → replaced by the new one → the old one released
  *
- * All or nothing: until the server has said yes the keeper knows the old image, and so does every server after it.
+ * All or nothing: until the server has confirmed the swap, the keeper and every new server use the old image.
  */
 import { isAbsolute } from 'node:path';
 import { FusetapError } from '../../../drivers/errors.js';
@@ -33,7 +33,7 @@ export async function swap(
   { signal, progress }: CopyWatcher,
 ): Promise<void> {
   const { bus, pausing } = swapping;
-  // meanwhile nobody detaches, resumes or copies it
+  // meanwhile it cannot be detached, resumed, saved or reset
   await bus.activities.run(vbd, 'swapping', signal, async (signal) => {
     refusePassedThrough(vbd);
     const work = (): Promise<void> => swapPaused(swapping, vbd, request, { signal, progress });
@@ -62,7 +62,7 @@ async function swapPaused(
     throw error;
   }
   vbd.source = source;
-  // an error of close(2) comes too late: the server has flushed the old image
+  // an error of close(2) does not matter here: the server has flushed the old image
   void old.holdings.release();
   bus.record();
   logEvent({ event: 'swapped', vdev: vbd.vdev, driver, image });
@@ -77,7 +77,7 @@ function refuseRunning(vbd: Vbd, bus: string): void {
 
 function refusePassedThrough({ vdev, backingId }: Vbd): void {
   if (backingId === null) return;
-  throw new FusetapError('UNSUPPORTED', `${vdev} is passed through: the kernel keeps the image that it has`, {
+  throw new FusetapError('UNSUPPORTED', `${vdev} is passed through: the kernel keeps using its image`, {
     hint: 'attach it with --passthrough off',
   });
 }
