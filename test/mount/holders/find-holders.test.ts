@@ -148,7 +148,8 @@ t.test('processes can be left out, and fusetap names its own', async (t) => {
 t.test('a bus that nobody serves is not asked', { skip: needsRoot }, async (t) => {
   const at = await scratch(t);
   const device = await open('/dev/fuse', 'r+');
-  mount('fusetap-test', at, 'fuse', 0, `fd=${device.fd},rootmode=40000,user_id=0,group_id=0`);
+  const data = `fd=${device.fd},rootmode=40000,user_id=0,group_id=0`;
+  mount({ source: 'fusetap-test', target: at, fileSystemType: 'fuse', flags: 0, data });
   t.teardown(async () => {
     umount2(at, MNT_FORCE);
     umount2(at, MNT_DETACH);

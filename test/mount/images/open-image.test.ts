@@ -185,7 +185,7 @@ t.test('an image on the bus itself is refused without asking the bus', { skip: n
   const other = join(at, 'other');
   await mkdir(other);
   // not by mount(8), which would ask the bus
-  mount(own.mountpoint, other, '', MS_BIND, '');
+  mount({ source: own.mountpoint, target: other, fileSystemType: '', flags: MS_BIND, data: '' });
   t.teardown(() => umount2(other, MNT_DETACH));
   await symlink(join(own.mountpoint, 'xvda'), join(at, 'link'));
   await symlink('bus', join(at, 'folder'));
@@ -205,7 +205,8 @@ t.test('an image on the bus itself is refused without asking the bus', { skip: n
 async function mountDeadBus(t: Test, at: string): Promise<string> {
   await mkdir(at);
   const device = await open('/dev/fuse', 'r+');
-  mount('fusetap-test', at, 'fuse', 0, `fd=${device.fd},rootmode=40000,user_id=0,group_id=0`);
+  const data = `fd=${device.fd},rootmode=40000,user_id=0,group_id=0`;
+  mount({ source: 'fusetap-test', target: at, fileSystemType: 'fuse', flags: 0, data });
   t.teardown(async () => {
     umount2(at, MNT_FORCE);
     umount2(at, MNT_DETACH);
