@@ -19,8 +19,6 @@ import { print, printJson, printNote, sayIfUnprinted } from '../output.js';
 import { withProgress } from '../progress-bar.js';
 
 type AttachOptions = SharedOptions & AttachWords & { config?: string };
-/** commander gives undefined for an argument that is not there */
-type Word = string | undefined;
 
 export function register(program: Command): void {
   const command = program
@@ -51,11 +49,10 @@ export function register(program: Command): void {
     .option('--gid <N>', 'the group of the file (default: yours)', parseId)
     .option('--file-mode <MODE>', 'permission bits of the file (default: 0600)', parseFileMode)
     .option('--config <FILE>', 'all disks of a domain file of xm or xl, or of JSON as ls --json prints; all or none')
-    .action(async (spec: Word, vdev: Word, mode: Word, _: unknown, self: Command) => {
-      const words = [spec, vdev, mode].filter((word) => word !== undefined);
-      const options = self.optsWithGlobals<AttachOptions>();
-      if (options.config === undefined) await run(words, options);
-      else await runFile(options.config, words, options);
+    .action(async function (this: Command) {
+      const options = this.optsWithGlobals<AttachOptions>();
+      if (options.config === undefined) await run(this.args, options);
+      else await runFile(options.config, this.args, options);
     });
   endHelp(command, [
     'fusetap attach disk.img',

@@ -17,8 +17,9 @@ export function register(program: Command): void {
     .argument('<VDEV>', 'the place: xvda, /dev/xvda, hda, sda, or a slot number')
     .argument('<MODE>', 'r, w, or w! (write, sharing check waived)')
     .argument('[BACKDOM]', 'the domain of the backend: means nothing here')
-    .action(async (bus: string, spec: string, vdev: string, mode: string, backend: string | undefined, _, self) => {
-      const options = withBus(bus, (self as Command).optsWithGlobals<SharedOptions>());
+    .action(async function (this: Command, bus: string, spec: string, vdev: string, mode: string) {
+      const backend = this.args[4];
+      const options = withBus(bus, this.optsWithGlobals<SharedOptions>());
       const { request, notes } = attachRequest([spec, vdev, mode]);
       if (backend !== undefined) notes.push(`backend '${backend}' means nothing here: there are no domains here`);
       if (options.verbose) notes.forEach(printNote);
