@@ -17,10 +17,11 @@ export function register(program: Command): void {
     .argument('<VDEV>', 'the place: xvda, /dev/xvda, hda, sda, or a slot number')
     .argument('<MODE>', 'r, w, or w! (write, sharing check waived)')
     .argument('[BACKDOM]', 'the domain of the backend: means nothing here')
-    .action(async function (this: Command, bus: string, spec: string, vdev: string, mode: string) {
-      const backend = this.args[4];
+    .action(async function (this: Command, bus: string) {
       const options = withBus(bus, this.optsWithGlobals<SharedOptions>());
-      const { request, notes } = attachRequest([spec, vdev, mode]);
+      // behind BUS: SPEC, VDEV and MODE, then BACKDOM
+      const { request, notes } = attachRequest(this.args.slice(1, 4));
+      const backend = this.args[4];
       if (backend !== undefined) notes.push(`backend '${backend}' means nothing here: there are no domains here`);
       if (options.verbose) notes.forEach(printNote);
       const place = await chosenBus(options);
