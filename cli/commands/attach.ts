@@ -20,8 +20,6 @@ import {
 import { print, printJson, printNote, sayIfUnprinted } from '../output.js';
 
 type AttachOptions = SharedOptions & AttachWords & { config?: string };
-/** commander gives undefined for an argument that is not there */
-type Word = string | undefined;
 
 export function register(program: Command): void {
   const command = program
@@ -57,11 +55,10 @@ export function register(program: Command): void {
       '--config <FILE>',
       'attach all disks of FILE, or none: a domain file of xm or xl, or JSON as ls --json prints it',
     )
-    .action(async (spec: Word, vdev: Word, mode: Word, _: unknown, self: Command) => {
-      const words = [spec, vdev, mode].filter((word) => word !== undefined);
-      const options = self.optsWithGlobals<AttachOptions>();
-      if (options.config === undefined) await run(words, options);
-      else await runFile(options.config, words, options);
+    .action(async function (this: Command) {
+      const options = this.optsWithGlobals<AttachOptions>();
+      if (options.config === undefined) await run(this.args, options);
+      else await runFile(options.config, this.args, options);
     });
   const width = Math.max(...driverNames.map((name) => name.length));
   const drivers = driverSummaries.map(([name, summary]) => `  ${name.padEnd(width)}  ${summary}`);

@@ -19,9 +19,11 @@ export function register(program: Command): void {
     .argument('<VDEV>', 'the place on the bus: xvda, /dev/xvda, hda, sda, or a slot number')
     .argument('<MODE>', 'r, w, or w! (write, without the sharing check)')
     .argument('[BACKDOM]', 'the domain of the backend: accepted, without effect')
-    .action(async (bus: string, spec: string, vdev: string, mode: string, backend: string | undefined, _, self) => {
-      const options = withBus(bus, (self as Command).optsWithGlobals<SharedOptions>());
-      const { request, notes } = attachRequest([spec, vdev, mode]);
+    .action(async function (this: Command, bus: string) {
+      const options = withBus(bus, this.optsWithGlobals<SharedOptions>());
+      // behind BUS: SPEC, VDEV and MODE, then BACKDOM
+      const { request, notes } = attachRequest(this.args.slice(1, 4));
+      const backend = this.args[4];
       const more =
         backend === undefined ? [] : [`backend ${quoted(backend)} means nothing here: there are no domains here`];
       const vbd = await attachOne({ request, notes: [...notes, ...more] }, options);

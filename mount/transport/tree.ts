@@ -4,6 +4,8 @@
  * A lookup that was answered is a reference of the kernel's until FORGET gives it back. The count is exact while this
  * server has answered every lookup itself; for a file that an earlier server had shown, it is not known.
  */
+import { FusetapError } from '../../drivers/errors.js';
+import { E } from '../../system/libc.js';
 import type { BusFile } from './transport.js';
 
 export interface TreeNode {
@@ -44,6 +46,13 @@ export class Tree {
 
   byId(nodeId: number): TreeNode | undefined {
     return this.#byId.get(nodeId);
+  }
+
+  /** @throws FusetapError with EIO where the file was taken away: its handles live on, its disk does not */
+  existing(nodeId: number): TreeNode {
+    const node = this.#byId.get(nodeId);
+    if (node === undefined) throw new FusetapError('NOT_FOUND', 'the vbd is gone', { errno: E.EIO });
+    return node;
   }
 
   /** What a lookup of the name finds. */

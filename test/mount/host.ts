@@ -52,7 +52,13 @@ export async function mountAt(t: Test, where: string, ...args: string[]): Promis
 export async function mountDeadBus(t: Test, at: string): Promise<string> {
   await mkdir(at, { recursive: true });
   const device = await open('/dev/fuse', 'r+');
-  mount('fusetap-test', at, 'fuse', 0, `fd=${device.fd},rootmode=40000,user_id=0,group_id=0`);
+  mount({
+    source: 'fusetap-test',
+    target: at,
+    fileSystemType: 'fuse',
+    flags: 0,
+    data: `fd=${device.fd},rootmode=40000,user_id=0,group_id=0`,
+  });
   t.teardown(async () => {
     umount2(at, MNT_FORCE);
     umount2(at, MNT_DETACH);

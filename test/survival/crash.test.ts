@@ -23,11 +23,20 @@ async function opensSettle(bus: Bus, wanted: number): Promise<void> {
   });
 }
 
+/** A vbd, and a client that has it open. */
+interface Scene {
+  readonly bus: Bus;
+  readonly client: Client;
+  /** of the vbd */
+  readonly path: string;
+  readonly image: string;
+}
+
 /** One operation of a client, with the checks of its result. */
 interface Act {
   readonly name: string;
   readonly opcode: number;
-  do(t: Test, bus: Bus, client: Client, path: string, image: string): Promise<void>;
+  do(t: Test, scene: Scene): Promise<void>;
 }
 
 let nextByte = 0;
@@ -35,7 +44,7 @@ const ACTS: Act[] = [
   {
     name: 'write',
     opcode: abi.WRITE,
-    async do(t, bus, client, _, image) {
+    async do(t, { bus, client, image }) {
       const letter = String.fromCharCode(97 + (nextByte++ % 26));
       t.equal(await client.call('write', 8192, 100_000, letter), '100000');
       const text = await bus.bench.sh('tail -c +8193 "$1" | head -c 100000 | tr -d "$2" | wc -c', image, letter);
@@ -45,21 +54,21 @@ const ACTS: Act[] = [
   {
     name: 'read',
     opcode: abi.READ,
-    async do(t, _, client) {
+    async do(t, { client }) {
       t.equal(await client.call('read', 0, 1_000_000), '1000000');
     },
   },
   {
     name: 'fsync',
     opcode: abi.FSYNC,
-    async do(t, _, client) {
+    async do(t, { client }) {
       t.equal(await client.call('fsync'), 'ok');
     },
   },
   {
     name: 'open',
     opcode: abi.OPEN,
-    async do(t, bus, _, path) {
+    async do(t, { bus, path }) {
       const second = await Client.open(t, bus.bench, 'read', path);
       await opensSettle(bus, 2);
       t.equal(await second.call('read', 0, 10), '10');
@@ -70,7 +79,7 @@ const ACTS: Act[] = [
   {
     name: 'release',
     opcode: abi.RELEASE,
-    async do(t, bus, _, path) {
+    async do(t, { bus, path }) {
       await (await Client.open(t, bus.bench, 'read', path)).release();
       await eventually('the crash has been', 10_000, async () => (await bus.info()).state === 'running');
       await opensSettle(bus, 1);
@@ -79,7 +88,7 @@ const ACTS: Act[] = [
   {
     name: 'lookup',
     opcode: abi.LOOKUP,
-    async do(t, bus, _, path) {
+    async do(t, { bus, path }) {
       t.equal(await bus.bench.sh('stat -c %s "$1"', path), String(SIZE_BYTES));
     },
   },
@@ -99,7 +108,7 @@ for (const way of ['threads', 'main thread'] as const) {
         await t.test(`${act.name}: a crash at step ${step}`, async (t) => {
           const { restarts } = await bus.info();
           crashes.arm(step, act.opcode);
-          await act.do(t, bus, client, vbd.path, image);
+          await act.do(t, { bus, client, path: vbd.path, image });
           await bus.settled(restarts + 1);
           t.equal(crashes.left(), 0, 'the server died at that step');
           await opensSettle(bus, 1);

@@ -185,7 +185,7 @@ t.test('an image on the bus itself is refused without asking the bus', { skip: n
   const other = join(at, 'other');
   await mkdir(other);
   // not by mount(8), which would ask the bus
-  mount(own.mountpoint, other, '', MS_BIND, '');
+  mount({ source: own.mountpoint, target: other, fileSystemType: '', flags: MS_BIND, data: '' });
   t.teardown(() => umount2(other, MNT_DETACH));
   await symlink(join(own.mountpoint, 'xvda'), join(at, 'link'));
   await symlink('bus', join(at, 'folder'));
