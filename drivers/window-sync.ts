@@ -128,9 +128,8 @@ export function flushWindow(w: Window): number {
 export interface Zeroing {
   /** the space of the range is given back */
   readonly punch: boolean;
-  /** zero bytes, to be written where the file system cannot zero by itself: 512 or more */
-  readonly zerosAddress: number;
-  readonly zerosLength: number;
+  /** zero bytes, to be written where the file system cannot zero by itself: 512 or more. The view keeps them in memory. */
+  readonly zeros: { readonly address: number; readonly bytes: Uint8Array };
 }
 
 /** Makes a range read as zeros, as far as it is inside: 0 or −errno. */
@@ -153,11 +152,11 @@ export function cannotZero(w: Window, errno: number): boolean {
   return errno === EOPNOTSUPP || errno === ENOSYS || (w.kind === 'block' && errno === EINVAL);
 }
 
-function writeZeros(w: Window, offset: number, length: number, { zerosAddress, zerosLength }: Zeroing): number {
+function writeZeros(w: Window, offset: number, length: number, { zeros: { address, bytes } }: Zeroing): number {
   const end = offset + length;
   for (let at = offset; at < end; ) {
-    const next = Math.min(end, at - (at % SECTOR_BYTES) + zerosLength - (zerosLength % SECTOR_BYTES));
-    const n = writeWindow(w, zerosAddress, at, next - at);
+    const next = Math.min(end, at - (at % SECTOR_BYTES) + bytes.length - (bytes.length % SECTOR_BYTES));
+    const n = writeWindow(w, address, at, next - at);
     if (n < 0) return n;
     at += n;
   }

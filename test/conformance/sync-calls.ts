@@ -12,8 +12,8 @@ import {
 import { addressOf, E, SEEK_DATA, SEEK_HOLE, SystemCallError } from '../../system/libc.js';
 
 // no multiple of a page, so that emulated zeroing shows where it cuts
-const ZEROS = Buffer.alloc(3 * 512);
-const ZEROS_AT = { zerosAddress: addressOf(ZEROS), zerosLength: ZEROS.length };
+const bytes = Buffer.alloc(3 * 512);
+const zeros = { address: addressOf(bytes), bytes };
 
 /** Serves the window of a disk by window-sync.ts alone. */
 export function bySyncCalls(raw: RawDisk): RawDisk {
@@ -41,7 +41,7 @@ export function bySyncCalls(raw: RawDisk): RawDisk {
     },
     flush: async () => expectCount('flush', flushWindow(w), 0),
     async zero(offset, length, { punch, durable }) {
-      expectCount('zero', zeroWindow(w, offset, length, { punch, ...ZEROS_AT }), 0);
+      expectCount('zero', zeroWindow(w, offset, length, { punch, zeros }), 0);
       if (durable) expectCount('flush', flushWindow(w), 0);
     },
   };

@@ -58,12 +58,12 @@ t.test('the help of attach has a line for each', async (t) => {
     shown.map((line) => line.trim().split(/ {2,}/)),
     driverSummaries,
   );
-  t.match(stdout.replace(/\s+/g, ' '), `in place of SPEC: ${driverNames.join(', ')}, a file`);
+  t.match(stdout.replace(/\s+/g, ' '), `instead of SPEC: ${driverNames.join(', ')}, a file`);
 });
 
 t.test('the pages name each of them', async (t) => {
   const choices = /### Choosing one\n([\s\S]*?)\n#/.exec(page('docs/drivers.md'))?.[1] ?? '';
-  const rows = [...choices.matchAll(/^\| `(\S+)`/gm)].map(([, name]) => name);
+  const rows = [...choices.matchAll(/^\| \[?`(\S+?)`/gm)].map(([, name]) => name);
   t.same(rows.sort(), driverNames, 'the table of docs/drivers.md');
   for (const name of ['README.md', 'docs/coherence.md']) {
     const named = [...page(name).matchAll(/^\| ([a-z]+) \|/gm)].map(([, word]) => word ?? '');

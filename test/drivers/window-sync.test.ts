@@ -27,7 +27,7 @@ const SIZE = 10_000;
 const ftruncateAsync = promisify(ftruncate);
 const buffer = Buffer.alloc(SIZE);
 const address = addressOf(buffer);
-const PUNCH: Zeroing = { punch: true, zerosAddress: address, zerosLength: SIZE };
+const PUNCH: Zeroing = { punch: true, zeros: { address, bytes: buffer } };
 
 async function openWindow(
   t: Test,

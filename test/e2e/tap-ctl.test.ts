@@ -256,7 +256,7 @@ async function swapWhilePaused(t: Test, bench: Bench, swap: Swap): Promise<void>
 /** Images that it cannot have instead. */
 async function refuseOthers(t: Test, bench: Bench, { first, second, both }: Swap): Promise<void> {
   const larger = await bench.image('larger.img', 2 << 20);
-  const sizes = /1048576 bytes, the other image gives 2097152/;
+  const sizes = /1048576 bytes, the other image has 2097152/;
   await fail(t, bench, `unpause ${both} -a aio:${larger}`, { status: errno.EINVAL, says: sizes });
   await fail(t, bench, `unpause ${both} -a aio:/nowhere`, { status: errno.ENOENT, says: /no such image/ });
   await bench.succeed(['attach', '--bus', 'other', second, 'xvda', 'w']);

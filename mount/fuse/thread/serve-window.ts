@@ -116,9 +116,9 @@ export class WindowServer {
     this.#growth = ask ? new MemoryGrowth({ ledger, ask, beforeWaiting: () => gate.givePermit() }) : null;
     this.#resident = allocateResident(PAGE_BYTES + abi.MAX_WRITE);
     // only ever read, as the source of zeros
-    const { address: zerosAddress, bytes: zeros } = allocateResident(16 * PAGE_BYTES);
-    this.#punching = { punch: true, zerosAddress, zerosLength: zeros.length };
-    this.#zeroing = { punch: false, zerosAddress, zerosLength: zeros.length };
+    const zeros = allocateResident(16 * PAGE_BYTES);
+    this.#punching = { punch: true, zeros };
+    this.#zeroing = { punch: false, zeros };
     this.request = new Request(this.#resident.bytes.subarray(REQUEST_START));
     this.#reply = new Reply(this.#resident.bytes.subarray(REPLY_START));
     this.requestAddress = this.#resident.address + REQUEST_START;
