@@ -1,7 +1,7 @@
 /**
- * The validating front of a disk: what everyone calls. It alone calls a driver's RawDisk, so the rules that hold for
- * every disk (what happens at the end, on a read-only disk, after close) are written once, and a driver is given only
- * requests that are exact, inside the disk and not empty. What a driver lacks is emulated here.
+ * The validating front of a disk, which all callers use. Only this file calls a driver's RawDisk. So the rules for
+ * every disk (at the end of the disk, on a read-only disk, after close) are written once, and a driver is given only
+ * requests that are exact, inside the disk and not empty. Calls that a driver lacks are emulated here.
  */
 import { constants } from 'node:os';
 import type { Extent, RawDisk, Window, WriteOptions, ZeroOptions } from './driver.js';
@@ -9,47 +9,49 @@ import { errnoOf, FusetapError, toFusetapError } from './errors.js';
 
 const { errno: E } = constants;
 
-/** writes tear at sector boundaries only, emulated zeroing too */
+/** writes tear only at sector boundaries, also emulated zeroing */
 const SECTOR_BYTES = 512;
-/** one buffer for all disks: drivers read from it, nobody writes to it */
+/** one buffer for all disks: drivers only read it */
 const ZEROS = Buffer.alloc(1 << 20);
 
 /**
- * A disk: `size` bytes, any alignment and length of requests. Offsets and lengths are bytes.
+ * A disk of `size` bytes. Requests may have any alignment and length. Offsets and lengths are in bytes.
  *
- * Every call may reject with a FusetapError: the driver's own, with `operation` and `offset` filled in; errno EBADF
- * after close; code DENIED with errno EROFS for writing calls of a read-only disk. Arguments that no request can have
- * (negative, fractional, NaN, not a Uint8Array) are RangeError and TypeError. Calls may overlap; a read that starts
- * after a write resolved sees it (coherence rule 6).
+ * Every call may reject with a FusetapError: the driver's own error, with `operation` and `offset` filled in; errno
+ * EBADF after close; code DENIED with errno EROFS for a call that writes to a read-only disk. Invalid arguments
+ * (negative, fractional, NaN, not a Uint8Array) are a RangeError or TypeError. Calls may overlap; a read that starts
+ * after a write has resolved sees the written bytes (coherence rule 6).
  */
 export interface Disk {
   /** bytes, fixed (coherence rule 7) */
   readonly size: number;
   readonly readOnly: boolean;
-  /** where the disk is a run of an open file, so that threads can serve it; read-only if the disk is */
+  /** set if the disk is a range of an open file, so that threads can serve it; read-only if the disk is */
   readonly window: Window | undefined;
-  /** Resolves to the count of bytes read: all that was asked for, less only where the disk ends, 0 at and beyond it. */
+  /**
+   * Resolves to the count of bytes read: the whole range, except that it is cut at the end of the disk (0 beyond it).
+   */
   read(buffer: Uint8Array, offset: number): Promise<number>;
   /**
-   * Resolves to the count of bytes written: all, less only where the disk ends. At and beyond the end: NO_SPACE, errno
-   * ENOSPC. After an error any part of the range may have been written.
+   * Resolves to the count of bytes written: all, except that the range is cut at the end of the disk. A write that
+   * starts at or beyond the end is NO_SPACE, errno ENOSPC. After an error any part of the range may have been written.
    */
   write(buffer: Uint8Array, offset: number, options?: Partial<WriteOptions>): Promise<number>;
-  /** Resolves when every write acknowledged before the call is durable, as far as the driver goes (rule 5). */
+  /** Resolves when every write acknowledged before the call is as durable as the driver can make it (rule 5). */
   flush(): Promise<void>;
-  /** Makes the range read as zeros; what lies beyond the end is left out (rule 7). */
+  /** Makes the range read as zeros; the part beyond the end of the disk is ignored (rule 7). */
   zero(offset: number, length: number, options?: Partial<ZeroOptions>): Promise<void>;
-  /** The range as runs of data and hole: in order, no gaps, no two neighbours alike, nothing beyond the end. */
+  /** The range as extents: in order, without gaps, data and hole alternating, nothing beyond the end of the disk. */
   extents(offset: number, length: number): Promise<Extent[]>;
-  /** Waits for calls under way, then closes the driver's disk. Again: the same outcome. */
+  /** Waits for the calls under way, then closes the driver's disk. A second call has the same outcome. */
   close(): Promise<void>;
 }
 
 /**
- * Puts the front before a driver's disk. It is read-only when asked to be, when the driver cannot write, or when its
- * window may not be written.
+ * Makes the validating front of a driver's disk. It is read-only if the options say so, if the driver cannot write, or
+ * if the window is read-only.
  *
- * @throws RangeError where the driver reports a size that no disk can have
+ * @throws RangeError if the driver reports an invalid size
  */
 export function frontDisk(raw: RawDisk, options: { readOnly: boolean }): Disk {
   if (!Number.isSafeInteger(raw.size) || raw.size <= 0) {
@@ -141,7 +143,7 @@ class FrontDisk implements Disk {
     }
   }
 
-  /** how many of `length` bytes from `offset` the disk has */
+  /** how many of the `length` bytes from `offset` are inside the disk */
   #inside(offset: number, length: number): number {
     return Math.max(0, Math.min(length, this.size - offset));
   }
@@ -176,7 +178,7 @@ class FrontDisk implements Disk {
   }
 }
 
-/** The extents of a range inside the disk, whatever the driver leaves out, overlaps or gives too much of. */
+/** The extents of a range inside the disk: tidies the driver's answer, which may have gaps, overlaps or too much. */
 async function describe(raw: RawDisk, offset: number, length: number): Promise<Extent[]> {
   const end = offset + length;
   const runs: Extent[] = [];
@@ -191,7 +193,7 @@ async function describe(raw: RawDisk, offset: number, length: number): Promise<E
   while (at < end) {
     const asked = at;
     for (const extent of await describeSome(raw, at, end - at)) {
-      append(Math.min(extent.offset, end), false); // what was left out may be data
+      append(Math.min(extent.offset, end), false); // a gap may be data
       append(Math.min(extent.offset + extent.length, end), extent.hole);
     }
     if (at === asked) append(end, false);
@@ -213,7 +215,7 @@ function isUnsupported(error: unknown): boolean {
   return errno === E.EOPNOTSUPP || errno === E.ENOSYS;
 }
 
-/** A driver's error with what was being done and where, unless it says so itself. */
+/** Adds operation and offset to a driver's error, if the error does not have them. */
 function locate(error: unknown, operation: string, offset: number | undefined): unknown {
   if (error instanceof TypeError || error instanceof RangeError) return error;
   if (!(error instanceof FusetapError)) {

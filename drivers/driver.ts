@@ -1,30 +1,31 @@
 /**
- * The contract of a driver: types only. Every comment here is a promise, of fusetap to the driver ("you are given")
- * or of the driver to fusetap ("must").
+ * The contract of a driver: types only. Every comment here is a promise: of fusetap to the driver ("is given"), or of
+ * the driver to fusetap ("must").
  *
  *      caller ──► disk.ts (validates, shortens, emulates) ──► a driver's RawDisk ──► the image
  *
- * Nobody calls a RawDisk but disk.ts. So a driver is given only requests that are not empty, lie wholly inside the
- * disk, and come while it is open; writing calls only when it was opened for writing.
+ * Only disk.ts calls a RawDisk. So a driver is given only requests that are not empty, lie wholly inside the disk and
+ * come while the disk is open. It is given calls that write only if it was opened for writing.
  */
 
-/** Anything JSON can carry: what `prepare` returns is kept by another process. */
+/** A JSON value. The state that `prepare` returns has this type, because another process keeps it. */
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 
 /** The image as fusetap opened it. The driver must not close the descriptor. */
 export interface ImageFile {
   /**
-   * Open for reading, and for writing too unless the disk is read-only; never O_DIRECT. Other processes share the open file
-   * and with it the position and the flags: read and write at offsets, and set neither.
+   * Open for reading, and for writing too unless the disk is read-only; never O_DIRECT. Other processes share the open
+   * file description, and so its position and flags: read and write at offsets, and do not change the position or the
+   * flags.
    */
   readonly fd: number;
-  /** absolute, for messages only: it may have been renamed since, so a driver must not open it */
+  /** absolute, for messages only: the file may have been renamed meanwhile, so a driver must not open this path */
   readonly path: string;
   readonly sizeBytes: number;
   readonly kind: 'file' | 'block';
 }
 
-/** Memory that outlives the process that serves the disk: a memfd of fusetap's keeper. */
+/** Memory that outlives the process that serves the disk: a memfd that belongs to fusetap's keeper. */
 export interface Memory {
   readonly fd: number;
 }
@@ -32,7 +33,7 @@ export interface Memory {
 export interface OpenContext<State extends Json = Json> {
   readonly image: ImageFile | null;
   readonly memory: Memory | null;
-  /** what `prepare` returned; null for a driver without it */
+  /** the value that `prepare` returned; null for a driver without `prepare` */
   readonly state: State | null;
   readonly readOnly: boolean;
   /** driver options of the attach request, by name */
@@ -46,34 +47,32 @@ export interface PrepareContext {
   readonly options: Readonly<Record<string, string>>;
   /** aborted when the attach is given up: stop soon and throw the signal's reason */
   readonly signal: AbortSignal;
-  /** may be called any number of times while filling */
+  /** may be called any number of times while the memory is filled */
   progress(doneBytes: number, totalBytes: number): void;
 }
 
-/** What `measure` may look at. */
+/** What `measure` is given. */
 export type MeasureContext = Pick<PrepareContext, 'image' | 'options' | 'signal'>;
 
 export interface Driver<State extends Json = Json> {
   /** lower case, as in `aio:disk.img` */
   readonly name: string;
-  /** whether it needs an image file; `none` drivers are given null and read their source from the options */
+  /** whether the driver needs an image file; with `none` it is given null and takes its source from the options */
   readonly image: 'required' | 'none';
-  /**
-   * One memory for all vbds of the same image. With it, `prepare` runs once for the first and `open` for each.
-   */
+  /** All vbds of the same image share one memory: `prepare` runs once for the first vbd, `open` for each. */
   readonly sharesMemory?: boolean;
-  /** How many bytes of memory `prepare` will fill at most. Missing: as many as the image has. */
+  /** The most bytes of memory that `prepare` will fill. Default: the size of the image. */
   measure?(context: MeasureContext): Promise<number>;
   /**
-   * Runs once, at the first attach, never again for this memory: makes the state that must outlive a crash of the
-   * server. What it returns is given to every later `open`.
+   * Runs once for a memory, at the first attach: makes the state that must outlive a crash of the server. Every later
+   * `open` is given the returned value.
    */
   prepare?(context: PrepareContext): Promise<State>;
-  /** Runs at attach and again whenever the server was replaced. Must not change the image. */
+  /** Runs at attach, and again each time the server is replaced. Must not change the image. */
   open(context: OpenContext<State>): Promise<RawDisk>;
 }
 
-/** A run of the disk that is all data or all hole (reads as zeros, holds no space). */
+/** A range of the disk that is all data or all hole (reads as zeros, takes no space). */
 export interface Extent {
   readonly offset: number;
   readonly length: number;
@@ -86,35 +85,39 @@ export interface WriteOptions {
 }
 
 export interface ZeroOptions {
-  /** give the space back where possible; the bytes must read as zeros either way */
+  /** free the space if possible; the bytes must read as zeros in any case */
   readonly punch: boolean;
   readonly durable: boolean;
 }
 
-/** An image that a driver has opened. Calls may overlap freely; none waits for another. */
+/** An image that a driver has opened. Calls may overlap freely; no call waits for another. */
 export interface RawDisk {
-  /** bytes, fixed while open, above 0 and at most Number.MAX_SAFE_INTEGER; need not be a multiple of anything */
+  /** bytes: fixed while open, above 0, at most Number.MAX_SAFE_INTEGER; need not be a multiple of a sector */
   readonly size: number;
   /**
-   * Set where the disk is exactly a run of an open file: threads then serve it without calling the driver at all, so
-   * the calls below must do nothing but what windowDisk does.
+   * Set if the disk is exactly a range of an open file. Threads then serve the disk without calling the driver, so the
+   * calls below must do only what windowDisk does.
    */
   readonly window?: Window;
-  /** Fills the whole buffer from `offset`, or throws. Where the image has shrunk it must throw (EIO), not give zeros. */
+  /**
+   * Fills the whole buffer from `offset`, or throws. If the image has shrunk, it must throw (EIO), not return zeros.
+   */
   read(buffer: Uint8Array, offset: number): Promise<void>;
-  /** Writes the whole buffer at `offset`, or throws. Missing: the disk is read-only. */
+  /** Writes the whole buffer at `offset`, or throws. If omitted, the disk is read-only. */
   write?(buffer: Uint8Array, offset: number, options: WriteOptions): Promise<void>;
-  /** Returns when all acknowledged writes are durable. Missing: there is nothing to flush. */
+  /** Resolves when all acknowledged writes are durable. If omitted, there is nothing to flush. */
   flush?(): Promise<void>;
-  /** Makes the range read as zeros. Missing: disk.ts writes zeros. */
+  /** Makes the range read as zeros. If omitted, disk.ts writes zeros. */
   zero?(offset: number, length: number, options: ZeroOptions): Promise<void>;
-  /** Describes the range in order and without gaps; may give more or less than asked for. Missing: all is data. */
+  /** Describes the range in order and without gaps; may describe more or less of it. If omitted, all is data. */
   extents?(offset: number, length: number): Promise<Extent[]>;
-  /** Called once, when no other call is under way. */
+  /** Is called once, when no other call is under way. */
   close(): Promise<void>;
 }
 
-/** A disk that is bytes `start` to `start + size` of an open file: plain data, so that it can go to a thread. */
+/**
+ * A disk that is the bytes `start` to `start + size` of an open file. It is plain data, so it can be sent to a thread.
+ */
 export interface Window {
   readonly fd: number;
   readonly start: number;

@@ -1,13 +1,13 @@
 /**
  * The one error class of fusetap and its closed list of codes.
  *
- * A code says which kind of trouble it is (and so the exit status of the command line and the answer of the control
- * socket); the message says what failed, where, with the value received; the hint says how to fix it. Mistakes of a
- * programmer are TypeError or RangeError, never this.
+ * The code is the kind of error; it decides the exit status of the command line and the answer of the control socket.
+ * The message says what failed and where, with the value received. The hint says how to fix it. A programmer's mistake
+ * is a TypeError or RangeError, never a FusetapError.
  */
 import { constants } from 'node:os';
 
-/** Every code, with the exit status that the command line ends with. docs/cli.md explains each; a test compares. */
+/** Every code with its exit status on the command line. docs/cli.md explains each; a test compares the two. */
 export const EXIT_CODES = {
   FAILED: 1,
   USAGE: 2,
@@ -20,7 +20,7 @@ export const EXIT_CODES = {
 
 export type ErrorCode = keyof typeof EXIT_CODES;
 
-/** Who stands in the way, each key only where it is known. */
+/** A process, device, mount or vbd that uses the file. Each key is there only if it is known. */
 export interface Holder {
   pid?: number;
   command?: string;
@@ -35,9 +35,9 @@ export interface Holder {
 export interface ErrorDetails {
   /** how to fix it: one clause, no full stop */
   hint?: string | undefined;
-  /** a positive errno, where the system gave one */
+  /** positive; only for errors of the system */
   errno?: number | undefined;
-  /** what was being done: a system call or a step, as `open`, `copy` */
+  /** the system call or the step that failed, as `open`, `copy` */
   operation?: string | undefined;
   path?: string | undefined;
   /** bytes from the start of the disk */
@@ -81,7 +81,7 @@ export class FusetapError extends Error {
 
   toJSON(): PlainError {
     const { code, message, hint, errno, operation, path, offset, holders } = this;
-    // JSON leaves out what is undefined
+    // JSON omits undefined values
     return JSON.parse(JSON.stringify({ code, message, hint, errno, operation, path, offset, holders })) as PlainError;
   }
 
@@ -93,14 +93,14 @@ export class FusetapError extends Error {
 /** the operation of errors that isCodeMissing finds */
 export const LOAD_CODE = 'load code';
 
-/** Whether an error says that code of fusetap itself could not be loaded: no disk is to blame, and a later try may succeed. */
+/** Whether code of fusetap itself could not be loaded: no disk caused the error, and a later attempt may succeed. */
 export function isCodeMissing(error: unknown): boolean {
   return error instanceof FusetapError && error.operation === LOAD_CODE;
 }
 
 const { errno } = constants;
 
-/** The code that an errno of the system belongs to; what is not listed is FAILED. */
+/** The code for an errno of the system; FAILED for those not listed. */
 export function codeOfErrno(value: number): ErrorCode {
   switch (value) {
     case errno.ENOENT:
@@ -128,10 +128,10 @@ export function codeOfErrno(value: number): ErrorCode {
   }
 }
 
-/** The errno that a client of a vbd sees for an error of any kind: its own errno, else its code's, else EIO. */
+/** The errno that a client of a vbd gets for any error: the error's own errno, else that of its code, else EIO. */
 export function errnoOf(error: unknown): number {
   const known = error as { errno?: unknown; code?: unknown };
-  // Node's own system errors carry negative numbers
+  // Node's system errors have negative numbers
   if (typeof known?.errno === 'number' && known.errno !== 0) return Math.abs(known.errno);
   switch (known?.code) {
     case 'USAGE':
@@ -151,7 +151,7 @@ export function errnoOf(error: unknown): number {
   }
 }
 
-/** Any error as a FusetapError: system errors get the code of their errno, all else FAILED. */
+/** Any error as a FusetapError: a system error gets the code of its errno, any other error FAILED. */
 export function toFusetapError(error: unknown, message: string, details: ErrorDetails = {}): FusetapError {
   if (error instanceof FusetapError) return error;
   const value = (error as { errno?: unknown } | null)?.errno;

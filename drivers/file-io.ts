@@ -1,10 +1,10 @@
 /**
- * Reads and writes of whole buffers at a position of an open file, on libuv's pool. One call of the system may do less
- * than it was asked to; these go on.
+ * Reads and writes of whole buffers at a position of an open file, on libuv's pool. A system call may transfer fewer
+ * bytes than the buffer has; these functions repeat it.
  */
 import { read, write } from 'node:fs';
 
-/** Resolves to the count of bytes read: less than the buffer's only where the file ends. */
+/** Resolves to the count of bytes read: less than the buffer only at the end of the file. */
 export async function readFully(fd: number, buffer: Uint8Array, position: number): Promise<number> {
   let done = 0;
   while (done < buffer.byteLength) {

@@ -1,4 +1,4 @@
-/** The image as a driver is given it: what drivers of a file all ask of it. */
+/** Functions on the image that aio, ram and sync share. */
 import { fstat } from 'node:fs';
 import { promisify } from 'node:util';
 import { blockDeviceSize } from '../system/libc.js';
@@ -7,7 +7,7 @@ import { FusetapError } from './errors.js';
 
 const fstatAsync = promisify(fstat);
 
-/** The image. @throws FusetapError USAGE where there is none */
+/** The image, which must be there. @throws FusetapError USAGE if there is none */
 export function requireImage(image: ImageFile | null, driver: string): ImageFile {
   if (image) return image;
   throw new FusetapError('USAGE', `${driver}: no image was given`, { hint: `name one, as ${driver}:disk.img` });
@@ -18,7 +18,7 @@ export function imageWindow(image: ImageFile, options: { readOnly: boolean; dura
   return { fd: image.fd, start: 0, size: image.sizeBytes, kind: image.kind, ...options };
 }
 
-/** The size of the image in bytes as it is now. */
+/** The current size of the image in bytes. */
 export async function measureImage(image: ImageFile): Promise<number> {
   return image.kind === 'block' ? blockDeviceSize(image.fd) : (await fstatAsync(image.fd)).size;
 }

@@ -1,11 +1,11 @@
-/** From a driver and filters to the disk that is served: where a third-party driver's disk is held to the contract. */
+/** Makes the disk that is served from a driver and filters. The driver's disk is checked against the contract here. */
 import type { Driver, OpenContext, RawDisk } from './driver.js';
 import type { FilterSpec } from './filters/filter.js';
 import { makeFilter } from './filters/index.js';
 import { checkDisk } from './third-party.js';
 
 /**
- * Opens the driver's disk with filters before it: the first in the list is next to the driver.
+ * Opens the driver's disk and puts the filters in front of it: the first in the list is next to the driver.
  * @throws FusetapError USAGE for a filter that does not fit this disk; UNSUPPORTED for a disk that breaks the contract
  */
 export async function openFiltered(

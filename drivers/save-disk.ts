@@ -1,8 +1,8 @@
 /**
- * Copies a disk, whatever its driver and its filters, to a file: its data only, so that the copy has the holes of the
- * disk, and pages of zeros become holes too.
+ * Copies a disk of any driver and filters to a file. Only data is copied, so the copy has the holes of the disk, and
+ * pages of zeros become holes too.
  *
- * Whoever calls sees to it that nobody writes meanwhile.
+ * The caller must see to it that nobody writes to the disk meanwhile.
  */
 import { fsync, ftruncate } from 'node:fs';
 import { promisify } from 'node:util';
@@ -15,14 +15,14 @@ import { nonZeroPages, type Run } from './zero-pages.js';
 const ftruncateAsync = promisify(ftruncate);
 const fsyncAsync = promisify(fsync);
 
-/** a driver may be slow at telling its extents */
+/** extents are asked for in ranges of this size, because a driver may be slow to find them */
 const LOOK_BYTES = 2 ** 32;
 
 /**
- * Makes an empty file a copy of the disk, durably.
+ * Copies the disk into an empty file and makes the copy durable.
  * @param fd of the file, open for writing
- * @throws FusetapError NO_SPACE where the file system is full, the code of the errno otherwise; the signal's reason
- *   when aborted. The file is then of no use.
+ * @throws FusetapError NO_SPACE if the file system is full, else the code of the errno; the signal's reason when
+ *   aborted. The file is then incomplete.
  */
 export async function saveDisk(disk: Disk, fd: number, { signal, progress }: CopyOptions): Promise<void> {
   await ftruncateAsync(fd, disk.size);

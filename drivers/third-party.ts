@@ -1,6 +1,6 @@
 /**
- * Drivers that do not come with fusetap: loaded from a file, and held to the contract. What the compiler proves of the
- * built-in ones is checked here, so that a mistake is a sentence and not a strange reply to some read.
+ * Loads drivers that do not come with fusetap from a file and checks them against the contract. The compiler checks the
+ * built-in drivers; these are checked here, so that a mistake gives a clear message and not a strange reply to a read.
  */
 import { access } from 'node:fs/promises';
 import { pathToFileURL } from 'node:url';
@@ -30,14 +30,14 @@ export async function loadThirdParty(path: string): Promise<Driver> {
   return withPlainErrors(driver);
 }
 
-/** @throws FusetapError UNSUPPORTED that names the first thing that is wrong */
+/** @throws FusetapError UNSUPPORTED that names the first fault */
 export function checkDriver(value: unknown, path: string): Driver {
   const broken = breaks(`the driver ${quoted(path)}`);
   if (typeof value !== 'object' || value === null)
     throw broken(`its default export is ${kindOf(value)}, not an object`);
   const driver = value as Fields;
   const isName = typeof driver.name === 'string' && /^[a-z][a-z0-9-]*$/.test(driver.name);
-  if (!isName) throw broken(`its name is ${shown(driver.name)}: lower case letters, digits and hyphens make one`);
+  if (!isName) throw broken(`its name is ${shown(driver.name)}: use lower case letters, digits and hyphens`);
   if (driver.image !== 'required' && driver.image !== 'none') {
     throw broken(`its image is ${shown(driver.image)}, not 'required' or 'none'`);
   }
@@ -46,18 +46,18 @@ export function checkDriver(value: unknown, path: string): Driver {
     throw broken(`its sharesMemory is ${shown(driver.sharesMemory)}, not a boolean`);
   }
   if (driver.sharesMemory === true && driver.prepare === undefined) {
-    throw broken('it shares memory and has no prepare to fill it');
+    throw broken('it has sharesMemory but no prepare to fill the memory');
   }
   return value as Driver;
 }
 
-/** @throws FusetapError UNSUPPORTED that names the first thing that is wrong */
+/** @throws FusetapError UNSUPPORTED that names the first fault */
 export function checkDisk(value: unknown, driver: string): RawDisk {
   const broken = breaks(`the disk that driver ${driver} opened`);
   if (typeof value !== 'object' || value === null) throw broken(`it is ${kindOf(value)}, not an object`);
   const disk = value as Fields;
   if (!Number.isSafeInteger(disk.size) || (disk.size as number) <= 0) {
-    throw broken(`its size is ${shown(disk.size)}: a whole number of bytes above 0 is one`);
+    throw broken(`its size is ${shown(disk.size)}: it must be a whole number of bytes above 0`);
   }
   mustBeFunctions(disk, ['read', 'close'], ['write', 'flush', 'zero', 'extents'], broken);
   if (disk.window !== undefined && !isWindow(disk.window, disk.size as number)) {
@@ -102,9 +102,9 @@ function shown(value: unknown): string {
   return typeof value === 'number' || typeof value === 'boolean' ? String(value) : kindOf(value);
 }
 
-/** A driver that knows nothing of FusetapError, or has another copy of it, can say its codes all the same. */
+/** Translates errors, so that a driver can use fusetap's codes without FusetapError, or with another copy of it. */
 function withPlainErrors(driver: Driver): Driver {
-  // methods are called on the driver, so that `this` is what its author expects
+  // call the methods on the driver, so that `this` is the driver
   const plain: Driver = { name: driver.name, image: driver.image, open: (context) => said(() => driver.open(context)) };
   if (driver.prepare) plain.prepare = async (context) => said(async () => (await driver.prepare?.(context)) ?? null);
   return driver.sharesMemory === undefined ? plain : { ...plain, sharesMemory: driver.sharesMemory };

@@ -1,6 +1,6 @@
 /**
- * A disk that is a run of an open file: the RawDisk of fusetap's own drivers, served on the event loop. What threads do
- * with the same window is window-sync.ts; the conformance suite holds both to one behaviour.
+ * A disk that is a range of an open file: the RawDisk of aio, ram and sync, served on the event loop. Threads serve the
+ * same window with window-sync.ts; the conformance suite checks that both behave the same.
  */
 import { fdatasync, fsync } from 'node:fs';
 import { setImmediate as nextTurn } from 'node:timers/promises';
@@ -14,13 +14,14 @@ import { cannotZero, leavesGap, seekWindow, zeroMode } from './window-sync.js';
 const fdatasyncAsync = promisify(fdatasync);
 const fsyncAsync = promisify(fsync);
 
-/** lseek(2) runs on the event loop, so an answer about a fragmented image comes in parts */
+/** lseek(2) runs on the event loop, so the extents of a fragmented image are returned in parts */
 const EXTENTS_PER_CALL = 256;
 
 /**
- * The disk of a window. It does not own the descriptor: `close` is what there is to give up, often nothing.
+ * The disk of a window. It does not own the descriptor: `close` frees what the caller allocated, often nothing.
  *
- * A read-only window has no writing calls. Reads of what the image no longer has are EIO (coherence rule 7).
+ * The disk of a read-only window has no calls that write. A read beyond the end of an image that has shrunk is EIO
+ * (coherence rule 7).
  */
 export function windowDisk(window: Window, close: () => Promise<void>): RawDisk {
   const reading = {
@@ -70,7 +71,7 @@ async function makeDurable(window: Window, durable: boolean): Promise<void> {
   if ((durable || window.durable) && window.kind !== 'memory') await fdatasyncAsync(window.fd);
 }
 
-/** What disk.ts takes as a reason to write zeros, where that would help. */
+/** If writing zeros would help: an error that makes disk.ts write zeros. Else the error itself. */
 function unlessSupported(window: Window, error: unknown, offset: number): unknown {
   if (!(error instanceof SystemCallError) || !cannotZero(window, errnoOf(error))) return error;
   return new FusetapError('UNSUPPORTED', `zero at byte ${offset}: the image cannot`, {
@@ -81,7 +82,7 @@ function unlessSupported(window: Window, error: unknown, offset: number): unknow
   });
 }
 
-/** At most `limit` extents of a range inside the window, in order, without gaps, from its start. */
+/** The first extents of a range inside the window, at most `limit`, in order and without gaps. */
 export function windowExtents(window: Window, offset: number, length: number, limit: number): Extent[] {
   const end = offset + length;
   const extents: Extent[] = [];
@@ -107,6 +108,6 @@ function imageShrank(operation: string, offset: number): FusetapError {
     errno: E.EIO,
     operation,
     offset,
-    hint: 'detach, then restore the image: nothing may truncate it while it is attached',
+    hint: 'detach, then restore the image: do not truncate an image while it is attached',
   });
 }

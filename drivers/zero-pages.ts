@@ -1,12 +1,12 @@
-/** Finding pages of zeros in what is copied: they cost nothing where they are left out. */
+/** Finds pages of zeros in copied data. A copy leaves them out, so that they take no space. */
 import { PAGE_BYTES } from '../system/page.js';
 
-/** a run of bytes: [from, to) */
+/** a range of bytes: [from, to) */
 export type Run = readonly [from: number, to: number];
 
 const ZERO_PAGE = Buffer.alloc(PAGE_BYTES);
 
-/** The spans of a chunk's pages that are not all zeros. Where the chunk starts at a page's start, so do they. */
+/** The ranges of a chunk whose pages are not all zeros. Pages are counted from the start of the chunk. */
 export function* nonZeroPages(chunk: Buffer): Generator<Run> {
   let start = -1;
   for (let at = 0; at < chunk.byteLength; at += PAGE_BYTES) {

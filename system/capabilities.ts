@@ -1,4 +1,4 @@
-/** What this process may do: capabilities(7) by their numbers. */
+/** Which capabilities(7) this process has. */
 import { readFileSync } from 'node:fs';
 import { isInUserNamespace } from './proc.js';
 
@@ -12,7 +12,7 @@ export function hasCapability(capability: number, status: string = readFileSync(
   return ((BigInt(`0x${effective}`) >> BigInt(capability)) & 1n) === 1n;
 }
 
-/** Whether it counts for the machine too: the root of a user namespace has all of them, and only there. */
+/** Whether the capability is valid for the whole machine: root in a user namespace has all of them only in there. */
 export function isPrivileged(capability: number): boolean {
   return hasCapability(capability) && !isInUserNamespace();
 }

@@ -2,9 +2,9 @@
  * The C library: the only file that touches FFI (koffi).
  *
  * Two kinds of calls:
- *  - hot ones (read, write, pread, …) take memory as a plain number, its address, and answer a count or −errno. A
- *    foreign call with numbers alone is the cheapest there is (no object is looked at), and nothing is thrown on a
- *    path where an error is an ordinary answer.
+ *  - hot ones (read, write, pread, …) take a memory address as a plain number and return a count or −errno. A foreign
+ *    call that takes only numbers is the cheapest (no object is inspected). They do not throw, because an error is an
+ *    ordinary result on these paths.
  *  - all others throw SystemCallError.
  *
  * Addresses are Numbers: user space ends at 2^47 (2^56 with five levels), exact either way.
@@ -45,7 +45,7 @@ const { O_NONBLOCK } = fileConstants;
 
 const library = koffi.load(null);
 
-/** a foreign function of numbers and strings to a number; koffi itself only knows `any` */
+/** a foreign function that takes numbers and strings and returns a number; koffi itself types it as `any` */
 type Foreign<A extends unknown[]> = ((...args: A) => number) & {
   async: (...args: [...A, (error: Error | null, result: number) => void]) => void;
 };
@@ -122,7 +122,7 @@ const c = {
   prctl: foreign<[number, number, number, number, number]>('prctl', 'int', 'int', 'ulong', 'ulong', 'ulong', 'ulong'),
 };
 
-/** errno of the last failed foreign call; to be asked for at once */
+/** errno of the last failed foreign call; read it before the next call */
 const lastErrno = (): number => koffi.errno();
 
 function check(result: number, syscall: string, subject?: string): number {
@@ -130,15 +130,15 @@ function check(result: number, syscall: string, subject?: string): number {
   return result;
 }
 
-// ── hot calls: a count, or −errno ───────────────────────────────────────────────────────────────────────────────────
+// ── hot calls: return a count or −errno ─────────────────────────────────────────────────────────────────────────────
 
-/** read(2) into memory at `address`. */
+/** read(2) into the memory at `address`. */
 export function read(fd: number, address: number, length: number): number {
   const n = c.read(fd, address, length);
   return n >= 0 ? n : -lastErrno();
 }
 
-/** write(2) of memory at `address`. */
+/** write(2) from the memory at `address`. */
 export function write(fd: number, address: number, length: number): number {
   const n = c.write(fd, address, length);
   return n >= 0 ? n : -lastErrno();
@@ -156,7 +156,7 @@ export function pwrite(fd: number, address: number, length: number, offset: numb
   return n >= 0 ? n : -lastErrno();
 }
 
-// one struct iovec for the calls below, which never overlap within one thread; each thread loads its own module
+// One struct iovec for the calls below. They never overlap within one thread, and each thread loads its own module.
 const iovec = new Uint32Array(new ArrayBuffer(16));
 const iovecAddress = Number(koffi.address(iovec));
 
@@ -183,7 +183,7 @@ export function pwriteDsync(fd: number, address: number, length: number, offset:
   return n >= 0 ? n : -lastErrno();
 }
 
-/** posix_fadvise(2) POSIX_FADV_WILLNEED: has the range brought into the page cache, and does not wait for it. */
+/** posix_fadvise(2) POSIX_FADV_WILLNEED: starts to read the range into the page cache and does not wait for it. */
 export function prefetch(fd: number, offset: number, length: number): void {
   const WILLNEED = 3;
   c.posix_fadvise(fd, offset, length, WILLNEED);
@@ -217,9 +217,11 @@ export function fallocateAsync(fd: number, mode: number, offset: number, length:
 }
 
 /**
- * syncfs(2), or fdatasync(2) for a block device, on koffi's thread pool: writes back what is dirty below a file.
- * @returns 0, or −errno where fdatasync failed: the kernel tells nobody else who shares this open file. What syncfs says
- *   is of the whole file system, and a flush of the file is still told of its own.
+ * syncfs(2), or fdatasync(2) for a block device, on koffi's thread pool: writes back the dirty pages of the file's file
+ * system or of the device.
+ * @returns 0, or −errno if fdatasync failed: the kernel reports that error only once per open file description, so no
+ *   other user of the description sees it. Errors of syncfs are ignored: they concern the whole file system, and the
+ *   next flush of the file still reports the file's own errors.
  */
 export function writeBackBelow(fd: number, isBlockDevice: boolean): Promise<number> {
   return new Promise((resolve) => {
@@ -229,9 +231,8 @@ export function writeBackBelow(fd: number, isBlockDevice: boolean): Promise<numb
 }
 
 /**
- * splice(2): moves pages from a file to a pipe, or from a pipe to a device: a count, or −errno. It does not wait for room
- * in a pipe.
- * @param fromPosition address of a place in the file, 8 bytes, that moves on; 0 for a pipe
+ * splice(2): moves pages between a pipe and a file; returns a count or −errno. It does not wait for room in a pipe.
+ * @param fromPosition address of an 8-byte file offset, which the call advances; 0 for a pipe or device
  */
 export function splice(from: number, fromPosition: number, to: number, length: number): number {
   const SPLICE_F_NONBLOCK = 2;
@@ -239,7 +240,7 @@ export function splice(from: number, fromPosition: number, to: number, length: n
   return n >= 0 ? n : -lastErrno();
 }
 
-/** A pipe of at least so many bytes, close-on-exec; null where there may be none of that size. */
+/** A close-on-exec pipe with a capacity of at least `bytes`; null if the system refuses a pipe of that size. */
 export function makePipe(bytes: number): { readonly reading: number; readonly writing: number } | null {
   const O_CLOEXEC = 0o2000000;
   const F_SETPIPE_SZ = 1031;
@@ -257,7 +258,7 @@ export const FALLOC_FL_KEEP_SIZE = 0x1;
 export const FALLOC_FL_PUNCH_HOLE = 0x2;
 export const FALLOC_FL_ZERO_RANGE = 0x10;
 
-/** lseek(2): the new position, or −errno. It moves the descriptor's own position, which nothing here relies on. */
+/** lseek(2): the new position, or −errno. It moves the file position, which no code here relies on. */
 export function lseek(fd: number, offset: number, whence: number): number {
   const n = c.lseek(fd, offset, whence);
   return n >= 0 ? n : -lastErrno();
@@ -268,19 +269,19 @@ export const SEEK_HOLE = 4;
 
 // ── memory ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-/** Where the bytes of a view are. The view must stay referenced while the address is used; its memory never moves. */
+/** The address of a view's bytes. Keep a reference to the view while the address is used; the bytes never move. */
 export function addressOf(view: ArrayBufferView): number {
   return Number(koffi.address(view));
 }
 
-/** mlock(2): false where the limit (RLIMIT_MEMLOCK) forbids it. */
+/** mlock(2): false if the limit (RLIMIT_MEMLOCK) forbids it. */
 export function mlock(address: number, length: number): boolean {
   return c.mlock(address, length) === 0;
 }
 
 /**
  * Maps `length` bytes of a memfd, shared with every other process that maps it. Never unmapped.
- * @param offset where in the memfd, at a page
+ * @param offset in the memfd, a multiple of the page size
  */
 export function mapShared(fd: number, length: number, offset = 0): ArrayBuffer {
   const PROT_READ_WRITE = 3;
@@ -291,9 +292,9 @@ export function mapShared(fd: number, length: number, offset = 0): ArrayBuffer {
 }
 
 /**
- * Maps a part of a file, shared; null where that cannot be. Where the file ends or its memory cannot be had, the kernel
- * kills a process that touches it (SIGBUS): see populate. A core dump of the process leaves it out.
- * @param offset in the file, at a page
+ * Maps a part of a file, shared; null if the kernel refuses. A process that touches the mapping beyond the end of the
+ * file, or when a page cannot be allocated, is killed by SIGBUS: see populate. Core dumps leave the mapping out.
+ * @param offset in the file, a multiple of the page size
  */
 export function mapFile(fd: number, offset: number, length: number): number | null {
   const PROT_READ_WRITE = 3;
@@ -305,21 +306,21 @@ export function mapFile(fd: number, offset: number, length: number): number | nu
   return address;
 }
 
-/** munmap(2) of what mapFile has given. */
+/** munmap(2) of a mapping made by mapFile. */
 export function unmapFile(address: number, length: number): void {
   check(c.munmap(address, length), 'munmap');
 }
 
-/** madvise(2) MADV_DONTNEED: a mapped file's pages stay what they are, but no longer count as this process's memory. */
+/** madvise(2) MADV_DONTNEED: pages of a mapped file keep their bytes but no longer count as memory of this process. */
 export function forgetMapped(address: number, length: number): void {
   const MADV_DONTNEED = 4;
   check(c.madvise(address, length, MADV_DONTNEED), 'madvise');
 }
 
 /**
- * madvise(2) MADV_POPULATE_WRITE (Linux 5.14): has mapped pages ready to be written, allocated where the file has holes.
- * 0, or −errno where not all of them can be: EFAULT behind the file's end and on a full file system.
- * @param address at a page
+ * madvise(2) MADV_POPULATE_WRITE (Linux 5.14): makes mapped pages ready to be written, and allocates holes of the file.
+ * @param address a multiple of the page size
+ * @returns 0, or −errno if some pages cannot be made ready: EFAULT beyond the end of the file and on a full file system
  */
 export function populate(address: number, length: number): number {
   const MADV_POPULATE_WRITE = 23;
@@ -331,21 +332,21 @@ export function copyMemory(to: number, from: number, length: number): void {
   c.memcpy(to, from, length);
 }
 
-/** An anonymous file in memory, close-on-exec, that seals can be added to. */
+/** memfd_create(2): an anonymous file in memory, close-on-exec, sealable. */
 export function memfdCreate(name: string): number {
   const MFD_CLOEXEC = 1;
   const MFD_ALLOW_SEALING = 2;
   return check(c.memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING), 'memfd_create', name);
 }
 
-/** linkat(2): gives an open file a name that is free, also one that has none (O_TMPFILE). */
+/** linkat(2): gives an open file a name that is not taken yet. It may be a file without a name (O_TMPFILE). */
 export function linkFd(fd: number, path: string): void {
   const AT_FDCWD = -100;
   const AT_SYMLINK_FOLLOW = 0x400;
   check(c.linkat(AT_FDCWD, `/proc/self/fd/${fd}`, AT_FDCWD, path, AT_SYMLINK_FOLLOW), 'linkat', path);
 }
 
-/** _exit(2): ends the process at once, also while threads of it are blocked. */
+/** _exit(2): ends the process at once, also while some of its threads are blocked. */
 export function exitAtOnce(status: number): never {
   c._exit(status);
   throw new TypeError('_exit has returned');
@@ -364,25 +365,27 @@ export function keepOnExec(fd: number): void {
   check(c.fcntl(fd, F_SETFD, 'int', 0), 'fcntl F_SETFD');
 }
 
-/** Another descriptor of the same open file (F_DUPFD), from that number on, that programs started from here keep. */
+/**
+ * Another descriptor of the same open file description (F_DUPFD), at least `lowest`. Programs started later inherit it.
+ */
 export function shareFdFrom(fd: number, lowest: number): number {
   const F_DUPFD = 0;
   return check(c.fcntl(fd, F_DUPFD, 'int', lowest), 'fcntl F_DUPFD');
 }
 
-/** Whether read(2) of this open file waits for something to read, or says EAGAIN at once (O_NONBLOCK). */
+/** Sets O_NONBLOCK on an open file description: read(2) without data then fails at once with EAGAIN, else it waits. */
 export function setNonBlocking(fd: number, isNonBlocking: boolean): void {
   const F_SETFL = 4;
   check(c.fcntl(fd, F_SETFL, 'int', isNonBlocking ? O_NONBLOCK : 0), 'fcntl F_SETFL');
 }
 
-/** What setNonBlocking has set, by this or another descriptor of the same open file. */
+/** Whether O_NONBLOCK is set on the open file description. */
 export function isNonBlocking(fd: number): boolean {
   const F_GETFL = 3;
   return (check(c.fcntl(fd, F_GETFL), 'fcntl F_GETFL') & O_NONBLOCK) !== 0;
 }
 
-/** Another descriptor of the same open file (F_DUPFD_CLOEXEC), close-on-exec. */
+/** Another descriptor of the same open file description, close-on-exec (F_DUPFD_CLOEXEC). */
 export function shareFd(fd: number): number {
   const F_DUPFD_CLOEXEC = 1030;
   return check(c.fcntl(fd, F_DUPFD_CLOEXEC, 'int', 3), 'fcntl F_DUPFD_CLOEXEC');
@@ -419,7 +422,7 @@ function flockStruct(type: number, start: number, length: number): Buffer {
   return bytes;
 }
 
-/** Takes a shared (read) lock of the open file description on a byte range; false where a write lock is in the way. */
+/** Takes a shared (read) lock of the open file description on a byte range; false if another has a write lock on it. */
 export function lockRangeShared(fd: number, start: number, length: number): boolean {
   const result = c.fcntl(fd, F_OFD_SETLK, 'void *', flockStruct(F_RDLCK, start, length));
   if (result === 0) return true;
@@ -440,7 +443,7 @@ export function isRangeLocked(fd: number, start: number, length: number): boolea
   return bytes.readInt16LE(0) !== F_UNLCK;
 }
 
-/** flock(2) LOCK_EX without waiting: false where another open file description has it. */
+/** flock(2) LOCK_EX without waiting: false if another open file description has the lock. */
 export function tryFlockExclusive(fd: number): boolean {
   const LOCK_EX_NB = 2 | 4;
   if (c.flock(fd, LOCK_EX_NB) === 0) return true;
@@ -455,10 +458,10 @@ export function flockRelease(fd: number): void {
   check(c.flock(fd, LOCK_UN), 'flock');
 }
 
-/** The most that the kernel keeps in one extended attribute. */
+/** The maximum size of an extended attribute in the kernel. */
 const XATTR_LIMIT_BYTES = 1 << 16;
 
-/** getxattr(2); null where the file has no such attribute, or its file system none at all. */
+/** getxattr(2); null if the file has no such attribute or its file system has no extended attributes. */
 export function readExtendedAttribute(path: string, name: string): Buffer | null {
   const bytes = Buffer.from(new ArrayBuffer(XATTR_LIMIT_BYTES));
   const length = c.getxattr(path, name, addressOf(bytes), bytes.length);
@@ -496,25 +499,25 @@ export function umount2(target: string, flags: number): number {
   return c.umount2(target, flags) === 0 ? 0 : -lastErrno();
 }
 
-/** ioctl(2) with a pointer to `argument`, which it may change. Returns the call's result, or −errno. */
+/** ioctl(2) with a pointer to `argument`, which the kernel may change. Returns the result of the call, or −errno. */
 export function ioctl(fd: number, request: number, argument: Buffer): number {
   const n = c.ioctl(fd, request, 'void *', argument);
   return n >= 0 ? n : -lastErrno();
 }
 
-/** What a loop device is bound to, as stat(2) of the backing file would say it. */
+/** The backing file of a loop device, with the numbers that stat(2) of that file gives. */
 export interface LoopStatus {
   /** st_dev, encoded as stat(2) does */
   dev: bigint;
   ino: bigint;
-  /** st_rdev: the device itself where the backing file is a device */
+  /** st_rdev: the device itself if the backing file is a device */
   rdev: bigint;
   readOnly: boolean;
 }
 
 /**
- * The backing file of an open loop device (LOOP_GET_STATUS64), on koffi's thread pool: the kernel asks the file system
- * below, which may be slow or dead. Resolves to null where nothing is bound, rejects with a SystemCallError.
+ * The backing file of an open loop device (LOOP_GET_STATUS64). Runs on koffi's thread pool, because the kernel asks the
+ * file system below, which may be slow or dead. Resolves to null if nothing is bound, rejects with a SystemCallError.
  */
 export function loopStatusAsync(fd: number): Promise<LoopStatus | null> {
   const LOOP_GET_STATUS64 = 0x4c05;
@@ -548,7 +551,7 @@ export function blockDeviceSize(fd: number): number {
 
 /**
  * A pair of connected Unix sockets (socketpair(2)), close-on-exec.
- * @param keepsMessages what is sent at once arrives at once (SOCK_SEQPACKET), else as a stream of bytes
+ * @param keepsMessages keep message boundaries (SOCK_SEQPACKET); else a stream of bytes
  */
 export function socketPair(keepsMessages = false): [number, number] {
   const AF_UNIX = 1;
@@ -570,7 +573,10 @@ const MSG_CMSG_CLOEXEC = 0x4000_0000;
 /** struct cmsghdr: len u64@0, level i32@8, type i32@12, then the descriptors */
 const CONTROL_HEADER_BYTES = 16;
 
-/** A message of sendmsg(2) and recvmsg(2): some bytes, and room for descriptors. All four must live while it is used. */
+/**
+ * A message for sendmsg(2) and recvmsg(2): some bytes, and room for descriptors. All four buffers must stay referenced
+ * while the message is used.
+ */
 interface FdMessage {
   readonly header: Buffer;
   readonly iovec: Buffer;
@@ -584,7 +590,8 @@ function fdMessage(data: Buffer, fdCount: number): FdMessage {
   const iovec = Buffer.alloc(16);
   iovec.writeBigUInt64LE(BigInt(addressOf(data)), 0);
   iovec.writeBigUInt64LE(BigInt(data.length), 8);
-  // struct msghdr: name ptr@0, namelen u32@8, iov ptr@16, iovlen u64@24, control ptr@32, controllen u64@40, flags i32@48
+  // struct msghdr: name ptr@0, namelen u32@8, iov ptr@16, iovlen u64@24, control ptr@32, controllen u64@40,
+  // flags i32@48
   const header = Buffer.alloc(56);
   header.writeBigUInt64LE(BigInt(addressOf(iovec)), 16);
   header.writeBigUInt64LE(1n, 24);
@@ -602,8 +609,8 @@ function fdsOf({ header, control }: FdMessage): number[] {
 }
 
 /**
- * Sends bytes with descriptors (SCM_RIGHTS) on a socket that keeps messages, and does not wait for room.
- * @returns 0, or −errno: EAGAIN where it is full, ETOOMANYREFS where too many descriptors are under way
+ * Sends bytes with descriptors (SCM_RIGHTS) on a SOCK_SEQPACKET socket. Does not wait for room.
+ * @returns 0, or −errno: EAGAIN if the socket is full, ETOOMANYREFS if too many descriptors are in flight
  */
 export function sendFds(socket: number, data: Buffer, fds: readonly number[]): number {
   const message = fdMessage(data, fds.length);
@@ -615,16 +622,16 @@ export function sendFds(socket: number, data: Buffer, fds: readonly number[]): n
   return n >= 0 ? 0 : -lastErrno();
 }
 
-/** What sendFds has sent. */
+/** A message that sendFds sent. */
 export interface ReceivedFds {
   readonly data: Buffer;
   /** close-on-exec */
   readonly fds: readonly number[];
-  /** this process had no room for all of the descriptors: the rest are lost */
+  /** this process had no room for all descriptors; those that did not fit are lost */
   readonly isCut: boolean;
 }
 
-/** Takes the next message of sendFds, and does not wait for one: null where there is none. */
+/** Receives the next message of sendFds without waiting; null if there is none. */
 export function receiveFds(socket: number, maxBytes: number, maxFds: number): ReceivedFds | null {
   const message = fdMessage(Buffer.alloc(maxBytes), maxFds);
   const n = c.recvmsg(socket, addressOf(message.header), MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
@@ -635,15 +642,15 @@ export function receiveFds(socket: number, maxBytes: number, maxFds: number): Re
 }
 
 /**
- * Waits, on koffi's thread pool, for one byte with a descriptor (SCM_RIGHTS) on a socket.
- * @returns the descriptor, close-on-exec; null where the other end closed, or sent none
+ * Waits on koffi's thread pool for one byte with a descriptor (SCM_RIGHTS) on a socket.
+ * @returns the descriptor, close-on-exec; null if the other end closed the socket or sent no descriptor
  */
 export function receiveFd(socket: number): Promise<number | null> {
   const message = fdMessage(Buffer.alloc(1), 1);
   return new Promise((resolve, reject) => {
     c.recvmsg.async(socket, addressOf(message.header), MSG_CMSG_CLOEXEC, (error, result) => {
       const errno = result < 0 ? lastErrno() : 0;
-      // the kernel writes to all four: they must live until here
+      // the kernel writes to all four buffers: this use keeps them referenced until here
       const [fd = null] = Object.values(message).every(({ length }: Buffer) => length > 0) ? fdsOf(message) : [];
       if (error) reject(error);
       else if (errno !== 0) reject(new SystemCallError('recvmsg', errno));
@@ -654,7 +661,7 @@ export function receiveFd(socket: number): Promise<number | null> {
 
 // ── processes ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-/** dup2(2): `target` becomes another name of `fd`. */
+/** dup2(2): `target` becomes a descriptor of the same open file description as `fd`. */
 export function duplicateFd(fd: number, target: number): void {
   check(c.dup2(fd, target), 'dup2');
 }
@@ -664,8 +671,8 @@ export const RLIMIT_FSIZE = 1;
 const RLIM_INFINITY = 0xffff_ffff_ffff_ffffn;
 
 /**
- * Raises a resource limit of this process as far as it may: to none where it is privileged, else to the hard limit.
- * @returns the limit that there is now; null for none
+ * Raises a resource limit of this process: removes it if the process is privileged, else raises it to the hard limit.
+ * @returns the limit that is in force now; null for none
  */
 export function raiseLimit(resource: number): number | null {
   // struct rlimit: soft u64@0, hard u64@8
@@ -680,12 +687,12 @@ export function raiseLimit(resource: number): number | null {
   return Number(hard);
 }
 
-/** gettid(2): the calling thread as the kernel knows it. */
+/** gettid(2): the kernel's id of the calling thread. */
 export function gettid(): number {
   return c.gettid();
 }
 
-/** prctl(PR_SET_IO_FLUSHER): false where it is refused (it needs CAP_SYS_RESOURCE). */
+/** prctl(PR_SET_IO_FLUSHER): false if it is refused (it needs CAP_SYS_RESOURCE). */
 export function setIoFlusher(): boolean {
   const PR_SET_IO_FLUSHER = 57;
   return c.prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) === 0;

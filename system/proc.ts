@@ -1,10 +1,10 @@
 /**
- * What the kernel tells of processes, mounts and block devices in /proc and /sys: reading and parsing only.
+ * Processes, mounts and block devices as /proc and /sys show them: reading and parsing only.
  *
- * Nothing here stats a path or opens a file of another file system, so none of it waits for a disk or a FUSE server.
- * What is read of many processes is read synchronously, because there are thousands of such files; those of a process that
- * is stuck make their reader wait, so it is found out before and left out (stuck-processes.ts). What takes a lock that is
- * held for longer (maps, mountinfo) is read asynchronously.
+ * No function here calls stat(2) on a path or opens a file of another file system, so none waits for a disk or a FUSE
+ * server. Files of many processes are read synchronously, because there are thousands of them. The files of a stuck
+ * process would block the reader, so stuck processes are found first and left out (stuck-processes.ts). Files whose
+ * reading takes a lock that others keep for longer (maps, mountinfo) are read asynchronously.
  */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
@@ -12,12 +12,12 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { findStuck } from './stuck-processes.js';
 import { within } from './within.js';
 
-/** how long the event loop may be kept from other work at a stretch */
+/** how long a loop over processes may block the event loop before it yields */
 const TURN_MS = 5;
-/** a process that is stuck with its memory locked never shows its maps */
+/** limit for reading the maps of a process: the read never ends if the process is stuck with its memory locked */
 const MAPS_PATIENCE_MS = 1_000;
 
-/** `MAJ:MIN` in decimal, as in mountinfo and sysfs, of a device number as stat(2) and the loop driver encode it. */
+/** `MAJ:MIN` in decimal, as in mountinfo and sysfs, of a device number encoded as by stat(2) and the loop driver. */
 export function deviceName(dev: bigint | number): string {
   const n = BigInt(dev);
   const major = ((n >> 8n) & 0xfffn) | ((n >> 32n) & 0xff_fff000n);
@@ -33,13 +33,13 @@ export interface Mount {
   id: number;
   /** `MAJ:MIN` of the file system */
   dev: string;
-  /** what of the file system is mounted: `/` is all of it */
+  /** the directory of the file system that is mounted; `/` is all of it */
   root: string;
   mountpoint: string;
   type: string;
   /** a device node, or any word */
   source: string;
-  /** whether the file system itself is mounted read-only; a read-only bind mount of a writable one is not */
+  /** whether the file system itself is mounted read-only; false for a read-only bind mount of a writable file system */
   readOnly: boolean;
   /** the user and group that a FUSE file system belongs to; null for other types */
   owner: { uid: number; gid: number } | null;
@@ -48,7 +48,7 @@ export interface Mount {
 export function parseMountinfo(text: string): Mount[] {
   const mounts: Mount[] = [];
   for (const line of text.split('\n')) {
-    // the separator cannot be found in a path: there a space is \040
+    // a path cannot contain the separator: spaces in paths are written as \040
     const [before, after] = line.split(' - ');
     const [id, , dev, root, mountpoint] = (before ?? '').split(' ');
     const [type, source, options] = (after ?? '').split(' ');
@@ -67,42 +67,42 @@ export function parseMountinfo(text: string): Mount[] {
   return mounts;
 }
 
-/** FUSE shows whom it was mounted for as `user_id=N,group_id=N`; other types show nothing like it. */
+/** FUSE shows the owner of the mount as `user_id=N,group_id=N`; other types show no owner. */
 function readOwner(options: string): Mount['owner'] {
   const [, uid, gid] = /(?:^|,)user_id=(\d+),group_id=(\d+)(?:,|$)/.exec(options) ?? [];
   return uid === undefined ? null : { uid: Number(uid), gid: Number(gid) };
 }
 
-// space, tab, line end, backslash and # are written so, and nothing else
+// the kernel escapes only space, tab, line end, backslash and # this way
 const unescapeOctal = (text: string): string =>
   text.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)));
 
-/** The mounts that a process sees; none where it is gone or not ours to look at. */
+/** The mounts that a process sees; none if it is gone or we may not look at it. */
 export async function readMounts(pid: number | 'self'): Promise<Mount[]> {
   return parseMountinfo(await readFile(`/proc/${pid}/mountinfo`, 'utf8').catch(() => ''));
 }
 
 /**
- * The uppermost mount on a directory, in our mount namespace: looked up in the kernel's table, because to ask the mount itself
- * could wait for ever.
+ * The uppermost mount on a directory in our mount namespace. Found in the kernel's mount table, because a system call
+ * on the mount itself could block for ever.
  */
 export async function mountOn(directory: string): Promise<Mount | undefined> {
   return (await readMounts('self')).findLast(({ mountpoint }) => mountpoint === directory);
 }
 
-/** A mount namespace as one of its processes sees it. */
+/** A mount namespace, seen by one of its processes. */
 export interface MountNamespace {
-  /** its paths lead there below /proc/PID/root */
+  /** a process in the namespace: paths of the namespace are reachable below /proc/PID/root */
   pid: number | 'self';
   mounts: Mount[];
 }
 
-/** The mounts of each mount namespace that can be seen, our own first. */
+/** The mounts of each visible mount namespace, our own first. */
 export async function readMountNamespaces(): Promise<Mount[][]> {
   return (await readNamespaces()).map(({ mounts }) => mounts);
 }
 
-/** Each mount namespace that can be seen, our own first. */
+/** Each visible mount namespace, our own first. */
 export async function readNamespaces(): Promise<MountNamespace[]> {
   const own = readLink('/proc/self/ns/mnt');
   const members = new Map<string, number>();
@@ -114,7 +114,7 @@ export async function readNamespaces(): Promise<MountNamespace[]> {
   return Promise.all(pids.map(async (pid) => ({ pid, mounts: await readMounts(pid) })));
 }
 
-/** A file by its file system and its path in there, which all bind mounts of it share. */
+/** A file, named by its file system and its path in there, which is the same for all bind mounts. */
 export interface Location {
   /** `MAJ:MIN` of the file system */
   dev: string;
@@ -123,11 +123,11 @@ export interface Location {
   mountpoint: string;
 }
 
-/** Where an absolute path without symbolic links leads, told from the mounts alone. */
+/** The file that an absolute path without symbolic links leads to, derived from the mount table only. */
 export function locate(mounts: Mount[], path: string): Location | null {
   let best: Mount | null = null;
   for (const mount of mounts) {
-    // of two at one place the later lies on top
+    // of two mounts at one place the later one is on top
     if (isBelow(path, mount.mountpoint) && mount.mountpoint.length >= (best?.mountpoint.length ?? 0)) best = mount;
   }
   if (!best) return null;
@@ -136,21 +136,21 @@ export function locate(mounts: Mount[], path: string): Location | null {
   return { dev: best.dev, path: inside === '' ? '/' : inside, type: best.type, mountpoint: best.mountpoint };
 }
 
-/** Whether an absolute path is a directory's own or lies below it. */
+/** Whether an absolute path is the directory itself or is below it. */
 export function isBelow(path: string, directory: string): boolean {
   return directory === '/' || path === directory || path.startsWith(`${directory}/`);
 }
 
 // ── processes ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-/** Whether this process is in a user namespace of its own, where root is root of less. */
+/** Whether this process is in a user namespace other than the first one: root has fewer rights there. */
 export function isInUserNamespace(map: string = readText('/proc/self/uid_map') ?? ''): boolean {
-  // user_namespaces(7): the first one maps all ids to themselves
+  // user_namespaces(7): the first namespace maps all ids to themselves
   return map !== '' && !/^\s*0\s+0\s+4294967295\s*$/.test(map);
 }
 
 /**
- * The pids of all processes but those that are stuck (stuck-processes.ts), giving way to other work of the event loop in
+ * The pids of all processes except those that are stuck (stuck-processes.ts). Yields to other work of the event loop in
  * between.
  */
 export async function* eachProcess(): AsyncGenerator<number> {
@@ -166,49 +166,53 @@ export async function* eachProcess(): AsyncGenerator<number> {
   }
 }
 
-/** Whether the process runs a program whose files we may look at: no kernel thread, no zombie, nobody else's. */
-export function isOpenToUs(pid: number): boolean {
+/** Whether we may look at the files of a process: false for a kernel thread, a zombie, and processes of other users. */
+export function mayInspect(pid: number): boolean {
   return readLink(`/proc/${pid}/exe`) !== null;
 }
 
-/** The name of a process as `ps -o comm` shows it; null where it is gone. Never cmdline: reading that can hang. */
+/** The name of a process as `ps -o comm` shows it; null if it is gone. Does not read cmdline, because that can hang. */
 export function readCommand(pid: number): string | null {
   return readText(`/proc/${pid}/comm`)?.trimEnd() ?? null;
 }
 
 /**
- * When a process began, in ticks since boot: with its pid it names a process for ever. Null where it is gone.
- * @throws where that cannot be known now, for want of a descriptor
+ * The start time of a process in ticks since boot. Together with the pid it identifies the process until the next boot.
+ * Null if the process is gone.
+ * @throws if it cannot be read now because this process or the machine is out of descriptors or memory
  */
 export function readStartTime(pid: number): string | null {
   try {
     const fields = statFields(readFileSync(`/proc/${pid}/stat`, 'utf8'));
-    // one that is dead stays for as long as nobody has waited for it: in a container perhaps for ever
+    // a zombie stays until somebody reaps it: in a container perhaps for ever
     return fields[0] === 'Z' ? null : (fields[19] ?? null);
   } catch (error) {
-    if (isForWant(error)) throw error;
+    if (isOutOfResources(error)) throw error;
     return null;
   }
 }
 
-/** Whether a thread waits in the kernel where only SIGKILL, or nothing, ends it. */
+/** Whether a thread is in uninterruptible sleep (state D): only SIGKILL can end it, or nothing. */
 export function isThreadBlocked(pid: number, tid: number): boolean {
   return statFields(readText(`/proc/${pid}/task/${tid}/stat`) ?? '')[0] === 'D';
 }
 
-/** Whether a process that began then has not ended; one that nobody has reaped has. What cannot be known now is running. */
+/**
+ * Whether the process with that pid and start time still runs. A zombie does not run. If it cannot be found out now
+ * (out of descriptors or memory), the answer is true.
+ */
 export function isRunning(pid: number, startTime: string): boolean {
   try {
     const fields = statFields(readFileSync(`/proc/${pid}/stat`, 'utf8'));
     return fields[0] !== 'Z' && fields[0] !== 'X' && fields[19] === startTime;
   } catch (error) {
-    return isForWant(error);
+    return isOutOfResources(error);
   }
 }
 
 /**
- * The fields of proc_pid_stat(5) behind the name, which is in brackets and may hold anything: the state is the first (0),
- * utime and stime are 11 and 12, starttime is 19.
+ * The fields of proc_pid_stat(5) that follow the name. The name is in brackets and may contain any character. Field 0
+ * is the state, 11 and 12 are utime and stime, 19 is starttime.
  */
 export function statFields(stat: string): string[] {
   return stat.slice(stat.lastIndexOf(')') + 2).split(' ');
@@ -225,7 +229,7 @@ export interface OpenFile {
   path: string;
 }
 
-/** The files that a process has open, O_PATH included, without pipes, sockets and the like. */
+/** The files that a process has open, including O_PATH, without pipes, sockets and the like. */
 export function listOpenFiles(pid: number | 'self'): OpenFile[] {
   return readDirectory(`/proc/${pid}/fd`).flatMap((fd) => {
     const path = readLink(`/proc/${pid}/fd/${fd}`);
@@ -233,13 +237,13 @@ export function listOpenFiles(pid: number | 'self'): OpenFile[] {
   });
 }
 
-/** A lock that an open file holds; see proc_locks(5). */
+/** A lock of an open file description; see proc_locks(5). */
 export interface FileLock {
   kind: 'OFDLCK' | 'POSIX' | 'FLOCK' | 'LEASE';
   write: boolean;
   /** `MAJ:MIN:INODE` as the kernel prints it: the device numbers in hex */
   file: string;
-  /** the bytes from start to end, both included; to the end of all is Infinity */
+  /** the first and the last byte of the range; `end` is Infinity for a lock up to EOF */
   start: number;
   end: number;
 }
@@ -254,7 +258,7 @@ export interface FdInfo {
 export function parseFdinfo(text: string): FdInfo {
   const mountId = Number(MOUNT_ID_LINE.exec(text)?.[1]);
   const ino = INO_LINE.exec(text)?.[1] ?? null;
-  // thousands of these are read in a row, and few hold a lock
+  // thousands of these are parsed in a row, and few show a lock
   if (!text.includes('\nlock:')) return { mountId, ino, locks: [] };
   const locks = [...text.matchAll(LOCK_LINE)].map(
     ([, kind, access, file, start, end]): FileLock => ({
@@ -273,13 +277,16 @@ const INO_LINE = /^ino:\s*(\d+)$/m;
 // as `lock:	1: OFDLCK ADVISORY  READ -1 00:1f:123 301 301`
 const LOCK_LINE = /^lock:\s+\d+: (OFDLCK|POSIX|FLOCK|LEASE)\s+\w+\s+(\w+)\s+-?\d+ (\w+:\w+:\d+) (\d+) (\d+|EOF)$/gm;
 
-/** What the kernel tells of an open file; null where it was closed meanwhile. */
+/** The kernel's information about an open file (fdinfo); null if it was closed meanwhile. */
 export function readFdinfo(pid: number | 'self', fd: number): FdInfo | null {
   const text = readText(`/proc/${pid}/fdinfo/${fd}`);
   return text === null ? null : parseFdinfo(text);
 }
 
-/** The type of the file system that an open file of ours is on, as `ext4`, told without asking it; null where it is not seen. */
+/**
+ * The type of the file system of a descriptor of ours, as `ext4`; null if its mount is not visible. Found in the mount
+ * table, without a call to the file system.
+ */
 export function fileSystemOf(fd: number): string | null {
   const id = readFdinfo('self', fd)?.mountId;
   return parseMountinfo(readText('/proc/self/mountinfo') ?? '').find((mount) => mount.id === id)?.type ?? null;
@@ -290,8 +297,8 @@ const FROM_MEMORY: ReadonlySet<string> = new Set(
 );
 
 /**
- * Whether a file system of that type answers fstat(2) from memory, with times of this kernel's clock: local ones do, also
- * where their disk hangs. Those that ask somebody else (NFS, SMB, FUSE, 9P, Ceph, …) may hang.
+ * Whether a file system of that type answers fstat(2) from memory, with times of this kernel's clock. Local file
+ * systems do, even if their disk hangs. Those that ask a server (NFS, SMB, FUSE, 9P, Ceph, …) may hang.
  */
 export function answersFromMemory(fileSystem: string | null): boolean {
   return fileSystem !== null && FROM_MEMORY.has(fileSystem);
@@ -300,8 +307,9 @@ export function answersFromMemory(fileSystem: string | null): boolean {
 const mapsUnderWay = new Map<number, Promise<string>>();
 
 /**
- * /proc/PID/maps; empty where it cannot be had. A process that hangs with its memory locked makes this read hang, and
- * the thread that reads: so there is never more than one such read for a process, and nobody waits for it long.
+ * /proc/PID/maps; empty if it cannot be read in time. If the process hangs with its memory locked, the read and the
+ * thread that does it hang too. So there is never more than one read for a process, and callers wait for it only a
+ * short time.
  */
 export async function readMaps(pid: number): Promise<string> {
   let reading = mapsUnderWay.get(pid);
@@ -314,7 +322,7 @@ export async function readMaps(pid: number): Promise<string> {
   return await within(reading, MAPS_PATIENCE_MS, '');
 }
 
-/** Whether maps show a mapping of the file: `dev` as `MAJ:MIN` in decimal. */
+/** Whether the text of a maps file shows a mapping of the file. `dev` is `MAJ:MIN` in decimal. */
 export function mapsShow(maps: string, dev: string, ino: string): boolean {
   const hex = dev.split(':').map((part) => Number(part).toString(16).padStart(2, '0'));
   return maps.includes(` ${hex.join(':')} ${ino} `);
@@ -322,21 +330,21 @@ export function mapsShow(maps: string, dev: string, ino: string): boolean {
 
 // ── block devices ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-/** How many bytes a block device has, by `MAJ:MIN`, told without asking it; null where it is gone. */
+/** The size in bytes of the block device `MAJ:MIN`, read from sysfs, not from the device; null if it is gone. */
 export function readBlockSize(dev: string): number | null {
   const sectors = readText(`/sys/dev/block/${dev}/size`);
   return sectors === null ? null : Number(sectors) * 512;
 }
 
-/** A loop device that something is bound to. */
+/** A loop device with a backing file. */
 export interface Loop {
   /** as `/dev/loop0` */
   path: string;
-  /** `MAJ:MIN` of it and of its partitions */
+  /** `MAJ:MIN` of the device and of its partitions */
   devs: string[];
-  /** as whoever bound it sees it; ` (deleted)` may follow */
+  /** its path as the process that bound it saw it; ` (deleted)` may follow */
   backingFile: string;
-  /** where it begins in there */
+  /** the offset of the device in the backing file */
   offsetBytes: number;
   readOnly: boolean;
 }
@@ -346,7 +354,7 @@ export function listLoops(): Loop[] {
   return readDirectory('/sys/block').flatMap((name) => {
     if (!name.startsWith('loop')) return [];
     const at = `/sys/block/${name}`;
-    // only the last line end is the kernel's: a name may hold others
+    // the kernel adds only the last line end: the name itself may contain others
     const backingFile = readText(`${at}/loop/backing_file`)?.replace(/\n$/, '');
     const dev = readText(`${at}/dev`)?.trim();
     if (!backingFile || dev === undefined) return [];
@@ -363,11 +371,13 @@ export interface DeviceNode {
   /** `MAJ:MIN` */
   dev: string;
   readOnly: boolean;
-  /** the devices made on top of it, as `dm-0` or `md0` */
+  /** the devices on top of it, as `dm-0` or `md0` */
   holders: string[];
 }
 
-/** A block device, its partitions, and the disk that it is a partition of. Empty where sysfs does not know it. */
+/**
+ * A block device with its partitions, or with its disk if it is a partition. Empty if sysfs does not know the device.
+ */
 export function readDeviceFamily(dev: string): DeviceNode[] {
   const at = `/sys/dev/block/${dev}`;
   const own = readDeviceNode(at);
@@ -377,7 +387,7 @@ export function readDeviceFamily(dev: string): DeviceNode[] {
   return disk ? [own, disk] : [own];
 }
 
-/** The devices that are made on top of others, as device mapper makes them, those furthest above first. */
+/** The devices on top of the given ones, for instance of device mapper, the uppermost first. */
 export function listDevicesAbove(devs: readonly string[]): DeviceNode[] {
   const names = devs.flatMap((dev) => readDirectory(`/sys/dev/block/${dev}/holders`));
   if (names.length === 0) return [];
@@ -386,10 +396,10 @@ export function listDevicesAbove(devs: readonly string[]): DeviceNode[] {
   return [...listDevicesAbove(nodes.map(({ dev }) => dev)), ...nodes];
 }
 
-/** what sysfs counts in, whatever the sectors of the device are */
+/** the unit of sizes in sysfs, whatever the sector size of the device is */
 export const SECTOR_BYTES = 512;
 
-/** Which sectors of which disk a block device is. Null where sysfs does not know it. */
+/** The sector range of a disk that a block device covers. Null if sysfs does not know the device. */
 export function readDeviceRange(dev: string): { disk: string; first: number; sectors: number } | null {
   const at = `/sys/dev/block/${dev}`;
   const sectors = readText(`${at}/size`);
@@ -412,24 +422,24 @@ function readDeviceNode(at: string): DeviceNode | null {
   return { name, dev, readOnly: readText(`${at}/ro`)?.trim() === '1', holders: readDirectory(`${at}/holders`) };
 }
 
-/** Whether a block device, by its name in sysfs as `dm-0`, is read-only. */
+/** Whether a block device, named as in sysfs (`dm-0`), is read-only. */
 export function isDeviceReadOnly(name: string): boolean {
   return readText(`/sys/class/block/${name}/ro`)?.trim() === '1';
 }
 
-/** The paths of the files and devices that the system swaps to. */
+/** The paths of the system's swap files and swap devices. */
 export function listSwaps(): string[] {
   const lines = (readText('/proc/swaps') ?? '').trimEnd().split('\n').slice(1);
   return lines.map((line) => unescapeOctal(line.split(/\s/)[0] ?? ''));
 }
 
-// ── what vanishes while it is looked at is as good as never there ───────────────────────────────────────────────────
+// ── a file that vanishes while it is read counts as missing ─────────────────────────────────────────────────────────
 
-const WANTS: ReadonlySet<unknown> = new Set(['EMFILE', 'ENFILE', 'ENOMEM']);
+const OUT_OF_RESOURCES: ReadonlySet<unknown> = new Set(['EMFILE', 'ENFILE', 'ENOMEM']);
 
-/** Whether something could not be looked at because this process, or the machine, has no descriptor or memory left. */
-export function isForWant(error: unknown): boolean {
-  return WANTS.has((error as NodeJS.ErrnoException).code);
+/** Whether a call failed because this process or the machine is out of descriptors or memory. */
+export function isOutOfResources(error: unknown): boolean {
+  return OUT_OF_RESOURCES.has((error as NodeJS.ErrnoException).code);
 }
 
 function readText(path: string): string | null {

@@ -1,13 +1,13 @@
-/** Programs of the system that fusetap runs, and where they are. */
+/** Finds the programs of the system that fusetap runs. */
 import { accessSync, constants } from 'node:fs';
 import { join } from 'node:path';
 
-/** the second is fuse 2's; it does the same handshake */
+/** the second belongs to fuse 2; it does the same handshake */
 const FUSERMOUNTS = ['fusermount3', 'fusermount'];
-/** a service may have a short PATH */
+/** searched as well, because the PATH of a service may be short */
 const USUAL_PLACES = ['/usr/bin', '/bin', '/usr/local/bin'];
 
-/** The helper's path, or null where none is installed. */
+/** The path of fusermount3 or fusermount; null if neither is installed. */
 export function findFusermount(path: string = process.env.PATH ?? ''): string | null {
   const directories = [...path.split(':').filter((directory) => directory.startsWith('/')), ...USUAL_PLACES];
   for (const program of FUSERMOUNTS) {

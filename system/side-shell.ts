@@ -1,15 +1,16 @@
 /**
- * A shell that asks file systems, so that this process never waits for one that hangs.
+ * A shell that asks file systems questions, so that this process never waits for a file system that hangs.
  *
- * A question is a command of its own process. One that never ends costs that process and nothing else: a thread of ours
- * would be lost for good, and would keep us from being reaped. The shell is begun before an image is open, so that neither
- * it nor what it starts holds one.
+ * Each question is a command in a process of its own. A command that never ends costs only that process; a blocked
+ * thread of this process would be lost for good and would keep this process from being reaped. Start the shell before
+ * an image is opened, so that neither the shell nor its children inherit the image's descriptor.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 
 /**
- * An answer is one line. Children that have ended are forgotten with each line that is read. Commands have in $fresh the option
- * that makes stat(1) ask the file system itself (coreutils 8.32 has it): what the kernel remembers is no sign of life.
+ * An answer is one line. `jobs` reaps the children that have ended, after each line read. Commands find in $fresh the
+ * option that makes stat(1) ask the file system itself (since coreutils 8.32): an answer from the kernel's cache proves
+ * nothing.
  */
 const LOOP = String.raw`
 fresh=--cached=never
@@ -60,8 +61,8 @@ export class SideShell {
 
   /**
    * Runs a command, which may never end.
-   * @param command for sh; what it prints must be one line of less than 4 KiB
-   * @returns what it printed; null where the shell itself has died
+   * @param command for sh; its output must be one line of less than 4 KiB
+   * @returns its output; null if the shell itself has died
    */
   run(command: string): Promise<string | null> {
     const child = this.#child ?? this.#begin();
@@ -73,7 +74,7 @@ export class SideShell {
   }
 }
 
-/** A word for sh. It must have no line end. */
+/** Quotes a word for sh. The word must not contain a line end. */
 export function shellWord(text: string): string {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }

@@ -1,14 +1,14 @@
 /**
- * Processes that cannot be looked at, because whoever does waits.
+ * Finds stuck processes: reading their files in /proc blocks the reader.
  *
- * execve(2) closes what is marked close-on-exec while it has a lock on the process, and to close a file on FUSE or NFS waits
- * for its file system. Where that hangs, so does whoever reads most of /proc/PID (stat, exe, cwd, ns, maps, the links in fd).
- * So before processes are looked at one after the other, a helper looks at them:
+ * execve(2) closes close-on-exec descriptors while it has a lock on the process, and closing a file on FUSE or NFS
+ * waits for the file system. If the file system hangs, a process that reads most files of /proc/PID (stat, exe, cwd,
+ * ns, maps, the links in fd) hangs too. So a helper probes all processes before this process reads their files:
  *
- *      helper: all but those known to be stuck ──► an answer ──► all others are looked at
- *                        └──► none ──► in groups ──► one by one ──► no answer: stuck, until that answer comes
+ *      helper probes all but the known stuck ones ──► answer ──► all others can be read
+ *                        └──► no answer ──► in groups ──► one by one ──► no answer: stuck, until that answer comes
  *
- * A look that does not end costs a process of the helper, and none of this process's threads.
+ * A probe that does not end costs a process of the helper, and none of this process's threads.
  */
 import { readdirSync } from 'node:fs';
 import { SideShell } from './side-shell.js';
@@ -17,8 +17,8 @@ import { within } from './within.js';
 const PATIENCE_MS = 500;
 const GROUP_SIZE = 24;
 
-/** What the helper does with each process in $p; a shell that can do it without another program. */
-const LOOK = '[ -e "/proc/$p/ns/mnt" ]';
+/** The helper's probe of the process in $p: the shell does it without starting a program. */
+const PROBE = '[ -e "/proc/$p/ns/mnt" ]';
 
 export class StuckProcesses {
   readonly #shell: SideShell;
@@ -29,9 +29,9 @@ export class StuckProcesses {
     this.#shell = shell;
   }
 
-  /** Those that are stuck now. */
+  /** The pids of the processes that are stuck now. */
   async find(): Promise<ReadonlySet<number>> {
-    // the shell alone does not keep this process from ending
+    // the shell is unref'ed: the timer keeps this process alive meanwhile
     const alive = setInterval(() => {}, PATIENCE_MS);
     try {
       const finding = this.#finding.then(() => this.#findNew());
@@ -45,7 +45,7 @@ export class StuckProcesses {
 
   async #findNew(): Promise<void> {
     const known = ` ${[...this.#stuck].join(' ')} `;
-    const each = `p=\${p#/proc/}; case '${known}' in *" $p "*) ;; *) ${LOOK};; esac`;
+    const each = `p=\${p#/proc/}; case '${known}' in *" $p "*) ;; *) ${PROBE};; esac`;
     if (await this.#answers(this.#shell.run(`for p in /proc/[0-9]*; do ${each}; done`))) return;
     const pids = readdirSync('/proc')
       .map(Number)
@@ -57,22 +57,25 @@ export class StuckProcesses {
   }
 
   async #findAmong(pids: readonly number[]): Promise<void> {
-    if (await this.#answers(this.#look(pids))) return;
+    if (await this.#answers(this.#probe(pids))) return;
     await Promise.all(pids.map((pid) => this.#findOut(pid)));
   }
 
   async #findOut(pid: number): Promise<void> {
-    const answer = this.#look([pid]);
+    const answer = this.#probe([pid]);
     if (await this.#answers(answer)) return;
     this.#stuck.add(pid);
     void answer.then(() => this.#stuck.delete(pid));
   }
 
-  #look(pids: readonly number[]): Promise<unknown> {
-    return this.#shell.run(`for p in ${pids.join(' ')}; do ${LOOK}; done`);
+  #probe(pids: readonly number[]): Promise<unknown> {
+    return this.#shell.run(`for p in ${pids.join(' ')}; do ${PROBE}; done`);
   }
 
-  /** Whether an answer comes before one to a question that was asked later, and waits for nobody, is old. */
+  /**
+   * Whether an answer comes in time: within PATIENCE_MS, or within PATIENCE_MS after the shell answered a later
+   * question that never blocks.
+   */
   async #answers(answer: Promise<unknown>): Promise<boolean> {
     const isIn = (): Promise<boolean> =>
       within(
@@ -81,7 +84,7 @@ export class StuckProcesses {
         false,
       );
     if (await isIn()) return true;
-    // a machine that is busy makes both wait
+    // on a busy machine both answers are late
     await this.#shell.run(':');
     return isIn();
   }
@@ -89,12 +92,12 @@ export class StuckProcesses {
 
 let stuck: StuckProcesses | null = null;
 
-/** Has that shell be the helper. To be called before this process has files that a program it starts should not have. */
-export function lookWith(shell: SideShell): void {
+/** Makes `shell` the helper. Call it before this process opens files that its children should not inherit. */
+export function probeWith(shell: SideShell): void {
   stuck = new StuckProcesses(shell);
 }
 
-/** The processes that must not be looked at now. */
+/** The pids of the processes whose files must not be read now. */
 export function findStuck(): Promise<ReadonlySet<number>> {
   stuck ??= new StuckProcesses(new SideShell());
   return stuck.find();

@@ -1,7 +1,7 @@
 /**
- * Waits for work for so long; the work itself goes on, and nobody looks at how it ends.
- * @param late the result where the time is up first
- * @throws what the work throws in time
+ * Waits for work for at most `limitMs`. After that the work goes on, but its outcome is ignored.
+ * @param late the result if the time is up first
+ * @throws what the work throws within the limit
  */
 export async function within<Result, Late>(work: Promise<Result>, limitMs: number, late: Late): Promise<Result | Late> {
   let timer: NodeJS.Timeout | undefined;

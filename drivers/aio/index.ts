@@ -1,6 +1,6 @@
 /**
- * aio: the image file itself. Its page cache is the only cache, so what one opener writes every other reads, also one
- * that reads the raw image. A write is durable after a flush.
+ * aio: the disk is the image file itself. The page cache is the only cache, so every reader sees what another wrote,
+ * also a program that reads the image file. A write is durable after a flush.
  */
 import type { Driver } from '../driver.js';
 import { imageWindow, requireImage } from '../image.js';
@@ -11,7 +11,7 @@ const aio = {
   image: 'required',
   async open({ image, readOnly }) {
     const window = imageWindow(requireImage(image, 'aio'), { readOnly, durable: false });
-    return windowDisk(window, async () => {}); // the descriptor belongs to who opened the image
+    return windowDisk(window, async () => {}); // the descriptor belongs to the process that opened the image
   },
 } satisfies Driver;
 

@@ -1,4 +1,4 @@
-/** A disk over another that lets something happen before each request: what delay and error are made of. */
+/** A disk over another disk that runs a function before each request: the base of the filters delay and error. */
 import { constants } from 'node:os';
 import type { RawDisk } from '../driver.js';
 import { FusetapError } from '../errors.js';
@@ -6,7 +6,7 @@ import { FusetapError } from '../errors.js';
 export const KINDS = ['read', 'write', 'flush', 'zero'] as const;
 export type Kind = (typeof KINDS)[number];
 
-/** A request on its way down; a flush is of the whole disk. */
+/** A request on its way to the disk; a flush has the range of the whole disk. */
 export interface PassingRequest {
   readonly kind: Kind;
   readonly offset: number;
@@ -14,8 +14,8 @@ export interface PassingRequest {
 }
 
 /**
- * @param before may wait; where it throws, the request goes no further. Zeroing that the disk leaves to others comes by
- *   as zero, then as the writes that stand for it
+ * @param before may wait; if it throws, the request is not passed on. If the disk cannot zero, a zero request passes
+ *   here first as a zero, then as the writes that replace it
  */
 export function beforeRequests(next: RawDisk, before: (request: PassingRequest) => Promise<void>): RawDisk {
   const disk: RawDisk = {
@@ -44,7 +44,7 @@ export function beforeRequests(next: RawDisk, before: (request: PassingRequest) 
   return disk;
 }
 
-/** What disk.ts takes as a reason to write zeros. */
+/** The error that makes disk.ts write zeros. */
 function cannotZero(): FusetapError {
   return new FusetapError('UNSUPPORTED', 'the driver cannot zero', { errno: constants.errno.EOPNOTSUPP });
 }

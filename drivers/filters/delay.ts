@@ -1,4 +1,4 @@
-/** delay=MS: every read, write, flush and zero waits first; requests wait side by side. */
+/** delay=MS: every read, write, flush and zero waits first; requests wait at the same time, not one after the other. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { FusetapError } from '../errors.js';
 import { quoted } from '../quote.js';
@@ -10,7 +10,7 @@ const LIMIT_MS = 3_600_000;
 export const delay: FilterMaker = (value) => {
   const delayMs = /^\d+$/.test(value) ? Number(value) : Number.NaN;
   if (!(delayMs <= LIMIT_MS)) {
-    throw new FusetapError('USAGE', `delay ${quoted(value)} is no number of milliseconds`, {
+    throw new FusetapError('USAGE', `delay ${quoted(value)} is not a number of milliseconds`, {
       hint: `give a whole number from 0 to ${LIMIT_MS}, as delay=20`,
     });
   }

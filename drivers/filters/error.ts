@@ -1,6 +1,7 @@
 /**
- * error=KIND[:OFFSET-END][@FILE]: requests of one kind fail with EIO; only those that touch bytes OFFSET up to, not
- * including, END; only while FILE exists. Two error filters make two kinds fail.
+ * error=KIND[:OFFSET-END][@FILE]: requests of one kind fail with EIO. With OFFSET-END only those fail that touch a byte
+ * from OFFSET up to, not including, END; with FILE they fail only while FILE exists. Two error filters make two kinds
+ * fail.
  */
 import { access } from 'node:fs/promises';
 import { constants } from 'node:os';
@@ -15,7 +16,7 @@ interface ErrorRule {
   readonly kind: Kind;
   readonly start: number;
   readonly end: number;
-  /** absolute; null: always */
+  /** absolute path of FILE; null: requests always fail */
   readonly trigger: string | null;
 }
 
@@ -36,18 +37,18 @@ export function parseErrorRule(value: string): ErrorRule {
   if (kind === undefined) {
     throw refuse(value, `the form is KIND[:OFFSET-END][@FILE], KIND one of ${KINDS.join(', ')}`);
   }
-  if (trigger !== undefined && !isAbsolute(trigger)) throw refuse(value, 'give the whole path of the file');
+  if (trigger !== undefined && !isAbsolute(trigger)) throw refuse(value, 'give the absolute path of the file');
   if (from === undefined || to === undefined) {
     return { kind, start: 0, end: Number.POSITIVE_INFINITY, trigger: trigger ?? null };
   }
-  if (kind === 'flush') throw refuse(value, 'a flush is of the whole disk: give no range');
+  if (kind === 'flush') throw refuse(value, 'a flush concerns the whole disk: give no range');
   const [start, end] = [parseSize(from, 'error'), parseSize(to, 'error')];
   if (start >= end) throw refuse(value, 'OFFSET must be below END');
   return { kind, start, end, trigger: trigger ?? null };
 }
 
 function refuse(value: string, hint: string): FusetapError {
-  return new FusetapError('USAGE', `filter error: ${quoted(value)} is no rule`, { hint });
+  return new FusetapError('USAGE', `filter error: ${quoted(value)} is not a rule`, { hint });
 }
 
 function isMeant({ kind, start, end }: ErrorRule, request: PassingRequest): boolean {
@@ -63,7 +64,7 @@ async function isOn({ trigger }: ErrorRule): Promise<boolean> {
 }
 
 function injected({ kind, offset }: PassingRequest): FusetapError {
-  return new FusetapError('FAILED', `${kind} at byte ${offset}: an error was asked for`, {
+  return new FusetapError('FAILED', `${kind} at byte ${offset}: injected error`, {
     errno: constants.errno.EIO,
     operation: kind,
     offset,

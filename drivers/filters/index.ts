@@ -13,7 +13,7 @@ const FILTERS: Readonly<Record<string, FilterMaker>> = { delay, error, offset, '
 /** In alphabetical order. */
 export const filterNames: readonly string[] = Object.keys(FILTERS);
 
-/** @throws FusetapError USAGE for an unknown name, or a value that makes no sense for any disk */
+/** @throws FusetapError USAGE for an unknown name, or a value that is wrong for any disk */
 export function makeFilter({ name, value }: FilterSpec): Filter {
   const make = Object.hasOwn(FILTERS, name) ? FILTERS[name] : undefined;
   if (make !== undefined) return make(value);

@@ -1,9 +1,9 @@
-/** A run of a disk as a disk: what offset, sizelimit and partitions are made of. */
+/** A range of a disk as a disk: the base of offset, sizelimit and partitions. */
 import type { RawDisk } from '../driver.js';
 
 /**
- * Bytes `start` to `start + size` of a disk. A window stays a window, so that threads serve it still.
- * @param start bytes; the run must lie inside the disk
+ * The bytes `start` to `start + size` of a disk. A window stays a window, so threads still serve it.
+ * @param start bytes; the range must be inside the disk
  */
 export function narrow(next: RawDisk, start: number, size: number): RawDisk {
   const { window } = next;

@@ -1,4 +1,4 @@
-/** offset=BYTES: the disk begins later in the image. */
+/** offset=BYTES: the disk begins at that byte of the image. */
 import { FusetapError } from '../errors.js';
 import { parseSize } from '../parse-size.js';
 import type { FilterMaker } from './filter.js';

@@ -1,11 +1,11 @@
-/** read-only: no client writes, whatever the mode of the vbd. A window stays a window. */
+/** read-only: no client can write, whatever the mode of the vbd. A window stays a window. */
 import type { RawDisk } from '../driver.js';
 import { FusetapError } from '../errors.js';
 import { quoted } from '../quote.js';
 import type { FilterMaker } from './filter.js';
 
 export const readOnly: FilterMaker = (value) => {
-  if (value !== '') throw new FusetapError('USAGE', `read-only takes no value: ${quoted(value)}`, { hint: 'drop it' });
+  if (value !== '') throw new FusetapError('USAGE', `read-only takes no value: ${quoted(value)}`, { hint: 'omit it' });
   return (next) => {
     const disk: RawDisk = {
       size: next.size,

@@ -1,6 +1,7 @@
 /**
- * The first sector of a FAT, exFAT or NTFS file system ends in 0x55AA as an MBR does, with code or text where an MBR has
- * its entries. What tells them apart is the parameter block in front of that code, where an MBR has code.
+ * Recognizes a file system without a partition table. The first sector of FAT, exFAT or NTFS ends in 0x55AA like an MBR,
+ * and has code or text in the place of the MBR's entries. The difference is the parameter block in front of that code:
+ * an MBR has code there.
  */
 import { viewOf } from './partition.js';
 
@@ -8,7 +9,7 @@ const BOOT_CODE_STARTS = [0xeb, 0xe9];
 const SMALLEST_MEDIA_BYTE = 0xf8;
 const FLOPPY_MEDIA_BYTE = 0xf0;
 
-/** Which file system the sector begins, or null where it begins none of these. */
+/** The file system whose first sector this is, or null if it is none of these. */
 export function fileSystemOf(sector: Uint8Array): 'FAT' | 'exFAT' | 'NTFS' | null {
   if (hasText(sector, 3, 'NTFS    ')) return 'NTFS';
   if (hasText(sector, 3, 'EXFAT   ')) return 'exFAT';

@@ -1,12 +1,12 @@
 /**
- * GPT (UEFI 2.10, chapter 5): a header in the second sector and an array of entries, both with a checksum; the same
- * again at the end of the disk, for when the first is broken.
+ * GPT (UEFI 2.10, chapter 5): a header in the second sector and an array of entries, both with a checksum. A backup of
+ * both is at the end of the disk.
  *
  *      LBA 0           1        2 …                                        last
  *      protective MBR │ header │ entries │ partitions … │ entries (backup) │ header (backup)
  *
- * Sectors have 512 bytes, or 4096 where the image is of such a disk. What a header says is believed only when its
- * checksum and every range in it hold; the array is bounded before it is read.
+ * Sectors have 512 bytes, or 4096 if the image comes from such a disk. A header is used only if its checksum and every
+ * range in it are valid. The size of the array is checked before the array is read.
  */
 import { type FoundTable, type Partition, type ReadBytes, SECTOR_BYTES, viewOf } from './partition.js';
 
@@ -24,21 +24,21 @@ const NAME_BYTES = 72;
 
 interface Header {
   readonly sectorBytes: number;
-  /** LBAs; both count */
+  /** LBAs, inclusive */
   readonly firstUsable: number;
   readonly lastUsable: number;
   readonly entryBytes: number;
   readonly array: Uint8Array;
 }
 
-/** Where a header may be. */
+/** A place that may contain a header. */
 interface Place {
   readonly sectorBytes: number;
   readonly lba: number;
   readonly isBackup: boolean;
 }
 
-/** The partitions of a disk whose first sector says that it has a GPT. `table` is null where no header holds. */
+/** The partitions of a disk with a protective MBR. `table` is null if no header is valid. */
 export async function readGpt(read: ReadBytes, diskBytes: number): Promise<FoundTable> {
   let whyNotFirst: string | null = null;
   for (const place of placesOf(diskBytes)) {
@@ -51,10 +51,10 @@ export async function readGpt(read: ReadBytes, diskBytes: number): Promise<Found
     whyNotFirst ??= header;
   }
   const why = whyNotFirst ?? 'the disk is too small for one';
-  return { table: null, found: [], notes: [`the disk says that it has a GPT, but none can be read: ${why}`] };
+  return { table: null, found: [], notes: [`the disk has a protective MBR, but no valid GPT: ${why}`] };
 }
 
-/** All first headers come before all backups. */
+/** The places in the order in which they are tried: the headers for all sector sizes, then the backups. */
 function placesOf(diskBytes: number): Place[] {
   const disks = SECTOR_SIZES.map((sectorBytes) => ({ sectorBytes, last: Math.floor(diskBytes / sectorBytes) - 1 }));
   const big = disks.filter(({ last }) => last > 1);
@@ -64,7 +64,7 @@ function placesOf(diskBytes: number): Place[] {
   ];
 }
 
-/** The header, or why what is there is none. */
+/** The header, or a text that says why there is no valid header at this place. */
 async function readHeader({ sectorBytes, lba }: Place, read: ReadBytes, diskBytes: number): Promise<Header | string> {
   const where = `the header at byte ${lba * sectorBytes}`;
   const sector = await read(lba * sectorBytes, sectorBytes);
@@ -72,15 +72,15 @@ async function readHeader({ sectorBytes, lba }: Place, read: ReadBytes, diskByte
   if (latin1(sector, 0, 8) !== SIGNATURE) return `there is no header at byte ${lba * sectorBytes}`;
   const headerBytes = view.getUint32(12, true);
   if (headerBytes < MIN_HEADER_BYTES || headerBytes > sectorBytes)
-    return `${where} says that it has ${headerBytes} bytes`;
+    return `${where} gives its size as ${headerBytes} bytes`;
   const checksum = await checksumOf(sector.subarray(0, headerBytes));
   if (checksum !== view.getUint32(16, true)) return `${where} has a wrong checksum`;
-  if (view.getUint32(8, true) >>> 16 !== MAJOR_REVISION) return `${where} is of a revision that is not 1.x`;
+  if (view.getUint32(8, true) >>> 16 !== MAJOR_REVISION) return `${where} has a revision other than 1.x`;
   const lastLba = Math.floor(diskBytes / sectorBytes) - 1;
-  if (lbaAt(view, 24) !== lba) return `${where} says that it is elsewhere`;
+  if (lbaAt(view, 24) !== lba) return `${where} gives another position of itself`;
   const [firstUsable, lastUsable] = [lbaAt(view, 40), lbaAt(view, 48)];
   if (firstUsable > lastUsable || lastUsable > lastLba) {
-    return `${where} has room for partitions from sector ${firstUsable} to ${lastUsable}, of ${lastLba + 1}`;
+    return `${where} gives the usable sectors as ${firstUsable} to ${lastUsable}, of ${lastLba + 1}`;
   }
   const array = await readArray(view, { sectorBytes, diskBytes }, read);
   if (typeof array === 'string') return `${where} ${array}`;
@@ -107,19 +107,19 @@ async function readArray(
   return (await crc32(array)) === view.getUint32(88, true) ? array : 'has entries with a wrong checksum';
 }
 
-/** CRC-32 as zlib has it. Loaded with the first GPT: zlib takes a megabyte in each process that has it. */
+/** The CRC-32 of zlib. Loaded with the first GPT, because zlib takes a megabyte in each process that loads it. */
 async function crc32(bytes: Uint8Array): Promise<number> {
   return (await import('node:zlib')).crc32(bytes);
 }
 
-/** The checksum of a header is made with 0 in its own place. */
+/** The checksum of a header, computed with 0 in the place of the checksum itself. */
 function checksumOf(header: Uint8Array): Promise<number> {
   const copy = Uint8Array.from(header);
   copy.fill(0, 16, 20);
   return crc32(copy);
 }
 
-/** The entries in use; those that lie where no partition may be are noted. */
+/** The entries in use. Entries outside the usable range are left out with a note. */
 function readEntries({ array, entryBytes, sectorBytes, firstUsable, lastUsable }: Header): FoundTable {
   const found: Partition[] = [];
   const notes: string[] = [];
@@ -146,7 +146,7 @@ function readEntries({ array, entryBytes, sectorBytes, firstUsable, lastUsable }
   return { table: 'gpt', found, notes };
 }
 
-/** A GUID as it is written: its first three fields are little-endian. */
+/** The text form of a GUID. Its first three fields are little-endian. */
 function guidAt(view: DataView, at: number): string {
   const hex = (value: number, digits: number): string => value.toString(16).padStart(digits, '0');
   const byte = (i: number): string => hex(view.getUint8(at + i), 2);
@@ -161,7 +161,7 @@ function guidAt(view: DataView, at: number): string {
 }
 
 function nameOf(entry: Uint8Array): string | null {
-  // an odd surrogate becomes U+FFFD: what is printed as JSON must be Unicode
+  // a lone surrogate becomes U+FFFD, because JSON output must be valid Unicode
   const text = new TextDecoder('utf-16le', { ignoreBOM: true }).decode(
     entry.subarray(NAME_START, NAME_START + NAME_BYTES),
   );
@@ -169,7 +169,7 @@ function nameOf(entry: Uint8Array): string | null {
   return name === '' ? null : name;
 }
 
-/** A sector's number. Those above 2^53 lose digits, and lie outside every disk all the same. */
+/** The number of a sector. Numbers above 2^53 lose digits, but they are outside every disk anyway. */
 function lbaAt(view: DataView, at: number): number {
   return view.getUint32(at + 4, true) * 2 ** 32 + view.getUint32(at, true);
 }

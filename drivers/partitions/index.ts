@@ -1,5 +1,5 @@
 /**
- * Partition tables, read from a disk of which nothing is known to be right.
+ * Reads partition tables. The contents of the disk are not trusted.
  *
  *      first sector ──► no table │ MBR, with its extended chain │ protective MBR ──► GPT, or its backup
  *                                            └────────► keepApart ◄────────┘
@@ -12,23 +12,23 @@ import { type FoundTable, type Partition, type ReadBytes, SECTOR_BYTES } from '.
 export type { Partition, ReadBytes } from './partition.js';
 export { typeName } from './types.js';
 
-/** What a disk's table says, as far as it can be believed. */
+/** The valid part of a disk's partition table. */
 export interface PartitionTable {
-  /** null where there is none, or none that can be read */
+  /** null if the disk has no readable table */
   readonly table: 'mbr' | 'gpt' | null;
   /** by number; all inside the disk, no two share a byte */
   readonly partitions: readonly Partition[];
-  /** what was left out, and why, one line each */
+  /** the parts that were left out, and why, one line each */
   readonly notes: readonly string[];
 }
 
-/** a table can be wrong in thousands of places */
+/** a broken table can have thousands of faults */
 const MAX_NOTES = 8;
 
 /**
  * Reads the partition table of a disk.
  *
- * Whatever is in it, this resolves; it reads at most 1.2 MiB, in at most some 130 calls.
+ * Resolves whatever the table contains. Reads at most 1.2 MiB in at most about 130 calls.
  * @param diskBytes the size of the disk
  * @throws what `read` rejects with
  */
@@ -49,7 +49,7 @@ async function findTable(read: ReadBytes, diskBytes: number): Promise<FoundTable
       return await readMbr(first.entries, read, diskBytes);
     case 'protective': {
       const gpt = await readGpt(read, diskBytes);
-      const notes = isHybrid(first.entries) ? ['the MBR has partitions too (hybrid): those of the GPT count'] : [];
+      const notes = isHybrid(first.entries) ? ['the MBR has partitions too (hybrid): those of the GPT are used'] : [];
       return { ...gpt, notes: [...notes, ...gpt.notes] };
     }
   }
@@ -57,5 +57,5 @@ async function findTable(read: ReadBytes, diskBytes: number): Promise<FoundTable
 
 function shorten(notes: readonly string[]): string[] {
   if (notes.length <= MAX_NOTES) return [...notes];
-  return [...notes.slice(0, MAX_NOTES - 1), `and ${notes.length - MAX_NOTES + 1} more that are wrong`];
+  return [...notes.slice(0, MAX_NOTES - 1), `and ${notes.length - MAX_NOTES + 1} more faults`];
 }

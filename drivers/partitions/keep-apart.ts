@@ -1,9 +1,10 @@
-/** Whatever a table says, partitions lie inside the disk and share no byte: what does not is left out. */
+/** Leaves out partitions that are not inside the disk or share bytes with another, whatever the table says. */
 import type { Partition } from './partition.js';
 
 /**
- * The partitions that can be windows of a disk, by number. Of two that overlap the one with the lower number stays.
- * @returns with one line for each that is left out
+ * The partitions that can be windows of a disk, sorted by number. If two overlap, the one with the lower number is
+ * kept.
+ * @returns the partitions, and a line for each partition that is left out
  */
 export function keepApart(found: readonly Partition[], diskBytes: number): { kept: Partition[]; notes: string[] } {
   const kept: Partition[] = [];
@@ -18,7 +19,7 @@ export function keepApart(found: readonly Partition[], diskBytes: number): { kep
 
 function reasonToLeaveOut({ offset, size }: Partition, kept: readonly Partition[], diskBytes: number): string | null {
   const end = offset + size;
-  // half of a partition would look like a whole one that is damaged
+  // half a partition would look like a damaged one
   if (end > diskBytes) return `it ends at byte ${end}, and the disk at ${diskBytes}`;
   const other = kept.find((before) => offset < before.offset + before.size && before.offset < end);
   return other === undefined ? null : `it shares bytes with partition ${other.number}`;

@@ -1,14 +1,14 @@
 /**
- * The MBR: four entries in the first sector, and behind an extended one a chain of further sectors (EBR), each with one
- * logical partition and the way to the next.
+ * The MBR: four entries in the first sector. An extended entry leads to a chain of further sectors (EBR), each with one
+ * logical partition and a link to the next.
  *
  *      sector 0:   [ primary | primary | extended ─┐ | primary ]
  *      EBR:                        ┌───────────────┘
  *                  [ logical 5, from here | next, from the start of the extended one ─┐ ]
  *                  [ logical 6, from here | …                 ◄──────────────────────┘
  *
- * What is a table and what is not is decided as the Linux kernel does it (block/partitions/msdos.c), and partitions are
- * numbered as it numbers them. The extended partition itself is a box for others and no disk of its own.
+ * A sector counts as a table by the same rules as in the Linux kernel (block/partitions/msdos.c), and partitions have
+ * the same numbers. The extended partition itself only contains others and is not shown as a disk.
  */
 import { fileSystemOf } from './boot-sector.js';
 import { type FoundTable, type Partition, type ReadBytes, SECTOR_BYTES, viewOf } from './partition.js';
@@ -18,42 +18,44 @@ const ENTRY_BYTES = 16;
 const EXTENDED_TYPES = [0x05, 0x0f, 0x85];
 const PROTECTIVE_TYPE = 0xee;
 const FIRST_LOGICAL = 5;
-/** a chain that is longer was not made by anybody's tool */
+/** no tool makes a longer chain */
 const MAX_LINKS = 128;
 
 interface Entry {
   readonly boot: number;
   readonly type: number;
-  /** sectors, from where the table says */
+  /** sectors; relative to the MBR, the EBR or the extended partition, as drawn above */
   readonly start: number;
   readonly count: number;
 }
 
-/** What the first sector of a disk is. */
+/** The kind of the first sector of a disk, with its entries. */
 export type FirstSector =
   | { readonly kind: 'mbr' | 'protective'; readonly entries: readonly Entry[] }
   | { readonly kind: 'none'; readonly why: string };
 
-/** Judges the first sector, 512 bytes. `protective`: a GPT is to be looked for, whatever else the entries say. */
+/**
+ * Finds out the kind of the first sector, 512 bytes. `protective`: look for a GPT, whatever else the entries contain.
+ */
 export function judgeFirstSector(sector: Uint8Array): FirstSector {
   if (!hasSignature(sector)) return { kind: 'none', why: 'there is no partition table' };
   const fileSystem = fileSystemOf(sector);
   if (fileSystem !== null)
     return { kind: 'none', why: `there is no partition table: the disk begins with ${fileSystem}` };
   const entries = entriesOf(sector);
-  // the code of a boot loader, or text: in an entry the byte is a flag
+  // in an entry this byte is a flag: any other value is text, or the code of a boot loader
   if (entries.some(({ boot }) => boot !== 0 && boot !== 0x80)) {
     return { kind: 'none', why: 'there is no partition table: the disk begins with a boot sector of another kind' };
   }
   return { kind: entries.some(isProtective) ? 'protective' : 'mbr', entries };
 }
 
-/** Whether a protective MBR has partitions of its own beside the entry that protects the GPT. */
+/** Whether a protective MBR has other partitions besides the entry that protects the GPT. */
 export function isHybrid(entries: readonly Entry[]): boolean {
   return entries.some((entry) => isUsed(entry) && !isProtective(entry));
 }
 
-/** The partitions of an MBR, logical ones too. */
+/** The partitions of an MBR, including logical ones. */
 export async function readMbr(entries: readonly Entry[], read: ReadBytes, diskBytes: number): Promise<FoundTable> {
   const found = entries.flatMap((entry, i) =>
     isUsed(entry) && !isExtended(entry) ? [partitionAt(i + 1, entry.start, entry)] : [],
@@ -68,21 +70,21 @@ export async function readMbr(entries: readonly Entry[], read: ReadBytes, diskBy
 
 /**
  * Follows the chain of an extended partition.
- * @param first the sector that the partition begins at
- * @param logical is added to
- * @returns what was wrong with it, one line each
+ * @param first the first sector of the extended partition
+ * @param logical the partitions found are added to it
+ * @returns the faults found, one line each
  */
 async function followChain(first: number, read: ReadBytes, diskBytes: number, logical: Partition[]): Promise<string[]> {
   const seen = new Set<number>();
   for (let at = first; ; ) {
     const where = `the extended partition's table in sector ${at}`;
-    if (seen.has(at)) return [`${where} comes twice: the chain ends there`];
+    if (seen.has(at)) return [`${where} is linked twice: the chain ends there`];
     if (seen.size === MAX_LINKS)
       return [`the extended partition has more than ${MAX_LINKS} tables: the rest is left out`];
     if ((at + 1) * SECTOR_BYTES > diskBytes) return [`${where} is beyond the end of the disk`];
     seen.add(at);
     const sector = await read(at * SECTOR_BYTES, SECTOR_BYTES);
-    if (!hasSignature(sector)) return [`${where} is not one: the chain ends there`];
+    if (!hasSignature(sector)) return [`${where} is not a table: the chain ends there`];
     const links = entriesOf(sector).filter(isUsed);
     for (const entry of links.filter((entry) => !isExtended(entry)).slice(0, 1)) {
       logical.push(partitionAt(FIRST_LOGICAL + logical.length, at + entry.start, entry));

@@ -1,33 +1,33 @@
-/** The words of the readers of partition tables. */
+/** Types that the readers of partition tables share. */
 
 /** Reads exactly `length` bytes at `offset`; the range is inside the disk. */
 export type ReadBytes = (offset: number, length: number) => Promise<Uint8Array>;
 
-/** A partition as its table has it. */
+/** A partition as described by its table. */
 export interface Partition {
-  /** as programs number it: 1 to 4 are primary ones of an MBR, from 5 on logical ones; in a GPT the place of its entry */
+  /** the usual number: in an MBR primary partitions are 1 to 4, logical ones from 5 on; in a GPT the entries from 1 on */
   readonly number: number;
   /** bytes from the start of the disk */
   readonly offset: number;
   /** bytes */
   readonly size: number;
-  /** the byte of an MBR in hexadecimal, as `83`; the GUID of a GPT, in capitals. Both as sfdisk prints them */
+  /** as sfdisk prints it: the type byte of an MBR in hexadecimal, as `83`, or the type GUID of a GPT in capitals */
   readonly type: string;
-  /** the name that a GPT gives it; null where it has none */
+  /** the name in a GPT; null if it has none */
   readonly name: string | null;
 }
 
-/** What a table says, believed or not: keepApart judges it. */
+/** The contents of a table before keepApart checks them. */
 export interface FoundTable {
   readonly table: 'mbr' | 'gpt' | null;
   readonly found: readonly Partition[];
   readonly notes: readonly string[];
 }
 
-/** The unit of an MBR always, of a GPT mostly. */
+/** The sector size of every MBR and of most GPTs. */
 export const SECTOR_BYTES = 512;
 
-/** The bytes as a view; a copy is not made. */
+/** A view of the bytes, without a copy. */
 export function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

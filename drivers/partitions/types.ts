@@ -1,6 +1,6 @@
-/** What common types of partitions are for, in words. */
+/** Names of common partition types. */
 
-/** The type byte of an MBR, in hexadecimal. */
+/** By the type byte of an MBR, in hexadecimal. */
 const MBR_TYPES: Readonly<Record<string, string>> = {
   1: 'FAT12',
   4: 'FAT16, below 32 MiB',
@@ -48,7 +48,7 @@ const MBR_TYPES: Readonly<Record<string, string>> = {
   fd: 'Linux RAID',
 };
 
-/** The type GUID of a GPT. */
+/** By the type GUID of a GPT. */
 const GPT_TYPES: Readonly<Record<string, string>> = {
   'C12A7328-F81F-11D2-BA4B-00A0C93EC93B': 'EFI System',
   '024DEE41-33E7-11D3-9D69-0008C781F39F': 'MBR partition scheme',
@@ -97,7 +97,7 @@ const GPT_TYPES: Readonly<Record<string, string>> = {
   '4FBD7E29-9D25-41B8-AFD0-062C0CEFF05D': 'Ceph OSD',
 };
 
-/** The name of a type as a Partition has it; null for one that is not common. */
+/** The name of a Partition's type; null for an uncommon type. */
 export function typeName(type: string): string | null {
   return MBR_TYPES[type] ?? GPT_TYPES[type] ?? null;
 }

@@ -1,10 +1,10 @@
 /**
- * Fills memory with an image: its data only. Holes are skipped, and so are pages that hold only zeros, so the memory
- * is what the image uses, not its size.
+ * Copies the data of an image into memory. Holes and pages of zeros are skipped, so the copy needs memory only for the
+ * data of the image, not for its size.
  *
- * read(2) and write(2) of 1 MiB, two at a time: measured on two cores 2.4 GB/s from a cached ext4 file and 2.7 GB/s
- * from tmpfs, with the search for zero pages. sendfile(2) gave 2.5 and 2.6 without that search, and moves the image's
- * own file position; copy_file_range(2) into a memfd is EXDEV from either.
+ * Uses read(2) and write(2) of 1 MiB, two at a time: measured on two cores 2.4 GB/s from a cached ext4 file and 2.7
+ * GB/s from tmpfs, including the search for zero pages. sendfile(2) gave 2.5 and 2.6 without that search, and it moves
+ * the image's file position. copy_file_range(2) from either into a memfd is EXDEV.
  */
 import { ftruncate } from 'node:fs';
 import { constants, freemem } from 'node:os';
@@ -25,11 +25,11 @@ const ftruncateAsync = promisify(ftruncate);
 const EXTENTS_PER_TURN = 256;
 
 /**
- * Copies the image into memory of size 0, which gets the image's size.
+ * Copies the image into memory of size 0 and gives it the size of the image.
  *
- * @throws FusetapError NO_SPACE where the data does not fit into memory, FAILED where the image changed its size
- *   meanwhile, the code of the errno where it cannot be read; the signal's reason when aborted. The memory is then of
- *   no use.
+ * @throws FusetapError NO_SPACE if the data does not fit into memory, FAILED if the size of the image changed
+ *   meanwhile, the code of the errno if the image cannot be read; the signal's reason when aborted. The copy is then
+ *   incomplete.
  */
 export async function copyImage(
   image: ImageFile,
@@ -45,12 +45,14 @@ export async function copyImage(
   await refuseIfResized(image);
 }
 
-/** The bytes of data that `copyImage` will copy at most. Zeros among them cost nothing in the end. */
+/** The most bytes that `copyImage` will copy. Pages of zeros among them will take no memory. */
 export async function measureData(image: ImageFile, signal: AbortSignal): Promise<number> {
   return lengthOf(await dataRuns(imageWindow(image, { readOnly: true, durable: false }), signal));
 }
 
-/** The runs of data, from page to page so that a page of zeros is found wherever the file system's blocks start. */
+/**
+ * The ranges of data, each starting at a page, so that pages of zeros are found whatever the file system's blocks are.
+ */
 async function dataRuns(source: Window, signal: AbortSignal): Promise<Run[]> {
   const runs: Run[] = [];
   for (let at = 0; at < source.size; ) {
@@ -86,11 +88,13 @@ async function copyChunk(image: ImageFile, memory: Memory, buffer: Buffer, from:
   }
 }
 
-/** A last guard: a memfd has no bound of its own, and filling it too far ends in the kernel killing somebody. */
+/**
+ * The last check: a memfd has no limit of its own, and a copy larger than free memory makes the kernel kill processes.
+ */
 export function refuseIfTooLarge(image: ImageFile, dataBytes: number, availableBytes: number): void {
   if (dataBytes <= availableBytes) return;
   const missing = dataBytes - availableBytes;
-  const message = `copy ${image.path}: it holds ${dataBytes} bytes of data, ${missing} more than memory has free`;
+  const message = `copy ${image.path}: it has ${dataBytes} bytes of data, ${missing} more than the free memory`;
   throw new FusetapError('NO_SPACE', message, {
     errno: E.ENOSPC,
     operation: 'copy',
@@ -109,7 +113,7 @@ function resized(image: ImageFile, sizeBytes: number): FusetapError {
   return new FusetapError('FAILED', message, {
     operation: 'copy',
     path: image.path,
-    hint: 'attach it when nothing writes to it',
+    hint: 'attach the image when no program writes to it',
   });
 }
 

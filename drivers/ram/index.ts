@@ -1,7 +1,7 @@
 /**
  * ram: the disk is a copy of the image in memory, made once at the first attach and shared by all vbds of that image.
- * The image is never written. The memory is a memfd of fusetap's keeper, so it outlives the process that serves it; it
- * is sealed once filled, so that no client of it, passed through or not, can change its size.
+ * The image is never written. The memory is a memfd of fusetap's keeper, so it outlives the process that serves it. It
+ * is sealed after it is filled, so that no client can change its size, with or without passthrough.
  *
  *      prepare:  image.fd ──data extents──► memory.fd, sealed      (once)
  *      open:     memory.fd as a window                             (at each start of the server)
@@ -17,7 +17,7 @@ import { copyImage, measureData } from './copy.js';
 
 const fstatAsync = promisify(fstat);
 
-/** What `prepare` returns. A type, since only those are Json. */
+/** The value that `prepare` returns. A type alias, because an interface does not match Json. */
 export type RamState = { sizeBytes: number };
 
 const ram = {
@@ -54,7 +54,7 @@ const ram = {
 async function checkSize(memory: Memory, sizeBytes: number): Promise<void> {
   const { size } = await fstatAsync(memory.fd);
   if (size === sizeBytes) return;
-  throw new FusetapError('FAILED', `ram: the memory has ${size} bytes where ${sizeBytes} were prepared`);
+  throw new FusetapError('FAILED', `ram: the memory has ${size} bytes, not the ${sizeBytes} that were prepared`);
 }
 
 export default ram;

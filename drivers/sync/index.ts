@@ -1,6 +1,6 @@
 /**
- * sync: the image file itself, each write and zero durable before it is acknowledged (RWF_DSYNC, fdatasync): for logs,
- * and for images that must survive a power cut as their last writer saw them.
+ * sync: the disk is the image file itself, and each write and zero is durable before it is acknowledged (RWF_DSYNC,
+ * fdatasync). For logs, and for images that must not lose an acknowledged write in a power cut.
  */
 import type { Driver } from '../driver.js';
 import { imageWindow, requireImage } from '../image.js';
@@ -11,7 +11,7 @@ const sync = {
   image: 'required',
   async open({ image, readOnly }) {
     const window = imageWindow(requireImage(image, 'sync'), { readOnly, durable: true });
-    return windowDisk(window, async () => {}); // the descriptor belongs to who opened the image
+    return windowDisk(window, async () => {}); // the descriptor belongs to the process that opened the image
   },
 } satisfies Driver;
 

@@ -5,7 +5,7 @@
 import { constants } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { FusetapError } from '../../drivers/errors.js';
-import { LOOK_FLAGS } from '../../system/own-look.js';
+import { PROBE_FLAGS } from '../../system/own-probe.js';
 
 const LIMIT_MS = 10_000;
 
@@ -29,7 +29,7 @@ export async function proveReadable(path: string, limitMs = LIMIT_MS): Promise<v
 }
 
 async function readFirstByte(path: string): Promise<number> {
-  const file = await open(path, constants.O_RDONLY | LOOK_FLAGS);
+  const file = await open(path, constants.O_RDONLY | PROBE_FLAGS);
   try {
     return (await file.read(Buffer.alloc(1), 0, 1, 0)).bytesRead;
   } finally {

@@ -1,18 +1,18 @@
 /**
- * What a check of `fusetap doctor` finds. Each check is one function that changes nothing.
+ * A check of `fusetap doctor` and its finding. Each check is a function that changes nothing.
  */
 
 export interface Finding {
   readonly ok: boolean;
-  /** what was found, one clause */
+  /** the finding, in one clause */
   readonly detail: string;
-  /** how to mend it; null where there is nothing to mend */
+  /** how to fix it; null if there is nothing to fix */
   readonly hint: string | null;
 }
 
 export interface Check {
   readonly name: string;
-  /** without it no image can be attached at all */
+  /** no image can be attached without it */
   readonly needed: boolean;
   look(): Finding | Promise<Finding>;
 }
@@ -22,7 +22,7 @@ export function fine(detail: string): Finding {
   return { ok: true, detail, hint: null };
 }
 
-/** Something is missing. @param hint how to mend it */
+/** Something is missing. @param hint how to fix it */
 export function lacking(detail: string, hint: string | null): Finding {
   return { ok: false, detail, hint };
 }

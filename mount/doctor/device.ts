@@ -4,7 +4,7 @@ import { type Finding, fine, lacking } from './check.js';
 
 const DEVICE = '/dev/fuse';
 
-/** Whether the device is there and can be opened by us. */
+/** Whether the device exists and this user can open it. */
 export function lookAtDevice(): Finding {
   const stats = statSync(DEVICE, { throwIfNoEntry: false });
   if (stats === undefined) return lacking(`there is no ${DEVICE}`, 'modprobe fuse; in a container, pass the device in');

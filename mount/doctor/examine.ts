@@ -1,5 +1,5 @@
 /**
- * All checks of `fusetap doctor`, in the order in which one would mend things.
+ * All checks of `fusetap doctor`, in the order in which a user should fix problems.
  */
 import { runtimeDir } from '../runtime/bus-place.js';
 import { type Check, type Finding, lacking } from './check.js';
@@ -12,17 +12,17 @@ import { findDeadBuses, lookAtRuntimeDir } from './runtime.js';
 
 export interface CheckResult extends Finding {
   readonly name: string;
-  /** without it no image can be attached at all */
+  /** no image can be attached without it */
   readonly needed: boolean;
 }
 
-/** @param ok an image can be attached here */
 export interface Examination {
+  /** an image can be attached on this machine */
   readonly ok: boolean;
   readonly checks: CheckResult[];
 }
 
-/** Looks at everything. Nothing is changed, and no bus is asked: a dead one would not answer. */
+/** Makes all checks. Changes nothing and asks no bus, because a dead bus would not answer. */
 export async function examine(env: NodeJS.ProcessEnv, uid: number): Promise<Examination> {
   const checks: Check[] = [
     { name: 'fuse-device', needed: true, look: lookAtDevice },
@@ -46,12 +46,12 @@ export async function examine(env: NodeJS.ProcessEnv, uid: number): Promise<Exam
   return { ok: results.every(({ ok, needed }) => ok || !needed), checks: results };
 }
 
-/** A check that fails is a finding too. */
+/** Makes a check. If it throws, that is a finding too. */
 async function lookSafely({ look }: Check): Promise<Finding> {
   try {
     return await look();
   } catch (error) {
-    return lacking(`cannot be looked at: ${error instanceof Error ? error.message : String(error)}`, null);
+    return lacking(`the check failed: ${error instanceof Error ? error.message : String(error)}`, null);
   }
 }
 
@@ -59,7 +59,7 @@ async function deadBuses(env: NodeJS.ProcessEnv, uid: number): Promise<Check[]> 
   try {
     return await findDeadBuses(runtimeDir(env, uid));
   } catch {
-    // the check of the runtime directory says why
+    // the check of the runtime directory reports the reason
     return [];
   }
 }

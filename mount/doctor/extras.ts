@@ -1,11 +1,11 @@
-/** What only some uses need: loop devices, programs that mount without them, and libfuse for the second transport. */
+/** Optional parts: loop devices, programs that mount without loop devices, and libfuse for the second transport. */
 import { existsSync, readFileSync } from 'node:fs';
 import { FUSE_PROGRAMS } from '../file-system/fuse-programs.js';
 import { canMountByLoop } from '../file-system/loop-mount.js';
 import { isInstalled } from '../file-system/run-tool.js';
 import { type Finding, fine, lacking } from './check.js';
 
-/** Loop devices, to mount the file system of a vbd. */
+/** Whether loop devices can be used to mount the file system of a vbd. */
 export function lookAtLoop(
   isThere: boolean = existsSync('/dev/loop-control'),
   isAllowed: boolean = canMountByLoop(),
@@ -14,11 +14,11 @@ export function lookAtLoop(
   if (isAllowed) return fine('loop devices can be made and mounted');
   return lacking(
     'only root may make and mount loop devices',
-    'mke2fs, debugfs, mtools, qemu, guestfish work on a vbd as it is; fusetap mount uses fuse2fs and the like',
+    'mke2fs, debugfs, mtools, qemu, guestfish work on a vbd directly; fusetap mount uses fuse2fs or squashfuse',
   );
 }
 
-/** Programs that mount file systems for who has no loop devices. */
+/** Whether programs are installed that mount file systems for users without loop devices. */
 export async function lookAtFuseProgram(
   isThere: (program: string) => Promise<boolean> | boolean = isInstalled,
 ): Promise<Finding> {
@@ -28,8 +28,8 @@ export async function lookAtFuseProgram(
     if (await isThere(program)) found.push(`${program} (${types.join(', ')})`);
     else missing.push(packageName);
   }
-  const detail = found.length === 0 ? 'without root no file system can be mounted' : found.join(', ');
-  // each of them helps; the first has what most images have
+  const detail = found.length === 0 ? 'only root can mount file systems' : found.join(', ');
+  // any of them is useful, but most images need fuse2fs
   return found.length === 0 || missing.includes('fuse2fs')
     ? lacking(detail, `as root: apt install ${missing.join(' ')}`)
     : fine(detail);
@@ -38,16 +38,16 @@ export async function lookAtFuseProgram(
 const LIBRARY = 'libfuse.so.2';
 const DIRECTORIES = ['/lib', '/lib64', '/usr/lib', '/usr/lib64', '/lib/x86_64-linux-gnu', '/usr/lib/x86_64-linux-gnu'];
 
-/** libfuse 2, which the transport fuse-native is linked with. */
+/** Whether libfuse 2 is installed, which the transport fuse-native needs. */
 export function lookAtLibfuse(): Finding {
   if (isInCache() || DIRECTORIES.some((directory) => existsSync(`${directory}/${LIBRARY}`))) return fine(LIBRARY);
   return lacking(
-    `${LIBRARY} is not installed: no --transport fuse-native`,
+    `${LIBRARY} is not installed: --transport fuse-native does not work`,
     'apt install libfuse2, or dnf install fuse-libs',
   );
 }
 
-/** ldconfig's cache holds the names of all libraries as they are. */
+/** Whether the library is in ldconfig's cache, which contains the names of all libraries as plain text. */
 function isInCache(): boolean {
   try {
     return readFileSync('/etc/ld.so.cache', 'latin1').includes(`${LIBRARY}\0`);

@@ -1,4 +1,4 @@
-/** What of FUSE this kernel has, told from its version: to know for sure a bus would have to be mounted. */
+/** The FUSE features of this kernel, derived from its version: to be sure, one would have to mount a bus. */
 import { release } from 'node:os';
 import { CAP_SYS_ADMIN, isPrivileged } from '../../system/capabilities.js';
 import { type Finding, fine, lacking } from './check.js';
@@ -14,23 +14,23 @@ function isAtLeast(major: number, minor: number, text: string): boolean {
   return ownMajor > major || (ownMajor === major && ownMinor >= minor);
 }
 
-/** Linux 5.4 speaks FUSE 7.31, the oldest that fusetap can do with. */
+/** Linux 5.4 has FUSE 7.31, the oldest protocol that fusetap supports. */
 export function lookAtKernel(text: string = release()): Finding {
   if (isAtLeast(5, 4, text)) return fine(`Linux ${text}`);
-  return lacking(`Linux ${text} speaks too old a FUSE`, 'use Linux 5.4 or later');
+  return lacking(`the FUSE protocol of Linux ${text} is too old`, 'use Linux 5.4 or later');
 }
 
-/** Requests that a dead server had read come again to the next. */
+/** Whether the kernel can send requests of a dead server again to the next server. */
 export function lookAtResend(text: string = release()): Finding {
-  if (isAtLeast(6, 9, text)) return fine('a server that dies is replaced, no request is lost');
-  return lacking(`Linux ${text} cannot send requests again: a bus ends with its server`, 'use Linux 6.9 or later');
+  if (isAtLeast(6, 9, text)) return fine('a server that crashes is replaced, and no request is lost');
+  return lacking(`Linux ${text} cannot resend requests: if a server crashes, its bus ends`, 'use Linux 6.9 or later');
 }
 
-/** The kernel reads and writes the image by itself. */
+/** Whether the kernel can read and write images by itself. */
 export function lookAtPassthrough(text: string = release(), isRoot: boolean = isPrivileged(CAP_SYS_ADMIN)): Finding {
   if (!isAtLeast(6, 9, text)) {
-    return lacking(`Linux ${text} has none: all I/O goes through the server`, 'use Linux 6.9 or later');
+    return lacking(`Linux ${text} does not have it: all I/O goes through the server`, 'use Linux 6.9 or later');
   }
-  if (!isRoot) return lacking('only root may have it: all I/O goes through the server', 'run the bus as root');
+  if (!isRoot) return lacking('only root may use it: all I/O goes through the server', 'run the bus as root');
   return fine('ram images are read and written by the kernel itself');
 }

@@ -1,4 +1,4 @@
-/** The runtime directory, and what dead buses left in it. */
+/** Checks the runtime directory, and finds the files and mounts of dead buses. */
 import { accessSync, constants, lstatSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { FusetapError } from '../../drivers/errors.js';
@@ -7,7 +7,7 @@ import { type BusPlace, listBusNames, resolveBus, runtimeDir } from '../runtime/
 import { isKeeperAlive } from '../runtime/watch-bus-lock.js';
 import { type Check, type Finding, fine, lacking } from './check.js';
 
-/** Whether the runtime directory is ours, and nobody else can write it. */
+/** Whether the runtime directory is ours and no other user can write to it. */
 export function lookAtRuntimeDir(env: NodeJS.ProcessEnv, uid: number): Finding {
   let path: string;
   try {
@@ -19,7 +19,7 @@ export function lookAtRuntimeDir(env: NodeJS.ProcessEnv, uid: number): Finding {
   const hint = 'set FUSETAP_RUNTIME_DIR to a directory that only you can write';
   const stats = lstatSync(path, { throwIfNoEntry: false });
   if (stats === undefined) return lookAtParent(path, hint);
-  if (!stats.isDirectory()) return lacking(`${path} is no directory`, hint);
+  if (!stats.isDirectory()) return lacking(`${path} is not a directory`, hint);
   if (stats.uid !== uid) return lacking(`${path} belongs to uid ${stats.uid}, we are ${uid}`, hint);
   const mode = (stats.mode & 0o7777).toString(8);
   if ((stats.mode & 0o022) !== 0) return lacking(`others can write ${path} (mode ${mode})`, `chmod go-w ${path}`);
@@ -37,7 +37,7 @@ function lookAtParent(path: string, hint: string): Finding {
   }
 }
 
-/** One check for each bus that is dead and left something. */
+/** A check for each dead bus whose files or mount were left. */
 export async function findDeadBuses(runtime: string): Promise<Check[]> {
   const mountpoints = new Set((await readMounts('self')).map(({ mountpoint }) => mountpoint));
   const checks: Check[] = [];

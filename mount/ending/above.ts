@@ -1,7 +1,7 @@
 /**
- * What lies on a vbd and has a cache of its own: the loop devices on its files, what device mapper made of those, and the
- * file systems mounted from them, in every mount namespace that can be seen. Told from /proc and /sys: nothing is asked that
- * may hang.
+ * Finds the devices and file systems above a vbd that have caches of their own: loop devices on its files, device
+ * mapper devices on those, and the file systems mounted from them, in all visible mount namespaces. Reads only /proc
+ * and /sys, so it makes no call that may hang.
  */
 import {
   isDeviceReadOnly,
@@ -16,23 +16,23 @@ import { findLoopsOn, type HeldFile } from '../holders/find-holders.js';
 
 /** A file system that is mounted for writing. */
 export interface MountAbove {
-  /** one of its mounts, in the namespace that it is in */
+  /** one of its mount points, as seen in its own mount namespace */
   readonly mountpoint: string;
-  /** where it can be reached from here; null where another mount lies on top of it, whichever way it is mounted */
+  /** a path by which it can be reached from here; null if other mounts cover all its mount points */
   readonly path: string | null;
   /** as `MAJOR:MINOR` */
   readonly dev: string;
-  /** a program serves it, which has to be asked to write back */
+  /** it is a FUSE file system: its program must be asked to write back */
   readonly isFuse: boolean;
 }
 
 export interface Above {
   readonly mounts: readonly MountAbove[];
-  /** nodes of the block devices that can be written, those furthest above first, as `/dev/loop0` */
+  /** nodes of the writable block devices, the uppermost first, as `/dev/loop0` */
   readonly devices: readonly string[];
 }
 
-/** What lies on the files of one vbd: its own and those of its partitions. */
+/** The mounts and devices above the files of a vbd: its own file and those of its partitions. */
 export async function findAbove(files: readonly HeldFile[]): Promise<Above> {
   const namespaces = await readNamespaces();
   const mounts = namespaces.map((namespace) => namespace.mounts);
@@ -46,12 +46,12 @@ export async function findAbove(files: readonly HeldFile[]): Promise<Above> {
   const sources = new Set(devices);
   const paths = new Set(files.map(({ path }) => path));
   const isAbove = ({ dev, type, source }: Mount): boolean =>
-    // a file system on several devices has a number of its own, and one of the devices as its source
+    // a file system on several devices has a device number of its own, and one of the devices as its source
     devs.has(dev) || sources.has(source) || (type.startsWith('fuse') && paths.has(source));
   return { mounts: mountsOf(namespaces, isAbove), devices };
 }
 
-/** One mount for each file system: the first that can be reached. */
+/** One mount for each file system: the first mount that can be reached. */
 function mountsOf(namespaces: readonly MountNamespace[], isAbove: (mount: Mount) => boolean): MountAbove[] {
   const byDev = new Map<string, MountAbove>();
   for (const { pid, mounts } of namespaces) {

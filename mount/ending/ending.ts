@@ -1,23 +1,24 @@
 /**
- * The one ending of a bus, whoever asks for it: a signal, `stop`, `stop --force`, a bus that failed and is stopped. It is
- * entered once; whoever asks again waits for the same one, and never cuts it short.
+ * The ending of a bus: by a signal, `stop`, `stop --force`, or a stop of a bus that failed. It runs only once. A second
+ * request waits for the same ending and does not shorten it.
  *
- *      acts under way are given up ──► each vbd, side by side: what is above it is written back ─► flushed ─► closed
+ *      acts under way are given up ──► for all vbds at the same time: write back what is above it ─► flush ─► close
  *
- * One vbd that fails or hangs keeps no other from being flushed. Used by the keeper, and by a server without one.
+ * A vbd that fails or hangs does not prevent the flush of the others. Used by the keeper, and by a server without a
+ * keeper.
  */
 import { toFusetapError } from '../../drivers/errors.js';
 import type { DetachedVbd } from '../control/interface.js';
 import { EndingLimits } from './limit.js';
 
-/** What an ending needs of the process that has the bus. */
+/** The functions that an ending needs from the process that has the bus. */
 export interface EndingBus<Vbd> {
-  /** Gives up what is under way, as copies, and resolves when it has ended, or will not soon. */
+  /** Gives up acts under way, such as copies. Resolves when they have ended, or after a limit. */
   giveUpActs(): Promise<void>;
   vbds(): readonly Vbd[];
-  /** Takes a vbd away, whoever holds it; where that is under way already, waits for it. */
+  /** Detaches a vbd by force. If its detach is under way already, waits for it. */
   takeAway(vbd: Vbd, limits: EndingLimits): Promise<DetachedVbd>;
-  /** A vbd that could not be taken away, in the words of the result. */
+  /** The result for a vbd that could not be detached, without its error. */
   describe(vbd: Vbd): DetachedVbd;
 }
 
@@ -31,19 +32,19 @@ export class Ending<Vbd> {
     this.#bus = bus;
   }
 
-  /** Whether it has begun: nothing can be attached any more, and nothing can stop it. */
+  /** Whether it has begun: then nothing can be attached any more, and it cannot be stopped. */
   get begun(): boolean {
     return this.#result !== null;
   }
 
-  /** When it is over: the vbds of which not all is durable. */
+  /** When it is over: the vbds whose data may not all be durable. */
   get lost(): readonly DetachedVbd[] {
     return this.#lost;
   }
 
   /**
-   * Takes all vbds away. Never rejects: what went wrong with a vbd is its `error` in the result.
-   * @param limited from now on it has a time limit
+   * Detaches all vbds. Never rejects: a failure of a vbd is its `error` in the result.
+   * @param limited the time limit starts now
    */
   run(limited: boolean): Promise<DetachedVbd[]> {
     if (limited) this.#limits.start();

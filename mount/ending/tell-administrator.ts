@@ -1,15 +1,15 @@
 /**
- * What went wrong at an ending that nobody waits for: by a signal, as at shutdown. It is said in the bus's log, which then
- * stays, and in the system's.
+ * Reports the failures of an ending by a signal, as at shutdown, when no client waits for the result. They are written
+ * to the log of the bus, which is then kept, and to the system log.
  */
 import { execFile } from 'node:child_process';
 import type { DetachedVbd } from '../control/interface.js';
 import { logEvent } from '../runtime/log.js';
 
-/** how long logger(1) may take: it may wait for a syslog that is gone already */
+/** how long logger(1) may take: it may wait for a syslog daemon that is gone already */
 const LIMIT_MS = 3_000;
 
-/** @param lost the vbds of which not all is durable */
+/** @param lost the vbds whose data may not all be durable */
 export async function tellAdministrator(lost: readonly DetachedVbd[]): Promise<void> {
   for (const { bus, vdev, image, error } of lost) {
     logEvent({ event: 'not-durable', bus, vdev, image, reason: error?.message ?? '' });

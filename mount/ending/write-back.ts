@@ -1,11 +1,10 @@
 /**
- * Before a vbd is cut off from those who hold it, what they wrote and still keep in caches of their own comes down to it:
+ * Before a vbd in use is detached by force, its users' caches are written back to it:
  *
- *      mounted file systems: syncfs ──► device mapper ──► loop devices: flushed, with the file system that has them open
+ *      mounted file systems: syncfs ──► device mapper ──► loop devices: flush, with the file system that has them open
  *
- * All of that comes to the vbd as writes and an fsync, which its server answers. So it is done by helper programs: a process
- * of the bus that did it would wait for its own mount. A helper that hangs, because what it asks hangs, is left behind when
- * the time is up.
+ * The vbd gets these as writes and an fsync, which its server answers. So helper programs do it: a process of the bus
+ * would wait for its own mount. A helper that hangs is left behind when the time is up.
  */
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -20,20 +19,20 @@ import type { BusPlace } from '../runtime/bus-place.js';
 import { type Above, findAbove, type MountAbove } from './above.js';
 import type { Limit } from './limit.js';
 
-/** how long it may take to find out who holds a file: a process that hangs can make that hang too */
+/** how long the search for the users of a file may take: a process that hangs can make the search hang too */
 const LOOK_MS = 5_000;
 
-/** What became of those who held a vbd. */
+/** The result of a write-back. */
 export interface WrittenBack {
-  /** who is about to be cut off */
+  /** the users of the vbd, which will be cut off */
   readonly holders: Holder[];
-  /** why something of theirs may not have come down to the vbd */
+  /** why some of their data may not have reached the vbd; null if all did */
   readonly error: PlainError | null;
 }
 
 export const NOBODY: WrittenBack = { holders: [], error: null };
 
-/** The files of a vbd that somebody has open, in the terms that /proc uses. */
+/** The files of a vbd, described as in /proc. */
 export function heldFiles(
   { place, mountDev, transport }: { place: BusPlace; mountDev: string; transport: TransportName },
   files: readonly { readonly vdev: string; readonly nodeId: number }[],
@@ -48,10 +47,10 @@ export function heldFiles(
 }
 
 /**
- * Writes back what lies on the files of one vbd.
+ * Writes back the caches above the files of one vbd.
  * @param vdev for messages
- * @param files those that somebody holds; of what nobody holds there is nothing above
- * @param options mode `r`: nothing can come down, only the holders are found
+ * @param files the files in use; a file that is not in use has nothing above it
+ * @param options readOnly: there is nothing to write back, so only find the users
  */
 export async function writeBackAbove(
   vdev: string,
@@ -64,42 +63,42 @@ export async function writeBackAbove(
   if (readOnly) return { holders, error: null };
   const failures = await writeBack(await findAbove(files), limit);
   if (failures.length === 0) return { holders, error: null };
-  const error = new FusetapError('FAILED', `what lies on ${vdev} was not all written back: ${failures.join('; ')}`, {
-    hint: 'files that were written there may be lost or cut short: check the file system',
+  const error = new FusetapError('FAILED', `not everything above ${vdev} was written back: ${failures.join('; ')}`, {
+    hint: 'files that were written there may be lost or incomplete: check the file system',
     operation: 'write-back',
     holders,
   });
   return { holders, error: error.toJSON() };
 }
 
-/** @returns what failed, one line each */
+/** @returns the failures, one line each */
 async function writeBack({ mounts, devices }: Above, limit: Limit): Promise<string[]> {
   const failures = await Promise.all(mounts.map((mount) => syncMount(mount, limit)));
-  // in order: what is above comes down to what is below
+  // one after the other, from top to bottom: each device writes to the next one below
   for (const device of devices) failures.push(await flushDevice(device, limit));
   return failures.filter((failure) => failure !== null);
 }
 
 async function syncMount({ mountpoint, path, isFuse, dev }: MountAbove, limit: Limit): Promise<string | null> {
-  if (path === null) return `${mountpoint}: another mount lies on top of it`;
-  // a FUSE program learns of an fsync, not of a syncfs
+  if (path === null) return `${mountpoint}: another mount covers it`;
+  // the kernel does not send syncfs to a FUSE program, but it sends fsync
   const failure = (await run('sync', ['-f', path], limit)) ?? (isFuse ? await run('sync', [path], limit) : null);
   if (failure === null) return null;
-  // who unmounts writes back
+  // if it was unmounted meanwhile, the unmount has written it back
   const isThere = (await readMountNamespaces()).flat().some((mount) => mount.dev === dev);
   return isThere ? `${mountpoint}: ${failure}` : null;
 }
 
-/** Also the file system that has the device open, where no path leads to it: after a lazy unmount. */
+/** Flushes a device, with the file system on it: also one without a path, after a lazy unmount. */
 async function flushDevice(device: string, limit: Limit): Promise<string | null> {
   if (!existsSync(device)) return null;
   const inUse = await run('blockdev', ['--flushbufs', device], limit);
   const failure = inUse ?? (await run('sync', [device], limit));
-  // it went by itself: with its mount, or its user
+  // the device is gone, with its mount or its user
   return failure === null || /No such device/.test(failure) ? null : `${device}: ${failure}`;
 }
 
-/** Runs a helper program. @returns why it failed, or null */
+/** Runs a helper program. @returns the reason of a failure, or null */
 async function run(program: string, args: readonly string[], limit: Limit): Promise<string | null> {
   const env = { ...process.env, LC_ALL: 'C', PATH: `${process.env.PATH ?? '/usr/bin:/bin'}:/usr/sbin:/sbin` };
   let kill = (): void => {};
@@ -109,7 +108,7 @@ async function run(program: string, args: readonly string[], limit: Limit): Prom
       else if (error.code === 'ENOENT') resolve(`${program} is not installed`);
       else resolve(lastWords(stderr) ?? `${program} ended with ${error.code ?? error.signal}`);
     });
-    // it may hang so that no signal ends it: nothing waits for it then
+    // the program may hang so that no signal ends it: do not let it keep this process alive
     child.unref();
     kill = () => child.kill('SIGKILL');
   });

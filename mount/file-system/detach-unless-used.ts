@@ -1,6 +1,6 @@
 /**
- * Detaching a vbd after its mount is gone: who served the mount may hold the vbd a while longer, as it writes back, and is
- * waited for. Whoever else holds it uses it for something else, and keeps it.
+ * Detaches a vbd after its mount is gone. The loop device or program of the mount may use the vbd a while longer, to
+ * write back: this waits for it. If anything else uses the vbd, the vbd stays attached.
  */
 import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
@@ -12,27 +12,27 @@ import type { DetachResult } from '../control/interface.js';
 import type { TellWait } from './run-tool.js';
 
 const POLL_MS = 100;
-/** a program that only looks at the vbd, as udev does, is gone within this time */
+/** a program that only probes the vbd, as udev does, is gone within this time */
 const PASSING_MS = 5_000;
-/** after so long who waits is told what for */
+/** after this time the user is told what the command waits for */
 const QUIET_MS = 3_000;
 
 export interface DetachTelling {
   readonly waits?: TellWait | undefined;
-  /** is told that a vbd stays attached, and whether only programs hold it, no device or mount */
+  /** is called if a vbd stays attached, and told whether only programs use it, not a device or mount */
   readonly keeps?: ((text: string, isByProgram: boolean) => void) | undefined;
 }
 
-/** What a mount is of. */
+/** The file below a mount, and its loop device. */
 export interface FileBelow {
   readonly file: string;
   readonly loop: string | null;
 }
 
-/** Tells whether a holder of a vbd is there only for one mount, and goes after it. */
+/** Whether a user of a vbd is there only for one mount and will be gone after it. */
 export type IsOwn = (holder: Holder) => boolean;
 
-/** To be asked while the mount is there. */
+/** Finds the users of a vbd that belong to a mount. Call it while the mount is there. */
 export async function findOwnHolders({ file, loop }: FileBelow): Promise<IsOwn> {
   if (loop !== null) {
     const goes = goesWithItsMount(loop);
@@ -46,7 +46,9 @@ export async function findOwnHolders({ file, loop }: FileBelow): Promise<IsOwn> 
   return ({ pid }) => pid !== undefined && programs.has(pid);
 }
 
-/** A loop device that somebody made by hand stays until he takes it away. */
+/**
+ * Whether the loop device is removed with its mount. A loop device that a user made stays until the user removes it.
+ */
 function goesWithItsMount(loop: string): boolean {
   try {
     return readFileSync(`/sys/block/${basename(loop)}/loop/autoclear`, 'utf8').trim() === '1';
@@ -56,7 +58,7 @@ function goesWithItsMount(loop: string): boolean {
   }
 }
 
-/** @returns what went: nothing where others use the vbd */
+/** @returns the detached vbd; nothing if others use it */
 export async function detachUnlessUsed(
   place: BusPlace,
   vdev: string,
@@ -71,7 +73,7 @@ export async function detachUnlessUsed(
     const waitedMs = performance.now() - begun;
     const others = holders.filter((holder) => !isOwn(holder));
     const isByProgram = others.every(({ pid }) => pid !== undefined);
-    // of whom nobody can be seen may be a device that is just being taken away
+    // a user that cannot be seen may be a device that is just being removed
     const arePassing = waitedMs < PASSING_MS && (isByProgram || holders.length === 0);
     if ((others.length > 0 || holders.length === 0) && !arePassing) {
       keeps?.(`${vdev} of bus ${place.name} stays attached: it is in use by ${describeHolders(others)}`, isByProgram);
@@ -79,13 +81,13 @@ export async function detachUnlessUsed(
     }
     if (!isTold && waitedMs > QUIET_MS) {
       isTold = true;
-      waits?.(`waiting for ${describeHolders(holders)} to let go of ${vdev} of bus ${place.name}`);
+      waits?.(`waiting for ${describeHolders(holders)} to close ${vdev} of bus ${place.name}`);
     }
     await delay(POLL_MS);
   }
 }
 
-/** @returns those who hold it, where it was not detached */
+/** @returns the users of the vbd if it was not detached */
 async function tryDetach(place: BusPlace, vdev: string): Promise<DetachResult | Holder[]> {
   try {
     return await detach(place, vdev);

@@ -1,5 +1,5 @@
 /**
- * A file system mounted as root does it: by a loop device on the file. The device goes by itself with the mount.
+ * Mounts a file system as root, by a loop device on the file. The kernel removes the device with the mount.
  */
 import { accessSync, constants, readFileSync, writeFileSync } from 'node:fs';
 import { basename } from 'node:path';
@@ -21,38 +21,38 @@ export interface LoopMount {
   readonly file: string;
   readonly directory: string;
   readonly readOnly: boolean;
-  /** null: mount(8) finds out */
+  /** null: mount(8) detects it */
   readonly type: string | null;
   readonly options: readonly string[];
   readonly waits?: TellWait | undefined;
   readonly remarks?: TellRemark | undefined;
 }
 
-/** a large file is read three times as fast as with the kernel's 128 KiB, and small ones are no slower */
+/** large files are read three times as fast as with the kernel's 128 KiB, and small files are not slower */
 const READ_AHEAD_KIB = 512;
 
-/** The device's own setting: the kernel chooses anew when the device is made on another file. */
+/** Sets the read-ahead of this device only: the kernel resets it when the device gets another file. */
 function readFurtherAhead(device: string): void {
   const setting = `/sys/block/${basename(device)}/queue/read_ahead_kb`;
   try {
     if (Number(readFileSync(setting, 'utf8')) < READ_AHEAD_KIB) writeFileSync(setting, String(READ_AHEAD_KIB));
   } catch {
-    // a container's /sys cannot be written: the mount is as good, only slower
+    // in a container /sys is not writable: the mount works, but it is slower
   }
 }
 
-/** A loop device keeps what `blockdev --setro` said of it, also for the next file that it is made on. */
+/** Makes the device writable: it keeps a `blockdev --setro` of an earlier user, also when it gets another file. */
 async function allowWriting(device: string, remarks: TellRemark | undefined): Promise<void> {
   if (!isDeviceReadOnly(basename(device))) return;
   try {
     await runTool('blockdev', ['--setrw', device], `cannot make ${device} writable`);
   } catch (error) {
-    // it can be mounted read-only, which is said afterwards
+    // it can still be mounted read-only; MountCheck tells the user
     remarks?.((error as Error).message);
   }
 }
 
-/** Mounts. @returns the loop device @throws FusetapError; then there is no device */
+/** Mounts. @returns the loop device @throws FusetapError; no device is left then */
 export async function mountByLoop({
   file,
   directory,
@@ -72,13 +72,13 @@ export async function mountByLoop({
     const words = [...(readOnly ? ['ro'] : []), ...options];
     const args = [...(type === null ? [] : ['-t', type]), ...(words.length === 0 ? [] : ['-o', words.join(',')])];
     await runTool('mount', [...args, device, directory], `cannot mount ${file} on ${directory}`, {
-      hint: 'name the file system with --type, or choose a partition with --partition N; dmesg has what the kernel says',
+      hint: 'give the file system with --type, or a partition with --partition N; dmesg shows the messages of the kernel',
       waits,
       remarks,
     });
   } finally {
-    // the device is in use where that went well: it is then let go by the last who has it, whoever unmounts
-    await runTool('losetup', ['--detach', device], `cannot let go of ${device}`);
+    // if the mount succeeded, the device is in use: the kernel then detaches it with the unmount
+    await runTool('losetup', ['--detach', device], `cannot detach ${device}`);
   }
   return device;
 }

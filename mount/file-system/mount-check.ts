@@ -1,13 +1,13 @@
 /**
- * What a program that mounts really did: the kernel's table of mounts is believed, not the exit status. fuse2fs exits with
- * 0 where it mounted nothing, and mount(8) where it mounted read-only what should be written.
+ * Checks the result of a mount program in the kernel's mount table, because its exit status is not reliable: fuse2fs
+ * may exit with 0 without a mount, and mount(8) may exit with 0 after a read-only mount of a writable vbd.
  */
 import { FusetapError } from '../../drivers/errors.js';
 import { type Mount, readMounts } from '../../system/proc.js';
 import { inOneLine } from './run-tool.js';
 
 export interface Wanted {
-  /** the file that holds the file system */
+  /** the file with the file system */
   readonly file: string;
   readonly readOnly: boolean;
 }
@@ -28,16 +28,16 @@ export class MountCheck {
     return new MountCheck(directory, new Set((await mountsOn(directory)).map(({ id }) => id)));
   }
 
-  /** A line that the program wrote on stderr. */
+  /** Notes a line that the program wrote to stderr. */
   note(line: string): void {
     this.#said.push(line);
   }
 
-  /** @returns what the user should know @throws FusetapError where nothing was mounted */
+  /** @returns remarks for the user @throws FusetapError if nothing was mounted */
   async finish({ file, readOnly }: Wanted): Promise<string[]> {
     const mount = (await mountsOn(this.#directory)).findLast(({ id }) => !this.#before.has(id));
     if (mount === undefined) {
-      const why = inOneLine(this.#said) ?? 'the program ended well, but mounted nothing';
+      const why = inOneLine(this.#said) ?? 'the program succeeded, but mounted nothing';
       throw new FusetapError('FAILED', `cannot mount ${file} on ${this.#directory}: ${why}`, { path: this.#directory });
     }
     const isSaid = this.#said.some((line) => /read-only/i.test(line));

@@ -2,9 +2,9 @@
  * From an image to its files in one step.
  *
  *      image ──attach──► vbd, or a partition of it ──► loop device ──mount(8)──► directory      root
- *                                                  └── fuse2fs, squashfuse … ──► directory      everybody else
+ *                                                  └── fuse2fs, squashfuse … ──► directory      other users
  *
- * A failure half way undoes what was done.
+ * If a step fails, the steps before it are undone.
  */
 import { createHash } from 'node:crypto';
 import { realpathSync, statSync } from 'node:fs';
@@ -22,32 +22,32 @@ export interface MountRequest {
   readonly attach: AttachRequest;
   /** an existing directory */
   readonly directory: string;
-  /** counted as the partition table does; null: the whole disk */
+  /** number in the partition table; null: the whole disk */
   readonly partition: number | null;
-  /** of the file system; null: found out */
+  /** type of the file system; null: detect it */
   readonly type: string | null;
-  /** of mount(8), or of the FUSE program */
+  /** for mount(8) or the FUSE program */
   readonly options: readonly string[];
 }
 
 export interface MountedImage {
   /** real path */
   readonly directory: string;
-  /** the loop device; null where a FUSE program mounted it */
+  /** the loop device; null if a FUSE program mounted it */
   readonly device: string | null;
   readonly vbd: AttachResult;
 }
 
-/** what has just been mounted, or failed to, may hold the vbd a moment longer */
+/** a mount program that has just failed may use the vbd a moment longer */
 const UNDO_SECONDS = 10;
 
-/** The bus of its own that a mount on a directory has. */
+/** The bus that a mount on a directory has for itself. */
 export function busOfDirectory(directory: string, runtimeDir: string): Promise<BusPlace> {
   const hash = createHash('sha256').update(realDirectory(directory)).digest('hex');
   return resolveBus(`mount-${hash.slice(0, 12)}`, runtimeDir);
 }
 
-/** The real path. @throws FusetapError NOT_FOUND, USAGE where it is no directory */
+/** The real path. @throws FusetapError NOT_FOUND, USAGE if it is not a directory */
 export function realDirectory(directory: string): string {
   const cannot = `cannot mount on ${directory}`;
   const path = resolve(directory);
@@ -59,13 +59,13 @@ export function realDirectory(directory: string): string {
     const hint = code === 'ENOENT' ? `mkdir -p ${directory}` : undefined;
     throw toFusetapError(error, `${cannot}: ${code}`, { hint, path: directory });
   }
-  throw new FusetapError('USAGE', `${cannot}: it is no directory`, { path: directory });
+  throw new FusetapError('USAGE', `${cannot}: it is not a directory`, { path: directory });
 }
 
 /**
  * Attaches an image and mounts its file system.
- * @param place of the bus, which is begun if need be
- * @throws FusetapError; nothing is left of the attempt then
+ * @param place of the bus, which is started if it does not run
+ * @throws FusetapError; everything is undone then
  */
 export async function mountImage(
   place: BusPlace,
@@ -81,7 +81,7 @@ export async function mountImage(
     const notes = [...(vbd.notes ?? []), ...remarks];
     return { directory, device, vbd: notes.length === 0 ? vbd : { ...vbd, notes } };
   } catch (error) {
-    // why it failed is worth more than that this failed too
+    // ignore an error of the detach: the error of the mount is more important
     await detach(place, vbd.vdev, { waitSeconds: UNDO_SECONDS }).catch(() => {});
     throw error;
   }
@@ -93,14 +93,14 @@ function fileOf({ vdev, path, partitions }: AttachResult, number: number | null)
   if (found !== undefined) return found.path;
   const names = (partitions ?? []).map((partition) => partition.vdev.slice(vdev.length)).join(', ');
   throw new FusetapError('NOT_FOUND', `the image has no partition ${number}`, {
-    hint: names === '' ? 'it has none: leave --partition away' : `it has ${names}`,
+    hint: names === '' ? 'it has none: omit --partition' : `it has ${names}`,
   });
 }
 
 interface Mounted {
-  /** the loop device; null where a FUSE program mounted it */
+  /** the loop device; null if a FUSE program mounted it */
   readonly device: string | null;
-  /** what the user should know */
+  /** for the user */
   readonly remarks: readonly string[];
 }
 

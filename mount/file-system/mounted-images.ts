@@ -1,9 +1,9 @@
-/** Where images are mounted: the directories that umount takes. The kernel's tables say it, nobody has to remember. */
+/** Lists the directories on which images are mounted, for umount. Read from the kernel's tables; no state is kept. */
 import { readMounts } from '../../system/proc.js';
 import { listBuses } from '../client/list-buses.js';
 import { fileBelow } from './unmount-image.js';
 
-/** The directories on which something of a vbd is mounted, the last mounted first. */
+/** The directories on which a vbd or a partition of it is mounted, the last mounted first. */
 export async function listMountedImages(runtimeDir: string): Promise<string[]> {
   const [mounts, { buses }] = await Promise.all([readMounts('self'), listBuses(runtimeDir)]);
   const vbds = buses.flatMap(({ vbds }) => vbds);

@@ -1,14 +1,14 @@
-/** Programs of the system that mount and unmount: run to their end, and what they complain of as an error of ours. */
+/** Runs system programs that mount and unmount to their end. Turns their error messages into errors of fusetap. */
 import { execFile } from 'node:child_process';
 import { type ErrorDetails, FusetapError } from '../../drivers/errors.js';
 
-/** after so long who waits is told what for */
+/** after this time the user is told what the command waits for */
 const QUIET_MS = 3_000;
 
-/** Is told what is waited for, where that takes long. */
+/** Is told what a command waits for if it takes long. */
 export type TellWait = (text: string) => void;
 
-/** Is told each line that a program which succeeded wrote on stderr. */
+/** Is told each line that a successful program wrote to stderr. */
 export type TellRemark = (line: string) => void;
 
 export interface ToolDetails extends ErrorDetails {
@@ -17,10 +17,11 @@ export interface ToolDetails extends ErrorDetails {
 }
 
 /**
- * Runs a program to its end, without a limit: a journal that is recovered, or a slow disk that much has to be written to,
- * takes the time that it takes. @returns what it printed on stdout
- * @param what for messages: what fails where it does, as `cannot mount /mnt`
- * @throws FusetapError UNSUPPORTED where it is not installed, BUSY where it says so, else FAILED, with its own words
+ * Runs a program to its end. There is no time limit, because the recovery of a journal or many writes to a slow disk
+ * can take long.
+ * @param what the failure for messages, as `cannot mount /mnt`
+ * @returns the output on stdout
+ * @throws FusetapError UNSUPPORTED if it is not installed, BUSY if it says so, else FAILED, with its message
  */
 export function runTool(
   program: string,
@@ -51,7 +52,7 @@ export function runTool(
   });
 }
 
-/** Whether a program is there to be run. */
+/** Whether a program is installed and executable. */
 export async function isInstalled(program: string): Promise<boolean> {
   const { accessSync, constants } = await import('node:fs');
   return toolPath()
@@ -66,7 +67,7 @@ export async function isInstalled(program: string): Promise<boolean> {
     });
 }
 
-/** Administrators' programs are not on every user's path. */
+/** Adds the sbin directories, which are not in every user's PATH. */
 function toolPath(): string {
   return `${process.env.PATH ?? '/usr/bin:/bin'}:/usr/local/sbin:/usr/sbin:/sbin`;
 }
@@ -78,10 +79,10 @@ function linesOf(text: string): string[] {
     .filter((line) => line !== '');
 }
 
-/** a program that is called wrongly may print pages of help */
+/** limits the quote: a program that is called wrongly may print pages of help */
 const LINES_QUOTED = 3;
 
-/** What a program said, as one line: the reason often stands in its second line. */
+/** The message of a program as one line. Several lines are joined, because the reason is often in the second. */
 export function inOneLine(lines: readonly string[]): string | undefined {
   if (lines.length === 0) return undefined;
   return lines

@@ -1,6 +1,6 @@
 /**
- * The way back: whatever is mounted on a directory from a vbd is unmounted, and the vbd is detached. Where it comes from
- * is told by the kernel (the source of the mount, the file of its loop device), so nobody has to remember it.
+ * The reverse of mount-image.ts: unmounts a directory on which a vbd is mounted, and detaches the vbd. The kernel knows
+ * the vbd (the source of the mount, the file of its loop device), so no state is kept.
  */
 import { readlinkSync, realpathSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
@@ -14,9 +14,8 @@ import { type DetachTelling, detachUnlessUsed, type FileBelow, findOwnHolders } 
 import { runTool } from './run-tool.js';
 
 /**
- * Unmounts; and detaches the vbd, unless others use it: another partition that is mounted, or another mount of the same.
- * @throws FusetapError NOT_FOUND where nothing of a vbd is mounted there, BUSY where the mount is in use: nothing was done
- *   then
+ * Unmounts the directory, and detaches the vbd unless it is still in use, for example by a mount of another partition.
+ * @throws FusetapError NOT_FOUND if no vbd is mounted there, BUSY if the mount is in use; nothing was done then
  */
 export async function unmountImage(
   directory: string,
@@ -28,14 +27,14 @@ export async function unmountImage(
   const path = mount?.mountpoint ?? realMountpoint(directory);
   if (mount === undefined) throw notMounted(path, 'nothing is mounted there');
   const vbd = await findVbdBelow(mount, runtimeDir);
-  if (vbd === null) throw notMounted(path, `what is mounted there is not of a vbd, but of ${mount.source}`);
+  if (vbd === null) throw notMounted(path, `the mount there is of ${mount.source}, not of a vbd`);
   const place = await resolveBus(vbd.bus, runtimeDir);
   const own = await findOwnHolders(fileBelow(mount));
   await unmount(mount, telling);
   return detachUnlessUsed(place, vbd.vdev, own, telling);
 }
 
-/** The directory itself is not asked: what serves it may be dead. */
+/** The real path of a mount point, found without a call on the mount itself: its server may be dead. */
 function realMountpoint(directory: string): string {
   const path = resolve(directory);
   try {
@@ -45,7 +44,7 @@ function realMountpoint(directory: string): string {
   }
 }
 
-/** What is mounted on a directory, or where a symbolic link leads; as `mount` takes both. */
+/** The mount on a directory, or on the target of a symbolic link, because `mount` takes both. */
 function findMount(mounts: readonly Mount[], directory: string, links = 0): Mount | undefined {
   const path = realMountpoint(directory);
   const found = mounts.findLast(({ mountpoint }) => mountpoint === path);
@@ -53,24 +52,24 @@ function findMount(mounts: readonly Mount[], directory: string, links = 0): Moun
   try {
     return findMount(mounts, resolve(dirname(path), readlinkSync(path)), links + 1);
   } catch {
-    // it is no link
+    // it is not a link
     return undefined;
   }
 }
 
-/** as many as the kernel follows */
+/** the limit of the kernel */
 const MOST_LINKS = 40;
 
 function notMounted(path: string, why: string): FusetapError {
   return new FusetapError('NOT_FOUND', `no image is mounted on ${path}: ${why}`, {
-    hint: 'fusetap ls lists what is attached; umount(8) unmounts the rest',
+    hint: 'fusetap ls lists the attached vbds; unmount other mounts with umount(8)',
     path,
   });
 }
 
-/** The file that a mount is of, and its loop device where it has one: the mount may be of a partition of that. */
+/** The file below a mount, and its loop device if it has one. The mount may be of a partition of the loop device. */
 export function fileBelow({ source, dev }: Mount): FileBelow {
-  // the number is the kernel's, but some file systems (btrfs) have one of their own
+  // the device number identifies the loop device, but some file systems (btrfs) have a number of their own
   const loop = listLoops().find(({ path, devs }) => devs.includes(dev) || isNodeOf(source, path, devs));
   return { file: loop?.backingFile ?? source, loop: loop?.path ?? null };
 }
@@ -82,7 +81,7 @@ function isNodeOf(source: string, path: string, devs: readonly string[]): boolea
 
 async function findVbdBelow(mount: Mount, runtimeDir: string): Promise<VbdInfo | null> {
   const { file } = fileBelow(mount);
-  // any user may give a FUSE mount any source: only our own say the truth of our vbds
+  // any user can give a FUSE mount any source: trust only our own FUSE mounts
   if (mount.type.startsWith('fuse') && mount.owner?.uid !== process.geteuid?.()) return null;
   const vbds = (await listBuses(runtimeDir)).buses.flatMap(({ vbds }) => vbds);
   const isItsFile = ({ path, partitions }: VbdInfo): boolean =>
@@ -95,6 +94,6 @@ async function unmount({ mountpoint, type }: Mount, { waits }: DetachTelling): P
   const hint = `fuser -vm ${mountpoint} shows who uses it`;
   const helper = type.startsWith('fuse') && process.geteuid?.() !== 0 ? findFusermount() : null;
   if (helper !== null) await runTool(helper, ['-u', mountpoint], what, { hint, waits });
-  // without helpers: mount.fusetap has itself called by umount(8)
+  // without helpers (-i): umount(8) would call umount.fusetap, which calls this
   else await runTool('umount', ['-i', mountpoint], what, { hint, waits });
 }

@@ -1,4 +1,4 @@
-/** What libfuse 2 and the package fuse-native let through; docs/transports.md has it as a table. */
+/** The abilities of libfuse 2 and the package fuse-native; docs/transports.md has them as a table. */
 import type { Abilities } from '../transport/transport.js';
 
 export const FUSE_NATIVE_ABILITIES: Abilities = {

@@ -1,6 +1,6 @@
 /**
- * The transport on the package fuse-native: libfuse 2 speaks with the kernel, on threads of its own, and calls us on the
- * main thread. It mounts by itself, here in the server, so the mount dies with the server and nothing can be replaced.
+ * The transport on the package fuse-native: libfuse 2 speaks with the kernel on threads of its own and calls us on the
+ * main thread. It mounts here in the server, so the mount ends with the server, and the server cannot be replaced.
  */
 import { readdirSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
@@ -21,12 +21,12 @@ import { Operations } from './operations.js';
 import { mountNative } from './package.js';
 
 const DEVICE = '/dev/fuse';
-/** how often the descriptor of the device is looked at: libfuse says nothing when it stops */
+/** how often to check the descriptor of the device, because libfuse does not tell when it stops */
 const WATCH_MS = 500;
 
 export interface FuseNativeOptions {
   readonly mountpoint: string;
-  /** other users may come in */
+  /** other users may use the bus */
   readonly allowOther: boolean;
   readonly ledger: Ledger;
   readonly statsFd: number;
@@ -39,7 +39,7 @@ export class FuseNativeTransport implements Transport {
   readonly #options: FuseNativeOptions;
   readonly #tree = new Tree();
   readonly #gate = new IoGate();
-  /** files that are leaving, each with what ends the question whether anybody holds it */
+  /** files that are leaving; the controller ends the search for their users */
   readonly #leaving = new Map<number, AbortController>();
 
   constructor(options: FuseNativeOptions) {
@@ -68,7 +68,7 @@ export class FuseNativeTransport implements Transport {
     this.#watchDevice(findDevice());
   }
 
-  /** libfuse serves from the moment that it has mounted; there was nothing to serve until now. */
+  /** Does nothing: libfuse serves as soon as it has mounted, and the bus has no files until now. */
   start(): void {}
 
   async add(file: BusFile): Promise<void> {
@@ -81,7 +81,7 @@ export class FuseNativeTransport implements Transport {
     this.#leaving.get(nodeId)?.abort();
     this.#leaving.delete(nodeId);
     node.leaving = leaving;
-    // nobody has looked since it was last known to be free
+    // there was no lookup since the file was last known not to be in use
     if (!leaving || node.lookups === 0) {
       if (leaving) this.#leaving.set(nodeId, new AbortController());
       return node.lookups !== 0;
@@ -126,14 +126,14 @@ export class FuseNativeTransport implements Transport {
     this.#leaving.get(nodeId)?.abort();
     this.#leaving.delete(nodeId);
     this.#tree.remove(nodeId);
-    // what waits for it gets EIO, as all that comes now
+    // requests that wait get EIO, as do all new ones
     this.#gate.release(nodeId);
     await this.#gate.idle(nodeId);
   }
 
   /** libfuse closes the device when the mount is gone or its connection was aborted. */
   #watchDevice(fd: number): void {
-    // libfuse leaves it open for programs that we start: one that looks at the bus would keep its own answer from coming
+    // libfuse lets our children inherit the device; a child that looks at the bus would then wait for itself
     setCloseOnExec(fd);
     const timer = setInterval(() => {
       if (leadsToDevice(String(fd))) return;

@@ -1,6 +1,6 @@
 /**
- * The open handles of a bus that libfuse serves. A handle is a number of 31 bits there; libfuse does not say whose it
- * is, so the ledger has none of their processes.
+ * The open handles of a bus that libfuse serves. A handle is a number of 31 bits. libfuse does not tell its process, so
+ * the records in the ledger have no pid.
  */
 import type { Ledger } from '../ledger/ledger.js';
 import { writesDurably } from '../transport/file-rules.js';
@@ -24,7 +24,7 @@ export class OpenFiles {
     this.#handles = new Handles(ledger);
   }
 
-  /** @returns the new handle, above 0; 0 where there is no room for one more */
+  /** @returns the new handle, above 0; 0 if there is no room for another handle */
   open(file: BusFile, flags: number): number {
     const fh = this.#nextFree();
     const { nodeId, ledgerIndex } = file;
@@ -42,7 +42,7 @@ export class OpenFiles {
     this.#handles.close(fh);
   }
 
-  /** The errno of a failed flush that this handle has not been told of yet, else 0. */
+  /** The errno of a failed flush that this handle has not reported yet, else 0. */
   takeFlushError(fh: number, { ledgerIndex }: BusFile): number {
     return this.#handles.takeFlushError(fh, ledgerIndex);
   }

@@ -1,8 +1,9 @@
 /**
- * What libfuse asks of a bus, on the main thread: the same rules as mount/fuse/event-loop/dispatch.ts, by path where libfuse names
- * files so, and by handle for I/O.
+ * Answers the requests of libfuse on the main thread, by the same rules as mount/fuse/event-loop/dispatch.ts. libfuse
+ * names files by path, and by handle for I/O.
  *
- * What is not here libfuse refuses by itself with ENOSYS: fallocate, ioctl, extended attributes. It never sees lseek.
+ * libfuse itself refuses with ENOSYS all operations that are not here: fallocate, ioctl, extended attributes. It never
+ * gets lseek.
  */
 import { errnoOf } from '../../drivers/errors.js';
 import { E } from '../../system/libc.js';
@@ -27,28 +28,28 @@ import type { NativeOperations, NativeStat, Reply } from './package.js';
 
 const ROOT_NODE_ID = 1;
 const LINKS = `/${BY_SLOT}`;
-/** −1 as libfuse gives it: an owner or group that stays */
+/** −1 as libfuse passes it: do not change the owner or group */
 const UNCHANGED = 0xffffffff;
 
 export interface OperationsContext {
   readonly tree: Tree;
   readonly ledger: Ledger;
-  /** where the main thread counts */
+  /** the counters of the main thread */
   readonly counters: CounterPages;
   readonly gate: IoGate;
   readonly owner: Ownership;
-  /** whether the file is leaving: its name may be seen, but it is not opened any more */
+  /** whether the file is leaving: its name may be visible, but it cannot be opened any more */
   isLeaving(nodeId: number): boolean;
   resizeRefused(name: string, size: number): void;
 }
 
-/** A request on a handle: as what it counts, what it does, and where the answer goes. */
+/** A request on a handle: its kind for the counters, its work, and its reply. */
 interface IoCall {
   readonly fh: number;
   readonly kind: number;
   readonly begunMs: number;
   readonly reply: Reply;
-  /** @returns how many bytes */
+  /** @returns the number of bytes */
   work(open: OpenFile): Promise<number>;
 }
 
@@ -61,7 +62,7 @@ export class Operations {
     this.#openFiles = new OpenFiles(context.ledger);
   }
 
-  /** The table that the package takes. */
+  /** The table of operations for the package. */
   table(): NativeOperations {
     const refuse = (reply: Reply): void => reply(-E.EPERM);
     return {
@@ -172,7 +173,7 @@ export class Operations {
     };
   }
 
-  /** Changes what is known of a file; `change` answers 0 or −errno. */
+  /** Changes attributes of a file; `change` returns 0 or −errno. */
   #change(path: string, reply: Reply, change: (file: BusFile) => number): void {
     if (path === '/' || path.startsWith(LINKS)) return reply(-E.EPERM);
     const node = this.#find(path);
@@ -184,7 +185,7 @@ export class Operations {
     const open = this.#openFiles.find(call.fh);
     if (open === undefined) return call.reply(-E.EBADF);
     const { nodeId } = open.file;
-    // its handles live on, its disk does not
+    // the file was removed: its handles are still open, but its disk is closed
     if (tree.byId(nodeId) === undefined) return call.reply(-E.EIO);
     if (gate.putAside(nodeId, () => this.#io(call))) return;
     gate.track(nodeId, this.#serve(call, open));
@@ -259,17 +260,17 @@ function nativeStat(attributes: Attributes): NativeStat {
   };
 }
 
-/** The package's times are milliseconds without a sign. */
+/** Times of the package are unsigned milliseconds. */
 function toMs(sec: number, nsec: number): number {
   return Math.max(0, sec * 1000 + Math.floor(nsec / 1e6));
 }
 
-/** A time before 1970 arrives as one near 2^64. */
+/** A time before 1970 arrives as a number near 2^64. */
 function fromMs(ms: number): number {
   return ms < 2 ** 53 ? ms : 0;
 }
 
-/** Offsets beyond 2^53 are all the same: past every disk's end. */
+/** All offsets beyond 2^53 have the same effect: they are beyond the end of every disk. */
 function clamp(offset: number): number {
   return Math.min(offset, Number.MAX_SAFE_INTEGER);
 }

@@ -1,10 +1,9 @@
 /**
- * The package fuse-native, loaded only where it is wanted: it is optional, and its binary needs the system's
- * libfuse.so.2.
+ * Loads the package fuse-native only when it is needed: it is optional, and its binary needs the system's libfuse.so.2.
  *
- * Two of its parts that are not documented are used, so package.json names one version: `_fuseOptions`, as it passes on
- * only some of libfuse's options and those that a disk needs are not among them; and `_handlers`, as it hands on the
- * access time twice where a client sets both times.
+ * Two undocumented parts of it are used, so package.json names an exact version. `_fuseOptions`: the package passes on
+ * only some of libfuse's options, without those that a disk needs. `_handlers`: the package passes the access time
+ * twice if a client sets both times.
  */
 import { createRequire } from 'node:module';
 import { FusetapError } from '../../drivers/errors.js';
@@ -13,10 +12,10 @@ const PACKAGE = 'fuse-native';
 
 /** Answers a callback: 0, a count of bytes, or −errno. */
 export type Reply = (result: number) => void;
-/** Answers with something more. */
+/** Answers a callback, with a value on success. */
 export type ReplyWith<Value> = (result: number, value?: Value) => void;
 
-/** A file as the package wants it; times in milliseconds. */
+/** The attributes of a file for the package; times in milliseconds. */
 export interface NativeStat {
   mode: number;
   uid: number;
@@ -30,7 +29,7 @@ export interface NativeStat {
   ctime: number;
 }
 
-/** What the package calls, on the main thread. Paths begin with `/`; `fh` is what `open` answered. */
+/** The operations that the package calls on the main thread. Paths begin with `/`; `fh` is the answer of `open`. */
 export interface NativeOperations {
   statfs(path: string, reply: ReplyWith<Record<string, number>>): void;
   getattr(path: string, reply: ReplyWith<NativeStat>): void;
@@ -57,7 +56,7 @@ export interface NativeOperations {
   rmdir(path: string, reply: Reply): void;
 }
 
-/** a call as the package gets it from its binary: the record of the call, its number, its arguments */
+/** a call as it comes from the package's binary: the record of the call, the number of the operation, its arguments */
 type NativeHandler = (record: Buffer, operation: number, ...words: unknown[]) => unknown;
 
 interface NativeFuse {
@@ -73,8 +72,9 @@ type NativeFuseClass = new (
 ) => NativeFuse;
 
 /**
- * `direct_io`: the image's page cache is the only one. `big_writes`, `max_write`: 128 KiB, the most libfuse 2 takes,
- * where it would have 4 KiB. Nothing is cached by name. Without `atomic_o_trunc` an open with O_TRUNC comes as a truncate to 0.
+ * `direct_io`: the page cache of the image is the only cache. `big_writes`, `max_write`: writes of 128 KiB, the most
+ * that libfuse 2 takes; the default is 4 KiB. Timeouts of 0: names are not cached. Without `atomic_o_trunc` an open
+ * with O_TRUNC comes as a truncate to 0.
  */
 const OPTIONS = [
   'fsname=fusetap',
@@ -91,8 +91,8 @@ const OPTIONS = [
 ];
 
 /**
- * Mounts a directory that the operations serve.
- * @throws FusetapError UNSUPPORTED where the package or its library is missing, FAILED where libfuse cannot mount
+ * Mounts a bus on a directory; the operations serve it.
+ * @throws FusetapError UNSUPPORTED if the package or its library is missing, FAILED if libfuse cannot mount
  */
 export async function mountNative(
   mountpoint: string,
@@ -100,7 +100,7 @@ export async function mountNative(
   { allowOther }: { readonly allowOther: boolean },
 ): Promise<void> {
   const Fuse = loadPackage();
-  // its own time limit would answer ETIMEDOUT for a disk that is slow, or paused
+  // no timeout: the package would answer ETIMEDOUT for a slow or paused disk
   const fuse = new Fuse(mountpoint, operations, { timeout: false });
   const options = [...OPTIONS, ...(allowOther ? ['allow_other'] : [])];
   fuse._fuseOptions = () => `-o${options.join(',')}`;
@@ -112,17 +112,13 @@ export async function mountNative(
 
 function cannotMount(path: string, cause: Error): FusetapError {
   if (cause.message === 'Mountpoint in use') {
-    return new FusetapError(
-      'UNSUPPORTED',
-      `transport ${PACKAGE} cannot mount a bus on what is a mount itself: ${path}`,
-      {
-        hint: 'give a directory below it, or use --transport kernel',
-        path,
-      },
-    );
+    return new FusetapError('UNSUPPORTED', `transport ${PACKAGE} cannot mount a bus on a mount point: ${path}`, {
+      hint: 'give a directory below it, or use --transport kernel',
+      path,
+    });
   }
   return new FusetapError('FAILED', `${PACKAGE} cannot mount a bus on ${path}: ${cause.message}`, {
-    hint: 'the log of the bus has what libfuse says; or use --transport kernel',
+    hint: 'the log of the bus has the messages of libfuse; or use --transport kernel',
     path,
     cause,
   });
@@ -147,13 +143,13 @@ function howToFix(text: string): string {
   return `npm install ${PACKAGE}, and apt install libfuse2`;
 }
 
-/** number of the operation, and where the binary's record of a call has the times as it got them (x64) */
+/** the number of the operation, and the offsets of the original times in the binary's record of a call (x64) */
 const UTIMENS = 12;
 const RECORD_BYTES = 360;
 const ATIME_AT = 104;
 const MTIME_AT = 112;
 
-/** Puts the modification time where the package repeats the access time. */
+/** Corrects utimens: replaces the repeated access time with the modification time. */
 function correctUtimens(fuse: NativeFuse): void {
   const handler = fuse._handlers[UTIMENS];
   if (handler === undefined) return;

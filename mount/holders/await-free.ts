@@ -1,14 +1,14 @@
 /**
- * Whether anybody still holds a vbd. The truth is the kernel's: it sends FORGET for a node when no open file, mapping,
- * O_PATH descriptor, loop device or cached name refers to it any more.
+ * Finds out whether a vbd is still in use. Only the kernel knows: it sends FORGET for a node when no open file,
+ * mapping, O_PATH descriptor, loop device or cached name refers to it any more.
  *
- *      mark leaving ──► a helper looks the name up (ENOENT: the kernel drops what it had cached) ──► FORGET? free
+ *      mark leaving ──► a helper looks the name up (ENOENT: the kernel drops its cached name) ──► FORGET: free
  *            ▲                                                                              │ none within a second
- *            └── once more, with one lookup answered in between: the FORGET may have died with an earlier server
+ *            └── once more, after an answered lookup: an earlier server may have died before it handled the FORGET
  *                                                                                           │
- *                                                              mark taken back, BUSY, holders named ◄──┘
+ *                                                              mark removed, BUSY with the holders ◄───┘
  *
- * While the mark stands new opens get ENOENT, so what plainly has holders is not marked at all.
+ * While the mark is set, new opens get ENOENT. So a vbd with known holders is not marked at all.
  */
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -19,14 +19,14 @@ import { describeHolders, findVbdHolders } from './find-holders.js';
 const FORGET_TIMEOUT_MS = 1000;
 const POLL_MS = 100;
 
-/** How long somebody waits for those who hold a vbd. */
+/** How long to wait until a vbd is no longer in use. */
 export interface Patience {
   readonly waitMs: number;
   /** aborted when the client has gone away */
   readonly signal?: AbortSignal;
 }
 
-/** The vbd that is to go. */
+/** The vbd to detach. */
 export interface LeavingVbd {
   readonly vdev: string;
   readonly nodeId: number;
@@ -38,22 +38,22 @@ export interface DetachContext {
   /** see Transport.setLeaving */
   setLeaving(nodeId: number, leaving: boolean): Promise<boolean>;
   readonly mountpoint: string;
-  /** of the mount, as `MAJOR:MINOR` */
+  /** device of the mount, as `MAJOR:MINOR` */
   readonly mountDev: string;
-  /** its inode number as it is now, where that is not its node id; null where it cannot be found out */
+  /** the current inode number of a path, if it is not the node id; null if it cannot be found out */
   inodeOf?(path: string): Promise<number | null>;
-  /** has another process look the path up; resolves also where that fails, or takes too long */
+  /** lets another process look the path up; resolves also if the lookup fails or takes too long */
   lookUp(path: string): Promise<void>;
-  /** recorded open handles, which may be stale */
+  /** the number of recorded open handles; records may be stale */
   opens(nodeId: number): number;
   /** resolves to true when the node is forgotten, to false after the time */
   awaitForget(nodeId: number, timeoutMs: number): Promise<boolean>;
 }
 
 /**
- * Resolves when nobody holds the vbd and nobody can open it any more: it is marked leaving.
- * @param patience how long to wait for holders to let go; its signal ends that sooner
- * @throws FusetapError BUSY with the holders, where it is still held after that; it can be opened again then
+ * Resolves when the vbd is not in use and cannot be opened any more, because it is marked leaving.
+ * @param patience how long to wait until it is not in use; its signal ends the wait sooner
+ * @throws FusetapError BUSY with the holders if it is still in use then; it can be opened again
  */
 export async function awaitFree(context: DetachContext, vbd: LeavingVbd, { waitMs, signal }: Patience): Promise<void> {
   const deadline = Date.now() + waitMs;
@@ -95,14 +95,14 @@ async function tryFree(context: DetachContext, vbd: LeavingVbd): Promise<boolean
 }
 
 /**
- * Has another process look the path up: who serves a mount, or keeps its server, must never wait for it. Resolves also when
- * the path is not there, or takes longer than it may.
+ * Lets another process look the path up, because keeper and server must never wait for their own mount. Resolves also
+ * if the path is not there or the lookup takes too long.
  */
 export async function lookUp(shell: SideShell, path: string): Promise<void> {
   await shell.run(`timeout -s KILL ${FORGET_TIMEOUT_MS / 1000} test -e ${shellWord(path)}`);
 }
 
-/** Frees all, or none: where one is held, those before it are shown again. */
+/** Frees all vbds or none: if one is in use, those freed before it are shown again. */
 export async function freeAll<Vbd>(
   vbds: readonly Vbd[],
   { free, show }: { free(vbd: Vbd): Promise<void>; show(vbd: Vbd): Promise<unknown> },

@@ -1,4 +1,4 @@
-/** Who has a file open, in the words of a message. */
+/** The users of a file, as text for a message. */
 import type { Holder } from '../../drivers/errors.js';
 import { named } from '../../drivers/quote.js';
 
@@ -7,8 +7,8 @@ const NAMED = 6;
 
 /** Holders in one line, as `pid 123 (qemu-img), /dev/loop0 mounted on /mnt`. */
 export function describeHolders(holders: readonly Holder[]): string {
-  if (holders.length === 0) return 'somebody who cannot be seen from here';
-  // keeper and server of one bus are one holder to a reader
+  if (holders.length === 0) return 'a process or mount that cannot be seen from here';
+  // keeper and server of one bus give the same text: show it once
   const texts = [...new Set(holders.map(describeHolder))];
   const more = texts.length > NAMED ? ` and ${texts.length - NAMED} more` : '';
   return texts.slice(0, NAMED).join(', ') + more;

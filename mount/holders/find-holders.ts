@@ -1,21 +1,21 @@
 /**
- * Who holds a file: processes (open, O_PATH, mapped, working directory), loop devices, mounts; and who holds locks on
- * one. It is told from /proc and /sys alone. The file itself is never asked: it may be a vbd whose server is dead, and
- * whoever asked would wait for the very bus that it serves. So a file is known by numbers, its file system's device and
- * its inode, which /proc/PID/fdinfo and maps give.
+ * Finds the users of a file: processes (open, O_PATH, mapped, working directory), loop devices and mounts; also the
+ * processes that have locks on it. Only /proc and /sys are read. No call is made on the file itself: it may be a vbd
+ * whose server is dead, or a vbd that the caller itself serves, and the call would block. So a file is identified by
+ * the device number of its file system and its inode number, which /proc/PID/fdinfo and maps contain.
  */
 import type { Holder } from '../../drivers/errors.js';
 import {
   eachProcess,
   type FdInfo,
   type FileLock,
-  isOpenToUs,
   type Loop,
   listLoops,
   listOpenFiles,
   locate,
   type Mount,
   mapsShow,
+  mayInspect,
   type OpenFile,
   readCommand,
   readDirectories,
@@ -29,32 +29,32 @@ import { findBusOfPid } from '../runtime/bus-record.js';
 export { describeHolders } from './describe-holders.js';
 
 export interface HeldFile {
-  /** `MAJ:MIN`, in decimal, of the mount that it is on, as mountinfo has it */
+  /** `MAJ:MIN` of its mount in decimal, as in mountinfo */
   mountDev: string;
-  /** its inode number: of a vbd, its node id */
+  /** its inode number; for a vbd its node id */
   ino: number | bigint | string;
   /** absolute, without symbolic links */
   path: string;
 }
 
-/** What a process is to fusetap: the bus that it is keeper or server of, and the vbd where that is known. */
+/** The bus of which a process is keeper or server, and the vbd if it is known. */
 export interface BusProcess {
   bus: string;
   vdev?: string | undefined;
 }
 
 export interface HolderOptions {
-  /** processes that do not count, as the bus's own */
+  /** processes that do not count, for example those of the bus itself */
   excludePids?: Iterable<number>;
   describePid?: (pid: number) => BusProcess | null | Promise<BusProcess | null>;
 }
 
-/** the file that is looked for, in the terms that /proc uses */
+/** the file in question, described as in /proc */
 interface Wanted {
   dev: string;
   ino: string;
   path: string;
-  /** where it is inside its file system, which is the same through every bind mount */
+  /** its path inside its file system, which is the same for all bind mounts */
   inside: string | null;
   /** the mounts of its file system, by namespace */
   namespaces: Mount[][];
@@ -62,8 +62,8 @@ interface Wanted {
 }
 
 /**
- * Who holds the file, processes first. What runs in another container is found where its /proc entries can be read;
- * without privileges only one's own processes can. A descriptor that is on its way through a socket is not seen.
+ * The users of the file, processes first. Processes in other containers are found if their /proc entries can be read;
+ * an unprivileged user can read only those of their own processes. A descriptor in flight through a socket is not seen.
  */
 export async function findHolders(file: HeldFile, options: HolderOptions = {}): Promise<Holder[]> {
   const namespaces = await readMountNamespaces();
@@ -73,7 +73,7 @@ export async function findHolders(file: HeldFile, options: HolderOptions = {}): 
   return [...named, ...findLoops(wanted, namespaces), ...findBindMounts(wanted)];
 }
 
-/** Who holds a vbd: another bus that has it as its image is named as such. */
+/** The users of a vbd. A bus that has the vbd as its image is named as a bus. */
 export function findVbdHolders(file: HeldFile, runtimeDir: string): Promise<Holder[]> {
   const identity = `${file.mountDev}:${file.ino}`;
   return findHolders(file, { describePid: (pid) => findBusOfPid(runtimeDir, pid, identity) });
@@ -97,9 +97,9 @@ async function findProcesses(wanted: Wanted, excluded: Set<number>): Promise<num
   const found: number[] = [];
   const mappings: Promise<unknown>[] = [];
   for await (const pid of eachProcess()) {
-    if (excluded.has(pid) || !isOpenToUs(pid)) continue;
+    if (excluded.has(pid) || !mayInspect(pid)) continue;
     if (hasOpen(pid, wanted) || readDirectories(pid).some((path) => leadsTo(path, wanted))) found.push(pid);
-    // not awaited here: the maps are read while the next processes are looked at
+    // not awaited here: the maps are read while the loop goes on
     else mappings.push(readMaps(pid).then((maps) => mapsShow(maps, wanted.dev, wanted.ino) && found.push(pid)));
   }
   await Promise.all(mappings);
@@ -115,12 +115,12 @@ function hasOpen(pid: number, wanted: Wanted): boolean {
 
 function isWanted(file: OpenFile, info: FdInfo, wanted: Wanted): boolean {
   if (info.ino !== null && info.ino !== wanted.ino) return false;
-  // a mount that was detached lazily is in no list any more; its path still ends as ours does
+  // a lazily unmounted mount is in no list any more, but paths on it still read as before
   if (!wanted.mountIds.has(info.mountId)) return info.ino !== null && withoutDeleted(file.path) === wanted.path;
   return info.ino !== null || leadsTo(file.path, wanted);
 }
 
-/** Whether a path that the kernel gave, seen from whichever namespace, is the file's. */
+/** Whether a path from /proc is the path of the file in any of the mount namespaces. */
 function leadsTo(path: string, wanted: Wanted): boolean {
   if (wanted.inside === null) return false;
   return wanted.namespaces.some((mounts) => {
@@ -131,7 +131,7 @@ function leadsTo(path: string, wanted: Wanted): boolean {
 
 const withoutDeleted = (path: string): string => path.replace(/ \(deleted\)$/, '');
 
-/** A process as a holder; named by its bus where it is fusetap's own. */
+/** A process as a holder, with its bus if it is a process of fusetap. */
 async function describeProcess(pid: number, describePid: HolderOptions['describePid']): Promise<Holder> {
   const command = readCommand(pid);
   const own = await describePid?.(pid);
@@ -149,13 +149,13 @@ function findLoops(wanted: Wanted, namespaces: Mount[][]): Holder[] {
     .flatMap((loop) => nameLoop(loop, namespaces));
 }
 
-/** The loop devices on a file. @param namespaces as readMountNamespaces has them */
+/** The loop devices on a file. @param namespaces as readMountNamespaces returns them */
 export function findLoopsOn(file: HeldFile, namespaces: Mount[][]): Loop[] {
   const wanted = describeWanted(file, namespaces);
   return listLoops().filter((loop) => leadsTo(loop.backingFile, wanted));
 }
 
-/** A loop device as holders: one for each place where it, or a partition of it, is mounted. */
+/** A loop device as holders: one for each mount point of the device or of a partition of it. */
 export function nameLoop(loop: { path: string; devs: string[] }, namespaces: Mount[][]): Holder[] {
   const places = namespaces.flat().filter((mount) => loop.devs.includes(mount.dev));
   const mountpoints = [...new Set(places.map((mount) => mount.mountpoint))];
@@ -163,18 +163,18 @@ export function nameLoop(loop: { path: string; devs: string[] }, namespaces: Mou
   return mountpoints.map((mount) => ({ loop: loop.path, mount }));
 }
 
-/** The file bound to another place by mount --bind. */
+/** The bind mounts of the file. */
 function findBindMounts(wanted: Wanted): Holder[] {
   if (wanted.inside === null || wanted.inside === '/') return [];
-  // the kernel says that a file is deleted which it was told is not there: a vbd, while it is leaving
+  // the kernel marks a file as deleted if a lookup of it failed: so does a vbd while it is leaving
   const isBound = (mount: Mount): boolean => mount.root.replace(/\/\/deleted$/, '') === wanted.inside;
   const binds = wanted.namespaces.flat().filter((mount) => mount.dev === wanted.dev && isBound(mount));
   return [...new Set(binds.map((mount) => mount.mountpoint))].map((mount) => ({ mount }));
 }
 
 /**
- * The processes that hold a lock on a file.
- * @param file `MAJ:MIN:INODE` as FileLock has it
+ * The processes that have a lock on a file.
+ * @param file `MAJ:MIN:INODE` as in FileLock
  */
 export async function findLockHolders(
   file: string,

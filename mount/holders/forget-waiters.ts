@@ -1,8 +1,8 @@
-/** Who waits for the kernel to forget a node. */
+/** Lets callers wait until the kernel forgets a node. */
 export class ForgetWaiters {
   readonly #waiting = new Map<number, () => void>();
 
-  /** Resolves to true when the node is forgotten, to false after the time. */
+  /** Resolves to true when the node is forgotten, to false after `timeoutMs`. */
   wait(nodeId: number, timeoutMs: number): Promise<boolean> {
     return new Promise((resolve) => {
       const finish = (forgotten: boolean): void => {

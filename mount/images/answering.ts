@@ -1,12 +1,13 @@
 /**
  * Calls of this process on file systems that may hang.
  *
- * A call that hangs keeps one of the few threads that all asynchronous calls share, and nothing ends it. So there is never
- * more than one such call under way for a file system, and nobody waits for one longer than LIMIT_MS; a file system that
- * has a call hanging is refused at once. File systems that others serve (NFS, FUSE, …) are first asked by another process.
+ * A call that hangs blocks one of the few threads that all asynchronous calls share, and nothing can end it. So there
+ * is never more than one such call under way per file system, and callers wait for it at most LIMIT_MS. As long as a
+ * call hangs, further calls on the file system are refused. File systems with a server (NFS, FUSE, …) are first asked
+ * by another process.
  *
  *      askFirst ──► stat in the side shell ──► an answer ──► withinLimit: open, readlink, … by this process
- *                                        └──► none in time: refused; the next one too, until the stat has come back
+ *                                        └──► none in time: refused, and so are further calls until the stat returns
  */
 import { FusetapError } from '../../drivers/errors.js';
 import { named } from '../../drivers/quote.js';
@@ -16,7 +17,7 @@ import { within } from '../../system/within.js';
 
 const LIMIT_MS = 8_000;
 
-/** File systems without a disk or a server that could hang. */
+/** File systems that have no disk and no server that could hang. */
 const WITHOUT_DISK: ReadonlySet<string> = new Set('devtmpfs proc sysfs squashfs rootfs hugetlbfs'.split(' '));
 
 interface Call {
@@ -24,7 +25,7 @@ interface Call {
   readonly sinceMs: number;
 }
 
-/** Where a call goes: the path as the user knows it, and the file system that has to answer. */
+/** The target of a call: the path as the user gave it, and the file system that must answer. */
 export interface Target {
   readonly path: string;
   readonly at: Location | null;
@@ -40,22 +41,22 @@ export class Answering {
   }
 
   /**
-   * Has another process ask a file system for a file, if that may hang.
-   * @param file below which symbolic links may lead elsewhere
-   * @throws FusetapError BUSY where it does not answer
+   * Lets another process ask the file system for a file, if the file system may hang.
+   * @param file may contain symbolic links to other file systems
+   * @throws FusetapError BUSY if it does not answer
    */
   async askFirst(file: string, target: Target): Promise<void> {
     const { at } = target;
     if (at === null || answersFromMemory(at.type) || WITHOUT_DISK.has(at.type)) return;
-    // whatever it says, it is an answer
+    // any output is an answer, also an error
     const ask = `stat -L $fresh -c %i -- ${shellWord(file)}; echo`;
     await this.withinLimit(target, () => this.#shell.run(`(${ask}) 2>&1 | head -n 1 | head -c 1000`));
   }
 
   /**
-   * Does a call on a file system.
-   * @param discard what comes too late
-   * @throws FusetapError BUSY where the file system does not answer; what the call throws
+   * Makes a call on a file system.
+   * @param discard is given a result that comes too late
+   * @throws FusetapError BUSY if the file system does not answer; what the call throws
    */
   async withinLimit<Result>(
     target: Target,
@@ -78,7 +79,7 @@ export class Answering {
 
 const ignore = (): void => {};
 
-/** Whether a call has ended by the time that it has. */
+/** Resolves to true when the call has ended, to false when its LIMIT_MS are over. */
 async function hasEnded({ ended, sinceMs }: Call): Promise<boolean> {
   const restMs = Math.max(0, sinceMs + LIMIT_MS - performance.now());
   return await within(

@@ -1,15 +1,15 @@
 /**
- * Rule 8: who may share an image. A claim is a set of locks on the image's open file, so it ends with its process
- * whatever happens, and fusetap, QEMU and every user who cares can test for it.
+ * Rule 8: who may share an image. A claim is a set of locks on the image's open file description. So it always ends
+ * with its process, and fusetap, QEMU and other programs can test for it.
  *
  *      byte 300 (r), 301 (w), 302 (w!)   fusetap's own marks
- *      byte 100+i   permission i is held      ┐ QEMU's image locks (its block/file-posix.c): i is 0 consistent read,
+ *      byte 100+i   permission i is used      ┐ QEMU's image locks (its block/file-posix.c): i is 0 consistent read,
  *      byte 200+i   permission i is not shared┘ 1 write, 2 write unchanged, 3 resize
  *
- * All are read locks of the open file description, which never exclude each other: a byte says something by being
- * locked at all. Who wants in tests the opposite bytes, under flock(LOCK_EX) on the image so that test and locks are
- * one step among fusetaps. QEMU does not take the flock, but it tests after it has locked; so the test is made again
- * after ours, and at least one of two that come at once sees the other.
+ * All are read locks of the open file description, which never exclude each other: what counts is that a byte is
+ * locked. A new claim tests the opposite bytes under flock(LOCK_EX) on the image, so that test and locking are one step
+ * among fusetap processes. QEMU does not take the flock, but it tests after it has locked. So the test is repeated
+ * after our own locking, and of two claims at the same time at least one sees the other.
  */
 import { closeSync, fstatSync } from 'node:fs';
 import { type ErrorDetails, FusetapError, type Holder } from '../../drivers/errors.js';
@@ -50,29 +50,29 @@ import type { Mode } from './mode.js';
 import type { OpenedImage } from './open-image.js';
 
 const MARK: Record<Mode, number> = { r: 300, w: 301, 'w!': SHARED_WRITER_BYTE };
-/** locked for a moment, to learn what /proc calls the file; it means nothing */
+/** locked for a moment to find out the name of the file in /proc; has no other meaning */
 const PROBE_BYTE = 399;
-/** locked by nobody who knows these bytes: a lock on it is one on the whole file */
-const NOBODYS_BYTE = 398;
+/** never locked by programs that use these bytes: a lock on it is a lock on the whole file */
+const UNUSED_BYTE = 398;
 
 const FLOCK_PATIENCE_MS = 5_000;
 const FLOCK_RETRY_MS = 20;
 
-/** The bytes that a mode holds, and those that must not be held by anybody else. */
+/** The bytes that a mode locks, and those that nobody else may have locked. */
 interface LockPlan {
   take: number[];
-  /** byte to what it means that somebody holds it, after the image's name */
+  /** by byte: the text that follows the image's name if somebody has it locked */
   refuse: Map<number, string>;
 }
 
 const [READ, WRITE, WRITE_UNCHANGED, RESIZE] = [0, 1, 2, 3];
-/** what it means that somebody holds a permission, or does not share it */
+/** the texts if somebody uses a permission, or does not share it */
 const HELD = ['is read by', 'is open for writing in', 'must stay unchanged for', 'may be resized by'];
 const UNSHARED = [
-  'is kept from readers by',
-  'is kept from writers by',
-  'is kept from change by',
-  'is kept at its size by',
+  'is locked against reading by',
+  'is locked against writing by',
+  'is locked against changes by',
+  'is locked against resizing by',
 ];
 
 const PLANS: Record<Mode, LockPlan> = {
@@ -89,9 +89,9 @@ function plan(mode: Mode, rule: { needs: number[]; refuses: number[]; marks: Mod
   const { needs, refuses, marks } = rule;
   return {
     take: [...needs.map((i) => 100 + i), ...refuses.map((i) => 200 + i), MARK[mode]],
-    // our own marks first: they say more than the QEMU locks that go with them
+    // our own marks first: their texts say more than those of the QEMU locks that come with them
     refuse: new Map([
-      ...(mode === 'w!' ? [] : [[NOBODYS_BYTE, 'is locked (fcntl) by'] as [number, string]]),
+      ...(mode === 'w!' ? [] : [[UNUSED_BYTE, 'is locked (fcntl) by'] as [number, string]]),
       ...marks.map((held): [number, string] => [MARK[held], `is attached with mode ${held} by`]),
       ...refuses.map((i): [number, string] => [100 + i, HELD[i] as string]),
       ...needs.map((i): [number, string] => [200 + i, UNSHARED[i] as string]),
@@ -103,24 +103,24 @@ type ClaimedImage = Pick<OpenedImage, 'fd' | 'path' | 'realPath' | 'dev' | 'ino'
 
 export interface Claim {
   readonly mode: Mode;
-  /** Gives the locks up. Not after the image's descriptor was closed, which does the same. */
+  /** Releases the locks. Do not call it after closing the image's descriptor, which releases them too. */
   release(): void;
 }
 
-/** What a process that holds the image is to fusetap, for the message. */
+/** Finds the bus and vbd of a process that uses the image, for the message. */
 export type DescribePid = (pid: number, image: ClaimedImage) => BusProcess | null | Promise<BusProcess | null>;
 
 export interface ClaimOptions {
   describePid?: DescribePid;
-  /** how long to wait for somebody else's flock; 5 s */
+  /** how long to wait for the flock of another process; default: 5 s */
   patienceMs?: number;
 }
 
 /**
- * Claims an image for a mode, or refuses as rule 8 says. Mode `w!` only leaves its mark, and waits until nobody writes past
- * the lock of the file (copy-lease.ts).
+ * Claims an image for a mode, or throws as rule 8 says. Mode `w!` only sets its mark and waits until no server writes
+ * the image without the lock of the file (copy-lease.ts).
  * @param image open for writing too, unless the mode is `r`
- * @throws FusetapError BUSY, naming who is in the way; UNSUPPORTED where the file system has no locks
+ * @throws FusetapError BUSY, with the users of the image; UNSUPPORTED if the file system has no locks
  */
 export async function claimImage(image: ClaimedImage, mode: Mode, options: ClaimOptions = {}): Promise<Claim> {
   const held: HeldDevice = { place: null, exclusiveFd: null };
@@ -130,7 +130,7 @@ export async function claimImage(image: ClaimedImage, mode: Mode, options: Claim
   };
   try {
     if (image.rdev !== null) held.place = await openCommonPlace({ ...image, rdev: image.rdev });
-    // without the flock: a mark that comes during somebody's test is as good as one that comes after it
+    // no flock is needed: a mark set during another process's test has the same effect as one set after it
     if (mode === 'w!') await markShared(image, held, options);
     else await inTurn(image, held.place, options, () => refuseConflicts(image, mode, held, options));
   } catch (error) {
@@ -140,7 +140,7 @@ export async function claimImage(image: ClaimedImage, mode: Mode, options: Claim
   return { mode, release };
 }
 
-/** What a claim on a block device has open besides the image. */
+/** The descriptors that a claim on a block device has open besides the image. */
 interface HeldDevice {
   place: CommonPlace | null;
   exclusiveFd: number | null;
@@ -156,14 +156,14 @@ async function markShared(image: ClaimedImage, { place }: HeldDevice, options: C
   if (takeMarksIfPossible(image.fd)) await refuseCopied(image, options);
 }
 
-/** Does the work while no other fusetap tests or claims the image, or what has the same bytes. */
+/** Does the work while no other fusetap process tests or claims the image, or a device with the same bytes. */
 async function inTurn(
   image: ClaimedImage,
   place: CommonPlace | null,
   options: ClaimOptions,
   work: () => Promise<void>,
 ): Promise<void> {
-  // in this order for all: what is opened first is a node, what comes then is common to many
+  // the same order in all processes, against deadlock: first the image's own node, then the common file
   const fds = place === null || place.isOwn ? [image.fd] : [image.fd, place.fd];
   const taken: number[] = [];
   try {
@@ -177,21 +177,21 @@ async function inTurn(
   }
 }
 
-/** A server that writes past the lock of the file stops that when it sees the mark; not one that is stopped itself. */
+/** A server that writes without the lock of the file ends that when it sees the mark. A stopped server does not. */
 async function refuseCopied(image: ClaimedImage, options: ClaimOptions): Promise<void> {
   if (await awaitNoCopies(image.fd, options.patienceMs ?? FLOCK_PATIENCE_MS)) return;
   const isLease = ({ kind, start }: FileLock): boolean => kind === 'OFDLCK' && start === LEASE_BYTE;
   const holders = await lockHolders(image, isLease, options);
-  throw busy(image, 'does not get its turn to be written: it is being written by', {
+  throw busy(image, 'cannot be shared yet: it is being written by', {
     holders,
-    hint: 'that server does not answer, and is replaced in half a minute: try again then',
+    hint: 'try again in half a minute: that server does not answer and is replaced by then',
   });
 }
 
 /**
- * Takes the locks of a mode without any test: for the server, whose own open file of an image that the keeper claimed
- * must go on holding it when the keeper dies.
- * @returns false where somebody's write lock lies on one of them
+ * Takes the locks of a mode without a test. For the server: its own open file description of a claimed image must keep
+ * the claim if the keeper dies.
+ * @returns false if another process has a write lock on one of the bytes
  */
 export function takeMarks(fd: number, mode: Mode): boolean {
   if (mode === 'w!') return takeMarksIfPossible(fd);
@@ -214,7 +214,7 @@ function releaseMarks(fd: number): void {
     unlockRange(fd, 300, 3);
     unlockRange(fd, RANGE_BYTES.start, RANGE_BYTES.length);
   } catch (error) {
-    // no locks on this file system, so none to give up; or the descriptor is closed
+    // the file system has no locks, or the descriptor is closed: nothing to release
     if (!(error instanceof SystemCallError)) throw error;
   }
 }
@@ -234,7 +234,7 @@ function tryFlock(image: ClaimedImage): boolean {
   }
 }
 
-/** The check, and the locks; whatever is taken when it throws, the caller gives up. */
+/** Tests and takes the locks. If it throws, the caller must release the locks taken so far. */
 async function refuseConflicts(
   image: ClaimedImage,
   mode: Mode,
@@ -253,7 +253,7 @@ async function refuseConflicts(
   if (image.rdev !== null) await claimDevice(image, mode, held, options);
 }
 
-/** The range of a block device: for all fusetaps that see the same /dev, and for writing for the whole machine. */
+/** Claims the range of a block device: among all fusetaps with the same /dev; for writing, on the whole machine. */
 async function claimDevice(image: ClaimedImage, mode: Mode, held: HeldDevice, options: ClaimOptions): Promise<void> {
   const { place } = held;
   if (place !== null) {
@@ -264,19 +264,19 @@ async function claimDevice(image: ClaimedImage, mode: Mode, held: HeldDevice, op
   held.exclusiveFd = await openExclusively(image.fd, mode);
   const isHeld = held.exclusiveFd === null;
   if (mode === 'r' && held.exclusiveFd !== null) {
-    // only to see that nobody has it: others may read too
+    // it was opened only to check that no other process has it: others may read too
     closeSync(held.exclusiveFd);
     held.exclusiveFd = null;
   }
-  // a file system that is mounted read-only has it as well, and was looked at before
+  // a read-only mount has the device exclusively too; refuseConflicts has checked it
   if (!isHeld || (mode === 'r' && (await findImageUsers(image)).length > 0)) return;
-  throw busy(image, 'is held exclusively (O_EXCL), as a whole or in part, by', {
+  throw busy(image, 'is in exclusive use (O_EXCL), as a whole or in part, by', {
     holders: [],
-    hint: 'end what writes the device (a mount, mkfs, another container), or waive the check with mode w!',
+    hint: 'end the use of the device (a mount, mkfs, another container), or waive the check with mode w!',
   });
 }
 
-/** Who has a part of the same bytes, by another node, device or loop device. */
+/** Throws if a part of the same bytes is in use through another node, device or loop device. */
 async function refuseOverlapping(
   image: ClaimedImage,
   mode: Mode,
@@ -293,7 +293,7 @@ async function refuseOverlapping(
     throw busy(image, `is attached with mode ${held} by`, { holders, hint: hintFor(image, holders) });
   }
   if (!place.isOwn) await refuseLocked({ ...image, fd: place.fd }, mode, asFileOf(place, options));
-  // programs that lock nodes, as QEMU does, of the partitions
+  // programs that lock the nodes of the partitions, as QEMU does
   for (const dev of partitionsIn(image)) {
     const fd = await openNode(dev);
     if (fd === null) continue;
@@ -305,7 +305,7 @@ async function refuseOverlapping(
   }
 }
 
-/** The same for the file that has the range: of a loop device the one below. */
+/** The options for the file of the common place: for a loop device, its backing file. */
 function asFileOf({ fd }: CommonPlace, options: ClaimOptions): ClaimOptions {
   const stats = fstatSync(fd, { bigint: true });
   const [dev, ino] = [deviceName(stats.dev), String(stats.ino)];
@@ -313,7 +313,7 @@ function asFileOf({ fd }: CommonPlace, options: ClaimOptions): ClaimOptions {
   return { ...options, describePid: (pid, image) => options.describePid?.(pid, { ...image, dev, ino, rdev }) ?? null };
 }
 
-/** By which vbd a process has the device, its disk, a partition of it, or a loop device over the same file. */
+/** The vbd by which a process uses the device, its disk, a partition of it, or a loop device over the same file. */
 async function describeByDevice(pid: number, image: ClaimedImage, options: ClaimOptions): Promise<BusProcess | null> {
   const loops = listLoops().flatMap(({ devs }) => devs);
   const family = readDeviceFamily(image.rdev ?? '').flatMap(({ dev }) => [dev, ...loops]);
@@ -324,7 +324,7 @@ async function describeByDevice(pid: number, image: ClaimedImage, options: Claim
   return null;
 }
 
-/** The partitions of a disk; none of what is one itself. */
+/** The partitions of a disk; empty for a partition. */
 function partitionsIn({ rdev }: ClaimedImage): string[] {
   const [own, ...others] = rdev === null ? [] : readDeviceFamily(rdev);
   return own === undefined || readDeviceRange(own.dev)?.disk !== own.dev ? [] : others.map(({ dev }) => dev);
@@ -335,13 +335,16 @@ async function refuseLocked(image: ClaimedImage, mode: Mode, options: ClaimOptio
     if (!isRangeLocked(image.fd, byte, 1)) continue;
     const covers = (lock: FileLock): boolean => lock.kind !== 'FLOCK' && lock.start <= byte && byte <= lock.end;
     const holders = await lockHolders(image, covers, options);
-    // a program that only reads, or a vbd of mode r, is no hindrance to another reader
+    // whether mode r would be possible: a program that only reads, or a vbd of mode r, does not block another reader
     const readable = mode === 'w' && ![...PLANS.r.refuse.keys()].some((other) => isRangeLocked(image.fd, other, 1));
     throw busy(image, meaning, { holders, hint: hintFor(image, holders, readable) });
   }
 }
 
-/** Who holds a lock on the image; the numbers of /proc are asked of /proc, for stat gives others on some file systems. */
+/**
+ * The processes that have a lock on the image. The numbers of the file are read from /proc, because on some file
+ * systems stat(2) gives other numbers.
+ */
 async function lockHolders(
   image: ClaimedImage,
   matches: (lock: FileLock) => boolean,
@@ -383,13 +386,13 @@ function hintFor(image: ClaimedImage, holders: Holder[], readable = false): stri
   return `${first}${readable ? ', attach it with mode r' : ''}, or waive the check with mode w!`;
 }
 
-/** A file system that has no locks is another matter than a lock that is held. */
+/** Turns a failed lock call into an error of its own, so that it is not taken for a lock of another process. */
 function withoutLocks(error: unknown, image: ClaimedImage): unknown {
   if (!(error instanceof SystemCallError)) return error;
   const known = [E.ENOLCK, E.EOPNOTSUPP, E.ENOSYS, E.EINVAL].includes(error.errno);
   const message = `${named(image.path)} cannot be locked: ${errnoName(error.errno)}`;
   return new FusetapError(known ? 'UNSUPPORTED' : 'FAILED', message, {
-    hint: 'without locks the sharing check is impossible: keep it on another file system, or attach it with mode w!',
+    hint: 'without locks sharing cannot be checked: put the image on another file system, or attach it with mode w!',
     errno: error.errno,
     path: image.path,
     cause: error,

@@ -1,16 +1,17 @@
 /**
- * Which process may write an image past the lock of its file (mapped-write.ts): one, and only while no other may write the
- * image at all. All of it is locks of open file descriptions on the image's inode, which end with their process.
+ * Decides which process may write an image without the lock of its file (mapped-write.ts): only one process, and only
+ * while no other process may write the image at all. It uses locks of open file descriptions on the image's inode,
+ * which end with their process.
  *
  *      byte 302   the image is attached with mode w! (mount/images/claim-image.ts)
- *      byte 304   a server copies to where the image is mapped: its lease
- *      byte 1000 + pid of a keeper   its bus may write this memory (ram), by threads or by the kernel
+ *      byte 304   the lease: a server copies into the mapped image
+ *      byte 1000 + pid of a keeper   its bus may write this ram image, by threads or by the kernel
  *
- *      a server:   takes 304, then looks for 302 and other keepers, now and every LEASE_LOOK_MS while it has the lease
- *      a keeper:   takes 302 or its own byte, then waits until nobody has 304, and only then lets its clients write
+ *      a server:   locks 304, then checks 302 and other keepers, at once and every LEASE_LOOK_MS while it has the lease
+ *      a keeper:   locks 302 or its own byte, then waits until nobody has 304, and only then lets its clients write
  *
- * Each takes first and looks then, so one of the two sees the other. A lease is on an open file of its own, because it has
- * to end when the server does, and the keeper may share the other one.
+ * Each locks first and checks then, so at least one of the two sees the other. The lease is on an open file description
+ * of its own: it must end with the server, and the keeper may share the other one.
  */
 import { closeSync, constants, openSync } from 'node:fs';
 import { isRangeLocked, lockRangeShared, SystemCallError } from '../../system/libc.js';
@@ -22,11 +23,11 @@ const FIRST_KEEPER_BYTE = 1000;
 /** the kernel has no larger pid */
 const MAX_PID = 1 << 22;
 
-/** how long a server goes on with its lease after another writer came */
+/** how long a server may keep its lease after another writer came */
 export const LEASE_LOOK_MS = 50;
 const POLL_MS = 5;
 
-/** A server's right to copy. */
+/** The right of a server to copy into the mapped image. */
 export class CopyLease {
   readonly #own: number;
 
@@ -34,13 +35,13 @@ export class CopyLease {
     this.#own = own;
   }
 
-  /** @returns null where there is another writer, or it cannot be known */
+  /** @returns null if there is another writer, or if it cannot be found out */
   static take(fd: number, keeperPid: number): CopyLease | null {
     let lease: CopyLease;
     try {
       lease = new CopyLease(openSync(`/proc/self/fd/${fd}`, constants.O_RDONLY | constants.O_NONBLOCK));
     } catch {
-      // it may be read by fewer than when it was attached
+      // the permissions of the image may have changed since the attach
       return null;
     }
     if (lease.#lock() && !isWrittenByOthers(fd, keeperPid)) return lease;
@@ -73,16 +74,16 @@ export function isWrittenByOthers(fd: number, keeperPid: number): boolean {
 }
 
 /**
- * Says that the clients of a keeper may write a memory: it does, and its server, which may live longer. It ends when the
- * last descriptor of the open file is closed.
+ * Marks that the clients of a keeper may write a ram image. The keeper calls it, and its server, which may live longer.
+ * The mark ends when the last descriptor of the open file description is closed.
  */
 export function markWriter(fd: number, keeperPid: number): void {
   lockRangeShared(fd, FIRST_KEEPER_BYTE + keeperPid, 1);
 }
 
 /**
- * Waits until no server copies. To be called after one's own mark was set.
- * @returns false where one still did when the time was over: it is stopped
+ * Waits until no server copies. Call it after setting its own mark.
+ * @returns false if a server still copies after `patienceMs`: it is stopped
  */
 export function awaitNoCopies(fd: number, patienceMs: number): Promise<boolean> {
   return until(() => !isRangeLocked(fd, LEASE_BYTE, 1), { timeoutMs: patienceMs, everyMs: POLL_MS });

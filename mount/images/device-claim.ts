@@ -1,16 +1,17 @@
 /**
- * Rule 8 for block devices. A device may have many nodes, and its bytes may be those of other devices: it is its number
- * and its range. So besides the locks on the node that was opened (claim-image.ts), a claim locks the range on one file
- * that all who have the same bytes come to:
+ * Rule 8 for block devices. A device may have many nodes, and other devices may have the same bytes. So a device is
+ * identified by its number and its sector range. Besides the locks on the opened node (claim-image.ts), a claim locks
+ * the range on one common file, which is the same for all devices with the same bytes:
  *
  *      partition ──► its disk, from its first sector on ──► the disk's node that the kernel made, /dev/NAME
- *                                                      └──► of a loop device the file below, from its offset on
+ *                                                      └──► for a loop device the backing file, from its offset on
  *
  *      lock on the bytes BASE[mode] + first … BASE[mode] + last sector     the range is attached with that mode
  *
- * Partitions that do not overlap may be attached side by side; a partition and its disk, two nodes of one device, or two
- * loop devices over one file are the same bytes. A claim for writing also opens the device with O_EXCL: the kernel then lets
- * nobody else claim the disk or the partition, in whichever container, be it a mount, mkfs or another fusetap.
+ * Partitions that do not overlap may be attached at the same time. A partition and its disk, two nodes of one device,
+ * or two loop devices over one file have the same bytes. A claim for writing also opens the device with O_EXCL: the
+ * kernel then lets no other process of any container claim the disk or the partition, for a mount, mkfs or another
+ * fusetap.
  */
 import { closeSync, constants, fstatSync, open } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -29,13 +30,13 @@ import { backingOf } from './kernel-users.js';
 import type { Mode } from './mode.js';
 import type { OpenedImage } from './open-image.js';
 
-/** a device that hangs, or what lies below it, keeps nobody else waiting */
+/** asynchronous, so that a hanging device does not block the event loop */
 const openAsync = promisify(open);
 
 const BASE: Record<Mode, number> = { r: 2 ** 50, w: 2 ** 51, 'w!': 3 * 2 ** 50 };
-/** which modes of others a mode does not go with, as in the table of rule 8; what says most first */
+/** the modes of other vbds that exclude a mode, as in the table of rule 8; the most important for the message first */
 const REFUSES: Record<Mode, readonly Mode[]> = { r: ['w'], w: ['r', 'w', 'w!'], 'w!': [] };
-/** a loop device over a loop device over a … */
+/** the most loop devices on top of each other */
 const LAYER_LIMIT = 8;
 const EXCLUSIVE_PATIENCE_MS = 1_000;
 const RETRY_MS = 20;
@@ -43,20 +44,20 @@ const { O_EXCL, O_NOCTTY, O_NONBLOCK, O_RDONLY, O_RDWR } = constants;
 
 type Device = Pick<OpenedImage, 'fd' | 'dev' | 'ino' | 'realPath'> & { readonly rdev: string };
 
-/** The file that holds a device's range for all who have the same bytes. */
+/** The common file on which the range of a device is locked; see above. */
 export interface CommonPlace {
   readonly fd: number;
-  /** whether that is the very file of the image: its descriptor, not one more */
+  /** whether it is the image itself: then `fd` is the image's descriptor, not a new one */
   readonly isOwn: boolean;
   readonly first: number;
   readonly sectors: number;
-  /** `MAJ:MIN` of all devices on the way there */
+  /** `MAJ:MIN` of the device and of all devices below it on the way to the file */
   readonly devs: readonly string[];
 }
 
 /**
- * Opens the place of a device; null where it cannot be: no node in /dev, or one that this user may not open. To be closed
- * unless it is the image's own.
+ * Opens the common file of a device; null if it has no node in /dev or this user may not open it. The caller closes it,
+ * unless it is the image itself.
  */
 export async function openCommonPlace(device: Device): Promise<CommonPlace | null> {
   const range = readDeviceRange(device.rdev);
@@ -83,18 +84,18 @@ export async function openCommonPlace(device: Device): Promise<CommonPlace | nul
 
 interface Below {
   readonly fd: number;
-  /** where the loop device begins in it, in sectors */
+  /** the first sector of the loop device in the file */
   readonly first: number;
-  /** where it is a device itself: the disk, and where that begins in it */
+  /** if the file is a block device: its disk, and its first sector on that disk; else null */
   readonly disk: { readonly disk: string; readonly first: number } | null;
 }
 
-/** The file below a loop device; null for all others, and where it cannot be opened. */
+/** The backing file of a loop device; null for another device, or if the file cannot be opened. */
 async function openBelow(disk: string, device: Device): Promise<Below | null> {
   const loop = listLoops().find(({ devs }) => devs[0] === disk);
   if (loop === undefined) return null;
   const mounts = await readMounts('self');
-  // its server may be this very bus, or one that hangs
+  // the FUSE server may be this bus itself, or it may hang
   if (locate(mounts, loop.backingFile)?.type.startsWith('fuse')) return null;
   const known = await backingOf(loop);
   if (known === null) return null;
@@ -102,7 +103,7 @@ async function openBelow(disk: string, device: Device): Promise<Below | null> {
   if (fd === null) return null;
   const stats = fstatSync(fd, { bigint: true });
   const first = Math.floor(loop.offsetBytes / SECTOR_BYTES);
-  // its path may lead to another file by now; and the image itself is claimed by what it is
+  // the path may lead to another file by now; and the image itself does not count as below
   const isIt = deviceName(stats.dev) === known.dev && String(stats.ino) === known.ino;
   if (isIt && stats.isFile() && !isSameFile(fd, device)) return { fd, first, disk: null };
   const range = isIt && stats.isBlockDevice() ? readDeviceRange(deviceName(stats.rdev)) : null;
@@ -111,7 +112,7 @@ async function openBelow(disk: string, device: Device): Promise<Below | null> {
   return null;
 }
 
-/** The kernel's own node of a device, for reading. */
+/** Opens the kernel's node of a device, /dev/NAME, for reading; null if that is not possible. */
 export async function openNode(dev: string): Promise<number | null> {
   const [node] = readDeviceFamily(dev);
   const fd = node === undefined ? null : await tryOpen(`/dev/${node.name}`, O_RDONLY);
@@ -131,24 +132,24 @@ export function isSameFile(fd: number, { dev, ino }: Pick<OpenedImage, 'dev' | '
   return deviceName(stats.dev) === dev && String(stats.ino) === ino;
 }
 
-/** The first mode, of those that do not go with this one, by which somebody else has a part of the range. */
+/** The mode by which another claim has a part of the range and excludes this mode; null if there is none. */
 export function conflictingMode({ fd, first, sectors }: CommonPlace, mode: Mode): Mode | null {
   return REFUSES[mode].find((held) => isRangeLocked(fd, BASE[held] + first, sectors)) ?? null;
 }
 
-/** Whether a lock is one on a part of the range, by that mode. */
+/** Whether a lock is a claim on a part of the range with that mode. */
 export function isOfRange(lock: { start: number; end: number }, { first, sectors }: CommonPlace, mode: Mode): boolean {
   return lock.start < BASE[mode] + first + sectors && BASE[mode] + first <= lock.end;
 }
 
-/** @returns false where somebody's write lock is in the way */
+/** @returns false if another process has a write lock there */
 export function lockRange({ fd, first, sectors }: CommonPlace, mode: Mode): boolean {
   return lockRangeShared(fd, BASE[mode] + first, sectors);
 }
 
 /**
- * Locks the range of a device without any test: for the server, as takeMarks does it for the node.
- * @returns one more descriptor, which has the lock while it is open; null where the lock is on `fd`, or cannot be
+ * Locks the range of a device without a test: for the server, as takeMarks does for the node.
+ * @returns another descriptor, which keeps the lock while it is open; null if the lock is on `fd` or is not possible
  */
 export async function markDevice(fd: number, realPath: string, mode: Mode): Promise<number | null> {
   const { dev, ino, rdev } = fstatSync(fd, { bigint: true });
@@ -159,13 +160,13 @@ export async function markDevice(fd: number, realPath: string, mode: Mode): Prom
   return place.isOwn ? null : place.fd;
 }
 
-/** The part of the image's own file that range locks may be on. */
+/** The bytes of the image's own file that may have range locks. */
 export const RANGE_BYTES = { start: BASE.r, length: 3 * 2 ** 50 } as const;
 
 /**
- * Has the kernel let nobody else claim the device or what it overlaps. Others try that for a moment only, so it is tried for
- * a while.
- * @returns a descriptor that holds it while it is open; null where somebody else has it
+ * Opens the device with O_EXCL, so that the kernel lets no other process claim it or a device that overlaps it. Retries
+ * for a while, because other programs may do the same for a short test.
+ * @returns a descriptor that keeps the claim while it is open; null if another process has claimed the device
  */
 export async function openExclusively(fd: number, mode: Mode): Promise<number | null> {
   const deadline = performance.now() + EXCLUSIVE_PATIENCE_MS;

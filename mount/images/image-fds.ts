@@ -1,19 +1,20 @@
 /**
  * Descriptors of images in a process that starts others.
  *
- * To close a file sends a request to its file system, where that is FUSE or NFS, and waits. execve(2) closes what is marked
- * close-on-exec, under a lock that all who look at the process in /proc wait for, and the one who started it waits for the
- * exec. So one image whose file system hangs would stop its keeper for good, and every `ps` of the machine. Therefore images
- * are not marked: who is started has them until it ends, where nobody waits for it. A server closes what it finds.
+ * close(2) of a file on FUSE or NFS sends a request to the file system and waits. execve(2) closes descriptors marked
+ * close-on-exec under a lock that readers of the process's files in /proc wait for, and the parent waits for the
+ * execve. So one image whose file system hangs would block its keeper for ever, and every `ps` on the machine.
+ * Therefore image descriptors are not marked close-on-exec: a child has them until it ends, and nobody waits for that
+ * close. A server closes the descriptors that it inherits.
  */
 import { readdirSync } from 'node:fs';
 import { closeAll } from '../../drivers/close-fd.js';
 import { keepOnExec, SystemCallError, shareFdFrom } from '../../system/libc.js';
 
-/** above all numbers that a server is given its own under: to put one there would close an image, and wait */
+/** above all numbers at which a server is given descriptors: a dup2 onto an image would close it, and wait */
 const FIRST_IMAGE_FD = 64;
 
-/** Moves an image that was opened close-on-exec to where it outlasts the start of programs. @returns its new number */
+/** Moves an image that was opened close-on-exec to a descriptor that children inherit. @returns the new descriptor */
 export async function outlastExec(fd: number): Promise<number> {
   try {
     const moved = shareFdFrom(fd, FIRST_IMAGE_FD);
@@ -21,13 +22,13 @@ export async function outlastExec(fd: number): Promise<number> {
     return moved;
   } catch (error) {
     if (!(error instanceof SystemCallError)) throw error;
-    // it may not have so many
+    // the limit of descriptors may be too low for this number
     keepOnExec(fd);
     return fd;
   }
 }
 
-/** To be called before anything else is opened: closes the images that the keeper had open when it started this process. */
+/** Closes the images that the keeper had open when it started this process. Call it before anything else is opened. */
 export function closeInheritedImages(): void {
   const fds = readdirSync('/proc/self/fd').map(Number);
   void closeAll(fds.filter((fd) => fd >= FIRST_IMAGE_FD));

@@ -1,6 +1,6 @@
 /**
- * What the kernel itself does with an image, which takes no locks: loop devices over it, its mounts, devices made on
- * top of it, swap. This is the hotplug scripts' check of Xen, by device and inode instead of by name.
+ * Uses of an image by the kernel itself, which takes no locks: loop devices over it, its mounts, devices on top of it,
+ * swap. Xen's hotplug scripts make the same check, but by name; here it is by device and inode.
  */
 import { open, realpath, stat } from 'node:fs/promises';
 import type { Holder } from '../../drivers/errors.js';
@@ -22,7 +22,7 @@ import { within } from '../../system/within.js';
 import { nameLoop } from '../holders/find-holders.js';
 import type { OpenedImage } from './open-image.js';
 
-/** a loop device over a dead network or FUSE mount never answers */
+/** a loop device over a dead network or FUSE mount never answers, so wait only this long */
 const LOOP_PATIENCE_MS = 2_000;
 
 /** A use of the image by the kernel. */
@@ -30,7 +30,7 @@ export interface ImageUser {
   holders: Holder[];
   /** whether it may change the image */
   writes: boolean;
-  /** what it does, as `is mounted on /mnt` after the image's name */
+  /** the use, as `is mounted on /mnt`; follows the image's name in a message */
   text: string;
   /** how to end it */
   hint: string;
@@ -38,7 +38,7 @@ export interface ImageUser {
 
 type Image = Pick<OpenedImage, 'realPath' | 'dev' | 'ino' | 'kind' | 'rdev'>;
 
-/** All uses of the image by the kernel that can be seen; of a block device also those of its partitions and its disk. */
+/** All visible uses of the image by the kernel; for a block device also the uses of its partitions and its disk. */
 export async function findImageUsers(image: Image): Promise<ImageUser[]> {
   const namespaces = await readMountNamespaces();
   const family = image.rdev === null ? [] : readDeviceFamily(image.rdev);
@@ -68,9 +68,9 @@ async function findLoopUsers(image: Image, family: DeviceNode[], namespaces: Mou
   });
 }
 
-/** Whether the loop device lies over the image, or over a device of its family. */
+/** Whether the loop device is on the image, or on a device of its family. */
 async function isBackedBy(loop: Loop, image: Image, family: DeviceNode[], mounts: Mount[]): Promise<boolean> {
-  // asking makes the kernel ask the file system below: not one that a program serves, unless the image is there too
+  // the kernel asks the file system below for the answer: do not ask a FUSE file system, unless the image is on it too
   const place = locate(mounts, loop.backingFile);
   const imagePlace = locate(mounts, image.realPath);
   if (place?.type.startsWith('fuse') && place.dev !== imagePlace?.dev) return false;
@@ -80,7 +80,7 @@ async function isBackedBy(loop: Loop, image: Image, family: DeviceNode[], mounts
   return family.some((device) => device.dev === backing.rdev);
 }
 
-/** What the loop device lies over; null where that is not known within a while. */
+/** The backing file of a loop device; null if it is not known within LOOP_PATIENCE_MS. */
 export function backingOf(loop: Loop): Promise<Backing | null> {
   return within(readBacking(loop), LOOP_PATIENCE_MS, null);
 }
@@ -91,7 +91,7 @@ interface Backing {
   rdev: string;
 }
 
-/** The file below the loop device: asked of the device, else, where only root may open that, found by its path. */
+/** Asks the loop device for its backing file. If only root may open the device, finds the file by its path. */
 async function readBacking(loop: Loop): Promise<Backing | null> {
   try {
     const device = await open(loop.path, 'r');
@@ -123,7 +123,7 @@ async function findMountUsers(family: DeviceNode[], namespaces: Mount[][]): Prom
 
 async function isMountOf(mount: Mount, family: DeviceNode[]): Promise<boolean> {
   if (family.some((device) => device.dev === mount.dev)) return true;
-  // file systems over several devices, as btrfs, have a number of their own and name one of the devices
+  // a file system on several devices, as btrfs, has a device number of its own and names one of the devices as source
   if (!mount.dev.startsWith('0:') || !mount.source.startsWith('/dev/')) return false;
   const source = await realpath(mount.source).catch(() => mount.source);
   return family.some((device) => source === `/dev/${device.name}`);
@@ -135,7 +135,7 @@ function findDeviceUsers(family: DeviceNode[]): ImageUser[] {
       holders: [],
       writes: !isDeviceReadOnly(name),
       text: `is part of /dev/${name}`,
-      hint: `take /dev/${name} down (dmsetup, mdadm, vgchange)`,
+      hint: `remove /dev/${name} (dmsetup, mdadm, vgchange)`,
     })),
   );
 }

@@ -1,2 +1,2 @@
-/** How a vbd uses its image: `r` reads, `w` writes and is the only one, `w!` writes and says that others may, too. */
+/** How a vbd uses its image: `r` reads; `w` writes as the only writer; `w!` writes and allows other writers. */
 export type Mode = 'r' | 'w' | 'w!';

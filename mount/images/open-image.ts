@@ -1,8 +1,9 @@
 /**
- * Opening an image: what can be a disk is opened, what cannot is refused with the reason, and nothing is touched.
+ * Opens an image if it can be a disk. Everything else is refused with the reason and is not changed.
  *
- * The keeper opens images, and it must never wait for its own bus, nor must its event loop wait for anybody's: so a
- * path is followed link by link, looking at the mounts before each step, and every call that may block is asynchronous.
+ * The keeper opens images. It must never wait for its own bus, and its event loop must not wait for any other. So a
+ * path is followed link by link, with a check of the mounts before each step, and every call that may block is
+ * asynchronous.
  */
 import { type BigIntStats, close, constants, fstat, open } from 'node:fs';
 import { access, readlink, stat } from 'node:fs/promises';
@@ -33,13 +34,13 @@ const closeAsync = promisify(close);
 /** as the kernel (MAXSYMLINKS) */
 const LINK_LIMIT = 40;
 
-/** An image that is open. Whoever holds it closes `fd`. */
+/** An open image. Its owner must close `fd`. */
 export interface OpenedImage {
   /** not close-on-exec, see image-fds.ts; read-only for mode `r`, else for reading and writing; never O_DIRECT */
   readonly fd: number;
-  /** absolute, as it was given */
+  /** absolute, as given */
   readonly path: string;
-  /** without symbolic links, as it was when opened */
+  /** without symbolic links, at the time of the open */
   readonly realPath: string;
   readonly sizeBytes: number;
   readonly kind: 'file' | 'block';
@@ -47,17 +48,17 @@ export interface OpenedImage {
   readonly dev: string;
   /** st_ino, in decimal */
   readonly ino: string;
-  /** when the inode was made, nanoseconds in decimal; 0 where the file system does not know */
+  /** birth time of the inode, nanoseconds in decimal; 0 if the file system does not record it */
   readonly bornNs: string;
-  /** when its bytes were changed last before it was opened, milliseconds since 1970 */
+  /** modification time at the open, milliseconds since 1970 */
   readonly modifiedMs: number;
-  /** `MAJ:MIN` of the device itself where kind is `block`, else null */
+  /** `MAJ:MIN` of the device itself if `kind` is `block`, else null */
   readonly rdev: string | null;
-  /** the type of its file system, as `ext4`; empty where that is not known */
+  /** the type of its file system, as `ext4`; empty if that is not known */
   readonly fileSystem: string;
 }
 
-/** What an image is, whatever path leads to it: a file is its inode, a block device its number. */
+/** Identifies an image whatever its path is: a file by its inode, a block device by its number. */
 export function identityOf({ dev, ino, rdev }: Pick<OpenedImage, 'dev' | 'ino' | 'rdev'>): string {
   return rdev === null ? `${dev}:${ino}` : `block:${rdev}`;
 }
@@ -68,17 +69,17 @@ export interface OwnBus {
   ownDev?: string | undefined;
   /** absolute, without symbolic links */
   mountpoint: string;
-  /** how file systems are called that may hang; missing: without a limit */
+  /** for calls on file systems that may hang; if omitted, they have no time limit */
   answering?: Answering;
 }
 
 /**
- * Opens an image. Whether it may be written is left to open(2) (so root may write to a file of mode 0444, as with
- * losetup), except that a read-only block device is refused for writing at once.
+ * Opens an image. open(2) decides whether it may be written, so root may write to a file of mode 0444, as with losetup.
+ * But a read-only block device is always refused for writing.
  * @param path absolute
- * @param options mayBeEmpty: an image of no bytes stands for one that is shared under a name
- * @throws FusetapError NOT_FOUND no such image; USAGE not a file or block device, empty, on the bus itself, or a
- *   path that cannot be one; DENIED permission, immutable, read-only file system; UNSUPPORTED too large; BUSY its file
+ * @param options mayBeEmpty: allow an empty image; it stands for a ram image that is shared by name
+ * @throws FusetapError NOT_FOUND no such image; USAGE not a file or block device, empty, on the bus itself, or an
+ *   impossible path; DENIED no permission, immutable, read-only file system; UNSUPPORTED too large; BUSY the file
  *   system does not answer
  */
 export async function openImage(
@@ -95,17 +96,17 @@ export async function openImage(
   return await bus.answering.withinLimit({ path, at }, open, ({ fd }) => closeAll([fd]));
 }
 
-interface Wish {
+interface OpenRequest {
   readonly path: string;
   readonly mode: Mode;
   readonly bus: OwnBus;
   readonly mayBeEmpty: boolean;
 }
 
-async function openAt(realPath: string, { path, mode, bus, mayBeEmpty }: Wish): Promise<OpenedImage> {
+async function openAt(realPath: string, { path, mode, bus, mayBeEmpty }: OpenRequest): Promise<OpenedImage> {
   const kind = kindOf(await stat(realPath, { bigint: true }).catch(refuse(path)), path);
   const flags = (mode === 'r' ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK | constants.O_NOCTTY;
-  // libuv adds O_CLOEXEC; O_NONBLOCK so that a FIFO put there since stat cannot hold us
+  // libuv adds O_CLOEXEC. O_NONBLOCK: the file may have been replaced by a FIFO since stat, and its open would block
   const opened = await openAsync(realPath, flags).catch(refuseOpen(path, realPath, mode));
   try {
     const stats = await fstatAsync(opened, { bigint: true });
@@ -117,7 +118,7 @@ async function openAt(realPath: string, { path, mode, bus, mayBeEmpty }: Wish): 
     const sizeBytes = measure(opened, stats, { path, kind, mayBeEmpty });
     const [dev, ino, bornNs] = [deviceName(stats.dev), String(stats.ino), String(stats.birthtimeNs)];
     const modifiedMs = inMs(stats.mtimeNs);
-    // the server is given this same open file
+    // the server is given this same open file description
     setNonBlocking(opened, false);
     const fd = await outlastExec(opened);
     const fileSystem = fileSystemOf(fd) ?? '';
@@ -134,18 +135,18 @@ function inMs(ns: bigint): number {
 
 function refuseBadName(path: string): void {
   if (path === '' || /\p{Cc}/u.test(path)) {
-    const hint = 'name an image without control characters; a symbolic link to it will do';
+    const hint = 'use a path without control characters, for example a symbolic link to the image';
     throw new FusetapError('USAGE', `${named(path)} cannot be an image`, { path, hint });
   }
   if (!isAbsolute(path)) {
     throw new FusetapError('USAGE', `${named(path)} is not absolute`, {
       path,
-      hint: 'give the whole path of the image',
+      hint: 'give the absolute path of the image',
     });
   }
 }
 
-/** realpath(3), but it looks where it would step before it does, and never steps onto the bus. */
+/** Like realpath(3), but it checks each step before it is made and never steps onto the bus. */
 export async function followOutside(path: string, bus: OwnBus): Promise<string> {
   const mounts = await readMounts('self');
   const names = path.split('/').reverse();
@@ -244,14 +245,14 @@ function measure(
 
 const HINT_READ_ONLY = 'attach it with mode r';
 
-/** A handler of a failed call on the way to the image. */
+/** A handler for a failed call on the way to the image. */
 function refuse(path: string): (error: unknown) => never {
   return (error) => {
     throw refusal(path, error);
   };
 }
 
-/** A handler of a failed open: where only writing is the matter, it says so. */
+/** A handler for a failed open: if only writing is not allowed, the error says so. */
 function refuseOpen(path: string, realPath: string, mode: Mode): (error: unknown) => Promise<never> {
   return async (error) => {
     const code = (error as NodeJS.ErrnoException).code ?? '';

@@ -10,7 +10,7 @@
 import { FusetapError } from '../../drivers/errors.js';
 import { E, setIoFlusher } from '../../system/libc.js';
 import { SideShell } from '../../system/side-shell.js';
-import { lookWith } from '../../system/stuck-processes.js';
+import { probeWith } from '../../system/stuck-processes.js';
 import { within } from '../../system/within.js';
 import type { Asked, KeeperControl } from '../control/bus-control.js';
 import {
@@ -40,9 +40,9 @@ import { Answering } from '../images/answering.js';
 import { identityOf } from '../images/open-image.js';
 import { createStats, resetStats } from '../ledger/counters.js';
 import { createLedger, Ledger } from '../ledger/ledger.js';
-import { type CreditedVbd, MemoryCredit } from '../ram/credit.js';
+import { type CreditedVbd, RamCredit } from '../ram/credit.js';
 import { describeMemory } from '../ram/describe-memory.js';
-import { Memories } from '../ram/ram-images.js';
+import { RamImages } from '../ram/ram-images.js';
 import { Bookkeeping } from '../runtime/bookkeeping.js';
 import { removeMountpoint } from '../runtime/bus-files.js';
 import { type BusPlace, makeMountpoint } from '../runtime/bus-place.js';
@@ -128,8 +128,8 @@ export class Keeper implements KeeperControl {
     const ledger = new Ledger(ledgerFd);
     const statsFd = createStats();
     const vbds = new VbdTable(place.name);
-    const memories = new Memories(place.runtimeDir, place.name, this.books);
-    const credit = new MemoryCredit(ledger, memories, () => vbds.all().flatMap(withMemory));
+    const memories = new RamImages(place.runtimeDir, place.name, this.books);
+    const credit = new RamCredit(ledger, memories, () => vbds.all().flatMap(withMemory));
     const forgets = new ForgetWaiters();
     // write-back may wait for the server, so the server's allocations must not wait for write-back; children inherit it
     setIoFlusher();
@@ -145,7 +145,7 @@ export class Keeper implements KeeperControl {
     const known = { place, transport, allowOther, mount, mountDev: '', failed: false, serverMayHang: false };
     const activities = new Activities(place.name);
     const shell = new SideShell();
-    lookWith(shell);
+    probeWith(shell);
     const images = new ImageWatch(shell);
     const parts = { ledger, statsFd, server, memories, vbds, forgets, activities, images, shell };
     this.#bus = { ...known, ...parts, answering: new Answering(shell), record };

@@ -1,20 +1,19 @@
 /**
- * What requests did: how many, how many bytes, how many failed, how long they took. Counted where requests are served,
- * read by the keeper.
+ * Counters of requests: number, bytes, failures, latency. The threads that serve requests count; the keeper reads.
  *
- * A memfd of the keeper's, so that counters outlive servers. Each vbd has a page for each thread (and one for the main
- * thread), so that nobody who counts waits for another; whoever reads adds the pages up. The memfd is sparse: pages that
- * nobody counts in take no memory.
+ * The counters are in a memfd of the keeper, so they outlive servers. Each vbd has a page for each thread (and one for
+ * the main thread), so that threads do not wait for each other; the reader adds the pages up. The memfd is sparse:
+ * unused pages take no memory.
  *
  *      page     4 kinds of 128 float64: requests, bytes, errors, longest (µs), then the histogram
- *      histogram, 4 buckets an octave: 0, ¼, ½, ¾, 1, 1¼, 1½, 1¾, 2, 2½, 3, 3½, 4 … µs
+ *      histogram, 4 buckets per octave: 0, ¼, ½, ¾, 1, 1¼, 1½, 1¾, 2, 2½, 3, 3½, 4 … µs
  */
 import { ftruncateSync, readSync } from 'node:fs';
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, fallocate, mapShared, memfdCreate } from '../../system/libc.js';
 import { PAGE_BYTES } from '../../system/page.js';
 import { MAX_FILES } from './ledger.js';
 
-/** The kinds of requests that are counted, each at its number. `discard` is what frees or zeroes a range. */
+/** The kinds of requests that are counted, in the order of their numbers. `discard` frees or zeroes a range. */
 export const KINDS = ['read', 'write', 'flush', 'discard'] as const;
 export type Kind = (typeof KINDS)[number];
 
@@ -31,29 +30,31 @@ const ERRORS = 2;
 const MAX_US = 3;
 const HISTOGRAM = 4;
 const BUCKETS = KIND_WORDS - HISTOGRAM;
-/** the main thread's, then those of the threads */
+/** pages per vbd: one for the main thread, then one for each thread */
 const AREAS = 32;
 export const MAIN_AREA = 0;
 const FILE_BYTES = AREAS * PAGE_BYTES;
 
-/** A page to count in, of one vbd and one thread. */
+/** The page of counters for one vbd and one thread. */
 export type Counters = Float64Array;
 
 export const STATS_BYTES = MAX_FILES * FILE_BYTES;
 
-/** Makes the memory; the caller owns the descriptor. */
+/** Makes the memfd of the counters; the caller owns the descriptor. */
 export function createStats(): number {
   const fd = memfdCreate('fusetap-stats');
   ftruncateSync(fd, STATS_BYTES);
   return fd;
 }
 
-/** Starts a vbd's counters over. */
+/** Resets the counters of a vbd. */
 export function resetStats(fd: number, ledgerIndex: number): void {
   fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, ledgerIndex * FILE_BYTES, FILE_BYTES);
 }
 
-/** The page of a vbd for a thread; `area` is MAIN_AREA or areaOfThread. Mapped for good: ask once and keep it. */
+/**
+ * The page of a vbd for a thread; `area` is MAIN_AREA or from areaOfThread. Never unmapped: call it once and keep it.
+ */
 export function mapCounters(fd: number, ledgerIndex: number, area: number): Counters {
   if (area >= AREAS) throw new RangeError(`no area ${area} for counters`);
   return new Float64Array(mapShared(fd, PAGE_BYTES, ledgerIndex * FILE_BYTES + area * PAGE_BYTES));
@@ -63,7 +64,7 @@ export function areaOfThread(thread: number): number {
   return thread + 1;
 }
 
-/** Pages of one thread, by vbd. */
+/** The pages of one thread, by vbd. */
 export class CounterPages {
   readonly #fd: number;
   readonly #area: number;
@@ -74,7 +75,7 @@ export class CounterPages {
     this.#area = area;
   }
 
-  /** The page of a vbd; the same page comes again for the next vbd that has its place in the ledger. */
+  /** The page of a vbd. A later vbd with the same index in the ledger gets the same page. */
   of(ledgerIndex: number): Counters {
     let page = this.#pages.get(ledgerIndex);
     if (page === undefined) {
@@ -85,7 +86,10 @@ export class CounterPages {
   }
 }
 
-/** The clock: milliseconds since some moment of this thread's. A bound function, which is a third quicker to call. */
+/**
+ * The clock: milliseconds since a fixed moment of this thread. A bound function, because a call of it is a third
+ * faster.
+ */
 export const now: () => number = performance.now.bind(performance);
 
 /**
@@ -103,7 +107,7 @@ export function countRequest(page: Counters, kind: number, durationMs: number, r
   page[bucket] = (page[bucket] as number) + 1;
 }
 
-/** integer arithmetic: a logarithm would take longer than all else here */
+/** integer arithmetic, because a logarithm would take longer than the rest of countRequest */
 function bucketOf(us: number): number {
   const quarters = us < 2 ** 28 ? (us * 4) | 0 : 2 ** 30;
   if (quarters < 4) return quarters;
@@ -111,7 +115,7 @@ function bucketOf(us: number): number {
   return (octave - 1) * 4 + ((quarters >> (octave - 2)) & 3);
 }
 
-/** Where a bucket begins, in µs. */
+/** The lower bound of a bucket, in µs. */
 export function bucketStartUs(bucket: number): number {
   if (bucket < 4) return bucket / 4;
   return 2 ** (Math.floor(bucket / 4) - 1) * (1 + (bucket % 4) / 4);
@@ -148,9 +152,9 @@ function summarize(sum: Float64Array): KindStats {
 
 const round = (us: number): number => Math.round(us * 10) / 10;
 
-/** The latency that `share` of all requests did not exceed, taking those in one bucket as spread evenly over it. */
+/** The latency that `share` of all requests did not exceed. Assumes that the requests in a bucket are evenly spread. */
 function findPercentile(histogram: Float64Array, share: number): number {
-  // not the count of requests: this is read while others write
+  // do not use the count of requests: threads may write while this is read, so the two can differ
   let left = histogram.reduce((sum, count) => sum + count, 0) * share;
   for (let bucket = 0; bucket < BUCKETS; bucket++) {
     const count = histogram[bucket] as number;
@@ -163,7 +167,7 @@ function findPercentile(histogram: Float64Array, share: number): number {
   return bucketStartUs(BUCKETS);
 }
 
-/** What requests of one kind did. Latencies are µs, null where there was none. */
+/** Statistics of the requests of one kind. Latencies are in µs, null if there was no request. */
 export interface KindStats {
   requests: number;
   bytes: number;

@@ -1,18 +1,19 @@
 /**
- * What must outlive the server: per file its set attributes and failed flushes, per open handle who it belongs to.
+ * The state that must outlive the server: for each file its attributes and failed flushes, for each open handle its
+ * file and process.
  *
- * It is a memfd of the keeper's that keeper, server and threads map. The server writes to it before it answers, so a
- * new server knows what the old one promised. The keeper only reads.
+ * It is a memfd of the keeper that keeper, server and threads map. The server writes to it before it answers, so a new
+ * server knows what the old one has acknowledged. The keeper only reads.
  *
  *     0        ┌ file records, 128 bytes each: written by the server's main thread; flush errors and the time of the
- *              │ last write by its threads too
+ *              │ last write also by its threads
  *     1 MiB    ├ handle records, 32 bytes each: written by the server's main thread
- *     2 MiB    ├ work records, 64 bytes each: what each thread works on, how much it has answered, who it is
+ *     2 MiB    ├ work records, 64 bytes each: the request that a thread works on, its count of answers, its thread id
  *              └
  */
 import { ftruncateSync } from 'node:fs';
 import { mapShared, memfdCreate } from '../../system/libc.js';
-import { isOwnLook } from '../../system/own-look.js';
+import { isOwnProbe } from '../../system/own-probe.js';
 
 const FILE_BYTES = 128;
 const HANDLE_BYTES = 32;
@@ -20,19 +21,19 @@ export const MAX_FILES = 8192;
 export const MAX_HANDLES = 32768;
 const HANDLES_START = MAX_FILES * FILE_BYTES;
 const WORK_START = HANDLES_START + MAX_HANDLES * HANDLE_BYTES;
-/** a cache line each, so that threads do not slow one another */
+/** one cache line each, so that threads do not slow each other down */
 const WORK_BYTES = 64;
-/** threads first, then places for requests that the main thread works on */
+/** places for threads first, then places for requests that the main thread works on */
 export const WORK_PLACES = 256;
 export const MAIN_WORK_START = 64;
 export const LEDGER_BYTES = WORK_START + WORK_PLACES * WORK_BYTES;
 
-/** the credit of a file is an int32 that concurrent takers may push below zero for a moment */
+/** the credit of a file is an int32; threads that subtract at the same time may make it negative for a moment */
 const MAX_CREDIT_PAGES = 1 << 30;
 
 /** float64 words of a file record */
 const enum F {
-  /** 0: none since the modification time was set */
+  /** 0: no write since the modification time was set */
   lastWriteMs = 0,
   atimeSec = 2,
   mtimeSec = 3,
@@ -48,13 +49,13 @@ const enum I {
   gid = 15,
   flushErrors = 16,
   flushErrno = 17,
-  /** pages of memory that may be written without asking; questions are numbered, and answered up to a number */
+  /** pages of memory that may be written without asking; questions are numbered, and all up to a number are answered */
   credit = 18,
   creditAsked = 19,
   creditAnswered = 20,
   creditPages = 21,
   creditExhausted = 22,
-  /** how many writes were done, or failed: both move the image's modification time */
+  /** how many writes were done or failed: both change the image's modification time */
   writes = 23,
 }
 
@@ -73,18 +74,18 @@ const enum HI {
 /** A request that is being worked on. */
 export interface Work {
   readonly unique: number;
-  /** of the thread that does it, as the kernel knows it; 0 for the main thread's */
+  /** the kernel's id of the thread that works on it; 0 for the main thread */
   readonly tid: number;
 }
 
-/** Makes the memory for a ledger; the caller owns the descriptor. */
+/** Makes the memfd of a ledger; the caller owns the descriptor. */
 export function createLedger(): number {
   const fd = memfdCreate('fusetap-ledger');
   ftruncateSync(fd, LEDGER_BYTES);
   return fd;
 }
 
-/** One file's record. Times are seconds and nanoseconds since the epoch. */
+/** The attributes of a file. Times are seconds and nanoseconds since the epoch. */
 export interface FileAttributes {
   /** type and permissions */
   mode: number;
@@ -115,7 +116,7 @@ export class Ledger {
     this.#i32 = new Int32Array(memory);
   }
 
-  /** Starts a record over, for a newly attached file. */
+  /** Resets a record for a newly attached file. */
   resetFile(index: number, attributes: { mode: number; uid: number; gid: number }, nowMs: number): void {
     this.#i32.fill(0, index * 32, index * 32 + 32);
     this.setOwner(index, attributes);
@@ -143,7 +144,7 @@ export class Ledger {
     } else {
       this.#f64[index * 16 + F.mtimeSec] = sec;
       this.#i32[index * 32 + I.mtimeNsec] = nsec;
-      // a comparison of times would lose writes of the same millisecond
+      // reset it: comparing the times would lose writes in the same millisecond
       this.#f64[index * 16 + F.lastWriteMs] = 0;
     }
   }
@@ -154,13 +155,13 @@ export class Ledger {
     this.#i32[index * 32 + I.ctimeNsec] = nsec;
   }
 
-  /** Called by threads with each write: a later write wins over a modification time that was set. */
+  /** Called by threads for each write: a later write overrides a modification time that was set. */
   noteWrite(index: number, nowMs: number): void {
     this.#f64[index * 16 + F.lastWriteMs] = nowMs;
     Atomics.add(this.#i32, index * 32 + I.writes, 1);
   }
 
-  /** A write failed: it may have moved the image's modification time. Any thread. */
+  /** A write failed; it may have changed the image's modification time. Any thread. */
   noteFailedWrite(index: number): void {
     Atomics.add(this.#i32, index * 32 + I.writes, 1);
   }
@@ -170,12 +171,12 @@ export class Ledger {
     return Atomics.load(this.#i32, index * 32 + I.writes);
   }
 
-  /** A write that was seen elsewhere: it counts where it came after all that is known. */
+  /** Notes a write that was seen in another way, if it is later than all recorded changes. */
   noteWriteSince(index: number, whenMs: number): void {
     if (whenMs > this.changedMs(index)) this.noteWrite(index, whenMs);
   }
 
-  /** When its bytes or attributes were changed last, as far as is noted: milliseconds since 1970. */
+  /** The time of the last recorded change of bytes or attributes, milliseconds since 1970. */
   changedMs(index: number): number {
     const { ctimeSec, ctimeNsec } = this.attributes(index);
     return ctimeSec * 1e3 + ctimeNsec / 1e6;
@@ -222,17 +223,19 @@ export class Ledger {
     };
   }
 
-  /** Takes pages from a file's credit, all or none. Any thread, with each write to memory: one atomic operation. */
+  /**
+   * Takes pages from a file's credit, all or none. Called by any thread for each write to memory: one atomic operation.
+   */
   takeCredit(index: number, pages: number): boolean {
     const word = index * 32 + I.credit;
-    // more pages than the word can hold were never granted
+    // more pages than this are never granted
     if (pages > MAX_CREDIT_PAGES) return false;
     if (Atomics.sub(this.#i32, word, pages) >= pages) return true;
     Atomics.add(this.#i32, word, pages);
     return false;
   }
 
-  /** Asks for credit of that many pages, or what the keeper thinks good. @returns the number of the question */
+  /** Asks for a credit of `pages` or more. @returns the number of the question */
   askCredit(index: number, pages: number): number {
     Atomics.store(this.#i32, index * 32 + I.creditPages, pages);
     return (Atomics.add(this.#i32, index * 32 + I.creditAsked, 1) + 1) | 0;
@@ -247,7 +250,7 @@ export class Ledger {
     return Atomics.load(this.#i32, index * 32 + I.creditExhausted) !== 0;
   }
 
-  /** The keeper's side: the last question that is not answered yet. */
+  /** For the keeper: the last question without an answer. */
   creditQuestion(index: number): { number: number; pages: number } | null {
     const number = Atomics.load(this.#i32, index * 32 + I.creditAsked);
     if (this.isCreditAnswered(index, number)) return null;
@@ -260,18 +263,18 @@ export class Ledger {
     Atomics.store(this.#i32, index * 32 + I.creditAnswered, question);
   }
 
-  /** What of its credit a file has left, in pages. */
+  /** The remaining credit of a file, in pages. */
   credit(index: number): number {
     return Atomics.load(this.#i32, index * 32 + I.credit);
   }
 
   takeBackCredit(index: number): void {
     const left = this.credit(index);
-    // not where somebody takes from it, or takes it back, at this moment: then it is in use, or gone
+    // has no effect if the credit is changed at the same moment: then it is in use, or already taken back
     if (left > 0) Atomics.compareExchange(this.#i32, index * 32 + I.credit, left, 0);
   }
 
-  /** Records an open handle in a free place; errors from before the open are not its own. */
+  /** Records an open handle in a free place. `seenErrors`: flush errors from before the open are not reported to it. */
   setHandle(place: number, handle: HandleRecord, seenErrors: number): void {
     const i = (HANDLES_START + place * HANDLE_BYTES) / 4;
     this.#i32[i + HI.pid] = handle.pid;
@@ -279,7 +282,7 @@ export class Ledger {
     this.#i32[i + HI.seenErrors] = seenErrors;
     const f = (HANDLES_START + place * HANDLE_BYTES) / 8;
     this.#f64[f + HF.nodeId] = handle.nodeId;
-    // last: a record counts from the moment its fh is not 0
+    // last, because a record is valid from the moment when its fh is not 0
     this.#f64[f + HF.fh] = handle.fh;
   }
 
@@ -287,12 +290,12 @@ export class Ledger {
     this.#f64[(HANDLES_START + place * HANDLE_BYTES) / 8 + HF.fh] = 0;
   }
 
-  /** The mount is gone, and all that was open on it. */
+  /** Clears all handles: the mount is gone. */
   clearHandles(): void {
     for (let place = 0; place < MAX_HANDLES; place++) this.clearHandle(place);
   }
 
-  /** Whether the handle has flush errors it was not told of; telling counts as told. */
+  /** The errno of a flush error that the handle has not seen yet, or 0. It counts as seen from now on. */
   takeFlushError(place: number, index: number): number {
     const i = (HANDLES_START + place * HANDLE_BYTES) / 4;
     const { count, errno } = this.flushErrors(index);
@@ -314,12 +317,12 @@ export class Ledger {
     };
   }
 
-  /** A request is being worked on: if the server dies now, this one may be why. */
+  /** A thread starts to work on a request: if the server dies now, this request may be the cause. */
   beginWork(place: number, uniqueId: number): void {
     this.#f64[(WORK_START + place * WORK_BYTES) / 8] = uniqueId;
   }
 
-  /** The request is no longer this place's to answer. */
+  /** The place no longer works on its request, which is answered elsewhere or later. */
   leaveWork(place: number): void {
     this.#f64[(WORK_START + place * WORK_BYTES) / 8] = 0;
   }
@@ -340,12 +343,12 @@ export class Ledger {
     return sum;
   }
 
-  /** A thread says which it is. @param tid of the kernel; 0 for a place that is nobody's */
+  /** Records the thread of a place. @param tid the kernel's thread id; 0 if the place has no thread */
   setThread(place: number, tid: number): void {
     this.#f64[(WORK_START + place * WORK_BYTES) / 8 + 2] = tid;
   }
 
-  /** What is being worked on. */
+  /** The requests that are being worked on. */
   work(): Work[] {
     const found: Work[] = [];
     for (let place = 0; place < WORK_PLACES; place++) {
@@ -356,22 +359,22 @@ export class Ledger {
     return found;
   }
 
-  /** The requests that were being worked on; the records are cleared. To be called when no server runs. */
+  /** Returns the requests that were being worked on and clears their records. Call it when no server runs. */
   takeInFlight(): number[] {
     const found = this.work().map(({ unique }) => unique);
-    // each may have been a write, to any file, that moved the time of an image and was not counted
+    // each may have been a write to any file: it changed the image's modification time but was not counted
     if (found.length > 0) for (let index = 0; index < MAX_FILES; index++) this.noteFailedWrite(index);
     for (let place = 0; place < WORK_PLACES; place++) this.leaveWork(place);
     return found;
   }
 
-  /** How many recorded handles each file has, by node id, without those of fusetap's own looks. */
+  /** The number of recorded handles of each file, by node id, without those of fusetap's own probes. */
   countHandles(): Map<number, number> {
     const counts = new Map<number, number>();
     for (let place = 0; place < MAX_HANDLES; place++) {
       const f = (HANDLES_START + place * HANDLE_BYTES) / 8;
       if (this.#f64[f + HF.fh] === 0) continue;
-      if (isOwnLook(this.#i32[(HANDLES_START + place * HANDLE_BYTES) / 4 + HI.flags] as number)) continue;
+      if (isOwnProbe(this.#i32[(HANDLES_START + place * HANDLE_BYTES) / 4 + HI.flags] as number)) continue;
       const nodeId = this.#f64[f + HF.nodeId] as number;
       counts.set(nodeId, (counts.get(nodeId) ?? 0) + 1);
     }

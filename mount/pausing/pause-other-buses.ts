@@ -1,7 +1,7 @@
 /**
- * A ram image may have writers on several buses. A consistent copy pauses them all. Their own keepers do it (on an orphaned bus
- * the server), in the name of the copy: so two copies at once, and a user who pauses and resumes, do not resume each other's
- * writers.
+ * A ram image may have writers on several buses. A consistent copy pauses them all. Their own keepers do it (on an
+ * orphaned bus the server), with the copy as the owner of the pause. So two copies at the same time, or a copy and a
+ * user, do not resume each other's writers.
  */
 import { FusetapError } from '../../drivers/errors.js';
 import { isRunning, readStartTime } from '../../system/proc.js';
@@ -10,18 +10,18 @@ import { isConnectionLost } from '../control/http-client.js';
 import { type BusPlace, resolveBus } from '../runtime/bus-place.js';
 import { readBusRecords } from '../runtime/bus-record.js';
 
-/** Resumes what was paused. */
+/** Resumes the paused writers. */
 export type Resume = () => Promise<void>;
 
 let copies = 0;
 
-/** A name for one copy that this process makes: it tells the process from all others, dead ones too. */
+/** A name for a copy that this process makes. It identifies the process among all others, also dead ones. */
 export function nameOfCopy(): string {
   copies += 1;
   return `${process.pid}:${readStartTime(process.pid)}:${copies}`;
 }
 
-/** Whether the process that makes a copy of that name has died: then nobody else will resume what it had paused. */
+/** Whether the process that made the copy of that name has died: then it will not resume the writers that it paused. */
 export function isCopyDead(name: string): boolean {
   const [pid, startTime] = name.split(':');
   return !isRunning(Number(pid), startTime ?? '');
@@ -31,10 +31,10 @@ function isThere(pid: number | null): boolean {
   return pid !== null && readStartTime(pid) !== null;
 }
 
-/** for how long a keeper may take to pause a vbd, or to resume it: while it does not answer, our own writers wait as well */
+/** how long a keeper may take to pause or resume a vbd: until it answers, our own writers wait too */
 const ANSWER_LIMIT_MS = 10_000;
 
-/** Which writers are paused: those of all buses but one, to the memory, for a copy of that name. */
+/** The writers to pause: those of all other buses that have the ram image, for the copy of that name. */
 export interface OtherWriters {
   readonly runtimeDir: string;
   readonly ownBus: string;
@@ -50,25 +50,25 @@ interface Writer {
 }
 
 /**
- * Pauses all vbds on other buses that may write to a memory.
- * @throws FusetapError BUSY if one cannot be paused, because it is passed through and open, or its keeper does not answer; none
- *   is paused then
+ * Pauses all vbds on other buses that may write to a ram image.
+ * @throws FusetapError BUSY if a vbd cannot be paused, because it uses passthrough and is open, or its keeper does not
+ *   answer; none is paused then
  */
 export async function pauseOtherWriters(wanted: OtherWriters, signal: AbortSignal): Promise<Resume> {
   const { runtimeDir, ownBus, memoryId, copy } = wanted;
   const asked: Writer[] = [];
-  // a bus that ended meanwhile has paused nothing
+  // errors are ignored: a bus that ended meanwhile has no paused vbd
   const resume = async (): Promise<void> => {
     await Promise.allSettled(asked.map((writer) => ask(writer, 'resume', copy)));
   };
   try {
     for (const { bus, keeperPid, serverPid, vbds } of readBusRecords(runtimeDir)) {
-      // what a dead bus left behind writes nothing
+      // skip the record of a dead bus
       if (bus === ownBus || ![keeperPid, serverPid].some(isThere)) continue;
       for (const { vdev, mode, memory } of vbds) {
         if (memory !== memoryId || mode === 'r') continue;
         const writer = { place: await resolveBus(bus, runtimeDir), vdev };
-        // first: a keeper that does not answer now may pause it later
+        // before asking: a keeper that does not answer now may pause the vbd later
         asked.push(writer);
         await ask(writer, 'pause', copy, signal);
       }
@@ -80,7 +80,7 @@ export async function pauseOtherWriters(wanted: OtherWriters, signal: AbortSigna
   return resume;
 }
 
-/** @throws FusetapError what the keeper answers; BUSY where it does not */
+/** @throws FusetapError the keeper's error; BUSY if it does not answer */
 async function ask(
   { place, vdev }: Writer,
   word: 'pause' | 'resume',

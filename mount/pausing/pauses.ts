@@ -1,27 +1,27 @@
 /**
- * Who wants which vbd to be paused: the user, and copies that are being made of its bytes, here or by other keepers. A vbd is
- * paused for as long as anybody wants it.
+ * The owners of pauses: the user, and copies of a vbd's bytes under way here or on other buses. A vbd is paused as long
+ * as it has an owner of a pause.
  */
 import { isCopyDead } from './pause-other-buses.js';
 import { untilAborted } from './until-aborted.js';
 
-/** The owner of a pause where no copy is named. */
+/** The owner of a pause that is not for a copy. */
 export const USER = 'user';
 
-/** how soon a vbd goes on that a dead keeper had paused */
+/** how often to look for dead owners: a vbd paused by a dead keeper is resumed within this time */
 const LOOK_MS = 500;
 
-/** What is done when the first owner comes, and when the last one goes. */
+/** Called when the first owner comes and when the last one goes. */
 export interface PauseActs<Paused> {
   pause(paused: Paused, owners: readonly string[]): Promise<void>;
   resume(paused: Paused): Promise<void>;
-  /** it stays paused, for other owners */
+  /** the vbd stays paused, but its owners changed */
   changed?(paused: Paused, owners: readonly string[]): void;
 }
 
 interface Pause {
   readonly owners: Set<string>;
-  /** the last thing that was done, which the next waits for */
+  /** the last act, which the next act waits for */
   turn: Promise<void>;
   isPaused: boolean;
 }
@@ -29,7 +29,7 @@ interface Pause {
 export class Pauses<Paused extends object> {
   readonly #acts: PauseActs<Paused>;
   readonly #pauses = new WeakMap<Paused, Pause>();
-  /** those with a copy among their owners, whose maker may die */
+  /** the vbds with a copy among their owners: the process that copies may die */
   readonly #copied = new Set<Paused>();
   #timer: NodeJS.Timeout | null = null;
 
@@ -37,7 +37,7 @@ export class Pauses<Paused extends object> {
     this.#acts = acts;
   }
 
-  /** Adds an owner. Resolves when it is paused. Rejects if it cannot be paused: the owner is removed again. */
+  /** Adds an owner. Resolves when the vbd is paused. Rejects if it cannot be paused; the owner is removed then. */
   async add(paused: Paused, owner: string): Promise<void> {
     const pause = this.#pauses.get(paused) ?? { owners: new Set<string>(), turn: Promise.resolve(), isPaused: false };
     this.#pauses.set(paused, pause);
@@ -51,7 +51,7 @@ export class Pauses<Paused extends object> {
     }
   }
 
-  /** Adds an owner for a client that may go away. If it does so before the vbd is paused, the owner is removed again. */
+  /** Adds an owner for a client. If the client goes away before the vbd is paused, the owner is removed again. */
   async addFor(paused: Paused, owner: string, signal: AbortSignal): Promise<void> {
     const wasOwner = this.#pauses.get(paused)?.owners.has(owner);
     try {
@@ -62,20 +62,20 @@ export class Pauses<Paused extends object> {
     }
   }
 
-  /** It is paused already, for these owners: another process has paused it. */
+  /** Takes over a vbd that another process has paused for these owners. */
   takeOver(paused: Paused, owners: readonly string[]): void {
     this.#pauses.set(paused, { owners: new Set(owners), turn: Promise.resolve(), isPaused: true });
     if (owners.some((owner) => owner !== USER)) this.#watch(paused);
   }
 
-  /** Removes an owner. Resolves when the vbd goes on, or is paused for other owners only. */
+  /** Removes an owner. Resolves when the vbd is resumed, or is paused only for other owners. */
   async remove(paused: Paused, owner: string): Promise<void> {
     const pause = this.#pauses.get(paused);
     if (pause === undefined || !pause.owners.delete(owner)) return;
     await this.#settle(paused, pause);
   }
 
-  /** Waits for its turn, and does what is wanted by then. */
+  /** Waits for its turn, then pauses or resumes as the owners require at that time. */
   #settle(paused: Paused, pause: Pause): Promise<void> {
     const settled = pause.turn.then(async () => {
       const owners = [...pause.owners];
@@ -89,7 +89,7 @@ export class Pauses<Paused extends object> {
     return settled;
   }
 
-  /** A keeper that was killed while it copied resumes nothing. */
+  /** Watches for dead owners: a keeper that was killed during a copy does not resume the vbd. */
   #watch(paused: Paused): void {
     this.#copied.add(paused);
     this.#timer ??= setInterval(() => this.#removeDead(), LOOK_MS).unref();

@@ -1,8 +1,8 @@
-/** Waiting for work that cannot be given up, for as long as somebody wants its result. */
+/** Waits for work that cannot be cancelled, as long as its result is needed. */
 
 /**
  * Waits for work until the signal is aborted; the work itself goes on.
- * @throws what the work throws, or what the signal was aborted with
+ * @throws what the work throws, or the reason of the signal
  */
 export async function untilAborted<Result>(work: Promise<Result>, signal: AbortSignal): Promise<Result> {
   let stop = (): void => {};
@@ -17,7 +17,7 @@ export async function untilAborted<Result>(work: Promise<Result>, signal: AbortS
     return result;
   } finally {
     signal.removeEventListener('abort', stop);
-    // whichever of them comes later is nobody's business
+    // ignore a rejection of the promise that loses the race
     for (const either of [work, aborted]) either.catch(() => {});
   }
 }

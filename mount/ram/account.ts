@@ -1,9 +1,9 @@
 /**
- * The ram images of a runtime directory and what they take, told from the links to them.
+ * The ram images of a runtime directory and the memory that they use, computed from the links to them.
  *
- * An image takes what it holds, and at least what is reserved for it: its data while it is being copied, its whole size
- * where the kernel may do its I/O (nobody is asked then before a hole is filled), and what its threads have been
- * granted to grow by.
+ * An image counts with its resident bytes plus the growth granted to its threads, but at least with the bytes reserved
+ * for it: the size of its data while it is copied, or its whole size if the kernel may do its I/O (the kernel does not
+ * ask before it fills a hole).
  */
 import { FusetapError } from '../../drivers/errors.js';
 import { PAGE_BYTES } from '../../system/page.js';
@@ -11,21 +11,21 @@ import { ramLimitBytes } from './limit.js';
 import { type RamLink, residentBytes } from './links.js';
 
 /** An image with all links to it. */
-export interface RamImage {
+export interface RamImageUsage {
   readonly first: RamLink;
   readonly links: readonly RamLink[];
   readonly residentBytes: number;
   readonly usedBytes: number;
 }
 
-/** What is there, in bytes. */
+/** The use of all ram images, and the limit, in bytes. */
 export interface RamAccount {
-  readonly images: readonly RamImage[];
+  readonly images: readonly RamImageUsage[];
   readonly limitBytes: number;
   readonly usedBytes: number;
 }
 
-/** Adds up what the links tell. @throws FusetapError USAGE where FUSETAP_RAM_LIMIT is no size */
+/** Adds up the links. @throws FusetapError USAGE if FUSETAP_RAM_LIMIT is not a size */
 export function accountFor(links: readonly RamLink[]): RamAccount {
   const byId = new Map<string, RamLink[]>();
   for (const link of links) byId.set(link.id, [...(byId.get(link.id) ?? []), link]);
@@ -35,17 +35,18 @@ export function accountFor(links: readonly RamLink[]): RamAccount {
   return { images, limitBytes: ramLimitBytes(heldBytes), usedBytes };
 }
 
-/** How much a memory wants to grow. */
+/** A request for an image to grow. */
 export interface Growth {
-  /** how much more would be good to have */
+  /** more bytes that the image asks for */
   readonly wantedBytes: number;
-  /** how much of it there is a use for now */
+  /** the part of it that is needed at once */
   readonly neededBytes: number;
 }
 
 /**
- * @returns how much more an image may grow: less than it wants, perhaps 0, where the limit is near. Of what it has no use
- *   for now half is left, so that nobody who asks all the time keeps others from what they need.
+ * @returns the bytes by which an image may grow: less than wanted, perhaps 0, if the limit is near. Bytes that are not
+ *   needed at once are granted only up to half of the free space, so that an image that asks often does not block
+ *   others.
  */
 export function growthWithin(account: RamAccount, id: string, { wantedBytes, neededBytes }: Growth): number {
   const image = account.images.find(({ first }) => first.id === id);
@@ -57,7 +58,7 @@ export function growthWithin(account: RamAccount, id: string, { wantedBytes, nee
   return Math.max(0, Math.min(wantedBytes, room, Math.max(neededBytes, half)));
 }
 
-function measureImage(links: [RamLink, ...RamLink[]]): RamImage {
+function measureImage(links: [RamLink, ...RamLink[]]): RamImageUsage {
   const first = links[0];
   const resident = residentBytes(first);
   const granted = links.reduce((sum, { grantedBytes }) => sum + grantedBytes, 0);
@@ -66,9 +67,9 @@ function measureImage(links: [RamLink, ...RamLink[]]): RamImage {
 }
 
 /**
- * Refuses what does not fit.
- * @param what that takes the memory, for the message
- * @throws FusetapError NO_SPACE, saying by how much
+ * Throws if `wantedBytes` more do not fit below the limit.
+ * @param what the image, for the message
+ * @throws FusetapError NO_SPACE; the message says how many bytes are missing
  */
 export function refuseAboveLimit(what: string, wantedBytes: number, { limitBytes, usedBytes }: RamAccount): void {
   const excessBytes = usedBytes + wantedBytes - limitBytes;

@@ -1,10 +1,9 @@
 /**
- * The bound of ram images for what is written on the event loop: below filters that wait or fail on purpose, of files
- * that were held meanwhile, by transports without threads. The same rules as for threads, which may wait where they
- * stand (mount/ram/growth.ts).
+ * Enforces the ram limit for writes served on the event loop: behind delay or error filters, after a pause, and with
+ * fuse-native. The rules are the same as for threads, which may block while they wait (mount/ram/growth.ts).
  *
- * It stands directly on the driver's disk: there it is known which bytes of the memory a write is about, whatever
- * filters make of offsets and sizes above.
+ * This disk is directly above the driver's disk, below all filters: only there the bytes of the ram image that a write
+ * changes are known, because filters change offsets and sizes.
  */
 import type { Driver, RawDisk, Window } from '../../drivers/driver.js';
 import { FusetapError } from '../../drivers/errors.js';
@@ -15,22 +14,22 @@ import { hasHole, PATIENCE_MS, pagesOf } from './growth.js';
 
 const POLL_MS = 1;
 
-/** Where room for more memory is asked for. */
-export interface MemoryRoom {
+/** Where credit for more memory is requested. */
+export interface CreditSource {
   readonly ledger: Ledger;
   readonly ledgerIndex: number;
-  /** has the keeper look at the ledger */
+  /** makes the keeper read the ledger */
   ask(): void;
 }
 
-/** A driver whose disks take no more memory than they may, to be opened with. */
-export function boundMemory(driver: Driver, room: MemoryRoom): Driver {
+/** The same driver, but its disks keep to the ram limit. */
+export function limitDriver(driver: Driver, room: CreditSource): Driver {
   const { name, image } = driver;
-  return { name, image, open: async (context) => boundDisk(await driver.open(context), room) };
+  return { name, image, open: async (context) => limitDisk(await driver.open(context), room) };
 }
 
-/** A disk that is no run of memory is returned as it is. */
-export function boundDisk(raw: RawDisk, room: MemoryRoom): RawDisk {
+/** A disk that keeps to the ram limit. A disk that is not a range of memory is returned unchanged. */
+export function limitDisk(raw: RawDisk, room: CreditSource): RawDisk {
   const { window, size } = raw;
   if (window?.kind !== 'memory' || window.readOnly || raw.write === undefined) return raw;
   const disk: RawDisk = {
@@ -49,7 +48,7 @@ export function boundDisk(raw: RawDisk, room: MemoryRoom): RawDisk {
   return disk;
 }
 
-async function mayFill(window: Window, room: MemoryRoom, offset: number, length: number): Promise<boolean> {
+async function mayFill(window: Window, room: CreditSource, offset: number, length: number): Promise<boolean> {
   const { ledger, ledgerIndex } = room;
   const pages = pagesOf(offset, length);
   if (ledger.takeCredit(ledgerIndex, pages)) return true;
@@ -63,7 +62,7 @@ async function mayFill(window: Window, room: MemoryRoom, offset: number, length:
   return true;
 }
 
-function isAnswered({ ledger, ledgerIndex }: MemoryRoom, question: number): Promise<boolean> {
+function isAnswered({ ledger, ledgerIndex }: CreditSource, question: number): Promise<boolean> {
   const isSo = (): boolean => ledger.isCreditAnswered(ledgerIndex, question);
   return until(isSo, { timeoutMs: PATIENCE_MS, everyMs: POLL_MS });
 }

@@ -1,11 +1,11 @@
-/** What the ram images of all buses of a runtime directory take, told from their links: no bus is asked. */
+/** The memory that the ram images of all buses of a runtime directory use, read from their links: no bus is asked. */
 import type { Holder } from '../../drivers/errors.js';
 import type { MemoryInfo } from '../control/interface.js';
 import { readBusRecords } from '../runtime/bus-record.js';
 import { accountFor } from './account.js';
 import { listLinks, type RamLink } from './links.js';
 
-/** What `fusetap memory` shows: of all buses of a runtime directory, whether or not one can be asked. */
+/** The data of `fusetap memory`: of all buses of a runtime directory, also of buses that do not answer. */
 export function describeMemory(runtimeDir: string): MemoryInfo {
   const { images, limitBytes, usedBytes } = accountFor(listLinks(runtimeDir));
   const records = readBusRecords(runtimeDir);

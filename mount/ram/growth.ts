@@ -1,17 +1,19 @@
 /**
- * A write that fills a hole of a ram image takes memory, and that is bounded; but to ask before each write whether it
- * fills a hole would cost a system call for each page. So a file has a credit: pages that may be written without
- * asking. A write takes its pages from it, holes or not: one atomic subtraction (mount/ledger/ledger.ts).
+ * Enforces the ram limit in threads. A write that fills a hole of a ram image takes memory, and memory is limited. To
+ * look for holes before each write would cost a system call per page. So each file has a credit: the number of pages
+ * that may be written without asking. Every write subtracts its pages, with or without holes: one atomic subtraction
+ * (mount/ledger/ledger.ts).
  *
  *      enough credit ──► write
- *      not enough ──► no hole in the range ──► write; more credit is asked for, so that the next need not look,
- *                 │                            unless the whole memory has none
+ *      not enough ──► no hole in the range ──► write, and ask for credit so that the next write need not look
+ *                 │                            (unless the whole ram image has no hole)
  *                 └─► a hole ──► ask and wait ──► enough ──► write
  *                                                        └─► the limit is reached ──► ENOSPC
  *
- * The keeper knows what all images hold, and gives no more than the limit leaves, and beyond what is needed only half of
- * that (mount/ram/credit.ts). What was given for writes that filled no hole comes back when it looks again. Each
- * question is answered within a millisecond or two, once for 64 MiB.
+ * The keeper knows the use of all images. It grants no more than the limit allows, and of the part that is not needed
+ * at once at most half of the free space (mount/ram/credit.ts). Credit spent by writes that filled no hole is available
+ * again when the keeper measures the images the next time. A question is answered within one or two milliseconds, once
+ * per 64 MiB.
  */
 import { fstatSync } from 'node:fs';
 import type { Window } from '../../drivers/driver.js';
@@ -19,25 +21,29 @@ import { lseek, SEEK_DATA, SEEK_HOLE } from '../../system/libc.js';
 import { PAGE_BYTES } from '../../system/page.js';
 import type { Ledger } from '../ledger/ledger.js';
 
-/** somebody answers within seconds (mount/server/memory-questions.ts): a server that does not for so long is replaced before */
+/**
+ * an answer takes seconds at most (mount/server/memory-questions.ts): a server without one is replaced before this time
+ */
 export const PATIENCE_MS = 60_000;
 const SLEEP_MS = 0.2;
-/** of a request for more that nobody waits for */
+/** between requests for credit that no thread waits for */
 const ASK_INTERVAL_MS = 50;
-/** from here on a look at the whole memory is tried first; it costs as much as some pages do */
+/**
+ * from this many pages on, first check whether the whole image has a hole: that costs as much as checking a few pages
+ */
 const MANY_PAGES = 8;
-/** a range is looked at page by page up to here; beyond, one search is cheaper, though it may go far */
+/** up to this many pages, a range is checked page by page; for more, one search is cheaper, though it may go far */
 const MAX_LOOKS = 256;
 
 export interface GrowthContext {
   readonly ledger: Ledger;
-  /** has somebody look at the ledger */
+  /** makes the keeper read the ledger */
   ask(): void;
   /** called before the thread waits */
   beforeWaiting(): void;
 }
 
-export class MemoryGrowth {
+export class RamGrowth {
   readonly #context: GrowthContext;
   readonly #sleeping = new Int32Array(new SharedArrayBuffer(4));
   #askedAtMs = Number.NEGATIVE_INFINITY;
@@ -46,7 +52,7 @@ export class MemoryGrowth {
     this.#context = context;
   }
 
-  /** Whether a range that lacks credit may be written all the same, or after the keeper was asked. */
+  /** Whether a range without enough credit may be written: because it has no hole, or after the keeper gave credit. */
   isAllowed(window: Window, ledgerIndex: number, offset: number, length: number): boolean {
     const { ledger } = this.#context;
     const inside = Math.min(length, window.size - offset);
@@ -63,19 +69,19 @@ export class MemoryGrowth {
       this.#context.ask();
       if (!this.#awaitAnswer(ledgerIndex, question)) return false;
       if (ledger.takeCredit(ledgerIndex, pages)) return true;
-      // else another thread took what was given: ask again, unless there is nothing more to give
+      // another thread took the credit: ask again, unless no more can be had
       if (ledger.isCreditExhausted(ledgerIndex)) return !hasHole(window, offset, inside);
     }
   }
 
-  /** For no pages in particular: what can be had. */
+  /** Asks for as much credit as can be had, without waiting. */
   #askInPassing({ fd }: Window, ledgerIndex: number): void {
     const { ledger, ask } = this.#context;
     const nowMs = performance.now();
-    // a question that somebody waits for must not be made one that nobody waits for
+    // do not overwrite a question that another thread waits for
     if (nowMs - this.#askedAtMs < ASK_INTERVAL_MS || ledger.creditQuestion(ledgerIndex) !== null) return;
     this.#askedAtMs = nowMs;
-    // there is nothing that credit could be spent on
+    // no hole is left, so no credit is needed
     if (isFull(fd)) return;
     ledger.askCredit(ledgerIndex, 0);
     ask();
@@ -96,7 +102,7 @@ export function pagesOf(offset: number, length: number): number {
   return Math.ceil(((offset % PAGE_BYTES) + length) / PAGE_BYTES);
 }
 
-/** Whether a memory has no hole anywhere. Where huge pages count for more than its size, that is not known: false. */
+/** Whether a ram image has no hole at all. False if that is not known: huge pages can make blocks exceed the size. */
 function isFull(fd: number): boolean {
   const { size, blocks } = fstatSync(fd);
   return blocks * 512 === Math.ceil(size / PAGE_BYTES) * PAGE_BYTES;
@@ -110,7 +116,7 @@ export function hasHole({ fd, start }: Window, offset: number, length: number): 
   if (pages >= MANY_PAGES && isFull(fd)) return false;
   if (pages > MAX_LOOKS) return lseek(fd, from, SEEK_HOLE) < end;
   for (let at = from; at < end; at += PAGE_BYTES) {
-    // the answer for data is at hand, wherever the next hole is
+    // SEEK_DATA at data returns at once, however far the next hole is
     if (lseek(fd, at, SEEK_DATA) !== at) return true;
   }
   return false;

@@ -1,25 +1,24 @@
 /**
- * How much memory the ram images of a runtime directory may take together.
+ * The limit for the memory of all ram images of a runtime directory together.
  *
- *      min( 0.8 × memory, 0.8 × the limit of our cgroup and of those above it, what can be had now )
+ *      min( 0.8 × memory, 0.8 × the limit of our cgroup and of those above it, MemAvailable + memory of the images )
  *      or FUSETAP_RAM_LIMIT
  *
- * 0.8 is kvmtool's ratio. What can be had now is the kernel's MemAvailable and what the images have already: that is
- * theirs, and counted as used.
+ * 0.8 is kvmtool's ratio. The memory that the images have already is added to MemAvailable, because it counts as used.
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { FusetapError } from '../../drivers/errors.js';
 import { parseSize } from '../../drivers/parse-size.js';
 import { quoted } from '../../drivers/quote.js';
-import { isBelow, isForWant, parseMountinfo } from '../../system/proc.js';
+import { isBelow, isOutOfResources, parseMountinfo } from '../../system/proc.js';
 
 const RATIO = 0.8;
 
 /**
  * The limit in bytes.
- * @param heldBytes what the ram images hold now
- * @throws FusetapError USAGE where FUSETAP_RAM_LIMIT is no size
+ * @param heldBytes the resident bytes of all ram images
+ * @throws FusetapError USAGE if FUSETAP_RAM_LIMIT is not a size
  */
 export function ramLimitBytes(heldBytes: number, env: NodeJS.ProcessEnv = process.env, read = readText): number {
   const chosen = env.FUSETAP_RAM_LIMIT;
@@ -37,14 +36,14 @@ function parseLimit(text: string): number {
   try {
     return parseSize(text, 'FUSETAP_RAM_LIMIT');
   } catch (error) {
-    throw new FusetapError('USAGE', `FUSETAP_RAM_LIMIT is no size: ${quoted(text)}`, {
+    throw new FusetapError('USAGE', `FUSETAP_RAM_LIMIT is not a size: ${quoted(text)}`, {
       hint: 'give bytes, or a number with K, M, G or T, as 4G',
       cause: error,
     });
   }
 }
 
-/** What /proc/meminfo tells, in bytes; without it, no limit. */
+/** The values of /proc/meminfo in bytes; Infinity for a missing field. */
 export function parseMeminfo(text: string): { totalBytes: number; availableBytes: number } {
   const field = (name: string): number => {
     const kib = new RegExp(`^${name}:\\s+(\\d+) kB$`, 'm').exec(text)?.[1];
@@ -53,7 +52,9 @@ export function parseMeminfo(text: string): { totalBytes: number; availableBytes
   return { totalBytes: field('MemTotal'), availableBytes: field('MemAvailable') };
 }
 
-/** The limits of our memory cgroup and of each above it that can be seen, version 1 and 2; none where there is none. */
+/**
+ * The limits of our memory cgroup and of each visible cgroup above it, versions 1 and 2; empty if there is no limit.
+ */
 export function cgroupLimits(read: (path: string) => string | null): number[] {
   const mounts = parseMountinfo(read('/proc/self/mountinfo') ?? '');
   const lines = (read('/proc/self/cgroup') ?? '').split('\n');
@@ -73,7 +74,9 @@ export function cgroupLimits(read: (path: string) => string | null): number[] {
   );
 }
 
-/** A container's mount shows only its own part of the tree, and its own path may be told from the top of all. */
+/**
+ * A container's mount shows only its part of the tree, but the path of its cgroup may start at the top of the host's.
+ */
 function relativeTo(root: string, path: string): string {
   if (root === '/' || !isBelow(path, root)) return path;
   return path.slice(root.length) || '/';
@@ -84,7 +87,7 @@ function upwards(mountpoint: string, path: string): string[] {
   return Array.from({ length: parts.length + 1 }, (_, i) => join(mountpoint, ...parts.slice(0, parts.length - i)));
 }
 
-/** `max` is none, and so is the huge number that version 1 begins with: it is above all memory. */
+/** `max` means no limit. The huge default of version 1 is above any memory size, so it has no effect. */
 function parseLimitFile(text: string | null): number[] {
   const limit = Number(text?.trim() || Number.NaN);
   return Number.isFinite(limit) ? [limit] : [];
@@ -92,13 +95,15 @@ function parseLimitFile(text: string | null): number[] {
 
 const lastTexts = new Map<string, string>();
 
-/** What cannot be read for want of a descriptor says what it said before: else there would be no limit just then. */
+/**
+ * If a file cannot be read for lack of descriptors or memory, its last contents are used: else the limit would vanish.
+ */
 function readText(path: string): string | null {
   try {
     const text = readFileSync(path, 'utf8');
     lastTexts.set(path, text);
     return text;
   } catch (error) {
-    return isForWant(error) ? (lastTexts.get(path) ?? null) : null;
+    return isOutOfResources(error) ? (lastTexts.get(path) ?? null) : null;
   }
 }

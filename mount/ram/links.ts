@@ -1,13 +1,13 @@
 /**
- * The links by which ram images are shared: each keeper that holds an image says so in a file of its own in ram/, and
- * where its memory can be opened.
+ * The links by which ram images are shared. Each keeper that has an image writes a link file in ram/, which says where
+ * the memfd can be opened.
  *
  *      ram/ID.PID   {"link":"/proc/PID/fd/N", "share", "sizeBytes", …}
  *
- * The kernel counts the references: a memory lives for as long as anybody has it open, so a link is only ever a way to
- * it, and may be stale. One is followed only where it leads to the very memory that it was made for: the process is
- * the one that wrote it (a pid may have been given anew), its descriptor is a memfd of our name, and its inode is the
- * recorded one. All others are removed.
+ * The kernel counts the references: a memfd exists as long as any process has it open. So a link is only a path to it
+ * and may be stale. A link is followed only if it still leads to its memfd: the process is the one that wrote the link
+ * (a pid can be reused), its descriptor is a memfd of our name, and the inode is the recorded one. All other links are
+ * removed.
  */
 import {
   closeSync,
@@ -23,33 +23,33 @@ import {
 import { join } from 'node:path';
 import type { Json } from '../../drivers/driver.js';
 import { F_SEAL_GROW, F_SEAL_SHRINK, getSeals, setNonBlocking } from '../../system/libc.js';
-import { isForWant, isRunning, readStartTime } from '../../system/proc.js';
+import { isOutOfResources, isRunning, readStartTime } from '../../system/proc.js';
 import { type PreparedFile, prepareFile, replaceFile } from '../runtime/replace-file.js';
 import { ramDirectory } from './lock.js';
 
-/** One keeper's hold on a ram image. */
+/** A keeper's reference to a ram image. */
 export interface RamLink {
-  /** of the memory: the same in all links to it, and in its name */
+  /** of the ram image: the same in all its links and in the name of its memfd */
   readonly id: string;
   readonly driver: string;
-  /** what the image is shared under: a name that was given, else its identity */
+  /** the name that vbds share it by: the name given at attach, else derived from the identity */
   readonly share: string;
-  /** the path it was copied from */
+  /** the path of the file that it was copied from */
   readonly image: string;
-  /** of the file it was copied from; see imageIdentity */
+  /** the identity of that file; see imageIdentity */
   readonly identity: string;
   readonly sizeBytes: number;
-  /** what the driver's `prepare` returned */
+  /** the value that the driver's `prepare` returned */
   readonly state: Json;
   /** false while it is being copied */
   readonly filled: boolean;
-  /** what it may take in any case: its data while it is copied, its whole size where it may be passed through */
+  /** bytes that it may use in any case: its data while it is copied, its whole size if the kernel may do its I/O */
   readonly reservedBytes: number;
-  /** what it may grow by beyond what it holds */
+  /** bytes by which it may grow beyond its resident bytes */
   readonly grantedBytes: number;
   readonly bus: string;
   readonly pid: number;
-  /** tells a process from a later one of the same pid */
+  /** with `pid`, identifies the process: pids are reused */
   readonly startTime: string;
   /** /proc/PID/fd/N */
   readonly link: string;
@@ -57,12 +57,12 @@ export interface RamLink {
   readonly ino: string;
 }
 
-/** The name of a memory, as memfd_create takes it and /proc shows it. */
-export function memoryName(id: string): string {
+/** The name of a ram image's memfd, for memfd_create and as /proc shows it. */
+export function memfdName(id: string): string {
   return `fusetap-ram-${id}`;
 }
 
-/** What a link says of the process that publishes it and of the descriptor where its memory is. */
+/** The fields of a link that describe this process and the memfd `fd`. */
 export function linkTarget(fd: number): Pick<RamLink, 'pid' | 'startTime' | 'link' | 'dev' | 'ino'> {
   const { dev, ino } = fstatSync(fd, { bigint: true });
   const { pid } = process;
@@ -70,23 +70,23 @@ export function linkTarget(fd: number): Pick<RamLink, 'pid' | 'startTime' | 'lin
   return { pid, startTime, link: `/proc/${pid}/fd/${fd}`, dev: String(dev), ino: String(ino) };
 }
 
-/** Makes a link known, in place of one of the same process to the same image. */
+/** Publishes a link. It replaces a link of the same process to the same image. */
 export function writeLink(runtimeDir: string, link: RamLink): void {
   replaceFile(pathOf(runtimeDir, link), textOf(link), temporaryOf(runtimeDir, link));
 }
 
-/** A link that lies ready to be made known in one step. */
+/** Prepares a link so that it can be published in one step. */
 export function prepareLink(runtimeDir: string, link: RamLink): PreparedFile {
   return prepareFile(pathOf(runtimeDir, link), textOf(link), temporaryOf(runtimeDir, link));
 }
 
 const textOf = (link: RamLink): string => `${JSON.stringify(link)}\n`;
 
-/** No name of a link: who cleans the directory removes what a dead process left. */
+/** Not a valid name of a link, so cleanLinks removes the file if its process dies. */
 const temporaryOf = (runtimeDir: string, { id, pid }: RamLink): string =>
   join(ramDirectory(runtimeDir), `.${id}.${pid}.${process.pid}`);
 
-/** The link of a process to an image, by default of this one; null where somebody took it away, or it cannot be read now. */
+/** The link of a process, by default this one, to an image; null if it was removed or cannot be read now. */
 export function linkOf(runtimeDir: string, id: string, pid: number = process.pid): RamLink | null {
   try {
     return readLink(runtimeDir, `${id}.${pid}`);
@@ -95,12 +95,12 @@ export function linkOf(runtimeDir: string, id: string, pid: number = process.pid
   }
 }
 
-/** Takes a link away; it may be gone already. */
+/** Removes a link; it may be gone already. */
 export function removeLink(runtimeDir: string, link: Pick<RamLink, 'id' | 'pid'>): void {
   rmSync(pathOf(runtimeDir, link), { force: true });
 }
 
-/** The links that lead to a memory. @throws where that cannot be known now, for want of a descriptor */
+/** The valid links. @throws if one cannot be checked for lack of descriptors or memory */
 export function listLinks(runtimeDir: string): RamLink[] {
   return namesIn(runtimeDir).flatMap((name) => {
     const link = readLink(runtimeDir, name);
@@ -108,7 +108,7 @@ export function listLinks(runtimeDir: string): RamLink[] {
   });
 }
 
-/** The links that lead to a memory; all others are removed. Under the lock only. @throws as listLinks: that one stays */
+/** The valid links; removes all others. Call it under the lock. @throws as listLinks; the unchecked link stays */
 export function cleanLinks(runtimeDir: string): RamLink[] {
   return namesIn(runtimeDir).flatMap((name) => {
     const link = readLink(runtimeDir, name);
@@ -116,26 +116,26 @@ export function cleanLinks(runtimeDir: string): RamLink[] {
     try {
       rmSync(join(ramDirectory(runtimeDir), name), { force: true });
     } catch {
-      // a directory that can be written no more: it leads nowhere all the same
+      // the directory cannot be written: the file may stay, because a stale link is never followed
     }
     return [];
   });
 }
 
 /**
- * Opens the memory that a link leads to, for reading and writing.
- * @returns null where it does not lead there (any more)
+ * Opens the memfd of a link for reading and writing.
+ * @returns null if the link is not valid (any more)
  */
 export function openLink(link: RamLink): number | null {
   if (!isLive(link)) return null;
   let fd: number;
   try {
-    // should the descriptor have become something else by now, that must neither block nor be our terminal
+    // the descriptor may be another file by now: the open must not block or give us a controlling terminal
     fd = openSync(link.link, constants.O_RDWR | constants.O_NONBLOCK | constants.O_NOCTTY);
   } catch {
     return null;
   }
-  if (!isMemoryOf(fd, link)) {
+  if (!isMemfdOf(fd, link)) {
     closeSync(fd);
     return null;
   }
@@ -143,14 +143,14 @@ export function openLink(link: RamLink): number | null {
   return fd;
 }
 
-function isMemoryOf(fd: number, link: RamLink): boolean {
+function isMemfdOf(fd: number, link: RamLink): boolean {
   const { dev, ino, size } = fstatSync(fd, { bigint: true });
   if (String(dev) !== link.dev || String(ino) !== link.ino || Number(size) !== link.sizeBytes) return false;
   const fixedSize = F_SEAL_GROW | F_SEAL_SHRINK;
   return (getSeals(fd) & fixedSize) === fixedSize;
 }
 
-/** The bytes that a memory holds, wherever they are. 0 where it is gone. */
+/** The bytes allocated for a ram image, in memory or in swap; 0 if it is gone. */
 export function residentBytes(link: RamLink): number {
   try {
     return Number(statSync(link.link, { bigint: true }).blocks) * 512;
@@ -162,7 +162,7 @@ export function residentBytes(link: RamLink): number {
 function isLive(link: RamLink): boolean {
   if (!isRunning(link.pid, link.startTime)) return false;
   try {
-    if (readlinkSync(link.link) !== `/memfd:${memoryName(link.id)} (deleted)`) return false;
+    if (readlinkSync(link.link) !== `/memfd:${memfdName(link.id)} (deleted)`) return false;
     const { dev, ino } = statSync(link.link, { bigint: true });
     return String(dev) === link.dev && String(ino) === link.ino;
   } catch {
@@ -177,8 +177,8 @@ function readLink(runtimeDir: string, name: string): RamLink | null {
     const isWhole = name === `${link.id}.${link.pid}` && link.link?.startsWith(`/proc/${link.pid}/fd/`) === true;
     return isWhole ? (link as RamLink) : null;
   } catch (error) {
-    if (isForWant(error)) throw error;
-    // gone meanwhile, or cut short: leads nowhere either way
+    if (isOutOfResources(error)) throw error;
+    // removed meanwhile, or incomplete: not valid in both cases
     return null;
   }
 }

@@ -1,23 +1,23 @@
-/** The lock on a runtime directory's ram images: what is read and changed under it is one step among all keepers. */
+/** The lock on the ram images of a runtime directory: reads and changes under it are atomic among all keepers. */
 import { closeSync } from 'node:fs';
 import { join } from 'node:path';
 import { lockDirectory } from '../runtime/lock-directory.js';
 
-/** Where the links of ram images are. */
+/** The directory of the links of ram images. */
 export function ramDirectory(runtimeDir: string): string {
   return join(runtimeDir, 'ram');
 }
 
-/** How the lock is waited for. */
+/** How long to wait for the lock, and what to do then. */
 export interface LockPatience {
   readonly limitMs?: number;
-  /** `body` is run without it where it cannot be had: for what must be done, and that nobody else does to the same links */
+  /** run `body` without the lock if it cannot be had: for changes that must happen and that only this process makes */
   readonly mayGoWithout?: boolean;
 }
 
 /**
- * Runs `body` under the lock. It must not wait for anything: others are waiting for it.
- * @throws FusetapError BUSY where somebody keeps the lock
+ * Runs `body` under the lock. `body` must not wait for anything, because other processes wait for the lock.
+ * @throws FusetapError BUSY if another process keeps the lock for `limitMs`
  */
 export async function withRamLock<Result>(
   runtimeDir: string,

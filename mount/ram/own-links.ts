@@ -1,6 +1,7 @@
 /**
- * The links in ram/ of this process (see links.ts). What they say is known here; their files tell it to others, and
- * are written as far as that can be done. Others may write them too, where an image comes to be another file.
+ * The links in ram/ that belong to this process (see links.ts). This object has their contents; the files are for other
+ * processes, and `keep` and `remove` repeat a failed write later. Other processes change these files too, when an image
+ * gets another file's identity.
  */
 import { toFusetapError } from '../../drivers/errors.js';
 import type { Bookkeeping } from '../runtime/bookkeeping.js';
@@ -8,9 +9,9 @@ import { accountFor, type Growth, growthWithin, type RamAccount } from './accoun
 import { cleanLinks, linkOf, listLinks, type RamLink, removeLink, writeLink } from './links.js';
 import { ramDirectory, withRamLock } from './lock.js';
 
-/** What is asked of an image that this process may have been granted something for before. */
+/** A request for growth from this process, which may have unused growth from before. */
 export interface OwnGrowth extends Growth {
-  /** what of that it has not used */
+  /** the unused part of earlier grants to this process for the image */
   readonly unspentBytes: number;
 }
 
@@ -18,7 +19,7 @@ export class OwnLinks {
   readonly #runtimeDir: string;
   readonly #books: Bookkeeping;
   readonly #links = new Map<string, RamLink>();
-  /** of the process whose memories these are too: its links count for nothing beside ours */
+  /** the process that has the same ram images (in a server: its keeper); its links are not counted beside ours */
   readonly #twinPid: number | null;
 
   constructor(runtimeDir: string, books: Bookkeeping, twinPid: number | null = null) {
@@ -27,20 +28,20 @@ export class OwnLinks {
     this.#twinPid = twinPid;
   }
 
-  /** Makes a link known. Under the lock. @throws FusetapError where its file cannot be written: it is then as it was */
+  /** Publishes a link. Under the lock. @throws FusetapError if its file cannot be written; nothing is changed then */
   publish(link: RamLink): void {
     try {
       writeLink(this.#runtimeDir, link);
     } catch (error) {
       const path = ramDirectory(this.#runtimeDir);
       const message = `cannot tell other buses of the ram image ${link.image}: ${(error as Error).message}`;
-      throw toFusetapError(error, message, { path, hint: `make room in ${this.#runtimeDir}, or have it writable` });
+      throw toFusetapError(error, message, { path, hint: `free space in ${this.#runtimeDir}, or make it writable` });
     }
     this.#links.set(link.id, link);
     this.#books.done(nameOf(link.id));
   }
 
-  /** Makes a link known, to others perhaps later. Under the lock. */
+  /** Publishes a link; if its file cannot be written now, it is written later. Under the lock. */
   keep(link: RamLink): void {
     this.note(link);
     this.#books.attempt(
@@ -50,12 +51,12 @@ export class OwnLinks {
     );
   }
 
-  /** Knows a link that others are not told of. */
+  /** Stores a link here without writing its file. */
   note(link: RamLink): void {
     this.#links.set(link.id, link);
   }
 
-  /** Takes a link away. One whose file stays leads nowhere once the memory is closed. */
+  /** Removes a link. If its file cannot be removed now, the link is stale as soon as the memfd is closed. */
   remove(id: string): void {
     this.#links.delete(id);
     this.#books.attempt(
@@ -65,7 +66,7 @@ export class OwnLinks {
     );
   }
 
-  /** Writes all of them anew: somebody has taken their files away. */
+  /** Writes all link files again, because somebody removed them. */
   async rewriteAll(): Promise<void> {
     for (const id of this.#links.keys()) await this.#rewrite(id);
   }
@@ -86,15 +87,15 @@ export class OwnLinks {
     return [...this.#links.keys()];
   }
 
-  /** As it is known here; what others may have changed, as its file has it. */
+  /** The link as stored here, with the fields that other processes may change read from its file. */
   get(id: string): RamLink {
     const known = this.#links.get(id);
-    if (known === undefined) throw new TypeError(`the memory ${id} is not held`);
+    if (known === undefined) throw new TypeError(`this process has no link to the ram image ${id}`);
     const written = this.#books.isDue(nameOf(id)) ? null : linkOf(this.#runtimeDir, id);
     return written === null ? known : { ...known, identity: written.identity, share: written.share };
   }
 
-  /** All links that lead to a memory. Under the lock. @throws where the directory cannot be read */
+  /** All valid links of all processes. Under the lock. @throws if the directory cannot be read */
   all(): RamLink[] {
     return this.#withOwn(cleanLinks(this.#runtimeDir));
   }
@@ -104,7 +105,7 @@ export class OwnLinks {
     return [...others, ...this.ids().map((id) => this.get(id))];
   }
 
-  /** What there is; where the directory cannot be read, of our own. */
+  /** The account of all valid links; only of our own if the directory cannot be read. */
   account(): RamAccount {
     return accountFor(this.#withOwn(this.#othersIfKnown()));
   }
@@ -117,20 +118,20 @@ export class OwnLinks {
     }
   }
 
-  /** Whether another process has credit that it may not have used yet. */
+  /** Whether another process has credit that may be unused. */
   areOthersGranted(): boolean {
     return this.#othersIfKnown().some(
       ({ pid, grantedBytes }) => pid !== process.pid && pid !== this.#twinPid && grantedBytes > 0,
     );
   }
 
-  /** @returns how much more a memory may grow; nothing is changed */
+  /** @returns how much more an image may grow; grants nothing */
   growth(id: string, growth: OwnGrowth): number {
     this.note({ ...this.get(id), grantedBytes: growth.unspentBytes });
     return growthWithin(this.account(), id, growth);
   }
 
-  /** The same, and counts it as granted. Under the lock, where that can be had. */
+  /** Like `growth`, and records it as granted. Under the lock if possible. */
   grow(id: string, growth: OwnGrowth): number {
     const more = this.growth(id, growth);
     this.keep({ ...this.get(id), grantedBytes: growth.unspentBytes + more });

@@ -1,15 +1,15 @@
 /**
- * The ram images that a keeper holds: each a memory that several vbds share, on any bus, filled once, gone with its last
- * user.
+ * The ram images of a keeper. A ram image is a memfd that several vbds share, on any bus. It is filled once, and it is
+ * gone when its last user is gone.
  *
- *      look (under the lock) ──► held by anybody, filled: join ──► open its link, publish our own
+ *      look (under the lock) ──► there, and filled: join ──► open its link, publish our own
  *        ▲                 │
- *        └── wait a moment ◄── being copied by somebody
+ *        └── wait a moment ◄── there, still being copied
  *                          │
- *                          └──► held by nobody: memfd made, link published ──► measure ──► reserve ──► fill ──► filled
+ *                          └──► not there: make memfd, publish link ──► measure ──► reserve ──► fill ──► filled
  *
- * The keeper holds the memfd; the driver fills it in the server. Of two that come at once, one copies and the other
- * waits; where the copy fails its link goes, and the next one tries.
+ * The keeper has the memfd open; the driver fills it in the server. If two attaches come at once, one copies and the
+ * other waits. If the copy fails, its link is removed and the other attach tries.
  */
 import { randomBytes } from 'node:crypto';
 import { closeSync } from 'node:fs';
@@ -22,7 +22,7 @@ import type { OpenedImage } from '../images/open-image.js';
 import type { Bookkeeping } from '../runtime/bookkeeping.js';
 import type { PreparedFile } from '../runtime/replace-file.js';
 import { type RamAccount, refuseAboveLimit } from './account.js';
-import { cleanLinks, linkTarget, memoryName, openLink, prepareLink, type RamLink } from './links.js';
+import { cleanLinks, linkTarget, memfdName, openLink, prepareLink, type RamLink } from './links.js';
 import { withRamLock } from './lock.js';
 import { OwnLinks } from './own-links.js';
 import {
@@ -30,56 +30,58 @@ import {
   checkNew,
   imageIdentity,
   leadsTo,
-  type MemoryWish,
+  type RamImageWish,
   requireSole,
   shareOfIdentity,
 } from './share-rules.js';
 
 const POLL_MS = 10;
 const COPIES_PATIENCE_MS = 5_000;
-/** credit that nobody uses is back within this time, also from keepers that hardly get to run; see credit.ts */
+/** unused credit is taken back within this time, also by keepers that get little CPU time; see credit.ts */
 export const RECALL_MS = 4_000;
 
-/** a write waits for a grant */
+/** short, because a client's write waits for the grant */
 const GRANT_LOCK_MS = 300;
-/** for what takes something back, which must succeed */
-const ANYWAY = { mayGoWithout: true, limitMs: 2_000 };
+/** for changes that undo something and must succeed */
+const MUST_SUCCEED = { mayGoWithout: true, limitMs: 2_000 };
 
-/** A memory that this keeper holds. */
-export interface SharedMemory {
-  /** of the memory, in its name */
+/** A ram image that this keeper has open. */
+export interface RamImage {
+  /** also in the name of its memfd */
   readonly id: string;
   readonly fd: number;
   readonly state: Json;
   readonly sizeBytes: number;
-  /** the path it was copied from */
+  /** the path of the file that it was copied from */
   readonly image: string;
-  /** vbds of this keeper */
+  /** number of vbds of this keeper */
   users: number;
-  /** clients of this keeper may write it: no other bus writes past the lock of the file (mount/images/copy-lease.ts) */
+  /**
+   * clients of this keeper may write it, and no other bus writes without the file's lock (mount/images/copy-lease.ts)
+   */
   isWritten: boolean;
 }
 
-/** How a memory is filled that nobody has yet. Both may reject. */
+/** How a new ram image is filled. Both calls may reject. */
 export interface Filling {
-  /** how many bytes the memory will hold at most */
+  /** the most bytes that will be filled */
   measure(): Promise<number>;
-  /** fills a memfd and seals its size; resolves to the state that the driver wants back */
+  /** fills the memfd and seals its size; resolves to the state that the driver is given at each `open` */
   fill(memoryFd: number): Promise<Json>;
 }
 
-export interface AcquiredMemory {
-  readonly memory: SharedMemory;
-  /** what the user should know of how it was joined, one line each */
+export interface AcquiredRamImage {
+  readonly memory: RamImage;
+  /** remarks for the user, one line each */
   readonly notes: readonly string[];
 }
 
-export class Memories {
+export class RamImages {
   readonly #runtimeDir: string;
   readonly #bus: string;
-  readonly #held = new Map<string, SharedMemory>();
+  readonly #held = new Map<string, RamImage>();
   readonly #links: OwnLinks;
-  /** the links to memories in whose place a new copy was put, as they were */
+  /** by id, the links of ram images that were replaced by a new copy, as they were before */
   readonly #replaced = new Map<string, RamLink>();
 
   constructor(runtimeDir: string, bus: string, books: Bookkeeping) {
@@ -89,11 +91,11 @@ export class Memories {
   }
 
   /**
-   * The memory that is wanted, filled now if nobody has it. Each call must be paired with `release`.
-   * @throws FusetapError BUSY where the name is another image's; USAGE where there is nothing to fill it with; NO_SPACE
-   *   where it would exceed the limit; what `filling` rejects with
+   * Joins the ram image, or makes and fills it if no bus has it. Each call must be paired with `release`.
+   * @throws FusetapError BUSY if the name belongs to another image; USAGE if there is no image to copy; NO_SPACE if
+   *   it would exceed the limit; what `filling` rejects with
    */
-  async acquire(wish: MemoryWish, filling: Filling): Promise<AcquiredMemory> {
+  async acquire(wish: RamImageWish, filling: Filling): Promise<AcquiredRamImage> {
     for (;;) {
       wish.signal.throwIfAborted();
       const found = await withRamLock(this.#runtimeDir, () => this.#look(wish));
@@ -104,26 +106,26 @@ export class Memories {
   }
 
   /**
-   * A new copy in place of a memory that nobody else has: who comes now finds the new one. The old one stays held until
-   * it is released, and nobody may be writing to it.
-   * @throws FusetapError BUSY where somebody else has it; what `acquire` throws
+   * Makes a new copy in place of a ram image that no other vbd has: later attaches find the new copy. The old one stays
+   * until it is released. No client may write to the old one meanwhile.
+   * @throws FusetapError BUSY if another vbd has it; what `acquire` throws
    */
-  async refill(old: SharedMemory, image: OpenedImage, filling: Filling): Promise<SharedMemory> {
+  async refill(old: RamImage, image: OpenedImage, filling: Filling): Promise<RamImage> {
     const fresh = await withRamLock(this.#runtimeDir, () => {
       const link = this.#soleLink(old);
       return this.#begin({ ...link, image: image.path, identity: imageIdentity(image), sizeBytes: image.sizeBytes });
     });
     return await this.#fill(fresh, filling, () => {
       const link = this.#soleLink(old);
-      // it counts for as long as it is there, but nobody finds it
+      // as long as it exists its memory counts, but no attach finds it
       this.#links.publish({ ...link, share: link.id, identity: '', reservedBytes: 0 });
       this.#replaced.set(old.id, link);
       return () => this.#links.keep(link);
     });
   }
 
-  /** Takes a `refill` back: who comes now finds the old one again. */
-  async undoRefill(fresh: SharedMemory, old: SharedMemory): Promise<void> {
+  /** Undoes a `refill`: later attaches find the old ram image again. */
+  async undoRefill(fresh: RamImage, old: RamImage): Promise<void> {
     const link = this.#replaced.get(old.id);
     if (link === undefined) return;
     this.#replaced.delete(old.id);
@@ -131,55 +133,55 @@ export class Memories {
       this.#links.remove(fresh.id);
       this.#links.keep(link);
     };
-    await withRamLock(this.#runtimeDir, undo, ANYWAY);
+    await withRamLock(this.#runtimeDir, undo, MUST_SUCCEED);
   }
 
-  /** The bus ends: leaves no link behind, neither of ours nor of any who died. */
+  /** The bus ends: removes all our links, and those of dead processes. */
   async end(): Promise<void> {
     const clear = (): void => {
       for (const id of this.#links.ids()) this.#links.remove(id);
       cleanLinks(this.#runtimeDir);
     };
-    await withRamLock(this.#runtimeDir, clear, ANYWAY);
+    await withRamLock(this.#runtimeDir, clear, MUST_SUCCEED);
   }
 
-  release(memory: SharedMemory): void {
+  release(memory: RamImage): void {
     memory.users -= 1;
     if (memory.users > 0) return;
     this.#drop(memory.id, memory.fd);
   }
 
   /**
-   * Before the first vbd that may write. It ends with the memory.
-   * @throws FusetapError BUSY where another bus writes past the lock of the file and does not stop
+   * Allows writes to the ram image; call it before the first writable vbd is attached. Valid until the image is
+   * released.
+   * @throws FusetapError BUSY if another bus writes without the file's lock and does not stop
    */
-  async allowWriting(memory: SharedMemory): Promise<void> {
+  async allowWriting(memory: RamImage): Promise<void> {
     if (memory.isWritten) return;
     markWriter(memory.fd, process.pid);
     memory.isWritten = await awaitNoCopies(memory.fd, COPIES_PATIENCE_MS);
     if (memory.isWritten) return;
-    throw new FusetapError('BUSY', `${memory.image}: the memory is being written by another bus that does not answer`, {
-      hint: 'its server is replaced in half a minute: try again then',
+    throw new FusetapError('BUSY', `${memory.image}: another bus writes its ram image and does not answer`, {
+      hint: 'try again in half a minute: the server of that bus is replaced by then',
     });
   }
 
-  /** What the memory is shared under now. */
-  shareOf(memory: SharedMemory): string {
+  /** The name that the ram image is shared by now. */
+  shareOf(memory: RamImage): string {
     return this.#links.get(memory.id).share;
   }
 
-  /** What a process that has the memory open must publish to go on sharing it; see publishLink. */
-  linkOf(memory: SharedMemory): RamLink {
+  /** The link that a process that has the ram image open must publish to keep on sharing it. */
+  linkOf(memory: RamImage): RamLink {
     return this.#links.get(memory.id);
   }
 
   /**
-   * Reserves the whole size of a memory, because its I/O may be passed through: then nobody is asked before a hole is
-   * filled.
-   * @returns false where that does not fit
-   * @throws where others cannot be told of it
+   * Reserves the whole size of a ram image, because with passthrough the kernel does not ask before it fills a hole.
+   * @returns false if that does not fit below the limit
+   * @throws if the link cannot be written for others
    */
-  reserveWhole(memory: SharedMemory): Promise<boolean> {
+  reserveWhole(memory: RamImage): Promise<boolean> {
     return withRamLock(this.#runtimeDir, () => {
       const account = this.#links.account();
       const used = usedBy(account, memory.id);
@@ -189,48 +191,43 @@ export class Memories {
     });
   }
 
-  /** Takes `reserveWhole` back. */
-  async unreserveWhole(memory: SharedMemory): Promise<void> {
+  /** Undoes `reserveWhole`. */
+  async unreserveWhole(memory: RamImage): Promise<void> {
     const undo = (): void => this.#links.keep({ ...this.#links.get(memory.id), reservedBytes: 0 });
-    await withRamLock(this.#runtimeDir, undo, ANYWAY);
+    await withRamLock(this.#runtimeDir, undo, MUST_SUCCEED);
   }
 
   /**
-   * Lets a memory grow beyond what it holds.
-   * @param unspentBytes what this keeper was granted before for this memory and has not used
+   * Lets a ram image grow beyond its resident bytes.
+   * @param unspentBytes the unused part of earlier grants to this keeper for this image
    * @param wantedBytes see Growth
    * @param neededBytes see Growth
-   * @returns how much more it may grow
+   * @returns the bytes by which it may grow
    */
-  grant(
-    memory: Pick<SharedMemory, 'id'>,
-    unspentBytes: number,
-    wantedBytes: number,
-    neededBytes: number,
-  ): Promise<number> {
+  grant(memory: Pick<RamImage, 'id'>, unspentBytes: number, wantedBytes: number, neededBytes: number): Promise<number> {
     const grow = (): number => this.#links.grow(memory.id, { unspentBytes, wantedBytes, neededBytes });
-    // whoever keeps the lock, or the directory from being used, must not keep a client from writing
+    // a process that keeps the lock, or a broken directory, must not block a client's write
     return withRamLock(this.#runtimeDir, grow, { mayGoWithout: true, limitMs: GRANT_LOCK_MS });
   }
 
-  /** Whether another keeper has credit that it may not have used yet. */
+  /** Whether another keeper has credit that may be unused. */
   areOthersGranted(): boolean {
     return this.#links.areOthersGranted();
   }
 
-  /** Writes anew what others may have taken away of our links. */
+  /** Writes our link files again, because somebody may have removed them. */
   rewrite(): Promise<void> {
     return this.#links.rewriteAll();
   }
 
   /**
-   * Makes a memory the one of another file, with which it has been made equal.
+   * Gives a ram image the identity of another file, which has the same contents now.
    * @param from the identity of the file that it was copied from
-   * @param to that of the other
-   * @param replace puts the other in the place of the first; under the lock
-   * @throws where others cannot be told of it; nothing is replaced then
+   * @param to the identity of the other file
+   * @param replace puts the other file in the place of the first; runs under the lock
+   * @throws if the links cannot be written for others; nothing is replaced then
    */
-  async moveIdentity(memory: SharedMemory, from: string, to: string, replace: () => void): Promise<void> {
+  async moveIdentity(memory: RamImage, from: string, to: string, replace: () => void): Promise<void> {
     await withRamLock(this.#runtimeDir, () => {
       const links = this.#links.all().filter(({ id, identity }) => id === memory.id && identity === from);
       const moved = links.map((link) => {
@@ -246,23 +243,23 @@ export class Memories {
         throw error;
       }
       for (const link of moved) if (link.pid === process.pid) this.#links.note(link);
-      // there is no way back, and nothing that needs room
+      // the file is replaced, so do not fail any more; placing the links needs no disk space
       for (const file of prepared) placeQuietly(file);
     });
   }
 
   /** Under the lock. */
-  #look(wish: MemoryWish): AcquiredMemory | RamLink | 'wait' {
+  #look(wish: RamImageWish): AcquiredRamImage | RamLink | 'wait' {
     const links = this.#links.all().filter((link) => leadsTo(link, wish));
     const filled = links.find((link) => link.filled);
     if (filled === undefined) return links.length > 0 ? 'wait' : this.#begin(this.#newLink(wish));
     const notes = checkJoin(filled, wish);
     const memory = this.#join(filled);
-    // its last holder went this very moment
+    // null: its last user went away just now
     return memory === null ? 'wait' : { memory, notes };
   }
 
-  #join(link: RamLink): SharedMemory | null {
+  #join(link: RamLink): RamImage | null {
     const held = this.#held.get(link.id);
     if (held !== undefined) {
       held.users += 1;
@@ -279,7 +276,7 @@ export class Memories {
     }
   }
 
-  #newLink(wish: MemoryWish): Omit<RamLink, 'id' | 'pid' | 'startTime' | 'link' | 'dev' | 'ino'> {
+  #newLink(wish: RamImageWish): Omit<RamLink, 'id' | 'pid' | 'startTime' | 'link' | 'dev' | 'ino'> {
     const image = checkNew(wish);
     const identity = imageIdentity(image);
     const { driver, share } = wish;
@@ -288,10 +285,10 @@ export class Memories {
     return { driver, share: share ?? shareOfIdentity(identity), bus: this.#bus, ...copied, ...size };
   }
 
-  /** Makes an empty memory and says that it is being copied. Under the lock. */
+  /** Makes an empty memfd and publishes a link that says that it is being copied. Under the lock. */
   #begin(facts: Omit<RamLink, 'id' | 'pid' | 'startTime' | 'link' | 'dev' | 'ino'>): RamLink {
     const id = randomBytes(8).toString('hex');
-    const fd = memfdCreate(memoryName(id));
+    const fd = memfdCreate(memfdName(id));
     const own = { ...facts, id, ...linkTarget(fd), filled: false, reservedBytes: 0, grantedBytes: 0 };
     try {
       this.#links.publish(own);
@@ -302,8 +299,8 @@ export class Memories {
     return own;
   }
 
-  /** @param commit under the lock, before the copy becomes known; may refuse it. @returns how that is taken back */
-  async #fill(link: RamLink, filling: Filling, commit: () => () => void = () => nothing): Promise<SharedMemory> {
+  /** @param commit runs under the lock before the copy is published; may throw; returns a function that undoes it */
+  async #fill(link: RamLink, filling: Filling, commit: () => () => void = () => nothing): Promise<RamImage> {
     const fd = Number(link.link.split('/').at(-1));
     try {
       const dataBytes = await filling.measure();
@@ -324,7 +321,9 @@ export class Memories {
     }
   }
 
-  /** Credit that was given for holes and is not used is no reason to refuse: it comes back soon. */
+  /**
+   * Reserves memory for the data. Unused credit is no reason to refuse, because it is taken back soon: waits for it.
+   */
   async #reserve({ id, image }: RamLink, dataBytes: number): Promise<void> {
     const deadline = performance.now() + RECALL_MS;
     const tryOnce = (): boolean => {
@@ -338,14 +337,14 @@ export class Memories {
     while (!(await withRamLock(this.#runtimeDir, tryOnce))) await delay(POLL_MS);
   }
 
-  #hold(link: RamLink, fd: number, state: Json): SharedMemory {
+  #hold(link: RamLink, fd: number, state: Json): RamImage {
     this.#links.publish(link);
     const memory = { id: link.id, fd, state, sizeBytes: link.sizeBytes, image: link.image, users: 1, isWritten: false };
     this.#held.set(link.id, memory);
     return memory;
   }
 
-  /** The link goes first: nobody shall follow it to what the descriptor becomes next. */
+  /** Removes the link first, so that no process follows it after the descriptor number is reused. */
   #drop(id: string, fd: number): void {
     this.#held.delete(id);
     this.#replaced.delete(id);
@@ -353,13 +352,13 @@ export class Memories {
     closeSync(fd);
   }
 
-  /** @throws where others cannot be told of it */
+  /** @throws if the link cannot be written for others */
   #change(id: string, change: Partial<RamLink>): void {
     this.#links.publish({ ...this.#links.get(id), ...change });
   }
 
-  /** The link to a memory that nobody but one vbd of this keeper has. */
-  #soleLink(memory: SharedMemory): RamLink {
+  /** The link to a ram image. @throws FusetapError BUSY unless a single vbd of this keeper has it */
+  #soleLink(memory: RamImage): RamLink {
     const links = this.#links.all().filter(({ id }) => id === memory.id);
     return requireSole(links, memory.users);
   }

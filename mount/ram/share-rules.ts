@@ -1,9 +1,9 @@
 /**
- * Who shares which ram image.
+ * The rules for sharing ram images.
  *
- * Without a name, vbds of the same file share. With a name that is held, the same file, an empty file or none at all
- * joins; another file of the same size joins with a remark; another size is refused. A name that is not held needs an
- * image that can be copied.
+ * Without a name, vbds of the same file share one ram image. With a name that is in use, an attach joins its ram image:
+ * with the same file, an empty file or no file; with another file of the same size and a remark. A file of another size
+ * is refused. A name that is not in use needs an image that can be copied.
  */
 import { FusetapError } from '../../drivers/errors.js';
 import { named } from '../../drivers/quote.js';
@@ -11,8 +11,8 @@ import type { OpenedImage } from '../images/open-image.js';
 import type { RamLink } from './links.js';
 
 /**
- * What tells an image from all others: device, inode, and when the inode was made (0 where the file system does not
- * know), for a new file may get the number of one that was removed while its copy lives on.
+ * Identifies an image file: device, inode, and birth time of the inode (0 if the file system does not record it). The
+ * birth time is needed because a new file may get the inode number of a removed file whose copy still exists.
  */
 export function imageIdentity({ kind, rdev, dev, ino, bornNs }: IdentifiedImage): string {
   return kind === 'block' ? `block:${rdev}` : `${dev}:${ino}:${bornNs}`;
@@ -20,13 +20,13 @@ export function imageIdentity({ kind, rdev, dev, ino, bornNs }: IdentifiedImage)
 
 export type IdentifiedImage = Pick<OpenedImage, 'kind' | 'rdev' | 'dev' | 'ino' | 'bornNs'>;
 
-/** What an image is shared under where no name was given: `MAJ:MIN:INODE`, or `block:MAJ:MIN`. */
+/** The share name of an image if none was given: `MAJ:MIN:INODE`, or `block:MAJ:MIN`. */
 export function shareOfIdentity(identity: string): string {
   return identity.split(':').slice(0, 3).join(':');
 }
 
-/** Whether a link is one to the memory that is wanted. */
-export function leadsTo(link: RamLink, { driver, share, image }: MemoryWish): boolean {
+/** Whether a link leads to the ram image that an attach asks for. */
+export function leadsTo(link: RamLink, { driver, share, image }: RamImageWish): boolean {
   if (link.driver !== driver) return false;
   if (share !== null) return link.share === share;
   const identity = image === null ? null : imageIdentity(image);
@@ -34,15 +34,15 @@ export function leadsTo(link: RamLink, { driver, share, image }: MemoryWish): bo
 }
 
 /**
- * Checks that a memory may be joined.
+ * Checks that an attach may join a ram image.
  * @returns remarks for the user
- * @throws FusetapError BUSY where it is another image's
+ * @throws FusetapError BUSY if the ram image is a copy of a file of another size
  */
-export function checkJoin(link: RamLink, { image }: MemoryWish): string[] {
+export function checkJoin(link: RamLink, { image }: RamImageWish): string[] {
   if (image === null || image.sizeBytes === 0 || imageIdentity(image) === link.identity) return [];
   const [held, asked] = [named(link.image), named(image.path)];
   if (image.sizeBytes === link.sizeBytes) {
-    return [`${link.share} holds ${held}: that is what you see, not ${asked}, which is another file of the same size`];
+    return [`${link.share} is a copy of ${held}: the vbd shows that, not ${asked}, another file of the same size`];
   }
   const sizes = `${held} with ${link.sizeBytes} bytes, not ${asked} with ${image.sizeBytes}`;
   throw new FusetapError('BUSY', `the ram image ${link.share} is ${sizes}`, {
@@ -52,19 +52,19 @@ export function checkJoin(link: RamLink, { image }: MemoryWish): string[] {
   });
 }
 
-/** The image that a memory which nobody has is to be copied from. @throws FusetapError USAGE where there is none */
-export function checkNew({ image, share, driver }: MemoryWish): OpenedImage {
+/** The image that a new ram image is copied from. @throws FusetapError USAGE if there is none */
+export function checkNew({ image, share, driver }: RamImageWish): OpenedImage {
   if (image !== null && image.sizeBytes > 0) return image;
   const what = image === null ? 'no image was given' : `${named(image.path)} is empty`;
   throw new FusetapError('USAGE', `nothing is shared as ${share} yet, and ${what}`, {
-    hint: `whoever is first gives an image: ${driver}:PATH --share ${share}`,
+    hint: `the first attach must give an image: ${driver}:PATH --share ${share}`,
   });
 }
 
-/** Refuses unless one vbd of one keeper is all that has a memory. */
+/** Throws unless a single vbd of a single keeper has the ram image. */
 export function requireSole(links: readonly RamLink[], users: number): RamLink {
   const [link, ...others] = links;
-  if (link === undefined) throw new FusetapError('FAILED', 'the link to a ram image was taken away');
+  if (link === undefined) throw new FusetapError('FAILED', 'the link to a ram image was removed');
   if (others.length === 0 && users === 1) return link;
   const buses = [...new Set((others.length === 0 ? links : others).map(({ bus }) => bus))].join(', ');
   throw new FusetapError('BUSY', `the ram image of ${named(link.image)} is shared with other vbds, on bus ${buses}`, {
@@ -73,13 +73,13 @@ export function requireSole(links: readonly RamLink[], users: number): RamLink {
   });
 }
 
-/** Which memory is wanted. */
-export interface MemoryWish {
+/** The ram image that an attach asks for. */
+export interface RamImageWish {
   readonly driver: string;
-  /** the name it is shared under; null: by the identity of its image */
+  /** the name it is shared by; null: shared by the identity of its image */
   readonly share: string | null;
-  /** open; its size may be 0 where a name is given */
+  /** open; its size may be 0 if a name is given */
   readonly image: OpenedImage | null;
-  /** the one who wants it went away */
+  /** aborts when the client that asked has gone away */
   readonly signal: AbortSignal;
 }

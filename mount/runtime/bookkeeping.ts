@@ -1,7 +1,7 @@
 /**
- * What a process of a bus writes in the runtime directory for those that cannot ask it: bus.json, its links in ram/, its
- * socket. The bus does not live on it: where it cannot be written (the directory is full, read-only or gone), the bus goes
- * on, says so in `show`, and writes it as soon as that can be done.
+ * Writes files in the runtime directory for processes that cannot ask the bus: bus.json, its links in ram/, its socket.
+ * The bus itself does not need them: if one cannot be written (the directory is full, read-only or gone), the bus goes
+ * on, says so in `show`, and writes the file as soon as possible.
  *
  *      attempt ─► written
  *            └─► failed ─► kept as due ─► tried again with each later change, and once a second ─► written
@@ -16,26 +16,26 @@ interface Due {
 }
 
 export class Bookkeeping {
-  /** by what it is: only the last state of each counts */
+  /** by name: only the last state of each file counts */
   readonly #due = new Map<string, Due>();
   #timer: NodeJS.Timeout | null = null;
   #isRetrying = false;
 
-  /** Why what others read may be old, in words; null: all is written. */
+  /** The reason why a file may be out of date, as text; null if all files are written. */
   get trouble(): string | null {
     const [first] = this.#due;
     return first === undefined ? null : `${first[0]}: ${first[1].reason}`;
   }
 
-  /** Whether the last state of it is still to be written. */
+  /** Whether the last state of a file is not written yet. */
   isDue(what: string): boolean {
     return this.#due.has(what);
   }
 
   /**
-   * Writes something, now or later. Never throws.
-   * @param what names it: a later attempt takes the place of one that failed
-   * @param again how it is written later, where that is done otherwise
+   * Writes a file, now or later. Never throws.
+   * @param what the name of the file: a later attempt replaces one that failed
+   * @param again writes it later; default: `write`
    */
   attempt(what: string, write: () => void, again: () => void | Promise<void> = write): void {
     try {
@@ -45,18 +45,18 @@ export class Bookkeeping {
       return;
     }
     this.done(what);
-    // there may be room again
+    // this write worked, so others may work too
     if (this.#due.size > 0) setImmediate(() => void this.retry());
   }
 
-  /** It is written, or need not be any more. */
+  /** The file is written, or need not be written any more. */
   done(what: string): void {
     if (!this.#due.delete(what) || this.#due.size > 0) return;
     logEvent({ event: 'bookkeeping', reason: null });
     this.#stop();
   }
 
-  /** It could not be written, and `again` tries it again. */
+  /** The file could not be written; `again` tries it again. */
   failed(what: string, error: unknown, again: () => void | Promise<void>): void {
     const reason = error instanceof Error ? error.message : String(error);
     const isNews = this.#due.size === 0;
@@ -65,7 +65,7 @@ export class Bookkeeping {
     if (isNews) logEvent({ event: 'bookkeeping', reason: `${what}: ${reason}` });
   }
 
-  /** Tries again all that is due. */
+  /** Tries all due writes again. */
   async retry(): Promise<void> {
     if (this.#isRetrying) return;
     this.#isRetrying = true;
@@ -79,14 +79,14 @@ export class Bookkeeping {
   async #retryOne(what: string, due: Due): Promise<void> {
     try {
       await due.again();
-      // else it has changed meanwhile, and that could not be written either
+      // if it differs, the file has changed meanwhile, and that write failed too
       if (this.#due.get(what) === due) this.done(what);
     } catch (error) {
       if (this.#due.get(what) === due) this.failed(what, error, due.again);
     }
   }
 
-  /** Nothing is tried any more: the bus ends. */
+  /** The bus ends: tries nothing any more. */
   end(): void {
     this.#due.clear();
     this.#stop();

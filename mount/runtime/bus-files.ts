@@ -1,5 +1,5 @@
 /**
- * The files of a bus that runs: its control socket, and what is removed when it ends.
+ * The files of a running bus: makes its control socket, and removes its files when it ends.
  */
 import { readdirSync, rmdirSync, rmSync } from 'node:fs';
 import type { Server } from 'node:http';
@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import type { BusPlace } from './bus-place.js';
 import { socketAddress } from './socket-address.js';
 
-/** Has a control server listen on a socket in the state directory, for its owner only. */
+/** Lets a control server listen on a socket in the state directory. Only its owner can connect. */
 export async function listenOn(control: Server, stateDir: string, name: string): Promise<void> {
   rmSync(join(stateDir, name), { force: true });
   const address = socketAddress(stateDir, name);
@@ -27,8 +27,8 @@ export async function listenOn(control: Server, stateDir: string, name: string):
 }
 
 /**
- * Leaves nothing behind of a bus that has ended, but a user's own directory. What cannot be removed stays.
- * @param options keepLog: and its log, which `fusetap log` prints
+ * Removes the files of a bus that has ended, but not a user's own directory. Files that cannot be removed stay.
+ * @param options keepLog: keep the log too, which `fusetap log` prints
  */
 export function removeBusFiles(place: BusPlace, { keepLog = false } = {}): void {
   attempt(place.stateDir, () => {
@@ -39,14 +39,14 @@ export function removeBusFiles(place: BusPlace, { keepLog = false } = {}): void 
 }
 
 /**
- * Removes the directory of a bus that is not mounted any more: a program that writes to a vbd then meets an error, and does
- * not make a file of that name. A user's own directory stays, and so does one that a bus is mounted on.
+ * Removes the directory of a bus that is not mounted any more, so that a program that writes to a vbd gets an error and
+ * does not create a file of that name. A user's own directory stays, and so does a directory on which a bus is mounted.
  */
 export function removeMountpoint({ path, ownDirectory }: BusPlace): void {
   if (!ownDirectory) attempt(path, () => rmdirSync(path));
 }
 
-/** Takes the socket away: nobody can connect any more. */
+/** Removes the socket, so that nobody can connect any more. */
 export function removeSocket({ stateDir }: BusPlace, name: 'control.sock' | 'server.sock'): void {
   attempt(name, () => rmSync(join(stateDir, name), { force: true }));
 }
@@ -56,7 +56,7 @@ function attempt(what: string, remove: () => void): void {
     remove();
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException;
-    // it is gone, or another bus is mounted there
+    // it is gone already, or another bus is mounted there
     if (code !== 'ENOENT' && code !== 'EBUSY') console.error(`cannot remove ${what}: ${message}`);
   }
 }

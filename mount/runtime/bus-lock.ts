@@ -1,8 +1,9 @@
 /**
- * One keeper a bus: the flock on state/NAME/lock, held for the keeper's life and given up by the kernel with it.
+ * Ensures one keeper per bus: the keeper has the flock on state/NAME/lock as long as it lives, and the kernel releases
+ * it when the keeper ends.
  *
- * Whoever waits for the end of a bus waits for this lock. The last keeper removes the directory with the lock in it, so
- * a lock that was got counts only while its path still leads to it.
+ * Processes that wait for the end of a bus wait for this lock. The last keeper removes the directory with the lock
+ * file, so a lock is valid only while its path still leads to it.
  */
 import { closeSync, constants, fstatSync, openSync, statSync } from 'node:fs';
 import { connect } from 'node:net';
@@ -18,9 +19,9 @@ const LIMIT_MS = 10_000;
 const POLL_MS = 10;
 
 /**
- * Takes the lock, waiting for a keeper that is leaving.
- * @returns the descriptor: the lock lasts for as long as anybody has it open
- * @throws FusetapError BUSY, "already running", where one is there and answers
+ * Takes the lock. Waits for a keeper that is ending.
+ * @returns the descriptor: the lock lasts as long as a process has it open
+ * @throws FusetapError BUSY, "already running", if a keeper is there and answers
  */
 export async function takeStateLock(place: BusPlace): Promise<number> {
   const deadline = Date.now() + LIMIT_MS;
@@ -32,7 +33,7 @@ export async function takeStateLock(place: BusPlace): Promise<number> {
     }
     if (await answers(place.stateDir, 'server.sock')) {
       throw new FusetapError('BUSY', `bus ${place.name} is orphaned: its keeper died`, {
-        hint: `fusetap stop --bus ${place.name}, then attach anew`,
+        hint: `fusetap stop --bus ${place.name}, then attach again`,
       });
     }
     if (Date.now() > deadline) {
@@ -45,8 +46,8 @@ export async function takeStateLock(place: BusPlace): Promise<number> {
 }
 
 /**
- * Takes the lock again where somebody took its file away: what we hold would keep nobody out.
- * @returns a descriptor of it; the one that we had, where that still is the lock or another one has taken it
+ * Takes the lock again if its file was removed, because then our lock does not keep other keepers out.
+ * @returns a descriptor of the lock: the old one if it still is the lock, or if another process has the new lock
  */
 export async function keepLock(place: BusPlace, fd: number): Promise<number> {
   const named = statSync(join(place.stateDir, 'lock'), { throwIfNoEntry: false });
@@ -62,7 +63,7 @@ async function tryLock(place: BusPlace): Promise<number | null> {
     fd = openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW, 0o600);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-    // the keeper before us has just removed it all
+    // the previous keeper has just removed the directory
     await makeBusDirectories(place, process.geteuid?.() ?? 0);
     return null;
   }
@@ -71,13 +72,15 @@ async function tryLock(place: BusPlace): Promise<number | null> {
   return null;
 }
 
-/** Removes the directory of a bus whose keeper was killed as it began. What another keeper has begun meanwhile stays. */
+/**
+ * Removes the directory of a bus whose keeper was killed while it started. Does nothing if another keeper has started.
+ */
 export function removeUnusedMountpoint(place: BusPlace): void {
   let fd: number;
   try {
     fd = openSync(join(place.stateDir, 'lock'), constants.O_RDONLY | constants.O_NOFOLLOW);
   } catch {
-    // no keeper has come as far as to lock it, so none has made the directory
+    // no keeper got as far as the lock, so none has made the directory
     return;
   }
   if (tryFlockExclusive(fd)) removeMountpoint(place);

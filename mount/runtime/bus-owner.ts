@@ -1,6 +1,6 @@
 /**
- * Whose a bus is that is mounted where we did not mount it: the kernel says which user's, and its record, where it can be
- * read, which processes serve it.
+ * Finds the owner of a bus that we did not mount: the kernel gives its user, and its record, if it can be read, gives
+ * the processes that serve it.
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
@@ -9,14 +9,14 @@ import type { Mount } from '../../system/proc.js';
 import { nameOfDirectory } from './bus-place.js';
 import type { BusRecord } from './bus-record.js';
 
-/** A bus of another runtime directory, as its keeper wrote it down. */
+/** A bus of another runtime directory, from its record. */
 interface FoundBus {
   readonly name: string;
   readonly runtimeDir: string;
   readonly pids: readonly number[];
 }
 
-/** The refusal to touch a bus that is alive. */
+/** The error that refuses to touch a bus that is alive. */
 export function refuseLiveBus(path: string, { owner }: Mount): FusetapError {
   const uid = owner?.uid ?? 0;
   const found = findBus(path, uid);
@@ -34,7 +34,7 @@ export function refuseLiveBus(path: string, { owner }: Mount): FusetapError {
   });
 }
 
-/** Looked for where buses of that user are by default, and where a bus with a name is. */
+/** Looks in the default places of that user's buses, and in the place that the path of a named bus gives. */
 function findBus(path: string, uid: number): FoundBus | null {
   const named = basename(dirname(path)) === 'bus' ? [{ name: basename(path), runtimeDir: dirname(dirname(path)) }] : [];
   const usual = uid === 0 ? ['/run/fusetap'] : [`/run/user/${uid}/fusetap`, `/tmp/fusetap-${uid}`];
@@ -48,7 +48,7 @@ function findBus(path: string, uid: number): FoundBus | null {
   return null;
 }
 
-/** The processes of a record that are there. */
+/** The processes of a record that exist. */
 function readPids(stateDir: string, path: string): number[] {
   try {
     const record = JSON.parse(readFileSync(join(stateDir, 'bus.json'), 'utf8')) as BusRecord;

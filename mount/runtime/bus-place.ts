@@ -1,15 +1,15 @@
 /**
- * Where the files of buses are, and how their directories are made so that nobody else can plant anything in them.
+ * The places of the files of buses. Makes their directories so that no other user can plant files or links in them.
  *
  *      RUNTIME/           0755 for root, else 0700
  *        bus/NAME/        the mount
  *        state/NAME/      0700: control.sock, server.sock, bus.json, log, lock
  *        ram/             0700
- *        tap/             as RUNTIME: minors of tap-ctl, made by the first of them
+ *        tap/             as RUNTIME: minors of tap-ctl, made with the first minor
  *
- * All of it lies in one directory that is ours and that nobody else can write, so below that no link can be planted. The
- * path of that directory is resolved once, where it comes in: what the kernel tells of mounts and files, it tells by real
- * paths.
+ * All of it is in one directory that belongs to us and that no other user can write, so nobody can plant a link below
+ * it. The path of that directory is resolved once, at the start, because the kernel gives real paths of mounts and
+ * files.
  */
 import { createHash } from 'node:crypto';
 import {
@@ -32,7 +32,7 @@ export const BUS_NAME_LIMIT = 64;
 
 /** A bus and its files, whether it runs or not. */
 export interface BusPlace {
-  /** as in state/NAME; for a user's own directory `dir-` and a hash of its real path */
+  /** NAME in state/NAME; for a user's own directory `dir-` and a hash of its real path */
   readonly name: string;
   /** the mount: absolute */
   readonly path: string;
@@ -45,12 +45,12 @@ export interface BusPlace {
 /**
  * The real path of the runtime directory: `$FUSETAP_RUNTIME_DIR`, else /run/fusetap for root, else
  * `$XDG_RUNTIME_DIR/fusetap`, else /tmp/fusetap-UID if it is ours and 0700. It need not exist.
- * @throws FusetapError DENIED where the one in /tmp is not to be trusted
+ * @throws FusetapError DENIED if the directory in /tmp exists and is not ours with mode 0700
  */
 export function runtimeDir(env: NodeJS.ProcessEnv, uid: number): string {
   if (env.FUSETAP_RUNTIME_DIR) return realPlace(env.FUSETAP_RUNTIME_DIR);
   if (uid === 0) return realPlace('/run/fusetap');
-  // the XDG specification: a path that is not absolute is to be ignored
+  // the XDG specification says: ignore a path that is not absolute
   const session = env.XDG_RUNTIME_DIR;
   if (session && isAbsolute(session)) return realPlace(join(session, 'fusetap'));
   const path = `/tmp/fusetap-${uid}`;
@@ -58,13 +58,13 @@ export function runtimeDir(env: NodeJS.ProcessEnv, uid: number): string {
   return realPlace(path);
 }
 
-/** A path without symbolic links, as far as it is there. */
+/** The path with the symbolic links of its existing part resolved. */
 export function realPlace(path: string): string {
   const absolute = resolve(path);
   try {
     return realpathSync.native(absolute);
   } catch {
-    // what is not there, or leads nowhere, is for the caller to make or to refuse
+    // the caller makes or refuses a path that does not exist or cannot be resolved
     return absolute === '/' ? absolute : join(realPlace(dirname(absolute)), basename(absolute));
   }
 }
@@ -80,9 +80,9 @@ function refuseUntrusted(path: string, uid: number): void {
 }
 
 /**
- * The bus that a word means: a NAME (letters, digits, `.`, `_`, `-`), or a directory, which has a `/`. A name of the
- * form `dir-HASH`, as `ls` prints it, means the directory it was made from.
- * @throws FusetapError USAGE for a word that is no name, NOT_FOUND for a directory that is missing
+ * The bus that a word names: a NAME (letters, digits, `.`, `_`, `-`), or a directory, which has a `/`. A name of the
+ * form `dir-HASH`, as `ls` prints it, means the directory that the hash was made from.
+ * @throws FusetapError USAGE for a word that is not a name, NOT_FOUND for a directory that does not exist
  */
 export async function resolveBus(word: string, runtime: string): Promise<BusPlace> {
   if (!word.includes('/')) return namedBus(word, runtime);
@@ -93,7 +93,7 @@ export async function resolveBus(word: string, runtime: string): Promise<BusPlac
   return { name, path: real, stateDir: join(runtime, 'state', name), runtimeDir: runtime, ownDirectory: true };
 }
 
-/** The name of the bus on a directory of the user's own. @param path real */
+/** The name of the bus on a user's own directory. @param path real */
 export function nameOfDirectory(path: string): string {
   return `dir-${createHash('sha256').update(path).digest('hex').slice(0, 16)}`;
 }
@@ -115,20 +115,20 @@ export function isBusName(word: string): boolean {
   return word.length <= BUS_NAME_LIMIT && /^[A-Za-z0-9._-]+$/.test(word) && word !== '.' && word !== '..';
 }
 
-/** The directory of a bus that was named by its hash: its keeper wrote it down. */
+/** The directory of a bus that is named by its hash, from the record that its keeper wrote. */
 function recordedPath(name: string, stateDir: string): string {
   try {
     const record = JSON.parse(readFileSync(join(stateDir, 'bus.json'), 'utf8')) as { path?: unknown };
     if (typeof record.path === 'string') return record.path;
   } catch {
-    // said below: a bus that is not there and one without a record are the same to the caller
+    // thrown below: the caller does not distinguish a missing bus from a bus without a record
   }
-  throw new FusetapError('NOT_FOUND', `no bus ${name}: it is not known which directory that is`, {
+  throw new FusetapError('NOT_FOUND', `no bus ${name}: its directory is not known`, {
     hint: 'give the directory itself: --bus DIR',
   });
 }
 
-/** The real path, found without asking the directory itself, which may be a bus that does not answer. */
+/** The real path, found without a call that the directory itself must answer: it may be a bus that does not answer. */
 function realDirectory(path: string): string {
   try {
     return realpathSync.native(path);
@@ -143,7 +143,7 @@ function realDirectory(path: string): string {
   }
 }
 
-/** The names under state/, sorted: buses that run, and what dead ones left. */
+/** The names in state/, sorted: running buses, and dead buses whose files were left. */
 export function listBusNames(runtime: string): string[] {
   try {
     return readdirSync(join(runtime, 'state')).filter(isBusName).sort();
@@ -158,9 +158,9 @@ export function listBusNames(runtime: string): string[] {
 }
 
 /**
- * Makes the directories that the files of a bus need, with their modes, and checks those that are there. The directory of
- * the mount is for its keeper to make.
- * @throws FusetapError DENIED where a directory is not ours, is a link, or others can write it
+ * Makes the directories for the files of a bus with their modes, and checks those that exist. The keeper makes the
+ * directory of the mount.
+ * @throws FusetapError DENIED if a directory is not ours, is a link, or others can write to it
  */
 export async function makeBusDirectories({ runtimeDir: runtime, stateDir }: BusPlace, uid: number): Promise<void> {
   await makeRuntimeDirectory(runtime, uid);
@@ -170,7 +170,9 @@ export async function makeBusDirectories({ runtimeDir: runtime, stateDir }: BusP
   makeDirectory(stateDir, 0o700, uid);
 }
 
-/** Makes the directory of the mount; to be called under the lock on the bus. What is mounted there is not asked. */
+/**
+ * Makes the directory of the mount. Call it under the lock on the bus. Makes no call on a file system mounted there.
+ */
 export function makeMountpoint({ path, ownDirectory }: BusPlace): void {
   if (!ownDirectory && mkdir(path, 0o700)) chmodSync(path, 0o700);
 }
@@ -183,7 +185,7 @@ export async function makeTapDirectory(runtime: string, uid: number): Promise<vo
 
 const modeFor = (uid: number): number => (uid === 0 ? 0o755 : 0o700);
 
-/** What is there is checked before anything is made in it. */
+/** Checks existing directories before it makes new ones in them. */
 async function makeRuntimeDirectory(runtime: string, uid: number): Promise<void> {
   const missing: string[] = [];
   let above = dirname(runtime);
@@ -195,12 +197,12 @@ async function makeRuntimeDirectory(runtime: string, uid: number): Promise<void>
 
 function makeDirectory(path: string, mode: number, uid: number): void {
   if (mkdir(path, mode)) {
-    // the umask took from the mode
+    // the umask may have removed bits of the mode
     chmodSync(path, mode);
     return;
   }
   const stats = lstatSync(path, { throwIfNoEntry: false });
-  // gone again: a keeper that leaves takes its directory with it, and the caller tries again
+  // removed meanwhile by a keeper that ends: the caller tries again
   if (stats !== undefined) refuseForeign(path, stats, uid);
 }
 
@@ -208,7 +210,7 @@ function refuseForeign(path: string, stats: Stats, uid: number): void {
   const why = stats.isSymbolicLink()
     ? 'it is a symbolic link'
     : !stats.isDirectory()
-      ? 'it is no directory'
+      ? 'it is not a directory'
       : stats.uid !== uid
         ? `it belongs to uid ${stats.uid}, we are ${uid}`
         : (stats.mode & 0o022) !== 0
@@ -221,7 +223,7 @@ function refuseForeign(path: string, stats: Stats, uid: number): void {
   });
 }
 
-/** @returns whether the directory was made; false where something of that name is there */
+/** @returns false if a file or directory of that name exists */
 function mkdir(path: string, mode: number): boolean {
   try {
     mkdirSync(path, { mode });

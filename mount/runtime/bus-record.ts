@@ -1,6 +1,7 @@
 /**
- * bus.json: who runs a bus and what it has attached, for those that cannot ask (a keeper that finds an image claimed by
- * another pid, a person with `cat`). The control socket is the truth; this is rewritten with each change.
+ * bus.json: the processes of a bus and its vbds. It is for readers that cannot ask the bus (a keeper that finds an
+ * image claimed by another pid, a person with `cat`). It is rewritten with each change; the control socket always has
+ * the current state.
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,7 +12,7 @@ export interface BusRecord {
   readonly bus: string;
   readonly path: string;
   readonly interface: string;
-  /** null where it died */
+  /** null if the keeper died */
   readonly keeperPid: number | null;
   readonly serverPid: number | null;
   readonly vbds: readonly {
@@ -19,9 +20,9 @@ export interface BusRecord {
     readonly driver: string;
     readonly mode: string;
     readonly image: string | null;
-    /** of the image, where the vbd holds it; see identityOf */
+    /** of the image, if the vbd has it open; see identityOf */
     readonly identity: string | null;
-    /** of the ram image, as in ram/ */
+    /** the id of the ram image, as in ram/ */
     readonly memory?: string | null;
     readonly paused?: boolean;
   }[];
@@ -32,12 +33,12 @@ export function writeBusRecord(stateDir: string, record: BusRecord): void {
   replaceFile(join(stateDir, 'bus.json'), `${JSON.stringify(record)}\n`);
 }
 
-/** All records below a runtime directory; what cannot be read is left out. */
+/** All records below a runtime directory; records that cannot be read are left out. */
 export function readBusRecords(runtimeDir: string): BusRecord[] {
   return namesIn(runtimeDir).flatMap((name) => readBusRecord(join(runtimeDir, 'state', name)) ?? []);
 }
 
-/** The record of a bus; null where there is none that can be read: a bus that is starting or ending has none. */
+/** The record of a bus; null if it cannot be read: a bus that is starting or ending has none. */
 export function readBusRecord(stateDir: string): BusRecord | null {
   try {
     return JSON.parse(readFileSync(join(stateDir, 'bus.json'), 'utf8')) as BusRecord;
@@ -54,7 +55,7 @@ function namesIn(runtimeDir: string): string[] {
   }
 }
 
-/** The bus that a process is keeper or server of, and the vbd by which it holds an image; null for other processes. */
+/** The bus of which a process is keeper or server, and its vbd of an image; null for other processes. */
 export function findBusOfPid(
   runtimeDir: string,
   pid: number,
@@ -65,7 +66,7 @@ export function findBusOfPid(
   return { bus: record.bus, vdev: record.vbds.find((vbd) => vbd.identity === identity)?.vdev };
 }
 
-/** The vbd by which a keeper or server holds an image, or null where the pid is none of ours. */
+/** The vbd by which a keeper or server uses an image; null if there is none, or for other processes. */
 export function findVbdOfPid(runtimeDir: string, pid: number, identity: string): { bus: string; vdev: string } | null {
   for (const { bus, keeperPid, serverPid, vbds } of readBusRecords(runtimeDir)) {
     if (pid !== keeperPid && pid !== serverPid) continue;

@@ -1,19 +1,19 @@
 /**
- * Whether anybody else could put another directory in the place of ours: whoever can write a directory above it can,
- * unless that has the sticky bit.
+ * Checks that no other user can replace our directory. A user who can write to a directory above it can, unless that
+ * directory has the sticky bit.
  */
 import { type Stats, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { FusetapError } from '../../drivers/errors.js';
 import { isInUserNamespace } from '../../system/proc.js';
 
-/** in a user namespace, what belongs to a user outside of it, as `/` */
+/** in a user namespace, the uid of files of users outside of it, as `/` */
 const UNMAPPED = 65534;
 
 /**
- * @param path of the directory that is to be made
- * @param nearest the real path of the directory above it that is there
- * @throws FusetapError DENIED, naming the directory above that others can write
+ * @param path of the directory to make
+ * @param nearest the real path of the nearest existing directory above it
+ * @throws FusetapError DENIED with the directory above that others can replace
  */
 export async function refuseForeignAncestors(path: string, nearest: string, uid: number): Promise<void> {
   for (let ancestor = nearest; ; ancestor = dirname(ancestor)) {
@@ -35,12 +35,12 @@ async function whyForeign(path: string, stats: Stats, uid: number): Promise<stri
   if (isSticky || (stats.mode & 0o022) === 0) return null;
   const mode = `its mode is ${(stats.mode & 0o7777).toString(8)}`;
   if ((stats.mode & 0o002) !== 0) return mode;
-  // a user's own group has no other members, as distributions make it
+  // assume that a user's own group has no other members, as in most distributions
   if (![0, process.getegid?.() ?? 0].includes(stats.gid)) return `${mode}, and its group ${stats.gid}`;
   return (await isOpenByAcl(path)) ? 'its ACL lets others write' : null;
 }
 
-/** The bits of the group are the mask where there is an ACL: it says whom they are for. */
+/** If there is an ACL, the group bits of the mode are its mask, so read the ACL: does it let others write? */
 async function isOpenByAcl(path: string): Promise<boolean> {
   const { readExtendedAttribute } = await import('../../system/libc.js');
   const acl = readExtendedAttribute(path, 'system.posix_acl_access');
@@ -48,7 +48,7 @@ async function isOpenByAcl(path: string): Promise<boolean> {
 }
 
 const WRITE = 2;
-/** of linux/posix_acl_xattr.h: entries of 8 bytes behind 4 bytes of a version */
+/** linux/posix_acl_xattr.h: a version of 4 bytes, then entries of 8 bytes */
 const [USER, GROUP] = [0x02, 0x08];
 
 /** Whether an ACL, as the kernel stores it, lets a named user or group write. */

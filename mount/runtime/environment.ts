@@ -1,12 +1,12 @@
-/** Variables of the environment, checked where they are read: a wrong one is said by name, with its value and what is right. */
+/** Reads and checks environment variables. The error for a wrong one has its name, its value, and the valid values. */
 import { FusetapError } from '../../drivers/errors.js';
 import { quoted } from '../../drivers/quote.js';
 
-/** A timer of Node takes no more. */
+/** The maximum of Node's timers. */
 const MOST_MS = 2 ** 31 - 1;
 
 /**
- * A variable that is a number of milliseconds; not set and empty are the same.
+ * A variable with a number of milliseconds. Unset and empty mean the same.
  * @throws FusetapError USAGE
  */
 export function readMilliseconds(
@@ -18,7 +18,7 @@ export function readMilliseconds(
   if (text === undefined || text === '') return fallbackMs;
   const value = /^\d+(\.\d+)?$/.test(text) ? Number(text) : 0;
   if (value >= 1 && value <= MOST_MS) return value;
-  throw new FusetapError('USAGE', `${name} is no number of milliseconds: ${quoted(text)}`, {
-    hint: `set it to 1 or more, or unset it: without it ${fallbackMs} is taken`,
+  throw new FusetapError('USAGE', `${name} is not a number of milliseconds: ${quoted(text)}`, {
+    hint: `set it to 1 or more, or unset it: the default is ${fallbackMs}`,
   });
 }

@@ -1,6 +1,6 @@
 /**
- * That a bus can be found for as long as it lives: where somebody took its socket, its lock or its directory away, or they
- * could not be made, they are made again within a second or two.
+ * Keeps a bus findable as long as it lives: if its socket, its lock or its directory was removed or could not be made,
+ * it is made again within one or two seconds.
  */
 import { closeSync, lstatSync } from 'node:fs';
 import type { Server } from 'node:http';
@@ -19,7 +19,7 @@ export interface Findable {
   /** the lock on the bus */
   readonly lockFd: number;
   readonly books: Bookkeeping;
-  /** writes anew what else others find there */
+  /** writes the other files of the bus again */
   rewrite(): void | Promise<void>;
 }
 
@@ -36,19 +36,19 @@ export class StayFindable {
     this.#lockFd = bus.lockFd;
   }
 
-  /** Listens, and goes on doing so. @throws where it cannot: nothing is begun then */
+  /** Listens, and watches the socket from then on. @throws if it cannot listen; it does not watch then */
   async listen(): Promise<void> {
     await this.#listen();
     this.#watch();
   }
 
-  /** The same, as soon as that can be done. */
+  /** Like `listen`, but if it cannot listen now, it does so as soon as possible. */
   async listenAtLast(): Promise<void> {
     this.#watch();
     await this.#look();
   }
 
-  /** To be called before the socket is removed. */
+  /** Stops watching. Call it before the socket is removed. */
   end(): void {
     if (this.#timer !== null) clearInterval(this.#timer);
     this.#timer = null;
@@ -70,7 +70,7 @@ export class StayFindable {
       await this.#comeBack();
       books.done(socket);
     } catch (error) {
-      // this timer tries it again
+      // do nothing in `again`: this timer tries it again
       books.failed(socket, error, () => Promise.reject(error));
     } finally {
       this.#isLooking = false;
@@ -89,7 +89,7 @@ export class StayFindable {
 
   async #listen(): Promise<void> {
     const { control, place, socket } = this.#bus;
-    // those who are being answered stay connected
+    // connections of requests under way stay open
     if (control.listening) control.close();
     await listenOn(control, place.stateDir, socket);
     this.#socket = inodeOf(this.#path);

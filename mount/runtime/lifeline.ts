@@ -1,10 +1,10 @@
 /**
- * For a bus that was begun for one process and its command, by `fusetap run`: how the keeper learns that both are gone, also
- * where SIGKILL ended them.
+ * For a bus that was started for one process and its command, by `fusetap run`: tells the keeper that both are gone,
+ * also after SIGKILL.
  *
- *      run ── socket ──► keeper      the pid of the command, in one line; its end: run is gone
+ *      run ── socket ──► keeper      the pid of the command, in one line; end of file: run is gone
  *
- * The command does not get the socket: programs complain of descriptors that they do not know.
+ * The command does not inherit the socket, because some programs complain about unknown descriptors.
  */
 import { Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -12,7 +12,7 @@ import { isRunning, readStartTime } from '../../system/proc.js';
 
 const POLL_MS = 500;
 
-/** Of the keeper: resolves when the process at the other end, and the command that it told of, have ended. */
+/** For the keeper: resolves when the process at the other end and its command have ended. */
 export async function awaitAbandoned(fd: number): Promise<void> {
   const socket = new Socket({ fd, readable: true, writable: false });
   let told = '';
@@ -28,7 +28,7 @@ export async function awaitAbandoned(fd: number): Promise<void> {
   while (startTime !== null && isRunning(Number(told), startTime)) await delay(POLL_MS);
 }
 
-/** Null also where it cannot be known now. */
+/** The start time of a process; null if it is gone or cannot be read now. */
 function startTimeOf(pid: number): string | null {
   try {
     return readStartTime(pid);
@@ -37,18 +37,18 @@ function startTimeOf(pid: number): string | null {
   }
 }
 
-/** Of the process that the bus is begun for. */
+/** For the process for which the bus is started. */
 export class Lifeline {
   #socket: Socket | null = null;
 
-  /** It is held until this process ends, and does not keep it from ending. */
+  /** Keeps the socket open until this process ends; the socket does not keep the process alive. */
   hold(socket: Socket): void {
     this.#socket = socket;
     socket.on('error', () => {});
     socket.unref();
   }
 
-  /** The bus stays for as long as that process lives, too. */
+  /** Tells the keeper the pid of the command: the bus stays as long as the command lives. */
   tell(pid: number): void {
     this.#socket?.write(`${pid}\n`);
   }

@@ -1,9 +1,10 @@
 /**
- * The log of a bus, as its keeper writes it: state/NAME/log, and log.1 with what came before.
+ * The log of a bus: state/NAME/log, and log.1 with the older lines.
  *
- * It is standard output and error of keeper and server, so that the last words of one that crashes are in it too. A
- * server keeps its descriptors for as long as it lives, therefore the log is never another file: what is too long is
- * copied to log.1 and cut to nothing. All write with O_APPEND, so whatever comes after the cut comes to the start.
+ * It is standard output and standard error of keeper and server, so it also contains the output of a process that
+ * crashes. A server keeps its descriptors as long as it lives, so the log must stay the same file: a log that is too
+ * long is copied to log.1 and truncated. All processes write with O_APPEND, so after the truncation they write at the
+ * start.
  */
 import {
   closeSync,
@@ -23,13 +24,13 @@ import { type BusEvent, printLine } from './log-line.js';
 const STDOUT = 1;
 const STDERR = 2;
 
-/** The longest log; there are two, log and log.1. */
+/** The size limit of log; log.1 has the same. */
 export const LOG_LIMIT_BYTES = 1 << 20;
 
-/** for what is printed while nothing happens that would be logged */
+/** how often the size is checked while no event is logged: processes may print */
 const LOOK_MS = 10_000;
 
-/** Opens the log of a bus for writing at its end. @throws the error of the system */
+/** Opens the log of a bus for writing at its end. @throws a system error */
 export function openLog(stateDir: string): number {
   const { O_WRONLY, O_APPEND, O_CREAT, O_NOFOLLOW } = constants;
   return openSync(join(stateDir, 'log'), O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW, 0o600);
@@ -38,8 +39,8 @@ export function openLog(stateDir: string): number {
 let currentDir: string | null = null;
 
 /**
- * Makes the log of the bus this process's output, and keeps it short from now on. To be called with the lock on the bus
- * held: the log that we were started with may have gone with the directory of the keeper before us.
+ * Makes the log of the bus the output of this process, and limits its size from now on. Call it under the lock on the
+ * bus: the log with which this process was started may have been removed by the previous keeper.
  */
 export function useLog(stateDir: string): void {
   const path = join(stateDir, 'log');
@@ -70,11 +71,11 @@ function shorten(): void {
   try {
     shortenLog(currentDir, STDOUT);
   } catch {
-    // as above; and the directory may have been taken away
+    // as above; also, the directory may have been removed
   }
 }
 
-/** Moves a log that is too long to log.1. @param fd the log, open for writing */
+/** Copies a log that is too long to log.1 and truncates it. @param fd the log, open for writing */
 export function shortenLog(stateDir: string, fd: number, limitBytes = LOG_LIMIT_BYTES): void {
   if (fstatSync(fd).size <= limitBytes) return;
   const path = join(stateDir, 'log');
@@ -82,7 +83,7 @@ export function shortenLog(stateDir: string, fd: number, limitBytes = LOG_LIMIT_
   do {
     copied = fstatSync(fd).size;
     copyFileSync(path, `${path}.new`);
-    // once more where a server wrote meanwhile
+    // copy again if a server wrote meanwhile
   } while (fstatSync(fd).size !== copied);
   renameSync(`${path}.new`, `${path}.1`);
   ftruncateSync(fd, 0);

@@ -1,23 +1,23 @@
 /**
- * How keepers and servers run: with small heaps, because their memory is the price of every bus. Left alone, a keeper's
- * heap doubles within a few hundred requests, most of it garbage.
+ * Node options of keepers and servers: small heaps, because every bus pays for their memory. By default a keeper's heap
+ * doubles within a few hundred requests, and most of it is garbage.
  */
 export const BUS_NODE_OPTIONS: readonly string[] = [
   '--max-semi-space-size=1',
-  // see own-process.ts, which Node 20 needs; later ones (22.14) are told so before any code is loaded
+  // for Node 22.14 and later, before any code is loaded; Node 20 needs own-process.ts
   ...['--disable-sigusr1'].filter((option) => process.allowedNodeEnvironmentFlags.has(option)),
 ];
 
 /**
- * From how many bytes on memcpy(3) of glibc on x86 writes past the processor's cache. Left alone that is three quarters of
- * the cache; but what is written to an image (fuse/thread/mapped-write.ts) is seldom read at once, and to bring it into the cache
- * takes more time than the copy. Other C libraries do not look at it.
+ * The size from which memcpy(3) of glibc on x86 bypasses the processor's cache. The default is three quarters of the
+ * cache. But bytes written to an image (fuse/thread/mapped-write.ts) are seldom read at once, and filling the cache
+ * with them takes more time than the copy. Other C libraries ignore this setting.
  */
 const PAST_CACHE_BYTES = 32 << 10;
 
 /**
- * How many asynchronous calls on files may be under way at a time. Left alone there are four: as many file systems that hang
- * would stop all that a keeper does.
+ * How many asynchronous file calls may run at a time. The default is four: then four hanging file systems would stop
+ * the whole keeper.
  */
 const KEEPER_CALLS = '16';
 
@@ -27,8 +27,8 @@ export function keeperEnvironment(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
 }
 
 /**
- * The environment of a server, made from its keeper's. A server keeps to Node's four calls at a time: with sixteen, requests
- * on the event loop take half as much processor time again.
+ * The environment of a server, made from its keeper's. A server keeps Node's default of four calls: with sixteen,
+ * requests on the event loop take one and a half times the processor time.
  */
 export function serverEnvironment({ UV_THREADPOOL_SIZE: calls, ...env }: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   const own = `glibc.cpu.x86_non_temporal_threshold=${PAST_CACHE_BYTES}`;
@@ -37,7 +37,7 @@ export function serverEnvironment({ UV_THREADPOOL_SIZE: calls, ...env }: NodeJS.
   return {
     ...env,
     ...(isUsers && { UV_THREADPOOL_SIZE: calls }),
-    // where the user has set it himself, the last one counts
+    // if the user has set it too, the last value is used
     GLIBC_TUNABLES: given === undefined ? own : `${own}:${given}`,
   };
 }

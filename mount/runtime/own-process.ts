@@ -1,8 +1,8 @@
-/** What keeper and server change about a process of Node, so that nothing from outside ends it. To be imported before all else. */
+/** Protects keeper and server, which are Node processes, from outside. Import it before everything else. */
 
-// SIGUSR1 has Node open its debugger on a local port, where whoever is on the machine may run code as this process's user.
-// A listener takes its place.
+// On SIGUSR1 Node opens its debugger on a local port: any local user could then run code as the user of this process.
+// A listener replaces that behaviour.
 process.on('SIGUSR1', () => {});
 
-// Both are the bus's log. Where its file system is full an error of a write would end the process.
+// Both streams are the log of the bus. Without a listener, a failed write (a full file system) would end the process.
 for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});

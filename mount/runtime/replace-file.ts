@@ -1,19 +1,19 @@
 /**
- * A small file that is replaced in one step: who reads it finds the old one whole, or the new one.
+ * Replaces a small file in one step: readers see either the whole old file or the whole new file.
  */
 import { renameSync, rmSync, writeFileSync } from 'node:fs';
 
-/** A new version of a file that lies ready beside it. */
+/** A new version of a file, written under a temporary name beside it. */
 export interface PreparedFile {
-  /** puts it in its place */
+  /** replaces the file */
   place(): void;
-  /** takes it away again */
+  /** removes the new version */
   discard(): void;
 }
 
 /**
- * Writes the new version beside the file: what may fail for want of room fails here.
- * @param temporary the name that it has until it is placed
+ * Writes the new version beside the file. An error for lack of space happens here, not in `place`.
+ * @param temporary the name of the new version until it is placed
  */
 export function prepareFile(path: string, text: string, temporary = `${path}.new`): PreparedFile {
   const discard = (): void => rmSync(temporary, { force: true });
@@ -37,11 +37,11 @@ export function replaceFile(path: string, text: string, temporary?: string): voi
   }
 }
 
-/** A directory that can be written no more keeps it: the next writer takes its place. */
+/** If the directory cannot be written, the temporary file stays; the next writer overwrites it. */
 function discardQuietly(discard: () => void): void {
   try {
     discard();
   } catch {
-    // why the file could not be written is worth more
+    // ignore this error: the error of the write is more important
   }
 }

@@ -1,6 +1,6 @@
 /**
- * Waiting for a bus to be gone: its keeper holds a lock for as long as it lives, so the lock says when it is over,
- * whatever it did to its files and whoever its parent is.
+ * Waits until a bus is gone. Its keeper has a lock as long as it lives, so the lock shows when the keeper is gone,
+ * whatever happened to its files and whichever process its parent is.
  */
 import { closeSync, openSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,7 +11,7 @@ import type { BusPlace } from './bus-place.js';
 const POLL_MS = 5;
 const LIMIT_MS = 15_000;
 
-/** A look at a keeper that runs now. To be opened before it is asked to end: it takes its lock file with it. */
+/** Watches a running keeper. Open it before the keeper is asked to end, because the keeper removes its lock file. */
 export interface Deathwatch {
   /** Returns when the keeper is gone. @throws FusetapError FAILED after `limitMs` */
   gone(limitMs?: number): Promise<void>;
@@ -28,7 +28,7 @@ export function watchKeeper(place: BusPlace): Deathwatch {
   };
 }
 
-/** Whether anybody, its keeper or an orphaned server, has the bus. It is not asked: it may not answer. */
+/** Whether a keeper or an orphaned server has the bus. Does not ask the process, which may not answer. */
 export async function isKeeperAlive(place: BusPlace): Promise<boolean> {
   const fd = openLock(place);
   if (fd === undefined) return false;
@@ -42,7 +42,7 @@ export async function isKeeperAlive(place: BusPlace): Promise<boolean> {
   }
 }
 
-/** Without a lock file there is no keeper. */
+/** undefined if there is no lock file, and so no keeper */
 function openLock(place: BusPlace): number | undefined {
   try {
     return openSync(join(place.stateDir, 'lock'), 'r');
@@ -58,6 +58,6 @@ async function waitForLock(place: BusPlace, fd: number, limitMs: number): Promis
       hint: `see ${join(place.stateDir, 'log')}`,
     });
   }
-  // at once: until then a new keeper of this bus would take us for another one
+  // release it at once: until then a new keeper of this bus would take us for another keeper
   flockRelease(fd);
 }

@@ -11,7 +11,7 @@ import { KernelTransport } from '../fuse/event-loop/kernel-transport.js';
 import { ForgetWaiters } from '../holders/forget-waiters.js';
 import { closeInheritedImages } from '../images/image-fds.js';
 import { Ledger } from '../ledger/ledger.js';
-import { MemoryCredit } from '../ram/credit.js';
+import { RamCredit } from '../ram/credit.js';
 import { Bookkeeping } from '../runtime/bookkeeping.js';
 import type { Transport, TransportEvents } from '../transport/transport.js';
 import type { Command, Envelope, ServerMessage, ServerStart } from './commands.js';
@@ -19,7 +19,7 @@ import { logRefusedResizes } from './log-refused-resizes.js';
 import { MemoryQuestions } from './memory-questions.js';
 import type { Orphan } from './orphan.js';
 import { fdsOfKeeper, neededFds, type PassedFds, takePassed } from './passed-fds.js';
-import { ServerMemories } from './ram-images.js';
+import { ServerRamImages } from './ram-images.js';
 import { Server, type Stoppable } from './server.js';
 
 /** the orphan code is loaded this long after the start: the client that started the bus waits for its first bytes */
@@ -93,8 +93,8 @@ const server = new Server(start.keeperPid, transport, ledger, {
 });
 const books = new Bookkeeping();
 const { runtimeDir } = start.place;
-const memories = new ServerMemories({ runtimeDir, keeperPid: start.keeperPid }, books, () => server.memories());
-const credit = new MemoryCredit(ledger, memories, () => server.credited());
+const memories = new ServerRamImages({ runtimeDir, keeperPid: start.keeperPid }, books, () => server.memories());
+const credit = new RamCredit(ledger, memories, () => server.credited());
 const questions = new MemoryQuestions(credit, (nodeId) => send({ kind: 'memory-wanted', nodeId }));
 const running = new Map<number, AbortController>();
 

@@ -3,7 +3,7 @@
  * vbds. If the keeper is slow, stopped or dead, the server looks at the limit itself. No write is refused because the
  * keeper does not answer.
  */
-import type { MemoryCredit } from '../ram/credit.js';
+import type { RamCredit } from '../ram/credit.js';
 
 /** how long a keeper may take to send any message after a question */
 const HEAR_MS = 500;
@@ -11,7 +11,7 @@ const HEAR_MS = 500;
 const ANSWER_MS = 5_000;
 
 export class MemoryQuestions {
-  readonly #credit: MemoryCredit;
+  readonly #credit: RamCredit;
   readonly #askKeeper: (nodeId: number) => void;
   /** the files whose questions were sent to the keeper, with the timer of the next look */
   readonly #asked = new Map<number, NodeJS.Timeout>();
@@ -19,7 +19,7 @@ export class MemoryQuestions {
   #isKeeperSilent = false;
   #isKeeperDead = false;
 
-  constructor(credit: MemoryCredit, askKeeper: (nodeId: number) => void) {
+  constructor(credit: RamCredit, askKeeper: (nodeId: number) => void) {
     this.#credit = credit;
     this.#askKeeper = askKeeper;
   }

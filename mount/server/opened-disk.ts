@@ -15,11 +15,11 @@ import { markWriter } from '../images/copy-lease.js';
 import { markDevice } from '../images/device-claim.js';
 import type { Mode } from '../images/mode.js';
 import type { Ledger } from '../ledger/ledger.js';
-import { boundMemory } from '../ram/bounded-disk.js';
+import { limitDriver } from '../ram/bounded-disk.js';
 import type { AttachCommand, ImageRef, VbdFacts, WindowFacts } from './commands.js';
 import type { ServedPartition } from './partitions.js';
 import { asReadOnly, type PassedFds } from './passed-fds.js';
-import type { ServedMemory } from './ram-images.js';
+import type { ServedRamImage } from './ram-images.js';
 
 export interface OpenedDisk {
   readonly name: string;
@@ -46,7 +46,7 @@ export interface OpenedDisk {
   holders: readonly string[] | null;
 }
 
-type OpenedMemory = Omit<ServedMemory, 'isReserved'> & { readonly mayWrite: boolean };
+type OpenedMemory = Omit<ServedRamImage, 'isReserved'> & { readonly mayWrite: boolean };
 
 /** What a disk and its partitions have in common. */
 export type OpenedFile = Pick<OpenedDisk, 'name' | 'disk' | 'ledgerIndex'>;
@@ -106,7 +106,7 @@ async function openWithDriver(
     const memory = command.memoryFd === null ? null : openMemory(command.memoryFd, readOnly, passed, fds);
     if (memory !== null && !readOnly) markWriter(memory.fd, keeperPid);
     const context: OpenContext = { image, memory, state, readOnly, options };
-    const bounded = boundMemory(await loadDriver(driver), { ledger, ledgerIndex, ask: () => memoryWanted(nodeId) });
+    const bounded = limitDriver(await loadDriver(driver), { ledger, ledgerIndex, ask: () => memoryWanted(nodeId) });
     const raw = await openFiltered(bounded, context, filters);
     if (size !== undefined && raw.size !== size) {
       await inTime('closing it', raw.close());

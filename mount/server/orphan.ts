@@ -9,7 +9,7 @@
 import { FusetapError } from '../../drivers/errors.js';
 import { mountOn } from '../../system/proc.js';
 import { SideShell } from '../../system/side-shell.js';
-import { lookWith } from '../../system/stuck-processes.js';
+import { probeWith } from '../../system/stuck-processes.js';
 import type { Asked, DetachChoice, OrphanControl } from '../control/bus-control.js';
 import { createControl } from '../control/http-server.js';
 import {
@@ -44,7 +44,7 @@ import { logEvent } from '../runtime/log.js';
 import { refusePartition } from '../slots/refuse-partition.js';
 import { parseSlot } from '../slots/slots.js';
 import type { VbdFacts } from './commands.js';
-import type { ServerMemories } from './ram-images.js';
+import type { ServerRamImages } from './ram-images.js';
 import type { Server } from './server.js';
 
 export interface OrphanContext {
@@ -52,7 +52,7 @@ export interface OrphanContext {
   readonly transport: TransportName;
   readonly allowOther: boolean;
   readonly server: Server;
-  readonly memories: ServerMemories;
+  readonly memories: ServerRamImages;
   readonly books: Bookkeeping;
   readonly ledger: Ledger;
   readonly statsFd: number;
@@ -94,7 +94,7 @@ export class Orphan implements OrphanControl {
   #end: Promise<void> | null = null;
 
   constructor(context: OrphanContext) {
-    lookWith(this.#shell);
+    probeWith(this.#shell);
     this.#context = context;
     const { place, lockFd, books } = context;
     const control = createControl(this, () => void this.#endOnce());

@@ -2,14 +2,14 @@
  * The ram images in the server. It has them open, as the keeper has, and decides how much they may grow when the keeper
  * cannot. When the keeper has died, the server publishes links of its own, so that other buses still find the images.
  */
-import type { CreditedMemory, Grants } from '../ram/credit.js';
+import type { CreditedRamImage, Grants } from '../ram/credit.js';
 import { cleanLinks, linkOf, linkTarget, type RamLink } from '../ram/links.js';
 import { withRamLock } from '../ram/lock.js';
 import { OwnLinks } from '../ram/own-links.js';
 import type { Bookkeeping } from '../runtime/bookkeeping.js';
 
 /** A ram image that others may share, as the server has it open. */
-export interface ServedMemory extends CreditedMemory {
+export interface ServedRamImage extends CreditedRamImage {
   /** the keeper's link at attach */
   readonly link: RamLink;
   readonly fd: number;
@@ -21,18 +21,18 @@ export interface ServedMemory extends CreditedMemory {
 const GRANT_LOCK_MS = 300;
 const LOCK_OPTIONS = { mayGoWithout: true, limitMs: 2_000 };
 
-export class ServerMemories implements Grants {
+export class ServerRamImages implements Grants {
   readonly #runtimeDir: string;
   readonly #keeperPid: number;
   readonly #links: OwnLinks;
-  readonly #served: () => Iterable<ServedMemory>;
+  readonly #served: () => Iterable<ServedRamImage>;
   #isPublic = false;
 
   /** @param served the ram images of all disks, one for each disk */
   constructor(
     where: { runtimeDir: string; keeperPid: number },
     books: Bookkeeping,
-    served: () => Iterable<ServedMemory>,
+    served: () => Iterable<ServedRamImage>,
   ) {
     this.#runtimeDir = where.runtimeDir;
     this.#keeperPid = where.keeperPid;
@@ -56,7 +56,7 @@ export class ServerMemories implements Grants {
   }
 
   /** A disk is about to close its ram image. If another disk has it too, the link leads to that one from now on. */
-  drop({ id }: CreditedMemory): void {
+  drop({ id }: CreditedRamImage): void {
     if (!this.#links.has(id)) return;
     const other = [...this.#served()].find((memory) => memory.id === id);
     if (other === undefined) this.#links.remove(id);
@@ -64,7 +64,7 @@ export class ServerMemories implements Grants {
     else this.#links.note(this.#linkTo(other));
   }
 
-  grant(memory: CreditedMemory, unspentBytes: number, wantedBytes: number, neededBytes: number): Promise<number> {
+  grant(memory: CreditedRamImage, unspentBytes: number, wantedBytes: number, neededBytes: number): Promise<number> {
     const growth = { unspentBytes, wantedBytes, neededBytes };
     this.#noteLink(memory.id);
     // the keeper may answer at any moment, and records grants itself: this only computes one, which needs no lock
@@ -82,7 +82,7 @@ export class ServerMemories implements Grants {
     for (const memory of this.#served()) if (memory.id === id) this.#links.note(this.#linkTo(memory));
   }
 
-  #linkTo({ id, link, fd, isReserved }: ServedMemory): RamLink {
+  #linkTo({ id, link, fd, isReserved }: ServedRamImage): RamLink {
     // a save may have moved the ram image to another file since attach: the keeper's link, if it exists, tells which
     const { identity, share } = linkOf(this.#runtimeDir, id, this.#keeperPid) ?? link;
     const reservedBytes = isReserved ? link.sizeBytes : 0;

@@ -33,7 +33,7 @@ import {
 } from './opened-disk.js';
 import { openPartition, readTable, type ServedPartition } from './partitions.js';
 import type { PassedFds } from './passed-fds.js';
-import type { ServedMemory } from './ram-images.js';
+import type { ServedRamImage } from './ram-images.js';
 
 /** What other parts have to know about the disks. */
 export interface ServerEvents {
@@ -204,7 +204,7 @@ export class Server {
   }
 
   /** The ram images of all disks that others may share. */
-  memories(): ServedMemory[] {
+  memories(): ServedRamImage[] {
     return [...this.#served.values()].flatMap(({ memory, facts }) => {
       return memory === null ? [] : { ...memory, isReserved: memory.mayWrite && facts?.passthrough === true };
     });

@@ -1,4 +1,4 @@
-/** Xen's places of partitions: xvda1 (51713) belongs to xvda (51712). */
+/** Xen's slots of partitions: xvda1 (51713) belongs to xvda (51712). */
 import { FusetapError } from '../../drivers/errors.js';
 import { quoted } from '../../drivers/quote.js';
 import { findSlot, type Slot, vdevOfSlot } from './slots.js';
@@ -6,7 +6,7 @@ import { findSlot, type Slot, vdevOfSlot } from './slots.js';
 const DISK = /^(?:xvd|hd|sd)[a-z]+$/;
 const PARTITION = /^((?:xvd|hd|sd)[a-z]+)[0-9]+$/;
 
-/** The place of a disk's partition; null where such a disk has none of that number. */
+/** The slot of a disk's partition; null if a disk of this kind has no partition of that number. */
 export function partitionSlot(disk: Slot, number: number): Slot | null {
   const vdev = `${disk.vdev}${number}`;
   const slot = findSlot(vdev);
@@ -14,13 +14,13 @@ export function partitionSlot(disk: Slot, number: number): Slot | null {
 }
 
 /**
- * All places of a disk's partitions.
- * @throws FusetapError USAGE for a place that is no whole disk's
+ * The slots of all possible partitions of a disk.
+ * @throws FusetapError USAGE if the slot is not that of a whole disk
  */
 export function partitionSlots(disk: Slot): Slot[] {
   if (!DISK.test(disk.vdev)) {
-    throw new FusetapError('USAGE', `${quoted(disk.vdev)} is no place of a whole disk: it has no partitions`, {
-      hint: 'choose one as xvda, or leave out --partitions',
+    throw new FusetapError('USAGE', `${quoted(disk.vdev)} is not the slot of a whole disk: it has no partitions`, {
+      hint: 'choose one as xvda, or omit --partitions',
     });
   }
   const slots: Slot[] = [];
@@ -28,7 +28,7 @@ export function partitionSlots(disk: Slot): Slot[] {
   return slots;
 }
 
-/** The slot of the disk that a place belongs to as a partition; null where it is none. */
+/** The slot of the disk whose partition has this slot; null if it is not the slot of a partition. */
 export function diskSlotOf(slot: number): number | null {
   const [, disk] = PARTITION.exec(vdevOfSlot(slot)) ?? [];
   return disk === undefined ? null : findSlot(disk);

@@ -1,5 +1,5 @@
 /**
- * Slots and vdevs: Xen's numbers of the places on a bus, and their names. 51712 is xvda, 51728 is xvdb.
+ * Slots and vdevs: Xen's numbers of the places on a bus and their names. 51712 is xvda, 51728 is xvdb.
  *
  *     xvd and dNpM   disk, partition ≤ 15     202 << 8 | disk << 4 | partition
  *                    above                    1 << 28  | disk << 8 | partition      disk < 2^20, partition ≤ 255
@@ -7,8 +7,8 @@
  *     sd             disk, partition ≤ 15     8 << 8   | disk << 4 | partition
  *     a number       itself                   below 2^31
  *
- * The rules are libxl's (libxl__device_disk_dev_number), so that a name means here what it means to a domain. A name is
- * the name of one slot and a slot has one name: both directions are exact inverses of each other.
+ * The rules are libxl's (libxl__device_disk_dev_number), so that a name means the same here and in a domain. Each name
+ * belongs to one slot and each slot has one name: the two directions are exact inverses of each other.
  */
 import { FusetapError } from '../../drivers/errors.js';
 import { quoted } from '../../drivers/quote.js';
@@ -16,11 +16,11 @@ import { quoted } from '../../drivers/quote.js';
 /** A place on a bus. */
 export interface Slot {
   readonly slot: number;
-  /** the name its file has on the bus: an xvd, hd or sd name, else the number in decimal */
+  /** the name of its file on the bus: an xvd, hd or sd name, else the number in decimal */
   readonly vdev: string;
 }
 
-/** libxl and xenstore keep a slot in a C int, so this is the largest that any Xen tool can say. */
+/** libxl and xenstore keep a slot in a C int, so this is the largest slot for Xen tools. */
 const MAX_SLOT = 2 ** 31 - 1;
 
 const XVD_MAJOR = 202;
@@ -31,9 +31,9 @@ const MAX_DISK = 2 ** 20 - 1;
 const MAX_PARTITION = 255;
 
 const VDEV_HINT =
-  'use xvda … xvdp, xvdaa …, hda … hdd or sda … sdp, with a partition number if need be (xvda1), d0p1, or a slot number';
+  'use xvda, xvdb …, xvdaa …, hda … hdd or sda … sdp, with a partition number if needed (xvda1), d0p1, or a slot number';
 
-// each gives null where its kind has no such disk or partition
+// each returns null if its kind has no such disk or partition
 function xvdSlot(disk: number, partition: number): number | null {
   if (disk > MAX_DISK || partition > MAX_PARTITION) return null;
   if (disk <= 15 && partition <= 15) return (XVD_MAJOR << 8) | (disk << 4) | partition;
@@ -51,7 +51,7 @@ function sdSlot(disk: number, partition: number): number | null {
   return (SD_MAJOR << 8) | (disk << 4) | partition;
 }
 
-/** Letters as a number: base 26 without a zero, so z is 25 and aa is 26. */
+/** Letters as a number, in base 26 without a zero: z is 25 and aa is 26. */
 function diskOfLetters(letters: string): number {
   let count = 0;
   for (const letter of letters) count = count * 26 + (letter.charCodeAt(0) - 96);
@@ -67,7 +67,7 @@ function lettersOfDisk(disk: number): string {
 }
 
 /**
- * The slot that a bare number means, or null for any other word: decimal, 0x… or 0… (octal), as strtoul reads it, but
+ * The slot of a bare number, null for any other word. The number is decimal, 0x… or 0… (octal), as for strtoul(3), but
  * without signs and blanks.
  */
 export function slotOfNumber(word: string): number | null {
@@ -79,12 +79,12 @@ export function slotOfNumber(word: string): number | null {
   return slot <= MAX_SLOT ? slot : null;
 }
 
-// five letters reach beyond the last disk; a partition has no leading zero, so that no slot has two names
+// five letters are enough for the last disk; a partition has no leading zero, so that no slot has two names
 const NAME = /^(?:\/dev\/)?(xvd|hd|sd)([a-z]{1,5})([1-9][0-9]{0,2})?$/;
 // the digits are decimal even after a zero, and d0 is d0p0
 const DISK_AND_PARTITION = /^d([0-9]{1,10})(?:p([0-9]{1,10}))?$/;
 
-/** The slot of a vdev or a number, or null where the word is neither. Forms: see parseSlot. */
+/** The slot of a vdev or a number, or null if the word is neither. Forms: see parseSlot. */
 export function findSlot(word: string): number | null {
   const [, kind, letters, partition] = NAME.exec(word) ?? [];
   if (kind !== undefined && letters !== undefined) {
@@ -97,22 +97,22 @@ export function findSlot(word: string): number | null {
 }
 
 /**
- * The slot of a vdev (or of anything else that parseSlot takes).
+ * The slot of a vdev (or of any other word that parseSlot takes).
  *
- * @throws FusetapError USAGE for a word that names no place on a bus
+ * @throws FusetapError USAGE for a word that is not a slot
  */
 export function slotOfVdev(vdev: string): number {
   const slot = findSlot(vdev);
-  if (slot === null) throw new FusetapError('USAGE', `no vdev: ${quoted(vdev)}`, { hint: VDEV_HINT });
+  if (slot === null) throw new FusetapError('USAGE', `${quoted(vdev)} is not a vdev`, { hint: VDEV_HINT });
   return slot;
 }
 
 /**
- * The canonical vdev of a slot: its xvd, hd or sd name, else the number in decimal. A slot of the extended range whose
- * disk and partition have a slot below it (268435456 would be a second xvda) stays a number: two files on a bus must
- * not have one name.
+ * The canonical vdev of a slot: its xvd, hd or sd name, else the number in decimal. A slot of the extended range stays
+ * a number if its disk and partition have a smaller slot too (268435456 would be a second xvda): two files on a bus
+ * must not have the same name.
  *
- * @throws RangeError for what is no slot at all: a mistake of the caller
+ * @throws RangeError if the number is not a slot: a mistake of the caller
  */
 export function vdevOfSlot(slot: number): string {
   if (!Number.isInteger(slot) || slot < 0 || slot > MAX_SLOT) throw new RangeError(`not a slot: ${slot}`);
@@ -120,7 +120,7 @@ export function vdevOfSlot(slot: number): string {
   return name !== null && findSlot(name) === slot ? name : String(slot);
 }
 
-/** The name that a slot's bits spell, which may be one that belongs to another slot. */
+/** The name that the bits of a slot give; it may belong to another slot. */
 function nameOfSlot(slot: number): string | null {
   const named = (kind: string, disk: number, partition: number): string =>
     kind + lettersOfDisk(disk) + (partition === 0 ? '' : partition);
@@ -134,16 +134,16 @@ function nameOfSlot(slot: number): string | null {
 }
 
 /**
- * A place on a bus from a word of the user's: `xvda`, `hdc2`, `/dev/xvda`, `d0`, `d1p2`, `51712`, `0xca00`, `0145000`.
+ * The slot that a user's word names: `xvda`, `hdc2`, `/dev/xvda`, `d0`, `d1p2`, `51712`, `0xca00`, `0145000`.
  *
- * @throws FusetapError USAGE for a word that names no place on a bus
+ * @throws FusetapError USAGE for a word that is not a slot
  */
 export function parseSlot(word: string): Slot {
   const slot = slotOfVdev(word);
   return { slot, vdev: vdevOfSlot(slot) };
 }
 
-/** The number of the xvd disk that a slot belongs to, as a whole or as a partition of it; null for all others. */
+/** The number of the xvd disk for the slot of the disk or of one of its partitions; null for other slots. */
 function xvdDiskOfSlot(slot: number): number | null {
   if (slot >> 8 === XVD_MAJOR) return (slot & 255) >> 4;
   if (slot >= EXTENDED && slot < 2 * EXTENDED) return (slot - EXTENDED) >> 8;
@@ -151,8 +151,8 @@ function xvdDiskOfSlot(slot: number): number | null {
 }
 
 /**
- * The first xvd disk of a bus of which nothing is taken, as `xvda`. A disk of which only a partition is taken is passed
- * over: in a domain, as on a bus with `--partitions`, xvda and another image's xvda1 would be in each other's way.
+ * The first free xvd disk of a bus, as `xvda`. A disk is not free if the slot of one of its partitions is taken: in a
+ * domain, and on a bus with `--partitions`, xvda and the xvda1 of another image would conflict.
  *
  * @param taken the slots in use
  * @throws FusetapError BUSY when all 2^20 are taken

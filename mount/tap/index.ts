@@ -1,4 +1,4 @@
-/** What tap-ctl does, for its commands. */
+/** The functions behind the commands of tap-ctl. */
 export {
   attachMinor,
   type CloseOptions,

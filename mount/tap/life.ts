@@ -1,9 +1,9 @@
 /**
- * The life of a vbd as tap-ctl tells it, in steps:
+ * The life of a vbd in the steps of tap-ctl:
  *
  *      allocate ─► (spawn) ─► attach ─► open ─► pause ─► unpause ─► close ─► detach ─► free
  *
- * What is opened so is never passed through: it can always be paused. A step that fails leaves all as it was.
+ * These vbds never use passthrough, so they can always be paused. A step that fails changes nothing.
  */
 import { constants as os } from 'node:os';
 import { resolve } from 'node:path';
@@ -19,20 +19,20 @@ import { requireAttached, requireOpen, requireTapdisk, vdevOfMinor } from './tap
 
 const { errno } = os;
 
-/** What `-a TYPE:PATH` names. */
+/** The image named by `-a TYPE:PATH`. */
 export interface TapImage {
   readonly driver: string;
   readonly path: string;
 }
 
-/** A vbd as every command names it. */
+/** The name of a vbd in every command. */
 export interface TapName {
   readonly runtimeDir: string;
   readonly pid: number;
   readonly minor: number;
 }
 
-/** @throws FusetapError with ENOENT, or EEXIST where the minor is attached already */
+/** @throws FusetapError with ENOENT, or EEXIST if the minor is attached already */
 export async function attachMinor({ runtimeDir, pid, minor }: TapName): Promise<void> {
   const { place } = await requireTapdisk(runtimeDir, pid);
   await withMinorsLocked(runtimeDir, async () => {
@@ -48,8 +48,8 @@ export async function attachMinor({ runtimeDir, pid, minor }: TapName): Promise<
 }
 
 /**
- * Opens an image in a minor that is attached.
- * @throws FusetapError with EALREADY where one is open; what an attach of the image throws
+ * Opens an image in an attached minor.
+ * @throws FusetapError with EALREADY if an image is open; what an attach of the image throws
  */
 export async function openMinor(name: TapName, image: TapImage, readOnly: boolean): Promise<VbdInfo> {
   const { runtimeDir, pid, minor } = name;
@@ -85,19 +85,19 @@ function openAlready(minor: number, { driver, image }: VbdInfo): FusetapError {
 
 function tapdiskDied({ pid, minor }: TapName): FusetapError {
   return new FusetapError('NOT_FOUND', `tapdisk ${pid} of minor ${minor} is gone`, {
-    hint: `tap-ctl destroy -p ${pid} -m ${minor}, then create it anew`,
+    hint: `tap-ctl destroy -p ${pid} -m ${minor}, then create it again`,
     errno: errno.ENODEV,
   });
 }
 
 export interface CloseOptions {
-  /** later I/O of those who hold it is EIO */
+  /** close it although it is in use: later I/O of its users is EIO */
   readonly force?: boolean;
-  /** how long to wait for those who hold it */
+  /** how long to wait until it is not in use */
   readonly waitSeconds?: number | undefined;
 }
 
-/** Closes the image: what was written is durable. @throws FusetapError BUSY with the holders; with ENODEV */
+/** Closes the image; written data is durable then. @throws FusetapError BUSY with the holders; with ENODEV */
 export async function closeMinor(name: TapName, options: CloseOptions = {}): Promise<void> {
   const { runtimeDir, pid, minor } = name;
   const { place, vbd } = await requireOpen(runtimeDir, pid, minor);
@@ -105,7 +105,7 @@ export async function closeMinor(name: TapName, options: CloseOptions = {}): Pro
   pointDevice(runtimeDir, minor, null);
 }
 
-/** Detaches a minor; its tapdisk ends with the last one. @throws FusetapError with EBUSY while an image is open */
+/** Detaches a minor. Its tapdisk ends with its last minor. @throws FusetapError with EBUSY while an image is open */
 export async function detachMinor({ runtimeDir, pid, minor }: TapName): Promise<void> {
   const { place, info, vbd } = await requireAttached(runtimeDir, pid, minor);
   if (vbd !== null) {
@@ -124,13 +124,13 @@ export async function detachMinor({ runtimeDir, pid, minor }: TapName): Promise<
   });
 }
 
-/** Ends a tapdisk that nothing is attached to. @throws FusetapError with ENOENT */
+/** Ends a tapdisk without attached minors. @throws FusetapError with ENOENT */
 export async function stopTapdisk(runtimeDir: string, pid: number): Promise<void> {
   const { place } = await requireTapdisk(runtimeDir, pid);
   await stop(place);
 }
 
-/** Gives a minor back. @throws FusetapError with EBUSY while it is attached */
+/** Frees a minor. @throws FusetapError with EBUSY while it is attached */
 export async function freeMinor({ runtimeDir, minor }: Omit<TapName, 'pid'>): Promise<void> {
   await withMinorsLocked(runtimeDir, async () => {
     const { owner } = requireMinor(runtimeDir, minor);
@@ -144,7 +144,7 @@ export async function freeMinor({ runtimeDir, minor }: Omit<TapName, 'pid'>): Pr
   });
 }
 
-/** close, detach, free: as much of it as there is to do. */
+/** Does close, detach and free, as far as they are needed. */
 export async function destroyMinor(name: TapName, options: CloseOptions = {}): Promise<void> {
   const { vbd } = await requireAttached(name.runtimeDir, name.pid, name.minor);
   if (vbd !== null) await closeMinor(name, options);
@@ -152,15 +152,16 @@ export async function destroyMinor(name: TapName, options: CloseOptions = {}): P
   await freeMinor(name);
 }
 
-/** Holds the I/O: it waits, without an error. */
+/** Pauses the I/O: it waits, without an error. */
 export async function pauseMinor(name: TapName): Promise<void> {
   const { place, vbd } = await requireLive(name);
   await pause(place, vbd.vdev);
 }
 
 /**
- * Lets the I/O go on, on another image where one is given: of the same size, in the same mode.
- * @throws FusetapError USAGE (EINVAL) where it is not paused, or the size is another; it is still paused then
+ * Resumes the I/O. If an image is given, it replaces the old one; it must have the same size and is opened in the same
+ * mode.
+ * @throws FusetapError USAGE (EINVAL) if the minor is not paused, or the size differs; it stays paused then
  */
 export async function unpauseMinor(name: TapName, image: TapImage | null): Promise<void> {
   const { pid, minor } = name;
@@ -174,7 +175,7 @@ export async function unpauseMinor(name: TapName, image: TapImage | null): Promi
   await resume(place, vbd.vdev);
 }
 
-/** An open vbd whose tapdisk can still be told something. */
+/** An open vbd whose tapdisk still answers. */
 async function requireLive(name: TapName): Promise<Awaited<ReturnType<typeof requireOpen>>> {
   const found = await requireOpen(name.runtimeDir, name.pid, name.minor);
   if (found.info?.state === 'orphaned') throw tapdiskDied(name);

@@ -1,4 +1,4 @@
-/** What tap-ctl shows: the tapdisks and minors there are, and what requests did. */
+/** The data that tap-ctl shows: tapdisks, minors, and statistics of requests. */
 import { askStats } from '../client/stats.js';
 import type { VbdInfo, VbdStats } from '../control/interface.js';
 import { resolveBus } from '../runtime/bus-place.js';
@@ -6,7 +6,7 @@ import type { TapName } from './life.js';
 import { listMinors, type Minor } from './minors.js';
 import { listTapdisks, requireOpen, type Tapdisk, vbdOfMinor } from './tapdisks.js';
 
-/** Bits of a state, as tapdisk has them. */
+/** The bits of a state, as in tapdisk. */
 const DEAD = 0x1;
 const CLOSED = 0x2;
 const QUIESCED = 0x8;
@@ -21,7 +21,7 @@ export interface TapEntry {
   readonly path: string | null;
 }
 
-/** All minors by number, then the tapdisks that have none. */
+/** All minors by number, then the tapdisks without a minor. */
 export async function listTaps(runtimeDir: string): Promise<TapEntry[]> {
   const minors = listMinors(runtimeDir);
   const tapdisks = await listTapdisks(runtimeDir);
@@ -48,7 +48,7 @@ function stateOf(vbd: VbdInfo | null): number {
   return vbd.state === 'paused' ? CLOSED | QUIESCED | PAUSED : 0;
 }
 
-/** The vbd and what its requests did. @throws FusetapError NOT_FOUND */
+/** A vbd and the statistics of its requests. @throws FusetapError NOT_FOUND */
 export async function statsOfMinor(name: TapName): Promise<{ vbd: VbdInfo; stats: VbdStats }> {
   const { vbd } = await requireOpen(name.runtimeDir, name.pid, name.minor);
   const all = await askStats(await resolveBus(vbd.bus, name.runtimeDir));

@@ -1,10 +1,11 @@
 /**
- * The minor numbers of tap-ctl: files of the runtime directory, so that whatever dies, they are still known.
+ * The minor numbers of tap-ctl. They are files in the runtime directory, so they outlive every process.
  *
- *      RUNTIME/tap/N         a minor that is allocated: empty, or as JSON the tapdisk that it is attached to
- *      RUNTIME/tap/tapdevN   what `allocate` prints: a link, to the vbd while it is open, else to nothing
+ *      RUNTIME/tap/N         an allocated minor: empty, or as JSON the tapdisk that it is attached to
+ *      RUNTIME/tap/tapdevN   the path that `allocate` prints: a link to the vbd while it is open, else to nothing
  *
- * A number is taken by making its file, in one step. What a file says is changed under flock(2) on the directory.
+ * A number is taken by creating its file, in one step. The contents of a file are changed under flock(2) on the
+ * directory.
  */
 import { closeSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { constants as os } from 'node:os';
@@ -17,7 +18,7 @@ import { lockDirectory } from '../runtime/lock-directory.js';
 export interface MinorOwner {
   /** the name of its bus */
   readonly bus: string;
-  /** of its keeper, when the minor was attached */
+  /** the pid of its keeper when the minor was attached */
   readonly pid: number;
 }
 
@@ -26,7 +27,7 @@ export interface Minor {
   readonly owner: MinorOwner | null;
 }
 
-/** as many as a bus has xvd disks */
+/** the number of xvd disks of a bus */
 const MINOR_LIMIT = 2 ** 20;
 
 function recordPath(runtimeDir: string, minor: number): string {
@@ -38,7 +39,7 @@ export function devicePath(runtimeDir: string, minor: number): string {
   return join(runtimeDir, 'tap', `tapdev${minor}`);
 }
 
-/** Takes the lowest number that is free, and makes its link. @throws FusetapError DENIED, NO_SPACE */
+/** Takes the lowest free number and makes its link. @throws FusetapError DENIED, NO_SPACE */
 export async function allocateMinor(runtimeDir: string): Promise<number> {
   await makeTapDirectory(runtimeDir, process.geteuid?.() ?? 0);
   for (let minor = 0; minor < MINOR_LIMIT; minor++) {
@@ -54,7 +55,7 @@ export async function allocateMinor(runtimeDir: string): Promise<number> {
   throw new FusetapError('NO_SPACE', `all ${MINOR_LIMIT} minors are allocated`, { hint: 'tap-ctl free -m MINOR' });
 }
 
-/** The minors that are allocated, by number. */
+/** The allocated minors, by number. */
 export function listMinors(runtimeDir: string): Minor[] {
   let names: string[];
   try {
@@ -67,7 +68,7 @@ export function listMinors(runtimeDir: string): Minor[] {
   return numbers.sort((a, b) => a - b).flatMap((minor) => findMinor(runtimeDir, minor) ?? []);
 }
 
-/** The minor, or null where it is not allocated. */
+/** The minor, or null if it is not allocated. */
 export function findMinor(runtimeDir: string, minor: number): Minor | null {
   let text: string;
   try {
@@ -84,25 +85,27 @@ export function requireMinor(runtimeDir: string, minor: number): Minor {
   const found = findMinor(runtimeDir, minor);
   if (found !== null) return found;
   throw new FusetapError('NOT_FOUND', `minor ${minor} is not allocated`, {
-    hint: 'tap-ctl allocate prints one that is; tap-ctl list lists them',
+    hint: 'tap-ctl allocate allocates a minor; tap-ctl list lists them',
     errno: os.errno.ENOENT,
   });
 }
 
-/** To be called under the lock. Readers see the old record or the new one. */
+/** Call it under the lock. Readers see the old record or the new one. */
 export function setOwner(runtimeDir: string, minor: number, owner: MinorOwner | null): void {
   const path = recordPath(runtimeDir, minor);
   writeFileSync(`${path}.new`, owner === null ? '' : JSON.stringify(owner), { mode: 0o600 });
   renameSync(`${path}.new`, path);
 }
 
-/** Gives the number back. To be called under the lock. */
+/** Frees the number. Call it under the lock. */
 export function removeMinor(runtimeDir: string, minor: number): void {
   rmSync(devicePath(runtimeDir, minor), { force: true });
   rmSync(recordPath(runtimeDir, minor), { force: true });
 }
 
-/** Has the minor's link lead to a vbd, or nowhere: below a file, where nothing can be made by writing to it. */
+/**
+ * Makes the link of a minor lead to a vbd, or to nothing: to a path below a file, where a write cannot create a file.
+ */
 export function pointDevice(runtimeDir: string, minor: number, path: string | null): void {
   const link = devicePath(runtimeDir, minor);
   rmSync(`${link}.new`, { force: true });
@@ -110,7 +113,7 @@ export function pointDevice(runtimeDir: string, minor: number, path: string | nu
   renameSync(`${link}.new`, link);
 }
 
-/** Runs `body` under the lock on the minors. @throws FusetapError BUSY where somebody keeps it for long */
+/** Runs `body` under the lock on the minors. @throws FusetapError BUSY if another process keeps it for LOCK_LIMIT_MS */
 export async function withMinorsLocked<Result>(runtimeDir: string, body: () => Promise<Result>): Promise<Result> {
   await makeTapDirectory(runtimeDir, process.geteuid?.() ?? 0);
   const fd = await lockDirectory(join(runtimeDir, 'tap'), 'the minors');

@@ -1,6 +1,6 @@
 /**
- * What tap-ctl calls a tapdisk: a bus named tapN, known by the pid of its keeper. On it minor M is disk M, so a minor
- * has one place wherever it is attached.
+ * The tapdisks of tap-ctl: a tapdisk is a bus named tapN, identified by the pid of its keeper. On it minor M is disk M,
+ * so a minor has the same slot on every tapdisk.
  */
 import { constants as os } from 'node:os';
 import { FusetapError } from '../../drivers/errors.js';
@@ -13,7 +13,7 @@ import { slotOfVdev } from '../slots/slots.js';
 import { requireMinor } from './minors.js';
 
 const BUS_NAME = /^tap(0|[1-9]\d{0,8})$/;
-/** a bus that does not answer must not hold up the others */
+/** limit for an answer, so that one bus does not delay the others */
 const LIMIT_MS = 5_000;
 
 export interface Tapdisk {
@@ -25,9 +25,9 @@ export interface Tapdisk {
 export interface TapVbd {
   readonly minor: number;
   readonly place: BusPlace;
-  /** null where the tapdisk is dead */
+  /** null if the tapdisk is dead */
   readonly info: BusInfo | null;
-  /** null where nothing is open in it */
+  /** null if no image is open in the minor */
   readonly vbd: VbdInfo | null;
 }
 
@@ -36,7 +36,7 @@ export function vdevOfMinor(minor: number): string {
   return `d${minor}`;
 }
 
-/** Starts a tapdisk; it stays until its last minor is detached. @returns its pid */
+/** Starts a tapdisk, which runs until its last minor is detached. @returns its pid */
 export async function spawnTapdisk(runtimeDir: string): Promise<number> {
   const taken = new Set(listBusNames(runtimeDir));
   for (let number = 0; ; number++) {
@@ -46,7 +46,7 @@ export async function spawnTapdisk(runtimeDir: string): Promise<number> {
       const { pid } = await startKeeper(await resolveBus(name, runtimeDir), { persistent: true });
       return pid;
     } catch (error) {
-      // somebody was quicker with this number
+      // another process has just taken this number
       if (!(error instanceof FusetapError) || error.code !== 'BUSY') throw error;
     }
   }
@@ -85,7 +85,7 @@ export async function requireTapdisk(runtimeDir: string, pid: number): Promise<T
 }
 
 /**
- * The minor, as attached to the tapdisk of that pid, dead or alive.
+ * A minor that is attached to the tapdisk with that pid, dead or alive.
  * @throws FusetapError NOT_FOUND: ENOENT for no such tapdisk, ENODEV for a minor that is not attached to it
  */
 export async function requireAttached(runtimeDir: string, pid: number, minor: number): Promise<TapVbd> {
@@ -96,7 +96,7 @@ export async function requireAttached(runtimeDir: string, pid: number, minor: nu
   }
   const place = await resolveBus(owner.bus, runtimeDir);
   const running = await showIfRunning(place);
-  // of another tapdisk that has the name now, nothing is known here
+  // ignore another tapdisk that has the same name now
   const info = running?.keeperPid === pid || running?.state === 'orphaned' ? running : null;
   return { minor, place, info, vbd: info === null ? null : vbdOfMinor(info, minor) };
 }
@@ -106,7 +106,7 @@ export function vbdOfMinor(info: BusInfo, minor: number): VbdInfo | null {
   return info.vbds.find((vbd) => vbd.slot === slot) ?? null;
 }
 
-/** A minor with a vbd. @throws FusetapError NOT_FOUND with ENODEV where nothing is open in it */
+/** A minor with a vbd. @throws FusetapError NOT_FOUND with ENODEV if no image is open in it */
 export async function requireOpen(
   runtimeDir: string,
   pid: number,

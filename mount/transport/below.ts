@@ -1,6 +1,7 @@
 /**
- * What a file system says of the file below a vbd, without ever waiting for one that may hang: local file systems answer
- * fstat(2) from memory; of all others the last answer is given, and a newer one is asked for in the background.
+ * Reads the attributes of the file below a vbd without waiting for a file system that may hang. Local file systems
+ * answer fstat(2) from memory. For all others the last answer is returned, and a newer one is requested in the
+ * background.
  */
 import { fstat, fstatSync, type Stats } from 'node:fs';
 import type { Window } from '../../drivers/driver.js';
@@ -8,15 +9,15 @@ import { answersFromMemory, fileSystemOf } from '../../system/proc.js';
 
 interface Below {
   readonly isAtOnce: boolean;
-  /** null as long as nothing was answered */
+  /** null until the first answer */
   stats: Stats | null;
-  /** a question is under way; never a second one beside it */
+  /** a request is under way; there is never more than one */
   isAsked: boolean;
 }
 
 const known = new WeakMap<Window, Below>();
 
-/** What fstat(2) tells of the file of a window; null where that is not known. */
+/** The result of fstat(2) for the file of a window; null if it is not known. */
 export function statBelow(window: Window): Stats | null {
   if (window.kind === 'block') return null;
   const below = known.get(window) ?? begin(window);

@@ -1,15 +1,15 @@
 /**
- * `by-slot/51712`: the vbds of a bus by Xen's numbers, in a directory of links beside them.
+ * `by-slot/51712`: a directory on the bus with links to the vbds, named by Xen's numbers.
  *
- * Nothing of it is kept: what is there follows from the vbds, and node ids follow from theirs, so a new server shows the
- * same. A vbd that is leaving has no link.
+ * It has no state: links and their node ids are derived from the vbds, so a new server shows the same. A vbd that is
+ * leaving has no link.
  */
 import { findSlot, slotOfNumber, vdevOfSlot } from '../slots/slots.js';
 import type { Tree, TreeNode } from './tree.js';
-/** The name of the directory; no vdev has a `-`. */
+/** The name of the directory. It cannot be a vdev, because no vdev has a `-`. */
 export const BY_SLOT = 'by-slot';
 
-/** The node id of the directory: above those of vbds, of which no bus lives long enough to see so many. */
+/** The node id of the directory: above those of vbds, because no bus will have so many vbds. */
 export const BY_SLOT_NODE_ID = 2 ** 30;
 
 /** The node id of the link to a vbd. */
@@ -23,12 +23,12 @@ export interface SlotLink {
   readonly node: TreeNode;
 }
 
-/** What a link holds: the vbd, from the directory of links. */
+/** The target of a link: the vbd, relative to the directory of links. */
 export function linkTarget({ file }: TreeNode): string {
   return `../${file.name}`;
 }
 
-/** The vbd of a slot, which has one name only: its number in decimal. */
+/** The vbd of a slot. The only name of its link is the number in decimal. */
 export function findLink(tree: Tree, name: string): TreeNode | undefined {
   const slot = slotOfNumber(name);
   return slot === null || String(slot) !== name ? undefined : tree.byName(vdevOfSlot(slot));
@@ -39,7 +39,7 @@ export function linkedNode(tree: Tree, nodeId: number): TreeNode | undefined {
   return nodeId > BY_SLOT_NODE_ID ? tree.byId(nodeId - BY_SLOT_NODE_ID) : undefined;
 }
 
-/** The links behind a cursor, which is a node id of a vbd. */
+/** The links after a cursor, which is the node id of a vbd. */
 export function linksAfter(tree: Tree, cursor: number): SlotLink[] {
   return tree.after(cursor).flatMap((node) => {
     const slot = findSlot(node.file.name);

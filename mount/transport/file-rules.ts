@@ -1,6 +1,6 @@
 /**
- * The rules of the files of a bus, the same on every transport: what they look like, who may open them, and how a
- * flush is done and told of.
+ * The rules for the files of a bus, the same for every transport: their attributes, who may open them, and how a flush
+ * is done and its error reported.
  */
 import { errnoOf } from '../../drivers/errors.js';
 import { E } from '../../system/libc.js';
@@ -15,25 +15,26 @@ const S_IFDIR = 0o040000;
 const S_IFREG = 0o100000;
 const S_IFLNK = 0o120000;
 
-/** How files of the bus look where nobody changed it, and who owns the directory. */
+/** The owner and the time of the bus's directories and links. */
 export interface Ownership {
   readonly uid: number;
   readonly gid: number;
   readonly sinceMs: number;
 }
 
-/** The errno that refuses to open a file with those flags, or 0. */
+/** The errno for an open with these flags, or 0 if it is allowed. */
 export function refusalOfOpen(flags: number, readOnly: boolean): number {
   const writes = (flags & O_ACCMODE) !== 0 || (flags & O_TRUNC) !== 0;
-  // root passes every permission bit, so the mode is enforced here
+  // permission bits do not stop root, so the mode is enforced here
   if (writes && readOnly) return E.EROFS;
-  // only a bus that an older fusetap mounted sends O_TRUNC with OPEN: its kernel takes the file for empty afterwards
+  // O_TRUNC comes with OPEN only on a bus that an older fusetap mounted: the kernel would take the file for empty then
   return flags & O_TRUNC ? E.EPERM : 0;
 }
 
 /**
- * The errno that refuses another size, or 0 (rule 7). Size 0 is ignored, not refused: it is how the kernel sends an open
- * with O_TRUNC, which a block device ignores, and how programs such as qemu-img empty a file before they fill it.
+ * The errno for setting another size, or 0 if it is allowed (rule 7). Size 0 is ignored, not refused: the kernel sends
+ * it for an open with O_TRUNC, which a block device ignores too, and programs such as qemu-img empty a file before they
+ * fill it.
  */
 export function refusalOfSize({ disk }: BusFile, size: number): number {
   if (size === disk.size) return 0;
@@ -41,7 +42,7 @@ export function refusalOfSize({ disk }: BusFile, size: number): number {
   return disk.readOnly ? E.EROFS : 0;
 }
 
-/** What statfs(2) tells of a bus: the sizes of its vbds together, all of it in use. */
+/** The result of statfs(2) for a bus: the sizes of its vbds together, all in use. */
 export interface BusSizes {
   readonly blockBytes: number;
   readonly blocks: number;
@@ -51,52 +52,52 @@ export interface BusSizes {
 
 const BLOCK_BYTES = 4096;
 
-/** Sums up all files of the bus, those of partitions included: they are files that a program can read. */
+/** Sums up all files of the bus, including partitions, because a program can read them too. */
 export function sizesOfBus(files: Iterable<BusFile>): BusSizes {
   const sizes = [...files].map(({ disk }) => Math.ceil(disk.size / BLOCK_BYTES));
   const blocks = sizes.reduce((sum, size) => sum + size, 0);
   return { blockBytes: BLOCK_BYTES, blocks, files: sizes.length, nameBytes: 255 };
 }
 
-/** Whether each write of a file opened so has to be durable. */
+/** Whether a file opened with these flags needs durable writes (O_SYNC, O_DSYNC). */
 export function writesDurably(flags: number): boolean {
   return (flags & O_SYNC_OR_DSYNC) !== 0;
 }
 
 /**
- * What stat(2) tells of a file.
- * @param passedThrough the kernel writes to it by itself: only the file below knows when
+ * The result of stat(2) for a file.
+ * @param isPassedThrough the kernel writes to the file below by itself: only that file has the time of the last write
  */
-export function attributesOf(file: BusFile, ledger: Ledger, passedThrough: boolean): Attributes {
+export function attributesOf(file: BusFile, ledger: Ledger, isPassedThrough: boolean): Attributes {
   const { nodeId, disk, ledgerIndex } = file;
   const { window, size } = disk;
   const below = window === undefined ? null : statBelow(window);
-  if (passedThrough && below !== null) ledger.noteWriteSince(ledgerIndex, below.mtimeMs);
+  if (isPassedThrough && below !== null) ledger.noteWriteSince(ledgerIndex, below.mtimeMs);
   const whole = Math.ceil(size / 512);
-  // of a part of a file nobody knows how much of it is there
+  // for a part of a file the number of its allocated blocks is not known
   const blocks = below === null ? whole : below.size === size ? below.blocks : Math.min(below.blocks, whole);
   const kept = ledger.attributes(ledgerIndex);
   return { ...kept, nodeId, size, blocks, mode: S_IFREG | kept.mode, links: 1 };
 }
 
-/** A directory of the bus: its own, or the one of links in it. */
+/** The attributes of a directory of the bus: its root, or the directory of links. */
 export function directoryAttributes(nodeId: number, owner: Ownership, subdirectories = 0): Attributes {
   return { ...unchanging(owner), nodeId, size: 0, mode: S_IFDIR | 0o755, links: 2 + subdirectories };
 }
 
-/** A symbolic link of the bus. */
+/** The attributes of a symbolic link of the bus. */
 export function linkAttributes(nodeId: number, target: string, owner: Ownership): Attributes {
   return { ...unchanging(owner), nodeId, size: Buffer.byteLength(target), mode: S_IFLNK | 0o777, links: 1 };
 }
 
-/** What is as old as the bus, and nobody can change. */
+/** The attributes that have the time of the bus and cannot be changed. */
 function unchanging({ uid, gid, sinceMs }: Ownership): Omit<Attributes, 'nodeId' | 'size' | 'mode' | 'links'> {
   const sec = Math.floor(sinceMs / 1000);
   const times = { atimeSec: sec, atimeNsec: 0, mtimeSec: sec, mtimeNsec: 0, ctimeSec: sec, ctimeNsec: 0 };
   return { blocks: 0, ...times, uid, gid };
 }
 
-/** Flushes; a failure is put down in the ledger, from where each handle is told of it once (rule 5). */
+/** Flushes. A failure is recorded in the ledger, and each handle reports it once (rule 5). */
 export async function flushFile({ disk, ledgerIndex }: BusFile, ledger: Ledger): Promise<void> {
   await disk.flush().catch((error: unknown) => ledger.noteFlushError(ledgerIndex, errnoOf(error)));
 }

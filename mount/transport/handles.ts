@@ -1,10 +1,10 @@
 /**
- * The open handles of a bus, by fh: a map in front of the ledger's records, so that a new server starts with what the
- * old one knew.
+ * The open handles of a bus, by fh: a map in front of the ledger's records, so that a new server knows the handles of
+ * the old one.
  *
- * fh is the unique of the OPEN that made it, so an OPEN that is sent again is the same handle. Entries can be stale (a
- * client killed between two servers leaves no RELEASE): they are for display and for flush errors, not for deciding
- * who is busy.
+ * fh is the unique of the OPEN that made the handle, so a repeated OPEN gives the same handle. Entries can be stale
+ * (for a client killed between two servers no RELEASE comes). They are used for display and for flush errors, not to
+ * decide whether a file is in use.
  */
 import { type HandleRecord, type Ledger, MAX_HANDLES } from '../ledger/ledger.js';
 
@@ -22,7 +22,7 @@ export class Handles {
     }
   }
 
-  /** @returns false where there is no room for one more (the caller answers ENFILE) */
+  /** @returns false if there is no room for another handle (the caller answers ENFILE) */
   open(handle: HandleRecord, ledgerIndex: number): boolean {
     const place = this.#places.get(handle.fh) ?? this.#free.pop();
     if (place === undefined) return false;
@@ -39,10 +39,10 @@ export class Handles {
     this.#free.push(place);
   }
 
-  /** The errno of a failed flush that this handle has not been told of yet, else 0. */
+  /** The errno of a failed flush that this handle has not reported yet, else 0. */
   takeFlushError(fh: number, ledgerIndex: number): number {
     const place = this.#places.get(fh);
-    // a handle nobody recorded can only be told every time
+    // a handle without a record reports the error every time
     if (place === undefined) return this.#ledger.flushErrors(ledgerIndex).errno;
     return this.#ledger.takeFlushError(place, ledgerIndex);
   }

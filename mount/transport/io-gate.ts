@@ -1,23 +1,23 @@
 /**
- * The I/O of files on the event loop: counted while it is under way, and put aside while a file is held.
+ * Counts the I/O of files on the event loop while it is under way, and puts it aside while a file is paused.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 
 const POLL_MS = 1;
 
 export class IoGate {
-  /** files whose I/O is held, with what waits to be done */
-  readonly #held = new Map<number, (() => void)[]>();
+  /** by paused file: the calls that wait for the resume */
+  readonly #paused = new Map<number, (() => void)[]>();
   readonly #underWay = new Map<number, number>();
 
-  /** @returns whether `again` was kept, to be called when the file is released */
+  /** @returns whether the file is paused: then `again` is called when it is resumed */
   putAside(nodeId: number, again: () => void): boolean {
-    const waiting = this.#held.get(nodeId);
+    const waiting = this.#paused.get(nodeId);
     waiting?.push(again);
     return waiting !== undefined;
   }
 
-  /** Counts the work as under way until it has ended; it must not reject. */
+  /** Counts the work as under way until it ends. It must not reject. */
   track(nodeId: number, work: Promise<void>): void {
     this.#underWay.set(nodeId, (this.#underWay.get(nodeId) ?? 0) + 1);
     void work.finally(() => {
@@ -27,16 +27,16 @@ export class IoGate {
     });
   }
 
-  /** From now on I/O of the file waits; resolves when none is under way any more. */
+  /** Pauses the file: new I/O waits. Resolves when no I/O is under way any more. */
   async hold(nodeId: number): Promise<void> {
-    if (!this.#held.has(nodeId)) this.#held.set(nodeId, []);
+    if (!this.#paused.has(nodeId)) this.#paused.set(nodeId, []);
     await this.idle(nodeId);
   }
 
-  /** Does what has waited, in the order it came. */
+  /** Resumes the file: calls all that waited, in the order in which they came. */
   release(nodeId: number): void {
-    const waiting = this.#held.get(nodeId) ?? [];
-    this.#held.delete(nodeId);
+    const waiting = this.#paused.get(nodeId) ?? [];
+    this.#paused.delete(nodeId);
     for (const again of waiting) again();
   }
 

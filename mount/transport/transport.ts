@@ -1,14 +1,15 @@
 /**
- * The contract that both transports keep: how the server turns disks into files of the bus.
+ * The contract of both transports: how the server turns disks into files of the bus.
  *
- * A transport serves a flat directory. It is given files with their disks; the kernel (or libfuse) asks it for them.
+ * A transport serves a flat directory. It is given files with their disks and answers requests of the kernel (or
+ * libfuse).
  */
 import type { Disk } from '../../drivers/disk.js';
 import type { FileAttributes } from '../ledger/ledger.js';
 
-/** What a transport can do beyond reading and writing; the end-to-end tests skip what is missing, with a line. */
+/** Optional abilities of a transport. The end-to-end tests skip tests of missing ones, with a remark. */
 export interface Abilities {
-  /** requests survive the death of the server */
+  /** requests survive a crash of the server */
   readonly restart: boolean;
   /** the kernel can be given the image itself */
   readonly passthrough: boolean;
@@ -16,13 +17,13 @@ export interface Abilities {
   readonly fallocate: boolean;
   /** lseek SEEK_DATA and SEEK_HOLE */
   readonly seekData: boolean;
-  /** programs that take the file for a block device are told its size (BLKGETSIZE64) */
+  /** programs that take the file for a block device get its size (BLKGETSIZE64) */
   readonly sizeIoctl: boolean;
   /** one of access and modification time can be set without the other */
   readonly singleTimes: boolean;
 }
 
-/** A vbd as the transport serves it. */
+/** A vbd for the transport. */
 export interface BusFile {
   /** never reused while the bus lives; 2 and up */
   readonly nodeId: number;
@@ -31,31 +32,31 @@ export interface BusFile {
   /** the vdev */
   readonly name: string;
   readonly disk: Disk;
-  /** an earlier server had the file, so the kernel may hold references to it that this one never saw */
+  /** an earlier server had the file, so the kernel may have references to it that this server does not know */
   readonly inherited: boolean;
-  /** the kernel's id of the image, where it does the I/O itself; see "Passthrough" in docs/architecture.md */
+  /** the kernel's id of the image if it does the I/O itself, else null; see "Passthrough" in docs/architecture.md */
   readonly backingId: number | null;
-  /** an open file that has the disk's bytes, where the driver writes to one */
+  /** an open file with the disk's bytes, if the driver writes to one */
   readonly bytesFd?: number | null;
-  /** others may write the same bytes, whatever fusetap knows of them (mode w!) */
+  /** other programs, also unknown ones, may write the same bytes (mode w!) */
   readonly isShared?: boolean;
 }
 
-/** What the transport tells the server. */
+/** Events that the transport reports to the server. */
 export interface TransportEvents {
-  /** nobody holds the file any more: no open handle, mapping, O_PATH or cached entry */
+  /** the file is not in use any more: no open handle, mapping, O_PATH or cached entry */
   forgotten(nodeId: number): void;
-  /** a thread wants to fill holes of this file's memory beyond what it may: the ledger says how much */
+  /** a thread needs credit to fill holes of the file's ram image; the question is in the ledger */
   memoryWanted(nodeId: number): void;
-  /** the mount is gone, by somebody else's hand */
+  /** somebody else removed the mount */
   gone(): void;
-  /** a program was refused another size for a file of that name */
+  /** a program tried to set another size of the file and was refused */
   resizeRefused(name: string, size: number): void;
 }
 
 export interface Transport {
   readonly abilities: Abilities;
-  /** Gets everything ready that takes time; resolves when `start` would answer at once. */
+  /** Does the slow part of the start beforehand; afterwards `start` answers at once. */
   load(): Promise<void>;
   /** Begins to answer requests. */
   start(): void;
@@ -63,27 +64,27 @@ export interface Transport {
   add(file: BusFile): Promise<void>;
   /**
    * Hides the file from new opens (they get ENOENT), or shows it again.
-   * @returns whether anybody may still hold it; false is certain
+   * @returns false if the file is certainly not in use
    */
   setLeaving(nodeId: number, leaving: boolean): boolean;
   /**
-   * Lets I/O of the file wait; resolves when none is under way. Of a file that is passed through, opens wait instead:
-   * nobody may have it open.
+   * Pauses the file: its I/O waits. Resolves when no I/O is under way. With passthrough opens wait instead, so the file
+   * must not be open.
    */
   hold(nodeId: number): Promise<void>;
-  /** Answers what has waited, and all that comes. */
+  /** Resumes the file: answers the requests that waited, and all new ones. */
   release(nodeId: number): void;
-  /** Gives a file that is held another disk of the same size: handles and mappings live on. */
+  /** Gives a paused file another disk of the same size. Handles and mappings stay valid. */
   swap(nodeId: number, bytes: Pick<BusFile, 'disk' | 'bytesFd'>): Promise<void>;
   /** This server will not be replaced again: stop doing anything that could crash it. */
   noSuccessor(): void;
-  /** Makes the kernel drop the inode of a file that is passed through, at the next lookup: its handles get EIO. */
+  /** Lets the next lookup make the kernel drop all its references to a file with passthrough: its handles get EIO. */
   makeKernelForget(nodeId: number): void;
-  /** Takes the file away; when the promise resolves, no request for its disk is under way. Later ones get EIO. */
+  /** Removes the file. When the promise resolves, no request for its disk is under way. Later requests get EIO. */
   remove(nodeId: number): Promise<void>;
 }
 
-/** What stat(2) tells of a file of the bus. */
+/** The attributes of a file of the bus, for stat(2). */
 export interface Attributes extends FileAttributes {
   nodeId: number;
   size: number;

@@ -1,23 +1,23 @@
 /**
- * The files of a bus as the kernel knows them: by node id and by name, and whether the kernel still holds a reference.
+ * The files of a bus, by node id and by name, and whether the kernel still has a reference to a file.
  *
- * A lookup that was answered is a reference of the kernel's until FORGET gives it back. The count is exact while this
- * server has answered every lookup itself; for a file that an earlier server had shown, it is not known.
+ * Each answered lookup gives the kernel a reference, until a FORGET returns it. The count is exact if this server has
+ * answered every lookup itself. For a file that an earlier server has shown, the count is not known.
  */
 import { FusetapError } from '../../drivers/errors.js';
 import { E } from '../../system/libc.js';
 import type { BusFile } from './transport.js';
 
 export interface TreeNode {
-  /** another one where its disk was swapped */
+  /** replaced when its disk is swapped */
   file: BusFile;
-  /** answered lookups that were not forgotten yet; NaN where an earlier server answered some */
+  /** answered lookups without a FORGET yet; NaN if an earlier server answered some */
   lookups: number;
   /** the file is being detached: new lookups get ENOENT */
   leaving: boolean;
-  /** the kernel does the I/O itself, on what is registered under this id; decided at attach, the same for ever */
+  /** the kernel does the I/O itself, on the file registered under this id; fixed at attach */
   backingId: number | null;
-  /** lookups show it as something else, so that the kernel gives up all that it holds of it */
+  /** lookups show it as another type of file, so that the kernel drops all its references to it */
   poisoned: boolean;
 }
 
@@ -48,20 +48,20 @@ export class Tree {
     return this.#byId.get(nodeId);
   }
 
-  /** @throws FusetapError with EIO where the file was taken away: its handles live on, its disk does not */
+  /** @throws FusetapError with EIO if the file was removed: its handles live on, its disk does not */
   existing(nodeId: number): TreeNode {
     const node = this.#byId.get(nodeId);
     if (node === undefined) throw new FusetapError('NOT_FOUND', 'the vbd is gone', { errno: E.EIO });
     return node;
   }
 
-  /** What a lookup of the name finds. */
+  /** The node that a lookup of the name finds. */
   byName(name: string): TreeNode | undefined {
     const node = this.#byName.get(name);
     return node?.leaving && !node.poisoned ? undefined : node;
   }
 
-  /** @returns whether nobody can hold the file any more */
+  /** @returns whether the kernel has no reference to the file any more */
   forget(nodeId: number, count: number): boolean {
     const node = this.#byId.get(nodeId);
     if (node === undefined) return false;
@@ -69,7 +69,7 @@ export class Tree {
     return node.lookups === 0;
   }
 
-  /** What a listing shows behind a cursor, in the order of node ids, which are never reused: a stable order. */
+  /** The nodes of a listing after a cursor, ordered by node id. The order is stable, because ids are never reused. */
   after(cursor: number): TreeNode[] {
     return [...this.#byId.values()]
       .filter((node) => node.file.nodeId > cursor && !node.leaving)

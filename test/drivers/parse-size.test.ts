@@ -21,7 +21,7 @@ t.test('sizes', async (t) => {
 
 t.test('no sizes', async (t) => {
   for (const text of ['', ' 1', '1 K', '-1', '1.5G', '1k', '1KiB', '0x10', '1e3', '9007199254740992', '9999T', 'K']) {
-    t.throws(() => parseSize(text, 'offset'), { code: 'USAGE', message: /^offset: .* is no size$/ }, text);
+    t.throws(() => parseSize(text, 'offset'), { code: 'USAGE', message: /^offset: .* is not a size$/ }, text);
   }
 });
 

@@ -162,7 +162,7 @@ t.test('prepare needs an image, open needs what prepare made', async (t) => {
   await t.rejects(ram.open({ ...context, memory: null, state: null }), { code: 'FAILED' });
   await t.rejects(ram.open({ ...context, memory, state: { sizeBytes: 5 } }), {
     code: 'FAILED',
-    message: /0 bytes where 5/,
+    message: /0 bytes, not the 5/,
   });
 });
 

@@ -34,7 +34,7 @@ t.test('a run that the image does not have is refused, and nothing is left', (t)
       [['--offset', '1G'], /offset 1073741824: the disk has only 10000 bytes/],
       [['--sizelimit', '10001'], /sizelimit 10001: the disk has only 10000 bytes/],
       [['--offset', '4K', '--sizelimit', '5905'], /sizelimit 5905: the disk has only 5904 bytes/],
-      [['--offset', 'far'], /offset: 'far' is no size/],
+      [['--offset', 'far'], /offset: 'far' is not a size/],
       [['--filter', 'delay=soon'], /delay 'soon'/],
       [['--filter', 'nosuch'], /no such filter: 'nosuch': filters are delay, error/],
       [['--filter', '=5'], /--filter =5 has no name/],

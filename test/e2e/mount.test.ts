@@ -114,7 +114,7 @@ async function failHalfWay(t: Test, bench: Bench): Promise<void> {
     [[image, at], 1, /cannot mount [^\n]*--partition N/],
     [[image, at, '--partition', '1'], 3, /no partition 1: it has none/],
     [[image, bench.path('nowhere')], 3, /mkdir -p/],
-    [[image, image], 2, /no directory/],
+    [[image, image], 2, /it is not a directory/],
     [[image, at, '--partition', '0'], 2, /number of a partition/],
     [[bench.path('missing.img'), at], 3, /missing\.img/],
   ];
@@ -324,7 +324,7 @@ async function mountAsUser(t: Test, bench: Bench): Promise<void> {
   await bench.succeed(['umount', at]);
   await refuseWhatWasNotMounted(t, bench, { image, at });
   const blank = await bench.image('blank.img', MIB);
-  t.match(await bench.fusetap(['mount', blank, at]), { status: 2, stderr: /none that blkid knows/ });
+  t.match(await bench.fusetap(['mount', blank, at]), { status: 2, stderr: /blkid finds none that it knows/ });
   t.match(await bench.fusetap(['mount', '-t', 'xfs', blank, at]), { status: 6, stderr: /only root can mount xfs/ });
   await isClear(t, bench);
 }

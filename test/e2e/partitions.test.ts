@@ -225,7 +225,7 @@ async function refuseAsVbds(t: Test, bench: Bench, disk: string): Promise<void> 
   });
   t.match(await bench.fusetap(['attach', '--partitions', third, 'xvdc2']), {
     status: 2,
-    stderr: /no place of a whole disk/,
+    stderr: /not the slot of a whole disk/,
   });
   t.match(await bench.fusetap(['stats', '--json']), { stdout: /"xvda5"/ });
 }

@@ -126,7 +126,10 @@ t.test('a limit that is no number is refused', { skip }, async (t) => {
   for (const [name, values] of Object.entries(wrong)) {
     for (const value of values) {
       const refused = await bus.bench.fusetap(['start', '--bus', 'other'], { env: { [name]: value } });
-      t.match(refused, { status: 2, stderr: new RegExp(`^fusetap: ${name} is no number of milliseconds: '${value}'`) });
+      t.match(refused, {
+        status: 2,
+        stderr: new RegExp(`^fusetap: ${name} is not a number of milliseconds: '${value}'`),
+      });
       t.same(await readdir(join(bus.bench.runtimeDir, 'bus')), ['0'], 'nothing is left of the attempt');
     }
   }
@@ -143,7 +146,7 @@ t.test('after a signal and a failed flush the log stays', { skip }, async (t) =>
   await signalKeeper(bus, 'SIGTERM');
   await isOver(bus);
   const [last] = (await bus.bench.succeed(['log', '--json'])).split('\n').slice(-1);
-  t.match(JSON.parse(last ?? ''), { event: 'not-durable', vdev: 'xvda', image, reason: /error was asked for/ });
+  t.match(JSON.parse(last ?? ''), { event: 'not-durable', vdev: 'xvda', image, reason: /injected error/ });
   t.equal(await bus.bench.succeed(['ls', '--json']), '[]', 'ls shows no bus');
   await bus.bench.attach(image);
   await bus.bench.detach('xvda');
@@ -249,7 +252,7 @@ t.test('a file system that cannot be written back is reported', { skip: whyNot('
   const { status, stderr } = await bench.fusetap(['stop', '--force']);
   await bench.sh('umount m');
   t.equal(status, 1);
-  t.match(stderr, /what lies on xvda was not all written back: .*\/m: Input\/output error/);
+  t.match(stderr, /not everything above xvda was written back: .*\/m: Input\/output error/);
   t.same(await bench.traces(), [], 'nothing is left');
 });
 

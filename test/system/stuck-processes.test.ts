@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import t from 'tap';
 import { eachProcess, readMountNamespaces } from '../../system/proc.js';
 import { SideShell } from '../../system/side-shell.js';
-import { findStuck, lookWith } from '../../system/stuck-processes.js';
+import { findStuck, probeWith } from '../../system/stuck-processes.js';
 import { eventually } from '../e2e/command.js';
 import { whyNot } from '../e2e/fixtures.js';
 import { startBus } from '../survival/bus.js';
@@ -39,7 +39,7 @@ t.test(
     skip: whyNot('qemu-storage-daemon', 'python3'),
   },
   async (t) => {
-    lookWith(new SideShell());
+    probeWith(new SideShell());
     const { bench } = await startBus(t);
     const served = await ServedImage.begin(t, bench, 'sick.img', 1 << 20);
     t.teardown(() => abortAt(served.path));

@@ -26,7 +26,7 @@ import { PAGE_BYTES } from '../../../system/page.js';
 import { allocateResident, type Resident } from '../../../system/resident.js';
 import { DISCARD, FLUSH, NOT_COUNTED, READ, WRITE } from '../../ledger/counters.js';
 import type { Ledger } from '../../ledger/ledger.js';
-import { MemoryGrowth, pagesOf } from '../../ram/growth.js';
+import { pagesOf, RamGrowth } from '../../ram/growth.js';
 import { writesDurably } from '../../transport/file-rules.js';
 import * as abi from '../protocol/abi.js';
 import { Reply, Request } from '../protocol/message.js';
@@ -88,7 +88,7 @@ export class WindowServer {
   readonly #zeroing: Zeroing;
   readonly #ledger: Ledger;
   readonly #gate: ThreadGate;
-  readonly #growth: MemoryGrowth | null;
+  readonly #growth: RamGrowth | null;
   readonly request: Request;
   readonly #reply: Reply;
   /** where read(2) puts a request, and how much it may be */
@@ -113,7 +113,7 @@ export class WindowServer {
     this.#tellMapped = tellMapped ?? null;
     this.#turns = turns ?? null;
     const ask = askMemory && (() => askMemory(this.request.nodeId));
-    this.#growth = ask ? new MemoryGrowth({ ledger, ask, beforeWaiting: () => gate.givePermit() }) : null;
+    this.#growth = ask ? new RamGrowth({ ledger, ask, beforeWaiting: () => gate.givePermit() }) : null;
     this.#resident = allocateResident(PAGE_BYTES + abi.MAX_WRITE);
     // only ever read, as the source of zeros
     const zeros = allocateResident(16 * PAGE_BYTES);

@@ -7,7 +7,7 @@ import type { KernelMount } from '../../fuse/mounting/device.js';
 import type { ForgetWaiters } from '../../holders/forget-waiters.js';
 import type { Answering } from '../../images/answering.js';
 import type { Ledger } from '../../ledger/ledger.js';
-import type { Memories } from '../../ram/ram-images.js';
+import type { RamImages } from '../../ram/ram-images.js';
 import type { BusPlace } from '../../runtime/bus-place.js';
 import type { Supervisor } from '../supervision/supervisor.js';
 import type { ImageWatch } from './image-watch.js';
@@ -27,7 +27,7 @@ export interface BusParts {
   readonly ledger: Ledger;
   readonly statsFd: number;
   server: Supervisor;
-  readonly memories: Memories;
+  readonly memories: RamImages;
   readonly vbds: VbdTable;
   readonly forgets: ForgetWaiters;
   /** the activity that is under way on each vbd */

@@ -6,7 +6,7 @@ import type { FilterSpec } from '../../../drivers/filters/filter.js';
 import type { DetachedVbd } from '../../control/interface.js';
 import type { Mode } from '../../images/mode.js';
 import type { OpenedImage } from '../../images/open-image.js';
-import type { SharedMemory } from '../../ram/ram-images.js';
+import type { RamImage } from '../../ram/ram-images.js';
 import type { Holdings } from './holdings.js';
 
 /** A file of the bus. */
@@ -37,7 +37,7 @@ export interface VbdSource {
   readonly imagePath: string | null;
   /** open and claimed as long as the vbd is attached; null if the bytes are in memory */
   readonly image: OpenedImage | null;
-  readonly memory: SharedMemory | null;
+  readonly memory: RamImage | null;
   readonly state: Json | null;
   /** the image with its claim, or the memory */
   readonly holdings: Holdings;

@@ -2,7 +2,7 @@
 import type { Answering } from '../../images/answering.js';
 import type { DescribePid } from '../../images/claim-image.js';
 import type { OwnBus } from '../../images/open-image.js';
-import type { Memories } from '../../ram/ram-images.js';
+import type { RamImages } from '../../ram/ram-images.js';
 import type { VbdFacts } from '../../server/commands.js';
 import type { Supervisor } from '../supervision/supervisor.js';
 import type { Holdings } from '../vbds/holdings.js';
@@ -10,7 +10,7 @@ import type { Vbd } from '../vbds/vbd.js';
 
 export interface AttachContext {
   readonly server: Supervisor;
-  readonly memories: Memories;
+  readonly memories: RamImages;
   readonly mountpoint: string;
   /** device of the mount, as `MAJOR:MINOR`; an image on it is refused, because it would wait for itself */
   readonly mountDev: string;

@@ -9,7 +9,7 @@ import type { AttachRequest } from '../../control/interface.js';
 import type { CopyWatcher } from '../../control/progress.js';
 import { type Claim, claimImage } from '../../images/claim-image.js';
 import { identityOf, type OpenedImage, openImage } from '../../images/open-image.js';
-import type { AcquiredMemory, Filling, SharedMemory } from '../../ram/ram-images.js';
+import type { AcquiredRamImage, Filling, RamImage } from '../../ram/ram-images.js';
 import type { ImageRef } from '../../server/commands.js';
 import { type AttachContext, ownBus } from './attach-context.js';
 
@@ -20,7 +20,7 @@ export async function attachMemory(
   context: AttachContext,
   request: Copied,
   watcher: CopyWatcher,
-): Promise<AcquiredMemory> {
+): Promise<AcquiredRamImage> {
   const { driver, share = null } = request;
   const source = await openSource(context, request);
   try {
@@ -35,9 +35,9 @@ export async function attachMemory(
 export async function recopyMemory(
   context: AttachContext,
   request: Copied,
-  old: SharedMemory,
+  old: RamImage,
   watcher: CopyWatcher,
-): Promise<SharedMemory> {
+): Promise<RamImage> {
   const source = await openSource(context, { ...request, share: null });
   if (source.image === null) throw noImage(request.driver);
   try {

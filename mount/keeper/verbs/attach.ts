@@ -11,7 +11,7 @@ import { errnoName } from '../../../system/libc.js';
 import type { AttachRequest } from '../../control/interface.js';
 import type { CopyWatcher } from '../../control/progress.js';
 import { cannotPassThrough, type PassthroughCandidate, wantsPassthrough } from '../../fuse/mounting/passthrough.js';
-import type { Memories } from '../../ram/ram-images.js';
+import type { RamImages } from '../../ram/ram-images.js';
 import type { AttachCommand, ShowCommand, VbdFacts } from '../../server/commands.js';
 import type { Slot } from '../../slots/slots.js';
 import { isServerDeath } from '../supervision/server-process.js';
@@ -137,7 +137,7 @@ type OpenedVbd = Omit<Vbd, 'size' | 'backingId' | 'partitions' | 'broken' | 'pau
 };
 
 /** The command to open a vbd's disk: at attach, and for each new server. */
-export function attachCommand(vbd: OpenedVbd, memories: Memories): AttachCommand {
+export function attachCommand(vbd: OpenedVbd, memories: RamImages): AttachCommand {
   const { nodeId, ledgerIndex, vdev, mode, filters, size } = vbd;
   const { driver, image, memory, state, options } = vbd.source;
   const memoryFd = memory?.fd ?? null;

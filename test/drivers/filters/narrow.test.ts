@@ -113,8 +113,8 @@ t.test('what the disk does not have is refused, with both figures', async (t) =>
       ],
       /sizelimit 10000: .* 9999 bytes/,
     ],
-    [[{ name: 'offset', value: '-1' }], /'-1' is no size/],
-    [[{ name: 'offset', value: '' }], /'' is no size/],
+    [[{ name: 'offset', value: '-1' }], /'-1' is not a size/],
+    [[{ name: 'offset', value: '' }], /'' is not a size/],
   ];
   for (const [specs, message] of cases) {
     t.throws(() => through(raw, specs), { code: 'USAGE', message }, JSON.stringify(specs));

@@ -119,7 +119,7 @@ t.test('a chain of logical partitions ends', async (t) => {
         [6, 111],
       ],
     );
-    t.match(notes, [/sector 100 comes twice/]);
+    t.match(notes, [/sector 100 is linked twice/]);
   });
   t.test('that leads out of the disk', async (t) => {
     t.match(await tableOf(putMbr(extended(900), 100, link(1, 2 ** 32 - 200))), {
@@ -128,7 +128,7 @@ t.test('a chain of logical partitions ends', async (t) => {
     });
   });
   t.test('that leads to what is no table', async (t) => {
-    t.match(await tableOf(extended(900)), { partitions: [], notes: [/sector 100 is not one/] });
+    t.match(await tableOf(extended(900)), { partitions: [], notes: [/sector 100 is not a table/] });
   });
   t.test('that has no end', async (t) => {
     const disk = extended(900);

@@ -46,7 +46,7 @@ t.test('the runtime directory', async (t) => {
   chmodSync(join(directory, 'open'), 0o777);
   t.match(look(join(directory, 'open')), { ok: false, detail: /others can write/, hint: /chmod go-w/ });
   writeFileSync(join(directory, 'file'), '');
-  t.match(look(join(directory, 'file')), { ok: false, detail: /no directory/ });
+  t.match(look(join(directory, 'file')), { ok: false, detail: /not a directory/ });
   symlinkSync(directory, join(directory, 'link'));
   t.match(look(join(directory, 'link')), { ok: true, detail: realpathSync(directory) }, 'a link is where it leads');
   t.match(lookAtRuntimeDir({ FUSETAP_RUNTIME_DIR: directory }, uid + 1), { ok: false, detail: /belongs to/ });

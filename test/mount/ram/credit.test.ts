@@ -2,8 +2,8 @@
 import { closeSync } from 'node:fs';
 import t, { type Test } from 'tap';
 import { createLedger, Ledger } from '../../../mount/ledger/ledger.js';
-import { MemoryCredit } from '../../../mount/ram/credit.js';
-import type { SharedMemory } from '../../../mount/ram/ram-images.js';
+import { RamCredit } from '../../../mount/ram/credit.js';
+import type { RamImage } from '../../../mount/ram/ram-images.js';
 import { PAGE_BYTES } from '../../../system/page.js';
 import { eventually } from '../../e2e/command.js';
 
@@ -22,7 +22,7 @@ function openStage(t: Test, others: Others, looked: () => void) {
   const ledgerFd = createLedger();
   t.teardown(() => closeSync(ledgerFd));
   const ledger = new Ledger(ledgerFd);
-  const memory: SharedMemory = {
+  const memory: RamImage = {
     id: 'a',
     fd: -1,
     state: null,
@@ -32,7 +32,7 @@ function openStage(t: Test, others: Others, looked: () => void) {
     isWritten: false,
   };
   const memories = {
-    async grant(_: SharedMemory, _unspentBytes: number, wantedBytes: number) {
+    async grant(_: RamImage, _unspentBytes: number, wantedBytes: number) {
       const given = Math.min(wantedBytes, others.room);
       others.room -= given;
       looked();
@@ -40,7 +40,7 @@ function openStage(t: Test, others: Others, looked: () => void) {
     },
     areOthersGranted: () => others.granted > 0,
   };
-  const credit = new MemoryCredit(ledger, memories, () => [{ nodeId: NODE_ID, ledgerIndex: INDEX, memory }]);
+  const credit = new RamCredit(ledger, memories, () => [{ nodeId: NODE_ID, ledgerIndex: INDEX, memory }]);
   /** asks for pages as a thread does. @returns whether it got them */
   const ask = async (pages: number): Promise<boolean> => {
     const question = ledger.askCredit(INDEX, pages);

@@ -3,7 +3,7 @@ import { closeSync, ftruncateSync, writeSync } from 'node:fs';
 import t, { type Test } from 'tap';
 import type { Window } from '../../../drivers/driver.js';
 import { createLedger, Ledger } from '../../../mount/ledger/ledger.js';
-import { MemoryGrowth, pagesOf } from '../../../mount/ram/growth.js';
+import { pagesOf, RamGrowth } from '../../../mount/ram/growth.js';
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, fallocate, memfdCreate } from '../../../system/libc.js';
 import { PAGE_BYTES } from '../../../system/page.js';
 
@@ -24,7 +24,7 @@ function openStage(t: Test, roomPages: number, dataPages: number = PAGES / 2) {
   const ledger = new Ledger(ledgerFd);
   const asked: number[] = [];
   let room = roomPages;
-  const growth = new MemoryGrowth({
+  const growth = new RamGrowth({
     ledger,
     beforeWaiting: () => {},
     ask() {

@@ -11,7 +11,7 @@ import {
   linkOf,
   linkTarget,
   listLinks,
-  memoryName,
+  memfdName,
   openLink,
   type RamLink,
   residentBytes,
@@ -31,7 +31,7 @@ async function runtime(t: Test): Promise<string> {
 }
 
 function makeMemory(t: Test, { id = 'cafe', sizeBytes = SIZE, sealed = true } = {}): number {
-  const fd = memfdCreate(memoryName(id));
+  const fd = memfdCreate(memfdName(id));
   t.teardown(() => {
     try {
       closeSync(fd);

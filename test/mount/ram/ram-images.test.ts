@@ -6,7 +6,7 @@ import t from 'tap';
 import { dir } from 'tmp-promise';
 import { openImage } from '../../../mount/images/open-image.js';
 import { ramDirectory } from '../../../mount/ram/lock.js';
-import { Memories } from '../../../mount/ram/ram-images.js';
+import { RamImages } from '../../../mount/ram/ram-images.js';
 import { Bookkeeping } from '../../../mount/runtime/bookkeeping.js';
 import { PAGE_BYTES } from '../../../system/page.js';
 
@@ -22,7 +22,7 @@ t.test('of what is left, half is left to others, but what is needed is given', a
   process.env.FUSETAP_RAM_LIMIT = '10M';
   const image = await openImage(at, 'r', { mountpoint: join(path, 'bus') });
   t.teardown(() => closeSync(image.fd));
-  const memories = new Memories(path, 'a', new Bookkeeping());
+  const memories = new RamImages(path, 'a', new Bookkeeping());
   const wish = { driver: 'ram', share: null, image, signal: new AbortController().signal };
   const { memory } = await memories.acquire(wish, {
     measure: async () => 0,
