@@ -3,9 +3,10 @@
  * judged here; whether the image is there and can be a disk is the keeper's to say.
  */
 import { FusetapError } from '../drivers/errors.js';
+import { DEFAULT_DRIVER } from '../drivers/names.js';
 import type { AttachRequest, TransportName } from '../mount/control/interface.js';
 import type { Mode } from '../mount/images/mode.js';
-import { combineWords, DEFAULT_DRIVER, type DiskSpec, parseWords } from './disk-spec/index.js';
+import { combineWords, type DiskSpec, parseWords } from './disk-spec/index.js';
 import { imagePath } from './image-path.js';
 
 /** The options of `attach` that make the request. */

@@ -7,6 +7,7 @@ import { EXIT_CODES, FusetapError } from '../drivers/errors.js';
 import { RUN_FAILED, type SharedOptions } from './options.js';
 import { reportFailure, watchStreams } from './output.js';
 import { addCommands, COMMANDS, makeProgram } from './program.js';
+import { usageError } from './usage-error.js';
 
 const COMPLETE = '__complete';
 
@@ -52,19 +53,16 @@ function chooseCommands(argv: readonly string[]): string[] {
 function conclude(error: unknown, argv: readonly string[], options: SharedOptions): number {
   if (!(error instanceof CommanderError)) return reportFailure(error, options);
   if (PEACEFUL.has(error.code)) return 0;
-  const status = reportFailure(usageError(error, argv), options);
+  const status = reportFailure(wrongWords(error, argv), options);
   // of `fusetap run`: it must not look like the status of what was run
   return error.exitCode === RUN_FAILED ? RUN_FAILED : status;
 }
 
-/** commander's `error: …`, perhaps with `(Did you mean …?)` in a second line */
-function usageError(error: CommanderError, argv: readonly string[]): FusetapError {
+function wrongWords(error: CommanderError, argv: readonly string[]): FusetapError {
   const command = argv.find((word) => Object.hasOwn(COMMANDS, word));
   const help = `see fusetap ${command === undefined ? '' : `${command} `}--help`;
   if (error.code === 'commander.help') return new FusetapError('USAGE', 'no command', { hint: help });
-  const [first = '', suggestion] = error.message.replace(/^error: /, '').split('\n');
-  const hint = suggestion?.replace(/^\(Did you mean (.*)\?\)$/, 'did you mean $1?') ?? help;
-  return new FusetapError('USAGE', first.replace(/\.$/, ''), { hint });
+  return usageError(error, help);
 }
 
 await main(process.argv.slice(2));

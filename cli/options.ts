@@ -20,11 +20,11 @@ export interface SharedOptions {
 /** Adds them to the program; commander finds them on either side of the command's word. */
 export function addSharedOptions(program: Command): void {
   program
-    .option('--bus <NAME|DIR>', 'the bus: a name, or a directory with a "/" (default: $FUSETAP_BUS, else 0)')
-    .option('--json', 'one JSON document on stdout')
-    .option('-q, --quiet', 'no remarks on stderr, errors only')
-    .option('-v, --verbose', 'more remarks on stderr')
-    .option('--debug', 'the stack of an error');
+    .option('--bus <NAME|DIR>', 'the bus: a name, or a directory if it has a "/" (default: $FUSETAP_BUS, else 0)')
+    .option('--json', 'print one JSON document on stdout')
+    .option('-q, --quiet', 'print only errors on stderr')
+    .option('-v, --verbose', 'print more on stderr')
+    .option('--debug', 'print the stack of an error');
 }
 
 /** The runtime directory of who calls. @throws FusetapError DENIED */
@@ -45,13 +45,22 @@ export async function chosenBus({ bus }: SharedOptions): Promise<BusPlace> {
 
 /** Which transport a bus is begun with; every vbd of a bus has the same. */
 export function transportOption(): Option {
-  const text = 'how the bus speaks FUSE, where this begins it: kernel (the default), or fuse-native, by libfuse 2';
+  const text =
+    'how the bus speaks FUSE, if this command starts it: kernel (the default), or fuse-native (needs libfuse 2)';
   return new Option('--transport <NAME>', text).choices(['kernel', 'fuse-native']);
 }
 
 /** Whether other users may come in; every vbd of a bus has the same. */
 export function allowOtherOption(): Option {
-  return new Option('--allow-other', 'other users may come in, where this begins the bus; what they may do, modes say');
+  return new Option(
+    '--allow-other',
+    'let other users use the bus, if this command starts it; file modes decide what they may do',
+  );
+}
+
+/** Collects the values of an option that can be given several times, for commander. */
+export function gather(word: string, before: readonly string[] = []): string[] {
+  return [...before, word];
 }
 
 /** Parses the number of a user or group, for commander. */
@@ -78,12 +87,12 @@ export function parseSeconds(word: string): number {
 /** What an exit status means, by code. */
 const MEANINGS: Record<ErrorCode, string> = {
   FAILED: 'an I/O or system error',
-  USAGE: 'wrong words, or an image that cannot be a disk (empty, a directory); nothing was touched',
+  USAGE: 'wrong arguments, or an image that cannot be a disk (empty, a directory); nothing was changed',
   NOT_FOUND: 'no such bus, vbd, image or driver',
-  BUSY: 'in use, slot taken, or a sharing rule refuses',
-  DENIED: 'permission',
-  UNSUPPORTED: 'this kernel, driver or transport cannot',
-  NO_SPACE: 'the ram limit, or a full disk',
+  BUSY: 'in use, slot taken, or forbidden by a sharing rule',
+  DENIED: 'permission denied',
+  UNSUPPORTED: 'not supported by this kernel, driver or transport',
+  NO_SPACE: 'the ram limit is reached, or a disk is full',
 };
 
 /** Ends a command's help with examples and its exit codes. */

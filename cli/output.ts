@@ -4,6 +4,7 @@
  *      fusetap: what failed: where: how to fix
  */
 import { type ErrorCode, EXIT_CODES, FusetapError, type Holder, type PlainError } from '../drivers/errors.js';
+import { escapeControls } from '../drivers/quote.js';
 
 /** An error as `--json` shows it. A key without a value is null. */
 export interface JsonError {
@@ -122,19 +123,6 @@ export function humanSize(sizeBytes: number): string {
     unit += 1;
   }
   return `${Math.round(value * 10) / 10}${units[unit]}`;
-}
-
-/** Text with what could end its line or command the terminal written as escapes, so that it can be read back. */
-export function escapeControls(text: string): string {
-  return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (character) => {
-    const known: Record<string, string> = { '\n': '\\n', '\t': '\\t', '\r': '\\r' };
-    const value = character.codePointAt(0) ?? 0;
-    return known[character] ?? (value < 0x100 ? `\\x${hex(value, 2)}` : `\\u{${hex(value, 4)}}`);
-  });
-}
-
-function hex(value: number, digits: number): string {
-  return value.toString(16).padStart(digits, '0');
 }
 
 /** what stands although nobody could be told of it */

@@ -23,6 +23,7 @@ export const COMMANDS: Readonly<Record<string, () => Promise<CommandFile>>> = {
   run: () => import('./commands/run.js'),
   create: () => import('./commands/create.js'),
   memory: () => import('./commands/memory.js'),
+  swap: () => import('./commands/swap.js'),
   save: () => import('./commands/save.js'),
   reset: () => import('./commands/reset.js'),
   slot: () => import('./commands/slot.js'),
@@ -43,10 +44,10 @@ export const COMMANDS: Readonly<Record<string, () => Promise<CommandFile>>> = {
 /** The program without its commands. */
 export function makeProgram(): Command {
   const program = new Command('fusetap')
-    .description('Attaches disk images as files, in userspace.')
+    .description('Attaches disk images as files, in userspace: each file is a disk.')
     .usage('[options] COMMAND')
-    .version(VERSION, '--version', 'the version')
-    .helpOption('-h, --help', 'this help')
+    .version(VERSION, '--version', 'print the version')
+    .helpOption('-h, --help', 'print this help')
     .helpCommand(false)
     .configureHelp({ showGlobalOptions: true })
     // its own words would be a second line

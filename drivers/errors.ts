@@ -162,19 +162,3 @@ export function toFusetapError(error: unknown, message: string, details: ErrorDe
     ...details,
   });
 }
-
-const QUOTED_LENGTH = 80;
-
-/**
- * A received value for a message: in quotes, always on one line, cut if it is long. Control characters and invisible
- * characters are written as escapes.
- */
-export function quoted(value: string): string {
-  const characters = [...value.slice(0, 2 * QUOTED_LENGTH)];
-  const isCut = characters.length > QUOTED_LENGTH || value.length > 2 * QUOTED_LENGTH;
-  const visible = characters
-    .slice(0, QUOTED_LENGTH)
-    .join('')
-    .replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (c) => `\\u{${c.codePointAt(0)?.toString(16)}}`);
-  return `'${visible}${isCut ? '…' : ''}'`;
-}

@@ -1,4 +1,4 @@
-/** Functions on the image that aio, ram and sync share. */
+/** Functions on the image that the built-in drivers share. */
 import { fstat } from 'node:fs';
 import { promisify } from 'node:util';
 import { blockDeviceSize } from '../system/libc.js';

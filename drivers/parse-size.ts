@@ -1,5 +1,6 @@
 /** Parses sizes as people write them: 4096, 64K, 10M, 1G, 2T (powers of 1024) and 64KB, 10MB, 1GB, 2TB (of 1000). */
-import { FusetapError, quoted } from './errors.js';
+import { FusetapError } from './errors.js';
+import { quoted } from './quote.js';
 
 const FORM = /^(\d+)(?:([KMGT])(B?))?$/;
 

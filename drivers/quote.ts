@@ -1,12 +1,29 @@
-/** Writes names of files and programs into messages. A message stays one line, whatever characters a name contains. */
+/** Values inside messages: each stays on one line, whatever is in it, and can do nothing to a terminal. */
 
-/** The name itself if it is plain, else in quotes with escapes. */
-export function quote(name: string): string {
-  return name === '' || /[\p{Cc}\p{Cf}\s"]/u.test(name)
-    ? JSON.stringify(name).replace(/[\p{Cc}\p{Cf}\u2028\u2029]/gu, escape16)
-    : name;
+const QUOTED_LENGTH = 80;
+const SHORT: Readonly<Record<string, string>> = { '\n': '\\n', '\t': '\\t', '\r': '\\r' };
+
+/** A value received, in quotes, cut where it is long. */
+export function quoted(value: string): string {
+  const characters = [...value.slice(0, 2 * QUOTED_LENGTH)];
+  const isCut = characters.length > QUOTED_LENGTH || value.length > 2 * QUOTED_LENGTH;
+  return `'${escapeControls(characters.slice(0, QUOTED_LENGTH).join(''))}${isCut ? '…' : ''}'`;
 }
 
-// JSON does not escape these characters, but a terminal may obey them
-const escape16 = (character: string): string =>
-  `\\u${(character.codePointAt(0) as number).toString(16).padStart(4, '0')}`;
+/** The name of a file or a program: as it is where it is plain, else in quotes. Never cut: a hint may be typed again. */
+export function named(name: string): string {
+  const visible = escapeControls(name);
+  return name === '' || visible !== name || /[\s'"]/.test(name) ? `'${visible}'` : name;
+}
+
+/** Text with what could end its line, command the terminal or hide written as escapes, so that it can be read back. */
+export function escapeControls(text: string): string {
+  return text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (character) => {
+    const value = character.codePointAt(0) ?? 0;
+    return SHORT[character] ?? (value < 0x100 ? `\\x${hex(value, 2)}` : `\\u{${hex(value, 4)}}`);
+  });
+}
+
+function hex(value: number, digits: number): string {
+  return value.toString(16).padStart(digits, '0');
+}

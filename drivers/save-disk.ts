@@ -6,6 +6,7 @@
  */
 import { fsync, ftruncate } from 'node:fs';
 import { promisify } from 'node:util';
+import { type CopyOptions, copyRuns } from './copy-runs.js';
 import type { Disk } from './disk.js';
 import { FusetapError } from './errors.js';
 import { writeFully } from './file-io.js';
@@ -14,16 +15,8 @@ import { nonZeroPages, type Run } from './zero-pages.js';
 const ftruncateAsync = promisify(ftruncate);
 const fsyncAsync = promisify(fsync);
 
-const CHUNK_BYTES = 1 << 20;
-const COPIERS = 2;
 /** extents are asked for in ranges of this size, because a driver may be slow to find them */
 const LOOK_BYTES = 2 ** 32;
-
-export interface SaveOptions {
-  /** aborts the copy */
-  readonly signal: AbortSignal;
-  progress(doneBytes: number, totalBytes: number): void;
-}
 
 /**
  * Copies the disk into an empty file and makes the copy durable.
@@ -31,26 +24,10 @@ export interface SaveOptions {
  * @throws FusetapError NO_SPACE if the file system is full, else the code of the errno; the signal's reason when
  *   aborted. The file is then incomplete.
  */
-export async function saveDisk(disk: Disk, fd: number, { signal, progress }: SaveOptions): Promise<void> {
+export async function saveDisk(disk: Disk, fd: number, { signal, progress }: CopyOptions): Promise<void> {
   await ftruncateAsync(fd, disk.size);
   const runs = await dataRuns(disk, signal);
-  const totalBytes = runs.reduce((sum, [from, to]) => sum + to - from, 0);
-  let doneBytes = 0;
-  progress(doneBytes, totalBytes);
-  const chunks = chunksOf(runs);
-  const copier = async (): Promise<void> => {
-    const buffer = Buffer.allocUnsafeSlow(CHUNK_BYTES);
-    // an error in this loop ends the shared generator, so the other copiers stop too
-    for (const [from, to] of chunks) {
-      signal.throwIfAborted();
-      await copyChunk(disk, fd, buffer.subarray(0, to - from), from);
-      doneBytes += to - from;
-      progress(doneBytes, totalBytes);
-    }
-  };
-  // the caller may close the descriptor when this returns, so wait until all copiers have ended
-  const ends = await Promise.allSettled(Array.from({ length: COPIERS }, copier));
-  for (const end of ends) if (end.status === 'rejected') throw end.reason;
+  await copyRuns(runs, { signal, progress }, (chunk, from) => copyChunk(disk, fd, chunk, from));
   await fsyncAsync(fd);
 }
 
@@ -63,16 +40,6 @@ async function dataRuns(disk: Disk, signal: AbortSignal): Promise<Run[]> {
     }
   }
   return runs;
-}
-
-function* chunksOf(runs: readonly Run[]): Generator<Run> {
-  for (const [from, to] of runs) {
-    for (let at = from; at < to; ) {
-      const next = Math.min(to, at - (at % CHUNK_BYTES) + CHUNK_BYTES);
-      yield [at, next];
-      at = next;
-    }
-  }
 }
 
 async function copyChunk(disk: Disk, fd: number, chunk: Buffer, from: number): Promise<void> {

@@ -5,7 +5,8 @@
 import { access } from 'node:fs/promises';
 import { pathToFileURL } from 'node:url';
 import type { Driver, RawDisk, Window } from './driver.js';
-import { type ErrorCode, EXIT_CODES, FusetapError, quoted, toFusetapError } from './errors.js';
+import { type ErrorCode, EXIT_CODES, FusetapError, toFusetapError } from './errors.js';
+import { quoted } from './quote.js';
 
 const HINT = 'docs/drivers.md has the contract, and a complete driver';
 

@@ -2,8 +2,8 @@
  * Serves a window in a thread: the same operations as window.ts, synchronous, on memory given by its address.
  *
  * These run once a request, so: numbers in, a count or −errno out, no allocation, no throw, and one foreign call where
- * nothing unusual happens. The unusual (short counts, EINTR, calls that a file system lacks) is in functions of its
- * own. Each clamps to the window by itself; offsets are bytes from the window's start and not negative.
+ * nothing unusual happens: a loop goes round again only after a short count or EINTR. Each clamps to the window by itself;
+ * offsets are bytes from the window's start and not negative.
  */
 import {
   E,
@@ -15,12 +15,10 @@ import {
   fsync,
   lseek,
   pread,
-  pread2,
+  preadNoWait,
   prefetch,
   pwrite,
-  pwrite2,
-  RWF_DSYNC,
-  RWF_NOWAIT,
+  pwriteDsync,
   SEEK_DATA,
   SEEK_HOLE,
 } from '../system/libc.js';
@@ -40,19 +38,14 @@ function inside(w: Window, offset: number, length: number): number {
 /** Reads; shortened at the end, 0 at and beyond it. −EIO where the image has shrunk. */
 export function readWindow(w: Window, address: number, offset: number, length: number): number {
   const wanted = inside(w, offset, length);
-  if (wanted === 0) return 0;
-  const n = pread(w.fd, address, wanted, w.start + offset);
-  return n === wanted ? n : readRest(w, address, offset, wanted, n);
-}
-
-function readRest(w: Window, address: number, offset: number, wanted: number, first: number): number {
   let done = 0;
-  for (let n = first; ; n = pread(w.fd, address + done, wanted - done, w.start + offset + done)) {
+  while (done < wanted) {
+    const n = pread(w.fd, address + done, wanted - done, w.start + offset + done);
     if (n > 0) done += n;
     else if (n === 0) return -EIO;
     else if (n !== -EINTR) return n;
-    if (done === wanted) return done;
   }
+  return done;
 }
 
 /**
@@ -64,7 +57,7 @@ export function readWindowNoWait(w: Window, address: number, offset: number, len
   if (w.kind === 'memory') return readWindow(w, address, offset, length);
   const wanted = inside(w, offset, length);
   if (wanted === 0) return 0;
-  const n = pread2(w.fd, address, wanted, w.start + offset, RWF_NOWAIT);
+  const n = preadNoWait(w.fd, address, wanted, w.start + offset);
   if (n === wanted) return n;
   return n >= 0 || n === -EOPNOTSUPP || n === -EINTR ? -EAGAIN : n;
 }
@@ -75,24 +68,34 @@ export function prefetchWindow(w: Window, offset: number, length: number): void 
   if (wanted > 0) prefetch(w.fd, w.start + offset, wanted);
 }
 
+/** The same window with each write durable, as for a file that was opened with O_DSYNC. Not for each request: keep it. */
+export function durably(w: Window): Window {
+  return w.durable ? w : { ...w, durable: true };
+}
+
 /**
- * Writes; shortened at the end, −ENOSPC at and beyond it, −EROFS on a read-only window. With `durable`, or a durable
- * window, what it counts is durable. An error after a part was written gives the count of that part. −EIO behind the end
- * of an image that has shrunk.
+ * Writes; shortened at the end, −ENOSPC at and beyond it, −EROFS on a read-only window. In a durable window what it counts
+ * is durable. An error after a part was written gives the count of that part. −EIO behind the end of an image that has
+ * shrunk.
  */
-export function writeWindow(w: Window, address: number, offset: number, length: number, durable: boolean): number {
+export function writeWindow(w: Window, address: number, offset: number, length: number): number {
   if (w.readOnly) return -EROFS;
   if (length === 0) return 0;
   const wanted = inside(w, offset, length);
   if (wanted === 0) return -ENOSPC;
-  const n = writeOnce(w, address, offset, wanted, durable);
-  return n === wanted ? n : writeRest(w, address, offset, wanted, durable, n);
+  let done = 0;
+  while (done < wanted) {
+    const n = writeOnce(w, address + done, offset + done, wanted - done);
+    if (n > 0) done += n;
+    else if (n !== -EINTR) return done > 0 ? done : n === 0 ? -EIO : n;
+  }
+  return done;
 }
 
-function writeOnce(w: Window, address: number, offset: number, length: number, durable: boolean): number {
+function writeOnce(w: Window, address: number, offset: number, length: number): number {
   if (leavesGap(w, offset)) return -EIO;
   // memory is never durable
-  if ((durable || w.durable) && w.kind !== 'memory') return writeDurably(w, address, offset, length);
+  if (w.durable && w.kind !== 'memory') return writeDurably(w, address, offset, length);
   return pwrite(w.fd, address, length, w.start + offset);
 }
 
@@ -105,28 +108,12 @@ export function leavesGap(w: Window, offset: number): boolean {
 }
 
 function writeDurably(w: Window, address: number, offset: number, length: number): number {
-  const n = pwrite2(w.fd, address, length, w.start + offset, RWF_DSYNC);
+  const n = pwriteDsync(w.fd, address, length, w.start + offset);
   if (n !== -EOPNOTSUPP && n !== -ENOSYS) return n;
   const written = pwrite(w.fd, address, length, w.start + offset);
   if (written < 0) return written;
   const error = fdatasync(w.fd);
   return error < 0 ? error : written;
-}
-
-function writeRest(
-  w: Window,
-  address: number,
-  offset: number,
-  wanted: number,
-  durable: boolean,
-  first: number,
-): number {
-  let done = 0;
-  for (let n = first; ; n = writeOnce(w, address + done, offset + done, wanted - done, durable)) {
-    if (n > 0) done += n;
-    else if (n !== -EINTR) return done > 0 ? done : n === 0 ? -EIO : n;
-    if (done === wanted) return done;
-  }
 }
 
 /** Makes acknowledged writes durable: 0 or −errno. Of memory nothing is ever durable: 0. */
@@ -137,23 +124,21 @@ export function flushWindow(w: Window): number {
   return n;
 }
 
-/**
- * Makes a range read as zeros, as far as it is inside: 0 or −errno. `punch` gives its space back. Where the file
- * system cannot, zeros are written from `zerosLength` (512 or more) zero bytes at `zerosAddress`.
- */
-export function zeroWindow(
-  w: Window,
-  offset: number,
-  length: number,
-  punch: boolean,
-  zerosAddress: number,
-  zerosLength: number,
-): number {
+/** How a range is zeroed. Made once, not for each request. */
+export interface Zeroing {
+  /** the space of the range is given back */
+  readonly punch: boolean;
+  /** zero bytes, to be written where the file system cannot zero by itself: 512 or more. The view keeps them in memory. */
+  readonly zeros: { readonly address: number; readonly bytes: Uint8Array };
+}
+
+/** Makes a range read as zeros, as far as it is inside: 0 or −errno. */
+export function zeroWindow(w: Window, offset: number, length: number, how: Zeroing): number {
   if (w.readOnly) return -EROFS;
   const wanted = inside(w, offset, length);
   if (wanted === 0) return 0;
-  const n = fallocateWindow(w, zeroMode(w, punch), offset, wanted);
-  if (n < 0) return cannotZero(w, -n) ? writeZeros(w, offset, wanted, zerosAddress, zerosLength) : n;
+  const n = fallocateWindow(w, zeroMode(w, how.punch), offset, wanted);
+  if (n < 0) return cannotZero(w, -n) ? writeZeros(w, offset, wanted, how) : n;
   return w.durable && w.kind !== 'memory' ? fdatasync(w.fd) : 0;
 }
 
@@ -167,11 +152,11 @@ export function cannotZero(w: Window, errno: number): boolean {
   return errno === EOPNOTSUPP || errno === ENOSYS || (w.kind === 'block' && errno === EINVAL);
 }
 
-function writeZeros(w: Window, offset: number, length: number, zerosAddress: number, zerosLength: number): number {
+function writeZeros(w: Window, offset: number, length: number, { zeros: { address, bytes } }: Zeroing): number {
   const end = offset + length;
   for (let at = offset; at < end; ) {
-    const next = Math.min(end, at - (at % SECTOR_BYTES) + zerosLength - (zerosLength % SECTOR_BYTES));
-    const n = writeWindow(w, zerosAddress, at, next - at, false);
+    const next = Math.min(end, at - (at % SECTOR_BYTES) + bytes.length - (bytes.length % SECTOR_BYTES));
+    const n = writeWindow(w, address, at, next - at);
     if (n < 0) return n;
     at += n;
   }

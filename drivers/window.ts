@@ -1,5 +1,5 @@
 /**
- * A disk that is a range of an open file: the RawDisk of aio, ram and sync, served on the event loop. Threads serve the
+ * A disk that is a range of an open file: the RawDisk of the built-in drivers, served on the event loop. Threads serve the
  * same window with window-sync.ts; the conformance suite checks that both behave the same.
  */
 import { fdatasync, fsync } from 'node:fs';

@@ -1,9 +1,9 @@
 /** Finds pages of zeros in copied data. A copy leaves them out, so that they take no space. */
+import { PAGE_BYTES } from '../system/page.js';
 
 /** a range of bytes: [from, to) */
 export type Run = readonly [from: number, to: number];
 
-const PAGE_BYTES = 4096;
 const ZERO_PAGE = Buffer.alloc(PAGE_BYTES);
 
 /** The ranges of a chunk whose pages are not all zeros. Pages are counted from the start of the chunk. */

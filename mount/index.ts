@@ -11,6 +11,7 @@
 import { resolve } from 'node:path';
 import type { Disk } from '../drivers/disk.js';
 import type { FilterSpec } from '../drivers/filters/filter.js';
+import { DEFAULT_DRIVER } from '../drivers/names.js';
 import * as client from './client/index.js';
 import type { AttachRequest, BusInfo, DetachResult, SaveResult, VbdInfo } from './control/interface.js';
 import type { Mode } from './images/mode.js';
@@ -64,7 +65,7 @@ export interface BusOptions {
 
 /** How an image is opened, by a bus or here. */
 export interface DiskOptions {
-  /** `aio` (default), `ram`, `sync`, the path of a file (`./mine.js`), or the name of a package */
+  /** one of fusetap's own, as `ram`; the path of a file (`./mine.js`); the name of a package. Default: `aio` */
   readonly driver?: string;
   /** default `w` */
   readonly mode?: Mode;
@@ -102,7 +103,7 @@ export type VbdWord = VbdInfo | string;
 export async function attach(image: string | null, options: AttachOptions = {}): Promise<VbdInfo> {
   const { vdev, signal, passthrough, share, partitions } = options;
   const request: AttachRequest = {
-    driver: options.driver ?? 'aio',
+    driver: options.driver ?? DEFAULT_DRIVER,
     image: image === null ? null : resolve(image),
     vdev: vdev ?? null,
     mode: options.mode ?? 'w',
@@ -175,7 +176,11 @@ export interface SwapOptions extends BusOptions {
 export async function swap(vbd: VbdWord, image: string, options: SwapOptions = {}): Promise<VbdInfo> {
   const { place, vdev } = await locate(vbd, options);
   const { swap: ask } = await import('./client/swap.js');
-  return ask(place, vdev, { driver: options.driver ?? 'aio', image: resolve(image), options: { ...options.options } });
+  return ask(place, vdev, {
+    driver: options.driver ?? DEFAULT_DRIVER,
+    image: resolve(image),
+    options: { ...options.options },
+  });
 }
 
 /** Begins a bus, or lets one that runs stay without vbds. */
@@ -210,7 +215,7 @@ export async function list(options: BusOptions = {}): Promise<VbdInfo[]> {
  */
 export async function openDisk(image: string | null, options: DiskOptions = {}): Promise<Disk> {
   const { openDiskHere } = await import('./open-disk.js');
-  const { driver = 'aio', mode = 'w' } = options;
+  const { driver = DEFAULT_DRIVER, mode = 'w' } = options;
   return openDiskHere({ driver, image, mode, options: options.options ?? {}, filters: filtersOf(options) });
 }
 

@@ -166,22 +166,22 @@ function setIovec(address: number, length: number): void {
   iovec[2] = length;
 }
 
-/** preadv2(2) with one buffer. `flags`: RWF_NOWAIT returns −EAGAIN if the call would have to wait for the disk. */
-export function pread2(fd: number, address: number, length: number, offset: number, flags: number): number {
+const RWF_DSYNC = 0x2;
+const RWF_NOWAIT = 0x8;
+
+/** preadv2(2) RWF_NOWAIT: as pread, but −EAGAIN if it would have to wait for the disk. */
+export function preadNoWait(fd: number, address: number, length: number, offset: number): number {
   setIovec(address, length);
-  const n = c.preadv2(fd, iovecAddress, 1, offset, flags);
+  const n = c.preadv2(fd, iovecAddress, 1, offset, RWF_NOWAIT);
   return n >= 0 ? n : -lastErrno();
 }
 
-/** pwritev2(2) with one buffer. `flags`: RWF_DSYNC returns when the bytes are durable. */
-export function pwrite2(fd: number, address: number, length: number, offset: number, flags: number): number {
+/** pwritev2(2) RWF_DSYNC: as pwrite, but returns when the bytes are durable. */
+export function pwriteDsync(fd: number, address: number, length: number, offset: number): number {
   setIovec(address, length);
-  const n = c.pwritev2(fd, iovecAddress, 1, offset, flags);
+  const n = c.pwritev2(fd, iovecAddress, 1, offset, RWF_DSYNC);
   return n >= 0 ? n : -lastErrno();
 }
-
-export const RWF_DSYNC = 0x2;
-export const RWF_NOWAIT = 0x8;
 
 /** posix_fadvise(2) POSIX_FADV_WILLNEED: starts to read the range into the page cache and does not wait for it. */
 export function prefetch(fd: number, offset: number, length: number): void {
@@ -234,9 +234,9 @@ export function writeBackBelow(fd: number, isBlockDevice: boolean): Promise<numb
  * splice(2): moves pages between a pipe and a file; returns a count or −errno. It does not wait for room in a pipe.
  * @param fromPosition address of an 8-byte file offset, which the call advances; 0 for a pipe or device
  */
-export function splice(from: number, fromPosition: number, to: number, toPosition: number, length: number): number {
+export function splice(from: number, fromPosition: number, to: number, length: number): number {
   const SPLICE_F_NONBLOCK = 2;
-  const n = c.splice(from, fromPosition, to, toPosition, length, SPLICE_F_NONBLOCK);
+  const n = c.splice(from, fromPosition, to, 0, length, SPLICE_F_NONBLOCK);
   return n >= 0 ? n : -lastErrno();
 }
 
@@ -478,9 +478,20 @@ export const MS_NODEV = 0x4;
 export const MNT_FORCE = 0x1;
 export const MNT_DETACH = 0x2;
 
+/** What mount(2) takes. */
+export interface MountArguments {
+  readonly source: string;
+  readonly target: string;
+  readonly fileSystemType: string;
+  /** MS_… */
+  readonly flags: number;
+  /** options of the file system, with commas between */
+  readonly data: string;
+}
+
 /** mount(2). */
-export function mount(source: string, target: string, type: string, flags: number, data: string): void {
-  check(c.mount(source, target, type, flags, data), 'mount', target);
+export function mount({ source, target, fileSystemType, flags, data }: MountArguments): void {
+  check(c.mount(source, target, fileSystemType, flags, data), 'mount', target);
 }
 
 /** umount2(2): 0 or −errno. */

@@ -6,8 +6,7 @@
  * to the device is touched page by page and locked before its first use.
  */
 import { addressOf, mlock } from './libc.js';
-
-const PAGE = 4096;
+import { PAGE_BYTES } from './page.js';
 
 export interface Resident {
   /** page-aligned */
@@ -19,12 +18,12 @@ export interface Resident {
 
 /** `length` bytes of resident memory, zeroed and page-aligned. Never freed. */
 export function allocateResident(length: number): Resident {
-  const whole = new Uint8Array(new ArrayBuffer(length + PAGE));
+  const whole = new Uint8Array(new ArrayBuffer(length + PAGE_BYTES));
   const start = addressOf(whole);
-  const skip = (PAGE - (start % PAGE)) % PAGE;
+  const skip = (PAGE_BYTES - (start % PAGE_BYTES)) % PAGE_BYTES;
   const bytes = Buffer.from(whole.buffer, skip, length);
   // write, do not read: a read of an untouched page maps the shared zero page, which the first write then replaces
-  for (let at = 0; at < length; at += PAGE) bytes[at] = 0;
+  for (let at = 0; at < length; at += PAGE_BYTES) bytes[at] = 0;
   bytes[length - 1] = 0;
   const locked = mlock(start + skip, length);
   kept.push(bytes);

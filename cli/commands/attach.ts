@@ -1,8 +1,9 @@
 /** `fusetap attach`: an image becomes a file. */
 import { type Command, Option } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
-import { attach } from '../../mount/client/index.js';
+import { driverNames, driverSummaries } from '../../drivers/names.js';
 import type { AttachResult } from '../../mount/control/interface.js';
+import { attachOne } from '../attach-one.js';
 import { type AttachWords, attachRequest } from '../attach-request.js';
 import { attachAll } from '../disk-file/attach-all.js';
 import { readDiskFile } from '../disk-file/read.js';
@@ -10,34 +11,34 @@ import {
   allowOtherOption,
   chosenBus,
   endHelp,
+  gather,
   parseFileMode,
   parseId,
   type SharedOptions,
   transportOption,
 } from '../options.js';
 import { print, printJson, printNote, sayIfUnprinted } from '../output.js';
-import { withProgress } from '../progress-bar.js';
 
 type AttachOptions = SharedOptions & AttachWords & { config?: string };
-/** commander gives undefined for an argument that is not there */
-type Word = string | undefined;
 
 export function register(program: Command): void {
   const command = program
     .command('attach')
     .summary('attach an image')
-    .description('Attaches an image and prints the path of the file that is the disk. Begins the bus if need be.')
+    .description(
+      'Attaches an image and prints the path of the file that is the disk. Starts the bus if it does not run.',
+    )
     .argument('[SPEC]', 'DRIVER:PATH, PATH, tap:DRIVER:PATH,VDEV,MODE or TARGET,FORMAT,VDEV,ACCESS')
-    .argument('[VDEV]', 'the place: xvda, hda, sda, or a slot number (default: the first free xvd*)')
-    .argument('[MODE]', 'r, w, or w! (write, sharing check waived) (default: w)')
+    .argument('[VDEV]', 'the place on the bus: xvda, hda, sda, or a slot number (default: the first free xvd*)')
+    .argument('[MODE]', 'r, w, or w! (write, without the sharing check) (default: w)')
     .option('-r, --read-only', 'the same as MODE r')
-    .option('--driver <NAME>', 'the driver, in place of SPEC: aio, ram, sync, a file ./mine.js, or a package')
-    .option('--image <PATH>', 'the image, in place of SPEC: the path may hold commas and colons')
+    .option('--driver <NAME>', `the driver, instead of SPEC: ${driverNames.join(', ')}, a file ./mine.js, or a package`)
+    .option('--image <PATH>', 'the image, instead of SPEC: the path may contain commas and colons')
     .option('--option <KEY=VALUE>', 'an option of the driver (repeatable)', gather)
-    .option('--offset <N>', 'the disk begins at byte N of the image; K, M, G, T may follow')
+    .option('--offset <N>', 'the disk starts at byte N of the image; N may end with K, M, G or T')
     .option('--sizelimit <N>', 'the disk has N bytes')
-    .option('--partitions', 'its partitions too, as xvda1, xvda2, … beside xvda (MBR and GPT)')
-    .option('--share <NAME>', 'ram: the name that the image is shared under (default: by the identity of its file)')
+    .option('--partitions', 'attach its partitions too, as xvda1, xvda2, … beside xvda (MBR and GPT)')
+    .option('--share <NAME>', 'ram: share the memory under NAME (default: by the identity of the image file)')
     .option('--filter <NAME=VALUE>', 'delay=MS, error=KIND[:OFFSET-END][@FILE] or read-only (repeatable)', gather)
     .addOption(
       new Option(
@@ -47,16 +48,21 @@ export function register(program: Command): void {
     )
     .addOption(transportOption())
     .addOption(allowOtherOption())
-    .option('--uid <N>', 'whose the file is (default: yours)', parseId)
-    .option('--gid <N>', 'the group of the file (default: yours)', parseId)
-    .option('--file-mode <MODE>', 'permission bits of the file (default: 0600)', parseFileMode)
-    .option('--config <FILE>', 'all disks of a domain file of xm or xl, or of JSON as ls --json prints; all or none')
-    .action(async (spec: Word, vdev: Word, mode: Word, _: unknown, self: Command) => {
-      const words = [spec, vdev, mode].filter((word) => word !== undefined);
-      const options = self.optsWithGlobals<AttachOptions>();
-      if (options.config === undefined) await run(words, options);
-      else await runFile(options.config, words, options);
+    .option('--uid <N>', 'owner of the file (default: you); only root can set another', parseId)
+    .option('--gid <N>', 'group of the file (default: yours)', parseId)
+    .option('--file-mode <MODE>', 'permission bits of the file, in octal (default: 0600)', parseFileMode)
+    .option(
+      '--config <FILE>',
+      'attach all disks of FILE, or none: a domain file of xm or xl, or JSON as ls --json prints it',
+    )
+    .action(async function (this: Command) {
+      const options = this.optsWithGlobals<AttachOptions>();
+      if (options.config === undefined) await run(this.args, options);
+      else await runFile(options.config, this.args, options);
     });
+  const width = Math.max(...driverNames.map((name) => name.length));
+  const drivers = driverSummaries.map(([name, summary]) => `  ${name.padEnd(width)}  ${summary}`);
+  command.addHelpText('after', `\nDrivers:\n${drivers.join('\n')}`);
   endHelp(command, [
     'fusetap attach disk.img',
     'fusetap attach tap:ram:golden.img,xvdb,w',
@@ -66,19 +72,8 @@ export function register(program: Command): void {
   ]);
 }
 
-/** Collects an option that may be given again and again, for commander. */
-function gather(word: string, before: readonly string[] = []): string[] {
-  return [...before, word];
-}
-
 async function run(words: readonly string[], options: AttachOptions): Promise<void> {
-  const { request, notes } = attachRequest(words, options);
-  if (options.verbose) notes.forEach(printNote);
-  const place = await chosenBus(options);
-  const { notes: remarks = [], ...vbd } = await withProgress('copying', options, (progress) =>
-    attach(place, request, { ...(progress && { progress }) }),
-  );
-  if (!options.quiet) remarks.forEach(printNote);
+  const vbd = await attachOne(attachRequest(words, options), options);
   sayIfUnprinted(whatStands([vbd]));
   if (options.json) printJson(vbd);
   else print(vbd.path);

@@ -13,10 +13,13 @@ export function register(program: Command): void {
   const command = program
     .command('block-detach')
     .summary("xm's word for detach")
-    .description('Detaches a vbd. What is held is not detached: exit 4, with the holders.')
-    .argument('<BUS>', 'the bus: a name, as of a domain')
+    .description('Detaches a vbd. A vbd in use is not detached: exit 4, and the message lists who uses it.')
+    .argument('<BUS>', 'the name of the bus, for example the name of a domain')
     .argument('<VDEV>', 'the vbd: xvda, hda, sda, or a slot number')
-    .option('-f, --force', 'even if it is held: later I/O of its holders is EIO, nothing acknowledged is lost')
+    .option(
+      '-f, --force',
+      'detach it even if it is in use: later I/O of its users is EIO, no acknowledged write is lost',
+    )
     .action(async (bus: string, vdev: string, _: unknown, self: Command) => {
       const options = withBus(bus, self.optsWithGlobals<BlockDetachOptions>());
       const place = await chosenBus(options);

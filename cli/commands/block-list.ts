@@ -1,21 +1,22 @@
 /** `fusetap block-list`: xm's word for what is attached to one bus. */
 import type { Command } from 'commander';
+import { escapeControls } from '../../drivers/quote.js';
 import { showBus } from '../../mount/client/index.js';
 import type { VbdInfo } from '../../mount/control/interface.js';
 import { withBus } from '../bus-word.js';
 import { chosenBus, endHelp, type SharedOptions } from '../options.js';
-import { escapeControls, print, printJson } from '../output.js';
+import { print, printJson } from '../output.js';
 
 export function register(program: Command): void {
   const command = program
     .command('block-list')
     .summary("xm's word for ls")
     .description(
-      "Lists the vbds of a bus in xm's columns. There is no backend domain, no event channel and no ring here: BE and\n" +
-        'handle are 0, evt-ch and ring-ref are -1; state is 4 (connected) where somebody has it open, else 1; BE-path is\n' +
-        'the path of the file.',
+      'Lists the vbds of a bus in the columns of xm. There is no backend domain, event channel or ring here: BE ' +
+        'and handle are 0, evt-ch and ring-ref are -1. state is 4 (connected) if somebody has the vbd open, else ' +
+        '1. BE-path is the path of the file.',
     )
-    .argument('<BUS>', 'the bus: a name, as of a domain')
+    .argument('<BUS>', 'the name of the bus, for example the name of a domain')
     .action(async (bus: string, _: unknown, self: Command) => {
       const options = withBus(bus, self.optsWithGlobals<SharedOptions>());
       const { vbds } = await showBus(await chosenBus(options));

@@ -10,8 +10,8 @@ const SCRIPTS = { bash: BASH_COMPLETION, zsh: ZSH_COMPLETION, fish: FISH_COMPLET
 export function register(program: Command): void {
   const command = program
     .command('completion')
-    .summary('a script that completes words in a shell')
-    .description('Prints a script with which bash, zsh or fish completes the words of fusetap.')
+    .summary('print a completion script for a shell')
+    .description('Prints a script that lets bash, zsh or fish complete the words of a fusetap command line.')
     .addArgument(new Argument('<SHELL>', 'the shell').choices(Object.keys(SCRIPTS)))
     .action((shell: keyof typeof SCRIPTS) => {
       process.stdout.write(SCRIPTS[shell]);

@@ -10,9 +10,9 @@ import { print, printError, printJson } from '../output.js';
 export function register(program: Command): void {
   const command = program
     .command('config')
-    .summary('the bus as xl disk lines')
-    .description('Prints each vbd of the bus as a disk line of xl, which `attach` takes as a SPEC.')
-    .argument('[BUS]', 'the bus, in place of --bus')
+    .summary('print the bus as xl disk lines')
+    .description('Prints each vbd of the bus as a disk line of xl. `attach` takes such a line as a SPEC.')
+    .argument('[BUS]', 'the bus, instead of --bus')
     .action(async (word: string | undefined, _: unknown, self: Command) => {
       const options = self.optsWithGlobals<SharedOptions>();
       const { vbds } = await showBus(await chosenBus(withBus(word, options)));

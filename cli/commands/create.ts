@@ -2,7 +2,8 @@
 import { closeSync, ftruncateSync, openSync, unlinkSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
-import { FusetapError, quoted, toFusetapError } from '../../drivers/errors.js';
+import { FusetapError, toFusetapError } from '../../drivers/errors.js';
+import { quoted } from '../../drivers/quote.js';
 import { endHelp, type SharedOptions } from '../options.js';
 import { printJson } from '../output.js';
 import { parseSize } from '../size.js';
@@ -11,9 +12,9 @@ export function register(program: Command): void {
   const command = program
     .command('create')
     .summary('make a sparse image')
-    .description('Makes a sparse image of SIZE bytes. What is there already is never overwritten: exit 4.')
+    .description('Makes a sparse image of SIZE bytes. Never overwrites a file: exit 4 if IMAGE exists.')
     .argument('<IMAGE>', 'the file to make')
-    .argument('<SIZE>', 'bytes, or with K, M, G, T (1024) or KB, MB, GB, TB (1000)')
+    .argument('<SIZE>', 'in bytes, or with a unit: K, M, G, T (1024) or KB, MB, GB, TB (1000)')
     .action((image: string, size: string, _: unknown, self: Command) => {
       const options = self.optsWithGlobals<SharedOptions>();
       // an empty image cannot be a disk

@@ -23,14 +23,15 @@ export function register(program: Command): void {
     .command('detach')
     .summary('detach vbds')
     .description(
-      'Detaches each VBD: a vdev, a slot number, the path of the file, or the path of its image if only one vbd has it.\n' +
-        'Returns when its data is durable and the file is gone. What is held is not detached: exit 4, with the holders.\n' +
-        'With --force what was written to a file system on it is written back first; exit 1 where that failed.',
+      'Detaches each VBD: a vdev, a slot number, the path of the file, or the path of its image if only one vbd ' +
+        'has it. Returns when the data is durable and the file is gone. A vbd in use is not detached: exit 4, and ' +
+        'the message lists who uses it. With --force, the data of file systems on the vbd is written back first: ' +
+        'exit 1 if that fails.',
     )
     .argument('[VBD...]')
     .option('--all', 'all vbds of the bus')
-    .option('--wait <SECONDS>', 'wait so long for those who hold it', parseSeconds)
-    .option('--force', 'even if it is held: later I/O of its holders is EIO, nothing acknowledged is lost')
+    .option('--wait <SECONDS>', 'wait up to SECONDS until nobody uses it', parseSeconds)
+    .option('--force', 'detach it even if it is in use: later I/O of its users is EIO, no acknowledged write is lost')
     .action(async (words: string[], _: unknown, self: Command) => run(words, self.optsWithGlobals<DetachOptions>()));
   endHelp(command, ['fusetap detach xvda', 'fusetap detach /srv/img/disk.img', 'fusetap detach --all --wait 10']);
 }

@@ -1,17 +1,19 @@
 /** `fusetap doctor`: what works here, what does not, how to mend it. */
 import type { Command } from 'commander';
 import { EXIT_CODES } from '../../drivers/errors.js';
+import { escapeControls } from '../../drivers/quote.js';
 import { type CheckResult, examine } from '../../mount/doctor/index.js';
 import { endHelp, type SharedOptions } from '../options.js';
-import { escapeControls, print, printJson } from '../output.js';
+import { print, printJson } from '../output.js';
 
 export function register(program: Command): void {
   const command = program
     .command('doctor')
-    .summary('what works here, what does not, how to mend it')
+    .summary('check what works here, and how to fix what does not')
     .description(
-      'Looks at this machine, as who calls: what works (+), what is missing (-), and what no bus can do without (!).\n' +
-        'Exit 0 where images can be attached, whatever else is missing; else 6. Changes nothing.',
+      'Checks this machine for the calling user: what works (+), what is missing (-), and what every bus ' +
+        'needs but is missing (!). Changes nothing. Exits with 0 if images can be attached, even if ' +
+        'something else is missing, else with 6.',
     )
     .action(async (_: unknown, self: Command) => {
       const { ok, checks } = await examine(process.env, process.geteuid?.() ?? 0);

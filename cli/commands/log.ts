@@ -1,8 +1,9 @@
 /** `fusetap log`: what happened on the bus. */
 import type { Command } from 'commander';
+import { escapeControls } from '../../drivers/quote.js';
 import { followLog, type LogLine, readLog } from '../../mount/client/log.js';
 import { chosenBus, endHelp, type SharedOptions } from '../options.js';
-import { escapeControls, print } from '../output.js';
+import { print } from '../output.js';
 
 interface LogOptions extends SharedOptions {
   follow?: boolean;
@@ -11,9 +12,9 @@ interface LogOptions extends SharedOptions {
 export function register(program: Command): void {
   const command = program
     .command('log')
-    .summary('what happened on the bus')
-    .description('Prints the log of the bus, also of one that is dead. With --json one JSON document a line.')
-    .option('-f, --follow', 'and what is added to it, until the bus ends')
+    .summary('print the log of the bus')
+    .description('Prints the log of the bus, also of a dead bus. With --json, one JSON document per line.')
+    .option('-f, --follow', 'print new lines too, until the bus ends')
     .action(async (_: unknown, self: Command) => {
       const options = self.optsWithGlobals<LogOptions>();
       const place = await chosenBus(options);

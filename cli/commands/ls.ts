@@ -20,8 +20,8 @@ const COLUMNS: readonly Column[] = [
 export function register(program: Command): void {
   const command = program
     .command('ls')
-    .summary('what is attached')
-    .description('Lists what is attached, on all buses or on the one that --bus names.')
+    .summary('list what is attached')
+    .description('Lists what is attached on all buses, or on the bus that --bus names.')
     .action(async (_: unknown, self: Command) => list(self.optsWithGlobals<SharedOptions>()));
   endHelp(command, ['fusetap ls', "fusetap ls --json | jq -r '.[].path'"]);
 }

@@ -16,10 +16,10 @@ const COLUMNS: readonly Column[] = [
 export function register(program: Command): void {
   const command = program
     .command('memory')
-    .summary('what ram images take')
+    .summary('show the memory of ram images')
     .description(
-      'Shows how much memory ram images may take, have reserved and leave free, and of each image, on all buses, its\n' +
-        'size and the memory that it holds. $FUSETAP_RAM_LIMIT sets the limit.',
+      'Shows the memory limit for ram images, how much is used and how much is free; for each image, on all ' +
+        'buses, its size and the memory that it occupies. $FUSETAP_RAM_LIMIT sets the limit.',
     )
     .action(async (_: unknown, self: Command) => show(self.optsWithGlobals<SharedOptions>()));
   endHelp(command, ['fusetap memory', 'fusetap memory --json | jq .freeBytes']);

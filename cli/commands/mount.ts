@@ -19,15 +19,16 @@ export function register(program: Command): void {
     .command('mount')
     .summary('mount the file system of an image')
     .description(
-      'Attaches an image, to a bus of its own unless one is named, and mounts its file system: as root by a loop device,\n' +
-        'else by fuse2fs (ext2 to ext4) or squashfuse. A failure half way undoes what was done.',
+      'Attaches an image, to a new bus unless --bus names one, and mounts its file system on DIR. Root mounts ' +
+        'it through a loop device. Other users, and root without loop devices, mount it with fuse2fs (ext2 to ' +
+        'ext4) or squashfuse. If a step fails, the steps before it are undone.',
     )
-    .argument('<SPEC>', 'DRIVER:PATH, PATH, or as attach takes it; with mode r it is mounted read-only')
+    .argument('<SPEC>', 'DRIVER:PATH, PATH, or any other SPEC of attach; mode r mounts it read-only')
     .argument('<DIR>', 'an existing directory')
-    .option('-r, --read-only', 'the same as MODE r in SPEC, and as -o ro')
+    .option('-r, --read-only', 'the same as mode r in SPEC, and as -o ro')
     .option('--partition <N>', 'partition N of the image (MBR or GPT)', parseNumber)
-    .option('-t, --type <TYPE>', 'the file system (default: found out)')
-    .option('-o, --options <OPTIONS>', 'options of mount(8), or of the FUSE program, with commas between')
+    .option('-t, --type <TYPE>', 'the type of the file system (default: detected)')
+    .option('-o, --options <OPTIONS>', 'options of mount(8) or of the FUSE program, separated by commas')
     .action(async (spec: string, directory: string, _: unknown, self: Command) => {
       await run(spec, directory, self.optsWithGlobals<MountOptions>());
     });

@@ -8,10 +8,11 @@ import { printJson } from '../output.js';
 export function register(program: Command): void {
   const command = program
     .command('pause')
-    .summary('hold the I/O of a vbd')
+    .summary('pause the I/O of a vbd')
     .description(
-      'Holds the I/O of a vbd: it waits, without an error, so that the image can be copied or swapped.\n' +
-        'A vbd that is passed through can be paused only while nobody has it open: attach it with --passthrough off.',
+      'Pauses the I/O of a vbd: requests wait, without an error, so that the image can be copied or swapped. A ' +
+        'vbd that is passed through can be paused only while nobody has it open. To pause it at any time, attach ' +
+        'it with --passthrough off.',
     )
     .argument('<VBD>', 'a vdev, a slot number, the path of the file or of its image')
     .action(async (word: string, _: unknown, self: Command) => {

@@ -9,10 +9,11 @@ import { withProgress } from '../progress-bar.js';
 export function register(program: Command): void {
   const command = program
     .command('reset')
-    .summary('copy the image of a ram vbd afresh')
+    .summary('copy the image of a ram vbd again')
     .description(
-      'Copies the image of a ram VBD afresh; what was written to the vbd is gone. Nobody may hold it (exit 4, with the\n' +
-        'holders). The old copy stays until the new one is whole. Prints the path of the file.',
+      'Copies the image of a ram VBD again. What was written to the vbd is lost. A vbd in use is not reset: ' +
+        'exit 4, and the message lists who uses it. The old copy stays until the new one is complete. Prints the ' +
+        'path of the file.',
     )
     .argument('<VBD>')
     .action(async (word: string, _: unknown, self: Command) => {

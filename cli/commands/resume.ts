@@ -8,8 +8,8 @@ import { printJson } from '../output.js';
 export function register(program: Command): void {
   const command = program
     .command('resume')
-    .summary('let the I/O of a paused vbd go on')
-    .description('Lets the I/O of a paused vbd go on, in the order it came.')
+    .summary('resume the I/O of a paused vbd')
+    .description('Resumes the I/O of a paused vbd. Requests are served in the order in which they came.')
     .argument('<VBD>', 'a vdev, a slot number, the path of the file or of its image')
     .action(async (word: string, _: unknown, self: Command) => {
       const options = self.optsWithGlobals<SharedOptions>();

@@ -11,8 +11,8 @@ import { runCommand, statusOfSignal } from '../run/run-command.js';
 import { catchSignals, type SignalCatch } from '../run/signals.js';
 
 const EXITS = [
-  'that of CMD',
-  '125  fusetap failed: nothing was run, or what was attached did not detach well',
+  'the exit status of CMD, or:',
+  '125  fusetap failed: CMD was not run, or the detach failed',
   '126  CMD cannot be run',
   '127  CMD was not found',
   '128+N  CMD ended by signal N',
@@ -23,8 +23,8 @@ export function register(program: Command): void {
     .command('run')
     .summary('run a command with images attached')
     .description(
-      'Attaches each SPEC to a bus of its own, runs CMD, and detaches.\n' +
-        'CMD finds the path of the first file in FUSETAP_DEVICE, and of all, one a line, in FUSETAP_DEVICES.',
+      'Attaches each SPEC to a new bus, runs CMD, and detaches. In CMD, FUSETAP_DEVICE is the path of the first ' +
+        'file, and FUSETAP_DEVICES has the paths of all files, one per line.',
     )
     .usage('[options] SPEC... -- CMD...')
     .argument('[SPEC...]')

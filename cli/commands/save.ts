@@ -14,12 +14,12 @@ export function register(program: Command): void {
     .command('save')
     .summary('copy a vbd to a file')
     .description(
-      'Copies a VBD to FILE: sparse, consistent (those who write to it wait meanwhile), and renamed into place when\n' +
-        'it is whole and durable. Prints the path of the copy.',
+      'Copies a VBD to FILE. The copy is sparse and consistent: programs that write to the VBD wait meanwhile. ' +
+        'It is renamed to FILE when it is complete and durable. Prints the path of the copy.',
     )
     .argument('<VBD>')
     .argument('<FILE>')
-    .option('--force', 'FILE may be there: it is replaced, and keeps its owner and mode')
+    .option('--force', 'replace FILE if it exists; it keeps its owner and mode')
     .action(async (word: string, file: string, _: unknown, self: Command) => {
       const options = self.optsWithGlobals<SaveOptions>();
       const { place, vbd: located } = await locateVbd(word, options);

@@ -1,6 +1,6 @@
 /** `fusetap show`: one vbd, or the bus, in full. */
 import type { Command } from 'commander';
-import { quoted } from '../../drivers/errors.js';
+import { quoted } from '../../drivers/quote.js';
 import { showBus } from '../../mount/client/index.js';
 import type { BusInfo, VbdInfo } from '../../mount/control/interface.js';
 import { locateVbd } from '../locate-vbd.js';
@@ -10,8 +10,8 @@ import { humanSize, printJson, printPairs } from '../output.js';
 export function register(program: Command): void {
   const command = program
     .command('show')
-    .summary('one vbd, or the bus, in full')
-    .description('Shows all that is known of a VBD, or without one of the bus.')
+    .summary('show all details of a vbd or of the bus')
+    .description('Shows all details of a VBD, or of the bus if no VBD is given.')
     .argument('[VBD]', 'a vdev, a slot number, the path of the file or of its image')
     .action(async (word: string | undefined, _: unknown, self: Command) => {
       const options = self.optsWithGlobals<SharedOptions>();

@@ -7,8 +7,8 @@ import { print, printJson } from '../output.js';
 export function register(program: Command): void {
   const command = program
     .command('slot')
-    .summary("Xen's number of a vdev, or the vdev of a number")
-    .description("Prints Xen's number of a vdev, or the vdev of a number. No bus is asked.")
+    .summary("print Xen's number of a vdev, or the vdev of a number")
+    .description("Prints Xen's number of a vdev, or the vdev of a number. Needs no bus.")
     .argument('<VDEV|NUMBER>', 'xvda, hdc, sdb1, d0p1, or 51712, 0xca00')
     .action((word: string, _: unknown, self: Command) => {
       const place = parseSlot(word);

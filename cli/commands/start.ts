@@ -8,8 +8,11 @@ import { print, printJson, printNote } from '../output.js';
 export function register(program: Command): void {
   const command = program
     .command('start')
-    .summary('begin a bus that stays without vbds')
-    .description('Begins a bus that stays without vbds, until fusetap stop. Prints the directory of the bus.')
+    .summary('start a bus that stays without vbds')
+    .description(
+      'Starts a bus that stays without vbds, until fusetap stop. A bus that runs already stays from now on. ' +
+        'Prints the directory of the bus.',
+    )
     .addOption(transportOption())
     .addOption(allowOtherOption())
     .action(async (_: unknown, self: Command) => {

@@ -24,10 +24,11 @@ const KINDS = ['read', 'write', 'flush', 'discard'] as const;
 export function register(program: Command): void {
   const command = program
     .command('stats')
-    .summary('requests, bytes, errors, latency by kind')
+    .summary('show requests, bytes, errors and latency by kind')
     .description(
-      'Shows what requests to a VBD, or to all vbds of the bus, did since the attach: how many, bytes, errors, and how\n' +
-        'long the server worked on them, in microseconds. What the kernel does by itself (passthrough) is not in it.',
+      'Shows the requests to a VBD, or to all vbds of the bus, since the attach: how many, bytes, errors, and ' +
+        'how long the server worked on them, in microseconds. I/O that the kernel does without the server ' +
+        '(passthrough) is not counted.',
     )
     .argument('[VBD]', 'a vdev, a slot number, the path of the file or of its image')
     .action(async (word: string | undefined, _: unknown, self: Command) => {

@@ -16,14 +16,15 @@ interface StopOptions extends SharedOptions {
 export function register(program: Command): void {
   const command = program
     .command('stop')
-    .summary('detach all and end the bus')
+    .summary('detach all vbds and end the bus')
     .description(
-      'Detaches all vbds of the bus and ends it. Where one is held, nothing is detached: exit 4, with the holders.\n' +
-        'With --force what was written to file systems on the vbds is written back first; exit 1 where that failed.',
+      'Detaches all vbds of the bus and ends the bus. If a vbd is in use, nothing is detached: exit 4, and the ' +
+        'message lists who uses it. With --force, the data of file systems on the vbds is written back first: ' +
+        'exit 1 if that fails. Also removes what a dead bus left behind.',
     )
-    .option('--all', 'all buses')
-    .option('--wait <SECONDS>', 'wait so long for those who hold a vbd', parseSeconds)
-    .option('--force', 'even what is held: later I/O of its holders is EIO, nothing acknowledged is lost')
+    .option('--all', 'stop all buses')
+    .option('--wait <SECONDS>', 'wait up to SECONDS until nobody uses a vbd', parseSeconds)
+    .option('--force', 'stop even if vbds are in use: later I/O of their users is EIO, no acknowledged write is lost')
     .action(async (_: unknown, self: Command) => {
       const options = self.optsWithGlobals<StopOptions>();
       await depart(await choose(options), options, (place) => stopOne(place, options));

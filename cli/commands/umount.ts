@@ -17,11 +17,11 @@ export function register(program: Command): void {
     .command('umount')
     .summary('unmount an image, and detach it')
     .description(
-      'Unmounts what is mounted on DIR from a vbd, and detaches the vbd; a bus that was begun for it ends.\n' +
-        'Returns when the data is durable. What is in use is not unmounted: exit 4. A vbd that others use, as another\n' +
-        'of its partitions that is mounted, stays attached.',
+      'Unmounts DIR, if a vbd is mounted there, and detaches the vbd. If the bus was started for this vbd, it ' +
+        'ends. Returns when the data is durable. A file system in use is not unmounted: exit 4. If others use the ' +
+        'vbd, for example another mounted partition of it, it stays attached.',
     )
-    .argument('<DIR>', 'where it is mounted')
+    .argument('<DIR>', 'the directory where it is mounted')
     .action(async (directory: string, _: unknown, self: Command) => {
       const options = self.optsWithGlobals<SharedOptions>();
       const telling = { ...tellWaits(options), ...(!options.quiet && { keeps: sayKept(options) }) };

@@ -7,10 +7,10 @@ import { print, printJson } from '../output.js';
 export function register(program: Command): void {
   const command = program
     .command('upgrade')
-    .summary('a new server under the running bus')
+    .summary('replace the server of the running bus')
     .description(
-      'Replaces the server of the bus by one of the fusetap that is installed now. No I/O is lost: it waits for so long\n' +
-        'as is printed, in ms. The keeper stays as old as the bus.',
+      'Replaces the server of the bus with a new one, which runs the code that is installed now. No I/O is lost: ' +
+        'I/O waits for the time that is printed, in ms. The keeper still runs the code that it was started with.',
     )
     .action(async (_: unknown, self: Command) => {
       const options = self.optsWithGlobals<SharedOptions>();

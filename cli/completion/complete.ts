@@ -15,8 +15,9 @@
  */
 import { relative } from 'node:path';
 import type { Command } from 'commander';
+import { driverNames, driverSummaries } from '../../drivers/names.js';
 import type { VbdInfo } from '../../mount/control/interface.js';
-import { DRIVER_NAMES, PREFIXES } from '../disk-spec/index.js';
+import { PREFIXES } from '../disk-spec/index.js';
 import { flagsOf, type Kind } from './kinds.js';
 import { allVbds, busNames, freePlaces, inTime, mountedDirectories, vbdsOf } from './live.js';
 import { findPlace, type Place, startOfOtherProgram } from './place.js';
@@ -87,7 +88,7 @@ async function answerFor(kind: Kind, { bus, command, words }: Place, current: st
     case 'directory':
       return plain([], 'directories');
     case 'driver':
-      return plain(named(DRIVER_NAMES), 'files');
+      return plain(drivers(), 'files');
     case 'filter':
       return plain(named(FILTERS));
     case 'mounted':
@@ -122,8 +123,12 @@ function vbds(found: readonly VbdInfo[], words: readonly string[]): Offered[] {
     .map(({ vdev, driver, image }) => ({ word: vdev, about: `${driver}:${image ?? ''}` }));
 }
 
+function drivers(behind = ''): Offered[] {
+  return driverSummaries.map(([name, summary]) => ({ word: name + behind, about: summary }));
+}
+
 /** `ram:gold`: a file behind a driver, or behind what Xen's tools put before one. */
 function specs(current: string): Answer {
-  const kept = new RegExp(`^(?:(?:${[...PREFIXES, ...DRIVER_NAMES].join('|')}):)+`).exec(current)?.[0] ?? '';
-  return plain(kept === '' ? named(DRIVER_NAMES.map((driver) => `${driver}:`)) : [], 'files', kept);
+  const kept = new RegExp(`^(?:(?:${[...PREFIXES, ...driverNames].join('|')}):)+`).exec(current)?.[0] ?? '';
+  return plain(kept === '' ? drivers(':') : [], 'files', kept);
 }

@@ -2,10 +2,11 @@
  * A disk as JSON: the parts that the control interface takes, or a vbd as `ls --json` prints it. What such a vbd says of
  * its bus and its processes is passed over; a key that neither has is a typing error.
  */
-import { FusetapError, quoted } from '../../drivers/errors.js';
+import { FusetapError } from '../../drivers/errors.js';
+import { DEFAULT_DRIVER } from '../../drivers/names.js';
+import { quoted } from '../../drivers/quote.js';
 import type { AttachRequest } from '../../mount/control/interface.js';
 import type { Mode } from '../../mount/images/mode.js';
-import { DEFAULT_DRIVER } from '../disk-spec/index.js';
 import { imagePath } from '../image-path.js';
 
 /** keys of `ls --json` that say where a vbd was, or how it did */

@@ -6,7 +6,7 @@
  *
  * Only `disk = […]` and `disk += […]` are read; all else is passed over, whatever it is.
  */
-import { quoted } from '../../drivers/errors.js';
+import { quoted } from '../../drivers/quote.js';
 import { refuse } from './disk-spec.js';
 
 interface Token {

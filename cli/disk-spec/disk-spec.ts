@@ -1,7 +1,8 @@
 /**
  * A disk spec in parts: what every grammar is parsed to, and what is printed.
  */
-import { FusetapError, quoted } from '../../drivers/errors.js';
+import { FusetapError } from '../../drivers/errors.js';
+import { quoted } from '../../drivers/quote.js';
 import type { Mode } from '../../mount/images/mode.js';
 
 export type DeviceType = 'disk' | 'cdrom';

@@ -1,7 +1,7 @@
 /**
  * The parameters of a disk spec that only a hypervisor can act on: checked where xl checks them, then noted.
  */
-import { quoted } from '../../drivers/errors.js';
+import { quoted } from '../../drivers/quote.js';
 import { refuse } from './disk-spec.js';
 import type { ParameterName, Parameters } from './parameters.js';
 

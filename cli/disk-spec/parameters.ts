@@ -6,7 +6,7 @@
  * Fields are separated by commas; white space before a field is no part of it. A field is key=value, a flag, or the next
  * of the positions above that has no value yet. `target=` takes the rest of the line.
  */
-import { quoted } from '../../drivers/errors.js';
+import { quoted } from '../../drivers/quote.js';
 import { APART_HINT, refuse } from './disk-spec.js';
 
 export type ParameterName =

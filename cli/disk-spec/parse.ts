@@ -6,7 +6,9 @@
  * The form is decided by the second field: empty or a format's name is xl, a vdev is xm. A field that is key=value or a
  * flag is xl's, and so is the whole spec when it is the first or second.
  */
-import { type FusetapError, quoted } from '../../drivers/errors.js';
+import type { FusetapError } from '../../drivers/errors.js';
+import { driverNames } from '../../drivers/names.js';
+import { quoted } from '../../drivers/quote.js';
 import type { Mode } from '../../mount/images/mode.js';
 import {
   APART_HINT,
@@ -19,7 +21,6 @@ import {
   refuseEmptyDrive,
   settleMode,
 } from './disk-spec.js';
-import { DRIVER_NAMES, FORMATS, UNSUPPORTED_FORMATS } from './drivers.js';
 import { noteMeaningless } from './notes.js';
 import {
   isKeyField,
@@ -33,6 +34,7 @@ import {
 } from './parameters.js';
 import { parseTarget, refuseFormat, type Target } from './target.js';
 import { isVdevField, parseDeviceType, parseVdevField } from './vdev.js';
+import { CODED_FORMATS, FORMATS } from './words.js';
 
 export interface ParseOptions {
   /** the names that are drivers in a target; default: the drivers that come with fusetap */
@@ -53,7 +55,7 @@ type Form = 'plain' | 'xm' | 'xl';
  *   has no driver and for an empty drive
  */
 export function parseSpec(text: string, options: ParseOptions = {}): DiskSpec {
-  const drivers = options.drivers ?? DRIVER_NAMES;
+  const drivers = options.drivers ?? driverNames;
   if (trimmed(text) === '') throw refuse('it is empty', 'name an image: aio:disk.img, or just disk.img');
   if (text.length > MAX_LENGTH) throw refuse(`it has ${text.length} characters`, `use at most ${MAX_LENGTH}`);
   const form = formOf(text);
@@ -119,12 +121,25 @@ function parseDevice(parameters: Parameters): { vdev: string | null; devtype: De
 
 function parseImage(parameters: Parameters, devtype: DeviceType, drivers: readonly string[]): Target {
   const format = parameters.get('format')?.value ?? '';
-  if (UNSUPPORTED_FORMATS.includes(format)) throw refuseFormat(format);
   if (format === 'empty') throw refuseEmptyDrive();
-  if (format !== '' && format !== 'raw') throw refuse(`no format ${quoted(format)}`, 'the only format is raw');
+  const reader = findReader(format, drivers);
   const text = parameters.get('target')?.value ?? '';
   if (text === '' && devtype === 'cdrom') throw refuseEmptyDrive();
-  return parseTarget(text, drivers);
+  if (reader === null) return parseTarget(text, drivers);
+  const target = parseTarget(text, drivers, reader);
+  if (target.driver !== reader) {
+    throw refuse(`format ${format} and driver ${target.driver} contradict each other`, 'name one of them');
+  }
+  return target;
+}
+
+/** The driver that reads the format, by its name; null for bytes as they are. */
+function findReader(format: string, drivers: readonly string[]): string | null {
+  if (format === '' || format === 'raw') return null;
+  const readable = CODED_FORMATS.filter((coded) => drivers.includes(coded));
+  if (readable.includes(format)) return format;
+  if (CODED_FORMATS.includes(format)) throw refuseFormat(format);
+  throw refuse(`no format ${quoted(format)}`, `use ${['raw', ...readable].join(', ')}`);
 }
 
 function parseAccess(parameters: Parameters, form: Form, isRaw: boolean): Mode | null {

@@ -1,9 +1,10 @@
 /**
  * A disk spec to text, in the shortest form that says all of it: what is printed parses to the same parts (notes aside).
  */
-import { quoted } from '../../drivers/errors.js';
+import { DEFAULT_DRIVER, factsOf } from '../../drivers/names.js';
+import { quoted } from '../../drivers/quote.js';
 import { APART_HINT, type DiskSpec, hasControlCharacter, refuse } from './disk-spec.js';
-import { DRIVERS_OF_FILES, FORMATS } from './drivers.js';
+import { FORMATS } from './words.js';
 
 /**
  * xm's form where it suffices, `ram:golden.img,xvdb,w`, else xl's.
@@ -20,7 +21,7 @@ export function printSpec(spec: DiskSpec): string {
 
 /**
  * xl's form with every key, `format=raw, vdev=xvda, access=rw, target=/img/d`: a line that xl itself reads too, for an
- * absolute image of the aio driver and a mode other than w!.
+ * absolute image of the default driver and a mode other than w!.
  *
  * @throws FusetapError USAGE for parts that xl's form cannot say, as no vdev
  */
@@ -32,7 +33,7 @@ export function printXlSpec(spec: DiskSpec): string {
   if (spec.devtype !== undefined) fields.push(`devtype=${spec.devtype}`);
   if (spec.script !== undefined) fields.push(`script=${spec.script}`);
   if (spec.discard !== undefined) fields.push(spec.discard ? 'discard' : 'no-discard');
-  const isPlainPath = spec.driver === 'aio' && spec.image?.startsWith('/') === true;
+  const isPlainPath = spec.driver === DEFAULT_DRIVER && spec.image?.startsWith('/') === true;
   fields.push(`target=${isPlainPath ? spec.image : printTarget(spec)}`);
   return fields.join(', ');
 }
@@ -47,7 +48,7 @@ function refuseUnprintable({ driver, image, script }: DiskSpec): void {
   if (!/^[a-z][a-z0-9-]*$/.test(driver)) {
     throw refuse(`the driver ${quoted(driver)} cannot be named in a spec`, 'give it apart: --driver and --image');
   }
-  if (image === null ? DRIVERS_OF_FILES.includes(driver) : image === '' || hasControlCharacter(image)) {
+  if (image === null ? factsOf(driver)?.needsImage : image === '' || hasControlCharacter(image)) {
     throw refuse(`the image ${quoted(image ?? '')} cannot be named in a spec`, 'rename the image, or link to it');
   }
   if (script !== undefined && !/^[^\p{Cc}\s,](?:[^\p{Cc},]*[^\p{Cc}\s,])?$/u.test(script)) {

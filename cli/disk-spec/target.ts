@@ -6,9 +6,11 @@
  * What follows DRIVER: is the path, colons and all. A word before a colon that could be a driver's name is never taken
  * for a part of a path: a typing error must not become an attempt to open a file.
  */
-import { FusetapError, quoted } from '../../drivers/errors.js';
+import { FusetapError } from '../../drivers/errors.js';
+import { DEFAULT_DRIVER, factsOf } from '../../drivers/names.js';
+import { quoted } from '../../drivers/quote.js';
 import { refuse } from './disk-spec.js';
-import { DEFAULT_DRIVER, DRIVERS_OF_FILES, FORMATS, PREFIXES, UNSUPPORTED_FORMATS } from './drivers.js';
+import { CODED_FORMATS, FORMATS, PREFIXES } from './words.js';
 
 export interface Target {
   driver: string;
@@ -21,15 +23,16 @@ const WORD = /^([a-z][a-z0-9-]*):/;
 
 /**
  * @param drivers the names that are drivers
+ * @param unnamed the driver of a target that names none
  * @throws FusetapError NOT_FOUND for an unknown driver, UNSUPPORTED for a format without a driver, USAGE for a
  *   path that is missing
  */
-export function parseTarget(text: string, drivers: readonly string[]): Target {
+export function parseTarget(text: string, drivers: readonly string[], unnamed: string = DEFAULT_DRIVER): Target {
   let rest = text;
   let isRaw = false;
   for (;;) {
     const word = WORD.exec(rest)?.[1];
-    if (word === undefined) return { driver: DEFAULT_DRIVER, image: parsePath(DEFAULT_DRIVER, rest), isRaw };
+    if (word === undefined) return { driver: unnamed, image: parsePath(unnamed, rest), isRaw };
     rest = rest.slice(word.length + 1);
     if (drivers.includes(word)) return parseDriverTarget(word, rest, isRaw);
     if (word === 'raw') isRaw = true;
@@ -46,7 +49,7 @@ function parseDriverTarget(driver: string, text: string, isRaw: boolean): Target
 }
 
 function refusePrefix(word: string, text: string, drivers: readonly string[]): FusetapError {
-  if (UNSUPPORTED_FORMATS.includes(word)) return refuseFormat(word);
+  if (CODED_FORMATS.includes(word)) return refuseFormat(word);
   return new FusetapError('NOT_FOUND', `disk spec: no driver ${quoted(word)}`, {
     hint: `drivers are ${drivers.join(', ')}; for a file of that name: --driver ${DEFAULT_DRIVER} --image ${quoted(text)}`,
   });
@@ -61,6 +64,6 @@ export function refuseFormat(format: string): FusetapError {
 
 function parsePath(driver: string, path: string): string | null {
   if (path !== '') return path;
-  if (DRIVERS_OF_FILES.includes(driver)) throw refuse('no image', 'name a file: aio:disk.img, or just disk.img');
+  if (factsOf(driver)?.needsImage) throw refuse('no image', 'name a file: aio:disk.img, or just disk.img');
   return null;
 }

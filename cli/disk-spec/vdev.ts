@@ -1,7 +1,7 @@
 /**
  * The vdev field of a disk spec: `xvda`, `51712`, `hdc:cdrom`, and `ioemu:hda` as old xm configurations have it.
  */
-import { quoted } from '../../drivers/errors.js';
+import { quoted } from '../../drivers/quote.js';
 import { findSlot, parseSlot } from '../../mount/slots/slots.js';
 import { type DeviceType, refuse } from './disk-spec.js';
 

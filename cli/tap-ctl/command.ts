@@ -3,10 +3,12 @@
  * read. A wrong word is a USAGE error, so EINVAL.
  */
 import { Command, CommanderError } from 'commander';
-import { FusetapError, quoted } from '../../drivers/errors.js';
+import { FusetapError } from '../../drivers/errors.js';
+import { quoted } from '../../drivers/quote.js';
 import { runtimeDir } from '../../mount/client/index.js';
 import type { TapImage, TapName } from '../../mount/tap/index.js';
 import { imagePath } from '../image-path.js';
+import { usageError } from '../usage-error.js';
 
 /** The letters of a command; `true` for one that takes a value. */
 export type Letters = Readonly<Record<string, boolean>>;
@@ -64,7 +66,7 @@ export function parseLetters({ letters, usage }: TapCommand, words: readonly str
     parser.parse([...words], { from: 'user' });
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
-    throw new FusetapError('USAGE', error.message.replace(/^error: /, ''), { hint, cause: error });
+    throw usageError(error, hint);
   }
   const [unexpected] = parser.args;
   if (unexpected !== undefined) throw new FusetapError('USAGE', `unexpected argument ${quoted(unexpected)}`, { hint });

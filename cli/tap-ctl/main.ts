@@ -3,9 +3,10 @@
  * tap-ctl: tapdisk's words for fusetap, with tapdisk's output and its exit status, which is the errno of what went
  * wrong. docs/from-tapdisk.md has the words, and what is not as it was there.
  */
-import { errnoOf, FusetapError, quoted } from '../../drivers/errors.js';
+import { errnoOf, FusetapError } from '../../drivers/errors.js';
+import { escapeControls, quoted } from '../../drivers/quote.js';
 import { VERSION } from '../../mount/version.js';
-import { escapeControls, print, watchStreams } from '../output.js';
+import { print, watchStreams } from '../output.js';
 import { parseLetters } from './command.js';
 import { TAP_COMMANDS } from './commands.js';
 

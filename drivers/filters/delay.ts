@@ -1,6 +1,7 @@
 /** delay=MS: every read, write, flush and zero waits first; requests wait at the same time, not one after the other. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { FusetapError, quoted } from '../errors.js';
+import { FusetapError } from '../errors.js';
+import { quoted } from '../quote.js';
 import { beforeRequests } from './before.js';
 import type { FilterMaker } from './filter.js';
 

@@ -6,8 +6,9 @@
 import { access } from 'node:fs/promises';
 import { constants } from 'node:os';
 import { isAbsolute } from 'node:path';
-import { FusetapError, quoted } from '../errors.js';
+import { FusetapError } from '../errors.js';
 import { parseSize } from '../parse-size.js';
+import { quoted } from '../quote.js';
 import { beforeRequests, KINDS, type Kind, type PassingRequest } from './before.js';
 import type { FilterMaker } from './filter.js';
 

@@ -1,5 +1,6 @@
 /** The filters by name: one line each. */
-import { FusetapError, quoted } from '../errors.js';
+import { FusetapError } from '../errors.js';
+import { quoted } from '../quote.js';
 import { delay } from './delay.js';
 import { error } from './error.js';
 import type { Filter, FilterMaker, FilterSpec } from './filter.js';

@@ -1,6 +1,7 @@
 /** read-only: no client can write, whatever the mode of the vbd. A window stays a window. */
 import type { RawDisk } from '../driver.js';
-import { FusetapError, quoted } from '../errors.js';
+import { FusetapError } from '../errors.js';
+import { quoted } from '../quote.js';
 import type { FilterMaker } from './filter.js';
 
 export const readOnly: FilterMaker = (value) => {

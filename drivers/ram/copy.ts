@@ -10,6 +10,8 @@ import { ftruncate } from 'node:fs';
 import { constants, freemem } from 'node:os';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { PAGE_BYTES } from '../../system/page.js';
+import { copyRuns, lengthOf } from '../copy-runs.js';
 import type { ImageFile, Memory, PrepareContext, Window } from '../driver.js';
 import { errnoOf, FusetapError, toFusetapError } from '../errors.js';
 import { readFully, writeFully } from '../file-io.js';
@@ -20,9 +22,6 @@ import { nonZeroPages, type Run } from '../zero-pages.js';
 const { errno: E } = constants;
 const ftruncateAsync = promisify(ftruncate);
 
-const CHUNK_BYTES = 1 << 20;
-const PAGE_BYTES = 4096;
-const COPIERS = 2;
 const EXTENTS_PER_TURN = 256;
 
 /**
@@ -38,25 +37,17 @@ export async function copyImage(
   { signal, progress }: Pick<PrepareContext, 'signal' | 'progress'>,
 ): Promise<void> {
   const runs = await dataRuns(imageWindow(image, { readOnly: true, durable: false }), signal);
-  const totalBytes = runs.reduce((sum, [from, to]) => sum + to - from, 0);
-  refuseIfTooLarge(image, totalBytes, freemem());
+  refuseIfTooLarge(image, lengthOf(runs), freemem());
   await ftruncateAsync(memory.fd, image.sizeBytes).catch((error: unknown) => {
     throw memoryError(image, error, image.sizeBytes);
   });
-  let doneBytes = 0;
-  progress(doneBytes, totalBytes);
-  await copyRuns(runs, signal, async (buffer, from) => {
-    await copyChunk(image, memory, buffer, from);
-    doneBytes += buffer.byteLength;
-    progress(doneBytes, totalBytes);
-  });
+  await copyRuns(runs, { signal, progress }, (buffer, from) => copyChunk(image, memory, buffer, from));
   await refuseIfResized(image);
 }
 
 /** The most bytes that `copyImage` will copy. Pages of zeros among them will take no memory. */
 export async function measureData(image: ImageFile, signal: AbortSignal): Promise<number> {
-  const runs = await dataRuns(imageWindow(image, { readOnly: true, durable: false }), signal);
-  return runs.reduce((sum, [from, to]) => sum + to - from, 0);
+  return lengthOf(await dataRuns(imageWindow(image, { readOnly: true, durable: false }), signal));
 }
 
 /**
@@ -79,36 +70,6 @@ function append(runs: Run[], from: number, to: number): void {
   const last = runs.at(-1);
   if (last && from <= last[1]) runs[runs.length - 1] = [last[0], to];
   else runs.push([from, to]);
-}
-
-/** Calls `copy` for each chunk of the ranges, from several copiers at once; resolves when all copiers have ended. */
-async function copyRuns(
-  runs: Run[],
-  signal: AbortSignal,
-  copy: (buffer: Buffer, from: number) => Promise<void>,
-): Promise<void> {
-  const chunks = chunksOf(runs);
-  const copier = async (): Promise<void> => {
-    const buffer = Buffer.allocUnsafeSlow(CHUNK_BYTES);
-    // an error in this loop ends the shared generator, so the other copiers stop too
-    for (const [from, to] of chunks) {
-      signal.throwIfAborted();
-      await copy(buffer.subarray(0, to - from), from);
-    }
-  };
-  // the caller may close the descriptors when this returns, so wait until all copiers have ended
-  const ends = await Promise.allSettled(Array.from({ length: COPIERS }, copier));
-  for (const end of ends) if (end.status === 'rejected') throw end.reason;
-}
-
-function* chunksOf(runs: Run[]): Generator<Run> {
-  for (const [from, to] of runs) {
-    for (let at = from; at < to; ) {
-      const next = Math.min(to, at - (at % CHUNK_BYTES) + CHUNK_BYTES);
-      yield [at, next];
-      at = next;
-    }
-  }
 }
 
 async function copyChunk(image: ImageFile, memory: Memory, buffer: Buffer, from: number): Promise<void> {

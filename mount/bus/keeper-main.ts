@@ -1,2 +1,2 @@
-/** Kept for programs that loaded the version before, and begin a bus after an update in place. */
+/** Kept for programs of the previous version, which start their next bus from here after an update in place. */
 import '../keeper/main.js';

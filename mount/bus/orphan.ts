@@ -1,2 +1,2 @@
-/** Kept for servers of the version before, whose keeper dies after an update in place. */
+/** Kept for servers of the previous version, which load this when their keeper dies after an update in place. */
 export { Orphan } from '../server/orphan.js';

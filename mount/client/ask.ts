@@ -3,7 +3,8 @@
  * serves on as an orphan and can be looked at, detached from and stopped.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { askBus, type ControlRequest, isNotRunning } from '../control/http-client.js';
+import { type Answered, callEither, type LineWithoutKeeper, type Sent } from '../control/call.js';
+import { isNotRunning } from '../control/http-client.js';
 import type { BusInfo } from '../control/interface.js';
 import type { BusPlace } from '../runtime/bus-place.js';
 
@@ -12,11 +13,15 @@ const SILENCE_LIMIT_MS = 3_000;
 const POLL_MS = 50;
 
 /** Asks the keeper, else the orphaned server. @throws FusetapError NOT_FOUND where neither listens */
-export async function askEither<Answer>(place: BusPlace, request: ControlRequest): Promise<Answer> {
+export async function askEither<At extends LineWithoutKeeper>(
+  place: BusPlace,
+  line: At,
+  sent: Sent<At>,
+): Promise<Answered<At>> {
   const deadline = Date.now() + SILENCE_LIMIT_MS;
   for (;;) {
     try {
-      return await askOnce<Answer>(place, request);
+      return await callEither(place, line, sent);
     } catch (error) {
       if (!isNotRunning(error)) throw error;
       const { explainSilence } = await import('./silent-bus.js');
@@ -28,16 +33,7 @@ export async function askEither<Answer>(place: BusPlace, request: ControlRequest
   }
 }
 
-async function askOnce<Answer>(place: BusPlace, request: ControlRequest): Promise<Answer> {
-  try {
-    return await askBus<Answer>(place, request);
-  } catch (error) {
-    if (!isNotRunning(error)) throw error;
-    return askBus<Answer>(place, { ...request, socket: 'server.sock' });
-  }
-}
-
 /** The bus and its vbds. @throws FusetapError NOT_FOUND where it does not run */
 export function showBus(place: BusPlace, options: { timeoutMs?: number } = {}): Promise<BusInfo> {
-  return askEither<BusInfo>(place, { method: 'GET', path: '/bus', ...options });
+  return askEither(place, 'GET /bus', options);
 }

@@ -8,8 +8,9 @@
 import { readFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { FusetapError, quoted } from '../../drivers/errors.js';
-import { driverNames } from '../../drivers/registry.js';
+import { FusetapError } from '../../drivers/errors.js';
+import { driverNames } from '../../drivers/names.js';
+import { quoted } from '../../drivers/quote.js';
 
 const OWN_DIRECTORY = fileURLToPath(new URL('.', import.meta.url));
 const PACKAGE_NAME = /^(?:@[a-z0-9~-][a-z0-9._~-]*\/)?[a-z0-9~-][a-z0-9._~-]*$/;

@@ -3,7 +3,8 @@
  */
 import { type Stats, statSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
-import { FusetapError, quoted } from '../../drivers/errors.js';
+import { FusetapError } from '../../drivers/errors.js';
+import { quoted } from '../../drivers/quote.js';
 import type { VbdInfo } from '../control/interface.js';
 import { realPlace } from '../runtime/bus-place.js';
 import { refusePartition } from '../slots/refuse-partition.js';

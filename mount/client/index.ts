@@ -5,7 +5,8 @@
  * and, where the bus ended, its processes and its mount are gone.
  */
 import { existsSync } from 'node:fs';
-import { askBus, isNotRunning } from '../control/http-client.js';
+import { call } from '../control/call.js';
+import { isNotRunning } from '../control/http-client.js';
 import type { AttachRequest, AttachResult, BusInfo, BusWishes, DetachResult } from '../control/interface.js';
 import type { Progress } from '../control/progress.js';
 import type { BusPlace } from '../runtime/bus-place.js';
@@ -49,13 +50,13 @@ export async function attach(
 ): Promise<AttachResult> {
   const body = await settleRequest(request);
   const { onRunningBus } = await import('./on-running-bus.js');
-  const ask = (): Promise<AttachResult> => askBus(place, { method: 'POST', path: '/vbds', body, ...options });
+  const { lifeline, ...patience } = options;
+  const ask = (): Promise<AttachResult> => call(place, 'POST /vbds', { body, ...patience });
   // a bus that was given up before it was asked does not end by itself: there is nothing to wait for
   const isAsked = (): boolean => !options.signal?.aborted;
   const askFirst = (began: boolean): Promise<AttachResult> => (began && isAsked() ? askOrSeeItEnd(place, ask) : ask());
   const notes: string[] = [];
   const { transport, allowOther } = request;
-  const { lifeline } = options;
   const begin = { persistent: false, transport, allowOther, lifeline, note: (text: string) => void notes.push(text) };
   const vbd = await onRunningBus(place, begin, askFirst);
   try {
@@ -103,11 +104,9 @@ export interface DetachOptions {
 
 /** Detaches. @throws FusetapError BUSY with the holders; NOT_FOUND */
 export function detach(place: BusPlace, vdev: string, options: DetachOptions = {}): Promise<DetachResult> {
-  const query = new URLSearchParams();
-  if (options.force) query.set('force', '1');
-  if (options.waitSeconds !== undefined) query.set('wait', String(options.waitSeconds));
-  const path = `/vbds/${encodeURIComponent(vdev)}${query.size > 0 ? `?${query}` : ''}`;
-  return untilGone(place, () => askEither<DetachResult>(place, { method: 'DELETE', path }));
+  const { force, waitSeconds } = options;
+  const query = { ...(force && { force: '1' as const }), wait: waitSeconds?.toString() };
+  return untilGone(place, () => askEither(place, 'DELETE /vbds/{vdev}', { vdev, query }));
 }
 
 export interface StartOptions extends BusWishes {
@@ -119,7 +118,7 @@ export interface StartOptions extends BusWishes {
 export async function start(place: BusPlace, options: StartOptions = {}): Promise<BusInfo> {
   const { onRunningBus } = await import('./on-running-bus.js');
   const { note, ...body } = options;
-  const ask = (): Promise<BusInfo> => askBus(place, { method: 'POST', path: '/start', body });
+  const ask = (): Promise<BusInfo> => call(place, 'POST /start', { body });
   return onRunningBus(place, { persistent: true, ...body, note }, ask);
 }
 
@@ -132,7 +131,7 @@ export async function stop(place: BusPlace, options: DetachOptions = {}): Promis
   // a bus of an older version does not know the word
   const body = { force, ...(wait !== undefined && { wait }) };
   try {
-    return await untilGone(place, () => askEither<DetachResult>(place, { method: 'POST', path: '/stop', body }));
+    return await untilGone(place, () => askEither(place, 'POST /stop', { body }));
   } catch (error) {
     if (!isNotRunning(error)) throw error;
     if (!(await isLeftBehind(place))) {
@@ -142,7 +141,7 @@ export async function stop(place: BusPlace, options: DetachOptions = {}): Promis
   }
   // a keeper repairs what it finds when it starts, and removes all of it when it leaves
   await start(place);
-  return untilGone(place, () => askBus<DetachResult>(place, { method: 'POST', path: '/stop', body }));
+  return untilGone(place, () => call(place, 'POST /stop', { body }));
 }
 
 /** @throws FusetapError BUSY where a bus of another runtime directory, or of another user, is mounted there */

@@ -2,8 +2,8 @@
  * All buses of a runtime directory, asked at once. A bus that cannot be shown must not hide the others, so troubles
  * are returned beside what was found.
  */
-import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError } from '../../drivers/errors.js';
+import { until } from '../../system/until.js';
 import { isNotRunning } from '../control/http-client.js';
 import type { BusInfo } from '../control/interface.js';
 import { type BusPlace, listBusNames, resolveBus } from '../runtime/bus-place.js';
@@ -69,12 +69,7 @@ function deadBus({ name, path }: BusPlace): FusetapError {
 }
 
 async function isDeadMount(place: BusPlace): Promise<boolean> {
-  const deadline = Date.now() + LEAVING_MS;
-  while (await isMountpoint(place.path)) {
-    if (Date.now() > deadline) return true;
-    await delay(50);
-  }
-  return false;
+  return !(await until(async () => !(await isMountpoint(place.path)), { timeoutMs: LEAVING_MS, everyMs: 50 }));
 }
 
 async function isMountpoint(path: string): Promise<boolean> {

@@ -10,7 +10,8 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError } from '../../drivers/errors.js';
-import { askBus, isConnectionLost, isNotRunning } from '../control/http-client.js';
+import { call } from '../control/call.js';
+import { isConnectionLost, isNotRunning } from '../control/http-client.js';
 import type { BusInfo } from '../control/interface.js';
 import { isAlreadyRunning, type StartOptions } from '../keeper/start.js';
 import type { BusPlace } from '../runtime/bus-place.js';
@@ -26,7 +27,7 @@ export interface BeginOptions extends StartOptions {
 
 /**
  * Asks; where no bus runs, starts it and asks again.
- * @param ask is told whether a keeper was started for it; must throw what askBus throws
+ * @param ask is told whether a keeper was started for it; must throw what `call` throws
  * @throws FusetapError BUSY where the keeper died and its server serves on
  */
 export async function onRunningBus<Answer>(
@@ -64,7 +65,7 @@ function isEnding(error: unknown): boolean {
 async function refuseOrphan(place: BusPlace): Promise<void> {
   let info: BusInfo;
   try {
-    info = await askBus<BusInfo>(place, { method: 'GET', path: '/bus', socket: 'server.sock' });
+    info = await call(place, 'GET /bus', { socket: 'server.sock' });
   } catch {
     return;
   }

@@ -8,10 +8,10 @@ import { askEither } from './ask.js';
  * @throws FusetapError BUSY where the vbd is passed through and somebody has it open
  */
 export function pause(place: BusPlace, vdev: string): Promise<VbdInfo> {
-  return askEither(place, { method: 'POST', path: `/vbds/${encodeURIComponent(vdev)}/pause`, body: {} });
+  return askEither(place, 'POST /vbds/{vdev}/pause', { vdev });
 }
 
 /** Lets the I/O of a paused vbd go on. */
 export function resume(place: BusPlace, vdev: string): Promise<VbdInfo> {
-  return askEither(place, { method: 'POST', path: `/vbds/${encodeURIComponent(vdev)}/resume`, body: {} });
+  return askEither(place, 'POST /vbds/{vdev}/resume', { vdev });
 }

@@ -1,7 +1,7 @@
 /**
  * Ram images as a program sees them: what they take, a copy written out, a copy made afresh.
  */
-import { askBus } from '../control/http-client.js';
+import { call } from '../control/call.js';
 import type { MemoryInfo, SaveResult, VbdInfo } from '../control/interface.js';
 import type { Progress } from '../control/progress.js';
 import type { BusPlace } from '../runtime/bus-place.js';
@@ -29,14 +29,10 @@ export function save(
   target: { path: string; force: boolean },
   options: CopyOptions = {},
 ): Promise<SaveResult> {
-  return askBus(place, { method: 'POST', path: pathOf(vdev, 'save'), body: target, ...options });
+  return call(place, 'POST /vbds/{vdev}/save', { vdev, body: target, ...options });
 }
 
 /** Copies the image of a ram vbd afresh. @throws FusetapError BUSY where anybody holds it, or shares it */
 export function reset(place: BusPlace, vdev: string, options: CopyOptions = {}): Promise<VbdInfo> {
-  return askBus(place, { method: 'POST', path: pathOf(vdev, 'reset'), body: {}, ...options });
-}
-
-function pathOf(vdev: string, action: string): string {
-  return `/vbds/${encodeURIComponent(vdev)}/${action}`;
+  return call(place, 'POST /vbds/{vdev}/reset', { vdev, ...options });
 }

@@ -7,5 +7,5 @@ import { askEither } from './ask.js';
 
 /** The counters of all vbds of a bus since their attach. @throws FusetapError NOT_FOUND where it does not run */
 export function askStats(place: BusPlace): Promise<VbdStats[]> {
-  return askEither<VbdStats[]>(place, { method: 'GET', path: '/stats' });
+  return askEither(place, 'GET /stats', {});
 }

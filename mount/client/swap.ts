@@ -1,12 +1,14 @@
-/** Another image under a vbd that is paused. */
-import { askBus } from '../control/http-client.js';
+/** Another image under a vbd. */
+import { call } from '../control/call.js';
 import type { SwapRequest, VbdInfo } from '../control/interface.js';
 import type { BusPlace } from '../runtime/bus-place.js';
+import type { CopyOptions } from './ram.js';
 
 /**
- * Gives a paused vbd another image of the same size; those who have it open go on with that one. All or nothing.
- * @throws FusetapError USAGE where the vbd is not paused or the size is another; what an attach of the image throws
+ * Gives a vbd another image of the same size. Programs that have the vbd open go on with the new image. All or nothing.
+ * @throws FusetapError USAGE if the vbd is not paused and `pause` is not set, or if the size differs; what an attach of the
+ *   image throws
  */
-export function swap(place: BusPlace, vdev: string, request: SwapRequest): Promise<VbdInfo> {
-  return askBus(place, { method: 'POST', path: `/vbds/${encodeURIComponent(vdev)}/swap`, body: request });
+export function swap(place: BusPlace, vdev: string, request: SwapRequest, options: CopyOptions = {}): Promise<VbdInfo> {
+  return call(place, 'POST /vbds/{vdev}/swap', { vdev, body: request, ...options });
 }

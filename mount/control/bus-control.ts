@@ -1,19 +1,43 @@
-import type { Patience } from '../holders/await-free.js';
-import type {
-  AttachRequest,
-  AttachResult,
-  BusInfo,
-  DetachResult,
-  MemoryInfo,
-  SaveRequest,
-  SaveResult,
-  SwapRequest,
-  TransportName,
-  UpgradeResult,
-  VbdInfo,
-  VbdStats,
-} from './interface.js';
+/**
+ * What answers the requests of a bus: an object with a method for each row of routes.ts, by the row's name. The keeper is
+ * one, and so is a server whose keeper died, for the rows that need none.
+ */
+import type { FusetapError } from '../../drivers/errors.js';
 import type { CopyWatcher } from './progress.js';
+import type { AnswerOf, BodyOf, QueryOf, RouteName, RowOf, VdevOf } from './routes.js';
+
+/** A request as its method gets it: what the schemas of its row have made of it, and the client's patience. */
+export type Asked<Name extends RouteName> = CopyWatcher &
+  VdevOf<RowOf<Name>> &
+  QueryOf<RowOf<Name>, 'given'> &
+  BodyOf<RowOf<Name>, 'given'>;
+
+/** the socket itself says its version */
+type MethodName = Exclude<RouteName, 'version'>;
+
+type Methods<Name extends RouteName> = {
+  [Each in Name]: (asked: Asked<Each>) => AnswerOf<RowOf<Each>> | Promise<AnswerOf<RowOf<Each>>>;
+};
+
+interface CanEnd {
+  /** nothing is attached any more, and nothing can be: its mount and its processes are to go */
+  readonly over: boolean;
+}
+
+export type KeeperControl = CanEnd & Methods<MethodName>;
+
+/** The names of the rows that need no keeper. */
+type NameWithoutKeeper = {
+  [Name in MethodName]: RowOf<Name> extends { withoutKeeper: true } ? Name : never;
+}[MethodName];
+
+export type OrphanControl = CanEnd &
+  Methods<NameWithoutKeeper> & {
+    /** what to say to all other requests */
+    refusal(): FusetapError;
+  };
+
+export type BusControl = KeeperControl | OrphanControl;
 
 export interface DetachChoice {
   /** cut off who holds it */
@@ -29,37 +53,4 @@ export interface PauseChoice {
   readonly copy?: string | undefined;
   /** aborted when the client has gone away: where the vbd is not held yet, it is let go */
   readonly signal: AbortSignal;
-}
-
-export interface BusControl {
-  /** nothing is attached any more, and nothing can be: its mount and its processes are to go */
-  readonly over: boolean;
-  info(): Promise<BusInfo>;
-  vbds(): Promise<VbdInfo[]>;
-  stats(): VbdStats[];
-  /** Attaches, and resolves when the file can be opened. */
-  attach(request: AttachRequest, watcher: CopyWatcher): Promise<AttachResult>;
-  /** Makes a file a consistent copy of a vbd. `path` is absolute. */
-  save(vdev: string, request: SaveRequest, watcher: CopyWatcher): Promise<SaveResult>;
-  /** Copies the image of a ram vbd afresh. @throws FusetapError BUSY where anybody holds it or shares it */
-  reset(vdev: string, watcher: CopyWatcher): Promise<VbdInfo>;
-  memory(): MemoryInfo;
-  /** Detaches: nobody holds it, its data is durable, its file is gone. @throws FusetapError NOT_FOUND, BUSY */
-  detach(vdev: string, choice: DetachChoice): Promise<DetachResult>;
-  /**
-   * Holds the I/O of a vbd: it waits, without an error, until `resume`.
-   */
-  pause(vdev: string, choice: PauseChoice): Promise<VbdInfo>;
-  resume(vdev: string, copy?: string): Promise<VbdInfo>;
-  /** Gives a paused vbd another image of the same size, all or nothing. @throws FusetapError USAGE, BUSY, … */
-  swap(vdev: string, request: SwapRequest, watcher: CopyWatcher): Promise<VbdInfo>;
-  /** From now on the bus stays when its last vbd goes. One that was given up is mounted anew, and serves what it holds. */
-  persist(transport?: TransportName, allowOther?: boolean): Promise<void>;
-  /** Puts the code that is installed now under the running bus. */
-  upgrade(): Promise<UpgradeResult>;
-  /**
-   * Detaches all and ends the bus. Nothing is detached where one is busy and `force` is not set.
-   * @param patience how long to wait for those who hold one; missing: not at all
-   */
-  stop(force: boolean, patience?: Patience): Promise<DetachResult>;
 }

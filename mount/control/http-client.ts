@@ -10,10 +10,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { codeOfErrno, FusetapError, type PlainError } from '../../drivers/errors.js';
 import type { BusPlace } from '../runtime/bus-place.js';
 import { socketAddress } from '../runtime/socket-address.js';
-import { type AnswerLine, INTERFACE_VERSION, PROGRESS_TYPE } from './interface.js';
-
-/** The header, of requests and answers, that says which interface is spoken. */
-export const INTERFACE_HEADER = 'fusetap-interface';
+import { type AnswerLine, INTERFACE_HEADER, INTERFACE_VERSION, PROGRESS_TYPE } from './interface.js';
 
 /** for how long a full backlog of the socket is tried again */
 const BACKLOG_LIMIT_MS = 5_000;

@@ -1,26 +1,23 @@
 /**
- * The control socket of a bus: HTTP with JSON. docs/control.md lists the routes. Input is validated here, once;
- * behind it types are trusted.
+ * The control socket of a bus: HTTP with JSON. What requests there are, and what each has to be, is in routes.ts. Input is
+ * validated here, once; behind it types are trusted.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import * as v from 'valibot';
-import { type ErrorCode, FusetapError, quoted, toFusetapError } from '../../drivers/errors.js';
+import { type ErrorCode, FusetapError, toFusetapError } from '../../drivers/errors.js';
+import { quoted } from '../../drivers/quote.js';
 import { VERSION } from '../version.js';
 import type { BusControl } from './bus-control.js';
-import { type AnswerLine, type ErrorAnswer, INTERFACE_VERSION, PROGRESS_TYPE, type VersionInfo } from './interface.js';
-import type { Progress } from './progress.js';
 import {
-  attachRequest,
-  detachQuery,
-  holdQuery,
-  saveRequest,
-  startRequest,
-  stopRequest,
-  swapRequest,
-} from './schemas.js';
-import { checkShareName } from './share-names.js';
-
-export const INTERFACE_HEADER = 'fusetap-interface';
+  type AnswerLine,
+  type ErrorAnswer,
+  INTERFACE_HEADER,
+  INTERFACE_VERSION,
+  PROGRESS_TYPE,
+  type VersionInfo,
+} from './interface.js';
+import type { CopyWatcher, Progress } from './progress.js';
+import { ROUTES, type Row } from './routes.js';
 
 const MAX_BODY_BYTES = 1 << 20;
 const READ_LIMIT_BYTES = 64 * MAX_BODY_BYTES;
@@ -40,64 +37,19 @@ interface Answer {
   readonly body: unknown;
 }
 
-/** What a route is given: the client's patience ends with `signal`. */
-interface Call {
-  readonly bus: BusControl;
-  readonly path: readonly string[];
-  readonly query: URLSearchParams;
-  readonly signal: AbortSignal;
-  /** tells a client that wants to know how far it is */
-  readonly progress: Progress;
-  body<T>(schema: v.GenericSchema<unknown, T>): Promise<T>;
+/** What a method is asked, before its row says which parts there are. */
+interface AnyAsked extends CopyWatcher {
+  readonly vdev: string;
+  readonly query: unknown;
+  readonly body: unknown;
 }
 
-type Route = (call: Call) => Promise<Answer>;
-
-const ok = (body: unknown): Answer => ({ status: 200, body });
-
-/** The copy that a keeper names, of a vbd that is held for it; a user names none. */
-function copyOf(query: URLSearchParams): [] | [copy: string] {
-  const { copy } = parse(holdQuery, Object.fromEntries(query));
-  return copy === undefined ? [] : [copy];
-}
-
-/** METHOD /first-part, with the number of parts behind it */
-const ROUTES: Readonly<Record<string, Route>> = {
-  'GET version/0': async () => ok({ interface: INTERFACE_VERSION, fusetap: VERSION } satisfies VersionInfo),
-  'GET bus/0': async ({ bus }) => ok(await bus.info()),
-  'GET vbds/0': async ({ bus }) => ok(await bus.vbds()),
-  'GET stats/0': async ({ bus }) => ok(bus.stats()),
-  'POST vbds/0': async ({ bus, body, signal, progress }) => {
-    const request = await body(attachRequest);
-    if (typeof request.share === 'string') checkShareName(request.share);
-    return { status: 201, body: await bus.attach(request, { signal, progress }) };
-  },
-  'GET memory/0': async ({ bus }) => ok(bus.memory()),
-  'DELETE vbds/1': async ({ bus, path, query, signal }) => {
-    const { force, wait } = parse(detachQuery, Object.fromEntries(query));
-    return ok(await bus.detach(path[1] ?? '', { force: force === '1', waitMs: wait * 1000, signal }));
-  },
-  'POST vbds/2': async ({ bus, path: [, vdev = '', action], body, query, signal, progress }) => {
-    if (action === 'save') return ok(await bus.save(vdev, await body(saveRequest), { signal, progress }));
-    if (action === 'reset') return ok(await bus.reset(vdev, { signal, progress }));
-    if (action === 'pause') return ok(await bus.pause(vdev, { copy: copyOf(query)[0], signal }));
-    if (action === 'resume') return ok(await bus.resume(vdev, ...copyOf(query)));
-    if (action === 'swap') return ok(await bus.swap(vdev, await body(swapRequest), { signal, progress }));
-    throw new FusetapError('NOT_FOUND', `a vbd has no ${action}`, {
-      hint: 'there are pause, resume, swap, save and reset',
-    });
-  },
-  'POST start/0': async ({ bus, body }) => {
-    const { transport, allowOther } = await body(startRequest);
-    await bus.persist(transport, ...(allowOther === undefined ? [] : [allowOther]));
-    return ok(await bus.info());
-  },
-  'POST upgrade/0': async ({ bus }) => ok(await bus.upgrade()),
-  'POST stop/0': async ({ bus, body, signal }) => {
-    const { force, wait } = await body(stopRequest);
-    return ok(await bus.stop(force, { waitMs: (wait ?? 0) * 1000, signal }));
-  },
-};
+/** The rows, with their lines taken apart. */
+const ROWS = Object.entries<Row>(ROUTES).map(([name, row]) => {
+  const [method = '', path = ''] = row.line.split(' ');
+  return { name, row, method, parts: path.split('/').slice(1) };
+});
+const VDEV = '{vdev}';
 
 /**
  * Makes the server; the caller has it listen.
@@ -131,20 +83,48 @@ function send(response: ServerResponse, status: number, body: unknown, sent: () 
 
 async function answer(bus: BusControl, request: IncomingMessage, response: ServerResponse): Promise<Answer> {
   checkInterface(request);
-  const url = parseTarget(request.url ?? '');
-  const path = url.path.split('/').slice(1).map(decodePart);
-  const route = ROUTES[`${request.method} ${path[0]}/${path.length - 1}`];
-  if (route === undefined) {
-    throw new FusetapError('NOT_FOUND', `no such request: ${request.method} ${url.path}`, {
-      hint: `this is interface ${INTERFACE_VERSION}; docs/control.md lists its requests`,
-    });
-  }
+  const target = parseTarget(request.url ?? '');
+  const { name, row, vdev } = findRoute(request.method ?? '', target.path);
   const gone = new AbortController();
   response.on('close', () => gone.abort(new FusetapError('FAILED', 'the client went away')));
-  const body = async <T>(schema: v.GenericSchema<unknown, T>): Promise<T> =>
-    parse(schema, parseJson(await readBody(request)));
-  const progress = progressTo(request, response);
-  return await route({ bus, path, query: url.query, signal: gone.signal, progress, body });
+  const query = row.query && parse(row.query, Object.fromEntries(target.query));
+  const body = row.body && parse(row.body, parseJson(await readBody(request)));
+  const progress = row.tellsProgress ? progressTo(request, response) : () => {};
+  const answered = await run(bus, name, { vdev, query, body, signal: gone.signal, progress });
+  return { status: row.status ?? 200, body: answered };
+}
+
+/** @throws FusetapError NOT_FOUND; USAGE where the path is no text */
+function findRoute(method: string, path: string): { name: string; row: Row; vdev: string } {
+  const parts = path.split('/').slice(1).map(decodePart);
+  const found = ROWS.find(
+    (each) =>
+      each.method === method &&
+      each.parts.length === parts.length &&
+      each.parts.every((part, i) => part === VDEV || part === parts[i]),
+  );
+  if (found !== undefined) return { ...found, vdev: parts[found.parts.indexOf(VDEV)] ?? '' };
+  if (method === 'POST' && parts.length === 3 && parts[0] === 'vbds') throw noAction(parts[2] ?? '');
+  throw new FusetapError('NOT_FOUND', `no such request: ${method} ${path}`, {
+    hint: `this is interface ${INTERFACE_VERSION}; docs/control.md lists its requests`,
+  });
+}
+
+function noAction(action: string): FusetapError {
+  const actions = ROWS.flatMap(({ method, parts: [, vdev, last] }) =>
+    method === 'POST' && vdev === VDEV && last !== undefined ? [last] : [],
+  );
+  return new FusetapError('NOT_FOUND', `a vbd has no ${action}`, {
+    hint: `there are ${actions.slice(0, -1).join(', ')} and ${actions.at(-1)}`,
+  });
+}
+
+/** Calls the method of that name. Its row has checked what it is asked, and is what the type of the method was made from. */
+async function run(bus: BusControl, name: string, asked: AnyAsked): Promise<unknown> {
+  if (name === 'version') return { interface: INTERFACE_VERSION, fusetap: VERSION } satisfies VersionInfo;
+  if ('refusal' in bus && !(name in bus)) throw bus.refusal();
+  const methods = bus as unknown as Readonly<Record<string, (asked: AnyAsked) => unknown>>;
+  return await methods[name]?.(asked);
 }
 
 /** The path and the query that a request names; as RFC 9112 has it for a server that is no proxy. @throws FusetapError USAGE */

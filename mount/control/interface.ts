@@ -1,5 +1,5 @@
 /**
- * The control interface of a bus: what goes over control.sock, as types. docs/control.md lists the routes.
+ * The control interface of a bus: what goes over control.sock, as types. routes.ts has the requests that they belong to.
  *
  * It takes parts (driver, image, vdev, mode, options), never spec strings. The keys of VbdInfo and BusInfo are also
  * what `--json` prints: keys may be added, never changed.
@@ -11,6 +11,8 @@ import type { KindStats } from '../ledger/counters.js';
 
 /** MAJOR.MINOR. Another MAJOR is refused; a MINOR only adds. */
 export const INTERFACE_VERSION = '1.0';
+/** The header, of requests and answers, that says which interface is spoken. */
+export const INTERFACE_HEADER = 'fusetap-interface';
 export type BusState = 'running' | 'paused' | 'restarting' | 'orphaned' | 'failed';
 /** The file system of the image does not answer (`not-answering`), or answers that the image is lost (`gone`). */
 export type ImageState = 'not-answering' | 'gone' | null;
@@ -135,8 +137,10 @@ export interface SaveResult {
   size: number;
 }
 
-/** POST /vbds/VDEV/swap: another image under a vbd that is paused. Its mode and filters stay. */
+/** POST /vbds/VDEV/swap: another image under a vbd. Its mode and filters stay. */
 export interface SwapRequest {
+  /** pause the vbd for the swap; default: it must be paused already */
+  pause?: boolean | undefined;
   driver: string;
   /** absolute path, of an image that gives a disk of the same size */
   image: string | null;

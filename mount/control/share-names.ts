@@ -1,6 +1,6 @@
 /** The names that ram images can be shared under. */
 import { FusetapError } from '../../drivers/errors.js';
-import { quote } from '../../drivers/quote.js';
+import { quoted } from '../../drivers/quote.js';
 
 /** The longest name of a shared image, in characters. */
 export const SHARE_NAME_LIMIT = 64;
@@ -13,7 +13,7 @@ export function isShareName(word: string): boolean {
 /** @throws FusetapError USAGE */
 export function checkShareName(word: string): void {
   if (isShareName(word)) return;
-  throw new FusetapError('USAGE', `not a name to share a ram image under: ${quote(word)}`, {
+  throw new FusetapError('USAGE', `not a name to share a ram image under: ${quoted(word)}`, {
     hint: `at most ${SHARE_NAME_LIMIT} letters, digits, ".", "_" and "-"`,
   });
 }

@@ -11,6 +11,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { FusetapError, type Holder, type PlainError } from '../../drivers/errors.js';
 import { readMountNamespaces } from '../../system/proc.js';
+import { within } from '../../system/within.js';
 import type { TransportName } from '../control/interface.js';
 import { findVbdHolders, type HeldFile } from '../holders/find-holders.js';
 import { lookUpInode } from '../holders/look-up.js';
@@ -58,7 +59,7 @@ export async function writeBackAbove(
 ): Promise<WrittenBack> {
   if (files.length === 0) return NOBODY;
   const looked = Promise.all(files.map((file) => findVbdHolders(file, runtimeDir)));
-  const holders = (await Promise.race([looked, afterLook()])).flat();
+  const holders = (await within(looked, LOOK_MS, [])).flat();
   if (readOnly) return { holders, error: null };
   const failures = await writeBack(await findAbove(files), limit);
   if (failures.length === 0) return { holders, error: null };
@@ -68,10 +69,6 @@ export async function writeBackAbove(
     holders,
   });
   return { holders, error: error.toJSON() };
-}
-
-function afterLook(): Promise<Holder[][]> {
-  return new Promise((resolve) => setTimeout(() => resolve([]), LOOK_MS).unref());
 }
 
 /** @returns the failures, one line each */

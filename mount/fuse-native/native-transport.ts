@@ -118,9 +118,9 @@ export class FuseNativeTransport implements Transport {
   }
 
   /** Nothing is passed through here. */
-  poison(): void {}
+  makeKernelForget(): void {}
 
-  alone(): void {}
+  noSuccessor(): void {}
 
   async remove(nodeId: number): Promise<void> {
     this.#leaving.get(nodeId)?.abort();

@@ -153,10 +153,12 @@ export class Operations {
         const fh = this.#openFiles.open(node.file, flags);
         reply(fh === 0 ? -E.ENFILE : 0, fh);
       },
+      // biome-ignore lint/complexity/useMaxParams: the package fuse-native calls it with these
       read: (_, fh, buffer, length, offset, reply) => {
         const work = ({ file }: OpenFile): Promise<number> => file.disk.read(inside(buffer, length), clamp(offset));
         this.#io({ fh, kind: READ, begunMs: now(), reply, work });
       },
+      // biome-ignore lint/complexity/useMaxParams: the package fuse-native calls it with these
       write: (_, fh, buffer, length, offset, reply) => {
         const work = (open: OpenFile): Promise<number> => this.#write(open, inside(buffer, length), clamp(offset));
         this.#io({ fh, kind: WRITE, begunMs: now(), reply, work });

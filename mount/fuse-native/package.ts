@@ -153,7 +153,8 @@ const MTIME_AT = 112;
 function correctUtimens(fuse: NativeFuse): void {
   const handler = fuse._handlers[UTIMENS];
   if (handler === undefined) return;
-  fuse._handlers[UTIMENS] = function (this: unknown, record, operation, path, low, high, ...repeated) {
+  fuse._handlers[UTIMENS] = function (this: unknown, record, operation, ...words) {
+    const [path, low, high, ...repeated] = words;
     const isKnown = record.length === RECORD_BYTES && record.readUInt32LE(ATIME_AT) === low;
     const mtime = isKnown ? [record.readUInt32LE(MTIME_AT), record.readUInt32LE(MTIME_AT + 4)] : repeated;
     return handler.call(this, record, operation, path, low, high, ...mtime);

@@ -11,6 +11,7 @@
  * While the mark is set, new opens get ENOENT. So a vbd with known holders is not marked at all.
  */
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError, type Holder } from '../../drivers/errors.js';
 import { type SideShell, shellWord } from '../../system/side-shell.js';
 import { describeHolders, findVbdHolders } from './find-holders.js';
@@ -61,7 +62,7 @@ export async function awaitFree(context: DetachContext, vbd: LeavingVbd, { waitM
     const holders = context.opens(vbd.nodeId) > 0 ? await holdersOf(context, vbd) : [];
     if (holders.length === 0 && (await tryFree(context, vbd))) return;
     if (Date.now() >= deadline) throw await busy(context, vbd);
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    await delay(POLL_MS);
   }
 }
 

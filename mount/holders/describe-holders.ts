@@ -1,6 +1,6 @@
 /** The users of a file, as text for a message. */
 import type { Holder } from '../../drivers/errors.js';
-import { quote } from '../../drivers/quote.js';
+import { named } from '../../drivers/quote.js';
 
 /** how many holders a message names */
 const NAMED = 6;
@@ -16,9 +16,9 @@ export function describeHolders(holders: readonly Holder[]): string {
 
 function describeHolder(holder: Holder): string {
   if (holder.bus !== undefined)
-    return `bus ${quote(holder.bus)}${holder.vdev === undefined ? '' : ` as ${holder.vdev}`}`;
+    return `bus ${named(holder.bus)}${holder.vdev === undefined ? '' : ` as ${holder.vdev}`}`;
   if (holder.loop !== undefined)
-    return holder.loop + (holder.mount === undefined ? '' : ` mounted on ${quote(holder.mount)}`);
-  if (holder.mount !== undefined) return `a mount at ${quote(holder.mount)}`;
-  return `pid ${holder.pid}${holder.command === undefined ? '' : ` (${quote(holder.command)})`}`;
+    return holder.loop + (holder.mount === undefined ? '' : ` mounted on ${named(holder.mount)}`);
+  if (holder.mount !== undefined) return `a mount at ${named(holder.mount)}`;
+  return `pid ${holder.pid}${holder.command === undefined ? '' : ` (${named(holder.command)})`}`;
 }

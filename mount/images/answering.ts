@@ -10,7 +10,7 @@
  *                                        └──► none in time: refused, and so are further calls until the stat returns
  */
 import { FusetapError } from '../../drivers/errors.js';
-import { quote } from '../../drivers/quote.js';
+import { named } from '../../drivers/quote.js';
 import { answersFromMemory, type Location } from '../../system/proc.js';
 import { type SideShell, shellWord } from '../../system/side-shell.js';
 import { within } from '../../system/within.js';
@@ -92,7 +92,7 @@ async function hasEnded({ ended, sinceMs }: Call): Promise<boolean> {
 function notAnswering({ path, at }: Target, { sinceMs }: Call): FusetapError {
   const seconds = Math.round((performance.now() - sinceMs) / 1000);
   const where = at === null ? 'its file system' : `its file system (${at.type}, mounted on ${at.mountpoint})`;
-  return new FusetapError('BUSY', `${quote(path)}: ${where} has not answered for ${seconds} s`, {
+  return new FusetapError('BUSY', `${named(path)}: ${where} has not answered for ${seconds} s`, {
     hint: 'try again when it answers; nothing was changed',
     path,
   });

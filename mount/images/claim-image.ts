@@ -12,9 +12,8 @@
  * after our own locking, and of two claims at the same time at least one sees the other.
  */
 import { closeSync, fstatSync } from 'node:fs';
-import { setTimeout as wait } from 'node:timers/promises';
 import { type ErrorDetails, FusetapError, type Holder } from '../../drivers/errors.js';
-import { quote } from '../../drivers/quote.js';
+import { named } from '../../drivers/quote.js';
 import {
   E,
   errnoName,
@@ -33,6 +32,7 @@ import {
   readDeviceRange,
   readFdinfo,
 } from '../../system/proc.js';
+import { until } from '../../system/until.js';
 import { type BusProcess, describeHolders, findLockHolders } from '../holders/find-holders.js';
 import { awaitNoCopies, LEASE_BYTE, SHARED_WRITER_BYTE } from './copy-lease.js';
 import {
@@ -220,14 +220,10 @@ function releaseMarks(fd: number): void {
 }
 
 async function takeFlock(image: ClaimedImage, options: ClaimOptions): Promise<void> {
-  const deadline = performance.now() + (options.patienceMs ?? FLOCK_PATIENCE_MS);
-  while (!tryFlock(image)) {
-    if (performance.now() > deadline) {
-      const holders = await lockHolders(image, (lock) => lock.kind === 'FLOCK', options);
-      throw busy(image, 'is locked (flock) by', { holders, hint: hintFor(image, holders) });
-    }
-    await wait(FLOCK_RETRY_MS);
-  }
+  const timeoutMs = options.patienceMs ?? FLOCK_PATIENCE_MS;
+  if (await until(() => tryFlock(image), { timeoutMs, everyMs: FLOCK_RETRY_MS })) return;
+  const holders = await lockHolders(image, (lock) => lock.kind === 'FLOCK', options);
+  throw busy(image, 'is locked (flock) by', { holders, hint: hintFor(image, holders) });
 }
 
 function tryFlock(image: ClaimedImage): boolean {
@@ -371,7 +367,7 @@ function nameInLocks(fd: number): string | null {
 }
 
 function busyUser(image: ClaimedImage, user: ImageUser): FusetapError {
-  return new FusetapError('BUSY', `${quote(image.path)} ${user.text}`, {
+  return new FusetapError('BUSY', `${named(image.path)} ${user.text}`, {
     hint: `${user.hint}; or waive the check with mode w!`,
     path: image.path,
     holders: user.holders,
@@ -379,13 +375,13 @@ function busyUser(image: ClaimedImage, user: ImageUser): FusetapError {
 }
 
 function busy(image: ClaimedImage, what: string, details: ErrorDetails & { holders: Holder[] }): FusetapError {
-  const message = `${quote(image.path)} ${what} ${describeHolders(details.holders)}`;
+  const message = `${named(image.path)} ${what} ${describeHolders(details.holders)}`;
   return new FusetapError('BUSY', message, { path: image.path, ...details });
 }
 
 function hintFor(image: ClaimedImage, holders: Holder[], readable = false): string {
   const vbd = holders.find((holder) => holder.bus !== undefined);
-  const detach = (bus: string): string => `fusetap detach --bus ${quote(bus)} ${vbd?.vdev ?? quote(image.path)}`;
+  const detach = (bus: string): string => `fusetap detach --bus ${named(bus)} ${vbd?.vdev ?? named(image.path)}`;
   const first = vbd?.bus === undefined ? 'end that program' : detach(vbd.bus);
   return `${first}${readable ? ', attach it with mode r' : ''}, or waive the check with mode w!`;
 }
@@ -394,7 +390,7 @@ function hintFor(image: ClaimedImage, holders: Holder[], readable = false): stri
 function withoutLocks(error: unknown, image: ClaimedImage): unknown {
   if (!(error instanceof SystemCallError)) return error;
   const known = [E.ENOLCK, E.EOPNOTSUPP, E.ENOSYS, E.EINVAL].includes(error.errno);
-  const message = `${quote(image.path)} cannot be locked: ${errnoName(error.errno)}`;
+  const message = `${named(image.path)} cannot be locked: ${errnoName(error.errno)}`;
   return new FusetapError(known ? 'UNSUPPORTED' : 'FAILED', message, {
     hint: 'without locks sharing cannot be checked: put the image on another file system, or attach it with mode w!',
     errno: error.errno,

@@ -14,8 +14,8 @@
  * of its own: it must end with the server, and the keeper may share the other one.
  */
 import { closeSync, constants, openSync } from 'node:fs';
-import { setTimeout as delay } from 'node:timers/promises';
 import { isRangeLocked, lockRangeShared, SystemCallError } from '../../system/libc.js';
+import { until } from '../../system/until.js';
 
 export const SHARED_WRITER_BYTE = 302;
 export const LEASE_BYTE = 304;
@@ -85,11 +85,6 @@ export function markWriter(fd: number, keeperPid: number): void {
  * Waits until no server copies. Call it after setting its own mark.
  * @returns false if a server still copies after `patienceMs`: it is stopped
  */
-export async function awaitNoCopies(fd: number, patienceMs: number): Promise<boolean> {
-  const deadline = performance.now() + patienceMs;
-  while (isRangeLocked(fd, LEASE_BYTE, 1)) {
-    if (performance.now() > deadline) return false;
-    await delay(POLL_MS);
-  }
-  return true;
+export function awaitNoCopies(fd: number, patienceMs: number): Promise<boolean> {
+  return until(() => !isRangeLocked(fd, LEASE_BYTE, 1), { timeoutMs: patienceMs, everyMs: POLL_MS });
 }

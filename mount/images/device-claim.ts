@@ -14,7 +14,7 @@
  * fusetap.
  */
 import { closeSync, constants, fstatSync, open } from 'node:fs';
-import { setTimeout as wait } from 'node:timers/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { E, isRangeLocked, lockRangeShared, SystemCallError } from '../../system/libc.js';
 import {
@@ -179,6 +179,6 @@ export async function openExclusively(fd: number, mode: Mode): Promise<number | 
       if (errno !== E.EBUSY) throw new SystemCallError('open', errno);
       if (performance.now() > deadline) return null;
     }
-    await wait(RETRY_MS);
+    await delay(RETRY_MS);
   }
 }

@@ -4,7 +4,7 @@
  */
 import { open, realpath, stat } from 'node:fs/promises';
 import type { Holder } from '../../drivers/errors.js';
-import { quote } from '../../drivers/quote.js';
+import { named } from '../../drivers/quote.js';
 import { loopStatusAsync } from '../../system/libc.js';
 import {
   type DeviceNode,
@@ -58,12 +58,12 @@ async function findLoopUsers(image: Image, family: DeviceNode[], namespaces: Mou
   return loops.flat().map((loop) => {
     const holders = nameLoop(loop, namespaces);
     const mountpoints = holders.flatMap((holder) => holder.mount ?? []);
-    const mounted = mountpoints.length > 0 ? `, mounted on ${mountpoints.map(quote).join(', ')}` : '';
+    const mounted = mountpoints.length > 0 ? `, mounted on ${mountpoints.map(named).join(', ')}` : '';
     return {
       holders,
       writes: !loop.readOnly,
       text: `is used by the ${loop.readOnly ? 'read-only ' : ''}loop device ${loop.path}${mounted}`,
-      hint: [...mountpoints.map((path) => `umount ${quote(path)}`), `losetup -d ${loop.path}`].join('; '),
+      hint: [...mountpoints.map((path) => `umount ${named(path)}`), `losetup -d ${loop.path}`].join('; '),
     };
   });
 }
@@ -116,8 +116,8 @@ async function findMountUsers(family: DeviceNode[], namespaces: Mount[][]): Prom
   return [...places.values()].map(({ mountpoint, readOnly }) => ({
     holders: [{ mount: mountpoint }],
     writes: !readOnly,
-    text: `is mounted${readOnly ? ' read-only' : ''} on ${quote(mountpoint)}`,
-    hint: `umount ${quote(mountpoint)}`,
+    text: `is mounted${readOnly ? ' read-only' : ''} on ${named(mountpoint)}`,
+    hint: `umount ${named(mountpoint)}`,
   }));
 }
 
@@ -144,5 +144,5 @@ function findSwapUsers(image: Image, family: DeviceNode[]): ImageUser[] {
   const own = [image.realPath, ...family.map((device) => `/dev/${device.name}`)];
   return listSwaps()
     .filter((path) => own.includes(path))
-    .map((path) => ({ holders: [], writes: true, text: 'is swap space', hint: `swapoff ${quote(path)}` }));
+    .map((path) => ({ holders: [], writes: true, text: 'is swap space', hint: `swapoff ${named(path)}` }));
 }

@@ -11,7 +11,7 @@ import { dirname, isAbsolute, join } from 'node:path';
 import { promisify } from 'node:util';
 import { closeAll } from '../../drivers/close-fd.js';
 import { codeOfErrno, FusetapError } from '../../drivers/errors.js';
-import { quote } from '../../drivers/quote.js';
+import { named } from '../../drivers/quote.js';
 import { blockDeviceSize, E, setNonBlocking } from '../../system/libc.js';
 import {
   deviceName,
@@ -111,7 +111,7 @@ async function openAt(realPath: string, { path, mode, bus, mayBeEmpty }: OpenReq
   try {
     const stats = await fstatAsync(opened, { bigint: true });
     if (kindOf(stats, path) !== kind)
-      throw new FusetapError('FAILED', `${quote(path)} was replaced while it was opened`);
+      throw new FusetapError('FAILED', `${named(path)} was replaced while it was opened`);
     if (deviceName(stats.dev) === bus.ownDev) throw onOwnBus(path);
     const rdev = kind === 'block' ? deviceName(stats.rdev) : null;
     if (rdev !== null) await refuseDevice(rdev, { path, mode, bus });
@@ -136,10 +136,10 @@ function inMs(ns: bigint): number {
 function refuseBadName(path: string): void {
   if (path === '' || /\p{Cc}/u.test(path)) {
     const hint = 'use a path without control characters, for example a symbolic link to the image';
-    throw new FusetapError('USAGE', `${quote(path)} cannot be an image`, { path, hint });
+    throw new FusetapError('USAGE', `${named(path)} cannot be an image`, { path, hint });
   }
   if (!isAbsolute(path)) {
-    throw new FusetapError('USAGE', `${quote(path)} is not absolute`, {
+    throw new FusetapError('USAGE', `${named(path)} is not absolute`, {
       path,
       hint: 'give the absolute path of the image',
     });
@@ -190,7 +190,7 @@ function leadsToBus(path: string, bus: OwnBus, mounts: Mount[]): boolean {
 }
 
 function onOwnBus(path: string): FusetapError {
-  return new FusetapError('USAGE', `${quote(path)} is on the bus itself, which would wait for itself`, {
+  return new FusetapError('USAGE', `${named(path)} is on the bus itself, which would wait for itself`, {
     path,
     hint: 'attach it to another bus (--bus NAME)',
   });
@@ -204,7 +204,7 @@ function kindOf(stats: BigIntStats, path: string): 'file' | 'block' {
 
 function notADisk(path: string, what: string): FusetapError {
   const hint = 'an image is a regular file or a block device';
-  return new FusetapError('USAGE', `${quote(path)} is ${what}`, { path, hint });
+  return new FusetapError('USAGE', `${named(path)} is ${what}`, { path, hint });
 }
 
 function typeName(stats: BigIntStats): string {
@@ -219,7 +219,7 @@ async function refuseDevice(rdev: string, request: { path: string; mode: Mode; b
   const { path, mode, bus } = request;
   const [device] = readDeviceFamily(rdev);
   if (mode !== 'r' && device?.readOnly) {
-    throw new FusetapError('DENIED', `${quote(path)} is a read-only device`, { path, hint: HINT_READ_ONLY });
+    throw new FusetapError('DENIED', `${named(path)} is a read-only device`, { path, hint: HINT_READ_ONLY });
   }
   const loop = listLoops().find((candidate) => candidate.devs.includes(rdev));
   if (loop && leadsToBus(loop.backingFile, bus, await readMounts('self'))) throw onOwnBus(path);
@@ -234,11 +234,11 @@ function measure(
   const path = image.path;
   if (sizeBytes === 0 && !image.mayBeEmpty) {
     const hint = 'make it with `fusetap create IMAGE SIZE`, or give it a size with truncate(1)';
-    throw new FusetapError('USAGE', `${quote(path)}: the image is empty`, { path, hint });
+    throw new FusetapError('USAGE', `${named(path)}: the image is empty`, { path, hint });
   }
   if (sizeBytes > Number.MAX_SAFE_INTEGER) {
     const hint = `an image has at most ${Number.MAX_SAFE_INTEGER} bytes`;
-    throw new FusetapError('UNSUPPORTED', `${quote(path)} has ${stats.size} bytes`, { path, hint });
+    throw new FusetapError('UNSUPPORTED', `${named(path)} has ${stats.size} bytes`, { path, hint });
   }
   return sizeBytes;
 }
@@ -262,7 +262,7 @@ function refuseOpen(path: string, realPath: string, mode: Mode): (error: unknown
       () => false,
     );
     if (!readable) throw refusal(path, error);
-    throw new FusetapError('DENIED', `${quote(path)} cannot be written: ${reasonOf(code)}`, {
+    throw new FusetapError('DENIED', `${named(path)} cannot be written: ${reasonOf(code)}`, {
       hint: HINT_READ_ONLY,
       errno: errnoOf(error),
       operation: 'open',
@@ -287,18 +287,18 @@ function refusal(path: string, error: unknown): FusetapError {
   const details = { errno, operation: 'open', path, cause: error };
   if (errno === E.ENOENT || errno === E.ENOTDIR) {
     const hint = 'check the path, or make an image with `fusetap create IMAGE SIZE`';
-    return new FusetapError('NOT_FOUND', `${quote(path)}: no such image`, { ...details, hint });
+    return new FusetapError('NOT_FOUND', `${named(path)}: no such image`, { ...details, hint });
   }
   if (errno === E.ENXIO || errno === E.ENODEV) {
-    return new FusetapError('NOT_FOUND', `${quote(path)}: no device is there`, details);
+    return new FusetapError('NOT_FOUND', `${named(path)}: no device is there`, details);
   }
   if (errno === E.EACCES || errno === E.EPERM) {
     const hint = `let this user (uid ${process.getuid?.()}) read it and search its directories`;
-    return new FusetapError('DENIED', `${quote(path)}: permission denied`, { ...details, hint });
+    return new FusetapError('DENIED', `${named(path)}: permission denied`, { ...details, hint });
   }
   if (errno === E.ELOOP || errno === E.ENAMETOOLONG) {
     const what = errno === E.ELOOP ? 'its symbolic links go in a circle' : 'the name is too long';
-    return new FusetapError('USAGE', `${quote(path)}: ${what}`, details);
+    return new FusetapError('USAGE', `${named(path)}: ${what}`, details);
   }
-  return new FusetapError(codeOfErrno(errno), `${quote(path)} cannot be opened: ${(error as Error).message}`, details);
+  return new FusetapError(codeOfErrno(errno), `${named(path)} cannot be opened: ${(error as Error).message}`, details);
 }

@@ -1,6 +1,6 @@
 /**
- * The keeper: owns a bus. It holds everything that must outlive the server: the mount and its descriptors, the vbds with
- * their images, locks and memories, the ledger. It does no I/O on the data path and runs no driver code.
+ * The keeper owns a bus. It has everything that must outlive the server: the mount and its descriptors, the vbds with
+ * their images, locks and ram images, and the ledger. It does no I/O on the data path and runs no driver code.
  *
  *      keeper ─┬─ verbs/         attach, detach, pause, save, reset, swap  ┐
  *              ├─ ending.ts      ends the bus                              │ all use bus-parts.ts
@@ -12,7 +12,7 @@ import { E, setIoFlusher } from '../../system/libc.js';
 import { SideShell } from '../../system/side-shell.js';
 import { probeWith } from '../../system/stuck-processes.js';
 import { within } from '../../system/within.js';
-import type { BusControl, DetachChoice, PauseChoice } from '../control/bus-control.js';
+import type { Asked, KeeperControl } from '../control/bus-control.js';
 import {
   type AttachRequest,
   type AttachResult,
@@ -22,9 +22,7 @@ import {
   type DetachResult,
   INTERFACE_VERSION,
   type MemoryInfo,
-  type SaveRequest,
   type SaveResult,
-  type SwapRequest,
   type TransportName,
   type UpgradeResult,
   type VbdInfo,
@@ -54,10 +52,10 @@ import type { Slot } from '../slots/slots.js';
 import { mountBus, prepareRemount, releaseMount } from './mounting.js';
 import { clearMountpoint } from './mountpoint.js';
 import { type FileOwner, ownerOf, ownIdentity } from './ownership.js';
+import { RunningAttaches } from './running-attaches.js';
 import { supervise } from './supervise.js';
 import type { Supervisor } from './supervision/supervisor.js';
 import { WritebackRelief } from './supervision/writeback-relief.js';
-import { UnderWay } from './under-way.js';
 import { type BusParts, deviceOf } from './vbds/bus-parts.js';
 import { ImageWatch } from './vbds/image-watch.js';
 import { LedgerIndexes } from './vbds/ledger-indexes.js';
@@ -76,40 +74,40 @@ import { save } from './verbs/save.js';
 import { refuseWhereStuck } from './verbs/stuck-requests.js';
 import { swap } from './verbs/swap.js';
 
-/** how long a server that is killed may take to be gone */
+/** how long a server that was killed may take to exit */
 const KILL_LIMIT_MS = 5_000;
 
 export interface KeeperOptions {
   readonly place: BusPlace;
   /** the lock on the bus */
   readonly lockFd: number;
-  /** stays when its last vbd goes */
+  /** the bus stays when its last vbd is detached */
   readonly persistent: boolean;
-  /** the same for all its vbds, for as long as the bus lives */
+  /** the same for all vbds, as long as the bus lives */
   readonly transport: TransportName;
-  /** other users may come in */
+  /** other users may use the bus */
   readonly allowOther: boolean;
 }
 
-export class Keeper implements BusControl {
+export class Keeper implements KeeperControl {
   readonly #bus: BusParts;
-  /** what is written for those that cannot ask */
+  /** writes the files for readers that cannot ask the keeper */
   readonly books = new Bookkeeping();
   readonly #indexes: LedgerIndexes;
   readonly #detaching: Detaching;
   readonly #pausing: Pausing;
   readonly #relief: WritebackRelief;
-  readonly #underWay = new UnderWay();
+  readonly #runningAttaches = new RunningAttaches();
   readonly #ending: Ending<Vbd>;
-  /** keeps servers under a mount */
+  /** makes a supervisor for a mount */
   readonly #supervise: (mount: KernelMount, restarts?: number) => Supervisor;
   #nextNodeId = 2;
   #persistent: boolean;
   #over = false;
-  /** settles when a bus that was given up has been cut off */
+  /** settles when the connection of a bus that was given up is aborted and its mount removed */
   #gaveUp: Promise<void> = Promise.resolve();
-  /** a bus that was given up is being mounted anew */
-  #reviving: Promise<void> | null = null;
+  /** the mount that is under way after the bus was given up */
+  #remounting: Promise<void> | null = null;
 
   /** Mounts a bus and starts its server; resolves when it answers. */
   static async start(options: KeeperOptions): Promise<Keeper> {
@@ -133,7 +131,7 @@ export class Keeper implements BusControl {
     const memories = new RamImages(place.runtimeDir, place.name, this.books);
     const credit = new RamCredit(ledger, memories, () => vbds.all().flatMap(withMemory));
     const forgets = new ForgetWaiters();
-    // the server may be what write-back waits for: its allocations must not wait for write-back; children inherit it
+    // write-back may wait for the server, so the server's allocations must not wait for write-back; children inherit it
     setIoFlusher();
     const owner = { ...processOwner(), sinceMs: Date.now() };
     const passed = { place, transport, keeperPid: process.pid, ledgerFd, statsFd, lockFd, allowOther, owner };
@@ -144,7 +142,7 @@ export class Keeper implements BusControl {
     };
     const server = this.#supervise(mount);
     const record = (): void => this.#record();
-    const known = { place, transport, allowOther, mount, mountDev: '', failed: false, leftBehind: false };
+    const known = { place, transport, allowOther, mount, mountDev: '', failed: false, serverMayHang: false };
     const activities = new Activities(place.name);
     const shell = new SideShell();
     probeWith(shell);
@@ -159,7 +157,7 @@ export class Keeper implements BusControl {
       giveUpActs: async () => {
         const why = endingError(place.name);
         const cancelled = vbds.all().map((vbd) => activities.cancel(vbd, why));
-        await Promise.all([this.#underWay.giveUp(why), ...cancelled]);
+        await Promise.all([this.#runningAttaches.abortAll(why), ...cancelled]);
       },
       vbds: () => vbds.all(),
       takeAway: (vbd, limits) => this.#detaching.takeAway(vbd, limits),
@@ -203,16 +201,16 @@ export class Keeper implements BusControl {
   }
 
   /** Attaches, and resolves when the file can be opened. */
-  async attach(request: AttachRequest, watcher: CopyWatcher): Promise<AttachResult> {
+  async attach({ body: request, ...watcher }: Asked<'attach'>): Promise<AttachResult> {
     this.#checkRunning();
     try {
       const owner = ownerOf(request, ownIdentity());
       const place = this.#bus.vbds.reserveFree(request.vdev, request.partitions ?? false);
-      return await this.#underWay
+      return await this.#runningAttaches
         .run(watcher, (own) => this.#attachAt(place, owner, request, own))
         .finally(() => this.#bus.vbds.unreserve(place.slot));
     } finally {
-      // also where nothing was reserved: it may be the attach that the bus was begun for
+      // even if nothing was reserved: the bus may have been started for this attach
       this.endIfIdle();
     }
   }
@@ -228,69 +226,74 @@ export class Keeper implements BusControl {
   }
 
   /**
-   * Detaches one vbd: nobody holds it, its data is durable, its file is gone.
-   * @param choice force: cut off who holds it; waitMs: how long to wait for them first
+   * Detaches one vbd. When this resolves, its data is durable and its file is gone.
    * @throws FusetapError NOT_FOUND, or BUSY with the holders
    */
-  async detach(vdev: string, choice: DetachChoice): Promise<DetachResult> {
+  async detach({ vdev, query, signal }: Asked<'detach'>): Promise<DetachResult> {
     const vbd = this.#bus.vbds.find(vdev);
-    const gone = await this.#detaching.detach(vbd, choice).catch((error: unknown) => {
-      // what nobody waits for any more may still come to its end
-      vbd.going?.finally(() => this.endIfIdle()).catch(() => {});
+    const gone = await this.#detaching.detach(vbd, { ...query, signal }).catch((error: unknown) => {
+      // the removal goes on after its client has left
+      vbd.removal?.finally(() => this.endIfIdle()).catch(() => {});
       throw error;
     });
     this.endIfIdle();
     return { vbds: [gone], ended: this.#over };
   }
 
+  /** @see detachAll */
+  stop({ body: { force, waitMs }, signal }: Asked<'stop'>): Promise<DetachResult> {
+    return this.detachAll(force, { waitMs, signal });
+  }
+
   /**
-   * Detaches all and ends the bus; an ending that has begun is joined.
-   * @throws FusetapError BUSY where one is held after the wait and `force` is not set: nothing was detached then
+   * Detaches all vbds and ends the bus. If the ending has begun already, waits for it.
+   * @throws FusetapError BUSY if a vbd is still in use after the wait and `force` is not set; nothing was detached then
    */
-  async stop(force: boolean, patience: Patience = { waitMs: 0 }): Promise<DetachResult> {
-    if (!force || patience.waitMs > 0) await this.#waitUntilFree(force, patience);
+  async detachAll(force: boolean, patience: Patience = { waitMs: 0 }): Promise<DetachResult> {
+    if (!force || patience.waitMs > 0) await this.#ensureUnused(force, patience);
     const vbds = await this.#ending.run(force || this.#bus.failed);
     this.#persistent = false;
     this.#over = true;
     return { vbds, ended: true };
   }
 
-  async #waitUntilFree(force: boolean, patience: Patience): Promise<void> {
+  async #ensureUnused(force: boolean, patience: Patience): Promise<void> {
     if (this.#bus.failed || this.#ending.begun) return;
     const { vbds, images } = this.#bus;
     if (!force) await Promise.all(vbds.all().map((vbd) => images.mustAnswer(this.#bus, vbd)));
     try {
-      await this.#detaching.freeAll(this.#bus.vbds.all(), patience);
+      await this.#detaching.ensureAllUnused(this.#bus.vbds.all(), patience);
     } catch (error) {
-      // somebody else has begun the ending meanwhile: it is joined
+      // another client has begun the ending meanwhile: wait for that one
       if (this.#bus.failed || this.#ending.begun) return;
       if (!force || !(error instanceof FusetapError && error.code === 'BUSY')) throw error;
     }
   }
 
-  /** Puts the code that is installed now under the running bus. */
+  /** Replaces the server by one that runs the code installed now. */
   async upgrade(): Promise<UpgradeResult> {
     this.#checkRunning();
     await refuseWhereStuck(this.#bus);
     const { pauseMs } = await this.#bus.server.upgrade();
     this.#record();
-    return { bus: await this.info(), pauseMs };
+    return { bus: await this.showBus(), pauseMs };
   }
 
-  /** From now on the bus stays when its last vbd goes. One that was given up is mounted anew, and serves what it holds. */
-  async persist(transport?: TransportName, allowOther?: boolean): Promise<void> {
-    this.#checkWishes({ transport, allowOther });
+  /** Makes the bus stay when its last vbd is detached. A bus that was given up is mounted again, with its vbds. */
+  async start({ body: wishes }: Asked<'start'>): Promise<BusInfo> {
+    this.#checkWishes(wishes);
     if (this.#bus.failed && !this.#over && !this.#ending.begun) {
-      this.#reviving ??= this.#revive().finally(() => {
-        this.#reviving = null;
+      this.#remounting ??= this.#remount().finally(() => {
+        this.#remounting = null;
       });
-      await this.#reviving;
+      await this.#remounting;
     }
     this.#checkRunning();
     this.#persistent = true;
+    return await this.showBus();
   }
 
-  async #revive(): Promise<void> {
+  async #remount(): Promise<void> {
     const bus = this.#bus;
     await this.#gaveUp;
     await bus.server.end();
@@ -311,13 +314,13 @@ export class Keeper implements BusControl {
     }
   }
 
-  /** Gives an open file to the kernel for passthrough: its id, or −errno. */
+  /** Registers an open file with the kernel for passthrough. @returns its id, or −errno */
   #register(fd: number): number {
     const { mount } = this.#bus;
     return mount.negotiated.canPassThrough ? registerBacking(deviceOf(this.#bus), fd) : -E.EOPNOTSUPP;
   }
 
-  async vbds(): Promise<VbdInfo[]> {
+  async listVbds(): Promise<VbdInfo[]> {
     return await Promise.all(this.#bus.vbds.sorted().map((vbd) => vbdInfo(this.#bus, vbd)));
   }
 
@@ -325,7 +328,7 @@ export class Keeper implements BusControl {
     return vbdStats(this.#bus);
   }
 
-  async info(): Promise<BusInfo> {
+  async showBus(): Promise<BusInfo> {
     const { place, transport, allowOther, server } = this.#bus;
     return {
       bus: place.name,
@@ -338,71 +341,72 @@ export class Keeper implements BusControl {
       state: busState(this.#bus),
       bookkeeping: this.books.trouble,
       interface: INTERFACE_VERSION,
-      vbds: await this.vbds(),
+      vbds: await this.listVbds(),
     };
   }
 
-  /** Whether a process may stay after the ending, because a disk does not answer it. */
-  get leftBehind(): boolean {
-    return this.#bus.leftBehind;
+  /** Whether the server may outlive the bus, because a disk does not answer. */
+  get serverMayHang(): boolean {
+    return this.#bus.serverMayHang;
   }
 
-  /** Of an ending that is over: the vbds of which not all is durable. */
+  /** After the ending: the vbds whose data is not all durable. */
   get notDurable(): readonly DetachedVbd[] {
     return this.#ending.lost;
   }
 
-  /** Takes mount and server away. To be called once the bus is `over` and its clients have their answers. */
+  /** Removes mount and server. To be called when the bus is `over` and its clients have their answers. */
   async end(): Promise<void> {
     const { place, server, mount, mountDev, memories } = this.#bus;
     this.#relief.end();
     await this.#gaveUp;
-    // whoever waits for a disk that does not answer gets an error now
-    if (this.#bus.leftBehind) await abortConnection(place.path, mountDev);
+    // processes that wait for a disk that does not answer get an error now
+    if (this.#bus.serverMayHang) await abortConnection(place.path, mountDev);
     await unmount(place.path, mountDev);
     // a server that waits for a disk that hangs cannot be killed before the disk answers
     const hasEnded = server.end().then(() => true);
-    if (!(await within(hasEnded, KILL_LIMIT_MS, false))) this.#bus.leftBehind = true;
+    if (!(await within(hasEnded, KILL_LIMIT_MS, false))) this.#bus.serverMayHang = true;
     closeDevices(mount);
     await memories.end().catch((error: unknown) => console.error(error));
     this.books.end();
   }
 
-  /** Holds the I/O of a vbd: it waits, without an error, until `resume`. */
-  async pause(vdev: string, choice: PauseChoice): Promise<VbdInfo> {
+  /** Pauses the I/O of a vbd: requests wait, without an error, until `resume`. */
+  async pause({ vdev, query, signal }: Asked<'pause'>): Promise<VbdInfo> {
     this.#checkRunning();
     const vbd = this.#bus.vbds.find(vdev);
-    await this.#pausing.pause(vbd, choice);
+    await this.#pausing.pause(vbd, { ...query, signal });
     return await vbdInfo(this.#bus, vbd);
   }
 
   /** Lets the I/O of a paused vbd go on. */
-  async resume(vdev: string, copy?: string): Promise<VbdInfo> {
+  async resume({ vdev, query }: Asked<'resume'>): Promise<VbdInfo> {
     this.#checkRunning();
     const vbd = this.#bus.vbds.find(vdev);
-    await this.#pausing.resume(vbd, copy);
+    await this.#pausing.resume(vbd, query.copy);
     return await vbdInfo(this.#bus, vbd);
   }
 
-  /** Gives a paused vbd another image. */
-  async swap(vdev: string, request: SwapRequest, watcher: CopyWatcher): Promise<VbdInfo> {
+  /** Gives a vbd another image. */
+  async swap({ vdev, body: request, ...watcher }: Asked<'swap'>): Promise<VbdInfo> {
     this.#checkRunning();
     const vbd = this.#bus.vbds.find(vdev);
-    await swap(this.#bus, this.#attachContext(), vbd, { request, watcher: logCopy(request.image, watcher) });
+    const swapping = { bus: this.#bus, pausing: this.#pausing, context: this.#attachContext() };
+    await swap(swapping, vbd, request, logCopy(request.image, watcher));
     return await vbdInfo(this.#bus, vbd);
   }
 
-  async save(vdev: string, request: SaveRequest, watcher: CopyWatcher): Promise<SaveResult> {
+  async save({ vdev, body: request, ...watcher }: Asked<'save'>): Promise<SaveResult> {
     this.#checkRunning();
     return await save(this.#bus, this.#pausing, this.#bus.vbds.find(vdev), { request, watcher });
   }
 
-  async reset(vdev: string, watcher: CopyWatcher): Promise<VbdInfo> {
+  async reset({ vdev, ...watcher }: Asked<'reset'>): Promise<VbdInfo> {
     this.#checkRunning();
     const { vbds, ledger } = this.#bus;
     try {
       const vbd = vbds.find(vdev);
-      // it is attached anew, but to its users it is the same file
+      // it is attached again, but to its users it is the same file
       const context = this.#attachContext(ledger.attributes(vbd.ledgerIndex));
       await reset({ bus: this.#bus, detaching: this.#detaching, context }, vbd, watcher);
       return await vbdInfo(this.#bus, vbds.find(vdev));
@@ -415,7 +419,7 @@ export class Keeper implements BusControl {
     return describeMemory(this.#bus.place.runtimeDir);
   }
 
-  /** @param owner of the files that are made; of none where none are */
+  /** @param owner of the files that are made; not used if none is made */
   #attachContext(owner: FileOwner = ownerOf({}, ownIdentity())): AttachContext {
     const { server, memories, place, mountDev, statsFd, ledger, answering } = this.#bus;
     return {
@@ -426,7 +430,7 @@ export class Keeper implements BusControl {
       answering,
       newNode: (holdings) => {
         const ledgerIndex = this.#indexes.take();
-        // a server that may still use it may still count there
+        // a server that may still use the vbd may still write its counters there
         holdings.own('a place in the ledger', (usedByServer) => usedByServer || this.#indexes.free(ledgerIndex));
         resetStats(statsFd, ledgerIndex);
         const { uid, gid, mode } = owner;
@@ -440,7 +444,7 @@ export class Keeper implements BusControl {
     };
   }
 
-  /** @throws FusetapError BUSY where the bus was begun with something else */
+  /** @throws FusetapError BUSY if the bus was started with another transport, or without --allow-other */
   #checkWishes(wishes: BusWishes): void {
     const { transport, allowOther, place } = this.#bus;
     const hint = `choose another bus with --bus, or fusetap stop --bus ${place.name} first`;
@@ -450,11 +454,11 @@ export class Keeper implements BusControl {
       });
     }
     if (wishes.allowOther && !allowOther) {
-      throw new FusetapError('BUSY', `bus ${place.name} runs without --allow-other, as it was begun`, { hint });
+      throw new FusetapError('BUSY', `bus ${place.name} was started without --allow-other`, { hint });
     }
   }
 
-  /** @throws FusetapError BUSY where the bus has another transport, UNSUPPORTED where its transport cannot */
+  /** @throws FusetapError BUSY if the bus has another transport; UNSUPPORTED if its transport cannot do it */
   #fitToTransport(request: AttachRequest): AttachRequest {
     this.#checkWishes(request);
     if (this.#bus.transport === 'kernel') return request;
@@ -469,12 +473,12 @@ export class Keeper implements BusControl {
     if (this.#over || this.#ending.begun) throw endingError(bus);
     if (this.#bus.failed) {
       throw new FusetapError('FAILED', `bus ${bus} has failed`, {
-        hint: `fusetap start --bus ${bus} serves anew what it holds, fusetap stop --bus ${bus} clears it away`,
+        hint: `fusetap start --bus ${bus} mounts it again with its vbds, fusetap stop --bus ${bus} removes it`,
       });
     }
   }
 
-  /** Gives the bus up: with no server, and the descriptors in our hands, its clients would hang for ever. */
+  /** Gives the bus up. Without a server, and with the descriptors open here, its clients would hang for ever. */
   #fail(why: string): void {
     if (this.#over || this.#bus.failed) return;
     this.#bus.failed = true;
@@ -485,10 +489,10 @@ export class Keeper implements BusControl {
 
   async #cutOff(): Promise<void> {
     const { place, server, mount, mountDev } = this.#bus;
-    // it never came to serve: what began it takes it away
+    // no server ever answered on it: the start fails, and removes it
     if (mountDev === '') return;
     if (!(await abortConnection(place.path, mountDev))) {
-      // ours are the last descriptors once no server has any
+      // when the server has exited, the keeper has the last descriptors
       await server.end();
       closeDevices(mount);
     }
@@ -496,15 +500,15 @@ export class Keeper implements BusControl {
     removeMountpoint(place);
   }
 
-  /** @returns whether the bus is over: nothing is attached, and nobody asked it to stay */
+  /** @returns whether the bus is over: nothing is attached, and it is not persistent */
   endIfIdle(): boolean {
-    // what is going to end ends with its ending
+    // an ending that has begun sets `over` itself
     if (this.#persistent || this.#ending.begun || !this.#bus.vbds.isEmpty) return this.#over;
     this.#over = true;
     return true;
   }
 
-  /** Writes anew what others find this bus by: somebody has taken it away. */
+  /** Writes the files again by which others find this bus: somebody has removed them. */
   async rewrite(): Promise<void> {
     this.#record();
     await this.#bus.memories.rewrite();
@@ -528,19 +532,19 @@ export class Keeper implements BusControl {
   }
 }
 
-/** Who wanted to attach begins a new bus when this one is gone. */
+/** A client that wanted to attach starts a new bus when this one has ended. */
 function endingError(bus: string): FusetapError {
   return new FusetapError('BUSY', `bus ${bus} is ending`, { operation: 'ending' });
 }
 
-/** Takes away what did not come to serve: without a server and with its descriptors closed it is dead. */
+/** Removes a mount whose server did not start. With its server ended and its descriptors closed, the mount is dead. */
 async function abandon(place: BusPlace, mount: KernelMount, server: Supervisor | null): Promise<void> {
   await server?.end();
   releaseMount(mount);
   await clearDeadMounts(place.path);
 }
 
-/** Every file through which a vbd's memory may be written. */
+/** Every file through which a vbd's ram image may be written. */
 function withMemory(vbd: Vbd): CreditedVbd[] {
   return filesOf(vbd).map(({ nodeId, ledgerIndex }) => ({ nodeId, ledgerIndex, memory: vbd.source.memory }));
 }

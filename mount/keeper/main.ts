@@ -1,6 +1,6 @@
 /**
- * The keeper process. Started detached, with one JSON argument; reports on descriptor 3, in one line, when the bus
- * answers or why it does not.
+ * The keeper process. It is started detached, with one JSON argument. It writes one line to descriptor 3: that the bus
+ * answers, or why it could not start.
  */
 import '../runtime/own-process.js';
 import { closeSync, writeSync } from 'node:fs';
@@ -25,13 +25,13 @@ import type { KeeperArgument } from './start.js';
 const REPORT_FD = 3;
 
 const LIFELINE_FD = 4;
-/** what the command of `fusetap run` left in the background may be about to end */
+/** processes that the command of `fusetap run` left in the background may be about to end */
 const ABANDONED_PATIENCE_MS = 2_000;
 
-/** how long a bus that was begun for an attach waits for it: the client may have been killed in between */
+/** how long a bus that was started for an attach waits for it: the client may have been killed */
 const FIRST_ATTACH_LIMIT_MS = 10_000;
 
-/** @returns whether whoever started us is still there to hear it */
+/** @returns false if the process that started us is gone */
 function report(line: object): boolean {
   try {
     writeSync(REPORT_FD, `${JSON.stringify(line)}\n`);
@@ -42,7 +42,7 @@ function report(line: object): boolean {
   }
 }
 
-/** Mounts the bus and starts its server. Where that fails for a known reason, nothing is left of the attempt. */
+/** Mounts the bus and starts its server. If that fails for a known reason, nothing is left of the attempt. */
 async function mountBus(options: KeeperOptions): Promise<Keeper> {
   const { place } = options;
   try {
@@ -53,7 +53,7 @@ async function mountBus(options: KeeperOptions): Promise<Keeper> {
     await clearMountpoint(place);
     return await Keeper.start(options);
   } catch (error) {
-    // the log of what nobody expected stays; the directory goes, or the next program would fill it as if it were the bus
+    // after an unexpected error the log stays; the directory is removed, or programs would write plain files into it
     if (error instanceof FusetapError && error.code !== 'FAILED') removeBusFiles(place);
     else removeMountpoint(place);
     throw error;
@@ -61,16 +61,16 @@ async function mountBus(options: KeeperOptions): Promise<Keeper> {
 }
 
 /**
- * A bus is not the shell's that began it, nor are its limits: on the size of files, which images and memories are, and on the
- * time of processors.
- * @throws FusetapError FAILED where the hard limit is too low for a bus
+ * The limits of the shell that started the bus must not apply to it: on the size of files, because images and ram
+ * images are files, and on processor time.
+ * @throws FusetapError FAILED if the hard limit is too low for a bus
  */
 function raiseLimits(): void {
   raiseLimit(RLIMIT_CPU);
   const bytes = raiseLimit(RLIMIT_FSIZE);
   if (bytes === null || bytes >= Math.max(LEDGER_BYTES, STATS_BYTES)) return;
-  throw new FusetapError('FAILED', `files may have at most ${bytes} bytes (ulimit -f), which is too little for a bus`, {
-    hint: 'begin it from a shell without that limit',
+  throw new FusetapError('FAILED', `files may have at most ${bytes} bytes (ulimit -f): too little for a bus`, {
+    hint: 'start it from a shell without that limit',
     operation: 'start',
   });
 }
@@ -79,39 +79,39 @@ async function run({ persistent, transport, allowOther, bus, lifeline, ...where 
   const place: BusPlace = { name: bus, ...where };
   raiseLimits();
   const lockFd = await takeStateLock(place);
-  // what checks requests takes as long to load as Node itself: it loads while the server does
+  // the code that checks requests takes as long to load as Node itself: it loads while the server starts
   const [keeper, { createControl }] = await Promise.all([
     mountBus({ place, lockFd, persistent, transport, allowOther }),
     import('../control/http-server.js'),
   ]);
   let ended = false;
-  /** nobody asked for the ending who could be told what went wrong */
-  let isUntold = false;
+  /** no client asked for the ending, so none can be told what went wrong */
+  let isUnattended = false;
   const end = async (): Promise<void> => {
     if (ended) return;
     ended = true;
     findable.end();
-    // nobody can connect any more, and who does not find the socket waits for the lock
+    // nobody can connect any more; a client that does not find the socket waits for the lock
     removeSocket(place, 'control.sock');
-    await keeper.end().catch((error: unknown) => console.error('while the bus was taken away:', error));
-    const lost = isUntold ? keeper.notDurable : [];
+    await keeper.end().catch((error: unknown) => console.error('while the bus was removed:', error));
+    const lost = isUnattended ? keeper.notDurable : [];
     removeBusFiles(place, { keepLog: lost.length > 0 });
     await tellAdministrator(lost);
-    // a server that hangs with a disk would keep the lock for as long as the disk hangs; else the lock goes with the last
-    // process, so that whoever waits for it finds none
-    if (keeper.leftBehind) flockRelease(lockFd);
+    // a server that hangs with a disk would keep the lock as long as the disk hangs; else the lock is released when the
+    // last process exits, so a client that waits for it finds no process left
+    if (keeper.serverMayHang) flockRelease(lockFd);
     process.exit(lost.length > 0 ? 1 : 0);
   };
-  const endUntold = (patience?: Patience): void => {
-    isUntold = true;
-    keeper.stop(true, patience).then(end, end);
+  const endUnattended = (patience?: Patience): void => {
+    isUnattended = true;
+    keeper.detachAll(true, patience).then(end, end);
   };
   const control = createControl(keeper, () => void end());
   const { books } = keeper;
   const rewrite = (): Promise<void> => keeper.rewrite();
   const findable = new StayFindable({ place, control, socket: 'control.sock', lockFd, books, rewrite });
   await findable.listen().catch(async (error: unknown) => {
-    // else its server would stay, as an orphan
+    // otherwise its server would stay as an orphan
     await keeper.end();
     removeBusFiles(place);
     throw error;
@@ -119,13 +119,13 @@ async function run({ persistent, transport, allowOther, bus, lifeline, ...where 
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.on(signal, () => {
       logEvent({ event: 'signal', signal });
-      endUntold();
+      endUnattended();
     });
   }
   if (lifeline) {
     void awaitAbandoned(LIFELINE_FD).then(() => {
       logEvent({ event: 'abandoned' });
-      endUntold({ waitMs: ABANDONED_PATIENCE_MS });
+      endUnattended({ waitMs: ABANDONED_PATIENCE_MS });
     });
   }
   collectWhenGrown();

@@ -1,5 +1,5 @@
 /**
- * The mount of a bus: made when the bus begins, and again where one that was given up is to serve what its keeper holds.
+ * The mount of a bus. It is made when the bus starts, and again when a bus that was given up is started again.
  */
 import { closeSync } from 'node:fs';
 import { join } from 'node:path';
@@ -9,7 +9,7 @@ import type { BusParts } from './vbds/bus-parts.js';
 
 type Mounted = Pick<BusParts, 'place' | 'transport' | 'allowOther'>;
 
-/** Mounts; with transport fuse-native the server does, and the keeper has nothing of it. */
+/** Mounts the bus. With transport fuse-native the server mounts, and the keeper has no descriptor of the mount. */
 export async function mountBus({ place, transport, allowOther }: Mounted): Promise<KernelMount> {
   const end = { lockPath: join(place.stateDir, 'lock'), removesDirectory: !place.ownDirectory };
   if (transport === 'kernel') return await mountKernel(place.path, { threads: totalThreads(), allowOther, end });
@@ -17,7 +17,9 @@ export async function mountBus({ place, transport, allowOther }: Mounted): Promi
   return { mountpoint: place.path, deviceFds: [], aliveFd: null, negotiated };
 }
 
-/** Lets go of a mount for good: whoever waits for its end sees it. To be called once no server has anything of it. */
+/**
+ * Releases a mount for good: processes that wait for its end see it. To be called when no server has its descriptors.
+ */
 export function releaseMount(mount: KernelMount): void {
   closeDevices(mount);
   if (mount.aliveFd !== null) closeSync(mount.aliveFd);
@@ -25,8 +27,8 @@ export function releaseMount(mount: KernelMount): void {
 }
 
 /**
- * Makes what the keeper knows that of a bus that has just been mounted: nobody has anything open, nothing is under way, and
- * the kernel knows no files to pass through.
+ * Resets the keeper's records to those of a bus that has just been mounted: no file is open, no request is under way,
+ * and no file is registered for passthrough.
  * @param register see AttachContext
  */
 export function prepareRemount({ ledger, vbds }: BusParts, register: (fd: number) => number): void {
@@ -38,7 +40,7 @@ export function prepareRemount({ ledger, vbds }: BusParts, register: (fd: number
     const fd = vbd.source.image?.fd ?? vbd.source.memory?.fd;
     if (vbd.backingId === null || fd === undefined) continue;
     const id = register(fd);
-    // whatever the kernel has against it now: threads do as well
+    // if the kernel refuses it now, threads serve the vbd
     vbd.backingId = id > 0 ? id : null;
   }
 }

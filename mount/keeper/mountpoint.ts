@@ -1,6 +1,6 @@
 /**
- * The directory of a bus before it is mounted: what a dead bus left there is taken away, a bus that is alive stays, and what
- * the directory holds is looked at.
+ * The directory of a bus before it is mounted: dead mounts are removed from it, a live bus there is refused, and the
+ * directory must be empty.
  */
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,9 +11,9 @@ import type { BusPlace } from '../runtime/bus-place.js';
 import { logEvent } from '../runtime/log.js';
 
 /**
- * Takes dead buses off the directory. To be called by the one keeper of the bus, before it mounts. Its lock is of one
- * runtime directory, so a bus that is alive there is of another one, or of another user.
- * @throws FusetapError BUSY where a bus that is alive is mounted there; USAGE where it is no directory, or not empty
+ * Removes the mounts of dead buses. To be called by the keeper that has the lock on the bus, before it mounts. The lock
+ * belongs to one runtime directory, so a live bus found here belongs to another runtime directory or another user.
+ * @throws FusetapError BUSY if a live bus is mounted there; USAGE if it is no directory, or not empty
  */
 export async function clearMountpoint({ path, ownDirectory }: BusPlace): Promise<void> {
   const { cleared, alive } = await clearDeadMounts(path);
@@ -21,7 +21,7 @@ export async function clearMountpoint({ path, ownDirectory }: BusPlace): Promise
   if (alive !== null) throw refuseLiveBus(path, alive);
   const [file] = listDirectory(path);
   if (file === undefined) return;
-  throw new FusetapError('USAGE', `the directory of a bus must be empty: ${path} holds ${file}`, {
+  throw new FusetapError('USAGE', `the directory of a bus must be empty: ${path} contains ${file}`, {
     hint: ownDirectory ? 'a mount would hide it; give an empty directory' : `remove ${join(path, file)}`,
     path,
   });
@@ -32,8 +32,8 @@ function listDirectory(path: string): string[] {
     return readdirSync(path);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOTDIR') throw error;
-    throw new FusetapError('USAGE', `not a directory, so no place for a bus: ${path}`, {
-      hint: 'give an empty directory',
+    throw new FusetapError('USAGE', `not a directory: ${path}`, {
+      hint: 'a bus needs an empty directory',
       path,
     });
   }

@@ -1,11 +1,11 @@
 /**
- * Tells a server of all vbds: before it begins, and a second time of what has changed since the first.
+ * Tells a new server of all vbds before it begins to read, and a second time of the changes since the first.
  *
- * Whatever fails for one vbd breaks that vbd alone: its file stays, its I/O is EIO, and why is in the log and in `show`. It
- * is tried again with each new server. One whose disk ends the servers that open it is not, after three of them, until an
- * upgrade brings other code.
+ * If anything fails for a vbd, only that vbd breaks: its file stays, its I/O fails with EIO, and the log and `show`
+ * tell why. Each new server tries it again. A disk that has killed three servers in a row when it was opened is not
+ * opened again until an upgrade brings other code.
  *
- * A server that cannot load code of fusetap itself is no evidence against a vbd: another server is started in its place.
+ * A server that cannot load code of fusetap is no evidence against a vbd: another server is started in its place.
  */
 import { FusetapError, isCodeMissing } from '../../drivers/errors.js';
 import { within } from '../../system/within.js';
@@ -20,59 +20,59 @@ import { attachCommand, showCommand } from './verbs/attach.js';
 
 /** how many servers may die while they open one disk */
 const DEATH_LIMIT = 3;
-/** a disk that is opened for longer does not keep the next ones waiting */
+/** the next disk is opened after this time, even if this one is not open yet */
 const TURN_MS = 1_000;
-/** what a server that still listens needs at most to put a broken disk in place */
+/** the longest time in which a server that still works installs a broken disk */
 const BREAKING_LIMIT_MS = 10_000;
 
-/** What of a vbd may change between the two. */
-type Told = Pick<Vbd, 'paused' | 'source'> & {
-  /** of each of its files */
+/** The state of a vbd that may change between the two times. */
+type ToldState = Pick<Vbd, 'paused' | 'source'> & {
+  /** one for each of its files */
   readonly leaving: readonly boolean[];
 };
 
-/** What a server knows. */
+/** What a server has been told. */
 interface Knowledge {
-  readonly told: Map<Vbd, Told>;
-  /** why a disk did not come back */
+  readonly told: Map<Vbd, ToldState>;
+  /** why a disk could not be opened again */
   readonly broken: Map<Vbd, string>;
 }
 
 export class Replay {
   readonly #limitMs: number;
   readonly #known = new WeakMap<ServerProcess, Knowledge>();
-  /** servers in a row that died while they opened it */
+  /** how many servers in a row died while they opened it */
   readonly #deaths = new WeakMap<Vbd, number>();
 
-  /** @param limitMs how long the opening of a disk may take */
+  /** @param limitMs how long opening a disk may take */
   constructor(limitMs: number) {
     this.#limitMs = limitMs;
   }
 
-  /** @throws FusetapError where the server dies of it; FAILED where a vbd would break that must not */
+  /** @throws FusetapError if the server dies; FAILED if a vbd breaks although `strict` forbids it */
   async to(server: ServerProcess, bus: BusParts, { strict, retry }: ReplayChoice): Promise<void> {
     const known = this.#knownBy(server);
     await this.#takeBack(server, bus, known);
     const underWay = new Set<Vbd>();
-    const tellings: Promise<void>[] = [];
+    const replays: Promise<void>[] = [];
     try {
       for (const vbd of bus.vbds.all()) {
-        // it may have been detached since the loop began: what it was made of is closed then
+        // it may have been detached since the loop began: its descriptors are closed then
         if (known.told.has(vbd) || !bus.vbds.has(vbd)) continue;
         const why = retry ? null : this.#whyNotTried(vbd);
         underWay.add(vbd);
-        const telling = new Telling(server, bus, vbd, known).run(why, strict, this.#limitMs);
-        tellings.push(telling.then(() => void underWay.delete(vbd)));
-        await inTurn(tellings.at(-1) as Promise<void>);
+        const replayed = new VbdReplay(server, bus, vbd, known).run(why, strict, this.#limitMs);
+        replays.push(replayed.then(() => void underWay.delete(vbd)));
+        await waitForTurn(replays.at(-1) as Promise<void>);
       }
-      await Promise.all(tellings);
+      await Promise.all(replays);
     } catch (error) {
       if (isServerDeath(error)) for (const vbd of underWay) this.#deaths.set(vbd, (this.#deaths.get(vbd) ?? 0) + 1);
       throw error;
     }
   }
 
-  /** A server is in place: what it has is how the vbds are. */
+  /** A server was installed: records and logs which vbds it could not open. */
   inPlace(server: ServerProcess, bus: BusParts): void {
     const { broken } = this.#knownBy(server);
     for (const vbd of bus.vbds.all()) {
@@ -90,7 +90,7 @@ export class Replay {
     return known;
   }
 
-  /** What is gone, or has changed, since the server was told. */
+  /** Detaches the vbds that are gone, or have changed, since the server was told of them. */
   async #takeBack(server: ServerProcess, bus: BusParts, { told, broken }: Knowledge): Promise<void> {
     for (const [vbd, was] of told) {
       if (bus.vbds.has(vbd) && isAsTold(vbd, was)) continue;
@@ -104,12 +104,12 @@ export class Replay {
 
   #whyNotTried(vbd: Vbd): string | null {
     const deaths = this.#deaths.get(vbd) ?? 0;
-    return deaths < DEATH_LIMIT ? null : `${deaths} servers ended while they opened it`;
+    return deaths < DEATH_LIMIT ? null : `${deaths} servers died while they opened it`;
   }
 }
 
-/** One vbd of one server. */
-class Telling {
+/** Tells one server of one vbd. */
+class VbdReplay {
   readonly #server: ServerProcess;
   readonly #bus: BusParts;
   readonly #vbd: Vbd;
@@ -122,7 +122,7 @@ class Telling {
     this.#known = known;
   }
 
-  /** @param whyNot why the disk is not opened at all; null where it is */
+  /** @param whyNot why the disk is not opened; null to open it */
   async run(whyNot: string | null, strict: boolean, limitMs: number): Promise<void> {
     const vbd = this.#vbd;
     this.#known.told.set(vbd, { leaving: leavingOf(vbd), paused: vbd.paused, source: vbd.source });
@@ -139,7 +139,7 @@ class Telling {
     }
   }
 
-  /** @returns why the disk is not there; null where it is, and its files too */
+  /** @returns why the disk could not be opened; null if it is open and its files are shown */
   async #open(limitMs: number): Promise<string | null> {
     const vbd = this.#vbd;
     try {
@@ -154,7 +154,7 @@ class Telling {
     }
   }
 
-  /** Puts a disk in the place of the vbd's that answers EIO. A server that cannot even do that listens no more. */
+  /** Installs a disk that answers EIO for the vbd. If even that fails, the server does not work any more. */
   async #putBroken(reason: string): Promise<void> {
     const vbd = this.#vbd;
     const { nodeId } = vbd;
@@ -169,21 +169,21 @@ function unlessDeath(error: unknown): void {
   if (isServerDeath(error)) throw error;
 }
 
-/** Resolves when it is done, or the next one need not wait for it any longer. */
-async function inTurn(telling: Promise<void>): Promise<void> {
-  // one that fails while the next ones are told is met when all are waited for
-  telling.catch(() => {});
-  await within(telling, TURN_MS, undefined);
+/** Resolves when it is done, or when the next one need not wait any longer. */
+async function waitForTurn(replayed: Promise<void>): Promise<void> {
+  // an error that comes later is thrown when the caller waits for all
+  replayed.catch(() => {});
+  await within(replayed, TURN_MS, undefined);
 }
 
 function wouldBreak({ vdev }: Vbd, reason: string): FusetapError {
-  return new FusetapError('FAILED', `${vdev} would not come back in a new server: ${reason}`, {
-    hint: `mend that, or detach ${vdev}; the old server serves on`,
+  return new FusetapError('FAILED', `a new server cannot open ${vdev}: ${reason}`, {
+    hint: `fix that, or detach ${vdev}; the old server keeps running`,
     operation: 'upgrade',
   });
 }
 
-function isAsTold(vbd: Vbd, was: Told): boolean {
+function isAsTold(vbd: Vbd, was: ToldState): boolean {
   const isSameLeaving = leavingOf(vbd).every((leaving, i) => leaving === was.leaving[i]);
   return isSameLeaving && vbd.paused === was.paused && vbd.source === was.source;
 }

@@ -1,5 +1,5 @@
 /**
- * Starts the keeper of a bus: a process of its own that outlives the command which asked for it.
+ * Starts the keeper of a bus: a process of its own, which outlives the command that started it.
  *
  *      command ──spawn──► main.js {bus, path, …}
  *              ◄──fd 3─── one line: {"ok":true,"pid":N} or {"error":…}
@@ -18,7 +18,7 @@ import type { Lifeline } from '../runtime/lifeline.js';
 import { openLog } from '../runtime/log.js';
 import { BUS_NODE_OPTIONS, keeperEnvironment } from '../runtime/node-options.js';
 
-/** for how long a keeper may load and mount before it is given up */
+/** how long a keeper may take to load and mount before it is killed */
 const START_LIMIT_MS = 30_000;
 
 /** The one argument of main.js, as JSON. */
@@ -30,18 +30,18 @@ export interface KeeperArgument {
   runtimeDir: string;
   /** the mount is a user's own directory: not to be removed */
   ownDirectory: boolean;
-  /** the bus stays without vbds */
+  /** the bus stays when it has no vbds */
   persistent: boolean;
   transport: TransportName;
-  /** other users may come in */
+  /** other users may use the bus */
   allowOther: boolean;
-  /** descriptor 4 says when the process that it is for has ended; missing: it is for everybody */
+  /** descriptor 4 tells when the process that the bus is for has ended; if omitted, the bus is for everybody */
   lifeline?: boolean;
 }
 
 export interface StartOptions extends Readonly<BusWishes> {
   readonly persistent: boolean;
-  /** where the bus is begun for this process alone: to be held for as long as it lives */
+  /** if the bus is for this process alone: kept open as long as the process lives */
   readonly lifeline?: Lifeline | undefined;
   /** the keeper's program, for tests */
   readonly program?: string;
@@ -50,7 +50,7 @@ export interface StartOptions extends Readonly<BusWishes> {
 type Report = { ok: true; pid: number } | { error: PlainError };
 
 /**
- * Makes the directories of the bus and starts its keeper; returns when the bus is mounted and can be asked.
+ * Makes the directories of the bus and starts its keeper. Resolves when the bus is mounted and answers.
  * @throws FusetapError what the keeper reported (see isAlreadyRunning), or FAILED with the last line of its log
  */
 export async function startKeeper(place: BusPlace, options: StartOptions): Promise<{ pid: number }> {
@@ -94,7 +94,7 @@ async function spawnKeeper(place: BusPlace, options: StartOptions, log: number):
   return spawn(process.execPath, [...BUS_NODE_OPTIONS, program, JSON.stringify(argument)], {
     detached: true,
     env: keeperEnvironment(process.env),
-    // a keeper must not pin the directory, perhaps a mount, where somebody happened to type
+    // the keeper must not keep the working directory of the command in use: it may be on a mount
     cwd: '/',
     stdio: ['ignore', log, log, 'pipe', ...(options.lifeline ? ['pipe' as const] : [])],
   });
@@ -109,14 +109,14 @@ function openBusLog(place: BusPlace): number {
   }
 }
 
-/** The keeper's report from fd 3. Afterwards neither the process nor the pipe keeps the caller from ending. */
+/** Reads the keeper's report from descriptor 3. Afterwards neither process nor pipe keeps the caller alive. */
 async function readReport(child: ChildProcess): Promise<Report> {
   const pipe = child.stdio[3] as Readable;
   const timer = setTimeout(() => child.kill('SIGKILL'), START_LIMIT_MS);
   const failed = new Promise<never>((_, reject) => child.once('error', reject));
   try {
     const report = JSON.parse(await Promise.race([failed, readLine(pipe)])) as Report;
-    // who is told that it failed finds nothing of the attempt any more
+    // when the caller learns of the failure, nothing must be left of the attempt
     if ('error' in report && child.exitCode === null && child.signalCode === null) await once(child, 'exit');
     return report;
   } finally {
@@ -133,10 +133,10 @@ async function readLine(pipe: Readable): Promise<string> {
     text += chunk as string;
     if (text.includes('\n')) return text.slice(0, text.indexOf('\n'));
   }
-  throw new Error('it ended without a word');
+  throw new Error('it exited without a report');
 }
 
-/** What to say of a keeper that said nothing itself: its last message in the log, where the reason usually is. */
+/** The error for a keeper that reported nothing: with its last message in the log, which usually tells the reason. */
 function diedSilently(place: BusPlace, logStart: number, error: unknown): FusetapError {
   const path = join(place.stateDir, 'log');
   const reason = lastMessage(path, logStart) ?? (error as Error).message;
@@ -150,7 +150,7 @@ function diedSilently(place: BusPlace, logStart: number, error: unknown): Fuseta
 function lastMessage(path: string, start: number): string | undefined {
   try {
     const lines = readFileSync(path).subarray(start).toString('utf8').split('\n');
-    // of a crash of Node: not its stack, not the properties of the error, not the version
+    // when Node crashed: skip the stack, the properties of the error, and the version
     return lines.findLast((line) => /^[^\s}]/.test(line) && !line.startsWith('Node.js v'));
   } catch {
     return undefined;

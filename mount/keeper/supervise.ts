@@ -1,5 +1,5 @@
 /**
- * The supervisor of a bus's servers, for one mount: where a bus that was given up is mounted anew, it gets another one.
+ * Makes the supervisor of a bus's servers, for one mount. A bus that is mounted again after a failure gets another one.
  */
 import type { TransportName } from '../control/interface.js';
 import type { KernelMount } from '../fuse/mounting/device.js';
@@ -13,11 +13,11 @@ import { serverLauncher } from './supervision/server-process.js';
 import { DEFAULT_START_LIMIT_MS, Supervisor } from './supervision/supervisor.js';
 import { type BusParts, deviceOf } from './vbds/bus-parts.js';
 
-/** What servers are told whatever the mount is. */
+/** The part of the start message that does not depend on the mount. */
 export type PassedToServers = Omit<ServerStart, 'mapsFiles' | 'deviceFds' | 'aliveFd' | 'passingFd'>;
 
 export interface SupervisedBus {
-  /** asked for with each use: it is made with its supervisor */
+  /** a function, because the bus is made after its supervisor */
   readonly bus: () => BusParts;
   readonly passed: PassedToServers;
   readonly mount: KernelMount;
@@ -52,6 +52,6 @@ export function supervise({ bus, passed, mount, memoryWanted, gaveUp }: Supervis
 }
 
 function reasonNotToReplace(transport: TransportName, { negotiated }: KernelMount): string | null {
-  if (transport === 'fuse-native') return 'with transport fuse-native the mount goes with it';
-  return negotiated.canResend ? null : 'this kernel cannot send its requests again (Linux 6.9 can)';
+  if (transport === 'fuse-native') return 'with transport fuse-native the mount ends with the server';
+  return negotiated.canResend ? null : 'this kernel cannot resend requests (Linux 6.9 can)';
 }

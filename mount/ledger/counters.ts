@@ -10,6 +10,7 @@
  */
 import { ftruncateSync, readSync } from 'node:fs';
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, fallocate, mapShared, memfdCreate } from '../../system/libc.js';
+import { PAGE_BYTES } from '../../system/page.js';
 import { MAX_FILES } from './ledger.js';
 
 /** The kinds of requests that are counted, in the order of their numbers. `discard` frees or zeroes a range. */
@@ -23,7 +24,6 @@ export const WRITE = 1;
 export const FLUSH = 2;
 export const DISCARD = 3;
 
-const PAGE_BYTES = 4096;
 const KIND_WORDS = PAGE_BYTES / 8 / KINDS.length;
 const BYTES = 1;
 const ERRORS = 2;

@@ -87,6 +87,7 @@ export function createLedger(): number {
 
 /** The attributes of a file. Times are seconds and nanoseconds since the epoch. */
 export interface FileAttributes {
+  /** type and permissions */
   mode: number;
   uid: number;
   gid: number;

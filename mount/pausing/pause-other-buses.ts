@@ -5,8 +5,8 @@
  */
 import { FusetapError } from '../../drivers/errors.js';
 import { isRunning, readStartTime } from '../../system/proc.js';
-import { askBus, isConnectionLost, isNotRunning } from '../control/http-client.js';
-import type { VbdInfo } from '../control/interface.js';
+import { callEither } from '../control/call.js';
+import { isConnectionLost } from '../control/http-client.js';
 import { type BusPlace, resolveBus } from '../runtime/bus-place.js';
 import { readBusRecords } from '../runtime/bus-record.js';
 
@@ -87,14 +87,9 @@ async function ask(
   copy: string,
   signal?: AbortSignal,
 ): Promise<void> {
-  const path = `/vbds/${encodeURIComponent(vdev)}/${word}?copy=${encodeURIComponent(copy)}`;
   try {
-    const request = { method: 'POST', path, signal, timeoutMs: ANSWER_LIMIT_MS } as const;
-    await askBus<VbdInfo>(place, request).catch((error: unknown) => {
-      if (!isNotRunning(error)) throw error;
-      // its keeper died: ask the server
-      return askBus<VbdInfo>(place, { ...request, socket: 'server.sock' });
-    });
+    const query = { copy };
+    await callEither(place, `POST /vbds/{vdev}/${word}`, { vdev, query, signal, timeoutMs: ANSWER_LIMIT_MS });
   } catch (error) {
     signal?.throwIfAborted();
     if (!isConnectionLost(error)) throw error;

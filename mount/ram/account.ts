@@ -6,7 +6,7 @@
  * ask before it fills a hole).
  */
 import { FusetapError } from '../../drivers/errors.js';
-import { MEMORY_PAGE } from './growth.js';
+import { PAGE_BYTES } from '../../system/page.js';
 import { ramLimitBytes } from './limit.js';
 import { type RamLink, residentBytes } from './links.js';
 
@@ -54,7 +54,7 @@ export function growthWithin(account: RamAccount, id: string, { wantedBytes, nee
   const granted = image.links.reduce((sum, link) => sum + link.grantedBytes, 0);
   const reservedAhead = image.usedBytes - image.residentBytes - granted;
   const room = Math.min(Number.MAX_SAFE_INTEGER, account.limitBytes - account.usedBytes + reservedAhead);
-  const half = room / 2 - ((room / 2) % MEMORY_PAGE);
+  const half = room / 2 - ((room / 2) % PAGE_BYTES);
   return Math.max(0, Math.min(wantedBytes, room, Math.max(neededBytes, half)));
 }
 

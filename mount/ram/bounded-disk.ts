@@ -5,10 +5,10 @@
  * This disk is directly above the driver's disk, below all filters: only there the bytes of the ram image that a write
  * changes are known, because filters change offsets and sizes.
  */
-import { setTimeout as delay } from 'node:timers/promises';
 import type { Driver, RawDisk, Window } from '../../drivers/driver.js';
 import { FusetapError } from '../../drivers/errors.js';
 import { E } from '../../system/libc.js';
+import { until } from '../../system/until.js';
 import type { Ledger } from '../ledger/ledger.js';
 import { hasHole, PATIENCE_MS, pagesOf } from './growth.js';
 
@@ -62,13 +62,9 @@ async function mayFill(window: Window, room: CreditSource, offset: number, lengt
   return true;
 }
 
-async function isAnswered({ ledger, ledgerIndex }: CreditSource, question: number): Promise<boolean> {
-  const deadline = performance.now() + PATIENCE_MS;
-  while (!ledger.isCreditAnswered(ledgerIndex, question)) {
-    if (performance.now() > deadline) return false;
-    await delay(POLL_MS);
-  }
-  return true;
+function isAnswered({ ledger, ledgerIndex }: CreditSource, question: number): Promise<boolean> {
+  const isSo = (): boolean => ledger.isCreditAnswered(ledgerIndex, question);
+  return until(isSo, { timeoutMs: PATIENCE_MS, everyMs: POLL_MS });
 }
 
 function isFull(offset: number): FusetapError {

@@ -5,8 +5,8 @@
  * Granted credit counts as used for all keepers, so that together they never exceed the limit.
  */
 import { setTimeout as delay } from 'node:timers/promises';
+import { PAGE_BYTES } from '../../system/page.js';
 import type { Ledger } from '../ledger/ledger.js';
-import { MEMORY_PAGE } from './growth.js';
 import { RECALL_MS } from './ram-images.js';
 
 /** bytes per grant: a question to the keeper takes about a millisecond, copying this many bytes twenty */
@@ -82,12 +82,12 @@ export class RamCredit {
     const { ledgerIndex } = vbd;
     const question = this.#ledger.creditQuestion(ledgerIndex);
     if (question === null) return;
-    const neededBytes = question.pages * MEMORY_PAGE;
+    const neededBytes = question.pages * PAGE_BYTES;
     const wantedBytes = Math.max(GRANT_BYTES, neededBytes);
     const { givenBytes, isEnough } = await this.#grant(vbd, neededBytes, wantedBytes);
     // detached meanwhile: another file may have its place in the ledger now
     if (this.#find(nodeId) === undefined) return;
-    const pages = Math.floor(givenBytes / MEMORY_PAGE);
+    const pages = Math.floor(givenBytes / PAGE_BYTES);
     this.#ledger.giveCredit(ledgerIndex, pages, question.number, !isEnough);
     this.#timer ??= setInterval(() => this.#inTurn(() => this.#takeBackIdle()), IDLE_MS).unref();
   }
@@ -100,7 +100,7 @@ export class RamCredit {
       const unspentBytes = this.#unspentBytes(memory) + givenBytes;
       const lackingBytes = Math.max(0, neededBytes - givenBytes);
       givenBytes += await this.#grants.grant(memory, unspentBytes, wantedBytes - givenBytes, lackingBytes);
-      return givenBytes + Math.max(0, this.#ledger.credit(ledgerIndex)) * MEMORY_PAGE >= neededBytes;
+      return givenBytes + Math.max(0, this.#ledger.credit(ledgerIndex)) * PAGE_BYTES >= neededBytes;
     };
     if (await isEnough()) return { givenBytes, isEnough: true };
     await this.#takeBackFromOthers(memory, ledgerIndex);
@@ -138,7 +138,7 @@ export class RamCredit {
     for (const vbd of this.#vbds()) {
       if (vbd.memory?.id === id) pages += Math.max(0, this.#ledger.credit(vbd.ledgerIndex));
     }
-    return pages * MEMORY_PAGE;
+    return pages * PAGE_BYTES;
   }
 
   async #takeBackIdle(): Promise<void> {

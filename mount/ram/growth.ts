@@ -18,9 +18,8 @@
 import { fstatSync } from 'node:fs';
 import type { Window } from '../../drivers/driver.js';
 import { lseek, SEEK_DATA, SEEK_HOLE } from '../../system/libc.js';
+import { PAGE_BYTES } from '../../system/page.js';
 import type { Ledger } from '../ledger/ledger.js';
-
-export const MEMORY_PAGE = 4096;
 
 /**
  * an answer takes seconds at most (mount/server/memory-questions.ts): a server without one is replaced before this time
@@ -100,23 +99,23 @@ export class RamGrowth {
 
 /** How many pages a range touches. */
 export function pagesOf(offset: number, length: number): number {
-  return Math.ceil(((offset % MEMORY_PAGE) + length) / MEMORY_PAGE);
+  return Math.ceil(((offset % PAGE_BYTES) + length) / PAGE_BYTES);
 }
 
 /** Whether a ram image has no hole at all. False if that is not known: huge pages can make blocks exceed the size. */
 function isFull(fd: number): boolean {
   const { size, blocks } = fstatSync(fd);
-  return blocks * 512 === Math.ceil(size / MEMORY_PAGE) * MEMORY_PAGE;
+  return blocks * 512 === Math.ceil(size / PAGE_BYTES) * PAGE_BYTES;
 }
 
 /** Whether writing a range inside the window takes memory. */
 export function hasHole({ fd, start }: Window, offset: number, length: number): boolean {
-  const from = start + offset - ((start + offset) % MEMORY_PAGE);
+  const from = start + offset - ((start + offset) % PAGE_BYTES);
   const end = start + offset + length;
   const pages = pagesOf(offset, length);
   if (pages >= MANY_PAGES && isFull(fd)) return false;
   if (pages > MAX_LOOKS) return lseek(fd, from, SEEK_HOLE) < end;
-  for (let at = from; at < end; at += MEMORY_PAGE) {
+  for (let at = from; at < end; at += PAGE_BYTES) {
     // SEEK_DATA at data returns at once, however far the next hole is
     if (lseek(fd, at, SEEK_DATA) !== at) return true;
   }

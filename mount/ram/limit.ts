@@ -8,8 +8,9 @@
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { FusetapError, quoted } from '../../drivers/errors.js';
+import { FusetapError } from '../../drivers/errors.js';
 import { parseSize } from '../../drivers/parse-size.js';
+import { quoted } from '../../drivers/quote.js';
 import { isBelow, isOutOfResources, parseMountinfo } from '../../system/proc.js';
 
 const RATIO = 0.8;

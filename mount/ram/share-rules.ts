@@ -6,7 +6,7 @@
  * is refused. A name that is not in use needs an image that can be copied.
  */
 import { FusetapError } from '../../drivers/errors.js';
-import { quote } from '../../drivers/quote.js';
+import { named } from '../../drivers/quote.js';
 import type { OpenedImage } from '../images/open-image.js';
 import type { RamLink } from './links.js';
 
@@ -40,7 +40,7 @@ export function leadsTo(link: RamLink, { driver, share, image }: RamImageWish): 
  */
 export function checkJoin(link: RamLink, { image }: RamImageWish): string[] {
   if (image === null || image.sizeBytes === 0 || imageIdentity(image) === link.identity) return [];
-  const [held, asked] = [quote(link.image), quote(image.path)];
+  const [held, asked] = [named(link.image), named(image.path)];
   if (image.sizeBytes === link.sizeBytes) {
     return [`${link.share} is a copy of ${held}: the vbd shows that, not ${asked}, another file of the same size`];
   }
@@ -55,7 +55,7 @@ export function checkJoin(link: RamLink, { image }: RamImageWish): string[] {
 /** The image that a new ram image is copied from. @throws FusetapError USAGE if there is none */
 export function checkNew({ image, share, driver }: RamImageWish): OpenedImage {
   if (image !== null && image.sizeBytes > 0) return image;
-  const what = image === null ? 'no image was given' : `${quote(image.path)} is empty`;
+  const what = image === null ? 'no image was given' : `${named(image.path)} is empty`;
   throw new FusetapError('USAGE', `nothing is shared as ${share} yet, and ${what}`, {
     hint: `the first attach must give an image: ${driver}:PATH --share ${share}`,
   });
@@ -67,7 +67,7 @@ export function requireSole(links: readonly RamLink[], users: number): RamLink {
   if (link === undefined) throw new FusetapError('FAILED', 'the link to a ram image was removed');
   if (others.length === 0 && users === 1) return link;
   const buses = [...new Set((others.length === 0 ? links : others).map(({ bus }) => bus))].join(', ');
-  throw new FusetapError('BUSY', `the ram image of ${quote(link.image)} is shared with other vbds, on bus ${buses}`, {
+  throw new FusetapError('BUSY', `the ram image of ${named(link.image)} is shared with other vbds, on bus ${buses}`, {
     hint: 'detach them: fusetap memory lists them',
     holders: others.map(({ pid, bus }) => ({ pid, bus })),
   });

@@ -8,6 +8,7 @@
 import { closeSync, constants, fstatSync, openSync, statSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError } from '../../drivers/errors.js';
 import { tryFlockExclusive } from '../../system/libc.js';
 import { removeMountpoint } from './bus-files.js';
@@ -40,7 +41,7 @@ export async function takeStateLock(place: BusPlace): Promise<number> {
         hint: `see ${join(place.stateDir, 'log')}`,
       });
     }
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    await delay(POLL_MS);
   }
 }
 

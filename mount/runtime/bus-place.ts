@@ -23,7 +23,8 @@ import {
   type Stats,
 } from 'node:fs';
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
-import { codeOfErrno, FusetapError, quoted } from '../../drivers/errors.js';
+import { codeOfErrno, FusetapError } from '../../drivers/errors.js';
+import { quoted } from '../../drivers/quote.js';
 import { refuseForeignAncestors } from './directory-check.js';
 
 /** The longest name of a bus, in characters. */

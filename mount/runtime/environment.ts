@@ -1,5 +1,6 @@
 /** Reads and checks environment variables. The error for a wrong one has its name, its value, and the valid values. */
-import { FusetapError, quoted } from '../../drivers/errors.js';
+import { FusetapError } from '../../drivers/errors.js';
+import { quoted } from '../../drivers/quote.js';
 
 /** The maximum of Node's timers. */
 const MOST_MS = 2 ** 31 - 1;

@@ -4,8 +4,8 @@
  */
 import { closeSync, openSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError } from '../../drivers/errors.js';
+import { until } from '../../system/until.js';
 import type { BusPlace } from './bus-place.js';
 
 const POLL_MS = 5;
@@ -52,15 +52,11 @@ function openLock(place: BusPlace): number | undefined {
 }
 
 async function waitForLock(place: BusPlace, fd: number, limitMs: number): Promise<void> {
-  const deadline = Date.now() + limitMs;
   const { flockRelease, tryFlockExclusive } = await import('../../system/libc.js');
-  while (!tryFlockExclusive(fd)) {
-    if (Date.now() > deadline) {
-      throw new FusetapError('FAILED', `bus ${place.name} is still there after ${limitMs / 1000} s: ${place.path}`, {
-        hint: `see ${join(place.stateDir, 'log')}`,
-      });
-    }
-    await delay(POLL_MS);
+  if (!(await until(() => tryFlockExclusive(fd), { timeoutMs: limitMs, everyMs: POLL_MS }))) {
+    throw new FusetapError('FAILED', `bus ${place.name} is still there after ${limitMs / 1000} s: ${place.path}`, {
+      hint: `see ${join(place.stateDir, 'log')}`,
+    });
   }
   // release it at once: until then a new keeper of this bus would take us for another keeper
   flockRelease(fd);

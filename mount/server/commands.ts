@@ -1,12 +1,12 @@
 /**
- * What keeper and server say to each other, over the channel that Node opens between parent and child.
+ * The messages between keeper and server, over the channel that Node opens between parent and child.
  *
  *      keeper ── Command {id, …} ──► server
  *      keeper ◄── done | failed {id} ── server        one for each command
  *      keeper ◄── loaded | progress | forgotten | gone ── server
  *
- * The descriptors that a command needs come beside it, on a socket of their own: see passed-fds.ts. Commands name them by
- * the numbers that they have in the keeper.
+ * The descriptors that a command needs are sent on a socket of their own: see passed-fds.ts. Commands name them by
+ * their numbers in the keeper.
  */
 import type { Json, Window } from '../../drivers/driver.js';
 import type { PlainError } from '../../drivers/errors.js';
@@ -22,35 +22,35 @@ export interface ServerStart {
   readonly place: BusPlace;
   readonly transport: TransportName;
   readonly keeperPid: number;
-  /** the server's own descriptors, inherited */
+  /** descriptors that the server inherits, by their numbers in the server */
   readonly ledgerFd: number;
   readonly statsFd: number;
-  /** keeps the lock on the bus for as long as either process lives */
+  /** keeps the lock on the bus as long as either process lives */
   readonly lockFd: number;
   readonly deviceFds: readonly number[];
-  /** not used: while anybody has it open the mount stays; null where nothing waits for its end */
+  /** kept open, not used: when no process has it open any more, a helper unmounts; null if there is no helper */
   readonly aliveFd: number | null;
-  /** brings the descriptors of commands; missing: an older keeper, which passes none on */
+  /** the socket over which descriptors are sent; if omitted, the keeper is older and sends none */
   readonly passingFd?: number;
-  /** other users may come in */
+  /** other users may use the bus */
   readonly allowOther: boolean;
-  /** images on tmpfs may be mapped: false where a server has died of one that shrank */
+  /** images on tmpfs may be mapped; false after a server has died because a mapped image shrank */
   readonly mapsFiles: boolean;
   readonly owner: { readonly uid: number; readonly gid: number; readonly sinceMs: number };
 }
 
-/** An image that the keeper holds open. */
+/** An image that the keeper has open. */
 export interface ImageRef {
-  /** a descriptor of the keeper */
+  /** a descriptor number of the keeper */
   readonly fd: number;
   readonly path: string;
   readonly sizeBytes: number;
   readonly kind: 'file' | 'block';
-  /** `device:inode`, as the keeper writes it down */
+  /** `device:inode`, as in bus.json */
   readonly identity?: string;
 }
 
-/** What the keeper must know of a driver to attach with it. */
+/** The facts about a driver that the keeper needs for an attach. */
 export interface DriverFacts {
   readonly image: 'required' | 'none';
   readonly sharesMemory: boolean;
@@ -60,7 +60,7 @@ export interface PrepareCommand {
   readonly op: 'prepare';
   readonly driver: string;
   readonly image: ImageRef | null;
-  /** a memfd of the keeper */
+  /** a descriptor number of the keeper, of a memfd */
   readonly memoryFd: number;
   readonly options: Readonly<Record<string, string>>;
 }
@@ -69,7 +69,7 @@ export interface PrepareCommand {
 export interface SaveCommand {
   readonly op: 'save';
   readonly nodeId: number;
-  /** a descriptor of the keeper, of an empty file */
+  /** a descriptor number of the keeper, of an empty file */
   readonly targetFd: number;
 }
 
@@ -82,26 +82,26 @@ export interface AttachCommand {
   readonly mode: Mode;
   readonly image: ImageRef | null;
   readonly memoryFd: number | null;
-  /** where others find that memory, to be published again if the keeper dies */
+  /** the link by which others find that ram image; the server publishes it again if the keeper dies */
   readonly memoryLink?: RamLink | null;
   readonly state: Json | null;
   readonly options: Readonly<Record<string, string>>;
-  /** missing: none, as an older keeper says it */
+  /** default: none (an older keeper omits it) */
   readonly filters?: readonly FilterSpec[];
-  /** where an earlier server had the disk, its size: a disk that does not come back must not keep the others away */
+  /** its size in an earlier server: if it cannot be opened again, a broken disk of this size replaces it */
   readonly size?: number;
-  /** why it is not even tried: every request is EIO */
+  /** why the disk must not be opened: every request fails with EIO */
   readonly broken?: string;
 }
 
 export interface AttachResult {
   readonly size: number;
   readonly window: WindowFacts | null;
-  /** why a disk that an earlier server had did not come back: every request is EIO; null where it is well */
+  /** why a disk that an earlier server had open could not be opened: every request fails with EIO; null if it could */
   readonly broken: string | null;
 }
 
-/** Puts another image under a vbd whose I/O is held. */
+/** Gives a paused vbd another image. */
 export interface SwapCommand {
   readonly op: 'swap';
   /** opens the new disk, with the node id of the old one */
@@ -109,7 +109,7 @@ export interface SwapCommand {
   readonly facts: VbdFacts;
 }
 
-/** A window without its descriptor, which means nothing to the keeper. */
+/** A window without its descriptor, whose number means nothing in the keeper. */
 export type WindowFacts = Omit<Window, 'fd'>;
 
 /** A partition of a disk. */
@@ -123,69 +123,71 @@ export interface PartitionRef {
   readonly leaving: boolean;
 }
 
-/** Makes the file of an opened disk appear, and those of its partitions. */
+/** Makes the files of an open disk and of its partitions appear. */
 export interface ShowCommand {
   readonly op: 'show';
   readonly nodeId: number;
   readonly backingId: number | null;
-  /** an earlier server had the file: what the kernel holds of it is not known */
+  /** an earlier server has shown the file: how many references the kernel has to it is not known */
   readonly inherited: boolean;
   /** see Transport.setLeaving */
   readonly leaving: boolean;
   /** see Transport.hold */
   readonly held: boolean;
-  /** see pauses.ts; missing: not known */
+  /** the owners of the pause: see pauses.ts; if omitted, not known */
   readonly holders?: readonly string[];
-  /** all come and go with the disk, and are held with it; missing: none */
+  /** attached, paused and detached with the disk; default: none */
   readonly partitions?: readonly PartitionRef[];
-  /** for the case that the keeper dies */
+  /** used if the keeper dies */
   readonly facts: VbdFacts;
 }
 
-/** What stays true of a vbd for as long as it is attached. */
+/** The facts about a vbd that do not change while it is attached. */
 export type VbdFacts = Omit<
   VbdInfo,
   'state' | 'opens' | 'keeperPid' | 'serverPid' | 'restarts' | 'changedOutside' | 'broken' | 'imageState'
 >;
 
-/** Each command with what it resolves to. */
+/** Each command with its result. */
 export interface Commands {
-  /** also whether there are such filters, before anything is opened */
+  /** also checks that the filters exist, before anything is opened */
   describe: {
     command: { readonly op: 'describe'; readonly driver: string; readonly filters?: readonly FilterSpec[] };
     result: DriverFacts;
   };
-  /** how many bytes of memory `prepare` will take at most */
+  /** how many bytes of memory `prepare` will use at most */
   measure: {
     command: Omit<PrepareCommand, 'op' | 'memoryFd'> & { readonly op: 'measure' };
     result: { bytes: number };
   };
   prepare: { command: PrepareCommand; result: { state: Json } };
   save: { command: SaveCommand; result: null };
-  /** stops the command of that id, where it can be stopped */
+  /** cancels the command of that id, if it can be cancelled */
   cancel: { command: { readonly op: 'cancel'; readonly target: number }; result: null };
   /** begins to read requests */
   start: { command: { readonly op: 'start' }; result: null };
   ping: { command: { readonly op: 'ping' }; result: null };
   /** opens the disk; its file appears with `show` */
   attach: { command: AttachCommand; result: AttachResult };
-  /** what the partition table of an opened disk says */
+  /** reads the partition table of an open disk */
   partitions: { command: { readonly op: 'partitions'; readonly nodeId: number }; result: PartitionTable };
   show: { command: ShowCommand; result: null };
   swap: { command: SwapCommand; result: null };
-  /** of what is held already, only for whom */
+  /** pauses I/O; if it is paused already, changes only the owners of the pause */
   hold: {
     command: { readonly op: 'hold'; readonly nodeId: number; readonly holders?: readonly string[] };
     result: null;
   };
+  /** resumes I/O */
   release: { command: { readonly op: 'release'; readonly nodeId: number }; result: null };
+  /** see Transport.makeKernelForget */
   poison: { command: { readonly op: 'poison'; readonly nodeId: number }; result: null };
   /** see Transport.setLeaving */
   leave: {
     command: { readonly op: 'leave'; readonly nodeId: number; readonly leaving: boolean };
     result: { held: boolean };
   };
-  /** takes the file away, flushes and closes its disk; flushError: acknowledged writes may be lost */
+  /** removes the file, flushes and closes its disk; flushError: why acknowledged writes may be lost */
   detach: {
     command: { readonly op: 'detach'; readonly nodeId: number };
     result: { flushError: PlainError | null };
@@ -200,15 +202,15 @@ export type Envelope = { readonly id: number; readonly command: Command };
 
 /** server → keeper */
 export type ServerMessage =
-  /** takes commands */
+  /** the server takes commands */
   | { readonly kind: 'loaded' }
-  /** will never: what it needs is not there */
+  /** the server will never take commands: something that it needs is missing */
   | { readonly kind: 'unable'; readonly error: PlainError }
   | { readonly kind: 'done'; readonly id: number; readonly result: unknown }
   | { readonly kind: 'failed'; readonly id: number; readonly error: PlainError }
   | { readonly kind: 'progress'; readonly id: number; readonly doneBytes: number; readonly totalBytes: number }
   | { readonly kind: 'forgotten'; readonly nodeId: number }
-  /** a thread wants to fill holes of this vbd's memory; see mount/ram/growth.ts */
+  /** a thread wants to fill holes of this vbd's ram image; see mount/ram/growth.ts */
   | { readonly kind: 'memory-wanted'; readonly nodeId: number }
-  /** the mount went away by somebody else's hand */
+  /** somebody else has removed the mount */
   | { readonly kind: 'gone' };

@@ -1,7 +1,7 @@
-/** The log line of a program that was refused another size for a vbd: it saw no more than EPERM. */
+/** Logs that a program was refused another size for a vbd. The program itself gets only EPERM. */
 import { logEvent } from '../runtime/log.js';
 
-/** a program that tries again and again is told of once in a while */
+/** limits the log lines of a program that tries again and again */
 const INTERVAL_MS = 10_000;
 
 /** Makes the function that logs a refusal, at most once in ten seconds for each vbd. */

@@ -1,6 +1,6 @@
 /**
- * The server process. It ends only by SIGKILL of itself: while a thread is blocked in read(2), process.exit, an
- * uncaught error or terminate would all hang for ever, and the keeper would see nothing.
+ * The server process. It ends only by sending SIGKILL to itself: while a thread is blocked in read(2), process.exit, an
+ * uncaught error and terminate would all hang for ever, and the keeper would not notice.
  */
 import '../runtime/own-process.js';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -22,21 +22,21 @@ import { fdsOfKeeper, neededFds, type PassedFds, takePassed } from './passed-fds
 import { ServerRamImages } from './ram-images.js';
 import { Server, type Stoppable } from './server.js';
 
-/** a client that has begun the bus is waiting for its first bytes */
+/** the orphan code is loaded this long after the start: the client that started the bus waits for its first bytes */
 const PRELOAD_DELAY_MS = 250;
-/** between tries to load it, while the package is away: with a keeper, and without one */
+/** pauses between tries to load it, if the package is missing: with a keeper, and without one */
 const PRELOAD_RETRY_MS = 5_000;
 const LOAD_RETRY_MS = 500;
 let orphanModule: Promise<typeof import('./orphan.js') | null> | null = null;
 let isLoadFailureTold = false;
 
-/** told to serve */
+/** the keeper has sent `start` */
 let begun = false;
-/** the keeper is gone for good */
-let isAlone = false;
-/** an orphan that takes its own mount away */
+/** the keeper has died */
+let isOrphan = false;
+/** this orphan is removing its own mount */
 let isEnding = false;
-/** why an orphan is to end */
+/** why this orphan has to end */
 let endsBecause: string | null = null;
 let orphan: Orphan | null = null;
 
@@ -45,30 +45,30 @@ const die = (): never => {
   // unreachable, but a signal is asynchronous to the compiler
   for (;;);
 };
-const dieOf = (error: unknown): never => {
+const dieBecauseOf = (error: unknown): never => {
   // stderr is the bus's log file: written synchronously
   console.error(error);
   return die();
 };
-/** Nobody replaces a server without a keeper: to it no error is worse than its own end. */
+/** An uncaught error kills the server, because the keeper replaces it. An orphan, which nobody replaces, goes on. */
 const failed = (error: unknown): void => {
-  if (isAlone) console.error(error);
-  else dieOf(error);
+  if (isOrphan) console.error(error);
+  else dieBecauseOf(error);
 };
 process.on('uncaughtException', failed);
 process.on('unhandledRejection', failed);
 process.on('exit', die);
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => endOf(signal));
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => endBecause(signal));
 
 closeInheritedImages();
 const start = JSON.parse(process.argv[2] ?? '') as ServerStart;
 
 function send(message: ServerMessage): void {
-  // a keeper that is gone is noticed by `disconnect`
+  // the death of the keeper is noticed by `disconnect`
   if (process.connected) process.send?.(message, undefined, undefined, () => {});
 }
 
-// a program that is started from here must not keep a descriptor that is under way from going
+// a program that is started from here must not inherit the socket: descriptors under way in it would stay open
 if (start.passingFd !== undefined) setCloseOnExec(start.passingFd);
 
 const ledger = new Ledger(start.ledgerFd);
@@ -82,8 +82,8 @@ const events: TransportEvents = {
   memoryWanted: (nodeId) => questions.ask(nodeId),
   gone: () => {
     if (process.connected) send({ kind: 'gone' });
-    // nothing is left to serve, but perhaps something to flush
-    else if (!isEnding) endOf('the mount was taken away');
+    // nothing is left to serve, but acknowledged writes may have to be flushed
+    else if (!isEnding) endBecause('the mount was taken away');
   },
 };
 const transport = await makeTransport();
@@ -98,7 +98,7 @@ const credit = new RamCredit(ledger, memories, () => server.credited());
 const questions = new MemoryQuestions(credit, (nodeId) => send({ kind: 'memory-wanted', nodeId }));
 const running = new Map<number, AbortController>();
 
-/** The one that is not the default is loaded only where it is wanted: it needs a package that may not be there. */
+/** fuse-native is loaded only if it is used: it needs a package that may not be installed. */
 async function makeTransport(): Promise<Transport> {
   const { ledgerFd, statsFd, owner, deviceFds, place, allowOther, mapsFiles, keeperPid } = start;
   if (start.transport === 'kernel') {
@@ -109,7 +109,7 @@ async function makeTransport(): Promise<Transport> {
   return new FuseNativeTransport({ mountpoint: place.path, allowOther, ledger, statsFd, owner, events });
 }
 
-/** What takes long: it can be cancelled, and tells how far it is. */
+/** Runs a command that takes long: it can be cancelled, and reports its progress. */
 function stoppable(id: number, work: (means: Stoppable) => Promise<unknown>): Promise<unknown> {
   const abort = new AbortController();
   running.set(id, abort);
@@ -117,7 +117,7 @@ function stoppable(id: number, work: (means: Stoppable) => Promise<unknown>): Pr
   return work({ signal: abort.signal, progress }).finally(() => running.delete(id));
 }
 
-/** The descriptors for a command that has just been read. */
+/** The descriptors of a command that has just been read. */
 function passedFor(id: number, command: Command): PassedFds {
   const hasNone = start.passingFd === undefined || neededFds(command).length === 0;
   return hasNone ? fdsOfKeeper(start.keeperPid) : takePassed(start.passingFd, id);
@@ -161,7 +161,7 @@ function act(id: number, command: Command, passed: PassedFds): Promise<unknown> 
     case 'release':
       return server.release(command.nodeId);
     case 'poison':
-      return server.poison(command.nodeId);
+      return server.makeKernelForget(command.nodeId);
     case 'leave':
       return server.leave(command);
     case 'detach':
@@ -170,7 +170,7 @@ function act(id: number, command: Command, passed: PassedFds): Promise<unknown> 
 }
 
 process.on('message', ({ id, command }: Envelope) => {
-  questions.heard();
+  questions.heardKeeper();
   execute(id, command).then(
     (result) => send({ kind: 'done', id, result }),
     (error: unknown) => {
@@ -179,10 +179,11 @@ process.on('message', ({ id, command }: Envelope) => {
     },
   );
 });
-/** Loaded before it is needed, when perhaps the package is gone or another; and after the first requests were served. */
+/** Loads the code of an orphan ahead of time: when it is needed, the package may be gone or replaced. */
 function loadOrphan(): Promise<typeof import('./orphan.js') | null> {
   orphanModule ??= import('./orphan.js').catch((error: unknown) => {
-    if (!isLoadFailureTold) console.error('what serves without a keeper cannot be loaded, and is tried again:', error);
+    if (!isLoadFailureTold)
+      console.error('the code for serving without a keeper cannot be loaded; trying again:', error);
     isLoadFailureTold = true;
     orphanModule = null;
     return null;
@@ -190,12 +191,12 @@ function loadOrphan(): Promise<typeof import('./orphan.js') | null> {
   return orphanModule;
 }
 
-/** What was away once may be away again when it is needed. */
+/** Tries again until it is loaded, or needed. */
 async function preloadOrphan(): Promise<void> {
-  if (!isAlone && (await loadOrphan()) === null) setTimeout(preloadOrphan, PRELOAD_RETRY_MS);
+  if (!isOrphan && (await loadOrphan()) === null) setTimeout(preloadOrphan, PRELOAD_RETRY_MS);
 }
 
-/** Until it is loaded the orphan serves on, but nobody can ask or end it: a package that is away may come back. */
+/** Waits for the orphan code, because a missing package may come back. Until then I/O is served, but no command. */
 async function awaitOrphan(): Promise<typeof import('./orphan.js')> {
   for (;;) {
     const loaded = await loadOrphan();
@@ -204,21 +205,21 @@ async function awaitOrphan(): Promise<typeof import('./orphan.js')> {
   }
 }
 
-/** Only an orphan ends by itself: for all others the keeper does what is to be done. */
-function endOf(why: string): void {
-  if (!isAlone) return;
+/** Ends an orphan. A server that has a keeper leaves that to the keeper. */
+function endBecause(why: string): void {
+  if (!isOrphan) return;
   endsBecause = why;
   void orphan?.endBecause(why);
 }
 
 // see "When the keeper dies" in docs/architecture.md
 process.on('disconnect', async () => {
-  // loaded to take another's place, which it cannot do without the keeper: as an orphan it would never read
+  // without the keeper, a server that has not started would never get `start`, and never read
   if (!begun) die();
-  isAlone = true;
+  isOrphan = true;
   for (const abort of running.values()) abort.abort();
-  transport.alone();
-  questions.alone();
+  transport.noSuccessor();
+  questions.keeperDied();
   const loaded = await awaitOrphan();
   const { place, transport: name, allowOther, statsFd, lockFd } = start;
   const ends = (): void => {
@@ -229,7 +230,7 @@ process.on('disconnect', async () => {
   await orphan.begin();
   if (endsBecause !== null) await orphan.endBecause(endsBecause);
 });
-// it went while this was being loaded, when nobody listened
+// the keeper may have died before the handler above was installed
 if (!process.connected) die();
 
 try {

@@ -1,32 +1,32 @@
 /**
- * To whom the questions of threads for more memory go (mount/ram/growth.ts): to the keeper, who knows what all
- * vbds have; where it is slow, stopped or dead, the server looks at the limit itself. Nobody's write is refused because
- * somebody does not answer.
+ * Passes the questions of threads for more memory (mount/ram/growth.ts) to the keeper, which knows the credit of all
+ * vbds. If the keeper is slow, stopped or dead, the server looks at the limit itself. No write is refused because the
+ * keeper does not answer.
  */
 import type { RamCredit } from '../ram/credit.js';
 
-/** for a keeper to say that it has heard the question */
+/** how long a keeper may take to send any message after a question */
 const HEAR_MS = 500;
-/** for one that has, which near the limit waits for what others give back (RECALL_MS) */
+/** how long a keeper that was heard may take to answer: near the limit, others return credit first (RECALL_MS) */
 const ANSWER_MS = 5_000;
 
 export class MemoryQuestions {
   readonly #credit: RamCredit;
   readonly #askKeeper: (nodeId: number) => void;
-  /** the files whose questions the keeper has, and when they are looked at again */
+  /** the files whose questions were sent to the keeper, with the timer of the next look */
   readonly #asked = new Map<number, NodeJS.Timeout>();
-  /** it has not been heard since a question was left without an answer */
+  /** the keeper has left a question unanswered, and has sent nothing since */
   #isKeeperSilent = false;
-  #isAlone = false;
+  #isKeeperDead = false;
 
   constructor(credit: RamCredit, askKeeper: (nodeId: number) => void) {
     this.#credit = credit;
     this.#askKeeper = askKeeper;
   }
 
-  /** A thread asks; what for is in the ledger. */
+  /** A thread asks for memory: how much is in the ledger. */
   ask(nodeId: number): void {
-    if (this.#isAlone || this.#isKeeperSilent) return this.#credit.wanted(nodeId);
+    if (this.#isKeeperDead || this.#isKeeperSilent) return this.#credit.wanted(nodeId);
     this.#askKeeper(nodeId);
     if (!this.#asked.has(nodeId)) this.#lookIn(HEAR_MS, nodeId);
   }
@@ -46,15 +46,15 @@ export class MemoryQuestions {
     this.#credit.wanted(nodeId);
   }
 
-  /** The keeper has said something: it is asked first, and what it was asked it will answer. */
-  heard(): void {
+  /** A message came from the keeper: it works, so wait for its answers and ask it first from now on. */
+  heardKeeper(): void {
     this.#isKeeperSilent = false;
     for (const nodeId of this.#asked.keys()) this.#lookIn(ANSWER_MS, nodeId);
   }
 
-  /** The keeper is gone for good. */
-  alone(): void {
-    this.#isAlone = true;
+  /** The keeper has died: answer all questions here. */
+  keeperDied(): void {
+    this.#isKeeperDead = true;
     this.#credit.wantedByAll();
   }
 }

@@ -1,6 +1,6 @@
 /**
- * A disk as the server has it: opened by its driver from what the keeper passes on, and closed again, whatever one of the
- * steps says.
+ * A disk in the server: opened by its driver on the descriptors that the keeper sends, and closed completely even if a
+ * step of the close fails.
  */
 import { brokenDisk } from '../../drivers/broken.js';
 import { closeAll, inTime } from '../../drivers/close-fd.js';
@@ -24,44 +24,45 @@ import type { ServedRamImage } from './ram-images.js';
 export interface OpenedDisk {
   readonly name: string;
   readonly disk: Disk;
-  /** the same without its front: what partitions are runs of */
+  /** the disk without its checks (frontDisk); partitions are runs of it */
   readonly raw: RawDisk;
   readonly ledgerIndex: number;
-  /** why it is not the disk that was there: every request is EIO; null where it is */
+  /** why the disk could not be opened again: every request fails with EIO; null if it could */
   readonly broken: string | null;
-  /** those whose files are there */
+  /** the partitions whose files are shown */
   readonly partitions: ServedPartition[];
-  /** the server's own descriptors of image and memory */
+  /** the server's descriptors of image and memory */
   readonly fds: readonly number[];
   readonly memory: OpenedMemory | null;
-  /** of its image, as the keeper writes it down */
+  /** identity of its image, as in bus.json */
   readonly identity: string | null;
-  /** that of the fds which has the disk's bytes */
+  /** the descriptor among `fds` that has the disk's bytes */
   readonly bytesFd: number | null;
-  /** whether others may write them: mode w! of a file */
+  /** whether others may write the bytes too: mode w! of a file */
   readonly isShared: boolean;
-  /** set when its file has appeared */
+  /** set when its file is shown */
   facts: VbdFacts | null;
-  /** its I/O is held for these (pauses.ts); null: it is not held */
+  /** the owners of its pause (pauses.ts); null: it is not paused */
   holders: readonly string[] | null;
 }
 
 type OpenedMemory = Omit<ServedRamImage, 'isReserved'> & { readonly mayWrite: boolean };
 
-/** What a disk and a partition of it have in common. */
+/** What a disk and its partitions have in common. */
 export type OpenedFile = Pick<OpenedDisk, 'name' | 'disk' | 'ledgerIndex'>;
 
-/** What opening needs of the server. */
+/** What opening a disk needs from the server. */
 export interface OpeningContext {
   readonly ledger: Ledger;
   readonly keeperPid: number;
-  /** has the keeper look at what is asked for in the ledger */
+  /** makes the keeper look at the memory that is asked for in the ledger */
   memoryWanted(nodeId: number): void;
 }
 
 /**
- * Opens the disk of a vbd; where an earlier server had it and this one cannot have the same again, one of that size that
- * is broken: it must not keep the others away. A server that cannot load the code of drivers is of no use to any vbd.
+ * Opens the disk of a vbd. If an earlier server had it open, and it cannot be opened again with the same size, opens a
+ * broken disk of that size instead, so that the other vbds are served.
+ * @throws FusetapError if no earlier server had it, or if driver code is missing (such a server is of no use)
  */
 export async function openDisk(
   context: OpeningContext,
@@ -71,10 +72,10 @@ export async function openDisk(
   const { size, name, broken } = command;
   if (size !== undefined && broken !== undefined) return openBroken(command, size, broken);
   try {
-    return await openSound(context, command, passed);
+    return await openWithDriver(context, command, passed);
   } catch (error) {
     if (size === undefined || isCodeMissing(error)) throw error;
-    console.error(`${name} did not come back, its I/O is EIO from now on:`, error);
+    console.error(`${name} cannot be opened again, its I/O fails with EIO from now on:`, error);
     return openBroken(command, size, error instanceof Error ? error.message : String(error));
   }
 }
@@ -86,7 +87,7 @@ function openBroken({ name, ledgerIndex, mode, image }: AttachCommand, size: num
   return { name, disk, raw, ledgerIndex, broken, partitions: [], ...bytes, facts: null, holders: null };
 }
 
-async function openSound(
+async function openWithDriver(
   { ledger, keeperPid, memoryWanted }: OpeningContext,
   command: AttachCommand,
   passed: PassedFds,
@@ -96,9 +97,9 @@ async function openSound(
   const fds: number[] = [];
   try {
     const image = command.image && openImage(command.image, readOnly, passed, fds);
-    // the marks stay for as long as either process holds the image
+    // the marks stay as long as either process has the image open
     if (image !== null && !passed.areShared && !takeMarks(image.fd, mode)) {
-      throw new FusetapError('BUSY', `somebody has just locked the image for writing: ${image.path}`);
+      throw new FusetapError('BUSY', `another process has just locked the image for writing: ${image.path}`);
     }
     const marked = image?.kind === 'block' ? await markBlock(image, mode) : null;
     if (marked !== null) fds.push(marked);
@@ -127,16 +128,16 @@ function sharedMemory({ memoryLink, mode }: AttachCommand, fd: number): OpenedMe
   return memoryLink == null ? null : { id: memoryLink.id, link: memoryLink, fd, mayWrite: mode !== 'r' };
 }
 
-/** @param fds is added what the caller has to close */
+/** @param fds gets the descriptors that the caller has to close */
 export function openImage(ref: ImageRef, readOnly: boolean, passed: PassedFds, fds: number[]): ImageFile {
   const fd = passed.take(ref.fd, readOnly);
   fds.push(fd);
-  // see image-fds.ts: an orphan starts programs, too
+  // see image-fds.ts: an orphan starts programs too
   keepOnExec(fd);
   return { fd, path: ref.path, sizeBytes: ref.sizeBytes, kind: ref.kind };
 }
 
-/** The keeper has claimed the device; this is for the case that it dies. */
+/** Claims the device for the server too: the keeper's claim ends if the keeper dies. */
 async function markBlock({ fd, path }: ImageFile, mode: Mode): Promise<number | null> {
   try {
     return await markDevice(fd, path, mode);
@@ -153,14 +154,14 @@ function openMemory(keeperFd: number, readOnly: boolean, passed: PassedFds, fds:
   return { fd };
 }
 
-/** A disk's files; its own comes last, because its partitions are runs of it and are closed before it. */
+/** The files of a disk. Its own comes last, because the partitions are runs of it and must be closed before it. */
 export function filesOf(opened: OpenedDisk): OpenedFile[] {
   return [...opened.partitions, opened];
 }
 
 /**
- * Closes the disk and its partitions by their drivers; the descriptors stay open.
- * @returns the first error: acknowledged writes may be lost
+ * Closes the disk and its partitions by their driver; the descriptors stay open.
+ * @returns the first error: why acknowledged writes may be lost
  */
 export async function closeDisks(opened: OpenedDisk): Promise<Error | null> {
   const errors: (Error | null)[] = [];
@@ -168,8 +169,8 @@ export async function closeDisks(opened: OpenedDisk): Promise<Error | null> {
   return errors.find((error) => error !== null) ?? null;
 }
 
-/** Closes all of it. */
-export async function letGo(opened: OpenedDisk): Promise<Error | null> {
+/** Closes the disk, its partitions and its descriptors. @returns the first error */
+export async function closeOpenedDisk(opened: OpenedDisk): Promise<Error | null> {
   const errors = [await closeDisks(opened), await closeAll(opened.fds)];
   return errors.find((error) => error !== null) ?? null;
 }

@@ -1,16 +1,16 @@
 /**
- * A server without its keeper. It is a whole one: it has the devices, the images, their locks and memories, grants memory
- * itself, can be found, listed, held for a copy, detached from and stopped, and ends on a signal as a keeper does. But
- * nothing can be attached, and nothing is replaced when it dies.
+ * A server whose keeper has died. It can do almost all: it has the devices, the images, their locks and the ram images.
+ * It grants memory, can be found and listed, paused for a copy, detached from and stopped, and ends on a signal as a
+ * keeper does. But nothing can be attached, and when it dies, nobody replaces it.
  *
- * It costs all that is on the bus where it ends, so nothing is fatal to it but the loss of its device: what it writes for
- * others, and where it listens, is tried until it succeeds.
+ * If it ended, all vbds of the bus would be lost, so only the loss of its device is fatal. If writing its files or
+ * listening on its socket fails, it tries again until that succeeds.
  */
 import { FusetapError } from '../../drivers/errors.js';
 import { mountOn } from '../../system/proc.js';
 import { SideShell } from '../../system/side-shell.js';
 import { probeWith } from '../../system/stuck-processes.js';
-import type { BusControl, DetachChoice, PauseChoice } from '../control/bus-control.js';
+import type { Asked, DetachChoice, OrphanControl } from '../control/bus-control.js';
 import { createControl } from '../control/http-server.js';
 import {
   type BusInfo,
@@ -59,7 +59,7 @@ export interface OrphanContext {
   /** the lock on the bus */
   readonly lockFd: number;
   readonly forgets: ForgetWaiters;
-  /** from now on the mount goes by our own hand */
+  /** called before this process removes the mount itself */
   ends(): void;
   /** ends this process */
   exit(status: number): void;
@@ -75,22 +75,22 @@ interface PausedNode {
   readonly nodeId: number;
 }
 
-export class Orphan implements BusControl {
+export class Orphan implements OrphanControl {
   readonly #context: OrphanContext;
   readonly #findable: StayFindable;
   readonly #pauses = new Pauses<PausedNode>({
     pause: ({ nodeId }, owners) => this.#pause(nodeId, owners),
     resume: ({ nodeId }) => this.#resume(nodeId),
   });
-  /** pauses are told apart by the object */
+  /** one object per node, because `Pauses` compares objects */
   readonly #paused = new Map<number, PausedNode>();
-  /** found when it is first wanted */
+  /** found when it is first needed */
   #mountDev: string | null = null;
   readonly #ending: Ending<OrphanVbd>;
   readonly #shell = new SideShell();
   #over = false;
-  /** nobody asked for the ending who could be told what went wrong */
-  #isUntold = false;
+  /** no client asked for the ending, so none can be told what went wrong */
+  #isUnattended = false;
   #end: Promise<void> | null = null;
 
   constructor(context: OrphanContext) {
@@ -111,7 +111,7 @@ export class Orphan implements BusControl {
     this.#findable = new StayFindable({ place, control, socket: 'server.sock', lockFd, books, rewrite });
   }
 
-  /** Takes over what can be taken over, and listens on server.sock. Never rejects. */
+  /** Takes over pauses and links, writes bus.json, and listens on server.sock. Never rejects. */
   async begin(): Promise<void> {
     const { server, memories } = this.#context;
     logEvent({ event: 'orphaned', serverPid: process.pid });
@@ -123,12 +123,12 @@ export class Orphan implements BusControl {
     await this.#findable.listenAtLast();
   }
 
-  /** The bus ends as a keeper's does; the exit status tells whether all is durable. */
+  /** Ends the bus as a keeper would; the exit status is 0 if all data is durable. */
   async endBecause(why: string): Promise<void> {
-    if (this.#isUntold) return;
+    if (this.#isUnattended) return;
     logEvent(why.startsWith('SIG') ? { event: 'signal', signal: why } : { event: 'failed', reason: why });
-    this.#isUntold = true;
-    await this.stop(true);
+    this.#isUnattended = true;
+    await this.#detachAll(true, { waitMs: 0 });
     await this.#endOnce();
   }
 
@@ -136,7 +136,7 @@ export class Orphan implements BusControl {
     return this.#over;
   }
 
-  async info(): Promise<BusInfo> {
+  async showBus(): Promise<BusInfo> {
     const { place } = this.#context;
     return {
       bus: place.name,
@@ -149,11 +149,11 @@ export class Orphan implements BusControl {
       state: 'orphaned',
       bookkeeping: this.#context.books.trouble,
       interface: INTERFACE_VERSION,
-      vbds: await this.vbds(),
+      vbds: await this.listVbds(),
     };
   }
 
-  async vbds(): Promise<VbdInfo[]> {
+  async listVbds(): Promise<VbdInfo[]> {
     return this.#context.server.shown().map((vbd) => this.#vbdInfo(vbd));
   }
 
@@ -162,29 +162,17 @@ export class Orphan implements BusControl {
     return server.stats(place.name, statsFd);
   }
 
-  attach(): Promise<never> {
-    throw this.#refusal();
-  }
-
-  save(): Promise<never> {
-    throw this.#refusal();
-  }
-
-  reset(): Promise<never> {
-    throw this.#refusal();
-  }
-
   memory(): MemoryInfo {
     return describeMemory(this.#context.place.runtimeDir);
   }
 
-  async pause(vdev: string, { copy = USER, signal }: PauseChoice): Promise<VbdInfo> {
+  async pause({ vdev, query: { copy = USER }, signal }: Asked<'pause'>): Promise<VbdInfo> {
     const vbd = this.#find(vdev);
     await this.#pauses.addFor(this.#pausedNode(vbd.nodeId), copy, signal);
     return this.#vbdInfo(this.#find(vdev));
   }
 
-  async resume(vdev: string, copy: string = USER): Promise<VbdInfo> {
+  async resume({ vdev, query: { copy = USER } }: Asked<'resume'>): Promise<VbdInfo> {
     const vbd = this.#find(vdev);
     await this.#pauses.remove(this.#pausedNode(vbd.nodeId), copy);
     return this.#vbdInfo(this.#find(vdev));
@@ -196,9 +184,9 @@ export class Orphan implements BusControl {
     if (vbd?.facts.passthrough !== true) await server.hold(nodeId, owners);
     else {
       const file = { vdev: vbd.facts.vdev, nodeId };
-      await freeToPause(() => this.#freeFile(file, { waitMs: 0 }));
+      await freeToPause(() => this.#ensureFileUnused(file, { waitMs: 0 }));
       await server.hold(nodeId, owners);
-      await this.#showFile(file);
+      await this.#allowFileOpens(file);
     }
     this.#record();
   }
@@ -216,20 +204,8 @@ export class Orphan implements BusControl {
     return node;
   }
 
-  swap(): Promise<never> {
-    throw this.#refusal();
-  }
-
-  upgrade(): Promise<never> {
-    throw this.#refusal();
-  }
-
-  async persist(): Promise<never> {
-    throw this.#refusal();
-  }
-
-  async detach(vdev: string, choice: DetachChoice): Promise<DetachResult> {
-    const gone = await this.#detachVbd(this.#find(vdev), choice);
+  async detach({ vdev, query, signal }: Asked<'detach'>): Promise<DetachResult> {
+    const gone = await this.#detachVbd(this.#find(vdev), { ...query, signal });
     this.#over = this.#context.server.shown().length === 0;
     if (!this.#over) this.#record();
     return { vbds: [gone], ended: this.#over };
@@ -247,14 +223,18 @@ export class Orphan implements BusControl {
     throw new FusetapError('NOT_FOUND', `no vbd ${vdev} on bus ${place.name}`);
   }
 
-  async stop(force: boolean, patience: Patience = { waitMs: 0 }): Promise<DetachResult> {
+  stop({ body: { force, waitMs }, signal }: Asked<'stop'>): Promise<DetachResult> {
+    return this.#detachAll(force, { waitMs, signal });
+  }
+
+  async #detachAll(force: boolean, patience: Patience): Promise<DetachResult> {
     const vbds = this.#context.server.shown();
     const mustBeFree = !force && !this.#ending.begun;
     const deadline = performance.now() + patience.waitMs;
     if (mustBeFree) {
       await freeAll(vbds, {
-        free: (vbd) => this.#free(vbd, { ...patience, waitMs: Math.max(0, deadline - performance.now()) }),
-        show: (vbd) => this.#show(vbd),
+        free: (vbd) => this.#ensureUnused(vbd, { ...patience, waitMs: Math.max(0, deadline - performance.now()) }),
+        show: (vbd) => this.#allowOpens(vbd),
       });
     }
     const gone = await this.#ending.run(force);
@@ -263,9 +243,9 @@ export class Orphan implements BusControl {
   }
 
   async #detachVbd(vbd: OrphanVbd, { force, waitMs, signal }: DetachChoice): Promise<DetachedVbd> {
-    if (!force) await this.#free(vbd, { waitMs, signal });
+    if (!force) await this.#ensureUnused(vbd, { waitMs, signal });
     if (!force && signal.aborted) {
-      await this.#show(vbd);
+      await this.#allowOpens(vbd);
       throw signal.reason;
     }
     return await this.#takeAway(vbd, force ? new EndingLimits().start() : null);
@@ -289,29 +269,29 @@ export class Orphan implements BusControl {
     return await writeBackAbove(vbd.facts.vdev, await heldFiles(known, held), choice);
   }
 
-  /** Its partitions first, as the keeper does it. */
+  /** Its partitions first, as in the keeper. */
   #filesOf({ nodeId, facts }: OrphanVbd): LeavingVbd[] {
     const partitions = this.#context.server.partitionsOf(nodeId);
     return [...partitions.map(({ name, nodeId }) => ({ vdev: name, nodeId })), { vdev: facts.vdev, nodeId }];
   }
 
-  async #free(vbd: OrphanVbd, patience: Patience): Promise<void> {
+  async #ensureUnused(vbd: OrphanVbd, patience: Patience): Promise<void> {
     const deadline = Date.now() + patience.waitMs;
     await freeAll(this.#filesOf(vbd), {
-      free: (file) => this.#freeFile(file, { ...patience, waitMs: Math.max(0, deadline - Date.now()) }),
-      show: (file) => this.#showFile(file),
+      free: (file) => this.#ensureFileUnused(file, { ...patience, waitMs: Math.max(0, deadline - Date.now()) }),
+      show: (file) => this.#allowFileOpens(file),
     });
   }
 
-  async #show(vbd: OrphanVbd): Promise<void> {
-    for (const file of this.#filesOf(vbd)) await this.#showFile(file);
+  async #allowOpens(vbd: OrphanVbd): Promise<void> {
+    for (const file of this.#filesOf(vbd)) await this.#allowFileOpens(file);
   }
 
-  async #showFile({ nodeId }: LeavingVbd): Promise<void> {
+  async #allowFileOpens({ nodeId }: LeavingVbd): Promise<void> {
     await this.#context.server.leave({ op: 'leave', nodeId, leaving: false });
   }
 
-  async #freeFile(file: LeavingVbd, patience: Patience): Promise<void> {
+  async #ensureFileUnused(file: LeavingVbd, patience: Patience): Promise<void> {
     const { place, server, ledger, forgets } = this.#context;
     const mountDev = await this.#findMount();
     await awaitFree(
@@ -354,14 +334,16 @@ export class Orphan implements BusControl {
     };
   }
 
-  #refusal(): FusetapError {
+  refusal(): FusetapError {
     const { name } = this.#context.place;
     return new FusetapError('BUSY', `bus ${name} is orphaned: its keeper died`, {
-      hint: `fusetap stop --bus ${name}, then attach anew`,
+      hint: `fusetap stop --bus ${name}, then attach again`,
     });
   }
 
-  /** What it holds is named, so that others who meet it know whose it is, and hold it for their copies. */
+  /**
+   * Writes bus.json: it tells others which images and ram images this bus uses, and so which vbds to pause for a copy.
+   */
   #record(): void {
     const { place, server, books } = this.#context;
     const record = {
@@ -393,7 +375,7 @@ export class Orphan implements BusControl {
     } catch (error) {
       console.error(error);
     }
-    const lost = this.#isUntold ? this.#ending.lost : [];
+    const lost = this.#isUnattended ? this.#ending.lost : [];
     removeBusFiles(place, { keepLog: lost.length > 0 });
     await tellAdministrator(lost);
     exit(lost.length > 0 ? 1 : 0);

@@ -1,4 +1,4 @@
-/** The partitions of a disk as the server has them: disks of their own that live no longer than it. */
+/** The partitions of a disk in the server: disks of their own, which are closed before their disk. */
 import { type Disk, frontDisk } from '../../drivers/disk.js';
 import type { RawDisk } from '../../drivers/driver.js';
 import { type PartitionTable, readPartitions } from '../../drivers/partitions/index.js';
@@ -15,7 +15,7 @@ export function openPartition(whole: RawDisk, readOnly: boolean, ref: PartitionR
   return { ...ref, disk };
 }
 
-/** What the disk's table says. One that cannot be read has no partitions: its disk may be of use all the same. */
+/** Reads the partition table. A table that cannot be read is a note, not an error: the disk may still be usable. */
 export async function readTable(disk: Disk): Promise<PartitionTable> {
   const read = async (offset: number, length: number): Promise<Uint8Array> => {
     const bytes = new Uint8Array(length);

@@ -1,12 +1,13 @@
 /**
- * Descriptors on their way from keeper to server, beside the commands that need them.
+ * Sends descriptors from keeper to server, beside the commands that need them.
  *
  *      keeper ── message: number of the command, its descriptors (SCM_RIGHTS) ──► server      a socket of their own
  *             ── Command {id, …} ──────────────────────────────────────────────►              the channel of Node
  *
- * The message goes first, the command right behind it, and neither side ever waits: so when the server reads a command, its
- * descriptors are there. What lies before them belongs to commands that never came, and is closed. A descriptor passed on
- * is the same open file: nobody is asked for permission again, no name is looked up, and the locks are shared.
+ * The message is sent first, then the command, and neither side ever waits. So when the server reads a command, its
+ * descriptors have arrived. Messages before them belong to commands that were never sent; their descriptors are closed.
+ * A passed descriptor refers to the same open file description: permission is not checked again, no name is looked up,
+ * and the locks are shared.
  */
 import { closeSync, constants, openSync } from 'node:fs';
 import { closeAll } from '../../drivers/close-fd.js';
@@ -14,13 +15,13 @@ import { FusetapError } from '../../drivers/errors.js';
 import { E, errnoName, lseek, receiveFds, sendFds } from '../../system/libc.js';
 import type { Command } from './commands.js';
 
-/** an image and a memory are the most that a command needs */
+/** a command needs at most an image and a memory */
 const MAX_FDS = 4;
 const NUMBER_BYTES = 4;
 const SEEK_SET = 0;
 const { O_RDONLY, O_RDWR } = constants;
 
-/** The descriptors of the keeper that a command needs, by the numbers they have there. */
+/** The descriptors that a command needs, by their numbers in the keeper. */
 export function neededFds(command: Command): number[] {
   switch (command.op) {
     case 'attach':
@@ -43,10 +44,10 @@ function numbers(...fds: (number | null | undefined)[]): number[] {
 }
 
 /**
- * Sends what a command needs.
- * @param socket of a pair that keeps messages
- * @returns false where there is no room at the moment: a server that is stopped reads nothing
- * @throws FusetapError FAILED where a descriptor cannot be sent at all
+ * Sends the descriptors of a command.
+ * @param socket one end of a pair that keeps message boundaries
+ * @returns false if the socket has no room now: a stopped server reads nothing
+ * @throws FusetapError FAILED if a descriptor cannot be sent at all
  */
 export function passFds(socket: number, id: number, fds: readonly number[]): boolean {
   const data = Buffer.alloc(NUMBER_BYTES * (1 + fds.length));
@@ -54,24 +55,24 @@ export function passFds(socket: number, id: number, fds: readonly number[]): boo
   const errno = -sendFds(socket, data, fds);
   if (errno === 0) return true;
   if (errno === E.EAGAIN || errno === ETOOMANYREFS || errno === E.ENOBUFS || errno === E.ENOMEM) return false;
-  throw new FusetapError('FAILED', `a descriptor cannot be given to the server: ${errnoName(errno)}`, { errno });
+  throw new FusetapError('FAILED', `a descriptor cannot be sent to the server: ${errnoName(errno)}`, { errno });
 }
-/** more descriptors are under way than this user may have open; node:os does not know it */
+/** more descriptors are in flight than this user may have open; node:os does not have this errno */
 const ETOOMANYREFS = 109;
 
-/** The descriptors for one command. Whoever takes one closes it; `end` closes the rest. */
+/** The descriptors of one command. The caller of `take` closes what it took; `end` closes the rest. */
 export interface PassedFds {
-  /** they are the same open files as the keeper's, so its locks hold for as long as any of them is open */
+  /** whether they share the keeper's open file descriptions: its locks last until all of them are closed */
   readonly areShared: boolean;
   /**
-   * @param fd the number that it has in the keeper
-   * @throws FusetapError FAILED where it did not come
+   * @param fd its number in the keeper
+   * @throws FusetapError FAILED if it did not arrive
    */
   take(fd: number, readOnly: boolean): number;
   end(): void;
 }
 
-/** Takes what came for a command that has just been read. To be called once for each that needs descriptors. */
+/** Receives the descriptors of a command that has just been read. To be called once for each command that needs any. */
 export function takePassed(socket: number, id: number): PassedFds {
   for (;;) {
     const message = receiveFds(socket, NUMBER_BYTES * (1 + MAX_FDS), MAX_FDS);
@@ -93,7 +94,7 @@ function passedFds(own: Map<number, number>, whyNot: string): PassedFds {
       const fd = own.get(number);
       if (fd === undefined) throw new FusetapError('FAILED', `the server has no descriptor of the image: ${whyNot}`);
       own.delete(number);
-      // the position is the open file's: a driver of an earlier server may have moved it
+      // the position belongs to the open file description: a driver of an earlier server may have moved it
       lseek(fd, 0, SEEK_SET);
       return fd;
     },
@@ -104,7 +105,7 @@ function passedFds(own: Map<number, number>, whyNot: string): PassedFds {
   };
 }
 
-/** What a keeper has open that passes nothing on: one that was started before this was installed, and upgrades to it. */
+/** Opens the descriptors of an older keeper, which sends none, through /proc: after an upgrade to this version. */
 export function fdsOfKeeper(keeperPid: number): PassedFds {
   return {
     areShared: false,
@@ -114,15 +115,15 @@ export function fdsOfKeeper(keeperPid: number): PassedFds {
 }
 
 /**
- * The same memory, opened for reading only: a driver, or a fault in it, can then not write what the user wants to be left
- * alone. A memfd is no file of anybody's: to open it again asks for no permission, and does not wait.
+ * Opens the same memory again for reading only, so that a driver, or a bug in it, cannot write to a read-only vbd.
+ * Opening a memfd again needs no permission and does not wait.
  */
 export function asReadOnly(memoryFd: number): number {
   let fd: number;
   try {
     fd = openSync(`/proc/self/fd/${memoryFd}`, O_RDONLY);
   } catch {
-    // no descriptor left, or no /proc: it is read all the same
+    // no descriptor left, or no /proc: the given descriptor can be read as well
     return memoryFd;
   }
   closeSync(memoryFd);

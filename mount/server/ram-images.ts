@@ -1,6 +1,6 @@
 /**
- * The ram images as a server knows them: it has them open, as its keeper has, and can say how much they may grow where the
- * keeper cannot. When the keeper has died it publishes links of its own, so that others go on finding the images.
+ * The ram images in the server. It has them open, as the keeper has, and decides how much they may grow when the keeper
+ * cannot. When the keeper has died, the server publishes links of its own, so that other buses still find the images.
  */
 import type { CreditedRamImage, Grants } from '../ram/credit.js';
 import { cleanLinks, linkOf, linkTarget, type RamLink } from '../ram/links.js';
@@ -8,18 +8,18 @@ import { withRamLock } from '../ram/lock.js';
 import { OwnLinks } from '../ram/own-links.js';
 import type { Bookkeeping } from '../runtime/bookkeeping.js';
 
-/** A ram image that others may share, and where the server has it open. */
+/** A ram image that others may share, as the server has it open. */
 export interface ServedRamImage extends CreditedRamImage {
-  /** as the keeper told it at attach */
+  /** the keeper's link at attach */
   readonly link: RamLink;
   readonly fd: number;
-  /** its whole size is reserved: the kernel may fill its holes */
+  /** its whole size is reserved, because the kernel may fill its holes */
   readonly isReserved: boolean;
 }
 
-/** a write waits for a grant */
+/** short, because a write waits for the grant */
 const GRANT_LOCK_MS = 300;
-const ANYWAY = { mayGoWithout: true, limitMs: 2_000 };
+const LOCK_OPTIONS = { mayGoWithout: true, limitMs: 2_000 };
 
 export class ServerRamImages implements Grants {
   readonly #runtimeDir: string;
@@ -28,7 +28,7 @@ export class ServerRamImages implements Grants {
   readonly #served: () => Iterable<ServedRamImage>;
   #isPublic = false;
 
-  /** @param served the memories of all disks, one for each disk */
+  /** @param served the ram images of all disks, one for each disk */
   constructor(
     where: { runtimeDir: string; keeperPid: number },
     books: Bookkeeping,
@@ -40,22 +40,22 @@ export class ServerRamImages implements Grants {
     this.#served = served;
   }
 
-  /** Makes them known to others, from now on: the keeper's links lead nowhere any more. */
+  /** Publishes links from now on: those of the dead keeper lead nowhere. */
   async publish(): Promise<void> {
     this.#isPublic = true;
     const publishAll = (): void => {
       for (const memory of this.#served()) this.#links.keep(this.#linkTo(memory));
       cleanLinks(this.#runtimeDir);
     };
-    await withRamLock(this.#runtimeDir, publishAll, ANYWAY).catch((error: unknown) => console.error(error));
+    await withRamLock(this.#runtimeDir, publishAll, LOCK_OPTIONS).catch((error: unknown) => console.error(error));
   }
 
-  /** Writes anew what others may have taken away of our links. */
+  /** Writes our links again, if somebody has removed them. */
   rewrite(): Promise<void> {
     return this.#links.rewriteAll();
   }
 
-  /** Its disk is about to close it. What another disk has too leads there from now on. */
+  /** A disk is about to close its ram image. If another disk has it too, the link leads to that one from now on. */
   drop({ id }: CreditedRamImage): void {
     if (!this.#links.has(id)) return;
     const other = [...this.#served()].find((memory) => memory.id === id);
@@ -66,8 +66,8 @@ export class ServerRamImages implements Grants {
 
   grant(memory: CreditedRamImage, unspentBytes: number, wantedBytes: number, neededBytes: number): Promise<number> {
     const growth = { unspentBytes, wantedBytes, neededBytes };
-    this.#know(memory.id);
-    // the keeper may go on any moment, and say itself what was granted: what is only looked at needs no lock
+    this.#noteLink(memory.id);
+    // the keeper may answer at any moment, and records grants itself: this only computes one, which needs no lock
     if (!this.#isPublic) return Promise.resolve(this.#links.growth(memory.id, growth));
     const grow = (): number => this.#links.grow(memory.id, growth);
     return withRamLock(this.#runtimeDir, grow, { mayGoWithout: true, limitMs: GRANT_LOCK_MS });
@@ -77,13 +77,13 @@ export class ServerRamImages implements Grants {
     return this.#links.areOthersGranted();
   }
 
-  #know(id: string): void {
+  #noteLink(id: string): void {
     if (this.#links.has(id)) return;
     for (const memory of this.#served()) if (memory.id === id) this.#links.note(this.#linkTo(memory));
   }
 
   #linkTo({ id, link, fd, isReserved }: ServedRamImage): RamLink {
-    // the image may have come to be another file since it was attached, which the keeper's link says while it is there
+    // a save may have moved the ram image to another file since attach: the keeper's link, if it exists, tells which
     const { identity, share } = linkOf(this.#runtimeDir, id, this.#keeperPid) ?? link;
     const reservedBytes = isReserved ? link.sizeBytes : 0;
     return { ...link, identity, share, ...linkTarget(fd), reservedBytes, grantedBytes: 0 };

@@ -1,6 +1,6 @@
 /**
- * The server: opens disks with their drivers and gives them to the transport. It holds nothing that cannot be rebuilt
- * from what the keeper tells it.
+ * The server opens disks with their drivers and gives them to the transport. It has no state that cannot be rebuilt
+ * from the commands of the keeper.
  */
 import { closeAll } from '../../drivers/close-fd.js';
 import { FusetapError, toFusetapError } from '../../drivers/errors.js';
@@ -22,20 +22,28 @@ import type {
   SwapCommand,
   VbdFacts,
 } from './commands.js';
-import { filesOf, letGo, type OpenedDisk, type OpenedFile, openDisk, openImage, windowFacts } from './opened-disk.js';
+import {
+  closeOpenedDisk,
+  filesOf,
+  type OpenedDisk,
+  type OpenedFile,
+  openDisk,
+  openImage,
+  windowFacts,
+} from './opened-disk.js';
 import { openPartition, readTable, type ServedPartition } from './partitions.js';
 import type { PassedFds } from './passed-fds.js';
 import type { ServedRamImage } from './ram-images.js';
 
-/** What others have to know of the disks. */
+/** What other parts have to know about the disks. */
 export interface ServerEvents {
-  /** a write needs more memory than it may take: what for is in the ledger */
+  /** a write needs more memory than its credit: how much is in the ledger */
   memoryWanted(nodeId: number): void;
-  /** a disk is about to close its memory, and is none of `memories` any more */
+  /** a disk is about to close its ram image, which `memories` does not return any more */
   closing(memory: { readonly id: string }): void;
 }
 
-/** How a command that takes long is stopped, and how it tells how far it is. */
+/** The means to cancel a long command, and to report its progress. */
 export interface Stoppable {
   readonly signal: AbortSignal;
   readonly progress: (doneBytes: number, totalBytes: number) => void;
@@ -47,9 +55,9 @@ export class Server {
   readonly #keeperPid: number;
   readonly #events: ServerEvents;
   readonly #served = new Map<number, OpenedDisk>();
-  /** those that are being closed: a thread may still be waiting for memory for one */
+  /** disks that are being closed: a thread may still wait for memory for one */
   readonly #closing = new Map<number, OpenedDisk>();
-  /** the last attach of each node: what another one brings late is closed again */
+  /** the last attach command of each node; the result of an earlier one is closed again */
   readonly #wanted = new Map<number, AttachCommand>();
 
   constructor(keeperPid: number, transport: Transport, ledger: Ledger, events: ServerEvents) {
@@ -106,7 +114,7 @@ export class Server {
       throw error;
     }
     const error = await closeAll([fd]);
-    if (error !== null) throw toFusetapError(error, `the copy may not be whole: ${error.message}`);
+    if (error !== null) throw toFusetapError(error, `the copy may be incomplete: ${error.message}`);
     return null;
   }
 
@@ -115,8 +123,8 @@ export class Server {
     this.#wanted.set(nodeId, command);
     const opened = await this.#open(command, passed);
     if (this.#wanted.get(nodeId) !== command) {
-      void letGo(opened);
-      throw new FusetapError('FAILED', `${command.name} is not wanted any more`);
+      void closeOpenedDisk(opened);
+      throw new FusetapError('FAILED', `${command.name} is not needed any more`);
     }
     this.#served.set(nodeId, opened);
     return { size: opened.disk.size, window: windowFacts(opened.disk), broken: opened.broken };
@@ -127,18 +135,18 @@ export class Server {
     return openDisk({ ledger: this.#ledger, keeperPid: this.#keeperPid, memoryWanted }, command, passed);
   }
 
-  /** @throws FusetapError USAGE where the size is another; all is as it was then */
+  /** @throws FusetapError USAGE if the sizes differ; nothing has changed then */
   async swap({ attach: command, facts }: SwapCommand, passed: PassedFds): Promise<null> {
     const { nodeId, name } = command;
     const old = this.#find(nodeId);
     const fresh = await this.#open(command, passed);
     try {
       if (fresh.disk.size !== old.disk.size) throw otherSize(name, old.disk.size, fresh.disk.size);
-      // what was acknowledged on the old image has to be there when it is looked at
+      // acknowledged writes must be in the old image when somebody looks at it
       for (const { disk } of filesOf(old)) await disk.flush();
       for (const ref of old.partitions) fresh.partitions.push(openPartition(fresh.raw, fresh.disk.readOnly, ref));
     } catch (error) {
-      await this.#letGo(fresh);
+      await this.#close(fresh);
       throw error;
     }
     fresh.facts = facts;
@@ -147,12 +155,12 @@ export class Server {
     await this.#transport.swap(nodeId, { disk, bytesFd });
     for (const partition of partitions) await this.#transport.swap(partition.nodeId, { disk: partition.disk, bytesFd });
     this.#served.set(nodeId, fresh);
-    const error = await this.#letGo(old);
-    if (error !== null) console.error(`closing what ${name} had before:`, error);
+    const error = await this.#close(old);
+    if (error !== null) console.error(`closing the old image of ${name}:`, error);
     return null;
   }
 
-  /** What its partition table says; of one that cannot be read, that. */
+  /** The partition table, or why it cannot be read. */
   partitions(nodeId: number): Promise<CommandResult<'partitions'>> {
     return readTable(this.#find(nodeId).disk);
   }
@@ -188,21 +196,21 @@ export class Server {
     return this.#find(nodeId).partitions;
   }
 
-  /** The vbds whose files are there, and for whom their I/O is held (null: it is not). */
+  /** The vbds whose files are shown; `holders`: the owners of the pause, null if not paused. */
   shown(): { nodeId: number; facts: VbdFacts; broken: string | null; holders: readonly string[] | null }[] {
     return [...this.#served].flatMap(([nodeId, { facts, broken, holders }]) => {
       return facts === null ? [] : [{ nodeId, facts, broken, holders }];
     });
   }
 
-  /** The memories of all disks that share theirs. */
+  /** The ram images of all disks that others may share. */
   memories(): ServedRamImage[] {
     return [...this.#served.values()].flatMap(({ memory, facts }) => {
       return memory === null ? [] : { ...memory, isReserved: memory.mayWrite && facts?.passthrough === true };
     });
   }
 
-  /** Every file through which a memory may be written. */
+  /** Every file through which a ram image may be written. */
   credited(): CreditedVbd[] {
     return [...this.#served, ...this.#closing].flatMap(([nodeId, served]) =>
       [{ ...served, nodeId }, ...served.partitions].map((file) => {
@@ -211,13 +219,13 @@ export class Server {
     );
   }
 
-  /** What others find a disk's bytes by: its image, or its memory. */
+  /** The identities by which others find a disk's bytes: of its image, or of its ram image. */
   bytesOf(nodeId: number): { identity: string | null; memory: string | null } {
     const { identity, memory } = this.#find(nodeId);
     return { identity, memory: memory?.id ?? null };
   }
 
-  /** What requests did, of each vbd and of each partition. */
+  /** The counters of requests, of each vbd and each partition. */
   stats(bus: string, statsFd: number): VbdStats[] {
     return [...this.#served.values()].flatMap((served) => {
       if (served.facts === null) return [];
@@ -240,8 +248,8 @@ export class Server {
     return null;
   }
 
-  async poison(nodeId: number): Promise<null> {
-    this.#transport.poison(nodeId);
+  async makeKernelForget(nodeId: number): Promise<null> {
+    this.#transport.makeKernelForget(nodeId);
     return null;
   }
 
@@ -250,7 +258,7 @@ export class Server {
   }
 
   async detach(nodeId: number): Promise<CommandResult<'detach'>> {
-    // one that is still being opened is closed when it is
+    // if it is still being opened, `attach` closes it when it is open
     this.#wanted.delete(nodeId);
     const served = this.#find(nodeId);
     const nodes = this.#nodesOf(nodeId);
@@ -260,22 +268,22 @@ export class Server {
     this.#closing.delete(nodeId);
     const errors: (FusetapError | null)[] = [];
     for (const file of filesOf(served)) errors.push(await this.#flush(file));
-    errors.push(notClosed(served, await this.#letGo(served)));
+    errors.push(notClosed(served, await this.#close(served)));
     return { flushError: errors.find((error) => error !== null)?.toJSON() ?? null };
   }
 
-  /** @returns the first error: acknowledged writes may be lost */
-  async #letGo(served: OpenedDisk): Promise<Error | null> {
+  /** @returns the first error: why acknowledged writes may be lost */
+  async #close(served: OpenedDisk): Promise<Error | null> {
     try {
-      // before it is closed: nobody shall follow a link to what the descriptor becomes next
+      // first remove the link: nobody may follow it to the file that gets this descriptor number next
       if (served.memory !== null) this.#events.closing(served.memory);
     } catch (error) {
       console.error(`the link of ${served.name}:`, error);
     }
-    return await letGo(served);
+    return await closeOpenedDisk(served);
   }
 
-  /** The disk's own and those of its partitions: what holds for one holds for all. */
+  /** The node ids of the disk and its partitions, which are paused, resumed and removed together. */
   #nodesOf(nodeId: number): number[] {
     const partitions = this.#served.get(nodeId)?.partitions ?? [];
     return [nodeId, ...partitions.map((partition) => partition.nodeId)];
@@ -287,7 +295,7 @@ export class Server {
     return served;
   }
 
-  /** @returns why acknowledged writes may be lost: this flush failed, or an earlier one did */
+  /** @returns why acknowledged writes may be lost: this flush failed, or an earlier one; else null */
   async #flush({ name, disk, ledgerIndex }: OpenedFile): Promise<FusetapError | null> {
     try {
       await disk.flush();
@@ -300,7 +308,7 @@ export class Server {
   }
 }
 
-/** A close that failed is a flush that failed, but where nothing was written. */
+/** A failed close counts as a failed flush, unless the disk is read-only. */
 function notClosed({ name, disk }: OpenedDisk, error: Error | null): FusetapError | null {
   if (error === null) return null;
   const told = toFusetapError(error, `closing the image of ${name} failed: ${error.message}`, { operation: 'close' });
@@ -310,7 +318,7 @@ function notClosed({ name, disk }: OpenedDisk, error: Error | null): FusetapErro
 }
 
 function otherSize(name: string, oldBytes: number, newBytes: number): FusetapError {
-  return new FusetapError('USAGE', `${name} has ${oldBytes} bytes, the other image gives ${newBytes}`, {
-    hint: 'a vbd keeps its size while it is attached: truncate the image to it, or detach and attach',
+  return new FusetapError('USAGE', `${name} has ${oldBytes} bytes, the other image has ${newBytes}`, {
+    hint: 'a vbd keeps its size while it is attached: give the image that size, or detach and attach',
   });
 }

@@ -1,5 +1,6 @@
 /** Xen's slots of partitions: xvda1 (51713) belongs to xvda (51712). */
-import { FusetapError, quoted } from '../../drivers/errors.js';
+import { FusetapError } from '../../drivers/errors.js';
+import { quoted } from '../../drivers/quote.js';
 import { findSlot, type Slot, vdevOfSlot } from './slots.js';
 
 const DISK = /^(?:xvd|hd|sd)[a-z]+$/;

@@ -10,7 +10,8 @@
  * The rules are libxl's (libxl__device_disk_dev_number), so that a name means the same here and in a domain. Each name
  * belongs to one slot and each slot has one name: the two directions are exact inverses of each other.
  */
-import { FusetapError, quoted } from '../../drivers/errors.js';
+import { FusetapError } from '../../drivers/errors.js';
+import { quoted } from '../../drivers/quote.js';
 
 /** A place on a bus. */
 export interface Slot {

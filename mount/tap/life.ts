@@ -11,8 +11,9 @@ import { FusetapError } from '../../drivers/errors.js';
 import { detach, pause, resume, stop } from '../client/index.js';
 import { proveReadable } from '../client/proving-read.js';
 import { swap } from '../client/swap.js';
-import { askBus, isNotRunning } from '../control/http-client.js';
-import type { AttachRequest, AttachResult, VbdInfo } from '../control/interface.js';
+import { call } from '../control/call.js';
+import { isNotRunning } from '../control/http-client.js';
+import type { AttachRequest, VbdInfo } from '../control/interface.js';
 import { findMinor, listMinors, pointDevice, removeMinor, requireMinor, setOwner, withMinorsLocked } from './minors.js';
 import { requireAttached, requireOpen, requireTapdisk, vdevOfMinor } from './tapdisks.js';
 
@@ -63,7 +64,7 @@ export async function openMinor(name: TapName, image: TapImage, readOnly: boolea
     passthrough: 'off',
     options: {},
   };
-  const opened = await askBus<AttachResult>(place, { method: 'POST', path: '/vbds', body });
+  const opened = await call(place, 'POST /vbds', { body });
   try {
     await proveReadable(opened.path);
     if (findMinor(runtimeDir, minor)?.owner?.pid !== pid) throw tapdiskDied(name);

@@ -7,23 +7,12 @@
  * A number is taken by creating its file, in one step. The contents of a file are changed under flock(2) on the
  * directory.
  */
-import {
-  closeSync,
-  constants,
-  openSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs';
+import { closeSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { constants as os } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError } from '../../drivers/errors.js';
-import { tryFlockExclusive } from '../../system/libc.js';
 import { makeTapDirectory } from '../runtime/bus-place.js';
+import { lockDirectory } from '../runtime/lock-directory.js';
 
 /** The tapdisk that a minor is attached to. */
 export interface MinorOwner {
@@ -38,8 +27,6 @@ export interface Minor {
   readonly owner: MinorOwner | null;
 }
 
-const LOCK_LIMIT_MS = 10_000;
-const POLL_MS = 5;
 /** the number of xvd disks of a bus */
 const MINOR_LIMIT = 2 ** 20;
 
@@ -129,19 +116,8 @@ export function pointDevice(runtimeDir: string, minor: number, path: string | nu
 /** Runs `body` under the lock on the minors. @throws FusetapError BUSY if another process keeps it for LOCK_LIMIT_MS */
 export async function withMinorsLocked<Result>(runtimeDir: string, body: () => Promise<Result>): Promise<Result> {
   await makeTapDirectory(runtimeDir, process.geteuid?.() ?? 0);
-  const path = join(runtimeDir, 'tap');
-  const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+  const fd = await lockDirectory(join(runtimeDir, 'tap'), 'the minors');
   try {
-    const deadline = performance.now() + LOCK_LIMIT_MS;
-    while (!tryFlockExclusive(fd)) {
-      if (performance.now() > deadline) {
-        throw new FusetapError('BUSY', `the minors are locked for longer than ${LOCK_LIMIT_MS / 1000} s: ${path}`, {
-          hint: `find the process that has the lock with lslocks, or fuser -v ${path}`,
-          path,
-        });
-      }
-      await delay(POLL_MS);
-    }
     return await body();
   } finally {
     closeSync(fd);

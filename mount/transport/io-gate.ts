@@ -1,6 +1,7 @@
 /**
  * Counts the I/O of files on the event loop while it is under way, and puts it aside while a file is paused.
  */
+import { setTimeout as delay } from 'node:timers/promises';
 
 const POLL_MS = 1;
 
@@ -41,6 +42,6 @@ export class IoGate {
 
   /** Resolves when no I/O of the file is under way. */
   async idle(nodeId: number): Promise<void> {
-    while ((this.#underWay.get(nodeId) ?? 0) > 0) await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+    while ((this.#underWay.get(nodeId) ?? 0) > 0) await delay(POLL_MS);
   }
 }

@@ -5,6 +5,7 @@
  * libfuse).
  */
 import type { Disk } from '../../drivers/disk.js';
+import type { FileAttributes } from '../ledger/ledger.js';
 
 /** Optional abilities of a transport. The end-to-end tests skip tests of missing ones, with a remark. */
 export interface Abilities {
@@ -76,28 +77,18 @@ export interface Transport {
   /** Gives a paused file another disk of the same size. Handles and mappings stay valid. */
   swap(nodeId: number, bytes: Pick<BusFile, 'disk' | 'bytesFd'>): Promise<void>;
   /** This server will not be replaced again: stop doing anything that could crash it. */
-  alone(): void;
-  /** Lets the next lookup make the kernel drop all its references to a file with passthrough. */
-  poison(nodeId: number): void;
+  noSuccessor(): void;
+  /** Lets the next lookup make the kernel drop all its references to a file with passthrough: its handles get EIO. */
+  makeKernelForget(nodeId: number): void;
   /** Removes the file. When the promise resolves, no request for its disk is under way. Later requests get EIO. */
   remove(nodeId: number): Promise<void>;
 }
 
 /** The attributes of a file of the bus, for stat(2). */
-export interface Attributes {
+export interface Attributes extends FileAttributes {
   nodeId: number;
   size: number;
   /** 512-byte units */
   blocks: number;
-  atimeSec: number;
-  atimeNsec: number;
-  mtimeSec: number;
-  mtimeNsec: number;
-  ctimeSec: number;
-  ctimeNsec: number;
-  /** type and permissions */
-  mode: number;
   links: number;
-  uid: number;
-  gid: number;
 }

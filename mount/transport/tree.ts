@@ -4,6 +4,8 @@
  * Each answered lookup gives the kernel a reference, until a FORGET returns it. The count is exact if this server has
  * answered every lookup itself. For a file that an earlier server has shown, the count is not known.
  */
+import { FusetapError } from '../../drivers/errors.js';
+import { E } from '../../system/libc.js';
 import type { BusFile } from './transport.js';
 
 export interface TreeNode {
@@ -44,6 +46,13 @@ export class Tree {
 
   byId(nodeId: number): TreeNode | undefined {
     return this.#byId.get(nodeId);
+  }
+
+  /** @throws FusetapError with EIO if the file was removed: its handles live on, its disk does not */
+  existing(nodeId: number): TreeNode {
+    const node = this.#byId.get(nodeId);
+    if (node === undefined) throw new FusetapError('NOT_FOUND', 'the vbd is gone', { errno: E.EIO });
+    return node;
   }
 
   /** The node that a lookup of the name finds. */

@@ -6,7 +6,6 @@ import t from 'tap';
 import {
   combineWords,
   type DiskSpec,
-  DRIVER_NAMES,
   parseDiskList,
   parseSpec,
   parseWords,
@@ -14,7 +13,7 @@ import {
   printXlSpec,
 } from '../../cli/disk-spec/index.js';
 import { FusetapError } from '../../drivers/errors.js';
-import { driverNames } from '../../drivers/registry.js';
+import { driverNames } from '../../drivers/names.js';
 import { vdevOfSlot } from '../../mount/slots/slots.js';
 import { NOTES, PARSED, PRINTED, REFUSED, WORDS } from './disk-spec.golden.js';
 
@@ -76,11 +75,17 @@ t.test('words that contradict the spec, or say nothing', (t) => {
 });
 
 t.test('drivers of others, by name', (t) => {
-  t.same(DRIVER_NAMES, driverNames, 'the grammar knows the drivers that there are');
-  const options = { drivers: [...DRIVER_NAMES, 'nbd', 'qcow2'] };
+  const options = { drivers: [...driverNames, 'nbd', 'qcow2'] };
   t.match(parseSpec('tap:nbd:host:10809,xvda,r', options), { driver: 'nbd', image: 'host:10809', vdev: 'xvda' });
   t.match(parseSpec('nbd:', options), { driver: 'nbd', image: null });
   t.match(parseSpec('tap:qcow2:/d', options), { driver: 'qcow2', image: '/d' }, 'a driver of a format goes first');
+  const byFormat = { driver: 'qcow2', image: '/d', vdev: 'xvda' };
+  t.match(parseSpec('format=qcow2, vdev=xvda, target=/d', options), byFormat, "xl's format names its driver");
+  t.match(parseSpec('/d,qcow2,xvda', options), byFormat);
+  t.match(parseSpec('format=qcow2,vdev=xvda,target=tap:qcow2:/d', options), byFormat, 'it may be said twice');
+  const contradiction = { code: 'USAGE', message: /qcow2 and driver sync contradict/ };
+  t.throws(() => parseSpec('format=qcow2,vdev=xvda,target=sync:/d', options), contradiction);
+  t.throws(() => parseSpec('format=nbd,vdev=xvda,target=/d', options), { code: 'USAGE', hint: 'use raw, qcow2' });
   t.throws(() => parseSpec('foo:x', options), { code: 'NOT_FOUND', hint: /aio, ram, sync, nbd, qcow2/ });
   t.end();
 });
@@ -129,7 +134,7 @@ const mode = fc.constantFrom(null, 'r' as const, 'w' as const, 'w!' as const);
 /** any spec that has a form */
 const printable = fc
   .record({
-    driver: fc.constantFrom(...DRIVER_NAMES),
+    driver: fc.constantFrom(...driverNames),
     image: path,
     noImage: fc.boolean(),
     vdev,
@@ -161,7 +166,7 @@ t.test('parse(print(x)) is x', (t) => {
     { numRuns: 1000 },
   );
   fc.assert(
-    fc.property(fc.constantFrom(...DRIVER_NAMES), path, (driver, image) => {
+    fc.property(fc.constantFrom(...driverNames), path, (driver, image) => {
       const spec = { ...PLAIN, driver, image: image.replaceAll(',', ';') };
       t.strictSame(parseSpec(printSpec(spec)), spec);
     }),

@@ -23,13 +23,7 @@ export function concurrencyTests({ name, test, factory }: SuiteOptions): void {
         });
         await Promise.all(writes);
         await disk.read(content, 0);
-        for (let sector = 0; sector < SECTORS; sector++) {
-          const bytes = content.subarray(sector * SECTOR, (sector + 1) * SECTOR);
-          assert.ok(
-            bytes.every((byte) => byte === bytes[0]),
-            `sector ${sector} is torn`,
-          );
-        }
+        assertNotTorn(content);
       }
     }),
   );
@@ -71,4 +65,13 @@ export function concurrencyTests({ name, test, factory }: SuiteOptions): void {
       await Promise.all(reads);
     }),
   );
+}
+
+/** Each sector has the bytes of one write only, each write being of one value. */
+function assertNotTorn(content: Buffer): void {
+  for (let sector = 0; sector < SECTORS; sector++) {
+    const bytes = content.subarray(sector * SECTOR, (sector + 1) * SECTOR);
+    const isWhole = bytes.every((byte) => byte === bytes[0]);
+    assert.ok(isWhole, `sector ${sector} is torn`);
+  }
 }

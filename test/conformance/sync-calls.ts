@@ -1,6 +1,7 @@
 /** What a thread does with a window, dressed as a RawDisk, so that the suite holds it to the same rules. */
 import type { Extent, RawDisk, Window } from '../../drivers/driver.js';
 import {
+  durably,
   flushWindow,
   readWindow,
   readWindowNoWait,
@@ -11,7 +12,8 @@ import {
 import { addressOf, E, SEEK_DATA, SEEK_HOLE, SystemCallError } from '../../system/libc.js';
 
 // no multiple of a page, so that emulated zeroing shows where it cuts
-const ZEROS = Buffer.alloc(3 * 512);
+const bytes = Buffer.alloc(3 * 512);
+const zeros = { address: addressOf(bytes), bytes };
 
 /** Serves the window of a disk by window-sync.ts alone. */
 export function bySyncCalls(raw: RawDisk): RawDisk {
@@ -34,11 +36,12 @@ export function bySyncCalls(raw: RawDisk): RawDisk {
   return {
     ...reading,
     async write(buffer, offset, { durable }) {
-      expectCount('write', writeWindow(w, addressOf(buffer), offset, buffer.length, durable), buffer.length);
+      const n = writeWindow(durable ? durably(w) : w, addressOf(buffer), offset, buffer.length);
+      expectCount('write', n, buffer.length);
     },
     flush: async () => expectCount('flush', flushWindow(w), 0),
     async zero(offset, length, { punch, durable }) {
-      expectCount('zero', zeroWindow(w, offset, length, punch, addressOf(ZEROS), ZEROS.length), 0);
+      expectCount('zero', zeroWindow(w, offset, length, { punch, zeros }), 0);
       if (durable) expectCount('flush', flushWindow(w), 0);
     },
   };

@@ -1,11 +1,11 @@
 /** docs/control.md keeps its word: its examples run, in its order, and answer what docs/openapi.json says. */
 import { readFileSync } from 'node:fs';
 import t from 'tap';
+import * as v from 'valibot';
 import { EXIT_CODES } from '../../drivers/errors.js';
 import { INTERFACE_VERSION } from '../../mount/control/interface.js';
-import { ANSWERS } from '../../scripts/lib/interface/answers.js';
-import { schemaOfRequest } from '../../scripts/lib/interface/openapi.js';
-import { OPERATIONS } from '../../scripts/lib/interface/operations.js';
+import { ROUTES, type Row } from '../../mount/control/routes.js';
+import { propertiesOf } from '../../scripts/lib/interface/openapi.js';
 import { eventually } from '../e2e/command.js';
 import { onDefaultTransport, openBench } from '../e2e/fixtures.js';
 
@@ -13,19 +13,19 @@ t.setTimeout(120_000);
 
 const page = readFileSync(new URL('../../../docs/control.md', import.meta.url), 'utf8');
 
+const ROWS: readonly Row[] = Object.values(ROUTES);
+
 t.test('the tables of the page are those of the interface', async (t) => {
   t.match(page, `Interface **${INTERFACE_VERSION}**`);
-  const rows = [...page.matchAll(/^\| (GET|POST|DELETE) ([^ ?]+)\S* \| (.*?) ?\| (.*?) \|$/gm)];
-  t.same(
-    rows.map(([, method, path]) => `${method} ${path?.replace('VDEV', '{vdev}')}`).sort(),
-    OPERATIONS.map(({ method, path }) => `${method.toUpperCase()} ${path}`).sort(),
-  );
-  for (const [, method, path = '', body = ''] of rows) {
-    const operation = OPERATIONS.find(
-      (one) => one.method === method?.toLowerCase() && one.path.replace('{vdev}', 'VDEV') === path,
-    );
-    const shape = operation?.request === undefined ? {} : (schemaOfRequest(operation.request).properties as object);
-    t.same((body.match(/(?<=")\w+(?=")/g) ?? []).sort(), Object.keys(shape).sort(), `${method} ${path}`);
+  const shown = [...page.matchAll(/^\| ((?:GET|POST|DELETE) [^ ?]+)(\S*) \| (.*?) ?\| (.*?) \|$/gm)];
+  const lineOf = (words = ''): string => words.replace('VDEV', '{vdev}');
+  t.same(shown.map(([, words]) => lineOf(words)).sort(), ROWS.map(({ line }) => line).sort());
+  for (const [, words, query = '', body = '', answer = ''] of shown) {
+    const row = ROWS.find(({ line }) => line === lineOf(words));
+    const keysOf = (schema?: v.GenericSchema): string[] => (schema ? Object.keys(propertiesOf(schema)).sort() : []);
+    t.same((query.match(/(?<=[?&])\w+(?==)/g) ?? []).sort(), keysOf(row?.query), `query of ${words}`);
+    t.same((body.match(/(?<=")\w+(?=")/g) ?? []).sort(), keysOf(row?.body), `body of ${words}`);
+    t.same(/^(\d{3}), /.exec(answer)?.[1] ?? '200', String(row?.status ?? 200), `status of ${words}`);
   }
   const codes = [...page.matchAll(/^\| \d{3} \| ([A-Z_]+) \|$/gm)].map(([, code]) => code);
   t.same(codes.sort(), Object.keys(EXIT_CODES).sort());
@@ -49,17 +49,15 @@ onDefaultTransport(t, ['curl'], async (t, transport) => {
     .map((line) => JSON.parse(line));
   const asked = [...script.matchAll(/^bus '?(\/[^\s?']*)\S*(.*)/gm)];
   t.equal(answers.length, asked.length, 'each was answered');
-  const seen = new Set<string>();
+  const seen = new Set<Row>();
   for (const [i, [line, path = '', words = '']] of asked.entries()) {
-    const method = words.includes('-X DELETE') ? 'delete' : /-X POST|-d /.test(words) ? 'post' : 'get';
-    const pattern = path.replace(/^\/vbds\/[^/]+/, '/vbds/{vdev}');
-    const operation = OPERATIONS.find((one) => one.method === method && one.path === pattern);
-    if (operation === undefined) throw new Error(`what is ${line}?`);
-    seen.add(operation.id);
-    const found = operation.isList ? answers[i] : [answers[i]];
-    for (const one of found) t.same(ANSWERS[operation.answer].safeParse(one).error?.issues ?? [], [], line);
+    const method = words.includes('-X DELETE') ? 'DELETE' : /-X POST|-d /.test(words) ? 'POST' : 'GET';
+    const row = ROWS.find((one) => one.line === `${method} ${path.replace(/^\/vbds\/[^/]+/, '/vbds/{vdev}')}`);
+    if (row === undefined) throw new Error(`what is ${line}?`);
+    seen.add(row);
+    t.same(v.safeParse(row.answer, answers[i]).issues ?? [], [], line);
   }
-  const rest = OPERATIONS.filter(({ id }) => !seen.has(id)).map(({ id }) => id);
-  t.same(rest, ['start'], 'the page shows every request but start');
+  const rest = ROWS.filter((row) => !seen.has(row)).map(({ line }) => line);
+  t.same(rest, ['POST /start'], 'the page shows every request but start');
   await eventually('the end of the bus', 10_000, async () => (await bench.traces()).length === 0);
 });

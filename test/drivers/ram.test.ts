@@ -124,7 +124,7 @@ t.test('an image that changes its size while it is copied is refused', async (t)
 t.test('memory that is too small is NO_SPACE', { skip: process.getuid?.() === 0 ? false : 'needs root' }, async (t) => {
   const { image } = await newImage(t, 4 * MIB, [{ offset: 0, length: 4 * MIB, seed: 8 }]);
   const holder = await dir();
-  mount('tmpfs', holder.path, 'tmpfs', 0, 'size=1m');
+  mount({ source: 'tmpfs', target: holder.path, fileSystemType: 'tmpfs', flags: 0, data: 'size=1m' });
   const file = await open(`${holder.path}/memory`, 'wx+');
   t.teardown(async () => {
     await file.close();

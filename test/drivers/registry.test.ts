@@ -1,9 +1,10 @@
 import t from 'tap';
 import { FusetapError } from '../../drivers/errors.js';
-import { driverNames, loadDriver } from '../../drivers/registry.js';
+import { driverNames } from '../../drivers/names.js';
+import { quoted } from '../../drivers/quote.js';
+import { loadDriver } from '../../drivers/registry.js';
 
 t.test('each built-in driver is found under its own name', async (t) => {
-  t.same(driverNames, ['aio', 'ram', 'sync']);
   for (const name of driverNames) t.equal((await loadDriver(name)).name, name);
 });
 
@@ -12,6 +13,6 @@ for (const name of ['qcow3', '', 'constructor', '__proto__', './driver.js', 'AIO
     const error = await loadDriver(name).catch((reason: unknown) => reason);
     t.ok(error instanceof FusetapError);
     t.match(error, { code: 'NOT_FOUND', hint: /aio, ram, sync/ });
-    t.match((error as Error).message, JSON.stringify(name));
+    t.match((error as Error).message, quoted(name));
   });
 }

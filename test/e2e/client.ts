@@ -31,6 +31,8 @@ answer(1, "ready");
 my %calls = (
   # reads and writes at an offset: how many bytes
   read => sub { my $b; sysseek($f, $_[0], 0); my $n = sysread($f, $b, $_[1]); answer(defined $n, $n) },
+  # the text that stands there
+  text => sub { my $b; sysseek($f, $_[0], 0); answer(defined sysread($f, $b, $_[1]), $b) },
   write => sub { sysseek($f, $_[0], 0); my $n = syswrite($f, ($_[2] // "x") x $_[1]); answer(defined $n, $n) },
   # where the descriptor stands: 3 and 4 are SEEK_DATA and SEEK_HOLE
   seek => sub { my $at = sysseek($f, $_[0], $_[1]); answer(defined $at, $at + 0) },

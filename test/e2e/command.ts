@@ -7,6 +7,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
+import { until } from '../../system/until.js';
 
 /** How a program ended. */
 export interface Outcome {
@@ -124,13 +125,14 @@ export async function abortBuses(directory: string, mountinfo?: string): Promise
 export async function eventually<Found>(
   what: string,
   limitMs: number,
-  probe: () => Promise<Found | undefined | false>,
+  probe: () => Promise<Found | undefined | false> | Found | undefined | false,
+  everyMs = 50,
 ): Promise<Found> {
-  const deadline = performance.now() + limitMs;
-  for (;;) {
-    const found = await probe();
-    if (found !== undefined && found !== false) return found;
-    if (performance.now() > deadline) throw new Error(`not within ${limitMs / 1000} s: ${what}`);
-    await delay(50);
-  }
+  let found: Found | undefined | false;
+  const isFound = async (): Promise<boolean> => {
+    found = await probe();
+    return found !== undefined && found !== false;
+  };
+  if (await until(isFound, { timeoutMs: limitMs, everyMs })) return found as Found;
+  throw new Error(`not within ${limitMs / 1000} s: ${what}`);
 }

@@ -37,7 +37,7 @@ async function pack(t: Test, bench: Bench): Promise<void> {
   await bench.makeDirectory('clone');
   // what git has: no dist; of the tests only what ships, because compiling all of them takes time
   const rooms = ['system', 'drivers', 'mount', 'cli', 'docs'];
-  const files = ['package.json', 'tsconfig.json', '.npmrc', 'LICENSE', 'CHANGELOG.md', 'README.md'];
+  const files = ['package.json', 'tsconfig.json', '.npmrc', 'LICENSE', 'CHANGELOG.md', 'CONTRIBUTING.md', 'README.md'];
   await bench.sh(
     'cd "$1"; for file in $2; do [ ! -e $file ] || cp -r $file "$3/"; done; mkdir "$3/test"; cp -r test/conformance "$3/test/"',
     ...[ROOT, [...rooms, ...files].join(' '), bench.path('clone')],

@@ -100,6 +100,14 @@ forEachTransport(
   OTHERS_ON_BOTH.filter((way) => !JUST_USER.includes(way)),
 );
 
+interface PartitionedDisk {
+  readonly image: string;
+  /** its path on the bus */
+  readonly disk: string;
+  /** its partitions, as sfdisk tells them */
+  readonly wanted: readonly Partial<PartitionInfo>[];
+}
+
 async function mbr(t: Test, bench: Bench): Promise<void> {
   const image = await partitionedImage(bench, 'disk.img', MBR);
   const wanted = await bySfdisk(bench, image);
@@ -115,79 +123,84 @@ async function mbr(t: Test, bench: Bench): Promise<void> {
     `xvda ${DISK_BYTES} xvda1 ${8 * MIB} xvda2 ${4 * MIB} xvda4 ${4 * MIB} xvda5 ${3 * MIB} xvda6 ${4 * MIB}`,
   );
 
-  await t.test('are one with the disk', async (t) => {
-    await bench.sh('mkfs.ext4 -q -F "$1"1', disk);
-    const uuid = 'dumpe2fs -h "$1" 2>&- | grep UUID';
-    const own = await bench.sh(uuid, `${disk}1`);
-    t.equal(await bench.sh(uuid, `${disk}?offset=${MIB}`), own);
-    t.equal(await bench.sh(uuid, `${image}?offset=${MIB}`), own);
-    await bench.sh(
-      'head -c 3145728 /dev/urandom >new; dd if=new of="$1" bs=1M seek="$2" oflag=seek_bytes conv=notrunc status=none; cmp new "$1"5',
-      disk,
-      String(wanted[3]?.offset),
-    );
-    t.match(
-      await bench.try('head -c 4194305 /dev/zero | dd of="$1"6 bs=1M iflag=fullblock conv=notrunc status=none', disk),
-      { status: 1, stderr: /No space left/ },
-      'and end where they end',
-    );
-  });
-
-  await t.test('outlive servers', async (t) => {
-    const stats = 'stat -c "%n %i %s %a" "$1"*; cat "$1"1 "$1"5 | md5sum';
-    await bench.sh('chmod 640 "$1"2', disk);
-    const before = await bench.sh(stats, disk);
-    const client = await Client.open(t, bench, 'write', `${disk}1`);
-    await replaceServer(bench, { limitMs: 10_000 });
-    t.equal(await bench.sh(stats, disk), before);
-    t.equal(await client.call('write', 0, 512, 'z'), '512');
-    await bench.succeed(['upgrade']);
-    t.equal(await client.call('read', 0, 512), '512', 'and what is open stays open');
-    t.equal(await bench.sh('dd if="$1" bs=1 skip=$((1 << 20)) count=3 status=none', disk), 'zzz');
-    t.equal((await show(bench)).partitions?.[0]?.opens, 1);
-    t.match(await bench.fusetap(['detach', 'xvda']), {
-      status: 4,
-      stderr: new RegExp(`xvda1 on bus 0 is in use by .*${client.pid}`),
-    });
-    t.equal(await bench.sh('cat "$1" "$1"5 | wc -c', disk), String(DISK_BYTES + 3 * MIB), 'all can be opened again');
-    await client.release();
-  });
-
-  await t.test('are held with it', async (t) => {
-    const client = await Client.open(t, bench, 'write', `${disk}1`);
-    await bench.succeed(['pause', 'xvda']);
-    let answered = false;
-    const write = client.call('write', 0, 512, 'p').finally(() => {
-      answered = true;
-    });
-    // the image under it shows that nothing is written, whatever time it takes to look
-    t.equal(await bench.sh('dd if="$1" bs=1 skip=$((1 << 20)) count=1 status=none', image), 'z');
-    t.equal(answered, false);
-    await bench.succeed(['resume', 'xvda']);
-    t.equal(await write, '512');
-    await client.release();
-    await bench.succeed(['save', 'xvda', bench.path('copy.img')]);
-    await bench.sh('cmp copy.img "$1"', disk);
-  });
-
+  const partitioned: PartitionedDisk = { image, disk, wanted };
+  await t.test('are one with the disk', (t) => writeToBoth(t, bench, partitioned));
+  await t.test('outlive servers', (t) => outliveServers(t, bench, partitioned));
+  await t.test('are held with it', (t) => pauseDisk(t, bench, partitioned));
   await bench.attach(await bench.image('other.img', MIB), 'xvdb3');
   // refused alike whoever asks
   if (bench.transport.runner === undefined) {
     await t.test('are no vbds of their own', (t) => refuseAsVbds(t, bench, disk));
   }
+  await t.test('go with it', (t) => detachDisk(t, bench, partitioned));
+}
 
-  await t.test('go with it', async (t) => {
-    const client = await Client.open(t, bench, 'read', `${disk}5`);
-    await bench.detach('xvda', '--force');
-    t.match(await client.call('read', 0, 512), /Input\/output error/);
-    await client.release();
-    t.equal(await bench.sh('ls "$1" | grep xvd', disk.slice(0, -5)), 'xvdb3');
-    await partition(bench, image, 'label: dos\\n,1M,83\\n');
-    await bench.attach('--partitions', image, 'xvda');
-    t.match((await show(bench)).partitions, [{ vdev: 'xvda1', size: MIB }], 'and a new table shows at the next attach');
-    await bench.detach('--all');
-    t.same(await bench.traces(), []);
+async function writeToBoth(t: Test, bench: Bench, { image, disk, wanted }: PartitionedDisk): Promise<void> {
+  await bench.sh('mkfs.ext4 -q -F "$1"1', disk);
+  const uuid = 'dumpe2fs -h "$1" 2>&- | grep UUID';
+  const own = await bench.sh(uuid, `${disk}1`);
+  t.equal(await bench.sh(uuid, `${disk}?offset=${MIB}`), own);
+  t.equal(await bench.sh(uuid, `${image}?offset=${MIB}`), own);
+  await bench.sh(
+    'head -c 3145728 /dev/urandom >new; dd if=new of="$1" bs=1M seek="$2" oflag=seek_bytes conv=notrunc status=none; cmp new "$1"5',
+    disk,
+    String(wanted[3]?.offset),
+  );
+  t.match(
+    await bench.try('head -c 4194305 /dev/zero | dd of="$1"6 bs=1M iflag=fullblock conv=notrunc status=none', disk),
+    { status: 1, stderr: /No space left/ },
+    'and end where they end',
+  );
+}
+
+async function outliveServers(t: Test, bench: Bench, { disk }: PartitionedDisk): Promise<void> {
+  const stats = 'stat -c "%n %i %s %a" "$1"*; cat "$1"1 "$1"5 | md5sum';
+  await bench.sh('chmod 640 "$1"2', disk);
+  const before = await bench.sh(stats, disk);
+  const client = await Client.open(t, bench, 'write', `${disk}1`);
+  await replaceServer(bench, { limitMs: 10_000 });
+  t.equal(await bench.sh(stats, disk), before);
+  t.equal(await client.call('write', 0, 512, 'z'), '512');
+  await bench.succeed(['upgrade']);
+  t.equal(await client.call('read', 0, 512), '512', 'and what is open stays open');
+  t.equal(await bench.sh('dd if="$1" bs=1 skip=$((1 << 20)) count=3 status=none', disk), 'zzz');
+  t.equal((await show(bench)).partitions?.[0]?.opens, 1);
+  t.match(await bench.fusetap(['detach', 'xvda']), {
+    status: 4,
+    stderr: new RegExp(`xvda1 on bus 0 is in use by .*${client.pid}`),
   });
+  t.equal(await bench.sh('cat "$1" "$1"5 | wc -c', disk), String(DISK_BYTES + 3 * MIB), 'all can be opened again');
+  await client.release();
+}
+
+async function pauseDisk(t: Test, bench: Bench, { image, disk }: PartitionedDisk): Promise<void> {
+  const client = await Client.open(t, bench, 'write', `${disk}1`);
+  await bench.succeed(['pause', 'xvda']);
+  let answered = false;
+  const write = client.call('write', 0, 512, 'p').finally(() => {
+    answered = true;
+  });
+  // the image under it shows that nothing is written, whatever time it takes to look
+  t.equal(await bench.sh('dd if="$1" bs=1 skip=$((1 << 20)) count=1 status=none', image), 'z');
+  t.equal(answered, false);
+  await bench.succeed(['resume', 'xvda']);
+  t.equal(await write, '512');
+  await client.release();
+  await bench.succeed(['save', 'xvda', bench.path('copy.img')]);
+  await bench.sh('cmp copy.img "$1"', disk);
+}
+
+async function detachDisk(t: Test, bench: Bench, { image, disk }: PartitionedDisk): Promise<void> {
+  const client = await Client.open(t, bench, 'read', `${disk}5`);
+  await bench.detach('xvda', '--force');
+  t.match(await client.call('read', 0, 512), /Input\/output error/);
+  await client.release();
+  t.equal(await bench.sh('ls "$1" | grep xvd', disk.slice(0, -5)), 'xvdb3');
+  await partition(bench, image, 'label: dos\\n,1M,83\\n');
+  await bench.attach('--partitions', image, 'xvda');
+  t.match((await show(bench)).partitions, [{ vdev: 'xvda1', size: MIB }], 'and a new table shows at the next attach');
+  await bench.detach('--all');
+  t.same(await bench.traces(), []);
 }
 
 /** @param disk partitioned; beside it is xvdb3 */
@@ -305,7 +318,7 @@ async function others(t: Test, bench: Bench): Promise<void> {
     await bench.sh('cp "$1" few.img; realpath few.img', many),
     'sda',
   ]);
-  t.match(few.stderr, /^fusetap: sda: partition 16 is left out: sda has no place of that number$/m);
+  t.match(few.stderr, /^fusetap: sda: partition 16 is left out: sda has no slot for that number$/m);
   t.equal((await show(bench, 'sda')).partitions?.length, 15);
   await bench.succeed(['stop']);
   t.same(await bench.traces(), []);

@@ -8,7 +8,7 @@ import { RUN_FAILED } from '../../cli/options.js';
 import { COMMANDS } from '../../cli/program.js';
 import type { ErrorCode } from '../../drivers/errors.js';
 import { EXIT_CODES } from '../../drivers/errors.js';
-import { type Bench, onDefaultTransport, openBench } from './fixtures.js';
+import { type Bench, onDefaultTransport, openBench, type TestTransport } from './fixtures.js';
 
 t.setTimeout(360_000);
 
@@ -152,80 +152,93 @@ t.test('every command has a row', async (t) => {
   );
 });
 
+type Story = (t: Test, transport: TestTransport) => Promise<void>;
+
+const STORIES: Record<string, Story> = {
+  'where no bus runs': tryWithoutBus,
+  'on a bus': tryOnBus,
+  'an image in use by a loop device': attachLoopedImage,
+  'an image that may not be written': attachUnwritableImage,
+  'the largest image, and one that is larger': attachLargestImage,
+  'a user who may not mount': attachAsNobody,
+};
+
 onDefaultTransport(t, ['mkfifo', 'mknod'], async (t, transport) => {
-  await t.test('where no bus runs', async (t) => {
-    const bench = await openImages(t, transport);
-    await makeMistakes(t, bench, WITHOUT_BUS, () => bench.traces());
-  });
-
-  await t.test('on a bus', async (t) => {
-    const bench = await openImages(t, transport);
-    await bench.attach('images/disk.img');
-    await bench.attach('images/other.img', 'xvdb', 'r');
-    await bench.attach('ram:images/ram.img', 'xvdc');
-    const vbds = await bench.list();
-    const state = async (): Promise<unknown> => [await bench.sh('cat runtime/state/0/bus.json'), await bench.mounts()];
-    await makeMistakes(t, bench, ON_A_BUS, state);
-    t.same(await bench.list(), vbds);
-  });
-
-  await t.test('an image in use by a loop device', async (t) => {
-    const bench = await openImages(t, transport);
-    const device = await bench.loop(bench.path('images/disk.img'));
-    const busy = wrong('BUSY', new RegExp(`disk\\.img.* ${device}.*losetup -d`), 'attach', '@/disk.img');
-    const mistakes = [busy, { ...busy, words: ['attach', 'ram:@/disk.img'] }];
-    await makeMistakes(t, bench, mistakes, () => bench.traces());
-  });
-
-  await t.test('an image that may not be written', async (t) => {
-    const bench = await openImages(t, transport);
-    await bench.sh('mkdir ro; mount --bind images ro; mount -o remount,bind,ro ro');
-    const readOnly = ['attach', bench.path('ro/disk.img')];
-    const mistakes = [wrong('DENIED', /disk\.img.*read-only: attach it with mode r/, ...readOnly)];
-    const immutable = (await bench.try('chattr +i images/third.img')).status === 0;
-    if (immutable) mistakes.push(wrong('DENIED', /third\.img.*immutable/, 'attach', '@/third.img'));
-    else t.comment('chattr +i does not work on this file system');
-    await makeMistakes(t, bench, mistakes, () => bench.traces());
-    await bench.attach('ro/disk.img', 'xvda', 'r');
-    await bench.attach('images/third.img', '-r');
-    await bench.attach('ram:ro/other.img');
-    t.equal((await bench.list()).length, 3, 'with mode r they are attached, and by ram, which only reads');
-  });
-
-  await t.test('the largest image, and one that is larger', async (t) => {
-    const bench = await openBench(t, transport);
-    await bench.sh('mkdir images huge; mount -t tmpfs none huge');
-    const made = await bench.try('truncate -s 9007199254740991 huge/largest; truncate -s 9007199254740992 huge/larger');
-    if (made.status !== 0) return void t.pass('no file system here takes such an image', { skip: made.stderr });
-    const larger = wrong('UNSUPPORTED', /larger.*9007199254740992/, 'attach', bench.path('huge/larger'));
-    await makeMistakes(t, bench, [larger], () => bench.traces());
-    const vbd = await bench.attach('huge/largest');
-    await bench.sh('printf end | dd of="$1" bs=3 seek=9007199254740988 oflag=seek_bytes conv=notrunc status=none', vbd);
-    t.equal(await bench.sh('tail -c 3 huge/largest'), 'end', 'served to its last byte');
-    t.equal(await bench.sh('tail -c 4 "$1" | tail -c 3', vbd), 'end');
-  });
-
-  await t.test('a user who may not mount', async (t) => {
-    const bench = await openImages(t, transport);
-    await bench.sh('chmod 755 . images; chmod 666 images/disk.img; install -d -o 65534 -m 700 nobody');
-    const env = { FUSETAP_RUNTIME_DIR: bench.path('nobody/runtime'), HOME: '/' };
-    const before = await fingerprint(bench);
-    // in a namespace where the helper for mounting refuses
-    const asNobody =
-      'mount --bind /bin/false "$(command -v fusermount3)"; exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"';
-    const apart = ['--mount', '--propagation', 'slave', 'sh', '-euc', asNobody, 'sh'];
-    const words = [...apart, process.execPath, bench.program, 'attach', 'images/disk.img'];
-    const { status, stdout, stderr } = await bench.execute('unshare', words, { env });
-    t.equal(status, EXIT_CODES.DENIED, stderr);
-    t.equal(stdout, '');
-    t.match(stderr, /^fusetap: [^\n]*(mount|fuse)[^\n]*\n$/);
-    t.equal(await fingerprint(bench), before);
-    t.same(await bench.mounts(), []);
-    t.equal(await bench.sh('ls -A nobody/runtime/bus nobody/runtime/state | grep -v : || true'), '');
-  });
+  for (const [name, story] of Object.entries(STORIES)) await t.test(name, (t) => story(t, transport));
 });
 
-async function openImages(t: Test, transport: Parameters<typeof openBench>[1]): Promise<Bench> {
+async function tryWithoutBus(t: Test, transport: TestTransport): Promise<void> {
+  const bench = await openImages(t, transport);
+  await makeMistakes(t, bench, WITHOUT_BUS, () => bench.traces());
+}
+
+async function tryOnBus(t: Test, transport: TestTransport): Promise<void> {
+  const bench = await openImages(t, transport);
+  await bench.attach('images/disk.img');
+  await bench.attach('images/other.img', 'xvdb', 'r');
+  await bench.attach('ram:images/ram.img', 'xvdc');
+  const vbds = await bench.list();
+  const state = async (): Promise<unknown> => [await bench.sh('cat runtime/state/0/bus.json'), await bench.mounts()];
+  await makeMistakes(t, bench, ON_A_BUS, state);
+  t.same(await bench.list(), vbds);
+}
+
+async function attachLoopedImage(t: Test, transport: TestTransport): Promise<void> {
+  const bench = await openImages(t, transport);
+  const device = await bench.loop(bench.path('images/disk.img'));
+  const busy = wrong('BUSY', new RegExp(`disk\\.img.* ${device}.*losetup -d`), 'attach', '@/disk.img');
+  const mistakes = [busy, { ...busy, words: ['attach', 'ram:@/disk.img'] }];
+  await makeMistakes(t, bench, mistakes, () => bench.traces());
+}
+
+async function attachUnwritableImage(t: Test, transport: TestTransport): Promise<void> {
+  const bench = await openImages(t, transport);
+  await bench.sh('mkdir ro; mount --bind images ro; mount -o remount,bind,ro ro');
+  const readOnly = ['attach', bench.path('ro/disk.img')];
+  const mistakes = [wrong('DENIED', /disk\.img.*read-only: attach it with mode r/, ...readOnly)];
+  const immutable = (await bench.try('chattr +i images/third.img')).status === 0;
+  if (immutable) mistakes.push(wrong('DENIED', /third\.img.*immutable/, 'attach', '@/third.img'));
+  else t.comment('chattr +i does not work on this file system');
+  await makeMistakes(t, bench, mistakes, () => bench.traces());
+  await bench.attach('ro/disk.img', 'xvda', 'r');
+  await bench.attach('images/third.img', '-r');
+  await bench.attach('ram:ro/other.img');
+  t.equal((await bench.list()).length, 3, 'with mode r they are attached, and by ram, which only reads');
+}
+
+async function attachLargestImage(t: Test, transport: TestTransport): Promise<void> {
+  const bench = await openBench(t, transport);
+  await bench.sh('mkdir images huge; mount -t tmpfs none huge');
+  const made = await bench.try('truncate -s 9007199254740991 huge/largest; truncate -s 9007199254740992 huge/larger');
+  if (made.status !== 0) return void t.pass('no file system here takes such an image', { skip: made.stderr });
+  const larger = wrong('UNSUPPORTED', /larger.*9007199254740992/, 'attach', bench.path('huge/larger'));
+  await makeMistakes(t, bench, [larger], () => bench.traces());
+  const vbd = await bench.attach('huge/largest');
+  await bench.sh('printf end | dd of="$1" bs=3 seek=9007199254740988 oflag=seek_bytes conv=notrunc status=none', vbd);
+  t.equal(await bench.sh('tail -c 3 huge/largest'), 'end', 'served to its last byte');
+  t.equal(await bench.sh('tail -c 4 "$1" | tail -c 3', vbd), 'end');
+}
+
+async function attachAsNobody(t: Test, transport: TestTransport): Promise<void> {
+  const bench = await openImages(t, transport);
+  await bench.sh('chmod 755 . images; chmod 666 images/disk.img; install -d -o 65534 -m 700 nobody');
+  const env = { FUSETAP_RUNTIME_DIR: bench.path('nobody/runtime'), HOME: '/' };
+  const before = await fingerprint(bench);
+  // in a namespace where the helper for mounting refuses
+  const asNobody =
+    'mount --bind /bin/false "$(command -v fusermount3)"; exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"';
+  const apart = ['--mount', '--propagation', 'slave', 'sh', '-euc', asNobody, 'sh'];
+  const words = [...apart, process.execPath, bench.program, 'attach', 'images/disk.img'];
+  const { status, stdout, stderr } = await bench.execute('unshare', words, { env });
+  t.equal(status, EXIT_CODES.DENIED, stderr);
+  t.equal(stdout, '');
+  t.match(stderr, /^fusetap: [^\n]*(mount|fuse)[^\n]*\n$/);
+  t.equal(await fingerprint(bench), before);
+  t.same(await bench.mounts(), []);
+  t.equal(await bench.sh('ls -A nobody/runtime/bus nobody/runtime/state | grep -v : || true'), '');
+}
+
+async function openImages(t: Test, transport: TestTransport): Promise<Bench> {
   const bench = await openBench(t, transport);
   await mkdir(bench.path('images'));
   for (const name of ['disk.img', 'other.img', 'third.img', 'ram.img']) {

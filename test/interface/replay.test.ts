@@ -6,12 +6,12 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { type IncomingMessage, request as send } from 'node:http';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import type { BusControl } from '../../mount/control/bus-control.js';
+import { NAMED_ANSWERS } from '../../mount/control/answers.js';
+import type { Asked, KeeperControl } from '../../mount/control/bus-control.js';
 import { createControl } from '../../mount/control/http-server.js';
 import { INTERFACE_VERSION } from '../../mount/control/interface.js';
-import { ANSWERS, PARTS } from '../../scripts/lib/interface/answers.js';
+import { ROUTES, type RouteName, type Row } from '../../mount/control/routes.js';
 import { makeOpenApi } from '../../scripts/lib/interface/openapi.js';
-import { OPERATIONS } from '../../scripts/lib/interface/operations.js';
 import { aBus, aVbd, fakeBus, fusetap, tempDir } from '../cli/fake-bus.js';
 
 const ROOT = new URL('../../../', import.meta.url).pathname;
@@ -22,7 +22,7 @@ interface Kept {
   readonly path: string;
   readonly body?: unknown;
   readonly status: number;
-  /** the call of BusControl, and what it is given, where now more may be; empty where the bus is not asked */
+  /** what the bus is asked, in the words of the first version (see callOf), where now more may be; empty: it is not */
   readonly call: unknown[];
 }
 
@@ -40,27 +40,43 @@ function readJson(path: string): unknown {
   return JSON.parse(readFileSync(path, 'utf8'));
 }
 
+const ROWS = Object.entries<Row>(ROUTES) as [RouteName, Row][];
+
 /** A bus that remembers what it was asked. */
-function recordingBus(calls: unknown[][]): BusControl {
-  // the patience of the client is given beside what it asked for
-  const plain = (value: unknown): unknown[] => {
-    if (value instanceof AbortSignal) return [];
-    if (typeof value !== 'object' || value === null || !('signal' in value)) return [value];
-    const { signal: _, ...rest } = value;
-    const isWait = 'waitMs' in rest && !('force' in rest);
-    if ('progress' in rest || (isWait && rest.waitMs !== 0)) return ['watcher'];
-    if (isWait) return [];
-    return Object.values(rest).some((given) => given !== undefined) ? [rest] : [];
-  };
-  const answer =
-    (name: string) =>
-    (...given: unknown[]) => {
-      calls.push([name, ...given.flatMap(plain)]);
-      return name === 'persist' ? undefined : {};
+function recordingBus(calls: unknown[][]): KeeperControl {
+  const methods = ROWS.map(([name, row]) => {
+    const method = (asked: AnyAsked): object => {
+      calls.push(callOf(name, row, asked));
+      return {};
     };
-  const names = ['info', 'vbds', 'stats', 'attach', 'save', 'reset', 'memory', 'detach', 'pause', 'resume', 'swap'];
-  const all = [...names, 'persist', 'upgrade', 'stop'].map((name) => [name, answer(name)]);
-  return { over: false, ...Object.fromEntries(all) } as BusControl;
+    return [name, method];
+  });
+  return { over: false, ...Object.fromEntries(methods) } as KeeperControl;
+}
+
+interface AnyAsked {
+  readonly vdev: string;
+  readonly query: object | undefined;
+  readonly body: object | undefined;
+}
+
+/** What the methods were called before they had the names of their rows. */
+const FIRST_NAMES: Partial<Record<RouteName, string>> = { showBus: 'info', listVbds: 'vbds', start: 'persist' };
+
+/** The call as the first version made it: the parts of the request one by one, and then who watches the copy. */
+function callOf(name: RouteName, row: Row, { vdev, query = {}, body }: AnyAsked): unknown[] {
+  const told = FIRST_NAMES[name] ?? name;
+  if (name === 'start') return [told, (body as Asked<'start'>['body']).transport];
+  if (name === 'stop') {
+    const { force, waitMs } = body as Asked<'stop'>['body'];
+    return [told, force, ...(waitMs > 0 ? ['watcher'] : [])];
+  }
+  return [
+    told,
+    ...(row.line.includes('{vdev}') ? [vdev] : []),
+    ...[body, query].filter((part) => part !== undefined && Object.keys(part).length > 0),
+    ...(row.tellsProgress ? ['watcher'] : []),
+  ];
 }
 
 interface Answered {
@@ -102,18 +118,17 @@ for (const { version, files, keys } of VERSIONS) {
     for (const [name, kept] of files) {
       const answer = await ask(kept, version);
       t.equal(answer.status, kept.status, `${name}: ${JSON.stringify(answer.body)}`);
-      // start also shows the bus
       const [first = []] = calls.splice(0);
       t.match(first, kept.call, name);
       t.equal(first.length, kept.call.length, `${name}: as many arguments`);
     }
-    t.ok(files.length >= OPERATIONS.length - 1, 'they are all there');
+    t.ok(files.length >= ROWS.length - 1, 'they are all there');
   });
 
   t.test(`answers of ${version} have all their keys`, async (t) => {
-    const shapes: Record<string, { shape: object }> = { ...ANSWERS, ...PARTS };
+    const answers: Record<string, { readonly entries: object }> = NAMED_ANSWERS;
     for (const [name, promised] of Object.entries(keys)) {
-      const now = Object.keys(shapes[name]?.shape ?? {});
+      const now = Object.keys(answers[name]?.entries ?? {});
       t.same(
         promised.filter((key) => !now.includes(key)),
         [],
@@ -126,12 +141,10 @@ for (const { version, files, keys } of VERSIONS) {
 t.test('the interface of today has its files', async (t) => {
   t.ok(VERSIONS.some(({ version }) => version === INTERFACE_VERSION));
   const sent = VERSIONS.flatMap(({ files }) => files.map(([, { method, path }]) => `${method} ${path.split('?')[0]}`));
-  for (const { method, path } of OPERATIONS) {
-    t.ok(sent.includes(`${method.toUpperCase()} ${path.replace('{vdev}', 'xvda')}`), `${method} ${path}`);
-  }
+  for (const [, { line }] of ROWS) t.ok(sent.includes(line.replace('{vdev}', 'xvda')), line);
 });
 
-t.test('docs/openapi.json is what the schemas make (scripts/openapi)', async (t) => {
+t.test('docs/openapi.json is what the table of routes makes (scripts/openapi)', async (t) => {
   t.same(readJson(join(ROOT, 'docs/openapi.json')), makeOpenApi());
 });
 

@@ -23,6 +23,13 @@ const tree = readTree(root);
 t.test('the table goes down only', async (t) => t.strictSame(faultsOfTable(), []));
 t.test('each import is one that the table allows', async (t) => t.strictSame(faultsOfImports(tree), []));
 t.test('no files import each other in a circle', async (t) => t.strictSame(circles(tree), []));
+t.test('no client loads the schemas of the control interface', async (t) => {
+  for (const door of ['cli/main.ts', 'cli/tap-ctl/main.ts', 'cli/mount-helper/mount.ts', 'mount/index.ts']) {
+    t.notOk(loads(tree, door).has('mount/control/routes.ts'), door);
+  }
+  t.ok(loads(tree, 'mount/keeper/main.ts').has('mount/control/routes.ts'), 'the keeper does');
+});
+
 t.test('no folder is crowded', async (t) => t.strictSame(crowdedFolders(tree), []));
 
 t.test('no room is most of the code', async (t) => {
@@ -36,6 +43,15 @@ t.test('the picture in docs/architecture.md is the table', async (t) => {
     'node dist/test/lint/rooms.js prints it',
   );
 });
+
+/** The files that a program may come to load, now or later. */
+function loads({ imports }: Tree, start: string): Set<string> {
+  const loaded = new Set([start]);
+  for (const file of loaded) {
+    for (const { from, to, isType } of imports) if (from === file && !isType) loaded.add(to);
+  }
+  return loaded;
+}
 
 // a small house, so that a checker which sees nothing does not pass
 const HOUSE: Record<string, Room> = {

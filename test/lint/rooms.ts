@@ -33,6 +33,7 @@ const CLI = [
   'mount/version.ts',
   'drivers/errors.ts',
   'drivers/names.ts',
+  'drivers/quote.ts',
 ];
 
 /** what all parts of the keeper stand on */
@@ -65,7 +66,15 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   'cli/': { is: 'what commands share: options, output, completion', may: CLI.slice(1) },
   'cli/disk-spec/': {
     is: 'the strings that name a disk',
-    may: ['mount/slots/', 'mount/images/mode.ts', 'mount/client/', 'type mount/control/', 'drivers/errors.ts'],
+    may: [
+      'mount/slots/',
+      'mount/images/mode.ts',
+      'mount/client/',
+      'type mount/control/',
+      'drivers/errors.ts',
+      'drivers/names.ts',
+      'drivers/quote.ts',
+    ],
   },
   'mount/bus/': {
     is: 'one-line doors for processes of the version before',
@@ -244,15 +253,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   },
   'mount/control/': {
     is: 'the wire between client and bus',
-    may: [
-      'mount/runtime/',
-      'mount/images/mode.ts',
-      'type mount/holders/',
-      'type mount/ledger/',
-      'mount/version.ts',
-      'drivers/',
-      'system/',
-    ],
+    may: ['mount/runtime/', 'mount/images/mode.ts', 'type mount/ledger/', 'mount/version.ts', 'drivers/', 'system/'],
   },
   'mount/version.ts': { is: 'the version', may: [] },
   'mount/images/': {
@@ -265,8 +266,13 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   'mount/ledger/': { is: 'what outlives a server', may: ['drivers/', 'system/'] },
   'mount/runtime/': { is: 'the runtime directory: places, locks, log', may: ['drivers/', 'system/'] },
   'mount/slots/': { is: "Xen's numbers and names of places", may: ['drivers/', 'system/'] },
-  'drivers/': { is: 'what a disk is', may: ['drivers/names.ts', 'drivers/errors.ts', 'system/'] },
-  'drivers/names.ts': { is: 'names of drivers', may: [] },
+  'drivers/registry.ts': {
+    is: 'from the name of a driver to its code',
+    may: ['drivers/names.ts', 'drivers/errors.ts', 'drivers/quote.ts', 'drivers/'],
+  },
+  'drivers/names.ts': { is: 'the list of drivers; loads the code of one when asked', may: ['drivers/'] },
+  'drivers/': { is: 'what a disk is', may: ['drivers/errors.ts', 'drivers/quote.ts', 'system/'] },
+  'drivers/quote.ts': { is: 'values inside messages', may: [] },
   'drivers/errors.ts': { is: 'the one error class', may: ['system/'] },
   'system/': { is: 'the operating system', may: [] },
 };

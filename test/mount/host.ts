@@ -6,6 +6,8 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type { Test } from 'tap';
 import { dir } from 'tmp-promise';
+import { MNT_DETACH, MNT_FORCE, mount, umount2 } from '../../system/libc.js';
+import { readMounts } from '../../system/proc.js';
 
 const execute = promisify(execFile);
 
@@ -44,6 +46,25 @@ export async function mountAt(t: Test, where: string, ...args: string[]): Promis
   await run('mount', ...args, where);
   t.teardown(() => run('umount', where));
   return where;
+}
+
+/** A FUSE mount that nobody serves: whoever asks it anything hangs. @returns its device, as `0:52` */
+export async function mountDeadBus(t: Test, at: string): Promise<string> {
+  await mkdir(at, { recursive: true });
+  const device = await open('/dev/fuse', 'r+');
+  mount({
+    source: 'fusetap-test',
+    target: at,
+    fileSystemType: 'fuse',
+    flags: 0,
+    data: `fd=${device.fd},rootmode=40000,user_id=0,group_id=0`,
+  });
+  t.teardown(async () => {
+    umount2(at, MNT_FORCE);
+    umount2(at, MNT_DETACH);
+    await device.close();
+  });
+  return (await readMounts('self')).find(({ mountpoint }) => mountpoint === at)?.dev ?? '';
 }
 
 /** Runs a Node program in a child until the test ends; resolves when it has printed `ready`. `process.argv[1]` … are args. */

@@ -79,19 +79,29 @@ export async function readTrace(output: string): Promise<TraceEvent[]> {
     const unfinished = /^(\w+)\((.*) <unfinished \.\.\.>$/.exec(rest);
     if (unfinished) {
       begun.set(pid, `${unfinished[1]}(${unfinished[2]}`);
-      events.push(event('begin', pid, unfinished[1], unfinished[2], null));
+      events.push(event({ phase: 'begin', pid, call: unfinished[1], words: unfinished[2] }));
       continue;
     }
     const resumed = /^<\.\.\. \w+ resumed>(.*)$/.exec(rest);
     const whole = /^(\w+)\((.*)\) += (-?\d+)/.exec(resumed ? `${begun.get(pid)}${resumed[1]}` : rest);
     if (whole === null) continue;
     const [, call, words, result] = whole;
-    if (!resumed) events.push(event('begin', pid, call, words, null));
-    events.push(event('end', pid, call, words, Number(result)));
+    if (!resumed) events.push(event({ phase: 'begin', pid, call, words }));
+    events.push(event({ phase: 'end', pid, call, words, result: Number(result) }));
   }
   return events;
 }
 
-function event(phase: 'begin' | 'end', pid: string, call = '', words = '', result: number | null): TraceEvent {
-  return { phase, pid: Number(pid), call, path: /^\d+<([^>]*)>/.exec(words)?.[1] ?? '', words, result };
+/** What a line of strace has told. */
+interface Told {
+  readonly phase: 'begin' | 'end';
+  readonly pid: string;
+  readonly call: string | undefined;
+  readonly words: string | undefined;
+  /** missing at the begin */
+  readonly result?: number;
+}
+
+function event({ phase, pid, call = '', words = '', result }: Told): TraceEvent {
+  return { phase, pid: Number(pid), call, path: /^\d+<([^>]*)>/.exec(words)?.[1] ?? '', words, result: result ?? null };
 }

@@ -1,6 +1,6 @@
 /**
- * What is done with a vbd belongs to the client that asked for it: when that goes away it is given up and undone. What is
- * asked with --force takes the place of what is under way.
+ * An activity on a vbd belongs to the client that asked for it: when the client goes away, it is cancelled and undone.
+ * A command with --force cancels the activity that is under way.
  */
 import { readdir } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -20,7 +20,7 @@ async function withImage(t: Test): Promise<{ bus: Bus; image: string }> {
   return { bus, image: await bus.bench.image('disk.img', SIZE, 1 << 20) };
 }
 
-/** Waits until the bus says of a vbd what it does with it, by its refusal of another act. */
+/** Waits until an activity is under way, which the refusal of another command shows. */
 async function isDoing(bus: Bus, refusal: RegExp, word = 'resume'): Promise<void> {
   let last = '';
   await eventually(`${refusal}`, 20_000, async () => {
@@ -32,14 +32,17 @@ async function isDoing(bus: Bus, refusal: RegExp, word = 'resume'): Promise<void
   });
 }
 
-/** A detach that waits for a holder, once it does. It is refused where our own look whether it does came first. */
+/**
+ * Starts a detach that waits for a holder, and waits until it does. It is started again if the test's own detach came
+ * first.
+ */
 async function startDetach(bus: Bus): Promise<ReturnType<typeof start>> {
   const begin = (): ReturnType<typeof start> => bus.bench.startFusetap(['detach', '--wait', '10000', 'xvda']);
   let waiting = begin();
   await eventually('a detach that waits', 40_000, async () => {
     const { stderr } = await bus.bench.fusetap(['detach', 'xvda']);
     if (waiting.exitCode !== null) waiting = begin();
-    return /is being detached already: wait for that, or take its place with --force/.test(stderr);
+    return /is being detached already: wait for that, or use detach --force/.test(stderr);
   });
   return waiting;
 }
@@ -55,12 +58,12 @@ t.test('a detach that waits ends with its client, and the vbd stays', { skip }, 
   await isDoing(bus, /xvda on bus 0 is in use by pid/, 'detach');
   await holder.release();
   await delay(300);
-  t.match((await bus.info()).vbds, [{ vdev: 'xvda', state: 'running' }], 'nobody detaches it any more');
+  t.match((await bus.info()).vbds, [{ vdev: 'xvda', state: 'running' }], 'the detach was cancelled');
   t.equal(await bus.bench.sh('head -c 4 "$1" | wc -c', path), '4', 'and it can be opened');
   await bus.bench.detach('xvda');
 });
 
-t.test('detach --force takes the place of one that waits', { skip }, async (t) => {
+t.test('detach --force and stop --force cancel a detach that waits', { skip }, async (t) => {
   const { bus, image } = await withImage(t);
   for (const words of [
     ['detach', '--force', 'xvda'],
@@ -73,16 +76,16 @@ t.test('detach --force takes the place of one that waits', { skip }, async (t) =
     t.match(await bus.bench.fusetap(words), { status: 0 }, words.join(' '));
     const { status, stderr } = await waiting;
     t.equal(status, 4);
-    t.match(stderr, /taken away by force meanwhile|is ending/);
+    t.match(stderr, /detached by force meanwhile|is ending/);
     await holder.release();
   }
 });
 
-t.test('two detaches by force at once both find it gone', { skip }, async (t) => {
+t.test('two detaches by force at once both succeed', { skip }, async (t) => {
   const { bus, image } = await withImage(t);
   const { path } = await bus.attach({ driver: 'aio', image });
   const holder = await Client.open(t, bus.bench, 'write', path);
-  // the first cannot come to its end before the second was read
+  // the first cannot finish before the second was read
   const serverPid = await bus.serverPid();
   process.kill(serverPid, 'SIGSTOP');
   const goOn = (): boolean => process.kill(serverPid, 'SIGCONT');
@@ -97,7 +100,7 @@ t.test('two detaches by force at once both find it gone', { skip }, async (t) =>
   await holder.release();
 });
 
-t.test('a save that is interrupted, or that a detach by force ends, leaves nothing', { skip }, async (t) => {
+t.test('a save that is interrupted, or cancelled by a detach by force, leaves no file', { skip }, async (t) => {
   const { bus, image } = await withImage(t);
   const files = async (): Promise<string[]> => (await readdir(bus.bench.directory)).sort();
   const slow = { driver: 'aio', image, filters: [{ name: 'delay', value: '10000' }] };
@@ -108,13 +111,13 @@ t.test('a save that is interrupted, or that a detach by force ends, leaves nothi
   t.match(await bus.bench.fusetap(['stop']), { status: 4, stderr: /is being saved/ });
   saving.kill('SIGINT');
   await collect(saving);
-  await eventually('it goes on', 20_000, async () => (await bus.info()).vbds[0]?.state === 'running');
+  await eventually('the vbd is resumed', 20_000, async () => (await bus.info()).vbds[0]?.state === 'running');
   t.same(await files(), before);
 
   const again = collect(bus.bench.startFusetap(['save', 'xvda', 'copy.img']));
   await isDoing(bus, /is being saved/);
   await bus.bench.succeed(['detach', '--force', 'xvda']);
-  t.match(await again, { status: 4, stderr: /taken away by force meanwhile/ });
+  t.match(await again, { status: 4, stderr: /detached by force meanwhile/ });
   t.same(await files(), before);
   t.match(await bus.bench.try('head -c 1 "$1"', path), { status: 1 });
 });
@@ -136,7 +139,7 @@ t.test('a save does not wait for the stopped keeper of another bus', { skip }, a
   await isDoing(bus, /is being saved/);
   interrupted.kill('SIGINT');
   await collect(interrupted);
-  await eventually('it goes on', 20_000, async () => (await bus.info()).vbds[0]?.state === 'running');
+  await eventually('the vbd is resumed', 20_000, async () => (await bus.info()).vbds[0]?.state === 'running');
   t.equal(await write(path), 'ok');
 
   const refused = await bus.bench.fusetap(['save', 'xvda', 'copy.img']);
@@ -144,12 +147,12 @@ t.test('a save does not wait for the stopped keeper of another bus', { skip }, a
   t.equal(await write(path), 'ok');
 
   process.kill(keeperPid ?? 0, 'SIGCONT');
-  await eventually('the other goes on', 20_000, async () => (await other.info()).vbds[0]?.state === 'running');
-  t.equal(await write(otherPath), 'ok', 'what was asked of it while it was stopped is not done later');
+  await eventually('the other vbd is resumed', 20_000, async () => (await other.info()).vbds[0]?.state === 'running');
+  t.equal(await write(otherPath), 'ok', 'a pause that was asked for while the keeper was stopped is not done later');
   await bus.bench.succeed(['save', 'xvda', 'copy.img']);
 });
 
-t.test("fusetap's own look is not counted as somebody who has it open", { skip }, async (t) => {
+t.test("fusetap's own read is not counted as an open", { skip }, async (t) => {
   const { bus, image } = await withImage(t);
   // the proving read of the attach takes two seconds
   const attaching = bus.bench.startFusetap(['attach', '--filter', 'delay=2000', image]);
@@ -161,7 +164,7 @@ t.test("fusetap's own look is not counted as somebody who has it open", { skip }
     }
     return attaching.exitCode !== null;
   });
-  t.ok(seen > 1, 'it was listed meanwhile');
+  t.ok(seen > 1, 'it was listed during the attach');
   const holder = await Client.open(t, bus.bench, 'read', `${bus.place.path}/xvda`);
   t.equal((await bus.bench.list())[0]?.opens, 1, 'others are counted');
   await holder.release();

@@ -1,6 +1,6 @@
 /**
- * A runtime directory that cannot be written costs nothing but what is written there: the bus goes on, says so, and writes
- * it later. Here it is a small file system of its own, which is filled, or made so that nothing can be made in it.
+ * If the runtime directory cannot be written, the bus goes on, reports it, and writes its files later. In these tests
+ * the runtime directory is a small file system of its own, which is filled, or in which no file can be made.
  */
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -21,7 +21,7 @@ onDefaultTransport(t, ['dd', 'mount'], full, JUST_USER);
 onDefaultTransport(t, ['dd', 'mount'], lastVbd);
 onDefaultTransport(t, ['dd', 'mount', 'chattr'], unwritable);
 
-/** A bench whose runtime directory is a small tmpfs. */
+/** Opens a bench whose runtime directory is a small tmpfs. */
 async function smallRuntime(t: Test, transport: TestTransport): Promise<Bench> {
   const bench = await openBench(t, transport);
   const options = transport.runner === undefined ? 'mode=755' : `mode=700,uid=${USER_ID},gid=${USER_ID}`;
@@ -35,7 +35,7 @@ async function fill(bench: Bench): Promise<void> {
   if (!/No space/.test(stderr)) throw new Error(`not full: ${stderr}`);
 }
 
-/** But for the small file system. */
+/** Traces of buses, without the small file system itself. */
 const traces = async (bench: Bench): Promise<string[]> =>
   (await bench.traces()).filter((trace) => !trace.includes('tmpfs'));
 
@@ -60,11 +60,11 @@ async function full(t: Test, transport: TestTransport): Promise<void> {
   await fill(bench);
 
   const vbd = await bus.attach({ driver: 'aio', image: a });
-  t.match(await bookkeeping(bus), /bus\.json: ENOSPC/, 'show says it');
+  t.match(await bookkeeping(bus), /bus\.json: ENOSPC/, 'show reports it');
   t.match(await bench.succeed(['show']), /not written +bus\.json: ENOSPC/);
   const refused = await bench.fusetap(['attach', `ram:${c}`]);
   t.match(refused, { status: 7, stderr: /cannot tell other buses of the ram image/ });
-  t.match(await bus.info(), { vbds: [{ vdev: ram.vdev }, { vdev: vbd.vdev }] }, 'what was refused is not there');
+  t.match(await bus.info(), { vbds: [{ vdev: ram.vdev }, { vdev: vbd.vdev }] }, 'the refused vbd is not attached');
   await bench.succeed(['pause', vbd.vdev]);
   const body = { driver: 'aio', image: b, share: null, options: {} };
   t.match(await askBus<VbdInfo>(bus.place, { method: 'POST', path: `/vbds/${vbd.vdev}/swap`, body }), { image: b });
@@ -99,7 +99,7 @@ async function lastVbd(t: Test, transport: TestTransport): Promise<void> {
   await fill(bench);
   t.match(await bench.fusetap(['detach', 'xvda']), { status: 0 }, 'the detach of the last vbd');
   const path = await bench.attach(await bench.image('b.img', MIB));
-  t.equal(await bench.sh('head -c 5 "$1" | wc -c', path), '5', 'a bus can be begun');
+  t.equal(await bench.sh('head -c 5 "$1" | wc -c', path), '5', 'a bus can be started');
   t.match(await bench.fusetap(['stop']), { status: 0 });
   t.same(await bench.busProcesses(), [], 'the bus has ended');
   t.same((await readdir(join(bench.runtimeDir, 'state'))).length, 0);
@@ -110,7 +110,7 @@ async function unwritable(t: Test, transport: TestTransport): Promise<void> {
   const bench = await smallRuntime(t, transport);
   const bus = await startBusOn(bench);
   const vbd = await bus.attach({ driver: 'ram', image: await bench.image('ram.img', 64 * MIB), passthrough: 'off' });
-  // a file system with a file that is open for writing, as the log is, cannot be made read-only; its directories can
+  // the file system cannot be remounted read-only while the log is open for writing, but directories can be immutable
   const directories = ['state/0', 'ram'].map((name) => join(bench.runtimeDir, name));
   await output('chattr', ['+i', ...directories]);
   const image = await bench.image('a.img', MIB);

@@ -1,6 +1,6 @@
 /**
- * A real bus whose processes are killed, stopped and replaced under its clients. What is asked of the bus is asked over
- * its control socket, from here; all I/O on vbds is done by other processes.
+ * A real bus whose processes are killed, stopped and replaced while clients use it. The test process sends requests
+ * only to the control socket; other processes do all I/O on vbds.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Test } from 'tap';
@@ -13,10 +13,10 @@ import { KERNEL_ABILITIES } from '../../mount/fuse/event-loop/kernel-transport.j
 import { eventually } from '../e2e/command.js';
 import { type Bench, openBench, type TestTransport } from '../e2e/fixtures.js';
 
-/** for how long a new server may take to be in place, on a busy machine */
+/** how long a new server may take to be installed, on a busy machine */
 const RESTART_LIMIT_MS = 60_000;
 
-/** What is attached where nothing else is said. */
+/** What to attach; the defaults are in `attach` below. */
 export interface Wish {
   readonly driver: string;
   readonly image: string | null;
@@ -28,13 +28,13 @@ export interface Wish {
   readonly partitions?: boolean;
 }
 
-/** Root's, on the default transport. */
+/** As root, on the default transport. */
 export const KERNEL: TestTransport = { name: 'kernel', options: [], abilities: KERNEL_ABILITIES, whyNot: () => false };
 
 /**
- * Starts a bus that stays without vbds; ended after the test.
- * @param env of its keeper and servers
- * @param transport it is started with, and by whom; root's on the kernel transport where nothing else is said
+ * Starts a bus that stays when it has no vbds. It is stopped after the test.
+ * @param env environment of its keeper and servers
+ * @param transport its transport, and the user that starts it
  */
 export async function startBus(
   t: Test,
@@ -45,7 +45,7 @@ export async function startBus(
   return startBusOn(await openBench(t, transport), env, name);
 }
 
-/** Starts a bus that stays, by whom the bench is of and on its transport. */
+/** Starts a bus that stays when it has no vbds, as the user and on the transport of the bench. */
 export async function startBusOn(bench: Bench, env: Record<string, string> = {}, name = '0'): Promise<Bus> {
   await bench.succeed(['start', ...bench.transport.options, '--bus', name], { env });
   return new Bus(bench, await resolveBus(name, bench.runtimeDir));
@@ -87,7 +87,7 @@ export class Bus {
     return serverPid;
   }
 
-  /** Waits for a server that has replaced `restarts` others, and has answered a client. */
+  /** Waits until `restarts` servers were replaced, and the one that runs has answered a client. */
   async settled(restarts: number): Promise<void> {
     await eventually(`server ${restarts + 1} is running`, RESTART_LIMIT_MS, async () => {
       const info = await this.info();
@@ -97,19 +97,19 @@ export class Bus {
     await this.poke();
   }
 
-  /** Has a client ask the server something. */
+  /** Makes a client send a request to the server. */
   async poke(): Promise<void> {
     await this.bench.execute('stat', ['-f', this.place.path], { timeoutMs: RESTART_LIMIT_MS });
   }
 
-  /** SIGKILL to the server; resolves when the next one has answered. */
+  /** Kills the server with SIGKILL; resolves when the next one has answered a client. */
   async killServer(): Promise<void> {
     const { restarts } = await this.info();
     process.kill(await this.serverPid(), 'SIGKILL');
     await this.settled(restarts + 1);
   }
 
-  /** Kills, or else upgrades, so many times, at random moments. */
+  /** Kills or upgrades the server `times` times, at random moments. */
   async disturb(times: number, how: 'kill' | 'upgrade'): Promise<void> {
     for (let i = 0; i < times; i++) {
       await delay(Math.random() * 150);

@@ -1,11 +1,12 @@
 /**
- * Kills a server at a chosen step; loaded by Node before the code of the server, and in each of its threads (see crashes.ts).
+ * Kills a server at a chosen step. Node loads this before the code of the server, in each of its threads (see
+ * crashes.ts).
  *
  *      FUSETAP_TEST_CRASH=DIRECTORY     with files STEP-OPCODE-ANYTHING in it
  *
- * A server that comes to the step with a request of that opcode kills itself, and one of the files goes with it: so
- * whoever puts them there says when, and how often. With `throw` in its name the server meets an error instead; with `spin`
- * it works for ever.
+ * A server that reaches the step with a request of that opcode removes one of the files and kills itself. So the files
+ * decide when servers die, and how often. If the name contains `throw`, the server throws an error instead; if it
+ * contains `spin`, it loops for ever.
  */
 import { readdirSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
@@ -23,5 +24,5 @@ const crash: CrashPoint = (step, opcode) => {
   else process.kill(process.pid, 'SIGKILL');
 };
 
-// crash-point.ts looks for it when it is loaded, so that must not be loaded from here
+// crash-point.ts looks for the symbol when it is loaded, so this file must not import it
 Object.assign(globalThis, { [Symbol.for('fusetap.crash-point')]: crash });

@@ -1,5 +1,5 @@
 /**
- * A server that dies at any step of any request: the client gets its answer, the disk has the right bytes, and the
+ * A server dies at any step of any request: the client still gets its answer, the disk has the right bytes, and the
  * record of open handles is right.
  */
 import t, { type Test } from 'tap';
@@ -23,11 +23,20 @@ async function opensSettle(bus: Bus, wanted: number): Promise<void> {
   });
 }
 
-/** One thing that a client does, and what it must come to. */
+/** A vbd, and a client that has it open. */
+interface Scene {
+  readonly bus: Bus;
+  readonly client: Client;
+  /** of the vbd */
+  readonly path: string;
+  readonly image: string;
+}
+
+/** One operation of a client, with the checks of its result. */
 interface Act {
   readonly name: string;
   readonly opcode: number;
-  do(t: Test, bus: Bus, client: Client, path: string, image: string): Promise<void>;
+  do(t: Test, scene: Scene): Promise<void>;
 }
 
 let nextByte = 0;
@@ -35,31 +44,31 @@ const ACTS: Act[] = [
   {
     name: 'write',
     opcode: abi.WRITE,
-    async do(t, bus, client, _, image) {
+    async do(t, { bus, client, image }) {
       const letter = String.fromCharCode(97 + (nextByte++ % 26));
       t.equal(await client.call('write', 8192, 100_000, letter), '100000');
       const text = await bus.bench.sh('tail -c +8193 "$1" | head -c 100000 | tr -d "$2" | wc -c', image, letter);
-      t.equal(text, '0', 'the image has all that was written');
+      t.equal(text, '0', 'the image has all written bytes');
     },
   },
   {
     name: 'read',
     opcode: abi.READ,
-    async do(t, _, client) {
+    async do(t, { client }) {
       t.equal(await client.call('read', 0, 1_000_000), '1000000');
     },
   },
   {
     name: 'fsync',
     opcode: abi.FSYNC,
-    async do(t, _, client) {
+    async do(t, { client }) {
       t.equal(await client.call('fsync'), 'ok');
     },
   },
   {
     name: 'open',
     opcode: abi.OPEN,
-    async do(t, bus, _, path) {
+    async do(t, { bus, path }) {
       const second = await Client.open(t, bus.bench, 'read', path);
       await opensSettle(bus, 2);
       t.equal(await second.call('read', 0, 10), '10');
@@ -70,7 +79,7 @@ const ACTS: Act[] = [
   {
     name: 'release',
     opcode: abi.RELEASE,
-    async do(t, bus, _, path) {
+    async do(t, { bus, path }) {
       await (await Client.open(t, bus.bench, 'read', path)).release();
       await eventually('the crash has been', 10_000, async () => (await bus.info()).state === 'running');
       await opensSettle(bus, 1);
@@ -79,7 +88,7 @@ const ACTS: Act[] = [
   {
     name: 'lookup',
     opcode: abi.LOOKUP,
-    async do(t, bus, _, path) {
+    async do(t, { bus, path }) {
       t.equal(await bus.bench.sh('stat -c %s "$1"', path), String(SIZE_BYTES));
     },
   },
@@ -90,7 +99,7 @@ for (const way of ['threads', 'main thread'] as const) {
     const crashes = new Crashes();
     const bus = await startBus(t, crashes.env);
     const image = await bus.bench.image('disk.img', SIZE_BYTES, SIZE_BYTES);
-    // a disk with a filter is no window: the main thread serves it
+    // a disk with a delay filter is no window: the main thread serves it
     const filters = way === 'threads' ? [] : [{ name: 'delay', value: '0' }];
     const vbd = await bus.attach({ driver: 'aio', image, filters });
     const client = await Client.open(t, bus.bench, 'write', vbd.path);
@@ -99,9 +108,9 @@ for (const way of ['threads', 'main thread'] as const) {
         await t.test(`${act.name}: a crash at step ${step}`, async (t) => {
           const { restarts } = await bus.info();
           crashes.arm(step, act.opcode);
-          await act.do(t, bus, client, vbd.path, image);
+          await act.do(t, { bus, client, path: vbd.path, image });
           await bus.settled(restarts + 1);
-          t.equal(crashes.left(), 0, 'the server has died there');
+          t.equal(crashes.left(), 0, 'the server died at that step');
           await opensSettle(bus, 1);
         });
       }
@@ -112,7 +121,7 @@ for (const way of ['threads', 'main thread'] as const) {
   });
 }
 
-t.test('an error that nobody catches in the main thread', { skip: whyNot() }, async (t) => {
+t.test('an uncaught error in the main thread', { skip: whyNot() }, async (t) => {
   const crashes = new Crashes();
   const bus = await startBus(t, crashes.env);
   const image = await bus.bench.image('disk.img', SIZE_BYTES);
@@ -120,5 +129,5 @@ t.test('an error that nobody catches in the main thread', { skip: whyNot() }, as
   crashes.arm('io', abi.LOOKUP, 1, 'throw');
   t.equal(await bus.bench.sh('head -c 5 "$1" | wc -c', vbd.path), '5');
   await bus.settled(1);
-  t.match(await bus.log(), /thrown for a test/, 'the log has its last words');
+  t.match(await bus.log(), /thrown for a test/, 'the log has the error');
 });

@@ -1,4 +1,4 @@
-/** Crashes at a chosen step of a server: see mount/fuse/thread/crash-point.ts and crash-hook.ts. */
+/** Makes servers crash at a chosen step: see mount/fuse/thread/crash-point.ts and crash-hook.ts. */
 import { mkdtempSync, readdirSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -10,23 +10,23 @@ export class Crashes {
   readonly #directory = realpathSync(mkdtempSync(join(tmpdir(), 'crashes-')));
   #count = 0;
 
-  /** What the keeper is to be started with. */
+  /** The environment for the keeper. */
   get env(): Record<string, string> {
     return { FUSETAP_TEST_CRASH: this.#directory, NODE_OPTIONS: `--import=${HOOK}` };
   }
 
-  /** So many servers will die at the step with that opcode (0: no request). */
+  /** Makes the next `times` servers die at that step with that opcode (0: no request). */
   arm(step: CrashStep, opcode: number, times = 1, kind: 'kill' | 'throw' | 'spin' = 'kill'): void {
     for (let i = 0; i < times; i++)
       writeFileSync(join(this.#directory, `${step}-${opcode}-${kind}${this.#count++}`), '');
   }
 
-  /** None will die any more. */
+  /** Makes no server die any more. */
   disarm(): void {
     for (const name of readdirSync(this.#directory)) rmSync(join(this.#directory, name), { force: true });
   }
 
-  /** How many are still to come. */
+  /** How many crashes are left. */
   left(): number {
     return readdirSync(this.#directory).length;
   }

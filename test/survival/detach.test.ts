@@ -1,6 +1,6 @@
 /**
- * Detach after a restart: what the dead server knew and could not pass on (a FORGET, a RELEASE) makes nothing busy, and
- * who still holds a vbd keeps it. A flush that failed is told by whichever server comes after.
+ * Detach after a restart. A FORGET or RELEASE that the dead server had read, and that is lost, leaves no vbd busy; a
+ * vbd that is still in use is not detached. A failed flush is reported by the next server.
  */
 import t from 'tap';
 import * as abi from '../../mount/fuse/protocol/abi.js';
@@ -11,7 +11,7 @@ import { Crashes } from './crashes.js';
 
 t.setTimeout(120_000);
 const skip = whyNot();
-/** what detach itself may take, and a busy machine */
+/** how long a detach may take on a busy machine */
 const LIMIT_MS = 3_000;
 
 async function detachesSoon(t: import('tap').Test, bus: Bus, vdev: string, what: string): Promise<void> {
@@ -20,7 +20,7 @@ async function detachesSoon(t: import('tap').Test, bus: Bus, vdev: string, what:
   t.ok(performance.now() - begun < LIMIT_MS, `${what}: in ${Math.round(performance.now() - begun)} ms`);
 }
 
-void t.test('nobody holds it', { skip }, async (t) => {
+void t.test('nobody uses it', { skip }, async (t) => {
   const crashes = new Crashes();
   const bus = await startBus(t, crashes.env);
   const image = await bus.bench.image('disk.img', 4 << 20);
@@ -35,8 +35,8 @@ void t.test('nobody holds it', { skip }, async (t) => {
     await attach();
     crashes.arm('read', opcode);
     await bus.bench.try('cat "$1" > /dev/null', path);
-    await detachesSoon(t, bus, 'xvda', `a death with ${name} in its hands`);
-    // a FORGET that did not come before comes now
+    await detachesSoon(t, bus, 'xvda', `a server that died with ${name} under way`);
+    // a FORGET that has not come yet comes now
     await bus.poke();
     t.ok(crashes.left() <= 1);
     await bus.killServer();
@@ -45,7 +45,7 @@ void t.test('nobody holds it', { skip }, async (t) => {
   }
 });
 
-void t.test('a client that dies between two servers leaves no handle that counts', { skip }, async (t) => {
+void t.test('a client that dies between two servers does not keep the vbd busy', { skip }, async (t) => {
   const bus = await startBus(t);
   const { path, vdev } = await bus.attach({ driver: 'aio', image: await bus.bench.image('disk.img', 4 << 20) });
   const client = await Client.open(t, bus.bench, 'write', path);
@@ -56,18 +56,18 @@ void t.test('a client that dies between two servers leaves no handle that counts
   await detachesSoon(t, bus, vdev, 'its client is dead');
 });
 
-void t.test('somebody holds it', { skip }, async (t) => {
+void t.test('it is in use', { skip }, async (t) => {
   const bus = await startBus(t);
   const { path, vdev } = await bus.attach({ driver: 'aio', image: await bus.bench.image('disk.img', 4 << 20) });
   for (const way of ['read', 'path', 'map'] as const) {
     const client = await Client.open(t, bus.bench, way, path);
     await bus.killServer();
     const error = await bus.detach(vdev).catch((reason: unknown) => reason);
-    t.match(error, { code: 'BUSY', holders: [{ pid: client.pid }] }, `${way}: busy, with its name`);
+    t.match(error, { code: 'BUSY', holders: [{ pid: client.pid }] }, `${way}: busy, with the client's pid`);
     t.equal(await bus.bench.sh('head -c 7 "$1" | wc -c', path), '7', 'and it can be opened again');
     await client.release();
   }
-  await detachesSoon(t, bus, vdev, 'all have let go');
+  await detachesSoon(t, bus, vdev, 'nobody uses it any more');
 });
 
 void t.test('a flush that failed before the crash', { skip }, async (t) => {
@@ -79,14 +79,14 @@ void t.test('a flush that failed before the crash', { skip }, async (t) => {
   const clients = [await Client.open(t, bus.bench, 'write', path), await Client.open(t, bus.bench, 'write', path)];
   const [first, second] = clients as [Client, Client];
   await bus.bench.sh('touch "$1"', trigger);
-  t.match(await first.call('fsync'), /Input\/output error/, 'who asked is told');
+  t.match(await first.call('fsync'), /Input\/output error/, 'the client that asked gets the error');
   await bus.bench.sh('rm "$1"', trigger);
   await bus.killServer();
   t.equal(await first.call('fsync'), 'ok', 'once');
-  t.match(await second.call('fsync'), /Input\/output error/, 'the other handle is told by the next server');
+  t.match(await second.call('fsync'), /Input\/output error/, 'the other handle gets the error from the next server');
   t.equal(await second.call('fsync'), 'ok', 'once');
   const third = await Client.open(t, bus.bench, 'write', path);
-  t.equal(await third.call('fsync'), 'ok', 'who came later has lost nothing');
+  t.equal(await third.call('fsync'), 'ok', 'a handle that was opened later gets no error');
   for (const client of [...clients, third]) await client.release();
-  t.match(await bus.detach(vdev, '?wait=5'), { vbds: [{ error: { code: 'FAILED' } }] }, 'and detach tells');
+  t.match(await bus.detach(vdev, '?wait=5'), { vbds: [{ error: { code: 'FAILED' } }] }, 'and detach reports it');
 });

@@ -1,6 +1,6 @@
 /**
- * Every ending flushes, once: by a signal, by two of them, in the middle of a save, of a bus that failed, of one that somebody
- * holds. That a flush came is shown by a driver of others, which writes down each of its flushes.
+ * Every ending of a bus flushes each vbd once: by a signal, by two signals, during a save, after a failure, while vbds
+ * are in use. A third-party driver records its flushes in a file.
  */
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
@@ -19,11 +19,11 @@ t.setTimeout(400_000);
 const skip = whyNot();
 const LIMIT_MS = 20_000;
 
-/** Says in a file when a flush begins and ends; `until`: which it does not before that file is there. */
-const TELLING = `import { appendFileSync, existsSync, readSync, writeSync } from 'node:fs';
+/** A driver that records in a file when a flush begins and ends. `until`: the flush waits until that file exists. */
+const RECORDER = `import { appendFileSync, existsSync, readSync, writeSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 export default {
-  name: 'telling',
+  name: 'recorder',
   image: 'required',
   async open({ image, options: { log, until = '/' } }) {
     return {
@@ -40,22 +40,22 @@ export default {
   },
 };`;
 
-/** A vbd whose driver tells of its flushes. */
-interface Telling {
+/** A vbd whose driver records its flushes. */
+interface RecordedVbd {
   readonly vdev: string;
   readonly path: string;
-  /** what it has told so far */
-  told(): Promise<string>;
+  /** the records so far */
+  records(): Promise<string>;
 }
 
-async function attachTelling(bus: Bus, name: string, until = '/'): Promise<Telling> {
+async function attachRecorder(bus: Bus, name: string, until = '/'): Promise<RecordedVbd> {
   const { bench } = bus;
-  await writeFile(bench.path('telling.mjs'), TELLING);
-  const log = bench.path(`${name}.told`);
+  await writeFile(bench.path('recorder.mjs'), RECORDER);
+  const log = bench.path(`${name}.records`);
   await appendFile(log, '');
   const image = await bench.image(`${name}.img`, 1 << 20);
-  const { vdev, path } = await bus.attach({ driver: bench.path('telling.mjs'), image, options: { log, until } });
-  return { vdev, path, told: () => readFile(log, 'utf8') };
+  const { vdev, path } = await bus.attach({ driver: bench.path('recorder.mjs'), image, options: { log, until } });
+  return { vdev, path, records: () => readFile(log, 'utf8') };
 }
 
 async function signalKeeper(bus: Bus, signal: NodeJS.Signals): Promise<void> {
@@ -71,20 +71,24 @@ async function write(bench: Bench, path: string, text = 'PRECIOUS'): Promise<voi
   await bench.sh('printf "$2" | dd of="$1" conv=notrunc status=none', path, text);
 }
 
-t.test('a second signal waits for the first ending', { skip }, async (t) => {
+t.test('a second signal waits for the ending that the first began', { skip }, async (t) => {
   const bus = await startBus(t);
-  const vbd = await attachTelling(bus, 'slow', bus.bench.path('go'));
+  const vbd = await attachRecorder(bus, 'slow', bus.bench.path('go'));
   await write(bus.bench, vbd.path);
   await signalKeeper(bus, 'SIGTERM');
-  await eventually('the flush has begun', LIMIT_MS, async () => (await vbd.told()).includes('begun'));
+  await eventually('the flush has begun', LIMIT_MS, async () => (await vbd.records()).includes('begun'));
   await signalKeeper(bus, 'SIGHUP');
   const stopped = askBus<DetachResult>(bus.place, { method: 'POST', path: '/stop', body: { force: true } });
   await delay(500);
-  t.equal(await vbd.told(), 'begun\n', 'neither a signal nor a stop cuts it short');
+  t.equal(await vbd.records(), 'begun\n', 'neither a signal nor a stop interrupts it');
   await bus.bench.sh('touch go');
-  t.match(await stopped, { vbds: [{ vdev: vbd.vdev }], ended: true }, 'a stop joins it, and is told what went');
+  t.match(
+    await stopped,
+    { vbds: [{ vdev: vbd.vdev }], ended: true },
+    'a stop waits for it, and reports the detached vbds',
+  );
   await isOver(bus);
-  t.equal(await vbd.told(), 'begun\nflushed\nclosed\n', 'one flush, to its end');
+  t.equal(await vbd.records(), 'begun\nflushed\nclosed\n', 'one flush, which finished');
   t.same(await bus.bench.traces(), [], 'nothing is left');
 });
 
@@ -92,7 +96,7 @@ t.test('a signal in the middle of a save', { skip }, async (t) => {
   const bus = await startBus(t);
   const image = await bus.bench.image('big.img', 64 << 20, 64 << 20);
   const big = await bus.attach({ driver: 'aio', image, filters: [{ name: 'delay', value: '50' }] });
-  const others = [await attachTelling(bus, 'one'), await attachTelling(bus, 'two')];
+  const others = [await attachRecorder(bus, 'one'), await attachRecorder(bus, 'two')];
   for (const { path } of [big, ...others]) await write(bus.bench, path);
   const save = bus.bench.fusetap(['save', big.vdev, bus.bench.path('copy.img')]);
   await eventually('the copy is made', LIMIT_MS, async () => (await bus.info()).vbds[0]?.state === 'paused');
@@ -100,19 +104,19 @@ t.test('a signal in the middle of a save', { skip }, async (t) => {
   await isOver(bus);
   t.not((await save).status, 0, 'the save was given up');
   t.notOk(existsSync(bus.bench.path('copy.img')), 'and left nothing');
-  for (const { told } of others) t.equal(await told(), 'begun\nflushed\nclosed\n', 'the others were flushed');
+  for (const { records } of others) t.equal(await records(), 'begun\nflushed\nclosed\n', 'the others were flushed');
   t.same(await bus.bench.traces(), [], 'nothing is left');
 });
 
-t.test('one that hangs keeps no other from being flushed', { skip }, async (t) => {
+t.test('a vbd that hangs does not keep others from being flushed', { skip }, async (t) => {
   const bus = await startBus(t, { FUSETAP_FLUSH_LIMIT_MS: '3000' });
-  const hangs = await attachTelling(bus, 'hangs', '/nowhere');
-  const other = await attachTelling(bus, 'other');
+  const hangs = await attachRecorder(bus, 'hangs', '/nowhere');
+  const other = await attachRecorder(bus, 'other');
   const { status, stderr, stdout } = await bus.bench.fusetap(['stop', '--force', '--json']);
   t.equal(status, 1);
   t.match(stderr, /xvda .*not flushed within 3 s/);
   t.match(JSON.parse(stdout), [{ vdev: hangs.vdev, error: { code: 'FAILED' } }, { vdev: other.vdev }]);
-  t.equal(await other.told(), 'begun\nflushed\nclosed\n');
+  t.equal(await other.records(), 'begun\nflushed\nclosed\n');
   t.same(await bus.bench.traces(), [], 'nothing is left');
 });
 
@@ -130,12 +134,12 @@ t.test('a limit that is no number is refused', { skip }, async (t) => {
     }
   }
   const named = await bus.bench.fusetap(['ls', '--bus', '0'], { env: { FUSETAP_BUS: 'a b' } });
-  t.equal(named.status, 0, 'a variable that is not asked for does not matter');
+  t.equal(named.status, 0, 'a variable that is not used does not matter');
   const unnamed = await bus.bench.fusetap(['show'], { env: { FUSETAP_BUS: 'a b' } });
   t.match(unnamed, { status: 2, stderr: /\$FUSETAP_BUS: not a name of a bus: 'a b'/ });
 });
 
-t.test('a flush that fails at a signal leaves the log', { skip }, async (t) => {
+t.test('after a signal and a failed flush the log stays', { skip }, async (t) => {
   const bus = await startBus(t);
   const image = await bus.bench.image('disk.img', 1 << 20);
   await bus.attach({ driver: 'aio', image, filters: [{ name: 'error', value: 'flush' }] });
@@ -146,21 +150,21 @@ t.test('a flush that fails at a signal leaves the log', { skip }, async (t) => {
   t.equal(await bus.bench.succeed(['ls', '--json']), '[]', 'ls shows no bus');
   await bus.bench.attach(image);
   await bus.bench.detach('xvda');
-  t.same(await bus.bench.traces(), [], 'the next bus of that name takes it along');
+  t.same(await bus.bench.traces(), [], 'the next bus of that name removes it');
 });
 
-t.test('a bus whose mount was taken away is flushed by its server', { skip }, async (t) => {
+t.test('a bus whose mount was removed is flushed by its server', { skip }, async (t) => {
   const bus = await startBus(t);
-  const vbd = await attachTelling(bus, 'one');
+  const vbd = await attachRecorder(bus, 'one');
   await write(bus.bench, vbd.path);
   await hasFailed(bus);
   t.equal((await bus.bench.fusetap(['detach', vbd.vdev])).status, 0);
-  t.equal(await vbd.told(), 'begun\nflushed\nclosed\n');
+  t.equal(await vbd.records(), 'begun\nflushed\nclosed\n');
   await bus.bench.succeed(['stop']);
   t.same(await bus.bench.traces(), []);
 });
 
-/** As systemd unmounts it at shutdown. */
+/** Unmounts the bus as systemd does at shutdown. */
 async function hasFailed(bus: Bus): Promise<void> {
   await bus.bench.sh('umount "$1"', bus.place.path);
   await eventually('the bus has failed', LIMIT_MS, async () => (await bus.info()).state === 'failed');
@@ -169,9 +173,9 @@ async function hasFailed(bus: Bus): Promise<void> {
 t.test('without a server the keeper flushes', { skip: skip || !isInstalled('strace') }, async (t) => {
   const bus = await startBus(t);
   const aio = await bus.attach({ driver: 'aio', image: await bus.bench.image('disk.img', 1 << 20) });
-  const telling = await attachTelling(bus, 'one');
-  const unwritten = await attachTelling(bus, 'two');
-  for (const { path } of [aio, telling]) await write(bus.bench, path);
+  const recorded = await attachRecorder(bus, 'one');
+  const unwritten = await attachRecorder(bus, 'two');
+  for (const { path } of [aio, recorded]) await write(bus.bench, path);
   const { keeperPid, serverPid } = await bus.info();
   await hasFailed(bus);
   process.kill(serverPid as number, 'SIGKILL');
@@ -182,16 +186,20 @@ t.test('without a server the keeper flushes', { skip: skip || !isInstalled('stra
     /TracerPid:\s*[1-9]/.test(await readFile(`/proc/${keeperPid}/status`, 'utf8')),
   );
   t.equal((await bus.bench.fusetap(['detach', aio.vdev])).status, 0);
-  t.match(await readFile(trace, 'utf8'), /fsync\(3<[^>]*disk\.img>\) += 0/, 'by its own descriptor');
+  t.match(await readFile(trace, 'utf8'), /fsync\(3<[^>]*disk\.img>\) += 0/, 'through its own descriptor');
   strace.kill('SIGKILL');
-  const refused = await bus.bench.fusetap(['detach', telling.vdev]);
-  t.match(refused, { status: 1, stderr: /xvdb was not flushed: its driver is .*telling/ }, 'a driver cannot be asked');
+  const refused = await bus.bench.fusetap(['detach', recorded.vdev]);
+  t.match(
+    refused,
+    { status: 1, stderr: /xvdb was not flushed: its driver is .*recorder/ },
+    'a third-party driver cannot be called',
+  );
   t.equal((await bus.bench.fusetap(['detach', unwritten.vdev])).status, 0, 'nothing was written');
   await bus.bench.succeed(['stop']);
   t.same(await bus.bench.traces(), []);
 });
 
-/** How a file system on a vbd comes to be cut off from it. */
+/** The ways to cut a mounted file system off from its vbd. */
 const ENDINGS: Readonly<Record<string, (bus: Bus, t: Test) => Promise<void>>> = {
   SIGTERM: async (bus) => {
     await signalKeeper(bus, 'SIGTERM');
@@ -201,7 +209,7 @@ const ENDINGS: Readonly<Record<string, (bus: Bus, t: Test) => Promise<void>>> = 
     const { status, stdout, stderr } = await bus.bench.fusetap(['stop', '--force', '--json']);
     t.equal(status, 0, stderr);
     t.match(JSON.parse(stdout), [{ cutOff: [{ loop: /^\/dev\/loop/, mount: /m$/ }] }]);
-    t.match(stderr, /cut off from xvda of bus 0: \/dev\/loop\d+ mounted on \S+m;/, 'it says who');
+    t.match(stderr, /cut off from xvda of bus 0: \/dev\/loop\d+ mounted on \S+m;/, 'it names the users');
   },
   'detach --force': async (bus, t) => {
     t.match(await bus.bench.fusetap(['detach', '--force', 'xvda']), { status: 0, stderr: /cut off .*\/m;/ });
@@ -215,7 +223,7 @@ const ENDINGS: Readonly<Record<string, (bus: Bus, t: Test) => Promise<void>>> = 
 
 for (const [name, end] of Object.entries(ENDINGS)) {
   t.test(
-    `what is mounted on a vbd is written back first: ${name}`,
+    `a file system on a vbd is written back first: ${name}`,
     { skip: whyNot('losetup', 'mkfs.ext4') },
     async (t) => {
       const bus = await startBus(t);
@@ -233,7 +241,7 @@ for (const [name, end] of Object.entries(ENDINGS)) {
   );
 }
 
-t.test('what cannot be written back is said', { skip: whyNot('losetup', 'mkfs.ext4') }, async (t) => {
+t.test('a file system that cannot be written back is reported', { skip: whyNot('losetup', 'mkfs.ext4') }, async (t) => {
   const bus = await startBus(t);
   const { bench } = bus;
   const image = await bench.image('disk.img', 64 << 20);
@@ -248,7 +256,7 @@ t.test('what cannot be written back is said', { skip: whyNot('losetup', 'mkfs.ex
   t.same(await bench.traces(), [], 'nothing is left');
 });
 
-t.test('stop --wait waits for those who hold a vbd', { skip }, async (t) => {
+t.test('stop --wait waits until no vbd is in use', { skip }, async (t) => {
   const bus = await startBus(t);
   const one = await bus.attach({ driver: 'aio', image: await bus.bench.image('one.img', 1 << 20) });
   const two = await bus.attach({ driver: 'aio', image: await bus.bench.image('two.img', 1 << 20) });
@@ -258,13 +266,13 @@ t.test('stop --wait waits for those who hold a vbd', { skip }, async (t) => {
   t.equal(await bus.bench.sh('head -c 3 "$1" | wc -c', one.path), '3', 'the other can be opened again');
   const stopping = bus.bench.fusetap(['stop', '--wait', '30']);
   await delay(700);
-  t.equal(await client.call('read', 0, 10), '10', 'held: served');
+  t.equal(await client.call('read', 0, 10), '10', 'in use: still served');
   await client.release();
-  t.equal((await stopping).status, 0, 'let go: stopped');
+  t.equal((await stopping).status, 0, 'closed: stopped');
   t.same(await bus.bench.traces(), []);
 });
 
-t.test('the bus of a run that was killed ends after its command', { skip }, async (t) => {
+t.test('when `run` is killed, its bus ends after its command', { skip }, async (t) => {
   const bench = await openBench(t, KERNEL);
   const image = await bench.image('disk.img', 1 << 20);
   const script =

@@ -1,6 +1,6 @@
 /**
- * A file system on a loop device on a vbd, with an archive being unpacked on it, while the server is killed again and
- * again: afterwards all files are there, and fsck has nothing to say.
+ * An archive is unpacked to a file system on a loop device on a vbd, while the server is killed again and again.
+ * Afterwards all files are there, and fsck finds no error.
  */
 import t from 'tap';
 import { collect, start } from '../e2e/command.js';

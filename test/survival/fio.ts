@@ -1,10 +1,10 @@
-/** fio that checks what it reads, for as long as a test disturbs its bus. */
+/** fio that verifies what it reads, while a test disturbs its bus. */
 import type { Test } from 'tap';
 import { collect, type Outcome, start } from '../e2e/command.js';
 import type { Bench } from '../e2e/fixtures.js';
 
 const MIB = 1 << 20;
-/** two jobs, each on a part of its own: small requests and the largest there are */
+/** two jobs, each on its own part of the disk: with small requests, and with the largest */
 export const FIO_DISK_BYTES = 48 * MIB;
 
 const JOBS = [
@@ -16,12 +16,12 @@ const COMMON = [
   ...['--ioengine=libaio', '--allow_file_create=0', '--minimal'],
 ];
 
-/** A fio that runs until it is told to end. */
+/** A fio that runs until `end` is called. */
 export class Verifier {
   readonly #bench: Bench;
   readonly #args: string[];
   #ending = false;
-  /** resolves with the first run that failed, or else the one during which it was told to end */
+  /** resolves with the first run that failed, or with the run during which `end` was called */
   readonly outcome: Promise<Outcome>;
 
   /** Starts two jobs on the file: random writes that are read back and compared, 16 at a time. */
@@ -32,7 +32,7 @@ export class Verifier {
     this.outcome = this.#run();
   }
 
-  /** again and again: fio has no clean way to be told to end */
+  /** Runs fio again and again, because a run cannot be ended cleanly. */
   async #run(): Promise<Outcome> {
     for (;;) {
       const outcome = await collect(start('fio', this.#args, this.#bench.options()));
@@ -40,15 +40,15 @@ export class Verifier {
     }
   }
 
-  /** No run after this one. */
+  /** Lets the current run finish, and starts no other. */
   end(): Promise<Outcome> {
     this.#ending = true;
     return this.outcome;
   }
 }
 
-/** fio has met no error and no mismatch. */
+/** Checks that fio found no error and no mismatch. */
 export function provesIntact(t: Test, { status, stdout, stderr }: Outcome, what: string): void {
-  t.equal(status, 0, `${what}: fio meets no error and no mismatch`);
+  t.equal(status, 0, `${what}: fio finds no error and no mismatch`);
   if (status !== 0) t.comment(`${stderr}${stdout}`);
 }

@@ -1,4 +1,4 @@
-/** The file system of an image is frozen, with a write to it under way: all other vbds go on. */
+/** The file system of an image is frozen while a write to it is under way: all other vbds work. */
 import t from 'tap';
 import { eventually } from '../e2e/command.js';
 import { whyNot } from '../e2e/fixtures.js';
@@ -6,11 +6,11 @@ import { startBus } from './bus.js';
 
 t.setTimeout(180_000);
 const skip = whyNot('losetup', 'mkfs.ext4', 'fsfreeze', 'dd');
-/** what a command of a quiet machine does in two seconds, a busy one does in this */
+/** a command takes at most two seconds on an idle machine, and at most this on a busy one */
 const LIMIT_MS = 60_000;
 const SIZE = 8 << 20;
 
-void t.test('a frozen file system costs its own vbd', { skip }, async (t) => {
+void t.test('a frozen file system stops only its own vbd', { skip }, async (t) => {
   const bus = await startBus(t);
   const { bench } = bus;
   const directory = await bench.makeDirectory('frozen');
@@ -38,7 +38,7 @@ void t.test('a frozen file system costs its own vbd', { skip }, async (t) => {
     t.equal(status, 0, `${command.join(' ')}: ${stderr}`);
   }
   const upgrade = await bench.fusetap(['upgrade'], { timeoutMs: 60_000 });
-  t.equal(upgrade.status, 4, 'an upgrade would stop them all');
+  t.equal(upgrade.status, 4, 'an upgrade is refused, because it would stop all vbds');
   t.match(upgrade.stderr, /a disk of bus 0 has not answered (a request|\d+ requests) for 5 s/);
   await bench.sh('dd if=/dev/zero of="$1" bs=4k count=1 conv=notrunc,fsync status=none', `${bus.place.path}/xvdb`);
   await bench.sh('fsfreeze -u "$1"', directory);

@@ -1,6 +1,6 @@
 /**
- * Where new servers do no good, the bus is given up: whoever waits gets an error soon, nobody hangs, and `stop` clears
- * away what is left.
+ * When new servers do not help, the bus is given up: clients that wait get an error soon, nobody hangs, and `stop`
+ * removes what is left.
  */
 import t, { type Test } from 'tap';
 import * as abi from '../../mount/fuse/protocol/abi.js';
@@ -16,7 +16,7 @@ const LIMIT_MS = 15_000;
 const MANY = 200;
 const ERRORS = /abort|not connected|Input\/output error|No such device/i;
 
-/** Ends the server; threads that it loads late may have met the armed crash before. */
+/** Kills the server, unless it is dead already: a thread that it loads late may reach the armed crash first. */
 async function killServer(bus: Bus): Promise<void> {
   const { serverPid } = await bus.info();
   if (serverPid === null) return;
@@ -39,7 +39,7 @@ async function isClearedAway(t: Test, bus: Bus): Promise<void> {
   t.same(await bus.bench.traces(), [], 'nothing is left');
 }
 
-/** What the keeper of a bus that was given up still holds is not lost: `start` mounts it anew. */
+/** The vbds of a bus that was given up are not lost: `start` mounts the bus again. */
 async function isServedAnew(t: Test, bus: Bus, crashes: Crashes): Promise<void> {
   const { bench } = bus;
   crashes.disarm();
@@ -59,10 +59,10 @@ async function isServedAnew(t: Test, bus: Bus, crashes: Crashes): Promise<void> 
   await bus.killServer();
   await bench.detach('xvda');
   const image = bench.path('disk.img');
-  t.equal((await bus.attach({ driver: 'aio', image, vdev: 'xvdc' })).state, 'running', 'it is a bus as any other');
+  t.equal((await bus.attach({ driver: 'aio', image, vdev: 'xvdc' })).state, 'running', 'it works as any other bus');
 }
 
-/** What the call comes to, which must be within the limit. */
+/** Checks that the call fails within the limit. */
 async function inTime(t: Test, what: string, answer: Promise<string>): Promise<void> {
   const begun = performance.now();
   const said = await answer;
@@ -73,7 +73,7 @@ async function inTime(t: Test, what: string, answer: Promise<string>): Promise<v
 for (const step of ['load', 'start'] as const) {
   void t.test(`servers that die before they answer (${step})`, { skip: whyNot() }, async (t) => {
     const crashes = new Crashes();
-    // that none can be loaded is evidence of nothing, so it is tried for minutes: here for a moment
+    // that no server can be loaded is no evidence, so the keeper tries for minutes; here for 500 ms
     const bus = await startBus(t, { ...crashes.env, FUSETAP_START_LIMIT_MS: '500' });
     const [image, second] = [await bus.bench.image('disk.img', 4 << 20), await bus.bench.image('golden.img', 4 << 20)];
     const vbd = await bus.attach({ driver: 'aio', image });
@@ -89,7 +89,7 @@ for (const step of ['load', 'start'] as const) {
     await Promise.all([
       inTime(t, 'a reader', reader.call('read', 0, 4096)),
       inTime(t, 'a writer', writer.call('write', 0, 4096)),
-      inTime(t, 'who syncs', syncer.call('fsync')),
+      inTime(t, 'an fsync', syncer.call('fsync')),
       inTime(t, 'an opener', Client.tryOpen(t, bus.bench, 'read', vbd.path)),
     ]);
     await isGivenUp(t, bus);
@@ -99,13 +99,13 @@ for (const step of ['load', 'start'] as const) {
   });
 }
 
-t.test('a request that every server dies of', { skip: whyNot() }, async (t) => {
+t.test('a request that kills every server', { skip: whyNot() }, async (t) => {
   const crashes = new Crashes();
   const bus = await startBus(t, crashes.env);
   const image = await bus.bench.image('disk.img', 4 << 20);
   const vbd = await bus.attach({ driver: 'aio', image });
   const clients = await Promise.all([1, 2, 3].map(() => Client.open(t, bus.bench, 'write', vbd.path)));
-  // others are served all the while
+  // other requests are served meanwhile
   let isOver = false;
   const traffic = (async () => {
     while (!isOver) await bus.bench.try('head -c 1 /dev/null; stat -f "$1"', bus.place.path);
@@ -121,7 +121,7 @@ t.test('a request that every server dies of', { skip: whyNot() }, async (t) => {
   await isClearedAway(t, bus);
 });
 
-t.test('one death at start is no reason', { skip: whyNot() }, async (t) => {
+t.test('one death at start does not end the bus', { skip: whyNot() }, async (t) => {
   for (const step of ['load', 'start'] as const) {
     const crashes = new Crashes();
     const bus = await startBus(t, crashes.env, step);

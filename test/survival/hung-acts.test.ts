@@ -1,4 +1,4 @@
-/** What is refused, and given up, because a disk hangs: nobody waits for it for ever. */
+/** Commands that are refused or cancelled because a disk hangs: nobody waits for it for ever. */
 import t from 'tap';
 import { eventually } from '../e2e/command.js';
 import { whyNot } from '../e2e/fixtures.js';
@@ -7,7 +7,7 @@ import { abortAt, ServedImage } from './sick-disks.js';
 
 t.setTimeout(180_000);
 const skip = whyNot('qemu-storage-daemon', 'dd');
-/** what a command of a quiet machine does in a second, a busy one does in this */
+/** a command takes at most a second on an idle machine, and at most this on a busy one */
 const LIMIT_MS = 60_000;
 const SIZE = 8 << 20;
 
@@ -26,7 +26,7 @@ void t.test('an image that hangs is not opened, and nobody else waits for it', {
     t.equal(status, 4, `${words.join(' ')}: ${stderr}`);
     t.match(stderr, /sick\.img"?: its file system \(fuse\S*, mounted on \S*sick\.img\) has not answered for \d+ s/);
   };
-  // more than libuv has threads when it is left alone
+  // more than libuv's default number of threads
   const all = [
     ...Array.from({ length: 6 }, () => refused('attach', served.path)),
     refused('attach', served.path, 'xvdy', 'r'),
@@ -40,7 +40,7 @@ void t.test('an image that hangs is not opened, and nobody else waits for it', {
   t.same(
     (await bench.list()).map(({ vdev }) => vdev),
     ['xvda', 'xvdb', 'xvdz'],
-    'no slot is kept',
+    'no slot stays reserved',
   );
   served.goOn();
   await eventually('it can be attached', 20_000, async () => {
@@ -69,8 +69,8 @@ void t.test('detach, pause and stop of a vbd whose disk hangs are refused', { sk
   await eventually('the write is under way', 20_000, async () => (await opens()) > 0);
   await refused('pause', 'xvda');
   served.goOn();
-  t.equal((await writing).status, 0, 'the vbd serves on');
-  await eventually('nothing of it is left', 20_000, async () => {
+  t.equal((await writing).status, 0, 'the vbd is still served');
+  await eventually('the refused commands have left nothing', 20_000, async () => {
     const [vbd] = await bench.list();
     return vbd?.imageState === null && vbd.state === 'running';
   });

@@ -1,6 +1,6 @@
 /**
- * An update in place: the files of a package are replaced while buses run from it. The package before is the one whose
- * keepers and servers knew other paths (fixtures/before-rooms.tar.gz: what `npm run build` made of it).
+ * An update in place: the files of a package are replaced while buses run from it. The old package is the version whose
+ * keepers and servers had other paths (fixtures/before-rooms.tar.gz is its build).
  */
 import { cp, readFile, rm, symlink } from 'node:fs/promises';
 import { resolve } from 'node:path';
@@ -34,7 +34,7 @@ interface Served {
   readonly memory: string;
 }
 
-/** A bus of the package before, with a file and a ram image that both were written to. */
+/** Starts a bus of the old package, with a file and a ram image, and writes to both. */
 async function serveBefore(t: Test): Promise<Served> {
   const bench = await openBench(t, KERNEL);
   await installBefore(bench);
@@ -58,7 +58,7 @@ async function endsClear(t: Test, { bus: { bench } }: Served): Promise<void> {
   t.same(await bench.traces(), []);
 }
 
-t.test('a keeper of the package before starts servers of the one now', { skip: whyNot() }, async (t) => {
+t.test('a keeper of the old package starts servers of the new one', { skip: whyNot() }, async (t) => {
   const served = await serveBefore(t);
   const { bus } = served;
   await replaceByNow(bus.bench);
@@ -72,7 +72,7 @@ t.test('a keeper of the package before starts servers of the one now', { skip: w
   t.equal((await readFile(bus.bench.path('disk.img'))).subarray(0, 8).toString(), 'WRITTEN!');
 });
 
-t.test('a server of the package now is left alone by a keeper of the one before', { skip: whyNot() }, async (t) => {
+t.test('a server of the new package outlives a keeper of the old one', { skip: whyNot() }, async (t) => {
   const served = await serveBefore(t);
   const { bus } = served;
   await replaceByNow(bus.bench);
@@ -85,10 +85,10 @@ t.test('a server of the package now is left alone by a keeper of the one before'
   await endsClear(t, served);
 });
 
-t.test('a server of the package before is left alone after the update', { skip: whyNot() }, async (t) => {
+t.test('a server of the old package outlives its keeper after the update', { skip: whyNot() }, async (t) => {
   const served = await serveBefore(t);
   const { bus } = served;
-  // so soon that it may not have loaded what serves without a keeper: that comes from the package now
+  // so soon that it may not have loaded the orphan code yet, which then comes from the new package
   await replaceByNow(bus.bench);
   process.kill((await bus.info()).keeperPid as number, 'SIGKILL');
   await eventually('it is an orphan', 60_000, async () => {

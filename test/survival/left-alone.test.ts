@@ -1,6 +1,6 @@
 /**
- * A server whose keeper is dead, or does not answer, is a whole one: it grants memory, keeps its disks out of torn copies,
- * flushes when it is told to end, and needs nothing of the package that is installed by then.
+ * A server whose keeper is dead, or does not answer: it grants memory, is paused for copies, flushes when it is told to
+ * end, and needs no file of the package that is installed by then.
  */
 import { cp, readdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
@@ -29,7 +29,7 @@ async function killKeeper(bus: Bus): Promise<BusInfo> {
 
 onDefaultTransport(t, ['dd'], grantMemory, JUST_USER);
 
-/** Holes are filled, by threads and on the event loop, and the limit holds. */
+/** Threads and the event loop fill holes without a keeper, within the limit. */
 async function grantMemory(t: Test, transport: TestTransport): Promise<void> {
   const bus = await startBusOn(await openBench(t, transport), { FUSETAP_RAM_LIMIT: '250M' });
   const { bench } = bus;
@@ -50,18 +50,18 @@ async function grantMemory(t: Test, transport: TestTransport): Promise<void> {
   await bench.sh(FILL, vbd.path, `${PIECES}`, '1000');
   await bench.sh(FILL, slow.path, '3000', '100');
   const { status, stderr } = await bench.try(FILL, vbd.path, '3200', '3000');
-  t.not(status, 0, 'the limit holds');
+  t.not(status, 0, 'the limit is enforced');
   t.match(stderr, /No space/);
   t.match(JSON.parse(await bench.succeed(['memory', '--json'])), {
     images: [{ holders: [{ bus: '0', vdev: vbd.vdev }, { vdev: slow.vdev }] }],
   });
   const [stats] = JSON.parse(await bench.succeed(['stats', '--json']));
-  t.ok(stats.write.requests >= PIECES, 'it counts');
+  t.ok(stats.write.requests >= PIECES, 'requests are counted');
   await bench.succeed(['stop']);
   t.same(await bench.traces(), [], 'nothing is left');
 }
 
-/** Writes a number to the first block, then to the last, for ever. */
+/** Writes a growing number to the first block, then to the last, for ever. */
 const WRITER = `
   open my $f, '+<', $ARGV[0] or die $!;
   for (my $n = 1; ; $n++) {
@@ -69,7 +69,7 @@ const WRITER = `
   }
 `;
 
-t.test('a copy of what an orphan shares is of one moment', { skip }, async (t) => {
+t.test('a copy of a ram image that an orphan shares is consistent', { skip }, async (t) => {
   const a = await startBus(t);
   const { bench } = a;
   const b = await startBusOn(bench, {}, 'b');
@@ -99,7 +99,7 @@ t.test('a copy of what an orphan shares is of one moment', { skip }, async (t) =
   t.same(await bench.traces(), []);
 });
 
-/** A disk of 1 MiB that says when it is flushed; named so, it fails. */
+/** A disk of 1 MiB that records its flushes in a file; with the option `fails`, they fail. */
 const FLUSHED = `
 import { appendFileSync } from 'node:fs';
 export default {
@@ -122,15 +122,15 @@ t.test('an orphan that is told to end flushes', { skip }, async (t) => {
   await bus.attach({ ...wish, options: { ...wish.options, fails: '1' } });
   await bus.attach(wish);
   const { serverPid } = await killKeeper(bus);
-  // as a session that ends does it
+  // as the end of a login session does
   for (const signal of ['SIGTERM', 'SIGHUP', 'SIGTERM']) process.kill(serverPid as number, signal);
   await eventually('its end', 30_000, async () => (await bench.busProcesses()).length === 0);
-  t.same(await bench.traces(), ['file: state/0'], 'the log stays, which says what is lost');
+  t.same(await bench.traces(), ['file: state/0'], 'the log stays, and tells what is lost');
   t.match(await bus.log(), /not-durable/);
-  t.equal(await readFile(bench.path('log'), 'utf8'), 'flushed\nflushed\n', 'all, whatever one of them says');
+  t.equal(await readFile(bench.path('log'), 'utf8'), 'flushed\nflushed\n', 'all are flushed, even if one fails');
 });
 
-/** A package of the bench's own, in `package/dist`. */
+/** Copies the package to `package/dist` in the bench. */
 async function copyPackage(bench: Bench): Promise<void> {
   const dist = resolve(import.meta.dirname, '../..');
   await bench.makeDirectory('package');
@@ -151,7 +151,7 @@ t.test('the package is gone when the keeper dies', { skip }, async (t) => {
     `ram:${await bench.image('ram.img', 128 * MIB, 1000)}`,
   ]);
   t.equal(attached.status, 0, attached.stderr);
-  // it loads what it may need later within a second
+  // within a second it loads the code that it may need later
   await delay(2_500);
   await rename(bench.path('package/dist'), bench.path('package/away'));
   await killKeeper(bus);
@@ -169,7 +169,7 @@ t.test('the package goes away before all threads are loaded', { skip }, async (t
   const fusetap = bench.path('package/dist/cli/main.js');
   const attached = await bench.execute(process.execPath, [fusetap, 'attach', await bench.image('disk.img', MIB, MIB)]);
   const [dist, away] = [bench.path('package/dist'), bench.path('package/away')];
-  // half of the threads are loaded a second after the others
+  // half of the threads are loaded one second after the others
   await rename(dist, away);
   t.equal(attached.status, 0, attached.stderr);
   const serverPid = await bus.serverPid();
@@ -192,7 +192,7 @@ t.test('the package comes back after the keeper has died', { skip }, async (t) =
   const { bench } = bus;
   await bench.succeed(['stop']);
   await copyPackage(bench);
-  // so the server cannot load it before it is needed
+  // so the server cannot load the orphan code ahead of time
   const [orphan, away] = [bench.path('package/dist/mount/server/orphan.js'), bench.path('package/away.js')];
   await rename(orphan, away);
   const fusetap = bench.path('package/dist/cli/main.js');
@@ -209,7 +209,7 @@ t.test('the package comes back after the keeper has died', { skip }, async (t) =
   t.same(await bench.traces(), []);
 });
 
-t.test('somebody removes the socket, or all that a bus has written', { skip }, async (t) => {
+t.test('somebody removes the socket, or all files of a bus', { skip }, async (t) => {
   const bus = await startBus(t);
   const { bench, place } = bus;
   const image = await bench.image('ram.img', 4 * MIB);
@@ -220,7 +220,7 @@ t.test('somebody removes the socket, or all that a bus has written', { skip }, a
   await writeFile(`${place.stateDir}/control.sock`, 'not a socket');
   await eventually('it listens', 20_000, async () => bus.info().catch(() => undefined));
   for (const name of ['state', 'ram']) await rm(`${place.runtimeDir}/${name}`, { recursive: true });
-  await eventually('it has made them anew', 20_000, async () => {
+  await eventually('it has written them again', 20_000, async () => {
     const { images } = JSON.parse(await bench.succeed(['memory', '--json']));
     return images.length === 1 && (await bus.info().catch(() => undefined)) !== undefined;
   });

@@ -1,4 +1,4 @@
-/** What a bus costs: memory of its two processes with one vbd, and with hundreds on it. */
+/** The memory that the two processes of a bus use, with one vbd and with hundreds. */
 import { readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import t from 'tap';
@@ -13,7 +13,7 @@ const LIMIT_BYTES = 140 * MB;
 const LIMIT_PER_VBD_BYTES = 100_000;
 const VBDS = 500;
 
-/** Keeper and server together, when all threads have loaded. */
+/** The memory of keeper and server together (PSS), when all threads have loaded. */
 async function cost(bus: Bus): Promise<number> {
   const { keeperPid, serverPid } = await bus.info();
   const bytes = await pssBytes([keeperPid as number, serverPid as number]);

@@ -1,6 +1,6 @@
 /**
- * For a while no server can be started: no descriptors, no package, no node, no process. Clients wait, and when it is over
- * the bus goes on; nothing of that is evidence against it.
+ * For a while no server can be started: because of missing descriptors, package, node, or processes. Clients wait, and
+ * then the bus goes on; failed starts are no evidence against it.
  */
 import { readdirSync } from 'node:fs';
 import { cp, rename } from 'node:fs/promises';
@@ -30,7 +30,7 @@ async function serve(t: Test, bus: Bus): Promise<Served> {
   return { bus, client: await Client.open(t, bench, 'read', ram.path) };
 }
 
-/** The highest limit with which a process can open no more than two files, which is less than a spawn needs. */
+/** The highest limit with which a process can open at most two more files, which is less than a spawn needs. */
 function fullLimit(pid: number): number {
   const open = new Set(readdirSync(`/proc/${pid}/fd`));
   let limit = 0;
@@ -38,13 +38,13 @@ function fullLimit(pid: number): number {
   return limit - 1;
 }
 
-/** Kills the server, sees that the next ones do not start and that a client waits, and then that it is served. */
+/** Kills the server, checks that no server starts and that a client waits, and then that the client is served. */
 async function outlasts(t: Test, { bus, client }: Served, mend: () => Promise<unknown>, reason: RegExp): Promise<void> {
   const { restarts } = await bus.info();
   process.kill(await bus.serverPid(), 'SIGKILL');
   const answer = client.call('read', 0, 8);
   await eventually('one was tried', 60_000, async () => reason.test(await bus.log()));
-  // many times as often as ended a bus that counts
+  // many more tries than would end a bus if they counted
   await new Promise((resolve) => setTimeout(resolve, 700));
   t.equal((await bus.info()).state, 'restarting');
   await mend();
@@ -64,7 +64,7 @@ void t.test('no descriptors', { skip: whyNot('prlimit') }, async (t) => {
   const served = await serve(t, await startBus(t));
   const { bus } = served;
   const { keeperPid, serverPid } = await bus.info();
-  // the keeper has none left, but for those that it keeps for this; what it starts may have more
+  // the keeper has only its spare descriptors left; the processes that it starts may open more
   await bus.bench.sh('prlimit --pid "$1" --nofile="$2":', `${keeperPid}`, `${fullLimit(keeperPid as number)}`);
   process.kill(serverPid as number, 'SIGKILL');
   t.equal(await served.client.call('read', 0, 8), '8');
@@ -86,7 +86,7 @@ void t.test('no processes', { skip: whyNot('prlimit') || USER.whyNot() }, async 
 void t.test('no package, no node', { skip: whyNot() }, async (t) => {
   const bench = await openBench(t, KERNEL);
   const copy = bench.path('package');
-  // links would be followed back to where all of it is
+  // copies, because Node would resolve links to the complete package
   await bench.sh('mkdir "$2"; cp -r "$1/dist" "$1/package.json" "$2"; ln -s "$1/node_modules" "$2"', ROOT, copy);
   await cp(process.execPath, bench.path('node'));
   const words = [bench.path('node'), join(copy, 'dist/cli/main.js'), 'start'];
@@ -95,7 +95,7 @@ void t.test('no package, no node', { skip: whyNot() }, async (t) => {
   const dist = join(copy, 'dist');
   await rename(dist, `${dist}.away`);
   await outlasts(t, served, () => rename(`${dist}.away`, dist), /server-not-started.*exit status 1/);
-  // the rest of the package is there, as in the middle of an update: the vbds must not break
+  // only part of the package is there, as during an update: the vbds must not break
   const drivers = join(dist, 'drivers/ram');
   await rename(drivers, `${drivers}.away`);
   await outlasts(

@@ -1,6 +1,6 @@
 /**
- * The keeper is killed: its server serves on, can be looked at, detached from and stopped. Then the server too: nobody
- * hangs, and the next attach repairs.
+ * The keeper is killed: its server still serves, and can be listed, detached from and stopped. Then the server is
+ * killed too: nobody hangs, and the next attach repairs the bus.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import t, { type Test } from 'tap';
@@ -34,7 +34,7 @@ async function orphaned(bus: Bus): Promise<BusInfo> {
   });
 }
 
-t.test('an orphan serves on, and is stopped', { skip }, async (t) => {
+t.test('an orphan still serves, and can be stopped', { skip }, async (t) => {
   const { bus, vbd, image } = await begin(t);
   const second = await bus.attach({ driver: 'ram', image: await bus.bench.image('golden.img', 4 << 20, 1000) });
   const client = await Client.open(t, bus.bench, 'write', vbd.path);
@@ -48,15 +48,15 @@ t.test('an orphan serves on, and is stopped', { skip }, async (t) => {
   const refused = await bus.bench.fusetap(['attach', image]);
   t.equal(refused.status, 4);
   t.match(refused.stderr, /fusetap stop/, 'the hint');
-  t.match(await bus.bench.fusetap(['detach', vbd.vdev]), { status: 4, stderr: /perl/ }, 'held: BUSY, with names');
+  t.match(await bus.bench.fusetap(['detach', vbd.vdev]), { status: 4, stderr: /perl/ }, 'in use: BUSY, with names');
   t.match(await bus.bench.fusetap(['stop']), { status: 4 });
   t.equal(await bus.bench.sh('head -c 9 "$1" | wc -c', second.path), '9', 'a refused stop leaves the others alone');
   await client.release();
   await bus.bench.detach(vbd.vdev);
-  t.equal(await bus.bench.sh('head -c 4096 "$1" | tr -d x | wc -c', image), '0', 'what was written is in the image');
+  t.equal(await bus.bench.sh('head -c 4096 "$1" | tr -d x | wc -c', image), '0', 'the written data is in the image');
   await bus.bench.succeed(['stop']);
   t.same(await bus.bench.traces(), [], 'nothing is left');
-  t.equal((await bus.bench.fusetap(['attach', image])).status, 0, 'it can be attached anew');
+  t.equal((await bus.bench.fusetap(['attach', image])).status, 0, 'it can be attached again');
 });
 
 t.test('the orphan dies too', { skip }, async (t) => {
@@ -90,7 +90,7 @@ t.test('keeper and server die at once under fio', { skip: whyNot('fio') }, async
   process.kill(keeperPid as number, 'SIGKILL');
   process.kill(serverPid as number, 'SIGKILL');
   const begun = performance.now();
-  // not told to end: the kill may have come between two runs, and then it is the next that fails
+  // `end` is not called: the kill may come between two runs, and then the next run fails
   const [threads, passed] = await Promise.all(runs.map((run) => run.outcome));
   t.ok(performance.now() - begun < 15_000, 'both end');
   t.not(threads?.status, 0, 'fio on threads ends with an error');
@@ -99,7 +99,7 @@ t.test('keeper and server die at once under fio', { skip: whyNot('fio') }, async
   t.same(await bus.bench.traces(), [], 'nothing is left');
 });
 
-t.test('the keeper dies while a server is missing', { skip }, async (t) => {
+t.test('the keeper dies while no server runs', { skip }, async (t) => {
   for (const delayMs of [0, 50, 150, 250]) {
     const { bus, vbd, image } = await begin(t);
     const client = await Client.open(t, bus.bench, 'read', vbd.path);

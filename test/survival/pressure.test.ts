@@ -1,11 +1,12 @@
 /**
- * Write-back that must go through the server while memory is short: a file system on a loop device on a vbd, writers in
- * a small cgroup, next to nothing allowed to be dirty. It must not come to a stop.
+ * Write-back through the server while memory is short: a file system on a loop device on a vbd, writers in a small
+ * cgroup, and few dirty bytes allowed. It must not come to a stop.
  */
 import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import t, { type Test } from 'tap';
+import { statFields } from '../../system/proc.js';
 import { whyNot } from '../e2e/fixtures.js';
 import { startBus } from './bus.js';
 
@@ -14,7 +15,7 @@ t.setTimeout(120_000);
 const V1 = '/sys/fs/cgroup/memory';
 const V2 = '/sys/fs/cgroup';
 
-/** A cgroup with little memory; null where this machine has no memory controller for us. */
+/** Makes a cgroup with little memory; null if this machine has no memory controller for us. */
 function makeGroup(t: Test, limitBytes: number): string | null {
   const isV2 = existsSync(`${V2}/cgroup.controllers`);
   const directory = join(isV2 ? V2 : V1, `fusetap-${basename(tmpdir())}-${process.pid}`);
@@ -31,18 +32,17 @@ function makeGroup(t: Test, limitBytes: number): string | null {
 
 /** Whether the kernel lets the process write and allocate while others wait for write-back (PF_LOCAL_THROTTLE). */
 function isIoFlusher(pid: number): boolean {
-  const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-  const flags = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[6]);
+  const flags = Number(statFields(readFileSync(`/proc/${pid}/stat`, 'utf8'))[6]);
   return (flags & 0x100000) !== 0;
 }
 
-/** Few dirty bytes, for the whole machine, until the test is over. */
+/** Allows only few dirty bytes on the whole machine, until the test is over. */
 function allowLittleDirt(t: Test): void {
   for (const [name, bytes] of Object.entries({ dirty_bytes: 4 << 20, dirty_background_bytes: 1 << 20 })) {
     const ratio = `/proc/sys/vm/${name.replace('bytes', 'ratio')}`;
     const [oldBytes, oldRatio] = [readFileSync(`/proc/sys/vm/${name}`, 'utf8'), readFileSync(ratio, 'utf8')];
     writeFileSync(`/proc/sys/vm/${name}`, String(bytes));
-    // of the two, the one that is set makes the other 0
+    // setting one of the two makes the other 0
     const [file, value] = oldBytes.trim() === '0' ? [ratio, oldRatio] : [`/proc/sys/vm/${name}`, oldBytes];
     t.teardown(() => writeFileSync(file, value));
   }
@@ -51,7 +51,7 @@ function allowLittleDirt(t: Test): void {
 interface Case {
   readonly name: string;
   readonly limitBytes: number;
-  /** the bus itself has to live with the limit too */
+  /** the limit applies to the bus too */
   readonly withBus: boolean;
 }
 
@@ -60,7 +60,7 @@ const CASES: readonly Case[] = [
   { name: 'and the bus with them', limitBytes: 256 << 20, withBus: true },
 ];
 
-/** three writers at once, and then all of it on the disk */
+/** three writers at once, and then everything is flushed */
 const WRITE =
   'echo $$ > "$1/cgroup.procs"; for i in 1 2 3; do dd if=/dev/zero of="$2/$i" bs=1M count=100 status=none & done; ' +
   'wait; sync -f "$2"; du -sm "$2" | cut -f1';
@@ -73,7 +73,7 @@ for (const { name, limitBytes, withBus } of CASES) {
     const { bench } = bus;
     const { keeperPid, serverPid } = await bus.info();
     if (withBus && !isIoFlusher(keeperPid as number)) {
-      // cgroup v1 has whoever is above the limit wait for write-back, which waits for the server: docs/survival.md
+      // above the limit, cgroup v1 makes a process wait for write-back, which waits for the server: docs/survival.md
       return void t.pass('PR_SET_IO_FLUSHER', { skip: 'it needs CAP_SYS_RESOURCE, which is not here' });
     }
     if (withBus) for (const pid of [keeperPid, serverPid]) writeFileSync(join(group, 'cgroup.procs'), String(pid));

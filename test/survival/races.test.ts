@@ -1,6 +1,6 @@
 /**
- * Upgrades and deaths at the same time as everything else that can be asked of a bus: there is never more than one
- * server that reads, and what was attached is there afterwards.
+ * Upgrades and deaths of servers during all other commands: never more than one server reads, and the attached vbds are
+ * there afterwards.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import t, { type Test } from 'tap';
@@ -42,7 +42,7 @@ void t.test('the old server dies while the new one loads', { skip }, async (t) =
     try {
       process.kill(pid, 'SIGKILL');
     } catch {
-      // it was replaced already
+      // it has been replaced already
     }
     await serves(t, bus, vbd.path);
     await upgrade;
@@ -85,8 +85,8 @@ for (const how of ['upgrade', 'kill'] as const) {
       t.match(await bus.detach(other.vdev), { vbds: [{ vdev: other.vdev }] });
       await again;
       await serves(t, bus, vbd.path);
-      t.match(await bus.bench.try('stat "$1"', other.path), { status: 1 }, 'what was detached is gone');
-      // nobody has kept it
+      t.match(await bus.bench.try('stat "$1"', other.path), { status: 1 }, 'the detached vbd is gone');
+      // the claim on the image was released
       const anew = await bus.attach({ driver: 'aio', image, mode: 'w' });
       await bus.detach(anew.vdev);
     }
@@ -108,7 +108,7 @@ for (const how of ['upgrade', 'kill'] as const) {
   });
 }
 
-void t.test('a stop that is refused leaves all as it was', { skip }, async (t) => {
+void t.test('a refused stop changes nothing', { skip }, async (t) => {
   const { bus, vbd } = await begin(t);
   const other = await bus.attach({ driver: 'aio', image: await bus.bench.image('other.img', 4 << 20) });
   const client = await Client.open(t, bus.bench, 'read', other.path);

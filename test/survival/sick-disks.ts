@@ -1,5 +1,5 @@
 /**
- * File systems that get sick on demand: one that a program serves, which is stopped or killed, and one that is frozen.
+ * An image on a file system that hangs or dies on demand: the program that serves it is stopped or killed.
  */
 import type { ChildProcess } from 'node:child_process';
 import { readFile, writeFile } from 'node:fs/promises';
@@ -7,7 +7,9 @@ import type { Test } from 'tap';
 import { abortBuses, eventually } from '../e2e/command.js';
 import type { Bench } from '../e2e/fixtures.js';
 
-/** An image that qemu-storage-daemon serves over FUSE. Stopped, it stands for NFS or iSCSI that hangs. */
+/**
+ * An image that qemu-storage-daemon serves over FUSE. While the daemon is stopped, the image acts as hung NFS or iSCSI.
+ */
 export class ServedImage {
   readonly path: string;
   readonly #child: ChildProcess;
@@ -34,7 +36,7 @@ export class ServedImage {
     return this.#child.pid as number;
   }
 
-  /** From here on whoever asks waits. */
+  /** From now on every request waits. */
   stop(): void {
     this.#child.kill('SIGSTOP');
   }
@@ -43,7 +45,7 @@ export class ServedImage {
     this.#child.kill('SIGCONT');
   }
 
-  /** From here on whoever asks gets ENOTCONN. */
+  /** From now on every request gets ENOTCONN. */
   async die(): Promise<void> {
     const gone = new Promise((resolve) => this.#child.once('exit', resolve));
     this.#child.kill('SIGKILL');
@@ -52,7 +54,7 @@ export class ServedImage {
   }
 
   async end(bench: Bench): Promise<void> {
-    // who waits there must not be left behind, whatever the test did
+    // processes that wait there must not be left behind, whatever the test did
     await abortBuses(`${bench.directory}`);
     if (this.#child.exitCode === null && this.#child.signalCode === null) await this.die();
     await bench.try('umount -l "$1" 2>&-', this.path);
@@ -63,7 +65,7 @@ async function mountinfo(): Promise<string> {
   return readFile('/proc/self/mountinfo', 'utf8');
 }
 
-/** Frees whoever waits for a mount that is at a path. */
+/** Aborts the FUSE connection of the mount at a path, so that waiting processes get an error. */
 export async function abortAt(path: string): Promise<void> {
   const line = (await mountinfo()).split('\n').find((text) => text.includes(` ${path} `));
   const minor = line?.split(' ')[2]?.split(':')[1];

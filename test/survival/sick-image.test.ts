@@ -1,4 +1,4 @@
-/** A disk that hangs, or is dead, costs its own vbd and nothing else. */
+/** A disk that hangs, or is dead, stops only its own vbd. */
 import t from 'tap';
 import type { VbdInfo } from '../../mount/control/interface.js';
 import { eventually } from '../e2e/command.js';
@@ -8,7 +8,7 @@ import { abortAt, ServedImage } from './sick-disks.js';
 
 t.setTimeout(180_000);
 const skip = whyNot('qemu-storage-daemon', 'dd');
-/** what a command of a quiet machine does in two seconds, a busy one does in this */
+/** a command takes at most two seconds on an idle machine, and at most this on a busy one */
 const LIMIT_MS = 15_000;
 const SIZE = 8 << 20;
 
@@ -30,12 +30,12 @@ for (const how of ['stopped', 'dead'] as const) {
       return stdout;
     };
     const expected = how === 'stopped' ? 'not-answering' : 'gone';
-    // the kernel answers for a file system that is served for as long as its last answer holds
-    await eventually('the image is known to be sick, and the other one to be well', 30_000, async () => {
+    // the kernel answers from its cache until the last answer of the served file system expires
+    await eventually('only the sick image is reported', 30_000, async () => {
       const [sick, well] = JSON.parse(await done('ls', 'ls', '--json')) as VbdInfo[];
       return sick?.imageState === expected && well?.imageState === null;
     });
-    // more often than there are threads in libuv's pool
+    // more times than libuv's pool has threads
     for (let times = 0; times < 6; times++) {
       t.match(JSON.parse(await done('ls', 'ls', '--json')), [
         { vdev: 'xvda', changedOutside: false },
@@ -63,7 +63,7 @@ for (const how of ['stopped', 'dead'] as const) {
   });
 }
 for (const count of [8, 20]) {
-  void t.test(`${count} reads of an image that hangs, and of a second one`, { skip }, async (t) => {
+  void t.test(`${count} reads of each of two images that hang`, { skip }, async (t) => {
     const bus = await startBus(t);
     const { bench } = bus;
     const sick: ServedImage[] = [];
@@ -82,7 +82,7 @@ for (const count of [8, 20]) {
       return bench.execute('dd', words, { timeoutMs: 100_000 });
     };
     const hung = paths.flatMap((from) => Array.from({ length: count }, (_, block) => copy(from, block)));
-    // once they hang, and again when threads have been taken from others
+    // when they hang, and again when the server has given their permits to other threads
     for (let times = 0; times < 3; times++) {
       const { status, stderr } = await bench.execute(
         'dd',
@@ -105,7 +105,7 @@ for (const count of [8, 20]) {
     for (const vdev of ['xvda', 'xvdb']) await bench.succeed(['detach', '--wait', '5', vdev]);
   });
 }
-void t.test('force cuts off a vbd that hangs, and ends its bus', { skip }, async (t) => {
+void t.test('--force detaches a vbd that hangs, and ends its bus', { skip }, async (t) => {
   const bus = await startBus(t, { FUSETAP_FLUSH_LIMIT_MS: '3000' });
   const { bench } = bus;
   const served = await ServedImage.begin(t, bench, 'sick.img', SIZE);
@@ -122,10 +122,10 @@ void t.test('force cuts off a vbd that hangs, and ends its bus', { skip }, async
     return (JSON.parse(await bench.succeed(['ls', '--json'])) as VbdInfo[]).every(({ vdev }) => vdev === 'xvdb');
   });
   await bench.succeed(['stop', '--force'], { timeoutMs: 30_000 });
-  t.not((await reading).status, 0, 'its client is free');
+  t.not((await reading).status, 0, 'its client gets an error');
   served.goOn();
 });
-void t.test('a keeper that is stopped is not waited for', { skip: whyNot() }, async (t) => {
+void t.test('commands do not wait for a stopped keeper for ever', { skip: whyNot() }, async (t) => {
   const bus = await startBus(t);
   const { bench } = bus;
   await bench.succeed(['attach', await bench.image('plain.img', SIZE), 'xvda']);

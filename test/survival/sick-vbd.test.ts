@@ -1,6 +1,6 @@
 /**
- * What goes wrong with one vbd costs that vbd alone: its image can no longer be opened, its driver does not come back, its
- * file system is gone when it is closed.
+ * A fault of one vbd breaks only that vbd: its image cannot be opened any more, its driver does not open again, its
+ * file system is gone when the image is closed.
  */
 import { existsSync, readdirSync, readlinkSync } from 'node:fs';
 import { rm, writeFile } from 'node:fs/promises';
@@ -16,7 +16,7 @@ const read = (bus: Bus, path: string) => bus.bench.sh('head -c 8 "$1"', path);
 const write = (bus: Bus, path: string, text: string) =>
   bus.bench.sh('printf "$2" | dd of="$1" conv=notrunc,fsync status=none', path, text);
 
-void t.test('an image that nobody could open again', async (t) => {
+void t.test('an image that cannot be opened again', async (t) => {
   onDefaultTransport(t, [], keepOpen, JUST_USER);
 });
 
@@ -28,16 +28,16 @@ async function keepOpen(t: Test, transport: TestTransport): Promise<void> {
   const ram = await bus.attach({ driver: 'ram', image: await bench.image('golden.img', MIB), passthrough: 'off' });
   await write(bus, ram.path, 'PRECIOUS');
   const isRoot = transport.runner === undefined;
-  // root may open what only its mode forbids
+  // root can open a file whatever its mode is, so for root it is immutable
   await bench.sh(isRoot ? 'chattr +i "$1"' : 'chmod 0444 "$1"', image);
   await bus.killServer();
   t.equal(await read(bus, ram.path), 'PRECIOUS');
-  // what may not be changed the file system does not let be written, also through what is open already
+  // an immutable file cannot be written through a descriptor that is open already either
   if (!isRoot) await write(bus, vbd.path, 'goes on!');
   t.equal(await bench.sh('cmp -n 8 "$1" "$2" && echo same', vbd.path, image), 'same');
   await bus.upgrade();
   t.match((await bus.info()).vbds, [{ broken: null }, { broken: null }]);
-  // the locks are those of the open file that both processes share, and outlive the keeper
+  // the locks belong to the open file description that both processes share, and outlive the keeper
   const { keeperPid } = await bus.info();
   process.kill(keeperPid as number, 'SIGKILL');
   await eventually(
@@ -48,12 +48,16 @@ async function keepOpen(t: Test, transport: TestTransport): Promise<void> {
   await bench.sh(isRoot ? 'chattr -i "$1"' : 'chmod 0644 "$1"', image);
   t.match(await bench.fusetap(['attach', '--bus', 'b', image]), { status: 4, stderr: /attached with mode w/ });
   await bench.succeed(['stop']);
-  t.equal((await bench.fusetap(['attach', '--bus', 'b', image])).status, 0, 'with it they go');
+  t.equal(
+    (await bench.fusetap(['attach', '--bus', 'b', image])).status,
+    0,
+    'the locks are released when the server ends',
+  );
   await bench.succeed(['stop', '--bus', 'b']);
   t.same(await bench.traces(), []);
 }
 
-/** Opens well the first time; then as the file `mood` says. */
+/** A driver that opens normally the first time, then as the file `mood` tells. */
 const MOODY = `import { existsSync, readFileSync } from 'node:fs';
 export default {
   name: 'moody',
@@ -68,7 +72,7 @@ export default {
   },
 };`;
 
-void t.test('a driver that does not come back', { skip: whyNot() }, async (t) => {
+void t.test('a driver that does not open again', { skip: whyNot() }, async (t) => {
   const bus = await startBus(t, { FUSETAP_SILENCE_LIMIT_MS: '6000' });
   const { bench } = bus;
   await writeFile(bench.path('moody.mjs'), MOODY);
@@ -77,26 +81,30 @@ void t.test('a driver that does not come back', { skip: whyNot() }, async (t) =>
   const sick = await bus.attach({ driver: bench.path('moody.mjs'), image, vdev: 'xvda', mode: 'r', options });
   const well = await bus.attach({ driver: 'ram', image: await bench.image('golden.img', MIB), passthrough: 'off' });
   await write(bus, well.path, 'PRECIOUS');
-  const reasons = { throws: /not today/, silent: /no answer/, dies: /3 servers ended/ };
+  const reasons = { throws: /not today/, silent: /no answer/, dies: /3 servers died/ };
   for (const [mood, broken] of Object.entries(reasons)) {
     await writeFile(options.mood, mood);
     if (mood === 'throws') {
       const refused = await bench.fusetap(['upgrade']);
-      t.match(refused, { status: 1, stderr: /xvda would not come back.*not today/ }, 'an upgrade breaks nothing');
+      t.match(
+        refused,
+        { status: 1, stderr: /a new server cannot open xvda: .*not today/ },
+        'an upgrade that would break a vbd is refused',
+      );
       t.equal(await read(bus, sick.path), 'MMMMMMMM');
     }
     process.kill(await bus.serverPid(), 'SIGKILL');
-    t.equal(await read(bus, well.path), 'PRECIOUS', `${mood}: the other one is served`);
-    await eventually('a server is in place', 60_000, async () => (await bus.info()).state === 'running');
+    t.equal(await read(bus, well.path), 'PRECIOUS', `${mood}: the other vbd is served`);
+    await eventually('a server is running', 60_000, async () => (await bus.info()).state === 'running');
     t.match((await bus.info()).vbds, [{ broken }, { broken: null }], mood);
     t.match(await bench.try('head -c 8 "$1"', sick.path), { stderr: /Input\/output error/ });
     t.match(await bench.succeed(['show', 'xvda']), broken);
     await rm(options.mood);
     await bus.upgrade();
-    t.equal(await read(bus, sick.path), 'MMMMMMMM', `${mood}: an upgrade mends it`);
+    t.equal(await read(bus, sick.path), 'MMMMMMMM', `${mood}: an upgrade repairs it`);
     t.match((await bus.info()).vbds, [{ broken: null }, { broken: null }]);
   }
-  t.equal((await bus.log()).match(/ broken /g)?.length, 3, 'the log has each once');
+  t.equal((await bus.log()).match(/ broken /g)?.length, 3, 'the log has each break once');
   await rm(bench.path('moody.mjs'));
   await bus.killServer();
   t.match((await bus.info()).vbds, [{ broken: /moody/ }], 'its module is gone');
@@ -133,11 +141,11 @@ void t.test(
   },
 );
 
-/** What a process has open, but for what Node itself opens and closes. */
+/** The number of open files of a process, without pipes, sockets and the like, which Node opens and closes itself. */
 function openFiles(pid: number): number {
   return readdirSync(`/proc/${pid}/fd`).filter((fd) => {
     const path = `/proc/${pid}/fd/${fd}`;
-    // what was closed since the directory was read
+    // skip descriptors that were closed since the directory was read
     return existsSync(`/proc/${pid}/fdinfo/${fd}`) && !/^(?:pipe|socket|anon_inode)/.test(readlink(path));
   }).length;
 }
@@ -150,7 +158,7 @@ function readlink(path: string): string {
   }
 }
 
-void t.test('no descriptor is left anywhere', { skip: whyNot() }, async (t) => {
+void t.test('attach, detach and restarts leak no descriptor', { skip: whyNot() }, async (t) => {
   const bus = await startBus(t);
   const { bench } = bus;
   const [image, golden] = [await bench.image('a.img', MIB), await bench.image('golden.img', MIB)];
@@ -169,7 +177,7 @@ void t.test('no descriptor is left anywhere', { skip: whyNot() }, async (t) => {
   const before = await count();
   for (let i = 0; i < 50; i++) await round();
   t.same(await count(), before, 'after attaches and detaches');
-  // a server loads what it will need as an orphan when it has been in place for a moment
+  // a server loads the orphan code a moment after its start
   const isAsBefore = async (): Promise<boolean> => String(await count()) === String(before);
   for (let i = 0; i < 4; i++) {
     const attaching = round().catch(() => {});

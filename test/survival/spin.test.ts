@@ -1,4 +1,4 @@
-/** A thread of the server that works on one request for ever: it is noticed, and the request answered by the next server. */
+/** A thread of the server works on one request for ever: this is noticed, and the next server answers the request. */
 import t from 'tap';
 import { WRITE } from '../../mount/fuse/protocol/abi.js';
 import { whyNot } from '../e2e/fixtures.js';

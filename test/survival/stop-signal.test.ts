@@ -1,4 +1,4 @@
-/** A server that is stopped by a signal: within the limit nothing happens, after it the server is replaced. */
+/** A server is stopped by SIGSTOP: within the limit nothing happens, after it the server is replaced. */
 import { setTimeout as delay } from 'node:timers/promises';
 import t from 'tap';
 import { whyNot } from '../e2e/fixtures.js';
@@ -22,7 +22,7 @@ void t.test('SIGSTOP under fio', { skip: whyNot('fio') }, async (t) => {
   t.not(await bus.serverPid(), first, 'replaced');
   t.match(await bus.log(), /server-silent/);
 
-  // a keeper that slept has heard nothing, which is not the server's fault
+  // while the keeper is stopped it hears nothing, which must not count against the server
   const { keeperPid, serverPid } = await bus.info();
   process.kill(keeperPid as number, 'SIGSTOP');
   await delay(6_000);

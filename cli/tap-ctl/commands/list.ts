@@ -1,6 +1,7 @@
 /** `tap-ctl list`: for people on a terminal, as `name=value` in a pipe. */
+import { escapeControls } from '../../../drivers/quote.js';
 import { listTaps, type TapEntry } from '../../../mount/tap/index.js';
-import { escapeControls, print } from '../../output.js';
+import { print } from '../../output.js';
 import { findNumber, type Given, ownRuntimeDir, type TapCommand } from '../command.js';
 
 export const command: TapCommand = {

@@ -1,4 +1,5 @@
 /** `tap-ctl stats`: what requests did, as one line of JSON in tapdisk's keys. */
+import { factsOf } from '../../../drivers/names.js';
 import type { VbdInfo, VbdStats } from '../../../mount/control/interface.js';
 import { statsOfMinor } from '../../../mount/tap/index.js';
 import { print } from '../../output.js';
@@ -13,8 +14,10 @@ export const command: TapCommand = {
   },
 };
 
-/** tapdisk's numbers of its drivers; the others have none there */
-const TYPES: Readonly<Record<string, number>> = { aio: 0, sync: 1, ram: 5 };
+/** of a driver that tapdisk did not have */
+const NO_TYPE = -1;
+/** the one driver that told tapdisk of its queue */
+const QUEUED_TYPE = 0;
 const SECTOR_BYTES = 512;
 /** the length of tapdisk's queue */
 const MAX_REQUESTS = 352;
@@ -22,7 +25,8 @@ const MAX_REQUESTS = 352;
 function describe({ driver, image }: VbdInfo, { read, write }: VbdStats): unknown {
   const path = image ?? '';
   const sectors = [Math.ceil(read.bytes / SECTOR_BYTES), Math.ceil(write.bytes / SECTOR_BYTES)];
-  const status = driver === 'aio' ? { reqs: { max: MAX_REQUESTS, pending: 0 } } : null;
+  const type = factsOf(driver)?.tapdiskType ?? NO_TYPE;
+  const status = type === QUEUED_TYPE ? { reqs: { max: MAX_REQUESTS, pending: 0 } } : null;
   return {
     name: `${driver}:${path}`,
     secs: sectors,
@@ -31,7 +35,7 @@ function describe({ driver, image }: VbdInfo, { read, write }: VbdStats): unknow
         name: path,
         hits: sectors,
         fail: [read.errors, write.errors],
-        driver: { type: TYPES[driver] ?? -1, name: driver, status },
+        driver: { type, name: driver, status },
       },
     ],
     // so tapdisk calls it, and scripts look for it

@@ -2,7 +2,8 @@
  * The kernel transport, the server's half: threads for windows, the dispatcher for the rest.
  */
 import type { Window } from '../../../drivers/driver.js';
-import { addressOf, E, pread2, RWF_NOWAIT } from '../../../system/libc.js';
+import { durably } from '../../../drivers/window-sync.js';
+import { addressOf, E, preadNoWait } from '../../../system/libc.js';
 import { CounterPages, MAIN_AREA } from '../../ledger/counters.js';
 import type { Ledger } from '../../ledger/ledger.js';
 import type { Ownership } from '../../transport/file-rules.js';
@@ -113,8 +114,14 @@ export class KernelTransport implements Transport {
     this.#threaded.add(nodeId);
     const mappedAt = this.#mapped.map(nodeId, window);
     const turns = mappedAt === 0 ? NO_TURNS : this.#turns.add(nodeId, window);
-    const mayWait = window.kind !== 'memory' && canReadNoWait(window);
-    this.#threads.serve(nodeId, { window, ledgerIndex, canReadNoWait: mayWait, mappedAt, turns });
+    this.#threads.serve(nodeId, {
+      window,
+      durably: durably(window),
+      ledgerIndex,
+      canReadNoWait: window.kind !== 'memory' && canReadNoWait(window),
+      mappedAt,
+      turns,
+    });
   }
 
   /** Resolves when no thread serves the file any more. */
@@ -176,7 +183,7 @@ export class KernelTransport implements Transport {
     await this.#noteWriter(node.file);
   }
 
-  alone(): void {
+  noSuccessor(): void {
     this.#mapped.onlyMemory();
     for (const nodeId of this.#threaded) {
       const node = this.#tree.byId(nodeId);
@@ -184,7 +191,7 @@ export class KernelTransport implements Transport {
     }
   }
 
-  poison(nodeId: number): void {
+  makeKernelForget(nodeId: number): void {
     const node = this.#tree.byId(nodeId);
     if (node !== undefined) node.poisoned = true;
   }
@@ -202,5 +209,5 @@ export class KernelTransport implements Transport {
 /** Asks once: a file system without RWF_NOWAIT says EOPNOTSUPP to every such read. */
 function canReadNoWait(window: Window): boolean {
   const byte = Buffer.alloc(1);
-  return pread2(window.fd, addressOf(byte), 1, window.start, RWF_NOWAIT) !== -E.EOPNOTSUPP;
+  return preadNoWait(window.fd, addressOf(byte), 1, window.start) !== -E.EOPNOTSUPP;
 }

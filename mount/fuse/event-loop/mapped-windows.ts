@@ -8,9 +8,9 @@
 import { readFileSync } from 'node:fs';
 import type { Window } from '../../../drivers/driver.js';
 import { forgetMapped, mapFile, unmapFile } from '../../../system/libc.js';
+import { PAGE_BYTES } from '../../../system/page.js';
 import { fileSystemOf } from '../../../system/proc.js';
 
-const PAGE = 4096;
 const LOOK_MS = 1000;
 const MAX_HELD_BYTES = 1 << 30;
 
@@ -52,7 +52,7 @@ export class MappedWindows {
    */
   map(nodeId: number, window: Window): number {
     if (window.readOnly || !this.#isInMemory(window)) return 0;
-    const skip = window.start % PAGE;
+    const skip = window.start % PAGE_BYTES;
     const known = this.#mappings.get(nodeId);
     if (known !== undefined) return known.address + skip;
     const length = skip + window.size;
@@ -93,5 +93,5 @@ export class MappedWindows {
 /** What this process has of files, mapped and touched. */
 function heldBytes(): number {
   const [, , shared] = readFileSync('/proc/self/statm', 'latin1').split(' ');
-  return Number(shared) * PAGE;
+  return Number(shared) * PAGE_BYTES;
 }

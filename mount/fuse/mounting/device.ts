@@ -109,7 +109,8 @@ function mountBySystemCall(mountpoint: string, options: readonly string[]): numb
   const [uid, gid] = [process.getuid?.() ?? 0, process.getgid?.() ?? 0];
   const data = [`fd=${fd}`, 'rootmode=40000', `user_id=${uid}`, `group_id=${gid}`, ...options].join(',');
   try {
-    mount('fusetap', mountpoint, 'fuse.fusetap', MS_NOSUID | MS_NODEV, data);
+    const flags = MS_NOSUID | MS_NODEV;
+    mount({ source: 'fusetap', target: mountpoint, fileSystemType: 'fuse.fusetap', flags, data });
     return fd;
   } catch (error) {
     closeSync(fd);

@@ -14,26 +14,32 @@
  */
 import type { Window } from '../../../drivers/driver.js';
 import { copyMemory, lseek, populate } from '../../../system/libc.js';
+import { PAGE_BYTES } from '../../../system/page.js';
 
 /** from here on the lock costs more than another call */
 export const MAPPED_BYTES = 16 << 10;
-const PAGE = 4096;
 const SECTOR_BYTES = 512;
 const SEEK_END = 2;
 
+/** A window and where its first byte is in this process's memory. */
+export interface MappedWindow {
+  readonly window: Window;
+  readonly mappedAt: number;
+}
+
 /**
  * Writes the beginning of a range.
- * @param mappedAt where the window's first byte is in memory
- * @returns how many bytes were written, from the first: of a file never all; 0 where there is another way to take
+ * @param from the address of the bytes to write
+ * @returns bytes written from the start of the range; never the whole range of a file; 0: use pwrite instead
  */
-export function writeMapped(window: Window, mappedAt: number, from: number, offset: number, length: number): number {
+export function writeMapped({ window, mappedAt }: MappedWindow, from: number, offset: number, length: number): number {
   if (window.readOnly || offset + length > window.size) return 0;
   const isFile = window.kind === 'file';
   // bytes behind a file's end, in its last page, would be lost in silence
   if (isFile && lseek(window.fd, 0, SEEK_END) < window.start + offset + length) return 0;
   const copied = isFile ? length - SECTOR_BYTES : length;
   const to = mappedAt + offset;
-  const skip = to % PAGE;
+  const skip = to % PAGE_BYTES;
   if (populate(to - skip, skip + copied) !== 0) return 0;
   copyMemory(to, from, copied);
   return copied;

@@ -18,9 +18,11 @@ import {
   readWindowNoWait,
   seekWindow,
   writeWindow,
+  type Zeroing,
   zeroWindow,
 } from '../../../drivers/window-sync.js';
 import { E, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } from '../../../system/libc.js';
+import { PAGE_BYTES } from '../../../system/page.js';
 import { allocateResident, type Resident } from '../../../system/resident.js';
 import { DISCARD, FLUSH, NOT_COUNTED, READ, WRITE } from '../../ledger/counters.js';
 import type { Ledger } from '../../ledger/ledger.js';
@@ -33,13 +35,14 @@ import { SPLICE_BYTES, type SpliceReply } from './splice-reply.js';
 import type { ThreadGate } from './thread-control.js';
 import { NO_TURNS, type WriteTurns } from './write-turns.js';
 
-const PAGE = 4096;
-const REQUEST_START = PAGE - abi.IN_HEADER_SIZE - abi.RW_IN_SIZE;
-const REPLY_START = PAGE - abi.OUT_HEADER_SIZE;
+const REQUEST_START = PAGE_BYTES - abi.IN_HEADER_SIZE - abi.RW_IN_SIZE;
+const REPLY_START = PAGE_BYTES - abi.OUT_HEADER_SIZE;
 
 /** A window as threads know it. */
 export interface ServedWindow {
   readonly window: Window;
+  /** the same for writes that have to be durable (O_DSYNC, O_SYNC) */
+  readonly durably: Window;
   readonly ledgerIndex: number;
   /** false where the file system has no RWF_NOWAIT: reads then go straight ahead */
   readonly canReadNoWait: boolean;
@@ -81,7 +84,8 @@ const DEFERRED_BYTES = 64 << 10;
 
 export class WindowServer {
   readonly #resident: Resident;
-  readonly #zeros: Resident;
+  readonly #punching: Zeroing;
+  readonly #zeroing: Zeroing;
   readonly #ledger: Ledger;
   readonly #gate: ThreadGate;
   readonly #growth: RamGrowth | null;
@@ -110,15 +114,17 @@ export class WindowServer {
     this.#turns = turns ?? null;
     const ask = askMemory && (() => askMemory(this.request.nodeId));
     this.#growth = ask ? new RamGrowth({ ledger, ask, beforeWaiting: () => gate.givePermit() }) : null;
-    this.#resident = allocateResident(PAGE + abi.MAX_WRITE);
+    this.#resident = allocateResident(PAGE_BYTES + abi.MAX_WRITE);
     // only ever read, as the source of zeros
-    this.#zeros = allocateResident(16 * PAGE);
+    const zeros = allocateResident(16 * PAGE_BYTES);
+    this.#punching = { punch: true, zeros };
+    this.#zeroing = { punch: false, zeros };
     this.request = new Request(this.#resident.bytes.subarray(REQUEST_START));
     this.#reply = new Reply(this.#resident.bytes.subarray(REPLY_START));
     this.requestAddress = this.#resident.address + REQUEST_START;
     this.requestLimit = this.#resident.bytes.length - REQUEST_START;
     this.replyAddress = this.#resident.address + REPLY_START;
-    this.#dataAddress = this.#resident.address + PAGE;
+    this.#dataAddress = this.#resident.address + PAGE_BYTES;
   }
 
   /** @returns the length of the reply to send, or NOT_SERVED */
@@ -204,13 +210,13 @@ export class WindowServer {
 
   #write(served: ServedWindow): number {
     const { request } = this;
-    const { window, ledgerIndex } = served;
-    const durable = writesDurably(request.bodyU32(abi.RW_FLAGS));
-    if (durable || window.durable) this.#gate.givePermit();
+    const { ledgerIndex } = served;
+    const window = writesDurably(request.bodyU32(abi.RW_FLAGS)) ? served.durably : served.window;
+    if (window.durable) this.#gate.givePermit();
     const offset = request.bodyU64(abi.RW_OFFSET);
     const size = request.bodyU32(abi.RW_SIZE);
     if (window.kind === 'memory' && !this.#mayFill(window, ledgerIndex, offset, size)) return this.answer(-E.ENOSPC);
-    const n = this.#writeInTurn(served, offset, size, durable);
+    const n = this.#writeInTurn(served, window, offset, size);
     if (n < 0) {
       this.#ledger.noteFailedWrite(ledgerIndex);
       return this.answer(n);
@@ -219,13 +225,16 @@ export class WindowServer {
     return this.#answerU64(n, abi.WRITE_OUT_SIZE);
   }
 
-  /** @returns how much was written, or −errno where nothing was */
-  #writeInTurn(served: ServedWindow, offset: number, size: number, durable: boolean): number {
+  /**
+   * @param window that of `served` that is to be written through
+   * @returns how much was written, or −errno where nothing was
+   */
+  #writeInTurn(served: ServedWindow, window: Window, offset: number, size: number): number {
     const hasTurn = this.#beginTurn(served, offset, size);
     try {
       const begun = hasTurn ? this.#writeMapped(served, offset, size) : 0;
       if (begun > 0 && begun === size) return begun;
-      const rest = writeWindow(served.window, this.#dataAddress + begun, offset + begun, size - begun, durable);
+      const rest = writeWindow(window, this.#dataAddress + begun, offset + begun, size - begun);
       return begun === 0 ? rest : begun + Math.max(0, rest);
     } finally {
       if (hasTurn) this.#turns?.end();
@@ -242,11 +251,11 @@ export class WindowServer {
   }
 
   /** @returns how much of the beginning was written; 0: use pwrite */
-  #writeMapped({ window, mappedAt, turns }: ServedWindow, offset: number, size: number): number {
-    if (mappedAt === 0 || size < MAPPED_BYTES) return 0;
+  #writeMapped(served: ServedWindow, offset: number, size: number): number {
+    if (served.mappedAt === 0 || size < MAPPED_BYTES) return 0;
     if (this.#gate.noteMapped()) this.#tellMapped?.();
-    if (this.#turns?.mayCopy(turns) !== true) return 0;
-    return writeMapped(window, mappedAt, this.#dataAddress, offset, size);
+    if (this.#turns?.mayCopy(served.turns) !== true) return 0;
+    return writeMapped(served, this.#dataAddress, offset, size);
   }
 
   #fsync({ window, ledgerIndex }: ServedWindow): number {
@@ -275,11 +284,11 @@ export class WindowServer {
         this.#note(ledgerIndex, result);
         return this.answer(result);
       case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
-        result = this.#zero(served, offset, length, true);
+        result = this.#zero(served, offset, length, this.#punching);
         break;
       case FALLOC_FL_ZERO_RANGE:
       case FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE:
-        result = this.#zero(served, offset, length, false);
+        result = this.#zero(served, offset, length, this.#zeroing);
         break;
       default:
         return this.answer(-E.EOPNOTSUPP);
@@ -296,11 +305,10 @@ export class WindowServer {
     else this.#ledger.noteFailedWrite(ledgerIndex);
   }
 
-  #zero(served: ServedWindow, offset: number, length: number, punch: boolean): number {
-    const { address, bytes } = this.#zeros;
+  #zero(served: ServedWindow, offset: number, length: number, how: Zeroing): number {
     const hasTurn = this.#beginTurn(served, offset, length);
     try {
-      return zeroWindow(served.window, offset, length, punch, address, bytes.length);
+      return zeroWindow(served.window, offset, length, how);
     } finally {
       if (hasTurn) this.#turns?.end();
     }

@@ -51,13 +51,13 @@ export class SpliceReply {
     this.#position.bytes.writeUInt32LE(place % 2 ** 32, 0);
     this.#position.bytes.writeUInt32LE(Math.floor(place / 2 ** 32), 4);
     for (let done = 0; done < length; ) {
-      const n = splice(window.fd, this.#position.address, pipe.writing, 0, length - done);
+      const n = splice(window.fd, this.#position.address, pipe.writing, length - done);
       if (n > 0) done += n;
       // the image has shrunk, or cannot be spliced, or the pipe is full after all: a plain read finds out
       else if (n !== -E.EINTR) return this.#giveUp(pipe);
     }
     const total = abi.OUT_HEADER_SIZE + length;
-    const sent = splice(pipe.reading, 0, this.#deviceFd, 0, total);
+    const sent = splice(pipe.reading, 0, this.#deviceFd, total);
     if (sent === total) return true;
     this.#close(pipe);
     // the client was killed; all else may be a matter of splicing

@@ -19,6 +19,7 @@
  *    window whatever the thread has seen. A thread fills a place before it changes NODE, the main thread looks at NODE
  *    before it looks at places. So a vbd whose disk hangs keeps nobody from taking another vbd's window away.
  */
+import { setTimeout as delay } from 'node:timers/promises';
 
 const VERSION = 0;
 const PERMITS = 1;
@@ -209,7 +210,7 @@ export class ThreadWatch {
     let sleepMs = 1;
     for (let thread = 0; thread < this.#threads; thread++) {
       while (this.#uses(thread, version, nodeId)) {
-        await new Promise((resolve) => setTimeout(resolve, sleepMs));
+        await delay(sleepMs);
         // a disk that hangs is looked at for long
         sleepMs = Math.min(20, sleepMs * 1.05);
       }

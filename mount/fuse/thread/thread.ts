@@ -1,6 +1,12 @@
 /**
  * A worker thread: reads requests from its own clone of /dev/fuse, serves those for windows, hands all others to the
  * main thread, which replies on the same descriptor. The loop never ends while the bus lives.
+ *
+ *      wait for a permit ──► read ──► serve ──► reply
+ *                                       ├─► not for a thread ──► hand on to the main thread
+ *                                       └─► a read that lacks bytes ──► put off ──► settle (deferred-reads.ts)
+ *
+ * A request that is served allocates nothing, and its fields are read where they lie.
  */
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { E, errnoName, gettid, read, setNonBlocking, write } from '../../../system/libc.js';
@@ -9,8 +15,8 @@ import { Ledger } from '../../ledger/ledger.js';
 import * as abi from '../protocol/abi.js';
 import { isOneWay, isWellFormed, type Request } from '../protocol/message.js';
 import { crashPoint } from './crash-point.js';
-import { DeferredReads } from './deferred-reads.js';
-import { DEFERRED, type DeferredRead, NOT_SERVED, SENT, type ServedWindow, WindowServer } from './serve-window.js';
+import { DeferredReads, type PutOff } from './deferred-reads.js';
+import { DEFERRED, NOT_SERVED, SENT, type ServedWindow, WindowServer } from './serve-window.js';
 import { SpliceReply } from './splice-reply.js';
 import { ThreadGate, type ThreadMemory } from './thread-control.js';
 import { type TurnMemory, WriteTurns } from './write-turns.js';
@@ -49,133 +55,195 @@ interface Counted {
   readonly counters: Counters;
 }
 
-function run(data: ThreadData, port: MessagePort): void {
-  const gate = new ThreadGate(data.memory, data.thread);
-  const ledger = new Ledger(data.ledgerFd);
-  const askMemory = (nodeId: number): void => {
-    port.postMessage({ kind: 'memory-wanted', nodeId } satisfies ThreadReport);
-  };
-  const tellMapped = (): void => port.postMessage({ kind: 'mapped' } satisfies ThreadReport);
-  const splice = new SpliceReply(data.deviceFd);
-  const turns = new WriteTurns(data.turnMemory, data.thread);
-  const server = new WindowServer(ledger, gate, { askMemory, tellMapped, splice, turns });
-  const windows = new Map<number, Counted>();
-  const pages = new CounterPages(data.statsFd, areaOfThread(data.thread));
-  const { request, requestAddress, requestLimit, replyAddress } = server;
-  const { deviceFd, thread } = data;
+class RequestLoop {
+  readonly #port: MessagePort;
+  readonly #thread: number;
+  readonly #deviceFd: number;
+  readonly #ledger: Ledger;
+  readonly #gate: ThreadGate;
+  readonly #server: WindowServer;
+  readonly #request: Request;
+  readonly #pages: CounterPages;
+  readonly #windows = new Map<number, Counted>();
+  readonly #deferred: DeferredReads<Counted>;
+  /** windows that were taken away while reads were put off: the main thread may wait until those are answered */
+  readonly #takenAway: Counted[] = [];
+  #isNonBlocking = false;
 
-  const takeUpdates = (): void => {
+  constructor({ thread, deviceFd, ledgerFd, statsFd, memory, turnMemory }: ThreadData, port: MessagePort) {
+    this.#port = port;
+    this.#thread = thread;
+    this.#deviceFd = deviceFd;
+    this.#ledger = new Ledger(ledgerFd);
+    this.#gate = new ThreadGate(memory, thread);
+    this.#server = new WindowServer(this.#ledger, this.#gate, {
+      askMemory: (nodeId) => this.#report({ kind: 'memory-wanted', nodeId }),
+      tellMapped: () => this.#report({ kind: 'mapped' }),
+      splice: new SpliceReply(deviceFd),
+      turns: new WriteTurns(turnMemory, thread),
+    });
+    this.#request = this.#server.request;
+    this.#pages = new CounterPages(statsFd, areaOfThread(thread));
+    this.#deferred = new DeferredReads<Counted>(
+      (read, mayWait) => this.#finishRead(read, mayWait),
+      () => this.#gate.givePermit(),
+    );
+    this.#ledger.setThread(thread, gettid());
+  }
+
+  /** Serves until the connection is gone. */
+  run(): void {
+    if (crashPoint !== null) crashPoint('load', 0);
+    this.#report({ kind: 'loaded' });
+    const { requestAddress, requestLimit } = this.#server;
     for (;;) {
-      const received = receiveMessageOnPort(port) as { message: WindowUpdate } | undefined;
+      this.#awaitPermit();
+      const n = read(this.#deviceFd, requestAddress, requestLimit);
+      if (n >= 0) this.#take(n);
+      else if (!this.#mayReadAgain(-n)) return this.#end(-n);
+    }
+  }
+
+  /** Waits until this thread may read. While reads are put off it goes on at once, and read(2) must not wait. */
+  #awaitPermit(): void {
+    const hasDeferred = this.#deferred.count > 0;
+    if (!hasDeferred) {
+      this.#gate.leave();
+      this.#gate.takePermit(this.#takeUpdates);
+    }
+    if (this.#isNonBlocking === hasDeferred) return;
+    this.#isNonBlocking = hasDeferred;
+    setNonBlocking(this.#deviceFd, hasDeferred);
+  }
+
+  /** Takes what the main thread has posted: windows to serve, and no longer. */
+  readonly #takeUpdates = (): void => {
+    for (;;) {
+      const received = receiveMessageOnPort(this.#port) as { message: WindowUpdate } | undefined;
       if (received === undefined) break;
       const { nodeId, served } = received.message;
-      const old = windows.get(nodeId);
-      if (old !== undefined && deferred.count > 0) takenAway.push(old);
-      if (served === null) windows.delete(nodeId);
-      else windows.set(nodeId, { served, counters: pages.of(served.ledgerIndex) });
+      const old = this.#windows.get(nodeId);
+      if (old !== undefined && this.#deferred.count > 0) this.#takenAway.push(old);
+      if (served === null) this.#windows.delete(nodeId);
+      else this.#windows.set(nodeId, { served, counters: this.#pages.of(served.ledgerIndex) });
     }
-    gate.seen();
+    this.#gate.seen();
   };
 
-  const deferred = new DeferredReads<Counted>(
-    (read, mayWait) => {
-      ledger.beginWork(thread, read.uniqueId);
-      if (mayWait) gate.waitsFor(read.place);
-      const length = server.finishRead(read.window.served, read, mayWait);
-      if (length === NOT_SERVED) {
-        ledger.leaveWork(thread);
-        return length;
-      }
-      if (crashPoint !== null) crashPoint('reply', abi.READ);
-      write(deviceFd, replyAddress, length);
-      gate.finished(read.place);
-      ledger.endWork(thread);
-      countRequest(read.window.counters, server.kind, now() - read.begunMs, server.result);
-      return length;
-    },
-    () => gate.givePermit(),
-  );
-  /** windows that were taken away while reads were put off: the main thread may wait until those are answered */
-  const takenAway: Counted[] = [];
-  let isNonBlocking = false;
+  /** No request was read. @returns whether another one may come */
+  #mayReadAgain(errno: number): boolean {
+    if (errno === E.EAGAIN && this.#deferred.count > 0) this.#settle();
+    // ENOENT: the request was withdrawn while it was being read
+    return errno === E.EINTR || errno === E.EAGAIN || errno === E.ENOENT;
+  }
 
-  /** Answers reads that were put off. */
-  const settle = (): void => {
-    if (takenAway.length === 0) return deferred.settle(now());
-    for (const window of takenAway.splice(0)) deferred.finishOf(window);
-  };
-
-  const handOver = (length: number): void => {
-    const bytes = new Uint8Array(request.bytes.subarray(0, length));
-    port.postMessage({ kind: 'request', thread, bytes } satisfies ThreadReport, [bytes.buffer as ArrayBuffer]);
-  };
-
-  ledger.setThread(thread, gettid());
-  if (crashPoint !== null) crashPoint('load', 0);
-  port.postMessage({ kind: 'loaded' } satisfies ThreadReport);
-  for (;;) {
-    if (deferred.count === 0) {
-      gate.leave();
-      gate.takePermit(takeUpdates);
-    }
-    if (isNonBlocking !== deferred.count > 0) {
-      isNonBlocking = !isNonBlocking;
-      setNonBlocking(deviceFd, isNonBlocking);
-    }
-    const n = read(deviceFd, requestAddress, requestLimit);
-    if (n < 0) {
-      // ENOENT: the request was withdrawn while it was being read
-      if (n === -E.EAGAIN && deferred.count > 0) settle();
-      if (n === -E.EINTR || n === -E.EAGAIN || n === -E.ENOENT) continue;
-      // nobody is to wait for a thread that has ended
-      deferred.finishAll();
-      gate.leave();
-      gate.givePermit();
-      port.postMessage({ kind: 'gone', thread, errno: errnoName(-n) } satisfies ThreadReport);
-      return;
-    }
+  /** A request of `n` bytes was read. */
+  #take(n: number): void {
+    const request = this.#request;
     if (crashPoint !== null) crashPoint('read', request.opcode);
     const begunMs = now();
-    if (gate.enter(request.nodeId)) takeUpdates();
-    ledger.beginWork(thread, request.uniqueId);
-    if (isWellFormed(request, n)) {
-      const window = windows.get(request.nodeId);
-      const { opcode } = request;
-      if (crashPoint !== null && window !== undefined) crashPoint('io', opcode);
-      server.mayDefer = gate.ownsDevice && !deferred.isFull;
-      const length = window === undefined ? NOT_SERVED : server.serve(window.served);
-      if (length === DEFERRED && window !== undefined) {
-        ledger.leaveWork(thread);
-        deferred.add({ ...readOf(request), place: gate.putOff(request.nodeId), window, begunMs });
-      } else if (window === undefined || length === NOT_SERVED) {
-        // from here on the main thread answers for it
-        ledger.leaveWork(thread);
-        handOver(n);
-      } else {
-        // a failed reply is not ours to mend: the client was killed (ENOENT), or the bus is ending
-        if (crashPoint !== null) crashPoint('reply', opcode);
-        if (length !== SENT) write(deviceFd, replyAddress, length);
-        if (crashPoint !== null) crashPoint('replied', opcode);
-        ledger.endWork(thread);
-        if (server.kind !== NOT_COUNTED) countRequest(window.counters, server.kind, now() - begunMs, server.result);
-      }
-    } else if (n >= 40 && !isOneWay(request.opcode)) {
-      write(deviceFd, replyAddress, server.answer(-E.EINVAL));
-      ledger.leaveWork(thread);
+    if (this.#gate.enter(request.nodeId)) this.#takeUpdates();
+    this.#ledger.beginWork(this.#thread, request.uniqueId);
+    if (isWellFormed(request, n)) this.#serve(n, begunMs);
+    else if (n >= abi.IN_HEADER_SIZE && !isOneWay(request.opcode)) this.#refuse();
+    this.#settleIfDue(begunMs);
+  }
+
+  #serve(n: number, begunMs: number): void {
+    const window = this.#windows.get(this.#request.nodeId);
+    if (window === undefined) return this.#handOn(n);
+    if (crashPoint !== null) crashPoint('io', this.#request.opcode);
+    const server = this.#server;
+    server.mayDefer = this.#gate.ownsDevice && !this.#deferred.isFull;
+    const length = server.serve(window.served);
+    if (length === NOT_SERVED) this.#handOn(n);
+    else if (length === DEFERRED) this.#putOff(window, begunMs);
+    else this.#reply(window, length, begunMs);
+  }
+
+  /** @param length of the reply, or SENT */
+  #reply(window: Counted, length: number, begunMs: number): void {
+    const { opcode } = this.#request;
+    if (crashPoint !== null) crashPoint('reply', opcode);
+    // a failed reply is not ours to mend: the client was killed (ENOENT), or the bus is ending
+    if (length !== SENT) write(this.#deviceFd, this.#server.replyAddress, length);
+    if (crashPoint !== null) crashPoint('replied', opcode);
+    this.#ledger.endWork(this.#thread);
+    this.#count(window, begunMs);
+  }
+
+  /** Has the main thread answer. */
+  #handOn(n: number): void {
+    this.#ledger.leaveWork(this.#thread);
+    const bytes = new Uint8Array(this.#request.bytes.subarray(0, n));
+    this.#report({ kind: 'request', thread: this.#thread, bytes }, [bytes.buffer]);
+  }
+
+  #refuse(): void {
+    write(this.#deviceFd, this.#server.replyAddress, this.#server.answer(-E.EINVAL));
+    this.#ledger.leaveWork(this.#thread);
+  }
+
+  #putOff(window: Counted, begunMs: number): void {
+    const request = this.#request;
+    this.#ledger.leaveWork(this.#thread);
+    this.#deferred.add({
+      uniqueLow: request.uniqueLow,
+      uniqueHigh: request.uniqueHigh,
+      uniqueId: request.uniqueId,
+      offset: request.bodyU64(abi.RW_OFFSET),
+      size: request.bodyU32(abi.RW_SIZE),
+      place: this.#gate.putOff(request.nodeId),
+      window,
+      begunMs,
+    });
+  }
+
+  /** Answers a read that was put off. @returns NOT_SERVED if it would have to wait and may not */
+  #finishRead(read: PutOff<Counted>, mayWait: boolean): number {
+    this.#ledger.beginWork(this.#thread, read.uniqueId);
+    if (mayWait) this.#gate.waitsFor(read.place);
+    const length = this.#server.finishRead(read.window.served, read, mayWait);
+    if (length === NOT_SERVED) {
+      this.#ledger.leaveWork(this.#thread);
+      return length;
     }
-    if (deferred.count > 0 && (takenAway.length > 0 || deferred.isFull || deferred.isDue(begunMs))) settle();
+    if (crashPoint !== null) crashPoint('reply', abi.READ);
+    write(this.#deviceFd, this.#server.replyAddress, length);
+    this.#gate.finished(read.place);
+    this.#ledger.endWork(this.#thread);
+    this.#count(read.window, read.begunMs);
+    return length;
+  }
+
+  #settleIfDue(nowMs: number): void {
+    const deferred = this.#deferred;
+    if (deferred.count === 0) return;
+    if (this.#takenAway.length > 0 || deferred.isFull || deferred.isDue(nowMs)) this.#settle();
+  }
+
+  /** Answers reads that were put off. */
+  #settle(): void {
+    if (this.#takenAway.length === 0) return this.#deferred.settle(now());
+    for (const window of this.#takenAway.splice(0)) this.#deferred.finishOf(window);
+  }
+
+  #count(window: Counted, begunMs: number): void {
+    const { kind, result } = this.#server;
+    if (kind !== NOT_COUNTED) countRequest(window.counters, kind, now() - begunMs, result);
+  }
+
+  /** The connection is gone: nobody is to wait for this thread. */
+  #end(errno: number): void {
+    this.#deferred.finishAll();
+    this.#gate.leave();
+    this.#gate.givePermit();
+    this.#report({ kind: 'gone', thread: this.#thread, errno: errnoName(errno) });
+  }
+
+  #report(report: ThreadReport, transferred: ArrayBuffer[] = []): void {
+    this.#port.postMessage(report, transferred);
   }
 }
 
-function readOf(request: Request): DeferredRead & { uniqueId: number } {
-  const { uniqueLow, uniqueHigh, uniqueId } = request;
-  return {
-    uniqueLow,
-    uniqueHigh,
-    uniqueId,
-    offset: request.bodyU64(abi.RW_OFFSET),
-    size: request.bodyU32(abi.RW_SIZE),
-  };
-}
-
-if (parentPort !== null) run(workerData as ThreadData, parentPort);
+if (parentPort !== null) new RequestLoop(workerData as ThreadData, parentPort).run();

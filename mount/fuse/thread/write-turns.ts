@@ -13,6 +13,8 @@
  * waits holds no range, and one that holds a range waits for no other thread: so there is no circle. A thread that dies
  * takes its process along, and this memory with it; other processes are kept away by locks (copy-lease.ts).
  */
+import { setTimeout as delay } from 'node:timers/promises';
+import { PAGE_BYTES } from '../../../system/page.js';
 
 /** images that are in memory and are served at one time; further ones are not mapped */
 export const MAX_IMAGES = 256;
@@ -21,7 +23,6 @@ export const NO_TURNS = -1;
 /** a page number is a positive word */
 export const MAX_TURN_BYTES = 2 ** 31 * 4096;
 
-const PAGE = 4096;
 /** a cache line each */
 const WORDS_PER_PLACE = 16;
 const WAITING = 0;
@@ -76,8 +77,8 @@ export class WriteTurns {
     Atomics.store(words, this.#own + PLAIN, image + 1);
     if (Atomics.load(words, imagePlace(image) + TAKEN) === 0) return true;
     Atomics.store(words, this.#own + PLAIN, 0);
-    const first = Math.floor(from / PAGE);
-    const last = Math.floor((from + length - 1) / PAGE);
+    const first = Math.floor(from / PAGE_BYTES);
+    const last = Math.floor((from + length - 1) / PAGE_BYTES);
     const lock = imagePlace(image) + LOCK;
     this.#lock(lock);
     const other = this.#overlapping(image, first, last);
@@ -138,8 +139,6 @@ export class WriteTurns {
   }
 }
 
-const aMoment = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 1));
-
 /** The main thread's side. */
 export class TurnWatch {
   readonly #words: Int32Array;
@@ -154,7 +153,7 @@ export class TurnWatch {
   async allow(image: number): Promise<void> {
     Atomics.store(this.#words, imagePlace(image) + TAKEN, 1);
     for (let thread = 0; thread < this.#threads; thread++) {
-      while (Atomics.load(this.#words, threadPlace(thread) + PLAIN) === image + 1) await aMoment();
+      while (Atomics.load(this.#words, threadPlace(thread) + PLAIN) === image + 1) await delay(1);
     }
     Atomics.store(this.#words, imagePlace(image) + MAPPED, 1);
   }
@@ -162,7 +161,7 @@ export class TurnWatch {
   /** Resolves when no thread writes past the lock of the image's file any more. */
   async forbid(image: number): Promise<void> {
     Atomics.store(this.#words, imagePlace(image) + MAPPED, 0);
-    for (let thread = 0; thread < this.#threads; thread++) while (this.#copies(thread, image)) await aMoment();
+    for (let thread = 0; thread < this.#threads; thread++) while (this.#copies(thread, image)) await delay(1);
     Atomics.store(this.#words, imagePlace(image) + TAKEN, 0);
   }
 

@@ -1,16 +1,16 @@
 /**
- * What the deaths of servers say of the bus: whether another server is worth a try.
+ * Decides after the death of a server whether to start another one, or to give the bus up.
  *
- * A server that dies while it works on a request is evidence against that request, or against the bus. A server that dies before
- * it has read a request is evidence of nothing: it is tried again, with growing pauses, for minutes.
+ * A server that dies while it works on a request is evidence against that request, or against the bus. A server that
+ * dies before it has read a request is no evidence: another one is started, after growing pauses, for minutes.
  */
 
-/** deaths at work without an answer in between, or with one request under way each time */
+/** this many deaths at work with no answer in between, or with the same request under way, end the bus */
 export const DEATH_LIMIT = 5;
-/** a server that lived for longer had nothing to answer: nobody used the bus */
+/** a server that lived longer counts as useful: if it answered nothing, nobody used the bus */
 const SOON_MS = 10_000;
 
-/** how soon another server is tried, and how seldom in the end */
+/** the first and the longest pause before another server is started */
 const FIRST_PAUSE_MS = 10;
 const LAST_PAUSE_MS = 5_000;
 
@@ -23,21 +23,21 @@ export interface Death {
   readonly nowMs: number;
   /** how many requests servers have answered so far */
   readonly answered: number;
-  /** the requests that it was working on */
+  /** the requests that the server was working on */
   readonly inFlight: readonly number[];
 }
 
 export class DeathEvidence {
   readonly #startLimitMs: number;
-  /** servers in a row that died at work and had answered nothing */
-  #barren = 0;
-  /** servers in a row that died soon, and had not even read a request; since when */
-  #idle = 0;
-  #idleSinceMs = 0;
+  /** how many servers in a row died at work and had answered nothing */
+  #diedUseless = 0;
+  /** how many servers in a row died soon and had not read a request; and since when */
+  #diedIdle = 0;
+  #diedIdleSinceMs = 0;
   readonly #deathsByRequest = new Map<number, number>();
   #began = { nowMs: 0, answered: 0 };
 
-  /** @param startLimitMs for how long servers may die idle */
+  /** @param startLimitMs how long servers may go on dying before they read a request */
   constructor(startLimitMs: number) {
     this.#startLimitMs = startLimitMs;
   }
@@ -47,25 +47,25 @@ export class DeathEvidence {
     this.#began = at;
   }
 
-  /** That server has died. @returns why the bus is to be given up; null where another server is worth a try */
+  /** That server has died. @returns why to give the bus up; null to start another server */
   died(death: Death): string | null {
     return this.#reasonInAnswers(death) ?? this.#reasonInRequests(new Set(death.inFlight));
   }
 
   /** how long to wait before the next server is started */
   get pauseMs(): number {
-    return this.#idle > 1 ? pauseBeforeTryMs(this.#idle) : 0;
+    return this.#diedIdle > 1 ? pauseBeforeTryMs(this.#diedIdle) : 0;
   }
 
   #reasonInAnswers({ nowMs, answered, inFlight }: Death): string | null {
     const wasAtWork = inFlight.length > 0;
-    const wasOfUse = answered > this.#began.answered || nowMs - this.#began.nowMs > SOON_MS;
-    this.#barren = wasOfUse || !wasAtWork ? 0 : this.#barren + 1;
-    if (this.#barren >= DEATH_LIMIT) return `${DEATH_LIMIT} servers in a row died before they answered a request`;
-    if (this.#idle === 0) this.#idleSinceMs = nowMs;
-    this.#idle = wasOfUse || wasAtWork ? 0 : this.#idle + 1;
-    if (this.#idle < DEATH_LIMIT || nowMs - this.#idleSinceMs < this.#startLimitMs) return null;
-    return `no server lived until it read a request, for ${Math.round((nowMs - this.#idleSinceMs) / 1000)} s`;
+    const wasUseful = answered > this.#began.answered || nowMs - this.#began.nowMs > SOON_MS;
+    this.#diedUseless = wasUseful || !wasAtWork ? 0 : this.#diedUseless + 1;
+    if (this.#diedUseless >= DEATH_LIMIT) return `${DEATH_LIMIT} servers in a row died before they answered a request`;
+    if (this.#diedIdle === 0) this.#diedIdleSinceMs = nowMs;
+    this.#diedIdle = wasUseful || wasAtWork ? 0 : this.#diedIdle + 1;
+    if (this.#diedIdle < DEATH_LIMIT || nowMs - this.#diedIdleSinceMs < this.#startLimitMs) return null;
+    return `for ${Math.round((nowMs - this.#diedIdleSinceMs) / 1000)} s every server died before it read a request`;
   }
 
   #reasonInRequests(inFlight: ReadonlySet<number>): string | null {

@@ -1,8 +1,8 @@
 /**
- * Finds out whether a server still does its work: its main thread must answer, and no thread may spin. A request that waits for
- * a disk does not make a server silent; a process that was stopped does.
+ * Finds out whether a server still works: its main thread must answer, and no thread may spin. A request that waits for
+ * a disk does not make a server silent; SIGSTOP does.
  *
- * Beats are counted, not time: where this process slept, the server has not been silent.
+ * Beats are counted, not time: while the keeper itself was stopped, no beat passed.
  */
 import type { Work } from '../../ledger/ledger.js';
 import type { BusEvent } from '../../runtime/log-line.js';
@@ -10,7 +10,7 @@ import type { ServerProcess } from './server-process.js';
 import { SpinWatch } from './spin-watch.js';
 
 const BEAT_MS = 5_000;
-/** how long a server may be silent */
+/** how long a server may be silent, or spin */
 export const DEFAULT_SILENCE_LIMIT_MS = 30_000;
 
 export class Heartbeat {
@@ -26,25 +26,25 @@ export class Heartbeat {
     this.everyMs = Math.min(BEAT_MS, limitMs / 3);
   }
 
-  /** Another server is looked at from now on. */
+  /** Another server was installed: the count begins again. */
   reset(): void {
     this.#silentBeats = 0;
   }
 
   /**
    * One beat.
-   * @param work what the server works on now
-   * @returns why the server has to be killed; null where it does its work
+   * @param work the requests that the server works on now
+   * @returns why the server has to be killed; null if it works
    */
   beat(server: ServerProcess, work: readonly Work[]): BusEvent | null {
     const pid = server.pid ?? 0;
     const spinningMs = (pid === 0 ? 0 : this.#spinWatch.look(pid, work)) * this.everyMs;
     if (spinningMs >= this.#limitMs) return { event: 'server-spins', pid, spinningMs: Math.round(spinningMs) };
     const silentForMs = server.silentForMs();
-    // one that has answered the last beat was heard almost a whole beat ago
+    // a server that answered the last beat was heard almost one beat ago
     this.#silentBeats = silentForMs < 1.5 * this.everyMs ? 0 : this.#silentBeats + 1;
     if (this.#silentBeats === 0) return null;
-    // the first of them asks, so only those after it have had no answer
+    // the first silent beat sends the ping, so only the beats after it count as unanswered
     if ((this.#silentBeats - 1) * this.everyMs >= this.#limitMs) {
       return { event: 'server-silent', pid, silentMs: Math.round(silentForMs) };
     }

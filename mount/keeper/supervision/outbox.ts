@@ -1,6 +1,6 @@
 /**
- * Commands on their way to a server, in the order in which they were given. One whose descriptors find no room, because the
- * server is stopped or slow, is kept, and with it all behind it; the keeper itself never waits.
+ * Sends commands to a server, in order. If the socket has no room for the descriptors of a command, because the server
+ * is stopped or slow, that command and all after it stay in a queue. The keeper itself never waits.
  */
 import { closeSync } from 'node:fs';
 import type { Command, Envelope } from '../../server/commands.js';
@@ -18,8 +18,8 @@ export class Outbox {
 
   /**
    * @param socket the keeper's end of the pair; closed by `end`
-   * @param send hands a command on
-   * @param failed is told of a command that cannot be given to the server
+   * @param send sends a command
+   * @param failed is called for a command that cannot be sent
    */
   constructor(socket: number, send: (envelope: Envelope) => void, failed: (id: number, error: Error) => void) {
     this.#socket = socket;
@@ -33,12 +33,12 @@ export class Outbox {
     this.#flush();
   }
 
-  /** Takes a command back that nobody waits for any more: the numbers of its descriptors may soon mean others. */
+  /** Removes a command that nobody waits for any more: its descriptor numbers may soon belong to other files. */
   drop(id: number): void {
     this.#waiting = this.#waiting.filter((envelope) => envelope.id !== id);
   }
 
-  /** The server is gone. */
+  /** To be called when the server has exited. */
   end(): void {
     if (this.#ended) return;
     this.#ended = true;
@@ -59,7 +59,7 @@ export class Outbox {
     }
   }
 
-  /** @returns false where there is no room for its descriptors */
+  /** @returns false if the socket has no room for its descriptors */
   #deliver(envelope: Envelope): boolean {
     const { id, command } = envelope;
     const fds = neededFds(command);

@@ -1,5 +1,5 @@
 /**
- * The server as its keeper sees it: a child process that takes commands and may die at any time.
+ * The server as its keeper sees it: a child process that takes commands, and that may die at any time.
  */
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
 import { closeSync } from 'node:fs';
@@ -12,19 +12,19 @@ import type { Command, CommandResult, Commands, Envelope, ServerMessage, ServerS
 import { Outbox } from './outbox.js';
 import { SpareFds } from './spare-fds.js';
 
-/** What becomes of a server. */
+/** How a server may end. */
 export interface ServerLife {
-  /** the mount went away by somebody else's hand */
+  /** somebody else has removed the mount */
   gone(): void;
-  /** waitpid has returned it: none of its threads is left */
+  /** it is reaped (waitpid): none of its threads is left */
   died(how: string): void;
 }
 
-/** What a server tells its keeper unasked. */
+/** What a server tells its keeper without being asked. */
 export interface ServerNews {
   /** the kernel forgot a node */
   forgotten(nodeId: number): void;
-  /** a thread wants to fill holes of a memory */
+  /** a thread wants to fill holes of a ram image */
   memoryWanted(nodeId: number): void;
 }
 
@@ -33,10 +33,10 @@ export type ServerEvents = ServerLife & ServerNews;
 export interface CommandOptions {
   /** aborts a command that can be stopped */
   signal?: AbortSignal | undefined;
-  /** not to be given to another server where this one dies of it */
+  /** if this server dies of it, do not give the command to another one */
   once?: boolean;
   progress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
-  /** how long the answer may take: after that the command fails with errno ETIMEDOUT, and its answer is not looked at */
+  /** how long the answer may take: after that the command fails with errno ETIMEDOUT, and a late answer is ignored */
   limitMs?: number;
 }
 
@@ -65,7 +65,7 @@ export class ServerProcess {
 
   /**
    * Starts a server.
-   * @param start what it is told; the descriptors in it are the keeper's and are passed on
+   * @param start its argument; the descriptors in it are those of the keeper, which the server inherits
    */
   constructor(start: ServerStart, events: ServerEvents) {
     this.#events = events;
@@ -110,7 +110,7 @@ export class ServerProcess {
     return this.#child.pid ?? null;
   }
 
-  /** Resolves when the server takes commands; rejects when it died before, or takes longer than it may. */
+  /** Resolves when the server takes commands; rejects if it dies before, or takes longer than the limit. */
   async loaded(limitMs: number): Promise<void> {
     const first = await within(Promise.race([this.#loaded, this.#exit]), limitMs, 'late');
     if (this.#wasUnable !== null) throw this.#wasUnable;
@@ -119,7 +119,7 @@ export class ServerProcess {
     throw new FusetapError('FAILED', `the server did not start: ${why}`, { hint: 'see the log of the bus' });
   }
 
-  /** how long ago it last said anything */
+  /** how long ago its last message came */
   silentForMs(): number {
     return performance.now() - this.#heardAt;
   }
@@ -148,7 +148,7 @@ export class ServerProcess {
     });
   }
 
-  /** SIGKILL, and waits until nothing of it is left. */
+  /** Sends SIGKILL, and waits until the process is reaped. */
   async kill(): Promise<void> {
     if (!this.#exited) this.#child.kill('SIGKILL');
     await this.#exit;
@@ -180,7 +180,7 @@ export class ServerProcess {
       case 'forgotten':
         return this.#events.forgotten(message.nodeId);
       case 'memory-wanted':
-        // that it was heard: else the server helps itself before long
+        // tells the server that it was heard; otherwise the server soon looks at the limit itself
         this.request<'ping'>({ op: 'ping' }).catch(() => {});
         return this.#events.memoryWanted(message.nodeId);
       case 'gone':
@@ -204,7 +204,7 @@ export class ServerProcess {
   }
 }
 
-/** @param passing the server's end of the socket that brings it descriptors */
+/** @param passing the server's end of the socket over which descriptors are sent */
 function spawnServer(start: ServerStart, passing: number): ChildProcess {
   const alive = start.aliveFd === null ? [] : [start.aliveFd];
   const passed = [start.ledgerFd, start.lockFd, start.statsFd, passing, ...start.deviceFds, ...alive];
@@ -223,7 +223,7 @@ function spawnServer(start: ServerStart, passing: number): ChildProcess {
   return spawn(process.execPath, [...BUS_NODE_OPTIONS, program, JSON.stringify(told)], { stdio, env });
 }
 
-/** Starts the servers of a bus, each told what the death of those before has shown. */
+/** Starts the servers of a bus. After a death by SIGBUS, the next ones map no files. */
 export function serverLauncher(
   start: Omit<ServerStart, 'mapsFiles'>,
   news: ServerNews,
@@ -232,7 +232,7 @@ export function serverLauncher(
   const spares = new SpareFds();
   return (life) => {
     const died = (how: string): void => {
-      // an image that was mapped shrank in the moment that it was written: see fuse/thread/mapped-write.ts
+      // a mapped image shrank at the moment of a write: see fuse/thread/mapped-write.ts
       if (how === 'signal SIGBUS') mapsFiles = false;
       life.died(how);
     };

@@ -1,10 +1,10 @@
 /**
- * Descriptors that are kept so that a server can be started where no others are left: the keeper may hold as many as it is
- * allowed to have, and attach is then refused, but a bus must not end of that.
+ * Spare descriptors, so that a server can be started when the keeper has no others left. An attach is refused then, but
+ * the bus must not end because of it.
  */
 import { closeSync, openSync } from 'node:fs';
 
-/** spawn(2) needs six for a moment, and two stay: the channel and the socket of descriptors */
+/** a spawn needs six for a moment, and two stay open: the channel and the socket for descriptors */
 const SPARE_COUNT = 8;
 
 export class SpareFds {
@@ -14,7 +14,7 @@ export class SpareFds {
     this.#fill();
   }
 
-  /** Does what needs them. What it leaves of them is kept again. */
+  /** Runs `act` while the spare descriptors are closed, then opens as many again as it can. */
   lend<Result>(act: () => Result): Result {
     for (const fd of this.#fds.splice(0)) closeSync(fd);
     try {
@@ -28,7 +28,7 @@ export class SpareFds {
     try {
       while (this.#fds.length < SPARE_COUNT) this.#fds.push(openSync('/dev/null', 'r'));
     } catch {
-      // the next time, perhaps
+      // the next call tries again
     }
   }
 }

@@ -1,15 +1,15 @@
 /**
- * Tells a thread that spins from one that waits for a disk: both work on the same request for long, but only the one that
- * spins is always running, or in the queue for a processor. The queue counts, because on a busy machine a thread that spins
- * runs for a small part of the time.
+ * Tells a thread that spins from one that waits for a disk. Both work on the same request for long, but only a thread
+ * that spins is always running, or in the queue for a processor. Time in the queue counts, because on a busy machine a
+ * thread that spins runs only a small part of the time.
  */
 import { readFileSync } from 'node:fs';
 import { statFields } from '../../../system/proc.js';
 import type { Work } from '../../ledger/ledger.js';
 
-/** share of the time between two looks; a thread that never waits for anything but a processor has all of it */
+/** the least share of the time between two looks; a thread that waits only for a processor has a share of 1 */
 const SPINNING_SHARE = 0.5;
-/** USER_HZ, which is the same on all of Linux's machines that Node runs on */
+/** 1 / USER_HZ, which is the same on all architectures that Node runs on */
 const TICK_MS = 10;
 
 interface Seen {
@@ -23,8 +23,8 @@ export class SpinWatch {
   #seen = new Map<number, Seen>();
 
   /**
-   * Looks at what the threads of a server work on.
-   * @returns at how many looks in a row, this one included, the same thread was found spinning on the same request
+   * Looks at the requests that the threads of a server work on.
+   * @returns how many looks in a row, with this one, found the same thread spinning on the same request
    */
   look(pid: number, work: readonly Work[], atMs: number = performance.now()): number {
     const seen = new Map<number, Seen>();
@@ -46,7 +46,7 @@ export class SpinWatch {
 /** How long a thread has run or waited for a processor so far; null if it is gone. */
 function busyTimeMs(pid: number, tid: number): number | null {
   try {
-    // proc(5) leaves it to Documentation/scheduler/sched-stats.rst: ns on a processor, ns in its queue, slices
+    // see Documentation/scheduler/sched-stats.rst: ns on a processor, ns in its queue, number of time slices
     const [runNs = 0, queueNs = 0] = readFileSync(`/proc/${pid}/task/${tid}/schedstat`, 'latin1')
       .split(' ')
       .map(Number);

@@ -1,20 +1,21 @@
 /**
- * Keeps a server under the bus: starts it, replaces it when it dies or stops answering, and gives up when that does no
- * good.
+ * Keeps a server running for the bus: starts it, replaces it when it dies or does not answer, and gives the bus up when
+ * that does not help.
  *
  *      ┌─ loading: a server is started, and told of the vbds; the old one is reaped   ◄──────────────┐
  *      │      │                                                                                      │
  *      │      ▼                                                                                      │ it died, or
- *      │   starting: RESEND has gone out, and it begins to read ─────────────────────────────────────┤ it is upgraded
+ *      │   starting: RESEND was sent, and it begins to read ─────────────────────────────────────────┤ it is upgraded
  *      │      │                                                                                      │
  *      │      ▼                                                                                      │
  *      │   running ──► ending: it is silent or spins, and is killed ─────────────────────────────────┘
  *      ▼
  *     over: given up, or the bus ends
  *
- * RESEND goes out once per server: after waitpid has returned the old one, so that no old write can finish after a newer one;
- * and before any thread of the new one reads, so that what the new one has read is not queued again. Clients see a pause. For
- * an upgrade the new process is loaded and knows the vbds before the old one is ended.
+ * RESEND is sent once per server. It is sent after the old server is reaped, so that no old write can finish after a
+ * newer one; and before any thread of the new server reads, so that no request which the new server has read is queued
+ * again. Clients see a pause. For an upgrade, the new process is loaded and told of the vbds before the old one is
+ * killed.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError } from '../../../drivers/errors.js';
@@ -25,42 +26,42 @@ import { DEATH_LIMIT, DeathEvidence, pauseBeforeTryMs } from './death-evidence.j
 import { Heartbeat } from './heartbeat.js';
 import { type CommandOptions, isServerDeath, type ServerLife, type ServerProcess } from './server-process.js';
 
-/** for how long a server is tried to be started: descriptors, memory, files of the package may be missing for a while */
+/** how long to try to start a server: descriptors, memory or files of the package may be missing for a while */
 export const DEFAULT_START_LIMIT_MS = 600_000;
 /** how long a server may load */
 const LOAD_LIMIT_MS = 60_000;
 
 export interface ReplayChoice {
-  /** a vbd that is well now must not break: the old server serves on */
+  /** fail if a vbd would break that works now: the old server keeps running then */
   readonly strict: boolean;
-  /** disks that ended servers are tried again */
+  /** try again disks that have killed servers */
   readonly retry: boolean;
 }
 
 export interface Supervised {
   launch(life: ServerLife): ServerProcess;
-  /** tells a new server of all vbds, or again of what has changed since */
+  /** tells a new server of all vbds, or the second time of the changes since */
   replay(server: ServerProcess, choice: ReplayChoice): Promise<void>;
-  /** has the kernel queue again what the last server had not answered */
+  /** makes the kernel queue the requests again that the last server has not answered */
   resend(): void;
-  /** why the first death is the end and there is no upgrade; null where a server can be replaced */
+  /** why a server cannot be replaced, neither after a death nor by an upgrade; null if it can */
   readonly cannotReplace: string | null;
   /** how many requests servers have answered so far */
   answered(): number;
   /** the requests that the server which has just died was working on */
   takeInFlight(): number[];
-  /** what the server works on now */
+  /** the requests that the server works on now */
   work(): readonly Work[];
-  /** a server is in place */
+  /** a server was installed and answers requests */
   inPlace(server: ServerProcess): void;
   gaveUp(why: string): void;
   log(event: BusEvent): void;
   readonly silenceLimitMs: number;
-  /** for how long a server is tried to be started; what fails meanwhile says nothing of the bus */
+  /** how long to try to start a server; failures until then are no evidence against the bus */
   readonly startLimitMs: number;
 }
 
-/** commands that may be given again to another server: they have no effect that could be doubled */
+/** idempotent commands, which may be given again to another server */
 const REPEATABLE: ReadonlySet<keyof Commands> = new Set([
   'describe',
   'measure',
@@ -80,24 +81,24 @@ type State =
   /** `old` is dead, or being killed; null before the first server */
   | { readonly is: 'loading'; readonly old: ServerProcess | null }
   | { readonly is: 'starting' | 'running' | 'ending'; readonly server: ServerProcess }
-  /** `last` may have outlived the bus; null where there never was one */
+  /** `last` may have outlived the bus; null if there never was one */
   | { readonly is: 'over'; readonly last: ServerProcess | null };
 
 export class Supervisor {
   readonly #bus: Supervised;
   #state: State = { is: 'loading', old: null };
-  /** those who wait until a server is running, or the bus is over */
+  /** resolved when a server is running, or the bus is over */
   #waiting: (() => void)[] = [];
-  /** a server that is loading, and may never come into place */
+  /** a server that is loading, and may never be installed */
   #next: ServerProcess | null = null;
-  /** the last of the replacements: one at a time, so that never two servers read */
+  /** the last replacement: they run one at a time, so that never two servers read */
   #turn: Promise<unknown> = Promise.resolve();
   #restarts: number;
   readonly #evidence: DeathEvidence;
   readonly #heartbeat: Heartbeat;
   #beats: NodeJS.Timeout | null = null;
 
-  /** @param restarts how many servers were replaced before */
+  /** @param restarts how many servers were replaced before this supervisor */
   constructor(bus: Supervised, restarts = 0) {
     this.#bus = bus;
     this.#restarts = restarts;
@@ -124,7 +125,7 @@ export class Supervisor {
     this.#beats = setInterval(() => void this.#beat(), this.#heartbeat.everyMs);
   }
 
-  /** Gives a command to the server that is in place; what can be repeated survives its death. */
+  /** Gives a command to the installed server. If that dies, an idempotent command is given to the next one. */
   async request<Op extends keyof Commands>(
     command: Commands[Op]['command'] & { readonly op: Op },
     options: CommandOptions = {},
@@ -140,7 +141,10 @@ export class Supervisor {
     }
   }
 
-  /** Gives a command to a server that outlived its bus: its mount was taken away. @returns null where none has */
+  /**
+   * Gives a command to a server that outlived its bus because somebody removed the mount.
+   * @returns null if there is no such server
+   */
   async lastRequest<Op extends keyof Commands>(
     command: Commands[Op]['command'] & { readonly op: Op },
   ): Promise<CommandResult<Op> | null> {
@@ -149,29 +153,29 @@ export class Supervisor {
   }
 
   /**
-   * Replaces the server by one of the code that is installed now.
+   * Replaces the server by one that runs the code installed now.
    * @returns how long requests had to wait, in milliseconds
-   * @throws FusetapError where the new server does not come up; the old one then goes on
+   * @throws FusetapError if the new server does not start; the old one keeps running then
    */
   async upgrade(): Promise<{ pauseMs: number }> {
     return await this.#inTurn(async () => {
       if (this.#isOver()) throw new FusetapError('FAILED', 'the bus has no running server to replace');
       if (this.#bus.cannotReplace !== null) {
         throw new FusetapError('UNSUPPORTED', `the server cannot be replaced: ${this.#bus.cannotReplace}`, {
-          hint: 'stop the bus, and start it anew',
+          hint: 'stop the bus and start it again',
         });
       }
       return await this.#replace(await this.#loadUpgrade());
     });
   }
 
-  /** Ends the server for good; resolves when nothing of it is left. */
+  /** Ends the server for good. Resolves when it is reaped. */
   async end(): Promise<void> {
     this.#over();
     await Promise.all([serverOf(this.#state)?.kill(), this.#next?.kill()]);
   }
 
-  /** The server that takes commands, once there is one. @throws FusetapError FAILED where the bus is over */
+  /** Waits for a server that takes commands. @throws FusetapError FAILED if the bus is over */
   async #running(): Promise<ServerProcess> {
     for (;;) {
       if (this.#state.is === 'running') return this.#state.server;
@@ -201,14 +205,16 @@ export class Supervisor {
     this.#bus.gaveUp(why);
   }
 
-  /** Replacements wait for one another. */
+  /** Runs one replacement after the other. */
   #inTurn<Result>(replace: () => Promise<Result>): Promise<Result> {
     const result = this.#turn.then(replace);
     this.#turn = result.then(nothing, nothing);
     return result;
   }
 
-  /** Other code may open what ended servers before; where it ends this one too, that is not tried a second time. */
+  /**
+   * The new code may open a disk that killed servers before. If it dies too, a second server does not open that disk.
+   */
   async #loadUpgrade(): Promise<ServerProcess> {
     try {
       return await this.#load({ strict: true, retry: true });
@@ -218,7 +224,7 @@ export class Supervisor {
     }
   }
 
-  /** A server that is loaded and knows the vbds, but does not read yet. */
+  /** Starts a server that is loaded and told of the vbds, but does not read yet. */
   async #load(choice: ReplayChoice): Promise<ServerProcess> {
     const server = this.#bus.launch({
       gone: () => this.#giveUp('the mount was taken away'),
@@ -239,7 +245,7 @@ export class Supervisor {
   }
 
   async #putInPlace(server: ServerProcess): Promise<void> {
-    if (server.exited) throw new FusetapError('FAILED', 'the server died before it began');
+    if (server.exited) throw new FusetapError('FAILED', 'the server died before it started');
     this.#enter({ is: 'starting', server });
     this.#evidence.began({ nowMs: performance.now(), answered: this.#bus.answered() });
     await server.request<'start'>({ op: 'start' });
@@ -248,7 +254,7 @@ export class Supervisor {
     this.#enter({ is: 'running', server });
   }
 
-  /** Puts a loaded server in the place of the one that runs, or has just died by itself. */
+  /** Replaces the server that runs, or has just died, by a loaded one. */
   async #replace(next: ServerProcess): Promise<{ pauseMs: number }> {
     const begun = performance.now();
     const old = serverOf(this.#state);
@@ -256,18 +262,18 @@ export class Supervisor {
     await old?.kill();
     this.#bus.takeInFlight();
     try {
-      // what was attached or detached while it loaded
+      // vbds may have been attached or detached while it loaded
       await this.#bus.replay(next, RESTART);
       return await this.#takeOver(next, { oldPid: old?.pid ?? null, why: 'upgrade', begun });
     } catch (error) {
       await next.kill();
-      // the new one died before it was in place: its death alone starts no other
+      // it died before it was installed, so its exit handler ignored it: restart here
       if (this.#waitsForOneAfter(old)) this.#restartInTurn(old, begun);
       throw error;
     }
   }
 
-  /** To be called when nothing of the old server is left. */
+  /** To be called when the old server is reaped. */
   async #takeOver(next: ServerProcess, { oldPid, why, begun }: Replacement): Promise<{ pauseMs: number }> {
     try {
       this.#bus.resend();
@@ -284,7 +290,7 @@ export class Supervisor {
     return { pauseMs };
   }
 
-  /** Not of interest are a server that was not in place yet, and one that was killed to be replaced. */
+  /** Ignores the death of a server that was not installed yet, or that was killed to be replaced. */
   #died(server: ServerProcess, how: string): void {
     const state = this.#state;
     if (state.is === 'loading' || state.is === 'over' || state.server !== server) return;
@@ -301,7 +307,7 @@ export class Supervisor {
     return this.#evidence.died({ nowMs: performance.now(), answered, inFlight });
   }
 
-  /** Whether this server is the last that was in place, and another one is wanted. */
+  /** Whether this server was the last one installed, and no other has replaced it yet. */
   #waitsForOneAfter(old: ServerProcess | null): boolean {
     return this.#state.is === 'loading' && this.#state.old === old;
   }
@@ -310,7 +316,7 @@ export class Supervisor {
     this.#inTurn(() => this.#restart(dead, begun)).catch(nothing);
   }
 
-  /** Starts servers until one is in place; that one's death, however soon, is dealt with as any other. */
+  /** Starts servers until one is installed. If that one dies, however soon, `#died` handles it. */
   async #restart(dead: ServerProcess | null, begun: number): Promise<void> {
     let told: string | null = null;
     if (this.#evidence.pauseMs > 0) await delay(this.#evidence.pauseMs);
@@ -329,7 +335,7 @@ export class Supervisor {
     }
   }
 
-  /** A server that does not do its work is killed; its death is then dealt with as any other. */
+  /** Kills a server that does not work; `#died` then replaces it. */
   async #beat(): Promise<void> {
     if (this.#state.is !== 'running') return;
     const { server } = this.#state;
@@ -341,7 +347,7 @@ export class Supervisor {
   }
 }
 
-/** The server that is in place, or was the last. */
+/** The server that is installed, or was the last one. */
 function serverOf(state: State): ServerProcess | null {
   if (state.is === 'loading') return state.old;
   return state.is === 'over' ? state.last : state.server;
@@ -354,7 +360,7 @@ interface Replacement {
   readonly begun: number;
 }
 
-/** There is nothing else to serve the vbds: those that fail break alone. */
+/** No other server is left to serve the vbds, so a vbd that fails may break. */
 const RESTART: ReplayChoice = { strict: false, retry: false };
 
 const nothing = (): void => {};

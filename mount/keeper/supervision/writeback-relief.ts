@@ -5,31 +5,32 @@
  *            ▲                                                                                             │
  *            └───────────────────────── waits for the write-back that waits for it ◄───────────────────────┘
  *
- * A process that writes while more is dirty than may be (vm.dirty_bytes) has to wait until it is less
- * (balance_dirty_pages). What is dirty may be just what waits for the server. PR_SET_IO_FLUSHER spares a process that, but
- * takes CAP_SYS_RESOURCE. Without it there is one way out, which the kernel leaves to every writer: it lets go where next
- * to nothing of the disk below is dirty. So the disk below is flushed by somebody who does not write: the keeper.
+ * While too many pages are dirty (vm.dirty_bytes), the kernel makes every process wait that writes
+ * (balance_dirty_pages). The dirty pages may be those that wait for the server. PR_SET_IO_FLUSHER exempts a process,
+ * but needs CAP_SYS_RESOURCE. Without it one way is left: the kernel does not make a writer wait while the disk that it
+ * writes to has almost no dirty pages. So the keeper, which writes nothing, flushes the disks below the images.
  *
- * Nothing is done unless a request takes long and a thread of the server is seen to wait for just that.
+ * It does so only when a request takes long and a thread of the server is seen waiting in that function.
  */
 import { readdirSync, readFileSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
 import { writeBackBelow } from '../../../system/libc.js';
 import { logEvent } from '../../runtime/log.js';
 
-/** a request that is under way at two looks takes long */
+/** a request that is under way at two looks in a row takes long */
 const LOOK_MS = 1_000;
-/** while it goes on: a thread is made to wait anew with every few hundred kilobytes */
+/** pause between flushes: the kernel makes a thread wait again after every few hundred kilobytes */
 const RELIEF_MS = 10;
-/** relief ends when nobody was seen to wait for so long */
+/** relief ends when no thread was seen waiting for this time */
 const CALM_MS = 2_000;
 
-export interface Relieved {
-  /** the requests that the server works on */
+export interface RelievedBus {
+  /** the requests that the server works on now */
   inFlight(): readonly number[];
   serverPid(): number | null;
-  /** the images that it writes, one for each disk below */
+  /** the images that it writes to, one for each disk below */
   images(): readonly WrittenImage[];
-  /** the server shares the open file of the image: what this flush was told, none of its own will be */
+  /** the server shares the open file description, and the kernel reports an error once: the server will not see it */
   flushFailed(image: WrittenImage, errno: number): void;
 }
 
@@ -39,12 +40,12 @@ export interface WrittenImage {
 }
 
 export class WritebackRelief {
-  readonly #bus: Relieved;
+  readonly #bus: RelievedBus;
   readonly #timer: NodeJS.Timeout;
   #last: ReadonlySet<number> = new Set();
   #relieving: Promise<void> | null = null;
 
-  constructor(bus: Relieved) {
+  constructor(bus: RelievedBus) {
     this.#bus = bus;
     this.#timer = setInterval(() => this.#look(), LOOK_MS).unref();
   }
@@ -71,7 +72,7 @@ export class WritebackRelief {
         seen = now;
         await Promise.all(this.#bus.images().map((image) => this.#flushBelow(image)));
       }
-      await new Promise((resolve) => setTimeout(resolve, RELIEF_MS).unref());
+      await delay(RELIEF_MS, undefined, { ref: false });
     }
     logEvent({ event: 'relieved', ms: Math.round(seen - begun) });
   }
@@ -87,13 +88,13 @@ export class WritebackRelief {
   }
 }
 
-/** Whether a thread of a process is made to wait because too much is dirty. */
+/** Whether the kernel makes a thread of the process wait because too many pages are dirty. */
 export function waitsToWrite(pid: number): boolean {
   try {
     const tasks = `/proc/${pid}/task`;
     return readdirSync(tasks).some((tid) => readFileSync(`${tasks}/${tid}/wchan`, 'latin1').startsWith(THROTTLED));
   } catch {
-    // it has just ended
+    // it has just exited
     return false;
   }
 }

@@ -1,6 +1,5 @@
 /**
- * What the parts of a keeper share: each of its acts (leaving, holding, copying, …) is a file of its own that stands on
- * these.
+ * What the parts of a keeper share. Each verb (attach, detach, pause, save, …) is a file of its own that uses these.
  */
 import type { SideShell } from '../../../system/side-shell.js';
 import type { TransportName } from '../../control/interface.js';
@@ -17,13 +16,13 @@ import type { VbdTable } from './vbd-table.js';
 
 export interface BusParts {
   readonly place: BusPlace;
-  /** the same for all vbds, for as long as the bus lives */
+  /** the same for all vbds, as long as the bus lives */
   readonly transport: TransportName;
-  /** other users may come in, since it was mounted */
+  /** other users may use the bus; decided when it was mounted */
   readonly allowOther: boolean;
-  /** another one where a bus that was given up is mounted anew; its supervisor goes with it */
+  /** replaced, with its supervisor, when a bus that was given up is mounted again */
   mount: KernelMount;
-  /** device of the mount, as `MAJOR:MINOR`; known once the server serves */
+  /** device of the mount, as `MAJOR:MINOR`; known when the server answers */
   mountDev: string;
   readonly ledger: Ledger;
   readonly statsFd: number;
@@ -31,23 +30,23 @@ export interface BusParts {
   readonly memories: RamImages;
   readonly vbds: VbdTable;
   readonly forgets: ForgetWaiters;
-  /** what is being done with the vbds */
+  /** the activity that is under way on each vbd */
   readonly activities: Activities;
   readonly images: ImageWatch;
-  /** runs what must not hold up this process */
+  /** runs commands that may hang, so that this process does not */
   readonly shell: SideShell;
-  /** how file systems are called that may hang */
+  /** calls file systems that may hang */
   readonly answering: Answering;
-  /** the bus was given up: there is no server, and nobody can use a vbd */
+  /** the bus was given up: it has no server, and its vbds cannot be used */
   failed: boolean;
-  /** a disk did not answer when its vbd was cut off: the server may not end, and clients may wait for it */
-  leftBehind: boolean;
-  /** writes down for others what the bus has now */
+  /** a disk did not answer when its vbd was detached by force: the server may not exit, and clients may wait for it */
+  serverMayHang: boolean;
+  /** writes the state of the bus to bus.json, for others */
   record(): void;
 }
 
-/** The first of the descriptors of /dev/fuse: what is asked of the kernel is asked there. */
+/** The descriptor of /dev/fuse on which the keeper makes its own requests to the kernel. */
 export function deviceOf({ mount }: BusParts): number {
-  // none where the bus was given up: what is asked there is refused
+  // a bus that was given up has none: requests fail with EBADF
   return mount.deviceFds[0] ?? -1;
 }

@@ -1,13 +1,13 @@
 /**
- * What a vbd holds: files with their claims, ram images, places in the ledger. They are let go in the reverse of the order in
- * which they were taken. A failure is logged, and keeps none of the others from being let go.
+ * The resources of a vbd: files with their claims, ram images, places in the ledger. They are released in the reverse
+ * of the order in which they were taken. A failure is logged, and the others are released all the same.
  */
 import { closeAll } from '../../../drivers/close-fd.js';
 import { type Claim, claimImage, type DescribePid } from '../../images/claim-image.js';
 import type { Mode } from '../../images/mode.js';
 import { identityOf, type OpenedImage, type OwnBus, openImage } from '../../images/open-image.js';
 
-/** A file that is asked for. */
+/** A file to open and claim. */
 export interface FileWish {
   readonly path: string;
   readonly mode: Mode;
@@ -15,7 +15,7 @@ export interface FileWish {
   readonly describePid: DescribePid;
 }
 
-/** An opened file with its claim. Two holdings share one while a vbd is being swapped to an image that it has already. */
+/** An open file with its claim. Two holdings share it while a vbd is swapped to an image that it has already. */
 class HeldFile {
   readonly image: OpenedImage;
   readonly claim: Claim;
@@ -30,11 +30,11 @@ class HeldFile {
     this.#users += 1;
   }
 
-  /** @returns the error of close(2): what was written may not have come to the disk */
+  /** @returns the error of close(2): written data may be lost */
   async release(usedByServer: boolean): Promise<Error | null> {
     this.#users -= 1;
     if (this.#users > 0) return null;
-    // the locks of an open file description last until its last descriptor is closed; the server has one
+    // the server may have a descriptor of the same open file description: the locks last until the last one is closed
     if (!usedByServer) this.claim.release();
     return await closeAll([this.image.fd]);
   }
@@ -51,8 +51,9 @@ export class Holdings {
   readonly #files = new Map<string, HeldFile>();
 
   /**
-   * Opens a file and claims it (rule 8). A file is claimed once: one that is held already, here or in `other`, is shared.
-   * @throws FusetapError see openImage and claimImage; nothing is held then
+   * Opens a file and claims it (rule 8). A file is claimed once: if it is open already, here or in `other`, it is
+   * shared.
+   * @throws FusetapError see openImage and claimImage; nothing is taken then
    */
   async file({ path, mode, ownBus, describePid }: FileWish, other?: Holdings): Promise<OpenedImage> {
     const image = await openImage(path, mode, ownBus);
@@ -72,7 +73,7 @@ export class Holdings {
     return image;
   }
 
-  /** a file that is held, to be shared */
+  /** a file that is open already, to be shared */
   find(identity: string): HeldFile | undefined {
     return this.#files.get(identity);
   }
@@ -84,9 +85,9 @@ export class Holdings {
   }
 
   /**
-   * Takes over the care for something.
-   * @param what for the log
-   * @param release lets go of it; is told whether a server that does not answer may still use it
+   * Takes ownership of a resource.
+   * @param what its name in the log
+   * @param release releases it; its argument tells whether a server that does not answer may still use it
    */
   own(what: string, release: (usedByServer: boolean) => void): void {
     this.#held.push({
@@ -99,26 +100,27 @@ export class Holdings {
   }
 
   /**
-   * Lets go of all, and holds nothing from then on. All but the closing of files is done when this returns.
-   * @param usedByServer a server that does not answer may still use what is held: files stay locked until it has ended
+   * Releases everything. When this returns its promise, all is released but for files that are being closed.
+   * @param usedByServer a server that does not answer may still use the resources: files stay locked until it has
+   *   exited
    * @returns the first error of close(2)
    */
   async release({ usedByServer = false } = {}): Promise<Error | null> {
     const closings = this.#held
       .splice(0)
       .reverse()
-      .map((held) => letGo(held, usedByServer));
+      .map((held) => releaseLogged(held, usedByServer));
     this.#files.clear();
     const errors = await Promise.all(closings);
     return errors.find((error) => error !== null) ?? null;
   }
 }
 
-async function letGo({ what, release }: Held, usedByServer: boolean): Promise<Error | null> {
+async function releaseLogged({ what, release }: Held, usedByServer: boolean): Promise<Error | null> {
   try {
     return await release(usedByServer);
   } catch (error) {
-    console.error(`letting go of ${what}:`, error);
+    console.error(`releasing ${what}:`, error);
     return null;
   }
 }

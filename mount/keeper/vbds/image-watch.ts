@@ -1,23 +1,23 @@
 /**
- * What has become of an image since it was attached: whether its file system answers, and whether somebody else changed it
- * (coherence rule 2). Locks keep out who asks for locks; what a plain `dd` did is found afterwards.
+ * Watches images after attach: whether their file system answers, and whether somebody else has changed them (coherence
+ * rule 2). Locks stop only programs that ask for locks; a write by a plain `dd` is found afterwards.
  *
- *      once a second, where file systems answer from memory:  fstat of our own descriptor ──┐
- *      ls, show, attach, detach:  a process stats path and descriptor ──► no answer in time ┼─► what is known is shown
+ *      once a second, if the file system answers from memory: fstat of our own descriptor ──┐
+ *      ls, show, attach, detach:  a process stats path and descriptor ──► no answer in time ┼─► the last known state
  *                                                                    └──► an answer ────────┴─► judged
  *
- * Nobody waits for an image for longer than LIMIT_MS, and there is never more than one look at an image under way.
+ * Nobody waits for an image longer than LIMIT_MS, and never more than one look at an image is under way.
  *
- * Judged by the modification time (the change time moves with chmod, rename and link too, which are no harm). The time is
- * compared for equality with the one that was seen last: whatever clock made it, it moves with each write. Where it has
- * moved and this vbd wrote meanwhile, or tried to, that was our own doing. Where nothing was written through the vbd since,
- * somebody else did it, and that stays true however the vbd is written to afterwards.
+ * The modification time is the evidence. (The change time also moves with chmod, rename and link, which do no harm.) It
+ * is compared for equality with the last one seen: whatever clock it comes from, it moves with each write. If it has
+ * moved, and this vbd wrote meanwhile or tried to, the vbd moved it. If nothing was written through the vbd, somebody
+ * else wrote to the image, and that stays true even if the vbd writes later.
  */
 import { type BigIntStats, fstat } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { FusetapError } from '../../../drivers/errors.js';
-import { quote } from '../../../drivers/quote.js';
+import { named } from '../../../drivers/quote.js';
 import { answersFromMemory, deviceName, locate, readBlockSize, readMounts } from '../../../system/proc.js';
 import { type SideShell, shellWord } from '../../../system/side-shell.js';
 import { within } from '../../../system/within.js';
@@ -32,28 +32,28 @@ import type { VbdTable } from './vbd-table.js';
 
 const fstatAsync = promisify(fstat) as (fd: number, options: { bigint: true }) => Promise<BigIntStats>;
 
-/** a file system that has not answered by then is taken for one that hangs */
+/** a file system that has not answered after this time is reported as hanging */
 const LIMIT_MS = 1_500;
-/** one that has not answered by then is not waited for by what has to write to it */
+/** if it has not answered after this time, commands that have to write to it are refused */
 const PATIENCE_MS = 8_000;
 const LOOK_EVERY_MS = 1_000;
 
-/** What is known of an image. */
+/** What is known about an image. */
 interface Known {
   modifiedMs: number;
-  /** how much the vbd had written, or tried to, before that time was read */
+  /** how often the vbd had written, or tried to, before that time was read */
   writes: number;
   /** somebody else has written to it */
   isWritten: boolean;
-  /** another size, or its path leads elsewhere */
+  /** its size is different, or its path leads to another file */
   isReplaced: boolean;
   state: ImageState;
-  /** the look that is under way, and since when */
+  /** the look that is under way, and when it began */
   looking: Promise<void> | null;
   sinceMs: number;
 }
 
-/** What is looked at of a bus. */
+/** The parts of a bus that the watch needs. */
 export interface WatchedBus {
   readonly place: BusPlace;
   readonly vbds: VbdTable;
@@ -80,13 +80,13 @@ export class ImageWatch {
     }, LOOK_EVERY_MS).unref();
   }
 
-  /** What there is to tell of a vbd's image: looked up, or where it does not answer soon, as far as it is known. */
+  /** The state of a vbd's image: looked up now, or if it does not answer soon, the last known state. */
   async report(bus: WatchedBus, vbd: Vbd, limitMs = LIMIT_MS): Promise<ImageReport> {
     const { image } = vbd.source;
     if (image === null) return { imageState: null, changedOutside: false };
     const known = this.#of(bus, vbd, image);
     const deadlineMs = performance.now() + limitMs;
-    // one that is under way may have seen what was before
+    // a look that is under way may have seen an older state
     if (known.looking !== null) await awaitUntil(known.looking, known.sinceMs + limitMs);
     if (known.looking === null) {
       known.sinceMs = performance.now();
@@ -99,7 +99,7 @@ export class ImageWatch {
     return { imageState, changedOutside: known.isWritten || known.isReplaced };
   }
 
-  /** @throws FusetapError BUSY where the file system of the image does not answer; not asked where it answers from memory */
+  /** @throws FusetapError BUSY if the image's file system does not answer; one that answers from memory is not asked */
   async mustAnswer(bus: WatchedBus, vbd: Vbd): Promise<void> {
     const { vdev } = vbd;
     const { image } = vbd.source;
@@ -107,14 +107,14 @@ export class ImageWatch {
     const { imageState } = await this.report(bus, vbd, PATIENCE_MS);
     if (imageState !== 'not-answering') return;
     const mount = locate(await readMounts('self'), image.realPath)?.mountpoint ?? '/';
-    throw new FusetapError('BUSY', `the disk of ${vdev} does not answer: ${quote(image.path)} on ${quote(mount)}`, {
+    throw new FusetapError('BUSY', `the disk of ${vdev} does not answer: ${named(image.path)} on ${named(mount)}`, {
       hint: `wait until it does, or fusetap detach --force --bus ${bus.place.name} ${vdev}`,
     });
   }
 
   /**
-   * Waits for work that a vbd's image has to answer for; the work itself goes on.
-   * @throws FusetapError BUSY when the image does not answer; what the work throws
+   * Waits for work that needs the vbd's image. When the image does not answer, it stops waiting; the work goes on.
+   * @throws FusetapError BUSY if the image does not answer; errors of the work
    */
   async whileAnswering<Result>(bus: WatchedBus, vbd: Vbd, work: Promise<Result>): Promise<Result> {
     const over = new AbortController();
@@ -144,7 +144,7 @@ export class ImageWatch {
     const answer = await this.#shell.run(
       `${statOf(image.path)}; printf '|'; ${statOf(`/proc/${process.pid}/fd/${image.fd}`)}`,
     );
-    // detached while it was looked at: its descriptor is closed, and may be another's
+    // if it was detached meanwhile, its descriptor is closed, and the number may belong to another file
     if (answer === null || !bus.vbds.has(vbd) || vbd.source.image !== image) return;
     const [path, file] = answer.split('|').map(parseStat);
     if (path === undefined || file === undefined) return;
@@ -158,7 +158,7 @@ export class ImageWatch {
     await judge({ bus, vbd, image }, known, { modifiedMs: file.modifiedMs, writes });
   }
 
-  /** The cheap look: no file system is waited for that could hang. */
+  /** The cheap look: skips file systems that could hang. */
   async #glance(bus: WatchedBus, vbd: Vbd): Promise<void> {
     const { image } = vbd.source;
     if (image === null || image.kind === 'block' || !answersFromMemory(image.fileSystem)) return;
@@ -172,12 +172,12 @@ export class ImageWatch {
   }
 }
 
-/** Waits for some work until a time. */
+/** Waits for the work, but not longer than until the deadline. */
 async function awaitUntil(work: Promise<void>, deadlineMs: number): Promise<void> {
   await within(work, Math.max(0, deadlineMs - performance.now()), undefined);
 }
 
-/** How often the vbd has been written to, or was tried to be. */
+/** How often the vbd has been written to, or a write was tried. */
 function writesOf({ ledger }: WatchedBus, vbd: Vbd): number {
   return filesOf(vbd).reduce((sum, { ledgerIndex }) => sum + ledger.writes(ledgerIndex), 0);
 }
@@ -193,7 +193,7 @@ interface Watched {
 async function judge({ bus, vbd, image }: Watched, known: Known, seen: Seen): Promise<void> {
   const isMoved = seen.modifiedMs !== known.modifiedMs;
   if (isMoved && writesOf(bus, vbd) === known.writes) {
-    // a write that is under way moves the time before it is counted: the next look knows more
+    // a write that is under way moves the time before it is counted: leave the decision to the next look
     if (bus.ledger.work().length > 0) return;
     if (canJudge(bus, vbd, image)) known.isWritten = true;
   }
@@ -201,13 +201,13 @@ async function judge({ bus, vbd, image }: Watched, known: Known, seen: Seen): Pr
   known.writes = seen.writes;
 }
 
-/** Whether nobody but this vbd may write to the image, and what it writes is counted. */
+/** Whether only this vbd may write to the image, and its writes are counted. */
 function canJudge(bus: WatchedBus, vbd: Vbd, image: OpenedImage): boolean {
   const isCounted = image.kind === 'file' && (vbd.backingId === null || vbd.mode === 'r');
   return isCounted && answersFromMemory(image.fileSystem) && !hasOtherWriter(bus, vbd, image);
 }
 
-/** Vbds of mode `w!` may write beside this one. */
+/** Other vbds of mode `w!` may write to the same image. */
 function hasOtherWriter({ place }: WatchedBus, vbd: Vbd, { dev, ino }: OpenedImage): boolean {
   const identity = `${dev}:${ino}`;
   return readBusRecords(place.runtimeDir).some(({ bus, vbds }) =>
@@ -231,7 +231,7 @@ function statOf(path: string): string {
   return `s=$(${ask}) && printf '%s' "$s" || printf '!%s' "\${s##*: }"`;
 }
 
-/** @returns the text of the error where it is one; undefined where stat(1) answered what nobody expected */
+/** @returns the text of the error if it is one; undefined if the output of stat(1) cannot be parsed */
 function parseStat(text: string): Stat | string | undefined {
   if (text.startsWith('!')) return text.slice(1);
   const [, dev, ino, size, time, fraction = ''] = STAT.exec(text) ?? [];

@@ -1,5 +1,5 @@
 /**
- * The places in the ledger: one for each file of a bus.
+ * Hands out the places in the ledger: one for each file of a bus.
  */
 import { FusetapError } from '../../../drivers/errors.js';
 import { MAX_FILES } from '../../ledger/ledger.js';

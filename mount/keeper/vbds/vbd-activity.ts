@@ -1,6 +1,6 @@
 /**
- * What is being done with each vbd as a whole: one thing at a time. It belongs to the client that asked for it: when that
- * goes away, or another act takes its place by force, it is given up, and what was begun is undone.
+ * The activity on each vbd: at most one at a time. An activity belongs to the client that asked for it. When that
+ * client goes away, or another client takes over by force, the activity is cancelled and undone.
  *
  *      idle ──► detaching, saving, resetting, swapping ──► idle
  */
@@ -10,10 +10,10 @@ import type { Vbd } from './vbd.js';
 
 export type ActivityKind = 'detaching' | 'saving' | 'resetting' | 'swapping';
 
-/** for how long an act that was given up is waited for: what it waits for may hang */
+/** how long to wait for a cancelled activity: the disk that it waits for may hang */
 const PATIENCE_MS = 5_000;
 
-/** What a message says of it. */
+/** How messages describe it. */
 const WORDS: Readonly<Record<ActivityKind, string>> = {
   detaching: 'is being detached already',
   saving: 'is being saved',
@@ -22,7 +22,7 @@ const WORDS: Readonly<Record<ActivityKind, string>> = {
 };
 
 const HINTS: Readonly<Record<ActivityKind, string>> = {
-  detaching: 'wait for that, or take its place with --force',
+  detaching: 'wait for that, or use detach --force',
   saving: 'wait until the save has ended, or end it with detach --force',
   resetting: 'wait until the reset has ended, or end it with detach --force',
   swapping: 'wait until the new image is in place',
@@ -31,7 +31,7 @@ const HINTS: Readonly<Record<ActivityKind, string>> = {
 interface Activity {
   readonly kind: ActivityKind;
   readonly cancel: AbortController;
-  /** resolves when nothing of it is under way any more, however it ended */
+  /** resolves when it has ended, with or without an error */
   over: Promise<void>;
 }
 
@@ -43,18 +43,18 @@ export class Activities {
     this.#bus = bus;
   }
 
-  /** @throws FusetapError BUSY where something, or something of the given kinds, is being done with the vbd */
+  /** @throws FusetapError BUSY if an activity, or one of the given kinds, is under way on the vbd */
   refuse(vbd: Vbd, kinds?: readonly ActivityKind[]): void {
-    const kind = this.#current.get(vbd)?.kind ?? (vbd.going && 'detaching');
+    const kind = this.#current.get(vbd)?.kind ?? (vbd.removal && 'detaching');
     if (kind === undefined || kinds?.includes(kind) === false) return;
     throw new FusetapError('BUSY', `${vbd.vdev} on bus ${this.#bus} ${WORDS[kind]}`, { hint: HINTS[kind] });
   }
 
   /**
-   * Does something with a vbd, unless something is being done with it.
-   * @param signal the patience of the client that asked for it
-   * @param act is given a signal that also ends when another act takes its place
-   * @throws FusetapError BUSY; what the act throws
+   * Runs an activity on a vbd, unless one is under way.
+   * @param signal aborted when the client that asked for it goes away
+   * @param act gets a signal that is also aborted when `cancel` is called
+   * @throws FusetapError BUSY; errors of the act
    */
   async run<Result>(
     vbd: Vbd,
@@ -78,8 +78,8 @@ export class Activities {
   }
 
   /**
-   * Gives up what is being done with the vbd. Resolves when it is undone, or finished where that was past undoing; or after
-   * some seconds, where what it waits for hangs.
+   * Cancels the activity on the vbd. Resolves when it is undone, or finished if it was past its point of no return; or
+   * after some seconds, if its disk hangs.
    */
   async cancel(vbd: Vbd, reason: Error = this.#takenByForce(vbd)): Promise<void> {
     const activity = this.#current.get(vbd);
@@ -90,7 +90,7 @@ export class Activities {
   }
 
   #takenByForce({ vdev }: Vbd): FusetapError {
-    return new FusetapError('BUSY', `${vdev} on bus ${this.#bus} was taken away by force meanwhile`);
+    return new FusetapError('BUSY', `${vdev} on bus ${this.#bus} was detached by force meanwhile`);
   }
 }
 

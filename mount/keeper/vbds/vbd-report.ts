@@ -1,5 +1,5 @@
 /**
- * What the world is told of the vbds of a bus: `ls`, `show`, `stats`.
+ * What `ls`, `show` and `stats` report about the vbds of a bus.
  */
 import { join } from 'node:path';
 import { typeName } from '../../../drivers/partitions/index.js';
@@ -39,7 +39,7 @@ export async function vbdInfo(bus: BusParts, vbd: Vbd): Promise<VbdInfo> {
   return { ...vbdInfoUnseen(bus, vbd), ...(await bus.images.report(bus, vbd)) };
 }
 
-/** The same without a look at the image, which may hang. */
+/** The same without looking at the image, whose file system may hang. */
 export function vbdInfoUnseen(bus: BusParts, vbd: Vbd): VbdInfo {
   const state = busState(bus);
   const facts = vbdFacts(bus, vbd);
@@ -58,7 +58,7 @@ export function vbdInfoUnseen(bus: BusParts, vbd: Vbd): VbdInfo {
   };
 }
 
-/** What requests did, of each vbd and of each partition since its attach. */
+/** The counters of requests, of each vbd and each partition, since its attach. */
 export function vbdStats(bus: BusParts): VbdStats[] {
   return bus.vbds.sorted().flatMap((vbd) =>
     [vbd, ...(vbd.partitions ?? [])].map((file) => {

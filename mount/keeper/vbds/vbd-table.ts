@@ -1,5 +1,5 @@
 /**
- * What is attached to a bus, by slot, and the slots that attaches under way have taken already.
+ * The vbds of a bus by slot, and the slots that are reserved for attaches under way.
  */
 import { FusetapError, type Holder } from '../../../drivers/errors.js';
 import type { OpenedImage } from '../../images/open-image.js';
@@ -11,14 +11,14 @@ import type { Vbd } from './vbd.js';
 export class VbdTable {
   readonly #bus: string;
   readonly #bySlot = new Map<number, Vbd>();
-  /** by slot, whether the places of its partitions are taken too */
+  /** by slot: whether the slots of its partitions are reserved too */
   readonly #reserved = new Map<number, boolean>();
 
   constructor(bus: string) {
     this.#bus = bus;
   }
 
-  /** in the order of their attaches */
+  /** in the order in which they were attached */
   all(): Vbd[] {
     return [...this.#bySlot.values()];
   }
@@ -27,7 +27,7 @@ export class VbdTable {
     return this.all().sort((a, b) => a.slot - b.slot);
   }
 
-  /** The images that are written to, one for each disk below them. */
+  /** The images of vbds that may write, one for each disk below them. */
   writtenImages(): OpenedImage[] {
     const byDevice = new Map<string, OpenedImage>();
     for (const { mode, source } of this.#bySlot.values()) {
@@ -68,15 +68,15 @@ export class VbdTable {
   }
 
   /**
-   * Takes the slot of a vdev, or the first free one, until `unreserve`.
-   * @param withPartitions all places of its partitions too: which of them it has is not known yet, and may change
-   * @throws FusetapError USAGE where there is no such vdev, BUSY where its slot is taken
+   * Reserves the slot of a vdev, or the first free one, until `unreserve`.
+   * @param withPartitions also all slots of its partitions: which partitions it has is not known yet, and may change
+   * @throws FusetapError USAGE if there is no such vdev, BUSY if its slot is taken
    */
   reserveFree(vdev: string | null, withPartitions: boolean): Slot {
     const place = parseSlot(vdev ?? firstFreeXvd([...this.#bySlot.keys(), ...this.#reserved.keys()]));
     const places = withPartitions ? [place, ...partitionSlots(place)] : [place];
     const taken = places.find(({ slot }) => this.#isTaken(slot));
-    if (taken !== undefined) throw this.#taken(taken);
+    if (taken !== undefined) throw this.#takenError(taken);
     this.#reserved.set(place.slot, withPartitions);
     return place;
   }
@@ -87,13 +87,13 @@ export class VbdTable {
     return disk !== null && (this.#reserved.get(disk) === true || this.#diskOf(slot)?.partitions != null);
   }
 
-  /** The vbd that a place belongs to as that of a partition. */
+  /** The vbd whose partition has this slot. */
   #diskOf(slot: number): Vbd | undefined {
     const disk = diskSlotOf(slot);
     return disk === null ? undefined : this.#bySlot.get(disk);
   }
 
-  /** Keeps the slot of a vbd that is about to be taken away, so that it can be put back. */
+  /** Reserves the slot of a vbd that is about to be removed, so that its successor gets it. */
   reserve(slot: number, withPartitions: boolean): void {
     this.#reserved.set(slot, withPartitions);
   }
@@ -102,7 +102,7 @@ export class VbdTable {
     this.#reserved.delete(slot);
   }
 
-  #taken({ slot, vdev }: Slot): FusetapError {
+  #takenError({ slot, vdev }: Slot): FusetapError {
     const bus = this.#bus;
     const owner = this.#bySlot.get(slot) ?? this.#diskOf(slot);
     const holder: Holder = { bus, vdev: owner?.vdev ?? vdev };

@@ -1,5 +1,5 @@
 /**
- * A vbd as its keeper knows it: all that is needed to show it, to open it in a new server, and to let it go.
+ * A vbd as its keeper knows it: all that is needed to report it, to open it in a new server, and to detach it.
  */
 import type { Json } from '../../../drivers/driver.js';
 import type { FilterSpec } from '../../../drivers/filters/filter.js';
@@ -14,11 +14,11 @@ export interface VbdFile {
   readonly vdev: string;
   readonly nodeId: number;
   readonly ledgerIndex: number;
-  /** nobody may open it any more: the detach of its vbd is waiting for the kernel, or has been told yes */
+  /** opens get ENOENT: the detach of its vbd waits for the kernel, or knows that nobody uses it */
   leaving: boolean;
 }
 
-/** A partition of a vbd: a file of its own, a run of the same disk. Comes and goes with the vbd, and is held with it. */
+/** A partition of a vbd: a file of its own over a run of the same disk, attached, paused and detached with the vbd. */
 export interface VbdPartition extends VbdFile {
   readonly slot: number;
   /** bytes from the start of the disk */
@@ -33,9 +33,9 @@ export interface VbdPartition extends VbdFile {
 export interface VbdSource {
   readonly driver: string;
   readonly options: Readonly<Record<string, string>>;
-  /** as asked for; the image may have been closed since (ram) */
+  /** as requested; for ram, the image is closed after the copy */
   readonly imagePath: string | null;
-  /** held open and claimed for as long as the vbd lives; null where memory holds the bytes */
+  /** open and claimed as long as the vbd is attached; null if the bytes are in memory */
   readonly image: OpenedImage | null;
   readonly memory: RamImage | null;
   readonly state: Json | null;
@@ -50,18 +50,18 @@ export interface Vbd extends VbdFile {
   readonly size: number;
   /** the only part that a swap changes */
   source: VbdSource;
-  /** what the vbd holds besides its source: places in the ledger, the kernel's registration for passthrough */
+  /** the resources besides its source: places in the ledger, the registration for passthrough */
   readonly holdings: Holdings;
-  /** what the kernel does the I/O on by itself; decided at attach, the same for as long as the bus is mounted */
+  /** the id of its registration for passthrough, or null; decided at attach, constant while the bus is mounted */
   backingId: number | null;
-  /** why its disk did not come back in the server that is in place: every request is EIO; null where it is well */
+  /** why the installed server could not open its disk: every request fails with EIO; null if it could */
   broken: string | null;
-  /** I/O waits until it is resumed */
+  /** requests wait until it is resumed */
   paused: boolean;
-  /** who holds it so: see pauses.ts */
+  /** the owners of the pause: see pauses.ts */
   pausedFor?: readonly string[];
-  /** null where nobody asked for them */
+  /** null if partitions were not requested */
   readonly partitions: readonly VbdPartition[] | null;
-  /** it is being flushed and closed, which nothing stops; see Detaching.takeAway */
-  going?: Promise<DetachedVbd>;
+  /** the flush and close that are under way, which cannot be stopped; see Detaching.takeAway */
+  removal?: Promise<DetachedVbd>;
 }

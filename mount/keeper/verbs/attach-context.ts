@@ -1,4 +1,4 @@
-/** What the verbs that open disks need of the keeper. */
+/** What verbs that open disks (attach, reset, swap) need from the keeper. */
 import type { Answering } from '../../images/answering.js';
 import type { DescribePid } from '../../images/claim-image.js';
 import type { OwnBus } from '../../images/open-image.js';
@@ -8,26 +8,25 @@ import type { Supervisor } from '../supervision/supervisor.js';
 import type { Holdings } from '../vbds/holdings.js';
 import type { Vbd } from '../vbds/vbd.js';
 
-/** What attaching needs of the keeper. */
 export interface AttachContext {
   readonly server: Supervisor;
   readonly memories: RamImages;
   readonly mountpoint: string;
-  /** device of the mount, as `MAJOR:MINOR`: an image there would wait for itself */
+  /** device of the mount, as `MAJOR:MINOR`; an image on it is refused, because it would wait for itself */
   readonly mountDev: string;
-  /** a node with a place in the ledger, which the holdings take over. @throws FusetapError NO_SPACE */
+  /** makes a node with a place in the ledger, which the holdings then own. @throws FusetapError NO_SPACE */
   newNode(holdings: Holdings): { nodeId: number; ledgerIndex: number };
   facts(vbd: Vbd): VbdFacts;
-  /** how file systems are called that may hang */
+  /** calls file systems that may hang */
   readonly answering: Answering;
-  /** gives an open file to the kernel for passthrough: its id, or −errno */
+  /** registers an open file with the kernel for passthrough. @returns its id, or −errno */
   register(fd: number): number;
   unregister(id: number): void;
-  /** by which vbd a process holds a file */
+  /** finds the vbd through which a process uses a file */
   readonly describePid: DescribePid;
 }
 
-/** The bus, as who opens images has to know it. */
+/** The facts about this bus that code which opens images needs. */
 export function ownBus({ mountDev, mountpoint, answering }: AttachContext): OwnBus {
   return { ownDev: mountDev, mountpoint, answering };
 }

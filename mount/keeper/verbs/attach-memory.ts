@@ -1,6 +1,6 @@
 /**
- * Attaching to a ram image: the one that is there, or a new copy. The file is claimed for reading (rule 8) only while
- * it is copied: who joins does not look at it.
+ * Attach to a ram image: to the one that exists, or to a new copy. The file is claimed for reading (rule 8) only while
+ * it is copied: a vbd that joins an existing ram image does not read it.
  */
 import { isAbsolute } from 'node:path';
 import { closeAll } from '../../../drivers/close-fd.js';
@@ -15,7 +15,7 @@ import { type AttachContext, ownBus } from './attach-context.js';
 
 type Copied = Pick<AttachRequest, 'driver' | 'image' | 'options' | 'share'>;
 
-/** The memory for a vbd; to be released by the caller. */
+/** Gets the ram image for a vbd. The caller has to release it. */
 export async function attachMemory(
   context: AttachContext,
   request: Copied,
@@ -31,7 +31,7 @@ export async function attachMemory(
   }
 }
 
-/** A new copy in place of a memory that only one vbd has; both are held then. */
+/** Makes a new copy to replace a ram image that only one vbd uses. The caller has both then. */
 export async function recopyMemory(
   context: AttachContext,
   request: Copied,
@@ -47,7 +47,7 @@ export async function recopyMemory(
   }
 }
 
-/** What is copied, claimed where it is. */
+/** The image to copy, and its claim while it is copied. */
 interface Source {
   readonly image: OpenedImage | null;
   claim: Claim | null;
@@ -74,7 +74,7 @@ function fillingFrom(
   return {
     async measure() {
       if (image === null) throw noImage(driver);
-      // until the copy is made
+      // closeSource releases the claim when the copy is made
       source.claim ??= await claimImage(image, 'r', { describePid: context.describePid });
       signal.throwIfAborted();
       const { bytes } = await context.server.request<'measure'>(
@@ -88,7 +88,7 @@ function fillingFrom(
       const command = { op: 'prepare', driver, image: ref, memoryFd, options } as const;
       const { state } = await context.server.request<'prepare'>(command, {
         ...{ signal, progress },
-        // the copy is made over what there is of one that a dead server began
+        // idempotent: another server copies again over the part that a dead server has copied
         once: isAbsolute(driver),
       });
       signal.throwIfAborted();
@@ -101,7 +101,7 @@ function noImage(driver: string): FusetapError {
   return new FusetapError('USAGE', `driver ${driver} needs an image`, { hint: `give one as ${driver}:PATH` });
 }
 
-/** An image as the server is told of it. */
+/** An image in the form of the server's commands. */
 export function imageRef(image: OpenedImage): ImageRef {
   const { fd, path, sizeBytes, kind } = image;
   return { fd, path, sizeBytes, kind, identity: identityOf(image) };

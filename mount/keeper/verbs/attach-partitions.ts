@@ -1,6 +1,6 @@
 /**
- * The partitions of a disk that is being attached: its table is read in the server, which has the disk open, and each
- * partition that has a place gets a node of its own.
+ * The partitions of a disk that is being attached. The server, which has the disk open, reads the table; each partition
+ * that has a slot gets a node of its own.
  */
 import type { CommandResult } from '../../server/commands.js';
 import { partitionSlot } from '../../slots/partition-slots.js';
@@ -11,14 +11,14 @@ import type { AttachContext } from './attach-context.js';
 
 export interface TakenPartitions {
   readonly partitions: readonly VbdPartition[];
-  /** what the user should know, one line each */
+  /** remarks for the user, one line each */
   readonly notes: readonly string[];
 }
 
 /**
  * Gives nodes to the partitions of a table.
- * @param holdings take over the care for them
- * @throws FusetapError NO_SPACE where the bus has no more room for files
+ * @param holdings own them afterwards
+ * @throws FusetapError NO_SPACE if the bus has no more room for files
  */
 export function takePartitions(
   context: Pick<AttachContext, 'newNode'>,
@@ -31,7 +31,7 @@ export function takePartitions(
   for (const { number, offset, size, type, name } of table.partitions) {
     const place = partitionSlot(disk, number);
     if (place === null) {
-      notes.push(`partition ${number} is left out: ${disk.vdev} has no place of that number`);
+      notes.push(`partition ${number} is left out: ${disk.vdev} has no slot for that number`);
       continue;
     }
     const node = context.newNode(holdings);

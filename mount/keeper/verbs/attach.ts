@@ -1,5 +1,5 @@
 /**
- * Attaching, step by step. Where a step fails, all that was taken before it is let go in reverse.
+ * Attach, step by step. If a step fails, the resources of the steps before it are released in reverse order.
  *
  *      slot reserved → source opened and claimed, or copied (ram) → disk opened in the server → partitions read
  *        → registered for passthrough → files shown
@@ -22,7 +22,7 @@ import { imageRef } from './attach-memory.js';
 import { type TakenPartitions, takePartitions } from './attach-partitions.js';
 import { openSource } from './open-source.js';
 
-/** What was attached, and what the user should know of it. */
+/** The vbd that was attached, and remarks for the user, one line each. */
 export interface AttachedVbd {
   readonly vbd: Vbd;
   readonly notes: readonly string[];
@@ -50,7 +50,7 @@ export async function attach(
   }
 }
 
-/** Opens the disk in the server and shows its files. Where that fails, the server does not have the disk. */
+/** Opens the disk in the server and shows its files. If that fails, the server does not have the disk. */
 async function openAndShow(
   context: AttachContext,
   request: AttachRequest,
@@ -74,10 +74,10 @@ async function openAndShow(
     holdings.own('the passthrough', () => vbd.backingId !== null && context.unregister(vbd.backingId));
     signal.throwIfAborted();
     const command = showCommand(vbd, context.facts(vbd), false);
-    await askOpened(context, vbd, () => server.request<'show'>(command));
+    await withDiskOpen(context, vbd, () => server.request<'show'>(command));
     return { vbd, notes: taken?.notes ?? [] };
   } catch (error) {
-    // a new server may never have had it
+    // a server that was started meanwhile may not have it
     await server
       .request<'detach'>({ op: 'detach', nodeId: place.nodeId })
       .catch((failure: unknown) => console.error('while undoing an attach:', failure));
@@ -88,11 +88,11 @@ async function openAndShow(
 async function readPartitions(context: AttachContext, opened: OpenedVbd): Promise<TakenPartitions> {
   const { nodeId, holdings } = opened;
   const ask = () => context.server.request<'partitions'>({ op: 'partitions', nodeId });
-  return takePartitions(context, opened, await askOpened(context, opened, ask), holdings);
+  return takePartitions(context, opened, await withDiskOpen(context, opened, ask), holdings);
 }
 
-/** Asks the server of a disk that it has open; where that one was replaced meanwhile, the next one opens it first. */
-async function askOpened<Result>(
+/** Sends a command for an open disk. If the server was replaced meanwhile, the new one opens the disk first. */
+async function withDiskOpen<Result>(
   { server, memories }: AttachContext,
   vbd: OpenedVbd,
   ask: () => Promise<Result>,
@@ -102,13 +102,13 @@ async function askOpened<Result>(
       return await ask();
     } catch (error) {
       const isLost = isServerDeath(error) || (error instanceof FusetapError && error.code === 'NOT_FOUND');
-      if (!isLost || isAbsolute(vbd.source.driver) || attempt === SHOW_LIMIT) throw error;
+      if (!isLost || isAbsolute(vbd.source.driver) || attempt === ATTEMPT_LIMIT) throw error;
     }
     const { broken } = await server.request<'attach'>(attachCommand(vbd, memories));
-    if (broken !== null) throw new FusetapError('FAILED', `${vbd.vdev} did not come back: ${broken}`);
+    if (broken !== null) throw new FusetapError('FAILED', `a new server cannot open ${vbd.vdev}: ${broken}`);
   }
 }
-const SHOW_LIMIT = 3;
+const ATTEMPT_LIMIT = 3;
 
 async function registerIfWanted(
   context: AttachContext,
@@ -118,7 +118,7 @@ async function registerIfWanted(
 ): Promise<number | null> {
   const fd = (image ?? memory)?.fd;
   if (fd === undefined || !wantsPassthrough(passthrough, candidate)) return null;
-  // the kernel asks nobody before it fills a hole
+  // the kernel fills holes without asking, so memory for the whole image is reserved
   if (memory !== null && !candidate.readOnly && !(await context.memories.reserveWhole(memory))) {
     if (passthrough === 'auto') return null;
     throw cannotPassThrough(candidate.vdev, `all of its ${memory.sizeBytes} bytes do not fit below the ram limit`);
@@ -126,17 +126,17 @@ async function registerIfWanted(
   const id = context.register(fd);
   if (id > 0) return id;
   if (memory !== null && !candidate.readOnly) await context.memories.unreserveWhole(memory);
-  // whatever the kernel has against it: threads do as well
+  // if the kernel refuses it, for whatever reason, threads serve the vbd
   if (passthrough === 'auto') return null;
   throw cannotPassThrough(candidate.vdev, `the kernel refuses it (${errnoName(-id)})`, -id);
 }
 
-/** What of a vbd is known when its disk is opened. */
+/** The part of a vbd that is known when its disk is opened. */
 type OpenedVbd = Omit<Vbd, 'size' | 'backingId' | 'partitions' | 'broken' | 'paused' | 'leaving'> & {
   readonly size?: number;
 };
 
-/** What a server is told to open a vbd's disk: at attach, and again when it takes over from another. */
+/** The command to open a vbd's disk: at attach, and for each new server. */
 export function attachCommand(vbd: OpenedVbd, memories: RamImages): AttachCommand {
   const { nodeId, ledgerIndex, vdev, mode, filters, size } = vbd;
   const { driver, image, memory, state, options } = vbd.source;
@@ -158,7 +158,7 @@ export function attachCommand(vbd: OpenedVbd, memories: RamImages): AttachComman
   };
 }
 
-/** What a server is told to show a vbd's files; `inherited` where another server had shown it before. */
+/** The command to show a vbd's files. @param inherited whether an earlier server has shown them */
 export function showCommand(vbd: Vbd, facts: VbdFacts, inherited: boolean): ShowCommand {
   const { nodeId, backingId, leaving, paused, pausedFor = [] } = vbd;
   const partitions = (vbd.partitions ?? []).map(({ vdev, ...partition }) => ({ ...partition, name: vdev }));

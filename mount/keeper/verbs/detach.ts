@@ -1,7 +1,8 @@
 /**
- * How a vbd leaves its bus: nobody holds it, its data is durable, its file is gone, and all that the keeper held for it.
+ * Detach: when a vbd has left its bus, nobody uses it, its data is durable, and its file and its resources are gone.
  */
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError, type PlainError, toFusetapError } from '../../../drivers/errors.js';
 import type { DetachChoice } from '../../control/bus-control.js';
 import type { DetachedVbd } from '../../control/interface.js';
@@ -18,13 +19,13 @@ import { filesOf } from '../vbds/vbd-files.js';
 import { vbdInfo, vbdInfoUnseen } from '../vbds/vbd-report.js';
 import { flushWithoutServer } from './flush-without-server.js';
 
-/** how often those who hold a vbd are asked for, where they are waited for */
+/** how often to look whether vbds are still in use */
 const POLL_MS = 100;
 
 export class Detaching {
   readonly #bus: BusParts;
-  /** those whose disk did not answer in time: the server still has them */
-  readonly #leftBehind = new WeakSet<Vbd>();
+  /** vbds whose disk did not answer in time: the server still has them open */
+  readonly #stillInServer = new WeakSet<Vbd>();
 
   constructor(bus: BusParts) {
     this.#bus = bus;
@@ -37,36 +38,36 @@ export class Detaching {
     return await activities.run(vbd, 'detaching', choice.signal, async (signal) => {
       if (!this.#bus.failed) {
         await this.#bus.images.mustAnswer(this.#bus, vbd);
-        await this.free(vbd, { waitMs: choice.waitMs, signal });
+        await this.ensureUnused(vbd, { waitMs: choice.waitMs, signal });
       }
-      // whoever waited for this is gone, and from the next step on there is no way back
+      // the last chance to undo: the client may have gone away, and the next step cannot be undone
       if (!signal.aborted) return await this.#bus.images.whileAnswering(this.#bus, vbd, this.takeAway(vbd, null));
-      await this.show(vbd);
+      await this.allowOpens(vbd);
       throw signal.reason;
     });
   }
 
-  /** Takes the place of whatever is being done with the vbd. */
+  /** Cancels the activity on the vbd, and detaches it. */
   async #detachByForce(vbd: Vbd, choice: DetachChoice): Promise<DetachedVbd> {
     const { activities, vbds } = this.#bus;
-    if (!vbd.going) await activities.cancel(vbd);
-    // a reset was past its point of no return: another vbd has the place
-    if (!vbd.going && !vbds.has(vbd)) return await this.detach(vbds.find(vbd.vdev), choice);
+    if (!vbd.removal) await activities.cancel(vbd);
+    // a reset was past its point of no return: another vbd has the slot now
+    if (!vbd.removal && !vbds.has(vbd)) return await this.detach(vbds.find(vbd.vdev), choice);
     return await this.takeAway(vbd, new EndingLimits().start());
   }
 
   /**
-   * Takes a vbd away. It is done once: who asks again waits for the same.
-   * @param limits null where nobody holds it: its flush takes the time that it takes
+   * Removes a vbd from the bus, once: a second call waits for the first.
+   * @param limits null if nobody uses the vbd: its flush has no time limit then
    */
   takeAway(vbd: Vbd, limits: EndingLimits | null): Promise<DetachedVbd> {
-    vbd.going ??= this.#takeAway(vbd, limits);
-    return limits === null ? vbd.going : limits.flush.wait(vbd.going, `${vbd.vdev} was not flushed`);
+    vbd.removal ??= this.#takeAway(vbd, limits);
+    return limits === null ? vbd.removal : limits.flush.wait(vbd.removal, `${vbd.vdev} was not flushed`);
   }
 
   async #takeAway(vbd: Vbd, limits: EndingLimits | null): Promise<DetachedVbd> {
     const bus = this.#bus;
-    const info = await orAfterLook(vbdInfo(bus, vbd), () => vbdInfoUnseen(bus, vbd));
+    const info = await lookOrFallback(vbdInfo(bus, vbd), () => vbdInfoUnseen(bus, vbd));
     const above = limits === null || bus.failed ? NOBODY : await this.#writeBack(vbd, limits.writeBack);
     if (limits !== null && !bus.failed && vbd.backingId !== null) await this.#cutOff(vbd);
     const { flushError } = await this.close(vbd, limits);
@@ -77,13 +78,13 @@ export class Detaching {
     return { ...info, ...(error && { error }), ...(cutOff.length > 0 && { cutOff }) };
   }
 
-  /** What those who hold it have in caches of their own comes down to it. */
+  /** Makes its users (file systems, loop devices) write their own caches back to the vbd. */
   async #writeBack(vbd: Vbd, limit: Limit): Promise<WrittenBack> {
     const { ledger, place, mountDev, transport, server } = this.#bus;
     const opens = ledger.countHandles();
     const held = filesOf(vbd).filter(({ nodeId }) => opens.has(nodeId));
     if (held.length === 0) return NOBODY;
-    // it would wait for a user's `resume`
+    // a paused vbd would wait for `resume`
     if (vbd.paused) await limit.orLate(server.request<'release'>({ op: 'release', nodeId: vbd.nodeId }), null);
     const files = await heldFiles({ place, mountDev, transport }, held);
     const { runtimeDir } = place;
@@ -91,46 +92,50 @@ export class Detaching {
   }
 
   /**
-   * Frees all, or none: where one is held, the others can be opened again.
-   * @throws FusetapError BUSY with the holders, where they do not let go in time; what `signal` was aborted with
+   * Does `ensureUnused` for all vbds, or for none: if one stays in use, the others can be opened again.
+   * @throws FusetapError BUSY with the holders, if one is still in use after the wait; the reason of `signal`
    */
-  async freeAll(vbds: readonly Vbd[], { waitMs, signal }: Patience): Promise<void> {
+  async ensureAllUnused(vbds: readonly Vbd[], { waitMs, signal }: Patience): Promise<void> {
     const deadline = performance.now() + waitMs;
     for (;;) {
       try {
-        await freeAll(vbds, { free: (vbd) => this.#freeIfIdle(vbd, signal), show: (vbd) => this.show(vbd) });
+        await freeAll(vbds, {
+          free: (vbd) => this.#ensureUnusedNow(vbd, signal),
+          show: (vbd) => this.allowOpens(vbd),
+        });
         if (!signal?.aborted) return;
-        for (const vbd of vbds) await this.show(vbd);
+        for (const vbd of vbds) await this.allowOpens(vbd);
       } catch (error) {
         const isBusy = error instanceof FusetapError && error.code === 'BUSY';
         if (!isBusy || performance.now() >= deadline) throw error;
       }
       signal?.throwIfAborted();
-      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+      await delay(POLL_MS);
     }
   }
 
-  /** @throws FusetapError BUSY also where something is done with it that has to end first */
-  async #freeIfIdle(vbd: Vbd, signal: AbortSignal | undefined): Promise<void> {
-    if (vbd.going) return;
+  /** @throws FusetapError BUSY also if another activity is under way on the vbd */
+  async #ensureUnusedNow(vbd: Vbd, signal: AbortSignal | undefined): Promise<void> {
+    if (vbd.removal) return;
     this.#bus.activities.refuse(vbd);
-    await this.free(vbd, { waitMs: 0, ...(signal && { signal }) });
+    await this.ensureUnused(vbd, { waitMs: 0, ...(signal && { signal }) });
   }
 
   /**
-   * Resolves when nobody holds the vbd or a partition of it, and nobody can open them: they are leaving.
-   * @throws FusetapError BUSY with the holders, where they do not let go in time; all can be opened again then
+   * Waits until nobody uses the vbd or its partitions. When it resolves, they cannot be opened any more (`allowOpens`
+   * undoes that).
+   * @throws FusetapError BUSY with the holders, if one is still in use after the wait; all can be opened again then
    */
-  async free(vbd: Vbd, patience: Patience): Promise<void> {
+  async ensureUnused(vbd: Vbd, patience: Patience): Promise<void> {
     const deadline = Date.now() + patience.waitMs;
     await freeAll(filesOf(vbd), {
-      free: (file) => this.freeFile(file, { ...patience, waitMs: Math.max(0, deadline - Date.now()) }),
-      show: (file) => this.#showFile(file),
+      free: (file) => this.ensureFileUnused(file, { ...patience, waitMs: Math.max(0, deadline - Date.now()) }),
+      show: (file) => this.#allowFileOpens(file),
     });
   }
 
-  /** The same of one file. */
-  freeFile(file: VbdFile, patience: Patience): Promise<void> {
+  /** The same for one file. */
+  ensureFileUnused(file: VbdFile, patience: Patience): Promise<void> {
     const { place, server, mountDev, transport, ledger, forgets } = this.#bus;
     return awaitFree(
       {
@@ -152,26 +157,26 @@ export class Detaching {
     );
   }
 
-  /** A vbd that was leaving stays: it can be opened again. */
-  async show(vbd: Vbd): Promise<void> {
-    for (const file of filesOf(vbd)) await this.#showFile(file);
+  /** Undoes `ensureUnused`: the vbd can be opened again. */
+  async allowOpens(vbd: Vbd): Promise<void> {
+    for (const file of filesOf(vbd)) await this.#allowFileOpens(file);
   }
 
-  async #showFile(file: VbdFile): Promise<void> {
+  async #allowFileOpens(file: VbdFile): Promise<void> {
     file.leaving = false;
     await this.#bus.server.request<'leave'>({ op: 'leave', nodeId: file.nodeId, leaving: false });
   }
 
   /**
-   * Flushes and closes the disk, and lets go of all that was held for it, whatever one of the steps says: what cannot be closed
-   * is gone all the same, and its data may be lost.
+   * Flushes and closes the disk, and releases its resources, even if a step fails: the vbd is gone then all the same,
+   * and its data may be lost.
    */
   async close(vbd: Vbd, limits: EndingLimits | null = null): Promise<CommandResult<'detach'>> {
     const closed = await this.#closeDisk(vbd, limits);
     this.#bus.vbds.remove(vbd);
-    // a write that is under way may still come to its end
-    const usedByServer = this.#leftBehind.has(vbd);
-    if (usedByServer) this.#bus.leftBehind = true;
+    // a write that is under way may still finish
+    const usedByServer = this.#stillInServer.has(vbd);
+    if (usedByServer) this.#bus.serverMayHang = true;
     const released = [vbd.holdings.release({ usedByServer }), vbd.source.holdings.release({ usedByServer })];
     this.#bus.record();
     if (usedByServer) return closed;
@@ -186,33 +191,33 @@ export class Detaching {
     const within = <Result>(work: Promise<Result>): Promise<Result> =>
       limits === null ? work : limits.flush.wait(work, `${vbd.vdev} was not flushed`);
     try {
-      // a server whose mount was taken away can still flush
+      // a server whose mount was removed can still flush
       const closed = await within(
         this.#bus.failed ? server.lastRequest<'detach'>(command) : server.request<'detach'>(command),
       );
       if (closed !== null) return closed;
     } catch (error) {
       const isUnknown = error instanceof FusetapError && error.code === 'NOT_FOUND';
-      if (isTimeUp(error)) this.#leftBehind.add(vbd);
+      if (isTimeUp(error)) this.#stillInServer.add(vbd);
       if (isTimeUp(error) || !(this.#bus.failed || isUnknown)) return { flushError: toPlain(error, vbd) };
     }
-    // the bus failed, before or meanwhile, or its server does not have the disk
+    // the bus has failed, or its server does not have the disk
     const { flush } = limits ?? new EndingLimits().start();
     return { flushError: await flushWithoutServer(this.#bus, vbd, flush) };
   }
 
-  /** Makes the kernel give up the I/O that it does by itself: it forgets a node that has become something else. */
+  /** Ends passthrough for the vbd: when a lookup answers another type for the node, the kernel drops the inode. */
   async #cutOff(vbd: Vbd): Promise<void> {
     await this.#bus.server.request<'poison'>({ op: 'poison', nodeId: vbd.nodeId });
     await lookUp(this.#bus.shell, join(this.#bus.place.path, vbd.vdev));
   }
 }
 
-/** for how long an image is looked at before its vbd goes: its disk may hang */
+/** how long to look at an image before its vbd is removed: its disk may hang */
 const LOOK_MS = 2_000;
 
-/** What the look tells, or in its place what is made without one. Not made where the look was in time: the vbd is gone then. */
-function orAfterLook<Result>(look: Promise<Result>, make: () => Result): Promise<Result> {
+/** The result of `look`, or after LOOK_MS that of `make`. `make` is not called later: the vbd may be gone then. */
+function lookOrFallback<Result>(look: Promise<Result>, make: () => Result): Promise<Result> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => resolve(Promise.resolve().then(make)), LOOK_MS).unref();
     look.finally(() => clearTimeout(timer)).then(resolve, reject);
@@ -221,5 +226,5 @@ function orAfterLook<Result>(look: Promise<Result>, make: () => Result): Promise
 
 function toPlain(error: unknown, { vdev }: Vbd): PlainError {
   const reason = error instanceof Error ? error.message : String(error);
-  return toFusetapError(error, `${vdev} was not closed well: ${reason}`, { operation: 'flush' }).toJSON();
+  return toFusetapError(error, `closing ${vdev} failed: ${reason}`, { operation: 'flush' }).toJSON();
 }

@@ -1,6 +1,6 @@
 /**
- * A file that comes to have its name when it is whole. Until then it has none, so that nothing of it is left where its
- * maker dies; on a file system that has no such files (NFS, FUSE, …) it has a hidden name beside the target.
+ * A file that gets its name when it is complete. Until then it has no name (O_TMPFILE), so nothing is left if the
+ * process dies. On a file system without such files (NFS, FUSE, …) it has a hidden name beside the target.
  */
 import { randomBytes } from 'node:crypto';
 import { constants, existsSync, linkSync, renameSync } from 'node:fs';
@@ -15,7 +15,7 @@ const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
 export class DraftFile {
   readonly file: FileHandle;
   readonly #target: string;
-  /** null where it has none */
+  /** null if it has no name */
   #name: string | null;
 
   private constructor(target: string, file: FileHandle, name: string | null) {
@@ -24,7 +24,7 @@ export class DraftFile {
     this.#name = name;
   }
 
-  /** An empty file, for its owner only. @throws the error of the system */
+  /** Makes an empty file with mode 0600. @throws the system's error */
   static async open(target: string): Promise<DraftFile> {
     const { O_RDWR, O_CREAT, O_EXCL, O_NOFOLLOW } = constants;
     const unnamed = await open(dirname(target), O_RDWR | O_TMPFILE, 0o600).catch(() => null);
@@ -33,7 +33,7 @@ export class DraftFile {
     return new DraftFile(target, await open(name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600), name);
   }
 
-  /** Gives it its name. @throws EEXIST where a file of that name is there, whenever it was made */
+  /** Gives the file its name. @throws EEXIST if a file of that name exists, even if it was made meanwhile */
   placeNew(): void {
     if (this.#name === null) return linkFd(this.file.fd, this.#target);
     try {
@@ -42,12 +42,12 @@ export class DraftFile {
       const { code } = error as NodeJS.ErrnoException;
       // a file system without hard links
       if (code !== 'EPERM' && code !== 'EOPNOTSUPP' && code !== 'ENOSYS') throw error;
-      if (existsSync(this.#target)) throw Object.assign(new Error('it is there'), { code: 'EEXIST' });
+      if (existsSync(this.#target)) throw Object.assign(new Error('it exists'), { code: 'EEXIST' });
       renameSync(this.#name, this.#target);
     }
   }
 
-  /** Puts it in the place of the file of its name. */
+  /** Replaces the file that has the name. */
   placeOver(): void {
     if (this.#name === null) {
       const name = hiddenName(this.#target);
@@ -57,7 +57,7 @@ export class DraftFile {
     renameSync(this.#name, this.#target);
   }
 
-  /** Closes it; what was not placed is gone. Never throws: what was placed is durable. */
+  /** Closes the file. If it was not placed, it is gone. Never throws, because a placed file is durable already. */
   async close(): Promise<void> {
     const removed = this.#name === null ? null : await inTime('rm', rm(this.#name, { force: true }));
     if (removed !== null) console.error('a temporary file stays:', removed);

@@ -1,7 +1,7 @@
 /**
- * The last flush of a vbd that no server can do any more: the bus failed. What was acknowledged is in the image's page
- * cache, so the keeper's own descriptor of the image serves as well, where the driver is one of ours. Only a driver of others
- * can flush what it keeps elsewhere.
+ * The last flush of a vbd after the bus has failed, when no server can do it. Acknowledged writes are in the image's
+ * page cache, so for our own drivers an fsync of the keeper's descriptor is as good. A third-party driver may keep data
+ * elsewhere, which only the driver itself can flush.
  */
 import { spawn } from 'node:child_process';
 import { fsync } from 'node:fs';
@@ -13,7 +13,7 @@ import type { BusParts } from '../vbds/bus-parts.js';
 import type { Vbd } from '../vbds/vbd.js';
 import { filesOf } from '../vbds/vbd-files.js';
 
-/** @returns why acknowledged writes may be lost */
+/** @returns why acknowledged writes may be lost, or null */
 export async function flushWithoutServer(bus: BusParts, vbd: Vbd, limit: Limit): Promise<PlainError | null> {
   if (vbd.mode === 'r') return null;
   const { image, driver } = vbd.source;
@@ -26,7 +26,7 @@ export async function flushWithoutServer(bus: BusParts, vbd: Vbd, limit: Limit):
   return new FusetapError('FAILED', message, { operation: 'flush' }).toJSON();
 }
 
-/** A failed flush of a file of the vbd since its attach. */
+/** The error of a flush that failed since the attach, if any. */
 function flushFailedBefore({ ledger }: BusParts, vbd: Vbd): FusetapError | null {
   for (const { vdev, ledgerIndex } of filesOf(vbd)) {
     const { count, errno } = ledger.flushErrors(ledgerIndex);
@@ -43,7 +43,7 @@ function wasWritten({ statsFd }: BusParts, vbd: Vbd): boolean {
   });
 }
 
-/** fsync(2) by a helper that inherits the descriptor: an image whose disk hangs must not hold a thread of the keeper. */
+/** fsync(2) by a helper that inherits the descriptor: a disk that hangs must not block a thread of the keeper. */
 async function syncImage(vdev: string, fd: number, limit: Limit): Promise<FusetapError | null> {
   try {
     await limit.wait(fsyncByHelper(fd), `${vdev} was not flushed`);
@@ -65,7 +65,7 @@ function fsyncByHelper(fd: number): Promise<void> {
     child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       said += text;
     });
-    // no program can be started now
+    // if the helper cannot be started
     child.once('error', () => fsync(fd, (error) => (error === null ? resolve() : reject(error))));
     child.once('close', (status, signal) => {
       if (status === 0) return resolve();

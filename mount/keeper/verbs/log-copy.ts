@@ -1,8 +1,8 @@
-/** The log tells how far a long copy is. */
+/** Writes the progress of a long copy to the log. */
 import { type CopyWatcher, inPercent } from '../../control/progress.js';
 import { logEvent } from '../../runtime/log.js';
 
-/** Watches a copy for its client, and for the log. */
+/** @returns a watcher that reports to the client's watcher and to the log */
 export function logCopy(image: string | null, { signal, progress }: CopyWatcher): CopyWatcher {
   const toLog = inPercent((percent) => logEvent({ event: 'copying', image, percent }));
   return {

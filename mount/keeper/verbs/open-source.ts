@@ -1,5 +1,5 @@
 /**
- * Opens what the bytes of a vbd come from: the image, claimed as rule 8 says, or a ram image. For attach and for swap.
+ * Opens the source of a vbd's bytes, for attach and swap: an image, claimed by rule 8, or a ram image.
  */
 import { isAbsolute } from 'node:path';
 import { FusetapError } from '../../../drivers/errors.js';
@@ -15,14 +15,14 @@ export type SourceWish = Pick<AttachRequest, 'driver' | 'image' | 'options' | 's
 
 export interface OpenedSource {
   readonly source: VbdSource;
-  /** what the user should know of it, one line each */
+  /** remarks for the user, one line each */
   readonly notes: readonly string[];
 }
 
 /**
- * Opens a source. Nothing is held where it fails.
- * @param old the source that it is to replace: a file that both have stays open and claimed
- * @throws FusetapError USAGE where driver and image do not go together; what opening, claiming and copying throw
+ * Opens a source. If that fails, nothing stays open or claimed.
+ * @param old the source that it replaces: a file that both have stays open and claimed
+ * @throws FusetapError USAGE if driver and image do not match; errors of opening, claiming and copying
  */
 export async function openSource(
   context: AttachContext,
@@ -31,7 +31,7 @@ export async function openSource(
   old?: VbdSource,
 ): Promise<OpenedSource> {
   const { driver, filters, image: imagePath, options, mode } = wish;
-  // a third-party driver that takes the server down with it is not asked again
+  // if a third-party driver kills the server, it is not tried again
   const once = isAbsolute(driver);
   const facts = await context.server.request<'describe'>({ op: 'describe', driver, filters }, { once });
   checkImageGiven(facts, wish);
@@ -55,11 +55,11 @@ export async function openSource(
   }
 }
 
-/** Whether a driver and what it is given go together. @throws FusetapError USAGE */
+/** @throws FusetapError USAGE if driver, image and share name do not match */
 function checkImageGiven(facts: DriverFacts, { driver, image, share = null }: SourceWish): void {
   if (share !== null && !facts.sharesMemory) {
     throw new FusetapError('USAGE', `driver ${driver} has no memory to share as ${share}`, {
-      hint: 'leave out --share, or use the driver ram',
+      hint: 'omit --share, or use the driver ram',
     });
   }
   if (facts.image === 'required' && image === null && share === null) {

@@ -24,8 +24,8 @@ export class Pausing {
   }
 
   /**
-   * @throws FusetapError BUSY if it is passed through and open, or if its disk does not answer; FAILED if its requests take too
-   *   long. It goes on then as soon as they have ended.
+   * @throws FusetapError BUSY if it is passed through and open, or if its disk does not answer; FAILED if its requests
+   *   take too long. It is resumed when they have ended.
    */
   async pause(vbd: Vbd, { copy = USER, signal }: PauseChoice): Promise<void> {
     const giveUp = new AbortController();
@@ -66,12 +66,12 @@ export class Pausing {
       .catch((error: unknown) => console.error(error));
   }
 
-  /** The kernel's own I/O cannot be paused, so nobody may have the vbd open. Opens wait then. */
+  /** The kernel's own I/O cannot be paused, so nobody may have the vbd open. Opens wait while it is paused. */
   async #pausePassedThrough(vbd: Vbd): Promise<void> {
-    await freeToPause(() => this.#detaching.freeFile(vbd, { waitMs: 0 }));
+    await freeToPause(() => this.#detaching.ensureFileUnused(vbd, { waitMs: 0 }));
     vbd.paused = true;
     await this.#bus.server.request<'hold'>({ op: 'hold', nodeId: vbd.nodeId, holders: vbd.pausedFor ?? [] });
-    await this.#detaching.show(vbd);
+    await this.#detaching.allowOpens(vbd);
   }
 
   async #resume(vbd: Vbd): Promise<void> {

@@ -1,17 +1,17 @@
 /**
- * Saving: a copy of a vbd comes to be a file in one step, or not at all.
+ * Puts a copy of a vbd in place as a file, in one step or not at all.
  *
  *      file without a name (draft-file.ts) ─► filled by the server, fsync ─► linked as FILE, or renamed over it ─►
  *      fsync of the directory
  *
- * A file that is replaced keeps its owner and mode, and must not be in use by anybody (rule 8, mode w).
+ * A file that is replaced must not be in use (rule 8, mode w); the new file gets its owner and mode.
  */
 import { constants, fstatSync } from 'node:fs';
 import { type FileHandle, lstat, open } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { closeAll } from '../../../drivers/close-fd.js';
 import { FusetapError, toFusetapError } from '../../../drivers/errors.js';
-import { quote } from '../../../drivers/quote.js';
+import { named } from '../../../drivers/quote.js';
 import { deviceName, locate, readMounts } from '../../../system/proc.js';
 import { type ClaimOptions, claimImage } from '../../images/claim-image.js';
 import { followOutside, type OpenedImage, type OwnBus, openImage } from '../../images/open-image.js';
@@ -19,19 +19,19 @@ import { imageIdentity } from '../../ram/share-rules.js';
 import { DraftFile } from './draft-file.js';
 
 export interface SaveContext extends ClaimOptions {
-  /** the target must not be on it */
+  /** the target must not be on this bus */
   readonly ownBus: OwnBus;
   /** fills an open empty file, durably */
   copy(fd: number): Promise<void>;
-  /** Runs `place`, which puts a file of the identity `to` in the place of one of `from`. */
+  /** runs `place`, which replaces the file of identity `from` by the one of identity `to` */
   replace(from: string, to: string, place: () => void): Promise<void>;
 }
 
 /**
  * Saves to a path.
  * @returns the path that was written, without symbolic links
- * @throws FusetapError BUSY where the file is there and `force` is not set, or where it is in use; USAGE where it is
- *   no regular file; NO_SPACE; DENIED
+ * @throws FusetapError BUSY if the file exists and `force` is not set, or if it is in use; USAGE if it is no regular
+ *   file; NO_SPACE; DENIED
  */
 export async function saveTo(path: string, force: boolean, context: SaveContext): Promise<string> {
   const directory = await followOutside(dirname(path), context.ownBus);
@@ -41,7 +41,7 @@ export async function saveTo(path: string, force: boolean, context: SaveContext)
     await fillAndPlace(target, old, context);
     return target;
   } finally {
-    // its claim goes with it
+    // closing it also releases its claim
     if (old !== null) await closeAll([old.fd]);
   }
 }
@@ -52,7 +52,7 @@ async function openOld(
   force: boolean,
   context: SaveContext,
 ): Promise<OpenedImage | null> {
-  // a file may be a mount of its own
+  // the file may be a mount point of its own
   const at = locate(await readMounts('self'), target);
   await context.ownBus.answering?.askFirst(target, { path, at });
   if ((await lstat(target).catch(() => null)) === null) return null;
@@ -60,7 +60,7 @@ async function openOld(
   const old = await openImage(path, 'w', context.ownBus, { mayBeEmpty: true });
   try {
     if (old.kind !== 'file') {
-      throw new FusetapError('USAGE', `${quote(path)} is a block device: a copy takes the place of files only`, {
+      throw new FusetapError('USAGE', `${named(path)} is a block device: a copy takes the place of files only`, {
         hint: 'save to a file, then copy that with dd',
         path,
       });
@@ -114,7 +114,7 @@ function identityOf(fd: number): string {
   return imageIdentity({ kind: 'file', rdev: null, dev: deviceName(dev), ino: String(ino), bornNs: born });
 }
 
-/** Without looking first: somebody may have made a file of that name while the copy was made. */
+/** Does not check first whether the file exists: somebody may make it between the check and the link. */
 function placeNew(draft: DraftFile, target: string): void {
   try {
     draft.placeNew();
@@ -133,7 +133,7 @@ async function syncDirectory(path: string): Promise<void> {
 }
 
 function alreadyThere(path: string): FusetapError {
-  return new FusetapError('BUSY', `${quote(path)} is there already`, {
+  return new FusetapError('BUSY', `${named(path)} is there already`, {
     hint: 'choose another name, or replace it with --force',
     path,
   });
@@ -141,5 +141,5 @@ function alreadyThere(path: string): FusetapError {
 
 function cannotSave(path: string, error: unknown): FusetapError {
   const reason = error instanceof Error ? error.message : String(error);
-  return toFusetapError(error, `cannot save to ${quote(path)}: ${reason}`, { operation: 'save', path });
+  return toFusetapError(error, `cannot save to ${named(path)}: ${reason}`, { operation: 'save', path });
 }

@@ -1,4 +1,4 @@
-/** Reset: copies the image of a ram vbd afresh. The old copy is kept until the new one is whole. */
+/** Reset: copies the image of a ram vbd again. The old copy is kept until the new one is complete. */
 import { FusetapError } from '../../../drivers/errors.js';
 import type { CopyWatcher } from '../../control/progress.js';
 import { logEvent } from '../../runtime/log.js';
@@ -10,22 +10,22 @@ import { recopyMemory } from './attach-memory.js';
 import type { Detaching } from './detach.js';
 import { logCopy } from './log-copy.js';
 
-/** What a reset needs of the keeper. */
-export interface Resetting {
+/** What a reset needs from the keeper. */
+export interface ResetContext {
   readonly bus: BusParts;
   readonly detaching: Detaching;
-  /** for the vbd that comes in the place of the old one; to its users it is the same file */
+  /** for attaching the new vbd, which to its users is the same file */
   readonly context: AttachContext;
 }
 
-/** @throws FusetapError BUSY where anybody holds it or shares it */
-export async function reset(resetting: Resetting, vbd: Vbd, watcher: CopyWatcher): Promise<void> {
-  await resetting.bus.activities.run(vbd, 'resetting', watcher.signal, (signal) =>
-    resetNow(resetting, vbd, { ...watcher, signal }),
+/** @throws FusetapError BUSY if anybody uses it or shares it */
+export async function reset(resetContext: ResetContext, vbd: Vbd, watcher: CopyWatcher): Promise<void> {
+  await resetContext.bus.activities.run(vbd, 'resetting', watcher.signal, (signal) =>
+    resetNow(resetContext, vbd, { ...watcher, signal }),
   );
 }
 
-async function resetNow({ bus, detaching, context }: Resetting, vbd: Vbd, watcher: CopyWatcher): Promise<void> {
+async function resetNow({ bus, detaching, context }: ResetContext, vbd: Vbd, watcher: CopyWatcher): Promise<void> {
   const { vbds, memories } = bus;
   const { mode, filters, slot, vdev } = vbd;
   const { memory, driver, options, imagePath } = vbd.source;
@@ -33,15 +33,15 @@ async function resetNow({ bus, detaching, context }: Resetting, vbd: Vbd, watche
   vbds.reserve(slot, vbd.partitions !== null);
   const told = logCopy(memory.image, watcher);
   try {
-    await detaching.free(vbd, { waitMs: 0, signal: watcher.signal });
+    await detaching.ensureUnused(vbd, { waitMs: 0, signal: watcher.signal });
     const fresh = await recopyMemory(context, { driver, options, image: memory.image }, memory, told);
     try {
       const share = memories.shareOf(fresh);
-      // as it was: by threads, or passed through
+      // passed through only if the old one was
       const passthrough = vbd.backingId === null ? 'off' : 'on';
       const request = { driver, image: imagePath, vdev, mode, options, filters: [...filters], share };
       const partitions = vbd.partitions !== null;
-      // its file takes the name from the old one; where that fails, the old one has it still
+      // the new file takes over the name; if the attach fails, the old file still has it
       const again = await attach(context, { ...request, passthrough, partitions }, { slot, vdev }, told);
       await detaching.close(vbd);
       vbds.add(again.vbd);
@@ -54,7 +54,7 @@ async function resetNow({ bus, detaching, context }: Resetting, vbd: Vbd, watche
     bus.record();
     logEvent({ event: 'reset', vdev });
   } catch (error) {
-    if (vbds.has(vbd) && vbd.leaving) await detaching.show(vbd);
+    if (vbds.has(vbd) && vbd.leaving) await detaching.allowOpens(vbd);
     throw error;
   } finally {
     vbds.unreserve(slot);
@@ -62,7 +62,7 @@ async function resetNow({ bus, detaching, context }: Resetting, vbd: Vbd, watche
 }
 
 function notRam({ vdev, source: { driver } }: Vbd): FusetapError {
-  return new FusetapError('UNSUPPORTED', `${vdev} has no copy that could be made afresh: its driver is ${driver}`, {
-    hint: 'reset is for ram vbds',
+  return new FusetapError('UNSUPPORTED', `${vdev} has no copy in memory to reset: its driver is ${driver}`, {
+    hint: 'only ram vbds can be reset',
   });
 }

@@ -1,4 +1,4 @@
-/** Save: makes a file a consistent copy of a vbd. Everybody who may write to its bytes is paused meanwhile. */
+/** Save: writes a consistent copy of a vbd to a file. All vbds that may write to its bytes are paused meanwhile. */
 import type { SaveRequest, SaveResult } from '../../control/interface.js';
 import type { CopyWatcher } from '../../control/progress.js';
 import { identityOf } from '../../images/open-image.js';
@@ -10,7 +10,7 @@ import { logCopy } from './log-copy.js';
 import type { Pausing } from './pause.js';
 import { type SaveContext, saveTo } from './place-copy.js';
 
-/** Saves a vbd. The file has its old content until the copy is whole. */
+/** Saves a vbd. The file keeps its old content until the copy is complete. */
 export async function save(
   bus: BusParts,
   pausing: Pausing,
@@ -25,13 +25,13 @@ export async function save(
       await bus.server.request<'save'>({ op: 'save', nodeId: vbd.nodeId, targetFd }, { signal, progress });
       signal.throwIfAborted();
     };
-    return pausing.withWritersPaused(vbd, signal, () => saveTo(path, force, savingOf(bus, vbd, copy)));
+    return pausing.withWritersPaused(vbd, signal, () => saveTo(path, force, saveContext(bus, vbd, copy)));
   });
   logEvent({ event: 'saved', vdev: vbd.vdev, path: saved });
   return { path: saved, size: vbd.size };
 }
 
-function savingOf(bus: BusParts, vbd: Vbd, copy: SaveContext['copy']): SaveContext {
+function saveContext(bus: BusParts, vbd: Vbd, copy: SaveContext['copy']): SaveContext {
   const { place, mountDev, memories, answering } = bus;
   return {
     ownBus: { ownDev: mountDev, mountpoint: place.path, answering },

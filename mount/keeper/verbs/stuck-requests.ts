@@ -1,17 +1,20 @@
 /**
- * Requests that a disk does not answer. The thread that does one cannot be ended, so neither can its server: to replace that
- * would stop all vbds until the disk answers.
+ * Requests that a disk does not answer. A thread that waits for the disk cannot be killed, so its server cannot exit.
+ * To replace that server would stop all vbds until the disk answers.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError } from '../../../drivers/errors.js';
 import { isThreadBlocked } from '../../../system/proc.js';
 import type { BusParts } from '../vbds/bus-parts.js';
 
-/** for how long a request may stand still in the kernel before it counts */
+/** how long a request may wait in the kernel before it counts as stuck */
 const STILL_MS = 5_000;
 const LOOK_EVERY_MS = 50;
 
-/** Resolves at once where no request waits for a disk, else when those that do so now have ended. @throws FusetapError BUSY */
+/**
+ * Resolves when the requests that wait for a disk now have ended.
+ * @throws FusetapError BUSY if they do not end in time
+ */
 export async function refuseWhereStuck(bus: BusParts): Promise<void> {
   await Promise.all(bus.vbds.all().map((vbd) => bus.images.mustAnswer(bus, vbd)));
   const deadlineMs = performance.now() + STILL_MS;
@@ -24,7 +27,7 @@ export async function refuseWhereStuck(bus: BusParts): Promise<void> {
   }
 }
 
-/** The requests whose threads wait in the kernel, by number. */
+/** The numbers of the requests whose threads wait in the kernel. */
 function blockedRequests({ ledger, server }: BusParts): Set<number> {
   const { pid } = server;
   if (pid === null) return new Set();
@@ -34,6 +37,8 @@ function blockedRequests({ ledger, server }: BusParts): Set<number> {
 
 function notAnswered({ place }: BusParts, count: number): FusetapError {
   const requests = count === 1 ? 'a request' : `${count} requests`;
-  const message = `a disk of bus ${place.name} has not answered ${requests} for ${STILL_MS / 1000} s: its server cannot be ended`;
-  return new FusetapError('BUSY', message, { hint: 'try again when the disk answers; the old server serves on' });
+  const message = `a disk of bus ${place.name} has not answered ${requests} for ${STILL_MS / 1000} s`;
+  return new FusetapError('BUSY', `${message}: the server cannot be replaced`, {
+    hint: 'try again when the disk answers; the old server keeps running',
+  });
 }

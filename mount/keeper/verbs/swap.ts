@@ -1,10 +1,10 @@
 /**
- * Swapping: a vbd that is paused gets another image, under those who have it open.
+ * Swap: a vbd gets another image while programs have it open. Its I/O is paused meanwhile.
  *
  *      image opened and claimed (rule 8) → memory filled (ram) → disk opened in the server, of the same size →
- *      the old one flushed → the new one in its place → the old one let go
+ *      the old one flushed → replaced by the new one → the old one released
  *
- * All or nothing: until the server has said yes the keeper knows the old image, and so does every server after it.
+ * All or nothing: until the server has confirmed the swap, the keeper and every new server use the old image.
  */
 import { isAbsolute } from 'node:path';
 import { FusetapError } from '../../../drivers/errors.js';
@@ -16,47 +16,68 @@ import type { Vbd } from '../vbds/vbd.js';
 import { attachCommand } from './attach.js';
 import type { AttachContext } from './attach-context.js';
 import { openSource } from './open-source.js';
+import type { Pausing } from './pause.js';
 
-/** Gives a vbd that is paused another image. It is still paused then. */
+/** What a swap needs of the keeper. */
+export interface Swapping {
+  readonly bus: BusParts;
+  readonly pausing: Pausing;
+  readonly context: AttachContext;
+}
+
+/** @throws FusetapError USAGE if the vbd is not paused and the request does not ask for it, or if the size differs */
 export async function swap(
-  bus: BusParts,
-  context: AttachContext,
+  swapping: Swapping,
   vbd: Vbd,
-  { request, watcher }: { request: SwapRequest; watcher: CopyWatcher },
+  request: SwapRequest,
+  { signal, progress }: CopyWatcher,
 ): Promise<void> {
-  // meanwhile nobody detaches, resumes or copies it
-  await bus.activities.run(vbd, 'swapping', watcher.signal, async (signal) => {
-    refuse(bus, vbd);
-    const { driver, image } = request;
-    const wish = { ...request, mode: vbd.mode, filters: vbd.filters };
-    const old = vbd.source;
-    const { source } = await openSource(context, wish, { ...watcher, signal }, old);
-    try {
-      const { size: _, ...place } = { ...vbd, source };
-      const attach = attachCommand(place, bus.memories);
-      const facts = context.facts({ ...vbd, source });
-      await context.server.request<'swap'>({ op: 'swap', attach, facts }, { once: isAbsolute(driver) });
-    } catch (error) {
-      await source.holdings.release();
-      throw error;
-    }
-    vbd.source = source;
-    // an error of close(2) comes too late: the server has flushed the old image
-    void old.holdings.release();
-    bus.record();
-    logEvent({ event: 'swapped', vdev: vbd.vdev, driver, image });
+  const { bus, pausing } = swapping;
+  // meanwhile it cannot be detached, resumed, saved or reset
+  await bus.activities.run(vbd, 'swapping', signal, async (signal) => {
+    refusePassedThrough(vbd);
+    const work = (): Promise<void> => swapPaused(swapping, vbd, request, { signal, progress });
+    if (request.pause) return await pausing.whilePaused(vbd, signal, work);
+    refuseRunning(vbd, bus.place.name);
+    await work();
   });
 }
 
-function refuse(bus: BusParts, vbd: Vbd): void {
-  const { name } = bus.place;
-  if (!vbd.paused) {
-    throw new FusetapError('USAGE', `${vbd.vdev} on bus ${name} is not paused: its image cannot be swapped`, {
-      hint: `fusetap pause --bus ${name} ${vbd.vdev}`,
-    });
+async function swapPaused(
+  { bus, context }: Swapping,
+  vbd: Vbd,
+  request: SwapRequest,
+  watcher: CopyWatcher,
+): Promise<void> {
+  const { driver, image } = request;
+  const old = vbd.source;
+  const { source } = await openSource(context, { ...request, mode: vbd.mode, filters: vbd.filters }, watcher, old);
+  try {
+    const { size: _, ...place } = { ...vbd, source };
+    const attach = attachCommand(place, bus.memories);
+    const facts = context.facts({ ...vbd, source });
+    await context.server.request<'swap'>({ op: 'swap', attach, facts }, { once: isAbsolute(driver) });
+  } catch (error) {
+    await source.holdings.release();
+    throw error;
   }
-  if (vbd.backingId === null) return;
-  throw new FusetapError('UNSUPPORTED', `${vbd.vdev} is passed through: the kernel keeps the image that it has`, {
+  vbd.source = source;
+  // an error of close(2) does not matter here: the server has flushed the old image
+  void old.holdings.release();
+  bus.record();
+  logEvent({ event: 'swapped', vdev: vbd.vdev, driver, image });
+}
+
+function refuseRunning(vbd: Vbd, bus: string): void {
+  if (vbd.paused) return;
+  throw new FusetapError('USAGE', `${vbd.vdev} on bus ${bus} is not paused: its image cannot be swapped`, {
+    hint: `fusetap pause --bus ${bus} ${vbd.vdev}`,
+  });
+}
+
+function refusePassedThrough({ vdev, backingId }: Vbd): void {
+  if (backingId === null) return;
+  throw new FusetapError('UNSUPPORTED', `${vdev} is passed through: the kernel keeps using its image`, {
     hint: 'attach it with --passthrough off',
   });
 }

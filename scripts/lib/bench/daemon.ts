@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError } from '../../../drivers/errors.js';
 import { mountOn } from '../../../system/proc.js';
+import { until } from '../../../system/until.js';
 import { runCommand } from './command.js';
 import type { Undo } from './undo.js';
 
@@ -50,12 +51,13 @@ export function startDaemon(command: string, args: readonly string[], undo: Undo
 
 /** Waits until `isReady`. @throws FusetapError FAILED where a daemon ends first, or nothing comes of it */
 export async function waitUntilReady(what: string, daemon: Daemon, isReady: () => Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + START_PATIENCE_MS;
-  while (!(await isReady())) {
+  const isDecided = async (): Promise<boolean> => {
+    if (await isReady()) return true;
     if (daemon.hasEnded()) throw new FusetapError('FAILED', `${what} ended at its start: ${daemon.said()}`);
-    if (performance.now() > deadline) throw new FusetapError('FAILED', `${what} is not ready: ${daemon.said()}`);
-    await delay(POLL_MS);
-  }
+    return false;
+  };
+  if (await until(isDecided, { timeoutMs: START_PATIENCE_MS, everyMs: POLL_MS })) return;
+  throw new FusetapError('FAILED', `${what} is not ready: ${daemon.said()}`);
 }
 
 export async function isMounted(path: string): Promise<boolean> {

@@ -1,7 +1,8 @@
 /** Images full of data that does not compress, and their page cache. */
 import { randomBytes } from 'node:crypto';
 import { open, statfs, writeFile } from 'node:fs/promises';
-import { FusetapError, quoted } from '../../../drivers/errors.js';
+import { FusetapError } from '../../../drivers/errors.js';
+import { quoted } from '../../../drivers/quote.js';
 import { runCommand } from './command.js';
 
 const TMPFS_MAGIC = 0x0102_1994;

@@ -5,7 +5,8 @@
  *   untar, small-files, sqlite                              a file system on a loop device on the disk
  *   attach, detach, memory                                  the serving processes themselves
  */
-import { FusetapError, quoted } from '../../../drivers/errors.js';
+import { FusetapError } from '../../../drivers/errors.js';
+import { quoted } from '../../../drivers/quote.js';
 import type { Better } from './statistics.js';
 
 export type Unit = 'IOPS' | 'MB/s' | 's' | 'ms' | 'MiB';

@@ -67,10 +67,10 @@ const plainReading = (value: number): Reading => ({ value, latencyUs: null, cpuU
 
 async function measureWorkload(job: WorkloadJob, target: Target, bench: Bench): Promise<Reading> {
   const { served } = await bench.fleet.berth(target, bench.warm);
+  const { workDirectory, signal } = bench;
   const undo = bench.undo.nested();
-  return withUndo(undo, async () =>
-    plainReading(await runWorkload(job, served.path, bench.workDirectory, undo, bench.signal)),
-  );
+  const place = { devicePath: served.path, workDirectory, undo, signal };
+  return withUndo(undo, async () => plainReading(await runWorkload(job, place)));
 }
 
 async function measureService(job: ServiceJob, target: Target, bench: Bench): Promise<Reading> {

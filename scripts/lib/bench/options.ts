@@ -1,6 +1,7 @@
 /** The command line of scripts/bench. */
 import { parseArgs } from 'node:util';
-import { FusetapError, quoted } from '../../../drivers/errors.js';
+import { FusetapError } from '../../../drivers/errors.js';
+import { quoted } from '../../../drivers/quote.js';
 import { type Job, selectJobs } from './jobs.js';
 import type { BenchRecord } from './record.js';
 import { selectTargets } from './targets/all.js';

@@ -1,7 +1,8 @@
 /** What a run found, as --json writes it and --check reads it. */
 import { readFile, writeFile } from 'node:fs/promises';
 import { z } from 'zod';
-import { FusetapError, quoted, toFusetapError } from '../../../drivers/errors.js';
+import { FusetapError, toFusetapError } from '../../../drivers/errors.js';
+import { quoted } from '../../../drivers/quote.js';
 import { median, ratioSpread } from './statistics.js';
 
 /** of this layout; another one is refused */

@@ -20,6 +20,12 @@ export interface Outcome {
   failures: string[];
 }
 
+/** Takes what does not take part, and what failed. */
+interface Tell {
+  skip(line: string): void;
+  fail(line: string): void;
+}
+
 interface Entry {
   job: Job;
   /** by target, in the order of the plan */
@@ -34,18 +40,20 @@ export async function runRounds(
 ): Promise<Outcome> {
   const skipped: string[] = [];
   const failures: string[] = [];
-  const skip = (line: string): void => {
-    skipped.push(line);
-    say(`skipped: ${line}`);
+  const tell: Tell = {
+    skip(line) {
+      skipped.push(line);
+      say(`skipped: ${line}`);
+    },
+    fail(line) {
+      failures.push(line);
+      say(`failed: ${line}`);
+    },
   };
-  const fail = (line: string): void => {
-    failures.push(line);
-    say(`failed: ${line}`);
-  };
-  const entries = await planEntries(jobs, targets, bench, skip);
+  const entries = await planEntries(jobs, targets, bench, tell);
   for (let round = 0; round < rounds; round++) {
     for (const entry of entries) {
-      const told = await visitTargets(entry, visitingOrder(targets, round), bench, skip, fail);
+      const told = await visitTargets(entry, visitingOrder(targets, round), bench, tell);
       say(`round ${round + 1}/${rounds} ${entry.job.name} (${entry.job.unit}): ${told.join(' · ')}`);
     }
   }
@@ -53,10 +61,8 @@ export async function runRounds(
   return { results, skipped, failures };
 }
 
-type Tell = (line: string) => void;
-
 /** Does the job on each target that still takes part; what cannot take part any more leaves the entry. */
-async function visitTargets({ job, readings }: Entry, order: Target[], bench: Bench, skip: Tell, fail: Tell) {
+async function visitTargets({ job, readings }: Entry, order: Target[], bench: Bench, tell: Tell): Promise<string[]> {
   const told: string[] = [];
   for (const target of order) {
     const { name } = target;
@@ -71,10 +77,14 @@ async function visitTargets({ job, readings }: Entry, order: Target[], bench: Be
       told.push(`${name} ${formatValue(reading.value, job.unit)}`);
     } catch (error) {
       if (bench.signal.aborted || !(error instanceof FusetapError)) throw error;
-      const isUnsupported = error.code === 'UNSUPPORTED';
-      (isUnsupported ? skip : fail)(`${job.name} on ${name}: ${error.message}`);
-      if (isUnsupported) readings.delete(name);
-      else readings.get(name)?.push(null);
+      const line = `${job.name} on ${name}: ${error.message}`;
+      if (error.code === 'UNSUPPORTED') {
+        tell.skip(line);
+        readings.delete(name);
+      } else {
+        tell.fail(line);
+        readings.get(name)?.push(null);
+      }
     }
   }
   return told;
@@ -84,7 +94,7 @@ async function planEntries(
   jobs: readonly Job[],
   targets: readonly Target[],
   bench: Bench,
-  skip: (line: string) => void,
+  tell: Tell,
 ): Promise<Entry[]> {
   const entries: Entry[] = [];
   for (const job of jobs) {
@@ -92,7 +102,7 @@ async function planEntries(
     for (const target of targets) {
       const obstacle = await findObstacle(job, target, bench);
       if (obstacle === null) readings.set(target.name, []);
-      else skip(`${job.name} on ${target.name}: ${obstacle}`);
+      else tell.skip(`${job.name} on ${target.name}: ${obstacle}`);
     }
     entries.push({ job, readings });
   }

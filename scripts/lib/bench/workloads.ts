@@ -22,14 +22,19 @@ export async function findMissingFor({ name }: WorkloadJob): Promise<string | nu
   return null;
 }
 
+/** Where a workload is run. */
+export interface WorkloadPlace {
+  /** the file that is the disk */
+  readonly devicePath: string;
+  /** for the mountpoint and what is unpacked */
+  readonly workDirectory: string;
+  readonly undo: Undo;
+  readonly signal: AbortSignal;
+}
+
 /** Makes the file system, runs the workload and takes all away. Returns its seconds. */
-export async function runWorkload(
-  { name }: WorkloadJob,
-  devicePath: string,
-  workDirectory: string,
-  undo: Undo,
-  signal: AbortSignal,
-): Promise<number> {
+export async function runWorkload({ name }: WorkloadJob, place: WorkloadPlace): Promise<number> {
+  const { devicePath, workDirectory, undo, signal } = place;
   const tree = join(workDirectory, 'tree.tar');
   if (name === 'untar') await makeTree(tree, workDirectory, signal);
   const mountpoint = join(workDirectory, 'mnt');

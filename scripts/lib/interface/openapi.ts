@@ -1,14 +1,12 @@
 /**
- * docs/openapi.json, made from the schemas that the bus itself checks requests with. `scripts/openapi` writes it; a test
+ * docs/openapi.json, made from the table of routes that the bus itself goes by. `scripts/openapi` writes it; a test
  * compares.
  */
-import { toJsonSchema } from '@valibot/to-json-schema';
+import { type ConversionConfig, toJsonSchema, toJsonSchemaDefs } from '@valibot/to-json-schema';
 import type { GenericSchema } from 'valibot';
-import * as z from 'zod';
+import { NAMED_ANSWERS } from '../../../mount/control/answers.js';
 import { INTERFACE_VERSION } from '../../../mount/control/interface.js';
-import { detachQuery } from '../../../mount/control/schemas.js';
-import { ANSWERS, PARTS } from './answers.js';
-import { OPERATIONS, type Operation } from './operations.js';
+import { ROUTES, type Row } from '../../../mount/control/routes.js';
 
 type JsonObject = Record<string, unknown>;
 
@@ -19,10 +17,9 @@ const PROGRESS =
 /** The document, ready for JSON. */
 export function makeOpenApi(): JsonObject {
   const paths: Record<string, JsonObject> = {};
-  for (const operation of OPERATIONS) {
-    const path = paths[operation.path] ?? {};
-    paths[operation.path] = path;
-    path[operation.method] = describe(operation);
+  for (const [name, row] of Object.entries<Row>(ROUTES)) {
+    const [method = '', path = ''] = row.line.split(' ');
+    paths[path] = { ...paths[path], [method.toLowerCase()]: describe(name, path, row) };
   }
   return {
     openapi: '3.1.0',
@@ -37,23 +34,24 @@ export function makeOpenApi(): JsonObject {
     },
     servers: [{ url: 'http://fusetap', description: 'the host name means nothing: the socket is the bus' }],
     paths,
-    components: { schemas: answerSchemas() },
+    components: { schemas: open(toJsonSchemaDefs(NAMED_ANSWERS, ANSWERED)) },
   };
 }
 
-function describe(operation: Operation): JsonObject {
-  const { id, summary, request, answer, isList, status = 200, tellsProgress, path, method } = operation;
-  const one = { $ref: `#/components/schemas/${answer}` };
-  const schema = isList ? { type: 'array', items: one } : one;
-  const parameters = [...(path.includes('{vdev}') ? [VDEV] : []), ...(method === 'delete' ? queryParameters() : [])];
+function describe(
+  name: string,
+  path: string,
+  { summary, query, body, answer, status, tellsProgress }: Row,
+): JsonObject {
+  const parameters = [...(path.includes('{vdev}') ? [VDEV] : []), ...(query ? queryParameters(query) : [])];
   return {
-    operationId: id,
+    operationId: name,
     summary,
     ...(tellsProgress && { description: PROGRESS }),
     ...(parameters.length > 0 && { parameters }),
-    ...(request && { requestBody: { required: true, content: json(schemaOfRequest(request)) } }),
+    ...(body && { requestBody: { required: true, content: json(schemaOfRequest(body)) } }),
     responses: {
-      [status]: { description: 'done', content: json(schema) },
+      [status ?? 200]: { description: 'done', content: json(schemaOfAnswer(answer)) },
       default: {
         description: '400 USAGE, 403 DENIED, 404 NOT_FOUND, 409 BUSY, 500 FAILED, 501 UNSUPPORTED, 507 NO_SPACE',
         content: json({ $ref: '#/components/schemas/Error' }),
@@ -70,30 +68,35 @@ const VDEV = {
   schema: { type: 'string' },
 };
 
-function queryParameters(): JsonObject[] {
-  const { properties } = schemaOfRequest(detachQuery) as { properties: Record<string, JsonObject> };
-  return Object.entries(properties).map(([name, schema]) => ({ name, in: 'query', schema }));
+function queryParameters(query: GenericSchema): JsonObject[] {
+  return Object.entries(propertiesOf(query)).map(([name, schema]) => ({ name, in: 'query', schema }));
+}
+
+/** The keys of a query or a body, and what each may be. */
+export function propertiesOf(request: GenericSchema): JsonObject {
+  return schemaOfRequest(request).properties as JsonObject;
 }
 
 /** What a client sends: a key with a default may be missing. */
-export function schemaOfRequest(request: GenericSchema): JsonObject {
+function schemaOfRequest(request: GenericSchema): JsonObject {
   const { $schema: _, ...schema } = toJsonSchema(request, { typeMode: 'input' });
   return schema as JsonObject;
 }
 
-const json = (schema: JsonObject): JsonObject => ({ 'application/json': { schema } });
+/** Schemas that have a name are referred to by it. */
+const ANSWERED: ConversionConfig = {
+  typeMode: 'output',
+  overrideRef: ({ referenceId }) => `#/components/schemas/${referenceId}`,
+};
 
-/** What clients are promised: these keys are there; a newer MINOR may have more. */
-function answerSchemas(): JsonObject {
-  const registry = z.registry<{ id: string }>();
-  for (const [id, schema] of Object.entries({ ...ANSWERS, ...PARTS })) registry.add(schema, { id });
-  const uri = (id: string): string => `#/components/schemas/${id}`;
-  const { schemas } = z.toJSONSchema(registry, { io: 'output', uri });
-  const entries = Object.entries(schemas).map(([name, { $schema: _, $id: __, ...schema }]) => [name, open(schema)]);
-  return Object.fromEntries(entries);
+function schemaOfAnswer(answer: GenericSchema): JsonObject {
+  const { $schema: _, $defs: __, ...schema } = toJsonSchema(answer, { ...ANSWERED, definitions: NAMED_ANSWERS });
+  return open(schema) as JsonObject;
 }
 
-/** Drops `additionalProperties: false`, at any depth. */
+const json = (schema: JsonObject): JsonObject => ({ 'application/json': { schema } });
+
+/** What clients are promised: these keys are there; a newer MINOR may have more. Drops `additionalProperties: false`. */
 function open(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(open);
   if (typeof value !== 'object' || value === null) return value;

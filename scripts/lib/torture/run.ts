@@ -14,18 +14,12 @@ import { type Deeds, type Findings, leaks, printFigures } from './figures.js';
 import { busProcesses, measure } from './holdings.js';
 import { DISK_BYTES } from './verifier.js';
 import { Victim, type Wish } from './victim.js';
+import { WAYS } from './ways.js';
 
 const BUSES = 3;
-const CHOICES: Omit<Wish, 'image'>[] = [
-  { driver: 'aio', passthrough: 'off' },
-  { driver: 'sync', passthrough: 'off' },
-  { driver: 'ram', passthrough: 'off' },
-  { driver: 'ram', passthrough: 'on' },
-  { driver: 'aio', passthrough: 'on' },
-];
 
 async function makeWishes(directory: string, name: string): Promise<Wish[]> {
-  const wishes = CHOICES.map(async (choice, i) => {
+  const wishes = WAYS.map(async (choice, i) => {
     const image = join(directory, `${name}-${i}.img`);
     const file = await open(image, 'w');
     await file.truncate(DISK_BYTES);

@@ -7,6 +7,7 @@ import { showBus } from '../../../mount/client/ask.js';
 import { type BusPlace, start, stop } from '../../../mount/client/index.js';
 import { askBus } from '../../../mount/control/http-client.js';
 import type { AttachRequest, BusInfo, VbdInfo } from '../../../mount/control/interface.js';
+import { until } from '../../../system/until.js';
 import type { Deeds, Findings } from './figures.js';
 import { Verifier } from './verifier.js';
 
@@ -129,13 +130,12 @@ export class Victim {
 
   /** Waits for the next server; fio lets it answer within the pause before the next disturbance. */
   async #settled(restarts: number): Promise<void> {
-    const deadline = Date.now() + RESTART_LIMIT_MS;
-    for (;;) {
+    const isSettled = async (): Promise<boolean> => {
       const info = await this.#info();
       if (info.state === 'failed') throw new Error('the bus was given up');
-      if (info.state === 'running' && info.restarts >= restarts) return;
-      if (Date.now() > deadline) throw new Error(`no new server within ${RESTART_LIMIT_MS / 1000} s`);
-      await delay(20);
-    }
+      return info.state === 'running' && info.restarts >= restarts;
+    };
+    if (await until(isSettled, { timeoutMs: RESTART_LIMIT_MS, everyMs: 20 })) return;
+    throw new Error(`no new server within ${RESTART_LIMIT_MS / 1000} s`);
   }
 }

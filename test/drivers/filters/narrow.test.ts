@@ -7,6 +7,7 @@ import type { RawDisk } from '../../../drivers/driver.js';
 import type { FilterSpec } from '../../../drivers/filters/filter.js';
 import { makeFilter } from '../../../drivers/filters/index.js';
 import ram from '../../../drivers/ram/index.js';
+import { PAGE_BYTES } from '../../../system/page.js';
 import { bufferDisk } from '../../conformance/buffer-disk.js';
 import { driverFactory } from '../../conformance/driver-factory.js';
 import { type Piece, patternBytes } from '../../conformance/pattern.js';
@@ -14,8 +15,7 @@ import { type DiskFactory, diskSuite } from '../../conformance/suite.js';
 import { bySyncCalls } from '../../conformance/sync-calls.js';
 import { RAM_ABILITIES, withoutWindow } from './over.js';
 
-const PAGE = 4096;
-const TAIL = 3 * PAGE;
+const TAIL = 3 * PAGE_BYTES;
 
 /** The suite's disk is in the middle of a larger one, whose other bytes are looked at in the end. */
 function inTheMiddle(inner: DiskFactory, start: number, wrap: (raw: RawDisk) => RawDisk = (raw) => raw): DiskFactory {
@@ -59,11 +59,11 @@ async function checkAround(whole: RawDisk, around: readonly Piece[]): Promise<vo
 
 const overRam = driverFactory(ram);
 const abilities = RAM_ABILITIES;
-diskSuite({ name: 'window', test: t, factory: inTheMiddle(overRam, 3 * PAGE), abilities });
+diskSuite({ name: 'window', test: t, factory: inTheMiddle(overRam, 3 * PAGE_BYTES), abilities });
 diskSuite({
   name: 'window in a thread',
   test: t,
-  factory: inTheMiddle(overRam, 3 * PAGE, bySyncCalls),
+  factory: inTheMiddle(overRam, 3 * PAGE_BYTES, bySyncCalls),
   abilities,
 });
 // runs of whole pages are holes of the image no longer where the disk begins inside a page
@@ -72,13 +72,13 @@ diskSuite({ name: 'window at an odd byte', test: t, factory: inTheMiddle(overRam
 diskSuite({
   name: 'arithmetic',
   test: t,
-  factory: inTheMiddle(driverFactory(ram, { wrap: withoutWindow }), 3 * PAGE),
+  factory: inTheMiddle(driverFactory(ram, { wrap: withoutWindow }), 3 * PAGE_BYTES),
   abilities,
 });
 diskSuite({
   name: 'over a file',
   test: t,
-  factory: inTheMiddle(driverFactory(aio), 3 * PAGE),
+  factory: inTheMiddle(driverFactory(aio), 3 * PAGE_BYTES),
   abilities: { ...abilities, shrink: true },
   runs: 3,
 });

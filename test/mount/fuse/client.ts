@@ -37,24 +37,25 @@ function checked(result: number, syscall: string): number {
 
 /** What a client can be asked to do; names are below its directory, bytes are hex. */
 function callsIn(directory: string) {
-  const at = (name: string) => join(directory, name);
+  return { ...openFileCalls(directory), ...nameCalls(directory) };
+}
+
+/** Calls on what it has open. */
+function openFileCalls(directory: string) {
   const opened = new Set<number>();
   const close = (fd: number): void => {
     opened.delete(fd);
     fs.closeSync(fd);
   };
   return {
-    stat: (name: string) => plainStat(fs.statSync(at(name), { bigint: true })),
-    fstat: (fd: number) => plainStat(fs.fstatSync(fd, { bigint: true })),
-    list: () => fs.readdirSync(directory, { withFileTypes: true }).map((e) => [e.name, e.isFile()] as const),
-    statfs: () => fs.statfsSync(directory).bsize,
     open: (name: string, flags: number) => {
-      const fd = fs.openSync(at(name), flags);
+      const fd = fs.openSync(join(directory, name), flags);
       opened.add(fd);
       return fd;
     },
     close,
     closeAll: () => [...opened].forEach(close),
+    fstat: (fd: number) => plainStat(fs.fstatSync(fd, { bigint: true })),
     pread: (fd: number, length: number, offset: number | string) => {
       const bytes = Buffer.alloc(length);
       return bytes.subarray(0, fs.readSync(fd, bytes, 0, length, BigInt(offset))).toString('hex');
@@ -70,8 +71,18 @@ function callsIn(directory: string) {
     lseek: (fd: number, offset: number, whence: number) => checked(lseek(fd, offset, whence), 'lseek'),
     deviceSize: (fd: number) => blockDeviceSize(fd),
     ioctl: (fd: number, request: number) => checked(ioctl(fd, request, Buffer.alloc(64)), 'ioctl'),
-    truncate: (name: string, size: number) => fs.truncateSync(at(name), size),
     ftruncate: (fd: number, size: number) => fs.ftruncateSync(fd, size),
+  };
+}
+
+/** Calls on names, and on the directory itself. */
+function nameCalls(directory: string) {
+  const at = (name: string) => join(directory, name);
+  return {
+    stat: (name: string) => plainStat(fs.statSync(at(name), { bigint: true })),
+    list: () => fs.readdirSync(directory, { withFileTypes: true }).map((e) => [e.name, e.isFile()] as const),
+    statfs: () => fs.statfsSync(directory).bsize,
+    truncate: (name: string, size: number) => fs.truncateSync(at(name), size),
     chmod: (name: string, mode: number) => fs.chmodSync(at(name), mode),
     chown: (name: string, uid: number, gid: number) => fs.chownSync(at(name), uid, gid),
     utimes: (name: string, atime: number, mtime: number) => fs.utimesSync(at(name), atime, mtime),

@@ -1,6 +1,7 @@
 /** A WindowServer with a window in the middle of a memfd, served as the loop of thread.ts does. */
 import { closeSync, fstatSync, ftruncateSync, readSync, writeSync } from 'node:fs';
 import type { Window } from '../../../drivers/driver.js';
+import { durably } from '../../../drivers/window-sync.js';
 import { MappedWindows } from '../../../mount/fuse/event-loop/mapped-windows.js';
 import { isOneWay, isWellFormed } from '../../../mount/fuse/protocol/message.js';
 import { DEFERRED, NOT_SERVED, type ServedWindow, WindowServer } from '../../../mount/fuse/thread/serve-window.js';
@@ -63,7 +64,8 @@ export function makeWindowFixture(initial: Buffer, isMapped = false): WindowFixt
     serve(bytes, changes = {}, canReadNoWait = false) {
       buffer.set(bytes);
       const narrowed = { ...window, ...changes };
-      const served: ServedWindow = { window: narrowed, ledgerIndex: 0, canReadNoWait, mappedAt, turns };
+      const windows = { window: narrowed, durably: durably(narrowed) };
+      const served: ServedWindow = { ...windows, ledgerIndex: 0, canReadNoWait, mappedAt, turns };
       if (isWellFormed(server.request, bytes.length)) {
         const length = server.serve(served);
         if (length === DEFERRED) return 'put off';

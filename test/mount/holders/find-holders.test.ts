@@ -1,4 +1,4 @@
-import { link, mkdir, open, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { link, mkdir, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
 import type { Holder } from '../../../drivers/errors.js';
@@ -8,9 +8,18 @@ import {
   type HeldFile,
   type HolderOptions,
 } from '../../../mount/holders/find-holders.js';
-import { MNT_DETACH, MNT_FORCE, mount, umount2 } from '../../../system/libc.js';
-import { deviceName, readMounts } from '../../../system/proc.js';
-import { attachLoop, inChild, makeFile, mountAt, needsRoot, needsRootAnd, run, scratch } from '../host.js';
+import { deviceName } from '../../../system/proc.js';
+import {
+  attachLoop,
+  inChild,
+  makeFile,
+  mountAt,
+  mountDeadBus,
+  needsRoot,
+  needsRootAnd,
+  run,
+  scratch,
+} from '../host.js';
 
 const LIBC = new URL('../../../system/libc.js', import.meta.url).href;
 
@@ -119,7 +128,7 @@ t.test('loop devices, what they are mounted on, and bind mounts', { skip: needsR
   const place = await mountAt(t, join(at, 'with space'), '-r', loop);
   const holders = await findHolders(file);
   t.same(holders, [{ loop, mount: place }]);
-  t.equal(describeHolders(holders), `${loop} mounted on ${JSON.stringify(place)}`);
+  t.equal(describeHolders(holders), `${loop} mounted on '${place}'`);
 });
 
 t.test('a loop device over a bind mount of it', { skip: needsRoot }, async (t) => {
@@ -147,14 +156,7 @@ t.test('processes can be left out, and fusetap names its own', async (t) => {
 
 t.test('a bus that nobody serves is not asked', { skip: needsRoot }, async (t) => {
   const at = await scratch(t);
-  const device = await open('/dev/fuse', 'r+');
-  mount('fusetap-test', at, 'fuse', 0, `fd=${device.fd},rootmode=40000,user_id=0,group_id=0`);
-  t.teardown(async () => {
-    umount2(at, MNT_FORCE);
-    umount2(at, MNT_DETACH);
-    await device.close();
-  });
-  const mountDev = (await readMounts('self')).find(({ mountpoint }) => mountpoint === at)?.dev ?? '';
+  const mountDev = await mountDeadBus(t, at);
   t.same(await findHolders({ mountDev, ino: 2, path: join(at, 'xvda') }), []);
 });
 
@@ -169,7 +171,7 @@ t.test('the event loop goes on while holders are looked for', async (t) => {
 
 t.test('holders in one line, whatever their names hold', async (t) => {
   const holders: Holder[] = [{ pid: 1, command: 'a\nb' }, { pid: 2 }, { mount: '/m\u2028n' }, { bus: '0', pid: 3 }];
-  t.equal(describeHolders(holders), 'pid 1 ("a\\nb"), pid 2, a mount at "/m\\u2028n", bus 0');
+  t.equal(describeHolders(holders), "pid 1 ('a\\nb'), pid 2, a mount at '/m\\u{2028}n', bus 0");
   t.match(describeHolders([]), /cannot be seen/);
   const many = Array.from({ length: 20 }, (_, i) => ({ pid: i }));
   t.match(describeHolders(many), /pid 5 and 14 more$/);

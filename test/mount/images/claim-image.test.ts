@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { close } from 'node:fs';
 import { chmod, link, open, symlink } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { setTimeout as wait } from 'node:timers/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import t, { type Test } from 'tap';
 import { FusetapError } from '../../../drivers/errors.js';
@@ -191,7 +191,7 @@ t.test('a held flock is waited for, then refused with its holder', { skip: await
   t.match(await claim(t, path, 'r', { patienceMs: 60 }), { code: 'BUSY', message: /locked \(flock\) by pid \d+/ });
   t.equal(await claim(t, path, 'w!', { patienceMs: 0 }), null, 'w! asks nobody');
   const waiting = claim(t, path, 'r');
-  await wait(100);
+  await delay(100);
   // the shell that flock started has the lock by the same open file
   for (const { pid } of (await claim(t, path, 'r', { patienceMs: 0 }))?.holders ?? [])
     if (pid) process.kill(pid, 'SIGKILL');
@@ -329,7 +329,7 @@ t.test('a block device: its mounts, its loop devices', { skip: needsRoot }, asyn
     t.equal(await refusedModes(t, device), 'r w');
   });
   // a namespace goes some time after its last process
-  for (let tries = 0; tries < 50 && (await refusedModes(t, device)) !== ''; tries++) await wait(20);
+  for (let tries = 0; tries < 50 && (await refusedModes(t, device)) !== ''; tries++) await delay(20);
   t.equal(await refusedModes(t, device), '');
 });
 

@@ -8,9 +8,9 @@ import t, { type Test } from 'tap';
 import { FusetapError } from '../../../drivers/errors.js';
 import type { Mode } from '../../../mount/images/mode.js';
 import { type OpenedImage, openImage } from '../../../mount/images/open-image.js';
-import { MNT_DETACH, MNT_FORCE, mount, umount2 } from '../../../system/libc.js';
-import { deviceName, readMounts } from '../../../system/proc.js';
-import { attachLoop, endChild, makeFile, mountAt, needsRoot, run, sawOutput, scratch } from '../host.js';
+import { MNT_DETACH, mount, umount2 } from '../../../system/libc.js';
+import { deviceName } from '../../../system/proc.js';
+import { attachLoop, endChild, makeFile, mountAt, mountDeadBus, needsRoot, run, sawOutput, scratch } from '../host.js';
 
 const closeAsync = promisify(close);
 const MS_BIND = 0x1000;
@@ -103,7 +103,7 @@ t.test('what cannot be a disk is refused', async (t) => {
     await refused(t, join(plain, 'below'), mode, { code: 'NOT_FOUND' });
     await refused(t, join(at, 'loop'), mode, { code: 'USAGE', message: /circle/ });
     await refused(t, join(at, 'x'.repeat(256)), mode, { code: 'USAGE', message: /too long/ });
-    await refused(t, join(at, 'a\0b'), mode, { code: 'USAGE', message: /\\u0000/ });
+    await refused(t, join(at, 'a\0b'), mode, { code: 'USAGE', message: /'.*a\\x00b'/ });
     await refused(t, join(at, 'a\nb'), mode, { code: 'USAGE', message: /\\n/ });
     await refused(t, 'disk.img', mode, { code: 'USAGE', message: /not absolute/ });
     await refused(t, '', mode, { code: 'USAGE' });
@@ -185,7 +185,7 @@ t.test('an image on the bus itself is refused without asking the bus', { skip: n
   const other = join(at, 'other');
   await mkdir(other);
   // not by mount(8), which would ask the bus
-  mount(own.mountpoint, other, '', MS_BIND, '');
+  mount({ source: own.mountpoint, target: other, fileSystemType: '', flags: MS_BIND, data: '' });
   t.teardown(() => umount2(other, MNT_DETACH));
   await symlink(join(own.mountpoint, 'xvda'), join(at, 'link'));
   await symlink('bus', join(at, 'folder'));
@@ -200,16 +200,3 @@ t.test('an image on the bus itself is refused without asking the bus', { skip: n
     'before the mount',
   );
 });
-
-/** a FUSE mount that nobody serves: whoever asks it anything hangs */
-async function mountDeadBus(t: Test, at: string): Promise<string> {
-  await mkdir(at);
-  const device = await open('/dev/fuse', 'r+');
-  mount('fusetap-test', at, 'fuse', 0, `fd=${device.fd},rootmode=40000,user_id=0,group_id=0`);
-  t.teardown(async () => {
-    umount2(at, MNT_FORCE);
-    umount2(at, MNT_DETACH);
-    await device.close();
-  });
-  return (await readMounts('self')).find(({ mountpoint }) => mountpoint === at)?.dev ?? '';
-}

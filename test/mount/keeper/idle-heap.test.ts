@@ -1,4 +1,4 @@
-/** A process that has garbage, and nothing to do, gives it back. */
+/** An idle process with garbage returns the memory to the system. */
 import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -9,7 +9,7 @@ import { isInstalled } from '../../e2e/command.js';
 const MIB = 1 << 20;
 const IDLE_HEAP = new URL('../../../mount/keeper/idle-heap.js', import.meta.url).href;
 
-/** what a process prints of its heap in bytes: at first, with 40 MB of garbage, and after a rest */
+/** prints the size of its heap in bytes: at first, with 40 MB of garbage, and half a second later */
 const SCRIPT = `
   const { collectWhenGrown } = await import(process.argv[1]);
   if (process.argv[2] === 'collect') collectWhenGrown(50);
@@ -27,30 +27,34 @@ async function heaps(how: 'collect' | 'leave'): Promise<number[]> {
   return JSON.parse((await promisify(execFile)(process.execPath, args)).stdout) as number[];
 }
 
-t.test('garbage goes, and the pages it was in', async (t) => {
+t.test('garbage is collected, and its pages are returned', async (t) => {
   const [first = 0, full = 0, rested = 0, kept] = await heaps('collect');
   t.ok(full - first > 10 * MIB, `${(full - first) >> 20} MiB came`);
   t.ok(rested - first < 4 * MIB, `${(rested - first) >> 20} MiB stayed`);
-  t.equal(kept, 200, 'what is in use stays');
+  t.equal(kept, 200, 'objects in use stay');
 });
 
-t.test('which is not so by itself', async (t) => {
+t.test('without collectWhenGrown the heap stays large', async (t) => {
   const [first = 0, , rested = 0] = await heaps('leave');
   t.ok(rested - first > 8 * MIB, `${(rested - first) >> 20} MiB stayed`);
 });
 
-t.test('a process without a descriptor goes on', { skip: isInstalled('prlimit') ? false : 'no prlimit' }, async (t) => {
-  const script = `
+t.test(
+  'a process without a free descriptor goes on',
+  { skip: isInstalled('prlimit') ? false : 'no prlimit' },
+  async (t) => {
+    const script = `
     const { execFileSync } = await import('node:child_process');
     (await import(process.argv[1])).collectWhenGrown(20);
     setTimeout(() => console.log('alive'), 300);
     execFileSync('prlimit', ['--pid', String(process.pid), '--nofile=3:']);
   `;
-  const args = ['--input-type=module', '-e', script, fileURLToPath(IDLE_HEAP)];
-  t.equal((await promisify(execFile)(process.execPath, args)).stdout, 'alive\n');
-});
+    const args = ['--input-type=module', '-e', script, fileURLToPath(IDLE_HEAP)];
+    t.equal((await promisify(execFile)(process.execPath, args)).stdout, 'alive\n');
+  },
+);
 
-t.test('a process ends all the same', async (t) => {
+t.test('the timer does not keep a process alive', async (t) => {
   const begun = performance.now();
   await promisify(execFile)(process.execPath, [
     '--input-type=module',

@@ -1,9 +1,10 @@
-/** The start of a keeper, with programs in its place that report, break or are slow. */
+/** Starts of a keeper, replaced by programs that report, break or are slow. */
 import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { isAlreadyRunning, startKeeper } from '../../../mount/keeper/start.js';
 import { resolveBus } from '../../../mount/runtime/bus-place.js';
+import { statFields } from '../../../system/proc.js';
 import { tempDir } from '../../cli/fake-bus.js';
 
 async function start(t: Test, program: string, log = '') {
@@ -23,7 +24,7 @@ async function start(t: Test, program: string, log = '') {
   return { place, result, log: readFileSync(join(place.stateDir, 'log'), 'utf8') };
 }
 
-t.test('a keeper is told its bus, and its report is the answer', async (t) => {
+t.test('a keeper gets its bus as argument, and its report is the result', async (t) => {
   const program = 'console.log(process.argv[2], process.cwd()); say({ ok: true, pid: process.pid });';
   const { place, result, log } = await start(t, program);
   t.match(result, { pid: Number });
@@ -34,18 +35,16 @@ t.test('a keeper is told its bus, and its report is the answer', async (t) => {
   t.equal(statSync(join(place.stateDir, 'log')).mode & 0o777, 0o600);
 });
 
-t.test('a keeper outlives a starter that waits for nothing but the report', async (t) => {
+t.test('startKeeper returns after the report, and the keeper goes on', async (t) => {
   const { result } = await start(t, 'say({ ok: true, pid: process.pid }); setTimeout(() => {}, 20_000);');
   const { pid } = result as { pid: number };
   t.teardown(() => process.kill(pid, 'SIGKILL'));
   t.doesNotThrow(() => process.kill(pid, 0));
-  const session = readFileSync(`/proc/${pid}/stat`, 'latin1')
-    .replace(/^.*\) /, '')
-    .split(' ')[3];
-  t.equal(session, String(pid), 'in a session of its own, out of reach of the terminal');
+  const session = statFields(readFileSync(`/proc/${pid}/stat`, 'latin1'))[3];
+  t.equal(session, String(pid), 'in a session of its own, so signals of the terminal do not reach it');
 });
 
-t.test('an error that it reports is thrown as it is', async (t) => {
+t.test('a reported error is thrown unchanged', async (t) => {
   const error = { code: 'UNSUPPORTED', message: 'no /dev/fuse', hint: 'modprobe fuse' };
   t.match((await start(t, `say({ error: ${JSON.stringify(error)} });`)).result, { name: 'FusetapError', ...error });
   const busy = (message: string) => start(t, `say({ error: { code: 'BUSY', message: '${message}' } });`);
@@ -53,7 +52,7 @@ t.test('an error that it reports is thrown as it is', async (t) => {
   t.notOk(isAlreadyRunning((await busy('neither runs nor ends')).result));
 });
 
-t.test('one that failed is gone when that is known', async (t) => {
+t.test('a keeper that failed has exited when the error is thrown', async (t) => {
   const failing =
     "console.log(process.pid); say({ error: { code: 'DENIED', message: 'no' } }); setTimeout(() => {}, 300);";
   const { result, log } = await start(t, failing);
@@ -61,7 +60,7 @@ t.test('one that failed is gone when that is known', async (t) => {
   t.throws(() => process.kill(Number(log), 0), { code: 'ESRCH' });
 });
 
-t.test('of one that dies without a word, the log tells why', async (t) => {
+t.test('if a keeper dies without a report, the error has the reason from the log', async (t) => {
   const broken = await start(
     t,
     "throw Object.assign(new Error('out of luck'), { errno: 5 });",
@@ -69,5 +68,5 @@ t.test('of one that dies without a word, the log tells why', async (t) => {
   );
   t.match(broken.result, { code: 'FAILED', message: /keeper of bus 0: Error: out of luck/, hint: /state\/0\/log$/ });
   const silent = await start(t, 'process.exit(3);', 'from an earlier life\n');
-  t.match(silent.result, { code: 'FAILED', message: 'cannot start the keeper of bus 0: it ended without a word' });
+  t.match(silent.result, { code: 'FAILED', message: 'cannot start the keeper of bus 0: it exited without a report' });
 });

@@ -4,11 +4,11 @@ import t, { type Test } from 'tap';
 import { createLedger, Ledger } from '../../../mount/ledger/ledger.js';
 import { RamCredit } from '../../../mount/ram/credit.js';
 import type { RamImage } from '../../../mount/ram/ram-images.js';
+import { PAGE_BYTES } from '../../../system/page.js';
 import { eventually } from '../../e2e/command.js';
 
 const INDEX = 3;
 const NODE_ID = 7;
-const PAGE = 4096;
 
 interface Others {
   /** of the limit, in bytes */
@@ -54,7 +54,7 @@ function openStage(t: Test, others: Others, looked: () => void) {
 t.test('what others let go at any moment of a look is given, not refused', async (t) => {
   // at the first look, at the second, …
   for (const moment of [1, 2, 3]) {
-    const others = { room: 0, granted: 8 * PAGE };
+    const others = { room: 0, granted: 8 * PAGE_BYTES };
     let looks = 0;
     const { ask } = openStage(t, others, () => {
       looks += 1;
@@ -68,7 +68,7 @@ t.test('what others let go at any moment of a look is given, not refused', async
 });
 
 t.test('where nobody has anything to give back, it is refused at once', async (t) => {
-  const { ledger, ask } = openStage(t, { room: 4 * PAGE, granted: 0 }, () => {});
+  const { ledger, ask } = openStage(t, { room: 4 * PAGE_BYTES, granted: 0 }, () => {});
   const begun = performance.now();
   t.equal(await ask(8), false);
   t.ok(performance.now() - begun < 3_000);
@@ -77,6 +77,6 @@ t.test('where nobody has anything to give back, it is refused at once', async (t
 });
 
 t.test('and after a while where others keep what they have', async (t) => {
-  const { ask } = openStage(t, { room: 0, granted: PAGE }, () => {});
+  const { ask } = openStage(t, { room: 0, granted: PAGE_BYTES }, () => {});
   t.equal(await ask(1), false);
 });

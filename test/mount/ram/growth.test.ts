@@ -3,8 +3,9 @@ import { closeSync, ftruncateSync, writeSync } from 'node:fs';
 import t, { type Test } from 'tap';
 import type { Window } from '../../../drivers/driver.js';
 import { createLedger, Ledger } from '../../../mount/ledger/ledger.js';
-import { MEMORY_PAGE, pagesOf, RamGrowth } from '../../../mount/ram/growth.js';
+import { pagesOf, RamGrowth } from '../../../mount/ram/growth.js';
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, fallocate, memfdCreate } from '../../../system/libc.js';
+import { PAGE_BYTES } from '../../../system/page.js';
 
 const PAGES = 1024;
 const INDEX = 3;
@@ -14,10 +15,10 @@ function openStage(t: Test, roomPages: number, dataPages: number = PAGES / 2) {
   const fd = memfdCreate('growth');
   const ledgerFd = createLedger();
   t.teardown(() => [fd, ledgerFd].forEach((each) => void closeSync(each)));
-  ftruncateSync(fd, PAGES * MEMORY_PAGE);
-  writeSync(fd, Buffer.alloc(dataPages * MEMORY_PAGE, 1));
+  ftruncateSync(fd, PAGES * PAGE_BYTES);
+  writeSync(fd, Buffer.alloc(dataPages * PAGE_BYTES, 1));
   const window: Window = {
-    ...{ fd, start: 0, size: PAGES * MEMORY_PAGE, kind: 'memory' },
+    ...{ fd, start: 0, size: PAGES * PAGE_BYTES, kind: 'memory' },
     ...{ readOnly: false, durable: false },
   };
   const ledger = new Ledger(ledgerFd);
@@ -36,7 +37,7 @@ function openStage(t: Test, roomPages: number, dataPages: number = PAGES / 2) {
     },
   });
   const isAllowed = (page: number, pages: number): boolean =>
-    growth.isAllowed(window, INDEX, page * MEMORY_PAGE, pages * MEMORY_PAGE);
+    growth.isAllowed(window, INDEX, page * PAGE_BYTES, pages * PAGE_BYTES);
   return { fd, isAllowed, ledger, asked };
 }
 
@@ -84,7 +85,7 @@ t.test('of a memory without holes nobody is asked, until it has one', (t) => {
   const { fd, isAllowed, asked } = openStage(t, 3, PAGES);
   for (const pages of [1, 7, 8, 128, PAGES]) t.equal(isAllowed(PAGES - pages, pages), true, `${pages} pages`);
   t.same(asked, []);
-  t.equal(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 100 * MEMORY_PAGE, MEMORY_PAGE), 0);
+  t.equal(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 100 * PAGE_BYTES, PAGE_BYTES), 0);
   t.equal(isAllowed(99, 3), true, 'of which one is a hole');
   t.equal(isAllowed(100, 8), false, 'more than there is room for');
   t.equal(isAllowed(101, 8), true, 'beside it');

@@ -8,9 +8,9 @@ import { openImage } from '../../../mount/images/open-image.js';
 import { ramDirectory } from '../../../mount/ram/lock.js';
 import { RamImages } from '../../../mount/ram/ram-images.js';
 import { Bookkeeping } from '../../../mount/runtime/bookkeeping.js';
+import { PAGE_BYTES } from '../../../system/page.js';
 
 const MIB = 1 << 20;
-const PAGE = 4096;
 
 t.test('of what is left, half is left to others, but what is needed is given', async (t) => {
   const { path, cleanup } = await dir({ unsafeCleanup: true });
@@ -34,12 +34,12 @@ t.test('of what is left, half is left to others, but what is needed is given', a
   await memories.unreserveWhole(memory);
   const grant = (unspent: number, wanted: number, needed: number) => memories.grant(memory, unspent, wanted, needed);
   t.equal(await grant(0, 64 * MIB, 0), 5 * MIB, 'half of what is left');
-  t.equal(await grant(5 * MIB, 64 * MIB, PAGE), 2.5 * MIB, 'and half of the rest');
+  t.equal(await grant(5 * MIB, 64 * MIB, PAGE_BYTES), 2.5 * MIB, 'and half of the rest');
   t.equal(await grant(7.5 * MIB, 64 * MIB, 2 * MIB), 2 * MIB, 'what is needed, if that is more');
   t.equal(await grant(9.5 * MIB, 64 * MIB, MIB), 0.5 * MIB, 'no more than there is');
-  t.equal(await grant(10 * MIB, 64 * MIB, PAGE), 0);
+  t.equal(await grant(10 * MIB, 64 * MIB, PAGE_BYTES), 0);
   t.equal(await grant(0, MIB, 0), MIB, 'nor than is wanted');
-  t.equal(await grant(10 * MIB - PAGE, 64 * MIB, 0), 0, 'whole pages');
+  t.equal(await grant(10 * MIB - PAGE_BYTES, 64 * MIB, 0), 0, 'whole pages');
   await memories.end();
   closeSync(memory.fd);
 });

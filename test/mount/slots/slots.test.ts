@@ -67,7 +67,7 @@ t.test('refused words', (t) => {
 
 t.test('an error quotes what it was given, on one line and cut', (t) => {
   t.throws(() => slotOfVdev('xvdA'), { message: "'xvdA' is not a vdev" });
-  t.throws(() => slotOfVdev('a\nb\x1b[31m\u202e'), { message: "'a\\u{a}b\\u{1b}[31m\\u{202e}' is not a vdev" });
+  t.throws(() => slotOfVdev('a\nb\x1b[31m\u202e'), { message: "'a\\nb\\x1b[31m\\u{202e}' is not a vdev" });
   t.throws(() => slotOfVdev('x'.repeat(1e6)), { message: `'${'x'.repeat(80)}…' is not a vdev` });
   t.end();
 });

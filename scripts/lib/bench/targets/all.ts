@@ -1,5 +1,6 @@
 /** All targets, in the order of tables and plots, and the choice among them. */
-import { FusetapError, quoted } from '../../../../drivers/errors.js';
+import { FusetapError } from '../../../../drivers/errors.js';
+import { quoted } from '../../../../drivers/quote.js';
 import { matchesWord } from '../jobs.js';
 import { fusetapTargets } from './fusetap.js';
 import { loop, raw } from './kernel.js';

@@ -2,10 +2,10 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { askEither } from '../../../../mount/client/ask.js';
-import { type BusPlace, resolveBus } from '../../../../mount/client/index.js';
+import { type BusPlace, resolveBus, showBus } from '../../../../mount/client/index.js';
 import type { BusInfo, VbdInfo } from '../../../../mount/control/interface.js';
 import { readBusRecord } from '../../../../mount/runtime/bus-record.js';
+import { until } from '../../../../system/until.js';
 import type { Excuses, Journal } from './journal.js';
 import { type Outcome, type ProgramOptions, runFusetap } from './program.js';
 import { kill, type Stage } from './stage.js';
@@ -159,7 +159,7 @@ export class Bus {
 
   /** The bus, or an orphan's, by the control socket. */
   info(timeoutMs = this.stage.pace.scaled(ASK_LIMIT_MS)): Promise<BusInfo> {
-    return askEither<BusInfo>(this.place, { method: 'GET', path: '/bus', timeoutMs });
+    return showBus(this.place, { timeoutMs });
   }
 
   /** Does something to the server, or keeps others from doing so. */
@@ -201,12 +201,13 @@ export class Bus {
 }
 
 /** Waits until the probe says yes. @throws Error where it does not within the limit */
-export async function until(what: string, limitMs: number, probe: () => Promise<boolean> | boolean): Promise<void> {
-  const deadline = performance.now() + limitMs;
-  while (!(await probe())) {
-    if (performance.now() > deadline) throw new Error(`not within ${limitMs / 1000} s: ${what}`);
-    await delay(POLL_MS);
-  }
+export async function eventually(
+  what: string,
+  limitMs: number,
+  probe: () => Promise<boolean> | boolean,
+): Promise<void> {
+  if (await until(probe, { timeoutMs: limitMs, everyMs: POLL_MS })) return;
+  throw new Error(`not within ${limitMs / 1000} s: ${what}`);
 }
 
 export function targetOf({ path, number, sizeBytes }: AttachedDisk): { path: string; disk: number; sizeBytes: number } {

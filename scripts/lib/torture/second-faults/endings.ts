@@ -1,6 +1,6 @@
 /** The ways in which a bus is ended: by signals to its keeper, by the death of one process or both, by force. */
 import { setTimeout as delay } from 'node:timers/promises';
-import { type Bus, until } from './bus.js';
+import { type Bus, eventually } from './bus.js';
 import { whyNoRemote } from './faults/hanging-image.js';
 import type { Random } from './random.js';
 import { REMOTE_BYTES, RemoteImage } from './remote-image.js';
@@ -44,7 +44,7 @@ async function bySignals(bus: Bus, random: Random): Promise<void> {
     kill(keeper, signal);
     await delay(random.pick([0, 0, 20, 200]));
   }
-  await until(`the keeper ends by ${signals.join(' and ')}`, bus.stage.pace.scaled(ENDS_MS), isGone(keeper));
+  await eventually(`the keeper ends by ${signals.join(' and ')}`, bus.stage.pace.scaled(ENDS_MS), isGone(keeper));
 }
 
 /** The keeper is killed; the server must serve on, writes to memory that was never written among them. */
@@ -52,7 +52,7 @@ async function orphan(bus: Bus): Promise<number> {
   const { keeperPid, serverPid } = await bus.info();
   if (keeperPid === null || serverPid === null) throw new Error('a process of the bus is missing');
   kill(keeperPid, 'SIGKILL');
-  await until(
+  await eventually(
     'the bus is orphaned',
     bus.stage.pace.scaled(ENDS_MS),
     async () => (await bus.info().catch(() => null))?.state === 'orphaned',
@@ -76,14 +76,14 @@ async function bySignalToOrphan(bus: Bus): Promise<void> {
   const server = await orphan(bus);
   bus.writer.isEndExpected = true;
   kill(server, 'SIGTERM');
-  await until('the orphan ends by SIGTERM', bus.stage.pace.scaled(ENDS_MS), isGone(server));
+  await eventually('the orphan ends by SIGTERM', bus.stage.pace.scaled(ENDS_MS), isGone(server));
 }
 
 async function byDeathOfBoth(bus: Bus): Promise<void> {
   const server = await orphan(bus);
   bus.writer.isEndExpected = true;
   kill(server, 'SIGKILL');
-  await until('the server ends by SIGKILL', bus.stage.pace.scaled(ENDS_MS), isGone(server));
+  await eventually('the server ends by SIGKILL', bus.stage.pace.scaled(ENDS_MS), isGone(server));
   await bus.demand('stop, of a dead bus', ['stop'], { limitMs: bus.stage.pace.scaled(ENDS_MS) });
 }
 

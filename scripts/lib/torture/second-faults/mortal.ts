@@ -3,7 +3,7 @@ import { rm, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { mountOn } from '../../../../system/proc.js';
-import { Bus, type Disk, until } from './bus.js';
+import { Bus, type Disk, eventually } from './bus.js';
 import type { Ending } from './endings.js';
 import type { IsOver } from './lanes.js';
 import { unwrittenPages } from './page-cache.js';
@@ -72,7 +72,7 @@ async function live(name: string, scene: Scene, ending: Ending, random: Random):
     const standing = scene.journal.begin(ending.name, name);
     try {
       await play(bus, scene, ending, random);
-      await until('its processes and its mount are gone', bus.stage.pace.scaled(GONE_MS), () => isGone(bus));
+      await eventually('its processes and its mount are gone', bus.stage.pace.scaled(GONE_MS), () => isGone(bus));
       await judgeImages(bus, ending);
     } catch (error) {
       scene.journal.error(name, `${ending.name}: ${(error as Error).message}`);

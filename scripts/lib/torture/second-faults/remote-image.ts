@@ -4,7 +4,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { mountOn } from '../../../../system/proc.js';
 import { runCommand } from '../../bench/command.js';
-import { until } from './bus.js';
+import { eventually } from './bus.js';
 import type { Stage } from './stage.js';
 
 export const REMOTE_BYTES = 4 << 20;
@@ -46,7 +46,7 @@ export class RemoteImage {
       if (child.exitCode !== null) throw new Error(`qemu-storage-daemon does not export by FUSE: ${said.trim()}`);
       return (await mountOn(path)) !== undefined;
     };
-    await until(`qemu-storage-daemon exports ${path}: ${said}`, READY_MS, isServed);
+    await eventually(`qemu-storage-daemon exports ${path}: ${said}`, READY_MS, isServed);
     return image;
   }
 
@@ -61,7 +61,7 @@ export class RemoteImage {
   /** Kills what serves it; the mount stays, dead. */
   async kill(): Promise<void> {
     this.#child.kill('SIGKILL');
-    await until(
+    await eventually(
       'qemu-storage-daemon ends',
       READY_MS,
       () => this.#child.exitCode !== null || this.#child.signalCode !== null,

@@ -1,7 +1,8 @@
 /** A torture with second faults; see scripts/torture --second-faults --help. */
 import { EXIT_CODES, FusetapError } from '../../../../drivers/errors.js';
 import { Undo } from '../../bench/undo.js';
-import { Bus, type Disk } from './bus.js';
+import { WAYS } from '../ways.js';
+import { Bus } from './bus.js';
 import { ENDINGS, type Ending } from './endings.js';
 import type { Fault } from './faults/fault.js';
 import { FAULTS } from './faults/index.js';
@@ -18,13 +19,6 @@ import { HELP, parseSettings, type Settings } from './words.js';
 /** so many second faults stand at a time, each another one */
 const FAULT_LANES = 3;
 const DISK_BYTES = 8 << 20;
-const CHOICES: readonly Pick<Disk, 'driver' | 'passthrough'>[] = [
-  { driver: 'aio', passthrough: 'off' },
-  { driver: 'sync', passthrough: 'off' },
-  { driver: 'ram', passthrough: 'off' },
-  { driver: 'ram', passthrough: 'on' },
-  { driver: 'aio', passthrough: 'on' },
-];
 
 async function main(args: string[]): Promise<number> {
   const settings = parseSettings(args);
@@ -64,7 +58,7 @@ async function torture({ minutes, buses: count, chosen, seed, person }: Settings
 
 async function beginBus(name: string, stage: Stage, journal: Journal): Promise<Bus> {
   const bus = await Bus.begin(name, stage, journal);
-  const choices = CHOICES.filter(({ passthrough }) => passthrough === 'off' || stage.person.passesThrough);
+  const choices = WAYS.filter(({ passthrough }) => passthrough === 'off' || stage.person.passesThrough);
   for (const [i, choice] of choices.entries()) {
     await bus.adopt({ ...choice, image: await stage.image(`${name}-${i}.img`, DISK_BYTES), sizeBytes: DISK_BYTES });
   }

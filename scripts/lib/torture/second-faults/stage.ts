@@ -8,13 +8,12 @@
  *
  * Commands run from the package that this file is part of: what is moved away are the buses' own files.
  */
-import { readFileSync } from 'node:fs';
 import { constants, copyFile, cp, mkdir, mkdtemp, open, readdir, readFile, realpath, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { readMounts } from '../../../../system/proc.js';
+import { readMounts, readStartTime } from '../../../../system/proc.js';
 import { runCommand } from '../../bench/command.js';
 import type { Undo } from '../../bench/undo.js';
 import { busProcesses } from '../holdings.js';
@@ -124,12 +123,7 @@ export function kill(pid: number, signal: NodeJS.Signals): void {
 
 /** Whether the process has neither gone nor ended without being waited for. */
 export function isAlive(pid: number): boolean {
-  try {
-    // proc_pid_stat(5): the state follows the name in brackets
-    return !/\) [ZX] /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'));
-  } catch {
-    return false;
-  }
+  return readStartTime(pid) !== null;
 }
 
 async function unmountBelow(directory: string): Promise<void> {

@@ -1,6 +1,7 @@
 /** The command line of a torture with second faults. */
 import { parseArgs } from 'node:util';
-import { FusetapError, quoted } from '../../../../drivers/errors.js';
+import { FusetapError } from '../../../../drivers/errors.js';
+import { quoted } from '../../../../drivers/quote.js';
 import { ENDINGS } from './endings.js';
 import { FAULTS } from './faults/index.js';
 import { type Person, ROOT, USER } from './person.js';

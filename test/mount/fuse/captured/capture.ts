@@ -100,7 +100,8 @@ function note(all: Captured[], act: string, bytes: Buffer): void {
 /** Mounts on the directory and serves it; the promise resolves at umount. */
 async function serve(directory: string, hear: (bytes: Buffer) => void): Promise<{ done: Promise<void> }> {
   const device = await open('/dev/fuse', 'r+');
-  mount('fusetap', directory, 'fuse.fusetap', 0, `fd=${device.fd},rootmode=40000,user_id=0,group_id=0`);
+  const data = `fd=${device.fd},rootmode=40000,user_id=0,group_id=0`;
+  mount({ source: 'fusetap', target: directory, fileSystemType: 'fuse.fusetap', flags: 0, data });
   const buffer = Buffer.alloc((1 << 20) + 4096);
   const next = async (): Promise<Buffer> => {
     const { bytesRead } = await readInto(device.fd, buffer, 0, buffer.length, null);

@@ -46,32 +46,40 @@ const ROOT_ATTR: Attr = {
 const attrOut = (a: Attr): Buffer => Buffer.concat([Buffer.alloc(16), attr(a)]);
 const u64 = (value: number): Buffer => struct(8, { u64: { 0: value } });
 
+interface Ask {
+  readonly opcode: number;
+  readonly nodeId?: number;
+  readonly body?: Buffer;
+}
+
+interface Fixture extends DispatchFixture {
+  /** the bytes of xvda */
+  readonly content: Buffer;
+  /** Sends one request and demands exactly this reply: an errno, or a body. */
+  expect(ask: Ask, expected: number | Buffer, what: string): Promise<void>;
+}
+
 /** xvda is writable, xvdb is not */
-function fixtureWithFiles(t: Test): DispatchFixture & { content: Buffer } {
+function fixtureWithFiles(t: Test): Fixture {
   const fixture = makeDispatchFixture();
   t.teardown(() => fixture.close());
   const content = Buffer.alloc(DISK_BYTES, 'abcdefg');
   fixture.addFile({ nodeId: XVDA, name: 'xvda', disk: plainDisk(content) });
   fixture.addFile({ nodeId: XVDB, name: 'xvdb', disk: plainDisk(Buffer.alloc(DISK_BYTES), true) });
-  return { ...fixture, content };
-}
-
-/** Sends one request and demands exactly this reply. */
-async function expectReply(
-  t: Test,
-  fixture: DispatchFixture,
-  { opcode, nodeId = XVDA, body = Buffer.alloc(0) }: { opcode: number; nodeId?: number; body?: Buffer },
-  expected: number | Buffer,
-  what: string,
-): Promise<void> {
-  const unique = 0x123456n;
-  const replies = await fixture.ask(message({ opcode, unique, nodeId }, body));
-  const whole = typeof expected === 'number' ? reply(unique, -expected) : reply(unique, 0, expected);
-  t.strictSame(
-    replies.map(({ bytes }) => bytes.toString('hex')),
-    [whole.toString('hex')],
-    what,
-  );
+  return {
+    ...fixture,
+    content,
+    async expect({ opcode, nodeId = XVDA, body = Buffer.alloc(0) }, expected, what) {
+      const unique = 0x123456n;
+      const replies = await fixture.ask(message({ opcode, unique, nodeId }, body));
+      const whole = typeof expected === 'number' ? reply(unique, -expected) : reply(unique, 0, expected);
+      t.strictSame(
+        replies.map(({ bytes }) => bytes.toString('hex')),
+        [whole.toString('hex')],
+        what,
+      );
+    },
+  };
 }
 
 t.test('every opcode of the protocol has its answer', async (t) => {
@@ -113,7 +121,7 @@ t.test('every opcode of the protocol has its answer', async (t) => {
   ];
   const fixture = fixtureWithFiles(t);
   for (const [what, opcode, expected, body] of OPCODES) {
-    await expectReply(t, fixture, { opcode, ...(body && { body }) }, expected, what);
+    await fixture.expect({ opcode, ...(body && { body }) }, expected, what);
   }
 });
 
@@ -143,20 +151,20 @@ t.test('LOOKUP', async (t) => {
   const fixture = fixtureWithFiles(t);
   const entry = Buffer.concat([struct(40, { u64: { 0: XVDA } }), attr(ATTR_A)]);
   const lookup = (nodeId: number, body: Buffer) => ({ opcode: 1, nodeId, body });
-  await expectReply(t, fixture, lookup(1, name('xvda')), entry, 'a file');
-  await expectReply(t, fixture, lookup(1, name('xvdc')), ENOENT, 'no such file');
-  await expectReply(t, fixture, lookup(XVDA, name('xvda')), ENOENT, 'below a file');
-  await expectReply(t, fixture, lookup(1, name('')), EINVAL, 'too short for a name');
-  await expectReply(t, fixture, lookup(1, Buffer.from('xvda')), ENOENT, 'without its NUL');
+  await fixture.expect(lookup(1, name('xvda')), entry, 'a file');
+  await fixture.expect(lookup(1, name('xvdc')), ENOENT, 'no such file');
+  await fixture.expect(lookup(XVDA, name('xvda')), ENOENT, 'below a file');
+  await fixture.expect(lookup(1, name('')), EINVAL, 'too short for a name');
+  await fixture.expect(lookup(1, Buffer.from('xvda')), ENOENT, 'without its NUL');
 });
 
 t.test('GETATTR', async (t) => {
   const fixture = fixtureWithFiles(t);
   const getattr = (nodeId: number) => ({ opcode: 3, nodeId, body: Buffer.alloc(16) });
-  await expectReply(t, fixture, getattr(XVDA), attrOut(ATTR_A), 'a file');
-  await expectReply(t, fixture, getattr(1), attrOut(ROOT_ATTR), 'the directory');
+  await fixture.expect(getattr(XVDA), attrOut(ATTR_A), 'a file');
+  await fixture.expect(getattr(1), attrOut(ROOT_ATTR), 'the directory');
   fixture.tree.remove(XVDA);
-  await expectReply(t, fixture, getattr(XVDA), EIO, 'a file that was taken away');
+  await fixture.expect(getattr(XVDA), EIO, 'a file that was taken away');
 });
 
 t.test('by-slot: a directory of links to the vbds, by number', async (t) => {
@@ -166,33 +174,33 @@ t.test('by-slot: a directory of links to the vbds, by number', async (t) => {
   const link: Attr = { ...ROOT_ATTR, ino: BY_SLOT + XVDA, mode: 0o120777, nlink: 1, size: '../xvda'.length };
   const entry = (a: Attr) => Buffer.concat([struct(40, { u64: { 0: a.ino } }), attr(a)]);
   const ask = (opcode: number, nodeId: number, body: Buffer = Buffer.alloc(16)) => ({ opcode, nodeId, body });
-  await expectReply(t, fixture, ask(1, 1, name('by-slot')), entry(directory), 'the directory');
-  await expectReply(t, fixture, ask(3, BY_SLOT), attrOut(directory), 'what it is');
-  await expectReply(t, fixture, ask(1, BY_SLOT, name('51712')), entry(link), 'a link');
-  await expectReply(t, fixture, ask(3, BY_SLOT + XVDA), attrOut(link), 'what that is');
-  await expectReply(t, fixture, ask(5, BY_SLOT + XVDA), Buffer.from('../xvda'), 'where it leads');
+  await fixture.expect(ask(1, 1, name('by-slot')), entry(directory), 'the directory');
+  await fixture.expect(ask(3, BY_SLOT), attrOut(directory), 'what it is');
+  await fixture.expect(ask(1, BY_SLOT, name('51712')), entry(link), 'a link');
+  await fixture.expect(ask(3, BY_SLOT + XVDA), attrOut(link), 'what that is');
+  await fixture.expect(ask(5, BY_SLOT + XVDA), Buffer.from('../xvda'), 'where it leads');
   const list = [
     dirent(BY_SLOT, 1, 4, '.'),
     dirent(1, 2, 4, '..'),
     dirent(BY_SLOT + XVDA, XVDA + 2, 10, '51712'),
     dirent(BY_SLOT + XVDB, XVDB + 2, 10, '51728'),
   ];
-  await expectReply(t, fixture, ask(28, BY_SLOT, readIn(0, 4096)), Buffer.concat(list), 'all links');
-  await expectReply(t, fixture, ask(28, BY_SLOT, readIn(2, 4096)), Buffer.concat(list.slice(2)), 'behind ..');
-  await expectReply(t, fixture, ask(28, BY_SLOT, readIn(XVDA + 2, 4096)), Buffer.concat(list.slice(3)), 'and so on');
+  await fixture.expect(ask(28, BY_SLOT, readIn(0, 4096)), Buffer.concat(list), 'all links');
+  await fixture.expect(ask(28, BY_SLOT, readIn(2, 4096)), Buffer.concat(list.slice(2)), 'behind ..');
+  await fixture.expect(ask(28, BY_SLOT, readIn(XVDA + 2, 4096)), Buffer.concat(list.slice(3)), 'and so on');
   for (const other of ['051712', '0xca00', 'xvda', '51744', '-1', '99999999999', '.', 'by-slot', '']) {
     const [answer] = await fixture.ask(message({ opcode: 1, nodeId: BY_SLOT }, name(other)));
     t.ok(answer?.error === -ENOENT || other === '', `no other name: '${other}'`);
   }
   const chmod = setattrIn(SET.mode, { u32: { 68: 0o777 } });
-  for (const node of [BY_SLOT, BY_SLOT + XVDA]) await expectReply(t, fixture, ask(4, node, chmod), EPERM, 'chmod');
-  await expectReply(t, fixture, ask(5, BY_SLOT + 77), ENOENT, 'the link to a vbd that is gone');
-  await expectReply(t, fixture, ask(14, BY_SLOT, openIn(0)), ENOENT, 'it is no file');
+  for (const node of [BY_SLOT, BY_SLOT + XVDA]) await fixture.expect(ask(4, node, chmod), EPERM, 'chmod');
+  await fixture.expect(ask(5, BY_SLOT + 77), ENOENT, 'the link to a vbd that is gone');
+  await fixture.expect(ask(14, BY_SLOT, openIn(0)), ENOENT, 'it is no file');
 
   const node = fixture.tree.byId(XVDA);
   if (node !== undefined) node.leaving = true;
-  await expectReply(t, fixture, ask(1, BY_SLOT, name('51712')), ENOENT, 'a vbd that is leaving has no link');
-  await expectReply(t, fixture, ask(28, BY_SLOT, readIn(2, 4096)), Buffer.concat(list.slice(3)), 'none in the list');
+  await fixture.expect(ask(1, BY_SLOT, name('51712')), ENOENT, 'a vbd that is leaving has no link');
+  await fixture.expect(ask(28, BY_SLOT, readIn(2, 4096)), Buffer.concat(list.slice(3)), 'none in the list');
 });
 
 t.test('SETATTR: mode, owner and times are kept; ctime is now', async (t) => {
@@ -231,7 +239,7 @@ t.test('SETATTR: one size only (coherence rule 7)', async (t) => {
   const fixture = fixtureWithFiles(t);
   for (const size of [1, DISK_BYTES - 1, DISK_BYTES + 1, 2 ** 53, 0x8000_0000_0000_0000n]) {
     const body = setattrIn(SET.size | SET.mode, { u64: { 16: size }, u32: { 68: 0o777 } });
-    await expectReply(t, fixture, { opcode: 4, body }, EPERM, `${size}`);
+    await fixture.expect({ opcode: 4, body }, EPERM, `${size}`);
   }
   t.equal(fixture.ledger.attributes(0).mode, 0o600, 'a refused request changes nothing else');
   const [same] = await fixture.ask(
@@ -242,13 +250,13 @@ t.test('SETATTR: one size only (coherence rule 7)', async (t) => {
   const [ignored] = await fixture.ask(message({ opcode: 4, nodeId: XVDA }, empty));
   t.equal(ignored?.error, 0, 'to be emptied');
   t.equal(ignored?.body.readBigUInt64LE(16 + 8), BigInt(DISK_BYTES), 'is ignored: the answer has the true size');
-  await expectReply(t, fixture, { opcode: 4, nodeId: XVDB, body: empty }, EROFS, 'and refused for a read-only disk');
+  await fixture.expect({ opcode: 4, nodeId: XVDB, body: empty }, EROFS, 'and refused for a read-only disk');
 });
 
 t.test('SETATTR of the directory is refused as all that would change it', async (t) => {
   const fixture = fixtureWithFiles(t);
   const body = setattrIn(SET.mode, { u32: { 68: 0o777 } });
-  await expectReply(t, fixture, { opcode: 4, nodeId: 1, body }, EPERM, 'chmod');
+  await fixture.expect({ opcode: 4, nodeId: 1, body }, EPERM, 'chmod');
 });
 
 t.test('OPEN: the handle is the unique, its repeat the same one', async (t) => {
@@ -262,7 +270,7 @@ t.test('OPEN: the handle is the unique, its repeat the same one', async (t) => {
   t.strictSame(again?.bytes, reply(0x8000_0000_0000_0070n, 0, openOut(0x70n)), 'sent again by the kernel');
   t.strictSame([...fixture.ledger.countHandles()], [[XVDA, 1]]);
   t.strictSame(fixture.ledger.handleAt(0), { fh: 0x70, nodeId: XVDA, pid: 42, flags: O_RDWR });
-  await expectReply(t, fixture, { opcode: 18, body: releaseIn(0x70n) }, Buffer.alloc(0), 'RELEASE');
+  await fixture.expect({ opcode: 18, body: releaseIn(0x70n) }, Buffer.alloc(0), 'RELEASE');
   t.strictSame([...fixture.ledger.countHandles()], []);
 });
 
@@ -271,11 +279,11 @@ t.test('OPEN: refusals', async (t) => {
   const [O_RDONLY, O_WRONLY, O_TRUNC] = [0, 1, 0o1000];
   const open = (nodeId: number, flags: number) => ({ opcode: 14, nodeId, body: openIn(flags) });
   for (const flags of [O_WRONLY, O_RDWR, O_RDONLY | O_TRUNC, O_RDWR | O_TRUNC]) {
-    await expectReply(t, fixture, open(XVDB, flags), EROFS, `read-only, flags ${flags}`);
+    await fixture.expect(open(XVDB, flags), EROFS, `read-only, flags ${flags}`);
   }
-  await expectReply(t, fixture, open(XVDA, O_RDWR | O_TRUNC), EPERM, 'O_TRUNC, which only an older mount sends');
-  await expectReply(t, fixture, open(XVDA, O_RDONLY | O_TRUNC), EPERM, 'O_TRUNC for reading');
-  await expectReply(t, fixture, open(77, O_RDONLY), ENOENT, 'no such node');
+  await fixture.expect(open(XVDA, O_RDWR | O_TRUNC), EPERM, 'O_TRUNC, which only an older mount sends');
+  await fixture.expect(open(XVDA, O_RDONLY | O_TRUNC), EPERM, 'O_TRUNC for reading');
+  await fixture.expect(open(77, O_RDONLY), ENOENT, 'no such node');
   t.equal(fixture.ledger.countHandles().size, 0, 'no handle is left');
 });
 
@@ -289,7 +297,7 @@ t.test('OPEN: when all places for handles are taken it is ENFILE, until one is r
   }
   const opened = await fixture.ask(message({ opcode: 3, nodeId: 1 }, Buffer.alloc(16)));
   t.equal(opened.filter(({ error }) => error !== 0).length, 0);
-  await expectReply(t, fixture, { opcode: 14, body: openIn(0) }, ENFILE, 'one more');
+  await fixture.expect({ opcode: 14, body: openIn(0) }, ENFILE, 'one more');
   await fixture.ask(message({ opcode: 18, nodeId: XVDA }, releaseIn(6n)));
   const [again] = await fixture.ask(message({ opcode: 14, nodeId: XVDA, unique: 8_000_000n }, openIn(0)));
   t.equal(again?.error, 0);
@@ -307,13 +315,13 @@ t.test('READDIR: order, cursors, what leaves, and any limit', async (t) => {
     dirent(BY_SLOT, BY_SLOT + 2, 4, 'by-slot'),
   ];
   const list = (cursor: number | bigint, size: number) => ({ opcode: 28, nodeId: 1, body: readIn(cursor, size) });
-  await expectReply(t, fixture, list(0, 4096), Buffer.concat(all), 'all');
-  await expectReply(t, fixture, list(1, 4096), Buffer.concat(all.slice(1)), 'behind .');
-  await expectReply(t, fixture, list(2, 4096), Buffer.concat(all.slice(2)), 'behind ..');
-  await expectReply(t, fixture, list(XVDA + 2, 4096), Buffer.concat(all.slice(3)), 'behind xvda');
-  for (const end of [11, 12]) await expectReply(t, fixture, list(end, 4096), Buffer.concat(all.slice(5)), `${end}`);
+  await fixture.expect(list(0, 4096), Buffer.concat(all), 'all');
+  await fixture.expect(list(1, 4096), Buffer.concat(all.slice(1)), 'behind .');
+  await fixture.expect(list(2, 4096), Buffer.concat(all.slice(2)), 'behind ..');
+  await fixture.expect(list(XVDA + 2, 4096), Buffer.concat(all.slice(3)), 'behind xvda');
+  for (const end of [11, 12]) await fixture.expect(list(end, 4096), Buffer.concat(all.slice(5)), `${end}`);
   for (const end of [BY_SLOT + 2, BY_SLOT + 3, 2 ** 40, 0x7fff_ffff_ffff_ffffn, 0xffff_ffff_ffff_ffffn]) {
-    await expectReply(t, fixture, list(end, 4096), Buffer.alloc(0), `behind the last: ${end}`);
+    await fixture.expect(list(end, 4096), Buffer.alloc(0), `behind the last: ${end}`);
   }
   const whole = Buffer.concat(all);
   for (let size = 0; size <= whole.length; size++) {
@@ -328,26 +336,26 @@ t.test('READDIR: order, cursors, what leaves, and any limit', async (t) => {
   const node = fixture.tree.byId(XVDA);
   t.ok(node);
   if (node) node.leaving = true;
-  await expectReply(t, fixture, list(2, 4096), Buffer.concat(all.slice(3)), 'what leaves is not listed');
+  await fixture.expect(list(2, 4096), Buffer.concat(all.slice(3)), 'what leaves is not listed');
 });
 
 t.test('STATFS', async (t) => {
   const fixture = fixtureWithFiles(t);
   const blocks = [...fixture.tree.after(0)].reduce((sum, { file }) => sum + Math.ceil(file.disk.size / 4096), 0);
   const body = struct(80, { u32: { 0: blocks, 24: 2, 40: 4096, 44: 255, 48: 4096 } });
-  await expectReply(t, fixture, { opcode: 17, nodeId: 1 }, body, 'as many blocks as its vbds have, and two files');
+  await fixture.expect({ opcode: 17, nodeId: 1 }, body, 'as many blocks as its vbds have, and two files');
 });
 
 t.test('IOCTL answers what FUSE can carry, and nothing else', async (t) => {
   const fixture = fixtureWithFiles(t);
   const ioctl = (cmd: number, outSize: number, nodeId = XVDA) => ({ opcode: 39, nodeId, body: ioctlIn(cmd, outSize) });
   const answer = Buffer.concat([Buffer.alloc(16), u64(DISK_BYTES)]);
-  await expectReply(t, fixture, ioctl(BLKGETSIZE64, 8), answer, 'BLKGETSIZE64');
-  await expectReply(t, fixture, ioctl(BLKGETSIZE64, 4), ENOTTY, 'with too little room');
-  await expectReply(t, fixture, ioctl(0x80081270, 8), struct(20, { u32: { 16: 4096 } }), 'BLKBSZGET: an int');
-  await expectReply(t, fixture, ioctl(0x80081270, 8, 1), ENOTTY, 'BLKBSZGET of the directory');
-  await expectReply(t, fixture, ioctl(0x1268, 0), ENOTTY, 'BLKSSZGET');
-  await expectReply(t, fixture, ioctl(BLKGETSIZE64, 8, 1), ENOTTY, 'of the directory');
+  await fixture.expect(ioctl(BLKGETSIZE64, 8), answer, 'BLKGETSIZE64');
+  await fixture.expect(ioctl(BLKGETSIZE64, 4), ENOTTY, 'with too little room');
+  await fixture.expect(ioctl(0x80081270, 8), struct(20, { u32: { 16: 4096 } }), 'BLKBSZGET: an int');
+  await fixture.expect(ioctl(0x80081270, 8, 1), ENOTTY, 'BLKBSZGET of the directory');
+  await fixture.expect(ioctl(0x1268, 0), ENOTTY, 'BLKSSZGET');
+  await fixture.expect(ioctl(BLKGETSIZE64, 8, 1), ENOTTY, 'of the directory');
 });
 
 t.test('READ and WRITE of a disk that is no window', async (t) => {
@@ -355,21 +363,21 @@ t.test('READ and WRITE of a disk that is no window', async (t) => {
   const { content } = fixture;
   const read = (offset: number | bigint, size: number) => ({ opcode: 15, body: readIn(offset, size) });
   const write = (offset: number | bigint, data: string) => ({ opcode: 16, body: writeIn(offset, Buffer.from(data)) });
-  await expectReply(t, fixture, read(7, 21), Buffer.from('abcdefg'.repeat(3)), 'inside');
-  await expectReply(t, fixture, read(DISK_BYTES - 3, 4096), content.subarray(-3), 'across the end');
+  await fixture.expect(read(7, 21), Buffer.from('abcdefg'.repeat(3)), 'inside');
+  await fixture.expect(read(DISK_BYTES - 3, 4096), content.subarray(-3), 'across the end');
   for (const beyond of [DISK_BYTES, 2 ** 53 - 1, 2n ** 53n + 2n, 2n ** 63n - 1n, 2n ** 64n - 1n]) {
-    await expectReply(t, fixture, read(beyond, 4096), Buffer.alloc(0), `READ at ${beyond}`);
-    await expectReply(t, fixture, write(beyond, 'x'), ENOSPC, `WRITE at ${beyond}`);
+    await fixture.expect(read(beyond, 4096), Buffer.alloc(0), `READ at ${beyond}`);
+    await fixture.expect(write(beyond, 'x'), ENOSPC, `WRITE at ${beyond}`);
   }
-  await expectReply(t, fixture, read(0, 0), Buffer.alloc(0), 'of nothing');
-  await expectReply(t, fixture, write(8, 'XYZ'), u64(3), 'WRITE inside');
+  await fixture.expect(read(0, 0), Buffer.alloc(0), 'of nothing');
+  await fixture.expect(write(8, 'XYZ'), u64(3), 'WRITE inside');
   t.equal(content.toString('latin1', 6, 13), 'gaXYZef');
-  await expectReply(t, fixture, write(DISK_BYTES - 2, 'hello'), u64(2), 'WRITE across the end');
+  await fixture.expect(write(DISK_BYTES - 2, 'hello'), u64(2), 'WRITE across the end');
   t.equal(content.toString('latin1', DISK_BYTES - 2), 'he');
   const longest = await fixture.ask(message({ opcode: 15, nodeId: XVDA }, readIn(0, 0xffff_ffff)));
   t.strictSame(longest[0]?.body, content, 'an absurd size');
-  await expectReply(t, fixture, { ...write(0, 'x'), nodeId: XVDB }, EROFS, 'read-only');
-  await expectReply(t, fixture, { ...read(0, 1), nodeId: 77 }, EIO, 'no such node');
+  await fixture.expect({ ...write(0, 'x'), nodeId: XVDB }, EROFS, 'read-only');
+  await fixture.expect({ ...read(0, 1), nodeId: 77 }, EIO, 'no such node');
 });
 
 t.test('a write moves mtime and ctime', async (t) => {
@@ -397,34 +405,34 @@ t.test('FALLOCATE of a disk that is no window', async (t) => {
     body: fallocateIn(mode, offset, length),
   });
   for (const mode of [0, 1]) {
-    await expectReply(t, fixture, ask(mode, 0, DISK_BYTES), EOPNOTSUPP, `mode ${mode}`);
-    await expectReply(t, fixture, ask(mode, 1, DISK_BYTES), ENOSPC, `mode ${mode} beyond the end`);
-    await expectReply(t, fixture, ask(mode, 2n ** 62n, 2n ** 62n), ENOSPC, `mode ${mode} far beyond`);
-    await expectReply(t, fixture, ask(mode, 0, 1, XVDB), EROFS, `mode ${mode} read-only`);
+    await fixture.expect(ask(mode, 0, DISK_BYTES), EOPNOTSUPP, `mode ${mode}`);
+    await fixture.expect(ask(mode, 1, DISK_BYTES), ENOSPC, `mode ${mode} beyond the end`);
+    await fixture.expect(ask(mode, 2n ** 62n, 2n ** 62n), ENOSPC, `mode ${mode} far beyond`);
+    await fixture.expect(ask(mode, 0, 1, XVDB), EROFS, `mode ${mode} read-only`);
   }
   for (const mode of [0x03, 0x10, 0x11]) {
     content.fill('x');
-    await expectReply(t, fixture, ask(mode, 5, 3), Buffer.alloc(0), `mode ${mode}`);
+    await fixture.expect(ask(mode, 5, 3), Buffer.alloc(0), `mode ${mode}`);
     t.equal(content.toString('latin1', 4, 9), 'x\0\0\0x');
-    await expectReply(t, fixture, ask(mode, DISK_BYTES - 2, 2n ** 62n), Buffer.alloc(0), `mode ${mode} to the end`);
+    await fixture.expect(ask(mode, DISK_BYTES - 2, 2n ** 62n), Buffer.alloc(0), `mode ${mode} to the end`);
     t.equal(content.toString('latin1', DISK_BYTES - 3), 'x\0\0');
-    await expectReply(t, fixture, ask(mode, 2n ** 62n, 4), Buffer.alloc(0), `mode ${mode} beyond the end`);
-    await expectReply(t, fixture, ask(mode, 0, 1, XVDB), EROFS, `mode ${mode} read-only`);
+    await fixture.expect(ask(mode, 2n ** 62n, 4), Buffer.alloc(0), `mode ${mode} beyond the end`);
+    await fixture.expect(ask(mode, 0, 1, XVDB), EROFS, `mode ${mode} read-only`);
   }
   for (const mode of [0x02, 0x08, 0x20, 0x40, 0xffff_ffff]) {
-    await expectReply(t, fixture, ask(mode, 0, 4096), EOPNOTSUPP, `mode ${mode}`);
+    await fixture.expect(ask(mode, 0, 4096), EOPNOTSUPP, `mode ${mode}`);
   }
 });
 
 t.test('LSEEK of a disk that is no window', async (t) => {
   const fixture = fixtureWithFiles(t);
   const seek = (offset: number | bigint, whence: number) => ({ opcode: 46, body: lseekIn(offset, whence) });
-  await expectReply(t, fixture, seek(17, 3), u64(17), 'SEEK_DATA');
-  await expectReply(t, fixture, seek(17, 4), u64(DISK_BYTES), 'SEEK_HOLE');
+  await fixture.expect(seek(17, 3), u64(17), 'SEEK_DATA');
+  await fixture.expect(seek(17, 4), u64(DISK_BYTES), 'SEEK_HOLE');
   for (const beyond of [DISK_BYTES, 2n ** 53n + 2n, 2n ** 63n, 2n ** 64n - 1n]) {
-    await expectReply(t, fixture, seek(beyond, 3), ENXIO, `from ${beyond}`);
+    await fixture.expect(seek(beyond, 3), ENXIO, `from ${beyond}`);
   }
-  await expectReply(t, fixture, seek(0, 2), EINVAL, 'SEEK_END is not the server’s');
+  await fixture.expect(seek(0, 2), EINVAL, 'SEEK_END is not the server’s');
 });
 
 t.test('FSYNC: a failed flush reaches every handle once (coherence rule 5)', async (t) => {
@@ -435,16 +443,16 @@ t.test('FSYNC: a failed flush reaches every handle once (coherence rule 5)', asy
   const OK = Buffer.alloc(0);
   await open(10n);
   await open(12n);
-  await expectReply(t, fixture, fsync(10n), OK, 'nothing has failed');
+  await fixture.expect(fsync(10n), OK, 'nothing has failed');
   // a thread's flush failed
   fixture.ledger.noteFlushError(0, ENOSPC);
   await open(14n);
-  await expectReply(t, fixture, fsync(10n), ENOSPC, 'the first handle');
-  await expectReply(t, fixture, fsync(10n), OK, 'told already');
-  await expectReply(t, fixture, fsync(12n), ENOSPC, 'the second handle');
-  await expectReply(t, fixture, fsync(12n), OK, 'told already');
-  await expectReply(t, fixture, fsync(14n), OK, 'opened after it failed');
-  await expectReply(t, fixture, fsync(99n), ENOSPC, 'a handle nobody knows is told');
+  await fixture.expect(fsync(10n), ENOSPC, 'the first handle');
+  await fixture.expect(fsync(10n), OK, 'told already');
+  await fixture.expect(fsync(12n), ENOSPC, 'the second handle');
+  await fixture.expect(fsync(12n), OK, 'told already');
+  await fixture.expect(fsync(14n), OK, 'opened after it failed');
+  await fixture.expect(fsync(99n), ENOSPC, 'a handle nobody knows is told');
 });
 
 t.test('FSYNC of a disk that is no window flushes it, and notes its failure', async (t) => {
@@ -457,11 +465,11 @@ t.test('FSYNC of a disk that is no window flushes it, and notes its failure', as
   };
   fixture.addFile({ nodeId: 5, name: 'xvdd', disk: failing });
   await fixture.ask(message({ opcode: 14, unique: 20n, nodeId: 5 }, openIn(O_RDWR)));
-  await expectReply(t, fixture, { opcode: 20, nodeId: 5, body: fsyncIn(20n) }, ENOSPC, 'fails');
+  await fixture.expect({ opcode: 20, nodeId: 5, body: fsyncIn(20n) }, ENOSPC, 'fails');
   t.equal(flushes, 1);
   t.strictSame(fixture.ledger.flushErrors(3), { count: 1, errno: ENOSPC });
   failing.flush = async () => {};
-  await expectReply(t, fixture, { opcode: 20, nodeId: 5, body: fsyncIn(20n) }, Buffer.alloc(0), 'then succeeds');
+  await fixture.expect({ opcode: 20, nodeId: 5, body: fsyncIn(20n) }, Buffer.alloc(0), 'then succeeds');
 });
 
 t.test('FORGET: a file is forgotten when as many lookups were given back as were answered', async (t) => {
@@ -492,9 +500,9 @@ t.test('what is leaving can be neither found nor opened, but still used', async 
   const fixture = fixtureWithFiles(t);
   const node = fixture.tree.byId(XVDA);
   if (node) node.leaving = true;
-  await expectReply(t, fixture, { opcode: 1, nodeId: 1, body: name('xvda') }, ENOENT, 'LOOKUP');
-  await expectReply(t, fixture, { opcode: 14, body: openIn(0) }, ENOENT, 'OPEN');
-  await expectReply(t, fixture, { opcode: 15, body: readIn(0, 3) }, Buffer.from('abc'), 'READ');
+  await fixture.expect({ opcode: 1, nodeId: 1, body: name('xvda') }, ENOENT, 'LOOKUP');
+  await fixture.expect({ opcode: 14, body: openIn(0) }, ENOENT, 'OPEN');
+  await fixture.expect({ opcode: 15, body: readIn(0, 3) }, Buffer.from('abc'), 'READ');
   if (node) node.leaving = false;
   const [found] = await fixture.ask(message({ opcode: 1, nodeId: 1 }, name('xvda')));
   t.equal(found?.error, 0);
@@ -510,7 +518,7 @@ t.test('what is held waits, in order, and nothing else does', async (t) => {
   t.equal(fixture.content.toString('latin1', 0, 3), 'abc', 'nothing is written');
   const [attributes] = await fixture.ask(message({ opcode: 3, nodeId: XVDA }, Buffer.alloc(16)));
   t.equal(attributes?.error, 0, 'attributes are answered');
-  await expectReply(t, fixture, { opcode: 15, nodeId: XVDB, body: readIn(0, 1) }, Buffer.alloc(1), 'another file');
+  await fixture.expect({ opcode: 15, nodeId: XVDB, body: readIn(0, 1) }, Buffer.alloc(1), 'another file');
   fixture.dispatcher.release(XVDA);
   const replies = await fixture.ask(message({ opcode: 15, unique: 6n, nodeId: XVDA }, readIn(0, 7)), 3);
   t.strictSame(

@@ -5,6 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { dir } from 'tmp-promise';
 import { MNT_DETACH, umount2 } from '../../../../system/libc.js';
+import { eventually } from '../../../e2e/command.js';
 import { type Client, startClient } from '../client.js';
 import {
   content,
@@ -77,14 +78,6 @@ async function restored(): Promise<Mounted> {
     await all.client.do('close', fd);
   }
   return all;
-}
-
-async function until(what: string, isSo: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + 5_000;
-  while (!(await isSo())) {
-    if (performance.now() > deadline) throw new Error(`waited in vain: ${what}`);
-    await delay(5);
-  }
 }
 
 const hex = (text: string): string => Buffer.from(text).toString('hex');
@@ -269,9 +262,9 @@ t.test('handles are recorded while they are open', { skip }, async (t) => {
   await other.do('open', 'xvda', O_RDONLY);
   t.equal(await count(), before + 2);
   await client.do('close', fd);
-  await until('one was closed', async () => (await count()) === before + 1);
+  await eventually('one was closed', 5_000, async () => (await count()) === before + 1);
   await other.kill();
-  await until('the other’s owner was killed', async () => (await count()) === before);
+  await eventually('the other’s owner was killed', 5_000, async () => (await count()) === before);
 });
 
 t.test('forgotten is told when the last user has gone, not before', { skip }, async (t) => {
@@ -285,7 +278,7 @@ t.test('forgotten is told when the last user has gone, not before', { skip }, as
   t.notOk(transport.forgotten.includes(MEMORY), 'held by the open file');
   await client.do('close', fd);
   await looker.errno('stat', 'xvda');
-  await until('forgotten', () => transport.forgotten.includes(MEMORY));
+  await eventually('forgotten', 5_000, () => transport.forgotten.includes(MEMORY));
   await transport.ask({ do: 'show', nodeId: MEMORY });
   t.equal((await looker.do('stat', 'xvda')).size, DISK_BYTES, 'shown again');
 });
@@ -313,7 +306,7 @@ t.test('when the mount is taken away, the transport says so', { skip }, async (t
   t.equal(transport.isGone(), false);
   await client.kill();
   t.equal(umount2(directory, 0), 0);
-  await until('gone', transport.isGone);
+  await eventually('gone', 5_000, transport.isGone);
 });
 
 t.test('two clients write at once, each sees its own and the other’s', { skip }, async (t) => {

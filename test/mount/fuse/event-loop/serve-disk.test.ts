@@ -106,8 +106,16 @@ function contentOf({ fd }: Window): Buffer {
 const plain = (value: unknown): string =>
   JSON.stringify(value, (_, field: unknown) => (typeof field === 'bigint' ? `${field}` : field)).slice(0, 120);
 
+/** Two images alike: one is a window that a thread serves, the other is served as a disk on the event loop. */
+interface Twins {
+  readonly served: Window;
+  readonly twin: Window;
+  /** over `twin` */
+  readonly disk: Disk;
+}
+
 /** Does one thing both ways. @throws Error where the answers differ */
-async function compare(fixture: WindowFixture, served: Window, twin: Window, disk: Disk, step: Operation) {
+async function compare(fixture: WindowFixture, { served, twin, disk }: Twins, step: Operation): Promise<void> {
   const bytes = requestOf(step);
   const byWindow = serveByWindow(fixture, served, step, bytes);
   const byDisk = await serveByDisk(disk, step, bytes);
@@ -133,7 +141,7 @@ t.test('seek, allocate, read and write: both ways answer alike and leave the sam
       { readOnly },
     );
     try {
-      for (const step of steps) await compare(fixture, served, twin, disk, step);
+      for (const step of steps) await compare(fixture, { served, twin, disk }, step);
       if (!contentOf(served).equals(contentOf(twin))) throw new Error('the contents differ');
     } finally {
       closeSync(served.fd);

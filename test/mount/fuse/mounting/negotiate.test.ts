@@ -12,7 +12,16 @@ function answer(bytes: Buffer): { negotiated: Negotiated; bytes: Buffer } {
   return { negotiated, bytes: made.bytes.subarray(0, made.length) };
 }
 
-function init(major: number, minor: number, flags: number, flags2: number, size = 64): Buffer {
+interface Init {
+  readonly major?: number;
+  readonly minor: number;
+  readonly flags: number;
+  readonly flags2?: number;
+  /** of the body */
+  readonly size?: number;
+}
+
+function init({ major = 7, minor, flags, flags2 = 0, size = 64 }: Init): Buffer {
   const body = struct(64, { u32: { 0: major, 4: minor, 8: 4096, 12: flags, 16: flags2 } });
   return message({ opcode: 26, unique: 2n }, body.subarray(0, size));
 }
@@ -23,7 +32,15 @@ const FLAGS = bits(0, 5, 15, 18, 21, 22, 30);
 /** PASSTHROUGH, RESEND */
 const FLAGS2 = bits(37 - 32, 39 - 32);
 
-const initOut = (minor: number, flags: number, flags2: number, readahead: number, stackDepth: number): Buffer =>
+interface InitOut {
+  readonly minor: number;
+  readonly flags: number;
+  readonly flags2: number;
+  readonly readahead: number;
+  readonly stackDepth: number;
+}
+
+const initOut = ({ minor, flags, flags2, readahead, stackDepth }: InitOut): Buffer =>
   struct(64, {
     u32: { 0: 7, 4: minor, 8: readahead, 12: flags, 20: 512 << 10, 24: 1, 32: flags2, 36: stackDepth },
     u16: { 16: 192, 18: 144, 28: 129 },
@@ -33,26 +50,29 @@ t.test('the answer to a real INIT, byte for byte', async (t) => {
   const captured = Buffer.from(CAPTURED.find((one) => one.act === 'mount')?.hex ?? '', 'hex');
   const unique = captured.readBigUInt64LE(8);
   const { negotiated, bytes } = answer(Buffer.concat([captured]));
-  t.strictSame(bytes, reply(unique, 0, initOut(45, FLAGS, FLAGS2, 131072, 1)));
+  const expected = initOut({ minor: 45, flags: FLAGS, flags2: FLAGS2, readahead: 131072, stackDepth: 1 });
+  t.strictSame(bytes, reply(unique, 0, expected));
   t.strictSame(negotiated, { minor: 45, canResend: true, canPassThrough: true });
 });
 
 t.test('nothing is taken that the kernel did not offer', async (t) => {
-  const { negotiated, bytes } = answer(init(7, 36, bits(0, 30), bits(7)));
-  t.strictSame(bytes, reply(2n, 0, initOut(36, bits(0, 30), bits(7), 4096, 0)));
+  const offered = { minor: 36, flags: bits(0, 30), flags2: bits(7) };
+  const { negotiated, bytes } = answer(init(offered));
+  t.strictSame(bytes, reply(2n, 0, initOut({ ...offered, readahead: 4096, stackDepth: 0 })));
   t.strictSame(negotiated, { minor: 36, canResend: true, canPassThrough: false });
 });
 
 t.test('without INIT_EXT there are no flags beyond 32, whatever stands there', async (t) => {
   const expected = { minor: 45, canResend: false, canPassThrough: false };
-  const plain = answer(init(7, 45, FLAGS - 2 ** 30, FLAGS2));
+  const plain = answer(init({ minor: 45, flags: FLAGS - 2 ** 30, flags2: FLAGS2 }));
   t.strictSame(plain.negotiated, expected);
   t.equal(plain.bytes.readUInt32LE(16 + 32), 0);
-  t.strictSame(answer(init(7, 45, FLAGS, FLAGS2, 16)).negotiated, expected, 'a message of the old length');
+  const short = answer(init({ minor: 45, flags: FLAGS, flags2: FLAGS2, size: 16 }));
+  t.strictSame(short.negotiated, expected, 'a message of the old length');
 });
 
 t.test('a newer kernel is answered with the version that is spoken here', async (t) => {
-  t.equal(answer(init(7, 99, FLAGS, FLAGS2)).bytes.readUInt32LE(16 + 4), 45);
+  t.equal(answer(init({ minor: 99, flags: FLAGS, flags2: FLAGS2 })).bytes.readUInt32LE(16 + 4), 45);
 });
 
 t.test('an older kernel is refused with its version', async (t) => {
@@ -61,7 +81,7 @@ t.test('an older kernel is refused with its version', async (t) => {
     [6, 45],
     [8, 0],
   ] as const) {
-    t.throws(() => answer(init(major, minor, FLAGS, 0)), {
+    t.throws(() => answer(init({ major, minor, flags: FLAGS })), {
       code: 'UNSUPPORTED',
       message: `the kernel speaks FUSE ${major}.${minor}`,
     });
@@ -70,6 +90,6 @@ t.test('an older kernel is refused with its version', async (t) => {
 
 t.test('what is no INIT is refused', async (t) => {
   t.throws(() => answer(message({ opcode: 3 }, Buffer.alloc(16))), { code: 'FAILED', message: /opcode 3/ });
-  t.throws(() => answer(init(7, 45, FLAGS, FLAGS2).subarray(0, 50)), { code: 'FAILED' });
+  t.throws(() => answer(init({ minor: 45, flags: FLAGS, flags2: FLAGS2 }).subarray(0, 50)), { code: 'FAILED' });
   t.throws(() => answer(Buffer.alloc(0)), { code: 'FAILED' });
 });

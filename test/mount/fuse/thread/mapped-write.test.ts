@@ -6,8 +6,9 @@ import t, { type Test } from 'tap';
 import { dir } from 'tmp-promise';
 import type { Window } from '../../../../drivers/driver.js';
 import { MappedWindows } from '../../../../mount/fuse/event-loop/mapped-windows.js';
-import { writeMapped } from '../../../../mount/fuse/thread/mapped-write.js';
+import { type MappedWindow, writeMapped } from '../../../../mount/fuse/thread/mapped-write.js';
 import { addressOf, memfdCreate } from '../../../../system/libc.js';
+import { eventually } from '../../../e2e/command.js';
 
 const SIZE = (1 << 20) + 777;
 const LENGTH = 100_000;
@@ -40,10 +41,14 @@ const windowOf = (fd: number, kind: Window['kind'], start = 0): Window => {
   return { fd, start, size: SIZE - start, kind, readOnly: false, durable: false };
 };
 
-/** The window mapped, for as long as the test runs; 0 where it is not. */
-function map(t: Test, window: Window, windows = new MappedWindows({ takeUse: () => false, mapsFiles: true })): number {
+/** The window mapped, for as long as the test runs; at 0 where it is not. */
+function map(
+  t: Test,
+  window: Window,
+  windows = new MappedWindows({ takeUse: () => false, mapsFiles: true }),
+): MappedWindow {
   t.teardown(() => windows.unmap(2));
-  return windows.map(2, window);
+  return { window, mappedAt: windows.map(2, window) };
 }
 
 function content(fd: number): Buffer {
@@ -69,7 +74,7 @@ t.test('memory is written whole, wherever the window begins', async (t) => {
   for (const start of [0, 1, 4096, 5000]) {
     for (const offset of [0, 4097, SIZE - start - LENGTH]) {
       const window = windowOf(openMemory(t), 'memory', start);
-      t.equal(writeMapped(window, map(t, window), addressOf(DATA), offset, LENGTH), LENGTH);
+      t.equal(writeMapped(map(t, window), addressOf(DATA), offset, LENGTH), LENGTH);
       t.ok(content(window.fd).equals(withBytes(DATA, start + offset)), `${offset} of a window at ${start}`);
     }
   }
@@ -77,46 +82,47 @@ t.test('memory is written whole, wherever the window begins', async (t) => {
 
 t.test('of a file in memory the last sector is left to pwrite', { skip: needsTmpfs }, async (t) => {
   const window = windowOf(await openFile(t, MEMORY_DIRECTORY), 'file', 300);
-  t.equal(writeMapped(window, map(t, window), addressOf(DATA), 1000, LENGTH), LENGTH - SECTOR);
+  t.equal(writeMapped(map(t, window), addressOf(DATA), 1000, LENGTH), LENGTH - SECTOR);
   t.ok(content(window.fd).equals(withBytes(DATA.subarray(0, -SECTOR), 1300)));
 });
 
 t.test('what is not wholly inside is not for it', async (t) => {
   const window = windowOf(openMemory(t), 'memory');
-  const mappedAt = map(t, window);
+  const mapped = map(t, window);
   for (const offset of [SIZE - LENGTH + 1, SIZE, SIZE + 4096, 2 ** 53 - 1]) {
-    t.equal(writeMapped(window, mappedAt, addressOf(DATA), offset, LENGTH), 0);
+    t.equal(writeMapped(mapped, addressOf(DATA), offset, LENGTH), 0);
   }
   t.ok(content(window.fd).equals(Buffer.alloc(SIZE)));
 });
 
 t.test('an image that shrinks keeps its end, and the process lives', { skip: needsTmpfs }, async (t) => {
   const window = windowOf(await openFile(t, MEMORY_DIRECTORY), 'file');
-  const mappedAt = map(t, window);
+  const mapped = map(t, window);
   for (const end of [SIZE - 1, LENGTH, LENGTH - 1, 4096, 1, 0]) {
     ftruncateSync(window.fd, end);
-    t.equal(writeMapped(window, mappedAt, addressOf(DATA), SIZE - LENGTH, LENGTH), 0);
+    t.equal(writeMapped(mapped, addressOf(DATA), SIZE - LENGTH, LENGTH), 0);
     t.ok(content(window.fd).equals(Buffer.alloc(end)), `${end} bytes are left`);
   }
   // as where it shrinks between the look at its end and the one at its pages
-  const unseen = { ...window, kind: 'memory' } as const;
+  const unseen: MappedWindow = { ...mapped, window: { ...window, kind: 'memory' } };
   for (const end of [0, 3 * 4096, LENGTH - 4096]) {
     ftruncateSync(window.fd, end);
-    t.equal(writeMapped(unseen, mappedAt, addressOf(DATA), 0, LENGTH), 0);
+    t.equal(writeMapped(unseen, addressOf(DATA), 0, LENGTH), 0);
     t.ok(content(window.fd).equals(Buffer.alloc(end)), 'nothing, not a part');
   }
 });
 
 t.test('only what is in memory is mapped, and to be written', async (t) => {
   const memory = openMemory(t);
-  t.not(map(t, windowOf(memory, 'memory')), 0);
-  t.equal(map(t, { ...windowOf(memory, 'memory'), readOnly: true }), 0);
-  t.equal(map(t, { ...windowOf(memory, 'memory'), size: 2 ** 53 - 1 }), 0, 'nor what has no room');
-  t.equal(map(t, windowOf(await openFile(t, tmpdir()), 'block')), 0);
+  t.not(map(t, windowOf(memory, 'memory')).mappedAt, 0);
+  t.equal(map(t, { ...windowOf(memory, 'memory'), readOnly: true }).mappedAt, 0);
+  t.equal(map(t, { ...windowOf(memory, 'memory'), size: 2 ** 53 - 1 }).mappedAt, 0, 'nor what has no room');
+  t.equal(map(t, windowOf(await openFile(t, tmpdir()), 'block')).mappedAt, 0);
   if (needsTmpfs) return;
   const file = windowOf(await openFile(t, MEMORY_DIRECTORY), 'file');
-  t.not(map(t, file), 0);
-  t.equal(map(t, file, new MappedWindows({ takeUse: () => false, mapsFiles: false })), 0, 'unless it is not to be');
+  t.not(map(t, file).mappedAt, 0);
+  const memoryOnly = new MappedWindows({ takeUse: () => false, mapsFiles: false });
+  t.equal(map(t, file, memoryOnly).mappedAt, 0, 'unless it is not to be');
 });
 
 t.test('what is unmapped is let go', async (t) => {
@@ -136,21 +142,21 @@ t.test('memory that was written counts as the process’s until there was no wri
   let uses = 1;
   const windows = new MappedWindows({ takeUse: () => uses-- > 0, mapsFiles: true });
   const window = windowOf(openMemory(t), 'memory');
-  const mappedAt = map(t, window, windows);
-  const heldKilobytes = (): number => Number(/^Rss: +(\d+) kB/m.exec(sectionOf(mappedAt))?.[1]);
+  const mapped = map(t, window, windows);
+  const heldKilobytes = (): number => Number(/^Rss: +(\d+) kB/m.exec(sectionOf(mapped.mappedAt))?.[1]);
   t.equal(heldKilobytes(), 0);
-  writeMapped(window, mappedAt, addressOf(DATA), 0, LENGTH);
+  writeMapped(mapped, addressOf(DATA), 0, LENGTH);
   t.equal(heldKilobytes(), 100);
   windows.used();
   const begun = performance.now();
-  while (heldKilobytes() > 0) await new Promise((resolve) => setTimeout(resolve, 50));
+  await eventually('the copy in memory is let go', 20_000, () => heldKilobytes() === 0);
   t.ok(performance.now() - begun > 1500, 'a second look finds no use');
   t.ok(content(window.fd).equals(withBytes(DATA, 0)), 'and the image keeps it');
   // and again, as new
   uses = 0;
-  writeMapped(window, mappedAt, addressOf(DATA), LENGTH, LENGTH);
+  writeMapped(mapped, addressOf(DATA), LENGTH, LENGTH);
   windows.used();
-  while (heldKilobytes() > 0) await new Promise((resolve) => setTimeout(resolve, 50));
+  await eventually('the copy in memory is let go', 20_000, () => heldKilobytes() === 0);
 });
 
 /** What smaps says of the mapping at an address. */

@@ -4,7 +4,7 @@ import { constants } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { dir } from 'tmp-promise';
-import { NOT_SERVED } from '../../../../mount/fuse/thread/serve-window.js';
+import { NOT_SERVED, type ServedWindow } from '../../../../mount/fuse/thread/serve-window.js';
 import { NO_TURNS } from '../../../../mount/fuse/thread/write-turns.js';
 import { BEFORE_BYTES, makeWindowFixture, sent, type WindowFixture } from '../window-fixture.js';
 import { fallocateIn, fsyncIn, lseekIn, message, readIn, reply, struct, writeIn } from '../wire.js';
@@ -66,8 +66,10 @@ t.test('READ of what is not in memory is put off, and answered later', async (t)
   t.not(serve(ask(READ, readIn(0, (64 << 10) + 1)), onDisk, true), 'put off', 'a large one is waited for');
   t.not(serve(ask(READ, readIn(7, 14)), onDisk, false), 'put off', 'nor where nobody can tell what is in memory');
   const read = { uniqueLow: 2, uniqueHigh: 1, offset: SIZE - 3, size: 4096 };
-  const served = {
-    window: { ...window, ...onDisk },
+  const fromDisk = { ...window, ...onDisk };
+  const served: ServedWindow = {
+    window: fromDisk,
+    durably: fromDisk,
     ledgerIndex: 0,
     canReadNoWait: true,
     mappedAt: 0,

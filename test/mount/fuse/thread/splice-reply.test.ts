@@ -15,11 +15,11 @@ import t, { type Test } from 'tap';
 import type { Window } from '../../../../drivers/driver.js';
 import { SpliceReply } from '../../../../mount/fuse/thread/splice-reply.js';
 import { memfdCreate } from '../../../../system/libc.js';
+import { PAGE_BYTES } from '../../../../system/page.js';
 import { allocateResident } from '../../../../system/resident.js';
 import { patternBytes } from '../../../conformance/pattern.js';
 
 const SIZE = 600_000;
-const PAGE = 4096;
 
 function stage(t: Test, kind: 'memory' | 'file', start = 0): { window: Window; send: Send; sent(): Buffer } {
   const directory = mkdtempSync(join(tmpdir(), 'splice-'));
@@ -51,7 +51,7 @@ for (const kind of ['memory', 'file'] as const) {
       const ranges = [
         [0, 256 << 10],
         [1, 256 << 10],
-        [PAGE - 1, 128 << 10],
+        [PAGE_BYTES - 1, 128 << 10],
         [SIZE - (128 << 10), 128 << 10],
       ] as const;
       for (const [offset, length] of ranges) t.equal(send(offset, length), true, `${length} bytes at ${offset}`);

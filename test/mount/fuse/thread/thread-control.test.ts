@@ -8,6 +8,7 @@ import {
   type ThreadMemory,
   ThreadWatch,
 } from '../../../../mount/fuse/thread/thread-control.js';
+import { eventually } from '../../../e2e/command.js';
 import {
   HOLDING,
   MOST_HOLDING,
@@ -51,14 +52,6 @@ function startCrew(t: Test, threads: number, memory: ThreadMemory, task: Pick<Wo
   return { words, workers, ended };
 }
 
-async function until(what: string, isSo: () => boolean): Promise<void> {
-  const deadline = performance.now() + 10_000;
-  while (!isSo()) {
-    if (performance.now() > deadline) throw new Error(`waited in vain: ${what}`);
-    await delay(1);
-  }
-}
-
 t.test('never do more threads hold a permit than there are', async (t) => {
   for (const [threads, permits] of [
     [5, 1],
@@ -83,7 +76,7 @@ t.test('no thread begins before there are permits, and parked threads wake as pe
   await delay(150);
   t.equal(Atomics.load(words, TAKEN), 0, 'all are parked');
   watch.permit(1);
-  await until('one permit goes from thread to thread', () => Atomics.load(words, TAKEN) === threads);
+  await eventually('one permit goes from thread to thread', 10_000, () => Atomics.load(words, TAKEN) === threads);
   await ended;
   t.equal(Atomics.load(words, MOST_HOLDING), 1);
 });
@@ -95,7 +88,7 @@ t.test('parked threads take their messages, which would pile up otherwise', asyn
   const { words, workers, ended } = startCrew(t, threads, memory, { kind: 'permits', rounds: 1 });
   await Promise.all(workers.map((worker) => new Promise((resolve) => worker.once('online', resolve))));
   for (let round = 1; round <= 20; round++) for (const worker of workers) worker.postMessage(round);
-  await until('they have been taken', () => {
+  await eventually('they have been taken', 10_000, () => {
     // again and again: one that is not waiting yet takes them with the next
     watch.announce();
     return Atomics.load(words, TAKEN_PARKED) === threads * 20;
@@ -129,7 +122,7 @@ t.test('giving what one does not have gives nothing', async (t) => {
   await delay(100);
   t.equal(Atomics.load(words, TAKEN), 0);
   watch.permit(1);
-  await until('the thread is let in', () => Atomics.load(words, TAKEN) === 1);
+  await eventually('the thread is let in', 10_000, () => Atomics.load(words, TAKEN) === 1);
 });
 
 t.test('passed resolves only when no thread uses what was taken away', async (t) => {
@@ -150,7 +143,7 @@ t.test('passed resolves only when no thread uses what was taken away', async (t)
     tell({ resource, isThere: true });
     const uses = Atomics.load(words, USES);
     // every other time they have it in use when it goes
-    if (rounds % 2 === 0) await until('it is used', () => Atomics.load(words, USES) > uses);
+    if (rounds % 2 === 0) await eventually('it is used', 10_000, () => Atomics.load(words, USES) > uses);
     await watch.passed(tell({ resource, isThere: false }), NODE);
     Atomics.store(words, RESOURCES + resource, 0);
     if (rounds % 16 === 0) await delay(1);

@@ -5,8 +5,8 @@ import t, { type Test } from 'tap';
 import { createTurnMemory, TurnWatch, WriteTurns } from '../../../../mount/fuse/thread/write-turns.js';
 import { awaitNoCopies, CopyLease, isWrittenByOthers, markWriter } from '../../../../mount/images/copy-lease.js';
 import { memfdCreate } from '../../../../system/libc.js';
+import { PAGE_BYTES } from '../../../../system/page.js';
 
-const PAGE = 4096;
 const IMAGE = 3;
 
 /** Two threads' sides, and the main thread's. */
@@ -18,41 +18,41 @@ function sides(): { one: WriteTurns; other: WriteTurns; watch: TurnWatch } {
 t.test('what overlaps waits until the other has ended, all else does not', async (t) => {
   const { one, other, watch } = sides();
   for (const image of [IMAGE, IMAGE + 1]) await watch.allow(image);
-  t.ok(one.tryBegin(IMAGE, 10 * PAGE, 5 * PAGE));
+  t.ok(one.tryBegin(IMAGE, 10 * PAGE_BYTES, 5 * PAGE_BYTES));
   const cases: [string, number, number, number, boolean][] = [
-    ['the same', IMAGE, 10 * PAGE, 5 * PAGE, false],
-    ['its last byte', IMAGE, 15 * PAGE - 1, 1, false],
-    ['from before into it', IMAGE, 0, 10 * PAGE + 1, false],
+    ['the same', IMAGE, 10 * PAGE_BYTES, 5 * PAGE_BYTES, false],
+    ['its last byte', IMAGE, 15 * PAGE_BYTES - 1, 1, false],
+    ['from before into it', IMAGE, 0, 10 * PAGE_BYTES + 1, false],
     ['all of it and more', IMAGE, 0, 2 ** 40, false],
-    ['before it', IMAGE, 0, 10 * PAGE, true],
-    ['behind it', IMAGE, 15 * PAGE, 2 ** 42, true],
-    ['another image', IMAGE + 1, 10 * PAGE, 5 * PAGE, true],
+    ['before it', IMAGE, 0, 10 * PAGE_BYTES, true],
+    ['behind it', IMAGE, 15 * PAGE_BYTES, 2 ** 42, true],
+    ['another image', IMAGE + 1, 10 * PAGE_BYTES, 5 * PAGE_BYTES, true],
   ];
   for (const [what, image, from, length, isFree] of cases) {
     t.equal(other.tryBegin(image, from, length), isFree, what);
     if (isFree) other.end();
   }
   one.end();
-  t.ok(other.tryBegin(IMAGE, 10 * PAGE, 5 * PAGE), 'its turn has come');
+  t.ok(other.tryBegin(IMAGE, 10 * PAGE_BYTES, 5 * PAGE_BYTES), 'its turn has come');
 });
 
 t.test('a range is copied where that is allowed, and who forbids it waits for those that do', async (t) => {
   const { one, other, watch } = sides();
-  one.tryBegin(IMAGE, 0, PAGE);
+  one.tryBegin(IMAGE, 0, PAGE_BYTES);
   t.notOk(one.mayCopy(IMAGE), 'not before it is allowed');
   const allowed = watch.allow(IMAGE);
-  other.tryBegin(IMAGE, 0, PAGE);
+  other.tryBegin(IMAGE, 0, PAGE_BYTES);
   t.notOk(other.mayCopy(IMAGE), 'one still writes without a turn');
   other.end();
   one.end();
   await allowed;
-  one.tryBegin(IMAGE, 0, PAGE);
+  one.tryBegin(IMAGE, 0, PAGE_BYTES);
   t.ok(one.mayCopy(IMAGE));
   let isForbidden = false;
   const forbidden = watch.forbid(IMAGE).then(() => {
     isForbidden = true;
   });
-  other.tryBegin(IMAGE, PAGE, PAGE);
+  other.tryBegin(IMAGE, PAGE_BYTES, PAGE_BYTES);
   t.notOk(other.mayCopy(IMAGE), 'nobody begins');
   await delay(30);
   t.notOk(isForbidden, 'one still copies');

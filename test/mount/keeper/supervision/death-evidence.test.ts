@@ -3,7 +3,7 @@ import { DeathEvidence, pauseBeforeTryMs } from '../../../../mount/keeper/superv
 
 const START_LIMIT_MS = 60_000;
 
-/** Servers that begin and die one after the other. */
+/** Servers that start and die one after the other. */
 class Servers {
   readonly #evidence = new DeathEvidence(START_LIMIT_MS);
   nowMs = 1_000;
@@ -24,14 +24,14 @@ class Servers {
 const times = (count: number, die: (i: number) => string | null): (string | null)[] =>
   Array.from({ length: count }, (_, i) => die(i));
 
-t.test('five servers that die at work without an answer are the end', async (t) => {
+t.test('five servers that die at work without an answer end the bus', async (t) => {
   const servers = new Servers();
   const reasons = times(5, (i) => servers.die({ inFlight: [i] }));
   t.same(reasons.slice(0, 4), [null, null, null, null]);
   t.equal(reasons[4], '5 servers in a row died before they answered a request');
 });
 
-t.test('an answer in between, or a longer life, begins the count anew', async (t) => {
+t.test('an answer in between, or a longer life, resets the count', async (t) => {
   for (const ofUse of [{ answers: 1 }, { ms: 10_001 }]) {
     const servers = new Servers();
     for (let round = 0; round < 3; round++) {
@@ -44,7 +44,7 @@ t.test('an answer in between, or a longer life, begins the count anew', async (t
   }
 });
 
-t.test('five servers that die on one request are the end, whatever else they answered', async (t) => {
+t.test('five servers that die on one request end the bus, whatever else they answered', async (t) => {
   const servers = new Servers();
   const reasons = times(5, (i) => servers.die({ answers: 10, inFlight: [7, 100 + i] }));
   t.equal(reasons[4], '5 servers died while they worked on the same request');
@@ -53,11 +53,11 @@ t.test('five servers that die on one request are the end, whatever else they ans
   t.same(
     times(9, (i) => others.die({ answers: 10, inFlight: i === 4 ? [] : [7] })),
     [null, null, null, null, null, null, null, null, null],
-    'one that survived a server in between is not to blame',
+    'a request that was not under way at one of the deaths starts from zero',
   );
 });
 
-t.test('servers that die idle are the end by time only', async (t) => {
+t.test('servers that die idle end the bus only after the time limit', async (t) => {
   const servers = new Servers();
   for (const [count, ms] of [
     [5, 1],
@@ -69,7 +69,7 @@ t.test('servers that die idle are the end by time only', async (t) => {
     );
   }
   const last = times(30, () => servers.die({ ms: 1_000 })).find((reason) => reason !== null);
-  t.match(last, /^no server lived until it read a request, for 60 s$/);
+  t.match(last, /^for 60 s every server died before it read a request$/);
 });
 
 t.test('pauses between servers that die idle grow', async (t) => {
@@ -79,7 +79,7 @@ t.test('pauses between servers that die idle grow', async (t) => {
     servers.die();
     return String(servers.pauseMs);
   }).map(Number);
-  t.equal(pauses[0], 0, 'the first death costs nothing');
+  t.equal(pauses[0], 0, 'no pause after the first death');
   t.same(
     pauses,
     [...pauses].sort((a, b) => a - b),

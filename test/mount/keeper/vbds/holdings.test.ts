@@ -12,7 +12,7 @@ function wish(path: string, mode: Mode = 'w'): FileWish {
   return { path, mode, ownBus: { mountpoint: '/no/such/bus' }, describePid: () => null };
 }
 
-/** whether somebody else could have the file for writing now */
+/** whether another process could claim the file for writing now */
 async function isFree(path: string): Promise<boolean> {
   const other = new Holdings();
   try {
@@ -33,7 +33,7 @@ function isOpen({ fd, ino }: OpenedImage): boolean {
   }
 }
 
-t.test('all is let go in reverse, also after a failure', async (t) => {
+t.test('resources are released in reverse order, even after a failure', async (t) => {
   const errors = t.capture(console, 'error', () => {});
   const order: string[] = [];
   const holdings = new Holdings();
@@ -51,7 +51,7 @@ t.test('all is let go in reverse, also after a failure', async (t) => {
   t.equal(order.length, 3, 'each of them once');
 });
 
-t.test('a file is opened, claimed and let go', async (t) => {
+t.test('a file is opened, claimed and released', async (t) => {
   const path = await makeFile(t);
   const holdings = new Holdings();
   const image = await holdings.file(wish(path));
@@ -61,7 +61,7 @@ t.test('a file is opened, claimed and let go', async (t) => {
   t.equal(isOpen(image), false);
 });
 
-t.test('a file that others have is not held', async (t) => {
+t.test('a file that is claimed by others is refused', async (t) => {
   const path = await makeFile(t);
   const first = new Holdings();
   const image = await first.file(wish(path));
@@ -72,7 +72,7 @@ t.test('a file that others have is not held', async (t) => {
   await first.release();
 });
 
-t.test('a file that is held already is shared, whatever its path', async (t) => {
+t.test('a file that is open already is shared', async (t) => {
   const path = await makeFile(t);
   const first = new Holdings();
   const image = await first.file(wish(path));
@@ -82,14 +82,14 @@ t.test('a file that is held already is shared, whatever its path', async (t) => 
     t.equal((await fresh.file(wish(path))).fd, image.fd, 'twice in one');
     await (keepsNew ? first : fresh).release();
     t.equal(isOpen(image), true);
-    t.equal(await isFree(path), false, 'the other has it still');
+    t.equal(await isFree(path), false, 'the other holdings still have it');
     if (keepsNew) await fresh.release();
   }
   t.equal(await isFree(path), true);
   t.equal(isOpen(image), false);
 });
 
-t.test('what a server may still use stays locked until that one closes it', async (t) => {
+t.test('a file that a server may still use stays locked until the server closes it', async (t) => {
   const path = await makeFile(t);
   const holdings = new Holdings();
   const told: boolean[] = [];

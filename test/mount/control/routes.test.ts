@@ -1,7 +1,9 @@
 /** What the control interface takes: what passes, and what is said of what does not. */
 import t from 'tap';
 import * as v from 'valibot';
-import { attachRequest, detachQuery, holdQuery, stopRequest } from '../../../mount/control/schemas.js';
+import { ROUTES } from '../../../mount/control/routes.js';
+
+const attachRequest = ROUTES.attach.body;
 
 const issueOf = (schema: v.GenericSchema, value: unknown): string => {
   const { success, issues } = v.safeParse(schema, value, { abortEarly: true });
@@ -42,12 +44,30 @@ t.test('what is wrong is named', async (t) => {
 });
 
 t.test('numbers of a query are text', async (t) => {
-  t.strictSame(v.parse(detachQuery, {}), { force: '0', wait: 0 });
-  t.strictSame(v.parse(detachQuery, { force: '1', wait: '1.5' }), { force: '1', wait: 1.5 });
+  const { detach, pause } = ROUTES;
+  t.strictSame(v.parse(detach.query, {}), { force: false, waitMs: 0 });
+  t.strictSame(v.parse(detach.query, { force: '1', wait: '1.5' }), { force: true, waitMs: 1500 });
   for (const wait of ['', ' ', 'x', 'Infinity', '-1', '1e9', '1000001', 5]) {
-    t.not(issueOf(detachQuery, { wait }), 'right', `${wait}`);
+    t.not(issueOf(detach.query, { wait }), 'right', `${wait}`);
   }
-  t.strictSame(v.parse(holdQuery, { copy: '1:2:3', other: 'x' }), { copy: '1:2:3' });
-  t.not(issueOf(holdQuery, { copy: 'x' }), 'right');
-  t.not(issueOf(stopRequest, { wait: -1 }), 'right');
+  t.strictSame(v.parse(pause.query, { copy: '1:2:3', other: 'x' }), { copy: '1:2:3' });
+  t.not(issueOf(pause.query, { copy: 'x' }), 'right');
+});
+
+t.test('seconds become milliseconds, none where nothing is said', async (t) => {
+  const { body } = ROUTES.stop;
+  t.strictSame(v.parse(body, {}), { force: false, waitMs: 0 });
+  t.strictSame(v.parse(body, { force: true, wait: 1.5 }), { force: true, waitMs: 1500 });
+  t.match(issueOf(body, { wait: -1 }), /^wait: must be at least 0$/);
+});
+
+t.test('the name of a share is checked when all else is right', async (t) => {
+  const right = { driver: 'ram', image: '/a.img' };
+  t.match(v.parse(attachRequest, { ...right, share: 'golden' }), { share: 'golden' });
+  t.throws(() => v.parse(attachRequest, { ...right, share: 'a b' }), {
+    name: 'FusetapError',
+    code: 'USAGE',
+    message: "not a name to share a ram image under: 'a b'",
+  });
+  t.match(issueOf(attachRequest, { ...right, share: 'a b', uid: -1 }), /^uid: must be at least 0$/);
 });

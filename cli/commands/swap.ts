@@ -1,0 +1,56 @@
+/** `fusetap swap`: another image under a vbd that programs have open. */
+import type { Command } from 'commander';
+import { FusetapError } from '../../drivers/errors.js';
+import type { SwapRequest } from '../../mount/control/interface.js';
+import { type AttachWords, attachRequest } from '../attach-request.js';
+import { locateVbd } from '../locate-vbd.js';
+import { endHelp, gather, type SharedOptions } from '../options.js';
+import { print, printJson, printNote } from '../output.js';
+import { withProgress } from '../progress-bar.js';
+
+type SwapOptions = SharedOptions & Pick<AttachWords, 'driver' | 'image' | 'option' | 'share'>;
+
+export function register(program: Command): void {
+  const command = program
+    .command('swap')
+    .summary('put another image under a vbd')
+    .description(
+      'Puts another image of the same size under a VBD. Programs that have the vbd open go on with the new image; their\n' +
+        'requests wait meanwhile. The old image is flushed and closed. If anything fails, the vbd keeps its image. The mode\n' +
+        'and the filters stay. A vbd that was paused stays paused. Prints the path of the file.',
+    )
+    .argument('<VBD>')
+    .argument('[SPEC]', 'DRIVER:PATH or PATH')
+    .option('--driver <NAME>', 'the driver, instead of SPEC')
+    .option('--image <PATH>', 'the image, instead of SPEC: the path may contain commas and colons')
+    .option('--option <KEY=VALUE>', 'an option of the driver (repeatable)', gather)
+    .option('--share <NAME>', 'ram: share the memory under NAME (default: by the identity of the image file)')
+    .action(async (word: string, spec: string | undefined, _: unknown, self: Command) => {
+      const options = self.optsWithGlobals<SwapOptions>();
+      const request = swapRequest(spec, options);
+      const { place, vbd: located } = await locateVbd(word, options);
+      const { swap } = await import('../../mount/client/swap.js');
+      const vbd = await withProgress('copying', options, (progress) =>
+        swap(place, located.vdev, request, { ...(progress && { progress }) }),
+      );
+      if (options.json) printJson(vbd);
+      else print(vbd.path);
+    });
+  endHelp(command, ['fusetap swap xvda new.img', 'fusetap swap xvda ram:golden.img']);
+}
+
+/** @throws FusetapError USAGE also if the SPEC says more than what the image is */
+function swapRequest(spec: string | undefined, options: SwapOptions): SwapRequest {
+  const { driver: name, image: path, option, share: sharedAs } = options;
+  const words = { ...(name !== undefined && { driver: name }), ...(path !== undefined && { image: path }) };
+  const given = { ...words, ...(option && { option }), ...(sharedAs !== undefined && { share: sharedAs }) };
+  const { request, notes } = attachRequest(spec === undefined ? [] : [spec], given);
+  if (options.verbose) notes.forEach(printNote);
+  if (request.vdev !== null) {
+    throw new FusetapError('USAGE', `a vbd keeps its place: ${spec} names ${request.vdev}`, {
+      hint: 'give only DRIVER:PATH, or --driver and --image',
+    });
+  }
+  const { driver, image, share, options: driverOptions } = request;
+  return { driver, image, options: driverOptions, ...(share !== undefined && { share }), pause: true };
+}

@@ -1,0 +1,196 @@
+/**
+ * What the control interface answers, as schemas: for docs/openapi.json, and for tests that hold real answers against them.
+ * Each has exactly the keys of its type in interface.ts: a key that is in one only does not compile. The bus itself does not
+ * check what it answers.
+ */
+import * as v from 'valibot';
+import type { Holder, PlainError } from '../../drivers/errors.js';
+import type { KindStats } from '../ledger/counters.js';
+import type {
+  AttachResult,
+  BusInfo,
+  DetachedVbd,
+  DetachResult,
+  ErrorAnswer,
+  MemoryInfo,
+  PartitionInfo,
+  RamImageInfo,
+  SaveResult,
+  UpgradeResult,
+  VbdInfo,
+  VbdStats,
+  VersionInfo,
+} from './interface.js';
+
+/** A schema for each key. */
+type EntriesOf<Type> = { [Key in keyof Required<Type>]: v.GenericSchema<unknown, Type[Key]> };
+
+/** Answers of a newer MINOR may have more keys, so clients let others pass; here they must not be forgotten. */
+function answer<Type>() {
+  return <Entries extends EntriesOf<Type> & v.ObjectEntries>(
+    entries: Entries & Record<Exclude<keyof Entries, keyof Type>, never>,
+  ) => v.strictObject<Entries>(entries);
+}
+
+const text = v.string();
+const flag = v.boolean();
+const integer = v.pipe(v.number(), v.safeInteger());
+/** of bytes, of handles, of times */
+const count = v.pipe(integer, v.minValue(0));
+const path = v.pipe(text, v.regex(/^\//));
+const pid = v.pipe(v.nullable(v.pipe(integer, v.minValue(1))), v.description('null where there is no such process'));
+const state = v.picklist(['running', 'paused', 'restarting', 'orphaned', 'failed']);
+const transport = v.picklist(['kernel', 'fuse-native']);
+
+const holder = answer<Holder>()({
+  pid: v.exactOptional(integer),
+  command: v.exactOptional(text),
+  loop: v.exactOptional(v.pipe(text, v.description('a loop device, as /dev/loop0'))),
+  mount: v.exactOptional(v.pipe(text, v.description('a mountpoint'))),
+  bus: v.exactOptional(text),
+  vdev: v.exactOptional(text),
+});
+
+const plainError = answer<PlainError>()({
+  code: v.picklist(['FAILED', 'USAGE', 'NOT_FOUND', 'BUSY', 'DENIED', 'UNSUPPORTED', 'NO_SPACE']),
+  message: v.pipe(text, v.description('what failed, and where')),
+  hint: v.exactOptional(v.pipe(text, v.description('how to fix it'))),
+  errno: v.exactOptional(integer),
+  operation: v.exactOptional(text),
+  path: v.exactOptional(text),
+  offset: v.exactOptional(integer),
+  holders: v.exactOptional(v.pipe(v.array(holder), v.description('who stands in the way'))),
+});
+
+const partition = answer<PartitionInfo>()({
+  vdev: text,
+  path,
+  slot: integer,
+  offset: v.pipe(count, v.description('from the start of the disk')),
+  size: count,
+  type: text,
+  typeName: v.nullable(text),
+  name: v.nullable(text),
+  opens: integer,
+});
+
+export const vbd = answer<VbdInfo>()({
+  bus: text,
+  vdev: text,
+  slot: integer,
+  path: v.pipe(path, v.description('the file that is the disk')),
+  driver: text,
+  image: v.nullable(text),
+  mode: v.picklist(['r', 'w', 'w!']),
+  size: count,
+  state,
+  opens: v.pipe(count, v.description('open handles, as far as known')),
+  transport,
+  passthrough: flag,
+  share: v.nullable(text),
+  filters: v.exactOptional(
+    v.pipe(v.array(text), v.description('as the options say them, the first next to the driver')),
+  ),
+  partitions: v.nullable(v.array(partition)),
+  keeperPid: pid,
+  serverPid: pid,
+  restarts: count,
+  changedOutside: flag,
+  broken: v.exactOptional(v.pipe(v.nullable(text), v.description('why its I/O is EIO since the server was replaced'))),
+  imageState: v.exactOptional(
+    v.pipe(
+      v.nullable(v.picklist(['not-answering', 'gone'])),
+      v.description('whether the image can be asked; null where it can'),
+    ),
+  ),
+});
+
+export const attachedVbd = answer<AttachResult>()({
+  ...vbd.entries,
+  notes: v.exactOptional(v.pipe(v.array(text), v.description('remarks for the user'))),
+});
+
+const detachedVbd = answer<DetachedVbd>()({
+  ...vbd.entries,
+  // the description outside: the schema inside is then the one that has a name
+  error: v.pipe(v.exactOptional(plainError), v.description('writes may be lost')),
+  cutOff: v.exactOptional(v.pipe(v.array(holder), v.description('who held it when it was taken away by force'))),
+});
+
+export const detached = answer<DetachResult>()({
+  vbds: v.array(detachedVbd),
+  ended: v.pipe(flag, v.description('the bus ends now')),
+});
+
+export const bus = answer<BusInfo>()({
+  bus: text,
+  path: v.pipe(path, v.description('the mount')),
+  transport,
+  allowOther: v.pipe(flag, v.description('whether other users may come in')),
+  keeperPid: pid,
+  serverPid: pid,
+  restarts: count,
+  state,
+  bookkeeping: v.exactOptional(
+    v.pipe(
+      v.nullable(text),
+      v.description('why what the bus writes for others may be old; null: all of it is written'),
+    ),
+  ),
+  interface: text,
+  vbds: v.array(vbd),
+});
+
+const us = v.nullable(v.number());
+const kind = answer<KindStats>()({
+  requests: integer,
+  bytes: count,
+  errors: integer,
+  latencyUs: v.strictObject({ p50: us, p99: us, max: us }),
+});
+
+export const stats = answer<VbdStats>()({
+  bus: text,
+  vdev: text,
+  passthrough: flag,
+  ...{ read: kind, write: kind, flush: kind, discard: kind },
+});
+
+const ramImage = answer<RamImageInfo>()({
+  share: text,
+  image: text,
+  configuredBytes: count,
+  residentBytes: count,
+  holders: v.array(holder),
+});
+
+export const memory = answer<MemoryInfo>()({
+  totalBytes: count,
+  usedBytes: count,
+  freeBytes: count,
+  images: v.array(ramImage),
+});
+
+export const saved = answer<SaveResult>()({ path, size: count });
+export const upgraded = answer<UpgradeResult>()({ bus, pauseMs: v.number() });
+export const version = answer<VersionInfo>()({ interface: text, fusetap: text });
+export const failure = answer<ErrorAnswer>()({ error: plainError });
+
+/** Those that docs/openapi.json has under a name; what has none stands where it is used. */
+export const NAMED_ANSWERS = {
+  Version: version,
+  Bus: bus,
+  Vbd: vbd,
+  AttachedVbd: attachedVbd,
+  Stats: stats,
+  Detached: detached,
+  Saved: saved,
+  Memory: memory,
+  Upgraded: upgraded,
+  Error: failure,
+  Holder: holder,
+  PlainError: plainError,
+  Partition: partition,
+  Kind: kind,
+  RamImage: ramImage,
+} as const;

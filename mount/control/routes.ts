@@ -1,0 +1,231 @@
+/**
+ * The control interface as a table: a row for each request, with all that is known of it. A new request is a new row.
+ *
+ *      rows ─┬─ http-server.ts    finds the row of a request, checks the request, calls the method with the row's name
+ *            ├─ bus-control.ts    (types) that method, as the keeper has to have it
+ *            ├─ call.ts           (types) what a client gives, and gets
+ *            └─ docs/openapi.json, docs/control.md    made from the rows; compared with them
+ *
+ * Clients import types of this file only: loading the schemas would cost each command a tenth of its time.
+ */
+import * as v from 'valibot';
+import * as answers from './answers.js';
+import type { AttachRequest, BusWishes, SaveRequest, SwapRequest } from './interface.js';
+import {
+  absolutePath,
+  busWishes,
+  driver,
+  fileMode,
+  flag,
+  id,
+  image,
+  oneOf,
+  options,
+  seconds,
+  secondsText,
+  share,
+  sharesByName,
+  text,
+} from './schemas.js';
+
+/** A request. The key of its row is its name: of the method that answers it, and in docs/openapi.json. */
+export interface Row {
+  /** method and path, in which `{vdev}` stands for a vdev or the number of a slot */
+  readonly line: `${'GET' | 'POST' | 'DELETE'} /${string}`;
+  readonly summary: string;
+  readonly query?: v.GenericSchema;
+  readonly body?: v.GenericSchema;
+  readonly answer: v.GenericSchema;
+  /** of the answer, if it is no error; default 200 */
+  readonly status?: number;
+  /** while it copies it tells how far it is, if the client asks for that */
+  readonly tellsProgress?: true;
+  /** a server whose keeper died answers it, too */
+  readonly withoutKeeper?: true;
+}
+
+/** the copy of its bytes that a vbd is paused for; missing: the user's pause */
+const ofCopy = v.object({
+  copy: v.optional(
+    v.pipe(
+      text,
+      v.regex(/^\d+:\d+:\d+$/, 'must be the name of a copy'),
+      v.description('of buses: the copy that it is paused for'),
+    ),
+  ),
+});
+
+export const ROUTES = {
+  version: {
+    line: 'GET /version',
+    summary: 'Which interface, which fusetap',
+    answer: answers.version,
+    withoutKeeper: true,
+  },
+  showBus: {
+    line: 'GET /bus',
+    summary: 'The bus and its vbds',
+    answer: answers.bus,
+    withoutKeeper: true,
+  },
+  listVbds: {
+    line: 'GET /vbds',
+    summary: 'The vbds of the bus',
+    answer: v.array(answers.vbd),
+    withoutKeeper: true,
+  },
+  attach: {
+    line: 'POST /vbds',
+    summary: 'Attaches an image',
+    body: v.pipe(
+      v.strictObject({
+        driver,
+        image,
+        vdev: v.optional(v.pipe(v.nullable(text), v.description('null: the first free xvd*')), null),
+        mode: v.optional(oneOf(['r', 'w', 'w!']), 'w'),
+        ...busWishes,
+        passthrough: v.optional(oneOf(['auto', 'on', 'off']), 'auto'),
+        options,
+        share,
+        filters: v.optional(
+          v.pipe(
+            v.array(v.strictObject({ name: text, value: v.optional(text, '') })),
+            v.description('the first is next to the driver'),
+          ),
+        ),
+        partitions: v.optional(v.pipe(flag, v.description('its partitions too, as files beside it'))),
+        uid: v.optional(v.pipe(id, v.description('owner of the file; default: the owner of the bus'))),
+        gid: v.optional(id),
+        fileMode: v.optional(v.pipe(fileMode, v.description('permission bits of the file, octal; default: 0600'))),
+      }),
+      sharesByName(),
+    ) satisfies v.GenericSchema<unknown, AttachRequest>,
+    answer: answers.attachedVbd,
+    status: 201,
+    tellsProgress: true,
+  },
+  stats: {
+    line: 'GET /stats',
+    summary: 'What requests did, of each vbd since its attach',
+    answer: v.array(answers.stats),
+    withoutKeeper: true,
+  },
+  memory: {
+    line: 'GET /memory',
+    summary: 'The ram images of all buses',
+    answer: answers.memory,
+    withoutKeeper: true,
+  },
+  detach: {
+    line: 'DELETE /vbds/{vdev}',
+    summary: 'Detaches a vbd: its data is durable and its file gone when the answer comes',
+    query: v.pipe(
+      v.strictObject({
+        force: v.optional(v.pipe(oneOf(['0', '1']), v.description('1: cut off the programs that hold it')), '0'),
+        wait: v.optional(secondsText, '0'),
+      }),
+      v.transform(({ force, wait }) => ({ force: force === '1', waitMs: wait * 1000 })),
+    ),
+    answer: answers.detached,
+    withoutKeeper: true,
+  },
+  pause: {
+    line: 'POST /vbds/{vdev}/pause',
+    summary: 'Holds the I/O of a vbd',
+    query: ofCopy,
+    answer: answers.vbd,
+    withoutKeeper: true,
+  },
+  resume: {
+    line: 'POST /vbds/{vdev}/resume',
+    summary: 'Lets it go on',
+    query: ofCopy,
+    answer: answers.vbd,
+    withoutKeeper: true,
+  },
+  swap: {
+    line: 'POST /vbds/{vdev}/swap',
+    summary: 'Gives a vbd another image of the same size',
+    body: v.strictObject({
+      driver,
+      image,
+      share,
+      options,
+      pause: v.optional(v.pipe(flag, v.description('pause it for the swap; default: it must be paused already'))),
+    }) satisfies v.GenericSchema<unknown, SwapRequest>,
+    answer: answers.vbd,
+    tellsProgress: true,
+  },
+  save: {
+    line: 'POST /vbds/{vdev}/save',
+    summary: 'Makes a file a consistent copy of a vbd',
+    body: v.strictObject({
+      path: absolutePath,
+      force: v.optional(v.pipe(flag, v.description('it may replace a file')), false),
+    }) satisfies v.GenericSchema<unknown, SaveRequest>,
+    answer: answers.saved,
+    tellsProgress: true,
+  },
+  reset: {
+    line: 'POST /vbds/{vdev}/reset',
+    summary: 'Copies the image of a ram vbd afresh',
+    answer: answers.vbd,
+    tellsProgress: true,
+  },
+  start: {
+    line: 'POST /start',
+    summary: 'The bus stays without vbds from now on',
+    body: v.strictObject(busWishes) satisfies v.GenericSchema<unknown, BusWishes>,
+    answer: answers.bus,
+  },
+  upgrade: {
+    line: 'POST /upgrade',
+    summary: 'Puts the code that is installed now under the running bus',
+    answer: answers.upgraded,
+  },
+  stop: {
+    line: 'POST /stop',
+    summary: 'Detaches all and ends the bus',
+    body: v.pipe(
+      v.strictObject({
+        force: v.optional(v.pipe(flag, v.description('cut off the programs that hold a vbd')), false),
+        wait: v.optional(
+          v.pipe(seconds, v.description('seconds to wait first for those who hold a vbd; default: none')),
+        ),
+      }),
+      v.transform(({ force, wait = 0 }) => ({ force, waitMs: wait * 1000 })),
+    ),
+    answer: answers.detached,
+    withoutKeeper: true,
+  },
+} as const satisfies Readonly<Record<string, Row>>;
+
+export type RouteName = keyof typeof ROUTES;
+
+/** The row of that name; of all names, any row. */
+export type RowOf<Name extends RouteName = RouteName> = (typeof ROUTES)[Name];
+
+/** What is answered, if it is no error. */
+export type AnswerOf<Of extends RowOf> = v.InferOutput<Of['answer']>;
+
+/** `{ vdev }`, if the path has one. */
+export type VdevOf<Of extends RowOf> = Of['line'] extends `${string}{vdev}${string}`
+  ? { readonly vdev: string }
+  : unknown;
+
+/** A value as it is sent, or as its schema gives it to the bus. */
+type Side = 'sent' | 'given';
+type ValueOf<Schema extends v.GenericSchema, At extends Side> = {
+  sent: v.InferInput<Schema>;
+  given: v.InferOutput<Schema>;
+}[At];
+
+/** `{ query }`, if the row has a schema for it. */
+export type QueryOf<Of extends RowOf, At extends Side> = Of extends { query: infer Schema extends v.GenericSchema }
+  ? { readonly query: ValueOf<Schema, At> }
+  : unknown;
+
+/** `{ body }`, likewise. */
+export type BodyOf<Of extends RowOf, At extends Side> = Of extends { body: infer Schema extends v.GenericSchema }
+  ? { readonly body: ValueOf<Schema, At> }
+  : unknown;

@@ -1,0 +1,158 @@
+/** The names of a bus, in its directory and in that of links: LOOKUP, FORGET, READLINK, READDIR, STATFS. */
+import { E } from '../../../system/libc.js';
+import {
+  BY_SLOT,
+  BY_SLOT_NODE_ID,
+  findLink,
+  linkedNode,
+  linkNodeId,
+  linksAfter,
+  linkTarget,
+} from '../../transport/by-slot.js';
+import { sizesOfBus } from '../../transport/file-rules.js';
+import type { Tree, TreeNode } from '../../transport/tree.js';
+import * as abi from '../protocol/abi.js';
+import { appendDirent, type Request } from '../protocol/message.js';
+import type { AttributeCalls } from './attributes.js';
+import type { Call } from './calls-under-way.js';
+import type { Replies } from './replies.js';
+
+const S_IFIFO = 0o010000;
+const DT_DIR = 4;
+const DT_REG = 8;
+const DT_LNK = 10;
+
+export interface DirectoryContext {
+  readonly tree: Tree;
+  forgotten(nodeId: number): void;
+}
+
+/** An entry of a directory; `offset` is the cursor behind it. */
+interface Entry {
+  readonly nodeId: number;
+  readonly offset: number;
+  readonly type: number;
+  readonly name: Buffer;
+}
+
+export class Directory {
+  readonly #context: DirectoryContext;
+  readonly #attributes: AttributeCalls;
+  readonly #replies: Replies;
+
+  constructor(context: DirectoryContext, attributes: AttributeCalls, replies: Replies) {
+    this.#context = context;
+    this.#attributes = attributes;
+    this.#replies = replies;
+  }
+
+  lookup(call: Call): void {
+    const { nodeId } = call.request;
+    const name = call.request.name();
+    if (name !== null && nodeId === abi.ROOT_NODE_ID) this.#lookupInRoot(call, name);
+    else if (name !== null && nodeId === BY_SLOT_NODE_ID) this.#lookupLink(call, name);
+    else this.#replies.refuse(call, E.ENOENT);
+  }
+
+  #lookupInRoot(call: Call, name: string): void {
+    const node = this.#context.tree.byName(name);
+    // the kernel's references to a directory or a link are not counted: they have no state
+    if (name === BY_SLOT) this.#replies.sendEntry(call, this.#attributes.ofLinkDirectory());
+    else if (node === undefined) this.#replies.refuse(call, E.ENOENT);
+    else if (this.#sendFile(call, node)) node.lookups += 1;
+  }
+
+  #lookupLink(call: Call, name: string): void {
+    const node = findLink(this.#context.tree, name);
+    if (node === undefined) this.#replies.refuse(call, E.ENOENT);
+    else this.#replies.sendEntry(call, this.#attributes.ofLink(node));
+  }
+
+  #sendFile(call: Call, node: TreeNode): boolean {
+    const attributes = this.#attributes.ofFile(node);
+    if (!node.poisoned) return this.#replies.sendEntry(call, attributes);
+    // the same node as something else: the kernel gives up the inode, and old handles get EIO
+    return this.#replies.sendEntry(call, { ...attributes, mode: S_IFIFO }, 1);
+  }
+
+  forget({ request }: Call): void {
+    this.#forget(request.nodeId, request.bodyU64(0));
+  }
+
+  batchForget({ request }: Call): void {
+    const count = request.bodyU32(0);
+    for (let i = 0; i < count; i++) {
+      const word = abi.IN_BODY + (abi.BATCH_FORGET_IN_SIZE + i * abi.BATCH_FORGET_ONE_SIZE) / 4;
+      this.#forget(request.u64(word), request.u64(word + 2));
+    }
+  }
+
+  #forget(nodeId: number, count: number): void {
+    if (this.#context.tree.forget(nodeId, count)) this.#context.forgotten(nodeId);
+  }
+
+  readlink(call: Call): void {
+    const { nodeId } = call.request;
+    const node = linkedNode(this.#context.tree, nodeId);
+    if (node === undefined) return this.#replies.refuse(call, nodeId > BY_SLOT_NODE_ID ? E.ENOENT : E.EINVAL);
+    this.#replies.sendBytes(call, Buffer.from(linkTarget(node)));
+  }
+
+  opendir(call: Call): void {
+    this.#replies.blank(abi.OPEN_OUT_SIZE);
+    this.#replies.send(call, abi.OPEN_OUT_SIZE);
+  }
+
+  /**
+   * Cursors: 1 behind `.`, 2 behind `..`, then 2 + the node id of the vbd; so an entry that goes never moves another. The
+   * directory of links comes last.
+   */
+  readdir(call: Call): void {
+    const { request } = call;
+    const cursor = request.bodyU64(abi.RW_OFFSET);
+    const limit = Math.min(request.bodyU32(abi.RW_SIZE), abi.MAX_WRITE);
+    let length = 0;
+    for (const entry of this.#entriesBehind(cursor, request)) {
+      const longer = appendDirent(this.#replies.buffer, length, limit, entry);
+      if (longer < 0) break;
+      length = longer;
+    }
+    this.#replies.send(call, length);
+  }
+
+  #entriesBehind(cursor: number, { nodeId }: Request): Entry[] {
+    const dots: Entry[] = [
+      { nodeId, offset: 1, type: DT_DIR, name: Buffer.from('.') },
+      { nodeId: abi.ROOT_NODE_ID, offset: 2, type: DT_DIR, name: Buffer.from('..') },
+    ];
+    const others = nodeId === BY_SLOT_NODE_ID ? this.#links(cursor - 2) : this.#files(cursor - 2);
+    return [...dots.slice(Math.min(cursor, 2)), ...others];
+  }
+
+  #files(after: number): Entry[] {
+    const files = this.#context.tree.after(after).map(({ file: { nodeId, name } }) => {
+      return { nodeId, offset: nodeId + 2, type: DT_REG, name: Buffer.from(name) };
+    });
+    if (after >= BY_SLOT_NODE_ID) return files;
+    const offset = BY_SLOT_NODE_ID + 2;
+    return [...files, { nodeId: BY_SLOT_NODE_ID, offset, type: DT_DIR, name: Buffer.from(BY_SLOT) }];
+  }
+
+  #links(after: number): Entry[] {
+    return linksAfter(this.#context.tree, after).map(({ name, node }) => {
+      return { nodeId: linkNodeId(node), offset: node.file.nodeId + 2, type: DT_LNK, name: Buffer.from(name) };
+    });
+  }
+
+  statfs(call: Call): void {
+    const files = this.#context.tree.after(0).map(({ file }) => file);
+    const sizes = sizesOfBus(files);
+    const reply = this.#replies.blank(abi.STATFS_OUT_SIZE);
+    reply.bodyU64(abi.STATFS_BLOCKS, sizes.blocks);
+    reply.bodyU64(abi.STATFS_FILES, sizes.files);
+    reply.bodyU32(abi.STATFS_BSIZE, sizes.blockBytes);
+    reply.bodyU32(abi.STATFS_NAMELEN, sizes.nameBytes);
+    reply.bodyU32(abi.STATFS_FRSIZE, sizes.blockBytes);
+    this.#replies.send(call, abi.STATFS_OUT_SIZE);
+  }
+}

@@ -1,0 +1,131 @@
+/**
+ * What programs do with a file of a bus: OPEN, RELEASE, IOCTL, and the I/O of disks that are no windows. serve-disk.ts
+ * moves the bytes; this file knows the handles, notes writes and failures in the ledger, and lets I/O of a held file wait.
+ */
+import { errnoOf } from '../../../drivers/errors.js';
+import { E } from '../../../system/libc.js';
+import type { Ledger } from '../../ledger/ledger.js';
+import { flushFile, refusalOfOpen } from '../../transport/file-rules.js';
+import { Handles } from '../../transport/handles.js';
+import type { Tree } from '../../transport/tree.js';
+import * as abi from '../protocol/abi.js';
+import type { Request } from '../protocol/message.js';
+import { isFileId } from './attributes.js';
+import { blockIoctl } from './block-ioctl.js';
+import type { Call, CallsUnderWay } from './calls-under-way.js';
+import type { Replies } from './replies.js';
+import { allocateDisk, readDisk, seekDisk, writeDisk } from './serve-disk.js';
+
+export interface FileContext {
+  readonly tree: Tree;
+  readonly ledger: Ledger;
+  /** whether threads already do this file's I/O, so that an FSYNC that arrives here was tried and failed */
+  isThreaded(nodeId: number): boolean;
+  /** does what changes a file that threads may be writing at the same time */
+  writeBeside<Result>(nodeId: number, write: () => Promise<Result>): Promise<Result>;
+}
+
+export class FileCalls {
+  readonly #context: FileContext;
+  readonly #calls: CallsUnderWay;
+  readonly #replies: Replies;
+  readonly #handles: Handles;
+
+  constructor(context: FileContext, calls: CallsUnderWay, replies: Replies) {
+    this.#context = context;
+    this.#calls = calls;
+    this.#replies = replies;
+    this.#handles = new Handles(context.ledger);
+  }
+
+  open(call: Call): void {
+    const { request } = call;
+    const node = this.#context.tree.byId(request.nodeId);
+    if (node === undefined || node.leaving) return this.#replies.refuse(call, E.ENOENT);
+    const { backingId } = node;
+    // what is passed through cannot be held later, so it must not begin
+    if (backingId !== null && this.#calls.putAside(call)) return;
+    const flags = request.bodyU32(abi.OPEN_FLAGS);
+    const refusal = refusalOfOpen(flags, node.file.disk.readOnly);
+    if (refusal !== 0) return this.#replies.refuse(call, refusal);
+    const fh = request.uniqueId;
+    const handle = { fh, nodeId: request.nodeId, pid: request.pid, flags };
+    if (!this.#handles.open(handle, node.file.ledgerIndex)) return this.#replies.refuse(call, E.ENFILE);
+    const reply = this.#replies.blank(abi.OPEN_OUT_SIZE);
+    reply.bodyU64(0, fh);
+    if (backingId === null) {
+      reply.bodyU32(2, abi.FOPEN_DIRECT_IO | abi.FOPEN_NOFLUSH | abi.FOPEN_PARALLEL_DIRECT_WRITES);
+    } else {
+      reply.bodyU32(2, abi.FOPEN_PASSTHROUGH | abi.FOPEN_NOFLUSH);
+      reply.bodyU32(3, backingId);
+    }
+    // the client was killed meanwhile: there will be no RELEASE
+    if (this.#replies.send(call, abi.OPEN_OUT_SIZE) === -E.ENOENT) this.#handles.close(fh);
+  }
+
+  close(call: Call): void {
+    this.#handles.close(call.request.bodyU64(abi.RELEASE_FH));
+    this.#replies.ok(call);
+  }
+
+  /** Answers what programs ask of a block device; every other ioctl is ENOTTY, as for a regular file. */
+  ioctl(call: Call): void {
+    const { request } = call;
+    const disk = isFileId(request.nodeId) ? this.#context.tree.existing(request.nodeId).file.disk : null;
+    const answer = disk === null ? null : blockIoctl(request.bodyU32(abi.IOCTL_CMD), disk);
+    if (answer === null || request.bodyU32(abi.IOCTL_OUT_SIZE) < answer.length) {
+      return this.#replies.refuse(call, E.ENOTTY);
+    }
+    const reply = this.#replies.blank(abi.IOCTL_OUT_HEADER_SIZE);
+    reply.bytes.set(answer, abi.OUT_HEADER_SIZE + abi.IOCTL_OUT_HEADER_SIZE);
+    this.#replies.send(call, abi.IOCTL_OUT_HEADER_SIZE + answer.length);
+  }
+
+  /** READ, WRITE, FSYNC, FALLOCATE, LSEEK: now, or when the file is no longer held. */
+  io(call: Call): void {
+    if (this.#calls.putAside(call)) return;
+    const work = this.#doIo(call).catch((error: unknown) => {
+      this.#noteFailure(call.request);
+      this.#replies.refuse(call, errnoOf(error));
+    });
+    this.#calls.track(call, work);
+  }
+
+  #noteFailure({ nodeId, opcode }: Request): void {
+    const file = this.#context.tree.byId(nodeId)?.file;
+    const isWrite = opcode === abi.WRITE || opcode === abi.FALLOCATE;
+    if (file !== undefined && isWrite) this.#context.ledger.noteFailedWrite(file.ledgerIndex);
+  }
+
+  async #doIo(call: Call): Promise<void> {
+    const { request } = call;
+    const { tree, ledger, writeBeside } = this.#context;
+    const { file } = tree.existing(request.nodeId);
+    switch (request.opcode) {
+      case abi.READ:
+        return this.#replies.sendBytes(call, await readDisk(file.disk, request));
+      case abi.WRITE: {
+        const n = await writeBeside(file.nodeId, () => writeDisk(file.disk, request));
+        ledger.noteWrite(file.ledgerIndex, Date.now());
+        return this.#replies.sendU64(call, n);
+      }
+      case abi.FALLOCATE:
+        await writeBeside(file.nodeId, () => allocateDisk(file.disk, request));
+        ledger.noteWrite(file.ledgerIndex, Date.now());
+        return this.#replies.ok(call);
+      case abi.LSEEK:
+        return this.#replies.sendU64(call, await seekDisk(file.disk, request));
+      default:
+        return this.#fsync(call);
+    }
+  }
+
+  async #fsync(call: Call): Promise<void> {
+    const { tree, ledger, isThreaded } = this.#context;
+    const { file } = tree.existing(call.request.nodeId);
+    if (!isThreaded(file.nodeId)) await flushFile(file, ledger);
+    const errno = this.#handles.takeFlushError(call.request.bodyU64(abi.FSYNC_FH), file.ledgerIndex);
+    if (errno === 0) this.#replies.ok(call);
+    else this.#replies.refuse(call, errno);
+  }
+}

@@ -1,0 +1,104 @@
+/**
+ * The replies of the main thread. They leave from one resident buffer, one at a time: each is filled and sent in one go,
+ * on the descriptor that the request came from.
+ */
+import { E, write } from '../../../system/libc.js';
+import { allocateResident } from '../../../system/resident.js';
+import { type CounterPages, countRequest, NOT_COUNTED, now, READ } from '../../ledger/counters.js';
+import type { Attributes } from '../../transport/transport.js';
+import type { Tree } from '../../transport/tree.js';
+import * as abi from '../protocol/abi.js';
+import { Reply, writeAttributes } from '../protocol/message.js';
+import { crashPoint } from '../thread/crash-point.js';
+import type { Call, CallsUnderWay } from './calls-under-way.js';
+import { kindOf, rangeOf } from './serve-disk.js';
+
+export interface ReplyContext {
+  readonly deviceFds: readonly number[];
+  readonly tree: Tree;
+  /** where the main thread counts */
+  readonly counters: CounterPages;
+}
+
+export class Replies {
+  readonly #context: ReplyContext;
+  readonly #calls: CallsUnderWay;
+  readonly #reply: Reply;
+  readonly #address: number;
+
+  constructor(context: ReplyContext, calls: CallsUnderWay) {
+    this.#context = context;
+    this.#calls = calls;
+    const resident = allocateResident(abi.OUT_HEADER_SIZE + abi.MAX_WRITE);
+    this.#reply = new Reply(resident.bytes);
+    this.#address = resident.address;
+  }
+
+  /** The buffer with a body of zeros, to be filled and sent before anything else is. */
+  blank(bodyLength: number): Reply {
+    this.#reply.clearBody(bodyLength);
+    return this.#reply;
+  }
+
+  /** The buffer as the last reply left it, for a body that is written whole. */
+  get buffer(): Reply {
+    return this.#reply;
+  }
+
+  ok(call: Call): void {
+    this.send(call, 0);
+  }
+
+  refuse(call: Call, errno: number): void {
+    this.send(call, 0, -errno);
+  }
+
+  sendU64(call: Call, value: number): void {
+    this.#reply.bodyU64(0, value);
+    this.send(call, 8);
+  }
+
+  sendBytes(call: Call, bytes: Uint8Array): void {
+    this.#reply.bytes.set(bytes, abi.OUT_HEADER_SIZE);
+    this.send(call, bytes.byteLength);
+  }
+
+  sendAttributes(call: Call, attributes: Attributes): void {
+    writeAttributes(this.blank(abi.ATTR_OUT_SIZE), abi.ATTR_OUT_ATTR, attributes);
+    this.send(call, abi.ATTR_OUT_SIZE);
+  }
+
+  /**
+   * What a lookup has found.
+   * @param generation another one of a node is another file to the kernel
+   * @returns whether the client is still there: if not, there is no reference to be forgotten
+   */
+  sendEntry(call: Call, attributes: Attributes, generation = 0): boolean {
+    const reply = this.blank(abi.ENTRY_OUT_SIZE);
+    reply.bodyU64(0, attributes.nodeId);
+    reply.bodyU64(2, generation);
+    writeAttributes(reply, abi.ENTRY_ATTR, attributes);
+    return this.send(call, abi.ENTRY_OUT_SIZE) !== -E.ENOENT;
+  }
+
+  /** @returns what write(2) answered: −ENOENT where the kernel no longer waits for the reply */
+  send(call: Call, bodyLength: number, error = 0): number {
+    const { request, thread } = call;
+    const reply = this.#reply;
+    reply.header(request.uniqueLow, request.uniqueHigh, error, bodyLength);
+    if (crashPoint !== null) crashPoint('reply', request.opcode);
+    const sent = write(this.#context.deviceFds[thread] as number, this.#address, reply.length);
+    if (crashPoint !== null) crashPoint('replied', request.opcode);
+    this.#count(call, bodyLength, error);
+    this.#calls.end(call);
+    return sent;
+  }
+
+  #count({ request, begunMs }: Call, bodyLength: number, error: number): void {
+    const kind = kindOf(request);
+    const file = kind === NOT_COUNTED ? undefined : this.#context.tree.byId(request.nodeId)?.file;
+    if (file === undefined) return;
+    const bytes = kind === READ ? bodyLength : rangeOf(request, file.disk.size);
+    countRequest(this.#context.counters.of(file.ledgerIndex), kind, now() - begunMs, error < 0 ? error : bytes);
+  }
+}
