@@ -114,7 +114,7 @@ async function shareUnderName(t: Test, stage: Buses): Promise<void> {
     joined.push(vbd);
   }
   const remarked = await attach(b, { ...gold, image: twin });
-  t.match(remarked, { notes: [/gold holds .*first\.img.*twin\.img.*same size/] }, 'with a remark');
+  t.match(remarked, { notes: [/gold is a copy of .*first\.img.*twin\.img.*same size/] }, 'with a remark');
   for (const { path, share } of [...joined, remarked]) {
     t.equal(share, 'gold');
     await bench.sh('cmp "$1" "$2"', path, first.path);
@@ -127,7 +127,7 @@ async function shareUnderName(t: Test, stage: Buses): Promise<void> {
 
   t.comment('the command line says it too');
   const words = ['attach', '--bus', 'b', `ram:${twin}`, '--share', 'gold'];
-  t.match(await bench.fusetap(words), { status: 0, stderr: /gold holds .*first\.img/, stdout: /^\/.*\n$/ });
+  t.match(await bench.fusetap(words), { status: 0, stderr: /gold is a copy of .*first\.img/, stdout: /^\/.*\n$/ });
   const wrong = ['attach', '--bus', 'b', `ram:${other}`, '--share', 'gold'];
   t.match(await bench.fusetap(wrong), { status: 4, stderr: /first\.img with 1048576 bytes/, stdout: '' });
   await detachAll(stage.bus.a, stage.bus.b);
