@@ -56,8 +56,9 @@ export async function killServerDuring(
   const pids = new Set<number>();
   while (!isOver && pids.size < kills) {
     await delay(150);
-    const pid = (await busInfo(bench)).serverPid;
-    if (pid === null || pids.has(pid) || isOver) continue;
+    const { serverPid: pid, state } = await busInfo(bench);
+    // a server that dies before it is in place is not counted as replaced
+    if (pid === null || state !== 'running' || pids.has(pid) || isOver) continue;
     kill(pid);
     pids.add(pid);
   }
