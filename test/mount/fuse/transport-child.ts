@@ -1,6 +1,6 @@
 /**
- * A program that serves a KernelTransport without keeper or server, for kernel-transport.test.ts and malformed.test.ts. Its
- * threads block in read(2), so it ends only by SIGKILL: by its parent's hand, or its own when anything goes wrong.
+ * A program that serves a KernelTransport without keeper or server, for kernel-transport.test.ts and malformed.test.ts.
+ * Its threads block in read(2), so it ends only by SIGKILL: by its parent's hand, or its own when anything goes wrong.
  *
  *     node transport-child.js mount DIRECTORY     mounts there and serves
  *     node transport-child.js device FD           serves a descriptor that stands for the device
@@ -46,7 +46,9 @@ export interface TransportChild {
   kill(): Promise<void>;
 }
 
-/** Starts one that mounts on a directory, or serves the descriptor 4 of the child, which is one end of a socket pair. */
+/**
+ * Starts one that mounts on a directory, or serves the descriptor 4 of the child, which is one end of a socket pair.
+ */
 export async function startTransport(on: { mount: string } | 'socket'): Promise<TransportChild> {
   const args = on === 'socket' ? ['device', '4'] : ['mount', on.mount];
   const stdio = ['ignore', 'inherit', 'inherit', 'ipc', ...(on === 'socket' ? (['pipe'] as const) : [])] as const;
@@ -132,9 +134,9 @@ async function obey(transport: KernelTransport, ledger: Ledger, command: Command
     case 'remove':
       return transport.remove(nodeId);
     case 'hold':
-      return transport.hold(nodeId);
+      return transport.pause(nodeId);
     case 'release':
-      return transport.release(nodeId);
+      return transport.resume(nodeId);
     case 'count handles':
       return ledger.countHandles().get(nodeId) ?? 0;
     case 'fail a flush':

@@ -510,7 +510,7 @@ t.test('what is leaving can be neither found nor opened, but still used', async 
 
 t.test('what is held waits, in order, and nothing else does', async (t) => {
   const fixture = fixtureWithFiles(t);
-  await fixture.dispatcher.hold(XVDA);
+  await fixture.dispatcher.pause(XVDA);
   const write = (unique: bigint, text: string) =>
     fixture.ask(message({ opcode: 16, unique, nodeId: XVDA }, writeIn(0, Buffer.from(text))), 0);
   t.strictSame(await write(2n, 'first'), []);
@@ -519,7 +519,7 @@ t.test('what is held waits, in order, and nothing else does', async (t) => {
   const [attributes] = await fixture.ask(message({ opcode: 3, nodeId: XVDA }, Buffer.alloc(16)));
   t.equal(attributes?.error, 0, 'attributes are answered');
   await fixture.expect({ opcode: 15, nodeId: XVDB, body: readIn(0, 1) }, Buffer.alloc(1), 'another file');
-  fixture.dispatcher.release(XVDA);
+  fixture.dispatcher.resume(XVDA);
   const replies = await fixture.ask(message({ opcode: 15, unique: 6n, nodeId: XVDA }, readIn(0, 7)), 3);
   t.strictSame(
     replies.map(({ unique, error }) => [unique, error]),

@@ -144,7 +144,7 @@ t.test('passed resolves only when no thread uses what was taken away', async (t)
     const uses = Atomics.load(words, USES);
     // every other time they have it in use when it goes
     if (rounds % 2 === 0) await eventually('it is used', 10_000, () => Atomics.load(words, USES) > uses);
-    await watch.passed(tell({ resource, isThere: false }), NODE);
+    await watch.awaitUnused(tell({ resource, isThere: false }), NODE);
     Atomics.store(words, RESOURCES + resource, 0);
     if (rounds % 16 === 0) await delay(1);
   }
@@ -161,7 +161,7 @@ t.test('passed waits for a thread in the middle of a request, not for one that r
   idle.leave();
   t.equal(busy.enter(NODE), false);
   let isPassed = false;
-  const passed = watch.passed(watch.announce(), NODE).then(() => {
+  const passed = watch.awaitUnused(watch.announce(), NODE).then(() => {
     isPassed = true;
   });
   await delay(30);
@@ -180,7 +180,7 @@ t.test('a thread that has seen the messages is waited for no longer, also in the
   const version = watch.announce();
   t.equal(gate.enter(NODE), true);
   gate.seen();
-  await watch.passed(version, NODE);
+  await watch.awaitUnused(version, NODE);
   t.pass();
 });
 
@@ -191,7 +191,7 @@ t.test('passed waits for threads that use the window, and for no others', async 
   hung.enter(NODE);
   other.enter(NODE + 1);
   other.leave();
-  await watch.passed(watch.announce(), NODE + 1);
+  await watch.awaitUnused(watch.announce(), NODE + 1);
   t.pass('one that serves another vbd for ever is not waited for');
 });
 
@@ -205,13 +205,13 @@ t.test('a read that was put off uses its window, whatever messages its thread ha
   const version = watch.announce();
   gate.enter(NODE + 2);
   gate.seen();
-  await watch.passed(version, NODE + 2);
+  await watch.awaitUnused(version, NODE + 2);
   let isPassed = false;
-  const passed = watch.passed(version, NODE).then(() => {
+  const passed = watch.awaitUnused(version, NODE).then(() => {
     isPassed = true;
   });
   gate.finished(places[1] as number);
-  await watch.passed(version, NODE + 1);
+  await watch.awaitUnused(version, NODE + 1);
   await delay(20);
   t.equal(isPassed, false);
   gate.finished(places[0] as number);
@@ -229,7 +229,7 @@ t.test('versions go on behind 2^31', async (t) => {
   for (let i = 0; i < 6; i++) {
     const version = watch.announce();
     let isPassed = false;
-    const passed = watch.passed(version, NODE).then(() => {
+    const passed = watch.awaitUnused(version, NODE).then(() => {
       isPassed = true;
     });
     await delay(3);
