@@ -1,4 +1,4 @@
-/** The server of the control socket goes by the table of routes: what it says where there is no row, or no method for one. */
+/** The server of the control socket uses the table of routes: what it answers if there is no row, or no method. */
 import { request as send } from 'node:http';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
@@ -48,7 +48,7 @@ t.test('a path that no row has', async (t) => {
     status: 404,
     body: { error: { code: 'NOT_FOUND', message, hint } },
   });
-  const actions = /^there are pause, resume, swap, save and reset$/;
+  const actions = /^its actions are pause, resume, swap, save and reset$/;
   t.match(await ask('POST /vbds/xvda/burn', {}), missing('a vbd has no burn', actions));
   t.match(await ask('POST /vbds/xvda/'), missing('a vbd has no ', actions));
   for (const line of [
