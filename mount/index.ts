@@ -117,8 +117,8 @@ export async function attach(image: string | null, options: AttachOptions = {}):
 }
 
 /**
- * Detaches a vbd. Resolves when the data is durable and the file is gone; if the bus ends with this vbd, it is gone
- * too.
+ * Detaches a vbd. Resolves when the data is durable and the file is gone. If this was the last vbd of the bus, the bus
+ * may have ended too.
  * @param options force: detach it even if it is in use; waitSeconds: how long to wait first until it is not in use
  * @throws FusetapError BUSY with the holders if it is in use; NOT_FOUND
  */
@@ -175,9 +175,9 @@ export interface SwapOptions extends BusOptions {
 }
 
 /**
- * Gives a paused vbd another image of the same size. Programs that have it open go on with the new image. All or
- * nothing.
- * @throws FusetapError USAGE if it is not paused or the size differs; and as `attach` of the image
+ * Gives a paused vbd another image of the same size. Programs that have it open go on with the new image. If it fails,
+ * nothing has changed.
+ * @throws FusetapError USAGE if it is not paused or the size differs; also the errors of an `attach` of the image
  */
 export async function swap(vbd: VbdWord, image: string, options: SwapOptions = {}): Promise<VbdInfo> {
   const { place, vdev } = await locate(vbd, options);

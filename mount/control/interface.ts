@@ -199,8 +199,8 @@ export interface UpgradeResult {
 }
 
 /**
- * GET /stats: one for each vbd, since its attach. I/O that the kernel does without the server (passthrough) is not
- * counted.
+ * GET /stats: counters of one vbd since its attach. They do not count I/O that the kernel does without the server
+ * (passthrough).
  */
 export interface VbdStats {
   bus: string;
