@@ -28,13 +28,16 @@ export function concurrencyTests({ name, test, factory }: SuiteOptions): void {
     }),
   );
 
-  test.test(`${name}: concurrent writes to neighbouring bytes of a sector do not undo each other`, { skip: false }, () =>
-    withDisk(factory, { size: 8000 }, async (session) => {
-      const model = makeModel(8000, [{ offset: 0, length: 8000, seed: 9 }]);
-      const places = Array.from({ length: 80 }, (_, i) => i * 100);
-      await Promise.all(places.map((offset) => session.disk.write(patternBytes(offset, 100, 9), offset)));
-      await checkAll(session, model);
-    }),
+  test.test(
+    `${name}: concurrent writes to neighbouring bytes of a sector do not undo each other`,
+    { skip: false },
+    () =>
+      withDisk(factory, { size: 8000 }, async (session) => {
+        const model = makeModel(8000, [{ offset: 0, length: 8000, seed: 9 }]);
+        const places = Array.from({ length: 80 }, (_, i) => i * 100);
+        await Promise.all(places.map((offset) => session.disk.write(patternBytes(offset, 100, 9), offset)));
+        await checkAll(session, model);
+      }),
   );
 
   test.test(`${name}: a read after an acknowledged write sees it`, { skip: false }, () =>
