@@ -1,12 +1,12 @@
 /**
- * fusetap as a library: what the command line does, for programs.
+ * fusetap as a library: the acts of the command line, for programs.
  *
  *     import { attach, detach } from 'fusetap';
  *     const vbd = await attach('golden.img', { driver: 'ram' });
  *     // … vbd.path is the disk …
  *     await detach(vbd);
  *
- * Expected errors are FusetapError, with a code of a closed list.
+ * Expected errors are FusetapError; its `code` is one of a closed list.
  */
 import { resolve } from 'node:path';
 import type { Disk } from '../drivers/disk.js';
@@ -57,46 +57,46 @@ export { VERSION } from './version.js';
 
 /** Which bus. */
 export interface BusOptions {
-  /** a name, or with a `/` in it a directory; default: $FUSETAP_BUS, else `0` */
+  /** a name, or a directory if it contains `/`; default: $FUSETAP_BUS, else `0` */
   readonly bus?: string;
-  /** default: $FUSETAP_RUNTIME_DIR, else as docs/cli.md says */
+  /** default: $FUSETAP_RUNTIME_DIR, else see docs/cli.md */
   readonly runtimeDir?: string;
 }
 
-/** How an image is opened, by a bus or here. */
+/** How to open an image, in a bus or in this process. */
 export interface DiskOptions {
-  /** one of fusetap's own, as `ram`; the path of a file (`./mine.js`); the name of a package. Default: `aio` */
+  /** a built-in driver such as `ram`, the path of a file (`./mine.js`), or the name of a package; default: `aio` */
   readonly driver?: string;
   /** default `w` */
   readonly mode?: Mode;
   /** options of the driver */
   readonly options?: Readonly<Record<string, string>>;
-  /** where the disk begins in the image, in bytes */
+  /** the start of the disk in the image, in bytes; default: 0 */
   readonly offset?: number;
-  /** how many bytes the disk has */
+  /** the size of the disk in bytes; default: up to the end of the image */
   readonly sizelimit?: number;
-  /** after offset and sizelimit, the first next to them: `{ name: 'delay', value: '20' }` */
+  /** applied after offset and sizelimit, in this order: `{ name: 'delay', value: '20' }` */
   readonly filters?: readonly FilterSpec[];
 }
 
 export interface AttachOptions extends DiskOptions, BusOptions {
   /** `xvdb` or a slot number; default: the first free xvd* */
   readonly vdev?: string;
-  /** whether the kernel may do the I/O by itself; default `auto` */
+  /** whether the kernel may do the I/O itself; default `auto` */
   readonly passthrough?: 'auto' | 'on' | 'off';
-  /** the name that its memory is shared under, ram only; default: by the identity of the image */
+  /** the name under which its memory is shared, ram only; default: the identity of the image */
   readonly share?: string;
-  /** whether its partitions are files beside it */
+  /** whether to show its partitions as files; default: false */
   readonly partitions?: boolean;
-  /** gives up: what was begun is undone */
+  /** cancels the attach and undoes it */
   readonly signal?: AbortSignal;
 }
 
-/** A vbd as it is known, or a word for it: vdev, slot number, path of the file, or path of the image. */
+/** A vbd, or a word that names it: vdev, slot number, path of its file, or path of its image. */
 export type VbdWord = VbdInfo | string;
 
 /**
- * Attaches an image; begins the bus if need be. Resolves when the file of the disk, `path`, was read.
+ * Attaches an image; starts the bus if needed. Resolves when a byte of the vbd's file, `path`, was read.
  * @param image a path; null for a driver that takes none
  * @throws FusetapError
  */
@@ -117,9 +117,10 @@ export async function attach(image: string | null, options: AttachOptions = {}):
 }
 
 /**
- * Detaches. Resolves when the data is durable and the file is gone; and the bus too, where it ends with this vbd.
- * @param options force: cut off who holds it; waitSeconds: for how long to wait for them first
- * @throws FusetapError BUSY with the holders; NOT_FOUND
+ * Detaches a vbd. Resolves when the data is durable and the file is gone. If this was the last vbd of the bus, the bus
+ * may have ended too.
+ * @param options force: detach it even if it is in use; waitSeconds: how long to wait first until it is not in use
+ * @throws FusetapError BUSY with the holders if it is in use; NOT_FOUND
  */
 export async function detach(vbd: VbdWord, options: BusOptions & client.DetachOptions = {}): Promise<DetachResult> {
   const { place, vdev } = await locate(vbd, options);
@@ -127,24 +128,25 @@ export async function detach(vbd: VbdWord, options: BusOptions & client.DetachOp
 }
 
 /**
- * Holds the I/O of a vbd: it waits, without an error, so that the image can be copied or swapped.
- * @throws FusetapError BUSY where it is passed through and open; NOT_FOUND
+ * Pauses the I/O of a vbd: it waits, without an error, so that the image can be copied or swapped.
+ * @throws FusetapError BUSY if it uses passthrough and is open; NOT_FOUND
  */
 export async function pause(vbd: VbdWord, options: BusOptions = {}): Promise<VbdInfo> {
   const { place, vdev } = await locate(vbd, options);
   return client.pause(place, vdev);
 }
 
-/** Lets the I/O of a paused vbd go on. @throws FusetapError NOT_FOUND */
+/** Resumes the I/O of a paused vbd. @throws FusetapError NOT_FOUND */
 export async function resume(vbd: VbdWord, options: BusOptions = {}): Promise<VbdInfo> {
   const { place, vdev } = await locate(vbd, options);
   return client.resume(place, vdev);
 }
 
 /**
- * Makes a file a consistent copy of a vbd: sparse, durable, put in its place in one step.
- * @param options force: it may take the place of a file
- * @throws FusetapError BUSY where the file is there or in use, or what is written cannot be held; NO_SPACE; NOT_FOUND
+ * Writes a consistent copy of a vbd to a file: sparse and durable. The file appears in one step.
+ * @param options force: replace the file if it exists
+ * @throws FusetapError BUSY if the file exists or is in use, or if writes to the vbd cannot be paused; NO_SPACE;
+ *   NOT_FOUND
  */
 export async function save(
   vbd: VbdWord,
@@ -155,13 +157,16 @@ export async function save(
   return client.save(place, vdev, { path: resolve(path), force: options.force ?? false });
 }
 
-/** Copies the image of a ram vbd afresh. @throws FusetapError BUSY where anybody holds or shares it; NOT_FOUND */
+/**
+ * Discards the changes of a ram vbd: copies its image again.
+ * @throws FusetapError BUSY if it is in use or shared; NOT_FOUND
+ */
 export async function reset(vbd: VbdWord, options: BusOptions = {}): Promise<VbdInfo> {
   const { place, vdev } = await locate(vbd, options);
   return client.reset(place, vdev);
 }
 
-/** Which image a vbd gets. */
+/** How `swap` opens the new image. */
 export interface SwapOptions extends BusOptions {
   /** default `aio` */
   readonly driver?: string;
@@ -170,8 +175,9 @@ export interface SwapOptions extends BusOptions {
 }
 
 /**
- * Gives a paused vbd another image of the same size: those who have it open go on with that one. All or nothing.
- * @throws FusetapError USAGE where it is not paused or the size is another; what `attach` of the image throws
+ * Gives a paused vbd another image of the same size. Programs that have it open go on with the new image. If it fails,
+ * nothing has changed.
+ * @throws FusetapError USAGE if it is not paused or the size differs; also the errors of an `attach` of the image
  */
 export async function swap(vbd: VbdWord, image: string, options: SwapOptions = {}): Promise<VbdInfo> {
   const { place, vdev } = await locate(vbd, options);
@@ -183,24 +189,28 @@ export async function swap(vbd: VbdWord, image: string, options: SwapOptions = {
   });
 }
 
-/** Begins a bus, or lets one that runs stay without vbds. */
+/** Starts a bus, or makes a running bus stay when it has no vbds. */
 export async function start(options: BusOptions = {}): Promise<BusInfo> {
   return client.start(await placeOf(options));
 }
 
-/** Detaches all and ends the bus. @throws FusetapError BUSY with the holders, unless `force`; NOT_FOUND */
+/**
+ * Detaches all vbds and ends the bus.
+ * @throws FusetapError BUSY with the holders if in use without `force`; NOT_FOUND
+ */
 export async function stop(options: BusOptions & client.DetachOptions = {}): Promise<DetachResult> {
   return client.stop(await placeOf(options), options);
 }
 
-/** The bus and its vbds. @throws FusetapError NOT_FOUND where it does not run */
+/** The bus and its vbds. @throws FusetapError NOT_FOUND if it does not run */
 export async function show(options: BusOptions = {}): Promise<BusInfo> {
   return client.showBus(await placeOf(options));
 }
 
 /**
- * What is attached: on all buses of the runtime directory, or on the one that is named.
- * @throws FusetapError NOT_FOUND where the bus named does not run. Of all buses, those that do not answer are left out
+ * Lists the vbds of all buses of the runtime directory, or of the named bus. Without a name, it omits buses that do not
+ * answer.
+ * @throws FusetapError NOT_FOUND if the named bus does not run
  */
 export async function list(options: BusOptions = {}): Promise<VbdInfo[]> {
   if (options.bus !== undefined) return (await show(options)).vbds;
@@ -220,8 +230,7 @@ export async function openDisk(image: string | null, options: DiskOptions = {}):
 }
 
 /**
- * One bus, for a program that does more than one thing with it. Nothing is begun before it is needed: `attach` and
- * `start` begin it.
+ * One bus, for programs that use it more than once. Only `attach` and `start` start it.
  *
  *     const bus = new Bus({ bus: 'guests' });
  *     const vbd = await bus.attach('disk.img');
@@ -269,7 +278,7 @@ export class Bus {
     return swap(vbd, image, { ...options, ...this.#options });
   }
 
-  /** Begins it, or lets it stay without vbds. @see start */
+  /** Starts it, or makes it stay when it has no vbds. @see start */
   start(): Promise<BusInfo> {
     return start(this.#options);
   }

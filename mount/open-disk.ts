@@ -1,6 +1,6 @@
 /**
- * An image as a disk in this process, through its driver and filters, without a bus: for programs that want to read or
- * write what a vbd would show. The sharing rule holds here as for a vbd (coherence rule 8).
+ * Opens an image as a disk in this process, through its driver and filters, without a bus: for programs that read or
+ * write the bytes that a vbd would show. The sharing rule applies as for a vbd (coherence rule 8).
  */
 import { closeSync } from 'node:fs';
 import { resolve } from 'node:path';
@@ -27,11 +27,11 @@ export interface OpenDiskRequest {
   readonly filters: readonly FilterSpec[];
 }
 
-/** there is none, so no image can lie on it */
+/** no bus is mounted there, so no image can lie on it */
 const NO_BUS = { mountpoint: '/proc/self/no-bus' };
 
 /**
- * Opens a disk. Its `close` gives everything up, also the copy in memory of a ram disk.
+ * Opens a disk. Its `close` frees everything, including the memory of a ram disk.
  * @throws FusetapError as an attach of the same image would
  */
 export async function openDiskHere(request: OpenDiskRequest): Promise<Disk> {

@@ -1,6 +1,6 @@
 /**
- * The questions that a bus which runs can answer, and whom to ask: the keeper, or where that died the server, which
- * serves on as an orphan and can be looked at, detached from and stopped.
+ * Asks a running bus: its keeper, or its server if the keeper has died. Such a server goes on as an orphan, which can
+ * be shown, detached from and stopped.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Answered, callEither, type LineWithoutKeeper, type Sent } from '../control/call.js';
@@ -8,11 +8,11 @@ import { isNotRunning } from '../control/http-client.js';
 import type { BusInfo } from '../control/interface.js';
 import type { BusPlace } from '../runtime/bus-place.js';
 
-/** a bus whose socket was removed listens anew within this time */
+/** a bus whose socket was removed listens again within this time */
 const SILENCE_LIMIT_MS = 3_000;
 const POLL_MS = 50;
 
-/** Asks the keeper, else the orphaned server. @throws FusetapError NOT_FOUND where neither listens */
+/** Asks the keeper, else the orphaned server. @throws FusetapError NOT_FOUND if neither listens */
 export async function askEither<At extends LineWithoutKeeper>(
   place: BusPlace,
   line: At,
@@ -33,7 +33,7 @@ export async function askEither<At extends LineWithoutKeeper>(
   }
 }
 
-/** The bus and its vbds. @throws FusetapError NOT_FOUND where it does not run */
+/** The bus and its vbds. @throws FusetapError NOT_FOUND if it does not run */
 export function showBus(place: BusPlace, options: { timeoutMs?: number } = {}): Promise<BusInfo> {
   return askEither(place, 'GET /bus', options);
 }

@@ -1,5 +1,5 @@
 /**
- * Begins a bus; where the kernel transport cannot run and the user named none, on fuse-native.
+ * Starts a bus. If the kernel transport cannot run and the user did not choose one, uses fuse-native.
  */
 import { FusetapError } from '../../drivers/errors.js';
 import { isAlreadyRunning, type StartOptions, startKeeper } from '../keeper/start.js';
@@ -7,9 +7,9 @@ import type { BusPlace } from '../runtime/bus-place.js';
 
 /**
  * Starts the keeper of a bus.
- * @param note is told where the bus runs on another transport than the usual
- * @param startIt what starts a keeper, for tests
- * @throws FusetapError what startKeeper throws: of the kernel transport where neither can run
+ * @param note called with a remark if the bus runs on fuse-native
+ * @param startIt starts a keeper; tests replace it
+ * @throws FusetapError as startKeeper; if neither transport can run, the error of the kernel transport
  */
 export async function beginBus(
   place: BusPlace,

@@ -1,9 +1,9 @@
 /**
- * Which driver a word means: one of fusetap's by name, a file by its path, or an npm package by its name. Found where
- * the client is, because the bus is nowhere: it is told an absolute path.
+ * Finds the driver that a word means: a built-in driver by name, a file by its path, or an npm package by its name. The
+ * client resolves the word, because the bus does not know the client's directory: it gets an absolute path.
  *
- * A package is looked for as `import` would: in node_modules of the client's directory and of those above it, then
- * beside fusetap itself, so that `npm install -g fusetap fusetap-mine` is enough.
+ * A package is found as by `import`: in node_modules of the client's directory and its parents, then next to fusetap
+ * itself, so that `npm install -g fusetap fusetap-mine` is enough.
  */
 import { readFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
@@ -14,13 +14,13 @@ import { quoted } from '../../drivers/quote.js';
 
 const OWN_DIRECTORY = fileURLToPath(new URL('.', import.meta.url));
 const PACKAGE_NAME = /^(?:@[a-z0-9~-][a-z0-9._~-]*\/)?[a-z0-9~-][a-z0-9._~-]*$/;
-/** in which a package may name what an import gets */
+/** the conditions of "exports" that apply to an import */
 const CONDITIONS = ['node', 'import', 'module-sync', 'default'];
 
 /**
- * What the control interface takes for the word: a name of fusetap's own, or an absolute path. Whether there is a driver
- * in that file is for the server to see.
- * @param cwd is asked only for a word that needs it: the working directory may be deleted
+ * Finds the driver for the control interface: the name of a built-in driver, or an absolute path. The server checks
+ * whether that file contains a driver.
+ * @param cwd called only for a word that needs it, because the working directory may be deleted
  * @throws FusetapError NOT_FOUND; UNSUPPORTED for a package that cannot be imported
  */
 export function findDriver(word: string, cwd: () => string): string {
@@ -34,7 +34,7 @@ export function findDriver(word: string, cwd: () => string): string {
     }
   }
   throw new FusetapError('NOT_FOUND', `no driver ${quoted(word)}: no package of that name is installed here`, {
-    hint: `drivers are ${driverNames.join(', ')}; a file is named with its path, as ./mine.js`,
+    hint: `drivers are ${driverNames.join(', ')}; name a file with its path, for example ./mine.js`,
   });
 }
 
@@ -73,7 +73,7 @@ function targetOf(text: string): string | null {
   }
 }
 
-/** The first that applies, in the order in which the package names them. */
+/** The target of the first condition that applies, in the order of the package. */
 function chooseTarget(target: unknown): string | null {
   if (typeof target === 'string') return target;
   if (typeof target !== 'object' || target === null) return null;

@@ -1,5 +1,6 @@
 /**
- * Which vbd a word means: a vdev, a slot number, the path of the file, or the path of its image if only one vbd has it.
+ * Finds the vbd that a word means: a vdev, a slot number, the path of its file, or the path of its image if only one
+ * vbd has that image.
  */
 import { type Stats, statSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
@@ -12,14 +13,14 @@ import { findSlot } from '../slots/slots.js';
 import { BY_SLOT } from '../transport/by-slot.js';
 
 /**
- * The vbd of that name among those given.
- * @param where what to call the place in messages, as `bus 0`
+ * Finds a vbd among the given ones.
+ * @param where the name of the place in messages, for example `bus 0`
  * @throws FusetapError NOT_FOUND; USAGE for an image that several vbds have, and for a partition
  */
 export function findVbd(word: string, vbds: readonly VbdInfo[], where: string): VbdInfo {
   const slot = findSlot(word);
   const inSlot = slot === null ? [] : vbds.filter((vbd) => vbd.slot === slot);
-  // xvda is a vdev before it is a file of that name; /dev/xvda may be an image before it is Xen's name of a vdev
+  // `xvda` means the vdev, even if there is such a file; `/dev/xvda` may be an image, and is else Xen's name of a vdev
   const atPath = isPath(word) || slot === null ? byPath(word, vbds) : [];
   const found = atPath.length > 0 ? atPath : inSlot;
   const [first, second] = found;
@@ -48,7 +49,7 @@ function refuseIfPartition(word: string, slot: number | null, vbds: readonly Vbd
   }
 }
 
-/** The path as a bus knows it, which is real. The bus itself is not asked, because it may hang. */
+/** The path as a bus knows it: without symbolic links. Does not touch the bus itself, because it may hang. */
 function busPath(word: string): string {
   const path = resolve(word);
   const directory = dirname(path);
@@ -56,7 +57,7 @@ function busPath(word: string): string {
   return join(realPlace(dirname(bus)), path.slice(dirname(bus).length));
 }
 
-/** Whether a word that named nothing on one bus can name something on another: a path can. */
+/** Whether the word is a path. A path can name a vbd on another bus. */
 export function isPath(word: string): boolean {
   return word.includes('/');
 }
@@ -73,7 +74,7 @@ function byPath(word: string, vbds: readonly VbdInfo[]): VbdInfo[] {
   return stats === undefined ? [] : vbds.filter((vbd) => vbd.image !== null && isSame(identify(vbd.image), stats));
 }
 
-/** The link to its file that every bus has for guests that know numbers only. */
+/** The link to its file in by-slot, which every bus has for guests that only know numbers. */
 function bySlotPath({ path, slot }: VbdInfo): string {
   return join(dirname(path), BY_SLOT, String(slot));
 }

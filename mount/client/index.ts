@@ -1,8 +1,8 @@
 /**
- * What a program does with buses: attach, detach, start, stop, show and list. The command line calls nothing deeper.
+ * The acts on buses: attach, detach, start, stop, show and list. The command line uses only these.
  *
- * Each call returns when it is true: after `attach` the file was read, after `detach` and `stop` the data is durable
- * and, where the bus ended, its processes and its mount are gone.
+ * Each call returns when its effect is proven: after `attach`, the file has been read; after `detach` and `stop`, the
+ * data is durable and, if the bus ended, its processes and its mount are gone.
  */
 import { existsSync } from 'node:fs';
 import { call } from '../control/call.js';
@@ -26,22 +26,22 @@ export { type BusListing, listBuses } from './list-buses.js';
 export { pause, resume } from './pause.js';
 export { memory, reset, save } from './ram.js';
 
-/** how long a keeper that was begun for an attach which failed gets to go away again */
+/** how long a keeper that was started for a failed attach may take to exit */
 const UNDONE_MS = 2_000;
 
 export interface AttachOptions {
-  /** gives up: what was begun is undone */
+  /** cancels the attach and undoes it */
   readonly signal?: AbortSignal;
-  /** is told how far the copy of a ram image is */
+  /** called with the progress of the copy of a ram image */
   readonly progress?: Progress;
-  /** where this begins the bus, it is for this process alone and ends with it */
+  /** if this starts the bus, the bus is private to this process and ends with it */
   readonly lifeline?: Lifeline;
 }
 
 /**
- * Attaches; begins the bus if need be. A bus begun so ends with its last vbd.
+ * Attaches; starts the bus if needed. A bus that attach started ends when its last vbd is detached.
  * @param request its driver may be the path of a file, or the name of a package (see client/find-driver.ts)
- * @throws FusetapError what the bus answered; FAILED where the file cannot be read, it is then detached again
+ * @throws FusetapError the error that the bus answered; FAILED if the file cannot be read: it is then detached again
  */
 export async function attach(
   place: BusPlace,
@@ -52,7 +52,7 @@ export async function attach(
   const { onRunningBus } = await import('./on-running-bus.js');
   const { lifeline, ...patience } = options;
   const ask = (): Promise<AttachResult> => call(place, 'POST /vbds', { body, ...patience });
-  // a bus that was given up before it was asked does not end by itself: there is nothing to wait for
+  // if the attach was cancelled before the bus was asked, the bus does not end by itself: do not wait for that
   const isAsked = (): boolean => !options.signal?.aborted;
   const askFirst = (began: boolean): Promise<AttachResult> => (began && isAsked() ? askOrSeeItEnd(place, ask) : ask());
   const notes: string[] = [];
@@ -69,24 +69,24 @@ export async function attach(
   return notes.length === 0 ? vbd : { ...vbd, notes: [...notes, ...(vbd.notes ?? [])] };
 }
 
-/** What is relative to this process made absolute: third-party drivers, files that filters watch. */
+/** Makes relative paths absolute: of third-party drivers, and of files that filters watch. */
 async function settleRequest(request: AttachRequest): Promise<AttachRequest> {
   const { driver, filters, ...rest } = request;
   const { findDriver } = await import('./find-driver.js');
   const settled: AttachRequest = { ...rest, driver: findDriver(driver, process.cwd) };
-  // a bus of an older version need not know the word
+  // a bus of an older version may not know the key
   if (filters === undefined || filters.length === 0) return settled;
   const { settleFilters } = await import('./settle-filters.js');
   return { ...settled, filters: settleFilters(filters, process.cwd, { provesRead: true }) };
 }
 
-/** A bus that was begun for an attach which failed ends by itself, unless somebody else has come to use it. */
+/** If the attach fails, waits until the bus that was started for it has ended. It ends unless others use it by then. */
 async function askOrSeeItEnd<Answer>(place: BusPlace, ask: () => Promise<Answer>): Promise<Answer> {
   const watch = watchKeeper(place);
   try {
     return await ask();
   } catch (error) {
-    // the reason that the attach failed is worth more than that of this
+    // the error of the attach matters more than an error of this wait
     await watch.gone(UNDONE_MS).catch(() => {});
     throw error;
   } finally {
@@ -94,15 +94,15 @@ async function askOrSeeItEnd<Answer>(place: BusPlace, ask: () => Promise<Answer>
   }
 }
 
-/** Of a detach, and of the end of a bus. */
+/** Options of `detach` and `stop`. */
 export interface DetachOptions {
-  /** what those who hold it have written is written back, and later I/O of theirs is EIO */
+  /** detach even if in use: writes of its users are written back, their later I/O fails with EIO */
   readonly force?: boolean;
-  /** how long to wait for those who hold it */
+  /** how long to wait first until it is not in use; default: not at all */
   readonly waitSeconds?: number | undefined;
 }
 
-/** Detaches. @throws FusetapError BUSY with the holders; NOT_FOUND */
+/** Detaches a vbd. @throws FusetapError BUSY with the holders if it is in use; NOT_FOUND */
 export function detach(place: BusPlace, vdev: string, options: DetachOptions = {}): Promise<DetachResult> {
   const { force, waitSeconds } = options;
   const query = { ...(force && { force: '1' as const }), wait: waitSeconds?.toString() };
@@ -110,11 +110,11 @@ export function detach(place: BusPlace, vdev: string, options: DetachOptions = {
 }
 
 export interface StartOptions extends BusWishes {
-  /** is told what the user should know */
+  /** called with remarks for the user */
   note?: (text: string) => void;
 }
 
-/** Begins the bus, or lets one that runs stay without vbds. */
+/** Starts the bus, or makes a running bus stay when it has no vbds. */
 export async function start(place: BusPlace, options: StartOptions = {}): Promise<BusInfo> {
   const { onRunningBus } = await import('./on-running-bus.js');
   const { note, ...body } = options;
@@ -123,12 +123,12 @@ export async function start(place: BusPlace, options: StartOptions = {}): Promis
 }
 
 /**
- * Detaches all and ends the bus. What a dead bus left behind is cleared away.
- * @throws FusetapError BUSY with the holders; NOT_FOUND
+ * Detaches all vbds and ends the bus. Removes the remains of a dead bus.
+ * @throws FusetapError BUSY with the holders if a vbd is in use; NOT_FOUND
  */
 export async function stop(place: BusPlace, options: DetachOptions = {}): Promise<DetachResult> {
   const { force = false, waitSeconds: wait } = options;
-  // a bus of an older version does not know the word
+  // a bus of an older version does not know the key
   const body = { force, ...(wait !== undefined && { wait }) };
   try {
     return await untilGone(place, () => askEither(place, 'POST /stop', { body }));
@@ -139,12 +139,12 @@ export async function stop(place: BusPlace, options: DetachOptions = {}): Promis
       throw error;
     }
   }
-  // a keeper repairs what it finds when it starts, and removes all of it when it leaves
+  // a keeper repairs the remains when it starts, and removes everything when it ends
   await start(place);
   return untilGone(place, () => call(place, 'POST /stop', { body }));
 }
 
-/** @throws FusetapError BUSY where a bus of another runtime directory, or of another user, is mounted there */
+/** @throws FusetapError BUSY if a bus of another runtime directory, or of another user, is mounted there */
 async function refuseForeignBus({ path }: BusPlace): Promise<void> {
   const { findLiveBus } = await import('../fuse/mounting/dead-mounts.js');
   const alive = await findLiveBus(path);
@@ -163,7 +163,7 @@ async function isLeftBehind(place: BusPlace): Promise<boolean> {
   return existsSync(place.stateDir);
 }
 
-/** Asks, and where the answer says that the bus ends, returns when it has. */
+/** Asks; if the answer says that the bus ends, waits until it has ended. */
 async function untilGone(place: BusPlace, ask: () => Promise<DetachResult>): Promise<DetachResult> {
   const watch = watchKeeper(place);
   try {

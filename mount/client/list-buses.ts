@@ -1,6 +1,6 @@
 /**
- * All buses of a runtime directory, asked at once. A bus that cannot be shown must not hide the others, so troubles
- * are returned beside what was found.
+ * Lists all buses of a runtime directory, asked in parallel. A bus that cannot be shown must not hide the others, so
+ * the result has both buses and troubles.
  */
 import { FusetapError } from '../../drivers/errors.js';
 import { until } from '../../system/until.js';
@@ -9,16 +9,16 @@ import type { BusInfo } from '../control/interface.js';
 import { type BusPlace, listBusNames, resolveBus } from '../runtime/bus-place.js';
 import { showBus } from './ask.js';
 
-/** a bus that does not answer must not hold up the list */
+/** a bus that does not answer must not delay the list */
 const LIMIT_MS = 5_000;
 
-/** for how long a mount without a keeper may be one that is just going away */
+/** how long a mount without a keeper may take to go away */
 const LEAVING_MS = 1_000;
 
 export interface BusListing {
-  /** those that answered, by name */
+  /** the buses that answered, ordered by name */
   buses: BusInfo[];
-  /** one for each that is dead or did not answer */
+  /** one for each bus that is dead or did not answer */
   troubles: BusTrouble[];
 }
 
@@ -33,7 +33,7 @@ export async function listBuses(runtimeDir: string): Promise<BusListing> {
   return { buses: looks.flatMap(({ info }) => info ?? []), troubles: looks.flatMap(({ trouble }) => trouble ?? []) };
 }
 
-/** What a look at a name found: neither, where there is nothing but what an ended bus left behind. */
+/** The result for one name; empty if there are only the remains of a bus that has ended. */
 interface Look {
   info?: BusInfo;
   trouble?: BusTrouble;
@@ -45,7 +45,7 @@ async function lookAt(name: string, runtimeDir: string): Promise<Look> {
     return await askOrExamine(place);
   } catch (error) {
     if (!(error instanceof FusetapError)) throw error;
-    // a directory that is gone, or that nobody wrote down
+    // NOT_FOUND: its directory is gone, or was never recorded
     return error.code === 'NOT_FOUND' ? {} : { trouble: { bus: name, error } };
   }
 }
@@ -64,7 +64,7 @@ async function askOrExamine(place: BusPlace): Promise<Look> {
 
 function deadBus({ name, path }: BusPlace): FusetapError {
   return new FusetapError('FAILED', `bus ${name} is dead, its processes are gone but its mount is not: ${path}`, {
-    hint: `fusetap stop --bus ${name} clears it away, attach repairs it`,
+    hint: `fusetap stop --bus ${name} removes it, fusetap attach repairs it`,
   });
 }
 

@@ -1,5 +1,5 @@
 /**
- * Reading the log of a bus, whether it runs or not: its files say all, nobody is asked.
+ * Reads the log of a bus from its files, whether the bus runs or not.
  */
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,7 +10,7 @@ import { describeRecord, type LogRecord, parseLine } from '../runtime/log-line.j
 
 export type { LogRecord } from '../runtime/log-line.js';
 
-/** A line of the log: what it says, and that for people. */
+/** A line of the log: its record, and the text for people. */
 export interface LogLine {
   readonly text: string;
   readonly record: LogRecord;
@@ -18,7 +18,7 @@ export interface LogLine {
 
 const POLL_MS = 100;
 
-/** All that the log holds, oldest first. @throws FusetapError NOT_FOUND where there is none */
+/** All lines of the log, oldest first. @throws FusetapError NOT_FOUND if there is no log */
 export function readLog(place: BusPlace): LogLine[] {
   const parts = ['log.1', 'log'].map((name) => readFrom(place, name, 0));
   const found = parts.filter((part) => part !== null);
@@ -26,7 +26,7 @@ export function readLog(place: BusPlace): LogLine[] {
   return splitLines(Buffer.concat(found));
 }
 
-/** All that the log holds, then what is added to it, until the bus is gone or `signal` comes. @throws as readLog */
+/** All lines of the log, then each new line, until the bus has ended or `signal` is aborted. @throws as readLog */
 export async function* followLog(place: BusPlace, signal?: AbortSignal): AsyncGenerator<LogLine> {
   const before = readFrom(place, 'log.1', 0);
   let added = readFrom(place, 'log', 0);
@@ -34,7 +34,7 @@ export async function* followLog(place: BusPlace, signal?: AbortSignal): AsyncGe
   yield* splitLines(before ?? Buffer.alloc(0));
   let position = added.length;
   let unfinished = Buffer.alloc(0);
-  // null: the bus has ended, and its files with it
+  // null: the bus has ended, and its files are removed
   while (added !== null && !signal?.aborted) {
     const bytes = Buffer.concat([unfinished, added]);
     const end = bytes.lastIndexOf('\n') + 1;
@@ -43,7 +43,7 @@ export async function* followLog(place: BusPlace, signal?: AbortSignal): AsyncGe
     await delay(POLL_MS, undefined, { signal }).catch(() => {});
     added = readFrom(place, 'log', position);
     if (added !== null && added.length === 0 && isShorter(place, position)) {
-      // it was moved to log.1 and begun anew: first what had come before that
+      // the log was rotated to log.1: first read the rest of the old file
       added = readFrom(place, 'log.1', position) ?? Buffer.alloc(0);
       position = 0;
     } else {
@@ -58,7 +58,7 @@ function splitLines(bytes: Buffer): LogLine[] {
   return records.map((record) => ({ text: describeRecord(record), record }));
 }
 
-/** What is in the file from `position` on; null where there is no such file. */
+/** The bytes of the file from `position` on; null if there is no such file. */
 function readFrom(place: BusPlace, name: string, position: number): Buffer | null {
   return withFile(place, name, (fd) => {
     const bytes = Buffer.alloc(Math.max(0, fstatSync(fd).size - position));
@@ -88,6 +88,6 @@ function withFile<Result>(place: BusPlace, name: string, use: (fd: number) => Re
 
 function noLog(place: BusPlace): FusetapError {
   return new FusetapError('NOT_FOUND', `no log of bus ${place.name}: nothing in ${place.stateDir}`, {
-    hint: 'the log of a bus goes with it when it ends; fusetap ls lists what runs',
+    hint: 'the log is removed when the bus ends; fusetap ls lists the running buses',
   });
 }

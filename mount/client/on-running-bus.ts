@@ -1,11 +1,11 @@
 /**
- * Asking a bus that may not run yet, or may be just leaving.
+ * Asks a bus that may not run yet, or may be ending.
  *
  *      ask ──► answer
  *       │ nobody listens
  *       ▼
  *      start a keeper ──► ask again
- *       │ another keeper has the bus: it was quicker (ask again), or it is leaving (its lock comes free)
+ *       │ another keeper has the bus: it was quicker (ask again), or it is ending (its lock becomes free)
  *       └──► ask again
  */
 import { setTimeout as delay } from 'node:timers/promises';
@@ -17,18 +17,18 @@ import { isAlreadyRunning, type StartOptions } from '../keeper/start.js';
 import type { BusPlace } from '../runtime/bus-place.js';
 import { beginBus } from './begin-bus.js';
 
-/** for how long a bus that is leaving is waited for */
+/** how long to wait for a bus that is ending */
 const LIMIT_MS = 20_000;
 
-/** How a bus is started, and who is told what the user should know of that. */
+/** How to start a bus; `note` is called with remarks for the user. */
 export interface BeginOptions extends StartOptions {
   note?: ((text: string) => void) | undefined;
 }
 
 /**
- * Asks; where no bus runs, starts it and asks again.
- * @param ask is told whether a keeper was started for it; must throw what `call` throws
- * @throws FusetapError BUSY where the keeper died and its server serves on
+ * Asks; if the bus does not run, starts it and asks again.
+ * @param ask called with whether a keeper was started; must throw the same errors as `call`
+ * @throws FusetapError BUSY if the keeper died and its server goes on
  */
 export async function onRunningBus<Answer>(
   place: BusPlace,
@@ -42,7 +42,7 @@ export async function onRunningBus<Answer>(
     try {
       return await ask(began);
     } catch (error) {
-      // once: a keeper that leaves drops who came too late, a keeper that breaks on the question would do it again
+      // only once: a keeper that is ending drops late clients, but one that crashes on the request would crash again
       if (isConnectionLost(error) && !lost) lost = true;
       else if (!(isNotRunning(error) || isEnding(error)) || Date.now() > deadline) throw error;
     }
@@ -57,7 +57,7 @@ export async function onRunningBus<Answer>(
   }
 }
 
-/** The keeper answered, but has nothing left to do and is about to go. */
+/** Whether the keeper answered that it is ending. */
 function isEnding(error: unknown): boolean {
   return error instanceof FusetapError && error.code === 'BUSY' && error.operation === 'ending';
 }
@@ -70,7 +70,7 @@ async function refuseOrphan(place: BusPlace): Promise<void> {
     return;
   }
   if (info.state !== 'orphaned') return;
-  throw new FusetapError('BUSY', `the keeper of bus ${place.name} died: its vbds are served on, nothing can be added`, {
+  throw new FusetapError('BUSY', `the keeper of bus ${place.name} died: its vbds still work, but none can be added`, {
     hint: `fusetap stop --bus ${place.name}`,
   });
 }

@@ -1,6 +1,6 @@
 /**
- * The proof that a vbd works: a byte of it was read, through the kernel and the server, by a process that is neither
- * keeper nor server (a keeper that read below its own mount could wait for itself).
+ * Proves that a vbd works: reads a byte of it, through the kernel and the server, in a process that is neither keeper
+ * nor server (a keeper that reads from its own mount could wait for itself for ever).
  */
 import { constants } from 'node:fs';
 import { open } from 'node:fs/promises';
@@ -9,7 +9,7 @@ import { PROBE_FLAGS } from '../../system/own-probe.js';
 
 const LIMIT_MS = 10_000;
 
-/** Reads the first byte. @throws FusetapError FAILED, also where nothing came within 10 s */
+/** Reads the first byte. @throws FusetapError FAILED, also if no answer comes within 10 s */
 export async function proveReadable(path: string, limitMs = LIMIT_MS): Promise<void> {
   const failure = (why: string, cause?: unknown): FusetapError =>
     new FusetapError('FAILED', `the attached file cannot be read: ${path}: ${why}`, { operation: 'read', path, cause });

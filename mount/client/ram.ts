@@ -1,5 +1,5 @@
 /**
- * Ram images as a program sees them: what they take, a copy written out, a copy made afresh.
+ * Ram images: their memory, saving a copy, and the reset to their image.
  */
 import { call } from '../control/call.js';
 import type { MemoryInfo, SaveResult, VbdInfo } from '../control/interface.js';
@@ -7,21 +7,21 @@ import type { Progress } from '../control/progress.js';
 import type { BusPlace } from '../runtime/bus-place.js';
 
 export interface CopyOptions {
-  /** gives up: nothing is left of the copy */
+  /** cancels the copy; nothing remains of it */
   readonly signal?: AbortSignal;
   readonly progress?: Progress;
 }
 
-/** The ram images of all buses of a runtime directory, and how much they may take; no bus is asked. */
+/** The ram images of all buses of a runtime directory, and their memory limit. Asks no bus. */
 export async function memory(runtimeDir: string): Promise<MemoryInfo> {
   const { describeMemory } = await import('../ram/describe-memory.js');
   return describeMemory(runtimeDir);
 }
 
 /**
- * Makes a file a consistent copy of a vbd, in one step.
- * @param target path absolute; force: it may take the place of a file
- * @throws FusetapError BUSY where the file is there, or in use, or what is written cannot be held; NO_SPACE
+ * Writes a consistent copy of a vbd to a file. The file appears in one step.
+ * @param target path: absolute; force: replace the file if it exists
+ * @throws FusetapError BUSY if the file exists or is in use, or if writes to the vbd cannot be paused; NO_SPACE
  */
 export function save(
   place: BusPlace,
@@ -32,7 +32,7 @@ export function save(
   return call(place, 'POST /vbds/{vdev}/save', { vdev, body: target, ...options });
 }
 
-/** Copies the image of a ram vbd afresh. @throws FusetapError BUSY where anybody holds it, or shares it */
+/** Discards the changes of a ram vbd: copies its image again. @throws FusetapError BUSY if it is in use or shared */
 export function reset(place: BusPlace, vdev: string, options: CopyOptions = {}): Promise<VbdInfo> {
   return call(place, 'POST /vbds/{vdev}/reset', { vdev, ...options });
 }

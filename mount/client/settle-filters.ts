@@ -1,13 +1,13 @@
-/** Filters as a client names them, made fit for a bus, which knows neither the client's directory nor its plans. */
+/** Prepares the filters of a client for a bus, which does not know the client's directory or purpose. */
 import { resolve } from 'node:path';
 import { FusetapError } from '../../drivers/errors.js';
 import { parseErrorRule } from '../../drivers/filters/error.js';
 import type { FilterSpec } from '../../drivers/filters/filter.js';
 
 /**
- * Filters with the paths of their trigger files made absolute.
- * @param cwd is asked only where a path is relative: the working directory may be deleted
- * @param options provesRead: the first byte is going to be read, so a filter that breaks it is a mistake
+ * Makes the paths of trigger files absolute.
+ * @param cwd called only if a path is relative, because the working directory may be deleted
+ * @param options provesRead: the attach will read the first byte, so a filter that makes this fail is an error
  * @throws FusetapError USAGE
  */
 export function settleFilters(
@@ -35,6 +35,6 @@ function refuseBrokenStart({ name, value }: FilterSpec): void {
   const { kind, start, trigger } = parseErrorRule(value);
   if (kind !== 'read' || start > 0 || trigger !== null) return;
   throw new FusetapError('USAGE', `filter error=${value} would refuse the attach itself, which reads the first byte`, {
-    hint: 'begin at byte 1, error=read:1-1T, or turn it on later with a file: error=read@FILE',
+    hint: 'begin at byte 1 with error=read:1-1T, or turn it on later with a file: error=read@FILE',
   });
 }

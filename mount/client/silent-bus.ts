@@ -1,6 +1,6 @@
 /**
- * A bus on whose sockets nobody listens although its processes live: it is about to end, or somebody has removed its
- * socket, which it puts back within a second or two.
+ * Explains a bus that does not listen although its processes live: it is ending, or somebody has removed its socket,
+ * which it creates again within a second or two.
  */
 import { join } from 'node:path';
 import { FusetapError } from '../../drivers/errors.js';
@@ -8,7 +8,7 @@ import type { BusPlace } from '../runtime/bus-place.js';
 import { readBusRecord } from '../runtime/bus-record.js';
 import { isKeeperAlive } from '../runtime/watch-bus-lock.js';
 
-/** @returns what to say of it; null where nobody has the bus */
+/** @returns the error to throw; null if no process of the bus lives */
 export async function explainSilence(place: BusPlace, cause: unknown): Promise<FusetapError | null> {
   if (!(await isKeeperAlive(place))) return null;
   const record = readBusRecord(place.stateDir);
@@ -22,7 +22,7 @@ export async function explainSilence(place: BusPlace, cause: unknown): Promise<F
     `bus ${place.name} does not listen, but its processes live${processes}: it is ending, or somebody removed its socket`,
     {
       hint:
-        `it makes ${join(place.stateDir, 'control.sock')} anew, if it can: try again` +
+        `it creates ${join(place.stateDir, 'control.sock')} again, if it can: try again` +
         (pid === null ? '' : `, or end it: kill ${pid}`),
       operation: 'connect',
       path: place.path,

@@ -1,2 +1,2 @@
-/** The grammar of sizes, for programs: the same that options of filters and FUSETAP_RAM_LIMIT have. */
+/** The grammar of sizes, as in options of filters and in FUSETAP_RAM_LIMIT. */
 export { parseSize } from '../../drivers/parse-size.js';

@@ -1,11 +1,11 @@
 /**
- * What requests did, of one bus.
+ * The counters of requests of a bus.
  */
 import type { VbdStats } from '../control/interface.js';
 import type { BusPlace } from '../runtime/bus-place.js';
 import { askEither } from './ask.js';
 
-/** The counters of all vbds of a bus since their attach. @throws FusetapError NOT_FOUND where it does not run */
+/** The counters of all vbds of a bus since their attach. @throws FusetapError NOT_FOUND if it does not run */
 export function askStats(place: BusPlace): Promise<VbdStats[]> {
   return askEither(place, 'GET /stats', {});
 }

@@ -1,9 +1,11 @@
-/** In which order several buses are stopped: a bus whose images are vbds of another goes before that one. */
+/** The order in which to stop several buses: a bus whose images lie on another bus comes before that bus. */
 import { readMounts } from '../../system/proc.js';
 import type { BusPlace } from '../runtime/bus-place.js';
 import { readBusRecord } from '../runtime/bus-record.js';
 
-/** The same buses, each before those that it has images on. Told from their records: a bus that hangs is not asked. */
+/**
+ * Orders buses so that each comes before the buses that have its images. Reads records only, because a bus may hang.
+ */
 export async function orderToStop(places: readonly BusPlace[]): Promise<BusPlace[]> {
   const mounts = await readMounts('self');
   const buses = places.map((place) => ({

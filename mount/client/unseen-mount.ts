@@ -1,11 +1,11 @@
-/** A bus whose mount is not in our mount namespace: it runs, but none of its files is here. */
+/** Explains a bus that is mounted in another mount namespace: it runs, but its files are not visible here. */
 import { readlinkSync } from 'node:fs';
 import { FusetapError } from '../../drivers/errors.js';
 import { mountOn } from '../../system/proc.js';
 import type { BusPlace } from '../runtime/bus-place.js';
 import { readBusRecord } from '../runtime/bus-record.js';
 
-/** @returns what to say of it; null where the bus is mounted here, or nothing is known of its keeper */
+/** @returns the error to throw; null if the bus is mounted here, or its keeper is not known */
 export async function explainUnseen({ name, path, stateDir }: BusPlace, cause: unknown): Promise<FusetapError | null> {
   if ((await mountOn(path)) !== undefined) return null;
   const pid = readBusRecord(stateDir)?.keeperPid ?? null;
@@ -23,7 +23,7 @@ function isElsewhere(pid: number): boolean {
   try {
     return readlinkSync(`/proc/${pid}/ns/mnt`) !== readlinkSync('/proc/self/ns/mnt');
   } catch {
-    // it is not ours to look at: whatever is wrong, nobody can tell that it is this
+    // not permitted: so it is not known whether this is the cause
     return false;
   }
 }

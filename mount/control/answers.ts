@@ -1,7 +1,7 @@
 /**
- * What the control interface answers, as schemas: for docs/openapi.json, and for tests that hold real answers against them.
- * Each has exactly the keys of its type in interface.ts: a key that is in one only does not compile. The bus itself does not
- * check what it answers.
+ * The answers of the control interface, as schemas: for docs/openapi.json, and for tests that check real answers. Each
+ * schema has exactly the keys of its type in interface.ts; a key that is only in one of them does not compile. The bus
+ * itself does not check its answers.
  */
 import * as v from 'valibot';
 import type { Holder, PlainError } from '../../drivers/errors.js';
@@ -25,7 +25,9 @@ import type {
 /** A schema for each key. */
 type EntriesOf<Type> = { [Key in keyof Required<Type>]: v.GenericSchema<unknown, Type[Key]> };
 
-/** Answers of a newer MINOR may have more keys, so clients let others pass; here they must not be forgotten. */
+/**
+ * Clients ignore unknown keys, because a newer MINOR may add some. This schema is strict, so that no key is forgotten.
+ */
 function answer<Type>() {
   return <Entries extends EntriesOf<Type> & v.ObjectEntries>(
     entries: Entries & Record<Exclude<keyof Entries, keyof Type>, never>,
@@ -38,15 +40,15 @@ const integer = v.pipe(v.number(), v.safeInteger());
 /** of bytes, of handles, of times */
 const count = v.pipe(integer, v.minValue(0));
 const path = v.pipe(text, v.regex(/^\//));
-const pid = v.pipe(v.nullable(v.pipe(integer, v.minValue(1))), v.description('null where there is no such process'));
+const pid = v.pipe(v.nullable(v.pipe(integer, v.minValue(1))), v.description('null if there is no such process'));
 const state = v.picklist(['running', 'paused', 'restarting', 'orphaned', 'failed']);
 const transport = v.picklist(['kernel', 'fuse-native']);
 
 const holder = answer<Holder>()({
   pid: v.exactOptional(integer),
   command: v.exactOptional(text),
-  loop: v.exactOptional(v.pipe(text, v.description('a loop device, as /dev/loop0'))),
-  mount: v.exactOptional(v.pipe(text, v.description('a mountpoint'))),
+  loop: v.exactOptional(v.pipe(text, v.description('a loop device, for example /dev/loop0'))),
+  mount: v.exactOptional(v.pipe(text, v.description('a mount point'))),
   bus: v.exactOptional(text),
   vdev: v.exactOptional(text),
 });
@@ -59,7 +61,9 @@ const plainError = answer<PlainError>()({
   operation: v.exactOptional(text),
   path: v.exactOptional(text),
   offset: v.exactOptional(integer),
-  holders: v.exactOptional(v.pipe(v.array(holder), v.description('who stands in the way'))),
+  holders: v.exactOptional(
+    v.pipe(v.array(holder), v.description('the programs, loop devices, mounts and vbds that use it')),
+  ),
 });
 
 const partition = answer<PartitionInfo>()({
@@ -78,7 +82,7 @@ export const vbd = answer<VbdInfo>()({
   bus: text,
   vdev: text,
   slot: integer,
-  path: v.pipe(path, v.description('the file that is the disk')),
+  path: v.pipe(path, v.description('the file of the vbd')),
   driver: text,
   image: v.nullable(text),
   mode: v.picklist(['r', 'w', 'w!']),
@@ -89,18 +93,20 @@ export const vbd = answer<VbdInfo>()({
   passthrough: flag,
   share: v.nullable(text),
   filters: v.exactOptional(
-    v.pipe(v.array(text), v.description('as the options say them, the first next to the driver')),
+    v.pipe(v.array(text), v.description('NAME=VALUE, as in --filter; the first is next to the driver')),
   ),
   partitions: v.nullable(v.array(partition)),
   keeperPid: pid,
   serverPid: pid,
   restarts: count,
   changedOutside: flag,
-  broken: v.exactOptional(v.pipe(v.nullable(text), v.description('why its I/O is EIO since the server was replaced'))),
+  broken: v.exactOptional(
+    v.pipe(v.nullable(text), v.description('why its I/O fails with EIO since the server was replaced')),
+  ),
   imageState: v.exactOptional(
     v.pipe(
       v.nullable(v.picklist(['not-answering', 'gone'])),
-      v.description('whether the image can be asked; null where it can'),
+      v.description('not-answering: its file system does not answer; gone: the image is lost; null: it is fine'),
     ),
   ),
 });
@@ -112,21 +118,21 @@ export const attachedVbd = answer<AttachResult>()({
 
 const detachedVbd = answer<DetachedVbd>()({
   ...vbd.entries,
-  // the description outside: the schema inside is then the one that has a name
-  error: v.pipe(v.exactOptional(plainError), v.description('writes may be lost')),
-  cutOff: v.exactOptional(v.pipe(v.array(holder), v.description('who held it when it was taken away by force'))),
+  // the description is outside, so that the schema inside is the named one
+  error: v.pipe(v.exactOptional(plainError), v.description('why acknowledged writes may be lost')),
+  cutOff: v.exactOptional(v.pipe(v.array(holder), v.description('what used it when it was detached by force'))),
 });
 
 export const detached = answer<DetachResult>()({
   vbds: v.array(detachedVbd),
-  ended: v.pipe(flag, v.description('the bus ends now')),
+  ended: v.pipe(flag, v.description('whether the bus ends now')),
 });
 
 export const bus = answer<BusInfo>()({
   bus: text,
-  path: v.pipe(path, v.description('the mount')),
+  path: v.pipe(path, v.description('the mount point')),
   transport,
-  allowOther: v.pipe(flag, v.description('whether other users may come in')),
+  allowOther: v.pipe(flag, v.description('whether other users may use the bus')),
   keeperPid: pid,
   serverPid: pid,
   restarts: count,
@@ -134,7 +140,7 @@ export const bus = answer<BusInfo>()({
   bookkeeping: v.exactOptional(
     v.pipe(
       v.nullable(text),
-      v.description('why what the bus writes for others may be old; null: all of it is written'),
+      v.description('why the files of the bus in the runtime directory may be out of date; null: they are up to date'),
     ),
   ),
   interface: text,
@@ -176,7 +182,7 @@ export const upgraded = answer<UpgradeResult>()({ bus, pauseMs: v.number() });
 export const version = answer<VersionInfo>()({ interface: text, fusetap: text });
 export const failure = answer<ErrorAnswer>()({ error: plainError });
 
-/** Those that docs/openapi.json has under a name; what has none stands where it is used. */
+/** The schemas that have a name in docs/openapi.json; all others are written where they are used. */
 export const NAMED_ANSWERS = {
   Version: version,
   Bus: bus,

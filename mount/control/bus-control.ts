@@ -1,18 +1,18 @@
 /**
- * What answers the requests of a bus: an object with a method for each row of routes.ts, by the row's name. The keeper is
- * one, and so is a server whose keeper died, for the rows that need none.
+ * The object that answers the requests of a bus: it has a method for each row of routes.ts, with the row's name. The
+ * keeper has all of them. A server whose keeper died has those that need no keeper.
  */
 import type { FusetapError } from '../../drivers/errors.js';
 import type { CopyWatcher } from './progress.js';
 import type { AnswerOf, BodyOf, QueryOf, RouteName, RowOf, VdevOf } from './routes.js';
 
-/** A request as its method gets it: what the schemas of its row have made of it, and the client's patience. */
+/** The argument of a method: the request as parsed by the schemas of its row, and the means to cancel and report. */
 export type Asked<Name extends RouteName> = CopyWatcher &
   VdevOf<RowOf<Name>> &
   QueryOf<RowOf<Name>, 'given'> &
   BodyOf<RowOf<Name>, 'given'>;
 
-/** the socket itself says its version */
+/** the control socket answers `version` itself */
 type MethodName = Exclude<RouteName, 'version'>;
 
 type Methods<Name extends RouteName> = {
@@ -20,7 +20,7 @@ type Methods<Name extends RouteName> = {
 };
 
 interface CanEnd {
-  /** nothing is attached any more, and nothing can be: its mount and its processes are to go */
+  /** nothing is attached, and nothing can be attached any more: the mount and the processes are about to go */
   readonly over: boolean;
 }
 
@@ -33,24 +33,24 @@ type NameWithoutKeeper = {
 
 export type OrphanControl = CanEnd &
   Methods<NameWithoutKeeper> & {
-    /** what to say to all other requests */
+    /** the error for all other requests */
     refusal(): FusetapError;
   };
 
 export type BusControl = KeeperControl | OrphanControl;
 
 export interface DetachChoice {
-  /** cut off who holds it */
+  /** detach it even if it is in use */
   readonly force: boolean;
-  /** how long to wait for them first */
+  /** how long to wait first until it is not in use */
   readonly waitMs: number;
-  /** aborted when the client has gone away: the vbd then stays, unless it is being flushed and closed already */
+  /** aborted if the client disconnects: the vbd then stays, unless it is being flushed and closed already */
   readonly signal: AbortSignal;
 }
 
 export interface PauseChoice {
-  /** the copy of its bytes that it is held for; missing: the user wants it */
+  /** the copy for which it is paused; default: the user's own pause */
   readonly copy?: string | undefined;
-  /** aborted when the client has gone away: where the vbd is not held yet, it is let go */
+  /** aborted if the client disconnects: a pause that is not complete yet is undone */
   readonly signal: AbortSignal;
 }

@@ -1,6 +1,6 @@
 /**
- * A request to a bus, written as its line in routes.ts: `call(place, 'POST /vbds/{vdev}/swap', { vdev, body })`. What goes
- * with it and what comes back are told by the types of its row.
+ * Sends a request to a bus, named by its line in routes.ts: `call(place, 'POST /vbds/{vdev}/swap', { vdev, body })`.
+ * The row of the request gives the types of its parts and of its answer.
  */
 import type { BusPlace } from '../runtime/bus-place.js';
 import { askBus, type ControlRequest, isNotRunning } from './http-client.js';
@@ -8,30 +8,30 @@ import type { AnswerOf, BodyOf, QueryOf, RowOf, VdevOf } from './routes.js';
 
 /** The line of a request. */
 export type Line = RowOf['line'];
-/** The line of one that a server without a keeper answers, too. */
+/** The line of a request that a server without a keeper answers too. */
 export type LineWithoutKeeper = Extract<RowOf, { withoutKeeper: true }>['line'];
 
 type RowAt<At extends Line> = Extract<RowOf, { line: At }>;
 
-/** What goes with a request: parts of it, and how it is asked. */
+/** The parts of a request, and the options for sending it. */
 export type Sent<At extends Line> = VdevOf<RowAt<At>> &
   Partial<QueryOf<RowAt<At>, 'sent'>> &
   BodyOf<RowAt<At>, 'sent'> &
   Pick<ControlRequest, 'signal' | 'timeoutMs' | 'socket'> &
   (RowAt<At> extends { tellsProgress: true } ? Pick<ControlRequest, 'progress'> : unknown);
 
-/** What is answered. */
+/** The body of the answer. */
 export type Answered<At extends Line> = AnswerOf<RowAt<At>>;
 
 /**
  * Asks the keeper, and returns the body of the answer.
- * @throws FusetapError what askBus throws
+ * @throws FusetapError as askBus
  */
 export function call<At extends Line>(place: BusPlace, line: At, sent: Sent<At>): Promise<Answered<At>> {
   return askBus(place, requestOf(line, sent));
 }
 
-/** The same; where the keeper died, its server is asked. */
+/** The same, but asks the server if the keeper has died. */
 export async function callEither<At extends LineWithoutKeeper>(
   place: BusPlace,
   line: At,
@@ -45,7 +45,7 @@ export async function callEither<At extends LineWithoutKeeper>(
   }
 }
 
-/** All that any request may have. */
+/** All parts that a request can have. */
 interface AnySent extends Omit<ControlRequest, 'method' | 'path'> {
   readonly vdev?: string;
   readonly query?: Readonly<Record<string, string | undefined>>;

@@ -1,8 +1,8 @@
 /**
- * One question to a control socket, and its answer: HTTP with JSON over a Unix socket.
+ * Sends a request to a control socket and reads the answer: HTTP with JSON over a Unix socket.
  *
- * Three ways to get no answer are told apart, because the caller goes on differently: nobody listens (isNotRunning),
- * the connection was lost before the answer (isConnectionLost), everything else.
+ * Callers react differently to three kinds of failure: nobody listens (isNotRunning), the connection was lost before
+ * the answer (isConnectionLost), everything else.
  */
 import type { ClientRequest, IncomingMessage, RequestOptions } from 'node:http';
 import { join } from 'node:path';
@@ -12,31 +12,33 @@ import type { BusPlace } from '../runtime/bus-place.js';
 import { socketAddress } from '../runtime/socket-address.js';
 import { type AnswerLine, INTERFACE_HEADER, INTERFACE_VERSION, PROGRESS_TYPE } from './interface.js';
 
-/** for how long a full backlog of the socket is tried again */
+/** how long to try again if the backlog of the socket is full */
 const BACKLOG_LIMIT_MS = 5_000;
 
-/** a bus that has not said its version for that long does not answer, however long what it was asked for may take */
+/**
+ * a bus that has not told its version for this long counts as not answering, even if the request itself may take longer
+ */
 const SILENCE_LIMIT_MS = 10_000;
 const ASK_VERSION_MS = 2_000;
 
 export interface ControlRequest {
   readonly method: 'GET' | 'POST' | 'DELETE';
-  /** with its query */
+  /** with the query */
   readonly path: string;
   readonly body?: unknown;
   /** aborted: the connection is closed, which gives up an attach */
   readonly signal?: AbortSignal | undefined;
-  /** is told how far the bus is with a copy */
+  /** called with the progress of a copy */
   readonly progress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
-  /** default: none, an attach may copy for long, as long as the bus says its version meanwhile */
+  /** default: no limit, because an attach may copy for long; but the bus must tell its version meanwhile */
   readonly timeoutMs?: number;
   /** default: the keeper's */
   readonly socket?: 'control.sock' | 'server.sock';
 }
 
 /**
- * Asks and returns the body of the answer.
- * @throws FusetapError what the bus answered; NOT_FOUND where nobody listens; UNSUPPORTED for another interface
+ * Sends the request and returns the body of the answer.
+ * @throws FusetapError the error that the bus answered; NOT_FOUND if nobody listens; UNSUPPORTED for another interface
  */
 export async function askBus<Answer>(place: BusPlace, request: ControlRequest): Promise<Answer> {
   const deadline = Date.now() + BACKLOG_LIMIT_MS;
@@ -55,7 +57,7 @@ export function isNotRunning(error: unknown): boolean {
   return error instanceof FusetapError && error.code === 'NOT_FOUND' && error.operation === 'connect';
 }
 
-/** Whether the error says that the bus went away, or stayed silent, before it had answered. */
+/** Whether the error says that the bus ended, or did not answer. */
 export function isConnectionLost(error: unknown): boolean {
   return error instanceof FusetapError && error.code === 'FAILED' && error.operation === 'ask';
 }
@@ -86,8 +88,8 @@ async function exchange(place: BusPlace, request: ControlRequest): Promise<Excha
 }
 
 /**
- * Asks the bus for its version beside a request that may take long: a copy or a detach that waits is not cut short, but a
- * keeper that is stopped is not waited for.
+ * Asks the bus for its version during a request that may take long. So a long copy, or a detach that waits, has no time
+ * limit, but a keeper that is stopped is noticed.
  */
 function watchAnswers(
   send: typeof import('node:http').request,
@@ -98,9 +100,7 @@ function watchAnswers(
   let asking: ClientRequest | null = null;
   const timer = setInterval(() => {
     if (performance.now() - heardMs > SILENCE_LIMIT_MS) {
-      sent.destroy(
-        new Error(`nothing was heard of it for ${SILENCE_LIMIT_MS / 1000} s: its keeper is stopped, or hangs`),
-      );
+      sent.destroy(new Error(`it has been silent for ${SILENCE_LIMIT_MS / 1000} s: its keeper is stopped, or hangs`));
     }
     if (asking !== null) return;
     asking = send({ socketPath, path: '/version', agent: false }, (response) => {
@@ -147,7 +147,7 @@ function firstOf(sent: ClientRequest, timeoutMs: number | undefined): Promise<In
   });
 }
 
-/** The body; of an answer in lines, the last, which has the status too, while the others are progress. */
+/** Reads the body. If the answer is in lines, the last line has status and body, and the others are progress. */
 async function readBody(
   response: IncomingMessage,
   { progress }: ControlRequest,
@@ -168,8 +168,8 @@ async function readBody(
       if ('progress' in answer) progress?.(answer.progress.doneBytes, answer.progress.totalBytes);
     }
   }
-  // the connection ended before the answer did
-  if (answer === null || 'progress' in answer) throw new Error('the answer is cut short');
+  // the connection ended before the answer was complete
+  if (answer === null || 'progress' in answer) throw new Error('the answer is incomplete');
   return { status: answer.status, text: JSON.stringify(answer.body) };
 }
 
@@ -193,7 +193,7 @@ function checkInterface(place: BusPlace, header: string | string[] | undefined):
   if (major(header) === major(INTERFACE_VERSION)) return;
   const message = `bus ${place.name} speaks interface ${header}, this fusetap speaks ${INTERFACE_VERSION}`;
   throw new FusetapError('UNSUPPORTED', message, {
-    hint: 'use the fusetap that started the bus, or stop the bus with it and start it anew',
+    hint: 'use the fusetap that started the bus, or stop the bus with it and start it again',
   });
 }
 
@@ -201,13 +201,13 @@ function strangeAnswer(place: BusPlace, what: string, cause?: unknown): FusetapE
   return new FusetapError('FAILED', `bus ${place.name} gave a strange answer: ${what}`, { cause });
 }
 
-/** A system error of the connection as what it means for the bus; all others as they are. */
+/** Turns a system error of the connection into an error about the bus; returns other errors unchanged. */
 async function explain(place: BusPlace, error: unknown): Promise<unknown> {
   const { name, code, errno, syscall, message } = error as NodeJS.ErrnoException;
   if (error instanceof FusetapError || name === 'AbortError') return error;
   if (code === 'ENOENT' || code === 'ECONNREFUSED' || code === 'ENOTDIR') {
     return new FusetapError('NOT_FOUND', `no bus ${place.name}: nothing runs at ${place.path}`, {
-      hint: 'fusetap attach or fusetap start begins one, fusetap ls lists what there is',
+      hint: 'fusetap attach or fusetap start starts a bus; fusetap ls lists the running buses',
       operation: 'connect',
       path: place.path,
       cause: error,
@@ -216,14 +216,14 @@ async function explain(place: BusPlace, error: unknown): Promise<unknown> {
   if (syscall === 'connect' || syscall === 'open') {
     const kind = codeOfErrno(Math.abs(errno ?? 0));
     return new FusetapError(kind, `cannot reach bus ${place.name}: ${place.stateDir}: ${code}`, {
-      hint: kind === 'DENIED' ? 'a bus obeys the user who began it' : undefined,
+      hint: kind === 'DENIED' ? 'only the user who started a bus, and root, can control it' : undefined,
       cause: error,
     });
   }
   const { readBusRecord } = await import('../runtime/bus-record.js');
   const pid = readBusRecord(place.stateDir)?.keeperPid ?? null;
   return new FusetapError('FAILED', `bus ${place.name} did not answer: ${message}`, {
-    hint: `see ${join(place.stateDir, 'log')}${pid === null ? '' : `; kill -CONT ${pid} lets a stopped keeper go on`}`,
+    hint: `see ${join(place.stateDir, 'log')}${pid === null ? '' : `; kill -CONT ${pid} continues a stopped keeper`}`,
     operation: 'ask',
     cause: error,
   });

@@ -1,6 +1,6 @@
 /**
- * The control socket of a bus: HTTP with JSON. What requests there are, and what each has to be, is in routes.ts. Input is
- * validated here, once; behind it types are trusted.
+ * The control socket of a bus: HTTP with JSON. routes.ts defines the requests. Input is validated only here; all other
+ * code trusts the types.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import * as v from 'valibot';
@@ -37,14 +37,14 @@ interface Answer {
   readonly body: unknown;
 }
 
-/** What a method is asked, before its row says which parts there are. */
+/** The argument of any method, with untyped parts. */
 interface AnyAsked extends CopyWatcher {
   readonly vdev: string;
   readonly query: unknown;
   readonly body: unknown;
 }
 
-/** The rows, with their lines taken apart. */
+/** The rows, with their lines split into method and path. */
 const ROWS = Object.entries<Row>(ROUTES).map(([name, row]) => {
   const [method = '', path = ''] = row.line.split(' ');
   return { name, row, method, parts: path.split('/').slice(1) };
@@ -52,8 +52,8 @@ const ROWS = Object.entries<Row>(ROUTES).map(([name, row]) => {
 const VDEV = '{vdev}';
 
 /**
- * Makes the server; the caller has it listen.
- * @param ended called when the bus ends and the client that ended it has its answer
+ * Makes the server; the caller makes it listen.
+ * @param ended called when the bus is over and the client that ended it has its answer
  */
 export function createControl(bus: BusControl, ended: () => void): Server {
   return createServer((request, response) => {
@@ -70,7 +70,7 @@ export function createControl(bus: BusControl, ended: () => void): Server {
 }
 
 function send(response: ServerResponse, status: number, body: unknown, sent: () => void): void {
-  // a client that went away before its answer was ready has had its `close`
+  // if the client disconnected before its answer was ready, `close` was emitted already
   if (response.destroyed || response.closed) sent();
   else response.on('close', sent);
   if (response.headersSent) {
@@ -94,7 +94,7 @@ async function answer(bus: BusControl, request: IncomingMessage, response: Serve
   return { status: row.status ?? 200, body: answered };
 }
 
-/** @throws FusetapError NOT_FOUND; USAGE where the path is no text */
+/** @throws FusetapError NOT_FOUND; USAGE if the path cannot be decoded */
 function findRoute(method: string, path: string): { name: string; row: Row; vdev: string } {
   const parts = path.split('/').slice(1).map(decodePart);
   const found = ROWS.find(
@@ -115,11 +115,11 @@ function noAction(action: string): FusetapError {
     method === 'POST' && vdev === VDEV && last !== undefined ? [last] : [],
   );
   return new FusetapError('NOT_FOUND', `a vbd has no ${action}`, {
-    hint: `there are ${actions.slice(0, -1).join(', ')} and ${actions.at(-1)}`,
+    hint: `its actions are ${actions.slice(0, -1).join(', ')} and ${actions.at(-1)}`,
   });
 }
 
-/** Calls the method of that name. Its row has checked what it is asked, and is what the type of the method was made from. */
+/** Calls the method of that name. The cast is safe: the row has checked the argument, and defines the method's type. */
 async function run(bus: BusControl, name: string, asked: AnyAsked): Promise<unknown> {
   if (name === 'version') return { interface: INTERFACE_VERSION, fusetap: VERSION } satisfies VersionInfo;
   if ('refusal' in bus && !(name in bus)) throw bus.refusal();
@@ -127,10 +127,10 @@ async function run(bus: BusControl, name: string, asked: AnyAsked): Promise<unkn
   return await methods[name]?.(asked);
 }
 
-/** The path and the query that a request names; as RFC 9112 has it for a server that is no proxy. @throws FusetapError USAGE */
+/** The path and the query of a request, in the origin form of RFC 9112. @throws FusetapError USAGE */
 function parseTarget(target: string): { path: string; query: URLSearchParams } {
   if (!/^\/(?!\/)/.test(target)) {
-    throw new FusetapError('USAGE', `a request names a path that begins with one "/": ${quoted(target)}`);
+    throw new FusetapError('USAGE', `the path of a request must begin with one "/": ${quoted(target)}`);
   }
   const end = target.indexOf('?');
   const path = end < 0 ? target : target.slice(0, end);
@@ -141,13 +141,13 @@ function decodePart(part: string): string {
   try {
     return decodeURIComponent(part);
   } catch {
-    throw new FusetapError('USAGE', `a part of the path is no text in UTF-8 with %-escapes: ${quoted(part)}`);
+    throw new FusetapError('USAGE', `a part of the path is not UTF-8 with %-escapes: ${quoted(part)}`);
   }
 }
 
 /**
- * Where the client asks for it, the answer is a line of JSON for each step, and the answer proper, with its status, as
- * the last; the others get their answer when it is there.
+ * Sends progress to a client that asks for it: the answer is then a line of JSON for each step, and a last line with
+ * the status and the body. Other clients only get the answer.
  */
 function progressTo(request: IncomingMessage, response: ServerResponse): Progress {
   if (!request.headers.accept?.includes(PROGRESS_TYPE)) return () => {};
@@ -163,7 +163,7 @@ function checkInterface(request: IncomingMessage): void {
   const asked = request.headers[INTERFACE_HEADER];
   if (typeof asked !== 'string' || asked.split('.')[0] === INTERFACE_VERSION.split('.')[0]) return;
   throw new FusetapError('UNSUPPORTED', `the bus speaks interface ${INTERFACE_VERSION}, the client ${asked}`, {
-    hint: 'use the fusetap that started the bus, or stop the bus and start it anew',
+    hint: 'use the fusetap that started the bus, or stop the bus and start it again',
   });
 }
 
@@ -172,11 +172,11 @@ async function readBody(request: IncomingMessage): Promise<string> {
   let length = 0;
   for await (const chunk of request as AsyncIterable<Buffer>) {
     length += chunk.length;
-    // what comes beyond is read too, up to a limit: a client that is not read to its end gets a reset, and no answer
+    // bytes beyond the limit are read too, up to a second limit: otherwise the client gets a reset instead of an answer
     if (length <= MAX_BODY_BYTES) chunks.push(chunk);
     else if (length > READ_LIMIT_BYTES) break;
   }
-  if (length > MAX_BODY_BYTES) throw new FusetapError('USAGE', `a request has at most ${MAX_BODY_BYTES} bytes`);
+  if (length > MAX_BODY_BYTES) throw new FusetapError('USAGE', `a request may have at most ${MAX_BODY_BYTES} bytes`);
   return Buffer.concat(chunks).toString('utf8');
 }
 
@@ -195,10 +195,10 @@ function parse<T>(schema: v.GenericSchema<unknown, T>, value: unknown): T {
   throw new FusetapError('USAGE', `wrong request: ${v.getDotPath(issue) ?? 'the request'}: ${whatIsWrong(issue)}`);
 }
 
-/** The message of the schema, or our words for what it has none for. */
+/** The message of the schema, or our own for issues without one. */
 function whatIsWrong({ kind, type, expected, received, message }: v.BaseIssue<unknown>): string {
   if (kind !== 'schema') return message;
-  if (expected === 'never') return 'is no key of this request';
+  if (expected === 'never') return 'is not a key of this request';
   if (received === 'undefined') return 'is missing';
   return type === 'strict_object' || type === 'object' ? 'must be an object' : message;
 }

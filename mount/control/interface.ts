@@ -1,20 +1,20 @@
 /**
- * The control interface of a bus: what goes over control.sock, as types. routes.ts has the requests that they belong to.
+ * The types of the control interface of a bus (control.sock). routes.ts has the requests that use them.
  *
- * It takes parts (driver, image, vdev, mode, options), never spec strings. The keys of VbdInfo and BusInfo are also
- * what `--json` prints: keys may be added, never changed.
+ * The interface takes parts (driver, image, vdev, mode, options), never spec strings. `--json` prints the keys of
+ * VbdInfo and BusInfo too: keys may be added, never changed.
  */
 import type { Holder, PlainError } from '../../drivers/errors.js';
 import type { FilterSpec } from '../../drivers/filters/filter.js';
 import type { Mode } from '../images/mode.js';
 import type { KindStats } from '../ledger/counters.js';
 
-/** MAJOR.MINOR. Another MAJOR is refused; a MINOR only adds. */
+/** MAJOR.MINOR. Another MAJOR is refused; a new MINOR only adds. */
 export const INTERFACE_VERSION = '1.0';
-/** The header, of requests and answers, that says which interface is spoken. */
+/** The header of requests and answers that tells the version of the interface. */
 export const INTERFACE_HEADER = 'fusetap-interface';
 export type BusState = 'running' | 'paused' | 'restarting' | 'orphaned' | 'failed';
-/** The file system of the image does not answer (`not-answering`), or answers that the image is lost (`gone`). */
+/** `not-answering`: the file system of the image does not answer; `gone`: it answers that the image is lost. */
 export type ImageState = 'not-answering' | 'gone' | null;
 export type TransportName = 'kernel' | 'fuse-native';
 
@@ -25,17 +25,17 @@ export interface PartitionInfo {
   /** bytes from the start of the disk */
   offset: number;
   size: number;
-  /** the byte of an MBR in hexadecimal, as `83`; the GUID of a GPT */
+  /** MBR: a byte in hexadecimal, for example `83`; GPT: a GUID */
   type: string;
-  /** what that type is for; null for one that is not common */
+  /** the purpose of that type; null if the type is not common */
   typeName: string | null;
-  /** the name that a GPT gives it */
+  /** its name in a GPT */
   name: string | null;
   /** open handles, as far as known */
   opens: number;
 }
 
-/** A vbd. A key without a value is null; sizes are bytes; paths absolute. */
+/** A vbd. A key without a value is null; sizes are in bytes; paths are absolute. */
 export interface VbdInfo {
   bus: string;
   vdev: string;
@@ -52,44 +52,46 @@ export interface VbdInfo {
   passthrough: boolean;
   /** name of the shared memory, ram only */
   share: string | null;
-  /** its filters in the words of the options, the first next to the driver: `offset=512`; missing: an older bus */
+  /** its filters as NAME=VALUE, for example `offset=512`, the first next to the driver; an older bus omits it */
   filters?: string[];
-  /** null where nobody asked for them */
+  /** null if the attach did not ask for them */
   partitions: PartitionInfo[] | null;
   keeperPid: number | null;
   serverPid: number | null;
   /** how often the server was replaced while this vbd was attached */
   restarts: number;
-  /** the image was changed by somebody else while attached */
+  /** another program changed the image while it was attached */
   changedOutside: boolean;
-  /** why its disk did not come back when the server was replaced: its I/O is EIO; else null; missing: an older bus */
+  /**
+   * why its disk could not be opened again when the server was replaced: its I/O fails with EIO; an older bus omits it
+   */
   broken?: string | null;
-  /** whether the image can be asked; null where it can, or where there is none; missing: an older bus */
+  /** the trouble with the image; null if there is none, or no image; an older bus omits it */
   imageState?: ImageState;
 }
 
 export interface BusInfo {
   bus: string;
-  /** the mount */
+  /** the mount point */
   path: string;
   transport: TransportName;
-  /** whether other users may come in */
+  /** whether other users may use the bus */
   allowOther: boolean;
   keeperPid: number | null;
   serverPid: number | null;
   restarts: number;
   state: BusState;
-  /** why what the bus writes for others in its runtime directory may be old; null: all is written; missing: an older bus */
+  /** why the files of the bus in the runtime directory may be out of date; null: they are not; an older bus omits it */
   bookkeeping?: string | null;
   interface: string;
   vbds: VbdInfo[];
 }
 
-/** What a bus is begun with; one that runs with something else refuses. Missing: whichever it has. */
+/** How to start the bus. A running bus refuses another transport, and `allowOther` if it was started without. */
 export interface BusWishes {
-  /** else `kernel` */
+  /** default for a new bus: `kernel` */
   transport?: TransportName | undefined;
-  /** other users, root among them, may come in; else not */
+  /** other users, root included, may use the bus; default for a new bus: false */
   allowOther?: boolean | undefined;
 }
 
@@ -101,26 +103,26 @@ export interface AttachRequest extends BusWishes {
   /** a vdev, or null for the first free xvd* */
   vdev: string | null;
   mode: Mode;
-  /** whether the kernel may do the I/O by itself: `auto` is for ram only, `on` also for files; the default is `auto` */
+  /** whether the kernel may do the I/O itself: `auto` only for ram, `on` also for files; default: `auto` */
   passthrough?: 'auto' | 'on' | 'off';
-  /** the name that its memory is shared under, ram only; missing: by the identity of its image */
+  /** the name under which its memory is shared, ram only; default: the identity of its image */
   share?: string | null | undefined;
   /** driver options by name */
   options: Record<string, string>;
-  /** the first is next to the driver; missing: none */
+  /** the first is next to the driver; default: none */
   filters?: FilterSpec[] | undefined;
-  /** whether its partitions are files beside it; missing: no */
+  /** whether to show its partitions as files; default: false */
   partitions?: boolean | undefined;
-  /** whose its files are; missing: his who runs the bus */
+  /** owner of its files; default: the owner of the bus */
   uid?: number | undefined;
   gid?: number | undefined;
-  /** permission bits of its files in octal; missing: `0600` */
+  /** permission bits of its files in octal; default: `0600` */
   fileMode?: string | undefined;
 }
 
 /** Answer of POST /vbds. */
 export type AttachResult = VbdInfo & {
-  /** what the user should know, one line each; missing: nothing */
+  /** remarks for the user, one line each; omitted if there are none */
   notes?: string[];
 };
 
@@ -128,7 +130,7 @@ export type AttachResult = VbdInfo & {
 export interface SaveRequest {
   /** absolute path of the copy */
   path: string;
-  /** whether it may take the place of a file */
+  /** whether it may replace an existing file */
   force: boolean;
 }
 
@@ -137,12 +139,12 @@ export interface SaveResult {
   size: number;
 }
 
-/** POST /vbds/VDEV/swap: another image under a vbd. Its mode and filters stay. */
+/** POST /vbds/VDEV/swap: gives a vbd another image. Its mode and filters stay. */
 export interface SwapRequest {
   /** pause the vbd for the swap; default: it must be paused already */
   pause?: boolean | undefined;
   driver: string;
-  /** absolute path, of an image that gives a disk of the same size */
+  /** absolute path; the disk must have the same size */
   image: string | null;
   /** see AttachRequest */
   share?: string | null | undefined;
@@ -153,7 +155,7 @@ export interface SwapRequest {
 /** A ram image. */
 export interface RamImageInfo {
   share: string;
-  /** what it was copied from */
+  /** the file it was copied from */
   image: string;
   configuredBytes: number;
   residentBytes: number;
@@ -169,34 +171,37 @@ export interface MemoryInfo {
   images: RamImageInfo[];
 }
 
-/** The type that a client accepts which wants to know how far a copy is: the answer is then lines of JSON. */
+/** A client that accepts this media type gets the progress of a copy: the answer is then lines of JSON. */
 export const PROGRESS_TYPE = 'application/x-ndjson';
 
-/** A line of such an answer; the last is the answer proper. */
+/** A line of such an answer; the last line has the status and the body. */
 export type AnswerLine = { progress: { doneBytes: number; totalBytes: number } } | { status: number; body: unknown };
 
-/** Answer of DELETE /vbds/VDEV and POST /stop: what went. */
+/** Answer of DELETE /vbds/VDEV and POST /stop: the vbds that were detached. */
 export interface DetachResult {
   vbds: DetachedVbd[];
-  /** the bus ends now: its processes and its mount are going away */
+  /** whether the bus ends now: its processes exit and its mount goes */
   ended: boolean;
 }
 
-/** A vbd that is gone. */
+/** A vbd that was detached. */
 export type DetachedVbd = VbdInfo & {
-  /** why writes may be lost: its last flush failed, or what lay on it was not written back; missing: all is durable */
+  /** why writes may be lost: its last flush, or the write-back of its users, failed; omitted if all data is durable */
   error?: PlainError;
-  /** who held it when it was taken away by force; missing: nobody */
+  /** what used it when it was detached by force; omitted if it was not in use */
   cutOff?: Holder[];
 };
 
-/** POST /upgrade: how long requests had to wait. */
+/** Answer of POST /upgrade; `pauseMs`: how long requests had to wait. */
 export interface UpgradeResult {
   bus: BusInfo;
   pauseMs: number;
 }
 
-/** GET /stats: one for each vbd, since its attach. What the kernel did by itself (passthrough) is not in it. */
+/**
+ * GET /stats: counters of one vbd since its attach. They do not count I/O that the kernel does without the server
+ * (passthrough).
+ */
 export interface VbdStats {
   bus: string;
   vdev: string;

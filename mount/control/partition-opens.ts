@@ -1,8 +1,8 @@
-/** How often the files of partitions are open, as the control interface tells it. */
+/** The open handles of partitions, for the control interface. */
 import type { PartitionInfo } from './interface.js';
 
 /**
- * Partitions with how often each is open.
+ * Adds to each partition how many open handles it has.
  * @param files of the same partitions, in the same order
  * @param opens open handles by node id
  */

@@ -1,11 +1,11 @@
 /**
- * How far a long copy is: told often enough for a person, seldom enough to cost nothing.
+ * Reports the progress of a long copy: often enough for a person, seldom enough to cost nothing.
  */
 export type Progress = (doneBytes: number, totalBytes: number) => void;
 
 const INTERVAL_MS = 100;
 
-/** Passes on the first report, the last, and one each tenth of a second. */
+/** Passes on the first report, the last report, and one report each tenth of a second. */
 export function atIntervals(report: Progress, clock: () => number = () => performance.now()): Progress {
   let next = 0;
   return (doneBytes, totalBytes) => {
@@ -18,7 +18,7 @@ export function atIntervals(report: Progress, clock: () => number = () => perfor
 const PATIENCE_MS = 1_000;
 const STEP_PERCENT = 10;
 
-/** Passes on each tenth of the way as a percentage, once it has taken longer than a second. */
+/** Passes on each further 10 % as a percentage, if the copy takes longer than a second. */
 export function inPercent(report: (percent: number) => void, clock: () => number = () => performance.now()): Progress {
   const begun = clock();
   let told = 0;
@@ -30,9 +30,9 @@ export function inPercent(report: (percent: number) => void, clock: () => number
   };
 }
 
-/** Who waits for the copy. */
+/** The client that waits for a copy. */
 export interface CopyWatcher {
-  /** the client went away */
+  /** aborted if the client disconnects */
   readonly signal: AbortSignal;
   readonly progress: (doneBytes: number, totalBytes: number) => void;
 }

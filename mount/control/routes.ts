@@ -1,12 +1,13 @@
 /**
- * The control interface as a table: a row for each request, with all that is known of it. A new request is a new row.
+ * The control interface as a table: each row defines a request completely. A new request is a new row.
  *
  *      rows ─┬─ http-server.ts    finds the row of a request, checks the request, calls the method with the row's name
- *            ├─ bus-control.ts    (types) that method, as the keeper has to have it
- *            ├─ call.ts           (types) what a client gives, and gets
- *            └─ docs/openapi.json, docs/control.md    made from the rows; compared with them
+ *            ├─ bus-control.ts    (types) that method, which the keeper must have
+ *            ├─ call.ts           (types) the arguments and the result of a client
+ *            ├─ docs/openapi.json    made from the rows
+ *            └─ docs/control.md      compared with the rows by a test
  *
- * Clients import types of this file only: loading the schemas would cost each command a tenth of its time.
+ * Clients import only types of this file: loading the schemas would take a tenth of each command's time.
  */
 import * as v from 'valibot';
 import * as answers from './answers.js';
@@ -28,7 +29,7 @@ import {
   text,
 } from './schemas.js';
 
-/** A request. The key of its row is its name: of the method that answers it, and in docs/openapi.json. */
+/** A request. The key of its row is the name of the method that answers it, and its name in docs/openapi.json. */
 export interface Row {
   /** method and path, in which `{vdev}` stands for a vdev or the number of a slot */
   readonly line: `${'GET' | 'POST' | 'DELETE'} /${string}`;
@@ -36,21 +37,21 @@ export interface Row {
   readonly query?: v.GenericSchema;
   readonly body?: v.GenericSchema;
   readonly answer: v.GenericSchema;
-  /** of the answer, if it is no error; default 200 */
+  /** the HTTP status of the answer if it is not an error; default 200 */
   readonly status?: number;
-  /** while it copies it tells how far it is, if the client asks for that */
+  /** while it copies, it reports its progress if the client asks for that */
   readonly tellsProgress?: true;
-  /** a server whose keeper died answers it, too */
+  /** a server whose keeper died answers it too */
   readonly withoutKeeper?: true;
 }
 
-/** the copy of its bytes that a vbd is paused for; missing: the user's pause */
+/** the copy for which a vbd is paused; default: the user's own pause */
 const ofCopy = v.object({
   copy: v.optional(
     v.pipe(
       text,
       v.regex(/^\d+:\d+:\d+$/, 'must be the name of a copy'),
-      v.description('of buses: the copy that it is paused for'),
+      v.description('sent by other buses only: the copy for which the vbd is paused'),
     ),
   ),
 });
@@ -58,7 +59,7 @@ const ofCopy = v.object({
 export const ROUTES = {
   version: {
     line: 'GET /version',
-    summary: 'Which interface, which fusetap',
+    summary: 'The versions of the interface and of fusetap',
     answer: answers.version,
     withoutKeeper: true,
   },
@@ -93,7 +94,7 @@ export const ROUTES = {
             v.description('the first is next to the driver'),
           ),
         ),
-        partitions: v.optional(v.pipe(flag, v.description('its partitions too, as files beside it'))),
+        partitions: v.optional(v.pipe(flag, v.description('also show its partitions as files'))),
         uid: v.optional(v.pipe(id, v.description('owner of the file; default: the owner of the bus'))),
         gid: v.optional(id),
         fileMode: v.optional(v.pipe(fileMode, v.description('permission bits of the file, octal; default: 0600'))),
@@ -106,7 +107,7 @@ export const ROUTES = {
   },
   stats: {
     line: 'GET /stats',
-    summary: 'What requests did, of each vbd since its attach',
+    summary: 'Counters and latencies of the requests of each vbd, since its attach',
     answer: v.array(answers.stats),
     withoutKeeper: true,
   },
@@ -118,10 +119,10 @@ export const ROUTES = {
   },
   detach: {
     line: 'DELETE /vbds/{vdev}',
-    summary: 'Detaches a vbd: its data is durable and its file gone when the answer comes',
+    summary: 'Detaches a vbd. When the answer comes, its data is durable and its file is gone',
     query: v.pipe(
       v.strictObject({
-        force: v.optional(v.pipe(oneOf(['0', '1']), v.description('1: cut off the programs that hold it')), '0'),
+        force: v.optional(v.pipe(oneOf(['0', '1']), v.description('1: detach it even if it is in use')), '0'),
         wait: v.optional(secondsText, '0'),
       }),
       v.transform(({ force, wait }) => ({ force: force === '1', waitMs: wait * 1000 })),
@@ -131,14 +132,14 @@ export const ROUTES = {
   },
   pause: {
     line: 'POST /vbds/{vdev}/pause',
-    summary: 'Holds the I/O of a vbd',
+    summary: 'Pauses the I/O of a vbd',
     query: ofCopy,
     answer: answers.vbd,
     withoutKeeper: true,
   },
   resume: {
     line: 'POST /vbds/{vdev}/resume',
-    summary: 'Lets it go on',
+    summary: 'Resumes the I/O of a vbd',
     query: ofCopy,
     answer: answers.vbd,
     withoutKeeper: true,
@@ -158,40 +159,38 @@ export const ROUTES = {
   },
   save: {
     line: 'POST /vbds/{vdev}/save',
-    summary: 'Makes a file a consistent copy of a vbd',
+    summary: 'Writes a consistent copy of a vbd to a file',
     body: v.strictObject({
       path: absolutePath,
-      force: v.optional(v.pipe(flag, v.description('it may replace a file')), false),
+      force: v.optional(v.pipe(flag, v.description('replace the file if it exists')), false),
     }) satisfies v.GenericSchema<unknown, SaveRequest>,
     answer: answers.saved,
     tellsProgress: true,
   },
   reset: {
     line: 'POST /vbds/{vdev}/reset',
-    summary: 'Copies the image of a ram vbd afresh',
+    summary: 'Discards the changes of a ram vbd: copies its image again',
     answer: answers.vbd,
     tellsProgress: true,
   },
   start: {
     line: 'POST /start',
-    summary: 'The bus stays without vbds from now on',
+    summary: 'Makes the bus stay when it has no vbds',
     body: v.strictObject(busWishes) satisfies v.GenericSchema<unknown, BusWishes>,
     answer: answers.bus,
   },
   upgrade: {
     line: 'POST /upgrade',
-    summary: 'Puts the code that is installed now under the running bus',
+    summary: 'Replaces the server of the running bus by the installed version',
     answer: answers.upgraded,
   },
   stop: {
     line: 'POST /stop',
-    summary: 'Detaches all and ends the bus',
+    summary: 'Detaches all vbds and ends the bus',
     body: v.pipe(
       v.strictObject({
-        force: v.optional(v.pipe(flag, v.description('cut off the programs that hold a vbd')), false),
-        wait: v.optional(
-          v.pipe(seconds, v.description('seconds to wait first for those who hold a vbd; default: none')),
-        ),
+        force: v.optional(v.pipe(flag, v.description('detach vbds even if they are in use')), false),
+        wait: v.optional(v.pipe(seconds, v.description('seconds to wait first until no vbd is in use; default: 0'))),
       }),
       v.transform(({ force, wait = 0 }) => ({ force, waitMs: wait * 1000 })),
     ),
@@ -202,10 +201,10 @@ export const ROUTES = {
 
 export type RouteName = keyof typeof ROUTES;
 
-/** The row of that name; of all names, any row. */
+/** The row of that name; by default the union of all rows. */
 export type RowOf<Name extends RouteName = RouteName> = (typeof ROUTES)[Name];
 
-/** What is answered, if it is no error. */
+/** The body of the answer, if it is not an error. */
 export type AnswerOf<Of extends RowOf> = v.InferOutput<Of['answer']>;
 
 /** `{ vdev }`, if the path has one. */

@@ -1,6 +1,6 @@
 /**
- * The words that the rows of routes.ts are built from: what a driver, an image or a number of seconds has to be wherever a
- * request has one. Descriptions go to docs/openapi.json, messages to whoever sent something else.
+ * The schemas of the values in requests: a driver, an image, a number of seconds, and so on. The rows of routes.ts use
+ * them. Descriptions go to docs/openapi.json; messages go to a client that sent a wrong value.
  */
 import * as v from 'valibot';
 import { driverNames } from '../../drivers/names.js';
@@ -24,13 +24,15 @@ export const driver = v.pipe(
 export const image = v.nullable(absolutePath);
 export const options = v.optional(v.pipe(v.record(text, text), v.description('options of the driver')), {});
 export const share = v.optional(
-  v.pipe(v.nullable(text), v.description('ram: the name that its memory is shared under')),
+  v.pipe(v.nullable(text), v.description('ram only: the name under which its memory is shared')),
 );
 
 /** The keys of BusWishes. */
 export const busWishes = {
   transport: v.optional(oneOf(['kernel', 'fuse-native'])),
-  allowOther: v.optional(v.pipe(flag, v.description('let other users use the bus, if this request begins it'))),
+  allowOther: v.optional(
+    v.pipe(flag, v.description('let other users use the bus; a bus that runs without this refuses')),
+  ),
 };
 
 /** The number of a user or group. */
@@ -41,7 +43,7 @@ export const id = v.pipe(
   atMost(0xffff_fffe),
 );
 
-export const fileMode = v.pipe(text, v.regex(/^0?[0-7]{3}$/, 'must be three octal digits, as 0640'));
+export const fileMode = v.pipe(text, v.regex(/^0?[0-7]{3}$/, 'must be three octal digits, for example 0640'));
 
 const MOST_SECONDS = 1e6;
 export const seconds = v.pipe(v.number('must be a number'), atLeast(0), atMost(MOST_SECONDS));
@@ -53,7 +55,7 @@ export const secondsText = v.pipe(
   atMost(MOST_SECONDS),
 );
 
-/** A request whose `share`, if it has one, is a name. Checked last, and refused in words of its own. */
+/** Checks that `share`, if the request has it, is a name. This check comes last and has its own message. */
 export const sharesByName = <Request extends { readonly share?: string | null | undefined }>() =>
   v.transform((request: Request): Request => {
     if (typeof request.share === 'string') checkShareName(request.share);

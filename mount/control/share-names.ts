@@ -1,11 +1,11 @@
-/** The names that ram images can be shared under. */
+/** The names under which ram images can be shared. */
 import { FusetapError } from '../../drivers/errors.js';
 import { quoted } from '../../drivers/quote.js';
 
 /** The longest name of a shared image, in characters. */
 export const SHARE_NAME_LIMIT = 64;
 
-/** Whether a word can be given as a name. An identity cannot: it has colons. */
+/** Whether a word is a valid name. An identity is not, because it has colons. */
 export function isShareName(word: string): boolean {
   return word.length <= SHARE_NAME_LIMIT && /^[A-Za-z0-9._-]+$/.test(word);
 }

@@ -104,12 +104,12 @@ export class FuseNativeTransport implements Transport {
     this.#options.events.forgotten(nodeId);
   }
 
-  hold(nodeId: number): Promise<void> {
-    return this.#gate.hold(nodeId);
+  pause(nodeId: number): Promise<void> {
+    return this.#gate.pause(nodeId);
   }
 
-  release(nodeId: number): void {
-    this.#gate.release(nodeId);
+  resume(nodeId: number): void {
+    this.#gate.resume(nodeId);
   }
 
   async swap(nodeId: number, { disk }: Pick<BusFile, 'disk'>): Promise<void> {
@@ -127,7 +127,7 @@ export class FuseNativeTransport implements Transport {
     this.#leaving.delete(nodeId);
     this.#tree.remove(nodeId);
     // requests that wait get EIO, as do all new ones
-    this.#gate.release(nodeId);
+    this.#gate.resume(nodeId);
     await this.#gate.idle(nodeId);
   }
 

@@ -132,7 +132,7 @@ export interface ShowCommand {
   readonly inherited: boolean;
   /** see Transport.setLeaving */
   readonly leaving: boolean;
-  /** see Transport.hold */
+  /** see Transport.pause */
   readonly held: boolean;
   /** the owners of the pause: see pauses.ts; if omitted, not known */
   readonly holders?: readonly string[];

@@ -157,9 +157,9 @@ function act(id: number, command: Command, passed: PassedFds): Promise<unknown> 
     case 'swap':
       return server.swap(command, passed);
     case 'hold':
-      return server.hold(command.nodeId, command.holders);
+      return server.pause(command.nodeId, command.holders);
     case 'release':
-      return server.release(command.nodeId);
+      return server.resume(command.nodeId);
     case 'poison':
       return server.makeKernelForget(command.nodeId);
     case 'leave':

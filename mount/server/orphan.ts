@@ -181,11 +181,11 @@ export class Orphan implements OrphanControl {
   async #pause(nodeId: number, owners: readonly string[]): Promise<void> {
     const { server } = this.#context;
     const vbd = server.shown().find((shown) => shown.nodeId === nodeId);
-    if (vbd?.facts.passthrough !== true) await server.hold(nodeId, owners);
+    if (vbd?.facts.passthrough !== true) await server.pause(nodeId, owners);
     else {
       const file = { vdev: vbd.facts.vdev, nodeId };
       await freeToPause(() => this.#ensureFileUnused(file, { waitMs: 0 }));
-      await server.hold(nodeId, owners);
+      await server.pause(nodeId, owners);
       await this.#allowFileOpens(file);
     }
     this.#record();
@@ -194,7 +194,7 @@ export class Orphan implements OrphanControl {
   async #resume(nodeId: number): Promise<void> {
     // detached meanwhile: nothing is paused
     if (!this.#context.server.shown().some((vbd) => vbd.nodeId === nodeId)) return;
-    await this.#context.server.release(nodeId);
+    await this.#context.server.resume(nodeId);
     this.#record();
   }
 

@@ -187,7 +187,7 @@ export class Server {
     served.facts = facts;
     await this.#transport.add({ nodeId, ledgerIndex, name, ...bytes, disk, backingId });
     if (leaving) this.#transport.setLeaving(nodeId, true);
-    if (held) await this.hold(nodeId, holders);
+    if (held) await this.pause(nodeId, holders);
     return null;
   }
 
@@ -236,15 +236,15 @@ export class Server {
     });
   }
 
-  async hold(nodeId: number, holders: readonly string[] = []): Promise<null> {
+  async pause(nodeId: number, holders: readonly string[] = []): Promise<null> {
     this.#find(nodeId).holders = holders;
-    await Promise.all(this.#nodesOf(nodeId).map((id) => this.#transport.hold(id)));
+    await Promise.all(this.#nodesOf(nodeId).map((id) => this.#transport.pause(id)));
     return null;
   }
 
-  async release(nodeId: number): Promise<null> {
+  async resume(nodeId: number): Promise<null> {
     this.#find(nodeId).holders = null;
-    for (const id of this.#nodesOf(nodeId)) this.#transport.release(id);
+    for (const id of this.#nodesOf(nodeId)) this.#transport.resume(id);
     return null;
   }
 

@@ -28,13 +28,13 @@ export class IoGate {
   }
 
   /** Pauses the file: new I/O waits. Resolves when no I/O is under way any more. */
-  async hold(nodeId: number): Promise<void> {
+  async pause(nodeId: number): Promise<void> {
     if (!this.#paused.has(nodeId)) this.#paused.set(nodeId, []);
     await this.idle(nodeId);
   }
 
   /** Resumes the file: calls all that waited, in the order in which they came. */
-  release(nodeId: number): void {
+  resume(nodeId: number): void {
     const waiting = this.#paused.get(nodeId) ?? [];
     this.#paused.delete(nodeId);
     for (const again of waiting) again();

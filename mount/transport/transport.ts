@@ -71,9 +71,9 @@ export interface Transport {
    * Pauses the file: its I/O waits. Resolves when no I/O is under way. With passthrough opens wait instead, so the file
    * must not be open.
    */
-  hold(nodeId: number): Promise<void>;
+  pause(nodeId: number): Promise<void>;
   /** Resumes the file: answers the requests that waited, and all new ones. */
-  release(nodeId: number): void;
+  resume(nodeId: number): void;
   /** Gives a paused file another disk of the same size. Handles and mappings stay valid. */
   swap(nodeId: number, bytes: Pick<BusFile, 'disk' | 'bytesFd'>): Promise<void>;
   /** This server will not be replaced again: stop doing anything that could crash it. */

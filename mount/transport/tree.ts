@@ -18,7 +18,7 @@ export interface TreeNode {
   /** the kernel does the I/O itself, on the file registered under this id; fixed at attach */
   backingId: number | null;
   /** lookups show it as another type of file, so that the kernel drops all its references to it */
-  poisoned: boolean;
+  makesKernelForget: boolean;
 }
 
 export class Tree {
@@ -31,7 +31,7 @@ export class Tree {
       lookups: file.inherited ? Number.NaN : 0,
       leaving: false,
       backingId: file.backingId,
-      poisoned: false,
+      makesKernelForget: false,
     };
     this.#byId.set(file.nodeId, node);
     this.#byName.set(file.name, node);
@@ -58,7 +58,7 @@ export class Tree {
   /** The node that a lookup of the name finds. */
   byName(name: string): TreeNode | undefined {
     const node = this.#byName.get(name);
-    return node?.leaving && !node.poisoned ? undefined : node;
+    return node?.leaving && !node.makesKernelForget ? undefined : node;
   }
 
   /** @returns whether the kernel has no reference to the file any more */

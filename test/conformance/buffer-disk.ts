@@ -1,4 +1,4 @@
-/** The smallest disk that keeps the contract, over a Buffer: what it lacks, the front emulates. */
+/** The smallest disk that keeps the contract, over a Buffer. The front emulates all optional methods. */
 import type { RawDisk } from '../../drivers/driver.js';
 import { pieceBytes } from './pattern.js';
 import type { DiskFactory } from './suite.js';

@@ -1,4 +1,4 @@
-/** Closes a bare descriptor, as memfdCreate gives. */
+/** Closes a plain descriptor, such as one of memfdCreate. */
 import { close } from 'node:fs';
 import { promisify } from 'node:util';
 

@@ -1,4 +1,4 @@
-/** Calls that overlap in time: coherence rule 6. */
+/** Concurrent calls: coherence rule 6. */
 import assert from 'node:assert/strict';
 import { checkAll, makeModel } from './model.js';
 import { fillPattern, patternBytes } from './pattern.js';
@@ -28,13 +28,16 @@ export function concurrencyTests({ name, test, factory }: SuiteOptions): void {
     }),
   );
 
-  test.test(`${name}: neighbours inside a sector do not undo each other`, { skip: false }, () =>
-    withDisk(factory, { size: 8000 }, async (session) => {
-      const model = makeModel(8000, [{ offset: 0, length: 8000, seed: 9 }]);
-      const places = Array.from({ length: 80 }, (_, i) => i * 100);
-      await Promise.all(places.map((offset) => session.disk.write(patternBytes(offset, 100, 9), offset)));
-      await checkAll(session, model);
-    }),
+  test.test(
+    `${name}: concurrent writes to neighbouring bytes of a sector do not undo each other`,
+    { skip: false },
+    () =>
+      withDisk(factory, { size: 8000 }, async (session) => {
+        const model = makeModel(8000, [{ offset: 0, length: 8000, seed: 9 }]);
+        const places = Array.from({ length: 80 }, (_, i) => i * 100);
+        await Promise.all(places.map((offset) => session.disk.write(patternBytes(offset, 100, 9), offset)));
+        await checkAll(session, model);
+      }),
   );
 
   test.test(`${name}: a read after an acknowledged write sees it`, { skip: false }, () =>
@@ -67,7 +70,7 @@ export function concurrencyTests({ name, test, factory }: SuiteOptions): void {
   );
 }
 
-/** Each sector has the bytes of one write only, each write being of one value. */
+/** Checks that each sector has the bytes of only one write. Each write has one value. */
 function assertNotTorn(content: Buffer): void {
   for (let sector = 0; sector < SECTORS; sector++) {
     const bytes = content.subarray(sector * SECTOR, (sector + 1) * SECTOR);

@@ -1,4 +1,4 @@
-/** Disks for the suite from a driver over an image file, opened as fusetap's keeper and server do. */
+/** Makes disks for the suite from a driver and an image file, opened as fusetap's keeper and server open it. */
 import { type FileHandle, mkdtemp, open, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,11 +9,11 @@ import { pieceBytes } from './pattern.js';
 import type { DiskFactory, DiskRequest } from './suite.js';
 
 export interface FactoryOptions {
-  /** where image files are made; default the system's directory for temporary files */
+  /** the directory for image files; default: the system's directory for temporary files */
   readonly directory?: string;
-  /** replaces what the driver opened: another way to serve the same disk */
+  /** replaces the disk that the driver opened: another way to serve the same disk */
   readonly wrap?: (raw: RawDisk) => RawDisk;
-  /** what the driver is given as options */
+  /** the options of the driver */
   readonly options?: Readonly<Record<string, string>>;
 }
 
@@ -47,7 +47,7 @@ async function prepare(driver: Driver, given: Omit<PrepareContext, 'signal' | 'p
 
 export interface MadeImage {
   readonly image: ImageFile;
-  /** open for writing, apart from the descriptor that the driver has */
+  /** open for writing, separate from the driver's descriptor */
   readonly file: FileHandle;
   dispose(): Promise<void>;
 }

@@ -1,4 +1,4 @@
-/** What happens at the end of a disk, with nothing to do, with arguments that make no sense, and where it is read-only. */
+/** The end of a disk, empty requests, invalid arguments, and read-only disks. */
 import assert from 'node:assert/strict';
 import { constants } from 'node:os';
 import type { Disk } from '../../drivers/disk.js';
@@ -19,7 +19,7 @@ export function edgeTests(options: SuiteOptions): void {
 }
 
 function endTests({ name, test, factory }: SuiteOptions): void {
-  test.test(`${name}: reads end where the disk ends`, { skip: false }, () =>
+  test.test(`${name}: reads stop at the end of the disk`, { skip: false }, () =>
     withDisk(factory, { size: SIZE, pieces: PIECES }, async ({ disk }) => {
       const tail = await readGuarded(disk, SIZE - 10, 4096);
       assertSameBytes(tail, patternBytes(SIZE - 10, 10, 1), SIZE - 10, 'tail');
@@ -29,7 +29,7 @@ function endTests({ name, test, factory }: SuiteOptions): void {
     }),
   );
 
-  test.test(`${name}: a write across the end is shortened and the size stays`, { skip: false }, () =>
+  test.test(`${name}: a write across the end is shortened, and the size does not change`, { skip: false }, () =>
     withDisk(factory, { size: SIZE, pieces: PIECES }, async (session) => {
       const model = makeModel(SIZE, PIECES);
       const bytes = patternBytes(SIZE - 10, 600, 2);
@@ -66,7 +66,7 @@ function endTests({ name, test, factory }: SuiteOptions): void {
 }
 
 function emptyTests({ name, test, factory }: SuiteOptions): void {
-  test.test(`${name}: empty requests do nothing anywhere`, { skip: false }, () =>
+  test.test(`${name}: empty requests do nothing, at any offset`, { skip: false }, () =>
     withDisk(factory, { size: SIZE, pieces: PIECES }, async (session) => {
       const { disk } = session;
       for (const offset of [0, 7, SIZE, SIZE + 7]) {
@@ -81,7 +81,7 @@ function emptyTests({ name, test, factory }: SuiteOptions): void {
 }
 
 function argumentTests({ name, test, factory }: SuiteOptions): void {
-  test.test(`${name}: arguments that no request can have are refused`, { skip: false }, () =>
+  test.test(`${name}: invalid arguments are refused`, { skip: false }, () =>
     withDisk(factory, { size: SIZE, pieces: PIECES }, async (session) => {
       const { disk } = session;
       const buffer = Buffer.alloc(10);
@@ -104,18 +104,18 @@ function argumentTests({ name, test, factory }: SuiteOptions): void {
 }
 
 function readOnlyTests({ name, test, factory }: SuiteOptions): void {
-  test.test(`${name}: a read-only disk is read and never written`, { skip: false }, () =>
+  test.test(`${name}: a read-only disk can be read and never written`, { skip: false }, () =>
     withDisk(factory, { size: SIZE, pieces: PIECES, readOnly: true }, async (session) => {
       const { disk } = session;
       assert.equal(disk.readOnly, true);
-      assert.notEqual(disk.window?.readOnly, false, 'a thread must not write it either');
+      assert.notEqual(disk.window?.readOnly, false, 'its window is read-only too');
       for (const refused of writingCalls(disk)) await assert.rejects(refused, failsWith('DENIED', E.EROFS));
       await disk.flush();
       await checkAll(session, makeModel(SIZE, PIECES));
     }),
   );
 
-  test.test(`${name}: a disk for writing says so`, { skip: false }, () =>
+  test.test(`${name}: a writable disk is not marked read-only`, { skip: false }, () =>
     withDisk(factory, { size: SIZE }, async ({ disk }) => {
       assert.equal(disk.readOnly, false);
       assert.notEqual(disk.window?.readOnly, true);
@@ -131,7 +131,7 @@ function writingCalls(disk: Disk): Promise<unknown>[] {
     disk.zero(0, 10),
     disk.zero(0, 10, { punch: true }),
   ];
-  // each is awaited in turn: until then a rejection of a later one is no accident
+  // they are awaited one after another, so a later one may reject before it is awaited: that is no error
   for (const call of calls) call.catch(() => {});
   return calls;
 }

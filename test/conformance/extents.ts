@@ -1,4 +1,4 @@
-/** Holes: where a disk says it has them, what zeroing and punching make of them. */
+/** Holes: where a disk reports them, and the effect of zeroing and punching. */
 import assert from 'node:assert/strict';
 import type { Extent } from '../../drivers/driver.js';
 import { checkAll, checkNormalised, makeModel } from './model.js';
@@ -21,7 +21,7 @@ export function extentTests(options: SuiteOptions): void {
       const extents = await disk.extents(0, Number.MAX_SAFE_INTEGER);
       checkNormalised(extents, 0, SIZE);
       assert.ok(isHole(extents, 0, MIB), 'the start is a hole');
-      assert.ok(isHole(extents, 2 * MIB, SIZE - 4096), 'what lies between the pieces is a hole');
+      assert.ok(isHole(extents, 2 * MIB, SIZE - 4096), 'the range between the pieces is a hole');
     }),
   );
 
@@ -33,7 +33,7 @@ export function extentTests(options: SuiteOptions): void {
   );
 
   for (const punch of [true, false]) {
-    test.test(`${name}: ${punch ? 'punched' : 'zeroed'} ranges read as zeros, to the byte`, { skip: false }, () =>
+    test.test(`${name}: ${punch ? 'punched' : 'zeroed'} ranges read as zeros, byte for byte`, { skip: false }, () =>
       withDisk(factory, { size: SIZE, pieces: PIECES }, async (session) => {
         const model = makeModel(SIZE, PIECES);
         await session.disk.zero(MIB + 1, 3 * 4096, { punch });

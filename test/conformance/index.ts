@@ -1,6 +1,6 @@
 /**
- * What `import … from 'fusetap/conformance'` gives: the suite, and a factory of disks for drivers that read an image
- * file as it is.
+ * The exports of 'fusetap/conformance': the suite, and a factory of disks for drivers whose disk has the same bytes as
+ * its image file.
  */
 export { driverFactory, type FactoryOptions } from './driver-factory.js';
 export { fillPattern, type Piece, patternBytes, pieceBytes } from './pattern.js';

@@ -1,4 +1,4 @@
-/** Disks whose offsets need more than 32, and more than 41, bits: a truncated offset lands where a check looks. */
+/** Disks whose offsets need more than 32, and more than 41, bits: a truncated offset hits a place that is checked. */
 import assert from 'node:assert/strict';
 import { checkNormalised } from './model.js';
 import { patternBytes } from './pattern.js';
@@ -43,7 +43,7 @@ export function largeTests({ name, test, factory, abilities }: SuiteOptions): vo
   }
 }
 
-/** Far apart, and such that none is another one's lower 31, 32 or 41 bits. */
+/** Offsets far apart; none is equal to the lower 31, 32 or 41 bits of another. */
 function placesOf(size: number): number[] {
   const places = [5000, 2 ** 31 - 650, 2 ** 32 - 20_000, 2 ** 40 - 650, 2 ** 41 + 30_000, size - 1300];
   return places.filter((offset) => offset < size);

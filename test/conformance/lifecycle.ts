@@ -1,4 +1,4 @@
-/** Opening again, closing, and an image that shrinks below the disk. */
+/** Reopening, closing, and an image that shrinks while its disk is open. */
 import assert from 'node:assert/strict';
 import { constants } from 'node:os';
 import { checkAll, makeModel } from './model.js';
@@ -16,7 +16,7 @@ export function lifecycleTests(options: SuiteOptions): void {
 }
 
 function closeTests({ name, test, factory }: SuiteOptions): void {
-  test.test(`${name}: a closed disk answers EBADF, close again is the same`, { skip: false }, () =>
+  test.test(`${name}: a closed disk answers EBADF, and a second close does nothing`, { skip: false }, () =>
     withDisk(factory, { size: SIZE }, async ({ disk }) => {
       await Promise.all([disk.close(), disk.close()]);
       await disk.close();
@@ -32,7 +32,7 @@ function closeTests({ name, test, factory }: SuiteOptions): void {
     }),
   );
 
-  test.test(`${name}: close waits for the calls under way`, { skip: false }, () =>
+  test.test(`${name}: close waits for calls under way`, { skip: false }, () =>
     withDisk(factory, { size: SIZE }, async (session) => {
       const { disk } = session;
       const done: string[] = [];
@@ -47,7 +47,7 @@ function closeTests({ name, test, factory }: SuiteOptions): void {
 
 function shrinkTests({ name, test, factory, abilities }: SuiteOptions): void {
   const skip = abilities.shrink ? false : 'its image cannot shrink below it';
-  test.test(`${name}: what a shrunk image no longer has is EIO, never zeros or a hole`, { skip }, () =>
+  test.test(`${name}: bytes that a shrunk image no longer has give EIO, never zeros or a hole`, { skip }, () =>
     withDisk(factory, { size: SIZE, pieces: PIECES }, async ({ disk, made }) => {
       await made.shrink?.(50_000);
       const kept = await readGuarded(disk, 49_000, 1000);
@@ -61,8 +61,8 @@ function shrinkTests({ name, test, factory, abilities }: SuiteOptions): void {
         await assert.rejects(disk.read(Buffer.alloc(length), offset), failsWith('FAILED', E.EIO));
       }
       await assert.rejects(disk.extents(60_000, 100), failsWith('FAILED', E.EIO));
-      assert.equal(disk.size, SIZE, 'the size stays');
-      // it would fill what is gone with zeros
+      assert.equal(disk.size, SIZE, 'the size of the disk does not change');
+      // a write would fill the missing bytes before it with zeros
       await assert.rejects(disk.write(patternBytes(60_000, 100, 7), 60_000), failsWith('FAILED', E.EIO));
       await assert.rejects(disk.read(Buffer.alloc(1), 55_000), failsWith('FAILED', E.EIO));
       await disk.write(patternBytes(49_990, 20, 7), 49_990);
@@ -75,7 +75,7 @@ function shrinkTests({ name, test, factory, abilities }: SuiteOptions): void {
     }),
   );
 
-  test.test(`${name}: an image that was restored is served again`, { skip }, () =>
+  test.test(`${name}: an image whose size was restored is served again`, { skip }, () =>
     withDisk(factory, { size: SIZE, pieces: PIECES }, async (session) => {
       const { disk, made } = session;
       await made.shrink?.(50_000);

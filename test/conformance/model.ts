@@ -1,4 +1,6 @@
-/** What a disk must do, as plainly as it can be said: a Buffer, and operations done to both and compared. */
+/**
+ * The model of a disk: a Buffer. Each operation is done to the disk and to the Buffer, and the results are compared.
+ */
 import assert from 'node:assert/strict';
 import { constants } from 'node:os';
 import type { Extent } from '../../drivers/driver.js';
@@ -13,14 +15,14 @@ export type Operation =
   | { kind: 'flush' }
   | { kind: 'reopen' };
 
-/** The bytes that a new disk has. */
+/** The bytes of a new disk. */
 export function makeModel(size: number, pieces: readonly Piece[]): Buffer {
   const model = Buffer.alloc(size);
   for (const { offset, length, seed } of pieces) fillPattern(model.subarray(offset, offset + length), offset, seed);
   return model;
 }
 
-/** Does one operation to the disk and to the model, and fails where the two do not agree. */
+/** Does one operation to the disk and to the model, and fails if the two differ. */
 export async function applyOperation(session: Session, model: Buffer, operation: Operation): Promise<void> {
   const { disk } = session;
   switch (operation.kind) {
@@ -43,7 +45,7 @@ export async function applyOperation(session: Session, model: Buffer, operation:
   }
 }
 
-/** The whole disk against the whole model. */
+/** Compares the whole disk with the whole model. */
 export async function checkAll(session: Session, model: Buffer): Promise<void> {
   assert.equal(session.disk.size, model.length, 'size');
   await checkRead(session, model, 0, model.length + 1);
@@ -81,7 +83,7 @@ async function checkExtents({ disk }: Session, model: Buffer, offset: number, le
   }
 }
 
-/** In order, without gaps, from `from` to `to`, no two neighbours alike, none empty. */
+/** Checks that extents are in order, without gaps, from `from` to `to`, not empty, and that neighbours differ. */
 export function checkNormalised(extents: Extent[], from: number, to: number): void {
   let at = from;
   let last: boolean | undefined;

@@ -1,15 +1,15 @@
-/** Bytes that are a function of their place, so that a misplaced read or write shows. */
+/** Bytes that depend on their offset, so that a misplaced read or write is detected. */
 
-/** Some bytes of a disk: those of the pattern `seed`. */
+/** A range of a disk, with the bytes of the pattern `seed`. */
 export interface Piece {
   readonly offset: number;
   readonly length: number;
   readonly seed: number;
-  /** the place whose pattern it has, where that is another than its own */
+  /** the offset whose pattern it has; default: its own offset */
   readonly place?: number;
 }
 
-/** Fills the buffer with what the pattern has at `offset`. All bits of the offset count, also those above 2^32. */
+/** Fills the buffer with the pattern at `offset`. All bits of the offset count, also those above 2^32. */
 export function fillPattern(buffer: Uint8Array, offset: number, seed: number): void {
   for (let i = 0; i < buffer.length; i++) {
     const at = offset + i;

@@ -1,4 +1,4 @@
-/** Random operations on disks of awkward sizes, against the model. */
+/** Random operations on disks of unusual sizes, compared with the model. */
 import type { Arbitrary } from 'fast-check';
 import { applyOperation, checkAll, makeModel, type Operation } from './model.js';
 import type { Piece } from './pattern.js';
@@ -28,7 +28,7 @@ export function randomTests({ name, test, factory, runs = 12 }: SuiteOptions): v
   }
 }
 
-/** Places where mistakes live: around the start, the end, sectors and pages; else anywhere, the beyond included. */
+/** Offsets where bugs are likely: around the start, the end, sectors and pages; else any, also beyond the end. */
 function offsets(size: number): Arbitrary<number> {
   const near = (place: number) => fc.integer({ min: Math.max(0, place - 3), max: place + 3 });
   return fc.oneof(
@@ -76,7 +76,7 @@ function operations(size: number): Arbitrary<Operation[]> {
   return fc.array(one, { minLength: 5, maxLength: 40, size: 'max' });
 }
 
-/** Only who tests a driver of their own needs the package: it is an optional peer of fusetap. */
+/** Loads fast-check. It is an optional peer dependency of fusetap, because only authors of drivers need it. */
 async function loadFastCheck(): Promise<typeof import('fast-check')> {
   try {
     return await import('fast-check');

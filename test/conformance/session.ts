@@ -1,17 +1,17 @@
-/** A disk under test, from factory to disposal, and reads that watch what lies around their buffer. */
+/** A disk under test, from factory to disposal, and reads that check the bytes around their buffer. */
 import assert from 'node:assert/strict';
 import { type Disk, frontDisk } from '../../drivers/disk.js';
 import type { DiskFactory, DiskRequest, TestDisk } from './suite.js';
 
 export interface Session {
-  /** the front of the open disk; another one after reopen */
+  /** the front of the open disk; a new one after `reopen` */
   disk: Disk;
   readonly made: TestDisk;
-  /** Closes the disk and opens it again, where the factory can. */
+  /** Closes the disk and opens it again, if the factory can. */
   reopen(): Promise<void>;
 }
 
-/** Runs a test on a new disk and cleans up however it ends. */
+/** Runs a test on a new disk, and always cleans up. */
 export async function withDisk(
   factory: DiskFactory,
   request: Partial<DiskRequest> & { size: number },
@@ -39,7 +39,7 @@ export async function withDisk(
 const GUARD_BYTES = 16;
 const GUARD = 0xee;
 
-/** Reads, and fails where a byte was written that was not counted. Returns what was counted. */
+/** Reads, and fails if the disk wrote more bytes than it returned as a count. Returns the bytes that were read. */
 export async function readGuarded(disk: Disk, offset: number, length: number): Promise<Buffer> {
   const memory = Buffer.alloc(length + 2 * GUARD_BYTES, GUARD);
   const n = await disk.read(memory.subarray(GUARD_BYTES, GUARD_BYTES + length), offset);
@@ -50,7 +50,7 @@ export async function readGuarded(disk: Disk, offset: number, length: number): P
   return memory.subarray(GUARD_BYTES, GUARD_BYTES + n);
 }
 
-/** Compares buffers, and tells only where they begin to differ: a diff of megabytes helps nobody. */
+/** Compares buffers, and reports only the first difference: a diff of megabytes helps nobody. */
 export function assertSameBytes(actual: Uint8Array, expected: Uint8Array, offset: number, what: string): void {
   assert.equal(actual.length, expected.length, `${what}: length`);
   if (Buffer.compare(actual, expected) === 0) return;
@@ -58,7 +58,7 @@ export function assertSameBytes(actual: Uint8Array, expected: Uint8Array, offset
   assert.fail(`${what}: byte ${offset + at} is ${actual[at]}, not ${expected[at]}`);
 }
 
-/** What an expected error must carry. */
+/** Checks the code and the errno of an expected error. */
 export function failsWith(code: string, errno: number): (error: unknown) => boolean {
   return (error) => {
     const { code: actualCode, errno: actualErrno } = error as { code?: unknown; errno?: unknown };

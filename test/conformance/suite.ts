@@ -3,8 +3,8 @@
  *
  *     diskSuite({ name: 'aio', test: t, factory, abilities: { maxSizeBytes: 2 ** 42, holes: true, shrink: true } });
  *
- * It puts the front (disk.ts) before the driver's RawDisk, as fusetap does, and compares with a plain Buffer. Of a test
- * framework it needs `test(name, options, body)`: tap's `t` and node:test's module both will do.
+ * It puts the front (disk.ts) before the driver's RawDisk, as fusetap does, and compares it with a plain Buffer. The
+ * test framework must have `test(name, options, body)`: both tap's `t` and the module node:test work.
  */
 import type { RawDisk } from '../../drivers/driver.js';
 import { concurrencyTests } from './concurrency.js';
@@ -15,12 +15,12 @@ import { lifecycleTests } from './lifecycle.js';
 import type { Piece } from './pattern.js';
 import { randomTests } from './random.js';
 
-/** The part of a test framework that is used. A body that rejects has failed. */
+/** The part of a test framework that the suite uses. A test fails if its body rejects. */
 export interface SuiteTest {
   test(name: string, options: { skip: string | false }, body: () => Promise<void>): unknown;
 }
 
-/** The disk that a test wants: `size` bytes, zeros but for the pieces. */
+/** The disk that a test needs: `size` bytes, all zeros except the pieces. */
 export interface DiskRequest {
   readonly size: number;
   readonly pieces: readonly Piece[];
@@ -31,23 +31,25 @@ export interface DiskRequest {
 export interface TestDisk {
   /** as the driver's `open` returned it */
   readonly raw: RawDisk;
-  /** opens the same disk again after `raw` was closed, as a new server does; missing: its bytes end with it */
+  /**
+   * opens the same disk again after `raw` was closed, as a new server does; omit it if the bytes are lost by closing
+   */
   reopen?(): Promise<RawDisk>;
-  /** cuts the image below the open disk down to `size` bytes */
+  /** truncates the image of the open disk to `size` bytes */
   shrink?(size: number): Promise<void>;
-  /** gives up everything; `raw` is closed by then */
+  /** frees everything; `raw` is closed before */
   dispose(): Promise<void>;
 }
 
 export type DiskFactory = (request: DiskRequest) => Promise<TestDisk>;
 
-/** What a disk can do beyond the required; a group of tests that needs more is skipped, with the reason. */
+/** The optional abilities of a disk. Tests that need a missing ability are skipped, with the reason. */
 export interface DiskAbilities {
-  /** the largest disk that the factory can make, all of it zeros but for a few bytes */
+  /** the size of the largest disk that the factory can make, all zeros except a few bytes */
   readonly maxSizeBytes: number;
   /** `extents` reports aligned runs of 1 MiB that were never written, or punched, as holes */
   readonly holes: boolean;
-  /** the factory can shrink the image below the disk */
+  /** the factory can shrink the image of an open disk */
   readonly shrink: boolean;
 }
 
@@ -60,7 +62,7 @@ export interface SuiteOptions {
   readonly runs?: number;
 }
 
-/** Registers the suite's tests. Random tests use FUSETAP_TEST_SEED, if set, to run again what has failed. */
+/** Registers the tests of the suite. Set FUSETAP_TEST_SEED to repeat a failed random test. */
 export function diskSuite(options: SuiteOptions): void {
   for (const group of [randomTests, edgeTests, extentTests, lifecycleTests, concurrencyTests, largeTests])
     group(options);

@@ -1,4 +1,4 @@
-/** What a thread does with a window, dressed as a RawDisk, so that the suite holds it to the same rules. */
+/** A RawDisk that does what a thread does with a window, so that the suite checks it by the same rules. */
 import type { Extent, RawDisk, Window } from '../../drivers/driver.js';
 import {
   durably,
@@ -11,11 +11,11 @@ import {
 } from '../../drivers/window-sync.js';
 import { addressOf, E, SEEK_DATA, SEEK_HOLE, SystemCallError } from '../../system/libc.js';
 
-// no multiple of a page, so that emulated zeroing shows where it cuts
+// not a multiple of a page, so that a wrong split of emulated zeroing is detected
 const bytes = Buffer.alloc(3 * 512);
 const zeros = { address: addressOf(bytes), bytes };
 
-/** Serves the window of a disk by window-sync.ts alone. */
+/** Serves the window of a disk with window-sync.ts only. */
 export function bySyncCalls(raw: RawDisk): RawDisk {
   const w = windowOf(raw);
   let mayWait = false;
@@ -23,7 +23,7 @@ export function bySyncCalls(raw: RawDisk): RawDisk {
     size: w.size,
     window: w,
     async read(buffer: Uint8Array, offset: number) {
-      // by turns as a thread that waits, and as one that first asks whether it would have to
+      // in turn as a thread that waits, and as one that first tries without waiting
       mayWait = !mayWait;
       const n = mayWait ? -E.EAGAIN : readWindowNoWait(w, addressOf(buffer), offset, buffer.length);
       const count = n === -E.EAGAIN ? readWindow(w, addressOf(buffer), offset, buffer.length) : n;

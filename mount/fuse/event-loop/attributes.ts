@@ -1,4 +1,4 @@
-/** What stat(2) shows of the files, links and directories of a bus, and what changes it: GETATTR, SETATTR. */
+/** The attributes of the files, links and directories of a bus: GETATTR, SETATTR. */
 import { E } from '../../../system/libc.js';
 import type { Ledger } from '../../ledger/ledger.js';
 import { BY_SLOT_NODE_ID, linkedNode, linkNodeId, linkTarget } from '../../transport/by-slot.js';
@@ -20,7 +20,7 @@ export interface AttributeContext {
   readonly tree: Tree;
   readonly ledger: Ledger;
   readonly owner: Ownership;
-  /** a program was refused another size for the file */
+  /** a program tried to set another size of the file and was refused */
   resizeRefused(file: BusFile, size: number): void;
 }
 
@@ -68,7 +68,7 @@ export class AttributeCalls {
     this.#replies.sendAttributes(call, this.ofFile(node));
   }
 
-  /** @returns the errno that refuses it, or 0 */
+  /** @returns the errno of the refusal, or 0 */
   #setSize(request: Request, file: BusFile): number {
     if (!(request.bodyU32(abi.SETATTR_VALID) & abi.FATTR_SIZE)) return 0;
     const size = request.bodyU64(abi.SETATTR_SIZE);

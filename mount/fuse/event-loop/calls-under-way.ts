@@ -1,17 +1,17 @@
 /**
- * The requests that the main thread works on. Each has one of the ledger's work records while it is worked on: if this
- * server dies, the next one knows which requests may be why. I/O of a file that is held waits here.
+ * The requests that the main thread works on. Each has a work record in the ledger meanwhile: if this server dies, the
+ * next server knows which requests may be the cause. I/O of a paused file waits here.
  */
 import { now } from '../../ledger/counters.js';
 import { type Ledger, MAIN_WORK_START, WORK_PLACES } from '../../ledger/ledger.js';
 import { IoGate } from '../../transport/io-gate.js';
 import type { Request } from '../protocol/message.js';
 
-/** A request whose answer is being made. */
+/** A request that is not answered yet. */
 export interface Call {
   readonly request: Request;
   readonly thread: number;
-  /** its place among the ledger's work records; −1 where all are taken */
+  /** its place among the ledger's work records; −1 if all are taken */
   readonly place: number;
   readonly begunMs: number;
 }
@@ -35,7 +35,7 @@ export class CallsUnderWay {
     return call;
   }
 
-  /** The call was answered, or needs no answer. */
+  /** Call when the request was answered, or needs no answer. */
   end({ place }: Call): void {
     if (place < 0) return;
     this.#ledger.endWork(place);
@@ -43,17 +43,18 @@ export class CallsUnderWay {
   }
 
   /**
-   * A call that is put aside is not worked on: if this server dies, it is no evidence against the request.
-   * @returns whether the call was put aside until its file is released
+   * Puts a call aside if its file is paused. It then has no work record: if this server dies, the call is not the
+   * cause.
+   * @returns whether the call was put aside until its file is resumed
    */
   putAside(call: Call): boolean {
     const { place, request } = call;
-    const isHeld = this.#gate.putAside(request.nodeId, () => {
+    const isPaused = this.#gate.putAside(request.nodeId, () => {
       if (place >= 0) this.#ledger.beginWork(place, request.uniqueId);
       this.#answer(call);
     });
-    if (isHeld && place >= 0) this.#ledger.leaveWork(place);
-    return isHeld;
+    if (isPaused && place >= 0) this.#ledger.leaveWork(place);
+    return isPaused;
   }
 
   /** Counts I/O of the call's file as under way until `work` has ended; it must not reject. */
@@ -61,13 +62,13 @@ export class CallsUnderWay {
     this.#gate.track(request.nodeId, work);
   }
 
-  /** From now on I/O of the file waits; resolves when none is under way any more. */
-  hold(nodeId: number): Promise<void> {
-    return this.#gate.hold(nodeId);
+  /** Pauses the file: new I/O waits. Resolves when no I/O is under way any more. */
+  pause(nodeId: number): Promise<void> {
+    return this.#gate.pause(nodeId);
   }
 
-  /** Answers what has waited, in the order it came. */
-  release(nodeId: number): void {
-    this.#gate.release(nodeId);
+  /** Resumes the file: answers all calls that waited, in the order in which they came. */
+  resume(nodeId: number): void {
+    this.#gate.resume(nodeId);
   }
 }

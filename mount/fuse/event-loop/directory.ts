@@ -1,4 +1,4 @@
-/** The names of a bus, in its directory and in that of links: LOOKUP, FORGET, READLINK, READDIR, STATFS. */
+/** The names of a bus, in its directory and in the directory of links: LOOKUP, FORGET, READLINK, READDIR, STATFS. */
 import { E } from '../../../system/libc.js';
 import {
   BY_SLOT,
@@ -27,7 +27,7 @@ export interface DirectoryContext {
   forgotten(nodeId: number): void;
 }
 
-/** An entry of a directory; `offset` is the cursor behind it. */
+/** An entry of a directory; `offset` is the cursor after it. */
 interface Entry {
   readonly nodeId: number;
   readonly offset: number;
@@ -56,7 +56,7 @@ export class Directory {
 
   #lookupInRoot(call: Call, name: string): void {
     const node = this.#context.tree.byName(name);
-    // the kernel's references to a directory or a link are not counted: they have no state
+    // the kernel's references to directories and links are not counted, because these have no state
     if (name === BY_SLOT) this.#replies.sendEntry(call, this.#attributes.ofLinkDirectory());
     else if (node === undefined) this.#replies.refuse(call, E.ENOENT);
     else if (this.#sendFile(call, node)) node.lookups += 1;
@@ -70,8 +70,8 @@ export class Directory {
 
   #sendFile(call: Call, node: TreeNode): boolean {
     const attributes = this.#attributes.ofFile(node);
-    if (!node.poisoned) return this.#replies.sendEntry(call, attributes);
-    // the same node as something else: the kernel gives up the inode, and old handles get EIO
+    if (!node.makesKernelForget) return this.#replies.sendEntry(call, attributes);
+    // the same node with another file type: the kernel drops the inode, and old handles get EIO
     return this.#replies.sendEntry(call, { ...attributes, mode: S_IFIFO }, 1);
   }
 
@@ -104,8 +104,8 @@ export class Directory {
   }
 
   /**
-   * Cursors: 1 behind `.`, 2 behind `..`, then 2 + the node id of the vbd; so an entry that goes never moves another. The
-   * directory of links comes last.
+   * Cursors: 1 after `.`, 2 after `..`, then 2 + the node id of the vbd, so removing one entry never moves another.
+   * The directory of links comes last.
    */
   readdir(call: Call): void {
     const { request } = call;

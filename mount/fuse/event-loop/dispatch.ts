@@ -1,15 +1,15 @@
 /**
- * All requests that threads do not serve: names, attributes, handles, the directory; and I/O of disks that are no
- * windows. Runs on the main thread's event loop. Here it is decided who answers which opcode:
+ * All requests that threads do not serve: names, attributes, handles, the directory, and I/O of disks that are not
+ * windows. Runs on the main thread's event loop. This file chooses who answers which opcode:
  *
  *      dispatch ──► directory.ts     names
  *               ├─► attributes.ts    what stat(2) shows
  *               └─► file-calls.ts    handles and I/O ──► serve-disk.ts
  *
- * All of them answer by replies.ts; calls-under-way.ts knows what is not answered yet.
+ * All of them answer through replies.ts; calls-under-way.ts knows the requests that are not answered yet.
  *
- * Refusals are chosen with care, because the kernel remembers ENOSYS for the whole connection: it stands only where
- * "off for good" is meant. What would change the directory is EPERM.
+ * The kernel remembers ENOSYS for the whole connection, so it is the answer only to opcodes that are never served.
+ * Opcodes that would change the directory get EPERM.
  */
 import { errnoOf } from '../../../drivers/errors.js';
 import { E } from '../../../system/libc.js';
@@ -48,14 +48,14 @@ export class Dispatcher {
     else this.#calls.end(call);
   }
 
-  /** From now on I/O of the file waits; resolves when none is under way any more. */
-  hold(nodeId: number): Promise<void> {
-    return this.#calls.hold(nodeId);
+  /** Pauses the file: new I/O waits. Resolves when no I/O is under way any more. */
+  pause(nodeId: number): Promise<void> {
+    return this.#calls.pause(nodeId);
   }
 
-  /** Answers what has waited, in the order it came. */
-  release(nodeId: number): void {
-    this.#calls.release(nodeId);
+  /** Resumes the file: answers all requests that waited, in the order in which they came. */
+  resume(nodeId: number): void {
+    this.#calls.resume(nodeId);
   }
 
   #answer(call: Call): void {
@@ -113,7 +113,7 @@ export class Dispatcher {
   }
 }
 
-/** The errno for an opcode that no bus serves. */
+/** The errno for an opcode that is not served. */
 function refusalOf(opcode: number): number {
   switch (opcode) {
     case abi.CREATE:
@@ -128,7 +128,7 @@ function refusalOf(opcode: number): number {
     case abi.TMPFILE:
       return E.EPERM;
     default:
-      // xattrs, ACCESS, INTERRUPT, POLL, STATX, COPY_FILE_RANGE, …: off for good, the kernel does without
+      // xattrs, ACCESS, INTERRUPT, POLL, STATX, COPY_FILE_RANGE, …: the kernel never sends them again
       return E.ENOSYS;
   }
 }

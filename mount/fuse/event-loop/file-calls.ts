@@ -1,6 +1,6 @@
 /**
- * What programs do with a file of a bus: OPEN, RELEASE, IOCTL, and the I/O of disks that are no windows. serve-disk.ts
- * moves the bytes; this file knows the handles, notes writes and failures in the ledger, and lets I/O of a held file wait.
+ * Calls on a file of a bus: OPEN, RELEASE, IOCTL, and the I/O of disks that are not windows. serve-disk.ts moves the
+ * bytes; this file knows the handles, notes writes and failures in the ledger, and makes I/O of a paused file wait.
  */
 import { errnoOf } from '../../../drivers/errors.js';
 import { E } from '../../../system/libc.js';
@@ -19,9 +19,9 @@ import { allocateDisk, readDisk, seekDisk, writeDisk } from './serve-disk.js';
 export interface FileContext {
   readonly tree: Tree;
   readonly ledger: Ledger;
-  /** whether threads already do this file's I/O, so that an FSYNC that arrives here was tried and failed */
+  /** whether threads do this file's I/O: then a thread has already tried an FSYNC that arrives here, and it failed */
   isThreaded(nodeId: number): boolean;
-  /** does what changes a file that threads may be writing at the same time */
+  /** runs a write to a file that threads may be writing at the same time */
   writeBeside<Result>(nodeId: number, write: () => Promise<Result>): Promise<Result>;
 }
 
@@ -43,7 +43,7 @@ export class FileCalls {
     const node = this.#context.tree.byId(request.nodeId);
     if (node === undefined || node.leaving) return this.#replies.refuse(call, E.ENOENT);
     const { backingId } = node;
-    // what is passed through cannot be held later, so it must not begin
+    // passthrough I/O cannot be paused, so the file must not be opened while it is paused
     if (backingId !== null && this.#calls.putAside(call)) return;
     const flags = request.bodyU32(abi.OPEN_FLAGS);
     const refusal = refusalOfOpen(flags, node.file.disk.readOnly);
@@ -59,7 +59,7 @@ export class FileCalls {
       reply.bodyU32(2, abi.FOPEN_PASSTHROUGH | abi.FOPEN_NOFLUSH);
       reply.bodyU32(3, backingId);
     }
-    // the client was killed meanwhile: there will be no RELEASE
+    // if the client was killed meanwhile: there will be no RELEASE
     if (this.#replies.send(call, abi.OPEN_OUT_SIZE) === -E.ENOENT) this.#handles.close(fh);
   }
 
@@ -68,7 +68,7 @@ export class FileCalls {
     this.#replies.ok(call);
   }
 
-  /** Answers what programs ask of a block device; every other ioctl is ENOTTY, as for a regular file. */
+  /** Answers some ioctls of block devices; every other ioctl is ENOTTY, as for a regular file. */
   ioctl(call: Call): void {
     const { request } = call;
     const disk = isFileId(request.nodeId) ? this.#context.tree.existing(request.nodeId).file.disk : null;
@@ -81,7 +81,7 @@ export class FileCalls {
     this.#replies.send(call, abi.IOCTL_OUT_HEADER_SIZE + answer.length);
   }
 
-  /** READ, WRITE, FSYNC, FALLOCATE, LSEEK: now, or when the file is no longer held. */
+  /** READ, WRITE, FSYNC, FALLOCATE, LSEEK: now, or after the pause of the file. */
   io(call: Call): void {
     if (this.#calls.putAside(call)) return;
     const work = this.#doIo(call).catch((error: unknown) => {

@@ -1,12 +1,12 @@
 /**
- * The images in memory that threads write, and whether they may do so past the lock of the file: the main thread's side of
+ * The images in memory that threads write, and whether they may bypass the lock of the file: the main thread's side of
  * write-turns.ts and copy-lease.ts.
  *
- *      large writes begin ──► lease taken, nobody else writes ──► threads copy ──► no large write for a second ──► given up
- *                                                                      └──► another writer comes: given up within 50 ms
+ *      large writes begin ──► lease taken: no other writer ──► threads copy ──► no large write for a second: given up
+ *                                                                   └──► another writer comes: given up within 50 ms
  *
- * Other writers are those of other buses, which copy-lease.ts finds, and those in this process that are no threads: the
- * kernel (passthrough), and disks and requests on the event loop. They write under the lock of the file.
+ * Other writers use the lock of the file. They are in other buses (copy-lease.ts finds them), or in this bus outside of
+ * the threads: the kernel (passthrough), and disks and requests on the event loop.
  */
 import { fstatSync } from 'node:fs';
 import type { Window } from '../../../drivers/driver.js';
@@ -18,10 +18,10 @@ interface Image {
   readonly number: number;
   /** the nodes whose windows threads serve, with their descriptors */
   readonly windows: Map<number, number>;
-  /** how many write it that are no threads */
+  /** how many writers it has besides the threads */
   others: number;
   lease: CopyLease | null;
-  /** resolves when threads copy; null without a lease */
+  /** resolves when threads may copy; null without a lease */
   starting: Promise<void> | null;
   /** set while a lease is being given up */
   ending: Promise<void> | null;
@@ -33,18 +33,18 @@ export class ImageTurns {
   /** by device and inode */
   readonly #images = new Map<string, Image>();
   readonly #keys = new Map<number, string>();
-  /** nodes that are written by others than threads, with the image */
+  /** nodes that have other writers than threads, with the image */
   readonly #writers = new Map<number, string>();
   readonly #free = Array.from({ length: MAX_IMAGES }, (_, i) => MAX_IMAGES - 1 - i);
   #timer: NodeJS.Timeout | null = null;
 
-  /** @param keeperPid whose clients are this server's: what it says of itself is no other writer */
+  /** @param keeperPid the keeper of this bus: its own marks are not those of another writer */
   constructor(memory: TurnMemory, keeperPid: number) {
     this.#keeperPid = keeperPid;
     this.#watch = new TurnWatch(memory);
   }
 
-  /** The number of a window's image, to be served with; NO_TURNS where it cannot have one, and must not be mapped. */
+  /** @returns the number of the window's image; NO_TURNS if it cannot have one, and must not be mapped */
   add(nodeId: number, { fd, start, size }: Window): number {
     if (start + size > MAX_TURN_BYTES) return NO_TURNS;
     const key = keyOf(fd);
@@ -67,7 +67,7 @@ export class ImageTurns {
     this.#drop(image);
   }
 
-  /** From now on the image of a descriptor is written by others than threads, too. Resolves when no thread copies. */
+  /** The image of a descriptor gets another writer besides the threads. Resolves when no thread copies any more. */
   async addWriter(nodeId: number, fd: number): Promise<void> {
     this.removeWriter(nodeId);
     const key = keyOf(fd);
@@ -87,7 +87,7 @@ export class ImageTurns {
     this.#drop(image);
   }
 
-  /** Does what writes to a file on the event loop that threads serve as well. */
+  /** Runs a write on the event loop to a file that threads serve too. */
   async beside<Result>(nodeId: number, write: () => Promise<Result>): Promise<Result> {
     const key = this.#keys.get(nodeId);
     const image = key === undefined ? undefined : this.#images.get(key);
@@ -102,7 +102,7 @@ export class ImageTurns {
     }
   }
 
-  /** Large writes have come: threads may copy where nobody else writes. */
+  /** Large writes have begun: lets threads copy to each image that has no other writer. */
   want(): void {
     for (const image of this.#images.values()) {
       const [fd] = image.windows.values();
@@ -113,7 +113,7 @@ export class ImageTurns {
     this.#look();
   }
 
-  /** No large write has come for a while. */
+  /** No large write has come for a while: gives up all leases. */
   giveUpAll(): void {
     for (const image of this.#images.values()) void this.#giveUp(image);
   }
@@ -129,7 +129,7 @@ export class ImageTurns {
     if (leased.length > 0) this.#timer = setTimeout(() => this.#look(), LEASE_LOOK_MS).unref();
   }
 
-  /** Resolves when no thread copies. */
+  /** Resolves when no thread copies any more. */
   #giveUp(image: Image): Promise<void> {
     if (image.lease === null) return Promise.resolve();
     image.ending ??= this.#end(image);
@@ -156,7 +156,7 @@ export class ImageTurns {
     return image;
   }
 
-  /** Its number is another's only when its lease was given up. */
+  /** Frees the number of an unused image, but not before its lease was given up. */
   #drop(image: Image): void {
     if (image.windows.size > 0 || image.others > 0 || image.lease !== null) return;
     if (this.#images.get(image.key) !== image) return;

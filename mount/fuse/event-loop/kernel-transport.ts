@@ -21,12 +21,12 @@ export interface KernelTransportOptions {
   readonly ledger: Ledger;
   readonly ledgerFd: number;
   readonly statsFd: number;
-  /** whether images on tmpfs may be mapped, too, and not only memory (mapped-write.ts) */
+  /** whether images on tmpfs may be mapped, besides memory (mapped-write.ts) */
   readonly mapsFiles: boolean;
   readonly owner: Ownership;
   readonly keeperPid: number;
   readonly events: TransportEvents;
-  /** called where the process cannot go on */
+  /** called if the process cannot go on */
   fail(error: Error): void;
 }
 
@@ -43,10 +43,10 @@ export class KernelTransport implements Transport {
   readonly abilities = KERNEL_ABILITIES;
   readonly #tree = new Tree();
   readonly #threaded = new Set<number>();
-  /** files that threads had, until none uses them any more */
+  /** files that were taken from the threads, until no thread uses them any more */
   readonly #withdrawals = new Map<number, Promise<void>>();
-  /** files that a pause holds, and those that are held because their disk hangs */
-  readonly #held = new Set<number>();
+  readonly #paused = new Set<number>();
+  /** files whose I/O waits because their disk hangs */
   readonly #stuck = new Set<number>();
   readonly #dispatcher: Dispatcher;
   readonly #threads: Threads;
@@ -100,7 +100,7 @@ export class KernelTransport implements Transport {
     this.#tree.add(file);
   }
 
-  /** Who writes under the lock of the file must not meet a thread that copies past it. */
+  /** Counts a writer that uses the lock of the file: threads must not bypass the lock while there is one. */
   async #noteWriter({ nodeId, disk, backingId, bytesFd = null, isShared = false }: BusFile): Promise<void> {
     this.#turns.removeWriter(nodeId);
     const isThreads = disk.window !== undefined && backingId === null && !isShared;
@@ -137,21 +137,21 @@ export class KernelTransport implements Transport {
     await this.#withdrawals.get(nodeId);
   }
 
-  /** A disk that hangs: its requests wait here, and take no threads, until those that threads have of it have ended. */
+  /** A disk hangs: its new requests wait here and take no threads, until the threads have finished theirs. */
   async #putAside(nodeId: number): Promise<void> {
     if (this.#stuck.has(nodeId) || !this.#threaded.has(nodeId)) return;
     this.#stuck.add(nodeId);
-    void this.#dispatcher.hold(nodeId);
+    void this.#dispatcher.pause(nodeId);
     await this.#withdraw(nodeId);
     this.#stuck.delete(nodeId);
-    if (!this.#held.has(nodeId)) this.#giveBack(nodeId);
+    if (!this.#paused.has(nodeId)) this.#giveBack(nodeId);
   }
 
   #giveBack(nodeId: number): void {
-    // first, so that what has waited and is done on the event loop is known to be done beside threads
+    // first: requests that waited are served on the event loop, and must know that threads serve the file too
     const node = this.#tree.byId(nodeId);
     if (node !== undefined) this.#serveByThreads(node.file);
-    this.#dispatcher.release(nodeId);
+    this.#dispatcher.resume(nodeId);
   }
 
   setLeaving(nodeId: number, leaving: boolean): boolean {
@@ -161,21 +161,21 @@ export class KernelTransport implements Transport {
     return node.lookups !== 0;
   }
 
-  async hold(nodeId: number): Promise<void> {
-    this.#held.add(nodeId);
-    // held first: what the threads no longer serve goes to the dispatcher at once
-    const held = this.#dispatcher.hold(nodeId);
+  async pause(nodeId: number): Promise<void> {
+    this.#paused.add(nodeId);
+    // first the dispatcher: it gets the requests as soon as threads stop serving the file
+    const paused = this.#dispatcher.pause(nodeId);
     await this.#withdraw(nodeId);
-    await held;
+    await paused;
   }
 
-  release(nodeId: number): void {
-    this.#held.delete(nodeId);
-    // one that hangs is given back when it goes on
+  resume(nodeId: number): void {
+    this.#paused.delete(nodeId);
+    // a disk that hangs is given back to the threads when it works again
     if (!this.#stuck.has(nodeId)) this.#giveBack(nodeId);
   }
 
-  /** No thread has its window while it is held; `release` gives them the new one. */
+  /** No thread has the window of a paused file; `resume` gives them the new one. */
   async swap(nodeId: number, { disk, bytesFd }: Pick<BusFile, 'disk' | 'bytesFd'>): Promise<void> {
     const node = this.#tree.byId(nodeId);
     if (node === undefined) return;
@@ -193,20 +193,20 @@ export class KernelTransport implements Transport {
 
   makeKernelForget(nodeId: number): void {
     const node = this.#tree.byId(nodeId);
-    if (node !== undefined) node.poisoned = true;
+    if (node !== undefined) node.makesKernelForget = true;
   }
 
   async remove(nodeId: number): Promise<void> {
     this.#tree.remove(nodeId);
-    this.#held.delete(nodeId);
-    // what waits for it gets EIO, as all that comes now
-    this.#dispatcher.release(nodeId);
+    this.#paused.delete(nodeId);
+    // requests that waited get EIO, as do all later ones
+    this.#dispatcher.resume(nodeId);
     await this.#withdraw(nodeId);
     this.#turns.removeWriter(nodeId);
   }
 }
 
-/** Asks once: a file system without RWF_NOWAIT says EOPNOTSUPP to every such read. */
+/** Checked once: a file system without RWF_NOWAIT answers EOPNOTSUPP to every such read. */
 function canReadNoWait(window: Window): boolean {
   const byte = Buffer.alloc(1);
   return preadNoWait(window.fd, addressOf(byte), 1, window.start) !== -E.EOPNOTSUPP;

@@ -1,9 +1,10 @@
 /**
- * Where images are mapped for mapped-write.ts: the main thread's side. It maps a window before threads serve it, and
- * unmaps it when none does any more.
+ * Maps images for mapped-write.ts: the main thread's side. It maps a window before threads serve it, and unmaps it
+ * when no thread serves it any more.
  *
- * What was written counts as the process's memory (its shared RSS), and the kernel's OOM killer goes by that. So when no
- * large write has come for a second, or much has gathered, all of it is let go: the image keeps it, the process does not.
+ * Pages that were written count as the process's memory (its shared RSS), which the kernel's OOM killer looks at. So
+ * when no large write has come for a second, or the pages exceed 1 GiB, they are removed from the process. The image
+ * keeps them.
  */
 import { readFileSync } from 'node:fs';
 import type { Window } from '../../../drivers/driver.js';
@@ -12,7 +13,7 @@ import { PAGE_BYTES } from '../../../system/page.js';
 import { fileSystemOf } from '../../../system/proc.js';
 
 const LOOK_MS = 1000;
-const MAX_HELD_BYTES = 1 << 30;
+const MAX_TOUCHED_BYTES = 1 << 30;
 
 interface Mapping {
   readonly address: number;
@@ -20,11 +21,11 @@ interface Mapping {
 }
 
 export interface MappedWindowsOptions {
-  /** whether any thread has written since this was asked last */
+  /** whether any thread has written since the last call */
   takeUse(): boolean;
-  /** nobody has for a while */
+  /** called when no thread has written for a while */
   idle?(): void;
-  /** whether files on tmpfs are mapped, which may shrink */
+  /** whether files on tmpfs are mapped; they may shrink */
   readonly mapsFiles: boolean;
 }
 
@@ -41,14 +42,14 @@ export class MappedWindows {
     this.#mapsFiles = mapsFiles;
   }
 
-  /** From here on files are not mapped any more; those that are stay so until they are unmapped. */
+  /** Maps no more files; those that are mapped stay until they are unmapped. */
   onlyMemory(): void {
     this.#mapsFiles = false;
   }
 
   /**
-   * Once more for the same window changes nothing but its answer.
-   * @returns where the window's first byte is; 0 where it is not mapped, because it is not in memory or cannot be
+   * Maps a window, if it is not mapped yet.
+   * @returns the address of the window's first byte; 0 if it is not mapped, because it is not in memory or cannot be
    */
   map(nodeId: number, window: Window): number {
     if (window.readOnly || !this.#isInMemory(window)) return 0;
@@ -67,7 +68,7 @@ export class MappedWindows {
     return this.#mapsFiles && kind === 'file' && fileSystemOf(fd) === 'tmpfs';
   }
 
-  /** Only when no thread serves the window. */
+  /** Call only when no thread serves the window. */
   unmap(nodeId: number): void {
     const mapping = this.#mappings.get(nodeId);
     if (mapping === undefined) return;
@@ -85,13 +86,13 @@ export class MappedWindows {
     const isUsed = this.#takeUse();
     if (isUsed) this.used();
     else this.#idle();
-    if (isUsed && heldBytes() < MAX_HELD_BYTES) return;
+    if (isUsed && touchedBytes() < MAX_TOUCHED_BYTES) return;
     for (const { address, length } of this.#mappings.values()) forgetMapped(address, length);
   }
 }
 
-/** What this process has of files, mapped and touched. */
-function heldBytes(): number {
+/** The size of the mapped file pages that this process has touched. */
+function touchedBytes(): number {
   const [, , shared] = readFileSync('/proc/self/statm', 'latin1').split(' ');
   return Number(shared) * PAGE_BYTES;
 }

@@ -1,6 +1,6 @@
 /**
- * The replies of the main thread. They leave from one resident buffer, one at a time: each is filled and sent in one go,
- * on the descriptor that the request came from.
+ * The replies of the main thread. There is one resident buffer: each reply is written into it and sent at once, on the
+ * descriptor that the request came from.
  */
 import { E, write } from '../../../system/libc.js';
 import { allocateResident } from '../../../system/resident.js';
@@ -16,7 +16,7 @@ import { kindOf, rangeOf } from './serve-disk.js';
 export interface ReplyContext {
   readonly deviceFds: readonly number[];
   readonly tree: Tree;
-  /** where the main thread counts */
+  /** the counters of the main thread */
   readonly counters: CounterPages;
 }
 
@@ -34,13 +34,13 @@ export class Replies {
     this.#address = resident.address;
   }
 
-  /** The buffer with a body of zeros, to be filled and sent before anything else is. */
+  /** The buffer with a body of zeros; fill and send it before any other reply. */
   blank(bodyLength: number): Reply {
     this.#reply.clearBody(bodyLength);
     return this.#reply;
   }
 
-  /** The buffer as the last reply left it, for a body that is written whole. */
+  /** The buffer with the bytes of the last reply, for a body that overwrites all of them. */
   get buffer(): Reply {
     return this.#reply;
   }
@@ -69,9 +69,9 @@ export class Replies {
   }
 
   /**
-   * What a lookup has found.
-   * @param generation another one of a node is another file to the kernel
-   * @returns whether the client is still there: if not, there is no reference to be forgotten
+   * Answers a lookup.
+   * @param generation the same node with another generation is another file to the kernel
+   * @returns false if the client has gone: the kernel then has no reference that it would forget later
    */
   sendEntry(call: Call, attributes: Attributes, generation = 0): boolean {
     const reply = this.blank(abi.ENTRY_OUT_SIZE);
@@ -81,7 +81,7 @@ export class Replies {
     return this.send(call, abi.ENTRY_OUT_SIZE) !== -E.ENOENT;
   }
 
-  /** @returns what write(2) answered: −ENOENT where the kernel no longer waits for the reply */
+  /** @returns the result of write(2): −ENOENT if the kernel no longer waits for the reply */
   send(call: Call, bodyLength: number, error = 0): number {
     const { request, thread } = call;
     const reply = this.#reply;

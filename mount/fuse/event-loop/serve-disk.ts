@@ -1,6 +1,6 @@
 /**
- * Requests for disks that are no windows, on the event loop: the same answers as serve-window.ts gives, by way of the
- * driver. Every function resolves to what goes behind the reply's header, or rejects with the error to answer.
+ * Requests for disks that are not windows, on the event loop: the driver gives the same answers as serve-window.ts.
+ * Every function resolves to the body of the reply, or rejects with the error to answer.
  */
 import { constants } from 'node:os';
 import type { Disk } from '../../../drivers/disk.js';
@@ -23,12 +23,12 @@ function refuse(code: 'FAILED' | 'NO_SPACE' | 'UNSUPPORTED', message: string, nu
   return new FusetapError(code, message, { errno: number });
 }
 
-/** A field of bytes. The kernel sends offsets up to 2^63 − 1; beyond 2^53 they are all the same: past every disk's end. */
+/** A field in bytes. The kernel sends offsets up to 2^63 − 1; those beyond 2^53 are all past the end of every disk. */
 function bytesOf(request: Request, word: number): number {
   return Math.min(request.bodyU64(word), Number.MAX_SAFE_INTEGER);
 }
 
-/** As what a request counts. */
+/** The kind of request in the counters. */
 export function kindOf(request: Request): number {
   switch (request.opcode) {
     case abi.READ:
@@ -44,7 +44,7 @@ export function kindOf(request: Request): number {
   }
 }
 
-/** How many bytes of a disk of that size a WRITE or FALLOCATE is about; 0 for all others. */
+/** How many bytes of a disk of that size a WRITE or FALLOCATE covers; 0 for other requests. */
 export function rangeOf(request: Request, diskBytes: number): number {
   const inside = (offset: number, length: number): number => Math.max(0, Math.min(length, diskBytes - offset));
   switch (request.opcode) {
@@ -65,7 +65,7 @@ export async function readDisk(disk: Disk, request: Request): Promise<Uint8Array
   return buffer.subarray(0, n);
 }
 
-/** WRITE: how many bytes were written. */
+/** WRITE: the number of bytes written. */
 export function writeDisk(disk: Disk, request: Request): Promise<number> {
   const start = abi.IN_HEADER_SIZE + abi.RW_IN_SIZE;
   const data = request.bytes.subarray(start, start + request.bodyU32(abi.RW_SIZE));
@@ -82,7 +82,7 @@ export async function allocateDisk(disk: Disk, request: Request): Promise<void> 
     case FALLOC_FL_KEEP_SIZE:
       if (disk.readOnly) throw new FusetapError('DENIED', 'the vbd is read-only', { errno: errno.EROFS });
       if (offset + length > disk.size) throw refuse('NO_SPACE', 'beyond the end of the disk', errno.ENOSPC);
-      // such a driver has no way to reserve space, and saying so is better than pretending
+      // such a driver cannot reserve space, and an honest error is better than a false success
       throw refuse('UNSUPPORTED', 'the driver cannot allocate', errno.EOPNOTSUPP);
     case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
       return disk.zero(offset, length, { punch: true, durable: false });
@@ -94,7 +94,7 @@ export async function allocateDisk(disk: Disk, request: Request): Promise<void> 
   }
 }
 
-/** How far one call of extents looks: a driver may be slow at it. */
+/** The range of one call of extents, which may be slow in a driver. */
 const SEEK_STEP_BYTES = 1 << 30;
 
 /** LSEEK with SEEK_DATA or SEEK_HOLE: the position found. The end of the disk counts as a hole. */

@@ -9,23 +9,23 @@ import { createTurnMemory, type TurnMemory } from '../thread/write-turns.js';
 
 const LOOK_MS = 250;
 
-/** until a thread that could not be loaded is tried again: files of the package may be away for a moment, or memory short */
+/** pause before loading a thread again: package files may be missing for a moment, or memory short */
 const LOAD_RETRY_MS = 1000;
 
-/** loading a thread takes a core for as long as half a start of Node does, and many a bus lives for a moment only */
+/** loading a thread takes a core half as long as a start of Node, and many buses live only for a moment */
 const OTHERS_DELAY_MS = 1000;
 
 export interface ThreadEvents {
-  /** a request that is not for a thread; its bytes are the receiver's */
+  /** a request that threads do not serve; the receiver owns the bytes */
   request(thread: number, bytes: Uint8Array): void;
   /** see growth.ts */
   memoryWanted(nodeId: number): void;
   /** large writes to mapped memory have begun; see mapped-windows.ts */
   mapped(): void;
-  /** requests of these nodes hang, and threads are scarce: no more threads are to be theirs until `withdraw` resolves */
+  /** requests of these nodes hang, and threads are scarce: give them no more threads until `withdraw` resolves */
   stuck(nodeIds: ReadonlySet<number>): void;
   gone(errno: string): void;
-  /** a thread died of an error: the caller must not go on */
+  /** a thread ended with an error: the caller must not go on */
   failed(error: Error): void;
 }
 
@@ -33,14 +33,14 @@ export class Threads {
   readonly #workers: Worker[] = [];
   readonly #watch: ThreadWatch;
   readonly #memory: ThreadMemory;
-  /** where threads say what they write */
+  /** where threads announce what they write */
   readonly turnMemory: TurnMemory;
   readonly #deviceFds: readonly number[];
   readonly #ledgerFd: number;
   readonly #statsFd: number;
   readonly #events: ThreadEvents;
   readonly #windows = new Map<number, ServedWindow>();
-  /** resolves when enough threads have loaded for work to begin; they wait for a permit. Rejects where they cannot be */
+  /** resolves when enough threads are loaded to begin; they wait for a permit. Rejects if they cannot be loaded */
   readonly loaded: Promise<void>;
   #becameLoaded: () => void = () => {};
   #cannotLoad: (error: Error) => void = () => {};
@@ -48,7 +48,7 @@ export class Threads {
   #loading = 0;
   #loaded = 0;
 
-  /** Loads the threads that read first; the others follow with `open`. One thread for each device descriptor. */
+  /** Loads the reading threads; `open` loads the others. One thread for each device descriptor. */
   constructor(deviceFds: readonly number[], ledgerFd: number, statsFd: number, events: ThreadEvents) {
     this.#deviceFds = deviceFds;
     this.#ledgerFd = ledgerFd;
@@ -70,7 +70,9 @@ export class Threads {
     }
   }
 
-  /** Lets the threads read. Once, when no other server does: until then the devices' flags are that one's. */
+  /**
+   * Lets the threads read. Call once, when no other server reads: until then the device flags belong to that server.
+   */
   open(): void {
     if (crashPoint !== null) crashPoint('start', 0);
     this.#watch.permit(this.#readers(), areApart(this.#deviceFds));
@@ -79,8 +81,8 @@ export class Threads {
   }
 
   /**
-   * A disk that hangs must not cost the others their threads: a thread that hangs gives its permit to another, and where
-   * few are left that do not hang, the vbds whose requests hang get no more, and a spare one is loaded.
+   * A disk that hangs must not take the threads from other disks. The permit of a thread that hangs goes to another
+   * thread. If too few threads are left, the vbds whose requests hang get no more threads, and a spare one is loaded.
    */
   #look(): void {
     const standstills = this.#watch.standstills();
@@ -92,7 +94,7 @@ export class Threads {
       this.#load(this.#loaded, { loaded: () => {}, failed: (error) => this.#tellFailure(error) });
   }
 
-  /** One after another: they stand in for threads that wait for a disk, and are not worth a client's first moments. */
+  /** Loads one after another: they replace threads that wait for a disk, and must not slow down a client's start. */
   #loadOthers(thread: number): void {
     const usual = Math.min(this.#deviceFds.length, usualThreads());
     if (thread >= usual || thread !== this.#workers.length) return;
@@ -105,9 +107,9 @@ export class Threads {
     });
   }
 
-  /** The threads that there are go on: nobody is worse off than before. */
+  /** Only logs it: the existing threads go on. */
   #tellFailure(error: Error): void {
-    if (!this.#isFailureTold) console.error('another thread cannot be loaded, and is tried again:', error);
+    if (!this.#isFailureTold) console.error('another thread cannot be loaded; trying again:', error);
     this.#isFailureTold = true;
   }
 
@@ -137,17 +139,17 @@ export class Threads {
     });
     for (const [nodeId, served] of this.#windows) worker.postMessage({ nodeId, served } satisfies WindowUpdate);
     this.#workers.push(worker);
-    // a thread that looks at the version for the first time finds it moved, and takes its messages
+    // the new thread then sees another version at its first look, and takes its messages
     if (this.#windows.size > 0) this.#watch.announce();
   }
 
-  /** @throws Error where the system has no thread for it */
+  /** @throws Error if the system cannot create a thread */
   #start(thread: number): Worker {
     const deviceFd = this.#deviceFds[thread] as number;
     const [ledgerFd, statsFd, memory, turnMemory] = [this.#ledgerFd, this.#statsFd, this.#memory, this.turnMemory];
     return new Worker(new URL('../thread/thread.js', import.meta.url), {
       workerData: { thread, deviceFd, ledgerFd, statsFd, memory, turnMemory } satisfies ThreadData,
-      // a thread holds next to nothing on its heap; without limits each reserves tens of megabytes
+      // a thread needs almost no heap; without limits each reserves tens of megabytes
       resourceLimits: { maxYoungGenerationSizeMb: 1, maxOldGenerationSizeMb: 24 },
     });
   }
@@ -159,17 +161,19 @@ export class Threads {
     else this.#events.gone(report.errno);
   }
 
-  /** From the next request on, threads serve this window. */
+  /** Lets threads serve this window, from the next request on. */
   serve(nodeId: number, served: ServedWindow): void {
     this.#tell({ nodeId, served });
   }
 
-  /** Resolves when no thread uses the window any more; its requests now go to the main thread. */
+  /**
+   * Takes the window from the threads; its requests go to the main thread. Resolves when no thread uses it any more.
+   */
   async withdraw(nodeId: number): Promise<void> {
-    await this.#watch.passed(this.#tell({ nodeId, served: null }), nodeId);
+    await this.#watch.awaitUnused(this.#tell({ nodeId, served: null }), nodeId);
   }
 
-  /** Whether threads have written to mapped memory since this was asked last. */
+  /** Whether threads have written to mapped memory since the last call. */
   takeMapped(): boolean {
     return this.#watch.takeMapped();
   }
@@ -183,8 +187,8 @@ export class Threads {
 }
 
 /**
- * Whether each descriptor is an open file of its own: a flag that one thread sets (O_NONBLOCK) is then no other's. All
- * of them wait for requests when this returns, also those that a server left which died.
+ * Whether each descriptor has an open file description of its own: a flag that one thread sets (O_NONBLOCK) then does
+ * not affect another. Afterwards all of them are blocking, even if a server that died had left some non-blocking.
  */
 export function areApart(fds: readonly number[]): boolean {
   const [first, ...others] = fds;

@@ -1,19 +1,19 @@
 /**
- * Unmounts the bus of an ordinary user when all its processes are gone, in whatever way they went.
+ * Unmounts the bus of an ordinary user when all its processes have ended, for whatever reason.
  *
- *      keeper, server ──hold──► one end of a socket        a shell of three lines ──reads──► the other end
+ *      keeper, server ──keep open──► one end of a socket        a short shell script ──reads──► the other end
  *
- * When the last of them is gone the shell reads the end of the file, and has the helper unmount what no longer answers. It
- * takes the lock on the bus first, and waits for it for a moment: the last process may be on its way out still. Another keeper
- * that has it repairs the bus by itself, and what that has mounted must stay.
- * auto_unmount of fusermount3 is meant for that, but it looks whether the mount is dead as root, whom the kernel does not
- * let look (EACCES, 3.14), or in old versions not at all, so that it takes away a bus that came after.
+ * When the last process ends, the shell reads end-of-file and calls the helper, which unmounts the dead bus. First it
+ * takes the lock on the bus. It waits up to 5 s for the lock, because the last process may still be exiting. If another
+ * keeper has the lock, that keeper repairs the bus itself, and its mount must stay. fusermount3 has the option
+ * auto_unmount for this, but it does not work here: it checks as root whether the mount is dead, and the kernel refuses
+ * that to root (EACCES, 3.14). Old versions do not check, and would unmount the next bus.
  */
 import { spawn } from 'node:child_process';
 import { closeSync } from 'node:fs';
 import { socketPair } from '../../../system/libc.js';
 
-// $1 the bus, $2 the helper, $3 the lock, $4 the directory to be removed, or nothing
+// $1 the bus, $2 the helper, $3 the lock, $4 the directory to remove, or empty
 const SCRIPT = [
   'read -r _',
   'exec 9<"$3" && flock -w 5 9 || exit 0',
@@ -21,18 +21,18 @@ const SCRIPT = [
   '[ -z "$4" ] || rmdir -- "$4"',
 ].join('\n');
 
-/** What is done with a bus when all its processes are gone. */
+/** How to clean up a bus when all its processes have ended. */
 export interface BusEnd {
-  /** the lock on the bus, which they had */
+  /** the lock on the bus, which its processes have */
   readonly lockPath: string;
-  /** the directory goes with the mount: a program that writes there then meets an error */
+  /** also remove the directory, so that a program that still writes there gets an error */
   readonly removesDirectory: boolean;
 }
 
 /**
- * Has somebody wait for the end of the bus.
+ * Starts a process that waits for the end of the bus, and then unmounts it.
  * @param helper fusermount3
- * @returns a descriptor: the bus is taken for dead when no process has it open any more
+ * @returns a descriptor: the bus counts as dead when no process has it open any more
  */
 export function unmountAtEnd(mountpoint: string, helper: string, end: BusEnd): number {
   const [ours, theirs] = socketPair();
@@ -42,12 +42,12 @@ export function unmountAtEnd(mountpoint: string, helper: string, end: BusEnd): n
       ['-c', SCRIPT, 'fusetap-unmount', mountpoint, helper, end.lockPath, end.removesDirectory ? mountpoint : ''],
       {
         stdio: [theirs, 'ignore', 'ignore'],
-        // a Ctrl-C at the terminal is not for it
+        // so that Ctrl-C at the terminal does not end it
         detached: true,
         cwd: '/',
       },
     );
-    // without it a bus whose processes are killed leaves a dead mount, which the next attach or stop clears away
+    // if it cannot start: a killed bus leaves a dead mount, which the next attach or stop removes
     child.once('error', () => {});
     child.unref();
   } finally {

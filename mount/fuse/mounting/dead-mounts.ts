@@ -1,12 +1,12 @@
 /**
- * Dead buses taken off a directory, and none that is alive.
+ * Unmounts dead buses from a directory, and never one that is alive.
  *
  *      top mount ──► opened (O_PATH) ──► a helper asks it for a file, through the descriptor
  *                                         ENOTCONN, ECONNABORTED: dead, that very mount is detached; look again
  *                                         any other answer, or none in time: alive, nothing is touched
  *
- * A bus that hangs is alive: its server is being replaced, or its keeper is stopped, and what it has acknowledged may be in
- * its memory only. The asking is left to a helper, because whoever asks a mount may wait for it for ever.
+ * A bus that hangs is alive: its server is being replaced, or its keeper is stopped, and acknowledged writes may be
+ * only in its memory. A child process asks the mount, because the call may block for ever.
  */
 import { spawn } from 'node:child_process';
 import { closeSync, constants, openSync } from 'node:fs';
@@ -16,17 +16,17 @@ import { type Mount, readFdinfo } from '../../../system/proc.js';
 import { unmountByHelper } from './fusermount.js';
 import { busMounts } from './unmount.js';
 
-/** a dead mount answers at once: this is for a busy machine */
+/** a dead mount answers at once; the limit allows for a busy machine */
 const ANSWER_LIMIT_MS = 5_000;
 /** see open(2); Node has no name for it */
 const O_PATH = 0o10000000;
-/** what stat(1) says of ENOTCONN and ECONNABORTED, with glibc and with musl */
+/** what stat(1) prints for ENOTCONN and ECONNABORTED, with glibc and with musl */
 const DEAD = /transport endpoint is not connected|socket not connected|connection abort/i;
 
 /**
- * Takes dead mounts of buses off the path, from the top.
- * @returns how many there were, and the one that is alive below them, or null
- * @throws FusetapError DENIED where a dead one cannot be unmounted
+ * Unmounts the dead buses on the path, from the top.
+ * @returns how many dead buses were unmounted, and the live bus below them, or null
+ * @throws FusetapError DENIED if a dead bus cannot be unmounted
  */
 export async function clearDeadMounts(mountpoint: string): Promise<{ cleared: number; alive: Mount | null }> {
   for (let cleared = 0; ; cleared++) {
@@ -34,7 +34,7 @@ export async function clearDeadMounts(mountpoint: string): Promise<{ cleared: nu
     if (top === undefined) return { cleared, alive: null };
     const root = openSync(mountpoint, O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW);
     try {
-      // another one has come on top meanwhile: somebody is at work here
+      // if another mount has appeared on top meanwhile: another process is at work here
       const isTop = readFdinfo('self', root)?.mountId === top.id;
       if (!isTop || !(await isDead(root, top))) return { cleared, alive: top };
       await detach(root, mountpoint);
@@ -50,7 +50,7 @@ export async function clearDeadMounts(mountpoint: string): Promise<{ cleared: nu
   }
 }
 
-/** The bus on top of the path, where it is alive. */
+/** The bus on top of the path if it is alive, else null. */
 export async function findLiveBus(mountpoint: string): Promise<Mount | null> {
   const [top] = await busMounts(mountpoint);
   if (top === undefined) return null;
@@ -62,15 +62,15 @@ export async function findLiveBus(mountpoint: string): Promise<Mount | null> {
   }
 }
 
-/** Detaches the mount that the descriptor leads to, whatever was mounted on the path since. */
+/** Detaches the mount that the descriptor refers to, even if something else was mounted on the path since. */
 async function detach(root: number, mountpoint: string): Promise<void> {
   if (umount2(`/proc/self/fd/${root}`, MNT_DETACH) === 0) return;
   if (!(await unmountByHelper(mountpoint, false))) await unmountByHelper(mountpoint, true);
 }
 
 /**
- * Whether the connection of a mount is over. A mount of another user is asked as that user, where we may be him: to all
- * others the kernel answers EACCES, dead or alive.
+ * Whether the connection of a mount has ended. Root asks a mount of another user as that user: everybody else gets
+ * EACCES from the kernel, whether it is dead or alive.
  */
 function isDead(root: number, { owner }: Mount): Promise<boolean> {
   const isRoot = process.geteuid?.() === 0;
@@ -84,7 +84,7 @@ function isDead(root: number, { owner }: Mount): Promise<boolean> {
     let said = '';
     const end = (dead: boolean): void => {
       clearTimeout(timer);
-      // it may wait in the kernel for as long as the mount hangs; that is not for us to wait for
+      // the child may block in the kernel as long as the mount hangs: do not wait for it
       child.kill('SIGKILL');
       child.unref();
       child.stderr?.destroy();

@@ -1,5 +1,5 @@
 /**
- * /dev/fuse, its clones, and the mount: the keeper's half of the kernel transport. unmount.ts takes it away again.
+ * /dev/fuse, its clones, and the mount: the keeper's half of the kernel transport. unmount.ts removes the mount.
  */
 import { closeSync, constants, openSync } from 'node:fs';
 import { FusetapError, toFusetapError } from '../../../drivers/errors.js';
@@ -29,22 +29,24 @@ const DEVICE = '/dev/fuse';
 
 export interface KernelMount {
   readonly mountpoint: string;
-  /** the device as mounted, then its clones; none once they are closed */
+  /** the device as mounted, then its clones; empty after they are closed */
   readonly deviceFds: number[];
-  /** the mount is taken away when no process has it open any more; null where nobody waits for that */
+  /** a helper unmounts when no process has this open any more; null if there is no helper */
   aliveFd: number | null;
   readonly negotiated: Negotiated;
 }
 
 export interface MountOptions {
-  /** how many descriptors the server is to have */
+  /** how many descriptors the server gets */
   readonly threads: number;
-  /** whether other users, root among them, may come in; what they may do there is for the files' modes to say */
+  /** whether other users, root included, may use the bus; file modes decide what they may do */
   readonly allowOther: boolean;
   readonly end: BusEnd;
 }
 
-/** Opens the device (close-on-exec: a stray copy of the descriptor would keep a dead bus's clients waiting). */
+/**
+ * Opens the device (close-on-exec: a stray copy of the descriptor would make the clients of a dead bus wait for ever).
+ */
 function openDevice(): number {
   try {
     return openSync(DEVICE, constants.O_RDWR);
@@ -59,8 +61,8 @@ function openDevice(): number {
 }
 
 /**
- * Mounts a bus on a directory and agrees with the kernel on how to speak: by mount(2), or for who may not by fusermount3.
- * @throws FusetapError DENIED where mounting is refused, UNSUPPORTED where the kernel is too old
+ * Mounts a bus on a directory and negotiates the protocol. Uses mount(2), or fusermount3 when unprivileged.
+ * @throws FusetapError DENIED if mounting is refused, UNSUPPORTED if the kernel is too old
  */
 export async function mountKernel(mountpoint: string, options: MountOptions): Promise<KernelMount> {
   const { deviceFd, aliveFd } = await mountDevice(mountpoint, options);
@@ -103,7 +105,7 @@ function noHelper(path: string): FusetapError {
   });
 }
 
-/** @returns null where mount(2) is refused all the same (seccomp, LSM): the helper may be trusted with more */
+/** @returns null if mount(2) is refused in spite of the capability (seccomp, LSM): the helper may be allowed to */
 function mountBySystemCall(mountpoint: string, options: readonly string[]): number | null {
   const fd = openDevice();
   const [uid, gid] = [process.getuid?.() ?? 0, process.getgid?.() ?? 0];
@@ -120,8 +122,8 @@ function mountBySystemCall(mountpoint: string, options: readonly string[]): numb
 }
 
 /**
- * Adds clones of the first until there are as many as wanted. Where none can be had (the helper may open the device and
- * we may not) the threads share the one: requests then queue at one place, and all else is the same.
+ * Adds clones of the first descriptor until there are `count`. If the device cannot be cloned (the helper may open it
+ * and this process may not), the threads share the first: all requests then go through one queue, nothing else changes.
  */
 export function addClones(deviceFds: number[], count: number, clone: (source: number) => number = cloneDevice): void {
   const first = deviceFds[0] as number;
@@ -148,12 +150,12 @@ function cloneDevice(source: number): number {
   return fd;
 }
 
-/** Closes all; a connection whose last descriptor that was is over: whoever waits gets ECONNABORTED. */
+/** Closes all descriptors. If no other process has one, the connection ends: programs that wait get ECONNABORTED. */
 export function closeDevices({ deviceFds }: KernelMount): void {
   for (const fd of deviceFds.splice(0)) closeSync(fd);
 }
 
-/** Reads INIT, which mount(2) has queued, and answers it. */
+/** Reads the INIT that mount(2) has queued, and answers it. */
 function negotiate(fd: number): Negotiated {
   const buffer = allocateResident(abi.MAX_WRITE + 4096);
   const n = read(fd, buffer.address, buffer.bytes.length);
@@ -166,7 +168,7 @@ function negotiate(fd: number): Negotiated {
   return negotiated;
 }
 
-/** Sends FUSE_NOTIFY_RESEND: all requests that were read and not answered are queued again. */
+/** Sends FUSE_NOTIFY_RESEND: the kernel queues all requests again that were read and not answered. */
 export function requestResend(fd: number): void {
   const message = new Reply(Buffer.from(new ArrayBuffer(abi.OUT_HEADER_SIZE)));
   message.header(0, 0, abi.NOTIFY_RESEND, 0);

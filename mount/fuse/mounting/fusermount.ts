@@ -1,9 +1,9 @@
 /**
- * fusermount3, the setuid helper that mounts and unmounts FUSE file systems for who may not. It opens /dev/fuse, mounts,
- * and sends the descriptor over a socket that _FUSE_COMMFD names.
+ * fusermount3, the setuid helper that mounts and unmounts FUSE file systems for unprivileged users. It opens /dev/fuse,
+ * mounts, and sends the descriptor over the socket that _FUSE_COMMFD names.
  *
- *      we ──socketpair──► fusermount3 -o OPTIONS -- DIR
- *         ◄──SCM_RIGHTS── the device, as mounted
+ *      keeper ──socketpair──► fusermount3 -o OPTIONS -- DIR
+ *             ◄──SCM_RIGHTS── the device, as mounted
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync } from 'node:fs';
@@ -11,14 +11,14 @@ import { FusetapError } from '../../../drivers/errors.js';
 import { receiveFd, socketPair } from '../../../system/libc.js';
 import { findFusermount } from '../../../system/programs.js';
 
-/** for how long it may mount: it waits for nothing but the kernel */
+/** time limit of the helper, which waits only for the kernel */
 const LIMIT_MS = 10_000;
 
 /**
  * Mounts on a directory that the user may write.
- * @param options as of mount(8); `fd`, `rootmode` and the user are the helper's to add
+ * @param options as of mount(8); the helper adds `fd`, `rootmode` and the user
  * @returns the device
- * @throws FusetapError DENIED, with what the helper said
+ * @throws FusetapError DENIED, with the helper's message
  */
 export async function mountByHelper(program: string, mountpoint: string, options: readonly string[]): Promise<number> {
   const [ours, theirs] = socketPair();
@@ -28,7 +28,7 @@ export async function mountByHelper(program: string, mountpoint: string, options
       env: { ...process.env, LC_ALL: 'C', _FUSE_COMMFD: '3' },
     });
     const said = collectWords(child);
-    // what is left is the helper's copy: when that goes, so does the hope of an answer
+    // now only the helper has this end: when the helper exits, the wait below ends
     closeSync(theirs);
     const timer = setTimeout(() => child.kill('SIGKILL'), LIMIT_MS);
     const deviceFd = await receiveFd(ours).finally(() => clearTimeout(timer));
@@ -39,7 +39,7 @@ export async function mountByHelper(program: string, mountpoint: string, options
   }
 }
 
-/** Its last line, when it has ended. */
+/** Resolves to its last line on stderr when it has ended. */
 function collectWords(child: ChildProcess): Promise<string> {
   let text = '';
   child.stderr?.setEncoding('utf8').on('data', (chunk: string) => {
@@ -58,22 +58,22 @@ function cannotMount(path: string, program: string, said: string): FusetapError 
   });
 }
 
-/** How to mend what the helper complains of. */
+/** How to fix the helper's complaint. */
 function hintFor(said: string, program: string): string {
   if (said.includes('user_allow_other')) return 'as root: echo user_allow_other >> /etc/fuse.conf';
   if (/\/dev\/fuse.*(Permission denied|Operation not permitted)/i.test(said)) {
-    return 'as root: chmod 0666 /dev/fuse (that is what distributions have)';
+    return 'as root: chmod 0666 /dev/fuse (the default of distributions)';
   }
-  if (said.includes('no write access')) return 'give a directory that you may write';
+  if (said.includes('no write access')) return 'choose a directory that you can write to';
   if (said.includes('too many FUSE')) return 'stop other mounts, or raise mount_max in /etc/fuse.conf';
   if (said.includes('mount failed')) return `is ${program} setuid root? As root: chmod u+s ${program}`;
-  return 'fusetap doctor looks at what there is';
+  return 'fusetap doctor checks this machine';
 }
 
 /**
- * Unmounts for who may not.
- * @param lazy also from under those who use it
- * @returns whether it is gone
+ * Unmounts through the helper, for an unprivileged user.
+ * @param lazy unmount it even if it is in use
+ * @returns whether it is unmounted
  */
 export function unmountByHelper(mountpoint: string, lazy: boolean): Promise<boolean> {
   const program = findFusermount();

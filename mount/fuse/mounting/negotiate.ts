@@ -1,45 +1,45 @@
 /**
- * INIT: the first message of a connection, once in its life. The keeper answers it, so that servers can come and go.
+ * INIT: the first message of a connection, sent only once. The keeper answers it, so that servers can be replaced.
  */
 import { FusetapError } from '../../../drivers/errors.js';
 import * as abi from '../protocol/abi.js';
 import { isWellFormed, type Reply, Request } from '../protocol/message.js';
 
-/** What kernel and fusetap agreed on, as plain data for the server. */
+/** The result of the negotiation with the kernel, as plain data for the server. */
 export interface Negotiated {
   readonly minor: number;
-  /** FUSE_NOTIFY_RESEND: what a dead server had read comes again to the next (Linux 6.9) */
+  /** FUSE_NOTIFY_RESEND: requests that a dead server had read are sent again to the next server (Linux 6.9) */
   readonly canResend: boolean;
   /** Linux 6.9 */
   readonly canPassThrough: boolean;
 }
 
-/** protocol of Linux 5.4: everything the data path needs is there */
+/** the protocol of Linux 5.4, which has everything that the data path needs */
 const OLDEST_MINOR = 31;
 
 const WANTED =
   abi.INIT_ASYNC_READ |
-  // ATOMIC_O_TRUNC is not wanted: with it the kernel takes the file for empty after an open with O_TRUNC
+  // without ATOMIC_O_TRUNC: with it, the kernel assumes that the file is empty after an open with O_TRUNC
   abi.INIT_BIG_WRITES |
   abi.INIT_ASYNC_DIO |
   abi.INIT_PARALLEL_DIROPS |
-  // an aborted connection says ECONNABORTED, so a failed bus can be told from one that is away
+  // an aborted connection gives ECONNABORTED, which tells a failed bus from an unmounted one
   abi.INIT_ABORT_ERROR |
   abi.INIT_MAX_PAGES |
   abi.INIT_EXT;
 const WANTED2 = abi.INIT2_PASSTHROUGH | abi.INIT2_RESEND;
 
 /**
- * Asynchronous requests under way at one time; beyond that the kernel has clients wait, and wakes them for each place. It
- * bounds the memory of requests that the main thread serves. Four clients at depth 32 fit in, or 32 reads of 1 MiB.
+ * The most asynchronous requests under way at one time; beyond that the kernel makes clients wait. It limits the memory
+ * of requests that the main thread serves. Four clients at queue depth 32 fit in, or 32 reads of 1 MiB.
  */
 const MAX_BACKGROUND = 192;
 
 /**
  * Makes the answer to INIT.
  * @param received the message as read from the device
- * @param reply where the answer is written
- * @throws FusetapError UNSUPPORTED where the kernel is too old
+ * @param reply receives the answer
+ * @throws FusetapError UNSUPPORTED if the kernel is too old
  */
 export function answerInit(received: Buffer, reply: Reply): Negotiated {
   const request = new Request(received);

@@ -1,18 +1,17 @@
 /**
- * Kernel passthrough: the kernel is given the image itself and does a client's reads and writes on it, with no userspace
- * on the way.
+ * Kernel passthrough: the kernel gets the image itself and does a client's reads and writes on it, without userspace.
  *
- * It knows no offset and no size here: reads and writes go to the whole file, and only a seal keeps a write past the end
- * from growing it. So what may be passed through is decided in one place, below.
+ * The kernel knows no offset and no size limit here: reads and writes go to the whole file, and only a seal stops a
+ * write past the end from growing it. This file is the only place that decides which disks can be passed through.
  */
 import { FusetapError } from '../../../drivers/errors.js';
 import { ioctl } from '../../../system/libc.js';
 import * as abi from '../protocol/abi.js';
 
-/** `auto`: memory only. `on`: also files, where the user takes what comes with it. */
+/** `auto`: memory only. `on`: also files; the user accepts the consequences. */
 export type PassthroughChoice = 'auto' | 'on' | 'off';
 
-/** What of a disk matters here: its window, if it is one, and the file that the window is of. */
+/** The facts about a disk that decide: its window, if it is one, and the file behind the window. */
 export interface PassthroughCandidate {
   readonly vdev: string;
   readonly readOnly: boolean;
@@ -22,22 +21,22 @@ export interface PassthroughCandidate {
     readonly size: number;
     readonly durable: boolean;
   } | null;
-  /** of the file or memory that the window is of */
+  /** the size of the file or memory behind the window */
   readonly fileBytes: number;
 }
 
 /**
- * Why the kernel cannot be given this disk, in words that follow "because"; null where it can.
+ * Why the kernel cannot get this disk, in words that follow "because"; null if it can.
  */
 export function reasonNotToPassThrough({ window, readOnly, fileBytes }: PassthroughCandidate): string | null {
   if (window === null) return 'its driver or a filter has to see each request';
-  if (window.kind === 'block') return 'the kernel takes no block devices';
+  if (window.kind === 'block') return 'the kernel does not accept block devices';
   if (window.start !== 0 || window.size !== fileBytes) return 'the kernel knows no offset and no size limit';
   if (window.durable && !readOnly) return 'the kernel does not make each write durable';
   return null;
 }
 
-/** Whether to try, given what the user chose. @throws FusetapError UNSUPPORTED where it was asked for and cannot be */
+/** Whether to try, given the user's choice. @throws FusetapError UNSUPPORTED if the choice is `on` and it cannot be */
 export function wantsPassthrough(choice: PassthroughChoice, candidate: PassthroughCandidate): boolean {
   if (choice === 'off') return false;
   if (choice === 'auto' && candidate.window?.kind !== 'memory') return false;
@@ -55,9 +54,9 @@ export function cannotPassThrough(vdev: string, reason: string, errno?: number):
 }
 
 /**
- * Registers an open file with the connection. Once per vbd, and kept until detach: the kernel compares registrations,
- * and a second id for an open node is EIO.
- * @returns the id (above 0), or −errno: EPERM without CAP_SYS_ADMIN, ELOOP where the file's own file system is stacked
+ * Registers an open file with the connection. Register once for each vbd and keep it until detach: the kernel compares
+ * registrations, and a second id for an open node is EIO.
+ * @returns the id (above 0), or −errno: EPERM without CAP_SYS_ADMIN, ELOOP if the file's own file system is stacked
  */
 export function registerBacking(deviceFd: number, fd: number): number {
   const map = Buffer.alloc(16);

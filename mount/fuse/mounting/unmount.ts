@@ -1,19 +1,19 @@
 /**
- * Taking a bus away: its mount, and where nobody serves it any more its connection.
+ * Removes a bus: its mount, and its connection if nobody serves it any more.
  *
- * Root does it by umount2(2). Who was mounted for by fusermount3 is unmounted by it too, and may abort a connection of
- * its own through the control file system of FUSE, where that is mounted.
+ * Root uses umount2(2). A bus that fusermount3 mounted is also unmounted by fusermount3; its owner can abort the
+ * connection through the control file system of FUSE, if that is mounted.
  */
 import { writeFileSync } from 'node:fs';
 import { E, MNT_DETACH, MNT_FORCE, umount2 } from '../../../system/libc.js';
 import { type Mount, readMounts } from '../../../system/proc.js';
 import { unmountByHelper } from './fusermount.js';
 
-/** as the mount is made */
+/** the file system type of a bus, as mounted */
 const BUS_TYPE = 'fuse.fusetap';
 const CONNECTIONS = '/sys/fs/fuse/connections';
 
-/** The mounts of buses on the path, the one on top first. */
+/** The mounts of buses on the path, from the top. */
 export async function busMounts(mountpoint: string): Promise<Mount[]> {
   const mounts = (await readMounts('self')).filter((mount) => mount.mountpoint === mountpoint);
   const others = mounts.findLastIndex(({ type }) => type !== BUS_TYPE);
@@ -21,9 +21,9 @@ export async function busMounts(mountpoint: string): Promise<Mount[]> {
 }
 
 /**
- * Takes the mount of a bus away, also from under somebody's working directory. What is mounted there and is no bus, or
- * another than `dev`, stays.
- * @param dev `MAJ:MIN` of the mount; missing: whichever bus lies on top
+ * Unmounts a bus, even if it is in use, for example as a working directory. A mount that is not a bus, or has another
+ * `dev`, stays.
+ * @param dev `MAJ:MIN` of the mount; if omitted, the bus on top
  */
 export async function unmount(mountpoint: string, dev?: string): Promise<void> {
   const [top] = await busMounts(mountpoint);
@@ -34,12 +34,12 @@ export async function unmount(mountpoint: string, dev?: string): Promise<void> {
 }
 
 /**
- * Aborts the connection of the mount: whoever waits gets ECONNABORTED, and whoever comes ENOTCONN.
- * @returns false where we may not: the connection then ends with its last descriptor
+ * Aborts the connection of the mount: requests that wait get ECONNABORTED, later ones ENOTCONN.
+ * @returns false if that is not permitted: the connection then ends with its last descriptor
  */
 export async function abortConnection(mountpoint: string, dev?: string): Promise<boolean> {
   const [top] = await busMounts(mountpoint);
-  // somebody has taken the mount away, or all users of its connection: nobody can wait any more
+  // the mount is gone already, so nobody can wait any more
   if (top === undefined || (dev !== undefined && top.dev !== dev)) return true;
   if (-umount2(mountpoint, MNT_FORCE) !== E.EPERM) return true;
   try {

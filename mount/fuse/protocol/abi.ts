@@ -5,7 +5,7 @@
  */
 
 export const KERNEL_MAJOR = 7;
-/** what this code speaks; the kernel's may be lower or higher */
+/** the version of this code; the kernel's may be lower or higher */
 export const KERNEL_MINOR = 45;
 
 export const ROOT_NODE_ID = 1;
@@ -71,7 +71,7 @@ export const OUT_ERROR = 1;
 export const OUT_UNIQUE = 2;
 export const OUT_BODY = 4;
 
-/** bit 63 of unique, in the upper word: the kernel sends this request a second time */
+/** bit 63 of unique, in the upper word: the kernel sends this request again */
 export const UNIQUE_RESEND_HIGH = 0x8000_0000;
 
 // ── bodies of requests: size in bytes, then words from the start of the body ────────────────────────────────────────
@@ -194,18 +194,18 @@ export const FUSE_DEV_IOC_BACKING_CLOSE = 0x4004e502;
 
 /**
  * The largest write of one request, and the most data of a reply. A larger write comes as several requests, which
- * threads serve side by side: 1 MiB writes at queue depth 1 are a quarter faster than whole, and no depth is slower.
- * Smaller pieces cost deeper queues 8 %. A keeper has told it to the kernel for as long as its bus lives, and a server's
- * buffers must hold as much: make it no smaller once there are buses to upgrade.
+ * threads serve in parallel: 1 MiB writes at queue depth 1 are a quarter faster than as one request, and no depth is
+ * slower. Smaller pieces cost deeper queues 8 %. The keeper tells the kernel this limit once for the life of the bus,
+ * and a server's buffers must have room for it: never make it smaller, because running buses can be upgraded.
  */
 export const MAX_WRITE = 512 << 10;
 /**
- * One more than a write has: where a client's buffer begins inside a page, the kernel would else cut a large write into
- * pieces in the middle of a sector, and two such writes could leave half a sector of each.
+ * One page more than a write has: if a client's buffer begins inside a page, the kernel would otherwise split a large
+ * write in the middle of a sector, and two such writes could leave half a sector of each.
  */
 export const MAX_PAGES = MAX_WRITE / 4096 + 1;
 /**
- * A larger read comes as several requests of this size, which threads serve side by side, and whose bytes are still in
- * the processor's cache when they are copied on: 1 MiB reads at queue depth 4 took 0.8 of the time of whole ones.
+ * A larger read comes as several requests of this size. Threads serve them in parallel, and the bytes are still in the
+ * processor's cache when they are copied again: 1 MiB reads at queue depth 4 took 0.8 of the time of undivided ones.
  */
 export const MAX_READ = 256 << 10;

@@ -1,9 +1,9 @@
 /**
- * Requests and replies as typed views on a buffer that stays where it is: reading a field is one or two loads, and
- * nothing is allocated per request.
+ * Requests and replies as typed views on a fixed buffer: reading a field is one or two loads, and nothing is allocated
+ * per request.
  *
- * u64 fields become Numbers. What the kernel sends there is below 2^53 but for hostile offsets, and those lose only
- * bits that no longer matter: they are far beyond the end of every disk.
+ * u64 fields become Numbers. The kernel's values are below 2^53, except for hostile offsets. Those lose only bits that
+ * do not matter, because they are far beyond the end of every disk.
  */
 import type { Attributes } from '../../transport/transport.js';
 import * as abi from './abi.js';
@@ -46,7 +46,7 @@ export class Request {
     return this.words[abi.IN_PID] as number;
   }
 
-  /** The unique without the bit that says "sent again": the same for a request and its repeat. */
+  /** The unique without the resend bit: the same for a request and its repetition. */
   get uniqueId(): number {
     return (this.uniqueHigh & ~abi.UNIQUE_RESEND_HIGH) * TWO_32 + this.uniqueLow;
   }
@@ -63,7 +63,7 @@ export class Request {
     return (this.words[word] as number) + ((this.words[word + 1] as number) | 0) * TWO_32;
   }
 
-  /** A field of the body, by its word there. */
+  /** A field of the body, by its word in the body. */
   bodyU32(word: number): number {
     return this.words[abi.IN_BODY + word] as number;
   }
@@ -76,7 +76,7 @@ export class Request {
     return this.i64(abi.IN_BODY + word);
   }
 
-  /** The NUL-terminated name at the start of the body; null where there is none, or it is empty. */
+  /** The NUL-terminated name at the start of the body; null if there is none, or it is empty. */
   name(): string | null {
     const end = this.bytes.indexOf(0, abi.IN_HEADER_SIZE);
     if (end <= abi.IN_HEADER_SIZE || end >= this.length) return null;
@@ -84,7 +84,7 @@ export class Request {
   }
 }
 
-/** The least bytes of body that an opcode carries; what is not listed needs none. */
+/** The least number of body bytes for an opcode; opcodes that are not listed need none. */
 const BODY_SIZE: Readonly<Record<number, number>> = {
   [abi.LOOKUP]: 2,
   [abi.FORGET]: abi.FORGET_IN_SIZE,
@@ -106,9 +106,9 @@ const BODY_SIZE: Readonly<Record<number, number>> = {
 };
 
 /**
- * Whether the `received` bytes are a message that can be read without looking beyond its end: a header, the length it
- * states, the body its opcode needs, and for WRITE and BATCH_FORGET all that their counts announce. The kernel sends
- * no other; this guards the code against itself and keeps garbage from being served.
+ * Whether the `received` bytes are a message that can be read without going beyond its end: a header with the right
+ * length, the body that its opcode needs, and for WRITE and BATCH_FORGET as much data as their counts announce. The
+ * kernel sends only such messages; this check protects against bugs here, and prevents that garbage is served.
  */
 export function isWellFormed(request: Request, received: number): boolean {
   if (received < abi.IN_HEADER_SIZE || request.length !== received) return false;
@@ -129,7 +129,7 @@ export function isOneWay(opcode: number): boolean {
   return opcode === abi.FORGET || opcode === abi.BATCH_FORGET;
 }
 
-/** A reply being written into a buffer; `length` bytes of it are to be sent. */
+/** A reply in a buffer; `length` bytes are sent. */
 export class Reply {
   readonly words: Uint32Array;
   readonly bytes: Buffer;
@@ -143,7 +143,7 @@ export class Reply {
     return this.words[abi.OUT_LEN] as number;
   }
 
-  /** Writes the header. `error` is 0 or −errno; `bodyLength` bytes follow. The unique goes back as it came. */
+  /** Writes the header. `error` is 0 or −errno; `bodyLength` bytes follow. The unique is that of the request. */
   header(uniqueLow: number, uniqueHigh: number, error: number, bodyLength: number): void {
     const { words } = this;
     words[abi.OUT_LEN] = abi.OUT_HEADER_SIZE + bodyLength;
@@ -189,7 +189,7 @@ export function writeAttributes(reply: Reply, word: number, a: Attributes): void
 
 /**
  * Appends a fuse_dirent to a body.
- * @returns the body's new length, or −1 where it does not fit into `limit` bytes
+ * @returns the body's new length, or −1 if it would exceed `limit` bytes
  */
 export function appendDirent(
   reply: Reply,

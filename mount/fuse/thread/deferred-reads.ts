@@ -1,32 +1,32 @@
 /**
- * Reads that wait for a disk without a thread that waits: what they lack is on its way to the page cache, and the
- * thread goes on to the next request meanwhile. So a few threads keep as many reads under way as clients have asked for.
+ * Reads that wait for a disk without blocking a thread: the disk loads the missing bytes into the page cache, and the
+ * thread serves the next request meanwhile. So a few threads keep as many reads under way as clients have sent.
  *
  *      read ──► all in memory (RWF_NOWAIT) ──► answered
- *           └─► not all ──► the disk is told (WILLNEED) ──► put off ──► next request …
- *                                                              │
- *      no request is left, or the oldest has waited for long ◄─┘
- *           └─► those that have come in are answered; where none has, or the oldest is old, the thread gives its permit
- *               away, waits for the oldest, answers those that came in meanwhile, waits for the then oldest …
+ *           └─► not all ──► prefetch (WILLNEED) ──► put off ──► next request …
+ *                                                      │
+ *      no request is left, or the oldest read is late ◄┘
+ *           └─► reads that are ready are answered. If none is ready, or the oldest is late, the thread gives its permit
+ *               away, waits for the oldest, answers those that are ready by then, waits for the next …
  *
- * A disk that fails a read says so to the one who waits for it.
+ * If the disk fails a prefetched read, the read that waits for it gets the error.
  */
 import { type DeferredRead, NOT_SERVED } from './serve-window.js';
 import { MOST_PUT_OFF } from './thread-control.js';
 
-/** a read that is put off for longer is waited for, whatever else there is to do */
+/** after this time the thread waits for the read, even if other requests come */
 const LONGEST_MS = 1;
 
-/** A read that was put off, and what its answer takes. */
+/** A read that was put off, with everything that its answer needs. */
 export interface PutOff<W> extends DeferredRead {
   readonly uniqueId: number;
-  /** where it is told that the read uses the window (thread-control.ts) */
+  /** the place that says that the read uses the window (thread-control.ts) */
   readonly place: number;
   readonly window: W;
   readonly begunMs: number;
 }
 
-/** `mayWait` false: only if all bytes are there; then NOT_SERVED where they are not. */
+/** Answers the read. If `mayWait` is false and bytes are missing, it answers nothing and returns NOT_SERVED. */
 export type Finish<W> = (read: PutOff<W>, mayWait: boolean) => number;
 
 export class DeferredReads<W> {
@@ -52,13 +52,13 @@ export class DeferredReads<W> {
     this.#reads.push(read);
   }
 
-  /** Whether the oldest has waited long enough. */
+  /** Whether the oldest read is late. */
   isDue(nowMs: number): boolean {
     const oldest = this.#reads[0];
     return oldest !== undefined && nowMs - oldest.begunMs > LONGEST_MS;
   }
 
-  /** Answers those that have come in, or else all. Call where there is nothing better to do. */
+  /** Answers the reads that are ready; all reads if none is ready or one is late. Call if there is no other work. */
   settle(nowMs: number): void {
     const isDue = this.isDue(nowMs);
     const before = this.#reads.length;
@@ -70,7 +70,7 @@ export class DeferredReads<W> {
     this.#reads = this.#reads.filter((read) => this.#finish(read, false) === NOT_SERVED);
   }
 
-  /** Answers those of one window, and waits for the disk where it must: the window was taken away. */
+  /** Answers the reads of a window that was taken away, and waits for the disk if needed. */
   finishOf(window: W): void {
     const own = this.#reads.filter((read) => read.window === window);
     if (own.length === 0) return;
@@ -79,7 +79,7 @@ export class DeferredReads<W> {
     for (const read of own) this.#finish(read, true);
   }
 
-  /** Answers all, and waits for the disk where it must. */
+  /** Answers all reads, and waits for the disk if needed. */
   finishAll(): void {
     if (this.#reads.length === 0) return;
     this.#beforeWaiting();
@@ -87,7 +87,7 @@ export class DeferredReads<W> {
       const oldest = this.#reads.shift();
       if (oldest === undefined) return;
       this.#finish(oldest, true);
-      // a disk does them in an order of its own
+      // a disk completes reads in any order
       this.#finishSome();
     }
   }

@@ -1,27 +1,27 @@
 /**
- * Large writes into images that are in memory (ram, and files on tmpfs), past the lock of the file: the image is mapped in
- * this process, and the thread's buffer is copied there.
+ * Large writes into images that are in memory (ram, and files on tmpfs), bypassing the lock of the file: the image is
+ * mapped in this process, and the thread's buffer is copied there.
  *
- *      pwrite       one write at a time in a file; each page is looked up, locked, and read into the cache to be overwritten
- *      mapped       side by side, and past the cache (node-options.ts has memcpy do that)
+ *      pwrite     one write at a time in a file; each page is looked up, locked, and loaded into the CPU cache first
+ *      mapped     in parallel, and bypassing the CPU cache (node-options.ts makes memcpy do that)
  *
- * A process that touches memory which a file no longer has is killed. So the kernel is first asked for the pages; where
- * there is none, for example because the image has shrunk or its file system is full, pwrite finds out why. What remains
- * is an image that shrinks in the microseconds of the copy: that kills the server, the next one answers the request, and
- * maps no files (keeper/supervision/server-process.ts). Memory of ram images is sealed and cannot shrink.
+ * A process that touches pages which the file no longer has is killed (SIGBUS). So the kernel is first asked for the
+ * pages. If it has none, for example because the image has shrunk or its file system is full, pwrite finds out why. The
+ * image can still shrink in the microseconds of the copy: that kills the server, the next server answers the request,
+ * and maps no files (keeper/supervision/server-process.ts). Memory of ram images is sealed and cannot shrink.
  *
- * What a file is told with a write (its times, who watches it) is left to a pwrite of the last sector.
+ * A pwrite of the last sector does the side effects of a write: it sets the times of the file, and notifies watchers.
  */
 import type { Window } from '../../../drivers/driver.js';
 import { copyMemory, lseek, populate } from '../../../system/libc.js';
 import { PAGE_BYTES } from '../../../system/page.js';
 
-/** from here on the lock costs more than another call */
+/** from this size on, the lock costs more than another call */
 export const MAPPED_BYTES = 16 << 10;
 const SECTOR_BYTES = 512;
 const SEEK_END = 2;
 
-/** A window and where its first byte is in this process's memory. */
+/** A window, and the address of its first byte in this process. */
 export interface MappedWindow {
   readonly window: Window;
   readonly mappedAt: number;
@@ -35,7 +35,7 @@ export interface MappedWindow {
 export function writeMapped({ window, mappedAt }: MappedWindow, from: number, offset: number, length: number): number {
   if (window.readOnly || offset + length > window.size) return 0;
   const isFile = window.kind === 'file';
-  // bytes behind a file's end, in its last page, would be lost in silence
+  // bytes after the end of the file, in its last page, would be lost without an error
   if (isFile && lseek(window.fd, 0, SEEK_END) < window.start + offset + length) return 0;
   const copied = isFile ? length - SECTOR_BYTES : length;
   const to = mappedAt + offset;

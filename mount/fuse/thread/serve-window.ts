@@ -1,13 +1,13 @@
 /**
- * Requests that a thread serves on the spot, because their disk is a window: plain data and a few system calls.
+ * Requests that a thread serves itself, because their disk is a window: plain data and a few system calls.
  *
  *      offset   0                4016        4080      4096                    4096 + 512 KiB
  *               ├────────────────┼───────────┼─────────┼──────── data ─────────┤
  *      request                   └ in_header + write_in ┘└ bytes to write        read(2) puts it here
  *      reply                                 └ out_header┘└ bytes read           one write(2) sends it
  *
- * One resident buffer a thread. Data lies at the start of a page both ways and is never moved. All fields of a request
- * are taken before the reply's header is written over its last 16 bytes.
+ * Each thread has one resident buffer. Data starts at a page boundary in both directions, and is never moved. All
+ * fields of a request are read before the reply's header overwrites its last 16 bytes.
  */
 import type { Window } from '../../../drivers/driver.js';
 import {
@@ -38,33 +38,33 @@ import { NO_TURNS, type WriteTurns } from './write-turns.js';
 const REQUEST_START = PAGE_BYTES - abi.IN_HEADER_SIZE - abi.RW_IN_SIZE;
 const REPLY_START = PAGE_BYTES - abi.OUT_HEADER_SIZE;
 
-/** A window as threads know it. */
+/** A window with the facts that threads need. */
 export interface ServedWindow {
   readonly window: Window;
-  /** the same for writes that have to be durable (O_DSYNC, O_SYNC) */
+  /** the same window, for writes that must be durable (O_DSYNC, O_SYNC) */
   readonly durably: Window;
   readonly ledgerIndex: number;
-  /** false where the file system has no RWF_NOWAIT: reads then go straight ahead */
+  /** false if the file system has no RWF_NOWAIT: then reads block */
   readonly canReadNoWait: boolean;
-  /** where its first byte is in this process's memory (mapped-windows.ts); 0: nowhere */
+  /** the address of its first byte in this process (mapped-windows.ts); 0: not mapped */
   readonly mappedAt: number;
-  /** the number of its image among those whose writes take turns (write-turns.ts), or NO_TURNS */
+  /** the number of its image if its writes take turns (write-turns.ts), else NO_TURNS */
   readonly turns: number;
 }
 
-/** What a thread can do besides; each may be missing. */
+/** Optional abilities of a thread. */
 export interface WindowServerOptions {
-  /** has the keeper look at the ledger, where this thread asks for memory for a file; missing: no bound */
+  /** makes the keeper look at the ledger, where this thread asks for memory for a file; default: no limit */
   askMemory?: (nodeId: number) => void;
-  /** mapped memory is written, for the first time in a while */
+  /** called at the first write to mapped memory in a while */
   tellMapped?: () => void;
-  /** sends large replies by itself; missing: none */
+  /** sends large replies itself; default: all replies are copied */
   splice?: SpliceReply;
-  /** where threads take turns; missing: there is one thread, and it does not copy */
+  /** the turns of the threads; default: there is one thread, and it does not copy to mapped memory */
   turns?: WriteTurns;
 }
 
-/** A read that is still to be answered. */
+/** A read that is not answered yet. */
 export interface DeferredRead {
   readonly uniqueLow: number;
   readonly uniqueHigh: number;
@@ -72,14 +72,14 @@ export interface DeferredRead {
   readonly size: number;
 }
 
-/** What serve answers when the request is not for a thread. */
+/** The result of `serve` if the main thread must serve the request. */
 export const NOT_SERVED = -1;
-/** What serve answers when the reply has gone already. */
+/** The result of `serve` if the reply was sent already. */
 export const SENT = -2;
-/** What serve answers to a read whose bytes are on their way from the disk: finishRead is to answer it. */
+/** The result of `serve` for a read whose bytes the disk is still loading: `finishRead` must answer it. */
 export const DEFERRED = -3;
 
-/** larger reads are few, and worth a thread that waits */
+/** larger reads are rare, and a thread may wait for them */
 const DEFERRED_BYTES = 64 << 10;
 
 export class WindowServer {
@@ -91,12 +91,12 @@ export class WindowServer {
   readonly #growth: RamGrowth | null;
   readonly request: Request;
   readonly #reply: Reply;
-  /** where read(2) puts a request, and how much it may be */
+  /** the buffer into which read(2) puts a request, and its size */
   readonly requestAddress: number;
   readonly requestLimit: number;
   readonly replyAddress: number;
   readonly #dataAddress: number;
-  /** of the request that was served last: as what it counts, and its bytes or −errno */
+  /** of the request that was served last: its kind in the counters, and its bytes or −errno */
   kind: number = NOT_COUNTED;
   result = 0;
   /** whether reads that lack bytes may be DEFERRED */
@@ -115,7 +115,7 @@ export class WindowServer {
     const ask = askMemory && (() => askMemory(this.request.nodeId));
     this.#growth = ask ? new RamGrowth({ ledger, ask, beforeWaiting: () => gate.givePermit() }) : null;
     this.#resident = allocateResident(PAGE_BYTES + abi.MAX_WRITE);
-    // only ever read, as the source of zeros
+    // never written: the source of zeros
     const zeros = allocateResident(16 * PAGE_BYTES);
     this.#punching = { punch: true, zeros };
     this.#zeroing = { punch: false, zeros };
@@ -127,7 +127,7 @@ export class WindowServer {
     this.#dataAddress = this.#resident.address + PAGE_BYTES;
   }
 
-  /** @returns the length of the reply to send, or NOT_SERVED */
+  /** @returns the length of the reply to send, or NOT_SERVED, SENT or DEFERRED */
   serve(served: ServedWindow): number {
     this.kind = NOT_COUNTED;
     switch (this.request.opcode) {
@@ -149,7 +149,7 @@ export class WindowServer {
     }
   }
 
-  /** A reply of no more than an error, for any request. `error` is 0 or −errno. */
+  /** Makes a reply without a body, for any request. `error` is 0 or −errno. */
   answer(error: number): number {
     const { uniqueLow, uniqueHigh } = this.request;
     this.result = error;
@@ -163,7 +163,7 @@ export class WindowServer {
     const size = Math.min(request.bodyU32(abi.RW_SIZE), abi.MAX_WRITE);
     const { uniqueLow, uniqueHigh } = request;
     const wanted = Math.min(size, window.size - offset);
-    // where a page may have to come from a disk, it is read with RWF_NOWAIT first
+    // if a page may have to come from a disk, RWF_NOWAIT is tried first, below
     if (wanted >= SPLICE_BYTES && (window.kind === 'memory' || !canReadNoWait)) {
       this.#reply.header(uniqueLow, uniqueHigh, 0, wanted);
       if (this.#splice?.send(window, this.replyAddress, offset, wanted)) {
@@ -190,7 +190,7 @@ export class WindowServer {
 
   /**
    * Answers a read that was DEFERRED.
-   * @param mayWait false: only if all of it is there by now
+   * @param mayWait false: only if all bytes are in memory by now
    * @returns the length of the reply to send, or NOT_SERVED
    */
   finishRead({ window }: ServedWindow, read: DeferredRead, mayWait: boolean): number {
@@ -226,8 +226,8 @@ export class WindowServer {
   }
 
   /**
-   * @param window that of `served` that is to be written through
-   * @returns how much was written, or −errno where nothing was
+   * @param window the window of `served` to write through: plain or durable
+   * @returns the bytes written, or −errno if nothing was written
    */
   #writeInTurn(served: ServedWindow, window: Window, offset: number, size: number): number {
     const hasTurn = this.#beginTurn(served, offset, size);
@@ -241,7 +241,7 @@ export class WindowServer {
     }
   }
 
-  /** Waits for writes that overlap. @returns whether a turn was taken, which must be ended */
+  /** Waits for writes that overlap. @returns whether a turn was taken, which the caller must end */
   #beginTurn({ window, turns }: ServedWindow, offset: number, length: number): boolean {
     if (turns === NO_TURNS || this.#turns === null || window.readOnly) return false;
     const inside = Math.min(length, window.size - offset);
@@ -250,7 +250,7 @@ export class WindowServer {
     return true;
   }
 
-  /** @returns how much of the beginning was written; 0: use pwrite */
+  /** @returns bytes written from the start of the range; 0: use pwrite instead */
   #writeMapped(served: ServedWindow, offset: number, size: number): number {
     if (served.mappedAt === 0 || size < MAPPED_BYTES) return 0;
     if (this.#gate.noteMapped()) this.#tellMapped?.();
@@ -262,7 +262,7 @@ export class WindowServer {
     this.#gate.givePermit();
     const error = flushWindow(window);
     if (error < 0) this.#ledger.noteFlushError(ledgerIndex, -error);
-    // which handles were told of a failure is the main thread's to know
+    // only the main thread knows which handles got the error already
     if (this.#ledger.flushErrors(ledgerIndex).count > 0) return NOT_SERVED;
     return this.answer(0);
   }
@@ -321,7 +321,7 @@ export class WindowServer {
     return this.#answerU64(position, abi.LSEEK_OUT_SIZE);
   }
 
-  /** Whether memory may be taken for a range, should there be holes in it. */
+  /** Whether the holes in a range may be filled with memory. */
   #mayFill(window: Window, ledgerIndex: number, offset: number, length: number): boolean {
     if (this.#growth === null || this.#ledger.takeCredit(ledgerIndex, pagesOf(offset, length))) return true;
     return window.readOnly || this.#growth.isAllowed(window, ledgerIndex, offset, length);

@@ -1,11 +1,11 @@
 /**
- * Large reads without a copy of our own: pages of the image's cache go through a pipe to /dev/fuse, and are copied once,
- * to the client.
+ * Large reads without a copy in this process: pages of the page cache go through a pipe to /dev/fuse, and the kernel
+ * copies them once, to the client.
  *
  *      pread + write    page cache ──copy──► our buffer ──copy──► client
  *      splice           page cache ──reference──► pipe ──copy──► client
  *
- * Three calls in place of two, so it is worth it only where the copy costs more. The header is the pipe's first page.
+ * It needs three calls instead of two, so it pays only for large reads. The header is the first page in the pipe.
  */
 import { closeSync } from 'node:fs';
 import type { Window } from '../../../drivers/driver.js';
@@ -13,9 +13,11 @@ import { E, makePipe, splice, write } from '../../../system/libc.js';
 import { allocateResident } from '../../../system/resident.js';
 import * as abi from '../protocol/abi.js';
 
-/** from here on a copy costs more than a call */
+/** from this size on, a copy costs more than a call */
 export const SPLICE_BYTES = 128 << 10;
-/** a place for each page of the largest read, one more where it does not begin at a page, and one for the header */
+/**
+ * a slot for each page of the largest read, one more if it does not begin at a page boundary, and one for the header
+ */
 const PIPE_BYTES = 512 << 10;
 
 interface Pipe {
@@ -25,25 +27,25 @@ interface Pipe {
 
 export class SpliceReply {
   readonly #deviceFd: number;
-  /** where the kernel is told the place in the file */
+  /** the offset in the file, an argument of splice(2) */
   readonly #position = allocateResident(8);
   #pipe: Pipe | null = null;
   #isPossible = true;
 
-  /** @param deviceFd where replies go */
+  /** @param deviceFd the descriptor to write replies to */
   constructor(deviceFd: number) {
     this.#deviceFd = deviceFd;
-    // at once, so that what a server has open does not depend on what it was asked
+    // at once, so that the open descriptors of a server do not depend on its requests
     this.#open();
   }
 
   /**
-   * Sends a reply of a header and a part of a window that is wholly inside.
-   * @param header 16 bytes of resident memory, complete
-   * @returns whether it was sent, or can no longer be; false: nothing was, and another way must be taken
+   * Sends a reply: a header, and a range that is wholly inside the window.
+   * @param header address of 16 bytes of resident memory, complete
+   * @returns false if nothing was sent and the caller must copy; true if it was sent or the request is gone
    */
   send(window: Window, header: number, offset: number, length: number): boolean {
-    // the kernel asks for no more at a time; a damaged request may
+    // the kernel never asks for more at a time; a damaged request may
     const pipe = length <= abi.MAX_READ ? this.#open() : null;
     if (pipe === null) return false;
     if (write(pipe.writing, header, abi.OUT_HEADER_SIZE) !== abi.OUT_HEADER_SIZE) return this.#giveUp(pipe);
@@ -53,14 +55,14 @@ export class SpliceReply {
     for (let done = 0; done < length; ) {
       const n = splice(window.fd, this.#position.address, pipe.writing, length - done);
       if (n > 0) done += n;
-      // the image has shrunk, or cannot be spliced, or the pipe is full after all: a plain read finds out
+      // the image has shrunk, or does not support splice, or the pipe is full: a plain read finds out
       else if (n !== -E.EINTR) return this.#giveUp(pipe);
     }
     const total = abi.OUT_HEADER_SIZE + length;
     const sent = splice(pipe.reading, 0, this.#deviceFd, total);
     if (sent === total) return true;
     this.#close(pipe);
-    // the client was killed; all else may be a matter of splicing
+    // ENOENT: the client was killed; other errors may be caused by splice
     return sent === -E.ENOENT;
   }
 
@@ -73,7 +75,7 @@ export class SpliceReply {
     return this.#pipe;
   }
 
-  /** What is in the pipe must not become part of the next reply. */
+  /** Discards the bytes in the pipe, which must not become part of the next reply. */
   #close({ reading, writing }: Pipe): void {
     closeSync(reading);
     closeSync(writing);

@@ -1,23 +1,24 @@
 /**
- * What the main thread and its worker threads share: a few words of memory, because a thread blocked in read(2) never
- * returns to its event loop and takes no messages there.
+ * The few words of memory that the main thread and its worker threads share. They are needed because a thread blocked
+ * in read(2) never returns to its event loop, and gets no messages there.
  *
- *  - VERSION goes up with each message posted to the threads. A thread looks at it with each request and, when it
- *    moved, takes its messages (receiveMessageOnPort) before it serves. A parked thread is woken to take them, or they
- *    would pile up for as long as nobody needs it.
- *  - PERMITS: how many more threads may read the device. Threads that serve hold one. A thread that must wait for a
- *    disk gives its permit to a parked thread first, so that a slow disk never leaves the device unread: few threads
- *    when all is in memory (each more only costs switches), many when requests wait.
- *  - APART: whether each thread has a device of its own, whose flags are no other thread's.
- *  - MAPPED: whether a thread has written to mapped memory since the main thread asked (mapped-windows.ts).
- *  - PERMIT of each thread: whether it holds one. The main thread gives it away for a thread that hangs unforeseen.
- *  - REQUESTS of each thread counts up with each request: a thread at which it stands still is in the middle of one.
- *  - NODE and SEEN of each thread, and its PLACES: with these the main thread knows when no thread can still be using a
- *    window that it took away. NODE is the node whose request the thread serves. A thread sets NODE before it looks at
- *    VERSION, the main thread raises VERSION before it looks at NODE: one of the two sees the other. SEEN is the last
- *    version whose messages the thread has taken. A place holds the node of a read that was put off, which uses its
- *    window whatever the thread has seen. A thread fills a place before it changes NODE, the main thread looks at NODE
- *    before it looks at places. So a vbd whose disk hangs keeps nobody from taking another vbd's window away.
+ *  - VERSION goes up with each message posted to the threads. A thread looks at it with each request. If it has
+ *    changed, the thread takes its messages (receiveMessageOnPort) before it serves. Parked threads are woken to take
+ *    their messages, which would pile up otherwise.
+ *  - PERMITS: how many more threads may read the device. Threads that serve have one. A thread that must wait for a
+ *    disk first gives its permit to a parked thread, so that a slow disk never leaves the device unread. Thus few
+ *    threads run when all is in memory (more would only cost switches), and many when requests wait.
+ *  - APART: whether each thread has a device of its own, whose flags do not affect other threads.
+ *  - MAPPED: whether a thread has written to mapped memory since the main thread last asked (mapped-windows.ts).
+ *  - PERMIT of each thread: whether it has one. If a thread hangs, the main thread gives its permit to another.
+ *  - REQUESTS of each thread counts its requests: if it does not change, the thread is in the middle of a request.
+ *  - NODE and SEEN of each thread, and its PLACES: they tell the main thread when no thread can still be using a
+ *    window that was taken away. NODE is the node whose request the thread serves. A thread sets NODE before it looks
+ *    at VERSION, and the main thread raises VERSION before it looks at NODE: so one of the two sees the other. SEEN is
+ *    the last version whose messages the thread has taken. A place contains the node of a read that was put off; such a
+ *    read uses its window whatever messages the thread has taken. A thread fills a place before it changes NODE, and
+ *    the main thread looks at NODE before it looks at places. So a vbd whose disk hangs does not delay taking away the
+ *    window of another vbd.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 
@@ -25,26 +26,26 @@ const VERSION = 0;
 const PERMITS = 1;
 const APART = 2;
 const MAPPED = 3;
-/** the words that all share have a cache line, and so have each thread's own, so that threads do not slow one another */
+/** the shared words have a cache line, and so have each thread's words, so that threads do not slow one another */
 const LINE_WORDS = 16;
 const NODE = 0;
 const SEEN = 1;
 const PERMIT = 2;
 const REQUESTS = 3;
-/** behind the line of a thread */
+/** after the cache line of a thread */
 const PLACES = LINE_WORDS;
-/** how many reads a thread may put off */
+/** the most reads that a thread may put off */
 export const MOST_PUT_OFF = 32;
 const WORDS_PER_THREAD = PLACES + MOST_PUT_OFF;
 
 export type ThreadMemory = SharedArrayBuffer;
 
-/** No thread may read before the main thread has given out permits. */
+/** Creates the memory, without permits: no thread may read before the main thread calls `permit`. */
 export function createThreadMemory(threads: number): ThreadMemory {
   return new SharedArrayBuffer((LINE_WORDS + threads * WORDS_PER_THREAD) * 4);
 }
 
-/** Where the words of a thread begin. */
+/** The index of a thread's first word. */
 function wordsOf(thread: number): number {
   return LINE_WORDS + thread * WORDS_PER_THREAD;
 }
@@ -63,7 +64,7 @@ export class ThreadGate {
     this.#places = this.#words.subarray(this.#own + PLACES, this.#own + PLACES + MOST_PUT_OFF);
   }
 
-  /** Waits until the thread may read the device. @param takeMessages called when messages came in the meantime */
+  /** Waits until the thread may read the device. @param takeMessages called when messages come meanwhile */
   takePermit(takeMessages: () => void): void {
     if (Atomics.load(this.#words, this.#own + PERMIT) === 1) return;
     for (;;) {
@@ -76,12 +77,12 @@ export class ThreadGate {
     Atomics.store(this.#words, this.#own + PERMIT, 1);
   }
 
-  /** Whether the thread's device is no other's. Known once it has had a permit. */
+  /** Whether the thread has a device of its own. Known after its first permit. */
   get ownsDevice(): boolean {
     return this.#words[APART] === 1;
   }
 
-  /** Mapped memory was written. @returns whether it is the first time since the main thread asked: then tell it */
+  /** Notes a write to mapped memory. @returns whether it is the first since the main thread asked: then report it */
   noteMapped(): boolean {
     return this.#words[MAPPED] === 0 && Atomics.exchange(this.#words, MAPPED, 1) === 0;
   }
@@ -92,8 +93,8 @@ export class ThreadGate {
   }
 
   /**
-   * A request for that node is there.
-   * @returns whether messages wait; take them all before serving
+   * Begins a request for that node.
+   * @returns whether messages wait: take them all before serving
    */
   enter(nodeId: number): boolean {
     this.#begin(nodeId);
@@ -113,35 +114,38 @@ export class ThreadGate {
     return true;
   }
 
-  /** The messages were taken: the request that the thread serves uses nothing that they took away. */
+  /** Call when the messages were taken: the thread now uses no window that they took away. */
   seen(): void {
     Atomics.store(this.#words, this.#own + SEEN, this.#version);
   }
 
-  /** The thread serves no request any more. */
+  /** Call when the thread serves no request any more. */
   leave(): void {
     Atomics.store(this.#words, this.#own + NODE, 0);
   }
 
-  /** A read of the node is put off, and uses its window until `finished`. @returns its place; no more than MOST_PUT_OFF */
+  /**
+   * Puts off a read of the node, at most MOST_PUT_OFF reads. The read uses its window until `finished`.
+   * @returns its place
+   */
   putOff(nodeId: number): number {
     const place = this.#places.indexOf(0);
     Atomics.store(this.#places, place, nodeId);
     return place;
   }
 
-  /** From here on the thread waits for the disk of the read at that place. */
+  /** Call before the thread waits for the disk of the read at that place. */
   waitsFor(place: number): void {
     this.#begin(this.#places[place] as number);
   }
 
-  /** The read at that place was answered. */
+  /** Call when the read at that place was answered. */
   finished(place: number): void {
     Atomics.store(this.#places, place, 0);
   }
 }
 
-/** A thread that does not get on with the request of a node. */
+/** A thread that makes no progress with a request of a node. */
 export interface Standstill {
   readonly thread: number;
   readonly nodeId: number;
@@ -157,7 +161,7 @@ function passPermitOn(words: Int32Array, own: number): void {
 export class ThreadWatch {
   readonly #words: Int32Array;
   readonly #threads: number;
-  /** how many requests each thread had begun at the last look, and at how many looks in a row it stood still there */
+  /** the requests that each thread had begun at the last look, and the looks in a row without a change */
   readonly #seen: number[] = [];
   readonly #looks: number[] = [];
 
@@ -166,14 +170,14 @@ export class ThreadWatch {
     this.#threads = threads;
   }
 
-  /** Lets that many threads read the device at one time. @param apart whether each has a device of its own */
+  /** Lets that many threads read the device at one time. @param apart whether each thread has a device of its own */
   permit(threads: number, apart = true): void {
     Atomics.store(this.#words, APART, apart ? 1 : 0);
     Atomics.add(this.#words, PERMITS, threads);
     Atomics.notify(this.#words, PERMITS, threads);
   }
 
-  /** Whether mapped memory was written since this was asked last. */
+  /** Whether mapped memory was written since the last call. */
   takeMapped(): boolean {
     return Atomics.exchange(this.#words, MAPPED, 0) === 1;
   }
@@ -185,7 +189,7 @@ export class ThreadWatch {
     return version;
   }
 
-  /** Threads that have worked on one request since the look before this one, and did so then. */
+  /** The threads that have been in the same request for the last two looks. */
   standstills(): Standstill[] {
     const found: Standstill[] = [];
     for (let thread = 0; thread < this.#threads; thread++) {
@@ -200,18 +204,18 @@ export class ThreadWatch {
     return found;
   }
 
-  /** Lets another thread read the device in the place of one that hangs. */
+  /** Gives the permit of a thread that hangs to another thread. */
   takePermitFrom(thread: number): void {
     passPermitOn(this.#words, wordsOf(thread));
   }
 
-  /** Resolves when no thread can be using the window of a node that messages up to `version` took away. */
-  async passed(version: number, nodeId: number): Promise<void> {
+  /** Resolves when no thread can still be using the window of a node that messages up to `version` took away. */
+  async awaitUnused(version: number, nodeId: number): Promise<void> {
     let sleepMs = 1;
     for (let thread = 0; thread < this.#threads; thread++) {
       while (this.#uses(thread, version, nodeId)) {
         await delay(sleepMs);
-        // a disk that hangs is looked at for long
+        // longer and longer pauses, because a disk that hangs takes long
         sleepMs = Math.min(20, sleepMs * 1.05);
       }
     }

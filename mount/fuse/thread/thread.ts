@@ -1,12 +1,12 @@
 /**
- * A worker thread: reads requests from its own clone of /dev/fuse, serves those for windows, hands all others to the
- * main thread, which replies on the same descriptor. The loop never ends while the bus lives.
+ * A worker thread: reads requests from its own clone of /dev/fuse and serves those for windows. It hands all others to
+ * the main thread, which replies on the same descriptor. The loop runs as long as the bus exists.
  *
  *      wait for a permit ──► read ──► serve ──► reply
  *                                       ├─► not for a thread ──► hand on to the main thread
  *                                       └─► a read that lacks bytes ──► put off ──► settle (deferred-reads.ts)
  *
- * A request that is served allocates nothing, and its fields are read where they lie.
+ * A request that is served here allocates nothing, and its fields are read from the buffer directly.
  */
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { E, errnoName, gettid, read, setNonBlocking, write } from '../../../system/libc.js';
@@ -23,7 +23,7 @@ import { type TurnMemory, WriteTurns } from './write-turns.js';
 
 export interface ThreadData {
   readonly thread: number;
-  /** the clone of /dev/fuse that is this thread's own */
+  /** this thread's own clone of /dev/fuse */
   readonly deviceFd: number;
   readonly ledgerFd: number;
   readonly statsFd: number;
@@ -31,7 +31,7 @@ export interface ThreadData {
   readonly turnMemory: TurnMemory;
 }
 
-/** main thread → thread: serve this window, or (null) no longer */
+/** main thread → thread: serve this window, or (null) stop serving it */
 export interface WindowUpdate {
   readonly nodeId: number;
   readonly served: ServedWindow | null;
@@ -46,10 +46,10 @@ export type ThreadReport =
   /** see mapped-windows.ts */
   | { readonly kind: 'mapped' }
   | { readonly kind: 'request'; readonly thread: number; readonly bytes: Uint8Array }
-  /** the connection is gone, or (with an errno) the device fails in a way that is not in its contract */
+  /** the connection has ended, or the device fails with an unexpected errno */
   | { readonly kind: 'gone'; readonly thread: number; readonly errno: string };
 
-/** A window and where its requests are counted. */
+/** A window, and the counters of its requests. */
 interface Counted {
   readonly served: ServedWindow;
   readonly counters: Counters;
@@ -66,7 +66,7 @@ class RequestLoop {
   readonly #pages: CounterPages;
   readonly #windows = new Map<number, Counted>();
   readonly #deferred: DeferredReads<Counted>;
-  /** windows that were taken away while reads were put off: the main thread may wait until those are answered */
+  /** windows that were taken away while reads were put off: the main thread may wait until these reads are answered */
   readonly #takenAway: Counted[] = [];
   #isNonBlocking = false;
 
@@ -91,7 +91,7 @@ class RequestLoop {
     this.#ledger.setThread(thread, gettid());
   }
 
-  /** Serves until the connection is gone. */
+  /** Serves until the connection ends. */
   run(): void {
     if (crashPoint !== null) crashPoint('load', 0);
     this.#report({ kind: 'loaded' });
@@ -104,7 +104,7 @@ class RequestLoop {
     }
   }
 
-  /** Waits until this thread may read. While reads are put off it goes on at once, and read(2) must not wait. */
+  /** Waits for the permit to read. While reads are put off, it returns at once and makes read(2) non-blocking. */
   #awaitPermit(): void {
     const hasDeferred = this.#deferred.count > 0;
     if (!hasDeferred) {
@@ -116,7 +116,7 @@ class RequestLoop {
     setNonBlocking(this.#deviceFd, hasDeferred);
   }
 
-  /** Takes what the main thread has posted: windows to serve, and no longer. */
+  /** Takes the messages of the main thread: windows to serve, and windows to stop serving. */
   readonly #takeUpdates = (): void => {
     for (;;) {
       const received = receiveMessageOnPort(this.#port) as { message: WindowUpdate } | undefined;
@@ -130,7 +130,7 @@ class RequestLoop {
     this.#gate.seen();
   };
 
-  /** No request was read. @returns whether another one may come */
+  /** No request was read. @returns whether to read again */
   #mayReadAgain(errno: number): boolean {
     if (errno === E.EAGAIN && this.#deferred.count > 0) this.#settle();
     // ENOENT: the request was withdrawn while it was being read
@@ -165,14 +165,14 @@ class RequestLoop {
   #reply(window: Counted, length: number, begunMs: number): void {
     const { opcode } = this.#request;
     if (crashPoint !== null) crashPoint('reply', opcode);
-    // a failed reply is not ours to mend: the client was killed (ENOENT), or the bus is ending
+    // an error needs no action: the client was killed (ENOENT), or the bus is ending
     if (length !== SENT) write(this.#deviceFd, this.#server.replyAddress, length);
     if (crashPoint !== null) crashPoint('replied', opcode);
     this.#ledger.endWork(this.#thread);
     this.#count(window, begunMs);
   }
 
-  /** Has the main thread answer. */
+  /** Lets the main thread answer. */
   #handOn(n: number): void {
     this.#ledger.leaveWork(this.#thread);
     const bytes = new Uint8Array(this.#request.bytes.subarray(0, n));
@@ -199,7 +199,7 @@ class RequestLoop {
     });
   }
 
-  /** Answers a read that was put off. @returns NOT_SERVED if it would have to wait and may not */
+  /** Answers a read that was put off. @returns NOT_SERVED if that would block and must not */
   #finishRead(read: PutOff<Counted>, mayWait: boolean): number {
     this.#ledger.beginWork(this.#thread, read.uniqueId);
     if (mayWait) this.#gate.waitsFor(read.place);
@@ -222,7 +222,7 @@ class RequestLoop {
     if (this.#takenAway.length > 0 || deferred.isFull || deferred.isDue(nowMs)) this.#settle();
   }
 
-  /** Answers reads that were put off. */
+  /** Answers reads that were put off: those of windows that were taken away, else those that are ready. */
   #settle(): void {
     if (this.#takenAway.length === 0) return this.#deferred.settle(now());
     for (const window of this.#takenAway.splice(0)) this.#deferred.finishOf(window);
@@ -233,7 +233,7 @@ class RequestLoop {
     if (kind !== NOT_COUNTED) countRequest(window.counters, kind, now() - begunMs, result);
   }
 
-  /** The connection is gone: nobody is to wait for this thread. */
+  /** The connection has ended: lets nobody wait for this thread. */
   #end(errno: number): void {
     this.#deferred.finishAll();
     this.#gate.leave();

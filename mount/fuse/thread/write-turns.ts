@@ -1,26 +1,26 @@
 /**
- * Whose turn it is to write where: writes of a mapped image (mapped-write.ts) go past the lock of the file, which is what
- * keeps two writes of one place from being mixed. So each thread says in shared memory which pages it is about to change,
- * and a write that overlaps one under way waits until that has ended.
+ * Turns for writes to the same place. Writes to a mapped image (mapped-write.ts) bypass the lock of the file, which
+ * otherwise prevents that two overlapping writes are mixed. So each thread announces in shared memory which pages it is
+ * about to change, and a write that overlaps one under way waits until that one has ended.
  *
- *      per image    LOCK, held for the few loads and stores of a look at all threads
- *                   MAPPED, whether it may be written where it is mapped, and TAKEN, whether turns are taken, which is so
- *                   from before it may be until after: set and taken back by the main thread
- *      per thread   IMAGE (its number and 1; 0: none), FIRST and LAST page, COPIES: whether past the lock of the file;
- *                   PLAIN: the same as IMAGE, of a write that takes no turn because nobody does
+ *      per image    LOCK, taken for the few loads and stores of a look at all threads;
+ *                   MAPPED, whether the mapping may be written; TAKEN, whether threads take turns: set before MAPPED
+ *                   and cleared after it. The main thread sets and clears both.
+ *      per thread   IMAGE (number + 1; 0: none), FIRST and LAST page; COPIES: whether it bypasses the lock of the file;
+ *                   PLAIN: number + 1 of an image that it writes without a turn, because nobody takes turns
  *
- * The same bytes are the same image: vbds that share a memory, a disk and its partitions have one number. A thread that
- * waits holds no range, and one that holds a range waits for no other thread: so there is no circle. A thread that dies
- * takes its process along, and this memory with it; other processes are kept away by locks (copy-lease.ts).
+ * The same bytes are the same image: vbds that share memory have one number, and so have a disk and its partitions. A
+ * thread that waits has no range, and a thread that has a range does not wait: so there is no deadlock. If a thread
+ * dies, so does its process, and this memory with it. Locks keep other processes away (copy-lease.ts).
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { PAGE_BYTES } from '../../../system/page.js';
 
-/** images that are in memory and are served at one time; further ones are not mapped */
+/** the most images in memory that can be mapped at one time; further ones are not mapped */
 export const MAX_IMAGES = 256;
-/** no image */
+/** the number of a window whose writes take no turns */
 export const NO_TURNS = -1;
-/** a page number is a positive word */
+/** because a page number must be a positive 32-bit word */
 export const MAX_TURN_BYTES = 2 ** 31 * 4096;
 
 /** a cache line each */
@@ -36,7 +36,7 @@ const COPIES = 3;
 const PLAIN = 4;
 
 const SPINS = 200;
-/** a wake-up that is missed costs no more than this */
+/** the most that a missed wake-up can cost */
 const NAP_MS = 0.5;
 
 export type TurnMemory = SharedArrayBuffer;
@@ -67,13 +67,13 @@ export class WriteTurns {
   }
 
   /**
-   * Takes a range of an image, after those under way that overlap it, where anybody may copy. Pair with `end`.
+   * Tries to take a range of an image, if threads take turns there. Pair with `end`.
    * @param from in the image's file, in bytes
-   * @returns whether nobody was in the way; false: waited, holding nothing: call again
+   * @returns false if an overlapping write was under way: it has waited and has taken nothing, so call again
    */
   tryBegin(image: number, from: number, length: number): boolean {
     const words = this.#words;
-    // said first and looked at then, so one of the two sees the other: this thread or who begins to have turns taken
+    // this thread stores PLAIN before it loads TAKEN, and `allow` the other way round: so one of the two sees the other
     Atomics.store(words, this.#own + PLAIN, image + 1);
     if (Atomics.load(words, imagePlace(image) + TAKEN) === 0) return true;
     Atomics.store(words, this.#own + PLAIN, 0);
@@ -94,10 +94,11 @@ export class WriteTurns {
     return false;
   }
 
-  /** Whether the range that was begun may be written past the lock of the file. */
+  /** Whether the write of the range that was begun may bypass the lock of the file. */
   mayCopy(image: number): boolean {
     if (this.#words[this.#own + PLAIN] !== 0) return false;
-    // the thread says that it copies before it looks, the main thread forbids it before it looks: one sees the other
+    // this thread stores COPIES before it loads MAPPED, and `forbid` the other way round: so one of the two sees the
+    // other
     Atomics.store(this.#words, this.#own + COPIES, 1);
     if (Atomics.load(this.#words, imagePlace(image) + MAPPED) === 1) return true;
     Atomics.store(this.#words, this.#own + COPIES, 0);
@@ -119,7 +120,7 @@ export class WriteTurns {
     }
   }
 
-  /** The place of another thread's range that overlaps; −1 where there is none. Under the image's lock. */
+  /** The place of another thread's range that overlaps; −1 if there is none. Call with the image's lock. */
   #overlapping(image: number, first: number, last: number): number {
     const words = this.#words;
     for (let thread = 0; thread < this.#threads; thread++) {
@@ -149,7 +150,7 @@ export class TurnWatch {
     this.#threads = threadsOf(this.#words);
   }
 
-  /** Resolves when threads may write where the image is mapped: all of them take turns by then. */
+  /** Lets threads write to the mapping. Resolves when they may: all threads take turns by then. */
   async allow(image: number): Promise<void> {
     Atomics.store(this.#words, imagePlace(image) + TAKEN, 1);
     for (let thread = 0; thread < this.#threads; thread++) {
@@ -158,7 +159,7 @@ export class TurnWatch {
     Atomics.store(this.#words, imagePlace(image) + MAPPED, 1);
   }
 
-  /** Resolves when no thread writes past the lock of the image's file any more. */
+  /** Makes threads use the lock of the file again. Resolves when no thread bypasses it any more. */
   async forbid(image: number): Promise<void> {
     Atomics.store(this.#words, imagePlace(image) + MAPPED, 0);
     for (let thread = 0; thread < this.#threads; thread++) while (this.#copies(thread, image)) await delay(1);
@@ -167,7 +168,7 @@ export class TurnWatch {
 
   #copies(thread: number, image: number): boolean {
     const place = threadPlace(thread);
-    const isIts = Atomics.load(this.#words, place + IMAGE) === image + 1;
-    return isIts && Atomics.load(this.#words, place + COPIES) === 1;
+    const isWriting = Atomics.load(this.#words, place + IMAGE) === image + 1;
+    return isWriting && Atomics.load(this.#words, place + COPIES) === 1;
   }
 }

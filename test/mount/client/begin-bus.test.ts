@@ -7,7 +7,7 @@ import type { BusPlace } from '../../../mount/runtime/bus-place.js';
 const place = { name: '0' } as BusPlace;
 const tooOld = new FusetapError('UNSUPPORTED', 'the kernel speaks FUSE 7.26');
 
-/** Begins a bus where each transport is what is said. */
+/** Starts a bus; the test says which transports work. */
 async function begin(outcomes: { kernel?: Error; native?: Error }, options: Partial<StartOptions> = {}) {
   const tried: string[] = [];
   const notes: string[] = [];
@@ -20,22 +20,22 @@ async function begin(outcomes: { kernel?: Error; native?: Error }, options: Part
   return { error: await begun.catch((error: unknown) => error), tried, notes };
 }
 
-t.test('the kernel transport where it can run', async (t) => {
+t.test('the kernel transport, if it can run', async (t) => {
   t.same(await begin({}), { error: undefined, tried: ['kernel'], notes: [] });
 });
 
-t.test('else fuse-native, and that is said', async (t) => {
+t.test('else fuse-native, with a remark', async (t) => {
   const { error, tried, notes } = await begin({ kernel: tooOld });
   t.equal(error, undefined);
   t.same(tried, ['kernel', 'fuse-native']);
   t.match(notes, [/bus 0 runs on transport fuse-native.*7\.26/]);
 });
 
-t.test('not where one was named', async (t) => {
+t.test('not if the user named a transport', async (t) => {
   t.same(await begin({ kernel: tooOld }, { transport: 'kernel' }), { error: tooOld, tried: ['kernel'], notes: [] });
 });
 
-t.test('not for another reason, which fuse-native would have too', async (t) => {
+t.test('not after an error that fuse-native would have too', async (t) => {
   const denied = new FusetapError('DENIED', 'no');
   t.same(await begin({ kernel: denied }), { error: denied, tried: ['kernel'], notes: [] });
 });

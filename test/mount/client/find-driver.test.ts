@@ -15,7 +15,7 @@ async function tree(t: Test, files: Record<string, object>): Promise<string> {
   return root;
 }
 
-t.test("fusetap's own are found by name, whatever is installed", async (t) => {
+t.test('built-in drivers are found by name, whatever is installed', async (t) => {
   const root = await tree(t, { ram: { main: 'other.js' } });
   for (const name of ['aio', 'ram', 'sync'])
     t.equal(
@@ -24,7 +24,7 @@ t.test("fusetap's own are found by name, whatever is installed", async (t) => {
     );
 });
 
-t.test('a file is found from where the client is', async (t) => {
+t.test("a file is found from the client's directory", async (t) => {
   t.equal(
     findDriver('./mine.js', () => '/home/me'),
     '/home/me/mine.js',
@@ -47,7 +47,7 @@ t.test('a file is found from where the client is', async (t) => {
   );
 });
 
-t.test('a package is found in node_modules above, with the entry that an import gets', async (t) => {
+t.test('a package is found in node_modules of a parent directory, with the entry that an import gets', async (t) => {
   const packages: Record<string, [object, string]> = {
     plain: [{}, 'index.js'],
     main: [{ main: './lib/main.js' }, 'lib/main.js'],
@@ -67,7 +67,7 @@ t.test('a package is found in node_modules above, with the entry that an import 
   }
 });
 
-t.test('what is not there, and what cannot be imported', async (t) => {
+t.test('missing packages, and packages that cannot be imported', async (t) => {
   const root = await tree(t, { closed: { exports: { './only': './x.js' } } });
   for (const name of ['no-such-driver-at-all', 'up/../../x', 'UP', '@scope', '']) {
     t.throws(() => findDriver(name, () => root), { code: 'NOT_FOUND', hint: /aio, ram, sync/ }, name);

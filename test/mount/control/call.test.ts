@@ -1,4 +1,4 @@
-/** What a client gives becomes the request that its line names. */
+/** `call` makes the request from its line and its parts. */
 import t, { type Test } from 'tap';
 import { call, callEither } from '../../../mount/control/call.js';
 import { type BusPlace, resolveBus } from '../../../mount/runtime/bus-place.js';
@@ -29,16 +29,16 @@ t.test('path, query and body', async (t) => {
   );
 });
 
-t.test('the types keep to the row', async (t) => {
-  // never called: what does not compile is the test
+t.test('the types follow the row', async (t) => {
+  // never called: the test is that wrong calls do not compile
   const wrong = (place: BusPlace): unknown[] => [
     // @ts-expect-error no row has that line
     call(place, 'POST /vbds/{vdev}/burn', { vdev: 'xvda' }),
     // @ts-expect-error the path has a vdev
     call(place, 'POST /vbds/{vdev}/reset', {}),
-    // @ts-expect-error the body has to say which image
+    // @ts-expect-error the body needs an image
     call(place, 'POST /vbds/{vdev}/swap', { vdev: 'xvda', body: { driver: 'aio' } }),
-    // @ts-expect-error nothing is copied
+    // @ts-expect-error the request reports no progress
     call(place, 'POST /upgrade', { progress: () => {} }),
     // @ts-expect-error there is no such key
     call(place, 'DELETE /vbds/{vdev}', { vdev: 'xvda', query: { now: '1' } }),

@@ -15,19 +15,19 @@ async function busThat(t: Test, answers: Answers) {
   return { bus, place: await resolveBus('0', runtime) };
 }
 
-t.test('asks with the version of the interface, and gives the body of the answer', async (t) => {
+t.test('sends the version of the interface, and returns the body of the answer', async (t) => {
   const { bus, place } = await busThat(t, ({ body }) => ({ status: 201, body: { got: body } }));
   t.same(await askBus(place, { method: 'POST', path: '/vbds?x=1', body: { ä: '\n' } }), { got: { ä: '\n' } });
   t.same(bus.asked, [{ method: 'POST', url: '/vbds?x=1', body: { ä: '\n' }, interface: '1.0' }]);
 });
 
-t.test('an error of the bus arrives whole', async (t) => {
+t.test('an error of the bus arrives with all its parts', async (t) => {
   const error = { code: 'BUSY', message: 'xvda is open', hint: 'close it', holders: [{ pid: 7, command: 'dd' }] };
   const { place } = await busThat(t, () => ({ status: 409, body: { error } }));
   await t.rejects(askBus(place, GET), { name: 'FusetapError', ...error });
 });
 
-t.test('answers that are none of ours are said to be strange', async (t) => {
+t.test('answers that do not come from fusetap are reported as strange', async (t) => {
   const answers: Record<string, Answers> = {
     'no version': (_, response) => void response.end('{}'),
     'no JSON': (_, response) => void response.writeHead(200, { 'fusetap-interface': '1.0' }).end('<html>'),
@@ -39,7 +39,7 @@ t.test('answers that are none of ours are said to be strange', async (t) => {
   }
 });
 
-t.test('a newer MINOR is taken, another MAJOR refused', async (t) => {
+t.test('a newer MINOR is accepted, another MAJOR is refused', async (t) => {
   const speak =
     (version: string): Answers =>
     (_, response) =>
@@ -51,7 +51,7 @@ t.test('a newer MINOR is taken, another MAJOR refused', async (t) => {
   }
 });
 
-t.test('nobody there is not the same as gone in the middle', async (t) => {
+t.test('a bus that does not run differs from a connection that is lost', async (t) => {
   const runtime = tempDir(t);
   const place = await resolveBus('0', runtime);
   const ask = () => askBus(place, GET).catch((error: unknown) => error);
@@ -69,7 +69,10 @@ t.test('nobody there is not the same as gone in the middle', async (t) => {
   t.match(lost, { code: 'FAILED', hint: /state\/0\/log/ });
 });
 
-/** What a keeper leaves that was killed: node removes the socket of a server it closes, so another name is closed. */
+/**
+ * The socket of a killed keeper. Node removes the socket of a server that it closes, so it is closed under another
+ * name.
+ */
 async function leaveSocketBehind(path: string): Promise<void> {
   const { linkSync } = await import('node:fs');
   const server: Server = createServer();
@@ -78,7 +81,7 @@ async function leaveSocketBehind(path: string): Promise<void> {
   await new Promise<void>((resolve) => server.close(() => resolve()));
 }
 
-t.test('a socket whose path is too long for its address is reached all the same', async (t) => {
+t.test('a socket whose path is too long for a socket address can be reached', async (t) => {
   const runtime = join(tempDir(t), 'x'.repeat(120));
   mkdirSync(runtime);
   const bus = await fakeBus(t, runtime, '0', () => ({ ok: true }));
@@ -99,7 +102,7 @@ t.test('silence ends after the time limit', async (t) => {
   t.match(error, { message: /no answer within 0.05 s/ });
 });
 
-t.test('to abort closes the connection', async (t) => {
+t.test('an abort closes the connection', async (t) => {
   const controller = new AbortController();
   const closed = new Promise<void>((resolve) => {
     t.context.answer = (_: unknown, response: { on(event: 'close', listener: () => void): void }) => {

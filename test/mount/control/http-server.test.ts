@@ -1,4 +1,4 @@
-/** The server of the control socket goes by the table of routes: what it says where there is no row, or no method for one. */
+/** The server of the control socket uses the table of routes: what it answers if there is no row, or no method. */
 import { request as send } from 'node:http';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
@@ -13,7 +13,7 @@ interface Answered {
   readonly body: unknown;
 }
 
-/** Serves a bus. @returns what asks it, with the line of a request */
+/** Serves a bus. @returns a function that sends a request, given its line */
 async function serve(t: Test, bus: BusControl): Promise<(line: string, body?: unknown) => Promise<Answered>> {
   const server = createControl(bus, () => {});
   const socketPath = join(tempDir(t), 's');
@@ -31,7 +31,7 @@ async function serve(t: Test, bus: BusControl): Promise<(line: string, body?: un
     });
 }
 
-/** A server whose keeper died: every method that it has answers with what it was asked. */
+/** A server whose keeper died: each method answers with its argument. */
 function anOrphan(): OrphanControl {
   const rows = Object.entries<Row>(ROUTES).filter(([, { withoutKeeper }]) => withoutKeeper);
   const methods = rows.map(([name]) => [
@@ -42,13 +42,13 @@ function anOrphan(): OrphanControl {
   return { ...Object.fromEntries(methods), over: false, refusal } as unknown as OrphanControl;
 }
 
-t.test('a path that no row has', async (t) => {
+t.test('a path without a row', async (t) => {
   const ask = await serve(t, anOrphan());
   const missing = (message: string, hint: RegExp) => ({
     status: 404,
     body: { error: { code: 'NOT_FOUND', message, hint } },
   });
-  const actions = /^there are pause, resume, swap, save and reset$/;
+  const actions = /^its actions are pause, resume, swap, save and reset$/;
   t.match(await ask('POST /vbds/xvda/burn', {}), missing('a vbd has no burn', actions));
   t.match(await ask('POST /vbds/xvda/'), missing('a vbd has no ', actions));
   for (const line of [
@@ -63,7 +63,7 @@ t.test('a path that no row has', async (t) => {
   }
 });
 
-t.test('the parts of the path are words, whatever they are made of', async (t) => {
+t.test('each part of the path is decoded by itself, whatever characters it has', async (t) => {
   const ask = await serve(t, anOrphan());
   t.same(await ask('POST /vbds/%2Fdev%2Fxvda/pause?copy=1:2:3&more=x'), {
     status: 200,
@@ -72,7 +72,7 @@ t.test('the parts of the path are words, whatever they are made of', async (t) =
   t.same(await ask('DELETE /%76bds/'), { status: 200, body: { vdev: '', query: { force: false, waitMs: 0 } } });
 });
 
-t.test('a server without a keeper refuses what needs one, as soon as the request is right', async (t) => {
+t.test('a server without a keeper refuses requests that need one, after it has checked them', async (t) => {
   const ask = await serve(t, anOrphan());
   const refused = { status: 409, body: { error: { code: 'BUSY', message: 'bus 0 is orphaned' } } };
   t.match(await ask('POST /vbds', { driver: 'aio', image: '/a.img' }), refused);

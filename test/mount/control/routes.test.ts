@@ -1,4 +1,4 @@
-/** What the control interface takes: what passes, and what is said of what does not. */
+/** The requests that the control interface accepts, and the messages for wrong requests. */
 import t from 'tap';
 import * as v from 'valibot';
 import { ROUTES } from '../../../mount/control/routes.js';
@@ -10,7 +10,7 @@ const issueOf = (schema: v.GenericSchema, value: unknown): string => {
   return success ? 'right' : `${v.getDotPath(issues[0]) ?? ''}: ${issues[0].message}`;
 };
 
-t.test('what is right is returned, with what is missing', async (t) => {
+t.test('a right request is returned, with its defaults', async (t) => {
   t.strictSame(v.parse(attachRequest, { driver: 'aio', image: '/a.img' }), {
     ...{ driver: 'aio', image: '/a.img', vdev: null, mode: 'w', passthrough: 'auto', options: {} },
   });
@@ -22,7 +22,7 @@ t.test('what is right is returned, with what is missing', async (t) => {
   t.strictSame(v.parse(attachRequest, full), full);
 });
 
-t.test('what is wrong is named', async (t) => {
+t.test('the message names the wrong key', async (t) => {
   const right = { driver: 'aio', image: '/a.img' };
   const wrong: [object, RegExp][] = [
     [{ ...right, driver: '' }, /^driver: must have at least 1 character$/],
@@ -54,14 +54,14 @@ t.test('numbers of a query are text', async (t) => {
   t.not(issueOf(pause.query, { copy: 'x' }), 'right');
 });
 
-t.test('seconds become milliseconds, none where nothing is said', async (t) => {
+t.test('seconds become milliseconds; the default is 0', async (t) => {
   const { body } = ROUTES.stop;
   t.strictSame(v.parse(body, {}), { force: false, waitMs: 0 });
   t.strictSame(v.parse(body, { force: true, wait: 1.5 }), { force: true, waitMs: 1500 });
   t.match(issueOf(body, { wait: -1 }), /^wait: must be at least 0$/);
 });
 
-t.test('the name of a share is checked when all else is right', async (t) => {
+t.test('the name of a share is checked last', async (t) => {
   const right = { driver: 'ram', image: '/a.img' };
   t.match(v.parse(attachRequest, { ...right, share: 'golden' }), { share: 'golden' });
   t.throws(() => v.parse(attachRequest, { ...right, share: 'a b' }), {

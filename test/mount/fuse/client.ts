@@ -1,6 +1,6 @@
 /**
- * A program that uses a bus, for tests: I/O to a mount must never come from the process that serves it, nor from the
- * one that has to clean up. Run as a program it takes calls over IPC and does them one by one; `startClient` starts it.
+ * A program that uses a bus, for tests: I/O to a mount must never come from the process that serves it, or from the
+ * process that cleans up. The program gets calls over IPC and does them one by one; `startClient` starts it.
  */
 import { type ChildProcess, execFileSync, fork } from 'node:child_process';
 import * as fs from 'node:fs';
@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { blockDeviceSize, fallocate, ioctl, lseek } from '../../../system/libc.js';
 
-/** as stat(2) tells; times in nanoseconds as decimal strings */
+/** the result of stat(2); times in nanoseconds as decimal strings */
 export interface StatAnswer {
   ino: number;
   size: number;
@@ -35,12 +35,12 @@ function checked(result: number, syscall: string): number {
   throw Object.assign(new Error(syscall), { errno: result });
 }
 
-/** What a client can be asked to do; names are below its directory, bytes are hex. */
+/** The calls of a client; names are relative to its directory, bytes are in hex. */
 function callsIn(directory: string) {
   return { ...openFileCalls(directory), ...nameCalls(directory) };
 }
 
-/** Calls on what it has open. */
+/** Calls on open files. */
 function openFileCalls(directory: string) {
   const opened = new Set<number>();
   const close = (fd: number): void => {
@@ -120,11 +120,11 @@ type Answer = { readonly result: unknown } | { readonly failed: number };
 
 export interface Client {
   readonly pid: number;
-  /** Resolves to what the call returned; rejects with the errno in the message, as `stat: errno 2`. */
+  /** Resolves to the result of the call; rejects with the errno in the message, for example `stat: errno 2`. */
   do<N extends CallName>(call: N, ...args: Parameters<Calls[N]>): Promise<ReturnType<Calls[N]>>;
-  /** The positive errno that the call fails with; 0 where it succeeds. */
+  /** The positive errno of the call; 0 if it succeeds. */
   errno<N extends CallName>(call: N, ...args: Parameters<Calls[N]>): Promise<number>;
-  /** Ends it, whatever it waits for; all it held is closed. */
+  /** Kills it, even if it is blocked; all its files are closed. */
   kill(): Promise<void>;
 }
 
@@ -155,7 +155,7 @@ export function startClient(directory: string): Client {
   };
 }
 
-/** SIGKILL, and wait until it is gone. */
+/** Sends SIGKILL, and waits until it has ended. */
 export function killChild(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return Promise.resolve();
   return new Promise((resolve) => {

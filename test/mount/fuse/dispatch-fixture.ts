@@ -1,4 +1,4 @@
-/** A Dispatcher with two files and, in place of the device, a memfd that collects what it writes. */
+/** A Dispatcher with two files and, instead of the device, a memfd that collects its replies. */
 import { closeSync, fstatSync, readSync } from 'node:fs';
 import { setTimeout as delay, setImmediate as nextTurn } from 'node:timers/promises';
 import { type Disk, frontDisk } from '../../../drivers/disk.js';
@@ -26,22 +26,22 @@ export interface DispatchFixture {
   readonly tree: Tree;
   readonly ledger: Ledger;
   readonly forgotten: number[];
-  /** node ids whose I/O threads are taken to have tried */
+  /** node ids whose I/O counts as already tried by threads */
   readonly threaded: Set<number>;
   addFile(file: NewFile): void;
-  /** Dispatches, waits for at least `atLeast` replies, and gives all replies that came. */
+  /** Dispatches, waits for at least `atLeast` replies, and returns all replies. */
   ask(bytes: Uint8Array, atLeast?: number): Promise<ParsedReply[]>;
   close(): void;
 }
 
-/** A disk that is no window, over a Buffer. */
+/** A disk over a Buffer, which is not a window. */
 export function plainDisk(bytes: Buffer, readOnly = false): Disk {
   return frontDisk(bufferDisk(bytes), { readOnly });
 }
 
 const PATIENCE_MS = 2_000;
 
-/** What a Dispatcher needs, with nothing in it yet. Its memory is never given back: it is for short-lived programs. */
+/** The context of a Dispatcher, without files. Its memory is never freed: use it only in short-lived programs. */
 export function makeDispatchContext(deviceFd: number): DispatchContext {
   return {
     deviceFds: [deviceFd],
@@ -76,7 +76,7 @@ export function makeDispatchFixture(): DispatchFixture {
   const dispatcher = new Dispatcher(context);
   let taken = 0;
   const takeReplies = (): ParsedReply[] => {
-    // write(2) moved the description's position; reading at a position leaves it alone
+    // write(2) moved the position; reading at a given offset does not change it
     const bytes = Buffer.alloc(fstatSync(device).size - taken);
     readSync(device, bytes, 0, bytes.length, taken);
     taken += bytes.length;
@@ -97,7 +97,7 @@ export function makeDispatchFixture(): DispatchFixture {
         await delay(1);
         replies.push(...takeReplies());
       }
-      // a second reply would come now
+      // if there were a second reply, it would come now
       for (let turn = 0; turn < 4; turn++) await nextTurn();
       return [...replies, ...takeReplies()];
     },

@@ -1,6 +1,6 @@
 /**
- * Damaged messages end in one reply or none, as the protocol has it for their opcode: never in a crash, in bytes that
- * are not theirs, in a change outside of the disk, or in a reply that the kernel has no room for.
+ * Damaged messages get one reply or none, as the protocol defines for their opcode. They never cause a crash, a reply
+ * with foreign bytes, a change outside of the disk, or a reply that is too large for the kernel.
  */
 import type { Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -18,7 +18,7 @@ console.log(`# FUSETAP_TEST_SEED=${seed}`);
 const DISK_BYTES = 20_003;
 t.setTimeout(90_000);
 
-/** the bytes in the middle of memory that is filled with `surroundings` */
+/** a disk in the middle of memory that is filled with `surroundings` */
 function embed(bytes: Buffer, surroundings: number): Buffer {
   const memory = Buffer.from(new ArrayBuffer(8192)).fill(surroundings);
   bytes.copy(memory, 64);
@@ -43,14 +43,14 @@ t.test('the dispatcher', async (t) => {
   t.strictSame(fixture.ledger.takeInFlight(), [], 'nothing is left in flight');
 });
 
-t.test('a thread’s own answers', async (t) => {
+t.test('the answers of a thread', async (t) => {
   const fixture = makeWindowFixture(Buffer.alloc(DISK_BYTES, 'data'));
   t.teardown(() => fixture.close());
   const CANARY = Buffer.alloc(8, 0xa5);
   const property = fc.property(damagedMessages, fc.boolean(), (bytes, readOnly) => {
     if (bytes.includes(CANARY)) return;
     const before = readOnly ? fixture.content() : null;
-    // what an earlier request left behind it
+    // the rest of an earlier request
     fixture.server.request.bytes.fill(0xa5, 0, 65_536);
     const answer = fixture.serve(bytes, { readOnly });
     if (typeof answer !== 'string') {
@@ -67,7 +67,7 @@ t.test('a thread’s own answers', async (t) => {
   fc.assert(property, { seed, numRuns: 6_000 });
 });
 
-t.test('writes whose size is not what came', async (t) => {
+t.test('writes whose size field differs from the data', async (t) => {
   const fixture = makeWindowFixture(Buffer.alloc(DISK_BYTES));
   t.teardown(() => fixture.close());
   const bytes = message({ opcode: 16, nodeId: 2 }, writeIn(0, Buffer.alloc(100, 'x')));
@@ -79,7 +79,7 @@ t.test('writes whose size is not what came', async (t) => {
   t.ok(fixture.content().equals(Buffer.alloc(DISK_BYTES)), 'nothing was written');
 });
 
-/** A device on one end of a socket pair: one message at a time, as a stream has no borders between two. */
+/** A device on one end of a socket pair: one message at a time, because a stream has no message boundaries. */
 class SocketDevice {
   readonly #socket: Socket;
   readonly #fd: number;
@@ -102,7 +102,7 @@ class SocketDevice {
     while (this.#socket.writableLength > 0 || ioctl(this.#fd, SIOCOUTQ, unread) < 0 || unread.readInt32LE() > 0);
   }
 
-  /** All that came up to the reply with a unique. */
+  /** All replies up to the reply with that unique. */
   async repliesUntil(unique: bigint): Promise<ParsedReply[]> {
     const deadline = performance.now() + 5_000;
     for (;;) {
@@ -127,12 +127,12 @@ function wholeReplies(bytes: Buffer): ParsedReply[] {
   return parseReplies(bytes.subarray(0, end));
 }
 
-t.test('a whole transport, its thread reading from a socket', async (t) => {
+t.test('a whole transport, whose thread reads from a socket', async (t) => {
   const transport = await startTransport('socket');
   t.teardown(() => transport.kill());
   const device = new SocketDevice(transport.process.stdio[4] as Socket);
   const LAST = 0x7eee_eeee_eeeen;
-  // served by the main thread, behind all that the thread handed over before
+  // served by the main thread, after everything that the thread handed over before
   const last = message({ opcode: 3, unique: LAST, nodeId: 1 }, Buffer.alloc(16));
   const property = fc.asyncProperty(damagedMessages, async (bytes) => {
     if (bytes.length === 0 || (bytes.length >= 16 && bytes.readBigUInt64LE(8) === LAST)) return;

@@ -1,4 +1,4 @@
-/** Damaged messages: what a kernel sent and what it might send, with fields overwritten, parts missing, parts added. */
+/** Damaged messages: real and possible requests of a kernel, with fields overwritten, and parts missing or added. */
 import fc from 'fast-check';
 import { CAPTURED } from './captured/requests.js';
 import {
@@ -17,7 +17,7 @@ import {
   writeIn,
 } from './wire.js';
 
-/** READ, WRITE, … for files that are there, whatever was captured */
+/** READ, WRITE, … for existing files, in addition to the captured requests */
 const OWN: readonly Buffer[] = [
   message({ opcode: 1 }, name('xvda')),
   message({ opcode: 2, nodeId: 3 }, forgetIn(1)),
@@ -97,7 +97,7 @@ function apply(bytes: Buffer, one: Damage): Buffer {
   }
 }
 
-/** Messages, most of them wrong somewhere. In half of them the length that they state is true. */
+/** Messages, most of them damaged. In half of them the length field is right. */
 export const damagedMessages: fc.Arbitrary<Buffer> = fc
   .record({
     base: fc.nat(CORPUS.length - 1),
@@ -110,7 +110,7 @@ export const damagedMessages: fc.Arbitrary<Buffer> = fc
     return bytes;
   });
 
-/** How many replies the protocol demands, and what is wrong with those that came; null where all is right. */
+/** Checks the number of replies and their content. @returns the first fault; null if all is right */
 export function judge(
   bytes: Buffer,
   replies: readonly { error: number; unique: bigint; body: Buffer }[],
@@ -129,7 +129,7 @@ export function judge(
   return body.length > room ? `${body.length} bytes of body for opcode ${opcode}, which has room for ${room}` : null;
 }
 
-/** the largest body that the kernel takes as an answer */
+/** the largest body of an answer that the kernel accepts */
 function roomFor(opcode: number, bytes: Buffer): number {
   const field = (at: number): number => (bytes.length >= 40 + at + 4 ? bytes.readUInt32LE(40 + at) : 0);
   switch (opcode) {

@@ -1,6 +1,6 @@
 /**
- * A program that serves a KernelTransport without keeper or server, for kernel-transport.test.ts and malformed.test.ts. Its
- * threads block in read(2), so it ends only by SIGKILL: by its parent's hand, or its own when anything goes wrong.
+ * A program that serves a KernelTransport without keeper or server, for kernel-transport.test.ts and malformed.test.ts.
+ * Its threads block in read(2), so it ends only by SIGKILL, from its parent or, after an error, from itself.
  *
  *     node transport-child.js mount DIRECTORY     mounts there and serves
  *     node transport-child.js device FD           serves a descriptor that stands for the device
@@ -20,18 +20,18 @@ import { plainDisk } from './dispatch-fixture.js';
 
 export const DISK_BYTES = (1 << 20) + 77;
 export const OWNER = { uid: 0, gid: 0, sinceMs: 1_600_000_000_000 };
-/** node ids: memory for threads, the same read-only, and a disk that is no window */
+/** node ids: memory served by threads, the same read-only, and a disk that is not a window */
 export const MEMORY = 2;
 export const MEMORY_READ_ONLY = 3;
 export const PLAIN = 4;
 export const NAMES = { [MEMORY]: 'xvda', [MEMORY_READ_ONLY]: 'xvdb', [PLAIN]: 'xvdc' } as const;
-/** it is root who mounts: nobody waits for the end */
+/** not used, because root mounts without a helper */
 const NEVER = { lockPath: '/dev/null', removesDirectory: false };
 const PATTERN = 'abcdefg';
 export const content = (): Buffer => Buffer.alloc(DISK_BYTES, PATTERN);
 
 export interface Command {
-  readonly do: 'hide' | 'show' | 'remove' | 'hold' | 'release' | 'count handles' | 'fail a flush';
+  readonly do: 'hide' | 'show' | 'remove' | 'pause' | 'resume' | 'count handles' | 'fail a flush';
   readonly nodeId: number;
 }
 
@@ -39,14 +39,14 @@ export type Report = { readonly done: unknown } | { readonly forgotten: number }
 
 export interface TransportChild {
   readonly process: ChildProcess;
-  /** node ids, in the order they were forgotten */
+  /** node ids, in the order in which they were forgotten */
   readonly forgotten: readonly number[];
   readonly isGone: () => boolean;
   ask(command: Command): Promise<unknown>;
   kill(): Promise<void>;
 }
 
-/** Starts one that mounts on a directory, or serves the descriptor 4 of the child, which is one end of a socket pair. */
+/** Starts a child that mounts on a directory, or that serves its descriptor 4, one end of a socket pair. */
 export async function startTransport(on: { mount: string } | 'socket'): Promise<TransportChild> {
   const args = on === 'socket' ? ['device', '4'] : ['mount', on.mount];
   const stdio = ['ignore', 'inherit', 'inherit', 'ipc', ...(on === 'socket' ? (['pipe'] as const) : [])] as const;
@@ -79,7 +79,7 @@ export async function startTransport(on: { mount: string } | 'socket'): Promise<
 function die(error?: unknown): never {
   if (error !== undefined) console.error(error);
   process.kill(process.pid, 'SIGKILL');
-  // the signal is on its way
+  // wait for the signal
   for (;;);
 }
 
@@ -131,10 +131,10 @@ async function obey(transport: KernelTransport, ledger: Ledger, command: Command
       return transport.setLeaving(nodeId, false);
     case 'remove':
       return transport.remove(nodeId);
-    case 'hold':
-      return transport.hold(nodeId);
-    case 'release':
-      return transport.release(nodeId);
+    case 'pause':
+      return transport.pause(nodeId);
+    case 'resume':
+      return transport.resume(nodeId);
     case 'count handles':
       return ledger.countHandles().get(nodeId) ?? 0;
     case 'fail a flush':

@@ -1,4 +1,4 @@
-/** A WindowServer with a window in the middle of a memfd, served as the loop of thread.ts does. */
+/** A WindowServer with a window in the middle of a memfd, used as the loop of thread.ts uses it. */
 import { closeSync, fstatSync, ftruncateSync, readSync, writeSync } from 'node:fs';
 import type { Window } from '../../../drivers/driver.js';
 import { durably } from '../../../drivers/window-sync.js';
@@ -18,22 +18,22 @@ export interface WindowFixture {
   readonly server: WindowServer;
   readonly ledger: Ledger;
   readonly window: Window;
-  /** how often the server gave its permit away */
+  /** how often the server has given its permit away */
   permitsGiven(): number;
   /** Serves a message: the reply's bytes, `handed over` to the main thread, `put off`, or nothing. */
   serve(bytes: Buffer, changes?: Partial<Window>, canReadNoWait?: boolean): Buffer | 'handed over' | 'put off' | null;
-  /** the bytes of the window now; @throws Error where the bytes around it or the file's size have changed */
+  /** the current bytes of the window; @throws Error if the bytes around it or the file's size have changed */
   content(): Buffer;
   close(): void;
 }
 
-/** The reply that a server has made. */
+/** The reply in the buffer of a server. */
 export function sent({ request, replyAddress, requestAddress }: WindowServer, length: number): Buffer {
   const { buffer, byteOffset } = request.bytes;
   return Buffer.concat([new Uint8Array(buffer, byteOffset + replyAddress - requestAddress, length)]);
 }
 
-/** @param isMapped large writes take the way of mapped-write.ts */
+/** @param isMapped large writes go through mapped-write.ts */
 export function makeWindowFixture(initial: Buffer, isMapped = false): WindowFixture {
   const fd = memfdCreate('image');
   const size = initial.length;

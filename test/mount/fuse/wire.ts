@@ -10,7 +10,7 @@ export interface Fields {
   readonly u64?: Readonly<Record<number, number | bigint>>;
 }
 
-/** A struct of `size` bytes, zero where nothing is said. */
+/** A struct of `size` bytes; all other bytes are zero. */
 export function struct(size: number, { u16 = {}, u32 = {}, u64 = {} }: Fields): Buffer {
   const bytes = Buffer.alloc(size);
   for (const [at, value] of Object.entries(u16)) bytes.writeUInt16LE(value, Number(at));
@@ -109,7 +109,7 @@ export interface ParsedReply {
   readonly bytes: Buffer;
 }
 
-/** Splits what was written to a device into replies. @throws Error where lengths do not add up */
+/** Splits the bytes written to a device into replies. @throws Error if the lengths do not add up */
 export function parseReplies(written: Buffer): ParsedReply[] {
   const replies: ParsedReply[] = [];
   for (let at = 0; at < written.length; ) {

@@ -1,11 +1,11 @@
 /**
- * Captures what the kernel of this machine sends to a FUSE server, each request that is unlike all before, and prints
- * them as the source of requests.ts. Needs root; run it after a build, from the top of the repository:
+ * Captures the requests that the kernel of this machine sends to a FUSE server, one of each kind, and prints them as
+ * the source of requests.ts. Needs root; run it after a build, from the top of the repository:
  *
  *     node dist/test/mount/fuse/captured/capture.js > test/mount/fuse/captured/requests.ts && npm run format
  *
- * A client process does one act after the other; what arrives meanwhile is that act's. The requests are answered by
- * the Dispatcher over disks in a buffer, so that the acts that follow find what they need.
+ * A client process does one act after another; requests that arrive meanwhile belong to that act. The Dispatcher
+ * answers them over disks in a buffer, so that the next acts work.
  */
 import { read as readCallback, rmdirSync, writeFileSync, writeSync } from 'node:fs';
 import { mkdtemp, open } from 'node:fs/promises';
@@ -36,7 +36,7 @@ const BLKSSZGET = 0x1268;
 
 type Act = readonly [act: string, run: (client: Client, fd: () => Promise<number>) => Promise<unknown>];
 
-/** The acts, with numbers that are easy to tell apart; failures are part of it. */
+/** The acts, with numbers that are easy to distinguish. Some acts fail on purpose. */
 const ACTS: readonly Act[] = [
   ['stat xvda', (c) => c.do('stat', 'xvda')],
   ['stat nothing', (c) => c.errno('stat', 'nothing')],
@@ -92,7 +92,7 @@ const ACTS: readonly Act[] = [
 function note(all: Captured[], act: string, bytes: Buffer): void {
   const opcode = bytes.readUInt32LE(4);
   const hex = bytes.toString('hex');
-  // uniques, process ids and the like differ: what counts is the body
+  // uniques, process ids and so on differ: only the body counts
   const isKnown = all.some((one) => one.opcode === opcode && one.hex.slice(80) === hex.slice(80));
   if (!isKnown) all.push({ act, opcode, hex });
 }
@@ -132,9 +132,9 @@ function makeDispatcher(deviceFd: number): Dispatcher {
   return new Dispatcher(context);
 }
 
-/** Has the kernel forget all files, at once: meanwhile nobody reads. */
+/** Makes the kernel forget all files in one batch, because nobody reads meanwhile. */
 async function dropCaches(): Promise<void> {
-  // the close of a client that ended a moment ago is still on its way
+  // the close of a client that has just ended may still come
   await delay(200);
   writeFileSync('/proc/sys/vm/drop_caches', '2');
   await delay(200);
@@ -158,7 +158,7 @@ async function capture(): Promise<Captured[]> {
     await dropCaches();
     act = 'forget one';
     const second = startClient(directory);
-    // two lookups, so that the body is unlike that of a FORGET above
+    // two lookups, so that the body differs from that of a FORGET above
     await second.do('stat', 'xvdc');
     await second.do('stat', 'xvdc');
     await second.kill();

@@ -1,4 +1,4 @@
-/** What each opcode is answered with, byte for byte; all but the malformed, which malformed.test.ts sends. */
+/** The answer to each opcode, byte for byte. malformed.test.ts sends malformed messages. */
 import { constants } from 'node:os';
 import t, { type Test } from 'tap';
 import { ATTACHED_MS, type DispatchFixture, makeDispatchFixture, OWNER, plainDisk } from '../dispatch-fixture.js';
@@ -55,7 +55,7 @@ interface Ask {
 interface Fixture extends DispatchFixture {
   /** the bytes of xvda */
   readonly content: Buffer;
-  /** Sends one request and demands exactly this reply: an errno, or a body. */
+  /** Sends one request and expects exactly this reply: an errno, or a body. */
   expect(ask: Ask, expected: number | Buffer, what: string): Promise<void>;
 }
 
@@ -125,7 +125,7 @@ t.test('every opcode of the protocol has its answer', async (t) => {
   }
 });
 
-t.test('what the kernel would remember for the whole bus is never ENOSYS', async (t) => {
+t.test('opcodes whose ENOSYS the kernel would remember for the whole bus never get ENOSYS', async (t) => {
   const fixture = fixtureWithFiles(t);
   const asked: readonly (readonly [opcode: number, body: Buffer])[] = [
     [14, openIn(0)],
@@ -225,7 +225,7 @@ t.test('SETATTR: mode, owner and times are kept; ctime is now', async (t) => {
   t.strictSame(set?.body, attrOut(expected));
 });
 
-t.test('SETATTR: what is not named stays', async (t) => {
+t.test('SETATTR: attributes that are not named do not change', async (t) => {
   const fixture = fixtureWithFiles(t);
   const fields = { u32: { 68: 0o777, 76: 1, 80: 2, 56: 3 }, u64: { 32: 4, 40: 5 } };
   const [set] = await fixture.ask(message({ opcode: 4, nodeId: XVDA }, setattrIn(0, fields)));
@@ -235,7 +235,7 @@ t.test('SETATTR: what is not named stays', async (t) => {
   t.strictSame(set?.body, unchanged, 'all but ctime');
 });
 
-t.test('SETATTR: one size only (coherence rule 7)', async (t) => {
+t.test('SETATTR: the size cannot be changed (coherence rule 7)', async (t) => {
   const fixture = fixtureWithFiles(t);
   for (const size of [1, DISK_BYTES - 1, DISK_BYTES + 1, 2 ** 53, 0x8000_0000_0000_0000n]) {
     const body = setattrIn(SET.size | SET.mode, { u64: { 16: size }, u32: { 68: 0o777 } });
@@ -253,13 +253,13 @@ t.test('SETATTR: one size only (coherence rule 7)', async (t) => {
   await fixture.expect({ opcode: 4, nodeId: XVDB, body: empty }, EROFS, 'and refused for a read-only disk');
 });
 
-t.test('SETATTR of the directory is refused as all that would change it', async (t) => {
+t.test('SETATTR of the directory is refused, like every change of it', async (t) => {
   const fixture = fixtureWithFiles(t);
   const body = setattrIn(SET.mode, { u32: { 68: 0o777 } });
   await fixture.expect({ opcode: 4, nodeId: 1, body }, EPERM, 'chmod');
 });
 
-t.test('OPEN: the handle is the unique, its repeat the same one', async (t) => {
+t.test('OPEN: the handle is the unique; a repeated OPEN gets the same handle', async (t) => {
   const fixture = fixtureWithFiles(t);
   // DIRECT_IO, NOFLUSH, PARALLEL_DIRECT_WRITES
   const openOut = (fh: bigint): Buffer => struct(16, { u64: { 0: fh }, u32: { 8: 1 | 32 | 64 } });
@@ -287,7 +287,7 @@ t.test('OPEN: refusals', async (t) => {
   t.equal(fixture.ledger.countHandles().size, 0, 'no handle is left');
 });
 
-t.test('OPEN: when all places for handles are taken it is ENFILE, until one is released', async (t) => {
+t.test('OPEN: ENFILE while all places for handles are taken', async (t) => {
   const fixture = fixtureWithFiles(t);
   const MAX_HANDLES = 32768;
   const bytes = message({ opcode: 14, nodeId: XVDA }, openIn(0));
@@ -303,7 +303,7 @@ t.test('OPEN: when all places for handles are taken it is ENFILE, until one is r
   t.equal(again?.error, 0);
 });
 
-t.test('READDIR: order, cursors, what leaves, and any limit', async (t) => {
+t.test('READDIR: order, cursors, files that are leaving, and any limit', async (t) => {
   const fixture = fixtureWithFiles(t);
   fixture.addFile({ nodeId: 9, name: 'a-name-that-is-longer', disk: plainDisk(Buffer.alloc(1)) });
   const all = [
@@ -346,7 +346,7 @@ t.test('STATFS', async (t) => {
   await fixture.expect({ opcode: 17, nodeId: 1 }, body, 'as many blocks as its vbds have, and two files');
 });
 
-t.test('IOCTL answers what FUSE can carry, and nothing else', async (t) => {
+t.test('IOCTL answers only what FUSE can transport', async (t) => {
   const fixture = fixtureWithFiles(t);
   const ioctl = (cmd: number, outSize: number, nodeId = XVDA) => ({ opcode: 39, nodeId, body: ioctlIn(cmd, outSize) });
   const answer = Buffer.concat([Buffer.alloc(16), u64(DISK_BYTES)]);
@@ -358,7 +358,7 @@ t.test('IOCTL answers what FUSE can carry, and nothing else', async (t) => {
   await fixture.expect(ioctl(BLKGETSIZE64, 8, 1), ENOTTY, 'of the directory');
 });
 
-t.test('READ and WRITE of a disk that is no window', async (t) => {
+t.test('READ and WRITE of a disk that is not a window', async (t) => {
   const fixture = fixtureWithFiles(t);
   const { content } = fixture;
   const read = (offset: number | bigint, size: number) => ({ opcode: 15, body: readIn(offset, size) });
@@ -396,7 +396,7 @@ t.test('a write moves mtime and ctime', async (t) => {
   }
 });
 
-t.test('FALLOCATE of a disk that is no window', async (t) => {
+t.test('FALLOCATE of a disk that is not a window', async (t) => {
   const fixture = fixtureWithFiles(t);
   const { content } = fixture;
   const ask = (mode: number, offset: number | bigint, length: number | bigint, nodeId = XVDA) => ({
@@ -424,7 +424,7 @@ t.test('FALLOCATE of a disk that is no window', async (t) => {
   }
 });
 
-t.test('LSEEK of a disk that is no window', async (t) => {
+t.test('LSEEK of a disk that is not a window', async (t) => {
   const fixture = fixtureWithFiles(t);
   const seek = (offset: number | bigint, whence: number) => ({ opcode: 46, body: lseekIn(offset, whence) });
   await fixture.expect(seek(17, 3), u64(17), 'SEEK_DATA');
@@ -455,7 +455,7 @@ t.test('FSYNC: a failed flush reaches every handle once (coherence rule 5)', asy
   await fixture.expect(fsync(99n), ENOSPC, 'a handle nobody knows is told');
 });
 
-t.test('FSYNC of a disk that is no window flushes it, and notes its failure', async (t) => {
+t.test('FSYNC of a disk that is not a window flushes it, and notes a failure', async (t) => {
   const fixture = fixtureWithFiles(t);
   let flushes = 0;
   const failing = plainDisk(Buffer.alloc(10));
@@ -472,7 +472,7 @@ t.test('FSYNC of a disk that is no window flushes it, and notes its failure', as
   await fixture.expect({ opcode: 20, nodeId: 5, body: fsyncIn(20n) }, Buffer.alloc(0), 'then succeeds');
 });
 
-t.test('FORGET: a file is forgotten when as many lookups were given back as were answered', async (t) => {
+t.test('FORGET: a file is forgotten when all answered lookups were returned', async (t) => {
   const fixture = fixtureWithFiles(t);
   const lookup = (file: string) => fixture.ask(message({ opcode: 1, nodeId: 1 }, name(file)));
   const forget = (nodeId: number, count: number | bigint) =>
@@ -496,7 +496,7 @@ t.test('FORGET: a file is forgotten when as many lookups were given back as were
   t.strictSame(fixture.forgotten, [XVDA, XVDB, XVDA]);
 });
 
-t.test('what is leaving can be neither found nor opened, but still used', async (t) => {
+t.test('a file that is leaving can be neither found nor opened, but open handles still work', async (t) => {
   const fixture = fixtureWithFiles(t);
   const node = fixture.tree.byId(XVDA);
   if (node) node.leaving = true;
@@ -508,9 +508,9 @@ t.test('what is leaving can be neither found nor opened, but still used', async 
   t.equal(found?.error, 0);
 });
 
-t.test('what is held waits, in order, and nothing else does', async (t) => {
+t.test('I/O of a paused file waits, in order, and nothing else does', async (t) => {
   const fixture = fixtureWithFiles(t);
-  await fixture.dispatcher.hold(XVDA);
+  await fixture.dispatcher.pause(XVDA);
   const write = (unique: bigint, text: string) =>
     fixture.ask(message({ opcode: 16, unique, nodeId: XVDA }, writeIn(0, Buffer.from(text))), 0);
   t.strictSame(await write(2n, 'first'), []);
@@ -519,7 +519,7 @@ t.test('what is held waits, in order, and nothing else does', async (t) => {
   const [attributes] = await fixture.ask(message({ opcode: 3, nodeId: XVDA }, Buffer.alloc(16)));
   t.equal(attributes?.error, 0, 'attributes are answered');
   await fixture.expect({ opcode: 15, nodeId: XVDB, body: readIn(0, 1) }, Buffer.alloc(1), 'another file');
-  fixture.dispatcher.release(XVDA);
+  fixture.dispatcher.resume(XVDA);
   const replies = await fixture.ask(message({ opcode: 15, unique: 6n, nodeId: XVDA }, readIn(0, 7)), 3);
   t.strictSame(
     replies.map(({ unique, error }) => [unique, error]),
@@ -532,7 +532,7 @@ t.test('what is held waits, in order, and nothing else does', async (t) => {
   t.equal(replies[2]?.body.toString(), 'secondg');
 });
 
-t.test('each request is answered with the unique that it came with', async (t) => {
+t.test('each reply has the unique of its request', async (t) => {
   const fixture = fixtureWithFiles(t);
   for (const unique of [2n, 2n ** 32n, 2n ** 53n + 2n, 2n ** 63n + 2n, 2n ** 64n - 2n]) {
     const [answer] = await fixture.ask(message({ opcode: 3, unique, nodeId: XVDA }, Buffer.alloc(16)));
@@ -540,7 +540,7 @@ t.test('each request is answered with the unique that it came with', async (t) =
   }
 });
 
-t.test('when all is answered, nothing is left in flight', async (t) => {
+t.test('when all requests are answered, no work record is left', async (t) => {
   const fixture = fixtureWithFiles(t);
   await fixture.ask(message({ opcode: 15, nodeId: XVDA }, readIn(0, 10)));
   await fixture.ask(message({ opcode: 2, nodeId: XVDA }, forgetIn(1)), 0);

@@ -1,4 +1,4 @@
-/** The kernel transport alone, on a real mount: what a client of it sees. Client and transport are other processes. */
+/** The kernel transport alone, on a real mount, as its clients see it. Client and transport are separate processes. */
 import { closeSync, constants, openSync, readFileSync } from 'node:fs';
 import { constants as system } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -52,7 +52,7 @@ async function mounted(t: Test): Promise<Mounted> {
     return client;
   };
   t.teardown(async () => {
-    // away first: whoever waits is let go when the transport ends
+    // first unmount: clients that wait then get an error when the transport ends
     umount2(directory, MNT_DETACH);
     await transport.kill();
     await Promise.all(clients.map((client) => client.kill()));
@@ -68,7 +68,7 @@ function shared(): Promise<Mounted> {
   return first;
 }
 
-/** The shared mount, with the content that it began with and nothing open. */
+/** The shared mount, with its initial content and nothing open. */
 async function restored(): Promise<Mounted> {
   const all = await shared();
   await all.client.do('closeAll');
@@ -83,7 +83,7 @@ async function restored(): Promise<Mounted> {
 const hex = (text: string): string => Buffer.from(text).toString('hex');
 const ATTACHED_NS = `${OWNER.sinceMs}000000`;
 
-t.test('stat, list and statfs say what was served', { skip }, async (t) => {
+t.test('stat, list and statfs show the files that are served', { skip }, async (t) => {
   const { client } = await shared();
   const times = { atimeNs: ATTACHED_NS, mtimeNs: ATTACHED_NS, ctimeNs: ATTACHED_NS };
   const blocks = Math.ceil(DISK_BYTES / 4096) * 8;
@@ -172,10 +172,10 @@ for (const node of [MEMORY, PLAIN] as const) {
     t.equal(await client.errno('fsync', late), 0);
   });
 
-  t.test(`${served}: what is held waits without an error, then goes on`, { skip }, async (t) => {
+  t.test(`${served}: I/O of a paused file waits without an error, then goes on`, { skip }, async (t) => {
     const { client, newClient, transport } = await restored();
     const fd = await client.do('open', file, O_RDWR);
-    await transport.ask({ do: 'hold', nodeId: node });
+    await transport.ask({ do: 'pause', nodeId: node });
     let isWritten = false;
     const writing = client.do('pwrite', fd, hex('XYZ'), 0).then((n) => {
       isWritten = true;
@@ -185,13 +185,13 @@ for (const node of [MEMORY, PLAIN] as const) {
     t.equal((await other.do('stat', file)).size, DISK_BYTES, 'attributes are not I/O');
     await delay(100);
     t.equal(isWritten, false);
-    await transport.ask({ do: 'release', nodeId: node });
+    await transport.ask({ do: 'resume', nodeId: node });
     t.equal(await writing, 3);
     t.equal(await client.do('pread', fd, 4, 0), hex('XYZd'));
   });
 }
 
-t.test('a disk has one size', { skip }, async (t) => {
+t.test('the size of a disk cannot be changed', { skip }, async (t) => {
   const { client } = await restored();
   const fd = await client.do('open', 'xvda', O_RDWR);
   const truncating = await client.do('open', 'xvda', O_RDWR | O_TRUNC);
@@ -207,7 +207,7 @@ t.test('a disk has one size', { skip }, async (t) => {
   t.equal(await client.errno('ioctl', fd, 0x1268), ENOTTY, 'BLKSSZGET');
 });
 
-t.test('a read-only vbd refuses every open for writing, root’s too', { skip }, async (t) => {
+t.test('a read-only vbd refuses every open for writing, also by root', { skip }, async (t) => {
   const { client } = await restored();
   for (const flags of [O_RDWR, constants.O_WRONLY, O_RDONLY | O_TRUNC]) {
     t.equal(await client.errno('open', 'xvdb', flags), EROFS, `flags ${flags}`);
@@ -267,15 +267,15 @@ t.test('handles are recorded while they are open', { skip }, async (t) => {
   await eventually('the other’s owner was killed', 5_000, async () => (await count()) === before);
 });
 
-t.test('forgotten is told when the last user has gone, not before', { skip }, async (t) => {
+t.test('forgotten is reported when the last user has gone, not before', { skip }, async (t) => {
   const { client, newClient, transport } = await mounted(t);
   const fd = await client.do('open', 'xvda', O_RDWR);
-  t.equal(await transport.ask({ do: 'hide', nodeId: MEMORY }), true, 'somebody may hold it');
+  t.equal(await transport.ask({ do: 'hide', nodeId: MEMORY }), true, 'it may be in use');
   const looker = newClient();
   t.equal(await looker.errno('stat', 'xvda'), ENOENT, 'hidden');
   t.equal(await client.do('pread', fd, 7, 0), hex('abcdefg'), 'still served');
   await delay(100);
-  t.notOk(transport.forgotten.includes(MEMORY), 'held by the open file');
+  t.notOk(transport.forgotten.includes(MEMORY), 'in use by the open file');
   await client.do('close', fd);
   await looker.errno('stat', 'xvda');
   await eventually('forgotten', 5_000, () => transport.forgotten.includes(MEMORY));
@@ -283,7 +283,7 @@ t.test('forgotten is told when the last user has gone, not before', { skip }, as
   t.equal((await looker.do('stat', 'xvda')).size, DISK_BYTES, 'shown again');
 });
 
-t.test('of a file that nobody ever looked up it is certain', { skip }, async (t) => {
+t.test('a file that nobody ever looked up is certainly not in use', { skip }, async (t) => {
   const { transport } = await mounted(t);
   t.equal(await transport.ask({ do: 'hide', nodeId: PLAIN }), false);
 });
@@ -292,7 +292,7 @@ t.test('a program that is run from a vbd is read through it', { skip }, async (t
   const { client } = await restored();
   const fd = await client.do('open', 'xvda', O_RDWR);
   await client.do('chmod', 'xvda', 0o700);
-  // the whole of a program, mapped privately by the kernel
+  // a whole program, mapped privately by the kernel
   const program = readFileSync('/bin/true');
   t.ok(program.length < DISK_BYTES);
   await client.do('pwrite', fd, program.toString('hex'), 0);
@@ -300,7 +300,7 @@ t.test('a program that is run from a vbd is read through it', { skip }, async (t
   t.equal(await client.errno('run', './xvda'), 0);
 });
 
-t.test('when the mount is taken away, the transport says so', { skip }, async (t) => {
+t.test('the transport reports that the mount was removed', { skip }, async (t) => {
   const { directory, client, transport } = await mounted(t);
   t.equal((await client.do('stat', 'xvda')).size, DISK_BYTES);
   t.equal(transport.isGone(), false);
@@ -322,7 +322,7 @@ t.test('two clients write at once, each sees its own and the other’s', { skip 
   t.equal(await client.errno('lseek', a, 0, 99), EINVAL);
 });
 
-t.test('after their removal handles give EIO and the names are gone', { skip }, async (t) => {
+t.test('after the removal of files, handles give EIO and the names are gone', { skip }, async (t) => {
   const { client, transport } = await mounted(t);
   for (const node of [MEMORY, PLAIN] as const) {
     const file = NAMES[node];

@@ -1,4 +1,4 @@
-/** The same content as a window and as a disk of a driver: both ways of serving must answer alike. */
+/** The same content as a window and as a disk of a driver: both must give the same answers. */
 import assert from 'node:assert/strict';
 import { closeSync, fstatSync, ftruncateSync, readSync, writeSync } from 'node:fs';
 import { constants } from 'node:os';
@@ -59,7 +59,7 @@ function requestOf(operation: Operation): Buffer {
   }
 }
 
-/** what a client would see: a number, bytes as text, or an errno */
+/** the result for a client: a number, bytes as text, or an errno */
 type Outcome = { value: number | string } | { errno: number };
 
 async function serveByDisk(disk: Disk, { kind }: Operation, bytes: Buffer): Promise<Outcome> {
@@ -106,7 +106,7 @@ function contentOf({ fd }: Window): Buffer {
 const plain = (value: unknown): string =>
   JSON.stringify(value, (_, field: unknown) => (typeof field === 'bigint' ? `${field}` : field)).slice(0, 120);
 
-/** Two images alike: one is a window that a thread serves, the other is served as a disk on the event loop. */
+/** Two equal images: a thread serves one as a window, the event loop serves the other as a disk. */
 interface Twins {
   readonly served: Window;
   readonly twin: Window;
@@ -114,22 +114,22 @@ interface Twins {
   readonly disk: Disk;
 }
 
-/** Does one thing both ways. @throws Error where the answers differ */
+/** Does one operation in both ways. @throws Error if the answers differ */
 async function compare(fixture: WindowFixture, { served, twin, disk }: Twins, step: Operation): Promise<void> {
   const bytes = requestOf(step);
   const byWindow = serveByWindow(fixture, served, step, bytes);
   const byDisk = await serveByDisk(disk, step, bytes);
   const reserved = step.kind === 'allocate' && (step.mode === 0 || step.mode === 1) && 'value' in byWindow;
-  // the one difference that is meant: only a window can be given space
+  // the one intended difference: only a window can reserve space
   const expected = reserved ? { errno: EOPNOTSUPP } : byWindow;
   if (plain(byDisk) !== plain(expected)) {
     throw new Error(`${plain(step)}: a window gives ${plain(byWindow)}, a disk ${plain(byDisk)}`);
   }
-  // space may count as data, so the twin gets it another way
+  // reserved space may count as data, so the twin gets it in another way
   if (reserved) allocateWindow(twin, Number(step.offset), Number(step.length));
 }
 
-t.test('seek, allocate, read and write: both ways answer alike and leave the same', async (t) => {
+t.test('seek, allocate, read and write: both ways give the same answers and leave the same bytes', async (t) => {
   const fixture = makeWindowFixture(Buffer.alloc(1));
   t.teardown(() => fixture.close());
   const script = fc.array(operations, { minLength: 1, maxLength: 25 });
@@ -184,7 +184,7 @@ t.test('seek agrees with a plain model of data and holes', async (t) => {
   await fc.assert(property, { seed, numRuns: 150 });
 });
 
-t.test('a hole that reaches over several looks is one hole', async (t) => {
+t.test('a hole that is longer than one call of extents is one hole', async (t) => {
   const window = { ...makeWindow([], false), size: 2 ** 32 + 4096 };
   t.teardown(() => closeSync(window.fd));
   ftruncateSync(window.fd, window.size);

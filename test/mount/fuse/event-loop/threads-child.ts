@@ -1,6 +1,6 @@
 /**
- * Threads beside those of another server, of which a device is being asked without waiting; prints whether it still is
- * when they have loaded, for each device. A process of its own: parked threads keep it from ending by itself.
+ * Loads threads while another server has set its devices non-blocking, and prints for each device whether it still is
+ * afterwards. It is a separate process, because parked threads keep a process from ending by itself.
  */
 import { Threads } from '../../../../mount/fuse/event-loop/threads.js';
 import { createStats } from '../../../../mount/ledger/counters.js';

@@ -1,4 +1,4 @@
-/** What is done when the last process of a user's bus is gone, with a helper that only says what it was asked. */
+/** The cleanup after the last process of a user's bus has ended, with a helper that only prints its arguments. */
 import { spawn } from 'node:child_process';
 import { closeSync } from 'node:fs';
 import { chmod, readFile, writeFile } from 'node:fs/promises';
@@ -11,7 +11,7 @@ import { eventually } from '../../../e2e/command.js';
 
 t.setTimeout(120_000);
 
-/** @param lockedMs for how long the lock of the bus is held by somebody else */
+/** @param lockedMs how long another process has the lock of the bus */
 async function endOfBus(t: Test, lockedMs: number): Promise<() => Promise<string>> {
   const { path, cleanup } = await temporaryDirectory({ unsafeCleanup: true });
   t.teardown(cleanup);
@@ -28,13 +28,13 @@ async function endOfBus(t: Test, lockedMs: number): Promise<() => Promise<string
   return () => readFile(log, 'utf8').catch(() => '');
 }
 
-t.test('it is unmounted', async (t) => {
+t.test('the bus is unmounted', async (t) => {
   const asked = await endOfBus(t, 0);
   await eventually('the helper is asked', 20_000, async () => (await asked()) !== '');
   t.match(await asked(), /^-u -z -q -- .*not-there\n$/);
 });
 
-t.test('a process that is still on its way out has the lock', async (t) => {
+t.test('a process that is still exiting has the lock', async (t) => {
   const asked = await endOfBus(t, 1_500);
   await eventually('the helper is asked', 20_000, async () => (await asked()) !== '');
 });

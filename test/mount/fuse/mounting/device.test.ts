@@ -4,7 +4,7 @@ import t from 'tap';
 import { addClones } from '../../../../mount/fuse/mounting/device.js';
 import { tempDir } from '../../../cli/fake-bus.js';
 
-t.test('where the device cannot be cloned, all descriptors are of the one open file', async (t) => {
+t.test('if the device cannot be cloned, all descriptors share one open file description', async (t) => {
   const path = join(tempDir(t), 'file');
   writeFileSync(path, 'abcdef');
   const first = openSync(path, 'r');
@@ -14,7 +14,7 @@ t.test('where the device cannot be cloned, all descriptors are of the one open f
     throw new Error('EACCES');
   });
   t.equal(new Set(fds).size, 3);
-  // they share its position, as only descriptors of one open file do
+  // they share the position, as only descriptors of one open file description do
   const letters = fds.map((fd) => {
     const byte = Buffer.alloc(1);
     readSync(fd, byte);
@@ -23,7 +23,7 @@ t.test('where the device cannot be cloned, all descriptors are of the one open f
   t.same(letters, ['a', 'b', 'c']);
 });
 
-t.test('where it can, each is a clone of the first', async (t) => {
+t.test('if it can be cloned, each descriptor is a clone of the first', async (t) => {
   const fds = [7];
   addClones(fds, 3, (source) => source + fds.length);
   t.same(fds, [7, 8, 9]);

@@ -1,4 +1,4 @@
-/** INIT: what is answered to a kernel's first message. */
+/** INIT: the answer to the first message of the kernel. */
 import t from 'tap';
 import { answerInit, type Negotiated } from '../../../../mount/fuse/mounting/negotiate.js';
 import { Reply } from '../../../../mount/fuse/protocol/message.js';
@@ -55,14 +55,14 @@ t.test('the answer to a real INIT, byte for byte', async (t) => {
   t.strictSame(negotiated, { minor: 45, canResend: true, canPassThrough: true });
 });
 
-t.test('nothing is taken that the kernel did not offer', async (t) => {
+t.test('only flags that the kernel offered are used', async (t) => {
   const offered = { minor: 36, flags: bits(0, 30), flags2: bits(7) };
   const { negotiated, bytes } = answer(init(offered));
   t.strictSame(bytes, reply(2n, 0, initOut({ ...offered, readahead: 4096, stackDepth: 0 })));
   t.strictSame(negotiated, { minor: 36, canResend: true, canPassThrough: false });
 });
 
-t.test('without INIT_EXT there are no flags beyond 32, whatever stands there', async (t) => {
+t.test('without INIT_EXT the field flags2 is ignored', async (t) => {
   const expected = { minor: 45, canResend: false, canPassThrough: false };
   const plain = answer(init({ minor: 45, flags: FLAGS - 2 ** 30, flags2: FLAGS2 }));
   t.strictSame(plain.negotiated, expected);
@@ -71,7 +71,7 @@ t.test('without INIT_EXT there are no flags beyond 32, whatever stands there', a
   t.strictSame(short.negotiated, expected, 'a message of the old length');
 });
 
-t.test('a newer kernel is answered with the version that is spoken here', async (t) => {
+t.test('a newer kernel gets our version as the answer', async (t) => {
   t.equal(answer(init({ minor: 99, flags: FLAGS, flags2: FLAGS2 })).bytes.readUInt32LE(16 + 4), 45);
 });
 
@@ -88,7 +88,7 @@ t.test('an older kernel is refused with its version', async (t) => {
   }
 });
 
-t.test('what is no INIT is refused', async (t) => {
+t.test('a message that is not INIT is refused', async (t) => {
   t.throws(() => answer(message({ opcode: 3 }, Buffer.alloc(16))), { code: 'FAILED', message: /opcode 3/ });
   t.throws(() => answer(init({ minor: 45, flags: FLAGS, flags2: FLAGS2 }).subarray(0, 50)), { code: 'FAILED' });
   t.throws(() => answer(Buffer.alloc(0)), { code: 'FAILED' });

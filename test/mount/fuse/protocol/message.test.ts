@@ -1,4 +1,4 @@
-/** The encoding, against what a kernel sent and against structs laid out by hand. */
+/** The encoding, compared with messages of a real kernel and with structs laid out by hand. */
 import t from 'tap';
 import * as abi from '../../../../mount/fuse/protocol/abi.js';
 import {
@@ -21,10 +21,10 @@ function captured(act: string, opcode: number): Request {
   return new Request(copy.subarray(0, bytes.length));
 }
 
-/** the handle that the client used throughout: the unique of its OPEN */
+/** the handle in all requests of the client: the unique of its OPEN */
 const OPENED = captured('open', 14).uniqueId;
 
-/** What each captured request says, by what the client did: the opcode's number, then fields. */
+/** The content of each captured request, by the act of the client: the opcode's number, then fields. */
 const DECODED: readonly (readonly [act: string, opcode: number, read: (r: Request) => unknown, expected: unknown])[] = [
   ['mount', 26, (r) => [r.opcode === abi.INIT, r.bodyU32(abi.INIT_MAJOR), r.bodyU32(abi.INIT_MINOR)], [true, 7, 45]],
   ['mount', 26, (r) => r.bodyU32(abi.INIT_MAX_READAHEAD), 131072],
@@ -94,7 +94,7 @@ const allocation = (r: Request): number[] => [
   r.bodyU64(abi.FALLOCATE_LENGTH),
 ];
 const seek = (r: Request): number[] => [r.bodyU64(abi.LSEEK_OFFSET), r.bodyU32(abi.LSEEK_WHENCE)];
-/** without FH, LOCKOWNER and CTIME, which nothing here depends on */
+/** without FH, LOCKOWNER and CTIME, which do not matter here */
 const setBits = (r: Request): number => r.bodyU32(abi.SETATTR_VALID) & ~(64 | 512 | 1024);
 const forgottenBy = (r: Request): number[] => [0, 1].map((i) => r.u64(abi.IN_BODY + (8 + 16 * i) / 4));
 const isFile = (nodeId: number): boolean => nodeId >= 2 && nodeId <= 4;
@@ -106,11 +106,11 @@ const timesOf = (r: Request): number[] => [
   r.bodyU32(abi.SETATTR_MTIME_NSEC),
 ];
 
-t.test('what a kernel sent is read as what its client did', async (t) => {
+t.test('captured requests are decoded as the acts of their client', async (t) => {
   for (const [act, opcode, read, expected] of DECODED) t.strictSame(read(captured(act, opcode)), expected, act);
 });
 
-t.test('what a kernel sent is well-formed, and no shorter part of it is', async (t) => {
+t.test('captured requests are well-formed, and no shorter part of them is', async (t) => {
   for (const { act, opcode, hex } of CAPTURED) {
     const whole = Buffer.from(hex, 'hex');
     const bytes = Buffer.from(new ArrayBuffer(whole.length));
@@ -136,7 +136,7 @@ t.test('the header of a request', async (t) => {
 });
 
 t.test('a body too short for its opcode is not well-formed', async (t) => {
-  // the bytes of body that the protocol gives to each
+  // the size of the body of each opcode in the protocol
   const least = {
     1: 2,
     2: 8,
@@ -163,7 +163,7 @@ t.test('a body too short for its opcode is not well-formed', async (t) => {
   }
 });
 
-t.test('counts that announce more than there is are not well-formed', async (t) => {
+t.test('a message whose count announces more data than it has is not well-formed', async (t) => {
   const check = (bytes: Buffer) => isWellFormed(new Request(bytes), bytes.length);
   const write = message({ opcode: 16 }, writeIn(0, Buffer.alloc(100)));
   t.equal(check(write), true);
@@ -192,7 +192,7 @@ t.test('a name ends at its NUL and within the message', async (t) => {
   t.equal(nameOf(Buffer.from('xvda\0xvdb\0')), 'xvda');
   t.equal(nameOf(Buffer.from('\0x')), null, 'empty');
   t.equal(nameOf(Buffer.from('xvda')), null, 'no NUL');
-  // the NUL that follows is of an older message in the same buffer
+  // the NUL after it belongs to an older message in the same buffer
   const longer = Buffer.concat([message({ opcode: 1 }, Buffer.from('xv')), Buffer.from('da\0')]);
   t.equal(new Request(longer).name(), null, 'NUL behind the end');
 });
@@ -206,7 +206,7 @@ t.test('64-bit fields', async (t) => {
   t.equal(request.i64(6), -86400);
 });
 
-t.test('only FORGET and BATCH_FORGET want no answer', async (t) => {
+t.test('only FORGET and BATCH_FORGET need no answer', async (t) => {
   const oneWay = Array.from({ length: 64 }, (_, opcode) => opcode).filter(isOneWay);
   t.strictSame(oneWay, [2, 42]);
 });
@@ -218,7 +218,7 @@ t.test('the header of a reply', async (t) => {
   t.strictSame(r.bytes.subarray(0, 16), reply(0x8000_0001_1234_5678n, -5));
 });
 
-t.test('attributes lie where the protocol has them', async (t) => {
+t.test('attributes have the layout of the protocol', async (t) => {
   const r = new Reply(Buffer.from(new ArrayBuffer(256)));
   r.bytes.fill(0xee);
   const times = { atimeSec: 11, atimeNsec: 12, mtimeSec: -2, mtimeNsec: 999_999_999, ctimeSec: 2 ** 34, ctimeNsec: 16 };

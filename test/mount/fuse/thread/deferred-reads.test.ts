@@ -1,4 +1,4 @@
-/** Reads that are put off: which are answered when, and when the thread waits. */
+/** Reads that are put off: when they are answered, and when the thread waits. */
 import t from 'tap';
 import { DeferredReads, type PutOff } from '../../../../mount/fuse/thread/deferred-reads.js';
 import { NOT_SERVED } from '../../../../mount/fuse/thread/serve-window.js';
@@ -7,10 +7,10 @@ function asRead(offset: number): Omit<PutOff<string>, 'window' | 'begunMs'> {
   return { uniqueId: offset, uniqueLow: offset, uniqueHigh: 0, place: offset, offset, size: 1 };
 }
 
-/** A disk that has brought in what `isIn` says, and what was done, in order. */
+/** A disk that has loaded the reads for which `isIn` is true, and the calls, in order. */
 function openStage(...offsets: number[]) {
   const isIn = new Set<number>();
-  /** what else the disk brings while one is waited for */
+  /** the other reads that the disk loads while the thread waits for one */
   const meanwhile = new Map<number, number[]>();
   const done: string[] = [];
   const reads = new DeferredReads<string>(
@@ -29,7 +29,7 @@ function openStage(...offsets: number[]) {
   return { reads, isIn, meanwhile, done, add };
 }
 
-t.test('those that have come in are answered, and nobody waits for the others', (t) => {
+t.test('reads that are ready are answered, and the thread does not wait for the others', (t) => {
   const { reads, isIn, done } = openStage(1, 2, 3, 4);
   isIn.add(2).add(4);
   reads.settle(0);
@@ -42,7 +42,7 @@ t.test('those that have come in are answered, and nobody waits for the others', 
   t.end();
 });
 
-t.test('where none has come in, each is waited for, the oldest first', (t) => {
+t.test('if no read is ready, the thread waits for each, the oldest first', (t) => {
   const { reads, done } = openStage(3, 1, 2);
   reads.settle(0);
   t.same(done, ['may wait', 'waited for 3', 'waited for 1', 'waited for 2']);
@@ -50,7 +50,7 @@ t.test('where none has come in, each is waited for, the oldest first', (t) => {
   t.end();
 });
 
-t.test('an old one is waited for, whatever has come in', (t) => {
+t.test('the thread waits for a read that is late, even if others are ready', (t) => {
   const { reads, isIn, done, add } = openStage(1);
   add(2, 5);
   isIn.add(2);
@@ -62,7 +62,7 @@ t.test('an old one is waited for, whatever has come in', (t) => {
   t.end();
 });
 
-t.test('what comes in while one is waited for is answered next', (t) => {
+t.test('reads that become ready during a wait are answered next', (t) => {
   const { reads, meanwhile, done } = openStage(1, 2, 3, 4, 5);
   meanwhile.set(1, [4, 3]);
   meanwhile.set(2, [5]);
@@ -75,7 +75,7 @@ t.test('what comes in while one is waited for is answered next', (t) => {
   t.end();
 });
 
-t.test('no more are put off than a disk does at a time', (t) => {
+t.test('the number of reads that are put off is limited', (t) => {
   const { reads, add } = openStage();
   for (let offset = 0; offset < 31; offset++) add(offset);
   t.equal(reads.isFull, false);
@@ -84,7 +84,7 @@ t.test('no more are put off than a disk does at a time', (t) => {
   t.end();
 });
 
-t.test('those of a window that was taken away are waited for, and no others', (t) => {
+t.test('the thread waits for the reads of a window that was taken away, and no others', (t) => {
   const { reads, done } = openStage(1, 2);
   reads.add({ ...asRead(3), window: 'other', begunMs: 0 });
   reads.finishOf('other');

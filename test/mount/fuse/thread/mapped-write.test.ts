@@ -1,4 +1,4 @@
-/** Large writes past the lock of a file: what they write, and what they leave to another way. */
+/** Large writes that bypass the lock of a file: which bytes they write, and which they leave to pwrite. */
 import { closeSync, existsSync, fstatSync, ftruncateSync, openSync, readFileSync, readSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -41,7 +41,7 @@ const windowOf = (fd: number, kind: Window['kind'], start = 0): Window => {
   return { fd, start, size: SIZE - start, kind, readOnly: false, durable: false };
 };
 
-/** The window mapped, for as long as the test runs; at 0 where it is not. */
+/** The window, mapped until the test ends; `mappedAt` 0 if it is not mapped. */
 function map(
   t: Test,
   window: Window,
@@ -57,14 +57,14 @@ function content(fd: number): Buffer {
   return whole;
 }
 
-/** What a file is that was all zeros. */
+/** The expected content of a file that was all zeros. */
 function withBytes(bytes: Buffer, offset: number): Buffer {
   const whole = Buffer.alloc(SIZE);
   whole.set(bytes, offset);
   return whole;
 }
 
-/** the lines of this process's memory that are of images */
+/** the lines of /proc/self/maps that belong to images */
 const mappings = (): string[] =>
   readFileSync('/proc/self/maps', 'utf8')
     .split('\n')
@@ -80,13 +80,13 @@ t.test('memory is written whole, wherever the window begins', async (t) => {
   }
 });
 
-t.test('of a file in memory the last sector is left to pwrite', { skip: needsTmpfs }, async (t) => {
+t.test('the last sector of a file in memory is left to pwrite', { skip: needsTmpfs }, async (t) => {
   const window = windowOf(await openFile(t, MEMORY_DIRECTORY), 'file', 300);
   t.equal(writeMapped(map(t, window), addressOf(DATA), 1000, LENGTH), LENGTH - SECTOR);
   t.ok(content(window.fd).equals(withBytes(DATA.subarray(0, -SECTOR), 1300)));
 });
 
-t.test('what is not wholly inside is not for it', async (t) => {
+t.test('a range that is not wholly inside is left to pwrite', async (t) => {
   const window = windowOf(openMemory(t), 'memory');
   const mapped = map(t, window);
   for (const offset of [SIZE - LENGTH + 1, SIZE, SIZE + 4096, 2 ** 53 - 1]) {
@@ -95,24 +95,28 @@ t.test('what is not wholly inside is not for it', async (t) => {
   t.ok(content(window.fd).equals(Buffer.alloc(SIZE)));
 });
 
-t.test('an image that shrinks keeps its end, and the process lives', { skip: needsTmpfs }, async (t) => {
-  const window = windowOf(await openFile(t, MEMORY_DIRECTORY), 'file');
-  const mapped = map(t, window);
-  for (const end of [SIZE - 1, LENGTH, LENGTH - 1, 4096, 1, 0]) {
-    ftruncateSync(window.fd, end);
-    t.equal(writeMapped(mapped, addressOf(DATA), SIZE - LENGTH, LENGTH), 0);
-    t.ok(content(window.fd).equals(Buffer.alloc(end)), `${end} bytes are left`);
-  }
-  // as where it shrinks between the look at its end and the one at its pages
-  const unseen: MappedWindow = { ...mapped, window: { ...window, kind: 'memory' } };
-  for (const end of [0, 3 * 4096, LENGTH - 4096]) {
-    ftruncateSync(window.fd, end);
-    t.equal(writeMapped(unseen, addressOf(DATA), 0, LENGTH), 0);
-    t.ok(content(window.fd).equals(Buffer.alloc(end)), 'nothing, not a part');
-  }
-});
+t.test(
+  'a write to an image that has shrunk does not grow it, and the process lives',
+  { skip: needsTmpfs },
+  async (t) => {
+    const window = windowOf(await openFile(t, MEMORY_DIRECTORY), 'file');
+    const mapped = map(t, window);
+    for (const end of [SIZE - 1, LENGTH, LENGTH - 1, 4096, 1, 0]) {
+      ftruncateSync(window.fd, end);
+      t.equal(writeMapped(mapped, addressOf(DATA), SIZE - LENGTH, LENGTH), 0);
+      t.ok(content(window.fd).equals(Buffer.alloc(end)), `${end} bytes are left`);
+    }
+    // as if it shrinks between the check of its size and that of its pages
+    const unseen: MappedWindow = { ...mapped, window: { ...window, kind: 'memory' } };
+    for (const end of [0, 3 * 4096, LENGTH - 4096]) {
+      ftruncateSync(window.fd, end);
+      t.equal(writeMapped(unseen, addressOf(DATA), 0, LENGTH), 0);
+      t.ok(content(window.fd).equals(Buffer.alloc(end)), 'nothing, not a part');
+    }
+  },
+);
 
-t.test('only what is in memory is mapped, and to be written', async (t) => {
+t.test('only writable images in memory are mapped', async (t) => {
   const memory = openMemory(t);
   t.not(map(t, windowOf(memory, 'memory')).mappedAt, 0);
   t.equal(map(t, { ...windowOf(memory, 'memory'), readOnly: true }).mappedAt, 0);
@@ -125,7 +129,7 @@ t.test('only what is in memory is mapped, and to be written', async (t) => {
   t.equal(map(t, file, memoryOnly).mappedAt, 0, 'unless it is not to be');
 });
 
-t.test('what is unmapped is let go', async (t) => {
+t.test('unmapping frees the mapping', async (t) => {
   const windows = new MappedWindows({ takeUse: () => false, mapsFiles: true });
   const window = windowOf(openMemory(t), 'memory', 5000);
   t.same(mappings(), []);
@@ -138,7 +142,7 @@ t.test('what is unmapped is let go', async (t) => {
   windows.unmap(7);
 });
 
-t.test('memory that was written counts as the process’s until there was no write for a while', async (t) => {
+t.test('written pages count as memory of the process until there was no write for a while', async (t) => {
   let uses = 1;
   const windows = new MappedWindows({ takeUse: () => uses-- > 0, mapsFiles: true });
   const window = windowOf(openMemory(t), 'memory');
@@ -159,7 +163,7 @@ t.test('memory that was written counts as the process’s until there was no wri
   await eventually('the copy in memory is let go', 20_000, () => heldKilobytes() === 0);
 });
 
-/** What smaps says of the mapping at an address. */
+/** The entry of smaps for the mapping at an address. */
 function sectionOf(address: number): string {
   const text = readFileSync('/proc/self/smaps', 'utf8');
   const from = text.indexOf(`\n${address.toString(16)}-`);

@@ -1,4 +1,4 @@
-/** What a thread answers by itself: replies byte for byte, and what it leaves to the main thread. */
+/** The requests that a thread answers itself, byte for byte, and those that it leaves to the main thread. */
 import { closeSync, ftruncateSync, openSync } from 'node:fs';
 import { constants } from 'node:os';
 import { join } from 'node:path';
@@ -29,11 +29,11 @@ function fixtureOf(t: Test): WindowFixture & { initial: Buffer } {
   return { ...fixture, initial };
 }
 
-t.test('data lies at the start of a page both ways', async (t) => {
+t.test('data starts at a page boundary in both directions', async (t) => {
   const { server } = fixtureOf(t);
   t.equal((server.requestAddress + 80) % 4096, 0, 'what is to be written');
   t.equal((server.replyAddress + 16) % 4096, 0, 'what was read');
-  // what the kernel demands of a buffer for the largest write
+  // the kernel's minimum for the buffer of the largest write
   t.ok(server.requestLimit >= 80 + LARGEST);
 });
 
@@ -55,9 +55,9 @@ t.test('READ never gives more than the buffer holds', async (t) => {
   }
 });
 
-t.test('READ of what is not in memory is put off, and answered later', async (t) => {
+t.test('READ of bytes that are not in memory is put off, and answered later', async (t) => {
   const { server, serve, window, initial } = fixtureOf(t);
-  // a memfd that is not known as one refuses RWF_NOWAIT, as a disk does what it would have to wait for
+  // a memfd served as a file refuses RWF_NOWAIT, as a disk does if it would have to wait
   const onDisk = { kind: 'file' } as const;
   t.strictSame(serve(ask(READ, readIn(7, 14)), onDisk, true), ok(initial.subarray(7, 21)), 'not where it must not be');
   server.mayDefer = true;
@@ -170,7 +170,7 @@ t.test('LSEEK', async (t) => {
   }
 });
 
-t.test('FSYNC is answered here until a flush has failed', async (t) => {
+t.test('FSYNC is answered by the thread until a flush has failed', async (t) => {
   const { serve, ledger } = fixtureOf(t);
   t.strictSame(serve(ask(FSYNC, fsyncIn(9n))), ok());
   t.equal(serve(ask(FSYNC, fsyncIn(9n)), { kind: 'file', fd: 1_000_000 }), 'handed over');
@@ -179,7 +179,7 @@ t.test('FSYNC is answered here until a flush has failed', async (t) => {
   t.strictSame(ledger.flushErrors(0), { count: 1, errno: EBADF }, 'a flush that succeeds adds nothing');
 });
 
-t.test('a request that is handed over is as it came', async (t) => {
+t.test('a request that is handed over is unchanged', async (t) => {
   const { serve, server } = fixtureOf(t);
   const bytes = ask(FSYNC, fsyncIn(9n));
   t.equal(serve(bytes, { kind: 'file', fd: 1_000_000 }), 'handed over');
@@ -204,7 +204,7 @@ t.test('an image that shrank is EIO, never zeros', async (t) => {
   t.strictSame(serve(ask(LSEEK, lseekIn(4096, 3))), refusal(EIO), 'nor a hole');
 });
 
-t.test('the permit goes to another thread before a wait for a disk, and only then', async (t) => {
+t.test('a thread gives its permit away before it waits for a disk, and only then', async (t) => {
   const { serve, permitsGiven, initial, window } = fixtureOf(t);
   const gives = (what: string, expected: number, act: () => unknown): void => {
     const before = permitsGiven();
@@ -232,7 +232,7 @@ t.test('the permit goes to another thread before a wait for a disk, and only the
   t.equal(window.kind, 'memory');
 });
 
-t.test('a read that need not wait keeps the permit', async (t) => {
+t.test('a read that does not wait keeps the permit', async (t) => {
   const { path, cleanup } = await dir({ unsafeCleanup: true });
   t.teardown(cleanup);
   const { serve, permitsGiven } = fixtureOf(t);

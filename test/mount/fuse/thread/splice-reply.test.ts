@@ -1,4 +1,4 @@
-/** Replies by splice, to a file in place of /dev/fuse: what would be sent is there to be looked at. */
+/** Replies by splice, to a file instead of /dev/fuse, so that the bytes can be checked. */
 import {
   closeSync,
   ftruncateSync,
@@ -60,17 +60,20 @@ for (const kind of ['memory', 'file'] as const) {
     }
   });
 
-  t.test(`${kind}: what the image no longer has is not sent, nor a part of it with the next reply`, async (t) => {
-    const { window, send, sent } = stage(t, kind);
-    ftruncateSync(window.fd, 200_000);
-    t.equal(send(100_000, 256 << 10), false);
-    t.equal(sent().length, 0);
-    t.equal(send(0, 128 << 10), true);
-    t.ok(Buffer.concat([Buffer.alloc(16, 'h'), patternBytes(0, 128 << 10, 1)]).equals(sent()));
-  });
+  t.test(
+    `${kind}: bytes that the image no longer has are not sent, and no part of them comes with the next reply`,
+    async (t) => {
+      const { window, send, sent } = stage(t, kind);
+      ftruncateSync(window.fd, 200_000);
+      t.equal(send(100_000, 256 << 10), false);
+      t.equal(sent().length, 0);
+      t.equal(send(0, 128 << 10), true);
+      t.ok(Buffer.concat([Buffer.alloc(16, 'h'), patternBytes(0, 128 << 10, 1)]).equals(sent()));
+    },
+  );
 }
 
-t.test('more than the pipe has room for is not waited for', async (t) => {
+t.test('a reply that is larger than the pipe does not block', async (t) => {
   const { send, sent } = stage(t, 'memory');
   t.equal(send(0, 512 << 10), false);
   t.equal(send(0, SIZE), false);
@@ -78,7 +81,7 @@ t.test('more than the pipe has room for is not waited for', async (t) => {
   t.equal(send(0, 256 << 10), true);
 });
 
-t.test('a device that takes nothing by splice is left to be written to', async (t) => {
+t.test('if the device does not support splice, the caller must write', async (t) => {
   const { window } = stage(t, 'memory');
   const header = allocateResident(16);
   const full = openSync('/dev/full', 'w');

@@ -1,27 +1,27 @@
 /**
- * A worker thread for thread-control.test.ts. As the threads of a server, it does not return to its event loop while it
- * works; it ends when the test's memory says so.
+ * A worker thread for thread-control.test.ts. Like the threads of a server, it does not return to its event loop while
+ * it works. It ends when the test sets a word in the shared memory.
  */
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { ThreadGate, type ThreadMemory } from '../../../../mount/fuse/thread/thread-control.js';
 
 /** words of the memory that test and workers share */
 export const STOP = 0;
-/** threads that hold a permit now, and the most there ever were */
+/** threads that have a permit now, and the maximum so far */
 export const HOLDING = 1;
 export const MOST_HOLDING = 2;
-/** times that a thread used what was taken away from it */
+/** how often a thread used a resource after it was taken away */
 export const WRONG_USES = 3;
 export const USES = 4;
 /** permits taken */
 export const TAKEN = 5;
 /** messages that parked threads took */
 export const TAKEN_PARKED = 6;
-/** from here on: 1 where a resource may be used */
+/** from this word on: 1 if the resource may be used */
 export const RESOURCES = 16;
 export const WORDS = RESOURCES + 64;
 
-/** whose requests they serve */
+/** the node whose requests they serve */
 export const NODE = 2;
 
 export interface WorkerTask {
@@ -42,7 +42,7 @@ function spin(turns: number): void {
   for (let i = 0; i < turns; i++) Math.sqrt(i);
 }
 
-/** Takes and gives permits, and keeps account of how many threads have one. */
+/** Takes and gives permits, and counts the threads that have one. */
 function takePermits({ thread, memory, shared, rounds }: WorkerTask, port: MessagePort): void {
   const words = new Int32Array(shared);
   const gate = new ThreadGate(memory, thread);
@@ -66,7 +66,7 @@ function takePermits({ thread, memory, shared, rounds }: WorkerTask, port: Messa
   }
 }
 
-/** Uses resources while it knows of them, as a thread does with windows. */
+/** Uses resources as long as they are not taken away, as a thread does with windows. */
 function useResources({ thread, memory, shared }: WorkerTask, port: MessagePort): void {
   const words = new Int32Array(shared);
   const gate = new ThreadGate(memory, thread);

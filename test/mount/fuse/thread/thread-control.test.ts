@@ -1,4 +1,4 @@
-/** What threads share, with real threads: permits, and when it is safe to close what they used. */
+/** The shared memory of threads, with real threads: permits, and when it is safe to close a resource of theirs. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import t, { type Test } from 'tap';
@@ -29,7 +29,7 @@ const ROUNDS = 20_000;
 interface Crew {
   readonly words: Int32Array;
   readonly workers: Worker[];
-  /** resolves when all have ended; rejects where one failed */
+  /** resolves when all have ended; rejects if one failed */
   readonly ended: Promise<unknown>;
 }
 
@@ -52,7 +52,7 @@ function startCrew(t: Test, threads: number, memory: ThreadMemory, task: Pick<Wo
   return { words, workers, ended };
 }
 
-t.test('never do more threads hold a permit than there are', async (t) => {
+t.test('never more threads have a permit than there are permits', async (t) => {
   for (const [threads, permits] of [
     [5, 1],
     [5, 2],
@@ -89,7 +89,7 @@ t.test('parked threads take their messages, which would pile up otherwise', asyn
   await Promise.all(workers.map((worker) => new Promise((resolve) => worker.once('online', resolve))));
   for (let round = 1; round <= 20; round++) for (const worker of workers) worker.postMessage(round);
   await eventually('they have been taken', 10_000, () => {
-    // again and again: one that is not waiting yet takes them with the next
+    // repeatedly: a thread that is not waiting yet takes them with the next message
     watch.announce();
     return Atomics.load(words, TAKEN_PARKED) === threads * 20;
   });
@@ -113,7 +113,7 @@ t.test('several permits wake several threads', async (t) => {
   t.equal(Atomics.load(words, TAKEN), 1_000);
 });
 
-t.test('giving what one does not have gives nothing', async (t) => {
+t.test('giving a permit that the thread does not have changes nothing', async (t) => {
   const memory = createThreadMemory(2);
   const gate = new ThreadGate(memory, 0);
   gate.givePermit();
@@ -125,7 +125,7 @@ t.test('giving what one does not have gives nothing', async (t) => {
   await eventually('the thread is let in', 10_000, () => Atomics.load(words, TAKEN) === 1);
 });
 
-t.test('passed resolves only when no thread uses what was taken away', async (t) => {
+t.test('awaitUnused resolves only when no thread uses the window that was taken away', async (t) => {
   const threads = 3;
   const memory = createThreadMemory(threads);
   const watch = new ThreadWatch(memory, threads);
@@ -142,9 +142,9 @@ t.test('passed resolves only when no thread uses what was taken away', async (t)
     Atomics.store(words, RESOURCES + resource, 1);
     tell({ resource, isThere: true });
     const uses = Atomics.load(words, USES);
-    // every other time they have it in use when it goes
+    // every second time they are using it when it is taken away
     if (rounds % 2 === 0) await eventually('it is used', 10_000, () => Atomics.load(words, USES) > uses);
-    await watch.passed(tell({ resource, isThere: false }), NODE);
+    await watch.awaitUnused(tell({ resource, isThere: false }), NODE);
     Atomics.store(words, RESOURCES + resource, 0);
     if (rounds % 16 === 0) await delay(1);
   }
@@ -153,7 +153,7 @@ t.test('passed resolves only when no thread uses what was taken away', async (t)
   t.equal(Atomics.load(words, WRONG_USES), 0);
 });
 
-t.test('passed waits for a thread in the middle of a request, not for one that reads', async (t) => {
+t.test('awaitUnused waits for a thread in the middle of a request, not for one that reads', async (t) => {
   const memory = createThreadMemory(2);
   const [busy, idle] = [new ThreadGate(memory, 0), new ThreadGate(memory, 1)];
   const watch = new ThreadWatch(memory, 2);
@@ -161,7 +161,7 @@ t.test('passed waits for a thread in the middle of a request, not for one that r
   idle.leave();
   t.equal(busy.enter(NODE), false);
   let isPassed = false;
-  const passed = watch.passed(watch.announce(), NODE).then(() => {
+  const passed = watch.awaitUnused(watch.announce(), NODE).then(() => {
     isPassed = true;
   });
   await delay(30);
@@ -173,29 +173,32 @@ t.test('passed waits for a thread in the middle of a request, not for one that r
   t.equal(busy.enter(NODE), false, 'once');
 });
 
-t.test('a thread that has seen the messages is waited for no longer, also in the middle of a request', async (t) => {
-  const memory = createThreadMemory(1);
-  const gate = new ThreadGate(memory, 0);
-  const watch = new ThreadWatch(memory, 1);
-  const version = watch.announce();
-  t.equal(gate.enter(NODE), true);
-  gate.seen();
-  await watch.passed(version, NODE);
-  t.pass();
-});
+t.test(
+  'awaitUnused does not wait for a thread that has taken the messages, even in the middle of a request',
+  async (t) => {
+    const memory = createThreadMemory(1);
+    const gate = new ThreadGate(memory, 0);
+    const watch = new ThreadWatch(memory, 1);
+    const version = watch.announce();
+    t.equal(gate.enter(NODE), true);
+    gate.seen();
+    await watch.awaitUnused(version, NODE);
+    t.pass();
+  },
+);
 
-t.test('passed waits for threads that use the window, and for no others', async (t) => {
+t.test('awaitUnused waits for threads that use the window, and for no others', async (t) => {
   const memory = createThreadMemory(2);
   const [hung, other] = [new ThreadGate(memory, 0), new ThreadGate(memory, 1)];
   const watch = new ThreadWatch(memory, 2);
   hung.enter(NODE);
   other.enter(NODE + 1);
   other.leave();
-  await watch.passed(watch.announce(), NODE + 1);
+  await watch.awaitUnused(watch.announce(), NODE + 1);
   t.pass('one that serves another vbd for ever is not waited for');
 });
 
-t.test('a read that was put off uses its window, whatever messages its thread has seen', async (t) => {
+t.test('a read that was put off uses its window, whatever messages its thread has taken', async (t) => {
   const memory = createThreadMemory(1);
   const gate = new ThreadGate(memory, 0);
   const watch = new ThreadWatch(memory, 1);
@@ -205,20 +208,20 @@ t.test('a read that was put off uses its window, whatever messages its thread ha
   const version = watch.announce();
   gate.enter(NODE + 2);
   gate.seen();
-  await watch.passed(version, NODE + 2);
+  await watch.awaitUnused(version, NODE + 2);
   let isPassed = false;
-  const passed = watch.passed(version, NODE).then(() => {
+  const passed = watch.awaitUnused(version, NODE).then(() => {
     isPassed = true;
   });
   gate.finished(places[1] as number);
-  await watch.passed(version, NODE + 1);
+  await watch.awaitUnused(version, NODE + 1);
   await delay(20);
   t.equal(isPassed, false);
   gate.finished(places[0] as number);
   await passed;
 });
 
-t.test('versions go on behind 2^31', async (t) => {
+t.test('versions go on after 2^31', async (t) => {
   const memory = createThreadMemory(1);
   const gate = new ThreadGate(memory, 0);
   const watch = new ThreadWatch(memory, 1);
@@ -229,7 +232,7 @@ t.test('versions go on behind 2^31', async (t) => {
   for (let i = 0; i < 6; i++) {
     const version = watch.announce();
     let isPassed = false;
-    const passed = watch.passed(version, NODE).then(() => {
+    const passed = watch.awaitUnused(version, NODE).then(() => {
       isPassed = true;
     });
     await delay(3);

@@ -1,4 +1,4 @@
-/** Whose turn it is to write: between threads by shared memory, between processes by locks. */
+/** Turns of writers: between threads by shared memory, between processes by locks. */
 import { closeSync, openSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import t, { type Test } from 'tap';
@@ -15,7 +15,7 @@ function sides(): { one: WriteTurns; other: WriteTurns; watch: TurnWatch } {
   return { one: new WriteTurns(memory, 0), other: new WriteTurns(memory, 1), watch: new TurnWatch(memory) };
 }
 
-t.test('what overlaps waits until the other has ended, all else does not', async (t) => {
+t.test('a write that overlaps another waits until that has ended; other writes do not wait', async (t) => {
   const { one, other, watch } = sides();
   for (const image of [IMAGE, IMAGE + 1]) await watch.allow(image);
   t.ok(one.tryBegin(IMAGE, 10 * PAGE_BYTES, 5 * PAGE_BYTES));
@@ -36,7 +36,7 @@ t.test('what overlaps waits until the other has ended, all else does not', async
   t.ok(other.tryBegin(IMAGE, 10 * PAGE_BYTES, 5 * PAGE_BYTES), 'its turn has come');
 });
 
-t.test('a range is copied where that is allowed, and who forbids it waits for those that do', async (t) => {
+t.test('threads copy only if allowed, and forbidding it waits until no thread copies', async (t) => {
   const { one, other, watch } = sides();
   one.tryBegin(IMAGE, 0, PAGE_BYTES);
   t.notOk(one.mayCopy(IMAGE), 'not before it is allowed');
@@ -60,7 +60,7 @@ t.test('a range is copied where that is allowed, and who forbids it waits for th
   await forbidden;
 });
 
-/** Another open file of the same memory, as another process has it. */
+/** Another open file description of the same memory, as another process has it. */
 function again(t: Test, fd: number): number {
   const other = openSync(`/proc/self/fd/${fd}`, 'r+');
   t.teardown(() => closeSync(other));
