@@ -1,5 +1,5 @@
 /**
- * Copying what a disk holds: runs of data in chunks, several of them under way at once.
+ * Copies ranges of data in chunks, several chunks at the same time.
  */
 import type { Run } from './zero-pages.js';
 
@@ -7,20 +7,20 @@ const CHUNK_BYTES = 1 << 20;
 const COPIERS = 2;
 
 export interface CopyOptions {
-  /** aborted when the copy is given up */
+  /** aborts the copy */
   readonly signal: AbortSignal;
   progress(doneBytes: number, totalBytes: number): void;
 }
 
-/** How many bytes the runs have together. */
+/** The sum of the lengths of the ranges, in bytes. */
 export function lengthOf(runs: readonly Run[]): number {
   return runs.reduce((sum, [from, to]) => sum + to - from, 0);
 }
 
 /**
- * Calls `copyChunk` for each chunk of the runs. Chunks end where a multiple of 1 MiB does.
- * @param copyChunk is to fill the buffer, whose length is the chunk's, from that byte on, and put it where it belongs
- * @throws what `copyChunk` throws first; the signal's reason when aborted. No chunk is under way any more then.
+ * Calls `copyChunk` for each chunk of the ranges. Chunks end at multiples of 1 MiB.
+ * @param copyChunk reads the chunk that starts at byte `from` into the buffer, which has its length, and writes it out
+ * @throws the first error of `copyChunk`; the signal's reason when aborted. No chunk is under way any more then.
  */
 export async function copyRuns(
   runs: readonly Run[],
@@ -33,7 +33,7 @@ export async function copyRuns(
   const chunks = chunksOf(runs);
   const copier = async (): Promise<void> => {
     const buffer = Buffer.allocUnsafeSlow(CHUNK_BYTES);
-    // an error thrown out of this loop ends the generator, so the other copiers stop too
+    // an error in this loop ends the shared generator, so the other copiers stop too
     for (const [from, to] of chunks) {
       signal.throwIfAborted();
       await copyChunk(buffer.subarray(0, to - from), from);
@@ -41,7 +41,7 @@ export async function copyRuns(
       progress(doneBytes, totalBytes);
     }
   };
-  // the descriptors are given back when this returns, so nobody may still be at work
+  // the caller may close the descriptors when this returns, so wait until all copiers have ended
   const ends = await Promise.allSettled(Array.from({ length: COPIERS }, copier));
   for (const end of ends) if (end.status === 'rejected') throw end.reason;
 }

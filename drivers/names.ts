@@ -1,17 +1,17 @@
 /**
- * The drivers that come with fusetap: the one list of them. A new driver is its folder and its line here; the registry,
- * specs, help, completion, the control interface and tap-ctl ask this file.
+ * The only list of the drivers that come with fusetap. A new driver needs a folder and a line here; the registry,
+ * specs, help, completion, the control interface and tap-ctl use this list.
  *
- * Cheap to import, for the command line too: the code of a driver is loaded when `load` is called.
+ * Cheap to import, also for the command line: the code of a driver is loaded only when `load` is called.
  */
 import type { Driver } from './driver.js';
 
-/** What is to be known of a driver before its code is loaded. */
+/** The facts about a driver that are needed before its code is loaded. */
 export interface DriverFacts {
   load(): Promise<{ readonly default: Driver }>;
-  /** `aio:` alone means nothing, `ram:` may join a memory by its name */
+  /** true: `aio:` alone is wrong; false: `ram:` alone may join a ram image by its name */
   readonly needsImage: boolean;
-  /** its number in tapdisk, which has none for drivers that it did not have */
+  /** its number in tapdisk, if tapdisk has this driver */
   readonly tapdiskType?: number;
   /** for help and completion */
   readonly summary: string;
@@ -33,11 +33,11 @@ export const driverSummaries: readonly (readonly [name: string, summary: string]
   ([name, { summary }]) => [name, summary],
 );
 
-/** The driver of a disk for which none is named. */
+/** The driver if a request names none. */
 export const DEFAULT_DRIVER: DriverName = 'aio';
 
-/** What is known of a driver by that name; undefined for a name that is none of fusetap's own. */
+/** The facts about the driver of that name; undefined if it is not one of fusetap's own. */
 export function factsOf(name: string): DriverFacts | undefined {
-  // hasOwn: "constructor" is no driver
+  // hasOwn: "constructor" is not a driver
   return Object.hasOwn(DRIVERS, name) ? DRIVERS[name as DriverName] : undefined;
 }

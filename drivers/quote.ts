@@ -1,22 +1,22 @@
-/** Values inside messages: each stays on one line, whatever is in it, and can do nothing to a terminal. */
+/** Writes values into messages. Whatever a value contains, it stays on one line and cannot control a terminal. */
 
 const QUOTED_LENGTH = 80;
 const SHORT: Readonly<Record<string, string>> = { '\n': '\\n', '\t': '\\t', '\r': '\\r' };
 
-/** A value received, in quotes, cut where it is long. */
+/** A received value, in quotes, cut if it is long. */
 export function quoted(value: string): string {
   const characters = [...value.slice(0, 2 * QUOTED_LENGTH)];
   const isCut = characters.length > QUOTED_LENGTH || value.length > 2 * QUOTED_LENGTH;
   return `'${escapeControls(characters.slice(0, QUOTED_LENGTH).join(''))}${isCut ? '…' : ''}'`;
 }
 
-/** The name of a file or a program: as it is where it is plain, else in quotes. Never cut: a hint may be typed again. */
+/** The name of a file or program: unchanged if it is plain, else in quotes. Never cut, because users retype hints. */
 export function named(name: string): string {
   const visible = escapeControls(name);
   return name === '' || visible !== name || /[\s'"]/.test(name) ? `'${visible}'` : name;
 }
 
-/** Text with what could end its line, command the terminal or hide written as escapes, so that it can be read back. */
+/** Escapes the characters that end a line, control a terminal or are invisible, so that the text can be read back. */
 export function escapeControls(text: string): string {
   return text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (character) => {
     const value = character.codePointAt(0) ?? 0;

@@ -1,5 +1,5 @@
 /**
- * From the name of a driver to its code, which is loaded when it is first asked for.
+ * Loads the code of a driver by its name, when it is first needed.
  */
 import { isAbsolute } from 'node:path';
 import type { Driver } from './driver.js';
@@ -21,7 +21,7 @@ export async function loadDriver(name: string): Promise<Driver> {
   });
 }
 
-/** Loads code of this package. It may be away for a moment, while the package is replaced or descriptors are used up. */
+/** Loads code of this package. It may fail for a moment, while the package is replaced or no descriptor is left. */
 async function ownCode<Module>(driver: string, loading: Promise<Module>): Promise<Module> {
   try {
     return await loading;

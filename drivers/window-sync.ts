@@ -1,9 +1,9 @@
 /**
  * Serves a window in a thread: the same operations as window.ts, synchronous, on memory given by its address.
  *
- * These run once a request, so: numbers in, a count or −errno out, no allocation, no throw, and one foreign call where
- * nothing unusual happens: a loop goes round again only after a short count or EINTR. Each clamps to the window by itself;
- * offsets are bytes from the window's start and not negative.
+ * Each function runs once per request. So it takes numbers and returns a count or −errno, it does not allocate or
+ * throw, and it makes one foreign call in the usual case: loops repeat only after a short count or EINTR. Each clamps
+ * the range to the window. Offsets are bytes from the start of the window and are not negative.
  */
 import {
   E,
@@ -26,16 +26,16 @@ import type { Window } from './driver.js';
 
 const SEEK_END = 2;
 const { EAGAIN, EINTR, EINVAL, EIO, ENOSPC, ENOSYS, ENXIO, EOPNOTSUPP, EROFS } = E;
-/** writes tear at sector boundaries only, emulated zeroing too */
+/** writes tear only at sector boundaries, also emulated zeroing */
 const SECTOR_BYTES = 512;
 
-/** how many of `length` bytes from `offset` the window has */
+/** how many of the `length` bytes from `offset` are inside the window */
 function inside(w: Window, offset: number, length: number): number {
   const left = w.size - offset;
   return left <= 0 ? 0 : Math.min(left, length);
 }
 
-/** Reads; shortened at the end, 0 at and beyond it. −EIO where the image has shrunk. */
+/** Reads. The range is cut at the end of the window; 0 at and beyond the end. −EIO if the image has shrunk. */
 export function readWindow(w: Window, address: number, offset: number, length: number): number {
   const wanted = inside(w, offset, length);
   let done = 0;
@@ -49,8 +49,8 @@ export function readWindow(w: Window, address: number, offset: number, length: n
 }
 
 /**
- * Reads what is in memory already; −EAGAIN where a part of it would have to wait for the disk, or the file system
- * cannot tell. Then the bytes at `address` are undefined and readWindow, in a thread that may wait, has the answer.
+ * Reads without waiting: −EAGAIN if a part of the range is not in memory, or if the file system cannot tell. Then the
+ * bytes at `address` are undefined; call readWindow in a thread that may wait.
  */
 export function readWindowNoWait(w: Window, address: number, offset: number, length: number): number {
   // a memfd never waits, and its file system refuses RWF_NOWAIT
@@ -62,21 +62,21 @@ export function readWindowNoWait(w: Window, address: number, offset: number, len
   return n >= 0 || n === -EOPNOTSUPP || n === -EINTR ? -EAGAIN : n;
 }
 
-/** Has the disk bring in what a read of that range lacks, and does not wait for it. */
+/** Starts to read the range from the disk into the page cache, and does not wait for it. */
 export function prefetchWindow(w: Window, offset: number, length: number): void {
   const wanted = inside(w, offset, length);
   if (wanted > 0) prefetch(w.fd, w.start + offset, wanted);
 }
 
-/** The same window with each write durable, as for a file that was opened with O_DSYNC. Not for each request: keep it. */
+/** The same window with durable writes, as for a file opened with O_DSYNC. It allocates: call it once and keep it. */
 export function durably(w: Window): Window {
   return w.durable ? w : { ...w, durable: true };
 }
 
 /**
- * Writes; shortened at the end, −ENOSPC at and beyond it, −EROFS on a read-only window. In a durable window what it counts
- * is durable. An error after a part was written gives the count of that part. −EIO behind the end of an image that has
- * shrunk.
+ * Writes. The range is cut at the end of the window; −ENOSPC at and beyond the end, −EROFS on a read-only window, −EIO
+ * beyond the end of an image that has shrunk. In a durable window the counted bytes are durable. After an error in the
+ * middle, the count of the bytes written before it is returned.
  */
 export function writeWindow(w: Window, address: number, offset: number, length: number): number {
   if (w.readOnly) return -EROFS;
@@ -99,7 +99,7 @@ function writeOnce(w: Window, address: number, offset: number, length: number): 
   return pwrite(w.fd, address, length, w.start + offset);
 }
 
-/** Whether the image has shrunk so far that a write there would fill what is gone with zeros, in silence. */
+/** Whether the image has shrunk so much that a write there would silently replace lost bytes by zeros. */
 export function leavesGap(w: Window, offset: number): boolean {
   // sealed memory cannot shrink, and a write to a block device never grows it
   if (w.kind !== 'file') return false;
@@ -116,7 +116,7 @@ function writeDurably(w: Window, address: number, offset: number, length: number
   return error < 0 ? error : written;
 }
 
-/** Makes acknowledged writes durable: 0 or −errno. Of memory nothing is ever durable: 0. */
+/** Makes acknowledged writes durable: 0 or −errno. Always 0 for memory, which is never durable. */
 export function flushWindow(w: Window): number {
   if (w.kind === 'memory') return 0;
   let n = fsync(w.fd);
@@ -124,15 +124,15 @@ export function flushWindow(w: Window): number {
   return n;
 }
 
-/** How a range is zeroed. Made once, not for each request. */
+/** How to zero a range. Make it once, not for each request. */
 export interface Zeroing {
-  /** the space of the range is given back */
+  /** free the space of the range */
   readonly punch: boolean;
-  /** zero bytes, to be written where the file system cannot zero by itself: 512 or more. The view keeps them in memory. */
+  /** 512 or more zero bytes, written if the file system cannot zero by itself. `bytes` keeps them referenced. */
   readonly zeros: { readonly address: number; readonly bytes: Uint8Array };
 }
 
-/** Makes a range read as zeros, as far as it is inside: 0 or −errno. */
+/** Makes the part of a range inside the window read as zeros: 0 or −errno. */
 export function zeroWindow(w: Window, offset: number, length: number, how: Zeroing): number {
   if (w.readOnly) return -EROFS;
   const wanted = inside(w, offset, length);
@@ -142,12 +142,14 @@ export function zeroWindow(w: Window, offset: number, length: number, how: Zeroi
   return w.durable && w.kind !== 'memory' ? fdatasync(w.fd) : 0;
 }
 
-/** The mode of fallocate(2) that zeroes. A memfd knows no ZERO_RANGE: there zeroing is punching. */
+/** The mode of fallocate(2) that zeroes. A memfd has no ZERO_RANGE, so zeroing it is punching. */
 export function zeroMode(w: Window, punch: boolean): number {
   return FALLOC_FL_KEEP_SIZE | (punch || w.kind === 'memory' ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
 }
 
-/** Whether fallocate's error means that zeros have to be written; a block device says EINVAL to unaligned ranges. */
+/**
+ * Whether the error of fallocate means that zeros must be written. Block devices return EINVAL for unaligned ranges.
+ */
 export function cannotZero(w: Window, errno: number): boolean {
   return errno === EOPNOTSUPP || errno === ENOSYS || (w.kind === 'block' && errno === EINVAL);
 }
@@ -164,8 +166,9 @@ function writeZeros(w: Window, offset: number, length: number, { zeros: { addres
 }
 
 /**
- * fallocate(2) modes 0 and 1: space for a range, 0 or −errno. A range that is not wholly inside is −ENOSPC before the
- * image is touched (coherence rule 7), so both modes are one here. Block devices have nothing to allocate.
+ * fallocate(2) modes 0 and 1: allocates space for a range; 0 or −errno. A range that is not wholly inside is −ENOSPC,
+ * and the image is not changed (coherence rule 7), so both modes are the same here. −EOPNOTSUPP for block devices,
+ * which have nothing to allocate.
  */
 export function allocateWindow(w: Window, offset: number, length: number): number {
   if (w.readOnly) return -EROFS;
@@ -181,9 +184,9 @@ function fallocateWindow(w: Window, mode: number, offset: number, length: number
 }
 
 /**
- * lseek(2) SEEK_DATA or SEEK_HOLE: a position in the window, or −errno: −ENXIO at and beyond the end, and where no data
- * follows. The end is a hole. Block devices, and file systems that cannot tell, are all data. −EIO where the image has
- * shrunk, so that what is gone is not taken for a hole.
+ * lseek(2) SEEK_DATA or SEEK_HOLE: a position in the window, or −errno. −ENXIO at and beyond the end, and if no data
+ * follows. The end counts as a hole. Block devices, and file systems that cannot tell, count as all data. −EIO if the
+ * image has shrunk, so that its lost part is not taken for a hole.
  */
 export function seekWindow(w: Window, offset: number, whence: number): number {
   if (offset >= w.size) return -ENXIO;

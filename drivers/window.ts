@@ -1,6 +1,6 @@
 /**
- * A disk that is a range of an open file: the RawDisk of the built-in drivers, served on the event loop. Threads serve the
- * same window with window-sync.ts; the conformance suite checks that both behave the same.
+ * A disk that is a range of an open file: the RawDisk of the built-in drivers, served on the event loop. Threads serve
+ * the same window with window-sync.ts; the conformance suite checks that both behave the same.
  */
 import { fdatasync, fsync } from 'node:fs';
 import { setImmediate as nextTurn } from 'node:timers/promises';

@@ -169,14 +169,14 @@ function setIovec(address: number, length: number): void {
 const RWF_DSYNC = 0x2;
 const RWF_NOWAIT = 0x8;
 
-/** preadv2(2) RWF_NOWAIT: as pread, but −EAGAIN if it would have to wait for the disk. */
+/** preadv2(2) RWF_NOWAIT: like pread, but −EAGAIN if it would have to wait for the disk. */
 export function preadNoWait(fd: number, address: number, length: number, offset: number): number {
   setIovec(address, length);
   const n = c.preadv2(fd, iovecAddress, 1, offset, RWF_NOWAIT);
   return n >= 0 ? n : -lastErrno();
 }
 
-/** pwritev2(2) RWF_DSYNC: as pwrite, but returns when the bytes are durable. */
+/** pwritev2(2) RWF_DSYNC: like pwrite, but returns when the bytes are durable. */
 export function pwriteDsync(fd: number, address: number, length: number, offset: number): number {
   setIovec(address, length);
   const n = c.pwritev2(fd, iovecAddress, 1, offset, RWF_DSYNC);
@@ -478,14 +478,14 @@ export const MS_NODEV = 0x4;
 export const MNT_FORCE = 0x1;
 export const MNT_DETACH = 0x2;
 
-/** What mount(2) takes. */
+/** The arguments of mount(2). */
 export interface MountArguments {
   readonly source: string;
   readonly target: string;
   readonly fileSystemType: string;
   /** MS_… */
   readonly flags: number;
-  /** options of the file system, with commas between */
+  /** options of the file system, separated by commas */
   readonly data: string;
 }
 

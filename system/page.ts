@@ -1,2 +1,2 @@
-/** The size of a page of memory: of x86-64, and of arm64 as distributions build it. */
+/** The size of a memory page on x86-64, and on arm64 in common distributions. */
 export const PAGE_BYTES = 4096;

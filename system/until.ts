@@ -1,14 +1,14 @@
 import { setTimeout as delay } from 'node:timers/promises';
 
-/** How long something is waited for, and how often it is looked at. */
+/** How long to wait, and how often to check. */
 export interface Waiting {
   readonly timeoutMs: number;
   readonly everyMs: number;
 }
 
 /**
- * Waits until the check says yes.
- * @returns whether it did in time; it is asked once at least, and once more when the time is over
+ * Waits until `check` returns true.
+ * @returns false if it did not in time. It is called at least once, and once more when the time is over
  */
 export async function until(
   check: () => boolean | Promise<boolean>,

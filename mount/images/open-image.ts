@@ -190,7 +190,7 @@ function leadsToBus(path: string, bus: OwnBus, mounts: Mount[]): boolean {
 }
 
 function onOwnBus(path: string): FusetapError {
-  return new FusetapError('USAGE', `${named(path)} is on the bus itself, which would wait for itself`, {
+  return new FusetapError('USAGE', `${named(path)} is on the bus itself: the bus would wait for itself`, {
     path,
     hint: 'attach it to another bus (--bus NAME)',
   });

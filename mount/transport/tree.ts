@@ -48,7 +48,7 @@ export class Tree {
     return this.#byId.get(nodeId);
   }
 
-  /** @throws FusetapError with EIO if the file was removed: its handles live on, its disk does not */
+  /** @throws FusetapError with EIO if the file was removed: its handles are still open, but its disk is closed */
   existing(nodeId: number): TreeNode {
     const node = this.#byId.get(nodeId);
     if (node === undefined) throw new FusetapError('NOT_FOUND', 'the vbd is gone', { errno: E.EIO });
