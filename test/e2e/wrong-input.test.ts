@@ -70,6 +70,9 @@ const WITHOUT_BUS: readonly Mistake[] = [
   wrong('USAGE', /too many arguments/, 'memory', 'ram'),
   wrong('USAGE', /missing required argument 'FILE'/, 'save', 'xvda'),
   wrong('NOT_FOUND', /no bus|no such vbd/, 'reset', 'xvda'),
+  wrong('NOT_FOUND', /no bus|no such vbd/, 'swap', 'xvda', '@/disk.img'),
+  wrong('USAGE', /nothing to attach/, 'swap', 'xvda'),
+  wrong('USAGE', /names xvdb/, 'swap', 'xvda', 'tap:aio:@/disk.img,xvdb,w'),
   wrong('USAGE', /missing required argument/, 'slot'),
   wrong('USAGE', /'xvd' is not a vdev/, 'slot', 'xvd'),
   wrong('NOT_FOUND', /no bus/, 'config', 'nowhere'),
@@ -141,6 +144,10 @@ const ON_A_BUS: readonly Mistake[] = [
   wrong('BUSY', /third\.img/, 'save', 'xvda', '@/third.img'),
   wrong('NOT_FOUND', /nowhere/, 'save', 'xvda', '@/nowhere/new.img'),
   wrong('UNSUPPORTED', /ram/, 'reset', 'xvda'),
+  wrong('NOT_FOUND', /no such vbd/, 'swap', 'xvdd', '@/third.img'),
+  wrong('NOT_FOUND', /no such image/, 'swap', 'xvda', '@/nowhere.img'),
+  wrong('USAGE', /empty/, 'swap', 'xvda', '@/empty.img'),
+  wrong('BUSY', /other\.img.* bus 0 .*xvdb/, 'swap', 'xvda', '@/other.img'),
   wrong('NOT_FOUND', /no bus another/, 'detach', '--bus', 'another', 'xvda'),
 ];
 
