@@ -46,10 +46,13 @@ export interface GrowthContext {
 export class RamGrowth {
   readonly #context: GrowthContext;
   readonly #sleeping = new Int32Array(new SharedArrayBuffer(4));
+  readonly #nowMs: () => number;
   #askedAtMs = Number.NEGATIVE_INFINITY;
 
-  constructor(context: GrowthContext) {
+  /** @param nowMs the clock, for tests */
+  constructor(context: GrowthContext, nowMs: () => number = () => performance.now()) {
     this.#context = context;
+    this.#nowMs = nowMs;
   }
 
   /** Whether a range without enough credit may be written: because it has no hole, or after the keeper gave credit. */
@@ -77,7 +80,7 @@ export class RamGrowth {
   /** Asks for as much credit as can be had, without waiting. */
   #askInPassing({ fd }: Window, ledgerIndex: number): void {
     const { ledger, ask } = this.#context;
-    const nowMs = performance.now();
+    const nowMs = this.#nowMs();
     // do not overwrite a question that another thread waits for
     if (nowMs - this.#askedAtMs < ASK_INTERVAL_MS || ledger.creditQuestion(ledgerIndex) !== null) return;
     this.#askedAtMs = nowMs;

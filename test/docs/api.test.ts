@@ -5,7 +5,7 @@ import t from 'tap';
 
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 
-t.setTimeout(120_000);
+t.setTimeout(300_000);
 
 t.test('typedoc has nothing to complain of', async (t) => {
   const args = ['node_modules/typedoc/bin/typedoc', '--emit', 'none', '--treatWarningsAsErrors'];

@@ -24,7 +24,8 @@ function openStage(t: Test, roomPages: number, dataPages: number = PAGES / 2) {
   const ledger = new Ledger(ledgerFd);
   const asked: number[] = [];
   let room = roomPages;
-  const growth = new RamGrowth({
+  const clock = { nowMs: 1_000 };
+  const context = {
     ledger,
     beforeWaiting: () => {},
     ask() {
@@ -35,10 +36,11 @@ function openStage(t: Test, roomPages: number, dataPages: number = PAGES / 2) {
       room -= given;
       ledger.giveCredit(INDEX, given, question.number, given < question.pages);
     },
-  });
+  };
+  const growth = new RamGrowth(context, () => clock.nowMs);
   const isAllowed = (page: number, pages: number): boolean =>
     growth.isAllowed(window, INDEX, page * PAGE_BYTES, pages * PAGE_BYTES);
-  return { fd, isAllowed, ledger, asked };
+  return { fd, isAllowed, ledger, asked, clock };
 }
 
 t.test('pages that a range touches', (t) => {
@@ -63,10 +65,17 @@ t.test('credit is taken whole or not at all', (t) => {
 });
 
 t.test('where there is no hole, nobody is waited for', (t) => {
-  const { isAllowed, asked } = openStage(t, 0);
-  t.equal(isAllowed(0, PAGES / 2), true);
-  t.equal(isAllowed(PAGES / 2 - 1, 1), true);
-  t.equal(asked.length, 1, 'but more is asked for, once in a while');
+  const { isAllowed, asked, clock } = openStage(t, 0);
+  for (const [passedMs, questions] of [
+    [0, 1],
+    [49, 1],
+    [1, 2],
+  ] as const) {
+    clock.nowMs += passedMs;
+    t.equal(isAllowed(0, PAGES / 2), true);
+    t.equal(isAllowed(PAGES / 2 - 1, 1), true);
+    t.equal(asked.length, questions, 'but more is asked for, once in 50 ms');
+  }
   t.equal(isAllowed(PAGES, 1), true, 'beyond the end: nothing will be written');
   t.end();
 });
