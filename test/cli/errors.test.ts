@@ -22,7 +22,7 @@ const TABLE: readonly [words: string, status: number, line: RegExp][] = [
   ['attach disk.img xvda w --image x', 2, /too many words: w/],
   ['attach disk.img nonsense', 2, /nonsense/],
   ['attach disk.img xvda rw', 2, /no mode 'rw'/],
-  ['attach disk.img,xvda,w xvdb', 2, /xvda in the spec, xvdb beside it/],
+  ['attach disk.img,xvda,w xvdb', 2, /xvda in the spec, xvdb after it/],
   ['attach -r disk.img xvda w', 2, /--read-only and mode w contradict each other/],
   ['attach --read-only disk.img xvda w!', 2, /--read-only and mode w! contradict/],
   ['attach -r disk.img,xvda,w', 2, /contradict/],
