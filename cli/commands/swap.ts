@@ -15,9 +15,9 @@ export function register(program: Command): void {
     .command('swap')
     .summary('put another image under a vbd')
     .description(
-      'Puts another image of the same size under a VBD. Programs that have the vbd open go on with the new image; their\n' +
-        'requests wait meanwhile. The old image is flushed and closed. If anything fails, the vbd keeps its image. The mode\n' +
-        'and the filters stay. A vbd that was paused stays paused. Prints the path of the file.',
+      'Puts another image of the same size under a VBD. Programs that have the vbd open go on with the new image; ' +
+        'their requests wait meanwhile. The old image is flushed and closed. If anything fails, the vbd keeps its ' +
+        'image. The mode and the filters stay. A vbd that was paused stays paused. Prints the path of the file.',
     )
     .argument('<VBD>')
     .argument('[SPEC]', 'DRIVER:PATH or PATH')

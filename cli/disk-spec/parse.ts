@@ -51,8 +51,8 @@ type Form = 'plain' | 'xm' | 'xl';
 /**
  * Parses a disk spec of any grammar.
  *
- * @throws FusetapError USAGE for text that no grammar allows, NOT_FOUND for an unknown driver, UNSUPPORTED for a format that
- *   has no driver and for an empty drive
+ * @throws FusetapError USAGE for text that no grammar allows, NOT_FOUND for an unknown driver, UNSUPPORTED for a format
+ *   that has no driver and for an empty drive
  */
 export function parseSpec(text: string, options: ParseOptions = {}): DiskSpec {
   const drivers = options.drivers ?? driverNames;
