@@ -1,4 +1,4 @@
-/** Disk specs and what they say, rule by rule: the tables that the parser is held to. */
+/** Disk specs and their parts, rule by rule: the expected results of the parser. */
 
 import type { DiskSpec } from '../../cli/disk-spec/index.js';
 import type { ErrorCode } from '../../drivers/errors.js';

@@ -1,4 +1,4 @@
-/** Errors as a shell sees them: the words, the exit status, and one line on stderr. */
+/** Errors on the command line: the arguments, the exit status, and one line on stderr. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
@@ -107,7 +107,7 @@ t.test('without words: a short help, and it is an error', async (t) => {
   t.match(stderr, /^Usage: fusetap/);
 });
 
-t.test('a stack only where it is asked for', async (t) => {
+t.test('a stack only with --debug', async (t) => {
   const { status, stderr } = await fusetap(tempDir(t), ['ls', '--bus', '..', '--debug']);
   t.equal(status, 2);
   t.match(stderr, /^fusetap: [^\n]+\nFusetapError: .*\n {4}at /);
@@ -119,7 +119,7 @@ t.test('a name that tries to write a second line stays in one', async (t) => {
   t.notOk(stderr.includes('\x1b'));
 });
 
-t.test('a runtime directory that cannot be', async (t) => {
+t.test('a runtime directory that cannot be used', async (t) => {
   const file = join(tempDir(t), 'file');
   writeFileSync(file, '');
   mkdirSync(`${file}.d`);

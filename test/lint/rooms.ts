@@ -55,7 +55,7 @@ const BELOW_KEEPER = [
 
 /**
  * A file belongs to the row with the longest matching name. A row may be one file: a door with rules of its own.
- * Rows stand from the top down: none may import a row above it, so circles between rooms cannot be written down.
+ * Rows are ordered: none may import a row above it, so the table cannot have circles between rooms.
  */
 export const ROOMS: Readonly<Record<string, Room>> = {
   'cli/mount-helper/': { is: 'arguments of mount(8), translated for `fusetap mount`', may: ['cli/main.ts', ...CLI] },
@@ -280,7 +280,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   'system/': { is: 'the operating system', may: [] },
 };
 
-/** No room may be more than this share of the code: a room that big holds several ideas. */
+/** No room may be more than this share of the code: such a large room has several purposes. */
 export const LARGEST_SHARE = 0.16;
 /** files in one folder, but for commands, of which each is a file by design */
 export const MOST_FILES = 20;
@@ -355,7 +355,7 @@ export function roomOf(path: string, rooms: Readonly<Record<string, Room>> = ROO
     .sort((a, b) => b.length - a.length)[0];
 }
 
-/** Rows that name rooms which stand above them, or nowhere. */
+/** Rows that name a room above them, or a room that does not exist. */
 export function faultsOfTable(rooms: Readonly<Record<string, Room>> = ROOMS): string[] {
   const order = Object.keys(rooms);
   return Object.entries(rooms).flatMap(([room, { may }], index) =>
@@ -382,7 +382,7 @@ function isAllowed({ from, to, isType }: Import, rooms: Readonly<Record<string, 
   if (room === other) return true;
   const { may } = rooms[room] as Room;
   const allows = (name: string): boolean => may.includes(name) || (isType && may.includes(`type ${name}`));
-  // who may import a room may use its doors, too
+  // a file that may import a room may also import its single-file rooms
   return allows(other) || allows(to) || allows(`${dirname(other)}/`);
 }
 
@@ -428,7 +428,7 @@ export function shares(
     .sort((a, b) => b[1] - a[1]);
 }
 
-/** Folders with more files than one takes in at a glance. */
+/** Folders with too many files. */
 export function crowdedFolders(tree: Tree): string[] {
   const counts = new Map<string, number>();
   for (const path of tree.files.keys()) counts.set(dirname(path), (counts.get(dirname(path)) ?? 0) + 1);
