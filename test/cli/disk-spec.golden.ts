@@ -310,8 +310,8 @@ export const NOTES: readonly (readonly [string, readonly RegExp[]])[] = [
   ['/d,,xvda,trusted', [/^'trusted'/]],
   ['/d,,xvda,untrusted,backendtype=phy', [/backendtype 'phy'/, /^'untrusted'/]],
   ['/d,xvda,w,dom1,x86_32-abi', [/backend 'dom1'/, /protocol 'x86_32-abi'/]],
-  ['/d,hdc:cdrom,w', [/mode w is taken as r/]],
-  ['/d,hdc:cdrom,w!', [/mode w! is taken as r/]],
+  ['/d,hdc:cdrom,w', [/mode r is used, not w$/]],
+  ['/d,hdc:cdrom,w!', [/mode r is used, not w!/]],
   ['/d,hdc:cdrom,r', []],
   ['/d,hdc:cdrom', []],
 ];

@@ -50,7 +50,7 @@ t.test('words after the spec', (t) => {
   }
   const spec = parseSpec('disk.img');
   t.strictSame(combineWords(spec), spec);
-  t.match(combineWords(spec, 'hdc:cdrom', 'w').notes, [/mode w is taken as r/]);
+  t.match(combineWords(spec, 'hdc:cdrom', 'w').notes, [/mode r is used, not w/]);
   t.strictSame(spec, { ...PLAIN, image: 'disk.img' }, 'the spec that was given is unchanged');
   t.end();
 });

@@ -77,7 +77,7 @@ const TABLE: readonly [words: string, status: number, line: RegExp][] = [
   ['run disk.img --', 125, /no command to run/],
   ['run -- true', 125, /nothing to attach/],
   ['run --frobnicate disk.img -- true', 125, /unknown option '--frobnicate'/],
-  ['run --bus 1 disk.img -- true', 125, /run has a bus of its own/],
+  ['run --bus 1 disk.img -- true', 125, /run starts a new bus, it cannot use 1/],
   ['run disk.img,nonsense -- true', 125, /nonsense/],
 ];
 
