@@ -1,4 +1,4 @@
-/** Attaching one disk for a person: with a progress bar, and remarks on stderr. */
+/** Attaches one disk for a command: with a progress bar, and notes on stderr. */
 import { attach } from '../mount/client/index.js';
 import type { AttachResult } from '../mount/control/interface.js';
 import type { Wanted } from './attach-request.js';

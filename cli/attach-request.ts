@@ -1,6 +1,6 @@
 /**
- * From the words of a command to what the control interface takes: parts, never spec strings. Only the words are
- * judged here; whether the image is there and can be a disk is the keeper's to say.
+ * Translates the arguments of a command to a request of the control interface, which takes parts, never spec strings.
+ * Only the arguments are checked here; the keeper checks whether the image exists and can be a disk.
  */
 import { FusetapError } from '../drivers/errors.js';
 import { DEFAULT_DRIVER } from '../drivers/names.js';
@@ -30,15 +30,15 @@ export interface AttachWords {
   fileMode?: string;
 }
 
-/** What is to be attached. */
+/** A disk to attach. */
 export interface Wanted {
   request: AttachRequest;
-  /** what was accepted although it means nothing here, to be said with -v */
+  /** what was accepted but has no effect here; printed with -v */
   notes: string[];
 }
 
 /**
- * The request that `SPEC [VDEV] [MODE]` stands for; with `--driver` or `--image`, `[VDEV] [MODE]`.
+ * The request for the arguments `SPEC [VDEV] [MODE]`, or `[VDEV] [MODE]` with `--driver` or `--image`.
  * @throws FusetapError USAGE
  */
 export function attachRequest(words: readonly string[], options: AttachWords = {}): Wanted {
@@ -65,7 +65,7 @@ export function attachRequest(words: readonly string[], options: AttachWords = {
     options: driverOptions(options.option ?? []),
     ...(filters.length > 0 && { filters }),
     ...(options.share !== undefined && { share: options.share }),
-    // a bus of an older version does not know the word
+    // a bus of an older version does not know this key
     ...(options.partitions && { partitions: true }),
     ...(options.transport !== undefined && { transport: options.transport }),
     ...ownership(options),
@@ -73,7 +73,7 @@ export function attachRequest(words: readonly string[], options: AttachWords = {
   return { request, notes: whole.notes };
 }
 
-/** What a bus of an older version does not know is said only where it is meant. */
+/** Only the keys that were given: a bus of an older version does not know them. */
 function ownership({ allowOther, uid, gid, fileMode }: AttachWords): Partial<AttachRequest> {
   return {
     ...(allowOther && { allowOther }),
@@ -91,7 +91,7 @@ function specOfOptions({ driver = DEFAULT_DRIVER, image }: AttachWords): DiskSpe
   return { driver, image: image ?? null, vdev: null, mode: null, notes: [] };
 }
 
-/** The offset counts first, then the limit, then the filters in their order. */
+/** In the order in which they apply: the offset, the limit, then the filters as given. */
 function filtersOf({ offset, sizelimit, filter = [] }: AttachWords): NonNullable<AttachRequest['filters']> {
   const narrowing = Object.entries({ offset, sizelimit }).flatMap(([name, value]) =>
     value === undefined ? [] : [{ name, value }],
@@ -111,11 +111,11 @@ function driverOptions(words: readonly string[]): Record<string, string> {
   throw new FusetapError('USAGE', `--option ${twice.name} is given twice`, { hint: 'give it once' });
 }
 
-/** At the first `=`: a value may hold more of them. */
+/** Splits at the first `=`: a value may contain more of them. */
 function splitPair(word: string, option: string, example: string): { name: string; value: string } {
   const [name = '', ...rest] = word.split('=');
   if (name !== '') return { name, value: rest.join('=') };
-  throw new FusetapError('USAGE', `${option} ${word} has no name`, { hint: `as ${option} ${example}` });
+  throw new FusetapError('USAGE', `${option} ${word} has no name`, { hint: `for example ${option} ${example}` });
 }
 
 function chooseMode(mode: Mode | null, { readOnly }: AttachWords): Mode {

@@ -1,8 +1,8 @@
-/** A bus that is named by a word of the command, in place of `--bus`. */
+/** A bus that is given as an argument, instead of with `--bus`. */
 import { FusetapError } from '../drivers/errors.js';
 import type { SharedOptions } from './options.js';
 
-/** The options with that bus. @throws FusetapError USAGE where `--bus` names another */
+/** The options with that bus. @throws FusetapError USAGE if `--bus` names another */
 export function withBus<Options extends SharedOptions>(word: string | undefined, options: Options): Options {
   if (word === undefined) return options;
   if (options.bus !== undefined && options.bus !== word) {

@@ -1,5 +1,5 @@
 /**
- * Detaching several things one after another, and telling of it: an error does not hold up the next one, and the first
+ * Detaches several items one after another and prints the results. An error does not stop the others; the first error
  * decides the exit status.
  */
 import { type ErrorDetails, FusetapError, type PlainError } from '../drivers/errors.js';
@@ -9,26 +9,26 @@ import type { SharedOptions } from './options.js';
 import { jsonError, printError, printJson, printNote } from './output.js';
 
 /**
- * Lets each item go. With `--json` prints what went as an array, with `error` where a flush failed; where something
- * could not go, `{"error": the first, "detached": what went}`.
+ * Detaches each item. With `--json` prints the detached vbds as an array, with `error` if a flush failed. If an item
+ * could not be detached, prints `{"error": the first error, "detached": the detached vbds}`.
  */
-export async function depart<Item>(
+export async function detachEach<Item>(
   items: readonly Item[],
   options: SharedOptions,
-  leave: (item: Item) => Promise<DetachResult>,
+  detach: (item: Item) => Promise<DetachResult>,
 ): Promise<void> {
   const gone: DetachedVbd[] = [];
   const errors: unknown[] = [];
   const statuses: number[] = [];
-  const complain = (error: unknown): void => void statuses.push(printError(error, options.debug));
+  const report = (error: unknown): void => void statuses.push(printError(error, options.debug));
   for (const item of items) {
     try {
-      const { vbds } = await leave(item);
+      const { vbds } = await detach(item);
       gone.push(...vbds);
-      for (const vbd of vbds) sayGone(vbd, options, complain);
+      for (const vbd of vbds) printDetached(vbd, options, report);
     } catch (error) {
       errors.push(error);
-      complain(error);
+      report(error);
     }
   }
   if (options.json)
@@ -36,19 +36,19 @@ export async function depart<Item>(
   if (statuses[0] !== undefined) process.exitCode = statuses[0];
 }
 
-function sayGone(vbd: DetachedVbd, options: SharedOptions, complain: (error: unknown) => void): void {
+function printDetached(vbd: DetachedVbd, options: SharedOptions, report: (error: unknown) => void): void {
   if (vbd.changedOutside && !options.quiet) {
     printNote(`${vbd.image} was changed by somebody else while it was attached as ${vbd.vdev} of bus ${vbd.bus}`);
   }
   if (vbd.cutOff && !options.quiet) {
-    const outcome = vbd.error ? '' : '; what they had written was written back';
+    const outcome = vbd.error ? '' : '; their data was written back';
     printNote(`cut off from ${vbd.vdev} of bus ${vbd.bus}: ${describeHolders(vbd.cutOff)}${outcome}`);
   }
-  if (vbd.error) complain(flushError(vbd, vbd.error));
+  if (vbd.error) report(flushError(vbd, vbd.error));
   else if (options.verbose) printNote(`detached ${vbd.vdev} of bus ${vbd.bus}`);
 }
 
-/** It went, but the last flush failed: the message must say that writes may be lost. */
+/** The error for a vbd that was detached although its last flush failed: it must say that writes may be lost. */
 export function flushError({ bus, vdev }: DetachedVbd, error: PlainError): FusetapError {
   const details: ErrorDetails = { ...error, hint: error.hint ?? 'writes since the last good flush may be lost' };
   return new FusetapError(

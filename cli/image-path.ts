@@ -1,18 +1,18 @@
-/** The path of an image, as the keeper can follow it: from another directory, and from another process. */
+/** The path of an image in a form that the keeper can open: it has another working directory and other descriptors. */
 import { realpathSync } from 'node:fs';
 import { resolve } from 'node:path';
 
-/** where each process finds itself, and not the one that asks it */
+/** paths that mean something else in each process */
 const OWN_FILES = /^\/(proc\/(self|thread-self)|dev\/(fd|stdin|stdout|stderr))(\/|$)/;
 
-/** Absolute; of a descriptor of ours (`/dev/fd/3`), the path of the file that it leads to. */
+/** The absolute path; for one of our descriptors (`/dev/fd/3`), the path of its file. */
 export function imagePath(path: string): string {
   const absolute = resolve(path);
   if (!OWN_FILES.test(absolute)) return absolute;
   try {
     return realpathSync(absolute);
   } catch {
-    // the keeper says what is wrong with it
+    // the keeper reports what is wrong with it
     return absolute;
   }
 }

@@ -1,5 +1,5 @@
 /**
- * The vbd that a word of the command line means, and its bus: on the chosen bus; a path also on all others, unless a
+ * Finds the vbd that an argument names, and its bus: on the chosen bus; for a path, on all other buses too, unless a
  * bus was named.
  */
 import { FusetapError } from '../drivers/errors.js';
@@ -12,7 +12,7 @@ export interface LocatedVbd {
   vbd: VbdInfo;
 }
 
-/** @throws FusetapError NOT_FOUND; USAGE for an image that several vbds have */
+/** @throws FusetapError NOT_FOUND; USAGE for the image of several vbds */
 export async function locateVbd(word: string, options: SharedOptions): Promise<LocatedVbd> {
   const place = await chosenBus(options);
   try {

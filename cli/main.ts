@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /**
- * The command line: finds the command, loads only its file, and turns what goes wrong into one line and an exit status.
+ * The command line: finds the command, loads only its file, and reports an error as one line and an exit status.
  */
 import { type Command, CommanderError } from 'commander';
 import { EXIT_CODES, FusetapError } from '../drivers/errors.js';
@@ -11,8 +11,8 @@ import { usageError } from './usage-error.js';
 
 const COMPLETE = '__complete';
 
-/** commander's ends that are no errors */
-const PEACEFUL = new Set(['commander.helpDisplayed', 'commander.version']);
+/** exceptions of commander that are not errors */
+const WITHOUT_ERROR = new Set(['commander.helpDisplayed', 'commander.version']);
 
 async function main(argv: readonly string[]): Promise<void> {
   watchStreams();
@@ -31,7 +31,7 @@ async function main(argv: readonly string[]): Promise<void> {
   }
 }
 
-/** What the scripts of `fusetap completion` ask. It is no command for people, so no help has it. */
+/** The answer for the scripts of `fusetap completion`. No help text lists this command, because only scripts use it. */
 async function complete(program: Command, args: readonly string[]): Promise<void> {
   const { printCompletion, wordsOf } = await import('./completion/complete.js');
   const words = wordsOf(args);
@@ -39,10 +39,10 @@ async function complete(program: Command, args: readonly string[]): Promise<void
   await printCompletion(program, words);
 }
 
-/** The commands that the words name: most often one; for the help of the program, all. */
+/** The commands that the arguments name, usually one; all commands if they name none, for the help of the program. */
 function chooseCommands(argv: readonly string[]): string[] {
   const all = Object.keys(COMMANDS);
-  // what follows `--` are words of another program
+  // after `--` come the arguments of another program
   const end = argv.indexOf('--');
   const words = new Set(end > 0 ? argv.slice(0, end) : argv);
   const named = all.filter((name) => words.has(name));
@@ -52,13 +52,13 @@ function chooseCommands(argv: readonly string[]): string[] {
 /** @returns the exit status */
 function conclude(error: unknown, argv: readonly string[], options: SharedOptions): number {
   if (!(error instanceof CommanderError)) return reportFailure(error, options);
-  if (PEACEFUL.has(error.code)) return 0;
-  const status = reportFailure(wrongWords(error, argv), options);
-  // of `fusetap run`: it must not look like the status of what was run
+  if (WITHOUT_ERROR.has(error.code)) return 0;
+  const status = reportFailure(wrongArguments(error, argv), options);
+  // for `fusetap run`: it must differ from an exit status of the command
   return error.exitCode === RUN_FAILED ? RUN_FAILED : status;
 }
 
-function wrongWords(error: CommanderError, argv: readonly string[]): FusetapError {
+function wrongArguments(error: CommanderError, argv: readonly string[]): FusetapError {
   const command = argv.find((word) => Object.hasOwn(COMMANDS, word));
   const help = `see fusetap ${command === undefined ? '' : `${command} `}--help`;
   if (error.code === 'commander.help') return new FusetapError('USAGE', 'no command', { hint: help });

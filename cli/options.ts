@@ -1,12 +1,12 @@
 /**
- * What all commands share: the options that stand before or after the command's word, what they mean, and the end of
- * every help text.
+ * What all commands share: the options before or after the command's name, their meaning, and the end of every help
+ * text.
  */
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { type ErrorCode, EXIT_CODES, FusetapError } from '../drivers/errors.js';
 import { type BusPlace, resolveBus, runtimeDir } from '../mount/client/index.js';
 
-/** the exit status of `fusetap run` where fusetap, not the command that it runs, failed; as env(1) */
+/** the exit status of `fusetap run` if fusetap itself failed, not the command; as in env(1) */
 export const RUN_FAILED = 125;
 
 export interface SharedOptions {
@@ -17,7 +17,7 @@ export interface SharedOptions {
   debug?: boolean;
 }
 
-/** Adds them to the program; commander finds them on either side of the command's word. */
+/** Adds the shared options to the program; commander accepts them before and after the command's name. */
 export function addSharedOptions(program: Command): void {
   program
     .option('--bus <NAME|DIR>', 'the bus: a name, or a directory if it has a "/" (default: $FUSETAP_BUS, else 0)')
@@ -27,12 +27,12 @@ export function addSharedOptions(program: Command): void {
     .option('--debug', 'print the stack of an error');
 }
 
-/** The runtime directory of who calls. @throws FusetapError DENIED */
+/** The runtime directory of the calling user. @throws FusetapError DENIED */
 export function callersRuntimeDir(): string {
   return runtimeDir(process.env, process.geteuid?.() ?? 0);
 }
 
-/** The bus that the options, else the environment, else the default name. @throws FusetapError USAGE, NOT_FOUND */
+/** The bus from `--bus`, else from the environment, else the default bus. @throws FusetapError USAGE, NOT_FOUND */
 export async function chosenBus({ bus }: SharedOptions): Promise<BusPlace> {
   const { FUSETAP_BUS } = process.env;
   try {
@@ -43,14 +43,14 @@ export async function chosenBus({ bus }: SharedOptions): Promise<BusPlace> {
   }
 }
 
-/** Which transport a bus is begun with; every vbd of a bus has the same. */
+/** The transport to start a bus with; all vbds of a bus have the same. */
 export function transportOption(): Option {
   const text =
     'how the bus speaks FUSE, if this command starts it: kernel (the default), or fuse-native (needs libfuse 2)';
   return new Option('--transport <NAME>', text).choices(['kernel', 'fuse-native']);
 }
 
-/** Whether other users may come in; every vbd of a bus has the same. */
+/** Whether other users may use the bus; all vbds of a bus have the same setting. */
 export function allowOtherOption(): Option {
   return new Option(
     '--allow-other',
@@ -72,19 +72,19 @@ export function parseId(word: string): number {
 /** Parses permission bits, for commander. */
 export function parseFileMode(word: string): string {
   if (/^0?[0-7]{3}$/.test(word)) return word;
-  throw new InvalidArgumentError('give three octal digits, as 0640');
+  throw new InvalidArgumentError('give three octal digits, for example 0640');
 }
 
 /** Parses a duration in seconds, for commander. */
 export function parseSeconds(word: string): number {
   const seconds = Number(word);
   if (word.trim() === '' || !Number.isFinite(seconds) || seconds < 0) {
-    throw new InvalidArgumentError('give seconds, 0 or more, as 10 or 0.5');
+    throw new InvalidArgumentError('give seconds, 0 or more, for example 10 or 0.5');
   }
   return seconds;
 }
 
-/** What an exit status means, by code. */
+/** The meaning of each exit status, by code. */
 const MEANINGS: Record<ErrorCode, string> = {
   FAILED: 'an I/O or system error',
   USAGE: 'wrong arguments, or an image that cannot be a disk (empty, a directory); nothing was changed',

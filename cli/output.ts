@@ -1,5 +1,5 @@
 /**
- * What a shell gets to see: results on stdout, everything else on stderr, an error as one line.
+ * The output of all commands: results on stdout, everything else on stderr, an error as one line.
  *
  *      fusetap: what failed: where: how to fix
  */
@@ -24,20 +24,20 @@ export function printJson(document: unknown): void {
   print(JSON.stringify(document, null, 2));
 }
 
-/** Prints a remark on stderr. */
+/** Prints a note on stderr. */
 export function printNote(text: string): void {
   process.stderr.write(`fusetap: ${escapeControls(text)}\n`);
 }
 
-/** Says on stderr what a command waits for, where that takes long: to who sits before it, or asked for it. */
+/** Prints on stderr what a long command waits for: on a terminal, or with -v. */
 export function tellWaits(options: { quiet?: boolean; verbose?: boolean }): { waits?: (text: string) => void } {
   const isWanted = options.verbose || (process.stderr.isTTY && !options.quiet);
   return isWanted ? { waits: printNote } : {};
 }
 
 /**
- * Prints an error on stderr: one line, with the stack where `debug` asks for it or where nobody expected the error.
- * @returns the exit status that belongs to it
+ * Prints an error on stderr: one line, with the stack if `debug` asks for it or if the error is unexpected.
+ * @returns its exit status
  */
 export function printError(thrown: unknown, debug = false): number {
   const error = knownError(thrown);
@@ -67,11 +67,11 @@ export function jsonError(error: unknown): JsonError {
   return { code, message, hint: hint ?? null, holders: holders ?? [] };
 }
 
-/** What Node throws wherever a relative path is resolved in a directory that was deleted, made an error of ours. */
+/** Translates the error that Node throws for a relative path if the working directory was deleted. */
 function knownError(error: unknown): unknown {
   if (!(error instanceof Error) || (error as NodeJS.ErrnoException).syscall !== 'uv_cwd') return error;
   return new FusetapError('NOT_FOUND', 'the working directory was deleted, or cannot be entered', {
-    hint: 'cd to one that is there, or give absolute paths',
+    hint: 'cd to an existing directory, or give absolute paths',
     cause: error,
   });
 }
@@ -82,18 +82,18 @@ function plainError(error: unknown): PlainError {
   return { code: 'FAILED', message: `this should not have happened: ${message}`, hint: 'please report it' };
 }
 
-/** The exit status of a code; FAILED for one that a newer bus may know and we do not. */
+/** The exit status of a code; that of FAILED for a code that only a newer bus knows. */
 export function exitStatus(code: ErrorCode): number {
   return EXIT_CODES[code] ?? EXIT_CODES.FAILED;
 }
 
-/** A column of a table: its head, and which side its cells keep to. */
+/** A column of a table: its head, and how its cells are aligned. */
 export interface Column {
   readonly head: string;
   readonly align?: 'right';
 }
 
-/** Prints rows below their heads, aligned. Whatever a cell holds, a row stays one line. */
+/** Prints rows below their heads, aligned. A row stays one line, whatever its cells contain. */
 export function printTable(columns: readonly Column[], rows: readonly (readonly string[])[]): void {
   const lines = [columns.map((column) => column.head), ...rows.map((row) => row.map(escapeControls))];
   const widths = columns.map((_, index) => Math.max(...lines.map((line) => line[index]?.length ?? 0)));
@@ -106,7 +106,7 @@ export function printTable(columns: readonly Column[], rows: readonly (readonly 
   }
 }
 
-/** Prints names and values, the values aligned. Whatever a value holds, it stays on its line. */
+/** Prints names and values, the values aligned. A pair stays one line, whatever the value contains. */
 export function printPairs(pairs: readonly (readonly [name: string, value: string])[]): void {
   const width = Math.max(...pairs.map(([name]) => name.length));
   for (const [name, value] of pairs) print(`${name.padEnd(width)}  ${escapeControls(value)}`);
@@ -125,15 +125,15 @@ export function humanSize(sizeBytes: number): string {
   return `${Math.round(value * 10) / 10}${units[unit]}`;
 }
 
-/** what stands although nobody could be told of it */
+/** what was done although it could not be printed */
 let doneAlready: string | undefined;
 
-/** Has an error of stdout say what is done all the same, as that a vbd is attached, and how to undo it. */
+/** Sets the hint for an error of stdout: what was done already (a vbd is attached), and how to undo it. */
 export function sayIfUnprinted(done: string): void {
   doneAlready = done;
 }
 
-/** Lets a reader of stdout or stderr go away (`fusetap ls | head -1`); any other trouble there ends with status 1. */
+/** Ignores a reader of stdout or stderr that goes away (`fusetap ls | head -1`); other errors of stdout are exit 1. */
 export function watchStreams(): void {
   process.stderr.on('error', () => {});
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {

@@ -1,6 +1,6 @@
 /**
- * The program and the table of its commands. A command's file is loaded only when it is needed: loading costs more than
- * most commands do.
+ * The program and the table of its commands. A command's file is loaded only when it is needed: loading takes longer
+ * than most commands do.
  */
 import { Command } from 'commander';
 import { VERSION } from '../mount/version.js';
@@ -50,7 +50,7 @@ export function makeProgram(): Command {
     .helpOption('-h, --help', 'print this help')
     .helpCommand(false)
     .configureHelp({ showGlobalOptions: true })
-    // its own words would be a second line
+    // commander's own message would be a second line
     .configureOutput({ writeErr: () => {} })
     .exitOverride();
   addSharedOptions(program);

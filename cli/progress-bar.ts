@@ -1,6 +1,6 @@
 /**
- * A bar on a terminal for what takes longer than a second. A few lines of our own: a package for it would cost each
- * start of the command line more than these, and bring cursors and colours that nobody asked for.
+ * A progress bar on a terminal for work that takes longer than a second. We write our own: a package would make each
+ * start of the command line slower, and has cursors and colours that we do not need.
  *
  *      copying [##############------------------]  45%  3.6G of 8G
  */
@@ -14,7 +14,7 @@ interface BarOptions {
   quiet?: boolean;
 }
 
-/** Runs what takes long; shows its progress on stderr where that is a terminal. */
+/** Runs long work; shows its progress on stderr if that is a terminal. */
 export async function withProgress<Result>(
   word: string,
   { quiet }: BarOptions,
@@ -30,7 +30,7 @@ export async function withProgress<Result>(
       process.stderr.write(`\r${drawBar(word, doneBytes, totalBytes)}\x1b[K`);
     });
   } finally {
-    // the bar is no result: what comes next stands in its place
+    // remove the bar: the next output takes its place
     if (shown) process.stderr.write('\r\x1b[K');
   }
 }

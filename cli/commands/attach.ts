@@ -1,4 +1,4 @@
-/** `fusetap attach`: an image becomes a file. */
+/** `fusetap attach`: attaches an image; it becomes a file. */
 import { type Command, Option } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
 import { driverNames, driverSummaries } from '../../drivers/names.js';
@@ -74,17 +74,17 @@ export function register(program: Command): void {
 
 async function run(words: readonly string[], options: AttachOptions): Promise<void> {
   const vbd = await attachOne(attachRequest(words, options), options);
-  sayIfUnprinted(whatStands([vbd]));
+  sayIfUnprinted(howToUndo([vbd]));
   if (options.json) printJson(vbd);
   else print(vbd.path);
 }
 
-/** For who did not get the path: a script that stops here must not leave it behind unknowingly. */
-function whatStands(vbds: readonly AttachResult[]): string {
+/** The hint if the path could not be printed: a script that stops here must know that it leaves a vbd behind. */
+function howToUndo(vbds: readonly AttachResult[]): string {
   const [first] = vbds;
   if (first === undefined) return 'nothing was attached';
   const vdevs = vbds.map(({ vdev }) => vdev).join(' ');
-  return `${vdevs} of bus ${first.bus} is attached all the same: fusetap detach --bus ${first.bus} ${vdevs} undoes it`;
+  return `${vdevs} of bus ${first.bus} is attached; to undo this: fusetap detach --bus ${first.bus} ${vdevs}`;
 }
 
 const OF_ONE_DISK = ['readOnly', 'driver', 'image', 'option', 'offset', 'sizelimit', 'share', 'filter'] as const;
@@ -92,8 +92,8 @@ const OF_ONE_DISK = ['readOnly', 'driver', 'image', 'option', 'offset', 'sizelim
 async function runFile(file: string, words: readonly string[], options: AttachOptions): Promise<void> {
   const other = words[0] ?? OF_ONE_DISK.find((name) => options[name] !== undefined);
   if (other !== undefined) {
-    throw new FusetapError('USAGE', `--config and ${other} contradict each other: the file says which disks`, {
-      hint: 'with --config there may be what is of all of them: --passthrough, --partitions, --transport and so on',
+    throw new FusetapError('USAGE', `--config and ${other} contradict each other: the file names the disks`, {
+      hint: 'with --config, give only options for all disks: --passthrough, --partitions, --transport and so on',
     });
   }
   const { passthrough, transport, partitions, allowOther, uid, gid, fileMode } = options;
@@ -109,7 +109,7 @@ async function runFile(file: string, words: readonly string[], options: AttachOp
   if (options.verbose) for (const { where, notes } of disks) for (const note of notes) printNote(`${where}: ${note}`);
   const attached = await attachAll(await chosenBus(options), disks, options);
   if (!options.quiet) for (const { notes = [] } of attached) notes.forEach(printNote);
-  sayIfUnprinted(whatStands(attached));
+  sayIfUnprinted(howToUndo(attached));
   if (options.json) printJson(attached.map(({ notes: _, ...vbd }) => vbd));
   else for (const { path } of attached) print(path);
 }

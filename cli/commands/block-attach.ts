@@ -21,11 +21,10 @@ export function register(program: Command): void {
     .argument('[BACKDOM]', 'the domain of the backend: accepted, without effect')
     .action(async function (this: Command, bus: string) {
       const options = withBus(bus, this.optsWithGlobals<SharedOptions>());
-      // behind BUS: SPEC, VDEV and MODE, then BACKDOM
+      // after BUS come SPEC, VDEV and MODE, then BACKDOM
       const { request, notes } = attachRequest(this.args.slice(1, 4));
       const backend = this.args[4];
-      const more =
-        backend === undefined ? [] : [`backend ${quoted(backend)} means nothing here: there are no domains here`];
+      const more = backend === undefined ? [] : [`backend ${quoted(backend)} has no effect: there are no domains here`];
       const vbd = await attachOne({ request, notes: [...notes, ...more] }, options);
       if (options.json) printJson(vbd);
     });

@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { detach, findVbd, showBus } from '../../mount/client/index.js';
 import { withBus } from '../bus-word.js';
-import { depart } from '../detach-each.js';
+import { detachEach } from '../detach-each.js';
 import { chosenBus, endHelp, type SharedOptions } from '../options.js';
 
 interface BlockDetachOptions extends SharedOptions {
@@ -23,7 +23,7 @@ export function register(program: Command): void {
     .action(async (bus: string, vdev: string, _: unknown, self: Command) => {
       const options = withBus(bus, self.optsWithGlobals<BlockDetachOptions>());
       const place = await chosenBus(options);
-      await depart([vdev], options, async (word) => {
+      await detachEach([vdev], options, async (word) => {
         const vbd = findVbd(word, (await showBus(place)).vbds, `bus ${place.name}`);
         return detach(place, vbd.vdev, { force: options.force ?? false });
       });

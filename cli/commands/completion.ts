@@ -1,4 +1,4 @@
-/** `fusetap completion`: the script by which a shell asks fusetap what a word can become (completion/complete.ts). */
+/** `fusetap completion`: prints the script that lets a shell ask fusetap for completions (completion/complete.ts). */
 import { Argument, type Command } from 'commander';
 import { BASH_COMPLETION } from '../completion/bash.js';
 import { FISH_COMPLETION } from '../completion/fish.js';

@@ -1,4 +1,4 @@
-/** `fusetap config`: the bus as xl would have it in a domain's configuration. */
+/** `fusetap config`: prints the bus as disk lines of an xl domain configuration. */
 import type { Command } from 'commander';
 import { showBus } from '../../mount/client/index.js';
 import type { VbdInfo } from '../../mount/control/interface.js';
@@ -24,7 +24,7 @@ export function register(program: Command): void {
   ]);
 }
 
-/** A vbd that no line can say must not hide the others. */
+/** A vbd that no line can describe must not hide the others. */
 function printLines(vbds: readonly VbdInfo[], options: SharedOptions): void {
   const lines: string[] = [];
   for (const { driver, image, vdev, mode } of [...vbds].sort((a, b) => a.slot - b.slot)) {

@@ -1,4 +1,4 @@
-/** `fusetap create`: a sparse image. */
+/** `fusetap create`: makes a sparse image. */
 import { closeSync, ftruncateSync, openSync, unlinkSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
@@ -25,7 +25,7 @@ export function register(program: Command): void {
   endHelp(command, ['fusetap create disk.img 10G']);
 }
 
-/** Makes a sparse file. @throws FusetapError BUSY where something of that name is there */
+/** Makes a sparse file. @throws FusetapError BUSY if the name exists */
 function createImage(image: string, sizeBytes: number): void {
   const fd = openNew(image);
   try {
@@ -34,7 +34,7 @@ function createImage(image: string, sizeBytes: number): void {
     unlinkSync(image);
     const { code } = error as NodeJS.ErrnoException;
     throw toFusetapError(error, `cannot make an image of ${sizeBytes} bytes: ${image}: ${code}`, {
-      hint: code === 'EFBIG' ? 'that file system has no files so large' : undefined,
+      hint: code === 'EFBIG' ? 'that file system does not allow files of this size' : undefined,
       path: image,
     });
   } finally {

@@ -1,9 +1,9 @@
-/** `fusetap detach`: take vbds off their bus. */
+/** `fusetap detach`: detaches vbds. */
 import type { Command } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
 import { type BusPlace, detach, findVbd, isPath, listBuses, resolveBus, showBus } from '../../mount/client/index.js';
 import type { BusInfo, VbdInfo } from '../../mount/control/interface.js';
-import { depart } from '../detach-each.js';
+import { detachEach } from '../detach-each.js';
 import { callersRuntimeDir, chosenBus, endHelp, parseSeconds, type SharedOptions } from '../options.js';
 
 interface DetachOptions extends SharedOptions {
@@ -42,11 +42,11 @@ async function run(words: readonly string[], options: DetachOptions): Promise<vo
   const ask = { force: options.force ?? false, waitSeconds: options.wait };
   if (options.all) {
     const { vbds } = await showBus(place);
-    await depart(vbds, options, ({ vdev }) => detach(place, vdev, ask));
+    await detachEach(vbds, options, ({ vdev }) => detach(place, vdev, ask));
     return;
   }
   const locate = locator(place, options);
-  await depart(words, options, async (word) => {
+  await detachEach(words, options, async (word) => {
     const found = await locate(word);
     return detach(found.place, found.vdev, ask);
   });
@@ -62,8 +62,8 @@ function checkWords(words: readonly string[], options: DetachOptions): void {
 }
 
 /**
- * Finds vbds on the chosen bus; a path also on all others, unless a bus was named. Looks once, before the first goes:
- * with its last vbd the bus goes too.
+ * Finds vbds on the chosen bus; finds a path on all other buses too, unless a bus was named. Reads the lists only once,
+ * before the first detach: a bus may end with its last vbd.
  */
 function locator(place: BusPlace, options: SharedOptions): (word: string) => Promise<Located> {
   const own = memoize(() => showBus(place));

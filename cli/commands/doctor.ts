@@ -1,4 +1,4 @@
-/** `fusetap doctor`: what works here, what does not, how to mend it. */
+/** `fusetap doctor`: checks what works here, what does not, and how to fix it. */
 import type { Command } from 'commander';
 import { EXIT_CODES } from '../../drivers/errors.js';
 import { escapeControls } from '../../drivers/quote.js';

@@ -1,4 +1,4 @@
-/** `fusetap log`: what happened on the bus. */
+/** `fusetap log`: prints the log of the bus. */
 import type { Command } from 'commander';
 import { escapeControls } from '../../drivers/quote.js';
 import { followLog, type LogLine, readLog } from '../../mount/client/log.js';

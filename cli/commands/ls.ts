@@ -1,4 +1,4 @@
-/** `fusetap ls`: what is attached, on all buses. */
+/** `fusetap ls`: lists what is attached, on all buses. */
 import type { Command } from 'commander';
 import { listBuses, showBus } from '../../mount/client/index.js';
 import type { BusInfo, VbdInfo } from '../../mount/control/interface.js';
@@ -33,7 +33,7 @@ async function list(options: SharedOptions): Promise<void> {
   else printTable(COLUMNS, vbds.flatMap(rows));
 }
 
-/** A dead bus is said on stderr and does not fail the list of the others. */
+/** A dead bus is reported on stderr; the others are listed. */
 async function find(options: SharedOptions): Promise<BusInfo[]> {
   if (options.bus !== undefined) return [await showBus(await chosenBus(options))];
   const { buses, troubles } = await listBuses(callersRuntimeDir());
@@ -41,7 +41,7 @@ async function find(options: SharedOptions): Promise<BusInfo[]> {
   return buses;
 }
 
-/** A vbd, and below it its partitions. */
+/** A row for the vbd, then a row for each partition. */
 function rows(vbd: VbdInfo): string[][] {
   const partitions = (vbd.partitions ?? []).map((partition) => row({ ...vbd, ...partition }));
   return [row(vbd), ...partitions];

@@ -1,4 +1,4 @@
-/** `fusetap memory`: what the ram images take, and what is left for others. */
+/** `fusetap memory`: shows the memory that ram images use, and how much is free. */
 import type { Command } from 'commander';
 import { memory } from '../../mount/client/index.js';
 import type { MemoryInfo } from '../../mount/control/interface.js';

@@ -1,4 +1,4 @@
-/** `fusetap mount`: from an image to its files in one step. */
+/** `fusetap mount`: attaches an image and mounts its file system. */
 import { type Command, InvalidArgumentError } from 'commander';
 import { type BusPlace, resolveBus } from '../../mount/client/index.js';
 import { busOfDirectory, mountImage } from '../../mount/file-system/index.js';
@@ -62,7 +62,7 @@ async function run(spec: string, directory: string, options: MountOptions): Prom
   );
   const { notes: remarks = [], ...vbd } = mounted.vbd;
   if (!options.quiet) remarks.forEach(printNote);
-  sayIfUnprinted(`it is mounted all the same: fusetap umount ${mounted.directory} undoes it`);
+  sayIfUnprinted(`it is mounted; to undo this: fusetap umount ${mounted.directory}`);
   if (options.json) printJson({ directory: mounted.directory, device: mounted.device, vbd });
 }
 

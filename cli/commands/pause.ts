@@ -1,4 +1,4 @@
-/** `fusetap pause`: hold the I/O of a vbd. */
+/** `fusetap pause`: pauses the I/O of a vbd. */
 import type { Command } from 'commander';
 import { pause } from '../../mount/client/index.js';
 import { locateVbd } from '../locate-vbd.js';
@@ -18,8 +18,8 @@ export function register(program: Command): void {
     .action(async (word: string, _: unknown, self: Command) => {
       const options = self.optsWithGlobals<SharedOptions>();
       const { place, vbd } = await locateVbd(word, options);
-      const held = await pause(place, vbd.vdev);
-      if (options.json) printJson(held);
+      const paused = await pause(place, vbd.vdev);
+      if (options.json) printJson(paused);
     });
   endHelp(command, ['fusetap pause xvda && cp --sparse=always disk.img copy.img; fusetap resume xvda']);
 }

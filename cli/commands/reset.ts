@@ -1,4 +1,4 @@
-/** `fusetap reset`: a ram vbd is again what its image is. */
+/** `fusetap reset`: copies the image of a ram vbd again. */
 import type { Command } from 'commander';
 import { reset } from '../../mount/client/index.js';
 import { locateVbd } from '../locate-vbd.js';

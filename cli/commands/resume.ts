@@ -1,4 +1,4 @@
-/** `fusetap resume`: let the I/O of a paused vbd go on. */
+/** `fusetap resume`: resumes the I/O of a paused vbd. */
 import type { Command } from 'commander';
 import { resume } from '../../mount/client/index.js';
 import { locateVbd } from '../locate-vbd.js';
@@ -14,8 +14,8 @@ export function register(program: Command): void {
     .action(async (word: string, _: unknown, self: Command) => {
       const options = self.optsWithGlobals<SharedOptions>();
       const { place, vbd } = await locateVbd(word, options);
-      const held = await resume(place, vbd.vdev);
-      if (options.json) printJson(held);
+      const resumed = await resume(place, vbd.vdev);
+      if (options.json) printJson(resumed);
     });
   endHelp(command, ['fusetap resume xvda']);
 }

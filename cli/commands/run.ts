@@ -1,4 +1,4 @@
-/** `fusetap run`: a command that has disks for as long as it runs. */
+/** `fusetap run`: runs a command with images attached, and detaches them when it ends. */
 import type { Command } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
 import { attach, type BusPlace, Lifeline, resolveBus } from '../../mount/client/index.js';
@@ -49,18 +49,18 @@ interface RunWords {
   cmd: [string, ...string[]];
 }
 
-/** Who watches over a run: over us, and over the bus where we are killed. */
-interface Watches {
+/** The safeguards of a run: against signals to us, and for the bus if we are killed. */
+interface Safeguards {
   readonly signals: SignalCatch;
   readonly lifeline: Lifeline;
 }
 
-/** All words as they were typed: commander drops the `--`. */
+/** All arguments as they were typed: commander removes the `--`. */
 function rawWords(command: Command): string[] {
   return (command.parent as (Command & { rawArgs: string[] }) | null)?.rawArgs ?? [];
 }
 
-/** What stands behind the first `--` is CMD, word for word; of what stands before it, commander took the options. */
+/** CMD is everything after the first `--`, unchanged. Before it, commander has removed the options. */
 function splitWords(words: readonly string[], raw: readonly string[]): RunWords {
   const separator = raw.indexOf('--');
   const count = separator < 0 ? 0 : raw.length - separator - 1;
@@ -78,7 +78,7 @@ function splitWords(words: readonly string[], raw: readonly string[]): RunWords 
 /** @returns the exit status */
 async function run({ specs, cmd }: RunWords, options: SharedOptions): Promise<number> {
   if (options.bus !== undefined) {
-    throw new FusetapError('USAGE', `run has a bus of its own, not ${options.bus}`, { hint: 'leave --bus away' });
+    throw new FusetapError('USAGE', `run starts a new bus, it cannot use ${options.bus}`, { hint: 'omit --bus' });
   }
   const wanted = specs.map((spec) => attachRequest([spec]));
   if (options.verbose) wanted.flatMap(({ notes }) => notes).forEach(printNote);
@@ -106,11 +106,11 @@ function privateBus(): Promise<BusPlace> {
   return resolveBus(`run-${process.pid}-${random.toString(16).padStart(4, '0')}`, callersRuntimeDir());
 }
 
-/** All or none. */
+/** Attaches all disks, or none. */
 async function attachAll(
   place: BusPlace,
   wanted: readonly Wanted[],
-  { signals, lifeline }: Watches,
+  { signals, lifeline }: Safeguards,
 ): Promise<VbdInfo[]> {
   const vbds: VbdInfo[] = [];
   try {
@@ -118,15 +118,15 @@ async function attachAll(
     for (const { request } of wanted) vbds.push(await attach(place, request, { signal: signals.aborted, lifeline }));
     return vbds;
   } catch (error) {
-    // given up before the bus was asked, its keeper waits for an attach that never comes
+    // if this is given up before the bus was asked, its keeper waits for an attach that never comes
     if (vbds.length > 0 || signals.aborted.aborted) await endPrivateBus(place);
     throw error;
   }
 }
 
-function runWith(vbds: readonly VbdInfo[], cmd: RunWords['cmd'], watches: Watches): number | Promise<number> {
-  const early = watches.signals.first();
+function runWith(vbds: readonly VbdInfo[], cmd: RunWords['cmd'], safeguards: Safeguards): number | Promise<number> {
+  const early = safeguards.signals.first();
   if (early !== undefined) return statusOfSignal(early);
   const paths = vbds.map((vbd) => vbd.path);
-  return runCommand(cmd, { FUSETAP_DEVICE: paths[0], FUSETAP_DEVICES: paths.join('\n') }, watches);
+  return runCommand(cmd, { FUSETAP_DEVICE: paths[0], FUSETAP_DEVICES: paths.join('\n') }, safeguards);
 }

@@ -1,4 +1,4 @@
-/** `fusetap save`: a vbd becomes a file. */
+/** `fusetap save`: copies a vbd to a file. */
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { save } from '../../mount/client/index.js';

@@ -1,4 +1,4 @@
-/** `fusetap show`: one vbd, or the bus, in full. */
+/** `fusetap show`: shows one vbd, or the bus, in full. */
 import type { Command } from 'commander';
 import { quoted } from '../../drivers/quote.js';
 import { showBus } from '../../mount/client/index.js';
@@ -63,7 +63,7 @@ function describeVbd(vbd: VbdInfo): Pairs {
 }
 
 function describeBroken({ broken }: VbdInfo): Pairs {
-  return broken == null ? [] : [['broken', `its I/O is EIO: ${broken}`]];
+  return broken == null ? [] : [['broken', `I/O fails with EIO: ${broken}`]];
 }
 
 function remarkOn({ imageState, changedOutside }: VbdInfo): string {

@@ -1,4 +1,4 @@
-/** `fusetap slot`: Xen's number of a vdev, and back. */
+/** `fusetap slot`: prints Xen's number of a vdev, or the vdev of a number. */
 import type { Command } from 'commander';
 import { parseSlot, slotOfNumber } from '../../mount/slots/slots.js';
 import { endHelp, type SharedOptions } from '../options.js';

@@ -1,4 +1,4 @@
-/** `fusetap start`: a bus that stays without vbds. */
+/** `fusetap start`: starts a bus that stays without vbds. */
 import type { Command } from 'commander';
 import { start } from '../../mount/client/index.js';
 import type { BusWishes } from '../../mount/control/interface.js';

@@ -1,4 +1,4 @@
-/** `fusetap stats`: requests, bytes, errors and latency by kind. */
+/** `fusetap stats`: shows requests, bytes, errors and latency by kind. */
 import type { Command } from 'commander';
 import { askStats } from '../../mount/client/stats.js';
 import type { VbdStats } from '../../mount/control/interface.js';

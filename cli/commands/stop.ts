@@ -1,10 +1,10 @@
-/** `fusetap stop`: detach all and end the bus. */
+/** `fusetap stop`: detaches all vbds and ends the bus. */
 import type { Command } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
 import { type BusPlace, listBuses, resolveBus, stop } from '../../mount/client/index.js';
 import { orderToStop } from '../../mount/client/stop-order.js';
 import type { DetachResult } from '../../mount/control/interface.js';
-import { depart } from '../detach-each.js';
+import { detachEach } from '../detach-each.js';
 import { callersRuntimeDir, chosenBus, endHelp, parseSeconds, type SharedOptions } from '../options.js';
 
 interface StopOptions extends SharedOptions {
@@ -27,7 +27,7 @@ export function register(program: Command): void {
     .option('--force', 'stop even if vbds are in use: later I/O of their users is EIO, no acknowledged write is lost')
     .action(async (_: unknown, self: Command) => {
       const options = self.optsWithGlobals<StopOptions>();
-      await depart(await choose(options), options, (place) => stopOne(place, options));
+      await detachEach(await choose(options), options, (place) => stopOne(place, options));
     });
   endHelp(command, ['fusetap stop', 'fusetap stop --wait 60', 'fusetap stop --all --force']);
 }
@@ -41,7 +41,7 @@ async function choose(options: StopOptions): Promise<BusPlace[]> {
   }
   const runtime = callersRuntimeDir();
   const { buses, troubles } = await listBuses(runtime);
-  // those that are dead, too: stop clears them away
+  // dead buses too: stop removes what they left behind
   const names = [...buses.map(({ bus }) => bus), ...troubles.map(({ bus }) => bus)];
   return orderToStop(await Promise.all(names.map((name) => resolveBus(name, runtime))));
 }
@@ -50,7 +50,7 @@ async function stopOne(place: BusPlace, { all, wait, force = false }: StopOption
   try {
     return await stop(place, { force, waitSeconds: wait });
   } catch (error) {
-    // of all that were there a moment ago, one may have ended by itself
+    // a bus may have ended by itself since the list was read
     if (all && error instanceof FusetapError && error.code === 'NOT_FOUND') return { vbds: [], ended: true };
     throw error;
   }

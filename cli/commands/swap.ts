@@ -1,4 +1,4 @@
-/** `fusetap swap`: another image under a vbd that programs have open. */
+/** `fusetap swap`: gives a vbd another image while programs have it open. */
 import type { Command } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
 import type { SwapRequest } from '../../mount/control/interface.js';
@@ -15,9 +15,9 @@ export function register(program: Command): void {
     .command('swap')
     .summary('put another image under a vbd')
     .description(
-      'Puts another image of the same size under a VBD. Programs that have the vbd open go on with the new image; their\n' +
-        'requests wait meanwhile. The old image is flushed and closed. If anything fails, the vbd keeps its image. The mode\n' +
-        'and the filters stay. A vbd that was paused stays paused. Prints the path of the file.',
+      'Puts another image of the same size under a VBD. Programs that have the vbd open go on with the new image; ' +
+        'their requests wait meanwhile. The old image is flushed and closed. If anything fails, the vbd keeps its ' +
+        'image. The mode and the filters stay. A vbd that was paused stays paused. Prints the path of the file.',
     )
     .argument('<VBD>')
     .argument('[SPEC]', 'DRIVER:PATH or PATH')
@@ -39,7 +39,7 @@ export function register(program: Command): void {
   endHelp(command, ['fusetap swap xvda new.img', 'fusetap swap xvda ram:golden.img']);
 }
 
-/** @throws FusetapError USAGE also if the SPEC says more than what the image is */
+/** @throws FusetapError USAGE, also if the SPEC has more than driver and image */
 function swapRequest(spec: string | undefined, options: SwapOptions): SwapRequest {
   const { driver: name, image: path, option, share: sharedAs } = options;
   const words = { ...(name !== undefined && { driver: name }), ...(path !== undefined && { image: path }) };

@@ -1,11 +1,11 @@
 /** `fusetap umount`: undoes `fusetap mount`. */
 import type { Command } from 'commander';
 import { unmountImage } from '../../mount/file-system/index.js';
-import { depart } from '../detach-each.js';
+import { detachEach } from '../detach-each.js';
 import { callersRuntimeDir, endHelp, type SharedOptions } from '../options.js';
 import { printNote, tellWaits } from '../output.js';
 
-/** That other mounts keep a vbd is what their user expects; that a program does, is not. */
+/** A user expects that another mount keeps a vbd attached, but not that a program does. */
 function sayKept({ verbose }: SharedOptions): (text: string, isByProgram: boolean) => void {
   return (text, isByProgram) => {
     if (verbose || isByProgram) printNote(text);
@@ -25,7 +25,7 @@ export function register(program: Command): void {
     .action(async (directory: string, _: unknown, self: Command) => {
       const options = self.optsWithGlobals<SharedOptions>();
       const telling = { ...tellWaits(options), ...(!options.quiet && { keeps: sayKept(options) }) };
-      await depart([directory], options, () => unmountImage(directory, callersRuntimeDir(), telling));
+      await detachEach([directory], options, () => unmountImage(directory, callersRuntimeDir(), telling));
     });
   endHelp(command, ['fusetap umount /mnt']);
 }

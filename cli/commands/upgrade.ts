@@ -1,4 +1,4 @@
-/** `fusetap upgrade`: the code that is installed now, under the running bus. */
+/** `fusetap upgrade`: replaces the server of a running bus with the code that is installed now. */
 import type { Command } from 'commander';
 import { upgrade } from '../../mount/client/upgrade.js';
 import { chosenBus, endHelp, type SharedOptions } from '../options.js';

@@ -1,4 +1,4 @@
-/** Completion for bash. It tears words apart at `:` and `=`, and puts what is offered in place of the last part. */
+/** Completion for bash. It splits words at `:` and `=`, and replaces only the last part with a completion. */
 
 export const BASH_COMPLETION = `# fusetap: completion for bash, made by \`fusetap completion bash\`
 _fusetap() {

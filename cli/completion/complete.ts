@@ -1,17 +1,17 @@
 /**
- * `fusetap __complete`: what the word under the cursor can become. The scripts of the shells only ask this, so that all
- * of them offer the same: words read off the commands themselves, and what is on the buses now.
+ * `fusetap __complete`: the completions of the word under the cursor. The scripts of the shells only call this, so all
+ * shells offer the same: words from the definitions of the commands, and what is on the buses now.
  *
  *      fusetap __complete --line 'fusetap detach xv'     the line up to the cursor
- *      fusetap __complete -- detach xv                   its words; the last one may be empty
+ *      fusetap __complete -- detach xv                   the words of the line; the last one may be empty
  *
- * The answer, a line each:
+ * The answer has one item per line:
  *
- *      words | files | directories | command     what the shell adds by itself
- *      ram:                                      the front of the word that its files stand behind; of a command: the
- *                                                index of its name among the words
- *      gold                                      the rest of the word, which the files begin with
- *      xvda<tab>/srv/disk.img                    a whole word, and what it is; any number of these lines
+ *      words | files | directories | command     what the shell itself adds
+ *      ram:                                      the part of the word before the file name; for `command`, the index
+ *                                                of the command's name among the words
+ *      gold                                      the rest of the word: the start of the file name
+ *      xvda<tab>/srv/disk.img                    a completion and its description; any number of these lines
  */
 import { relative } from 'node:path';
 import type { Command } from 'commander';
@@ -36,7 +36,7 @@ interface Answer {
 
 const FILTERS = ['delay=', 'error=', 'read-only'];
 
-/** The words to complete, without `fusetap`. @param args what stands behind `__complete` */
+/** The words to complete, without `fusetap`. @param args the arguments after `__complete` */
 export function wordsOf(args: readonly string[]): string[] {
   return args[0] === '--line' ? splitLine(args[1] ?? '').slice(1) : args.slice(1);
 }
@@ -57,7 +57,7 @@ async function complete(program: Command, words: readonly string[]): Promise<Ans
   const current = (words.at(-1) ?? '').slice(place.kept.length);
   const answer = place.kind === null ? commandsOf(program) : await answerFor(place.kind, place, current);
   const offered = answer.offered.map(({ word, about }) => ({ word: place.kept + word, about }));
-  // an empty word asks what is there, not what could be switched
+  // for an empty word, offer arguments, not options
   const flags = current.startsWith('-') || place.kind === null ? flagsIn(place) : [];
   return { ...answer, kept: place.kept + answer.kept, offered: [...offered, ...flags] };
 }
@@ -78,7 +78,7 @@ function plain(offered: readonly Offered[], adds: Answer['adds'] = 'words', kept
 const named = (words: readonly string[]): Offered[] => words.map((word) => ({ word, about: '' }));
 
 async function answerFor(kind: Kind, { bus, command, words }: Place, current: string): Promise<Answer> {
-  // xm's words name the bus first
+  // the commands of xm name the bus first
   const busWord = command?.name().startsWith('block-') ? words[0] : bus;
   switch (kind) {
     case 'spec':
@@ -110,13 +110,13 @@ async function answerFor(kind: Kind, { bus, command, words }: Place, current: st
   }
 }
 
-/** A path as it begins in the line: from the root, or from here where it lies below. */
+/** A path in the form that the word has: absolute, or relative to the working directory if it is below it. */
 function asTyped(path: string, current: string): string {
   const fromHere = relative(process.cwd(), path);
   return current.startsWith('/') || fromHere.startsWith('..') ? path : fromHere;
 }
 
-/** Not those that the line has already. */
+/** Without those that the line has already. */
 function vbds(found: readonly VbdInfo[], words: readonly string[]): Offered[] {
   return found
     .filter(({ vdev }) => !words.includes(vdev))
@@ -127,7 +127,7 @@ function drivers(behind = ''): Offered[] {
   return driverSummaries.map(([name, summary]) => ({ word: name + behind, about: summary }));
 }
 
-/** `ram:gold`: a file behind a driver, or behind what Xen's tools put before one. */
+/** `ram:gold`: a file after a driver, or after a prefix of Xen's tools. */
 function specs(current: string): Answer {
   const kept = new RegExp(`^(?:(?:${[...PREFIXES, ...driverNames].join('|')}):)+`).exec(current)?.[0] ?? '';
   return plain(kept === '' ? drivers(':') : [], 'files', kept);

@@ -1,4 +1,4 @@
-/** Completion for fish: to be sourced, or put in ~/.config/fish/completions/fusetap.fish. */
+/** Completion for fish: source it, or write it to ~/.config/fish/completions/fusetap.fish. */
 
 export const FISH_COMPLETION = `# fusetap: completion for fish, made by \`fusetap completion fish\`
 function __fusetap_complete

@@ -1,8 +1,8 @@
-/** What kind of word an argument, or the value of an option, takes: told from the name that the help shows for it. */
+/** The kind of word that an argument or an option's value takes: derived from its name in the help. */
 import type { Argument, Command, Option } from 'commander';
 
 export type Kind =
-  /** a disk spec: a file, perhaps behind a driver */
+  /** a disk spec: a file, perhaps after a driver */
   | 'spec'
   | 'file'
   | 'directory'
@@ -10,9 +10,9 @@ export type Kind =
   | 'mounted'
   /** an attached vbd, or a file */
   | 'vbd'
-  /** the place of an attached vbd */
+  /** the vdev of an attached vbd */
   | 'attached'
-  /** a free place */
+  /** a free vdev */
   | 'free'
   /** a bus, or a directory */
   | 'bus'
@@ -24,7 +24,7 @@ export type Kind =
   /** one of these */
   | readonly string[];
 
-/** `COMMAND NAME` stands before `NAME`; a flag before the name of its value. */
+/** `COMMAND NAME` takes precedence over `NAME`, and a flag over the name of its value. */
 const KINDS: Readonly<Record<string, Kind>> = {
   'umount DIR': 'mounted',
   'create IMAGE': 'file',

@@ -1,9 +1,9 @@
-/** What there is now, for completion: buses, vbds, mounts. What cannot be told soon is left out. */
+/** The buses, vbds and mounts that exist now, for completion. An answer that takes too long is left out. */
 import { listBuses, resolveBus, showBus } from '../../mount/client/index.js';
 import type { VbdInfo } from '../../mount/control/interface.js';
 import { callersRuntimeDir } from '../options.js';
 
-/** how long somebody waits who has pressed Tab */
+/** how long a user who has pressed Tab waits */
 const LIMIT_MS = 1_000;
 
 const PLACES = [...'abcdefgh'].map((letter) => `xvd${letter}`);
@@ -29,13 +29,13 @@ export async function mountedDirectories(): Promise<string[]> {
   return listMountedImages(callersRuntimeDir());
 }
 
-/** Places that are free on a bus: all of them would be no help. */
+/** A few free places on a bus: a list of all would not help. */
 export async function freePlaces(bus: string | undefined): Promise<string[]> {
   const vbds = await inTime(vbdsOf(bus));
   return PLACES.filter((place) => !vbds.some(({ vdev }) => vdev === place));
 }
 
-/** What a question gives in time, else nothing: who completes a word wants no error. */
+/** The answer if it comes in time, else nothing: completion must not print errors. */
 export async function inTime<T>(question: Promise<readonly T[]>): Promise<readonly T[]> {
   const nothing: Promise<readonly T[]> = new Promise((resolve) => {
     setTimeout(() => resolve([]), LIMIT_MS).unref();

@@ -1,15 +1,15 @@
-/** Where the word under the cursor stands in a command line, and so what it may be. */
+/** Finds the position of the word under the cursor in a command line, which decides what it can be. */
 import type { Command, Option } from 'commander';
 import { flagsOf, type Kind, kindOfArgument, kindOfValue, takesValue } from './kinds.js';
 
 export interface Place {
-  /** null: the command's word is not there yet, or there is no such command */
+  /** null: the command's name is not there yet, or there is no such command */
   readonly command: Command | null;
-  /** what the word is of; null where it is the word of a command */
+  /** the argument or option value that the word is; null if it is the name of a command */
   readonly kind: Kind | null;
-  /** the options that may stand here; none behind `--`, nor where a value has to follow */
+  /** the options that are allowed here; none after `--`, and none if a value must follow */
   readonly options: readonly Option[];
-  /** the front of the word that is no part of what is completed, as `--bus=` */
+  /** the start of the word that is not completed, such as `--bus=` */
   readonly kept: string;
   /** the arguments that the command has before the word */
   readonly words: readonly string[];
@@ -17,14 +17,14 @@ export interface Place {
   readonly bus: string | undefined;
 }
 
-/** The words of another program, behind `run … --`: which of the words is its name. */
+/** The words of another program, after `run … --`: the index of its name. */
 export function startOfOtherProgram(words: readonly string[]): number | null {
   const end = words.indexOf('--');
   const isRun = words.slice(0, end).includes('run');
   return end > 0 && end < words.length - 1 && isRun ? end + 1 : null;
 }
 
-/** @param words those behind `fusetap`; the last is the one under the cursor, perhaps empty */
+/** @param words those after `fusetap`; the last one is under the cursor and may be empty */
 export function findPlace(program: Command, words: readonly string[]): Place {
   const current = words.at(-1) ?? '';
   let command: Command | null = null;

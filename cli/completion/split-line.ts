@@ -1,4 +1,4 @@
-/** A line of a shell's as words, for bash, which tears words apart at `:` and `=` before completion gets them. */
+/** Splits a shell's line into words. Needed for bash, which splits words at `:` and `=` before completion gets them. */
 
 /** The words up to the end of the line, without quotes; the last one may be empty, or its quotes still open. */
 export function splitLine(line: string): string[] {

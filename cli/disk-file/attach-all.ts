@@ -5,8 +5,8 @@ import { withProgress } from '../progress-bar.js';
 import { type ListedRequest, placed } from './read.js';
 
 /**
- * One after another. Where one fails, those that were attached before it are detached again: nobody was told of them.
- * @throws FusetapError what the attach of that disk threw, with its place in the file
+ * Attaches one after another. If one fails, those attached before it are detached again: nobody knows of them yet.
+ * @throws FusetapError the error of that attach, with the position of the disk in the file
  */
 export async function attachAll(
   place: BusPlace,
@@ -30,7 +30,7 @@ export async function attachAll(
 
 async function detachAll(place: BusPlace, vbds: readonly AttachResult[]): Promise<void> {
   for (const { vdev } of [...vbds].reverse()) {
-    // why the attach failed is worth more than what went wrong afterwards
+    // the error of the attach is more useful than one of the detach
     await detach(place, vdev, { force: true }).catch(() => {});
   }
 }

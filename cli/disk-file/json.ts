@@ -1,6 +1,6 @@
 /**
- * A disk as JSON: the parts that the control interface takes, or a vbd as `ls --json` prints it. What such a vbd says of
- * its bus and its processes is passed over; a key that neither has is a typing error.
+ * Reads a disk from JSON: the parts that the control interface takes, or a vbd as `ls --json` prints it. The keys of
+ * such a vbd about its bus and its processes are ignored; a key that neither form has is a typing error.
  */
 import { FusetapError } from '../../drivers/errors.js';
 import { DEFAULT_DRIVER } from '../../drivers/names.js';
@@ -9,7 +9,7 @@ import type { AttachRequest } from '../../mount/control/interface.js';
 import type { Mode } from '../../mount/images/mode.js';
 import { imagePath } from '../image-path.js';
 
-/** keys of `ls --json` that say where a vbd was, or how it did */
+/** keys of `ls --json` that describe where a vbd was, and its state */
 const PASSED_OVER = new Set(
   'bus slot path size state opens transport keeperPid serverPid restarts changedOutside broken imageState'.split(' '),
 );
@@ -20,7 +20,7 @@ type Filters = NonNullable<AttachRequest['filters']>;
 export function requestOfJson(entry: unknown): AttachRequest {
   if (typeof entry !== 'object' || entry === null || Array.isArray(entry)) {
     throw new FusetapError('USAGE', `not an object: ${quoted(JSON.stringify(entry))}`, {
-      hint: 'as {"driver":"aio","image":"/img/a.img","vdev":"xvda","mode":"w"}',
+      hint: 'for example {"driver":"aio","image":"/img/a.img","vdev":"xvda","mode":"w"}',
     });
   }
   const fields = new Fields(entry as Record<string, unknown>);
@@ -39,10 +39,10 @@ export function requestOfJson(entry: unknown): AttachRequest {
   fields.refuseOthers();
   return {
     ...request,
-    // of a vbd it says what came of it, and that may be otherwise this time
+    // in a vbd this is the result of its attach, which may be different this time
     ...(typeof passthrough === 'string' && { passthrough }),
     ...(filters !== undefined && filters.length > 0 && { filters: filters.map(filterOf) }),
-    // without a name it was shared by the identity of its image, which has colons
+    // a vbd without a share name is shared by the identity of its image, which has colons
     ...(share != null && !share.includes(':') && { share }),
     ...(partitions && { partitions: true }),
   };
@@ -68,8 +68,8 @@ class Fields {
   refuseOthers(): void {
     const other = Object.keys(this.#object).find((key) => !this.#taken.has(key) && !PASSED_OVER.has(key));
     if (other === undefined) return;
-    throw new FusetapError('USAGE', `no part of a disk: ${quoted(other)}`, {
-      hint: `a disk has ${[...this.#taken].join(', ')}`,
+    throw new FusetapError('USAGE', `unknown key of a disk: ${quoted(other)}`, {
+      hint: `keys of a disk are ${[...this.#taken].join(', ')}`,
     });
   }
 }
@@ -89,7 +89,7 @@ const isFilters = (value: unknown): value is (Filters[number] | string)[] =>
     return isString(filter) || (isString(filter?.name) && isString(filter.value));
   });
 
-/** A filter as `ls --json` has it is a word: `offset=512`. */
+/** A filter of `ls --json` is one string: `offset=512`. */
 function filterOf(filter: Filters[number] | string): Filters[number] {
   if (!isString(filter)) return filter;
   const [name = '', ...value] = filter.split('=');

@@ -1,6 +1,6 @@
 /**
- * The disks of a file: a domain's configuration (xm's or xl's), or JSON. What each says is parsed here, all of them
- * before the first is attached.
+ * Reads the disks of a file: a domain's configuration (xm's or xl's), or JSON. All disks are parsed before the first is
+ * attached.
  */
 import { readFileSync } from 'node:fs';
 import { codeOfErrno, FusetapError } from '../../drivers/errors.js';
@@ -8,12 +8,12 @@ import { type AttachWords, attachRequest, type Wanted } from '../attach-request.
 import { lineAt, listDisks } from '../disk-spec/index.js';
 import { requestOfJson } from './json.js';
 
-/** A disk, and where it stands: `domain.cfg:3`, `disks.json: entry 2`. */
+/** A disk and its position: `domain.cfg:3`, `disks.json: entry 2`. */
 export interface ListedRequest extends Wanted {
   readonly where: string;
 }
 
-/** What is asked of all disks of a file. */
+/** The options for all disks of a file. */
 export type SharedWords = Pick<AttachWords, 'passthrough' | 'transport' | 'partitions'>;
 
 /** @throws FusetapError with the file and the line or entry: USAGE, NOT_FOUND, DENIED */
@@ -21,7 +21,7 @@ export function readDiskFile(file: string, shared: SharedWords): ListedRequest[]
   const text = readText(file);
   const requests = /^\s*[[{]/.test(text) ? ofJson(file, text, shared) : ofDomain(file, text, shared);
   if (requests.length > 0) return requests;
-  throw new FusetapError('USAGE', `no disk in ${file}`, { hint: "as disk = [ 'aio:/img/a.img,xvda,w' ], or JSON" });
+  throw new FusetapError('USAGE', `no disk in ${file}`, { hint: "write disk = [ 'aio:/img/a.img,xvda,w' ], or JSON" });
 }
 
 function readText(file: string): string {
@@ -43,10 +43,12 @@ function ofDomain(file: string, text: string, shared: SharedWords): ListedReques
 
 function ofJson(file: string, text: string, shared: SharedWords): ListedRequest[] {
   const document = at(file, () => parseJson(text));
-  // as `show --json` has it
+  // as `show --json` prints it
   const entries = (document as { vbds?: unknown } | null)?.vbds ?? document;
   if (!Array.isArray(entries)) {
-    throw new FusetapError('USAGE', `${file}: not an array of disks`, { hint: 'as fusetap ls --json prints it' });
+    throw new FusetapError('USAGE', `${file}: not an array of disks`, {
+      hint: 'write it as fusetap ls --json prints it',
+    });
   }
   return entries.map((entry: unknown, index) => {
     const where = `${file}: entry ${index + 1}`;
@@ -62,7 +64,7 @@ function parseJson(text: string): unknown {
   }
 }
 
-/** Does what may fail, and has the error say where. */
+/** Runs `work`, and adds the position to its errors. */
 function at<Result>(where: string, work: () => Result): Result {
   try {
     return work();
@@ -71,7 +73,7 @@ function at<Result>(where: string, work: () => Result): Result {
   }
 }
 
-/** An error of a disk, with the place of the disk in front; all else of it stays. */
+/** An error of a disk, with the position of the disk in front; code and details stay. */
 export function placed(where: string, error: unknown): unknown {
   if (!(error instanceof FusetapError)) return error;
   return new FusetapError(error.code, `${where}: ${error.message}`, { ...error.toJSON(), cause: error });

@@ -1,10 +1,10 @@
 /**
- * The disks of a domain's configuration file: xl's, and xm's as far as it is not a program.
+ * The disks of a domain's configuration file: of xl, and of xm unless the list is computed by Python code.
  *
  *     disk = [ 'file:/img/root.img,hda,w',      # comments, single or double quotes,
  *              "tap:aio:/img/data.img,hdb,w", ] # several lines, a comma at the end
  *
- * Only `disk = […]` and `disk += […]` are read; all else is passed over, whatever it is.
+ * Only `disk = […]` and `disk += […]` are read; everything else is ignored.
  */
 import { quoted } from '../../drivers/quote.js';
 import { refuse } from './disk-spec.js';
@@ -15,11 +15,11 @@ interface Token {
   readonly offset: number;
 }
 
-/** Above any real file of this kind; it bounds what the patterns below can cost. */
+/** More than any real file of this kind; limits the time that the patterns below can take. */
 const MAX_LENGTH = 2 ** 20;
 
 // in this order: white space within a line, comments, strings (Python's long ones first), words, operators, the rest;
-// a string that is not closed ends with its line
+// a string without an end quote ends with its line
 const TOKEN =
   /[^\S\n]+|#[^\n]*|'''[\s\S]*?'''|"""[\s\S]*?"""|'(?:[^'\\\n]|\\[\s\S])*'?|"(?:[^"\\\n]|\\[\s\S])*"?|[\p{L}\p{N}_.]+|\+=|==|[\s\S]/gu;
 
@@ -31,7 +31,7 @@ function* tokensOf(text: string): Generator<Token> {
   }
 }
 
-/** A string of the disk list, and where it stands. */
+/** A string of the disk list, and its position. */
 export interface ListedDisk {
   readonly text: string;
   /** in UTF-16 units; see lineAt */
@@ -39,16 +39,16 @@ export interface ListedDisk {
 }
 
 /**
- * The strings of the file's disk list, in order; none where the file has no list. A second `disk =` replaces the
- * first, `disk +=` adds to it, as the files' own readers have it.
+ * The strings of the file's disk list, in order; none if the file has no list. A second `disk =` replaces the first,
+ * `disk +=` adds to it, as in xm and xl.
  *
- * @throws FusetapError USAGE for a list that does not end or holds anything but quoted strings, with the line
+ * @throws FusetapError USAGE for a list that does not end or contains anything but quoted strings, with the line
  */
 export function parseDiskList(text: string): string[] {
   return listDisks(text).map((disk) => disk.text);
 }
 
-/** The same, each with its place. @throws FusetapError USAGE */
+/** The same, each with its position. @throws FusetapError USAGE */
 export function listDisks(text: string): ListedDisk[] {
   if (text.length > MAX_LENGTH) throw refuse(`the file has ${text.length} characters`, 'is it a configuration file?');
   const tokens = [...tokensOf(text)];
@@ -112,7 +112,7 @@ function stringOf(text: string, token: Token): string {
   return (closed[2] ?? closed[3] ?? closed[4] ?? '').replace(/\\([\s\S])/g, resolveEscape);
 }
 
-/** Escapes that both kinds of files know; a backslash before anything else stays, as in Python. */
+/** Escapes that both kinds of files have; a backslash before any other character is kept, as in Python. */
 function resolveEscape(sequence: string, character: string): string {
   if (character === '\n') return '';
   if (character === 'n') return '\n';

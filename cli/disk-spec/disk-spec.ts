@@ -1,5 +1,5 @@
 /**
- * A disk spec in parts: what every grammar is parsed to, and what is printed.
+ * A disk spec in parts: the result of every parser, and the input of the printer.
  */
 import { FusetapError } from '../../drivers/errors.js';
 import { quoted } from '../../drivers/quote.js';
@@ -9,23 +9,23 @@ export type DeviceType = 'disk' | 'cdrom';
 
 export interface DiskSpec {
   driver: string;
-  /** the path as given, relative ones too; null for a driver that was given none (`ram:`) */
+  /** the path as given, relative ones too; null if the spec has none (`ram:`) */
   image: string | null;
-  /** the canonical name of the slot; null where the first free one is wanted */
+  /** the canonical name of the slot; null: the first free one */
   vdev: string | null;
-  /** null where none was given, which means `w` */
+  /** null if none was given, which means `w` */
   mode: Mode | null;
-  /** what was accepted although it means nothing here, one clause each, to be said with -v */
+  /** what was accepted but has no effect here, one clause each; printed with -v */
   notes: string[];
-  /** a cdrom, which is always mode r; absent: a disk */
+  /** a cdrom, which is always mode r; default: a disk */
   devtype?: 'cdrom';
   /** xl's hotplug script; fusetap runs none */
   script?: string;
-  /** xl's discard and no-discard; absent where neither was given */
+  /** xl's discard and no-discard; undefined if neither was given */
   discard?: boolean;
 }
 
-/** How to name a file that the grammars cannot. */
+/** The hint for a file whose name the grammars cannot express. */
 export const APART_HINT = "a path that holds a comma or a colon goes apart: --driver aio --image 'a,b.img'";
 
 /** A USAGE error about a disk spec. */
@@ -33,14 +33,14 @@ export function refuse(message: string, hint: string): FusetapError {
   return new FusetapError('USAGE', `disk spec: ${message}`, { hint });
 }
 
-/** The error for a drive without a medium, which xm and xl can say. */
+/** The error for a drive without a medium, which specs of xm and xl can have. */
 export function refuseEmptyDrive(): FusetapError {
   return new FusetapError('UNSUPPORTED', 'disk spec: an empty drive has no image to attach', {
     hint: 'leave this disk out, or name an image',
   });
 }
 
-/** Control characters would break the lines that fusetap prints and reads; no image is named so by intent. */
+/** Control characters would break the lines that fusetap prints and reads; no image is named like that on purpose. */
 export function hasControlCharacter(text: string): boolean {
   return /\p{Cc}/u.test(text);
 }
@@ -61,7 +61,7 @@ const XL_MODES: ReadonlyMap<string, Mode | null> = new Map<string, Mode | null>(
 /** xm's mode: exactly `r`, `w` or `w!`. */
 export function parseXmMode(word: string): Mode {
   const mode = XM_MODES.get(word);
-  if (mode === undefined) throw refuse(`no mode ${quoted(word)}`, 'use r, w or w! (write, sharing check waived)');
+  if (mode === undefined) throw refuse(`no mode ${quoted(word)}`, 'use r, w or w! (write, without the sharing check)');
   return mode;
 }
 
@@ -72,10 +72,10 @@ export function parseXlAccess(word: string): Mode | null {
   return mode;
 }
 
-/** Holds the rule that a cdrom is read-only, whatever mode was given, as xl does. */
+/** Makes a cdrom read-only, whatever mode was given, as xl does. */
 export function settleMode(spec: DiskSpec): DiskSpec {
   if (spec.devtype !== 'cdrom' || spec.mode === 'r') return spec;
   const notes =
-    spec.mode === null ? spec.notes : [...spec.notes, `a cdrom is read-only: mode ${spec.mode} is taken as r`];
+    spec.mode === null ? spec.notes : [...spec.notes, `a cdrom is read-only: mode r is used, not ${spec.mode}`];
   return { ...spec, mode: 'r', notes };
 }

@@ -1,5 +1,5 @@
 /**
- * Disk specs: the strings in which users, xm and xl name a disk. The one door to cli/disk-spec/.
+ * Disk specs: the strings that describe a disk for users, xm and xl. The only entrance to cli/disk-spec/.
  */
 export { type ListedDisk, lineAt, listDisks, parseDiskList } from './disk-list.js';
 export type { DeviceType, DiskSpec } from './disk-spec.js';

@@ -1,5 +1,5 @@
 /**
- * The parameters of a disk spec that only a hypervisor can act on: checked where xl checks them, then noted.
+ * The parameters of a disk spec that only a hypervisor can use: checked if xl checks them, then reported as notes.
  */
 import { quoted } from '../../drivers/quote.js';
 import { refuse } from './disk-spec.js';
@@ -10,7 +10,7 @@ const CHOICES: readonly (readonly [ParameterName, readonly string[]])[] = [
   ['specification', ['xen', 'virtio']],
 ];
 
-// in the order in which the notes are said
+// in the order of the notes
 const MEANINGLESS: readonly (readonly [ParameterName, string])[] = [
   ['backend', 'there are no domains here'],
   ['protocol', 'there are no domains here'],
@@ -22,9 +22,9 @@ const MEANINGLESS: readonly (readonly [ParameterName, string])[] = [
 ];
 
 /**
- * What was given although it means nothing here.
+ * Notes on the parameters that have no effect here.
  *
- * @throws FusetapError USAGE for a value that xl does not know either
+ * @throws FusetapError USAGE for a value that xl does not know
  */
 export function noteMeaningless(parameters: Parameters): string[] {
   const given = (name: ParameterName): string => parameters.get(name)?.value ?? '';
@@ -35,8 +35,8 @@ export function noteMeaningless(parameters: Parameters): string[] {
   }
   const notes = MEANINGLESS.filter(([name]) => given(name) !== '').map(([name, why]) => {
     const isFlag = name === 'trust' || name === 'direct-io-safe';
-    return `${isFlag ? '' : `${name} `}${quoted(given(name))} means nothing here: ${why}`;
+    return `${isFlag ? '' : `${name} `}${quoted(given(name))} has no effect: ${why}`;
   });
-  if (given('discard') === 'no-discard') notes.push("'no-discard' means nothing here: holes can always be punched");
+  if (given('discard') === 'no-discard') notes.push("'no-discard' has no effect: holes can always be punched");
   return notes;
 }

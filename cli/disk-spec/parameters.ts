@@ -1,9 +1,9 @@
 /**
- * The scanner of both grammars: text to named parameters.
+ * The scanner of both grammars: turns text into named parameters.
  *
  *     xm   target, vdev, access, backend, protocol          xl   target, format, vdev, access
  *
- * Fields are separated by commas; white space before a field is no part of it. A field is key=value, a flag, or the next
+ * Fields are separated by commas; white space before a field is ignored. A field is key=value, a flag, or the next
  * of the positions above that has no value yet. `target=` takes the rest of the line.
  */
 import { quoted } from '../../drivers/quote.js';
@@ -47,7 +47,7 @@ const KEYS: readonly ParameterName[] = [
   'target',
 ];
 
-// flags are values of the parameter they set, so that two that contradict each other are seen as one given twice
+// flags are values of the parameter that they set, so two flags that contradict each other count as one given twice
 const FLAGS: ReadonlyMap<string, readonly [ParameterName, string]> = new Map([
   ['cdrom', ['devtype', 'cdrom']],
   ['direct-io-safe', ['direct-io-safe', 'direct-io-safe']],
@@ -120,7 +120,7 @@ function scanNamed(parameters: Map<ParameterName, Parameter>, field: string): bo
 
 function setNamed(parameters: Map<ParameterName, Parameter>, name: ParameterName, value: string): void {
   const before = parameters.get(name);
-  // a position that was left empty has no value yet
+  // an empty position has no value yet
   if (before !== undefined && (before.isNamed || before.value !== '')) {
     throw refuse(`${name} is given twice: ${quoted(before.value)}, ${quoted(value)}`, 'give it once');
   }

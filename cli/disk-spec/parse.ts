@@ -1,5 +1,5 @@
 /**
- * A disk spec from text: which grammar it is in, then its parts. The grammars are in docs/cli.md.
+ * Parses a disk spec: first decides which grammar it has, then reads its parts. The grammars are in docs/cli.md.
  *
  *     text ──► form: xm or xl ──► scanParameters ──► parts, each by its own parser ──► DiskSpec
  *
@@ -39,11 +39,11 @@ import { CODED_FORMATS, FORMATS } from './words.js';
 export interface ParseOptions {
   /** the names that are drivers in a target; default: the drivers that come with fusetap */
   drivers?: readonly string[];
-  /** whether xl's form may lack the vdev, because it is given apart; default false, as in xl */
+  /** whether xl's form may omit the vdev, because it is given separately; default: false, as in xl */
   vdevIsOptional?: boolean;
 }
 
-/** Twice what the longest path and the longest line of keys need. */
+/** Twice the length of the longest path and the longest line of keys. */
 const MAX_LENGTH = 16_384;
 
 type Form = 'plain' | 'xm' | 'xl';
@@ -51,8 +51,8 @@ type Form = 'plain' | 'xm' | 'xl';
 /**
  * Parses a disk spec of any grammar.
  *
- * @throws FusetapError USAGE for what no grammar allows, NOT_FOUND for an unknown driver, UNSUPPORTED for a format that
- *   has no driver and for an empty drive
+ * @throws FusetapError USAGE for text that no grammar allows, NOT_FOUND for an unknown driver, UNSUPPORTED for a format
+ *   that has no driver and for an empty drive
  */
 export function parseSpec(text: string, options: ParseOptions = {}): DiskSpec {
   const drivers = options.drivers ?? driverNames;
@@ -133,7 +133,7 @@ function parseImage(parameters: Parameters, devtype: DeviceType, drivers: readon
   return target;
 }
 
-/** The driver that reads the format, by its name; null for bytes as they are. */
+/** The name of the driver that reads the format; null for raw. */
 function findReader(format: string, drivers: readonly string[]): string | null {
   if (format === '' || format === 'raw') return null;
   const readable = CODED_FORMATS.filter((coded) => drivers.includes(coded));
@@ -155,7 +155,7 @@ function parseAccess(parameters: Parameters, form: Form, isRaw: boolean): Mode |
  *
  * @param vdev as in a spec: `xvdb`, `51728`, `hdc:cdrom`
  * @param mode `r`, `w` or `w!`
- * @throws FusetapError USAGE for words that are no vdev or mode, or say something else than the spec
+ * @throws FusetapError USAGE for words that are no vdev or mode, or that contradict the spec
  */
 export function combineWords(spec: DiskSpec, vdev?: string, mode?: string): DiskSpec {
   const field = vdev === undefined ? null : parseVdevField(vdev);
@@ -173,10 +173,10 @@ export function combineWords(spec: DiskSpec, vdev?: string, mode?: string): Disk
 }
 
 function refuseContradiction(what: string, inSpec: string, apart: string): FusetapError {
-  return refuse(`${what} ${inSpec} in the spec, ${apart} beside it`, `give the ${what} once`);
+  return refuse(`${what} ${inSpec} in the spec, ${apart} after it`, `give the ${what} once`);
 }
 
-/** Parses the words of `attach SPEC [VDEV] [MODE]`: a vdev given apart is enough for xl's form too. */
+/** Parses the arguments of `attach SPEC [VDEV] [MODE]`: with a separate VDEV, xl's form may omit the vdev. */
 export function parseWords(text: string, vdev?: string, mode?: string, options: ParseOptions = {}): DiskSpec {
   const vdevIsOptional = options.vdevIsOptional === true || vdev !== undefined;
   return combineWords(parseSpec(text, { ...options, vdevIsOptional }), vdev, mode);

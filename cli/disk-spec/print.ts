@@ -1,5 +1,6 @@
 /**
- * A disk spec to text, in the shortest form that says all of it: what is printed parses to the same parts (notes aside).
+ * Prints a disk spec in the shortest form that has all of its parts. Parsing the text gives the same parts, without
+ * notes.
  */
 import { DEFAULT_DRIVER, factsOf } from '../../drivers/names.js';
 import { quoted } from '../../drivers/quote.js';
@@ -7,9 +8,9 @@ import { APART_HINT, type DiskSpec, hasControlCharacter, refuse } from './disk-s
 import { FORMATS } from './words.js';
 
 /**
- * xm's form where it suffices, `ram:golden.img,xvdb,w`, else xl's.
+ * xm's form if it is enough, `ram:golden.img,xvdb,w`, else xl's.
  *
- * @throws FusetapError USAGE for parts that no spec can say, as a mode without a vdev
+ * @throws FusetapError USAGE for parts that no spec can have, such as a mode without a vdev
  */
 export function printSpec(spec: DiskSpec): string {
   const needsKeys = spec.devtype ?? spec.script ?? spec.discard;
@@ -23,7 +24,7 @@ export function printSpec(spec: DiskSpec): string {
  * xl's form with every key, `format=raw, vdev=xvda, access=rw, target=/img/d`: a line that xl itself reads too, for an
  * absolute image of the default driver and a mode other than w!.
  *
- * @throws FusetapError USAGE for parts that xl's form cannot say, as no vdev
+ * @throws FusetapError USAGE for parts that xl's form cannot have, such as no vdev
  */
 export function printXlSpec(spec: DiskSpec): string {
   refuseUnprintable(spec);
@@ -39,14 +40,14 @@ export function printXlSpec(spec: DiskSpec): string {
 }
 
 function printTarget({ driver, image }: DiskSpec): string {
-  // a path that begins like a format would be taken for one
+  // a path that begins like a format would be read as one
   const looksLikeFormat = image !== null && FORMATS.some((format) => image.startsWith(`${format}:`));
   return `${driver}:${looksLikeFormat ? 'raw:' : ''}${image ?? ''}`;
 }
 
 function refuseUnprintable({ driver, image, script }: DiskSpec): void {
   if (!/^[a-z][a-z0-9-]*$/.test(driver)) {
-    throw refuse(`the driver ${quoted(driver)} cannot be named in a spec`, 'give it apart: --driver and --image');
+    throw refuse(`the driver ${quoted(driver)} cannot be named in a spec`, 'give it with --driver and --image');
   }
   if (image === null ? factsOf(driver)?.needsImage : image === '' || hasControlCharacter(image)) {
     throw refuse(`the image ${quoted(image ?? '')} cannot be named in a spec`, 'rename the image, or link to it');

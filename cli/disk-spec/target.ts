@@ -1,10 +1,10 @@
 /**
- * The target of a disk spec: which driver, which path.
+ * The target of a disk spec: driver and path.
  *
  *     [tap:|tap2:|tapdisk:|ioemu:|file:|phy:|raw:]…  [DRIVER:[raw:]]  PATH
  *
- * What follows DRIVER: is the path, colons and all. A word before a colon that could be a driver's name is never taken
- * for a part of a path: a typing error must not become an attempt to open a file.
+ * Everything after DRIVER: is the path, with its colons. A word before a colon that could be a driver's name is never
+ * read as part of a path: a typing error must not open a file.
  */
 import { FusetapError } from '../../drivers/errors.js';
 import { DEFAULT_DRIVER, factsOf } from '../../drivers/names.js';
@@ -15,7 +15,7 @@ import { CODED_FORMATS, FORMATS, PREFIXES } from './words.js';
 export interface Target {
   driver: string;
   image: string | null;
-  /** `raw:` was said, xl's old way to name the format */
+  /** it had `raw:`, xl's old way to name the format */
   isRaw: boolean;
 }
 
@@ -23,9 +23,9 @@ const WORD = /^([a-z][a-z0-9-]*):/;
 
 /**
  * @param drivers the names that are drivers
- * @param unnamed the driver of a target that names none
+ * @param unnamed the driver if the target names none
  * @throws FusetapError NOT_FOUND for an unknown driver, UNSUPPORTED for a format without a driver, USAGE for a
- *   path that is missing
+ *   missing path
  */
 export function parseTarget(text: string, drivers: readonly string[], unnamed: string = DEFAULT_DRIVER): Target {
   let rest = text;

@@ -1,5 +1,5 @@
 /**
- * The vdev field of a disk spec: `xvda`, `51712`, `hdc:cdrom`, and `ioemu:hda` as old xm configurations have it.
+ * The vdev field of a disk spec: `xvda`, `51712`, `hdc:cdrom`, and `ioemu:hda` of old xm configurations.
  */
 import { quoted } from '../../drivers/quote.js';
 import { findSlot, parseSlot } from '../../mount/slots/slots.js';
@@ -8,7 +8,7 @@ import { type DeviceType, refuse } from './disk-spec.js';
 export interface VdevField {
   /** canonical */
   vdev: string;
-  /** null where the field says none */
+  /** null if the field has none */
   devtype: DeviceType | null;
 }
 
@@ -18,7 +18,7 @@ function splitField(field: string): { name: string; devtype: string | null } {
   return colon === -1 ? { name: word, devtype: null } : { name: word.slice(0, colon), devtype: word.slice(colon + 1) };
 }
 
-/** Whether a field can only be meant as a vdev. */
+/** Whether a field can only be a vdev. */
 export function isVdevField(field: string): boolean {
   return findSlot(splitField(field).name) !== null;
 }

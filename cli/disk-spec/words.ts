@@ -1,10 +1,10 @@
-/** The words of a disk spec that are no drivers: Xen's prefixes, and the formats that xl knows. */
+/** The words of a disk spec that are not drivers: Xen's prefixes, and the formats of xl. */
 
-/** Words that Xen's tools put before a driver or a path, and that choose nothing here. */
+/** Words that Xen's tools put before a driver or a path; they have no effect here. */
 export const PREFIXES: readonly string[] = ['tap', 'tap2', 'tapdisk', 'ioemu', 'file', 'phy'];
 
-/** Formats of xl that are not the bytes as they are: one can be read where a driver has its name. */
+/** Formats of xl other than raw: fusetap reads one if a driver has its name. */
 export const CODED_FORMATS: readonly string[] = ['qcow', 'qcow2', 'vhd', 'qed'];
 
-/** Every word that xl takes as a format. */
+/** All words that xl accepts as a format. */
 export const FORMATS: readonly string[] = ['raw', ...CODED_FORMATS, 'empty'];

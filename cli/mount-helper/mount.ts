@@ -1,11 +1,11 @@
 #!/usr/bin/env node
-/** /sbin/mount.fusetap: what mount(8) calls for a file system of type fusetap. */
+/** /sbin/mount.fusetap: mount(8) runs it for a file system of type fusetap. */
 import { reportFailure } from '../output.js';
 import { mountWords } from './words.js';
 
 try {
   const words = mountWords(process.argv.slice(2));
-  // null: mount(8) was told to pretend
+  // null: mount(8) only simulates (-f)
   if (words !== null) {
     process.argv.splice(2, process.argv.length, ...words);
     await import('../main.js');

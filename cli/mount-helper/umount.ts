@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** /sbin/umount.fusetap: what umount(8) calls for a file system of type fusetap. */
+/** /sbin/umount.fusetap: umount(8) runs it for a file system of type fusetap. */
 import { reportFailure } from '../output.js';
 import { umountWords } from './words.js';
 

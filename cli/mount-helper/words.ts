@@ -1,21 +1,21 @@
 /**
- * What mount(8) and umount(8) say to their helpers, in the words of the command line.
+ * Translates the arguments of the mount helpers, as mount(8) and umount(8) pass them, to arguments of `fusetap`.
  *
  *      mount.fusetap SPEC DIR [-sfnv] [-N NAMESPACE] [-o OPTIONS]   ──► fusetap mount … SPEC DIR
  *      umount.fusetap DIR [-nlfvr] [-N NAMESPACE] [-t TYPE]         ──► fusetap umount DIR
  */
 import { FusetapError } from '../../drivers/errors.js';
 
-/** of fstab(5) and mount(8), for others than the file system */
+/** options of fstab(5) and mount(8) that are not for the file system */
 const NOT_OURS =
   /^(rw|defaults|(no)?auto|nofail|_netdev|(no)?user|users|owner|group|(no)?relatime|[xX][-.].*|comment=.*)$/;
 const TAKES_A_WORD = new Set(['-o', '-N', '-t']);
 
-/** Said by mount(8) to keep: then umount(8) comes to umount.fusetap. */
+/** This makes mount(8) record the helper, so that umount(8) runs umount.fusetap. */
 export const KEPT_FOR_UMOUNT = 'helper=fusetap';
 
 /**
- * The arguments of `fusetap`; null where mount(8) only pretends (`-f`).
+ * The arguments of `fusetap`; null if mount(8) only simulates (`-f`).
  * @throws FusetapError USAGE
  */
 export function mountWords(argv: readonly string[]): string[] | null {

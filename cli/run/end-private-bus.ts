@@ -1,16 +1,16 @@
-/** The end of the bus that `fusetap run` made: whatever happened, nothing of it is left, and what went wrong is said. */
+/** Ends the bus of `fusetap run`. Whatever happened, nothing of the bus is left, and errors are reported. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError } from '../../drivers/errors.js';
 import { type BusPlace, stop } from '../../mount/client/index.js';
 import type { DetachResult } from '../../mount/control/interface.js';
 import { flushError } from '../detach-each.js';
 
-/** what the command left in the background may be about to end */
+/** background processes of the command may be about to end */
 const PATIENCE_MS = 2_000;
 
 /**
- * Detaches all; where something still holds a vbd, by force.
- * @throws FusetapError BUSY with the holders, after the bus is gone; FAILED where a flush failed
+ * Detaches all vbds; by force if one is still in use.
+ * @throws FusetapError BUSY with the users, after the bus is gone; FAILED if a flush failed
  */
 export async function endPrivateBus(place: BusPlace): Promise<void> {
   const deadline = Date.now() + PATIENCE_MS;
@@ -18,10 +18,10 @@ export async function endPrivateBus(place: BusPlace): Promise<void> {
     try {
       const result = await stop(place);
       checkFlushes(result);
-      // an attach that was given up may still be on its way out
+      // an attach that was given up may not have ended yet
       if (result.ended || Date.now() > deadline) return;
     } catch (error) {
-      // the command detached its disks itself, and the bus went with the last one
+      // the command detached its disks itself, and the bus ended with the last one
       if (isCode(error, 'NOT_FOUND')) return;
       if (!isCode(error, 'BUSY')) throw error;
       if (Date.now() > deadline) return endByForce(place, error);
@@ -32,8 +32,8 @@ export async function endPrivateBus(place: BusPlace): Promise<void> {
 
 async function endByForce(place: BusPlace, { message, holders }: FusetapError): Promise<void> {
   checkFlushes(await stop(place, { force: true }));
-  throw new FusetapError('BUSY', `the command left its disks in use, they were detached by force: ${message}`, {
-    hint: 'let the command wait for what it starts, and unmount what it mounts',
+  throw new FusetapError('BUSY', `the command left its disks in use; they were detached by force: ${message}`, {
+    hint: 'the command should wait for the processes that it starts, and unmount what it mounts',
     holders,
   });
 }

@@ -1,4 +1,4 @@
-/** Runs a command to its end, with our terminal, as env(1) does. */
+/** Runs a command on our terminal until it ends, as env(1) does. */
 import { spawn } from 'node:child_process';
 import { constants } from 'node:os';
 import type { Lifeline } from '../../mount/client/index.js';
@@ -8,14 +8,14 @@ import type { SignalCatch } from './signals.js';
 const CANNOT_RUN = 126;
 const NOT_FOUND = 127;
 
-/** The exit status of a process that a signal ended, as shells have it. */
+/** The exit status that shells use for a process that a signal ended. */
 export function statusOfSignal(signal: NodeJS.Signals): number {
   return 128 + constants.signals[signal];
 }
 
 /**
- * @param added to our environment
- * @returns the exit status: the command's own, 128+N after signal N, 126 or 127 where it could not be run
+ * @param added variables to add to our environment
+ * @returns the exit status: the command's own, 128+N after signal N, 126 or 127 if it could not be run
  */
 export function runCommand(
   [program, ...args]: readonly [string, ...string[]],

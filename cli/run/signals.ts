@@ -1,12 +1,12 @@
 /**
- * Signals while `fusetap run` has something attached: none may end it before it has detached. They go to the command
- * that it runs.
+ * Catches signals while `fusetap run` has vbds attached: no signal may end it before it has detached them. They are
+ * forwarded to the command that it runs.
  */
 import { readFileSync } from 'node:fs';
 
 const CAUGHT = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const;
 
-/** what a terminal sends to all processes in front of it, the command among them */
+/** signals that a terminal sends to its foreground process group, which includes the command */
 const FROM_TERMINAL: readonly string[] = ['SIGINT', 'SIGQUIT'];
 
 export interface SignalCatch {
@@ -14,9 +14,9 @@ export interface SignalCatch {
   readonly aborted: AbortSignal;
   /** the first signal that came */
   first(): NodeJS.Signals | undefined;
-  /** From now on signals are given to `receive`, but for those that the terminal gives to the receiver itself. */
+  /** From now on calls `receive` for each signal, except those that the terminal sends to the command as well. */
   forwardTo(receive: (signal: NodeJS.Signals) => void): void;
-  /** Signals do again what they did before. */
+  /** Restores the default effect of the signals. */
   release(): void;
 }
 
@@ -27,7 +27,7 @@ export function catchSignals(): SignalCatch {
   const listener = (signal: NodeJS.Signals): void => {
     first ??= signal;
     controller.abort();
-    if (!FROM_TERMINAL.includes(signal) || !isInFrontOfTerminal()) receiver?.(signal);
+    if (!FROM_TERMINAL.includes(signal) || !isInForeground()) receiver?.(signal);
   };
   for (const signal of CAUGHT) process.on(signal, listener);
   return {
@@ -42,8 +42,8 @@ export function catchSignals(): SignalCatch {
   };
 }
 
-/** proc(5), stat: after the name in brackets: state, ppid, pgrp, session, tty_nr, tpgid */
-function isInFrontOfTerminal(): boolean {
+/** proc(5), stat: after the name in parentheses come state, ppid, pgrp, session, tty_nr, tpgid */
+function isInForeground(): boolean {
   const stat = readFileSync('/proc/self/stat', 'latin1');
   const [, , group, , terminal, foreground] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   return terminal !== '0' && group === foreground;

@@ -1,6 +1,6 @@
 /**
- * What the commands of tap-ctl share: the shape of a command, its options (tapdisk's letters), and how their values are
- * read. A wrong word is a USAGE error, so EINVAL.
+ * What the commands of tap-ctl share: the type of a command, its options (tapdisk's letters), and the parsers of their
+ * values. A wrong argument is a USAGE error, so EINVAL.
  */
 import { Command, CommanderError } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
@@ -10,14 +10,14 @@ import type { TapImage, TapName } from '../../mount/tap/index.js';
 import { imagePath } from '../image-path.js';
 import { usageError } from '../usage-error.js';
 
-/** The letters of a command; `true` for one that takes a value. */
+/** The option letters of a command; `true` for one that takes a value. */
 export type Letters = Readonly<Record<string, boolean>>;
 
 /** The values by letter: a word, true, or nothing. */
 export type Given = Readonly<Record<string, string | true | undefined>>;
 
 export interface TapCommand {
-  /** behind `usage: ` */
+  /** the text after `usage: ` */
   readonly usage: string;
   readonly letters: Letters;
   run(given: Given): Promise<void> | void;
@@ -41,7 +41,7 @@ export const IMAGE_LETTERS: Letters = {
 
 export const IMAGE_USAGE = '<-a type:/path/to/image> [-R read-only] [-D] [-r] [-t seconds]';
 
-/** What tapdisk could and no bus can. */
+/** Options of tapdisk that no bus supports. */
 const UNSUPPORTED: Readonly<Record<string, string>> = {
   e: 'a parent on another tapdisk',
   2: 'a secondary image',
@@ -49,14 +49,14 @@ const UNSUPPORTED: Readonly<Record<string, string>> = {
   C: 'a log of changed blocks',
 };
 
-/** Reads the words of a command. @throws FusetapError USAGE */
+/** Parses the arguments of a command. @throws FusetapError USAGE */
 export function parseLetters({ letters, usage }: TapCommand, words: readonly string[]): Given {
   const parser = new Command()
     .helpOption(false)
     .option('-h, --help')
     .allowExcessArguments()
     .showSuggestionAfterError(false)
-    // its own words would be a second line
+    // commander's own message would be a second line
     .configureOutput({ writeErr: () => {} })
     .exitOverride();
   for (const [letter, takesValue] of Object.entries(letters))
@@ -73,7 +73,7 @@ export function parseLetters({ letters, usage }: TapCommand, words: readonly str
   return parser.opts<Given>();
 }
 
-/** The runtime directory of who calls. */
+/** The runtime directory of the calling user. */
 export function ownRuntimeDir(): string {
   return runtimeDir(process.env, process.geteuid?.() ?? 0);
 }
@@ -83,19 +83,19 @@ export function parseName(given: Given): TapName {
   return { runtimeDir: ownRuntimeDir(), pid: parseNumber(given, 'p'), minor: parseNumber(given, 'm') };
 }
 
-/** A number that has to be given: no pid and no minor is what a typing error means. @throws FusetapError USAGE */
+/** A required number: a command without a pid or a minor is a typing error. @throws FusetapError USAGE */
 export function parseNumber(given: Given, letter: string): number {
   const value = findNumber(given, letter);
   if (value === null) throw new FusetapError('USAGE', `-${letter} is missing`, { hint: 'tap-ctl list shows numbers' });
   return value;
 }
 
-/** A number, or null where none is given. @throws FusetapError USAGE */
+/** A number, or null if none is given. @throws FusetapError USAGE */
 export function findNumber(given: Given, letter: string): number | null {
   const word = given[letter];
   if (word === undefined) return null;
   if (typeof word === 'string' && /^\d{1,9}$/.test(word)) return Number(word);
-  throw new FusetapError('USAGE', `-${letter} ${quoted(String(word))} is no number`, { hint: 'give digits' });
+  throw new FusetapError('USAGE', `-${letter} ${quoted(String(word))} is not a number`, { hint: 'give digits' });
 }
 
 /** `-t`, in seconds. @throws FusetapError USAGE */
@@ -104,13 +104,15 @@ export function parseWait(given: Given): { waitSeconds?: number } {
   return waitSeconds === null ? {} : { waitSeconds };
 }
 
-/** What `-a TYPE:PATH` names; null where it is not given. @throws FusetapError USAGE */
+/** The image that `-a TYPE:PATH` names; null if it is not given. @throws FusetapError USAGE */
 export function findImage(given: Given): TapImage | null {
   const word = given.a;
   if (word === undefined) return null;
   const [, driver, path] = /^([a-z][a-z0-9-]*):(.+)$/s.exec(String(word)) ?? [];
   if (driver !== undefined && path !== undefined) return { driver, path: imagePath(path) };
-  throw new FusetapError('USAGE', `-a ${quoted(String(word))} is not TYPE:PATH`, { hint: 'as -a aio:/srv/disk.img' });
+  throw new FusetapError('USAGE', `-a ${quoted(String(word))} is not TYPE:PATH`, {
+    hint: 'for example -a aio:/srv/disk.img',
+  });
 }
 
 /** The image of `create` and `open`. @throws FusetapError USAGE, UNSUPPORTED */
@@ -118,10 +120,10 @@ export function parseImage(given: Given): { image: TapImage; readOnly: boolean }
   for (const [letter, what] of Object.entries(UNSUPPORTED)) {
     if (given[letter] === undefined) continue;
     throw new FusetapError('UNSUPPORTED', `-${letter}: there is no ${what.replace(/^a /, '')} here`, {
-      hint: `leave -${letter} out`,
+      hint: `omit -${letter}`,
     });
   }
-  // checked for its form only: a request is never given up
+  // only its form is checked: fusetap never gives up a request
   findNumber(given, 't');
   const image = findImage(given);
   if (image === null) throw new FusetapError('USAGE', '-a is missing', { hint: 'name the image: -a TYPE:PATH' });

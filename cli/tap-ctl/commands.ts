@@ -1,7 +1,7 @@
 /** The table of tap-ctl's commands. A command's file is loaded only when it is needed. */
 import type { TapCommand } from './command.js';
 
-/** In the order of the help: one line each. */
+/** The commands, in the order of the help. */
 export const TAP_COMMANDS: Readonly<Record<string, () => Promise<{ command: TapCommand }>>> = {
   list: () => import('./commands/list.js'),
   allocate: () => import('./commands/allocate.js'),

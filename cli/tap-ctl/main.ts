@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
- * tap-ctl: tapdisk's words for fusetap, with tapdisk's output and its exit status, which is the errno of what went
- * wrong. docs/from-tapdisk.md has the words, and what is not as it was there.
+ * tap-ctl: tapdisk's commands for fusetap, with tapdisk's output and its exit status, which is the errno of the error.
+ * docs/from-tapdisk.md lists the commands, and the differences from tapdisk.
  */
 import { errnoOf, FusetapError } from '../../drivers/errors.js';
 import { escapeControls, quoted } from '../../drivers/quote.js';
@@ -26,7 +26,7 @@ async function main([word, ...words]: readonly string[]): Promise<void> {
   else await command.run(given);
 }
 
-/** One line, and the stack where nobody expected the error. */
+/** Prints one line, and the stack if the error is unexpected. */
 function report(error: unknown): void {
   const known = error instanceof FusetapError;
   const message = error instanceof Error ? error.message : String(error);

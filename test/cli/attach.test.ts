@@ -4,7 +4,7 @@ import t from 'tap';
 import { attachRequest } from '../../cli/attach-request.js';
 import { type Asked, aVbd, fakeBus, fusetap, tempDir } from './fake-bus.js';
 
-t.test('words become parts', async (t) => {
+t.test('arguments become the parts of a request', async (t) => {
   const here = process.cwd();
   const cases: [string[], Parameters<typeof attachRequest>[1], object][] = [
     [['disk.img'], {}, { driver: 'aio', image: join(here, 'disk.img'), vdev: null, mode: 'w' }],
@@ -35,7 +35,7 @@ t.test('filters: offset, then sizelimit, then the others in their order', async 
   ]);
 });
 
-t.test('what the bus cannot know is made absolute', async (t) => {
+t.test('relative paths are made absolute, because the bus has another directory', async (t) => {
   const runtime = tempDir(t);
   const path = join(runtime, 'xvda');
   writeFileSync(path, 'x');
@@ -82,7 +82,7 @@ t.test('a file that cannot be read is detached again', async (t) => {
   }
 });
 
-t.test('what the bus refuses has its exit status', async (t) => {
+t.test('a refusal of the bus gives its exit status', async (t) => {
   const runtime = tempDir(t);
   const codes = { FAILED: 1, USAGE: 2, NOT_FOUND: 3, BUSY: 4, DENIED: 5, UNSUPPORTED: 6, NO_SPACE: 7 };
   for (const [code, exit] of Object.entries(codes)) {
@@ -93,7 +93,7 @@ t.test('what the bus refuses has its exit status', async (t) => {
   }
 });
 
-t.test('an orphaned bus takes nothing', async (t) => {
+t.test('an orphaned bus refuses an attach', async (t) => {
   const runtime = tempDir(t);
   const { renameSync } = await import('node:fs');
   const { aBus } = await import('./fake-bus.js');

@@ -1,4 +1,4 @@
-/** Commands that show something, against a bus that only talks; and those that need no bus. */
+/** Commands that show something, with a fake bus; and commands that need no bus. */
 import { readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
@@ -96,7 +96,7 @@ t.test('config prints lines that parse to the same disks', async (t) => {
   t.equal((await fusetap(runtime, ['config', '--bus', '1', 'dom-7'])).status, 2);
 });
 
-t.test('config says what no line can say, after those that can', async (t) => {
+t.test('config reports vbds that no line can describe, and prints the others', async (t) => {
   const runtime = tempDir(t);
   await fakeBus(t, runtime, '0', () => aBus('0', [aVbd({ image: '/img/a\nb' }), aVbd({ vdev: 'xvdb', slot: 51728 })]));
   const { status, stdout, stderr } = await fusetap(runtime, ['config']);

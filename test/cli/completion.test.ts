@@ -1,6 +1,6 @@
 /**
- * Completion as a person has it: the real shells complete a line, and ask the real program, which asks a bus. What the
- * program answers is tried without a shell.
+ * Completion for a user: the real shells complete a line, and ask the real program, which asks a bus. The answers of the
+ * program are also tested without a shell.
  */
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';

@@ -77,7 +77,7 @@ t.test('a path is looked for on all buses, unless one was named', async (t) => {
   t.same(deleted(other.asked), []);
 });
 
-t.test('one that is busy does not hold up the next, and decides the exit status', async (t) => {
+t.test('a busy vbd does not stop the others, and decides the exit status', async (t) => {
   const runtime = tempDir(t);
   const holders = [
     { pid: 42, command: 'dd' },
@@ -100,7 +100,7 @@ t.test('one that is busy does not hold up the next, and decides the exit status'
   t.same(JSON.parse(json.stdout), { error: busy, detached: [vbds[1]] });
 });
 
-t.test('a flush that failed is said, and is an error', async (t) => {
+t.test('a failed flush is reported, and is an error', async (t) => {
   const runtime = tempDir(t);
   const error = { code: 'FAILED', message: 'fsync /srv/disk.img: EIO' };
   await fakeBus(t, runtime, '0', ({ method }) =>

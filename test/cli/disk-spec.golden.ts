@@ -1,4 +1,4 @@
-/** Disk specs and what they say, rule by rule: the tables that the parser is held to. */
+/** Disk specs and their parts, rule by rule: the expected results of the parser. */
 
 import type { DiskSpec } from '../../cli/disk-spec/index.js';
 import type { ErrorCode } from '../../drivers/errors.js';
@@ -310,8 +310,8 @@ export const NOTES: readonly (readonly [string, readonly RegExp[]])[] = [
   ['/d,,xvda,trusted', [/^'trusted'/]],
   ['/d,,xvda,untrusted,backendtype=phy', [/backendtype 'phy'/, /^'untrusted'/]],
   ['/d,xvda,w,dom1,x86_32-abi', [/backend 'dom1'/, /protocol 'x86_32-abi'/]],
-  ['/d,hdc:cdrom,w', [/mode w is taken as r/]],
-  ['/d,hdc:cdrom,w!', [/mode w! is taken as r/]],
+  ['/d,hdc:cdrom,w', [/mode r is used, not w$/]],
+  ['/d,hdc:cdrom,w!', [/mode r is used, not w!/]],
   ['/d,hdc:cdrom,r', []],
   ['/d,hdc:cdrom', []],
 ];

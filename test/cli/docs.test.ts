@@ -1,5 +1,5 @@
 /**
- * Three places know the words of the command line: the code, `--help` and docs/cli.md. None may know more than another.
+ * Three places list the commands and options: the code, `--help` and docs/cli.md. All three must have the same ones.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { resolve } from 'node:path';

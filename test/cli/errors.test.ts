@@ -1,4 +1,4 @@
-/** Errors as a shell sees them: the words, the exit status, and one line on stderr. */
+/** Errors on the command line: the arguments, the exit status, and one line on stderr. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
@@ -22,7 +22,7 @@ const TABLE: readonly [words: string, status: number, line: RegExp][] = [
   ['attach disk.img xvda w --image x', 2, /too many words: w/],
   ['attach disk.img nonsense', 2, /nonsense/],
   ['attach disk.img xvda rw', 2, /no mode 'rw'/],
-  ['attach disk.img,xvda,w xvdb', 2, /xvda in the spec, xvdb beside it/],
+  ['attach disk.img,xvda,w xvdb', 2, /xvda in the spec, xvdb after it/],
   ['attach -r disk.img xvda w', 2, /--read-only and mode w contradict each other/],
   ['attach --read-only disk.img xvda w!', 2, /--read-only and mode w! contradict/],
   ['attach -r disk.img,xvda,w', 2, /contradict/],
@@ -77,7 +77,7 @@ const TABLE: readonly [words: string, status: number, line: RegExp][] = [
   ['run disk.img --', 125, /no command to run/],
   ['run -- true', 125, /nothing to attach/],
   ['run --frobnicate disk.img -- true', 125, /unknown option '--frobnicate'/],
-  ['run --bus 1 disk.img -- true', 125, /run has a bus of its own/],
+  ['run --bus 1 disk.img -- true', 125, /run starts a new bus, it cannot use 1/],
   ['run disk.img,nonsense -- true', 125, /nonsense/],
 ];
 
@@ -107,7 +107,7 @@ t.test('without words: a short help, and it is an error', async (t) => {
   t.match(stderr, /^Usage: fusetap/);
 });
 
-t.test('a stack only where it is asked for', async (t) => {
+t.test('a stack only with --debug', async (t) => {
   const { status, stderr } = await fusetap(tempDir(t), ['ls', '--bus', '..', '--debug']);
   t.equal(status, 2);
   t.match(stderr, /^fusetap: [^\n]+\nFusetapError: .*\n {4}at /);
@@ -119,7 +119,7 @@ t.test('a name that tries to write a second line stays in one', async (t) => {
   t.notOk(stderr.includes('\x1b'));
 });
 
-t.test('a runtime directory that cannot be', async (t) => {
+t.test('a runtime directory that cannot be used', async (t) => {
   const file = join(tempDir(t), 'file');
   writeFileSync(file, '');
   mkdirSync(`${file}.d`);

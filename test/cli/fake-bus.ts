@@ -1,5 +1,5 @@
 /**
- * A keeper that only talks: a server on the control socket of a bus, with canned answers, for tests of its clients.
+ * A fake keeper: a server on the control socket of a bus with fixed answers, for tests of its clients.
  */
 import { execFile } from 'node:child_process';
 import { closeSync, mkdirSync, mkdtempSync, openSync, rmSync } from 'node:fs';

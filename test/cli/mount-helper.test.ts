@@ -1,7 +1,7 @@
 import t from 'tap';
 import { mountWords, umountWords } from '../../cli/mount-helper/words.js';
 
-t.test('what mount(8) says, in the words of the command line', async (t) => {
+t.test('arguments of mount(8), translated for the command line', async (t) => {
   const kept = 'helper=fusetap';
   const cases: [said: string[], words: string[] | null][] = [
     [
@@ -30,7 +30,7 @@ t.test('what mount(8) says, in the words of the command line', async (t) => {
   for (const said of [[], ['a'], ['a', 'b', 'c']]) t.throws(() => mountWords(said), { code: 'USAGE' });
 });
 
-t.test('what umount(8) says', async (t) => {
+t.test('arguments of umount(8)', async (t) => {
   t.same(umountWords(['/mnt', '-nlfv', '-t', 'ext4']), ['umount', '--', '/mnt']);
   t.throws(() => umountWords([]), { code: 'USAGE' });
 });

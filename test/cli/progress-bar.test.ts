@@ -25,7 +25,7 @@ t.test('reports come at intervals, the last always', (t) => {
   t.end();
 });
 
-t.test('the log is told of tenths, after a second', (t) => {
+t.test('the log gets a line for each tenth, after a second', (t) => {
   let now = 0;
   const told: number[] = [];
   const report = inPercent(

@@ -36,7 +36,7 @@ t.test('the exit status is the command’s', async (t) => {
   t.match(await runs(['sh', '-c', 'kill -9 $$']), { stdout: 'status 137\n' });
 });
 
-t.test('126 where it cannot be run, 127 where it is not found', async (t) => {
+t.test('126 if it cannot be run, 127 if it is not found', async (t) => {
   const file = join(tempDir(t), 'file');
   writeFileSync(file, 'exit 5\n');
   t.match(await runs([file]), { stdout: 'status 126\n', stderr: `fusetap: cannot run ${file}: EACCES\n` });
@@ -57,7 +57,7 @@ for (const [signal, number] of [
   });
 }
 
-t.test('a command that does not mind a signal goes on', async (t) => {
+t.test('a command that ignores a signal goes on', async (t) => {
   const script = 'trap "echo caught" TERM; echo ready; for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.05; done; exit 3';
   const ended = await runs(['sh', '-c', script], (pid) => process.kill(pid, 'SIGTERM'));
   t.match(ended, { stdout: 'ready\ncaught\nstatus 3\n' });

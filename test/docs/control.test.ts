@@ -1,4 +1,4 @@
-/** docs/control.md keeps its word: its examples run, in its order, and answer what docs/openapi.json says. */
+/** Checks docs/control.md: its examples run in order, and their answers match docs/openapi.json. */
 import { readFileSync } from 'node:fs';
 import t from 'tap';
 import * as v from 'valibot';

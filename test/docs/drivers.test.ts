@@ -1,4 +1,4 @@
-/** docs/drivers.md keeps its word: its driver passes the suite, and its tables are what the code checks. */
+/** Checks docs/drivers.md: its driver passes the suite, and its tables match the code. */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { mkdtemp, open, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';

@@ -1,6 +1,6 @@
 /**
- * docs/support.md against what is so: its matrix against what doctor finds as each of those who run fusetap, its table of
- * FUSE programs against the code.
+ * Compares docs/support.md with the facts: its matrix with the results of doctor for each kind of user, its table of FUSE
+ * programs with the code.
  */
 import { readFileSync } from 'node:fs';
 import t, { type Test } from 'tap';
@@ -45,7 +45,7 @@ interface Line {
   detail: string;
 }
 
-/** What doctor finds as somebody. */
+/** The results of doctor for one user. */
 async function diagnose(t: Test, runner: Runner): Promise<Line[]> {
   const abilities = KERNEL_ABILITIES;
   const bench = await openBench(t, { name: 'kernel', options: [], abilities, runner, whyNot: () => false });
@@ -63,7 +63,7 @@ for (const [column, [name, runner]] of Object.entries(RUNNERS).entries()) {
       const find = (lines: Line[]): Line | undefined => lines.find((candidate) => candidate.name === line);
       const found = find(own);
       if (found === undefined) t.fail(`doctor has no line ${line}`);
-      // what depends on the machine has words of its own; and what even root lacks, the machine lacks
+      // cells that depend on the machine are skipped, and so is everything that even root does not have
       else if (said === 'no') t.equal(found.ok, false, what);
       else if (said === 'yes') t.equal(found.ok, true, what, { skip: find(ofRoot)?.ok ? false : found.detail });
     }

@@ -49,8 +49,8 @@ async function printToFull(t: Test, bench: Bench): Promise<void> {
   const image = await bench.image('disk.img', MIB);
   const { status, stderr } = await shell(bench, '"$0" "$@" > /dev/full', 'attach', image);
   t.equal(status, 1, 'a script has no path to go on with');
-  t.match(stderr, /^fusetap: cannot write to stdout: ENOSPC: xvda of bus 0 is attached all the same: [^\n]+\n$/);
-  const [, undo = ''] = /: fusetap (detach .*) undoes it/.exec(stderr) ?? [];
+  t.match(stderr, /^fusetap: cannot write to stdout: ENOSPC: xvda of bus 0 is attached; to undo this: [^\n]+\n$/);
+  const [, undo = ''] = /to undo this: fusetap (detach .*)/.exec(stderr) ?? [];
   t.match(await bench.list(), [{ vdev: 'xvda' }]);
   await bench.succeed(undo.split(' '));
   t.same(await bench.traces(), [], 'what it said undoes it');

@@ -110,7 +110,7 @@ async function refuseWords(t: Test, bench: Bench): Promise<void> {
   ];
   const more = ['create -a disk.img', 'create -a aio:', 'create -a aio:a.img -t soon'];
   await Promise.all([...wrong, ...more].map((line) => fail(t, bench, line, { status: errno.EINVAL, says: /./ })));
-  await fail(t, bench, 'free -m -1', { status: errno.EINVAL, says: /-m '-1' is no number/ });
+  await fail(t, bench, 'free -m -1', { status: errno.EINVAL, says: /-m '-1' is not a number/ });
   await fail(t, bench, 'list -p', { status: errno.EINVAL, says: /option '-p <value>' argument missing: usage: list / });
   await fail(t, bench, 'create -a aio:a.img -C log', { status: errno.EOPNOTSUPP, says: /-C/ });
   await fail(t, bench, 'major', { status: errno.ENODEV, says: /a vbd is a file/ });

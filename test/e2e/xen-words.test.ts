@@ -121,7 +121,11 @@ async function refuseFiles(t: Test, bench: Bench): Promise<void> {
     [`disk = [ 'aio:${first},xvda,w', 'aio:/nowhere,xvdb,w' ]`, 3, /mirage\.xl:1: \/nowhere: no such image/],
     ['memory = 32', 2, /no disk in .*mirage\.xl/],
     ["disk = 'a,b,c'", 2, /mirage\.xl: .*line 1: disk is not a list/],
-    [`[{"image":"${first}"},{"image":"${second}","vdve":"xvdb"}]`, 2, /mirage\.xl: entry 2: no part of a disk: 'vdve'/],
+    [
+      `[{"image":"${first}"},{"image":"${second}","vdve":"xvdb"}]`,
+      2,
+      /mirage\.xl: entry 2: unknown key of a disk: 'vdve'/,
+    ],
     ['{"image":"a.img"}', 2, /mirage\.xl: not an array/],
     ['[1', 2, /mirage\.xl: not JSON/],
   ];

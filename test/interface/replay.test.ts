@@ -1,6 +1,6 @@
 /**
- * Requests of every MINOR of the interface, as its clients sent them, go on working: each file of test/interface/ is sent
- * to the control socket's server, and has to come out as the call that it was. Files are added, never changed.
+ * Requests of every MINOR of the interface keep working: each file of test/interface/ is sent to the server of the
+ * control socket, and must result in the same call as then. Files are added, never changed.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { type IncomingMessage, request as send } from 'node:http';
@@ -148,7 +148,7 @@ t.test('docs/openapi.json is what the table of routes makes (scripts/openapi)', 
   t.same(readJson(join(ROOT, 'docs/openapi.json')), makeOpenApi());
 });
 
-t.test('a request that is none is 400 with one line', async (t) => {
+t.test('a malformed request is 400 with one line', async (t) => {
   const { calls, ask } = await serve(t);
   for (const path of ['//', '//vbds', '/vbds/%zz', '/vbds/%ff', 'http://h:99999/', 'http://h/bus', '*']) {
     const answer = await ask({ method: 'GET', path });
@@ -180,7 +180,7 @@ t.test('a client of another MAJOR is refused with one clear line, whatever it as
   t.equal(calls.length, 0);
 });
 
-t.test('a server of another MAJOR is left with one clear line', async (t) => {
+t.test('a client refuses a server of another MAJOR with one clear line', async (t) => {
   const runtime = tempDir(t);
   await fakeBus(t, runtime, '0', (_, response) => {
     response.writeHead(200, { 'fusetap-interface': '2.7' }).end(JSON.stringify(aBus('0', [aVbd()])));

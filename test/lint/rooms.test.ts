@@ -1,4 +1,4 @@
-/** The rooms of the tree (rooms.ts) as the real imports have them; and that the checker sees what it is for. */
+/** Compares the rooms of the tree (rooms.ts) with the real imports; and tests that the checker finds faults. */
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import t from 'tap';
@@ -53,7 +53,7 @@ function loads({ imports }: Tree, start: string): Set<string> {
   return loaded;
 }
 
-// a small house, so that a checker which sees nothing does not pass
+// a small example tree, so that a checker that finds nothing does not pass
 const HOUSE: Record<string, Room> = {
   'up/': { is: '', may: ['type middle/', 'low/'] },
   'middle/': { is: '', may: ['low/door.ts'] },

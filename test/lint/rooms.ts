@@ -36,7 +36,7 @@ const CLI = [
   'drivers/quote.ts',
 ];
 
-/** what all parts of the keeper stand on */
+/** the rooms that every part of the keeper may import */
 const BELOW_KEEPER = [
   'mount/server/passed-fds.ts',
   'mount/server/commands.ts',
@@ -55,14 +55,14 @@ const BELOW_KEEPER = [
 
 /**
  * A file belongs to the row with the longest matching name. A row may be one file: a door with rules of its own.
- * Rows stand from the top down: none may import a row above it, so circles between rooms cannot be written down.
+ * Rows are ordered: none may import a row above it, so the table cannot have circles between rooms.
  */
 export const ROOMS: Readonly<Record<string, Room>> = {
-  'cli/mount-helper/': { is: 'the words of mount(8) for `fusetap mount`', may: ['cli/main.ts', ...CLI] },
-  'cli/main.ts': { is: 'begins a command, ends it with an exit code', may: ['cli/program.ts', ...CLI] },
-  'cli/program.ts': { is: 'which commands there are', may: ['cli/commands/', ...CLI] },
-  'cli/commands/': { is: 'a file each', may: CLI },
-  'cli/tap-ctl/': { is: 'a second program, in the words of tapdisk', may: CLI },
+  'cli/mount-helper/': { is: 'arguments of mount(8), translated for `fusetap mount`', may: ['cli/main.ts', ...CLI] },
+  'cli/main.ts': { is: 'runs a command, ends with its exit code', may: ['cli/program.ts', ...CLI] },
+  'cli/program.ts': { is: 'the list of commands', may: ['cli/commands/', ...CLI] },
+  'cli/commands/': { is: 'one file for each command', may: CLI },
+  'cli/tap-ctl/': { is: 'a second program, with the commands of tapdisk', may: CLI },
   'cli/': { is: 'what commands share: options, output, completion', may: CLI.slice(1) },
   'cli/disk-spec/': {
     is: 'the strings that name a disk',
@@ -77,7 +77,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
     ],
   },
   'mount/bus/': {
-    is: 'one-line doors for processes of the version before',
+    is: 'one-line files that processes of the previous version load',
     may: ['mount/server/', 'mount/keeper/'],
   },
   'mount/index.ts': {
@@ -96,11 +96,11 @@ export const ROOMS: Readonly<Record<string, Room>> = {
     may: ['mount/images/', 'mount/client/', 'drivers/', 'system/'],
   },
   'mount/doctor/': {
-    is: 'what works on this machine',
+    is: 'checks what works on this machine',
     may: ['mount/file-system/', 'mount/ram/', 'mount/runtime/', 'mount/fuse/protocol/', 'drivers/', 'system/'],
   },
   'mount/tap/': {
-    is: "tap-ctl's life of a tapdisk",
+    is: 'the life of a tapdisk, as tap-ctl sees it',
     may: [
       'mount/client/',
       'mount/control/',
@@ -112,11 +112,11 @@ export const ROOMS: Readonly<Record<string, Room>> = {
     ],
   },
   'mount/file-system/': {
-    is: 'from an image to its files',
+    is: 'mounts the file system of an image',
     may: ['mount/client/', 'mount/control/', 'mount/runtime/', 'drivers/', 'system/'],
   },
   'mount/client/': {
-    is: 'what a program asks of a bus',
+    is: 'the requests of a program to a bus',
     may: [
       'mount/control/',
       'mount/holders/',
@@ -131,7 +131,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
     ],
   },
   'mount/keeper/': {
-    is: 'the keeper process, put together',
+    is: 'the keeper process, which joins the parts below',
     may: [
       'mount/keeper/start.ts',
       'mount/keeper/verbs/',
@@ -142,7 +142,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
     ],
   },
   'mount/keeper/start.ts': {
-    is: 'starts a keeper: the only door to it',
+    is: 'starts a keeper: the only way to do so',
     may: ['type mount/control/', 'mount/runtime/', 'drivers/'],
   },
   'mount/keeper/verbs/': {
@@ -150,11 +150,11 @@ export const ROOMS: Readonly<Record<string, Room>> = {
     may: ['mount/keeper/vbds/', 'mount/keeper/supervision/', 'mount/pausing/', ...BELOW_KEEPER],
   },
   'mount/keeper/vbds/': {
-    is: '(keeper) what is attached, and what it holds',
+    is: '(keeper) what is attached, and its resources',
     may: ['mount/keeper/supervision/', ...BELOW_KEEPER],
   },
   'mount/keeper/supervision/': {
-    is: '(keeper) keeps a server under the bus',
+    is: '(keeper) keeps a server running',
     may: [
       'mount/server/passed-fds.ts',
       'mount/server/commands.ts',
@@ -165,7 +165,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
     ],
   },
   'mount/server/': {
-    is: 'the server process, expendable',
+    is: 'the server process, which can be replaced',
     may: [
       'mount/server/passed-fds.ts',
       'mount/server/commands.ts',
@@ -187,15 +187,15 @@ export const ROOMS: Readonly<Record<string, Room>> = {
     ],
   },
   'mount/server/passed-fds.ts': {
-    is: 'descriptors on their way from keeper to server',
+    is: 'passes descriptors from keeper to server',
     may: ['mount/server/commands.ts', 'drivers/', 'system/'],
   },
   'mount/server/commands.ts': {
-    is: 'what keeper and server say to each other',
+    is: 'the messages between keeper and server',
     may: ['type mount/ram/', 'type mount/control/', 'type mount/runtime/', 'mount/images/mode.ts', 'drivers/'],
   },
   'mount/pausing/': {
-    is: '(keeper, or a server without one) who has paused a vbd, here and on other buses',
+    is: '(keeper, or a server without one) pauses of vbds, here and on other buses',
     may: ['mount/control/', 'mount/runtime/', 'drivers/', 'system/'],
   },
   'mount/ending/': {
@@ -228,7 +228,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   },
   'mount/fuse/mounting/': { is: '(keeper) mount, INIT, unmount', may: ['mount/fuse/protocol/', 'drivers/', 'system/'] },
   'mount/ram/describe-memory.ts': {
-    is: 'what all ram images take, from their links',
+    is: 'the memory of all ram images, found by their links',
     may: ['type mount/control/', 'mount/ram/', 'mount/runtime/', 'drivers/', 'system/'],
   },
   'mount/ram/': {
@@ -246,13 +246,13 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   },
   'mount/ram/growth.ts': { is: '(threads) credit to fill holes', may: ['mount/ledger/', 'drivers/', 'system/'] },
   'mount/fuse/protocol/thread-counts.ts': { is: 'how many threads serve a bus', may: [] },
-  'mount/fuse/protocol/': { is: 'the FUSE wire', may: ['type mount/transport/', 'drivers/', 'system/'] },
+  'mount/fuse/protocol/': { is: 'the FUSE protocol', may: ['type mount/transport/', 'drivers/', 'system/'] },
   'mount/transport/': {
-    is: 'what every transport shows',
+    is: 'what all transports have in common',
     may: ['mount/ledger/', 'mount/slots/', 'drivers/', 'system/'],
   },
   'mount/control/': {
-    is: 'the wire between client and bus',
+    is: 'the protocol between client and bus',
     may: ['mount/runtime/', 'mount/images/mode.ts', 'type mount/ledger/', 'mount/version.ts', 'drivers/', 'system/'],
   },
   'mount/version.ts': { is: 'the version', may: [] },
@@ -260,24 +260,27 @@ export const ROOMS: Readonly<Record<string, Room>> = {
     is: 'opening and claiming an image',
     may: ['mount/images/copy-lease.ts', 'mount/images/mode.ts', 'mount/holders/', 'drivers/', 'system/'],
   },
-  'mount/images/copy-lease.ts': { is: 'who may write past the lock of a file', may: ['drivers/', 'system/'] },
+  'mount/images/copy-lease.ts': {
+    is: 'which process may write without the lock of a file',
+    may: ['drivers/', 'system/'],
+  },
   'mount/images/mode.ts': { is: 'r, w, w!', may: [] },
-  'mount/holders/': { is: 'who has a file open', may: ['mount/runtime/', 'drivers/', 'system/'] },
-  'mount/ledger/': { is: 'what outlives a server', may: ['drivers/', 'system/'] },
+  'mount/holders/': { is: 'finds the processes that use a file', may: ['mount/runtime/', 'drivers/', 'system/'] },
+  'mount/ledger/': { is: 'the state that outlives a server', may: ['drivers/', 'system/'] },
   'mount/runtime/': { is: 'the runtime directory: places, locks, log', may: ['drivers/', 'system/'] },
-  'mount/slots/': { is: "Xen's numbers and names of places", may: ['drivers/', 'system/'] },
+  'mount/slots/': { is: "Xen's slot numbers and names", may: ['drivers/', 'system/'] },
   'drivers/registry.ts': {
     is: 'from the name of a driver to its code',
     may: ['drivers/names.ts', 'drivers/errors.ts', 'drivers/quote.ts', 'drivers/'],
   },
   'drivers/names.ts': { is: 'the list of drivers; loads the code of one when asked', may: ['drivers/'] },
   'drivers/': { is: 'what a disk is', may: ['drivers/errors.ts', 'drivers/quote.ts', 'system/'] },
-  'drivers/quote.ts': { is: 'values inside messages', may: [] },
+  'drivers/quote.ts': { is: 'quotes values in messages', may: [] },
   'drivers/errors.ts': { is: 'the one error class', may: ['system/'] },
   'system/': { is: 'the operating system', may: [] },
 };
 
-/** No room may be more than this share of the code: a room that big holds several ideas. */
+/** No room may be more than this share of the code: such a large room has several purposes. */
 export const LARGEST_SHARE = 0.16;
 /** files in one folder, but for commands, of which each is a file by design */
 export const MOST_FILES = 20;
@@ -352,7 +355,7 @@ export function roomOf(path: string, rooms: Readonly<Record<string, Room>> = ROO
     .sort((a, b) => b.length - a.length)[0];
 }
 
-/** Rows that name rooms which stand above them, or nowhere. */
+/** Rows that name a room above them, or a room that does not exist. */
 export function faultsOfTable(rooms: Readonly<Record<string, Room>> = ROOMS): string[] {
   const order = Object.keys(rooms);
   return Object.entries(rooms).flatMap(([room, { may }], index) =>
@@ -379,7 +382,7 @@ function isAllowed({ from, to, isType }: Import, rooms: Readonly<Record<string, 
   if (room === other) return true;
   const { may } = rooms[room] as Room;
   const allows = (name: string): boolean => may.includes(name) || (isType && may.includes(`type ${name}`));
-  // who may import a room may use its doors, too
+  // a file that may import a room may also import its single-file rooms
   return allows(other) || allows(to) || allows(`${dirname(other)}/`);
 }
 
@@ -425,7 +428,7 @@ export function shares(
     .sort((a, b) => b[1] - a[1]);
 }
 
-/** Folders with more files than one takes in at a glance. */
+/** Folders with too many files. */
 export function crowdedFolders(tree: Tree): string[] {
   const counts = new Map<string, number>();
   for (const path of tree.files.keys()) counts.set(dirname(path), (counts.get(dirname(path)) ?? 0) + 1);

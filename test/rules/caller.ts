@@ -1,6 +1,6 @@
 /**
- * A process that does system calls on vbds, one after another, as it is told: many files, any call that a program could
- * make of a file, and the errno where it fails. In Python, which has them all.
+ * A process that makes system calls on vbds on request, one after another: many files, any call that a program can make
+ * on a file, and the errno if it fails. It is in Python, which has all of these calls.
  *
  *      test ── ["pwrite", 3, 4096, "…base64…"] ──► caller ──► 512, or {"errno": "ENOSPC"}
  */
@@ -82,7 +82,7 @@ export const MAP_PRIVATE = 2;
 export const PROT_READ = 1;
 export const PROT_READ_WRITE = 3;
 
-/** What a call comes to where it fails, as `ENOSPC`. */
+/** The result of a failed call, for example `ENOSPC`. */
 export type Errno = `E${string}`;
 
 type Word = number | string | null;
@@ -128,14 +128,14 @@ export class Caller {
     return 'errno' in answer ? answer.errno : Buffer.from(answer.bytes, 'base64');
   }
 
-  /** @returns a descriptor. @throws Error where it is not opened */
+  /** @returns a descriptor. @throws Error if it is not opened */
   async open(path: string, flags: number): Promise<number> {
     const fd = await this.call('open', path, flags);
     if (typeof fd !== 'number') throw new Error(`open ${path}: ${fd}`);
     return fd;
   }
 
-  /** Ends: all that it has open or mapped is let go. */
+  /** Ends the process, which closes and unmaps everything. */
   async end(): Promise<void> {
     this.#child.stdin?.end();
     const timer = setTimeout(() => this.#child.kill('SIGKILL'), 5_000);

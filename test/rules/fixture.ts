@@ -1,6 +1,6 @@
 /**
- * What the tests of the coherence rules stand on: the ways in which a vbd is served, each of which a rule is tried on,
- * and a bus or two that stay for a whole file.
+ * The base of the tests of the coherence rules: the ways to serve a vbd, on each of which a rule is tested, and one or
+ * two buses that stay for a whole file.
  */
 import { constants } from 'node:fs';
 import type { Test } from 'tap';
@@ -30,7 +30,7 @@ export const WAYS: readonly Way[] = [
 
 export const BY_THREADS = WAYS.filter(({ passthrough }) => passthrough === 'off');
 
-/** Why this machine cannot run the tests of a rule; false where it can. */
+/** Why this machine cannot run the tests of a rule; false if it can. */
 export function whyNotRules(...programs: string[]): string | false {
   return whyNot(...(PYTHON.startsWith('/') ? [] : [PYTHON]), ...programs);
 }
@@ -51,19 +51,19 @@ export async function prepareGround(t: Test): Promise<Ground> {
   return { bench: a.bench, a, b, caller: Caller.start(t, a.bench) };
 }
 
-/** What of a way an attach is told. */
+/** The options of an attach for a way. */
 export function asked({ driver, passthrough }: Way): Pick<Wish, 'driver' | 'passthrough'> {
   return { driver, passthrough };
 }
 
-/** Attaches, with mode `w` where no other is said; detached, whoever holds it, at the end of the test. */
+/** Attaches, with mode `w` by default; detaches by force at the end of the test. */
 export async function attachFor(t: Test, bus: Bus, wish: Wish): Promise<VbdInfo> {
   const vbd = await bus.attach(wish);
   t.teardown(() => bus.detach(vbd.vdev, '?force=1').catch(() => {}));
   return vbd;
 }
 
-/** What is refused with which error: the error, or null where it was not refused. */
+/** The error of a refused action, or null if it was not refused. */
 export async function refusalOf(work: Promise<unknown>): Promise<FusetapError | null> {
   try {
     await work;

@@ -50,7 +50,7 @@ class Run {
   /** the image files themselves, opened as by any other program */
   readonly #raw: number[] = [];
   #files: OpenFile[] = [];
-  /** what was done, for who has to find out what went wrong */
+  /** what was done, to find the cause of a failure */
   readonly #history: string[] = [];
 
   static async prepare(t: Test, bench: Bench, buses: readonly Bus[]): Promise<Run> {
@@ -207,7 +207,7 @@ class Run {
     this.#compare(`read at ${at} of the file ${name}`, found, bytes.subarray(at, at + MOST_BYTES));
   }
 
-  /** What nobody should do is coherent all the same. */
+  /** Discouraged actions are coherent as well. */
   async #writeImage(): Promise<void> {
     const index = this.#random(SIZES.length);
     const { name, bytes } = this.#model.images[index] as Model['images'][number];

@@ -1,6 +1,6 @@
 /**
- * The rules for who is not root: an ordinary user and the root of a user namespace, each with the rules that allow it.
- * Rule 4 is about loop devices and mounts, which are root's.
+ * The rules for users other than root: an ordinary user and the root of a user namespace, each with the rules that apply.
+ * Rule 4 is about loop devices and mounts, which only root can make.
  */
 import t, { type Test } from 'tap';
 import { type Bench, forEachWay, OTHERS, openBench } from '../e2e/fixtures.js';

@@ -170,8 +170,8 @@ async function attachNeighbours(t: Test, { a, bench }: Ground, driver: 'ram' | '
 }
 
 /**
- * Of what is written through another file, read tells at once; private mappings, sendfile and splice, which may show pages
- * of before, tell from when the file is opened again.
+ * read sees at once what is written through another file. Private mappings, sendfile and splice may show old pages until
+ * the file is opened again.
  */
 async function showWhenOpenedAgain(t: Test, { caller }: Ground, { read, written }: Neighbours): Promise<void> {
   const [reader, writer] = [await caller.open(read.path, O_RDONLY), await caller.open(written.path, O_RDWR)];

@@ -1,4 +1,4 @@
-/** Rule 2, the part that no lock can keep: what a program that asks for no lock did to an image is found afterwards. */
+/** Rule 2, the part that no lock can enforce: a change by a program that ignores locks is found afterwards. */
 import t from 'tap';
 import { onDefaultTransport, openBench, whyNot } from '../e2e/fixtures.js';
 import { startBus, startBusOn } from '../survival/bus.js';
@@ -7,7 +7,7 @@ t.setTimeout(60_000);
 
 /** the attach, the write and the time are the same to a file system that cuts times to 10 ms */
 const TICK = 'sleep 0.02';
-/** a write by somebody who asks for no lock */
+/** a write by a program that ignores locks */
 const SCRIBBLE = `${TICK}; printf x | dd of="$1" bs=1 seek=100 conv=notrunc status=none`;
 
 t.test('an image that was changed outside', (t) => {

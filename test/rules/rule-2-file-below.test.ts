@@ -1,4 +1,4 @@
-/** Rule 2: while an image is attached for writing nobody else may write it; who does all the same is told of. */
+/** Rule 2: while an image is attached for writing, nobody else may write it; a violation is reported. */
 import t, { type Test } from 'tap';
 import { attachFor, type Ground, O_RDWR, prepareGround, whyNotRules } from './fixture.js';
 
@@ -10,11 +10,11 @@ void t.test('rule 2: the file below belongs to the vbd', { skip: whyNotRules('qe
   const ground = await prepareGround(t);
   await t.test('QEMU keeps away, with -U too; the vbd can be read', (t) => readTheVbd(t, ground));
   for (const [how, script] of Object.entries(CHANGES)) {
-    await t.test(`a change is told: ${how}`, (t) => tellChange(t, ground, script));
+    await t.test(`a change is reported: ${how}`, (t) => tellChange(t, ground, script));
   }
 });
 
-/** What can be done to the image `$1` by who keeps to no lock. */
+/** What a program that ignores locks can do to the image `$1`. */
 const CHANGES = {
   'it grew': 'truncate -s +4096 "$1"',
   'it shrank': 'truncate -s -4096 "$1"',

@@ -1,7 +1,7 @@
 /**
- * Rule 5: what was promised durable is durable, whenever the power goes. All that server and client did to the image and
- * to the vbd is traced; the trace is cut after each event, and at each cut the worst is taken for true: of the image only
- * that is there which a flush of its file has made durable. All that was promised to the client by then has to be there.
+ * Rule 5: data that was promised durable is durable, whenever the power fails. The test traces all calls of server and
+ * client on the image and the vbd, and cuts the trace after each event. At each cut it assumes the worst: the image has
+ * only the data that a flush of its file made durable. All data that was promised to the client by then must be there.
  */
 import t, { type Test } from 'tap';
 import { eventually } from '../e2e/command.js';

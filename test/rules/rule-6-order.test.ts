@@ -210,7 +210,7 @@ async function stayWholeWhenKilled(t: Test, ground: Ground): Promise<void> {
   const prepare = MEETINGS['two buses with a ram image'] as Prepare;
   const writers = await prepare(t, ground);
   const [first, second] = writers as [Writer, Writer];
-  // two on the bus whose server is killed, so that a range of the dead one has somebody who waits for it
+  // two on the bus whose server is killed, so that another writer waits for a range of the dead server
   const work = stayWhole(t, ground, [first, first, second], 150);
   await a.disturb(2, 'kill');
   await b.disturb(1, 'kill');

@@ -1,6 +1,6 @@
 /**
- * Rule 7: the size is fixed, by whatever call somebody tries to change it; and what the image below cannot do comes back
- * as an errno to who asked, and to nobody else. test/e2e/files.test.ts has the calls of every day.
+ * Rule 7: the size is fixed, whatever call tries to change it; and an operation that the image below cannot do fails with
+ * an errno for the caller only. test/e2e/files.test.ts has the common calls.
  */
 import t, { type Test } from 'tap';
 import { patternBytes } from '../conformance/pattern.js';
@@ -78,7 +78,7 @@ async function openWays(t: Test, { caller, way, path }: Subject): Promise<void> 
     if (flag === O_APPEND && growsItsImage(way)) continue;
     const want = flag === O_APPEND ? refusal(way) : length;
     const written = await caller.call('pwrite', fd, at, bytes);
-    // the client's buffer has an alignment too, which is its own affair
+    // the client must also align its buffer
     if (aligned || written !== 'EINVAL') t.equal(written, want, name);
     if (written === length) t.same(await caller.call('pread', fd, at, length), bytes, `${name} is read back`);
     await caller.call('close', fd);
@@ -175,12 +175,12 @@ async function stopAtTheEnd(t: Test, { caller, fd, way }: Subject): Promise<void
   }
   t.equal(await caller.call('pwritev2', fd, 0, more, RWF_APPEND), refusal(way), 'RWF_APPEND');
   if (way.passthrough === 'off') t.equal(await caller.call('pwrite', fd, SIZE - 10, more), 10, 'across the end');
-  // seals know pages; the last one that is whole is not theirs to refuse
+  // seals work on whole pages, so they do not refuse the rest of the last page
   else t.equal(await caller.call('pwrite', fd, SIZE - 10, more), 'EPERM', 'across the end');
   t.equal(await caller.call('lseek', fd, 0, 2), SIZE, 'SEEK_END');
 }
 
-/** The kernel knows no size here: `--passthrough on` is asked for by who takes that. */
+/** The kernel knows no size here: users of `--passthrough on` accept that. */
 async function growImage(t: Test, { bench, caller, fd, image }: Subject): Promise<void> {
   t.equal(await caller.call('pwrite', fd, SIZE + 100, Buffer.from('more')), 4, 'a write behind the end');
   t.equal(await bench.sh('stat -c %s "$1"', image), String(SIZE + 104), 'grows the image');

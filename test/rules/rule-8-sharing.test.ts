@@ -27,11 +27,11 @@ void t.test('rule 8: sharing', { skip: whyNotRules('losetup', 'qemu-io', 'qemu-i
   );
   await t.test('a relative path, or an open descriptor, is the same image', (t) => refuseRelative(t, ground));
   await t.test('ram vbds share by design, but copy only what nobody writes', (t) => shareMemory(t, ground));
-  await t.test('of 100 who come at once for writing one gets it', (t) => raceForWriting(t, ground));
-  await t.test('a server that was replaced still holds what it held', (t) => keepAfterRestart(t, ground));
+  await t.test('of 100 simultaneous attaches for writing one succeeds', (t) => raceForWriting(t, ground));
+  await t.test('after a server was replaced, its claims still hold', (t) => keepAfterRestart(t, ground));
   await t.test('a refused attach leaves nothing behind', (t) => leaveNothing(t, ground));
   await t.test('QEMU keeps away from what is attached', (t) => keepQemuAway(t, ground));
-  await t.test('an image that QEMU has', (t) => refuseQemus(t, ground));
+  await t.test('an image that QEMU has open', (t) => refuseQemus(t, ground));
   await t.test('programs of another user', { skip: whyNotRules('setpriv') }, (t) => refuseOthers(t, ground));
   await t.test('an image below a loop device', (t) => refuseLoops(t, ground));
   await t.test('a block device that is mounted', (t) => refuseMounted(t, ground));

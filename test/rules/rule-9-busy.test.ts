@@ -1,6 +1,6 @@
 /**
- * Rule 9: busy is busy. A vbd that is held is not detached, and who holds it is named; force loses nothing that was
- * acknowledged. How each end of a bus makes its data durable first. test/e2e/life.test.ts has the holders one by one.
+ * Rule 9: busy is busy. A vbd in use is not detached, and its users are named; force loses no acknowledged data. Each way
+ * to end a bus makes its data durable first. test/e2e/life.test.ts tests each kind of user.
  */
 import { open } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -32,10 +32,10 @@ void t.test('rule 9: busy is busy', { skip: whyNotRules('strace', 'losetup', 'mk
   await t.test('a mapping whose file is closed', (t) => holdByMapping(t, ground));
   await t.test('a loop device, and a mount of it', (t) => holdByLoop(t, ground));
   await t.test('a bind mount of the file', (t) => holdByBind(t, ground));
-  await t.test('all who hold it are named', (t) => nameAll(t, ground));
+  await t.test('all users are named', (t) => nameAll(t, ground));
   for (const way of WAYS) await t.test(`by force, under load: ${way.label}`, (t) => cutOff(t, ground, way));
   await t.test('by force, under a mapping that is passed through', (t) => cutOffMapping(t, ground));
-  await t.test('a flush that fails is told with the name of the vbd', (t) => failToFlush(t, ground));
+  await t.test('a failed flush is reported with the name of the vbd', (t) => failToFlush(t, ground));
   for (const how of ['stop', 'SIGTERM', 'SIGINT'] as const) {
     await t.test(`${how} flushes, then unmounts`, (t) => flushBeforeEnd(t, ground, how));
   }
@@ -196,7 +196,7 @@ async function flushBeforeEnd(t: Test, { bench, caller }: Ground, how: 'stop' | 
   const calls = ['pwrite64', 'fsync', 'fdatasync', 'umount2'];
   const trace = await Trace.start(t, bench, [keeperPid, serverPid], calls);
   for (const fd of fds) t.equal(await caller.call('pwrite', fd, 4096, Buffer.alloc(4096, 'p')), 4096);
-  // stop refuses what is held; a signal does not ask
+  // stop refuses a vbd in use; a signal ends the bus without asking
   if (how === 'stop') for (const fd of fds) await caller.call('close', fd);
   if (how === 'stop') await bus.ask('POST', '/stop');
   else process.kill(keeperPid, how);

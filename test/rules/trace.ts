@@ -1,6 +1,6 @@
 /**
- * What processes did to files, in the order in which they did it, told by strace: it stops each system call at its
- * begin and its end, so what one call waited for ended before it in the trace.
+ * The calls of processes on files, in order, recorded by strace. strace stops each system call at its begin and its end,
+ * so in the trace a call that another one waited for ends before that one.
  */
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';

@@ -95,7 +95,7 @@ t.test('the name of a job tells what it does, and no two have the same', async (
   t.equal(selectJobs(['all']).length, ALL_JOBS.length);
 });
 
-t.test('words choose jobs and targets; what stands for nothing is refused', async (t) => {
+t.test('words choose jobs and targets; a word that matches nothing is refused', async (t) => {
   const names = selectJobs(['attach', 'randread-4k-qd*', 'randread-4k-qd1']).map(({ name }) => name);
   t.ok(names.includes('randread-4k-qd32-cold'));
   t.equal(names.filter((name) => name === 'randread-4k-qd1').length, 1, 'each once');
@@ -321,9 +321,9 @@ t.test('an interrupted run ends with 130 and leaves nothing behind', skip, async
   t.same(left, []);
 });
 
-t.test('the cost of commands is told, and nothing is left', { skip: whyNot() }, async (t) => {
+t.test('the cost of commands is printed, and nothing is left', { skip: whyNot() }, async (t) => {
   const { stdout, left } = await runBench(t, ['--startup']);
-  // how long they take is a matter of the machine: what is too long is for who measures
+  // the times depend on the machine, so this test does not judge them
   t.match(stdout, /^node -e 0 +\d+ ms +1\.0×/m);
   for (const name of ['fusetap ls', 'fusetap attach, running bus', 'fusetap run … -- true']) {
     t.match(stdout, new RegExp(`^${name} +\\d+ ms +[\\d.]+× .*at most \\d+×  (ok|SLOWER)$`, 'm'));

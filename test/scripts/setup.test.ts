@@ -1,6 +1,6 @@
 /**
- * scripts/setup in a checkout of two files, with programs of our own in the place of npm, apt and dpkg: it is silent
- * where all is there, fetches the guest's kernel once and whole, and goes on without it where it cannot be had.
+ * scripts/setup in a checkout of two files, with fake npm, apt and dpkg: it is silent if everything is there, fetches the
+ * guest's kernel once and completely, and goes on without it if it is not available.
  */
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';

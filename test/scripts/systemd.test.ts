@@ -16,7 +16,7 @@ t.test('systemd finds nothing wrong with the units', { skip }, async (t) => {
   t.same(await verify, { stdout: '', stderr: '' });
 });
 
-t.test('the unit of a bus waits for who holds it before it forces', async (t) => {
+t.test('the unit of a bus waits for its users before it uses force', async (t) => {
   const unit = readFileSync(`${UNITS}fusetap-bus@.service`, 'utf8');
   const [, stop = ''] = /^ExecStop=\/usr\/bin\/env fusetap (.*)$/m.exec(unit) ?? [];
   const [, seconds = ''] = /^stop --bus %i --wait (\d+)$/.exec(stop) ?? [];

@@ -1,4 +1,4 @@
-/** scripts/torture --second-faults: that it sees wrong bytes, what it excuses, and its words. */
+/** scripts/torture --second-faults: it finds wrong bytes, it excuses only what it should, and its arguments. */
 import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -28,7 +28,7 @@ function torn(first: Buffer, rest: Buffer, sectors: number): Buffer {
   return Buffer.concat([first.subarray(0, sectors * SECTOR_BYTES), rest.subarray(sectors * SECTOR_BYTES)]);
 }
 
-t.test('what was acknowledged is told from what is old, new, torn, misplaced or gone', async (t) => {
+t.test('acknowledged data is distinguished from old, new, torn, misplaced or lost data', async (t) => {
   t.equal(compareBlock(block(5), PLACE, [5]), null);
   t.equal(compareBlock(block(0), PLACE, [0]), null, 'never written');
   t.match(compareBlock(block(4), PLACE, [5]), /^block 12 sector 0 has generation 4 of block 12 .* not generation 5$/);
@@ -52,7 +52,7 @@ t.test('a block of a copy has one generation', async (t) => {
   t.match(generationOf(torn(block(5), block(6), 1), PLACE), /sector 1/);
 });
 
-t.test('only what a fault is about is excused, and only while it stands', async (t) => {
+t.test('a fault excuses only its own failures, and only while it is active', async (t) => {
   const printed: string[] = [];
   const journal = new Journal((line) => printed.push(line));
   const failure = { bus: 't0', path: '/b/xvda', code: 'EPERM', fromMs: Date.now(), untilMs: Date.now() + 60_000 };
@@ -86,7 +86,7 @@ t.test('the table', async (t) => {
   t.same(spread([5, 1, 3]), { median: 3, p95: 5, max: 5 });
 });
 
-t.test('wrong words', async (t) => {
+t.test('wrong arguments', async (t) => {
   for (const [words, says] of [
     [['--minutes', '0'], /^torture: --minutes takes a number above 0, not 0\n$/],
     [['--buses', '0'], /^torture: --buses takes a whole number from 1 on, not 0\n$/],

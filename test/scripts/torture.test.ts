@@ -1,4 +1,4 @@
-/** scripts/torture: what it takes for a leak, and how it takes wrong words. A short run of it is in no test: survival/ is. */
+/** scripts/torture: what counts as a leak, and wrong arguments. It is not run here: test/survival/ has such tests. */
 import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -17,7 +17,7 @@ const HOLDINGS: Holdings = {
 };
 const DEEDS: Deeds = { kills: 7, upgrades: 6, stops: 5, attaches: 4, detaches: 3, verified: 2 };
 
-t.test('one more of anything is a leak, but for memory that may be garbage', async (t) => {
+t.test('one more of any resource is a leak, except memory that may be garbage', async (t) => {
   t.same(leaks(HOLDINGS, HOLDINGS), []);
   for (const name of ['fds', 'mounts', 'files', 'processes'] as const) {
     const after = { ...HOLDINGS, [name]: HOLDINGS[name] + 1 };
@@ -44,7 +44,7 @@ t.test('the figures', async (t) => {
   }
 });
 
-t.test('wrong words', async (t) => {
+t.test('wrong arguments', async (t) => {
   for (const [words, says] of [
     [['--minutes', '0'], /^torture: --minutes takes a number above 0, not 0\n$/],
     [['--kills', 'many'], /^torture: --kills takes a number above 0, not many\n$/],

@@ -1,4 +1,4 @@
-/** `tap-ctl allocate`: a minor of its own, and the path that stands for it. */
+/** `tap-ctl allocate`: reserves a minor, and prints the path for it. */
 import { allocateMinor, devicePath } from '../../../mount/tap/index.js';
 import { print } from '../../output.js';
 import { ownRuntimeDir, type TapCommand } from '../command.js';

@@ -1,4 +1,4 @@
-/** `tap-ctl attach`: a minor gets its tapdisk. */
+/** `tap-ctl attach`: attaches a minor to a tapdisk. */
 import { attachMinor } from '../../../mount/tap/index.js';
 import { NAME_LETTERS, parseName, type TapCommand } from '../command.js';
 

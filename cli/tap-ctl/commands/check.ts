@@ -1,4 +1,4 @@
-/** `tap-ctl check`: whether images can be attached here. */
+/** `tap-ctl check`: checks whether images can be attached here. */
 import { constants } from 'node:os';
 import { FusetapError } from '../../../drivers/errors.js';
 import { examine } from '../../../mount/doctor/index.js';
@@ -13,7 +13,7 @@ export const command: TapCommand = {
     if (ok) return print('ok');
     const missing = checks.find((check) => check.needed && !check.ok);
     throw new FusetapError('UNSUPPORTED', `${missing?.name}: ${missing?.detail}`, {
-      hint: missing?.hint ?? 'fusetap doctor says more',
+      hint: missing?.hint ?? 'run fusetap doctor for details',
       errno: constants.errno.ENOSYS,
     });
   },

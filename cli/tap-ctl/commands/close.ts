@@ -1,4 +1,4 @@
-/** `tap-ctl close`: the image goes, the minor stays attached. */
+/** `tap-ctl close`: closes the image; the minor stays attached. */
 import { closeMinor } from '../../../mount/tap/index.js';
 import { NAME_LETTERS, parseName, parseWait, type TapCommand } from '../command.js';
 

@@ -1,4 +1,4 @@
-/** `tap-ctl create`: allocate, spawn, attach and open in one; nothing is left where one of them fails. */
+/** `tap-ctl create`: allocate, spawn, attach and open in one step; if one fails, the others are undone. */
 import {
   allocateMinor,
   attachMinor,
@@ -32,7 +32,7 @@ export const command: TapCommand = {
       await openMinor(name, image, readOnly);
       print(devicePath(runtimeDir, minor));
     } catch (error) {
-      // why it failed is worth more than what went wrong afterwards
+      // the first error is more useful than one while undoing
       await undo().catch(() => {});
       throw error;
     }

@@ -1,4 +1,4 @@
-/** `tap-ctl destroy`: close, detach and free in one. */
+/** `tap-ctl destroy`: close, detach and free in one step. */
 import { destroyMinor } from '../../../mount/tap/index.js';
 import { NAME_LETTERS, parseName, parseWait, type TapCommand } from '../command.js';
 

@@ -1,4 +1,4 @@
-/** `tap-ctl detach`: a minor leaves its tapdisk, which ends with the last one. */
+/** `tap-ctl detach`: detaches a minor from its tapdisk, which ends with the last one. */
 import { detachMinor } from '../../../mount/tap/index.js';
 import { NAME_LETTERS, parseName, type TapCommand } from '../command.js';
 

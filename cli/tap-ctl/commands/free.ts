@@ -1,4 +1,4 @@
-/** `tap-ctl free`: gives a minor back. */
+/** `tap-ctl free`: frees a minor. */
 import { freeMinor } from '../../../mount/tap/index.js';
 import { ownRuntimeDir, parseNumber, type TapCommand } from '../command.js';
 

@@ -1,4 +1,4 @@
-/** `tap-ctl list`: for people on a terminal, as `name=value` in a pipe. */
+/** `tap-ctl list`: prints a table on a terminal, `name=value` pairs in a pipe. */
 import { escapeControls } from '../../../drivers/quote.js';
 import { listTaps, type TapEntry } from '../../../mount/tap/index.js';
 import { print } from '../../output.js';
@@ -23,7 +23,7 @@ function filterOf(given: Given): (entry: TapEntry) => boolean {
     (given.f === undefined || entry.path === given.f);
 }
 
-/** As printf has `%#x`: no prefix before a zero. */
+/** As `%#x` of printf: no prefix before a zero. */
 function hex(state: number): string {
   return state === 0 ? '0' : `0x${state.toString(16)}`;
 }

@@ -1,4 +1,4 @@
-/** `tap-ctl major`: there is none. A vbd is a file, so nobody can make a node for it. */
+/** `tap-ctl major`: always fails. A vbd is a file, so there is no major number and no device node. */
 import { constants } from 'node:os';
 import { FusetapError } from '../../../drivers/errors.js';
 import type { TapCommand } from '../command.js';
@@ -7,7 +7,7 @@ export const command: TapCommand = {
   usage: 'major',
   letters: { b: false, c: false },
   run() {
-    throw new FusetapError('UNSUPPORTED', 'there is no major number: a vbd is a file, no device', {
+    throw new FusetapError('UNSUPPORTED', 'there is no major number: a vbd is a file, not a device', {
       hint: 'use the path that create prints; for a block device: losetup --find --show PATH',
       errno: constants.errno.ENODEV,
     });

@@ -1,4 +1,4 @@
-/** `tap-ctl open`: an image in a minor that is attached. */
+/** `tap-ctl open`: opens an image for an attached minor. */
 import { openMinor } from '../../../mount/tap/index.js';
 import { IMAGE_LETTERS, IMAGE_USAGE, NAME_LETTERS, parseImage, parseName, type TapCommand } from '../command.js';
 

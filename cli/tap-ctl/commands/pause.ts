@@ -1,4 +1,4 @@
-/** `tap-ctl pause`: I/O waits. */
+/** `tap-ctl pause`: pauses the I/O. */
 import { pauseMinor } from '../../../mount/tap/index.js';
 import { findNumber, NAME_LETTERS, parseName, type TapCommand } from '../command.js';
 
@@ -6,7 +6,7 @@ export const command: TapCommand = {
   usage: 'pause <-p pid> <-m minor> [-t seconds]',
   letters: { ...NAME_LETTERS, t: true },
   async run(given) {
-    // requests under way end by themselves, so there is nothing to wait for
+    // requests in progress end by themselves, so there is nothing to wait for
     findNumber(given, 't');
     await pauseMinor(parseName(given));
   },

@@ -1,4 +1,4 @@
-/** `tap-ctl spawn`: a tapdisk without vbds. */
+/** `tap-ctl spawn`: starts a tapdisk without vbds. */
 import { spawnTapdisk } from '../../../mount/tap/index.js';
 import { print } from '../../output.js';
 import { ownRuntimeDir, type TapCommand } from '../command.js';

@@ -1,4 +1,4 @@
-/** `tap-ctl stats`: what requests did, as one line of JSON in tapdisk's keys. */
+/** `tap-ctl stats`: prints the counters of requests as one line of JSON with tapdisk's keys. */
 import { factsOf } from '../../../drivers/names.js';
 import type { VbdInfo, VbdStats } from '../../../mount/control/interface.js';
 import { statsOfMinor } from '../../../mount/tap/index.js';
@@ -14,9 +14,9 @@ export const command: TapCommand = {
   },
 };
 
-/** of a driver that tapdisk did not have */
+/** for a driver that tapdisk did not have */
 const NO_TYPE = -1;
-/** the one driver that told tapdisk of its queue */
+/** the only driver that reported its queue to tapdisk */
 const QUEUED_TYPE = 0;
 const SECTOR_BYTES = 512;
 /** the length of tapdisk's queue */
@@ -38,7 +38,7 @@ function describe({ driver, image }: VbdInfo, { read, write }: VbdStats): unknow
         driver: { type, name: driver, status },
       },
     ],
-    // so tapdisk calls it, and scripts look for it
+    // tapdisk's name for it, which scripts look for
     FIXME_enospc_redirect_count: 0,
     nbd_mirror_failed: 0,
     reqs_outstanding: 0,
@@ -46,7 +46,7 @@ function describe({ driver, image }: VbdInfo, { read, write }: VbdStats): unknow
   };
 }
 
-/** JSON on one line, with blanks where tapdisk has them. */
+/** JSON on one line, with spaces in the same places as in tapdisk. */
 function spaced(value: unknown): string {
   if (Array.isArray(value)) return `[ ${value.map(spaced).join(', ')} ]`;
   if (typeof value !== 'object' || value === null) return JSON.stringify(value);

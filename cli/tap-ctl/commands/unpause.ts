@@ -1,4 +1,4 @@
-/** `tap-ctl unpause`: I/O goes on, with -a on another image. */
+/** `tap-ctl unpause`: resumes the I/O; with -a, on another image. */
 import { unpauseMinor } from '../../../mount/tap/index.js';
 import { findImage, NAME_LETTERS, parseName, type TapCommand } from '../command.js';
 

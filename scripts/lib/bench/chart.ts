@@ -1,9 +1,9 @@
-/** A bar chart as SVG: groups of horizontal bars from a common zero, each with a whisker from its least to its most. */
+/** A bar chart as SVG: groups of horizontal bars from a common zero, each with a whisker from minimum to maximum. */
 import type { Spread } from './statistics.js';
 
 export interface Bar extends Spread {
   label: string;
-  /** the median as it is written beside the bar */
+  /** the median, as text beside the bar */
   text: string;
 }
 
@@ -20,7 +20,7 @@ const GROUP = 26;
 const BAR = 20;
 const MARGIN = 12;
 
-/** ours in blue, the others in grey: what is compared with what can be seen without reading */
+/** ours in blue, the others in grey: so the comparison is visible without reading */
 const OURS = '#2f6fb5';
 const OTHERS = '#9aa3ad';
 

@@ -1,6 +1,6 @@
 /**
- * A run against a recorded one. Ratios are compared, not times: another machine, or the same one with something else
- * to do, changes the times of all targets, but hardly what one is to the other.
+ * Compares a run with a recorded one. Compares ratios, not times: another machine, or other load on the same one,
+ * changes the times of all targets, but hardly the ratio between them.
  */
 import { formatRatio } from './format.js';
 import type { BenchRecord } from './record.js';
@@ -11,12 +11,12 @@ export interface Comparison {
   target: string;
   recorded: number;
   now: number;
-  /** a ratio below it is lower than noise explains */
+  /** a ratio below this is too low to be noise */
   lowest: number;
   isSlower: boolean;
 }
 
-/** however far the recorded rounds were apart, a ratio that fell by more than this is told */
+/** a ratio that fell by more than this is reported, however much the recorded rounds differed */
 const LARGEST_ROOM = 0.5;
 
 /**
@@ -28,7 +28,7 @@ export function lowestAllowed(recorded: Spread, tolerance: number): number {
   return recorded.median * (1 - Math.max(tolerance, Math.min(ownRoom, LARGEST_ROOM)));
 }
 
-/** All that both records have a ratio of; the baseline itself has nothing to tell. */
+/** Compares every ratio that both records have, except those of the baseline itself. */
 export function compareRecords(recorded: BenchRecord, now: BenchRecord, tolerance: number): Comparison[] {
   return recorded.results.flatMap(({ job, target, ratio }) => {
     const current = now.results.find((result) => result.job === job && result.target === target)?.ratio;
@@ -38,13 +38,13 @@ export function compareRecords(recorded: BenchRecord, now: BenchRecord, toleranc
   });
 }
 
-/** What this run was to do: the names of its jobs and targets. */
+/** The names of the jobs and targets of this run. */
 export interface Asked {
   jobs: readonly string[];
   targets: readonly string[];
 }
 
-/** Jobs and targets with a recorded ratio that this run was asked for, and has none of. */
+/** The chosen jobs and targets that have a recorded ratio but none in this run. */
 export function notCompared(recorded: BenchRecord, comparisons: readonly Comparison[], asked: Asked): string[] {
   return recorded.results
     .filter(({ job, target }) => asked.jobs.includes(job) && asked.targets.includes(target))

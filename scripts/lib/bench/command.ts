@@ -1,22 +1,22 @@
-/** Programs that run to their end: fio, losetup, mkfs, fusetap's own command line … */
+/** Runs programs that end by themselves: fio, losetup, mkfs, fusetap's own command line … */
 import { execFile } from 'node:child_process';
 import { access, constants } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
 import { FusetapError } from '../../../drivers/errors.js';
 
 export interface CommandOptions {
-  /** default 30 s; then SIGKILL */
+  /** default: 30 s; then SIGKILL */
   timeoutMs?: number;
   /** aborting kills the program */
   signal?: AbortSignal;
-  /** given to it on stdin */
+  /** written to its stdin */
   input?: string;
   environment?: NodeJS.ProcessEnv;
 }
 
 const OUTPUT_LIMIT_BYTES = 64 << 20;
 
-/** Runs a program and returns its stdout. @throws FusetapError FAILED with the end of what it wrote to stderr */
+/** Runs a program and returns its stdout. @throws FusetapError FAILED with the last lines of its stderr */
 export function runCommand(command: string, args: readonly string[], options: CommandOptions = {}): Promise<string> {
   const { timeoutMs = 30_000, signal, input = '', environment = process.env } = options;
   return new Promise((resolve, reject) => {
@@ -29,7 +29,7 @@ export function runCommand(command: string, args: readonly string[], options: Co
         else reject(signal?.aborted ? signal.reason : commandError([command, ...args], error, stderr || stdout));
       },
     );
-    // a program that ends without reading is no error of its own
+    // it is no error if a program ends without reading its stdin
     child.stdin?.on('error', () => {});
     child.stdin?.end(input);
   });

@@ -1,4 +1,4 @@
-/** Programs that serve until they are told to end. */
+/** Programs that serve until they get a signal. */
 import { spawn } from 'node:child_process';
 import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError } from '../../../drivers/errors.js';
@@ -9,21 +9,21 @@ import type { Undo } from './undo.js';
 
 const END_PATIENCE_MS = 5_000;
 const START_PATIENCE_MS = 15_000;
-/** short beside the times of attach that are measured with it */
+/** short compared with the times of attach that are measured with it */
 const POLL_MS = 2;
 
 export interface Daemon {
   pid: number;
-  /** what it has written to stderr so far */
+  /** its stderr so far */
   said(): string;
   hasEnded(): boolean;
-  /** waits until it has ended by itself; kills it when that takes too long */
+  /** waits until it has ended by itself; kills it if that takes too long */
   end(signal: NodeJS.Signals | null): Promise<void>;
 }
 
-/** Starts a program; `undo` ends it with SIGTERM. @throws FusetapError FAILED where it cannot be started */
+/** Starts a program; `undo` ends it with SIGTERM. @throws FusetapError FAILED if it cannot be started */
 export function startDaemon(command: string, args: readonly string[], undo: Undo): Daemon {
-  // a group of its own: a Ctrl-C at the terminal is for the benchmark, which then ends things in order
+  // in a process group of its own, so that Ctrl-C reaches only the benchmark, which then ends everything in order
   const child = spawn(command, [...args], { detached: true, stdio: ['ignore', 'ignore', 'pipe'] });
   let said = '';
   let ended = false;
@@ -49,7 +49,7 @@ export function startDaemon(command: string, args: readonly string[], undo: Undo
   return { pid: child.pid, said: () => said.trim(), hasEnded: () => ended, end };
 }
 
-/** Waits until `isReady`. @throws FusetapError FAILED where a daemon ends first, or nothing comes of it */
+/** Waits until `isReady`. @throws FusetapError FAILED if the daemon ends first, or is not ready in time */
 export async function waitUntilReady(what: string, daemon: Daemon, isReady: () => Promise<boolean>): Promise<void> {
   const isDecided = async (): Promise<boolean> => {
     if (await isReady()) return true;
@@ -64,7 +64,7 @@ export async function isMounted(path: string): Promise<boolean> {
   return (await mountOn(path)) !== undefined;
 }
 
-/** Takes a FUSE mount away, lazily where it is busy; none there is fine. */
+/** Unmounts a FUSE mount, lazily if it is busy. No error if there is none. */
 export async function unmountFuse(path: string): Promise<void> {
   if (!(await isMounted(path))) return;
   await runCommand('fusermount3', ['-u', path]).catch(() => runCommand('fusermount3', ['-u', '-z', path]));

@@ -1,4 +1,4 @@
-/** One fio job on one path: its arguments, and what its JSON says. */
+/** One fio job on one path: its arguments, and its JSON result. */
 import { z } from 'zod';
 import { FusetapError } from '../../../drivers/errors.js';
 import { runCommand } from './command.js';
@@ -15,7 +15,7 @@ export interface FioReading {
   requests: number;
   iops: number;
   bytesPerSecond: number;
-  /** of the reads where there are any, else of the writes: from before submission to completion */
+  /** of the reads if there are any, else of the writes: from before submission to completion */
   latencyUs: LatencyUs;
 }
 
@@ -29,14 +29,14 @@ const Output = z.object({
   jobs: z.array(z.object({ error: z.number(), read: Direction, write: Direction })).length(1),
 });
 
-/** The arguments of fio for a job; `path` may hold any character. */
+/** The arguments of fio for a job; `path` may have any character. */
 export function fioArguments(job: FioJob, path: string, { seconds, engine }: FioSettings): string[] {
   return [
     '--name=bench',
-    // its jobs are threads: processes of their own would go on when fio is killed
+    // its jobs are threads: processes would go on when fio is killed
     '--thread',
     '--output-format=json',
-    // fio takes a colon for a separator of files
+    // fio uses a colon to separate files
     `--filename=${path.replaceAll('\\', '\\\\').replaceAll(':', '\\:')}`,
     '--allow_file_create=0',
     `--ioengine=${engine}`,
@@ -46,10 +46,10 @@ export function fioArguments(job: FioJob, path: string, { seconds, engine }: Fio
     `--iodepth=${job.depth}`,
     `--direct=${job.direct ? 1 : 0}`,
     `--runtime=${seconds}`,
-    // a cold job never comes to a block twice: it ends before its time where all has been read
+    // a cold job never reads a block twice: it ends early if it has read everything
     ...(job.cold ? [] : ['--time_based', '--norandommap']),
     ...(job.fsync ? ['--fsync=1'] : []),
-    // each process has a part of its own, else the second would find what the first has read
+    // each process has its own part, else the second would find the blocks of the first in the cache
     ...(job.processes > 1
       ? [
           `--numjobs=${job.processes}`,
@@ -58,22 +58,22 @@ export function fioArguments(job: FioJob, path: string, { seconds, engine }: Fio
           '--group_reporting',
         ]
       : []),
-    // the whole of it: what is served within the submission, as by a tmpfs, has no completion latency at all
+    // the total latency: a request that is served during submission (tmpfs) has no completion latency
     '--clat_percentiles=0',
     '--lat_percentiles=1',
     '--percentile_list=50:99:99.9',
   ];
 }
 
-/** Runs the job. @throws FusetapError FAILED where fio, or any of its requests, fails */
+/** Runs the job. @throws FusetapError FAILED if fio, or any of its requests, fails */
 export async function runFio(job: FioJob, path: string, settings: FioSettings, signal: AbortSignal) {
   const timeoutMs = 1000 * settings.seconds + 60_000;
   return parseFio(await runCommand('fio', fioArguments(job, path, settings), { timeoutMs, signal }));
 }
 
-/** Reads the JSON that fio printed for one job. @throws FusetapError FAILED where it tells of an error or no request */
+/** Reads the JSON that fio printed for one job. @throws FusetapError FAILED if it reports an error or no request */
 export function parseFio(text: string): FioReading {
-  // warnings come before the document
+  // fio prints warnings before the document
   const parsed = Output.safeParse(parseJson(text.slice(Math.max(0, text.search(/^\{/m)))));
   const job = parsed.data?.jobs[0];
   if (job === undefined) throw new FusetapError('FAILED', `fio printed no result: ${text.slice(0, 200)}`);

@@ -1,6 +1,6 @@
 /**
- * The targets that are up: each is started when the first job needs it, on an image of its own, and stays until the
- * end, so that no round pays for a start.
+ * The running targets: each is started when the first job needs it, on an image of its own, and runs until the end, so
+ * that no round includes a start.
  */
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -10,7 +10,7 @@ import type { Served, Target } from './targets/target.js';
 import type { Undo } from './undo.js';
 
 export interface Site {
-  /** where its images are; they go with the directory */
+  /** where its images are; they are removed with the directory */
   directory: string;
   sizeBytes: number;
 }
@@ -32,7 +32,7 @@ export class Fleet {
     this.#undo = undo;
   }
 
-  /** The target on its image at a site. Where it could not be started, each further call fails in the same way. */
+  /** The target on its image at a site. If it could not be started, each further call fails with the same error. */
   berth(target: Target, site: Site): Promise<Berth> {
     const key = keyOf(target, site);
     const known = this.#berths.get(key) ?? this.#start(target, site);
@@ -46,7 +46,7 @@ export class Fleet {
     return { imagePath, served: await this.launch(target, imagePath, sizeBytes, this.#undo.nested()) };
   }
 
-  /** Whether the target could not be started at a site: then there is no use in asking again. */
+  /** Whether the target could not be started at a site. */
   async isLost(target: Target, site: Site): Promise<boolean> {
     const berth = this.#berths.get(keyOf(target, site));
     return (
@@ -57,7 +57,7 @@ export class Fleet {
     );
   }
 
-  /** Starts a target on an image of the caller's. @throws FusetapError; then all that was begun is undone */
+  /** Starts a target on the caller's image. @throws FusetapError; then everything is undone */
   async launch(target: Target, imagePath: string, sizeBytes: number, undo: Undo): Promise<Served> {
     const directory = join(this.#workDirectory, `${target.name}-${this.#count++}`);
     await mkdir(directory, { mode: 0o700 });

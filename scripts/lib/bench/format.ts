@@ -1,7 +1,7 @@
-/** Numbers as people read them. */
+/** Numbers for people. */
 import type { Unit } from './jobs.js';
 
-/** Three digits that count; requests in thousands where there are many: `612k`, `43.1k`, `950`. */
+/** Three significant digits, large numbers in thousands: `612k`, `43.1k`, `950`. */
 export function formatValue(value: number, unit: Unit): string {
   return unit === 'IOPS' && value >= 1000 ? `${threeDigits(value / 1000)}k` : threeDigits(value);
 }

@@ -1,4 +1,4 @@
-/** Images full of data that does not compress, and their page cache. */
+/** Images full of incompressible data, and their page cache. */
 import { randomBytes } from 'node:crypto';
 import { open, statfs, writeFile } from 'node:fs/promises';
 import { FusetapError } from '../../../drivers/errors.js';
@@ -9,13 +9,13 @@ const TMPFS_MAGIC = 0x0102_1994;
 const RAMFS_MAGIC = 0x8584_58f6;
 const STEP_BYTES = 1 << 20;
 
-/** Holes would be read faster than data, and written slower: an image has none. */
+/** Makes an image without holes: holes are read faster than data, and written more slowly. */
 export async function fillImage(path: string, sizeBytes: number): Promise<void> {
   const step = randomBytes(STEP_BYTES);
   const file = await open(path, 'wx', 0o600);
   try {
     for (let offset = 0; offset < sizeBytes; offset += STEP_BYTES) {
-      // no two steps are alike, so nothing below can share them
+      // all steps differ, so no layer below can deduplicate them
       step.writeDoubleLE(offset);
       await file.write(step, 0, STEP_BYTES, offset);
     }
@@ -42,7 +42,7 @@ export async function demandSpace(directory: string, neededBytes: number): Promi
   );
 }
 
-/** Empties the page cache: all of it as root, else what of the image is clean. */
+/** Empties the page cache: all of it as root, else the clean pages of the image. */
 export async function dropCaches(imagePath: string): Promise<void> {
   await runCommand('sync', ['--file-system', imagePath], { timeoutMs: 120_000 });
   if (process.geteuid?.() === 0) return writeFile('/proc/sys/vm/drop_caches', '3');

@@ -1,5 +1,5 @@
 /**
- * The jobs: what is done with a disk and timed. Names tell everything, `randread-4k-qd32-j4-buffered-cold`.
+ * The jobs: work on a disk that is timed. The name has all parameters: `randread-4k-qd32-j4-buffered-cold`.
  *
  *   PATTERN-BLOCK-qdDEPTH[-j4][-buffered][-fsync][-cold]   fio
  *   untar, small-files, sqlite                              a file system on a loop device on the disk
@@ -19,7 +19,7 @@ interface JobFacts {
 
 export interface FioJob extends JobFacts {
   readonly kind: 'fio';
-  /** as fio's --rw */
+  /** for fio's --rw */
   readonly rw: 'read' | 'write' | 'rw' | 'randread' | 'randwrite' | 'randrw';
   readonly blockBytes: number;
   readonly depth: number;
@@ -27,7 +27,7 @@ export interface FioJob extends JobFacts {
   readonly direct: boolean;
   /** fsync after each write */
   readonly fsync: boolean;
-  /** on an image on a disk, of which nothing is cached */
+  /** on an image on a disk, with an empty page cache */
   readonly cold: boolean;
 }
 
@@ -97,10 +97,10 @@ const SERVICE: readonly ServiceJob[] = [
   { kind: 'service', name: 'memory', unit: 'MiB', better: 'less' },
 ];
 
-/** Every job there is; those that look at the serving processes last, when these have worked. */
+/** All jobs; those that measure the serving processes come last, when these have worked. */
 export const ALL_JOBS: readonly Job[] = [...allFioJobs(), ...WORKLOADS, ...SERVICE];
 
-/** Lists of jobs that have a name of their own. */
+/** Named lists of jobs. */
 export const JOB_LISTS: Readonly<Record<string, readonly string[]>> = {
   all: ['*'],
   default: [
@@ -125,23 +125,23 @@ export const JOB_LISTS: Readonly<Record<string, readonly string[]>> = {
 };
 
 /**
- * The jobs of a list of words: a job's name, a name with `*` in it, or the name of a list. Each job once, in the order
- * of ALL_JOBS.
- * @throws FusetapError USAGE for a word that stands for nothing
+ * The jobs for a list of words: a job's name, a name with `*`, or the name of a list. Each job once, in the order of
+ * ALL_JOBS.
+ * @throws FusetapError USAGE for a word that matches no job
  */
 export function selectJobs(words: readonly string[]): Job[] {
   const chosen = new Set<Job>();
   for (const word of words.flatMap((word) => JOB_LISTS[word] ?? [word])) {
     const matches = ALL_JOBS.filter(({ name }) => matchesWord(name, word));
     if (matches.length === 0) {
-      throw new FusetapError('USAGE', `no job is called ${quoted(word)}`, { hint: 'see scripts/bench --list' });
+      throw new FusetapError('USAGE', `there is no job ${quoted(word)}`, { hint: 'see scripts/bench --list' });
     }
     for (const job of matches) chosen.add(job);
   }
   return ALL_JOBS.filter((job) => chosen.has(job));
 }
 
-/** Whether a name is the word, in which `*` stands for any characters. */
+/** Whether a name matches the word, in which `*` matches any characters. */
 export function matchesWord(name: string, word: string): boolean {
   const parts = word.split('*').map((part) => part.replace(/[^\w-]/g, '\\$&'));
   return new RegExp(`^${parts.join('.*')}$`).test(name);

@@ -1,10 +1,10 @@
-/** Where a record was made: figures mean nothing without it. */
+/** The machine on which a record was made: figures mean nothing without it. */
 import { availableParallelism, cpus, release, totalmem } from 'node:os';
 import { runCommand } from './command.js';
 
 const PROGRAMS = ['fio', 'qemu-storage-daemon', 'nbdkit', 'nbdfuse'] as const;
 
-/** What the machine is and the versions of what was measured, as text by name. */
+/** The machine and the versions of the measured programs, as text by name. */
 export async function describeMachine(): Promise<Record<string, string>> {
   const machine: Record<string, string> = {
     cpu: cpus()[0]?.model ?? 'unknown',

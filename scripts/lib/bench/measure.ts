@@ -1,4 +1,4 @@
-/** One job on one target, once: the reading, in the job's unit. */
+/** Measures one job on one target once, in the job's unit. */
 import { rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { FusetapError } from '../../../drivers/errors.js';
@@ -15,7 +15,7 @@ import { findMissingFor, runWorkload } from './workloads.js';
 export interface Bench {
   fleet: Fleet;
   warm: Site;
-  /** null where there is no disk for it */
+  /** null if there is no disk for it */
   cold: Site | null;
   /** for mountpoints and files of the workloads */
   workDirectory: string;
@@ -24,10 +24,10 @@ export interface Bench {
   signal: AbortSignal;
 }
 
-/** what is attached to be timed: sparse, so that a copy of it costs nothing */
+/** the image for timed attaches: sparse, so that a copy of it takes no time */
 const ATTACHED_SIZE_BYTES = 64 << 20;
 
-/** Why the job is not for the target on this machine, or null. */
+/** Why the job cannot run on the target on this machine, or null. */
 export async function findObstacle(job: Job, target: Target, bench: Bench): Promise<string | null> {
   if (job.kind === 'workload') return target.noLoop ?? findMissingFor(job);
   if (job.kind === 'service') return target.name === 'raw' ? 'nothing serves it' : null;
@@ -36,7 +36,7 @@ export async function findObstacle(job: Job, target: Target, bench: Bench): Prom
   return target.holdsImageInMemory ? 'it holds its image in memory' : null;
 }
 
-/** Whether the job cannot succeed any more, since its target did not start. */
+/** Whether the job cannot succeed because its target did not start. */
 export async function isHopeless(job: Job, target: Target, { fleet, warm, cold }: Bench): Promise<boolean> {
   return fleet.isLost(target, siteOf(job, warm, cold));
 }
@@ -44,7 +44,7 @@ export async function isHopeless(job: Job, target: Target, { fleet, warm, cold }
 const siteOf = (job: Job, warm: Site, cold: Site | null): Site =>
   job.kind === 'fio' && job.cold && cold !== null ? cold : warm;
 
-/** @throws FusetapError: UNSUPPORTED where the target has nothing to measure, else the job failed */
+/** @throws FusetapError: UNSUPPORTED if the target has nothing to measure, else the job failed */
 export function measure(job: Job, target: Target, bench: Bench): Promise<Reading> {
   if (job.kind === 'fio') return measureFio(job, target, bench);
   return job.kind === 'workload' ? measureWorkload(job, target, bench) : measureService(job, target, bench);
@@ -95,7 +95,7 @@ async function measureService(job: ServiceJob, target: Target, bench: Bench): Pr
   });
 }
 
-/** Undoes after the work; a failure to undo is a failure of the work. */
+/** Does the work, then undoes it; a failure to undo is a failure of the work. */
 async function withUndo<T>(undo: Undo, work: () => Promise<T>): Promise<T> {
   let result: T;
   try {

@@ -12,24 +12,24 @@ export const USAGE = `Usage: scripts/bench [options]
 Runs the same jobs over several targets, interleaved round by round, and prints medians and ratios.
 
 Options:
-  --quick              ram through threads against qemu: 4k random reads and 1M reads; exit 1 where it is slower
-  --startup            what commands cost against node -e 0, which does nothing; exit 1 where one takes too long
+  --quick              ram through threads against qemu: 4k random reads and 1M reads; exit 1 if it is slower
+  --startup            the time of commands compared with node -e 0, which does nothing; exit 1 if one takes too long
   --jobs LIST          comma-separated: names, names with *, or default, quick, workloads, all
-  --targets LIST       comma-separated: names, or names with * (default: all that the machine has)
-  --baseline TARGET    ratios are to this one (default: qemu)
-  --rounds N           (default: 5)
-  --seconds S          of each fio job (default: 2)
-  --size BYTES         of an image, with K, M or G (default: 256M)
-  --cold-size BYTES    of an image of cold jobs (default: 512M)
-  --image-dir DIR      on a tmpfs, images of warm jobs (default: /dev/shm)
-  --cold-dir DIR       on a disk, images of cold jobs (default: /var/tmp)
+  --targets LIST       comma-separated: names, or names with * (default: all targets that the machine has)
+  --baseline TARGET    the target that ratios refer to (default: qemu)
+  --rounds N           number of rounds (default: 5)
+  --seconds S          duration of each fio job (default: 2)
+  --size BYTES         size of an image, with K, M or G (default: 256M)
+  --cold-size BYTES    size of an image of cold jobs (default: 512M)
+  --image-dir DIR      directory on a tmpfs for images of warm jobs (default: /dev/shm)
+  --cold-dir DIR       directory on a disk for images of cold jobs (default: /var/tmp)
   --engine NAME        fio's ioengine (default: libaio)
-  --json FILE          writes all readings
-  --plots DIR          draws SVG files
-  --check FILE         runs what FILE (of --json) has and compares ratios; exit 1 where one is lower
-  --tolerance PART     a ratio may be lower than that of --check by this part (default: 0.15)
-  --list               prints jobs and targets
-  --help               this help
+  --json FILE          write all measurements to FILE
+  --plots DIR          write charts to DIR, as SVG files
+  --check FILE         run the jobs of FILE (made with --json) and compare ratios; exit 1 if one is lower
+  --tolerance PART     how much lower a ratio may be than in --check (default: 0.15)
+  --list               print jobs and targets
+  --help               print this help
 `;
 
 export interface Settings {
@@ -82,7 +82,7 @@ export function parseWords(args: string[]): Words {
 }
 
 /**
- * What the words ask for; what they leave open is as in the record to be compared with, where there is one.
+ * The settings of the options. Settings that are not given come from the record of --check, if there is one.
  * @throws FusetapError USAGE
  */
 export function settingsOf(words: Words, recorded: BenchRecord | null): Settings {
@@ -114,7 +114,7 @@ const splitList = (text: string): string[] => text.split(',').map((word) => word
 
 export function wholeNumber(option: string, text: string | undefined): number | undefined {
   if (text === undefined) return undefined;
-  // fio takes no parts of a second
+  // fio takes only whole seconds
   if (!/^[1-9]\d{0,5}$/.test(text)) throw badValue(option, text, 'a whole number above 0');
   return Number(text);
 }
@@ -133,7 +133,7 @@ function sizeBytes(option: string, text: string | undefined): number | undefined
   if (text === undefined) return undefined;
   const [, digits, unit] = /^(\d+)([KMG]?)$/.exec(text) ?? [];
   const bytes = Number(digits) * (UNITS[unit ?? ''] ?? Number.NaN);
-  // below it there is no room for a file system with the workloads' files
+  // a smaller disk has no room for the workloads' files
   if (!(bytes >= SMALLEST_IMAGE_BYTES) || bytes % (1 << 20) !== 0) {
     throw badValue(option, text, 'whole megabytes, 64M or more');
   }

@@ -1,4 +1,4 @@
-/** Which charts a record makes: one for each family of jobs that differ only in depth, and for what they cost. */
+/** The charts of a record: one for each family of jobs that differ only in depth, and charts of the costs. */
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Bar, type Chart, drawChart } from './chart.js';
@@ -7,7 +7,7 @@ import type { BenchRecord, Reading, Result } from './record.js';
 import { spread } from './statistics.js';
 import { groupByJob } from './table.js';
 
-/** A chart and the name of its file, without the ending. */
+/** A chart and the name of its file, without the extension. */
 export interface NamedChart extends Chart {
   name: string;
 }
@@ -35,7 +35,7 @@ const COSTS: readonly Aspect[] = [
   },
 ];
 
-/** `randread-4k-qd32-cold` belongs to `randread-4k-cold`; jobs without a depth to one family for each unit. */
+/** `randread-4k-qd32-cold` belongs to `randread-4k-cold`; jobs without a depth are one family per unit. */
 export function familyOf({ job, unit }: Pick<Result, 'job' | 'unit'>): string {
   const parts = job.split('-');
   const withoutDepth = parts.filter((part) => !/^qd\d+$/.test(part));

@@ -1,8 +1,8 @@
-/** What serving processes cost: CPU time and memory, from /proc. */
+/** CPU time and memory of the serving processes, from /proc. */
 import { readFile } from 'node:fs/promises';
 import { statFields } from '../../../system/proc.js';
 
-/** proc_pid_stat(5) counts in these, on every Linux architecture that Node runs on */
+/** the unit of times in proc_pid_stat(5), on every Linux architecture that Node runs on */
 const TICKS_PER_SECOND = 100;
 
 /** User and system time of a process with all its threads, in seconds, from the text of /proc/PID/stat. */
@@ -18,15 +18,15 @@ export function parsePssBytes(rollup: string, field: PssField = 'Pss'): number {
   return 1024 * Number(kilobytes);
 }
 
-/** Pss_Anon is without pages of files, whose share depends on who else runs Node */
+/** Pss_Anon leaves out pages of files, whose share depends on the number of other Node processes */
 export type PssField = 'Pss' | 'Pss_Anon';
 
-/** CPU seconds of all the processes; null for none, or where one has gone. */
+/** CPU seconds of all the processes; null if there are none, or if one has ended. */
 export async function cpuSeconds(pids: readonly number[]): Promise<number | null> {
   return sumOver(pids, async (pid) => parseCpuSeconds(await readFile(`/proc/${pid}/stat`, 'utf8')));
 }
 
-/** Memory of all the processes in bytes; null for none, or where one has gone. */
+/** Memory of all the processes in bytes; null if there are none, or if one has ended. */
 export async function pssBytes(pids: readonly number[], field?: PssField): Promise<number | null> {
   return sumOver(pids, async (pid) => parsePssBytes(await readFile(`/proc/${pid}/smaps_rollup`, 'utf8'), field));
 }

@@ -1,11 +1,11 @@
-/** What a run found, as --json writes it and --check reads it. */
+/** The results of a run, as --json writes them and --check reads them. */
 import { readFile, writeFile } from 'node:fs/promises';
 import { z } from 'zod';
 import { FusetapError, toFusetapError } from '../../../drivers/errors.js';
 import { quoted } from '../../../drivers/quote.js';
 import { median, ratioSpread } from './statistics.js';
 
-/** of this layout; another one is refused */
+/** the version of this layout; other versions are refused */
 const VERSION = 1;
 
 const LatencyUs = z.object({ p50: z.number(), p99: z.number(), p999: z.number() });
@@ -15,7 +15,7 @@ const Reading = z.object({
   /** in the unit of the job */
   value: z.number(),
   latencyUs: LatencyUs.nullable(),
-  /** CPU time of the serving processes; null where the kernel serves */
+  /** CPU time of the serving processes; null if the kernel serves */
   cpuUsPerRequest: z.number().nullable(),
 });
 /** One job on one target in one round. */
@@ -28,10 +28,10 @@ const Result = z.object({
   target: z.string(),
   unit: z.enum(['IOPS', 'MB/s', 's', 'ms', 'MiB']),
   better: z.enum(['more', 'less']),
-  /** by round; null where it failed */
+  /** by round; null if it failed */
   rounds: z.array(Reading.nullable()),
   median: z.number().nullable(),
-  /** times as good as the baseline; null for jobs that the baseline did not do */
+  /** how many times as good as the baseline; null for jobs that the baseline did not do */
   ratio: Spread.nullable(),
 });
 /** One job on one target in all rounds. */
@@ -48,13 +48,13 @@ const BenchRecord = z.object({
   sizeBytes: z.number(),
   coldSizeBytes: z.number(),
   results: z.array(Result),
-  /** what was left out, and why */
+  /** what was skipped, and why */
   skipped: z.array(z.string()),
   failures: z.array(z.string()),
 });
 export type BenchRecord = z.infer<typeof BenchRecord>;
 
-/** The readings of one job, by target, as rounds collect them. */
+/** The readings of one job, by target. */
 export type Readings = ReadonlyMap<string, readonly (Reading | null)[]>;
 
 /** Results of a job for each target, with their ratios to the baseline. */
@@ -76,7 +76,7 @@ export function resultsOf(
   }));
 }
 
-/** @throws FusetapError USAGE where the file is not a record */
+/** @throws FusetapError USAGE if the file is not a record */
 export async function readRecord(path: string): Promise<BenchRecord> {
   const text = await readFile(path, 'utf8').catch((error: unknown) => {
     throw toFusetapError(error, `cannot read the record ${quoted(path)}`, { path });

@@ -1,4 +1,4 @@
-/** The rounds: each does every job on every target, and tells what it finds as it goes. */
+/** The rounds: each runs every job on every target, and reports the results as they come. */
 import { FusetapError } from '../../../drivers/errors.js';
 import { formatValue } from './format.js';
 import type { Job } from './jobs.js';
@@ -20,7 +20,7 @@ export interface Outcome {
   failures: string[];
 }
 
-/** Takes what does not take part, and what failed. */
+/** Collects the targets that are skipped, and the failures. */
 interface Tell {
   skip(line: string): void;
   fail(line: string): void;
@@ -61,7 +61,7 @@ export async function runRounds(
   return { results, skipped, failures };
 }
 
-/** Does the job on each target that still takes part; what cannot take part any more leaves the entry. */
+/** Runs the job on each target that still takes part. Removes targets that cannot take part any more. */
 async function visitTargets({ job, readings }: Entry, order: Target[], bench: Bench, tell: Tell): Promise<string[]> {
   const told: string[] = [];
   for (const target of order) {

@@ -1,8 +1,8 @@
 /**
  * scripts/bench: the same jobs over several targets, interleaved, then medians and ratios.
  *
- * Exit 0; 1 where a job failed, --quick or --startup is slower than it may be, or --check found something slower; 2 for wrong
- * words; 130 after a signal. Whatever the end, nothing stays attached, mounted or running.
+ * Exit 0; 1 if a job failed, --quick or --startup is slower than allowed, or --check found a lower ratio; 2 for wrong
+ * arguments; 130 after a signal. In all cases nothing stays attached, mounted or running.
  */
 import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -30,7 +30,7 @@ const STARTUP_ROUNDS = 15;
 
 const say = (line: string): void => console.error(line);
 
-/** Those of the targets that the machine has, and a line for each that it has not. */
+/** The targets that the machine has, and a line for each that it does not have. */
 async function findTargets(targets: readonly Target[]): Promise<{ found: Target[]; skipped: string[] }> {
   const found: Target[] = [];
   const skipped: string[] = [];
@@ -57,7 +57,7 @@ async function makeDirectory(parent: string, undo: Undo): Promise<string> {
   const directory = await mkdtemp(join(parent, 'fusetap-bench-')).catch((error: unknown) => {
     throw toFusetapError(error, `cannot make a directory in ${parent}`, { path: parent });
   });
-  // a process of its own, and never into a mount: one that could not be taken away would hang this one
+  // in a child process, and never into a mount: a mount that could not be removed would make this process hang
   undo.defer(() => runCommand('rm', ['-rf', '--one-file-system', directory], { timeoutMs: 60_000 }));
   return directory;
 }
@@ -77,17 +77,17 @@ async function prepare(
 ): Promise<Bench> {
   const { imageDir, coldDir, sizeBytes, coldSizeBytes, engine, seconds, jobs } = settings;
   const workDirectory = await makeDirectory(tmpdir(), undo);
-  // a ram disk is a second copy; it is in memory, and so are the images on a tmpfs
+  // a ram disk is a second copy in memory, beside the images on a tmpfs
   const copies = targets.length + targets.filter(({ holdsImageInMemory }) => holdsImageInMemory).length;
   const warm = await makeSite(imageDir, sizeBytes, copies, undo);
-  if (!(await isInMemory(warm.directory))) say(`note: ${imageDir} is not in memory: warm jobs will meet its disk`);
+  if (!(await isInMemory(warm.directory))) say(`note: ${imageDir} is not in memory: warm jobs will use its disk`);
   const hasCold = jobs.some((job) => job.kind === 'fio' && job.cold) && !(await isInMemory(coldDir));
   const cold = hasCold ? await makeSite(coldDir, coldSizeBytes, targets.length, undo) : null;
   const fleet = new Fleet(workDirectory, undo);
   return { fleet, warm, cold, workDirectory, undo, fio: { seconds, engine }, signal };
 }
 
-/** Measures; undoing is the caller's. */
+/** Measures. The caller must undo. */
 async function bench(settings: Settings, undo: Undo, signal: AbortSignal): Promise<BenchRecord> {
   if (!(await isInstalled('fio')))
     throw new FusetapError('UNSUPPORTED', 'fio is not installed', { hint: 'install it' });
@@ -120,14 +120,14 @@ async function report(record: BenchRecord, { json, plots }: Settings): Promise<v
   console.log(`${facts.join('; ')}\n`);
   console.log(`median of ${record.rounds} rounds, and how many times as good as ${record.baseline}\n`);
   console.log(summaryTable(record));
-  console.log(`\nin full; ratios are of the same round\n\n${detailTables(record)}`);
+  console.log(`\nin full; each ratio compares readings of the same round\n\n${detailTables(record)}`);
   for (const line of record.skipped) console.log(`skipped: ${line}`);
   for (const line of record.failures) console.log(`FAILED: ${line}`);
   if (json !== null) await writeRecord(json, record);
   if (plots !== null) console.log(`\n${(await writePlots(plots, record)).length} plots in ${plots}`);
 }
 
-/** Whether fusetap is at least as fast as the baseline in all that was measured. */
+/** Whether fusetap is at least as fast as the baseline in all measurements. */
 function passesQuick({ results, baseline }: BenchRecord): boolean {
   const ours = results.filter(({ target }) => target !== baseline);
   console.log('');
@@ -155,7 +155,7 @@ function namesOf({ jobs, targets }: Settings): Asked {
   return { jobs: jobs.map(({ name }) => name), targets: targets.map(({ name }) => name) };
 }
 
-/** Does it, and takes away what it has made, also where it is ended by a signal. */
+/** Runs the benchmark and removes everything that it made, also after a signal. */
 async function andUndo<Result>(work: (undo: Undo, signal: AbortSignal) => Promise<Result>): Promise<Result> {
   const undo = new Undo();
   const stop = new AbortController();

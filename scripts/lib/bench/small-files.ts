@@ -1,5 +1,5 @@
 /**
- * Many small files, run as a program of its own since it blocks:
+ * Makes many small files. It is a separate program because it blocks:
  *
  *     node small-files.js create|all DIRECTORY
  *
@@ -19,7 +19,7 @@ function* eachFile(root: string): Generator<string> {
 function create(root: string): void {
   for (let d = 0; d < DIRECTORIES; d++) mkdirSync(join(root, `d${d}`));
   let n = 0;
-  // sizes are scattered, and the same in each run
+  // sizes vary, and are the same in each run
   for (const path of eachFile(root)) writeFileSync(path, Buffer.alloc((++n * 7919) % LARGEST_BYTES, n));
 }
 

@@ -1,6 +1,6 @@
 /**
- * What it costs to start: commands of the command line against `node -e 0`, which does nothing, in the same rounds.
- * Every script that calls fusetap pays this.
+ * The cost of a start: compares commands of the command line with `node -e 0`, which does nothing, in the same rounds.
+ * Every script that calls fusetap has this cost.
  */
 import { mkdtemp, open, realpath, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -17,11 +17,11 @@ interface Command {
   readonly words: readonly string[];
   /** how many times as long as `node -e 0` it may take */
   readonly limit: number | null;
-  /** undoes it, untimed */
+  /** undoes it; not timed */
   readonly after?: readonly string[];
 }
 
-/** What was measured of a command. */
+/** The measurements of a command. */
 export interface StartupResult {
   readonly name: string;
   readonly limit: number | null;
@@ -44,7 +44,7 @@ function commandsOn(image: string): Command[] {
   ];
 }
 
-/** Measures, in a runtime directory of its own; undoing is the caller's. */
+/** Measures in a runtime directory of its own. The caller must undo. */
 export async function measureStartup(rounds: number, undo: Undo): Promise<StartupResult[]> {
   const directory = await realpath(await mkdtemp(join(tmpdir(), 'fusetap-startup-')));
   undo.defer(() => rm(directory, { recursive: true }));

@@ -1,9 +1,9 @@
 /**
- * Medians and ratios. A machine drifts, so what is compared is always two targets in the same round, and what is told
- * is the median of those ratios with the smallest and the largest of them.
+ * Medians and ratios. The speed of a machine drifts, so only targets of the same round are compared. The result is the
+ * median of these ratios, with the smallest and the largest of them.
  */
 
-/** whether a larger or a smaller value is the better one */
+/** whether larger or smaller values are better */
 export type Better = 'more' | 'less';
 
 export interface Spread {
@@ -12,7 +12,7 @@ export interface Spread {
   max: number;
 }
 
-/** The middle value, or the mean of the two middle ones; null for none. */
+/** The middle value, or the mean of the two middle values; null if there are none. */
 export function median(values: readonly number[]): number | null {
   const sorted = [...values].sort((a, b) => a - b);
   const high = sorted[Math.floor(sorted.length / 2)];
@@ -20,15 +20,15 @@ export function median(values: readonly number[]): number | null {
   return high === undefined || low === undefined ? null : (low + high) / 2;
 }
 
-/** Null for no values. */
+/** Null if there are no values. */
 export function spread(values: readonly number[]): Spread | null {
   const middle = median(values);
   return middle === null ? null : { median: middle, min: Math.min(...values), max: Math.max(...values) };
 }
 
 /**
- * How many times as good as the baseline, round by round: above 1 is better than the baseline, be it more requests or
- * fewer seconds. Rounds in which one of the two has no value do not count; null where none is left.
+ * How many times as good as the baseline, round by round: above 1 is better than the baseline (more requests, or fewer
+ * seconds). Rounds in which one of the two has no value do not count; null if no round is left.
  */
 export function ratioSpread(
   values: readonly (number | null)[],
@@ -44,8 +44,8 @@ export function ratioSpread(
 }
 
 /**
- * The order in which a round visits the targets: each round begins with another one, and every other round goes
- * backwards, so that nobody always runs first, or always after the same neighbour.
+ * The order of the targets in a round: each round begins with another target, and every second round goes backwards, so
+ * that no target always runs first, or always after the same other target.
  */
 export function visitingOrder<T>(items: readonly T[], round: number): T[] {
   const start = items.length === 0 ? 0 : Math.floor(round / 2) % items.length;

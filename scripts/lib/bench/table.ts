@@ -1,4 +1,4 @@
-/** The findings as text: one table of job × target, then each job in full. */
+/** The results as text: one table of job × target, then each job in full. */
 import { formatRatio, formatValue, threeDigits } from './format.js';
 import type { BenchRecord, Reading, Result } from './record.js';
 import { median } from './statistics.js';
@@ -8,8 +8,8 @@ const GAP = '  ';
 const WIDTH = 120;
 
 /**
- * A table of jobs and targets: the median, and how many times as good as the baseline. Targets that do not fit beside
- * the others get a table below.
+ * A table of jobs and targets: the median, and how many times as good as the baseline. Targets that do not fit in
+ * the width get a table below.
  */
 export function summaryTable({ results, baseline }: Pick<BenchRecord, 'results' | 'baseline'>): string {
   const tables: string[] = [];
@@ -68,7 +68,7 @@ function detailRow(result: Result): string[] {
   ];
 }
 
-/** The median over the rounds of a part of the readings; null where none has it. */
+/** The median over the rounds of one value of the readings; null if no reading has it. */
 export function medianOf({ rounds }: Result, part: (reading: Reading) => number | null | undefined): number | null {
   return median(rounds.flatMap((reading) => (reading === null ? [] : (part(reading) ?? []))));
 }
@@ -79,7 +79,7 @@ export function groupByJob(results: readonly Result[]): Map<string, Result[]> {
   return groups;
 }
 
-/** Rows of cells under one another: the first column to the left, all others to the right. */
+/** Aligns rows of cells: the first column to the left, all others to the right. */
 export function alignColumns(rows: readonly (readonly string[])[]): string {
   const widths: number[] = [];
   for (const row of rows) {

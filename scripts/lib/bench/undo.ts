@@ -1,6 +1,6 @@
 /**
- * What has been done to the machine and must be undone: each step is noted when it is taken, and all are undone in
- * reverse, each once, whatever happens to the others.
+ * The changes to the machine that must be undone: each step is recorded when it is done. All are undone in reverse
+ * order, each once, even if others fail.
  */
 
 type Step = () => Promise<unknown>;
@@ -9,12 +9,12 @@ export class Undo {
   readonly #steps: Step[] = [];
   #running: Promise<Error[]> | null = null;
 
-  /** Notes a step. What it may not need to undo any more it must find out by itself. */
+  /** Records a step. The step itself must check whether there is still something to undo. */
   defer(step: Step): void {
     this.#steps.push(step);
   }
 
-  /** An Undo of its own that this one runs too, if nobody has before. */
+  /** Makes a new Undo that this one runs too, unless it has run already. */
   nested(): Undo {
     const inner = new Undo();
     this.defer(async () => {
@@ -24,7 +24,7 @@ export class Undo {
     return inner;
   }
 
-  /** Undoes all; a second call waits for the first and finds nothing left. Returns what went wrong. */
+  /** Undoes all steps; a second call waits for the first and has nothing left to undo. Returns the errors. */
   async run(): Promise<Error[]> {
     await this.#running;
     this.#running = this.#undoAll();

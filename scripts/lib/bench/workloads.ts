@@ -1,6 +1,6 @@
 /**
- * What people do with a disk: an ext4 on a loop device on the target, and a program that works in it. The time is that
- * of the program and of bringing all it wrote down to the disk.
+ * Typical work with a disk: an ext4 on a loop device on the target, and a program that works in it. Measures the time
+ * of the program and of flushing everything that it wrote to the disk.
  */
 import { mkdir, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
@@ -10,7 +10,7 @@ import type { Undo } from './undo.js';
 
 const SMALL_FILES = resolve(import.meta.dirname, './small-files.js');
 const TIMEOUT_MS = 120_000;
-/** each in a transaction of its own, so each with its syncs */
+/** each in a transaction of its own, so each is synced */
 const SQLITE_COMMITS = 1000;
 const SQLITE_ROWS = 300_000;
 
@@ -22,17 +22,17 @@ export async function findMissingFor({ name }: WorkloadJob): Promise<string | nu
   return null;
 }
 
-/** Where a workload is run. */
+/** The place where a workload runs. */
 export interface WorkloadPlace {
   /** the file that is the disk */
   readonly devicePath: string;
-  /** for the mountpoint and what is unpacked */
+  /** for the mount point and unpacked files */
   readonly workDirectory: string;
   readonly undo: Undo;
   readonly signal: AbortSignal;
 }
 
-/** Makes the file system, runs the workload and takes all away. Returns its seconds. */
+/** Makes the file system, runs the workload and removes everything. Returns the seconds that the workload took. */
 export async function runWorkload({ name }: WorkloadJob, place: WorkloadPlace): Promise<number> {
   const { devicePath, workDirectory, undo, signal } = place;
   const tree = join(workDirectory, 'tree.tar');
@@ -60,7 +60,7 @@ async function work(name: WorkloadJob['name'], mountpoint: string, tree: string,
   else await runCommand('sqlite3', [join(mountpoint, 'a.db')], { ...options, input: sqliteScript() });
 }
 
-/** Once a run: a tar file of a tree of small files. */
+/** Makes a tar file of a tree of small files, once per run. */
 async function makeTree(tar: string, workDirectory: string, signal: AbortSignal): Promise<void> {
   if ((await runCommand('find', [tar, '-maxdepth', '0']).catch(() => '')) !== '') return;
   const directory = join(workDirectory, 'tree');

@@ -1,6 +1,6 @@
 /**
- * docs/openapi.json, made from the table of routes that the bus itself goes by. `scripts/openapi` writes it; a test
- * compares.
+ * Makes docs/openapi.json from the table of routes that the bus itself uses. `scripts/openapi` writes it; a test
+ * compares it.
  */
 import { type ConversionConfig, toJsonSchema, toJsonSchemaDefs } from '@valibot/to-json-schema';
 import type { GenericSchema } from 'valibot';
@@ -72,18 +72,18 @@ function queryParameters(query: GenericSchema): JsonObject[] {
   return Object.entries(propertiesOf(query)).map(([name, schema]) => ({ name, in: 'query', schema }));
 }
 
-/** The keys of a query or a body, and what each may be. */
+/** The keys of a query or a body, and the schema of each. */
 export function propertiesOf(request: GenericSchema): JsonObject {
   return schemaOfRequest(request).properties as JsonObject;
 }
 
-/** What a client sends: a key with a default may be missing. */
+/** The schema of the input from a client: a key with a default may be omitted. */
 function schemaOfRequest(request: GenericSchema): JsonObject {
   const { $schema: _, ...schema } = toJsonSchema(request, { typeMode: 'input' });
   return schema as JsonObject;
 }
 
-/** Schemas that have a name are referred to by it. */
+/** Schemas with a name are referenced by it. */
 const ANSWERED: ConversionConfig = {
   typeMode: 'output',
   overrideRef: ({ referenceId }) => `#/components/schemas/${referenceId}`,
@@ -96,7 +96,7 @@ function schemaOfAnswer(answer: GenericSchema): JsonObject {
 
 const json = (schema: JsonObject): JsonObject => ({ 'application/json': { schema } });
 
-/** What clients are promised: these keys are there; a newer MINOR may have more. Drops `additionalProperties: false`. */
+/** Answers have at least these keys; a newer MINOR may have more. So this removes `additionalProperties: false`. */
 function open(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(open);
   if (typeof value !== 'object' || value === null) return value;

@@ -1,8 +1,8 @@
 /**
  * Runs one test file as a plain Node program and reads the TAP that it prints.
  *
- * tap's own runner is not used: it hands every Node process below it hooks for coverage (NODE_OPTIONS), which listen
- * for signals, cost 90 ms a start and would live in the very keepers and servers that the tests kill.
+ * tap's own runner is not used: it adds coverage hooks (NODE_OPTIONS) to every Node process below it. They catch
+ * signals, take 90 ms per start, and would also run in the keepers and servers that the tests kill.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -11,9 +11,9 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Parser, type Result } from 'tap-parser';
 
 export interface Failure {
-  /** names of the tests around it and its own, ` > ` between */
+  /** the names of the enclosing tests and its own, joined by ` > ` */
   name: string;
-  /** what tap says of it; null where the file as a whole failed */
+  /** tap's diagnostics; null if the file as a whole failed */
   diagnostics: Record<string, unknown> | null;
 }
 
@@ -27,25 +27,25 @@ export interface FileResult {
   failures: Failure[];
   skips: Skip[];
   durationMs: number;
-  /** all that was not TAP: stderr and stray lines of stdout */
+  /** all output that is not TAP: stderr and other lines of stdout */
   output: string;
 }
 
 export interface FileRun {
   /** the compiled file */
   path: string;
-  /** set in the environment on top of this process's own */
+  /** variables to add to this process's environment */
   environment: Record<string, string>;
-  /** ended when it takes longer, unless it asks for more with `t.setTimeout` at its top level */
+  /** the file is ended after this time, unless it extends it with `t.setTimeout` at its top level */
   timeoutMs: number;
-  /** called when the file cannot even be killed: frees what its processes may wait for */
+  /** called if the file cannot be killed: aborts the buses that its processes may wait for */
   release: () => Promise<void>;
 }
 
-/** after its own timeout a test file is given this long to say what it was doing */
+/** after its own timeout a test file has this time to report what it was doing */
 const GRACE_MS = 2_000;
 const KILL_WAIT_MS = 3_000;
-/** what is shown of a noisy file */
+/** the most output that is shown for a file */
 const OUTPUT_LIMIT = 20_000;
 
 const running = new Set<ChildProcess>();
@@ -63,11 +63,11 @@ function killGroup(child: ChildProcess): void {
   }
 }
 
-/** Runs the file; never throws for what the file does. */
+/** Runs the file; never throws because of the file. */
 export async function runFile(run: FileRun): Promise<FileResult> {
   const started = performance.now();
   const child = spawn(process.execPath, [run.path], {
-    // a group of its own, so that a timeout ends its children with it; ipc is how tap tells of t.setTimeout
+    // a process group of its own, so that a timeout ends its children too; tap reports t.setTimeout over ipc
     detached: true,
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     env: { ...process.env, TAP_TIMEOUT: String(run.timeoutMs / 1000), TAP_DIAG: '1', ...run.environment },
@@ -80,7 +80,7 @@ export async function runFile(run: FileRun): Promise<FileResult> {
   return { ...result(end), durationMs: performance.now() - started };
 }
 
-/** Starts to read the child's TAP; the function it returns closes the account, given how the child ended. */
+/** Starts to read the child's TAP. The returned function takes the end of the child and gives the result. */
 function collect(child: ChildProcess): (end: End) => Omit<FileResult, 'durationMs'> {
   const result = { passed: 0, failures: [] as Failure[], skips: [] as Skip[], output: '' };
   const note = (text: string): void => {
@@ -92,7 +92,7 @@ function collect(child: ChildProcess): (end: End) => Omit<FileResult, 'durationM
   parser.on('skip', (point: Result) => result.skips.push(skipOf(point, point.skip)));
   parser.on('todo', (point: Result) => result.skips.push(skipOf(point, point.todo)));
   parser.on('extra', note);
-  // a test tells its seed so; tap's own comments are about times and counts
+  // tests print their seed as a comment; tap's own comments are times and counts
   parser.on('comment', (text: string) => {
     if (!/^\s*# (Subtest: |time=|failed |\{ |test count)/.test(text)) note(text);
   });
@@ -106,7 +106,7 @@ function collect(child: ChildProcess): (end: End) => Omit<FileResult, 'durationM
   return ({ problem: end, status }) => {
     parser.end();
     const { results } = parser;
-    // tap-parser takes silence for a skipped file, and tap itself plans none where the file held no test
+    // tap-parser treats no output as a skipped file, and tap plans zero tests if the file has none
     if (planned && results?.plan.skipAll && results.plan.skipReason !== 'no tests found') {
       result.skips.push({ name: 'the whole file', reason: results.plan.skipReason });
     }
@@ -120,7 +120,7 @@ function skipOf(point: Result, reason: string | boolean): Skip {
   return { name: point.fullname, reason: typeof reason === 'string' ? reason : '' };
 }
 
-/** What is wrong with the file where none of its assertions says so. */
+/** The failure of a file whose assertions all passed; null if there is none. */
 function fileProblem(result: { passed: number; failures: Failure[]; skips: Skip[] }, ok: boolean): string | null {
   if (result.failures.length > 0) return null;
   if (result.passed + result.skips.length === 0) return 'no test ran';
@@ -129,9 +129,9 @@ function fileProblem(result: { passed: number; failures: Failure[]; skips: Skip[
 
 /** How the process of a file ended. */
 interface End {
-  /** null where it left by itself or was killed */
+  /** the exit status; null if it was killed or did not start */
   status: number | null;
-  /** what is wrong with the end as such; null where it may be good */
+  /** what is wrong with how it ended; null if nothing is */
   problem: string | null;
 }
 
@@ -160,25 +160,25 @@ const settles = (promise: Promise<unknown>): Promise<boolean> =>
 
 function describeEnd(status: number | null, signal: NodeJS.Signals | null): End {
   if (signal !== null) return { status, problem: `was ended by ${signal} (${constants.signals[signal]})` };
-  // tap ends with 1 when an assertion failed, which is told already
+  // tap ends with 1 if an assertion failed, which is reported already
   return { status, problem: status === 0 || status === 1 ? null : `ended with exit status ${status}` };
 }
 
-/** Resolves when the child's time is up, which the child moves with `t.setTimeout(ms)`. */
+/** Resolves when the child's time is up; the child can extend it with `t.setTimeout(ms)`. */
 function timeoutOf(child: ChildProcess, timeoutMs: number): Promise<void> {
   return new Promise((resolve) => {
     let timer = setTimeout(resolve, timeoutMs + GRACE_MS);
     child.on('message', (message: { setTimeout?: unknown }) => {
       if (typeof message?.setTimeout !== 'number') return;
       clearTimeout(timer);
-      // 0 is what tap sends at the end of the tests: the process has its default time to leave
+      // tap sends 0 at the end of the tests: the process then has the default time to exit
       timer = setTimeout(resolve, (message.setTimeout || timeoutMs) + GRACE_MS);
     });
     child.once('exit', () => clearTimeout(timer));
   });
 }
 
-/** A process that the file left behind may hold its pipes open, so they are not waited for without end. */
+/** Waits for the pipes, but not forever: a process that the file left behind may keep them open. */
 async function streamsClosed(child: ChildProcess): Promise<void> {
   const streams = [child.stdout, child.stderr].filter((stream) => stream !== null && !stream.closed);
   await Promise.race([Promise.all(streams.map((stream) => stream && once(stream, 'close'))), delay(500)]);

@@ -1,9 +1,9 @@
 /**
- * What a test file left behind on the machine, and how it is taken away.
+ * Finds and removes what a test file left behind on the machine.
  *
- * Each file gets a directory and a mark in its environment. Its processes are known by the mark (or by naming the
- * directory), its mounts and loop devices by lying below the directory. So what other programs, other test runs or
- * the user attach meanwhile is never mistaken for a leftover, and never touched.
+ * Each file gets a directory and a mark in its environment. Its processes are found by the mark (or by the directory in
+ * their arguments), its mounts and loop devices by their path below the directory. So mounts, devices and processes of
+ * other programs, other test runs or the user are never mistaken for leftovers, and never touched.
  */
 import { execFile } from 'node:child_process';
 import { readdir, readFile, writeFile } from 'node:fs/promises';
@@ -16,13 +16,13 @@ const run = promisify(execFile);
 export const MARK = 'FUSETAP_TEST_FILE';
 
 export interface Territory {
-  /** value of MARK, unlike that of any other file or run */
+  /** the value of MARK, different for each file and run */
   mark: string;
   /** absolute path */
   directory: string;
 }
 
-/** what is killed or detached may take this long to go */
+/** how long a killed process or a detached device may take to disappear */
 const REMOVAL_PATIENCE_MS = 2_000;
 
 interface Process {
@@ -48,7 +48,7 @@ export interface Leftovers {
   loops: Loop[];
 }
 
-/** Looks until nothing is left, for at most `patienceMs`: processes that were told to end may take a moment. */
+/** Checks until nothing is left, for at most `patienceMs`: processes may take a moment to end. */
 export async function findLeftovers(territory: Territory, patienceMs: number): Promise<Leftovers> {
   const deadline = performance.now() + patienceMs;
   for (;;) {
@@ -75,8 +75,8 @@ export function describeLeftovers(left: Leftovers): string[] {
 }
 
 /**
- * Takes leftovers away: buses are aborted first, which frees every process that waits for one; then processes, loop
- * devices and mounts, the innermost first. What cannot be taken away stays.
+ * Removes leftovers: first aborts buses, which frees every process that waits for one; then ends processes, and removes
+ * loop devices and mounts, the innermost first. Leftovers that cannot be removed stay.
  */
 export async function removeLeftovers(territory: Territory, left: Leftovers): Promise<void> {
   if (describeLeftovers(left).length === 0) return;
@@ -94,7 +94,7 @@ export async function removeLeftovers(territory: Territory, left: Leftovers): Pr
   await findLeftovers(territory, REMOVAL_PATIENCE_MS);
 }
 
-/** Aborts the FUSE connections of the territory: whoever waits for an answer gets ECONNABORTED. */
+/** Aborts the FUSE connections of the territory: processes that wait for an answer get ECONNABORTED. */
 export async function abortTerritory(territory: Territory): Promise<void> {
   await abortBuses((await look(territory)).mounts);
 }
@@ -141,5 +141,5 @@ async function listProcesses({ mark, directory }: Territory): Promise<Process[]>
   return (await Promise.all(processes)).flat();
 }
 
-/** empty for what is gone, is not ours to read, or is a zombie */
+/** empty if the process is gone, may not be read, or is a zombie */
 const text = (path: string): Promise<string> => readFile(path, 'utf8').catch(() => '');

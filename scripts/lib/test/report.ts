@@ -1,11 +1,11 @@
 /**
- * What a test run prints: a line for each file as it ends, its failures in full below it; then who was skipped and
- * why, who failed, and the one line that machines read.
+ * The output of a test run: a line for each file when it ends, with its failures in full below; then the skipped tests
+ * with reasons, the failed tests, and one line for programs to read.
  */
 import type { Failure, FileResult, Skip } from './file.js';
 
 export interface NamedResult extends FileResult {
-  /** the source file, as `test/drivers/ram.test.ts` */
+  /** the source file, for example `test/drivers/ram.test.ts` */
   name: string;
 }
 
@@ -26,7 +26,7 @@ export function describeFile(result: NamedResult): string {
 function describeFailure({ name, diagnostics }: Failure): string {
   const lines = [`✗ ${name}`];
   for (const [key, value] of Object.entries(diagnostics ?? {})) {
-    // tap quotes the source, which the place names well enough
+    // leave out the source that tap quotes: the position is enough
     if (key === 'source' || value === null || value === undefined) continue;
     lines.push(indent(`${key}: ${describeValue(key, value)}`, 2));
   }

@@ -1,10 +1,10 @@
 /**
- * The test runner: all compiled test files, or those whose name holds one of the words given, a few at a time.
+ * The test runner: runs all compiled test files, or those with one of the patterns in their name, a few at a time.
  *
  *     node dist/scripts/lib/test/run.js [--jobs N] [--timeout SECONDS] [PATTERN…]
  *
- * Each file runs in a directory of its own (TMPDIR, and the runtime directory of buses below it), which it must leave
- * without mounts, loop devices and processes: a leftover is a failure of that file.
+ * Each file runs in a directory of its own (TMPDIR, and the runtime directory of buses below it). Mounts, loop devices
+ * and processes that it leaves there are failures of that file.
  */
 import { execFile } from 'node:child_process';
 import { chmod, mkdir, mkdtemp, readdir } from 'node:fs/promises';
@@ -51,11 +51,11 @@ function positiveNumber(option: string, text: string | undefined): number | unde
   return value;
 }
 
-/** Compiled test files, those that hold one of the patterns in their source's name (all where none is given). */
+/** The compiled test files that have one of the patterns in their source's name; all if no pattern is given. */
 async function selectFiles(patterns: string[]): Promise<string[]> {
   const entries = await readdir(join(dist, 'test'), { recursive: true });
   const files = entries.filter((entry) => entry.endsWith('.test.js')).map((entry) => join(dist, 'test', entry));
-  // a pattern may come from a shell's completion: ./test/x.test.ts
+  // a pattern may come from shell completion: ./test/x.test.ts
   const words = patterns.map((pattern) => pattern.replace(/^\.\//, ''));
   const chosen = files.filter((file) => words.length === 0 || words.some((word) => sourceName(file).includes(word)));
   return chosen.sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1));
@@ -66,7 +66,7 @@ const sourceName = (file: string): string => relative(dist, file).replace(/\.js$
 async function runInTerritory(file: string, territory: Territory, timeoutMs: number): Promise<FileResult> {
   const { directory, mark } = territory;
   await mkdir(directory);
-  // as /tmp itself: tests also run programs as other users
+  // the mode of /tmp: tests also run programs as other users
   await chmod(directory, 0o1777);
   const environment = { TMPDIR: directory, FUSETAP_RUNTIME_DIR: join(directory, 'runtime'), [MARK]: mark };
   const result = await runFile({ path: file, environment, timeoutMs, release: () => abortTerritory(territory) });
@@ -78,13 +78,13 @@ async function runInTerritory(file: string, territory: Territory, timeoutMs: num
   return result;
 }
 
-/** What takes longest begins first, so that no long file is left alone at the end. */
+/** The longest files start first, so that no long file runs alone at the end. */
 function rank(file: string): number {
   const name = sourceName(file);
   return name.includes('test/survival/') ? 0 : name.includes('test/e2e/') ? 1 : 2;
 }
 
-/** Runs `work` on all items, `jobs` at a time, in order of their start. */
+/** Runs `work` on all items in order, `jobs` at a time. */
 async function forEachAtOnce<T>(items: readonly T[], jobs: number, work: (item: T) => Promise<void>): Promise<void> {
   const queue = items.values();
   const lane = async (): Promise<void> => {
@@ -94,23 +94,23 @@ async function forEachAtOnce<T>(items: readonly T[], jobs: number, work: (item: 
 }
 
 /**
- * Makes the directory a mount that namespaces follow: what a test unmounts there goes from all of them at once. Or a
- * mount namespace that another test made meanwhile would keep it in use.
+ * Makes the directory a shared mount: an unmount below it then happens in all mount namespaces at once. Otherwise a
+ * namespace that another test made meanwhile would keep the mount in use.
  */
 async function shareMounts(directory: string): Promise<void> {
-  // who may not do that runs no tests that mount
+  // a user who may not do this runs no tests that mount
   await promisify(execFile)('mount', ['--bind', '--make-shared', directory, directory]).catch(() => {});
 }
 
 async function removeDirectory(directory: string): Promise<void> {
   await promisify(execFile)('umount', ['--lazy', directory]).catch(() => {});
-  // a process of its own, and never into a mount: a dead bus below would hang this one
+  // in a child process, and never into a mount: a dead bus below would make this process hang
   await promisify(execFile)('rm', ['-rf', '--one-file-system', directory], { timeout: 20_000 }).catch(() => {
     console.log(`note: could not remove ${directory}`);
   });
 }
 
-/** Ends the run at a signal, after taking away what the files that ran have left. */
+/** Ends the run on a signal, after removing the leftovers of the files that ran. */
 function leaveAtSignals(territories: Set<Territory>, directory: string): void {
   const leave = async (): Promise<void> => {
     killRunningFiles();

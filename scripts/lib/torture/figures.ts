@@ -1,19 +1,19 @@
-/** What a torture counts, and what it may not find. */
+/** The counts of a torture run, and the errors that it must not find. */
 
-/** Counts of what was done. */
+/** How often each action was done. */
 export interface Deeds {
   kills: number;
   upgrades: number;
   stops: number;
   attaches: number;
   detaches: number;
-  /** runs of fio that came to their end */
+  /** completed runs of fio */
   verified: number;
 }
 
-/** What processes and the machine hold; measured before and after, with the same vbds attached. */
+/** The resources that processes and the machine use; measured before and after, with the same vbds attached. */
 export interface Holdings {
-  /** memory of their own, without files */
+  /** private memory, without files */
   keeperBytes: number;
   serverBytes: number;
   fds: number;
@@ -24,17 +24,17 @@ export interface Holdings {
 
 export interface Findings {
   readonly errors: string[];
-  /** fio has read other bytes than it wrote */
+  /** how often fio read other bytes than it wrote */
   mismatches: number;
 }
 
 /**
- * What the heaps of three processes may grow in a run that has no leak. A keeper's grows from 18 to 30 MB within its first
- * hundred attaches, and stays there.
+ * How much the heaps of three processes may grow in a run without a leak. A keeper's heap grows from 18 to 30 MB within
+ * its first hundred attaches, and stays there.
  */
 const HEAP_TOLERANCE_BYTES = 36 << 20;
 
-/** One line for each thing that there is more of than before. */
+/** One line for each resource that has grown. */
 export function leaks(before: Holdings, after: Holdings): string[] {
   const grown = (Object.keys(before) as (keyof Holdings)[]).filter((name) => {
     const tolerance = name.endsWith('Bytes') ? HEAP_TOLERANCE_BYTES : 0;

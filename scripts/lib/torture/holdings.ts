@@ -1,4 +1,4 @@
-/** Measures what buses hold, from /proc and the runtime directory. */
+/** Measures the resources that buses use, from /proc and the runtime directory. */
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pssBytes } from '../bench/processes.js';
@@ -9,7 +9,7 @@ interface BusProcess {
   readonly program: 'keeper' | 'server';
 }
 
-/** The keepers and servers of a runtime directory, known by their environment. */
+/** The keepers and servers of a runtime directory, found by their environment. */
 export async function busProcesses(runtimeDir: string): Promise<BusProcess[]> {
   const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name));
   const found = pids.map(async (pid) => {
@@ -18,7 +18,7 @@ export async function busProcesses(runtimeDir: string): Promise<BusProcess[]> {
       | BusProcess['program']
       | undefined;
     if (program === undefined) return [];
-    // asked of those alone: a process that is stuck in execve never shows its environment
+    // only theirs is read: a read of the environment of a process that is stuck in execve never returns
     const isOurs = (await text('environ')).split('\0').includes(`FUSETAP_RUNTIME_DIR=${runtimeDir}`);
     return isOurs ? [{ pid: Number(pid), program }] : [];
   });

@@ -1,6 +1,6 @@
 /**
- * The torture: three buses, each with aio, sync and ram vbds under fio; kills, upgrades, stops, attaches and detaches at
- * random; then what was found. See scripts/torture.
+ * The torture: three buses, each with aio, sync and ram vbds under fio; kills, upgrades, stops, attaches and detaches
+ * at random; then prints what it found. See scripts/torture.
  */
 import { execFile } from 'node:child_process';
 import { mkdtemp, open, realpath, writeFile } from 'node:fs/promises';
@@ -31,22 +31,22 @@ async function makeWishes(directory: string, name: string): Promise<Wish[]> {
 
 const HELP = `scripts/torture: three buses under fio, killed, upgraded, stopped, attached to and detached from at random
 
-  --minutes N   how long (3)
-  --kills N     instead: until so many servers were killed
-  --model N     instead: N operations at random, each compared with a model of the coherence rules
+  --minutes N   how long (default: 3)
+  --kills N     instead: until N servers were killed
+  --model N     instead: N random operations, each compared with a model of the coherence rules
   --second-faults
-                instead, as first word: full directories, hanging images and other second faults beside it; --help after
-                it says more
-  --help        this help
+                instead, as the first argument: also full directories, hanging images and other second faults; see
+                scripts/torture --second-faults --help
+  --help        print this help
 
-Prints what was done and found. Exits with 0 where nothing was lost and nothing is left, else with 1.`;
+Prints what was done and found. Exits with 0 if nothing was lost and nothing is left, else with 1.`;
 
 interface Settings {
   readonly isOver: (deeds: Deeds) => boolean;
   readonly limitText: string;
 }
 
-/** @throws FusetapError USAGE; @returns null where only help is wanted */
+/** @throws FusetapError USAGE; @returns null for --help */
 function parseSettings(): Settings | null {
   const values = parseWords();
   if (values.help) return null;
@@ -73,7 +73,7 @@ function parseWords(): { minutes?: string; kills?: string; help?: boolean } {
   }
 }
 
-/** Whatever happened, nothing stays: buses are aborted, which frees who waits for them, then taken away. */
+/** Removes everything, whatever happened: aborts the buses, which frees waiting processes, then stops them. */
 async function clear(directory: string, runtimeDir: string): Promise<void> {
   const lines = (await promisify(execFile)('cat', ['/proc/self/mountinfo'])).stdout.split('\n');
   for (const line of lines.filter((text) => text.includes(` ${runtimeDir}/`))) {
@@ -108,7 +108,7 @@ async function main(): Promise<number> {
       await victim.begin(await makeWishes(directory, `lasting-${i}`));
       victims.push(victim);
     }
-    // a first round: what is loaded lazily is loaded, so that it is no leak
+    // a first round loads everything that is loaded lazily, so that it does not count as a leak
     const guests = await Promise.all(victims.map((_, i) => makeWishes(directory, `guest-${i}`)));
     const warm = performance.now() + 5_000;
     await disturb(victims, guests, () => performance.now() > warm);
@@ -135,7 +135,7 @@ async function disturb(victims: readonly Victim[], guests: readonly Wish[][], is
   await Promise.all(works);
 }
 
-/** Measures with new servers that have loaded all their threads, when keepers have looked for garbage. */
+/** Measures with new servers that have loaded all their threads, after the keepers have collected garbage. */
 async function settle(victims: readonly Victim[], runtimeDir: string): ReturnType<typeof measure> {
   await Promise.all(victims.map((victim) => victim.renew()));
   await delay(8_000);

@@ -1,4 +1,4 @@
-/** fio on one vbd, again and again until it is told to end: random writes that are read back and compared. */
+/** Runs fio on one vbd again and again until it is stopped: random writes, read back and compared. */
 import { spawn } from 'node:child_process';
 import type { Deeds, Findings } from './figures.js';
 
@@ -23,7 +23,7 @@ export class Verifier {
     this.#over = loop();
   }
 
-  /** Resolves when the run that is under way has ended. */
+  /** Resolves when the current run has ended. */
   async end(): Promise<void> {
     this.#ending = true;
     await this.#over;

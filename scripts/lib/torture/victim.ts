@@ -1,6 +1,6 @@
 /**
- * One bus under torture: some vbds with fio on them all the time, some that come and go, and a server that is killed,
- * upgraded, or stopped by a signal at random moments.
+ * One bus under torture: some vbds with fio on them all the time, some that are attached and detached, and a server
+ * that is killed, upgraded, or stopped by a signal at random times.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { showBus } from '../../../mount/client/ask.js';
@@ -14,7 +14,7 @@ import { Verifier } from './verifier.js';
 const RESTART_LIMIT_MS = 30_000;
 const CONTROL_LIMIT_MS = 30_000;
 
-/** What is attached: image and how. */
+/** A disk to attach: its image and options. */
 export interface Wish {
   readonly driver: string;
   readonly image: string;
@@ -45,7 +45,7 @@ export class Victim {
     });
   }
 
-  /** Disturbs the server until told to end. */
+  /** Disturbs the server until `isOver`. */
   async disturb(isOver: () => boolean): Promise<void> {
     while (!isOver()) {
       await delay(Math.random() * 300);
@@ -54,7 +54,7 @@ export class Victim {
     }
   }
 
-  /** Attaches and detaches others until told to end. */
+  /** Attaches and detaches other disks until `isOver`. */
   async comeAndGo(wishes: readonly Wish[], isOver: () => boolean): Promise<void> {
     for (let i = 0; !isOver(); i++) {
       const wish = wishes[i % wishes.length] as Wish;
@@ -71,7 +71,7 @@ export class Victim {
     await Promise.all(this.#verifiers.map((verifier) => verifier.end()));
   }
 
-  /** A server that has done nothing yet: what one holds depends on what it did since the last kill. */
+  /** Starts a fresh server: the resources of a server depend on what it did since the last kill. */
   async renew(): Promise<void> {
     await this.#try('upgrade', () => this.#upgrade());
   }
@@ -118,7 +118,7 @@ export class Victim {
     this.#deeds.upgrades += 1;
   }
 
-  /** Stops the server for shorter than its keeper allows. */
+  /** Stops the server for less time than its keeper allows. */
   async #halt(): Promise<void> {
     const { serverPid } = await this.#info();
     if (serverPid === null) throw new Error('there is no server');
@@ -128,7 +128,7 @@ export class Victim {
     process.kill(serverPid, 'SIGCONT');
   }
 
-  /** Waits for the next server; fio lets it answer within the pause before the next disturbance. */
+  /** Waits for the next server; until the next disturbance fio makes it answer requests. */
   async #settled(restarts: number): Promise<void> {
     const isSettled = async (): Promise<boolean> => {
       const info = await this.#info();

@@ -1,4 +1,4 @@
-/** The ways that a disk is served in: each driver by threads, and passed through where the kernel can do that. */
+/** The ways to serve a disk: each driver by threads, and with passthrough if the kernel can do that. */
 export const WAYS = [
   { driver: 'aio', passthrough: 'off' },
   { driver: 'sync', passthrough: 'off' },

@@ -1,4 +1,4 @@
-/** All targets, in the order of tables and plots, and the choice among them. */
+/** All targets, in the order of tables and plots, and their selection by name. */
 import { FusetapError } from '../../../../drivers/errors.js';
 import { quoted } from '../../../../drivers/quote.js';
 import { matchesWord } from '../jobs.js';
@@ -10,11 +10,11 @@ import type { Target } from './target.js';
 
 export const ALL_TARGETS: readonly Target[] = [raw, loop, qemu, nbdkit, ...fusetapTargets];
 
-/** The targets of a list of names, in which `*` stands for any characters. @throws FusetapError USAGE */
+/** The targets of a list of names, in which `*` matches any characters. @throws FusetapError USAGE */
 export function selectTargets(words: readonly string[]): Target[] {
   for (const word of words) {
     if (ALL_TARGETS.some(({ name }) => matchesWord(name, word))) continue;
-    throw new FusetapError('USAGE', `no target is called ${quoted(word)}`, {
+    throw new FusetapError('USAGE', `there is no target ${quoted(word)}`, {
       hint: `there are ${ALL_TARGETS.map(({ name }) => name).join(', ')}`,
     });
   }

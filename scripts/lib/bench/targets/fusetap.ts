@@ -1,4 +1,4 @@
-/** fusetap itself, through its command line: one target for each way to serve that this build knows. */
+/** fusetap itself, through its command line: one target for each way of serving that this build has. */
 import { join, resolve } from 'node:path';
 import { z } from 'zod';
 import { EXIT_CODES, FusetapError } from '../../../../drivers/errors.js';
@@ -12,7 +12,7 @@ interface Way {
   name: string;
   description: string;
   driver: string;
-  /** options of attach that it cannot do without */
+  /** options of attach that it requires */
   needs?: readonly [option: string, value: string];
 }
 
@@ -51,7 +51,7 @@ async function knowsOption(option: string): Promise<boolean> {
   return (await help).includes(`${option} `);
 }
 
-/** Bus, state and memory of each target are its own: a neighbour's bus, or the user's, is never touched. */
+/** Each target has its own bus, state and memory: it never touches buses of other targets or of the user. */
 async function fusetap(runtimeDir: string, args: readonly string[]): Promise<string> {
   const environment: NodeJS.ProcessEnv = { ...process.env, FUSETAP_RUNTIME_DIR: runtimeDir };
   delete environment.FUSETAP_BUS;
@@ -86,7 +86,7 @@ async function start(way: Way, { imagePath, directory, undo }: Place): Promise<S
   return { path, pids: [keeperPid, serverPid].filter((pid) => pid !== null), stop };
 }
 
-/** Only what this build lacks: what the system lacks, attach itself tells (UNSUPPORTED). */
+/** Checks only this build: if the system lacks something, attach reports it (UNSUPPORTED). */
 async function findMissing({ needs }: Way): Promise<string | null> {
   if (needs === undefined || (await knowsOption(needs[0]))) return null;
   return `fusetap attach has no ${needs[0]}`;

@@ -24,7 +24,7 @@ export const nbdkit = {
     const path = join(directory, 'disk');
     await writeFile(path, '');
     const mount = startDaemon('nbdfuse', [path, '--unix', socket], undo);
-    // undone before nbdfuse is ended: it must not be killed while it is mounted
+    // this is undone before nbdfuse is ended: it must not be killed while it is mounted
     undo.defer(() => unmountFuse(path));
     await waitUntilReady(
       'nbdfuse',

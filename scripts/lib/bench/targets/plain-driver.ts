@@ -1,4 +1,4 @@
-/** What an author's first driver looks like: a file by promises, no window, so that the event loop serves it. */
+/** A typical first driver of an author: a file with promises and no window, so the event loop serves it. */
 import { fdatasync, read, write } from 'node:fs';
 import { promisify } from 'node:util';
 import type { Driver, RawDisk } from '../../../../drivers/driver.js';

@@ -1,4 +1,4 @@
-/** qemu-storage-daemon's FUSE export: the nearest relative, and the baseline. */
+/** qemu-storage-daemon's FUSE export: the most similar program, and the baseline. */
 import { stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isInstalled, runCommand } from '../command.js';
@@ -6,7 +6,7 @@ import { isMounted, startDaemon, unmountFuse, waitUntilReady } from '../daemon.j
 import type { Target } from './target.js';
 
 const PROGRAM = 'qemu-storage-daemon';
-// its key=value lists take a doubled comma for a comma
+// in its key=value lists, a comma is written as two commas
 const escapeCommas = (path: string): string => path.replaceAll(',', ',,');
 
 export const qemu = {

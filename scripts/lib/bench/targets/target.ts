@@ -1,34 +1,34 @@
-/** What a target is: a way from an image to a path that is the disk. */
+/** A target: a way to make an image available as a disk at a path. */
 import type { Undo } from '../undo.js';
 
 export interface Place {
-  /** filled with data; the target's own */
+  /** an image of its own, filled with data */
   readonly imagePath: string;
   readonly sizeBytes: number;
-  /** empty, for sockets and mountpoints */
+  /** an empty directory for sockets and mount points */
   readonly directory: string;
-  /** every step that leaves something on the machine is noted here at once */
+  /** records at once every step that leaves something on the machine */
   readonly undo: Undo;
 }
 
 export interface Served {
-  /** file or block device */
+  /** a file or block device */
   readonly path: string;
-  /** the processes that serve it; none where the kernel does */
+  /** the processes that serve it; none if the kernel does */
   readonly pids: readonly number[];
-  /** Takes it away in the proper manner; returns when it is gone. */
+  /** Ends it cleanly; returns when it is gone. */
   stop(): Promise<void>;
 }
 
 export interface Target {
   readonly name: string;
   readonly description: string;
-  /** it reads the whole image at its start, so that it is never cold */
+  /** it reads the whole image at its start, so it is never cold */
   readonly holdsImageInMemory?: boolean;
   /** why there must be no loop device on it */
   readonly noLoop?: string;
-  /** What it lacks on this machine, or null. */
+  /** What is missing on this machine, or null. */
   findMissing(): Promise<string | null>;
-  /** Returns when the path can be read. Throws UNSUPPORTED where this machine cannot; `undo` mends what was begun. */
+  /** Returns when the path can be read. Throws UNSUPPORTED if this machine cannot do it; `undo` then cleans up. */
   start(place: Place): Promise<Served>;
 }

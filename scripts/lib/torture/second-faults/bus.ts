@@ -1,4 +1,4 @@
-/** One bus under torture: what is attached to it, who writes there, and how its server is disturbed. */
+/** One bus under torture: its vbds, its writer, and the disturbances of its server. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -12,16 +12,16 @@ import { kill, type Stage } from './stage.js';
 import { whereItStands } from './where-it-stands.js';
 import { Writer } from './writer.js';
 
-/** on a quiet machine: no command may take longer, whatever happens to its bus */
+/** the limit of every command on a quiet machine, whatever happens to its bus */
 const COMMAND_LIMIT_MS = 60_000;
-/** on a quiet machine: no command on a healthy vbd may take longer because of a sick one */
+/** the limit of every command on a healthy vbd on a quiet machine, while another vbd is sick */
 const HEALTHY_LIMIT_MS = 15_000;
 const RESTART_LIMIT_MS = 60_000;
 const ASK_LIMIT_MS = 15_000;
 const POLL_MS = 50;
 const LOG_LINES = 20;
 
-/** What is attached. */
+/** An attached disk. */
 export interface Disk {
   readonly driver: 'aio' | 'sync' | 'ram';
   readonly passthrough: 'on' | 'off';
@@ -39,11 +39,11 @@ export class Bus {
   readonly stage: Stage;
   readonly journal: Journal;
   readonly writer: Writer;
-  /** what stays attached, is healthy, and is written to all the time */
+  /** disks that stay attached and healthy, and are written to all the time */
   readonly disks: AttachedDisk[] = [];
-  /** what stays attached and is written to as well, for faults of its image */
+  /** disks that stay attached and are written to as well, for faults of their images */
   readonly sick: AttachedDisk[] = [];
-  /** it ended although it should have lived, which was told */
+  /** it ended although it should not have; this was reported */
   isLost = false;
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -56,7 +56,7 @@ export class Bus {
     this.writer.onBusGone = () => this.lose('the bus has ended');
   }
 
-  /** Begins a bus that runs from the stage's package. @param env variables of its own */
+  /** Starts a bus that runs from the stage's package. @param env variables for this bus */
   static async begin(name: string, stage: Stage, journal: Journal, env: NodeJS.ProcessEnv = {}): Promise<Bus> {
     const bus = new Bus(await resolveBus(name, stage.runtimeDir), stage, journal);
     const { status, stderr } = await bus.command('start', ['start'], { fromCopy: true, env });
@@ -64,12 +64,12 @@ export class Bus {
     return bus;
   }
 
-  /** No command on a healthy vbd may take longer because of a sick one. */
+  /** The limit of a command on a healthy vbd while another vbd is sick. */
   get healthyLimitMs(): number {
     return this.stage.pace.scaled(HEALTHY_LIMIT_MS);
   }
 
-  /** Where each thread of its processes and of its writer stands: a bus that does not get on is explained by that. */
+  /** The position in the kernel of each thread of its processes and of its writer: explains why a bus is stuck. */
   async whereItStands(): Promise<string[]> {
     const record = readBusRecord(this.place.stateDir);
     const parts = [
@@ -88,7 +88,7 @@ export class Bus {
     for (const line of this.#lastOfLog()) console.log(`  ${line}`);
   }
 
-  /** What its log says last: it may go with the bus. */
+  /** The last lines of its log, which may be removed with the bus. */
   #lastOfLog(): string[] {
     try {
       return readFileSync(join(this.place.stateDir, 'log'), 'utf8').trimEnd().split('\n').slice(-LOG_LINES);
@@ -107,7 +107,7 @@ export class Bus {
     return outcome;
   }
 
-  /** Runs a command that must go well unless a fault excuses it. @returns null where it did not */
+  /** Runs a command that must succeed unless a fault excuses it. @returns null if it failed */
   async demand(
     kind: string,
     args: readonly string[],
@@ -125,7 +125,7 @@ export class Bus {
     return null;
   }
 
-  /** Attaches, or does nothing of it. @returns null where that was refused */
+  /** Attaches completely or not at all. @returns null if that was refused */
   async attach(disk: Disk, limitMs?: number): Promise<AttachedDisk | null> {
     const { driver, image, passthrough } = disk;
     const words = ['attach', '--json', '--driver', driver, '--image', image, '--passthrough', passthrough];
@@ -141,35 +141,35 @@ export class Bus {
     return null;
   }
 
-  /** Attaches a disk that stays, and has it written to. @throws Error where it cannot be */
+  /** Attaches a disk that stays, and starts to write to it. @throws Error if that fails */
   async adopt(disk: Disk, among: AttachedDisk[] = this.disks, excuses: Excuses = {}): Promise<AttachedDisk> {
     const attached = await this.attach(disk);
     if (attached === null) throw new Error(`bus ${this.name}: ${disk.image} cannot be attached`);
-    // what is wrong with it for good
+    // its permanent faults
     if (excuses.io !== undefined) this.journal.excuse({ io: { ...excuses.io, path: attached.path } });
     await this.tend(attached, among);
     return attached;
   }
 
-  /** Has a disk written to from now on. */
+  /** Starts to write to a disk. */
   async tend(disk: AttachedDisk, among: AttachedDisk[] = this.disks): Promise<void> {
     await this.writer.begin(targetOf(disk));
     among.push(disk);
   }
 
-  /** The bus, or an orphan's, by the control socket. */
+  /** The state of the bus, or of its orphan, from the control socket. */
   info(timeoutMs = this.stage.pace.scaled(ASK_LIMIT_MS)): Promise<BusInfo> {
     return showBus(this.place, { timeoutMs });
   }
 
-  /** Does something to the server, or keeps others from doing so. */
+  /** Runs `work` while no other work disturbs the server. */
   quietly<Result>(act: () => Promise<Result>): Promise<Result> {
     const turn = this.#turn.then(act);
     this.#turn = turn.catch(() => {});
     return turn;
   }
 
-  /** Kills the server. To be called quietly. @returns what to wait for, see settled */
+  /** Kills the server. Call it only inside `quietly`. @returns what to wait for, see settled */
   async killServer(info?: BusInfo): Promise<number> {
     const { serverPid, restarts } = info ?? (await this.info());
     if (serverPid === null) throw new Error('there is no server');
@@ -178,7 +178,7 @@ export class Bus {
     return restarts + 1;
   }
 
-  /** Waits until a server is in place. @throws Error where none comes */
+  /** Waits until a server serves. @throws Error if none starts in time */
   async settled(restarts: number): Promise<void> {
     const began = performance.now();
     const limitMs = this.stage.pace.scaled(RESTART_LIMIT_MS);
@@ -200,7 +200,7 @@ export class Bus {
   }
 }
 
-/** Waits until the probe says yes. @throws Error where it does not within the limit */
+/** Waits until the probe returns true. @throws Error if it does not within the limit */
 export async function eventually(
   what: string,
   limitMs: number,

@@ -1,4 +1,4 @@
-/** The ways in which a bus is ended: by signals to its keeper, by the death of one process or both, by force. */
+/** The ways to end a bus: signals to its keeper, the death of one process or both, force. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Bus, eventually } from './bus.js';
 import { whyNoRemote } from './faults/hanging-image.js';
@@ -9,25 +9,25 @@ import { isAlive, kill, type Stage } from './stage.js';
 export interface Ending {
   readonly name: string;
   readonly about: string;
-  /** whether all that was acknowledged must be on its disk afterwards */
+  /** whether all acknowledged data must be in the images afterwards */
   readonly isFlushed: boolean;
-  /** whether its log may stay: a flush did not succeed */
+  /** whether its log may stay, because a flush failed */
   readonly keepsLog?: boolean;
-  /** variables of its bus */
+  /** environment variables of its bus */
   readonly env?: NodeJS.ProcessEnv;
   whyNot(stage: Stage): Promise<string | null>;
-  /** Ends the bus; its processes may still be on their way out. @throws Error what went wrong */
+  /** Ends the bus; its processes may still run for a moment. @throws Error if something failed */
   play(bus: Bus, random: Random): Promise<void>;
 }
 
 const always = async (): Promise<null> => null;
 const ENDS_MS = 30_000;
-/** for how long an orphan must serve */
+/** how long an orphan must serve */
 const SERVES_MS = 2_000;
-/** for how long force may wait for a disk that hangs */
+/** how long --force may wait for a disk that hangs */
 const FLUSH_LIMIT_MS = 5_000;
 
-/** The pid of a process of the bus. @throws Error where it has none */
+/** The pid of a process of the bus. @throws Error if it has none */
 async function pidOf(bus: Bus, which: 'keeperPid' | 'serverPid'): Promise<number> {
   const pid = (await bus.info())[which];
   if (pid === null) throw new Error(`there is no ${which}`);
@@ -47,7 +47,7 @@ async function bySignals(bus: Bus, random: Random): Promise<void> {
   await eventually(`the keeper ends by ${signals.join(' and ')}`, bus.stage.pace.scaled(ENDS_MS), isGone(keeper));
 }
 
-/** The keeper is killed; the server must serve on, writes to memory that was never written among them. */
+/** The keeper is killed; the server must go on serving, including writes to memory that was never written. */
 async function orphan(bus: Bus): Promise<number> {
   const { keeperPid, serverPid } = await bus.info();
   if (keeperPid === null || serverPid === null) throw new Error('a process of the bus is missing');
@@ -109,28 +109,28 @@ async function byForceBesideHang(bus: Bus): Promise<void> {
 export const ENDINGS: readonly Ending[] = [
   {
     name: 'signals',
-    about: 'SIGTERM and SIGHUP, twice, to the keeper: the bus ends, and has flushed',
+    about: 'SIGTERM and SIGHUP, twice, to the keeper: the bus flushes and ends',
     isFlushed: true,
     whyNot: always,
     play: bySignals,
   },
   {
     name: 'orphan',
-    about: 'the keeper is killed: the server serves on, then stop ends it',
+    about: 'the keeper is killed: the server goes on, then stop ends it',
     isFlushed: true,
     whyNot: always,
     play: byStopOfOrphan,
   },
   {
     name: 'orphan-term',
-    about: 'the keeper is killed, then SIGTERM to the server: it ends, and has flushed',
+    about: 'the keeper is killed, then SIGTERM to the server: it flushes and ends',
     isFlushed: true,
     whyNot: always,
     play: bySignalToOrphan,
   },
   {
     name: 'both-killed',
-    about: 'keeper and server are killed: nothing acknowledged is lost from the images',
+    about: 'keeper and server are killed: no acknowledged data is lost from the images',
     isFlushed: false,
     whyNot: always,
     play: byDeathOfBoth,

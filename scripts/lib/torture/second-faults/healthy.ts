@@ -1,4 +1,4 @@
-/** What must work on a bus at any time: every command, on disks that no fault has touched, and the I/O of those. */
+/** Checks what must work on a bus at any time: every command and all I/O on disks without a fault. */
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -29,7 +29,7 @@ export async function attachGuest(bus: Bus, random: Random, limitMs?: number): P
   return guest;
 }
 
-/** Detaches for good: where a fault excuses that it is refused, again and again until it is not. */
+/** Detaches. If that is refused and a fault excuses it, tries again until it succeeds. */
 export async function detachGuest(bus: Bus, guest: AttachedDisk, limitMs?: number): Promise<void> {
   const options = limitMs === undefined ? {} : { limitMs };
   const isGone = async (): Promise<boolean> => {
@@ -43,7 +43,7 @@ export async function detachGuest(bus: Bus, guest: AttachedDisk, limitMs?: numbe
   await rm(guest.image);
 }
 
-/** Looks at the bus: `ls` must show all that is attached. */
+/** Checks that `ls` shows everything that is attached. */
 async function look(bus: Bus, limitMs: number): Promise<void> {
   const listing = await bus.demand('ls', ['ls', '--json'], { limitMs });
   const missing = bus.disks.filter(({ path }) => listing !== null && !listing.stdout.includes(`"${path}"`));
@@ -54,25 +54,25 @@ async function look(bus: Bus, limitMs: number): Promise<void> {
 async function pauseAndResume(bus: Bus, random: Random, limitMs: number): Promise<void> {
   const { vdev, path } = random.pick(bus.disks.filter(({ passthrough }) => passthrough === 'off'));
   await bus.demand('pause', ['pause', vdev], { limitMs });
-  // another lane may be saving it, which ends
+  // another lane may be saving it; that save ends
   const isResumed = () => bus.demand('resume', ['resume', vdev], { limitMs, mayFail: /is being saved/ });
   while ((await isResumed()) === null && !bus.isLost) await delay(RETRY_MS);
   await bus.writer.progress([path], limitMs);
 }
 
-/** Saves a disk under its writer; the copy must be one that a moment had. */
+/** Saves a disk while its writer runs; the copy must be the state of one moment. */
 export async function save(bus: Bus, random: Random, limitMs?: number): Promise<void> {
   const disk = random.pick(bus.disks.filter(({ passthrough }) => passthrough === 'off'));
-  // another copy of the same bus may be under way
+  // another copy of the same bus may be in progress
   const copy = join(bus.stage.directory, 'images', `copy-${bus.name}-${++copiesSoFar}.img`);
-  // a copy ends with the server that makes it, and says so; another lane may be saving the same disk
+  // a copy fails if the server that makes it ends; another lane may be saving the same disk
   const options = { ...(limitMs === undefined ? {} : { limitMs }), mayFail: /the server died|is being saved/ };
   if ((await bus.demand('save', ['save', '--force', disk.vdev, copy], options)) === null) return;
   await bus.writer.ask({ act: 'inspect', target: { ...targetOf(disk), path: copy } });
   await rm(copy);
 }
 
-/** Every command in random order, and I/O on all healthy disks, each within the limit. @throws Error the first that is not */
+/** Every command in random order, and I/O on all healthy disks, each within a limit. @throws Error the first failure */
 export async function proveHealthy(bus: Bus, random: Random, limitMs = bus.healthyLimitMs): Promise<void> {
   const paths = bus.disks.map(({ path }) => path);
   const acts = [

@@ -1,17 +1,17 @@
-/** What was done and found: faults and which of them stand, commands and how long they took, errors. */
+/** Records what was done and found: faults and which of them are active, commands and their times, errors. */
 
-/** What may go wrong while a fault stands, and for a moment after, because it is what the fault is about. */
+/** The failures that a fault explains, while it is active and for a moment after. */
 export interface Excuses {
-  /** I/O errors, on one disk or, without a path, on a whole bus */
+  /** I/O errors on one disk, or without a path on a whole bus */
   readonly io?: { readonly path?: string; readonly bus?: string; readonly codes: readonly string[] };
-  /** commands that may say no; they may not do half of what they were told. Without a bus: of all buses */
+  /** commands that may be refused, but may not be done by half; without a bus, on all buses */
   readonly commands?: { readonly kinds: readonly string[]; readonly bus?: string };
 }
 
-/** A fault that was made, until it is undone. */
+/** A fault that is active, until it is undone. */
 export interface Standing extends Excuses {
   readonly fault: string;
-  /** where, for who reads an error */
+  /** the place, for the reader of an error */
   readonly where: string;
   readonly fromMs: number;
   untilMs: number;
@@ -25,15 +25,15 @@ export interface Failure {
   readonly untilMs: number;
 }
 
-/** faults are named with an error for so long after they were undone */
+/** how long after it was undone a fault is named with an error */
 const AFTERMATH_MS = 2_000;
-/** more errors than this are counted, not printed */
+/** further errors are counted, not printed */
 const ERRORS_PRINTED = 40;
 
 export class Journal {
   readonly errors: string[] = [];
   readonly commands = new Map<string, number[]>();
-  /** commands that said no while a fault stood that excuses it */
+  /** commands that were refused while an active fault excused it */
   readonly refused = new Map<string, number>();
   readonly counts = new Map<string, number>();
   readonly #standing: Standing[] = [];
@@ -56,7 +56,7 @@ export class Journal {
     standing.untilMs = Date.now();
   }
 
-  /** Excuses something for good, as what a disk cannot do. */
+  /** Excuses something permanently, such as an operation that a disk does not support. */
   excuse(excuses: Excuses): void {
     this.#excused.push({ fault: '', where: '', ...excuses, fromMs: 0, untilMs: Number.POSITIVE_INFINITY });
   }
@@ -65,7 +65,7 @@ export class Journal {
     this.counts.set(what, (this.counts.get(what) ?? 0) + by);
   }
 
-  /** An error: of which bus, what, and under which faults. */
+  /** Records an error with its bus and the active faults. */
   error(bus: string, what: string): void {
     const faults = this.#during(Date.now(), Date.now(), AFTERMATH_MS).map(({ fault, where }) => `${fault} (${where})`);
     const under = faults.length === 0 ? 'no fault stood' : `under ${[...new Set(faults)].join(', ')}`;
@@ -75,7 +75,7 @@ export class Journal {
     if (this.errors.length <= ERRORS_PRINTED) this.#print(`error: ${line}`);
   }
 
-  /** Whether a fault that stood meanwhile explains an I/O error. */
+  /** Whether a fault that was active meanwhile explains an I/O error. */
   isIoExcused({ bus, path, code, fromMs, untilMs }: Failure): boolean {
     return [...this.#excused, ...this.#during(fromMs, untilMs)].some(({ io }) => {
       if (io === undefined || !io.codes.includes(code)) return false;
@@ -83,7 +83,7 @@ export class Journal {
     });
   }
 
-  /** Whether a fault that stood meanwhile explains that a command said no. */
+  /** Whether a fault that was active meanwhile explains that a command was refused. */
   isCommandExcused(bus: string, kind: string, fromMs: number): boolean {
     return this.#during(fromMs, Date.now()).some(({ commands }) => {
       return commands?.kinds.includes(kind) && (commands.bus ?? bus) === bus;

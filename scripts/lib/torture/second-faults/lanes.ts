@@ -1,4 +1,4 @@
-/** What goes on side by side until the time is over: first faults, vbds that come and go, and second faults. */
+/** The lanes that run in parallel until the time is over: first faults, attaches and detaches, and second faults. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { readMounts } from '../../../../system/proc.js';
 import type { Bus } from './bus.js';
@@ -7,13 +7,13 @@ import type { Random } from './random.js';
 import type { Scene } from './scene.js';
 import { isAlive, kill } from './stage.js';
 
-/** shorter than a keeper allows its server to be silent */
+/** less than the silence that a keeper allows its server */
 const STOPPED_MS = 500;
 const WATCH_MS = 300;
 
 export type IsOver = () => boolean;
 
-/** Does something; where that fails on a bus that should live, it is an error. */
+/** Runs `work`; a failure on a bus that should live is an error. */
 async function attempt(bus: Bus, what: string, act: () => Promise<unknown>): Promise<void> {
   try {
     await act();
@@ -26,7 +26,7 @@ async function attempt(bus: Bus, what: string, act: () => Promise<unknown>): Pro
   }
 }
 
-/** First faults: the server is killed, replaced, stopped for a moment. */
+/** First faults: kills the server, replaces it, stops it for a moment. */
 export async function disturb(bus: Bus, random: Random, isOver: IsOver): Promise<void> {
   while (!isOver() && !bus.isLost) {
     await delay(random.between(500, 3_000));
@@ -53,7 +53,7 @@ async function halt(bus: Bus): Promise<void> {
   kill(serverPid, 'SIGCONT');
 }
 
-/** Vbds that come and go, and copies of those that stay. */
+/** Attaches and detaches vbds, and copies those that stay. */
 export async function visit(bus: Bus, random: Random, isOver: IsOver): Promise<void> {
   while (!isOver() && !bus.isLost) {
     await delay(random.between(200, 2_000));
@@ -62,7 +62,7 @@ export async function visit(bus: Bus, random: Random, isOver: IsOver): Promise<v
   }
 }
 
-/** Second faults, one after the other; several lanes make several at a time. */
+/** Second faults, one after another; several lanes make several at a time. */
 export async function makeFaults(scene: Scene, random: Random, isOver: IsOver): Promise<void> {
   while (!isOver() && scene.living.length > 0) {
     await delay(random.between(100, 1_500));
@@ -72,7 +72,7 @@ export async function makeFaults(scene: Scene, random: Random, isOver: IsOver): 
     const [fault, bus] = [random.pick(faults), random.pick(living)];
     await attempt(bus, fault.name, () =>
       bus.quietly(async () => {
-        // others may have made it while this waited for its turn
+        // another lane may have made it while this one waited
         if (isOver() || bus.isLost || !scene.free().includes(fault)) return;
         await scene.with(fault, bus, random);
       }),
@@ -80,7 +80,7 @@ export async function makeFaults(scene: Scene, random: Random, isOver: IsOver): 
   }
 }
 
-/** Sees whether keeper and mount of each bus that lives on are there. */
+/** Checks that keeper and mount of each bus that should live exist. */
 export async function watch(scene: Scene, isOver: IsOver): Promise<void> {
   const keepers = new Map<Bus, number | null>();
   for (const bus of scene.living) keepers.set(bus, (await bus.info()).keeperPid);

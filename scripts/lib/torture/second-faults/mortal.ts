@@ -1,4 +1,4 @@
-/** A bus that is begun to be ended: it serves for a while, is ended in some way, and then its images are looked at. */
+/** Buses that are started to be ended: each serves for a while, then is ended in some way, and its images are checked. */
 import { rm, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -12,14 +12,14 @@ import type { Scene } from './scene.js';
 import type { Stage } from './stage.js';
 
 const DISK_BYTES = 4 << 20;
-/** so large that there is always something that was never written */
+/** so large that some part was never written */
 const MEMORY_BYTES = 64 << 20;
 const GONE_MS = 15_000;
 const LOADED_MS = 2_000;
-/** faults that may stand while a bus is ended */
+/** faults that may be active while a bus is ended */
 const COMPANIONS = ['full', 'package', 'node'];
 
-/** Buses are begun and ended, one after the other. */
+/** Starts and ends buses, one after another. */
 export async function liveAndEnd(
   scene: Scene,
   endings: readonly Ending[],
@@ -28,7 +28,7 @@ export async function liveAndEnd(
 ): Promise<void> {
   for (let i = 0; !isOver() && endings.length > 0; i++) {
     await delay(random.between(100, 1_000));
-    // a bus cannot begin while what it runs from is away
+    // a bus cannot start while its package or node is moved away
     if (scene.free(COMPANIONS).length < scene.faults.filter(({ name }) => COMPANIONS.includes(name)).length) continue;
     const name = `m${i}`;
     try {
@@ -39,7 +39,7 @@ export async function liveAndEnd(
   }
 }
 
-/** @returns null where a fault that came in between excuses that it did not begin */
+/** @returns null if a fault excuses that it did not start */
 async function begin(name: string, { stage, journal }: Scene, ending: Ending): Promise<Bus | null> {
   const fromMs = Date.now();
   try {
@@ -52,7 +52,7 @@ async function begin(name: string, { stage, journal }: Scene, ending: Ending): P
   }
 }
 
-/** The log of a bus that began or ended badly stays, to be read. Anything else that is left is found at the end. */
+/** Keeps the log of a bus that started or ended badly, to be read. Everything else that is left is found at the end. */
 async function removeKeptLog(name: string, { runtimeDir }: Stage): Promise<void> {
   const stateDir = join(runtimeDir, 'state', name);
   await rm(join(stateDir, 'log'), { force: true });
@@ -63,11 +63,11 @@ async function live(name: string, scene: Scene, ending: Ending, random: Random):
   const bus = await begin(name, scene, ending);
   if (bus === null) return;
   try {
-    // refused because of a fault, or told already
+    // refused because of a fault, or reported already
     if (!(await adoptDisks(bus))) return;
     await delay(random.between(200, 1_500));
     if (random.isOneIn(3)) await bus.settled(await bus.killServer());
-    // by then a server has loaded what it needs without its keeper: the package may be away
+    // after this time a server has loaded the code that it needs without its keeper: the package may be moved away
     await delay(bus.stage.pace.scaled(LOADED_MS));
     const standing = scene.journal.begin(ending.name, name);
     try {
@@ -85,7 +85,7 @@ async function live(name: string, scene: Scene, ending: Ending, random: Random):
   }
 }
 
-/** @returns false where one cannot be attached now */
+/** @returns false if one cannot be attached now */
 async function adoptDisks(bus: Bus): Promise<boolean> {
   const wishes: [Disk['driver'], number][] = [
     ['aio', DISK_BYTES],
@@ -101,7 +101,7 @@ async function adoptDisks(bus: Bus): Promise<boolean> {
   return true;
 }
 
-/** Ends it, perhaps while another fault stands. */
+/** Ends it, perhaps while another fault is active. */
 async function play(bus: Bus, scene: Scene, ending: Ending, random: Random): Promise<void> {
   const companions = scene.free(COMPANIONS);
   if (companions.length === 0 || random.isOneIn(2)) return ending.play(bus, random);

@@ -1,6 +1,6 @@
 /**
- * How slow the machine is just now, so that limits mean the same on one that does much else: the time that a command takes
- * which asks no bus, against what it takes on a quiet machine.
+ * Measures how slow the machine is now, so that limits mean the same on a busy machine: compares the time of a command
+ * that uses no bus with its time on a quiet machine.
  */
 import { execFile } from 'node:child_process';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -19,7 +19,7 @@ export class Pace {
     this.#cli = cli;
   }
 
-  /** A limit for this machine, at least what it is on a quiet one. */
+  /** A limit for this machine, at least the limit for a quiet one. */
   scaled(ms: number): number {
     return Math.round(ms * Math.max(1, ...this.#times.map((time) => time / QUIET_MS)));
   }

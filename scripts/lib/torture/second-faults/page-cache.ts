@@ -1,4 +1,4 @@
-/** How many pages of a file wait to be written to its disk. */
+/** Counts the pages of a file that wait to be written to its disk. */
 import { runCommand } from '../../bench/command.js';
 
 /** cachestat(2), Linux 6.5; the number is the same on every architecture */
@@ -10,7 +10,7 @@ my ($cached, $dirty, $writeback) = unpack('QQQ', $counts);
 print $dirty + $writeback;
 `;
 
-/** @throws Error where the kernel cannot tell */
+/** @throws Error if the kernel does not support it */
 export async function unwrittenPages(file: string): Promise<number> {
   return Number(await runCommand('perl', ['-e', SCRIPT, file]));
 }

@@ -1,6 +1,6 @@
 /**
- * What the writer writes. Each sector says which disk, which block and which generation it belongs to, so that a sector
- * that is old, misplaced or torn shows by itself.
+ * The data of the writer. Each sector contains its disk, block and generation, so that an old, misplaced or torn sector
+ * is recognised.
  *
  *      0      magic       16   generation (counts the writes of this block)
  *      8      disk        24   sector within the block
@@ -42,7 +42,7 @@ const expected = Buffer.alloc(BLOCK_BYTES);
 
 /**
  * Compares one block with the generations that each of its sectors may have.
- * @returns null where it is right, else what is wrong
+ * @returns null if it is right, else what is wrong
  */
 export function compareBlock(found: Buffer, place: Place, allowed: readonly number[]): string | null {
   fillBlock(expected, place, allowed[0] ?? 0);
@@ -58,7 +58,7 @@ export function compareBlock(found: Buffer, place: Place, allowed: readonly numb
   return null;
 }
 
-/** The generation that all sectors of a block have; what is wrong where they differ, or are of no block like this. */
+/** The generation of all sectors of a block; or what is wrong, if they differ or belong to another block. */
 export function generationOf(found: Buffer, place: Place): number | string {
   const generation = found.readUInt32LE(0) === MAGIC ? found.readUInt32LE(16) : 0;
   fillBlock(expected, place, generation);

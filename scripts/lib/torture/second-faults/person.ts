@@ -1,18 +1,18 @@
-/** Who runs the buses: root, or an ordinary user. The torture itself, and the faults it makes, are root's. */
+/** The user who runs the buses: root, or an ordinary user. Root runs the torture itself and makes the faults. */
 import { chownSync } from 'node:fs';
 
-/** a user who has nothing; on Debian it is called nobody */
+/** a user without any files; nobody on Debian */
 const USER_ID = 65_534;
 
 export interface Person {
   readonly name: 'root' | 'user';
-  /** whether the kernel lets the person have passthrough */
+  /** whether the kernel allows this user passthrough */
   readonly passesThrough: boolean;
-  /** how a program is started as this person */
+  /** spawn options to start a program as this user */
   readonly spawnOptions: { readonly uid?: number; readonly gid?: number };
-  /** what mount(8) is told for a file system whose root is the person's */
+  /** options of mount(8) for a file system whose root directory this user owns */
   readonly mountOptions: readonly string[];
-  /** gives a file or directory to the person */
+  /** makes this user the owner of a file or directory */
   give(path: string): void;
 }
 

@@ -1,9 +1,9 @@
-/** Runs a program to its end, and for no longer than a limit. */
+/** Runs a program until it ends, but no longer than a limit. */
 import { spawn } from 'node:child_process';
 import { CLI, type Stage } from './stage.js';
 
 export interface Outcome {
-  /** null where a signal ended it */
+  /** null if a signal ended it */
   readonly status: number | null;
   readonly stdout: string;
   readonly stderr: string;
@@ -14,22 +14,22 @@ export interface Outcome {
 
 export interface ProgramOptions {
   readonly limitMs: number;
-  /** aborted: it gets SIGINT, as from Ctrl-C */
+  /** when aborted, the program gets SIGINT, as from Ctrl-C */
   readonly signal?: AbortSignal | undefined;
-  /** whether it is that of the package that may be moved away; what begins a bus has the bus run from its own package */
+  /** whether to use the package that may be moved away; a bus runs from the package of the command that starts it */
   readonly fromCopy?: boolean;
-  /** beside the variables of the torture itself */
+  /** added to the variables of the torture itself */
   readonly env?: NodeJS.ProcessEnv;
 }
 
-/** Runs fusetap as the stage's person. */
+/** Runs fusetap as the stage's user. */
 export function runFusetap(stage: Stage, args: readonly string[], options: ProgramOptions): Promise<Outcome> {
   const { runtimeDir, packageDir, node, person, directory } = stage;
   const words = options.fromCopy ? [node, `${packageDir}/dist/cli/main.js`] : [process.execPath, CLI];
   const env = { ...process.env, FUSETAP_RUNTIME_DIR: runtimeDir, HOME: directory, LC_ALL: 'C', ...options.env };
   const began = performance.now();
   return new Promise((resolve) => {
-    // a group of its own: Ctrl-C at the terminal is for the torture, which then ends things in order
+    // in a process group of its own, so that Ctrl-C reaches only the torture, which then ends everything in order
     const stdio = ['ignore', 'pipe', 'pipe'] as ['ignore', 'pipe', 'pipe'];
     const child = spawn(words[0] as string, [words[1] as string, ...args], {
       ...{ stdio, env, cwd: '/', detached: true },
@@ -50,7 +50,7 @@ export function runFusetap(stage: Stage, args: readonly string[], options: Progr
     const timer = setTimeout(() => {
       isLate = true;
       child.kill('SIGKILL');
-      // a process that cannot be killed is not waited for
+      // do not wait for a process that cannot be killed
       setTimeout(end, 1_000, null).unref();
     }, options.limitMs);
     const interrupt = (): void => void child.kill('SIGINT');

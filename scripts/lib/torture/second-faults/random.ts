@@ -1,4 +1,4 @@
-/** Random choices that can be had again: each lane of the torture has a generator of its own, made from the seed. */
+/** Random choices that can be repeated: each lane of the torture has a generator of its own, made from the seed. */
 
 export class Random {
   #state: number;
@@ -7,7 +7,7 @@ export class Random {
     this.#state = (seed % 2_147_483_646) + 1;
   }
 
-  /** A generator of its own for a lane, so that what other lanes draw does not change its choices. */
+  /** A separate generator for a lane, so that other lanes do not change its choices. */
   fork(lane: number): Random {
     return new Random((this.#state + lane * 7_919) % 2_147_483_647);
   }
@@ -27,7 +27,7 @@ export class Random {
     return this.below(count) === 0;
   }
 
-  /** @throws RangeError where there is nothing to choose from */
+  /** @throws RangeError if the list is empty */
   pick<Item>(items: readonly Item[]): Item {
     const item = items[this.below(Math.max(1, items.length))];
     if (item === undefined) throw new RangeError('nothing to pick from');

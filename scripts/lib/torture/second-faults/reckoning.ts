@@ -1,4 +1,4 @@
-/** The end of a torture: what the buses hold against what they held before, what their images have, and what is left. */
+/** The end of a torture: compares the resources of the buses with those before, checks images, finds leftovers. */
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -11,10 +11,10 @@ import { loopsBelow, type Stage } from './stage.js';
 
 const SETTLING_MS = 1_000;
 const SETTLED_ROUNDS = 2;
-/** what keeps processes and files for a moment may do so */
+/** processes and files may stay for this time */
 const PATIENCE_MS = 15_000;
 
-/** What the buses hold with new servers, when all their threads stand. */
+/** The resources of the buses with new servers, after all their threads have started. */
 export async function holdingsOf({ buses, stage }: Scene): Promise<Holdings> {
   for (const bus of buses) await bus.demand('upgrade', ['upgrade']);
   for (let last = await measureNow(stage), same = 0; ; ) {
@@ -31,7 +31,7 @@ async function measureNow({ runtimeDir }: Stage): Promise<Holdings> {
   return { ...(await measure(runtimeDir)), serverBytes: 0 };
 }
 
-/** Ends all, and compares. @returns what there is more of than there may be */
+/** Ends all buses, and compares. @returns the resources that have grown more than allowed */
 export async function endScene(scene: Scene, before: Holdings): Promise<string[]> {
   const { living, buses, stage } = scene;
   const leaked = living.length === buses.length ? await leaksSince(scene, before) : [];
@@ -44,7 +44,7 @@ export async function endScene(scene: Scene, before: Holdings): Promise<string[]
   }
   if (living.length < buses.length) return leaked;
   const left = await leftovers(scene);
-  // those of the torture itself lie on images of file systems
+  // the torture's own loop devices are on images of file systems
   const loops = (await loopsBelow(stage.directory)).filter((file) => !file.endsWith('.ext4'));
   if (loops.length > 0) left.push(`loop devices on ${loops.join(', ')}`);
   return [...leaked, ...left.map((text) => `after stop: ${text}`)];
@@ -58,7 +58,7 @@ async function leaksSince(scene: Scene, before: Holdings): Promise<string[]> {
   }
 }
 
-/** Reads all disks once more, stops the bus, and looks what is in the images. */
+/** Reads all disks once more, stops the bus, and checks the images. */
 async function endBus(bus: Bus): Promise<void> {
   const { journal, name, writer } = bus;
   const all = [...bus.disks, ...bus.sick];
@@ -89,7 +89,7 @@ async function leftovers({ stage }: Scene): Promise<string[]> {
   }
 }
 
-/** What is left of buses in the runtime directory, with the last line of a log: it says why it stays. */
+/** The leftovers of buses in the runtime directory, with the last line of a log, which explains them. */
 async function filesLeft({ runtimeDir }: Stage): Promise<string[]> {
   const entries = await Promise.all(
     ['state', 'ram', 'bus'].map(async (place) =>

@@ -19,7 +19,7 @@ export class RemoteImage {
     this.#child = child;
   }
 
-  /** @throws Error where the program does not serve */
+  /** @throws Error if the program does not serve */
   static async serve(stage: Stage, name: string): Promise<RemoteImage> {
     const back = await stage.image(`${name}-back.img`, REMOTE_BYTES);
     const path = join(stage.directory, 'images', `${name}.img`);
@@ -58,7 +58,7 @@ export class RemoteImage {
     this.#child.kill('SIGCONT');
   }
 
-  /** Kills what serves it; the mount stays, dead. */
+  /** Kills the program that serves it; the dead mount stays. */
   async kill(): Promise<void> {
     this.#child.kill('SIGKILL');
     await eventually(
@@ -68,7 +68,7 @@ export class RemoteImage {
     );
   }
 
-  /** Ends it, and takes the mount away. */
+  /** Ends it, and unmounts. */
   async die(): Promise<void> {
     await this.kill();
     const isMounted = (await mountOn(this.path)) !== undefined;

@@ -16,7 +16,7 @@ import { type Stage, setStage } from './stage.js';
 import { printTable } from './table.js';
 import { HELP, parseSettings, type Settings } from './words.js';
 
-/** so many second faults stand at a time, each another one */
+/** how many different second faults are active at a time */
 const FAULT_LANES = 3;
 const DISK_BYTES = 8 << 20;
 
@@ -27,7 +27,7 @@ async function main(args: string[]): Promise<number> {
     return 0;
   }
   if (process.geteuid?.() !== 0)
-    throw new FusetapError('DENIED', 'second faults are made by root', { hint: 'as root' });
+    throw new FusetapError('DENIED', 'second faults are made by root', { hint: 'run it as root' });
   const undo = new Undo();
   const leave = (): void => void undo.run().finally(() => process.exit(130));
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, leave);
@@ -65,7 +65,7 @@ async function beginBus(name: string, stage: Stage, journal: Journal): Promise<B
   return bus;
 }
 
-/** Those that were asked for and can be made here; a line says what is left out. */
+/** The chosen faults that can be made here; prints a line for each that is left out. */
 async function possible<Kind extends Fault | Ending>(
   all: readonly Kind[],
   chosen: Settings['chosen'],
@@ -80,7 +80,7 @@ async function possible<Kind extends Fault | Ending>(
   return found;
 }
 
-/** Has the faults make what they need on each bus. @returns those that could */
+/** Prepares each fault on each bus. @returns the faults for which this succeeded */
 async function prepare(faults: readonly Fault[], buses: readonly Bus[]): Promise<Fault[]> {
   const ready: Fault[] = [];
   for (const fault of faults) {

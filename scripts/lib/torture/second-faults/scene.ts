@@ -1,4 +1,4 @@
-/** What is under way in a torture: the buses that live on, and which faults stand, each at most once at a time. */
+/** The state of a torture: the buses that must live, and the active faults, each at most once at a time. */
 import type { Bus } from './bus.js';
 import type { Fault } from './faults/fault.js';
 import type { Journal } from './journal.js';
@@ -8,9 +8,9 @@ import type { Stage } from './stage.js';
 export class Scene {
   readonly stage: Stage;
   readonly journal: Journal;
-  /** that must live to the end */
+  /** buses that must live to the end */
   readonly buses: Bus[] = [];
-  /** those that can be made here and were asked for */
+  /** the chosen faults that can be made here */
   readonly faults: readonly Fault[];
   readonly #standing = new Set<Fault>();
   readonly #undoing = new Set<() => Promise<void>>();
@@ -28,12 +28,12 @@ export class Scene {
     return this.buses.filter(({ isLost }) => !isLost);
   }
 
-  /** Those that do not stand now. */
+  /** The faults that are not active now. */
   free(names?: readonly string[]): Fault[] {
     return this.faults.filter((fault) => !this.#standing.has(fault) && (names?.includes(fault.name) ?? true));
   }
 
-  /** Makes the fault, has it stand while something is done, and undoes it whatever comes of that. */
+  /** Makes the fault, keeps it active during some work, and undoes it even if the work fails. */
   async with(fault: Fault, bus: Bus, random: Random, act?: () => Promise<void>): Promise<void> {
     this.#standing.add(fault);
     try {

@@ -1,12 +1,12 @@
 /**
- * Where the torture takes place: a directory of its own with
+ * The place of the torture: a directory with
  *
  *      runtime/    the runtime directory, a tmpfs of a few megabytes, so that it can be filled
  *      package/    a copy of the built package, from which the buses run, so that it can be moved away
- *      node        a copy of the node that runs this, likewise
+ *      node        a copy of the node that runs this, for the same reason
  *      images/     the disks
  *
- * Commands run from the package that this file is part of: what is moved away are the buses' own files.
+ * Commands run from the package that this file is part of: only the files of the buses are moved away.
  */
 import { constants, copyFile, cp, mkdir, mkdtemp, open, readdir, readFile, realpath, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -23,12 +23,12 @@ import type { Person } from './person.js';
 const ROOT = fileURLToPath(new URL('../../../../../', import.meta.url));
 const ROOMS = ['cli', 'drivers', 'mount', 'system'];
 const RUNTIME_BYTES = 16 << 20;
-/** few, so that it can run out of these as well */
+/** few inodes, so that it can run out of these as well */
 const RUNTIME_FILES = 2_000;
 const GONE_MS = 15_000;
 const REMOVAL_MS = 120_000;
 
-/** The command line of the package that this runs from. */
+/** The command line of the package that this file is part of. */
 export const CLI = join(ROOT, 'dist/cli/main.js');
 
 export interface Stage {
@@ -38,15 +38,15 @@ export interface Stage {
   readonly node: string;
   readonly person: Person;
   readonly pace: Pace;
-  /** what was made is noted here */
+  /** records what was made */
   readonly undo: Undo;
-  /** An empty image, the person's. @param directory default: images/ */
+  /** Makes an empty image that the user owns. @param directory default: images/ */
   image(name: string, sizeBytes: number, directory?: string): Promise<string>;
-  /** A directory of its own, the person's. */
+  /** Makes a new directory that the user owns. */
   place(name: string): Promise<string>;
 }
 
-/** Makes the directory; `undo` takes away all that is in it, buses first. */
+/** Makes the directory; `undo` removes everything in it, buses first. */
 export async function setStage(person: Person, undo: Undo): Promise<Stage> {
   const directory = await realpath(await mkdtemp(join(tmpdir(), 'fusetap-torture-')));
   undo.defer(() => runCommand('rm', ['-rf', '--one-file-system', directory], { timeoutMs: REMOVAL_MS }));
@@ -90,7 +90,7 @@ async function copyPackage(packageDir: string): Promise<void> {
   await symlink(join(ROOT, 'node_modules'), join(packageDir, 'node_modules'));
 }
 
-/** Frees who waits for the buses below: they get ECONNABORTED. */
+/** Frees the processes that wait for the buses below: they get ECONNABORTED. */
 async function abortBuses(directory: string): Promise<void> {
   for (const { mountpoint, type, dev } of await readMounts('self')) {
     if (!mountpoint.startsWith(`${directory}/`) || !type.startsWith('fuse')) continue;
@@ -100,7 +100,7 @@ async function abortBuses(directory: string): Promise<void> {
   }
 }
 
-/** Kills the keepers and servers of the runtime directory, and sees that they go. */
+/** Kills the keepers and servers of the runtime directory, and waits until they are gone. */
 export async function endProcesses(runtimeDir: string): Promise<void> {
   const deadline = Date.now() + GONE_MS;
   for (;;) {
@@ -112,7 +112,7 @@ export async function endProcesses(runtimeDir: string): Promise<void> {
   }
 }
 
-/** A signal to a process that may have gone. */
+/** Sends a signal to a process that may have ended. */
 export function kill(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(pid, signal);
@@ -121,7 +121,7 @@ export function kill(pid: number, signal: NodeJS.Signals): void {
   }
 }
 
-/** Whether the process has neither gone nor ended without being waited for. */
+/** Whether the process runs: it is neither gone nor a zombie. */
 export function isAlive(pid: number): boolean {
   return readStartTime(pid) !== null;
 }
@@ -133,7 +133,7 @@ async function unmountBelow(directory: string): Promise<void> {
   }
 }
 
-/** The files below the directory that loop devices lie on. */
+/** The files below the directory that loop devices use. */
 export async function loopsBelow(directory: string): Promise<string[]> {
   const names = (await readdir('/sys/block')).filter((name) => name.startsWith('loop'));
   const loops = names.map(async (name) => {

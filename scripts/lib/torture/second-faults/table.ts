@@ -1,7 +1,7 @@
 /** The table at the end of a torture with second faults. */
 import type { Journal } from './journal.js';
 
-/** Median, 95th percentile and maximum of some times. @throws RangeError for none */
+/** Median, 95th percentile and maximum of some times. @throws RangeError if there are none */
 export function spread(times: readonly number[]): { median: number; p95: number; max: number } {
   if (times.length === 0) throw new RangeError('no times');
   const sorted = [...times].sort((a, b) => a - b);
@@ -16,7 +16,7 @@ function rows(title: readonly string[], lines: readonly (readonly string[])[]): 
   return [title, ...lines].map((line) => pad(line).trimEnd());
 }
 
-/** What was done, how long commands took, and what was found. */
+/** The counts of what was done, the times of the commands, and the errors. */
 export function printTable(journal: Journal, leaked: readonly string[]): string {
   const counts = [...journal.counts].sort(([a], [b]) => (a < b ? -1 : 1));
   const times = [...journal.commands].sort(([a], [b]) => (a < b ? -1 : 1));

@@ -1,8 +1,8 @@
-/** Where the threads of a process stand in the kernel: what an error of a bus that does not get on is explained by. */
+/** The position of a process's threads in the kernel: explains why a bus is stuck. */
 import { readdir, readFile } from 'node:fs/promises';
 import { statFields } from '../../../../system/proc.js';
 
-/** A line for each thread: its state, the function of the kernel that it waits in, and its system call. */
+/** A line for each thread: its state, the kernel function that it waits in, and its system call. */
 export async function whereItStands(what: string, pid: number | null | undefined): Promise<string[]> {
   if (pid == null) return [`${what}: no process`];
   const threads = await readdir(`/proc/${pid}/task`).catch(() => [] as string[]);

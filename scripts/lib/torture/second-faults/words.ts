@@ -9,20 +9,20 @@ import { type Person, ROOT, USER } from './person.js';
 const NAMED = [...FAULTS, ...ENDINGS];
 const WIDTH = Math.max(...NAMED.map(({ name }) => name.length));
 
-export const HELP = `scripts/torture --second-faults: buses whose disks are written to and compared all the time; their servers are
-killed, upgraded and stopped, vbds come and go, and beside that second faults come and go at random:
+export const HELP = `scripts/torture --second-faults: writes to the disks of some buses and compares them all the time; kills, upgrades and
+stops their servers, attaches and detaches vbds, and makes second faults at random:
 
 ${NAMED.map(({ name, about }) => `  ${name.padEnd(WIDTH)}  ${about}`).join('\n')}
 
-  --minutes N     how long (3)
-  --buses N       how many (3)
+  --minutes N     how long (default: 3)
+  --buses N       how many (default: 3)
   --faults LIST   comma-separated: only these
   --seed N        repeats the choices of a run
-  --as-user       the buses are those of an ordinary user
-  --help          this help
+  --as-user       run the buses as an ordinary user
+  --help          print this help
 
-Needs root. Prints what was done, how long commands took, and what was found. Exits with 0 where no bus ended that should
-live, no byte that was acknowledged was lost, each command ended within its limit and nothing is left, else with 1.`;
+Needs root. Prints what was done, how long commands took, and what was found. Exits with 0 if no bus ended unexpectedly, no
+acknowledged byte was lost, each command ended within its limit and nothing is left, else with 1.`;
 
 export interface Settings {
   readonly minutes: number;
@@ -32,7 +32,7 @@ export interface Settings {
   readonly person: Person;
 }
 
-/** @throws FusetapError USAGE; @returns null where only help is wanted */
+/** @throws FusetapError USAGE; @returns null for --help */
 export function parseSettings(args: string[]): Settings | null {
   const values = parseWords(args);
   if (values.help) return null;

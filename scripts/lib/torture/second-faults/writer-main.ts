@@ -1,6 +1,6 @@
 /**
- * The writer: a process that writes to the disks of one bus and compares, told over stdin and telling over stdout. It is a
- * process of its own because who does I/O on a bus may hang with it, and the torture may not.
+ * The writer: a process that writes to the disks of one bus and compares. It gets requests on stdin and answers on
+ * stdout. It is a separate process because a process that does I/O on a bus may hang with it, and the torture must not.
  */
 import { type FileHandle, open } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
@@ -77,7 +77,7 @@ async function inspect({ path, disk, sizeBytes }: Target): Promise<void> {
   }
 }
 
-// SIGINT at the terminal is for the torture, which ends its writers in order
+// SIGINT from the terminal is for the torture, which ends its writers in order
 process.on('SIGINT', () => {});
 process.on('SIGHUP', () => {});
 setInterval(() => {
@@ -92,5 +92,5 @@ for await (const text of createInterface({ input: process.stdin })) {
     (error: Error) => tell({ kind: 'answer', number, error: error.message }),
   );
 }
-// the torture is gone, or needs nothing more: what still waits is of no use
+// the torture has ended or needs nothing more, so do not finish waiting work
 process.exit(0);

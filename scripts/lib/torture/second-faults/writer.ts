@@ -1,4 +1,4 @@
-/** The writer of a bus, seen from the torture: asks it, and judges what it tells. */
+/** The torture's side of the writer of a bus: sends requests to it, and judges its reports. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -8,10 +8,10 @@ import type { Beat, Line, Request, Target } from './messages.js';
 import type { Stage } from './stage.js';
 
 const PROGRAM = fileURLToPath(new URL('./writer-main.js', import.meta.url));
-/** each strand may wait for a disk that does not answer */
+/** the limit of an answer: each strand may wait for a disk that does not answer */
 const THREADS = 64;
 const ASK_LIMIT_MS = 90_000;
-/** an I/O that waits for longer is an error, whatever stands in its way */
+/** an I/O that waits longer is an error, whatever the cause */
 const STALL_LIMIT_MS = 60_000;
 
 export class Writer {
@@ -24,9 +24,9 @@ export class Writer {
   readonly #stalled = new Set<string>();
   #number = 0;
   #isOver = false;
-  /** from here on the bus may end: errors say nothing */
+  /** from now on the bus may end, so errors are ignored */
   isEndExpected = false;
-  /** is told when an error says that the bus is no more */
+  /** called when an error shows that the bus has ended */
   onBusGone: () => void = () => {};
 
   constructor(bus: string, journal: Journal, stage: Stage) {
@@ -48,7 +48,7 @@ export class Writer {
       this.#isOver = true;
       for (const answer of this.#answers.values()) answer('the writer ended');
     });
-    // it may wait for a bus that is only aborted later, and ends then
+    // it may wait for a bus that is aborted only later; it ends then
     stage.undo.defer(async () => this.#child.kill('SIGKILL'));
   }
 
@@ -56,7 +56,7 @@ export class Writer {
     return this.#child.pid;
   }
 
-  /** @throws Error what the writer answered, or that it did not */
+  /** @throws Error the writer's error, or that it did not answer */
   async ask(request: Request, limitMs = this.#stage.pace.scaled(ASK_LIMIT_MS)): Promise<void> {
     if (this.#isOver) throw new Error('the writer ended');
     const number = this.#number++;
@@ -81,7 +81,7 @@ export class Writer {
     this.#beats.delete(path);
   }
 
-  /** Waits until each of the disks has answered an I/O that it had not answered before. @throws Error where one does not */
+  /** Waits until each of the disks has answered an I/O that was not answered before. @throws Error if one does not */
   async progress(paths: readonly string[], limitMs: number): Promise<number> {
     const began = performance.now();
     const before = new Map(paths.map((path) => [path, this.#beats.get(path)?.done ?? 0]));
@@ -94,7 +94,7 @@ export class Writer {
     }
   }
 
-  /** Ends the process, whatever it waits for. */
+  /** Kills the process, whatever it waits for. */
   async close(): Promise<void> {
     if (this.#isOver) return;
     this.isEndExpected = true;

@@ -1,7 +1,7 @@
 /**
- * One disk in the writer: strands that write blocks of their own, each a generation further than before, and compare what
- * they read with what was acknowledged. A block is written by one strand only, so what it must hold is known exactly; after
- * a write that failed, each of its sectors may be old or new.
+ * One disk in the writer. Each strand writes its own blocks, each time with the next generation, and compares what it
+ * reads with what was acknowledged. Only one strand writes a block, so its expected content is known exactly; after a
+ * failed write, each of its sectors may be old or new.
  */
 import { type FileHandle, open } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -10,17 +10,17 @@ import { BLOCK_BYTES, compareBlock, fillBlock } from './pattern.js';
 
 export const STRANDS = 2;
 const LONGEST_RUN_BLOCKS = 64;
-/** between two I/Os of a strand: the machine has other things to do as well */
+/** the pause between two I/Os of a strand: other processes need the machine too */
 const PAUSE_MS = 24;
 const RETRY_MS = 100;
-/** how often an error that goes on is told */
+/** how often a continuing error is reported */
 const REPEAT_MS = 2_000;
 
 export class WrittenDisk {
   readonly #target: Target;
   readonly #tell: (line: Line) => void;
   readonly #acknowledged: Uint32Array;
-  /** the generations of writes that failed, by block */
+  /** the generations of failed writes, by block */
   readonly #doubtful = new Map<number, number[]>();
   readonly #waiting = new Map<number, number>();
   #file: FileHandle | null = null;
@@ -43,7 +43,7 @@ export class WrittenDisk {
     this.#strands = Promise.all(Array.from({ length: STRANDS }, (_, strand) => this.#work(strand)));
   }
 
-  /** Ends when what is under way has its answer. */
+  /** Ends after the I/Os in progress are answered. */
   async end(readsAll: boolean): Promise<void> {
     this.#ending = true;
     await this.#strands;
@@ -51,7 +51,7 @@ export class WrittenDisk {
     await this.#file?.close().catch(() => {});
   }
 
-  /** @throws Error where a file does not hold what was acknowledged here */
+  /** @throws Error if a file does not have the acknowledged data */
   async compareWith(file: string): Promise<void> {
     const handle = await open(file, 'r');
     try {
@@ -95,7 +95,7 @@ export class WrittenDisk {
     const generations = Array.from({ length: blocks }, (_, i) => 1 + Math.max(...this.#allowed(at + i)));
     for (const [i, generation] of generations.entries()) {
       fillBlock(part.subarray(i * BLOCK_BYTES), this.#place(at + i), generation);
-      // until it is acknowledged, and for good where it fails
+      // until it is acknowledged; forever if it fails
       this.#doubtful.set(at + i, [...(this.#doubtful.get(at + i) ?? []), generation]);
     }
     let done = 0;
@@ -113,7 +113,7 @@ export class WrittenDisk {
     return wrote;
   }
 
-  /** Reads and compares. What comes of an I/O that fails is compared the next time. */
+  /** Reads and compares. After a failed read, the block is compared the next time. */
   async #readBack(part: Buffer, at: number): Promise<boolean> {
     const done = await this.#io('read', async () => {
       for (let have = 0; have < part.length; ) {
@@ -140,7 +140,7 @@ export class WrittenDisk {
     }
   }
 
-  /** @returns whether it went well; an error is told */
+  /** @returns whether it succeeded; reports an error */
   async #io(operation: string, act: () => Promise<void>): Promise<boolean> {
     const number = this.#next++;
     const fromMs = Date.now();

@@ -1,4 +1,4 @@
-/** The file system of an image dies, and perhaps its mount goes: the vbd must be detachable, and no other notice. */
+/** The file system of an image dies, and perhaps is unmounted: the vbd must be detachable, all others unaffected. */
 import { runCommand } from '../../../bench/command.js';
 import { targetOf } from '../bus.js';
 import { proveHealthy } from '../healthy.js';
@@ -29,7 +29,7 @@ export const deadImage: Fault = {
         if (disk === null) return;
         await proveHealthy(bus, random);
         await bus.writer.end(path, false);
-        // its last flush fails, and says so; what counts is that it goes
+        // its last flush fails with an error; the vbd must be detached in spite of that
         await bus.command('detach', ['detach', '--wait', '10', disk.vdev]);
         const isThere = async (): Promise<boolean> => (await bus.info()).vbds.some(({ vdev }) => vdev === disk.vdev);
         if (!(await isThere())) return;

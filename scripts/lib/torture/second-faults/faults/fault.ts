@@ -1,4 +1,4 @@
-/** What a second fault is: something that is made, stands for a while, and is undone. */
+/** A second fault: it is made, is active for a while, and is undone. */
 import type { Bus } from '../bus.js';
 import type { Standing } from '../journal.js';
 import type { Random } from '../random.js';
@@ -6,23 +6,23 @@ import type { Stage } from '../stage.js';
 
 export interface Fault {
   readonly name: string;
-  /** in a few words, for --help */
+  /** a short description for --help */
   readonly about: string;
-  /** Why this machine cannot make it; null where it can. */
+  /** Why this machine cannot make it; null if it can. */
   whyNot(stage: Stage): Promise<string | null>;
-  /** Makes what it needs on a bus, once. @throws Error where that cannot be made: the fault is then left out */
+  /** Prepares a bus for it, once. @throws Error if that fails: the fault is then left out */
   prepare?(bus: Bus): Promise<void>;
-  /** Makes it, while nobody else disturbs the server of the bus. */
+  /** Makes it, while nothing else disturbs the server of the bus. */
   begin(bus: Bus, random: Random): Promise<Made>;
 }
 
 export interface Made {
   readonly standing: Standing;
-  /** What is done, and must go on, while it stands. @throws Error what went wrong */
+  /** The work that must succeed while it is active. @throws Error if it fails */
   during(): Promise<void>;
-  /** Takes it back; a second time does nothing. */
+  /** Undoes it; a second call does nothing. */
   undo(): Promise<void>;
-  /** What must hold when it was taken back. @throws Error what went wrong */
+  /** Checks what must be true after the undo. @throws Error if it is not */
   after?(): Promise<void>;
 }
 

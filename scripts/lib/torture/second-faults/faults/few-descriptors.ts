@@ -1,18 +1,18 @@
-/** The keeper may open nothing more for a second or two, and its server is killed meanwhile. */
+/** The keeper cannot open any descriptor for one to two seconds, and its server is killed meanwhile. */
 import { readdir } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { isInstalled, runCommand } from '../../../bench/command.js';
 import type { Fault } from './fault.js';
 
-/** every command asks the keeper, which may have no descriptor to hear it with */
+/** every command connects to the keeper, which may have no descriptor for the connection */
 const ALL = ['attach', 'detach', 'ls', 'show', 'stats', 'pause', 'resume', 'save', 'reset', 'upgrade', 'swap'];
 
 export const fewDescriptors: Fault = {
   name: 'descriptors',
-  about: 'a keeper may have no more descriptors than it has (prlimit) while its server is killed',
+  about: 'a keeper cannot open more descriptors (prlimit) while its server is killed',
   whyNot: async () => ((await isInstalled('prlimit')) ? null : 'prlimit is not installed'),
   begin: async (bus, random) => {
-    // asked before: later the keeper may not hear the question
+    // ask now: later the keeper may be unable to accept the connection
     const info = await bus.info();
     const words = ['--pid', `${info.keeperPid}`];
     const before = (await runCommand('prlimit', [...words, '--nofile', '--noheadings', '-o', 'SOFT'])).trim();
@@ -31,7 +31,7 @@ export const fewDescriptors: Fault = {
   },
 };
 
-/** The descriptor that the process would be given next. */
+/** The number of the next descriptor of the process. */
 async function lowestFree(pid: number | null): Promise<number> {
   const used = new Set(await readdir(`/proc/${pid}/fd`));
   let free = 0;

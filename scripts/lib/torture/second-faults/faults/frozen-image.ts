@@ -1,4 +1,4 @@
-/** The file system of an image is frozen (fsfreeze) for as long as it takes to prove that all others go on. */
+/** The file system of an image is frozen (fsfreeze) until it is proved that all others go on. */
 import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isInstalled, runCommand } from '../../../bench/command.js';

@@ -1,4 +1,4 @@
-/** The file system of an image has less room than the disk: who writes there gets ENOSPC, and nobody else notices. */
+/** The file system of an image has less room than the disk: its writer gets ENOSPC, and nothing else is affected. */
 import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { runCommand } from '../../../bench/command.js';
@@ -23,7 +23,7 @@ export const fullDisk: Fault = {
     await runCommand('mount', ['-t', 'tmpfs', '-o', options, 'fusetap-torture', directory]);
     const image = await stage.image('small.img', IMAGE_BYTES, directory);
     const disk: Disk = { driver: 'aio', passthrough: 'off', image, sizeBytes: IMAGE_BYTES };
-    // the disk is larger than the room
+    // the disk is larger than the free space
     await bus.adopt(disk, bus.sick, { io: { codes: ['ENOSPC'] } });
   },
   begin: async (bus, random) => {

@@ -1,4 +1,4 @@
-/** The runtime directory is full, of bytes or of files, while vbds come and go and the server is killed. */
+/** The runtime directory is full, of bytes or of files, while vbds are attached and detached and a server dies. */
 import { mkdir, open, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -34,7 +34,7 @@ async function fillWithFiles(directory: string, prefix: number): Promise<void> {
   }
 }
 
-/** Fills it, and keeps it full until told to end. */
+/** Fills it, and keeps it full until it is ended. */
 async function keepFull(stage: Stage, of: 'bytes' | 'files'): Promise<() => Promise<void>> {
   const directory = join(stage.runtimeDir, 'filler');
   await mkdir(directory, { recursive: true });
@@ -55,14 +55,15 @@ async function keepFull(stage: Stage, of: 'bytes' | 'files'): Promise<() => Prom
 
 export const fullRuntime: Fault = {
   name: 'full',
-  about: 'the runtime directory is full, of bytes or of files, while vbds come and go and a server is killed',
+  about:
+    'the runtime directory is full, of bytes or of files, while vbds are attached and detached and a server is killed',
   whyNot: always,
   begin: async (bus, random) => {
     const of = random.pick(['bytes', 'files'] as const);
     const undo = await keepFull(bus.stage, of);
     let restarts = 0;
     return {
-      // what cannot be published cannot be attached; but a detach, or a server, needs nothing new
+      // an attach fails if its files cannot be written; but a detach or a new server needs no new file
       standing: bus.journal.begin('full', of, { commands: { kinds: ['attach', 'start'] } }),
       during: async () => {
         if (random.isOneIn(2)) await comeAndGo(bus, random);

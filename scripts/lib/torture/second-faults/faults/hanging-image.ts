@@ -1,4 +1,4 @@
-/** The file system of an image hangs for as long as it takes to prove that all others go on. */
+/** The file system of an image hangs until it is proved that all others go on. */
 import { isInstalled } from '../../../bench/command.js';
 import type { Bus } from '../bus.js';
 import { proveHealthy } from '../healthy.js';
@@ -29,7 +29,7 @@ export const hangingImage: Fault = {
       standing: bus.journal.begin(isServerKilled ? 'hang and kill' : 'hang', image.path),
       during: async () => {
         if (!isServerKilled) return proveHealthy(bus, random);
-        // a server that waits there may not be killable: then the bus waits too, but it is not silent
+        // it may be impossible to kill a server that waits there: then the bus waits too, but commands are answered
         restarts = await bus.killServer();
         await bus.demand('ls', ['ls', '--json'], { limitMs: bus.healthyLimitMs });
         await bus.demand('show', ['show', '--json'], { limitMs: bus.healthyLimitMs });

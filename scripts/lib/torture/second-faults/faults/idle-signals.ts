@@ -1,4 +1,4 @@
-/** SIGUSR1 to keeper and server: nothing happens, above all no debugger listens (Node opens one unless it is told not to). */
+/** SIGUSR1 to keeper and server: nothing happens. Above all, no debugger listens (by default Node opens one). */
 import { readdir, readFile, readlink } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { kill } from '../stage.js';
@@ -9,7 +9,7 @@ const DEBUGGER_STARTS_MS = 500;
 
 export const idleSignals: Fault = {
   name: 'usr1',
-  about: 'SIGUSR1 to a keeper and its server: nothing may happen',
+  about: 'SIGUSR1 to a keeper and its server: nothing must happen',
   whyNot: always,
   begin: async (bus) => {
     const { keeperPid, serverPid } = await bus.info();
@@ -32,7 +32,7 @@ export const idleSignals: Fault = {
   },
 };
 
-/** The TCP ports that a process listens on; none where it has gone. */
+/** The TCP ports that a process listens on; none if it has ended. */
 export async function listeningPorts(pid: number): Promise<number[]> {
   const tables = ['tcp', 'tcp6'].map((name) => readFile(`/proc/${pid}/net/${name}`, 'utf8').catch(() => ''));
   const names = await readdir(`/proc/${pid}/fd`).catch(() => []);

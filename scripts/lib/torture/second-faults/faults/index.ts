@@ -1,4 +1,4 @@
-/** All second faults of buses that live on. Those that end a bus are in ../endings.ts. */
+/** All second faults of buses that must live. The faults that end a bus are in ../endings.ts. */
 import { deadImage } from './dead-image.js';
 import type { Fault } from './fault.js';
 import { fewDescriptors } from './few-descriptors.js';

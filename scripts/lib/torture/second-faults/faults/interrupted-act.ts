@@ -1,4 +1,4 @@
-/** A client that gives up in the middle: what it had begun is undone, and stands in nobody's way. */
+/** A client that is interrupted: its act is undone and does not block anything. */
 import { readdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -7,9 +7,9 @@ import { attachGuest, detachGuest } from '../healthy.js';
 import type { Random } from '../random.js';
 import { always, type Fault } from './fault.js';
 
-/** commands take a few hundred milliseconds to begin */
+/** commands take a few hundred milliseconds to start */
 const LATEST_MS = 1_500;
-/** what goes on alone is to be seen after this time */
+/** an act that goes on without its client shows after this time */
 const ALONE_MS = 500;
 const CLEARED_MS = 5_000;
 
@@ -18,7 +18,7 @@ async function interrupt(bus: Bus, random: Random, kind: string, words: string[]
   await bus.command(`${kind}, interrupted`, words, { signal });
 }
 
-/** `detach --wait` given up: the vbd stays, also when its holder lets go later. */
+/** `detach --wait` interrupted: the vbd stays, even when its user closes it later. */
 async function detaching(bus: Bus, random: Random): Promise<void> {
   const guest = await attachGuest(bus, random);
   if (guest === null) return;
@@ -32,7 +32,7 @@ async function detaching(bus: Bus, random: Random): Promise<void> {
   bus.journal.error(bus.name, `${vdev} was detached after its detach had been given up`);
 }
 
-/** `detach --force` while another waits: the force has its way. */
+/** `detach --force` while another detach waits: the forced one succeeds. */
 async function forcing(bus: Bus, random: Random): Promise<void> {
   const guest = await attachGuest(bus, random);
   if (guest === null) return;
@@ -47,7 +47,7 @@ async function forcing(bus: Bus, random: Random): Promise<void> {
   if (vbds.some((vbd) => vbd.vdev === vdev)) await detachGuest(bus, guest, bus.healthyLimitMs);
 }
 
-/** `save` given up: nobody stays paused, and no part of a copy is left. */
+/** `save` interrupted: no vbd stays paused, and no part of a copy is left. */
 async function saving(bus: Bus, random: Random): Promise<void> {
   const { vdev, path } = random.pick(bus.disks.filter(({ passthrough }) => passthrough === 'off'));
   const copy = join(bus.stage.directory, 'images', `given-up-${bus.name}.img`);
@@ -65,7 +65,7 @@ async function saving(bus: Bus, random: Random): Promise<void> {
   }
 }
 
-/** `reset` given up: the vbd can be detached. */
+/** `reset` interrupted: the vbd can be detached. */
 async function resetting(bus: Bus, random: Random): Promise<void> {
   const guest = await attachGuest(bus, random);
   if (guest === null) return;
@@ -75,7 +75,7 @@ async function resetting(bus: Bus, random: Random): Promise<void> {
 
 export const interruptedAct: Fault = {
   name: 'interrupt',
-  about: 'clients of detach --wait, save and reset are interrupted: nothing of it stands in the way',
+  about: 'clients of detach --wait, save and reset are interrupted: their acts are undone',
   whyNot: always,
   begin: async (bus, random) => {
     const act = random.pick([detaching, forcing, saving, resetting]);

@@ -1,4 +1,4 @@
-/** An attached image that may not be opened again: immutable for root, read-only for an ordinary user. */
+/** An attached image that cannot be opened again: immutable for root, read-only for an ordinary user. */
 import { chmod } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isInstalled, runCommand } from '../../../bench/command.js';
@@ -22,11 +22,11 @@ const unlock = (bus: Bus, image: string): Promise<unknown> =>
 
 export const lockedImage: Fault = {
   name: 'locked',
-  about: 'an attached image may not be opened again (chattr +i, chmod 0444); then its server is killed',
+  about: 'an attached image cannot be opened again (chattr +i, chmod 0444); then its server is killed',
   whyNot,
   begin: async (bus, random) => {
     const { image, path, driver } = random.pick(bus.disks);
-    // ext4 asks at each write, too, whether a file is immutable
+    // ext4 also checks at each write whether a file is immutable
     const excuses = driver === 'ram' ? {} : { io: { path, codes: ['EPERM'] } };
     const standing = bus.journal.begin('locked', path, excuses);
     await lock(bus, image);

@@ -1,4 +1,4 @@
-/** The files that a bus runs from are away for a while, as when a package manager replaces them: the package, or node. */
+/** The program files of a bus are missing for a while, as if a package manager replaced them: the package, or node. */
 import { rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
