@@ -1,4 +1,5 @@
 /** Attaches one disk for a command: with a progress bar, and notes on stderr. */
+import { defined } from '../drivers/defined.js';
 import { attach } from '../mount/client/index.js';
 import type { AttachResult } from '../mount/control/interface.js';
 import type { Wanted } from './attach-request.js';
@@ -11,7 +12,7 @@ export async function attachOne({ request, notes }: Wanted, options: SharedOptio
   if (options.verbose) notes.forEach(printNote);
   const place = await chosenBus(options);
   const { notes: remarks = [], ...vbd } = await withProgress('copying', options, (progress) =>
-    attach(place, request, { ...(progress && { progress }) }),
+    attach(place, request, defined({ progress })),
   );
   if (!options.quiet) remarks.forEach(printNote);
   return vbd;

@@ -2,6 +2,7 @@
  * Translates the arguments of a command to a request of the control interface, which takes parts, never spec strings.
  * Only the arguments are checked here; the keeper checks whether the image exists and can be a disk.
  */
+import { defined } from '../drivers/defined.js';
 import { FusetapError } from '../drivers/errors.js';
 import { DEFAULT_DRIVER } from '../drivers/names.js';
 import type { AttachRequest, TransportName } from '../mount/control/interface.js';
@@ -56,31 +57,18 @@ export function attachRequest(words: readonly string[], options: AttachWords = {
   const { driver, image } = whole;
   const path = image === null ? null : imagePath(image);
   const filters = filtersOf(options);
+  const { passthrough, share, partitions, transport, allowOther, uid, gid, fileMode } = options;
   const request = {
     driver,
     image: path,
     vdev: whole.vdev,
     mode: chooseMode(whole.mode, options),
-    ...(options.passthrough !== undefined && { passthrough: options.passthrough }),
     options: driverOptions(options.option ?? []),
     ...(filters.length > 0 && { filters }),
-    ...(options.share !== undefined && { share: options.share }),
-    // a bus of an older version does not know this key
-    ...(options.partitions && { partitions: true }),
-    ...(options.transport !== undefined && { transport: options.transport }),
-    ...ownership(options),
+    // only the keys that were given: a bus of an older version does not know all of them
+    ...defined({ passthrough, share, partitions, transport, allowOther, uid, gid, fileMode }),
   };
   return { request, notes: whole.notes };
-}
-
-/** Only the keys that were given: a bus of an older version does not know them. */
-function ownership({ allowOther, uid, gid, fileMode }: AttachWords): Partial<AttachRequest> {
-  return {
-    ...(allowOther && { allowOther }),
-    ...(uid !== undefined && { uid }),
-    ...(gid !== undefined && { gid }),
-    ...(fileMode !== undefined && { fileMode }),
-  };
 }
 
 function specOfOptions({ driver = DEFAULT_DRIVER, image }: AttachWords): DiskSpec {

@@ -8,7 +8,9 @@
  *
  * Expected errors are FusetapError; its `code` is one of a closed list.
  */
+
 import { resolve } from 'node:path';
+import { defined } from '../drivers/defined.js';
 import type { Disk } from '../drivers/disk.js';
 import type { FilterSpec } from '../drivers/filters/filter.js';
 import { DEFAULT_DRIVER } from '../drivers/names.js';
@@ -108,12 +110,10 @@ export async function attach(image: string | null, options: AttachOptions = {}):
     vdev: vdev ?? null,
     mode: options.mode ?? 'w',
     options: { ...options.options },
-    ...(passthrough !== undefined && { passthrough }),
-    ...(share !== undefined && { share }),
-    ...(partitions !== undefined && { partitions }),
+    ...defined({ passthrough, share, partitions }),
     filters: filtersOf(options),
   };
-  return client.attach(await placeOf(options), request, signal === undefined ? {} : { signal });
+  return client.attach(await placeOf(options), request, defined({ signal }));
 }
 
 /**

@@ -1,5 +1,7 @@
 /** `fusetap attach`: attaches an image; it becomes a file. */
+
 import { type Command, Option } from 'commander';
+import { defined } from '../../drivers/defined.js';
 import { FusetapError } from '../../drivers/errors.js';
 import { driverNames, driverSummaries } from '../../drivers/names.js';
 import type { AttachResult } from '../../mount/control/interface.js';
@@ -97,15 +99,8 @@ async function runFile(file: string, words: readonly string[], options: AttachOp
     });
   }
   const { passthrough, transport, partitions, allowOther, uid, gid, fileMode } = options;
-  const disks = readDiskFile(file, {
-    ...(passthrough !== undefined && { passthrough }),
-    ...(transport !== undefined && { transport }),
-    ...(partitions && { partitions }),
-    ...(allowOther && { allowOther }),
-    ...(uid !== undefined && { uid }),
-    ...(gid !== undefined && { gid }),
-    ...(fileMode !== undefined && { fileMode }),
-  });
+  const forAll = defined({ passthrough, transport, partitions, allowOther, uid, gid, fileMode });
+  const disks = readDiskFile(file, forAll);
   if (options.verbose) for (const { where, notes } of disks) for (const note of notes) printNote(`${where}: ${note}`);
   const attached = await attachAll(await chosenBus(options), disks, options);
   if (!options.quiet) for (const { notes = [] } of attached) notes.forEach(printNote);

@@ -1,5 +1,7 @@
 /** `fusetap mount`: attaches an image and mounts its file system. */
+
 import { type Command, InvalidArgumentError } from 'commander';
+import { defined } from '../../drivers/defined.js';
 import { type BusPlace, resolveBus } from '../../mount/client/index.js';
 import { busOfDirectory, mountImage } from '../../mount/file-system/index.js';
 import { attachRequest } from '../attach-request.js';
@@ -47,7 +49,7 @@ function parseNumber(word: string): number {
 async function run(spec: string, directory: string, options: MountOptions): Promise<void> {
   const words = (options.options ?? '').split(',').filter((word) => word !== '');
   const readOnly = options.readOnly || words.includes('ro');
-  const { request, notes } = attachRequest([spec], { ...(readOnly && { readOnly }) });
+  const { request, notes } = attachRequest([spec], defined({ readOnly }));
   if (options.verbose) notes.forEach(printNote);
   const place = await chooseBus(directory, options);
   const wanted = {
@@ -58,7 +60,7 @@ async function run(spec: string, directory: string, options: MountOptions): Prom
     options: words.filter((word) => word !== 'ro'),
   };
   const mounted = await withProgress('copying', options, (progress) =>
-    mountImage(place, wanted, { ...(progress && { progress }), ...tellWaits(options) }),
+    mountImage(place, wanted, { ...defined({ progress }), ...tellWaits(options) }),
   );
   const { notes: remarks = [], ...vbd } = mounted.vbd;
   if (!options.quiet) remarks.forEach(printNote);

@@ -1,5 +1,7 @@
 /** `fusetap reset`: copies the image of a ram vbd again. */
+
 import type { Command } from 'commander';
+import { defined } from '../../drivers/defined.js';
 import { reset } from '../../mount/client/index.js';
 import { locateVbd } from '../locate-vbd.js';
 import { endHelp, type SharedOptions } from '../options.js';
@@ -20,7 +22,7 @@ export function register(program: Command): void {
       const options = self.optsWithGlobals<SharedOptions>();
       const { place, vbd: located } = await locateVbd(word, options);
       const vbd = await withProgress('copying', options, (progress) =>
-        reset(place, located.vdev, { ...(progress && { progress }) }),
+        reset(place, located.vdev, defined({ progress })),
       );
       if (options.json) printJson(vbd);
       else print(vbd.path);

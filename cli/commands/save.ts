@@ -1,6 +1,8 @@
 /** `fusetap save`: copies a vbd to a file. */
+
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
+import { defined } from '../../drivers/defined.js';
 import { save } from '../../mount/client/index.js';
 import { locateVbd } from '../locate-vbd.js';
 import { endHelp, type SharedOptions } from '../options.js';
@@ -25,7 +27,7 @@ export function register(program: Command): void {
       const { place, vbd: located } = await locateVbd(word, options);
       const target = { path: resolve(file), force: options.force ?? false };
       const result = await withProgress('saving', options, (progress) =>
-        save(place, located.vdev, target, { ...(progress && { progress }) }),
+        save(place, located.vdev, target, defined({ progress })),
       );
       if (options.json) printJson(result);
       else print(result.path);

@@ -1,5 +1,7 @@
 /** `fusetap start`: starts a bus that stays without vbds. */
+
 import type { Command } from 'commander';
+import { defined } from '../../drivers/defined.js';
 import { start } from '../../mount/client/index.js';
 import type { BusWishes } from '../../mount/control/interface.js';
 import { allowOtherOption, chosenBus, endHelp, type SharedOptions, transportOption } from '../options.js';
@@ -17,7 +19,7 @@ export function register(program: Command): void {
     .addOption(allowOtherOption())
     .action(async (_: unknown, self: Command) => {
       const { transport, allowOther, ...options } = self.optsWithGlobals<SharedOptions & BusWishes>();
-      const wishes = { ...(transport && { transport }), ...(allowOther && { allowOther }) };
+      const wishes = defined({ transport, allowOther });
       const bus = await start(await chosenBus(options), { ...wishes, ...(!options.quiet && { note: printNote }) });
       if (options.json) printJson(bus);
       else print(bus.path);

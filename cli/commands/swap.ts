@@ -1,5 +1,7 @@
 /** `fusetap swap`: gives a vbd another image while programs have it open. */
+
 import type { Command } from 'commander';
+import { defined } from '../../drivers/defined.js';
 import { FusetapError } from '../../drivers/errors.js';
 import type { SwapRequest } from '../../mount/control/interface.js';
 import { type AttachWords, attachRequest } from '../attach-request.js';
@@ -31,7 +33,7 @@ export function register(program: Command): void {
       const { place, vbd: located } = await locateVbd(word, options);
       const { swap } = await import('../../mount/client/swap.js');
       const vbd = await withProgress('copying', options, (progress) =>
-        swap(place, located.vdev, request, { ...(progress && { progress }) }),
+        swap(place, located.vdev, request, defined({ progress })),
       );
       if (options.json) printJson(vbd);
       else print(vbd.path);
@@ -42,8 +44,7 @@ export function register(program: Command): void {
 /** @throws FusetapError USAGE, also if the SPEC has more than driver and image */
 function swapRequest(spec: string | undefined, options: SwapOptions): SwapRequest {
   const { driver: name, image: path, option, share: sharedAs } = options;
-  const words = { ...(name !== undefined && { driver: name }), ...(path !== undefined && { image: path }) };
-  const given = { ...words, ...(option && { option }), ...(sharedAs !== undefined && { share: sharedAs }) };
+  const given = defined({ driver: name, image: path, option, share: sharedAs });
   const { request, notes } = attachRequest(spec === undefined ? [] : [spec], given);
   if (options.verbose) notes.forEach(printNote);
   if (request.vdev !== null) {
@@ -52,5 +53,5 @@ function swapRequest(spec: string | undefined, options: SwapOptions): SwapReques
     });
   }
   const { driver, image, share, options: driverOptions } = request;
-  return { driver, image, options: driverOptions, ...(share !== undefined && { share }), pause: true };
+  return { driver, image, options: driverOptions, ...defined({ share }), pause: true };
 }

@@ -1,4 +1,5 @@
 /** Attaches the disks of a file: all of them, or none. */
+import { defined } from '../../drivers/defined.js';
 import { attach, type BusPlace, detach } from '../../mount/client/index.js';
 import type { AttachResult } from '../../mount/control/interface.js';
 import { withProgress } from '../progress-bar.js';
@@ -16,9 +17,7 @@ export async function attachAll(
   const attached: AttachResult[] = [];
   for (const { where, request } of disks) {
     try {
-      const vbd = await withProgress('copying', options, (progress) =>
-        attach(place, request, { ...(progress && { progress }) }),
-      );
+      const vbd = await withProgress('copying', options, (progress) => attach(place, request, defined({ progress })));
       attached.push(vbd);
     } catch (error) {
       await detachAll(place, attached);

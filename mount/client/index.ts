@@ -4,7 +4,9 @@
  * Each call returns when its effect is proven: after `attach`, the file has been read; after `detach` and `stop`, the
  * data is durable and, if the bus ended, its processes and its mount are gone.
  */
+
 import { existsSync } from 'node:fs';
+import { defined } from '../../drivers/defined.js';
 import { call } from '../control/call.js';
 import { isNotRunning } from '../control/http-client.js';
 import type { AttachRequest, AttachResult, BusInfo, BusWishes, DetachResult } from '../control/interface.js';
@@ -129,7 +131,7 @@ export async function start(place: BusPlace, options: StartOptions = {}): Promis
 export async function stop(place: BusPlace, options: DetachOptions = {}): Promise<DetachResult> {
   const { force = false, waitSeconds: wait } = options;
   // a bus of an older version does not know the key
-  const body = { force, ...(wait !== undefined && { wait }) };
+  const body = { force, ...defined({ wait }) };
   try {
     return await untilGone(place, () => askEither(place, 'POST /stop', { body }));
   } catch (error) {

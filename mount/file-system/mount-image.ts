@@ -6,9 +6,11 @@
  *
  * If a step fails, the steps before it are undone.
  */
+
 import { createHash } from 'node:crypto';
 import { realpathSync, statSync } from 'node:fs';
 import { resolve } from 'node:path';
+import { defined } from '../../drivers/defined.js';
 import { FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { type AttachOptions, attach, detach } from '../client/index.js';
 import type { AttachRequest, AttachResult } from '../control/interface.js';
@@ -74,7 +76,7 @@ export async function mountImage(
 ): Promise<MountedImage> {
   const directory = realDirectory(request.directory);
   const partitions = request.partition !== null || request.attach.partitions;
-  const wanted: AttachRequest = { ...request.attach, ...(partitions && { partitions }) };
+  const wanted: AttachRequest = { ...request.attach, ...defined({ partitions }) };
   const vbd = await attach(place, wanted, options);
   try {
     const { device, remarks } = await mountFile(fileOf(vbd, request.partition), directory, request, waits);

@@ -34,6 +34,7 @@ const CLI = [
   'drivers/errors.ts',
   'drivers/names.ts',
   'drivers/quote.ts',
+  'drivers/defined.ts',
 ];
 
 /** the rooms that every part of the keeper may import */
@@ -275,6 +276,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   },
   'drivers/names.ts': { is: 'the list of drivers; loads the code of one when asked', may: ['drivers/'] },
   'drivers/': { is: 'what a disk is', may: ['drivers/errors.ts', 'drivers/quote.ts', 'system/'] },
+  'drivers/defined.ts': { is: 'optional properties', may: [] },
   'drivers/quote.ts': { is: 'quotes values in messages', may: [] },
   'drivers/errors.ts': { is: 'the one error class', may: ['system/'] },
   'system/': { is: 'the operating system', may: [] },

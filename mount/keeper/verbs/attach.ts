@@ -4,8 +4,10 @@
  *      slot reserved → source opened and claimed, or copied (ram) → disk opened in the server → partitions read
  *        → registered for passthrough → files shown
  */
+
 import { fstatSync } from 'node:fs';
 import { isAbsolute } from 'node:path';
+import { defined } from '../../../drivers/defined.js';
 import { FusetapError } from '../../../drivers/errors.js';
 import { errnoName } from '../../../system/libc.js';
 import type { AttachRequest } from '../../control/interface.js';
@@ -154,7 +156,7 @@ export function attachCommand(vbd: OpenedVbd, memories: RamImages): AttachComman
     state,
     options,
     filters,
-    ...(size !== undefined && { size }),
+    ...defined({ size }),
   };
 }
 

@@ -1,8 +1,10 @@
 /**
  * Detach: when a vbd has left its bus, nobody uses it, its data is durable, and its file and its resources are gone.
  */
+
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { defined } from '../../../drivers/defined.js';
 import { FusetapError, type PlainError, toFusetapError } from '../../../drivers/errors.js';
 import type { DetachChoice } from '../../control/bus-control.js';
 import type { DetachedVbd } from '../../control/interface.js';
@@ -118,7 +120,7 @@ export class Detaching {
   async #ensureUnusedNow(vbd: Vbd, signal: AbortSignal | undefined): Promise<void> {
     if (vbd.removal) return;
     this.#bus.activities.refuse(vbd);
-    await this.ensureUnused(vbd, { waitMs: 0, ...(signal && { signal }) });
+    await this.ensureUnused(vbd, { waitMs: 0, ...defined({ signal }) });
   }
 
   /**
