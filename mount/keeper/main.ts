@@ -10,7 +10,7 @@ import { tellAdministrator } from '../ending/tell-administrator.js';
 import type { Patience } from '../holders/await-free.js';
 import { STATS_BYTES } from '../ledger/counters.js';
 import { LEDGER_BYTES } from '../ledger/ledger.js';
-import { removeBusFiles, removeMountpoint, removeSocket } from '../runtime/bus-files.js';
+import { removeBusFiles, removeSocket } from '../runtime/bus-files.js';
 import { takeStateLock } from '../runtime/bus-lock.js';
 import { type BusPlace, makeBusDirectories, makeMountpoint } from '../runtime/bus-place.js';
 import { StayFindable } from '../runtime/findable.js';
@@ -53,9 +53,8 @@ async function mountBus(options: KeeperOptions): Promise<Keeper> {
     await clearMountpoint(place);
     return await Keeper.start(options);
   } catch (error) {
-    // after an unexpected error the log stays; the directory is removed, or programs would write plain files into it
-    if (error instanceof FusetapError && error.code !== 'FAILED') removeBusFiles(place);
-    else removeMountpoint(place);
+    // the log stays after an unexpected error
+    removeBusFiles(place, { keepLog: !(error instanceof FusetapError) || error.code === 'FAILED' });
     throw error;
   }
 }
@@ -80,10 +79,16 @@ async function run({ persistent, transport, allowOther, bus, lifeline, ...where 
   raiseLimits();
   const lockFd = await takeStateLock(place);
   // the code that checks requests takes as long to load as Node itself: it loads while the server starts
-  const [keeper, { createControl }] = await Promise.all([
-    mountBus({ place, lockFd, persistent, transport, allowOther }),
-    import('../control/http-server.js'),
-  ]);
+  const loading = import('../control/http-server.js');
+  loading.catch(() => {});
+  const keeper = await mountBus({ place, lockFd, persistent, transport, allowOther });
+  /** The bus is mounted, but cannot be controlled. Without this, its server would stay as an orphan. */
+  const undo = async (error: unknown): Promise<never> => {
+    await keeper.end();
+    removeBusFiles(place, { keepLog: true });
+    throw error;
+  };
+  const { createControl } = await loading.catch(undo);
   let ended = false;
   /** no client asked for the ending, so none can be told what went wrong */
   let isUnattended = false;
@@ -110,12 +115,7 @@ async function run({ persistent, transport, allowOther, bus, lifeline, ...where 
   const { books } = keeper;
   const rewrite = (): Promise<void> => keeper.rewrite();
   const findable = new StayFindable({ place, control, socket: 'control.sock', lockFd, books, rewrite });
-  await findable.listen().catch(async (error: unknown) => {
-    // otherwise its server would stay as an orphan
-    await keeper.end();
-    removeBusFiles(place);
-    throw error;
-  });
+  await findable.listen().catch(undo);
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.on(signal, () => {
       logEvent({ event: 'signal', signal });

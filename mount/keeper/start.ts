@@ -61,9 +61,13 @@ export async function startKeeper(place: BusPlace, options: StartOptions): Promi
     const child = await spawnKeeper(place, options, log);
     options.lifeline?.hold(child.stdio[4] as Socket);
     const report = await readReport(child).catch(async (error: unknown) => {
-      const { removeUnusedMountpoint } = await import('../runtime/bus-lock.js');
-      removeUnusedMountpoint(place);
-      throw diedSilently(place, size, error);
+      const reason = diedSilently(place, size, error);
+      // if the package is being replaced, this code may be missing too
+      await import('../runtime/bus-lock.js').then(
+        ({ removeUnusedFiles }) => removeUnusedFiles(place),
+        () => {},
+      );
+      throw reason;
     });
     if ('ok' in report) return { pid: report.pid };
     throw FusetapError.from(report.error);

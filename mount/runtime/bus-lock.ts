@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError } from '../../drivers/errors.js';
 import { tryFlockExclusive } from '../../system/libc.js';
-import { removeMountpoint } from './bus-files.js';
+import { removeBusFiles } from './bus-files.js';
 import { type BusPlace, makeBusDirectories } from './bus-place.js';
 import { type SocketAddress, socketAddress } from './socket-address.js';
 
@@ -73,9 +73,10 @@ async function tryLock(place: BusPlace): Promise<number | null> {
 }
 
 /**
- * Removes the directory of a bus whose keeper was killed while it started. Does nothing if another keeper has started.
+ * Removes what a keeper left that died while it started: the directory of the bus, and its files but for the log. Does nothing
+ * if another keeper has started.
  */
-export function removeUnusedMountpoint(place: BusPlace): void {
+export function removeUnusedFiles(place: BusPlace): void {
   let fd: number;
   try {
     fd = openSync(join(place.stateDir, 'lock'), constants.O_RDONLY | constants.O_NOFOLLOW);
@@ -83,7 +84,7 @@ export function removeUnusedMountpoint(place: BusPlace): void {
     // no keeper got as far as the lock, so none has made the directory
     return;
   }
-  if (tryFlockExclusive(fd)) removeMountpoint(place);
+  if (tryFlockExclusive(fd)) removeBusFiles(place, { keepLog: true });
   closeSync(fd);
 }
 

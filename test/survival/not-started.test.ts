@@ -9,8 +9,8 @@ import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import { resolveBus } from '../../mount/client/index.js';
 import { Client } from '../e2e/client.js';
-import { eventually } from '../e2e/command.js';
-import { openBench, whyNot } from '../e2e/fixtures.js';
+import { eventually, type Outcome } from '../e2e/command.js';
+import { type Bench, openBench, whyNot } from '../e2e/fixtures.js';
 import { USER } from '../e2e/runners.js';
 import { Bus, KERNEL, startBus } from './bus.js';
 
@@ -83,11 +83,37 @@ void t.test('no processes', { skip: whyNot('prlimit') || USER.whyNot() }, async 
   await ends(t, served);
 });
 
+/** A copy of the package: Node would resolve links to the complete one. @returns its directory */
+async function copyPackage(bench: Bench): Promise<string> {
+  const copy = bench.path('package');
+  await bench.sh('mkdir "$2"; cp -r "$1/dist" "$1/package.json" "$2"; ln -s "$1/node_modules" "$2"', ROOT, copy);
+  return copy;
+}
+
+void t.test('a part of the package is missing while a bus starts', { skip: whyNot() }, async (t) => {
+  const bench = await openBench(t, KERNEL);
+  const copy = await copyPackage(bench);
+  const starts = (): Promise<Outcome> => bench.try('"$@"', process.execPath, join(copy, 'dist/cli/main.js'), 'start');
+  for (const [part, reason] of [
+    ['mount/control/http-server.js', /Cannot find module/],
+    ['mount/keeper/keeper.js', /Cannot find module/],
+    ['mount/server/server.js', /did not start/],
+  ] as const) {
+    const path = join(copy, 'dist', part);
+    await rename(path, `${path}.away`);
+    t.match(await starts(), { status: 1, stderr: reason }, part);
+    t.same(await bench.traces(), ['file: state/0'], 'nothing is left');
+    t.same(readdirSync(join(bench.runtimeDir, 'state/0')), ['log'], 'but the log');
+    await rename(`${path}.away`, path);
+  }
+  t.match(await starts(), { status: 0 });
+  await bench.succeed(['stop']);
+  t.same(await bench.traces(), []);
+});
+
 void t.test('no package, no node', { skip: whyNot() }, async (t) => {
   const bench = await openBench(t, KERNEL);
-  const copy = bench.path('package');
-  // copies, because Node would resolve links to the complete package
-  await bench.sh('mkdir "$2"; cp -r "$1/dist" "$1/package.json" "$2"; ln -s "$1/node_modules" "$2"', ROOT, copy);
+  const copy = await copyPackage(bench);
   await cp(process.execPath, bench.path('node'));
   const words = [bench.path('node'), join(copy, 'dist/cli/main.js'), 'start'];
   await bench.sh('"$@"', ...words);

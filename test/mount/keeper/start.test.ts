@@ -1,5 +1,5 @@
 /** Starts of a keeper, replaced by programs that report, break or are slow. */
-import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { isAlreadyRunning, startKeeper } from '../../../mount/keeper/start.js';
@@ -67,6 +67,11 @@ t.test('if a keeper dies without a report, the error has the reason from the log
     'from an earlier life\n',
   );
   t.match(broken.result, { code: 'FAILED', message: /keeper of bus 0: Error: out of luck/, hint: /state\/0\/log$/ });
-  const silent = await start(t, 'process.exit(3);', 'from an earlier life\n');
+  const silent = await start(
+    t,
+    'const { stateDir } = JSON.parse(process.argv[2]); fs.writeFileSync(stateDir + "/lock", ""); process.exit(3);',
+    'from an earlier life\n',
+  );
+  t.same(readdirSync(silent.place.stateDir), ['log'], 'its lock is gone');
   t.match(silent.result, { code: 'FAILED', message: 'cannot start the keeper of bus 0: it exited without a report' });
 });

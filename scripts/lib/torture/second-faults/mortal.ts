@@ -56,6 +56,8 @@ async function begin(name: string, { stage, journal }: Scene, ending: Ending): P
 async function removeKeptLog(name: string, { runtimeDir }: Stage): Promise<void> {
   const stateDir = join(runtimeDir, 'state', name);
   await rm(join(stateDir, 'log'), { force: true });
+  // a client whose package was moved away cannot remove it
+  await rm(join(stateDir, 'lock'), { force: true });
   await rmdir(stateDir).catch(() => {});
 }
 
