@@ -53,7 +53,8 @@ export function passFds(socket: number, id: number, fds: readonly number[]): boo
   const data = Buffer.alloc(NUMBER_BYTES * (1 + fds.length));
   for (const [i, number] of [id, ...fds].entries()) data.writeInt32LE(number, NUMBER_BYTES * i);
   const errno = -sendFds(socket, data, fds);
-  if (errno === 0) return true;
+  // the server has died: what it was to do is rejected when its exit is reported
+  if (errno === 0 || errno === E.EPIPE || errno === E.ECONNRESET) return true;
   if (errno === E.EAGAIN || errno === ETOOMANYREFS || errno === E.ENOBUFS || errno === E.ENOMEM) return false;
   throw new FusetapError('FAILED', `a descriptor cannot be sent to the server: ${errnoName(errno)}`, { errno });
 }
