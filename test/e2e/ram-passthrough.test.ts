@@ -56,7 +56,7 @@ async function chooseHow(t: Test, { bench, bus: { a } }: Buses): Promise<void> {
     ['a size limit', { driver: 'aio', image, ...filters('sizelimit', '4096') }, false, /no offset and no size limit/],
     ['a delay', { driver: 'ram', image, ...filters('delay', '1') }, false, /has to see each request/],
     ['an error', { driver: 'aio', image, ...filters('error', 'flush') }, false, /has to see each request/],
-    ['a block device', { driver: 'aio', image: device }, false, /no block devices/],
+    ['a block device', { driver: 'aio', image: device }, false, /does not accept block devices/],
     ['a copy of one', { driver: 'ram', image: device }, true, true],
   ];
   for (const [what, wish, auto, on] of cases) {
