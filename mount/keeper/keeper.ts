@@ -392,7 +392,7 @@ export class Keeper implements KeeperControl {
     this.#checkRunning();
     const vbd = this.#bus.vbds.find(vdev);
     const swapping = { bus: this.#bus, pausing: this.#pausing, context: this.#attachContext() };
-    await swap(swapping, vbd, request, logCopy(request.image, watcher));
+    await swap(swapping, vbd, request, watcher);
     return await vbdInfo(this.#bus, vbd);
   }
 

@@ -15,6 +15,7 @@ import type { BusParts } from '../vbds/bus-parts.js';
 import type { Vbd } from '../vbds/vbd.js';
 import { attachCommand } from './attach.js';
 import type { AttachContext } from './attach-context.js';
+import { logCopy } from './log-copy.js';
 import { openSource } from './open-source.js';
 import type { Pausing } from './pause.js';
 
@@ -26,13 +27,9 @@ export interface Swapping {
 }
 
 /** @throws FusetapError USAGE if the vbd is not paused and the request does not ask for it, or if the size differs */
-export async function swap(
-  swapping: Swapping,
-  vbd: Vbd,
-  request: SwapRequest,
-  { signal, progress }: CopyWatcher,
-): Promise<void> {
+export async function swap(swapping: Swapping, vbd: Vbd, request: SwapRequest, watcher: CopyWatcher): Promise<void> {
   const { bus, pausing } = swapping;
+  const { signal, progress } = logCopy(request.image, watcher);
   // meanwhile it cannot be detached, resumed, saved or reset
   await bus.activities.run(vbd, 'swapping', signal, async (signal) => {
     refusePassedThrough(vbd);
