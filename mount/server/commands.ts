@@ -128,6 +128,8 @@ export interface ShowCommand {
   readonly op: 'show';
   readonly nodeId: number;
   readonly backingId: number | null;
+  /** see BusFile.mapId; an older keeper omits it */
+  readonly mapId?: number | null;
   /** an earlier server has shown the file: how many references the kernel has to it is not known */
   readonly inherited: boolean;
   /** see Transport.setLeaving */

@@ -54,6 +54,8 @@ export interface Vbd extends VbdFile {
   readonly holdings: Holdings;
   /** the id of its registration for passthrough, or null; decided at attach, constant while the bus is mounted */
   backingId: number | null;
+  /** the id of its registration for mappings only (mode r), or null; a swap changes it */
+  mapId: number | null;
   /** why the installed server could not open its disk: every request fails with EIO; null if it could */
   broken: string | null;
   /** requests wait until it is resumed */
