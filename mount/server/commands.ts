@@ -54,6 +54,8 @@ export interface ImageRef {
 export interface DriverFacts {
   readonly image: 'required' | 'none';
   readonly sharesMemory: boolean;
+  /** see Driver; a server of an older version omits it */
+  readonly rawImage?: boolean;
 }
 
 export interface PrepareCommand {

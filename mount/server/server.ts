@@ -69,8 +69,8 @@ export class Server {
 
   async describe({ driver, filters = [] }: Commands['describe']['command']): Promise<CommandResult<'describe'>> {
     for (const filter of filters) makeFilter(filter);
-    const { image, sharesMemory } = await loadDriver(driver);
-    return { image, sharesMemory: sharesMemory ?? false };
+    const { image, sharesMemory = false, rawImage = false } = await loadDriver(driver);
+    return { image, sharesMemory, rawImage };
   }
 
   async prepare(command: PrepareCommand, passed: PassedFds, means: Stoppable): Promise<CommandResult<'prepare'>> {

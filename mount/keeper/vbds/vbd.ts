@@ -39,6 +39,8 @@ export interface VbdSource {
   readonly image: OpenedImage | null;
   readonly memory: RamImage | null;
   readonly state: Json | null;
+  /** the request said that the image is raw whatever it looks like */
+  readonly raw: boolean;
   /** the image with its claim, or the memory */
   readonly holdings: Holdings;
 }
