@@ -1,0 +1,150 @@
+/** The map against a model: what it says of a granule is what was told last, or that it must be asked for. */
+import fc from 'fast-check';
+import t from 'tap';
+import { DiskMap, type MapFile, type SliceState } from '../../../drivers/map/disk-map.js';
+import { ASK, DATA, MapLook, SLICE_GRANULES, WRITABLE, ZEROS } from '../../../drivers/map/table.js';
+
+const FILE: MapFile = { fd: -1, kind: 'file', readOnly: false, durable: false };
+const GRANULE = 4096;
+
+interface Place {
+  readonly state: typeof ZEROS | typeof DATA | typeof WRITABLE;
+  readonly file: number;
+  readonly place: number;
+}
+
+function mapOf(
+  granules: number,
+  more: { sliceState?: (slice: number) => SliceState; mostBytes?: number } = {},
+): DiskMap {
+  return new DiskMap({ granuleBytes: GRANULE, sizeBytes: granules * GRANULE - 5, files: [FILE, FILE], ...more });
+}
+
+t.test('an entry keeps a place of any size', async (t) => {
+  const map = mapOf(10);
+  const places = [0, 1, 511, 4096, 2 ** 31, 2 ** 32 - 1, 2 ** 32, 2 ** 40 + 513, 2 ** 53 - 1];
+  for (const [i, place] of places.entries()) {
+    for (const file of [0, 1, 255]) {
+      for (const state of [DATA, WRITABLE] as const) {
+        map.set(i, { state, file, place });
+        t.same(map.entry(i), { state, file, place });
+      }
+    }
+  }
+});
+
+t.test('a run joins granules that follow one another in one file', async (t) => {
+  const map = mapOf(10);
+  const look = new MapLook(map.table);
+  for (const granule of [0, 1, 2]) map.set(granule, { state: DATA, file: 1, place: 70_000 + granule * GRANULE });
+  map.set(3, { state: WRITABLE, file: 1, place: 70_000 + 3 * GRANULE });
+  map.set(4, { state: ZEROS, file: 0, place: 0 });
+  map.set(5, { state: ZEROS, file: 0, place: 9 });
+  t.equal(look.run(100, 5 * GRANULE), DATA);
+  t.same([look.length, look.file, look.place], [3 * GRANULE - 100, 1, 70_100]);
+  t.equal(look.run(100, 50), DATA);
+  t.equal(look.length, 50);
+  t.equal(look.run(3 * GRANULE, GRANULE * 2), WRITABLE);
+  t.same([look.length, look.place], [GRANULE, 70_000 + 3 * GRANULE]);
+  t.equal(look.run(4 * GRANULE + 1, 10 * GRANULE), ZEROS);
+  t.equal(look.length, 2 * GRANULE - 1);
+  t.equal(look.run(6 * GRANULE, 1), ASK);
+});
+
+t.test('shapes that cannot be are refused', async (t) => {
+  for (const granuleBytes of [0, 256, 1000, 4097]) {
+    t.throws(() => new DiskMap({ granuleBytes, sizeBytes: 1 << 20, files: [] }), RangeError);
+  }
+  const files = Array.from({ length: 257 }, () => FILE);
+  t.throws(() => new DiskMap({ granuleBytes: 512, sizeBytes: 1 << 20, files }), RangeError);
+});
+
+t.test('a huge disk takes little memory', async (t) => {
+  const map = new DiskMap({ granuleBytes: 65_536, sizeBytes: 2 ** 43, files: [FILE] });
+  t.ok(map.table.memory.byteLength < 18 << 20);
+  map.set(map.granules - 1, { state: DATA, file: 0, place: 512 });
+  t.equal(map.entry(map.granules - 1).state, DATA);
+  t.equal(map.entry(0).state, ASK);
+});
+
+/** Commands on a map of few slots. */
+const command = fc.oneof(
+  fc.record({
+    act: fc.constant('set' as const),
+    granule: fc.nat(6 * SLICE_GRANULES - 1),
+    state: fc.constantFrom(ZEROS, DATA, WRITABLE),
+    place: fc.nat(1 << 30),
+  }),
+  fc.record({
+    act: fc.constant('change' as const),
+    granule: fc.nat(6 * SLICE_GRANULES - 4),
+    count: fc.integer({ min: 1, max: 3 }),
+    place: fc.nat(1 << 30),
+  }),
+);
+
+t.test('what the map says is true, whatever it had to forget', async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.array(command, { maxLength: 60 }), fc.integer({ min: 1, max: 7 }), async (commands, slots) => {
+      const truth = new Map<number, Place>();
+      // slice 2 and up are the base until something else is told of a granule in them
+      const sliceState = (slice: number): SliceState => {
+        if (slice < 2) return { state: ASK };
+        const isWhole = ![...truth.keys()].some((granule) => Math.floor(granule / SLICE_GRANULES) === slice);
+        return isWhole ? { state: DATA, file: 1 } : { state: ASK };
+      };
+      const map = mapOf(6 * SLICE_GRANULES, { sliceState, mostBytes: slots * 4096 });
+      const check = (granule: number): void => {
+        const { state, file, place } = map.entry(granule);
+        if (state === ASK) return;
+        const base: Place = { state: DATA, file: 1, place: granule * GRANULE };
+        const is = truth.get(granule) ?? (granule >= 2 * SLICE_GRANULES ? base : null);
+        if (is === null || is.state !== state) throw new Error(`granule ${granule} is not ${state}`);
+        if (state !== ZEROS && (is.file !== file || is.place !== place)) throw new Error(`granule ${granule} moved`);
+      };
+      for (const one of commands) {
+        if (one.act === 'set') {
+          const place: Place = { state: one.state, file: 0, place: one.place };
+          truth.set(one.granule, place);
+          map.set(one.granule, place);
+        } else {
+          const gone = map.withdraw(one.granule, one.count);
+          for (let i = 0; i < one.count; i++) {
+            if (map.entry(one.granule + i).state !== ASK) throw new Error('a withdrawn granule is known');
+            map.set(one.granule + i, { state: ZEROS, file: 0, place: 0 });
+            if (map.entry(one.granule + i).state !== ASK) throw new Error('a withdrawn granule became known');
+          }
+          await gone;
+          map.restore(one.granule, one.count);
+          for (let i = 0; i < one.count; i++) {
+            const place: Place = { state: WRITABLE, file: 0, place: one.place + i * GRANULE };
+            truth.set(one.granule + i, place);
+            map.set(one.granule + i, place);
+          }
+        }
+        for (let granule = 0; granule < map.granules; granule += 17) check(granule);
+        for (const granule of truth.keys()) check(granule);
+      }
+    }),
+    { numRuns: 150 },
+  );
+});
+
+t.test('withdraw waits for those who serve the map', async (t) => {
+  const map = mapOf(10);
+  map.set(1, { state: DATA, file: 0, place: 0 });
+  let release = (): void => {};
+  const away = map.servedBy({ quiesce: () => new Promise<void>((resolve) => (release = resolve)) });
+  const gone = map.withdraw(1, 1);
+  let isGone = false;
+  void gone.then(() => (isGone = true));
+  await new Promise((resolve) => setImmediate(resolve));
+  t.equal(isGone, false);
+  t.equal(map.entry(1).state, ASK);
+  release();
+  await gone;
+  away();
+  map.restore(1, 1);
+  await map.withdraw(1, 1);
+  t.pass('and not for those who do not any more');
+});
