@@ -4,7 +4,7 @@
  * requests that are exact, inside the disk and not empty. Calls that a driver lacks are emulated here.
  */
 import { constants } from 'node:os';
-import type { Extent, RawDisk, Window, WriteOptions, ZeroOptions } from './driver.js';
+import type { Extent, MapView, RawDisk, Segment, WriteOptions, ZeroOptions } from './driver.js';
 import { errnoOf, FusetapError, toFusetapError } from './errors.js';
 
 const { errno: E } = constants;
@@ -26,8 +26,10 @@ export interface Disk {
   /** bytes, fixed (coherence rule 7) */
   readonly size: number;
   readonly readOnly: boolean;
-  /** set if the disk is a range of an open file, so that threads can serve it; read-only if the disk is */
-  readonly window: Window | undefined;
+  /** set if the disk is runs of open files, so that threads can serve it; read-only if the disk is */
+  readonly segments: readonly Segment[] | undefined;
+  /** set if a map tells threads where the bytes are; read-only if the disk is */
+  readonly map: MapView | undefined;
   /**
    * Resolves to the count of bytes read: the whole range, except that it is cut at the end of the disk (0 beyond it).
    */
@@ -49,7 +51,7 @@ export interface Disk {
 
 /**
  * Makes the validating front of a driver's disk. It is read-only if the options say so, if the driver cannot write, or
- * if the window is read-only.
+ * if all that threads would write is read-only.
  *
  * @throws RangeError if the driver reports an invalid size
  */
@@ -57,13 +59,15 @@ export function frontDisk(raw: RawDisk, options: { readOnly: boolean }): Disk {
   if (!Number.isSafeInteger(raw.size) || raw.size <= 0) {
     throw new RangeError(`the driver reports a size of ${raw.size} bytes: it must be an integer above 0`);
   }
-  return new FrontDisk(raw, options.readOnly || raw.write === undefined || raw.window?.readOnly === true);
+  const isReadOnly = raw.map?.readOnly ?? raw.segments?.every((segment) => segment.readOnly) ?? false;
+  return new FrontDisk(raw, options.readOnly || raw.write === undefined || isReadOnly);
 }
 
 class FrontDisk implements Disk {
   readonly size: number;
   readonly readOnly: boolean;
-  readonly window: Window | undefined;
+  readonly segments: readonly Segment[] | undefined;
+  readonly map: MapView | undefined;
   readonly #raw: RawDisk;
   #underWay = 0;
   #closed: Promise<void> | undefined;
@@ -73,7 +77,8 @@ class FrontDisk implements Disk {
     this.#raw = raw;
     this.size = raw.size;
     this.readOnly = readOnly;
-    this.window = raw.window && { ...raw.window, readOnly };
+    this.segments = raw.segments?.map((segment) => ({ ...segment, readOnly: readOnly || segment.readOnly }));
+    this.map = raw.map && { ...raw.map, readOnly };
   }
 
   async read(buffer: Uint8Array, offset: number): Promise<number> {

@@ -8,6 +8,8 @@
  * come while the disk is open. It is given calls that write only if it was opened for writing.
  */
 
+import type { DiskMap } from './map/disk-map.js';
+
 /** A JSON value. The state that `prepare` returns has this type, because another process keeps it. */
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 
@@ -100,10 +102,15 @@ export interface RawDisk {
   /** bytes: fixed while open, above 0, at most Number.MAX_SAFE_INTEGER; need not be a multiple of a sector */
   readonly size: number;
   /**
-   * Set if the disk is exactly a range of an open file. Threads then serve the disk without calling the driver, so the
-   * calls below must do only what windowDisk does.
+   * Set if the disk is runs of open files: in order, without gaps, all of the disk. Threads then serve the disk without
+   * calling the driver, so the calls below must do only what segmentsDisk does.
    */
-  readonly window?: Window;
+  readonly segments?: readonly Segment[];
+  /**
+   * Set if a map tells where the bytes are. Threads then serve what the map knows, and the calls below tell the map what
+   * they find out. A disk has segments or a map, not both.
+   */
+  readonly map?: MapView;
   /**
    * Fills the whole buffer from `offset`, or throws. If the image has shrunk, it must throw (EIO), not return zeros.
    */
@@ -116,12 +123,29 @@ export interface RawDisk {
   zero?(offset: number, length: number, options: ZeroOptions): Promise<void>;
   /** Describes the range in order and without gaps; may describe more or less of it. If omitted, all is data. */
   extents?(offset: number, length: number): Promise<Extent[]>;
+  /**
+   * Is called once before any request: from then on this process alone has the disk. `open` may run while a server that
+   * is being replaced still writes, so it reads only what cannot change; the rest is read here.
+   */
+  activate?(): Promise<void>;
   /** Is called once, when no other call is under way. */
   close(): Promise<void>;
 }
 
+/** A disk that is a part of a mapped disk: its byte 0 is the byte `start` of the map. */
+export interface MapView {
+  readonly map: DiskMap;
+  readonly start: number;
+  readonly readOnly: boolean;
+}
+
+/** A run of a disk: `size` bytes of the disk from `offset` on are the bytes of the window. */
+export interface Segment extends Window {
+  readonly offset: number;
+}
+
 /**
- * A disk that is the bytes `start` to `start + size` of an open file. It is plain data, so it can be sent to a thread.
+ * The bytes `start` to `start + size` of an open file. It is plain data, so it can be sent to a thread.
  */
 export interface Window {
   readonly fd: number;

@@ -4,9 +4,12 @@
  */
 import { access } from 'node:fs/promises';
 import { pathToFileURL } from 'node:url';
-import type { Driver, RawDisk, Window } from './driver.js';
+import type { Driver, RawDisk, Segment, Window } from './driver.js';
 import { type ErrorCode, EXIT_CODES, FusetapError, toFusetapError } from './errors.js';
+import { oneSegment } from './one-segment.js';
 import { quoted } from './quote.js';
+import { areWhole } from './segments.js';
+import { wrapDisk } from './wrap-disk.js';
 
 const HINT = 'docs/drivers.md has the contract, and a complete driver';
 
@@ -60,14 +63,28 @@ export function checkDisk(value: unknown, driver: string): RawDisk {
     throw broken(`its size is ${shown(disk.size)}: it must be a whole number of bytes above 0`);
   }
   mustBeFunctions(disk, ['read', 'close'], ['write', 'flush', 'zero', 'extents'], broken);
-  if (disk.window !== undefined && !isWindow(disk.window, disk.size as number)) {
+  const size = disk.size as number;
+  if (disk.window !== undefined && !isWindow(disk.window, size)) {
     throw broken('its window is not {fd, start, size, kind, readOnly, durable} with the size of the disk');
   }
-  return value as RawDisk;
+  if (disk.segments !== undefined && !areSegments(disk.segments, size)) {
+    throw broken('its segments are not windows with an offset, in order, without gaps, with the size of the disk');
+  }
+  const raw = value as RawDisk;
+  // drivers of earlier versions have a window in place of segments
+  if (disk.window === undefined || disk.segments !== undefined) return raw;
+  return wrapDisk(raw, { segments: oneSegment(disk.window as Window) });
+}
+
+function areSegments(value: unknown, size: number): boolean {
+  if (!Array.isArray(value)) return false;
+  const segments = value as Segment[];
+  return segments.every((segment) => isWindow(segment, segment?.size)) && areWhole(segments, size);
 }
 
 function isWindow(value: unknown, size: number): boolean {
   const { fd, start, kind, readOnly, durable, ...rest } = (value ?? {}) as Partial<Window>;
+  if (!Number.isSafeInteger(size) || size <= 0) return false;
   const areBytes = [fd, start].every((n) => Number.isSafeInteger(n) && (n as number) >= 0);
   const areFlags = typeof readOnly === 'boolean' && typeof durable === 'boolean';
   return areBytes && areFlags && rest.size === size && ['file', 'block', 'memory'].includes(kind as string);

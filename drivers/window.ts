@@ -9,6 +9,7 @@ import { E, fallocateAsync, SEEK_DATA, SEEK_HOLE, SystemCallError } from '../sys
 import type { Extent, RawDisk, Window, WriteOptions, ZeroOptions } from './driver.js';
 import { errnoOf, FusetapError } from './errors.js';
 import { readFully, writeFully } from './file-io.js';
+import { oneSegment } from './one-segment.js';
 import { cannotZero, leavesGap, seekWindow, zeroMode } from './window-sync.js';
 
 const fdatasyncAsync = promisify(fdatasync);
@@ -26,7 +27,7 @@ const EXTENTS_PER_CALL = 256;
 export function windowDisk(window: Window, close: () => Promise<void>): RawDisk {
   const reading = {
     size: window.size,
-    window,
+    segments: oneSegment(window),
     read: (buffer: Uint8Array, offset: number) => read(window, buffer, offset),
     extents: async (offset: number, length: number) => {
       await nextTurn();

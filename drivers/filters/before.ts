@@ -2,6 +2,7 @@
 import { constants } from 'node:os';
 import type { RawDisk } from '../driver.js';
 import { FusetapError } from '../errors.js';
+import { wrapDisk } from '../wrap-disk.js';
 
 export const KINDS = ['read', 'write', 'flush', 'zero'] as const;
 export type Kind = (typeof KINDS)[number];
@@ -18,8 +19,10 @@ export interface PassingRequest {
  *   here first as a zero, then as the writes that replace it
  */
 export function beforeRequests(next: RawDisk, before: (request: PassingRequest) => Promise<void>): RawDisk {
-  const disk: RawDisk = {
-    size: next.size,
+  const { write } = next;
+  return wrapDisk(next, {
+    // threads would pass by
+    ...{ segments: undefined, map: undefined },
     async read(buffer, offset) {
       await before({ kind: 'read', offset, length: buffer.byteLength });
       await next.read(buffer, offset);
@@ -28,20 +31,20 @@ export function beforeRequests(next: RawDisk, before: (request: PassingRequest) 
       await before({ kind: 'flush', offset: 0, length: next.size });
       await next.flush?.();
     },
-    close: () => next.close(),
-  };
-  if (next.extents) disk.extents = async (offset, length) => (await next.extents?.(offset, length)) ?? [];
-  if (!next.write) return disk;
-  disk.write = async (buffer, offset, options) => {
-    await before({ kind: 'write', offset, length: buffer.byteLength });
-    await next.write?.(buffer, offset, options);
-  };
-  disk.zero = async (offset, length, options) => {
-    await before({ kind: 'zero', offset, length });
-    if (!next.zero) throw cannotZero();
-    await next.zero(offset, length, options);
-  };
-  return disk;
+    write:
+      write &&
+      (async (buffer, offset, options) => {
+        await before({ kind: 'write', offset, length: buffer.byteLength });
+        await next.write?.(buffer, offset, options);
+      }),
+    zero:
+      write &&
+      (async (offset, length, options) => {
+        await before({ kind: 'zero', offset, length });
+        if (!next.zero) throw cannotZero();
+        await next.zero(offset, length, options);
+      }),
+  });
 }
 
 /** The error that makes disk.ts write zeros. */

@@ -2,6 +2,7 @@
 import { closeSync, constants, openSync } from 'node:fs';
 import type { RawDisk } from '../driver.js';
 import { narrow } from '../filters/narrow.js';
+import { windowOf } from '../one-segment.js';
 import { windowDisk } from '../window.js';
 
 /**
@@ -11,7 +12,7 @@ import { windowDisk } from '../window.js';
  * @throws a system error if no descriptor is left
  */
 export function partitionDisk(whole: RawDisk, offset: number, size: number, readOnly: boolean): RawDisk {
-  const { window } = whole;
+  const window = windowOf(whole);
   if (window === undefined) return { ...narrow(whole, offset, size), close: async () => {} };
   // The kernel reports a failed writeback once to each open file description. If partition and disk shared one, each
   // could hide the error from the other.

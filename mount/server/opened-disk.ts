@@ -7,6 +7,7 @@ import { closeAll, inTime } from '../../drivers/close-fd.js';
 import { type Disk, frontDisk } from '../../drivers/disk.js';
 import type { ImageFile, OpenContext, RawDisk } from '../../drivers/driver.js';
 import { FusetapError, isCodeMissing } from '../../drivers/errors.js';
+import { windowOf } from '../../drivers/one-segment.js';
 import { openFiltered } from '../../drivers/open-filtered.js';
 import { loadDriver } from '../../drivers/registry.js';
 import { keepOnExec } from '../../system/libc.js';
@@ -175,7 +176,8 @@ export async function closeOpenedDisk(opened: OpenedDisk): Promise<Error | null>
   return errors.find((error) => error !== null) ?? null;
 }
 
-export function windowFacts({ window }: Disk): WindowFacts | null {
+export function windowFacts(disk: Disk): WindowFacts | null {
+  const window = windowOf(disk);
   if (window === undefined) return null;
   const { fd: _, ...facts } = window;
   return facts;

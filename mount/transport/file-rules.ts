@@ -3,6 +3,7 @@
  * is done and its error reported.
  */
 import { errnoOf } from '../../drivers/errors.js';
+import { windowOf } from '../../drivers/one-segment.js';
 import { E } from '../../system/libc.js';
 import type { Ledger } from '../ledger/ledger.js';
 import { statBelow } from './below.js';
@@ -70,7 +71,8 @@ export function writesDurably(flags: number): boolean {
  */
 export function attributesOf(file: BusFile, ledger: Ledger, isPassedThrough: boolean): Attributes {
   const { nodeId, disk, ledgerIndex } = file;
-  const { window, size } = disk;
+  const { size } = disk;
+  const window = windowOf(disk);
   const below = window === undefined ? null : statBelow(window);
   if (isPassedThrough && below !== null) ledger.noteWriteSince(ledgerIndex, below.mtimeMs);
   const whole = Math.ceil(size / 512);

@@ -1,5 +1,6 @@
 /** A RawDisk that does what a thread does with a window, so that the suite checks it by the same rules. */
 import type { Extent, RawDisk, Window } from '../../drivers/driver.js';
+import { oneSegment, windowOf } from '../../drivers/one-segment.js';
 import {
   durably,
   flushWindow,
@@ -17,11 +18,11 @@ const zeros = { address: addressOf(bytes), bytes };
 
 /** Serves the window of a disk with window-sync.ts only. */
 export function bySyncCalls(raw: RawDisk): RawDisk {
-  const w = windowOf(raw);
+  const w = onlyWindow(raw);
   let mayWait = false;
   const reading = {
     size: w.size,
-    window: w,
+    segments: oneSegment(w),
     async read(buffer: Uint8Array, offset: number) {
       // in turn as a thread that waits, and as one that first tries without waiting
       mayWait = !mayWait;
@@ -47,9 +48,10 @@ export function bySyncCalls(raw: RawDisk): RawDisk {
   };
 }
 
-function windowOf(raw: RawDisk): Window {
-  if (!raw.window) throw new TypeError('the disk is no window');
-  return raw.window;
+function onlyWindow(raw: RawDisk): Window {
+  const window = windowOf(raw);
+  if (window === undefined) throw new TypeError('the disk is no window');
+  return window;
 }
 
 function expectCount(operation: string, result: number, expected: number): void {

@@ -4,6 +4,7 @@ import t from 'tap';
 import { frontDisk } from '../../drivers/disk.js';
 import type { Extent, RawDisk } from '../../drivers/driver.js';
 import { FusetapError } from '../../drivers/errors.js';
+import { oneSegment, windowOf } from '../../drivers/one-segment.js';
 import { bufferDisk, bufferFactory } from '../conformance/buffer-disk.js';
 import { diskSuite } from '../conformance/suite.js';
 
@@ -169,13 +170,13 @@ t.test('a driver without write is read-only, whatever was asked for', async (t) 
   await t.rejects(disk.write(Buffer.alloc(1), 0), { code: 'DENIED', errno: E.EROFS });
 });
 
-t.test('the window of a read-only disk is read-only', async (t) => {
+t.test('the segments of a read-only disk are read-only', async (t) => {
   const window = { fd: 5, start: 0, size: 100, kind: 'file', readOnly: false, durable: true } as const;
-  const raw = { ...bufferDisk(Buffer.alloc(100)), window };
-  t.same(frontDisk(raw, { readOnly: true }).window, { ...window, readOnly: true });
-  t.same(frontDisk(raw, writable).window, window);
-  t.equal(frontDisk({ ...raw, window: { ...window, readOnly: true } }, writable).readOnly, true);
-  t.equal(frontDisk(bufferDisk(Buffer.alloc(1)), writable).window, undefined);
+  const raw = { ...bufferDisk(Buffer.alloc(100)), segments: oneSegment(window) };
+  t.same(windowOf(frontDisk(raw, { readOnly: true })), { ...window, readOnly: true });
+  t.same(windowOf(frontDisk(raw, writable)), window);
+  t.equal(frontDisk({ ...raw, segments: oneSegment({ ...window, readOnly: true }) }, writable).readOnly, true);
+  t.equal(frontDisk(bufferDisk(Buffer.alloc(1)), writable).segments, undefined);
 });
 
 t.test('a size that no disk can have is refused', async (t) => {

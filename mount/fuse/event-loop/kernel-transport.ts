@@ -1,7 +1,8 @@
 /**
- * The kernel transport, the server's half: threads for windows, the dispatcher for the rest.
+ * The kernel transport, the server's half: threads for disks that are segments or have a map, the dispatcher for the rest.
  */
-import type { Window } from '../../../drivers/driver.js';
+import type { MapView, Window } from '../../../drivers/driver.js';
+import { windowOf } from '../../../drivers/one-segment.js';
 import { durably } from '../../../drivers/window-sync.js';
 import { addressOf, E, preadNoWait } from '../../../system/libc.js';
 import { CounterPages, MAIN_AREA } from '../../ledger/counters.js';
@@ -9,6 +10,7 @@ import type { Ledger } from '../../ledger/ledger.js';
 import type { Ownership } from '../../transport/file-rules.js';
 import type { Abilities, BusFile, Transport, TransportEvents } from '../../transport/transport.js';
 import { Tree } from '../../transport/tree.js';
+import type { ServedMap, ServedWindow } from '../thread/served-disk.js';
 import { NO_TURNS } from '../thread/write-turns.js';
 import { Dispatcher } from './dispatch.js';
 import { ImageTurns } from './image-turns.js';
@@ -46,6 +48,8 @@ export class KernelTransport implements Transport {
   /** files that were taken from the threads, until no thread uses them any more */
   readonly #withdrawals = new Map<number, Promise<void>>();
   readonly #paused = new Set<number>();
+  /** by node: says to its map that threads do not serve it any more */
+  readonly #unserve = new Map<number, () => void>();
   /** files whose I/O waits because their disk hangs */
   readonly #stuck = new Set<number>();
   readonly #dispatcher: Dispatcher;
@@ -103,25 +107,35 @@ export class KernelTransport implements Transport {
   /** Counts a writer that uses the lock of the file: threads must not bypass the lock while there is one. */
   async #noteWriter({ nodeId, disk, backingId, bytesFd = null, isShared = false }: BusFile): Promise<void> {
     this.#turns.removeWriter(nodeId);
-    const isThreads = disk.window !== undefined && backingId === null && !isShared;
+    const isThreads = windowOf(disk) !== undefined && backingId === null && !isShared;
     if (!isThreads && !disk.readOnly && bytesFd !== null) await this.#turns.addWriter(nodeId, bytesFd);
   }
 
   #serveByThreads(file: BusFile): void {
-    const { window } = file.disk;
-    if (window === undefined) return;
-    const { nodeId, ledgerIndex } = file;
+    const { nodeId, ledgerIndex, disk } = file;
+    const { segments = [], map } = disk;
+    if (segments.length === 0 && map === undefined) return;
     this.#threaded.add(nodeId);
+    const window = windowOf(disk);
+    const served =
+      window === undefined
+        ? segments.map((segment) => ({ offset: segment.offset, served: unmapped(segment, segment.kind === 'memory') }))
+        : [{ offset: 0, served: this.#mappedWindow(nodeId, window) }];
+    this.#threads.serve(nodeId, {
+      ledgerIndex,
+      segments: served,
+      map: map === undefined ? null : mapOf(map, disk.size),
+    });
+    this.#unserve.get(nodeId)?.();
+    const nodes = new Set([nodeId]);
+    const unserve = map?.map.servedBy({ quiesce: () => this.#threads.quiesce(nodes) });
+    if (unserve !== undefined) this.#unserve.set(nodeId, unserve);
+  }
+
+  #mappedWindow(nodeId: number, window: Window): ServedWindow {
     const mappedAt = this.#mapped.map(nodeId, window);
     const turns = mappedAt === 0 ? NO_TURNS : this.#turns.add(nodeId, window);
-    this.#threads.serve(nodeId, {
-      window,
-      durably: durably(window),
-      ledgerIndex,
-      canReadNoWait: window.kind !== 'memory' && canReadNoWait(window),
-      mappedAt,
-      turns,
-    });
+    return { ...unmapped(window, window.kind === 'memory'), mappedAt, turns };
   }
 
   /** Resolves when no thread serves the file any more. */
@@ -130,6 +144,8 @@ export class KernelTransport implements Transport {
       const gone = this.#threads.withdraw(nodeId).then(() => {
         this.#turns.remove(nodeId);
         this.#mapped.unmap(nodeId);
+        this.#unserve.get(nodeId)?.();
+        this.#unserve.delete(nodeId);
         this.#withdrawals.delete(nodeId);
       });
       this.#withdrawals.set(nodeId, gone);
@@ -205,6 +221,23 @@ export class KernelTransport implements Transport {
     await this.#withdraw(nodeId);
     this.#turns.removeWriter(nodeId);
   }
+}
+
+function unmapped(window: Window, mayGrow: boolean): ServedWindow {
+  const { fd, start, size, kind, readOnly, durable } = window;
+  const plain: Window = { fd, start, size, kind, readOnly, durable };
+  return {
+    window: plain,
+    durably: durably(plain),
+    canReadNoWait: kind !== 'memory' && canReadNoWait(plain),
+    ...{ mappedAt: 0, turns: NO_TURNS, mayGrow },
+  };
+}
+
+/** Entries limit what is used of a file, so its window has no end. */
+function mapOf({ map, start, readOnly }: MapView, size: number): ServedMap {
+  const files = map.files.map((file) => unmapped({ ...file, start: 0, size: Number.MAX_SAFE_INTEGER }, false));
+  return { table: map.table, files, start, size, readOnly };
 }
 
 /** Checked once: a file system without RWF_NOWAIT answers EOPNOTSUPP to every such read. */

@@ -2,8 +2,8 @@ import { Worker } from 'node:worker_threads';
 import { isNonBlocking, setNonBlocking } from '../../../system/libc.js';
 import { readingThreads, usualThreads } from '../protocol/thread-counts.js';
 import { crashPoint } from '../thread/crash-point.js';
-import type { ServedWindow } from '../thread/serve-window.js';
-import type { ThreadData, ThreadReport, WindowUpdate } from '../thread/thread.js';
+import type { ServedDisk } from '../thread/served-disk.js';
+import type { DiskUpdate, ThreadData, ThreadReport } from '../thread/thread.js';
 import { createThreadMemory, type ThreadMemory, ThreadWatch } from '../thread/thread-control.js';
 import { createTurnMemory, type TurnMemory } from '../thread/write-turns.js';
 
@@ -39,7 +39,7 @@ export class Threads {
   readonly #ledgerFd: number;
   readonly #statsFd: number;
   readonly #events: ThreadEvents;
-  readonly #windows = new Map<number, ServedWindow>();
+  readonly #disks = new Map<number, ServedDisk>();
   /** resolves when enough threads are loaded to begin; they wait for a permit. Rejects if they cannot be loaded */
   readonly loaded: Promise<void>;
   #becameLoaded: () => void = () => {};
@@ -88,7 +88,7 @@ export class Threads {
     const standstills = this.#watch.standstills();
     for (const { thread } of standstills) this.#watch.takePermitFrom(thread);
     if (this.#loaded - standstills.length >= this.#readers()) return;
-    const nodeIds = new Set(standstills.map(({ nodeId }) => nodeId).filter((nodeId) => this.#windows.has(nodeId)));
+    const nodeIds = new Set(standstills.map(({ nodeId }) => nodeId).filter((nodeId) => this.#disks.has(nodeId)));
     if (nodeIds.size > 0) this.#events.stuck(nodeIds);
     if (this.#loaded === this.#workers.length && this.#loaded < this.#deviceFds.length)
       this.#load(this.#loaded, { loaded: () => {}, failed: (error) => this.#tellFailure(error) });
@@ -137,10 +137,10 @@ export class Threads {
       this.#workers.splice(this.#workers.indexOf(worker), 1);
       told.failed(error);
     });
-    for (const [nodeId, served] of this.#windows) worker.postMessage({ nodeId, served } satisfies WindowUpdate);
+    for (const [nodeId, served] of this.#disks) worker.postMessage({ nodeId, served } satisfies DiskUpdate);
     this.#workers.push(worker);
     // the new thread then sees another version at its first look, and takes its messages
-    if (this.#windows.size > 0) this.#watch.announce();
+    if (this.#disks.size > 0) this.#watch.announce();
   }
 
   /** @throws Error if the system cannot create a thread */
@@ -161,16 +161,21 @@ export class Threads {
     else this.#events.gone(report.errno);
   }
 
-  /** Lets threads serve this window, from the next request on. */
-  serve(nodeId: number, served: ServedWindow): void {
+  /** Lets threads serve this disk, from the next request on. */
+  serve(nodeId: number, served: ServedDisk): void {
     this.#tell({ nodeId, served });
   }
 
   /**
-   * Takes the window from the threads; its requests go to the main thread. Resolves when no thread uses it any more.
+   * Takes the disk from the threads; its requests go to the main thread. Resolves when no thread uses it any more.
    */
   async withdraw(nodeId: number): Promise<void> {
     await this.#watch.awaitUnused(this.#tell({ nodeId, served: null }), nodeId);
+  }
+
+  /** Resolves when no thread still serves a request of these nodes that it began before the call. */
+  async quiesce(nodeIds: ReadonlySet<number>): Promise<void> {
+    await this.#watch.awaitPast(nodeIds);
   }
 
   /** Whether threads have written to mapped memory since the last call. */
@@ -178,9 +183,9 @@ export class Threads {
     return this.#watch.takeMapped();
   }
 
-  #tell(update: WindowUpdate): number {
-    if (update.served === null) this.#windows.delete(update.nodeId);
-    else this.#windows.set(update.nodeId, update.served);
+  #tell(update: DiskUpdate): number {
+    if (update.served === null) this.#disks.delete(update.nodeId);
+    else this.#disks.set(update.nodeId, update.served);
     for (const worker of this.#workers) worker.postMessage(update);
     return this.#watch.announce();
   }

@@ -1,5 +1,5 @@
 /**
- * Requests that a thread serves itself, because their disk is a window: plain data and a few system calls.
+ * Requests that a thread serves itself, because their place in a file is known: a few system calls each.
  *
  *      offset   0                4016        4080      4096                    4096 + 512 KiB
  *               ├────────────────┼───────────┼─────────┼──────── data ─────────┤
@@ -10,6 +10,7 @@
  * fields of a request are read before the reply's header overwrites its last 16 bytes.
  */
 import type { Window } from '../../../drivers/driver.js';
+import { ASK, ZEROS } from '../../../drivers/map/table.js';
 import {
   allocateWindow,
   flushWindow,
@@ -31,26 +32,13 @@ import { writesDurably } from '../../transport/file-rules.js';
 import * as abi from '../protocol/abi.js';
 import { Reply, Request } from '../protocol/message.js';
 import { MAPPED_BYTES, writeMapped } from './mapped-write.js';
+import { IN_ONE, IN_RUNS, type Places, type ServedWindow } from './served-disk.js';
 import { SPLICE_BYTES, type SpliceReply } from './splice-reply.js';
 import type { ThreadGate } from './thread-control.js';
 import { NO_TURNS, type WriteTurns } from './write-turns.js';
 
 const REQUEST_START = PAGE_BYTES - abi.IN_HEADER_SIZE - abi.RW_IN_SIZE;
 const REPLY_START = PAGE_BYTES - abi.OUT_HEADER_SIZE;
-
-/** A window with the facts that threads need. */
-export interface ServedWindow {
-  readonly window: Window;
-  /** the same window, for writes that must be durable (O_DSYNC, O_SYNC) */
-  readonly durably: Window;
-  readonly ledgerIndex: number;
-  /** false if the file system has no RWF_NOWAIT: then reads block */
-  readonly canReadNoWait: boolean;
-  /** the address of its first byte in this process (mapped-windows.ts); 0: not mapped */
-  readonly mappedAt: number;
-  /** the number of its image if its writes take turns (write-turns.ts), else NO_TURNS */
-  readonly turns: number;
-}
 
 /** Optional abilities of a thread. */
 export interface WindowServerOptions {
@@ -68,6 +56,8 @@ export interface WindowServerOptions {
 export interface DeferredRead {
   readonly uniqueLow: number;
   readonly uniqueHigh: number;
+  /** the window with all of its bytes, and their place there */
+  readonly served: ServedWindow;
   readonly offset: number;
   readonly size: number;
 }
@@ -127,23 +117,23 @@ export class WindowServer {
     this.#dataAddress = this.#resident.address + PAGE_BYTES;
   }
 
-  /** @returns the length of the reply to send, or NOT_SERVED, SENT or DEFERRED */
-  serve(served: ServedWindow): number {
+  /** @returns the length of the reply to send, or NOT_SERVED, SENT or DEFERRED; then `disk` has the place of the read */
+  serve(disk: Places): number {
     this.kind = NOT_COUNTED;
     switch (this.request.opcode) {
       case abi.READ:
         this.kind = READ;
-        return this.#read(served);
+        return this.#read(disk);
       case abi.WRITE:
         this.kind = WRITE;
-        return this.#write(served);
+        return this.#write(disk);
       case abi.FSYNC:
         this.kind = FLUSH;
-        return this.#fsync(served);
+        return this.#fsync(disk);
       case abi.FALLOCATE:
-        return this.#fallocate(served);
+        return this.#fallocate(disk);
       case abi.LSEEK:
-        return this.#lseek(served);
+        return this.#lseek(disk);
       default:
         return NOT_SERVED;
     }
@@ -157,11 +147,22 @@ export class WindowServer {
     return abi.OUT_HEADER_SIZE;
   }
 
-  #read({ window, canReadNoWait }: ServedWindow): number {
+  #read(disk: Places): number {
     const { request } = this;
     const offset = request.bodyU64(abi.RW_OFFSET);
     const size = Math.min(request.bodyU32(abi.RW_SIZE), abi.MAX_WRITE);
-    const { uniqueLow, uniqueHigh } = request;
+    switch (disk.find(offset, size, false)) {
+      case IN_ONE:
+        return this.#readWindow(disk.window, disk.at, disk.length);
+      case IN_RUNS:
+        return this.#readRuns(disk, offset, disk.length);
+      default:
+        return NOT_SERVED;
+    }
+  }
+
+  #readWindow({ window, canReadNoWait }: ServedWindow, offset: number, size: number): number {
+    const { uniqueLow, uniqueHigh } = this.request;
     const wanted = Math.min(size, window.size - offset);
     // if a page may have to come from a disk, RWF_NOWAIT is tried first, below
     if (wanted >= SPLICE_BYTES && (window.kind === 'memory' || !canReadNoWait)) {
@@ -188,13 +189,40 @@ export class WindowServer {
     return this.#answerRead(uniqueLow, uniqueHigh, n);
   }
 
+  /** Reads a range of a map: runs of files, and zeros. */
+  #readRuns(disk: Places, offset: number, size: number): number {
+    const { uniqueLow, uniqueHigh } = this.request;
+    for (let done = 0; done < size; done += disk.length) {
+      const state = disk.nextRun(offset + done, size - done);
+      if (state === ASK) return NOT_SERVED;
+      if (state === ZEROS) {
+        this.#resident.bytes.fill(0, PAGE_BYTES + done, PAGE_BYTES + done + disk.length);
+        continue;
+      }
+      const n = this.#readRun(disk.window, this.#dataAddress + done, disk.at, disk.length);
+      if (n < 0) return this.#answerRead(uniqueLow, uniqueHigh, n);
+    }
+    return this.#answerRead(uniqueLow, uniqueHigh, size);
+  }
+
+  /** @returns the bytes read: all of them, or −errno */
+  #readRun({ window, canReadNoWait }: ServedWindow, address: number, offset: number, size: number): number {
+    if (canReadNoWait) {
+      const n = readWindowNoWait(window, address, offset, size);
+      if (n !== -E.EAGAIN) return n;
+      this.#gate.givePermit();
+    }
+    return readWindow(window, address, offset, size);
+  }
+
   /**
    * Answers a read that was DEFERRED.
    * @param mayWait false: only if all bytes are in memory by now
    * @returns the length of the reply to send, or NOT_SERVED
    */
-  finishRead({ window }: ServedWindow, read: DeferredRead, mayWait: boolean): number {
+  finishRead(read: DeferredRead, mayWait: boolean): number {
     const { offset, size } = read;
+    const { window } = read.served;
     const n = (mayWait ? readWindow : readWindowNoWait)(window, this.#dataAddress, offset, size);
     if (n === -E.EAGAIN && !mayWait) return NOT_SERVED;
     this.kind = READ;
@@ -208,15 +236,18 @@ export class WindowServer {
     return abi.OUT_HEADER_SIZE + bytes;
   }
 
-  #write(served: ServedWindow): number {
+  #write(disk: Places): number {
     const { request } = this;
-    const { ledgerIndex } = served;
-    const window = writesDurably(request.bodyU32(abi.RW_FLAGS)) ? served.durably : served.window;
+    const { ledgerIndex } = disk;
+    const isDurable = writesDurably(request.bodyU32(abi.RW_FLAGS));
+    if (isDurable && disk.isMap) return NOT_SERVED;
+    const finding = disk.find(request.bodyU64(abi.RW_OFFSET), request.bodyU32(abi.RW_SIZE), true);
+    if (finding !== IN_ONE) return NOT_SERVED;
+    const { window: served, at, length } = disk;
+    const window = isDurable ? served.durably : served.window;
     if (window.durable) this.#gate.givePermit();
-    const offset = request.bodyU64(abi.RW_OFFSET);
-    const size = request.bodyU32(abi.RW_SIZE);
-    if (window.kind === 'memory' && !this.#mayFill(window, ledgerIndex, offset, size)) return this.answer(-E.ENOSPC);
-    const n = this.#writeInTurn(served, window, offset, size);
+    if (served.mayGrow && !this.#mayFill(window, ledgerIndex, at, length)) return this.answer(-E.ENOSPC);
+    const n = this.#writeInTurn(served, window, at, length);
     if (n < 0) {
       this.#ledger.noteFailedWrite(ledgerIndex);
       return this.answer(n);
@@ -258,26 +289,31 @@ export class WindowServer {
     return writeMapped(served, this.#dataAddress, offset, size);
   }
 
-  #fsync({ window, ledgerIndex }: ServedWindow): number {
+  #fsync({ all, ledgerIndex }: Places): number {
+    if (all === null) return NOT_SERVED;
     this.#gate.givePermit();
-    const error = flushWindow(window);
-    if (error < 0) this.#ledger.noteFlushError(ledgerIndex, -error);
+    for (const { window } of all) {
+      const error = flushWindow(window);
+      if (error < 0) this.#ledger.noteFlushError(ledgerIndex, -error);
+    }
     // only the main thread knows which handles got the error already
     if (this.#ledger.flushErrors(ledgerIndex).count > 0) return NOT_SERVED;
     return this.answer(0);
   }
 
-  #fallocate(served: ServedWindow): number {
+  #fallocate(disk: Places): number {
     const { request } = this;
-    const { window, ledgerIndex } = served;
-    const offset = request.bodyU64(abi.FALLOCATE_OFFSET);
-    const length = request.bodyU64(abi.FALLOCATE_LENGTH);
+    const { ledgerIndex } = disk;
+    const finding = disk.find(request.bodyU64(abi.FALLOCATE_OFFSET), request.bodyU64(abi.FALLOCATE_LENGTH), true);
+    if (disk.isMap || finding !== IN_ONE) return NOT_SERVED;
+    const { window: served, at: offset, length } = disk;
+    const { window } = served;
     if (window.kind !== 'memory') this.#gate.givePermit();
     let result: number;
     switch (request.bodyU32(abi.FALLOCATE_MODE)) {
       case 0:
       case FALLOC_FL_KEEP_SIZE:
-        if (window.kind === 'memory' && offset + length <= window.size) {
+        if (served.mayGrow && offset + length <= window.size) {
           if (!this.#mayFill(window, ledgerIndex, offset, length)) return this.answer(-E.ENOSPC);
         }
         result = allocateWindow(window, offset, length);
@@ -314,9 +350,12 @@ export class WindowServer {
     }
   }
 
-  #lseek({ window }: ServedWindow): number {
+  /** Only a disk that is one window: in others a run of data may go on in the next one. */
+  #lseek({ all }: Places): number {
+    const [only, second] = all ?? [];
+    if (only === undefined || second !== undefined) return NOT_SERVED;
     const { request } = this;
-    const position = seekWindow(window, request.bodyU64(abi.LSEEK_OFFSET), request.bodyU32(abi.LSEEK_WHENCE));
+    const position = seekWindow(only.window, request.bodyU64(abi.LSEEK_OFFSET), request.bodyU32(abi.LSEEK_WHENCE));
     if (position < 0) return this.answer(position);
     return this.#answerU64(position, abi.LSEEK_OUT_SIZE);
   }

@@ -36,7 +36,9 @@ const REQUESTS = 3;
 const PLACES = LINE_WORDS;
 /** the most reads that a thread may put off */
 export const MOST_PUT_OFF = 32;
-const WORDS_PER_THREAD = PLACES + MOST_PUT_OFF;
+const WORDS_PER_THREAD = PLACES + 2 * MOST_PUT_OFF;
+/** after the places: how often each was filled */
+const FILLINGS = PLACES + MOST_PUT_OFF;
 
 export type ThreadMemory = SharedArrayBuffer;
 
@@ -130,6 +132,7 @@ export class ThreadGate {
    */
   putOff(nodeId: number): number {
     const place = this.#places.indexOf(0);
+    this.#words[this.#own + FILLINGS + place] = ((this.#words[this.#own + FILLINGS + place] as number) + 1) | 0;
     Atomics.store(this.#places, place, nodeId);
     return place;
   }
@@ -155,6 +158,18 @@ function passPermitOn(words: Int32Array, own: number): void {
   if (Atomics.exchange(words, own + PERMIT, 0) === 0) return;
   Atomics.add(words, PERMITS, 1);
   Atomics.notify(words, PERMITS, 1);
+}
+
+/** Waits until every function has returned false once. */
+async function untilNone(lasting: readonly (() => boolean)[]): Promise<void> {
+  let sleepMs = 1;
+  for (const lasts of lasting) {
+    while (lasts()) {
+      await delay(sleepMs);
+      // longer and longer pauses, because a disk that hangs takes long
+      sleepMs = Math.min(20, sleepMs * 1.05);
+    }
+  }
 }
 
 /** The main thread's side. */
@@ -211,14 +226,39 @@ export class ThreadWatch {
 
   /** Resolves when no thread can still be using the window of a node that messages up to `version` took away. */
   async awaitUnused(version: number, nodeId: number): Promise<void> {
-    let sleepMs = 1;
+    const threads = Array.from({ length: this.#threads }, (_, thread) => thread);
+    await untilNone(threads.map((thread) => () => this.#uses(thread, version, nodeId)));
+  }
+
+  /**
+   * Resolves when no thread still serves a request of these nodes that it began before the call, or has such a read put
+   * off. For entries of a map: the caller has changed them before, and a thread sets NODE before it looks at entries. So
+   * a request that begins later sees the change.
+   */
+  async awaitPast(nodeIds: ReadonlySet<number>): Promise<void> {
+    const requests: (() => boolean)[] = [];
     for (let thread = 0; thread < this.#threads; thread++) {
-      while (this.#uses(thread, version, nodeId)) {
-        await delay(sleepMs);
-        // longer and longer pauses, because a disk that hangs takes long
-        sleepMs = Math.min(20, sleepMs * 1.05);
+      const own = wordsOf(thread);
+      if (!nodeIds.has(Atomics.load(this.#words, own + NODE))) continue;
+      const begun = Atomics.load(this.#words, own + REQUESTS);
+      requests.push(() => this.#holds(own + NODE, nodeIds) && this.#words[own + REQUESTS] === begun);
+    }
+    await untilNone(requests);
+    const reads: (() => boolean)[] = [];
+    for (let thread = 0; thread < this.#threads; thread++) {
+      for (let place = 0; place < MOST_PUT_OFF; place++) {
+        const at = wordsOf(thread) + PLACES + place;
+        if (!this.#holds(at, nodeIds)) continue;
+        const filling = at + MOST_PUT_OFF;
+        const count = Atomics.load(this.#words, filling);
+        reads.push(() => this.#holds(at, nodeIds) && Atomics.load(this.#words, filling) === count);
       }
     }
+    await untilNone(reads);
+  }
+
+  #holds(at: number, nodeIds: ReadonlySet<number>): boolean {
+    return nodeIds.has(Atomics.load(this.#words, at));
   }
 
   #uses(thread: number, version: number, nodeId: number): boolean {

@@ -1,5 +1,5 @@
 /**
- * A worker thread: reads requests from its own clone of /dev/fuse and serves those for windows. It hands all others to
+ * A worker thread: reads requests from its own clone of /dev/fuse and serves those whose place in a file is known. It hands all others to
  * the main thread, which replies on the same descriptor. The loop runs as long as the bus exists.
  *
  *      wait for a permit ──► read ──► serve ──► reply
@@ -16,7 +16,8 @@ import * as abi from '../protocol/abi.js';
 import { isOneWay, isWellFormed, type Request } from '../protocol/message.js';
 import { crashPoint } from './crash-point.js';
 import { DeferredReads, type PutOff } from './deferred-reads.js';
-import { DEFERRED, NOT_SERVED, SENT, type ServedWindow, WindowServer } from './serve-window.js';
+import { DEFERRED, NOT_SERVED, SENT, WindowServer } from './serve-window.js';
+import { type Places, placesOf, type ServedDisk } from './served-disk.js';
 import { SpliceReply } from './splice-reply.js';
 import { ThreadGate, type ThreadMemory } from './thread-control.js';
 import { type TurnMemory, WriteTurns } from './write-turns.js';
@@ -31,10 +32,10 @@ export interface ThreadData {
   readonly turnMemory: TurnMemory;
 }
 
-/** main thread → thread: serve this window, or (null) stop serving it */
-export interface WindowUpdate {
+/** main thread → thread: serve this disk, or (null) stop serving it */
+export interface DiskUpdate {
   readonly nodeId: number;
-  readonly served: ServedWindow | null;
+  readonly served: ServedDisk | null;
 }
 
 /** thread → main thread */
@@ -49,9 +50,9 @@ export type ThreadReport =
   /** the connection has ended, or the device fails with an unexpected errno */
   | { readonly kind: 'gone'; readonly thread: number; readonly errno: string };
 
-/** A window, and the counters of its requests. */
+/** A disk, and the counters of its requests. */
 interface Counted {
-  readonly served: ServedWindow;
+  readonly places: Places;
   readonly counters: Counters;
 }
 
@@ -64,9 +65,9 @@ class RequestLoop {
   readonly #server: WindowServer;
   readonly #request: Request;
   readonly #pages: CounterPages;
-  readonly #windows = new Map<number, Counted>();
+  readonly #disks = new Map<number, Counted>();
   readonly #deferred: DeferredReads<Counted>;
-  /** windows that were taken away while reads were put off: the main thread may wait until these reads are answered */
+  /** disks that were taken away while reads were put off: the main thread may wait until these reads are answered */
   readonly #takenAway: Counted[] = [];
   #isNonBlocking = false;
 
@@ -116,16 +117,16 @@ class RequestLoop {
     setNonBlocking(this.#deviceFd, hasDeferred);
   }
 
-  /** Takes the messages of the main thread: windows to serve, and windows to stop serving. */
+  /** Takes the messages of the main thread: disks to serve, and disks to stop serving. */
   readonly #takeUpdates = (): void => {
     for (;;) {
-      const received = receiveMessageOnPort(this.#port) as { message: WindowUpdate } | undefined;
+      const received = receiveMessageOnPort(this.#port) as { message: DiskUpdate } | undefined;
       if (received === undefined) break;
       const { nodeId, served } = received.message;
-      const old = this.#windows.get(nodeId);
+      const old = this.#disks.get(nodeId);
       if (old !== undefined && this.#deferred.count > 0) this.#takenAway.push(old);
-      if (served === null) this.#windows.delete(nodeId);
-      else this.#windows.set(nodeId, { served, counters: this.#pages.of(served.ledgerIndex) });
+      if (served === null) this.#disks.delete(nodeId);
+      else this.#disks.set(nodeId, { places: placesOf(served), counters: this.#pages.of(served.ledgerIndex) });
     }
     this.#gate.seen();
   };
@@ -150,12 +151,12 @@ class RequestLoop {
   }
 
   #serve(n: number, begunMs: number): void {
-    const window = this.#windows.get(this.#request.nodeId);
+    const window = this.#disks.get(this.#request.nodeId);
     if (window === undefined) return this.#handOn(n);
     if (crashPoint !== null) crashPoint('io', this.#request.opcode);
     const server = this.#server;
     server.mayDefer = this.#gate.ownsDevice && !this.#deferred.isFull;
-    const length = server.serve(window.served);
+    const length = server.serve(window.places);
     if (length === NOT_SERVED) this.#handOn(n);
     else if (length === DEFERRED) this.#putOff(window, begunMs);
     else this.#reply(window, length, begunMs);
@@ -191,8 +192,9 @@ class RequestLoop {
       uniqueLow: request.uniqueLow,
       uniqueHigh: request.uniqueHigh,
       uniqueId: request.uniqueId,
-      offset: request.bodyU64(abi.RW_OFFSET),
-      size: request.bodyU32(abi.RW_SIZE),
+      served: window.places.window,
+      offset: window.places.at,
+      size: window.places.length,
       place: this.#gate.putOff(request.nodeId),
       window,
       begunMs,
@@ -203,7 +205,7 @@ class RequestLoop {
   #finishRead(read: PutOff<Counted>, mayWait: boolean): number {
     this.#ledger.beginWork(this.#thread, read.uniqueId);
     if (mayWait) this.#gate.waitsFor(read.place);
-    const length = this.#server.finishRead(read.window.served, read, mayWait);
+    const length = this.#server.finishRead(read, mayWait);
     if (length === NOT_SERVED) {
       this.#ledger.leaveWork(this.#thread);
       return length;
@@ -222,7 +224,7 @@ class RequestLoop {
     if (this.#takenAway.length > 0 || deferred.isFull || deferred.isDue(nowMs)) this.#settle();
   }
 
-  /** Answers reads that were put off: those of windows that were taken away, else those that are ready. */
+  /** Answers reads that were put off: those of disks that were taken away, else those that are ready. */
   #settle(): void {
     if (this.#takenAway.length === 0) return this.#deferred.settle(now());
     for (const window of this.#takenAway.splice(0)) this.#deferred.finishOf(window);

@@ -13,7 +13,7 @@ import { driverFactory } from '../../conformance/driver-factory.js';
 import { type Piece, patternBytes } from '../../conformance/pattern.js';
 import { type DiskFactory, diskSuite } from '../../conformance/suite.js';
 import { bySyncCalls } from '../../conformance/sync-calls.js';
-import { RAM_ABILITIES, withoutWindow } from './over.js';
+import { RAM_ABILITIES, withoutSegments } from './over.js';
 
 const TAIL = 3 * PAGE_BYTES;
 
@@ -72,7 +72,7 @@ diskSuite({ name: 'window at an odd byte', test: t, factory: inTheMiddle(overRam
 diskSuite({
   name: 'arithmetic',
   test: t,
-  factory: inTheMiddle(driverFactory(ram, { wrap: withoutWindow }), 3 * PAGE_BYTES),
+  factory: inTheMiddle(driverFactory(ram, { wrap: withoutSegments }), 3 * PAGE_BYTES),
   abilities,
 });
 diskSuite({
@@ -94,7 +94,7 @@ t.test('a window stays a window', async (t) => {
       readOnly: false,
     },
   );
-  t.match(disk.window, { start: 1024, size: 2000, kind: 'memory', readOnly: false });
+  t.match(disk.segments?.[0], { start: 1024, size: 2000, kind: 'memory', readOnly: false });
   await disk.close();
   await made.dispose();
 });

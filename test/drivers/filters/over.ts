@@ -6,8 +6,8 @@ import { driverFactory } from '../../conformance/driver-factory.js';
 import type { DiskFactory } from '../../conformance/suite.js';
 
 /** A disk that is served on the event loop although it is a window. */
-export function withoutWindow(raw: RawDisk): RawDisk {
-  const { window: _, ...rest } = raw;
+export function withoutSegments(raw: RawDisk): RawDisk {
+  const { segments: _, ...rest } = raw;
   return rest;
 }
 

@@ -4,7 +4,8 @@ import type { Window } from '../../../drivers/driver.js';
 import { durably } from '../../../drivers/window-sync.js';
 import { MappedWindows } from '../../../mount/fuse/event-loop/mapped-windows.js';
 import { isOneWay, isWellFormed } from '../../../mount/fuse/protocol/message.js';
-import { DEFERRED, NOT_SERVED, type ServedWindow, WindowServer } from '../../../mount/fuse/thread/serve-window.js';
+import { DEFERRED, NOT_SERVED, WindowServer } from '../../../mount/fuse/thread/serve-window.js';
+import { OneWindow, type ServedWindow } from '../../../mount/fuse/thread/served-disk.js';
 import { createThreadMemory, ThreadGate } from '../../../mount/fuse/thread/thread-control.js';
 import { createTurnMemory, NO_TURNS, TurnWatch, WriteTurns } from '../../../mount/fuse/thread/write-turns.js';
 import { createLedger, Ledger } from '../../../mount/ledger/ledger.js';
@@ -65,9 +66,10 @@ export function makeWindowFixture(initial: Buffer, isMapped = false): WindowFixt
       buffer.set(bytes);
       const narrowed = { ...window, ...changes };
       const windows = { window: narrowed, durably: durably(narrowed) };
-      const served: ServedWindow = { ...windows, ledgerIndex: 0, canReadNoWait, mappedAt, turns };
+      const mayGrow = narrowed.kind === 'memory';
+      const served: ServedWindow = { ...windows, canReadNoWait, mappedAt, turns, mayGrow };
       if (isWellFormed(server.request, bytes.length)) {
-        const length = server.serve(served);
+        const length = server.serve(new OneWindow(0, served));
         if (length === DEFERRED) return 'put off';
         return length === NOT_SERVED ? 'handed over' : sent(server, length);
       }

@@ -2,9 +2,13 @@
 import t from 'tap';
 import { DeferredReads, type PutOff } from '../../../../mount/fuse/thread/deferred-reads.js';
 import { NOT_SERVED } from '../../../../mount/fuse/thread/serve-window.js';
+import type { ServedWindow } from '../../../../mount/fuse/thread/served-disk.js';
+
+/** the window is used only by the function that answers */
+const NOTHING = {} as ServedWindow;
 
 function asRead(offset: number): Omit<PutOff<string>, 'window' | 'begunMs'> {
-  return { uniqueId: offset, uniqueLow: offset, uniqueHigh: 0, place: offset, offset, size: 1 };
+  return { uniqueId: offset, uniqueLow: offset, uniqueHigh: 0, place: offset, offset, size: 1, served: NOTHING };
 }
 
 /** A disk that has loaded the reads for which `isIn` is true, and the calls, in order. */

@@ -4,7 +4,8 @@ import { constants } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { dir } from 'tmp-promise';
-import { NOT_SERVED, type ServedWindow } from '../../../../mount/fuse/thread/serve-window.js';
+import { NOT_SERVED } from '../../../../mount/fuse/thread/serve-window.js';
+import type { ServedWindow } from '../../../../mount/fuse/thread/served-disk.js';
 import { NO_TURNS } from '../../../../mount/fuse/thread/write-turns.js';
 import { BEFORE_BYTES, makeWindowFixture, sent, type WindowFixture } from '../window-fixture.js';
 import { fallocateIn, fsyncIn, lseekIn, message, readIn, reply, struct, writeIn } from '../wire.js';
@@ -65,26 +66,26 @@ t.test('READ of bytes that are not in memory is put off, and answered later', as
   t.equal(serve(ask(READ, readIn(0, 64 << 10)), onDisk, true), 'put off');
   t.not(serve(ask(READ, readIn(0, (64 << 10) + 1)), onDisk, true), 'put off', 'a large one is waited for');
   t.not(serve(ask(READ, readIn(7, 14)), onDisk, false), 'put off', 'nor where nobody can tell what is in memory');
-  const read = { uniqueLow: 2, uniqueHigh: 1, offset: SIZE - 3, size: 4096 };
   const fromDisk = { ...window, ...onDisk };
   const served: ServedWindow = {
     window: fromDisk,
     durably: fromDisk,
-    ledgerIndex: 0,
     canReadNoWait: true,
     mappedAt: 0,
     turns: NO_TURNS,
+    mayGrow: false,
   };
+  const read = { uniqueLow: 2, uniqueHigh: 1, served, offset: SIZE - 3, size: 4096 };
   // another request has been served meanwhile
   serve(ask(READ, readIn(0, 5)));
-  t.equal(server.finishRead(served, read, false), NOT_SERVED);
-  const reply = sent(server, server.finishRead(served, read, true));
+  t.equal(server.finishRead(read, false), NOT_SERVED);
+  const reply = sent(server, server.finishRead(read, true));
   t.strictSame(reply.subarray(16), initial.subarray(-3));
   t.same([reply.readUInt32LE(0), reply.readInt32LE(4)], [19, 0]);
   t.same([reply.readUInt32LE(8), reply.readUInt32LE(12)], [2, 1], 'to whom it belongs');
   t.same([server.kind, server.result], [0, 3]);
-  const broken = { ...served, window: { ...served.window, fd: -1 } };
-  const refused = sent(server, server.finishRead(broken, read, true));
+  const broken = { ...read, served: { ...served, window: { ...served.window, fd: -1 } } };
+  const refused = sent(server, server.finishRead(broken, true));
   t.same([refused.length, refused.readInt32LE(4)], [16, -EBADF], 'and what failed');
 });
 

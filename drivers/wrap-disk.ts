@@ -1,0 +1,25 @@
+/** A disk made from another disk: it forwards every call that the maker does not replace. */
+import type { RawDisk } from './driver.js';
+
+/**
+ * Wraps a disk.
+ * @param changes replace members of `next`; a member that is undefined is removed
+ */
+export function wrapDisk(next: RawDisk, changes: { [Key in keyof RawDisk]?: RawDisk[Key] | undefined }): RawDisk {
+  const { size, segments, map } = next;
+  const wrapped: { -readonly [Key in keyof RawDisk]?: RawDisk[Key] | undefined } = {
+    size,
+    segments,
+    map,
+    read: (buffer, offset) => next.read(buffer, offset),
+    write: next.write && (async (buffer, offset, options) => next.write?.(buffer, offset, options)),
+    flush: next.flush && (async () => next.flush?.()),
+    zero: next.zero && (async (offset, length, options) => next.zero?.(offset, length, options)),
+    extents: next.extents && (async (offset, length) => (await next.extents?.(offset, length)) ?? []),
+    activate: next.activate && (async () => next.activate?.()),
+    close: () => next.close(),
+    ...changes,
+  };
+  const members = Object.entries(wrapped).filter(([, member]) => member !== undefined);
+  return Object.fromEntries(members) as unknown as RawDisk;
+}
