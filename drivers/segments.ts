@@ -52,6 +52,8 @@ class SegmentsDisk {
   readonly #disks: readonly RawDisk[];
   readonly #size: number;
   readonly #close: () => Promise<void>;
+  /** the last change of a range that crosses an end */
+  #crossing: Promise<void> = Promise.resolve();
 
   constructor(segments: readonly Segment[], size: number, close: () => Promise<void>) {
     this.#segments = segments;
@@ -83,13 +85,30 @@ class SegmentsDisk {
   }
 
   async #write(buffer: Uint8Array, offset: number, options: WriteOptions): Promise<void> {
-    for (const { disk, at, skip, length } of this.#parts(offset, buffer.byteLength)) {
+    await this.#change(offset, buffer.byteLength, async ({ disk, at, skip, length }) => {
       await disk.write?.(buffer.subarray(skip, skip + length), at, options);
-    }
+    });
   }
 
   async #zero(offset: number, length: number, options: ZeroOptions): Promise<void> {
-    for (const part of this.#parts(offset, length)) await part.disk.zero?.(part.at, part.length, options);
+    await this.#change(offset, length, async (part) => await part.disk.zero?.(part.at, part.length, options));
+  }
+
+  /**
+   * Changes a range part by part. A range that crosses an end waits for the others that do: a sector may lie in two
+   * segments, and must not be mixed from two writes (coherence rule 6).
+   */
+  async #change(offset: number, length: number, change: (part: Part) => Promise<void>): Promise<void> {
+    const parts = this.#parts(offset, length);
+    const [first] = parts;
+    if (first !== undefined && parts.length === 1) return await change(first);
+    const before = this.#crossing;
+    const own = (async () => {
+      await before.catch(() => {});
+      for (const part of parts) await change(part);
+    })();
+    this.#crossing = own;
+    await own;
   }
 
   /** Flushes each file once. */
