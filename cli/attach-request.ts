@@ -7,8 +7,9 @@ import { FusetapError } from '../drivers/errors.js';
 import { DEFAULT_DRIVER } from '../drivers/names.js';
 import type { AttachRequest, TransportName } from '../mount/control/interface.js';
 import type { Mode } from '../mount/images/mode.js';
-import { combineWords, type DiskSpec, parseWords } from './disk-spec/index.js';
+import { combineWords, type DiskSpec } from './disk-spec/index.js';
 import { imagePath } from './image-path.js';
+import { typedSpec } from './typed-spec.js';
 
 /** The options of `attach` that make the request. */
 export interface AttachWords {
@@ -53,9 +54,9 @@ export function attachRequest(words: readonly string[], options: AttachWords = {
       hint: 'with --driver or --image there is no SPEC, only [VDEV] [MODE]',
     });
   }
-  const whole = spec === undefined ? combineWords(specOfOptions(options), vdev, mode) : parseWords(spec, vdev, mode);
-  const { driver, image } = whole;
-  const path = image === null ? null : imagePath(image);
+  const whole = spec === undefined ? combineWords(specOfOptions(options), vdev, mode) : typedSpec(spec, vdev, mode);
+  const { driver, image, belowDev } = whole;
+  const path = image === null ? null : imagePath(image, belowDev);
   const filters = filtersOf(options);
   const { passthrough, share, partitions, transport, allowOther, uid, gid, fileMode } = options;
   const request = {

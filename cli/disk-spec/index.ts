@@ -3,6 +3,6 @@
  */
 export { type ListedDisk, lineAt, listDisks, parseDiskList } from './disk-list.js';
 export type { DeviceType, DiskSpec } from './disk-spec.js';
-export { combineWords, type ParseOptions, parseSpec, parseWords } from './parse.js';
+export { combineWords, type ParseOptions, parseSpec, parseWords, pathSpec } from './parse.js';
 export { printSpec, printXlSpec } from './print.js';
 export { PREFIXES } from './words.js';
