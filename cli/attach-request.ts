@@ -13,6 +13,8 @@ import { typedSpec } from './typed-spec.js';
 
 /** The options of `attach` that make the request. */
 export interface AttachWords {
+  vdev?: string;
+  mode?: Mode;
   readOnly?: boolean;
   driver?: string;
   image?: string;
@@ -25,6 +27,7 @@ export interface AttachWords {
   /** NAME=VALUE each, or NAME */
   filter?: string[];
   share?: string;
+  private?: boolean;
   partitions?: boolean;
   allowOther?: boolean;
   uid?: number;
@@ -39,22 +42,26 @@ export interface Wanted {
   notes: string[];
 }
 
+/** Whether options name the image, so that there is no SPEC. */
+export function isGivenApart({ driver, image }: AttachWords): boolean {
+  return driver !== undefined || image !== undefined;
+}
+
 /**
- * The request for the arguments `SPEC [VDEV] [MODE]`, or `[VDEV] [MODE]` with `--driver` or `--image`.
+ * The request for the arguments `SPEC [VDEV] [MODE]`.
+ * @param words the SPEC is not used if options name the image
  * @throws FusetapError USAGE
  */
-export function attachRequest(words: readonly string[], options: AttachWords = {}): Wanted {
-  const apart = options.driver !== undefined || options.image !== undefined;
-  const [spec, vdev, mode, ...excess] = apart ? [undefined, ...words] : words;
-  if (!apart && spec === undefined) {
+export function attachRequest(words: readonly (string | undefined)[], options: AttachWords = {}): Wanted {
+  const [spec, ...place] = words;
+  if (spec === undefined && !isGivenApart(options)) {
     throw new FusetapError('USAGE', 'nothing to attach', { hint: 'give a SPEC, or --image' });
   }
-  if (excess.length > 0) {
-    throw new FusetapError('USAGE', `too many words: ${excess.join(' ')}`, {
-      hint: 'with --driver or --image there is no SPEC, only [VDEV] [MODE]',
-    });
-  }
-  const whole = spec === undefined ? combineWords(specOfOptions(options), vdev, mode) : typedSpec(spec, vdev, mode);
+  const [vdev = options.vdev, mode = options.mode] = place;
+  const given = isGivenApart(options)
+    ? combineWords(specOfOptions(options), vdev, mode)
+    : typedSpec(spec ?? '', vdev, mode);
+  const whole = combineWords(given, options.vdev, options.mode);
   const { driver, image, belowDev } = whole;
   const path = image === null ? null : imagePath(image, belowDev);
   const filters = filtersOf(options);

@@ -4,20 +4,16 @@
  */
 import { readFileSync } from 'node:fs';
 import { codeOfErrno, FusetapError } from '../../drivers/errors.js';
-import { type AttachWords, attachRequest, type Wanted } from '../attach-request.js';
+import { type AttachWords, attachRequest } from '../attach-request.js';
 import { lineAt, listDisks } from '../disk-spec/index.js';
+import { at, type ListedDisk } from '../listed-disk.js';
 import { requestOfJson } from './json.js';
-
-/** A disk and its position: `domain.cfg:3`, `disks.json: entry 2`. */
-export interface ListedRequest extends Wanted {
-  readonly where: string;
-}
 
 /** The options for all disks of a file. */
 export type SharedWords = Pick<AttachWords, 'passthrough' | 'transport' | 'partitions'>;
 
 /** @throws FusetapError with the file and the line or entry: USAGE, NOT_FOUND, DENIED */
-export function readDiskFile(file: string, shared: SharedWords): ListedRequest[] {
+export function readDiskFile(file: string, shared: SharedWords): ListedDisk[] {
   const text = readText(file);
   const requests = /^\s*[[{]/.test(text) ? ofJson(file, text, shared) : ofDomain(file, text, shared);
   if (requests.length > 0) return requests;
@@ -33,7 +29,7 @@ function readText(file: string): string {
   }
 }
 
-function ofDomain(file: string, text: string, shared: SharedWords): ListedRequest[] {
+function ofDomain(file: string, text: string, shared: SharedWords): ListedDisk[] {
   const disks = at(file, () => listDisks(text));
   return disks.map((disk) => {
     const where = `${file}:${lineAt(text, disk.offset)}`;
@@ -41,7 +37,7 @@ function ofDomain(file: string, text: string, shared: SharedWords): ListedReques
   });
 }
 
-function ofJson(file: string, text: string, shared: SharedWords): ListedRequest[] {
+function ofJson(file: string, text: string, shared: SharedWords): ListedDisk[] {
   const document = at(file, () => parseJson(text));
   // as `show --json` prints it
   const entries = (document as { vbds?: unknown } | null)?.vbds ?? document;
@@ -62,19 +58,4 @@ function parseJson(text: string): unknown {
   } catch (error) {
     throw new FusetapError('USAGE', `not JSON: ${(error as Error).message}`, { cause: error });
   }
-}
-
-/** Runs `work`, and adds the position to its errors. */
-function at<Result>(where: string, work: () => Result): Result {
-  try {
-    return work();
-  } catch (error) {
-    throw placed(where, error);
-  }
-}
-
-/** An error of a disk, with the position of the disk in front; code and details stay. */
-export function placed(where: string, error: unknown): unknown {
-  if (!(error instanceof FusetapError)) return error;
-  return new FusetapError(error.code, `${where}: ${error.message}`, { ...error.toJSON(), cause: error });
 }
