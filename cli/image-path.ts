@@ -24,9 +24,9 @@ function isBelowDev(path: string, belowDev: NonNullable<DiskSpec['belowDev']>): 
 }
 
 function pathOfDescriptor(path: string): string {
-  const stats = statSync(path, { throwIfNoEntry: false });
   // the keeper reports what is wrong with a path that leads nowhere
-  if (stats === undefined) return path;
+  if (!existsSync(path)) return path;
+  const stats = statSync(path);
   if (!stats.isFile() && !stats.isBlockDevice() && !stats.isDirectory()) {
     const what = stats.isFIFO() ? 'a pipe' : stats.isSocket() ? 'a socket' : 'a character device';
     throw new FusetapError('USAGE', `${named(path)} is ${what}: an image is a regular file or a block device`, {
