@@ -125,9 +125,7 @@ const OPTIONS: Readonly<Record<string, Hints>> = {
 /** The hint for a command that fusetap does not have. */
 export function hintForCommand(word: string): string | undefined {
   if (Object.hasOwn(COMMANDS, word)) return COMMANDS[word];
-  return statSync(word, { throwIfNoEntry: false })?.isFile()
-    ? `did you mean fusetap attach ${named(word)}?`
-    : undefined;
+  return existsSync(word) && statSync(word).isFile() ? `did you mean fusetap attach ${named(word)}?` : undefined;
 }
 
 /** The hint for an option that the command does not have. @param command empty if no command was given */

@@ -95,6 +95,7 @@ export const vbd = answer<VbdInfo>()({
   filters: v.exactOptional(
     v.pipe(v.array(text), v.description('NAME=VALUE, as in --filter; the first is next to the driver')),
   ),
+  options: v.exactOptional(v.pipe(v.record(text, text), v.description('the options of its driver'))),
   partitions: v.nullable(v.array(partition)),
   keeperPid: pid,
   serverPid: pid,

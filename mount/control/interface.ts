@@ -54,6 +54,8 @@ export interface VbdInfo {
   share: string | null;
   /** its filters as NAME=VALUE, for example `offset=512`, the first next to the driver; an older bus omits it */
   filters?: string[];
+  /** the options of its driver; an older bus omits it */
+  options?: Record<string, string>;
   /** null if the attach did not ask for them */
   partitions: PartitionInfo[] | null;
   keeperPid: number | null;
