@@ -1,6 +1,7 @@
 /** The options of `attach`, for all commands that attach an image: each is declared here once. */
 import { type Command, Option } from 'commander';
 import { driverNames } from '../drivers/names.js';
+import { MODES } from '../mount/images/mode.js';
 import type { AttachWords } from './attach-request.js';
 import { allowOtherOption, gather, parseFileMode, parseId, transportOption } from './options.js';
 
@@ -9,7 +10,7 @@ export type AttachOptionName = keyof AttachWords;
 /** In the order of the help. */
 const OPTIONS: Readonly<Record<AttachOptionName, () => Option>> = {
   vdev: () => new Option('--vdev <VDEV>', 'the place on the bus, for one SPEC'),
-  mode: () => new Option('--mode <MODE>', 'the mode of each SPEC: r, w or w!').choices(['r', 'w', 'w!']),
+  mode: () => new Option('--mode <MODE>', 'the mode of each SPEC: r, w or w!').choices([...MODES]),
   readOnly: () => new Option('-r, --read-only', 'the same as MODE r'),
   driver: () =>
     new Option(

@@ -8,6 +8,7 @@
 import { existsSync } from 'node:fs';
 import { FusetapError } from '../drivers/errors.js';
 import { named, quoted } from '../drivers/quote.js';
+import { MODES } from '../mount/images/mode.js';
 import { type AttachWords, attachRequest, isGivenApart } from './attach-request.js';
 import { isVdevField } from './disk-spec/index.js';
 import { at, type ListedDisk } from './listed-disk.js';
@@ -54,7 +55,7 @@ function takes(disk: Disk, word: string): boolean {
   return true;
 }
 
-const isMode = (word: string): boolean => ['r', 'w', 'w!'].includes(word);
+const isMode = (word: string): boolean => MODES.some((mode) => mode === word);
 
 /** Whether a word behind the first is a SPEC: it names a file, or can be nothing else. */
 function isSpec(word: string): boolean {

@@ -5,6 +5,7 @@
  */
 import * as v from 'valibot';
 import type { Holder, PlainError } from '../../drivers/errors.js';
+import { MODES } from '../images/mode.js';
 import type { KindStats } from '../ledger/counters.js';
 import type {
   AttachResult,
@@ -85,7 +86,7 @@ export const vbd = answer<VbdInfo>()({
   path: v.pipe(path, v.description('the file of the vbd')),
   driver: text,
   image: v.nullable(text),
-  mode: v.picklist(['r', 'w', 'w!']),
+  mode: v.picklist(MODES),
   size: count,
   state,
   opens: v.pipe(count, v.description('open handles, as far as known')),
