@@ -26,6 +26,8 @@ const OPTIONS: Readonly<Record<AttachOptionName, () => Option>> = {
   share: () =>
     new Option('--share <NAME>', 'ram: share the memory under NAME (default: by the identity of the image file)'),
   private: () => new Option('--private', 'ram: a copy in memory that no other attach shares'),
+  raw: () =>
+    new Option('--raw', 'use the bytes of the image as they are, even if it looks like another format, such as qcow2'),
   filter: () =>
     new Option('--filter <NAME=VALUE>', 'delay=MS, error=KIND[:OFFSET-END][@FILE] or read-only (repeatable)').argParser(
       gather,

@@ -28,6 +28,7 @@ export interface AttachWords {
   filter?: string[];
   share?: string;
   private?: boolean;
+  raw?: boolean;
   partitions?: boolean;
   allowOther?: boolean;
   uid?: number;
@@ -65,7 +66,7 @@ export function attachRequest(words: readonly (string | undefined)[], options: A
   const { driver, image, belowDev } = whole;
   const path = image === null ? null : imagePath(image, belowDev);
   const filters = filtersOf(options);
-  const { passthrough, share, partitions, transport, allowOther, uid, gid, fileMode } = options;
+  const { passthrough, share, raw, partitions, transport, allowOther, uid, gid, fileMode } = options;
   const request = {
     driver,
     image: path,
@@ -74,7 +75,7 @@ export function attachRequest(words: readonly (string | undefined)[], options: A
     options: driverOptions(options.option ?? []),
     ...(filters.length > 0 && { filters }),
     // only the keys that were given: a bus of an older version does not know all of them
-    ...defined({ passthrough, share, partitions, transport, allowOther, uid, gid, fileMode }),
+    ...defined({ passthrough, share, raw, partitions, transport, allowOther, uid, gid, fileMode }),
   };
   return { request, notes: whole.notes };
 }

@@ -10,7 +10,7 @@ import { at, type ListedDisk } from '../listed-disk.js';
 import { requestOfJson } from './json.js';
 
 /** The options for all disks of a file. */
-export type SharedWords = Pick<AttachWords, 'passthrough' | 'transport' | 'partitions'>;
+export type SharedWords = Pick<AttachWords, 'passthrough' | 'transport' | 'partitions' | 'raw'>;
 
 /**
  * @param path `-` is stdin

@@ -97,6 +97,7 @@ export const vbd = answer<VbdInfo>()({
     v.pipe(v.array(text), v.description('NAME=VALUE, as in --filter; the first is next to the driver')),
   ),
   options: v.exactOptional(v.pipe(v.record(text, text), v.description('the options of its driver'))),
+  raw: v.exactOptional(v.pipe(flag, v.description('the image is raw whatever it looks like'))),
   partitions: v.nullable(v.array(partition)),
   keeperPid: pid,
   serverPid: pid,
