@@ -12,11 +12,13 @@
 import { resolve } from 'node:path';
 import { defined } from '../drivers/defined.js';
 import type { Disk } from '../drivers/disk.js';
+import { FusetapError } from '../drivers/errors.js';
 import type { FilterSpec } from '../drivers/filters/filter.js';
 import { DEFAULT_DRIVER } from '../drivers/names.js';
+import { quoted } from '../drivers/quote.js';
 import * as client from './client/index.js';
 import type { AttachRequest, BusInfo, DetachResult, SaveResult, VbdInfo } from './control/interface.js';
-import type { Mode } from './images/mode.js';
+import { MODES, type Mode } from './images/mode.js';
 
 export type { Disk } from '../drivers/disk.js';
 export type {
@@ -106,6 +108,7 @@ export type VbdWord = VbdInfo | string;
  */
 export async function attach(image: string | null, options: AttachOptions = {}): Promise<VbdInfo> {
   const { vdev, signal, passthrough, share, partitions, raw } = options;
+  checkMode(options);
   const request: AttachRequest = {
     driver: options.driver ?? DEFAULT_DRIVER,
     image: image === null ? null : resolve(image),
@@ -229,6 +232,7 @@ export async function list(options: BusOptions = {}): Promise<VbdInfo[]> {
  * @throws FusetapError as an attach of the same image would
  */
 export async function openDisk(image: string | null, options: DiskOptions = {}): Promise<Disk> {
+  checkMode(options);
   const { openDiskHere } = await import('./open-disk.js');
   const { driver = DEFAULT_DRIVER, mode = 'w', raw } = options;
   return openDiskHere({ driver, image, mode, raw, options: options.options ?? {}, filters: filtersOf(options) });
@@ -297,6 +301,14 @@ export class Bus {
   stop(options: client.DetachOptions = {}): Promise<DetachResult> {
     return stop({ ...options, ...this.#options });
   }
+}
+
+/** For programs that the compiler does not check. @throws FusetapError USAGE */
+function checkMode({ mode = 'w' }: DiskOptions): void {
+  if (MODES.includes(mode)) return;
+  throw new FusetapError('USAGE', `mode ${quoted(String(mode))} is none of ${MODES.join(', ')}`, {
+    hint: 'r reads, w writes, w! writes without the sharing check',
+  });
 }
 
 function filtersOf({ offset, sizelimit, filters = [] }: DiskOptions): FilterSpec[] {

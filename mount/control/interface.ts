@@ -54,6 +54,8 @@ export interface VbdInfo {
   share: string | null;
   /** its filters as NAME=VALUE, for example `offset=512`, the first next to the driver; an older bus omits it */
   filters?: string[];
+  /** the options of its driver; an older bus omits it */
+  options?: Record<string, string>;
   /** the attach said that the image is raw whatever it looks like; omitted if it did not */
   raw?: boolean;
   /** null if the attach did not ask for them */

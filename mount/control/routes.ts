@@ -10,6 +10,7 @@
  * Clients import only types of this file: loading the schemas would take a tenth of each command's time.
  */
 import * as v from 'valibot';
+import { MODES } from '../images/mode.js';
 import * as answers from './answers.js';
 import type { AttachRequest, BusWishes, SaveRequest, SwapRequest } from './interface.js';
 import {
@@ -84,7 +85,7 @@ export const ROUTES = {
         driver,
         image,
         vdev: v.optional(v.pipe(v.nullable(text), v.description('null: the first free xvd*')), null),
-        mode: v.optional(oneOf(['r', 'w', 'w!']), 'w'),
+        mode: v.optional(oneOf(MODES), 'w'),
         ...busWishes,
         passthrough: v.optional(oneOf(['auto', 'on', 'off']), 'auto'),
         options,
