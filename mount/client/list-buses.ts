@@ -41,13 +41,15 @@ interface Look {
 }
 
 async function lookAt(name: string, runtimeDir: string): Promise<Look> {
+  let place: BusPlace | null = null;
   try {
-    const place = await resolveBus(name, runtimeDir);
+    place = await resolveBus(name, runtimeDir);
     return await askOrExamine(place);
   } catch (error) {
     if (!(error instanceof FusetapError)) throw error;
     // NOT_FOUND: its directory is gone, or was never recorded
-    return error.code === 'NOT_FOUND' ? {} : { trouble: { bus: name, path: null, state: 'not-answering', error } };
+    if (error.code === 'NOT_FOUND') return {};
+    return { trouble: { bus: name, path: place?.path ?? null, state: 'not-answering', error } };
   }
 }
 
