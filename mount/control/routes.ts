@@ -12,7 +12,7 @@
 import * as v from 'valibot';
 import { MODES } from '../images/mode.js';
 import * as answers from './answers.js';
-import type { AttachRequest, BusWishes, SaveRequest, SwapRequest } from './interface.js';
+import type { AttachRequest, BusWishes, SaveRequest, SwapRequest, UpgradeRequest } from './interface.js';
 import {
   absolutePath,
   busWishes,
@@ -186,6 +186,11 @@ export const ROUTES = {
   upgrade: {
     line: 'POST /upgrade',
     summary: 'Replaces the server of the running bus by the installed version',
+    body: v.strictObject({
+      program: v.optional(
+        v.pipe(absolutePath, v.description("the server's program; default: the one in the keeper's own installation")),
+      ),
+    }) satisfies v.GenericSchema<unknown, UpgradeRequest>,
     answer: answers.upgraded,
   },
   stop: {
