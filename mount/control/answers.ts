@@ -109,6 +109,9 @@ export const vbd = answer<VbdInfo>()({
       v.description('not-answering: its file system does not answer; gone: the image is lost; null: it is fine'),
     ),
   ),
+  detachesWhenUnused: v.exactOptional(
+    v.pipe(flag, v.description('whether it is detached when nobody uses it any more')),
+  ),
 });
 
 export const attachedVbd = answer<AttachResult>()({

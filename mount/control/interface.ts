@@ -68,6 +68,8 @@ export interface VbdInfo {
   broken?: string | null;
   /** the trouble with the image; null if there is none, or no image; an older bus omits it */
   imageState?: ImageState;
+  /** whether it is detached when nobody uses it any more; an older bus omits it */
+  detachesWhenUnused?: boolean;
 }
 
 export interface BusInfo {

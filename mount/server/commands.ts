@@ -145,7 +145,15 @@ export interface ShowCommand {
 /** The facts about a vbd that do not change while it is attached. */
 export type VbdFacts = Omit<
   VbdInfo,
-  'state' | 'opens' | 'keeperPid' | 'serverPid' | 'restarts' | 'changedOutside' | 'broken' | 'imageState'
+  | 'state'
+  | 'opens'
+  | 'keeperPid'
+  | 'serverPid'
+  | 'restarts'
+  | 'changedOutside'
+  | 'broken'
+  | 'imageState'
+  | 'detachesWhenUnused'
 >;
 
 /** Each command with its result. */

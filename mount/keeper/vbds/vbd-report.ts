@@ -55,6 +55,7 @@ export function vbdInfoUnseen(bus: BusParts, vbd: Vbd): VbdInfo {
     changedOutside: false,
     broken: vbd.broken,
     imageState: null,
+    detachesWhenUnused: vbd.detachesWhenUnused ?? false,
   };
 }
 
