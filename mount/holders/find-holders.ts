@@ -47,6 +47,8 @@ export interface HolderOptions {
   /** processes that do not count, for example those of the bus itself */
   excludePids?: Iterable<number>;
   describePid?: (pid: number) => BusProcess | null | Promise<BusProcess | null>;
+  /** only users that may write: processes that have it open for writing, and writable loop devices; default: false */
+  onlyWriters?: boolean;
 }
 
 /** the file in question, described as in /proc */
@@ -68,9 +70,11 @@ interface Wanted {
 export async function findHolders(file: HeldFile, options: HolderOptions = {}): Promise<Holder[]> {
   const namespaces = await readMountNamespaces();
   const wanted = describeWanted(file, namespaces);
-  const processes = await findProcesses(wanted, new Set(options.excludePids));
+  const { onlyWriters = false } = options;
+  const processes = await findProcesses(wanted, new Set(options.excludePids), onlyWriters);
   const named = await Promise.all(processes.map((pid) => describeProcess(pid, options.describePid)));
-  return [...named, ...findLoops(wanted, namespaces), ...findBindMounts(wanted)];
+  const loops = findLoops(wanted, namespaces, onlyWriters);
+  return onlyWriters ? [...named, ...loops] : [...named, ...loops, ...findBindMounts(wanted)];
 }
 
 /** The users of a vbd. A bus that has the vbd as its image is named as a bus. */
@@ -93,12 +97,15 @@ function describeWanted(file: HeldFile, all: Mount[][]): Wanted {
   };
 }
 
-async function findProcesses(wanted: Wanted, excluded: Set<number>): Promise<number[]> {
+async function findProcesses(wanted: Wanted, excluded: Set<number>, onlyWriters: boolean): Promise<number[]> {
   const found: number[] = [];
   const mappings: Promise<unknown>[] = [];
   for await (const pid of eachProcess()) {
     if (excluded.has(pid) || !mayInspect(pid)) continue;
-    if (hasOpen(pid, wanted) || readDirectories(pid).some((path) => leadsTo(path, wanted))) found.push(pid);
+    if (onlyWriters) {
+      if (hasOpen(pid, wanted, true)) found.push(pid);
+    } else if (hasOpen(pid, wanted, false) || readDirectories(pid).some((path) => leadsTo(path, wanted)))
+      found.push(pid);
     // not awaited here: the maps are read while the loop goes on
     else mappings.push(readMaps(pid).then((maps) => mapsShow(maps, wanted.dev, wanted.ino) && found.push(pid)));
   }
@@ -106,10 +113,10 @@ async function findProcesses(wanted: Wanted, excluded: Set<number>): Promise<num
   return found.sort((a, b) => a - b);
 }
 
-function hasOpen(pid: number, wanted: Wanted): boolean {
+function hasOpen(pid: number, wanted: Wanted, forWriting: boolean): boolean {
   return listOpenFiles(pid).some((file) => {
     const info = readFdinfo(pid, file.fd);
-    return info !== null && isWanted(file, info, wanted);
+    return info !== null && (info.isWritable || !forWriting) && isWanted(file, info, wanted);
   });
 }
 
@@ -143,9 +150,9 @@ async function describeProcess(pid: number, describePid: HolderOptions['describe
   };
 }
 
-function findLoops(wanted: Wanted, namespaces: Mount[][]): Holder[] {
+function findLoops(wanted: Wanted, namespaces: Mount[][], onlyWriters: boolean): Holder[] {
   return listLoops()
-    .filter((loop) => leadsTo(loop.backingFile, wanted))
+    .filter((loop) => leadsTo(loop.backingFile, wanted) && !(onlyWriters && loop.readOnly))
     .flatMap((loop) => nameLoop(loop, namespaces));
 }
 
