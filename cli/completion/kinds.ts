@@ -31,7 +31,7 @@ export type Kind =
 
 /** `COMMAND NAME` takes precedence over `NAME`, and a flag over the name of its value. */
 const KINDS: Readonly<Record<string, Kind>> = {
-  'umount DIR': 'mounted',
+  'umount PLACE': 'mounted',
   'attach VDEV': 'free-or-spec',
   'attach MODE': 'mode-or-spec',
   'create IMAGE': 'file',
