@@ -77,9 +77,9 @@ function plain(offered: readonly Offered[], adds: Answer['adds'] = 'words', kept
 
 const named = (words: readonly string[]): Offered[] => words.map((word) => ({ word, about: '' }));
 
-async function answerFor(kind: Kind, { bus, command, words }: Place, current: string): Promise<Answer> {
-  // the commands of xm name the bus first
-  const busWord = command?.name().startsWith('block-') ? words[0] : bus;
+async function answerFor(kind: Kind, place: Place, current: string): Promise<Answer> {
+  const { words } = place;
+  const busWord = busOf(place);
   switch (kind) {
     case 'spec':
       return specs(current);
@@ -100,7 +100,7 @@ async function answerFor(kind: Kind, { bus, command, words }: Place, current: st
     case 'attached':
       return plain(vbds(await inTime(vbdsOf(busWord)), words));
     case 'vbd':
-      return plain(vbds(await inTime(vbdsOf(busWord)), words), 'files');
+      return vbdsOrImages(vbds(await inTime(vbdsOf(busWord)), words), current);
     case 'share':
       return plain(named([...new Set((await inTime(allVbds())).flatMap(({ share }) => share ?? []))]));
     case 'nothing':
@@ -108,6 +108,17 @@ async function answerFor(kind: Kind, { bus, command, words }: Place, current: st
     default:
       return plain(named(kind));
   }
+}
+
+/** The bus that the line names: as an argument, as with the commands of xm, or with `--bus`. */
+function busOf({ command, words, bus }: Place): string | undefined {
+  const index = command?.registeredArguments.findIndex((argument) => argument.name() === 'BUS') ?? -1;
+  return words[index] ?? bus;
+}
+
+/** A path names a vbd too, but a list of all files would hide the few vbds. */
+function vbdsOrImages(offered: readonly Offered[], current: string): Answer {
+  return plain(offered, offered.some(({ word }) => word.startsWith(current)) ? 'words' : 'files');
 }
 
 /** A path in the form that the word has: absolute, or relative to the working directory if it is below it. */
