@@ -10,7 +10,7 @@ import { promisify } from 'node:util';
 import { until } from '../../../system/until.js';
 
 const LOOK_EVERY_MS = 30;
-const DEFAULT_LIMIT_MS = 30_000;
+const LIMIT_MS = 30_000;
 /** tmux ends much faster; but it must not be waited for without a limit */
 const TMUX_LIMIT_MS = 30_000;
 
@@ -64,49 +64,37 @@ export class Terminal {
 
   /** The lines on the screen, without blanks at their end and without empty lines at the end. */
   async screen(): Promise<string[]> {
-    const text = await this.#tmux('capture-pane', '-p', '-t', 'person');
-    return text
-      .trimEnd()
-      .split('\n')
-      .map((line) => line.trimEnd());
+    return linesOf(await this.#tmux('capture-pane', '-p', '-t', 'person'));
   }
 
   /** The same with the lines that have left the screen; a line that was too long for the screen is one line again. */
   async history(): Promise<string[]> {
-    const text = await this.#tmux('capture-pane', '-p', '-J', '-S', '-', '-t', 'person');
-    return text
-      .trimEnd()
-      .split('\n')
-      .map((line) => line.trimEnd());
-  }
-
-  /** Forgets the lines that have left the screen. */
-  async clear(): Promise<void> {
-    await this.#tmux('send-keys', '-t', 'person', '-R', ';', 'clear-history', '-t', 'person');
+    return linesOf(await this.#tmux('capture-pane', '-p', '-J', '-S', '-', '-t', 'person'));
   }
 
   /**
    * Waits until the screen is as wanted.
-   * @returns the screen
-   * @throws Error with the screen if it does not come to that in time
+   * @param look where to look, instead of on the screen
+   * @returns the lines
+   * @throws Error with the lines if it does not come to that in time
    */
   async waitFor(
     what: string,
     isThere: (lines: readonly string[]) => boolean,
-    limitMs = DEFAULT_LIMIT_MS,
+    look: () => Promise<string[]> = () => this.screen(),
   ): Promise<string[]> {
     let lines: string[] = [];
-    const look = async (): Promise<boolean> => {
-      lines = await this.screen();
+    const check = async (): Promise<boolean> => {
+      lines = await look();
       return isThere(lines);
     };
-    if (await until(look, { timeoutMs: limitMs, everyMs: LOOK_EVERY_MS })) return lines;
-    throw new Error(`not on the screen within ${limitMs / 1000} s: ${what}\nthe screen:\n${lines.join('\n')}`);
+    if (await until(check, { timeoutMs: LIMIT_MS, everyMs: LOOK_EVERY_MS })) return lines;
+    throw new Error(`not on the screen within ${LIMIT_MS / 1000} s: ${what}\nthe screen:\n${lines.join('\n')}`);
   }
 
   /** Waits until the last line matches. */
-  waitForLine(pattern: RegExp, limitMs?: number): Promise<string[]> {
-    return this.waitFor(`${pattern} in the last line`, (lines) => pattern.test(lines.at(-1) ?? ''), limitMs);
+  waitForLine(pattern: RegExp): Promise<string[]> {
+    return this.waitFor(`${pattern} in the last line`, (lines) => pattern.test(lines.at(-1) ?? ''));
   }
 
   /** Ends the terminal and what runs in it. */
@@ -121,4 +109,9 @@ export class Terminal {
     const { stdout } = await promisify(execFile)('tmux', ['-f', '/dev/null', '-S', socket, ...words], options);
     return stdout;
   }
+}
+
+function linesOf(text: string): string[] {
+  const lines = text.trimEnd().split('\n');
+  return lines.map((line) => line.trimEnd());
 }
