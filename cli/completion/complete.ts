@@ -55,11 +55,19 @@ async function complete(program: Command, words: readonly string[]): Promise<Ans
   if (start !== null) return { adds: 'command', kept: String(start), offered: [] };
   const place = findPlace(program, words);
   const current = (words.at(-1) ?? '').slice(place.kept.length);
-  const answer = place.kind === null ? commandsOf(program) : await answerFor(place.kind, place, current);
-  const offered = answer.offered.map(({ word, about }) => ({ word: place.kept + word, about }));
+  const answers =
+    place.kinds === null
+      ? [commandsOf(program)]
+      : await Promise.all(place.kinds.map((kind) => answerFor(kind, place, current)));
+  const offered = answers.flatMap((answer) => answer.offered);
+  const shells = answers.find(({ adds }) => adds !== 'words');
   // for an empty word, offer arguments, not options
-  const flags = current.startsWith('-') || place.kind === null ? flagsIn(place) : [];
-  return { ...answer, kept: place.kept + answer.kept, offered: [...offered, ...flags] };
+  const flags = current.startsWith('-') || place.kinds === null ? flagsIn(place) : [];
+  return {
+    adds: shells?.adds ?? 'words',
+    kept: place.kept + (shells?.kept ?? ''),
+    offered: [...offered.map(({ word, about }) => ({ word: place.kept + word, about })), ...flags],
+  };
 }
 
 function commandsOf(program: Command): Answer {

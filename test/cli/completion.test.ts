@@ -12,6 +12,8 @@ import { Terminal } from '../../scripts/lib/first-hour/terminal.js';
 import { isInstalled } from '../e2e/command.js';
 import { aBus, aVbd, fakeBus, fusetap, tempDir } from './fake-bus.js';
 
+t.setTimeout(360_000);
+
 const PROGRAM = fileURLToPath(new URL('../../cli/main.js', import.meta.url));
 
 interface Stage {
@@ -73,6 +75,11 @@ const ANSWERS: [line: string[], adds: string[], offered: string[]][] = [
   [['attach', '--image=go'], ['files', '--image=', 'go'], []],
   [
     ['attach', 'disk.img', 'xv'],
+    ['words', '', 'xv'],
+    ['xvdc', 'xvdd', 'xvde', 'xvdf', 'xvdg', 'xvdh'],
+  ],
+  [
+    ['attach', '--driver', 'aio', '--image', 'disk.img', 'xv'],
     ['words', '', 'xv'],
     ['xvdc', 'xvdd', 'xvde', 'xvdf', 'xvdg', 'xvdh'],
   ],
