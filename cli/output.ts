@@ -5,6 +5,7 @@
  */
 import { type ErrorCode, EXIT_CODES, FusetapError, type Holder, type PlainError } from '../drivers/errors.js';
 import { escapeControls } from '../drivers/quote.js';
+import { deletedDirectory } from '../mount/client/working-directory.js';
 
 /** An error as `--json` shows it. A key without a value is null. */
 export interface JsonError {
@@ -70,10 +71,7 @@ export function jsonError(error: unknown): JsonError {
 /** Translates the error that Node throws for a relative path if the working directory was deleted. */
 function knownError(error: unknown): unknown {
   if (!(error instanceof Error) || (error as NodeJS.ErrnoException).syscall !== 'uv_cwd') return error;
-  return new FusetapError('NOT_FOUND', 'the working directory was deleted, or cannot be entered', {
-    hint: 'cd to an existing directory, or give absolute paths',
-    cause: error,
-  });
+  return deletedDirectory(error);
 }
 
 function plainError(error: unknown): PlainError {

@@ -131,8 +131,14 @@ function vbdsOrImages(offered: readonly Offered[], current: string): Answer {
 
 /** A path in the form that the word has: absolute, or relative to the working directory if it is below it. */
 function asTyped(path: string, current: string): string {
-  const fromHere = relative(process.cwd(), path);
-  return current.startsWith('/') || fromHere.startsWith('..') ? path : fromHere;
+  if (current.startsWith('/')) return path;
+  try {
+    const fromHere = relative('.', path);
+    return fromHere.startsWith('..') ? path : fromHere;
+  } catch {
+    // the working directory was deleted
+    return path;
+  }
 }
 
 /** Without those that the line has already. */
