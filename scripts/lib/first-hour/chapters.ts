@@ -125,6 +125,20 @@ export const CHAPTERS: readonly Chapter[] = [
     ],
   },
   {
+    title: 'A copy, and a fresh start',
+    text:
+      '`save` writes a copy of a disk to a file, while the disk stays attached. `reset` gives a ram disk the bytes of its ' +
+      'image again: a fresh disk for each test.',
+    steps: [
+      command('fusetap attach ram:golden.img', /xvda$/m),
+      command('mkfs.ext4 -q -F -L mine /run/fusetap/bus/0/xvda'),
+      command('fusetap save xvda mine.img', /mine\.img$/m),
+      command('fusetap reset xvda'),
+      command('e2label /run/fusetap/bus/0/xvda; e2label mine.img', /^golden\nmine$/m),
+      command('fusetap detach xvda'),
+    ],
+  },
+  {
     title: 'An image with partitions',
     text:
       'The image of a Raspberry Pi, for example, has two partitions. `--partitions` makes a file of each, and mount(8) does ' +
