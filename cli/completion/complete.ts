@@ -20,7 +20,7 @@ import type { VbdInfo } from '../../mount/control/interface.js';
 import { PREFIXES } from '../disk-spec/index.js';
 import { flagsOf, type Kind } from './kinds.js';
 import { allVbds, busNames, freePlaces, inTime, mountedDirectories, vbdsOf } from './live.js';
-import { findPlace, type Place, startOfOtherProgram } from './place.js';
+import { findPlace, HELP, type Place, startOfOtherProgram } from './place.js';
 import { splitLine } from './split-line.js';
 
 export interface Offered {
@@ -59,7 +59,9 @@ async function complete(program: Command, words: readonly string[]): Promise<Ans
     place.kinds === null
       ? [commandsOf(program)]
       : await Promise.all(place.kinds.map((kind) => answerFor(kind, place, current)));
-  const offered = answers.flatMap((answer) => answer.offered);
+  // a list of drivers would hide what else the word can be
+  const isAny = answers.length > 1 && current === '';
+  const offered = answers.flatMap((answer, i) => (isAny && place.kinds?.[i] === 'spec' ? [] : answer.offered));
   const shells = answers.find(({ adds }) => adds !== 'words');
   // for an empty word, offer arguments, not options
   const flags = current.startsWith('-') || place.kinds === null ? flagsIn(place) : [];
@@ -71,7 +73,8 @@ async function complete(program: Command, words: readonly string[]): Promise<Ans
 }
 
 function commandsOf(program: Command): Answer {
-  return plain(program.commands.map((command) => ({ word: command.name(), about: command.summary() })));
+  const commands = program.commands.map((command) => ({ word: command.name(), about: command.summary() }));
+  return plain([...commands, { word: HELP, about: 'the help of a command' }]);
 }
 
 function flagsIn({ options }: Place): Offered[] {

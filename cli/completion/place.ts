@@ -18,6 +18,9 @@ export interface Place {
   readonly bus: string | undefined;
 }
 
+/** `help` is no command: the name of one follows it. */
+export const HELP = 'help';
+
 /** Options that take the place of the argument SPEC. */
 const INSTEAD_OF_SPEC: ReadonlySet<string> = new Set(['--driver', '--image']);
 
@@ -50,10 +53,10 @@ export function findPlace(program: Command, words: readonly string[]): Place {
       const option = optionsOf(program, command).find((candidate) => flagsOf(candidate).includes(flag));
       if (option !== undefined && takesValue(option) && value === undefined) pending = option;
       if (flag === '--bus') bus = value;
-    } else if (command === null) {
+    } else if (command === null && word !== HELP) {
       command = program.commands.find((candidate) => candidate.name() === word) ?? null;
       if (command === null) return { command, kinds: ['nothing'], options: [], kept: '', words: found, bus };
-    } else found.push(word);
+    } else if (command !== null) found.push(word);
   }
   const place = { command, words: found, bus, kept: '' };
   if (pending !== undefined) return { ...place, kinds: [kindOfValue(pending)], options: [] };

@@ -54,6 +54,7 @@ async function ask(runtime: string, words: readonly string[], env = {}): Promise
 
 const ANSWERS: [line: string[], adds: string[], offered: string[]][] = [
   [['det'], ['words', '', 'det'], ['detach']],
+  [['help', 'det'], ['words', '', 'det'], ['detach']],
   [
     ['detach', ''],
     ['words', '', ''],
