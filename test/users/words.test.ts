@@ -78,8 +78,8 @@ const WISHES: Record<string, Wish> = {
     t.equal(attached, `${bus}/xvda\n${bus}/xvdf\n${bus}/xvdb`);
     t.match(await bench.list(), [{ mode: 'w' }, { vdev: 'xvdb', driver: 'ram' }, { vdev: 'xvdf', mode: 'r' }]);
     await bench.detach('--all');
-    const refused = await bench.fusetap(['attach', 'a.img', 'b.img', './nowhere.img']);
-    t.match(refused, { status: 3, stdout: '', stderr: /^fusetap: \.\/nowhere\.img: .*no such image[^\n]*\n$/ });
+    const refused = await bench.fusetap(['attach', 'a.img', 'b.img', 'ram:nowhere.img']);
+    t.match(refused, { status: 3, stdout: '', stderr: /^fusetap: ram:nowhere\.img: .*no such image[^\n]*\n$/ });
     t.same(await bench.list(), []);
   },
 
