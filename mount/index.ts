@@ -9,7 +9,6 @@
  * Expected errors are FusetapError; its `code` is one of a closed list.
  */
 
-import { resolve } from 'node:path';
 import { defined } from '../drivers/defined.js';
 import type { Disk } from '../drivers/disk.js';
 import { FusetapError } from '../drivers/errors.js';
@@ -17,6 +16,7 @@ import type { FilterSpec } from '../drivers/filters/filter.js';
 import { DEFAULT_DRIVER } from '../drivers/names.js';
 import { quoted } from '../drivers/quote.js';
 import * as client from './client/index.js';
+import { absolutePath } from './client/working-directory.js';
 import type { AttachRequest, BusInfo, DetachResult, SaveResult, VbdInfo } from './control/interface.js';
 import { MODES, type Mode } from './images/mode.js';
 
@@ -48,6 +48,7 @@ export type { DetachOptions } from './client/index.js';
 export type {
   BusInfo,
   BusState,
+  BusVersion,
   DetachedVbd,
   DetachResult,
   ImageState,
@@ -98,7 +99,10 @@ export interface AttachOptions extends DiskOptions, BusOptions {
   readonly signal?: AbortSignal;
 }
 
-/** A vbd, or a word that names it: vdev, slot number, path of its file, or path of its image. */
+/**
+ * A vbd, or a word that names it: a vdev or a slot number on the chosen bus; or, on any bus unless one is named, the path
+ * of its file, of its image, of a directory where it is mounted, or of a loop device on it.
+ */
 export type VbdWord = VbdInfo | string;
 
 /**
@@ -111,7 +115,7 @@ export async function attach(image: string | null, options: AttachOptions = {}):
   checkMode(options);
   const request: AttachRequest = {
     driver: options.driver ?? DEFAULT_DRIVER,
-    image: image === null ? null : resolve(image),
+    image: image === null ? null : absolutePath(image),
     vdev: vdev ?? null,
     mode: options.mode ?? 'w',
     options: { ...options.options },
@@ -159,7 +163,7 @@ export async function save(
   options: BusOptions & { readonly force?: boolean } = {},
 ): Promise<SaveResult> {
   const { place, vdev } = await locate(vbd, options);
-  return client.save(place, vdev, { path: resolve(path), force: options.force ?? false });
+  return client.save(place, vdev, { path: absolutePath(path), force: options.force ?? false });
 }
 
 /**
@@ -191,7 +195,7 @@ export async function swap(vbd: VbdWord, image: string, options: SwapOptions = {
   const { swap: ask } = await import('./client/swap.js');
   return ask(place, vdev, {
     driver: options.driver ?? DEFAULT_DRIVER,
-    image: resolve(image),
+    image: absolutePath(image),
     options: { ...options.options },
     ...defined({ raw: options.raw }),
   });
@@ -329,12 +333,7 @@ function placeOf(options: BusOptions): Promise<client.BusPlace> {
 }
 
 async function locate(vbd: VbdWord, options: BusOptions): Promise<{ place: client.BusPlace; vdev: string }> {
-  const place = await placeOf(typeof vbd === 'string' ? options : { bus: vbd.bus, ...options });
-  const { vdev } = typeof vbd === 'string' ? await findIn(place, vbd) : vbd;
-  return { place, vdev };
-}
-
-async function findIn(place: client.BusPlace, word: string): Promise<VbdInfo> {
-  const { vbds } = await client.showBus(place);
-  return client.findVbd(word, vbds, `bus ${place.name}`);
+  if (typeof vbd !== 'string') return { place: await placeOf({ bus: vbd.bus, ...options }), vdev: vbd.vdev };
+  const located = await client.locateVbd(vbd, { place: await placeOf(options), anyBus: options.bus === undefined });
+  return { place: located.place, vdev: located.vbd.vdev };
 }
