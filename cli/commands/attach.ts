@@ -62,16 +62,14 @@ export function register(program: Command): void {
       if (options.config === undefined) await run(this.args, options);
       else await runFile(options.config, this.args, options);
     });
-  const width = Math.max(...driverNames.map((name) => name.length));
-  const drivers = driverSummaries.map(([name, summary]) => `  ${name.padEnd(width)}  ${summary}`);
-  command.addHelpText('after', `\nDrivers:\n${drivers.join('\n')}`);
-  endHelp(command, [
+  const examples = [
     'fusetap attach disk.img',
     'fusetap attach tap:ram:golden.img,xvdb,w',
     "fusetap attach --driver aio --image 'a,b.img' xvdc r",
     'fusetap attach --filter delay=20 --filter error=write:1M-2M ram:golden.img',
     'fusetap attach --bus mirage --config mirage.xl',
-  ]);
+  ];
+  endHelp(command, examples, { lists: [{ title: 'Drivers', rows: driverSummaries }] });
 }
 
 async function run(words: readonly string[], options: AttachOptions): Promise<void> {

@@ -4,19 +4,22 @@ import { FusetapError } from '../../drivers/errors.js';
 import { attach, type BusPlace, Lifeline, resolveBus } from '../../mount/client/index.js';
 import type { VbdInfo } from '../../mount/control/interface.js';
 import { attachRequest, type Wanted } from '../attach-request.js';
-import { callersRuntimeDir, endHelp, RUN_FAILED, type SharedOptions } from '../options.js';
+import { callersRuntimeDir, endHelp, type HelpList, RUN_FAILED, type SharedOptions } from '../options.js';
 import { printNote, reportFailure } from '../output.js';
 import { endPrivateBus } from '../run/end-private-bus.js';
 import { runCommand, statusOfSignal } from '../run/run-command.js';
 import { catchSignals, type SignalCatch } from '../run/signals.js';
 
-const EXITS = [
-  'the exit status of CMD, or:',
-  '125  fusetap failed: CMD was not run, or the detach failed',
-  '126  CMD cannot be run',
-  '127  CMD was not found',
-  '128+N  CMD ended by signal N',
-];
+const EXITS: HelpList = {
+  title: 'Exit codes',
+  intro: 'the exit status of CMD, or:',
+  rows: [
+    ['125', 'fusetap failed: CMD was not run, or the detach failed'],
+    ['126', 'CMD cannot be run'],
+    ['127', 'CMD was not found'],
+    ['128+N', 'CMD ended by signal N'],
+  ],
+};
 
 export function register(program: Command): void {
   const command = program
@@ -41,7 +44,7 @@ export function register(program: Command): void {
         process.exitCode = RUN_FAILED;
       }
     });
-  endHelp(command, [`fusetap run ram:golden.img -- sh -c 'mkfs.ext4 -q "$FUSETAP_DEVICE"'`], EXITS);
+  endHelp(command, [`fusetap run ram:golden.img -- sh -c 'mkfs.ext4 -q "$FUSETAP_DEVICE"'`], { exits: EXITS });
 }
 
 interface RunWords {
