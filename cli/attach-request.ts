@@ -24,6 +24,7 @@ export interface AttachWords {
   /** NAME=VALUE each, or NAME */
   filter?: string[];
   share?: string;
+  raw?: boolean;
   partitions?: boolean;
   allowOther?: boolean;
   uid?: number;
@@ -57,7 +58,7 @@ export function attachRequest(words: readonly string[], options: AttachWords = {
   const { driver, image } = whole;
   const path = image === null ? null : imagePath(image);
   const filters = filtersOf(options);
-  const { passthrough, share, partitions, transport, allowOther, uid, gid, fileMode } = options;
+  const { passthrough, share, raw, partitions, transport, allowOther, uid, gid, fileMode } = options;
   const request = {
     driver,
     image: path,
@@ -66,7 +67,7 @@ export function attachRequest(words: readonly string[], options: AttachWords = {
     options: driverOptions(options.option ?? []),
     ...(filters.length > 0 && { filters }),
     // only the keys that were given: a bus of an older version does not know all of them
-    ...defined({ passthrough, share, partitions, transport, allowOther, uid, gid, fileMode }),
+    ...defined({ passthrough, share, raw, partitions, transport, allowOther, uid, gid, fileMode }),
   };
   return { request, notes: whole.notes };
 }

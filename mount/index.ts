@@ -73,6 +73,8 @@ export interface DiskOptions {
   readonly mode?: Mode;
   /** options of the driver */
   readonly options?: Readonly<Record<string, string>>;
+  /** use the bytes of the image as they are, even if it looks like another format, such as qcow2; default: false */
+  readonly raw?: boolean;
   /** the start of the disk in the image, in bytes; default: 0 */
   readonly offset?: number;
   /** the size of the disk in bytes; default: up to the end of the image */
@@ -103,14 +105,14 @@ export type VbdWord = VbdInfo | string;
  * @throws FusetapError
  */
 export async function attach(image: string | null, options: AttachOptions = {}): Promise<VbdInfo> {
-  const { vdev, signal, passthrough, share, partitions } = options;
+  const { vdev, signal, passthrough, share, partitions, raw } = options;
   const request: AttachRequest = {
     driver: options.driver ?? DEFAULT_DRIVER,
     image: image === null ? null : resolve(image),
     vdev: vdev ?? null,
     mode: options.mode ?? 'w',
     options: { ...options.options },
-    ...defined({ passthrough, share, partitions }),
+    ...defined({ passthrough, share, partitions, raw }),
     filters: filtersOf(options),
   };
   return client.attach(await placeOf(options), request, defined({ signal }));
@@ -172,6 +174,8 @@ export interface SwapOptions extends BusOptions {
   readonly driver?: string;
   /** options of the driver */
   readonly options?: Readonly<Record<string, string>>;
+  /** see DiskOptions */
+  readonly raw?: boolean;
 }
 
 /**
@@ -186,6 +190,7 @@ export async function swap(vbd: VbdWord, image: string, options: SwapOptions = {
     driver: options.driver ?? DEFAULT_DRIVER,
     image: resolve(image),
     options: { ...options.options },
+    ...defined({ raw: options.raw }),
   });
 }
 
@@ -225,8 +230,8 @@ export async function list(options: BusOptions = {}): Promise<VbdInfo[]> {
  */
 export async function openDisk(image: string | null, options: DiskOptions = {}): Promise<Disk> {
   const { openDiskHere } = await import('./open-disk.js');
-  const { driver = DEFAULT_DRIVER, mode = 'w' } = options;
-  return openDiskHere({ driver, image, mode, options: options.options ?? {}, filters: filtersOf(options) });
+  const { driver = DEFAULT_DRIVER, mode = 'w', raw } = options;
+  return openDiskHere({ driver, image, mode, raw, options: options.options ?? {}, filters: filtersOf(options) });
 }
 
 /**

@@ -41,6 +41,7 @@ export function register(program: Command): void {
     .option('--sizelimit <N>', 'the disk has N bytes')
     .option('--partitions', 'attach its partitions too, as xvda1, xvda2, … beside xvda (MBR and GPT)')
     .option('--share <NAME>', 'ram: share the memory under NAME (default: by the identity of the image file)')
+    .option('--raw', 'use the bytes of the image as they are, even if it looks like another format, such as qcow2')
     .option('--filter <NAME=VALUE>', 'delay=MS, error=KIND[:OFFSET-END][@FILE] or read-only (repeatable)', gather)
     .addOption(
       new Option(
@@ -96,8 +97,8 @@ async function runFile(file: string, words: readonly string[], options: AttachOp
       hint: 'with --config, give only options for all disks: --passthrough, --partitions, --transport and so on',
     });
   }
-  const { passthrough, transport, partitions, allowOther, uid, gid, fileMode } = options;
-  const forAll = defined({ passthrough, transport, partitions, allowOther, uid, gid, fileMode });
+  const { passthrough, transport, partitions, raw, allowOther, uid, gid, fileMode } = options;
+  const forAll = defined({ passthrough, transport, partitions, raw, allowOther, uid, gid, fileMode });
   const disks = readDiskFile(file, forAll);
   if (options.verbose) for (const { where, notes } of disks) for (const note of notes) printNote(`${where}: ${note}`);
   const attached = await attachAll(await chosenBus(options), disks, options);

@@ -14,7 +14,7 @@ export interface ListedRequest extends Wanted {
 }
 
 /** The options for all disks of a file. */
-export type SharedWords = Pick<AttachWords, 'passthrough' | 'transport' | 'partitions'>;
+export type SharedWords = Pick<AttachWords, 'passthrough' | 'transport' | 'partitions' | 'raw'>;
 
 /** @throws FusetapError with the file and the line or entry: USAGE, NOT_FOUND, DENIED */
 export function readDiskFile(file: string, shared: SharedWords): ListedRequest[] {

@@ -95,6 +95,7 @@ export const vbd = answer<VbdInfo>()({
   filters: v.exactOptional(
     v.pipe(v.array(text), v.description('NAME=VALUE, as in --filter; the first is next to the driver')),
   ),
+  raw: v.exactOptional(v.pipe(flag, v.description('the image is raw whatever it looks like'))),
   partitions: v.nullable(v.array(partition)),
   keeperPid: pid,
   serverPid: pid,

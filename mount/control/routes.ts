@@ -22,6 +22,7 @@ import {
   image,
   oneOf,
   options,
+  raw,
   seconds,
   secondsText,
   share,
@@ -87,6 +88,7 @@ export const ROUTES = {
         ...busWishes,
         passthrough: v.optional(oneOf(['auto', 'on', 'off']), 'auto'),
         options,
+        raw,
         share,
         filters: v.optional(
           v.pipe(
@@ -152,6 +154,7 @@ export const ROUTES = {
       image,
       share,
       options,
+      raw,
       pause: v.optional(v.pipe(flag, v.description('pause it for the swap; default: it must be paused already'))),
     }) satisfies v.GenericSchema<unknown, SwapRequest>,
     answer: answers.vbd,

@@ -27,6 +27,10 @@ export const share = v.optional(
   v.pipe(v.nullable(text), v.description('ram only: the name under which its memory is shared')),
 );
 
+export const raw = v.optional(
+  v.pipe(flag, v.description('use the bytes of the image as they are, even if it looks like another format')),
+);
+
 /** The keys of BusWishes. */
 export const busWishes = {
   transport: v.optional(oneOf(['kernel', 'fuse-native'])),

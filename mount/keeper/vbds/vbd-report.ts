@@ -26,6 +26,7 @@ export function vbdFacts({ place, transport, memories }: BusParts, vbd: Vbd): Vb
     passthrough: vbd.backingId !== null,
     share: source.memory && memories.shareOf(source.memory),
     filters: vbd.filters.map(({ name, value }) => (value === '' ? name : `${name}=${value}`)),
+    ...(source.raw && { raw: true }),
     partitions: vbd.partitions?.map((partition) => partitionInfo(place.path, partition)) ?? null,
   };
 }
