@@ -1,12 +1,15 @@
 /**
  * The test runner: runs all compiled test files, or those with one of the patterns in their name, a few at a time.
  *
- *     node dist/scripts/lib/test/run.js [--jobs N] [--timeout SECONDS] [PATTERN…]
+ *     node dist/scripts/lib/test/run.js [--jobs N] [--timeout SECONDS] [--quick] [--node MAJOR] [PATTERN…]
+ *
+ * Without a pattern, the quick part also runs on every other version of Node that is tested (nodes.ts).
  *
  * Each file runs in a directory of its own (TMPDIR, and the runtime directory of buses below it). Mounts, loop devices
  * and processes that it leaves there are failures of that file.
  */
 import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { chmod, mkdir, mkdtemp, readdir } from 'node:fs/promises';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join, relative, resolve } from 'node:path';
@@ -20,6 +23,8 @@ import {
   removeLeftovers,
   type Territory,
 } from './leftovers.js';
+import { majorOf, otherNodes, programOf, type TestedNode } from './nodes.js';
+import { isQuick } from './quick.js';
 import { describeFile, describeRun, type NamedResult } from './report.js';
 
 const dist = resolve(import.meta.dirname, '../../..');
@@ -28,20 +33,44 @@ const LEFTOVER_PATIENCE_MS = 3_000;
 interface Settings {
   jobs: number;
   timeoutMs: number;
+  /** only the quick part */
+  quick: boolean;
+  /** only on this version; null: on the Node that runs this */
+  node: TestedNode | null;
   patterns: string[];
+}
+
+/** A test file to run, and the Node to run it with; null: the one that runs this. */
+interface Job {
+  readonly file: string;
+  readonly node: TestedNode | null;
 }
 
 function parseSettings(args: string[]): Settings {
   const { values, positionals } = parseArgs({
     args,
     allowPositionals: true,
-    options: { jobs: { type: 'string', short: 'j' }, timeout: { type: 'string' } },
+    options: {
+      jobs: { type: 'string', short: 'j' },
+      timeout: { type: 'string' },
+      quick: { type: 'boolean', default: false },
+      node: { type: 'string' },
+    },
   });
   return {
     jobs: positiveNumber('--jobs', values.jobs) ?? availableParallelism() + 1,
     timeoutMs: 1000 * (positiveNumber('--timeout', values.timeout) ?? 120),
+    quick: values.quick,
+    node: values.node === undefined ? null : otherNode(values.node),
     patterns: positionals,
   };
+}
+
+function otherNode(major: string): TestedNode {
+  const others = otherNodes();
+  const node = others.find(({ version }) => majorOf(version) === major);
+  if (node !== undefined) return node;
+  throw new RangeError(`--node takes ${others.map(({ version }) => majorOf(version)).join(' or ')}, not '${major}'`);
 }
 
 function positiveNumber(option: string, text: string | undefined): number | undefined {
@@ -63,13 +92,39 @@ async function selectFiles(patterns: string[]): Promise<string[]> {
 
 const sourceName = (file: string): string => relative(dist, file).replace(/\.js$/, '.ts');
 
-async function runInTerritory(file: string, territory: Territory, timeoutMs: number): Promise<FileResult> {
+/** What to run: the files on one Node; without a pattern, also the quick part on all others. */
+async function planJobs({ patterns, quick, node }: Settings): Promise<Job[]> {
+  const all = await selectFiles(patterns);
+  const quickOnes = all.filter((file) => isQuick(sourceName(file)));
+  const jobs = (quick ? quickOnes : all).map((file) => ({ file, node }));
+  if (patterns.length > 0 || node !== null) return jobs;
+  return [...jobs, ...otherNodes().flatMap((other) => quickOnes.map((file) => ({ file, node: other })))];
+}
+
+/** A failure for each Node that the jobs need and that is not there. */
+function missingNodes(jobs: readonly Job[]): NamedResult[] {
+  const needed = [...new Set(jobs.flatMap(({ node }) => (node === null ? [] : [node])))];
+  return needed
+    .filter((node) => !existsSync(programOf(node)))
+    .map((node) => {
+      const name = `${programOf(node)} does not exist: scripts/setup --nodes fetches it from the npm registry`;
+      const failures = [{ name, diagnostics: null }];
+      return { name: `Node ${node.version}`, passed: 0, failures, skips: [], durationMs: 0, output: '' };
+    });
+}
+
+const nameOf = ({ file, node }: Job): string =>
+  node === null ? sourceName(file) : `${sourceName(file)} (Node ${node.version})`;
+
+async function runInTerritory({ file, node }: Job, territory: Territory, timeoutMs: number): Promise<FileResult> {
   const { directory, mark } = territory;
   await mkdir(directory);
   // the mode of /tmp: tests also run programs as other users
   await chmod(directory, 0o1777);
   const environment = { TMPDIR: directory, FUSETAP_RUNTIME_DIR: join(directory, 'runtime'), [MARK]: mark };
-  const result = await runFile({ path: file, environment, timeoutMs, release: () => abortTerritory(territory) });
+  const release = (): Promise<void> => abortTerritory(territory);
+  const program = node === null ? {} : { program: programOf(node) };
+  const result = await runFile({ path: file, ...program, environment, timeoutMs, release });
   const left = await findLeftovers(territory, LEFTOVER_PATIENCE_MS);
   for (const line of describeLeftovers(left)) {
     result.failures.push({ name: `left behind: ${line}`, diagnostics: null });
@@ -122,10 +177,13 @@ function leaveAtSignals(territories: Set<Territory>, directory: string): void {
 }
 
 async function main(): Promise<number> {
-  const { jobs, timeoutMs, patterns } = parseSettings(process.argv.slice(2));
-  const files = await selectFiles(patterns);
-  const results: NamedResult[] = [];
-  if (files.length === 0) {
+  const settings = parseSettings(process.argv.slice(2));
+  const { jobs: lanes, timeoutMs, patterns } = settings;
+  const planned = await planJobs(settings);
+  const results = missingNodes(planned);
+  const jobs = planned.filter(({ node }) => node === null || existsSync(programOf(node)));
+  for (const result of results) console.log(describeFile(result));
+  if (planned.length === 0) {
     console.log(`no test file has '${patterns.join("' or '")}' in its name\n\n0 passed, 1 failed, 0 skipped`);
     return 2;
   }
@@ -134,10 +192,10 @@ async function main(): Promise<number> {
   await shareMounts(directory);
   const active = new Set<Territory>();
   leaveAtSignals(active, directory);
-  await forEachAtOnce([...files.entries()], jobs, async ([index, file]) => {
+  await forEachAtOnce([...jobs.entries()], lanes, async ([index, job]) => {
     const territory = { directory: join(directory, String(index)), mark: join(directory, String(index)) };
     active.add(territory);
-    const result = { name: sourceName(file), ...(await runInTerritory(file, territory, timeoutMs)) };
+    const result = { name: nameOf(job), ...(await runInTerritory(job, territory, timeoutMs)) };
     active.delete(territory);
     results.push(result);
     console.log(describeFile(result));
