@@ -8,6 +8,8 @@ import { eventually, isInstalled } from '../e2e/command.js';
 import { forEachWay, JUST_NAMESPACE, onDefaultTransport, openBench, type TestTransport } from '../e2e/fixtures.js';
 import { readPage, readScripts, runScript } from './session.js';
 
+t.setTimeout(900_000);
+
 const PAGE = 'docs/recipes.md';
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 
@@ -115,6 +117,18 @@ const RECIPES: Readonly<Record<string, Recipe>> = {
     after: { 0: 'debugfs -R "cat greeting" disk.img 2>/dev/null' },
     prints: /^hello$/m,
     inContainer: true,
+  },
+  'Completion in every new shell': {
+    programs: ['zsh', 'fish'],
+    stage: [
+      'export HOME="$PWD"; mkdir bin; export PATH="$PWD/bin:$PATH"',
+      `printf '#!/bin/sh\nexec "$NODE" "$CLI" "$@"\n' > bin/fusetap; chmod +x bin/fusetap`,
+      "echo 'autoload -Uz compinit; compinit -u' > .zshrc",
+    ],
+    after: {
+      0: "bash -ic 'complete -p fusetap'; zsh -ic 'echo zsh $_comps[fusetap]'; fish -c 'complete --do-complete \"fusetap umou\"'",
+    },
+    prints: /^complete -F _fusetap fusetap\nzsh _fusetap\numount\t/m,
   },
   'Update fusetap under running buses': {
     stage: ['npm() { echo npm "$@"; }; fusetap start; fusetap start --bus two'],

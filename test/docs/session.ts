@@ -5,6 +5,8 @@ import type { Bench } from '../e2e/fixtures.js';
 
 const ROOT = new URL('../../../', import.meta.url);
 
+/** for all commands of a script; a slow machine takes ten times as long as ours */
+const SCRIPT_LIMIT_MS = 240_000;
 /** a line that no command prints */
 const MARK = '--- next ---';
 
@@ -49,7 +51,10 @@ export function runScript(
 ): ReturnType<Bench['execute']> {
   const script = ['exec 2>&1', 'fusetap() { "$NODE" "$CLI" "$@"; }', ...lines].join('\n');
   const [program = '', ...args] = [...words, 'bash', '-c', script.replaceAll('/run/fusetap', bench.runtimeDir)];
-  return bench.execute(program, args, { env: { NODE: process.execPath, CLI: bench.program } });
+  return bench.execute(program, args, {
+    env: { NODE: process.execPath, CLI: bench.program },
+    timeoutMs: SCRIPT_LIMIT_MS,
+  });
 }
 
 /** Runs the steps and compares what each prints. */
