@@ -12,11 +12,13 @@
 import { resolve } from 'node:path';
 import { defined } from '../drivers/defined.js';
 import type { Disk } from '../drivers/disk.js';
+import { FusetapError } from '../drivers/errors.js';
 import type { FilterSpec } from '../drivers/filters/filter.js';
 import { DEFAULT_DRIVER } from '../drivers/names.js';
+import { quoted } from '../drivers/quote.js';
 import * as client from './client/index.js';
 import type { AttachRequest, BusInfo, DetachResult, SaveResult, VbdInfo } from './control/interface.js';
-import type { Mode } from './images/mode.js';
+import { MODES, type Mode } from './images/mode.js';
 
 export type { Disk } from '../drivers/disk.js';
 export type {
@@ -46,6 +48,7 @@ export type { DetachOptions } from './client/index.js';
 export type {
   BusInfo,
   BusState,
+  BusVersion,
   DetachedVbd,
   DetachResult,
   ImageState,
@@ -96,7 +99,10 @@ export interface AttachOptions extends DiskOptions, BusOptions {
   readonly signal?: AbortSignal;
 }
 
-/** A vbd, or a word that names it: vdev, slot number, path of its file, or path of its image. */
+/**
+ * A vbd, or a word that names it: a vdev or a slot number on the chosen bus; or, on any bus unless one is named, the path
+ * of its file, of its image, of a directory where it is mounted, or of a loop device on it.
+ */
 export type VbdWord = VbdInfo | string;
 
 /**
@@ -106,6 +112,7 @@ export type VbdWord = VbdInfo | string;
  */
 export async function attach(image: string | null, options: AttachOptions = {}): Promise<VbdInfo> {
   const { vdev, signal, passthrough, share, partitions, raw } = options;
+  checkMode(options);
   const request: AttachRequest = {
     driver: options.driver ?? DEFAULT_DRIVER,
     image: image === null ? null : resolve(image),
@@ -229,6 +236,7 @@ export async function list(options: BusOptions = {}): Promise<VbdInfo[]> {
  * @throws FusetapError as an attach of the same image would
  */
 export async function openDisk(image: string | null, options: DiskOptions = {}): Promise<Disk> {
+  checkMode(options);
   const { openDiskHere } = await import('./open-disk.js');
   const { driver = DEFAULT_DRIVER, mode = 'w', raw } = options;
   return openDiskHere({ driver, image, mode, raw, options: options.options ?? {}, filters: filtersOf(options) });
@@ -299,6 +307,14 @@ export class Bus {
   }
 }
 
+/** For programs that the compiler does not check. @throws FusetapError USAGE */
+function checkMode({ mode = 'w' }: DiskOptions): void {
+  if (MODES.includes(mode)) return;
+  throw new FusetapError('USAGE', `mode ${quoted(String(mode))} is none of ${MODES.join(', ')}`, {
+    hint: 'r reads, w writes, w! writes without the sharing check',
+  });
+}
+
 function filtersOf({ offset, sizelimit, filters = [] }: DiskOptions): FilterSpec[] {
   const narrowing = Object.entries({ offset, sizelimit }).flatMap(([name, bytes]) =>
     bytes === undefined ? [] : [{ name, value: String(bytes) }],
@@ -317,12 +333,7 @@ function placeOf(options: BusOptions): Promise<client.BusPlace> {
 }
 
 async function locate(vbd: VbdWord, options: BusOptions): Promise<{ place: client.BusPlace; vdev: string }> {
-  const place = await placeOf(typeof vbd === 'string' ? options : { bus: vbd.bus, ...options });
-  const { vdev } = typeof vbd === 'string' ? await findIn(place, vbd) : vbd;
-  return { place, vdev };
-}
-
-async function findIn(place: client.BusPlace, word: string): Promise<VbdInfo> {
-  const { vbds } = await client.showBus(place);
-  return client.findVbd(word, vbds, `bus ${place.name}`);
+  if (typeof vbd !== 'string') return { place: await placeOf({ bus: vbd.bus, ...options }), vdev: vbd.vdev };
+  const located = await client.locateVbd(vbd, { place: await placeOf(options), anyBus: options.bus === undefined });
+  return { place: located.place, vdev: located.vbd.vdev };
 }

@@ -10,8 +10,9 @@
  * Clients import only types of this file: loading the schemas would take a tenth of each command's time.
  */
 import * as v from 'valibot';
+import { MODES } from '../images/mode.js';
 import * as answers from './answers.js';
-import type { AttachRequest, BusWishes, SaveRequest, SwapRequest } from './interface.js';
+import type { AttachRequest, BusWishes, SaveRequest, SwapRequest, UpgradeRequest } from './interface.js';
 import {
   absolutePath,
   busWishes,
@@ -84,7 +85,7 @@ export const ROUTES = {
         driver,
         image,
         vdev: v.optional(v.pipe(v.nullable(text), v.description('null: the first free xvd*')), null),
-        mode: v.optional(oneOf(['r', 'w', 'w!']), 'w'),
+        mode: v.optional(oneOf(MODES), 'w'),
         ...busWishes,
         passthrough: v.optional(oneOf(['auto', 'on', 'off']), 'auto'),
         options,
@@ -185,6 +186,11 @@ export const ROUTES = {
   upgrade: {
     line: 'POST /upgrade',
     summary: 'Replaces the server of the running bus by the installed version',
+    body: v.strictObject({
+      program: v.optional(
+        v.pipe(absolutePath, v.description("the server's program; default: the one in the keeper's own installation")),
+      ),
+    }) satisfies v.GenericSchema<unknown, UpgradeRequest>,
     answer: answers.upgraded,
   },
   stop: {

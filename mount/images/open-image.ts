@@ -145,8 +145,9 @@ function inMs(ns: bigint): number {
 
 function refuseBadName(path: string): void {
   if (path === '' || /\p{Cc}/u.test(path)) {
-    const hint = 'use a path without control characters, for example a symbolic link to the image';
-    throw new FusetapError('USAGE', `${named(path)} cannot be an image`, { path, hint });
+    const hint = 'name it by a symbolic link without such characters';
+    const why = path === '' ? 'the empty path' : `a control character in the path ${named(path)}`;
+    throw new FusetapError('USAGE', `${why}: it cannot be an image`, { path, hint });
   }
   if (!isAbsolute(path)) {
     throw new FusetapError('USAGE', `${named(path)} is not absolute`, {
@@ -177,11 +178,18 @@ export async function followOutside(path: string, bus: OwnBus): Promise<string> 
       at = next;
       continue;
     }
+    refuseNamelessFile(path, link);
     if (++links > LINK_LIMIT) throw refusal(path, { errno: E.ELOOP });
     names.push(...link.split('/').reverse());
     if (isAbsolute(link)) at = '/';
   }
   return at;
+}
+
+/** The links in /proc/PID/fd to what has no path, such as `pipe:[920824]`, lead nowhere. @throws FusetapError USAGE */
+function refuseNamelessFile(path: string, link: string): void {
+  const [, kind] = /^(pipe|socket):\[\d+\]$/.exec(link) ?? [];
+  if (kind !== undefined) throw notADisk(path, `a ${kind}`);
 }
 
 async function readLink(path: string): Promise<string | null> {

@@ -50,6 +50,7 @@ const BELOW_KEEPER = [
   'mount/runtime/',
   'mount/slots/',
   'mount/fuse/mounting/',
+  'mount/version.ts',
   'drivers/',
   'system/',
 ];
@@ -183,6 +184,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
       'mount/slots/',
       'mount/runtime/',
       'mount/fuse/mounting/',
+      'mount/version.ts',
       'drivers/',
       'system/',
     ],
