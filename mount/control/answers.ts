@@ -119,6 +119,9 @@ export const vbd = answer<VbdInfo>()({
   movedTo: v.exactOptional(v.pipe(v.nullable(text), v.description('where the image is now, if it was moved'))),
   deleted: v.exactOptional(v.pipe(flag, v.description('the image has no name any more: the detach loses its data'))),
   version: v.exactOptional(busVersion),
+  detachesWhenUnused: v.exactOptional(
+    v.pipe(flag, v.description('whether it is detached when nobody uses it any more')),
+  ),
 });
 
 export const attachedVbd = answer<AttachResult>()({

@@ -78,6 +78,8 @@ export interface VbdInfo {
   deleted?: boolean;
   /** an older bus omits it */
   version?: BusVersion;
+  /** whether it is detached when nobody uses it any more; an older bus omits it */
+  detachesWhenUnused?: boolean;
 }
 
 /** The versions of fusetap that the processes of a bus run; null if there is no such process, or it is older. */

@@ -133,6 +133,11 @@ export const ROUTES = {
     answer: answers.detached,
     withoutKeeper: true,
   },
+  detachWhenUnused: {
+    line: 'POST /vbds/{vdev}/detach-when-unused',
+    summary: 'Makes the bus detach a vbd when nobody uses it any more; at once if nobody uses it now',
+    answer: answers.vbd,
+  },
   pause: {
     line: 'POST /vbds/{vdev}/pause',
     summary: 'Pauses the I/O of a vbd',

@@ -160,6 +160,7 @@ export type VbdFacts = Omit<
   | 'movedTo'
   | 'deleted'
   | 'version'
+  | 'detachesWhenUnused'
 >;
 
 /** Each command with its result. */

@@ -61,6 +61,7 @@ export function vbdInfoUnseen(bus: BusParts, vbd: Vbd): VbdInfo {
     movedTo: null,
     deleted: false,
     version: busVersion(bus),
+    detachesWhenUnused: vbd.detachesWhenUnused ?? false,
   };
 }
 
