@@ -52,11 +52,12 @@ const RECIPES: Readonly<Record<string, Recipe>> = {
     programs: ['sfdisk', 'mkfs.ext4', 'losetup'],
     stage: [
       "fusetap create rpi.img 64M; printf 'label: dos\\n,32M,c\\n,,L\\n' | sfdisk -q rpi.img",
-      'V=$(fusetap attach --partitions rpi.img); mkfs.ext4 -q "$V"1; mkfs.ext4 -q "$V"2',
+      'V=$(fusetap attach --partitions rpi.img); mkfs.ext4 -q "$V"1; mkfs.ext4 -q -L rootfs "$V"2',
       'mount "$V"2 /mnt; mkdir /mnt/boot; touch /mnt/root-file; umount /mnt; fusetap detach $V',
     ],
     directories: ['/mnt'],
-    prints: /^boot\n(lost\+found\n)?root-file$/m,
+    after: { 1: 'rmdir mnt/p1 mnt/p2' },
+    prints: /^boot\nlost\+found\nroot-file\nboot\nlost\+found\nroot-file\n$/,
   },
   'A disk for a CI job': {
     programs: ['mkfs.ext4', 'e2label'],
