@@ -1,11 +1,13 @@
 /** `fusetap run`: runs a command with images attached, and detaches them when it ends. */
 import type { Command } from 'commander';
+import { defined } from '../../drivers/defined.js';
 import { FusetapError } from '../../drivers/errors.js';
 import { attach, type BusPlace, Lifeline, resolveBus } from '../../mount/client/index.js';
 import type { VbdInfo } from '../../mount/control/interface.js';
 import { attachRequest, type Wanted } from '../attach-request.js';
 import { callersRuntimeDir, endHelp, RUN_FAILED, type SharedOptions } from '../options.js';
 import { printNote, reportFailure } from '../output.js';
+import { withProgress } from '../progress-bar.js';
 import { endPrivateBus } from '../run/end-private-bus.js';
 import { runCommand, statusOfSignal } from '../run/run-command.js';
 import { catchSignals, type SignalCatch } from '../run/signals.js';
@@ -86,7 +88,7 @@ async function run({ specs, cmd }: RunWords, options: SharedOptions): Promise<nu
   const signals = catchSignals();
   const lifeline = new Lifeline();
   try {
-    const vbds = await attachAll(place, wanted, { signals, lifeline });
+    const vbds = await attachAll(place, wanted, options, { signals, lifeline });
     try {
       return await runWith(vbds, cmd, { signals, lifeline });
     } finally {
@@ -110,12 +112,18 @@ function privateBus(): Promise<BusPlace> {
 async function attachAll(
   place: BusPlace,
   wanted: readonly Wanted[],
+  options: SharedOptions,
   { signals, lifeline }: Safeguards,
 ): Promise<VbdInfo[]> {
   const vbds: VbdInfo[] = [];
   try {
     // in order, because a vbd without a vdev takes the first free one
-    for (const { request } of wanted) vbds.push(await attach(place, request, { signal: signals.aborted, lifeline }));
+    for (const { request } of wanted) {
+      const vbd = await withProgress('copying', options, (progress) =>
+        attach(place, request, { signal: signals.aborted, lifeline, ...defined({ progress }) }),
+      );
+      vbds.push(vbd);
+    }
     return vbds;
   } catch (error) {
     // if this is given up before the bus was asked, its keeper waits for an attach that never comes
