@@ -5,6 +5,7 @@
 import { defined } from '../drivers/defined.js';
 import { FusetapError } from '../drivers/errors.js';
 import { DEFAULT_DRIVER } from '../drivers/names.js';
+import type { SectorBytes } from '../mount/client/size.js';
 import type { AttachRequest, TransportName } from '../mount/control/interface.js';
 import type { Mode } from '../mount/images/mode.js';
 import { combineWords, type DiskSpec, parseWords } from './disk-spec/index.js';
@@ -25,6 +26,7 @@ export interface AttachWords {
   filter?: string[];
   share?: string;
   partitions?: boolean;
+  sectorSize?: SectorBytes;
   allowOther?: boolean;
   uid?: number;
   gid?: number;
@@ -57,7 +59,7 @@ export function attachRequest(words: readonly string[], options: AttachWords = {
   const { driver, image } = whole;
   const path = image === null ? null : imagePath(image);
   const filters = filtersOf(options);
-  const { passthrough, share, partitions, transport, allowOther, uid, gid, fileMode } = options;
+  const { passthrough, share, partitions, sectorSize, transport, allowOther, uid, gid, fileMode } = options;
   const request = {
     driver,
     image: path,
@@ -66,7 +68,7 @@ export function attachRequest(words: readonly string[], options: AttachWords = {
     options: driverOptions(options.option ?? []),
     ...(filters.length > 0 && { filters }),
     // only the keys that were given: a bus of an older version does not know all of them
-    ...defined({ passthrough, share, partitions, transport, allowOther, uid, gid, fileMode }),
+    ...defined({ passthrough, share, partitions, sectorSize, transport, allowOther, uid, gid, fileMode }),
   };
   return { request, notes: whole.notes };
 }

@@ -90,6 +90,8 @@ export interface AttachOptions extends DiskOptions, BusOptions {
   readonly share?: string;
   /** whether to show its partitions as files; default: false */
   readonly partitions?: boolean;
+  /** the sectors in which the partition table counts; default: a GPT tells, an MBR counts in 512 bytes */
+  readonly sectorSize?: 512 | 1024 | 2048 | 4096;
   /** cancels the attach and undoes it */
   readonly signal?: AbortSignal;
 }
@@ -103,14 +105,14 @@ export type VbdWord = VbdInfo | string;
  * @throws FusetapError
  */
 export async function attach(image: string | null, options: AttachOptions = {}): Promise<VbdInfo> {
-  const { vdev, signal, passthrough, share, partitions } = options;
+  const { vdev, signal, passthrough, share, partitions, sectorSize } = options;
   const request: AttachRequest = {
     driver: options.driver ?? DEFAULT_DRIVER,
     image: image === null ? null : resolve(image),
     vdev: vdev ?? null,
     mode: options.mode ?? 'w',
     options: { ...options.options },
-    ...defined({ passthrough, share, partitions }),
+    ...defined({ passthrough, share, partitions, sectorSize }),
     filters: filtersOf(options),
   };
   return client.attach(await placeOf(options), request, defined({ signal }));

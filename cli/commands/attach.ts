@@ -17,6 +17,7 @@ import {
   parseFileMode,
   parseId,
   type SharedOptions,
+  sectorSizeOption,
   transportOption,
 } from '../options.js';
 import { print, printJson, printNote, sayIfUnprinted } from '../output.js';
@@ -40,6 +41,7 @@ export function register(program: Command): void {
     .option('--offset <N>', 'the disk starts at byte N of the image; N may end with K, M, G or T')
     .option('--sizelimit <N>', 'the disk has N bytes')
     .option('--partitions', 'attach its partitions too, as xvda1, xvda2, … beside xvda (MBR and GPT)')
+    .addOption(sectorSizeOption())
     .option('--share <NAME>', 'ram: share the memory under NAME (default: by the identity of the image file)')
     .option('--filter <NAME=VALUE>', 'delay=MS, error=KIND[:OFFSET-END][@FILE] or read-only (repeatable)', gather)
     .addOption(
@@ -98,8 +100,8 @@ async function runFile(file: string, words: readonly string[], options: AttachOp
       hint: 'with --config, give only options for all disks: --passthrough, --partitions, --transport and so on',
     });
   }
-  const { passthrough, transport, partitions, allowOther, uid, gid, fileMode } = options;
-  const forAll = defined({ passthrough, transport, partitions, allowOther, uid, gid, fileMode });
+  const { passthrough, transport, partitions, sectorSize, allowOther, uid, gid, fileMode } = options;
+  const forAll = defined({ passthrough, transport, partitions, sectorSize, allowOther, uid, gid, fileMode });
   const disks = readDiskFile(file, forAll);
   if (options.verbose) for (const { where, notes } of disks) for (const note of notes) printNote(`${where}: ${note}`);
   const attached = await attachAll(await chosenBus(options), disks, options);

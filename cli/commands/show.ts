@@ -74,8 +74,9 @@ function remarkOn({ imageState, changedOutside }: VbdInfo): string {
 
 function describePartitions({ partitions }: VbdInfo): Pairs {
   if (partitions?.length === 0) return [['partitions', 'none']];
-  return (partitions ?? []).map(({ vdev, offset, size, type, typeName, name }) => {
+  return (partitions ?? []).map(({ vdev, offset, size, type, typeName, name, mode }) => {
     const words = [`${vdev} at ${offset}`, `${size} (${humanSize(size)})`, typeName ?? type, name && quoted(name)];
+    if (mode === 'r') words.push('read-only');
     return ['partition', words.filter((word) => word !== null).join(', ')];
   });
 }

@@ -75,6 +75,9 @@ const partition = answer<PartitionInfo>()({
   type: text,
   typeName: v.nullable(text),
   name: v.nullable(text),
+  mode: v.exactOptional(
+    v.pipe(v.picklist(['r', 'w', 'w!']), v.description('r if it may only be read, else the mode of its disk')),
+  ),
   opens: integer,
 });
 
@@ -96,6 +99,9 @@ export const vbd = answer<VbdInfo>()({
     v.pipe(v.array(text), v.description('NAME=VALUE, as in --filter; the first is next to the driver')),
   ),
   partitions: v.nullable(v.array(partition)),
+  sectorSize: v.exactOptional(
+    v.pipe(v.nullable(count), v.description('the sectors in which its partition table counts; null: the table tells')),
+  ),
   keeperPid: pid,
   serverPid: pid,
   restarts: count,

@@ -24,6 +24,7 @@ import {
   options,
   seconds,
   secondsText,
+  sectorSize,
   share,
   sharesByName,
   text,
@@ -95,6 +96,9 @@ export const ROUTES = {
           ),
         ),
         partitions: v.optional(v.pipe(flag, v.description('also show its partitions as files'))),
+        sectorSize: v.optional(
+          v.pipe(sectorSize, v.description('of the partition table; default: a GPT tells, an MBR counts in 512 bytes')),
+        ),
         uid: v.optional(v.pipe(id, v.description('owner of the file; default: the owner of the bus'))),
         gid: v.optional(id),
         fileMode: v.optional(v.pipe(fileMode, v.description('permission bits of the file, octal; default: 0600'))),

@@ -4,6 +4,7 @@
  */
 import * as v from 'valibot';
 import { driverNames } from '../../drivers/names.js';
+import { SECTOR_SIZES } from '../../drivers/partitions/partition.js';
 import { checkShareName } from './share-names.js';
 
 const atLeast = (least: number) => v.minValue<number, number, string>(least, `must be at least ${least}`);
@@ -34,6 +35,9 @@ export const busWishes = {
     v.pipe(flag, v.description('let other users use the bus; a bus that runs without this refuses')),
   ),
 };
+
+/** The sector size of a partition table. */
+export const sectorSize = v.picklist(SECTOR_SIZES, `must be one of ${SECTOR_SIZES.join(', ')}`);
 
 /** The number of a user or group. */
 export const id = v.pipe(

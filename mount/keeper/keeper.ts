@@ -428,13 +428,13 @@ export class Keeper implements KeeperControl {
       mountpoint: place.path,
       mountDev,
       answering,
-      newNode: (holdings) => {
+      newNode: (holdings, readOnly) => {
         const ledgerIndex = this.#indexes.take();
         // a server that may still use the vbd may still write its counters there
         holdings.own('a place in the ledger', (usedByServer) => usedByServer || this.#indexes.free(ledgerIndex));
         resetStats(statsFd, ledgerIndex);
         const { uid, gid, mode } = owner;
-        ledger.resetFile(ledgerIndex, { uid, gid, mode }, Date.now());
+        ledger.resetFile(ledgerIndex, { uid, gid, mode: readOnly ? mode & ~0o222 : mode }, Date.now());
         return { nodeId: this.#nextNodeId++, ledgerIndex };
       },
       register: (fd) => this.#register(fd),

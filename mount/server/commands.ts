@@ -11,7 +11,7 @@
 import type { Json, Window } from '../../drivers/driver.js';
 import type { PlainError } from '../../drivers/errors.js';
 import type { FilterSpec } from '../../drivers/filters/filter.js';
-import type { PartitionTable } from '../../drivers/partitions/index.js';
+import type { PartitionTable, SectorBytes } from '../../drivers/partitions/index.js';
 import type { TransportName, VbdInfo } from '../control/interface.js';
 import type { Mode } from '../images/mode.js';
 import type { RamLink } from '../ram/links.js';
@@ -97,6 +97,8 @@ export interface AttachCommand {
 export interface AttachResult {
   readonly size: number;
   readonly window: WindowFacts | null;
+  /** it cannot be written: by its mode, or because its driver cannot */
+  readonly readOnly: boolean;
   /** why a disk that an earlier server had open could not be opened: every request fails with EIO; null if it could */
   readonly broken: string | null;
 }
@@ -119,8 +121,21 @@ export interface PartitionRef {
   readonly name: string;
   readonly offset: number;
   readonly size: number;
+  /** it may only be read, whatever the mode of its disk; default: false */
+  readonly readOnly?: boolean;
   /** see Transport.setLeaving */
   readonly leaving: boolean;
+}
+
+/** Reads a partition table. */
+export interface PartitionsCommand {
+  readonly op: 'partitions';
+  readonly nodeId: number;
+  /**
+   * the sectors in which the table counts; null: find out. A keeper that omits it is older: it would show partitions for
+   * writing that may only be read
+   */
+  readonly sectorBytes?: SectorBytes | null;
 }
 
 /** Makes the files of an open disk and of its partitions appear. */
@@ -170,7 +185,7 @@ export interface Commands {
   /** opens the disk; its file appears with `show` */
   attach: { command: AttachCommand; result: AttachResult };
   /** reads the partition table of an open disk */
-  partitions: { command: { readonly op: 'partitions'; readonly nodeId: number }; result: PartitionTable };
+  partitions: { command: PartitionsCommand; result: PartitionTable };
   show: { command: ShowCommand; result: null };
   swap: { command: SwapCommand; result: null };
   /** pauses I/O; if it is paused already, changes only the owners of the pause */

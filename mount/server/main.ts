@@ -151,7 +151,7 @@ function act(id: number, command: Command, passed: PassedFds): Promise<unknown> 
     case 'attach':
       return server.attach(command, passed);
     case 'partitions':
-      return server.partitions(command.nodeId);
+      return server.partitions(command);
     case 'show':
       return server.show(command);
     case 'swap':

@@ -16,6 +16,7 @@ import type {
   AttachCommand,
   CommandResult,
   Commands,
+  PartitionsCommand,
   PrepareCommand,
   SaveCommand,
   ShowCommand,
@@ -127,7 +128,8 @@ export class Server {
       throw new FusetapError('FAILED', `${command.name} is not needed any more`);
     }
     this.#served.set(nodeId, opened);
-    return { size: opened.disk.size, window: windowFacts(opened.disk), broken: opened.broken };
+    const { disk, broken } = opened;
+    return { size: disk.size, window: windowFacts(disk), readOnly: disk.readOnly, broken };
   }
 
   #open(command: AttachCommand, passed: PassedFds): Promise<OpenedDisk> {
@@ -161,8 +163,8 @@ export class Server {
   }
 
   /** The partition table, or why it cannot be read. */
-  partitions(nodeId: number): Promise<CommandResult<'partitions'>> {
-    return readTable(this.#find(nodeId).disk);
+  partitions(command: PartitionsCommand): Promise<CommandResult<'partitions'>> {
+    return readTable(this.#find(command.nodeId).disk, command);
   }
 
   async show({
