@@ -63,7 +63,9 @@ export async function attach(
   const vbd = await onRunningBus(place, begin, askFirst);
   try {
     await proveReadable(vbd.path);
-  } catch (error) {
+  } catch (failure) {
+    const { withDriverWords } = await import('./driver-words.js');
+    const error = withDriverWords(place, vbd.vdev, failure);
     await detach(place, vbd.vdev, { force: true }).catch(() => {});
     const { explainUnseen } = await import('./unseen-mount.js');
     throw (await explainUnseen(place, error)) ?? error;

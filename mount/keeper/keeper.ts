@@ -104,6 +104,9 @@ export class Keeper implements KeeperControl {
   #nextNodeId = 2;
   #persistent: boolean;
   #over = false;
+  #endedHow = 'stopped';
+  /** data of a vbd that was detached may be lost */
+  #hasLost = false;
   /** settles when the connection of a bus that was given up is aborted and its mount removed */
   #gaveUp: Promise<void> = Promise.resolve();
   /** the mount that is under way after the bus was given up */
@@ -236,6 +239,7 @@ export class Keeper implements KeeperControl {
       vbd.removal?.finally(() => this.endIfIdle()).catch(() => {});
       throw error;
     });
+    if (gone.error !== undefined) this.#hasLost = true;
     this.endIfIdle();
     return { vbds: [gone], ended: this.#over };
   }
@@ -343,6 +347,16 @@ export class Keeper implements KeeperControl {
       interface: INTERFACE_VERSION,
       vbds: await this.listVbds(),
     };
+  }
+
+  /** Whether all acknowledged writes are durable, after the ending. */
+  get isDurable(): boolean {
+    return !this.#hasLost && this.#ending.lost.length === 0;
+  }
+
+  /** What ended the bus, as words for the log. */
+  get endedHow(): string {
+    return this.#endedHow;
   }
 
   /** Whether the server may outlive the bus, because a disk does not answer. */
@@ -504,6 +518,7 @@ export class Keeper implements KeeperControl {
   endIfIdle(): boolean {
     // an ending that has begun sets `over` itself
     if (this.#persistent || this.#ending.begun || !this.#bus.vbds.isEmpty) return this.#over;
+    if (!this.#over) this.#endedHow = 'nothing is attached any more';
     this.#over = true;
     return true;
   }

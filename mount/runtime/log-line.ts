@@ -16,7 +16,13 @@ export type BusEvent =
   | { event: 'detached'; vdev: string; error: string | null }
   /** holders: the users of the vbd when it was detached by force */
   | { event: 'cut-off'; vdev: string; holders: string }
-  | { event: 'server-died'; pid: number | null; how: string }
+  /**
+   * how: the error that it did not handle, else as waitpid(2) tells. driver, vdev: whose code failed, and the vbds that
+   * use it, if known
+   */
+  | { event: 'server-died'; pid: number | null; how: string; driver?: string; vdev?: string }
+  /** a call of a driver failed; omitted: how many errors of that operation before it were not logged */
+  | { event: 'driver-error'; vdev: string; driver: string; operation: string; message: string; omitted?: number }
   | { event: 'server-silent'; pid: number; silentMs: number }
   | { event: 'server-spins'; pid: number; spinningMs: number }
   /** logged once per reason, however often the start is tried */
@@ -34,6 +40,8 @@ export type BusEvent =
   | { event: 'abandoned' }
   /** the bus has ended, and data of a vbd may not be durable; one event for each such vbd */
   | { event: 'not-durable'; bus: string; vdev: string; image: string | null; reason: string }
+  /** the last event of a bus; how: what ended it; durable: whether all acknowledged writes are */
+  | { event: 'ended'; how: string; durable: boolean }
   | { event: 'copying'; image: string | null; percent: number }
   | { event: 'saved'; vdev: string; path: string }
   | { event: 'reset'; vdev: string }

@@ -12,6 +12,7 @@ import { readStats } from '../ledger/counters.js';
 import type { Ledger } from '../ledger/ledger.js';
 import type { CreditedVbd } from '../ram/credit.js';
 import type { Transport } from '../transport/transport.js';
+import type { DriversDisk } from './blame.js';
 import type {
   AttachCommand,
   CommandResult,
@@ -210,6 +211,12 @@ export class Server {
     return [...this.#served.values()].flatMap(({ memory, facts }) => {
       return memory === null ? [] : { ...memory, isReserved: memory.mayWrite && facts?.passthrough === true };
     });
+  }
+
+  /** The disks that are open, and those that are being opened. */
+  disks(): DriversDisk[] {
+    const opening = [...this.#wanted].filter(([nodeId]) => !this.#served.has(nodeId));
+    return [...this.#served.values(), ...opening.map(([, command]) => command)];
   }
 
   /** Every file through which a ram image may be written. */
