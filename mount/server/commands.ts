@@ -65,12 +65,14 @@ export interface PrepareCommand {
   readonly options: Readonly<Record<string, string>>;
 }
 
-/** Copies a disk to a file of the same size. */
+/** Copies a disk to a file of the same size, or to a FIFO. */
 export interface SaveCommand {
   readonly op: 'save';
   readonly nodeId: number;
-  /** a descriptor number of the keeper, of an empty file */
+  /** a descriptor number of the keeper, of an empty file or of a FIFO */
   readonly targetFd: number;
+  /** the target is a FIFO: all bytes are written, in order */
+  readonly isFifo?: boolean;
 }
 
 export interface AttachCommand {

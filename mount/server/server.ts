@@ -3,10 +3,12 @@
  * from the commands of the keeper.
  */
 import { closeAll } from '../../drivers/close-fd.js';
+import type { Disk } from '../../drivers/disk.js';
 import { FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { makeFilter } from '../../drivers/filters/index.js';
 import { loadDriver } from '../../drivers/registry.js';
 import { saveDisk } from '../../drivers/save-disk.js';
+import { streamDisk } from '../../drivers/stream-disk.js';
 import type { VbdStats } from '../control/interface.js';
 import { readStats } from '../ledger/counters.js';
 import type { Ledger } from '../ledger/ledger.js';
@@ -24,6 +26,7 @@ import type {
   SwapCommand,
   VbdFacts,
 } from './commands.js';
+import { FifoWriter } from './fifo-writer.js';
 import {
   closeOpenedDisk,
   filesOf,
@@ -106,9 +109,10 @@ export class Server {
     }
   }
 
-  async save({ nodeId, targetFd }: SaveCommand, passed: PassedFds, means: Stoppable): Promise<null> {
+  async save({ nodeId, targetFd, isFifo }: SaveCommand, passed: PassedFds, means: Stoppable): Promise<null> {
     const { disk } = this.#find(nodeId);
     const fd = passed.take(targetFd, false);
+    if (isFifo) return await saveToFifo(disk, fd, means);
     try {
       await saveDisk(disk, fd, means);
     } catch (error) {
@@ -324,6 +328,16 @@ function notClosed({ name, disk }: OpenedDisk, error: Error | null): FusetapErro
   if (!disk.readOnly) return told;
   console.error(told.message);
   return null;
+}
+
+async function saveToFifo(disk: Disk, fd: number, means: Stoppable): Promise<null> {
+  const fifo = new FifoWriter(fd, means.signal);
+  try {
+    await streamDisk(disk, (bytes) => fifo.write(bytes), means);
+    return null;
+  } finally {
+    fifo.close();
+  }
 }
 
 function otherSize(name: string, oldBytes: number, newBytes: number): FusetapError {
