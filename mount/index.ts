@@ -191,6 +191,26 @@ export async function swap(vbd: VbdWord, image: string, options: SwapOptions = {
   });
 }
 
+/**
+ * Gives a vbd the size that its image has now, if the image has grown. Programs that have it open go on.
+ * @throws FusetapError USAGE if it would become smaller; UNSUPPORTED for a ram vbd; NOT_FOUND
+ */
+export async function resize(vbd: VbdWord, options: BusOptions = {}): Promise<VbdInfo> {
+  const { place, vdev } = await locate(vbd, options);
+  const { resize: ask } = await import('./client/resize.js');
+  return ask(place, vdev);
+}
+
+/**
+ * Reads the partition table of a vbd again: `partitions` of the result is what it has now.
+ * @throws FusetapError BUSY with the holders if a partition that has changed or is gone is in use; NOT_FOUND
+ */
+export async function reread(vbd: VbdWord, options: BusOptions = {}): Promise<VbdInfo> {
+  const { place, vdev } = await locate(vbd, options);
+  const { reread: ask } = await import('./client/reread.js');
+  return ask(place, vdev);
+}
+
 /** Starts a bus, or makes a running bus stay when it has no vbds. */
 export async function start(options: BusOptions = {}): Promise<BusInfo> {
   return client.start(await placeOf(options));
@@ -278,6 +298,16 @@ export class Bus {
   /** @see swap */
   swap(vbd: VbdWord, image: string, options: Omit<SwapOptions, keyof BusOptions> = {}): Promise<VbdInfo> {
     return swap(vbd, image, { ...options, ...this.#options });
+  }
+
+  /** @see resize */
+  resize(vbd: VbdWord): Promise<VbdInfo> {
+    return resize(vbd, this.#options);
+  }
+
+  /** @see reread */
+  reread(vbd: VbdWord): Promise<VbdInfo> {
+    return reread(vbd, this.#options);
   }
 
   /** Starts it, or makes it stay when it has no vbds. @see start */

@@ -12,6 +12,7 @@ import { promisify } from 'node:util';
 import { FusetapError, toFusetapError } from '../../drivers/errors.js';
 import type { SaveResult } from '../control/interface.js';
 import type { BusPlace } from '../runtime/bus-place.js';
+import { olderBus } from './older-bus.js';
 import { type CopyOptions, save } from './ram.js';
 
 const writeAsync = promisify(write);
@@ -49,7 +50,7 @@ export async function saveToFd(
       return result;
     } catch (error) {
       reader.destroy();
-      throw failed.signal.aborted ? failed.signal.reason : olderBus(place, error);
+      throw failed.signal.aborted ? failed.signal.reason : explain(place, error);
     }
   } finally {
     rmSync(path, { force: true });
@@ -82,10 +83,7 @@ async function writeFully(fd: number, bytes: Buffer): Promise<void> {
 }
 
 /** A bus of an older version takes the FIFO for a file that is there already. */
-function olderBus({ name }: BusPlace, error: unknown): unknown {
+function explain({ name }: BusPlace, error: unknown): unknown {
   const isRefused = error instanceof FusetapError && error.code === 'BUSY' && /is there already/.test(error.message);
-  if (!isRefused) return error;
-  return new FusetapError('UNSUPPORTED', `bus ${name} was started by an older fusetap, which saves to files only`, {
-    hint: 'save to a file, or stop the bus and start it again',
-  });
+  return isRefused ? olderBus(name) : error;
 }

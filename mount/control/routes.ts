@@ -177,6 +177,16 @@ export const ROUTES = {
     answer: answers.vbd,
     tellsProgress: true,
   },
+  reread: {
+    line: 'POST /vbds/{vdev}/reread',
+    summary: 'Reads the partition table of a vbd again',
+    answer: answers.attachedVbd,
+  },
+  resize: {
+    line: 'POST /vbds/{vdev}/resize',
+    summary: 'Gives a vbd the size that its image has now, if the image has grown',
+    answer: answers.vbd,
+  },
   start: {
     line: 'POST /start',
     summary: 'Makes the bus stay when it has no vbds',

@@ -42,7 +42,8 @@ export interface OpenedImage {
   readonly path: string;
   /** without symbolic links, at the time of the open */
   readonly realPath: string;
-  readonly sizeBytes: number;
+  /** at the open; changed by a resize */
+  sizeBytes: number;
   readonly kind: 'file' | 'block';
   /** `MAJ:MIN` of st_dev, in decimal */
   readonly dev: string;

@@ -2,7 +2,7 @@
  * The keeper owns a bus. It has everything that must outlive the server: the mount and its descriptors, the vbds with
  * their images, locks and ram images, and the ledger. It does no I/O on the data path and runs no driver code.
  *
- *      keeper ─┬─ verbs/         attach, detach, pause, save, reset, swap  ┐
+ *      keeper ─┬─ verbs/         attach, detach, pause, save, reset, …     ┐
  *              ├─ ending.ts      ends the bus                              │ all use bus-parts.ts
  *              ├─ replay.ts      tells a new server of the vbds            ┘
  *              └─ supervision/   keeps a server under the bus
@@ -69,7 +69,9 @@ import type { AttachContext } from './verbs/attach-context.js';
 import { Detaching } from './verbs/detach.js';
 import { logCopy } from './verbs/log-copy.js';
 import { Pausing } from './verbs/pause.js';
+import { reread } from './verbs/reread.js';
 import { reset } from './verbs/reset.js';
+import { resize } from './verbs/resize.js';
 import { save } from './verbs/save.js';
 import { refuseWhereStuck } from './verbs/stuck-requests.js';
 import { swap } from './verbs/swap.js';
@@ -427,6 +429,25 @@ export class Keeper implements KeeperControl {
     } finally {
       this.endIfIdle();
     }
+  }
+
+  /** Reads the partition table of a vbd again. */
+  async reread({ vdev, signal }: Asked<'reread'>): Promise<AttachResult> {
+    this.#checkRunning();
+    const { vbds, ledger } = this.#bus;
+    const vbd = vbds.find(vdev);
+    const context = this.#attachContext(ledger.attributes(vbd.ledgerIndex));
+    const notes = await reread({ bus: this.#bus, detaching: this.#detaching, context }, vbd, signal);
+    const info = await vbdInfo(this.#bus, vbd);
+    return notes.length === 0 ? info : { ...info, notes: [...notes] };
+  }
+
+  /** Gives a vbd the size that its image has now. */
+  async resize({ vdev, signal }: Asked<'resize'>): Promise<VbdInfo> {
+    this.#checkRunning();
+    const vbd = this.#bus.vbds.find(vdev);
+    await resize({ bus: this.#bus, context: this.#attachContext() }, vbd, signal);
+    return await vbdInfo(this.#bus, vbd);
   }
 
   memory(): MemoryInfo {

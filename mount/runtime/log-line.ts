@@ -48,6 +48,9 @@ export type BusEvent =
   | { event: 'paused'; vdev: string }
   | { event: 'resumed'; vdev: string }
   | { event: 'swapped'; vdev: string; driver: string; image: string | null }
+  /** the partition table was read again; partitions: how many there are now */
+  | { event: 'reread'; vdev: string; partitions: number }
+  | { event: 'resized'; vdev: string; size: number; oldSize: number }
   /** the keeper died; its server continues to serve */
   | { event: 'orphaned'; serverPid: number }
   /** reason: why a file for other processes cannot be written; null: all files are written again */

@@ -113,6 +113,23 @@ export interface SwapCommand {
   readonly facts: VbdFacts;
 }
 
+/** Gives a vbd other partitions. Those that stay keep their nodes; the others are not in use. */
+export interface RepartitionCommand {
+  readonly op: 'repartition';
+  readonly nodeId: number;
+  /** all partitions that the vbd has then */
+  readonly partitions: readonly PartitionRef[];
+  readonly facts: VbdFacts;
+}
+
+/** Opens the disk of a vbd again, whose image has grown. */
+export interface ResizeCommand {
+  readonly op: 'resize';
+  /** with the new size */
+  readonly attach: AttachCommand;
+  readonly facts: VbdFacts;
+}
+
 /** A window without its descriptor, whose number means nothing in the keeper. */
 export type WindowFacts = Omit<Window, 'fd'>;
 
@@ -190,6 +207,10 @@ export interface Commands {
   partitions: { command: PartitionsCommand; result: PartitionTable };
   show: { command: ShowCommand; result: null };
   swap: { command: SwapCommand; result: null };
+  repartition: { command: RepartitionCommand; result: null };
+  /** the size that the disk of this command would have; opens it, and closes it again */
+  sizeOf: { command: { readonly op: 'sizeOf'; readonly attach: AttachCommand }; result: { size: number } };
+  resize: { command: ResizeCommand; result: null };
   /** pauses I/O; if it is paused already, changes only the owners of the pause */
   hold: {
     command: { readonly op: 'hold'; readonly nodeId: number; readonly holders?: readonly string[] };

@@ -167,6 +167,12 @@ function act(id: number, command: Command, passed: PassedFds): Promise<unknown> 
       return server.show(command);
     case 'swap':
       return server.swap(command, passed);
+    case 'repartition':
+      return server.repartition(command);
+    case 'sizeOf':
+      return server.sizeOf(command, passed);
+    case 'resize':
+      return server.resize(command, passed);
     case 'hold':
       return server.pause(command.nodeId, command.holders);
     case 'release':

@@ -4,7 +4,7 @@
  */
 import { closeAll } from '../../drivers/close-fd.js';
 import type { Disk } from '../../drivers/disk.js';
-import { FusetapError, toFusetapError } from '../../drivers/errors.js';
+import { errnoOf, FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { makeFilter } from '../../drivers/filters/index.js';
 import { loadDriver } from '../../drivers/registry.js';
 import { saveDisk } from '../../drivers/save-disk.js';
@@ -21,6 +21,8 @@ import type {
   Commands,
   PartitionsCommand,
   PrepareCommand,
+  RepartitionCommand,
+  ResizeCommand,
   SaveCommand,
   ShowCommand,
   SwapCommand,
@@ -149,6 +151,7 @@ export class Server {
     const fresh = await this.#open(command, passed);
     try {
       if (fresh.disk.size !== old.disk.size) throw otherSize(name, old.disk.size, fresh.disk.size);
+      if (fresh.disk.readOnly && !old.disk.readOnly) throw cannotWrite(name);
       // acknowledged writes must be in the old image when somebody looks at it
       for (const { disk } of filesOf(old)) await disk.flush();
       for (const ref of old.partitions) fresh.partitions.push(openPartition(fresh.raw, fresh.disk.readOnly, ref));
@@ -156,6 +159,12 @@ export class Server {
       await this.#close(fresh);
       throw error;
     }
+    await this.#exchange(nodeId, old, fresh, facts);
+    return null;
+  }
+
+  /** Serves a paused vbd from another disk, and closes the old one. */
+  async #exchange(nodeId: number, old: OpenedDisk, fresh: OpenedDisk, facts: VbdFacts): Promise<void> {
     fresh.facts = facts;
     fresh.holders = old.holders;
     const { disk, bytesFd, partitions } = fresh;
@@ -163,8 +172,75 @@ export class Server {
     for (const partition of partitions) await this.#transport.swap(partition.nodeId, { disk: partition.disk, bytesFd });
     this.#served.set(nodeId, fresh);
     const error = await this.#close(old);
-    if (error !== null) console.error(`closing the old image of ${name}:`, error);
+    if (error !== null) console.error(`closing the old disk of ${old.name}:`, error);
+  }
+
+  async sizeOf({ attach }: Commands['sizeOf']['command'], passed: PassedFds): Promise<CommandResult<'sizeOf'>> {
+    const opened = await this.#open(attach, passed);
+    const error = await closeOpenedDisk(opened);
+    if (error !== null) console.error(`closing ${attach.name}:`, error);
+    return { size: opened.disk.size };
+  }
+
+  /**
+   * Opens the disk of a vbd again, with the size of the command. Requests wait meanwhile. What the kernel does by itself
+   * (passthrough) does not wait: a disk that grows changes nothing for it.
+   */
+  async resize({ attach: command, facts }: ResizeCommand, passed: PassedFds): Promise<null> {
+    const { nodeId } = command;
+    const old = this.#find(nodeId);
+    const nodes = this.#nodesOf(nodeId);
+    await Promise.all(nodes.map((id) => this.#transport.pause(id)));
+    try {
+      // a driver may keep writes to itself: the new disk must find them in the image
+      for (const { disk } of filesOf(old)) await disk.flush();
+      const fresh = await this.#open(command, passed);
+      try {
+        if (fresh.broken !== null) throw new FusetapError('FAILED', `${old.name} cannot be opened: ${fresh.broken}`);
+        for (const ref of old.partitions) fresh.partitions.push(openPartition(fresh.raw, fresh.disk.readOnly, ref));
+      } catch (error) {
+        await this.#close(fresh);
+        throw error;
+      }
+      await this.#exchange(nodeId, old, fresh, facts);
+    } finally {
+      // a vbd that somebody has paused stays paused
+      if (this.#served.get(nodeId)?.holders === null) for (const id of nodes) this.#transport.resume(id);
+    }
     return null;
+  }
+
+  /** Gives a disk other partitions: opens the new ones before the others are removed, so that it fails or is done. */
+  async repartition({ nodeId, partitions, facts }: RepartitionCommand): Promise<null> {
+    const served = this.#find(nodeId);
+    const { raw, disk, bytesFd, isShared } = served;
+    const known = new Map(served.partitions.map((partition) => [partition.nodeId, partition]));
+    const fresh: ServedPartition[] = [];
+    try {
+      for (const ref of partitions) if (!known.has(ref.nodeId)) fresh.push(openPartition(raw, disk.readOnly, ref));
+    } catch (error) {
+      for (const partition of fresh) await partition.disk.close();
+      throw error;
+    }
+    const wanted = new Set(partitions.map((partition) => partition.nodeId));
+    for (const partition of served.partitions) if (!wanted.has(partition.nodeId)) await this.#drop(served, partition);
+    for (const partition of fresh) known.set(partition.nodeId, partition);
+    const all = partitions.flatMap((partition) => known.get(partition.nodeId) ?? []);
+    served.partitions.splice(0, served.partitions.length, ...all);
+    for (const partition of fresh) {
+      await this.#transport.add({ ...partition, inherited: false, bytesFd, isShared, backingId: null });
+      if (served.holders !== null) await this.#transport.pause(partition.nodeId);
+    }
+    served.facts = facts;
+    return null;
+  }
+
+  /** Removes the file of a partition. If its flush fails, the next fsync and the detach of its disk report that. */
+  async #drop(served: OpenedDisk, partition: ServedPartition): Promise<void> {
+    await this.#transport.remove(partition.nodeId);
+    const error = await this.#flush(partition);
+    if (error !== null) this.#ledger.noteFlushError(served.ledgerIndex, errnoOf(error));
+    await partition.disk.close().catch((reason: unknown) => console.error(`closing ${partition.name}:`, reason));
   }
 
   /** The partition table, or why it cannot be read. */
@@ -338,6 +414,12 @@ async function saveToFifo(disk: Disk, fd: number, means: Stoppable): Promise<nul
   } finally {
     fifo.close();
   }
+}
+
+function cannotWrite(name: string): FusetapError {
+  return new FusetapError('USAGE', `${name} can be written, the other disk cannot`, {
+    hint: 'a vbd keeps its mode: attach the other image with mode r',
+  });
 }
 
 function otherSize(name: string, oldBytes: number, newBytes: number): FusetapError {

@@ -52,7 +52,8 @@ export interface Vbd extends VbdFile {
   readonly slot: number;
   readonly mode: Mode;
   readonly filters: readonly FilterSpec[];
-  readonly size: number;
+  /** changed by resize */
+  size: number;
   /** the only part that a swap changes */
   source: VbdSource;
   /** the resources besides its source: places in the ledger, the registration for passthrough */
@@ -67,8 +68,8 @@ export interface Vbd extends VbdFile {
   pausedFor?: readonly string[];
   /** the sectors in which its partition table counts; null: the table tells */
   readonly sectorBytes: SectorBytes | null;
-  /** null if partitions were not requested */
-  readonly partitions: readonly VbdPartition[] | null;
+  /** null if partitions were not requested; replaced as a whole when the table is read again */
+  partitions: readonly VbdPartition[] | null;
   /** the flush and close that are under way, which cannot be stopped; see Detaching.takeAway */
   removal?: Promise<DetachedVbd>;
 }

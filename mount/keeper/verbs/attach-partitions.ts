@@ -16,13 +16,13 @@ export interface TakenPartitions {
 }
 
 /**
- * Gives nodes to the partitions of a table.
+ * Gives nodes to the partitions of a table. A partition that the disk has already, with the same range, keeps its node.
  * @param holdings own them afterwards
  * @throws FusetapError NO_SPACE if the bus has no more room for files
  */
 export function takePartitions(
   context: Pick<AttachContext, 'newNode'>,
-  disk: Slot & Pick<Vbd, 'mode'>,
+  disk: Slot & Pick<Vbd, 'mode'> & Partial<Pick<Vbd, 'partitions'>>,
   table: CommandResult<'partitions'>,
   holdings: Holdings,
 ): TakenPartitions {
@@ -34,10 +34,21 @@ export function takePartitions(
       notes.push(`partition ${number} is left out: ${disk.vdev} has no slot for that number`);
       continue;
     }
+    const known = disk.partitions?.find((old) => old.slot === place.slot && isSameRange(old, partition));
+    if (known !== undefined) {
+      partitions.push({ ...known, ...partition });
+      continue;
+    }
     const own = new Holdings();
     holdings.own(place.vdev, (usedByServer) => void own.release({ usedByServer }));
     const node = context.newNode(own, disk.mode === 'r' || partition.readOnly);
     partitions.push({ ...place, ...node, ...partition, leaving: false, holdings: own });
   }
   return { partitions, notes: notes.map((note) => `${disk.vdev}: ${note}`) };
+}
+
+type Range = Pick<VbdPartition, 'offset' | 'size' | 'readOnly'>;
+
+function isSameRange(one: Range, other: Range): boolean {
+  return one.offset === other.offset && one.size === other.size && one.readOnly === other.readOnly;
 }
