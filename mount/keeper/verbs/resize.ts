@@ -12,7 +12,7 @@ import { promisify } from 'node:util';
 import { FusetapError } from '../../../drivers/errors.js';
 import { named } from '../../../drivers/quote.js';
 import { blockDeviceSize } from '../../../system/libc.js';
-import type { OpenedImage } from '../../images/open-image.js';
+import { identityOf, type OpenedImage } from '../../images/open-image.js';
 import { logEvent } from '../../runtime/log.js';
 import { isServerDeath } from '../supervision/server-process.js';
 import type { BusParts } from '../vbds/bus-parts.js';
@@ -37,6 +37,7 @@ export async function resize({ bus, context }: Resizing, vbd: Vbd, signal: Abort
     await bus.images.mustAnswer(bus, vbd);
     const imageBytes = image === null ? null : await measure(image);
     if (image !== null && imageBytes !== null && imageBytes < image.sizeBytes) throw hasShrunk(vbd, image, imageBytes);
+    if (image !== null) vbd.source.holdings.find(identityOf(image))?.claim.grow();
     const once = isAbsolute(driver);
     const { size: _, ...opened } = vbd;
     const attach = {
