@@ -197,7 +197,7 @@ export async function swap(vbd: VbdWord, image: string, options: SwapOptions = {
  */
 export async function resize(vbd: VbdWord, options: BusOptions = {}): Promise<VbdInfo> {
   const { place, vdev } = await locate(vbd, options);
-  const { resize: ask } = await import('./client/resize.js');
+  const { resize: ask } = await import('./client/follow.js');
   return ask(place, vdev);
 }
 
@@ -207,7 +207,7 @@ export async function resize(vbd: VbdWord, options: BusOptions = {}): Promise<Vb
  */
 export async function reread(vbd: VbdWord, options: BusOptions = {}): Promise<VbdInfo> {
   const { place, vdev } = await locate(vbd, options);
-  const { reread: ask } = await import('./client/reread.js');
+  const { reread: ask } = await import('./client/follow.js');
   return ask(place, vdev);
 }
 

@@ -18,7 +18,7 @@ export function register(program: Command): void {
     .action(async (word: string, _: unknown, self: Command) => {
       const options = self.optsWithGlobals<SharedOptions>();
       const { place, vbd: located } = await locateVbd(word, options);
-      const { reread } = await import('../../mount/client/reread.js');
+      const { reread } = await import('../../mount/client/follow.js');
       const { notes = [], ...vbd } = await reread(place, located.vdev);
       if (!options.quiet) notes.forEach(printNote);
       if (options.json) printJson(vbd);

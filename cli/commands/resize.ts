@@ -17,7 +17,7 @@ export function register(program: Command): void {
     .action(async (word: string, _: unknown, self: Command) => {
       const options = self.optsWithGlobals<SharedOptions>();
       const { place, vbd: located } = await locateVbd(word, options);
-      const { resize } = await import('../../mount/client/resize.js');
+      const { resize } = await import('../../mount/client/follow.js');
       const vbd = await resize(place, located.vdev);
       if (options.json) printJson(vbd);
       else print(String(vbd.size));

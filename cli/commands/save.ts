@@ -55,6 +55,6 @@ async function saveToStdout(word: string, options: SaveOptions): Promise<void> {
     });
   }
   const { place, vbd } = await locateVbd(word, options);
-  const { saveToFd } = await import('../../mount/client/save-to-fd.js');
+  const { saveToFd } = await import('../save-to-fd.js');
   await withProgress('saving', options, (progress) => saveToFd(place, vbd.vdev, STDOUT, defined({ progress })));
 }

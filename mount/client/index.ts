@@ -15,7 +15,7 @@ import type { BusPlace } from '../runtime/bus-place.js';
 import type { Lifeline } from '../runtime/lifeline.js';
 import { watchKeeper } from '../runtime/watch-bus-lock.js';
 import { askEither } from './ask.js';
-import { proveReadable } from './proving-read.js';
+import { proveReadable, withDriverWords } from './proving-read.js';
 
 export type { Progress } from '../control/progress.js';
 export { describeHolders } from '../holders/describe-holders.js';
@@ -26,7 +26,7 @@ export { showBus } from './ask.js';
 export { findVbd, isPath } from './find-vbd.js';
 export { type BusListing, listBuses } from './list-buses.js';
 export { pause, resume } from './pause.js';
-export { memory, reset, save } from './ram.js';
+export { type CopyOptions, memory, reset, save } from './ram.js';
 
 /** how long a keeper that was started for a failed attach may take to exit */
 const UNDONE_MS = 2_000;
@@ -64,8 +64,7 @@ export async function attach(
   try {
     await proveReadable(vbd.path);
   } catch (failure) {
-    const { withDriverWords } = await import('./driver-words.js');
-    const error = withDriverWords(place, vbd.vdev, failure);
+    const error = await withDriverWords(place, vbd.vdev, failure);
     await detach(place, vbd.vdev, { force: true }).catch(() => {});
     const { explainUnseen } = await import('./unseen-mount.js');
     throw (await explainUnseen(place, error)) ?? error;

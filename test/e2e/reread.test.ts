@@ -1,6 +1,6 @@
 /** `fusetap reread`: the partition table of a vbd is read again while programs use the vbd. */
 import t, { type Test } from 'tap';
-import { reread } from '../../mount/client/reread.js';
+import { reread } from '../../mount/client/follow.js';
 import { SFDISK, SFDISK_PROGRAMS } from '../drivers/partitions/sfdisk.js';
 import { type Bus, startBus } from '../survival/bus.js';
 import { Client } from './client.js';

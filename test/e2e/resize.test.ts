@@ -1,7 +1,7 @@
 /** `fusetap resize`: a vbd that programs have open follows its image, which has grown. */
 import { truncate, writeFile } from 'node:fs/promises';
 import t, { type Test } from 'tap';
-import { resize } from '../../mount/client/resize.js';
+import { resize } from '../../mount/client/follow.js';
 import type { VbdInfo } from '../../mount/control/interface.js';
 import { type Bus, startBus, type Wish } from '../survival/bus.js';
 import { Client } from './client.js';

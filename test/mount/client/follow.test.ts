@@ -1,7 +1,7 @@
 /** A bus of an older version that is asked for what it does not know. */
 import t from 'tap';
 import { FusetapError } from '../../../drivers/errors.js';
-import { explainOlderBus } from '../../../mount/client/older-bus.js';
+import { explainOlderBus } from '../../../mount/client/follow.js';
 import type { BusPlace } from '../../../mount/runtime/bus-place.js';
 
 const place = { name: 'guests' } as BusPlace;
