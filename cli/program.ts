@@ -48,7 +48,7 @@ export function makeProgram(): Command {
   const program = new Command('fusetap')
     .description('Attaches disk images as files, in userspace: each file is a disk.')
     .usage('[options] COMMAND')
-    .version(VERSION, '--version', 'print the version')
+    .version(VERSION, '-V, --version', 'print the version')
     .helpOption('-h, --help', 'print this help')
     .helpCommand(false)
     .configureHelp({ showGlobalOptions: true })
@@ -56,6 +56,7 @@ export function makeProgram(): Command {
     .configureOutput({ writeErr: () => {} })
     .exitOverride();
   addSharedOptions(program);
+  program.addHelpText('after', '\nfusetap help COMMAND is fusetap COMMAND --help; fusetap status is fusetap ls.');
   return program;
 }
 

@@ -6,7 +6,7 @@ import { defined } from '../../drivers/defined.js';
 import { FusetapError } from '../../drivers/errors.js';
 import { save } from '../../mount/client/index.js';
 import { locateVbd } from '../locate-vbd.js';
-import { endHelp, type SharedOptions } from '../options.js';
+import { endHelp, type SharedOptions, VBD_HELP } from '../options.js';
 import { print, printJson } from '../output.js';
 import { withProgress } from '../progress-bar.js';
 
@@ -23,7 +23,7 @@ export function register(program: Command): void {
         'It is renamed to FILE when it is complete and durable. Prints the path of the copy. If FILE is -, the bytes are ' +
         'written to stdout, holes as zeros.',
     )
-    .argument('<VBD>')
+    .argument('<VBD>', VBD_HELP)
     .argument('<FILE>', 'a path, or - for stdout')
     .option('--force', 'replace FILE if it exists; it keeps its owner and mode')
     .action(async (word: string, file: string, _: unknown, self: Command) => {
@@ -55,6 +55,6 @@ async function saveToStdout(word: string, options: SaveOptions): Promise<void> {
     });
   }
   const { place, vbd } = await locateVbd(word, options);
-  const { saveToFd } = await import('../save-to-fd.js');
+  const { saveToFd } = await import('../save/save-to-fd.js');
   await withProgress('saving', options, (progress) => saveToFd(place, vbd.vdev, STDOUT, defined({ progress })));
 }

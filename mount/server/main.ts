@@ -15,6 +15,7 @@ import { RamCredit } from '../ram/credit.js';
 import { Bookkeeping } from '../runtime/bookkeeping.js';
 import { leaveLastWords } from '../runtime/last-words.js';
 import type { Transport, TransportEvents } from '../transport/transport.js';
+import { VERSION } from '../version.js';
 import { blame, type DriversDisk } from './blame.js';
 import type { Command, Envelope, ServerMessage, ServerStart } from './commands.js';
 import { logRefusedResizes } from './log-refused-resizes.js';
@@ -258,4 +259,4 @@ try {
   await new Promise((resolve) => process.send?.(told, resolve));
   die();
 }
-send({ kind: 'loaded' });
+send({ kind: 'loaded', version: VERSION });

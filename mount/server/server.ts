@@ -55,6 +55,14 @@ export interface Stoppable {
   readonly progress: (doneBytes: number, totalBytes: number) => void;
 }
 
+/** A disk that takes the place of another. */
+interface Exchange {
+  readonly nodeId: number;
+  readonly old: OpenedDisk;
+  readonly fresh: OpenedDisk;
+  readonly isSameImage: boolean;
+}
+
 export class Server {
   readonly #transport: Transport;
   readonly #ledger: Ledger;
@@ -75,8 +83,8 @@ export class Server {
 
   async describe({ driver, filters = [] }: Commands['describe']['command']): Promise<CommandResult<'describe'>> {
     for (const filter of filters) makeFilter(filter);
-    const { image, sharesMemory } = await loadDriver(driver);
-    return { image, sharesMemory: sharesMemory ?? false };
+    const { image, sharesMemory = false, rawImage = false } = await loadDriver(driver);
+    return { image, sharesMemory, rawImage };
   }
 
   async prepare(command: PrepareCommand, passed: PassedFds, means: Stoppable): Promise<CommandResult<'prepare'>> {
@@ -158,17 +166,19 @@ export class Server {
       await this.#close(fresh);
       throw error;
     }
-    await this.#exchange(nodeId, old, fresh, facts);
+    await this.#exchange({ nodeId, old, fresh, isSameImage: false }, facts);
     return null;
   }
 
   /** Serves a paused vbd from another disk, and closes the old one. */
-  async #exchange(nodeId: number, old: OpenedDisk, fresh: OpenedDisk, facts: VbdFacts): Promise<void> {
+  async #exchange({ nodeId, old, fresh, isSameImage }: Exchange, facts: VbdFacts): Promise<void> {
     fresh.facts = facts;
     fresh.holders = old.holders;
     const { disk, bytesFd, partitions } = fresh;
-    await this.#transport.swap(nodeId, { disk, bytesFd });
-    for (const partition of partitions) await this.#transport.swap(partition.nodeId, { disk: partition.disk, bytesFd });
+    await this.#transport.swap(nodeId, { disk, bytesFd, isSameImage });
+    for (const partition of partitions) {
+      await this.#transport.swap(partition.nodeId, { disk: partition.disk, bytesFd, isSameImage });
+    }
     this.#served.set(nodeId, fresh);
     const error = await this.#close(old);
     if (error !== null) console.error(`closing the old disk of ${old.name}:`, error);
@@ -201,7 +211,7 @@ export class Server {
         await this.#close(fresh);
         throw error;
       }
-      await this.#exchange(nodeId, old, fresh, facts);
+      await this.#exchange({ nodeId, old, fresh, isSameImage: true }, facts);
     } finally {
       // a vbd that somebody has paused stays paused
       if (this.#served.get(nodeId)?.holders === null) for (const id of nodes) this.#transport.resume(id);
@@ -250,6 +260,7 @@ export class Server {
   async show({
     nodeId,
     backingId,
+    mapId = null,
     inherited,
     leaving,
     held,
@@ -267,7 +278,7 @@ export class Server {
       if (ref.leaving) this.#transport.setLeaving(ref.nodeId, true);
     }
     served.facts = facts;
-    await this.#transport.add({ nodeId, ledgerIndex, name, ...bytes, disk, backingId });
+    await this.#transport.add({ nodeId, ledgerIndex, name, ...bytes, disk, backingId, mapId });
     if (leaving) this.#transport.setLeaving(nodeId, true);
     if (held) await this.pause(nodeId, holders);
     return null;

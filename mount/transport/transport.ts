@@ -36,6 +36,8 @@ export interface BusFile {
   readonly inherited: boolean;
   /** the kernel's id of the image if it does the I/O itself, else null; see "Passthrough" in docs/architecture.md */
   readonly backingId: number | null;
+  /** the kernel's id of the image if the kernel may map it, while this server answers reads; default: null */
+  readonly mapId?: number | null;
   /** an open file with the disk's bytes, if the driver writes to one */
   readonly bytesFd?: number | null;
   /** other programs, also unknown ones, may write the same bytes (mode w!) */
@@ -74,8 +76,11 @@ export interface Transport {
   pause(nodeId: number): Promise<void>;
   /** Resumes the file: answers the requests that waited, and all new ones. */
   resume(nodeId: number): void;
-  /** Gives a paused file another disk of the same size. Handles and mappings stay valid. */
-  swap(nodeId: number, bytes: Pick<BusFile, 'disk' | 'bytesFd'>): Promise<void>;
+  /**
+   * Gives a paused file another disk. Handles stay valid. The kernel cannot map the file any more, so a file with a mapId
+   * must not be in use; but if the disk has the same image, the kernel goes on to map that.
+   */
+  swap(nodeId: number, bytes: Pick<BusFile, 'disk' | 'bytesFd'> & { readonly isSameImage: boolean }): Promise<void>;
   /** This server will not be replaced again: stop doing anything that could crash it. */
   noSuccessor(): void;
   /** Lets the next lookup make the kernel drop all its references to a file with passthrough: its handles get EIO. */

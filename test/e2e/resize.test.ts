@@ -4,7 +4,7 @@ import t, { type Test } from 'tap';
 import { resize } from '../../mount/client/follow.js';
 import type { VbdInfo } from '../../mount/control/interface.js';
 import { type Bus, startBus, type Wish } from '../survival/bus.js';
-import { Client } from './client.js';
+import { Client, cannotMap } from './client.js';
 import { collect } from './command.js';
 import { type Bench, forEachTransport, JUST_USER, openBench, whyNot } from './fixtures.js';
 
@@ -93,6 +93,17 @@ async function passedThrough(t: Test, { bus, grown }: Subject): Promise<void> {
   t.equal(await client.call('seek', 0, 2), String(4 * MIB));
   await client.release();
   t.equal(await bench.sh('tail -c 1 passed.img'), 'k');
+
+  const readOnly = await grown({ mode: 'r' }, 'mapped.img');
+  const map = async (): Promise<string> => {
+    const reader = await Client.open(t, bench, 'read', readOnly.path);
+    const bytes = await reader.call('mmap', 1);
+    await reader.release();
+    return bytes;
+  };
+  const before = cannotMap === false ? await map() : '';
+  t.equal((await resize(place, readOnly.vdev)).size, 4 * MIB);
+  if (cannotMap === false) t.equal(await map(), before, 'a vbd of mode r can be mapped as before');
 }
 
 async function stayPaused(t: Test, { bus, grown }: Subject): Promise<void> {

@@ -44,6 +44,8 @@ export interface VbdSource {
   readonly image: OpenedImage | null;
   readonly memory: RamImage | null;
   readonly state: Json | null;
+  /** the request said that the image is raw whatever it looks like */
+  readonly raw: boolean;
   /** the image with its claim, or the memory */
   readonly holdings: Holdings;
 }
@@ -60,12 +62,16 @@ export interface Vbd extends VbdFile {
   readonly holdings: Holdings;
   /** the id of its registration for passthrough, or null; decided at attach, constant while the bus is mounted */
   backingId: number | null;
+  /** the id of its registration for mappings only (mode r), or null; a swap changes it */
+  mapId: number | null;
   /** why the installed server could not open its disk: every request fails with EIO; null if it could */
   broken: string | null;
   /** requests wait until it is resumed */
   paused: boolean;
   /** the owners of the pause: see pauses.ts */
   pausedFor?: readonly string[];
+  /** the keeper detaches it when nobody uses it any more; if omitted, false */
+  detachesWhenUnused?: boolean;
   /** the sectors in which its partition table counts; null: the table tells */
   readonly sectorBytes: SectorBytes | null;
   /** null if partitions were not requested; replaced as a whole when the table is read again */

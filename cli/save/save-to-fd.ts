@@ -9,10 +9,10 @@ import { Socket } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { FusetapError, toFusetapError } from '../drivers/errors.js';
-import { olderBus } from '../mount/client/follow.js';
-import { type BusPlace, type CopyOptions, save } from '../mount/client/index.js';
-import type { SaveResult } from '../mount/control/interface.js';
+import { FusetapError, toFusetapError } from '../../drivers/errors.js';
+import { olderBus } from '../../mount/client/follow.js';
+import { type BusPlace, type CopyOptions, save } from '../../mount/client/index.js';
+import type { SaveResult } from '../../mount/control/interface.js';
 
 const writeAsync = promisify(write);
 /** pause before a write to a full pipe is tried again, if somebody made the pipe non-blocking */
