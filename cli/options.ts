@@ -5,6 +5,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { type ErrorCode, EXIT_CODES, FusetapError } from '../drivers/errors.js';
 import { type BusPlace, resolveBus, runtimeDir } from '../mount/client/index.js';
+import { SECTOR_SIZES, type SectorBytes } from '../mount/client/size.js';
 
 /** the exit status of `fusetap run` if fusetap itself failed, not the command; as in env(1) */
 export const RUN_FAILED = 125;
@@ -60,6 +61,18 @@ export function allowOtherOption(): Option {
     '--allow-other',
     'let other users use the bus, if this command starts it; file modes decide what they may do',
   );
+}
+
+/** The sectors in which the partition table counts. */
+export function sectorSizeOption(): Option {
+  const text = 'the sectors of the partition table, in bytes (default: a GPT tells, an MBR counts in 512 bytes)';
+  return new Option('--sector-size <BYTES>', text)
+    .choices(SECTOR_SIZES.map(String))
+    .argParser((word: string): SectorBytes => {
+      const found = SECTOR_SIZES.find((size) => String(size) === word);
+      if (found !== undefined) return found;
+      throw new InvalidArgumentError(`Allowed choices are ${SECTOR_SIZES.join(', ')}.`);
+    });
 }
 
 /** Collects the values of an option that can be given several times, for commander. */
