@@ -2,17 +2,10 @@
 import type { Command } from 'commander';
 import { FusetapError, type Holder } from '../../drivers/errors.js';
 import { escapeControls, quoted } from '../../drivers/quote.js';
-import {
-  describeHolders,
-  findUsers,
-  type LocatedVbd,
-  readTables,
-  seeBus,
-  showBus,
-  type Users,
-  type VbdAbove,
-  withAbove,
-} from '../../mount/client/index.js';
+import { readTables, type VbdAbove, withAbove } from '../../mount/client/finding/above.js';
+import type { LocatedVbd } from '../../mount/client/finding/locate-vbd.js';
+import { findUsers, seeBus, type Users } from '../../mount/client/finding/users.js';
+import { describeHolders, showBus } from '../../mount/client/index.js';
 import type { BusInfo, BusVersion, VbdInfo } from '../../mount/control/interface.js';
 import { vbdFinder } from '../locate-vbd.js';
 import { chosenBus, endHelp, type SharedOptions, VBD_HELP } from '../options.js';
@@ -129,7 +122,7 @@ function describeVbd(vbd: ShownVbd): Pairs {
 }
 
 function describeUsers(holders: readonly Holder[] | null): Pairs {
-  if (holders === null) return [['used by', 'not known: the bus does not answer']];
+  if (holders === null) return [['used by', 'not known: the files of the bus do not answer']];
   // keeper and server of a bus that uses it have the same text
   const texts = [...new Set(holders.map((holder) => describeHolders([holder])))];
   return texts.length === 0 ? [['used by', '-']] : texts.map((text) => ['used by', text]);
