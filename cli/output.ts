@@ -3,8 +3,11 @@
  *
  *      fusetap: what failed: where: how to fix
  */
+import { defined } from '../drivers/defined.js';
 import { type ErrorCode, EXIT_CODES, FusetapError, type Holder, type PlainError } from '../drivers/errors.js';
 import { escapeControls } from '../drivers/quote.js';
+
+export { humanSize } from '../drivers/human-size.js';
 
 /** An error as `--json` shows it. A key without a value is null. */
 export interface JsonError {
@@ -76,8 +79,20 @@ function knownError(error: unknown): unknown {
   });
 }
 
+/** fits a hint to the command that runs; undefined: nothing of it applies */
+let fit: (hint: string) => string | undefined = (hint) => hint;
+
+/** Sets how hints are fitted to the command; see fit-hint.ts. */
+export function fitHints(toCommand: typeof fit): void {
+  fit = toCommand;
+}
+
 function plainError(error: unknown): PlainError {
-  if (error instanceof FusetapError) return error.toJSON();
+  if (error instanceof FusetapError) {
+    const { hint, ...plain } = error.toJSON();
+    const fitted = hint === undefined ? undefined : fit(hint);
+    return { ...plain, ...defined({ hint: fitted }) };
+  }
   const message = error instanceof Error ? error.message : String(error);
   return { code: 'FAILED', message: `this should not have happened: ${message}`, hint: 'please report it' };
 }
@@ -110,19 +125,6 @@ export function printTable(columns: readonly Column[], rows: readonly (readonly 
 export function printPairs(pairs: readonly (readonly [name: string, value: string])[]): void {
   const width = Math.max(...pairs.map(([name]) => name.length));
   for (const [name, value] of pairs) print(`${name.padEnd(width)}  ${escapeControls(value)}`);
-}
-
-/** A size for people: K, M, G, T of 1024, at most one decimal. */
-export function humanSize(sizeBytes: number): string {
-  const units = ['', 'K', 'M', 'G', 'T', 'P'];
-  let value = sizeBytes;
-  let unit = 0;
-  // 1023.95 would be shown as 1024.0
-  while (value >= 1023.95 && unit < units.length - 1 && (unit > 0 || value >= 1024)) {
-    value /= 1024;
-    unit += 1;
-  }
-  return `${Math.round(value * 10) / 10}${units[unit]}`;
 }
 
 /** what was done although it could not be printed */

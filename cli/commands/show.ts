@@ -10,8 +10,8 @@ import type { BusInfo, BusVersion, VbdInfo } from '../../mount/control/interface
 import { vbdFinder } from '../locate-vbd.js';
 import { chosenBus, endHelp, type SharedOptions, VBD_HELP } from '../options.js';
 import { humanSize, print, printJson, printNote, printPairs } from '../output.js';
-import { busTree } from '../show-tree.js';
-import { drawTree, linesFor } from '../tree.js';
+import { busTree } from '../show/bus-tree.js';
+import { drawTree, linesFor } from '../show/tree.js';
 
 interface ShowOptions extends SharedOptions {
   tree?: boolean;
@@ -132,13 +132,13 @@ function describeBroken({ broken }: VbdInfo): Pairs {
   return broken == null ? [] : [['broken', `I/O fails with EIO: ${broken}`]];
 }
 
-function remarkOn({ imageState, changedOutside, movedTo, deleted }: VbdInfo): string {
+function remarkOn({ imageState, changedOutside, writtenOutside, movedTo, deleted }: ShownVbd): string {
   if (imageState === 'not-answering') return ' (its file system does not answer)';
   if (imageState === 'gone') return ' (it is gone: its file system answers with an error)';
   if (deleted) return ' (deleted: the detach loses its data; fusetap save copies it)';
   const remarks = [
     ...(movedTo == null ? [] : [`moved to ${movedTo}`]),
-    ...(changedOutside ? ['changed by somebody else while attached'] : []),
+    ...((movedTo == null ? changedOutside : writtenOutside) ? ['changed by somebody else while attached'] : []),
   ];
   return remarks.length === 0 ? '' : ` (${remarks.join('; ')})`;
 }

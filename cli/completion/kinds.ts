@@ -1,5 +1,6 @@
 /** The kind of word that an argument or an option's value takes: derived from its name in the help. */
 import type { Argument, Command, Option } from 'commander';
+import { MODES } from '../../mount/images/mode.js';
 
 export type Kind =
   /** a disk spec: a file, perhaps after a driver */
@@ -14,6 +15,10 @@ export type Kind =
   | 'attached'
   /** a free vdev */
   | 'free'
+  /** the same, or another disk spec */
+  | 'free-or-spec'
+  /** a mode, or another disk spec */
+  | 'mode-or-spec'
   /** a bus, or a directory */
   | 'bus'
   /** the name of a shared ram image */
@@ -26,7 +31,9 @@ export type Kind =
 
 /** `COMMAND NAME` takes precedence over `NAME`, and a flag over the name of its value. */
 const KINDS: Readonly<Record<string, Kind>> = {
-  'umount DIR': 'mounted',
+  'umount PLACE': 'mounted',
+  'attach VDEV': 'free-or-spec',
+  'attach MODE': 'mode-or-spec',
   'create IMAGE': 'file',
   'block-detach VDEV': 'attached',
   '--file-mode': ['0600', '0640', '0644', '0660'],
@@ -42,7 +49,7 @@ const KINDS: Readonly<Record<string, Kind>> = {
   VDEV: 'free',
   BUS: 'bus',
   'NAME|DIR': 'bus',
-  MODE: ['r', 'w', 'w!'],
+  MODE: MODES,
 };
 
 export function kindOfArgument(command: Command, argument: Argument): Kind {

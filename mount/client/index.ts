@@ -65,7 +65,7 @@ export async function attach(
     await proveReadable(vbd.path);
   } catch (error) {
     await detach(place, vbd.vdev, { force: true }).catch(() => {});
-    const { explainUnseen } = await import('./unseen-mount.js');
+    const { explainUnseen } = await import('./troubles/unseen-mount.js');
     throw (await explainUnseen(place, error)) ?? error;
   }
   return notes.length === 0 ? vbd : { ...vbd, notes: [...notes, ...(vbd.notes ?? [])] };

@@ -5,6 +5,7 @@
  */
 import * as v from 'valibot';
 import type { Holder, PlainError } from '../../drivers/errors.js';
+import { MODES } from '../images/mode.js';
 import type { KindStats } from '../ledger/counters.js';
 import type {
   AttachResult,
@@ -89,7 +90,7 @@ export const vbd = answer<VbdInfo>()({
   path: v.pipe(path, v.description('the file of the vbd')),
   driver: text,
   image: v.nullable(text),
-  mode: v.picklist(['r', 'w', 'w!']),
+  mode: v.picklist(MODES),
   size: count,
   state,
   opens: v.pipe(count, v.description('open handles, as far as known')),
@@ -99,6 +100,8 @@ export const vbd = answer<VbdInfo>()({
   filters: v.exactOptional(
     v.pipe(v.array(text), v.description('NAME=VALUE, as in --filter; the first is next to the driver')),
   ),
+  options: v.exactOptional(v.pipe(v.record(text, text), v.description('the options of its driver'))),
+  raw: v.exactOptional(v.pipe(flag, v.description('the image is raw whatever it looks like'))),
   partitions: v.nullable(v.array(partition)),
   keeperPid: pid,
   serverPid: pid,
@@ -113,9 +116,15 @@ export const vbd = answer<VbdInfo>()({
       v.description('not-answering: its file system does not answer; gone: the image is lost; null: it is fine'),
     ),
   ),
+  writtenOutside: v.exactOptional(
+    v.pipe(flag, v.description('a part of changedOutside: its bytes or its size were changed, not only its path')),
+  ),
   movedTo: v.exactOptional(v.pipe(v.nullable(text), v.description('where the image is now, if it was moved'))),
   deleted: v.exactOptional(v.pipe(flag, v.description('the image has no name any more: the detach loses its data'))),
   version: v.exactOptional(busVersion),
+  detachesWhenUnused: v.exactOptional(
+    v.pipe(flag, v.description('whether it is detached when nobody uses it any more')),
+  ),
 });
 
 export const attachedVbd = answer<AttachResult>()({

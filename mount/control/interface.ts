@@ -54,6 +54,10 @@ export interface VbdInfo {
   share: string | null;
   /** its filters as NAME=VALUE, for example `offset=512`, the first next to the driver; an older bus omits it */
   filters?: string[];
+  /** the options of its driver; an older bus omits it */
+  options?: Record<string, string>;
+  /** the attach said that the image is raw whatever it looks like; omitted if it did not */
+  raw?: boolean;
   /** null if the attach did not ask for them */
   partitions: PartitionInfo[] | null;
   keeperPid: number | null;
@@ -68,12 +72,16 @@ export interface VbdInfo {
   broken?: string | null;
   /** the trouble with the image; null if there is none, or no image; an older bus omits it */
   imageState?: ImageState;
+  /** a part of `changedOutside`: its bytes or its size were changed, not only its path; an older bus omits it */
+  writtenOutside?: boolean;
   /** where the image is now, if it was moved; null: it was not moved, or nobody knows; an older bus omits it */
   movedTo?: string | null;
   /** its image has no name any more: the detach loses its data; an older bus omits it */
   deleted?: boolean;
   /** an older bus omits it */
   version?: BusVersion;
+  /** whether it is detached when nobody uses it any more; an older bus omits it */
+  detachesWhenUnused?: boolean;
 }
 
 /** The versions of fusetap that the processes of a bus run; null if there is no such process, or it is older. */
@@ -123,6 +131,8 @@ export interface AttachRequest extends BusWishes {
   share?: string | null | undefined;
   /** driver options by name */
   options: Record<string, string>;
+  /** use the bytes of the image as they are, even if it is recognized as another format; default: it is refused then */
+  raw?: boolean | undefined;
   /** the first is next to the driver; default: none */
   filters?: FilterSpec[] | undefined;
   /** whether to show its partitions as files; default: false */
@@ -164,6 +174,8 @@ export interface SwapRequest {
   share?: string | null | undefined;
   /** driver options by name */
   options: Record<string, string>;
+  /** see AttachRequest */
+  raw?: boolean | undefined;
 }
 
 /** A ram image. */

@@ -47,6 +47,8 @@ export interface HolderOptions {
   /** processes that do not count, for example those of the bus itself */
   excludePids?: Iterable<number>;
   describePid?: (pid: number, file: HeldFile) => BusProcess | null | Promise<BusProcess | null>;
+  /** only users that may write: processes that have it open for writing, and writable loop devices; default: false */
+  onlyWriters?: boolean;
 }
 
 type DescribePid = (pid: number) => BusProcess | null | Promise<BusProcess | null>;
@@ -74,16 +76,17 @@ export async function findHolders(file: HeldFile, options: HolderOptions = {}): 
 
 /** The users of several files, which are looked for together: reading the descriptors of all processes takes long. */
 export async function findHoldersOf(files: readonly HeldFile[], options: HolderOptions = {}): Promise<Holder[][]> {
-  const { excludePids, describePid } = options;
+  const { excludePids, describePid, onlyWriters = false } = options;
   const namespaces = await readMountNamespaces();
   const wanted = files.map((file) => describeWanted(file, namespaces));
-  const processes = await findProcesses(wanted, new Set(excludePids));
+  const processes = await findProcesses(wanted, new Set(excludePids), onlyWriters);
   return await Promise.all(
     files.map(async (file, index) => {
       const describe = describePid && ((pid: number) => describePid(pid, file));
       const named = await Promise.all((processes[index] ?? []).map((pid) => describeProcess(pid, describe)));
       const each = wanted[index] as Wanted;
-      return [...named, ...findLoops(each, namespaces), ...findBindMounts(each)];
+      const loops = findLoops(each, namespaces, onlyWriters);
+      return onlyWriters ? [...named, ...loops] : [...named, ...loops, ...findBindMounts(each)];
     }),
   );
 }
@@ -114,20 +117,24 @@ function describeWanted(file: HeldFile, all: Mount[][]): Wanted {
 }
 
 /** The pids that use each file, sorted. */
-async function findProcesses(wanted: readonly Wanted[], excluded: Set<number>): Promise<number[][]> {
+async function findProcesses(
+  wanted: readonly Wanted[],
+  excluded: Set<number>,
+  onlyWriters: boolean,
+): Promise<number[][]> {
   const found = wanted.map(() => new Set<number>());
   const mappings: Promise<unknown>[] = [];
   for await (const pid of eachProcess()) {
     if (excluded.has(pid) || !mayInspect(pid)) continue;
     const files = listOpenFiles(pid).flatMap((file) => {
       const info = readFdinfo(pid, file.fd);
-      return info === null ? [] : [{ file, info }];
+      return info === null || (onlyWriters && !info.isWritable) ? [] : [{ file, info }];
     });
-    const directories = readDirectories(pid);
+    const directories = onlyWriters ? [] : readDirectories(pid);
     const uses = (each: Wanted): boolean =>
       files.some(({ file, info }) => isWanted(file, info, each)) || directories.some((path) => leadsTo(path, each));
     for (const [index, pids] of found.entries()) if (uses(wanted[index] as Wanted)) pids.add(pid);
-    if (found.every((pids) => pids.has(pid))) continue;
+    if (onlyWriters || found.every((pids) => pids.has(pid))) continue;
     // not awaited here: the maps are read while the loop goes on
     const note = (maps: string): void => {
       for (const [index, { dev, ino }] of wanted.entries()) if (mapsShow(maps, dev, ino)) found[index]?.add(pid);
@@ -168,9 +175,9 @@ async function describeProcess(pid: number, describePid: DescribePid | undefined
   };
 }
 
-function findLoops(wanted: Wanted, namespaces: Mount[][]): Holder[] {
+function findLoops(wanted: Wanted, namespaces: Mount[][], onlyWriters: boolean): Holder[] {
   return listLoops()
-    .filter((loop) => leadsTo(loop.backingFile, wanted))
+    .filter((loop) => leadsTo(loop.backingFile, wanted) && !(onlyWriters && loop.readOnly))
     .flatMap((loop) => nameLoop(loop, namespaces));
 }
 

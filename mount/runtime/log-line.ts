@@ -14,6 +14,8 @@ export type BusEvent =
   | { event: 'attached'; vdev: string; driver: string; image: string | null; mode: string; size: number }
   /** error: why acknowledged writes may be lost */
   | { event: 'detached'; vdev: string; error: string | null }
+  /** it was detached because nobody used it any more */
+  | { event: 'unused'; vdev: string }
   /** holders: the users of the vbd when it was detached by force */
   | { event: 'cut-off'; vdev: string; holders: string }
   | { event: 'server-died'; pid: number | null; how: string }

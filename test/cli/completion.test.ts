@@ -77,14 +77,20 @@ const ANSWERS: [line: string[], adds: string[], offered: string[]][] = [
   [['attach', 'ram:'], ['files', 'ram:', ''], []],
   [['attach', 'tap:ram:go'], ['files', 'tap:ram:', 'go'], []],
   [['attach', '--image=go'], ['files', '--image=', 'go'], []],
+  [['attach', 'a.img', 'ram:go'], ['files', 'ram:', 'go'], []],
+  [
+    ['run', '--mode', ''],
+    ['words', '', ''],
+    ['r', 'w', 'w!'],
+  ],
   [
     ['attach', 'disk.img', 'xv'],
-    ['words', '', 'xv'],
+    ['files', '', 'xv'],
     ['xvdc', 'xvdd', 'xvde', 'xvdf', 'xvdg', 'xvdh'],
   ],
   [
     ['attach', 'disk.img', 'xvda', ''],
-    ['words', '', ''],
+    ['files', '', ''],
     ['r', 'w', 'w!'],
   ],
   [

@@ -1,6 +1,6 @@
 import t from 'tap';
-import { busTree } from '../../cli/show-tree.js';
-import { type Branch, drawTree, linesFor } from '../../cli/tree.js';
+import { busTree } from '../../cli/show/bus-tree.js';
+import { type Branch, drawTree, linesFor } from '../../cli/show/tree.js';
 import type { VbdAbove } from '../../mount/client/finding/above.js';
 import { aBus, aVbd } from './fake-bus.js';
 

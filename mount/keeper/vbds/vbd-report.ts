@@ -27,6 +27,8 @@ export function vbdFacts({ place, transport, memories }: BusParts, vbd: Vbd): Vb
     passthrough: vbd.backingId !== null,
     share: source.memory && memories.shareOf(source.memory),
     filters: vbd.filters.map(({ name, value }) => (value === '' ? name : `${name}=${value}`)),
+    options: { ...source.options },
+    ...(source.raw && { raw: true }),
     partitions: vbd.partitions?.map((partition) => partitionInfo(place.path, partition)) ?? null,
   };
 }
@@ -56,9 +58,11 @@ export function vbdInfoUnseen(bus: BusParts, vbd: Vbd): VbdInfo {
     changedOutside: false,
     broken: vbd.broken,
     imageState: null,
+    writtenOutside: false,
     movedTo: null,
     deleted: false,
     version: busVersion(bus),
+    detachesWhenUnused: vbd.detachesWhenUnused ?? false,
   };
 }
 

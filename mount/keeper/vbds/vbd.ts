@@ -39,6 +39,8 @@ export interface VbdSource {
   readonly image: OpenedImage | null;
   readonly memory: RamImage | null;
   readonly state: Json | null;
+  /** the request said that the image is raw whatever it looks like */
+  readonly raw: boolean;
   /** the image with its claim, or the memory */
   readonly holdings: Holdings;
 }
@@ -54,12 +56,16 @@ export interface Vbd extends VbdFile {
   readonly holdings: Holdings;
   /** the id of its registration for passthrough, or null; decided at attach, constant while the bus is mounted */
   backingId: number | null;
+  /** the id of its registration for mappings only (mode r), or null; a swap changes it */
+  mapId: number | null;
   /** why the installed server could not open its disk: every request fails with EIO; null if it could */
   broken: string | null;
   /** requests wait until it is resumed */
   paused: boolean;
   /** the owners of the pause: see pauses.ts */
   pausedFor?: readonly string[];
+  /** the keeper detaches it when nobody uses it any more; if omitted, false */
+  detachesWhenUnused?: boolean;
   /** null if partitions were not requested */
   readonly partitions: readonly VbdPartition[] | null;
   /** the flush and close that are under way, which cannot be stopped; see Detaching.takeAway */

@@ -1,10 +1,10 @@
 /** The tree of a bus: its processes, its vbds with their partitions, and who uses them. */
-import type { Holder } from '../drivers/errors.js';
-import type { VbdAbove } from '../mount/client/finding/above.js';
-import type { Users } from '../mount/client/finding/users.js';
-import { describeHolders } from '../mount/client/index.js';
-import type { BusInfo } from '../mount/control/interface.js';
-import { humanSize } from './output.js';
+import type { Holder } from '../../drivers/errors.js';
+import type { VbdAbove } from '../../mount/client/finding/above.js';
+import type { Users } from '../../mount/client/finding/users.js';
+import { describeHolders } from '../../mount/client/index.js';
+import type { BusInfo } from '../../mount/control/interface.js';
+import { humanSize } from '../output.js';
 import type { Branch } from './tree.js';
 
 /** @param vbds those to draw */
