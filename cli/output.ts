@@ -6,6 +6,7 @@
 import { defined } from '../drivers/defined.js';
 import { type ErrorCode, EXIT_CODES, FusetapError, type Holder, type PlainError } from '../drivers/errors.js';
 import { escapeControls } from '../drivers/quote.js';
+import { deletedDirectory } from '../mount/client/working-directory.js';
 
 export { humanSize } from '../drivers/human-size.js';
 
@@ -73,10 +74,7 @@ export function jsonError(error: unknown): JsonError {
 /** Translates the error that Node throws for a relative path if the working directory was deleted. */
 function knownError(error: unknown): unknown {
   if (!(error instanceof Error) || (error as NodeJS.ErrnoException).syscall !== 'uv_cwd') return error;
-  return new FusetapError('NOT_FOUND', 'the working directory was deleted, or cannot be entered', {
-    hint: 'cd to an existing directory, or give absolute paths',
-    cause: error,
-  });
+  return deletedDirectory(error);
 }
 
 /** fits a hint to the command that runs; undefined: nothing of it applies */

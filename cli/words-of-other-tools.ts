@@ -139,8 +139,7 @@ const ON_A_BUS = ['start', 'stop', 'upgrade', 'log'];
 
 /** The hint for an argument that the command does not take. */
 export function hintForArgument(command: string, word: string): string | undefined {
-  if (ON_A_BUS.includes(command)) return `did you mean fusetap ${command} --bus ${named(word)}?`;
-  return command === 'ls' ? `did you mean fusetap show ${named(word)}?` : undefined;
+  return ON_A_BUS.includes(command) ? `did you mean fusetap ${command} --bus ${named(word)}?` : undefined;
 }
 
 /** All fixed hints, for the test, and the command that prints each; empty if there is none. */

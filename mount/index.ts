@@ -9,7 +9,6 @@
  * Expected errors are FusetapError; its `code` is one of a closed list.
  */
 
-import { resolve } from 'node:path';
 import { defined } from '../drivers/defined.js';
 import type { Disk } from '../drivers/disk.js';
 import { FusetapError } from '../drivers/errors.js';
@@ -17,6 +16,7 @@ import type { FilterSpec } from '../drivers/filters/filter.js';
 import { DEFAULT_DRIVER } from '../drivers/names.js';
 import { quoted } from '../drivers/quote.js';
 import * as client from './client/index.js';
+import { absolutePath } from './client/working-directory.js';
 import type { AttachRequest, BusInfo, DetachResult, SaveResult, VbdInfo } from './control/interface.js';
 import { MODES, type Mode } from './images/mode.js';
 
@@ -115,7 +115,7 @@ export async function attach(image: string | null, options: AttachOptions = {}):
   checkMode(options);
   const request: AttachRequest = {
     driver: options.driver ?? DEFAULT_DRIVER,
-    image: image === null ? null : resolve(image),
+    image: image === null ? null : absolutePath(image),
     vdev: vdev ?? null,
     mode: options.mode ?? 'w',
     options: { ...options.options },
@@ -163,7 +163,7 @@ export async function save(
   options: BusOptions & { readonly force?: boolean } = {},
 ): Promise<SaveResult> {
   const { place, vdev } = await locate(vbd, options);
-  return client.save(place, vdev, { path: resolve(path), force: options.force ?? false });
+  return client.save(place, vdev, { path: absolutePath(path), force: options.force ?? false });
 }
 
 /**
@@ -195,7 +195,7 @@ export async function swap(vbd: VbdWord, image: string, options: SwapOptions = {
   const { swap: ask } = await import('./client/swap.js');
   return ask(place, vdev, {
     driver: options.driver ?? DEFAULT_DRIVER,
-    image: resolve(image),
+    image: absolutePath(image),
     options: { ...options.options },
     ...defined({ raw: options.raw }),
   });

@@ -37,6 +37,7 @@ const KINDS: Readonly<Record<string, Kind>> = {
   'create IMAGE': 'file',
   'block-detach VDEV': 'attached',
   '--file-mode': ['0600', '0640', '0644', '0660'],
+  '--sector-size': ['512', '2048', '4096'],
   '--driver': 'driver',
   '--filter': 'filter',
   '--share': 'share',
@@ -63,11 +64,9 @@ export function kindOfValue(option: Option): Kind {
 
 function kindOf(choices: readonly string[] | undefined, names: readonly string[]): Kind {
   if (choices !== undefined) return choices;
-  for (const name of names) {
-    const kind = KINDS[name];
-    if (kind !== undefined) return kind;
-  }
-  return 'nothing';
+  // `FILE|-` is a FILE
+  const words = names.flatMap((name) => [name, name.replace(/\|-$/, '')]);
+  return words.map((word) => KINDS[word]).find((kind) => kind !== undefined) ?? 'nothing';
 }
 
 /** Whether a word must follow the option. */

@@ -17,6 +17,7 @@ import type { Lifeline } from '../runtime/lifeline.js';
 import { watchKeeper } from '../runtime/watch-bus-lock.js';
 import { askEither } from './ask.js';
 import { proveReadable } from './proving-read.js';
+import { workingDirectory } from './working-directory.js';
 
 export type { Progress } from '../control/progress.js';
 export { describeHolders } from '../holders/describe-holders.js';
@@ -75,11 +76,11 @@ export async function attach(
 async function settleRequest(request: AttachRequest): Promise<AttachRequest> {
   const { driver, filters, ...rest } = request;
   const { findDriver } = await import('./find-driver.js');
-  const settled: AttachRequest = { ...rest, driver: findDriver(driver, process.cwd) };
+  const settled: AttachRequest = { ...rest, driver: findDriver(driver, workingDirectory) };
   // a bus of an older version may not know the key
   if (filters === undefined || filters.length === 0) return settled;
   const { settleFilters } = await import('./settle-filters.js');
-  return { ...settled, filters: settleFilters(filters, process.cwd, { provesRead: true }) };
+  return { ...settled, filters: settleFilters(filters, workingDirectory, { provesRead: true }) };
 }
 
 /** If the attach fails, waits until the bus that was started for it has ended. It ends unless others use it by then. */

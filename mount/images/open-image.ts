@@ -96,10 +96,10 @@ export async function openImage(
   { mayBeEmpty = false, recognize = 'neither' }: OpenOptions = {},
 ): Promise<OpenedImage> {
   refuseBadName(path);
-  const realPath = await followOutside(path, bus);
-  const open = (): Promise<OpenedImage> => openAt(realPath, { path, mode, bus, mayBeEmpty, recognize });
+  const place = await follow(path, bus);
+  const open = (): Promise<OpenedImage> => openAt(place, { path, mode, bus, mayBeEmpty, recognize });
   if (bus.answering === undefined) return await open();
-  const at = locate(await readMounts('self'), realPath);
+  const at = locate(await readMounts('self'), textOf(place));
   return await bus.answering.withinLimit({ path, at }, open, ({ fd }) => closeAll([fd]));
 }
 
@@ -111,12 +111,13 @@ interface OpenRequest {
   readonly recognize: RecognizedEnds;
 }
 
-async function openAt(realPath: string, request: OpenRequest): Promise<OpenedImage> {
+async function openAt(place: ByteString, request: OpenRequest): Promise<OpenedImage> {
   const { path, mode, bus, mayBeEmpty } = request;
-  const kind = kindOf(await stat(realPath, { bigint: true }).catch(refuse(path)), path);
+  const realPath = textOf(place);
+  const kind = kindOf(await stat(bytesOf(place), { bigint: true }).catch(refuse(path)), path);
   const flags = (mode === 'r' ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK | constants.O_NOCTTY;
   // libuv adds O_CLOEXEC. O_NONBLOCK: the file may have been replaced by a FIFO since stat, and its open would block
-  const opened = await openAsync(realPath, flags).catch(refuseOpen(path, realPath, mode));
+  const opened = await openAsync(bytesOf(place), flags).catch(refuseOpen(path, bytesOf(place), mode));
   try {
     const stats = await fstatAsync(opened, { bigint: true });
     if (kindOf(stats, path) !== kind)
@@ -159,19 +160,33 @@ function refuseBadName(path: string): void {
 
 /** Like realpath(3), but it checks each step before it is made and never steps onto the bus. */
 export async function followOutside(path: string, bus: OwnBus): Promise<string> {
+  return textOf(await follow(path, bus));
+}
+
+/**
+ * A path with one character for each byte. A link may lead to a name that is not UTF-8, and as text this name would lose
+ * its bytes.
+ */
+type ByteString = string;
+
+const byteStringOf = (path: string): ByteString => Buffer.from(path).toString('latin1');
+const bytesOf = (place: ByteString): Buffer => Buffer.from(place, 'latin1');
+const textOf = (place: ByteString): string => bytesOf(place).toString();
+
+async function follow(path: string, bus: OwnBus): Promise<ByteString> {
   const mounts = await readMounts('self');
-  const names = path.split('/').reverse();
+  const names = byteStringOf(path).split('/').reverse();
   let at = '/';
   let asked: string | undefined;
   for (let links = 0; names.length > 0; ) {
     const name = names.pop() as string;
     if (name === '' || name === '.') continue;
     const next = name === '..' ? dirname(at) : join(at, name);
-    if (leadsToBus(next, bus, mounts)) throw onOwnBus(path);
-    const location = locate(mounts, next);
+    if (leadsToBus(textOf(next), bus, mounts)) throw onOwnBus(path);
+    const location = locate(mounts, textOf(next));
     if (location?.dev !== asked) {
       asked = location?.dev;
-      await bus.answering?.askFirst(join(next, ...names.toReversed()), { path, at: location });
+      await bus.answering?.askFirst(textOf(join(next, ...names.toReversed())), { path, at: location });
     }
     const link = name === '..' ? null : await readLink(next).catch(refuse(path));
     if (link === null) {
@@ -192,9 +207,9 @@ function refuseNamelessFile(path: string, link: string): void {
   if (kind !== undefined) throw notADisk(path, `a ${kind}`);
 }
 
-async function readLink(path: string): Promise<string | null> {
+async function readLink(place: ByteString): Promise<ByteString | null> {
   try {
-    return await readlink(path);
+    return (await readlink(bytesOf(place), 'buffer')).toString('latin1');
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'EINVAL') return null;
     throw error;
@@ -271,7 +286,7 @@ function refuse(path: string): (error: unknown) => never {
 }
 
 /** A handler for a failed open: if only writing is not allowed, the error says so. */
-function refuseOpen(path: string, realPath: string, mode: Mode): (error: unknown) => Promise<never> {
+function refuseOpen(path: string, realPath: Buffer, mode: Mode): (error: unknown) => Promise<never> {
   return async (error) => {
     const code = (error as NodeJS.ErrnoException).code ?? '';
     if (mode === 'r' || !['EACCES', 'EPERM', 'EROFS', 'ETXTBSY'].includes(code)) throw refusal(path, error);
@@ -303,6 +318,10 @@ function errnoOf(error: unknown): number {
 function refusal(path: string, error: unknown): FusetapError {
   const errno = errnoOf(error);
   const details = { errno, operation: 'open', path, cause: error };
+  if (errno === E.ENOENT && path.includes('\u{fffd}')) {
+    const hint = 'give it another name that is UTF-8, for example with a symbolic link (ln -s)';
+    return new FusetapError('NOT_FOUND', `${named(path)}: no such image; its path is not UTF-8`, { ...details, hint });
+  }
   if (errno === E.ENOENT || errno === E.ENOTDIR) {
     const hint = 'check the path, or make an image with `fusetap create IMAGE SIZE`';
     return new FusetapError('NOT_FOUND', `${named(path)}: no such image`, { ...details, hint });
