@@ -5,6 +5,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { type ErrorCode, EXIT_CODES, FusetapError } from '../drivers/errors.js';
 import { type BusPlace, resolveBus, runtimeDir } from '../mount/client/index.js';
+import { SECTOR_SIZES, type SectorBytes } from '../mount/client/size.js';
 
 /** the exit status of `fusetap run` if fusetap itself failed, not the command; as in env(1) */
 export const RUN_FAILED = 125;
@@ -47,6 +48,17 @@ export async function chosenBus({ bus }: SharedOptions): Promise<BusPlace> {
   }
 }
 
+/** The options with a bus that is given as an argument, instead of with `--bus`. @throws FusetapError USAGE if `--bus` names another */
+export function withBus<Options extends SharedOptions>(word: string | undefined, options: Options): Options {
+  if (word === undefined) return options;
+  if (options.bus !== undefined && options.bus !== word) {
+    throw new FusetapError('USAGE', `the buses ${word} and --bus ${options.bus} contradict each other`, {
+      hint: 'give one of them',
+    });
+  }
+  return { ...options, bus: word };
+}
+
 /** The transport to start a bus with; all vbds of a bus have the same. */
 export function transportOption(): Option {
   const text =
@@ -60,6 +72,18 @@ export function allowOtherOption(): Option {
     '--allow-other',
     'let other users use the bus, if this command starts it; file modes decide what they may do',
   );
+}
+
+/** The sectors in which the partition table counts. */
+export function sectorSizeOption(): Option {
+  const text = 'the sectors of the partition table, in bytes (default: a GPT tells, an MBR counts in 512 bytes)';
+  return new Option('--sector-size <BYTES>', text)
+    .choices(SECTOR_SIZES.map(String))
+    .argParser((word: string): SectorBytes => {
+      const found = SECTOR_SIZES.find((size) => String(size) === word);
+      if (found !== undefined) return found;
+      throw new InvalidArgumentError(`Allowed choices are ${SECTOR_SIZES.join(', ')}.`);
+    });
 }
 
 /** Collects the values of an option that can be given several times, for commander. */

@@ -24,6 +24,8 @@ export const COMMANDS: Readonly<Record<string, () => Promise<CommandFile>>> = {
   create: () => import('./commands/create.js'),
   memory: () => import('./commands/memory.js'),
   swap: () => import('./commands/swap.js'),
+  resize: () => import('./commands/resize.js'),
+  reread: () => import('./commands/reread.js'),
   save: () => import('./commands/save.js'),
   reset: () => import('./commands/reset.js'),
   slot: () => import('./commands/slot.js'),
