@@ -46,6 +46,7 @@ export const COMMANDS: Readonly<Record<string, () => Promise<CommandFile>>> = {
 /** The program without its commands. */
 export function makeProgram(): Command {
   const program = new Command('fusetap')
+    .summary('attach disk images as files')
     .description('Attaches disk images as files, in userspace: each file is a disk.')
     .usage('[options] COMMAND')
     .version(VERSION, '-V, --version', 'print the version')

@@ -49,7 +49,7 @@ const WITHOUT_BUS: readonly Mistake[] = [
   wrong('USAGE', /unknown command 'atach'/, 'atach', '@/disk.img'),
   wrong('USAGE', /nothing to attach/, 'attach'),
   wrong('USAGE', /'more' is not an image/, 'attach', '@/disk.img', 'xvda', 'w', 'more'),
-  wrong('NOT_FOUND', /nowhere\.img: no such image/, 'attach', '@/disk.img', '@/nowhere.img'),
+  wrong('NOT_FOUND', /nowhere\.img: no such image/, 'attach', '@/disk.img', 'ram:@/nowhere.img'),
   wrong('USAGE', /neither a vdev nor an image/, 'attach', '@/disk.img', 'nowhere.img'),
   wrong('USAGE', /--private: driver aio/, 'attach', '--private', '@/disk.img'),
   wrong('USAGE', /contradict/, 'attach', '@/disk.img', 'xvda', 'w', '--read-only'),
