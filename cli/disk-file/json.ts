@@ -14,6 +14,7 @@ import { imagePath } from '../image-path.js';
 const PASSED_OVER = new Set([
   ...'bus slot path size state opens transport keeperPid serverPid restarts version'.split(' '),
   ...'changedOutside writtenOutside broken imageState movedTo deleted mounts loops holders'.split(' '),
+  'detachesWhenUnused',
 ]);
 
 type Filters = NonNullable<AttachRequest['filters']>;
