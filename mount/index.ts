@@ -11,12 +11,14 @@
 
 import { defined } from '../drivers/defined.js';
 import type { Disk } from '../drivers/disk.js';
+import { FusetapError } from '../drivers/errors.js';
 import type { FilterSpec } from '../drivers/filters/filter.js';
 import { DEFAULT_DRIVER } from '../drivers/names.js';
+import { quoted } from '../drivers/quote.js';
 import * as client from './client/index.js';
 import { absolutePath } from './client/working-directory.js';
 import type { AttachRequest, BusInfo, DetachResult, SaveResult, VbdInfo } from './control/interface.js';
-import type { Mode } from './images/mode.js';
+import { MODES, type Mode } from './images/mode.js';
 
 export type { Disk } from '../drivers/disk.js';
 export type {
@@ -73,6 +75,8 @@ export interface DiskOptions {
   readonly mode?: Mode;
   /** options of the driver */
   readonly options?: Readonly<Record<string, string>>;
+  /** use the bytes of the image as they are, even if it looks like another format, such as qcow2; default: false */
+  readonly raw?: boolean;
   /** the start of the disk in the image, in bytes; default: 0 */
   readonly offset?: number;
   /** the size of the disk in bytes; default: up to the end of the image */
@@ -103,14 +107,15 @@ export type VbdWord = VbdInfo | string;
  * @throws FusetapError
  */
 export async function attach(image: string | null, options: AttachOptions = {}): Promise<VbdInfo> {
-  const { vdev, signal, passthrough, share, partitions } = options;
+  const { vdev, signal, passthrough, share, partitions, raw } = options;
+  checkMode(options);
   const request: AttachRequest = {
     driver: options.driver ?? DEFAULT_DRIVER,
     image: image === null ? null : absolutePath(image),
     vdev: vdev ?? null,
     mode: options.mode ?? 'w',
     options: { ...options.options },
-    ...defined({ passthrough, share, partitions }),
+    ...defined({ passthrough, share, partitions, raw }),
     filters: filtersOf(options),
   };
   return client.attach(await placeOf(options), request, defined({ signal }));
@@ -172,6 +177,8 @@ export interface SwapOptions extends BusOptions {
   readonly driver?: string;
   /** options of the driver */
   readonly options?: Readonly<Record<string, string>>;
+  /** see DiskOptions */
+  readonly raw?: boolean;
 }
 
 /**
@@ -186,6 +193,7 @@ export async function swap(vbd: VbdWord, image: string, options: SwapOptions = {
     driver: options.driver ?? DEFAULT_DRIVER,
     image: absolutePath(image),
     options: { ...options.options },
+    ...defined({ raw: options.raw }),
   });
 }
 
@@ -224,9 +232,10 @@ export async function list(options: BusOptions = {}): Promise<VbdInfo[]> {
  * @throws FusetapError as an attach of the same image would
  */
 export async function openDisk(image: string | null, options: DiskOptions = {}): Promise<Disk> {
+  checkMode(options);
   const { openDiskHere } = await import('./open-disk.js');
-  const { driver = DEFAULT_DRIVER, mode = 'w' } = options;
-  return openDiskHere({ driver, image, mode, options: options.options ?? {}, filters: filtersOf(options) });
+  const { driver = DEFAULT_DRIVER, mode = 'w', raw } = options;
+  return openDiskHere({ driver, image, mode, raw, options: options.options ?? {}, filters: filtersOf(options) });
 }
 
 /**
@@ -292,6 +301,14 @@ export class Bus {
   stop(options: client.DetachOptions = {}): Promise<DetachResult> {
     return stop({ ...options, ...this.#options });
   }
+}
+
+/** For programs that the compiler does not check. @throws FusetapError USAGE */
+function checkMode({ mode = 'w' }: DiskOptions): void {
+  if (MODES.includes(mode)) return;
+  throw new FusetapError('USAGE', `mode ${quoted(String(mode))} is none of ${MODES.join(', ')}`, {
+    hint: 'r reads, w writes, w! writes without the sharing check',
+  });
 }
 
 function filtersOf({ offset, sizelimit, filters = [] }: DiskOptions): FilterSpec[] {

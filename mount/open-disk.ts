@@ -16,6 +16,7 @@ import { absolutePath, workingDirectory } from './client/working-directory.js';
 import { claimImage } from './images/claim-image.js';
 import type { Mode } from './images/mode.js';
 import { openImage } from './images/open-image.js';
+import { endsShown } from './images/refuse-foreign.js';
 
 export interface OpenDiskRequest {
   /** a name, the path of a file, or the name of a package */
@@ -24,6 +25,8 @@ export interface OpenDiskRequest {
   readonly image: string | null;
   readonly mode: Mode;
   readonly options: Readonly<Record<string, string>>;
+  /** see AttachRequest */
+  readonly raw?: boolean | undefined;
   readonly filters: readonly FilterSpec[];
 }
 
@@ -62,7 +65,8 @@ function checkImageGiven(driver: Driver, image: string | null): void {
 
 async function openContext(driver: Driver, request: OpenDiskRequest, undo: (() => void)[]): Promise<OpenContext> {
   const { mode, options } = request;
-  const image = request.image === null ? null : await claim(driver, absolutePath(request.image), mode, undo);
+  const image =
+    request.image === null ? null : await claim(driver, { ...request, path: absolutePath(request.image) }, undo);
   const context = { image, options, readOnly: mode === 'r' };
   if (driver.prepare === undefined) return { ...context, memory: null, state: null };
   const memory = { fd: memfdCreate('fusetap-disk') };
@@ -72,10 +76,15 @@ async function openContext(driver: Driver, request: OpenDiskRequest, undo: (() =
   return { ...context, memory, state };
 }
 
-async function claim(driver: Driver, path: string, mode: Mode, undo: (() => void)[]): Promise<OpenContext['image']> {
+async function claim(
+  driver: Driver,
+  { path, mode, raw = false, filters }: OpenDiskRequest & { readonly path: string },
+  undo: (() => void)[],
+): Promise<OpenContext['image']> {
   // memory takes the writes, so the file is only ever read
   const imageMode = driver.sharesMemory ? 'r' : mode;
-  const image = await openImage(path, imageMode, NO_BUS);
+  const recognize = driver.rawImage && !raw ? endsShown(filters) : 'neither';
+  const image = await openImage(path, imageMode, NO_BUS, { recognize });
   undo.push(() => closeSync(image.fd));
   const held = await claimImage(image, imageMode);
   undo.push(() => held.release());

@@ -1,5 +1,6 @@
 /** The kind of word that an argument or an option's value takes: derived from its name in the help. */
 import type { Argument, Command, Option } from 'commander';
+import { MODES } from '../../mount/images/mode.js';
 
 export type Kind =
   /** a disk spec: a file, perhaps after a driver */
@@ -43,7 +44,7 @@ const KINDS: Readonly<Record<string, Kind>> = {
   VDEV: 'free',
   BUS: 'bus',
   'NAME|DIR': 'bus',
-  MODE: ['r', 'w', 'w!'],
+  MODE: MODES,
 };
 
 export function kindOfArgument(command: Command, argument: Argument): Kind {

@@ -35,6 +35,7 @@ export function requestOfJson(entry: unknown): AttachRequest {
   const passthrough = fields.take('passthrough', isPassthrough);
   const filters = fields.take('filters', isFilters);
   const share = fields.take('share', isStringOrNull);
+  const raw = fields.take('raw', isBoolean);
   const partitions = fields.take('partitions', isPartitions);
   fields.refuseOthers();
   return {
@@ -45,6 +46,7 @@ export function requestOfJson(entry: unknown): AttachRequest {
     // a vbd without a share name is shared by the identity of its image, which has colons
     ...(share != null && !share.includes(':') && { share }),
     ...(partitions && { partitions: true }),
+    ...(raw && { raw }),
   };
 }
 
@@ -75,6 +77,7 @@ class Fields {
 }
 
 const isString = (value: unknown): value is string => typeof value === 'string';
+const isBoolean = (value: unknown): value is boolean => typeof value === 'boolean';
 const isStringOrNull = (value: unknown): value is string | null => value === null || isString(value);
 const isMode = (value: unknown): value is Mode => value === 'r' || value === 'w' || value === 'w!';
 const isPassthrough = (value: unknown): value is 'auto' | 'on' | 'off' | boolean =>

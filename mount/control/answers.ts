@@ -5,6 +5,7 @@
  */
 import * as v from 'valibot';
 import type { Holder, PlainError } from '../../drivers/errors.js';
+import { MODES } from '../images/mode.js';
 import type { KindStats } from '../ledger/counters.js';
 import type {
   AttachResult,
@@ -85,7 +86,7 @@ export const vbd = answer<VbdInfo>()({
   path: v.pipe(path, v.description('the file of the vbd')),
   driver: text,
   image: v.nullable(text),
-  mode: v.picklist(['r', 'w', 'w!']),
+  mode: v.picklist(MODES),
   size: count,
   state,
   opens: v.pipe(count, v.description('open handles, as far as known')),
@@ -95,6 +96,8 @@ export const vbd = answer<VbdInfo>()({
   filters: v.exactOptional(
     v.pipe(v.array(text), v.description('NAME=VALUE, as in --filter; the first is next to the driver')),
   ),
+  options: v.exactOptional(v.pipe(v.record(text, text), v.description('the options of its driver'))),
+  raw: v.exactOptional(v.pipe(flag, v.description('the image is raw whatever it looks like'))),
   partitions: v.nullable(v.array(partition)),
   keeperPid: pid,
   serverPid: pid,

@@ -54,6 +54,10 @@ export interface VbdInfo {
   share: string | null;
   /** its filters as NAME=VALUE, for example `offset=512`, the first next to the driver; an older bus omits it */
   filters?: string[];
+  /** the options of its driver; an older bus omits it */
+  options?: Record<string, string>;
+  /** the attach said that the image is raw whatever it looks like; omitted if it did not */
+  raw?: boolean;
   /** null if the attach did not ask for them */
   partitions: PartitionInfo[] | null;
   keeperPid: number | null;
@@ -109,6 +113,8 @@ export interface AttachRequest extends BusWishes {
   share?: string | null | undefined;
   /** driver options by name */
   options: Record<string, string>;
+  /** use the bytes of the image as they are, even if it is recognized as another format; default: it is refused then */
+  raw?: boolean | undefined;
   /** the first is next to the driver; default: none */
   filters?: FilterSpec[] | undefined;
   /** whether to show its partitions as files; default: false */
@@ -150,6 +156,8 @@ export interface SwapRequest {
   share?: string | null | undefined;
   /** driver options by name */
   options: Record<string, string>;
+  /** see AttachRequest */
+  raw?: boolean | undefined;
 }
 
 /** A ram image. */

@@ -26,6 +26,7 @@ import {
 import type { Answering } from './answering.js';
 import { outlastExec } from './image-fds.js';
 import type { Mode } from './mode.js';
+import { type RecognizedEnds, refuseForeign } from './refuse-foreign.js';
 
 const openAsync = promisify(open);
 const fstatAsync = promisify(fstat) as (fd: number, options: { bigint: true }) => Promise<BigIntStats>;
@@ -73,24 +74,30 @@ export interface OwnBus {
   answering?: Answering;
 }
 
+export interface OpenOptions {
+  /** allow an empty image; it stands for a ram image that is shared by name; default: false */
+  readonly mayBeEmpty?: boolean;
+  /** default: neither */
+  readonly recognize?: RecognizedEnds;
+}
+
 /**
  * Opens an image. open(2) decides whether it may be written, so root may write to a file of mode 0444, as with losetup.
  * But a read-only block device is always refused for writing.
  * @param path absolute
- * @param options mayBeEmpty: allow an empty image; it stands for a ram image that is shared by name
- * @throws FusetapError NOT_FOUND no such image; USAGE not a file or block device, empty, on the bus itself, or an
- *   impossible path; DENIED no permission, immutable, read-only file system; UNSUPPORTED too large; BUSY the file
+ * @throws FusetapError NOT_FOUND no such image; USAGE not a file or block device, empty, on the bus itself, an
+ *   impossible path, or recognized as another format; DENIED no permission, immutable, read-only file system; UNSUPPORTED too large; BUSY the file
  *   system does not answer
  */
 export async function openImage(
   path: string,
   mode: Mode,
   bus: OwnBus,
-  { mayBeEmpty = false }: { mayBeEmpty?: boolean } = {},
+  { mayBeEmpty = false, recognize = 'neither' }: OpenOptions = {},
 ): Promise<OpenedImage> {
   refuseBadName(path);
   const place = await follow(path, bus);
-  const open = (): Promise<OpenedImage> => openAt(place, { path, mode, bus, mayBeEmpty });
+  const open = (): Promise<OpenedImage> => openAt(place, { path, mode, bus, mayBeEmpty, recognize });
   if (bus.answering === undefined) return await open();
   const at = locate(await readMounts('self'), textOf(place));
   return await bus.answering.withinLimit({ path, at }, open, ({ fd }) => closeAll([fd]));
@@ -101,9 +108,11 @@ interface OpenRequest {
   readonly mode: Mode;
   readonly bus: OwnBus;
   readonly mayBeEmpty: boolean;
+  readonly recognize: RecognizedEnds;
 }
 
-async function openAt(place: ByteString, { path, mode, bus, mayBeEmpty }: OpenRequest): Promise<OpenedImage> {
+async function openAt(place: ByteString, request: OpenRequest): Promise<OpenedImage> {
+  const { path, mode, bus, mayBeEmpty } = request;
   const realPath = textOf(place);
   const kind = kindOf(await stat(bytesOf(place), { bigint: true }).catch(refuse(path)), path);
   const flags = (mode === 'r' ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK | constants.O_NOCTTY;
@@ -117,6 +126,7 @@ async function openAt(place: ByteString, { path, mode, bus, mayBeEmpty }: OpenRe
     const rdev = kind === 'block' ? deviceName(stats.rdev) : null;
     if (rdev !== null) await refuseDevice(rdev, { path, mode, bus });
     const sizeBytes = measure(opened, stats, { path, kind, mayBeEmpty });
+    await refuseForeign(opened, sizeBytes, request);
     const [dev, ino, bornNs] = [deviceName(stats.dev), String(stats.ino), String(stats.birthtimeNs)];
     const modifiedMs = inMs(stats.mtimeNs);
     // the server is given this same open file description
@@ -136,8 +146,9 @@ function inMs(ns: bigint): number {
 
 function refuseBadName(path: string): void {
   if (path === '' || /\p{Cc}/u.test(path)) {
-    const hint = 'use a path without control characters, for example a symbolic link to the image';
-    throw new FusetapError('USAGE', `${named(path)} cannot be an image`, { path, hint });
+    const hint = 'name it by a symbolic link without such characters';
+    const why = path === '' ? 'the empty path' : `a control character in the path ${named(path)}`;
+    throw new FusetapError('USAGE', `${why}: it cannot be an image`, { path, hint });
   }
   if (!isAbsolute(path)) {
     throw new FusetapError('USAGE', `${named(path)} is not absolute`, {
@@ -182,11 +193,18 @@ async function follow(path: string, bus: OwnBus): Promise<ByteString> {
       at = next;
       continue;
     }
+    refuseNamelessFile(path, link);
     if (++links > LINK_LIMIT) throw refusal(path, { errno: E.ELOOP });
     names.push(...link.split('/').reverse());
     if (isAbsolute(link)) at = '/';
   }
   return at;
+}
+
+/** The links in /proc/PID/fd to what has no path, such as `pipe:[920824]`, lead nowhere. @throws FusetapError USAGE */
+function refuseNamelessFile(path: string, link: string): void {
+  const [, kind] = /^(pipe|socket):\[\d+\]$/.exec(link) ?? [];
+  if (kind !== undefined) throw notADisk(path, `a ${kind}`);
 }
 
 async function readLink(place: ByteString): Promise<ByteString | null> {

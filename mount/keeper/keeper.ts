@@ -391,7 +391,8 @@ export class Keeper implements KeeperControl {
   async swap({ vdev, body: request, ...watcher }: Asked<'swap'>): Promise<VbdInfo> {
     this.#checkRunning();
     const vbd = this.#bus.vbds.find(vdev);
-    const swapping = { bus: this.#bus, pausing: this.#pausing, context: this.#attachContext() };
+    const [bus, pausing, detaching] = [this.#bus, this.#pausing, this.#detaching];
+    const swapping = { bus, pausing, detaching, context: this.#attachContext() };
     await swap(swapping, vbd, request, watcher);
     return await vbdInfo(this.#bus, vbd);
   }

@@ -54,6 +54,8 @@ export interface ImageRef {
 export interface DriverFacts {
   readonly image: 'required' | 'none';
   readonly sharesMemory: boolean;
+  /** see Driver; a server of an older version omits it */
+  readonly rawImage?: boolean;
 }
 
 export interface PrepareCommand {
@@ -128,6 +130,8 @@ export interface ShowCommand {
   readonly op: 'show';
   readonly nodeId: number;
   readonly backingId: number | null;
+  /** see BusFile.mapId; an older keeper omits it */
+  readonly mapId?: number | null;
   /** an earlier server has shown the file: how many references the kernel has to it is not known */
   readonly inherited: boolean;
   /** see Transport.setLeaving */

@@ -9,10 +9,18 @@ import { aBus, aVbd, fakeBus, fusetap, tempDir } from './fake-bus.js';
 t.test('sizes', async (t) => {
   const sizes: Record<string, number> = {
     ...{ '0': 0, '1': 1, '512': 512, '1K': 1024, '64M': 64 << 20, '10G': 10 * 2 ** 30, '2T': 2 ** 41 },
-    ...{ '1KB': 1000, '20MB': 20e6, '3GB': 3e9, '1TB': 1e12 },
+    ...{
+      '1KB': 1000,
+      '20MB': 20e6,
+      '3GB': 3e9,
+      '1TB': 1e12,
+      '10MiB': 10 << 20,
+      '10m': 10 << 20,
+      '1.5G': 1.5 * 2 ** 30,
+    },
   };
   for (const [word, bytes] of Object.entries(sizes)) t.equal(parseSize(word, 'SIZE'), bytes, word);
-  for (const word of ['', ' ', '-1', '1e3', '0x10', '1X', 'M', '1 M', '1,5G', '9999999T', 'NaN', '1\n']) {
+  for (const word of ['', ' ', '-1', '1e3', '0x', '1X', 'M', '1 M', '1,5G', '9999999T', 'NaN', '1\n']) {
     t.throws(() => parseSize(word, '--offset'), { code: 'USAGE', message: /--offset/ }, JSON.stringify(word));
   }
   t.throws(() => parseSize('0', 'SIZE', 1), { code: 'USAGE' });

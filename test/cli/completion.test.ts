@@ -75,8 +75,24 @@ const ANSWERS: [line: string[], adds: string[], offered: string[]][] = [
   [['attach', 'tap:ram:go'], ['files', 'tap:ram:', 'go'], []],
   [['attach', '--image=go'], ['files', '--image=', 'go'], []],
   [
+    ['attach', 'a.img', 'xvda', 'r', 'b.img', 'xvdc', ''],
+    ['files', '', ''],
+    ['r', 'w', 'w!'],
+  ],
+  [
+    ['attach', 'a.img', 'r', ''],
+    ['files', '', ''],
+    ['aio:', 'ram:', 'sync:'],
+  ],
+  [['attach', 'a.img', 'ram:go'], ['files', 'ram:', 'go'], []],
+  [
+    ['run', '--mode', ''],
+    ['words', '', ''],
+    ['r', 'w', 'w!'],
+  ],
+  [
     ['attach', 'disk.img', 'xv'],
-    ['words', '', 'xv'],
+    ['files', '', 'xv'],
     ['xvdc', 'xvdd', 'xvde', 'xvdf', 'xvdg', 'xvdh'],
   ],
   [
@@ -86,7 +102,7 @@ const ANSWERS: [line: string[], adds: string[], offered: string[]][] = [
   ],
   [
     ['attach', 'disk.img', 'xvda', ''],
-    ['words', '', ''],
+    ['files', '', ''],
     ['r', 'w', 'w!'],
   ],
   [

@@ -18,8 +18,16 @@ const TABLE: readonly [words: string, status: number, line: RegExp][] = [
   ['ls --bus /nowhere/at/all', 3, /no directory for a bus: \/nowhere\/at\/all: ENOENT: mkdir -p/],
   ['start --bus /nowhere/at/all', 3, /no directory for a bus/],
   ['attach', 2, /nothing to attach/],
-  ['attach a b c d', 2, /too many arguments/],
-  ['attach disk.img xvda w --image x', 2, /too many words: w/],
+  ['attach a b c d', 2, /'b' is neither a vdev nor an image: there is no such file/],
+  ['attach disk.img xvda w more', 2, /'more' is not an image/],
+  ['attach disk.img xvda w --image x', 2, /'disk\.img' is not a vdev.*give only \[VDEV\] \[MODE\]/],
+  ['attach --driver ./xor.js x.img', 2, /'x\.img' is not a vdev.*the image is --image x\.img/],
+  ['attach --image x xvda w more', 2, /'more' is not a vdev/],
+  ['attach --vdev xvda ./a ./b', 2, /--vdev xvda is for one disk, and there are 2/],
+  ['attach --vdev xvda disk.img xvdb', 2, /contradict|xvdb in the spec, xvda after it/],
+  ['attach --mode rw disk.img', 2, /Allowed choices are r, w, w!/],
+  ['attach --private disk.img', 2, /--private: driver aio makes no copy/],
+  ['attach --private --share x ram:disk.img', 2, /--private and --share x contradict/],
   ['attach disk.img nonsense', 2, /nonsense/],
   ['attach disk.img xvda rw', 2, /no mode 'rw'/],
   ['attach disk.img,xvda,w xvdb', 2, /xvda in the spec, xvdb after it/],
@@ -79,6 +87,9 @@ const TABLE: readonly [words: string, status: number, line: RegExp][] = [
   ['run --frobnicate disk.img -- true', 125, /unknown option '--frobnicate'/],
   ['run --bus 1 disk.img -- true', 125, /run starts a new bus, it cannot use 1/],
   ['run disk.img,nonsense -- true', 125, /nonsense/],
+  ['run --image x disk.img -- true', 125, /there is no SPEC: 'disk\.img'/],
+  ['run --vdev xvda a b -- true', 125, /--vdev xvda is for one disk/],
+  ['run --config nowhere -- true', 125, /cannot read nowhere/],
 ];
 
 for (const [words, status, line] of TABLE) {

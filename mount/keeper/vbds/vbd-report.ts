@@ -26,6 +26,8 @@ export function vbdFacts({ place, transport, memories }: BusParts, vbd: Vbd): Vb
     passthrough: vbd.backingId !== null,
     share: source.memory && memories.shareOf(source.memory),
     filters: vbd.filters.map(({ name, value }) => (value === '' ? name : `${name}=${value}`)),
+    options: { ...source.options },
+    ...(source.raw && { raw: true }),
     partitions: vbd.partitions?.map((partition) => partitionInfo(place.path, partition)) ?? null,
   };
 }
