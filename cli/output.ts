@@ -8,6 +8,8 @@ import { type ErrorCode, EXIT_CODES, FusetapError, type Holder, type PlainError 
 import { escapeControls } from '../drivers/quote.js';
 import { deletedDirectory } from '../mount/client/working-directory.js';
 
+export { humanSize } from '../drivers/human-size.js';
+
 /** An error as `--json` shows it. A key without a value is null. */
 export interface JsonError {
   code: ErrorCode;
@@ -121,19 +123,6 @@ export function printTable(columns: readonly Column[], rows: readonly (readonly 
 export function printPairs(pairs: readonly (readonly [name: string, value: string])[]): void {
   const width = Math.max(...pairs.map(([name]) => name.length));
   for (const [name, value] of pairs) print(`${name.padEnd(width)}  ${escapeControls(value)}`);
-}
-
-/** A size for people: K, M, G, T of 1024, at most one decimal. */
-export function humanSize(sizeBytes: number): string {
-  const units = ['', 'K', 'M', 'G', 'T', 'P'];
-  let value = sizeBytes;
-  let unit = 0;
-  // 1023.95 would be shown as 1024.0
-  while (value >= 1023.95 && unit < units.length - 1 && (unit > 0 || value >= 1024)) {
-    value /= 1024;
-    unit += 1;
-  }
-  return `${Math.round(value * 10) / 10}${units[unit]}`;
 }
 
 /** what was done although it could not be printed */

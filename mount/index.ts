@@ -48,6 +48,7 @@ export type { DetachOptions } from './client/index.js';
 export type {
   BusInfo,
   BusState,
+  BusVersion,
   DetachedVbd,
   DetachResult,
   ImageState,
@@ -98,7 +99,10 @@ export interface AttachOptions extends DiskOptions, BusOptions {
   readonly signal?: AbortSignal;
 }
 
-/** A vbd, or a word that names it: vdev, slot number, path of its file, or path of its image. */
+/**
+ * A vbd, or a word that names it: a vdev or a slot number on the chosen bus; or, on any bus unless one is named, the path
+ * of its file, of its image, of a directory where it is mounted, or of a loop device on it.
+ */
 export type VbdWord = VbdInfo | string;
 
 /**
@@ -329,12 +333,7 @@ function placeOf(options: BusOptions): Promise<client.BusPlace> {
 }
 
 async function locate(vbd: VbdWord, options: BusOptions): Promise<{ place: client.BusPlace; vdev: string }> {
-  const place = await placeOf(typeof vbd === 'string' ? options : { bus: vbd.bus, ...options });
-  const { vdev } = typeof vbd === 'string' ? await findIn(place, vbd) : vbd;
-  return { place, vdev };
-}
-
-async function findIn(place: client.BusPlace, word: string): Promise<VbdInfo> {
-  const { vbds } = await client.showBus(place);
-  return client.findVbd(word, vbds, `bus ${place.name}`);
+  if (typeof vbd !== 'string') return { place: await placeOf({ bus: vbd.bus, ...options }), vdev: vbd.vdev };
+  const located = await client.locateVbd(vbd, { place: await placeOf(options), anyBus: options.bus === undefined });
+  return { place: located.place, vdev: located.vbd.vdev };
 }

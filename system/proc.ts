@@ -197,6 +197,11 @@ export function isThreadBlocked(pid: number, tid: number): boolean {
   return statFields(readText(`/proc/${pid}/task/${tid}/stat`) ?? '')[0] === 'D';
 }
 
+/** Whether a process is stopped by a signal or a debugger. */
+export function isStopped(pid: number): boolean {
+  return ['T', 't'].includes(statFields(readText(`/proc/${pid}/stat`) ?? '')[0] ?? '');
+}
+
 /**
  * Whether the process with that pid and start time still runs. A zombie does not run. If it cannot be found out now
  * (out of descriptors or memory), the answer is true.
@@ -252,14 +257,18 @@ export interface FdInfo {
   mountId: number;
   /** null before Linux 5.14 */
   ino: string | null;
+  /** open for writing */
+  isWritable: boolean;
   locks: FileLock[];
 }
 
 export function parseFdinfo(text: string): FdInfo {
   const mountId = Number(MOUNT_ID_LINE.exec(text)?.[1]);
   const ino = INO_LINE.exec(text)?.[1] ?? null;
+  // the lowest digit has the access mode: 0 is O_RDONLY
+  const isWritable = /[12]$/.test(FLAGS_LINE.exec(text)?.[1] ?? '');
   // thousands of these are parsed in a row, and few show a lock
-  if (!text.includes('\nlock:')) return { mountId, ino, locks: [] };
+  if (!text.includes('\nlock:')) return { mountId, ino, isWritable, locks: [] };
   const locks = [...text.matchAll(LOCK_LINE)].map(
     ([, kind, access, file, start, end]): FileLock => ({
       kind: kind as FileLock['kind'],
@@ -269,10 +278,12 @@ export function parseFdinfo(text: string): FdInfo {
       end: end === 'EOF' ? Number.POSITIVE_INFINITY : Number(end),
     }),
   );
-  return { mountId, ino, locks };
+  return { mountId, ino, isWritable, locks };
 }
 
 const MOUNT_ID_LINE = /^mnt_id:\s*(\d+)$/m;
+// octal
+const FLAGS_LINE = /^flags:\s*([0-7]+)$/m;
 const INO_LINE = /^ino:\s*(\d+)$/m;
 // as `lock:	1: OFDLCK ADVISORY  READ -1 00:1f:123 301 301`
 const LOCK_LINE = /^lock:\s+\d+: (OFDLCK|POSIX|FLOCK|LEASE)\s+\w+\s+(\w+)\s+-?\d+ (\w+:\w+:\d+) (\d+) (\d+|EOF)$/gm;

@@ -1,9 +1,10 @@
 /** `fusetap block-detach`: xm's word for detach. */
 import type { Command } from 'commander';
-import { detach, findVbd, showBus } from '../../mount/client/index.js';
+import { detach } from '../../mount/client/index.js';
 import { withBus } from '../bus-word.js';
 import { detachEach } from '../detach-each.js';
-import { chosenBus, endHelp, parseSeconds, type SharedOptions } from '../options.js';
+import { locateVbd } from '../locate-vbd.js';
+import { endHelp, parseSeconds, type SharedOptions } from '../options.js';
 
 interface BlockDetachOptions extends SharedOptions {
   wait?: number;
@@ -24,9 +25,8 @@ export function register(program: Command): void {
     )
     .action(async (bus: string, vdev: string, _: unknown, self: Command) => {
       const options = withBus(bus, self.optsWithGlobals<BlockDetachOptions>());
-      const place = await chosenBus(options);
       await detachEach([vdev], options, async (word) => {
-        const vbd = findVbd(word, (await showBus(place)).vbds, `bus ${place.name}`);
+        const { place, vbd } = await locateVbd(word, options);
         return detach(place, vbd.vdev, { force: options.force ?? false, waitSeconds: options.wait });
       });
     });

@@ -6,7 +6,7 @@ import { FusetapError } from '../../drivers/errors.js';
 import type { SwapRequest } from '../../mount/control/interface.js';
 import { type AttachWords, attachRequest } from '../attach-request.js';
 import { locateVbd } from '../locate-vbd.js';
-import { endHelp, gather, type SharedOptions } from '../options.js';
+import { endHelp, gather, type SharedOptions, VBD_HELP } from '../options.js';
 import { print, printJson, printNote } from '../output.js';
 import { withProgress } from '../progress-bar.js';
 
@@ -21,7 +21,7 @@ export function register(program: Command): void {
         'their requests wait meanwhile. The old image is flushed and closed. If anything fails, the vbd keeps its ' +
         'image. The mode and the filters stay. A vbd that was paused stays paused. Prints the path of the file.',
     )
-    .argument('<VBD>')
+    .argument('<VBD>', VBD_HELP)
     .argument('[SPEC]', 'DRIVER:PATH or PATH')
     .option('--driver <NAME>', 'the driver, instead of SPEC')
     .option('--image <PATH>', 'the image, instead of SPEC: the path may contain commas and colons')

@@ -17,15 +17,15 @@ export function register(program: Command): void {
     .command('umount')
     .summary('unmount an image, and detach it')
     .description(
-      'Unmounts DIR, if a vbd is mounted there, and detaches the vbd. If the bus was started for this vbd, it ' +
-        'ends. Returns when the data is durable. A file system in use is not unmounted: exit 4. If others use the ' +
-        'vbd, for example another mounted partition of it, it stays attached.',
+      'Unmounts the file systems of a vbd, and detaches the vbd, also if it was attached with fusetap attach. If the ' +
+        'bus was started for this vbd, it ends. Returns when the data is durable. A file system in use is not ' +
+        'unmounted: exit 4. If others use the vbd, for example another mounted partition of it, it stays attached.',
     )
-    .argument('<DIR>', 'the directory where it is mounted')
-    .action(async (directory: string, _: unknown, self: Command) => {
+    .argument('<PLACE...>', 'a directory, an image, the path of a vbd or partition, or a loop device')
+    .action(async (places: string[], _: unknown, self: Command) => {
       const options = self.optsWithGlobals<SharedOptions>();
       const telling = { ...tellWaits(options), ...(!options.quiet && { keeps: sayKept(options) }) };
-      await detachEach([directory], options, () => unmountImage(directory, callersRuntimeDir(), telling));
+      await detachEach(places, options, (place) => unmountImage(place, callersRuntimeDir(), telling));
     });
-  endHelp(command, ['fusetap umount /mnt']);
+  endHelp(command, ['fusetap umount /mnt', 'fusetap umount disk.img']);
 }

@@ -27,7 +27,7 @@ export type Kind =
 
 /** `COMMAND NAME` takes precedence over `NAME`, and a flag over the name of its value. */
 const KINDS: Readonly<Record<string, Kind>> = {
-  'umount DIR': 'mounted',
+  'umount PLACE': 'mounted',
   'create IMAGE': 'file',
   'block-detach VDEV': 'attached',
   '--file-mode': ['0600', '0640', '0644', '0660'],

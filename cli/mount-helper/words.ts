@@ -6,9 +6,6 @@
  */
 import { FusetapError } from '../../drivers/errors.js';
 
-/** options of fstab(5) and mount(8) that are not for the file system */
-const NOT_OURS =
-  /^(rw|defaults|(no)?auto|nofail|_netdev|(no)?user|users|owner|group|(no)?relatime|[xX][-.].*|comment=.*)$/;
 const TAKES_A_WORD = new Set(['-o', '-N', '-t']);
 
 /** This makes mount(8) record the helper, so that umount(8) runs umount.fusetap. */
@@ -25,17 +22,8 @@ export function mountWords(argv: readonly string[]): string[] | null {
     throw new FusetapError('USAGE', 'mount.fusetap takes SPEC DIR', { hint: 'mount -t fusetap SPEC DIR [-o OPTIONS]' });
   }
   if (flags.includes('f')) return null;
-  const words: string[] = ['mount'];
-  const passedOn = [KEPT_FOR_UMOUNT];
-  for (const option of (values.get('-o') ?? '').split(',').filter((word) => word !== '' && !NOT_OURS.test(word))) {
-    const [name = '', value = ''] = option.split(/=(.*)/s);
-    if (option === 'ro') words.push('--read-only');
-    else if (name === 'bus') words.push('--bus', value);
-    else if (name === 'partition') words.push('--partition', value);
-    else if (name === 'fstype') words.push('--type', value);
-    else passedOn.push(option);
-  }
-  return [...words, '--options', passedOn.join(','), '--', spec, directory];
+  const options = [KEPT_FOR_UMOUNT, values.get('-o') ?? ''].filter((word) => word !== '').join(',');
+  return ['mount', '--options', options, '--', spec, directory];
 }
 
 /** The arguments of `fusetap`. @throws FusetapError USAGE */

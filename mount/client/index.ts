@@ -24,8 +24,11 @@ export type { BusPlace } from '../runtime/bus-place.js';
 export { realPlace, resolveBus, runtimeDir } from '../runtime/bus-place.js';
 export { Lifeline } from '../runtime/lifeline.js';
 export { showBus } from './ask.js';
-export { findVbd, isPath } from './find-vbd.js';
-export { type BusListing, listBuses } from './list-buses.js';
+export { type Above, readTables, type VbdAbove, withAbove } from './finding/above.js';
+export { isPath, type LocatedVbd, locateVbd, type Scope, VbdFinder, vbdsAt } from './finding/locate-vbd.js';
+export { findUsers, seeBus, type Users } from './finding/users.js';
+export { closeInherited } from './inherited-files.js';
+export { type BusListing, type BusTrouble, listBuses } from './list-buses.js';
 export { pause, resume } from './pause.js';
 export { memory, reset, save } from './ram.js';
 

@@ -72,6 +72,20 @@ export interface VbdInfo {
   broken?: string | null;
   /** the trouble with the image; null if there is none, or no image; an older bus omits it */
   imageState?: ImageState;
+  /** where the image is now, if it was moved; null: it was not moved, or nobody knows; an older bus omits it */
+  movedTo?: string | null;
+  /** its image has no name any more: the detach loses its data; an older bus omits it */
+  deleted?: boolean;
+  /** an older bus omits it */
+  version?: BusVersion;
+  /** whether it is detached when nobody uses it any more; an older bus omits it */
+  detachesWhenUnused?: boolean;
+}
+
+/** The versions of fusetap that the processes of a bus run; null if there is no such process, or it is older. */
+export interface BusVersion {
+  keeper: string | null;
+  server: string | null;
 }
 
 export interface BusInfo {
@@ -88,6 +102,8 @@ export interface BusInfo {
   /** why the files of the bus in the runtime directory may be out of date; null: they are not; an older bus omits it */
   bookkeeping?: string | null;
   interface: string;
+  /** an older bus omits it */
+  version?: BusVersion;
   vbds: VbdInfo[];
 }
 
@@ -200,10 +216,18 @@ export type DetachedVbd = VbdInfo & {
   cutOff?: Holder[];
 };
 
+/** POST /upgrade */
+export interface UpgradeRequest {
+  /** the program of the new server, an absolute path; default: the one in the keeper's own installation */
+  program?: string | undefined;
+}
+
 /** Answer of POST /upgrade; `pauseMs`: how long requests had to wait. */
 export interface UpgradeResult {
   bus: BusInfo;
   pauseMs: number;
+  /** the program of the server that runs now; an older bus omits it */
+  program?: string;
 }
 
 /**
@@ -223,7 +247,10 @@ export interface VbdStats {
 /** GET /version */
 export interface VersionInfo {
   interface: string;
+  /** the version of the process that answers: of the keeper, if it lives */
   fusetap: string;
+  /** the version of the server, which an upgrade replaces; an older bus omits it */
+  server?: string | null;
 }
 
 /** The body of every answer that is not 2xx. */

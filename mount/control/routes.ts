@@ -12,7 +12,7 @@
 import * as v from 'valibot';
 import { MODES } from '../images/mode.js';
 import * as answers from './answers.js';
-import type { AttachRequest, BusWishes, SaveRequest, SwapRequest } from './interface.js';
+import type { AttachRequest, BusWishes, SaveRequest, SwapRequest, UpgradeRequest } from './interface.js';
 import {
   absolutePath,
   busWishes,
@@ -133,6 +133,11 @@ export const ROUTES = {
     answer: answers.detached,
     withoutKeeper: true,
   },
+  detachWhenUnused: {
+    line: 'POST /vbds/{vdev}/detach-when-unused',
+    summary: 'Makes the bus detach a vbd when nobody uses it any more; at once if nobody uses it now',
+    answer: answers.vbd,
+  },
   pause: {
     line: 'POST /vbds/{vdev}/pause',
     summary: 'Pauses the I/O of a vbd',
@@ -186,6 +191,11 @@ export const ROUTES = {
   upgrade: {
     line: 'POST /upgrade',
     summary: 'Replaces the server of the running bus by the installed version',
+    body: v.strictObject({
+      program: v.optional(
+        v.pipe(absolutePath, v.description("the server's program; default: the one in the keeper's own installation")),
+      ),
+    }) satisfies v.GenericSchema<unknown, UpgradeRequest>,
     answer: answers.upgraded,
   },
   stop: {

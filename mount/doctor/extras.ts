@@ -1,8 +1,8 @@
 /** Optional parts: loop devices, programs that mount without loop devices, and libfuse for the second transport. */
 import { existsSync, readFileSync } from 'node:fs';
-import { FUSE_PROGRAMS } from '../file-system/fuse-programs.js';
-import { canMountByLoop } from '../file-system/loop-mount.js';
-import { isInstalled } from '../file-system/run-tool.js';
+import { FUSE_PROGRAMS } from '../file-system/tools/fuse-programs.js';
+import { canMountByLoop } from '../file-system/tools/loop-mount.js';
+import { isInstalled } from '../file-system/tools/run-tool.js';
 import { type Finding, fine, lacking } from './check.js';
 
 /** Whether loop devices can be used to mount the file system of a vbd. */
@@ -14,17 +14,18 @@ export function lookAtLoop(
   if (isAllowed) return fine('loop devices can be made and mounted');
   return lacking(
     'only root may make and mount loop devices',
-    'mke2fs, debugfs, mtools, qemu, guestfish work on a vbd directly; fusetap mount uses fuse2fs or squashfuse',
+    'mke2fs, debugfs, mtools, qemu, guestfish work on a vbd directly; fusetap mount uses fuse2fs and other FUSE programs',
   );
 }
 
 /** Whether programs are installed that mount file systems for users without loop devices. */
 export async function lookAtFuseProgram(
   isThere: (program: string) => Promise<boolean> | boolean = isInstalled,
+  isRoot = process.geteuid?.() === 0,
 ): Promise<Finding> {
   const found: string[] = [];
   const missing: string[] = [];
-  for (const { program, packageName, types } of FUSE_PROGRAMS) {
+  for (const { program, packageName, types } of FUSE_PROGRAMS.filter(({ isForRoot }) => isRoot || !isForRoot)) {
     if (await isThere(program)) found.push(`${program} (${types.join(', ')})`);
     else missing.push(packageName);
   }

@@ -1,6 +1,7 @@
 /**
- * Reports the failures of an ending by a signal, as at shutdown, when no client waits for the result. They are written
- * to the log of the bus, which is then kept, and to the system log.
+ * Reports data that is not durable when no client waits for the result: after an ending by a signal, as at shutdown, and
+ * after the detach of a vbd that nobody used any more. It is written to the log of the bus, which is then kept, and to the
+ * system log.
  */
 import { execFile } from 'node:child_process';
 import type { DetachedVbd } from '../control/interface.js';
@@ -13,7 +14,7 @@ const LIMIT_MS = 3_000;
 export async function tellAdministrator(lost: readonly DetachedVbd[]): Promise<void> {
   for (const { bus, vdev, image, error } of lost) {
     logEvent({ event: 'not-durable', bus, vdev, image, reason: error?.message ?? '' });
-    const text = `bus ${bus} has ended, and not all of ${vdev} (${image ?? 'no image'}) is durable: ${error?.message}`;
+    const text = `not all of ${vdev} of bus ${bus} (${image ?? 'no image'}) is durable: ${error?.message}`;
     await logToSystem(text);
   }
 }

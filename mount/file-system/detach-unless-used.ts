@@ -9,13 +9,13 @@ import { FusetapError, type Holder } from '../../drivers/errors.js';
 import { eachProcess, listOpenFiles } from '../../system/proc.js';
 import { type BusPlace, describeHolders, detach } from '../client/index.js';
 import type { DetachResult } from '../control/interface.js';
-import type { TellWait } from './run-tool.js';
+import type { FileMount } from './file-mounts.js';
+import type { Pin } from './pin.js';
+import { QUIET_MS, type TellWait } from './tools/run-tool.js';
 
 const POLL_MS = 100;
 /** a program that only probes the vbd, as udev does, is gone within this time */
 const PASSING_MS = 5_000;
-/** after this time the user is told what the command waits for */
-const QUIET_MS = 3_000;
 
 export interface DetachTelling {
   readonly waits?: TellWait | undefined;
@@ -23,17 +23,22 @@ export interface DetachTelling {
   readonly keeps?: ((text: string, isByProgram: boolean) => void) | undefined;
 }
 
-/** The file below a mount, and its loop device. */
-export interface FileBelow {
-  readonly file: string;
-  readonly loop: string | null;
+/** A vbd whose mount is gone. */
+export interface UnmountedVbd {
+  readonly place: BusPlace;
+  readonly vdev: string;
+  /** its bus detaches it when nobody uses it any more */
+  readonly isMarked: boolean;
+  /** keeps it attached until this detaches it, so that the result can be reported; closed in any case */
+  readonly pin: Pin | null;
+  readonly isOwn: IsOwn;
 }
 
 /** Whether a user of a vbd is there only for one mount and will be gone after it. */
 export type IsOwn = (holder: Holder) => boolean;
 
 /** Finds the users of a vbd that belong to a mount. Call it while the mount is there. */
-export async function findOwnHolders({ file, loop }: FileBelow): Promise<IsOwn> {
+export async function findOwnHolders({ file, loop }: Pick<FileMount, 'file' | 'loop'>): Promise<IsOwn> {
   if (loop !== null) {
     const goes = goesWithItsMount(loop);
     return (holder) => goes && holder.loop === loop && holder.mount === undefined;
@@ -58,41 +63,54 @@ function goesWithItsMount(loop: string): boolean {
   }
 }
 
-/** @returns the detached vbd; nothing if others use it */
-export async function detachUnlessUsed(
-  place: BusPlace,
-  vdev: string,
-  isOwn: IsOwn,
-  { waits, keeps }: DetachTelling,
-): Promise<DetachResult> {
+/** @returns the detached vbd; nothing if others use it, or if it is detached already */
+export async function detachUnlessUsed(vbd: UnmountedVbd, { waits, keeps }: DetachTelling): Promise<DetachResult> {
+  const { place, vdev, isMarked, pin } = vbd;
+  const name = `${vdev} of bus ${place.name}`;
   const begun = performance.now();
   let isTold = false;
+  // the request is on its way before the pin is closed
+  let trying = tryDetach(place, vdev);
+  await pin?.close();
   for (;;) {
-    const holders = await tryDetach(place, vdev);
-    if (!Array.isArray(holders)) return holders;
+    const result = await trying;
+    if ('vbds' in result) return result;
     const waitedMs = performance.now() - begun;
-    const others = holders.filter((holder) => !isOwn(holder));
+    const users = result.holders?.filter(({ pid }) => pid !== process.pid) ?? [];
+    const others = users.filter((holder) => !vbd.isOwn(holder));
     const isByProgram = others.every(({ pid }) => pid !== undefined);
     // a user that cannot be seen may be a device that is just being removed
-    const arePassing = waitedMs < PASSING_MS && (isByProgram || holders.length === 0);
-    if ((others.length > 0 || holders.length === 0) && !arePassing) {
-      keeps?.(`${vdev} of bus ${place.name} stays attached: it is in use by ${describeHolders(others)}`, isByProgram);
+    const isPassing = waitedMs < PASSING_MS && isByProgram && !(isMarked && others.length > 0);
+    if ((others.length > 0 || users.length === 0) && !isPassing) {
+      if (result.holders === null && !isMarked) throw result.error;
+      const why = result.holders === null ? result.error.message : `it is in use by ${describeHolders(others)}`;
+      const until = isMarked ? ' until nobody uses it' : '';
+      keeps?.(`${name} stays attached${until}: ${why}`, isByProgram);
       return { vbds: [], ended: false };
     }
     if (!isTold && waitedMs > QUIET_MS) {
       isTold = true;
-      waits?.(`waiting for ${describeHolders(holders)} to close ${vdev} of bus ${place.name}`);
+      waits?.(`waiting for ${describeHolders(users)} to close ${name}`);
     }
     await delay(POLL_MS);
+    trying = tryDetach(place, vdev);
   }
 }
 
-/** @returns the users of the vbd if it was not detached */
-async function tryDetach(place: BusPlace, vdev: string): Promise<DetachResult | Holder[]> {
+/** Why a vbd was not detached: its users; null if it is not in use, but a command works on it, or its disk hangs. */
+interface Refusal {
+  readonly error: FusetapError;
+  readonly holders: readonly Holder[] | null;
+}
+
+async function tryDetach(place: BusPlace, vdev: string): Promise<DetachResult | Refusal> {
   try {
     return await detach(place, vdev);
   } catch (error) {
-    if (error instanceof FusetapError && error.code === 'BUSY' && error.holders !== undefined) return error.holders;
+    if (!(error instanceof FusetapError)) throw error;
+    // somebody else, or the bus itself, was quicker
+    if (error.code === 'NOT_FOUND') return { vbds: [], ended: false };
+    if (error.code === 'BUSY') return { error, holders: error.holders ?? null };
     throw error;
   }
 }

@@ -1,5 +1,5 @@
 /** From images to files and back, for programs. */
 
-export { busOfDirectory, type MountedImage, type MountRequest, mountImage } from './mount-image.js';
+export { type MountedImage, type MountRequest, mountImage } from './mount-image.js';
 export { listMountedImages } from './mounted-images.js';
 export { unmountImage } from './unmount-image.js';

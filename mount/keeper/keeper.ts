@@ -12,7 +12,7 @@ import { E, setIoFlusher } from '../../system/libc.js';
 import { SideShell } from '../../system/side-shell.js';
 import { probeWith } from '../../system/stuck-processes.js';
 import { within } from '../../system/within.js';
-import type { Asked, KeeperControl } from '../control/bus-control.js';
+import type { Asked, DetachChoice, KeeperControl } from '../control/bus-control.js';
 import {
   type AttachRequest,
   type AttachResult,
@@ -49,6 +49,7 @@ import { type BusPlace, makeMountpoint } from '../runtime/bus-place.js';
 import { findVbdOfPid, writeBusRecord } from '../runtime/bus-record.js';
 import { logEvent } from '../runtime/log.js';
 import type { Slot } from '../slots/slots.js';
+import { VERSION } from '../version.js';
 import { mountBus, prepareRemount, releaseMount } from './mounting.js';
 import { clearMountpoint } from './mountpoint.js';
 import { type FileOwner, ownerOf, ownIdentity } from './ownership.js';
@@ -62,11 +63,12 @@ import { LedgerIndexes } from './vbds/ledger-indexes.js';
 import type { Vbd } from './vbds/vbd.js';
 import { Activities } from './vbds/vbd-activity.js';
 import { filesOf } from './vbds/vbd-files.js';
-import { busState, vbdFacts, vbdInfo, vbdInfoUnseen, vbdStats } from './vbds/vbd-report.js';
+import { busState, busVersion, vbdFacts, vbdInfo, vbdInfoUnseen, vbdStats } from './vbds/vbd-report.js';
 import { VbdTable } from './vbds/vbd-table.js';
 import { attach } from './verbs/attach.js';
 import type { AttachContext } from './verbs/attach-context.js';
 import { Detaching } from './verbs/detach.js';
+import { DetachingWhenUnused } from './verbs/detach-when-unused.js';
 import { logCopy } from './verbs/log-copy.js';
 import { Pausing } from './verbs/pause.js';
 import { reset } from './verbs/reset.js';
@@ -95,6 +97,7 @@ export class Keeper implements KeeperControl {
   readonly books = new Bookkeeping();
   readonly #indexes: LedgerIndexes;
   readonly #detaching: Detaching;
+  readonly #whenUnused: DetachingWhenUnused;
   readonly #pausing: Pausing;
   readonly #relief: WritebackRelief;
   readonly #runningAttaches = new RunningAttaches();
@@ -106,6 +109,8 @@ export class Keeper implements KeeperControl {
   #over = false;
   /** settles when the connection of a bus that was given up is aborted and its mount removed */
   #gaveUp: Promise<void> = Promise.resolve();
+  /** called when the bus is over although no client has asked for that */
+  #endedItself: () => void = () => {};
   /** the mount that is under way after the bus was given up */
   #remounting: Promise<void> | null = null;
 
@@ -153,6 +158,9 @@ export class Keeper implements KeeperControl {
     this.#persistent = persistent;
     this.#indexes = new LedgerIndexes(place.name);
     this.#detaching = new Detaching(this.#bus);
+    this.#whenUnused = new DetachingWhenUnused(this.#bus, this.#detaching, () => {
+      if (this.endIfIdle()) this.#endedItself();
+    });
     this.#ending = new Ending<Vbd>({
       giveUpActs: async () => {
         const why = endingError(place.name);
@@ -182,7 +190,7 @@ export class Keeper implements KeeperControl {
     await this.#bus.server.start();
     if (this.#bus.mountDev === '') await this.#findMount();
     this.#record();
-    logEvent({ event: 'started', path, keeperPid: process.pid, serverPid: this.#bus.server.pid });
+    logEvent({ event: 'started', path, keeperPid: process.pid, serverPid: this.#bus.server.pid, version: VERSION });
   }
 
   async #findMount(): Promise<void> {
@@ -198,6 +206,10 @@ export class Keeper implements KeeperControl {
 
   get over(): boolean {
     return this.#over;
+  }
+
+  get serverVersion(): string | null {
+    return this.#bus.server.version;
   }
 
   /** Attaches, and resolves when the file can be opened. */
@@ -231,13 +243,30 @@ export class Keeper implements KeeperControl {
    */
   async detach({ vdev, query, signal }: Asked<'detach'>): Promise<DetachResult> {
     const vbd = this.#bus.vbds.find(vdev);
-    const gone = await this.#detaching.detach(vbd, { ...query, signal }).catch((error: unknown) => {
+    const gone = (await this.#whenUnused.giveWay(vbd)) ?? (await this.#detachFor(vbd, { ...query, signal }));
+    this.endIfIdle();
+    return { vbds: [gone], ended: this.#over };
+  }
+
+  async #detachFor(vbd: Vbd, choice: DetachChoice): Promise<DetachedVbd> {
+    return await this.#detaching.detach(vbd, choice).catch((error: unknown) => {
       // the removal goes on after its client has left
       vbd.removal?.finally(() => this.endIfIdle()).catch(() => {});
       throw error;
     });
-    this.endIfIdle();
-    return { vbds: [gone], ended: this.#over };
+  }
+
+  /** Makes the bus detach the vbd when nobody uses it any more. */
+  async detachWhenUnused({ vdev }: Asked<'detachWhenUnused'>): Promise<VbdInfo> {
+    this.#checkRunning();
+    const vbd = this.#bus.vbds.find(vdev);
+    this.#whenUnused.mark(vbd);
+    return await vbdInfo(this.#bus, vbd);
+  }
+
+  /** @param ended called when the last vbd was detached because nobody used it, and the bus is over */
+  onEndByItself(ended: () => void): void {
+    this.#endedItself = ended;
   }
 
   /** @see detachAll */
@@ -260,6 +289,7 @@ export class Keeper implements KeeperControl {
   async #ensureUnused(force: boolean, patience: Patience): Promise<void> {
     if (this.#bus.failed || this.#ending.begun) return;
     const { vbds, images } = this.#bus;
+    await Promise.all(vbds.all().map((vbd) => this.#whenUnused.giveWay(vbd)));
     if (!force) await Promise.all(vbds.all().map((vbd) => images.mustAnswer(this.#bus, vbd)));
     try {
       await this.#detaching.ensureAllUnused(this.#bus.vbds.all(), patience);
@@ -271,12 +301,12 @@ export class Keeper implements KeeperControl {
   }
 
   /** Replaces the server by one that runs the code installed now. */
-  async upgrade(): Promise<UpgradeResult> {
+  async upgrade({ body: { program } }: Asked<'upgrade'>): Promise<UpgradeResult> {
     this.#checkRunning();
     await refuseWhereStuck(this.#bus);
-    const { pauseMs } = await this.#bus.server.upgrade();
+    const upgraded = await this.#bus.server.upgrade(program);
     this.#record();
-    return { bus: await this.showBus(), pauseMs };
+    return { bus: await this.showBus(), ...upgraded };
   }
 
   /** Makes the bus stay when its last vbd is detached. A bus that was given up is mounted again, with its vbds. */
@@ -341,6 +371,7 @@ export class Keeper implements KeeperControl {
       state: busState(this.#bus),
       bookkeeping: this.books.trouble,
       interface: INTERFACE_VERSION,
+      version: busVersion(this.#bus),
       vbds: await this.listVbds(),
     };
   }
@@ -353,6 +384,11 @@ export class Keeper implements KeeperControl {
   /** After the ending: the vbds whose data is not all durable. */
   get notDurable(): readonly DetachedVbd[] {
     return this.#ending.lost;
+  }
+
+  /** Whether a vbd was detached because nobody used it, and its data was not all durable. */
+  get hasLostUnseen(): boolean {
+    return this.#whenUnused.lost.length > 0;
   }
 
   /** Removes mount and server. To be called when the bus is `over` and its clients have their answers. */

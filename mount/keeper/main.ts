@@ -100,17 +100,19 @@ async function run({ persistent, transport, allowOther, bus, lifeline, ...where 
     removeSocket(place, 'control.sock');
     await keeper.end().catch((error: unknown) => console.error('while the bus was removed:', error));
     const lost = isUnattended ? keeper.notDurable : [];
-    removeBusFiles(place, { keepLog: lost.length > 0 });
+    const isLost = lost.length > 0 || keeper.hasLostUnseen;
+    removeBusFiles(place, { keepLog: isLost });
     await tellAdministrator(lost);
     // a server that hangs with a disk would keep the lock as long as the disk hangs; else the lock is released when the
     // last process exits, so a client that waits for it finds no process left
     if (keeper.serverMayHang) flockRelease(lockFd);
-    process.exit(lost.length > 0 ? 1 : 0);
+    process.exit(isLost ? 1 : 0);
   };
   const endUnattended = (patience?: Patience): void => {
     isUnattended = true;
     keeper.detachAll(true, patience).then(end, end);
   };
+  keeper.onEndByItself(() => void end());
   const control = createControl(keeper, () => void end());
   const { books } = keeper;
   const rewrite = (): Promise<void> => keeper.rewrite();

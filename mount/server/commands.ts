@@ -149,7 +149,18 @@ export interface ShowCommand {
 /** The facts about a vbd that do not change while it is attached. */
 export type VbdFacts = Omit<
   VbdInfo,
-  'state' | 'opens' | 'keeperPid' | 'serverPid' | 'restarts' | 'changedOutside' | 'broken' | 'imageState'
+  | 'state'
+  | 'opens'
+  | 'keeperPid'
+  | 'serverPid'
+  | 'restarts'
+  | 'changedOutside'
+  | 'broken'
+  | 'imageState'
+  | 'movedTo'
+  | 'deleted'
+  | 'version'
+  | 'detachesWhenUnused'
 >;
 
 /** Each command with its result. */
@@ -206,8 +217,8 @@ export type Envelope = { readonly id: number; readonly command: Command };
 
 /** server → keeper */
 export type ServerMessage =
-  /** the server takes commands */
-  | { readonly kind: 'loaded' }
+  /** the server takes commands; an older server does not tell its version */
+  | { readonly kind: 'loaded'; readonly version?: string }
   /** the server will never take commands: something that it needs is missing */
   | { readonly kind: 'unable'; readonly error: PlainError }
   | { readonly kind: 'done'; readonly id: number; readonly result: unknown }

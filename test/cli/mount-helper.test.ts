@@ -10,19 +10,15 @@ t.test('arguments of mount(8), translated for the command line', async (t) => {
     ],
     [
       ['ram:a.img', '/mnt', '-o', 'rw'],
-      ['mount', '--options', kept, '--', 'ram:a.img', '/mnt'],
+      ['mount', '--options', `${kept},rw`, '--', 'ram:a.img', '/mnt'],
     ],
     [
       ['a', '/b', '-sv', '-o', 'ro'],
-      ['mount', '--read-only', '--options', kept, '--', 'a', '/b'],
+      ['mount', '--options', `${kept},ro`, '--', 'a', '/b'],
     ],
     [
-      ['a', '/b', '-o', 'defaults,noauto,nofail,_netdev,x-systemd.requires=c,noatime,data=journal'],
-      ['mount', '--options', `${kept},noatime,data=journal`, '--', 'a', '/b'],
-    ],
-    [
-      ['a', '/b', '-n', '-o', 'partition=2,bus=7,fstype=xfs', '-t', 'fusetap'],
-      ['mount', '--partition', '2', '--bus', '7', '--type', 'xfs', '--options', kept, '--', 'a', '/b'],
+      ['a', '/b', '-n', '-o', 'partition=2,bus=7,noatime', '-t', 'fusetap'],
+      ['mount', '--options', `${kept},partition=2,bus=7,noatime`, '--', 'a', '/b'],
     ],
     [['a', '/b', '-f'], null],
   ];

@@ -4,7 +4,7 @@
  */
 import { readFileSync } from 'node:fs';
 import t, { type Test } from 'tap';
-import { FUSE_PROGRAMS } from '../../mount/file-system/fuse-programs.js';
+import { FUSE_PROGRAMS } from '../../mount/file-system/tools/fuse-programs.js';
 import { KERNEL_ABILITIES } from '../../mount/fuse/event-loop/kernel-transport.js';
 import { openBench, whyNot } from '../e2e/fixtures.js';
 import { NAMESPACE, ROOT, type Runner, USER } from '../e2e/runners.js';

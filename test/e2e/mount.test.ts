@@ -68,7 +68,7 @@ async function mountAndBack(t: Test, bench: Bench): Promise<void> {
   const image = await ext4(bench);
   const at = await bench.makeDirectory('mnt');
   t.equal(await bench.succeed(['mount', image, at]), '', 'prints nothing');
-  t.match(await bench.list(), [{ image, driver: 'aio', bus: /^mount-/ }]);
+  t.match(await bench.list(), [{ image, driver: 'aio', bus: 'mounts' }]);
   await bench.sh('echo 1 > "$1/written"', at);
   t.equal(await bench.succeed(['__complete', '--', 'umount', '/']), `words\n\n/\n${at}\t`, 'umount completes it');
 
@@ -97,9 +97,7 @@ async function mountAndBack(t: Test, bench: Bench): Promise<void> {
   await bench.succeed(['mount', '--bus', 'other', '-o', 'noatime', `ram:${image}`, at]);
   t.match(await bench.list(), [{ bus: 'other', driver: 'ram' }]);
   t.match(await readFile('/proc/self/mountinfo', 'utf8'), new RegExp(` ${at} rw,noatime `));
-  await bench.sh('umount "$1"', at);
-  t.same(await bench.loops(), [], 'a plain umount takes the loop device with it');
-  await bench.detach('--bus', 'other', '--wait', '10', 'xvda');
+  await bench.succeed(['umount', at]);
   await isClear(t, bench);
 }
 
@@ -112,10 +110,11 @@ async function failHalfWay(t: Test, bench: Bench): Promise<void> {
   const at = await bench.makeDirectory('mnt');
   const expected: [words: string[], status: number, stderr: RegExp][] = [
     [[image, at], 1, /cannot mount [^\n]*--partition N/],
-    [[image, at, '--partition', '1'], 3, /no partition 1: it has none/],
+    [[image, at, '--partition', '1'], 3, /no partition 1 \(there is no partition table\)/],
     [[image, bench.path('nowhere')], 3, /mkdir -p/],
     [[image, image], 2, /it is not a directory/],
     [[image, at, '--partition', '0'], 2, /number of a partition/],
+    [[image, at, '--partition', 'root'], 3, /no partition "root"/],
     [[bench.path('missing.img'), at], 3, /missing\.img/],
   ];
   for (const [words, status, stderr] of expected) {
@@ -270,7 +269,11 @@ async function mountWriteProtected(t: Test, bench: Bench): Promise<void> {
   const at = await bench.makeDirectory('mnt');
   await bench.sh('mkdir files; echo x > files/x; mksquashfs files fs.sqfs -quiet -no-progress > out');
   const mounted = await bench.fusetap(['mount', 'fs.sqfs', at]);
-  t.match(mounted, { status: 0, stdout: '', stderr: /^fusetap: [^\n]*mnt is mounted read-only, [^\n]*\n$/ });
+  t.match(mounted, {
+    status: 0,
+    stdout: '',
+    stderr: /^fusetap: [^\n]*mnt is mounted read-only: squashfs cannot be written\n$/,
+  });
   await bench.succeed(['umount', at]);
   t.match(await bench.fusetap(['mount', '--read-only', 'fs.sqfs', at]), { status: 0, stderr: '' }, 'as it was wanted');
   await bench.succeed(['umount', at]);
@@ -316,9 +319,10 @@ async function mountAsUser(t: Test, bench: Bench): Promise<void> {
 
   await bench.sh('mkdir tree; echo 2 > tree/file; mksquashfs tree packed.img -quiet -no-progress > out');
   t.match(await bench.fusetap(['mount', 'packed.img', at]), {
-    status: 2,
-    stderr: /squashfs is read-only.*--read-only/,
+    status: 0,
+    stderr: /mounted read-only: squashfs cannot be written/,
   });
+  await bench.succeed(['umount', at]);
   await bench.succeed(['mount', '-r', 'packed.img', at]);
   t.equal(await bench.sh('cat "$1/file"', at), '2');
   await bench.succeed(['umount', at]);

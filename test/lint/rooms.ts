@@ -34,6 +34,7 @@ const CLI = [
   'drivers/errors.ts',
   'drivers/names.ts',
   'drivers/quote.ts',
+  'drivers/human-size.ts',
   'drivers/defined.ts',
 ];
 
@@ -50,6 +51,7 @@ const BELOW_KEEPER = [
   'mount/runtime/',
   'mount/slots/',
   'mount/fuse/mounting/',
+  'mount/version.ts',
   'drivers/',
   'system/',
 ];
@@ -98,7 +100,15 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   },
   'mount/doctor/': {
     is: 'checks what works on this machine',
-    may: ['mount/file-system/', 'mount/ram/', 'mount/runtime/', 'mount/fuse/protocol/', 'drivers/', 'system/'],
+    may: [
+      'mount/file-system/',
+      'mount/file-system/tools/',
+      'mount/ram/',
+      'mount/runtime/',
+      'mount/fuse/protocol/',
+      'drivers/',
+      'system/',
+    ],
   },
   'mount/tap/': {
     is: 'the life of a tapdisk, as tap-ctl sees it',
@@ -114,7 +124,19 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   },
   'mount/file-system/': {
     is: 'mounts the file system of an image',
-    may: ['mount/client/', 'mount/control/', 'mount/runtime/', 'drivers/', 'system/'],
+    may: [
+      'mount/file-system/tools/',
+      'mount/client/',
+      'mount/control/',
+      'mount/holders/',
+      'mount/runtime/',
+      'drivers/',
+      'system/',
+    ],
+  },
+  'mount/file-system/tools/': {
+    is: 'mount(8), blkid(8) and FUSE programs',
+    may: ['drivers/', 'system/'],
   },
   'mount/client/': {
     is: 'the requests of a program to a bus',
@@ -183,6 +205,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
       'mount/slots/',
       'mount/runtime/',
       'mount/fuse/mounting/',
+      'mount/version.ts',
       'drivers/',
       'system/',
     ],
@@ -278,6 +301,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   'drivers/': { is: 'what a disk is', may: ['drivers/errors.ts', 'drivers/quote.ts', 'system/'] },
   'drivers/defined.ts': { is: 'optional properties', may: [] },
   'drivers/quote.ts': { is: 'quotes values in messages', may: [] },
+  'drivers/human-size.ts': { is: 'prints sizes for people', may: [] },
   'drivers/errors.ts': { is: 'the one error class', may: ['system/'] },
   'system/': { is: 'the operating system', may: [] },
 };

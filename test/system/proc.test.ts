@@ -86,13 +86,26 @@ lock:	3: POSIX  ADVISORY  WRITE 77 00:1f:5 100 103
   t.same(info, {
     mountId: 27,
     ino: '2212019',
+    isWritable: true,
     locks: [
       { kind: 'FLOCK', write: true, file, start: 0, end: Number.POSITIVE_INFINITY },
       { kind: 'OFDLCK', write: false, file, start: 301, end: 301 },
       { kind: 'POSIX', write: true, file: '00:1f:5', start: 100, end: 103 },
     ],
   });
-  t.same(parseFdinfo('pos:\t0\nflags:\t0100000\nmnt_id:\t9\n'), { mountId: 9, ino: null, locks: [] });
+  t.same(parseFdinfo('pos:\t0\nflags:\t0100000\nmnt_id:\t9\n'), {
+    mountId: 9,
+    ino: null,
+    isWritable: false,
+    locks: [],
+  });
+  for (const [flags, isWritable] of [
+    ['0100001', true],
+    ['02100002', true],
+    ['0100000', false],
+  ] as const) {
+    t.match(parseFdinfo(`pos:\t0\nflags:\t${flags}\nmnt_id:\t9\n`), { isWritable }, flags);
+  }
 });
 
 t.test('the kernel writes what is parsed here', async (t) => {

@@ -43,6 +43,10 @@ export class Activities {
     this.#bus = bus;
   }
 
+  isActive(vbd: Vbd): boolean {
+    return this.#current.has(vbd);
+  }
+
   /** @throws FusetapError BUSY if an activity, or one of the given kinds, is under way on the vbd */
   refuse(vbd: Vbd, kinds?: readonly ActivityKind[]): void {
     const kind = this.#current.get(vbd)?.kind ?? (vbd.removal && 'detaching');

@@ -64,6 +64,8 @@ export interface Vbd extends VbdFile {
   paused: boolean;
   /** the owners of the pause: see pauses.ts */
   pausedFor?: readonly string[];
+  /** the keeper detaches it when nobody uses it any more; if omitted, false */
+  detachesWhenUnused?: boolean;
   /** null if partitions were not requested */
   readonly partitions: readonly VbdPartition[] | null;
   /** the flush and close that are under way, which cannot be stopped; see Detaching.takeAway */

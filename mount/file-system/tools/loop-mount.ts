@@ -3,7 +3,7 @@
  */
 import { accessSync, constants, readFileSync, writeFileSync } from 'node:fs';
 import { basename } from 'node:path';
-import { isDeviceReadOnly, isInUserNamespace } from '../../system/proc.js';
+import { isDeviceReadOnly, isInUserNamespace } from '../../../system/proc.js';
 import { runTool, type TellRemark, type TellWait } from './run-tool.js';
 
 /** Whether this process may make loop devices and mount them. */
@@ -27,6 +27,9 @@ export interface LoopMount {
   readonly waits?: TellWait | undefined;
   readonly remarks?: TellRemark | undefined;
 }
+
+/** the operation of the error if no loop device can be made: in a container, for example */
+export const MAKING_LOOP = 'losetup';
 
 /** large files are read three times as fast as with the kernel's 128 KiB, and small files are not slower */
 const READ_AHEAD_KIB = 512;
@@ -63,16 +66,14 @@ export async function mountByLoop({
   remarks,
 }: LoopMount): Promise<string> {
   const making = `cannot make a loop device on ${file}`;
-  const device = (
-    await runTool('losetup', ['--find', '--show', ...(readOnly ? ['--read-only'] : []), file], making)
-  ).trim();
+  const args = ['--find', '--show', ...(readOnly ? ['--read-only'] : []), file];
+  const device = (await runTool('losetup', args, making, { operation: MAKING_LOOP })).trim();
   try {
     readFurtherAhead(device);
     if (!readOnly) await allowWriting(device, remarks);
     const words = [...(readOnly ? ['ro'] : []), ...options];
-    const args = [...(type === null ? [] : ['-t', type]), ...(words.length === 0 ? [] : ['-o', words.join(',')])];
-    await runTool('mount', [...args, device, directory], `cannot mount ${file} on ${directory}`, {
-      hint: 'give the file system with --type, or a partition with --partition N; dmesg shows the messages of the kernel',
+    const choices = [...(type === null ? [] : ['-t', type]), ...(words.length === 0 ? [] : ['-o', words.join(',')])];
+    await runTool('mount', [...choices, device, directory], `cannot mount ${file} on ${directory}`, {
       waits,
       remarks,
     });

@@ -1,9 +1,9 @@
 /** Runs system programs that mount and unmount to their end. Turns their error messages into errors of fusetap. */
 import { execFile } from 'node:child_process';
-import { type ErrorDetails, FusetapError } from '../../drivers/errors.js';
+import { type ErrorDetails, FusetapError } from '../../../drivers/errors.js';
 
 /** after this time the user is told what the command waits for */
-const QUIET_MS = 3_000;
+export const QUIET_MS = 3_000;
 
 /** Is told what a command waits for if it takes long. */
 export type TellWait = (text: string) => void;

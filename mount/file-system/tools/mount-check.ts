@@ -2,8 +2,8 @@
  * Checks the result of a mount program in the kernel's mount table, because its exit status is not reliable: fuse2fs
  * may exit with 0 without a mount, and mount(8) may exit with 0 after a read-only mount of a writable vbd.
  */
-import { FusetapError } from '../../drivers/errors.js';
-import { type Mount, readMounts } from '../../system/proc.js';
+import { FusetapError } from '../../../drivers/errors.js';
+import { type Mount, readMounts } from '../../../system/proc.js';
 import { inOneLine } from './run-tool.js';
 
 export interface Wanted {
