@@ -152,8 +152,9 @@ function remarkOn({ imageState, changedOutside, movedTo, deleted }: VbdInfo): st
 
 function describePartitions({ partitions }: Pick<VbdAbove, 'partitions'>): Pairs {
   if (partitions?.length === 0) return [['partitions', 'none']];
-  return (partitions ?? []).map(({ vdev, offset, size, type, typeName, name }) => {
+  return (partitions ?? []).map(({ vdev, offset, size, type, typeName, name, mode }) => {
     const words = [`${vdev} at ${offset}`, `${size} (${humanSize(size)})`, typeName ?? type, name && quoted(name)];
+    if (mode === 'r') words.push('read-only');
     return ['partition', words.filter((word) => word !== null).join(', ')];
   });
 }

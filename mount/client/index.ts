@@ -16,7 +16,7 @@ import type { Lifeline } from '../runtime/lifeline.js';
 import { watchKeeper } from '../runtime/watch-bus-lock.js';
 import { askEither } from './ask.js';
 import { workingDirectory } from './finding/working-directory.js';
-import { proveReadable } from './proving-read.js';
+import { proveReadable, withDriverWords } from './proving-read.js';
 
 export type { Progress } from '../control/progress.js';
 export { describeHolders } from '../holders/describe-holders.js';
@@ -30,7 +30,7 @@ export { findUsers, seeBus, type Users } from './finding/users.js';
 export { closeInherited } from './inherited-files.js';
 export { type BusListing, type BusTrouble, listBuses } from './list-buses.js';
 export { pause, resume } from './pause.js';
-export { memory, reset, save } from './ram.js';
+export { type CopyOptions, memory, reset, save } from './ram.js';
 
 /** how long a keeper that was started for a failed attach may take to exit */
 const UNDONE_MS = 2_000;
@@ -67,7 +67,8 @@ export async function attach(
   const vbd = await onRunningBus(place, begin, askFirst);
   try {
     await proveReadable(vbd.path);
-  } catch (error) {
+  } catch (failure) {
+    const error = await withDriverWords(place, vbd.vdev, failure);
     await detach(place, vbd.vdev, { force: true }).catch(() => {});
     const { explainUnseen } = await import('./unseen-mount.js');
     throw (await explainUnseen(place, error)) ?? error;

@@ -77,6 +77,9 @@ const partition = answer<PartitionInfo>()({
   type: text,
   typeName: v.nullable(text),
   name: v.nullable(text),
+  mode: v.exactOptional(
+    v.pipe(v.picklist(['r', 'w', 'w!']), v.description('r if it may only be read, else the mode of its disk')),
+  ),
   opens: integer,
 });
 
@@ -103,6 +106,9 @@ export const vbd = answer<VbdInfo>()({
   options: v.exactOptional(v.pipe(v.record(text, text), v.description('the options of its driver'))),
   raw: v.exactOptional(v.pipe(flag, v.description('the image is raw whatever it looks like'))),
   partitions: v.nullable(v.array(partition)),
+  sectorSize: v.exactOptional(
+    v.pipe(v.nullable(count), v.description('the sectors in which its partition table counts; null: the table tells')),
+  ),
   keeperPid: pid,
   serverPid: pid,
   restarts: count,

@@ -6,6 +6,7 @@
  */
 import type { Holder, PlainError } from '../../drivers/errors.js';
 import type { FilterSpec } from '../../drivers/filters/filter.js';
+import type { SectorBytes } from '../../drivers/partitions/index.js';
 import type { Mode } from '../images/mode.js';
 import type { KindStats } from '../ledger/counters.js';
 
@@ -31,6 +32,8 @@ export interface PartitionInfo {
   typeName: string | null;
   /** its name in a GPT */
   name: string | null;
+  /** `r` if the partition may only be read, else the mode of its disk; an older bus omits it */
+  mode?: Mode;
   /** open handles, as far as known */
   opens: number;
 }
@@ -60,6 +63,8 @@ export interface VbdInfo {
   raw?: boolean;
   /** null if the attach did not ask for them */
   partitions: PartitionInfo[] | null;
+  /** the sectors in which its partition table counts, in bytes; null: the table tells; an older bus omits it */
+  sectorSize?: number | null;
   keeperPid: number | null;
   serverPid: number | null;
   /** how often the server was replaced while this vbd was attached */
@@ -135,6 +140,8 @@ export interface AttachRequest extends BusWishes {
   filters?: FilterSpec[] | undefined;
   /** whether to show its partitions as files; default: false */
   partitions?: boolean | undefined;
+  /** the sectors in which its partition table counts; default: a GPT tells, an MBR counts in 512 bytes */
+  sectorSize?: SectorBytes | undefined;
   /** owner of its files; default: the owner of the bus */
   uid?: number | undefined;
   gid?: number | undefined;

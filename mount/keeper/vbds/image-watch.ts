@@ -137,6 +137,16 @@ export class ImageWatch {
     return await Promise.race([work, watching]).finally(() => over.abort());
   }
 
+  /** Takes the image as it is now for the vbd's own: changes so far are not those of somebody else. */
+  async accept(bus: WatchedBus, vbd: Vbd, image: OpenedImage): Promise<void> {
+    const known = this.#of(bus, vbd, image);
+    // a look that is under way has seen the old state
+    if (known.looking !== null) await awaitUntil(known.looking, performance.now() + LIMIT_MS);
+    const writes = writesOf(bus, vbd);
+    const { mtimeNs } = await fstatAsync(image.fd, { bigint: true });
+    Object.assign(known, { modifiedMs: Number(mtimeNs) / 1e6, writes, isWritten: false, isReplaced: false });
+  }
+
   #of(bus: WatchedBus, vbd: Vbd, image: OpenedImage): Known {
     const known = this.#known.get(image);
     if (known !== undefined) return known;
