@@ -192,7 +192,7 @@ export const CHAPTERS: readonly Chapter[] = [
         line: 'fusetap log -f',
         begins: / started /,
         meanwhile: ['fusetap attach golden.img', 'fusetap detach xvda', 'fusetap stop'],
-        shows: / attached .* detached /s,
+        shows: / attached .* detached .* ended /s,
       },
     ],
   },
