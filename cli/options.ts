@@ -48,6 +48,17 @@ export async function chosenBus({ bus }: SharedOptions): Promise<BusPlace> {
   }
 }
 
+/** The options with a bus that is given as an argument, instead of with `--bus`. @throws FusetapError USAGE if `--bus` names another */
+export function withBus<Options extends SharedOptions>(word: string | undefined, options: Options): Options {
+  if (word === undefined) return options;
+  if (options.bus !== undefined && options.bus !== word) {
+    throw new FusetapError('USAGE', `the buses ${word} and --bus ${options.bus} contradict each other`, {
+      hint: 'give one of them',
+    });
+  }
+  return { ...options, bus: word };
+}
+
 /** The transport to start a bus with; all vbds of a bus have the same. */
 export function transportOption(): Option {
   const text =

@@ -366,6 +366,7 @@ function placeOf(options: BusOptions): Promise<client.BusPlace> {
 
 async function locate(vbd: VbdWord, options: BusOptions): Promise<{ place: client.BusPlace; vdev: string }> {
   if (typeof vbd !== 'string') return { place: await placeOf({ bus: vbd.bus, ...options }), vdev: vbd.vdev };
-  const located = await client.locateVbd(vbd, { place: await placeOf(options), anyBus: options.bus === undefined });
+  const { locateVbd } = await import('./client/finding/locate-vbd.js');
+  const located = await locateVbd(vbd, { place: await placeOf(options), anyBus: options.bus === undefined });
   return { place: located.place, vdev: located.vbd.vdev };
 }

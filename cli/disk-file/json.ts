@@ -13,7 +13,7 @@ import { imagePath } from '../image-path.js';
 /** keys of `ls --json` that describe where a vbd was, and its state */
 const PASSED_OVER = new Set([
   ...'bus slot path size state opens transport keeperPid serverPid restarts version'.split(' '),
-  ...'changedOutside broken imageState movedTo deleted mounts loops holders'.split(' '),
+  ...'changedOutside writtenOutside broken imageState movedTo deleted mounts loops holders'.split(' '),
 ]);
 
 type Filters = NonNullable<AttachRequest['filters']>;

@@ -122,6 +122,9 @@ export const vbd = answer<VbdInfo>()({
       v.description('not-answering: its file system does not answer; gone: the image is lost; null: it is fine'),
     ),
   ),
+  writtenOutside: v.exactOptional(
+    v.pipe(flag, v.description('a part of changedOutside: its bytes or its size were changed, not only its path')),
+  ),
   movedTo: v.exactOptional(v.pipe(v.nullable(text), v.description('where the image is now, if it was moved'))),
   deleted: v.exactOptional(v.pipe(flag, v.description('the image has no name any more: the detach loses its data'))),
   version: v.exactOptional(busVersion),

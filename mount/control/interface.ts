@@ -77,6 +77,8 @@ export interface VbdInfo {
   broken?: string | null;
   /** the trouble with the image; null if there is none, or no image; an older bus omits it */
   imageState?: ImageState;
+  /** a part of `changedOutside`: its bytes or its size were changed, not only its path; an older bus omits it */
+  writtenOutside?: boolean;
   /** where the image is now, if it was moved; null: it was not moved, or nobody knows; an older bus omits it */
   movedTo?: string | null;
   /** its image has no name any more: the detach loses its data; an older bus omits it */

@@ -191,6 +191,7 @@ export type VbdFacts = Omit<
   | 'changedOutside'
   | 'broken'
   | 'imageState'
+  | 'writtenOutside'
   | 'movedTo'
   | 'deleted'
   | 'version'

@@ -350,6 +350,7 @@ export class Orphan implements OrphanControl {
       changedOutside: false,
       broken,
       imageState: null,
+      writtenOutside: false,
       movedTo: null,
       deleted: false,
       version: ORPHAN_VERSION,

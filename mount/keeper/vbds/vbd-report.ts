@@ -61,6 +61,7 @@ export function vbdInfoUnseen(bus: BusParts, vbd: Vbd): VbdInfo {
     changedOutside: false,
     broken: vbd.broken,
     imageState: null,
+    writtenOutside: false,
     movedTo: null,
     deleted: false,
     version: busVersion(bus),
