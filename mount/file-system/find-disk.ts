@@ -72,6 +72,13 @@ export async function filesOfPath(path: string, vbds: readonly VbdInfo[], runtim
   return ofImage.flat();
 }
 
+/** Whether any vbd has the image, in whatever way. */
+export async function isAttached(image: string | null, runtimeDir: string): Promise<boolean> {
+  if (image === null) return false;
+  const vbds = (await listBuses(runtimeDir)).buses.flatMap((bus) => bus.vbds);
+  return (await filesOfPath(image, vbds, runtimeDir)).length > 0;
+}
+
 /** Whether the memory of the vbd is the memory that the mount asks for. */
 function isShared({ driver, share }: VbdInfo, request: AttachRequest): boolean {
   if (driver !== 'ram') return true;
