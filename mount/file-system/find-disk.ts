@@ -8,6 +8,7 @@
  *                                                the vbds that share the memory of that name
  */
 import { realpath, stat } from 'node:fs/promises';
+import { DEFAULT_DRIVER } from '../../drivers/names.js';
 import { deviceName } from '../../system/proc.js';
 import { within } from '../../system/within.js';
 import { listBuses } from '../client/list-buses.js';
@@ -36,7 +37,7 @@ export async function findDisks(request: AttachRequest, runtimeDir: string): Pro
   const file = await within(identify(image), LIMIT_MS, null);
   if (file === null) return [];
   const filters = (request.filters ?? []).map(({ name, value }) => (value === '' ? name : `${name}=${value}`));
-  if (driver === 'aio' && filters.length === 0) {
+  if (driver === DEFAULT_DRIVER && filters.length === 0) {
     const own = vbds.flatMap((vbd) => ofPath(vbd, file.realPath));
     if (own.length > 0) return own;
   }
