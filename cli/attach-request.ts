@@ -7,11 +7,14 @@ import { FusetapError } from '../drivers/errors.js';
 import { DEFAULT_DRIVER } from '../drivers/names.js';
 import type { AttachRequest, TransportName } from '../mount/control/interface.js';
 import type { Mode } from '../mount/images/mode.js';
-import { combineWords, type DiskSpec, parseWords } from './disk-spec/index.js';
+import { combineWords, type DiskSpec } from './disk-spec/index.js';
 import { imagePath } from './image-path.js';
+import { typedSpec } from './typed-spec.js';
 
 /** The options of `attach` that make the request. */
 export interface AttachWords {
+  vdev?: string;
+  mode?: Mode;
   readOnly?: boolean;
   driver?: string;
   image?: string;
@@ -24,6 +27,8 @@ export interface AttachWords {
   /** NAME=VALUE each, or NAME */
   filter?: string[];
   share?: string;
+  private?: boolean;
+  raw?: boolean;
   partitions?: boolean;
   allowOther?: boolean;
   uid?: number;
@@ -38,26 +43,30 @@ export interface Wanted {
   notes: string[];
 }
 
+/** Whether options name the image, so that there is no SPEC. */
+export function isGivenApart({ driver, image }: AttachWords): boolean {
+  return driver !== undefined || image !== undefined;
+}
+
 /**
- * The request for the arguments `SPEC [VDEV] [MODE]`, or `[VDEV] [MODE]` with `--driver` or `--image`.
+ * The request for the arguments `SPEC [VDEV] [MODE]`.
+ * @param words the SPEC is not used if options name the image
  * @throws FusetapError USAGE
  */
-export function attachRequest(words: readonly string[], options: AttachWords = {}): Wanted {
-  const apart = options.driver !== undefined || options.image !== undefined;
-  const [spec, vdev, mode, ...excess] = apart ? [undefined, ...words] : words;
-  if (!apart && spec === undefined) {
+export function attachRequest(words: readonly (string | undefined)[], options: AttachWords = {}): Wanted {
+  const [spec, ...place] = words;
+  if (spec === undefined && !isGivenApart(options)) {
     throw new FusetapError('USAGE', 'nothing to attach', { hint: 'give a SPEC, or --image' });
   }
-  if (excess.length > 0) {
-    throw new FusetapError('USAGE', `too many words: ${excess.join(' ')}`, {
-      hint: 'with --driver or --image there is no SPEC, only [VDEV] [MODE]',
-    });
-  }
-  const whole = spec === undefined ? combineWords(specOfOptions(options), vdev, mode) : parseWords(spec, vdev, mode);
-  const { driver, image } = whole;
-  const path = image === null ? null : imagePath(image);
+  const [vdev = options.vdev, mode = options.mode] = place;
+  const given = isGivenApart(options)
+    ? combineWords(specOfOptions(options), vdev, mode)
+    : typedSpec(spec ?? '', vdev, mode);
+  const whole = combineWords(given, options.vdev, options.mode);
+  const { driver, image, belowDev } = whole;
+  const path = image === null ? null : imagePath(image, belowDev);
   const filters = filtersOf(options);
-  const { passthrough, share, partitions, transport, allowOther, uid, gid, fileMode } = options;
+  const { passthrough, share, raw, partitions, transport, allowOther, uid, gid, fileMode } = options;
   const request = {
     driver,
     image: path,
@@ -66,7 +75,7 @@ export function attachRequest(words: readonly string[], options: AttachWords = {
     options: driverOptions(options.option ?? []),
     ...(filters.length > 0 && { filters }),
     // only the keys that were given: a bus of an older version does not know all of them
-    ...defined({ passthrough, share, partitions, transport, allowOther, uid, gid, fileMode }),
+    ...defined({ passthrough, share, raw, partitions, transport, allowOther, uid, gid, fileMode }),
   };
   return { request, notes: whole.notes };
 }

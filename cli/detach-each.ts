@@ -37,7 +37,10 @@ export async function detachEach<Item>(
 }
 
 function printDetached(vbd: DetachedVbd, options: SharedOptions, report: (error: unknown) => void): void {
-  if (vbd.changedOutside && !options.quiet) {
+  if (vbd.movedTo && !options.quiet)
+    printNote(`${vbd.image} was moved while it was attached: its data is in ${vbd.movedTo}`);
+  if (vbd.deleted && !options.quiet) printNote(`${vbd.image} was deleted while it was attached: its data is gone`);
+  else if (vbd.changedOutside && !options.quiet) {
     printNote(`${vbd.image} was changed by somebody else while it was attached as ${vbd.vdev} of bus ${vbd.bus}`);
   }
   if (vbd.cutOff && !options.quiet) {

@@ -1,18 +1,48 @@
 /** The path of an image in a form that the keeper can open: it has another working directory and other descriptors. */
-import { realpathSync } from 'node:fs';
-import { resolve } from 'node:path';
+import { existsSync, realpathSync, statSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { FusetapError } from '../drivers/errors.js';
+import { named } from '../drivers/quote.js';
+import type { DiskSpec } from './disk-spec/index.js';
 
 /** paths that mean something else in each process */
 const OWN_FILES = /^\/(proc\/(self|thread-self)|dev\/(fd|stdin|stdout|stderr))(\/|$)/;
 
-/** The absolute path; for one of our descriptors (`/dev/fd/3`), the path of its file. */
-export function imagePath(path: string): string {
-  const absolute = resolve(path);
-  if (!OWN_FILES.test(absolute)) return absolute;
+/**
+ * The absolute path; for one of our descriptors (`/dev/fd/3`), the path of its file.
+ * @param belowDev see DiskSpec
+ * @throws FusetapError USAGE for a descriptor that is not of a file or block device, or whose file was removed
+ */
+export function imagePath(path: string, belowDev?: DiskSpec['belowDev']): string {
+  const isDevice = belowDev !== undefined && isBelowDev(path, belowDev);
+  const absolute = isDevice ? join('/dev', path) : resolve(path);
+  return OWN_FILES.test(absolute) ? pathOfDescriptor(absolute) : absolute;
+}
+
+function isBelowDev(path: string, belowDev: NonNullable<DiskSpec['belowDev']>): boolean {
+  return existsSync(join('/dev', path)) && (belowDev === 'always' || !existsSync(path));
+}
+
+function pathOfDescriptor(path: string): string {
+  // the keeper reports what is wrong with a path that leads nowhere
+  if (!existsSync(path)) return path;
+  const stats = statSync(path);
+  if (!stats.isFile() && !stats.isBlockDevice() && !stats.isDirectory()) {
+    const what = stats.isFIFO() ? 'a pipe' : stats.isSocket() ? 'a socket' : 'a character device';
+    throw new FusetapError('USAGE', `${named(path)} is ${what}: an image is a regular file or a block device`, {
+      hint: 'write the data to a file first, for example xzcat a.img.xz > a.img, and attach that',
+      path,
+    });
+  }
+  if (stats.isFile() && stats.nlink === 0) {
+    throw new FusetapError('USAGE', `the file of ${named(path)} has no name any more: it was removed`, {
+      hint: 'attach a file that has a name',
+      path,
+    });
+  }
   try {
-    return realpathSync(absolute);
+    return realpathSync(path);
   } catch {
-    // the keeper reports what is wrong with it
-    return absolute;
+    return path;
   }
 }

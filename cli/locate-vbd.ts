@@ -1,31 +1,18 @@
-/**
- * Finds the vbd that an argument names, and its bus: on the chosen bus; for a path, on all other buses too, unless a
- * bus was named.
- */
-import { FusetapError } from '../drivers/errors.js';
-import { type BusPlace, findVbd, isPath, listBuses, resolveBus, showBus } from '../mount/client/index.js';
-import type { VbdInfo } from '../mount/control/interface.js';
-import { callersRuntimeDir, chosenBus, type SharedOptions } from './options.js';
+/** Finds the vbd that an argument names, and its bus: see mount/client/finding/locate-vbd.ts. */
+import { closeInherited, type LocatedVbd, VbdFinder } from '../mount/client/index.js';
+import { chosenBus, type SharedOptions } from './options.js';
 
-export interface LocatedVbd {
-  place: BusPlace;
-  vbd: VbdInfo;
+/** Finds vbds for a command, each on the chosen bus, or for a path on any bus unless `--bus` was given. */
+export async function vbdFinder(options: SharedOptions): Promise<VbdFinder> {
+  return new VbdFinder({ place: await chosenBus(options), anyBus: options.bus === undefined });
 }
 
-/** @throws FusetapError NOT_FOUND; USAGE for the image of several vbds */
+/**
+ * Finds one vbd to act on. This command is no user of it from then on.
+ * @throws FusetapError NOT_FOUND; USAGE for the image of several vbds, and for a partition
+ */
 export async function locateVbd(word: string, options: SharedOptions): Promise<LocatedVbd> {
-  const place = await chosenBus(options);
-  try {
-    return { place, vbd: findVbd(word, (await showBus(place)).vbds, `bus ${place.name}`) };
-  } catch (error) {
-    const elsewhere = isPath(word) && options.bus === undefined;
-    if (!elsewhere || !(error instanceof FusetapError && error.code === 'NOT_FOUND')) throw error;
-  }
-  const { buses } = await listBuses(callersRuntimeDir());
-  const vbd = findVbd(
-    word,
-    buses.flatMap((bus) => bus.vbds),
-    'any bus',
-  );
-  return { place: await resolveBus(vbd.bus, callersRuntimeDir()), vbd };
+  const located = await (await vbdFinder(options)).find(word);
+  await closeInherited(located.place);
+  return located;
 }

@@ -4,20 +4,26 @@
  */
 import { type Command, CommanderError } from 'commander';
 import { EXIT_CODES, FusetapError } from '../drivers/errors.js';
+import { fitHint, longOptionsOf } from './fit-hint.js';
 import { RUN_FAILED, type SharedOptions } from './options.js';
-import { reportFailure, watchStreams } from './output.js';
+import { fitHints, reportFailure, watchStreams } from './output.js';
 import { addCommands, COMMANDS, makeProgram } from './program.js';
 import { usageError } from './usage-error.js';
+import { hintForArgument, hintForCommand, hintForOption, translate } from './words-of-other-tools.js';
 
 const COMPLETE = '__complete';
 
 /** exceptions of commander that are not errors */
 const WITHOUT_ERROR = new Set(['commander.helpDisplayed', 'commander.version']);
 
-async function main(argv: readonly string[]): Promise<void> {
+async function main(typed: readonly string[]): Promise<void> {
   watchStreams();
   const program = makeProgram();
-  if (argv[0] === COMPLETE) return complete(program, argv.slice(1));
+  if (typed[0] === COMPLETE) return complete(program, typed.slice(1));
+  const argv = translate(typed, Object.keys(COMMANDS));
+  program.hook('preAction', (_, command) => {
+    fitHints((hint) => fitHint(hint, longOptionsOf(command), Object.keys(COMMANDS)));
+  });
   try {
     await addCommands(program, chooseCommands(argv));
     if (argv.length > 0) {
@@ -59,10 +65,28 @@ function conclude(error: unknown, argv: readonly string[], options: SharedOption
 }
 
 function wrongArguments(error: CommanderError, argv: readonly string[]): FusetapError {
-  const command = argv.find((word) => Object.hasOwn(COMMANDS, word));
-  const help = `see fusetap ${command === undefined ? '' : `${command} `}--help`;
+  const command = argv.find((word) => Object.hasOwn(COMMANDS, word)) ?? '';
+  const help = `see fusetap ${command === '' ? '' : `${command} `}--help`;
   if (error.code === 'commander.help') return new FusetapError('USAGE', 'no command', { hint: help });
-  return usageError(error, help);
+  return usageError(error, help, knownHint(error, command, argv));
+}
+
+/** The hint for words of other tools. */
+function knownHint({ code, message }: CommanderError, command: string, argv: readonly string[]): string | undefined {
+  const [, word = ''] = /'([^']*)'/.exec(message) ?? [];
+  switch (code) {
+    case 'commander.unknownCommand':
+      return hintForCommand(word);
+    case 'commander.unknownOption':
+      return hintForOption(command, word);
+    case 'commander.excessArguments':
+      return hintForArgument(
+        command,
+        argv.slice(argv.indexOf(command) + 1).find((each) => !each.startsWith('-')) ?? '',
+      );
+    default:
+      return undefined;
+  }
 }
 
 await main(process.argv.slice(2));

@@ -3,8 +3,10 @@
  *
  *      fusetap: what failed: where: how to fix
  */
+import { defined } from '../drivers/defined.js';
 import { type ErrorCode, EXIT_CODES, FusetapError, type Holder, type PlainError } from '../drivers/errors.js';
 import { escapeControls } from '../drivers/quote.js';
+import { deletedDirectory } from '../mount/client/working-directory.js';
 
 export { humanSize } from '../drivers/human-size.js';
 
@@ -72,14 +74,23 @@ export function jsonError(error: unknown): JsonError {
 /** Translates the error that Node throws for a relative path if the working directory was deleted. */
 function knownError(error: unknown): unknown {
   if (!(error instanceof Error) || (error as NodeJS.ErrnoException).syscall !== 'uv_cwd') return error;
-  return new FusetapError('NOT_FOUND', 'the working directory was deleted, or cannot be entered', {
-    hint: 'cd to an existing directory, or give absolute paths',
-    cause: error,
-  });
+  return deletedDirectory(error);
+}
+
+/** fits a hint to the command that runs; undefined: nothing of it applies */
+let fit: (hint: string) => string | undefined = (hint) => hint;
+
+/** Sets how hints are fitted to the command; see fit-hint.ts. */
+export function fitHints(toCommand: typeof fit): void {
+  fit = toCommand;
 }
 
 function plainError(error: unknown): PlainError {
-  if (error instanceof FusetapError) return error.toJSON();
+  if (error instanceof FusetapError) {
+    const { hint, ...plain } = error.toJSON();
+    const fitted = hint === undefined ? undefined : fit(hint);
+    return { ...plain, ...defined({ hint: fitted }) };
+  }
   const message = error instanceof Error ? error.message : String(error);
   return { code: 'FAILED', message: `this should not have happened: ${message}`, hint: 'please report it' };
 }

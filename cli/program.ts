@@ -46,7 +46,7 @@ export function makeProgram(): Command {
   const program = new Command('fusetap')
     .description('Attaches disk images as files, in userspace: each file is a disk.')
     .usage('[options] COMMAND')
-    .version(VERSION, '--version', 'print the version')
+    .version(VERSION, '-V, --version', 'print the version')
     .helpOption('-h, --help', 'print this help')
     .helpCommand(false)
     .configureHelp({ showGlobalOptions: true })
@@ -54,6 +54,7 @@ export function makeProgram(): Command {
     .configureOutput({ writeErr: () => {} })
     .exitOverride();
   addSharedOptions(program);
+  program.addHelpText('after', '\nfusetap help COMMAND is fusetap COMMAND --help; fusetap status is fusetap ls.');
   return program;
 }
 

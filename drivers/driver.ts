@@ -59,6 +59,11 @@ export interface Driver<State extends Json = Json> {
   readonly name: string;
   /** whether the driver needs an image file; with `none` it is given null and takes its source from the options */
   readonly image: 'required' | 'none';
+  /**
+   * The disk is the bytes of the image. An image that is recognized as another format (qcow2, gzip …) is then refused
+   * before `open` or `prepare`, unless the user says `--raw`.
+   */
+  readonly rawImage?: boolean;
   /** All vbds of the same image share one memory: `prepare` runs once for the first vbd, `open` for each. */
   readonly sharesMemory?: boolean;
   /** The most bytes of memory that `prepare` will fill. Default: the size of the image. */

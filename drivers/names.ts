@@ -11,6 +11,8 @@ export interface DriverFacts {
   load(): Promise<{ readonly default: Driver }>;
   /** true: `aio:` alone is wrong; false: `ram:` alone may join a ram image by its name */
   readonly needsImage: boolean;
+  /** its disks are copies in memory, which several vbds can share; default: false */
+  readonly sharesMemory?: boolean;
   /** its number in tapdisk, if tapdisk has this driver */
   readonly tapdiskType?: number;
   /** for help and completion */
@@ -20,7 +22,13 @@ export interface DriverFacts {
 /** In alphabetical order. */
 const DRIVERS = {
   aio: { load: () => import('./aio/index.js'), needsImage: true, tapdiskType: 0, summary: 'the image itself' },
-  ram: { load: () => import('./ram/index.js'), needsImage: false, tapdiskType: 5, summary: 'a copy in memory, shared' },
+  ram: {
+    load: () => import('./ram/index.js'),
+    needsImage: false,
+    sharesMemory: true,
+    tapdiskType: 5,
+    summary: 'a copy in memory, shared',
+  },
   sync: { load: () => import('./sync/index.js'), needsImage: true, tapdiskType: 1, summary: 'as aio, writes durable' },
 } satisfies Record<string, DriverFacts>;
 

@@ -1,8 +1,17 @@
-/** Parses sizes as people write them: 4096, 64K, 10M, 1G, 2T (powers of 1024) and 64KB, 10MB, 1GB, 2TB (of 1000). */
+/**
+ * Parses sizes as losetup(8) and qemu-img take them:
+ *
+ *     4096, 0x1000                 bytes
+ *     64K 64k 64KiB 64Ki           units of 1024: K, M, G, T, P
+ *     64KB 64kb                    units of 1000
+ *     1.5G                         a fraction of a unit, rounded down to whole bytes
+ */
 import { FusetapError } from './errors.js';
 import { quoted } from './quote.js';
 
-const FORM = /^(\d+)(?:([KMGT])(B?))?$/;
+const HEXADECIMAL = /^0x[0-9a-f]{1,14}$/i;
+const FORM = /^(\d{1,16})(?:\.(\d{1,16}))?(?:([kmgtp])(i?)(b?)|b)?$/i;
+const UNITS = 'KMGTP';
 
 /**
  * The size in bytes.
@@ -10,11 +19,30 @@ const FORM = /^(\d+)(?:([KMGT])(B?))?$/;
  * @throws FusetapError USAGE
  */
 export function parseSize(text: string, what: string): number {
-  const [, digits, unit, isDecimal] = FORM.exec(text) ?? [];
-  const power = unit === undefined ? 0 : 'KMGT'.indexOf(unit) + 1;
-  const bytes = Number(digits) * (isDecimal ? 1000 : 1024) ** power;
+  const bytes = HEXADECIMAL.test(text) ? Number(text) : decimalBytes(text);
   if (Number.isSafeInteger(bytes)) return bytes;
   throw new FusetapError('USAGE', `${what}: ${quoted(text)} is not a size`, {
-    hint: 'give bytes, or a whole number followed by K, M, G, T (1024) or KB, MB, GB, TB (1000)',
+    hint: 'give bytes, or a number with a unit: K, M, G, T (1024; also KiB, k) or KB, MB, GB, TB (1000), as 10M or 1.5GiB',
   });
+}
+
+/** @returns NaN if it is not a size */
+function decimalBytes(text: string): number {
+  const [, whole, fraction, unit, binary, byte] = FORM.exec(text) ?? [];
+  if (whole === undefined || (fraction !== undefined && unit === undefined)) return Number.NaN;
+  if (unit === undefined) return Number(whole);
+  const base = byte && !binary ? 1000n : 1024n;
+  const factor = base ** BigInt(UNITS.indexOf(unit.toUpperCase()) + 1);
+  const digits = fraction ?? '';
+  // exact, which floating point is not: 1.1K of 1024 is 1126.4
+  return Number((BigInt(whole + digits) * factor) / 10n ** BigInt(digits.length));
+}
+
+/** the sizes that filters of a bus of version 0.1 can read */
+const OLD_FORM = /^\d+(?:[KMGT]B?)?$/;
+
+/** A size as a bus of any version can read it: unchanged if possible, else in bytes. @throws FusetapError USAGE */
+export function sizeForBus(text: string, what: string): string {
+  const bytes = parseSize(text, what);
+  return OLD_FORM.test(text) ? text : String(bytes);
 }

@@ -9,14 +9,16 @@
  * Expected errors are FusetapError; its `code` is one of a closed list.
  */
 
-import { resolve } from 'node:path';
 import { defined } from '../drivers/defined.js';
 import type { Disk } from '../drivers/disk.js';
+import { FusetapError } from '../drivers/errors.js';
 import type { FilterSpec } from '../drivers/filters/filter.js';
 import { DEFAULT_DRIVER } from '../drivers/names.js';
+import { quoted } from '../drivers/quote.js';
 import * as client from './client/index.js';
+import { absolutePath } from './client/working-directory.js';
 import type { AttachRequest, BusInfo, DetachResult, SaveResult, VbdInfo } from './control/interface.js';
-import type { Mode } from './images/mode.js';
+import { MODES, type Mode } from './images/mode.js';
 
 export type { Disk } from '../drivers/disk.js';
 export type {
@@ -46,6 +48,7 @@ export type { DetachOptions } from './client/index.js';
 export type {
   BusInfo,
   BusState,
+  BusVersion,
   DetachedVbd,
   DetachResult,
   ImageState,
@@ -73,6 +76,8 @@ export interface DiskOptions {
   readonly mode?: Mode;
   /** options of the driver */
   readonly options?: Readonly<Record<string, string>>;
+  /** use the bytes of the image as they are, even if it looks like another format, such as qcow2; default: false */
+  readonly raw?: boolean;
   /** the start of the disk in the image, in bytes; default: 0 */
   readonly offset?: number;
   /** the size of the disk in bytes; default: up to the end of the image */
@@ -94,7 +99,10 @@ export interface AttachOptions extends DiskOptions, BusOptions {
   readonly signal?: AbortSignal;
 }
 
-/** A vbd, or a word that names it: vdev, slot number, path of its file, or path of its image. */
+/**
+ * A vbd, or a word that names it: a vdev or a slot number on the chosen bus; or, on any bus unless one is named, the path
+ * of its file, of its image, of a directory where it is mounted, or of a loop device on it.
+ */
 export type VbdWord = VbdInfo | string;
 
 /**
@@ -103,14 +111,15 @@ export type VbdWord = VbdInfo | string;
  * @throws FusetapError
  */
 export async function attach(image: string | null, options: AttachOptions = {}): Promise<VbdInfo> {
-  const { vdev, signal, passthrough, share, partitions } = options;
+  const { vdev, signal, passthrough, share, partitions, raw } = options;
+  checkMode(options);
   const request: AttachRequest = {
     driver: options.driver ?? DEFAULT_DRIVER,
-    image: image === null ? null : resolve(image),
+    image: image === null ? null : absolutePath(image),
     vdev: vdev ?? null,
     mode: options.mode ?? 'w',
     options: { ...options.options },
-    ...defined({ passthrough, share, partitions }),
+    ...defined({ passthrough, share, partitions, raw }),
     filters: filtersOf(options),
   };
   return client.attach(await placeOf(options), request, defined({ signal }));
@@ -154,7 +163,7 @@ export async function save(
   options: BusOptions & { readonly force?: boolean } = {},
 ): Promise<SaveResult> {
   const { place, vdev } = await locate(vbd, options);
-  return client.save(place, vdev, { path: resolve(path), force: options.force ?? false });
+  return client.save(place, vdev, { path: absolutePath(path), force: options.force ?? false });
 }
 
 /**
@@ -172,6 +181,8 @@ export interface SwapOptions extends BusOptions {
   readonly driver?: string;
   /** options of the driver */
   readonly options?: Readonly<Record<string, string>>;
+  /** see DiskOptions */
+  readonly raw?: boolean;
 }
 
 /**
@@ -184,8 +195,9 @@ export async function swap(vbd: VbdWord, image: string, options: SwapOptions = {
   const { swap: ask } = await import('./client/swap.js');
   return ask(place, vdev, {
     driver: options.driver ?? DEFAULT_DRIVER,
-    image: resolve(image),
+    image: absolutePath(image),
     options: { ...options.options },
+    ...defined({ raw: options.raw }),
   });
 }
 
@@ -224,9 +236,10 @@ export async function list(options: BusOptions = {}): Promise<VbdInfo[]> {
  * @throws FusetapError as an attach of the same image would
  */
 export async function openDisk(image: string | null, options: DiskOptions = {}): Promise<Disk> {
+  checkMode(options);
   const { openDiskHere } = await import('./open-disk.js');
-  const { driver = DEFAULT_DRIVER, mode = 'w' } = options;
-  return openDiskHere({ driver, image, mode, options: options.options ?? {}, filters: filtersOf(options) });
+  const { driver = DEFAULT_DRIVER, mode = 'w', raw } = options;
+  return openDiskHere({ driver, image, mode, raw, options: options.options ?? {}, filters: filtersOf(options) });
 }
 
 /**
@@ -294,6 +307,14 @@ export class Bus {
   }
 }
 
+/** For programs that the compiler does not check. @throws FusetapError USAGE */
+function checkMode({ mode = 'w' }: DiskOptions): void {
+  if (MODES.includes(mode)) return;
+  throw new FusetapError('USAGE', `mode ${quoted(String(mode))} is none of ${MODES.join(', ')}`, {
+    hint: 'r reads, w writes, w! writes without the sharing check',
+  });
+}
+
 function filtersOf({ offset, sizelimit, filters = [] }: DiskOptions): FilterSpec[] {
   const narrowing = Object.entries({ offset, sizelimit }).flatMap(([name, bytes]) =>
     bytes === undefined ? [] : [{ name, value: String(bytes) }],
@@ -312,12 +333,7 @@ function placeOf(options: BusOptions): Promise<client.BusPlace> {
 }
 
 async function locate(vbd: VbdWord, options: BusOptions): Promise<{ place: client.BusPlace; vdev: string }> {
-  const place = await placeOf(typeof vbd === 'string' ? options : { bus: vbd.bus, ...options });
-  const { vdev } = typeof vbd === 'string' ? await findIn(place, vbd) : vbd;
-  return { place, vdev };
-}
-
-async function findIn(place: client.BusPlace, word: string): Promise<VbdInfo> {
-  const { vbds } = await client.showBus(place);
-  return client.findVbd(word, vbds, `bus ${place.name}`);
+  if (typeof vbd !== 'string') return { place: await placeOf({ bus: vbd.bus, ...options }), vdev: vbd.vdev };
+  const located = await client.locateVbd(vbd, { place: await placeOf(options), anyBus: options.bus === undefined });
+  return { place: located.place, vdev: located.vbd.vdev };
 }

@@ -3,7 +3,6 @@
  * write the bytes that a vbd would show. The sharing rule applies as for a vbd (coherence rule 8).
  */
 import { closeSync } from 'node:fs';
-import { resolve } from 'node:path';
 import { type Disk, frontDisk } from '../drivers/disk.js';
 import type { Driver, OpenContext } from '../drivers/driver.js';
 import { FusetapError } from '../drivers/errors.js';
@@ -13,9 +12,11 @@ import { loadDriver } from '../drivers/registry.js';
 import { memfdCreate } from '../system/libc.js';
 import { findDriver } from './client/find-driver.js';
 import { settleFilters } from './client/settle-filters.js';
+import { absolutePath, workingDirectory } from './client/working-directory.js';
 import { claimImage } from './images/claim-image.js';
 import type { Mode } from './images/mode.js';
 import { openImage } from './images/open-image.js';
+import { endsShown } from './images/refuse-foreign.js';
 
 export interface OpenDiskRequest {
   /** a name, the path of a file, or the name of a package */
@@ -24,6 +25,8 @@ export interface OpenDiskRequest {
   readonly image: string | null;
   readonly mode: Mode;
   readonly options: Readonly<Record<string, string>>;
+  /** see AttachRequest */
+  readonly raw?: boolean | undefined;
   readonly filters: readonly FilterSpec[];
 }
 
@@ -35,8 +38,8 @@ const NO_BUS = { mountpoint: '/proc/self/no-bus' };
  * @throws FusetapError as an attach of the same image would
  */
 export async function openDiskHere(request: OpenDiskRequest): Promise<Disk> {
-  const filters = settleFilters(request.filters, process.cwd, { provesRead: false });
-  const driver = await loadDriver(findDriver(request.driver, process.cwd));
+  const filters = settleFilters(request.filters, workingDirectory, { provesRead: false });
+  const driver = await loadDriver(findDriver(request.driver, workingDirectory));
   checkImageGiven(driver, request.image);
   const undo: (() => void)[] = [];
   const undoAll = (): void => {
@@ -62,7 +65,8 @@ function checkImageGiven(driver: Driver, image: string | null): void {
 
 async function openContext(driver: Driver, request: OpenDiskRequest, undo: (() => void)[]): Promise<OpenContext> {
   const { mode, options } = request;
-  const image = request.image === null ? null : await claim(driver, resolve(request.image), mode, undo);
+  const image =
+    request.image === null ? null : await claim(driver, { ...request, path: absolutePath(request.image) }, undo);
   const context = { image, options, readOnly: mode === 'r' };
   if (driver.prepare === undefined) return { ...context, memory: null, state: null };
   const memory = { fd: memfdCreate('fusetap-disk') };
@@ -72,10 +76,15 @@ async function openContext(driver: Driver, request: OpenDiskRequest, undo: (() =
   return { ...context, memory, state };
 }
 
-async function claim(driver: Driver, path: string, mode: Mode, undo: (() => void)[]): Promise<OpenContext['image']> {
+async function claim(
+  driver: Driver,
+  { path, mode, raw = false, filters }: OpenDiskRequest & { readonly path: string },
+  undo: (() => void)[],
+): Promise<OpenContext['image']> {
   // memory takes the writes, so the file is only ever read
   const imageMode = driver.sharesMemory ? 'r' : mode;
-  const image = await openImage(path, imageMode, NO_BUS);
+  const recognize = driver.rawImage && !raw ? endsShown(filters) : 'neither';
+  const image = await openImage(path, imageMode, NO_BUS, { recognize });
   undo.push(() => closeSync(image.fd));
   const held = await claimImage(image, imageMode);
   undo.push(() => held.release());

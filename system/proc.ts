@@ -197,6 +197,11 @@ export function isThreadBlocked(pid: number, tid: number): boolean {
   return statFields(readText(`/proc/${pid}/task/${tid}/stat`) ?? '')[0] === 'D';
 }
 
+/** Whether a process is stopped by a signal or a debugger. */
+export function isStopped(pid: number): boolean {
+  return ['T', 't'].includes(statFields(readText(`/proc/${pid}/stat`) ?? '')[0] ?? '');
+}
+
 /**
  * Whether the process with that pid and start time still runs. A zombie does not run. If it cannot be found out now
  * (out of descriptors or memory), the answer is true.

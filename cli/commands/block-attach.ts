@@ -1,10 +1,10 @@
 /** `fusetap block-attach`: xm's word for attach. */
 import type { Command } from 'commander';
 import { quoted } from '../../drivers/quote.js';
-import { attachOne } from '../attach-one.js';
+import { attachAll } from '../attach-all.js';
 import { attachRequest } from '../attach-request.js';
 import { withBus } from '../bus-word.js';
-import { endHelp, type SharedOptions } from '../options.js';
+import { chosenBus, endHelp, type SharedOptions } from '../options.js';
 import { printJson } from '../output.js';
 
 export function register(program: Command): void {
@@ -25,7 +25,8 @@ export function register(program: Command): void {
       const { request, notes } = attachRequest(this.args.slice(1, 4));
       const backend = this.args[4];
       const more = backend === undefined ? [] : [`backend ${quoted(backend)} has no effect: there are no domains here`];
-      const vbd = await attachOne({ request, notes: [...notes, ...more] }, options);
+      const disk = { where: null, request, notes: [...notes, ...more] };
+      const [vbd] = await attachAll(await chosenBus(options), [disk], options);
       if (options.json) printJson(vbd);
     });
   endHelp(command, ['fusetap block-attach 7 tap:aio:/img/c.img xvdb w', 'fusetap block-attach 7 phy:/dev/sdb hda r']);

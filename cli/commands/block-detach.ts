@@ -1,11 +1,13 @@
 /** `fusetap block-detach`: xm's word for detach. */
 import type { Command } from 'commander';
-import { detach, findVbd, showBus } from '../../mount/client/index.js';
+import { detach } from '../../mount/client/index.js';
 import { withBus } from '../bus-word.js';
 import { detachEach } from '../detach-each.js';
-import { chosenBus, endHelp, type SharedOptions } from '../options.js';
+import { locateVbd } from '../locate-vbd.js';
+import { endHelp, parseSeconds, type SharedOptions } from '../options.js';
 
 interface BlockDetachOptions extends SharedOptions {
+  wait?: number;
   force?: boolean;
 }
 
@@ -16,16 +18,16 @@ export function register(program: Command): void {
     .description('Detaches a vbd. A vbd in use is not detached: exit 4, and the message lists who uses it.')
     .argument('<BUS>', 'the name of the bus, for example the name of a domain')
     .argument('<VDEV>', 'the vbd: xvda, hda, sda, or a slot number')
+    .option('--wait <SECONDS>', 'wait up to SECONDS until nobody uses it', parseSeconds)
     .option(
       '-f, --force',
       'detach it even if it is in use: later I/O of its users is EIO, no acknowledged write is lost',
     )
     .action(async (bus: string, vdev: string, _: unknown, self: Command) => {
       const options = withBus(bus, self.optsWithGlobals<BlockDetachOptions>());
-      const place = await chosenBus(options);
       await detachEach([vdev], options, async (word) => {
-        const vbd = findVbd(word, (await showBus(place)).vbds, `bus ${place.name}`);
-        return detach(place, vbd.vdev, { force: options.force ?? false });
+        const { place, vbd } = await locateVbd(word, options);
+        return detach(place, vbd.vdev, { force: options.force ?? false, waitSeconds: options.wait });
       });
     });
   endHelp(command, ['fusetap block-detach 7 xvdb', 'fusetap block-detach 7 51728 --force']);

@@ -14,7 +14,7 @@ export function register(program: Command): void {
     .summary('make a sparse image')
     .description('Makes a sparse image of SIZE bytes. Never overwrites a file: exit 4 if IMAGE exists.')
     .argument('<IMAGE>', 'the file to make')
-    .argument('<SIZE>', 'in bytes, or with a unit: K, M, G, T (1024) or KB, MB, GB, TB (1000)')
+    .argument('<SIZE>', 'in bytes, or with a unit: K, M, G, T or KiB, MiB … (1024), KB, MB … (1000)')
     .action((image: string, size: string, _: unknown, self: Command) => {
       const options = self.optsWithGlobals<SharedOptions>();
       // an empty image cannot be a disk

@@ -32,7 +32,7 @@ async function show(options: SharedOptions): Promise<void> {
 }
 
 function printMemory({ totalBytes, usedBytes, freeBytes, images }: MemoryInfo): void {
-  print(`total ${humanSize(totalBytes)}, used ${humanSize(usedBytes)}, free ${humanSize(freeBytes)}`);
+  print(`ram images: limit ${humanSize(totalBytes)}, used ${humanSize(usedBytes)}, free ${humanSize(freeBytes)}`);
   if (images.length === 0) return;
   const rows = images.map(({ share, image, configuredBytes, residentBytes, holders }) => [
     share,

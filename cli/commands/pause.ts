@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { pause } from '../../mount/client/index.js';
 import { locateVbd } from '../locate-vbd.js';
-import { endHelp, type SharedOptions } from '../options.js';
+import { endHelp, type SharedOptions, VBD_HELP } from '../options.js';
 import { printJson } from '../output.js';
 
 export function register(program: Command): void {
@@ -14,7 +14,7 @@ export function register(program: Command): void {
         'vbd that is passed through can be paused only while nobody has it open. To pause it at any time, attach ' +
         'it with --passthrough off.',
     )
-    .argument('<VBD>', 'a vdev, a slot number, the path of the file or of its image')
+    .argument('<VBD>', VBD_HELP)
     .action(async (word: string, _: unknown, self: Command) => {
       const options = self.optsWithGlobals<SharedOptions>();
       const { place, vbd } = await locateVbd(word, options);

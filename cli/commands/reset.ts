@@ -4,7 +4,7 @@ import type { Command } from 'commander';
 import { defined } from '../../drivers/defined.js';
 import { reset } from '../../mount/client/index.js';
 import { locateVbd } from '../locate-vbd.js';
-import { endHelp, type SharedOptions } from '../options.js';
+import { endHelp, type SharedOptions, VBD_HELP } from '../options.js';
 import { print, printJson } from '../output.js';
 import { withProgress } from '../progress-bar.js';
 
@@ -17,7 +17,7 @@ export function register(program: Command): void {
         'exit 4, and the message lists who uses it. The old copy stays until the new one is complete. Prints the ' +
         'path of the file.',
     )
-    .argument('<VBD>')
+    .argument('<VBD>', VBD_HELP)
     .action(async (word: string, _: unknown, self: Command) => {
       const options = self.optsWithGlobals<SharedOptions>();
       const { place, vbd: located } = await locateVbd(word, options);

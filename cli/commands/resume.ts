@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { resume } from '../../mount/client/index.js';
 import { locateVbd } from '../locate-vbd.js';
-import { endHelp, type SharedOptions } from '../options.js';
+import { endHelp, type SharedOptions, VBD_HELP } from '../options.js';
 import { printJson } from '../output.js';
 
 export function register(program: Command): void {
@@ -10,7 +10,7 @@ export function register(program: Command): void {
     .command('resume')
     .summary('resume the I/O of a paused vbd')
     .description('Resumes the I/O of a paused vbd. Requests are served in the order in which they came.')
-    .argument('<VBD>', 'a vdev, a slot number, the path of the file or of its image')
+    .argument('<VBD>', VBD_HELP)
     .action(async (word: string, _: unknown, self: Command) => {
       const options = self.optsWithGlobals<SharedOptions>();
       const { place, vbd } = await locateVbd(word, options);

@@ -1,11 +1,18 @@
 /** `fusetap run`: runs a command with images attached, and detaches them when it ends. */
 import type { Command } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
-import { attach, type BusPlace, Lifeline, resolveBus } from '../../mount/client/index.js';
+import { quoted } from '../../drivers/quote.js';
+import { type BusPlace, Lifeline, resolveBus } from '../../mount/client/index.js';
 import type { VbdInfo } from '../../mount/control/interface.js';
-import { attachRequest, type Wanted } from '../attach-request.js';
+import { attachAll } from '../attach-all.js';
+import { addAttachOptions } from '../attach-options.js';
+import { type AttachWords, isGivenApart } from '../attach-request.js';
+import { disksOfSpecs } from '../attach-words.js';
+import { disksOfFile } from '../disk-file/disks-of-file.js';
+import type { ListedDisk } from '../listed-disk.js';
 import { callersRuntimeDir, endHelp, RUN_FAILED, type SharedOptions } from '../options.js';
-import { printNote, reportFailure } from '../output.js';
+import { reportFailure } from '../output.js';
+import { checkPrivate, keepPrivate } from '../private-share.js';
 import { endPrivateBus } from '../run/end-private-bus.js';
 import { runCommand, statusOfSignal } from '../run/run-command.js';
 import { catchSignals, type SignalCatch } from '../run/signals.js';
@@ -24,7 +31,9 @@ export function register(program: Command): void {
     .summary('run a command with images attached')
     .description(
       'Attaches each SPEC to a new bus, runs CMD, and detaches. In CMD, FUSETAP_DEVICE is the path of the first ' +
-        'file, and FUSETAP_DEVICES has the paths of all files, one per line.',
+        'file, and FUSETAP_DEVICES has the paths of all files, one per line. In the arguments of CMD, {} stands for ' +
+        'the path of the first file, and {N} for that of file N; {{}} is {} itself. A ram image is a copy for this ' +
+        'run only, unless --share names it.',
     )
     .usage('[options] SPEC... -- CMD...')
     .argument('[SPEC...]')
@@ -33,7 +42,7 @@ export function register(program: Command): void {
       throw error;
     })
     .action(async (words: string[], _: unknown, self: Command) => {
-      const options = self.optsWithGlobals<SharedOptions>();
+      const options = self.optsWithGlobals<RunOptions>();
       try {
         process.exitCode = await run(splitWords(words, rawWords(self)), options);
       } catch (error) {
@@ -41,8 +50,19 @@ export function register(program: Command): void {
         process.exitCode = RUN_FAILED;
       }
     });
-  endHelp(command, [`fusetap run ram:golden.img -- sh -c 'mkfs.ext4 -q "$FUSETAP_DEVICE"'`], EXITS);
+  addAttachOptions(command).option('--config <FILE>', 'attach all disks of FILE, as attach does');
+  endHelp(
+    command,
+    [
+      'fusetap run disk.img -- mkfs.ext4 -q {}',
+      'fusetap run --partitions rpi.img -- e2fsck -fn {}2',
+      `fusetap run ram:golden.img -- sh -c 'make DISK="$FUSETAP_DEVICE"'`,
+    ],
+    EXITS,
+  );
 }
+
+type RunOptions = SharedOptions & AttachWords & { config?: string };
 
 interface RunWords {
   specs: string[];
@@ -69,24 +89,29 @@ function splitWords(words: readonly string[], raw: readonly string[]): RunWords 
   if (separator < 0 || program === undefined) {
     throw new FusetapError('USAGE', 'no command to run', { hint: 'fusetap run SPEC... -- CMD...' });
   }
-  if (specs.length === 0) {
-    throw new FusetapError('USAGE', 'nothing to attach', { hint: 'fusetap run SPEC... -- CMD...' });
-  }
   return { specs, cmd: [program, ...rest] };
 }
 
 /** @returns the exit status */
-async function run({ specs, cmd }: RunWords, options: SharedOptions): Promise<number> {
+async function run({ specs, cmd }: RunWords, options: RunOptions): Promise<number> {
   if (options.bus !== undefined) {
     throw new FusetapError('USAGE', `run starts a new bus, it cannot use ${options.bus}`, { hint: 'omit --bus' });
   }
-  const wanted = specs.map((spec) => attachRequest([spec]));
-  if (options.verbose) wanted.flatMap(({ notes }) => notes).forEach(printNote);
+  const named = chooseDisks(specs, options);
+  if (options.private) checkPrivate(named, options);
   const place = await privateBus();
+  const disks = keepPrivate(named, place.name);
   const signals = catchSignals();
   const lifeline = new Lifeline();
   try {
-    const vbds = await attachAll(place, wanted, { signals, lifeline });
+    const vbds = await attachAll(place, disks, {
+      ...options,
+      ...{ signal: signals.aborted, lifeline },
+      // if this is given up before the bus was asked, its keeper waits for an attach that never comes
+      undo: async (attached) => {
+        if (attached.length > 0 || signals.aborted.aborted) await endPrivateBus(place);
+      },
+    });
     try {
       return await runWith(vbds, cmd, { signals, lifeline });
     } finally {
@@ -106,27 +131,35 @@ function privateBus(): Promise<BusPlace> {
   return resolveBus(`run-${process.pid}-${random.toString(16).padStart(4, '0')}`, callersRuntimeDir());
 }
 
-/** Attaches all disks, or none. */
-async function attachAll(
-  place: BusPlace,
-  wanted: readonly Wanted[],
-  { signals, lifeline }: Safeguards,
-): Promise<VbdInfo[]> {
-  const vbds: VbdInfo[] = [];
-  try {
-    // in order, because a vbd without a vdev takes the first free one
-    for (const { request } of wanted) vbds.push(await attach(place, request, { signal: signals.aborted, lifeline }));
-    return vbds;
-  } catch (error) {
-    // if this is given up before the bus was asked, its keeper waits for an attach that never comes
-    if (vbds.length > 0 || signals.aborted.aborted) await endPrivateBus(place);
-    throw error;
-  }
+function chooseDisks(specs: readonly string[], options: RunOptions): ListedDisk[] {
+  if (options.config !== undefined) return disksOfFile(options.config, specs, options);
+  if (!isGivenApart(options))
+    return disksOfSpecs(
+      specs.map((spec) => [spec]),
+      options,
+    );
+  const [spec] = specs;
+  if (spec === undefined) return disksOfSpecs([['']], options);
+  throw new FusetapError('USAGE', `with --driver or --image there is no SPEC: ${quoted(spec)}`, {
+    hint: 'give one of them',
+  });
 }
 
 function runWith(vbds: readonly VbdInfo[], cmd: RunWords['cmd'], safeguards: Safeguards): number | Promise<number> {
   const early = safeguards.signals.first();
   if (early !== undefined) return statusOfSignal(early);
   const paths = vbds.map((vbd) => vbd.path);
-  return runCommand(cmd, { FUSETAP_DEVICE: paths[0], FUSETAP_DEVICES: paths.join('\n') }, safeguards);
+  const [program, ...args] = cmd;
+  return runCommand(
+    [program, ...args.map((arg) => withPaths(arg, paths))],
+    { FUSETAP_DEVICE: paths[0], FUSETAP_DEVICES: paths.join('\n') },
+    safeguards,
+  );
+}
+
+/** An argument of CMD with `{}` and `{N}` replaced, also inside a word, as find(1) does; `{{}}` stands for `{}`. */
+export function withPaths(arg: string, paths: readonly string[]): string {
+  return arg.replace(/\{(\{\d*\})\}|\{(\d*)\}/g, (whole, literal: string | undefined, number: string) => {
+    return literal ?? paths[Number(number || 1) - 1] ?? whole;
+  });
 }

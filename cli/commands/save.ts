@@ -5,7 +5,7 @@ import type { Command } from 'commander';
 import { defined } from '../../drivers/defined.js';
 import { save } from '../../mount/client/index.js';
 import { locateVbd } from '../locate-vbd.js';
-import { endHelp, type SharedOptions } from '../options.js';
+import { endHelp, type SharedOptions, VBD_HELP } from '../options.js';
 import { print, printJson } from '../output.js';
 import { withProgress } from '../progress-bar.js';
 
@@ -19,7 +19,7 @@ export function register(program: Command): void {
       'Copies a VBD to FILE. The copy is sparse and consistent: programs that write to the VBD wait meanwhile. ' +
         'It is renamed to FILE when it is complete and durable. Prints the path of the copy.',
     )
-    .argument('<VBD>')
+    .argument('<VBD>', VBD_HELP)
     .argument('<FILE>')
     .option('--force', 'replace FILE if it exists; it keeps its owner and mode')
     .action(async (word: string, file: string, _: unknown, self: Command) => {

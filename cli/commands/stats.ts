@@ -2,8 +2,8 @@
 import type { Command } from 'commander';
 import { askStats } from '../../mount/client/stats.js';
 import type { VbdStats } from '../../mount/control/interface.js';
-import { locateVbd } from '../locate-vbd.js';
-import { chosenBus, endHelp, type SharedOptions } from '../options.js';
+import { vbdFinder } from '../locate-vbd.js';
+import { chosenBus, endHelp, type SharedOptions, VBD_HELP } from '../options.js';
 import { type Column, humanSize, printJson, printNote, printTable } from '../output.js';
 
 type KindStats = VbdStats['read'];
@@ -30,7 +30,7 @@ export function register(program: Command): void {
         'how long the server worked on them, in microseconds. I/O that the kernel does without the server ' +
         '(passthrough) is not counted.',
     )
-    .argument('[VBD]', 'a vdev, a slot number, the path of the file or of its image')
+    .argument('[VBD]', VBD_HELP)
     .action(async (word: string | undefined, _: unknown, self: Command) => {
       const options = self.optsWithGlobals<SharedOptions>();
       const stats = await find(word, options);
@@ -46,8 +46,8 @@ export function register(program: Command): void {
 
 async function find(word: string | undefined, options: SharedOptions): Promise<VbdStats[]> {
   if (word === undefined) return askStats(await chosenBus(options));
-  const { place, vbd } = await locateVbd(word, options);
-  return (await askStats(place)).filter(({ vdev }) => vdev === vbd.vdev);
+  const { place, vbd, partition } = await (await vbdFinder(options)).findAny(word);
+  return (await askStats(place)).filter(({ vdev }) => vdev === (partition ?? vbd).vdev);
 }
 
 function rows(vbd: VbdStats): string[][] {

@@ -1,7 +1,7 @@
 /** `fusetap stop`: detaches all vbds and ends the bus. */
 import type { Command } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
-import { type BusPlace, listBuses, resolveBus, stop } from '../../mount/client/index.js';
+import { type BusPlace, closeInherited, listBuses, resolveBus, stop } from '../../mount/client/index.js';
 import { orderToStop } from '../../mount/client/stop-order.js';
 import type { DetachResult } from '../../mount/control/interface.js';
 import { detachEach } from '../detach-each.js';
@@ -48,6 +48,7 @@ async function choose(options: StopOptions): Promise<BusPlace[]> {
 
 async function stopOne(place: BusPlace, { all, wait, force = false }: StopOptions): Promise<DetachResult> {
   try {
+    await closeInherited(place);
     return await stop(place, { force, waitSeconds: wait });
   } catch (error) {
     // a bus may have ended by itself since the list was read

@@ -6,11 +6,11 @@ import { FusetapError } from '../../drivers/errors.js';
 import type { SwapRequest } from '../../mount/control/interface.js';
 import { type AttachWords, attachRequest } from '../attach-request.js';
 import { locateVbd } from '../locate-vbd.js';
-import { endHelp, gather, type SharedOptions } from '../options.js';
+import { endHelp, gather, type SharedOptions, VBD_HELP } from '../options.js';
 import { print, printJson, printNote } from '../output.js';
 import { withProgress } from '../progress-bar.js';
 
-type SwapOptions = SharedOptions & Pick<AttachWords, 'driver' | 'image' | 'option' | 'share'>;
+type SwapOptions = SharedOptions & Pick<AttachWords, 'driver' | 'image' | 'option' | 'share' | 'raw'>;
 
 export function register(program: Command): void {
   const command = program
@@ -21,12 +21,13 @@ export function register(program: Command): void {
         'their requests wait meanwhile. The old image is flushed and closed. If anything fails, the vbd keeps its ' +
         'image. The mode and the filters stay. A vbd that was paused stays paused. Prints the path of the file.',
     )
-    .argument('<VBD>')
+    .argument('<VBD>', VBD_HELP)
     .argument('[SPEC]', 'DRIVER:PATH or PATH')
     .option('--driver <NAME>', 'the driver, instead of SPEC')
     .option('--image <PATH>', 'the image, instead of SPEC: the path may contain commas and colons')
     .option('--option <KEY=VALUE>', 'an option of the driver (repeatable)', gather)
     .option('--share <NAME>', 'ram: share the memory under NAME (default: by the identity of the image file)')
+    .option('--raw', 'use the bytes of the image as they are, even if it looks like another format, such as qcow2')
     .action(async (word: string, spec: string | undefined, _: unknown, self: Command) => {
       const options = self.optsWithGlobals<SwapOptions>();
       const request = swapRequest(spec, options);
@@ -43,8 +44,8 @@ export function register(program: Command): void {
 
 /** @throws FusetapError USAGE, also if the SPEC has more than driver and image */
 function swapRequest(spec: string | undefined, options: SwapOptions): SwapRequest {
-  const { driver: name, image: path, option, share: sharedAs } = options;
-  const given = defined({ driver: name, image: path, option, share: sharedAs });
+  const { driver: name, image: path, option, share: sharedAs, raw: isRaw } = options;
+  const given = defined({ driver: name, image: path, option, share: sharedAs, raw: isRaw });
   const { request, notes } = attachRequest(spec === undefined ? [] : [spec], given);
   if (options.verbose) notes.forEach(printNote);
   if (request.vdev !== null) {
@@ -52,6 +53,6 @@ function swapRequest(spec: string | undefined, options: SwapOptions): SwapReques
       hint: 'give only DRIVER:PATH, or --driver and --image',
     });
   }
-  const { driver, image, share, options: driverOptions } = request;
-  return { driver, image, options: driverOptions, ...defined({ share }), pause: true };
+  const { driver, image, share, raw, options: driverOptions } = request;
+  return { driver, image, options: driverOptions, ...defined({ share, raw }), pause: true };
 }

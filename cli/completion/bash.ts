@@ -24,10 +24,13 @@ _fusetap() {
       else compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- "$word"))
       fi ;;
     files | directories)
-      compopt -o filenames 2>/dev/null
+      # bash quotes names itself, but it would also quote the colon of \`ram:\`
+      local quotes=
+      if ((\${#COMPREPLY[@]})); then quotes=1; else compopt -o filenames 2>/dev/null; fi
       for name in $(compgen -\${adds:0:1} -- "$rest"); do
-        # a name behind a front is none that bash could look at
-        if [[ $kept != "$front" && -d $name ]]; then name+=/; fi
+        # bash can only look at a name that stands alone
+        if [[ ( $quotes || $kept != "$front" ) && -d $name ]]; then name+=/; fi
+        if [[ $quotes ]]; then printf -v name %q "$name"; fi
         name=$kept$name
         COMPREPLY+=("\${name#"$front"}")
       done ;;

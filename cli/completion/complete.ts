@@ -17,10 +17,11 @@ import { relative } from 'node:path';
 import type { Command } from 'commander';
 import { driverNames, driverSummaries } from '../../drivers/names.js';
 import type { VbdInfo } from '../../mount/control/interface.js';
+import { MODES } from '../../mount/images/mode.js';
 import { PREFIXES } from '../disk-spec/index.js';
 import { flagsOf, type Kind } from './kinds.js';
 import { allVbds, busNames, freePlaces, inTime, mountedDirectories, vbdsOf } from './live.js';
-import { findPlace, type Place, startOfOtherProgram } from './place.js';
+import { findPlace, HELP, type Place, startOfOtherProgram } from './place.js';
 import { splitLine } from './split-line.js';
 
 export interface Offered {
@@ -55,15 +56,26 @@ async function complete(program: Command, words: readonly string[]): Promise<Ans
   if (start !== null) return { adds: 'command', kept: String(start), offered: [] };
   const place = findPlace(program, words);
   const current = (words.at(-1) ?? '').slice(place.kept.length);
-  const answer = place.kind === null ? commandsOf(program) : await answerFor(place.kind, place, current);
-  const offered = answer.offered.map(({ word, about }) => ({ word: place.kept + word, about }));
+  const answers =
+    place.kinds === null
+      ? [commandsOf(program)]
+      : await Promise.all(place.kinds.map((kind) => answerFor(kind, place, current)));
+  // a list of drivers would hide what else the word can be
+  const isAny = answers.length > 1 && current === '';
+  const offered = answers.flatMap((answer, i) => (isAny && place.kinds?.[i] === 'spec' ? [] : answer.offered));
+  const shells = answers.find(({ adds }) => adds !== 'words');
   // for an empty word, offer arguments, not options
-  const flags = current.startsWith('-') || place.kind === null ? flagsIn(place) : [];
-  return { ...answer, kept: place.kept + answer.kept, offered: [...offered, ...flags] };
+  const flags = current.startsWith('-') || place.kinds === null ? flagsIn(place) : [];
+  return {
+    adds: shells?.adds ?? 'words',
+    kept: place.kept + (shells?.kept ?? ''),
+    offered: [...offered.map(({ word, about }) => ({ word: place.kept + word, about })), ...flags],
+  };
 }
 
 function commandsOf(program: Command): Answer {
-  return plain(program.commands.map((command) => ({ word: command.name(), about: command.summary() })));
+  const commands = program.commands.map((command) => ({ word: command.name(), about: command.summary() }));
+  return plain([...commands, { word: HELP, about: 'the help of a command' }]);
 }
 
 function flagsIn({ options }: Place): Offered[] {
@@ -77,9 +89,9 @@ function plain(offered: readonly Offered[], adds: Answer['adds'] = 'words', kept
 
 const named = (words: readonly string[]): Offered[] => words.map((word) => ({ word, about: '' }));
 
-async function answerFor(kind: Kind, { bus, command, words }: Place, current: string): Promise<Answer> {
-  // the commands of xm name the bus first
-  const busWord = command?.name().startsWith('block-') ? words[0] : bus;
+async function answerFor(kind: Kind, place: Place, current: string): Promise<Answer> {
+  const { words } = place;
+  const busWord = busOf(place);
   switch (kind) {
     case 'spec':
       return specs(current);
@@ -97,10 +109,14 @@ async function answerFor(kind: Kind, { bus, command, words }: Place, current: st
       return plain(named(await inTime(busNames())), 'directories');
     case 'free':
       return plain(named(await freePlaces(busWord)));
+    case 'free-or-spec':
+      return orSpec(await freePlaces(busWord), current);
+    case 'mode-or-spec':
+      return orSpec(MODES, current);
     case 'attached':
       return plain(vbds(await inTime(vbdsOf(busWord)), words));
     case 'vbd':
-      return plain(vbds(await inTime(vbdsOf(busWord)), words), 'files');
+      return vbdsOrImages(vbds(await inTime(vbdsOf(busWord)), words), current);
     case 'share':
       return plain(named([...new Set((await inTime(allVbds())).flatMap(({ share }) => share ?? []))]));
     case 'nothing':
@@ -110,10 +126,27 @@ async function answerFor(kind: Kind, { bus, command, words }: Place, current: st
   }
 }
 
+/** The bus that the line names: as an argument, as with the commands of xm, or with `--bus`. */
+function busOf({ command, words, bus }: Place): string | undefined {
+  const index = command?.registeredArguments.findIndex((argument) => argument.name() === 'BUS') ?? -1;
+  return words[index] ?? bus;
+}
+
+/** A path names a vbd too, but a list of all files would hide the few vbds. */
+function vbdsOrImages(offered: readonly Offered[], current: string): Answer {
+  return plain(offered, offered.some(({ word }) => word.startsWith(current)) ? 'words' : 'files');
+}
+
 /** A path in the form that the word has: absolute, or relative to the working directory if it is below it. */
 function asTyped(path: string, current: string): string {
-  const fromHere = relative(process.cwd(), path);
-  return current.startsWith('/') || fromHere.startsWith('..') ? path : fromHere;
+  if (current.startsWith('/')) return path;
+  try {
+    const fromHere = relative('.', path);
+    return fromHere.startsWith('..') ? path : fromHere;
+  } catch {
+    // the working directory was deleted
+    return path;
+  }
 }
 
 /** Without those that the line has already. */
@@ -125,6 +158,12 @@ function vbds(found: readonly VbdInfo[], words: readonly string[]): Offered[] {
 
 function drivers(behind = ''): Offered[] {
   return driverSummaries.map(([name, summary]) => ({ word: name + behind, about: summary }));
+}
+
+/** These words, or a spec; drivers are offered only when they are begun, because they would hide the words. */
+function orSpec(words: readonly string[], current: string): Answer {
+  const answer = specs(current);
+  return { ...answer, offered: [...named(words), ...(current === '' ? [] : answer.offered)] };
 }
 
 /** `ram:gold`: a file after a driver, or after a prefix of Xen's tools. */

@@ -1,5 +1,6 @@
 /** The kind of word that an argument or an option's value takes: derived from its name in the help. */
 import type { Argument, Command, Option } from 'commander';
+import { MODES } from '../../mount/images/mode.js';
 
 export type Kind =
   /** a disk spec: a file, perhaps after a driver */
@@ -14,6 +15,10 @@ export type Kind =
   | 'attached'
   /** a free vdev */
   | 'free'
+  /** the same, or another disk spec */
+  | 'free-or-spec'
+  /** a mode, or another disk spec */
+  | 'mode-or-spec'
   /** a bus, or a directory */
   | 'bus'
   /** the name of a shared ram image */
@@ -27,9 +32,12 @@ export type Kind =
 /** `COMMAND NAME` takes precedence over `NAME`, and a flag over the name of its value. */
 const KINDS: Readonly<Record<string, Kind>> = {
   'umount PLACE': 'mounted',
+  'attach VDEV': 'free-or-spec',
+  'attach MODE': 'mode-or-spec',
   'create IMAGE': 'file',
   'block-detach VDEV': 'attached',
   '--file-mode': ['0600', '0640', '0644', '0660'],
+  '--sector-size': ['512', '2048', '4096'],
   '--driver': 'driver',
   '--filter': 'filter',
   '--share': 'share',
@@ -42,7 +50,7 @@ const KINDS: Readonly<Record<string, Kind>> = {
   VDEV: 'free',
   BUS: 'bus',
   'NAME|DIR': 'bus',
-  MODE: ['r', 'w', 'w!'],
+  MODE: MODES,
 };
 
 export function kindOfArgument(command: Command, argument: Argument): Kind {
@@ -56,11 +64,9 @@ export function kindOfValue(option: Option): Kind {
 
 function kindOf(choices: readonly string[] | undefined, names: readonly string[]): Kind {
   if (choices !== undefined) return choices;
-  for (const name of names) {
-    const kind = KINDS[name];
-    if (kind !== undefined) return kind;
-  }
-  return 'nothing';
+  // `FILE|-` is a FILE
+  const words = names.flatMap((name) => [name, name.replace(/\|-$/, '')]);
+  return words.map((word) => KINDS[word]).find((kind) => kind !== undefined) ?? 'nothing';
 }
 
 /** Whether a word must follow the option. */

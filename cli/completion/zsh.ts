@@ -4,16 +4,23 @@ export const ZSH_COMPLETION = `#compdef fusetap
 # fusetap: completion for zsh, made by \`fusetap completion zsh\`
 _fusetap() {
   local -a answer offered shown open opened
-  local line
+  local line name
+  integer width=0
   answer=("\${(@f)$(fusetap __complete -- "\${(@Q)words[2,CURRENT-1]}" "\${(Q)PREFIX}" 2>/dev/null)}")
   for line in "\${(@)answer[4,-1]}"; do
+    name=\${line%%$'\\t'*}
+    ((width < $#name)) && width=$#name
+  done
+  for line in "\${(@)answer[4,-1]}"; do
     [[ -n $line ]] || continue
-    if [[ $line == *[:=]$'\\t'* ]]; then
-      open+=("\${line%%$'\\t'*}")
-      opened+=("\${line/$'\\t'/  }")
+    name=\${line%%$'\\t'*}
+    line="\${(r:width:)name}  \${line#*$'\\t'}"
+    if [[ $name == *[:=] ]]; then
+      open+=("$name")
+      opened+=("$line")
     else
-      offered+=("\${line%%$'\\t'*}")
-      shown+=("\${line/$'\\t'/  }")
+      offered+=("$name")
+      shown+=("$line")
     fi
   done
   if [[ $answer[1] == command ]]; then

@@ -10,9 +10,10 @@ import type { Mode } from '../../mount/images/mode.js';
 import { imagePath } from '../image-path.js';
 
 /** keys of `ls --json` that describe where a vbd was, and its state */
-const PASSED_OVER = new Set(
-  'bus slot path size state opens transport keeperPid serverPid restarts changedOutside broken imageState'.split(' '),
-);
+const PASSED_OVER = new Set([
+  ...'bus slot path size state opens transport keeperPid serverPid restarts version'.split(' '),
+  ...'changedOutside broken imageState movedTo deleted mounts loops holders'.split(' '),
+]);
 
 type Filters = NonNullable<AttachRequest['filters']>;
 
@@ -35,6 +36,7 @@ export function requestOfJson(entry: unknown): AttachRequest {
   const passthrough = fields.take('passthrough', isPassthrough);
   const filters = fields.take('filters', isFilters);
   const share = fields.take('share', isStringOrNull);
+  const raw = fields.take('raw', isBoolean);
   const partitions = fields.take('partitions', isPartitions);
   fields.refuseOthers();
   return {
@@ -45,6 +47,7 @@ export function requestOfJson(entry: unknown): AttachRequest {
     // a vbd without a share name is shared by the identity of its image, which has colons
     ...(share != null && !share.includes(':') && { share }),
     ...(partitions && { partitions: true }),
+    ...(raw && { raw }),
   };
 }
 
@@ -75,6 +78,7 @@ class Fields {
 }
 
 const isString = (value: unknown): value is string => typeof value === 'string';
+const isBoolean = (value: unknown): value is boolean => typeof value === 'boolean';
 const isStringOrNull = (value: unknown): value is string | null => value === null || isString(value);
 const isMode = (value: unknown): value is Mode => value === 'r' || value === 'w' || value === 'w!';
 const isPassthrough = (value: unknown): value is 'auto' | 'on' | 'off' | boolean =>

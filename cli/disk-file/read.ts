@@ -1,57 +1,77 @@
 /**
- * Reads the disks of a file: a domain's configuration (xm's or xl's), or JSON. All disks are parsed before the first is
- * attached.
+ * Reads the disks of a file: a domain's configuration (xm's or xl's), lines as `config` prints them, or JSON. All disks
+ * are parsed before the first is attached.
  */
 import { readFileSync } from 'node:fs';
 import { codeOfErrno, FusetapError } from '../../drivers/errors.js';
-import { type AttachWords, attachRequest, type Wanted } from '../attach-request.js';
-import { lineAt, listDisks } from '../disk-spec/index.js';
+import { type AttachWords, attachRequest } from '../attach-request.js';
+import { lineAt, listDisks, parseSpec, type ListedDisk as SpecAt } from '../disk-spec/index.js';
+import { at, type ListedDisk } from '../listed-disk.js';
 import { requestOfJson } from './json.js';
 
-/** A disk and its position: `domain.cfg:3`, `disks.json: entry 2`. */
-export interface ListedRequest extends Wanted {
-  readonly where: string;
-}
-
 /** The options for all disks of a file. */
-export type SharedWords = Pick<AttachWords, 'passthrough' | 'transport' | 'partitions'>;
+export type SharedWords = Pick<AttachWords, 'passthrough' | 'transport' | 'partitions' | 'raw'>;
 
-/** @throws FusetapError with the file and the line or entry: USAGE, NOT_FOUND, DENIED */
-export function readDiskFile(file: string, shared: SharedWords): ListedRequest[] {
-  const text = readText(file);
-  const requests = /^\s*[[{]/.test(text) ? ofJson(file, text, shared) : ofDomain(file, text, shared);
+/**
+ * @param path `-` is stdin
+ * @throws FusetapError with the file and the line or entry: USAGE, NOT_FOUND, DENIED
+ */
+export function readDiskFile(path: string, shared: SharedWords): ListedDisk[] {
+  const file = path === '-' ? 'stdin' : path;
+  const text = readText(path === '-' ? 0 : path, file);
+  const requests = /^\s*[[{]/.test(text) ? ofJson(file, text, shared) : ofText(file, text, shared);
   if (requests.length > 0) return requests;
   throw new FusetapError('USAGE', `no disk in ${file}`, { hint: "write disk = [ 'aio:/img/a.img,xvda,w' ], or JSON" });
 }
 
-function readText(file: string): string {
+function readText(from: string | number, file: string): string {
   try {
-    return readFileSync(file, 'utf8');
+    return readFileSync(from, 'utf8');
   } catch (error) {
     const { code, errno } = error as NodeJS.ErrnoException;
     throw new FusetapError(codeOfErrno(Math.abs(errno ?? 0)), `cannot read ${file}: ${code}`, { path: file });
   }
 }
 
-function ofDomain(file: string, text: string, shared: SharedWords): ListedRequest[] {
-  const disks = at(file, () => listDisks(text));
+function ofText(file: string, text: string, shared: SharedWords): ListedDisk[] {
+  const inList = at(file, () => listDisks(text));
+  const disks = inList.length > 0 ? inList : diskLines(text);
   return disks.map((disk) => {
     const where = `${file}:${lineAt(text, disk.offset)}`;
     return { where, ...at(where, () => attachRequest([disk.text], shared)) };
   });
 }
 
-function ofJson(file: string, text: string, shared: SharedWords): ListedRequest[] {
+/** The lines of a file that has one SPEC per line, as `config` prints them; none if its first line is no such SPEC. */
+function diskLines(text: string): SpecAt[] {
+  const lines = [...text.matchAll(/^(?!\s*#)(.*\S).*$/gm)].map((match) => ({
+    text: match[1] ?? '',
+    offset: match.index,
+  }));
+  return lines[0] !== undefined && hasPlace(lines[0].text) ? lines : [];
+}
+
+function hasPlace(line: string): boolean {
+  try {
+    return parseSpec(line).vdev !== null;
+  } catch {
+    return false;
+  }
+}
+
+function ofJson(file: string, text: string, shared: SharedWords): ListedDisk[] {
   const document = at(file, () => parseJson(text));
   // as `show --json` prints it
   const entries = (document as { vbds?: unknown } | null)?.vbds ?? document;
   if (!Array.isArray(entries)) {
     throw new FusetapError('USAGE', `${file}: not an array of disks`, {
-      hint: 'write it as fusetap ls --json prints it',
+      hint: 'write it as fusetap ls --json or fusetap config --json prints it',
     });
   }
   return entries.map((entry: unknown, index) => {
     const where = `${file}: entry ${index + 1}`;
+    // a line, as `config --json` prints it
+    if (typeof entry === 'string') return { where, ...at(where, () => attachRequest([entry], shared)) };
     return { where, notes: [], request: { ...at(where, () => requestOfJson(entry)), ...shared } };
   });
 }
@@ -62,19 +82,4 @@ function parseJson(text: string): unknown {
   } catch (error) {
     throw new FusetapError('USAGE', `not JSON: ${(error as Error).message}`, { cause: error });
   }
-}
-
-/** Runs `work`, and adds the position to its errors. */
-function at<Result>(where: string, work: () => Result): Result {
-  try {
-    return work();
-  } catch (error) {
-    throw placed(where, error);
-  }
-}
-
-/** An error of a disk, with the position of the disk in front; code and details stay. */
-export function placed(where: string, error: unknown): unknown {
-  if (!(error instanceof FusetapError)) return error;
-  return new FusetapError(error.code, `${where}: ${error.message}`, { ...error.toJSON(), cause: error });
 }

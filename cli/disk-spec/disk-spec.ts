@@ -23,10 +23,18 @@ export interface DiskSpec {
   script?: string;
   /** xl's discard and no-discard; undefined if neither was given */
   discard?: boolean;
+  /**
+   * A relative image may be the name of a device below /dev, as for Xen's tools: always if it has the prefix `phy:`, or
+   * if there is no such file in xl's form; default: it is a file
+   */
+  belowDev?: 'always' | 'if-no-file';
 }
 
-/** The hint for a file whose name the grammars cannot express. */
-export const APART_HINT = "a path that holds a comma or a colon goes apart: --driver aio --image 'a,b.img'";
+/** The hint for a path that the grammars would cut; every command that takes a spec takes this form. */
+export const APART_HINT = 'a path that contains a comma comes last: format=raw,vdev=xvda,target=PATH';
+
+/** The hint for an image that cannot be named on one line. */
+export const LINK_HINT = 'name it by a symbolic link without such characters';
 
 /** A USAGE error about a disk spec. */
 export function refuse(message: string, hint: string): FusetapError {

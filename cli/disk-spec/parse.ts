@@ -15,6 +15,7 @@ import {
   type DeviceType,
   type DiskSpec,
   hasControlCharacter,
+  LINK_HINT,
   parseXlAccess,
   parseXmMode,
   refuse,
@@ -27,7 +28,6 @@ import {
   isNamedField,
   type Parameters,
   scanParameters,
-  skipBlanks,
   trimmed,
   XL_POSITIONS,
   XM_POSITIONS,
@@ -61,13 +61,25 @@ export function parseSpec(text: string, options: ParseOptions = {}): DiskSpec {
   const form = formOf(text);
   const parameters =
     form === 'plain'
-      ? new Map([['target', { value: skipBlanks(text), isNamed: false }] as const])
+      ? // a path alone is taken as it was typed, also with a blank before it
+        new Map([['target', { value: text, isNamed: false }] as const])
       : scanParameters(text, form === 'xm' ? XM_POSITIONS : XL_POSITIONS);
   const spec = specOf(parameters, form, drivers);
   if (form === 'xl' && spec.vdev === null && options.vdevIsOptional !== true) {
     throw refuse(`no vdev in ${quoted(text)}`, 'add vdev=xvda, or use the form PATH,VDEV,MODE');
   }
   return spec;
+}
+
+/** The text as DRIVER:PATH or PATH, whatever the path contains; null if no spec can have such a path or driver. */
+export function pathSpec(text: string, drivers: readonly string[]): DiskSpec | null {
+  try {
+    const { driver, image } = parseTarget(text, drivers);
+    if (image !== null && hasControlCharacter(image)) return null;
+    return { driver, image, vdev: null, mode: null, notes: [] };
+  } catch {
+    return null;
+  }
 }
 
 function formOf(text: string): Form {
@@ -86,7 +98,8 @@ function specOf(parameters: Parameters, form: Form, drivers: readonly string[]):
   refuseControlCharacters(parameters);
   const notes = noteMeaningless(parameters);
   const { vdev, devtype } = parseDevice(parameters);
-  const { driver, image, isRaw } = parseImage(parameters, devtype, drivers);
+  const target = parseImage(parameters, devtype, drivers);
+  const { driver, image, isRaw } = target;
   const mode = parseAccess(parameters, form, isRaw);
   const script = parameters.get('script')?.value || null;
   const discard = parameters.get('discard')?.value;
@@ -99,12 +112,22 @@ function specOf(parameters: Parameters, form: Form, drivers: readonly string[]):
     ...(devtype === 'cdrom' && { devtype }),
     ...(script !== null && { script }),
     ...(discard !== undefined && { discard: discard === 'discard' }),
+    ...belowDev(target, form),
   });
+}
+
+/** xl-disk-configuration(5), target: "/dev will be prepended if the path doesn't start with a '/'". */
+function belowDev({ image, isDevice, hasDriver }: Target, form: Form): Pick<DiskSpec, 'belowDev'> {
+  if (image === null || hasDriver || /^\.{0,2}\//.test(image)) return {};
+  if (isDevice) return { belowDev: 'always' };
+  return form === 'xl' ? { belowDev: 'if-no-file' } : {};
 }
 
 function refuseControlCharacters(parameters: Parameters): void {
   for (const [name, { value }] of parameters) {
-    if (hasControlCharacter(value)) throw refuse(`a control character in ${name} ${quoted(value)}`, 'remove it');
+    if (hasControlCharacter(value)) {
+      throw refuse(`a control character in ${name} ${quoted(value)}`, name === 'target' ? LINK_HINT : 'remove it');
+    }
   }
 }
 

@@ -4,7 +4,7 @@
  */
 import { DEFAULT_DRIVER, factsOf } from '../../drivers/names.js';
 import { quoted } from '../../drivers/quote.js';
-import { APART_HINT, type DiskSpec, hasControlCharacter, refuse } from './disk-spec.js';
+import { type DiskSpec, hasControlCharacter, refuse } from './disk-spec.js';
 import { FORMATS } from './words.js';
 
 /**
@@ -14,7 +14,8 @@ import { FORMATS } from './words.js';
  */
 export function printSpec(spec: DiskSpec): string {
   const needsKeys = spec.devtype ?? spec.script ?? spec.discard;
-  if (needsKeys !== undefined || (spec.image ?? '').includes(',')) return printXlSpec(spec);
+  if (needsKeys !== undefined || spec.belowDev === 'if-no-file' || (spec.image ?? '').includes(','))
+    return printXlSpec(spec);
   refuseUnprintable(spec);
   if (spec.mode !== null && spec.vdev === null) throw refuse('a mode without a vdev has no form', 'name the vdev too');
   return [printTarget(spec), spec.vdev, spec.mode].filter((field) => field !== null).join(',');
@@ -28,7 +29,7 @@ export function printSpec(spec: DiskSpec): string {
  */
 export function printXlSpec(spec: DiskSpec): string {
   refuseUnprintable(spec);
-  if (spec.vdev === null) throw refuse("xl's form needs a vdev", `name one; ${APART_HINT}`);
+  if (spec.vdev === null) throw refuse("xl's form needs a vdev", 'name one');
   const fields = ['format=raw', `vdev=${spec.vdev}`];
   if (spec.mode !== null) fields.push(`access=${spec.mode === 'w' ? 'rw' : spec.mode}`);
   if (spec.devtype !== undefined) fields.push(`devtype=${spec.devtype}`);
@@ -39,7 +40,9 @@ export function printXlSpec(spec: DiskSpec): string {
   return fields.join(', ');
 }
 
-function printTarget({ driver, image }: DiskSpec): string {
+function printTarget({ driver, image, belowDev }: DiskSpec): string {
+  // with a driver it would not be the name of a device
+  if (belowDev !== undefined && image !== null) return belowDev === 'always' ? `phy:${image}` : image;
   // a path that begins like a format would be read as one
   const looksLikeFormat = image !== null && FORMATS.some((format) => image.startsWith(`${format}:`));
   return `${driver}:${looksLikeFormat ? 'raw:' : ''}${image ?? ''}`;

@@ -17,6 +17,10 @@ export interface Target {
   image: string | null;
   /** it had `raw:`, xl's old way to name the format */
   isRaw: boolean;
+  /** it had `phy:`, Xen's prefix of a device */
+  isDevice: boolean;
+  /** it names its driver */
+  hasDriver: boolean;
 }
 
 const WORD = /^([a-z][a-z0-9-]*):/;
@@ -29,23 +33,25 @@ const WORD = /^([a-z][a-z0-9-]*):/;
  */
 export function parseTarget(text: string, drivers: readonly string[], unnamed: string = DEFAULT_DRIVER): Target {
   let rest = text;
-  let isRaw = false;
+  let [isRaw, isDevice] = [false, false];
   for (;;) {
     const word = WORD.exec(rest)?.[1];
-    if (word === undefined) return { driver: unnamed, image: parsePath(unnamed, rest), isRaw };
+    if (word === undefined)
+      return { driver: unnamed, image: parsePath(unnamed, rest), isRaw, isDevice, hasDriver: false };
     rest = rest.slice(word.length + 1);
-    if (drivers.includes(word)) return parseDriverTarget(word, rest, isRaw);
+    if (drivers.includes(word)) return parseDriverTarget(word, rest, { isRaw, isDevice, hasDriver: true });
     if (word === 'raw') isRaw = true;
+    else if (word === 'phy') isDevice = true;
     else if (!PREFIXES.includes(word)) throw refusePrefix(word, text, drivers);
   }
 }
 
 /** `tap:aio:qcow2:/img` is an old form: a format may follow the driver, once. */
-function parseDriverTarget(driver: string, text: string, isRaw: boolean): Target {
+function parseDriverTarget(driver: string, text: string, prefixes: Omit<Target, 'driver' | 'image'>): Target {
   const word = WORD.exec(text)?.[1];
-  if (word === undefined || !FORMATS.includes(word)) return { driver, image: parsePath(driver, text), isRaw };
+  if (word === undefined || !FORMATS.includes(word)) return { driver, image: parsePath(driver, text), ...prefixes };
   if (word !== 'raw') throw refusePrefix(word, text, []);
-  return { driver, image: parsePath(driver, text.slice('raw:'.length)), isRaw: true };
+  return { ...prefixes, driver, image: parsePath(driver, text.slice('raw:'.length)), isRaw: true };
 }
 
 function refusePrefix(word: string, text: string, drivers: readonly string[]): FusetapError {

@@ -6,6 +6,7 @@
 import { errnoOf, FusetapError } from '../../drivers/errors.js';
 import { escapeControls, quoted } from '../../drivers/quote.js';
 import { VERSION } from '../../mount/version.js';
+import { fitHint } from '../fit-hint.js';
 import { print, watchStreams } from '../output.js';
 import { parseLetters } from './command.js';
 import { TAP_COMMANDS } from './commands.js';
@@ -30,8 +31,9 @@ async function main([word, ...words]: readonly string[]): Promise<void> {
 function report(error: unknown): void {
   const known = error instanceof FusetapError;
   const message = error instanceof Error ? error.message : String(error);
-  const hint = known && error.hint ? `: ${error.hint}` : '';
-  process.stderr.write(`tap-ctl: ${escapeControls(message + hint)}\n`);
+  // its commands have none of the options that a hint may name
+  const hint = known && error.hint ? fitHint(error.hint, [], []) : undefined;
+  process.stderr.write(`tap-ctl: ${escapeControls(hint === undefined ? message : `${message}: ${hint}`)}\n`);
   if (!known && error instanceof Error) process.stderr.write(`${error.stack}\n`);
 }
 

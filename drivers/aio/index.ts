@@ -9,6 +9,7 @@ import { windowDisk } from '../window.js';
 const aio = {
   name: 'aio',
   image: 'required',
+  rawImage: true,
   async open({ image, readOnly }) {
     const window = imageWindow(requireImage(image, 'aio'), { readOnly, durable: false });
     return windowDisk(window, async () => {}); // the descriptor belongs to the process that opened the image

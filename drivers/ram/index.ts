@@ -23,6 +23,7 @@ export type RamState = { sizeBytes: number };
 const ram = {
   name: 'ram',
   image: 'required',
+  rawImage: true,
   sharesMemory: true,
 
   measure({ image, signal }) {

@@ -9,6 +9,7 @@ import { windowDisk } from '../window.js';
 const sync = {
   name: 'sync',
   image: 'required',
+  rawImage: true,
   async open({ image, readOnly }) {
     const window = imageWindow(requireImage(image, 'sync'), { readOnly, durable: true });
     return windowDisk(window, async () => {}); // the descriptor belongs to the process that opened the image

@@ -33,7 +33,18 @@ export async function askEither<At extends LineWithoutKeeper>(
   }
 }
 
-/** The bus and its vbds. @throws FusetapError NOT_FOUND if it does not run */
+/** The bus and its vbds. @throws FusetapError NOT_FOUND if it does not run, or is dead */
 export function showBus(place: BusPlace, options: { timeoutMs?: number } = {}): Promise<BusInfo> {
-  return askEither(place, 'GET /bus', options);
+  return sayIfDead(place, askEither(place, 'GET /bus', options));
+}
+
+/** Replaces the error for a bus that does not run, if its mount shows that it died. */
+export async function sayIfDead<Answer>(place: BusPlace, asked: Promise<Answer>): Promise<Answer> {
+  try {
+    return await asked;
+  } catch (error) {
+    if (!isNotRunning(error)) throw error;
+    const { explainDeath } = await import('./dead-bus.js');
+    throw (await explainDeath(place, error)) ?? error;
+  }
 }

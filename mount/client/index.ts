@@ -16,6 +16,7 @@ import type { Lifeline } from '../runtime/lifeline.js';
 import { watchKeeper } from '../runtime/watch-bus-lock.js';
 import { askEither } from './ask.js';
 import { proveReadable } from './proving-read.js';
+import { workingDirectory } from './working-directory.js';
 
 export type { Progress } from '../control/progress.js';
 export { describeHolders } from '../holders/describe-holders.js';
@@ -23,8 +24,11 @@ export type { BusPlace } from '../runtime/bus-place.js';
 export { realPlace, resolveBus, runtimeDir } from '../runtime/bus-place.js';
 export { Lifeline } from '../runtime/lifeline.js';
 export { showBus } from './ask.js';
-export { findVbd, isPath } from './find-vbd.js';
-export { type BusListing, listBuses } from './list-buses.js';
+export { type Above, readTables, type VbdAbove, withAbove } from './finding/above.js';
+export { isPath, type LocatedVbd, locateVbd, type Scope, VbdFinder, vbdsAt } from './finding/locate-vbd.js';
+export { findUsers, seeBus, type Users } from './finding/users.js';
+export { closeInherited } from './inherited-files.js';
+export { type BusListing, type BusTrouble, listBuses } from './list-buses.js';
 export { pause, resume } from './pause.js';
 export { memory, reset, save } from './ram.js';
 
@@ -75,11 +79,11 @@ export async function attach(
 async function settleRequest(request: AttachRequest): Promise<AttachRequest> {
   const { driver, filters, ...rest } = request;
   const { findDriver } = await import('./find-driver.js');
-  const settled: AttachRequest = { ...rest, driver: findDriver(driver, process.cwd) };
+  const settled: AttachRequest = { ...rest, driver: findDriver(driver, workingDirectory) };
   // a bus of an older version may not know the key
   if (filters === undefined || filters.length === 0) return settled;
   const { settleFilters } = await import('./settle-filters.js');
-  return { ...settled, filters: settleFilters(filters, process.cwd, { provesRead: true }) };
+  return { ...settled, filters: settleFilters(filters, workingDirectory, { provesRead: true }) };
 }
 
 /** If the attach fails, waits until the bus that was started for it has ended. It ends unless others use it by then. */

@@ -3,17 +3,14 @@
  * the result has both buses and troubles.
  */
 import { FusetapError } from '../../drivers/errors.js';
-import { until } from '../../system/until.js';
 import { isNotRunning } from '../control/http-client.js';
 import type { BusInfo } from '../control/interface.js';
 import { type BusPlace, listBusNames, resolveBus } from '../runtime/bus-place.js';
-import { showBus } from './ask.js';
+import { askEither } from './ask.js';
+import { explainDeath } from './dead-bus.js';
 
 /** a bus that does not answer must not delay the list */
 const LIMIT_MS = 5_000;
-
-/** how long a mount without a keeper may take to go away */
-const LEAVING_MS = 1_000;
 
 export interface BusListing {
   /** the buses that answered, ordered by name */
@@ -25,6 +22,10 @@ export interface BusListing {
 export interface BusTrouble {
   /** the name of the bus */
   bus: string;
+  /** its mount; null if not known */
+  path: string | null;
+  /** `dead`: its processes are gone, but its mount is not */
+  state: 'dead' | 'not-answering';
   error: FusetapError;
 }
 
@@ -40,39 +41,31 @@ interface Look {
 }
 
 async function lookAt(name: string, runtimeDir: string): Promise<Look> {
+  let place: BusPlace | null = null;
   try {
-    const place = await resolveBus(name, runtimeDir);
+    place = await resolveBus(name, runtimeDir);
     return await askOrExamine(place);
   } catch (error) {
     if (!(error instanceof FusetapError)) throw error;
     // NOT_FOUND: its directory is gone, or was never recorded
-    return error.code === 'NOT_FOUND' ? {} : { trouble: { bus: name, error } };
+    if (error.code === 'NOT_FOUND') return {};
+    return { trouble: { bus: name, path: place?.path ?? null, state: 'not-answering', error } };
   }
 }
 
 async function askOrExamine(place: BusPlace): Promise<Look> {
   try {
-    return { info: await showBus(place, { timeoutMs: LIMIT_MS }) };
+    return { info: await askEither(place, 'GET /bus', { timeoutMs: LIMIT_MS }) };
   } catch (error) {
     if (!isNotRunning(error)) throw error;
     const { explainSilence } = await import('./silent-bus.js');
     const silence = await explainSilence(place, error);
-    if (silence !== null) return { trouble: { bus: place.name, error: silence } };
-    return (await isDeadMount(place)) ? { trouble: { bus: place.name, error: deadBus(place) } } : {};
+    if (silence !== null) return troubleOf(place, 'not-answering', silence);
+    const death = await explainDeath(place, error);
+    return death === null ? {} : troubleOf(place, 'dead', death);
   }
 }
 
-function deadBus({ name, path }: BusPlace): FusetapError {
-  return new FusetapError('FAILED', `bus ${name} is dead, its processes are gone but its mount is not: ${path}`, {
-    hint: `fusetap stop --bus ${name} removes it, fusetap attach repairs it`,
-  });
-}
-
-async function isDeadMount(place: BusPlace): Promise<boolean> {
-  return !(await until(async () => !(await isMountpoint(place.path)), { timeoutMs: LEAVING_MS, everyMs: 50 }));
-}
-
-async function isMountpoint(path: string): Promise<boolean> {
-  const { mountOn } = await import('../../system/proc.js');
-  return (await mountOn(path)) !== undefined;
+function troubleOf({ name, path }: BusPlace, state: BusTrouble['state'], error: FusetapError): Look {
+  return { trouble: { bus: name, path, state, error } };
 }

@@ -3,9 +3,10 @@ import { resolve } from 'node:path';
 import { FusetapError } from '../../drivers/errors.js';
 import { parseErrorRule } from '../../drivers/filters/error.js';
 import type { FilterSpec } from '../../drivers/filters/filter.js';
+import { sizeForBus } from '../../drivers/parse-size.js';
 
 /**
- * Makes the paths of trigger files absolute.
+ * Makes the paths of trigger files absolute, and sizes readable for a bus of any version.
  * @param cwd called only if a path is relative, because the working directory may be deleted
  * @param options provesRead: the attach will read the first byte, so a filter that makes this fail is an error
  * @throws FusetapError USAGE
@@ -16,18 +17,21 @@ export function settleFilters(
   options: { provesRead: boolean },
 ): FilterSpec[] {
   const settled = filters.map(({ name, value }) => {
-    return name === 'error'
-      ? {
-          name,
-          value: value.replace(
-            /@(.+)$/s,
-            (_, path: string) => `@${path.startsWith('/') ? resolve(path) : resolve(cwd(), path)}`,
-          ),
-        }
-      : { name, value };
+    if (name === 'offset' || name === 'sizelimit') return { name, value: sizeForBus(value, name) };
+    return { name, value: name === 'error' ? settleErrorRule(value, cwd) : value };
   });
   if (options.provesRead) for (const filter of settled) refuseBrokenStart(filter);
   return settled;
+}
+
+const RANGE = /^([a-z]+):([^-@]*)-([^@]*)/;
+
+function settleErrorRule(value: string, cwd: () => string): string {
+  return value
+    .replace(RANGE, (_, kind: string, from: string, to: string) => {
+      return `${kind}:${sizeForBus(from, 'error')}-${sizeForBus(to, 'error')}`;
+    })
+    .replace(/@(.+)$/s, (_, path: string) => `@${path.startsWith('/') ? resolve(path) : resolve(cwd(), path)}`);
 }
 
 function refuseBrokenStart({ name, value }: FilterSpec): void {

@@ -3,9 +3,9 @@
  */
 import type { VbdStats } from '../control/interface.js';
 import type { BusPlace } from '../runtime/bus-place.js';
-import { askEither } from './ask.js';
+import { askEither, sayIfDead } from './ask.js';
 
 /** The counters of all vbds of a bus since their attach. @throws FusetapError NOT_FOUND if it does not run */
 export function askStats(place: BusPlace): Promise<VbdStats[]> {
-  return askEither(place, 'GET /stats', {});
+  return sayIfDead(place, askEither(place, 'GET /stats', {}));
 }

@@ -5,10 +5,12 @@
  */
 import * as v from 'valibot';
 import type { Holder, PlainError } from '../../drivers/errors.js';
+import { MODES } from '../images/mode.js';
 import type { KindStats } from '../ledger/counters.js';
 import type {
   AttachResult,
   BusInfo,
+  BusVersion,
   DetachedVbd,
   DetachResult,
   ErrorAnswer,
@@ -78,6 +80,9 @@ const partition = answer<PartitionInfo>()({
   opens: integer,
 });
 
+const versionText = v.nullable(text);
+const busVersion = answer<BusVersion>()({ keeper: versionText, server: versionText });
+
 export const vbd = answer<VbdInfo>()({
   bus: text,
   vdev: text,
@@ -85,7 +90,7 @@ export const vbd = answer<VbdInfo>()({
   path: v.pipe(path, v.description('the file of the vbd')),
   driver: text,
   image: v.nullable(text),
-  mode: v.picklist(['r', 'w', 'w!']),
+  mode: v.picklist(MODES),
   size: count,
   state,
   opens: v.pipe(count, v.description('open handles, as far as known')),
@@ -95,6 +100,8 @@ export const vbd = answer<VbdInfo>()({
   filters: v.exactOptional(
     v.pipe(v.array(text), v.description('NAME=VALUE, as in --filter; the first is next to the driver')),
   ),
+  options: v.exactOptional(v.pipe(v.record(text, text), v.description('the options of its driver'))),
+  raw: v.exactOptional(v.pipe(flag, v.description('the image is raw whatever it looks like'))),
   partitions: v.nullable(v.array(partition)),
   keeperPid: pid,
   serverPid: pid,
@@ -109,6 +116,9 @@ export const vbd = answer<VbdInfo>()({
       v.description('not-answering: its file system does not answer; gone: the image is lost; null: it is fine'),
     ),
   ),
+  movedTo: v.exactOptional(v.pipe(v.nullable(text), v.description('where the image is now, if it was moved'))),
+  deleted: v.exactOptional(v.pipe(flag, v.description('the image has no name any more: the detach loses its data'))),
+  version: v.exactOptional(busVersion),
   detachesWhenUnused: v.exactOptional(
     v.pipe(flag, v.description('whether it is detached when nobody uses it any more')),
   ),
@@ -147,6 +157,7 @@ export const bus = answer<BusInfo>()({
     ),
   ),
   interface: text,
+  version: v.exactOptional(busVersion),
   vbds: v.array(vbd),
 });
 
@@ -181,8 +192,16 @@ export const memory = answer<MemoryInfo>()({
 });
 
 export const saved = answer<SaveResult>()({ path, size: count });
-export const upgraded = answer<UpgradeResult>()({ bus, pauseMs: v.number() });
-export const version = answer<VersionInfo>()({ interface: text, fusetap: text });
+export const upgraded = answer<UpgradeResult>()({
+  bus,
+  pauseMs: v.number(),
+  program: v.exactOptional(v.pipe(text, v.description('the program of the server that runs now'))),
+});
+export const version = answer<VersionInfo>()({
+  interface: text,
+  fusetap: v.pipe(text, v.description('of the process that answers: of the keeper, if it lives')),
+  server: v.exactOptional(versionText),
+});
 export const failure = answer<ErrorAnswer>()({ error: plainError });
 
 /** The schemas that have a name in docs/openapi.json; all others are written where they are used. */
@@ -197,6 +216,7 @@ export const NAMED_ANSWERS = {
   Memory: memory,
   Upgraded: upgraded,
   Error: failure,
+  BusVersion: busVersion,
   Holder: holder,
   PlainError: plainError,
   Partition: partition,

@@ -24,7 +24,12 @@ interface CanEnd {
   readonly over: boolean;
 }
 
-export type KeeperControl = CanEnd & Methods<MethodName>;
+interface HasServer {
+  /** null if it is older than its keeper, and does not tell */
+  readonly serverVersion: string | null;
+}
+
+export type KeeperControl = CanEnd & HasServer & Methods<MethodName>;
 
 /** The names of the rows that need no keeper. */
 type NameWithoutKeeper = {
@@ -32,6 +37,7 @@ type NameWithoutKeeper = {
 }[MethodName];
 
 export type OrphanControl = CanEnd &
+  HasServer &
   Methods<NameWithoutKeeper> & {
     /** the error for all other requests */
     refusal(): FusetapError;

@@ -11,6 +11,7 @@ import { codeOfErrno, FusetapError, type PlainError } from '../../drivers/errors
 import type { BusPlace } from '../runtime/bus-place.js';
 import { socketAddress } from '../runtime/socket-address.js';
 import { type AnswerLine, INTERFACE_HEADER, INTERFACE_VERSION, PROGRESS_TYPE } from './interface.js';
+import { watchStopped } from './watch-stopped.js';
 
 /** how long to try again if the backlog of the socket is full */
 const BACKLOG_LIMIT_MS = 5_000;
@@ -76,11 +77,14 @@ async function exchange(place: BusPlace, request: ControlRequest): Promise<Excha
     const sent = send(requestOptions(address.path, request, body));
     sent.end(body);
     const listening = request.timeoutMs === undefined ? watchAnswers(send, address.path, sent) : null;
+    const which = request.socket === 'server.sock' ? 'serverPid' : 'keeperPid';
+    const stopped = watchStopped(place, which, (pid) => sent.destroy(new Error(`its process ${pid} is stopped`)));
     try {
       const response = await firstOf(sent, request.timeoutMs);
       return { response, ...(await readBody(response, request)) };
     } finally {
       listening?.end();
+      stopped.end();
     }
   } finally {
     address.close();

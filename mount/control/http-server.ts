@@ -121,10 +121,14 @@ function noAction(action: string): FusetapError {
 
 /** Calls the method of that name. The cast is safe: the row has checked the argument, and defines the method's type. */
 async function run(bus: BusControl, name: string, asked: AnyAsked): Promise<unknown> {
-  if (name === 'version') return { interface: INTERFACE_VERSION, fusetap: VERSION } satisfies VersionInfo;
+  if (name === 'version') return versionOf(bus);
   if ('refusal' in bus && !(name in bus)) throw bus.refusal();
   const methods = bus as unknown as Readonly<Record<string, (asked: AnyAsked) => unknown>>;
   return await methods[name]?.(asked);
+}
+
+function versionOf({ serverVersion }: BusControl): VersionInfo {
+  return { interface: INTERFACE_VERSION, fusetap: VERSION, server: serverVersion };
 }
 
 /** The path and the query of a request, in the origin form of RFC 9112. @throws FusetapError USAGE */

@@ -54,6 +54,10 @@ export interface VbdInfo {
   share: string | null;
   /** its filters as NAME=VALUE, for example `offset=512`, the first next to the driver; an older bus omits it */
   filters?: string[];
+  /** the options of its driver; an older bus omits it */
+  options?: Record<string, string>;
+  /** the attach said that the image is raw whatever it looks like; omitted if it did not */
+  raw?: boolean;
   /** null if the attach did not ask for them */
   partitions: PartitionInfo[] | null;
   keeperPid: number | null;
@@ -68,8 +72,20 @@ export interface VbdInfo {
   broken?: string | null;
   /** the trouble with the image; null if there is none, or no image; an older bus omits it */
   imageState?: ImageState;
+  /** where the image is now, if it was moved; null: it was not moved, or nobody knows; an older bus omits it */
+  movedTo?: string | null;
+  /** its image has no name any more: the detach loses its data; an older bus omits it */
+  deleted?: boolean;
+  /** an older bus omits it */
+  version?: BusVersion;
   /** whether it is detached when nobody uses it any more; an older bus omits it */
   detachesWhenUnused?: boolean;
+}
+
+/** The versions of fusetap that the processes of a bus run; null if there is no such process, or it is older. */
+export interface BusVersion {
+  keeper: string | null;
+  server: string | null;
 }
 
 export interface BusInfo {
@@ -86,6 +102,8 @@ export interface BusInfo {
   /** why the files of the bus in the runtime directory may be out of date; null: they are not; an older bus omits it */
   bookkeeping?: string | null;
   interface: string;
+  /** an older bus omits it */
+  version?: BusVersion;
   vbds: VbdInfo[];
 }
 
@@ -111,6 +129,8 @@ export interface AttachRequest extends BusWishes {
   share?: string | null | undefined;
   /** driver options by name */
   options: Record<string, string>;
+  /** use the bytes of the image as they are, even if it is recognized as another format; default: it is refused then */
+  raw?: boolean | undefined;
   /** the first is next to the driver; default: none */
   filters?: FilterSpec[] | undefined;
   /** whether to show its partitions as files; default: false */
@@ -152,6 +172,8 @@ export interface SwapRequest {
   share?: string | null | undefined;
   /** driver options by name */
   options: Record<string, string>;
+  /** see AttachRequest */
+  raw?: boolean | undefined;
 }
 
 /** A ram image. */
@@ -194,10 +216,18 @@ export type DetachedVbd = VbdInfo & {
   cutOff?: Holder[];
 };
 
+/** POST /upgrade */
+export interface UpgradeRequest {
+  /** the program of the new server, an absolute path; default: the one in the keeper's own installation */
+  program?: string | undefined;
+}
+
 /** Answer of POST /upgrade; `pauseMs`: how long requests had to wait. */
 export interface UpgradeResult {
   bus: BusInfo;
   pauseMs: number;
+  /** the program of the server that runs now; an older bus omits it */
+  program?: string;
 }
 
 /**
@@ -217,7 +247,10 @@ export interface VbdStats {
 /** GET /version */
 export interface VersionInfo {
   interface: string;
+  /** the version of the process that answers: of the keeper, if it lives */
   fusetap: string;
+  /** the version of the server, which an upgrade replaces; an older bus omits it */
+  server?: string | null;
 }
 
 /** The body of every answer that is not 2xx. */

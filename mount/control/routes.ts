@@ -10,8 +10,9 @@
  * Clients import only types of this file: loading the schemas would take a tenth of each command's time.
  */
 import * as v from 'valibot';
+import { MODES } from '../images/mode.js';
 import * as answers from './answers.js';
-import type { AttachRequest, BusWishes, SaveRequest, SwapRequest } from './interface.js';
+import type { AttachRequest, BusWishes, SaveRequest, SwapRequest, UpgradeRequest } from './interface.js';
 import {
   absolutePath,
   busWishes,
@@ -22,6 +23,7 @@ import {
   image,
   oneOf,
   options,
+  raw,
   seconds,
   secondsText,
   share,
@@ -83,10 +85,11 @@ export const ROUTES = {
         driver,
         image,
         vdev: v.optional(v.pipe(v.nullable(text), v.description('null: the first free xvd*')), null),
-        mode: v.optional(oneOf(['r', 'w', 'w!']), 'w'),
+        mode: v.optional(oneOf(MODES), 'w'),
         ...busWishes,
         passthrough: v.optional(oneOf(['auto', 'on', 'off']), 'auto'),
         options,
+        raw,
         share,
         filters: v.optional(
           v.pipe(
@@ -157,6 +160,7 @@ export const ROUTES = {
       image,
       share,
       options,
+      raw,
       pause: v.optional(v.pipe(flag, v.description('pause it for the swap; default: it must be paused already'))),
     }) satisfies v.GenericSchema<unknown, SwapRequest>,
     answer: answers.vbd,
@@ -187,6 +191,11 @@ export const ROUTES = {
   upgrade: {
     line: 'POST /upgrade',
     summary: 'Replaces the server of the running bus by the installed version',
+    body: v.strictObject({
+      program: v.optional(
+        v.pipe(absolutePath, v.description("the server's program; default: the one in the keeper's own installation")),
+      ),
+    }) satisfies v.GenericSchema<unknown, UpgradeRequest>,
     answer: answers.upgraded,
   },
   stop: {

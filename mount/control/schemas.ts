@@ -4,13 +4,19 @@
  */
 import * as v from 'valibot';
 import { driverNames } from '../../drivers/names.js';
+import { quoted } from '../../drivers/quote.js';
 import { checkShareName } from './share-names.js';
 
 const atLeast = (least: number) => v.minValue<number, number, string>(least, `must be at least ${least}`);
 const atMost = (most: number) => v.maxValue<number, number, string>(most, `must be at most ${most}`);
 
 export const oneOf = <const Words extends readonly string[]>(words: Words) =>
-  v.picklist(words, `must be one of ${words.join(', ')}`);
+  v.picklist(words, ({ input }) => `${shown(input)} is none of ${words.join(', ')}`);
+
+/** A received value in a message. */
+function shown(input: unknown): string {
+  return typeof input === 'string' ? quoted(input) : String(JSON.stringify(input));
+}
 export const text = v.string('must be a string');
 export const flag = v.boolean('must be true or false');
 export const absolutePath = v.pipe(text, v.regex(/^\//, 'must be an absolute path'));
@@ -25,6 +31,10 @@ export const image = v.nullable(absolutePath);
 export const options = v.optional(v.pipe(v.record(text, text), v.description('options of the driver')), {});
 export const share = v.optional(
   v.pipe(v.nullable(text), v.description('ram only: the name under which its memory is shared')),
+);
+
+export const raw = v.optional(
+  v.pipe(flag, v.description('use the bytes of the image as they are, even if it looks like another format')),
 );
 
 /** The keys of BusWishes. */

@@ -58,7 +58,7 @@ export async function writeBackAbove(
   { limit, readOnly, runtimeDir }: { limit: Limit; readOnly: boolean; runtimeDir: string },
 ): Promise<WrittenBack> {
   if (files.length === 0) return NOBODY;
-  const looked = Promise.all(files.map((file) => findVbdHolders(file, runtimeDir)));
+  const looked = findVbdHolders(files, runtimeDir);
   const holders = (await within(looked, LOOK_MS, [])).flat();
   if (readOnly) return { holders, error: null };
   const failures = await writeBack(await findAbove(files), limit);

@@ -44,6 +44,8 @@ export interface DetachContext {
   inodeOf?(path: string): Promise<number | null>;
   /** lets another process look the path up; resolves also if the lookup fails or takes too long */
   lookUp(path: string): Promise<void>;
+  /** whether the vbd is paused: its users cannot go on, and perhaps not close it */
+  isPaused(): boolean;
   /** the number of recorded open handles; records may be stale */
   opens(nodeId: number): number;
   /** resolves to true when the node is forgotten, to false after the time */
@@ -69,12 +71,18 @@ export async function awaitFree(context: DetachContext, vbd: LeavingVbd, { waitM
 async function holdersOf(context: DetachContext, vbd: LeavingVbd): Promise<Holder[]> {
   const path = join(context.mountpoint, vbd.vdev);
   const ino = (await context.inodeOf?.(path)) ?? vbd.nodeId;
-  return await findVbdHolders({ mountDev: context.mountDev, ino, path }, context.runtimeDir);
+  const [holders = []] = await findVbdHolders([{ mountDev: context.mountDev, ino, path }], context.runtimeDir);
+  return holders;
 }
 
 async function busy(context: DetachContext, vbd: LeavingVbd): Promise<FusetapError> {
   const holders = await holdersOf(context, vbd);
-  return new FusetapError('BUSY', `${vbd.vdev} on bus ${context.bus} is in use by ${describeHolders(holders)}`, {
+  const inUse = `${vbd.vdev} on bus ${context.bus} is in use by ${describeHolders(holders)}`;
+  if (context.isPaused()) {
+    const message = `${inUse}; it is paused, so their I/O waits`;
+    return new FusetapError('BUSY', message, { hint: 'resume it, so that they can go on and close it', holders });
+  }
+  return new FusetapError('BUSY', inUse, {
     hint: 'close it there, or wait with --wait SECONDS, or cut it off with --force',
     holders,
   });

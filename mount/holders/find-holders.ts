@@ -46,10 +46,12 @@ export interface BusProcess {
 export interface HolderOptions {
   /** processes that do not count, for example those of the bus itself */
   excludePids?: Iterable<number>;
-  describePid?: (pid: number) => BusProcess | null | Promise<BusProcess | null>;
+  describePid?: (pid: number, file: HeldFile) => BusProcess | null | Promise<BusProcess | null>;
   /** only users that may write: processes that have it open for writing, and writable loop devices; default: false */
   onlyWriters?: boolean;
 }
+
+type DescribePid = (pid: number) => BusProcess | null | Promise<BusProcess | null>;
 
 /** the file in question, described as in /proc */
 interface Wanted {
@@ -68,19 +70,36 @@ interface Wanted {
  * an unprivileged user can read only those of their own processes. A descriptor in flight through a socket is not seen.
  */
 export async function findHolders(file: HeldFile, options: HolderOptions = {}): Promise<Holder[]> {
-  const namespaces = await readMountNamespaces();
-  const wanted = describeWanted(file, namespaces);
-  const { onlyWriters = false } = options;
-  const processes = await findProcesses(wanted, new Set(options.excludePids), onlyWriters);
-  const named = await Promise.all(processes.map((pid) => describeProcess(pid, options.describePid)));
-  const loops = findLoops(wanted, namespaces, onlyWriters);
-  return onlyWriters ? [...named, ...loops] : [...named, ...loops, ...findBindMounts(wanted)];
+  const [holders = []] = await findHoldersOf([file], options);
+  return holders;
 }
 
-/** The users of a vbd. A bus that has the vbd as its image is named as a bus. */
-export function findVbdHolders(file: HeldFile, runtimeDir: string): Promise<Holder[]> {
-  const identity = `${file.mountDev}:${file.ino}`;
-  return findHolders(file, { describePid: (pid) => findBusOfPid(runtimeDir, pid, identity) });
+/** The users of several files, which are looked for together: reading the descriptors of all processes takes long. */
+export async function findHoldersOf(files: readonly HeldFile[], options: HolderOptions = {}): Promise<Holder[][]> {
+  const { excludePids, describePid, onlyWriters = false } = options;
+  const namespaces = await readMountNamespaces();
+  const wanted = files.map((file) => describeWanted(file, namespaces));
+  const processes = await findProcesses(wanted, new Set(excludePids), onlyWriters);
+  return await Promise.all(
+    files.map(async (file, index) => {
+      const describe = describePid && ((pid: number) => describePid(pid, file));
+      const named = await Promise.all((processes[index] ?? []).map((pid) => describeProcess(pid, describe)));
+      const each = wanted[index] as Wanted;
+      const loops = findLoops(each, namespaces, onlyWriters);
+      return onlyWriters ? [...named, ...loops] : [...named, ...loops, ...findBindMounts(each)];
+    }),
+  );
+}
+
+/** The users of files of a bus. A bus that has one of them as its image is named as a bus. */
+export function findVbdHolders(
+  files: readonly HeldFile[],
+  runtimeDir: string,
+  excludePids: Iterable<number> = [],
+): Promise<Holder[][]> {
+  const describePid = (pid: number, { mountDev, ino }: HeldFile): BusProcess | null =>
+    findBusOfPid(runtimeDir, pid, `${mountDev}:${ino}`);
+  return findHoldersOf(files, { describePid, excludePids });
 }
 
 function describeWanted(file: HeldFile, all: Mount[][]): Wanted {
@@ -97,27 +116,33 @@ function describeWanted(file: HeldFile, all: Mount[][]): Wanted {
   };
 }
 
-async function findProcesses(wanted: Wanted, excluded: Set<number>, onlyWriters: boolean): Promise<number[]> {
-  const found: number[] = [];
+/** The pids that use each file, sorted. */
+async function findProcesses(
+  wanted: readonly Wanted[],
+  excluded: Set<number>,
+  onlyWriters: boolean,
+): Promise<number[][]> {
+  const found = wanted.map(() => new Set<number>());
   const mappings: Promise<unknown>[] = [];
   for await (const pid of eachProcess()) {
     if (excluded.has(pid) || !mayInspect(pid)) continue;
-    if (onlyWriters) {
-      if (hasOpen(pid, wanted, true)) found.push(pid);
-    } else if (hasOpen(pid, wanted, false) || readDirectories(pid).some((path) => leadsTo(path, wanted)))
-      found.push(pid);
+    const files = listOpenFiles(pid).flatMap((file) => {
+      const info = readFdinfo(pid, file.fd);
+      return info === null || (onlyWriters && !info.isWritable) ? [] : [{ file, info }];
+    });
+    const directories = onlyWriters ? [] : readDirectories(pid);
+    const uses = (each: Wanted): boolean =>
+      files.some(({ file, info }) => isWanted(file, info, each)) || directories.some((path) => leadsTo(path, each));
+    for (const [index, pids] of found.entries()) if (uses(wanted[index] as Wanted)) pids.add(pid);
+    if (onlyWriters || found.every((pids) => pids.has(pid))) continue;
     // not awaited here: the maps are read while the loop goes on
-    else mappings.push(readMaps(pid).then((maps) => mapsShow(maps, wanted.dev, wanted.ino) && found.push(pid)));
+    const note = (maps: string): void => {
+      for (const [index, { dev, ino }] of wanted.entries()) if (mapsShow(maps, dev, ino)) found[index]?.add(pid);
+    };
+    mappings.push(readMaps(pid).then(note));
   }
   await Promise.all(mappings);
-  return found.sort((a, b) => a - b);
-}
-
-function hasOpen(pid: number, wanted: Wanted, forWriting: boolean): boolean {
-  return listOpenFiles(pid).some((file) => {
-    const info = readFdinfo(pid, file.fd);
-    return info !== null && (info.isWritable || !forWriting) && isWanted(file, info, wanted);
-  });
+  return found.map((pids) => [...pids].sort((a, b) => a - b));
 }
 
 function isWanted(file: OpenFile, info: FdInfo, wanted: Wanted): boolean {
@@ -139,7 +164,7 @@ function leadsTo(path: string, wanted: Wanted): boolean {
 const withoutDeleted = (path: string): string => path.replace(/ \(deleted\)$/, '');
 
 /** A process as a holder, with its bus if it is a process of fusetap. */
-async function describeProcess(pid: number, describePid: HolderOptions['describePid']): Promise<Holder> {
+async function describeProcess(pid: number, describePid: DescribePid | undefined): Promise<Holder> {
   const command = readCommand(pid);
   const own = await describePid?.(pid);
   return {
@@ -186,7 +211,7 @@ function findBindMounts(wanted: Wanted): Holder[] {
 export async function findLockHolders(
   file: string,
   matches: (lock: FileLock) => boolean,
-  describePid?: HolderOptions['describePid'],
+  describePid?: DescribePid,
 ): Promise<Holder[]> {
   const found: number[] = [];
   for await (const pid of eachProcess()) {

@@ -1,2 +1,4 @@
+export const MODES = ['r', 'w', 'w!'] as const;
+
 /** How a vbd uses its image: `r` reads; `w` writes as the only writer; `w!` writes and allows other writers. */
-export type Mode = 'r' | 'w' | 'w!';
+export type Mode = (typeof MODES)[number];

@@ -26,6 +26,7 @@ import {
 import type { Answering } from './answering.js';
 import { outlastExec } from './image-fds.js';
 import type { Mode } from './mode.js';
+import { type RecognizedEnds, refuseForeign } from './refuse-foreign.js';
 
 const openAsync = promisify(open);
 const fstatAsync = promisify(fstat) as (fd: number, options: { bigint: true }) => Promise<BigIntStats>;
@@ -73,26 +74,32 @@ export interface OwnBus {
   answering?: Answering;
 }
 
+export interface OpenOptions {
+  /** allow an empty image; it stands for a ram image that is shared by name; default: false */
+  readonly mayBeEmpty?: boolean;
+  /** default: neither */
+  readonly recognize?: RecognizedEnds;
+}
+
 /**
  * Opens an image. open(2) decides whether it may be written, so root may write to a file of mode 0444, as with losetup.
  * But a read-only block device is always refused for writing.
  * @param path absolute
- * @param options mayBeEmpty: allow an empty image; it stands for a ram image that is shared by name
- * @throws FusetapError NOT_FOUND no such image; USAGE not a file or block device, empty, on the bus itself, or an
- *   impossible path; DENIED no permission, immutable, read-only file system; UNSUPPORTED too large; BUSY the file
+ * @throws FusetapError NOT_FOUND no such image; USAGE not a file or block device, empty, on the bus itself, an
+ *   impossible path, or recognized as another format; DENIED no permission, immutable, read-only file system; UNSUPPORTED too large; BUSY the file
  *   system does not answer
  */
 export async function openImage(
   path: string,
   mode: Mode,
   bus: OwnBus,
-  { mayBeEmpty = false }: { mayBeEmpty?: boolean } = {},
+  { mayBeEmpty = false, recognize = 'neither' }: OpenOptions = {},
 ): Promise<OpenedImage> {
   refuseBadName(path);
-  const realPath = await followOutside(path, bus);
-  const open = (): Promise<OpenedImage> => openAt(realPath, { path, mode, bus, mayBeEmpty });
+  const place = await follow(path, bus);
+  const open = (): Promise<OpenedImage> => openAt(place, { path, mode, bus, mayBeEmpty, recognize });
   if (bus.answering === undefined) return await open();
-  const at = locate(await readMounts('self'), realPath);
+  const at = locate(await readMounts('self'), textOf(place));
   return await bus.answering.withinLimit({ path, at }, open, ({ fd }) => closeAll([fd]));
 }
 
@@ -101,13 +108,16 @@ interface OpenRequest {
   readonly mode: Mode;
   readonly bus: OwnBus;
   readonly mayBeEmpty: boolean;
+  readonly recognize: RecognizedEnds;
 }
 
-async function openAt(realPath: string, { path, mode, bus, mayBeEmpty }: OpenRequest): Promise<OpenedImage> {
-  const kind = kindOf(await stat(realPath, { bigint: true }).catch(refuse(path)), path);
+async function openAt(place: ByteString, request: OpenRequest): Promise<OpenedImage> {
+  const { path, mode, bus, mayBeEmpty } = request;
+  const realPath = textOf(place);
+  const kind = kindOf(await stat(bytesOf(place), { bigint: true }).catch(refuse(path)), path);
   const flags = (mode === 'r' ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK | constants.O_NOCTTY;
   // libuv adds O_CLOEXEC. O_NONBLOCK: the file may have been replaced by a FIFO since stat, and its open would block
-  const opened = await openAsync(realPath, flags).catch(refuseOpen(path, realPath, mode));
+  const opened = await openAsync(bytesOf(place), flags).catch(refuseOpen(path, bytesOf(place), mode));
   try {
     const stats = await fstatAsync(opened, { bigint: true });
     if (kindOf(stats, path) !== kind)
@@ -116,6 +126,7 @@ async function openAt(realPath: string, { path, mode, bus, mayBeEmpty }: OpenReq
     const rdev = kind === 'block' ? deviceName(stats.rdev) : null;
     if (rdev !== null) await refuseDevice(rdev, { path, mode, bus });
     const sizeBytes = measure(opened, stats, { path, kind, mayBeEmpty });
+    await refuseForeign(opened, sizeBytes, request);
     const [dev, ino, bornNs] = [deviceName(stats.dev), String(stats.ino), String(stats.birthtimeNs)];
     const modifiedMs = inMs(stats.mtimeNs);
     // the server is given this same open file description
@@ -135,8 +146,9 @@ function inMs(ns: bigint): number {
 
 function refuseBadName(path: string): void {
   if (path === '' || /\p{Cc}/u.test(path)) {
-    const hint = 'use a path without control characters, for example a symbolic link to the image';
-    throw new FusetapError('USAGE', `${named(path)} cannot be an image`, { path, hint });
+    const hint = 'name it by a symbolic link without such characters';
+    const why = path === '' ? 'the empty path' : `a control character in the path ${named(path)}`;
+    throw new FusetapError('USAGE', `${why}: it cannot be an image`, { path, hint });
   }
   if (!isAbsolute(path)) {
     throw new FusetapError('USAGE', `${named(path)} is not absolute`, {
@@ -148,25 +160,40 @@ function refuseBadName(path: string): void {
 
 /** Like realpath(3), but it checks each step before it is made and never steps onto the bus. */
 export async function followOutside(path: string, bus: OwnBus): Promise<string> {
+  return textOf(await follow(path, bus));
+}
+
+/**
+ * A path with one character for each byte. A link may lead to a name that is not UTF-8, and as text this name would lose
+ * its bytes.
+ */
+type ByteString = string;
+
+const byteStringOf = (path: string): ByteString => Buffer.from(path).toString('latin1');
+const bytesOf = (place: ByteString): Buffer => Buffer.from(place, 'latin1');
+const textOf = (place: ByteString): string => bytesOf(place).toString();
+
+async function follow(path: string, bus: OwnBus): Promise<ByteString> {
   const mounts = await readMounts('self');
-  const names = path.split('/').reverse();
+  const names = byteStringOf(path).split('/').reverse();
   let at = '/';
   let asked: string | undefined;
   for (let links = 0; names.length > 0; ) {
     const name = names.pop() as string;
     if (name === '' || name === '.') continue;
     const next = name === '..' ? dirname(at) : join(at, name);
-    if (leadsToBus(next, bus, mounts)) throw onOwnBus(path);
-    const location = locate(mounts, next);
+    if (leadsToBus(textOf(next), bus, mounts)) throw onOwnBus(path);
+    const location = locate(mounts, textOf(next));
     if (location?.dev !== asked) {
       asked = location?.dev;
-      await bus.answering?.askFirst(join(next, ...names.toReversed()), { path, at: location });
+      await bus.answering?.askFirst(textOf(join(next, ...names.toReversed())), { path, at: location });
     }
     const link = name === '..' ? null : await readLink(next).catch(refuse(path));
     if (link === null) {
       at = next;
       continue;
     }
+    refuseNamelessFile(path, link);
     if (++links > LINK_LIMIT) throw refusal(path, { errno: E.ELOOP });
     names.push(...link.split('/').reverse());
     if (isAbsolute(link)) at = '/';
@@ -174,9 +201,15 @@ export async function followOutside(path: string, bus: OwnBus): Promise<string> 
   return at;
 }
 
-async function readLink(path: string): Promise<string | null> {
+/** The links in /proc/PID/fd to what has no path, such as `pipe:[920824]`, lead nowhere. @throws FusetapError USAGE */
+function refuseNamelessFile(path: string, link: string): void {
+  const [, kind] = /^(pipe|socket):\[\d+\]$/.exec(link) ?? [];
+  if (kind !== undefined) throw notADisk(path, `a ${kind}`);
+}
+
+async function readLink(place: ByteString): Promise<ByteString | null> {
   try {
-    return await readlink(path);
+    return (await readlink(bytesOf(place), 'buffer')).toString('latin1');
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'EINVAL') return null;
     throw error;
@@ -253,7 +286,7 @@ function refuse(path: string): (error: unknown) => never {
 }
 
 /** A handler for a failed open: if only writing is not allowed, the error says so. */
-function refuseOpen(path: string, realPath: string, mode: Mode): (error: unknown) => Promise<never> {
+function refuseOpen(path: string, realPath: Buffer, mode: Mode): (error: unknown) => Promise<never> {
   return async (error) => {
     const code = (error as NodeJS.ErrnoException).code ?? '';
     if (mode === 'r' || !['EACCES', 'EPERM', 'EROFS', 'ETXTBSY'].includes(code)) throw refusal(path, error);
@@ -285,6 +318,10 @@ function errnoOf(error: unknown): number {
 function refusal(path: string, error: unknown): FusetapError {
   const errno = errnoOf(error);
   const details = { errno, operation: 'open', path, cause: error };
+  if (errno === E.ENOENT && path.includes('\u{fffd}')) {
+    const hint = 'give it another name that is UTF-8, for example with a symbolic link (ln -s)';
+    return new FusetapError('NOT_FOUND', `${named(path)}: no such image; its path is not UTF-8`, { ...details, hint });
+  }
   if (errno === E.ENOENT || errno === E.ENOTDIR) {
     const hint = 'check the path, or make an image with `fusetap create IMAGE SIZE`';
     return new FusetapError('NOT_FOUND', `${named(path)}: no such image`, { ...details, hint });

@@ -49,6 +49,7 @@ import { type BusPlace, makeMountpoint } from '../runtime/bus-place.js';
 import { findVbdOfPid, writeBusRecord } from '../runtime/bus-record.js';
 import { logEvent } from '../runtime/log.js';
 import type { Slot } from '../slots/slots.js';
+import { VERSION } from '../version.js';
 import { mountBus, prepareRemount, releaseMount } from './mounting.js';
 import { clearMountpoint } from './mountpoint.js';
 import { type FileOwner, ownerOf, ownIdentity } from './ownership.js';
@@ -62,7 +63,7 @@ import { LedgerIndexes } from './vbds/ledger-indexes.js';
 import type { Vbd } from './vbds/vbd.js';
 import { Activities } from './vbds/vbd-activity.js';
 import { filesOf } from './vbds/vbd-files.js';
-import { busState, vbdFacts, vbdInfo, vbdInfoUnseen, vbdStats } from './vbds/vbd-report.js';
+import { busState, busVersion, vbdFacts, vbdInfo, vbdInfoUnseen, vbdStats } from './vbds/vbd-report.js';
 import { VbdTable } from './vbds/vbd-table.js';
 import { attach } from './verbs/attach.js';
 import type { AttachContext } from './verbs/attach-context.js';
@@ -189,7 +190,7 @@ export class Keeper implements KeeperControl {
     await this.#bus.server.start();
     if (this.#bus.mountDev === '') await this.#findMount();
     this.#record();
-    logEvent({ event: 'started', path, keeperPid: process.pid, serverPid: this.#bus.server.pid });
+    logEvent({ event: 'started', path, keeperPid: process.pid, serverPid: this.#bus.server.pid, version: VERSION });
   }
 
   async #findMount(): Promise<void> {
@@ -205,6 +206,10 @@ export class Keeper implements KeeperControl {
 
   get over(): boolean {
     return this.#over;
+  }
+
+  get serverVersion(): string | null {
+    return this.#bus.server.version;
   }
 
   /** Attaches, and resolves when the file can be opened. */
@@ -296,12 +301,12 @@ export class Keeper implements KeeperControl {
   }
 
   /** Replaces the server by one that runs the code installed now. */
-  async upgrade(): Promise<UpgradeResult> {
+  async upgrade({ body: { program } }: Asked<'upgrade'>): Promise<UpgradeResult> {
     this.#checkRunning();
     await refuseWhereStuck(this.#bus);
-    const { pauseMs } = await this.#bus.server.upgrade();
+    const upgraded = await this.#bus.server.upgrade(program);
     this.#record();
-    return { bus: await this.showBus(), pauseMs };
+    return { bus: await this.showBus(), ...upgraded };
   }
 
   /** Makes the bus stay when its last vbd is detached. A bus that was given up is mounted again, with its vbds. */
@@ -366,6 +371,7 @@ export class Keeper implements KeeperControl {
       state: busState(this.#bus),
       bookkeeping: this.books.trouble,
       interface: INTERFACE_VERSION,
+      version: busVersion(this.#bus),
       vbds: await this.listVbds(),
     };
   }
@@ -421,7 +427,8 @@ export class Keeper implements KeeperControl {
   async swap({ vdev, body: request, ...watcher }: Asked<'swap'>): Promise<VbdInfo> {
     this.#checkRunning();
     const vbd = this.#bus.vbds.find(vdev);
-    const swapping = { bus: this.#bus, pausing: this.#pausing, context: this.#attachContext() };
+    const [bus, pausing, detaching] = [this.#bus, this.#pausing, this.#detaching];
+    const swapping = { bus, pausing, detaching, context: this.#attachContext() };
     await swap(swapping, vbd, request, watcher);
     return await vbdInfo(this.#bus, vbd);
   }

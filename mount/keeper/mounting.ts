@@ -38,9 +38,13 @@ export function prepareRemount({ ledger, vbds }: BusParts, register: (fd: number
     vbd.leaving = false;
     for (const partition of vbd.partitions ?? []) partition.leaving = false;
     const fd = vbd.source.image?.fd ?? vbd.source.memory?.fd;
-    if (vbd.backingId === null || fd === undefined) continue;
-    const id = register(fd);
-    // if the kernel refuses it now, threads serve the vbd
-    vbd.backingId = id > 0 ? id : null;
+    if (fd === undefined) continue;
+    // if the kernel refuses it now, threads serve the vbd, and it cannot be mapped
+    if (vbd.backingId !== null) vbd.backingId = idOrNull(register(fd));
+    if (vbd.mapId !== null) vbd.mapId = idOrNull(register(fd));
   }
+}
+
+function idOrNull(id: number): number | null {
+  return id > 0 ? id : null;
 }

@@ -1,19 +1,14 @@
 /** The memory that the ram images of all buses of a runtime directory use, read from their links: no bus is asked. */
-import type { Holder } from '../../drivers/errors.js';
 import type { MemoryInfo } from '../control/interface.js';
 import { readBusRecords } from '../runtime/bus-record.js';
 import { accountFor } from './account.js';
-import { listLinks, type RamLink } from './links.js';
+import { listLinks } from './links.js';
+import { vbdsOf } from './users.js';
 
 /** The data of `fusetap memory`: of all buses of a runtime directory, also of buses that do not answer. */
 export function describeMemory(runtimeDir: string): MemoryInfo {
   const { images, limitBytes, usedBytes } = accountFor(listLinks(runtimeDir));
   const records = readBusRecords(runtimeDir);
-  const holdersOf = ({ id, pid, bus }: RamLink): Holder[] => {
-    const record = records.find(({ keeperPid, serverPid }) => keeperPid === pid || serverPid === pid);
-    const vbds = record?.vbds.filter((vbd) => vbd.memory === id) ?? [];
-    return vbds.length === 0 ? [{ pid, bus }] : vbds.map(({ vdev }) => ({ pid, bus, vdev }));
-  };
   return {
     totalBytes: limitBytes,
     usedBytes,
@@ -23,7 +18,7 @@ export function describeMemory(runtimeDir: string): MemoryInfo {
       image: first.image,
       configuredBytes: first.sizeBytes,
       residentBytes,
-      holders: links.flatMap(holdersOf),
+      holders: links.flatMap((link) => vbdsOf(link, records)),
     })),
   };
 }

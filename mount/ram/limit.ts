@@ -8,9 +8,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { FusetapError } from '../../drivers/errors.js';
 import { parseSize } from '../../drivers/parse-size.js';
-import { quoted } from '../../drivers/quote.js';
 import { isBelow, isOutOfResources, parseMountinfo } from '../../system/proc.js';
 
 const RATIO = 0.8;
@@ -22,7 +20,7 @@ const RATIO = 0.8;
  */
 export function ramLimitBytes(heldBytes: number, env: NodeJS.ProcessEnv = process.env, read = readText): number {
   const chosen = env.FUSETAP_RAM_LIMIT;
-  if (chosen !== undefined && chosen !== '') return parseLimit(chosen);
+  if (chosen !== undefined && chosen !== '') return parseSize(chosen, 'FUSETAP_RAM_LIMIT');
   const memory = parseMeminfo(read('/proc/meminfo') ?? '');
   const limits = [
     RATIO * memory.totalBytes,
@@ -30,17 +28,6 @@ export function ramLimitBytes(heldBytes: number, env: NodeJS.ProcessEnv = proces
     ...cgroupLimits(read).map((limit) => RATIO * limit),
   ];
   return Math.floor(Math.min(...limits));
-}
-
-function parseLimit(text: string): number {
-  try {
-    return parseSize(text, 'FUSETAP_RAM_LIMIT');
-  } catch (error) {
-    throw new FusetapError('USAGE', `FUSETAP_RAM_LIMIT is not a size: ${quoted(text)}`, {
-      hint: 'give bytes, or a number with K, M, G or T, as 4G',
-      cause: error,
-    });
-  }
 }
 
 /** The values of /proc/meminfo in bytes; Infinity for a missing field. */

@@ -38,6 +38,10 @@ export interface RamLink {
   readonly image: string;
   /** the identity of that file; see imageIdentity */
   readonly identity: string;
+  /** when it was copied, milliseconds since 1970; a process of an older version omits it */
+  readonly copiedMs?: number;
+  /** when the file last had the bytes of the ram image: at the copy, or at a save over the file; likewise */
+  readonly sameAsFileMs?: number;
   readonly sizeBytes: number;
   /** the value that the driver's `prepare` returned */
   readonly state: Json;

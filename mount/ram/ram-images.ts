@@ -22,6 +22,7 @@ import type { OpenedImage } from '../images/open-image.js';
 import type { Bookkeeping } from '../runtime/bookkeeping.js';
 import type { PreparedFile } from '../runtime/replace-file.js';
 import { type RamAccount, refuseAboveLimit } from './account.js';
+import { describeJoin } from './join-notes.js';
 import { cleanLinks, linkTarget, memfdName, openLink, prepareLink, type RamLink } from './links.js';
 import { withRamLock } from './lock.js';
 import { OwnLinks } from './own-links.js';
@@ -232,7 +233,7 @@ export class RamImages {
       const links = this.#links.all().filter(({ id, identity }) => id === memory.id && identity === from);
       const moved = links.map((link) => {
         const share = link.share === shareOfIdentity(from) ? shareOfIdentity(to) : link.share;
-        return { ...link, identity: to, share };
+        return { ...link, identity: to, share, sameAsFileMs: Date.now() };
       });
       const prepared: PreparedFile[] = [];
       try {
@@ -253,7 +254,7 @@ export class RamImages {
     const links = this.#links.all().filter((link) => leadsTo(link, wish));
     const filled = links.find((link) => link.filled);
     if (filled === undefined) return links.length > 0 ? 'wait' : this.#begin(this.#newLink(wish));
-    const notes = checkJoin(filled, wish);
+    const notes = [...checkJoin(filled, wish), ...describeJoin(filled, wish, this.#runtimeDir)];
     const memory = this.#join(filled);
     // null: its last user went away just now
     return memory === null ? 'wait' : { memory, notes };
@@ -289,7 +290,9 @@ export class RamImages {
   #begin(facts: Omit<RamLink, 'id' | 'pid' | 'startTime' | 'link' | 'dev' | 'ino'>): RamLink {
     const id = randomBytes(8).toString('hex');
     const fd = memfdCreate(memfdName(id));
-    const own = { ...facts, id, ...linkTarget(fd), filled: false, reservedBytes: 0, grantedBytes: 0 };
+    const now = Date.now();
+    const times = { copiedMs: now, sameAsFileMs: now };
+    const own = { ...facts, ...times, id, ...linkTarget(fd), filled: false, reservedBytes: 0, grantedBytes: 0 };
     try {
       this.#links.publish(own);
     } catch (error) {

@@ -10,7 +10,7 @@
 
 /** An event on a bus. A key without a value is null. */
 export type BusEvent =
-  | { event: 'started'; path: string; keeperPid: number; serverPid: number | null }
+  | { event: 'started'; path: string; keeperPid: number; serverPid: number | null; version: string }
   | { event: 'attached'; vdev: string; driver: string; image: string | null; mode: string; size: number }
   /** error: why acknowledged writes may be lost */
   | { event: 'detached'; vdev: string; error: string | null }
@@ -28,7 +28,15 @@ export type BusEvent =
   /** a later server could open the disk of a broken vbd */
   | { event: 'mended'; vdev: string }
   /** pauseMs: how long requests had to wait */
-  | { event: 'server-replaced'; pid: number; oldPid: number | null; why: string; pauseMs: number }
+  | {
+      event: 'server-replaced';
+      pid: number;
+      oldPid: number | null;
+      why: string;
+      pauseMs: number;
+      /** null: it is older, and does not tell its version */
+      version: string | null;
+    }
   /** writes and write-back waited for each other: the disk below was flushed for `ms` to resolve that */
   | { event: 'relieved'; ms: number }
   | { event: 'signal'; signal: string }

@@ -54,6 +54,8 @@ export interface ImageRef {
 export interface DriverFacts {
   readonly image: 'required' | 'none';
   readonly sharesMemory: boolean;
+  /** see Driver; a server of an older version omits it */
+  readonly rawImage?: boolean;
 }
 
 export interface PrepareCommand {
@@ -128,6 +130,8 @@ export interface ShowCommand {
   readonly op: 'show';
   readonly nodeId: number;
   readonly backingId: number | null;
+  /** see BusFile.mapId; an older keeper omits it */
+  readonly mapId?: number | null;
   /** an earlier server has shown the file: how many references the kernel has to it is not known */
   readonly inherited: boolean;
   /** see Transport.setLeaving */
@@ -153,6 +157,9 @@ export type VbdFacts = Omit<
   | 'changedOutside'
   | 'broken'
   | 'imageState'
+  | 'movedTo'
+  | 'deleted'
+  | 'version'
   | 'detachesWhenUnused'
 >;
 
@@ -210,8 +217,8 @@ export type Envelope = { readonly id: number; readonly command: Command };
 
 /** server → keeper */
 export type ServerMessage =
-  /** the server takes commands */
-  | { readonly kind: 'loaded' }
+  /** the server takes commands; an older server does not tell its version */
+  | { readonly kind: 'loaded'; readonly version?: string }
   /** the server will never take commands: something that it needs is missing */
   | { readonly kind: 'unable'; readonly error: PlainError }
   | { readonly kind: 'done'; readonly id: number; readonly result: unknown }

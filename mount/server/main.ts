@@ -14,6 +14,7 @@ import { Ledger } from '../ledger/ledger.js';
 import { RamCredit } from '../ram/credit.js';
 import { Bookkeeping } from '../runtime/bookkeeping.js';
 import type { Transport, TransportEvents } from '../transport/transport.js';
+import { VERSION } from '../version.js';
 import type { Command, Envelope, ServerMessage, ServerStart } from './commands.js';
 import { logRefusedResizes } from './log-refused-resizes.js';
 import { MemoryQuestions } from './memory-questions.js';
@@ -241,4 +242,4 @@ try {
   await new Promise((resolve) => process.send?.(told, resolve));
   die();
 }
-send({ kind: 'loaded' });
+send({ kind: 'loaded', version: VERSION });

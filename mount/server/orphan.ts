@@ -43,6 +43,7 @@ import { StayFindable } from '../runtime/findable.js';
 import { logEvent } from '../runtime/log.js';
 import { refusePartition } from '../slots/refuse-partition.js';
 import { parseSlot } from '../slots/slots.js';
+import { VERSION } from '../version.js';
 import type { VbdFacts } from './commands.js';
 import type { ServerRamImages } from './ram-images.js';
 import type { Server } from './server.js';
@@ -64,6 +65,8 @@ export interface OrphanContext {
   /** ends this process */
   exit(status: number): void;
 }
+
+const ORPHAN_VERSION = { keeper: null, server: VERSION };
 
 interface OrphanVbd {
   readonly nodeId: number;
@@ -136,6 +139,10 @@ export class Orphan implements OrphanControl {
     return this.#over;
   }
 
+  get serverVersion(): string {
+    return VERSION;
+  }
+
   async showBus(): Promise<BusInfo> {
     const { place } = this.#context;
     return {
@@ -149,6 +156,7 @@ export class Orphan implements OrphanControl {
       state: 'orphaned',
       bookkeeping: this.#context.books.trouble,
       interface: INTERFACE_VERSION,
+      version: ORPHAN_VERSION,
       vbds: await this.listVbds(),
     };
   }
@@ -196,6 +204,13 @@ export class Orphan implements OrphanControl {
     if (!this.#context.server.shown().some((vbd) => vbd.nodeId === nodeId)) return;
     await this.#context.server.resume(nodeId);
     this.#record();
+  }
+
+  /** @param nodeId of a vbd or of one of its partitions */
+  #isPaused(nodeId: number): boolean {
+    const { server } = this.#context;
+    const isOf = (vbd: OrphanVbd): boolean => this.#filesOf(vbd).some((file) => file.nodeId === nodeId);
+    return server.shown().some((vbd) => vbd.holders !== null && isOf(vbd));
   }
 
   #pausedNode(nodeId: number): PausedNode {
@@ -303,6 +318,7 @@ export class Orphan implements OrphanControl {
         mountDev,
         ...(this.#context.transport === 'fuse-native' && { inodeOf: lookUpInode }),
         setLeaving: async (id, leaving) => (await server.leave({ op: 'leave', nodeId: id, leaving })).held,
+        isPaused: () => this.#isPaused(file.nodeId),
         opens: (id) => ledger.countHandles().get(id) ?? 0,
         awaitForget: (id, timeoutMs) => forgets.wait(id, timeoutMs),
       },
@@ -331,6 +347,9 @@ export class Orphan implements OrphanControl {
       changedOutside: false,
       broken,
       imageState: null,
+      movedTo: null,
+      deleted: false,
+      version: ORPHAN_VERSION,
     };
   }
 

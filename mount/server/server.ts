@@ -69,8 +69,8 @@ export class Server {
 
   async describe({ driver, filters = [] }: Commands['describe']['command']): Promise<CommandResult<'describe'>> {
     for (const filter of filters) makeFilter(filter);
-    const { image, sharesMemory } = await loadDriver(driver);
-    return { image, sharesMemory: sharesMemory ?? false };
+    const { image, sharesMemory = false, rawImage = false } = await loadDriver(driver);
+    return { image, sharesMemory, rawImage };
   }
 
   async prepare(command: PrepareCommand, passed: PassedFds, means: Stoppable): Promise<CommandResult<'prepare'>> {
@@ -168,6 +168,7 @@ export class Server {
   async show({
     nodeId,
     backingId,
+    mapId = null,
     inherited,
     leaving,
     held,
@@ -185,7 +186,7 @@ export class Server {
       if (ref.leaving) this.#transport.setLeaving(ref.nodeId, true);
     }
     served.facts = facts;
-    await this.#transport.add({ nodeId, ledgerIndex, name, ...bytes, disk, backingId });
+    await this.#transport.add({ nodeId, ledgerIndex, name, ...bytes, disk, backingId, mapId });
     if (leaving) this.#transport.setLeaving(nodeId, true);
     if (held) await this.pause(nodeId, holders);
     return null;

@@ -36,6 +36,8 @@ export interface BusFile {
   readonly inherited: boolean;
   /** the kernel's id of the image if it does the I/O itself, else null; see "Passthrough" in docs/architecture.md */
   readonly backingId: number | null;
+  /** the kernel's id of the image if the kernel may map it, while this server answers reads; default: null */
+  readonly mapId?: number | null;
   /** an open file with the disk's bytes, if the driver writes to one */
   readonly bytesFd?: number | null;
   /** other programs, also unknown ones, may write the same bytes (mode w!) */
@@ -74,7 +76,10 @@ export interface Transport {
   pause(nodeId: number): Promise<void>;
   /** Resumes the file: answers the requests that waited, and all new ones. */
   resume(nodeId: number): void;
-  /** Gives a paused file another disk of the same size. Handles and mappings stay valid. */
+  /**
+   * Gives a paused file another disk of the same size. Handles stay valid. The kernel cannot map it any more, so a file
+   * with a mapId must not be in use.
+   */
   swap(nodeId: number, bytes: Pick<BusFile, 'disk' | 'bytesFd'>): Promise<void>;
   /** This server will not be replaced again: stop doing anything that could crash it. */
   noSuccessor(): void;

@@ -17,6 +17,8 @@ export interface TreeNode {
   leaving: boolean;
   /** the kernel does the I/O itself, on the file registered under this id; fixed at attach */
   backingId: number | null;
+  /** the kernel maps the file registered under this id; a swap changes it while the file is not in use */
+  mapId: number | null;
   /** lookups show it as another type of file, so that the kernel drops all its references to it */
   makesKernelForget: boolean;
 }
@@ -31,6 +33,7 @@ export class Tree {
       lookups: file.inherited ? Number.NaN : 0,
       leaving: false,
       backingId: file.backingId,
+      mapId: file.mapId ?? null,
       makesKernelForget: false,
     };
     this.#byId.set(file.nodeId, node);

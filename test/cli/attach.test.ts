@@ -1,12 +1,16 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { attachRequest } from '../../cli/attach-request.js';
+import { type AttachWords, attachRequest } from '../../cli/attach-request.js';
+import { disksOfWords } from '../../cli/attach-words.js';
+import { keepPrivate, privateName } from '../../cli/private-share.js';
+import type { BusPlace } from '../../mount/client/index.js';
+import { isShareName } from '../../mount/control/share-names.js';
 import { type Asked, aVbd, fakeBus, fusetap, tempDir } from './fake-bus.js';
 
 t.test('arguments become the parts of a request', async (t) => {
   const here = process.cwd();
-  const cases: [string[], Parameters<typeof attachRequest>[1], object][] = [
+  const cases: [string[], AttachWords, object][] = [
     [['disk.img'], {}, { driver: 'aio', image: join(here, 'disk.img'), vdev: null, mode: 'w' }],
     [['disk.img', 'xvdb', 'w!'], {}, { vdev: 'xvdb', mode: 'w!' }],
     [['tap:ram:/img/c.img,51728,r'], {}, { driver: 'ram', image: '/img/c.img', vdev: 'xvdb', mode: 'r' }],
@@ -19,8 +23,70 @@ t.test('arguments become the parts of a request', async (t) => {
     [['x'], { option: ['a=1', 'b=c=d', 'e='] }, { options: { a: '1', b: 'c=d', e: '' } }],
   ];
   for (const [words, options, expected] of cases) {
-    t.match(attachRequest(words, options).request, { options: {}, ...expected }, JSON.stringify([words, options]));
+    const [disk, ...others] = disksOfWords(words, options);
+    t.same(others, []);
+    t.match(disk?.request, { options: {}, ...expected }, JSON.stringify([words, options]));
   }
+});
+
+t.test('several SPECs, each with the vdev and the mode that are given after it', async (t) => {
+  const directory = tempDir(t);
+  const file = (name: string): string => {
+    writeFileSync(join(directory, name), 'x');
+    return join(directory, name);
+  };
+  const [a, b, cut] = [file('a.img'), file('b.img'), file('a,b.img')];
+  const disks = (words: string[], options: AttachWords = {}) =>
+    disksOfWords(words, options).map(({ request: { image, vdev, mode, driver } }) => [driver, image, vdev, mode]);
+  t.same(disks([a, b, `ram:${a}`]), [
+    ['aio', a, null, 'w'],
+    ['aio', b, null, 'w'],
+    ['ram', a, null, 'w'],
+  ]);
+  t.same(disks([a, 'xvdc', 'r', b, '51728', 'ram:x']), [
+    ['aio', a, 'xvdc', 'r'],
+    ['aio', b, 'xvdb', 'w'],
+    ['ram', join(process.cwd(), 'x'), null, 'w'],
+  ]);
+  t.same(
+    disks([a, 'r', b]),
+    [
+      ['aio', a, null, 'r'],
+      ['aio', b, null, 'w'],
+    ],
+    'a mode needs no vdev',
+  );
+  t.same(disks([cut, `ram:${cut}`], { mode: 'r' }), [
+    ['aio', cut, null, 'r'],
+    ['ram', cut, null, 'r'],
+  ]);
+  t.same(disks([a], { vdev: 'hda', readOnly: true }), [['aio', a, 'hda', 'r']]);
+  t.same(disks(['r'], { image: a }), [['aio', a, null, 'r']]);
+});
+
+t.test("devices of Xen's tools are found below /dev", async (t) => {
+  const image = (spec: string) => disksOfWords([spec], {})[0]?.request.image;
+  t.equal(image('phy:null,xvda,w'), '/dev/null');
+  t.equal(image('null,,xvda'), '/dev/null');
+  t.equal(image('phy:no-such-device,xvda,w'), join(process.cwd(), 'no-such-device'));
+  t.equal(image('package.json,,xvda'), join(process.cwd(), 'package.json'));
+  t.equal(image('null,xvda,w'), join(process.cwd(), 'null'), "in xm's form without phy: it is a file");
+});
+
+t.test('a descriptor that is not of a file is refused at once', async (t) => {
+  const { status, stderr } = await fusetap(tempDir(t), ['attach', '/dev/stdin']);
+  t.equal(status, 2);
+  t.match(stderr, /^fusetap: \/dev\/stdin is a (pipe|socket): an image is a regular file [^\n]*\n$/);
+});
+
+t.test('the ram images of a command can be its own', async (t) => {
+  const shares = (words: string[]) => keepPrivate(disksOfWords(words, {}), 'run-1').map(({ request }) => request.share);
+  t.same(shares(['ram:./a', 'ram:./b', './c', 'ram:./a']), ['run-1.1', 'run-1.2', undefined, 'run-1.1']);
+  const named = keepPrivate(disksOfWords(['ram:./a'], { share: 'us' }), 'run-1');
+  t.match(named, [{ request: { share: 'us' } }]);
+  const name = privateName({ name: 'b'.repeat(64) } as BusPlace);
+  t.ok(isShareName(`${name}.10`));
+  t.not(privateName({ name: '0' } as BusPlace), name);
 });
 
 t.test('filters: offset, then sizelimit, then the others in their order', async (t) => {

@@ -9,10 +9,18 @@ import { aBus, aVbd, fakeBus, fusetap, tempDir } from './fake-bus.js';
 t.test('sizes', async (t) => {
   const sizes: Record<string, number> = {
     ...{ '0': 0, '1': 1, '512': 512, '1K': 1024, '64M': 64 << 20, '10G': 10 * 2 ** 30, '2T': 2 ** 41 },
-    ...{ '1KB': 1000, '20MB': 20e6, '3GB': 3e9, '1TB': 1e12 },
+    ...{
+      '1KB': 1000,
+      '20MB': 20e6,
+      '3GB': 3e9,
+      '1TB': 1e12,
+      '10MiB': 10 << 20,
+      '10m': 10 << 20,
+      '1.5G': 1.5 * 2 ** 30,
+    },
   };
   for (const [word, bytes] of Object.entries(sizes)) t.equal(parseSize(word, 'SIZE'), bytes, word);
-  for (const word of ['', ' ', '-1', '1e3', '0x10', '1X', 'M', '1 M', '1,5G', '9999999T', 'NaN', '1\n']) {
+  for (const word of ['', ' ', '-1', '1e3', '0x', '1X', 'M', '1 M', '1,5G', '9999999T', 'NaN', '1\n']) {
     t.throws(() => parseSize(word, '--offset'), { code: 'USAGE', message: /--offset/ }, JSON.stringify(word));
   }
   t.throws(() => parseSize('0', 'SIZE', 1), { code: 'USAGE' });
@@ -69,12 +77,16 @@ t.test('show, the bus and a vbd', async (t) => {
     bus.stdout,
     /^bus {8}0\n(.*\n)*state {6}running\n(.*\n)*keeper {5}1\nserver {5}2\n(.*\n)*vbds {7}xvdb xvda\n$/,
   );
-  t.same(JSON.parse((await fusetap(runtime, ['show', '--json'])).stdout), aBus('0', VBDS));
+  const unmounted = VBDS.map((vbd) => ({ ...vbd, loops: [], mounts: [] }));
+  t.same(JSON.parse((await fusetap(runtime, ['show', '--json'])).stdout), { ...aBus('0', VBDS), vbds: unmounted });
   const vbd = await fusetap(runtime, ['show', '51728']);
   t.match(vbd.stdout, /^vdev {7}xvdb$/m);
   t.match(vbd.stdout, /^size {7}1572864 \(1.5M\)$/m);
   t.match(vbd.stdout, /^transport {2}kernel, passthrough$/m);
-  t.same(JSON.parse((await fusetap(runtime, ['show', '--json', '/srv/disk.img'])).stdout), VBDS[1]);
+  t.same(JSON.parse((await fusetap(runtime, ['show', '--json', '/srv/disk.img'])).stdout), {
+    ...unmounted[1],
+    holders: null,
+  });
   t.equal((await fusetap(runtime, ['show', 'xvdq'])).status, 3);
 });
 
@@ -129,9 +141,21 @@ t.test('upgrade prints how long requests waited', async (t) => {
   const runtime = tempDir(t);
   const answer = { bus: aBus('0', []), pauseMs: 12.34 };
   const bus = await fakeBus(t, runtime, '0', () => answer);
-  t.same(await fusetap(runtime, ['upgrade']), { status: 0, stdout: '12.3 ms\n', stderr: '' });
-  t.same(JSON.parse((await fusetap(runtime, ['upgrade', '--json'])).stdout), answer);
-  t.match(bus.asked[0], { method: 'POST', url: '/upgrade' });
+  const old = await fusetap(runtime, ['upgrade']);
+  t.match(old, { status: 0, stdout: '12.3 ms pause\n' });
+  t.match(
+    old.stderr,
+    /^fusetap: the keeper of bus 0 is of an older fusetap: its server runs the code of the keeper's own /,
+  );
+  t.match(bus.asked[0], { method: 'POST', url: '/upgrade', body: { program: /^\/.*\/mount\/server\/main\.js$/ } });
+
+  const version = { keeper: '1.0.0', server: '1.1.0' };
+  const program = '/opt/fusetap/server.js';
+  await fakeBus(t, runtime, 'new', () => ({ bus: { ...aBus('new', []), version }, pauseMs: 12.34, program }));
+  const stdout = '12.3 ms pause; server 1.1.0, keeper 1.0.0\n';
+  t.same(await fusetap(runtime, ['upgrade', '--bus', 'new']), { status: 0, stdout, stderr: '' });
+  const json = JSON.parse((await fusetap(runtime, ['upgrade', '--bus', 'new', '--json'])).stdout);
+  t.match(json, { bus: { bus: 'new' }, name: 'new', version, program, pauseMs: 12.34 });
 });
 
 t.test('log, of a bus that nobody runs', async (t) => {

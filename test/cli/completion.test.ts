@@ -1,19 +1,18 @@
 /**
- * Completion for a user: the real shells complete a line, and ask the real program, which asks a bus. The answers of the
- * program are also tested without a shell.
+ * Completion for a user: Tab is pressed in the real shells, which ask the real program, which asks a bus. The answers of
+ * the program are also tested without a shell.
  */
-import { execFile, spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
 import t, { type Test } from 'tap';
 import { splitLine } from '../../cli/completion/split-line.js';
 import { COMMANDS } from '../../cli/program.js';
+import { Terminal } from '../../scripts/lib/first-hour/terminal.js';
 import { isInstalled } from '../e2e/command.js';
 import { aBus, aVbd, fakeBus, fusetap, tempDir } from './fake-bus.js';
+
+t.setTimeout(360_000);
 
 const PROGRAM = fileURLToPath(new URL('../../cli/main.js', import.meta.url));
 
@@ -22,7 +21,7 @@ interface Stage {
   readonly runtime: string;
 }
 
-/** Two buses, some files, and a `fusetap` that completes, but else only writes down how it was called. */
+/** Two buses, some files, another program, and a `fusetap` that only completes. */
 async function prepare(t: Test): Promise<Stage> {
   const directory = tempDir(t);
   const runtime = join(directory, 'runtime');
@@ -34,14 +33,10 @@ async function prepare(t: Test): Promise<Stage> {
   const files = join(directory, 'files');
   mkdirSync(join(files, 'images/deep'), { recursive: true });
   for (const file of ['golden.img', 'disk one.img', 'images/deep.img']) writeFileSync(join(files, file), '');
-  const script = `#!/bin/sh
-case $1 in
-  __complete | completion) exec '${process.execPath}' '${PROGRAM}' "$@" ;;
-  *) printf '%s\\n' "$@" >'${directory}/called' ;;
-esac
-`;
-  writeFileSync(join(directory, 'fusetap'), script);
-  chmodSync(join(directory, 'fusetap'), 0o755);
+  const script = `#!/bin/sh\nexec '${process.execPath}' '${PROGRAM}' "$@"\n`;
+  for (const program of ['fusetap', 'unheard-of-program']) {
+    writeFileSync(join(directory, program), script, { mode: 0o755 });
+  }
   for (const shell of ['bash', 'zsh', 'fish']) {
     const { stdout } = await fusetap(runtime, ['completion', shell]);
     writeFileSync(join(directory, `completion.${shell}`), stdout);
@@ -59,14 +54,16 @@ async function ask(runtime: string, words: readonly string[], env = {}): Promise
 
 const ANSWERS: [line: string[], adds: string[], offered: string[]][] = [
   [['det'], ['words', '', 'det'], ['detach']],
+  [['help', 'det'], ['words', '', 'det'], ['detach']],
   [
     ['detach', ''],
-    ['files', '', ''],
+    ['words', '', ''],
     ['xvda', 'xvdb'],
   ],
-  [['detach', '--wait', '5', 'xvda', 'xv'], ['files', '', 'xv'], ['xvdb']],
-  [['--bus', 'two', 'detach', ''], ['files', '', ''], ['xvdz']],
-  [['detach', '--bus=two', ''], ['files', '', ''], ['xvdz']],
+  [['detach', '--wait', '5', 'xvda', 'xv'], ['words', '', 'xv'], ['xvdb']],
+  [['detach', 'disk'], ['files', '', 'disk'], []],
+  [['--bus', 'two', 'detach', ''], ['words', '', ''], ['xvdz']],
+  [['detach', '--bus=two', ''], ['words', '', ''], ['xvdz']],
   [
     ['show', '--bus', ''],
     ['directories', '', ''],
@@ -77,14 +74,25 @@ const ANSWERS: [line: string[], adds: string[], offered: string[]][] = [
   [['attach', 'ram:'], ['files', 'ram:', ''], []],
   [['attach', 'tap:ram:go'], ['files', 'tap:ram:', 'go'], []],
   [['attach', '--image=go'], ['files', '--image=', 'go'], []],
+  [['attach', 'a.img', 'ram:go'], ['files', 'ram:', 'go'], []],
+  [
+    ['run', '--mode', ''],
+    ['words', '', ''],
+    ['r', 'w', 'w!'],
+  ],
   [
     ['attach', 'disk.img', 'xv'],
+    ['files', '', 'xv'],
+    ['xvdc', 'xvdd', 'xvde', 'xvdf', 'xvdg', 'xvdh'],
+  ],
+  [
+    ['attach', '--driver', 'aio', '--image', 'disk.img', 'xv'],
     ['words', '', 'xv'],
     ['xvdc', 'xvdd', 'xvde', 'xvdf', 'xvdg', 'xvdh'],
   ],
   [
     ['attach', 'disk.img', 'xvda', ''],
-    ['words', '', ''],
+    ['files', '', ''],
     ['r', 'w', 'w!'],
   ],
   [
@@ -145,101 +153,112 @@ t.test("a line of a shell's", async (t) => {
   for (const [line, words] of lines) t.same(splitLine(line), words, line);
 });
 
-/** A line as it is typed, with the Tab, and the words that the program is then called with. */
-const TYPED: [line: string, called: string[]][] = [
-  ['det\tx', ['detach', 'x']],
-  ['detach xvda xv\t', ['detach', 'xvda', 'xvdb']],
-  ['--bus two detach x\t', ['--bus', 'two', 'detach', 'xvdz']],
-  ['attach ram:go\t', ['attach', 'ram:golden.img']],
-  ['attach ra\tgo\t', ['attach', 'ram:golden.img']],
-  ['attach go\t', ['attach', 'golden.img']],
-  ['attach ram:disk\t', ['attach', 'ram:disk one.img']],
-  ['attach aio:images/deep.\t', ['attach', 'aio:images/deep.img']],
-  ['attach --driver sy\t', ['attach', '--driver', 'sync']],
-  ['show --bus=tw\t', ['show', '--bus=two']],
-  ['run ram:x -- cat gol\t', ['run', 'ram:x', '--', 'cat', 'golden.img']],
+/** A line as it is typed, with its Tabs, and what is on the screen then. */
+const TYPED: [keys: string, line: string][] = [
+  ['det\t', 'detach'],
+  ['detach xvda xv\t', 'detach xvda xvdb'],
+  ['--bus two detach x\t', '--bus two detach xvdz'],
+  ['detach --bus two x\t', 'detach --bus two xvdz'],
+  ['detach gol\t', 'detach golden.img'],
+  ['attach gol\t', 'attach golden.img'],
+  ['attach ra\tgol\t', 'attach ram:golden.img'],
+  ['attach ram:disk\t', String.raw`attach ram:disk\ one.img`],
+  ['attach tap:ram:gol\t', 'attach tap:ram:golden.img'],
+  ['attach aio:ima\tdeep.\t', 'attach aio:images/deep.img'],
+  ['attach --image=gol\t', 'attach --image=golden.img'],
+  ['attach --driver sy\t', 'attach --driver sync'],
+  ['attach --file-mode 066\t', 'attach --file-mode 0660'],
+  ['show --bus=tw\t', 'show --bus=two'],
+  ['run ram:gol\t', 'run ram:golden.img'],
+  ['run ram:x -- unheard\tgol\t', 'run ram:x -- unheard-of-program golden.img'],
 ];
 
-const SHELLS: Record<string, { start: string; words: string }> = {
-  bash: { start: 'source "$STAGE/completion.bash"', words: '--norc -i' },
-  zsh: { start: 'autoload -U compinit; compinit -u -D; source "$STAGE/completion.zsh"', words: '-f -i' },
+/** What one Tab lists, and words that it may not list. */
+const LISTED: [keys: string, listed: RegExp[], not: RegExp][] = [
+  ['attach --file-mode \t', [/\b0600\b/, /\b0644\b/], /\bw!/],
+  ['attach ram:\t', [/golden\.img/, /images/, /disk/], /xvd/],
+  ['attach --driver \t', [/\baio\b/, /\bram\b/, /\bsync\b/, /golden\.img/], /xvd/],
+  ['detach \t', [/\bxvda\b/, /\bxvdb\b/], /xvdz|golden/],
+];
+
+interface Shell {
+  readonly command: readonly string[];
+  /** what a person has in the start file of the shell */
+  readonly start: string;
+  /** a file without which this cannot be tried */
+  readonly needs?: string;
+  /** tries only lines that match; default: all */
+  readonly only?: RegExp;
+}
+
+const BASH_COMPLETION = '/usr/share/bash-completion/bash_completion';
+const BASH = `bind 'set show-all-if-ambiguous on'; PS1='> '; source completion.bash; cd files; clear`;
+const SHELLS: Record<string, Shell> = {
+  bash: { command: ['bash', '--norc', '-i'], start: BASH },
+  'bash with bash-completion': {
+    command: ['bash', '--norc', '-i'],
+    start: `source ${BASH_COMPLETION}; ${BASH}`,
+    needs: BASH_COMPLETION,
+    // the only parts that it changes
+    only: /:| -- /,
+  },
+  zsh: {
+    command: ['zsh', '-f', '-i'],
+    start: `PS1='> '; setopt no_list_ambiguous; autoload -U compinit; compinit -u -D; source completion.zsh; cd files; clear`,
+  },
+  fish: {
+    command: ['fish', '--no-config'],
+    start:
+      'set -g fish_autosuggestion_enabled 0; function fish_prompt; echo "> "; end; source completion.fish; cd files; clear',
+  },
 };
 
-/** Types into a shell on a terminal, line by line, and gives what `fusetap` was called with each time. */
-async function type(t: Test, { directory, runtime }: Stage, shell: string): Promise<string[][]> {
-  const { start, words } = SHELLS[shell] as { start: string; words: string };
-  const env = { ...process.env, ...{ PATH: `${directory}:${process.env.PATH}`, HOME: directory, STAGE: directory } };
-  const options = { cwd: join(directory, 'files'), env: { ...env, FUSETAP_RUNTIME_DIR: runtime, TERM: 'dumb' } };
-  const command = ['--quiet', '--flush', '--return', '--command', `${shell} ${words}`, '/dev/null'];
-  const terminal = spawn('script', command, { ...options, stdio: ['pipe', 'pipe', 'inherit'] });
-  let shown = '';
-  terminal.stdout.on('data', (data: Buffer) => {
-    shown += data.toString();
-  });
-  t.teardown(() => terminal.kill('SIGKILL'));
-  const called: string[][] = [];
-  try {
-    for (const line of [`${start}; fusetap began`, ...TYPED.map(([line]) => `fusetap ${line}`)]) {
-      terminal.stdin.write(`${line}\n`);
-      called.push(await takeCall(join(directory, 'called')));
-    }
-  } catch (error) {
-    throw new Error(`${error}; the terminal shows:\n${shown}`);
-  }
-  terminal.stdin.end('exit\n');
-  await once(terminal, 'exit');
-  return called.slice(1);
+function whyNot({ command: [program = ''], needs }: Shell): string | false {
+  const missing = [program, 'tmux'].find((name) => !isInstalled(name));
+  if (missing !== undefined) return `${missing} is not installed`;
+  return needs !== undefined && !existsSync(needs) && `${needs} is not installed`;
 }
 
-/** What `fusetap` was called with last, when it was. */
-async function takeCall(path: string): Promise<string[]> {
-  for (const deadline = Date.now() + 60_000; Date.now() < deadline; await delay(20)) {
-    const text = existsSync(path) ? readFileSync(path, 'utf8') : '';
-    if (!text.endsWith('\n')) continue;
-    rmSync(path);
-    return text.slice(0, -1).split('\n');
-  }
-  throw new Error('fusetap was not called');
-}
-
-for (const shell of Object.keys(SHELLS)) {
-  const missing = [shell, 'script'].find((program) => !isInstalled(program));
-  t.test(
-    `${shell} completes what is typed`,
-    { skip: missing !== undefined && `${missing} is not installed` },
-    async (t) => {
-      const called = await type(t, await prepare(t), shell);
-      for (const [index, [line, words]] of TYPED.entries()) t.same(called[index], words, JSON.stringify(line));
-    },
-  );
-}
-
-/** what fish offers for a line, in its order */
-const FISH: [line: string, offered: string[]][] = [
-  ['det', ['detach']],
-  ['detach xv', ['xvda', 'xvdb']],
-  ['--bus two detach xv', ['xvdz']],
-  ['attach ram:go', ['ram:golden.img']],
-  ['attach --driver sy', ['sync']],
-  ['run ram:x -- cat gol', ['golden.img']],
-];
-
-t.test('fish completes', { skip: !isInstalled('fish') && 'fish is not installed' }, async (t) => {
-  const { directory, runtime } = await prepare(t);
+async function openShell(t: Test, { directory, runtime }: Stage, { command, start }: Shell): Promise<Terminal> {
+  const { FUSETAP_BUS: _, ...inherited } = process.env;
   const own = { PATH: `${directory}:${process.env.PATH}`, HOME: directory, FUSETAP_RUNTIME_DIR: runtime };
-  const options = { cwd: join(directory, 'files'), env: { ...process.env, ...own } };
-  for (const [line, offered] of FISH) {
-    const script = `source ${directory}/completion.fish; complete -C 'fusetap ${line}'`;
-    const { stdout, stderr } = await promisify(execFile)('fish', ['--no-config', '-c', script], options);
-    t.equal(stderr, '');
-    const words = stdout.split('\n').map((one) => one.replace(/\t.*/, ''));
-    t.same(
-      words.filter((word) => word !== ''),
-      offered,
-      line,
-    );
-  }
-});
+  const terminal = await Terminal.open({ command, cwd: directory, env: { ...inherited, ...own }, columns: 100 });
+  t.teardown(() => terminal.close());
+  await terminal.type(`${start}\n`);
+  await terminal.waitFor('the first prompt', ([first, second]) => first === '>' && second === undefined);
+  return terminal;
+}
+
+/** Types a line, and takes it away when the screen is as wanted. */
+async function tryLine(
+  terminal: Terminal,
+  keys: string,
+  isThere: (lines: readonly string[]) => boolean,
+): Promise<void> {
+  for (const part of `fusetap ${keys}`.split(/(\t)/))
+    await (part === '\t' ? terminal.press('Tab') : terminal.type(part));
+  await terminal.waitFor(JSON.stringify(keys), isThere);
+  await terminal.press('C-u', 'C-l');
+  await terminal.waitFor('an empty line', (lines) => lines.length === 1 && lines[0] === '>');
+}
+
+for (const [name, shell] of Object.entries(SHELLS)) {
+  t.test(`${name} completes what is typed`, { skip: whyNot(shell) }, async (t) => {
+    const terminal = await openShell(t, await prepare(t), shell);
+    const isTried = ([keys]: readonly [string, ...unknown[]]): boolean => shell.only?.test(keys) ?? true;
+    for (const [keys, line] of TYPED.filter(isTried)) {
+      await tryLine(terminal, keys, (lines) => lines[0] === `> fusetap ${line}`);
+      t.pass(line);
+    }
+    for (const [keys, listed, not] of LISTED.filter(isTried)) {
+      await tryLine(terminal, keys, (lines) => {
+        const list = lines.slice(1).join('\n');
+        return listed.every((pattern) => pattern.test(list)) && !not.test(list);
+      });
+      t.pass(`a list for ${JSON.stringify(keys)}`);
+    }
+  });
+}
 
 t.test('another shell is refused', async (t) => {
   t.equal((await fusetap(tempDir(t), ['completion', 'tcsh'])).status, 2);

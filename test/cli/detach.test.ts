@@ -77,6 +77,34 @@ t.test('a path is looked for on all buses, unless one was named', async (t) => {
   t.same(deleted(other.asked), []);
 });
 
+t.test('a path without a slash is a path, too', async (t) => {
+  const { runtime, directory } = await busWithImages(t);
+  const image = join(directory, 'c.img');
+  const other = await fakeBus(t, runtime, '1', obedient('1', [aVbd({ bus: '1', image })]));
+  t.equal((await fusetap(runtime, ['detach', 'c.img'], {}, directory)).status, 0);
+  t.same(deleted(other.asked), ['/vbds/xvda']);
+});
+
+t.test('a vdev never means a vbd of another bus; the error names the only bus that has it', async (t) => {
+  const { runtime } = await busWithImages(t);
+  const other = await fakeBus(
+    t,
+    runtime,
+    'two',
+    obedient('two', [aVbd({ bus: 'two', vdev: 'xvdq', slot: 268439552 })]),
+  );
+  for (const word of ['xvdq', '268439552', '/dev/xvdq']) {
+    const { status, stderr } = await fusetap(runtime, ['detach', word]);
+    t.equal(status, 3, word);
+    t.equal(stderr, `fusetap: no such vbd: '${word}' on bus 0: xvdq is on bus two: add --bus two\n`);
+  }
+  const { stderr } = await fusetap(runtime, ['detach', 'xvdq', '--bus', 'nowhere']);
+  t.match(stderr, /^fusetap: no bus nowhere: .*: xvdq is on bus two: add --bus two\n$/);
+  await fakeBus(t, runtime, 'three', obedient('three', [aVbd({ bus: 'three', vdev: 'xvdq', slot: 268439552 })]));
+  t.match((await fusetap(runtime, ['detach', 'xvdq'])).stderr, /on bus 0: fusetap ls lists/, 'two other buses have it');
+  t.same(deleted(other.asked), []);
+});
+
 t.test('a busy vbd does not stop the others, and decides the exit status', async (t) => {
   const runtime = tempDir(t);
   const holders = [
@@ -92,7 +120,7 @@ t.test('a busy vbd does not stop the others, and decides the exit status', async
   t.equal(
     plain.stderr,
     'fusetap: xvda on bus 0 is held: close it\n' +
-      "fusetap: no such vbd: 'nowhere' on bus 0: fusetap ls lists what is attached\n",
+      "fusetap: no such vbd: 'nowhere' on any bus: fusetap ls lists what is attached\n",
   );
   t.same(deleted(bus.asked), ['/vbds/xvda', '/vbds/xvdb']);
   const json = await fusetap(runtime, ['--json', ...words]);

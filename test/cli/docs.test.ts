@@ -33,7 +33,7 @@ function plainWords(words: string): string[] {
 /** The flags that items of a list begin with. */
 function optionsIn(text: string): string[] {
   const heads = [...text.matchAll(/^- (`-[^:]*):/gm)].map(([, head]) => head ?? '');
-  return heads.flatMap((head) => head.match(/(?<=`)--?[a-z][a-z-]*/g) ?? []).sort();
+  return heads.flatMap((head) => head.match(/(?<=`)--?[a-zA-Z][a-z-]*/g) ?? []).sort();
 }
 
 function flagsOf(command: Command): string[] {

@@ -116,10 +116,15 @@ export interface Outcome {
 const PROGRAM = fileURLToPath(new URL('../../cli/main.js', import.meta.url));
 
 /** Runs the command line in a process of its own. */
-export function fusetap(runtime: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<Outcome> {
+export function fusetap(
+  runtime: string,
+  args: readonly string[],
+  env: NodeJS.ProcessEnv = {},
+  cwd: string = process.cwd(),
+): Promise<Outcome> {
   const { FUSETAP_BUS: _, ...inherited } = process.env;
   return new Promise((resolve) => {
-    const options = { env: { ...inherited, FUSETAP_RUNTIME_DIR: runtime, ...env } };
+    const options = { env: { ...inherited, FUSETAP_RUNTIME_DIR: runtime, ...env }, cwd };
     const child = execFile(process.execPath, [PROGRAM, ...args], options, (_error, stdout, stderr) => {
       resolve({ status: child.exitCode ?? -1, stdout, stderr });
     });

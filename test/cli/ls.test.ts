@@ -1,7 +1,11 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import t from 'tap';
+import type { VbdInfo } from '../../mount/control/interface.js';
 import { aBus, aVbd, fakeBus, fusetap, tempDir } from './fake-bus.js';
+
+/** A vbd as `ls` prints it if nothing is above it. */
+const unmounted = (vbd: VbdInfo): object => ({ ...vbd, loops: [], mounts: [] });
 
 t.test('a table of all buses, by bus and slot', async (t) => {
   const runtime = tempDir(t);
@@ -15,10 +19,11 @@ t.test('a table of all buses, by bus and slot', async (t) => {
   t.equal(
     stdout,
     [
-      'BUS      VDEV   SLOT  DRIVER  MODE  SIZE  OPENS  STATE    IMAGE',
+      'BUS      VDEV   SLOT  DRIVER  MODE  SIZE  OPENS  STATE    IMAGE          MOUNTED',
       '0        xvda  51712  aio     w     1.5M      0  running  /srv/disk.img',
       '0        xvdb  51728  ram     r       1G     12  running  -',
       'build-7  xvda  51712  aio     w!    1.5M      0  paused   /srv/disk.img',
+      'empty    -         -  -       -        -      -  no vbds  -',
       '',
     ].join('\n'),
   );
@@ -27,7 +32,7 @@ t.test('a table of all buses, by bus and slot', async (t) => {
 t.test('no bus: the head, and status 0', async (t) => {
   const { status, stdout, stderr } = await fusetap(tempDir(t), ['ls']);
   t.match({ status, stderr }, { status: 0, stderr: '' });
-  t.match(stdout, /^BUS +VDEV +SLOT +DRIVER +MODE +SIZE +OPENS +STATE +IMAGE\n$/);
+  t.match(stdout, /^BUS +VDEV +SLOT +DRIVER +MODE +SIZE +OPENS +STATE +IMAGE +MOUNTED\n$/);
   t.same(JSON.parse((await fusetap(tempDir(t), ['ls', '--json'])).stdout), []);
 });
 
@@ -37,10 +42,13 @@ t.test('--json gives the vbds as they are; --bus narrows, on either side of the 
   const other = await fakeBus(t, runtime, '0', () => aBus('0', [aVbd()]));
   await fakeBus(t, runtime, '1', () => aBus('1', vbds));
   for (const args of ['ls --json --bus 1', '--bus 1 ls --json', '--json --bus=1 ls']) {
-    t.same(JSON.parse((await fusetap(runtime, args.split(' '))).stdout), vbds, args);
+    t.same(JSON.parse((await fusetap(runtime, args.split(' '))).stdout), vbds.map(unmounted), args);
   }
   t.same(other.asked, [], 'the other bus was not asked');
-  t.same(JSON.parse((await fusetap(runtime, ['ls', '--json'], { FUSETAP_BUS: '1' })).stdout), [aVbd(), ...vbds]);
+  t.same(
+    JSON.parse((await fusetap(runtime, ['ls', '--json'], { FUSETAP_BUS: '1' })).stdout),
+    [aVbd(), ...vbds].map(unmounted),
+  );
   const table = (await fusetap(runtime, ['ls'])).stdout;
   t.match(table, /\/srv\/a\\nb\\x1b\[31m\.img\n$/, 'what could end a line is escaped');
   t.equal(table.trimEnd().split('\n').length, 3);
@@ -51,10 +59,15 @@ t.test('a bus that cannot be shown does not hide the others', async (t) => {
   await fakeBus(t, runtime, '0', () => aBus('0', [aVbd()]));
   await fakeBus(t, runtime, '1', (_, response) => void response.destroy());
   const { status, stdout, stderr } = await fusetap(runtime, ['ls']);
-  t.equal(status, 0);
-  t.match(stdout, /\n0 +xvda/);
+  t.equal(status, 1, 'the list is incomplete');
+  t.match(stdout, /\n0 +xvda[^\n]*\n1 [^\n]* not answering /);
   t.match(stderr, /^fusetap: bus 1 did not answer: [^\n]+\n$/);
-  t.equal((await fusetap(runtime, ['ls', '-q'])).stderr, '');
+  t.match(await fusetap(runtime, ['ls', '-q', '--json']), { status: 1, stderr: '' });
+  const { stdout: buses } = await fusetap(runtime, ['ls', '--buses', '--json']);
+  t.match(JSON.parse(buses), [
+    { bus: '0', state: 'running', vbds: [{ vdev: 'xvda' }], error: null },
+    { bus: '1', state: 'not-answering', vbds: [], keeperPid: null, error: { code: 'FAILED' } },
+  ]);
 });
 
 t.test('what a dead bus left behind is no bus', async (t) => {

@@ -58,10 +58,14 @@ export async function playSession(t: Test, bench: Bench, steps: readonly Step[])
 
 /** Without what differs from run to run. */
 function plain(bench: Bench, text: string): string {
-  return text
-    .trimEnd()
-    .replaceAll(bench.runtimeDir, '/run/fusetap')
-    .replaceAll(bench.directory, '/img')
-    .replace(/\/dev\/loop\d+/g, '/dev/loopN')
-    .replace(/\bpid \d+/g, 'pid N');
+  return (
+    text
+      .trimEnd()
+      .replaceAll(bench.runtimeDir, '/run/fusetap')
+      .replaceAll(bench.directory, '/img')
+      .replace(/\/dev\/loop\d+/g, '/dev/loopN')
+      .replace(/\bpid \d+/g, 'pid N')
+      // the width of a column depends on its longest path
+      .replace(/IMAGE +MOUNTED/, 'IMAGE  MOUNTED')
+  );
 }

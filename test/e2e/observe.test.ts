@@ -77,7 +77,7 @@ t.test('the log', (t) => {
     const follower = bench.startFusetap(['log', '-f', '--json']);
     const followed = collect(follower);
     await replaceServer(bench);
-    t.match(await bench.succeed(['upgrade']), /^\d+\.\d ms$/);
+    t.match(await bench.succeed(['upgrade']), /^\d+\.\d ms pause; server \S+, keeper \S+$/);
     const lines = (await bench.succeed(['log', '--json'])).split('\n').map((line) => JSON.parse(line));
     t.match(lines, [
       { event: 'started', path: `${bench.runtimeDir}/bus/0` },

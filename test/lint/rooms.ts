@@ -51,6 +51,7 @@ const BELOW_KEEPER = [
   'mount/runtime/',
   'mount/slots/',
   'mount/fuse/mounting/',
+  'mount/version.ts',
   'drivers/',
   'system/',
 ];
@@ -204,6 +205,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
       'mount/slots/',
       'mount/runtime/',
       'mount/fuse/mounting/',
+      'mount/version.ts',
       'drivers/',
       'system/',
     ],

@@ -2,12 +2,14 @@
  * The test runner, tried on small test files that fail in every way a file can: a runner that overlooks one of them
  * would let everything else go wrong unseen.
  */
-import { execFile, execFileSync } from 'node:child_process';
-import { cp, mkdir, symlink, writeFile } from 'node:fs/promises';
+import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { cp, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import t, { type Test } from 'tap';
 import { dir as temporaryDirectory } from 'tmp-promise';
 import { readStartTime } from '../../system/proc.js';
+import { eventually } from '../e2e/command.js';
 
 const dist = resolve(import.meta.dirname, '../..');
 const root = resolve(dist, '..');
@@ -21,8 +23,16 @@ interface Outcome {
   last: string;
 }
 
-/** Runs the runner over files given by name and text; `import t from 'tap'` is put before each text. */
-async function runOver(t: Test, files: Record<string, string>, words: string[] = []): Promise<Outcome> {
+/**
+ * Runs the runner over files given by name and text; `import t from 'tap'` is put before each text.
+ * @param begun is called with the runner's process
+ */
+async function runOver(
+  t: Test,
+  files: Record<string, string>,
+  words: string[] = [],
+  begun: (runner: ChildProcess) => void = () => {},
+): Promise<Outcome> {
   const { path: directory, cleanup } = await temporaryDirectory({ unsafeCleanup: true });
   t.teardown(cleanup);
   const fake = join(directory, 'dist');
@@ -34,10 +44,11 @@ async function runOver(t: Test, files: Record<string, string>, words: string[] =
     await writeFile(join(fake, 'test', `${name}.test.js`), `import t from 'tap';\n${text}\n`);
   }
   return new Promise((resolve) => {
-    execFile(process.execPath, [join(fake, 'scripts/lib/test/run.js'), ...words], (error, stdout) => {
+    const runner = execFile(process.execPath, [join(fake, 'scripts/lib/test/run.js'), ...words], (error, stdout) => {
       const lines = stdout.trimEnd().split('\n');
       resolve({ status: typeof error?.code === 'number' ? error.code : 0, lines, last: lines.at(-1) ?? '' });
     });
+    begun(runner);
   });
 }
 
@@ -143,3 +154,70 @@ t.test('a pattern chooses files; one that chooses none is a failure', { buffered
   t.equal(none.status, 2);
   t.match(none.lines[0], /no test file has 'gamma'/);
 });
+
+/** A test file that never ends, and leaves a process and as root a mount. It writes their names to a file when they exist. */
+const ENDLESS = (ready: string): string => `
+  import { execFileSync, spawn } from 'node:child_process';
+  import { mkdirSync, renameSync, writeFileSync } from 'node:fs';
+  const child = spawn('sleep', ['1000'], { detached: true, stdio: 'ignore' });
+  const mount = process.env.TMPDIR + '/mnt';
+  mkdirSync(mount);
+  if (process.getuid() === 0) execFileSync('mount', ['-t', 'tmpfs', 'none', mount]);
+  t.pass('x');
+  writeFileSync('${ready}.new', JSON.stringify({ pids: [process.pid, child.pid], mount }));
+  renameSync('${ready}.new', '${ready}');
+  setInterval(() => {}, 1000);
+  await new Promise(() => {});`;
+
+const SIGNALS = [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+] as const;
+
+for (const [signal, status] of SIGNALS) {
+  t.test(`${signal} ends a run at once`, { buffered: true }, async (t) => {
+    const ready = join((await temporaryDirectory()).path, 'ready');
+    const files = { 'a-ended': "t.pass('x');", 'b-endless': ENDLESS(ready), 'c-not-run': "t.fail('it was run');" };
+    let runner: ChildProcess | undefined;
+    const outcome = runOver(t, files, ['--jobs', '1'], (child) => {
+      runner = child;
+    });
+    const read = (): Promise<string | undefined> => readFile(ready, 'utf8').catch(() => undefined);
+    const { pids, mount } = JSON.parse(await eventually('the file that never ends', 60_000, read)) as {
+      pids: number[];
+      mount: string;
+    };
+    runner?.kill(signal);
+    // a second one does not interrupt the removal
+    runner?.kill(signal);
+    const { status: exit, lines, last } = await outcome;
+    t.equal(exit, status);
+    t.equal(last, '1 passed, 0 failed, 0 skipped');
+    const told = lines.slice(lines.indexOf(`ended by ${signal}; not run to their end:`));
+    t.same(told.slice(1, 3), ['  test/b-endless.test.ts', '  test/c-not-run.test.ts']);
+    t.notMatch(lines.join('\n'), /FAIL/);
+    for (const pid of pids) t.equal(readStartTime(pid), null, `process ${pid} has ended`);
+    t.notMatch(await readFile('/proc/self/mountinfo', 'utf8'), ` ${mount} `);
+  });
+
+  t.test(`${signal} ends scripts/test while it sets up`, { buffered: true }, async (t) => {
+    const { path: directory, cleanup } = await temporaryDirectory({ unsafeCleanup: true });
+    t.teardown(cleanup);
+    await mkdir(join(directory, 'scripts'));
+    await cp(join(root, 'scripts/test'), join(directory, 'scripts/test'));
+    // npm has children, too
+    const setup = '#!/bin/sh\nsleep 1000 &\necho $$ $! > pids.new\nmv pids.new pids\nwait\n';
+    await writeFile(join(directory, 'scripts/setup'), setup, { mode: 0o755 });
+    const child = spawn(join(directory, 'scripts/test'), { stdio: ['ignore', 'pipe', 'inherit'] });
+    let printed = '';
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      printed += text;
+    });
+    const read = (): Promise<string | undefined> => readFile(join(directory, 'pids'), 'utf8').catch(() => undefined);
+    const pids = (await eventually('the setup', 60_000, read)).trim().split(' ').map(Number);
+    child.kill(signal);
+    t.same(await once(child, 'close'), [status, null]);
+    t.match(printed, `test: ended by ${signal} before any test ran\n\n0 passed, 0 failed, 0 skipped\n`);
+    for (const pid of pids) t.equal(readStartTime(pid), null, `process ${pid} has ended`);
+  });
+}

@@ -42,7 +42,7 @@ export class FileCalls {
     const { request } = call;
     const node = this.#context.tree.byId(request.nodeId);
     if (node === undefined || node.leaving) return this.#replies.refuse(call, E.ENOENT);
-    const { backingId } = node;
+    const { backingId, mapId } = node;
     // passthrough I/O cannot be paused, so the file must not be opened while it is paused
     if (backingId !== null && this.#calls.putAside(call)) return;
     const flags = request.bodyU32(abi.OPEN_FLAGS);
@@ -53,12 +53,11 @@ export class FileCalls {
     if (!this.#handles.open(handle, node.file.ledgerIndex)) return this.#replies.refuse(call, E.ENFILE);
     const reply = this.#replies.blank(abi.OPEN_OUT_SIZE);
     reply.bodyU64(0, fh);
-    if (backingId === null) {
-      reply.bodyU32(2, abi.FOPEN_DIRECT_IO | abi.FOPEN_NOFLUSH | abi.FOPEN_PARALLEL_DIRECT_WRITES);
-    } else {
-      reply.bodyU32(2, abi.FOPEN_PASSTHROUGH | abi.FOPEN_NOFLUSH);
-      reply.bodyU32(3, backingId);
-    }
+    // with both flags, the kernel sends reads here and maps the image itself
+    const served = backingId === null ? abi.FOPEN_DIRECT_IO | abi.FOPEN_PARALLEL_DIRECT_WRITES : 0;
+    const kernelId = backingId ?? mapId;
+    reply.bodyU32(2, served | abi.FOPEN_NOFLUSH | (kernelId === null ? 0 : abi.FOPEN_PASSTHROUGH));
+    if (kernelId !== null) reply.bodyU32(3, kernelId);
     // if the client was killed meanwhile: there will be no RELEASE
     if (this.#replies.send(call, abi.OPEN_OUT_SIZE) === -E.ENOENT) this.#handles.close(fh);
   }

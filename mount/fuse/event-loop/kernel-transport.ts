@@ -179,6 +179,7 @@ export class KernelTransport implements Transport {
   async swap(nodeId: number, { disk, bytesFd }: Pick<BusFile, 'disk' | 'bytesFd'>): Promise<void> {
     const node = this.#tree.byId(nodeId);
     if (node === undefined) return;
+    node.mapId = null;
     node.file = { ...node.file, disk, bytesFd: bytesFd ?? null };
     await this.#noteWriter(node.file);
   }

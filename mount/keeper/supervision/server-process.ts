@@ -63,15 +63,20 @@ export class ServerProcess {
   #how = '';
   #exit: Promise<void>;
 
+  /** the file that it runs */
+  readonly program: string;
+  #version: string | null = null;
+
   /**
    * Starts a server.
    * @param start its argument; the descriptors in it are those of the keeper, which the server inherits
    */
-  constructor(start: ServerStart, events: ServerEvents) {
+  constructor(start: ServerStart, events: ServerEvents, program: string | null = null) {
     this.#events = events;
+    this.program = program ?? OWN_PROGRAM;
     const [ours, theirs] = socketPair(true);
     try {
-      this.#child = spawnServer(start, theirs);
+      this.#child = spawnServer(this.program, start, theirs);
     } catch (error) {
       closeSync(ours);
       throw error;
@@ -104,6 +109,11 @@ export class ServerProcess {
 
   get exited(): boolean {
     return this.#exited;
+  }
+
+  /** known when it is loaded; null if it is older, and does not tell */
+  get version(): string | null {
+    return this.#version;
   }
 
   get pid(): number | null {
@@ -173,6 +183,7 @@ export class ServerProcess {
     this.#heardAt = performance.now();
     switch (message.kind) {
       case 'loaded':
+        this.#version = message.version ?? null;
         return this.#becameLoaded?.();
       case 'unable':
         this.#wasUnable = FusetapError.from(message.error);
@@ -204,8 +215,10 @@ export class ServerProcess {
   }
 }
 
+const OWN_PROGRAM = fileURLToPath(new URL('../../server/main.js', import.meta.url));
+
 /** @param passing the server's end of the socket over which descriptors are sent */
-function spawnServer(start: ServerStart, passing: number): ChildProcess {
+function spawnServer(program: string, start: ServerStart, passing: number): ChildProcess {
   const alive = start.aliveFd === null ? [] : [start.aliveFd];
   const passed = [start.ledgerFd, start.lockFd, start.statsFd, passing, ...start.deviceFds, ...alive];
   const told: ServerStart = {
@@ -218,7 +231,6 @@ function spawnServer(start: ServerStart, passing: number): ChildProcess {
     aliveFd: alive.length === 0 ? null : FIRST_PASSED_FD + passed.length - 1,
   };
   const stdio: StdioOptions = ['ignore', 'inherit', 'inherit', 'ipc', ...passed];
-  const program = fileURLToPath(new URL('../../server/main.js', import.meta.url));
   const env = serverEnvironment(process.env);
   return spawn(process.execPath, [...BUS_NODE_OPTIONS, program, JSON.stringify(told)], { stdio, env });
 }
@@ -227,16 +239,16 @@ function spawnServer(start: ServerStart, passing: number): ChildProcess {
 export function serverLauncher(
   start: Omit<ServerStart, 'mapsFiles'>,
   news: ServerNews,
-): (life: ServerLife) => ServerProcess {
+): (life: ServerLife, program: string | null) => ServerProcess {
   let mapsFiles = true;
   const spares = new SpareFds();
-  return (life) => {
+  return (life, program) => {
     const died = (how: string): void => {
       // a mapped image shrank at the moment of a write: see fuse/thread/mapped-write.ts
       if (how === 'signal SIGBUS') mapsFiles = false;
       life.died(how);
     };
-    return spares.lend(() => new ServerProcess({ ...start, mapsFiles }, { ...news, ...life, died }));
+    return spares.lend(() => new ServerProcess({ ...start, mapsFiles }, { ...news, ...life, died }, program));
   };
 }
 

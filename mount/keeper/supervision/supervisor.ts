@@ -39,7 +39,8 @@ export interface ReplayChoice {
 }
 
 export interface Supervised {
-  launch(life: ServerLife): ServerProcess;
+  /** @param program null: the one of the keeper's own installation */
+  launch(life: ServerLife, program: string | null): ServerProcess;
   /** tells a new server of all vbds, or the second time of the changes since */
   replay(server: ServerProcess, choice: ReplayChoice): Promise<void>;
   /** makes the kernel queue the requests again that the last server has not answered */
@@ -94,6 +95,8 @@ export class Supervisor {
   /** the last replacement: they run one at a time, so that never two servers read */
   #turn: Promise<unknown> = Promise.resolve();
   #restarts: number;
+  /** the program that the last upgrade named; null: the one of the keeper's own installation */
+  #program: string | null = null;
   readonly #evidence: DeathEvidence;
   readonly #heartbeat: Heartbeat;
   #beats: NodeJS.Timeout | null = null;
@@ -113,6 +116,11 @@ export class Supervisor {
 
   get restarts(): number {
     return this.#restarts;
+  }
+
+  /** The version of the server that is installed, or was the last one; null if it does not tell it. */
+  get version(): string | null {
+    return serverOf(this.#state)?.version ?? null;
   }
 
   get pid(): number | null {
@@ -154,10 +162,11 @@ export class Supervisor {
 
   /**
    * Replaces the server by one that runs the code installed now.
-   * @returns how long requests had to wait, in milliseconds
+   * @param program of the new server and those after it; default: the one of the keeper's own installation
+   * @returns how long requests had to wait, in milliseconds, and the program that runs now
    * @throws FusetapError if the new server does not start; the old one keeps running then
    */
-  async upgrade(): Promise<{ pauseMs: number }> {
+  async upgrade(program?: string): Promise<{ pauseMs: number; program: string }> {
     return await this.#inTurn(async () => {
       if (this.#isOver()) throw new FusetapError('FAILED', 'the bus has no running server to replace');
       if (this.#bus.cannotReplace !== null) {
@@ -165,7 +174,10 @@ export class Supervisor {
           hint: 'stop the bus and start it again',
         });
       }
-      return await this.#replace(await this.#loadUpgrade());
+      const next = await this.#loadUpgrade(program ?? null);
+      const { pauseMs } = await this.#replace(next);
+      this.#program = program ?? null;
+      return { pauseMs, program: next.program };
     });
   }
 
@@ -215,21 +227,22 @@ export class Supervisor {
   /**
    * The new code may open a disk that killed servers before. If it dies too, a second server does not open that disk.
    */
-  async #loadUpgrade(): Promise<ServerProcess> {
+  async #loadUpgrade(program: string | null): Promise<ServerProcess> {
     try {
-      return await this.#load({ strict: true, retry: true });
+      return await this.#load({ strict: true, retry: true }, program);
     } catch (error) {
       if (!isServerDeath(error) || this.#isOver()) throw error;
-      return await this.#load({ strict: true, retry: false });
+      return await this.#load({ strict: true, retry: false }, program);
     }
   }
 
   /** Starts a server that is loaded and told of the vbds, but does not read yet. */
-  async #load(choice: ReplayChoice): Promise<ServerProcess> {
-    const server = this.#bus.launch({
+  async #load(choice: ReplayChoice, program = this.#program): Promise<ServerProcess> {
+    const life: ServerLife = {
       gone: () => this.#giveUp('the mount was taken away'),
       died: (how) => this.#died(server, how),
-    });
+    };
+    const server = this.#bus.launch(life, program);
     this.#next = server;
     try {
       await server.loaded(LOAD_LIMIT_MS);
@@ -286,7 +299,8 @@ export class Supervisor {
     this.#restarts += 1;
     const pauseMs = performance.now() - begun;
     const rounded = Math.round(pauseMs * 10) / 10;
-    this.#bus.log({ event: 'server-replaced', pid: next.pid ?? 0, oldPid, why, pauseMs: rounded });
+    const { pid, version } = next;
+    this.#bus.log({ event: 'server-replaced', pid: pid ?? 0, oldPid, why, pauseMs: rounded, version });
     return { pauseMs };
   }
 
@@ -323,7 +337,9 @@ export class Supervisor {
     // an upgrade that was under way may have replaced it
     for (let tries = 0; this.#waitsForOneAfter(dead); tries++) {
       try {
-        await this.#takeOver(await this.#load(RESTART), { oldPid: dead?.pid ?? null, why: 'death', begun });
+        // the installation of the last upgrade may be gone: every second try uses the keeper's own
+        const program = tries % 2 === 0 ? this.#program : null;
+        await this.#takeOver(await this.#load(RESTART, program), { oldPid: dead?.pid ?? null, why: 'death', begun });
       } catch (error) {
         if (!this.#waitsForOneAfter(dead)) return;
         const { message: reason } = error as Error;

@@ -6,6 +6,7 @@ import { closeAll } from '../../../drivers/close-fd.js';
 import { type Claim, claimImage, type DescribePid } from '../../images/claim-image.js';
 import type { Mode } from '../../images/mode.js';
 import { identityOf, type OpenedImage, type OwnBus, openImage } from '../../images/open-image.js';
+import type { RecognizedEnds } from '../../images/refuse-foreign.js';
 
 /** A file to open and claim. */
 export interface FileWish {
@@ -13,6 +14,8 @@ export interface FileWish {
   readonly mode: Mode;
   readonly ownBus: OwnBus;
   readonly describePid: DescribePid;
+  /** default: neither */
+  readonly recognize?: RecognizedEnds;
 }
 
 /** An open file with its claim. Two holdings share it while a vbd is swapped to an image that it has already. */
@@ -55,8 +58,9 @@ export class Holdings {
    * shared.
    * @throws FusetapError see openImage and claimImage; nothing is taken then
    */
-  async file({ path, mode, ownBus, describePid }: FileWish, other?: Holdings): Promise<OpenedImage> {
-    const image = await openImage(path, mode, ownBus);
+  async file(wish: FileWish, other?: Holdings): Promise<OpenedImage> {
+    const { path, mode, ownBus, describePid, recognize = 'neither' } = wish;
+    const image = await openImage(path, mode, ownBus, { recognize });
     const identity = identityOf(image);
     const known = this.#files.get(identity) ?? other?.find(identity);
     if (known?.claim.mode === mode) {

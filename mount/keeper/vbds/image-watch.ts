@@ -13,7 +13,7 @@
  * moved, and this vbd wrote meanwhile or tried to, the vbd moved it. If nothing was written through the vbd, somebody
  * else wrote to the image, and that stays true even if the vbd writes later.
  */
-import { type BigIntStats, fstat } from 'node:fs';
+import { type BigIntStats, fstat, readlinkSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { FusetapError } from '../../../drivers/errors.js';
@@ -47,6 +47,10 @@ interface Known {
   isWritten: boolean;
   /** its size is different, or its path leads to another file */
   isReplaced: boolean;
+  /** where it was moved; null if it was not */
+  movedTo: string | null;
+  /** it has no name any more */
+  isDeleted: boolean;
   state: ImageState;
   /** the look that is under way, and when it began */
   looking: Promise<void> | null;
@@ -63,6 +67,8 @@ export interface WatchedBus {
 export interface ImageReport {
   readonly imageState: ImageState;
   readonly changedOutside: boolean;
+  readonly movedTo: string | null;
+  readonly deleted: boolean;
 }
 
 export class ImageWatch {
@@ -83,7 +89,7 @@ export class ImageWatch {
   /** The state of a vbd's image: looked up now, or if it does not answer soon, the last known state. */
   async report(bus: WatchedBus, vbd: Vbd, limitMs = LIMIT_MS): Promise<ImageReport> {
     const { image } = vbd.source;
-    if (image === null) return { imageState: null, changedOutside: false };
+    if (image === null) return { imageState: null, changedOutside: false, movedTo: null, deleted: false };
     const known = this.#of(bus, vbd, image);
     const deadlineMs = performance.now() + limitMs;
     // a look that is under way may have seen an older state
@@ -96,7 +102,8 @@ export class ImageWatch {
       await awaitUntil(known.looking, deadlineMs);
     }
     const imageState = known.looking === null ? known.state : 'not-answering';
-    return { imageState, changedOutside: known.isWritten || known.isReplaced };
+    const { isWritten, isReplaced, movedTo, isDeleted: deleted } = known;
+    return { imageState, changedOutside: isWritten || isReplaced, movedTo, deleted };
   }
 
   /** @throws FusetapError BUSY if the image's file system does not answer; one that answers from memory is not asked */
@@ -134,7 +141,7 @@ export class ImageWatch {
     const known = this.#known.get(image);
     if (known !== undefined) return known;
     const first = { modifiedMs: image.modifiedMs, writes: writesOf(bus, vbd), isWritten: false, isReplaced: false };
-    const fresh: Known = { ...first, state: null, looking: null, sinceMs: 0 };
+    const fresh: Known = { ...first, movedTo: null, isDeleted: false, state: null, looking: null, sinceMs: 0 };
     this.#known.set(image, fresh);
     return fresh;
   }
@@ -154,7 +161,12 @@ export class ImageWatch {
     }
     known.state = null;
     const sizeBytes = image.kind === 'block' ? readBlockSize(image.rdev ?? '') : file.sizeBytes;
-    known.isReplaced = isReplaced(image, path) || (sizeBytes !== null && sizeBytes !== image.sizeBytes);
+    const isElsewhere = leadsElsewhere(image, path);
+    known.isDeleted = file.links === 0;
+    known.movedTo = isElsewhere && !known.isDeleted ? currentPath(image.fd) : null;
+    // an image that was moved is the same file, unless its path leads to another one now
+    const isMovedOnly = known.movedTo !== null && typeof path === 'string';
+    known.isReplaced = (isElsewhere && !isMovedOnly) || (sizeBytes !== null && sizeBytes !== image.sizeBytes);
     await judge({ bus, vbd, image }, known, { modifiedMs: file.modifiedMs, writes });
   }
 
@@ -218,7 +230,15 @@ function hasOtherWriter({ place }: WatchedBus, vbd: Vbd, { dev, ino }: OpenedIma
   );
 }
 
+/** The path by which the kernel knows an open file now; null if that name was removed. */
+function currentPath(fd: number): string | null {
+  const path = readlinkSync(`/proc/self/fd/${fd}`);
+  return path.endsWith(' (deleted)') ? null : path;
+}
+
 interface Stat {
+  /** how many names it has */
+  readonly links: number;
   readonly dev: string;
   readonly ino: string;
   readonly sizeBytes: number;
@@ -227,22 +247,24 @@ interface Stat {
 
 /** A command that prints a file's stat(2), or after `!` the text of the error. */
 function statOf(path: string): string {
-  const ask = `stat -L $fresh -c '%d %i %s %y' -- ${shellWord(path)} 2>&1`;
+  const ask = `stat -L $fresh -c '%h %d %i %s %y' -- ${shellWord(path)} 2>&1`;
   return `s=$(${ask}) && printf '%s' "$s" || printf '!%s' "\${s##*: }"`;
 }
 
 /** @returns the text of the error if it is one; undefined if the output of stat(1) cannot be parsed */
 function parseStat(text: string): Stat | string | undefined {
   if (text.startsWith('!')) return text.slice(1);
-  const [, dev, ino, size, time, fraction = ''] = STAT.exec(text) ?? [];
+  const [, links, dev, ino, size, time, fraction = ''] = STAT.exec(text) ?? [];
   if (dev === undefined || ino === undefined || time === undefined) return undefined;
   const seconds = BigInt(Date.parse(`${time.replace(' ', 'T')}Z`) / 1000);
   const modifiedNs = seconds * 1_000_000_000n + BigInt(fraction.padEnd(9, '0').slice(0, 9));
-  return { dev: deviceName(BigInt(dev)), ino, sizeBytes: Number(size), modifiedMs: Number(modifiedNs) / 1e6 };
+  const modifiedMs = Number(modifiedNs) / 1e6;
+  return { links: Number(links), dev: deviceName(BigInt(dev)), ino, sizeBytes: Number(size), modifiedMs };
 }
-const STAT = /^(\d+) (\d+) (\d+) (\d+-\d+-\d+ \d+:\d+:\d+)\.?(\d*)/;
+const STAT = /^(\d+) (\d+) (\d+) (\d+) (\d+-\d+-\d+ \d+:\d+:\d+)\.?(\d*)/;
 
-function isReplaced(image: OpenedImage, path: Stat | string): boolean {
+/** Whether a path does not lead to the image any more. */
+function leadsElsewhere(image: OpenedImage, path: Stat | string): boolean {
   if (typeof path === 'string') return path === 'No such file or directory' || path === 'Not a directory';
   return path.dev !== image.dev || path.ino !== image.ino;
 }

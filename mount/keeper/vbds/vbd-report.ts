@@ -3,10 +3,11 @@
  */
 import { join } from 'node:path';
 import { typeName } from '../../../drivers/partitions/index.js';
-import type { BusState, PartitionInfo, VbdInfo, VbdStats } from '../../control/interface.js';
+import type { BusState, BusVersion, PartitionInfo, VbdInfo, VbdStats } from '../../control/interface.js';
 import { withOpens } from '../../control/partition-opens.js';
 import { readStats } from '../../ledger/counters.js';
 import type { VbdFacts } from '../../server/commands.js';
+import { VERSION } from '../../version.js';
 import type { BusParts } from './bus-parts.js';
 import type { Vbd, VbdPartition } from './vbd.js';
 
@@ -26,6 +27,8 @@ export function vbdFacts({ place, transport, memories }: BusParts, vbd: Vbd): Vb
     passthrough: vbd.backingId !== null,
     share: source.memory && memories.shareOf(source.memory),
     filters: vbd.filters.map(({ name, value }) => (value === '' ? name : `${name}=${value}`)),
+    options: { ...source.options },
+    ...(source.raw && { raw: true }),
     partitions: vbd.partitions?.map((partition) => partitionInfo(place.path, partition)) ?? null,
   };
 }
@@ -55,6 +58,9 @@ export function vbdInfoUnseen(bus: BusParts, vbd: Vbd): VbdInfo {
     changedOutside: false,
     broken: vbd.broken,
     imageState: null,
+    movedTo: null,
+    deleted: false,
+    version: busVersion(bus),
     detachesWhenUnused: vbd.detachesWhenUnused ?? false,
   };
 }
@@ -67,6 +73,10 @@ export function vbdStats(bus: BusParts): VbdStats[] {
       return { bus: bus.place.name, vdev: file.vdev, passthrough, ...readStats(bus.statsFd, file.ledgerIndex) };
     }),
   );
+}
+
+export function busVersion({ server }: BusParts): BusVersion {
+  return { keeper: VERSION, server: server.version };
 }
 
 export function busState({ failed, server }: BusParts): BusState {

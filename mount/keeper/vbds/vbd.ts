@@ -39,6 +39,8 @@ export interface VbdSource {
   readonly image: OpenedImage | null;
   readonly memory: RamImage | null;
   readonly state: Json | null;
+  /** the request said that the image is raw whatever it looks like */
+  readonly raw: boolean;
   /** the image with its claim, or the memory */
   readonly holdings: Holdings;
 }
@@ -54,6 +56,8 @@ export interface Vbd extends VbdFile {
   readonly holdings: Holdings;
   /** the id of its registration for passthrough, or null; decided at attach, constant while the bus is mounted */
   backingId: number | null;
+  /** the id of its registration for mappings only (mode r), or null; a swap changes it */
+  mapId: number | null;
   /** why the installed server could not open its disk: every request fails with EIO; null if it could */
   broken: string | null;
   /** requests wait until it is resumed */

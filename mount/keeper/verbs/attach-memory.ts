@@ -9,11 +9,15 @@ import type { AttachRequest } from '../../control/interface.js';
 import type { CopyWatcher } from '../../control/progress.js';
 import { type Claim, claimImage } from '../../images/claim-image.js';
 import { identityOf, type OpenedImage, openImage } from '../../images/open-image.js';
+import type { RecognizedEnds } from '../../images/refuse-foreign.js';
 import type { AcquiredRamImage, Filling, RamImage } from '../../ram/ram-images.js';
 import type { ImageRef } from '../../server/commands.js';
 import { type AttachContext, ownBus } from './attach-context.js';
 
-type Copied = Pick<AttachRequest, 'driver' | 'image' | 'options' | 'share'>;
+type Copied = Pick<AttachRequest, 'driver' | 'image' | 'options' | 'share'> & {
+  /** default: neither */
+  readonly recognize?: RecognizedEnds;
+};
 
 /** Gets the ram image for a vbd. The caller has to release it. */
 export async function attachMemory(
@@ -53,9 +57,11 @@ interface Source {
   claim: Claim | null;
 }
 
-async function openSource(context: AttachContext, { image, share = null }: Copied): Promise<Source> {
+async function openSource(context: AttachContext, wish: Copied): Promise<Source> {
+  const { image, share = null, recognize = 'neither' } = wish;
   if (image === null) return { image: null, claim: null };
-  return { image: await openImage(image, 'r', ownBus(context), { mayBeEmpty: share !== null }), claim: null };
+  const options = { mayBeEmpty: share !== null, recognize };
+  return { image: await openImage(image, 'r', ownBus(context), options), claim: null };
 }
 
 async function closeSource({ image, claim }: Source): Promise<void> {

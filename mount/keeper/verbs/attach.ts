@@ -12,7 +12,12 @@ import { FusetapError } from '../../../drivers/errors.js';
 import { errnoName } from '../../../system/libc.js';
 import type { AttachRequest } from '../../control/interface.js';
 import type { CopyWatcher } from '../../control/progress.js';
-import { cannotPassThrough, type PassthroughCandidate, wantsPassthrough } from '../../fuse/mounting/passthrough.js';
+import {
+  cannotPassThrough,
+  type PassthroughCandidate,
+  reasonNotToPassThrough,
+  wantsPassthrough,
+} from '../../fuse/mounting/passthrough.js';
 import type { RamImages } from '../../ram/ram-images.js';
 import type { AttachCommand, ShowCommand, VbdFacts } from '../../server/commands.js';
 import type { Slot } from '../../slots/slots.js';
@@ -67,13 +72,18 @@ async function openAndShow(
     const taken = request.partitions ? await readPartitions(context, opened) : null;
     const { source, holdings } = place;
     const vbd: Vbd = {
-      ...{ ...opened, partitions: taken?.partitions ?? null, backingId: null },
+      ...{ ...opened, partitions: taken?.partitions ?? null, backingId: null, mapId: null },
       ...{ broken: null, paused: false, leaving: false },
     };
     const fileBytes = source.image?.sizeBytes ?? (source.memory === null ? size : fstatSync(source.memory.fd).size);
     const candidate = { vdev: vbd.vdev, readOnly: vbd.mode === 'r', window, fileBytes };
     vbd.backingId = await registerIfWanted(context, request, candidate, source);
-    holdings.own('the passthrough', () => vbd.backingId !== null && context.unregister(vbd.backingId));
+    if (vbd.backingId === null && request.passthrough !== 'off')
+      vbd.mapId = registerForMaps(context, candidate, source);
+    holdings.own('the registration with the kernel', () => {
+      const id = vbd.backingId ?? vbd.mapId;
+      if (id !== null) context.unregister(id);
+    });
     signal.throwIfAborted();
     const command = showCommand(vbd, context.facts(vbd), false);
     await withDiskOpen(context, vbd, () => server.request<'show'>(command));
@@ -133,8 +143,23 @@ async function registerIfWanted(
   throw cannotPassThrough(candidate.vdev, `the kernel refuses it (${errnoName(-id)})`, -id);
 }
 
+/**
+ * Lets the kernel map a read-only image, while threads answer its reads: shared mappings then work, and they show the
+ * page cache of the image.
+ * @returns null if it cannot be mapped, as without root
+ */
+export function registerForMaps(
+  context: AttachContext,
+  candidate: PassthroughCandidate,
+  { image }: VbdSource,
+): number | null {
+  if (image === null || !candidate.readOnly || reasonNotToPassThrough(candidate) !== null) return null;
+  const id = context.register(image.fd);
+  return id > 0 ? id : null;
+}
+
 /** The part of a vbd that is known when its disk is opened. */
-type OpenedVbd = Omit<Vbd, 'size' | 'backingId' | 'partitions' | 'broken' | 'paused' | 'leaving'> & {
+type OpenedVbd = Omit<Vbd, 'size' | 'backingId' | 'mapId' | 'partitions' | 'broken' | 'paused' | 'leaving'> & {
   readonly size?: number;
 };
 
@@ -162,7 +187,8 @@ export function attachCommand(vbd: OpenedVbd, memories: RamImages): AttachComman
 
 /** The command to show a vbd's files. @param inherited whether an earlier server has shown them */
 export function showCommand(vbd: Vbd, facts: VbdFacts, inherited: boolean): ShowCommand {
-  const { nodeId, backingId, leaving, paused, pausedFor = [] } = vbd;
+  const { nodeId, backingId, mapId, leaving, paused, pausedFor = [] } = vbd;
   const partitions = (vbd.partitions ?? []).map(({ vdev, ...partition }) => ({ ...partition, name: vdev }));
-  return { op: 'show', nodeId, backingId, inherited, leaving, held: paused, holders: pausedFor, partitions, facts };
+  const pause = { held: paused, holders: pausedFor };
+  return { op: 'show', nodeId, backingId, mapId, inherited, leaving, ...pause, partitions, facts };
 }

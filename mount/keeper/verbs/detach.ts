@@ -151,6 +151,7 @@ export class Detaching {
         mountpoint: place.path,
         mountDev,
         ...(transport === 'fuse-native' && { inodeOf: lookUpInode }),
+        isPaused: () => this.#bus.vbds.all().some((vbd) => vbd.paused && filesOf(vbd).includes(file)),
         opens: (nodeId) => ledger.countHandles().get(nodeId) ?? 0,
         awaitForget: (nodeId, timeoutMs) => forgets.wait(nodeId, timeoutMs),
       },

@@ -5,13 +5,15 @@ import { isAbsolute } from 'node:path';
 import { FusetapError } from '../../../drivers/errors.js';
 import type { AttachRequest } from '../../control/interface.js';
 import type { CopyWatcher } from '../../control/progress.js';
+import { endsShown } from '../../images/refuse-foreign.js';
 import type { DriverFacts } from '../../server/commands.js';
 import { Holdings } from '../vbds/holdings.js';
 import type { Vbd, VbdSource } from '../vbds/vbd.js';
 import { type AttachContext, ownBus } from './attach-context.js';
 import { attachMemory } from './attach-memory.js';
 
-export type SourceWish = Pick<AttachRequest, 'driver' | 'image' | 'options' | 'share'> & Pick<Vbd, 'mode' | 'filters'>;
+export type SourceWish = Pick<AttachRequest, 'driver' | 'image' | 'options' | 'share' | 'raw'> &
+  Pick<Vbd, 'mode' | 'filters'>;
 
 export interface OpenedSource {
   readonly source: VbdSource;
@@ -36,16 +38,17 @@ export async function openSource(
   const facts = await context.server.request<'describe'>({ op: 'describe', driver, filters }, { once });
   checkImageGiven(facts, wish);
   const holdings = new Holdings();
-  const asked = { driver, options, imagePath, holdings };
+  const asked = { driver, options, imagePath, raw: wish.raw ?? false, holdings };
+  const recognize = facts.rawImage && !asked.raw ? endsShown(filters) : 'neither';
   try {
     if (facts.sharesMemory) {
-      const { memory, notes } = await attachMemory(context, wish, watcher);
+      const { memory, notes } = await attachMemory(context, { ...wish, recognize }, watcher);
       holdings.own('a ram image', () => context.memories.release(memory));
       if (mode !== 'r') await context.memories.allowWriting(memory);
       watcher.signal.throwIfAborted();
       return { source: { ...asked, image: null, memory, state: memory.state }, notes };
     }
-    const file = { mode, ownBus: ownBus(context), describePid: context.describePid };
+    const file = { mode, ownBus: ownBus(context), describePid: context.describePid, recognize };
     const image = imagePath === null ? null : await holdings.file({ path: imagePath, ...file }, old?.holdings);
     watcher.signal.throwIfAborted();
     return { source: { ...asked, image, memory: null, state: null }, notes: [] };

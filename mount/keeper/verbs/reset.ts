@@ -1,6 +1,7 @@
 /** Reset: copies the image of a ram vbd again. The old copy is kept until the new one is complete. */
 import { FusetapError } from '../../../drivers/errors.js';
 import type { CopyWatcher } from '../../control/progress.js';
+import { endsShown } from '../../images/refuse-foreign.js';
 import { logEvent } from '../../runtime/log.js';
 import type { BusParts } from '../vbds/bus-parts.js';
 import type { Vbd } from '../vbds/vbd.js';
@@ -28,18 +29,19 @@ export async function reset(resetContext: ResetContext, vbd: Vbd, watcher: CopyW
 async function resetNow({ bus, detaching, context }: ResetContext, vbd: Vbd, watcher: CopyWatcher): Promise<void> {
   const { vbds, memories } = bus;
   const { mode, filters, slot, vdev } = vbd;
-  const { memory, driver, options, imagePath } = vbd.source;
+  const { memory, driver, options, imagePath, raw } = vbd.source;
   if (memory === null) throw notRam(vbd);
   vbds.reserve(slot, vbd.partitions !== null);
   const told = logCopy(memory.image, watcher);
   try {
     await detaching.ensureUnused(vbd, { waitMs: 0, signal: watcher.signal });
-    const fresh = await recopyMemory(context, { driver, options, image: memory.image }, memory, told);
+    const recognize = raw ? 'neither' : endsShown(filters);
+    const fresh = await recopyMemory(context, { driver, options, image: memory.image, recognize }, memory, told);
     try {
       const share = memories.shareOf(fresh);
       // passed through only if the old one was
       const passthrough = vbd.backingId === null ? 'off' : 'on';
-      const request = { driver, image: imagePath, vdev, mode, options, filters: [...filters], share };
+      const request = { driver, image: imagePath, vdev, mode, options, filters: [...filters], share, raw };
       const partitions = vbd.partitions !== null;
       // the new file takes over the name; if the attach fails, the old file still has it
       const again = await attach(context, { ...request, passthrough, partitions }, { slot, vdev }, told);

@@ -15,6 +15,7 @@ import type { BusParts } from '../vbds/bus-parts.js';
 import type { Vbd } from '../vbds/vbd.js';
 import { attachCommand } from './attach.js';
 import type { AttachContext } from './attach-context.js';
+import type { Detaching } from './detach.js';
 import { logCopy } from './log-copy.js';
 import { openSource } from './open-source.js';
 import type { Pausing } from './pause.js';
@@ -23,6 +24,7 @@ import type { Pausing } from './pause.js';
 export interface Swapping {
   readonly bus: BusParts;
   readonly pausing: Pausing;
+  readonly detaching: Detaching;
   readonly context: AttachContext;
 }
 
@@ -41,7 +43,7 @@ export async function swap(swapping: Swapping, vbd: Vbd, request: SwapRequest, w
 }
 
 async function swapPaused(
-  { bus, context }: Swapping,
+  { bus, detaching, context }: Swapping,
   vbd: Vbd,
   request: SwapRequest,
   watcher: CopyWatcher,
@@ -53,7 +55,9 @@ async function swapPaused(
     const { size: _, ...place } = { ...vbd, source };
     const attach = attachCommand(place, bus.memories);
     const facts = context.facts({ ...vbd, source });
-    await context.server.request<'swap'>({ op: 'swap', attach, facts }, { once: isAbsolute(driver) });
+    const swap = (): Promise<null> =>
+      context.server.request<'swap'>({ op: 'swap', attach, facts }, { once: isAbsolute(driver) });
+    await (vbd.mapId === null ? swap() : whileClosed({ detaching, context }, vbd, swap));
   } catch (error) {
     await source.holdings.release();
     throw error;
@@ -63,6 +67,32 @@ async function swapPaused(
   void old.holdings.release();
   bus.record();
   logEvent({ event: 'swapped', vdev: vbd.vdev, driver, image });
+}
+
+/**
+ * Swaps a vbd that the kernel can map: nobody may have it open, because a mapping would keep the old image. Afterwards
+ * the kernel cannot map it any more.
+ * @throws FusetapError BUSY with the holders
+ */
+async function whileClosed(
+  { detaching, context }: Pick<Swapping, 'detaching' | 'context'>,
+  vbd: Vbd,
+  swap: () => Promise<null>,
+): Promise<void> {
+  await detaching.ensureFileUnused(vbd, { waitMs: 0 }).catch((error: unknown) => {
+    if (!(error instanceof FusetapError) || error.code !== 'BUSY') throw error;
+    throw new FusetapError('BUSY', `${error.message}; it can be mapped, so its image cannot be replaced meanwhile`, {
+      hint: 'close it there, or attach it with --passthrough off',
+      holders: error.holders,
+    });
+  });
+  try {
+    await swap();
+    if (vbd.mapId !== null) context.unregister(vbd.mapId);
+    vbd.mapId = null;
+  } finally {
+    await detaching.allowOpens(vbd);
+  }
 }
 
 function refuseRunning(vbd: Vbd, bus: string): void {

@@ -40,6 +40,8 @@ export interface FileRun {
   timeoutMs: number;
   /** called if the file cannot be killed: aborts the buses that its processes may wait for */
   release: () => Promise<void>;
+  /** ends the file when it is aborted */
+  stop: AbortSignal;
 }
 
 /** after its own timeout a test file has this time to report what it was doing */
@@ -47,13 +49,6 @@ const GRACE_MS = 2_000;
 const KILL_WAIT_MS = 3_000;
 /** the most output that is shown for a file */
 const OUTPUT_LIMIT = 20_000;
-
-const running = new Set<ChildProcess>();
-
-/** Kills all test files that run now, each with its process group. */
-export function killRunningFiles(): void {
-  for (const child of running) killGroup(child);
-}
 
 function killGroup(child: ChildProcess): void {
   try {
@@ -63,8 +58,11 @@ function killGroup(child: ChildProcess): void {
   }
 }
 
-/** Runs the file; never throws because of the file. */
-export async function runFile(run: FileRun): Promise<FileResult> {
+/**
+ * Runs the file; never throws because of the file.
+ * @returns null if `stop` ended it
+ */
+export async function runFile(run: FileRun): Promise<FileResult | null> {
   const started = performance.now();
   const child = spawn(process.execPath, [run.path], {
     // a process group of its own, so that a timeout ends its children too; tap reports t.setTimeout over ipc
@@ -72,11 +70,10 @@ export async function runFile(run: FileRun): Promise<FileResult> {
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     env: { ...process.env, TAP_TIMEOUT: String(run.timeoutMs / 1000), TAP_DIAG: '1', ...run.environment },
   });
-  running.add(child);
   const result = collect(child);
   const end = await waitForEnd(child, run);
-  running.delete(child);
   await streamsClosed(child);
+  if (run.stop.aborted) return null;
   return { ...result(end), durationMs: performance.now() - started };
 }
 
@@ -135,14 +132,15 @@ interface End {
   problem: string | null;
 }
 
-/** Waits for the child, or kills it when its time is up. */
+/** Waits for the child, or kills it when its time is up or `stop` is aborted. */
 async function waitForEnd(child: ChildProcess, run: FileRun): Promise<End> {
   const ended = once(child, 'exit').then(
     ([code, signal]) => describeEnd(code as number | null, signal as NodeJS.Signals | null),
     (error: unknown): End => ({ status: null, problem: `could not be started: ${error}` }),
   );
   const late = Symbol();
-  const first = await Promise.race([ended, timeoutOf(child, run.timeoutMs).then(() => late)]);
+  const limits = [timeoutOf(child, run.timeoutMs), aborted(run.stop)];
+  const first = await Promise.race([ended, ...limits.map((limit) => limit.then(() => late))]);
   if (typeof first !== 'symbol') return first;
 
   killGroup(child);
@@ -153,6 +151,11 @@ async function waitForEnd(child: ChildProcess, run: FileRun): Promise<End> {
   const freed = await settles(ended);
   const outcome = freed ? 'only be killed after its buses were aborted' : 'not be killed';
   return { status: null, problem: `ran longer than ${seconds} s and could ${outcome}` };
+}
+
+/** Resolves when the signal is aborted. */
+async function aborted(signal: AbortSignal): Promise<void> {
+  if (!signal.aborted) await once(signal, 'abort');
 }
 
 const settles = (promise: Promise<unknown>): Promise<boolean> =>

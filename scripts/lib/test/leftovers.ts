@@ -94,6 +94,15 @@ export async function removeLeftovers(territory: Territory, left: Leftovers): Pr
   await findLeftovers(territory, REMOVAL_PATIENCE_MS);
 }
 
+/** Removes everything, also what processes made while they were ended. */
+export async function clearTerritory(territory: Territory): Promise<void> {
+  for (let rounds = 0; rounds < 5; rounds++) {
+    const left = await look(territory);
+    if (describeLeftovers(left).length === 0) return;
+    await removeLeftovers(territory, left);
+  }
+}
+
 /** Aborts the FUSE connections of the territory: processes that wait for an answer get ECONNABORTED. */
 export async function abortTerritory(territory: Territory): Promise<void> {
   await abortBuses((await look(territory)).mounts);

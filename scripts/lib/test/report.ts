@@ -42,6 +42,11 @@ function describeValue(key: string, value: unknown): string {
   return text.includes('\n') ? `\n${indent(text, 2)}` : text;
 }
 
+/** The lines about a run that a signal ended. @param names the files that were not run to their end */
+export function describeInterruption(signal: NodeJS.Signals, names: readonly string[]): string {
+  return ['', `ended by ${signal}; not run to their end:`, ...names.map((name) => `  ${name}`)].join('\n');
+}
+
 /** The lines at the end of the run, the last of them `N passed, N failed, N skipped`. */
 export function describeRun(results: readonly NamedResult[]): string {
   const lines: string[] = [];

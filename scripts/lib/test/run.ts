@@ -4,23 +4,26 @@
  *     node dist/scripts/lib/test/run.js [--jobs N] [--timeout SECONDS] [PATTERN…]
  *
  * Each file runs in a directory of its own (TMPDIR, and the runtime directory of buses below it). Mounts, loop devices
- * and processes that it leaves there are failures of that file.
+ * and processes that it leaves there are failures of that file. SIGINT, SIGTERM and SIGHUP end the run at once: the files
+ * that run are killed, what they left is removed, and the report names the files that were not run to their end.
  */
 import { execFile } from 'node:child_process';
+import { setMaxListeners } from 'node:events';
 import { chmod, mkdir, mkdtemp, readdir } from 'node:fs/promises';
-import { availableParallelism, tmpdir } from 'node:os';
+import { availableParallelism, constants, tmpdir } from 'node:os';
 import { join, relative, resolve } from 'node:path';
 import { parseArgs, promisify } from 'node:util';
-import { type FileResult, killRunningFiles, runFile } from './file.js';
+import { type FileResult, runFile } from './file.js';
 import {
   abortTerritory,
+  clearTerritory,
   describeLeftovers,
   findLeftovers,
   MARK,
   removeLeftovers,
   type Territory,
 } from './leftovers.js';
-import { describeFile, describeRun, type NamedResult } from './report.js';
+import { describeFile, describeInterruption, describeRun, type NamedResult } from './report.js';
 
 const dist = resolve(import.meta.dirname, '../../..');
 const LEFTOVER_PATIENCE_MS = 3_000;
@@ -63,13 +66,29 @@ async function selectFiles(patterns: string[]): Promise<string[]> {
 
 const sourceName = (file: string): string => relative(dist, file).replace(/\.js$/, '.ts');
 
-async function runInTerritory(file: string, territory: Territory, timeoutMs: number): Promise<FileResult> {
+/** What is the same for all files of a run. */
+interface Conditions {
+  timeoutMs: number;
+  /** ends the files when it is aborted */
+  stop: AbortSignal;
+}
+
+/** @returns null if `stop` ended the file: nothing of it is left then either */
+async function runInTerritory(
+  file: string,
+  territory: Territory,
+  { timeoutMs, stop }: Conditions,
+): Promise<FileResult | null> {
   const { directory, mark } = territory;
   await mkdir(directory);
   // the mode of /tmp: tests also run programs as other users
   await chmod(directory, 0o1777);
   const environment = { TMPDIR: directory, FUSETAP_RUNTIME_DIR: join(directory, 'runtime'), [MARK]: mark };
-  const result = await runFile({ path: file, environment, timeoutMs, release: () => abortTerritory(territory) });
+  const result = await runFile({ path: file, environment, timeoutMs, release: () => abortTerritory(territory), stop });
+  if (result === null) {
+    await clearTerritory(territory);
+    return null;
+  }
   const left = await findLeftovers(territory, LEFTOVER_PATIENCE_MS);
   for (const line of describeLeftovers(left)) {
     result.failures.push({ name: `left behind: ${line}`, diagnostics: null });
@@ -110,15 +129,18 @@ async function removeDirectory(directory: string): Promise<void> {
   });
 }
 
-/** Ends the run on a signal, after removing the leftovers of the files that ran. */
-function leaveAtSignals(territories: Set<Territory>, directory: string): void {
-  const leave = async (): Promise<void> => {
-    killRunningFiles();
-    for (const territory of territories) await removeLeftovers(territory, await findLeftovers(territory, 0));
-    await removeDirectory(directory);
-    process.exit(130);
+/** The first signal that asks the run to end, from now on. A second one must not interrupt the removal of leftovers. */
+function catchSignals(): { stop: AbortSignal; first: () => NodeJS.Signals | undefined } {
+  const controller = new AbortController();
+  // one for each file
+  setMaxListeners(0, controller.signal);
+  let first: NodeJS.Signals | undefined;
+  const end = (signal: NodeJS.Signals): void => {
+    first ??= signal;
+    controller.abort();
   };
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => void leave());
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, end);
+  return { stop: controller.signal, first: () => first };
 }
 
 async function main(): Promise<number> {
@@ -129,21 +151,26 @@ async function main(): Promise<number> {
     console.log(`no test file has '${patterns.join("' or '")}' in its name\n\n0 passed, 1 failed, 0 skipped`);
     return 2;
   }
+  const { stop, first } = catchSignals();
   const directory = await mkdtemp(join(tmpdir(), 'fusetap-test-'));
   await chmod(directory, 0o755);
   await shareMounts(directory);
-  const active = new Set<Territory>();
-  leaveAtSignals(active, directory);
   await forEachAtOnce([...files.entries()], jobs, async ([index, file]) => {
+    if (stop.aborted) return;
     const territory = { directory: join(directory, String(index)), mark: join(directory, String(index)) };
-    active.add(territory);
-    const result = { name: sourceName(file), ...(await runInTerritory(file, territory, timeoutMs)) };
-    active.delete(territory);
-    results.push(result);
-    console.log(describeFile(result));
+    const result = await runInTerritory(file, territory, { timeoutMs, stop });
+    if (result === null) return;
+    results.push({ name: sourceName(file), ...result });
+    console.log(describeFile({ name: sourceName(file), ...result }));
   });
   await removeDirectory(directory);
+  const signal = first();
+  const ended = new Set(results.map(({ name }) => name));
+  const missed = files.map(sourceName).filter((name) => !ended.has(name));
+  const isInterrupted = signal !== undefined && missed.length > 0;
+  if (isInterrupted) console.log(describeInterruption(signal, missed));
   console.log(describeRun(results.sort((a, b) => (a.name < b.name ? -1 : 1))));
+  if (isInterrupted) return 128 + constants.signals[signal];
   return results.some(({ failures }) => failures.length > 0) ? 1 : 0;
 }
 

@@ -29,7 +29,7 @@ t.test('the message names the wrong key', async (t) => {
     [{ ...right, driver: 'x'.repeat(4097) }, /^driver: must have at most 4096 characters$/],
     [{ ...right, driver: 1 }, /^driver: must be a string$/],
     [{ ...right, image: 'a.img' }, /^image: must be an absolute path$/],
-    [{ ...right, mode: 'rw' }, /^mode: must be one of r, w, w!$/],
+    [{ ...right, mode: 'rw' }, /^mode: 'rw' is none of r, w, w!$/],
     [{ ...right, uid: 1.5 }, /^uid: must be an integer$/],
     [{ ...right, uid: -1 }, /^uid: must be at least 0$/],
     [{ ...right, uid: 2 ** 32 - 1 }, /^uid: must be at most 4294967294$/],

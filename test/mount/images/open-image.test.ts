@@ -85,6 +85,18 @@ t.test('symbolic links are followed, relative ones, absolute ones and those in d
   t.equal(image.path, join(at, 'folder', '..', 'folder', 'relative'));
 });
 
+t.test('a link leads to a name that is not UTF-8', async (t) => {
+  const at = await scratch(t);
+  const odd = Buffer.concat([Buffer.from(`${at}/odd`), Buffer.from([0xff])]);
+  await mkdir(odd);
+  await writeFile(Buffer.concat([odd, Buffer.from('/bad'), Buffer.from([0xfe])]), 'x'.repeat(4096));
+  await symlink(odd, join(at, 'folder'));
+  await symlink(Buffer.concat([Buffer.from('folder/bad'), Buffer.from([0xfe])]), join(at, 'image'));
+  const image = await opened(t, join(at, 'image'), 'w');
+  t.match(image, { path: join(at, 'image'), sizeBytes: 4096, kind: 'file' });
+  await refused(t, `${at}/odd\u{fffd}/bad`, 'w', { code: 'NOT_FOUND', message: /not UTF-8/, hint: /ln -s/ });
+});
+
 t.test('what cannot be a disk is refused', async (t) => {
   const at = await scratch(t);
   const plain = await makeFile(t);

@@ -27,7 +27,7 @@ t.test('chosen', (t) => {
   t.equal(ramLimitBytes(0, { FUSETAP_RAM_LIMIT: '' }, read), 8 * GIB);
   t.throws(() => ramLimitBytes(0, { FUSETAP_RAM_LIMIT: 'much' }, read), {
     code: 'USAGE',
-    message: "FUSETAP_RAM_LIMIT is not a size: 'much'",
+    message: "FUSETAP_RAM_LIMIT: 'much' is not a size",
   });
   t.end();
 });

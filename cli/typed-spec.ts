@@ -1,0 +1,28 @@
+/**
+ * A SPEC as it was typed. The grammars of disk specs cut a word at its commas; if that gives no disk, but the word as a
+ * whole names a file, the file is meant.
+ */
+import { existsSync } from 'node:fs';
+import { driverNames } from '../drivers/names.js';
+import { combineWords, type DiskSpec, parseWords, pathSpec } from './disk-spec/index.js';
+
+/** The disk of the words `SPEC [VDEV] [MODE]`. @throws FusetapError as parseWords */
+export function typedSpec(text: string, vdev?: string, mode?: string): DiskSpec {
+  let spec: DiskSpec;
+  try {
+    spec = parseWords(text, vdev, mode);
+  } catch (error) {
+    const whole = existingFile(text);
+    if (whole === null) throw error;
+    return combineWords(whole, vdev, mode);
+  }
+  const isThere = spec.image === null || spec.belowDev !== undefined || existsSync(spec.image);
+  const whole = isThere ? null : existingFile(text);
+  return whole === null ? spec : combineWords(whole, vdev, mode);
+}
+
+/** The word as DRIVER:PATH or PATH, if that is an existing file. */
+function existingFile(text: string): DiskSpec | null {
+  const spec = pathSpec(text, driverNames);
+  return spec !== null && spec.image !== null && existsSync(spec.image) ? spec : null;
+}

@@ -1,0 +1,70 @@
+/** The page docs/first-hour.md, from what the screen showed. */
+import type { Chapter } from './chapters.js';
+import type { PlayedChapter, Shown } from './play.js';
+
+const HEAD = `# The first hour
+
+This page is a real session: \`scripts/first-hour\` typed these commands into a terminal, and this is what the screen showed.
+Only times, numbers of processes and devices, and names of directories were replaced. You need an empty directory and root
+(or see [support.md](support.md) for what other users can do). \`$ \` is the prompt of the shell.
+`;
+
+/** Where the session was, and how the page calls it. */
+export interface Places {
+  readonly home: string;
+  readonly runtime: string;
+}
+
+export function drawPage(chapters: readonly PlayedChapter[], places: Places): string {
+  const text = chapters.map(({ chapter, shown }) => drawChapter(chapter, shown)).join('\n');
+  return plain(`${HEAD}\n${text}`, places);
+}
+
+function drawChapter({ title, text }: Chapter, shown: readonly Shown[]): string {
+  const parts = [`## ${title}`, fold(text)];
+  let block: string[] = [];
+  for (const { intro, lines } of [...shown, { intro: ' ', lines: [] }]) {
+    if (intro !== '' && block.length > 0) {
+      parts.push(block.join('\n'));
+      block = [];
+    }
+    if (intro.trim() !== '') parts.push(intro);
+    block.push(...lines.map((line) => (line === '' ? '' : `    ${line}`)));
+  }
+  return `${parts.join('\n\n')}\n`;
+}
+
+/** Lines of at most 125 characters. */
+function fold(text: string): string {
+  return text.replace(/(.{1,125})(?: |$)/g, '$1\n').trimEnd();
+}
+
+/** The commands of a page, in its order. */
+export function commandsOf(page: string): string[] {
+  return [...page.matchAll(/^ {4}\$ (.*)$/gm)].map(([, line = '']) => line);
+}
+
+/** Without what differs from run to run. */
+function plain(text: string, { home, runtime }: Places): string {
+  let seconds = 0;
+  return text
+    .replaceAll(home, '/home/you')
+    .replaceAll(runtime, '/run/fusetap')
+    .replace(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, () => `2026-01-01T12:00:${String(seconds++).padStart(2, '0')}.000Z`)
+    .replace(/\bpid \d+ /g, 'pid 4711 ')
+    .replace(/\b(keeper|server|keeperPid|serverPid)([ =]+)\d+/g, (_, name: string, gap: string) => {
+      return `${name}${gap}${name.startsWith('keeper') ? 4712 : 4713}`;
+    })
+    .replace(/\b(share +)\d+:\d+:\d+/g, '$1254:0:131072')
+    .replace(/\/dev\/loop\d+/g, numbered('/dev/loop'))
+    .replace(/\bmount-[0-9a-f]{12}\b/g, 'mount-5eed5eed5eed');
+}
+
+/** Numbers different words in the order in which they come. */
+function numbered(front: string): (word: string) => string {
+  const found: string[] = [];
+  return (word) => {
+    if (!found.includes(word)) found.push(word);
+    return `${front}${found.indexOf(word)}`;
+  };
+}
