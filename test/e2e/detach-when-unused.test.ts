@@ -1,7 +1,7 @@
 /** Vbds that their bus detaches by itself when nobody uses them any more, among them those that `fusetap mount` attached. */
 import t from 'tap';
-import { detachWhenUnused } from '../../mount/client/detach-when-unused.js';
 import { detach, resolveBus } from '../../mount/client/index.js';
+import { detachWhenUnused } from '../../mount/file-system/detach-when-unused.js';
 import { Client } from './client.js';
 import { eventually } from './command.js';
 import { type Bench, forEachTransport, onDefaultTransport, openBench } from './fixtures.js';

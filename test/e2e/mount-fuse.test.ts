@@ -127,7 +127,7 @@ onDefaultTransport(t, ['unshare'], async (t, transport) => {
       fusetap mount swap.img mnt || echo $?`;
     const env = { node: process.execPath, cli: CLI };
     const names = formats.map(([name]) => name);
-    const ran = await bench.execute('unshare', ['-m', 'sh', '-uc', script, 'sh', ...names], {
+    const ran = await bench.execute('unshare', ['-m', '--propagation', 'slave', 'sh', '-uc', script, 'sh', ...names], {
       env,
       timeoutMs: 120_000,
     });

@@ -1,6 +1,6 @@
 import t from 'tap';
-import { detachWhenUnused } from '../../../mount/client/detach-when-unused.js';
 import { resolveBus } from '../../../mount/client/index.js';
+import { detachWhenUnused } from '../../../mount/file-system/detach-when-unused.js';
 import { aVbd, fakeBus, tempDir } from '../../cli/fake-bus.js';
 
 t.test('a vbd is marked; a bus of an older version knows no marks', async (t) => {
