@@ -2,7 +2,7 @@
 
 import type { Command } from 'commander';
 import { defined } from '../../drivers/defined.js';
-import { driverNames, driverSummaries } from '../../drivers/names.js';
+import { driverSummaries } from '../../drivers/names.js';
 import type { VbdInfo } from '../../mount/control/interface.js';
 import { attachAll } from '../attach-all.js';
 import { addAttachOptions } from '../attach-options.js';
@@ -38,17 +38,15 @@ export function register(program: Command): void {
     '--config <FILE>',
     'attach all disks of FILE, or none: a domain file of xm or xl, or what config or ls --json prints; - is stdin',
   );
-  const width = Math.max(...driverNames.map((name) => name.length));
-  const drivers = driverSummaries.map(([name, summary]) => `  ${name.padEnd(width)}  ${summary}`);
-  command.addHelpText('after', `\nDrivers:\n${drivers.join('\n')}`);
-  endHelp(command, [
+  const examples = [
     'fusetap attach disk.img',
     'fusetap attach a.img b.img ram:c.img',
     'fusetap attach tap:ram:golden.img,xvdb,w',
     "fusetap attach --driver aio --image 'a,b.img' xvdc r",
     'fusetap attach --filter delay=20 --filter error=write:1M-2M ram:golden.img',
     'fusetap attach --bus mirage --config mirage.xl',
-  ]);
+  ];
+  endHelp(command, examples, { lists: [{ title: 'Drivers', rows: driverSummaries }] });
 }
 
 async function run(words: readonly string[], options: AttachOptions): Promise<void> {

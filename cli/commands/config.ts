@@ -3,10 +3,9 @@ import type { Command } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
 import { showBus } from '../../mount/client/index.js';
 import type { VbdInfo } from '../../mount/control/interface.js';
-import { withBus } from '../bus-word.js';
 import { printXlSpec } from '../disk-spec/index.js';
 import { placed } from '../listed-disk.js';
-import { chosenBus, endHelp, type SharedOptions } from '../options.js';
+import { chosenBus, endHelp, type SharedOptions, withBus } from '../options.js';
 import { print, printError, printJson } from '../output.js';
 
 export function register(program: Command): void {

@@ -5,6 +5,7 @@
 import { FusetapError } from '../../drivers/errors.js';
 import { DEFAULT_DRIVER } from '../../drivers/names.js';
 import { quoted } from '../../drivers/quote.js';
+import { SECTOR_SIZES, type SectorBytes } from '../../mount/client/size.js';
 import type { AttachRequest } from '../../mount/control/interface.js';
 import type { Mode } from '../../mount/images/mode.js';
 import { imagePath } from '../image-path.js';
@@ -12,7 +13,7 @@ import { imagePath } from '../image-path.js';
 /** keys of `ls --json` that describe where a vbd was, and its state */
 const PASSED_OVER = new Set([
   ...'bus slot path size state opens transport keeperPid serverPid restarts version'.split(' '),
-  ...'changedOutside broken imageState movedTo deleted mounts loops holders'.split(' '),
+  ...'changedOutside writtenOutside broken imageState movedTo deleted mounts loops holders'.split(' '),
 ]);
 
 type Filters = NonNullable<AttachRequest['filters']>;
@@ -38,6 +39,7 @@ export function requestOfJson(entry: unknown): AttachRequest {
   const share = fields.take('share', isStringOrNull);
   const raw = fields.take('raw', isBoolean);
   const partitions = fields.take('partitions', isPartitions);
+  const sectorSize = fields.take('sectorSize', isSectorSize);
   fields.refuseOthers();
   return {
     ...request,
@@ -47,6 +49,7 @@ export function requestOfJson(entry: unknown): AttachRequest {
     // a vbd without a share name is shared by the identity of its image, which has colons
     ...(share != null && !share.includes(':') && { share }),
     ...(partitions && { partitions: true }),
+    ...(sectorSize != null && { sectorSize }),
     ...(raw && { raw }),
   };
 }
@@ -85,6 +88,8 @@ const isPassthrough = (value: unknown): value is 'auto' | 'on' | 'off' | boolean
   typeof value === 'boolean' || value === 'auto' || value === 'on' || value === 'off';
 const isPartitions = (value: unknown): value is unknown[] | boolean | null =>
   value === null || typeof value === 'boolean' || Array.isArray(value);
+const isSectorSize = (value: unknown): value is SectorBytes | null =>
+  value === null || SECTOR_SIZES.some((size) => size === value);
 const isStringRecord = (value: unknown): value is Record<string, string> =>
   typeof value === 'object' && value !== null && !Array.isArray(value) && Object.values(value).every(isString);
 const isFilters = (value: unknown): value is (Filters[number] | string)[] =>

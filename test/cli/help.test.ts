@@ -23,7 +23,9 @@ for (const command of COMMANDS) {
     const end = stdout.slice(stdout.indexOf('\nExamples:\n'));
     t.match(end, new RegExp(`^\nExamples:\n  .*fusetap ${command}\\b`));
     const exits = command === 'run' ? ['125', '126', '127', '128+N'] : ['0', ...Object.values(EXIT_CODES).map(String)];
-    const listed = [...end.slice(end.indexOf('\nExit codes:\n')).matchAll(/^ {2}(\d[\d+N]*) {2}\S/gm)].map((m) => m[1]);
+    const listed = [...end.slice(end.indexOf('\nExit codes:\n')).matchAll(/^ {2}(\d[\d+N]*) {2,}\S/gm)].map(
+      (m) => m[1],
+    );
     t.same(listed, exits);
     t.match(stdout, /--json/, 'the shared options are in it');
   });

@@ -176,10 +176,10 @@ export class KernelTransport implements Transport {
   }
 
   /** No thread has the window of a paused file; `resume` gives them the new one. */
-  async swap(nodeId: number, { disk, bytesFd }: Pick<BusFile, 'disk' | 'bytesFd'>): Promise<void> {
+  async swap(nodeId: number, { disk, bytesFd, isSameImage }: Parameters<Transport['swap']>[1]): Promise<void> {
     const node = this.#tree.byId(nodeId);
     if (node === undefined) return;
-    node.mapId = null;
+    if (!isSameImage) node.mapId = null;
     node.file = { ...node.file, disk, bytesFd: bytesFd ?? null };
     await this.#noteWriter(node.file);
   }

@@ -4,10 +4,11 @@
  *      file without a name (draft-file.ts) ─► filled by the server, fsync ─► linked as FILE, or renamed over it ─►
  *      fsync of the directory
  *
- * A file that is replaced must not be in use (rule 8, mode w); the new file gets its owner and mode.
+ * A file that is replaced must not be in use (rule 8, mode w); the new file gets its owner and mode. To a FIFO that
+ * somebody reads the bytes are written, and it stays as it is.
  */
 import { constants, fstatSync } from 'node:fs';
-import { type FileHandle, lstat, open } from 'node:fs/promises';
+import { type FileHandle, lstat, open, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { closeAll } from '../../../drivers/close-fd.js';
 import { FusetapError, toFusetapError } from '../../../drivers/errors.js';
@@ -21,8 +22,8 @@ import { DraftFile } from './draft-file.js';
 export interface SaveContext extends ClaimOptions {
   /** the target must not be on this bus */
   readonly ownBus: OwnBus;
-  /** fills an open empty file, durably */
-  copy(fd: number): Promise<void>;
+  /** fills an open empty file, durably; or writes all bytes to a FIFO */
+  copy(fd: number, kind: { isFifo: boolean }): Promise<void>;
   /** runs `place`, which replaces the file of identity `from` by the one of identity `to` */
   replace(from: string, to: string, place: () => void): Promise<void>;
 }
@@ -35,6 +36,8 @@ export interface SaveContext extends ClaimOptions {
  */
 export async function saveTo(path: string, force: boolean, context: SaveContext): Promise<string> {
   const directory = await followOutside(dirname(path), context.ownBus);
+  const fifo = await openFifo(join(directory, basename(path)));
+  if (fifo !== null) return await writeToFifo(fifo, path, context);
   const old = await openOld(path, join(directory, basename(path)), force, context);
   try {
     const target = old?.realPath ?? join(directory, basename(path));
@@ -43,6 +46,30 @@ export async function saveTo(path: string, force: boolean, context: SaveContext)
   } finally {
     // closing it also releases its claim
     if (old !== null) await closeAll([old.fd]);
+  }
+}
+
+/** @returns null if the path does not lead to a FIFO */
+async function openFifo(path: string): Promise<FileHandle | null> {
+  const stats = await stat(path).catch(() => null);
+  if (stats?.isFIFO() !== true) return null;
+  try {
+    return await open(path, constants.O_WRONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENXIO') throw cannotSave(path, error);
+    throw new FusetapError('FAILED', `cannot save to ${named(path)}: nobody reads this FIFO`, { path });
+  }
+}
+
+async function writeToFifo(fifo: FileHandle, path: string, context: SaveContext): Promise<string> {
+  try {
+    if (!(await fifo.stat()).isFIFO()) throw new FusetapError('FAILED', `${named(path)} was replaced meanwhile`);
+    await context.copy(fifo.fd, { isFifo: true });
+    return path;
+  } catch (error) {
+    throw cannotSave(path, error);
+  } finally {
+    await fifo.close();
   }
 }
 
@@ -77,7 +104,7 @@ async function fillAndPlace(target: string, old: OpenedImage | null, context: Sa
   const draft = await openDraft(target, context.ownBus);
   const { file } = draft;
   try {
-    await context.copy(file.fd);
+    await context.copy(file.fd, { isFifo: false });
     if (old === null) placeNew(draft, target);
     else {
       await copyOwner(old, file);

@@ -4,9 +4,9 @@ import type { PlayedChapter, Shown } from './play.js';
 
 const HEAD = `# The first hour
 
-This page is a real session: \`scripts/first-hour\` typed these commands into a terminal, and this is what the screen showed.
-Only times, numbers of processes and devices, and names of directories were replaced. You need an empty directory and root
-(or see [support.md](support.md) for what other users can do). \`$ \` is the prompt of the shell.
+This page is a real session: \`scripts/first-hour\` of a clone typed these commands into a terminal, and this is what the screen
+showed. Only times, numbers of processes and devices, and names of directories were replaced. You need an empty directory and
+root (or see [support.md](support.md) for what other users can do). \`$ \` is the prompt of the shell.
 `;
 
 /** Where the session was, and how the page calls it. */
