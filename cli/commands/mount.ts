@@ -7,7 +7,7 @@ import { FusetapError } from '../../drivers/errors.js';
 import { type BusPlace, resolveBus } from '../../mount/client/index.js';
 import { type MountedImage, type MountRequest, mountImage } from '../../mount/file-system/index.js';
 import { type AttachWords, attachRequest } from '../attach-request.js';
-import { type MountWords, parseMountWords } from '../mount-words.js';
+import { type MountWords, parseMountWords } from '../disk-spec/index.js';
 import { callersRuntimeDir, endHelp, gather, type SharedOptions, sectorSizeOption } from '../options.js';
 import { printJson, printNote, sayIfUnprinted, tellWaits } from '../output.js';
 import { withProgress } from '../progress-bar.js';

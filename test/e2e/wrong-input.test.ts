@@ -89,7 +89,7 @@ const WITHOUT_BUS: readonly Mistake[] = [
   wrong('NOT_FOUND', /cannot mount on .*nowhere/, 'mount', '@/disk.img', '@/nowhere'),
   wrong('USAGE', /it is not a directory/, 'mount', '@/disk.img', '@/other.img'),
   wrong('NOT_FOUND', /no such image/, 'mount', '@/nowhere.img', '@/directory'),
-  wrong('NOT_FOUND', /no partition "first"/, 'mount', '@/disk.img', '@/directory', '--partition', 'first'),
+  wrong('NOT_FOUND', /no partition 'first'/, 'mount', '@/disk.img', '@/directory', '--partition', 'first'),
   wrong('USAGE', /number of a partition/, 'mount', '@/disk.img', '@/directory', '--partition', '0'),
   wrong('USAGE', /has no partitions/, 'mount', '@/disk.img', '@/directory', '--partitions'),
   wrong('USAGE', /contradict/, 'mount', '@/disk.img', '@/directory', '--partitions', '--partition', '1'),
