@@ -1,6 +1,6 @@
 /** Finds the position of the word under the cursor in a command line, which decides what it can be. */
 import type { Command, Option } from 'commander';
-import { MODES } from '../../mount/images/mode.js';
+import { isMode } from '../../mount/images/mode.js';
 import { findSlot } from '../../mount/slots/slots.js';
 import { flagsOf, type Kind, kindOfArgument, kindOfValue, takesValue } from './kinds.js';
 
@@ -21,8 +21,6 @@ export interface Place {
 
 /** `help` is no command: the name of one follows it. */
 export const HELP = 'help';
-
-const isMode = (word: string): boolean => MODES.some((mode) => mode === word);
 
 /** Options that take the place of the argument SPEC. */
 const INSTEAD_OF_SPEC: ReadonlySet<string> = new Set(['--driver', '--image']);
