@@ -8,7 +8,7 @@
 import { existsSync, statSync } from 'node:fs';
 import { FusetapError } from '../drivers/errors.js';
 import { named, quoted } from '../drivers/quote.js';
-import { MODES } from '../mount/images/mode.js';
+import { isMode } from '../mount/images/mode.js';
 import { type AttachWords, attachRequest, isGivenApart } from './attach-request.js';
 import { isVdevField } from './disk-spec/index.js';
 import { at, type ListedDisk } from './listed-disk.js';
@@ -54,8 +54,6 @@ function takes(disk: Disk, word: string): boolean {
   else return false;
   return true;
 }
-
-const isMode = (word: string): boolean => MODES.some((mode) => mode === word);
 
 /** Whether a word behind the first is a SPEC: it names a driver or more than a path, or there is such a file. */
 function isSpec(word: string): boolean {

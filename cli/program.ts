@@ -52,7 +52,8 @@ export function makeProgram(): Command {
     .version(VERSION, '-V, --version', 'print the version')
     .helpOption('-h, --help', 'print this help')
     .helpCommand(false)
-    .configureHelp({ showGlobalOptions: true })
+    // commander would not wrap the right column on a narrow terminal
+    .configureHelp({ showGlobalOptions: true, minWidthToWrap: 20 })
     // commander's own message would be a second line
     .configureOutput({ writeErr: () => {} })
     .exitOverride();

@@ -15,8 +15,8 @@ import { FusetapError } from '../drivers/errors.js';
 import type { FilterSpec } from '../drivers/filters/filter.js';
 import { DEFAULT_DRIVER } from '../drivers/names.js';
 import { quoted } from '../drivers/quote.js';
+import { absolutePath } from './client/finding/working-directory.js';
 import * as client from './client/index.js';
-import { absolutePath } from './client/working-directory.js';
 import type { AttachRequest, BusInfo, DetachResult, SaveResult, VbdInfo } from './control/interface.js';
 import { MODES, type Mode } from './images/mode.js';
 

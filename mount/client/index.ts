@@ -16,8 +16,8 @@ import type { BusPlace } from '../runtime/bus-place.js';
 import type { Lifeline } from '../runtime/lifeline.js';
 import { watchKeeper } from '../runtime/watch-bus-lock.js';
 import { askEither } from './ask.js';
+import { workingDirectory } from './finding/working-directory.js';
 import { proveReadable, withDriverWords } from './proving-read.js';
-import { workingDirectory } from './working-directory.js';
 
 export type { Progress } from '../control/progress.js';
 export { describeHolders } from '../holders/describe-holders.js';

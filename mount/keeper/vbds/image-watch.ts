@@ -152,7 +152,10 @@ export class ImageWatch {
     if (known.looking !== null) await awaitUntil(known.looking, performance.now() + LIMIT_MS);
     const writes = writesOf(bus, vbd);
     const { mtimeNs } = await fstatAsync(image.fd, { bigint: true });
-    Object.assign(known, { modifiedMs: Number(mtimeNs) / 1e6, writes, isWritten: false, isReplaced: false });
+    known.modifiedMs = Number(mtimeNs) / 1e6;
+    known.writes = writes;
+    known.isWritten = false;
+    known.isResized = false;
   }
 
   #of(bus: WatchedBus, vbd: Vbd, image: OpenedImage): Known {

@@ -8,7 +8,7 @@ const QUICK = [
   // below drivers/ and in slots/ there is only arithmetic
   /^test\/drivers\/[^/]+$/,
   /^test\/mount\/(?!slots\/)/,
-  /^test\/cli\/(attach|commands|detach|ls|mount-helper|output|run-command)\.test\.ts$/,
+  /^test\/cli\/(commands|mount-helper|output|run-command)\.test\.ts$/,
   /^test\/e2e\/each-node\.test\.ts$/,
 ];
 
