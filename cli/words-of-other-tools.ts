@@ -58,7 +58,8 @@ const COMMANDS: Hints = {
   ...all('suspend freeze', 'did you mean pause?'),
   ...all('unmount', 'did you mean umount?'),
   ...all('restore import', 'fusetap attach --config FILE attaches what fusetap ls --json has printed'),
-  ...all('resize grow', 'change the size of the image with truncate(1) while it is not attached'),
+  ...all('grow extend', 'did you mean resize?'),
+  ...all('partprobe partx', 'did you mean reread?'),
   ...all('convert', 'qemu-img convert -O raw IMAGE disk.img'),
 };
 
@@ -68,7 +69,8 @@ const WITHOUT_COMMAND: Hints = {
   ...all('-D --detach-all', 'did you mean fusetap detach --all?'),
   ...all('-a --all -l --list', 'did you mean fusetap ls?'),
   ...all('-j --associated', 'did you mean fusetap ls IMAGE?'),
-  ...all('-f --find --show -c --connect', 'did you mean fusetap attach IMAGE?'),
+  ...all('-f --find --show --connect', 'did you mean fusetap attach IMAGE?'),
+  ...all('-c --set-capacity', 'did you mean fusetap resize VBD? To attach: fusetap attach IMAGE'),
   ...all('-P --partscan', 'did you mean fusetap attach --partitions IMAGE?'),
 };
 

@@ -47,11 +47,12 @@ function printLines(vbds: readonly VbdInfo[], options: SharedOptions): void {
 }
 
 /** What a line of xl cannot carry. */
-function lostParts({ filters = [], options = {}, raw, partitions, share }: VbdInfo): string[] {
+function lostParts({ filters = [], options = {}, raw, sectorSize, partitions, share }: VbdInfo): string[] {
   return [
     ...filters,
     ...Object.entries(options).map(([name, value]) => `--option ${name}=${value}`),
     ...(raw ? ['--raw'] : []),
+    ...(sectorSize == null ? [] : [`--sector-size ${sectorSize}`]),
     ...(partitions === null ? [] : ['--partitions']),
     // a share name with colons is the identity of the image, which every attach of it has
     ...(share === null || share.includes(':') ? [] : [`--share ${share}`]),

@@ -5,17 +5,22 @@
 import { FusetapError } from '../../drivers/errors.js';
 import { DEFAULT_DRIVER } from '../../drivers/names.js';
 import { quoted } from '../../drivers/quote.js';
+import type { VbdAbove } from '../../mount/client/finding/above.js';
 import { SECTOR_SIZES, type SectorBytes } from '../../mount/client/size.js';
 import type { AttachRequest } from '../../mount/control/interface.js';
 import type { Mode } from '../../mount/images/mode.js';
 import { imagePath } from '../image-path.js';
 
-/** keys of `ls --json` that describe where a vbd was, and its state */
-const PASSED_OVER = new Set([
-  ...'bus slot path size state opens transport keeperPid serverPid restarts version'.split(' '),
-  ...'changedOutside writtenOutside broken imageState movedTo deleted mounts loops holders'.split(' '),
-  'detachesWhenUnused',
-]);
+/** The keys that make a request. */
+type Taken = keyof Omit<AttachRequest, 'transport' | 'allowOther' | 'uid' | 'gid' | 'fileMode' | 'detachesWhenUnused'>;
+
+/** The other keys of `ls --json` and `show --json`: where a vbd was, and its state. A new key does not compile here. */
+const PASSED_OVER: Readonly<Record<Exclude<keyof VbdAbove | 'holders', Taken>, true>> = {
+  ...{ bus: true, slot: true, path: true, size: true, state: true, opens: true, transport: true, keeperPid: true },
+  ...{ serverPid: true, restarts: true, version: true, changedOutside: true, writtenOutside: true, broken: true },
+  ...{ imageState: true, movedTo: true, deleted: true, mounts: true, loops: true, holders: true },
+  detachesWhenUnused: true,
+};
 
 type Filters = NonNullable<AttachRequest['filters']>;
 
@@ -63,7 +68,7 @@ class Fields {
     this.#object = object;
   }
 
-  take<Value>(key: string, isRight: (value: unknown) => value is Value): Value | undefined {
+  take<Value>(key: Taken, isRight: (value: unknown) => value is Value): Value | undefined {
     this.#taken.add(key);
     const value = this.#object[key];
     if (value === undefined || isRight(value)) return value;
@@ -73,7 +78,7 @@ class Fields {
   }
 
   refuseOthers(): void {
-    const other = Object.keys(this.#object).find((key) => !this.#taken.has(key) && !PASSED_OVER.has(key));
+    const other = Object.keys(this.#object).find((key) => !this.#taken.has(key) && !Object.hasOwn(PASSED_OVER, key));
     if (other === undefined) return;
     throw new FusetapError('USAGE', `unknown key of a disk: ${quoted(other)}`, {
       hint: `keys of a disk are ${[...this.#taken].join(', ')}`,
