@@ -8,7 +8,7 @@
  * somebody reads the bytes are written, and it stays as it is.
  */
 import { constants, fstatSync } from 'node:fs';
-import { type FileHandle, lstat, open, stat } from 'node:fs/promises';
+import { type FileHandle, lstat, open } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { closeAll } from '../../../drivers/close-fd.js';
 import { FusetapError, toFusetapError } from '../../../drivers/errors.js';
@@ -36,11 +36,14 @@ export interface SaveContext extends ClaimOptions {
  */
 export async function saveTo(path: string, force: boolean, context: SaveContext): Promise<string> {
   const directory = await followOutside(dirname(path), context.ownBus);
-  const fifo = await openFifo(join(directory, basename(path)));
+  const there = join(directory, basename(path));
+  // the file may be a mount point of its own
+  await context.ownBus.answering?.askFirst(there, { path, at: locate(await readMounts('self'), there) });
+  const fifo = await openFifo(there);
   if (fifo !== null) return await writeToFifo(fifo, path, context);
-  const old = await openOld(path, join(directory, basename(path)), force, context);
+  const old = await openOld(path, there, force, context);
   try {
-    const target = old?.realPath ?? join(directory, basename(path));
+    const target = old?.realPath ?? there;
     await fillAndPlace(target, old, context);
     return target;
   } finally {
@@ -49,9 +52,9 @@ export async function saveTo(path: string, force: boolean, context: SaveContext)
   }
 }
 
-/** @returns null if the path does not lead to a FIFO */
+/** @returns null if there is no FIFO. A link is not followed: it may lead to a file system that hangs */
 async function openFifo(path: string): Promise<FileHandle | null> {
-  const stats = await stat(path).catch(() => null);
+  const stats = await lstat(path).catch(() => null);
   if (stats?.isFIFO() !== true) return null;
   try {
     return await open(path, constants.O_WRONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
@@ -79,9 +82,6 @@ async function openOld(
   force: boolean,
   context: SaveContext,
 ): Promise<OpenedImage | null> {
-  // the file may be a mount point of its own
-  const at = locate(await readMounts('self'), target);
-  await context.ownBus.answering?.askFirst(target, { path, at });
   if ((await lstat(target).catch(() => null)) === null) return null;
   if (!force) throw alreadyThere(path);
   const old = await openImage(path, 'w', context.ownBus, { mayBeEmpty: true });
