@@ -7,6 +7,7 @@ import type { Driver, OpenContext, RawDisk } from './driver.js';
 import { errnoOf } from './errors.js';
 import type { FilterSpec } from './filters/filter.js';
 import { makeFilter } from './filters/index.js';
+import { wrapDisk } from './filters/wrap-disk.js';
 import { checkDisk } from './third-party.js';
 
 /**
@@ -49,17 +50,13 @@ export function tellErrors(raw: RawDisk, tell: TellError): RawDisk {
       throw error;
     }
   };
-  const disk: RawDisk = {
-    size: raw.size,
-    ...(raw.window && { window: raw.window }),
+  const { write, flush, zero, extents } = raw;
+  return wrapDisk(raw, {
     read: (buffer, offset) => told('read', async () => raw.read(buffer, offset)),
+    write: write && ((buffer, offset, options) => told('write', async () => raw.write?.(buffer, offset, options))),
+    flush: flush && (() => told('flush', async () => raw.flush?.())),
+    zero: zero && ((offset, length, options) => told('zero', async () => raw.zero?.(offset, length, options))),
+    extents: extents && ((offset, length) => told('extents', async () => (await raw.extents?.(offset, length)) ?? [])),
     close: () => told('close', async () => raw.close()),
-  };
-  if (raw.write)
-    disk.write = (buffer, offset, options) => told('write', async () => raw.write?.(buffer, offset, options));
-  if (raw.flush) disk.flush = () => told('flush', async () => raw.flush?.());
-  if (raw.zero) disk.zero = (offset, length, options) => told('zero', async () => raw.zero?.(offset, length, options));
-  if (raw.extents)
-    disk.extents = (offset, length) => told('extents', async () => (await raw.extents?.(offset, length)) ?? []);
-  return disk;
+  });
 }

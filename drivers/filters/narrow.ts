@@ -1,5 +1,6 @@
 /** A range of a disk as a disk: the base of offset, sizelimit and partitions. */
 import type { RawDisk } from '../driver.js';
+import { wrapDisk } from './wrap-disk.js';
 
 /**
  * The bytes `start` to `start + size` of a disk. A window stays a window, so threads still serve it.
@@ -7,20 +8,17 @@ import type { RawDisk } from '../driver.js';
  */
 export function narrow(next: RawDisk, start: number, size: number): RawDisk {
   const { window } = next;
-  const disk: RawDisk = {
+  return wrapDisk(next, {
     size,
-    ...(window && { window: { ...window, start: window.start + start, size } }),
+    window: window && { ...window, start: window.start + start, size },
     read: (buffer, offset) => next.read(buffer, start + offset),
-    flush: async () => next.flush?.(),
-    close: () => next.close(),
-  };
-  if (next.write) disk.write = async (buffer, offset, options) => next.write?.(buffer, start + offset, options);
-  if (next.zero) disk.zero = async (offset, length, options) => next.zero?.(start + offset, length, options);
-  if (next.extents) {
-    disk.extents = async (offset, length) => {
-      const extents = (await next.extents?.(start + offset, length)) ?? [];
-      return extents.map((extent) => ({ ...extent, offset: extent.offset - start }));
-    };
-  }
-  return disk;
+    write: next.write && (async (buffer, offset, options) => next.write?.(buffer, start + offset, options)),
+    zero: next.zero && (async (offset, length, options) => next.zero?.(start + offset, length, options)),
+    extents:
+      next.extents &&
+      (async (offset, length) => {
+        const extents = (await next.extents?.(start + offset, length)) ?? [];
+        return extents.map((extent) => ({ ...extent, offset: extent.offset - start }));
+      }),
+  });
 }

@@ -7,6 +7,7 @@
  */
 import type { Driver, RawDisk, Window } from '../../drivers/driver.js';
 import { FusetapError } from '../../drivers/errors.js';
+import { wrapDisk } from '../../drivers/filters/wrap-disk.js';
 import { E } from '../../system/libc.js';
 import { until } from '../../system/until.js';
 import type { Ledger } from '../ledger/ledger.js';
@@ -30,22 +31,14 @@ export function limitDriver(driver: Driver, room: CreditSource): Driver {
 
 /** A disk that keeps to the ram limit. A disk that is not a range of memory is returned unchanged. */
 export function limitDisk(raw: RawDisk, room: CreditSource): RawDisk {
-  const { window, size } = raw;
+  const { window } = raw;
   if (window?.kind !== 'memory' || window.readOnly || raw.write === undefined) return raw;
-  const disk: RawDisk = {
-    size,
-    window,
-    read: (buffer, offset) => raw.read(buffer, offset),
+  return wrapDisk(raw, {
     async write(buffer, offset, options) {
       if (!(await mayFill(window, room, offset, buffer.byteLength))) throw isFull(offset);
       await raw.write?.(buffer, offset, options);
     },
-    close: () => raw.close(),
-  };
-  if (raw.flush) disk.flush = async () => raw.flush?.();
-  if (raw.extents) disk.extents = async (offset, length) => (await raw.extents?.(offset, length)) ?? [];
-  if (raw.zero) disk.zero = async (offset, length, options) => raw.zero?.(offset, length, options);
-  return disk;
+  });
 }
 
 async function mayFill(window: Window, room: CreditSource, offset: number, length: number): Promise<boolean> {
