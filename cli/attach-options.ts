@@ -46,6 +46,11 @@ const OPTIONS: Readonly<Record<AttachOptionName, () => Option>> = {
     new Option('--file-mode <MODE>', 'permission bits of the file, in octal (default: 0600)').argParser(parseFileMode),
 };
 
+/** One of the options, for a command that takes only some. */
+export function attachOption(name: AttachOptionName): Option {
+  return OPTIONS[name]();
+}
+
 /** Adds the options to a command. @param except those that do not fit it */
 export function addAttachOptions(command: Command, except: readonly AttachOptionName[] = []): Command {
   for (const [name, make] of Object.entries(OPTIONS)) {

@@ -6,9 +6,10 @@ import { defined } from '../../drivers/defined.js';
 import { FusetapError } from '../../drivers/errors.js';
 import { type BusPlace, resolveBus } from '../../mount/client/index.js';
 import { type MountedImage, type MountRequest, mountImage } from '../../mount/file-system/index.js';
+import { attachOption } from '../attach-options.js';
 import { type AttachWords, attachRequest } from '../attach-request.js';
 import { type MountWords, parseMountWords } from '../disk-spec/index.js';
-import { callersRuntimeDir, endHelp, gather, type SharedOptions, sectorSizeOption } from '../options.js';
+import { callersRuntimeDir, endHelp, type SharedOptions } from '../options.js';
 import { printJson, printNote, sayIfUnprinted, tellWaits } from '../output.js';
 import { withProgress } from '../progress-bar.js';
 
@@ -43,11 +44,11 @@ export function register(program: Command): void {
     .option('--partitions', 'mount each partition that has a file system, on DIR/p1, DIR/p2, …')
     .option('--offset <N>', 'the file system starts at byte N of the image; N may end with K, M, G or T')
     .option('--sizelimit <N>', 'the file system has N bytes')
-    .addOption(sectorSizeOption())
+    .addOption(attachOption('sectorSize'))
     .option('--share <NAME>', 'ram: mount the memory that is shared under NAME (default: a private copy)')
     .option('--driver <NAME>', 'the driver, instead of SPEC')
-    .option('--image <PATH>', 'the image, instead of SPEC: the path may contain commas and colons')
-    .option('--option <KEY=VALUE>', 'an option of the driver (repeatable)', gather)
+    .addOption(attachOption('image'))
+    .addOption(attachOption('option'))
     .option('-t, --type <TYPE>', 'the type of the file system (default: detected)')
     .option('-o, --options <OPTIONS>', 'options of mount(8) or of the FUSE program, separated by commas')
     .action(async function (this: Command) {

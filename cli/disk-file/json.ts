@@ -8,7 +8,7 @@ import { quoted } from '../../drivers/quote.js';
 import type { VbdAbove } from '../../mount/client/finding/above.js';
 import { SECTOR_SIZES, type SectorBytes } from '../../mount/client/size.js';
 import type { AttachRequest } from '../../mount/control/interface.js';
-import type { Mode } from '../../mount/images/mode.js';
+import { isMode, type Mode } from '../../mount/images/mode.js';
 import { imagePath } from '../image-path.js';
 
 /** The keys that make a request. */
@@ -37,7 +37,7 @@ export function requestOfJson(entry: unknown): AttachRequest {
     driver: fields.take('driver', isString) ?? DEFAULT_DRIVER,
     image: image === null ? null : imagePath(image),
     vdev: fields.take('vdev', isStringOrNull) ?? null,
-    mode: fields.take('mode', isMode) ?? 'w',
+    mode: fields.take('mode', isModeWord) ?? 'w',
     options: fields.take('options', isStringRecord) ?? {},
   };
   const passthrough = fields.take('passthrough', isPassthrough);
@@ -89,7 +89,7 @@ class Fields {
 const isString = (value: unknown): value is string => typeof value === 'string';
 const isBoolean = (value: unknown): value is boolean => typeof value === 'boolean';
 const isStringOrNull = (value: unknown): value is string | null => value === null || isString(value);
-const isMode = (value: unknown): value is Mode => value === 'r' || value === 'w' || value === 'w!';
+const isModeWord = (value: unknown): value is Mode => isString(value) && isMode(value);
 const isPassthrough = (value: unknown): value is 'auto' | 'on' | 'off' | boolean =>
   typeof value === 'boolean' || value === 'auto' || value === 'on' || value === 'off';
 const isPartitions = (value: unknown): value is unknown[] | boolean | null =>
