@@ -73,6 +73,18 @@ t.test('passes and skips are counted, and skips told with their reason', { buffe
   t.ok(lines.includes('  test/whole.test.ts: the whole file: no /dev/fuse here'));
 });
 
+t.test('a file that needs the machine for itself runs first and alone', { buffered: true }, async (t) => {
+  const { path: scratch, cleanup } = await temporaryDirectory({ unsafeCleanup: true });
+  t.teardown(cleanup);
+  const log = (word: string) => `require('node:fs').appendFileSync('${scratch}/log', '${word} ');`;
+  const text = (name: string) =>
+    `import { createRequire } from 'node:module'; const require = createRequire('/'); ${log(`${name}+`)}
+     await new Promise((resolve) => setTimeout(resolve, 300)); ${log(`${name}-`)} t.pass('here');`;
+  const files = { a: text('a'), 'b.alone': text('b'), 'c.alone': text('c'), d: text('d') };
+  t.equal((await runOver(t, files, ['--jobs', '4'])).status, 0);
+  t.match(await readFile(join(scratch, 'log'), 'utf8'), /^b\+ b- c\+ c- [ad]\+ /);
+});
+
 t.test('failures of every kind fail the run', { buffered: true }, async (t) => {
   const cases: Record<string, { text: string; told: RegExp }> = {
     assertion: { text: "t.test('a', async (t) => { t.equal(1, 2, 'sums'); });", told: /a > sums/ },

@@ -3,7 +3,8 @@
  *
  *     node dist/scripts/lib/test/run.js [--jobs N] [--timeout SECONDS] [--quick] [--node MAJOR] [PATTERN…]
  *
- * Without a pattern, the quick part also runs on every other version of Node that is tested (nodes.ts).
+ * A file whose name ends with .alone.test.ts runs first, while no other does. Without a pattern, the quick part also runs
+ * on every other version of Node that is tested (nodes.ts).
  *
  * Each file runs in a directory of its own (TMPDIR, and the runtime directory of buses below it). Mounts, loop devices
  * and processes that it leaves there are failures of that file. SIGINT, SIGTERM and SIGHUP end the run at once: the files
@@ -158,6 +159,9 @@ function rank(file: string): number {
   return name.includes('test/survival/') ? 0 : name.includes('test/e2e/') ? 1 : 2;
 }
 
+/** Whether the file changes the whole machine while it runs: it would slow or break the others. */
+const runsAlone = ({ file }: Job): boolean => file.endsWith('.alone.test.js');
+
 /** Runs `work` on all items in order, `jobs` at a time. */
 async function forEachAtOnce<T>(items: readonly T[], jobs: number, work: (item: T) => Promise<void>): Promise<void> {
   const queue = items.values();
@@ -213,14 +217,25 @@ async function main(): Promise<number> {
   const directory = await mkdtemp(join(tmpdir(), 'fusetap-test-'));
   await chmod(directory, 0o755);
   await shareMounts(directory);
-  await forEachAtOnce([...jobs.entries()], lanes, async ([index, job]) => {
+  const run = async ([index, job]: [number, Job]): Promise<void> => {
     if (stop.aborted) return;
     const territory = { directory: join(directory, String(index)), mark: join(directory, String(index)) };
     const result = await runInTerritory(job, territory, { timeoutMs, stop });
     if (result === null) return;
     results.push({ name: nameOf(job), ...result });
     console.log(describeFile({ name: nameOf(job), ...result }));
-  });
+  };
+  const numbered = [...jobs.entries()];
+  await forEachAtOnce(
+    numbered.filter(([, job]) => runsAlone(job)),
+    1,
+    run,
+  );
+  await forEachAtOnce(
+    numbered.filter(([, job]) => !runsAlone(job)),
+    lanes,
+    run,
+  );
   await removeDirectory(directory);
   const signal = first();
   const ended = new Set(results.map(({ name }) => name));
