@@ -126,10 +126,11 @@ async function readReport(child: ChildProcess, limitMs: number): Promise<Report>
   const failed = new Promise<never>((_, reject) => child.once('error', reject));
   try {
     const line = await Promise.race([failed, readLine(pipe)]);
-    if (line === null) throw isLate ? new SlowKeeper(limitMs) : new Error('it exited without a report');
-    const report = JSON.parse(line) as Report;
+    const report = line === null ? null : (JSON.parse(line) as Report);
     // when the caller learns of the failure, nothing must be left of the attempt
-    if ('error' in report && child.exitCode === null && child.signalCode === null) await once(child, 'exit');
+    const hasExited = child.exitCode !== null || child.signalCode !== null;
+    if ((report === null || 'error' in report) && !hasExited) await once(child, 'exit');
+    if (report === null) throw isLate ? new SlowKeeper(limitMs) : new Error('it exited without a report');
     return report;
   } finally {
     clearTimeout(timer);
