@@ -3,7 +3,7 @@ import { type Command, Option } from 'commander';
 import { driverNames } from '../drivers/names.js';
 import { MODES } from '../mount/images/mode.js';
 import type { AttachWords } from './attach-request.js';
-import { allowOtherOption, gather, parseFileMode, parseId, transportOption } from './options.js';
+import { allowOtherOption, gather, parseFileMode, parseId, sectorSizeOption, transportOption } from './options.js';
 
 export type AttachOptionName = keyof AttachWords;
 
@@ -23,6 +23,7 @@ const OPTIONS: Readonly<Record<AttachOptionName, () => Option>> = {
   sizelimit: () => new Option('--sizelimit <N>', 'the disk has N bytes (a SIZE)'),
   partitions: () =>
     new Option('--partitions', 'attach its partitions too, as xvda1, xvda2, … beside xvda (MBR and GPT)'),
+  sectorSize: sectorSizeOption,
   share: () =>
     new Option('--share <NAME>', 'ram: share the memory under NAME (default: by the identity of the image file)'),
   private: () => new Option('--private', 'ram: a copy in memory that no other attach shares'),
@@ -44,6 +45,11 @@ const OPTIONS: Readonly<Record<AttachOptionName, () => Option>> = {
   fileMode: () =>
     new Option('--file-mode <MODE>', 'permission bits of the file, in octal (default: 0600)').argParser(parseFileMode),
 };
+
+/** One of the options, for a command that takes only some. */
+export function attachOption(name: AttachOptionName): Option {
+  return OPTIONS[name]();
+}
 
 /** Adds the options to a command. @param except those that do not fit it */
 export function addAttachOptions(command: Command, except: readonly AttachOptionName[] = []): Command {

@@ -5,6 +5,7 @@
 import { defined } from '../drivers/defined.js';
 import { FusetapError } from '../drivers/errors.js';
 import { DEFAULT_DRIVER } from '../drivers/names.js';
+import type { SectorBytes } from '../mount/client/size.js';
 import type { AttachRequest, TransportName } from '../mount/control/interface.js';
 import type { Mode } from '../mount/images/mode.js';
 import { combineWords, type DiskSpec } from './disk-spec/index.js';
@@ -30,6 +31,7 @@ export interface AttachWords {
   private?: boolean;
   raw?: boolean;
   partitions?: boolean;
+  sectorSize?: SectorBytes;
   allowOther?: boolean;
   uid?: number;
   gid?: number;
@@ -66,7 +68,7 @@ export function attachRequest(words: readonly (string | undefined)[], options: A
   const { driver, image, belowDev } = whole;
   const path = image === null ? null : imagePath(image, belowDev);
   const filters = filtersOf(options);
-  const { passthrough, share, raw, partitions, transport, allowOther, uid, gid, fileMode } = options;
+  const { passthrough, share, raw, partitions, sectorSize, transport, allowOther, uid, gid, fileMode } = options;
   const request = {
     driver,
     image: path,
@@ -75,7 +77,7 @@ export function attachRequest(words: readonly (string | undefined)[], options: A
     options: driverOptions(options.option ?? []),
     ...(filters.length > 0 && { filters }),
     // only the keys that were given: a bus of an older version does not know all of them
-    ...defined({ passthrough, share, raw, partitions, transport, allowOther, uid, gid, fileMode }),
+    ...defined({ passthrough, share, raw, partitions, sectorSize, transport, allowOther, uid, gid, fileMode }),
   };
   return { request, notes: whole.notes };
 }

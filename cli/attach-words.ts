@@ -5,10 +5,10 @@
  *
  * A word that can be a vdev or a mode is one: a file of that name is given with its path, as ./xvdb.
  */
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { FusetapError } from '../drivers/errors.js';
 import { named, quoted } from '../drivers/quote.js';
-import { MODES } from '../mount/images/mode.js';
+import { isMode } from '../mount/images/mode.js';
 import { type AttachWords, attachRequest, isGivenApart } from './attach-request.js';
 import { isVdevField } from './disk-spec/index.js';
 import { at, type ListedDisk } from './listed-disk.js';
@@ -55,17 +55,16 @@ function takes(disk: Disk, word: string): boolean {
   return true;
 }
 
-const isMode = (word: string): boolean => MODES.some((mode) => mode === word);
-
-/** Whether a word behind the first is a SPEC: it names a file, or can be nothing else. */
+/** Whether a word behind the first is a SPEC: it names a driver or more than a path, or there is such a file. */
 function isSpec(word: string): boolean {
-  return /[/,=]|^[a-z][a-z0-9-]*:/.test(word) || existsSync(word);
+  return /[,=]|^[a-z][a-z0-9-]*:/.test(word) || (existsSync(word) && !statSync(word).isDirectory());
 }
 
 function checkSpec([, vdev, mode]: Disk, word: string): string {
   if (isSpec(word)) return word;
   const what = mode !== undefined || vdev !== undefined ? 'not an image' : 'neither a vdev nor an image';
-  throw new FusetapError('USAGE', `${quoted(word)} is ${what}: there is no such file`, {
+  const why = existsSync(word) ? 'it is a directory' : 'there is no such file';
+  throw new FusetapError('USAGE', `${quoted(word)} is ${what}: ${why}`, {
     hint: 'a SPEC is a path or DRIVER:PATH; VDEV is xvda, hda, sda or a slot number; MODE is r, w or w!',
   });
 }

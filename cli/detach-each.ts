@@ -37,18 +37,22 @@ export async function detachEach<Item>(
 }
 
 function printDetached(vbd: DetachedVbd, options: SharedOptions, report: (error: unknown) => void): void {
-  if (vbd.movedTo && !options.quiet)
-    printNote(`${vbd.image} was moved while it was attached: its data is in ${vbd.movedTo}`);
-  if (vbd.deleted && !options.quiet) printNote(`${vbd.image} was deleted while it was attached: its data is gone`);
-  else if (vbd.changedOutside && !options.quiet) {
-    printNote(`${vbd.image} was changed by somebody else while it was attached as ${vbd.vdev} of bus ${vbd.bus}`);
-  }
+  if (!options.quiet) for (const remark of remarksOn(vbd)) printNote(remark);
   if (vbd.cutOff && !options.quiet) {
     const outcome = vbd.error ? '' : '; their data was written back';
     printNote(`cut off from ${vbd.vdev} of bus ${vbd.bus}: ${describeHolders(vbd.cutOff)}${outcome}`);
   }
   if (vbd.error) report(flushError(vbd, vbd.error));
   else if (options.verbose) printNote(`detached ${vbd.vdev} of bus ${vbd.bus}`);
+}
+
+/** What happened to the image while it was attached. */
+function remarksOn({ image, vdev, bus, ...vbd }: DetachedVbd): string[] {
+  if (vbd.deleted) return [`${image} was deleted while it was attached: its data is gone`];
+  const moved = vbd.movedTo ? [`${image} was moved while it was attached: its data is in ${vbd.movedTo}`] : [];
+  const isChanged = vbd.movedTo ? vbd.writtenOutside : vbd.changedOutside;
+  if (!isChanged) return moved;
+  return [...moved, `${image} was changed by somebody else while it was attached as ${vdev} of bus ${bus}`];
 }
 
 /** The error for a vbd that was detached although its last flush failed: it must say that writes may be lost. */

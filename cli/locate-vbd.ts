@@ -1,5 +1,6 @@
 /** Finds the vbd that an argument names, and its bus: see mount/client/finding/locate-vbd.ts. */
-import { closeInherited, type LocatedVbd, VbdFinder } from '../mount/client/index.js';
+import { type LocatedVbd, VbdFinder } from '../mount/client/finding/locate-vbd.js';
+import { closeInherited } from '../mount/client/inherited-files.js';
 import { chosenBus, type SharedOptions } from './options.js';
 
 /** Finds vbds for a command, each on the chosen bus, or for a path on any bus unless `--bus` was given. */

@@ -5,6 +5,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { type ErrorCode, EXIT_CODES, FusetapError } from '../drivers/errors.js';
 import { type BusPlace, resolveBus, runtimeDir } from '../mount/client/index.js';
+import { SECTOR_SIZES, type SectorBytes } from '../mount/client/size.js';
 
 /** the exit status of `fusetap run` if fusetap itself failed, not the command; as in env(1) */
 export const RUN_FAILED = 125;
@@ -47,6 +48,17 @@ export async function chosenBus({ bus }: SharedOptions): Promise<BusPlace> {
   }
 }
 
+/** The options with a bus that is given as an argument, instead of with `--bus`. @throws FusetapError USAGE if `--bus` names another */
+export function withBus<Options extends SharedOptions>(word: string | undefined, options: Options): Options {
+  if (word === undefined) return options;
+  if (options.bus !== undefined && options.bus !== word) {
+    throw new FusetapError('USAGE', `the buses ${word} and --bus ${options.bus} contradict each other`, {
+      hint: 'give one of them',
+    });
+  }
+  return { ...options, bus: word };
+}
+
 /** The transport to start a bus with; all vbds of a bus have the same. */
 export function transportOption(): Option {
   const text =
@@ -60,6 +72,18 @@ export function allowOtherOption(): Option {
     '--allow-other',
     'let other users use the bus, if this command starts it; file modes decide what they may do',
   );
+}
+
+/** The sectors in which the partition table counts. */
+export function sectorSizeOption(): Option {
+  const text = 'the sectors of the partition table, in bytes (default: a GPT tells, an MBR counts in 512 bytes)';
+  return new Option('--sector-size <BYTES>', text)
+    .choices(SECTOR_SIZES.map(String))
+    .argParser((word: string): SectorBytes => {
+      const found = SECTOR_SIZES.find((size) => String(size) === word);
+      if (found !== undefined) return found;
+      throw new InvalidArgumentError(`Allowed choices are ${SECTOR_SIZES.join(', ')}.`);
+    });
 }
 
 /** Collects the values of an option that can be given several times, for commander. */
@@ -99,12 +123,55 @@ const MEANINGS: Record<ErrorCode, string> = {
   NO_SPACE: 'the ram limit is reached, or a disk is full',
 };
 
-/** Ends a command's help with examples and its exit codes. */
-export function endHelp(command: Command, examples: readonly string[], exits: readonly string[] = commonExits()): void {
-  const lines = (head: string, body: readonly string[]): string => `\n${head}\n${body.map((x) => `  ${x}`).join('\n')}`;
-  command.addHelpText('after', `${lines('Examples:', examples)}\n${lines('Exit codes:', exits)}`);
+/** A titled list in a help text: terms, each with its meaning. */
+export interface HelpList {
+  readonly title: string;
+  /** a line before the list */
+  readonly intro?: string;
+  readonly rows: readonly (readonly [term: string, meaning: string])[];
 }
 
-function commonExits(): string[] {
-  return ['0  done', ...Object.entries(EXIT_CODES).map(([code, exit]) => `${exit}  ${MEANINGS[code as ErrorCode]}`)];
+/** What the help of a command has below its options. `--help` prints it, and the man pages are made from it. */
+export interface HelpEnd {
+  /** lists that only this command has, before the examples */
+  readonly lists: readonly HelpList[];
+  readonly examples: readonly string[];
+  readonly exits: HelpList;
+}
+
+const ENDS = new WeakMap<Command, HelpEnd>();
+
+/** The exit codes of every command that does not run another one. */
+export const COMMON_EXITS: HelpList = {
+  title: 'Exit codes',
+  rows: [
+    ['0', 'done'],
+    ...Object.entries(EXIT_CODES).map(([code, exit]): [string, string] => [`${exit}`, MEANINGS[code as ErrorCode]]),
+  ],
+};
+
+/** Ends a command's help with examples and its exit codes; `lists` come before them. */
+export function endHelp(
+  command: Command,
+  examples: readonly string[],
+  { exits = COMMON_EXITS, lists = [] }: Partial<Omit<HelpEnd, 'examples'>> = {},
+): void {
+  ENDS.set(command, { lists, examples, exits });
+  const parts = [...lists.map(listText), section('Examples', examples), listText(exits)];
+  command.addHelpText('after', parts.join('\n'));
+}
+
+/** What `endHelp` was given; undefined for a command of commander itself. */
+export function helpEndOf(command: Command): HelpEnd | undefined {
+  return ENDS.get(command);
+}
+
+function listText({ title, intro, rows }: HelpList): string {
+  const width = Math.max(...rows.map(([term]) => term.length));
+  const lines = rows.map(([term, meaning]) => `${term.padEnd(width)}  ${meaning}`);
+  return section(title, intro === undefined ? lines : [intro, ...lines]);
+}
+
+function section(title: string, lines: readonly string[]): string {
+  return `\n${title}:\n${lines.map((line) => `  ${line}`).join('\n')}`;
 }

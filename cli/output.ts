@@ -6,7 +6,7 @@
 import { defined } from '../drivers/defined.js';
 import { type ErrorCode, EXIT_CODES, FusetapError, type Holder, type PlainError } from '../drivers/errors.js';
 import { escapeControls } from '../drivers/quote.js';
-import { deletedDirectory } from '../mount/client/working-directory.js';
+import { deletedDirectory } from '../mount/client/finding/working-directory.js';
 
 export { humanSize } from '../drivers/human-size.js';
 

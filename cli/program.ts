@@ -24,6 +24,8 @@ export const COMMANDS: Readonly<Record<string, () => Promise<CommandFile>>> = {
   create: () => import('./commands/create.js'),
   memory: () => import('./commands/memory.js'),
   swap: () => import('./commands/swap.js'),
+  resize: () => import('./commands/resize.js'),
+  reread: () => import('./commands/reread.js'),
   save: () => import('./commands/save.js'),
   reset: () => import('./commands/reset.js'),
   slot: () => import('./commands/slot.js'),
@@ -44,12 +46,14 @@ export const COMMANDS: Readonly<Record<string, () => Promise<CommandFile>>> = {
 /** The program without its commands. */
 export function makeProgram(): Command {
   const program = new Command('fusetap')
+    .summary('attach disk images as files')
     .description('Attaches disk images as files, in userspace: each file is a disk.')
     .usage('[options] COMMAND')
     .version(VERSION, '-V, --version', 'print the version')
     .helpOption('-h, --help', 'print this help')
     .helpCommand(false)
-    .configureHelp({ showGlobalOptions: true })
+    // commander would not wrap the right column on a narrow terminal
+    .configureHelp({ showGlobalOptions: true, minWidthToWrap: 20 })
     // commander's own message would be a second line
     .configureOutput({ writeErr: () => {} })
     .exitOverride();

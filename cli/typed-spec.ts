@@ -16,8 +16,9 @@ export function typedSpec(text: string, vdev?: string, mode?: string): DiskSpec 
     if (whole === null) throw error;
     return combineWords(whole, vdev, mode);
   }
-  const isThere = spec.image === null || spec.belowDev !== undefined || existsSync(spec.image);
-  const whole = isThere ? null : existingFile(text);
+  // without a comma both mean the same file: it is not looked at, because its file system may hang
+  if (!text.includes(',') || spec.image === null || spec.belowDev !== undefined || existsSync(spec.image)) return spec;
+  const whole = existingFile(text);
   return whole === null ? spec : combineWords(whole, vdev, mode);
 }
 

@@ -58,7 +58,8 @@ const COMMANDS: Hints = {
   ...all('suspend freeze', 'did you mean pause?'),
   ...all('unmount', 'did you mean umount?'),
   ...all('restore import', 'fusetap attach --config FILE attaches what fusetap ls --json has printed'),
-  ...all('resize grow', 'change the size of the image with truncate(1) while it is not attached'),
+  ...all('grow extend', 'did you mean resize?'),
+  ...all('partprobe partx', 'did you mean reread?'),
   ...all('convert', 'qemu-img convert -O raw IMAGE disk.img'),
 };
 
@@ -67,8 +68,9 @@ const WITHOUT_COMMAND: Hints = {
   ...all('-d --detach --disconnect', 'did you mean fusetap detach VBD?'),
   ...all('-D --detach-all', 'did you mean fusetap detach --all?'),
   ...all('-a --all -l --list', 'did you mean fusetap ls?'),
-  ...all('-j --associated', 'did you mean fusetap ls? fusetap show IMAGE shows one'),
-  ...all('-f --find --show -c --connect', 'did you mean fusetap attach IMAGE?'),
+  ...all('-j --associated', 'did you mean fusetap ls IMAGE?'),
+  ...all('-f --find --show --connect', 'did you mean fusetap attach IMAGE?'),
+  ...all('-c --set-capacity', 'did you mean fusetap resize VBD? To attach: fusetap attach IMAGE'),
   ...all('-P --partscan', 'did you mean fusetap attach --partitions IMAGE?'),
 };
 
@@ -99,7 +101,7 @@ const OPTIONS: Readonly<Record<string, Hints>> = {
   stop: ALL_AND_FORCE,
   ls: {
     ...all('-a --all -l --long --list', 'omit it: ls shows all vbds of all buses'),
-    ...all('-j --associated', 'fusetap show IMAGE shows one'),
+    ...all('-j --associated', 'the image needs no option: fusetap ls IMAGE'),
   },
   mount: {
     ...all(
@@ -139,8 +141,7 @@ const ON_A_BUS = ['start', 'stop', 'upgrade', 'log'];
 
 /** The hint for an argument that the command does not take. */
 export function hintForArgument(command: string, word: string): string | undefined {
-  if (ON_A_BUS.includes(command)) return `did you mean fusetap ${command} --bus ${named(word)}?`;
-  return command === 'ls' ? `did you mean fusetap show ${named(word)}?` : undefined;
+  return ON_A_BUS.includes(command) ? `did you mean fusetap ${command} --bus ${named(word)}?` : undefined;
 }
 
 /** All fixed hints, for the test, and the command that prints each; empty if there is none. */

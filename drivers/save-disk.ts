@@ -1,6 +1,6 @@
 /**
- * Copies a disk of any driver and filters to a file. Only data is copied, so the copy has the holes of the disk, and
- * pages of zeros become holes too.
+ * Copies a disk of any driver and filters to a file or a stream. To a file, only data is copied, so the copy has the
+ * holes of the disk, and pages of zeros become holes too.
  *
  * The caller must see to it that nobody writes to the disk meanwhile.
  */
@@ -17,6 +17,9 @@ const fsyncAsync = promisify(fsync);
 
 /** extents are asked for in ranges of this size, because a driver may be slow to find them */
 const LOOK_BYTES = 2 ** 32;
+
+/** how much is read at a time for a stream */
+const STREAM_BYTES = 1 << 20;
 
 /**
  * Copies the disk into an empty file and makes the copy durable.
@@ -46,4 +49,32 @@ async function copyChunk(disk: Disk, fd: number, chunk: Buffer, from: number): P
   const n = await disk.read(chunk, from);
   if (n !== chunk.byteLength) throw new FusetapError('FAILED', `the disk ended at byte ${from + n}`, { offset: from });
   for (const [start, end] of nonZeroPages(chunk)) await writeFully(fd, chunk.subarray(start, end), from + start);
+}
+
+/**
+ * Writes all bytes of the disk to a stream, from the first to the last. Holes are written as zeros.
+ * @param write resolves when it does not need the bytes any more
+ * @throws errors of the disk and of `write`; the signal's reason when aborted
+ */
+export async function streamDisk(
+  disk: Disk,
+  write: (bytes: Uint8Array) => Promise<void>,
+  { signal, progress }: CopyOptions,
+): Promise<void> {
+  // one is filled while the other is written
+  const buffers = [Buffer.allocUnsafeSlow(STREAM_BYTES), Buffer.allocUnsafeSlow(STREAM_BYTES)] as const;
+  let written: Promise<void> = Promise.resolve();
+  progress(0, disk.size);
+  for (let at = 0, turn = 0; at < disk.size; at += STREAM_BYTES, turn ^= 1) {
+    signal.throwIfAborted();
+    const chunk = (buffers[turn] as Buffer).subarray(0, Math.min(STREAM_BYTES, disk.size - at));
+    const n = await disk.read(chunk, at);
+    if (n !== chunk.byteLength) throw new FusetapError('FAILED', `the disk ended at byte ${at + n}`, { offset: at });
+    await written;
+    const end = at + n;
+    written = write(chunk).then(() => progress(end, disk.size));
+    // an error is thrown by the await above or below
+    written.catch(() => {});
+  }
+  await written;
 }

@@ -6,10 +6,10 @@ import { access } from 'node:fs/promises';
 import { pathToFileURL } from 'node:url';
 import type { Driver, RawDisk, Segment, Window } from './driver.js';
 import { type ErrorCode, EXIT_CODES, FusetapError, toFusetapError } from './errors.js';
-import { oneSegment } from './one-segment.js';
+import { wrapDisk } from './filters/wrap-disk.js';
 import { quoted } from './quote.js';
-import { areWhole } from './segments.js';
-import { wrapDisk } from './wrap-disk.js';
+import { oneSegment } from './segments/one-segment.js';
+import { areWhole } from './segments/segments.js';
 
 const HINT = 'docs/drivers.md has the contract, and a complete driver';
 

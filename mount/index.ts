@@ -15,8 +15,8 @@ import { FusetapError } from '../drivers/errors.js';
 import type { FilterSpec } from '../drivers/filters/filter.js';
 import { DEFAULT_DRIVER } from '../drivers/names.js';
 import { quoted } from '../drivers/quote.js';
+import { absolutePath } from './client/finding/working-directory.js';
 import * as client from './client/index.js';
-import { absolutePath } from './client/working-directory.js';
 import type { AttachRequest, BusInfo, DetachResult, SaveResult, VbdInfo } from './control/interface.js';
 import { MODES, type Mode } from './images/mode.js';
 
@@ -95,6 +95,8 @@ export interface AttachOptions extends DiskOptions, BusOptions {
   readonly share?: string;
   /** whether to show its partitions as files; default: false */
   readonly partitions?: boolean;
+  /** the sectors in which the partition table counts; default: a GPT tells, an MBR counts in 512 bytes */
+  readonly sectorSize?: 512 | 1024 | 2048 | 4096;
   /** cancels the attach and undoes it */
   readonly signal?: AbortSignal;
 }
@@ -111,7 +113,7 @@ export type VbdWord = VbdInfo | string;
  * @throws FusetapError
  */
 export async function attach(image: string | null, options: AttachOptions = {}): Promise<VbdInfo> {
-  const { vdev, signal, passthrough, share, partitions, raw } = options;
+  const { vdev, signal, passthrough, share, partitions, sectorSize, raw } = options;
   checkMode(options);
   const request: AttachRequest = {
     driver: options.driver ?? DEFAULT_DRIVER,
@@ -119,7 +121,7 @@ export async function attach(image: string | null, options: AttachOptions = {}):
     vdev: vdev ?? null,
     mode: options.mode ?? 'w',
     options: { ...options.options },
-    ...defined({ passthrough, share, partitions, raw }),
+    ...defined({ passthrough, share, partitions, sectorSize, raw }),
     filters: filtersOf(options),
   };
   return client.attach(await placeOf(options), request, defined({ signal }));
@@ -199,6 +201,26 @@ export async function swap(vbd: VbdWord, image: string, options: SwapOptions = {
     options: { ...options.options },
     ...defined({ raw: options.raw }),
   });
+}
+
+/**
+ * Gives a vbd the size that its image has now, if the image has grown. Programs that have it open go on.
+ * @throws FusetapError USAGE if it would become smaller; UNSUPPORTED for a ram vbd; NOT_FOUND
+ */
+export async function resize(vbd: VbdWord, options: BusOptions = {}): Promise<VbdInfo> {
+  const { place, vdev } = await locate(vbd, options);
+  const { resize: ask } = await import('./client/follow.js');
+  return ask(place, vdev);
+}
+
+/**
+ * Reads the partition table of a vbd again: `partitions` of the result is what it has now.
+ * @throws FusetapError BUSY with the holders if a partition that has changed or is gone is in use; NOT_FOUND
+ */
+export async function reread(vbd: VbdWord, options: BusOptions = {}): Promise<VbdInfo> {
+  const { place, vdev } = await locate(vbd, options);
+  const { reread: ask } = await import('./client/follow.js');
+  return ask(place, vdev);
 }
 
 /** Starts a bus, or makes a running bus stay when it has no vbds. */
@@ -291,6 +313,16 @@ export class Bus {
     return swap(vbd, image, { ...options, ...this.#options });
   }
 
+  /** @see resize */
+  resize(vbd: VbdWord): Promise<VbdInfo> {
+    return resize(vbd, this.#options);
+  }
+
+  /** @see reread */
+  reread(vbd: VbdWord): Promise<VbdInfo> {
+    return reread(vbd, this.#options);
+  }
+
   /** Starts it, or makes it stay when it has no vbds. @see start */
   start(): Promise<BusInfo> {
     return start(this.#options);
@@ -334,6 +366,7 @@ function placeOf(options: BusOptions): Promise<client.BusPlace> {
 
 async function locate(vbd: VbdWord, options: BusOptions): Promise<{ place: client.BusPlace; vdev: string }> {
   if (typeof vbd !== 'string') return { place: await placeOf({ bus: vbd.bus, ...options }), vdev: vbd.vdev };
-  const located = await client.locateVbd(vbd, { place: await placeOf(options), anyBus: options.bus === undefined });
+  const { locateVbd } = await import('./client/finding/locate-vbd.js');
+  const located = await locateVbd(vbd, { place: await placeOf(options), anyBus: options.bus === undefined });
   return { place: located.place, vdev: located.vbd.vdev };
 }

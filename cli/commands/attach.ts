@@ -2,18 +2,16 @@
 
 import type { Command } from 'commander';
 import { defined } from '../../drivers/defined.js';
-import { driverNames, driverSummaries } from '../../drivers/names.js';
+import { driverSummaries } from '../../drivers/names.js';
 import type { VbdInfo } from '../../mount/control/interface.js';
 import { attachAll } from '../attach-all.js';
 import { addAttachOptions } from '../attach-options.js';
 import type { AttachWords } from '../attach-request.js';
 import { disksOfWords } from '../attach-words.js';
-import { disksOfFile } from '../disk-file/disks-of-file.js';
+import type { ListedDisk } from '../listed-disk.js';
 import { chosenBus, endHelp, type SharedOptions } from '../options.js';
 import { print, printJson, sayIfUnprinted } from '../output.js';
 import { checkPrivate, keepPrivate, privateName } from '../private-share.js';
-import { statusOfSignal } from '../run/run-command.js';
-import { catchSignals } from '../run/signals.js';
 
 type AttachOptions = SharedOptions & AttachWords & { config?: string };
 
@@ -38,49 +36,38 @@ export function register(program: Command): void {
     '--config <FILE>',
     'attach all disks of FILE, or none: a domain file of xm or xl, or what config or ls --json prints; - is stdin',
   );
-  const width = Math.max(...driverNames.map((name) => name.length));
-  const drivers = driverSummaries.map(([name, summary]) => `  ${name.padEnd(width)}  ${summary}`);
-  command.addHelpText('after', `\nDrivers:\n${drivers.join('\n')}`);
-  endHelp(command, [
+  const examples = [
     'fusetap attach disk.img',
     'fusetap attach a.img b.img ram:c.img',
     'fusetap attach tap:ram:golden.img,xvdb,w',
     "fusetap attach --driver aio --image 'a,b.img' xvdc r",
     'fusetap attach --filter delay=20 --filter error=write:1M-2M ram:golden.img',
     'fusetap attach --bus mirage --config mirage.xl',
-  ]);
+  ];
+  endHelp(command, examples, { lists: [{ title: 'Drivers', rows: driverSummaries }] });
+}
+
+/** Loads the readers of files only if there is one. */
+async function disksOfConfig(file: string, words: readonly string[], options: AttachOptions): Promise<ListedDisk[]> {
+  const { disksOfFile } = await import('../disk-file/disks-of-file.js');
+  return disksOfFile(file, words, options);
 }
 
 async function run(words: readonly string[], options: AttachOptions): Promise<void> {
   const named =
-    options.config === undefined ? disksOfWords(words, options) : disksOfFile(options.config, words, options);
+    options.config === undefined ? disksOfWords(words, options) : await disksOfConfig(options.config, words, options);
   if (options.private) checkPrivate(named, options);
   const place = await chosenBus(options);
   const disks = options.private ? keepPrivate(named, privateName(place)) : named;
   const attach = (signal?: AbortSignal): Promise<VbdInfo[]> =>
     attachAll(place, disks, { ...options, ...defined({ signal }) });
-  // the bus undoes a single attach itself if we are gone
-  const vbds = disks.length === 1 ? await attach() : await untilSignal(attach);
+  // the bus undoes a single attach itself if we are gone, so only more need the code that catches signals
+  const vbds = disks.length === 1 ? await attach() : await (await import('../run/until-signal.js')).untilSignal(attach);
   if (vbds === null) return;
   sayIfUnprinted(howToUndo(vbds));
   const isList = options.config !== undefined || vbds.length > 1;
   if (options.json) printJson(isList ? vbds : vbds[0]);
   else for (const { path } of vbds) print(path);
-}
-
-/** Runs work that a signal cancels. @returns null if one did; the exit status is set then */
-async function untilSignal<Result>(work: (signal: AbortSignal) => Promise<Result>): Promise<Result | null> {
-  const signals = catchSignals();
-  try {
-    return await work(signals.aborted);
-  } catch (error) {
-    const signal = signals.first();
-    if (signal === undefined || (error as Error).name !== 'AbortError') throw error;
-    process.exitCode = statusOfSignal(signal);
-    return null;
-  } finally {
-    signals.release();
-  }
 }
 
 /** The hint if the path could not be printed: a script that stops here must know that it leaves a vbd behind. */

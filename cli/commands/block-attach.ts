@@ -3,8 +3,7 @@ import type { Command } from 'commander';
 import { quoted } from '../../drivers/quote.js';
 import { attachAll } from '../attach-all.js';
 import { attachRequest } from '../attach-request.js';
-import { withBus } from '../bus-word.js';
-import { chosenBus, endHelp, type SharedOptions } from '../options.js';
+import { chosenBus, endHelp, type SharedOptions, withBus } from '../options.js';
 import { printJson } from '../output.js';
 
 export function register(program: Command): void {

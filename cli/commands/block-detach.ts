@@ -1,10 +1,9 @@
 /** `fusetap block-detach`: xm's word for detach. */
 import type { Command } from 'commander';
 import { detach } from '../../mount/client/index.js';
-import { withBus } from '../bus-word.js';
 import { detachEach } from '../detach-each.js';
 import { locateVbd } from '../locate-vbd.js';
-import { endHelp, parseSeconds, type SharedOptions } from '../options.js';
+import { endHelp, parseSeconds, type SharedOptions, withBus } from '../options.js';
 
 interface BlockDetachOptions extends SharedOptions {
   wait?: number;

@@ -3,8 +3,7 @@ import type { Command } from 'commander';
 import { escapeControls } from '../../drivers/quote.js';
 import { showBus } from '../../mount/client/index.js';
 import type { VbdInfo } from '../../mount/control/interface.js';
-import { withBus } from '../bus-word.js';
-import { chosenBus, endHelp, type SharedOptions } from '../options.js';
+import { chosenBus, endHelp, type SharedOptions, withBus } from '../options.js';
 import { print, printJson } from '../output.js';
 
 export function register(program: Command): void {

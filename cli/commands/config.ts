@@ -3,10 +3,9 @@ import type { Command } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
 import { showBus } from '../../mount/client/index.js';
 import type { VbdInfo } from '../../mount/control/interface.js';
-import { withBus } from '../bus-word.js';
 import { printXlSpec } from '../disk-spec/index.js';
 import { placed } from '../listed-disk.js';
-import { chosenBus, endHelp, type SharedOptions } from '../options.js';
+import { chosenBus, endHelp, type SharedOptions, withBus } from '../options.js';
 import { print, printError, printJson } from '../output.js';
 
 export function register(program: Command): void {
@@ -48,11 +47,12 @@ function printLines(vbds: readonly VbdInfo[], options: SharedOptions): void {
 }
 
 /** What a line of xl cannot carry. */
-function lostParts({ filters = [], options = {}, raw, partitions, share }: VbdInfo): string[] {
+function lostParts({ filters = [], options = {}, raw, sectorSize, partitions, share }: VbdInfo): string[] {
   return [
     ...filters,
     ...Object.entries(options).map(([name, value]) => `--option ${name}=${value}`),
     ...(raw ? ['--raw'] : []),
+    ...(sectorSize == null ? [] : [`--sector-size ${sectorSize}`]),
     ...(partitions === null ? [] : ['--partitions']),
     // a share name with colons is the identity of the image, which every attach of it has
     ...(share === null || share.includes(':') ? [] : [`--share ${share}`]),

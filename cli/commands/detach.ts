@@ -1,7 +1,8 @@
 /** `fusetap detach`: detaches vbds. */
 import type { Command } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
-import { closeInherited, detach, showBus } from '../../mount/client/index.js';
+import { detach, showBus } from '../../mount/client/index.js';
+import { closeInherited } from '../../mount/client/inherited-files.js';
 import { detachEach } from '../detach-each.js';
 import { vbdFinder } from '../locate-vbd.js';
 import { chosenBus, endHelp, parseSeconds, type SharedOptions, VBD_HELP } from '../options.js';

@@ -2,16 +2,9 @@
 import type { Command } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
 import { quoted } from '../../drivers/quote.js';
-import {
-  type BusListing,
-  type BusTrouble,
-  listBuses,
-  readTables,
-  showBus,
-  type VbdAbove,
-  vbdsAt,
-  withAbove,
-} from '../../mount/client/index.js';
+import { readTables, type VbdAbove, withAbove } from '../../mount/client/finding/above.js';
+import { vbdsAt } from '../../mount/client/finding/locate-vbd.js';
+import { type BusListing, type BusTrouble, listBuses, showBus } from '../../mount/client/index.js';
 import type { BusInfo } from '../../mount/control/interface.js';
 import { callersRuntimeDir, chosenBus, endHelp, type SharedOptions } from '../options.js';
 import { type Column, exitStatus, humanSize, jsonError, printError, printJson, printTable } from '../output.js';

@@ -6,15 +6,16 @@ import { defined } from '../../drivers/defined.js';
 import { FusetapError } from '../../drivers/errors.js';
 import { type BusPlace, resolveBus } from '../../mount/client/index.js';
 import { type MountedImage, type MountRequest, mountImage } from '../../mount/file-system/index.js';
+import { attachOption } from '../attach-options.js';
 import { type AttachWords, attachRequest } from '../attach-request.js';
-import { type MountWords, parseMountWords } from '../mount-words.js';
-import { callersRuntimeDir, endHelp, gather, type SharedOptions } from '../options.js';
+import { type MountWords, parseMountWords } from '../disk-spec/index.js';
+import { callersRuntimeDir, endHelp, type SharedOptions } from '../options.js';
 import { printJson, printNote, sayIfUnprinted, tellWaits } from '../output.js';
 import { withProgress } from '../progress-bar.js';
 
 interface MountOptions
   extends SharedOptions,
-    Pick<AttachWords, 'readOnly' | 'driver' | 'image' | 'option' | 'offset' | 'sizelimit' | 'share'> {
+    Pick<AttachWords, 'readOnly' | 'driver' | 'image' | 'option' | 'offset' | 'sizelimit' | 'share' | 'sectorSize'> {
   partition?: string;
   partitions?: boolean;
   type?: string;
@@ -43,10 +44,11 @@ export function register(program: Command): void {
     .option('--partitions', 'mount each partition that has a file system, on DIR/p1, DIR/p2, …')
     .option('--offset <N>', 'the file system starts at byte N of the image; N may end with K, M, G or T')
     .option('--sizelimit <N>', 'the file system has N bytes')
+    .addOption(attachOption('sectorSize'))
     .option('--share <NAME>', 'ram: mount the memory that is shared under NAME (default: a private copy)')
     .option('--driver <NAME>', 'the driver, instead of SPEC')
-    .option('--image <PATH>', 'the image, instead of SPEC: the path may contain commas and colons')
-    .option('--option <KEY=VALUE>', 'an option of the driver (repeatable)', gather)
+    .addOption(attachOption('image'))
+    .addOption(attachOption('option'))
     .option('-t, --type <TYPE>', 'the type of the file system (default: detected)')
     .option('-o, --options <OPTIONS>', 'options of mount(8) or of the FUSE program, separated by commas')
     .action(async function (this: Command) {
@@ -120,9 +122,9 @@ function attachOf(
   options: MountOptions,
   words: MountWords,
 ): { attach: MountRequest['attach']; notes: string[] } {
-  const { driver, image, option, share } = options;
+  const { driver, image, option, share, sectorSize } = options;
   const readOnly = options.readOnly || words.readOnly;
-  const chosen = defined({ readOnly, driver, image, option, share });
+  const chosen = defined({ readOnly, driver, image, option, share, sectorSize });
   if (spec === null) return { attach: attachRequest([], chosen).request, notes: [] };
   // a path that exists is taken as it is, also with commas in it: fstab has no other way
   const isPath = /^\.{0,2}\//.test(spec) && spec.includes(',') && isThere(spec);

@@ -10,20 +10,23 @@ import { type AttachWords, isGivenApart } from '../attach-request.js';
 import { disksOfSpecs } from '../attach-words.js';
 import { disksOfFile } from '../disk-file/disks-of-file.js';
 import type { ListedDisk } from '../listed-disk.js';
-import { callersRuntimeDir, endHelp, RUN_FAILED, type SharedOptions } from '../options.js';
+import { callersRuntimeDir, endHelp, type HelpList, RUN_FAILED, type SharedOptions } from '../options.js';
 import { reportFailure } from '../output.js';
 import { checkPrivate, keepPrivate } from '../private-share.js';
 import { endPrivateBus } from '../run/end-private-bus.js';
 import { runCommand, statusOfSignal } from '../run/run-command.js';
 import { catchSignals, type SignalCatch } from '../run/signals.js';
 
-const EXITS = [
-  'the exit status of CMD, or:',
-  '125  fusetap failed: CMD was not run, or the detach failed',
-  '126  CMD cannot be run',
-  '127  CMD was not found',
-  '128+N  CMD ended by signal N',
-];
+const EXITS: HelpList = {
+  title: 'Exit codes',
+  intro: 'the exit status of CMD, or:',
+  rows: [
+    ['125', 'fusetap failed: CMD was not run, or the detach failed'],
+    ['126', 'CMD cannot be run'],
+    ['127', 'CMD was not found'],
+    ['128+N', 'CMD ended by signal N'],
+  ],
+};
 
 export function register(program: Command): void {
   const command = program
@@ -58,7 +61,7 @@ export function register(program: Command): void {
       'fusetap run --partitions rpi.img -- e2fsck -fn {}2',
       `fusetap run ram:golden.img -- sh -c 'make DISK="$FUSETAP_DEVICE"'`,
     ],
-    EXITS,
+    { exits: EXITS },
   );
 }
 

@@ -2,23 +2,16 @@
 import type { Command } from 'commander';
 import { FusetapError, type Holder } from '../../drivers/errors.js';
 import { escapeControls, quoted } from '../../drivers/quote.js';
-import {
-  describeHolders,
-  findUsers,
-  type LocatedVbd,
-  readTables,
-  seeBus,
-  showBus,
-  type Users,
-  type VbdAbove,
-  withAbove,
-} from '../../mount/client/index.js';
+import { readTables, type VbdAbove, withAbove } from '../../mount/client/finding/above.js';
+import type { LocatedVbd } from '../../mount/client/finding/locate-vbd.js';
+import { findUsers, seeBus, type Users } from '../../mount/client/finding/users.js';
+import { describeHolders, showBus } from '../../mount/client/index.js';
 import type { BusInfo, BusVersion, VbdInfo } from '../../mount/control/interface.js';
 import { vbdFinder } from '../locate-vbd.js';
 import { chosenBus, endHelp, type SharedOptions, VBD_HELP } from '../options.js';
 import { humanSize, print, printJson, printNote, printPairs } from '../output.js';
-import { busTree } from '../show-tree.js';
-import { drawTree, linesFor } from '../tree.js';
+import { busTree } from '../show/bus-tree.js';
+import { drawTree, linesFor } from '../show/tree.js';
 
 interface ShowOptions extends SharedOptions {
   tree?: boolean;
@@ -129,7 +122,7 @@ function describeVbd(vbd: ShownVbd): Pairs {
 }
 
 function describeUsers(holders: readonly Holder[] | null): Pairs {
-  if (holders === null) return [['used by', 'not known: the bus does not answer']];
+  if (holders === null) return [['used by', 'not known: the files of the bus do not answer']];
   // keeper and server of a bus that uses it have the same text
   const texts = [...new Set(holders.map((holder) => describeHolders([holder])))];
   return texts.length === 0 ? [['used by', '-']] : texts.map((text) => ['used by', text]);
@@ -139,21 +132,22 @@ function describeBroken({ broken }: VbdInfo): Pairs {
   return broken == null ? [] : [['broken', `I/O fails with EIO: ${broken}`]];
 }
 
-function remarkOn({ imageState, changedOutside, movedTo, deleted }: VbdInfo): string {
+function remarkOn({ imageState, changedOutside, writtenOutside, movedTo, deleted }: ShownVbd): string {
   if (imageState === 'not-answering') return ' (its file system does not answer)';
   if (imageState === 'gone') return ' (it is gone: its file system answers with an error)';
   if (deleted) return ' (deleted: the detach loses its data; fusetap save copies it)';
   const remarks = [
     ...(movedTo == null ? [] : [`moved to ${movedTo}`]),
-    ...(changedOutside ? ['changed by somebody else while attached'] : []),
+    ...((movedTo == null ? changedOutside : writtenOutside) ? ['changed by somebody else while attached'] : []),
   ];
   return remarks.length === 0 ? '' : ` (${remarks.join('; ')})`;
 }
 
 function describePartitions({ partitions }: Pick<VbdAbove, 'partitions'>): Pairs {
   if (partitions?.length === 0) return [['partitions', 'none']];
-  return (partitions ?? []).map(({ vdev, offset, size, type, typeName, name }) => {
+  return (partitions ?? []).map(({ vdev, offset, size, type, typeName, name, mode }) => {
     const words = [`${vdev} at ${offset}`, `${size} (${humanSize(size)})`, typeName ?? type, name && quoted(name)];
+    if (mode === 'r') words.push('read-only');
     return ['partition', words.filter((word) => word !== null).join(', ')];
   });
 }

@@ -1,7 +1,8 @@
 /** `fusetap stop`: detaches all vbds and ends the bus. */
 import type { Command } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
-import { type BusPlace, closeInherited, listBuses, resolveBus, stop } from '../../mount/client/index.js';
+import { type BusPlace, listBuses, resolveBus, stop } from '../../mount/client/index.js';
+import { closeInherited } from '../../mount/client/inherited-files.js';
 import { orderToStop } from '../../mount/client/stop-order.js';
 import type { DetachResult } from '../../mount/control/interface.js';
 import { detachEach } from '../detach-each.js';

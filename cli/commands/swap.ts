@@ -4,9 +4,10 @@ import type { Command } from 'commander';
 import { defined } from '../../drivers/defined.js';
 import { FusetapError } from '../../drivers/errors.js';
 import type { SwapRequest } from '../../mount/control/interface.js';
+import { attachOption } from '../attach-options.js';
 import { type AttachWords, attachRequest } from '../attach-request.js';
 import { locateVbd } from '../locate-vbd.js';
-import { endHelp, gather, type SharedOptions, VBD_HELP } from '../options.js';
+import { endHelp, type SharedOptions, VBD_HELP } from '../options.js';
 import { print, printJson, printNote } from '../output.js';
 import { withProgress } from '../progress-bar.js';
 
@@ -24,10 +25,10 @@ export function register(program: Command): void {
     .argument('<VBD>', VBD_HELP)
     .argument('[SPEC]', 'DRIVER:PATH or PATH')
     .option('--driver <NAME>', 'the driver, instead of SPEC')
-    .option('--image <PATH>', 'the image, instead of SPEC: the path may contain commas and colons')
-    .option('--option <KEY=VALUE>', 'an option of the driver (repeatable)', gather)
-    .option('--share <NAME>', 'ram: share the memory under NAME (default: by the identity of the image file)')
-    .option('--raw', 'use the bytes of the image as they are, even if it looks like another format, such as qcow2')
+    .addOption(attachOption('image'))
+    .addOption(attachOption('option'))
+    .addOption(attachOption('share'))
+    .addOption(attachOption('raw'))
     .action(async (word: string, spec: string | undefined, _: unknown, self: Command) => {
       const options = self.optsWithGlobals<SwapOptions>();
       const request = swapRequest(spec, options);

@@ -17,7 +17,6 @@ import { relative } from 'node:path';
 import type { Command } from 'commander';
 import { driverNames, driverSummaries } from '../../drivers/names.js';
 import type { VbdInfo } from '../../mount/control/interface.js';
-import { MODES } from '../../mount/images/mode.js';
 import { PREFIXES } from '../disk-spec/index.js';
 import { flagsOf, type Kind } from './kinds.js';
 import { allVbds, busNames, freePlaces, inTime, mountedDirectories, vbdsOf } from './live.js';
@@ -109,10 +108,6 @@ async function answerFor(kind: Kind, place: Place, current: string): Promise<Ans
       return plain(named(await inTime(busNames())), 'directories');
     case 'free':
       return plain(named(await freePlaces(busWord)));
-    case 'free-or-spec':
-      return orSpec(await freePlaces(busWord), current);
-    case 'mode-or-spec':
-      return orSpec(MODES, current);
     case 'attached':
       return plain(vbds(await inTime(vbdsOf(busWord)), words));
     case 'vbd':
@@ -158,12 +153,6 @@ function vbds(found: readonly VbdInfo[], words: readonly string[]): Offered[] {
 
 function drivers(behind = ''): Offered[] {
   return driverSummaries.map(([name, summary]) => ({ word: name + behind, about: summary }));
-}
-
-/** These words, or a spec; drivers are offered only when they are begun, because they would hide the words. */
-function orSpec(words: readonly string[], current: string): Answer {
-  const answer = specs(current);
-  return { ...answer, offered: [...named(words), ...(current === '' ? [] : answer.offered)] };
 }
 
 /** `ram:gold`: a file after a driver, or after a prefix of Xen's tools. */

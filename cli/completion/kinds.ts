@@ -15,10 +15,6 @@ export type Kind =
   | 'attached'
   /** a free vdev */
   | 'free'
-  /** the same, or another disk spec */
-  | 'free-or-spec'
-  /** a mode, or another disk spec */
-  | 'mode-or-spec'
   /** a bus, or a directory */
   | 'bus'
   /** the name of a shared ram image */
@@ -32,8 +28,6 @@ export type Kind =
 /** `COMMAND NAME` takes precedence over `NAME`, and a flag over the name of its value. */
 const KINDS: Readonly<Record<string, Kind>> = {
   'umount PLACE': 'mounted',
-  'attach VDEV': 'free-or-spec',
-  'attach MODE': 'mode-or-spec',
   'create IMAGE': 'file',
   'block-detach VDEV': 'attached',
   '--file-mode': ['0600', '0640', '0644', '0660'],

@@ -1,5 +1,6 @@
 /** Finds the position of the word under the cursor in a command line, which decides what it can be. */
 import type { Command, Option } from 'commander';
+import { isMode } from '../../mount/images/mode.js';
 import { findSlot } from '../../mount/slots/slots.js';
 import { flagsOf, type Kind, kindOfArgument, kindOfValue, takesValue } from './kinds.js';
 
@@ -23,8 +24,6 @@ export const HELP = 'help';
 
 /** Options that take the place of the argument SPEC. */
 const INSTEAD_OF_SPEC: ReadonlySet<string> = new Set(['--driver', '--image']);
-
-const MODES: ReadonlySet<string> = new Set(['r', 'w', 'w!']);
 
 /** The words of another program, after `run … --`: the index of its name. */
 export function startOfOtherProgram(words: readonly string[]): number | null {
@@ -93,7 +92,7 @@ function kindsOfWord(command: Command, words: readonly string[], flags: readonly
 /** In `SPEC [VDEV] [MODE] SPEC …`: the word before decides what can follow. */
 function kindsInList(command: Command, before: string | undefined): readonly Kind[] {
   const names = ['SPEC'];
-  if (before !== undefined && !MODES.has(before)) names.push(findSlot(before) === null ? 'VDEV' : 'MODE');
+  if (before !== undefined && !isMode(before)) names.push(findSlot(before) === null ? 'VDEV' : 'MODE');
   return names.flatMap((name) => {
     const argument = command.registeredArguments.find((one) => one.name() === name);
     return argument === undefined ? [] : [kindOfArgument(command, argument)];

@@ -17,6 +17,7 @@ export function disksOfFile(file: string, words: readonly string[], options: Att
       hint: 'with --config, give only options for all disks: --passthrough, --partitions, --transport and so on',
     });
   }
-  const { passthrough, transport, partitions, raw, allowOther, uid, gid, fileMode } = options;
-  return readDiskFile(file, defined({ passthrough, transport, partitions, raw, allowOther, uid, gid, fileMode }));
+  const { passthrough, transport, partitions, sectorSize, raw, allowOther, uid, gid, fileMode } = options;
+  const forAll = { passthrough, transport, partitions, sectorSize, raw, allowOther, uid, gid, fileMode };
+  return readDiskFile(file, defined(forAll));
 }

@@ -5,15 +5,22 @@
 import { FusetapError } from '../../drivers/errors.js';
 import { DEFAULT_DRIVER } from '../../drivers/names.js';
 import { quoted } from '../../drivers/quote.js';
+import type { VbdAbove } from '../../mount/client/finding/above.js';
+import { SECTOR_SIZES, type SectorBytes } from '../../mount/client/size.js';
 import type { AttachRequest } from '../../mount/control/interface.js';
-import type { Mode } from '../../mount/images/mode.js';
+import { isMode, type Mode } from '../../mount/images/mode.js';
 import { imagePath } from '../image-path.js';
 
-/** keys of `ls --json` that describe where a vbd was, and its state */
-const PASSED_OVER = new Set([
-  ...'bus slot path size state opens transport keeperPid serverPid restarts version'.split(' '),
-  ...'changedOutside broken imageState movedTo deleted mounts loops holders'.split(' '),
-]);
+/** The keys that make a request. */
+type Taken = keyof Omit<AttachRequest, 'transport' | 'allowOther' | 'uid' | 'gid' | 'fileMode' | 'detachesWhenUnused'>;
+
+/** The other keys of `ls --json` and `show --json`: where a vbd was, and its state. A new key does not compile here. */
+const PASSED_OVER: Readonly<Record<Exclude<keyof VbdAbove | 'holders', Taken>, true>> = {
+  ...{ bus: true, slot: true, path: true, size: true, state: true, opens: true, transport: true, keeperPid: true },
+  ...{ serverPid: true, restarts: true, version: true, changedOutside: true, writtenOutside: true, broken: true },
+  ...{ imageState: true, movedTo: true, deleted: true, mounts: true, loops: true, holders: true },
+  detachesWhenUnused: true,
+};
 
 type Filters = NonNullable<AttachRequest['filters']>;
 
@@ -30,7 +37,7 @@ export function requestOfJson(entry: unknown): AttachRequest {
     driver: fields.take('driver', isString) ?? DEFAULT_DRIVER,
     image: image === null ? null : imagePath(image),
     vdev: fields.take('vdev', isStringOrNull) ?? null,
-    mode: fields.take('mode', isMode) ?? 'w',
+    mode: fields.take('mode', isModeWord) ?? 'w',
     options: fields.take('options', isStringRecord) ?? {},
   };
   const passthrough = fields.take('passthrough', isPassthrough);
@@ -38,6 +45,7 @@ export function requestOfJson(entry: unknown): AttachRequest {
   const share = fields.take('share', isStringOrNull);
   const raw = fields.take('raw', isBoolean);
   const partitions = fields.take('partitions', isPartitions);
+  const sectorSize = fields.take('sectorSize', isSectorSize);
   fields.refuseOthers();
   return {
     ...request,
@@ -47,6 +55,7 @@ export function requestOfJson(entry: unknown): AttachRequest {
     // a vbd without a share name is shared by the identity of its image, which has colons
     ...(share != null && !share.includes(':') && { share }),
     ...(partitions && { partitions: true }),
+    ...(sectorSize != null && { sectorSize }),
     ...(raw && { raw }),
   };
 }
@@ -59,7 +68,7 @@ class Fields {
     this.#object = object;
   }
 
-  take<Value>(key: string, isRight: (value: unknown) => value is Value): Value | undefined {
+  take<Value>(key: Taken, isRight: (value: unknown) => value is Value): Value | undefined {
     this.#taken.add(key);
     const value = this.#object[key];
     if (value === undefined || isRight(value)) return value;
@@ -69,7 +78,7 @@ class Fields {
   }
 
   refuseOthers(): void {
-    const other = Object.keys(this.#object).find((key) => !this.#taken.has(key) && !PASSED_OVER.has(key));
+    const other = Object.keys(this.#object).find((key) => !this.#taken.has(key) && !Object.hasOwn(PASSED_OVER, key));
     if (other === undefined) return;
     throw new FusetapError('USAGE', `unknown key of a disk: ${quoted(other)}`, {
       hint: `keys of a disk are ${[...this.#taken].join(', ')}`,
@@ -80,11 +89,13 @@ class Fields {
 const isString = (value: unknown): value is string => typeof value === 'string';
 const isBoolean = (value: unknown): value is boolean => typeof value === 'boolean';
 const isStringOrNull = (value: unknown): value is string | null => value === null || isString(value);
-const isMode = (value: unknown): value is Mode => value === 'r' || value === 'w' || value === 'w!';
+const isModeWord = (value: unknown): value is Mode => isString(value) && isMode(value);
 const isPassthrough = (value: unknown): value is 'auto' | 'on' | 'off' | boolean =>
   typeof value === 'boolean' || value === 'auto' || value === 'on' || value === 'off';
 const isPartitions = (value: unknown): value is unknown[] | boolean | null =>
   value === null || typeof value === 'boolean' || Array.isArray(value);
+const isSectorSize = (value: unknown): value is SectorBytes | null =>
+  value === null || SECTOR_SIZES.some((size) => size === value);
 const isStringRecord = (value: unknown): value is Record<string, string> =>
   typeof value === 'object' && value !== null && !Array.isArray(value) && Object.values(value).every(isString);
 const isFilters = (value: unknown): value is (Filters[number] | string)[] =>

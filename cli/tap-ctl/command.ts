@@ -4,14 +4,23 @@
  */
 import { Command, CommanderError } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
+import { driverNames } from '../../drivers/names.js';
 import { quoted } from '../../drivers/quote.js';
 import { runtimeDir } from '../../mount/client/index.js';
 import type { TapImage, TapName } from '../../mount/tap/index.js';
 import { imagePath } from '../image-path.js';
 import { usageError } from '../usage-error.js';
 
-/** The option letters of a command; `true` for one that takes a value. */
-export type Letters = Readonly<Record<string, boolean>>;
+/** An option: one letter. */
+export interface Letter {
+  /** what its value is; if omitted, the option takes none */
+  readonly value?: string;
+  /** for the man page */
+  readonly meaning: string;
+}
+
+/** The options of a command. */
+export type Letters = Readonly<Record<string, Letter>>;
 
 /** The values by letter: a word, true, or nothing. */
 export type Given = Readonly<Record<string, string | true | undefined>>;
@@ -19,24 +28,38 @@ export type Given = Readonly<Record<string, string | true | undefined>>;
 export interface TapCommand {
   /** the text after `usage: ` */
   readonly usage: string;
+  /** what it does, in a sentence or two; for the man page */
+  readonly summary: string;
   readonly letters: Letters;
   run(given: Given): Promise<void> | void;
 }
 
 /** Letters that name a vbd. */
-export const NAME_LETTERS: Letters = { p: true, m: true };
+export const NAME_LETTERS = {
+  p: { value: 'pid', meaning: 'the pid of the tapdisk' },
+  m: { value: 'minor', meaning: 'the minor' },
+} satisfies Letters;
+
+/** `-t` of commands that wait. */
+export const WAIT_LETTER: Letter = {
+  value: 'seconds',
+  meaning: 'wait until nobody uses the vbd, for at most this time',
+};
+
+const NO_EFFECT = 'accepted without effect';
+const REFUSED = 'refused with EOPNOTSUPP';
 
 /** Letters of `create` and `open` that choose the image. */
 export const IMAGE_LETTERS: Letters = {
-  a: true,
-  R: false,
-  D: false,
-  r: false,
-  t: true,
-  e: true,
-  2: true,
-  s: false,
-  C: true,
+  a: { value: 'type:path', meaning: `the image and its driver: ${driverNames.join(', ')}` },
+  R: { meaning: 'read-only' },
+  D: { meaning: `no O_DIRECT: ${NO_EFFECT}, because no image is opened with O_DIRECT` },
+  r: { meaning: `a read cache: ${NO_EFFECT}, because the page cache is the cache` },
+  t: { value: 'seconds', meaning: `a time limit for requests: ${NO_EFFECT}, because no request times out` },
+  e: { value: 'minor', meaning: REFUSED },
+  2: { value: 'type:path', meaning: REFUSED },
+  s: { meaning: REFUSED },
+  C: { value: 'path', meaning: REFUSED },
 };
 
 export const IMAGE_USAGE = '<-a type:/path/to/image> [-R read-only] [-D] [-r] [-t seconds]';
@@ -59,8 +82,7 @@ export function parseLetters({ letters, usage }: TapCommand, words: readonly str
     // commander's own message would be a second line
     .configureOutput({ writeErr: () => {} })
     .exitOverride();
-  for (const [letter, takesValue] of Object.entries(letters))
-    parser.option(`-${letter}${takesValue ? ' <value>' : ''}`);
+  for (const [letter, { value }] of Object.entries(letters)) parser.option(`-${letter}${value ? ' <value>' : ''}`);
   const hint = `usage: ${usage}`;
   try {
     parser.parse([...words], { from: 'user' });

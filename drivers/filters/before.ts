@@ -2,7 +2,7 @@
 import { constants } from 'node:os';
 import type { RawDisk } from '../driver.js';
 import { FusetapError } from '../errors.js';
-import { wrapDisk } from '../wrap-disk.js';
+import { wrapDisk } from './wrap-disk.js';
 
 export const KINDS = ['read', 'write', 'flush', 'zero'] as const;
 export type Kind = (typeof KINDS)[number];

@@ -1,7 +1,7 @@
 /** A range of a disk as a disk: the base of offset, sizelimit and partitions. */
 import type { RawDisk } from '../driver.js';
-import { cutSegments } from '../segments.js';
-import { wrapDisk } from '../wrap-disk.js';
+import { cutSegments } from '../segments/segments.js';
+import { wrapDisk } from './wrap-disk.js';
 
 /**
  * The bytes `start` to `start + size` of a disk. Segments stay segments and a map stays a map, so threads still serve it.

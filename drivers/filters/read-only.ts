@@ -1,8 +1,8 @@
 /** read-only: no client can write, whatever the mode of the vbd. Segments stay segments, and a map stays a map. */
 import { FusetapError } from '../errors.js';
 import { quoted } from '../quote.js';
-import { wrapDisk } from '../wrap-disk.js';
 import type { FilterMaker } from './filter.js';
+import { wrapDisk } from './wrap-disk.js';
 
 export const readOnly: FilterMaker = (value) => {
   if (value !== '') throw new FusetapError('USAGE', `read-only takes no value: ${quoted(value)}`, { hint: 'omit it' });

@@ -5,12 +5,12 @@
  *      LBA 0           1        2 …                                        last
  *      protective MBR │ header │ entries │ partitions … │ entries (backup) │ header (backup)
  *
- * Sectors have 512 bytes, or 4096 if the image comes from such a disk. A header is used only if its checksum and every
- * range in it are valid. The size of the array is checked before the array is read.
+ * Sectors have the size of those of the disk that the image comes from: the place of the header tells which. A header
+ * is used only if its checksum and every range in it are valid. The size of the array is checked before the array is
+ * read. If neither header is valid, a first header is used that is valid but for the end of the disk: the disk was cut.
  */
-import { type FoundTable, type Partition, type ReadBytes, SECTOR_BYTES, viewOf } from './partition.js';
+import { type FoundPartition, type FoundTable, SECTOR_SIZES, type TableDisk, viewOf } from './partition.js';
 
-const SECTOR_SIZES = [SECTOR_BYTES, 4096];
 const SIGNATURE = 'EFI PART';
 const MAJOR_REVISION = 1;
 const MIN_HEADER_BYTES = 92;
@@ -31,45 +31,65 @@ interface Header {
   readonly array: Uint8Array;
 }
 
-/** A place that may contain a header. */
+/** A place that may contain a header, and whether it may be the header of a larger disk. */
 interface Place {
   readonly sectorBytes: number;
   readonly lba: number;
-  readonly isBackup: boolean;
+  readonly kind: 'first' | 'backup' | 'first, of a larger disk';
 }
 
 /** The partitions of a disk with a protective MBR. `table` is null if no header is valid. */
-export async function readGpt(read: ReadBytes, diskBytes: number): Promise<FoundTable> {
-  let whyNotFirst: string | null = null;
-  for (const place of placesOf(diskBytes)) {
-    const header = await readHeader(place, read, diskBytes);
+export async function readGpt(disk: TableDisk): Promise<FoundTable> {
+  let whyNot: string | null = null;
+  for (const place of placesOf(disk)) {
+    const header = await readHeader(place, disk);
     if (typeof header !== 'string') {
       const entries = readEntries(header);
-      if (!place.isBackup) return entries;
-      return { ...entries, notes: [`the GPT is read from its backup: ${whyNotFirst}`, ...entries.notes] };
+      const note = noteOn(place, header, { diskBytes: disk.diskBytes, whyNot });
+      return note === null ? entries : { ...entries, notes: [note, ...entries.notes] };
     }
-    whyNotFirst ??= header;
+    // a header that is not valid tells more than a place without one
+    if (whyNot === null || (whyNot.startsWith(NO_HEADER) && !header.startsWith(NO_HEADER))) whyNot = header;
   }
-  const why = whyNotFirst ?? 'the disk is too small for one';
+  const why = whyNot ?? 'the disk is too small for one';
   return { table: null, found: [], notes: [`the disk has a protective MBR, but no valid GPT: ${why}`] };
 }
 
-/** The places in the order in which they are tried: the headers for all sector sizes, then the backups. */
-function placesOf(diskBytes: number): Place[] {
-  const disks = SECTOR_SIZES.map((sectorBytes) => ({ sectorBytes, last: Math.floor(diskBytes / sectorBytes) - 1 }));
+function noteOn(
+  { kind }: Place,
+  { lastUsable, sectorBytes }: Header,
+  { diskBytes, whyNot }: { diskBytes: number; whyNot: string | null },
+): string | null {
+  switch (kind) {
+    case 'first':
+      return null;
+    case 'backup':
+      return `the GPT is read from its backup: ${whyNot}`;
+    default:
+      return `the disk was cut: its GPT needs more than ${lastUsable * sectorBytes} bytes, and it has ${diskBytes}`;
+  }
+}
+
+/** The places in the order in which they are tried, for all sector sizes each. */
+function placesOf({ diskBytes, sectorBytes }: TableDisk): Place[] {
+  const sizes = sectorBytes === null ? SECTOR_SIZES : [sectorBytes];
+  const disks = sizes.map((sectorBytes) => ({ sectorBytes, last: Math.floor(diskBytes / sectorBytes) - 1 }));
   const big = disks.filter(({ last }) => last > 1);
   return [
-    ...big.map(({ sectorBytes }) => ({ sectorBytes, lba: 1, isBackup: false })),
-    ...big.map(({ sectorBytes, last }) => ({ sectorBytes, lba: last, isBackup: true })),
+    ...big.map(({ sectorBytes }) => ({ sectorBytes, lba: 1, kind: 'first' as const })),
+    ...big.map(({ sectorBytes, last }) => ({ sectorBytes, lba: last, kind: 'backup' as const })),
+    ...big.map(({ sectorBytes }) => ({ sectorBytes, lba: 1, kind: 'first, of a larger disk' as const })),
   ];
 }
 
+const NO_HEADER = 'there is no header';
+
 /** The header, or a text that says why there is no valid header at this place. */
-async function readHeader({ sectorBytes, lba }: Place, read: ReadBytes, diskBytes: number): Promise<Header | string> {
+async function readHeader({ sectorBytes, lba, kind }: Place, { read, diskBytes }: TableDisk): Promise<Header | string> {
   const where = `the header at byte ${lba * sectorBytes}`;
   const sector = await read(lba * sectorBytes, sectorBytes);
   const view = viewOf(sector);
-  if (latin1(sector, 0, 8) !== SIGNATURE) return `there is no header at byte ${lba * sectorBytes}`;
+  if (latin1(sector, 0, 8) !== SIGNATURE) return `${NO_HEADER} at byte ${lba * sectorBytes}`;
   const headerBytes = view.getUint32(12, true);
   if (headerBytes < MIN_HEADER_BYTES || headerBytes > sectorBytes)
     return `${where} gives its size as ${headerBytes} bytes`;
@@ -79,18 +99,19 @@ async function readHeader({ sectorBytes, lba }: Place, read: ReadBytes, diskByte
   const lastLba = Math.floor(diskBytes / sectorBytes) - 1;
   if (lbaAt(view, 24) !== lba) return `${where} gives another position of itself`;
   const [firstUsable, lastUsable] = [lbaAt(view, 40), lbaAt(view, 48)];
-  if (firstUsable > lastUsable || lastUsable > lastLba) {
+  const mayEndLater = kind === 'first, of a larger disk';
+  if (firstUsable > lastUsable || firstUsable > lastLba || (lastUsable > lastLba && !mayEndLater)) {
     return `${where} gives the usable sectors as ${firstUsable} to ${lastUsable}, of ${lastLba + 1}`;
   }
-  const array = await readArray(view, { sectorBytes, diskBytes }, read);
+  const array = await readArray(view, sectorBytes, { read, diskBytes });
   if (typeof array === 'string') return `${where} ${array}`;
   return { sectorBytes, firstUsable, lastUsable, entryBytes: view.getUint32(84, true), array };
 }
 
 async function readArray(
   view: DataView,
-  { sectorBytes, diskBytes }: { sectorBytes: number; diskBytes: number },
-  read: ReadBytes,
+  sectorBytes: number,
+  { read, diskBytes }: Pick<TableDisk, 'read' | 'diskBytes'>,
 ): Promise<Uint8Array | string> {
   const [start, count, entryBytes] = [
     lbaAt(view, 72) * sectorBytes,
@@ -121,7 +142,7 @@ function checksumOf(header: Uint8Array): Promise<number> {
 
 /** The entries in use. Entries outside the usable range are left out with a note. */
 function readEntries({ array, entryBytes, sectorBytes, firstUsable, lastUsable }: Header): FoundTable {
-  const found: Partition[] = [];
+  const found: FoundPartition[] = [];
   const notes: string[] = [];
   for (let at = 0; at < array.byteLength; at += entryBytes) {
     const entry = array.subarray(at, at + entryBytes);

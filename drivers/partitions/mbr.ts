@@ -8,15 +8,19 @@
  *                  [ logical 6, from here | …                 ◄──────────────────────┘
  *
  * A sector counts as a table by the same rules as in the Linux kernel (block/partitions/msdos.c), and partitions have
- * the same numbers. The extended partition itself only contains others and is not shown as a disk.
+ * the same numbers: an entry with sectors is a partition, also with type 0. The extended partition itself only contains
+ * others and is not shown as a disk. Entries count in sectors of the disk, usually 512 bytes.
  */
 import { fileSystemOf } from './boot-sector.js';
-import { type FoundTable, type Partition, type ReadBytes, SECTOR_BYTES, viewOf } from './partition.js';
+import { hasBsdLabel } from './foreign-tables.js';
+import { type FoundPartition, type FoundTable, SECTOR_BYTES, type TableDisk, viewOf } from './partition.js';
 
 const ENTRIES_START = 446;
 const ENTRY_BYTES = 16;
 const EXTENDED_TYPES = [0x05, 0x0f, 0x85];
 const PROTECTIVE_TYPE = 0xee;
+/** FreeBSD, OpenBSD, NetBSD: such a slice has a table of its own */
+const BSD_TYPES = [0xa5, 0xa6, 0xa9];
 const FIRST_LOGICAL = 5;
 /** no tool makes a longer chain */
 const MAX_LINKS = 128;
@@ -35,19 +39,33 @@ export type FirstSector =
   | { readonly kind: 'none'; readonly why: string };
 
 /**
- * Finds out the kind of the first sector, 512 bytes. `protective`: look for a GPT, whatever else the entries contain.
+ * Finds out the kind of the first sector. `protective`: look for a GPT, whatever else the entries contain.
+ * @param sector its first 512 bytes
+ * @param diskSectors the size of the disk
  */
-export function judgeFirstSector(sector: Uint8Array): FirstSector {
+export function judgeFirstSector(sector: Uint8Array, diskSectors: number): FirstSector {
   if (!hasSignature(sector)) return { kind: 'none', why: 'there is no partition table' };
-  const fileSystem = fileSystemOf(sector);
-  if (fileSystem !== null)
-    return { kind: 'none', why: `there is no partition table: the disk begins with ${fileSystem}` };
   const entries = entriesOf(sector);
   // in an entry this byte is a flag: any other value is text, or the code of a boot loader
-  if (entries.some(({ boot }) => boot !== 0 && boot !== 0x80)) {
+  const areFlags = entries.every(({ boot }) => boot === 0 || boot === 0x80);
+  const fileSystem = fileSystemOf(sector);
+  if (fileSystem !== null && !(areFlags && isTableBeside(entries, diskSectors))) {
+    return { kind: 'none', why: `there is no partition table: the disk begins with ${fileSystem}` };
+  }
+  if (!areFlags) {
     return { kind: 'none', why: 'there is no partition table: the disk begins with a boot sector of another kind' };
   }
   return { kind: entries.some(isProtective) ? 'protective' : 'mbr', entries };
+}
+
+/**
+ * Whether entries beside the parameters of a file system are a table: a disk that had a file system got a table later,
+ * and tools leave the first 446 bytes as they are. mkfs.fat and mformat also write an entry, but one for the whole
+ * disk, which starts at sector 0.
+ */
+function isTableBeside(entries: readonly Entry[], diskSectors: number): boolean {
+  const used = entries.filter(isUsed);
+  return used.length > 0 && used.every(({ type, start }) => type !== 0 && start > 0 && start < diskSectors);
 }
 
 /** Whether a protective MBR has other partitions besides the entry that protects the GPT. */
@@ -55,15 +73,25 @@ export function isHybrid(entries: readonly Entry[]): boolean {
   return entries.some((entry) => isUsed(entry) && !isProtective(entry));
 }
 
+/** An MBR counts in sectors of 512 bytes if nothing else is said: it has no field for another size. */
+export function unitOf({ sectorBytes }: TableDisk): number {
+  return sectorBytes ?? SECTOR_BYTES;
+}
+
 /** The partitions of an MBR, including logical ones. */
-export async function readMbr(entries: readonly Entry[], read: ReadBytes, diskBytes: number): Promise<FoundTable> {
+export async function readMbr(entries: readonly Entry[], disk: TableDisk): Promise<FoundTable> {
+  const unit = unitOf(disk);
   const found = entries.flatMap((entry, i) =>
-    isUsed(entry) && !isExtended(entry) ? [partitionAt(i + 1, entry.start, entry)] : [],
+    isUsed(entry) && !isExtended(entry) ? [partitionAt(i + 1, entry.start, entry, unit)] : [],
   );
   const notes: string[] = [];
-  const logical: Partition[] = [];
+  const logical: FoundPartition[] = [];
   for (const entry of entries.filter((entry) => isUsed(entry) && isExtended(entry))) {
-    notes.push(...(await followChain(entry.start, read, diskBytes, logical)));
+    notes.push(...(await followChain(entry.start, disk, logical)));
+  }
+  for (const [i, { type, start }] of entries.entries()) {
+    if (!BSD_TYPES.includes(type) || !(await hasBsdLabel(disk, (start + 1) * unit))) continue;
+    notes.push(`partition ${i + 1} has a BSD label, which fusetap does not read: the partitions in it are not shown`);
   }
   return { table: 'mbr', found: [...found, ...logical], notes };
 }
@@ -74,20 +102,21 @@ export async function readMbr(entries: readonly Entry[], read: ReadBytes, diskBy
  * @param logical the partitions found are added to it
  * @returns the faults found, one line each
  */
-async function followChain(first: number, read: ReadBytes, diskBytes: number, logical: Partition[]): Promise<string[]> {
+async function followChain(first: number, disk: TableDisk, logical: FoundPartition[]): Promise<string[]> {
+  const unit = unitOf(disk);
   const seen = new Set<number>();
   for (let at = first; ; ) {
     const where = `the extended partition's table in sector ${at}`;
     if (seen.has(at)) return [`${where} is linked twice: the chain ends there`];
     if (seen.size === MAX_LINKS)
       return [`the extended partition has more than ${MAX_LINKS} tables: the rest is left out`];
-    if ((at + 1) * SECTOR_BYTES > diskBytes) return [`${where} is beyond the end of the disk`];
+    if ((at + 1) * unit > disk.diskBytes) return [`${where} is beyond the end of the disk`];
     seen.add(at);
-    const sector = await read(at * SECTOR_BYTES, SECTOR_BYTES);
+    const sector = await disk.read(at * unit, SECTOR_BYTES);
     if (!hasSignature(sector)) return [`${where} is not a table: the chain ends there`];
     const links = entriesOf(sector).filter(isUsed);
     for (const entry of links.filter((entry) => !isExtended(entry)).slice(0, 1)) {
-      logical.push(partitionAt(FIRST_LOGICAL + logical.length, at + entry.start, entry));
+      logical.push(partitionAt(FIRST_LOGICAL + logical.length, at + entry.start, entry, unit));
     }
     const next = links.find(isExtended);
     if (next === undefined) return [];
@@ -95,9 +124,8 @@ async function followChain(first: number, read: ReadBytes, diskBytes: number, lo
   }
 }
 
-function partitionAt(number: number, start: number, { count, type }: Entry): Partition {
-  const place = { offset: start * SECTOR_BYTES, size: count * SECTOR_BYTES };
-  return { number, ...place, type: type.toString(16), name: null };
+function partitionAt(number: number, start: number, { count, type }: Entry, unit: number): FoundPartition {
+  return { number, offset: start * unit, size: count * unit, type: type.toString(16), name: null };
 }
 
 function hasSignature(sector: Uint8Array): boolean {
@@ -117,8 +145,8 @@ function entriesOf(sector: Uint8Array): Entry[] {
   });
 }
 
-function isUsed({ type, count }: Entry): boolean {
-  return type !== 0 && count !== 0;
+function isUsed({ count }: Entry): boolean {
+  return count !== 0;
 }
 
 function isExtended({ type }: Entry): boolean {

@@ -2,8 +2,8 @@
 import { closeSync, constants, openSync } from 'node:fs';
 import type { RawDisk } from '../driver.js';
 import { narrow } from '../filters/narrow.js';
-import { windowOf } from '../one-segment.js';
-import { windowDisk } from '../window.js';
+import { windowOf } from '../segments/one-segment.js';
+import { windowDisk } from '../segments/window.js';
 
 /**
  * The bytes `offset` to `offset + size` of a disk. Close it before the whole disk; closing it does not close the whole

@@ -15,17 +15,34 @@ export interface Partition {
   readonly type: string;
   /** the name in a GPT; null if it has none */
   readonly name: string | null;
+  /** it may only be read: it shares bytes with another partition, or is cut at the end of the disk */
+  readonly readOnly: boolean;
 }
 
-/** The contents of a table before keepApart checks them. */
+/** A partition as its table describes it; it need not fit to the disk. */
+export type FoundPartition = Omit<Partition, 'readOnly'>;
+
+/** The contents of a table before fitToDisk checks them. */
 export interface FoundTable {
   readonly table: 'mbr' | 'gpt' | null;
-  readonly found: readonly Partition[];
+  readonly found: readonly FoundPartition[];
   readonly notes: readonly string[];
 }
 
-/** The sector size of every MBR and of most GPTs. */
+/** The sector sizes in which a table can count. */
+export const SECTOR_SIZES = [512, 1024, 2048, 4096] as const;
+export type SectorBytes = (typeof SECTOR_SIZES)[number];
+
+/** The part of a sector that an MBR fills, and the sector size of most disks. */
 export const SECTOR_BYTES = 512;
+
+/** The disk whose table is read. */
+export interface TableDisk {
+  readonly read: ReadBytes;
+  readonly diskBytes: number;
+  /** the sectors in which its table counts; null: a GPT is looked for in all sizes, an MBR counts in 512 bytes */
+  readonly sectorBytes: SectorBytes | null;
+}
 
 /** A view of the bytes, without a copy. */
 export function viewOf(bytes: Uint8Array): DataView {

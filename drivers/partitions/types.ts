@@ -77,7 +77,7 @@ const GPT_TYPES: Readonly<Record<string, string>> = {
   '7EC6F557-3BC5-4ACA-B293-16EF5DF639D1': 'Linux temporary data',
   '8484680C-9521-48C6-9C11-B0720656F69E': 'Linux /usr (x86-64)',
   'BC13C2FF-59E6-4262-A352-B275FD6F7172': 'Linux extended boot',
-  '773f91ef-66d4-49b5-bd83-d683bf40ad16': "Linux user's home",
+  '773F91EF-66D4-49B5-BD83-D683BF40AD16': "Linux user's home",
   '516E7CB4-6ECF-11D6-8FF8-00022D09712B': 'FreeBSD data',
   '83BD6B9D-7F41-11DC-BE0B-001560B84F0F': 'FreeBSD boot',
   '516E7CB5-6ECF-11D6-8FF8-00022D09712B': 'FreeBSD swap',

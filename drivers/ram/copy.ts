@@ -16,7 +16,7 @@ import type { ImageFile, Memory, PrepareContext, Window } from '../driver.js';
 import { errnoOf, FusetapError, toFusetapError } from '../errors.js';
 import { readFully, writeFully } from '../file-io.js';
 import { imageWindow, measureImage } from '../image.js';
-import { windowExtents } from '../window.js';
+import { windowExtents } from '../segments/window.js';
 import { nonZeroPages, type Run } from '../zero-pages.js';
 
 const { errno: E } = constants;

@@ -12,7 +12,7 @@ import { addSeals, F_SEAL_GROW, F_SEAL_SHRINK } from '../../system/libc.js';
 import type { Driver, Memory } from '../driver.js';
 import { FusetapError } from '../errors.js';
 import { requireImage } from '../image.js';
-import { windowDisk } from '../window.js';
+import { windowDisk } from '../segments/window.js';
 import { copyImage, measureData } from './copy.js';
 
 const fstatAsync = promisify(fstat);

@@ -4,7 +4,7 @@
  */
 import type { Driver } from '../driver.js';
 import { imageWindow, requireImage } from '../image.js';
-import { windowDisk } from '../window.js';
+import { windowDisk } from '../segments/window.js';
 
 const sync = {
   name: 'sync',

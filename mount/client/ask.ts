@@ -24,7 +24,7 @@ export async function askEither<At extends LineWithoutKeeper>(
       return await callEither(place, line, sent);
     } catch (error) {
       if (!isNotRunning(error)) throw error;
-      const { explainSilence } = await import('./silent-bus.js');
+      const { explainSilence } = await import('./troubles/silent-bus.js');
       const silence = await explainSilence(place, error);
       if (silence === null) throw error;
       if (Date.now() > deadline) throw silence;
@@ -44,7 +44,7 @@ export async function sayIfDead<Answer>(place: BusPlace, asked: Promise<Answer>)
     return await asked;
   } catch (error) {
     if (!isNotRunning(error)) throw error;
-    const { explainDeath } = await import('./dead-bus.js');
+    const { explainDeath } = await import('./troubles/dead-bus.js');
     throw (await explainDeath(place, error)) ?? error;
   }
 }

@@ -1,5 +1,6 @@
 /**
- * The acts on buses: attach, detach, start, stop, show and list. The command line uses only these.
+ * The acts on buses: attach, detach, start, stop, show and list. What few commands need is in files of its own, which these
+ * commands load: loading takes a good part of each command's time.
  *
  * Each call returns when its effect is proven: after `attach`, the file has been read; after `detach` and `stop`, the
  * data is durable and, if the bus ended, its processes and its mount are gone.
@@ -15,8 +16,8 @@ import type { BusPlace } from '../runtime/bus-place.js';
 import type { Lifeline } from '../runtime/lifeline.js';
 import { watchKeeper } from '../runtime/watch-bus-lock.js';
 import { askEither } from './ask.js';
-import { proveReadable } from './proving-read.js';
-import { workingDirectory } from './working-directory.js';
+import { workingDirectory } from './finding/working-directory.js';
+import { proveReadable, withDriverWords } from './proving-read.js';
 
 export type { Progress } from '../control/progress.js';
 export { describeHolders } from '../holders/describe-holders.js';
@@ -24,13 +25,9 @@ export type { BusPlace } from '../runtime/bus-place.js';
 export { realPlace, resolveBus, runtimeDir } from '../runtime/bus-place.js';
 export { Lifeline } from '../runtime/lifeline.js';
 export { showBus } from './ask.js';
-export { type Above, readTables, type VbdAbove, withAbove } from './finding/above.js';
-export { isPath, type LocatedVbd, locateVbd, type Scope, VbdFinder, vbdsAt } from './finding/locate-vbd.js';
-export { findUsers, seeBus, type Users } from './finding/users.js';
-export { closeInherited } from './inherited-files.js';
 export { type BusListing, type BusTrouble, listBuses } from './list-buses.js';
 export { pause, resume } from './pause.js';
-export { memory, reset, save } from './ram.js';
+export { type CopyOptions, memory, reset, save } from './ram.js';
 
 /** how long a keeper that was started for a failed attach may take to exit */
 const UNDONE_MS = 2_000;
@@ -67,9 +64,10 @@ export async function attach(
   const vbd = await onRunningBus(place, begin, askFirst);
   try {
     await proveReadable(vbd.path);
-  } catch (error) {
+  } catch (failure) {
+    const error = await withDriverWords(place, vbd.vdev, failure);
     await detach(place, vbd.vdev, { force: true }).catch(() => {});
-    const { explainUnseen } = await import('./unseen-mount.js');
+    const { explainUnseen } = await import('./troubles/unseen-mount.js');
     throw (await explainUnseen(place, error)) ?? error;
   }
   return notes.length === 0 ? vbd : { ...vbd, notes: [...notes, ...(vbd.notes ?? [])] };

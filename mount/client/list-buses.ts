@@ -7,7 +7,7 @@ import { isNotRunning } from '../control/http-client.js';
 import type { BusInfo } from '../control/interface.js';
 import { type BusPlace, listBusNames, resolveBus } from '../runtime/bus-place.js';
 import { askEither } from './ask.js';
-import { explainDeath } from './dead-bus.js';
+import { explainDeath } from './troubles/dead-bus.js';
 
 /** a bus that does not answer must not delay the list */
 const LIMIT_MS = 5_000;
@@ -58,7 +58,7 @@ async function askOrExamine(place: BusPlace): Promise<Look> {
     return { info: await askEither(place, 'GET /bus', { timeoutMs: LIMIT_MS }) };
   } catch (error) {
     if (!isNotRunning(error)) throw error;
-    const { explainSilence } = await import('./silent-bus.js');
+    const { explainSilence } = await import('./troubles/silent-bus.js');
     const silence = await explainSilence(place, error);
     if (silence !== null) return troubleOf(place, 'not-answering', silence);
     const death = await explainDeath(place, error);

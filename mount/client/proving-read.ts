@@ -6,6 +6,8 @@ import { constants } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { FusetapError } from '../../drivers/errors.js';
 import { PROBE_FLAGS } from '../../system/own-probe.js';
+import type { BusPlace } from '../runtime/bus-place.js';
+import type { LogRecord } from '../runtime/log-line.js';
 
 const LIMIT_MS = 10_000;
 
@@ -35,4 +37,30 @@ async function readFirstByte(path: string): Promise<number> {
   } finally {
     await file.close();
   }
+}
+
+/**
+ * Adds what a driver said to the error of an attach: the program that read the vbd got only an errno. Call it before the vbd is detached: the log may go with the bus.
+ * @returns the error with the last message of the vbd's driver since its attach; the same error if there is none
+ */
+export async function withDriverWords(place: BusPlace, vdev: string, error: unknown): Promise<unknown> {
+  if (!(error instanceof FusetapError)) return error;
+  const words = await lastWordsIn(place, vdev);
+  return words === null ? error : new FusetapError(error.code, `${error.message}: ${words}`, error);
+}
+
+async function lastWordsIn(place: BusPlace, vdev: string): Promise<string | null> {
+  let records: LogRecord[];
+  try {
+    const { readLog } = await import('./log.js');
+    records = readLog(place).lines.map(({ record }) => record);
+  } catch {
+    return null;
+  }
+  const attached = records.findLastIndex((record) => record.event === 'attached' && record.vdev === vdev);
+  for (const record of records.slice(attached + 1).reverse()) {
+    if (record.event === 'driver-error' && record.vdev === vdev) return record.message;
+    if (record.event === 'server-died' && record.vdev?.split(' ').includes(vdev)) return record.how;
+  }
+  return null;
 }

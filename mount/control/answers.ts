@@ -77,6 +77,9 @@ const partition = answer<PartitionInfo>()({
   type: text,
   typeName: v.nullable(text),
   name: v.nullable(text),
+  mode: v.exactOptional(
+    v.pipe(v.picklist(['r', 'w', 'w!']), v.description('r if it may only be read, else the mode of its disk')),
+  ),
   opens: integer,
 });
 
@@ -103,6 +106,9 @@ export const vbd = answer<VbdInfo>()({
   options: v.exactOptional(v.pipe(v.record(text, text), v.description('the options of its driver'))),
   raw: v.exactOptional(v.pipe(flag, v.description('the image is raw whatever it looks like'))),
   partitions: v.nullable(v.array(partition)),
+  sectorSize: v.exactOptional(
+    v.pipe(v.nullable(count), v.description('the sectors in which its partition table counts; null: the table tells')),
+  ),
   keeperPid: pid,
   serverPid: pid,
   restarts: count,
@@ -115,6 +121,9 @@ export const vbd = answer<VbdInfo>()({
       v.nullable(v.picklist(['not-answering', 'gone'])),
       v.description('not-answering: its file system does not answer; gone: the image is lost; null: it is fine'),
     ),
+  ),
+  writtenOutside: v.exactOptional(
+    v.pipe(flag, v.description('a part of changedOutside: its bytes or its size were changed, not only its path')),
   ),
   movedTo: v.exactOptional(v.pipe(v.nullable(text), v.description('where the image is now, if it was moved'))),
   deleted: v.exactOptional(v.pipe(flag, v.description('the image has no name any more: the detach loses its data'))),

@@ -6,6 +6,7 @@
  */
 import type { Holder, PlainError } from '../../drivers/errors.js';
 import type { FilterSpec } from '../../drivers/filters/filter.js';
+import type { SectorBytes } from '../../drivers/partitions/index.js';
 import type { Mode } from '../images/mode.js';
 import type { KindStats } from '../ledger/counters.js';
 
@@ -31,6 +32,8 @@ export interface PartitionInfo {
   typeName: string | null;
   /** its name in a GPT */
   name: string | null;
+  /** `r` if the partition may only be read, else the mode of its disk; an older bus omits it */
+  mode?: Mode;
   /** open handles, as far as known */
   opens: number;
 }
@@ -60,6 +63,8 @@ export interface VbdInfo {
   raw?: boolean;
   /** null if the attach did not ask for them */
   partitions: PartitionInfo[] | null;
+  /** the sectors in which its partition table counts, in bytes; null: the table tells; an older bus omits it */
+  sectorSize?: number | null;
   keeperPid: number | null;
   serverPid: number | null;
   /** how often the server was replaced while this vbd was attached */
@@ -72,6 +77,8 @@ export interface VbdInfo {
   broken?: string | null;
   /** the trouble with the image; null if there is none, or no image; an older bus omits it */
   imageState?: ImageState;
+  /** a part of `changedOutside`: its bytes or its size were changed, not only its path; an older bus omits it */
+  writtenOutside?: boolean;
   /** where the image is now, if it was moved; null: it was not moved, or nobody knows; an older bus omits it */
   movedTo?: string | null;
   /** its image has no name any more: the detach loses its data; an older bus omits it */
@@ -135,6 +142,8 @@ export interface AttachRequest extends BusWishes {
   filters?: FilterSpec[] | undefined;
   /** whether to show its partitions as files; default: false */
   partitions?: boolean | undefined;
+  /** the sectors in which its partition table counts; default: a GPT tells, an MBR counts in 512 bytes */
+  sectorSize?: SectorBytes | undefined;
   /** owner of its files; default: the owner of the bus */
   uid?: number | undefined;
   gid?: number | undefined;

@@ -26,6 +26,7 @@ import {
   raw,
   seconds,
   secondsText,
+  sectorSize,
   share,
   sharesByName,
   text,
@@ -98,6 +99,9 @@ export const ROUTES = {
           ),
         ),
         partitions: v.optional(v.pipe(flag, v.description('also show its partitions as files'))),
+        sectorSize: v.optional(
+          v.pipe(sectorSize, v.description('of the partition table; default: a GPT tells, an MBR counts in 512 bytes')),
+        ),
         uid: v.optional(v.pipe(id, v.description('owner of the file; default: the owner of the bus'))),
         gid: v.optional(id),
         fileMode: v.optional(v.pipe(fileMode, v.description('permission bits of the file, octal; default: 0600'))),
@@ -181,6 +185,16 @@ export const ROUTES = {
     summary: 'Discards the changes of a ram vbd: copies its image again',
     answer: answers.vbd,
     tellsProgress: true,
+  },
+  reread: {
+    line: 'POST /vbds/{vdev}/reread',
+    summary: 'Reads the partition table of a vbd again',
+    answer: answers.attachedVbd,
+  },
+  resize: {
+    line: 'POST /vbds/{vdev}/resize',
+    summary: 'Gives a vbd the size that its image has now, if the image has grown',
+    answer: answers.vbd,
   },
   start: {
     line: 'POST /start',

@@ -4,6 +4,7 @@
  */
 import * as v from 'valibot';
 import { driverNames } from '../../drivers/names.js';
+import { SECTOR_SIZES } from '../../drivers/partitions/partition.js';
 import { quoted } from '../../drivers/quote.js';
 import { checkShareName } from './share-names.js';
 
@@ -44,6 +45,9 @@ export const busWishes = {
     v.pipe(flag, v.description('let other users use the bus; a bus that runs without this refuses')),
   ),
 };
+
+/** The sector size of a partition table. */
+export const sectorSize = v.picklist(SECTOR_SIZES, `must be one of ${SECTOR_SIZES.join(', ')}`);
 
 /** The number of a user or group. */
 export const id = v.pipe(

@@ -16,6 +16,10 @@ import { QUIET_MS, type TellWait } from './tools/run-tool.js';
 const POLL_MS = 100;
 /** a program that only probes the vbd, as udev does, is gone within this time */
 const PASSING_MS = 5_000;
+/** how long the bus waits until the pin is closed */
+const CLOSING_SECONDS = 5;
+/** after this time, a request is in the socket of the bus */
+const SENDING_MS = 10;
 
 export interface DetachTelling {
   readonly waits?: TellWait | undefined;
@@ -64,19 +68,31 @@ function goesWithItsMount(loop: string): boolean {
 }
 
 /** @returns the detached vbd; nothing if others use it, or if it is detached already */
-export async function detachUnlessUsed(vbd: UnmountedVbd, { waits, keeps }: DetachTelling): Promise<DetachResult> {
-  const { place, vdev, isMarked, pin } = vbd;
+export async function detachUnlessUsed(vbd: UnmountedVbd, telling: DetachTelling): Promise<DetachResult> {
+  try {
+    return await tryUntilUnused(vbd, telling);
+  } finally {
+    await vbd.pin?.close();
+  }
+}
+
+async function tryUntilUnused(vbd: UnmountedVbd, { waits, keeps }: DetachTelling): Promise<DetachResult> {
+  const { place, vdev, isMarked } = vbd;
   const name = `${vdev} of bus ${place.name}`;
   const begun = performance.now();
+  let isPinned = vbd.pin !== null;
   let isTold = false;
-  // the request is on its way before the pin is closed
   let trying = tryDetach(place, vdev);
-  await pin?.close();
   for (;;) {
     const result = await trying;
     if ('vbds' in result) return result;
     const waitedMs = performance.now() - begun;
     const users = result.holders?.filter(({ pid }) => pid !== process.pid) ?? [];
+    if (isPinned && users.length === 0 && result.holders !== null) {
+      isPinned = false;
+      trying = detachInsteadOfPin(vbd);
+      continue;
+    }
     const others = users.filter((holder) => !vbd.isOwn(holder));
     const isByProgram = others.every(({ pid }) => pid !== undefined);
     // a user that cannot be seen may be a device that is just being removed
@@ -97,15 +113,27 @@ export async function detachUnlessUsed(vbd: UnmountedVbd, { waits, keeps }: Deta
   }
 }
 
+/**
+ * Closes the pin when the request is on its way. The bus waits for that; without the request, it could detach the vbd by
+ * itself in between, and nobody would be told the result.
+ */
+async function detachInsteadOfPin({ place, vdev, pin }: UnmountedVbd): Promise<DetachResult | Refusal> {
+  const trying = tryDetach(place, vdev, CLOSING_SECONDS);
+  trying.catch(() => {});
+  await delay(SENDING_MS);
+  await pin?.close();
+  return await trying;
+}
+
 /** Why a vbd was not detached: its users; null if it is not in use, but a command works on it, or its disk hangs. */
 interface Refusal {
   readonly error: FusetapError;
   readonly holders: readonly Holder[] | null;
 }
 
-async function tryDetach(place: BusPlace, vdev: string): Promise<DetachResult | Refusal> {
+async function tryDetach(place: BusPlace, vdev: string, waitSeconds = 0): Promise<DetachResult | Refusal> {
   try {
-    return await detach(place, vdev);
+    return await detach(place, vdev, { waitSeconds });
   } catch (error) {
     if (!(error instanceof FusetapError)) throw error;
     // somebody else, or the bus itself, was quicker

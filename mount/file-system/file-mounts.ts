@@ -1,5 +1,6 @@
 /** The mounts of files, as the kernel's tables show them: by loop devices and by FUSE programs. No state is kept. */
 import { type Loop, listLoops, type Mount, readMounts } from '../../system/proc.js';
+import { diskOfNode, isTrusted } from '../client/finding/above.js';
 
 /** A mount, and the file below it. */
 export interface FileMount extends Mount {
@@ -15,11 +16,6 @@ export async function listFileMounts(): Promise<FileMount[]> {
   return (await readMounts('self')).filter(isTrusted).map((mount) => withFile(mount, loops));
 }
 
-/** Any user can give a FUSE mount any source: only our own FUSE mounts tell the truth. */
-function isTrusted({ type, owner }: Mount): boolean {
-  return !type.startsWith('fuse') || owner?.uid === process.geteuid?.();
-}
-
 /** The mount may be of a partition of the loop device. */
 function withFile(mount: Mount, loops: readonly Loop[]): FileMount {
   // the device number identifies the loop device, but some file systems (btrfs) have a number of their own
@@ -28,6 +24,5 @@ function withFile(mount: Mount, loops: readonly Loop[]): FileMount {
 }
 
 function isNodeOf(source: string, path: string, devs: readonly string[]): boolean {
-  if (source === path || devs.some((dev) => source === `/dev/block/${dev}`)) return true;
-  return source.startsWith(`${path}p`) && /^\d+$/.test(source.slice(path.length + 1));
+  return source === path || diskOfNode(source) === path || devs.some((dev) => source === `/dev/block/${dev}`);
 }

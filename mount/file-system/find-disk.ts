@@ -8,6 +8,7 @@
  *                                                the vbds that share the memory of that name
  */
 import { realpath, stat } from 'node:fs/promises';
+import { DEFAULT_DRIVER } from '../../drivers/names.js';
 import { deviceName } from '../../system/proc.js';
 import { within } from '../../system/within.js';
 import { listBuses } from '../client/list-buses.js';
@@ -36,7 +37,7 @@ export async function findDisks(request: AttachRequest, runtimeDir: string): Pro
   const file = await within(identify(image), LIMIT_MS, null);
   if (file === null) return [];
   const filters = (request.filters ?? []).map(({ name, value }) => (value === '' ? name : `${name}=${value}`));
-  if (driver === 'aio' && filters.length === 0) {
+  if (driver === DEFAULT_DRIVER && filters.length === 0) {
     const own = vbds.flatMap((vbd) => ofPath(vbd, file.realPath));
     if (own.length > 0) return own;
   }
@@ -70,6 +71,13 @@ export async function filesOfPath(path: string, vbds: readonly VbdInfo[], runtim
   if (own.length > 0) return own.flatMap(({ vbd, partition }) => (partition === null ? all(vbd) : [partition.path]));
   const ofImage = await Promise.all(vbds.map(async (vbd) => ((await hasImage(vbd)) ? all(vbd) : [])));
   return ofImage.flat();
+}
+
+/** Whether any vbd has the image, in whatever way. */
+export async function isAttached(image: string | null, runtimeDir: string): Promise<boolean> {
+  if (image === null) return false;
+  const vbds = (await listBuses(runtimeDir)).buses.flatMap((bus) => bus.vbds);
+  return (await filesOfPath(image, vbds, runtimeDir)).length > 0;
 }
 
 /** Whether the memory of the vbd is the memory that the mount asks for. */

@@ -16,15 +16,16 @@ import { filesOfPath } from './find-disk.js';
 /** What is attached. */
 export interface Attached {
   readonly vbds: readonly VbdInfo[];
-  /** the directories of buses whose processes are gone */
-  readonly deadBuses: readonly string[];
+  /** buses whose processes are gone, by directory */
+  readonly deadBuses: ReadonlyMap<string, string>;
   readonly runtimeDir: string;
 }
 
 /** A mount of a file system in a vbd. */
 export interface VbdMount extends FileMount {
-  /** null: its bus is dead */
   readonly vbd: VbdInfo | null;
+  /** the name of the bus, if it is dead: nothing is known about the vbd then */
+  readonly deadBus: string | null;
   /** `fusetap mount --partitions` made the directory */
   readonly isBelow: boolean;
 }
@@ -57,9 +58,9 @@ function ofVbd(mount: FileMount, { vbds, deadBuses }: Attached): VbdMount[] {
   const isItsFile = ({ path, partitions }: VbdInfo): boolean =>
     path === mount.file || (partitions ?? []).some((partition) => partition.path === mount.file);
   const vbd = vbds.find(isItsFile);
-  if (vbd !== undefined) return [{ ...mount, vbd, isBelow: false }];
-  const isDead = deadBuses.some((directory) => dirname(mount.file) === directory);
-  return isDead ? [{ ...mount, vbd: null, isBelow: false }] : [];
+  if (vbd !== undefined) return [{ ...mount, vbd, deadBus: null, isBelow: false }];
+  const deadBus = deadBuses.get(dirname(mount.file));
+  return deadBus === undefined ? [] : [{ ...mount, vbd: null, deadBus, isBelow: false }];
 }
 
 /** The mount on a directory, or on the target of a symbolic link. */

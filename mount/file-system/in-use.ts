@@ -41,7 +41,14 @@ export async function findSameMount(wish: MountWish, runtimeDir: string): Promis
     refuseConflict(wish, mounts);
     const writers = await findOtherWriters(files, mounts, runtimeDir);
     if (writers.length === 0) return null;
-    if (performance.now() - begun > PASSING_MS) throw busy(wish, `is in use by ${describeHolders(writers)}`, writers);
+    if (performance.now() - begun > PASSING_MS) {
+      // a mount that we do not see is in another mount namespace
+      const isElsewhere = writers.some(({ mount }) => mount !== undefined);
+      const hint = isElsewhere
+        ? 'unmount it in its mount namespace, for example a container, first'
+        : 'close it there first';
+      throw busy(wish, { why: `is in use by ${describeHolders(writers)}`, hint, holders: writers });
+    }
     await delay(POLL_MS);
   }
 }
@@ -55,18 +62,23 @@ function overlapping({ vbd, part }: MountWish): string[] {
 function refuseConflict(wish: MountWish, mounts: readonly FileMount[]): void {
   const other = mounts.find(({ readOnly }) => !(readOnly && wish.readOnly));
   if (other === undefined) return;
-  const holder = { mount: other.mountpoint, ...(other.loop !== null && { loop: other.loop }) };
-  throw busy(wish, `is mounted on ${named(other.mountpoint)} already`, [holder]);
+  const at = named(other.mountpoint);
+  throw busy(wish, {
+    why: `is mounted on ${at} already`,
+    hint: `fusetap umount ${at} first, or mount it read-only in both places`,
+    holders: [{ mount: other.mountpoint, ...(other.loop !== null && { loop: other.loop }) }],
+  });
 }
 
-function busy({ vbd, part }: MountWish, why: string, holders: readonly Holder[]): FusetapError {
+interface Conflict {
+  readonly why: string;
+  readonly hint: string;
+  readonly holders: readonly Holder[];
+}
+
+function busy({ vbd, part }: MountWish, { why, hint, holders }: Conflict): FusetapError {
   const disk = named(vbd.image ?? vbd.path);
   const what = part.number === null ? disk : `partition ${part.number} of ${disk}`;
-  const [{ mount } = { mount: undefined }] = holders;
-  const hint =
-    mount === undefined
-      ? 'close it there first'
-      : `fusetap umount ${mount} first, or mount it read-only in both places`;
   return new FusetapError('BUSY', `${what} ${why}`, { hint, holders: [...holders] });
 }
 

@@ -49,7 +49,7 @@ export class Pin {
     }
   }
 
-  /** Lets go of the vbd, and of the lock. */
+  /** Lets go of the vbd, and of the lock. It may be called again. */
   async close(): Promise<void> {
     await this.file.close().catch(() => {});
   }

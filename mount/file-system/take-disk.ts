@@ -12,11 +12,11 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError } from '../../drivers/errors.js';
 import { named } from '../../drivers/quote.js';
 import { mountOn } from '../../system/proc.js';
-import { detachWhenUnused } from '../client/detach-when-unused.js';
 import { type AttachOptions, attach, detach, showBus } from '../client/index.js';
 import type { AttachRequest, AttachResult, VbdInfo } from '../control/interface.js';
 import { type BusPlace, resolveBus } from '../runtime/bus-place.js';
-import { type FoundDisk, findDisks, PRIVATE_SHARE } from './find-disk.js';
+import { detachWhenUnused } from './detach-when-unused.js';
+import { type FoundDisk, findDisks, isAttached, PRIVATE_SHARE } from './find-disk.js';
 import { Pin } from './pin.js';
 import type { TellWait } from './tools/run-tool.js';
 
@@ -24,7 +24,7 @@ import type { TellWait } from './tools/run-tool.js';
 const UNDO_SECONDS = 10;
 const POLL_MS = 100;
 /** how long an image may be claimed by a bus that does not list the vbd: it is being attached */
-const ATTACHING_MS = 5_000;
+const ATTACHING_MS = 30_000;
 
 /** A pinned vbd. */
 export interface Disk {
@@ -53,7 +53,7 @@ export interface DiskRequest {
 export async function takeDisk<Result>(request: DiskRequest, use: (disk: Disk) => Promise<Result>): Promise<Result> {
   const { attach: wish, place, waits } = request;
   const isPrivate = wish.driver === 'ram' && typeof wish.share !== 'string';
-  const deadline = performance.now() + ATTACHING_MS;
+  let busySinceMs: number | null = null;
   for (;;) {
     let isLeaving = false;
     for (const found of await findDisks(wish, place.runtimeDir)) {
@@ -69,14 +69,22 @@ export async function takeDisk<Result>(request: DiskRequest, use: (disk: Disk) =
       }
     }
     if (!isLeaving) {
-      const disk = await attachNew(request, isPrivate).catch((error: unknown) => {
-        if (isBusy(error) && performance.now() < deadline) return null;
+      const disk = await attachNew(request, isPrivate).catch(async (error: unknown) => {
+        busySinceMs ??= performance.now();
+        const isSoon = performance.now() - busySinceMs < ATTACHING_MS && (await isAttaching(error, wish, place));
+        if (isSoon) return null;
         throw error;
       });
       if (disk !== null) return await useNew(disk, use);
     }
     await delay(POLL_MS);
   }
+}
+
+/** Whether the image is claimed by a bus, and the next look may find a vbd to join, or none any more. */
+async function isAttaching(error: unknown, wish: AttachRequest, { runtimeDir }: BusPlace): Promise<boolean> {
+  if (!isBusy(error) || !(error as FusetapError).holders?.some(({ bus }) => bus !== undefined)) return false;
+  return (await findDisks(wish, runtimeDir)).length > 0 || !(await isAttached(wish.image, runtimeDir));
 }
 
 function isBusy(error: unknown): boolean {

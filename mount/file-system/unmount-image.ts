@@ -2,7 +2,6 @@
  * The reverse of mount-image.ts: unmounts file systems of a vbd, and detaches the vbd. The kernel knows the vbd (the source
  * of the mount, the file of its loop device), so no state is kept.
  */
-import type { FusetapError } from '../../drivers/errors.js';
 import { listBuses } from '../client/list-buses.js';
 import type { DetachResult, VbdInfo } from '../control/interface.js';
 import { resolveBus } from '../runtime/bus-place.js';
@@ -38,7 +37,8 @@ export async function unmountImage(
     for (const mount of mounts.reverse()) {
       await unmountDirectory(mount, telling.waits);
       if (mount.isBelow) removeDirectory(mount.mountpoint);
-      if (mount.vbd === null) telling.keeps?.(`the bus of ${mount.file} is dead: fusetap stop removes it`, true);
+      const { deadBus } = mount;
+      if (deadBus !== null) telling.keeps?.(`bus ${deadBus} is dead: fusetap stop --bus ${deadBus} removes it`, true);
     }
   } catch (error) {
     for (const { pin } of vbds) await pin?.close();
@@ -50,15 +50,12 @@ export async function unmountImage(
 
 async function listAttached(runtimeDir: string): Promise<Attached> {
   const { buses, troubles } = await listBuses(runtimeDir);
-  const deadBuses = await Promise.all(troubles.map(({ bus }) => directoryOf(bus, runtimeDir)));
-  return { vbds: buses.flatMap(({ vbds }) => vbds), deadBuses: deadBuses.flat(), runtimeDir };
-}
-
-async function directoryOf(bus: string, runtimeDir: string): Promise<string[]> {
-  return await resolveBus(bus, runtimeDir).then(
-    ({ path }) => [path],
-    (_: FusetapError) => [],
-  );
+  const deadBuses = new Map<string, string>();
+  for (const { bus } of troubles) {
+    const place = await resolveBus(bus, runtimeDir).catch(() => null);
+    if (place !== null) deadBuses.set(place.path, bus);
+  }
+  return { vbds: buses.flatMap(({ vbds }) => vbds), deadBuses, runtimeDir };
 }
 
 /** The vbds of the mounts, each once. Call it while the mounts are there. */

@@ -121,7 +121,8 @@ export class Operations {
       truncate: (path, size, reply) => this.#change(path, reply, (file) => resize(file, size)),
       ftruncate: (_, fh, size, reply) => {
         const open = this.#openFiles.find(fh);
-        reply(open === undefined ? -E.EBADF : resize(open.file, size));
+        const node = open && this.#context.tree.byId(open.file.nodeId);
+        reply(node === undefined ? -E.EBADF : resize(node.file, size));
       },
       utimens: (path, atimeMs, mtimeMs, reply) =>
         this.#change(path, reply, ({ ledgerIndex }) => {
@@ -185,10 +186,12 @@ export class Operations {
     const open = this.#openFiles.find(call.fh);
     if (open === undefined) return call.reply(-E.EBADF);
     const { nodeId } = open.file;
+    const node = tree.byId(nodeId);
     // the file was removed: its handles are still open, but its disk is closed
-    if (tree.byId(nodeId) === undefined) return call.reply(-E.EIO);
+    if (node === undefined) return call.reply(-E.EIO);
     if (gate.putAside(nodeId, () => this.#io(call))) return;
-    gate.track(nodeId, this.#serve(call, open));
+    // a swap may have given it another disk since the open
+    gate.track(nodeId, this.#serve(call, { ...open, file: node.file }));
   }
 
   async #serve({ kind, begunMs, reply, work }: IoCall, open: OpenFile): Promise<void> {

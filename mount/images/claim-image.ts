@@ -103,6 +103,8 @@ type ClaimedImage = Pick<OpenedImage, 'fd' | 'path' | 'realPath' | 'dev' | 'ino'
 
 export interface Claim {
   readonly mode: Mode;
+  /** Claims the sectors that a block device has got since. @throws FusetapError BUSY if somebody uses them */
+  grow(): void;
   /** Releases the locks. Do not call it after closing the image's descriptor, which releases them too. */
   release(): void;
 }
@@ -137,7 +139,26 @@ export async function claimImage(image: ClaimedImage, mode: Mode, options: Claim
     release();
     throw withoutLocks(error, image);
   }
-  return { mode, release };
+  const grow = (): void => {
+    if (image.rdev !== null) growRange(image, mode, held);
+  };
+  return { mode, grow, release };
+}
+
+function growRange(image: ClaimedImage, mode: Mode, held: HeldDevice): void {
+  const { place } = held;
+  const range = readDeviceRange(image.rdev ?? '');
+  if (place === null || range === null || range.sectors <= place.sectors) return;
+  const added = { ...place, first: place.first + place.sectors, sectors: range.sectors - place.sectors };
+  const other = conflictingMode(added, mode);
+  if (other !== null) {
+    throw new FusetapError('BUSY', `${named(image.path)} has grown over sectors that are attached with mode ${other}`, {
+      hint: 'detach the device that has these sectors too',
+      path: image.path,
+    });
+  }
+  lockRange(added, mode);
+  held.place = { ...place, sectors: range.sectors };
 }
 
 /** The descriptors that a claim on a block device has open besides the image. */

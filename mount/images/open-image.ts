@@ -43,7 +43,8 @@ export interface OpenedImage {
   readonly path: string;
   /** without symbolic links, at the time of the open */
   readonly realPath: string;
-  readonly sizeBytes: number;
+  /** at the open; changed by a resize */
+  sizeBytes: number;
   readonly kind: 'file' | 'block';
   /** `MAJ:MIN` of st_dev, in decimal */
   readonly dev: string;
@@ -125,7 +126,7 @@ async function openAt(place: ByteString, request: OpenRequest): Promise<OpenedIm
     if (deviceName(stats.dev) === bus.ownDev) throw onOwnBus(path);
     const rdev = kind === 'block' ? deviceName(stats.rdev) : null;
     if (rdev !== null) await refuseDevice(rdev, { path, mode, bus });
-    const sizeBytes = measure(opened, stats, { path, kind, mayBeEmpty });
+    const sizeBytes = measure(opened, stats, { path, kind, rdev, mayBeEmpty });
     await refuseForeign(opened, sizeBytes, request);
     const [dev, ino, bornNs] = [deviceName(stats.dev), String(stats.ino), String(stats.birthtimeNs)];
     const modifiedMs = inMs(stats.mtimeNs);
@@ -261,10 +262,11 @@ async function refuseDevice(rdev: string, request: { path: string; mode: Mode; b
 function measure(
   fd: number,
   stats: BigIntStats,
-  image: { path: string; kind: 'file' | 'block'; mayBeEmpty: boolean },
+  image: { path: string; kind: 'file' | 'block'; rdev: string | null; mayBeEmpty: boolean },
 ): number {
   const sizeBytes = image.kind === 'block' ? blockDeviceSize(fd) : Number(stats.size);
   const path = image.path;
+  if (sizeBytes === 0 && image.rdev !== null) throw isUnbound(path, image.rdev);
   if (sizeBytes === 0 && !image.mayBeEmpty) {
     const hint = 'make it with `fusetap create IMAGE SIZE`, or give it a size with truncate(1)';
     throw new FusetapError('USAGE', `${named(path)}: the image is empty`, { path, hint });
@@ -274,6 +276,13 @@ function measure(
     throw new FusetapError('UNSUPPORTED', `${named(path)} has ${stats.size} bytes`, { path, hint });
   }
   return sizeBytes;
+}
+
+/** A device without bytes: the kernel keeps nodes for loop and network devices that nobody has set up. */
+function isUnbound(path: string, rdev: string): FusetapError {
+  const name = readDeviceFamily(rdev)[0]?.name ?? '';
+  const hint = name.startsWith('loop') ? `losetup ${path} IMAGE binds one; or attach the image itself` : undefined;
+  return new FusetapError('USAGE', `no image is bound to ${named(path)}`, { path, hint });
 }
 
 const HINT_READ_ONLY = 'attach it with mode r';

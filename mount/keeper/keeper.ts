@@ -2,7 +2,7 @@
  * The keeper owns a bus. It has everything that must outlive the server: the mount and its descriptors, the vbds with
  * their images, locks and ram images, and the ledger. It does no I/O on the data path and runs no driver code.
  *
- *      keeper ─┬─ verbs/         attach, detach, pause, save, reset, swap  ┐
+ *      keeper ─┬─ verbs/         attach, detach, pause, save, reset, …     ┐
  *              ├─ ending.ts      ends the bus                              │ all use bus-parts.ts
  *              ├─ replay.ts      tells a new server of the vbds            ┘
  *              └─ supervision/   keeps a server under the bus
@@ -71,7 +71,9 @@ import { Detaching } from './verbs/detach.js';
 import { DetachingWhenUnused } from './verbs/detach-when-unused.js';
 import { logCopy } from './verbs/log-copy.js';
 import { Pausing } from './verbs/pause.js';
+import { reread } from './verbs/reread.js';
 import { reset } from './verbs/reset.js';
+import { resize } from './verbs/resize.js';
 import { save } from './verbs/save.js';
 import { refuseWhereStuck } from './verbs/stuck-requests.js';
 import { swap } from './verbs/swap.js';
@@ -107,6 +109,9 @@ export class Keeper implements KeeperControl {
   #nextNodeId = 2;
   #persistent: boolean;
   #over = false;
+  #endedHow = 'stopped';
+  /** data of a vbd that was detached may be lost */
+  #hasLost = false;
   /** settles when the connection of a bus that was given up is aborted and its mount removed */
   #gaveUp: Promise<void> = Promise.resolve();
   /** called when the bus is over although no client has asked for that */
@@ -244,6 +249,7 @@ export class Keeper implements KeeperControl {
   async detach({ vdev, query, signal }: Asked<'detach'>): Promise<DetachResult> {
     const vbd = this.#bus.vbds.find(vdev);
     const gone = (await this.#whenUnused.giveWay(vbd)) ?? (await this.#detachFor(vbd, { ...query, signal }));
+    if (gone.error !== undefined) this.#hasLost = true;
     this.endIfIdle();
     return { vbds: [gone], ended: this.#over };
   }
@@ -376,6 +382,16 @@ export class Keeper implements KeeperControl {
     };
   }
 
+  /** Whether all acknowledged writes are durable, after the ending. */
+  get isDurable(): boolean {
+    return !this.#hasLost && this.#ending.lost.length === 0;
+  }
+
+  /** What ended the bus, as words for the log. */
+  get endedHow(): string {
+    return this.#endedHow;
+  }
+
   /** Whether the server may outlive the bus, because a disk does not answer. */
   get serverMayHang(): boolean {
     return this.#bus.serverMayHang;
@@ -452,6 +468,25 @@ export class Keeper implements KeeperControl {
     }
   }
 
+  /** Reads the partition table of a vbd again. */
+  async reread({ vdev, signal }: Asked<'reread'>): Promise<AttachResult> {
+    this.#checkRunning();
+    const { vbds, ledger } = this.#bus;
+    const vbd = vbds.find(vdev);
+    const context = this.#attachContext(ledger.attributes(vbd.ledgerIndex));
+    const notes = await reread({ bus: this.#bus, detaching: this.#detaching, context }, vbd, signal);
+    const info = await vbdInfo(this.#bus, vbd);
+    return notes.length === 0 ? info : { ...info, notes: [...notes] };
+  }
+
+  /** Gives a vbd the size that its image has now. */
+  async resize({ vdev, signal }: Asked<'resize'>): Promise<VbdInfo> {
+    this.#checkRunning();
+    const vbd = this.#bus.vbds.find(vdev);
+    await resize({ bus: this.#bus, context: this.#attachContext() }, vbd, signal);
+    return await vbdInfo(this.#bus, vbd);
+  }
+
   memory(): MemoryInfo {
     return describeMemory(this.#bus.place.runtimeDir);
   }
@@ -465,13 +500,13 @@ export class Keeper implements KeeperControl {
       mountpoint: place.path,
       mountDev,
       answering,
-      newNode: (holdings) => {
+      newNode: (holdings, readOnly) => {
         const ledgerIndex = this.#indexes.take();
         // a server that may still use the vbd may still write its counters there
         holdings.own('a place in the ledger', (usedByServer) => usedByServer || this.#indexes.free(ledgerIndex));
         resetStats(statsFd, ledgerIndex);
         const { uid, gid, mode } = owner;
-        ledger.resetFile(ledgerIndex, { uid, gid, mode }, Date.now());
+        ledger.resetFile(ledgerIndex, { uid, gid, mode: readOnly ? mode & ~0o222 : mode }, Date.now());
         return { nodeId: this.#nextNodeId++, ledgerIndex };
       },
       register: (fd) => this.#register(fd),
@@ -541,6 +576,7 @@ export class Keeper implements KeeperControl {
   endIfIdle(): boolean {
     // an ending that has begun sets `over` itself
     if (this.#persistent || this.#ending.begun || !this.#bus.vbds.isEmpty) return this.#over;
+    if (!this.#over) this.#endedHow = 'nothing is attached any more';
     this.#over = true;
     return true;
   }

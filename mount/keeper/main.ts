@@ -13,6 +13,7 @@ import { LEDGER_BYTES } from '../ledger/ledger.js';
 import { removeBusFiles, removeSocket } from '../runtime/bus-files.js';
 import { takeStateLock } from '../runtime/bus-lock.js';
 import { type BusPlace, makeBusDirectories, makeMountpoint } from '../runtime/bus-place.js';
+import { keepEndedLog } from '../runtime/ended-logs.js';
 import { StayFindable } from '../runtime/findable.js';
 import { awaitAbandoned } from '../runtime/lifeline.js';
 import { logEvent, useLog } from '../runtime/log.js';
@@ -90,8 +91,8 @@ async function run({ persistent, transport, allowOther, bus, lifeline, ...where 
   };
   const { createControl } = await loading.catch(undo);
   let ended = false;
-  /** no client asked for the ending, so none can be told what went wrong */
-  let isUnattended = false;
+  /** what ended it, if no client asked for that: so none can be told what went wrong */
+  let unattended: string | null = null;
   const end = async (): Promise<void> => {
     if (ended) return;
     ended = true;
@@ -99,8 +100,10 @@ async function run({ persistent, transport, allowOther, bus, lifeline, ...where 
     // nobody can connect any more; a client that does not find the socket waits for the lock
     removeSocket(place, 'control.sock');
     await keeper.end().catch((error: unknown) => console.error('while the bus was removed:', error));
-    const lost = isUnattended ? keeper.notDurable : [];
+    const lost = unattended === null ? [] : keeper.notDurable;
     const isLost = lost.length > 0 || keeper.hasLostUnseen;
+    logEvent({ event: 'ended', how: unattended ?? keeper.endedHow, durable: keeper.isDurable });
+    if (!isLost) keepEndedLog(place);
     removeBusFiles(place, { keepLog: isLost });
     await tellAdministrator(lost);
     // a server that hangs with a disk would keep the lock as long as the disk hangs; else the lock is released when the
@@ -108,8 +111,8 @@ async function run({ persistent, transport, allowOther, bus, lifeline, ...where 
     if (keeper.serverMayHang) flockRelease(lockFd);
     process.exit(isLost ? 1 : 0);
   };
-  const endUnattended = (patience?: Patience): void => {
-    isUnattended = true;
+  const endUnattended = (how: string, patience?: Patience): void => {
+    unattended ??= how;
     keeper.detachAll(true, patience).then(end, end);
   };
   keeper.onEndByItself(() => void end());
@@ -121,13 +124,13 @@ async function run({ persistent, transport, allowOther, bus, lifeline, ...where 
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.on(signal, () => {
       logEvent({ event: 'signal', signal });
-      endUnattended();
+      endUnattended(`signal ${signal}`);
     });
   }
   if (lifeline) {
     void awaitAbandoned(LIFELINE_FD).then(() => {
       logEvent({ event: 'abandoned' });
-      endUnattended({ waitMs: ABANDONED_PATIENCE_MS });
+      endUnattended('abandoned by fusetap run', { waitMs: ABANDONED_PATIENCE_MS });
     });
   }
   collectWhenGrown();

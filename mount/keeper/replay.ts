@@ -26,7 +26,7 @@ const TURN_MS = 1_000;
 const BREAKING_LIMIT_MS = 10_000;
 
 /** The state of a vbd that may change between the two times. */
-type ToldState = Pick<Vbd, 'paused' | 'source'> & {
+type ToldState = Pick<Vbd, 'paused' | 'source' | 'partitions' | 'size'> & {
   /** one for each of its files */
   readonly leaving: readonly boolean[];
 };
@@ -125,7 +125,8 @@ class VbdReplay {
   /** @param whyNot why the disk is not opened; null to open it */
   async run(whyNot: string | null, strict: boolean, limitMs: number): Promise<void> {
     const vbd = this.#vbd;
-    this.#known.told.set(vbd, { leaving: leavingOf(vbd), paused: vbd.paused, source: vbd.source });
+    const { paused, source, partitions, size } = vbd;
+    this.#known.told.set(vbd, { leaving: leavingOf(vbd), paused, source, partitions, size });
     try {
       const reason = whyNot ?? (await this.#open(limitMs));
       if (reason === null) return;
@@ -184,8 +185,8 @@ function wouldBreak({ vdev }: Vbd, reason: string): FusetapError {
 }
 
 function isAsTold(vbd: Vbd, was: ToldState): boolean {
-  const isSameLeaving = leavingOf(vbd).every((leaving, i) => leaving === was.leaving[i]);
-  return isSameLeaving && vbd.paused === was.paused && vbd.source === was.source;
+  if (vbd.paused !== was.paused || vbd.source !== was.source || vbd.size !== was.size) return false;
+  return vbd.partitions === was.partitions && leavingOf(vbd).every((leaving, i) => leaving === was.leaving[i]);
 }
 
 function leavingOf(vbd: Vbd): boolean[] {

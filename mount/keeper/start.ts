@@ -19,7 +19,7 @@ import { openLog } from '../runtime/log.js';
 import { BUS_NODE_OPTIONS, keeperEnvironment } from '../runtime/node-options.js';
 
 /** how long a keeper may take to load and mount before it is killed */
-const START_LIMIT_MS = 30_000;
+const START_LIMIT_MS = 120_000;
 
 /** The one argument of main.js, as JSON. */
 export interface KeeperArgument {
@@ -45,6 +45,8 @@ export interface StartOptions extends Readonly<BusWishes> {
   readonly lifeline?: Lifeline | undefined;
   /** the keeper's program, for tests */
   readonly program?: string;
+  /** how long it may take, for tests */
+  readonly limitMs?: number;
 }
 
 type Report = { ok: true; pid: number } | { error: PlainError };
@@ -60,7 +62,7 @@ export async function startKeeper(place: BusPlace, options: StartOptions): Promi
     const { size } = fstatSync(log);
     const child = await spawnKeeper(place, options, log);
     options.lifeline?.hold(child.stdio[4] as Socket);
-    const report = await readReport(child).catch(async (error: unknown) => {
+    const report = await readReport(child, options.limitMs ?? START_LIMIT_MS).catch(async (error: unknown) => {
       const reason = diedSilently(place, size, error);
       // if the package is being replaced, this code may be missing too
       await import('../runtime/bus-lock.js').then(
@@ -114,14 +116,21 @@ function openBusLog(place: BusPlace): number {
 }
 
 /** Reads the keeper's report from descriptor 3. Afterwards neither process nor pipe keeps the caller alive. */
-async function readReport(child: ChildProcess): Promise<Report> {
+async function readReport(child: ChildProcess, limitMs: number): Promise<Report> {
   const pipe = child.stdio[3] as Readable;
-  const timer = setTimeout(() => child.kill('SIGKILL'), START_LIMIT_MS);
+  let isLate = false;
+  const timer = setTimeout(() => {
+    isLate = true;
+    child.kill('SIGKILL');
+  }, limitMs);
   const failed = new Promise<never>((_, reject) => child.once('error', reject));
   try {
-    const report = JSON.parse(await Promise.race([failed, readLine(pipe)])) as Report;
+    const line = await Promise.race([failed, readLine(pipe)]);
+    const report = line === null ? null : (JSON.parse(line) as Report);
     // when the caller learns of the failure, nothing must be left of the attempt
-    if ('error' in report && child.exitCode === null && child.signalCode === null) await once(child, 'exit');
+    const hasExited = child.exitCode !== null || child.signalCode !== null;
+    if ((report === null || 'error' in report) && !hasExited) await once(child, 'exit');
+    if (report === null) throw isLate ? new SlowKeeper(limitMs) : new Error('it exited without a report');
     return report;
   } finally {
     clearTimeout(timer);
@@ -130,20 +139,28 @@ async function readReport(child: ChildProcess): Promise<Report> {
   }
 }
 
-async function readLine(pipe: Readable): Promise<string> {
+/** @returns null if the pipe closes before a whole line came */
+async function readLine(pipe: Readable): Promise<string | null> {
   let text = '';
   pipe.setEncoding('utf8');
   for await (const chunk of pipe) {
     text += chunk as string;
     if (text.includes('\n')) return text.slice(0, text.indexOf('\n'));
   }
-  throw new Error('it exited without a report');
+  return null;
+}
+
+class SlowKeeper extends Error {
+  constructor(limitMs: number) {
+    super(`it did not answer within ${limitMs / 1000} s and was killed`);
+  }
 }
 
 /** The error for a keeper that reported nothing: with its last message in the log, which usually tells the reason. */
 function diedSilently(place: BusPlace, logStart: number, error: unknown): FusetapError {
   const path = join(place.stateDir, 'log');
-  const reason = lastMessage(path, logStart) ?? (error as Error).message;
+  const said = error instanceof SlowKeeper ? undefined : lastMessage(path, logStart);
+  const reason = said ?? (error as Error).message;
   return new FusetapError('FAILED', `cannot start the keeper of bus ${place.name}: ${reason}`, {
     hint: `see ${path}`,
     operation: 'start',

@@ -5,6 +5,7 @@ import type { TransportName } from '../control/interface.js';
 import type { KernelMount } from '../fuse/mounting/device.js';
 import { requestResend } from '../fuse/mounting/device.js';
 import { readMilliseconds } from '../runtime/environment.js';
+import { takeLastWords } from '../runtime/last-words.js';
 import { logEvent } from '../runtime/log.js';
 import type { ServerStart } from '../server/commands.js';
 import { Replay } from './replay.js';
@@ -45,6 +46,7 @@ export function supervise({ bus, passed, mount, memoryWanted, gaveUp }: Supervis
     },
     gaveUp,
     log: logEvent,
+    lastWords: (pid) => takeLastWords(passed.place.stateDir, pid),
     silenceLimitMs,
     startLimitMs: readMilliseconds('FUSETAP_START_LIMIT_MS', DEFAULT_START_LIMIT_MS),
   } satisfies ConstructorParameters<typeof Supervisor>[0];

@@ -7,8 +7,8 @@
  */
 import type { Driver, RawDisk, Window } from '../../drivers/driver.js';
 import { FusetapError } from '../../drivers/errors.js';
-import { windowOf } from '../../drivers/one-segment.js';
-import { wrapDisk } from '../../drivers/wrap-disk.js';
+import { wrapDisk } from '../../drivers/filters/wrap-disk.js';
+import { windowOf } from '../../drivers/segments/one-segment.js';
 import { E } from '../../system/libc.js';
 import { until } from '../../system/until.js';
 import type { Ledger } from '../ledger/ledger.js';

@@ -21,6 +21,7 @@ import {
   statSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { defined } from '../../drivers/defined.js';
 import type { Json } from '../../drivers/driver.js';
 import { F_SEAL_GROW, F_SEAL_SHRINK, getSeals, setNonBlocking } from '../../system/libc.js';
 import { isOutOfResources, isRunning, readStartTime } from '../../system/proc.js';
@@ -72,6 +73,11 @@ export function linkTarget(fd: number): Pick<RamLink, 'pid' | 'startTime' | 'lin
   const { pid } = process;
   const startTime = readStartTime(pid) ?? '';
   return { pid, startTime, link: `/proc/${pid}/fd/${fd}`, dev: String(dev), ino: String(ino) };
+}
+
+/** A link with the fields that other processes change, taken from its file: a save gives it another file's identity. */
+export function withMoved(link: RamLink, { identity, share, sameAsFileMs }: RamLink): RamLink {
+  return { ...link, identity, share, ...defined({ sameAsFileMs }) };
 }
 
 /** Publishes a link. It replaces a link of the same process to the same image. */

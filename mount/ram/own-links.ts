@@ -3,11 +3,10 @@
  * processes, and `keep` and `remove` repeat a failed write later. Other processes change these files too, when an image
  * gets another file's identity.
  */
-import { defined } from '../../drivers/defined.js';
 import { toFusetapError } from '../../drivers/errors.js';
 import type { Bookkeeping } from '../runtime/bookkeeping.js';
 import { accountFor, type Growth, growthWithin, type RamAccount } from './account.js';
-import { cleanLinks, linkOf, listLinks, type RamLink, removeLink, writeLink } from './links.js';
+import { cleanLinks, linkOf, listLinks, type RamLink, removeLink, withMoved, writeLink } from './links.js';
 import { ramDirectory, withRamLock } from './lock.js';
 
 /** A request for growth from this process, which may have unused growth from before. */
@@ -93,9 +92,7 @@ export class OwnLinks {
     const known = this.#links.get(id);
     if (known === undefined) throw new TypeError(`this process has no link to the ram image ${id}`);
     const written = this.#books.isDue(nameOf(id)) ? null : linkOf(this.#runtimeDir, id);
-    if (written === null) return known;
-    const { identity, share, sameAsFileMs } = written;
-    return { ...known, identity, share, ...defined({ sameAsFileMs }) };
+    return written === null ? known : withMoved(known, written);
   }
 
   /** All valid links of all processes. Under the lock. @throws if the directory cannot be read */

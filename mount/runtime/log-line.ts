@@ -18,7 +18,13 @@ export type BusEvent =
   | { event: 'unused'; vdev: string }
   /** holders: the users of the vbd when it was detached by force */
   | { event: 'cut-off'; vdev: string; holders: string }
-  | { event: 'server-died'; pid: number | null; how: string }
+  /**
+   * how: the error that it did not handle, else as waitpid(2) tells. driver, vdev: whose code failed, and the vbds that
+   * use it, if known
+   */
+  | { event: 'server-died'; pid: number | null; how: string; driver?: string; vdev?: string }
+  /** a call of a driver failed; omitted: how many errors of that operation before it were not logged */
+  | { event: 'driver-error'; vdev: string; driver: string; operation: string; message: string; omitted?: number }
   | { event: 'server-silent'; pid: number; silentMs: number }
   | { event: 'server-spins'; pid: number; spinningMs: number }
   /** logged once per reason, however often the start is tried */
@@ -44,12 +50,17 @@ export type BusEvent =
   | { event: 'abandoned' }
   /** the bus has ended, and data of a vbd may not be durable; one event for each such vbd */
   | { event: 'not-durable'; bus: string; vdev: string; image: string | null; reason: string }
+  /** the last event of a bus; how: what ended it; durable: whether all acknowledged writes are */
+  | { event: 'ended'; how: string; durable: boolean }
   | { event: 'copying'; image: string | null; percent: number }
   | { event: 'saved'; vdev: string; path: string }
   | { event: 'reset'; vdev: string }
   | { event: 'paused'; vdev: string }
   | { event: 'resumed'; vdev: string }
   | { event: 'swapped'; vdev: string; driver: string; image: string | null }
+  /** the partition table was read again; partitions: how many there are now */
+  | { event: 'reread'; vdev: string; partitions: number }
+  | { event: 'resized'; vdev: string; size: number; oldSize: number }
   /** the keeper died; its server continues to serve */
   | { event: 'orphaned'; serverPid: number }
   /** reason: why a file for other processes cannot be written; null: all files are written again */

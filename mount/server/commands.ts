@@ -11,7 +11,7 @@
 import type { Json, Window } from '../../drivers/driver.js';
 import type { PlainError } from '../../drivers/errors.js';
 import type { FilterSpec } from '../../drivers/filters/filter.js';
-import type { PartitionTable } from '../../drivers/partitions/index.js';
+import type { PartitionTable, SectorBytes } from '../../drivers/partitions/index.js';
 import type { TransportName, VbdInfo } from '../control/interface.js';
 import type { Mode } from '../images/mode.js';
 import type { RamLink } from '../ram/links.js';
@@ -67,12 +67,14 @@ export interface PrepareCommand {
   readonly options: Readonly<Record<string, string>>;
 }
 
-/** Copies a disk to a file of the same size. */
+/** Copies a disk to a file of the same size, or to a FIFO. */
 export interface SaveCommand {
   readonly op: 'save';
   readonly nodeId: number;
-  /** a descriptor number of the keeper, of an empty file */
+  /** a descriptor number of the keeper, of an empty file or of a FIFO */
   readonly targetFd: number;
+  /** the target is a FIFO: all bytes are written, in order */
+  readonly isFifo?: boolean;
 }
 
 export interface AttachCommand {
@@ -99,6 +101,8 @@ export interface AttachCommand {
 export interface AttachResult {
   readonly size: number;
   readonly window: WindowFacts | null;
+  /** it cannot be written: by its mode, or because its driver cannot */
+  readonly readOnly: boolean;
   /** why a disk that an earlier server had open could not be opened: every request fails with EIO; null if it could */
   readonly broken: string | null;
 }
@@ -107,6 +111,23 @@ export interface AttachResult {
 export interface SwapCommand {
   readonly op: 'swap';
   /** opens the new disk, with the node id of the old one */
+  readonly attach: AttachCommand;
+  readonly facts: VbdFacts;
+}
+
+/** Gives a vbd other partitions. Those that stay keep their nodes; the others are not in use. */
+export interface RepartitionCommand {
+  readonly op: 'repartition';
+  readonly nodeId: number;
+  /** all partitions that the vbd has then */
+  readonly partitions: readonly PartitionRef[];
+  readonly facts: VbdFacts;
+}
+
+/** Opens the disk of a vbd again, whose image has grown. */
+export interface ResizeCommand {
+  readonly op: 'resize';
+  /** with the new size */
   readonly attach: AttachCommand;
   readonly facts: VbdFacts;
 }
@@ -121,8 +142,21 @@ export interface PartitionRef {
   readonly name: string;
   readonly offset: number;
   readonly size: number;
+  /** it may only be read, whatever the mode of its disk; default: false */
+  readonly readOnly?: boolean;
   /** see Transport.setLeaving */
   readonly leaving: boolean;
+}
+
+/** Reads a partition table. */
+export interface PartitionsCommand {
+  readonly op: 'partitions';
+  readonly nodeId: number;
+  /**
+   * the sectors in which the table counts; null: find out. A keeper that omits it is older: it would show partitions for
+   * writing that may only be read
+   */
+  readonly sectorBytes?: SectorBytes | null;
 }
 
 /** Makes the files of an open disk and of its partitions appear. */
@@ -157,6 +191,7 @@ export type VbdFacts = Omit<
   | 'changedOutside'
   | 'broken'
   | 'imageState'
+  | 'writtenOutside'
   | 'movedTo'
   | 'deleted'
   | 'version'
@@ -185,9 +220,13 @@ export interface Commands {
   /** opens the disk; its file appears with `show` */
   attach: { command: AttachCommand; result: AttachResult };
   /** reads the partition table of an open disk */
-  partitions: { command: { readonly op: 'partitions'; readonly nodeId: number }; result: PartitionTable };
+  partitions: { command: PartitionsCommand; result: PartitionTable };
   show: { command: ShowCommand; result: null };
   swap: { command: SwapCommand; result: null };
+  repartition: { command: RepartitionCommand; result: null };
+  /** the size that the disk of this command would have; opens it, and closes it again */
+  sizeOf: { command: { readonly op: 'sizeOf'; readonly attach: AttachCommand }; result: { size: number } };
+  resize: { command: ResizeCommand; result: null };
   /** pauses I/O; if it is paused already, changes only the owners of the pause */
   hold: {
     command: { readonly op: 'hold'; readonly nodeId: number; readonly holders?: readonly string[] };

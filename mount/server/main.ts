@@ -13,8 +13,10 @@ import { closeInheritedImages } from '../images/image-fds.js';
 import { Ledger } from '../ledger/ledger.js';
 import { RamCredit } from '../ram/credit.js';
 import { Bookkeeping } from '../runtime/bookkeeping.js';
+import { leaveLastWords } from '../runtime/last-words.js';
 import type { Transport, TransportEvents } from '../transport/transport.js';
 import { VERSION } from '../version.js';
+import { blame, type DriversDisk } from './blame.js';
 import type { Command, Envelope, ServerMessage, ServerStart } from './commands.js';
 import { logRefusedResizes } from './log-refused-resizes.js';
 import { MemoryQuestions } from './memory-questions.js';
@@ -41,28 +43,36 @@ let isEnding = false;
 let endsBecause: string | null = null;
 let orphan: Orphan | null = null;
 
+const start = JSON.parse(process.argv[2] ?? '') as ServerStart;
+let openDisks = (): DriversDisk[] => [];
+
 const die = (): never => {
   process.kill(process.pid, 'SIGKILL');
   // unreachable, but a signal is asynchronous to the compiler
   for (;;);
 };
-const dieBecauseOf = (error: unknown): never => {
+/** Tells the keeper why this process dies: it sees only the signal. */
+const dieBecauseOf = (what: string, error: unknown): never => {
   // stderr is the bus's log file: written synchronously
   console.error(error);
+  const how = `${what}: ${error instanceof Error ? error.message : String(error)}`;
+  leaveLastWords(start.place.stateDir, { pid: process.pid, how, ...blame(error, openDisks()) });
   return die();
 };
 /** An uncaught error kills the server, because the keeper replaces it. An orphan, which nobody replaces, goes on. */
-const failed = (error: unknown): void => {
-  if (isOrphan) console.error(error);
-  else dieBecauseOf(error);
-};
+const failedBy =
+  (what: string) =>
+  (error: unknown): void => {
+    if (isOrphan) console.error(error);
+    else dieBecauseOf(what, error);
+  };
+const failed = failedBy('uncaught error');
 process.on('uncaughtException', failed);
-process.on('unhandledRejection', failed);
-process.on('exit', die);
+process.on('unhandledRejection', failedBy('unhandled rejection'));
+process.on('exit', (status) => dieBecauseOf('it was ended', new Error(`process.exit(${status})`)));
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => endBecause(signal));
 
 closeInheritedImages();
-const start = JSON.parse(process.argv[2] ?? '') as ServerStart;
 
 function send(message: ServerMessage): void {
   // the death of the keeper is noticed by `disconnect`
@@ -92,6 +102,7 @@ const server = new Server(start.keeperPid, transport, ledger, {
   memoryWanted: events.memoryWanted,
   closing: (memory) => memories.drop(memory),
 });
+openDisks = () => server.disks();
 const books = new Bookkeeping();
 const { runtimeDir } = start.place;
 const memories = new ServerRamImages({ runtimeDir, keeperPid: start.keeperPid }, books, () => server.memories());
@@ -152,11 +163,17 @@ function act(id: number, command: Command, passed: PassedFds): Promise<unknown> 
     case 'attach':
       return server.attach(command, passed);
     case 'partitions':
-      return server.partitions(command.nodeId);
+      return server.partitions(command);
     case 'show':
       return server.show(command);
     case 'swap':
       return server.swap(command, passed);
+    case 'repartition':
+      return server.repartition(command);
+    case 'sizeOf':
+      return server.sizeOf(command, passed);
+    case 'resize':
+      return server.resize(command, passed);
     case 'hold':
       return server.pause(command.nodeId, command.holders);
     case 'release':

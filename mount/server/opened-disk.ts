@@ -7,9 +7,9 @@ import { closeAll, inTime } from '../../drivers/close-fd.js';
 import { type Disk, frontDisk } from '../../drivers/disk.js';
 import type { ImageFile, OpenContext, RawDisk } from '../../drivers/driver.js';
 import { FusetapError, isCodeMissing } from '../../drivers/errors.js';
-import { windowOf } from '../../drivers/one-segment.js';
 import { openFiltered } from '../../drivers/open-filtered.js';
 import { loadDriver } from '../../drivers/registry.js';
+import { windowOf } from '../../drivers/segments/one-segment.js';
 import { keepOnExec } from '../../system/libc.js';
 import { takeMarks } from '../images/claim-image.js';
 import { markWriter } from '../images/copy-lease.js';
@@ -18,12 +18,14 @@ import type { Mode } from '../images/mode.js';
 import type { Ledger } from '../ledger/ledger.js';
 import { limitDriver } from '../ram/bounded-disk.js';
 import type { AttachCommand, ImageRef, VbdFacts, WindowFacts } from './commands.js';
+import { logDriverErrors } from './log-driver-errors.js';
 import type { ServedPartition } from './partitions.js';
 import { asReadOnly, type PassedFds } from './passed-fds.js';
 import type { ServedRamImage } from './ram-images.js';
 
 export interface OpenedDisk {
   readonly name: string;
+  readonly driver: string;
   readonly disk: Disk;
   /** the disk without its checks (frontDisk); partitions are runs of it */
   readonly raw: RawDisk;
@@ -81,11 +83,15 @@ export async function openDisk(
   }
 }
 
-function openBroken({ name, ledgerIndex, mode, image }: AttachCommand, size: number, broken: string): OpenedDisk {
+function openBroken(
+  { name, driver, ledgerIndex, mode, image }: AttachCommand,
+  size: number,
+  broken: string,
+): OpenedDisk {
   const raw = brokenDisk(size);
   const disk = frontDisk(raw, { readOnly: mode === 'r' });
   const bytes = { fds: [], memory: null, identity: image?.identity ?? null, bytesFd: null, isShared: false };
-  return { name, disk, raw, ledgerIndex, broken, partitions: [], ...bytes, facts: null, holders: null };
+  return { name, driver, disk, raw, ledgerIndex, broken, partitions: [], ...bytes, facts: null, holders: null };
 }
 
 async function openWithDriver(
@@ -108,7 +114,7 @@ async function openWithDriver(
     if (memory !== null && !readOnly) markWriter(memory.fd, keeperPid);
     const context: OpenContext = { image, memory, state, readOnly, options };
     const bounded = limitDriver(await loadDriver(driver), { ledger, ledgerIndex, ask: () => memoryWanted(nodeId) });
-    const raw = await openFiltered(bounded, context, filters);
+    const raw = await openFiltered(bounded, context, filters, logDriverErrors({ vdev: name, driver }));
     if (size !== undefined && raw.size !== size) {
       await inTime('closing it', raw.close());
       throw new FusetapError('FAILED', `it had ${size} bytes at attach, and has ${raw.size} now`);
@@ -118,7 +124,7 @@ async function openWithDriver(
     const shared = memory === null ? null : sharedMemory(command, memory.fd);
     const bytes = { bytesFd: memory?.fd ?? image?.fd ?? null, isShared: memory === null && mode === 'w!' };
     const held = { fds, memory: shared, identity, ...bytes };
-    return { name, disk, raw, ledgerIndex, broken: null, partitions: [], ...held, facts: null, holders: null };
+    return { name, driver, disk, raw, ledgerIndex, broken: null, partitions: [], ...held, facts: null, holders: null };
   } catch (error) {
     void closeAll(fds);
     throw error;

@@ -39,6 +39,7 @@ import type { Bookkeeping } from '../runtime/bookkeeping.js';
 import { removeBusFiles, removeSocket } from '../runtime/bus-files.js';
 import type { BusPlace } from '../runtime/bus-place.js';
 import { writeBusRecord } from '../runtime/bus-record.js';
+import { keepEndedLog } from '../runtime/ended-logs.js';
 import { StayFindable } from '../runtime/findable.js';
 import { logEvent } from '../runtime/log.js';
 import { refusePartition } from '../slots/refuse-partition.js';
@@ -94,6 +95,7 @@ export class Orphan implements OrphanControl {
   #over = false;
   /** no client asked for the ending, so none can be told what went wrong */
   #isUnattended = false;
+  #endedHow = 'stopped';
   #end: Promise<void> | null = null;
 
   constructor(context: OrphanContext) {
@@ -131,6 +133,7 @@ export class Orphan implements OrphanControl {
     if (this.#isUnattended) return;
     logEvent(why.startsWith('SIG') ? { event: 'signal', signal: why } : { event: 'failed', reason: why });
     this.#isUnattended = true;
+    this.#endedHow = why.startsWith('SIG') ? `signal ${why}` : why;
     await this.#detachAll(true, { waitMs: 0 });
     await this.#endOnce();
   }
@@ -347,6 +350,7 @@ export class Orphan implements OrphanControl {
       changedOutside: false,
       broken,
       imageState: null,
+      writtenOutside: false,
       movedTo: null,
       deleted: false,
       version: ORPHAN_VERSION,
@@ -395,6 +399,8 @@ export class Orphan implements OrphanControl {
       console.error(error);
     }
     const lost = this.#isUnattended ? this.#ending.lost : [];
+    logEvent({ event: 'ended', how: this.#endedHow, durable: this.#ending.lost.length === 0 });
+    if (lost.length === 0) keepEndedLog(place);
     removeBusFiles(place, { keepLog: lost.length > 0 });
     await tellAdministrator(lost);
     exit(lost.length > 0 ? 1 : 0);

@@ -31,6 +31,8 @@ export function neededFds(command: Command): number[] {
     case 'prepare':
       return numbers(command.image?.fd, command.memoryFd);
     case 'swap':
+    case 'sizeOf':
+    case 'resize':
       return neededFds(command.attach);
     case 'save':
       return [command.targetFd];

@@ -3,7 +3,7 @@
  * cannot. When the keeper has died, the server publishes links of its own, so that other buses still find the images.
  */
 import type { CreditedRamImage, Grants } from '../ram/credit.js';
-import { cleanLinks, linkOf, linkTarget, type RamLink } from '../ram/links.js';
+import { cleanLinks, linkOf, linkTarget, type RamLink, withMoved } from '../ram/links.js';
 import { withRamLock } from '../ram/lock.js';
 import { OwnLinks } from '../ram/own-links.js';
 import type { Bookkeeping } from '../runtime/bookkeeping.js';
@@ -84,8 +84,8 @@ export class ServerRamImages implements Grants {
 
   #linkTo({ id, link, fd, isReserved }: ServedRamImage): RamLink {
     // a save may have moved the ram image to another file since attach: the keeper's link, if it exists, tells which
-    const { identity, share } = linkOf(this.#runtimeDir, id, this.#keeperPid) ?? link;
+    const moved = withMoved(link, linkOf(this.#runtimeDir, id, this.#keeperPid) ?? link);
     const reservedBytes = isReserved ? link.sizeBytes : 0;
-    return { ...link, identity, share, ...linkTarget(fd), reservedBytes, grantedBytes: 0 };
+    return { ...moved, ...linkTarget(fd), reservedBytes, grantedBytes: 0 };
   }
 }

@@ -3,25 +3,31 @@
  * from the commands of the keeper.
  */
 import { closeAll } from '../../drivers/close-fd.js';
-import { FusetapError, toFusetapError } from '../../drivers/errors.js';
+import type { Disk } from '../../drivers/disk.js';
+import { errnoOf, FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { makeFilter } from '../../drivers/filters/index.js';
 import { loadDriver } from '../../drivers/registry.js';
-import { saveDisk } from '../../drivers/save-disk.js';
+import { saveDisk, streamDisk } from '../../drivers/save-disk.js';
 import type { VbdStats } from '../control/interface.js';
 import { readStats } from '../ledger/counters.js';
 import type { Ledger } from '../ledger/ledger.js';
 import type { CreditedVbd } from '../ram/credit.js';
 import type { Transport } from '../transport/transport.js';
+import type { DriversDisk } from './blame.js';
 import type {
   AttachCommand,
   CommandResult,
   Commands,
+  PartitionsCommand,
   PrepareCommand,
+  RepartitionCommand,
+  ResizeCommand,
   SaveCommand,
   ShowCommand,
   SwapCommand,
   VbdFacts,
 } from './commands.js';
+import { FifoWriter } from './fifo-writer.js';
 import {
   closeOpenedDisk,
   filesOf,
@@ -47,6 +53,14 @@ export interface ServerEvents {
 export interface Stoppable {
   readonly signal: AbortSignal;
   readonly progress: (doneBytes: number, totalBytes: number) => void;
+}
+
+/** A disk that takes the place of another. */
+interface Exchange {
+  readonly nodeId: number;
+  readonly old: OpenedDisk;
+  readonly fresh: OpenedDisk;
+  readonly isSameImage: boolean;
 }
 
 export class Server {
@@ -104,9 +118,10 @@ export class Server {
     }
   }
 
-  async save({ nodeId, targetFd }: SaveCommand, passed: PassedFds, means: Stoppable): Promise<null> {
+  async save({ nodeId, targetFd, isFifo }: SaveCommand, passed: PassedFds, means: Stoppable): Promise<null> {
     const { disk } = this.#find(nodeId);
     const fd = passed.take(targetFd, false);
+    if (isFifo) return await saveToFifo(disk, fd, means);
     try {
       await saveDisk(disk, fd, means);
     } catch (error) {
@@ -127,7 +142,8 @@ export class Server {
       throw new FusetapError('FAILED', `${command.name} is not needed any more`);
     }
     this.#served.set(nodeId, opened);
-    return { size: opened.disk.size, window: windowFacts(opened.disk), broken: opened.broken };
+    const { disk, broken } = opened;
+    return { size: disk.size, window: windowFacts(disk), readOnly: disk.readOnly, broken };
   }
 
   #open(command: AttachCommand, passed: PassedFds): Promise<OpenedDisk> {
@@ -142,6 +158,7 @@ export class Server {
     const fresh = await this.#open(command, passed);
     try {
       if (fresh.disk.size !== old.disk.size) throw otherSize(name, old.disk.size, fresh.disk.size);
+      if (fresh.disk.readOnly && !old.disk.readOnly) throw cannotWrite(name);
       // acknowledged writes must be in the old image when somebody looks at it
       for (const { disk } of filesOf(old)) await disk.flush();
       for (const ref of old.partitions) fresh.partitions.push(openPartition(fresh.raw, fresh.disk.readOnly, ref));
@@ -149,20 +166,95 @@ export class Server {
       await this.#close(fresh);
       throw error;
     }
-    fresh.facts = facts;
-    fresh.holders = old.holders;
-    const { disk, bytesFd, partitions } = fresh;
-    await this.#transport.swap(nodeId, { disk, bytesFd });
-    for (const partition of partitions) await this.#transport.swap(partition.nodeId, { disk: partition.disk, bytesFd });
-    this.#served.set(nodeId, fresh);
-    const error = await this.#close(old);
-    if (error !== null) console.error(`closing the old image of ${name}:`, error);
+    await this.#exchange({ nodeId, old, fresh, isSameImage: false }, facts);
     return null;
   }
 
+  /** Serves a paused vbd from another disk, and closes the old one. */
+  async #exchange({ nodeId, old, fresh, isSameImage }: Exchange, facts: VbdFacts): Promise<void> {
+    fresh.facts = facts;
+    fresh.holders = old.holders;
+    const { disk, bytesFd, partitions } = fresh;
+    await this.#transport.swap(nodeId, { disk, bytesFd, isSameImage });
+    for (const partition of partitions) {
+      await this.#transport.swap(partition.nodeId, { disk: partition.disk, bytesFd, isSameImage });
+    }
+    this.#served.set(nodeId, fresh);
+    const error = await this.#close(old);
+    if (error !== null) console.error(`closing the old disk of ${old.name}:`, error);
+  }
+
+  async sizeOf({ attach }: Commands['sizeOf']['command'], passed: PassedFds): Promise<CommandResult<'sizeOf'>> {
+    const opened = await this.#open(attach, passed);
+    const error = await closeOpenedDisk(opened);
+    if (error !== null) console.error(`closing ${attach.name}:`, error);
+    return { size: opened.disk.size };
+  }
+
+  /**
+   * Opens the disk of a vbd again, with the size of the command. Requests wait meanwhile. What the kernel does by itself
+   * (passthrough) does not wait: a disk that grows changes nothing for it.
+   */
+  async resize({ attach: command, facts }: ResizeCommand, passed: PassedFds): Promise<null> {
+    const { nodeId } = command;
+    const old = this.#find(nodeId);
+    const nodes = this.#nodesOf(nodeId);
+    await Promise.all(nodes.map((id) => this.#transport.pause(id)));
+    try {
+      // a driver may keep writes to itself: the new disk must find them in the image
+      for (const { disk } of filesOf(old)) await disk.flush();
+      const fresh = await this.#open(command, passed);
+      try {
+        if (fresh.broken !== null) throw new FusetapError('FAILED', `${old.name} cannot be opened: ${fresh.broken}`);
+        for (const ref of old.partitions) fresh.partitions.push(openPartition(fresh.raw, fresh.disk.readOnly, ref));
+      } catch (error) {
+        await this.#close(fresh);
+        throw error;
+      }
+      await this.#exchange({ nodeId, old, fresh, isSameImage: true }, facts);
+    } finally {
+      // a vbd that somebody has paused stays paused
+      if (this.#served.get(nodeId)?.holders === null) for (const id of nodes) this.#transport.resume(id);
+    }
+    return null;
+  }
+
+  /** Gives a disk other partitions: opens the new ones before the others are removed, so that it fails or is done. */
+  async repartition({ nodeId, partitions, facts }: RepartitionCommand): Promise<null> {
+    const served = this.#find(nodeId);
+    const { raw, disk, bytesFd, isShared } = served;
+    const known = new Map(served.partitions.map((partition) => [partition.nodeId, partition]));
+    const fresh: ServedPartition[] = [];
+    try {
+      for (const ref of partitions) if (!known.has(ref.nodeId)) fresh.push(openPartition(raw, disk.readOnly, ref));
+    } catch (error) {
+      for (const partition of fresh) await partition.disk.close();
+      throw error;
+    }
+    const wanted = new Set(partitions.map((partition) => partition.nodeId));
+    for (const partition of served.partitions) if (!wanted.has(partition.nodeId)) await this.#drop(served, partition);
+    for (const partition of fresh) known.set(partition.nodeId, partition);
+    const all = partitions.flatMap((partition) => known.get(partition.nodeId) ?? []);
+    served.partitions.splice(0, served.partitions.length, ...all);
+    for (const partition of fresh) {
+      await this.#transport.add({ ...partition, inherited: false, bytesFd, isShared, backingId: null });
+      if (served.holders !== null) await this.#transport.pause(partition.nodeId);
+    }
+    served.facts = facts;
+    return null;
+  }
+
+  /** Removes the file of a partition. If its flush fails, the next fsync and the detach of its disk report that. */
+  async #drop(served: OpenedDisk, partition: ServedPartition): Promise<void> {
+    await this.#transport.remove(partition.nodeId);
+    const error = await this.#flush(partition);
+    if (error !== null) this.#ledger.noteFlushError(served.ledgerIndex, errnoOf(error));
+    await partition.disk.close().catch((reason: unknown) => console.error(`closing ${partition.name}:`, reason));
+  }
+
   /** The partition table, or why it cannot be read. */
-  partitions(nodeId: number): Promise<CommandResult<'partitions'>> {
-    return readTable(this.#find(nodeId).disk);
+  partitions(command: PartitionsCommand): Promise<CommandResult<'partitions'>> {
+    return readTable(this.#find(command.nodeId).disk, command);
   }
 
   async show({
@@ -209,6 +301,12 @@ export class Server {
     return [...this.#served.values()].flatMap(({ memory, facts }) => {
       return memory === null ? [] : { ...memory, isReserved: memory.mayWrite && facts?.passthrough === true };
     });
+  }
+
+  /** The disks that are open, and those that are being opened. */
+  disks(): DriversDisk[] {
+    const opening = [...this.#wanted].filter(([nodeId]) => !this.#served.has(nodeId));
+    return [...this.#served.values(), ...opening.map(([, command]) => command)];
   }
 
   /** Every file through which a ram image may be written. */
@@ -316,6 +414,22 @@ function notClosed({ name, disk }: OpenedDisk, error: Error | null): FusetapErro
   if (!disk.readOnly) return told;
   console.error(told.message);
   return null;
+}
+
+async function saveToFifo(disk: Disk, fd: number, means: Stoppable): Promise<null> {
+  const fifo = new FifoWriter(fd, means.signal);
+  try {
+    await streamDisk(disk, (bytes) => fifo.write(bytes), means);
+    return null;
+  } finally {
+    fifo.close();
+  }
+}
+
+function cannotWrite(name: string): FusetapError {
+  return new FusetapError('USAGE', `${name} can be written, the other disk cannot`, {
+    hint: 'a vbd keeps its mode: attach the other image with mode r',
+  });
 }
 
 function otherSize(name: string, oldBytes: number, newBytes: number): FusetapError {

@@ -3,7 +3,7 @@
  * is done and its error reported.
  */
 import { errnoOf } from '../../drivers/errors.js';
-import { windowOf } from '../../drivers/one-segment.js';
+import { windowOf } from '../../drivers/segments/one-segment.js';
 import { E } from '../../system/libc.js';
 import type { Ledger } from '../ledger/ledger.js';
 import { statBelow } from './below.js';

@@ -77,10 +77,10 @@ export interface Transport {
   /** Resumes the file: answers the requests that waited, and all new ones. */
   resume(nodeId: number): void;
   /**
-   * Gives a paused file another disk of the same size. Handles stay valid. The kernel cannot map it any more, so a file
-   * with a mapId must not be in use.
+   * Gives a paused file another disk. Handles stay valid. The kernel cannot map the file any more, so a file with a mapId
+   * must not be in use; but if the disk has the same image, the kernel goes on to map that.
    */
-  swap(nodeId: number, bytes: Pick<BusFile, 'disk' | 'bytesFd'>): Promise<void>;
+  swap(nodeId: number, bytes: Pick<BusFile, 'disk' | 'bytesFd'> & { readonly isSameImage: boolean }): Promise<void>;
   /** This server will not be replaced again: stop doing anything that could crash it. */
   noSuccessor(): void;
   /** Lets the next lookup make the kernel drop all its references to a file with passthrough: its handles get EIO. */

@@ -81,7 +81,7 @@ t.test('a descriptor that is not of a file is refused at once', async (t) => {
 
 t.test('the ram images of a command can be its own', async (t) => {
   const shares = (words: string[]) => keepPrivate(disksOfWords(words, {}), 'run-1').map(({ request }) => request.share);
-  t.same(shares(['ram:./a', 'ram:./b', './c', 'ram:./a']), ['run-1.1', 'run-1.2', undefined, 'run-1.1']);
+  t.same(shares(['ram:./a', 'ram:./b', 'aio:c', 'ram:./a']), ['run-1.1', 'run-1.2', undefined, 'run-1.1']);
   const named = keepPrivate(disksOfWords(['ram:./a'], { share: 'us' }), 'run-1');
   t.match(named, [{ request: { share: 'us' } }]);
   const name = privateName({ name: 'b'.repeat(64) } as BusPlace);

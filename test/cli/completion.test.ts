@@ -6,8 +6,9 @@ import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
+import { kindOfArgument, kindOfValue, takesValue } from '../../cli/completion/kinds.js';
 import { splitLine } from '../../cli/completion/split-line.js';
-import { COMMANDS } from '../../cli/program.js';
+import { addCommands, COMMANDS, makeProgram } from '../../cli/program.js';
 import { Terminal } from '../../scripts/lib/first-hour/terminal.js';
 import { isInstalled } from '../e2e/command.js';
 import { aBus, aVbd, fakeBus, fusetap, tempDir } from './fake-bus.js';
@@ -74,6 +75,16 @@ const ANSWERS: [line: string[], adds: string[], offered: string[]][] = [
   [['attach', 'ram:'], ['files', 'ram:', ''], []],
   [['attach', 'tap:ram:go'], ['files', 'tap:ram:', 'go'], []],
   [['attach', '--image=go'], ['files', '--image=', 'go'], []],
+  [
+    ['attach', 'a.img', 'xvda', 'r', 'b.img', 'xvdc', ''],
+    ['files', '', ''],
+    ['r', 'w', 'w!'],
+  ],
+  [
+    ['attach', 'a.img', 'r', ''],
+    ['files', '', ''],
+    ['aio:', 'ram:', 'sync:'],
+  ],
   [['attach', 'a.img', 'ram:go'], ['files', 'ram:', 'go'], []],
   [
     ['run', '--mode', ''],
@@ -131,6 +142,24 @@ t.test('what the program answers', async (t) => {
   const [, options] = await ask(runtime, ['attach', '-']);
   for (const flag of ['--driver', '-r', '--json', '--help']) t.ok(options.includes(flag), flag);
   t.notOk(all.includes('__complete'), 'it is no command of its own');
+});
+
+/** Words that a person has to make up. */
+const MADE_UP = ['BACKDOM', 'KEY=VALUE', 'N', 'OPTIONS', 'SECONDS', 'SIZE', 'TYPE', 'VDEV|NUMBER', '--partition NAME'];
+
+t.test('every word of every command has a kind', async (t) => {
+  const program = makeProgram();
+  await addCommands(program, Object.keys(COMMANDS));
+  const words = program.commands.flatMap((command) => [
+    ...command.registeredArguments.map((one) => ({ name: one.name(), kind: kindOfArgument(command, one) })),
+    ...command.options.filter(takesValue).map((one) => ({ name: one.flags, kind: kindOfValue(one) })),
+  ]);
+  t.ok(words.length > 50, `${words.length} words`);
+  for (const { name, kind } of words) {
+    const plain = name.replace(/^-\w, /, '').replace(/[<>[\]]/g, '');
+    const isMadeUp = MADE_UP.includes(plain) || MADE_UP.includes(plain.replace(/^--\S+ /, ''));
+    t.equal(kind === 'nothing', isMadeUp, `${name}: completed, or made up by a person (cli/completion/kinds.ts)`);
+  }
 });
 
 t.test('nobody answers, nothing is offered', async (t) => {

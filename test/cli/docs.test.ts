@@ -98,5 +98,6 @@ t.test('exit codes', async (t) => {
     ['125', '126', '127', '128+N'],
   );
   const help = await fusetap(tempDir(t), ['run', '--help']);
-  for (const [exit, meaning] of ofRun) t.ok(help.stdout.includes(`\n  ${exit}  ${meaning}\n`), `help of run: ${exit}`);
+  for (const [exit = '', meaning] of ofRun)
+    t.ok(help.stdout.includes(`\n  ${exit.padEnd(5)}  ${meaning}\n`), `help of run: ${exit}`);
 });

@@ -25,7 +25,7 @@ const TABLE: readonly [words: string, status: number, line: RegExp][] = [
   ['attach disk.img xvda w --image x', 2, /'disk\.img' is not a vdev.*give only \[VDEV\] \[MODE\]/],
   ['attach --driver ./xor.js x.img', 2, /'x\.img' is not a vdev.*the image is --image x\.img/],
   ['attach --image x xvda w more', 2, /'more' is not a vdev/],
-  ['attach --vdev xvda ./a ./b', 2, /--vdev xvda is for one disk, and there are 2/],
+  ['attach --vdev xvda a aio:b', 2, /--vdev xvda is for one disk, and there are 2/],
   ['attach --vdev xvda disk.img xvdb', 2, /contradict|xvdb in the spec, xvda after it/],
   ['attach --mode rw disk.img', 2, /Allowed choices are r, w, w!/],
   ['attach --private disk.img', 2, /--private: driver aio makes no copy/],

@@ -1,5 +1,6 @@
 import { readdirSync } from 'node:fs';
 import t from 'tap';
+import { addCommands, makeProgram } from '../../cli/program.js';
 import { EXIT_CODES } from '../../drivers/errors.js';
 import { VERSION } from '../../mount/version.js';
 import { fusetap, tempDir } from './fake-bus.js';
@@ -23,7 +24,9 @@ for (const command of COMMANDS) {
     const end = stdout.slice(stdout.indexOf('\nExamples:\n'));
     t.match(end, new RegExp(`^\nExamples:\n  .*fusetap ${command}\\b`));
     const exits = command === 'run' ? ['125', '126', '127', '128+N'] : ['0', ...Object.values(EXIT_CODES).map(String)];
-    const listed = [...end.slice(end.indexOf('\nExit codes:\n')).matchAll(/^ {2}(\d[\d+N]*) {2}\S/gm)].map((m) => m[1]);
+    const listed = [...end.slice(end.indexOf('\nExit codes:\n')).matchAll(/^ {2}(\d[\d+N]*) {2,}\S/gm)].map(
+      (m) => m[1],
+    );
     t.same(listed, exits);
     t.match(stdout, /--json/, 'the shared options are in it');
   });
@@ -32,5 +35,20 @@ for (const command of COMMANDS) {
 t.test('--version, on either side', async (t) => {
   for (const args of [['--version'], ['ls', '--version']]) {
     t.same(await fusetap(tempDir(t), args), { status: 0, stdout: `${VERSION}\n`, stderr: '' });
+  }
+});
+
+t.test('the lines of a help text fill the terminal, also a narrow one', async (t) => {
+  for (const helpWidth of [60, 80, 120]) {
+    const program = makeProgram();
+    program.configureHelp({ ...program.configureHelp(), helpWidth });
+    await addCommands(program, COMMANDS);
+    for (const command of program.commands) {
+      t.notMatch(command.description(), /\n/, `${command.name()}: commander breaks the lines`);
+      const [, ...lines] = command.helpInformation().split('\n');
+      // a word is never broken
+      const long = lines.filter((line) => line.length > helpWidth && / \S+ +\S+ \S+$/.test(line));
+      t.same(long, [], `${command.name()} at ${helpWidth} columns`);
+    }
   }
 });

@@ -155,7 +155,7 @@ const HABITS: readonly (readonly [words: string, line: RegExp])[] = [
   ['-d xvda', /unknown option '-d': did you mean fusetap detach VBD\?/],
   ['attach -P disk.img', /did you mean --partitions\?/],
   ['stop 7', /too many arguments .*: did you mean fusetap stop --bus 7\?/],
-  ['ls disk.img', /: did you mean fusetap show disk\.img\?/],
+  ['-j disk.img', /did you mean fusetap ls IMAGE\?/],
   ['mount -a disk.img -m /dev/sda1 m', /fusetap mount IMAGE DIR/],
   ['help nonsense', /unknown command 'nonsense'/],
 ];

@@ -1,5 +1,5 @@
 import t from 'tap';
-import { parseMountWords } from '../../cli/mount-words.js';
+import { parseMountWords } from '../../cli/disk-spec/mount-words.js';
 
 t.test('words of -o and of fstab', async (t) => {
   const none = { readOnly: false, ours: {}, passedOn: [] };

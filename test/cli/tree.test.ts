@@ -1,7 +1,7 @@
 import t from 'tap';
-import { busTree } from '../../cli/show-tree.js';
-import { type Branch, drawTree, linesFor } from '../../cli/tree.js';
-import type { VbdAbove } from '../../mount/client/index.js';
+import { busTree } from '../../cli/show/bus-tree.js';
+import { type Branch, drawTree, linesFor } from '../../cli/show/tree.js';
+import type { VbdAbove } from '../../mount/client/finding/above.js';
 import { aBus, aVbd } from './fake-bus.js';
 
 const leaf = (text: string, ...below: Branch[]): Branch => ({ text, below });
@@ -58,7 +58,7 @@ bus 0, running, /run/fusetap/bus/0
 | |-mounted on /fuse
 | \`-pid 9 (fuse2fs)
 \`-xvdd, 1.5M, mode w, aio:/srv/disk.img
-  \`-its users are not known: the bus does not answer
+  \`-its users are not known: the files of the bus do not answer
 `,
   );
   t.end();

@@ -1,6 +1,6 @@
 /** A RawDisk that does what a thread does with a window, so that the suite checks it by the same rules. */
 import type { Extent, RawDisk, Window } from '../../drivers/driver.js';
-import { oneSegment, windowOf } from '../../drivers/one-segment.js';
+import { oneSegment, windowOf } from '../../drivers/segments/one-segment.js';
 import {
   durably,
   flushWindow,
@@ -9,7 +9,7 @@ import {
   seekWindow,
   writeWindow,
   zeroWindow,
-} from '../../drivers/window-sync.js';
+} from '../../drivers/segments/window-sync.js';
 import { addressOf, E, SEEK_DATA, SEEK_HOLE, SystemCallError } from '../../system/libc.js';
 
 // not a multiple of a page, so that a wrong split of emulated zeroing is detected

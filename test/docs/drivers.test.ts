@@ -41,8 +41,41 @@ diskSuite({
   runs: 6,
 });
 
+const XOR_KEY = 90;
+const xorPath = join(directory, 'xor.mjs');
+writeFileSync(xorPath, readExample('drivers.md', 'xor.js'));
+const { default: xor } = (await import(xorPath)) as { default: Driver };
+
+const xorFactory: DiskFactory = async ({ size, pieces, readOnly }) => {
+  const holder = await mkdtemp(join(directory, 'disk-'));
+  // zeros of the disk are the key in the image
+  const made = await open(join(holder, 'disk.img'), 'w+');
+  await made.write(Buffer.alloc(size, XOR_KEY), 0, size, 0);
+  const file = { path: join(holder, 'disk.img'), sizeBytes: size, kind: 'file' } as const;
+  const context = { memory: null, state: null, options: {} };
+  const whole = await xor.open({ ...context, image: { ...file, fd: made.fd }, readOnly: false });
+  for (const piece of pieces) await whole.write?.(pieceBytes(piece), piece.offset, { durable: false });
+  await made.close();
+  const handed = await open(file.path, readOnly ? 'r' : 'r+');
+  const reopen = () => xor.open({ ...context, image: { ...file, fd: handed.fd }, readOnly });
+  const dispose = async (): Promise<void> => {
+    await handed.close();
+    await rm(holder, { recursive: true });
+  };
+  return { raw: await reopen(), reopen, dispose };
+};
+
+diskSuite({
+  name: 'xor.js',
+  test: t,
+  factory: xorFactory,
+  abilities: { maxSizeBytes: 2 ** 24, holes: false, shrink: false },
+  runs: 6,
+});
+
 t.test('the driver of the page is what the contract asks for, in about 30 lines', async (t) => {
   checkDriver(concat, 'concat.js');
+  checkDriver(xor, 'xor.js');
   const lines = readExample('drivers.md', 'concat.js')
     .split('\n')
     .filter((line) => line.trim() !== '').length;

@@ -8,6 +8,9 @@ import { isInstalled } from '../e2e/command.js';
 
 const ROOT = resolve(import.meta.dirname, '../../..');
 
+/** Pages whose readers have a clone. */
+const FOR_DEVELOPERS = ['CONTRIBUTING.md', 'CHANGELOG.md', 'docs/architecture.md'];
+
 /** The paths of all files that npm would pack. */
 async function packedFiles(): Promise<string[]> {
   // the lists of a dry run are the same whether dist is built or not, but for dist itself
@@ -51,6 +54,11 @@ t.test('what counts as a link, and as an anchor', async (t) => {
   t.same(anchors(page), ['big-page-one']);
 });
 
+/** The programs in scripts/ that a page names. */
+function scriptsIn(page: string): string[] {
+  return [...page.matchAll(/(?<![\w/])scripts\/([a-z][a-z-]*)/g)].map(([, name]) => `scripts/${name}`);
+}
+
 t.test('the links of the packed pages', { skip: isInstalled('npm') ? false : 'npm is not installed' }, async (t) => {
   const packed = new Set(await packedFiles());
   const read = (path: string): string => readFileSync(join(ROOT, path), 'utf8');
@@ -58,6 +66,9 @@ t.test('the links of the packed pages', { skip: isInstalled('npm') ? false : 'np
   t.ok(pages.length > 10, `${pages.length} pages`);
   let links = 0;
   for (const page of pages) {
+    const scripts = scriptsIn(read(page)).filter((script) => ![...packed].some((path) => path.startsWith(script)));
+    if (scripts.length > 0 && !FOR_DEVELOPERS.includes(page))
+      t.match(read(page), /\bclone\b/, `${page} names ${scripts}: it says that a clone has them`);
     for (const link of relativeLinks(read(page))) {
       links++;
       const [path = '', anchor] = link.split('#');

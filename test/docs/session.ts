@@ -5,6 +5,8 @@ import type { Bench } from '../e2e/fixtures.js';
 
 const ROOT = new URL('../../../', import.meta.url);
 
+/** for all commands of a script; a slow machine takes ten times as long as ours */
+const SCRIPT_LIMIT_MS = 240_000;
 /** a line that no command prints */
 const MARK = '--- next ---';
 
@@ -38,11 +40,20 @@ export function readScripts(text: string): string[] {
   return (text.match(/(^ {4}.*\n|^\n(?= {4}))+/gm) ?? []).map((block) => block.replaceAll(/^ {4}/gm, ''));
 }
 
-/** Runs commands in a shell that has the `fusetap` under test. @returns the output, stderr too, and the exit status */
-export function runScript(bench: Bench, lines: readonly string[]): ReturnType<Bench['execute']> {
+/**
+ * Runs commands in a shell that has the `fusetap` under test. Its output has stderr too.
+ * @param words the program that runs the shell, with its options: `unshare --mount`
+ */
+export function runScript(
+  bench: Bench,
+  lines: readonly string[],
+  words: readonly string[] = [],
+): ReturnType<Bench['execute']> {
   const script = ['exec 2>&1', 'fusetap() { "$NODE" "$CLI" "$@"; }', ...lines].join('\n');
-  return bench.execute('bash', ['-c', script.replaceAll('/run/fusetap', bench.runtimeDir)], {
+  const [program = '', ...args] = [...words, 'bash', '-c', script.replaceAll('/run/fusetap', bench.runtimeDir)];
+  return bench.execute(program, args, {
     env: { NODE: process.execPath, CLI: bench.program },
+    timeoutMs: SCRIPT_LIMIT_MS,
   });
 }
 

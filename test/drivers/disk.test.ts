@@ -4,7 +4,7 @@ import t from 'tap';
 import { frontDisk } from '../../drivers/disk.js';
 import type { Extent, RawDisk } from '../../drivers/driver.js';
 import { FusetapError } from '../../drivers/errors.js';
-import { oneSegment, windowOf } from '../../drivers/one-segment.js';
+import { oneSegment, windowOf } from '../../drivers/segments/one-segment.js';
 import { bufferDisk, bufferFactory } from '../conformance/buffer-disk.js';
 import { diskSuite } from '../conformance/suite.js';
 

@@ -2,7 +2,7 @@
 import { closeSync, ftruncateSync, writeSync } from 'node:fs';
 import t from 'tap';
 import type { RawDisk, Segment } from '../../drivers/driver.js';
-import { areWhole, cutSegments, segmentsDisk } from '../../drivers/segments.js';
+import { areWhole, cutSegments, segmentsDisk } from '../../drivers/segments/segments.js';
 import { memfdCreate } from '../../system/libc.js';
 import { patternBytes } from '../conformance/pattern.js';
 import { type DiskFactory, diskSuite } from '../conformance/suite.js';

@@ -16,7 +16,7 @@ import {
   writeWindow,
   type Zeroing,
   zeroWindow,
-} from '../../drivers/window-sync.js';
+} from '../../drivers/segments/window-sync.js';
 import { addressOf, mapShared, memfdCreate, SEEK_DATA, SEEK_HOLE } from '../../system/libc.js';
 import { closeFd } from '../conformance/close-fd.js';
 import { type MadeImage, makeImage } from '../conformance/driver-factory.js';

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import t from 'tap';
 import aio from '../../drivers/aio/index.js';
 import type { RawDisk, Window } from '../../drivers/driver.js';
-import { windowDisk } from '../../drivers/window.js';
+import { windowDisk } from '../../drivers/segments/window.js';
 import { driverFactory, type MadeImage, makeImage } from '../conformance/driver-factory.js';
 import { type Piece, patternBytes, pieceBytes } from '../conformance/pattern.js';
 import { type DiskFactory, diskSuite } from '../conformance/suite.js';

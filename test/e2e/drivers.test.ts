@@ -27,6 +27,11 @@ t.test('a driver that breaks the contract', (t) => {
   t.end();
 });
 
+t.test('what a driver says when it fails reaches its author', (t) => {
+  onDefaultTransport(t, [], async (t, transport) => tellErrors(t, await openBench(t, transport)), JUST_USER);
+  t.end();
+});
+
 t.test('a driver that takes the server down does not take the others with it', (t) => {
   onDefaultTransport(t, ['cmp'], async (t, transport) => survive(t, await openBench(t, transport)), JUST_NAMESPACE);
   t.end();
@@ -150,4 +155,63 @@ async function survive(t: Test, bench: Bench): Promise<void> {
   await bench.fusetap(['detach', lost]);
   await bench.detach(good);
   t.same(await bench.traces(), []);
+}
+
+/** Its disk fails in the way that the options say, from the second read of a server on. */
+const FAILING = `export default { name: 'failing', image: 'required', open: async ({ image, options }) => {
+  let reads = 0;
+  return {
+    size: image.sizeBytes,
+    async read(buffer) {
+      reads += 1;
+      buffer.fill(65);
+      if (options.how === 'throw') throw new Error('boo');
+      if (reads > 1 && options.how === 'late') throw Object.assign(new Error('no more'), { errno: 28 });
+      if (reads > 1 && options.how === 'reject') Promise.reject(new Error('nobody caught this'));
+      if (reads > 1 && options.how === 'exit') process.exit(3);
+    },
+    async close() {},
+  };
+} };`;
+
+async function tellErrors(t: Test, bench: Bench): Promise<void> {
+  await writeFile(bench.path('failing.mjs'), FAILING);
+  const driver = bench.path('failing.mjs');
+  const image = await bench.image('disk.img', 1 << 20);
+  const words = (how: string): string[] => ['--driver', driver, '--image', image, '--option', `how=${how}`];
+  t.match(await bench.fusetap(['attach', ...words('throw')]), {
+    status: 1,
+    stderr: /^fusetap: the attached file cannot be read: [^\n]*xvda: EIO: boo\n$/,
+  });
+  t.same(
+    (await bench.traces()).filter((trace) => !trace.startsWith('file: ram')),
+    [],
+  );
+
+  await bench.begin();
+  const log = async (): Promise<Record<string, unknown>[]> =>
+    (await bench.succeed(['log', '--json'])).split('\n').map((line) => JSON.parse(line));
+  const vbd = await bench.attach(...words('late'));
+  t.match(await bench.list(), [{ mode: 'r' }], 'a driver without write');
+  t.equal(await bench.sh('stat -c %A "$1"', vbd), '-r--------');
+  t.match((await bench.try('printf x >> "$1"', vbd)).stderr, /Read-only file system|Permission denied/);
+  for (let i = 0; i < 5; i++) t.match((await bench.try('cat "$1"', vbd)).stderr, /No space left/);
+  t.match(
+    (await log()).filter(({ event }) => event === 'driver-error'),
+    [{ vdev: 'xvda', driver, operation: 'read', message: 'no more' }],
+    'once in a while',
+  );
+  await bench.detach(vbd);
+
+  for (const [how, told] of [
+    ['reject', 'unhandled rejection: nobody caught this'],
+    ['exit', 'it was ended: process.exit(3)'],
+  ] as const) {
+    const path = await bench.attach(...words(how));
+    // the next server answers the request that this one died of
+    await bench.sh('head -c 4096 "$1" >/dev/null', path);
+    await bench.detach(path);
+    const died = (await log()).filter(({ event }) => event === 'server-died').at(-1);
+    t.match(died, { how: told, driver, vdev: 'xvda' });
+  }
 }

@@ -9,6 +9,7 @@ import { putMbr } from '../drivers/partitions/tables.js';
 import { Client } from './client.js';
 import { collect, eventually, isInstalled } from './command.js';
 import { type Bench, forEachWay, JUST_USER, onDefaultTransport, openBench } from './fixtures.js';
+import { busInfo, kill } from './kill-server.js';
 import { USER } from './runners.js';
 
 t.setTimeout(400_000);
@@ -28,6 +29,7 @@ const AS_ROOT: Record<string, Story> = {
   'umount by a link, and not by a made-up source': unmountByLinkAndNotByLie,
   'an umount that takes long': unmountSlowly,
   'a loop device that was left read-only': mountOnReadOnlyLoop,
+  'an umount from a dead bus': unmountFromDeadBus,
   'read-only, though it was to be written': mountWriteProtected,
 };
 
@@ -114,7 +116,7 @@ async function failHalfWay(t: Test, bench: Bench): Promise<void> {
     [[image, bench.path('nowhere')], 3, /mkdir -p/],
     [[image, image], 2, /it is not a directory/],
     [[image, at, '--partition', '0'], 2, /number of a partition/],
-    [[image, at, '--partition', 'root'], 3, /no partition "root"/],
+    [[image, at, '--partition', 'root'], 3, /no partition 'root'/],
     [[bench.path('missing.img'), at], 3, /missing\.img/],
   ];
   for (const [words, status, stderr] of expected) {
@@ -261,6 +263,20 @@ async function mountOnReadOnlyLoop(t: Test, bench: Bench): Promise<void> {
   }
   await isClear(t, bench);
   t.ok(await holds(bench, image, 'written'));
+}
+
+async function unmountFromDeadBus(t: Test, bench: Bench): Promise<void> {
+  const image = await ext4(bench);
+  const at = await bench.makeDirectory('mnt');
+  await bench.succeed(['mount', image, at]);
+  const { keeperPid, serverPid } = await busInfo(bench, 'mounts');
+  for (const pid of [keeperPid, serverPid]) kill(pid as number);
+  await eventually('their end', 20_000, async () => (await bench.busProcesses()).length === 0);
+  const unmounted = await bench.fusetap(['umount', at]);
+  t.match(unmounted, { status: 0, stderr: /bus mounts is dead: fusetap stop --bus mounts removes it\n$/ });
+  await bench.succeed(['mount', image, at]);
+  await bench.succeed(['umount', at]);
+  await isClear(t, bench);
 }
 
 /** mount(8) exits with 0 then, and says nothing of a file system that is read-only by itself. */

@@ -93,7 +93,19 @@ t.test('the log', (t) => {
     await bench.detach(vbd);
     const { status, stdout } = await followed;
     t.equal(status, 0, 'ends with the bus');
-    t.ok(stdout.trimEnd().split('\n').length >= lines.length);
+    const seen = stdout
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+    t.match(seen.slice(0, lines.length), lines);
+    const last = [
+      { event: 'detached', vdev: 'xvda', error: null },
+      { event: 'ended', how: 'nothing is attached any more', durable: true },
+    ];
+    t.match(seen.slice(lines.length), last, 'no line is lost');
+    const after = await bench.fusetap(['log', '--json']);
+    t.match(after, { status: 0, stdout, stderr: /^fusetap: bus 0 has ended: this is the log of its last run\n$/ });
+    t.match(await bench.fusetap(['log', '--bus', 'never']), { status: 3, stderr: /no log of bus never/ });
   };
   onDefaultTransport(t, [], log, JUST_USER);
   t.end();
@@ -104,10 +116,14 @@ t.test('a bus whose processes are gone has a log, and doctor names it', (t) => {
     const bench = await openBench(t, transport);
     await bench.attach(`aio:${await bench.image('disk.img', 4096)}`);
     const { keeperPid, serverPid } = await busInfo(bench);
+    const followed = collect(bench.startFusetap(['log', '-f']));
     // the server first is replaced; so the keeper first, and then who would serve on
     for (const pid of [keeperPid, serverPid]) if (pid !== null) kill(pid);
     await eventually('both are gone', 10_000, () => readStartTime(serverPid ?? 0) === null);
     t.match(await bench.succeed(['log']), /started/);
+    const { status, stderr } = await followed;
+    t.equal(status, 1, 'who follows it learns of the end');
+    t.match(stderr, /bus 0 has died: its processes are gone: fusetap stop --bus 0 removes what it left/);
     const { stdout } = await bench.fusetap(['doctor', '--json']);
     const { checks } = JSON.parse(stdout) as { checks: { name: string; ok: boolean; hint: string }[] };
     const dead = checks.find(({ name }) => name === 'bus 0');

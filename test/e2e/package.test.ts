@@ -9,7 +9,7 @@ import { join, resolve } from 'node:path';
 import t, { type Test } from 'tap';
 import { VERSION } from '../../mount/version.js';
 import { readExample } from '../docs/example.js';
-import { type Bench, onDefaultTransport, openBench } from './fixtures.js';
+import { type Bench, onDefaultTransport, openBench, whyNot } from './fixtures.js';
 
 t.setTimeout(400_000);
 
@@ -26,6 +26,7 @@ t.test('the package, from a clean clone to a vbd', (t) => {
     const why = await install(bench);
     const skip = why ?? false;
     await t.test('the command line', { skip }, (t) => useCommand(t, bench));
+    await t.test('the man pages', { skip: skip || whyNot('man') }, (t) => readManPages(t, bench));
     await t.test('the library', { skip }, (t) => useLibrary(t, bench));
     await t.test('the types', { skip }, (t) => useTypes(t, bench));
     await t.test('the suite, as docs/drivers.md shows it', { skip }, (t) => useSuite(t, bench));
@@ -39,7 +40,8 @@ async function pack(t: Test, bench: Bench): Promise<void> {
   const rooms = ['system', 'drivers', 'mount', 'cli', 'docs'];
   const files = ['package.json', 'tsconfig.json', '.npmrc', 'LICENSE', 'CHANGELOG.md', 'CONTRIBUTING.md', 'README.md'];
   await bench.sh(
-    'cd "$1"; for file in $2; do [ ! -e $file ] || cp -r $file "$3/"; done; mkdir "$3/test"; cp -r test/conformance "$3/test/"',
+    'cd "$1"; for file in $2; do [ ! -e $file ] || cp -r $file "$3/"; done; mkdir "$3/test"; cp -r test/conformance "$3/test/"; ' +
+      'mkdir -p "$3/scripts/lib"; cp -r scripts/lib/man "$3/scripts/lib/"',
     ...[ROOT, [...rooms, ...files].join(' '), bench.path('clone')],
   );
   await symlink(join(ROOT, 'node_modules'), bench.path('clone/node_modules'));
@@ -62,7 +64,7 @@ async function pack(t: Test, bench: Bench): Promise<void> {
     t.ok(packed.includes(path), path);
   }
   const odd = packed.filter((path) =>
-    /(?<!\.d)\.ts$|buildinfo|^dist\/(?!cli|drivers|mount|system|test\/conformance)/.test(path),
+    /(?<!\.d)\.ts$|buildinfo|^dist\/(?!cli|drivers|man\/|mount|system|test\/conformance)/.test(path),
   );
   t.same(odd, [], 'no sources, no tests');
   const hooks = await bench.try('tar -xzOf fusetap-*.tgz | grep -a FUSETAP_TEST_CRASH');
@@ -89,6 +91,15 @@ async function useCommand(t: Test, bench: Bench): Promise<void> {
   await bench.sh('cmp "$1" "$2"', vbd, image);
   await bench.sh('"$1" detach xvda', fusetap);
   t.same(await bench.traces(), []);
+}
+
+async function readManPages(t: Test, bench: Bench): Promise<void> {
+  const read = (...words: string[]): Promise<string> =>
+    bench.sh('MANPAGER=cat man -M "$1" $2', bench.path('prefix/share/man'), words.join(' '));
+  t.match(await read('fusetap'), /^FUSETAP\(1\)/);
+  t.match(await read('fusetap', 'attach'), /^FUSETAP-ATTACH\(1\)/);
+  t.match(await read('8', 'tap-ctl'), /^TAP-CTL\(8\)/);
+  t.match(await read('fusetap.drivers'), /^FUSETAP\.DRIVERS\(7\)/);
 }
 
 /** A project beside which fusetap is installed. */

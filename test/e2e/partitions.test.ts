@@ -210,10 +210,11 @@ async function refuseAsVbds(t: Test, bench: Bench, disk: string): Promise<void> 
     ['detach', 'xvda1'],
     ['detach', `${disk}1`],
     ['pause', '51713'],
-    ['show', 'xvda1'],
+    ['save', 'xvda1', 'copy.img'],
   ]) {
     t.match(await bench.fusetap(words), refused, words.join(' '));
   }
+  t.match(await bench.succeed(['show', 'xvda1']), /^vdev +xvda$/m, 'where it does no harm, it stands for its disk');
   const third = await bench.image('third.img', MIB);
   t.match(await bench.fusetap(['attach', third, 'xvda9']), {
     status: 4,

@@ -59,6 +59,11 @@ async function begun(stage: Buses): Promise<void> {
   });
 }
 
+/** Whether that many bytes were read, besides what tells an attach that the image is raw: a sector at each end. */
+function isOf(readBytes: number, dataBytes: number, attaches: number): boolean {
+  return readBytes >= dataBytes && readBytes <= dataBytes + attaches * 2 * 512;
+}
+
 async function copyOnce(t: Test, stage: Buses, image: string): Promise<void> {
   const { bench, bus } = stage;
   const before = await readBytes(stage);
@@ -67,7 +72,7 @@ async function copyOnce(t: Test, stage: Buses, image: string): Promise<void> {
   // neither answers before all is copied, and what is read is read by one of them
   const copied = async <Answer>(attached: Promise<Answer>): Promise<Answer> => {
     const answer = await attached;
-    t.equal((await readBytes(stage)) - before, DATA_BYTES, 'it was read once, and only its data');
+    t.ok(isOf((await readBytes(stage)) - before, DATA_BYTES, 2), 'it was read once, and only its data');
     return answer;
   };
   const [one, other] = await Promise.all([copied(first), copied(attach(bus.b, { image, passthrough: 'off' }))]);
@@ -146,7 +151,7 @@ async function refuseTooLarge(t: Test, stage: Buses, image: string): Promise<voi
     code: 'NO_SPACE',
     message: /takes 5242880 bytes of memory, 1048576 more.*limit is 9437184, 5242880 are/,
   });
-  t.equal(await readBytes(stage), before, 'nothing of it was read');
+  t.ok(isOf((await readBytes(stage)) - before, 0, 1), 'nothing of it was read');
   t.equal((await stage.memory()).images.length, 1);
   const said = await bench.fusetap(['attach', '--bus', 'a', `ram:${image}`]);
   t.match(said, { status: 7, stdout: '', stderr: /1048576 more than are free/ });

@@ -169,7 +169,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
     may: ['type mount/control/', 'mount/runtime/', 'drivers/'],
   },
   'mount/keeper/verbs/': {
-    is: '(keeper) attach, detach, pause, save, reset, swap',
+    is: '(keeper) attach, detach, pause, save, reset, swap, resize, reread',
     may: ['mount/keeper/vbds/', 'mount/keeper/supervision/', 'mount/pausing/', ...BELOW_KEEPER],
   },
   'mount/keeper/vbds/': {

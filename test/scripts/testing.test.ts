@@ -5,9 +5,10 @@
 import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { cp, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import t, { type Test } from 'tap';
 import { dir as temporaryDirectory } from 'tmp-promise';
+import { otherNodes } from '../../scripts/lib/test/nodes.js';
 import { readStartTime } from '../../system/proc.js';
 import { eventually } from '../e2e/command.js';
 
@@ -25,13 +26,13 @@ interface Outcome {
 
 /**
  * Runs the runner over files given by name and text; `import t from 'tap'` is put before each text.
- * @param begun is called with the runner's process
+ * @param more `env` is added to the environment; `begun` is called with the runner's process
  */
 async function runOver(
   t: Test,
   files: Record<string, string>,
   words: string[] = [],
-  begun: (runner: ChildProcess) => void = () => {},
+  more: { env?: Record<string, string>; begun?: (runner: ChildProcess) => void } = {},
 ): Promise<Outcome> {
   const { path: directory, cleanup } = await temporaryDirectory({ unsafeCleanup: true });
   t.teardown(cleanup);
@@ -41,14 +42,22 @@ async function runOver(
   await symlink(join(root, 'node_modules'), join(directory, 'node_modules'));
   await writeFile(join(directory, 'package.json'), '{"type":"module"}');
   for (const [name, text] of Object.entries(files)) {
-    await writeFile(join(fake, 'test', `${name}.test.js`), `import t from 'tap';\n${text}\n`);
+    const file = join(fake, 'test', `${name}.test.js`);
+    await mkdir(dirname(file), { recursive: true });
+    await writeFile(file, `import t from 'tap';\n${text}\n`);
   }
   return new Promise((resolve) => {
-    const runner = execFile(process.execPath, [join(fake, 'scripts/lib/test/run.js'), ...words], (error, stdout) => {
-      const lines = stdout.trimEnd().split('\n');
-      resolve({ status: typeof error?.code === 'number' ? error.code : 0, lines, last: lines.at(-1) ?? '' });
-    });
-    begun(runner);
+    const options = { env: { ...process.env, ...more.env } };
+    const runner = execFile(
+      process.execPath,
+      [join(fake, 'scripts/lib/test/run.js'), ...words],
+      options,
+      (error, stdout) => {
+        const lines = stdout.trimEnd().split('\n');
+        resolve({ status: typeof error?.code === 'number' ? error.code : 0, lines, last: lines.at(-1) ?? '' });
+      },
+    );
+    more.begun?.(runner);
   });
 }
 
@@ -62,6 +71,18 @@ t.test('passes and skips are counted, and skips told with their reason', { buffe
   t.equal(status, 0);
   t.ok(lines.includes('  test/skips.test.ts: needs fio: fio is not installed'));
   t.ok(lines.includes('  test/whole.test.ts: the whole file: no /dev/fuse here'));
+});
+
+t.test('a file that needs the machine for itself runs first and alone', { buffered: true }, async (t) => {
+  const { path: scratch, cleanup } = await temporaryDirectory({ unsafeCleanup: true });
+  t.teardown(cleanup);
+  const log = (word: string) => `require('node:fs').appendFileSync('${scratch}/log', '${word} ');`;
+  const text = (name: string) =>
+    `import { createRequire } from 'node:module'; const require = createRequire('/'); ${log(`${name}+`)}
+     await new Promise((resolve) => setTimeout(resolve, 300)); ${log(`${name}-`)} t.pass('here');`;
+  const files = { a: text('a'), 'b.alone': text('b'), 'c.alone': text('c'), d: text('d') };
+  t.equal((await runOver(t, files, ['--jobs', '4'])).status, 0);
+  t.match(await readFile(join(scratch, 'log'), 'utf8'), /^b\+ b- c\+ c- [ad]\+ /);
 });
 
 t.test('failures of every kind fail the run', { buffered: true }, async (t) => {
@@ -145,6 +166,37 @@ t.test(
   },
 );
 
+t.test('the quick part runs on every Node; a Node that is not there is a failure', { buffered: true }, async (t) => {
+  const { path: cache, cleanup } = await temporaryDirectory({ unsafeCleanup: true });
+  t.teardown(cleanup);
+  const env = { XDG_CACHE_HOME: cache };
+  const files = { 'system/quick': "t.pass('x');", slow: "t.pass('x');" };
+  const others = otherNodes();
+  t.ok(others.length >= 2, 'there are others on this machine');
+
+  const without = await runOver(t, files, [], { env });
+  t.equal(without.last, `2 passed, ${others.length} failed, 0 skipped`);
+  t.match(without.lines.join('\n'), /FAIL Node 2\d\.\S+ .*\n.*does not exist: scripts\/setup --nodes fetches it/);
+  t.equal(
+    (await runOver(t, files, ['slow'], { env })).last,
+    '1 passed, 0 failed, 0 skipped',
+    'a pattern: on this Node only',
+  );
+
+  for (const node of others) {
+    const program = join(cache, 'fusetap/node', `${node.version}-${process.arch}`, 'node');
+    await mkdir(dirname(program), { recursive: true });
+    await writeFile(program, `#!/bin/sh\nexec "${process.execPath}" "$@"\n`, { mode: 0o755 });
+  }
+  const whole = await runOver(t, files, [], { env });
+  t.equal(whole.last, `${2 + others.length} passed, 0 failed, 0 skipped`);
+  for (const { version } of others)
+    t.match(whole.lines.join('\n'), `test/system/quick.test.ts (Node ${version})  1 passed`);
+  t.equal((await runOver(t, files, ['--quick'], { env })).last, `${1 + others.length} passed, 0 failed, 0 skipped`);
+  const major = others[0]?.version.split('.')[0] ?? '';
+  t.equal((await runOver(t, files, ['--node', major, 'slow'], { env })).last, '1 passed, 0 failed, 0 skipped');
+});
+
 t.test('a pattern chooses files; one that chooses none is a failure', { buffered: true }, async (t) => {
   const files = { alpha: "t.pass('x');", beta: "t.fail('x');" };
   const some = await runOver(t, files, ['alpha']);
@@ -179,8 +231,10 @@ for (const [signal, status] of SIGNALS) {
     const ready = join((await temporaryDirectory()).path, 'ready');
     const files = { 'a-ended': "t.pass('x');", 'b-endless': ENDLESS(ready), 'c-not-run': "t.fail('it was run');" };
     let runner: ChildProcess | undefined;
-    const outcome = runOver(t, files, ['--jobs', '1'], (child) => {
-      runner = child;
+    const outcome = runOver(t, files, ['--jobs', '1'], {
+      begun: (child) => {
+        runner = child;
+      },
     });
     const read = (): Promise<string | undefined> => readFile(ready, 'utf8').catch(() => undefined);
     const { pids, mount } = JSON.parse(await eventually('the file that never ends', 60_000, read)) as {

@@ -120,7 +120,7 @@ export class Bus {
 
   async log(): Promise<string> {
     return readLog(this.place)
-      .map(({ text }) => text)
+      .lines.map(({ text }) => text)
       .join('\n');
   }
 }

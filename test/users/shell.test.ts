@@ -43,7 +43,12 @@ async function attachOddName(t: Test, bench: Bench): Promise<void> {
 
   // the shell passes bytes that no JavaScript string has
   const typed = bench.try(`exec "$1" "$2" attach "$(printf 'odd\\377.')"`, process.execPath, bench.program);
-  t.match(await typed, { status: 3, stderr: /^fusetap: [^\n]*not UTF-8: [^\n]*ln -s[^\n]*\n$/ });
+  const refused = { status: 3, stderr: /^fusetap: [^\n]*not UTF-8: [^\n]*ln -s[^\n]*\n$/ };
+  t.match(await typed, refused);
+  const descriptor = `exec 7<>"$3"; exec "$1" "$2" attach /dev/fd/7`;
+  t.match(await bench.try(descriptor, process.execPath, bench.program, link), refused);
+  // the bus has other descriptors: it must not use one of those
+  t.match(await bench.fusetap(['attach', '/dev/fd/77']), { status: 3, stderr: /no such image/ });
 }
 
 async function useLibraryFromDeleted(t: Test, bench: Bench): Promise<void> {

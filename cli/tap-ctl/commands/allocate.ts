@@ -5,6 +5,7 @@ import { ownRuntimeDir, type TapCommand } from '../command.js';
 
 export const command: TapCommand = {
   usage: 'allocate',
+  summary: 'Reserves a minor, and prints the path of its link.',
   letters: {},
   async run() {
     const runtimeDir = ownRuntimeDir();

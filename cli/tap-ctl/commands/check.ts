@@ -7,6 +7,7 @@ import type { TapCommand } from '../command.js';
 
 export const command: TapCommand = {
   usage: 'check',
+  summary: 'Checks whether images can be attached on this machine. fusetap-doctor(1) says more.',
   letters: {},
   async run() {
     const { ok, checks } = await examine(process.env, process.geteuid?.() ?? 0);

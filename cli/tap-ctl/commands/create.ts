@@ -14,6 +14,8 @@ import { IMAGE_LETTERS, IMAGE_USAGE, ownRuntimeDir, parseImage, type TapCommand 
 
 export const command: TapCommand = {
   usage: `create ${IMAGE_USAGE}`,
+  summary:
+    'Does allocate, spawn, attach and open in one step, and prints the path of the link. If one of them fails, the others are undone.',
   letters: IMAGE_LETTERS,
   async run(given) {
     const { image, readOnly } = parseImage(given);

@@ -1,9 +1,10 @@
 /** `tap-ctl free`: frees a minor. */
 import { freeMinor } from '../../../mount/tap/index.js';
-import { ownRuntimeDir, parseNumber, type TapCommand } from '../command.js';
+import { NAME_LETTERS, ownRuntimeDir, parseNumber, type TapCommand } from '../command.js';
 
 export const command: TapCommand = {
   usage: 'free <-m minor>',
-  letters: { m: true },
+  summary: 'Frees a minor.',
+  letters: { m: NAME_LETTERS.m },
   run: (given) => freeMinor({ runtimeDir: ownRuntimeDir(), minor: parseNumber(given, 'm') }),
 };

@@ -2,11 +2,17 @@
 import { escapeControls } from '../../../drivers/quote.js';
 import { listTaps, type TapEntry } from '../../../mount/tap/index.js';
 import { print } from '../../output.js';
-import { findNumber, type Given, ownRuntimeDir, type TapCommand } from '../command.js';
+import { findNumber, type Given, NAME_LETTERS, ownRuntimeDir, type TapCommand } from '../command.js';
 
 export const command: TapCommand = {
   usage: 'list [-p pid] [-m minor] [-t type] [-f file]',
-  letters: { p: true, m: true, t: true, f: true },
+  summary:
+    'Lists tapdisks and minors: on a terminal as a table of pid, minor, state, type and path, in a pipe as pairs name=value.',
+  letters: {
+    ...NAME_LETTERS,
+    t: { value: 'type', meaning: 'only vbds of this driver' },
+    f: { value: 'file', meaning: 'only vbds of this image' },
+  },
   async run(given) {
     const isWanted = filterOf(given);
     const line = process.stdout.isTTY ? rowOf : pairsOf;

@@ -4,6 +4,7 @@ import { IMAGE_LETTERS, IMAGE_USAGE, NAME_LETTERS, parseImage, parseName, type T
 
 export const command: TapCommand = {
   usage: `open <-p pid> <-m minor> ${IMAGE_USAGE}`,
+  summary: 'Opens an image for an attached minor. The link then leads to the vbd.',
   letters: { ...NAME_LETTERS, ...IMAGE_LETTERS },
   async run(given) {
     const name = parseName(given);

@@ -4,7 +4,11 @@ import { findNumber, NAME_LETTERS, parseName, type TapCommand } from '../command
 
 export const command: TapCommand = {
   usage: 'pause <-p pid> <-m minor> [-t seconds]',
-  letters: { ...NAME_LETTERS, t: true },
+  summary: 'Pauses the I/O: requests under way end, new requests wait.',
+  letters: {
+    ...NAME_LETTERS,
+    t: { value: 'seconds', meaning: 'accepted without effect: requests under way end by themselves' },
+  },
   async run(given) {
     // requests in progress end by themselves, so there is nothing to wait for
     findNumber(given, 't');

@@ -5,6 +5,7 @@ import { ownRuntimeDir, type TapCommand } from '../command.js';
 
 export const command: TapCommand = {
   usage: 'spawn',
+  summary: 'Starts a tapdisk without vbds, and prints its pid. It ends when its last minor is detached.',
   letters: {},
   async run() {
     const pid = await spawnTapdisk(ownRuntimeDir());

@@ -7,6 +7,7 @@ import { NAME_LETTERS, parseName, type TapCommand } from '../command.js';
 
 export const command: TapCommand = {
   usage: 'stats <-p pid> <-m minor>',
+  summary: 'Prints the counters of requests as one line of JSON.',
   letters: NAME_LETTERS,
   async run(given) {
     const { vbd, stats } = await statsOfMinor(parseName(given));

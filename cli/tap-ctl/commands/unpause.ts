@@ -4,6 +4,7 @@ import { findImage, NAME_LETTERS, parseName, type TapCommand } from '../command.
 
 export const command: TapCommand = {
   usage: 'unpause <-p pid> <-m minor> [-a type:/path/to/another/image]',
-  letters: { ...NAME_LETTERS, a: true },
+  summary: 'Resumes the I/O. With -a, on another image of the same size: open files stay open.',
+  letters: { ...NAME_LETTERS, a: { value: 'type:path', meaning: 'continue on this image' } },
   run: (given) => unpauseMinor(parseName(given), findImage(given)),
 };

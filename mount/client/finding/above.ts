@@ -37,15 +37,23 @@ export function aboveFile(path: string, { mounts, loops }: KernelTables): Above 
   };
 }
 
-/** Any user can give a FUSE mount any source: only our own are trusted. */
-function isByProgram({ type, source, owner }: Mount, path: string): boolean {
-  return type.startsWith('fuse') && source === path && owner?.uid === process.geteuid?.();
+function isByProgram(mount: Mount, path: string): boolean {
+  return mount.type.startsWith('fuse') && mount.source === path && isTrusted(mount);
 }
 
-/** Whether a device is a partition of a loop device, as `/dev/loop0p1`. */
+/** Whether the source of a mount is to be believed. Any user can give a FUSE mount any source: only our own tell the truth. */
+export function isTrusted({ type, owner }: Mount): boolean {
+  return !type.startsWith('fuse') || owner?.uid === process.geteuid?.();
+}
+
+/** The disk of a partition's device node: `/dev/loop0` of `/dev/loop0p1`; null if the node is no partition. */
+export function diskOfNode(node: string): string | null {
+  return /^(.*\d)p\d+$/.exec(node)?.[1] ?? null;
+}
+
 function isOfPartition(source: string, nodes: ReadonlySet<string>): boolean {
-  const [, disk] = /^(.+)p\d+$/.exec(source) ?? [];
-  return disk !== undefined && nodes.has(disk);
+  const disk = diskOfNode(source);
+  return disk !== null && nodes.has(disk);
 }
 
 /** What is above a vbd: above its own file, and above its partitions. */

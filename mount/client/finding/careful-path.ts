@@ -4,7 +4,6 @@
  *
  *      /srv/link ──► /srv on ext4: readlink ──► /mnt/nfs/disk.img: on NFS, so a child process asks, with a time limit
  */
-import { execFile } from 'node:child_process';
 import { readlinkSync, statSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { answersFromMemory, deviceName, type Loop, locate, type Mount } from '../../../system/proc.js';
@@ -96,9 +95,10 @@ function statHere(path: string): FoundFile | null {
 }
 
 /** Lets a child process ask: this process could not be ended while it waits for a file system. */
-function askAnother(path: string): Promise<FoundFile | null> {
+async function askAnother(path: string): Promise<FoundFile | null> {
+  const { execFile } = await import('node:child_process');
   const options = { cwd: '/', timeout: LIMIT_MS, killSignal: 'SIGKILL' as const, env: { ...process.env, LC_ALL: 'C' } };
-  return new Promise((done) => {
+  return await new Promise((done) => {
     execFile('stat', ['-L', '-c', '%d %i %t %T %F', '--', path], options, (error, stdout) => {
       const [dev = '', ino = '', major = '', minor = '', ...kind] = stdout.trim().split(' ');
       if (error !== null || ino === '') return done(null);

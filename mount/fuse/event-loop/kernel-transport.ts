@@ -2,8 +2,8 @@
  * The kernel transport, the server's half: threads for disks that are segments or have a map, the dispatcher for the rest.
  */
 import type { MapView, Window } from '../../../drivers/driver.js';
-import { windowOf } from '../../../drivers/one-segment.js';
-import { durably } from '../../../drivers/window-sync.js';
+import { windowOf } from '../../../drivers/segments/one-segment.js';
+import { durably } from '../../../drivers/segments/window-sync.js';
 import { addressOf, E, preadNoWait } from '../../../system/libc.js';
 import { CounterPages, MAIN_AREA } from '../../ledger/counters.js';
 import type { Ledger } from '../../ledger/ledger.js';
@@ -192,10 +192,10 @@ export class KernelTransport implements Transport {
   }
 
   /** No thread has the window of a paused file; `resume` gives them the new one. */
-  async swap(nodeId: number, { disk, bytesFd }: Pick<BusFile, 'disk' | 'bytesFd'>): Promise<void> {
+  async swap(nodeId: number, { disk, bytesFd, isSameImage }: Parameters<Transport['swap']>[1]): Promise<void> {
     const node = this.#tree.byId(nodeId);
     if (node === undefined) return;
-    node.mapId = null;
+    if (!isSameImage) node.mapId = null;
     node.file = { ...node.file, disk, bytesFd: bytesFd ?? null };
     await this.#noteWriter(node.file);
   }

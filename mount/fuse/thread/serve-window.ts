@@ -21,7 +21,7 @@ import {
   writeWindow,
   type Zeroing,
   zeroWindow,
-} from '../../../drivers/window-sync.js';
+} from '../../../drivers/segments/window-sync.js';
 import { E, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } from '../../../system/libc.js';
 import { PAGE_BYTES } from '../../../system/page.js';
 import { allocateResident, type Resident } from '../../../system/resident.js';

@@ -7,7 +7,7 @@
  */
 import type { Window } from '../../../drivers/driver.js';
 import { ASK, DATA, type GranuleState, MapLook, type MapTable, WRITABLE, ZEROS } from '../../../drivers/map/table.js';
-import { durably } from '../../../drivers/window-sync.js';
+import { durably } from '../../../drivers/segments/window-sync.js';
 import { NO_TURNS } from './write-turns.js';
 
 /** A window with the facts that threads need. */

@@ -20,6 +20,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError } from '../../../drivers/errors.js';
 import type { Work } from '../../ledger/ledger.js';
+import type { LastWords } from '../../runtime/last-words.js';
 import type { BusEvent } from '../../runtime/log-line.js';
 import type { CommandResult, Commands } from '../../server/commands.js';
 import { DEATH_LIMIT, DeathEvidence, pauseBeforeTryMs } from './death-evidence.js';
@@ -57,6 +58,8 @@ export interface Supervised {
   inPlace(server: ServerProcess): void;
   gaveUp(why: string): void;
   log(event: BusEvent): void;
+  /** why a server that has died ended itself; null if it did not */
+  lastWords(pid: number | null): Omit<LastWords, 'pid'> | null;
   readonly silenceLimitMs: number;
   /** how long to try to start a server; failures until then are no evidence against the bus */
   readonly startLimitMs: number;
@@ -70,6 +73,9 @@ const REPEATABLE: ReadonlySet<keyof Commands> = new Set([
   'attach',
   'partitions',
   'swap',
+  'repartition',
+  'sizeOf',
+  'resize',
   'leave',
   'hold',
   'release',
@@ -308,7 +314,7 @@ export class Supervisor {
   #died(server: ServerProcess, how: string): void {
     const state = this.#state;
     if (state.is === 'loading' || state.is === 'over' || state.server !== server) return;
-    this.#bus.log({ event: 'server-died', pid: server.pid, how });
+    this.#bus.log({ event: 'server-died', pid: server.pid, how, ...this.#bus.lastWords(server.pid) });
     const reason = this.#reasonToGiveUp();
     if (reason !== null) return this.#giveUp(reason);
     this.#enter({ is: 'loading', old: server });

@@ -45,8 +45,10 @@ interface Known {
   writes: number;
   /** somebody else has written to it */
   isWritten: boolean;
-  /** its size is different, or its path leads to another file */
-  isReplaced: boolean;
+  /** its size is different */
+  isResized: boolean;
+  /** its path does not lead to it any more */
+  isElsewhere: boolean;
   /** where it was moved; null if it was not */
   movedTo: string | null;
   /** it has no name any more */
@@ -67,9 +69,14 @@ export interface WatchedBus {
 export interface ImageReport {
   readonly imageState: ImageState;
   readonly changedOutside: boolean;
+  readonly writtenOutside: boolean;
   readonly movedTo: string | null;
   readonly deleted: boolean;
 }
+
+const UNCHANGED: ImageReport = {
+  ...{ imageState: null, changedOutside: false, writtenOutside: false, movedTo: null, deleted: false },
+};
 
 export class ImageWatch {
   readonly #shell: SideShell;
@@ -89,7 +96,7 @@ export class ImageWatch {
   /** The state of a vbd's image: looked up now, or if it does not answer soon, the last known state. */
   async report(bus: WatchedBus, vbd: Vbd, limitMs = LIMIT_MS): Promise<ImageReport> {
     const { image } = vbd.source;
-    if (image === null) return { imageState: null, changedOutside: false, movedTo: null, deleted: false };
+    if (image === null) return UNCHANGED;
     const known = this.#of(bus, vbd, image);
     const deadlineMs = performance.now() + limitMs;
     // a look that is under way may have seen an older state
@@ -102,8 +109,9 @@ export class ImageWatch {
       await awaitUntil(known.looking, deadlineMs);
     }
     const imageState = known.looking === null ? known.state : 'not-answering';
-    const { isWritten, isReplaced, movedTo, isDeleted: deleted } = known;
-    return { imageState, changedOutside: isWritten || isReplaced, movedTo, deleted };
+    const { movedTo, isDeleted: deleted } = known;
+    const writtenOutside = known.isWritten || known.isResized;
+    return { imageState, changedOutside: writtenOutside || known.isElsewhere, writtenOutside, movedTo, deleted };
   }
 
   /** @throws FusetapError BUSY if the image's file system does not answer; one that answers from memory is not asked */
@@ -137,11 +145,25 @@ export class ImageWatch {
     return await Promise.race([work, watching]).finally(() => over.abort());
   }
 
+  /** Takes the image as it is now for the vbd's own: changes so far are not those of somebody else. */
+  async accept(bus: WatchedBus, vbd: Vbd, image: OpenedImage): Promise<void> {
+    const known = this.#of(bus, vbd, image);
+    // a look that is under way has seen the old state
+    if (known.looking !== null) await awaitUntil(known.looking, performance.now() + LIMIT_MS);
+    const writes = writesOf(bus, vbd);
+    const { mtimeNs } = await fstatAsync(image.fd, { bigint: true });
+    known.modifiedMs = Number(mtimeNs) / 1e6;
+    known.writes = writes;
+    known.isWritten = false;
+    known.isResized = false;
+  }
+
   #of(bus: WatchedBus, vbd: Vbd, image: OpenedImage): Known {
     const known = this.#known.get(image);
     if (known !== undefined) return known;
-    const first = { modifiedMs: image.modifiedMs, writes: writesOf(bus, vbd), isWritten: false, isReplaced: false };
-    const fresh: Known = { ...first, movedTo: null, isDeleted: false, state: null, looking: null, sinceMs: 0 };
+    const first = { modifiedMs: image.modifiedMs, writes: writesOf(bus, vbd), isWritten: false };
+    const unmoved = { isResized: false, isElsewhere: false, movedTo: null, isDeleted: false };
+    const fresh: Known = { ...first, ...unmoved, state: null, looking: null, sinceMs: 0 };
     this.#known.set(image, fresh);
     return fresh;
   }
@@ -161,12 +183,10 @@ export class ImageWatch {
     }
     known.state = null;
     const sizeBytes = image.kind === 'block' ? readBlockSize(image.rdev ?? '') : file.sizeBytes;
-    const isElsewhere = leadsElsewhere(image, path);
+    known.isResized = sizeBytes !== null && sizeBytes !== image.sizeBytes;
+    known.isElsewhere = leadsElsewhere(image, path);
     known.isDeleted = file.links === 0;
-    known.movedTo = isElsewhere && !known.isDeleted ? currentPath(image.fd) : null;
-    // an image that was moved is the same file, unless its path leads to another one now
-    const isMovedOnly = known.movedTo !== null && typeof path === 'string';
-    known.isReplaced = (isElsewhere && !isMovedOnly) || (sizeBytes !== null && sizeBytes !== image.sizeBytes);
+    known.movedTo = known.isElsewhere && !known.isDeleted ? currentPath(image.fd) : null;
     await judge({ bus, vbd, image }, known, { modifiedMs: file.modifiedMs, writes });
   }
 

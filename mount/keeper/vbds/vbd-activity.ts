@@ -2,13 +2,13 @@
  * The activity on each vbd: at most one at a time. An activity belongs to the client that asked for it. When that
  * client goes away, or another client takes over by force, the activity is cancelled and undone.
  *
- *      idle ──► detaching, saving, resetting, swapping ──► idle
+ *      idle ──► detaching, saving, resetting, swapping, rereading, resizing ──► idle
  */
 import { FusetapError } from '../../../drivers/errors.js';
 import { within } from '../../../system/within.js';
 import type { Vbd } from './vbd.js';
 
-export type ActivityKind = 'detaching' | 'saving' | 'resetting' | 'swapping';
+export type ActivityKind = 'detaching' | 'saving' | 'resetting' | 'swapping' | 'rereading' | 'resizing';
 
 /** how long to wait for a cancelled activity: the disk that it waits for may hang */
 const PATIENCE_MS = 5_000;
@@ -19,6 +19,8 @@ const WORDS: Readonly<Record<ActivityKind, string>> = {
   saving: 'is being saved',
   resetting: 'is being reset',
   swapping: 'is being given another image',
+  rereading: 'is having its partition table read',
+  resizing: 'is being resized',
 };
 
 const HINTS: Readonly<Record<ActivityKind, string>> = {
@@ -26,6 +28,8 @@ const HINTS: Readonly<Record<ActivityKind, string>> = {
   saving: 'wait until the save has ended, or end it with detach --force',
   resetting: 'wait until the reset has ended, or end it with detach --force',
   swapping: 'wait until the new image is in place',
+  rereading: 'wait until the new partitions are in place',
+  resizing: 'wait until it has its new size',
 };
 
 interface Activity {

@@ -29,13 +29,16 @@ export function vbdFacts({ place, transport, memories }: BusParts, vbd: Vbd): Vb
     filters: vbd.filters.map(({ name, value }) => (value === '' ? name : `${name}=${value}`)),
     options: { ...source.options },
     ...(source.raw && { raw: true }),
-    partitions: vbd.partitions?.map((partition) => partitionInfo(place.path, partition)) ?? null,
+    partitions: vbd.partitions?.map((partition) => partitionInfo(place.path, vbd, partition)) ?? null,
+    sectorSize: vbd.sectorBytes,
   };
 }
 
-function partitionInfo(directory: string, { vdev, slot, offset, size, type, name }: VbdPartition): PartitionInfo {
+function partitionInfo(directory: string, disk: Vbd, partition: VbdPartition): PartitionInfo {
+  const { vdev, slot, offset, size, type, name, readOnly } = partition;
   const path = join(directory, vdev);
-  return { vdev, path, slot, offset, size, type, typeName: typeName(type), name, opens: 0 };
+  const mode = readOnly ? 'r' : disk.mode;
+  return { vdev, path, slot, offset, size, type, typeName: typeName(type), name, mode, opens: 0 };
 }
 
 export async function vbdInfo(bus: BusParts, vbd: Vbd): Promise<VbdInfo> {
@@ -58,6 +61,7 @@ export function vbdInfoUnseen(bus: BusParts, vbd: Vbd): VbdInfo {
     changedOutside: false,
     broken: vbd.broken,
     imageState: null,
+    writtenOutside: false,
     movedTo: null,
     deleted: false,
     version: busVersion(bus),

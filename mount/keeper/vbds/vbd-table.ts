@@ -93,6 +93,17 @@ export class VbdTable {
     return disk === null ? undefined : this.#bySlot.get(disk);
   }
 
+  /**
+   * Reserves the slots of a vbd's partitions, until `unreserve`.
+   * @throws FusetapError USAGE if it is not a whole disk, BUSY if one of them is taken
+   */
+  reservePartitions(vbd: Vbd): void {
+    if (vbd.partitions !== null) return;
+    const taken = partitionSlots(vbd).find(({ slot }) => this.#isTaken(slot));
+    if (taken !== undefined) throw this.#takenError(taken);
+    this.#reserved.set(vbd.slot, true);
+  }
+
   /** Reserves the slot of a vbd that is about to be removed, so that its successor gets it. */
   reserve(slot: number, withPartitions: boolean): void {
     this.#reserved.set(slot, withPartitions);

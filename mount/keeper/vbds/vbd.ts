@@ -3,6 +3,7 @@
  */
 import type { Json } from '../../../drivers/driver.js';
 import type { FilterSpec } from '../../../drivers/filters/filter.js';
+import type { SectorBytes } from '../../../drivers/partitions/index.js';
 import type { DetachedVbd } from '../../control/interface.js';
 import type { Mode } from '../../images/mode.js';
 import type { OpenedImage } from '../../images/open-image.js';
@@ -27,6 +28,10 @@ export interface VbdPartition extends VbdFile {
   /** see drivers/partitions */
   readonly type: string;
   readonly name: string | null;
+  /** it may only be read, whatever the mode of its disk */
+  readonly readOnly: boolean;
+  /** its place in the ledger */
+  readonly holdings: Holdings;
 }
 
 /** Where the bytes of a vbd come from. A swap replaces it as a whole. */
@@ -49,7 +54,8 @@ export interface Vbd extends VbdFile {
   readonly slot: number;
   readonly mode: Mode;
   readonly filters: readonly FilterSpec[];
-  readonly size: number;
+  /** changed by resize */
+  size: number;
   /** the only part that a swap changes */
   source: VbdSource;
   /** the resources besides its source: places in the ledger, the registration for passthrough */
@@ -66,8 +72,10 @@ export interface Vbd extends VbdFile {
   pausedFor?: readonly string[];
   /** the keeper detaches it when nobody uses it any more; if omitted, false */
   detachesWhenUnused?: boolean;
-  /** null if partitions were not requested */
-  readonly partitions: readonly VbdPartition[] | null;
+  /** the sectors in which its partition table counts; null: the table tells */
+  readonly sectorBytes: SectorBytes | null;
+  /** null if partitions were not requested; replaced as a whole when the table is read again */
+  partitions: readonly VbdPartition[] | null;
   /** the flush and close that are under way, which cannot be stopped; see Detaching.takeAway */
   removal?: Promise<DetachedVbd>;
 }

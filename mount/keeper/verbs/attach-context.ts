@@ -14,8 +14,12 @@ export interface AttachContext {
   readonly mountpoint: string;
   /** device of the mount, as `MAJOR:MINOR`; an image on it is refused, because it would wait for itself */
   readonly mountDev: string;
-  /** makes a node with a place in the ledger, which the holdings then own. @throws FusetapError NO_SPACE */
-  newNode(holdings: Holdings): { nodeId: number; ledgerIndex: number };
+  /**
+   * makes a node with a place in the ledger, which the holdings then own
+   * @param readOnly its file gets no permission to write
+   * @throws FusetapError NO_SPACE
+   */
+  newNode(holdings: Holdings, readOnly: boolean): { nodeId: number; ledgerIndex: number };
   facts(vbd: Vbd): VbdFacts;
   /** calls file systems that may hang */
   readonly answering: Answering;

@@ -19,11 +19,11 @@ import {
   wantsPassthrough,
 } from '../../fuse/mounting/passthrough.js';
 import type { RamImages } from '../../ram/ram-images.js';
-import type { AttachCommand, ShowCommand, VbdFacts } from '../../server/commands.js';
+import type { AttachCommand, PartitionRef, ShowCommand, VbdFacts } from '../../server/commands.js';
 import type { Slot } from '../../slots/slots.js';
 import { isServerDeath } from '../supervision/server-process.js';
 import { Holdings } from '../vbds/holdings.js';
-import type { Vbd, VbdSource } from '../vbds/vbd.js';
+import type { Vbd, VbdPartition, VbdSource } from '../vbds/vbd.js';
 import type { AttachContext } from './attach-context.js';
 import { imageRef } from './attach-memory.js';
 import { type TakenPartitions, takePartitions } from './attach-partitions.js';
@@ -35,21 +35,39 @@ export interface AttachedVbd {
   readonly notes: readonly string[];
 }
 
-/** Attaches to a slot that the caller has reserved. */
+/** Attaches to a slot that the caller has reserved. A disk that cannot be written is attached with mode r. */
 export async function attach(
   context: AttachContext,
   request: AttachRequest,
   slot: Slot,
   watcher: CopyWatcher,
 ): Promise<AttachedVbd> {
+  const attached = await attachAsAsked(context, request, slot, watcher);
+  if (attached !== null) return attached;
+  const again = await attachAsAsked(context, { ...request, mode: 'r' }, slot, watcher);
+  if (again === null) throw new TypeError(`${slot.vdev} is refused even with mode r`);
+  return { ...again, notes: [...again.notes, `${slot.vdev} has mode r: its driver or a filter cannot write`] };
+}
+
+/** @returns null if it cannot be written, and the request does not have mode r; nothing is attached then */
+async function attachAsAsked(
+  context: AttachContext,
+  request: AttachRequest,
+  slot: Slot,
+  watcher: CopyWatcher,
+): Promise<AttachedVbd | null> {
   const wish = { ...request, filters: request.filters ?? [] };
   const { source, notes } = await openSource(context, wish, watcher);
   const holdings = new Holdings();
   try {
-    const node = context.newNode(holdings);
-    const place = { ...slot, mode: wish.mode, filters: wish.filters, ...node, source, holdings };
+    const node = context.newNode(holdings, wish.mode === 'r');
+    const { mode, filters, sectorSize: sectorBytes = null } = wish;
+    const place = { ...slot, mode, filters, sectorBytes, ...node, source, holdings };
     const shown = await openAndShow(context, request, place, watcher.signal);
-    return { vbd: shown.vbd, notes: [...notes, ...shown.notes] };
+    if (shown !== null) return { vbd: shown.vbd, notes: [...notes, ...shown.notes] };
+    await holdings.release();
+    await source.holdings.release();
+    return null;
   } catch (error) {
     await holdings.release();
     await source.holdings.release();
@@ -57,17 +75,24 @@ export async function attach(
   }
 }
 
-/** Opens the disk in the server and shows its files. If that fails, the server does not have the disk. */
+/**
+ * Opens the disk in the server and shows its files. If that fails, the server does not have the disk.
+ * @returns null, as attachAsAsked
+ */
 async function openAndShow(
   context: AttachContext,
   request: AttachRequest,
   place: OpenedVbd,
   signal: AbortSignal,
-): Promise<AttachedVbd> {
+): Promise<AttachedVbd | null> {
   const { server, memories } = context;
   const once = isAbsolute(request.driver);
-  const { size, window } = await server.request<'attach'>(attachCommand(place, memories), { once });
+  const { size, window, readOnly } = await server.request<'attach'>(attachCommand(place, memories), { once });
   try {
+    if (readOnly && place.mode !== 'r') {
+      await server.request<'detach'>({ op: 'detach', nodeId: place.nodeId });
+      return null;
+    }
     const opened = { ...place, size };
     const taken = request.partitions ? await readPartitions(context, opened) : null;
     const { source, holdings } = place;
@@ -98,8 +123,8 @@ async function openAndShow(
 }
 
 async function readPartitions(context: AttachContext, opened: OpenedVbd): Promise<TakenPartitions> {
-  const { nodeId, holdings } = opened;
-  const ask = () => context.server.request<'partitions'>({ op: 'partitions', nodeId });
+  const { nodeId, holdings, sectorBytes } = opened;
+  const ask = () => context.server.request<'partitions'>({ op: 'partitions', nodeId, sectorBytes });
   return takePartitions(context, opened, await withDiskOpen(context, opened, ask), holdings);
 }
 
@@ -188,7 +213,14 @@ export function attachCommand(vbd: OpenedVbd, memories: RamImages): AttachComman
 /** The command to show a vbd's files. @param inherited whether an earlier server has shown them */
 export function showCommand(vbd: Vbd, facts: VbdFacts, inherited: boolean): ShowCommand {
   const { nodeId, backingId, mapId, leaving, paused, pausedFor = [] } = vbd;
-  const partitions = (vbd.partitions ?? []).map(({ vdev, ...partition }) => ({ ...partition, name: vdev }));
+  const partitions = partitionRefs(vbd.partitions ?? []);
   const pause = { held: paused, holders: pausedFor };
   return { op: 'show', nodeId, backingId, mapId, inherited, leaving, ...pause, partitions, facts };
+}
+
+/** Partitions in the form of the server's commands. */
+export function partitionRefs(partitions: readonly VbdPartition[]): PartitionRef[] {
+  return partitions.map(({ vdev: name, nodeId, ledgerIndex, offset, size, readOnly, leaving }) => {
+    return { name, nodeId, ledgerIndex, offset, size, readOnly, leaving };
+  });
 }

@@ -129,10 +129,15 @@ export class Detaching {
    * @throws FusetapError BUSY with the holders, if one is still in use after the wait; all can be opened again then
    */
   async ensureUnused(vbd: Vbd, patience: Patience): Promise<void> {
+    await this.ensureFilesUnused(filesOf(vbd), patience);
+  }
+
+  /** The same for some files of a vbd. */
+  async ensureFilesUnused(files: readonly VbdFile[], patience: Patience): Promise<void> {
     const deadline = Date.now() + patience.waitMs;
-    await freeAll(filesOf(vbd), {
+    await freeAll(files, {
       free: (file) => this.ensureFileUnused(file, { ...patience, waitMs: Math.max(0, deadline - Date.now()) }),
-      show: (file) => this.#allowFileOpens(file),
+      show: (file) => this.allowFileOpens(file),
     });
   }
 
@@ -162,10 +167,10 @@ export class Detaching {
 
   /** Undoes `ensureUnused`: the vbd can be opened again. */
   async allowOpens(vbd: Vbd): Promise<void> {
-    for (const file of filesOf(vbd)) await this.#allowFileOpens(file);
+    for (const file of filesOf(vbd)) await this.allowFileOpens(file);
   }
 
-  async #allowFileOpens(file: VbdFile): Promise<void> {
+  async allowFileOpens(file: VbdFile): Promise<void> {
     file.leaving = false;
     await this.#bus.server.request<'leave'>({ op: 'leave', nodeId: file.nodeId, leaving: false });
   }

@@ -42,7 +42,7 @@ export class Pausing {
 
   /** A vbd that is paused for a copy too stays paused until the copy is made. */
   async resume(vbd: Vbd, copy: string = USER): Promise<void> {
-    if (copy === USER) this.#bus.activities.refuse(vbd, ['saving', 'resetting', 'swapping']);
+    if (copy === USER) this.#bus.activities.refuse(vbd, ['saving', 'resetting', 'swapping', 'rereading', 'resizing']);
     await this.#pauses.remove(vbd, copy);
   }
 

@@ -4,7 +4,8 @@
  *      file without a name (draft-file.ts) ─► filled by the server, fsync ─► linked as FILE, or renamed over it ─►
  *      fsync of the directory
  *
- * A file that is replaced must not be in use (rule 8, mode w); the new file gets its owner and mode.
+ * A file that is replaced must not be in use (rule 8, mode w); the new file gets its owner and mode. To a FIFO that
+ * somebody reads the bytes are written, and it stays as it is.
  */
 import { constants, fstatSync } from 'node:fs';
 import { type FileHandle, lstat, open } from 'node:fs/promises';
@@ -21,8 +22,8 @@ import { DraftFile } from './draft-file.js';
 export interface SaveContext extends ClaimOptions {
   /** the target must not be on this bus */
   readonly ownBus: OwnBus;
-  /** fills an open empty file, durably */
-  copy(fd: number): Promise<void>;
+  /** fills an open empty file, durably; or writes all bytes to a FIFO */
+  copy(fd: number, kind: { isFifo: boolean }): Promise<void>;
   /** runs `place`, which replaces the file of identity `from` by the one of identity `to` */
   replace(from: string, to: string, place: () => void): Promise<void>;
 }
@@ -35,14 +36,43 @@ export interface SaveContext extends ClaimOptions {
  */
 export async function saveTo(path: string, force: boolean, context: SaveContext): Promise<string> {
   const directory = await followOutside(dirname(path), context.ownBus);
-  const old = await openOld(path, join(directory, basename(path)), force, context);
+  const there = join(directory, basename(path));
+  // the file may be a mount point of its own
+  await context.ownBus.answering?.askFirst(there, { path, at: locate(await readMounts('self'), there) });
+  const fifo = await openFifo(there);
+  if (fifo !== null) return await writeToFifo(fifo, path, context);
+  const old = await openOld(path, there, force, context);
   try {
-    const target = old?.realPath ?? join(directory, basename(path));
+    const target = old?.realPath ?? there;
     await fillAndPlace(target, old, context);
     return target;
   } finally {
     // closing it also releases its claim
     if (old !== null) await closeAll([old.fd]);
+  }
+}
+
+/** @returns null if there is no FIFO. A link is not followed: it may lead to a file system that hangs */
+async function openFifo(path: string): Promise<FileHandle | null> {
+  const stats = await lstat(path).catch(() => null);
+  if (stats?.isFIFO() !== true) return null;
+  try {
+    return await open(path, constants.O_WRONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENXIO') throw cannotSave(path, error);
+    throw new FusetapError('FAILED', `cannot save to ${named(path)}: nobody reads this FIFO`, { path });
+  }
+}
+
+async function writeToFifo(fifo: FileHandle, path: string, context: SaveContext): Promise<string> {
+  try {
+    if (!(await fifo.stat()).isFIFO()) throw new FusetapError('FAILED', `${named(path)} was replaced meanwhile`);
+    await context.copy(fifo.fd, { isFifo: true });
+    return path;
+  } catch (error) {
+    throw cannotSave(path, error);
+  } finally {
+    await fifo.close();
   }
 }
 
@@ -52,9 +82,6 @@ async function openOld(
   force: boolean,
   context: SaveContext,
 ): Promise<OpenedImage | null> {
-  // the file may be a mount point of its own
-  const at = locate(await readMounts('self'), target);
-  await context.ownBus.answering?.askFirst(target, { path, at });
   if ((await lstat(target).catch(() => null)) === null) return null;
   if (!force) throw alreadyThere(path);
   const old = await openImage(path, 'w', context.ownBus, { mayBeEmpty: true });
@@ -77,7 +104,7 @@ async function fillAndPlace(target: string, old: OpenedImage | null, context: Sa
   const draft = await openDraft(target, context.ownBus);
   const { file } = draft;
   try {
-    await context.copy(file.fd);
+    await context.copy(file.fd, { isFifo: false });
     if (old === null) placeNew(draft, target);
     else {
       await copyOwner(old, file);

@@ -28,7 +28,7 @@ export async function reset(resetContext: ResetContext, vbd: Vbd, watcher: CopyW
 
 async function resetNow({ bus, detaching, context }: ResetContext, vbd: Vbd, watcher: CopyWatcher): Promise<void> {
   const { vbds, memories } = bus;
-  const { mode, filters, slot, vdev } = vbd;
+  const { mode, filters, slot, vdev, sectorBytes } = vbd;
   const { memory, driver, options, imagePath, raw } = vbd.source;
   if (memory === null) throw notRam(vbd);
   vbds.reserve(slot, vbd.partitions !== null);
@@ -44,7 +44,8 @@ async function resetNow({ bus, detaching, context }: ResetContext, vbd: Vbd, wat
       const request = { driver, image: imagePath, vdev, mode, options, filters: [...filters], share, raw };
       const partitions = vbd.partitions !== null;
       // the new file takes over the name; if the attach fails, the old file still has it
-      const again = await attach(context, { ...request, passthrough, partitions }, { slot, vdev }, told);
+      const table = { partitions, ...(sectorBytes !== null && { sectorSize: sectorBytes }) };
+      const again = await attach(context, { ...request, passthrough, ...table }, { slot, vdev }, told);
       await detaching.close(vbd);
       vbds.add(again.vbd);
     } catch (error) {

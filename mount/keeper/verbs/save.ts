@@ -10,7 +10,7 @@ import { logCopy } from './log-copy.js';
 import type { Pausing } from './pause.js';
 import { type SaveContext, saveTo } from './place-copy.js';
 
-/** Saves a vbd. The file keeps its old content until the copy is complete. */
+/** Saves a vbd. The file keeps its old content until the copy is complete. A FIFO gets all bytes in order. */
 export async function save(
   bus: BusParts,
   pausing: Pausing,
@@ -20,9 +20,9 @@ export async function save(
   const { path, force } = request;
   const saved = await bus.activities.run(vbd, 'saving', watcher.signal, (given) => {
     const { signal, progress } = logCopy(vbd.source.imagePath, { ...watcher, signal: given });
-    const copy = async (targetFd: number): Promise<void> => {
+    const copy: SaveContext['copy'] = async (targetFd, { isFifo }) => {
       signal.throwIfAborted();
-      await bus.server.request<'save'>({ op: 'save', nodeId: vbd.nodeId, targetFd }, { signal, progress });
+      await bus.server.request<'save'>({ op: 'save', nodeId: vbd.nodeId, targetFd, isFifo }, { signal, progress });
       signal.throwIfAborted();
     };
     return pausing.withWritersPaused(vbd, signal, () => saveTo(path, force, saveContext(bus, vbd, copy)));

@@ -112,13 +112,10 @@ export const CHAPTERS: readonly Chapter[] = [
   {
     title: 'A disk for one command',
     text:
-      '`run` attaches, runs a command, and detaches, whatever happens. The exit status is that of the command, so it fits ' +
+      '`run` attaches, runs a command, and detaches, whatever happens. `{}` is the path of the disk. The exit status is that of the command, so it fits ' +
       'into scripts and CI jobs.',
     steps: [
-      command(
-        `fusetap run ram:golden.img -- sh -c 'e2label "$FUSETAP_DEVICE" test; e2label "$FUSETAP_DEVICE"'`,
-        /^test$/m,
-      ),
+      command("fusetap run ram:golden.img -- sh -c 'e2label {} test; e2label {}'", /^test$/m),
       command('e2label golden.img', /^golden$/m),
       command('fusetap run ram:golden.img -- false; echo $?', /^1$/),
       command('fusetap ls', /^BUS/m),
@@ -131,7 +128,7 @@ export const CHAPTERS: readonly Chapter[] = [
       'image again: a fresh disk for each test.',
     steps: [
       command('fusetap attach ram:golden.img', /xvda$/m),
-      command('mkfs.ext4 -q -F -L mine /run/fusetap/bus/0/xvda'),
+      command('e2label /run/fusetap/bus/0/xvda mine'),
       command('fusetap save xvda mine.img', /mine\.img$/m),
       command('fusetap reset xvda'),
       command('e2label /run/fusetap/bus/0/xvda; e2label mine.img', /^golden\nmine$/m),
@@ -140,18 +137,20 @@ export const CHAPTERS: readonly Chapter[] = [
   },
   {
     title: 'An image with partitions',
-    text:
-      'The image of a Raspberry Pi, for example, has two partitions. `--partitions` makes a file of each, and mount(8) does ' +
-      'the rest.',
+    text: 'The image of a Raspberry Pi, for example, has two partitions. `--partitions` makes a file of ' + 'each.',
     steps: [
       command('fusetap create rpi.img 64M'),
       command("printf 'label: dos\\n,32M,83\\n,,83\\n' | sfdisk -q rpi.img"),
       command('fusetap attach --partitions rpi.img', /xvda$/),
       command('cd /run/fusetap/bus/0; ls; mkfs.ext4 -q xvda1; mkfs.ext4 -q xvda2; cd', /xvda1\b.*xvda2\b/s),
-      command('mount /run/fusetap/bus/0/xvda2 mnt; mkdir mnt/boot; mount /run/fusetap/bus/0/xvda1 mnt/boot'),
-      command('df -h mnt mnt/boot', /mnt\/boot$/m),
-      command('umount mnt/boot mnt'),
       command('fusetap detach xvda'),
+      say('Both partitions can be mounted at once, by their number, name, label or UUID:'),
+      command('fusetap mount --partition 2 rpi.img mnt'),
+      command('mkdir mnt/boot'),
+      command('fusetap mount --partition 1 rpi.img mnt/boot'),
+      command('df -h mnt mnt/boot', /mnt\/boot$/m),
+      command('fusetap umount mnt/boot'),
+      command('fusetap umount mnt'),
     ],
   },
   {
@@ -193,7 +192,7 @@ export const CHAPTERS: readonly Chapter[] = [
         line: 'fusetap log -f',
         begins: / started /,
         meanwhile: ['fusetap attach golden.img', 'fusetap detach xvda', 'fusetap stop'],
-        shows: / attached .* detached /s,
+        shows: / attached .* detached .* ended /s,
       },
     ],
   },

@@ -7,6 +7,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { constants } from 'node:os';
+import { dirname } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Parser, type Result } from 'tap-parser';
 
@@ -34,6 +35,8 @@ export interface FileResult {
 export interface FileRun {
   /** the compiled file */
   path: string;
+  /** the Node that runs it, and every `node` that it starts by its name; default: the one that runs this */
+  program?: string;
   /** variables to add to this process's environment */
   environment: Record<string, string>;
   /** the file is ended after this time, unless it extends it with `t.setTimeout` at its top level */
@@ -64,11 +67,13 @@ function killGroup(child: ChildProcess): void {
  */
 export async function runFile(run: FileRun): Promise<FileResult | null> {
   const started = performance.now();
-  const child = spawn(process.execPath, [run.path], {
+  const { program = process.execPath } = run;
+  const paths = run.program === undefined ? {} : { PATH: `${dirname(program)}:${process.env.PATH}` };
+  const child = spawn(program, [run.path], {
     // a process group of its own, so that a timeout ends its children too; tap reports t.setTimeout over ipc
     detached: true,
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
-    env: { ...process.env, TAP_TIMEOUT: String(run.timeoutMs / 1000), TAP_DIAG: '1', ...run.environment },
+    env: { ...process.env, ...paths, TAP_TIMEOUT: String(run.timeoutMs / 1000), TAP_DIAG: '1', ...run.environment },
   });
   const result = collect(child);
   const end = await waitForEnd(child, run);

@@ -38,7 +38,7 @@ function describeValue(key: string, value: unknown): string {
     const { fileName, lineNumber, columnNumber } = value as Record<string, unknown>;
     return [fileName, lineNumber, columnNumber].join(':');
   }
-  const text = typeof value === 'string' ? value.trimEnd() : JSON.stringify(value, null, 2);
+  const text = typeof value === 'string' ? value.trimEnd() : (JSON.stringify(value, null, 2) ?? String(value));
   return text.includes('\n') ? `\n${indent(text, 2)}` : text;
 }
 

@@ -21,6 +21,7 @@ t.test('names of types', async (t) => {
   t.equal(typeName('83'), 'Linux filesystem');
   t.equal(typeName(LINUX), 'Linux filesystem');
   t.equal(typeName('00'), null);
+  t.equal(typeName('773F91EF-66D4-49B5-BD83-D683BF40AD16'), "Linux user's home");
 });
 
 t.test('as sfdisk makes it', { skip: whyNot(...SFDISK_PROGRAMS) }, async (t) => {
@@ -31,7 +32,7 @@ t.test('as sfdisk makes it', { skip: whyNot(...SFDISK_PROGRAMS) }, async (t) => 
   t.equal(found.length, 3);
   const wanted = partitions.map(({ node, start, size, type, name }) => {
     const number = Number(/\d+$/.exec(node)?.[0]);
-    return { number, offset: start * SECTOR, size: size * SECTOR, type, name: name ?? null };
+    return { number, offset: start * SECTOR, size: size * SECTOR, type, name: name ?? null, readOnly: false };
   });
   t.same(
     found,
@@ -39,12 +40,16 @@ t.test('as sfdisk makes it', { skip: whyNot(...SFDISK_PROGRAMS) }, async (t) => 
   );
 });
 
-t.test('with sectors of 4096 bytes', async (t) => {
-  const disk = gptDisk(4 * MIB, [{ first: 100, last: 199, name: 'big' }], 4096);
-  const whole = { table: 'gpt', partitions: [{ offset: 100 * 4096, size: 100 * 4096, name: 'big' }] };
-  t.match(await tableOf(disk), { ...whole, notes: [] });
-  disk.fill(0, 4096, 8192);
-  t.match(await tableOf(disk), { ...whole, notes: [/backup/] });
+t.test('with larger sectors', async (t) => {
+  for (const sectorBytes of [1024, 2048, 4096] as const) {
+    const disk = gptDisk(4 * MIB, [{ first: 100, last: 199, name: 'big' }], sectorBytes);
+    const whole = { table: 'gpt', partitions: [{ offset: 100 * sectorBytes, size: 100 * sectorBytes, name: 'big' }] };
+    t.match(await tableOf(disk), { ...whole, notes: [] });
+    t.match(await tableOf(disk, disk.byteLength, sectorBytes), { ...whole, notes: [] });
+    t.match(await tableOf(disk, disk.byteLength, 512), { table: null, notes: [/no valid GPT: there is no header/] });
+    disk.fill(0, sectorBytes, 2 * sectorBytes);
+    t.match(await tableOf(disk), { ...whole, notes: [/backup/] });
+  }
 });
 
 t.test('every byte of the header counts', async (t) => {
@@ -99,7 +104,9 @@ t.test('headers that no disk can have', async (t) => {
     signHeader(disk, SECTOR);
     t.match(await tableOf(disk), { partitions: [{ number: 1 }, { number: 2 }], notes: [/backup/] }, what);
     disk.fill(0, SIZE - SECTOR);
-    t.match(await tableOf(disk), { table: null, notes: [/has a protective MBR, but no valid GPT/] }, what);
+    const isLarger = what === 'usable sectors behind the disk';
+    const refused = { table: null, notes: [/has a protective MBR, but no valid GPT/] };
+    t.match(await tableOf(disk), isLarger ? { table: 'gpt', notes: [/the disk was cut/] } : refused, what);
   }
 });
 
@@ -124,7 +131,17 @@ t.test('entries with a wrong checksum are read from the backup', async (t) => {
 t.test('a disk that has grown, and one that was cut', async (t) => {
   const disk = gptDisk(SIZE, ENTRIES);
   t.same(await numbers(disk, 2 * SIZE), [1, 2], 'the first header says all');
-  t.match(await tableOf(disk, SIZE / 2), { table: null, notes: [/the usable sectors as/] });
+  const cut = await tableOf(disk.subarray(0, 150 * SECTOR));
+  t.match(cut, { table: 'gpt', partitions: [{ number: 1, size: 50 * SECTOR, readOnly: true }] });
+  t.match(cut.notes, [
+    /^the disk was cut: its GPT needs more than/,
+    /^partition 1 is read-only/,
+    /^partition 2 is left out/,
+  ]);
+  t.match(await tableOf(disk, SIZE / 2), {
+    partitions: [{ readOnly: false }, { readOnly: false }],
+    notes: [/was cut/],
+  });
 });
 
 t.test('ranges that no partition can have are left out', async (t) => {
@@ -145,10 +162,10 @@ t.test('ranges that no partition can have are left out', async (t) => {
   const { partitions, notes } = await tableOf(disk);
   t.same(
     partitions.map(({ number }) => number),
-    [6, 10, 11],
+    [6, 7, 8, 9, 10, 11],
   );
   t.equal(notes.length, 8);
-  t.match(notes[5], /^partition 7 is left out: it shares bytes with partition 6$/);
+  t.match(notes[5], /^partition 7 is read-only: it shares bytes with partition 6$/);
 });
 
 t.test('thousands of wrong entries are not thousands of lines', async (t) => {

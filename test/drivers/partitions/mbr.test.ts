@@ -16,7 +16,7 @@ t.test('primary and logical partitions', { skip: whyNot(...SFDISK_PROGRAMS) }, a
     .filter(({ type }) => type !== '5')
     .map(({ node, start, size, type }) => {
       const number = Number(/\d+$/.exec(node)?.[0]);
-      return { number, offset: start * SECTOR, size: size * SECTOR, type, name: null };
+      return { number, offset: start * SECTOR, size: size * SECTOR, type, name: null, readOnly: false };
     });
   t.equal(wanted.length, 6);
   t.same(
@@ -66,7 +66,65 @@ t.test('a boot loader with a table behind it', async (t) => {
   t.match(await tableOf(disk), { table: 'mbr', partitions: [{ number: 1, offset: 63 * SECTOR }] });
 });
 
-t.test('partitions that are not all inside the disk, or in another, are left out', async (t) => {
+t.test('a file system that was there before the table', async (t) => {
+  // sfdisk leaves what mkfs.fat wrote into the first 446 bytes
+  const disk = Buffer.concat([fatSector(), Buffer.alloc(100 * SECTOR)]);
+  disk.fill(0, 446, 510);
+  t.match(await tableOf(disk), { table: null, notes: [/begins with FAT/] }, 'without entries it is the file system');
+  putMbr(disk, 0, [{ type: 0x83, start: 8, count: 50 }]);
+  t.match(await tableOf(disk), { table: 'mbr', partitions: [{ number: 1, offset: 8 * SECTOR }], notes: [] });
+  putMbr(disk, 0, [{ type: 0x0c, start: 0, count: 101 }]);
+  t.match(await tableOf(disk), { table: null }, 'mkfs.fat itself makes an entry for the whole disk');
+  putMbr(disk, 0, [{ type: 0x83, start: 500, count: 50 }]);
+  t.match(await tableOf(disk), { table: null }, 'an entry outside the disk proves nothing');
+  putMbr(disk, 0, [{ type: 0xee, start: 1, count: 100 }]);
+  t.match(await tableOf(disk), { notes: [/protective MBR/] });
+});
+
+t.test('sectors of another size', async (t) => {
+  for (const sectorBytes of [1024, 2048, 4096] as const) {
+    const disk = Buffer.alloc(100 * sectorBytes);
+    putMbr(disk, 0, [
+      { type: 0x83, start: 10, count: 20 },
+      { type: 5, start: 40, count: 50 },
+    ]);
+    putMbr(disk.subarray(40 * sectorBytes), 0, [{ type: 0x82, start: 2, count: 3 }]);
+    const { partitions, notes } = await tableOf(disk, disk.byteLength, sectorBytes);
+    t.same(notes, []);
+    t.same(
+      partitions.map(({ number, offset, size }) => [number, offset / sectorBytes, size / sectorBytes]),
+      [
+        [1, 10, 20],
+        [5, 42, 3],
+      ],
+    );
+  }
+});
+
+t.test('tables that are not read are named', async (t) => {
+  const cases: [name: RegExp, at: number, bytes: string][] = [
+    [/Apple partition map/, 512, '504d0000'],
+    [/Sun label/, 508, 'dabe'],
+    [/SGI label/, 0, '0be5a941'],
+    [/BSD label/, 512, '57455682'],
+    [/BSD label/, 64, '57455682'],
+    [/Amiga/, 0, '5244534b'],
+  ];
+  for (const [name, at, bytes] of cases) {
+    const disk = Buffer.alloc(8 * SECTOR);
+    disk.write(bytes, at, 'hex');
+    const { table, partitions, notes } = await tableOf(disk);
+    t.same({ table, partitions }, { table: null, partitions: [] });
+    t.match(notes, [name]);
+    t.match(notes[0], /which fusetap does not read$/);
+  }
+  const slices = putMbr(Buffer.alloc(100 * SECTOR), 0, [{ type: 0xa5, start: 10, count: 50 }]);
+  t.match(await tableOf(slices), { partitions: [{ number: 1 }], notes: [] }, 'a slice without a label');
+  slices.write('57455682', 11 * SECTOR, 'hex');
+  t.match(await tableOf(slices), { partitions: [{ number: 1 }], notes: [/^partition 1 has a BSD label/] });
+});
+
+t.test('partitions that are not all inside the disk, or in another, may only be read', async (t) => {
   const disk = putMbr(Buffer.alloc(100 * SECTOR), 0, [
     { type: 0x83, start: 10, count: 90 },
     { type: 0x83, start: 99, count: 2 },
@@ -75,13 +133,17 @@ t.test('partitions that are not all inside the disk, or in another, are left out
   ]);
   const { partitions, notes } = await tableOf(disk);
   t.same(
-    partitions.map(({ number }) => number),
-    [1],
+    partitions.map(({ number, size, readOnly }) => [number, size / SECTOR, readOnly]),
+    [
+      [1, 90, false],
+      [2, 1, true],
+      [4, 1, true],
+    ],
   );
   t.match(notes, [
-    /^partition 2 .*ends at byte 51712, and the disk at 51200$/,
-    /^partition 3 .*ends at/,
-    /^partition 4 .*shares bytes with partition 1$/,
+    /^partition 2 is read-only: it ends at byte 51712, and is cut at the end of the disk, 51200; it shares bytes with/,
+    /^partition 3 is left out: it starts at byte/,
+    /^partition 4 is read-only: it shares bytes with partition 1$/,
   ]);
 });
 
@@ -93,13 +155,26 @@ t.test('neighbours do not overlap', async (t) => {
   t.match(await tableOf(disk), { partitions: [{ number: 1 }, { number: 2 }], notes: [] });
 });
 
-t.test('an entry without a type, or without sectors, is not used', async (t) => {
+t.test('an entry without sectors is not used, one without a type is', async (t) => {
   const disk = putMbr(Buffer.alloc(100 * SECTOR), 0, [
     { type: 0, start: 10, count: 10 },
     { type: 0x83, start: 10, count: 0 },
     { type: 0x83, start: 30, count: 10 },
   ]);
-  t.match(await tableOf(disk), { partitions: [{ number: 3 }], notes: [] });
+  t.match(await tableOf(disk), { partitions: [{ number: 1, type: '0' }, { number: 3 }], notes: [] });
+});
+
+t.test('a hybrid ISO: the image is a partition, and another is in it', async (t) => {
+  const disk = putMbr(Buffer.alloc(1000 * SECTOR), 0, [
+    { type: 0, start: 0, count: 1000, boot: 0x80 },
+    { type: 0xef, start: 100, count: 50 },
+  ]);
+  const { partitions, notes } = await tableOf(disk);
+  t.match(partitions, [
+    { number: 1, offset: 0, size: 1000 * SECTOR, readOnly: false },
+    { number: 2, offset: 100 * SECTOR, readOnly: true },
+  ]);
+  t.match(notes, [/^partition 2 is read-only: it shares bytes with partition 1$/]);
 });
 
 t.test('a chain of logical partitions ends', async (t) => {

@@ -4,7 +4,7 @@ import { closeSync, ftruncateSync, mkdtempSync, openSync, readFileSync, rmSync }
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
-import { type PartitionTable, readPartitions } from '../../../drivers/partitions/index.js';
+import { type PartitionTable, readPartitions, type SectorBytes } from '../../../drivers/partitions/index.js';
 import { SFDISK, type SfdiskPartition } from './sfdisk.js';
 
 export const SECTOR = 512;
@@ -29,15 +29,23 @@ export function bySfdisk(script: string, sizeBytes: number): { disk: Buffer; par
 }
 
 /** Reads the table of a disk; a read outside of it, or of more than a megabyte, is a failure. */
-export function tableOf(disk: Buffer, sizeBytes = disk.byteLength): Promise<PartitionTable> {
-  return readPartitions(async (offset, length) => {
-    const isInside = Number.isSafeInteger(offset) && offset >= 0 && length > 0 && offset + length <= sizeBytes;
-    if (!isInside || length > 1 << 20) throw new Error(`read of ${length} bytes at ${offset} of ${sizeBytes}`);
-    const bytes = Buffer.alloc(length);
-    // a disk may be larger than its bytes: the rest is zeros
-    disk.copy(bytes, 0, Math.min(offset, disk.byteLength), offset + length);
-    return bytes;
-  }, sizeBytes);
+export function tableOf(
+  disk: Buffer,
+  sizeBytes = disk.byteLength,
+  sectorBytes: SectorBytes | null = null,
+): Promise<PartitionTable> {
+  return readPartitions(
+    async (offset, length) => {
+      const isInside = Number.isSafeInteger(offset) && offset >= 0 && length > 0 && offset + length <= sizeBytes;
+      if (!isInside || length > 1 << 20) throw new Error(`read of ${length} bytes at ${offset} of ${sizeBytes}`);
+      const bytes = Buffer.alloc(length);
+      // a disk may be larger than its bytes: the rest is zeros
+      disk.copy(bytes, 0, Math.min(offset, disk.byteLength), offset + length);
+      return bytes;
+    },
+    sizeBytes,
+    sectorBytes,
+  );
 }
 
 export interface MbrEntry {
@@ -129,11 +137,12 @@ export function guidBytes(guid: string): Buffer {
 /** Why the windows of a table cannot be served; null where they can. */
 export function flawOf({ partitions }: PartitionTable, sizeBytes: number): string | null {
   let end = 0;
-  for (const { number, offset, size } of [...partitions].sort((a, b) => a.offset - b.offset)) {
+  for (const { number, offset, size, readOnly } of [...partitions].sort((a, b) => a.offset - b.offset)) {
     if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(size) || size <= 0) return `${number}: no window`;
+    if (offset + size > sizeBytes) return `${number} ends outside`;
+    if (readOnly) continue;
     if (offset < end) return `${number} begins in another`;
     end = offset + size;
-    if (end > sizeBytes) return `${number} ends outside`;
   }
   return new Set(partitions.map(({ number }) => number)).size === partitions.length ? null : 'a number comes twice';
 }

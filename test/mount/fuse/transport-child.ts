@@ -9,7 +9,7 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { ftruncateSync, writeSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { type Disk, frontDisk } from '../../../drivers/disk.js';
-import { windowDisk } from '../../../drivers/window.js';
+import { windowDisk } from '../../../drivers/segments/window.js';
 import { KernelTransport } from '../../../mount/fuse/event-loop/kernel-transport.js';
 import { mountKernel } from '../../../mount/fuse/mounting/device.js';
 import { createStats } from '../../../mount/ledger/counters.js';

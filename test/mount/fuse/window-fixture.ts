@@ -1,7 +1,7 @@
 /** A WindowServer with a window in the middle of a memfd, used as the loop of thread.ts uses it. */
 import { closeSync, fstatSync, ftruncateSync, readSync, writeSync } from 'node:fs';
 import type { Window } from '../../../drivers/driver.js';
-import { durably } from '../../../drivers/window-sync.js';
+import { durably } from '../../../drivers/segments/window-sync.js';
 import { MappedWindows } from '../../../mount/fuse/event-loop/mapped-windows.js';
 import { isOneWay, isWellFormed } from '../../../mount/fuse/protocol/message.js';
 import { DEFERRED, NOT_SERVED, WindowServer } from '../../../mount/fuse/thread/serve-window.js';

@@ -7,7 +7,7 @@ import { resolveBus } from '../../../mount/runtime/bus-place.js';
 import { statFields } from '../../../system/proc.js';
 import { tempDir } from '../../cli/fake-bus.js';
 
-async function start(t: Test, program: string, log = '') {
+async function start(t: Test, program: string, log = '', limitMs = 120_000) {
   const runtime = tempDir(t);
   const file = join(runtime, 'keeper.cjs');
   writeFileSync(
@@ -20,7 +20,9 @@ async function start(t: Test, program: string, log = '') {
     mkdirSync(place.stateDir, { recursive: true, mode: 0o700 });
     writeFileSync(join(place.stateDir, 'log'), log);
   }
-  const result = await startKeeper(place, { persistent: true, program: file }).catch((error: unknown) => error);
+  const result = await startKeeper(place, { persistent: true, program: file, limitMs }).catch(
+    (error: unknown) => error,
+  );
   return { place, result, log: readFileSync(join(place.stateDir, 'log'), 'utf8') };
 }
 
@@ -74,4 +76,13 @@ t.test('if a keeper dies without a report, the error has the reason from the log
   );
   t.same(readdirSync(silent.place.stateDir), ['log'], 'its lock is gone');
   t.match(silent.result, { code: 'FAILED', message: 'cannot start the keeper of bus 0: it exited without a report' });
+});
+
+t.test('a keeper that does not answer in time is killed, and the error says so', async (t) => {
+  const { result, log } = await start(t, 'console.error(process.pid); setInterval(() => {}, 1000);', '', 1_500);
+  t.match(result, {
+    code: 'FAILED',
+    message: 'cannot start the keeper of bus 0: it did not answer within 1.5 s and was killed',
+  });
+  t.throws(() => process.kill(Number(log), 0), { code: 'ESRCH' });
 });

@@ -5,7 +5,7 @@ import t, { type Test } from 'tap';
 import type { Window } from '../../../../drivers/driver.js';
 import { DiskMap } from '../../../../drivers/map/disk-map.js';
 import { ASK, DATA, type GranuleState, WRITABLE, ZEROS } from '../../../../drivers/map/table.js';
-import { durably } from '../../../../drivers/window-sync.js';
+import { durably } from '../../../../drivers/segments/window-sync.js';
 import { NOT_SERVED, WindowServer } from '../../../../mount/fuse/thread/serve-window.js';
 import {
   type Places,

@@ -1,5 +1,5 @@
 /** Disks that are one run of a file. */
-import type { Segment, Window } from './driver.js';
+import type { Segment, Window } from '../driver.js';
 
 /** A disk that is one window. */
 export function oneSegment(window: Window): readonly Segment[] {

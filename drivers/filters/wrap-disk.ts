@@ -1,5 +1,5 @@
 /** A disk made from another disk: it forwards every call that the maker does not replace. */
-import type { RawDisk } from './driver.js';
+import type { RawDisk } from '../driver.js';
 
 /**
  * Wraps a disk.

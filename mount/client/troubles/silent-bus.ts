@@ -3,10 +3,10 @@
  * which it creates again within a second or two.
  */
 import { join } from 'node:path';
-import { FusetapError } from '../../drivers/errors.js';
-import type { BusPlace } from '../runtime/bus-place.js';
-import { readBusRecord } from '../runtime/bus-record.js';
-import { isKeeperAlive } from '../runtime/watch-bus-lock.js';
+import { FusetapError } from '../../../drivers/errors.js';
+import type { BusPlace } from '../../runtime/bus-place.js';
+import { readBusRecord } from '../../runtime/bus-record.js';
+import { isKeeperAlive } from '../../runtime/watch-bus-lock.js';
 
 /** @returns the error to throw; null if no process of the bus lives */
 export async function explainSilence(place: BusPlace, cause: unknown): Promise<FusetapError | null> {

@@ -1,8 +1,10 @@
 /** The tree of a bus: its processes, its vbds with their partitions, and who uses them. */
-import type { Holder } from '../drivers/errors.js';
-import { describeHolders, type Users, type VbdAbove } from '../mount/client/index.js';
-import type { BusInfo } from '../mount/control/interface.js';
-import { humanSize } from './output.js';
+import type { Holder } from '../../drivers/errors.js';
+import type { VbdAbove } from '../../mount/client/finding/above.js';
+import type { Users } from '../../mount/client/finding/users.js';
+import { describeHolders } from '../../mount/client/index.js';
+import type { BusInfo } from '../../mount/control/interface.js';
+import { humanSize } from '../output.js';
 import type { Branch } from './tree.js';
 
 /** @param vbds those to draw */
@@ -39,7 +41,7 @@ function vbdBranch(vbd: VbdAbove, users: Users): Branch {
 
 /** Loop devices with their mount points below them, then other mount points, then programs and other buses. */
 function userBranches(holders: readonly Holder[] | null | undefined, mounts: readonly string[]): Branch[] {
-  if (holders == null) return [{ text: 'its users are not known: the bus does not answer', below: [] }];
+  if (holders == null) return [{ text: 'its users are not known: the files of the bus do not answer', below: [] }];
   const loops = [...new Set(holders.flatMap(({ loop }) => loop ?? []))].map((loop) => ({
     text: loop,
     below: holders

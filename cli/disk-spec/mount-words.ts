@@ -2,7 +2,7 @@
  * The words of `mount -o`, in fstab(5) too: ours, those for the file system, and those that are for mount(8) or systemd
  * only.
  */
-import { FusetapError } from '../drivers/errors.js';
+import { FusetapError } from '../../drivers/errors.js';
 
 /** Words that take a value and are the same as an option of `fusetap mount`. */
 const OURS = {

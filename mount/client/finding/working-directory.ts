@@ -1,6 +1,6 @@
 /** The working directory of this process, which may have been deleted. Absolute paths do not need it. */
 import { isAbsolute, resolve } from 'node:path';
-import { FusetapError } from '../../drivers/errors.js';
+import { FusetapError } from '../../../drivers/errors.js';
 
 /** @throws FusetapError NOT_FOUND if it was deleted */
 export function workingDirectory(): string {

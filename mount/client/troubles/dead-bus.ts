@@ -1,7 +1,7 @@
 /** Explains a bus whose processes are gone but whose mount is not: each use of its files fails with ENOTCONN. */
-import { FusetapError } from '../../drivers/errors.js';
-import { until } from '../../system/until.js';
-import type { BusPlace } from '../runtime/bus-place.js';
+import { FusetapError } from '../../../drivers/errors.js';
+import { until } from '../../../system/until.js';
+import type { BusPlace } from '../../runtime/bus-place.js';
 
 /** how long a mount without a keeper may take to go away */
 const LEAVING_MS = 1_000;
@@ -13,7 +13,7 @@ const LEAVING_MS = 1_000;
 export async function explainDeath(place: BusPlace, cause: unknown): Promise<FusetapError | null> {
   const { name, path } = place;
   if (!(await isMountPoint(path))) return null;
-  const { isKeeperAlive } = await import('../runtime/watch-bus-lock.js');
+  const { isKeeperAlive } = await import('../../runtime/watch-bus-lock.js');
   if (await isKeeperAlive(place)) return null;
   const isLeaving = await until(async () => !(await isMountPoint(path)), { timeoutMs: LEAVING_MS, everyMs: 50 });
   if (isLeaving) return null;
@@ -26,6 +26,6 @@ export async function explainDeath(place: BusPlace, cause: unknown): Promise<Fus
 }
 
 async function isMountPoint(path: string): Promise<boolean> {
-  const { mountOn } = await import('../../system/proc.js');
+  const { mountOn } = await import('../../../system/proc.js');
   return (await mountOn(path)) !== undefined;
 }

@@ -2,7 +2,7 @@
  * Disks that are runs of open files, one after the other. A request that lies in one run is served as a request for a
  * window; one that crosses an end is served in parts.
  */
-import type { Extent, RawDisk, Segment, WriteOptions, ZeroOptions } from './driver.js';
+import type { Extent, RawDisk, Segment, WriteOptions, ZeroOptions } from '../driver.js';
 import { windowOf } from './one-segment.js';
 import { windowDisk } from './window.js';
 

@@ -5,10 +5,10 @@
 import { fdatasync, fsync } from 'node:fs';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { E, fallocateAsync, SEEK_DATA, SEEK_HOLE, SystemCallError } from '../system/libc.js';
-import type { Extent, RawDisk, Window, WriteOptions, ZeroOptions } from './driver.js';
-import { errnoOf, FusetapError } from './errors.js';
-import { readFully, writeFully } from './file-io.js';
+import { E, fallocateAsync, SEEK_DATA, SEEK_HOLE, SystemCallError } from '../../system/libc.js';
+import type { Extent, RawDisk, Window, WriteOptions, ZeroOptions } from '../driver.js';
+import { errnoOf, FusetapError } from '../errors.js';
+import { readFully, writeFully } from '../file-io.js';
 import { oneSegment } from './one-segment.js';
 import { cannotZero, leavesGap, seekWindow, zeroMode } from './window-sync.js';
 

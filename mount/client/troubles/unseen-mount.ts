@@ -1,9 +1,9 @@
 /** Explains a bus that is mounted in another mount namespace: it runs, but its files are not visible here. */
 import { readlinkSync } from 'node:fs';
-import { FusetapError } from '../../drivers/errors.js';
-import { mountOn } from '../../system/proc.js';
-import type { BusPlace } from '../runtime/bus-place.js';
-import { readBusRecord } from '../runtime/bus-record.js';
+import { FusetapError } from '../../../drivers/errors.js';
+import { mountOn } from '../../../system/proc.js';
+import type { BusPlace } from '../../runtime/bus-place.js';
+import { readBusRecord } from '../../runtime/bus-record.js';
 
 /** @returns the error to throw; null if the bus is mounted here, or its keeper is not known */
 export async function explainUnseen({ name, path, stateDir }: BusPlace, cause: unknown): Promise<FusetapError | null> {

@@ -21,8 +21,8 @@ import {
   pwriteDsync,
   SEEK_DATA,
   SEEK_HOLE,
-} from '../system/libc.js';
-import type { Window } from './driver.js';
+} from '../../system/libc.js';
+import type { Window } from '../driver.js';
 
 const SEEK_END = 2;
 const { EAGAIN, EINTR, EINVAL, EIO, ENOSPC, ENOSYS, ENXIO, EOPNOTSUPP, EROFS } = E;
