@@ -8,7 +8,11 @@
  * come while the disk is open. It is given calls that write only if it was opened for writing.
  */
 
+import type { Disk } from './disk.js';
 import type { DiskMap } from './map/disk-map.js';
+import type { Segment, Window } from './segments/segment.js';
+
+export type { Segment, Window };
 
 /** A JSON value. The state that `prepare` returns has this type, because another process keeps it. */
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
@@ -32,20 +36,65 @@ export interface Memory {
   readonly fd: number;
 }
 
-export interface OpenContext<State extends Json = Json> {
-  readonly image: ImageFile | null;
+/**
+ * What is below a driver in the tree of a disk, by role. Numbered roles (Role.many) have their number in the name:
+ * `part0`, `part1`.
+ */
+export interface Given {
+  /** for roles that take a file */
+  readonly files: Readonly<Record<string, ImageFile>>;
+  /** for roles that take a disk; they are open, and fusetap closes them after the driver's disk */
+  readonly disks: Readonly<Record<string, Disk>>;
+}
+
+/** What a driver takes under a role. */
+export interface Role {
+  /** `disk`: what another driver opens; a file there is opened with aio */
+  readonly takes: 'file' | 'disk';
+  /** `as-parent`: written if the vbd is; `read`: never written, and claimed with mode r */
+  readonly access: 'as-parent' | 'read';
+  /** default: false */
+  readonly isOptional?: boolean;
+  /** any number of them: `part` stands for `part0`, `part1` …; default: false */
+  readonly many?: boolean;
+}
+
+/** A file that an image names. The name is hostile input: fusetap looks it up by the rules of `--backing`. */
+export interface Need {
+  /** a role of the driver that is not given yet */
+  readonly role: string;
+  /** as the image has it */
+  readonly name: string;
+  /** what opens the file, `aio` for a raw one; it is a fault of the image if it does not say that */
+  readonly driver: string;
+}
+
+/** What `needs` is given. Everything is open for reading only. */
+export interface NeedsContext extends Given {
+  /** driver options of the node, by name */
+  readonly options: Readonly<Record<string, string>>;
+}
+
+export interface OpenContext<State extends Json = Json> extends Given {
+  /** for a driver with `scratch`, else null */
   readonly memory: Memory | null;
   /** the value that `prepare` returned; null for a driver without `prepare` */
   readonly state: State | null;
   readonly readOnly: boolean;
-  /** driver options of the attach request, by name */
+  /** driver options of the node, by name */
   readonly options: Readonly<Record<string, string>>;
+  /**
+   * For a driver whose `scratch` is `own`: must be called, and waited for, before a range of the memory that is a hole
+   * is filled. Throws NO_SPACE if the limit of ram images is reached.
+   */
+  mayFill?(offset: number, length: number): Promise<void>;
 }
 
-export interface PrepareContext {
-  readonly image: ImageFile | null;
+export interface PrepareContext extends Given {
   /** a memfd of size 0, sealable, for the driver to fill */
   readonly memory: Memory;
+  /** the path of the image, for messages */
+  readonly path: string;
   readonly options: Readonly<Record<string, string>>;
   /** aborted when the attach is given up: stop soon and throw the signal's reason */
   readonly signal: AbortSignal;
@@ -54,21 +103,31 @@ export interface PrepareContext {
 }
 
 /** What `measure` is given. */
-export type MeasureContext = Pick<PrepareContext, 'image' | 'options' | 'signal'>;
+export type MeasureContext = Omit<PrepareContext, 'memory' | 'progress'>;
 
 export interface Driver<State extends Json = Json> {
   /** lower case, as in `aio:disk.img` */
   readonly name: string;
-  /** whether the driver needs an image file; with `none` it is given null and takes its source from the options */
-  readonly image: 'required' | 'none';
+  /** what the driver takes, by role; `file` is what a user names as `NAME:FILE`; none: its source is in the options */
+  readonly roles: Readonly<Record<string, Role>>;
   /**
-   * The disk is the bytes of the image. An image that is recognized as another format (qcow2, gzip …) is then refused
+   * The disk is the bytes of the file. A file that is recognized as another format (qcow2, gzip …) is then refused
    * before `open` or `prepare`, unless the user says `--raw`.
    */
   readonly rawImage?: boolean;
-  /** All vbds of the same image share one memory: `prepare` runs once for the first vbd, `open` for each. */
-  readonly sharesMemory?: boolean;
-  /** The most bytes of memory that `prepare` will fill. Default: the size of the image. */
+  /**
+   * The driver has memory that outlives the process that serves the disk. `shared`: all vbds of the same image share it,
+   * `prepare` runs once for the first, and what is below the driver is closed then. `own`: each vbd has its own.
+   */
+  readonly scratch?: 'own' | 'shared';
+  /** @throws FusetapError USAGE for options that are wrong for any image; must look at nothing else */
+  check?(options: Readonly<Record<string, string>>): void;
+  /**
+   * What the image needs and is not given. Is asked again with more given until it needs nothing. Reads only.
+   * @throws FusetapError if the image is broken; the message names no path, fusetap adds it
+   */
+  needs?(context: NeedsContext): Promise<readonly Need[]>;
+  /** The most bytes of memory that `prepare` will fill. Default: the size of the file or disk under `file`. */
   measure?(context: MeasureContext): Promise<number>;
   /**
    * Runs once for a memory, at the first attach: makes the state that must outlive a crash of the server. Every later
@@ -137,22 +196,4 @@ export interface MapView {
   readonly map: DiskMap;
   readonly start: number;
   readonly readOnly: boolean;
-}
-
-/** A run of a disk: `size` bytes of the disk from `offset` on are the bytes of the window. */
-export interface Segment extends Window {
-  readonly offset: number;
-}
-
-/**
- * The bytes `start` to `start + size` of an open file. It is plain data, so it can be sent to a thread.
- */
-export interface Window {
-  readonly fd: number;
-  readonly start: number;
-  readonly size: number;
-  readonly kind: 'file' | 'block' | 'memory';
-  readonly readOnly: boolean;
-  /** each write, zero and punch is durable before it is acknowledged */
-  readonly durable: boolean;
 }

@@ -2,14 +2,17 @@
 import { fstat } from 'node:fs';
 import { promisify } from 'node:util';
 import { blockDeviceSize } from '../system/libc.js';
-import type { ImageFile, Window } from './driver.js';
+import type { Driver, Given, ImageFile, Window } from './driver.js';
 import { FusetapError } from './errors.js';
 
 const fstatAsync = promisify(fstat);
 
-/** The image, which must be there. @throws FusetapError USAGE if there is none */
-export function requireImage(image: ImageFile | null, driver: string): ImageFile {
-  if (image) return image;
+/** The role of a driver of one file, whose disk is that file. */
+export const ONE_FILE = { file: { takes: 'file', access: 'as-parent' } } as const satisfies Driver['roles'];
+
+/** The file under the role `file`, which must be there. @throws FusetapError USAGE if there is none */
+export function requireImage({ files }: Pick<Given, 'files'>, driver: string): ImageFile {
+  if (files.file) return files.file;
   throw new FusetapError('USAGE', `${driver}: no image was given`, { hint: `name one, as ${driver}:disk.img` });
 }
 
@@ -19,6 +22,6 @@ export function imageWindow(image: ImageFile, options: { readOnly: boolean; dura
 }
 
 /** The current size of the image in bytes. */
-export async function measureImage(image: ImageFile): Promise<number> {
+export async function measureImage(image: Pick<Window, 'fd' | 'kind'>): Promise<number> {
   return image.kind === 'block' ? blockDeviceSize(image.fd) : (await fstatAsync(image.fd)).size;
 }

@@ -7,6 +7,7 @@ import { pathToFileURL } from 'node:url';
 import type { Driver, RawDisk, Segment, Window } from './driver.js';
 import { type ErrorCode, EXIT_CODES, FusetapError, toFusetapError } from './errors.js';
 import { wrapDisk } from './filters/wrap-disk.js';
+import { type AnyDriver, asDriver } from './image-driver.js';
 import { quoted } from './quote.js';
 import { oneSegment } from './segments/one-segment.js';
 import { areWhole } from './segments/segments.js';
@@ -41,17 +42,35 @@ export function checkDriver(value: unknown, path: string): Driver {
   const driver = value as Fields;
   const isName = typeof driver.name === 'string' && /^[a-z][a-z0-9-]*$/.test(driver.name);
   if (!isName) throw broken(`its name is ${shown(driver.name)}: use lower case letters, digits and hyphens`);
-  if (driver.image !== 'required' && driver.image !== 'none') {
+  if (driver.roles !== undefined) checkRoles(driver, broken);
+  else if (driver.image !== 'required' && driver.image !== 'none') {
     throw broken(`its image is ${shown(driver.image)}, not 'required' or 'none'`);
   }
-  mustBeFunctions(driver, ['open'], ['prepare'], broken);
+  mustBeFunctions(driver, ['open'], ['prepare', 'measure', 'needs', 'check'], broken);
   if (!['boolean', 'undefined'].includes(typeof driver.sharesMemory)) {
     throw broken(`its sharesMemory is ${shown(driver.sharesMemory)}, not a boolean`);
   }
   if (driver.sharesMemory === true && driver.prepare === undefined) {
     throw broken('it has sharesMemory but no prepare to fill the memory');
   }
-  return value as Driver;
+  return asDriver(value as AnyDriver);
+}
+
+function checkRoles({ roles, scratch, prepare }: Fields, broken: (what: string) => FusetapError): void {
+  if (typeof roles !== 'object' || roles === null) throw broken(`its roles are ${kindOf(roles)}, not an object`);
+  for (const [name, role] of Object.entries(roles as Fields)) {
+    const { takes, access } = (role ?? {}) as Fields;
+    if (!/^[a-z]+$/.test(name)) throw broken(`a role is ${shown(name)}: use lower case letters`);
+    if (takes !== 'file' && takes !== 'disk') throw broken(`${name} takes ${shown(takes)}, not 'file' or 'disk'`);
+    if (access === 'as-parent' || access === 'read') continue;
+    throw broken(`${name} has the access ${shown(access)}, not 'as-parent' or 'read'`);
+  }
+  if (!['own', 'shared', undefined].includes(scratch as string)) {
+    throw broken(`its scratch is ${shown(scratch)}, not 'own' or 'shared'`);
+  }
+  if (scratch !== undefined && prepare === undefined) {
+    throw broken('it has scratch but no prepare to fill the memory');
+  }
 }
 
 /** @throws FusetapError UNSUPPORTED that names the first fault */
@@ -122,9 +141,22 @@ function shown(value: unknown): string {
 /** Translates errors, so that a driver can use fusetap's codes without FusetapError, or with another copy of it. */
 function withPlainErrors(driver: Driver): Driver {
   // call the methods on the driver, so that `this` is the driver
-  const plain: Driver = { name: driver.name, image: driver.image, open: (context) => said(() => driver.open(context)) };
-  if (driver.prepare) plain.prepare = async (context) => said(async () => (await driver.prepare?.(context)) ?? null);
-  return driver.sharesMemory === undefined ? plain : { ...plain, sharesMemory: driver.sharesMemory };
+  return {
+    ...driver,
+    ...(driver.check && { check: (options) => saidNow(() => driver.check?.(options)) }),
+    ...(driver.needs && { needs: (context) => said(async () => (await driver.needs?.(context)) ?? []) }),
+    ...(driver.measure && { measure: (context) => said(async () => (await driver.measure?.(context)) ?? 0) }),
+    ...(driver.prepare && { prepare: (context) => said(async () => (await driver.prepare?.(context)) ?? null) }),
+    open: (context) => said(async () => driver.open(context)),
+  };
+
+  function saidNow(call: () => void): void {
+    try {
+      call();
+    } catch (error) {
+      throw translated(error, driver.name);
+    }
+  }
 
   async function said<T>(call: () => Promise<T>): Promise<T> {
     try {

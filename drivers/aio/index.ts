@@ -3,15 +3,15 @@
  * also a program that reads the image file. A write is durable after a flush.
  */
 import type { Driver } from '../driver.js';
-import { imageWindow, requireImage } from '../image.js';
+import { imageWindow, ONE_FILE, requireImage } from '../image.js';
 import { windowDisk } from '../segments/window.js';
 
 const aio = {
   name: 'aio',
-  image: 'required',
+  roles: ONE_FILE,
   rawImage: true,
-  async open({ image, readOnly }) {
-    const window = imageWindow(requireImage(image, 'aio'), { readOnly, durable: false });
+  async open({ files, readOnly }) {
+    const window = imageWindow(requireImage({ files }, 'aio'), { readOnly, durable: false });
     return windowDisk(window, async () => {}); // the descriptor belongs to the process that opened the image
   },
 } satisfies Driver;

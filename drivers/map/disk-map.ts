@@ -8,7 +8,7 @@
  * A place in a file must not be used for anything else, punched or freed before `withdraw` has resolved. If the old place
  * stays as it is, as the base below a copy does, `set` alone is enough: a read that began earlier may see the old bytes.
  */
-import type { Window } from '../driver.js';
+import type { Window } from '../segments/segment.js';
 import {
   ASK,
   createTable,

@@ -1,5 +1,5 @@
 /**
- * Copies the data of an image into memory. Holes and pages of zeros are skipped, so the copy needs memory only for the
+ * Copies the data of a disk into memory. Holes and pages of zeros are skipped, so the copy needs memory only for the
  * data of the image, not for its size.
  *
  * Uses read(2) and write(2) of 1 MiB, two at a time: measured on two cores 2.4 GB/s from a cached ext4 file and 2.7
@@ -8,60 +8,67 @@
  */
 import { ftruncate } from 'node:fs';
 import { constants, freemem } from 'node:os';
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { PAGE_BYTES } from '../../system/page.js';
 import { copyRuns, lengthOf } from '../copy-runs.js';
-import type { ImageFile, Memory, PrepareContext, Window } from '../driver.js';
+import type { Disk } from '../disk.js';
+import type { Memory, PrepareContext } from '../driver.js';
 import { errnoOf, FusetapError, toFusetapError } from '../errors.js';
-import { readFully, writeFully } from '../file-io.js';
-import { imageWindow, measureImage } from '../image.js';
-import { windowExtents } from '../segments/window.js';
+import { writeFully } from '../file-io.js';
+import { measureImage } from '../image.js';
+import { windowOf } from '../segments/one-segment.js';
 import { nonZeroPages, type Run } from '../zero-pages.js';
 
 const { errno: E } = constants;
 const ftruncateAsync = promisify(ftruncate);
 
-const EXTENTS_PER_TURN = 256;
+/** extents are asked for in ranges of this size, because a driver may be slow to find them */
+const LOOK_BYTES = 2 ** 32;
+
+/** What is copied. */
+export interface Source {
+  readonly disk: Disk;
+  /** of its image, for messages */
+  readonly path: string;
+}
 
 /**
- * Copies the image into memory of size 0 and gives it the size of the image.
+ * Copies the disk into memory of size 0 and gives it the size of the disk.
  *
  * @throws FusetapError NO_SPACE if the data does not fit into memory, FAILED if the size of the image changed
- *   meanwhile, the code of the errno if the image cannot be read; the signal's reason when aborted. The copy is then
+ *   meanwhile, the code of the errno if the disk cannot be read; the signal's reason when aborted. The copy is then
  *   incomplete.
  */
-export async function copyImage(
-  image: ImageFile,
+export async function copyDisk(
+  source: Source,
   memory: Memory,
   { signal, progress }: Pick<PrepareContext, 'signal' | 'progress'>,
 ): Promise<void> {
-  const runs = await dataRuns(imageWindow(image, { readOnly: true, durable: false }), signal);
-  refuseIfTooLarge(image, lengthOf(runs), freemem());
-  await ftruncateAsync(memory.fd, image.sizeBytes).catch((error: unknown) => {
-    throw memoryError(image, error, image.sizeBytes);
+  const { disk } = source;
+  const runs = await dataRuns(disk, signal);
+  refuseIfTooLarge(source, lengthOf(runs), freemem());
+  await ftruncateAsync(memory.fd, disk.size).catch((error: unknown) => {
+    throw memoryError(source, error, disk.size);
   });
-  await copyRuns(runs, { signal, progress }, (buffer, from) => copyChunk(image, memory, buffer, from));
-  await refuseIfResized(image);
+  await copyRuns(runs, { signal, progress }, (buffer, from) => copyChunk(source, memory, buffer, from));
+  await refuseIfResized(source);
 }
 
-/** The most bytes that `copyImage` will copy. Pages of zeros among them will take no memory. */
-export async function measureData(image: ImageFile, signal: AbortSignal): Promise<number> {
-  return lengthOf(await dataRuns(imageWindow(image, { readOnly: true, durable: false }), signal));
+/** The most bytes that `copyDisk` will copy. Pages of zeros among them will take no memory. */
+export async function measureData(disk: Disk, signal: AbortSignal): Promise<number> {
+  return lengthOf(await dataRuns(disk, signal));
 }
 
 /**
  * The ranges of data, each starting at a page, so that pages of zeros are found whatever the file system's blocks are.
  */
-async function dataRuns(source: Window, signal: AbortSignal): Promise<Run[]> {
+async function dataRuns(disk: Disk, signal: AbortSignal): Promise<Run[]> {
   const runs: Run[] = [];
-  for (let at = 0; at < source.size; ) {
+  for (let at = 0; at < disk.size; at += LOOK_BYTES) {
     signal.throwIfAborted();
-    for (const { offset, length, hole } of windowExtents(source, at, source.size - at, EXTENTS_PER_TURN)) {
-      at = offset + length;
-      if (!hole) append(runs, offset - (offset % PAGE_BYTES), at);
+    for (const { offset, length, hole } of await disk.extents(at, Math.min(LOOK_BYTES, disk.size - at))) {
+      if (!hole) append(runs, offset - (offset % PAGE_BYTES), offset + length);
     }
-    await nextTurn();
   }
   return runs;
 }
@@ -72,18 +79,18 @@ function append(runs: Run[], from: number, to: number): void {
   else runs.push([from, to]);
 }
 
-async function copyChunk(image: ImageFile, memory: Memory, buffer: Buffer, from: number): Promise<void> {
-  const n = await readFully(image.fd, buffer, from).catch((error: unknown) => {
-    throw toFusetapError(error, `copy ${image.path}: read at byte ${from}: ${errnoText(error)}`, {
+async function copyChunk(source: Source, memory: Memory, buffer: Buffer, from: number): Promise<void> {
+  await source.disk.read(buffer, from).catch(async (error: unknown) => {
+    await refuseIfResized(source);
+    throw toFusetapError(error, `copy ${source.path}: ${(error as Error).message}`, {
       operation: 'copy',
-      path: image.path,
+      path: source.path,
       offset: from,
     });
   });
-  if (n < buffer.byteLength) throw resized(image, from + n);
   for (const [start, end] of nonZeroPages(buffer)) {
     await writeFully(memory.fd, buffer.subarray(start, end), from + start).catch((error: unknown) => {
-      throw memoryError(image, error, from + start);
+      throw memoryError(source, error, from + start);
     });
   }
 }
@@ -91,36 +98,36 @@ async function copyChunk(image: ImageFile, memory: Memory, buffer: Buffer, from:
 /**
  * The last check: a memfd has no limit of its own, and a copy larger than free memory makes the kernel kill processes.
  */
-export function refuseIfTooLarge(image: ImageFile, dataBytes: number, availableBytes: number): void {
+export function refuseIfTooLarge({ path }: Pick<Source, 'path'>, dataBytes: number, availableBytes: number): void {
   if (dataBytes <= availableBytes) return;
   const missing = dataBytes - availableBytes;
-  const message = `copy ${image.path}: it has ${dataBytes} bytes of data, ${missing} more than the free memory`;
+  const message = `copy ${path}: it has ${dataBytes} bytes of data, ${missing} more than the free memory`;
   throw new FusetapError('NO_SPACE', message, {
     errno: E.ENOSPC,
     operation: 'copy',
-    path: image.path,
+    path,
     hint: 'detach other ram vbds, or use the driver aio',
   });
 }
 
-async function refuseIfResized(image: ImageFile): Promise<void> {
-  const sizeBytes = await measureImage(image);
-  if (sizeBytes !== image.sizeBytes) throw resized(image, sizeBytes);
-}
-
-function resized(image: ImageFile, sizeBytes: number): FusetapError {
-  const message = `copy ${image.path}: its size changed meanwhile from ${image.sizeBytes} to ${sizeBytes} bytes`;
-  return new FusetapError('FAILED', message, {
+/** Only of a disk that is one whole image the size can be compared. */
+async function refuseIfResized({ disk, path }: Source): Promise<void> {
+  const window = windowOf(disk);
+  if (window === undefined || window.kind === 'memory' || window.start !== 0) return;
+  const sizeBytes = await measureImage(window);
+  if (sizeBytes === disk.size) return;
+  const message = `copy ${path}: its size changed meanwhile from ${disk.size} to ${sizeBytes} bytes`;
+  throw new FusetapError('FAILED', message, {
     operation: 'copy',
-    path: image.path,
+    path,
     hint: 'attach the image when no program writes to it',
   });
 }
 
-function memoryError(image: ImageFile, error: unknown, offset: number): FusetapError {
+function memoryError({ path }: Source, error: unknown, offset: number): FusetapError {
   const errno = errnoOf(error);
-  const message = `copy ${image.path}: memory for byte ${offset}: ${errnoText(error)}`;
-  const details = { errno, operation: 'copy', path: image.path, offset, cause: error };
+  const message = `copy ${path}: memory for byte ${offset}: ${errnoText(error)}`;
+  const details = { errno, operation: 'copy', path, offset, cause: error };
   const isFull = errno === E.ENOSPC || errno === E.ENOMEM || errno === E.EFBIG;
   if (!isFull) return toFusetapError(error, message, details);
   return new FusetapError('NO_SPACE', message, {

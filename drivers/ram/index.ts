@@ -1,19 +1,19 @@
 /**
- * ram: the disk is a copy of the image in memory, made once at the first attach and shared by all vbds of that image.
+ * ram: the disk is a copy of an image, or of another disk, in memory, made once at the first attach and shared by all vbds of that image.
  * The image is never written. The memory is a memfd of fusetap's keeper, so it outlives the process that serves it. It
  * is sealed after it is filled, so that no client can change its size, with or without passthrough.
  *
- *      prepare:  image.fd ──data extents──► memory.fd, sealed      (once)
+ *      prepare:  disk ──data extents──► memory.fd, sealed          (once)
  *      open:     memory.fd as a window                             (at each start of the server)
  */
 import { fstat } from 'node:fs';
 import { promisify } from 'node:util';
 import { addSeals, F_SEAL_GROW, F_SEAL_SHRINK } from '../../system/libc.js';
-import type { Driver, Memory } from '../driver.js';
+import type { Disk } from '../disk.js';
+import type { Driver, Given, Memory } from '../driver.js';
 import { FusetapError } from '../errors.js';
-import { requireImage } from '../image.js';
 import { windowDisk } from '../segments/window.js';
-import { copyImage, measureData } from './copy.js';
+import { copyDisk, measureData } from './copy.js';
 
 const fstatAsync = promisify(fstat);
 
@@ -22,19 +22,18 @@ export type RamState = { sizeBytes: number };
 
 const ram = {
   name: 'ram',
-  image: 'required',
-  rawImage: true,
-  sharesMemory: true,
+  roles: { file: { takes: 'disk', access: 'read' } },
+  scratch: 'shared',
 
-  measure({ image, signal }) {
-    return measureData(requireImage(image, 'ram'), signal);
+  measure({ disks, signal }) {
+    return measureData(sourceOf(disks), signal);
   },
 
-  async prepare({ image, memory, signal, progress }) {
-    const source = requireImage(image, 'ram');
-    await copyImage(source, memory, { signal, progress });
+  async prepare({ disks, path, memory, signal, progress }) {
+    const source = sourceOf(disks);
+    await copyDisk({ disk: source, path }, memory, { signal, progress });
     addSeals(memory.fd, F_SEAL_GROW | F_SEAL_SHRINK);
-    return { sizeBytes: source.sizeBytes };
+    return { sizeBytes: source.size };
   },
 
   async open({ memory, state, readOnly }) {
@@ -51,6 +50,11 @@ const ram = {
     return windowDisk(window, async () => {}); // the memory belongs to the keeper
   },
 } satisfies Driver<RamState>;
+
+function sourceOf({ file }: Given['disks']): Disk {
+  if (file !== undefined) return file;
+  throw new FusetapError('USAGE', 'ram: no image was given', { hint: 'name one, as ram:disk.img' });
+}
 
 async function checkSize(memory: Memory, sizeBytes: number): Promise<void> {
   const { size } = await fstatAsync(memory.fd);

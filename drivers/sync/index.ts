@@ -3,15 +3,15 @@
  * fdatasync). For logs, and for images that must not lose an acknowledged write in a power cut.
  */
 import type { Driver } from '../driver.js';
-import { imageWindow, requireImage } from '../image.js';
+import { imageWindow, ONE_FILE, requireImage } from '../image.js';
 import { windowDisk } from '../segments/window.js';
 
 const sync = {
   name: 'sync',
-  image: 'required',
+  roles: ONE_FILE,
   rawImage: true,
-  async open({ image, readOnly }) {
-    const window = imageWindow(requireImage(image, 'sync'), { readOnly, durable: true });
+  async open({ files, readOnly }) {
+    const window = imageWindow(requireImage({ files }, 'sync'), { readOnly, durable: true });
     return windowDisk(window, async () => {}); // the descriptor belongs to the process that opened the image
   },
 } satisfies Driver;

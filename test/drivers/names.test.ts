@@ -25,7 +25,7 @@ t.test('each driver is a folder with code, a page and a test', async (t) => {
   const others = folders.map(({ name }) => name).filter((name) => !driverNames.includes(name));
   t.same(
     others.sort(),
-    ['filters', 'formats', 'map', 'partitions'],
+    ['filters', 'formats', 'graph', 'map', 'partitions', 'segments'],
     'and there is no folder of a driver without its line',
   );
 });
@@ -35,7 +35,7 @@ for (const name of driverNames) {
     const driver = await loadDriver(name);
     t.equal(driver.name, name);
     // a memory that is shared can be joined by its name, without an image
-    t.equal(factsOf(name)?.needsImage, driver.image === 'required' && driver.sharesMemory !== true);
+    t.equal(factsOf(name)?.needsImage, driver.roles.file !== undefined && driver.scratch !== 'shared');
   });
 }
 

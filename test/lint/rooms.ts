@@ -293,12 +293,17 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   'mount/ledger/': { is: 'the state that outlives a server', may: ['drivers/', 'system/'] },
   'mount/runtime/': { is: 'the runtime directory: places, locks, log', may: ['drivers/', 'system/'] },
   'mount/slots/': { is: "Xen's slot numbers and names", may: ['drivers/', 'system/'] },
+  'drivers/graph/': {
+    is: 'opens the tree of a disk',
+    may: ['drivers/graph/graph.ts', 'drivers/registry.ts', 'drivers/errors.ts', 'drivers/quote.ts', 'drivers/'],
+  },
   'drivers/registry.ts': {
     is: 'from the name of a driver to its code',
     may: ['drivers/names.ts', 'drivers/errors.ts', 'drivers/quote.ts', 'drivers/'],
   },
   'drivers/names.ts': { is: 'the list of drivers; loads the code of one when asked', may: ['drivers/'] },
   'drivers/': { is: 'what a disk is', may: ['drivers/errors.ts', 'drivers/quote.ts', 'system/'] },
+  'drivers/graph/graph.ts': { is: 'the tree of a disk, as data', may: ['drivers/errors.ts', 'drivers/quote.ts'] },
   'drivers/defined.ts': { is: 'optional properties', may: [] },
   'drivers/quote.ts': { is: 'quotes values in messages', may: [] },
   'drivers/human-size.ts': { is: 'prints sizes for people', may: [] },

@@ -1,31 +1,23 @@
 /**
- * Makes the disk that is served from a driver and filters. The driver's disk is checked against the contract here, and
- * its errors can be told: a client of the disk gets only an errno, so their messages would be lost.
+ * Makes the disk that is served from an opened disk and filters. The errors of the opened disk can be told: a client
+ * gets only an errno, so their messages would be lost.
  */
 import { constants } from 'node:os';
-import type { Driver, OpenContext, RawDisk } from './driver.js';
-import { errnoOf } from './errors.js';
-import type { FilterSpec } from './filters/filter.js';
-import { makeFilter } from './filters/index.js';
-import { wrapDisk } from './filters/wrap-disk.js';
-import { checkDisk } from './third-party.js';
+import type { RawDisk } from '../driver.js';
+import { errnoOf } from '../errors.js';
+import type { FilterSpec } from './filter.js';
+import { makeFilter } from './index.js';
+import { wrapDisk } from './wrap-disk.js';
 
 /**
- * Opens the driver's disk and puts the filters in front of it: the first in the list is next to the driver.
- * @param tell called with each error of the driver's disk; errors that filters make are not told
- * @throws FusetapError USAGE for a filter that does not fit this disk; UNSUPPORTED for a disk that breaks the contract
+ * Puts the filters in front of a disk: the first in the list is next to the disk. If that fails, closes the disk.
+ * @param tell called with each error of the disk; errors that filters make are not told
+ * @throws FusetapError USAGE for a filter that does not fit this disk
  */
-export async function openFiltered(
-  driver: Driver,
-  context: OpenContext,
-  specs: readonly FilterSpec[],
-  tell?: TellError,
-): Promise<RawDisk> {
-  const filters = specs.map(makeFilter);
-  const opened = checkDisk(await driver.open(context), driver.name);
+export async function withFilters(opened: RawDisk, specs: readonly FilterSpec[], tell?: TellError): Promise<RawDisk> {
   const raw = tell === undefined ? opened : tellErrors(opened, tell);
   try {
-    return filters.reduce((next, filter) => filter(next), raw);
+    return specs.map(makeFilter).reduce((next, filter) => filter(next), raw);
   } catch (reason) {
     await raw.close();
     throw reason;

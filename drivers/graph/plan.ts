@@ -1,0 +1,92 @@
+/**
+ * What the tree of a disk needs to be opened, as far as its drivers tell without reading an image.
+ */
+import type { Driver, Role } from '../driver.js';
+import { FusetapError } from '../errors.js';
+import { quoted } from '../quote.js';
+import { loadDriver } from '../registry.js';
+import { checkGraph, isFile, type NodeSpec, nodesOf, pathOf } from './graph.js';
+
+/** How a file of a tree is opened. */
+export interface FilePlan {
+  /** never for writing, whatever the mode of the vbd */
+  readonly isRead: boolean;
+  /** its bytes are shown as they are, so it must not look like another format */
+  readonly isRaw: boolean;
+}
+
+/** Plain data. */
+export interface GraphPlan {
+  /** by path */
+  readonly files: Readonly<Record<string, FilePlan>>;
+  /** the nodes with memory that outlives a server, by path */
+  readonly scratch: Readonly<Record<string, 'own' | 'shared'>>;
+  /** an image may name more files */
+  readonly mayNeed: boolean;
+}
+
+/** The role of a driver by that name; undefined if it has none. */
+export function roleOf({ roles }: Pick<Driver, 'roles'>, name: string): Role | undefined {
+  if (Object.hasOwn(roles, name)) return roles[name]?.many ? undefined : roles[name];
+  const [, stem = ''] = /^([a-z]+)(?:0|[1-9]\d*)$/.exec(name) ?? [];
+  return Object.hasOwn(roles, stem) && roles[stem]?.many ? roles[stem] : undefined;
+}
+
+/**
+ * Loads the drivers of a tree and checks it.
+ * @throws FusetapError USAGE if a driver is given what it does not take, or lacks what it needs; errors of loadDriver
+ */
+export async function planGraph(graph: NodeSpec): Promise<GraphPlan> {
+  checkGraph(graph);
+  const files: Record<string, FilePlan> = {};
+  const scratch: Record<string, 'own' | 'shared'> = {};
+  /** nodes below a role that is only read */
+  const read = new Set<string>();
+  let mayNeed = false;
+  for (const [path, node] of nodesOf(graph)) {
+    const driver = await loadDriver(node.driver);
+    checkNode(driver, node);
+    mayNeed ||= driver.needs !== undefined;
+    if (driver.scratch !== undefined) scratch[path] = driver.scratch;
+    for (const [name, below] of Object.entries(node.on)) {
+      const at = pathOf(path, name);
+      const { takes, access } = roleOf(driver, name) as Role;
+      const isRead = access === 'read' || read.has(path);
+      if (isFile(below)) files[at] = { isRead, isRaw: takes === 'disk' || driver.rawImage === true };
+      else if (isRead) read.add(at);
+    }
+  }
+  return { files, scratch, mayNeed };
+}
+
+function checkNode(driver: Driver, { driver: name, options, on }: NodeSpec): void {
+  for (const [role, below] of Object.entries(on)) {
+    const taken = roleOf(driver, role);
+    if (taken === undefined && role === 'file' && isFile(below)) {
+      throw new FusetapError('USAGE', `driver ${name} takes no image: ${below.file}`);
+    }
+    if (taken === undefined) throw new FusetapError('USAGE', `driver ${name} takes nothing under ${quoted(role)}`);
+    if (taken.takes === 'disk' || isFile(below)) continue;
+    throw new FusetapError('USAGE', `driver ${name} takes a file, not the disk of ${below.driver}`, {
+      hint: `use ${below.driver} alone`,
+    });
+  }
+  driver.check?.(options);
+}
+
+/**
+ * @throws FusetapError USAGE if a driver lacks what it cannot do without. It is not asked for what is below memory that
+ *   exists already
+ */
+export function checkComplete(driver: Driver, { driver: name, on }: NodeSpec): void {
+  for (const [role, { isOptional = false, many = false }] of Object.entries(driver.roles)) {
+    const isGiven = many ? Object.keys(on).some((given) => roleOf(driver, given)?.many) : Object.hasOwn(on, role);
+    if (isGiven || isOptional) continue;
+    if (role === 'file') {
+      throw new FusetapError('USAGE', `driver ${name} needs an image`, { hint: `give one as ${name}:PATH` });
+    }
+    throw new FusetapError('USAGE', `driver ${name} needs something under ${quoted(role)}`, {
+      hint: 'docs/drivers.md has the roles of each driver',
+    });
+  }
+}
