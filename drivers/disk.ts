@@ -4,7 +4,7 @@
  * requests that are exact, inside the disk and not empty. Calls that a driver lacks are emulated here.
  */
 import { constants } from 'node:os';
-import type { Extent, MapView, RawDisk, Segment, WriteOptions, ZeroOptions } from './driver.js';
+import type { Change, Extent, MapView, RawDisk, Segment, WriteOptions, ZeroOptions } from './driver.js';
 import { errnoOf, FusetapError, toFusetapError } from './errors.js';
 
 const { errno: E } = constants;
@@ -45,6 +45,11 @@ export interface Disk {
   zero(offset: number, length: number, options?: Partial<ZeroOptions>): Promise<void>;
   /** The range as extents: in order, without gaps, data and hole alternating, nothing beyond the end of the disk. */
   extents(offset: number, length: number): Promise<Extent[]>;
+  /**
+   * The first ranges that differ from the base of the disk: in order, inside the range and the disk. Go on after the last
+   * one; if there is none, no more follow. UNSUPPORTED if the disk has no base.
+   */
+  changes(offset: number, length: number): Promise<Change[]>;
   /** Waits for the calls under way, then closes the driver's disk. A second call has the same outcome. */
   close(): Promise<void>;
 }
@@ -123,6 +128,16 @@ class FrontDisk implements Disk {
     checkOffset(offset);
     checkLength(length);
     return this.#run('extents', offset, () => describe(this.#raw, offset, this.#inside(offset, length)));
+  }
+
+  async changes(offset: number, length: number): Promise<Change[]> {
+    checkOffset(offset);
+    checkLength(length);
+    return this.#run('changes', offset, async () => {
+      if (this.#raw.changes === undefined) throw hasNoBase();
+      const inside = this.#inside(offset, length);
+      return inside === 0 ? [] : await this.#raw.changes(offset, inside);
+    });
   }
 
   close(): Promise<void> {
@@ -213,6 +228,13 @@ async function describeSome(raw: RawDisk, offset: number, length: number): Promi
     if (isUnsupported(error)) return [];
     throw error;
   }
+}
+
+function hasNoBase(): FusetapError {
+  return new FusetapError('UNSUPPORTED', 'the disk has no base from which it could differ', {
+    errno: E.EOPNOTSUPP,
+    hint: 'use a disk of the driver snapshot',
+  });
 }
 
 function isUnsupported(error: unknown): boolean {

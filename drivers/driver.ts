@@ -145,6 +145,14 @@ export interface Extent {
   readonly hole: boolean;
 }
 
+/** A range of the disk that was written or zeroed since the disk was made over its base. */
+export interface Change {
+  readonly offset: number;
+  readonly length: number;
+  /** zeros: it reads as zeros, and takes no space */
+  readonly kind: 'data' | 'zeros';
+}
+
 export interface WriteOptions {
   /** the write must be durable before it is acknowledged */
   readonly durable: boolean;
@@ -182,6 +190,12 @@ export interface RawDisk {
   zero?(offset: number, length: number, options: ZeroOptions): Promise<void>;
   /** Describes the range in order and without gaps; may describe more or less of it. If omitted, all is data. */
   extents?(offset: number, length: number): Promise<Extent[]>;
+  /**
+   * For a disk over a base that it does not write: the first changes in the range, in order and without overlaps, each
+   * inside the range; at least one if there is any. The caller goes on after the last one. A change may have the same
+   * bytes as the base.
+   */
+  changes?(offset: number, length: number): Promise<Change[]>;
   /**
    * Is called once before any request: from then on this process alone has the disk. `open` may run while a server that
    * is being replaced still writes, so it reads only what cannot change; the rest is read here.

@@ -29,6 +29,11 @@ const DRIVERS = {
     tapdiskType: 5,
     summary: 'a copy in memory, shared',
   },
+  snapshot: {
+    load: () => import('./snapshot/index.js'),
+    needsImage: true,
+    summary: 'writes go to memory, the base is only read',
+  },
   sync: { load: () => import('./sync/index.js'), needsImage: true, tapdiskType: 1, summary: 'as aio, writes durable' },
 } satisfies Record<string, DriverFacts>;
 
