@@ -111,7 +111,7 @@ export interface Driver<State extends Json = Json> {
   /** what the driver takes, by role; `file` is what a user names as `NAME:FILE`; none: its source is in the options */
   readonly roles: Readonly<Record<string, Role>>;
   /**
-   * The disk is the bytes of the file. A file that is recognized as another format (qcow2, gzip …) is then refused
+   * The disk is the bytes under the role `file`, or a copy of them. A file that is recognized as another format (qcow2, gzip …) is then refused
    * before `open` or `prepare`, unless the user says `--raw`.
    */
   readonly rawImage?: boolean;
