@@ -42,6 +42,8 @@ export async function planGraph(graph: NodeSpec): Promise<GraphPlan> {
   const scratch: Record<string, 'own' | 'shared'> = {};
   /** nodes below a role that is only read */
   const read = new Set<string>();
+  /** nodes below a role that takes any bytes */
+  const any = new Set<string>();
   let mayNeed = false;
   for (const [path, node] of nodesOf(graph)) {
     const driver = await loadDriver(node.driver);
@@ -50,10 +52,12 @@ export async function planGraph(graph: NodeSpec): Promise<GraphPlan> {
     if (driver.scratch !== undefined) scratch[path] = driver.scratch;
     for (const [name, below] of Object.entries(node.on)) {
       const at = pathOf(path, name);
-      const { takes, access } = roleOf(driver, name) as Role;
+      const { takes, access, anyBytes = false } = roleOf(driver, name) as Role;
       const isRead = access === 'read' || read.has(path);
-      if (isFile(below)) files[at] = { isRead, isRaw: takes === 'disk' || driver.rawImage === true };
-      else if (isRead) read.add(at);
+      const isAny = anyBytes || any.has(path);
+      if (isFile(below)) files[at] = { isRead, isRaw: !isAny && (takes === 'disk' || driver.rawImage === true) };
+      if (isRead) read.add(at);
+      if (isAny) any.add(at);
     }
   }
   return { files, scratch, mayNeed };
