@@ -57,11 +57,6 @@ export interface Role {
   readonly isOptional?: boolean;
   /** any number of them: `part` stands for `part0`, `part1` …; default: false */
   readonly many?: boolean;
-  /**
-   * A file there may look like any format: the driver reads it as one, or it is only a part of a disk. By default, a
-   * file whose bytes are shown as they are must not look like another format.
-   */
-  readonly anyBytes?: boolean;
 }
 
 /** A file that an image names. The name is hostile input: fusetap looks it up by the rules of `--backing`. */
@@ -125,7 +120,7 @@ export interface Driver<State extends Json = Json> {
   /** what the driver takes, by role; `file` is what a user names as `NAME:FILE`; none: its source is in the options */
   readonly roles: Readonly<Record<string, Role>>;
   /**
-   * The disk is the bytes of the file. A file that is recognized as another format (qcow2, gzip …) is then refused
+   * The disk is the bytes under the role `file`, or a copy of them. A file that is recognized as another format (qcow2, gzip …) is then refused
    * before `open` or `prepare`, unless the user says `--raw`.
    */
   readonly rawImage?: boolean;

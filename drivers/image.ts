@@ -13,7 +13,7 @@ export const ONE_FILE = { file: { takes: 'file', access: 'as-parent' } } as cons
 
 /** The role of a driver that reads a format: a file there, or the disk of another driver, has the format. */
 export const FORMAT_FILE = {
-  file: { takes: 'disk', access: 'as-parent', anyBytes: true },
+  file: { takes: 'disk', access: 'as-parent' },
 } as const satisfies Driver['roles'];
 
 /** The file under the role `file`, which must be there. @throws FusetapError USAGE if there is none */

@@ -22,15 +22,19 @@ import { MODES, type Mode } from './images/mode.js';
 
 export type { Disk } from '../drivers/disk.js';
 export type {
-  Driver,
   Extent,
+  Given,
   ImageFile,
   Json,
   MeasureContext,
   Memory,
+  Need,
+  NeedsContext,
   OpenContext,
   PrepareContext,
   RawDisk,
+  Role,
+  Segment,
   Window,
   WriteOptions,
   ZeroOptions,
@@ -44,6 +48,7 @@ export {
   type PlainError,
 } from '../drivers/errors.js';
 export type { FilterSpec } from '../drivers/filters/filter.js';
+export type { AnyDriver as Driver } from '../drivers/image-driver.js';
 export type { DetachOptions } from './client/index.js';
 export type {
   BusInfo,

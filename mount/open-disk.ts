@@ -4,11 +4,14 @@
  */
 import { closeSync } from 'node:fs';
 import { type Disk, frontDisk } from '../drivers/disk.js';
-import type { Driver, OpenContext } from '../drivers/driver.js';
+import type { ImageFile } from '../drivers/driver.js';
 import { FusetapError } from '../drivers/errors.js';
 import type { FilterSpec } from '../drivers/filters/filter.js';
-import { openFiltered } from '../drivers/open-filtered.js';
-import { loadDriver } from '../drivers/registry.js';
+import { withFilters } from '../drivers/filters/with-filters.js';
+import { filesOf, mainImage, type NodeSpec, simpleGraph } from '../drivers/graph/graph.js';
+import { findNeeds, type NodeMemory, type OpenedGraph, openGraph, prepareNode } from '../drivers/graph/open-graph.js';
+import { type FilePlan, planGraph } from '../drivers/graph/plan.js';
+import { quoted } from '../drivers/quote.js';
 import { memfdCreate } from '../system/libc.js';
 import { findDriver } from './client/find-driver.js';
 import { absolutePath, workingDirectory } from './client/finding/working-directory.js';
@@ -25,6 +28,8 @@ export interface OpenDiskRequest {
   readonly image: string | null;
   readonly mode: Mode;
   readonly options: Readonly<Record<string, string>>;
+  /** a tree of drivers, in place of driver, image and options */
+  readonly disk?: NodeSpec | undefined;
   /** see AttachRequest */
   readonly raw?: boolean | undefined;
   readonly filters: readonly FilterSpec[];
@@ -39,15 +44,16 @@ const NO_BUS = { mountpoint: '/proc/self/no-bus' };
  */
 export async function openDiskHere(request: OpenDiskRequest): Promise<Disk> {
   const filters = settleFilters(request.filters, workingDirectory, { provesRead: false });
-  const driver = await loadDriver(findDriver(request.driver, workingDirectory));
-  checkImageGiven(driver, request.image);
+  const driver = findDriver(request.driver, workingDirectory);
+  const image = request.image === null ? null : absolutePath(request.image);
+  const graph = request.disk ?? simpleGraph(driver, image, request.options);
   const undo: (() => void)[] = [];
   const undoAll = (): void => {
     for (const step of undo.splice(0).reverse()) step();
   };
   try {
-    const context = await openContext(driver, request, undo);
-    const disk = frontDisk(await openFiltered(driver, context, filters), context);
+    const opened = await openHere(graph, request, undo);
+    const disk = frontDisk(await withFilters(await openGraph(opened), filters), opened);
     const close = disk.close.bind(disk);
     disk.close = () => close().finally(undoAll);
     return disk;
@@ -57,34 +63,39 @@ export async function openDiskHere(request: OpenDiskRequest): Promise<Disk> {
   }
 }
 
-function checkImageGiven(driver: Driver, image: string | null): void {
-  if ((driver.image === 'required') === (image !== null)) return;
-  const what = image === null ? 'needs an image' : 'takes no image';
-  throw new FusetapError('USAGE', `driver ${driver.name} ${what}`, { hint: 'see docs/drivers.md' });
-}
-
-async function openContext(driver: Driver, request: OpenDiskRequest, undo: (() => void)[]): Promise<OpenContext> {
-  const { mode, options } = request;
-  const image =
-    request.image === null ? null : await claim(driver, { ...request, path: absolutePath(request.image) }, undo);
-  const context = { image, options, readOnly: mode === 'r' };
-  if (driver.prepare === undefined) return { ...context, memory: null, state: null };
-  const memory = { fd: memfdCreate('fusetap-disk') };
-  undo.push(() => closeSync(memory.fd));
+/** Opens what a tree needs. Images that name other files are opened by a bus only, which knows the rules for that. */
+async function openHere(graph: NodeSpec, request: OpenDiskRequest, undo: (() => void)[]): Promise<OpenedGraph> {
+  const plan = await planGraph(graph);
+  const files: Record<string, ImageFile> = {};
+  const memories: Record<string, NodeMemory> = {};
+  for (const [path, name] of filesOf(graph))
+    files[path] = await claim(name, plan.files[path] as FilePlan, request, undo);
+  const opened = { graph, files, memories, readOnly: request.mode === 'r' };
+  const [need] = plan.mayNeed ? await findNeeds(opened) : [];
+  if (need !== undefined) {
+    throw new FusetapError('UNSUPPORTED', `the image names another file: ${quoted(need.name)}`, {
+      hint: 'attach it to a bus: fusetap attach',
+    });
+  }
   const { signal } = new AbortController();
-  const state = await driver.prepare({ image, memory, options, signal, progress: () => {} });
-  return { ...context, memory, state };
+  // those below first: a memory may be a copy of what another one shows
+  for (const path of Object.keys(plan.scratch).sort((a, b) => b.length - a.length)) {
+    const memory = { fd: memfdCreate('fusetap-disk') };
+    undo.push(() => closeSync(memory.fd));
+    const work = { path: mainImage(graph) ?? '', signal, progress: () => {} };
+    memories[path] = { memory, state: await prepareNode(opened, path, memory, work) };
+  }
+  return opened;
 }
 
 async function claim(
-  driver: Driver,
-  { path, mode, raw = false, filters }: OpenDiskRequest & { readonly path: string },
+  path: string,
+  { isRead, isRaw }: FilePlan,
+  { mode, raw = false, filters }: OpenDiskRequest,
   undo: (() => void)[],
-): Promise<OpenContext['image']> {
-  // memory takes the writes, so the file is only ever read
-  const imageMode = driver.sharesMemory ? 'r' : mode;
-  const recognize = driver.rawImage && !raw ? endsShown(filters) : 'neither';
-  const image = await openImage(path, imageMode, NO_BUS, { recognize });
+): Promise<ImageFile> {
+  const imageMode = isRead ? 'r' : mode;
+  const image = await openImage(path, imageMode, NO_BUS, { recognize: isRaw && !raw ? endsShown(filters) : 'neither' });
   undo.push(() => closeSync(image.fd));
   const held = await claimImage(image, imageMode);
   undo.push(() => held.release());

@@ -11,6 +11,7 @@ import { joinDisks } from '../segments/join-disks.js';
 const concat = {
   name: 'concat',
   roles: { part: { takes: 'disk', access: 'as-parent', many: true } },
+  rawImage: true,
   check: (options) => takeOptions('concat', options, []),
   async open({ disks }) {
     const parts = numberedDisks({ disks }, 'part');

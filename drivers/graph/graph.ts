@@ -82,6 +82,11 @@ export function mainFile(top: NodeSpec): string | null {
   }
 }
 
+/** What the main file is called; null if there is none. */
+export function mainImage(top: NodeSpec): string | null {
+  return filesOf(top).get(mainFile(top) ?? '') ?? null;
+}
+
 /** The tree with something added below a node. @param node its path */
 export function withBelow(top: NodeSpec, node: string, role: string, added: NodeSpec | FileSpec): NodeSpec {
   const [first, ...rest] = node === '' ? [] : node.split('/');
@@ -128,4 +133,42 @@ export function checkGraph(top: NodeSpec): void {
 
 function tooLarge(why: string): FusetapError {
   return new FusetapError('USAGE', `the disk cannot be opened: ${why}`, { hint: 'merge files of the chain' });
+}
+
+/**
+ * A tree from JSON that somebody wrote. `options` and `on` may be omitted.
+ * @throws FusetapError USAGE that says where it is wrong, as `disk.on.file.driver`
+ */
+export function parseGraph(value: unknown, at = 'disk', depth = 1): NodeSpec {
+  if (depth > DEEPEST) throw tooLarge(`it is more than ${DEEPEST} drivers deep`);
+  const { driver, options = {}, on = {}, ...others } = objectAt(value, at);
+  const [other] = Object.keys(others);
+  if (other !== undefined) throw wrong(`${at}.${other}`, 'a node has driver, options and on');
+  if (typeof driver !== 'string' || driver === '' || driver.length > 4096) {
+    throw wrong(`${at}.driver`, 'it must be the name of a driver');
+  }
+  const texts = Object.entries(objectAt(options, `${at}.options`));
+  for (const [name, text] of texts)
+    if (typeof text !== 'string') throw wrong(`${at}.options.${name}`, 'it must be text');
+  const below = Object.entries(objectAt(on, `${at}.on`)).map(([role, each]): [string, NodeSpec | FileSpec] => {
+    const place = `${at}.on.${role}`;
+    if (!/^[a-z]+\d*$/.test(role)) throw wrong(place, 'a role has lower case letters and perhaps a number');
+    const entry = objectAt(each, place);
+    if (!Object.hasOwn(entry, 'file')) return [role, parseGraph(entry, place, depth + 1)];
+    if (typeof entry.file !== 'string' || !isAbsolute(entry.file) || Object.keys(entry).length > 1) {
+      throw wrong(place, 'a file is {"file": PATH} with an absolute path');
+    }
+    return [role, { file: entry.file }];
+  });
+  return { driver, options: Object.fromEntries(texts) as Record<string, string>, on: Object.fromEntries(below) };
+}
+
+function objectAt(value: unknown, at: string): Record<string, unknown> {
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
+  throw wrong(at, value === undefined ? 'it is missing' : 'it must be an object');
+}
+
+function wrong(at: string, why: string): FusetapError {
+  const hint = 'as {"driver": "vhd", "on": {"file": {"file": "/img/a.vhd"}}}';
+  return new FusetapError('USAGE', `${quoted(at)}: ${why}`, { hint });
 }

@@ -40,10 +40,8 @@ export async function planGraph(graph: NodeSpec): Promise<GraphPlan> {
   checkGraph(graph);
   const files: Record<string, FilePlan> = {};
   const scratch: Record<string, 'own' | 'shared'> = {};
-  /** nodes below a role that is only read */
-  const read = new Set<string>();
-  /** nodes below a role that takes any bytes */
-  const any = new Set<string>();
+  /** nodes below a role that is only read, and nodes whose bytes are not those of the disk */
+  const [read, changed] = [new Set<string>(), new Set<string>()];
   let mayNeed = false;
   for (const [path, node] of nodesOf(graph)) {
     const driver = await loadDriver(node.driver);
@@ -52,12 +50,12 @@ export async function planGraph(graph: NodeSpec): Promise<GraphPlan> {
     if (driver.scratch !== undefined) scratch[path] = driver.scratch;
     for (const [name, below] of Object.entries(node.on)) {
       const at = pathOf(path, name);
-      const { takes, access, anyBytes = false } = roleOf(driver, name) as Role;
+      const { access } = roleOf(driver, name) as Role;
       const isRead = access === 'read' || read.has(path);
-      const isAny = anyBytes || any.has(path);
-      if (isFile(below)) files[at] = { isRead, isRaw: !isAny && (takes === 'disk' || driver.rawImage === true) };
+      const isRaw = driver.rawImage === true && !changed.has(path);
+      if (isFile(below)) files[at] = { isRead, isRaw };
+      else if (!isRaw) changed.add(at);
       if (isRead) read.add(at);
-      if (isAny) any.add(at);
     }
   }
   return { files, scratch, mayNeed };

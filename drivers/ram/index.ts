@@ -23,6 +23,7 @@ export type RamState = { sizeBytes: number };
 const ram = {
   name: 'ram',
   roles: { file: { takes: 'disk', access: 'read' } },
+  rawImage: true,
   scratch: 'shared',
 
   measure({ disks, signal }) {

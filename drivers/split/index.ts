@@ -18,10 +18,11 @@ const split = {
   name: 'split',
   roles: {
     file: { takes: 'disk', access: 'as-parent' },
-    part: { takes: 'disk', access: 'as-parent', isOptional: true, many: true, anyBytes: true },
+    part: { takes: 'disk', access: 'as-parent', isOptional: true, many: true },
     /** files that show that the pieces are named in another way: a disk with one is refused */
-    stray: { takes: 'disk', access: 'read', isOptional: true, many: true, anyBytes: true },
+    stray: { takes: 'disk', access: 'read', isOptional: true, many: true },
   },
+  rawImage: true,
   check: (options) => takeOptions('split', options, []),
   async needs(context) {
     requireDisk(context, 'split');

@@ -28,7 +28,7 @@ const vmdk = {
   name: 'vmdk',
   roles: {
     file: { ...FORMAT_FILE.file, access: 'read' },
-    extent: { takes: 'disk', access: 'as-parent', isOptional: true, many: true, anyBytes: true },
+    extent: { takes: 'disk', access: 'as-parent', isOptional: true, many: true },
   },
   check: (options) => takeOptions('vmdk', options, []),
   async needs({ disks }) {

@@ -9,6 +9,7 @@
 import { existsSync } from 'node:fs';
 import { defined } from '../../drivers/defined.js';
 import { call } from '../control/call.js';
+import { sentDisk } from '../control/disk-wish.js';
 import { isNotRunning } from '../control/http-client.js';
 import type { AttachRequest, AttachResult, BusInfo, BusWishes, DetachResult } from '../control/interface.js';
 import type { Progress } from '../control/progress.js';
@@ -51,7 +52,7 @@ export async function attach(
   request: AttachRequest,
   options: AttachOptions = {},
 ): Promise<AttachResult> {
-  const body = await settleRequest(request);
+  const body = sentDisk(await settleRequest(request));
   const { onRunningBus } = await import('./on-running-bus.js');
   const { lifeline, ...patience } = options;
   const ask = (): Promise<AttachResult> => call(place, 'POST /vbds', { body, ...patience });

@@ -1,5 +1,6 @@
 /** Gives a vbd another image. */
 import { call } from '../control/call.js';
+import { sentDisk } from '../control/disk-wish.js';
 import type { SwapRequest, VbdInfo } from '../control/interface.js';
 import type { BusPlace } from '../runtime/bus-place.js';
 import type { CopyOptions } from './ram.js';
@@ -11,5 +12,5 @@ import type { CopyOptions } from './ram.js';
  *   of an attach of the image
  */
 export function swap(place: BusPlace, vdev: string, request: SwapRequest, options: CopyOptions = {}): Promise<VbdInfo> {
-  return call(place, 'POST /vbds/{vdev}/swap', { vdev, body: request, ...options });
+  return call(place, 'POST /vbds/{vdev}/swap', { vdev, body: sentDisk(request), ...options });
 }

@@ -5,6 +5,7 @@
  */
 import * as v from 'valibot';
 import type { Holder, PlainError } from '../../drivers/errors.js';
+import type { NodeSpec } from '../../drivers/graph/graph.js';
 import { MODES } from '../images/mode.js';
 import type { KindStats } from '../ledger/counters.js';
 import type {
@@ -23,6 +24,7 @@ import type {
   VbdStats,
   VersionInfo,
 } from './interface.js';
+import { BACKING_POLICIES } from './interface.js';
 
 /** A schema for each key. */
 type EntriesOf<Type> = { [Key in keyof Required<Type>]: v.GenericSchema<unknown, Type[Key]> };
@@ -104,6 +106,14 @@ export const vbd = answer<VbdInfo>()({
     v.pipe(v.array(text), v.description('NAME=VALUE, as in --filter; the first is next to the driver')),
   ),
   options: v.exactOptional(v.pipe(v.record(text, text), v.description('the options of its driver'))),
+  disk: v.exactOptional(
+    v.pipe(
+      // the tree is recursive, which parseGraph checks
+      v.record(text, v.unknown()) as unknown as v.GenericSchema<unknown, NodeSpec>,
+      v.description('the tree of its disk, if that is more than the driver over the image'),
+    ),
+  ),
+  backing: v.exactOptional(v.pipe(v.picklist(BACKING_POLICIES), v.description('which files its images may name'))),
   raw: v.exactOptional(v.pipe(flag, v.description('the image is raw whatever it looks like'))),
   partitions: v.nullable(v.array(partition)),
   sectorSize: v.exactOptional(

@@ -6,12 +6,13 @@
  */
 import type { Holder, PlainError } from '../../drivers/errors.js';
 import type { FilterSpec } from '../../drivers/filters/filter.js';
+import type { NodeSpec } from '../../drivers/graph/graph.js';
 import type { SectorBytes } from '../../drivers/partitions/index.js';
 import type { Mode } from '../images/mode.js';
 import type { KindStats } from '../ledger/counters.js';
 
 /** MAJOR.MINOR. Another MAJOR is refused; a new MINOR only adds. */
-export const INTERFACE_VERSION = '1.0';
+export const INTERFACE_VERSION = '1.1';
 /** The header of requests and answers that tells the version of the interface. */
 export const INTERFACE_HEADER = 'fusetap-interface';
 export type BusState = 'running' | 'paused' | 'restarting' | 'orphaned' | 'failed';
@@ -59,6 +60,10 @@ export interface VbdInfo {
   filters?: string[];
   /** the options of its driver; an older bus omits it */
   options?: Record<string, string>;
+  /** the tree of its disk; omitted if that is the driver over the image */
+  disk?: NodeSpec;
+  /** see AttachRequest; omitted if it is the default */
+  backing?: BackingPolicy;
   /** the attach said that the image is raw whatever it looks like; omitted if it did not */
   raw?: boolean;
   /** null if the attach did not ask for them */
@@ -123,21 +128,12 @@ export interface BusWishes {
 }
 
 /** POST /vbds */
-export interface AttachRequest extends BusWishes {
-  driver: string;
-  /** absolute path */
-  image: string | null;
+export interface AttachRequest extends BusWishes, DiskWish {
   /** a vdev, or null for the first free xvd* */
   vdev: string | null;
   mode: Mode;
   /** whether the kernel may do the I/O itself: `auto` only for ram, `on` also for files; default: `auto` */
   passthrough?: 'auto' | 'on' | 'off';
-  /** the name under which its memory is shared, ram only; default: the identity of its image */
-  share?: string | null | undefined;
-  /** driver options by name */
-  options: Record<string, string>;
-  /** use the bytes of the image as they are, even if it is recognized as another format; default: it is refused then */
-  raw?: boolean | undefined;
   /** the first is next to the driver; default: none */
   filters?: FilterSpec[] | undefined;
   /** whether to show its partitions as files; default: false */
@@ -149,6 +145,31 @@ export interface AttachRequest extends BusWishes {
   gid?: number | undefined;
   /** permission bits of its files in octal; default: `0600` */
   fileMode?: string | undefined;
+}
+
+/**
+ * Which files an image may name, as the backing file of a qcow2: those in its directory and below, any, or none. The
+ * names are looked up in the directory of the image.
+ */
+export const BACKING_POLICIES = ['same-directory', 'any', 'none'] as const;
+export type BackingPolicy = (typeof BACKING_POLICIES)[number];
+
+/** The disk that a request asks for: a driver over an image, or a tree of drivers. */
+export interface DiskWish {
+  /** if `disk` is set: of its top */
+  driver: string;
+  /** absolute path; if `disk` is set: of its main file */
+  image: string | null;
+  /** driver options by name; if `disk` is set: of its top */
+  options: Record<string, string>;
+  /** a tree of drivers; default: `driver` over `image` */
+  disk?: NodeSpec | undefined;
+  /** default: `same-directory` */
+  backing?: BackingPolicy | undefined;
+  /** the name under which its memory is shared, ram only; default: the identity of its image */
+  share?: string | null | undefined;
+  /** use the bytes of the image as they are, even if it is recognized as another format; default: it is refused then */
+  raw?: boolean | undefined;
 }
 
 /** Answer of POST /vbds. */
@@ -171,18 +192,10 @@ export interface SaveResult {
 }
 
 /** POST /vbds/VDEV/swap: gives a vbd another image. Its mode and filters stay. */
-export interface SwapRequest {
+/** The disk must have the same size. */
+export interface SwapRequest extends DiskWish {
   /** pause the vbd for the swap; default: it must be paused already */
   pause?: boolean | undefined;
-  driver: string;
-  /** absolute path; the disk must have the same size */
-  image: string | null;
-  /** see AttachRequest */
-  share?: string | null | undefined;
-  /** driver options by name */
-  options: Record<string, string>;
-  /** see AttachRequest */
-  raw?: boolean | undefined;
 }
 
 /** A ram image. */

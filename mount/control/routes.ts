@@ -15,19 +15,16 @@ import * as answers from './answers.js';
 import type { AttachRequest, BusWishes, SaveRequest, SwapRequest, UpgradeRequest } from './interface.js';
 import {
   absolutePath,
+  asDiskWish,
   busWishes,
-  driver,
+  diskWish,
   fileMode,
   flag,
   id,
-  image,
   oneOf,
-  options,
-  raw,
   seconds,
   secondsText,
   sectorSize,
-  share,
   sharesByName,
   text,
 } from './schemas.js';
@@ -83,15 +80,11 @@ export const ROUTES = {
     summary: 'Attaches an image',
     body: v.pipe(
       v.strictObject({
-        driver,
-        image,
+        ...diskWish,
         vdev: v.optional(v.pipe(v.nullable(text), v.description('null: the first free xvd*')), null),
         mode: v.optional(oneOf(MODES), 'w'),
         ...busWishes,
         passthrough: v.optional(oneOf(['auto', 'on', 'off']), 'auto'),
-        options,
-        raw,
-        share,
         filters: v.optional(
           v.pipe(
             v.array(v.strictObject({ name: text, value: v.optional(text, '') })),
@@ -106,6 +99,7 @@ export const ROUTES = {
         gid: v.optional(id),
         fileMode: v.optional(v.pipe(fileMode, v.description('permission bits of the file, octal; default: 0600'))),
       }),
+      asDiskWish(),
       sharesByName(),
     ) satisfies v.GenericSchema<unknown, AttachRequest>,
     answer: answers.attachedVbd,
@@ -159,14 +153,13 @@ export const ROUTES = {
   swap: {
     line: 'POST /vbds/{vdev}/swap',
     summary: 'Gives a vbd another image of the same size',
-    body: v.strictObject({
-      driver,
-      image,
-      share,
-      options,
-      raw,
-      pause: v.optional(v.pipe(flag, v.description('pause it for the swap; default: it must be paused already'))),
-    }) satisfies v.GenericSchema<unknown, SwapRequest>,
+    body: v.pipe(
+      v.strictObject({
+        ...diskWish,
+        pause: v.optional(v.pipe(flag, v.description('pause it for the swap; default: it must be paused already'))),
+      }),
+      asDiskWish(),
+    ) satisfies v.GenericSchema<unknown, SwapRequest>,
     answer: answers.vbd,
     tellsProgress: true,
   },

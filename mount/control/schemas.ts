@@ -3,9 +3,12 @@
  * them. Descriptions go to docs/openapi.json; messages go to a client that sent a wrong value.
  */
 import * as v from 'valibot';
+import { FusetapError } from '../../drivers/errors.js';
+import { mainImage, parseGraph } from '../../drivers/graph/graph.js';
 import { driverNames } from '../../drivers/names.js';
 import { SECTOR_SIZES } from '../../drivers/partitions/partition.js';
 import { quoted } from '../../drivers/quote.js';
+import { BACKING_POLICIES } from './interface.js';
 import { checkShareName } from './share-names.js';
 
 const atLeast = (least: number) => v.minValue<number, number, string>(least, `must be at least ${least}`);
@@ -28,15 +31,54 @@ export const driver = v.pipe(
   v.maxLength(4096, 'must have at most 4096 characters'),
   v.description(`${driverNames.join(', ')}, or the absolute path of a driver`),
 );
-export const image = v.nullable(absolutePath);
-export const options = v.optional(v.pipe(v.record(text, text), v.description('options of the driver')), {});
-export const share = v.optional(
-  v.pipe(v.nullable(text), v.description('ram only: the name under which its memory is shared')),
-);
 
-export const raw = v.optional(
-  v.pipe(flag, v.description('use the bytes of the image as they are, even if it looks like another format')),
-);
+/** The keys of DiskWish. */
+export const diskWish = {
+  driver: v.optional(driver),
+  image: v.optional(v.nullable(absolutePath)),
+  options: v.optional(v.pipe(v.record(text, text), v.description('options of the driver'))),
+  disk: v.optional(
+    v.pipe(
+      v.record(text, v.unknown(), 'must be an object'),
+      v.description(
+        'a tree of drivers, in place of driver, image and options: {driver, options, on: {ROLE: TREE | {file}}}',
+      ),
+    ),
+  ),
+  backing: v.optional(v.pipe(oneOf(BACKING_POLICIES), v.description('which files an image may name'))),
+  share: v.optional(v.pipe(v.nullable(text), v.description('ram only: the name under which its memory is shared'))),
+  raw: v.optional(
+    v.pipe(flag, v.description('use the bytes of the image as they are, even if it looks like another format')),
+  ),
+};
+
+/** The keys of a request that tell its disk, as they were received. */
+interface AskedDisk {
+  readonly driver?: string | undefined;
+  readonly image?: string | null | undefined;
+  readonly options?: Record<string, string> | undefined;
+  readonly disk?: Record<string, unknown> | undefined;
+}
+
+/** Checks the keys that tell the disk: a tree, or a driver with its image. */
+export const asDiskWish = <Request extends AskedDisk>() =>
+  v.transform((request: Request) => {
+    const { driver: name, image, options, disk } = request;
+    if (disk === undefined) {
+      if (name === undefined) throw wrongDisk('driver: is missing');
+      if (image === undefined) throw wrongDisk('image: is missing');
+      return { ...request, driver: name, image, options: options ?? {}, disk: undefined };
+    }
+    const given = Object.entries({ driver: name, image, options }).find(([, value]) => value !== undefined);
+    if (given !== undefined) throw wrongDisk(`${given[0]}: is a part of disk here`);
+    const graph = parseGraph(disk);
+    const top = { driver: graph.driver, image: mainImage(graph), options: { ...graph.options } };
+    return { ...request, ...top, disk: graph };
+  });
+
+function wrongDisk(what: string): FusetapError {
+  return new FusetapError('USAGE', `wrong request: ${what}`, { hint: 'give driver and image, or disk' });
+}
 
 /** The keys of BusWishes. */
 export const busWishes = {

@@ -80,6 +80,8 @@ export interface OpenOptions {
   readonly mayBeEmpty?: boolean;
   /** default: neither */
   readonly recognize?: RecognizedEnds;
+  /** the image must be below this directory, which has no symbolic links in its path; default: anywhere */
+  readonly below?: string;
 }
 
 /**
@@ -94,10 +96,11 @@ export async function openImage(
   path: string,
   mode: Mode,
   bus: OwnBus,
-  { mayBeEmpty = false, recognize = 'neither' }: OpenOptions = {},
+  { mayBeEmpty = false, recognize = 'neither', below }: OpenOptions = {},
 ): Promise<OpenedImage> {
   refuseBadName(path);
   const place = await follow(path, bus);
+  if (below !== undefined && !isBelow(textOf(place), below)) throw outside(path, below);
   const open = (): Promise<OpenedImage> => openAt(place, { path, mode, bus, mayBeEmpty, recognize });
   if (bus.answering === undefined) return await open();
   const at = locate(await readMounts('self'), textOf(place));
@@ -139,6 +142,14 @@ async function openAt(place: ByteString, request: OpenRequest): Promise<OpenedIm
     await closeAsync(opened);
     throw error;
   }
+}
+
+function outside(path: string, below: string): FusetapError {
+  return new FusetapError('DENIED', `${named(path)} is not below ${named(below)}`, {
+    path,
+    operation: 'open',
+    hint: 'if you trust the image that names it: --backing any',
+  });
 }
 
 function inMs(ns: bigint): number {

@@ -8,6 +8,7 @@
  *              └─ supervision/   keeps a server under the bus
  */
 import { FusetapError } from '../../drivers/errors.js';
+import { isSimple } from '../../drivers/graph/graph.js';
 import { E, setIoFlusher } from '../../system/libc.js';
 import { SideShell } from '../../system/side-shell.js';
 import { probeWith } from '../../system/stuck-processes.js';
@@ -54,19 +55,19 @@ import { mountBus, prepareRemount, releaseMount } from './mounting.js';
 import { clearMountpoint } from './mountpoint.js';
 import { type FileOwner, ownerOf, ownIdentity } from './ownership.js';
 import { RunningAttaches } from './running-attaches.js';
+import type { AttachContext } from './sources/attach-context.js';
 import { supervise } from './supervise.js';
 import type { Supervisor } from './supervision/supervisor.js';
 import { WritebackRelief } from './supervision/writeback-relief.js';
 import { type BusParts, deviceOf } from './vbds/bus-parts.js';
 import { ImageWatch } from './vbds/image-watch.js';
 import { LedgerIndexes } from './vbds/ledger-indexes.js';
-import type { Vbd } from './vbds/vbd.js';
+import { hasFile, identitiesOf, type Vbd } from './vbds/vbd.js';
 import { Activities } from './vbds/vbd-activity.js';
 import { filesOf } from './vbds/vbd-files.js';
 import { busState, busVersion, vbdFacts, vbdInfo, vbdInfoUnseen, vbdStats } from './vbds/vbd-report.js';
 import { VbdTable } from './vbds/vbd-table.js';
 import { attach } from './verbs/attach.js';
-import type { AttachContext } from './verbs/attach-context.js';
 import { Detaching } from './verbs/detach.js';
 import { DetachingWhenUnused } from './verbs/detach-when-unused.js';
 import { logCopy } from './verbs/log-copy.js';
@@ -182,7 +183,7 @@ export class Keeper implements KeeperControl {
       serverPid: () => this.#bus.server.pid,
       images: () => vbds.writtenImages(),
       flushFailed: (image, errno) => {
-        for (const vbd of vbds.all().filter(({ source }) => source.image === image)) {
+        for (const vbd of vbds.all().filter(({ source }) => hasFile(source, image))) {
           for (const { ledgerIndex } of filesOf(vbd)) ledger.noteFlushError(ledgerIndex, errno);
         }
       },
@@ -596,9 +597,10 @@ export class Keeper implements KeeperControl {
       keeperPid: process.pid,
       serverPid: server.pid,
       vbds: vbds.all().map(({ vdev, mode, paused, source }) => {
-        const { driver, imagePath, image, memory } = source;
+        const { driver, imagePath, image, memory, graph } = source;
         const identity = image && identityOf(image);
-        return { vdev, driver, mode, image: imagePath, identity, memory: memory?.id ?? null, paused };
+        const whole = isSimple(graph) ? {} : { disk: graph, identities: identitiesOf(source) };
+        return { vdev, driver, mode, image: imagePath, identity, ...whole, memory: memory?.id ?? null, paused };
       }),
     };
     this.books.attempt('bus.json', () => writeBusRecord(place.stateDir, record));

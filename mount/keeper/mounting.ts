@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { closeDevices, type KernelMount, mountKernel } from '../fuse/mounting/device.js';
 import { totalThreads } from '../fuse/protocol/thread-counts.js';
 import type { BusParts } from './vbds/bus-parts.js';
+import { bytesFd } from './vbds/vbd.js';
 
 type Mounted = Pick<BusParts, 'place' | 'transport' | 'allowOther'>;
 
@@ -37,7 +38,7 @@ export function prepareRemount({ ledger, vbds }: BusParts, register: (fd: number
   for (const vbd of vbds.all()) {
     vbd.leaving = false;
     for (const partition of vbd.partitions ?? []) partition.leaving = false;
-    const fd = vbd.source.image?.fd ?? vbd.source.memory?.fd;
+    const fd = bytesFd(vbd);
     if (fd === undefined) continue;
     // if the kernel refuses it now, threads serve the vbd, and it cannot be mapped
     if (vbd.backingId !== null) vbd.backingId = idOrNull(register(fd));

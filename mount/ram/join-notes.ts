@@ -5,11 +5,12 @@
 import { named } from '../../drivers/quote.js';
 import { readBusRecords } from '../runtime/bus-record.js';
 import type { RamLink } from './links.js';
-import { imageIdentity, type RamImageWish } from './share-rules.js';
+import { type RamImageWish, wishedIdentity } from './share-rules.js';
 import { vbdsOf } from './users.js';
 
 /** Remarks on an attach that joins a ram image, one line each. Joining by a name is what the user asked for. */
-export function describeJoin(link: RamLink, { image, share }: RamImageWish, runtimeDir: string): string[] {
+export function describeJoin(link: RamLink, wish: RamImageWish, runtimeDir: string): string[] {
+  const { image, share } = wish;
   const { copiedMs, sameAsFileMs } = link;
   const notes: string[] = [];
   if (share === null) {
@@ -17,7 +18,7 @@ export function describeJoin(link: RamLink, { image, share }: RamImageWish, runt
     const since = copiedMs === undefined ? '' : `, in use since ${timeOfDay(copiedMs)}`;
     notes.push(`shares the memory of ${user?.vdev === undefined ? '' : `${user.vdev} of `}bus ${link.bus}${since}`);
   }
-  const isCopied = image !== null && imageIdentity(image) === link.identity;
+  const isCopied = image !== null && wishedIdentity(wish) === link.identity;
   if (isCopied && sameAsFileMs !== undefined && image.modifiedMs > sameAsFileMs) {
     notes.push(
       `the copy in memory is older than ${named(image.path)}, which was changed at ${timeOfDay(image.modifiedMs)}; ` +

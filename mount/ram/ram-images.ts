@@ -16,6 +16,7 @@ import { closeSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Json } from '../../drivers/driver.js';
 import { FusetapError } from '../../drivers/errors.js';
+import type { Measured } from '../../drivers/graph/open-graph.js';
 import { memfdCreate } from '../../system/libc.js';
 import { awaitNoCopies, markWriter } from '../images/copy-lease.js';
 import type { OpenedImage } from '../images/open-image.js';
@@ -55,6 +56,8 @@ export interface RamImage {
   readonly sizeBytes: number;
   /** the path of the file that it was copied from */
   readonly image: string;
+  /** it belongs to one vbd, and no other attach finds it */
+  readonly isOwn: boolean;
   /** number of vbds of this keeper */
   users: number;
   /**
@@ -63,10 +66,11 @@ export interface RamImage {
   isWritten: boolean;
 }
 
+const UNFILLED = { state: null, filled: false, reservedBytes: 0, grantedBytes: 0 } as const;
+
 /** How a new ram image is filled. Both calls may reject. */
 export interface Filling {
-  /** the most bytes that will be filled */
-  measure(): Promise<number>;
+  measure(): Promise<Measured>;
   /** fills the memfd and seals its size; resolves to the state that the driver is given at each `open` */
   fill(memoryFd: number): Promise<Json>;
 }
@@ -104,6 +108,20 @@ export class RamImages {
       else if ('memory' in found) return found;
       else return { memory: await this.#fill(found, filling), notes: [] };
     }
+  }
+
+  /**
+   * Makes memory for one vbd: it counts as a ram image does, but no other attach finds it. The call must be paired with
+   * `release`.
+   * @param sizeBytes of the disk
+   * @throws FusetapError NO_SPACE if it would exceed the limit; what `filling` rejects with
+   */
+  async own(
+    what: { readonly driver: string; readonly image: string; readonly sizeBytes: number },
+    filling: Filling,
+  ): Promise<RamImage> {
+    const begin = (): RamLink => this.#begin({ ...what, share: '', identity: '', bus: this.#bus, ...UNFILLED });
+    return await this.#fill(await withRamLock(this.#runtimeDir, begin), filling);
   }
 
   /**
@@ -279,11 +297,10 @@ export class RamImages {
 
   #newLink(wish: RamImageWish): Omit<RamLink, 'id' | 'pid' | 'startTime' | 'link' | 'dev' | 'ino'> {
     const image = checkNew(wish);
-    const identity = imageIdentity(image);
+    const identity = wish.identity ?? imageIdentity(image);
     const { driver, share } = wish;
-    const size = { sizeBytes: image.sizeBytes, reservedBytes: 0, grantedBytes: 0 };
-    const copied = { image: image.path, identity, state: null, filled: false };
-    return { driver, share: share ?? shareOfIdentity(identity), bus: this.#bus, ...copied, ...size };
+    const copied = { image: image.path, identity, sizeBytes: image.sizeBytes };
+    return { driver, share: share ?? shareOfIdentity(identity), bus: this.#bus, ...copied, ...UNFILLED };
   }
 
   /** Makes an empty memfd and publishes a link that says that it is being copied. Under the lock. */
@@ -292,7 +309,9 @@ export class RamImages {
     const fd = memfdCreate(memfdName(id));
     const now = Date.now();
     const times = { copiedMs: now, sameAsFileMs: now };
-    const own = { ...facts, ...times, id, ...linkTarget(fd), filled: false, reservedBytes: 0, grantedBytes: 0 };
+    // memory of one vbd has a name that nobody else can have
+    const share = facts.share === '' ? id : facts.share;
+    const own = { ...facts, ...times, share, id, ...linkTarget(fd), filled: false, reservedBytes: 0, grantedBytes: 0 };
     try {
       this.#links.publish(own);
     } catch (error) {
@@ -306,13 +325,14 @@ export class RamImages {
   async #fill(link: RamLink, filling: Filling, commit: () => () => void = () => nothing): Promise<RamImage> {
     const fd = Number(link.link.split('/').at(-1));
     try {
-      const dataBytes = await filling.measure();
-      await this.#reserve(link, dataBytes);
+      const measured = await filling.measure();
+      const sizeBytes = measured.sizeBytes ?? link.sizeBytes;
+      await this.#reserve({ ...link, sizeBytes }, measured.bytes);
       const state = await filling.fill(fd);
       return await withRamLock(this.#runtimeDir, () => {
         const undo = commit();
         try {
-          return this.#hold({ ...link, state, filled: true, reservedBytes: 0 }, fd, state);
+          return this.#hold({ ...link, sizeBytes, state, filled: true, reservedBytes: 0 }, fd, state);
         } catch (error) {
           undo();
           throw error;
@@ -327,14 +347,14 @@ export class RamImages {
   /**
    * Reserves memory for the data. Unused credit is no reason to refuse, because it is taken back soon: waits for it.
    */
-  async #reserve({ id, image }: RamLink, dataBytes: number): Promise<void> {
+  async #reserve({ id, image, sizeBytes }: RamLink, dataBytes: number): Promise<void> {
     const deadline = performance.now() + RECALL_MS;
     const tryOnce = (): boolean => {
       const account = this.#links.account();
       const isShort = account.usedBytes + dataBytes > account.limitBytes;
       if (isShort && performance.now() < deadline && isGranted(account)) return false;
       refuseAboveLimit(image, dataBytes, account);
-      this.#change(id, { reservedBytes: dataBytes });
+      this.#change(id, { sizeBytes, reservedBytes: dataBytes });
       return true;
     };
     while (!(await withRamLock(this.#runtimeDir, tryOnce))) await delay(POLL_MS);
@@ -342,7 +362,9 @@ export class RamImages {
 
   #hold(link: RamLink, fd: number, state: Json): RamImage {
     this.#links.publish(link);
-    const memory = { id: link.id, fd, state, sizeBytes: link.sizeBytes, image: link.image, users: 1, isWritten: false };
+    const { id, sizeBytes, image } = link;
+    const isOwn = link.share === id;
+    const memory = { id, fd, state, sizeBytes, image, isOwn, users: 1, isWritten: false };
     this.#held.set(link.id, memory);
     return memory;
   }

@@ -5,6 +5,7 @@
  * with the same file, an empty file or no file; with another file of the same size and a remark. A file of another size
  * is refused. A name that is not in use needs an image that can be copied.
  */
+import { createHash } from 'node:crypto';
 import { FusetapError } from '../../drivers/errors.js';
 import { named } from '../../drivers/quote.js';
 import type { OpenedImage } from '../images/open-image.js';
@@ -18,19 +19,37 @@ export function imageIdentity({ kind, rdev, dev, ino, bornNs }: IdentifiedImage)
   return kind === 'block' ? `block:${rdev}` : `${dev}:${ino}:${bornNs}`;
 }
 
+/**
+ * Identifies what drivers make of an image: the identity of the image and a hash of the drivers and their options.
+ * @param image the identity of the image
+ */
+export function treeIdentity(image: string, tree: string): string {
+  return `${image}:${createHash('sha256').update(tree).digest('hex').slice(0, 12)}`;
+}
+
 export type IdentifiedImage = Pick<OpenedImage, 'kind' | 'rdev' | 'dev' | 'ino' | 'bornNs'>;
 
-/** The share name of an image if none was given: `MAJ:MIN:INODE`, or `block:MAJ:MIN`. */
+/**
+ * The share name of an image if none was given: `MAJ:MIN:INODE`, or `block:MAJ:MIN`; for what drivers make of it, with
+ * the hash of treeIdentity.
+ */
 export function shareOfIdentity(identity: string): string {
-  return identity.split(':').slice(0, 3).join(':');
+  const parts = identity.split(':');
+  const hash = parts[0] === 'block' ? parts[3] : parts[4];
+  return [...parts.slice(0, 3), ...(hash === undefined ? [] : [hash])].join(':');
+}
+
+/** The identity of what an attach would copy; null if it names no image. */
+export function wishedIdentity({ image, identity }: Pick<RamImageWish, 'image' | 'identity'>): string | null {
+  return image === null ? null : (identity ?? imageIdentity(image));
 }
 
 /** Whether a link leads to the ram image that an attach asks for. */
-export function leadsTo(link: RamLink, { driver, share, image }: RamImageWish): boolean {
+export function leadsTo(link: RamLink, { driver, share, ...wish }: RamImageWish): boolean {
   if (link.driver !== driver) return false;
   if (share !== null) return link.share === share;
-  const identity = image === null ? null : imageIdentity(image);
-  return link.identity === identity && link.share === shareOfIdentity(identity);
+  const identity = wishedIdentity(wish);
+  return identity !== null && link.identity === identity && link.share === shareOfIdentity(identity);
 }
 
 /**
@@ -38,8 +57,9 @@ export function leadsTo(link: RamLink, { driver, share, image }: RamImageWish): 
  * @returns remarks for the user
  * @throws FusetapError BUSY if the ram image is a copy of a file of another size
  */
-export function checkJoin(link: RamLink, { image }: RamImageWish): string[] {
-  if (image === null || image.sizeBytes === 0 || imageIdentity(image) === link.identity) return [];
+export function checkJoin(link: RamLink, wish: RamImageWish): string[] {
+  const { image } = wish;
+  if (image === null || image.sizeBytes === 0 || wishedIdentity(wish) === link.identity) return [];
   const [held, asked] = [named(link.image), named(image.path)];
   if (image.sizeBytes === link.sizeBytes) {
     return [`${link.share} is a copy of ${held}: the vbd shows that, not ${asked}, another file of the same size`];
@@ -80,6 +100,8 @@ export interface RamImageWish {
   readonly share: string | null;
   /** open; its size may be 0 if a name is given */
   readonly image: OpenedImage | null;
+  /** if drivers make something else of the image: see treeIdentity */
+  readonly identity?: string;
   /** aborts when the client that asked has gone away */
   readonly signal: AbortSignal;
 }

@@ -5,6 +5,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { NodeSpec } from '../../drivers/graph/graph.js';
 import { listBusNames } from './bus-place.js';
 import { replaceFile } from './replace-file.js';
 
@@ -22,6 +23,10 @@ export interface BusRecord {
     readonly image: string | null;
     /** of the image, if the vbd has it open; see identityOf */
     readonly identity: string | null;
+    /** of all files that the vbd has open, if there are others than its image */
+    readonly identities?: readonly string[];
+    /** the tree of its disk, if it is more than a driver over an image */
+    readonly disk?: NodeSpec;
     /** the id of the ram image, as in ram/ */
     readonly memory?: string | null;
     readonly paused?: boolean;
@@ -63,15 +68,20 @@ export function findBusOfPid(
 ): { bus: string; vdev?: string | undefined } | null {
   const record = readBusRecords(runtimeDir).find(({ keeperPid, serverPid }) => pid === keeperPid || pid === serverPid);
   if (record === undefined) return null;
-  return { bus: record.bus, vdev: record.vbds.find((vbd) => vbd.identity === identity)?.vdev };
+  return { bus: record.bus, vdev: record.vbds.find((vbd) => uses(vbd, identity))?.vdev };
 }
 
 /** The vbd by which a keeper or server uses an image; null if there is none, or for other processes. */
 export function findVbdOfPid(runtimeDir: string, pid: number, identity: string): { bus: string; vdev: string } | null {
   for (const { bus, keeperPid, serverPid, vbds } of readBusRecords(runtimeDir)) {
     if (pid !== keeperPid && pid !== serverPid) continue;
-    const vbd = vbds.find((candidate) => candidate.identity === identity);
+    const vbd = vbds.find((candidate) => uses(candidate, identity));
     if (vbd !== undefined) return { bus, vdev: vbd.vdev };
   }
   return null;
+}
+
+/** Whether a vbd of a record has a file open. */
+export function uses(vbd: Pick<BusRecord['vbds'][number], 'identity' | 'identities'>, identity: string): boolean {
+  return vbd.identity === identity || (vbd.identities?.includes(identity) ?? false);
 }

@@ -11,11 +11,15 @@
 import type { Json, Window } from '../../drivers/driver.js';
 import type { PlainError } from '../../drivers/errors.js';
 import type { FilterSpec } from '../../drivers/filters/filter.js';
+import type { NodeSpec } from '../../drivers/graph/graph.js';
+import type { Measured, NodeNeed } from '../../drivers/graph/open-graph.js';
+import type { GraphPlan } from '../../drivers/graph/plan.js';
 import type { PartitionTable, SectorBytes } from '../../drivers/partitions/index.js';
 import type { TransportName, VbdInfo } from '../control/interface.js';
 import type { Mode } from '../images/mode.js';
 import type { RamLink } from '../ram/links.js';
 import type { BusPlace } from '../runtime/bus-place.js';
+import type { DescribeCommand, DriverFacts } from './older-keepers.js';
 
 /** The server's only argument. */
 export interface ServerStart {
@@ -48,24 +52,55 @@ export interface ImageRef {
   readonly kind: 'file' | 'block';
   /** `device:inode`, as in bus.json */
   readonly identity?: string;
+  /** how it is open and claimed; default: as the vbd is */
+  readonly mode?: Mode;
 }
 
-/** The facts about a driver that the keeper needs for an attach. */
-export interface DriverFacts {
-  readonly image: 'required' | 'none';
-  readonly sharesMemory: boolean;
-  /** see Driver; a server of an older version omits it */
-  readonly rawImage?: boolean;
+/** The memory of a node of a disk. */
+export interface MemoryRef {
+  /** a descriptor number of the keeper, of a memfd */
+  readonly fd: number;
+  /** the link by which others find that ram image; the server publishes it again if the keeper dies; null: for nobody else */
+  readonly link: RamLink | null;
+  /** what `prepare` returned */
+  readonly state: Json | null;
 }
 
+/**
+ * The tree of a disk with what is open for it, by paths. Keepers of older versions omit it and have a disk of one driver:
+ * see older-keepers.ts.
+ */
+export interface GraphRef {
+  readonly graph: NodeSpec;
+  readonly files: Readonly<Record<string, ImageRef>>;
+  readonly memories: Readonly<Record<string, MemoryRef>>;
+}
+
+export interface PlanCommand {
+  readonly op: 'plan';
+  readonly graph: NodeSpec;
+  readonly filters: readonly FilterSpec[];
+}
+
+/** Asks what the images of a disk need besides what is open. */
+export interface NeedsCommand {
+  readonly op: 'needs';
+  readonly disk: GraphRef;
+}
+
+/** Fills the memory of a node. */
 export interface PrepareCommand {
   readonly op: 'prepare';
-  readonly driver: string;
-  readonly image: ImageRef | null;
+  readonly disk: GraphRef;
+  /** the path of the node */
+  readonly node: string;
   /** a descriptor number of the keeper, of a memfd */
   readonly memoryFd: number;
-  readonly options: Readonly<Record<string, string>>;
+  /** of the image, for messages */
+  readonly path: string;
 }
+
+export type MeasureCommand = Omit<PrepareCommand, 'op' | 'memoryFd'> & { readonly op: 'measure' };
 
 /** Copies a disk to a file of the same size, or to a FIFO. */
 export interface SaveCommand {
@@ -82,14 +117,10 @@ export interface AttachCommand {
   readonly nodeId: number;
   readonly ledgerIndex: number;
   readonly name: string;
+  /** of the top, for messages */
   readonly driver: string;
   readonly mode: Mode;
-  readonly image: ImageRef | null;
-  readonly memoryFd: number | null;
-  /** the link by which others find that ram image; the server publishes it again if the keeper dies */
-  readonly memoryLink?: RamLink | null;
-  readonly state: Json | null;
-  readonly options: Readonly<Record<string, string>>;
+  readonly disk: GraphRef;
   /** default: none (an older keeper omits it) */
   readonly filters?: readonly FilterSpec[];
   /** its size in an earlier server: if it cannot be opened again, a broken disk of this size replaces it */
@@ -101,6 +132,8 @@ export interface AttachCommand {
 export interface AttachResult {
   readonly size: number;
   readonly window: WindowFacts | null;
+  /** the path of the file that the window is in; null if it is in memory, or there is no window */
+  readonly windowFile: string | null;
   /** it cannot be written: by its mode, or because its driver cannot */
   readonly readOnly: boolean;
   /** why a disk that an earlier server had open could not be opened: every request fails with EIO; null if it could */
@@ -200,16 +233,13 @@ export type VbdFacts = Omit<
 
 /** Each command with its result. */
 export interface Commands {
-  /** also checks that the filters exist, before anything is opened */
-  describe: {
-    command: { readonly op: 'describe'; readonly driver: string; readonly filters?: readonly FilterSpec[] };
-    result: DriverFacts;
-  };
+  /** also checks that the drivers and filters exist, before anything is opened */
+  plan: { command: PlanCommand; result: GraphPlan };
+  /** of an older keeper, in place of `plan` */
+  describe: { command: DescribeCommand; result: DriverFacts };
+  needs: { command: NeedsCommand; result: { needs: NodeNeed[] } };
   /** how many bytes of memory `prepare` will use at most */
-  measure: {
-    command: Omit<PrepareCommand, 'op' | 'memoryFd'> & { readonly op: 'measure' };
-    result: { bytes: number };
-  };
+  measure: { command: MeasureCommand; result: Measured };
   prepare: { command: PrepareCommand; result: { state: Json } };
   save: { command: SaveCommand; result: null };
   /** cancels the command of that id, if it can be cancelled */

@@ -1,5 +1,5 @@
 /** Logs the errors of a disk's driver, with their messages. A program that uses the disk gets only their errno. */
-import type { TellError } from '../../drivers/open-filtered.js';
+import type { TellError } from '../../drivers/filters/with-filters.js';
 import { logEvent } from '../runtime/log.js';
 
 /** limits the log lines of a disk that fails again and again */

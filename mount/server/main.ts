@@ -20,6 +20,7 @@ import { blame, type DriversDisk } from './blame.js';
 import type { Command, Envelope, ServerMessage, ServerStart } from './commands.js';
 import { logRefusedResizes } from './log-refused-resizes.js';
 import { MemoryQuestions } from './memory-questions.js';
+import { translated } from './older-keepers.js';
 import type { Orphan } from './orphan.js';
 import { fdsOfKeeper, neededFds, type PassedFds, takePassed } from './passed-fds.js';
 import { ServerRamImages } from './ram-images.js';
@@ -142,6 +143,10 @@ async function execute(id: number, command: Command): Promise<unknown> {
 
 function act(id: number, command: Command, passed: PassedFds): Promise<unknown> {
   switch (command.op) {
+    case 'plan':
+      return server.plan(command);
+    case 'needs':
+      return server.needs(command, passed);
     case 'describe':
       return server.describe(command);
     case 'measure':
@@ -189,7 +194,7 @@ function act(id: number, command: Command, passed: PassedFds): Promise<unknown> 
 
 process.on('message', ({ id, command }: Envelope) => {
   questions.heardKeeper();
-  execute(id, command).then(
+  execute(id, translated({ command })).then(
     (result) => send({ kind: 'done', id, result }),
     (error: unknown) => {
       const message = `${command.op} failed: ${error instanceof Error ? error.message : String(error)}`;

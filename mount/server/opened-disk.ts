@@ -5,23 +5,20 @@
 import { brokenDisk } from '../../drivers/broken.js';
 import { closeAll, inTime } from '../../drivers/close-fd.js';
 import { type Disk, frontDisk } from '../../drivers/disk.js';
-import type { ImageFile, OpenContext, RawDisk } from '../../drivers/driver.js';
+import type { RawDisk } from '../../drivers/driver.js';
 import { FusetapError, isCodeMissing } from '../../drivers/errors.js';
-import { openFiltered } from '../../drivers/open-filtered.js';
-import { loadDriver } from '../../drivers/registry.js';
+import { withFilters } from '../../drivers/filters/with-filters.js';
+import { openGraph } from '../../drivers/graph/open-graph.js';
 import { windowOf } from '../../drivers/segments/one-segment.js';
-import { keepOnExec } from '../../system/libc.js';
-import { takeMarks } from '../images/claim-image.js';
 import { markWriter } from '../images/copy-lease.js';
-import { markDevice } from '../images/device-claim.js';
-import type { Mode } from '../images/mode.js';
 import type { Ledger } from '../ledger/ledger.js';
-import { limitDriver } from '../ram/bounded-disk.js';
-import type { AttachCommand, ImageRef, VbdFacts, WindowFacts } from './commands.js';
+import { limitDisk } from '../ram/bounded-disk.js';
+import type { AttachCommand, GraphRef, VbdFacts, WindowFacts } from './commands.js';
 import { logDriverErrors } from './log-driver-errors.js';
 import type { ServedPartition } from './partitions.js';
-import { asReadOnly, type PassedFds } from './passed-fds.js';
+import type { PassedFds } from './passed-fds.js';
 import type { ServedRamImage } from './ram-images.js';
+import { TakenFiles } from './taken-files.js';
 
 export interface OpenedDisk {
   readonly name: string;
@@ -36,9 +33,14 @@ export interface OpenedDisk {
   readonly partitions: ServedPartition[];
   /** the server's descriptors of image and memory */
   readonly fds: readonly number[];
+  /** the memory that its clients fill, or null */
   readonly memory: OpenedMemory | null;
-  /** identity of its image, as in bus.json */
-  readonly identity: string | null;
+  /** all memories in its tree */
+  readonly memories: readonly OpenedMemory[];
+  /** identities of its images, as in bus.json; the first is that of the main one */
+  readonly identities: readonly string[];
+  /** the paths of its files, by the server's descriptors */
+  readonly filePaths: ReadonlyMap<number, string>;
   /** the descriptor among `fds` that has the disk's bytes */
   readonly bytesFd: number | null;
   /** whether others may write the bytes too: mode w! of a file */
@@ -83,15 +85,16 @@ export async function openDisk(
   }
 }
 
-function openBroken(
-  { name, driver, ledgerIndex, mode, image }: AttachCommand,
-  size: number,
-  broken: string,
-): OpenedDisk {
+function openBroken({ name, driver, ledgerIndex, mode, disk: ref }: AttachCommand, size: number, broken: string) {
   const raw = brokenDisk(size);
   const disk = frontDisk(raw, { readOnly: mode === 'r' });
-  const bytes = { fds: [], memory: null, identity: image?.identity ?? null, bytesFd: null, isShared: false };
-  return { name, driver, disk, raw, ledgerIndex, broken, partitions: [], ...bytes, facts: null, holders: null };
+  const opened = { name, driver, disk, raw, ledgerIndex, broken, partitions: [], facts: null, holders: null };
+  const bytes = { fds: [], filePaths: new Map(), memory: null, memories: [], bytesFd: null, isShared: false };
+  return { ...opened, ...bytes, identities: identitiesOf(ref) } satisfies OpenedDisk;
+}
+
+function identitiesOf({ files }: GraphRef): string[] {
+  return [...new Set(Object.values(files).flatMap(({ identity }) => identity ?? []))];
 }
 
 async function openWithDriver(
@@ -99,66 +102,41 @@ async function openWithDriver(
   command: AttachCommand,
   passed: PassedFds,
 ): Promise<OpenedDisk> {
-  const { nodeId, ledgerIndex, name, mode, driver, filters = [], state, options, size } = command;
+  const { nodeId, ledgerIndex, name, mode, driver, filters = [], size } = command;
   const readOnly = mode === 'r';
-  const fds: number[] = [];
+  const taken = await TakenFiles.take(command.disk, passed, mode);
   try {
-    const image = command.image && openImage(command.image, readOnly, passed, fds);
-    // the marks stay as long as either process has the image open
-    if (image !== null && !passed.areShared && !takeMarks(image.fd, mode)) {
-      throw new FusetapError('BUSY', `another process has just locked the image for writing: ${image.path}`);
-    }
-    const marked = image?.kind === 'block' ? await markBlock(image, mode) : null;
-    if (marked !== null) fds.push(marked);
-    const memory = command.memoryFd === null ? null : openMemory(command.memoryFd, readOnly, passed, fds);
-    if (memory !== null && !readOnly) markWriter(memory.fd, keeperPid);
-    const context: OpenContext = { image, memory, state, readOnly, options };
-    const bounded = limitDriver(await loadDriver(driver), { ledger, ledgerIndex, ask: () => memoryWanted(nodeId) });
-    const raw = await openFiltered(bounded, context, filters, logDriverErrors({ vdev: name, driver }));
+    const memory = taken.memories[''] ?? null;
+    if (memory !== null && !readOnly) markWriter(memory.memory.fd, keeperPid);
+    const room = { ledger, ledgerIndex, ask: () => memoryWanted(nodeId) };
+    const opened = limitDisk(await openGraph(taken.opened(readOnly)), room);
+    const raw = await withFilters(opened, filters, logDriverErrors({ vdev: name, driver }));
     if (size !== undefined && raw.size !== size) {
       await inTime('closing it', raw.close());
       throw new FusetapError('FAILED', `it had ${size} bytes at attach, and has ${raw.size} now`);
     }
     const disk = frontDisk(raw, { readOnly });
-    const identity = command.image?.identity ?? null;
-    const shared = memory === null ? null : sharedMemory(command, memory.fd);
-    const bytes = { bytesFd: memory?.fd ?? image?.fd ?? null, isShared: memory === null && mode === 'w!' };
-    const held = { fds, memory: shared, identity, ...bytes };
-    return { name, driver, disk, raw, ledgerIndex, broken: null, partitions: [], ...held, facts: null, holders: null };
+    const written = readOnly ? undefined : Object.values(taken.refs).find((ref) => (ref.mode ?? mode) !== 'r');
+    const bytesFd = memory?.memory.fd ?? taken.fdOf(written ?? taken.refs.file);
+    const { fds, filePaths } = taken;
+    const memories = sharedMemories(command, taken);
+    const shared = memory === null ? null : (memories.find(({ fd }) => fd === memory.memory.fd) ?? null);
+    const held = { fds, filePaths, memory: shared, memories, identities: identitiesOf(command.disk), bytesFd };
+    const isShared = memory === null && mode === 'w!';
+    const state = { broken: null, partitions: [], facts: null, holders: null };
+    return { name, driver, disk, raw, ledgerIndex, ...held, isShared, ...state };
   } catch (error) {
-    void closeAll(fds);
+    void closeAll(taken.fds);
     throw error;
   }
 }
 
-function sharedMemory({ memoryLink, mode }: AttachCommand, fd: number): OpenedMemory | null {
-  return memoryLink == null ? null : { id: memoryLink.id, link: memoryLink, fd, mayWrite: mode !== 'r' };
-}
-
-/** @param fds gets the descriptors that the caller has to close */
-export function openImage(ref: ImageRef, readOnly: boolean, passed: PassedFds, fds: number[]): ImageFile {
-  const fd = passed.take(ref.fd, readOnly);
-  fds.push(fd);
-  // see image-fds.ts: an orphan starts programs too
-  keepOnExec(fd);
-  return { fd, path: ref.path, sizeBytes: ref.sizeBytes, kind: ref.kind };
-}
-
-/** Claims the device for the server too: the keeper's claim ends if the keeper dies. */
-async function markBlock({ fd, path }: ImageFile, mode: Mode): Promise<number | null> {
-  try {
-    return await markDevice(fd, path, mode);
-  } catch (error) {
-    console.error(`marking ${path}:`, error);
-    return null;
-  }
-}
-
-function openMemory(keeperFd: number, readOnly: boolean, passed: PassedFds, fds: number[]): { fd: number } {
-  const taken = passed.take(keeperFd, readOnly);
-  const fd = readOnly && passed.areShared ? asReadOnly(taken) : taken;
-  fds.push(fd);
-  return { fd };
+function sharedMemories({ disk, mode }: AttachCommand, taken: TakenFiles): OpenedMemory[] {
+  return Object.entries(disk.memories).flatMap(([path, { link }]) => {
+    const held = taken.memories[path];
+    if (link === null || held === undefined) return [];
+    return [{ id: link.id, link, fd: held.memory.fd, mayWrite: path === '' && mode !== 'r' }];
+  });
 }
 
 /** The files of a disk. Its own comes last, because the partitions are runs of it and must be closed before it. */
@@ -182,9 +160,13 @@ export async function closeOpenedDisk(opened: OpenedDisk): Promise<Error | null>
   return errors.find((error) => error !== null) ?? null;
 }
 
-export function windowFacts(disk: Disk): WindowFacts | null {
+/** Where the bytes of a disk are that is one run of a file. */
+export function windowFacts({ disk, filePaths }: OpenedDisk): {
+  window: WindowFacts | null;
+  windowFile: string | null;
+} {
   const window = windowOf(disk);
-  if (window === undefined) return null;
-  const { fd: _, ...facts } = window;
-  return facts;
+  if (window === undefined) return { window: null, windowFile: null };
+  const { fd, ...facts } = window;
+  return { window: facts, windowFile: filePaths.get(fd) ?? null };
 }

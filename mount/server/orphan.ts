@@ -375,8 +375,11 @@ export class Orphan implements OrphanControl {
       interface: INTERFACE_VERSION,
       keeperPid: null,
       serverPid: process.pid,
-      vbds: server.shown().map(({ nodeId, holders, facts: { vdev, driver, mode, image } }) => {
-        return { vdev, driver, mode, image, ...server.bytesOf(nodeId), paused: holders !== null };
+      vbds: server.shown().map(({ nodeId, holders, facts: { vdev, driver, mode, image, disk } }) => {
+        const { identities, memory } = server.bytesOf(nodeId);
+        const whole = disk === undefined ? {} : { disk, identities };
+        const identity = identities[0] ?? null;
+        return { vdev, driver, mode, image, identity, ...whole, memory, paused: holders !== null };
       }),
     };
     books.attempt('bus.json', () => writeBusRecord(place.stateDir, record));

@@ -13,10 +13,10 @@ import { closeSync, constants, openSync } from 'node:fs';
 import { closeAll } from '../../drivers/close-fd.js';
 import { FusetapError } from '../../drivers/errors.js';
 import { E, errnoName, lseek, receiveFds, sendFds } from '../../system/libc.js';
-import type { Command } from './commands.js';
+import type { Command, GraphRef } from './commands.js';
 
-/** a command needs at most an image and a memory */
-const MAX_FDS = 4;
+/** the kernel sends at most 253 in one message */
+const MAX_FDS = 252;
 const NUMBER_BYTES = 4;
 const SEEK_SET = 0;
 const { O_RDONLY, O_RDWR } = constants;
@@ -25,11 +25,12 @@ const { O_RDONLY, O_RDWR } = constants;
 export function neededFds(command: Command): number[] {
   switch (command.op) {
     case 'attach':
-      return command.broken === undefined ? numbers(command.image?.fd, command.memoryFd) : [];
+      return command.broken === undefined ? fdsOf(command.disk) : [];
+    case 'needs':
     case 'measure':
-      return numbers(command.image?.fd);
+      return fdsOf(command.disk);
     case 'prepare':
-      return numbers(command.image?.fd, command.memoryFd);
+      return [...fdsOf(command.disk), command.memoryFd];
     case 'swap':
     case 'sizeOf':
     case 'resize':
@@ -41,8 +42,9 @@ export function neededFds(command: Command): number[] {
   }
 }
 
-function numbers(...fds: (number | null | undefined)[]): number[] {
-  return fds.filter((fd) => fd !== null && fd !== undefined);
+/** Each once: two parts of a disk may be in one file. */
+function fdsOf({ files, memories }: GraphRef): number[] {
+  return [...new Set([...Object.values(files), ...Object.values(memories)].map(({ fd }) => fd))];
 }
 
 /**

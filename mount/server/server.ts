@@ -6,7 +6,8 @@ import { closeAll } from '../../drivers/close-fd.js';
 import type { Disk } from '../../drivers/disk.js';
 import { errnoOf, FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { makeFilter } from '../../drivers/filters/index.js';
-import { loadDriver } from '../../drivers/registry.js';
+import { findNeeds, measureNode, prepareNode } from '../../drivers/graph/open-graph.js';
+import { planGraph } from '../../drivers/graph/plan.js';
 import { saveDisk, streamDisk } from '../../drivers/save-disk.js';
 import type { VbdStats } from '../control/interface.js';
 import { readStats } from '../ledger/counters.js';
@@ -18,7 +19,10 @@ import type {
   AttachCommand,
   CommandResult,
   Commands,
+  MeasureCommand,
+  NeedsCommand,
   PartitionsCommand,
+  PlanCommand,
   PrepareCommand,
   RepartitionCommand,
   ResizeCommand,
@@ -28,18 +32,12 @@ import type {
   VbdFacts,
 } from './commands.js';
 import { FifoWriter } from './fifo-writer.js';
-import {
-  closeOpenedDisk,
-  filesOf,
-  type OpenedDisk,
-  type OpenedFile,
-  openDisk,
-  openImage,
-  windowFacts,
-} from './opened-disk.js';
+import { type DescribeCommand, describe } from './older-keepers.js';
+import { closeOpenedDisk, filesOf, type OpenedDisk, type OpenedFile, openDisk, windowFacts } from './opened-disk.js';
 import { openPartition, readTable, type ServedPartition } from './partitions.js';
 import type { PassedFds } from './passed-fds.js';
 import type { ServedRamImage } from './ram-images.js';
+import { whileOpen } from './taken-files.js';
 
 /** What other parts have to know about the disks. */
 export interface ServerEvents {
@@ -81,41 +79,34 @@ export class Server {
     this.#ledger = ledger;
   }
 
-  async describe({ driver, filters = [] }: Commands['describe']['command']): Promise<CommandResult<'describe'>> {
+  async plan({ graph, filters }: PlanCommand): Promise<CommandResult<'plan'>> {
     for (const filter of filters) makeFilter(filter);
-    const { image, sharesMemory = false, rawImage = false } = await loadDriver(driver);
-    return { image, sharesMemory, rawImage };
+    return await planGraph(graph);
+  }
+
+  async describe(command: DescribeCommand): Promise<CommandResult<'describe'>> {
+    for (const filter of command.filters ?? []) makeFilter(filter);
+    return await describe(command);
+  }
+
+  async needs({ disk }: NeedsCommand, passed: PassedFds): Promise<CommandResult<'needs'>> {
+    return await whileOpen(disk, passed, async (opened) => ({ needs: await findNeeds(opened) }));
   }
 
   async prepare(command: PrepareCommand, passed: PassedFds, means: Stoppable): Promise<CommandResult<'prepare'>> {
-    const driver = await loadDriver(command.driver);
-    const { options } = command;
-    const fds: number[] = [];
+    const { disk, node, memoryFd, path } = command;
+    const memory = { fd: passed.take(memoryFd, false) };
     try {
-      const image = command.image && openImage(command.image, true, passed, fds);
-      const memory = { fd: passed.take(command.memoryFd, false) };
-      fds.push(memory.fd);
-      const state = await driver.prepare?.({ image, memory, options, ...means });
-      return { state: state ?? null };
+      const state = await whileOpen(disk, passed, (opened) => prepareNode(opened, node, memory, { path, ...means }));
+      return { state };
     } finally {
-      await closeAll(fds);
+      await closeAll([memory.fd]);
     }
   }
 
-  async measure(
-    { driver: name, image: ref, options }: Commands['measure']['command'],
-    passed: PassedFds,
-    signal: AbortSignal,
-  ): Promise<CommandResult<'measure'>> {
-    const driver = await loadDriver(name);
-    const fds: number[] = [];
-    try {
-      const image = ref && openImage(ref, true, passed, fds);
-      const bytes = await driver.measure?.({ image, options, signal });
-      return { bytes: bytes ?? image?.sizeBytes ?? 0 };
-    } finally {
-      await closeAll(fds);
-    }
+  async measure(command: MeasureCommand, passed: PassedFds, signal: AbortSignal): Promise<CommandResult<'measure'>> {
+    const { disk, node, path } = command;
+    return await whileOpen(disk, passed, (opened) => measureNode(opened, node, { path, signal }));
   }
 
   async save({ nodeId, targetFd, isFifo }: SaveCommand, passed: PassedFds, means: Stoppable): Promise<null> {
@@ -143,7 +134,7 @@ export class Server {
     }
     this.#served.set(nodeId, opened);
     const { disk, broken } = opened;
-    return { size: disk.size, window: windowFacts(disk), readOnly: disk.readOnly, broken };
+    return { size: disk.size, ...windowFacts(opened), readOnly: disk.readOnly, broken };
   }
 
   #open(command: AttachCommand, passed: PassedFds): Promise<OpenedDisk> {
@@ -298,8 +289,9 @@ export class Server {
 
   /** The ram images of all disks that others may share. */
   memories(): ServedRamImage[] {
-    return [...this.#served.values()].flatMap(({ memory, facts }) => {
-      return memory === null ? [] : { ...memory, isReserved: memory.mayWrite && facts?.passthrough === true };
+    return [...this.#served.values()].flatMap(({ memory, memories, facts }) => {
+      const isReserved = memory?.mayWrite === true && facts?.passthrough === true;
+      return memories.map((each) => ({ ...each, isReserved: each === memory && isReserved }));
     });
   }
 
@@ -319,9 +311,9 @@ export class Server {
   }
 
   /** The identities by which others find a disk's bytes: of its image, or of its ram image. */
-  bytesOf(nodeId: number): { identity: string | null; memory: string | null } {
-    const { identity, memory } = this.#find(nodeId);
-    return { identity, memory: memory?.id ?? null };
+  bytesOf(nodeId: number): { identities: readonly string[]; memory: string | null } {
+    const { identities, memory } = this.#find(nodeId);
+    return { identities, memory: memory?.id ?? null };
   }
 
   /** The counters of requests, of each vbd and each partition. */

@@ -12,6 +12,7 @@ import { detach, pause, resume, stop } from '../client/index.js';
 import { proveReadable } from '../client/proving-read.js';
 import { swap } from '../client/swap.js';
 import { call } from '../control/call.js';
+import { sentDisk } from '../control/disk-wish.js';
 import { isNotRunning } from '../control/http-client.js';
 import type { AttachRequest, VbdInfo } from '../control/interface.js';
 import { findMinor, listMinors, pointDevice, removeMinor, requireMinor, setOwner, withMinorsLocked } from './minors.js';
@@ -64,7 +65,7 @@ export async function openMinor(name: TapName, image: TapImage, readOnly: boolea
     passthrough: 'off',
     options: {},
   };
-  const opened = await call(place, 'POST /vbds', { body });
+  const opened = await call(place, 'POST /vbds', { body: sentDisk(body) });
   try {
     await proveReadable(opened.path);
     if (findMinor(runtimeDir, minor)?.owner?.pid !== pid) throw tapdiskDied(name);

@@ -2,7 +2,10 @@
 import { type FileHandle, mkdtemp, open, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Driver, ImageFile, Json, OpenContext, PrepareContext, RawDisk } from '../../drivers/driver.js';
+import aio from '../../drivers/aio/index.js';
+import { type Disk, frontDisk } from '../../drivers/disk.js';
+import type { Driver, Given, ImageFile, Json, OpenContext, PrepareContext, RawDisk } from '../../drivers/driver.js';
+import { type AnyDriver, asDriver } from '../../drivers/image-driver.js';
 import { memfdCreate } from '../../system/libc.js';
 import { closeFd } from './close-fd.js';
 import { pieceBytes } from './pattern.js';
@@ -17,8 +20,9 @@ export interface FactoryOptions {
   readonly options?: Readonly<Record<string, string>>;
 }
 
-/** A factory for a built-in driver. The image is a sparse file; a driver with `prepare` gets a memfd. */
-export function driverFactory(driver: Driver, factoryOptions: FactoryOptions = {}): DiskFactory {
+/** A factory for a driver over one image. The image is a sparse file; a driver with `prepare` gets a memfd. */
+export function driverFactory(anyDriver: AnyDriver, factoryOptions: FactoryOptions = {}): DiskFactory {
+  const driver = asDriver(anyDriver);
   const { directory, wrap = (raw) => raw, options = {} } = factoryOptions;
   return async (request) => {
     const made = await makeImage(request, directory);
@@ -28,8 +32,8 @@ export function driverFactory(driver: Driver, factoryOptions: FactoryOptions = {
       await made.dispose();
     };
     try {
-      const prepared = { image: made.image, options };
-      const state = memory ? await prepare(driver, { ...prepared, memory }) : null;
+      const prepared = { ...(await givenFor(driver, made.image)), options };
+      const state = memory ? await prepare(driver, { ...prepared, memory, path: made.image.path }) : null;
       const context: OpenContext = { ...prepared, memory, state, readOnly: request.readOnly };
       const reopen = async () => wrap(await driver.open(context));
       return { raw: await reopen(), reopen, shrink: (size) => made.file.truncate(size), dispose };
@@ -38,6 +42,19 @@ export function driverFactory(driver: Driver, factoryOptions: FactoryOptions = {
       throw error;
     }
   };
+}
+
+/** The image under the role `file`: as it is, or as the disk of aio. */
+async function givenFor({ roles }: Driver, image: ImageFile): Promise<Given> {
+  const files = { file: image };
+  if (roles.file?.takes !== 'disk') return { files, disks: {} };
+  return { files: {}, disks: { file: await asDisk(image) } };
+}
+
+/** An image as the read-only disk that a driver is given for it. */
+export async function asDisk(image: ImageFile): Promise<Disk> {
+  const context = { files: { file: image }, disks: {}, memory: null, state: null, readOnly: true, options: {} };
+  return frontDisk(await aio.open(context), { readOnly: true });
 }
 
 async function prepare(driver: Driver, given: Omit<PrepareContext, 'signal' | 'progress'>): Promise<Json> {

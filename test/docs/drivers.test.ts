@@ -4,7 +4,7 @@ import { mkdtemp, open, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import type { Driver } from '../../drivers/driver.js';
+import type { ImageDriver as Driver } from '../../drivers/image-driver.js';
 import { checkDriver, loadThirdParty } from '../../drivers/third-party.js';
 import { type DiskFactory, diskSuite, pieceBytes } from '../conformance/index.js';
 import { readExample } from './example.js';
@@ -81,7 +81,7 @@ t.test('the driver of the page is what the contract asks for, in about 30 lines'
     .filter((line) => line.trim() !== '').length;
   t.ok(lines <= 42, `${lines} lines`);
   const driver = await loadThirdParty(path);
-  const context = { image: null, memory: null, state: null, readOnly: false, options: {} };
+  const context = { files: {}, disks: {}, memory: null, state: null, readOnly: false, options: {} };
   await t.rejects(driver.open(context), { code: 'USAGE', hint: /parts=/ });
   await t.rejects(driver.open({ ...context, options: { parts: '/nowhere' } }), { code: 'NOT_FOUND' });
 });

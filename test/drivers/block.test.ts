@@ -10,7 +10,7 @@ import { measureImage } from '../../drivers/image.js';
 import ram from '../../drivers/ram/index.js';
 import { memfdCreate } from '../../system/libc.js';
 import { closeFd } from '../conformance/close-fd.js';
-import { makeImage } from '../conformance/driver-factory.js';
+import { asDisk, makeImage } from '../conformance/driver-factory.js';
 import { patternBytes } from '../conformance/pattern.js';
 import { bySyncCalls } from '../conformance/sync-calls.js';
 
@@ -42,7 +42,14 @@ for (const [served, wrap] of [
   t.test(`a block device ${served}`, { skip }, async (t) => {
     const image = await openLoop(t);
     t.equal(await measureImage(image), SIZE);
-    const raw = await aio.open({ image, memory: null, state: null, readOnly: false, options: {} });
+    const raw = await aio.open({
+      files: { file: image },
+      disks: {},
+      memory: null,
+      state: null,
+      readOnly: false,
+      options: {},
+    });
     const disk = frontDisk(wrap(raw), { readOnly: false });
     const model = patternBytes(0, SIZE, 1);
     t.ok((await content(disk)).equals(model));
@@ -72,8 +79,9 @@ t.test('a copy of a block device in memory', { skip }, async (t) => {
   const memory = { fd: memfdCreate('block') };
   t.teardown(() => closeFd(memory.fd));
   const { signal } = new AbortController();
-  const state = await ram.prepare({ image, memory, signal, options: {}, progress: () => {} });
-  const disk = frontDisk(await ram.open({ image, memory, state, readOnly: false, options: {} }), { readOnly: false });
+  const given = { files: {}, disks: { file: await asDisk(image) }, options: {} };
+  const state = await ram.prepare({ ...given, memory, path: image.path, signal, progress: () => {} });
+  const disk = frontDisk(await ram.open({ ...given, memory, state, readOnly: false }), { readOnly: false });
   t.ok((await content(disk)).equals(patternBytes(0, SIZE, 1)));
   await disk.close();
 });

@@ -131,7 +131,11 @@ export async function writePieces(runs: readonly Run[], pieces: readonly Piece[]
 }
 
 /** Makes a sparse file of a size, with bytes at places. */
-export async function makeFile(path: string, size: number, ...parts: [at: number, bytes: Uint8Array][]): Promise<string> {
+export async function makeFile(
+  path: string,
+  size: number,
+  ...parts: [at: number, bytes: Uint8Array][]
+): Promise<string> {
   const file = await open(path, 'wx+');
   await file.truncate(size);
   for (const [at, bytes] of parts) await file.write(bytes, 0, bytes.length, at);

@@ -10,7 +10,7 @@ import { refuseIfTooLarge } from '../../drivers/ram/copy.js';
 import ram, { type RamState } from '../../drivers/ram/index.js';
 import { F_SEAL_GROW, F_SEAL_SHRINK, getSeals, MNT_DETACH, memfdCreate, mount, umount2 } from '../../system/libc.js';
 import { closeFd } from '../conformance/close-fd.js';
-import { driverFactory, type MadeImage, makeImage } from '../conformance/driver-factory.js';
+import { asDisk, driverFactory, type MadeImage, makeImage } from '../conformance/driver-factory.js';
 import { type Piece, patternBytes } from '../conformance/pattern.js';
 import { diskSuite } from '../conformance/suite.js';
 import { bySyncCalls } from '../conformance/sync-calls.js';
@@ -23,6 +23,7 @@ diskSuite({ name: 'ram', test: t, factory: driverFactory(ram), abilities });
 diskSuite({ name: 'ram in a thread', test: t, factory: driverFactory(ram, { wrap: bySyncCalls }), abilities });
 
 const MIB = 1 << 20;
+const NOTHING = { files: {}, disks: {} };
 
 t.test('memory is what the image uses: holes and pages of zeros cost nothing', async (t) => {
   const { image, file } = await newImage(t, 64 * MIB + 1, [{ offset: 10 * MIB + 5, length: 3 * 4096, seed: 1 }]);
@@ -47,7 +48,7 @@ t.test('the image is never written, and its later changes are not seen', async (
   const { image, file } = await newImage(t, 10_000, [{ offset: 0, length: 10_000, seed: 1 }]);
   const memory = newMemory(t);
   const state = await prepareRam(image, memory);
-  const disk = frontDisk(await ram.open({ image: null, memory, state, readOnly: false, options: {} }), {
+  const disk = frontDisk(await ram.open({ ...NOTHING, memory, state, readOnly: false, options: {} }), {
     readOnly: false,
   });
   await disk.write(patternBytes(0, 5000, 2), 0);
@@ -68,7 +69,7 @@ t.test('all vbds of one memory are one disk', async (t) => {
   const { image } = await newImage(t, 10_000);
   const memory = newMemory(t);
   const state = await prepareRam(image, memory);
-  const context = { image, memory, state, readOnly: false, options: {} };
+  const context = { ...NOTHING, memory, state, readOnly: false, options: {} };
   const one = frontDisk(await ram.open(context), { readOnly: false });
   const other = frontDisk(await ram.open({ ...context, readOnly: true }), { readOnly: true });
   await one.write(patternBytes(77, 500, 4), 77);
@@ -157,8 +158,9 @@ t.test('an image that cannot be read names itself and the place', async (t) => {
 t.test('prepare needs an image, open needs what prepare made', async (t) => {
   const { signal } = new AbortController();
   const memory = newMemory(t);
-  await t.rejects(ram.prepare({ image: null, memory, signal, options: {}, progress: () => {} }), { code: 'USAGE' });
-  const context = { image: null, readOnly: false, options: {} };
+  const copy = { ...NOTHING, memory, path: '', signal, options: {}, progress: () => {} };
+  await t.rejects(async () => await ram.prepare(copy), { code: 'USAGE' });
+  const context = { ...NOTHING, readOnly: false, options: {} };
   await t.rejects(ram.open({ ...context, memory: null, state: null }), { code: 'FAILED' });
   await t.rejects(ram.open({ ...context, memory, state: { sizeBytes: 5 } }), {
     code: 'FAILED',
@@ -178,7 +180,8 @@ function newMemory(t: Test): Memory {
   return { fd };
 }
 
-function prepareRam(image: ImageFile, memory: Memory, changes: Partial<PrepareContext> = {}): Promise<RamState> {
+async function prepareRam(image: ImageFile, memory: Memory, changes: Partial<PrepareContext> = {}): Promise<RamState> {
   const { signal } = new AbortController();
-  return ram.prepare({ image, memory, signal, options: {}, progress: () => {}, ...changes });
+  const given = { files: {}, disks: { file: await asDisk(image) }, options: {} };
+  return ram.prepare({ ...given, memory, path: image.path, signal, progress: () => {}, ...changes });
 }

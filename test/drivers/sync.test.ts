@@ -36,7 +36,7 @@ for (const [served, wrap] of [
 
 async function isWrittenOut(driver: Driver, wrap: (raw: RawDisk) => RawDisk, durable: boolean): Promise<boolean> {
   const made = await makeImage({ size: 1 << 20, pieces: [], readOnly: false });
-  const context = { image: made.image, memory: null, state: null, readOnly: false, options: {} };
+  const context = { files: { file: made.image }, disks: {}, memory: null, state: null, readOnly: false, options: {} };
   const disk = frontDisk(wrap(await driver.open(context)), { readOnly: false });
   await disk.write(Buffer.alloc(8192, 1), 65_536, { durable });
   const report = execFileSync('filefrag', ['-v', made.image.path], { encoding: 'utf8' });

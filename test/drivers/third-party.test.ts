@@ -4,11 +4,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { FusetapError } from '../../drivers/errors.js';
-import { openFiltered } from '../../drivers/open-filtered.js';
+import { withFilters } from '../../drivers/filters/with-filters.js';
 import { loadDriver } from '../../drivers/registry.js';
 import { checkDisk, checkDriver } from '../../drivers/third-party.js';
 
-const CONTEXT = { image: null, memory: null, state: null, readOnly: false, options: {} };
+const CONTEXT = { files: {}, disks: {}, memory: null, state: null, readOnly: false, options: {} };
 
 async function driverFile(t: Test, text: string, name = 'mine.mjs'): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), 'driver-'));
@@ -26,8 +26,8 @@ for (const [name, head] of [
   t.test(`a driver is the default export: ${name}`, async (t) => {
     const text = `${head} { name: 'mine', image: 'none', disk: ${DISK}, async open() { return this.disk; } };`;
     const driver = await loadDriver(await driverFile(t, text, name));
-    t.match(driver, { name: 'mine', image: 'none', prepare: undefined });
-    const raw = await openFiltered(driver, CONTEXT, [{ name: 'sizelimit', value: '3' }]);
+    t.match(driver, { name: 'mine', roles: {}, prepare: undefined });
+    const raw = await withFilters(await driver.open(CONTEXT), [{ name: 'sizelimit', value: '3' }]);
     const bytes = Buffer.alloc(3);
     await raw.read(bytes, 0);
     t.same([...bytes], [5, 5, 5], 'this is the disk');
@@ -116,6 +116,8 @@ t.test('a disk that a filter does not fit is closed again', async (t) => {
   } };`;
   const driver = await loadDriver(await driverFile(t, text));
   const options = { key: 'fusetap-test-closed' };
-  await t.rejects(openFiltered(driver, { ...CONTEXT, options }, [{ name: 'offset', value: '5' }]), { code: 'USAGE' });
+  await t.rejects(withFilters(await driver.open({ ...CONTEXT, options }), [{ name: 'offset', value: '5' }]), {
+    code: 'USAGE',
+  });
   t.equal((globalThis as Record<string, unknown>)[options.key], true);
 });

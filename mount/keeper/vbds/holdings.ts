@@ -3,6 +3,7 @@
  * of the order in which they were taken. A failure is logged, and the others are released all the same.
  */
 import { closeAll } from '../../../drivers/close-fd.js';
+import { defined } from '../../../drivers/defined.js';
 import { type Claim, claimImage, type DescribePid } from '../../images/claim-image.js';
 import type { Mode } from '../../images/mode.js';
 import { identityOf, type OpenedImage, type OwnBus, openImage } from '../../images/open-image.js';
@@ -16,6 +17,8 @@ export interface FileWish {
   readonly describePid: DescribePid;
   /** default: neither */
   readonly recognize?: RecognizedEnds;
+  /** see OpenOptions */
+  readonly below?: string;
 }
 
 /** An open file with its claim. Two holdings share it while a vbd is swapped to an image that it has already. */
@@ -59,11 +62,12 @@ export class Holdings {
    * @throws FusetapError see openImage and claimImage; nothing is taken then
    */
   async file(wish: FileWish, other?: Holdings): Promise<OpenedImage> {
-    const { path, mode, ownBus, describePid, recognize = 'neither' } = wish;
-    const image = await openImage(path, mode, ownBus, { recognize });
+    const { path, mode, ownBus, describePid, recognize = 'neither', below } = wish;
+    const image = await openImage(path, mode, ownBus, { recognize, ...defined({ below }) });
     const identity = identityOf(image);
     const known = this.#files.get(identity) ?? other?.find(identity);
-    if (known?.claim.mode === mode) {
+    // a disk that writes a file may also read it
+    if (known?.claim.mode === mode || (known !== undefined && mode === 'r' && this.#files.has(identity))) {
       await closeAll([image.fd]);
       this.#hold(identity, known);
       return known.image;

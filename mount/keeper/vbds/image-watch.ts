@@ -25,7 +25,7 @@ import type { ImageState } from '../../control/interface.js';
 import type { OpenedImage } from '../../images/open-image.js';
 import type { Ledger } from '../../ledger/ledger.js';
 import type { BusPlace } from '../../runtime/bus-place.js';
-import { readBusRecords } from '../../runtime/bus-record.js';
+import { readBusRecords, uses } from '../../runtime/bus-record.js';
 import type { Vbd } from './vbd.js';
 import { filesOf } from './vbd-files.js';
 import type { VbdTable } from './vbd-table.js';
@@ -245,7 +245,7 @@ function hasOtherWriter({ place }: WatchedBus, vbd: Vbd, { dev, ino }: OpenedIma
   return readBusRecords(place.runtimeDir).some(({ bus, vbds }) =>
     vbds.some((other) => {
       const isThis = bus === place.name && other.vdev === vbd.vdev;
-      return other.identity === identity && other.mode !== 'r' && !isThis;
+      return uses(other, identity) && other.mode !== 'r' && !isThis;
     }),
   );
 }

@@ -2,6 +2,7 @@
  * What `ls`, `show` and `stats` report about the vbds of a bus.
  */
 import { join } from 'node:path';
+import { isSimple } from '../../../drivers/graph/graph.js';
 import { typeName } from '../../../drivers/partitions/index.js';
 import type { BusState, BusVersion, PartitionInfo, VbdInfo, VbdStats } from '../../control/interface.js';
 import { withOpens } from '../../control/partition-opens.js';
@@ -25,9 +26,11 @@ export function vbdFacts({ place, transport, memories }: BusParts, vbd: Vbd): Vb
     size: vbd.size,
     transport,
     passthrough: vbd.backingId !== null,
-    share: source.memory && memories.shareOf(source.memory),
+    share: source.memory === null || source.memory.isOwn ? null : memories.shareOf(source.memory),
     filters: vbd.filters.map(({ name, value }) => (value === '' ? name : `${name}=${value}`)),
     options: { ...source.options },
+    ...(!isSimple(source.graph) && { disk: source.graph }),
+    ...(source.backing !== 'same-directory' && { backing: source.backing }),
     ...(source.raw && { raw: true }),
     partitions: vbd.partitions?.map((partition) => partitionInfo(place.path, vbd, partition)) ?? null,
     sectorSize: vbd.sectorBytes,

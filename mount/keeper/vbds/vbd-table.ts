@@ -6,7 +6,7 @@ import type { OpenedImage } from '../../images/open-image.js';
 import { diskSlotOf, partitionSlots } from '../../slots/partition-slots.js';
 import { refusePartition } from '../../slots/refuse-partition.js';
 import { firstFreeXvd, parseSlot, type Slot } from '../../slots/slots.js';
-import type { Vbd } from './vbd.js';
+import { type Vbd, writtenFiles } from './vbd.js';
 
 export class VbdTable {
   readonly #bus: string;
@@ -30,9 +30,10 @@ export class VbdTable {
   /** The images of vbds that may write, one for each disk below them. */
   writtenImages(): OpenedImage[] {
     const byDevice = new Map<string, OpenedImage>();
-    for (const { mode, source } of this.#bySlot.values()) {
-      const { image } = source;
-      if (image !== null && mode !== 'r') byDevice.set(image.kind === 'block' ? image.path : `${image.dev}`, image);
+    for (const { source } of this.#bySlot.values()) {
+      for (const { image } of writtenFiles(source)) {
+        byDevice.set(image.kind === 'block' ? image.path : `${image.dev}`, image);
+      }
     }
     return [...byDevice.values()];
   }

@@ -1,12 +1,12 @@
 /**
  * A vbd as its keeper knows it: all that is needed to report it, to open it in a new server, and to detach it.
  */
-import type { Json } from '../../../drivers/driver.js';
 import type { FilterSpec } from '../../../drivers/filters/filter.js';
+import { isSimple, type NodeSpec } from '../../../drivers/graph/graph.js';
 import type { SectorBytes } from '../../../drivers/partitions/index.js';
-import type { DetachedVbd } from '../../control/interface.js';
+import type { BackingPolicy, DetachedVbd, DiskWish } from '../../control/interface.js';
 import type { Mode } from '../../images/mode.js';
-import type { OpenedImage } from '../../images/open-image.js';
+import { identityOf, type OpenedImage } from '../../images/open-image.js';
 import type { RamImage } from '../../ram/ram-images.js';
 import type { Holdings } from './holdings.js';
 
@@ -34,19 +34,34 @@ export interface VbdPartition extends VbdFile {
   readonly holdings: Holdings;
 }
 
+/** A file of a disk: open and claimed as long as the vbd is attached. */
+export interface SourceFile {
+  readonly image: OpenedImage;
+  /** how it is claimed */
+  readonly mode: Mode;
+}
+
 /** Where the bytes of a vbd come from. A swap replaces it as a whole. */
 export interface VbdSource {
+  /** of the top of the tree */
   readonly driver: string;
   readonly options: Readonly<Record<string, string>>;
-  /** as requested; for ram, the image is closed after the copy */
+  /** with the files that its images name; below shared memory as it was asked for */
+  readonly graph: NodeSpec;
+  /** the path of the main file, as requested */
   readonly imagePath: string | null;
-  /** open and claimed as long as the vbd is attached; null if the bytes are in memory */
+  /** the main file; null if the bytes are in memory */
   readonly image: OpenedImage | null;
+  /** by their paths in the tree */
+  readonly files: ReadonlyMap<string, SourceFile>;
+  /** the memory of the top */
   readonly memory: RamImage | null;
-  readonly state: Json | null;
+  /** all memories, by the paths of their nodes */
+  readonly memories: ReadonlyMap<string, RamImage>;
   /** the request said that the image is raw whatever it looks like */
   readonly raw: boolean;
-  /** the image with its claim, or the memory */
+  readonly backing: BackingPolicy;
+  /** the files with their claims, and the memories */
   readonly holdings: Holdings;
 }
 
@@ -60,6 +75,8 @@ export interface Vbd extends VbdFile {
   source: VbdSource;
   /** the resources besides its source: places in the ledger, the registration for passthrough */
   readonly holdings: Holdings;
+  /** the path of the file that has the bytes of the disk as one run; null if there is none */
+  windowFile: string | null;
   /** the id of its registration for passthrough, or null; decided at attach, constant while the bus is mounted */
   backingId: number | null;
   /** the id of its registration for mappings only (mode r), or null; a swap changes it */
@@ -78,4 +95,30 @@ export interface Vbd extends VbdFile {
   partitions: readonly VbdPartition[] | null;
   /** the flush and close that are under way, which cannot be stopped; see Detaching.takeAway */
   removal?: Promise<DetachedVbd>;
+}
+
+/** The files that clients of the vbd may write, if its mode allows that. */
+export function writtenFiles({ files }: VbdSource): SourceFile[] {
+  return [...files.values()].filter(({ mode }) => mode !== 'r');
+}
+
+export function hasFile({ files }: VbdSource, { fd }: Pick<OpenedImage, 'fd'>): boolean {
+  return [...files.values()].some((file) => file.image.fd === fd);
+}
+
+/** The identities of all files, the main one first. */
+export function identitiesOf({ image, files }: VbdSource): string[] {
+  const all = [...files.values()].map((file) => identityOf(file.image));
+  return [...new Set([...(image === null ? [] : [identityOf(image)]), ...all])];
+}
+
+/** The descriptor of the file or memory that has the bytes of a disk as one run; undefined if there is none. */
+export function bytesFd({ windowFile, source }: Pick<Vbd, 'windowFile' | 'source'>): number | undefined {
+  return windowFile === null ? source.memory?.fd : source.files.get(windowFile)?.image.fd;
+}
+
+/** What to ask for to get the same source again. */
+export function wishOf({ driver, imagePath, options, graph, raw, backing }: VbdSource): DiskWish {
+  const disk = isSimple(graph) ? undefined : graph;
+  return { driver, image: imagePath, options: { ...options }, disk, raw, backing };
 }

@@ -5,9 +5,9 @@
 import type { CommandResult } from '../../server/commands.js';
 import { partitionSlot } from '../../slots/partition-slots.js';
 import type { Slot } from '../../slots/slots.js';
+import type { AttachContext } from '../sources/attach-context.js';
 import { Holdings } from '../vbds/holdings.js';
 import type { Vbd, VbdPartition } from '../vbds/vbd.js';
-import type { AttachContext } from './attach-context.js';
 
 export interface TakenPartitions {
   readonly partitions: readonly VbdPartition[];

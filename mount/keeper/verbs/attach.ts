@@ -6,7 +6,6 @@
  */
 
 import { fstatSync } from 'node:fs';
-import { isAbsolute } from 'node:path';
 import { defined } from '../../../drivers/defined.js';
 import { FusetapError } from '../../../drivers/errors.js';
 import { errnoName } from '../../../system/libc.js';
@@ -21,13 +20,13 @@ import {
 import type { RamImages } from '../../ram/ram-images.js';
 import type { AttachCommand, PartitionRef, ShowCommand, VbdFacts } from '../../server/commands.js';
 import type { Slot } from '../../slots/slots.js';
+import type { AttachContext } from '../sources/attach-context.js';
+import { graphRef } from '../sources/graph-ref.js';
+import { hasThirdParty, openSource } from '../sources/open-source.js';
 import { isServerDeath } from '../supervision/server-process.js';
 import { Holdings } from '../vbds/holdings.js';
-import type { Vbd, VbdPartition, VbdSource } from '../vbds/vbd.js';
-import type { AttachContext } from './attach-context.js';
-import { imageRef } from './attach-memory.js';
+import { bytesFd, type Vbd, type VbdPartition } from '../vbds/vbd.js';
 import { type TakenPartitions, takePartitions } from './attach-partitions.js';
-import { openSource } from './open-source.js';
 
 /** The vbd that was attached, and remarks for the user, one line each. */
 export interface AttachedVbd {
@@ -86,8 +85,10 @@ async function openAndShow(
   signal: AbortSignal,
 ): Promise<AttachedVbd | null> {
   const { server, memories } = context;
-  const once = isAbsolute(request.driver);
-  const { size, window, readOnly } = await server.request<'attach'>(attachCommand(place, memories), { once });
+  const once = hasThirdParty(place.source.graph);
+  const { size, window, windowFile, readOnly } = await server.request<'attach'>(attachCommand(place, memories), {
+    once,
+  });
   try {
     if (readOnly && place.mode !== 'r') {
       await server.request<'detach'>({ op: 'detach', nodeId: place.nodeId });
@@ -95,16 +96,14 @@ async function openAndShow(
     }
     const opened = { ...place, size };
     const taken = request.partitions ? await readPartitions(context, opened) : null;
-    const { source, holdings } = place;
+    const { holdings } = place;
     const vbd: Vbd = {
-      ...{ ...opened, partitions: taken?.partitions ?? null, backingId: null, mapId: null },
+      ...{ ...opened, partitions: taken?.partitions ?? null, windowFile, backingId: null, mapId: null },
       ...{ broken: null, paused: false, leaving: false },
     };
-    const fileBytes = source.image?.sizeBytes ?? (source.memory === null ? size : fstatSync(source.memory.fd).size);
-    const candidate = { vdev: vbd.vdev, readOnly: vbd.mode === 'r', window, fileBytes };
-    vbd.backingId = await registerIfWanted(context, request, candidate, source);
-    if (vbd.backingId === null && request.passthrough !== 'off')
-      vbd.mapId = registerForMaps(context, candidate, source);
+    const candidate = { vdev: vbd.vdev, readOnly: vbd.mode === 'r', window, fileBytes: fileBytesOf(vbd) };
+    vbd.backingId = await registerIfWanted(context, request, candidate, vbd);
+    if (vbd.backingId === null && request.passthrough !== 'off') vbd.mapId = registerForMaps(context, candidate, vbd);
     holdings.own('the registration with the kernel', () => {
       const id = vbd.backingId ?? vbd.mapId;
       if (id !== null) context.unregister(id);
@@ -139,7 +138,7 @@ async function withDiskOpen<Result>(
       return await ask();
     } catch (error) {
       const isLost = isServerDeath(error) || (error instanceof FusetapError && error.code === 'NOT_FOUND');
-      if (!isLost || isAbsolute(vbd.source.driver) || attempt === ATTEMPT_LIMIT) throw error;
+      if (!isLost || hasThirdParty(vbd.source.graph) || attempt === ATTEMPT_LIMIT) throw error;
     }
     const { broken } = await server.request<'attach'>(attachCommand(vbd, memories));
     if (broken !== null) throw new FusetapError('FAILED', `a new server cannot open ${vbd.vdev}: ${broken}`);
@@ -151,9 +150,10 @@ async function registerIfWanted(
   context: AttachContext,
   { passthrough = 'auto' }: AttachRequest,
   candidate: PassthroughCandidate,
-  { image, memory }: VbdSource,
+  vbd: Vbd,
 ): Promise<number | null> {
-  const fd = (image ?? memory)?.fd;
+  const { memory } = vbd.source;
+  const fd = bytesFd(vbd);
   if (fd === undefined || !wantsPassthrough(passthrough, candidate)) return null;
   // the kernel fills holes without asking, so memory for the whole image is reserved
   if (memory !== null && !candidate.readOnly && !(await context.memories.reserveWhole(memory))) {
@@ -173,38 +173,37 @@ async function registerIfWanted(
  * page cache of the image.
  * @returns null if it cannot be mapped, as without root
  */
-export function registerForMaps(
-  context: AttachContext,
-  candidate: PassthroughCandidate,
-  { image }: VbdSource,
-): number | null {
-  if (image === null || !candidate.readOnly || reasonNotToPassThrough(candidate) !== null) return null;
-  const id = context.register(image.fd);
+export function registerForMaps(context: AttachContext, candidate: PassthroughCandidate, vbd: Vbd): number | null {
+  const file = vbd.windowFile === null ? undefined : vbd.source.files.get(vbd.windowFile);
+  if (file === undefined || !candidate.readOnly || reasonNotToPassThrough(candidate) !== null) return null;
+  const id = context.register(file.image.fd);
   return id > 0 ? id : null;
 }
 
+function fileBytesOf({ windowFile, source, size }: Vbd): number {
+  if (windowFile !== null) return source.files.get(windowFile)?.image.sizeBytes ?? size;
+  return source.memory === null ? size : fstatSync(source.memory.fd).size;
+}
+
 /** The part of a vbd that is known when its disk is opened. */
-type OpenedVbd = Omit<Vbd, 'size' | 'backingId' | 'mapId' | 'partitions' | 'broken' | 'paused' | 'leaving'> & {
+type OpenedVbd = Omit<
+  Vbd,
+  'size' | 'windowFile' | 'backingId' | 'mapId' | 'partitions' | 'broken' | 'paused' | 'leaving'
+> & {
   readonly size?: number;
 };
 
 /** The command to open a vbd's disk: at attach, and for each new server. */
 export function attachCommand(vbd: OpenedVbd, memories: RamImages): AttachCommand {
   const { nodeId, ledgerIndex, vdev, mode, filters, size } = vbd;
-  const { driver, image, memory, state, options } = vbd.source;
-  const memoryFd = memory?.fd ?? null;
   return {
     op: 'attach',
     nodeId,
     ledgerIndex,
     name: vdev,
-    driver,
+    driver: vbd.source.driver,
     mode,
-    image: image && imageRef(image),
-    memoryFd,
-    memoryLink: memory && memories.linkOf(memory),
-    state,
-    options,
+    disk: graphRef(vbd.source, memories),
     filters,
     ...defined({ size }),
   };

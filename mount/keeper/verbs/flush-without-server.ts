@@ -7,22 +7,25 @@ import { spawn } from 'node:child_process';
 import { fsync } from 'node:fs';
 import { isAbsolute } from 'node:path';
 import { FusetapError, type PlainError } from '../../../drivers/errors.js';
+import { nodesOf } from '../../../drivers/graph/graph.js';
 import { isTimeUp, type Limit } from '../../ending/limit.js';
 import { readStats } from '../../ledger/counters.js';
 import type { BusParts } from '../vbds/bus-parts.js';
-import type { Vbd } from '../vbds/vbd.js';
+import { type Vbd, writtenFiles } from '../vbds/vbd.js';
 import { filesOf } from '../vbds/vbd-files.js';
 
 /** @returns why acknowledged writes may be lost, or null */
 export async function flushWithoutServer(bus: BusParts, vbd: Vbd, limit: Limit): Promise<PlainError | null> {
   if (vbd.mode === 'r') return null;
-  const { image, driver } = vbd.source;
-  const failure = image === null ? null : await syncImage(vbd.vdev, image.fd, limit);
-  if (failure !== null) return failure.toJSON();
+  for (const { image } of writtenFiles(vbd.source)) {
+    const failure = await syncImage(vbd.vdev, image.fd, limit);
+    if (failure !== null) return failure.toJSON();
+  }
   const earlier = flushFailedBefore(bus, vbd);
   if (earlier !== null) return earlier.toJSON();
-  if (!isAbsolute(driver) || !wasWritten(bus, vbd)) return null;
-  const message = `${vbd.vdev} was not flushed: its driver is ${driver}, and there is no server to run it`;
+  const foreign = [...nodesOf(vbd.source.graph).values()].find(({ driver }) => isAbsolute(driver));
+  if (foreign === undefined || !wasWritten(bus, vbd)) return null;
+  const message = `${vbd.vdev} was not flushed: its driver is ${foreign.driver}, and there is no server to run it`;
   return new FusetapError('FAILED', message, { operation: 'flush' }).toJSON();
 }
 

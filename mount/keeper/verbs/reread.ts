@@ -6,11 +6,11 @@
  */
 import { FusetapError } from '../../../drivers/errors.js';
 import { logEvent } from '../../runtime/log.js';
+import type { AttachContext } from '../sources/attach-context.js';
 import type { BusParts } from '../vbds/bus-parts.js';
 import { Holdings } from '../vbds/holdings.js';
 import type { Vbd, VbdPartition } from '../vbds/vbd.js';
 import { partitionRefs } from './attach.js';
-import type { AttachContext } from './attach-context.js';
 import { takePartitions } from './attach-partitions.js';
 import type { Detaching } from './detach.js';
 

@@ -1,13 +1,15 @@
 /** Reset: copies the image of a ram vbd again. The old copy is kept until the new one is complete. */
 import { FusetapError } from '../../../drivers/errors.js';
+import { isSimple, simpleGraph } from '../../../drivers/graph/graph.js';
 import type { CopyWatcher } from '../../control/progress.js';
 import { endsShown } from '../../images/refuse-foreign.js';
+import type { RamImage } from '../../ram/ram-images.js';
 import { logEvent } from '../../runtime/log.js';
+import type { AttachContext } from '../sources/attach-context.js';
+import { recopy } from '../sources/shared-memory.js';
 import type { BusParts } from '../vbds/bus-parts.js';
-import type { Vbd } from '../vbds/vbd.js';
+import { type Vbd, wishOf } from '../vbds/vbd.js';
 import { attach } from './attach.js';
-import type { AttachContext } from './attach-context.js';
-import { recopyMemory } from './attach-memory.js';
 import type { Detaching } from './detach.js';
 import { logCopy } from './log-copy.js';
 
@@ -29,19 +31,20 @@ export async function reset(resetContext: ResetContext, vbd: Vbd, watcher: CopyW
 async function resetNow({ bus, detaching, context }: ResetContext, vbd: Vbd, watcher: CopyWatcher): Promise<void> {
   const { vbds, memories } = bus;
   const { mode, filters, slot, vdev, sectorBytes } = vbd;
-  const { memory, driver, options, imagePath, raw } = vbd.source;
+  const { source } = vbd;
+  const { memory } = source;
   if (memory === null) throw notRam(vbd);
   vbds.reserve(slot, vbd.partitions !== null);
   const told = logCopy(memory.image, watcher);
   try {
     await detaching.ensureUnused(vbd, { waitMs: 0, signal: watcher.signal });
-    const recognize = raw ? 'neither' : endsShown(filters);
-    const fresh = await recopyMemory(context, { driver, options, image: memory.image, recognize }, memory, told);
+    // memory of the vbd alone is made anew by the attach
+    const fresh = memory.isOwn ? null : await copyAgain(context, vbd, memory, told);
     try {
-      const share = memories.shareOf(fresh);
+      const share = fresh && memories.shareOf(fresh);
       // passed through only if the old one was
       const passthrough = vbd.backingId === null ? 'off' : 'on';
-      const request = { driver, image: imagePath, vdev, mode, options, filters: [...filters], share, raw };
+      const request = { ...wishOf(source), vdev, mode, filters: [...filters], share };
       const partitions = vbd.partitions !== null;
       // the new file takes over the name; if the attach fails, the old file still has it
       const table = { partitions, ...(sectorBytes !== null && { sectorSize: sectorBytes }) };
@@ -49,10 +52,10 @@ async function resetNow({ bus, detaching, context }: ResetContext, vbd: Vbd, wat
       await detaching.close(vbd);
       vbds.add(again.vbd);
     } catch (error) {
-      if (vbds.has(vbd)) await memories.undoRefill(fresh, memory);
+      if (vbds.has(vbd) && fresh !== null) await memories.undoRefill(fresh, memory);
       throw error;
     } finally {
-      memories.release(fresh);
+      if (fresh !== null) memories.release(fresh);
     }
     bus.record();
     logEvent({ event: 'reset', vdev });
@@ -62,6 +65,25 @@ async function resetNow({ bus, detaching, context }: ResetContext, vbd: Vbd, wat
   } finally {
     vbds.unreserve(slot);
   }
+}
+
+/** Makes the new copy of a ram image. */
+async function copyAgain(
+  context: AttachContext,
+  { source, filters }: Vbd,
+  old: RamImage,
+  watcher: CopyWatcher,
+): Promise<RamImage> {
+  const { driver, options, raw, backing } = source;
+  // a vbd that joined the ram image by its name has no image, or another one
+  const graph = isSimple(source.graph) ? simpleGraph(driver, old.image, options) : source.graph;
+  const plan = await context.server.request<'plan'>({ op: 'plan', graph, filters });
+  return await recopy(
+    context,
+    { graph, plan },
+    { recognize: raw ? 'neither' : endsShown(filters), backing, old },
+    watcher,
+  );
 }
 
 function notRam({ vdev, source: { driver } }: Vbd): FusetapError {

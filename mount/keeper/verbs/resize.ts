@@ -7,19 +7,20 @@
  * a write behind the old end that was acknowledged is never behind the end again.
  */
 import { fstat } from 'node:fs';
-import { isAbsolute } from 'node:path';
 import { promisify } from 'node:util';
 import { FusetapError } from '../../../drivers/errors.js';
+import { isSimple } from '../../../drivers/graph/graph.js';
 import { named } from '../../../drivers/quote.js';
 import { blockDeviceSize } from '../../../system/libc.js';
 import { identityOf, type OpenedImage } from '../../images/open-image.js';
 import { logEvent } from '../../runtime/log.js';
+import type { AttachCommand } from '../../server/commands.js';
+import type { AttachContext } from '../sources/attach-context.js';
+import { hasThirdParty } from '../sources/open-source.js';
 import { isServerDeath } from '../supervision/server-process.js';
 import type { BusParts } from '../vbds/bus-parts.js';
 import type { Vbd } from '../vbds/vbd.js';
 import { attachCommand } from './attach.js';
-import type { AttachContext } from './attach-context.js';
-import { imageRef } from './attach-memory.js';
 
 const fstatAsync = promisify(fstat);
 
@@ -32,18 +33,16 @@ export interface Resizing {
 /** @throws FusetapError UNSUPPORTED for a ram image; USAGE if the image is smaller than it was; nothing has changed */
 export async function resize({ bus, context }: Resizing, vbd: Vbd, signal: AbortSignal): Promise<void> {
   await bus.activities.run(vbd, 'resizing', signal, async (given) => {
-    const { memory, image, driver } = vbd.source;
+    const { memory, image, graph } = vbd.source;
     if (memory !== null) throw isCopy(vbd);
+    if (!isSimple(graph)) throw isTree(vbd);
     await bus.images.mustAnswer(bus, vbd);
     const imageBytes = image === null ? null : await measure(image);
     if (image !== null && imageBytes !== null && imageBytes < image.sizeBytes) throw hasShrunk(vbd, image, imageBytes);
     if (image !== null) vbd.source.holdings.find(identityOf(image))?.claim.grow();
-    const once = isAbsolute(driver);
+    const once = hasThirdParty(graph);
     const { size: _, ...opened } = vbd;
-    const attach = {
-      ...attachCommand(opened, bus.memories),
-      image: image && { ...imageRef(image), sizeBytes: imageBytes ?? 0 },
-    };
+    const attach = withSize(attachCommand(opened, bus.memories), imageBytes);
     const asked = bus.server.request<'sizeOf'>({ op: 'sizeOf', attach }, { once });
     const { size } = await bus.images.whileAnswering(bus, vbd, asked);
     if (size < vbd.size) throw wouldShrink(vbd, size);
@@ -59,13 +58,13 @@ interface Sizes {
 }
 
 async function setSize({ bus, context }: Resizing, vbd: Vbd, { size, imageBytes }: Sizes): Promise<void> {
-  const { image, driver } = vbd.source;
+  const { image, graph } = vbd.source;
   const old = { size: vbd.size, imageBytes: image?.sizeBytes ?? null };
   note(vbd, { size, imageBytes });
   try {
     const attach = attachCommand(vbd, bus.memories);
     const command = { op: 'resize', attach, facts: context.facts(vbd) } as const;
-    await bus.server.request<'resize'>(command, { once: isAbsolute(driver) });
+    await bus.server.request<'resize'>(command, { once: hasThirdParty(graph) });
   } catch (error) {
     // the next server has opened the disk with the new size
     if (!isServerDeath(error)) note(vbd, old);
@@ -88,6 +87,18 @@ function note(vbd: Vbd, { size, imageBytes }: Sizes): void {
 
 async function measure({ kind, fd }: OpenedImage): Promise<number> {
   return kind === 'block' ? blockDeviceSize(fd) : (await fstatAsync(fd)).size;
+}
+
+/** The same command, but with another size of the image. */
+function withSize(command: AttachCommand, imageBytes: number | null): AttachCommand {
+  const { file } = command.disk.files;
+  if (file === undefined || imageBytes === null) return command;
+  return { ...command, disk: { ...command.disk, files: { file: { ...file, sizeBytes: imageBytes } } } };
+}
+
+function isTree({ vdev, source }: Vbd): FusetapError {
+  const message = `${vdev} cannot grow while it is attached: ${source.driver} keeps the size of the disk in its image`;
+  return new FusetapError('UNSUPPORTED', message, { hint: 'detach it and attach it again' });
 }
 
 function isCopy({ vdev }: Vbd): FusetapError {

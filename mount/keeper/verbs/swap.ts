@@ -6,18 +6,17 @@
  *
  * All or nothing: until the server has confirmed the swap, the keeper and every new server use the old image.
  */
-import { isAbsolute } from 'node:path';
 import { FusetapError } from '../../../drivers/errors.js';
 import type { SwapRequest } from '../../control/interface.js';
 import type { CopyWatcher } from '../../control/progress.js';
 import { logEvent } from '../../runtime/log.js';
+import type { AttachContext } from '../sources/attach-context.js';
+import { hasThirdParty, openSource } from '../sources/open-source.js';
 import type { BusParts } from '../vbds/bus-parts.js';
 import type { Vbd } from '../vbds/vbd.js';
 import { attachCommand } from './attach.js';
-import type { AttachContext } from './attach-context.js';
 import type { Detaching } from './detach.js';
 import { logCopy } from './log-copy.js';
-import { openSource } from './open-source.js';
 import type { Pausing } from './pause.js';
 
 /** What a swap needs of the keeper. */
@@ -48,7 +47,6 @@ async function swapPaused(
   request: SwapRequest,
   watcher: CopyWatcher,
 ): Promise<void> {
-  const { driver, image } = request;
   const old = vbd.source;
   const { source } = await openSource(context, { ...request, mode: vbd.mode, filters: vbd.filters }, watcher, old);
   try {
@@ -56,7 +54,7 @@ async function swapPaused(
     const attach = attachCommand(place, bus.memories);
     const facts = context.facts({ ...vbd, source });
     const swap = (): Promise<null> =>
-      context.server.request<'swap'>({ op: 'swap', attach, facts }, { once: isAbsolute(driver) });
+      context.server.request<'swap'>({ op: 'swap', attach, facts }, { once: hasThirdParty(source.graph) });
     await (vbd.mapId === null ? swap() : whileClosed({ detaching, context }, vbd, swap));
   } catch (error) {
     await source.holdings.release();
@@ -66,7 +64,8 @@ async function swapPaused(
   // an error of close(2) does not matter here: the server has flushed the old image
   void old.holdings.release();
   bus.record();
-  logEvent({ event: 'swapped', vdev: vbd.vdev, driver, image });
+  const { driver, imagePath } = source;
+  logEvent({ event: 'swapped', vdev: vbd.vdev, driver, image: imagePath });
 }
 
 /**

@@ -36,8 +36,8 @@ t.test('the types follow the row', async (t) => {
     call(place, 'POST /vbds/{vdev}/burn', { vdev: 'xvda' }),
     // @ts-expect-error the path has a vdev
     call(place, 'POST /vbds/{vdev}/reset', {}),
-    // @ts-expect-error the body needs an image
-    call(place, 'POST /vbds/{vdev}/swap', { vdev: 'xvda', body: { driver: 'aio' } }),
+    // @ts-expect-error an image is a path
+    call(place, 'POST /vbds/{vdev}/swap', { vdev: 'xvda', body: { driver: 'aio', image: 1 } }),
     // @ts-expect-error the request reports no progress
     call(place, 'POST /upgrade', { progress: () => {} }),
     // @ts-expect-error there is no such key

@@ -28,6 +28,7 @@ function openStage(t: Test, others: Others, looked: () => void) {
     state: null,
     sizeBytes: 1 << 30,
     image: '/a.img',
+    isOwn: false,
     users: 1,
     isWritten: false,
   };

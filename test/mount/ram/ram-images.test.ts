@@ -25,7 +25,7 @@ t.test('of what is left, half is left to others, but what is needed is given', a
   const memories = new RamImages(path, 'a', new Bookkeeping());
   const wish = { driver: 'ram', share: null, image, signal: new AbortController().signal };
   const { memory } = await memories.acquire(wish, {
-    measure: async () => 0,
+    measure: async () => ({ bytes: 0, sizeBytes: null }),
     fill: async (fd) => {
       ftruncateSync(fd, 64 * MIB);
       return null;

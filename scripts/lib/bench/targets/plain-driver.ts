@@ -1,11 +1,12 @@
 /** A typical first driver of an author: a file with promises and no window, so the event loop serves it. */
 import { fdatasync, read, write } from 'node:fs';
 import { promisify } from 'node:util';
-import type { Driver, RawDisk } from '../../../../drivers/driver.js';
+import type { RawDisk } from '../../../../drivers/driver.js';
+import type { ImageDriver } from '../../../../drivers/image-driver.js';
 
 const [readAt, writeAt, flush] = [promisify(read), promisify(write), promisify(fdatasync)];
 
-const plain: Driver = {
+const plain: ImageDriver = {
   name: 'plain',
   image: 'required',
 

@@ -1,0 +1,35 @@
+/** The tree of a disk with what the keeper has open for it, in the form of the server's commands. */
+import type { NodeSpec } from '../../../drivers/graph/graph.js';
+import { identityOf, type OpenedImage } from '../../images/open-image.js';
+import type { RamImage, RamImages } from '../../ram/ram-images.js';
+import type { GraphRef, ImageRef, MemoryRef } from '../../server/commands.js';
+import type { SourceFile } from '../vbds/vbd.js';
+
+export interface HeldTree {
+  readonly graph: NodeSpec;
+  readonly files: ReadonlyMap<string, SourceFile>;
+  readonly memories: ReadonlyMap<string, RamImage>;
+}
+
+export function graphRef({ graph, files, memories }: HeldTree, ramImages: RamImages): GraphRef {
+  return {
+    graph,
+    files: mapped(files, ({ image, mode }) => ({ ...imageRef(image), mode })),
+    memories: mapped(memories, (memory): MemoryRef => {
+      return { fd: memory.fd, link: ramImages.linkOf(memory), state: memory.state };
+    }),
+  };
+}
+
+function mapped<Value, Result>(
+  entries: ReadonlyMap<string, Value>,
+  change: (value: Value) => Result,
+): Record<string, Result> {
+  return Object.fromEntries([...entries].map(([path, value]) => [path, change(value)]));
+}
+
+/** An image in the form of the server's commands. */
+export function imageRef(image: OpenedImage): ImageRef {
+  const { fd, path, sizeBytes, kind } = image;
+  return { fd, path, sizeBytes, kind, identity: identityOf(image) };
+}

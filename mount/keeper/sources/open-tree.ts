@@ -1,0 +1,157 @@
+/**
+ * Opens all that the tree of a disk needs: memories that others may share, then files, then the files that images name,
+ * then memory of the disk's own.
+ *
+ *      shared memory (ram) ──► joined, or filled from what is below it (shared-memory.ts)
+ *      files that the user names ──► opened and claimed, with the mode of the vbd or mode r
+ *      server: what do the images need? ──► names looked up by the policy (named-files.ts), opened, claimed … until nothing
+ *      own memory (snapshot) ──► made
+ *
+ * The keeper never reads an image: it opens what the server's drivers ask for.
+ */
+
+import { entriesBelow, filesOf, type NodeSpec, nodeAt, pathOf } from '../../../drivers/graph/graph.js';
+import type { FilePlan, GraphPlan } from '../../../drivers/graph/plan.js';
+import type { BackingPolicy } from '../../control/interface.js';
+import type { CopyWatcher } from '../../control/progress.js';
+import type { Mode } from '../../images/mode.js';
+import type { RecognizedEnds } from '../../images/refuse-foreign.js';
+import type { Filling, RamImage } from '../../ram/ram-images.js';
+import type { Holdings } from '../vbds/holdings.js';
+import type { SourceFile } from '../vbds/vbd.js';
+import { type AttachContext, ownBus } from './attach-context.js';
+import { graphRef } from './graph-ref.js';
+import { addNamedFile } from './named-files.js';
+import { joinOrFill } from './shared-memory.js';
+
+/** How a tree is opened. */
+export interface TreeWish {
+  /** of the vbd; `r` for what is only copied */
+  readonly mode: Mode;
+  /** the name of the memory of the top; null: it is found by its image */
+  readonly share: string | null;
+  /** the ends of files that are shown as they are */
+  readonly recognize: RecognizedEnds;
+  readonly backing: BackingPolicy;
+  /** gets what is opened */
+  readonly holdings: Holdings;
+  /** a file that is open there already is shared */
+  readonly old?: Holdings | undefined;
+}
+
+/** A tree with what is open for it, by paths. */
+export interface OpenedTree {
+  /** with the files that images name */
+  readonly graph: NodeSpec;
+  readonly files: ReadonlyMap<string, SourceFile>;
+  readonly memories: ReadonlyMap<string, RamImage>;
+  /** remarks for the user, one line each */
+  readonly notes: readonly string[];
+}
+
+export class TreeOpening {
+  readonly #context: AttachContext;
+  readonly #wish: TreeWish;
+  readonly #watcher: CopyWatcher;
+  readonly #files = new Map<string, SourceFile>();
+  readonly #memories = new Map<string, RamImage>();
+  readonly #notes: string[] = [];
+
+  constructor(context: AttachContext, wish: TreeWish, watcher: CopyWatcher) {
+    this.#context = context;
+    this.#wish = wish;
+    this.#watcher = watcher;
+  }
+
+  /** @throws FusetapError if anything cannot be opened; the owner of the holdings releases what was opened until then */
+  async open(graph: NodeSpec, plan: GraphPlan): Promise<OpenedTree> {
+    const shared = outermost(Object.keys(plan.scratch).filter((path) => plan.scratch[path] === 'shared'));
+    for (const path of shared) await this.#openShared(graph, plan, path);
+    await this.#openFiles(graph, plan);
+    const found = plan.mayNeed ? await this.#openNamed(graph) : graph;
+    const own = outermost(Object.keys(plan.scratch).filter((path) => plan.scratch[path] === 'own'));
+    for (const path of own) if (!isBelowAny(path, shared)) await this.#makeOwn(found, path);
+    return { graph: found, files: this.#files, memories: this.#memories, notes: this.#notes };
+  }
+
+  #keep(path: string, memory: RamImage): void {
+    const { memories } = this.#context;
+    this.#wish.holdings.own('a ram image', () => memories.release(memory));
+    this.#memories.set(path, memory);
+  }
+
+  async #openShared(graph: NodeSpec, plan: GraphPlan, path: string): Promise<void> {
+    const { recognize, backing, share } = this.#wish;
+    const wish = { recognize, backing, share: path === '' ? share : null };
+    const part = { graph: nodeAt(graph, path), plan: planBelow(plan, path) };
+    const { memory, notes } = await joinOrFill(this.#context, part, wish, this.#watcher);
+    this.#keep(path, memory);
+    this.#notes.push(...notes);
+  }
+
+  /** Opens the files of the tree that are not open yet, and not below shared memory. */
+  async #openFiles(graph: NodeSpec, { files }: GraphPlan, below?: string): Promise<void> {
+    for (const [path, name] of filesOf(graph)) {
+      if (this.#files.has(path) || isBelowAny(path, [...this.#memories.keys()])) continue;
+      await this.#openFile(path, name, files[path] as FilePlan, below);
+    }
+  }
+
+  /** @param below see OpenOptions; for a file that an image names, whose format the image says */
+  async #openFile(path: string, name: string, { isRead, isRaw }: FilePlan, below?: string): Promise<void> {
+    const { holdings, old, recognize } = this.#wish;
+    const mode = isRead ? 'r' : this.#wish.mode;
+    const { describePid } = this.#context;
+    const wish = { path: name, mode, ownBus: ownBus(this.#context), describePid } as const;
+    const how = below === undefined ? { recognize: isRaw ? recognize : ('neither' as const) } : { below };
+    const image = await holdings.file({ ...wish, ...how }, old);
+    this.#files.set(path, { image, mode });
+    this.#watcher.signal.throwIfAborted();
+  }
+
+  /** Opens what the images name, until they need nothing more. */
+  async #openNamed(asked: NodeSpec): Promise<NodeSpec> {
+    let graph = asked;
+    for (;;) {
+      const disk = graphRef({ graph, files: this.#files, memories: this.#memories }, this.#context.memories);
+      const { needs } = await this.#context.server.request<'needs'>({ op: 'needs', disk });
+      if (needs.length === 0) return graph;
+      for (const need of needs) {
+        const added = addNamedFile({ graph, files: this.#files }, need, this.#wish.backing);
+        const plan = await this.#context.server.request<'plan'>({ op: 'plan', graph: added.graph, filters: [] });
+        await this.#openFile(added.path, added.name, plan.files[added.path] as FilePlan, added.below);
+        added.refuseCircle(this.#files);
+        graph = added.graph;
+      }
+    }
+  }
+
+  async #makeOwn(graph: NodeSpec, path: string): Promise<void> {
+    const { memories, server } = this.#context;
+    const { signal, progress } = this.#watcher;
+    const image = filesOf(graph).get(pathOf(path, 'file')) ?? '';
+    const disk = graphRef({ graph, files: this.#files, memories: this.#memories }, memories);
+    const place = { disk, node: path, path: image };
+    const filling: Filling = {
+      measure: () => server.request<'measure'>({ op: 'measure', ...place }, { signal }),
+      fill: async (memoryFd) => {
+        const { state } = await server.request<'prepare'>({ op: 'prepare', ...place, memoryFd }, { signal, progress });
+        return state;
+      },
+    };
+    this.#keep(path, await memories.own({ driver: nodeAt(graph, path).driver, image, sizeBytes: 0 }, filling));
+  }
+}
+
+/** The paths that are not below another one. */
+function outermost(paths: readonly string[]): string[] {
+  return paths.filter((path) => !isBelowAny(path, paths));
+}
+
+function isBelowAny(path: string, nodes: readonly string[]): boolean {
+  return nodes.some((node) => path !== node && (node === '' || path.startsWith(`${node}/`)));
+}
+
+function planBelow({ files, scratch, mayNeed }: GraphPlan, path: string): GraphPlan {
+  return { files: entriesBelow(files, path), scratch: entriesBelow(scratch, path), mayNeed };
+}

@@ -1,0 +1,161 @@
+/**
+ * Memory that vbds share (ram): the one that exists, or a new copy. The files that it is copied from are claimed for
+ * reading (rule 8) only while they are copied: a vbd that joins an existing ram image does not read them.
+ */
+import { closeAll } from '../../../drivers/close-fd.js';
+import { FusetapError } from '../../../drivers/errors.js';
+import { filesOf, isSimple, mainImage, type NodeSpec } from '../../../drivers/graph/graph.js';
+import type { Measured } from '../../../drivers/graph/open-graph.js';
+import type { GraphPlan } from '../../../drivers/graph/plan.js';
+import type { BackingPolicy } from '../../control/interface.js';
+import type { CopyWatcher } from '../../control/progress.js';
+import { identityOf, type OpenedImage, openImage } from '../../images/open-image.js';
+import type { RecognizedEnds } from '../../images/refuse-foreign.js';
+import type { AcquiredRamImage, Filling, RamImage } from '../../ram/ram-images.js';
+import { imageIdentity, treeIdentity } from '../../ram/share-rules.js';
+import type { GraphRef } from '../../server/commands.js';
+import { Holdings } from '../vbds/holdings.js';
+import { type AttachContext, ownBus } from './attach-context.js';
+import { graphRef } from './graph-ref.js';
+import { TreeOpening } from './open-tree.js';
+
+/** A tree whose top has the memory. */
+export interface SharedTree {
+  readonly graph: NodeSpec;
+  readonly plan: GraphPlan;
+}
+
+export interface SharedWish {
+  readonly recognize: RecognizedEnds;
+  readonly backing: BackingPolicy;
+  /** null: the memory is found by its image */
+  readonly share: string | null;
+}
+
+/** Gets the ram image for a vbd. The caller has to release it. */
+export async function joinOrFill(
+  context: AttachContext,
+  tree: SharedTree,
+  wish: SharedWish,
+  watcher: CopyWatcher,
+): Promise<AcquiredRamImage> {
+  const { driver } = tree.graph;
+  const { share } = wish;
+  const image = await openMain(context, tree, wish);
+  const copying = new Copying(context, tree, wish, { image, watcher });
+  try {
+    const identity = image === null || isPlain(tree.graph) ? {} : { identity: treeIdentityOf(tree.graph, image) };
+    return await context.memories.acquire({ driver, share, image, ...identity, signal: watcher.signal }, copying);
+  } finally {
+    await copying.end();
+    if (image !== null) await closeAll([image.fd]);
+  }
+}
+
+/** Makes a new copy to replace a ram image that only one vbd uses. The caller has both then. */
+export async function recopy(
+  context: AttachContext,
+  tree: SharedTree,
+  wish: Omit<SharedWish, 'share'> & { readonly old: RamImage },
+  watcher: CopyWatcher,
+): Promise<RamImage> {
+  const asked = { ...wish, share: null };
+  const image = await openMain(context, tree, asked);
+  if (image === null) throw noImage(tree.graph.driver);
+  const copying = new Copying(context, tree, asked, { image, watcher });
+  try {
+    return await context.memories.refill(wish.old, image, copying);
+  } finally {
+    await copying.end();
+    await closeAll([image.fd]);
+  }
+}
+
+/** Whether the memory is a copy of the bytes of one file. */
+function isPlain(graph: NodeSpec): boolean {
+  return isSimple(graph);
+}
+
+function treeIdentityOf(graph: NodeSpec, image: OpenedImage): string {
+  return treeIdentity(imageIdentity(image), JSON.stringify(graph));
+}
+
+/** Opens the file by which the memory is found, without a claim. */
+async function openMain(context: AttachContext, { graph, plan }: SharedTree, wish: SharedWish) {
+  const path = mainImage(graph);
+  if (path === null) return null;
+  const isRaw = [...filesOf(graph)].some(([at, file]) => file === path && plan.files[at]?.isRaw);
+  const options = { mayBeEmpty: wish.share !== null, recognize: isRaw ? wish.recognize : 'neither' } as const;
+  return await openImage(path, 'r', ownBus(context), options);
+}
+
+/** Fills memory from what is below its node: opens and claims that when it is measured. */
+class Copying implements Filling {
+  readonly #context: AttachContext;
+  readonly #tree: SharedTree;
+  readonly #wish: SharedWish;
+  readonly #main: OpenedImage | null;
+  readonly #watcher: CopyWatcher;
+  readonly #holdings = new Holdings();
+  #opened: Promise<GraphRef> | null = null;
+
+  constructor(
+    context: AttachContext,
+    tree: SharedTree,
+    wish: SharedWish,
+    { image, watcher }: { readonly image: OpenedImage | null; readonly watcher: CopyWatcher },
+  ) {
+    this.#context = context;
+    this.#tree = tree;
+    this.#wish = wish;
+    this.#main = image;
+    this.#watcher = watcher;
+  }
+
+  async measure(): Promise<Measured> {
+    const { signal } = this.#watcher;
+    return await this.#context.server.request<'measure'>({ op: 'measure', ...(await this.#place()) }, { signal });
+  }
+
+  async fill(memoryFd: number) {
+    const { signal, progress } = this.#watcher;
+    const place = await this.#place();
+    signal.throwIfAborted();
+    // idempotent: another server copies again over the part that a dead server has copied
+    const { state } = await this.#context.server.request<'prepare'>(
+      { op: 'prepare', ...place, memoryFd },
+      { signal, progress },
+    );
+    signal.throwIfAborted();
+    return state;
+  }
+
+  /** Closes what was opened for the copy. */
+  async end(): Promise<void> {
+    await this.#opened?.catch(() => {});
+    await this.#holdings.release();
+  }
+
+  async #place() {
+    this.#opened ??= this.#open();
+    return { disk: await this.#opened, node: '', path: this.#main?.path ?? '' };
+  }
+
+  async #open(): Promise<GraphRef> {
+    const main = this.#main;
+    const { graph, plan } = this.#tree;
+    if (main === null) throw noImage(graph.driver);
+    const wish = { ...this.#wish, mode: 'r', share: null, holdings: this.#holdings } as const;
+    // the top is what is filled: only what is below it is opened
+    const scratch = Object.fromEntries(Object.entries(plan.scratch).filter(([path]) => path !== ''));
+    const opened = await new TreeOpening(this.#context, wish, this.#watcher).open(graph, { ...plan, scratch });
+    if (this.#holdings.find(identityOf(main)) === undefined && opened.memories.size === 0) {
+      throw new FusetapError('FAILED', `${main.path} was replaced while it was opened`, { path: main.path });
+    }
+    return graphRef(opened, this.#context.memories);
+  }
+}
+
+function noImage(driver: string): FusetapError {
+  return new FusetapError('USAGE', `driver ${driver} needs an image`, { hint: `give one as ${driver}:PATH` });
+}

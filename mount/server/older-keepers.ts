@@ -1,0 +1,83 @@
+/**
+ * Commands of keepers of earlier versions, which have disks of one driver over one image: translated where they arrive.
+ * After an upgrade such a keeper stays and gets a server of this version.
+ */
+import type { Json } from '../../drivers/driver.js';
+import { simpleGraph } from '../../drivers/graph/graph.js';
+import { loadDriver } from '../../drivers/registry.js';
+import type { RamLink } from '../ram/links.js';
+import type { AttachCommand, Command, Envelope, GraphRef, ImageRef, MemoryRef } from './commands.js';
+
+type Options = Readonly<Record<string, string>>;
+
+interface OlderDisk {
+  readonly driver: string;
+  readonly image: ImageRef | null;
+  readonly options: Options;
+}
+
+type OlderAttach = Omit<AttachCommand, 'disk'> &
+  OlderDisk & { readonly memoryFd: number | null; readonly memoryLink?: RamLink | null; readonly state: Json | null };
+
+/** What an older keeper asks before an attach. */
+export interface DescribeCommand {
+  readonly op: 'describe';
+  readonly driver: string;
+  readonly filters?: readonly { readonly name: string; readonly value: string }[];
+}
+
+type OlderCommand =
+  | OlderAttach
+  | { readonly op: 'swap' | 'sizeOf' | 'resize'; readonly attach: OlderAttach }
+  | (OlderDisk & { readonly op: 'measure' | 'prepare'; readonly memoryFd?: number });
+
+/** The answer to `describe`. */
+export interface DriverFacts {
+  readonly image: 'required' | 'none';
+  readonly sharesMemory: boolean;
+  readonly rawImage: boolean;
+}
+
+/** A command as this version has it. */
+export function translated({ command }: Pick<Envelope, 'command'>): Command {
+  const older = command as unknown as OlderCommand;
+  switch (older.op) {
+    case 'attach':
+      return 'disk' in older ? (older as unknown as Command) : translatedAttach(older);
+    case 'swap':
+    case 'sizeOf':
+    case 'resize':
+      if ('disk' in older.attach) return command;
+      return { ...older, attach: translatedAttach(older.attach) } as unknown as Command;
+    case 'measure':
+    case 'prepare':
+      if ('disk' in older) return command;
+      return {
+        ...{ op: older.op, node: '', path: older.image?.path ?? '', memoryFd: older.memoryFd ?? -1 },
+        disk: diskOf(older, {}),
+      } as Command;
+    default:
+      return command;
+  }
+}
+
+function translatedAttach(older: OlderAttach): AttachCommand {
+  const { image, memoryFd, memoryLink = null, state, options, ...same } = older;
+  const memory = memoryFd === null ? {} : { '': { fd: memoryFd, link: memoryLink, state } };
+  return { ...same, disk: diskOf({ driver: older.driver, image, options }, memory) };
+}
+
+function diskOf({ driver, image, options }: OlderDisk, memories: Record<string, MemoryRef>): GraphRef {
+  return {
+    graph: simpleGraph(driver, image?.path ?? null, options),
+    files: image === null ? {} : { file: image },
+    memories,
+  };
+}
+
+export async function describe({ driver: name }: DescribeCommand): Promise<DriverFacts> {
+  const { roles, scratch, rawImage = false } = await loadDriver(name);
+  // a ram disk is over any disk, which of an image is its bytes
+  const isRaw = rawImage || roles.file?.takes === 'disk';
+  return { image: roles.file === undefined ? 'none' : 'required', sharesMemory: scratch === 'shared', rawImage: isRaw };
+}

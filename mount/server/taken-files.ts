@@ -1,0 +1,119 @@
+/**
+ * The files and memories of a disk in the server: descriptors that the keeper has sent, by their paths in the tree of the
+ * disk. A file that has several places in the tree is one descriptor.
+ */
+import { closeAll } from '../../drivers/close-fd.js';
+import type { ImageFile } from '../../drivers/driver.js';
+import { FusetapError } from '../../drivers/errors.js';
+import type { NodeMemory, OpenedGraph } from '../../drivers/graph/open-graph.js';
+import { keepOnExec } from '../../system/libc.js';
+import { takeMarks } from '../images/claim-image.js';
+import { markDevice } from '../images/device-claim.js';
+import type { Mode } from '../images/mode.js';
+import type { GraphRef, ImageRef } from './commands.js';
+import { asReadOnly, type PassedFds } from './passed-fds.js';
+
+export class TakenFiles {
+  readonly refs: Readonly<Record<string, ImageRef>>;
+  /** all descriptors; the owner of this object closes them */
+  readonly fds: number[] = [];
+  readonly #disk: GraphRef;
+  readonly #passed: PassedFds;
+  /** by the numbers that the descriptors have in the keeper */
+  readonly #byKeeperFd = new Map<number, number>();
+  readonly files: Record<string, ImageFile> = {};
+  readonly memories: Record<string, NodeMemory> = {};
+
+  private constructor(disk: GraphRef, passed: PassedFds) {
+    this.#disk = disk;
+    this.#passed = passed;
+    this.refs = disk.files;
+  }
+
+  /**
+   * Takes the descriptors of a disk. If that fails, none is left.
+   * @param mode of the vbd: the claims of its files are taken for this process too, so that they last as long as either
+   *   process has the files open; null if only the keeper claims them
+   * @throws FusetapError FAILED if a descriptor did not arrive; BUSY if another process has locked a file meanwhile
+   */
+  static async take(disk: GraphRef, passed: PassedFds, mode: Mode | null): Promise<TakenFiles> {
+    const taken = new TakenFiles(disk, passed);
+    try {
+      for (const [path, ref] of Object.entries(disk.files)) await taken.#takeFile(path, ref, mode);
+      for (const [path, { fd, state }] of Object.entries(disk.memories)) {
+        // only the clients of the top write
+        const isRead = path !== '' || mode === null || mode === 'r';
+        taken.memories[path] = { memory: { fd: taken.#takeMemory(fd, isRead) }, state };
+      }
+      return taken;
+    } catch (error) {
+      void closeAll(taken.fds);
+      throw error;
+    }
+  }
+
+  get filePaths(): Map<number, string> {
+    return new Map(Object.entries(this.files).map(([path, { fd }]) => [fd, path]));
+  }
+
+  /** What the drivers are given. */
+  opened(readOnly: boolean): OpenedGraph {
+    return { graph: this.#disk.graph, files: this.files, memories: this.memories, readOnly };
+  }
+
+  /** The descriptor of a file; null if there is no file. */
+  fdOf(ref: ImageRef | undefined): number | null {
+    return ref === undefined ? null : (this.#byKeeperFd.get(ref.fd) ?? null);
+  }
+
+  async #takeFile(path: string, ref: ImageRef, vbdMode: Mode | null): Promise<void> {
+    const mode = vbdMode === null ? 'r' : (ref.mode ?? vbdMode);
+    const known = this.#byKeeperFd.get(ref.fd);
+    const fd = known ?? this.#passed.take(ref.fd, mode === 'r');
+    const image = { fd, path: ref.path, sizeBytes: ref.sizeBytes, kind: ref.kind };
+    this.files[path] = image;
+    if (known !== undefined) return;
+    this.fds.push(fd);
+    this.#byKeeperFd.set(ref.fd, fd);
+    // see image-fds.ts: an orphan starts programs too
+    keepOnExec(fd);
+    if (vbdMode === null) return;
+    // the marks stay as long as either process has the image open
+    if (!this.#passed.areShared && !takeMarks(fd, mode)) {
+      throw new FusetapError('BUSY', `another process has just locked the image for writing: ${ref.path}`);
+    }
+    const marked = ref.kind === 'block' ? await markBlock(image, mode) : null;
+    if (marked !== null) this.fds.push(marked);
+  }
+
+  #takeMemory(keeperFd: number, isRead: boolean): number {
+    const taken = this.#passed.take(keeperFd, isRead);
+    const fd = isRead && this.#passed.areShared ? asReadOnly(taken) : taken;
+    this.fds.push(fd);
+    return fd;
+  }
+}
+
+/** Claims the device for the server too: the keeper's claim ends if the keeper dies. */
+async function markBlock({ fd, path }: ImageFile, mode: Mode): Promise<number | null> {
+  try {
+    return await markDevice(fd, path, mode);
+  } catch (error) {
+    console.error(`marking ${path}:`, error);
+    return null;
+  }
+}
+
+/** Calls `work` with a disk whose files are open for reading, and closes them. */
+export async function whileOpen<Result>(
+  disk: GraphRef,
+  passed: PassedFds,
+  work: (opened: OpenedGraph) => Promise<Result>,
+): Promise<Result> {
+  const taken = await TakenFiles.take(disk, passed, null);
+  try {
+    return await work(taken.opened(true));
+  } finally {
+    await closeAll(taken.fds);
+  }
+}
