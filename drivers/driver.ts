@@ -67,12 +67,21 @@ export interface Need {
   readonly name: string;
   /** what opens the file, `aio` for a raw one; it is a fault of the image if it does not say that */
   readonly driver: string;
+  /** if there is no such file, the driver is told so by NeedsContext.absent; default: false, an error */
+  readonly isOptional?: boolean;
 }
 
 /** What `needs` is given. Everything is open for reading only. */
 export interface NeedsContext extends Given {
   /** driver options of the node, by name */
   readonly options: Readonly<Record<string, string>>;
+  /**
+   * The name of the file under `file`, without its directory. If a disk is under `file`: of the file under its `file`,
+   * and so on. Null if there is none.
+   */
+  readonly name: string | null;
+  /** the roles of optional needs whose file does not exist */
+  readonly absent: readonly string[];
 }
 
 export interface OpenContext<State extends Json = Json> extends Given {

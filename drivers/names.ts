@@ -22,6 +22,7 @@ export interface DriverFacts {
 /** In alphabetical order. */
 const DRIVERS = {
   aio: { load: () => import('./aio/index.js'), needsImage: true, tapdiskType: 0, summary: 'the image itself' },
+  concat: { load: () => import('./concat/index.js'), needsImage: false, summary: 'disks one after the other' },
   ram: {
     load: () => import('./ram/index.js'),
     needsImage: false,
@@ -34,7 +35,12 @@ const DRIVERS = {
     needsImage: true,
     summary: 'writes go to memory, the base is only read',
   },
+  split: { load: () => import('./split/index.js'), needsImage: true, summary: 'pieces of a file: .001, .002 …' },
   sync: { load: () => import('./sync/index.js'), needsImage: true, tapdiskType: 1, summary: 'as aio, writes durable' },
+  tar: { load: () => import('./tar/index.js'), needsImage: true, summary: 'a member of a tar or OVA archive' },
+  vdi: { load: () => import('./vdi/index.js'), needsImage: true, summary: 'a VDI image (static)' },
+  vhd: { load: () => import('./vhd/index.js'), needsImage: true, summary: 'a VHD image (fixed)' },
+  vmdk: { load: () => import('./vmdk/index.js'), needsImage: true, summary: 'a VMDK image (flat extents)' },
 } satisfies Record<string, DriverFacts>;
 
 export type DriverName = keyof typeof DRIVERS;
