@@ -10,8 +10,8 @@
  * The keeper never reads an image: it opens what the server's drivers ask for.
  */
 
-import { entriesBelow, filesOf, type NodeSpec, nodeAt, pathOf } from '../../../drivers/graph/graph.js';
 import type { FilePlan, GraphPlan } from '../../../drivers/graph/plan.js';
+import { entriesBelow, filesOf, type NodeSpec, nodeAt, pathOf } from '../../../drivers/graph.js';
 import type { BackingPolicy } from '../../control/interface.js';
 import type { CopyWatcher } from '../../control/progress.js';
 import type { Mode } from '../../images/mode.js';

@@ -4,9 +4,9 @@
  */
 import { closeAll } from '../../../drivers/close-fd.js';
 import { FusetapError } from '../../../drivers/errors.js';
-import { filesOf, isSimple, mainImage, type NodeSpec } from '../../../drivers/graph/graph.js';
 import type { Measured } from '../../../drivers/graph/open-graph.js';
 import type { GraphPlan } from '../../../drivers/graph/plan.js';
+import { filesOf, isSimple, mainImage, type NodeSpec } from '../../../drivers/graph.js';
 import type { BackingPolicy } from '../../control/interface.js';
 import type { CopyWatcher } from '../../control/progress.js';
 import { identityOf, type OpenedImage, openImage } from '../../images/open-image.js';

@@ -1,6 +1,6 @@
 /** Reset: copies the image of a ram vbd again. The old copy is kept until the new one is complete. */
 import { FusetapError } from '../../../drivers/errors.js';
-import { isSimple, simpleGraph } from '../../../drivers/graph/graph.js';
+import { isSimple, simpleGraph } from '../../../drivers/graph.js';
 import type { CopyWatcher } from '../../control/progress.js';
 import { endsShown } from '../../images/refuse-foreign.js';
 import type { RamImage } from '../../ram/ram-images.js';
