@@ -78,7 +78,7 @@ async function recopy(
   // a vbd that joined the ram image by its name has no image, or another one
   const graph = isSimple(source.graph) ? simpleGraph(driver, old.image, options) : source.graph;
   const plan = await context.server.request<'plan'>({ op: 'plan', graph, filters });
-  return await recopy(
+  return await copyAgain(
     context,
     { graph, plan },
     { recognize: raw ? 'neither' : endsShown(filters), backing, old },
