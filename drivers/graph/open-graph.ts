@@ -8,9 +8,9 @@ import { type Disk, frontDisk } from '../disk.js';
 import type { Driver, Given, ImageFile, Json, Memory, Need, OpenContext, PrepareContext, RawDisk } from '../driver.js';
 import { FusetapError } from '../errors.js';
 import { wrapDisk } from '../filters/wrap-disk.js';
+import { isFile, mainFile, type NodeSpec, nodeAt, pathOf } from '../graph.js';
 import { loadDriver } from '../registry.js';
 import { checkDisk } from '../third-party.js';
-import { isFile, mainFile, type NodeSpec, nodeAt, pathOf } from './graph.js';
 import { checkComplete, roleOf } from './plan.js';
 
 /** The memory of a node, and what its driver's `prepare` returned. */

@@ -6,9 +6,9 @@ import { type FileHandle, mkdtemp, open, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import type { ImageFile, RawDisk } from '../../drivers/driver.js';
-import { filesOf, mainFile, type NodeSpec, nodeAt, pathOf, withBelow } from '../../drivers/graph/graph.js';
 import { findNeeds, type NodeNeed, type OpenedGraph, openGraph } from '../../drivers/graph/open-graph.js';
 import { planGraph } from '../../drivers/graph/plan.js';
+import { filesOf, mainFile, type NodeSpec, nodeAt, pathOf, withBelow } from '../../drivers/graph.js';
 import { type Piece, pieceBytes } from '../conformance/pattern.js';
 import type { DiskFactory, DiskRequest } from '../conformance/suite.js';
 

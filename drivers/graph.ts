@@ -7,8 +7,8 @@
  * too: `file/file`.
  */
 import { isAbsolute } from 'node:path';
-import { FusetapError } from '../errors.js';
-import { quoted } from '../quote.js';
+import { FusetapError } from './errors.js';
+import { quoted } from './quote.js';
 
 /** A file: the only way in which a file gets into a tree. */
 export interface FileSpec {
