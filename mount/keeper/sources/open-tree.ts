@@ -150,12 +150,12 @@ type CopyWish = Pick<TreeWish, 'recognize' | 'backing'>;
 function belowOpener(
   context: AttachContext,
   { graph, plan }: SharedTree,
-  wish: CopyWish,
+  { recognize, backing }: CopyWish,
   watcher: CopyWatcher,
 ): (holdings: Holdings) => Promise<OpenedTree> {
   const scratch = Object.fromEntries(Object.entries(plan.scratch).filter(([path]) => path !== ''));
   return (holdings) => {
-    const opening = new TreeOpening(context, { ...wish, mode: 'r', share: null, holdings }, watcher);
+    const opening = new TreeOpening(context, { recognize, backing, mode: 'r', share: null, holdings }, watcher);
     return opening.open(graph, { ...plan, scratch });
   };
 }
@@ -164,11 +164,11 @@ function belowOpener(
 export function copyAgain(
   context: AttachContext,
   tree: SharedTree,
-  wish: CopyWish & { readonly old: RamImage },
+  { recognize, backing, old }: CopyWish & { readonly old: RamImage },
   watcher: CopyWatcher,
 ): Promise<RamImage> {
-  const openBelow = belowOpener(context, tree, wish, watcher);
-  return recopy(context, tree, { old: wish.old, recognize: wish.recognize, openBelow }, watcher);
+  const openBelow = belowOpener(context, tree, { recognize, backing }, watcher);
+  return recopy(context, tree, { old, recognize, openBelow }, watcher);
 }
 
 /** The paths that are not below another one. */
