@@ -205,8 +205,10 @@ export interface RawDisk {
    */
   changes?(offset: number, length: number): Promise<Change[]>;
   /**
-   * Is called once before any request: from then on this process alone has the disk. `open` may run while a server that
-   * is being replaced still writes, so it reads only what cannot change; the rest is read here.
+   * Is called once, before the first call that reads or changes the disk: no other process serves it any more then.
+   * `open` may run while a server that is being replaced still writes, so `open` reads only what cannot change, and
+   * `activate` reads the rest. If it rejects, every call of the disk fails with its error. A disk with `activate` must
+   * not let threads serve what can change: its map begins with what cannot.
    */
   activate?(): Promise<void>;
   /** Is called once, when no other call is under way. */

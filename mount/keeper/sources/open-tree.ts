@@ -83,7 +83,7 @@ export class TreeOpening {
   async #openShared(graph: NodeSpec, plan: GraphPlan, path: string): Promise<void> {
     const { recognize, backing, share } = this.#wish;
     const part = { graph: nodeAt(graph, path), plan: planBelow(plan, path) };
-    const openBelow = belowOpener(this.#context, part, { recognize, backing }, this.#watcher);
+    const openBelow = belowOpener(this.#context, part, backing, this.#watcher);
     const wish = { recognize, share: path === '' ? share : null, openBelow };
     const { memory, notes } = await joinOrFill(this.#context, part, wish, this.#watcher);
     this.#keep(path, memory);
@@ -146,16 +146,23 @@ export class TreeOpening {
 
 type CopyWish = Pick<TreeWish, 'recognize' | 'backing'>;
 
-/** Opens what is below the top of a tree, whose memory is filled from it: for reading only. */
+/**
+ * Opens what is below the top of a tree, whose memory is filled from it: for reading only. What the main file looks like
+ * was checked when it was opened to find the memory.
+ */
 function belowOpener(
   context: AttachContext,
   { graph, plan }: SharedTree,
-  wish: CopyWish,
+  backing: BackingPolicy,
   watcher: CopyWatcher,
 ): (holdings: Holdings) => Promise<OpenedTree> {
   const scratch = Object.fromEntries(Object.entries(plan.scratch).filter(([path]) => path !== ''));
   return (holdings) => {
-    const opening = new TreeOpening(context, { ...wish, mode: 'r', share: null, holdings }, watcher);
+    const opening = new TreeOpening(
+      context,
+      { recognize: 'neither', backing, mode: 'r', share: null, holdings },
+      watcher,
+    );
     return opening.open(graph, { ...plan, scratch });
   };
 }
@@ -164,11 +171,11 @@ function belowOpener(
 export function copyAgain(
   context: AttachContext,
   tree: SharedTree,
-  wish: CopyWish & { readonly old: RamImage },
+  { recognize, backing, old }: CopyWish & { readonly old: RamImage },
   watcher: CopyWatcher,
 ): Promise<RamImage> {
-  const openBelow = belowOpener(context, tree, wish, watcher);
-  return recopy(context, tree, { old: wish.old, recognize: wish.recognize, openBelow }, watcher);
+  const openBelow = belowOpener(context, tree, backing, watcher);
+  return recopy(context, tree, { old, recognize, openBelow }, watcher);
 }
 
 /** The paths that are not below another one. */
