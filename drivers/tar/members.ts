@@ -30,13 +30,16 @@ export interface Member {
 const WITHOUT_DATA = /[1-6]/;
 const REGULAR = ['\0', '0', '7'];
 
-/** @throws FusetapError FAILED if the archive is damaged */
-export async function* membersOf(archive: Disk): AsyncGenerator<Member> {
+/**
+ * Calls `visit` with each member. An archive may have a million, so there is no promise for each.
+ * @throws FusetapError FAILED if the archive is damaged
+ */
+export async function visitMembers(archive: Disk, visit: (member: Member) => void): Promise<void> {
   const blocks = new Blocks(archive);
   let shared: PaxRecords = {};
   let next: PaxRecords = {};
   for (let at = 0; ; ) {
-    const block = await blocks.at(at);
+    const block = blocks.has(at) ? blocks.loaded(at) : await blocks.at(at);
     const header = block && parseTarHeader(block, at);
     if (header === null) return;
     const { type } = header;
@@ -52,7 +55,7 @@ export async function* membersOf(archive: Disk): AsyncGenerator<Member> {
     if (type === 'S' && header.isExtended) at = await blocks.endOfSparseMap(at);
     const member = memberAt(at, header, { ...shared, ...next });
     if (at + member.size > archive.size) throw isCut(at + member.size, archive);
-    yield member;
+    visit(member);
     at += padded(member.size);
     next = {};
   }
@@ -95,10 +98,20 @@ class Blocks {
   /** null at the end of the archive, also for a part of a block */
   async at(at: number): Promise<Buffer | null> {
     if (at + BLOCK_BYTES > this.#archive.size) return null;
-    if (at < this.#start || at + BLOCK_BYTES > this.#end) {
+    if (!this.has(at)) {
       this.#end = at + (await this.#archive.read(this.#buffer, at));
       this.#start = at;
     }
+    return this.loaded(at);
+  }
+
+  /** Whether a block is in the buffer. */
+  has(at: number): boolean {
+    return at >= this.#start && at + BLOCK_BYTES <= this.#end;
+  }
+
+  /** A block that is in the buffer. */
+  loaded(at: number): Buffer {
     return this.#buffer.subarray(at - this.#start, at - this.#start + BLOCK_BYTES);
   }
 

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import t from 'tap';
 import { type Disk, frontDisk } from '../../../drivers/disk.js';
 import tar from '../../../drivers/tar/index.js';
-import { type Member, membersOf } from '../../../drivers/tar/members.js';
+import { type Member, visitMembers } from '../../../drivers/tar/members.js';
 import { parsePax } from '../../../drivers/tar/pax.js';
 import { paxHeader, tarEnd, tarHeader, tarMember } from '../images/tar.js';
 import { diskOf, mutated, randomImage, refusesOrServes, seed } from './image-bytes.js';
@@ -11,7 +11,7 @@ const archive = (...parts: Buffer[]): Disk => diskOf(Buffer.concat([...parts, ta
 
 async function list(image: Disk): Promise<Member[]> {
   const members: Member[] = [];
-  for await (const member of membersOf(image)) members.push(member);
+  await visitMembers(image, (member) => members.push(member));
   return members;
 }
 
