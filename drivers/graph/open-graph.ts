@@ -7,10 +7,11 @@ import aio from '../aio/index.js';
 import { type Disk, frontDisk } from '../disk.js';
 import type { Driver, Given, ImageFile, Json, Memory, Need, OpenContext, PrepareContext, RawDisk } from '../driver.js';
 import { FusetapError } from '../errors.js';
+import { gated } from '../filters/gated.js';
 import { wrapDisk } from '../filters/wrap-disk.js';
+import { isFile, mainFile, type NodeSpec, nodeAt, pathOf } from '../graph.js';
 import { loadDriver } from '../registry.js';
 import { checkDisk } from '../third-party.js';
-import { isFile, mainFile, type NodeSpec, nodeAt, pathOf } from './graph.js';
 import { checkComplete, roleOf } from './plan.js';
 
 /** The memory of a node, and what its driver's `prepare` returned. */
@@ -66,7 +67,8 @@ async function openNode(driver: Driver, opened: OpenedGraph, path: string, below
   const { memory = null, state = null } = opened.memories[path] ?? {};
   const { mayFill } = opened;
   const context = { ...below, memory, state, readOnly: opened.readOnly, options, ...(mayFill && { mayFill }) };
-  return checkDisk(await driver.open(context), driver.name);
+  const raw = checkDisk(await driver.open(context), driver.name);
+  return raw.activate === undefined ? raw : gated(raw);
 }
 
 /** Opens what is below a node. The caller closes its disks. */

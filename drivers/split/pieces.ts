@@ -7,7 +7,7 @@
  *      x00 … x89, x9000, x9001 …         numbers of split -d without -a: it makes room for more at 90
  */
 import { FusetapError } from '../errors.js';
-import { MOST_FILES } from '../graph/graph.js';
+import { MOST_FILES } from '../graph.js';
 import { quoted } from '../quote.js';
 
 /** A name that a piece may have, or that a file has only if the pieces are named in a way that is not read here. */

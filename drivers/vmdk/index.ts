@@ -14,7 +14,7 @@ import { FusetapError } from '../errors.js';
 import { broken, unsupported } from '../formats/faults.js';
 import { readUpTo } from '../formats/read.js';
 import { wrongFormat } from '../formats/wrong-format.js';
-import { MOST_FILES } from '../graph/graph.js';
+import { MOST_FILES } from '../graph.js';
 import { FORMAT_FILE, requireDisk } from '../image.js';
 import { takeOptions } from '../options.js';
 import { quoted } from '../quote.js';

@@ -5,7 +5,7 @@
  */
 import * as v from 'valibot';
 import type { Holder, PlainError } from '../../drivers/errors.js';
-import type { NodeSpec } from '../../drivers/graph/graph.js';
+import type { NodeSpec } from '../../drivers/graph.js';
 import { MODES } from '../images/mode.js';
 import type { KindStats } from '../ledger/counters.js';
 import type {

@@ -6,7 +6,7 @@
  */
 import type { Holder, PlainError } from '../../drivers/errors.js';
 import type { FilterSpec } from '../../drivers/filters/filter.js';
-import type { NodeSpec } from '../../drivers/graph/graph.js';
+import type { NodeSpec } from '../../drivers/graph.js';
 import type { SectorBytes } from '../../drivers/partitions/index.js';
 import type { Mode } from '../images/mode.js';
 import type { KindStats } from '../ledger/counters.js';

@@ -8,7 +8,7 @@
  *              └─ supervision/   keeps a server under the bus
  */
 import { FusetapError } from '../../drivers/errors.js';
-import { isSimple } from '../../drivers/graph/graph.js';
+import { isSimple } from '../../drivers/graph.js';
 import { E, setIoFlusher } from '../../system/libc.js';
 import { SideShell } from '../../system/side-shell.js';
 import { probeWith } from '../../system/stuck-processes.js';

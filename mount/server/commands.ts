@@ -11,15 +11,14 @@
 import type { Json, Window } from '../../drivers/driver.js';
 import type { PlainError } from '../../drivers/errors.js';
 import type { FilterSpec } from '../../drivers/filters/filter.js';
-import type { NodeSpec } from '../../drivers/graph/graph.js';
 import type { Measured, NodeNeed } from '../../drivers/graph/open-graph.js';
 import type { GraphPlan } from '../../drivers/graph/plan.js';
+import type { NodeSpec } from '../../drivers/graph.js';
 import type { PartitionTable, SectorBytes } from '../../drivers/partitions/index.js';
 import type { TransportName, VbdInfo } from '../control/interface.js';
 import type { Mode } from '../images/mode.js';
 import type { RamLink } from '../ram/links.js';
 import type { BusPlace } from '../runtime/bus-place.js';
-import type { DescribeCommand, DriverFacts } from './older-keepers.js';
 
 /** The server's only argument. */
 export interface ServerStart {
@@ -74,6 +73,20 @@ export interface GraphRef {
   readonly graph: NodeSpec;
   readonly files: Readonly<Record<string, ImageRef>>;
   readonly memories: Readonly<Record<string, MemoryRef>>;
+}
+
+/** What an older keeper asks before an attach, in place of `plan`; also checks that the filters exist. */
+export interface DescribeCommand {
+  readonly op: 'describe';
+  readonly driver: string;
+  readonly filters?: readonly FilterSpec[];
+}
+
+/** The answer to `describe`. */
+export interface DriverFacts {
+  readonly image: 'required' | 'none';
+  readonly sharesMemory: boolean;
+  readonly rawImage: boolean;
 }
 
 export interface PlanCommand {

@@ -19,6 +19,7 @@ import type {
   AttachCommand,
   CommandResult,
   Commands,
+  DescribeCommand,
   MeasureCommand,
   NeedsCommand,
   PartitionsCommand,
@@ -32,7 +33,7 @@ import type {
   VbdFacts,
 } from './commands.js';
 import { FifoWriter } from './fifo-writer.js';
-import { type DescribeCommand, describe } from './older-keepers.js';
+import { describe } from './older-keepers.js';
 import { closeOpenedDisk, filesOf, type OpenedDisk, type OpenedFile, openDisk, windowFacts } from './opened-disk.js';
 import { openPartition, readTable, type ServedPartition } from './partitions.js';
 import type { PassedFds } from './passed-fds.js';

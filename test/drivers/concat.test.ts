@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import t from 'tap';
 import concat from '../../drivers/concat/index.js';
 import { frontDisk } from '../../drivers/disk.js';
-import type { NodeSpec } from '../../drivers/graph/graph.js';
+import type { NodeSpec } from '../../drivers/graph.js';
 import { patternBytes } from '../conformance/pattern.js';
 import { diskSuite } from '../conformance/suite.js';
 import { type Builder, bySegments, graphFactory, makeFile, openTreeDisk } from './graph-factory.js';

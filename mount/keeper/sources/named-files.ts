@@ -5,16 +5,8 @@
  */
 import { dirname, isAbsolute, join } from 'node:path';
 import { FusetapError } from '../../../drivers/errors.js';
-import {
-  checkGraph,
-  mainFile,
-  type NodeSpec,
-  nodeAt,
-  pathOf,
-  simpleGraph,
-  withBelow,
-} from '../../../drivers/graph/graph.js';
 import type { NodeNeed } from '../../../drivers/graph/open-graph.js';
+import { checkGraph, mainFile, type NodeSpec, nodeAt, pathOf, simpleGraph, withBelow } from '../../../drivers/graph.js';
 import { driverNames } from '../../../drivers/names.js';
 import { named, quoted } from '../../../drivers/quote.js';
 import type { BackingPolicy } from '../../control/interface.js';

@@ -10,8 +10,8 @@
  * The keeper never reads an image: it opens what the server's drivers ask for.
  */
 
-import { entriesBelow, filesOf, type NodeSpec, nodeAt, pathOf } from '../../../drivers/graph/graph.js';
 import type { FilePlan, GraphPlan } from '../../../drivers/graph/plan.js';
+import { entriesBelow, filesOf, type NodeSpec, nodeAt, pathOf } from '../../../drivers/graph.js';
 import type { BackingPolicy } from '../../control/interface.js';
 import type { CopyWatcher } from '../../control/progress.js';
 import type { Mode } from '../../images/mode.js';
@@ -22,7 +22,7 @@ import type { SourceFile } from '../vbds/vbd.js';
 import { type AttachContext, ownBus } from './attach-context.js';
 import { graphRef } from './graph-ref.js';
 import { addNamedFile } from './named-files.js';
-import { joinOrFill } from './shared-memory.js';
+import { joinOrFill, recopy, type SharedTree } from './shared-memory.js';
 
 /** How a tree is opened. */
 export interface TreeWish {
@@ -82,8 +82,9 @@ export class TreeOpening {
 
   async #openShared(graph: NodeSpec, plan: GraphPlan, path: string): Promise<void> {
     const { recognize, backing, share } = this.#wish;
-    const wish = { recognize, backing, share: path === '' ? share : null };
     const part = { graph: nodeAt(graph, path), plan: planBelow(plan, path) };
+    const openBelow = belowOpener(this.#context, part, backing, this.#watcher);
+    const wish = { recognize, share: path === '' ? share : null, openBelow };
     const { memory, notes } = await joinOrFill(this.#context, part, wish, this.#watcher);
     this.#keep(path, memory);
     this.#notes.push(...notes);
@@ -141,6 +142,40 @@ export class TreeOpening {
     };
     this.#keep(path, await memories.own({ driver: nodeAt(graph, path).driver, image, sizeBytes: 0 }, filling));
   }
+}
+
+type CopyWish = Pick<TreeWish, 'recognize' | 'backing'>;
+
+/**
+ * Opens what is below the top of a tree, whose memory is filled from it: for reading only. What the main file looks like
+ * was checked when it was opened to find the memory.
+ */
+function belowOpener(
+  context: AttachContext,
+  { graph, plan }: SharedTree,
+  backing: BackingPolicy,
+  watcher: CopyWatcher,
+): (holdings: Holdings) => Promise<OpenedTree> {
+  const scratch = Object.fromEntries(Object.entries(plan.scratch).filter(([path]) => path !== ''));
+  return (holdings) => {
+    const opening = new TreeOpening(
+      context,
+      { recognize: 'neither', backing, mode: 'r', share: null, holdings },
+      watcher,
+    );
+    return opening.open(graph, { ...plan, scratch });
+  };
+}
+
+/** Makes a new copy to replace a ram image that only one vbd uses. The caller has both then. */
+export function copyAgain(
+  context: AttachContext,
+  tree: SharedTree,
+  { recognize, backing, old }: CopyWish & { readonly old: RamImage },
+  watcher: CopyWatcher,
+): Promise<RamImage> {
+  const openBelow = belowOpener(context, tree, backing, watcher);
+  return recopy(context, tree, { old, recognize, openBelow }, watcher);
 }
 
 /** The paths that are not below another one. */
