@@ -2,7 +2,7 @@
 import type { Disk } from '../disk.js';
 import { FusetapError } from '../errors.js';
 import { quoted } from '../quote.js';
-import { type Member, membersOf } from './members.js';
+import { type Member, visitMembers } from './members.js';
 
 const IMAGE_NAME = /\.(?:vmdk|img|raw|vhd|vdi|qcow2|iso)$/i;
 /** the most members that an error lists */
@@ -17,12 +17,12 @@ export async function chooseMember(archive: Disk, name: string | undefined): Pro
   const images = new List();
   const files = new List();
   const chosen = new List();
-  for await (const member of membersOf(archive)) {
+  await visitMembers(archive, (member) => {
     const isImage = member.kind !== 'other' && IMAGE_NAME.test(member.name);
     files.add(member.kind !== 'other', member);
     images.add(isImage, member);
     chosen.add(wanted === null ? isImage : plain(member.name) === wanted, member);
-  }
+  });
   const [only] = chosen.first;
   if (only !== undefined && chosen.count === 1) return only;
   const listed = images.count > 0 ? images : files;

@@ -7,7 +7,7 @@
 import type { Disk } from '../disk.js';
 import { broken } from '../formats/faults.js';
 import { readUpTo } from '../formats/read.js';
-import { BLOCK_BYTES, parseTarHeader, type TarHeader, textIn } from './header.js';
+import { BLOCK_BYTES, parseTarHeader, type TarHeader, textAt } from './header.js';
 import { type PaxRecords, parsePax } from './pax.js';
 
 /** the data of headers that describe the next member: paths, attributes */
@@ -30,13 +30,16 @@ export interface Member {
 const WITHOUT_DATA = /[1-6]/;
 const REGULAR = ['\0', '0', '7'];
 
-/** @throws FusetapError FAILED if the archive is damaged */
-export async function* membersOf(archive: Disk): AsyncGenerator<Member> {
+/**
+ * Calls `visit` with each member. An archive may have a million, so there is no promise for each.
+ * @throws FusetapError FAILED if the archive is damaged
+ */
+export async function visitMembers(archive: Disk, visit: (member: Member) => void): Promise<void> {
   const blocks = new Blocks(archive);
   let shared: PaxRecords = {};
   let next: PaxRecords = {};
   for (let at = 0; ; ) {
-    const block = await blocks.at(at);
+    const block = blocks.has(at) ? blocks.loaded(at) : await blocks.at(at);
     const header = block && parseTarHeader(block, at);
     if (header === null) return;
     const { type } = header;
@@ -44,7 +47,7 @@ export async function* membersOf(archive: Disk): AsyncGenerator<Member> {
     if (/[xXgLK]/.test(type)) {
       const data = await readHeaderData(archive, at, header);
       if (type === 'g') shared = { ...shared, ...parsePax(data) };
-      else if (type === 'L') next = { ...next, path: textIn(data) };
+      else if (type === 'L') next = { ...next, path: textAt(data, 0, data.length) };
       else if (type !== 'K') next = { ...next, ...parsePax(data) };
       at += padded(header.size);
       continue;
@@ -52,7 +55,7 @@ export async function* membersOf(archive: Disk): AsyncGenerator<Member> {
     if (type === 'S' && header.isExtended) at = await blocks.endOfSparseMap(at);
     const member = memberAt(at, header, { ...shared, ...next });
     if (at + member.size > archive.size) throw isCut(at + member.size, archive);
-    yield member;
+    visit(member);
     at += padded(member.size);
     next = {};
   }
@@ -80,11 +83,13 @@ function isCut(end: number, { size }: Disk): Error {
   return broken('tar archive', `a member ends at byte ${end}, and the archive has ${size} bytes`);
 }
 
-/** The blocks of an archive, read in chunks. */
+/** The blocks of an archive, read in chunks into one buffer: a block is valid until the next is read. */
 class Blocks {
   readonly #archive: Disk;
-  #chunk: Buffer = Buffer.alloc(0);
+  readonly #buffer = Buffer.alloc(CHUNK_BYTES);
+  /** what the buffer has: bytes `start` to `end` of the archive */
   #start = 0;
+  #end = 0;
 
   constructor(archive: Disk) {
     this.#archive = archive;
@@ -93,11 +98,21 @@ class Blocks {
   /** null at the end of the archive, also for a part of a block */
   async at(at: number): Promise<Buffer | null> {
     if (at + BLOCK_BYTES > this.#archive.size) return null;
-    if (at < this.#start || at + BLOCK_BYTES > this.#start + this.#chunk.length) {
-      this.#chunk = await readUpTo(this.#archive, at, CHUNK_BYTES);
+    if (!this.has(at)) {
+      this.#end = at + (await this.#archive.read(this.#buffer, at));
       this.#start = at;
     }
-    return this.#chunk.subarray(at - this.#start, at - this.#start + BLOCK_BYTES);
+    return this.loaded(at);
+  }
+
+  /** Whether a block is in the buffer. */
+  has(at: number): boolean {
+    return at >= this.#start && at + BLOCK_BYTES <= this.#end;
+  }
+
+  /** A block that is in the buffer. */
+  loaded(at: number): Buffer {
+    return this.#buffer.subarray(at - this.#start, at - this.#start + BLOCK_BYTES);
   }
 
   /** Where the blocks of a sparse map of GNU end: each says whether another follows. */

@@ -26,7 +26,7 @@ const OTHER_TYPES: Readonly<Record<number, string>> = { 1: 'dynamic', 3: 'undo',
 const SECTOR_BYTES = 512;
 /** no writer makes smaller blocks; a map of tiny blocks would be read for long */
 const LEAST_BLOCK_BYTES = 4096;
-const MAP_CHUNK_BYTES = 1 << 18;
+const MAP_CHUNK_BYTES = 1 << 14;
 
 /** The disk is the bytes `start` to `start + size` of the image. */
 export interface StaticVdi {

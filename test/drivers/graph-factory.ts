@@ -5,10 +5,13 @@
 import { type FileHandle, mkdtemp, open, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { type Disk, frontDisk } from '../../drivers/disk.js';
 import type { ImageFile, RawDisk } from '../../drivers/driver.js';
+import { wrapDisk } from '../../drivers/filters/wrap-disk.js';
 import { findNeeds, type NodeNeed, type OpenedGraph, openGraph } from '../../drivers/graph/open-graph.js';
 import { planGraph } from '../../drivers/graph/plan.js';
 import { filesOf, mainFile, type NodeSpec, nodeAt, pathOf, withBelow } from '../../drivers/graph.js';
+import { segmentsDisk } from '../../drivers/segments/segments.js';
 import { type Piece, pieceBytes } from '../conformance/pattern.js';
 import type { DiskFactory, DiskRequest } from '../conformance/suite.js';
 
@@ -61,11 +64,23 @@ export async function openTreeDisk(graph: NodeSpec, readOnly: boolean): Promise<
   const tree = await openTree(graph, readOnly);
   try {
     const raw = await openGraph(tree);
-    return { ...raw, close: () => raw.close().finally(() => tree.close()) };
+    return wrapDisk(raw, { close: () => raw.close().finally(() => tree.close()) });
   } catch (error) {
     await tree.close();
     throw error;
   }
+}
+
+/** The front of the disk of a driver over one file. */
+export async function openImageDisk(driver: string, file: string, readOnly = false): Promise<Disk> {
+  const raw = await openTreeDisk({ driver, options: {}, on: { file: { file } } }, readOnly);
+  return frontDisk(raw, { readOnly });
+}
+
+/** Serves the segments of a disk without its driver, as threads do. */
+export function bySegments(raw: RawDisk): RawDisk {
+  if (raw.segments === undefined) throw new TypeError('the disk has no segments');
+  return segmentsDisk(raw.segments, () => raw.close());
 }
 
 /** Bytes of the disk from `offset` on are in a file from `start` on. */
