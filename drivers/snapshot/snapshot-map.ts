@@ -16,6 +16,14 @@ const UNKNOWN: SliceState = { state: ASK };
 const IN_MEMORY: SliceState = { state: WRITABLE, file: MEMORY };
 const ALL_ZEROS: SliceState = { state: ZEROS };
 
+export interface SnapshotMapOptions {
+  readonly base: Disk;
+  readonly layout: Layout;
+  readonly states: States;
+  readonly memoryFd: number;
+  readonly mapBytes: number | undefined;
+}
+
 /** What a snapshot tells its map. */
 export class SnapshotMap {
   readonly map: DiskMap;
@@ -24,7 +32,7 @@ export class SnapshotMap {
   /** of the base; empty if threads cannot serve it */
   readonly #segments: readonly { readonly offset: number; readonly end: number }[];
 
-  constructor(base: Disk, layout: Layout, states: States, memoryFd: number) {
+  constructor({ base, layout, states, memoryFd, mapBytes }: SnapshotMapOptions) {
     this.#layout = layout;
     this.#states = states;
     const { segments = [] } = base;
@@ -39,6 +47,7 @@ export class SnapshotMap {
       sizeBytes: layout.sizeBytes,
       files: [memory, ...files],
       startsUnknown: true,
+      ...(mapBytes !== undefined && { mostBytes: mapBytes }),
       sliceState: (slice) => this.#sliceState(slice),
       sliceEntries: (slice, tell) => this.#tellEntries(slice, tell),
     });
