@@ -38,6 +38,7 @@ export type {
   Given,
   ImageFile,
   Json,
+  MapView,
   MeasureContext,
   Memory,
   Need,
@@ -61,7 +62,7 @@ export {
 } from '../drivers/errors.js';
 export type { FilterSpec } from '../drivers/filters/filter.js';
 export type { FileSpec, NodeSpec } from '../drivers/graph.js';
-export type { AnyDriver as Driver } from '../drivers/image-driver.js';
+export type { AnyDriver as Driver, ImageDriver } from '../drivers/image-driver.js';
 export type { DetachOptions } from './client/index.js';
 export type {
   BackingPolicy,
