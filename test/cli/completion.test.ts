@@ -83,7 +83,7 @@ const ANSWERS: [line: string[], adds: string[], offered: string[]][] = [
   [
     ['attach', 'a.img', 'r', ''],
     ['files', '', ''],
-    ['aio:', 'ram:', 'sync:'],
+    ['aio:', 'ram:', 'snapshot:', 'split:', 'sync:', 'tar:', 'vdi:', 'vhd:', 'vmdk:'],
   ],
   [['attach', 'a.img', 'ram:go'], ['files', 'ram:', 'go'], []],
   [
