@@ -4,7 +4,7 @@
  * requests that are exact, inside the disk and not empty. Calls that a driver lacks are emulated here.
  */
 import { constants } from 'node:os';
-import type { Disk, Extent, MapView, RawDisk, Segment, WriteOptions, ZeroOptions } from './driver.js';
+import type { Change, Disk, Extent, MapView, RawDisk, Segment, WriteOptions, ZeroOptions } from './driver.js';
 import { errnoOf, FusetapError, toFusetapError } from './errors.js';
 
 export type { Disk };
@@ -90,6 +90,16 @@ class FrontDisk implements Disk {
     checkOffset(offset);
     checkLength(length);
     return this.#run('extents', offset, () => describe(this.#raw, offset, this.#inside(offset, length)));
+  }
+
+  async changes(offset: number, length: number): Promise<Change[]> {
+    checkOffset(offset);
+    checkLength(length);
+    return this.#run('changes', offset, async () => {
+      if (this.#raw.changes === undefined) throw hasNoBase();
+      const inside = this.#inside(offset, length);
+      return inside === 0 ? [] : await this.#raw.changes(offset, inside);
+    });
   }
 
   close(): Promise<void> {
@@ -180,6 +190,13 @@ async function describeSome(raw: RawDisk, offset: number, length: number): Promi
     if (isUnsupported(error)) return [];
     throw error;
   }
+}
+
+function hasNoBase(): FusetapError {
+  return new FusetapError('UNSUPPORTED', 'the disk has no base from which it could differ', {
+    errno: E.EOPNOTSUPP,
+    hint: 'use a disk of the driver snapshot',
+  });
 }
 
 function isUnsupported(error: unknown): boolean {

@@ -153,6 +153,14 @@ export interface Extent {
   readonly hole: boolean;
 }
 
+/** A range of the disk that was written or zeroed since the disk was made over its base. */
+export interface Change {
+  readonly offset: number;
+  readonly length: number;
+  /** zeros: it reads as zeros, and takes no space */
+  readonly kind: 'data' | 'zeros';
+}
+
 export interface WriteOptions {
   /** the write must be durable before it is acknowledged */
   readonly durable: boolean;
@@ -190,6 +198,12 @@ export interface RawDisk {
   zero?(offset: number, length: number, options: ZeroOptions): Promise<void>;
   /** Describes the range in order and without gaps; may describe more or less of it. If omitted, all is data. */
   extents?(offset: number, length: number): Promise<Extent[]>;
+  /**
+   * For a disk over a base that it does not write: the first changes in the range, in order and without overlaps, each
+   * inside the range; at least one if there is any. The caller goes on after the last one. A change may have the same
+   * bytes as the base.
+   */
+  changes?(offset: number, length: number): Promise<Change[]>;
   /**
    * Is called once, before the first call that reads or changes the disk: no other process serves it any more then.
    * `open` may run while a server that is being replaced still writes, so `open` reads only what cannot change, and
@@ -239,6 +253,11 @@ export interface Disk {
   zero(offset: number, length: number, options?: Partial<ZeroOptions>): Promise<void>;
   /** The range as extents: in order, without gaps, data and hole alternating, nothing beyond the end of the disk. */
   extents(offset: number, length: number): Promise<Extent[]>;
+  /**
+   * The first ranges that differ from the base of the disk: in order, inside the range and the disk. Go on after the last
+   * one; if there is none, no more follow. UNSUPPORTED if the disk has no base.
+   */
+  changes(offset: number, length: number): Promise<Change[]>;
   /** Waits for the calls under way, then closes the driver's disk. A second call has the same outcome. */
   close(): Promise<void>;
 }

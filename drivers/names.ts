@@ -30,6 +30,11 @@ const DRIVERS = {
     tapdiskType: 5,
     summary: 'a copy in memory, shared',
   },
+  snapshot: {
+    load: () => import('./snapshot/index.js'),
+    needsImage: true,
+    summary: 'writes go to memory, the base is only read',
+  },
   split: { load: () => import('./split/index.js'), needsImage: true, summary: 'pieces of a file: .001, .002 …' },
   sync: { load: () => import('./sync/index.js'), needsImage: true, tapdiskType: 1, summary: 'as aio, writes durable' },
   tar: { load: () => import('./tar/index.js'), needsImage: true, summary: 'a member of a tar or OVA archive' },

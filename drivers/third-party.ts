@@ -81,7 +81,7 @@ export function checkDisk(value: unknown, driver: string): RawDisk {
   if (!Number.isSafeInteger(disk.size) || (disk.size as number) <= 0) {
     throw broken(`its size is ${shown(disk.size)}: it must be a whole number of bytes above 0`);
   }
-  mustBeFunctions(disk, ['read', 'close'], ['write', 'flush', 'zero', 'extents'], broken);
+  mustBeFunctions(disk, ['read', 'close'], ['write', 'flush', 'zero', 'extents', 'changes'], broken);
   const size = disk.size as number;
   if (disk.window !== undefined && !isWindow(disk.window, size)) {
     throw broken('its window is not {fd, start, size, kind, readOnly, durable} with the size of the disk');

@@ -22,5 +22,11 @@ export function narrow(next: RawDisk, start: number, size: number): RawDisk {
         const extents = (await next.extents?.(start + offset, length)) ?? [];
         return extents.map((extent) => ({ ...extent, offset: extent.offset - start }));
       }),
+    changes:
+      next.changes &&
+      (async (offset, length) => {
+        const changes = (await next.changes?.(start + offset, length)) ?? [];
+        return changes.map((change) => ({ ...change, offset: change.offset - start }));
+      }),
   });
 }

@@ -42,13 +42,14 @@ export function tellErrors(raw: RawDisk, tell: TellError): RawDisk {
       throw error;
     }
   };
-  const { write, flush, zero, extents } = raw;
+  const { write, flush, zero, extents, changes } = raw;
   return wrapDisk(raw, {
     read: (buffer, offset) => told('read', async () => raw.read(buffer, offset)),
     write: write && ((buffer, offset, options) => told('write', async () => raw.write?.(buffer, offset, options))),
     flush: flush && (() => told('flush', async () => raw.flush?.())),
     zero: zero && ((offset, length, options) => told('zero', async () => raw.zero?.(offset, length, options))),
     extents: extents && ((offset, length) => told('extents', async () => (await raw.extents?.(offset, length)) ?? [])),
+    changes: changes && ((offset, length) => told('changes', async () => (await raw.changes?.(offset, length)) ?? [])),
     close: () => told('close', async () => raw.close()),
   });
 }

@@ -16,6 +16,7 @@ export function wrapDisk(next: RawDisk, changes: { [Key in keyof RawDisk]?: RawD
     flush: next.flush && (async () => next.flush?.()),
     zero: next.zero && (async (offset, length, options) => next.zero?.(offset, length, options)),
     extents: next.extents && (async (offset, length) => (await next.extents?.(offset, length)) ?? []),
+    changes: next.changes && (async (offset, length) => (await next.changes?.(offset, length)) ?? []),
     activate: next.activate && (async () => next.activate?.()),
     close: () => next.close(),
     ...changes,

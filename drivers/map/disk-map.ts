@@ -6,7 +6,9 @@
  *      a granule moves, is zeroed or freed:   `withdraw` ──► change the disk ──► `restore`, `set`
  *
  * A place in a file must not be used for anything else, punched or freed before `withdraw` has resolved. If the old place
- * stays as it is, as the base below a copy does, `set` alone is enough: a read that began earlier may see the old bytes.
+ * stays as it is, as the base below a copy does, and the new place is the same number (in another file), `set` alone is
+ * enough: a read that began earlier may see the old bytes. For another number it is not: a thread could see the old file
+ * with the new place.
  */
 import type { Window } from '../segments/segment.js';
 import {
@@ -14,6 +16,7 @@ import {
   createTable,
   DATA,
   type GranuleEntry,
+  type GranuleState,
   granulesOf,
   MapLook,
   MapStore,
@@ -21,7 +24,6 @@ import {
   MOST_FILES,
   SLICE_GRANULES,
   slicesOf,
-  type ZEROS,
 } from './table.js';
 
 const SLOT_BYTES = SLICE_GRANULES * 8;
@@ -29,24 +31,42 @@ const SLOT_BYTES = SLICE_GRANULES * 8;
 const DEFAULT_BYTES = 16 << 20;
 /** how many slots are emptied at one time when none is free: each time waits for the threads */
 const EVICTED_PART = 8;
-const UNKNOWN = { state: ASK, file: 0, place: 0 } as const satisfies GranuleEntry;
+const UNKNOWN: SliceState = { state: ASK };
+const UNKNOWN_ENTRY: GranuleEntry = { state: ASK, file: 0, place: 0 };
 
 /** A file that entries refer to. Entries limit what is used of it, so it has no size. */
-export type MapFile = Omit<Window, 'start' | 'size'>;
+export interface MapFile extends Omit<Window, 'start' | 'size'> {
+  /** is added to the places of entries: they count from this byte of the file; may be negative; default: 0 */
+  readonly delta?: number;
+}
 
-/** What is known of all granules of a slice. */
-export type SliceState =
-  | { readonly state: typeof ASK | typeof ZEROS }
-  /** each byte is at the same place in the file, for reading */
-  | { readonly state: typeof DATA; readonly file: number };
+/**
+ * What is true of all granules of a slice. With DATA and WRITABLE each byte is in that file, at the place that is its
+ * offset in the disk.
+ */
+export interface SliceState {
+  readonly state: GranuleState;
+  /** default: 0 */
+  readonly file?: number;
+}
+
+/** Tells the entry of a granule. */
+export type TellEntry = (granule: number, entry: GranuleEntry) => void;
 
 export interface DiskMapOptions {
   readonly granuleBytes: number;
   readonly sizeBytes: number;
   /** at most MOST_FILES; entries name them by their index */
   readonly files: readonly MapFile[];
-  /** what is true now of all granules of a slice (SLICE_GRANULES); ASK if they differ; default: ASK */
-  readonly sliceState?: (slice: number) => SliceState;
+  /**
+   * what is true now of all granules of a slice (SLICE_GRANULES); null if they differ; default: ASK.
+   * Is called at any time, and must not wait
+   */
+  readonly sliceState?: (slice: number) => SliceState | null;
+  /** tells what is true now of the granules of a slice that differ; those that it does not tell are ASK */
+  readonly sliceEntries?: (slice: number, tell: TellEntry) => void;
+  /** sliceState is not called for each slice at the start: the driver calls `setSlices` */
+  readonly startsUnknown?: boolean;
   /** the most memory for entries; default 16 MiB */
   readonly mostBytes?: number;
 }
@@ -57,21 +77,31 @@ export interface MapServer {
   quiesce(): Promise<void>;
 }
 
+/** A range of granules that is changing. */
+interface Changing {
+  readonly first: number;
+  readonly end: number;
+}
+
 export class DiskMap {
   readonly files: readonly MapFile[];
   readonly table: MapTable;
   readonly #look: MapLook;
   readonly #store: MapStore;
-  readonly #sliceState: (slice: number) => SliceState;
+  readonly #sliceState: (slice: number) => SliceState | null;
+  readonly #sliceEntries: (slice: number, tell: TellEntry) => void;
   readonly #free: number[];
   /** the slices that have a slot, with their slots, in the order in which they got it */
   readonly #slots = new Map<number, number>();
-  /** withdrawn granules, with the number of changes under way: `set` does not store them */
-  readonly #withdrawn = new Map<number, number>();
+  /** slots that were taken from their slices, and that threads may still use */
+  #dropped: number[] = [];
+  /** withdrawn ranges: `set` does not store their granules */
+  readonly #changing = new Set<Changing>();
   readonly #servers = new Set<MapServer>();
   #evicting: Promise<void> | null = null;
 
-  constructor({ granuleBytes, sizeBytes, files, sliceState, mostBytes = DEFAULT_BYTES }: DiskMapOptions) {
+  constructor(options: DiskMapOptions) {
+    const { granuleBytes, sizeBytes, files, sliceState, sliceEntries, mostBytes = DEFAULT_BYTES } = options;
     if (granuleBytes < 512 || (granuleBytes & (granuleBytes - 1)) !== 0) {
       throw new RangeError(`a granule has ${granuleBytes} bytes: it must be a power of two, at least 512`);
     }
@@ -83,9 +113,10 @@ export class DiskMap {
     this.#look = new MapLook(this.table);
     this.#store = new MapStore(this.table);
     this.#free = Array.from({ length: slots }, (_, i) => slots - 1 - i);
-    this.#sliceState = sliceState ?? (() => ({ state: ASK }));
-    if (sliceState === undefined) return;
-    for (let slice = 0; slice < slicesOf(whole); slice++) this.#setSlice(slice);
+    this.#sliceState = sliceState ?? (() => UNKNOWN);
+    this.#sliceEntries = sliceEntries ?? (() => {});
+    if (sliceState === undefined || options.startsUnknown) return;
+    for (let slice = 0; slice < slicesOf(whole); slice++) this.#askSlice(slice);
   }
 
   get granuleBytes(): number {
@@ -111,15 +142,49 @@ export class DiskMap {
 
   /** Tells where a granule is. Without memory for the entry, or while it is withdrawn, the granule is ASK. */
   set(granule: number, entry: GranuleEntry): void {
-    if (this.#withdrawn.has(granule)) return;
-    this.#set(granule, entry);
+    this.setRun(granule, 1, entry);
   }
 
-  #set(granule: number, entry: GranuleEntry): void {
-    const slice = Math.floor(granule / SLICE_GRANULES);
-    const slot = this.#slots.get(slice) ?? this.#takeSlot(slice);
-    if (slot === null) this.#store.setSlice(slice, ASK);
-    else this.#store.setEntry(slot, granule % SLICE_GRANULES, entry);
+  /** Tells where granules are that follow one another: in a file, `place` is that of the first. */
+  setRun(first: number, count: number, { state, file, place }: GranuleEntry): void {
+    for (const { slice, from, to } of this.#partsOf(first, first + count)) {
+      const at = place + (from - first) * this.granuleBytes;
+      const isSamePlace = state < DATA || at === from * this.granuleBytes;
+      if (isSamePlace && this.#isWhole(slice, from, to) && !this.#isChanging(from, to)) {
+        this.#drop(slice);
+        this.#store.setSlices(slice, 1, state, file);
+        continue;
+      }
+      const slot = this.#slots.get(slice) ?? this.#takeSlot(slice);
+      if (slot === null) {
+        this.#store.setSlices(slice, 1, ASK);
+        continue;
+      }
+      for (let granule = from; granule < to; granule++) {
+        if (this.#isChanging(granule, granule + 1)) continue;
+        const index = granule % SLICE_GRANULES;
+        this.#store.setEntry(slot, index, { state, file, place: at + (granule - from) * this.granuleBytes });
+      }
+    }
+  }
+
+  /** Tells what is true of all granules of many slices. For the start: before requests, and before anything is set. */
+  setSlices(first: number, count: number, { state, file = 0 }: SliceState): void {
+    if (count > 0) this.#store.setSlices(first, count, state, file);
+  }
+
+  /** Asks the driver what it knows of slices. For the start, as setSlices. */
+  askSlices(first: number, count: number): void {
+    for (let slice = first; slice < first + count; slice++) this.#askSlice(slice);
+  }
+
+  /** Threads ask for these granules: asks the driver what it knows of slices of which the map knows nothing. */
+  learn(first: number, count: number): void {
+    if (this.#servers.size === 0) return;
+    for (const { slice } of this.#partsOf(first, first + count)) {
+      if (this.#slots.has(slice) || !this.#store.isUnknown(slice)) continue;
+      if (!this.#askSlice(slice)) this.#takeSlot(slice);
+    }
   }
 
   /**
@@ -128,67 +193,118 @@ export class DiskMap {
    * @param count granules from `first`
    */
   async withdraw(first: number, count: number): Promise<void> {
-    for (let granule = first; granule < first + count; granule++) {
-      this.#withdrawn.set(granule, (this.#withdrawn.get(granule) ?? 0) + 1);
-      if (this.entry(granule).state !== ASK) this.#set(granule, UNKNOWN);
+    const end = first + count;
+    this.#changing.add({ first, end });
+    for (const { slice, from, to } of this.#partsOf(first, end)) {
+      if (this.#isWhole(slice, from, to)) {
+        this.#drop(slice);
+        this.#store.setSlices(slice, 1, ASK);
+      } else {
+        this.#forget(slice, from, to);
+      }
     }
     // also if all were ASK: their slots may just have been emptied, and threads still use the entries
     await this.#quiesce();
   }
 
+  /** Makes a part of a slice ASK. */
+  #forget(slice: number, from: number, to: number): void {
+    if (this.#store.isUnknown(slice)) return;
+    const slot = this.#slots.get(slice) ?? this.#takeSlot(slice);
+    if (slot === null) return this.#store.setSlices(slice, 1, ASK);
+    for (let granule = from; granule < to; granule++)
+      this.#store.setEntry(slot, granule % SLICE_GRANULES, UNKNOWN_ENTRY);
+  }
+
   /** Ends a `withdraw` of the same granules: `set` stores them again. */
   restore(first: number, count: number): void {
-    for (let granule = first; granule < first + count; granule++) {
-      const left = (this.#withdrawn.get(granule) ?? 1) - 1;
-      if (left === 0) this.#withdrawn.delete(granule);
-      else this.#withdrawn.set(granule, left);
+    for (const changing of this.#changing) {
+      if (changing.first !== first || changing.end !== first + count) continue;
+      this.#changing.delete(changing);
+      return;
     }
   }
 
-  /** Gives a slot to a slice, with what is known of all its granules. @returns null if none is free now */
+  /** The parts of a range, slice by slice. */
+  *#partsOf(first: number, end: number): Generator<{ slice: number; from: number; to: number }> {
+    for (let from = first; from < end; ) {
+      const slice = Math.floor(from / SLICE_GRANULES);
+      const to = Math.min(end, (slice + 1) * SLICE_GRANULES);
+      yield { slice, from, to };
+      from = to;
+    }
+  }
+
+  #isWhole(slice: number, from: number, to: number): boolean {
+    const first = slice * SLICE_GRANULES;
+    return from === first && to === Math.min(first + SLICE_GRANULES, this.granules);
+  }
+
+  /** Whether any granule of a range is withdrawn. */
+  #isChanging(from: number, to: number): boolean {
+    if (this.#changing.size === 0) return false;
+    for (const { first, end } of this.#changing) if (first < to && from < end) return true;
+    return false;
+  }
+
+  /** Gives a slot to a slice, with what is known of its granules. @returns null if none is free now */
   #takeSlot(slice: number): number | null {
     const slot = this.#free.pop();
     if (slot === undefined) {
       this.#evict();
       return null;
     }
-    const told = this.#known(slice);
-    const file = told.state === DATA ? told.file : 0;
-    for (let index = 0; index < SLICE_GRANULES; index++) {
-      const place = (slice * SLICE_GRANULES + index) * this.granuleBytes;
-      this.#store.setEntry(slot, index, { state: told.state, file, place });
+    const first = slice * SLICE_GRANULES;
+    const told = this.#sliceState(slice);
+    const tell: TellEntry = (granule, entry) => {
+      const isChanging = this.#isChanging(granule, granule + 1);
+      this.#store.setEntry(slot, granule - first, isChanging ? UNKNOWN_ENTRY : entry);
+    };
+    const { state, file = 0 } = told ?? UNKNOWN;
+    for (let granule = first; granule < first + SLICE_GRANULES; granule++) {
+      tell(granule, { state, file, place: granule * this.granuleBytes });
     }
+    if (told === null) this.#sliceEntries(slice, tell);
     this.#slots.set(slice, slot);
     this.#store.setSlot(slice, slot);
     return slot;
+  }
+
+  /** Takes the slot from a slice. The caller tells the table what is known of it now. */
+  #drop(slice: number): void {
+    const slot = this.#slots.get(slice);
+    if (slot === undefined) return;
+    this.#slots.delete(slice);
+    this.#dropped.push(slot);
   }
 
   /** Empties the slots that are oldest. They are free when no thread uses them any more. */
   #evict(): void {
     if (this.#evicting !== null) return;
     const count = Math.max(1, Math.floor(this.table.shape.slots / EVICTED_PART));
-    const oldest = [...this.#slots].slice(0, count);
-    for (const [slice] of oldest) {
-      this.#slots.delete(slice);
-      this.#setSlice(slice);
+    for (const slice of [...this.#slots.keys()].slice(0, Math.max(0, count - this.#dropped.length))) {
+      this.#drop(slice);
+      this.#askSlice(slice);
     }
     this.#evicting = this.#quiesce().then(() => {
-      this.#free.push(...oldest.map(([, slot]) => slot));
       this.#evicting = null;
     });
   }
 
-  #known(slice: number): SliceState {
-    const isChanging = [...this.#withdrawn.keys()].some((granule) => Math.floor(granule / SLICE_GRANULES) === slice);
-    return isChanging ? UNKNOWN : this.#sliceState(slice);
+  /** Tells the table what the driver knows of a whole slice. @returns false if its granules differ */
+  #askSlice(slice: number): boolean {
+    const first = slice * SLICE_GRANULES;
+    const isChanging = this.#isChanging(first, first + SLICE_GRANULES);
+    const told = isChanging ? null : this.#sliceState(slice);
+    this.#store.setSlices(slice, 1, told?.state ?? ASK, told?.file ?? 0);
+    return told !== null;
   }
 
-  #setSlice(slice: number): void {
-    const told = this.#known(slice);
-    this.#store.setSlice(slice, told.state, told.state === DATA ? told.file : 0);
-  }
-
+  /** Waits until threads use nothing that was known before the call. Then the dropped slots are free. */
   async #quiesce(): Promise<void> {
+    const dropped = this.#dropped;
+    this.#dropped = [];
     await Promise.all([...this.#servers].map((server) => server.quiesce()));
+    this.#free.push(...dropped);
   }
 }

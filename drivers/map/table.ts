@@ -2,7 +2,8 @@
  * The map of a disk: where the bytes of each granule are now. It is a table in memory that the main thread writes and
  * the worker threads read without a lock, so threads can serve a disk whose bytes are spread over files.
  *
- *      directory   a word for each slice of 512 granules: ASK, ZEROS, the same place in file k, or the number of a slot
+ *      directory   a word for each slice of 512 granules: ASK, ZEROS, the same place in file k (to read, or to write
+ *                  too), or the number of a slot
  *      slots       512 entries each, a granule each
  *      entry       2 words:   state (2 bits)   file (8)   place, high part (22)   │   place, low part (32)
  *
@@ -36,8 +37,9 @@ const ENTRY_WORDS = 2;
 /** The words of the directory. A word from FIRST_SLOT on is a slot. */
 const SLICE_ASK = 0;
 const SLICE_ZEROS = 1;
-const FIRST_FILE = 2;
-const FIRST_SLOT = FIRST_FILE + MOST_FILES;
+const FIRST_READ = 2;
+const FIRST_WRITABLE = FIRST_READ + MOST_FILES;
+const FIRST_SLOT = FIRST_WRITABLE + MOST_FILES;
 
 export interface MapShape {
   /** a power of two, at least 512 */
@@ -119,10 +121,11 @@ export class MapLook {
     const slice = (granule - index) / SLICE_GRANULES;
     const word = Atomics.load(this.#words, slice);
     if (word >= FIRST_SLOT) return this.#slotEntry(word - FIRST_SLOT, index);
-    if (word < FIRST_FILE) return word === SLICE_ZEROS ? ZEROS : ASK;
-    this.file = word - FIRST_FILE;
+    if (word < FIRST_READ) return word === SLICE_ZEROS ? ZEROS : ASK;
     this.place = granule * this.#granuleBytes;
-    return DATA;
+    const isWritable = word >= FIRST_WRITABLE;
+    this.file = word - (isWritable ? FIRST_WRITABLE : FIRST_READ);
+    return isWritable ? WRITABLE : DATA;
   }
 
   #slotEntry(slot: number, index: number): GranuleState {
@@ -140,7 +143,7 @@ export class MapLook {
 export interface GranuleEntry {
   readonly state: GranuleState;
   readonly file: number;
-  /** its first byte in the file */
+  /** its first byte in the file, before the `delta` of the file is added */
   readonly place: number;
 }
 
@@ -154,10 +157,12 @@ export class MapStore {
     this.#slotsAt = slicesOf(shape);
   }
 
-  /** Makes a slice ASK, zeros, or the same place in a file (DATA). */
-  setSlice(slice: number, state: typeof ASK | typeof ZEROS | typeof DATA, file = 0): void {
-    const word = state === DATA ? FIRST_FILE + file : state === ZEROS ? SLICE_ZEROS : SLICE_ASK;
-    Atomics.store(this.#words, slice, word);
+  /** Makes slices ASK, zeros, or the same place in a file. */
+  setSlices(first: number, count: number, state: GranuleState, file = 0): void {
+    const word = sliceWord(state, file);
+    // each Atomics.store is a fence: for a whole disk it would take ten times as long
+    if (count > 1) this.#words.fill(word, first, first + count - 1);
+    Atomics.store(this.#words, first + count - 1, word);
   }
 
   /** Gives a slot to a slice. The entries of the slot must be complete. */
@@ -165,16 +170,27 @@ export class MapStore {
     Atomics.store(this.#words, slice, FIRST_SLOT + slot);
   }
 
-  /** The slot of a slice; null if it has none. */
-  slotOf(slice: number): number | null {
-    const word = Atomics.load(this.#words, slice);
-    return word >= FIRST_SLOT ? word - FIRST_SLOT : null;
+  /** Whether nothing is known of a slice. */
+  isUnknown(slice: number): boolean {
+    return Atomics.load(this.#words, slice) === SLICE_ASK;
   }
 
+  /** The place must be 0 or more. It is kept only with DATA and WRITABLE. */
   setEntry(slot: number, index: number, { state, file, place }: GranuleEntry): void {
     const at = this.#slotsAt + (slot * SLICE_GRANULES + index) * ENTRY_WORDS;
     const high = Math.floor(place / LOW);
-    this.#words[at + 1] = (place % LOW) | 0;
+    if (state >= DATA) this.#words[at + 1] = (place % LOW) | 0;
     Atomics.store(this.#words, at, state | (file << FILE_SHIFT) | (high << HIGH_SHIFT));
+  }
+}
+
+function sliceWord(state: GranuleState, file: number): number {
+  switch (state) {
+    case DATA:
+      return FIRST_READ + file;
+    case WRITABLE:
+      return FIRST_WRITABLE + file;
+    default:
+      return state === ZEROS ? SLICE_ZEROS : SLICE_ASK;
   }
 }

@@ -41,7 +41,25 @@ export function limitDisk(raw: RawDisk, room: CreditSource): RawDisk {
   });
 }
 
-async function mayFill(window: Window, room: CreditSource, offset: number, length: number): Promise<boolean> {
+/**
+ * What a driver with memory of its own calls before it fills a range of this memory: see `mayFill` of OpenContext.
+ * @param sizeBytes of the memory
+ */
+export function fillGuard(
+  memoryFd: number,
+  sizeBytes: number,
+  room: CreditSource,
+): (offset: number, length: number) => Promise<void> {
+  const memory = { fd: memoryFd, start: 0 };
+  return async (offset, length) => {
+    const inside = Math.min(length, sizeBytes - offset);
+    if (inside > 0 && !(await mayFill(memory, room, offset, inside))) throw isFull();
+  };
+}
+
+type Range = Pick<Window, 'fd' | 'start'>;
+
+async function mayFill(window: Range, room: CreditSource, offset: number, length: number): Promise<boolean> {
   const { ledger, ledgerIndex } = room;
   const pages = pagesOf(offset, length);
   if (ledger.takeCredit(ledgerIndex, pages)) return true;
@@ -60,11 +78,12 @@ function isAnswered({ ledger, ledgerIndex }: CreditSource, question: number): Pr
   return until(isSo, { timeoutMs: PATIENCE_MS, everyMs: POLL_MS });
 }
 
-function isFull(offset: number): FusetapError {
-  return new FusetapError('NO_SPACE', `write at byte ${offset}: the limit of ram images is reached`, {
+/** @param offset in the disk; if omitted, disk.ts adds that of the request */
+function isFull(offset?: number): FusetapError {
+  const where = offset === undefined ? '' : `write at byte ${offset}: `;
+  return new FusetapError('NO_SPACE', `${where}the limit of ram images is reached`, {
     errno: E.ENOSPC,
-    operation: 'write',
-    offset,
+    ...(offset !== undefined && { operation: 'write', offset }),
     hint: 'detach other ram vbds (fusetap memory lists them), or raise FUSETAP_RAM_LIMIT',
   });
 }

@@ -112,7 +112,7 @@ function isFull(fd: number): boolean {
 }
 
 /** Whether writing a range inside the window takes memory. */
-export function hasHole({ fd, start }: Window, offset: number, length: number): boolean {
+export function hasHole({ fd, start }: Pick<Window, 'fd' | 'start'>, offset: number, length: number): boolean {
   const from = start + offset - ((start + offset) % PAGE_BYTES);
   const end = start + offset + length;
   const pages = pagesOf(offset, length);

@@ -19,13 +19,16 @@ export async function withDisk(
 ): Promise<void> {
   const readOnly = request.readOnly ?? false;
   const made = await factory({ pieces: [], ...request, readOnly });
+  await made.raw.activate?.();
   const session: Session = {
     disk: frontDisk(made.raw, { readOnly }),
     made,
     async reopen() {
       if (!made.reopen) return;
       await session.disk.close();
-      session.disk = frontDisk(await made.reopen(), { readOnly });
+      const raw = await made.reopen();
+      await raw.activate?.();
+      session.disk = frontDisk(raw, { readOnly });
     },
   };
   try {

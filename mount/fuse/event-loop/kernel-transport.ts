@@ -234,14 +234,19 @@ function unmapped(window: Window, mayGrow: boolean): ServedWindow {
   };
 }
 
-/** Entries limit what is used of a file, so its window has no end. */
+/**
+ * Entries limit what is used of a file, so its window has no end. Entries of memory take no credit of the ram limit:
+ * what they let threads write in place has no holes.
+ */
 function mapOf({ map, start, readOnly }: MapView, size: number): ServedMap {
-  const files = map.files.map((file) => unmapped({ ...file, start: 0, size: Number.MAX_SAFE_INTEGER }, false));
+  const files = map.files.map(({ delta = 0, ...file }) =>
+    unmapped({ ...file, start: delta, size: Number.MAX_SAFE_INTEGER }, false),
+  );
   return { table: map.table, files, start, size, readOnly };
 }
 
 /** Checked once: a file system without RWF_NOWAIT answers EOPNOTSUPP to every such read. */
 function canReadNoWait(window: Window): boolean {
   const byte = Buffer.alloc(1);
-  return preadNoWait(window.fd, addressOf(byte), 1, window.start) !== -E.EOPNOTSUPP;
+  return preadNoWait(window.fd, addressOf(byte), 1, Math.max(0, window.start)) !== -E.EOPNOTSUPP;
 }

@@ -28,7 +28,7 @@ export interface ServedWindow {
 /** A part of a mapped disk. */
 export interface ServedMap {
   readonly table: MapTable;
-  /** by the numbers in the table */
+  /** by the numbers in the table; the window of each starts at the `delta` of the file, which may be negative */
   readonly files: readonly ServedWindow[];
   /** the byte of the map that is byte 0 of the disk */
   readonly start: number;

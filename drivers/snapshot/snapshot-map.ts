@@ -1,0 +1,106 @@
+/**
+ * The map of a snapshot: file 0 is the memory, where each granule has the place that is its offset; then one file for
+ * each segment of the base. Entries of a segment have the same places, because its `delta` shifts them. So whole slices
+ * need no slot, and an entry of the base can become one of the memory without a wait.
+ */
+import type { Disk } from '../disk.js';
+import { DiskMap, type MapFile, type SliceState, type TellEntry } from '../map/disk-map.js';
+import { ASK, DATA, MOST_FILES, SLICE_GRANULES, WRITABLE, ZEROS } from '../map/table.js';
+import { lastAtOrBefore } from '../segments/joined-disk.js';
+import { GRANULE_BYTES, type Layout } from './layout.js';
+import { BASE, PRIVATE, type States, ZEROED } from './states.js';
+
+const MEMORY = 0;
+const FIRST_SEGMENT = 1;
+const UNKNOWN: SliceState = { state: ASK };
+const IN_MEMORY: SliceState = { state: WRITABLE, file: MEMORY };
+const ALL_ZEROS: SliceState = { state: ZEROS };
+
+/** What a snapshot tells its map. */
+export class SnapshotMap {
+  readonly map: DiskMap;
+  readonly #layout: Layout;
+  readonly #states: States;
+  /** of the base; empty if threads cannot serve it */
+  readonly #segments: readonly { readonly offset: number; readonly end: number }[];
+
+  constructor(base: Disk, layout: Layout, states: States, memoryFd: number) {
+    this.#layout = layout;
+    this.#states = states;
+    const { segments = [] } = base;
+    const served = segments.length < MOST_FILES ? segments : [];
+    this.#segments = served.map(({ offset, size }) => ({ offset, end: offset + size }));
+    const memory: MapFile = { fd: memoryFd, kind: 'memory', readOnly: false, durable: false };
+    const files = served.map(({ fd, kind, start, offset }): MapFile => {
+      return { fd, kind, readOnly: true, durable: false, delta: start - offset };
+    });
+    this.map = new DiskMap({
+      granuleBytes: GRANULE_BYTES,
+      sizeBytes: layout.sizeBytes,
+      files: [memory, ...files],
+      startsUnknown: true,
+      sliceState: (slice) => this.#sliceState(slice),
+      sliceEntries: (slice, tell) => this.#tellEntries(slice, tell),
+    });
+  }
+
+  /** Tells all that is known of whole slices. What no request has changed is told at once, however large the disk is. */
+  load(): void {
+    const { slices } = this.#layout;
+    const sliceBytes = SLICE_GRANULES * GRANULE_BYTES;
+    for (const [i, { offset, end }] of this.#segments.entries()) {
+      const first = Math.ceil(offset / sliceBytes);
+      const last = end === this.#layout.sizeBytes ? slices : Math.floor(end / sliceBytes);
+      this.map.setSlices(first, last - first, { state: DATA, file: FIRST_SEGMENT + i });
+    }
+    for (const { first, bytes } of this.#states.notedSlices()) {
+      for (let at = 0; at < bytes.length; ) {
+        let end = at + 1;
+        while (bytes[end] === bytes[at]) end++;
+        if (bytes[at] === ZEROED) this.map.setSlices(first + at, end - at, ALL_ZEROS);
+        at = end;
+      }
+    }
+    for (const { first, count } of this.#states.notedGranules()) this.map.askSlices(first, count);
+  }
+
+  setPrivate(first: number, count: number): void {
+    this.map.setRun(first, count, { state: WRITABLE, file: MEMORY, place: first * GRANULE_BYTES });
+  }
+
+  setZeros(first: number, count: number): void {
+    this.map.setRun(first, count, { state: ZEROS, file: MEMORY, place: first * GRANULE_BYTES });
+  }
+
+  #sliceState(slice: number): SliceState | null {
+    const states = this.#states.ofSlice(slice);
+    const first = states[0];
+    if (states.some((state) => state !== first)) return null;
+    if (first === PRIVATE) return IN_MEMORY;
+    if (first === ZEROED) return ALL_ZEROS;
+    if (this.#segments.length === 0) return UNKNOWN;
+    const from = slice * SLICE_GRANULES * GRANULE_BYTES;
+    const file = this.#fileOf(from, from + states.length * GRANULE_BYTES);
+    return file === null ? null : { state: DATA, file };
+  }
+
+  #tellEntries(slice: number, tell: TellEntry): void {
+    const first = slice * SLICE_GRANULES;
+    for (const [i, state] of this.#states.ofSlice(slice).entries()) {
+      const granule = first + i;
+      const place = granule * GRANULE_BYTES;
+      if (state === PRIVATE) tell(granule, { state: WRITABLE, file: MEMORY, place });
+      if (state === ZEROED) tell(granule, { state: ZEROS, file: MEMORY, place });
+      const file = state === BASE ? this.#fileOf(place, place + GRANULE_BYTES) : null;
+      if (file !== null) tell(granule, { state: DATA, file, place });
+    }
+  }
+
+  /** The file of the segment that has a whole range of the disk; null if none has. */
+  #fileOf(from: number, to: number): number | null {
+    if (this.#segments.length === 0) return null;
+    const index = lastAtOrBefore(this.#segments, from);
+    const end = (this.#segments[index] as { end: number }).end;
+    return Math.min(to, this.#layout.sizeBytes) <= end ? FIRST_SEGMENT + index : null;
+  }
+}
