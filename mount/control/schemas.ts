@@ -120,6 +120,14 @@ export const secondsText = v.pipe(
   atMost(MOST_SECONDS),
 );
 
+/** A place in a disk, in a query. */
+export const offsetText = v.pipe(
+  text,
+  v.regex(/^\d{1,16}$/, 'must be a number of bytes'),
+  v.transform(Number),
+  atMost(Number.MAX_SAFE_INTEGER),
+);
+
 /** Checks that `share`, if the request has it, is a name. This check comes last and has its own message. */
 export const sharesByName = <Request extends { readonly share?: string | null | undefined }>() =>
   v.transform((request: Request): Request => {

@@ -15,7 +15,7 @@ import type { Measured, NodeNeed } from '../../drivers/graph/open-graph.js';
 import type { GraphPlan } from '../../drivers/graph/plan.js';
 import type { NodeSpec } from '../../drivers/graph.js';
 import type { PartitionTable, SectorBytes } from '../../drivers/partitions/index.js';
-import type { TransportName, VbdInfo } from '../control/interface.js';
+import type { ChangesResult, TransportName, VbdInfo } from '../control/interface.js';
 import type { Mode } from '../images/mode.js';
 import type { RamLink } from '../ram/links.js';
 import type { BusPlace } from '../runtime/bus-place.js';
@@ -99,6 +99,8 @@ export interface PlanCommand {
 export interface NeedsCommand {
   readonly op: 'needs';
   readonly disk: GraphRef;
+  /** the paths of optional needs that are not there */
+  readonly absent: readonly string[];
 }
 
 /** Fills the memory of a node. */
@@ -123,6 +125,14 @@ export interface SaveCommand {
   readonly targetFd: number;
   /** the target is a FIFO: all bytes are written, in order */
   readonly isFifo?: boolean;
+}
+
+/** Asks where a disk differs from its base. */
+export interface ChangesCommand {
+  readonly op: 'changes';
+  readonly nodeId: number;
+  readonly offset: number;
+  readonly length: number;
 }
 
 export interface AttachCommand {
@@ -255,6 +265,8 @@ export interface Commands {
   measure: { command: MeasureCommand; result: Measured };
   prepare: { command: PrepareCommand; result: { state: Json } };
   save: { command: SaveCommand; result: null };
+  /** UNSUPPORTED if the disk has no base */
+  changes: { command: ChangesCommand; result: ChangesResult };
   /** cancels the command of that id, if it can be cancelled */
   cancel: { command: { readonly op: 'cancel'; readonly target: number }; result: null };
   /** begins to read requests */

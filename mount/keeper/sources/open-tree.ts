@@ -10,6 +10,8 @@
  * The keeper never reads an image: it opens what the server's drivers ask for.
  */
 
+import { FusetapError } from '../../../drivers/errors.js';
+import type { NodeNeed } from '../../../drivers/graph/open-graph.js';
 import type { FilePlan, GraphPlan } from '../../../drivers/graph/plan.js';
 import { entriesBelow, filesOf, type NodeSpec, nodeAt, pathOf } from '../../../drivers/graph.js';
 import type { BackingPolicy } from '../../control/interface.js';
@@ -113,16 +115,20 @@ export class TreeOpening {
   /** Opens what the images name, until they need nothing more. */
   async #openNamed(asked: NodeSpec): Promise<NodeSpec> {
     let graph = asked;
+    const absent: string[] = [];
     for (;;) {
       const disk = graphRef({ graph, files: this.#files, memories: this.#memories }, this.#context.memories);
-      const { needs } = await this.#context.server.request<'needs'>({ op: 'needs', disk });
+      const { needs } = await this.#context.server.request<'needs'>({ op: 'needs', disk, absent });
       if (needs.length === 0) return graph;
       for (const need of needs) {
         const added = addNamedFile({ graph, files: this.#files }, need, this.#wish.backing);
         const plan = await this.#context.server.request<'plan'>({ op: 'plan', graph: added.graph, filters: [] });
-        await this.#openFile(added.path, added.name, plan.files[added.path] as FilePlan, added.below);
-        added.refuseCircle(this.#files);
-        graph = added.graph;
+        const opening = this.#openFile(added.path, added.name, plan.files[added.path] as FilePlan, added.below);
+        if (!(await isThere(opening, need))) absent.push(pathOf(need.node, need.role));
+        else {
+          added.refuseCircle(this.#files);
+          graph = added.graph;
+        }
       }
     }
   }
@@ -176,6 +182,17 @@ export function copyAgain(
 ): Promise<RamImage> {
   const openBelow = belowOpener(context, tree, backing, watcher);
   return recopy(context, tree, { old, recognize, openBelow }, watcher);
+}
+
+/** @returns false if there is no such file, and the image can do without it */
+async function isThere(opening: Promise<void>, { isOptional }: NodeNeed): Promise<boolean> {
+  try {
+    await opening;
+    return true;
+  } catch (error) {
+    if (isOptional && error instanceof FusetapError && error.code === 'NOT_FOUND') return false;
+    throw error;
+  }
 }
 
 /** The paths that are not below another one. */
