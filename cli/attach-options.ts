@@ -1,11 +1,19 @@
 /** The options of `attach`, for all commands that attach an image: each is declared here once. */
 import { type Command, Option } from 'commander';
 import { driverNames } from '../drivers/names.js';
+import type { BackingPolicy } from '../mount/control/interface.js';
 import { MODES } from '../mount/images/mode.js';
 import type { AttachWords } from './attach-request.js';
 import { allowOtherOption, gather, parseFileMode, parseId, sectorSizeOption, transportOption } from './options.js';
 
 export type AttachOptionName = keyof AttachWords;
+
+/** The compiler finds a policy that is missing here. */
+const BACKING_POLICIES = Object.keys({
+  'same-directory': true,
+  any: true,
+  none: true,
+} satisfies Record<BackingPolicy, true>);
 
 /** In the order of the help. */
 const OPTIONS: Readonly<Record<AttachOptionName, () => Option>> = {
@@ -18,7 +26,11 @@ const OPTIONS: Readonly<Record<AttachOptionName, () => Option>> = {
       `the driver, instead of SPEC: ${driverNames.join(', ')}, a file ./mine.js, or a package`,
     ),
   image: () => new Option('--image <PATH>', 'the image, instead of SPEC: the path may contain commas and colons'),
-  option: () => new Option('--option <KEY=VALUE>', 'an option of the driver (repeatable)').argParser(gather),
+  option: () =>
+    new Option(
+      '--option <KEY=VALUE>',
+      'an option of the first driver; file/KEY=VALUE is one of the driver below it (repeatable)',
+    ).argParser(gather),
   offset: () => new Option('--offset <N>', 'the disk starts at byte N of the image (a SIZE, as 1M)'),
   sizelimit: () => new Option('--sizelimit <N>', 'the disk has N bytes (a SIZE)'),
   partitions: () =>
@@ -27,6 +39,12 @@ const OPTIONS: Readonly<Record<AttachOptionName, () => Option>> = {
   share: () =>
     new Option('--share <NAME>', 'ram: share the memory under NAME (default: by the identity of the image file)'),
   private: () => new Option('--private', 'ram: a copy in memory that no other attach shares'),
+  snapshot: () => new Option('--snapshot', 'writes go to memory and are lost at the detach; the image is only read'),
+  backing: () =>
+    new Option(
+      '--backing <WHICH>',
+      'the files that an image may name: same-directory (its own and below; the default), any, none',
+    ).choices(BACKING_POLICIES),
   raw: () =>
     new Option('--raw', 'use the bytes of the image as they are, even if it looks like another format, such as qcow2'),
   filter: () =>

@@ -5,10 +5,12 @@
 import { defined } from '../drivers/defined.js';
 import { FusetapError } from '../drivers/errors.js';
 import { DEFAULT_DRIVER } from '../drivers/names.js';
+import { asSnapshot } from '../mount/client/disk-wish.js';
 import type { SectorBytes } from '../mount/client/size.js';
-import type { AttachRequest, TransportName } from '../mount/control/interface.js';
+import type { AttachRequest, BackingPolicy, TransportName } from '../mount/control/interface.js';
 import type { Mode } from '../mount/images/mode.js';
 import { combineWords, type DiskSpec } from './disk-spec/index.js';
+import { diskOf, type OptionWord } from './disk-tree.js';
 import { imagePath } from './image-path.js';
 import { typedSpec } from './typed-spec.js';
 
@@ -21,7 +23,7 @@ export interface AttachWords {
   image?: string;
   passthrough?: 'auto' | 'on' | 'off';
   transport?: TransportName;
-  /** KEY=VALUE each */
+  /** KEY=VALUE or ROLE/KEY=VALUE each */
   option?: string[];
   offset?: string;
   sizelimit?: string;
@@ -30,6 +32,8 @@ export interface AttachWords {
   share?: string;
   private?: boolean;
   raw?: boolean;
+  snapshot?: boolean;
+  backing?: BackingPolicy;
   partitions?: boolean;
   sectorSize?: SectorBytes;
   allowOther?: boolean;
@@ -65,21 +69,20 @@ export function attachRequest(words: readonly (string | undefined)[], options: A
     ? combineWords(specOfOptions(options), vdev, mode)
     : typedSpec(spec ?? '', vdev, mode);
   const whole = combineWords(given, options.vdev, options.mode);
-  const { driver, image, belowDev } = whole;
+  const { driver, below = [], image, belowDev } = whole;
   const path = image === null ? null : imagePath(image, belowDev);
   const filters = filtersOf(options);
-  const { passthrough, share, raw, partitions, sectorSize, transport, allowOther, uid, gid, fileMode } = options;
+  const { passthrough, share, raw, backing, partitions, sectorSize } = options;
+  const { transport, allowOther, uid, gid, fileMode } = options;
   const request = {
-    driver,
-    image: path,
+    ...diskOf([driver, ...below], path, optionWords(options.option ?? [])),
     vdev: whole.vdev,
     mode: chooseMode(whole.mode, options),
-    options: driverOptions(options.option ?? []),
     ...(filters.length > 0 && { filters }),
     // only the keys that were given: a bus of an older version does not know all of them
-    ...defined({ passthrough, share, raw, partitions, sectorSize, transport, allowOther, uid, gid, fileMode }),
+    ...defined({ passthrough, share, raw, backing, partitions, sectorSize, transport, allowOther, uid, gid, fileMode }),
   };
-  return { request, notes: whole.notes };
+  return { request: options.snapshot ? asSnapshot(request) : request, notes: whole.notes };
 }
 
 function specOfOptions({ driver = DEFAULT_DRIVER, image }: AttachWords): DiskSpec {
@@ -98,7 +101,8 @@ function filtersOf({ offset, sizelimit, filter = [] }: AttachWords): NonNullable
   return [...narrowing, ...filter.map((word) => splitPair(word, '--filter', 'delay=20'))];
 }
 
-function driverOptions(words: readonly string[]): Record<string, string> {
+/** @throws FusetapError USAGE for words that are not KEY=VALUE, and for a KEY that is given twice */
+function optionWords(words: readonly string[]): OptionWord[] {
   const pairs = words.map((word) => {
     if (!word.includes('=')) {
       throw new FusetapError('USAGE', `--option ${word} has no value`, { hint: 'the form is KEY=VALUE' });
@@ -106,8 +110,13 @@ function driverOptions(words: readonly string[]): Record<string, string> {
     return splitPair(word, '--option', 'url=http://host/disk.img');
   });
   const twice = pairs.find(({ name }, i) => pairs.findIndex((pair) => pair.name === name) < i);
-  if (twice === undefined) return Object.fromEntries(pairs.map(({ name, value }) => [name, value]));
-  throw new FusetapError('USAGE', `--option ${twice.name} is given twice`, { hint: 'give it once' });
+  if (twice !== undefined) {
+    throw new FusetapError('USAGE', `--option ${twice.name} is given twice`, { hint: 'give it once' });
+  }
+  return pairs.map(({ name, value }) => {
+    const slash = name.lastIndexOf('/');
+    return { node: name.slice(0, Math.max(slash, 0)), name: name.slice(slash + 1), value };
+  });
 }
 
 /** Splits at the first `=`: a value may contain more of them. */

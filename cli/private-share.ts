@@ -1,6 +1,7 @@
 /** Keeps the ram images of one command to itself: they are shared under a name that no other attach uses. */
 import { FusetapError } from '../drivers/errors.js';
 import { factsOf } from '../drivers/names.js';
+import { treeOf } from '../mount/client/disk-wish.js';
 import type { BusPlace } from '../mount/client/index.js';
 import type { ListedDisk } from './listed-disk.js';
 
@@ -14,16 +15,17 @@ export function privateName({ name }: BusPlace): string {
 }
 
 /**
- * Gives the ram images among the disks names of their own, unless they have one. Disks of one image share it, as always.
+ * Gives the ram images among the disks names of their own, unless they have one. Equal disks share one, as always.
  * @param name see privateName; `.1` and so on is added
  */
 export function keepPrivate(disks: readonly ListedDisk[], name: string): ListedDisk[] {
-  const images: string[] = [];
+  const copied: string[] = [];
   return disks.map((disk) => {
     const { driver, image, share } = disk.request;
     if (image === null || share != null || factsOf(driver)?.sharesMemory !== true) return disk;
-    if (!images.includes(image)) images.push(image);
-    return { ...disk, request: { ...disk.request, share: `${name}.${images.indexOf(image) + 1}` } };
+    const tree = JSON.stringify(treeOf(disk.request));
+    if (!copied.includes(tree)) copied.push(tree);
+    return { ...disk, request: { ...disk.request, share: `${name}.${copied.indexOf(tree) + 1}` } };
   });
 }
 
@@ -36,7 +38,7 @@ export function checkPrivate(disks: readonly ListedDisk[], { share }: { share?: 
   }
   const other = disks.find(({ request }) => factsOf(request.driver)?.sharesMemory !== true);
   if (other === undefined) return;
-  throw new FusetapError('USAGE', `--private: driver ${other.request.driver} makes no copy in memory`, {
+  throw new FusetapError('USAGE', `--private: driver ${other.request.driver} shares no memory`, {
     hint: 'omit --private, or use the driver ram',
   });
 }

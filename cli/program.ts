@@ -27,6 +27,7 @@ export const COMMANDS: Readonly<Record<string, () => Promise<CommandFile>>> = {
   resize: () => import('./commands/resize.js'),
   reread: () => import('./commands/reread.js'),
   save: () => import('./commands/save.js'),
+  diff: () => import('./commands/diff.js'),
   reset: () => import('./commands/reset.js'),
   slot: () => import('./commands/slot.js'),
   config: () => import('./commands/config.js'),

@@ -46,7 +46,8 @@ const COMMANDS: Hints = {
   ...all('losetup', 'its words here are attach, detach, ls and show'),
   ...all('list lsblk ps', 'did you mean ls?'),
   ...all('info inspect describe', 'did you mean show?'),
-  ...all('snapshot backup copy cp export', 'did you mean save?'),
+  ...all('backup copy cp export', 'did you mean save?'),
+  ...all('snapshot', 'did you mean attach --snapshot? To copy a vbd: fusetap save'),
   ...all('revert rollback', 'did you mean reset?'),
   ...all('kill halt shutdown destroy', 'did you mean stop?'),
   ...all('restart reload', 'did you mean upgrade?'),
@@ -83,8 +84,8 @@ const OF_ATTACH: Hints = {
   ...all('--ro', 'did you mean --read-only?'),
   ...all('-w --rw', 'omit it: mode w is the default'),
   ...all('-L --nooverlap', 'omit it: an image that is attached for writing is refused'),
-  ...all('-s --snapshot', 'ram:IMAGE is a copy in memory, and the file is not written'),
-  ...all('--format', 'images are raw: qemu-img convert -O raw IMAGE disk.img'),
+  ...all('-s', 'did you mean --snapshot?'),
+  ...all('--format', 'name the driver before the path: fusetap attach vhd:IMAGE'),
 };
 
 const ALL_AND_FORCE: Hints = {

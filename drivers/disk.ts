@@ -4,8 +4,10 @@
  * requests that are exact, inside the disk and not empty. Calls that a driver lacks are emulated here.
  */
 import { constants } from 'node:os';
-import type { Change, Extent, MapView, RawDisk, Segment, WriteOptions, ZeroOptions } from './driver.js';
+import type { Change, Disk, Extent, MapView, RawDisk, Segment, WriteOptions, ZeroOptions } from './driver.js';
 import { errnoOf, FusetapError, toFusetapError } from './errors.js';
+
+export type { Disk };
 
 const { errno: E } = constants;
 
@@ -13,46 +15,6 @@ const { errno: E } = constants;
 const SECTOR_BYTES = 512;
 /** one buffer for all disks: drivers only read it */
 const ZEROS = Buffer.alloc(1 << 20);
-
-/**
- * A disk of `size` bytes. Requests may have any alignment and length. Offsets and lengths are in bytes.
- *
- * Every call may reject with a FusetapError: the driver's own error, with `operation` and `offset` filled in; errno
- * EBADF after close; code DENIED with errno EROFS for a call that writes to a read-only disk. Invalid arguments
- * (negative, fractional, NaN, not a Uint8Array) are a RangeError or TypeError. Calls may overlap; a read that starts
- * after a write has resolved sees the written bytes (coherence rule 6).
- */
-export interface Disk {
-  /** bytes, fixed (coherence rule 7) */
-  readonly size: number;
-  readonly readOnly: boolean;
-  /** set if the disk is runs of open files, so that threads can serve it; read-only if the disk is */
-  readonly segments: readonly Segment[] | undefined;
-  /** set if a map tells threads where the bytes are; read-only if the disk is */
-  readonly map: MapView | undefined;
-  /**
-   * Resolves to the count of bytes read: the whole range, except that it is cut at the end of the disk (0 beyond it).
-   */
-  read(buffer: Uint8Array, offset: number): Promise<number>;
-  /**
-   * Resolves to the count of bytes written: all, except that the range is cut at the end of the disk. A write that
-   * starts at or beyond the end is NO_SPACE, errno ENOSPC. After an error any part of the range may have been written.
-   */
-  write(buffer: Uint8Array, offset: number, options?: Partial<WriteOptions>): Promise<number>;
-  /** Resolves when every write acknowledged before the call is as durable as the driver can make it (rule 5). */
-  flush(): Promise<void>;
-  /** Makes the range read as zeros; the part beyond the end of the disk is ignored (rule 7). */
-  zero(offset: number, length: number, options?: Partial<ZeroOptions>): Promise<void>;
-  /** The range as extents: in order, without gaps, data and hole alternating, nothing beyond the end of the disk. */
-  extents(offset: number, length: number): Promise<Extent[]>;
-  /**
-   * The first ranges that differ from the base of the disk: in order, inside the range and the disk. Go on after the last
-   * one; if there is none, no more follow. UNSUPPORTED if the disk has no base.
-   */
-  changes(offset: number, length: number): Promise<Change[]>;
-  /** Waits for the calls under way, then closes the driver's disk. A second call has the same outcome. */
-  close(): Promise<void>;
-}
 
 /**
  * Makes the validating front of a driver's disk. It is read-only if the options say so, if the driver cannot write, or

@@ -8,7 +8,6 @@
  * come while the disk is open. It is given calls that write only if it was opened for writing.
  */
 
-import type { Disk } from './disk.js';
 import type { DiskMap } from './map/disk-map.js';
 import type { Segment, Window } from './segments/segment.js';
 
@@ -67,12 +66,21 @@ export interface Need {
   readonly name: string;
   /** what opens the file, `aio` for a raw one; it is a fault of the image if it does not say that */
   readonly driver: string;
+  /** if there is no such file, the driver is told so by NeedsContext.absent; default: false, an error */
+  readonly isOptional?: boolean;
 }
 
 /** What `needs` is given. Everything is open for reading only. */
 export interface NeedsContext extends Given {
   /** driver options of the node, by name */
   readonly options: Readonly<Record<string, string>>;
+  /**
+   * The name of the file under `file`, without its directory. If a disk is under `file`: of the file under its `file`,
+   * and so on. Null if there is none.
+   */
+  readonly name: string | null;
+  /** the roles of optional needs whose file does not exist */
+  readonly absent: readonly string[];
 }
 
 export interface OpenContext<State extends Json = Json> extends Given {
@@ -197,8 +205,10 @@ export interface RawDisk {
    */
   changes?(offset: number, length: number): Promise<Change[]>;
   /**
-   * Is called once before any request: from then on this process alone has the disk. `open` may run while a server that
-   * is being replaced still writes, so it reads only what cannot change; the rest is read here.
+   * Is called once, before the first call that reads or changes the disk: no other process serves it any more then.
+   * `open` may run while a server that is being replaced still writes, so `open` reads only what cannot change, and
+   * `activate` reads the rest. If it rejects, every call of the disk fails with its error. A disk with `activate` must
+   * not let threads serve what can change: its map begins with what cannot.
    */
   activate?(): Promise<void>;
   /** Is called once, when no other call is under way. */
@@ -210,4 +220,44 @@ export interface MapView {
   readonly map: DiskMap;
   readonly start: number;
   readonly readOnly: boolean;
+}
+
+/**
+ * A disk of `size` bytes. Requests may have any alignment and length. Offsets and lengths are in bytes.
+ *
+ * Every call may reject with a FusetapError: the driver's own error, with `operation` and `offset` filled in; errno
+ * EBADF after close; code DENIED with errno EROFS for a call that writes to a read-only disk. Invalid arguments
+ * (negative, fractional, NaN, not a Uint8Array) are a RangeError or TypeError. Calls may overlap; a read that starts
+ * after a write has resolved sees the written bytes (coherence rule 6).
+ */
+export interface Disk {
+  /** bytes, fixed (coherence rule 7) */
+  readonly size: number;
+  readonly readOnly: boolean;
+  /** set if the disk is runs of open files, so that threads can serve it; read-only if the disk is */
+  readonly segments: readonly Segment[] | undefined;
+  /** set if a map tells threads where the bytes are; read-only if the disk is */
+  readonly map: MapView | undefined;
+  /**
+   * Resolves to the count of bytes read: the whole range, except that it is cut at the end of the disk (0 beyond it).
+   */
+  read(buffer: Uint8Array, offset: number): Promise<number>;
+  /**
+   * Resolves to the count of bytes written: all, except that the range is cut at the end of the disk. A write that
+   * starts at or beyond the end is NO_SPACE, errno ENOSPC. After an error any part of the range may have been written.
+   */
+  write(buffer: Uint8Array, offset: number, options?: Partial<WriteOptions>): Promise<number>;
+  /** Resolves when every write acknowledged before the call is as durable as the driver can make it (rule 5). */
+  flush(): Promise<void>;
+  /** Makes the range read as zeros; the part beyond the end of the disk is ignored (rule 7). */
+  zero(offset: number, length: number, options?: Partial<ZeroOptions>): Promise<void>;
+  /** The range as extents: in order, without gaps, data and hole alternating, nothing beyond the end of the disk. */
+  extents(offset: number, length: number): Promise<Extent[]>;
+  /**
+   * The first ranges that differ from the base of the disk: in order, inside the range and the disk. Go on after the last
+   * one; if there is none, no more follow. UNSUPPORTED if the disk has no base.
+   */
+  changes(offset: number, length: number): Promise<Change[]>;
+  /** Waits for the calls under way, then closes the driver's disk. A second call has the same outcome. */
+  close(): Promise<void>;
 }

@@ -11,8 +11,12 @@ export interface DriverFacts {
   load(): Promise<{ readonly default: Driver }>;
   /** true: `aio:` alone is wrong; false: `ram:` alone may join a ram image by its name */
   readonly needsImage: boolean;
+  /** under `file` it takes the disk of another driver, so specs stack: `ram:vhd:PATH`; default: it takes a file */
+  readonly takesDisk?: boolean;
   /** its disks are copies in memory, which several vbds can share; default: false */
   readonly sharesMemory?: boolean;
+  /** each of its disks has memory of its own: no two vbds show the same disk, not even of one image; default: false */
+  readonly ownMemory?: boolean;
   /** its number in tapdisk, if tapdisk has this driver */
   readonly tapdiskType?: number;
   /** for help and completion */
@@ -22,9 +26,11 @@ export interface DriverFacts {
 /** In alphabetical order. */
 const DRIVERS = {
   aio: { load: () => import('./aio/index.js'), needsImage: true, tapdiskType: 0, summary: 'the image itself' },
+  concat: { load: () => import('./concat/index.js'), needsImage: false, summary: 'disks one after the other' },
   ram: {
     load: () => import('./ram/index.js'),
     needsImage: false,
+    takesDisk: true,
     sharesMemory: true,
     tapdiskType: 5,
     summary: 'a copy in memory, shared',
@@ -32,9 +38,41 @@ const DRIVERS = {
   snapshot: {
     load: () => import('./snapshot/index.js'),
     needsImage: true,
+    takesDisk: true,
+    ownMemory: true,
     summary: 'writes go to memory, the base is only read',
   },
+  split: {
+    load: () => import('./split/index.js'),
+    needsImage: true,
+    takesDisk: true,
+    summary: 'pieces of a file: .001, .002 …',
+  },
   sync: { load: () => import('./sync/index.js'), needsImage: true, tapdiskType: 1, summary: 'as aio, writes durable' },
+  tar: {
+    load: () => import('./tar/index.js'),
+    needsImage: true,
+    takesDisk: true,
+    summary: 'a member of a tar or OVA archive',
+  },
+  vdi: {
+    load: () => import('./vdi/index.js'),
+    needsImage: true,
+    takesDisk: true,
+    summary: 'a VDI image (static)',
+  },
+  vhd: {
+    load: () => import('./vhd/index.js'),
+    needsImage: true,
+    takesDisk: true,
+    summary: 'a VHD image (fixed)',
+  },
+  vmdk: {
+    load: () => import('./vmdk/index.js'),
+    needsImage: true,
+    takesDisk: true,
+    summary: 'a VMDK image (flat extents)',
+  },
 } satisfies Record<string, DriverFacts>;
 
 export type DriverName = keyof typeof DRIVERS;
@@ -48,6 +86,9 @@ export const driverSummaries: readonly (readonly [name: string, summary: string]
 
 /** The driver if a request names none. */
 export const DEFAULT_DRIVER: DriverName = 'aio';
+
+/** The driver of `--snapshot`. */
+export const SNAPSHOT_DRIVER: DriverName = 'snapshot';
 
 /** The facts about the driver of that name; undefined if it is not one of fusetap's own. */
 export function factsOf(name: string): DriverFacts | undefined {

@@ -11,17 +11,29 @@
 
 import { defined } from '../drivers/defined.js';
 import type { Disk } from '../drivers/disk.js';
+import type { Change } from '../drivers/driver.js';
 import { FusetapError } from '../drivers/errors.js';
 import type { FilterSpec } from '../drivers/filters/filter.js';
+import { isFile, type NodeSpec, simpleGraph } from '../drivers/graph.js';
 import { DEFAULT_DRIVER } from '../drivers/names.js';
 import { quoted } from '../drivers/quote.js';
+import { asSnapshot, withTree } from './client/disk-wish.js';
 import { absolutePath } from './client/finding/working-directory.js';
 import * as client from './client/index.js';
-import type { AttachRequest, BusInfo, DetachResult, SaveResult, VbdInfo } from './control/interface.js';
+import type {
+  AttachRequest,
+  BackingPolicy,
+  BusInfo,
+  DetachResult,
+  DiskWish,
+  SaveResult,
+  VbdInfo,
+} from './control/interface.js';
 import { MODES, type Mode } from './images/mode.js';
 
 export type { Disk } from '../drivers/disk.js';
 export type {
+  Change,
   Extent,
   Given,
   ImageFile,
@@ -48,9 +60,11 @@ export {
   type PlainError,
 } from '../drivers/errors.js';
 export type { FilterSpec } from '../drivers/filters/filter.js';
+export type { FileSpec, NodeSpec } from '../drivers/graph.js';
 export type { AnyDriver as Driver } from '../drivers/image-driver.js';
 export type { DetachOptions } from './client/index.js';
 export type {
+  BackingPolicy,
   BusInfo,
   BusState,
   BusVersion,
@@ -75,6 +89,10 @@ export interface BusOptions {
 
 /** How to open an image, in a bus or in this process. */
 export interface DiskOptions {
+  /** a tree of drivers, in place of an image, `driver` and `options`; its files may be relative paths */
+  readonly disk?: NodeSpec;
+  /** writes go to memory and are lost at the detach, or when the disk is closed; the image is only read; default: false */
+  readonly snapshot?: boolean;
   /** a built-in driver such as `ram`, the path of a file (`./mine.js`), or the name of a package; default: `aio` */
   readonly driver?: string;
   /** default `w` */
@@ -92,6 +110,8 @@ export interface DiskOptions {
 }
 
 export interface AttachOptions extends DiskOptions, BusOptions {
+  /** which files an image may name, as the backing file of a qcow2; default `same-directory`: its own and below */
+  readonly backing?: BackingPolicy;
   /** `xvdb` or a slot number; default: the first free xvd* */
   readonly vdev?: string;
   /** whether the kernel may do the I/O itself; default `auto` */
@@ -114,19 +134,17 @@ export type VbdWord = VbdInfo | string;
 
 /**
  * Attaches an image; starts the bus if needed. Resolves when a byte of the vbd's file, `path`, was read.
- * @param image a path; null for a driver that takes none
+ * @param image a path; null for a driver that takes none, and if `disk` tells the images
  * @throws FusetapError
  */
 export async function attach(image: string | null, options: AttachOptions = {}): Promise<VbdInfo> {
-  const { vdev, signal, passthrough, share, partitions, sectorSize, raw } = options;
+  const { vdev, signal, passthrough, share, partitions, sectorSize, raw, backing } = options;
   checkMode(options);
   const request: AttachRequest = {
-    driver: options.driver ?? DEFAULT_DRIVER,
-    image: image === null ? null : absolutePath(image),
+    ...diskOf(image, options),
     vdev: vdev ?? null,
     mode: options.mode ?? 'w',
-    options: { ...options.options },
-    ...defined({ passthrough, share, partitions, sectorSize, raw }),
+    ...defined({ passthrough, share, partitions, sectorSize, raw, backing }),
     filters: filtersOf(options),
   };
   return client.attach(await placeOf(options), request, defined({ signal }));
@@ -182,8 +200,25 @@ export async function reset(vbd: VbdWord, options: BusOptions = {}): Promise<Vbd
   return client.reset(place, vdev);
 }
 
+/**
+ * Where a vbd differs from its base, if it was attached with `snapshot`. Ranges are in order. A range that was written with
+ * the bytes that it had counts too.
+ * @throws FusetapError UNSUPPORTED if the vbd is no snapshot; NOT_FOUND
+ */
+export async function changes(vbd: VbdWord, options: BusOptions = {}): Promise<Change[]> {
+  const { place, vdev } = await locate(vbd, options);
+  const { changes: ask } = await import('./client/changes.js');
+  const found: Change[] = [];
+  for await (const change of ask(place, vdev)) found.push(change);
+  return found;
+}
+
 /** How `swap` opens the new image. */
 export interface SwapOptions extends BusOptions {
+  /** a tree of drivers, in place of an image, `driver` and `options`; its files may be relative paths */
+  readonly disk?: NodeSpec;
+  /** see AttachOptions */
+  readonly backing?: BackingPolicy;
   /** default `aio` */
   readonly driver?: string;
   /** options of the driver */
@@ -195,17 +230,14 @@ export interface SwapOptions extends BusOptions {
 /**
  * Gives a paused vbd another image of the same size. Programs that have it open go on with the new image. If it fails,
  * nothing has changed.
+ * @param image a path; null if `disk` tells the images
  * @throws FusetapError USAGE if it is not paused or the size differs; also the errors of an `attach` of the image
  */
-export async function swap(vbd: VbdWord, image: string, options: SwapOptions = {}): Promise<VbdInfo> {
+export async function swap(vbd: VbdWord, image: string | null, options: SwapOptions = {}): Promise<VbdInfo> {
   const { place, vdev } = await locate(vbd, options);
   const { swap: ask } = await import('./client/swap.js');
-  return ask(place, vdev, {
-    driver: options.driver ?? DEFAULT_DRIVER,
-    image: absolutePath(image),
-    options: { ...options.options },
-    ...defined({ raw: options.raw }),
-  });
+  const { raw, backing } = options;
+  return ask(place, vdev, { ...diskOf(image, options), ...defined({ raw, backing }) });
 }
 
 /**
@@ -259,14 +291,14 @@ export async function list(options: BusOptions = {}): Promise<VbdInfo[]> {
 
 /**
  * Opens an image as a disk in this process, without a bus.
- * @param image a path; null for a driver that takes none
+ * @param image a path; null for a driver that takes none, and if `disk` tells the images
  * @throws FusetapError as an attach of the same image would
  */
 export async function openDisk(image: string | null, options: DiskOptions = {}): Promise<Disk> {
   checkMode(options);
   const { openDiskHere } = await import('./open-disk.js');
-  const { driver = DEFAULT_DRIVER, mode = 'w', raw } = options;
-  return openDiskHere({ driver, image, mode, raw, options: options.options ?? {}, filters: filtersOf(options) });
+  const { mode = 'w', raw } = options;
+  return openDiskHere({ ...diskOf(image, options), mode, raw, filters: filtersOf(options) });
 }
 
 /**
@@ -308,13 +340,18 @@ export class Bus {
     return save(vbd, path, { ...options, ...this.#options });
   }
 
+  /** @see changes */
+  changes(vbd: VbdWord): Promise<Change[]> {
+    return changes(vbd, this.#options);
+  }
+
   /** @see reset */
   reset(vbd: VbdWord): Promise<VbdInfo> {
     return reset(vbd, this.#options);
   }
 
   /** @see swap */
-  swap(vbd: VbdWord, image: string, options: Omit<SwapOptions, keyof BusOptions> = {}): Promise<VbdInfo> {
+  swap(vbd: VbdWord, image: string | null, options: Omit<SwapOptions, keyof BusOptions> = {}): Promise<VbdInfo> {
     return swap(vbd, image, { ...options, ...this.#options });
   }
 
@@ -350,6 +387,29 @@ function checkMode({ mode = 'w' }: DiskOptions): void {
   throw new FusetapError('USAGE', `mode ${quoted(String(mode))} is none of ${MODES.join(', ')}`, {
     hint: 'r reads, w writes, w! writes without the sharing check',
   });
+}
+
+/** The disk of a request. @throws FusetapError USAGE if it is told twice */
+function diskOf(image: string | null, options: DiskChoice): Pick<DiskWish, 'driver' | 'image' | 'options' | 'disk'> {
+  const { driver, options: own, disk, snapshot = false } = options;
+  const told = Object.entries({ image, driver, options: own }).find(([, value]) => value != null);
+  if (disk !== undefined && told !== undefined) {
+    throw new FusetapError('USAGE', `${told[0]} and disk contradict each other`, { hint: 'give one of them' });
+  }
+  const path = image === null ? null : absolutePath(image);
+  const tree = disk === undefined ? simpleGraph(driver ?? DEFAULT_DRIVER, path, own) : withAbsoluteFiles(disk);
+  const wish = withTree({ driver: '', image: null, options: {} }, tree);
+  return snapshot ? asSnapshot(wish) : wish;
+}
+
+type DiskChoice = Pick<DiskOptions, 'driver' | 'options' | 'disk' | 'snapshot'>;
+
+/** For programs that the compiler does not check, missing options and roles are none. */
+function withAbsoluteFiles({ driver, options = {}, on = {} }: NodeSpec): NodeSpec {
+  const below = Object.entries(on).map(([role, each]) => {
+    return [role, isFile(each) ? { file: absolutePath(each.file) } : withAbsoluteFiles(each)];
+  });
+  return { driver, options, on: Object.fromEntries(below) };
 }
 
 function filtersOf({ offset, sizelimit, filters = [] }: DiskOptions): FilterSpec[] {

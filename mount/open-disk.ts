@@ -8,13 +8,13 @@ import type { ImageFile } from '../drivers/driver.js';
 import { FusetapError } from '../drivers/errors.js';
 import type { FilterSpec } from '../drivers/filters/filter.js';
 import { withFilters } from '../drivers/filters/with-filters.js';
-import { filesOf, mainImage, type NodeSpec, simpleGraph } from '../drivers/graph/graph.js';
 import { findNeeds, type NodeMemory, type OpenedGraph, openGraph, prepareNode } from '../drivers/graph/open-graph.js';
 import { type FilePlan, planGraph } from '../drivers/graph/plan.js';
+import { filesOf, mainImage, type NodeSpec } from '../drivers/graph.js';
 import { quoted } from '../drivers/quote.js';
 import { memfdCreate } from '../system/libc.js';
-import { findDriver } from './client/find-driver.js';
-import { absolutePath, workingDirectory } from './client/finding/working-directory.js';
+import { treeOf, withFoundDrivers } from './client/disk-wish.js';
+import { workingDirectory } from './client/finding/working-directory.js';
 import { settleFilters } from './client/settle-filters.js';
 import { claimImage } from './images/claim-image.js';
 import type { Mode } from './images/mode.js';
@@ -24,10 +24,10 @@ import { endsShown } from './images/refuse-foreign.js';
 export interface OpenDiskRequest {
   /** a name, the path of a file, or the name of a package */
   readonly driver: string;
-  /** relative to this process's directory; null for a driver that takes none */
+  /** absolute; null for a driver that takes none */
   readonly image: string | null;
   readonly mode: Mode;
-  readonly options: Readonly<Record<string, string>>;
+  readonly options: Record<string, string>;
   /** a tree of drivers, in place of driver, image and options */
   readonly disk?: NodeSpec | undefined;
   /** see AttachRequest */
@@ -44,9 +44,7 @@ const NO_BUS = { mountpoint: '/proc/self/no-bus' };
  */
 export async function openDiskHere(request: OpenDiskRequest): Promise<Disk> {
   const filters = settleFilters(request.filters, workingDirectory, { provesRead: false });
-  const driver = findDriver(request.driver, workingDirectory);
-  const image = request.image === null ? null : absolutePath(request.image);
-  const graph = request.disk ?? simpleGraph(driver, image, request.options);
+  const graph = treeOf(withFoundDrivers(request, workingDirectory));
   const undo: (() => void)[] = [];
   const undoAll = (): void => {
     for (const step of undo.splice(0).reverse()) step();

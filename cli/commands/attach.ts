@@ -25,7 +25,7 @@ export function register(program: Command): void {
         'printed one per line.',
     )
     .usage('[options] SPEC [VDEV] [MODE] [SPEC...]')
-    .argument('[SPEC]', 'DRIVER:PATH, PATH, tap:DRIVER:PATH,VDEV,MODE or TARGET,FORMAT,VDEV,ACCESS')
+    .argument('[SPEC]', 'DRIVER:PATH, DRIVER:DRIVER:PATH, PATH, tap:DRIVER:PATH,VDEV,MODE or TARGET,FORMAT,VDEV,ACCESS')
     .argument('[VDEV]', 'the place on the bus: xvda, hda, sda, or a slot number (default: the first free xvd*)')
     .argument('[MODE]', 'r, w, or w! (write, without the sharing check) (default: w)')
     .argument('[SPEC...]', 'more images')
@@ -39,6 +39,8 @@ export function register(program: Command): void {
   const examples = [
     'fusetap attach disk.img',
     'fusetap attach a.img b.img ram:c.img',
+    'fusetap attach --snapshot disk.img',
+    'fusetap attach ram:vhd:golden.vhd',
     'fusetap attach tap:ram:golden.img,xvdb,w',
     "fusetap attach --driver aio --image 'a,b.img' xvdc r",
     'fusetap attach --filter delay=20 --filter error=write:1M-2M ram:golden.img',

@@ -13,9 +13,14 @@ import { callersRuntimeDir, endHelp, type SharedOptions } from '../options.js';
 import { printJson, printNote, sayIfUnprinted, tellWaits } from '../output.js';
 import { withProgress } from '../progress-bar.js';
 
-interface MountOptions
-  extends SharedOptions,
-    Pick<AttachWords, 'readOnly' | 'driver' | 'image' | 'option' | 'offset' | 'sizelimit' | 'share' | 'sectorSize'> {
+/** The options of attach that mount has too. */
+type OfAttach = Pick<
+  AttachWords,
+  | ('readOnly' | 'driver' | 'image' | 'option' | 'offset' | 'sizelimit' | 'share' | 'sectorSize')
+  | ('snapshot' | 'backing')
+>;
+
+interface MountOptions extends SharedOptions, OfAttach {
   partition?: string;
   partitions?: boolean;
   type?: string;
@@ -35,6 +40,7 @@ export function register(program: Command): void {
         'Without --partition, it mounts the only partition that has a file system. Root mounts through a loop ' +
         'device. Other users, and root without loop devices, mount with a FUSE program, for example fuse2fs. ' +
         'The image is detached when its last file system is unmounted, by fusetap umount or by umount(8). ' +
+        'With --snapshot it always attaches the image anew: what is written is lost at the unmount. ' +
         'If a step fails, the steps before it are undone.',
     )
     .argument('[SPEC]', 'DRIVER:PATH, PATH, or any other SPEC of attach; or the path of a vbd')
@@ -45,6 +51,8 @@ export function register(program: Command): void {
     .option('--offset <N>', 'the file system starts at byte N of the image; N may end with K, M, G or T')
     .option('--sizelimit <N>', 'the file system has N bytes')
     .addOption(attachOption('sectorSize'))
+    .addOption(attachOption('snapshot'))
+    .addOption(attachOption('backing'))
     .option('--share <NAME>', 'ram: mount the memory that is shared under NAME (default: a private copy)')
     .option('--driver <NAME>', 'the driver, instead of SPEC')
     .addOption(attachOption('image'))
@@ -58,6 +66,7 @@ export function register(program: Command): void {
     'fusetap mount disk.img /mnt',
     'fusetap mount --partition 2 ram:golden.img /mnt',
     'fusetap mount --partitions raspberry-pi.img /mnt',
+    'fusetap mount --snapshot disk.img /mnt',
     "fusetap mount --image 'a,b.img' /mnt",
     'fusetap mount --read-only -o noload disk.img /mnt',
   ]);
@@ -86,7 +95,7 @@ async function run(args: readonly string[], given: MountOptions): Promise<void> 
 }
 
 /** The options of the command, with those of `-o`. @throws FusetapError USAGE if they differ */
-function withWords(options: MountOptions, { ours }: MountWords): MountOptions {
+function withWords(options: MountOptions, { ours, snapshot }: MountWords): MountOptions {
   for (const [name, value] of Object.entries(ours)) {
     const other = options[name as keyof typeof ours];
     if (other === undefined || other === value) continue;
@@ -94,7 +103,7 @@ function withWords(options: MountOptions, { ours }: MountWords): MountOptions {
       hint: 'give one of them',
     });
   }
-  return { ...options, ...ours };
+  return { ...options, ...(ours as Partial<MountOptions>), ...(snapshot && { snapshot }) };
 }
 
 /** `SPEC DIR`, or only `DIR` with --driver or --image. @throws FusetapError USAGE */
@@ -122,9 +131,9 @@ function attachOf(
   options: MountOptions,
   words: MountWords,
 ): { attach: MountRequest['attach']; notes: string[] } {
-  const { driver, image, option, share, sectorSize } = options;
+  const { driver, image, option, share, sectorSize, snapshot, backing } = options;
   const readOnly = options.readOnly || words.readOnly;
-  const chosen = defined({ readOnly, driver, image, option, share, sectorSize });
+  const chosen = defined({ readOnly, driver, image, option, share, sectorSize, snapshot, backing });
   if (spec === null) return { attach: attachRequest([], chosen).request, notes: [] };
   // a path that exists is taken as it is, also with commas in it: fstab has no other way
   const isPath = /^\.{0,2}\//.test(spec) && spec.includes(',') && isThere(spec);

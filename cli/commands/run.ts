@@ -59,6 +59,7 @@ export function register(program: Command): void {
     [
       'fusetap run disk.img -- mkfs.ext4 -q {}',
       'fusetap run --partitions rpi.img -- e2fsck -fn {}2',
+      'fusetap run --snapshot disk.img -- e2fsck -fy {}',
       `fusetap run ram:golden.img -- sh -c 'make DISK="$FUSETAP_DEVICE"'`,
     ],
     { exits: EXITS },

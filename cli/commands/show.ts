@@ -11,6 +11,7 @@ import { vbdFinder } from '../locate-vbd.js';
 import { chosenBus, endHelp, type SharedOptions, VBD_HELP } from '../options.js';
 import { humanSize, print, printJson, printNote, printPairs } from '../output.js';
 import { busTree } from '../show/bus-tree.js';
+import { diskLines } from '../show/disk-lines.js';
 import { drawTree, linesFor } from '../show/tree.js';
 
 interface ShowOptions extends SharedOptions {
@@ -106,6 +107,8 @@ function describeVbd(vbd: ShownVbd): Pairs {
     ['path', vbd.path],
     ['driver', vbd.driver],
     ['image', `${vbd.image ?? '-'}${remarkOn(vbd)}`],
+    ...(vbd.disk === undefined ? [] : diskLines(vbd.disk)).map((line): Pairs[number] => ['disk', line]),
+    ...(vbd.backing === undefined ? [] : ([['backing', vbd.backing]] satisfies Pairs)),
     ['mode', vbd.mode],
     ['size', `${vbd.size} (${humanSize(vbd.size)})`],
     ['state', vbd.state],

@@ -11,7 +11,7 @@ import { endHelp, type SharedOptions, VBD_HELP } from '../options.js';
 import { print, printJson, printNote } from '../output.js';
 import { withProgress } from '../progress-bar.js';
 
-type SwapOptions = SharedOptions & Pick<AttachWords, 'driver' | 'image' | 'option' | 'share' | 'raw'>;
+type SwapOptions = SharedOptions & Pick<AttachWords, 'driver' | 'image' | 'option' | 'share' | 'raw' | 'backing'>;
 
 export function register(program: Command): void {
   const command = program
@@ -29,6 +29,7 @@ export function register(program: Command): void {
     .addOption(attachOption('option'))
     .addOption(attachOption('share'))
     .addOption(attachOption('raw'))
+    .addOption(attachOption('backing'))
     .action(async (word: string, spec: string | undefined, _: unknown, self: Command) => {
       const options = self.optsWithGlobals<SwapOptions>();
       const request = swapRequest(spec, options);
@@ -45,8 +46,7 @@ export function register(program: Command): void {
 
 /** @throws FusetapError USAGE, also if the SPEC has more than driver and image */
 function swapRequest(spec: string | undefined, options: SwapOptions): SwapRequest {
-  const { driver: name, image: path, option, share: sharedAs, raw: isRaw } = options;
-  const given = defined({ driver: name, image: path, option, share: sharedAs, raw: isRaw });
+  const given = defined(chosen(options));
   const { request, notes } = attachRequest(spec === undefined ? [] : [spec], given);
   if (options.verbose) notes.forEach(printNote);
   if (request.vdev !== null) {
@@ -54,6 +54,13 @@ function swapRequest(spec: string | undefined, options: SwapOptions): SwapReques
       hint: 'give only DRIVER:PATH, or --driver and --image',
     });
   }
-  const { driver, image, share, raw, options: driverOptions } = request;
-  return { driver, image, options: driverOptions, ...defined({ share, raw }), pause: true };
+  const { vdev: _, mode: __, ...wish } = request;
+  return { ...wish, pause: true };
+}
+
+/** The options that tell the disk: the others are not of `attach`. */
+function chosen({ driver, image, option, share, raw, backing }: SwapOptions): {
+  [Key in keyof AttachWords]: AttachWords[Key] | undefined;
+} {
+  return { driver, image, option, share, raw, backing };
 }

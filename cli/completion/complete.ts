@@ -16,6 +16,7 @@
 import { relative } from 'node:path';
 import type { Command } from 'commander';
 import { driverNames, driverSummaries } from '../../drivers/names.js';
+import { describeDisk } from '../../mount/client/disk-wish.js';
 import type { VbdInfo } from '../../mount/control/interface.js';
 import { PREFIXES } from '../disk-spec/index.js';
 import { flagsOf, type Kind } from './kinds.js';
@@ -148,7 +149,7 @@ function asTyped(path: string, current: string): string {
 function vbds(found: readonly VbdInfo[], words: readonly string[]): Offered[] {
   return found
     .filter(({ vdev }) => !words.includes(vdev))
-    .map(({ vdev, driver, image }) => ({ word: vdev, about: `${driver}:${image ?? ''}` }));
+    .map((vbd) => ({ word: vbd.vdev, about: vbd.disk ? describeDisk(vbd) : `${vbd.driver}:${vbd.image ?? ''}` }));
 }
 
 function drivers(behind = ''): Offered[] {

@@ -17,7 +17,8 @@ export function disksOfFile(file: string, words: readonly string[], options: Att
       hint: 'with --config, give only options for all disks: --passthrough, --partitions, --transport and so on',
     });
   }
-  const { passthrough, transport, partitions, sectorSize, raw, allowOther, uid, gid, fileMode } = options;
-  const forAll = { passthrough, transport, partitions, sectorSize, raw, allowOther, uid, gid, fileMode };
-  return readDiskFile(file, defined(forAll));
+  const { passthrough, transport, partitions, sectorSize, raw, snapshot, backing } = options;
+  const { allowOther, uid, gid, fileMode } = options;
+  const ofDisks = { passthrough, transport, partitions, sectorSize, raw, snapshot, backing };
+  return readDiskFile(file, defined({ ...ofDisks, allowOther, uid, gid, fileMode }));
 }

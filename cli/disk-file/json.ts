@@ -3,11 +3,12 @@
  * such a vbd about its bus and its processes are ignored; a key that neither form has is a typing error.
  */
 import { FusetapError } from '../../drivers/errors.js';
+import { mainImage, parseGraph } from '../../drivers/graph.js';
 import { DEFAULT_DRIVER } from '../../drivers/names.js';
 import { quoted } from '../../drivers/quote.js';
 import type { VbdAbove } from '../../mount/client/finding/above.js';
 import { SECTOR_SIZES, type SectorBytes } from '../../mount/client/size.js';
-import type { AttachRequest } from '../../mount/control/interface.js';
+import type { AttachRequest, BackingPolicy } from '../../mount/control/interface.js';
 import { isMode, type Mode } from '../../mount/images/mode.js';
 import { imagePath } from '../image-path.js';
 
@@ -26,24 +27,22 @@ type Filters = NonNullable<AttachRequest['filters']>;
 
 /** @throws FusetapError USAGE */
 export function requestOfJson(entry: unknown): AttachRequest {
-  if (typeof entry !== 'object' || entry === null || Array.isArray(entry)) {
+  if (!isRecord(entry)) {
     throw new FusetapError('USAGE', `not an object: ${quoted(JSON.stringify(entry))}`, {
       hint: 'for example {"driver":"aio","image":"/img/a.img","vdev":"xvda","mode":"w"}',
     });
   }
-  const fields = new Fields(entry as Record<string, unknown>);
-  const image = fields.take('image', isStringOrNull) ?? null;
+  const fields = new Fields(entry);
   const request: AttachRequest = {
-    driver: fields.take('driver', isString) ?? DEFAULT_DRIVER,
-    image: image === null ? null : imagePath(image),
+    ...diskOfFields(fields),
     vdev: fields.take('vdev', isStringOrNull) ?? null,
     mode: fields.take('mode', isModeWord) ?? 'w',
-    options: fields.take('options', isStringRecord) ?? {},
   };
   const passthrough = fields.take('passthrough', isPassthrough);
   const filters = fields.take('filters', isFilters);
   const share = fields.take('share', isStringOrNull);
   const raw = fields.take('raw', isBoolean);
+  const backing = fields.take('backing', isString);
   const partitions = fields.take('partitions', isPartitions);
   const sectorSize = fields.take('sectorSize', isSectorSize);
   fields.refuseOthers();
@@ -57,7 +56,28 @@ export function requestOfJson(entry: unknown): AttachRequest {
     ...(partitions && { partitions: true }),
     ...(sectorSize != null && { sectorSize }),
     ...(raw && { raw }),
+    // the bus refuses a word that it does not know
+    ...(backing !== undefined && { backing: backing as BackingPolicy }),
   };
+}
+
+/** A tree, or a driver with its image. With a tree, `ls --json` prints those of its top too. */
+function diskOfFields(fields: Fields): Pick<AttachRequest, 'driver' | 'image' | 'options' | 'disk'> {
+  const driver = fields.take('driver', isString);
+  const image = fields.take('image', isStringOrNull);
+  const options = fields.take('options', isStringRecord);
+  const disk = fields.take('disk', isRecord);
+  if (disk === undefined) {
+    const path = image == null ? null : imagePath(image);
+    return { driver: driver ?? DEFAULT_DRIVER, image: path, options: options ?? {} };
+  }
+  const tree = parseGraph(disk);
+  const top = { driver: tree.driver, image: mainImage(tree), options: { ...tree.options } };
+  const isOther = Object.entries({ driver, image }).find(
+    ([key, value]) => value !== undefined && value !== top[key as 'driver' | 'image'],
+  );
+  if (isOther === undefined) return { ...top, disk: tree };
+  throw new FusetapError('USAGE', `${isOther[0]} and disk contradict each other`, { hint: `omit ${isOther[0]}` });
 }
 
 class Fields {
@@ -96,8 +116,10 @@ const isPartitions = (value: unknown): value is unknown[] | boolean | null =>
   value === null || typeof value === 'boolean' || Array.isArray(value);
 const isSectorSize = (value: unknown): value is SectorBytes | null =>
   value === null || SECTOR_SIZES.some((size) => size === value);
+const isRecord = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
 const isStringRecord = (value: unknown): value is Record<string, string> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value) && Object.values(value).every(isString);
+  isRecord(value) && Object.values(value).every(isString);
 const isFilters = (value: unknown): value is (Filters[number] | string)[] =>
   Array.isArray(value) &&
   value.every((filter: { name?: unknown; value?: unknown } | string | null) => {

@@ -3,14 +3,19 @@
  * are parsed before the first is attached.
  */
 import { readFileSync } from 'node:fs';
+import { defined } from '../../drivers/defined.js';
 import { codeOfErrno, FusetapError } from '../../drivers/errors.js';
+import { asSnapshot } from '../../mount/client/disk-wish.js';
 import { type AttachWords, attachRequest } from '../attach-request.js';
 import { lineAt, listDisks, parseSpec, type ListedDisk as SpecAt } from '../disk-spec/index.js';
 import { at, type ListedDisk } from '../listed-disk.js';
 import { requestOfJson } from './json.js';
 
 /** The options for all disks of a file. */
-export type SharedWords = Pick<AttachWords, 'passthrough' | 'transport' | 'partitions' | 'raw'>;
+export type SharedWords = Pick<
+  AttachWords,
+  'passthrough' | 'transport' | 'partitions' | 'raw' | 'snapshot' | 'backing'
+>;
 
 /**
  * @param path `-` is stdin
@@ -59,7 +64,7 @@ function hasPlace(line: string): boolean {
   }
 }
 
-function ofJson(file: string, text: string, shared: SharedWords): ListedDisk[] {
+function ofJson(file: string, text: string, { snapshot, ...shared }: SharedWords): ListedDisk[] {
   const document = at(file, () => parseJson(text));
   // as `show --json` prints it
   const entries = (document as { vbds?: unknown } | null)?.vbds ?? document;
@@ -71,8 +76,13 @@ function ofJson(file: string, text: string, shared: SharedWords): ListedDisk[] {
   return entries.map((entry: unknown, index) => {
     const where = `${file}: entry ${index + 1}`;
     // a line, as `config --json` prints it
-    if (typeof entry === 'string') return { where, ...at(where, () => attachRequest([entry], shared)) };
-    return { where, notes: [], request: { ...at(where, () => requestOfJson(entry)), ...shared } };
+    if (typeof entry === 'string')
+      return { where, ...at(where, () => attachRequest([entry], { ...shared, ...defined({ snapshot }) })) };
+    const request = at(where, () => {
+      const asked = requestOfJson(entry);
+      return { ...(snapshot ? asSnapshot(asked) : asked), ...shared };
+    });
+    return { where, notes: [], request };
   });
 }
 

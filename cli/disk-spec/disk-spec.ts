@@ -8,7 +8,10 @@ import type { Mode } from '../../mount/images/mode.js';
 export type DeviceType = 'disk' | 'cdrom';
 
 export interface DiskSpec {
+  /** the top: the disk is what it shows */
   driver: string;
+  /** the drivers below it, the next one first: `ram:vhd:PATH` has vhd below ram; default: none */
+  below?: readonly string[];
   /** the path as given, relative ones too; null if the spec has none (`ram:`) */
   image: string | null;
   /** the canonical name of the slot; null: the first free one */

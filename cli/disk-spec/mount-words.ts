@@ -12,6 +12,7 @@ const OURS = {
   offset: 'offset',
   sizelimit: 'sizelimit',
   share: 'share',
+  backing: 'backing',
   driver: 'driver',
   image: 'image',
 } as const;
@@ -22,6 +23,7 @@ const DROPPED =
 
 export interface MountWords {
   readonly readOnly: boolean;
+  readonly snapshot: boolean;
   /** by the name of the option of `fusetap mount` */
   readonly ours: Partial<Record<(typeof OURS)[keyof typeof OURS], string>>;
   /** for mount(8) or the FUSE program */
@@ -32,16 +34,17 @@ export interface MountWords {
 export function parseMountWords(text: string): MountWords {
   const ours: MountWords['ours'] = {};
   const passedOn: string[] = [];
-  let readOnly = false;
+  let [readOnly, snapshot] = [false, false];
   for (const word of text.split(',').filter((each) => each !== '')) {
     const [name = '', value = ''] = word.split(/=(.*)/s);
     if (word === 'ro') readOnly = true;
+    else if (word === 'snapshot') snapshot = true;
     else if (isOurs(name)) ours[OURS[name]] = settle(name, value, ours[OURS[name]]);
     else if (!DROPPED.test(word)) passedOn.push(word);
     // as with mount(8), the last one counts
     if (word === 'rw') readOnly = false;
   }
-  return { readOnly, ours, passedOn };
+  return { readOnly, snapshot, ours, passedOn };
 }
 
 function isOurs(name: string): name is keyof typeof OURS {

@@ -74,12 +74,16 @@ export function parseSpec(text: string, options: ParseOptions = {}): DiskSpec {
 /** The text as DRIVER:PATH or PATH, whatever the path contains; null if no spec can have such a path or driver. */
 export function pathSpec(text: string, drivers: readonly string[]): DiskSpec | null {
   try {
-    const { driver, image } = parseTarget(text, drivers);
+    const { driver, below, image } = parseTarget(text, drivers);
     if (image !== null && hasControlCharacter(image)) return null;
-    return { driver, image, vdev: null, mode: null, notes: [] };
+    return { driver, ...stacked(below), image, vdev: null, mode: null, notes: [] };
   } catch {
     return null;
   }
+}
+
+function stacked(below: readonly string[]): Pick<DiskSpec, 'below'> {
+  return below.length === 0 ? {} : { below };
 }
 
 function formOf(text: string): Form {
@@ -99,12 +103,13 @@ function specOf(parameters: Parameters, form: Form, drivers: readonly string[]):
   const notes = noteMeaningless(parameters);
   const { vdev, devtype } = parseDevice(parameters);
   const target = parseImage(parameters, devtype, drivers);
-  const { driver, image, isRaw } = target;
+  const { driver, below, image, isRaw } = target;
   const mode = parseAccess(parameters, form, isRaw);
   const script = parameters.get('script')?.value || null;
   const discard = parameters.get('discard')?.value;
   return settleMode({
     driver,
+    ...stacked(below),
     image,
     vdev,
     mode,
@@ -150,10 +155,10 @@ function parseImage(parameters: Parameters, devtype: DeviceType, drivers: readon
   if (text === '' && devtype === 'cdrom') throw refuseEmptyDrive();
   if (reader === null) return parseTarget(text, drivers);
   const target = parseTarget(text, drivers, reader);
-  if (target.driver !== reader) {
-    throw refuse(`format ${format} and driver ${target.driver} contradict each other`, 'name one of them');
-  }
-  return target;
+  // the format is that of the image
+  const bottom = target.below.at(-1) ?? target.driver;
+  if (bottom === reader) return target;
+  throw refuse(`format ${format} and driver ${bottom} contradict each other`, 'name one of them');
 }
 
 /** The name of the driver that reads the format; null for raw. */

@@ -1,12 +1,14 @@
 /**
- * The target of a disk spec: driver and path.
+ * The target of a disk spec: drivers and path.
  *
- *     [tap:|tap2:|tapdisk:|ioemu:|file:|phy:|raw:]…  [DRIVER:[raw:]]  PATH
+ *     [tap:|tap2:|tapdisk:|ioemu:|file:|phy:|raw:]…  [DRIVER:]…  [raw:]  PATH
  *
- * Everything after DRIVER: is the path, with its colons. A word before a colon that could be a driver's name is never
- * read as part of a path: a typing error must not open a file.
+ * Drivers stack from the left: in `ram:vhd:PATH`, ram takes the disk that vhd shows. Everything after the last DRIVER: is
+ * the path, with its colons; so is everything after a driver that takes a file and no disk. The first word before a
+ * colon that could be a driver's name is never read as part of a path: a typing error must not open a file.
  */
 import { FusetapError } from '../../drivers/errors.js';
+import { DEEPEST } from '../../drivers/graph.js';
 import { DEFAULT_DRIVER, factsOf } from '../../drivers/names.js';
 import { quoted } from '../../drivers/quote.js';
 import { refuse } from './disk-spec.js';
@@ -14,6 +16,8 @@ import { CODED_FORMATS, FORMATS, PREFIXES } from './words.js';
 
 export interface Target {
   driver: string;
+  /** the drivers below it, the next one first */
+  below: readonly string[];
   image: string | null;
   /** it had `raw:`, xl's old way to name the format */
   isRaw: boolean;
@@ -37,21 +41,47 @@ export function parseTarget(text: string, drivers: readonly string[], unnamed: s
   for (;;) {
     const word = WORD.exec(rest)?.[1];
     if (word === undefined)
-      return { driver: unnamed, image: parsePath(unnamed, rest), isRaw, isDevice, hasDriver: false };
+      return { driver: unnamed, below: [], image: parsePath([unnamed], rest), isRaw, isDevice, hasDriver: false };
     rest = rest.slice(word.length + 1);
-    if (drivers.includes(word)) return parseDriverTarget(word, rest, { isRaw, isDevice, hasDriver: true });
+    if (drivers.includes(word)) return parseStack(word, rest, drivers, { isRaw, isDevice });
     if (word === 'raw') isRaw = true;
     else if (word === 'phy') isDevice = true;
     else if (!PREFIXES.includes(word)) throw refusePrefix(word, text, drivers);
   }
 }
 
-/** `tap:aio:qcow2:/img` is an old form: a format may follow the driver, once. */
-function parseDriverTarget(driver: string, text: string, prefixes: Omit<Target, 'driver' | 'image'>): Target {
-  const word = WORD.exec(text)?.[1];
-  if (word === undefined || !FORMATS.includes(word)) return { driver, image: parsePath(driver, text), ...prefixes };
-  if (word !== 'raw') throw refusePrefix(word, text, []);
-  return { ...prefixes, driver, image: parsePath(driver, text.slice('raw:'.length)), isRaw: true };
+/** What follows the first driver. `tap:aio:raw:/img` is an old form: the format raw may follow a driver, once. */
+function parseStack(
+  driver: string,
+  text: string,
+  drivers: readonly string[],
+  prefixes: Pick<Target, 'isRaw' | 'isDevice'>,
+): Target {
+  const stack = [driver];
+  for (let rest = text; ; ) {
+    const word = WORD.exec(rest)?.[1] ?? '';
+    const behind = rest.slice(word.length + 1);
+    const found = { ...prefixes, driver, below: stack.slice(1), hasDriver: true };
+    if (word === 'raw') return { ...found, image: parsePath(stack, behind), isRaw: true };
+    const bottom = stack.at(-1) ?? driver;
+    const isDriver = drivers.includes(word);
+    if (isDriver && takesDisk(bottom)) stack.push(word);
+    else if (isDriver && FORMATS.includes(word)) throw refuseDisk(bottom, word, behind);
+    else if (FORMATS.includes(word)) throw refusePrefix(word, text, []);
+    else return { ...found, image: parsePath(stack, rest) };
+    if (stack.length > DEEPEST) throw refuse(`it has more than ${DEEPEST} drivers`, 'name fewer of them');
+    rest = behind;
+  }
+}
+
+/** Whether a spec may name a driver after this one. */
+export function takesDisk(driver: string): boolean {
+  return factsOf(driver)?.takesDisk === true;
+}
+
+function refuseDisk(driver: string, format: string, path: string): FusetapError {
+  const hint = `write ${format}:${quoted(path)}; for a file of that name: ${driver}:raw:${format}:…`;
+  return refuse(`driver ${driver} takes a file, not the disk of ${format}`, hint);
 }
 
 function refusePrefix(word: string, text: string, drivers: readonly string[]): FusetapError {
@@ -68,8 +98,10 @@ export function refuseFormat(format: string): FusetapError {
   });
 }
 
-function parsePath(driver: string, path: string): string | null {
+/** @param stack the drivers, the top first */
+function parsePath(stack: readonly string[], path: string): string | null {
   if (path !== '') return path;
-  if (factsOf(driver)?.needsImage) throw refuse('no image', 'name a file: aio:disk.img, or just disk.img');
+  const isNeeded = stack.length > 1 || factsOf(stack[0] ?? '')?.needsImage;
+  if (isNeeded) throw refuse('no image', 'name a file: aio:disk.img, or just disk.img');
   return null;
 }

@@ -1,5 +1,6 @@
 /** The tree of a bus: its processes, its vbds with their partitions, and who uses them. */
 import type { Holder } from '../../drivers/errors.js';
+import { describeDisk } from '../../mount/client/disk-wish.js';
 import type { VbdAbove } from '../../mount/client/finding/above.js';
 import type { Users } from '../../mount/client/finding/users.js';
 import { describeHolders } from '../../mount/client/index.js';
@@ -25,7 +26,7 @@ function processBranch(name: string, pid: number | null, version: string | null 
 }
 
 function vbdBranch(vbd: VbdAbove, users: Users): Branch {
-  const { vdev, driver, image, size, mode, state, partitions } = vbd;
+  const { vdev, size, mode, state, partitions } = vbd;
   const paused = state === 'paused' ? ', paused' : '';
   const below = (partitions ?? []).map((partition) => ({
     text: `${partition.vdev}, ${humanSize(partition.size)}, ${partition.typeName ?? partition.type}`,
@@ -34,7 +35,7 @@ function vbdBranch(vbd: VbdAbove, users: Users): Branch {
   const ofPartitions = new Set((partitions ?? []).flatMap(({ mounts }) => mounts));
   const own = vbd.mounts.filter((directory) => !ofPartitions.has(directory));
   return {
-    text: `${vdev}, ${humanSize(size)}, mode ${mode}${paused}, ${driver}${image === null ? '' : `:${image}`}`,
+    text: `${vdev}, ${humanSize(size)}, mode ${mode}${paused}, ${describeDisk(vbd)}`,
     below: [...below, ...userBranches(users.get(vbd.path), own)],
   };
 }

@@ -31,21 +31,25 @@ const text = (words: string): Buffer => Buffer.from(words, 'latin1');
 const magic = (at: number, bytes: Buffer, is: string, hint: string): Magic => ({ at, bytes, is, hint });
 
 const CONVERT = 'convert it: qemu-img convert -O raw IMAGE disk.img';
+// drivers read some variants only, and a few bytes do not tell which one it is
+const VHD = `use vhd:IMAGE, or ${CONVERT}`;
+const VMDK = `use vmdk:IMAGE, or ${CONVERT}`;
+const VDI = `use vdi:IMAGE, or ${CONVERT}`;
 const unpack = (program: string): string => `unpack it first: ${program} < IMAGE > disk.img`;
 
 const MAGICS: readonly Magic[] = [
   magic(0, hex('51 46 49 fb'), 'a qcow2 image', CONVERT),
   magic(0, text('QED\0'), 'a QED image', CONVERT),
-  magic(0, text('conectix'), 'a dynamic VHD image', CONVERT),
+  magic(0, text('conectix'), 'a dynamic VHD image', VHD),
   // a fixed VHD is raw data with a footer, which old writers made one byte shorter
-  magic(-512, text('conectix'), 'a fixed VHD image', CONVERT),
-  magic(-511, text('conectix'), 'a fixed VHD image', CONVERT),
+  magic(-512, text('conectix'), 'a fixed VHD image', VHD),
+  magic(-511, text('conectix'), 'a fixed VHD image', VHD),
   magic(0, text('vhdxfile'), 'a VHDX image', CONVERT),
-  magic(0, text('KDMV'), 'a VMDK image', CONVERT),
-  magic(0, text('COWD'), 'a VMDK image', CONVERT),
+  magic(0, text('KDMV'), 'a VMDK image', VMDK),
+  magic(0, text('COWD'), 'a VMDK image', VMDK),
   magic(0, hex('be ba fe ca 00 00 00 00'), 'a VMDK image (seSparse)', CONVERT),
-  magic(0, text('# Disk DescriptorFile'), 'the descriptor of a VMDK image', CONVERT),
-  magic(64, hex('7f 10 da be'), 'a VDI image', CONVERT),
+  magic(0, text('# Disk DescriptorFile'), 'the descriptor of a VMDK image', VMDK),
+  magic(64, hex('7f 10 da be'), 'a VDI image', VDI),
   magic(0, text('WithoutFreeSpace'), 'a Parallels image', CONVERT),
   magic(0, text('WithouFreSpacExt'), 'a Parallels image', CONVERT),
   magic(-512, text('koly'), 'an Apple disk image (DMG)', CONVERT),
@@ -77,7 +81,7 @@ export function recognizeForeign(first: Uint8Array, last: Uint8Array): ForeignFo
 
 /** The refusal of such an image. @param path absolute */
 export function notRaw(path: string, { is, hint }: ForeignFormat): FusetapError {
-  const way = hint.replace('IMAGE', () => named(path));
+  const way = hint.replaceAll('IMAGE', () => named(path));
   return new FusetapError('USAGE', `${named(path)} is not raw: it is ${is}`, {
     hint: `${way}; to use its bytes as they are: fusetap attach --raw`,
     path,

@@ -2,14 +2,17 @@
  * Opens the disk of a tree, from the leaves up: each driver is given the files and the open disks below it. The server
  * of a bus does this, and a program that opens a disk without a bus.
  */
+import { basename } from 'node:path';
 import aio from '../aio/index.js';
 import { type Disk, frontDisk } from '../disk.js';
 import type { Driver, Given, ImageFile, Json, Memory, Need, OpenContext, PrepareContext, RawDisk } from '../driver.js';
 import { FusetapError } from '../errors.js';
+import { gated } from '../filters/gated.js';
 import { wrapDisk } from '../filters/wrap-disk.js';
+import { isFile, mainFile, type NodeSpec, nodeAt, pathOf } from '../graph.js';
+import { named } from '../quote.js';
 import { loadDriver } from '../registry.js';
 import { checkDisk } from '../third-party.js';
-import { isFile, type NodeSpec, nodeAt, pathOf } from './graph.js';
 import { checkComplete, roleOf } from './plan.js';
 
 /** The memory of a node, and what its driver's `prepare` returned. */
@@ -24,6 +27,8 @@ export interface OpenedGraph {
   readonly files: Readonly<Record<string, ImageFile>>;
   readonly memories: Readonly<Record<string, NodeMemory>>;
   readonly readOnly: boolean;
+  /** the optional needs whose file does not exist, by path; only for findNeeds; default: none */
+  readonly absent?: readonly string[];
   /** see OpenContext; for the memory of the top */
   readonly mayFill?: OpenContext['mayFill'];
 }
@@ -63,7 +68,8 @@ async function openNode(driver: Driver, opened: OpenedGraph, path: string, below
   const { memory = null, state = null } = opened.memories[path] ?? {};
   const { mayFill } = opened;
   const context = { ...below, memory, state, readOnly: opened.readOnly, options, ...(mayFill && { mayFill }) };
-  return checkDisk(await driver.open(context), driver.name);
+  const raw = checkDisk(await said(driver, opened, path, () => driver.open(context)), driver.name);
+  return raw.activate === undefined ? raw : gated(raw);
 }
 
 /** Opens what is below a node. The caller closes its disks. */
@@ -139,14 +145,56 @@ export async function findNeeds(opened: OpenedGraph, path = ''): Promise<NodeNee
   const below: NodeNeed[] = [];
   for (const [name] of nodes) below.push(...(await findNeeds(opened, pathOf(path, name))));
   if (below.length > 0 || driver.needs === undefined) return below;
+  const absent = absentOf(opened, path);
   const needs = await withBelow(opened, path, async (_, given, { options }) => {
-    return (await driver.needs?.({ ...given, options })) ?? [];
+    const context = { ...given, options, name: nameOf(opened, path), absent };
+    return (await said(driver, opened, path, async () => driver.needs?.(context))) ?? [];
   });
-  const missing = needs.filter(({ role }) => node.on[role] === undefined);
+  const missing = needs.filter(({ role, isOptional }) => {
+    return node.on[role] === undefined && !(isOptional && absent.includes(role));
+  });
   const unknown = missing.find(({ role }) => roleOf(driver, role) === undefined);
   if (unknown !== undefined)
     throw new RangeError(`driver ${driver.name} needs ${unknown.role}, which it does not take`);
   return missing.map((need) => ({ ...need, node: path }));
+}
+
+/** Adds the path of the image to the errors of drivers of formats: they do not know it. */
+async function said<Result>(
+  { roles, rawImage = false }: Driver,
+  opened: OpenedGraph,
+  path: string,
+  work: () => Promise<Result>,
+): Promise<Result> {
+  try {
+    return await work();
+  } catch (error) {
+    const image = mainOf(opened, path);
+    const isFormat = roles.file?.takes === 'disk' && !rawImage;
+    if (!isFormat || image === undefined || !(error instanceof FusetapError) || error.path !== undefined) throw error;
+    const { code, message, hint, errno, operation, offset } = error;
+    const details = { ...{ hint, errno, operation, offset }, path: image.path, cause: error };
+    throw new FusetapError(code, `${named(image.path)}: ${message}`, details);
+  }
+}
+
+function mainOf({ graph, files }: OpenedGraph, path: string): ImageFile | undefined {
+  const main = mainFile(nodeAt(graph, path));
+  return main === null ? undefined : files[pathOf(path, main)];
+}
+
+/** The name of the main file of a node, without its directory; null if it has none. */
+function nameOf(opened: OpenedGraph, path: string): string | null {
+  const file = mainOf(opened, path);
+  return file === undefined ? null : basename(file.path);
+}
+
+/** The roles of a node whose optional file does not exist. */
+function absentOf({ absent = [] }: OpenedGraph, node: string): string[] {
+  return absent.flatMap((path) => {
+    const role = path.slice(path.lastIndexOf('/') + 1);
+    return pathOf(node, role) === path ? [role] : [];
+  });
 }
 
 type Work = Pick<PrepareContext, 'signal' | 'progress' | 'path'>;

@@ -3,9 +3,9 @@
  */
 import type { Driver, Role } from '../driver.js';
 import { FusetapError } from '../errors.js';
+import { checkGraph, isFile, type NodeSpec, nodesOf, pathOf } from '../graph.js';
 import { quoted } from '../quote.js';
 import { loadDriver } from '../registry.js';
-import { checkGraph, isFile, type NodeSpec, nodesOf, pathOf } from './graph.js';
 
 /** How a file of a tree is opened. */
 export interface FilePlan {

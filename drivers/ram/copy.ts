@@ -82,11 +82,9 @@ function append(runs: Run[], from: number, to: number): void {
 async function copyChunk(source: Source, memory: Memory, buffer: Buffer, from: number): Promise<void> {
   await source.disk.read(buffer, from).catch(async (error: unknown) => {
     await refuseIfResized(source);
-    throw toFusetapError(error, `copy ${source.path}: ${(error as Error).message}`, {
-      operation: 'copy',
-      path: source.path,
-      offset: from,
-    });
+    const { code, message, errno, hint, offset = from } = toFusetapError(error, String(error));
+    const details = { errno, hint, operation: 'copy', path: source.path, offset, cause: error };
+    throw new FusetapError(code, `copy ${source.path}: ${message}`, details);
   });
   for (const [start, end] of nonZeroPages(buffer)) {
     await writeFully(memory.fd, buffer.subarray(start, end), from + start).catch((error: unknown) => {

@@ -9,9 +9,9 @@
 import { fstat } from 'node:fs';
 import { promisify } from 'node:util';
 import { addSeals, F_SEAL_GROW, F_SEAL_SHRINK } from '../../system/libc.js';
-import type { Disk } from '../disk.js';
-import type { Driver, Given, Memory } from '../driver.js';
+import type { Driver, Memory } from '../driver.js';
 import { FusetapError } from '../errors.js';
+import { requireDisk } from '../image.js';
 import { windowDisk } from '../segments/window.js';
 import { copyDisk, measureData } from './copy.js';
 
@@ -27,11 +27,11 @@ const ram = {
   scratch: 'shared',
 
   measure({ disks, signal }) {
-    return measureData(sourceOf(disks), signal);
+    return measureData(requireDisk({ disks }, 'ram'), signal);
   },
 
   async prepare({ disks, path, memory, signal, progress }) {
-    const source = sourceOf(disks);
+    const source = requireDisk({ disks }, 'ram');
     await copyDisk({ disk: source, path }, memory, { signal, progress });
     addSeals(memory.fd, F_SEAL_GROW | F_SEAL_SHRINK);
     return { sizeBytes: source.size };
@@ -51,11 +51,6 @@ const ram = {
     return windowDisk(window, async () => {}); // the memory belongs to the keeper
   },
 } satisfies Driver<RamState>;
-
-function sourceOf({ file }: Given['disks']): Disk {
-  if (file !== undefined) return file;
-  throw new FusetapError('USAGE', 'ram: no image was given', { hint: 'name one, as ram:disk.img' });
-}
 
 async function checkSize(memory: Memory, sizeBytes: number): Promise<void> {
   const { size } = await fstatAsync(memory.fd);

@@ -5,6 +5,7 @@
 import type { Disk } from '../disk.js';
 import type { RawDisk, Segment } from '../driver.js';
 import { narrow } from '../filters/narrow.js';
+import { withoutWrites } from '../filters/read-only.js';
 import { joinedDisk } from './joined-disk.js';
 import { cutSegments } from './segments.js';
 
@@ -13,6 +14,8 @@ export interface DiskPart {
   readonly disk: Disk | null;
   readonly start: number;
   readonly size: number;
+  /** never written, also if the disk can be; default: false */
+  readonly readOnly?: boolean;
 }
 
 /** Joins parts of disks. The disks stay open when the result is closed. @throws RangeError for a part that is outside */
@@ -22,9 +25,12 @@ export function joinDisks(parts: readonly DiskPart[]): RawDisk {
       throw new RangeError(`a part of ${size} bytes at byte ${start} is not inside its disk`);
     }
   }
-  const joined = parts.map(({ disk, start, size }) =>
-    disk === null ? { disk: zeros(size), flushKey: null } : { disk: narrow(asRaw(disk), start, size), flushKey: disk },
-  );
+  // parts that are never written share a key: their disks have no flush
+  const joined = parts.map(({ disk, start, size, readOnly = false }) => {
+    if (disk === null) return { disk: zeros(size), flushKey: null };
+    const part = narrow(asRaw(disk), start, size);
+    return readOnly ? { disk: withoutWrites(part), flushKey: null } : { disk: part, flushKey: disk };
+  });
   const [only, second] = joined;
   if (only !== undefined && second === undefined) return only.disk;
   const segments = segmentsOf(joined.map(({ disk }) => disk));

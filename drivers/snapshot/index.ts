@@ -24,6 +24,8 @@ export type SnapshotState = { sizeBytes: number };
 const snapshot = {
   name: 'snapshot',
   roles: { file: { takes: 'disk', access: 'read' } },
+  // an image of another format shows its own bytes, which nobody wants: it is refused as for the driver of raw images
+  rawImage: true,
   scratch: 'own',
 
   async measure({ disks }) {

@@ -76,9 +76,9 @@ export async function attach(
 
 /** Makes relative paths absolute: of third-party drivers, and of files that filters watch. */
 async function settleRequest(request: AttachRequest): Promise<AttachRequest> {
-  const { driver, filters, ...rest } = request;
-  const { findDriver } = await import('./find-driver.js');
-  const settled: AttachRequest = { ...rest, driver: findDriver(driver, workingDirectory) };
+  const { filters, ...rest } = request;
+  const { withFoundDrivers } = await import('./disk-wish.js');
+  const settled: AttachRequest = withFoundDrivers(rest, workingDirectory);
   // a bus of an older version may not know the key
   if (filters === undefined || filters.length === 0) return settled;
   const { settleFilters } = await import('./settle-filters.js');

@@ -4,14 +4,16 @@
  * itself does not check its answers.
  */
 import * as v from 'valibot';
+import type { Change } from '../../drivers/driver.js';
 import type { Holder, PlainError } from '../../drivers/errors.js';
-import type { NodeSpec } from '../../drivers/graph/graph.js';
+import type { NodeSpec } from '../../drivers/graph.js';
 import { MODES } from '../images/mode.js';
 import type { KindStats } from '../ledger/counters.js';
 import type {
   AttachResult,
   BusInfo,
   BusVersion,
+  ChangesResult,
   DetachedVbd,
   DetachResult,
   ErrorAnswer,
@@ -210,6 +212,15 @@ export const memory = answer<MemoryInfo>()({
   images: v.array(ramImage),
 });
 
+const change = answer<Change>()({
+  offset: count,
+  length: count,
+  kind: v.pipe(v.picklist(['data', 'zeros']), v.description('zeros: it reads as zeros, and takes no space')),
+});
+export const changes = answer<ChangesResult>()({
+  changes: v.pipe(v.array(change), v.description('in order; a bounded part of all of them')),
+  next: v.pipe(v.nullable(count), v.description('the offset to ask for next; null: there are no more')),
+});
 export const saved = answer<SaveResult>()({ path, size: count });
 export const upgraded = answer<UpgradeResult>()({
   bus,
@@ -232,6 +243,7 @@ export const NAMED_ANSWERS = {
   Stats: stats,
   Detached: detached,
   Saved: saved,
+  Changes: changes,
   Memory: memory,
   Upgraded: upgraded,
   Error: failure,
@@ -239,6 +251,7 @@ export const NAMED_ANSWERS = {
   Holder: holder,
   PlainError: plainError,
   Partition: partition,
+  Change: change,
   Kind: kind,
   RamImage: ramImage,
 } as const;

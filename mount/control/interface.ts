@@ -4,9 +4,10 @@
  * The interface takes parts (driver, image, vdev, mode, options), never spec strings. `--json` prints the keys of
  * VbdInfo and BusInfo too: keys may be added, never changed.
  */
+import type { Change } from '../../drivers/driver.js';
 import type { Holder, PlainError } from '../../drivers/errors.js';
 import type { FilterSpec } from '../../drivers/filters/filter.js';
-import type { NodeSpec } from '../../drivers/graph/graph.js';
+import type { NodeSpec } from '../../drivers/graph.js';
 import type { SectorBytes } from '../../drivers/partitions/index.js';
 import type { Mode } from '../images/mode.js';
 import type { KindStats } from '../ledger/counters.js';
@@ -191,8 +192,15 @@ export interface SaveResult {
   size: number;
 }
 
-/** POST /vbds/VDEV/swap: gives a vbd another image. Its mode and filters stay. */
-/** The disk must have the same size. */
+/** Answer of GET /vbds/VDEV/changes: where a vbd differs from its base. */
+export interface ChangesResult {
+  /** in order; a bounded part of all of them */
+  changes: Change[];
+  /** the offset to ask for next; null: there are no more */
+  next: number | null;
+}
+
+/** POST /vbds/VDEV/swap: gives a vbd another image of the same size. Its mode and filters stay. */
 export interface SwapRequest extends DiskWish {
   /** pause the vbd for the swap; default: it must be paused already */
   pause?: boolean | undefined;

@@ -21,6 +21,7 @@ import {
   fileMode,
   flag,
   id,
+  offsetText,
   oneOf,
   seconds,
   secondsText,
@@ -188,6 +189,12 @@ export const ROUTES = {
     line: 'POST /vbds/{vdev}/resize',
     summary: 'Gives a vbd the size that its image has now, if the image has grown',
     answer: answers.vbd,
+  },
+  changes: {
+    line: 'GET /vbds/{vdev}/changes',
+    summary: 'Where a vbd differs from its base, from an offset on',
+    query: v.strictObject({ offset: v.optional(offsetText, '0') }),
+    answer: answers.changes,
   },
   start: {
     line: 'POST /start',

@@ -3,8 +3,7 @@
  * them. Descriptions go to docs/openapi.json; messages go to a client that sent a wrong value.
  */
 import * as v from 'valibot';
-import { FusetapError } from '../../drivers/errors.js';
-import { mainImage, parseGraph } from '../../drivers/graph/graph.js';
+import { mainImage, type NodeSpec, parseGraph } from '../../drivers/graph.js';
 import { driverNames } from '../../drivers/names.js';
 import { SECTOR_SIZES } from '../../drivers/partitions/partition.js';
 import { quoted } from '../../drivers/quote.js';
@@ -53,32 +52,42 @@ export const diskWish = {
 };
 
 /** The keys of a request that tell its disk, as they were received. */
-interface AskedDisk {
+export interface AskedDisk {
   readonly driver?: string | undefined;
   readonly image?: string | null | undefined;
   readonly options?: Record<string, string> | undefined;
   readonly disk?: Record<string, unknown> | undefined;
 }
 
+/** What is known of the disk after the check. */
+export interface CheckedDisk {
+  readonly driver: string;
+  readonly image: string | null;
+  readonly options: Record<string, string>;
+  readonly disk?: NodeSpec;
+}
+
 /** Checks the keys that tell the disk: a tree, or a driver with its image. */
 export const asDiskWish = <Request extends AskedDisk>() =>
-  v.transform((request: Request) => {
-    const { driver: name, image, options, disk } = request;
+  v.rawTransform<Request, Omit<Request, keyof AskedDisk> & CheckedDisk>(({ dataset, addIssue, NEVER }) => {
+    const { driver: name, image, options, disk, ...others } = dataset.value;
+    const refuse = (key: keyof AskedDisk, message: string): never => {
+      const value = dataset.value[key];
+      const input = Object.fromEntries(Object.entries(dataset.value));
+      addIssue({ message, path: [{ type: 'object', origin: 'value', input, key, value }] });
+      return NEVER;
+    };
     if (disk === undefined) {
-      if (name === undefined) throw wrongDisk('driver: is missing');
-      if (image === undefined) throw wrongDisk('image: is missing');
-      return { ...request, driver: name, image, options: options ?? {}, disk: undefined };
+      if (name === undefined) return refuse('driver', 'is missing');
+      if (image === undefined) return refuse('image', 'is missing');
+      return { ...others, driver: name, image, options: options ?? {} };
     }
-    const given = Object.entries({ driver: name, image, options }).find(([, value]) => value !== undefined);
-    if (given !== undefined) throw wrongDisk(`${given[0]}: is a part of disk here`);
+    for (const key of ['driver', 'image', 'options'] as const) {
+      if (dataset.value[key] !== undefined) return refuse(key, 'is a part of disk here');
+    }
     const graph = parseGraph(disk);
-    const top = { driver: graph.driver, image: mainImage(graph), options: { ...graph.options } };
-    return { ...request, ...top, disk: graph };
+    return { ...others, driver: graph.driver, image: mainImage(graph), options: { ...graph.options }, disk: graph };
   });
-
-function wrongDisk(what: string): FusetapError {
-  return new FusetapError('USAGE', `wrong request: ${what}`, { hint: 'give driver and image, or disk' });
-}
 
 /** The keys of BusWishes. */
 export const busWishes = {
@@ -109,6 +118,14 @@ export const secondsText = v.pipe(
   v.regex(/^\d+(?:\.\d+)?$/, 'must be a number'),
   v.transform(Number),
   atMost(MOST_SECONDS),
+);
+
+/** A place in a disk, in a query. */
+export const offsetText = v.pipe(
+  text,
+  v.regex(/^\d{1,16}$/, 'must be a number of bytes'),
+  v.transform(Number),
+  atMost(Number.MAX_SAFE_INTEGER),
 );
 
 /** Checks that `share`, if the request has it, is a name. This check comes last and has its own message. */

@@ -3,14 +3,17 @@
  * vbd.
  *
  *      the file of a vbd or of its partition ──► that vbd
- *      an image, by any path or hard link    ──► the vbds of the image, with the same driver and filters
+ *      an image, by any path or hard link    ──► the vbds of the image, with the same drivers, options and filters
+ *      a snapshot                            ──► none: each is a disk of its own
  *      ram                                   ──► the same, but only the private copies of other mounts; or with --share,
  *                                                the vbds that share the memory of that name
  */
 import { realpath, stat } from 'node:fs/promises';
-import { DEFAULT_DRIVER } from '../../drivers/names.js';
+import { type NodeSpec, nodesOf } from '../../drivers/graph.js';
+import { DEFAULT_DRIVER, factsOf } from '../../drivers/names.js';
 import { deviceName } from '../../system/proc.js';
 import { within } from '../../system/within.js';
+import { hasTree, treeOf } from '../client/disk-wish.js';
 import { listBuses } from '../client/list-buses.js';
 import type { AttachRequest, PartitionInfo, VbdInfo } from '../control/interface.js';
 import { readBusRecords } from '../runtime/bus-record.js';
@@ -30,21 +33,22 @@ export interface FoundDisk {
 /** The vbds that have the disk, those that are to be written first. */
 export async function findDisks(request: AttachRequest, runtimeDir: string): Promise<FoundDisk[]> {
   const { image, driver, mode, options } = request;
-  // `w!` asks for a vbd of its own, and the driver's options of a vbd are not known
-  if (image === null || mode === 'w!' || Object.keys(options).length > 0) return [];
+  const tree = treeOf(request);
+  // `w!` asks for a vbd of its own
+  if (image === null || mode === 'w!' || hasOwnMemory(tree)) return [];
   const vbds = (await listBuses(runtimeDir)).buses.flatMap((bus) => bus.vbds);
   if (vbds.length === 0) return [];
   const file = await within(identify(image), LIMIT_MS, null);
   if (file === null) return [];
   const filters = (request.filters ?? []).map(({ name, value }) => (value === '' ? name : `${name}=${value}`));
-  if (driver === DEFAULT_DRIVER && filters.length === 0) {
+  if (driver === DEFAULT_DRIVER && filters.length === 0 && Object.keys(options).length === 0) {
     const own = vbds.flatMap((vbd) => ofPath(vbd, file.realPath));
     if (own.length > 0) return own;
   }
   const hasImage = imageTest(file, runtimeDir);
   const found: FoundDisk[] = [];
   for (const vbd of vbds) {
-    const isAlike = vbd.driver === driver && (vbd.filters ?? []).join() === filters.join() && isShared(vbd, request);
+    const isAlike = hasTree(vbd, tree) && (vbd.filters ?? []).join() === filters.join() && isShared(vbd, request);
     if (isAlike && (await hasImage(vbd))) found.push({ vbd, partition: null });
   }
   return found.sort((one, other) => Number(one.vbd.mode === 'r') - Number(other.vbd.mode === 'r'));
@@ -78,6 +82,11 @@ export async function isAttached(image: string | null, runtimeDir: string): Prom
   if (image === null) return false;
   const vbds = (await listBuses(runtimeDir)).buses.flatMap((bus) => bus.vbds);
   return (await filesOfPath(image, vbds, runtimeDir)).length > 0;
+}
+
+/** Whether what is written to the disk is in memory that no other vbd has. */
+function hasOwnMemory(tree: NodeSpec): boolean {
+  return [...nodesOf(tree).values()].some(({ driver }) => factsOf(driver)?.ownMemory === true);
 }
 
 /** Whether the memory of the vbd is the memory that the mount asks for. */

@@ -12,6 +12,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError } from '../../drivers/errors.js';
 import { named } from '../../drivers/quote.js';
 import { mountOn } from '../../system/proc.js';
+import { describeDisk } from '../client/disk-wish.js';
 import { type AttachOptions, attach, detach, showBus } from '../client/index.js';
 import type { AttachRequest, AttachResult, VbdInfo } from '../control/interface.js';
 import { type BusPlace, resolveBus } from '../runtime/bus-place.js';
@@ -115,7 +116,7 @@ async function join(
 }
 
 function isSameVbd(one: VbdInfo, other: VbdInfo): boolean {
-  const isSameDisk = one.image === other.image && one.driver === other.driver && one.size === other.size;
+  const isSameDisk = describeDisk(one) === describeDisk(other) && one.size === other.size;
   return one.vdev === other.vdev && one.share === other.share && isSameDisk;
 }
 

@@ -8,7 +8,7 @@
  *              └─ supervision/   keeps a server under the bus
  */
 import { FusetapError } from '../../drivers/errors.js';
-import { isSimple } from '../../drivers/graph/graph.js';
+import { isSimple } from '../../drivers/graph.js';
 import { E, setIoFlusher } from '../../system/libc.js';
 import { SideShell } from '../../system/side-shell.js';
 import { probeWith } from '../../system/stuck-processes.js';
@@ -19,6 +19,7 @@ import {
   type AttachResult,
   type BusInfo,
   type BusWishes,
+  type ChangesResult,
   type DetachedVbd,
   type DetachResult,
   INTERFACE_VERSION,
@@ -68,6 +69,7 @@ import { filesOf } from './vbds/vbd-files.js';
 import { busState, busVersion, vbdFacts, vbdInfo, vbdInfoUnseen, vbdStats } from './vbds/vbd-report.js';
 import { VbdTable } from './vbds/vbd-table.js';
 import { attach } from './verbs/attach.js';
+import { changes } from './verbs/changes.js';
 import { Detaching } from './verbs/detach.js';
 import { DetachingWhenUnused } from './verbs/detach-when-unused.js';
 import { logCopy } from './verbs/log-copy.js';
@@ -486,6 +488,12 @@ export class Keeper implements KeeperControl {
     const vbd = this.#bus.vbds.find(vdev);
     await resize({ bus: this.#bus, context: this.#attachContext() }, vbd, signal);
     return await vbdInfo(this.#bus, vbd);
+  }
+
+  /** Where a vbd differs from its base. */
+  async changes({ vdev, query }: Asked<'changes'>): Promise<ChangesResult> {
+    this.#checkRunning();
+    return await changes(this.#bus, this.#bus.vbds.find(vdev), query.offset);
   }
 
   memory(): MemoryInfo {

@@ -5,7 +5,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { NodeSpec } from '../../drivers/graph/graph.js';
+import type { NodeSpec } from '../../drivers/graph.js';
 import { listBusNames } from './bus-place.js';
 import { replaceFile } from './replace-file.js';
 

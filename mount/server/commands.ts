@@ -11,15 +11,14 @@
 import type { Json, Window } from '../../drivers/driver.js';
 import type { PlainError } from '../../drivers/errors.js';
 import type { FilterSpec } from '../../drivers/filters/filter.js';
-import type { NodeSpec } from '../../drivers/graph/graph.js';
 import type { Measured, NodeNeed } from '../../drivers/graph/open-graph.js';
 import type { GraphPlan } from '../../drivers/graph/plan.js';
+import type { NodeSpec } from '../../drivers/graph.js';
 import type { PartitionTable, SectorBytes } from '../../drivers/partitions/index.js';
-import type { TransportName, VbdInfo } from '../control/interface.js';
+import type { ChangesResult, TransportName, VbdInfo } from '../control/interface.js';
 import type { Mode } from '../images/mode.js';
 import type { RamLink } from '../ram/links.js';
 import type { BusPlace } from '../runtime/bus-place.js';
-import type { DescribeCommand, DriverFacts } from './older-keepers.js';
 
 /** The server's only argument. */
 export interface ServerStart {
@@ -76,6 +75,20 @@ export interface GraphRef {
   readonly memories: Readonly<Record<string, MemoryRef>>;
 }
 
+/** What an older keeper asks before an attach, in place of `plan`; also checks that the filters exist. */
+export interface DescribeCommand {
+  readonly op: 'describe';
+  readonly driver: string;
+  readonly filters?: readonly FilterSpec[];
+}
+
+/** The answer to `describe`. */
+export interface DriverFacts {
+  readonly image: 'required' | 'none';
+  readonly sharesMemory: boolean;
+  readonly rawImage: boolean;
+}
+
 export interface PlanCommand {
   readonly op: 'plan';
   readonly graph: NodeSpec;
@@ -86,6 +99,8 @@ export interface PlanCommand {
 export interface NeedsCommand {
   readonly op: 'needs';
   readonly disk: GraphRef;
+  /** the paths of optional needs that are not there */
+  readonly absent: readonly string[];
 }
 
 /** Fills the memory of a node. */
@@ -110,6 +125,14 @@ export interface SaveCommand {
   readonly targetFd: number;
   /** the target is a FIFO: all bytes are written, in order */
   readonly isFifo?: boolean;
+}
+
+/** Asks where a disk differs from its base. */
+export interface ChangesCommand {
+  readonly op: 'changes';
+  readonly nodeId: number;
+  readonly offset: number;
+  readonly length: number;
 }
 
 export interface AttachCommand {
@@ -242,6 +265,8 @@ export interface Commands {
   measure: { command: MeasureCommand; result: Measured };
   prepare: { command: PrepareCommand; result: { state: Json } };
   save: { command: SaveCommand; result: null };
+  /** UNSUPPORTED if the disk has no base */
+  changes: { command: ChangesCommand; result: ChangesResult };
   /** cancels the command of that id, if it can be cancelled */
   cancel: { command: { readonly op: 'cancel'; readonly target: number }; result: null };
   /** begins to read requests */

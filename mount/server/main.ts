@@ -155,6 +155,8 @@ function act(id: number, command: Command, passed: PassedFds): Promise<unknown> 
       return stoppable(id, (means) => server.prepare(command, passed, means));
     case 'save':
       return stoppable(id, (means) => server.save(command, passed, means));
+    case 'changes':
+      return server.changes(command);
     case 'cancel':
       running.get(command.target)?.abort();
       return Promise.resolve(null);

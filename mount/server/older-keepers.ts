@@ -3,10 +3,19 @@
  * After an upgrade such a keeper stays and gets a server of this version.
  */
 import type { Json } from '../../drivers/driver.js';
-import { simpleGraph } from '../../drivers/graph/graph.js';
+import { simpleGraph } from '../../drivers/graph.js';
 import { loadDriver } from '../../drivers/registry.js';
 import type { RamLink } from '../ram/links.js';
-import type { AttachCommand, Command, Envelope, GraphRef, ImageRef, MemoryRef } from './commands.js';
+import type {
+  AttachCommand,
+  Command,
+  DescribeCommand,
+  DriverFacts,
+  Envelope,
+  GraphRef,
+  ImageRef,
+  MemoryRef,
+} from './commands.js';
 
 type Options = Readonly<Record<string, string>>;
 
@@ -19,24 +28,10 @@ interface OlderDisk {
 type OlderAttach = Omit<AttachCommand, 'disk'> &
   OlderDisk & { readonly memoryFd: number | null; readonly memoryLink?: RamLink | null; readonly state: Json | null };
 
-/** What an older keeper asks before an attach. */
-export interface DescribeCommand {
-  readonly op: 'describe';
-  readonly driver: string;
-  readonly filters?: readonly { readonly name: string; readonly value: string }[];
-}
-
 type OlderCommand =
   | OlderAttach
   | { readonly op: 'swap' | 'sizeOf' | 'resize'; readonly attach: OlderAttach }
   | (OlderDisk & { readonly op: 'measure' | 'prepare'; readonly memoryFd?: number });
-
-/** The answer to `describe`. */
-export interface DriverFacts {
-  readonly image: 'required' | 'none';
-  readonly sharesMemory: boolean;
-  readonly rawImage: boolean;
-}
 
 /** A command as this version has it. */
 export function translated({ command }: Pick<Envelope, 'command'>): Command {

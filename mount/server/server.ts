@@ -17,8 +17,10 @@ import type { Transport } from '../transport/transport.js';
 import type { DriversDisk } from './blame.js';
 import type {
   AttachCommand,
+  ChangesCommand,
   CommandResult,
   Commands,
+  DescribeCommand,
   MeasureCommand,
   NeedsCommand,
   PartitionsCommand,
@@ -32,7 +34,7 @@ import type {
   VbdFacts,
 } from './commands.js';
 import { FifoWriter } from './fifo-writer.js';
-import { type DescribeCommand, describe } from './older-keepers.js';
+import { describe } from './older-keepers.js';
 import { closeOpenedDisk, filesOf, type OpenedDisk, type OpenedFile, openDisk, windowFacts } from './opened-disk.js';
 import { openPartition, readTable, type ServedPartition } from './partitions.js';
 import type { PassedFds } from './passed-fds.js';
@@ -89,8 +91,8 @@ export class Server {
     return await describe(command);
   }
 
-  async needs({ disk }: NeedsCommand, passed: PassedFds): Promise<CommandResult<'needs'>> {
-    return await whileOpen(disk, passed, async (opened) => ({ needs: await findNeeds(opened) }));
+  async needs({ disk, absent }: NeedsCommand, passed: PassedFds): Promise<CommandResult<'needs'>> {
+    return await whileOpen(disk, passed, async (opened) => ({ needs: await findNeeds({ ...opened, absent }) }));
   }
 
   async prepare(command: PrepareCommand, passed: PassedFds, means: Stoppable): Promise<CommandResult<'prepare'>> {
@@ -122,6 +124,14 @@ export class Server {
     const error = await closeAll([fd]);
     if (error !== null) throw toFusetapError(error, `the copy may be incomplete: ${error.message}`);
     return null;
+  }
+
+  /** The first changes in the range, and where to go on. */
+  async changes({ nodeId, offset, length }: ChangesCommand): Promise<CommandResult<'changes'>> {
+    const changes = await this.#find(nodeId).disk.changes(offset, length);
+    const last = changes.at(-1);
+    const next = last === undefined ? null : last.offset + last.length;
+    return { changes, next: next === null || next >= offset + length ? null : next };
   }
 
   async attach(command: AttachCommand, passed: PassedFds): Promise<CommandResult<'attach'>> {

@@ -13,7 +13,7 @@ import {
   printXlSpec,
 } from '../../cli/disk-spec/index.js';
 import { FusetapError } from '../../drivers/errors.js';
-import { driverNames } from '../../drivers/names.js';
+import { driverNames, factsOf } from '../../drivers/names.js';
 import { vdevOfSlot } from '../../mount/slots/slots.js';
 import { NOTES, PARSED, PRINTED, REFUSED, WORDS } from './disk-spec.golden.js';
 
@@ -76,6 +76,7 @@ t.test('arguments that contradict the spec, or are empty', (t) => {
 
 t.test('third-party drivers, by name', (t) => {
   const options = { drivers: [...driverNames, 'nbd', 'qcow2'] };
+  t.match(parseSpec('ram:qcow2:nbd:x', options), { driver: 'ram', below: ['qcow2'], image: 'nbd:x' });
   t.match(parseSpec('tap:nbd:host:10809,xvda,r', options), { driver: 'nbd', image: 'host:10809', vdev: 'xvda' });
   t.match(parseSpec('nbd:', options), { driver: 'nbd', image: null });
   t.match(parseSpec('tap:qcow2:/d', options), { driver: 'qcow2', image: '/d' }, 'a driver of a format goes first');
@@ -86,7 +87,7 @@ t.test('third-party drivers, by name', (t) => {
   const contradiction = { code: 'USAGE', message: /qcow2 and driver sync contradict/ };
   t.throws(() => parseSpec('format=qcow2,vdev=xvda,target=sync:/d', options), contradiction);
   t.throws(() => parseSpec('format=nbd,vdev=xvda,target=/d', options), { code: 'USAGE', hint: 'use raw, qcow2' });
-  t.throws(() => parseSpec('foo:x', options), { code: 'NOT_FOUND', hint: /aio, ram, sync, nbd, qcow2/ });
+  t.throws(() => parseSpec('foo:x', options), { code: 'NOT_FOUND', hint: /aio, .*ram, .*sync, .*nbd, qcow2/ });
   t.end();
 });
 
@@ -109,6 +110,8 @@ t.test('parts that no spec can say are not printed', (t) => {
     { ...spec, image: 'a\nb' },
     { ...spec, driver: './driver.js' },
     { ...spec, driver: '' },
+    { ...spec, driver: 'ram', below: ['./driver.js'] },
+    { ...spec, driver: 'ram', below: ['ram'], image: null },
     { ...spec, script: 'a,b' },
     { ...spec, script: '' },
     { ...spec, script: ' a' },
@@ -123,7 +126,7 @@ const path = fc
   .oneof(
     word,
     fc
-      .tuple(fc.constantFrom('/', './', 'qcow2:', 'raw:', 'aio:', 'target=', 'cdrom'), word)
+      .tuple(fc.constantFrom('/', './', 'qcow2:', 'vhd:', 'raw:', 'aio:', 'tar:', 'target=', 'cdrom'), word)
       .map((parts) => parts.join('')),
     fc.string({ unit: 'binary', minLength: 1 }),
   )
@@ -131,10 +134,21 @@ const path = fc
 const vdev = fc.oneof(fc.nat(2 ** 31 - 1), fc.integer({ min: 51712, max: 51967 })).map(vdevOfSlot);
 const mode = fc.constantFrom(null, 'r' as const, 'w' as const, 'w!' as const);
 
+/** drivers that stack, the top first */
+const stack = fc
+  .tuple(
+    fc.array(fc.constantFrom(...driverNames.filter((name) => factsOf(name)?.takesDisk)), { maxLength: 4 }),
+    fc.constantFrom(...driverNames),
+  )
+  .map(([above, bottom]) => {
+    const [driver = bottom, ...below] = [...above, bottom];
+    return { driver, ...(below.length > 0 && { below }) };
+  });
+
 /** any spec that has a form */
 const printable = fc
   .record({
-    driver: fc.constantFrom(...driverNames),
+    drivers: stack,
     image: path,
     noImage: fc.boolean(),
     vdev,
@@ -143,10 +157,10 @@ const printable = fc
     script: fc.option(fc.stringMatching(/^[a-z/ =.-]*[a-z]$/).filter((script) => !script.startsWith(' '))),
     discard: fc.option(fc.boolean()),
   })
-  .map(({ driver, image, noImage, vdev, mode, isCdrom, script, discard }): DiskSpec => {
-    const isEmpty = noImage && driver === 'ram';
+  .map(({ drivers, image, noImage, vdev, mode, isCdrom, script, discard }): DiskSpec => {
+    const isEmpty = noImage && drivers.driver === 'ram' && drivers.below === undefined;
     return {
-      driver,
+      ...drivers,
       image: isEmpty ? null : image,
       vdev,
       mode: isCdrom ? 'r' : mode,
@@ -166,8 +180,8 @@ t.test('parse(print(x)) is x', (t) => {
     { numRuns: 1000 },
   );
   fc.assert(
-    fc.property(fc.constantFrom(...driverNames), path, (driver, image) => {
-      const spec = { ...PLAIN, driver, image: image.replaceAll(',', ';') };
+    fc.property(stack, path, (drivers, image) => {
+      const spec = { ...PLAIN, ...drivers, image: image.replaceAll(',', ';') };
       t.strictSame(parseSpec(printSpec(spec)), spec);
     }),
   );
@@ -196,7 +210,23 @@ function endsWell(call: () => unknown, ...codes: string[]): boolean {
 }
 
 const FRAGMENTS = [
-  ...['tap:', 'tap2:', 'tapdisk:', 'aio:', 'ram:', 'sync:', 'file:', 'raw:', 'qcow2:', 'foo:', 'ioemu:', ':cdrom', ':'],
+  ...[
+    'tap:',
+    'tap2:',
+    'tapdisk:',
+    'aio:',
+    'ram:',
+    'sync:',
+    'vhd:',
+    'tar:',
+    'file:',
+    'raw:',
+    'qcow2:',
+    'foo:',
+    'ioemu:',
+    ':cdrom',
+    ':',
+  ],
   ...['target=', 'format=', 'vdev=', 'access=', 'devtype=', 'backendtype=', 'script=', 'foo=', '=', 'cdrom', 'discard'],
   ...[
     'raw',

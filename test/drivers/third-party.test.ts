@@ -58,11 +58,18 @@ t.test('a file that is no driver', async (t) => {
 
 t.test('each part of a driver', async (t) => {
   const good = { name: 'mine', image: 'none', open() {} };
-  t.equal(checkDriver(good, '/mine.js'), good);
+  t.match(checkDriver(good, '/mine.js'), { name: 'mine', roles: {} });
   const cases: [object, RegExp][] = [
     [{ ...good, prepare: true }, /its prepare is a boolean, not a function/],
     [{ ...good, sharesMemory: 'yes' }, /its sharesMemory is 'yes', not a boolean/],
     [{ ...good, sharesMemory: true }, /no prepare/],
+    [{ ...good, roles: 5 }, /its roles are a number/],
+    [{ ...good, roles: { File: {} } }, /a role is 'File'/],
+    [{ ...good, roles: { file: { takes: 'tape', access: 'read' } } }, /file takes 'tape'/],
+    [{ ...good, roles: { file: { takes: 'disk' } } }, /file has the access missing/],
+    [{ ...good, roles: {}, scratch: 'both' }, /its scratch is 'both'/],
+    [{ ...good, roles: {}, scratch: 'own' }, /no prepare/],
+    [{ ...good, roles: {}, needs: 1 }, /its needs is a number/],
   ];
   for (const [driver, message] of cases)
     t.throws(() => checkDriver(driver, '/mine.js'), { code: 'UNSUPPORTED', message });

@@ -33,6 +33,7 @@ const CLI = [
   'mount/version.ts',
   'drivers/errors.ts',
   'drivers/names.ts',
+  'drivers/graph.ts',
   'drivers/quote.ts',
   'drivers/human-size.ts',
   'drivers/defined.ts',
@@ -76,6 +77,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
       'type mount/control/',
       'drivers/errors.ts',
       'drivers/names.ts',
+      'drivers/graph.ts',
       'drivers/quote.ts',
     ],
   },
@@ -158,6 +160,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
     may: [
       'mount/keeper/start.ts',
       'mount/keeper/verbs/',
+      'mount/keeper/sources/',
       'mount/fuse/protocol/thread-counts.ts',
       'mount/keeper/supervision/',
       'mount/keeper/vbds/',
@@ -170,7 +173,17 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   },
   'mount/keeper/verbs/': {
     is: '(keeper) attach, detach, pause, save, reset, swap, resize, reread',
-    may: ['mount/keeper/vbds/', 'mount/keeper/supervision/', 'mount/pausing/', ...BELOW_KEEPER],
+    may: [
+      'mount/keeper/sources/',
+      'mount/keeper/vbds/',
+      'mount/keeper/supervision/',
+      'mount/pausing/',
+      ...BELOW_KEEPER,
+    ],
+  },
+  'mount/keeper/sources/': {
+    is: '(keeper) opens the files and memories of a disk',
+    may: ['mount/keeper/vbds/', 'mount/keeper/supervision/', ...BELOW_KEEPER],
   },
   'mount/keeper/vbds/': {
     is: '(keeper) what is attached, and its resources',
@@ -295,15 +308,15 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   'mount/slots/': { is: "Xen's slot numbers and names", may: ['drivers/', 'system/'] },
   'drivers/graph/': {
     is: 'opens the tree of a disk',
-    may: ['drivers/graph/graph.ts', 'drivers/registry.ts', 'drivers/errors.ts', 'drivers/quote.ts', 'drivers/'],
+    may: ['drivers/registry.ts', 'drivers/'],
   },
   'drivers/registry.ts': {
     is: 'from the name of a driver to its code',
     may: ['drivers/names.ts', 'drivers/errors.ts', 'drivers/quote.ts', 'drivers/'],
   },
   'drivers/names.ts': { is: 'the list of drivers; loads the code of one when asked', may: ['drivers/'] },
-  'drivers/': { is: 'what a disk is', may: ['drivers/errors.ts', 'drivers/quote.ts', 'system/'] },
-  'drivers/graph/graph.ts': { is: 'the tree of a disk, as data', may: ['drivers/errors.ts', 'drivers/quote.ts'] },
+  'drivers/': { is: 'what a disk is', may: ['drivers/graph.ts', 'drivers/errors.ts', 'drivers/quote.ts', 'system/'] },
+  'drivers/graph.ts': { is: 'the tree of a disk, as data', may: ['drivers/errors.ts', 'drivers/quote.ts'] },
   'drivers/defined.ts': { is: 'optional properties', may: [] },
   'drivers/quote.ts': { is: 'quotes values in messages', may: [] },
   'drivers/human-size.ts': { is: 'prints sizes for people', may: [] },

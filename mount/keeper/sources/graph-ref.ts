@@ -1,5 +1,5 @@
 /** The tree of a disk with what the keeper has open for it, in the form of the server's commands. */
-import type { NodeSpec } from '../../../drivers/graph/graph.js';
+import type { NodeSpec } from '../../../drivers/graph.js';
 import { identityOf, type OpenedImage } from '../../images/open-image.js';
 import type { RamImage, RamImages } from '../../ram/ram-images.js';
 import type { GraphRef, ImageRef, MemoryRef } from '../../server/commands.js';

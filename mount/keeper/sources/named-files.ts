@@ -5,16 +5,8 @@
  */
 import { dirname, isAbsolute, join } from 'node:path';
 import { FusetapError } from '../../../drivers/errors.js';
-import {
-  checkGraph,
-  mainFile,
-  type NodeSpec,
-  nodeAt,
-  pathOf,
-  simpleGraph,
-  withBelow,
-} from '../../../drivers/graph/graph.js';
 import type { NodeNeed } from '../../../drivers/graph/open-graph.js';
+import { checkGraph, mainFile, type NodeSpec, nodeAt, pathOf, simpleGraph, withBelow } from '../../../drivers/graph.js';
 import { driverNames } from '../../../drivers/names.js';
 import { named, quoted } from '../../../drivers/quote.js';
 import type { BackingPolicy } from '../../control/interface.js';
@@ -33,8 +25,8 @@ export interface Added {
   readonly name: string;
   /** the directory that it must be in; undefined: any */
   readonly below: string | undefined;
-  /** @throws FusetapError USAGE if the file, which is open now, is below itself */
-  refuseCircle(files: ReadonlyMap<string, SourceFile>): void;
+  /** @throws FusetapError USAGE if the file is below itself */
+  refuseCircle(image: OpenedImage): void;
 }
 
 /** @throws FusetapError DENIED if the policy forbids the name; USAGE if the tree becomes too large */
@@ -53,10 +45,7 @@ export function addNamedFile(
   const path = driver === 'aio' ? at : pathOf(at, 'file');
   return {
     ...{ graph, path, name, below: policy === 'any' ? undefined : directory },
-    refuseCircle: (files) => {
-      const image = files.get(path)?.image;
-      if (image !== undefined) refuseCircle({ graph, files }, node, image);
-    },
+    refuseCircle: (image) => refuseCircle(tree, node, image),
   };
 }
 

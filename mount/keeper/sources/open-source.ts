@@ -3,8 +3,8 @@
  */
 import { isAbsolute } from 'node:path';
 import { FusetapError } from '../../../drivers/errors.js';
-import { mainFile, mainImage, type NodeSpec, nodesOf, simpleGraph } from '../../../drivers/graph/graph.js';
 import type { GraphPlan } from '../../../drivers/graph/plan.js';
+import { mainFile, mainImage, type NodeSpec, nodesOf, simpleGraph } from '../../../drivers/graph.js';
 import type { DiskWish } from '../../control/interface.js';
 import type { CopyWatcher } from '../../control/progress.js';
 import { endsShown } from '../../images/refuse-foreign.js';

@@ -4,10 +4,9 @@
  */
 import { closeAll } from '../../../drivers/close-fd.js';
 import { FusetapError } from '../../../drivers/errors.js';
-import { filesOf, isSimple, mainImage, type NodeSpec } from '../../../drivers/graph/graph.js';
 import type { Measured } from '../../../drivers/graph/open-graph.js';
 import type { GraphPlan } from '../../../drivers/graph/plan.js';
-import type { BackingPolicy } from '../../control/interface.js';
+import { filesOf, isSimple, mainImage, type NodeSpec } from '../../../drivers/graph.js';
 import type { CopyWatcher } from '../../control/progress.js';
 import { identityOf, type OpenedImage, openImage } from '../../images/open-image.js';
 import type { RecognizedEnds } from '../../images/refuse-foreign.js';
@@ -16,8 +15,7 @@ import { imageIdentity, treeIdentity } from '../../ram/share-rules.js';
 import type { GraphRef } from '../../server/commands.js';
 import { Holdings } from '../vbds/holdings.js';
 import { type AttachContext, ownBus } from './attach-context.js';
-import { graphRef } from './graph-ref.js';
-import { TreeOpening } from './open-tree.js';
+import { graphRef, type HeldTree } from './graph-ref.js';
 
 /** A tree whose top has the memory. */
 export interface SharedTree {
@@ -27,9 +25,10 @@ export interface SharedTree {
 
 export interface SharedWish {
   readonly recognize: RecognizedEnds;
-  readonly backing: BackingPolicy;
   /** null: the memory is found by its image */
   readonly share: string | null;
+  /** opens and claims for reading what is below the top; the holdings get it */
+  openBelow(holdings: Holdings): Promise<HeldTree>;
 }
 
 /** Gets the ram image for a vbd. The caller has to release it. */
@@ -42,9 +41,9 @@ export async function joinOrFill(
   const { driver } = tree.graph;
   const { share } = wish;
   const image = await openMain(context, tree, wish);
-  const copying = new Copying(context, tree, wish, { image, watcher });
+  const copying = new Copying(context, wish, { driver, image, watcher });
   try {
-    const identity = image === null || isPlain(tree.graph) ? {} : { identity: treeIdentityOf(tree.graph, image) };
+    const identity = image === null || isSimple(tree.graph) ? {} : { identity: treeIdentityOf(tree.graph, image) };
     return await context.memories.acquire({ driver, share, image, ...identity, signal: watcher.signal }, copying);
   } finally {
     await copying.end();
@@ -62,18 +61,13 @@ export async function recopy(
   const asked = { ...wish, share: null };
   const image = await openMain(context, tree, asked);
   if (image === null) throw noImage(tree.graph.driver);
-  const copying = new Copying(context, tree, asked, { image, watcher });
+  const copying = new Copying(context, asked, { driver: tree.graph.driver, image, watcher });
   try {
     return await context.memories.refill(wish.old, image, copying);
   } finally {
     await copying.end();
     await closeAll([image.fd]);
   }
-}
-
-/** Whether the memory is a copy of the bytes of one file. */
-function isPlain(graph: NodeSpec): boolean {
-  return isSimple(graph);
 }
 
 function treeIdentityOf(graph: NodeSpec, image: OpenedImage): string {
@@ -92,8 +86,8 @@ async function openMain(context: AttachContext, { graph, plan }: SharedTree, wis
 /** Fills memory from what is below its node: opens and claims that when it is measured. */
 class Copying implements Filling {
   readonly #context: AttachContext;
-  readonly #tree: SharedTree;
   readonly #wish: SharedWish;
+  readonly #driver: string;
   readonly #main: OpenedImage | null;
   readonly #watcher: CopyWatcher;
   readonly #holdings = new Holdings();
@@ -101,12 +95,12 @@ class Copying implements Filling {
 
   constructor(
     context: AttachContext,
-    tree: SharedTree,
     wish: SharedWish,
-    { image, watcher }: { readonly image: OpenedImage | null; readonly watcher: CopyWatcher },
+    of: { readonly driver: string; readonly image: OpenedImage | null; readonly watcher: CopyWatcher },
   ) {
+    const { driver, image, watcher } = of;
     this.#context = context;
-    this.#tree = tree;
+    this.#driver = driver;
     this.#wish = wish;
     this.#main = image;
     this.#watcher = watcher;
@@ -143,12 +137,8 @@ class Copying implements Filling {
 
   async #open(): Promise<GraphRef> {
     const main = this.#main;
-    const { graph, plan } = this.#tree;
-    if (main === null) throw noImage(graph.driver);
-    const wish = { ...this.#wish, mode: 'r', share: null, holdings: this.#holdings } as const;
-    // the top is what is filled: only what is below it is opened
-    const scratch = Object.fromEntries(Object.entries(plan.scratch).filter(([path]) => path !== ''));
-    const opened = await new TreeOpening(this.#context, wish, this.#watcher).open(graph, { ...plan, scratch });
+    if (main === null) throw noImage(this.#driver);
+    const opened = await this.#wish.openBelow(this.#holdings);
     if (this.#holdings.find(identityOf(main)) === undefined && opened.memories.size === 0) {
       throw new FusetapError('FAILED', `${main.path} was replaced while it was opened`, { path: main.path });
     }

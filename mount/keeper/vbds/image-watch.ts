@@ -209,8 +209,10 @@ async function awaitUntil(work: Promise<void>, deadlineMs: number): Promise<void
   await within(work, Math.max(0, deadlineMs - performance.now()), undefined);
 }
 
-/** How often the vbd has been written to, or a write was tried. */
+/** How often the image may have been written through the vbd: what it only reads, as the base of a snapshot, never. */
 function writesOf({ ledger }: WatchedBus, vbd: Vbd): number {
+  const { image, files } = vbd.source;
+  if ([...files.values()].some((file) => file.image === image && file.mode === 'r')) return 0;
   return filesOf(vbd).reduce((sum, { ledgerIndex }) => sum + ledger.writes(ledgerIndex), 0);
 }
 

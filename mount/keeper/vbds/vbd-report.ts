@@ -2,7 +2,7 @@
  * What `ls`, `show` and `stats` report about the vbds of a bus.
  */
 import { join } from 'node:path';
-import { isSimple } from '../../../drivers/graph/graph.js';
+import { isSimple } from '../../../drivers/graph.js';
 import { typeName } from '../../../drivers/partitions/index.js';
 import type { BusState, BusVersion, PartitionInfo, VbdInfo, VbdStats } from '../../control/interface.js';
 import { withOpens } from '../../control/partition-opens.js';

@@ -2,7 +2,7 @@
  * A vbd as its keeper knows it: all that is needed to report it, to open it in a new server, and to detach it.
  */
 import type { FilterSpec } from '../../../drivers/filters/filter.js';
-import { isSimple, type NodeSpec } from '../../../drivers/graph/graph.js';
+import { isSimple, type NodeSpec } from '../../../drivers/graph.js';
 import type { SectorBytes } from '../../../drivers/partitions/index.js';
 import type { BackingPolicy, DetachedVbd, DiskWish } from '../../control/interface.js';
 import type { Mode } from '../../images/mode.js';

@@ -153,8 +153,9 @@ async function registerIfWanted(
   vbd: Vbd,
 ): Promise<number | null> {
   const { memory } = vbd.source;
+  if (!wantsPassthrough(passthrough, candidate)) return null;
   const fd = bytesFd(vbd);
-  if (fd === undefined || !wantsPassthrough(passthrough, candidate)) return null;
+  if (fd === undefined) return null;
   // the kernel fills holes without asking, so memory for the whole image is reserved
   if (memory !== null && !candidate.readOnly && !(await context.memories.reserveWhole(memory))) {
     if (passthrough === 'auto') return null;

@@ -7,7 +7,7 @@ import { spawn } from 'node:child_process';
 import { fsync } from 'node:fs';
 import { isAbsolute } from 'node:path';
 import { FusetapError, type PlainError } from '../../../drivers/errors.js';
-import { nodesOf } from '../../../drivers/graph/graph.js';
+import { nodesOf } from '../../../drivers/graph.js';
 import { isTimeUp, type Limit } from '../../ending/limit.js';
 import { readStats } from '../../ledger/counters.js';
 import type { BusParts } from '../vbds/bus-parts.js';

@@ -1,12 +1,12 @@
 /** Reset: copies the image of a ram vbd again. The old copy is kept until the new one is complete. */
 import { FusetapError } from '../../../drivers/errors.js';
-import { isSimple, simpleGraph } from '../../../drivers/graph/graph.js';
+import { isSimple, simpleGraph } from '../../../drivers/graph.js';
 import type { CopyWatcher } from '../../control/progress.js';
 import { endsShown } from '../../images/refuse-foreign.js';
 import type { RamImage } from '../../ram/ram-images.js';
 import { logEvent } from '../../runtime/log.js';
 import type { AttachContext } from '../sources/attach-context.js';
-import { recopy } from '../sources/shared-memory.js';
+import { copyAgain } from '../sources/open-tree.js';
 import type { BusParts } from '../vbds/bus-parts.js';
 import { type Vbd, wishOf } from '../vbds/vbd.js';
 import { attach } from './attach.js';
@@ -39,7 +39,7 @@ async function resetNow({ bus, detaching, context }: ResetContext, vbd: Vbd, wat
   try {
     await detaching.ensureUnused(vbd, { waitMs: 0, signal: watcher.signal });
     // memory of the vbd alone is made anew by the attach
-    const fresh = memory.isOwn ? null : await copyAgain(context, vbd, memory, told);
+    const fresh = memory.isOwn ? null : await recopy(context, vbd, memory, told);
     try {
       const share = fresh && memories.shareOf(fresh);
       // passed through only if the old one was
@@ -68,7 +68,7 @@ async function resetNow({ bus, detaching, context }: ResetContext, vbd: Vbd, wat
 }
 
 /** Makes the new copy of a ram image. */
-async function copyAgain(
+async function recopy(
   context: AttachContext,
   { source, filters }: Vbd,
   old: RamImage,
@@ -78,7 +78,7 @@ async function copyAgain(
   // a vbd that joined the ram image by its name has no image, or another one
   const graph = isSimple(source.graph) ? simpleGraph(driver, old.image, options) : source.graph;
   const plan = await context.server.request<'plan'>({ op: 'plan', graph, filters });
-  return await recopy(
+  return await copyAgain(
     context,
     { graph, plan },
     { recognize: raw ? 'neither' : endsShown(filters), backing, old },

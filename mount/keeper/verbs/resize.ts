@@ -9,7 +9,7 @@
 import { fstat } from 'node:fs';
 import { promisify } from 'node:util';
 import { FusetapError } from '../../../drivers/errors.js';
-import { isSimple } from '../../../drivers/graph/graph.js';
+import { isSimple } from '../../../drivers/graph.js';
 import { named } from '../../../drivers/quote.js';
 import { blockDeviceSize } from '../../../system/libc.js';
 import { identityOf, type OpenedImage } from '../../images/open-image.js';

@@ -18,7 +18,7 @@ async function busThat(t: Test, answers: Answers) {
 t.test('sends the version of the interface, and returns the body of the answer', async (t) => {
   const { bus, place } = await busThat(t, ({ body }) => ({ status: 201, body: { got: body } }));
   t.same(await askBus(place, { method: 'POST', path: '/vbds?x=1', body: { ä: '\n' } }), { got: { ä: '\n' } });
-  t.same(bus.asked, [{ method: 'POST', url: '/vbds?x=1', body: { ä: '\n' }, interface: '1.0' }]);
+  t.same(bus.asked, [{ method: 'POST', url: '/vbds?x=1', body: { ä: '\n' }, interface: '1.1' }]);
 });
 
 t.test('an error of the bus arrives with all its parts', async (t) => {

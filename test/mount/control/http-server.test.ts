@@ -59,7 +59,7 @@ t.test('a path without a row', async (t) => {
     'DELETE /vbds/a/b',
     'GET /bus/x',
   ]) {
-    t.match(await ask(line), missing(`no such request: ${line}`, /^this is interface 1\.0; docs\/control\.md lists/));
+    t.match(await ask(line), missing(`no such request: ${line}`, /^this is interface 1\.1; docs\/control\.md lists/));
   }
 });
 
@@ -83,5 +83,5 @@ t.test('a server without a keeper refuses requests that need one, after it has c
     status: 400,
     body: { error: { code: 'USAGE', message: 'wrong request: image: is missing' } },
   });
-  t.match(await ask('GET /version'), { status: 200, body: { interface: '1.0' } });
+  t.match(await ask('GET /version'), { status: 200, body: { interface: '1.1' } });
 });

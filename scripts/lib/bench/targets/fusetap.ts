@@ -14,6 +14,8 @@ interface Way {
   driver: string;
   /** options of attach that it requires */
   needs?: readonly [option: string, value: string];
+  /** the whole disk is written before the first job */
+  isFilled?: true;
 }
 
 const WAYS: readonly Way[] = [
@@ -31,6 +33,13 @@ const WAYS: readonly Way[] = [
     description: 'driver ram, kernel passthrough',
     driver: 'ram',
     needs: ['--passthrough', 'on'],
+  },
+  { name: 'fusetap-snapshot', description: 'driver snapshot, reads from the base', driver: 'snapshot' },
+  {
+    name: 'fusetap-snapshot-full',
+    description: 'driver snapshot, all of it written before',
+    driver: 'snapshot',
+    isFilled: true,
   },
   { name: 'fusetap-plain', description: 'a driver with promises, on the event loop', driver: PLAIN_DRIVER },
   {
@@ -79,6 +88,7 @@ async function start(way: Way, { imagePath, directory, undo }: Place): Promise<S
   });
   const args = ['attach', '--json', '--driver', way.driver, '--image', imagePath, ...options];
   const { path, keeperPid, serverPid } = Attached.parse(JSON.parse(await fusetap(runtimeDir, args)));
+  if (way.isFilled) await runCommand('dd', [`if=${imagePath}`, `of=${path}`, 'bs=1M', 'conv=notrunc', 'status=none']);
   const stop = async (): Promise<void> => {
     await fusetap(runtimeDir, ['detach', path]);
     isOver = true;

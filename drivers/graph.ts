@@ -7,8 +7,8 @@
  * too: `file/file`.
  */
 import { isAbsolute } from 'node:path';
-import { FusetapError } from '../errors.js';
-import { quoted } from '../quote.js';
+import { FusetapError } from './errors.js';
+import { quoted } from './quote.js';
 
 /** A file: the only way in which a file gets into a tree. */
 export interface FileSpec {
@@ -122,7 +122,7 @@ export function describeGraph(top: NodeSpec): string {
 export function checkGraph(top: NodeSpec): void {
   const all = nodesOf(top);
   const files = filesOf(top);
-  const deepest = Math.max(...[...all.keys()].map((path) => path.split('/').length));
+  const deepest = Math.max(...[...all.keys()].map((path) => (path === '' ? 1 : path.split('/').length + 1)));
   if (deepest > DEEPEST) throw tooLarge(`it is more than ${DEEPEST} drivers deep`);
   if (all.size > MOST_NODES || files.size > MOST_FILES) throw tooLarge(`it has more than ${MOST_FILES} files`);
   for (const path of files.values()) {

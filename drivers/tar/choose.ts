@@ -1,0 +1,58 @@
+/** Chooses the member of an archive that is the disk: by its name, or the only one that looks like a disk image. */
+import type { Disk } from '../disk.js';
+import { FusetapError } from '../errors.js';
+import { quoted } from '../quote.js';
+import { type Member, visitMembers } from './members.js';
+
+const IMAGE_NAME = /\.(?:vmdk|img|raw|vhd|vdi|qcow2|iso)$/i;
+/** the most members that an error lists */
+const MOST_LISTED = 10;
+
+/**
+ * @param name as in the archive, with or without `./`; undefined: the only member that looks like a disk image
+ * @throws FusetapError NOT_FOUND no such member; USAGE more than one; FAILED the archive is damaged
+ */
+export async function chooseMember(archive: Disk, name: string | undefined): Promise<Member> {
+  const wanted = name === undefined ? null : plain(name);
+  const images = new List();
+  const files = new List();
+  const chosen = new List();
+  await visitMembers(archive, (member) => {
+    const isImage = member.kind !== 'other' && IMAGE_NAME.test(member.name);
+    files.add(member.kind !== 'other', member);
+    images.add(isImage, member);
+    chosen.add(wanted === null ? isImage : plain(member.name) === wanted, member);
+  });
+  const [only] = chosen.first;
+  if (only !== undefined && chosen.count === 1) return only;
+  const listed = images.count > 0 ? images : files;
+  if (wanted !== null && only !== undefined) {
+    throw new FusetapError('USAGE', `the archive has ${quoted(wanted)} ${chosen.count} times`, { hint: 'unpack it' });
+  }
+  if (wanted !== null)
+    throw new FusetapError('NOT_FOUND', `the archive has no ${quoted(wanted)}`, { hint: listed.hint() });
+  const found = images.count === 0 ? 'no member' : `${images.count} members`;
+  throw new FusetapError('USAGE', `the archive has ${found} with the name of a disk image`, { hint: listed.hint() });
+}
+
+function plain(name: string): string {
+  return name.replace(/^(?:\.\/+)+/, '');
+}
+
+/** The first of many members, and their count. */
+class List {
+  readonly first: Member[] = [];
+  count = 0;
+
+  add(isOne: boolean, member: Member): void {
+    if (!isOne) return;
+    this.count += 1;
+    if (this.first.length < MOST_LISTED) this.first.push(member);
+  }
+
+  hint(): string {
+    if (this.count === 0) return 'it has no files';
+    const more = this.count > this.first.length ? ` and ${this.count - this.first.length} more` : '';
+    return `name one with --option member=NAME: ${this.first.map(({ name }) => quoted(name)).join(', ')}${more}`;
+  }
+}

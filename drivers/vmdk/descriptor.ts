@@ -1,0 +1,181 @@
+/**
+ * The descriptor of a VMDK: a text that names the files of the disk, its extents.
+ *
+ *      # Disk DescriptorFile
+ *      version=1
+ *      CID=fffffffe
+ *      parentCID=ffffffff
+ *      createType="twoGbMaxExtentFlat"
+ *      RW 4192256 FLAT "disk-f001.vmdk" 0
+ *      RW 2048 ZERO
+ *
+ * An extent has an access, a size in sectors, a type, a name, and where it begins in its file, in sectors.
+ */
+import { unsupported as cannotServe, broken as damaged } from '../formats/faults.js';
+import { escapeControls, quoted } from '../quote.js';
+
+/** the first line, in any case */
+export const FIRST_LINE = '# disk descriptorfile';
+/** descriptors of disks with hundreds of extents have some KiB */
+export const MOST_DESCRIPTOR_BYTES = 1 << 20;
+const SECTOR_BYTES = 512;
+
+export interface Extent {
+  /** `none`: clients can do nothing there */
+  readonly access: 'write' | 'read' | 'none';
+  /** bytes */
+  readonly size: number;
+  /** null: in no file */
+  readonly place: Place | null;
+}
+
+/** Where an extent is. */
+export interface Place {
+  /** the index of the name in `names` */
+  readonly file: number;
+  /** bytes */
+  readonly start: number;
+}
+
+export interface Descriptor {
+  readonly extents: readonly Extent[];
+  /** the files of the extents, each once, as the descriptor names them: hostile input */
+  readonly names: readonly string[];
+  /** a program tracks which blocks change (CBT): a write by others breaks its next backup */
+  readonly isTracked: boolean;
+}
+
+const broken = (what: string): Error => damaged('VMDK descriptor', what);
+const unsupported = (what: string): Error => cannotServe(`it is a VMDK ${what}`);
+
+const EXTENT_LINE = /^(RW|RDONLY|NOACCESS)\s+(\d{1,16})\s+([A-Z]+)(?:\s+"([^"]*)"(?:\s+(\d{1,16}))?)?\s*(.*)$/;
+const ACCESS = { RW: 'write', RDONLY: 'read', NOACCESS: 'none' } as const;
+const SETTING_LINE = /^([A-Za-z][\w.:]*)\s*=\s*"?([^"]*)"?\s*$/;
+
+/** the types of disks that are devices, in small letters */
+const DEVICE_TYPES = [
+  'fulldevice',
+  'partitioneddevice',
+  'vmfsraw',
+  'vmfsrdm',
+  'vmfsrawdevicemap',
+  'vmfspassthroughrawdevicemap',
+];
+const DEVICE_NAME = /^(?:\/dev\/|\\\\[.?]\\)/;
+
+/** @throws FusetapError UNSUPPORTED for a variant without driver; FAILED for a text that breaks the rules */
+export function parseDescriptor(bytes: Uint8Array): Descriptor {
+  const lines = linesOf(bytes);
+  const settings = settingsOf(lines);
+  refuseVariants(settings);
+  const decode = decoderOf(settings.get('encoding'));
+  const names: string[] = [];
+  const indexes = new Map<string, number>();
+  const extents = lines.flatMap((line) => {
+    const [word = ''] = line.split(/\s/, 1);
+    if (!Object.hasOwn(ACCESS, word)) return [];
+    return [parseExtent(line, (name) => indexIn(names, indexes, decode(name)))];
+  });
+  if (extents.length === 0) throw broken('it has no extents');
+  const size = extents.reduce((sum, extent) => sum + extent.size, 0);
+  if (!Number.isSafeInteger(size)) throw broken('its extents are too large');
+  refuseOverlaps(extents, names);
+  return { extents, names, isTracked: settings.has('changetrackpath') };
+}
+
+/** The lines, one character for each byte. NULs may follow the text. */
+function linesOf(bytes: Uint8Array): string[] {
+  const end = bytes.indexOf(0);
+  const text = Buffer.from(end < 0 ? bytes : bytes.subarray(0, end)).toString('latin1');
+  return text.split(/\r?\n/).map((line) => line.trim());
+}
+
+/** The settings, with their names in small letters. The first one counts. */
+function settingsOf(lines: readonly string[]): Map<string, string> {
+  const settings = new Map<string, string>();
+  for (const line of lines) {
+    const [, name, value] = SETTING_LINE.exec(line) ?? [];
+    if (name === undefined || value === undefined) continue;
+    const key = name.toLowerCase();
+    if (!settings.has(key)) settings.set(key, value);
+  }
+  return settings;
+}
+
+function refuseVariants(settings: ReadonlyMap<string, string>): void {
+  const version = settings.get('version') ?? '1';
+  if (!/^[123]$/.test(version)) throw unsupported(`of version ${quoted(version)}`);
+  const encrypted = [...settings.keys()].some((name) => name.startsWith('encryption'));
+  if (encrypted) throw unsupported('that is encrypted');
+  const parent = settings.get('parentcid')?.toLowerCase() ?? 'ffffffff';
+  if (parent !== 'ffffffff' || settings.has('parentfilenamehint')) {
+    throw unsupported('with a parent (a snapshot, or a linked clone)');
+  }
+  const type = settings.get('createtype') ?? '';
+  if (DEVICE_TYPES.includes(type.toLowerCase())) throw unsupported(`on a device (${escapeControls(type)})`);
+}
+
+function parseExtent(line: string, indexOf: (name: string) => number): Extent {
+  const [, access, sectors, type, name, start = '0', rest = ''] = EXTENT_LINE.exec(line) ?? [];
+  if (access === undefined || sectors === undefined || type === undefined) throw broken(`the extent ${quoted(line)}`);
+  if (!['FLAT', 'VMFS', 'ZERO'].includes(type)) throw otherType(type);
+  const size = bytesOf(sectors, line);
+  if (size === 0) throw broken(`an extent without sectors: ${quoted(line)}`);
+  const common = { access: ACCESS[access as keyof typeof ACCESS], size };
+  if (type === 'ZERO') return { ...common, place: null };
+  if (name !== undefined && DEVICE_NAME.test(name)) throw unsupported(`on a device (${quoted(name)})`);
+  if (name === undefined || name === '' || rest !== '') throw broken(`the extent ${quoted(line)}`);
+  if (common.access === 'none') return { ...common, place: null };
+  return { ...common, place: { file: indexOf(name), start: bytesOf(start, line) } };
+}
+
+function otherType(type: string): Error {
+  if (type === 'VMFSRAW' || type === 'VMFSRDM') return unsupported(`on a device (${type})`);
+  const isKnown = ['SPARSE', 'VMFSSPARSE', 'SESPARSE'].includes(type);
+  return unsupported(
+    isKnown ? `with ${type} extents: only flat ones are served` : `with extents of type ${quoted(type)}`,
+  );
+}
+
+function bytesOf(sectors: string, line: string): number {
+  const bytes = Number(sectors) * SECTOR_BYTES;
+  if (Number.isSafeInteger(bytes)) return bytes;
+  throw broken(`a number is too large: ${quoted(line)}`);
+}
+
+/** Names are UTF-8 if they can be, whatever the descriptor says: the files were copied from a system that had another. */
+function decoderOf(encoding: string | undefined): (name: string) => string {
+  return (name) => {
+    const bytes = Buffer.from(name, 'latin1');
+    try {
+      return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+    } catch {
+      return decodeAs(encoding ?? 'utf-8', bytes);
+    }
+  };
+}
+
+function decodeAs(encoding: string, bytes: Uint8Array): string {
+  try {
+    return new TextDecoder(encoding, { fatal: true }).decode(bytes);
+  } catch {
+    throw broken(`a name is not text in the encoding ${quoted(encoding)}`);
+  }
+}
+
+function indexIn(names: string[], indexes: Map<string, number>, name: string): number {
+  const known = indexes.get(name);
+  if (known !== undefined) return known;
+  indexes.set(name, names.length);
+  return names.push(name) - 1;
+}
+
+/** Two extents must not be the same bytes. */
+function refuseOverlaps(extents: readonly Extent[], names: readonly string[]): void {
+  const ends = new Map<number, number>();
+  const placed = extents.flatMap(({ place, size }) => (place === null ? [] : [{ ...place, size }]));
+  for (const { file, start, size } of placed.sort((a, b) => a.start - b.start)) {
+    if (start < (ends.get(file) ?? 0)) throw broken(`extents overlap in ${quoted(names[file] ?? '')}`);
+    ends.set(file, start + size);
+  }
+}
