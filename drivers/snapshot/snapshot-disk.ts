@@ -33,6 +33,8 @@ export interface SnapshotParts {
   readonly memoryFd: number;
   readonly readOnly: boolean;
   readonly mayFill?: OpenContext['mayFill'];
+  /** the most memory for the entries of the map; default: that of DiskMap */
+  readonly mapBytes?: number;
 }
 
 /** A range of granules. */
@@ -61,14 +63,15 @@ class Snapshot {
   readonly #map: SnapshotMap;
   readonly #lock = new RangeLock();
 
-  constructor({ base, layout, calls, memoryFd, readOnly, mayFill = async () => {} }: SnapshotParts) {
+  constructor(parts: SnapshotParts) {
+    const { base, layout, calls, memoryFd, readOnly, mayFill = async () => {}, mapBytes } = parts;
     this.#base = base;
     this.#layout = layout;
     this.#calls = calls;
     this.#readOnly = readOnly;
     this.#mayFill = mayFill;
     this.#states = new States(layout, calls);
-    this.#map = new SnapshotMap(base, layout, this.#states, memoryFd);
+    this.#map = new SnapshotMap({ base, layout, states: this.#states, memoryFd, mapBytes });
   }
 
   disk(): RawDisk {

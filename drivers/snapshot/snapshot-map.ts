@@ -8,13 +8,21 @@ import { DiskMap, type MapFile, type SliceState, type TellEntry } from '../map/d
 import { ASK, DATA, MOST_FILES, SLICE_GRANULES, WRITABLE, ZEROS } from '../map/table.js';
 import { lastAtOrBefore } from '../segments/joined-disk.js';
 import { GRANULE_BYTES, type Layout } from './layout.js';
-import { BASE, PRIVATE, type States, ZEROED } from './states.js';
+import { areSame, BASE, PRIVATE, type States, ZEROED } from './states.js';
 
 const MEMORY = 0;
 const FIRST_SEGMENT = 1;
 const UNKNOWN: SliceState = { state: ASK };
 const IN_MEMORY: SliceState = { state: WRITABLE, file: MEMORY };
 const ALL_ZEROS: SliceState = { state: ZEROS };
+
+export interface SnapshotMapOptions {
+  readonly base: Disk;
+  readonly layout: Layout;
+  readonly states: States;
+  readonly memoryFd: number;
+  readonly mapBytes: number | undefined;
+}
 
 /** What a snapshot tells its map. */
 export class SnapshotMap {
@@ -24,7 +32,7 @@ export class SnapshotMap {
   /** of the base; empty if threads cannot serve it */
   readonly #segments: readonly { readonly offset: number; readonly end: number }[];
 
-  constructor(base: Disk, layout: Layout, states: States, memoryFd: number) {
+  constructor({ base, layout, states, memoryFd, mapBytes }: SnapshotMapOptions) {
     this.#layout = layout;
     this.#states = states;
     const { segments = [] } = base;
@@ -39,7 +47,8 @@ export class SnapshotMap {
       sizeBytes: layout.sizeBytes,
       files: [memory, ...files],
       startsUnknown: true,
-      sliceState: (slice) => this.#sliceState(slice),
+      ...(mapBytes !== undefined && { mostBytes: mapBytes }),
+      sliceState: (slice) => this.#stateOf(slice, states.ofSlice(slice)),
       sliceEntries: (slice, tell) => this.#tellEntries(slice, tell),
     });
   }
@@ -61,7 +70,9 @@ export class SnapshotMap {
         at = end;
       }
     }
-    for (const { first, count } of this.#states.notedGranules()) this.map.askSlices(first, count);
+    for (const { slice, states } of this.#states.notedGranules()) {
+      this.map.setSlices(slice, 1, this.#stateOf(slice, states) ?? UNKNOWN);
+    }
   }
 
   setPrivate(first: number, count: number): void {
@@ -72,10 +83,9 @@ export class SnapshotMap {
     this.map.setRun(first, count, { state: ZEROS, file: MEMORY, place: first * GRANULE_BYTES });
   }
 
-  #sliceState(slice: number): SliceState | null {
-    const states = this.#states.ofSlice(slice);
+  #stateOf(slice: number, states: Uint8Array): SliceState | null {
+    if (!areSame(states)) return null;
     const first = states[0];
-    if (states.some((state) => state !== first)) return null;
     if (first === PRIVATE) return IN_MEMORY;
     if (first === ZEROED) return ALL_ZEROS;
     if (this.#segments.length === 0) return UNKNOWN;

@@ -2,7 +2,7 @@
 import { constants } from 'node:os';
 import t from 'tap';
 import { frontDisk } from '../../drivers/disk.js';
-import type { Extent, RawDisk } from '../../drivers/driver.js';
+import type { Change, Extent, RawDisk } from '../../drivers/driver.js';
 import { FusetapError } from '../../drivers/errors.js';
 import { oneSegment, windowOf } from '../../drivers/segments/one-segment.js';
 import { bufferDisk, bufferFactory } from '../conformance/buffer-disk.js';
@@ -126,6 +126,21 @@ t.test('extents that come in parts are asked for until the range is covered', as
     { offset: 60, length: 40, hole: true },
   ]);
   t.same(asked, [0, 30, 60, 90]);
+});
+
+t.test('changes are asked for inside the disk, and a disk without a base has none to tell', async (t) => {
+  const asked: (readonly number[])[] = [];
+  const changes = async (offset: number, length: number): Promise<Change[]> => {
+    asked.push([offset, length]);
+    return [{ offset: offset + 1, length: 2, kind: 'data' }];
+  };
+  const disk = frontDisk({ ...bufferDisk(Buffer.alloc(100)), changes }, writable);
+  t.same(await disk.changes(90, 20), [{ offset: 91, length: 2, kind: 'data' }]);
+  t.same(await disk.changes(100, 20), []);
+  t.same(asked, [[90, 10]]);
+  await t.rejects(disk.changes(-1, 20), RangeError);
+  const other = frontDisk(bufferDisk(Buffer.alloc(100)), writable);
+  await t.rejects(other.changes(0, 100), { code: 'UNSUPPORTED', operation: 'changes' });
 });
 
 t.test('extents a driver cannot tell are data', async (t) => {

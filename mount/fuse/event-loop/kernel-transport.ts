@@ -238,7 +238,7 @@ function unmapped(window: Window, mayGrow: boolean): ServedWindow {
  * Entries limit what is used of a file, so its window has no end. Entries of memory take no credit of the ram limit:
  * what they let threads write in place has no holes.
  */
-function mapOf({ map, start, readOnly }: MapView, size: number): ServedMap {
+export function mapOf({ map, start, readOnly }: MapView, size: number): ServedMap {
   const files = map.files.map(({ delta = 0, ...file }) =>
     unmapped({ ...file, start: delta, size: Number.MAX_SAFE_INTEGER }, false),
   );

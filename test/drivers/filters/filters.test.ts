@@ -5,8 +5,9 @@ import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import { type Disk, frontDisk } from '../../../drivers/disk.js';
-import type { RawDisk } from '../../../drivers/driver.js';
+import type { Change, RawDisk } from '../../../drivers/driver.js';
 import { filterNames, makeFilter } from '../../../drivers/filters/index.js';
+import { tellErrors } from '../../../drivers/filters/with-filters.js';
 import { bufferDisk } from '../../conformance/buffer-disk.js';
 import { diskSuite } from '../../conformance/suite.js';
 import { bySyncCalls } from '../../conformance/sync-calls.js';
@@ -48,6 +49,29 @@ t.test('read-only: a window stays one, and nobody writes it', async (t) => {
   }
   await made.raw.close();
   await made.dispose();
+});
+
+t.test('changes pass every filter, and are moved with the bytes', async (t) => {
+  const asked: (readonly number[])[] = [];
+  const changes = async (offset: number, length: number): Promise<Change[]> => {
+    asked.push([offset, length]);
+    return [{ offset: offset + 3, length: 4, kind: 'zeros' }];
+  };
+  const whole: RawDisk = { ...bufferDisk(Buffer.alloc(10_000)), changes };
+  const filters = [
+    ['offset', '1000'],
+    ['sizelimit', '5000'],
+    ['delay', '0'],
+    ['error', 'read'],
+    ['read-only', ''],
+  ] as const;
+  const raw = filters.reduce(
+    (next, [name, value]) => make(name, value)(next),
+    tellErrors(whole, () => {}),
+  );
+  t.same(await frontDisk(raw, { readOnly: true }).changes(4990, 100), [{ offset: 4993, length: 4, kind: 'zeros' }]);
+  t.same(asked, [[5990, 10]]);
+  await t.rejects(disk(['offset', '10']).changes(0, 5), { code: 'UNSUPPORTED' });
 });
 
 t.test('delay: every kind of request waits, and they wait side by side', async (t) => {

@@ -130,6 +130,65 @@ t.test('what the map says is true, whatever it had to forget', async () => {
   );
 });
 
+t.test('whole slices need no memory for entries if each byte is at its own place', async (t) => {
+  const map = mapOf(4 * SLICE_GRANULES, { mostBytes: 4096 });
+  const look = new MapLook(map.table);
+  map.setRun(0, 2 * SLICE_GRANULES, { state: WRITABLE, file: 1, place: 0 });
+  map.setRun(2 * SLICE_GRANULES, SLICE_GRANULES, { state: DATA, file: 255, place: 2 * SLICE_GRANULES * GRANULE });
+  map.setRun(3 * SLICE_GRANULES, SLICE_GRANULES, { state: ZEROS, file: 0, place: 0 });
+  t.equal(look.run(5, 3 * SLICE_GRANULES * GRANULE), WRITABLE);
+  t.same([look.length, look.file, look.place], [2 * SLICE_GRANULES * GRANULE - 5, 1, 5]);
+  t.equal(look.run(2 * SLICE_GRANULES * GRANULE + 7, 1), DATA);
+  t.same([look.file, look.place], [255, 2 * SLICE_GRANULES * GRANULE + 7]);
+  t.equal(map.entry(4 * SLICE_GRANULES - 1).state, ZEROS);
+  // the rest of the slice is not known to the driver, so only this granule is told
+  map.set(SLICE_GRANULES, { state: DATA, file: 0, place: 5 });
+  t.equal(map.entry(SLICE_GRANULES).state, DATA);
+  t.equal(map.entry(0).state, WRITABLE);
+});
+
+t.test('a slice that gets a slot has all entries that the driver tells, but those that are changing', async (t) => {
+  const map = new DiskMap({
+    granuleBytes: GRANULE,
+    sizeBytes: 2 * SLICE_GRANULES * GRANULE,
+    files: [FILE],
+    sliceState: () => null,
+    sliceEntries: (slice, tell) => {
+      for (const index of [1, 2, 3]) tell(slice * SLICE_GRANULES + index, { state: ZEROS, file: 0, place: 0 });
+    },
+  });
+  map.learn(0, 1);
+  t.equal(map.entry(1).state, ASK, 'no thread asks');
+  map.servedBy({ quiesce: async () => {} });
+  await map.withdraw(2, 1);
+  map.learn(0, 1);
+  t.same(
+    [0, 1, 2, 3, 4].map((granule) => map.entry(granule).state),
+    [ASK, ZEROS, ASK, ZEROS, ASK],
+  );
+  t.equal(map.entry(SLICE_GRANULES + 1).state, ASK, 'the other slice was not asked for');
+  map.restore(2, 1);
+  map.set(2, { state: ZEROS, file: 0, place: 0 });
+  t.equal(map.entry(2).state, ZEROS);
+});
+
+t.test('a large range is withdrawn at once', async (t) => {
+  const granules = 2 ** 31;
+  const map = mapOf(granules);
+  map.setSlices(0, granules / SLICE_GRANULES, { state: DATA, file: 1 });
+  const begun = performance.now();
+  await map.withdraw(5, granules - 10);
+  t.ok(performance.now() - begun < 5000);
+  t.same(
+    [4, 5, SLICE_GRANULES, granules - 6].map((granule) => map.entry(granule).state),
+    [ASK, ASK, ASK, ASK],
+    'what the driver does not tell of the slices at the ends is unknown',
+  );
+  map.restore(5, granules - 10);
+  map.setRun(0, granules, { state: ZEROS, file: 0, place: 0 });
+  t.equal(map.entry(granules - 1).state, ZEROS);
+});
+
 t.test('withdraw waits for those who serve the map', async (t) => {
   const map = mapOf(10);
   map.set(1, { state: DATA, file: 0, place: 0 });

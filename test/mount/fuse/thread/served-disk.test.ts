@@ -6,6 +6,7 @@ import type { Window } from '../../../../drivers/driver.js';
 import { DiskMap } from '../../../../drivers/map/disk-map.js';
 import { ASK, DATA, type GranuleState, WRITABLE, ZEROS } from '../../../../drivers/map/table.js';
 import { durably } from '../../../../drivers/segments/window-sync.js';
+import { mapOf } from '../../../../mount/fuse/event-loop/kernel-transport.js';
 import { NOT_SERVED, WindowServer } from '../../../../mount/fuse/thread/serve-window.js';
 import {
   type Places,
@@ -167,6 +168,40 @@ t.test('a map: what it knows is served, and nothing else', async (t) => {
     { numRuns: 200 },
   );
   t.pass('random maps and requests');
+});
+
+t.test('a map: the delta of a file is added to places, and memory of a map takes no credit', async (t) => {
+  const content = Buffer.from(Array.from({ length: 8 * GRANULE }, (_, i) => (i * 17) % 251));
+  const fds = [memory(t, content), memory(t, content)];
+  const kinds = ['memory', 'file'] as const;
+  const deltas = [0, -2 * GRANULE + 5];
+  const files = fds.map((fd, i) => {
+    const kind = kinds[i] as 'memory' | 'file';
+    return { fd, kind, readOnly: false, durable: false, delta: deltas[i] as number };
+  });
+  const map = new DiskMap({ granuleBytes: GRANULE, sizeBytes: 6 * GRANULE, files });
+  map.setRun(0, 2, { state: WRITABLE, file: 0, place: 0 });
+  map.setRun(2, 4, { state: DATA, file: 1, place: 2 * GRANULE });
+  const view = mapOf({ map, start: 3, readOnly: false }, 6 * GRANULE - 3);
+  // a ledger in which nothing was granted: a thread that asked for credit would wait for an answer
+  const ask = serverOf({ ledgerIndex: 0, segments: [], map: view });
+  const model = Buffer.concat([content.subarray(3, 2 * GRANULE), content.subarray(5, 5 + 4 * GRANULE)]);
+  for (const [offset, length] of [
+    [0, 10],
+    [GRANULE, 2 * GRANULE],
+    [2 * GRANULE, 3 * GRANULE],
+    [0, 6 * GRANULE],
+  ] as const) {
+    t.same(dataOf(ask(READ, readIn(offset, length))), model.subarray(offset, offset + length), `at ${offset}`);
+  }
+  t.equal(dataOf(ask(WRITE, writeIn(7, Buffer.from('xy'))))?.readUInt32LE(0), 2);
+  const bytes = Buffer.alloc(2);
+  readSync(fds[0] as number, bytes, 0, 2, 10);
+  t.equal(bytes.toString(), 'xy');
+  t.same(
+    view.files.map(({ mayGrow }) => mayGrow),
+    [false, false],
+  );
 });
 
 t.test('a map: requests that need the driver are not served', async (t) => {
