@@ -10,6 +10,7 @@ import { FusetapError } from '../errors.js';
 import { gated } from '../filters/gated.js';
 import { wrapDisk } from '../filters/wrap-disk.js';
 import { isFile, mainFile, type NodeSpec, nodeAt, pathOf } from '../graph.js';
+import { named } from '../quote.js';
 import { loadDriver } from '../registry.js';
 import { checkDisk } from '../third-party.js';
 import { checkComplete, roleOf } from './plan.js';
@@ -67,7 +68,7 @@ async function openNode(driver: Driver, opened: OpenedGraph, path: string, below
   const { memory = null, state = null } = opened.memories[path] ?? {};
   const { mayFill } = opened;
   const context = { ...below, memory, state, readOnly: opened.readOnly, options, ...(mayFill && { mayFill }) };
-  const raw = checkDisk(await driver.open(context), driver.name);
+  const raw = checkDisk(await said(driver, opened, path, () => driver.open(context)), driver.name);
   return raw.activate === undefined ? raw : gated(raw);
 }
 
@@ -146,7 +147,8 @@ export async function findNeeds(opened: OpenedGraph, path = ''): Promise<NodeNee
   if (below.length > 0 || driver.needs === undefined) return below;
   const absent = absentOf(opened, path);
   const needs = await withBelow(opened, path, async (_, given, { options }) => {
-    return (await driver.needs?.({ ...given, options, name: nameOf(opened, path), absent })) ?? [];
+    const context = { ...given, options, name: nameOf(opened, path), absent };
+    return (await said(driver, opened, path, async () => driver.needs?.(context))) ?? [];
   });
   const missing = needs.filter(({ role, isOptional }) => {
     return node.on[role] === undefined && !(isOptional && absent.includes(role));
@@ -157,10 +159,33 @@ export async function findNeeds(opened: OpenedGraph, path = ''): Promise<NodeNee
   return missing.map((need) => ({ ...need, node: path }));
 }
 
-/** The name of the main file of a node, without its directory; null if it has none. */
-function nameOf({ graph, files }: OpenedGraph, path: string): string | null {
+/** Adds the path of the image to the errors of drivers of formats: they do not know it. */
+async function said<Result>(
+  { roles, rawImage = false }: Driver,
+  opened: OpenedGraph,
+  path: string,
+  work: () => Promise<Result>,
+): Promise<Result> {
+  try {
+    return await work();
+  } catch (error) {
+    const image = mainOf(opened, path);
+    const isFormat = roles.file?.takes === 'disk' && !rawImage;
+    if (!isFormat || image === undefined || !(error instanceof FusetapError) || error.path !== undefined) throw error;
+    const { code, message, hint, errno, operation, offset } = error;
+    const details = { ...{ hint, errno, operation, offset }, path: image.path, cause: error };
+    throw new FusetapError(code, `${named(image.path)}: ${message}`, details);
+  }
+}
+
+function mainOf({ graph, files }: OpenedGraph, path: string): ImageFile | undefined {
   const main = mainFile(nodeAt(graph, path));
-  const file = main === null ? undefined : files[pathOf(path, main)];
+  return main === null ? undefined : files[pathOf(path, main)];
+}
+
+/** The name of the main file of a node, without its directory; null if it has none. */
+function nameOf(opened: OpenedGraph, path: string): string | null {
+  const file = mainOf(opened, path);
   return file === undefined ? null : basename(file.path);
 }
 

@@ -173,11 +173,6 @@ export class DiskMap {
     if (count > 0) this.#store.setSlices(first, count, state, file);
   }
 
-  /** Asks the driver what it knows of slices. For the start, as setSlices. */
-  askSlices(first: number, count: number): void {
-    for (let slice = first; slice < first + count; slice++) this.#askSlice(slice);
-  }
-
   /** Threads ask for these granules: asks the driver what it knows of slices of which the map knows nothing. */
   learn(first: number, count: number): void {
     if (this.#servers.size === 0) return;
@@ -247,6 +242,13 @@ export class DiskMap {
     return false;
   }
 
+  /** The parts of a range that are withdrawn. */
+  #changingIn(from: number, to: number): { from: number; to: number }[] {
+    return [...this.#changing].flatMap(({ first, end }) =>
+      first < to && from < end ? [{ from: Math.max(first, from), to: Math.min(end, to) }] : [],
+    );
+  }
+
   /** Gives a slot to a slice, with what is known of its granules. @returns null if none is free now */
   #takeSlot(slice: number): number | null {
     const slot = this.#free.pop();
@@ -256,15 +258,13 @@ export class DiskMap {
     }
     const first = slice * SLICE_GRANULES;
     const told = this.#sliceState(slice);
-    const tell: TellEntry = (granule, entry) => {
-      const isChanging = this.#isChanging(granule, granule + 1);
-      this.#store.setEntry(slot, granule - first, isChanging ? UNKNOWN_ENTRY : entry);
-    };
+    const tell: TellEntry = (granule, entry) => this.#store.setEntry(slot, granule - first, entry);
     const { state, file = 0 } = told ?? UNKNOWN;
-    for (let granule = first; granule < first + SLICE_GRANULES; granule++) {
-      tell(granule, { state, file, place: granule * this.granuleBytes });
-    }
+    this.#store.fillSlot(slot, { state, file, place: first * this.granuleBytes }, this.granuleBytes);
     if (told === null) this.#sliceEntries(slice, tell);
+    for (const { from, to } of this.#changingIn(first, first + SLICE_GRANULES)) {
+      for (let granule = from; granule < to; granule++) tell(granule, UNKNOWN_ENTRY);
+    }
     this.#slots.set(slice, slot);
     this.#store.setSlot(slice, slot);
     return slot;

@@ -175,6 +175,19 @@ export class MapStore {
     return Atomics.load(this.#words, slice) === SLICE_ASK;
   }
 
+  /** Sets all entries of a slot: places follow one another. */
+  fillSlot(slot: number, { state, file, place }: GranuleEntry, granuleBytes: number): void {
+    const at = this.#slotsAt + slot * SLICE_GRANULES * ENTRY_WORDS;
+    if (state < DATA) {
+      // the second words have no meaning then
+      this.#words.fill(state, at, at + SLICE_GRANULES * ENTRY_WORDS);
+      return;
+    }
+    for (let index = 0; index < SLICE_GRANULES; index++) {
+      this.setEntry(slot, index, { state, file, place: place + index * granuleBytes });
+    }
+  }
+
   /** The place must be 0 or more. It is kept only with DATA and WRITABLE. */
   setEntry(slot: number, index: number, { state, file, place }: GranuleEntry): void {
     const at = this.#slotsAt + (slot * SLICE_GRANULES + index) * ENTRY_WORDS;

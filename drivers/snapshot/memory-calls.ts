@@ -28,24 +28,33 @@ export interface MemoryCalls {
   nextData(place: number): number;
 }
 
+/** up to this size, copying takes less time than the way to a thread of the pool and back: tens of microseconds */
+const AT_ONCE_BYTES = 32 << 10;
+
 export function memoryCalls(fd: number): MemoryCalls {
+  const look = (buffer: Uint8Array, place: number): void => {
+    for (let done = 0; done < buffer.byteLength; ) {
+      const n = readSync(fd, buffer, done, buffer.byteLength - done, place + done);
+      if (n === 0) throw memoryShrank();
+      done += n;
+    }
+  };
+  const note = (bytes: Uint8Array, place: number): void => {
+    for (let done = 0; done < bytes.byteLength; ) {
+      done += writeSync(fd, bytes, done, bytes.byteLength - done, place + done);
+    }
+  };
   return {
-    look(buffer, place) {
-      for (let done = 0; done < buffer.byteLength; ) {
-        const n = readSync(fd, buffer, done, buffer.byteLength - done, place + done);
-        if (n === 0) throw memoryShrank();
-        done += n;
-      }
-    },
-    note(bytes, place) {
-      for (let done = 0; done < bytes.byteLength; ) {
-        done += writeSync(fd, bytes, done, bytes.byteLength - done, place + done);
-      }
-    },
+    look,
+    note,
     async read(buffer, place) {
+      if (buffer.byteLength <= AT_ONCE_BYTES) return look(buffer, place);
       if ((await readFully(fd, buffer, place)) < buffer.byteLength) throw memoryShrank();
     },
-    write: (bytes, place) => writeFully(fd, bytes, place),
+    async write(bytes, place) {
+      if (bytes.byteLength <= AT_ONCE_BYTES) return note(bytes, place);
+      await writeFully(fd, bytes, place);
+    },
     async punch(place, length) {
       for (;;) {
         try {

@@ -8,7 +8,7 @@ import { DiskMap, type MapFile, type SliceState, type TellEntry } from '../map/d
 import { ASK, DATA, MOST_FILES, SLICE_GRANULES, WRITABLE, ZEROS } from '../map/table.js';
 import { lastAtOrBefore } from '../segments/joined-disk.js';
 import { GRANULE_BYTES, type Layout } from './layout.js';
-import { BASE, PRIVATE, type States, ZEROED } from './states.js';
+import { areSame, BASE, PRIVATE, type States, ZEROED } from './states.js';
 
 const MEMORY = 0;
 const FIRST_SEGMENT = 1;
@@ -48,7 +48,7 @@ export class SnapshotMap {
       files: [memory, ...files],
       startsUnknown: true,
       ...(mapBytes !== undefined && { mostBytes: mapBytes }),
-      sliceState: (slice) => this.#sliceState(slice),
+      sliceState: (slice) => this.#stateOf(slice, states.ofSlice(slice)),
       sliceEntries: (slice, tell) => this.#tellEntries(slice, tell),
     });
   }
@@ -70,7 +70,9 @@ export class SnapshotMap {
         at = end;
       }
     }
-    for (const { first, count } of this.#states.notedGranules()) this.map.askSlices(first, count);
+    for (const { slice, states } of this.#states.notedGranules()) {
+      this.map.setSlices(slice, 1, this.#stateOf(slice, states) ?? UNKNOWN);
+    }
   }
 
   setPrivate(first: number, count: number): void {
@@ -81,10 +83,9 @@ export class SnapshotMap {
     this.map.setRun(first, count, { state: ZEROS, file: MEMORY, place: first * GRANULE_BYTES });
   }
 
-  #sliceState(slice: number): SliceState | null {
-    const states = this.#states.ofSlice(slice);
+  #stateOf(slice: number, states: Uint8Array): SliceState | null {
+    if (!areSame(states)) return null;
     const first = states[0];
-    if (states.some((state) => state !== first)) return null;
     if (first === PRIVATE) return IN_MEMORY;
     if (first === ZEROED) return ALL_ZEROS;
     if (this.#segments.length === 0) return UNKNOWN;

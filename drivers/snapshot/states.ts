@@ -139,15 +139,17 @@ export class States {
     }
   }
 
-  /** Runs of slices whose granules may have states of their own. */
-  *notedGranules(): Generator<{ first: number; count: number }> {
+  /** The slices whose granules may have states of their own, and these states. */
+  *notedGranules(): Generator<{ slice: number; states: Uint8Array }> {
     const { granules, granulesAt } = this.#layout;
     for (let granule = 0; granule < granules; ) {
       const first = this.#calls.nextData(granulesAt + granule) - granulesAt;
       if (first >= granules) return;
       granule = Math.min(granules, pageEnd(first));
-      const slice = Math.floor(first / SLICE_GRANULES);
-      yield { first: slice, count: Math.ceil(granule / SLICE_GRANULES) - slice };
+      const page = this.read(first, granule - first);
+      for (let at = 0; at < page.length; at += SLICE_GRANULES) {
+        yield { slice: (first + at) / SLICE_GRANULES, states: page.subarray(at, at + SLICE_GRANULES) };
+      }
     }
   }
 }
@@ -183,6 +185,13 @@ function pageEnd(index: number): number {
 
 /** How many bytes are equal to the first. */
 function sameAtStart(bytes: Uint8Array): number {
-  const other = bytes.findIndex((byte) => byte !== bytes[0]);
-  return other < 0 ? bytes.length : other;
+  if (areSame(bytes)) return bytes.length;
+  let end = 1;
+  while (bytes[end] === bytes[0]) end++;
+  return end;
+}
+
+/** Whether all bytes are equal: whether they are what they are when moved by one. */
+export function areSame(bytes: Uint8Array): boolean {
+  return Buffer.compare(bytes.subarray(1), bytes.subarray(0, bytes.length - 1)) === 0;
 }

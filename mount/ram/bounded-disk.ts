@@ -5,7 +5,7 @@
  * This disk is directly above the driver's disk, below all filters: only there the bytes of the ram image that a write
  * changes are known, because filters change offsets and sizes.
  */
-import type { Driver, RawDisk, Window } from '../../drivers/driver.js';
+import type { RawDisk, Window } from '../../drivers/driver.js';
 import { FusetapError } from '../../drivers/errors.js';
 import { wrapDisk } from '../../drivers/filters/wrap-disk.js';
 import { windowOf } from '../../drivers/segments/one-segment.js';
@@ -22,11 +22,6 @@ export interface CreditSource {
   readonly ledgerIndex: number;
   /** makes the keeper read the ledger */
   ask(): void;
-}
-
-/** The same driver, but its disks keep to the ram limit. */
-export function limitDriver(driver: Driver, room: CreditSource): Driver {
-  return { ...driver, open: async (context) => limitDisk(await driver.open(context), room) };
 }
 
 /** A disk that keeps to the ram limit. A disk that is not a range of memory is returned unchanged. */

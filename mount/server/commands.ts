@@ -99,6 +99,8 @@ export interface PlanCommand {
 export interface NeedsCommand {
   readonly op: 'needs';
   readonly disk: GraphRef;
+  /** the paths of optional needs that are not there */
+  readonly absent: readonly string[];
 }
 
 /** Fills the memory of a node. */

@@ -2,6 +2,7 @@
  * A disk in the server: opened by its driver on the descriptors that the keeper sends, and closed completely even if a
  * step of the close fails.
  */
+import { fstatSync } from 'node:fs';
 import { brokenDisk } from '../../drivers/broken.js';
 import { closeAll, inTime } from '../../drivers/close-fd.js';
 import { type Disk, frontDisk } from '../../drivers/disk.js';
@@ -12,7 +13,7 @@ import { openGraph } from '../../drivers/graph/open-graph.js';
 import { windowOf } from '../../drivers/segments/one-segment.js';
 import { markWriter } from '../images/copy-lease.js';
 import type { Ledger } from '../ledger/ledger.js';
-import { limitDisk } from '../ram/bounded-disk.js';
+import { type CreditSource, fillGuard, limitDisk } from '../ram/bounded-disk.js';
 import type { AttachCommand, GraphRef, VbdFacts, WindowFacts } from './commands.js';
 import { logDriverErrors } from './log-driver-errors.js';
 import type { ServedPartition } from './partitions.js';
@@ -109,7 +110,8 @@ async function openWithDriver(
     const memory = taken.memories[''] ?? null;
     if (memory !== null && !readOnly) markWriter(memory.memory.fd, keeperPid);
     const room = { ledger, ledgerIndex, ask: () => memoryWanted(nodeId) };
-    const opened = limitDisk(await openGraph(taken.opened(readOnly)), room);
+    const mayFill = memory === null || readOnly ? {} : { mayFill: fillGuardOf(memory.memory.fd, room) };
+    const opened = limitDisk(await openGraph({ ...taken.opened(readOnly), ...mayFill }), room);
     const raw = await withFilters(opened, filters, logDriverErrors({ vdev: name, driver }));
     if (size !== undefined && raw.size !== size) {
       await inTime('closing it', raw.close());
@@ -129,6 +131,11 @@ async function openWithDriver(
     void closeAll(taken.fds);
     throw error;
   }
+}
+
+/** See OpenContext.mayFill. */
+function fillGuardOf(memoryFd: number, room: CreditSource): (offset: number, length: number) => Promise<void> {
+  return fillGuard(memoryFd, fstatSync(memoryFd).size, room);
 }
 
 function sharedMemories({ disk, mode }: AttachCommand, taken: TakenFiles): OpenedMemory[] {

@@ -91,8 +91,8 @@ export class Server {
     return await describe(command);
   }
 
-  async needs({ disk }: NeedsCommand, passed: PassedFds): Promise<CommandResult<'needs'>> {
-    return await whileOpen(disk, passed, async (opened) => ({ needs: await findNeeds(opened) }));
+  async needs({ disk, absent }: NeedsCommand, passed: PassedFds): Promise<CommandResult<'needs'>> {
+    return await whileOpen(disk, passed, async (opened) => ({ needs: await findNeeds({ ...opened, absent }) }));
   }
 
   async prepare(command: PrepareCommand, passed: PassedFds, means: Stoppable): Promise<CommandResult<'prepare'>> {

@@ -25,8 +25,8 @@ export interface Added {
   readonly name: string;
   /** the directory that it must be in; undefined: any */
   readonly below: string | undefined;
-  /** @throws FusetapError USAGE if the file, which is open now, is below itself */
-  refuseCircle(files: ReadonlyMap<string, SourceFile>): void;
+  /** @throws FusetapError USAGE if the file is below itself */
+  refuseCircle(image: OpenedImage): void;
 }
 
 /** @throws FusetapError DENIED if the policy forbids the name; USAGE if the tree becomes too large */
@@ -45,10 +45,7 @@ export function addNamedFile(
   const path = driver === 'aio' ? at : pathOf(at, 'file');
   return {
     ...{ graph, path, name, below: policy === 'any' ? undefined : directory },
-    refuseCircle: (files) => {
-      const image = files.get(path)?.image;
-      if (image !== undefined) refuseCircle({ graph, files }, node, image);
-    },
+    refuseCircle: (image) => refuseCircle(tree, node, image),
   };
 }
 

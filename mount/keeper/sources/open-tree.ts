@@ -10,18 +10,22 @@
  * The keeper never reads an image: it opens what the server's drivers ask for.
  */
 
+import { defined } from '../../../drivers/defined.js';
+import { FusetapError } from '../../../drivers/errors.js';
+import type { NodeNeed } from '../../../drivers/graph/open-graph.js';
 import type { FilePlan, GraphPlan } from '../../../drivers/graph/plan.js';
 import { entriesBelow, filesOf, type NodeSpec, nodeAt, pathOf } from '../../../drivers/graph.js';
 import type { BackingPolicy } from '../../control/interface.js';
 import type { CopyWatcher } from '../../control/progress.js';
 import type { Mode } from '../../images/mode.js';
+import type { OpenedImage } from '../../images/open-image.js';
 import type { RecognizedEnds } from '../../images/refuse-foreign.js';
 import type { Filling, RamImage } from '../../ram/ram-images.js';
 import type { Holdings } from '../vbds/holdings.js';
 import type { SourceFile } from '../vbds/vbd.js';
 import { type AttachContext, ownBus } from './attach-context.js';
 import { graphRef } from './graph-ref.js';
-import { addNamedFile } from './named-files.js';
+import { type Added, addNamedFile } from './named-files.js';
 import { joinOrFill, recopy, type SharedTree } from './shared-memory.js';
 
 /** How a tree is opened. */
@@ -91,20 +95,23 @@ export class TreeOpening {
   }
 
   /** Opens the files of the tree that are not open yet, and not below shared memory. */
-  async #openFiles(graph: NodeSpec, { files }: GraphPlan, below?: string): Promise<void> {
+  async #openFiles(graph: NodeSpec, { files }: GraphPlan): Promise<void> {
     for (const [path, name] of filesOf(graph)) {
       if (this.#files.has(path) || isBelowAny(path, [...this.#memories.keys()])) continue;
-      await this.#openFile(path, name, files[path] as FilePlan, below);
+      await this.#openFile(path, name, files[path] as FilePlan);
     }
   }
 
-  /** @param below see OpenOptions; for a file that an image names, whose format the image says */
-  async #openFile(path: string, name: string, { isRead, isRaw }: FilePlan, below?: string): Promise<void> {
+  /** @param added if an image names the file: then the image says its format too */
+  async #openFile(path: string, name: string, { isRead, isRaw }: FilePlan, added?: Added): Promise<void> {
     const { holdings, old, recognize } = this.#wish;
     const mode = isRead ? 'r' : this.#wish.mode;
     const { describePid } = this.#context;
     const wish = { path: name, mode, ownBus: ownBus(this.#context), describePid } as const;
-    const how = below === undefined ? { recognize: isRaw ? recognize : ('neither' as const) } : { below };
+    const how =
+      added === undefined
+        ? { recognize: isRaw ? recognize : ('neither' as const) }
+        : defined({ below: added.below, check: (image: OpenedImage) => added.refuseCircle(image) });
     const image = await holdings.file({ ...wish, ...how }, old);
     this.#files.set(path, { image, mode });
     this.#watcher.signal.throwIfAborted();
@@ -113,16 +120,17 @@ export class TreeOpening {
   /** Opens what the images name, until they need nothing more. */
   async #openNamed(asked: NodeSpec): Promise<NodeSpec> {
     let graph = asked;
+    const absent: string[] = [];
     for (;;) {
       const disk = graphRef({ graph, files: this.#files, memories: this.#memories }, this.#context.memories);
-      const { needs } = await this.#context.server.request<'needs'>({ op: 'needs', disk });
+      const { needs } = await this.#context.server.request<'needs'>({ op: 'needs', disk, absent });
       if (needs.length === 0) return graph;
       for (const need of needs) {
         const added = addNamedFile({ graph, files: this.#files }, need, this.#wish.backing);
         const plan = await this.#context.server.request<'plan'>({ op: 'plan', graph: added.graph, filters: [] });
-        await this.#openFile(added.path, added.name, plan.files[added.path] as FilePlan, added.below);
-        added.refuseCircle(this.#files);
-        graph = added.graph;
+        const opening = this.#openFile(added.path, added.name, plan.files[added.path] as FilePlan, added);
+        if (await isThere(opening, need)) graph = added.graph;
+        else absent.push(pathOf(need.node, need.role));
       }
     }
   }
@@ -176,6 +184,17 @@ export function copyAgain(
 ): Promise<RamImage> {
   const openBelow = belowOpener(context, tree, backing, watcher);
   return recopy(context, tree, { old, recognize, openBelow }, watcher);
+}
+
+/** @returns false if there is no such file, and the image can do without it */
+async function isThere(opening: Promise<void>, { isOptional }: NodeNeed): Promise<boolean> {
+  try {
+    await opening;
+    return true;
+  } catch (error) {
+    if (isOptional && error instanceof FusetapError && error.code === 'NOT_FOUND') return false;
+    throw error;
+  }
 }
 
 /** The paths that are not below another one. */

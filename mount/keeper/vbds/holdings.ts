@@ -19,6 +19,8 @@ export interface FileWish {
   readonly recognize?: RecognizedEnds;
   /** see OpenOptions */
   readonly below?: string;
+  /** called when the file is open, before it is claimed; it may throw */
+  readonly check?: (image: OpenedImage) => void;
 }
 
 /** An open file with its claim. Two holdings share it while a vbd is swapped to an image that it has already. */
@@ -65,6 +67,7 @@ export class Holdings {
     const { path, mode, ownBus, describePid, recognize = 'neither', below } = wish;
     const image = await openImage(path, mode, ownBus, { recognize, ...defined({ below }) });
     const identity = identityOf(image);
+    await checked(image, wish.check);
     const known = this.#files.get(identity) ?? other?.find(identity);
     // a disk that writes a file may also read it
     if (known?.claim.mode === mode || (known !== undefined && mode === 'r' && this.#files.has(identity))) {
@@ -121,6 +124,15 @@ export class Holdings {
     this.#files.clear();
     const errors = await Promise.all(closings);
     return errors.find((error) => error !== null) ?? null;
+  }
+}
+
+async function checked(image: OpenedImage, check: FileWish['check']): Promise<void> {
+  try {
+    check?.(image);
+  } catch (error) {
+    await closeAll([image.fd]);
+    throw error;
   }
 }
 

@@ -137,7 +137,13 @@ async function killOnce(setup: readonly Change[], change: Change, n: number, rea
     }
     const last = open(base, fd, memoryCalls(fd));
     await last.activate?.();
+    // the memory may have bytes that no state names: they must not appear beside another write
+    const near = write(Math.min(change.offset + 700, SIZE - 50), 50, 77);
+    await apply(last, near);
+    for (const model of [before, after]) applyToModel(model, near);
+    assertOldOrNew(await contentOf(last), isAcknowledged ? after : before, after, `${what}, and then another write`);
     await apply(last, change);
+    applyToModel(after, change);
     assert.ok((await contentOf(last)).equals(after), `${what}: sent again`);
     assert.ok((await contentOf(byMap(last))).equals(after), `${what}: sent again, by the map`);
     base.check();

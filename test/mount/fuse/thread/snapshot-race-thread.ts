@@ -141,13 +141,35 @@ class RaceThread {
   #read(granule: number): void {
     const { zeroings, thread } = this.#data;
     const before = Atomics.load(zeroings, granule);
-    if (!this.#readByMap(granule)) {
-      this.#ask({ kind: 'read', thread, offset: granule * GRANULE, length: GRANULE });
-      this.#buffer.set(this.#data.bytes);
-    }
+    this.#load(granule);
     this.#count.reads++;
     const isQuiet = before === Atomics.load(zeroings, granule) && before % 2 === 0;
-    for (let i = 0; i < GRANULE / SECTOR; i++) this.#check(granule, i, before, isQuiet);
+    this.#checkOwn(granule, before, isQuiet);
+    for (let i = 0; i < GRANULE / SECTOR; i++) if (i !== thread) this.#checkOther(granule, i);
+  }
+
+  #load(granule: number): void {
+    if (this.#readByMap(granule)) return;
+    this.#ask({ kind: 'read', thread: this.#data.thread, offset: granule * GRANULE, length: GRANULE });
+    this.#buffer.set(this.#data.bytes);
+  }
+
+  /** The kernel lets a read see a part of a write at the same time: a sector of another writer may be mixed for a moment. */
+  #checkOther(granule: number, index: number): void {
+    for (let tries = 0; ; tries++) {
+      try {
+        return void this.#versionAt(granule, index);
+      } catch (error) {
+        if (tries === 5) return void this.#wrong.push((error as Error).message);
+      }
+      nap();
+      this.#load(granule);
+    }
+  }
+
+  #versionAt(granule: number, index: number): number {
+    const sector = this.#buffer.subarray(index * SECTOR, (index + 1) * SECTOR);
+    return versionOf(sector, granule * (GRANULE / SECTOR) + index);
   }
 
   #readByMap(granule: number): boolean {
@@ -170,16 +192,16 @@ class RaceThread {
   }
 
   /** @param before the zeroings before the read; isQuiet: none began or ended during it */
-  #check(granule: number, index: number, before: number, isQuiet: boolean): void {
-    const number = granule * (GRANULE / SECTOR) + index;
+  #checkOwn(granule: number, before: number, isQuiet: boolean): void {
+    const { thread } = this.#data;
+    const number = granule * (GRANULE / SECTOR) + thread;
     let version: number;
     try {
-      version = versionOf(this.#buffer.subarray(index * SECTOR, (index + 1) * SECTOR), number);
+      version = this.#versionAt(granule, thread);
     } catch (error) {
       this.#wrong.push((error as Error).message);
       return;
     }
-    if (index !== this.#data.thread) return;
     const written = this.#written.get(granule) ?? { version: OF_BASE, before: 0, after: 0 };
     const isAlone = written.before === written.after && written.after % 2 === 0;
     const isSince = written.after % 2 === 0 && before % 2 === 0 && before > written.after;
@@ -195,7 +217,8 @@ class RaceThread {
     this.#count.asked++;
     Atomics.store(this.#data.answered, 0, 0);
     parentPort?.postMessage(asked);
-    Atomics.wait(this.#data.answered, 0, 0);
+    // the main thread may wake it for the answer before this one
+    while (Atomics.load(this.#data.answered, 0) === 0) Atomics.wait(this.#data.answered, 0, 0);
   }
 }
 
