@@ -9,6 +9,7 @@ import t, { type Test } from 'tap';
 import { kindOfArgument, kindOfValue, takesValue } from '../../cli/completion/kinds.js';
 import { splitLine } from '../../cli/completion/split-line.js';
 import { addCommands, COMMANDS, makeProgram } from '../../cli/program.js';
+import { driverNames } from '../../drivers/names.js';
 import { Terminal } from '../../scripts/lib/first-hour/terminal.js';
 import { isInstalled } from '../e2e/command.js';
 import { aBus, aVbd, fakeBus, fusetap, tempDir } from './fake-bus.js';
@@ -80,11 +81,7 @@ const ANSWERS: [line: string[], adds: string[], offered: string[]][] = [
     ['files', '', ''],
     ['r', 'w', 'w!'],
   ],
-  [
-    ['attach', 'a.img', 'r', ''],
-    ['files', '', ''],
-    ['aio:', 'ram:', 'sync:'],
-  ],
+  [['attach', 'a.img', 'r', ''], ['files', '', ''], driverNames.map((name) => `${name}:`)],
   [['attach', 'a.img', 'ram:go'], ['files', 'ram:', 'go'], []],
   [
     ['run', '--mode', ''],
@@ -111,7 +108,11 @@ const ANSWERS: [line: string[], adds: string[], offered: string[]][] = [
     ['words', '', ''],
     ['0600', '0640', '0644', '0660'],
   ],
-  [['attach', '--driver', 's'], ['files', '', 's'], ['sync']],
+  [
+    ['attach', '--driver', 's'],
+    ['files', '', 's'],
+    ['split', 'sync'],
+  ],
   [
     ['attach', '--passthrough', ''],
     ['words', '', ''],

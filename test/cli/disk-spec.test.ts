@@ -86,7 +86,7 @@ t.test('third-party drivers, by name', (t) => {
   const contradiction = { code: 'USAGE', message: /qcow2 and driver sync contradict/ };
   t.throws(() => parseSpec('format=qcow2,vdev=xvda,target=sync:/d', options), contradiction);
   t.throws(() => parseSpec('format=nbd,vdev=xvda,target=/d', options), { code: 'USAGE', hint: 'use raw, qcow2' });
-  t.throws(() => parseSpec('foo:x', options), { code: 'NOT_FOUND', hint: /aio, ram, sync, nbd, qcow2/ });
+  t.throws(() => parseSpec('foo:x', options), { code: 'NOT_FOUND', hint: /aio, .*sync, .*nbd, qcow2/ });
   t.end();
 });
 

@@ -76,11 +76,11 @@ t.test('hostile names', { skip: whyNot('strace') }, async (t) => {
     ['up/secret', 5, /not below/],
     ['fifo', 2, /a FIFO/],
     ['zero', 5, /not below/],
-    ['/dev/vda', 5, /not below/],
+    ['/dev/vda', 6, /on a device/],
     ['nbd://host/x', 5, /protocol/],
     ['none.img', 3, /no such image/],
     ['self.vmdk', 2, /below itself|another format|names itself/],
-    ['', 2, /./],
+    ['', 1, /the VMDK descriptor is damaged/],
   ];
   const spec = (path: string): string => `vmdk:${path}`;
   write('self.vmdk', descriptor(['self.vmdk', 1]));
@@ -120,7 +120,8 @@ t.test('a broken file of a disk breaks only its vbd', { skip: whyNot() }, async 
   const bus = await startBus(t, {}, '0', KERNEL);
   const { bench } = bus;
   const { folder, write } = await stage(bench);
-  const both = await bench.attach(`vmdk:${write('both.vmdk', descriptor(['good.img'], ['sub/good.img']))}`);
+  const text = descriptor(['good.img'], ['sub/good.img']);
+  const both = await bench.attach(`vmdk:${write('both.vmdk', text)}`);
   const plain = await bench.attach(await bench.image('plain.img', BYTES));
   const read = (path: string, from: number) =>
     bench.execute('dd', [`if=${path}`, 'bs=4096', `skip=${from / 4096}`, 'count=1', 'of=/dev/null']);
@@ -129,6 +130,7 @@ t.test('a broken file of a disk breaks only its vbd', { skip: whyNot() }, async 
   t.match(await read(both, BYTES), { status: 1, stderr: /Input\/output error/ }, 'bytes that are gone');
   t.equal((await read(both, 0)).status, 0, 'the other file of the disk is there');
   t.equal((await read(plain, 0)).status, 0);
+  write('both.vmdk', '');
   await bus.killServer();
   t.equal((await read(plain, 0)).status, 0, 'the other vbd is served by the new server');
   const [first, second] = await bench.list();
@@ -136,7 +138,8 @@ t.test('a broken file of a disk breaks only its vbd', { skip: whyNot() }, async 
   t.match(second, { vdev: 'xvdb', broken: null });
   t.match(await read(both, 0), { status: 1, stderr: /Input\/output error/ });
   execFileSync('truncate', ['-s', String(BYTES), `${folder}/sub/good.img`]);
+  write('both.vmdk', text);
   await bus.killServer();
-  t.equal((await read(both, BYTES)).status, 0, 'and when the file is whole again, so is the disk');
+  t.equal((await read(both, BYTES)).status, 0, 'and when the files are whole again, so is the disk');
   t.match(await bench.list(), [{ broken: null }, { broken: null }]);
 });

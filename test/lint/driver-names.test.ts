@@ -9,7 +9,11 @@ import { driverNames } from '../../drivers/names.js';
 import { readTree } from './rooms.js';
 
 /** words of other things that are called as a driver is */
-const OTHER_MEANINGS = new Map([['mount/ending/write-back.ts', ['sync']]]);
+const OTHER_MEANINGS = new Map([
+  ['mount/ending/write-back.ts', ['sync']],
+  // formats, whether or not a driver reads them
+  ['cli/disk-spec/words.ts', ['vdi', 'vhd', 'vmdk']],
+]);
 
 const BETWEEN = String.raw`[\s'"\`|:/,;*]*(?:\b(?:or|and)\b)?[\s'"\`|:/,;*]*`;
 

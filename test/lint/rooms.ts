@@ -313,7 +313,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
     may: ['drivers/names.ts', 'drivers/errors.ts', 'drivers/quote.ts', 'drivers/'],
   },
   'drivers/names.ts': { is: 'the list of drivers; loads the code of one when asked', may: ['drivers/'] },
-  'drivers/': { is: 'what a disk is', may: ['drivers/errors.ts', 'drivers/quote.ts', 'system/'] },
+  'drivers/': { is: 'what a disk is', may: ['drivers/graph.ts', 'drivers/errors.ts', 'drivers/quote.ts', 'system/'] },
   'drivers/graph.ts': { is: 'the tree of a disk, as data', may: ['drivers/errors.ts', 'drivers/quote.ts'] },
   'drivers/defined.ts': { is: 'optional properties', may: [] },
   'drivers/quote.ts': { is: 'quotes values in messages', may: [] },
