@@ -11,7 +11,8 @@ import { readTree } from './rooms.js';
 /** words of other things that are called as a driver is */
 const OTHER_MEANINGS = new Map([
   ['mount/ending/write-back.ts', ['sync']],
-  ['cli/disk-spec/words.ts', ['vhd', 'vmdk', 'vdi']],
+  // formats, whether or not a driver reads them
+  ['cli/disk-spec/words.ts', ['vdi', 'vhd', 'vmdk']],
 ]);
 
 const BETWEEN = String.raw`[\s'"\`|:/,;*]*(?:\b(?:or|and)\b)?[\s'"\`|:/,;*]*`;
