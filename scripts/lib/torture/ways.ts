@@ -8,13 +8,13 @@ export interface Way {
   readonly files?: number;
 }
 
-export const WAYS: readonly Way[] = [
+export const WAYS = [
   { driver: 'aio', passthrough: 'off' },
   { driver: 'sync', passthrough: 'off' },
   { driver: 'ram', passthrough: 'off' },
   { driver: 'ram', passthrough: 'on' },
   { driver: 'aio', passthrough: 'on' },
-];
+] as const satisfies readonly Way[];
 
 /** Disks that are more than a driver over a file: a map, and segments in several files. */
 export const TREES: readonly Way[] = [
