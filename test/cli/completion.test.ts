@@ -9,7 +9,6 @@ import t, { type Test } from 'tap';
 import { kindOfArgument, kindOfValue, takesValue } from '../../cli/completion/kinds.js';
 import { splitLine } from '../../cli/completion/split-line.js';
 import { addCommands, COMMANDS, makeProgram } from '../../cli/program.js';
-import { driverNames } from '../../drivers/names.js';
 import { Terminal } from '../../scripts/lib/first-hour/terminal.js';
 import { isInstalled } from '../e2e/command.js';
 import { aBus, aVbd, fakeBus, fusetap, tempDir } from './fake-bus.js';
