@@ -115,7 +115,11 @@ function optionWords(words: readonly string[]): OptionWord[] {
   }
   return pairs.map(({ name, value }) => {
     const slash = name.lastIndexOf('/');
-    return { node: name.slice(0, Math.max(slash, 0)), name: name.slice(slash + 1), value };
+    const [node, key] = [name.slice(0, Math.max(slash, 0)), name.slice(slash + 1)];
+    if (key !== '' && (slash < 0 || node !== '')) return { node, name: key, value };
+    throw new FusetapError('USAGE', `--option ${name} has no name of ${key === '' ? 'an option' : 'a driver'}`, {
+      hint: 'the form is KEY=VALUE, or ROLE/KEY=VALUE for a driver below the first',
+    });
   });
 }
 

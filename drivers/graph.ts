@@ -111,7 +111,7 @@ export function entriesBelow<Value>(entries: Readonly<Record<string, Value>>, no
   return Object.fromEntries(below.map(([path, value]) => [path.slice(prefix.length), value]));
 }
 
-/** A tree as the specs of the command line say it: `ram:vhd:/img/a.vhd`. Files besides the main one are left out. */
+/** A tree as the specs of the command line say it: its drivers from the top, then its main file, and no other. */
 export function describeGraph(top: NodeSpec): string {
   const below = top.on.file;
   if (below === undefined) return top.driver;

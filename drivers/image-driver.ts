@@ -6,7 +6,7 @@ import type { Driver, ImageFile, Json, MeasureContext, OpenContext, PrepareConte
 import { ONE_FILE } from './image.js';
 
 /** In place of `files` and `disks`: the image; null for a driver without one. */
-type WithImage<Context> = Omit<Context, 'files' | 'disks' | 'mayFill'> & { readonly image: ImageFile | null };
+export type WithImage<Context> = Omit<Context, 'files' | 'disks' | 'mayFill'> & { readonly image: ImageFile | null };
 
 export interface ImageDriver<State extends Json = Json> {
   readonly name: string;

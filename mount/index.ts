@@ -34,10 +34,12 @@ import { MODES, type Mode } from './images/mode.js';
 export type { Disk } from '../drivers/disk.js';
 export type {
   Change,
+  Driver as RoleDriver,
   Extent,
   Given,
   ImageFile,
   Json,
+  MapView,
   MeasureContext,
   Memory,
   Need,
@@ -61,7 +63,7 @@ export {
 } from '../drivers/errors.js';
 export type { FilterSpec } from '../drivers/filters/filter.js';
 export type { FileSpec, NodeSpec } from '../drivers/graph.js';
-export type { AnyDriver as Driver } from '../drivers/image-driver.js';
+export type { AnyDriver as Driver, ImageDriver, WithImage } from '../drivers/image-driver.js';
 export type { DetachOptions } from './client/index.js';
 export type {
   BackingPolicy,

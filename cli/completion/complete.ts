@@ -15,7 +15,7 @@
  */
 import { relative } from 'node:path';
 import type { Command } from 'commander';
-import { driverNames, driverSummaries } from '../../drivers/names.js';
+import { driverNames, driverSummaries, factsOf } from '../../drivers/names.js';
 import { describeDisk } from '../../mount/client/disk-wish.js';
 import type { VbdInfo } from '../../mount/control/interface.js';
 import { PREFIXES } from '../disk-spec/index.js';
@@ -156,8 +156,15 @@ function drivers(behind = ''): Offered[] {
   return driverSummaries.map(([name, summary]) => ({ word: name + behind, about: summary }));
 }
 
+/** Whether a path can follow the driver in a spec. */
+function takesImage(driver: string): boolean {
+  const facts = factsOf(driver);
+  return facts !== undefined && (facts.needsImage || facts.sharesMemory === true);
+}
+
 /** `ram:gold`: a file after a driver, or after a prefix of Xen's tools. */
 function specs(current: string): Answer {
   const kept = new RegExp(`^(?:(?:${[...PREFIXES, ...driverNames].join('|')}):)+`).exec(current)?.[0] ?? '';
-  return plain(kept === '' ? drivers(':') : [], 'files', kept);
+  const named = drivers(':').filter(({ word }) => takesImage(word.slice(0, -1)));
+  return plain(kept === '' ? named : [], 'files', kept);
 }

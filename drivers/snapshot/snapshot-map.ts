@@ -53,25 +53,49 @@ export class SnapshotMap {
     });
   }
 
-  /** Tells all that is known of whole slices. What no request has changed is told at once, however large the disk is. */
+  /**
+   * Tells all that is known of whole slices. What no request has changed is told at once, however large the disk is.
+   * Threads serve requests meanwhile. So each slice is told once: it must never be that of the base for a moment, if some
+   * of its bytes are in the memory.
+   */
   load(): void {
-    const { slices } = this.#layout;
-    const sliceBytes = SLICE_GRANULES * GRANULE_BYTES;
-    for (const [i, { offset, end }] of this.#segments.entries()) {
-      const first = Math.ceil(offset / sliceBytes);
-      const last = end === this.#layout.sizeBytes ? slices : Math.floor(end / sliceBytes);
-      this.map.setSlices(first, last - first, { state: DATA, file: FIRST_SEGMENT + i });
+    let told = 0;
+    for (const { slice, states } of this.#states.notedGranules()) {
+      this.#tellUnnoted(told, slice);
+      this.map.setSlices(slice, 1, this.#stateOf(slice, states) ?? UNKNOWN);
+      told = slice + 1;
     }
-    for (const { first, bytes } of this.#states.notedSlices()) {
+    this.#tellUnnoted(told, this.#layout.slices);
+  }
+
+  /** Tells slices whose granules have no states of their own: only the state of the slice counts. */
+  #tellUnnoted(from: number, to: number): void {
+    let told = from;
+    for (const { first, bytes } of this.#states.notedSlices(from, to)) {
+      this.#tellBase(told, first);
       for (let at = 0; at < bytes.length; ) {
         let end = at + 1;
-        while (bytes[end] === bytes[at]) end++;
+        while (end < bytes.length && bytes[end] === bytes[at]) end++;
         if (bytes[at] === ZEROED) this.map.setSlices(first + at, end - at, ALL_ZEROS);
+        else this.#tellBase(first + at, first + end);
         at = end;
       }
+      told = first + bytes.length;
     }
-    for (const { slice, states } of this.#states.notedGranules()) {
-      this.map.setSlices(slice, 1, this.#stateOf(slice, states) ?? UNKNOWN);
+    this.#tellBase(told, to);
+  }
+
+  /** Tells slices that are those of the base: a slice that lies in two segments stays unknown. */
+  #tellBase(from: number, to: number): void {
+    if (to <= from || this.#segments.length === 0) return;
+    const { slices, sizeBytes } = this.#layout;
+    const sliceBytes = SLICE_GRANULES * GRANULE_BYTES;
+    for (let i = lastAtOrBefore(this.#segments, from * sliceBytes); i < this.#segments.length; i++) {
+      const { offset, end } = this.#segments[i] as { offset: number; end: number };
+      if (offset >= to * sliceBytes) return;
+      const first = Math.max(from, Math.ceil(offset / sliceBytes));
+      const last = Math.min(to, end === sizeBytes ? slices : Math.floor(end / sliceBytes));
+      if (last > first) this.map.setSlices(first, last - first, { state: DATA, file: FIRST_SEGMENT + i });
     }
   }
 

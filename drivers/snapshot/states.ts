@@ -132,13 +132,13 @@ export class States {
     return holes;
   }
 
-  /** Pages of slice states that are not holes: the slices that they are of. */
-  *notedSlices(): Generator<{ first: number; bytes: Uint8Array }> {
-    const { slices, slicesAt } = this.#layout;
-    for (let slice = 0; slice < slices; ) {
+  /** Slice states that are not in holes, page by page, from the slice `from` on and before the slice `to`. */
+  *notedSlices(from: number, to: number): Generator<{ first: number; bytes: Uint8Array }> {
+    const { slicesAt } = this.#layout;
+    for (let slice = from; slice < to; ) {
       const first = this.#calls.nextData(slicesAt + slice) - slicesAt;
-      if (first >= slices) return;
-      const bytes = new Uint8Array(Math.min(slices, pageEnd(first)) - first);
+      if (first >= to) return;
+      const bytes = new Uint8Array(Math.min(to, pageEnd(first)) - first);
       this.#calls.look(bytes, slicesAt + first);
       yield { first, bytes };
       slice = first + bytes.length;

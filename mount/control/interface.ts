@@ -152,8 +152,8 @@ export interface AttachRequest extends BusWishes, DiskWish {
  * Which files an image may name, as the backing file of a qcow2: those in its directory and below, any, or none. The
  * names are looked up in the directory of the image.
  */
-export const BACKING_POLICIES = ['same-directory', 'any', 'none'] as const;
-export type BackingPolicy = (typeof BACKING_POLICIES)[number];
+export type BackingPolicy = 'same-directory' | 'any' | 'none';
+export const BACKING_POLICIES = ['same-directory', 'any', 'none'] as const satisfies readonly BackingPolicy[];
 
 /** The disk that a request asks for: a driver over an image, or a tree of drivers. */
 export interface DiskWish {

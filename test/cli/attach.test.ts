@@ -128,7 +128,7 @@ t.test('prints the path of the file, after a byte of it was read', async (t) => 
   const bus = await fakeBus(t, runtime, '0', busOf(path));
   t.same(await fusetap(runtime, ['attach', 'disk.img']), { status: 0, stdout: `${path}\n`, stderr: '' });
   const body = { driver: 'aio', image: join(process.cwd(), 'disk.img'), vdev: null, mode: 'w', options: {} };
-  t.same(bus.asked, [{ method: 'POST', url: '/vbds', body, interface: '1.0' }]);
+  t.same(bus.asked, [{ method: 'POST', url: '/vbds', body, interface: '1.1' }]);
   t.same(JSON.parse((await fusetap(runtime, ['--json', 'attach', 'x'])).stdout), aVbd({ path }));
 });
 

@@ -83,7 +83,7 @@ const ANSWERS: [line: string[], adds: string[], offered: string[]][] = [
   [
     ['attach', 'a.img', 'r', ''],
     ['files', '', ''],
-    ['aio:', 'ram:', 'sync:'],
+    ['aio:', 'ram:', 'snapshot:', 'split:', 'sync:', 'tar:', 'vdi:', 'vhd:', 'vmdk:'],
   ],
   [['attach', 'a.img', 'ram:go'], ['files', 'ram:', 'go'], []],
   [
@@ -111,7 +111,19 @@ const ANSWERS: [line: string[], adds: string[], offered: string[]][] = [
     ['words', '', ''],
     ['0600', '0640', '0644', '0660'],
   ],
-  [['attach', '--driver', 's'], ['files', '', 's'], ['sync']],
+  [
+    ['attach', '--driver', 's'],
+    ['files', '', 's'],
+    ['snapshot', 'split', 'sync'],
+  ],
+  [['attach', 'ram:vhd:g'], ['files', 'ram:vhd:', 'g'], []],
+  [
+    ['attach', '--backing', ''],
+    ['words', '', ''],
+    ['same-directory', 'any', 'none'],
+  ],
+  [['mount', '--backing=n'], ['words', '--backing=', 'n'], ['--backing=none']],
+  [['diff', 'xvda'], ['words', '', 'xvda'], ['xvda']],
   [
     ['attach', '--passthrough', ''],
     ['words', '', ''],

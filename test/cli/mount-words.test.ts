@@ -2,7 +2,7 @@ import t from 'tap';
 import { parseMountWords } from '../../cli/disk-spec/mount-words.js';
 
 t.test('words of -o and of fstab', async (t) => {
-  const none = { readOnly: false, ours: {}, passedOn: [] };
+  const none = { readOnly: false, snapshot: false, ours: {}, passedOn: [] };
   t.same(parseMountWords(''), none);
   t.same(parseMountWords('rw,defaults,noauto,nofail,_netdev,user,x-systemd.requires=c,X-mount.mkdir,comment=b'), none);
   t.same(parseMountWords('loop'), none, 'fusetap makes the loop device');
@@ -21,6 +21,7 @@ t.test('words of -o and of fstab', async (t) => {
     },
     passedOn: [],
   });
+  t.match(parseMountWords('snapshot,backing=none'), { snapshot: true, ours: { backing: 'none' }, passedOn: [] });
   t.match(parseMountWords('partition=2,partition=2'), { ours: { partition: '2' } });
   for (const wrong of ['partition=1,partition=2', 'partition', 'offset=', 'bus']) {
     t.throws(() => parseMountWords(wrong), { code: 'USAGE' }, wrong);

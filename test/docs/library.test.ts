@@ -10,6 +10,7 @@ const PRINTED: Record<string, string> = {
   'attach.js': '51728 1048576 w\n1048576\nBUSY\ntrue\n',
   'bus.js': 'true 1 4096\n',
   'disk.js': `${'a'.repeat(50)}\n`,
+  'snapshot.js': "[ { offset: 0, length: 4096, kind: 'data' } ]\n2097152\n",
 };
 
 t.test('the table names what there is', async (t) => {

@@ -12,7 +12,7 @@ for (const name of ['qcow3', '', 'constructor', '__proto__', './driver.js', 'AIO
   t.test(`no driver is called ${JSON.stringify(name)}`, async (t) => {
     const error = await loadDriver(name).catch((reason: unknown) => reason);
     t.ok(error instanceof FusetapError);
-    t.match(error, { code: 'NOT_FOUND', hint: /aio, ram, sync/ });
+    t.match(error, { code: 'NOT_FOUND', hint: /aio, .*sync/ });
     t.match((error as Error).message, quoted(name));
   });
 }

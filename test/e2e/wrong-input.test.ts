@@ -59,6 +59,10 @@ const WITHOUT_BUS: readonly Mistake[] = [
   wrong('USAGE', /512, 1024, 2048, 4096/, 'attach', '@/disk.img', '--sector-size', '4K'),
   wrong('NOT_FOUND', /no bus|no such vbd/, 'resize', 'xvda'),
   wrong('USAGE', /too many arguments/, 'resize', 'xvda', '2G'),
+  wrong('NOT_FOUND', /no bus|no such vbd/, 'diff', 'xvda'),
+  wrong('USAGE', /no driver at 'file'/, 'attach', '@/disk.img', '--option', 'file/member=a'),
+  wrong('USAGE', /driver tar has no option 'size'/, 'attach', 'tar:@/disk.img', '--option', 'size=1'),
+  wrong('USAGE', /same-directory, any, none/, 'attach', '@/disk.img', '--backing', 'some'),
   wrong('NOT_FOUND', /no bus|no such vbd/, 'reread', 'xvda'),
   wrong('USAGE', /missing required argument 'VBD'/, 'reread'),
   wrong('USAGE', /no such filter: 'nosuch'/, 'attach', '@/disk.img', '--filter', 'nosuch'),
@@ -122,6 +126,7 @@ const WITHOUT_BUS: readonly Mistake[] = [
 
 /** on bus 0, which has disk.img as xvda (w), other.img as xvdb (r) and ram.img as xvdc (ram) */
 const ON_A_BUS: readonly Mistake[] = [
+  wrong('UNSUPPORTED', /xvda is not a snapshot: there is no base/, 'diff', 'xvda'),
   wrong('BUSY', /slot 51712 \(xvda\) of bus 0 is taken/, 'attach', '@/third.img', 'xvda'),
   wrong('BUSY', /slot 51728 \(xvdb\)/, 'attach', '@/third.img', '51728'),
   wrong('BUSY', /slot 51744 \(xvdc\)/, 'attach', '@/third.img,xvdc,r'),

@@ -4,6 +4,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Test } from 'tap';
+import type { NodeSpec } from '../../drivers/graph.js';
 import { showBus } from '../../mount/client/ask.js';
 import { type BusPlace, resolveBus } from '../../mount/client/index.js';
 import { readLog } from '../../mount/client/log.js';
@@ -67,6 +68,11 @@ export class Bus {
   attach({ driver, image, vdev = null, mode = 'w', options = {}, ...more }: Wish): Promise<VbdInfo> {
     const body = { driver, image, vdev, mode, options, ...more } satisfies AttachRequest;
     return askBus(this.place, { method: 'POST', path: '/vbds', body, timeoutMs: 30_000 });
+  }
+
+  /** Attaches a tree of drivers. */
+  attachTree(disk: NodeSpec, more: Omit<Wish, 'driver' | 'image' | 'options'> = {}): Promise<VbdInfo> {
+    return askBus(this.place, { method: 'POST', path: '/vbds', body: { disk, ...more }, timeoutMs: 30_000 });
   }
 
   detach(vdev: string, query = ''): Promise<DetachResult> {

@@ -49,6 +49,6 @@ export class Verifier {
 
 /** Checks that fio found no error and no mismatch. */
 export function provesIntact(t: Test, { status, stdout, stderr }: Outcome, what: string): void {
-  t.equal(status, 0, `${what}: fio finds no error and no mismatch`);
-  if (status !== 0) t.comment(`${stderr}${stdout}`);
+  if (status === 0) t.pass(`${what}: fio finds no error and no mismatch`);
+  else t.fail(`${what}: fio ended with ${status}: ${stderr}${stdout}`);
 }

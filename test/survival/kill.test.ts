@@ -3,7 +3,7 @@
  * error or wrong data.
  */
 import t from 'tap';
-import { WAYS } from '../../scripts/lib/torture/ways.js';
+import { diskOfWay, filesOfWay, TREES, WAYS } from '../../scripts/lib/torture/ways.js';
 import { Client } from '../e2e/client.js';
 import { eventually } from '../e2e/command.js';
 import { whyNot } from '../e2e/fixtures.js';
@@ -15,13 +15,18 @@ t.setTimeout(300_000);
 const KILLS = 10;
 const UPGRADES = 3;
 
-for (const cell of WAYS) {
-  const name = `${cell.driver}, ${cell.passthrough === 'on' ? 'passthrough' : 'threads'}`;
+for (const way of [...WAYS, ...TREES]) {
+  const { driver, passthrough } = way;
+  const name = `${driver}, ${passthrough === 'on' ? 'passthrough' : 'threads'}`;
   void t.test(name, { skip: whyNot('fio') }, async (t) => {
     const bus = await startBus(t);
-    const image = await bus.bench.image('disk.img', FIO_DISK_BYTES);
-    const vbd = await bus.attach({ ...cell, image });
-    t.equal(vbd.passthrough, cell.passthrough === 'on');
+    const files = filesOfWay(way, 'disk.img');
+    for (const file of files) await bus.bench.image(file, FIO_DISK_BYTES / files.length);
+    const disk = diskOfWay(way, bus.bench.path('disk.img'));
+    const vbd = await ('disk' in disk
+      ? bus.attachTree(disk.disk, { passthrough })
+      : bus.attach({ ...disk, passthrough }));
+    t.equal(vbd.passthrough, passthrough === 'on');
     const fio = new Verifier(bus.bench, vbd.path);
     await bus.disturb(KILLS, 'kill');
     await bus.disturb(UPGRADES, 'upgrade');

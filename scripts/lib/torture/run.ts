@@ -1,5 +1,5 @@
 /**
- * The torture: three buses, each with aio, sync and ram vbds under fio; kills, upgrades, stops, attaches and detaches
+ * The torture: three buses, each with vbds of all kinds under fio; kills, upgrades, stops, attaches and detaches
  * at random; then prints what it found. See scripts/torture.
  */
 import { execFile } from 'node:child_process';
@@ -14,17 +14,22 @@ import { type Deeds, type Findings, leaks, printFigures } from './figures.js';
 import { busProcesses, measure } from './holdings.js';
 import { DISK_BYTES } from './verifier.js';
 import { Victim, type Wish } from './victim.js';
-import { WAYS } from './ways.js';
+import { filesOfWay, TREES, WAYS } from './ways.js';
 
 const BUSES = 3;
 
 async function makeWishes(directory: string, name: string): Promise<Wish[]> {
-  const wishes = WAYS.map(async (choice, i) => {
+  const wishes = [...WAYS, ...TREES].map(async (way, i) => {
     const image = join(directory, `${name}-${i}.img`);
-    const file = await open(image, 'w');
-    await file.truncate(DISK_BYTES);
-    await file.close();
-    return { ...choice, image };
+    const files = filesOfWay(way, image);
+    for (const [k, path] of files.entries()) {
+      const file = await open(path, 'w');
+      // parts of odd sizes; the last one has the rest
+      const part = Math.floor(DISK_BYTES / files.length) + 7;
+      await file.truncate(k < files.length - 1 ? part : DISK_BYTES - (files.length - 1) * part);
+      await file.close();
+    }
+    return { ...way, image };
   });
   return Promise.all(wishes);
 }

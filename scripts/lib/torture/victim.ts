@@ -6,19 +6,18 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { showBus } from '../../../mount/client/ask.js';
 import { type BusPlace, start, stop } from '../../../mount/client/index.js';
 import { askBus } from '../../../mount/control/http-client.js';
-import type { AttachRequest, BusInfo, VbdInfo } from '../../../mount/control/interface.js';
+import type { BusInfo, VbdInfo } from '../../../mount/control/interface.js';
 import { until } from '../../../system/until.js';
 import type { Deeds, Findings } from './figures.js';
 import { Verifier } from './verifier.js';
+import { diskOfWay, type Way } from './ways.js';
 
 const RESTART_LIMIT_MS = 30_000;
 const CONTROL_LIMIT_MS = 30_000;
 
-/** A disk to attach: its image and options. */
-export interface Wish {
-  readonly driver: string;
+/** A disk to attach. */
+export interface Wish extends Way {
   readonly image: string;
-  readonly passthrough: 'on' | 'off';
 }
 
 export class Victim {
@@ -89,8 +88,8 @@ export class Victim {
     }
   }
 
-  async #attach({ driver, image, passthrough }: Wish): Promise<VbdInfo> {
-    const body = { driver, image, vdev: null, mode: 'w', passthrough, options: {} } satisfies AttachRequest;
+  async #attach(wish: Wish): Promise<VbdInfo> {
+    const body = { ...diskOfWay(wish, wish.image), vdev: null, mode: 'w', passthrough: wish.passthrough };
     const vbd = await askBus<VbdInfo>(this.#place, {
       method: 'POST',
       path: '/vbds',

@@ -65,6 +65,18 @@ t.test('what is short or random is raw', async (t) => {
   t.equal(recognize(Buffer.from('conectix')), 'a dynamic VHD image', 'however short it is');
 });
 
+t.test('where a driver may read it, the refusal names the driver too', async (t) => {
+  for (const [bytes, driver] of [
+    ['conectix', 'vhd'],
+    ['# Disk DescriptorFile', 'vmdk'],
+    [`${'\0'.repeat(64)}\x7f\x10\xda\xbe`, 'vdi'],
+  ] as const) {
+    const format = recognizeForeign(Buffer.from(bytes, 'latin1'), Buffer.alloc(0));
+    const hint = `use ${driver}:/img/a, or convert it: qemu-img convert -O raw /img/a disk.img; to use its bytes`;
+    t.match(notRaw('/img/a', format ?? { is: '', hint: '' }).hint, hint, driver);
+  }
+});
+
 t.test('the refusal says what it is and what to do', async (t) => {
   const format = recognizeForeign(Buffer.from('QFI\xfb', 'latin1'), Buffer.alloc(0));
   t.match(notRaw('/img/my disk.qcow2', format ?? { is: '', hint: '' }), {

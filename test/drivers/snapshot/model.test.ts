@@ -6,6 +6,7 @@ import fc from 'fast-check';
 import t from 'tap';
 import { type Disk, frontDisk } from '../../../drivers/disk.js';
 import type { Change, MapView, RawDisk } from '../../../drivers/driver.js';
+import { DATA, ZEROS } from '../../../drivers/map/table.js';
 import snapshot from '../../../drivers/snapshot/index.js';
 import { layoutOf } from '../../../drivers/snapshot/layout.js';
 import { memoryCalls } from '../../../drivers/snapshot/memory-calls.js';
@@ -354,4 +355,45 @@ t.test('a change is told inside the range that was asked for, and in parts if th
     t.ok(first.length < 512, `${first.length} at first`);
     t.equal((await changesOf(disk)).length, 512);
   });
+});
+
+t.test('a new server never tells threads that a changed granule is that of the base, not for a moment', async (t) => {
+  const base = await inFile({ size: SIZE, pieces: PIECES });
+  const memoryFd = memfdCreate('load');
+  t.teardown(async () => {
+    closeSync(memoryFd);
+    await base.dispose();
+  });
+  await prepareOver(base.disk, memoryFd);
+  const parts = { base: base.disk, memoryFd, readOnly: false, layout: layoutOf(SIZE) };
+  const before = frontDisk(snapshotDisk({ ...parts, calls: memoryCalls(memoryFd) }), { readOnly: false });
+  await before.write(patternBytes(0, 4096, 2), 5 * 4096);
+  await before.zero(SLICE, SLICE);
+  await before.write(patternBytes(0, 100, 3), 2 * SLICE + 200);
+  await before.close();
+  const changed = [5, 512, 700, 1023, 1024];
+  let map: MapView['map'] | undefined;
+  let looks = 0;
+  const check = (): void => {
+    for (const granule of map === undefined ? [] : changed) {
+      const { state } = map?.entry(granule) ?? {};
+      assert.notEqual(state, DATA, `granule ${granule} after ${looks} calls`);
+    }
+    looks += 1;
+  };
+  const calls = memoryCalls(memoryFd);
+  const look = (...args: Parameters<typeof calls.look>): void => {
+    check();
+    calls.look(...args);
+  };
+  const nextData = (place: number): number => {
+    check();
+    return calls.nextData(place);
+  };
+  const raw = snapshotDisk({ ...parts, calls: { ...calls, look, nextData } });
+  map = raw.map?.map;
+  await raw.activate?.();
+  check();
+  t.ok(looks > 3, `${looks} looks`);
+  t.equal(map?.entry(600).state, ZEROS);
 });

@@ -70,7 +70,7 @@ t.test('a package is found in node_modules of a parent directory, with the entry
 t.test('missing packages, and packages that cannot be imported', async (t) => {
   const root = await tree(t, { closed: { exports: { './only': './x.js' } } });
   for (const name of ['no-such-driver-at-all', 'up/../../x', 'UP', '@scope', '']) {
-    t.throws(() => findDriver(name, () => root), { code: 'NOT_FOUND', hint: /aio, ram, sync/ }, name);
+    t.throws(() => findDriver(name, () => root), { code: 'NOT_FOUND', hint: /aio, .*sync/ }, name);
   }
   t.throws(() => findDriver('closed', () => root), { code: 'UNSUPPORTED', message: /closed/ });
 });
