@@ -32,6 +32,11 @@ export interface Source {
   readonly path: string;
 }
 
+interface Copied extends Source {
+  /** of the file that the disk is a run of; null if there is no such file */
+  readonly fileBytes: number | null;
+}
+
 /**
  * Copies the disk into memory of size 0 and gives it the size of the disk.
  *
@@ -40,11 +45,12 @@ export interface Source {
  *   incomplete.
  */
 export async function copyDisk(
-  source: Source,
+  wanted: Source,
   memory: Memory,
   { signal, progress }: Pick<PrepareContext, 'signal' | 'progress'>,
 ): Promise<void> {
-  const { disk } = source;
+  const { disk } = wanted;
+  const source = { ...wanted, fileBytes: await measureFile(disk) };
   const runs = await dataRuns(disk, signal);
   refuseIfTooLarge(source, lengthOf(runs), freemem());
   await ftruncateAsync(memory.fd, disk.size).catch((error: unknown) => {
@@ -79,7 +85,7 @@ function append(runs: Run[], from: number, to: number): void {
   else runs.push([from, to]);
 }
 
-async function copyChunk(source: Source, memory: Memory, buffer: Buffer, from: number): Promise<void> {
+async function copyChunk(source: Copied, memory: Memory, buffer: Buffer, from: number): Promise<void> {
   await source.disk.read(buffer, from).catch(async (error: unknown) => {
     await refuseIfResized(source);
     const { code, message, errno, hint, offset = from } = toFusetapError(error, String(error));
@@ -108,13 +114,16 @@ export function refuseIfTooLarge({ path }: Pick<Source, 'path'>, dataBytes: numb
   });
 }
 
-/** Only of a disk that is one whole image the size can be compared. */
-async function refuseIfResized({ disk, path }: Source): Promise<void> {
+/** The size of the file that the disk is a run of; the file may be larger, as that of a format. */
+async function measureFile(disk: Disk): Promise<number | null> {
   const window = windowOf(disk);
-  if (window === undefined || window.kind === 'memory' || window.start !== 0) return;
-  const sizeBytes = await measureImage(window);
-  if (sizeBytes === disk.size) return;
-  const message = `copy ${path}: its size changed meanwhile from ${disk.size} to ${sizeBytes} bytes`;
+  return window === undefined || window.kind === 'memory' ? null : await measureImage(window);
+}
+
+async function refuseIfResized({ disk, path, fileBytes }: Copied): Promise<void> {
+  const sizeBytes = await measureFile(disk);
+  if (sizeBytes === fileBytes) return;
+  const message = `copy ${path}: its size changed meanwhile from ${fileBytes} to ${sizeBytes} bytes`;
   throw new FusetapError('FAILED', message, {
     operation: 'copy',
     path,

@@ -122,6 +122,13 @@ t.test('an image that changes its size while it is copied is refused', async (t)
   }
 });
 
+t.test('a disk may be shorter than the file that it is in, as that of a format is', async (t) => {
+  const { image } = await newImage(t, 2 * MIB, [{ offset: 0, length: 2 * MIB, seed: 9 }]);
+  const memory = newMemory(t);
+  t.same(await prepareRam({ ...image, sizeBytes: MIB }, memory), { sizeBytes: MIB });
+  t.equal((await fstatAsync(memory.fd)).size, MIB);
+});
+
 t.test('memory that is too small is NO_SPACE', { skip: process.getuid?.() === 0 ? false : 'needs root' }, async (t) => {
   const { image } = await newImage(t, 4 * MIB, [{ offset: 0, length: 4 * MIB, seed: 8 }]);
   const holder = await dir();

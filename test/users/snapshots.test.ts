@@ -3,6 +3,7 @@ import { readFile, stat, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import t, { type Test } from 'tap';
 import type { VbdInfo } from '../../mount/control/interface.js';
+import { vhdFooter } from '../drivers/images/vhd.js';
 import { type Bench, openBench, whyNot } from '../e2e/fixtures.js';
 import { replaceServer } from '../e2e/kill-server.js';
 import { KERNEL } from '../survival/bus.js';
@@ -20,6 +21,7 @@ const WISHES: Record<string, (t: Test, bench: Bench) => Promise<void>> = {
   'mounts an image and finds it as it was': mountAndForget,
   'mounts a snapshot from fstab': mountByWords,
   'uses the disk inside an archive': insideArchive,
+  'tries a VHD in memory before it changes the file': vhdInMemory,
   'attaches the same disks again': sameAgain,
   'does not let an image open the files of others': namedFiles,
   'puts the pieces of an image together': pieces,
@@ -198,6 +200,22 @@ async function insideArchive(t: Test, bench: Bench): Promise<void> {
   t.equal((await bench.list()).length, 2, 'another member is another disk');
   await bench.succeed(['umount', box]);
   t.same(await stateOf(box), before);
+}
+
+async function vhdInMemory(t: Test, bench: Bench): Promise<void> {
+  const raw = await ext4(bench, 'raw.img');
+  const vhd = bench.path('a.vhd');
+  await writeFile(vhd, Buffer.concat([await readFile(raw), vhdFooter({ size: 16 * MIB })]));
+  const before = await stateOf(vhd);
+  for (const spec of [`ram:vhd:${vhd}`, `snapshot:ram:vhd:${vhd}`, `snapshot:vhd:${vhd}`]) {
+    const path = await bench.attach(spec);
+    t.match(await bench.list(), [{ size: 16 * MIB, image: vhd, driver: spec.split(':')[0] }]);
+    t.equal(await bench.sh('e2label "$1"; e2label "$1" changed; e2label "$1"', path), 'golden\nchanged');
+    await bench.detach(path);
+    t.same(await stateOf(vhd), before, spec);
+  }
+  t.match(await bench.fusetap(['run', `vhd:${vhd}`, '--', 'e2label', '{}', 'changed']), { status: 0 });
+  t.equal(await bench.succeed(['run', '-r', `tap:vhd:${vhd}`, '--', 'e2label', '{}']), 'changed');
 }
 
 async function sameAgain(t: Test, bench: Bench): Promise<void> {
