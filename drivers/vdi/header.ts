@@ -91,13 +91,14 @@ function parseHeader(bytes: Buffer, imageBytes: number): Header {
 
 /** Reads the map in parts. @throws FusetapError UNSUPPORTED if a block is not at its place */
 async function checkMap(image: Disk, { mapStart, blocks }: Header): Promise<void> {
-  for (let first = 0; first < blocks; ) {
-    const map = await readUpTo(image, mapStart + 4 * first, Math.min(MAP_CHUNK_BYTES, 4 * (blocks - first)));
-    for (let at = 0; at < map.length; at += 4) {
+  for (let first = 0; first < blocks; first += MAP_CHUNK_BYTES / 4) {
+    const length = Math.min(MAP_CHUNK_BYTES, 4 * (blocks - first));
+    const map = await readUpTo(image, mapStart + 4 * first, length);
+    if (map.length < length) throw broken('VDI', 'its map is cut off');
+    for (let at = 0; at < length; at += 4) {
       const block = first + at / 4;
       if (map.readUInt32LE(at) === block) continue;
       throw unsupported(`it is a VDI whose blocks are not in order: block ${block} is elsewhere, or not there`);
     }
-    first += map.length / 4;
   }
 }

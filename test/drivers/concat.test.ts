@@ -53,6 +53,19 @@ t.test('parts may be disks of other drivers', async (t) => {
   t.ok((await readFile(a)).subarray(5000).equals(vhdFooter({ size: 5000 })), 'the footer is no part of it');
 });
 
+t.test('parts are in the order of their numbers, however they are listed', async (t) => {
+  const directory = t.testdir();
+  const on: Record<string, { file: string }> = {};
+  for (let i = 11; i >= 0; i--) {
+    on[`part${i}`] = { file: await makeFile(join(directory, `p${i}`), 1, [0, Buffer.from([i])]) };
+  }
+  const disk = frontDisk(await openTreeDisk({ driver: 'concat', options: {}, on }, true), { readOnly: true });
+  const bytes = Buffer.alloc(12);
+  await disk.read(bytes, 0);
+  t.same([...bytes], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
+  await disk.close();
+});
+
 t.test('a part that is missing is named', async (t) => {
   const path = await makeFile(join(t.testdir(), 'a'), 512);
   const open = (on: Record<string, { file: string }>) => openTreeDisk({ driver: 'concat', options: {}, on }, false);
