@@ -181,15 +181,19 @@ class Snapshot {
     const hasData = !isHole(this.#calls, first, count);
     if (hasData) await map.withdraw(first, count);
     try {
-      await this.#states.zero(first, count);
+      this.#states.zero(first, count);
+      // in the same turn: a thread must not read the base when a read here has seen the zeros
+      if (!hasData) this.#map.setZeros(first, count);
+      await this.#states.zeroPrivate(first, count);
       if (hasData) await this.#calls.punch(first * GRANULE_BYTES, count * GRANULE_BYTES);
     } catch (error) {
-      // some granules may be zeros by now
+      // some granules may be zeros by now, and others not
       if (!hasData) await map.withdraw(first, count);
       map.restore(first, count);
       throw error;
     }
-    if (hasData) map.restore(first, count);
+    if (!hasData) return;
+    map.restore(first, count);
     this.#map.setZeros(first, count);
   }
 

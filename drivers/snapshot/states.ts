@@ -88,15 +88,21 @@ export class States {
   }
 
   /**
-   * Makes granules ZEROED. A server may be killed between two steps: each granule has its old state then, or the new one.
+   * Makes granules ZEROED, at once; those that are PRIVATE and in a whole slice become it only by `zeroPrivate`, which
+   * must follow. A server may be killed between two steps: each granule has its old state then, or the new one.
    */
-  async zero(first: number, count: number): Promise<void> {
-    const { granulesAt, slicesAt } = this.#layout;
+  zero(first: number, count: number): void {
     const { head, slices, tail } = partsOf(first, count, this.#layout);
     for (const part of [head, tail]) if (part.count > 0) this.write(part.first, part.count, ZEROED);
     if (slices.count === 0) return;
-    // first what BASE means; then the granules that are PRIVATE become BASE
-    this.#calls.note(new Uint8Array(slices.count).fill(ZEROED), slicesAt + slices.first);
+    this.#calls.note(new Uint8Array(slices.count).fill(ZEROED), this.#layout.slicesAt + slices.first);
+  }
+
+  /** Frees the states of granules in whole slices: they become BASE, which means zeros there by now. */
+  async zeroPrivate(first: number, count: number): Promise<void> {
+    const { granulesAt } = this.#layout;
+    const { slices } = partsOf(first, count, this.#layout);
+    if (slices.count === 0) return;
     const place = granulesAt + slices.first * SLICE_GRANULES;
     const length = Math.min(slices.count * SLICE_GRANULES, first + count - slices.first * SLICE_GRANULES);
     if (this.#calls.nextData(place) < place + length) await this.#calls.punch(place, length);
