@@ -78,6 +78,39 @@ const RECIPES: Readonly<Record<string, Recipe>> = {
     ],
     prints: /^golden\n.*\ngolden$/m,
   },
+  'Try a change and throw it away': {
+    programs: ['mkfs.ext4', 'losetup', 'e2label', 'e2fsck'],
+    stage: [DISK, 'cp --sparse=always disk.img before.img'],
+    directories: ['/mnt'],
+    after: {
+      0: 'cmp disk.img before.img && echo as it was',
+      1: 'cmp disk.img before.img && echo not repaired',
+      2: 'e2label disk.img',
+    },
+    prints: /^as it was\n(.*\n)*not repaired\n(.*\n)*total \d+ \(.*\): \d+ data, 0 zeros\n.*new\.img\ntried$/m,
+  },
+  'Boot many guests from one golden image': {
+    programs: ['mkfs.ext4', 'e2label'],
+    stage: [GOLDEN, `printf '#!/bin/sh\\ne2label $1 changed; e2label $1 >> labels\\n' > boot.sh; chmod +x boot.sh`],
+    after: { 0: 'wc -l < labels; e2label golden.img' },
+    prints: /^guests +xvdt +\d+ +snapshot +w .*golden\.img\n(.*\n)*20\ngolden$/m,
+  },
+  'Use a disk inside an OVA or a tar archive': {
+    programs: ['mkfs.ext4', 'losetup', 'e2label', 'tar', 'qemu-img'],
+    stage: [
+      DISK,
+      'V=$(fusetap attach disk.img); mount $V /mnt; touch /mnt/from-the-archive; umount /mnt; fusetap detach $V; e2label disk.img root',
+      'qemu-img convert -f raw -O vpc -o subformat=fixed,force_size disk.img root.vhd; tar -cf box.ova disk.img root.vhd',
+    ],
+    directories: ['/mnt'],
+    prints: /^from-the-archive\nlost\+found\nroot$/m,
+  },
+  'Put the pieces of an image together': {
+    programs: ['mkfs.ext4', 'losetup', 'split'],
+    stage: [DISK, 'split -b 5M -d -a 3 --numeric-suffixes=1 disk.img disk.img.'],
+    directories: ['/mnt'],
+    prints: /^lost\+found$/m,
+  },
   'Back up a mounted disk': {
     programs: ['mkfs.ext4', 'losetup', 'fsfreeze', 'e2fsck'],
     stage: [DISK],
