@@ -8,7 +8,6 @@
  *      extent1: disk-f002.vmdk
  */
 import { constants } from 'node:os';
-import { normalize } from 'node:path';
 import { type Disk, frontDisk } from '../disk.js';
 import type { Driver, Given } from '../driver.js';
 import { FusetapError } from '../errors.js';
@@ -32,13 +31,8 @@ const vmdk = {
     extent: { takes: 'disk', access: 'as-parent', isOptional: true, many: true },
   },
   check: (options) => takeOptions('vmdk', options, []),
-  async needs({ disks, name: own }) {
+  async needs({ disks }) {
     const { names } = await readDescriptor(requireDisk({ disks }, 'vmdk'));
-    if (own !== null && names.some((name) => normalize(name) === own)) {
-      throw new FusetapError('USAGE', 'the VMDK descriptor names itself as an extent', {
-        hint: 'repair the descriptor',
-      });
-    }
     return names.map((name, file) => ({ role: `extent${file}`, name, driver: 'aio' }));
   },
   async open({ disks, readOnly }) {
