@@ -168,7 +168,10 @@ export class DiskMap {
     }
   }
 
-  /** Tells what is true of all granules of many slices. For the start: before requests, and before anything is set. */
+  /**
+   * Tells what is true of all granules of many slices. For the start, before anything is set. Threads may serve requests
+   * meanwhile, so tell each slice once.
+   */
   setSlices(first: number, count: number, { state, file = 0 }: SliceState): void {
     if (count > 0) this.#store.setSlices(first, count, state, file);
   }
