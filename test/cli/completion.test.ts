@@ -262,7 +262,9 @@ function whyNot({ command: [program = ''], needs }: Shell): string | false {
 
 async function openShell(t: Test, { directory, runtime }: Stage, { command, start }: Shell): Promise<Terminal> {
   const { FUSETAP_BUS: _, ...inherited } = process.env;
-  const own = { PATH: `${directory}:${process.env.PATH}`, HOME: directory, FUSETAP_RUNTIME_DIR: runtime };
+  const path = `${directory}:${process.env.PATH}`;
+  // a shell that is killed writes its history into its home
+  const own = { PATH: path, HOME: directory, HISTFILE: '', FUSETAP_RUNTIME_DIR: runtime };
   const terminal = await Terminal.open({ command, cwd: directory, env: { ...inherited, ...own }, columns: 100 });
   t.teardown(() => terminal.close());
   await terminal.type(`${start}\n`);

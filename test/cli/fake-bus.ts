@@ -22,10 +22,10 @@ export interface Asked {
 
 export type Answers = (asked: Asked, response: ServerResponse) => unknown;
 
-/** A directory that is removed after the test. */
+/** A directory that is removed after the test. A process that was just killed may write into it until it has exited. */
 export function tempDir(t: Test): string {
   const path = mkdtempSync(join(tmpdir(), 'fusetap-test-'));
-  t.teardown(() => rmSync(path, { recursive: true, force: true }));
+  t.teardown(() => rmSync(path, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 }));
   return path;
 }
 
