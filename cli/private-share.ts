@@ -36,7 +36,10 @@ export function checkPrivate(disks: readonly ListedDisk[], { share }: { share?: 
       hint: 'give one of them',
     });
   }
-  const other = disks.find(({ request }) => factsOf(request.driver)?.sharesMemory !== true);
+  const other = disks.find(({ request }) => {
+    const { sharesMemory = false, ownMemory = false } = factsOf(request.driver) ?? {};
+    return !sharesMemory && !ownMemory;
+  });
   if (other === undefined) return;
   throw new FusetapError('USAGE', `--private: driver ${other.request.driver} shares no memory`, {
     hint: 'omit --private, or use the driver ram',

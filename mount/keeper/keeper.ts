@@ -608,7 +608,9 @@ export class Keeper implements KeeperControl {
         const { driver, imagePath, image, memory, graph } = source;
         const identity = image && identityOf(image);
         const whole = isSimple(graph) ? {} : { disk: graph, identities: identitiesOf(source) };
-        return { vdev, driver, mode, image: imagePath, identity, ...whole, memory: memory?.id ?? null, paused };
+        const below = [...source.memories].flatMap(([path, { id }]) => (path === '' ? [] : [id]));
+        const memories = { memory: memory?.id ?? null, ...(below.length > 0 && { memoriesBelow: below }) };
+        return { vdev, driver, mode, image: imagePath, identity, ...whole, ...memories, paused };
       }),
     };
     this.books.attempt('bus.json', () => writeBusRecord(place.stateDir, record));

@@ -29,6 +29,8 @@ export interface BusRecord {
     readonly disk?: NodeSpec;
     /** the id of the ram image, as in ram/ */
     readonly memory?: string | null;
+    /** the ids of ram images below it in the tree; omitted if there are none */
+    readonly memoriesBelow?: readonly string[];
     readonly paused?: boolean;
   }[];
 }

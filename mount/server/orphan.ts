@@ -376,10 +376,11 @@ export class Orphan implements OrphanControl {
       keeperPid: null,
       serverPid: process.pid,
       vbds: server.shown().map(({ nodeId, holders, facts: { vdev, driver, mode, image, disk } }) => {
-        const { identities, memory } = server.bytesOf(nodeId);
+        const { identities, memory, memoriesBelow } = server.bytesOf(nodeId);
         const whole = disk === undefined ? {} : { disk, identities };
         const identity = identities[0] ?? null;
-        return { vdev, driver, mode, image, identity, ...whole, memory, paused: holders !== null };
+        const below = memoriesBelow.length === 0 ? {} : { memoriesBelow };
+        return { vdev, driver, mode, image, identity, ...whole, memory, ...below, paused: holders !== null };
       }),
     };
     books.attempt('bus.json', () => writeBusRecord(place.stateDir, record));

@@ -321,9 +321,10 @@ export class Server {
   }
 
   /** The identities by which others find a disk's bytes: of its image, or of its ram image. */
-  bytesOf(nodeId: number): { identities: readonly string[]; memory: string | null } {
-    const { identities, memory } = this.#find(nodeId);
-    return { identities, memory: memory?.id ?? null };
+  bytesOf(nodeId: number): { identities: readonly string[]; memory: string | null; memoriesBelow: string[] } {
+    const { identities, memory, memories } = this.#find(nodeId);
+    const below = memories.filter((each) => each !== memory).map(({ id }) => id);
+    return { identities, memory: memory?.id ?? null, memoriesBelow: below };
   }
 
   /** The counters of requests, of each vbd and each partition. */

@@ -14,7 +14,7 @@ import { defined } from '../../../drivers/defined.js';
 import { FusetapError } from '../../../drivers/errors.js';
 import type { NodeNeed } from '../../../drivers/graph/open-graph.js';
 import type { FilePlan, GraphPlan } from '../../../drivers/graph/plan.js';
-import { entriesBelow, filesOf, type NodeSpec, nodeAt, pathOf } from '../../../drivers/graph.js';
+import { entriesBelow, filesOf, mainImage, type NodeSpec, nodeAt, pathOf } from '../../../drivers/graph.js';
 import type { BackingPolicy } from '../../control/interface.js';
 import type { CopyWatcher } from '../../control/progress.js';
 import type { Mode } from '../../images/mode.js';
@@ -73,8 +73,9 @@ export class TreeOpening {
     for (const path of shared) await this.#openShared(graph, plan, path);
     await this.#openFiles(graph, plan);
     const found = plan.mayNeed ? await this.#openNamed(graph) : graph;
-    const own = outermost(Object.keys(plan.scratch).filter((path) => plan.scratch[path] === 'own'));
-    for (const path of own) if (!isBelowAny(path, shared)) await this.#makeOwn(found, path);
+    // the lower one first: the upper one is over its disk
+    const own = Object.keys(plan.scratch).filter((path) => plan.scratch[path] === 'own' && !isBelowAny(path, shared));
+    for (const path of own.sort((a, b) => b.length - a.length)) await this.#makeOwn(found, path);
     return { graph: found, files: this.#files, memories: this.#memories, notes: this.#notes };
   }
 
@@ -138,7 +139,7 @@ export class TreeOpening {
   async #makeOwn(graph: NodeSpec, path: string): Promise<void> {
     const { memories, server } = this.#context;
     const { signal, progress } = this.#watcher;
-    const image = filesOf(graph).get(pathOf(path, 'file')) ?? '';
+    const image = mainImage(nodeAt(graph, path)) ?? '';
     const disk = graphRef({ graph, files: this.#files, memories: this.#memories }, memories);
     const place = { disk, node: path, path: image };
     const filling: Filling = {

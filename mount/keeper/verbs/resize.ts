@@ -101,7 +101,12 @@ function isTree({ vdev, source }: Vbd): FusetapError {
   return new FusetapError('UNSUPPORTED', message, { hint: 'detach it and attach it again' });
 }
 
-function isCopy({ vdev }: Vbd): FusetapError {
+function isCopy({ vdev, source: { memory, driver } }: Vbd): FusetapError {
+  if (memory?.isOwn) {
+    return new FusetapError('UNSUPPORTED', `${vdev} keeps its size: its driver is ${driver}`, {
+      hint: 'detach it and attach the image again; fusetap save keeps what was written',
+    });
+  }
   return new FusetapError('UNSUPPORTED', `${vdev} is a copy in memory, which keeps its size`, {
     hint: 'detach it and attach the image again: the new copy has the size of the image',
   });
