@@ -2,6 +2,7 @@
 import { closeSync, ftruncateSync, writeSync } from 'node:fs';
 import t from 'tap';
 import type { RawDisk, Segment } from '../../drivers/driver.js';
+import { windowOf } from '../../drivers/segments/one-segment.js';
 import { areWhole, cutSegments, segmentsDisk } from '../../drivers/segments/segments.js';
 import { memfdCreate } from '../../system/libc.js';
 import { patternBytes } from '../conformance/pattern.js';
@@ -72,4 +73,12 @@ t.test('gaps and overlaps are refused', async (t) => {
     t.equal(areWhole(segments, 11), false);
   }
   t.throws(() => segmentsDisk([segment(0, 0, 10), segment(11, 0, 1)], async () => {}), RangeError);
+});
+
+t.test('the window of a disk of one segment is the same object each time', async (t) => {
+  const segments = [segment(0, 100, 10)];
+  t.equal(windowOf({ segments }), windowOf({ segments }));
+  t.same(windowOf({ segments }), { fd: 5, start: 100, size: 10, kind: 'file', readOnly: false, durable: false });
+  t.equal(windowOf({ segments: [...segments, segment(10, 0, 5)] }), undefined);
+  t.equal(windowOf({}), undefined);
 });
