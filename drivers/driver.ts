@@ -26,6 +26,8 @@ export interface ImageFile {
   readonly fd: number;
   /** absolute, for messages only: the file may have been renamed meanwhile, so a driver must not open this path */
   readonly path: string;
+  /** its name in its directory, where symbolic links lead to; default: the last part of `path` */
+  readonly name?: string;
   readonly sizeBytes: number;
   readonly kind: 'file' | 'block';
 }

@@ -47,6 +47,11 @@ export function isSimple({ on }: NodeSpec): boolean {
   return Object.entries(on).every(([role, below]) => role === 'file' && isFile(below));
 }
 
+/** Whether a tree has code of third parties: if that kills the server, it is not tried again. */
+export function hasThirdParty(top: NodeSpec): boolean {
+  return [...nodesOf(top).values()].some(({ driver }) => isAbsolute(driver));
+}
+
 /** The path of what is below a node under a role. */
 export function pathOf(node: string, role: string): string {
   return node === '' ? role : `${node}/${role}`;

@@ -13,7 +13,7 @@ export function gated(next: RawDisk): RawDisk {
     activation ??= (async () => next.activate?.())();
     return activation;
   };
-  const { write, flush, zero, extents } = next;
+  const { write, flush, zero, extents, changes } = next;
   return wrapDisk(next, {
     activate: undefined,
     read: async (buffer, offset) => {
@@ -25,5 +25,7 @@ export function gated(next: RawDisk): RawDisk {
     zero: zero && (async (offset, length, options) => ready().then(() => next.zero?.(offset, length, options))),
     extents:
       extents && (async (offset, length) => ready().then(async () => (await next.extents?.(offset, length)) ?? [])),
+    changes:
+      changes && (async (offset, length) => ready().then(async () => (await next.changes?.(offset, length)) ?? [])),
   });
 }

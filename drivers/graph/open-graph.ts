@@ -85,7 +85,9 @@ async function openBelow(driver: Driver, opened: OpenedGraph, path: string): Pro
       else if (isFile(below)) disks[name] = frontDisk(await openFile(fileAt(opened, at), readOnly), { readOnly });
       else {
         const { mayFill: _, ...rest } = opened;
-        disks[name] = frontDisk(await openGraph({ ...rest, readOnly }, at), { readOnly });
+        // only the memory of the top is written: no other has a limit
+        const isRead = readOnly || opened.memories[at] !== undefined;
+        disks[name] = frontDisk(await openGraph({ ...rest, readOnly: isRead }, at), { readOnly: isRead });
       }
     }
     return { files, disks };
@@ -186,7 +188,7 @@ function mainOf({ graph, files }: OpenedGraph, path: string): ImageFile | undefi
 /** The name of the main file of a node, without its directory; null if it has none. */
 function nameOf(opened: OpenedGraph, path: string): string | null {
   const file = mainOf(opened, path);
-  return file === undefined ? null : basename(file.path);
+  return file === undefined ? null : (file.name ?? basename(file.path));
 }
 
 /** The roles of a node whose optional file does not exist. */

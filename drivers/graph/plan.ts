@@ -3,7 +3,7 @@
  */
 import type { Driver, Role } from '../driver.js';
 import { FusetapError } from '../errors.js';
-import { checkGraph, isFile, type NodeSpec, nodesOf, pathOf } from '../graph.js';
+import { checkGraph, isFile, MOST_FILES, type NodeSpec, nodesOf, pathOf } from '../graph.js';
 import { quoted } from '../quote.js';
 import { loadDriver } from '../registry.js';
 
@@ -57,6 +57,12 @@ export async function planGraph(graph: NodeSpec): Promise<GraphPlan> {
       else if (!isRaw) changed.add(at);
       if (isRead) read.add(at);
     }
+  }
+  const most = Object.keys(files).length + Object.keys(scratch).length;
+  if (most > MOST_FILES) {
+    throw new FusetapError('USAGE', `the disk has ${most} files and memories: the most are ${MOST_FILES}`, {
+      hint: 'make several disks of it',
+    });
   }
   return { files, scratch, mayNeed };
 }

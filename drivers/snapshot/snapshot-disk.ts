@@ -160,6 +160,7 @@ class Snapshot {
     for (let first = from; first < to; first += ZERO_GRANULES) {
       const count = Math.min(ZERO_GRANULES, to - first);
       await this.#lock.run(first, count, () => this.#zeroLocked(first, count));
+      if (first + count < to) await nextTurn();
     }
     if (!isToEnd) await this.#zeroPart(Math.max(offset, Math.max(from, to) * GRANULE_BYTES), end);
   }

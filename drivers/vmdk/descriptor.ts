@@ -48,9 +48,11 @@ export interface Descriptor {
 const broken = (what: string): Error => damaged('VMDK descriptor', what);
 const unsupported = (what: string): Error => cannotServe(`it is a VMDK ${what}`);
 
-const EXTENT_LINE = /^(RW|RDONLY|NOACCESS)\s+(\d{1,16})\s+([A-Z]+)(?:\s+"([^"]*)"(?:\s+(\d{1,16}))?)?\s*(.*)$/;
+const EXTENT_LINE = /^(RW|RDONLY|NOACCESS)\s+(\d{1,16})\s+([A-Z]+)(?:\s+"([^"]*)"(?:\s+(\d{1,16}))?)?(.*)$/;
 const ACCESS = { RW: 'write', RDONLY: 'read', NOACCESS: 'none' } as const;
-const SETTING_LINE = /^([A-Za-z][\w.:]*)\s*=\s*"?([^"]*)"?\s*$/;
+const SETTING_NAME = /^[A-Za-z][\w.:]*$/;
+/** in characters; the patterns take time that grows faster than a line */
+const LONGEST_LINE = 8192;
 
 /** the types of disks that are devices, in small letters */
 const DEVICE_TYPES = [
@@ -87,15 +89,20 @@ export function parseDescriptor(bytes: Uint8Array): Descriptor {
 function linesOf(bytes: Uint8Array): string[] {
   const end = bytes.indexOf(0);
   const text = Buffer.from(end < 0 ? bytes : bytes.subarray(0, end)).toString('latin1');
-  return text.split(/\r?\n/).map((line) => line.trim());
+  const lines = text.split(/\r?\n/).map((line) => line.trim());
+  const bad = lines.find((line) => line.length > LONGEST_LINE || line.includes('\r'));
+  if (bad !== undefined) throw broken(`a line of ${bad.length} characters`);
+  return lines;
 }
 
 /** The settings, with their names in small letters. The first one counts. */
 function settingsOf(lines: readonly string[]): Map<string, string> {
   const settings = new Map<string, string>();
   for (const line of lines) {
-    const [, name, value] = SETTING_LINE.exec(line) ?? [];
-    if (name === undefined || value === undefined) continue;
+    const equals = line.indexOf('=');
+    const name = line.slice(0, Math.max(0, equals)).trim();
+    const value = /^"?([^"]*)"?$/.exec(line.slice(equals + 1).trim())?.[1];
+    if (!SETTING_NAME.test(name) || value === undefined) continue;
     const key = name.toLowerCase();
     if (!settings.has(key)) settings.set(key, value);
   }
@@ -124,7 +131,7 @@ function parseExtent(line: string, indexOf: (name: string) => number): Extent {
   const common = { access: ACCESS[access as keyof typeof ACCESS], size };
   if (type === 'ZERO') return { ...common, place: null };
   if (name !== undefined && DEVICE_NAME.test(name)) throw unsupported(`on a device (${quoted(name)})`);
-  if (name === undefined || name === '' || rest !== '') throw broken(`the extent ${quoted(line)}`);
+  if (name === undefined || name === '' || rest.trim() !== '') throw broken(`the extent ${quoted(line)}`);
   if (common.access === 'none') return { ...common, place: null };
   return { ...common, place: { file: indexOf(name), start: bytesOf(start, line) } };
 }

@@ -5,6 +5,7 @@
  *
  *      byte 302   the image is attached with mode w! (mount/images/claim-image.ts)
  *      byte 304   the lease: a server copies into the mapped image
+ *      byte 305   the ram image is the base of another disk, which nobody may write (markBase)
  *      byte 1000 + pid of a keeper   its bus may write this ram image, by threads or by the kernel
  *
  *      a server:   locks 304, then checks 302 and other keepers, at once and every LEASE_LOOK_MS while it has the lease
@@ -14,11 +15,12 @@
  * of its own: it must end with the server, and the keeper may share the other one.
  */
 import { closeSync, constants, openSync } from 'node:fs';
-import { isRangeLocked, lockRangeShared, SystemCallError } from '../../system/libc.js';
+import { isRangeLocked, lockRangeShared, SystemCallError, unlockRange } from '../../system/libc.js';
 import { until } from '../../system/until.js';
 
 export const SHARED_WRITER_BYTE = 302;
 export const LEASE_BYTE = 304;
+const BASE_BYTE = 305;
 const FIRST_KEEPER_BYTE = 1000;
 /** the kernel has no larger pid */
 const MAX_PID = 1 << 22;
@@ -87,4 +89,23 @@ export function markWriter(fd: number, keeperPid: number): void {
  */
 export function awaitNoCopies(fd: number, patienceMs: number): Promise<boolean> {
   return until(() => !isRangeLocked(fd, LEASE_BYTE, 1), { timeoutMs: patienceMs, everyMs: POLL_MS });
+}
+
+/** Takes the mark of markWriter back, if no client was allowed to write. */
+export function unmarkWriter(fd: number, keeperPid: number): void {
+  unlockRange(fd, FIRST_KEEPER_BYTE + keeperPid, 1);
+}
+
+/** Marks that a ram image is the base of another disk: no keeper lets clients write it then. As markWriter. */
+export function markBase(fd: number): void {
+  lockRangeShared(fd, BASE_BYTE, 1);
+}
+
+export function unmarkBase(fd: number): void {
+  unlockRange(fd, BASE_BYTE, 1);
+}
+
+/** Whether the ram image is the base of a disk of another keeper. */
+export function isBaseElsewhere(fd: number): boolean {
+  return isRangeLocked(fd, BASE_BYTE, 1);
 }

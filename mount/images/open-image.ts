@@ -5,7 +5,7 @@
  * path is followed link by link, with a check of the mounts before each step, and every call that may block is
  * asynchronous.
  */
-import { type BigIntStats, close, constants, fstat, open } from 'node:fs';
+import { type BigIntStats, close, constants, fstat, open, readlinkSync } from 'node:fs';
 import { access, readlink, stat } from 'node:fs/promises';
 import { dirname, isAbsolute, join } from 'node:path';
 import { promisify } from 'node:util';
@@ -101,7 +101,8 @@ export async function openImage(
   refuseBadName(path);
   const place = await follow(path, bus);
   if (below !== undefined && !isBelow(textOf(place), below)) throw outside(path, below);
-  const open = (): Promise<OpenedImage> => openAt(place, { path, mode, bus, mayBeEmpty, recognize });
+  const isBound = below !== undefined;
+  const open = (): Promise<OpenedImage> => openAt(place, { path, mode, bus, mayBeEmpty, recognize, isBound });
   if (bus.answering === undefined) return await open();
   const at = locate(await readMounts('self'), textOf(place));
   return await bus.answering.withinLimit({ path, at }, open, ({ fd }) => closeAll([fd]));
@@ -113,19 +114,26 @@ interface OpenRequest {
   readonly bus: OwnBus;
   readonly mayBeEmpty: boolean;
   readonly recognize: RecognizedEnds;
+  /** the place was checked: the file must be there, and not where a link leads that somebody made meanwhile */
+  readonly isBound: boolean;
 }
 
 async function openAt(place: ByteString, request: OpenRequest): Promise<OpenedImage> {
   const { path, mode, bus, mayBeEmpty } = request;
   const realPath = textOf(place);
   const kind = kindOf(await stat(bytesOf(place), { bigint: true }).catch(refuse(path)), path);
-  const flags = (mode === 'r' ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK | constants.O_NOCTTY;
+  const noFollow = request.isBound ? constants.O_NOFOLLOW : 0;
+  const flags =
+    (mode === 'r' ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK | constants.O_NOCTTY | noFollow;
   // libuv adds O_CLOEXEC. O_NONBLOCK: the file may have been replaced by a FIFO since stat, and its open would block
   const opened = await openAsync(bytesOf(place), flags).catch(refuseOpen(path, bytesOf(place), mode));
   try {
     const stats = await fstatAsync(opened, { bigint: true });
     if (kindOf(stats, path) !== kind)
       throw new FusetapError('FAILED', `${named(path)} was replaced while it was opened`);
+    if (request.isBound && readlinkSync(`/proc/self/fd/${opened}`, 'buffer').toString('latin1') !== place) {
+      throw new FusetapError('FAILED', `${named(path)} was replaced while it was opened`);
+    }
     if (deviceName(stats.dev) === bus.ownDev) throw onOwnBus(path);
     const rdev = kind === 'block' ? deviceName(stats.rdev) : null;
     if (rdev !== null) await refuseDevice(rdev, { path, mode, bus });

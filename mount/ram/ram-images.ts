@@ -18,7 +18,15 @@ import type { Json } from '../../drivers/driver.js';
 import { FusetapError } from '../../drivers/errors.js';
 import type { Measured } from '../../drivers/graph/open-graph.js';
 import { memfdCreate } from '../../system/libc.js';
-import { awaitNoCopies, markWriter } from '../images/copy-lease.js';
+import {
+  awaitNoCopies,
+  isBaseElsewhere,
+  isWrittenByOthers,
+  markBase,
+  markWriter,
+  unmarkBase,
+  unmarkWriter,
+} from '../images/copy-lease.js';
 import type { OpenedImage } from '../images/open-image.js';
 import type { Bookkeeping } from '../runtime/bookkeeping.js';
 import type { PreparedFile } from '../runtime/replace-file.js';
@@ -60,6 +68,8 @@ export interface RamImage {
   readonly isOwn: boolean;
   /** number of vbds of this keeper */
   users: number;
+  /** how many of them have it below another driver, which only reads it */
+  bases: number;
   /**
    * clients of this keeper may write it, and no other bus writes without the file's lock (mount/images/copy-lease.ts)
    */
@@ -129,10 +139,14 @@ export class RamImages {
    * until it is released. No client may write to the old one meanwhile.
    * @throws FusetapError BUSY if another vbd has it; what `acquire` throws
    */
-  async refill(old: RamImage, image: OpenedImage, filling: Filling): Promise<RamImage> {
+  async refill(
+    old: RamImage,
+    { image, identity = imageIdentity(image) }: { readonly image: OpenedImage; readonly identity?: string },
+    filling: Filling,
+  ): Promise<RamImage> {
     const fresh = await withRamLock(this.#runtimeDir, () => {
       const link = this.#soleLink(old);
-      return this.#begin({ ...link, image: image.path, identity: imageIdentity(image), sizeBytes: image.sizeBytes });
+      return this.#begin({ ...link, image: image.path, identity, sizeBytes: image.sizeBytes });
     });
     return await this.#fill(fresh, filling, () => {
       const link = this.#soleLink(old);
@@ -178,11 +192,38 @@ export class RamImages {
   async allowWriting(memory: RamImage): Promise<void> {
     if (memory.isWritten) return;
     markWriter(memory.fd, process.pid);
+    if (memory.bases > 0 || isBaseElsewhere(memory.fd)) {
+      unmarkWriter(memory.fd, process.pid);
+      throw new FusetapError('BUSY', `${memory.image}: its ram image is below another disk, which would change`, {
+        hint: 'attach it with mode r, or detach that disk (fusetap memory lists the vbds)',
+      });
+    }
     memory.isWritten = await awaitNoCopies(memory.fd, COPIES_PATIENCE_MS);
     if (memory.isWritten) return;
     throw new FusetapError('BUSY', `${memory.image}: another bus writes its ram image and does not answer`, {
       hint: 'try again in half a minute: the server of that bus is replaced by then',
     });
+  }
+
+  /**
+   * Keeps a ram image from being written, because another disk is over it, until `releaseBase`.
+   * @throws FusetapError BUSY if clients may write it
+   */
+  useAsBase(memory: RamImage): void {
+    markBase(memory.fd);
+    if (!memory.isWritten && !isWrittenByOthers(memory.fd, process.pid)) {
+      memory.bases += 1;
+      return;
+    }
+    if (memory.bases === 0) unmarkBase(memory.fd);
+    throw new FusetapError('BUSY', `${memory.image}: a vbd of mode w has its ram image, which must not change`, {
+      hint: 'detach that vbd and attach it with mode r (fusetap memory lists the vbds)',
+    });
+  }
+
+  releaseBase(memory: RamImage): void {
+    memory.bases -= 1;
+    if (memory.bases === 0) unmarkBase(memory.fd);
   }
 
   /** The name that the ram image is shared by now. */
@@ -364,7 +405,7 @@ export class RamImages {
     this.#links.publish(link);
     const { id, sizeBytes, image } = link;
     const isOwn = link.share === id;
-    const memory = { id, fd, state, sizeBytes, image, isOwn, users: 1, isWritten: false };
+    const memory = { id, fd, state, sizeBytes, image, isOwn, users: 1, bases: 0, isWritten: false };
     this.#held.set(link.id, memory);
     return memory;
   }

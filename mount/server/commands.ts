@@ -51,6 +51,8 @@ export interface ImageRef {
   readonly kind: 'file' | 'block';
   /** `device:inode`, as in bus.json */
   readonly identity?: string;
+  /** its name in its directory: the last part of its path without symbolic links; default: the last part of `path` */
+  readonly name?: string;
   /** how it is open and claimed; default: as the vbd is */
   readonly mode?: Mode;
 }

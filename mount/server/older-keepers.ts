@@ -3,6 +3,7 @@
  * After an upgrade such a keeper stays and gets a server of this version.
  */
 import type { Json } from '../../drivers/driver.js';
+import { FusetapError } from '../../drivers/errors.js';
 import { simpleGraph } from '../../drivers/graph.js';
 import { loadDriver } from '../../drivers/registry.js';
 import type { RamLink } from '../ram/links.js';
@@ -71,8 +72,10 @@ function diskOf({ driver, image, options }: OlderDisk, memories: Record<string, 
 }
 
 export async function describe({ driver: name }: DescribeCommand): Promise<DriverFacts> {
-  const { roles, scratch, rawImage = false } = await loadDriver(name);
-  // a ram disk is over any disk, which of an image is its bytes
-  const isRaw = rawImage || roles.file?.takes === 'disk';
-  return { image: roles.file === undefined ? 'none' : 'required', sharesMemory: scratch === 'shared', rawImage: isRaw };
+  const { roles, scratch, rawImage = false, needs } = await loadDriver(name);
+  if (needs !== undefined || scratch === 'own') {
+    const message = `driver ${name} needs a bus of this version: the keeper of this bus is older`;
+    throw new FusetapError('UNSUPPORTED', message, { hint: 'use another bus (--bus NAME), or stop this one first' });
+  }
+  return { image: roles.file === undefined ? 'none' : 'required', sharesMemory: scratch === 'shared', rawImage };
 }

@@ -378,7 +378,7 @@ export class Server {
   async #close(served: OpenedDisk): Promise<Error | null> {
     try {
       // first remove the link: nobody may follow it to the file that gets this descriptor number next
-      if (served.memory !== null) this.#events.closing(served.memory);
+      for (const memory of served.memories) this.#events.closing(memory);
     } catch (error) {
       console.error(`the link of ${served.name}:`, error);
     }

@@ -3,6 +3,7 @@
  * disk. A file that has several places in the tree is one descriptor.
  */
 import { closeAll } from '../../drivers/close-fd.js';
+import { defined } from '../../drivers/defined.js';
 import type { ImageFile } from '../../drivers/driver.js';
 import { FusetapError } from '../../drivers/errors.js';
 import type { NodeMemory, OpenedGraph } from '../../drivers/graph/open-graph.js';
@@ -70,7 +71,8 @@ export class TakenFiles {
     const mode = vbdMode === null ? 'r' : (ref.mode ?? vbdMode);
     const known = this.#byKeeperFd.get(ref.fd);
     const fd = known ?? this.#passed.take(ref.fd, mode === 'r');
-    const image = { fd, path: ref.path, sizeBytes: ref.sizeBytes, kind: ref.kind };
+    const { path: asked, name, sizeBytes, kind } = ref;
+    const image = { fd, path: asked, sizeBytes, kind, ...defined({ name }) };
     this.files[path] = image;
     if (known !== undefined) return;
     this.fds.push(fd);
@@ -87,9 +89,12 @@ export class TakenFiles {
   }
 
   #takeMemory(keeperFd: number, isRead: boolean): number {
+    const known = this.#byKeeperFd.get(keeperFd);
+    if (known !== undefined) return known;
     const taken = this.#passed.take(keeperFd, isRead);
     const fd = isRead && this.#passed.areShared ? asReadOnly(taken) : taken;
     this.fds.push(fd);
+    this.#byKeeperFd.set(keeperFd, fd);
     return fd;
   }
 }

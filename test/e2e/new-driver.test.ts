@@ -70,14 +70,14 @@ async function addDriver(bench: Bench): Promise<string> {
 
 async function nameIt(t: Test, fusetap: (...args: string[]) => Promise<string>): Promise<void> {
   const help = await fusetap('attach', '--help');
-  t.match(help, /^ {2}twin {2}a second aio$/m);
-  t.match(help.replace(/\s+/g, ' '), /instead of SPEC: [a-z, ]*, twin, a file/);
+  t.match(help, /^ {2}twin {2,}a second aio$/m);
+  t.match(help.replace(/\s+/g, ' '), /instead of SPEC: [a-z, ]*, twin, [a-z, ]*a file/);
   t.match(await fusetap('__complete', '--', 'attach', 'tw'), 'twin:\ta second aio');
   t.match(await fusetap('__complete', '--', 'attach', '--driver', 'tw'), 'twin\ta second aio');
   t.match(await fusetap('__complete', '--', 'attach', 'tap:twin:di'), 'files\ntap:twin:\ndi');
-  t.match(await fusetap('attach', 'twni:disk.img'), /^3: .*no driver 'twni': drivers are .*, twin;/);
+  t.match(await fusetap('attach', 'twni:disk.img'), /^3: .*no driver 'twni': drivers are .*, twin, /);
   t.match(await fusetap('attach', 'twin:'), /^2: .*no image/);
-  t.match(await fusetap('attach', '--driver', 'no-such-driver', '--image', 'x'), /^3: .*: drivers are .*, twin;/);
+  t.match(await fusetap('attach', '--driver', 'no-such-driver', '--image', 'x'), /^3: .*: drivers are .*, twin, /);
 }
 
 async function nameItToPrograms(t: Test, tree: string, bench: Bench): Promise<void> {
@@ -91,5 +91,5 @@ async function nameItToPrograms(t: Test, tree: string, bench: Bench): Promise<vo
   t.equal(stderr, '');
   const { name, schema } = JSON.parse(stdout) as Record<string, string>;
   t.equal(name, 'twin', 'the registry loads it');
-  t.match(schema, /, twin, or the absolute path/, 'the control interface describes it');
+  t.match(schema, /, twin, .*or the absolute path/, 'the control interface describes it');
 }

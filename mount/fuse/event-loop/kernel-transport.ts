@@ -64,7 +64,8 @@ export class KernelTransport implements Transport {
       ledger: options.ledger,
       counters: new CounterPages(options.statsFd, MAIN_AREA),
       owner: options.owner,
-      isThreaded: (nodeId) => this.#threaded.has(nodeId),
+      // the driver of a map flushes it
+      isThreaded: (nodeId) => this.#threaded.has(nodeId) && !this.#unserve.has(nodeId),
       writeBeside: (nodeId, write) => this.#turns.beside(nodeId, write),
       forgotten: (nodeId) => options.events.forgotten(nodeId),
       resizeRefused: ({ name }, size) => options.events.resizeRefused(name, size),

@@ -304,8 +304,10 @@ export class WindowServer {
   #fallocate(disk: Places): number {
     const { request } = this;
     const { ledgerIndex } = disk;
+    // the range may be the whole disk: do not look at each of its granules
+    if (disk.isMap) return NOT_SERVED;
     const finding = disk.find(request.bodyU64(abi.FALLOCATE_OFFSET), request.bodyU64(abi.FALLOCATE_LENGTH), true);
-    if (disk.isMap || finding !== IN_ONE) return NOT_SERVED;
+    if (finding !== IN_ONE) return NOT_SERVED;
     const { window: served, at: offset, length } = disk;
     const { window } = served;
     if (window.kind !== 'memory') this.#gate.givePermit();

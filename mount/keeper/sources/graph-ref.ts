@@ -1,4 +1,5 @@
 /** The tree of a disk with what the keeper has open for it, in the form of the server's commands. */
+import { basename } from 'node:path';
 import type { NodeSpec } from '../../../drivers/graph.js';
 import { identityOf, type OpenedImage } from '../../images/open-image.js';
 import type { RamImage, RamImages } from '../../ram/ram-images.js';
@@ -30,6 +31,6 @@ function mapped<Value, Result>(
 
 /** An image in the form of the server's commands. */
 export function imageRef(image: OpenedImage): ImageRef {
-  const { fd, path, sizeBytes, kind } = image;
-  return { fd, path, sizeBytes, kind, identity: identityOf(image) };
+  const { fd, path, realPath, sizeBytes, kind } = image;
+  return { fd, path, name: basename(realPath), sizeBytes, kind, identity: identityOf(image) };
 }

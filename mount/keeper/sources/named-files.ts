@@ -37,6 +37,12 @@ export function addNamedFile(
 ): Added {
   const { node, role, driver } = need;
   const owner = mainOf(tree, node);
+  if (owner === undefined) {
+    const top = nodeAt(tree.graph, node).driver;
+    throw new FusetapError('UNSUPPORTED', `driver ${top} needs the file ${quoted(need.name)}, and is not over a file`, {
+      hint: 'its image must be a file: names inside it are looked up in its directory',
+    });
+  }
   const { directory, name } = lookUp(need, owner, policy);
   if (!driverNames.includes(driver)) throw new RangeError(`${need.name} needs the driver ${driver}, which is none`);
   const at = pathOf(node, role);
@@ -49,15 +55,13 @@ export function addNamedFile(
   };
 }
 
-/** The main file of a node: the one that has the name. */
+/** The main file of a node: the one that has the name. Undefined if it is not open, as below memory. */
 function mainOf(
   { graph, files }: { readonly graph: NodeSpec; readonly files: ReadonlyMap<string, SourceFile> },
   node: string,
-): OpenedImage {
+): OpenedImage | undefined {
   const main = mainFile(nodeAt(graph, node));
-  const file = main === null ? undefined : files.get(node === '' ? main : `${node}/${main}`);
-  if (file === undefined) throw new RangeError(`the node ${node} has no file that could name another`);
-  return file.image;
+  return main === null ? undefined : files.get(pathOf(node, main))?.image;
 }
 
 function lookUp({ name }: NodeNeed, owner: OpenedImage, policy: BackingPolicy): { directory: string; name: string } {
@@ -69,6 +73,9 @@ function lookUp({ name }: NodeNeed, owner: OpenedImage, policy: BackingPolicy): 
       hint,
     });
   };
+  if (owner.kind === 'block' && policy !== 'any') {
+    throw refuse('and a device has no directory', 'if you trust it: --backing any');
+  }
   if (policy === 'none') throw refuse('and --backing none forbids that', 'allow it with --backing same-directory');
   if (name === '' || name.length > LONGEST || /\p{Cc}/u.test(name)) {
     throw refuse('which is no path', 'repair the image, or give the files of its chain yourself');
@@ -95,7 +102,7 @@ function refuseCircle(
   const above = node === '' ? [''] : ['', ...node.split('/').map((_, i, all) => all.slice(0, i + 1).join('/'))];
   for (const path of above) {
     const owner = mainOf(tree, path);
-    if (identityOf(owner) !== identity) continue;
+    if (owner === undefined || identityOf(owner) !== identity) continue;
     throw new FusetapError('USAGE', `${named(owner.path)} is below itself: its chain of files is a circle`, {
       path: owner.path,
       hint: 'repair the image',

@@ -1,10 +1,9 @@
 /**
  * Opens the source of a vbd's bytes, for attach and swap: its files, claimed by rule 8, and its memories.
  */
-import { isAbsolute } from 'node:path';
 import { FusetapError } from '../../../drivers/errors.js';
 import type { GraphPlan } from '../../../drivers/graph/plan.js';
-import { mainFile, mainImage, type NodeSpec, nodesOf, simpleGraph } from '../../../drivers/graph.js';
+import { hasThirdParty, mainFile, mainImage, type NodeSpec, simpleGraph } from '../../../drivers/graph.js';
 import type { DiskWish } from '../../control/interface.js';
 import type { CopyWatcher } from '../../control/progress.js';
 import { endsShown } from '../../images/refuse-foreign.js';
@@ -24,11 +23,6 @@ export interface OpenedSource {
 /** The tree that a request asks for. */
 export function wishedGraph({ disk, driver, image, options }: DiskWish): NodeSpec {
   return disk ?? simpleGraph(driver, image, options);
-}
-
-/** Whether a tree has code of third parties: if that kills the server, it is not tried again. */
-export function hasThirdParty(graph: NodeSpec): boolean {
-  return [...nodesOf(graph).values()].some(({ driver }) => isAbsolute(driver));
 }
 
 /**

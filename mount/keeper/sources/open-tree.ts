@@ -14,11 +14,20 @@ import { defined } from '../../../drivers/defined.js';
 import { FusetapError } from '../../../drivers/errors.js';
 import type { NodeNeed } from '../../../drivers/graph/open-graph.js';
 import type { FilePlan, GraphPlan } from '../../../drivers/graph/plan.js';
-import { entriesBelow, filesOf, mainImage, type NodeSpec, nodeAt, pathOf } from '../../../drivers/graph.js';
+import {
+  entriesBelow,
+  filesOf,
+  hasThirdParty,
+  mainImage,
+  type NodeSpec,
+  nodeAt,
+  pathOf,
+} from '../../../drivers/graph.js';
+import { named } from '../../../drivers/quote.js';
 import type { BackingPolicy } from '../../control/interface.js';
 import type { CopyWatcher } from '../../control/progress.js';
 import type { Mode } from '../../images/mode.js';
-import type { OpenedImage } from '../../images/open-image.js';
+import { identityOf, type OpenedImage } from '../../images/open-image.js';
 import type { RecognizedEnds } from '../../images/refuse-foreign.js';
 import type { Filling, RamImage } from '../../ram/ram-images.js';
 import type { Holdings } from '../vbds/holdings.js';
@@ -85,6 +94,12 @@ export class TreeOpening {
     this.#memories.set(path, memory);
   }
 
+  #useAsBase(memory: RamImage): void {
+    const { memories } = this.#context;
+    memories.useAsBase(memory);
+    this.#wish.holdings.own('a base in memory', () => memories.releaseBase(memory));
+  }
+
   async #openShared(graph: NodeSpec, plan: GraphPlan, path: string): Promise<void> {
     const { recognize, backing, share } = this.#wish;
     const part = { graph: nodeAt(graph, path), plan: planBelow(plan, path) };
@@ -92,6 +107,7 @@ export class TreeOpening {
     const wish = { recognize, share: path === '' ? share : null, openBelow };
     const { memory, notes } = await joinOrFill(this.#context, part, wish, this.#watcher);
     this.#keep(path, memory);
+    if (path !== '') this.#useAsBase(memory);
     this.#notes.push(...notes);
   }
 
@@ -114,17 +130,28 @@ export class TreeOpening {
         ? { recognize: isRaw ? recognize : ('neither' as const) }
         : defined({ below: added.below, check: (image: OpenedImage) => added.refuseCircle(image) });
     const image = await holdings.file({ ...wish, ...how }, old);
+    this.#refuseTwice(image, mode);
     this.#files.set(path, { image, mode });
     this.#watcher.signal.throwIfAborted();
+  }
+
+  /** Two places of a tree must not be the same bytes if they are written, whatever names they have. */
+  #refuseTwice(image: OpenedImage, mode: Mode): void {
+    for (const other of this.#files.values()) {
+      if (identityOf(other.image) !== identityOf(image) || (mode === 'r' && other.mode === 'r')) continue;
+      const hint = 'attach it with mode r, or repair the image';
+      throw new FusetapError('USAGE', `${named(image.path)} is in two places of the disk`, { path: image.path, hint });
+    }
   }
 
   /** Opens what the images name, until they need nothing more. */
   async #openNamed(asked: NodeSpec): Promise<NodeSpec> {
     let graph = asked;
     const absent: string[] = [];
+    const once = hasThirdParty(asked);
     for (;;) {
       const disk = graphRef({ graph, files: this.#files, memories: this.#memories }, this.#context.memories);
-      const { needs } = await this.#context.server.request<'needs'>({ op: 'needs', disk, absent });
+      const { needs } = await this.#context.server.request<'needs'>({ op: 'needs', disk, absent }, { once });
       if (needs.length === 0) return graph;
       for (const need of needs) {
         const added = addNamedFile({ graph, files: this.#files }, need, this.#wish.backing);

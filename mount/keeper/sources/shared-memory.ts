@@ -2,6 +2,7 @@
  * Memory that vbds share (ram): the one that exists, or a new copy. The files that it is copied from are claimed for
  * reading (rule 8) only while they are copied: a vbd that joins an existing ram image does not read them.
  */
+import { randomUUID } from 'node:crypto';
 import { closeAll } from '../../../drivers/close-fd.js';
 import { FusetapError } from '../../../drivers/errors.js';
 import type { Measured } from '../../../drivers/graph/open-graph.js';
@@ -40,10 +41,11 @@ export async function joinOrFill(
 ): Promise<AcquiredRamImage> {
   const { driver } = tree.graph;
   const { share } = wish;
+  if (mainImage(tree.graph) === null && filesOf(tree.graph).size > 0) throw hasNoMainFile(driver);
   const image = await openMain(context, tree, wish);
   const copying = new Copying(context, wish, { driver, image, watcher });
   try {
-    const identity = image === null || isSimple(tree.graph) ? {} : { identity: treeIdentityOf(tree.graph, image) };
+    const identity = image === null ? {} : identityFor(tree, image);
     return await context.memories.acquire({ driver, share, image, ...identity, signal: watcher.signal }, copying);
   } finally {
     await copying.end();
@@ -63,15 +65,22 @@ export async function recopy(
   if (image === null) throw noImage(tree.graph.driver);
   const copying = new Copying(context, asked, { driver: tree.graph.driver, image, watcher });
   try {
-    return await context.memories.refill(wish.old, image, copying);
+    return await context.memories.refill(wish.old, { image, ...identityFor(tree, image) }, copying);
   } finally {
     await copying.end();
     await closeAll([image.fd]);
   }
 }
 
-function treeIdentityOf(graph: NodeSpec, image: OpenedImage): string {
-  return treeIdentity(imageIdentity(image), JSON.stringify(graph));
+/**
+ * The identity by which memory is found, unless it is a copy of one file. What several files show cannot be told by one of
+ * them: such memory is found by its name only.
+ */
+function identityFor({ graph, plan }: SharedTree, image: OpenedImage): { identity?: string } {
+  if (isSimple(graph)) return {};
+  const isOfOne = filesOf(graph).size === 1 && !plan.mayNeed;
+  const tree = `${JSON.stringify(graph)}${isOfOne ? '' : randomUUID()}`;
+  return { identity: treeIdentity(imageIdentity(image), tree) };
 }
 
 /** Opens the file by which the memory is found, without a claim. */
@@ -144,6 +153,13 @@ class Copying implements Filling {
     }
     return graphRef(opened, this.#context.memories);
   }
+}
+
+function hasNoMainFile(driver: string): FusetapError {
+  const message = `driver ${driver} copies only what has a main file: the disk below it has none`;
+  return new FusetapError('UNSUPPORTED', message, {
+    hint: 'attach that disk, fusetap save it, and copy the saved file',
+  });
 }
 
 function noImage(driver: string): FusetapError {

@@ -67,7 +67,8 @@ export interface Supervised {
 
 /** idempotent commands, which may be given again to another server */
 const REPEATABLE: ReadonlySet<keyof Commands> = new Set([
-  'describe',
+  'plan',
+  'needs',
   'measure',
   'prepare',
   'attach',

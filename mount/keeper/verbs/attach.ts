@@ -8,6 +8,7 @@
 import { fstatSync } from 'node:fs';
 import { defined } from '../../../drivers/defined.js';
 import { FusetapError } from '../../../drivers/errors.js';
+import { hasThirdParty } from '../../../drivers/graph.js';
 import { errnoName } from '../../../system/libc.js';
 import type { AttachRequest } from '../../control/interface.js';
 import type { CopyWatcher } from '../../control/progress.js';
@@ -22,7 +23,7 @@ import type { AttachCommand, PartitionRef, ShowCommand, VbdFacts } from '../../s
 import type { Slot } from '../../slots/slots.js';
 import type { AttachContext } from '../sources/attach-context.js';
 import { graphRef } from '../sources/graph-ref.js';
-import { hasThirdParty, openSource } from '../sources/open-source.js';
+import { openSource } from '../sources/open-source.js';
 import { isServerDeath } from '../supervision/server-process.js';
 import { Holdings } from '../vbds/holdings.js';
 import { bytesFd, type Vbd, type VbdPartition } from '../vbds/vbd.js';
@@ -155,7 +156,10 @@ async function registerIfWanted(
   const { memory } = vbd.source;
   if (!wantsPassthrough(passthrough, candidate)) return null;
   const fd = bytesFd(vbd);
-  if (fd === undefined) return null;
+  if (fd === undefined) {
+    if (passthrough === 'auto') return null;
+    throw cannotPassThrough(candidate.vdev, 'its bytes are in memory below another driver');
+  }
   // the kernel fills holes without asking, so memory for the whole image is reserved
   if (memory !== null && !candidate.readOnly && !(await context.memories.reserveWhole(memory))) {
     if (passthrough === 'auto') return null;

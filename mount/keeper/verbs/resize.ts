@@ -9,14 +9,13 @@
 import { fstat } from 'node:fs';
 import { promisify } from 'node:util';
 import { FusetapError } from '../../../drivers/errors.js';
-import { isSimple } from '../../../drivers/graph.js';
+import { hasThirdParty, isSimple } from '../../../drivers/graph.js';
 import { named } from '../../../drivers/quote.js';
 import { blockDeviceSize } from '../../../system/libc.js';
 import { identityOf, type OpenedImage } from '../../images/open-image.js';
 import { logEvent } from '../../runtime/log.js';
 import type { AttachCommand } from '../../server/commands.js';
 import type { AttachContext } from '../sources/attach-context.js';
-import { hasThirdParty } from '../sources/open-source.js';
 import { isServerDeath } from '../supervision/server-process.js';
 import type { BusParts } from '../vbds/bus-parts.js';
 import type { Vbd } from '../vbds/vbd.js';
@@ -97,7 +96,7 @@ function withSize(command: AttachCommand, imageBytes: number | null): AttachComm
 }
 
 function isTree({ vdev, source }: Vbd): FusetapError {
-  const message = `${vdev} cannot grow while it is attached: ${source.driver} keeps the size of the disk in its image`;
+  const message = `${vdev} cannot grow while it is attached: only a disk that is one image can, and its driver is ${source.driver}`;
   return new FusetapError('UNSUPPORTED', message, { hint: 'detach it and attach it again' });
 }
 

@@ -7,11 +7,12 @@
  * All or nothing: until the server has confirmed the swap, the keeper and every new server use the old image.
  */
 import { FusetapError } from '../../../drivers/errors.js';
+import { hasThirdParty } from '../../../drivers/graph.js';
 import type { SwapRequest } from '../../control/interface.js';
 import type { CopyWatcher } from '../../control/progress.js';
 import { logEvent } from '../../runtime/log.js';
 import type { AttachContext } from '../sources/attach-context.js';
-import { hasThirdParty, openSource } from '../sources/open-source.js';
+import { openSource } from '../sources/open-source.js';
 import type { BusParts } from '../vbds/bus-parts.js';
 import type { Vbd } from '../vbds/vbd.js';
 import { attachCommand } from './attach.js';

@@ -30,6 +30,7 @@ function openStage(t: Test, others: Others, looked: () => void) {
     image: '/a.img',
     isOwn: false,
     users: 1,
+    bases: 0,
     isWritten: false,
   };
   const memories = {
