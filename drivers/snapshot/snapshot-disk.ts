@@ -12,6 +12,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Disk } from '../disk.js';
 import type { Change, Extent, OpenContext, RawDisk, ZeroOptions } from '../driver.js';
+import { FusetapError } from '../errors.js';
 import { RangeLock } from '../map/range-lock.js';
 import { SLICE_GRANULES } from '../map/table.js';
 import { GRANULE_BYTES, type Layout, PAGE } from './layout.js';
@@ -175,17 +176,34 @@ class Snapshot {
     });
   }
 
+  /**
+   * Asks for the memory of a discard's states. A discard must succeed at the limit, because it frees memory.
+   * @returns false if there is none, but each granule has its state in a page that is there already
+   * @throws FusetapError NO_SPACE
+   */
+  async #hasRoomToZero(first: number, count: number): Promise<boolean> {
+    try {
+      await this.#fillPages(this.#states.holesOfZero(first, count));
+      return true;
+    } catch (error) {
+      const isFull = error instanceof FusetapError && error.code === 'NO_SPACE';
+      if (!isFull || this.#states.holesOfWrite(first, count).length > 0) throw error;
+      return false;
+    }
+  }
+
   async #zeroLocked(first: number, count: number): Promise<void> {
     const { map } = this.#map;
-    await this.#fillPages(this.#states.holesOfZero(first, count));
+    const bySlices = await this.#hasRoomToZero(first, count);
     // granules that are PRIVATE have data in the memory, as do some that an earlier server did not finish
     const hasData = !isHole(this.#calls, first, count);
     if (hasData) await map.withdraw(first, count);
     try {
-      this.#states.zero(first, count);
+      if (bySlices) this.#states.zero(first, count);
+      else this.#states.write(first, count, ZEROED);
       // in the same turn: a thread must not read the base when a read here has seen the zeros
       if (!hasData) this.#map.setZeros(first, count);
-      await this.#states.zeroPrivate(first, count);
+      if (bySlices) await this.#states.zeroPrivate(first, count);
       if (hasData) await this.#calls.punch(first * GRANULE_BYTES, count * GRANULE_BYTES);
     } catch (error) {
       // some granules may be zeros by now, and others not

@@ -6,6 +6,7 @@ import fc from 'fast-check';
 import t from 'tap';
 import { type Disk, frontDisk } from '../../../drivers/disk.js';
 import type { Change, MapView, RawDisk } from '../../../drivers/driver.js';
+import { FusetapError } from '../../../drivers/errors.js';
 import { DATA, ZEROS } from '../../../drivers/map/table.js';
 import snapshot from '../../../drivers/snapshot/index.js';
 import { layoutOf } from '../../../drivers/snapshot/layout.js';
@@ -396,4 +397,32 @@ t.test('a new server never tells threads that a changed granule is that of the b
   check();
   t.ok(looks > 3, `${looks} looks`);
   t.equal(map?.entry(600).state, ZEROS);
+});
+
+t.test('at the limit a discard still frees what was written', async (t) => {
+  const base = await inFile({ size: SIZE, pieces: PIECES });
+  const memoryFd = memfdCreate('limit');
+  t.teardown(async () => {
+    closeSync(memoryFd);
+    await base.dispose();
+  });
+  await prepareOver(base.disk, memoryFd);
+  let isFull = false;
+  const mayFill = async (): Promise<void> => {
+    if (isFull) throw new FusetapError('NO_SPACE', 'the limit is reached', { errno: constants.errno.ENOSPC });
+  };
+  const parts = { base: base.disk, memoryFd, readOnly: false, layout: layoutOf(SIZE), calls: memoryCalls(memoryFd) };
+  const disk = frontDisk(snapshotDisk({ ...parts, mayFill }), { readOnly: false });
+  await disk.write(patternBytes(0, SLICE, 2), 0);
+  isFull = true;
+  const before = fstatSync(memoryFd).blocks;
+  await disk.zero(0, SLICE, { punch: true });
+  const bytes = Buffer.alloc(SLICE, 1);
+  await disk.read(bytes, 0);
+  t.ok(bytes.equals(Buffer.alloc(SLICE)), 'zeros');
+  t.ok(fstatSync(memoryFd).blocks * 512 < before * 512 - SLICE / 2, 'the memory is free');
+  const again = frontDisk(snapshotDisk({ ...parts, mayFill }), { readOnly: false });
+  await again.read(bytes.fill(1), 0);
+  t.ok(bytes.equals(Buffer.alloc(SLICE)), 'also for the next server');
+  await t.rejects(disk.zero(SLICE, SIZE - SLICE), { code: 'NO_SPACE' });
 });
