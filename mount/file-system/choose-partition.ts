@@ -1,5 +1,6 @@
 /** Chooses the partition to mount: by number, name, label or UUID, or the only one that has a file system. */
-import type { FileHandle } from 'node:fs/promises';
+import { type FileHandle, open } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError } from '../../drivers/errors.js';
 import { humanSize } from '../../drivers/human-size.js';
 import { readPartitions } from '../../drivers/partitions/index.js';
@@ -24,6 +25,9 @@ interface Probed {
   readonly content: Content;
 }
 
+/** how long the files of a vbd may be away */
+const AWAY_MS = 5_000;
+const POLL_MS = 20;
 /** how many processes of blkid run at once */
 const PROBES_AT_ONCE = 4;
 
@@ -41,9 +45,26 @@ export async function partOf(vbd: VbdInfo, partition: PartitionInfo): Promise<Pa
   return toPart({ partition, number: partitionNumber(vbd, partition), content: await contentOf(partition.path) });
 }
 
-/** Without blkid, mount(8) tries what the content may be. */
-function contentOf(path: string): Promise<Content> {
-  return probe(path).catch(() => NOTHING_FOUND);
+/**
+ * Without blkid, mount(8) tries what the content may be. The bus takes the files of a vbd away for a moment while it finds
+ * out whether nobody uses the vbd. So it is believed only the second time that nothing is there.
+ */
+async function contentOf(path: string): Promise<Content> {
+  const deadline = performance.now() + AWAY_MS;
+  for (let isSecond = false; ; isSecond = true) {
+    const content = await probe(path).catch(() => NOTHING_FOUND);
+    if (content.type !== null || content.uuid !== null || isSecond) return content;
+    while (!(await canBeOpened(path)) && performance.now() < deadline) await delay(POLL_MS);
+  }
+}
+
+async function canBeOpened(path: string): Promise<boolean> {
+  try {
+    await (await open(path)).close();
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== 'ENOENT';
+  }
 }
 
 function toPart({ partition, number, content }: Probed): Part {
