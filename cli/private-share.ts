@@ -1,7 +1,7 @@
 /** Keeps the ram images of one command to itself: they are shared under a name that no other attach uses. */
 import { FusetapError } from '../drivers/errors.js';
+import { treeOf } from '../drivers/graph.js';
 import { factsOf } from '../drivers/names.js';
-import { treeOf } from '../mount/client/disk-wish.js';
 import type { BusPlace } from '../mount/client/index.js';
 import type { ListedDisk } from './listed-disk.js';
 

@@ -1,6 +1,7 @@
 /**
  * Copies ranges of data in chunks, several chunks at the same time.
  */
+import type { Disk } from './driver.js';
 import type { Run } from './zero-pages.js';
 
 const CHUNK_BYTES = 1 << 20;
@@ -10,6 +11,21 @@ export interface CopyOptions {
   /** aborts the copy */
   readonly signal: AbortSignal;
   progress(doneBytes: number, totalBytes: number): void;
+}
+
+/** extents are asked for in ranges of this size, because a driver may be slow to find them */
+const LOOK_BYTES = 2 ** 32;
+
+/** The ranges of a disk that are data. @throws the signal's reason when aborted */
+export async function dataRuns(disk: Pick<Disk, 'size' | 'extents'>, signal: AbortSignal): Promise<Run[]> {
+  const runs: Run[] = [];
+  for (let at = 0; at < disk.size; at += LOOK_BYTES) {
+    signal.throwIfAborted();
+    for (const { offset, length, hole } of await disk.extents(at, Math.min(LOOK_BYTES, disk.size - at))) {
+      if (!hole) runs.push([offset, offset + length]);
+    }
+  }
+  return runs;
 }
 
 /** The sum of the lengths of the ranges, in bytes. */

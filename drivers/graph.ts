@@ -42,6 +42,16 @@ export function simpleGraph(
   return { driver, options, on: image === null ? {} : { file: { file: image } } };
 }
 
+/** The tree that a request asks for, or that a vbd has: `disk`, or the driver over its image. */
+export function treeOf(asked: {
+  readonly driver: string;
+  readonly image: string | null;
+  readonly options: Readonly<Record<string, string>>;
+  readonly disk?: NodeSpec | undefined;
+}): NodeSpec {
+  return asked.disk ?? simpleGraph(asked.driver, asked.image, asked.options);
+}
+
 /** Whether a tree is one driver over one file or none, which `driver`, `image` and `options` can express. */
 export function isSimple({ on }: NodeSpec): boolean {
   return Object.entries(on).every(([role, below]) => role === 'file' && isFile(below));

@@ -6,17 +6,14 @@
  */
 import { fsync, ftruncate } from 'node:fs';
 import { promisify } from 'node:util';
-import { type CopyOptions, copyRuns } from './copy-runs.js';
+import { type CopyOptions, copyRuns, dataRuns } from './copy-runs.js';
 import type { Disk } from './disk.js';
 import { FusetapError } from './errors.js';
 import { writeFully } from './file-io.js';
-import { nonZeroPages, type Run } from './zero-pages.js';
+import { nonZeroPages } from './zero-pages.js';
 
 const ftruncateAsync = promisify(ftruncate);
 const fsyncAsync = promisify(fsync);
-
-/** extents are asked for in ranges of this size, because a driver may be slow to find them */
-const LOOK_BYTES = 2 ** 32;
 
 /** how much is read at a time for a stream */
 const STREAM_BYTES = 1 << 20;
@@ -32,17 +29,6 @@ export async function saveDisk(disk: Disk, fd: number, { signal, progress }: Cop
   const runs = await dataRuns(disk, signal);
   await copyRuns(runs, { signal, progress }, (chunk, from) => copyChunk(disk, fd, chunk, from));
   await fsyncAsync(fd);
-}
-
-async function dataRuns(disk: Disk, signal: AbortSignal): Promise<Run[]> {
-  const runs: Run[] = [];
-  for (let at = 0; at < disk.size; at += LOOK_BYTES) {
-    signal.throwIfAborted();
-    for (const { offset, length, hole } of await disk.extents(at, Math.min(LOOK_BYTES, disk.size - at))) {
-      if (!hole) runs.push([offset, offset + length]);
-    }
-  }
-  return runs;
 }
 
 async function copyChunk(disk: Disk, fd: number, chunk: Buffer, from: number): Promise<void> {

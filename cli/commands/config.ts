@@ -2,8 +2,7 @@
 import type { Command } from 'commander';
 import { defined } from '../../drivers/defined.js';
 import { FusetapError } from '../../drivers/errors.js';
-import { isFile, type NodeSpec, nodesOf } from '../../drivers/graph.js';
-import { treeOf } from '../../mount/client/disk-wish.js';
+import { isFile, type NodeSpec, nodesOf, treeOf } from '../../drivers/graph.js';
 import { showBus } from '../../mount/client/index.js';
 import type { VbdInfo } from '../../mount/control/interface.js';
 import { printXlSpec } from '../disk-spec/index.js';

@@ -1,7 +1,7 @@
 /** A disk over another disk that runs a function before each request: the base of the filters delay and error. */
-import { constants } from 'node:os';
+
 import type { RawDisk } from '../driver.js';
-import { FusetapError } from '../errors.js';
+import { cannotZero } from './cannot-zero.js';
 import { wrapDisk } from './wrap-disk.js';
 
 export const KINDS = ['read', 'write', 'flush', 'zero'] as const;
@@ -45,9 +45,4 @@ export function beforeRequests(next: RawDisk, before: (request: PassingRequest) 
         await next.zero(offset, length, options);
       }),
   });
-}
-
-/** The error that makes disk.ts write zeros. */
-function cannotZero(): FusetapError {
-  return new FusetapError('UNSUPPORTED', 'the driver cannot zero', { errno: constants.errno.EOPNOTSUPP });
 }

@@ -10,7 +10,7 @@ import { ftruncate } from 'node:fs';
 import { constants, freemem } from 'node:os';
 import { promisify } from 'node:util';
 import { PAGE_BYTES } from '../../system/page.js';
-import { copyRuns, lengthOf } from '../copy-runs.js';
+import { copyRuns, dataRuns, lengthOf } from '../copy-runs.js';
 import type { Disk } from '../disk.js';
 import type { Memory, PrepareContext } from '../driver.js';
 import { errnoOf, FusetapError, toFusetapError } from '../errors.js';
@@ -21,9 +21,6 @@ import { nonZeroPages, type Run } from '../zero-pages.js';
 
 const { errno: E } = constants;
 const ftruncateAsync = promisify(ftruncate);
-
-/** extents are asked for in ranges of this size, because a driver may be slow to find them */
-const LOOK_BYTES = 2 ** 32;
 
 /** What is copied. */
 export interface Source {
@@ -51,7 +48,7 @@ export async function copyDisk(
 ): Promise<void> {
   const { disk } = wanted;
   const source = { ...wanted, fileBytes: await measureFile(disk) };
-  const runs = await dataRuns(disk, signal);
+  const runs = await pageRuns(disk, signal);
   refuseIfTooLarge(source, lengthOf(runs), freemem());
   await ftruncateAsync(memory.fd, disk.size).catch((error: unknown) => {
     throw memoryError(source, error, disk.size);
@@ -62,20 +59,15 @@ export async function copyDisk(
 
 /** The most bytes that `copyDisk` will copy. Pages of zeros among them will take no memory. */
 export async function measureData(disk: Disk, signal: AbortSignal): Promise<number> {
-  return lengthOf(await dataRuns(disk, signal));
+  return lengthOf(await pageRuns(disk, signal));
 }
 
 /**
  * The ranges of data, each starting at a page, so that pages of zeros are found whatever the file system's blocks are.
  */
-async function dataRuns(disk: Disk, signal: AbortSignal): Promise<Run[]> {
+async function pageRuns(disk: Disk, signal: AbortSignal): Promise<Run[]> {
   const runs: Run[] = [];
-  for (let at = 0; at < disk.size; at += LOOK_BYTES) {
-    signal.throwIfAborted();
-    for (const { offset, length, hole } of await disk.extents(at, Math.min(LOOK_BYTES, disk.size - at))) {
-      if (!hole) append(runs, offset - (offset % PAGE_BYTES), offset + length);
-    }
-  }
+  for (const [from, to] of await dataRuns(disk, signal)) append(runs, from - (from % PAGE_BYTES), to);
   return runs;
 }
 

@@ -5,6 +5,7 @@
 import { constants } from 'node:os';
 import type { Extent, RawDisk, WriteOptions, ZeroOptions } from '../driver.js';
 import { FusetapError } from '../errors.js';
+import { cannotZero } from '../filters/cannot-zero.js';
 
 /** A disk among those that are joined. It may lack the calls that write: then that part is read-only. */
 export interface JoinedPart {
@@ -131,11 +132,6 @@ class Joined {
 function isReadOnly(operation: string, offset: number): FusetapError {
   const message = `${operation} at byte ${offset}: this part of the disk is read-only`;
   return new FusetapError('DENIED', message, { errno: constants.errno.EROFS, operation, offset });
-}
-
-/** The error that makes disk.ts write zeros. */
-function cannotZero(): FusetapError {
-  return new FusetapError('UNSUPPORTED', 'a part cannot zero', { errno: constants.errno.EOPNOTSUPP });
 }
 
 /** The index of the last segment that begins at or before `offset`: binary search. */

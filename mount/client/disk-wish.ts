@@ -1,27 +1,9 @@
 /** What a request asks for as its disk: as clients make and compare it. */
 import { FusetapError } from '../../drivers/errors.js';
-import {
-  describeGraph,
-  isFile,
-  isSimple,
-  mainFile,
-  mainImage,
-  type NodeSpec,
-  simpleGraph,
-} from '../../drivers/graph.js';
+import { describeGraph, isFile, isSimple, mainFile, mainImage, type NodeSpec, treeOf } from '../../drivers/graph.js';
 import { DEFAULT_DRIVER, SNAPSHOT_DRIVER } from '../../drivers/names.js';
 import type { DiskWish, VbdInfo } from '../control/interface.js';
 import { findDriver } from './find-driver.js';
-
-/** The tree of a disk. */
-export function treeOf({
-  driver,
-  image,
-  options,
-  disk,
-}: Pick<DiskWish, 'driver' | 'image' | 'options' | 'disk'>): NodeSpec {
-  return disk ?? simpleGraph(driver, image, options);
-}
 
 /** The same request for another tree. */
 export function withTree<Wish extends DiskWish>(wish: Wish, tree: NodeSpec): Wish {

@@ -9,11 +9,11 @@
  *                                                the vbds that share the memory of that name
  */
 import { realpath, stat } from 'node:fs/promises';
-import { type NodeSpec, nodesOf } from '../../drivers/graph.js';
+import { type NodeSpec, nodesOf, treeOf } from '../../drivers/graph.js';
 import { DEFAULT_DRIVER, factsOf } from '../../drivers/names.js';
 import { deviceName } from '../../system/proc.js';
 import { within } from '../../system/within.js';
-import { hasTree, treeOf } from '../client/disk-wish.js';
+import { hasTree } from '../client/disk-wish.js';
 import { listBuses } from '../client/list-buses.js';
 import type { AttachRequest, PartitionInfo, VbdInfo } from '../control/interface.js';
 import { readBusRecords } from '../runtime/bus-record.js';

@@ -7,6 +7,7 @@
  */
 import type { Window } from '../../../drivers/driver.js';
 import { ASK, DATA, type GranuleState, MapLook, type MapTable, WRITABLE, ZEROS } from '../../../drivers/map/table.js';
+import { lastAtOrBefore } from '../../../drivers/segments/joined-disk.js';
 import { durably } from '../../../drivers/segments/window-sync.js';
 import { NO_TURNS } from './write-turns.js';
 
@@ -104,44 +105,32 @@ class SegmentPlaces implements Places {
   readonly isMap = false;
   readonly ledgerIndex: number;
   readonly all: readonly ServedWindow[];
-  readonly #offsets: readonly number[];
-  readonly #windows: readonly ServedWindow[];
+  readonly #segments: ServedDisk['segments'];
   window: ServedWindow;
   at = 0;
   length = 0;
 
   constructor({ ledgerIndex, segments }: ServedDisk) {
     this.ledgerIndex = ledgerIndex;
-    this.#offsets = segments.map(({ offset }) => offset);
-    this.#windows = segments.map(({ served }) => served);
-    this.window = this.#windows[0] as ServedWindow;
-    this.all = [...new Map(this.#windows.map((served) => [served.window.fd, served])).values()];
+    this.#segments = segments;
+    this.window = segments[0]?.served as ServedWindow;
+    this.all = [...new Map(segments.map(({ served }) => [served.window.fd, served])).values()];
   }
 
   find(offset: number, length: number): Finding {
-    const index = this.#indexOf(offset);
-    const end = this.#offsets[index + 1];
+    // for bytes after the end: the last one
+    const index = lastAtOrBefore(this.#segments, offset);
+    const end = this.#segments[index + 1]?.offset;
     if (end !== undefined && offset + length > end) return ELSEWHERE;
-    this.window = this.#windows[index] as ServedWindow;
-    this.at = offset - (this.#offsets[index] as number);
+    const segment = this.#segments[index] as ServedDisk['segments'][number];
+    this.window = segment.served;
+    this.at = offset - segment.offset;
     this.length = length;
     return IN_ONE;
   }
 
   nextRun(): GranuleState {
     return ASK;
-  }
-
-  /** The index of the segment that has the byte; the last one for bytes after the end. */
-  #indexOf(offset: number): number {
-    let low = 0;
-    let high = this.#offsets.length - 1;
-    while (low < high) {
-      const middle = (low + high + 1) >> 1;
-      if ((this.#offsets[middle] as number) <= offset) low = middle;
-      else high = middle - 1;
-    }
-    return low;
   }
 }
 

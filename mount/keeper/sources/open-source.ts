@@ -3,7 +3,7 @@
  */
 import { FusetapError } from '../../../drivers/errors.js';
 import type { GraphPlan } from '../../../drivers/graph/plan.js';
-import { hasThirdParty, mainFile, mainImage, type NodeSpec, simpleGraph } from '../../../drivers/graph.js';
+import { hasThirdParty, mainFile, mainImage, type NodeSpec, treeOf } from '../../../drivers/graph.js';
 import type { DiskWish } from '../../control/interface.js';
 import type { CopyWatcher } from '../../control/progress.js';
 import { endsShown } from '../../images/refuse-foreign.js';
@@ -20,11 +20,6 @@ export interface OpenedSource {
   readonly notes: readonly string[];
 }
 
-/** The tree that a request asks for. */
-export function wishedGraph({ disk, driver, image, options }: DiskWish): NodeSpec {
-  return disk ?? simpleGraph(driver, image, options);
-}
-
 /**
  * Opens a source. If that fails, nothing stays open or claimed.
  * @param old the source that it replaces: a file that both have stays open and claimed
@@ -37,7 +32,7 @@ export async function openSource(
   old?: VbdSource,
 ): Promise<OpenedSource> {
   const { filters, mode, raw = false, share = null, backing = 'same-directory' } = wish;
-  const graph = wishedGraph(wish);
+  const graph = treeOf(wish);
   const plan = await context.server.request<'plan'>({ op: 'plan', graph, filters }, { once: hasThirdParty(graph) });
   checkShare(plan, graph, share);
   const holdings = new Holdings();

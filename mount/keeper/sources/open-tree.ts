@@ -33,7 +33,7 @@ import type { Filling, RamImage } from '../../ram/ram-images.js';
 import type { Holdings } from '../vbds/holdings.js';
 import type { SourceFile } from '../vbds/vbd.js';
 import { type AttachContext, ownBus } from './attach-context.js';
-import { graphRef } from './graph-ref.js';
+import { graphRef, type HeldTree } from './graph-ref.js';
 import { type Added, addNamedFile } from './named-files.js';
 import { joinOrFill, recopy, type SharedTree } from './shared-memory.js';
 
@@ -52,12 +52,8 @@ export interface TreeWish {
   readonly old?: Holdings | undefined;
 }
 
-/** A tree with what is open for it, by paths. */
-export interface OpenedTree {
-  /** with the files that images name */
-  readonly graph: NodeSpec;
-  readonly files: ReadonlyMap<string, SourceFile>;
-  readonly memories: ReadonlyMap<string, RamImage>;
+/** A tree, with the files that images name, and what is open for it. */
+export interface OpenedTree extends HeldTree {
   /** remarks for the user, one line each */
   readonly notes: readonly string[];
 }

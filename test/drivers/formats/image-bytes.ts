@@ -12,6 +12,11 @@ const MOST_READ_BYTES = 1 << 20;
 /** no image of these tests has so many blocks that a parser needs more reads */
 const MOST_READS = 10_000;
 
+/** What a driver over these bytes is opened with. */
+export function contextOver(bytes: Buffer) {
+  return { files: {}, disks: { file: diskOf(bytes) }, memory: null, state: null, readOnly: false, options: {} };
+}
+
 /** A disk of bytes that claims to be one segment, as a file is. */
 export function diskOf(bytes: Buffer, fd = 7): Disk {
   let reads = 0;

@@ -3,7 +3,7 @@ import t from 'tap';
 import { readStaticVdi } from '../../../drivers/vdi/header.js';
 import vdi from '../../../drivers/vdi/index.js';
 import { type VdiFields, vdiHead } from '../images/vdi.js';
-import { diskOf, mutated, randomImage, refusesOrServes, seed } from './image-bytes.js';
+import { contextOver, diskOf, mutated, randomImage, refusesOrServes, seed } from './image-bytes.js';
 
 const BLOCK = 4096;
 const SIZE = 3 * BLOCK - 100;
@@ -64,15 +64,7 @@ t.test('each fault has its line', async (t) => {
 t.test(`hostile images (FUSETAP_TEST_SEED=${seed})`, async (t) => {
   let served = 0;
   const check = async (bytes: Buffer): Promise<void> => {
-    const context = {
-      files: {},
-      disks: { file: diskOf(bytes) },
-      memory: null,
-      state: null,
-      readOnly: false,
-      options: {},
-    };
-    if (await refusesOrServes(() => vdi.open(context), new Map([[7, bytes.length]]))) served += 1;
+    if (await refusesOrServes(() => vdi.open(contextOver(bytes)), new Map([[7, bytes.length]]))) served += 1;
   };
   const places = [72, 76, 340, 344, 360, 368, 372, 376, 380, 384, 512, 516];
   await fc.assert(fc.asyncProperty(mutated(image(), places), check), { seed, numRuns: 1500 });

@@ -3,7 +3,7 @@ import t from 'tap';
 import { readFixedVhd } from '../../../drivers/vhd/footer.js';
 import vhd from '../../../drivers/vhd/index.js';
 import { type FooterFields, vhdFooter } from '../images/vhd.js';
-import { diskOf, mutated, randomImage, refusesOrServes, seed } from './image-bytes.js';
+import { contextOver, diskOf, mutated, randomImage, refusesOrServes, seed } from './image-bytes.js';
 
 const DATA = 4096;
 
@@ -51,15 +51,7 @@ t.test('each fault has its line', async (t) => {
 t.test(`hostile images (FUSETAP_TEST_SEED=${seed})`, async (t) => {
   let served = 0;
   const check = async (bytes: Buffer): Promise<void> => {
-    const context = {
-      files: {},
-      disks: { file: diskOf(bytes) },
-      memory: null,
-      state: null,
-      readOnly: false,
-      options: {},
-    };
-    if (await refusesOrServes(() => vhd.open(context), new Map([[7, bytes.length]]))) served += 1;
+    if (await refusesOrServes(() => vhd.open(contextOver(bytes)), new Map([[7, bytes.length]]))) served += 1;
   };
   const valid = image({ bytes: 512 });
   // with a right checksum after the change of another field, else few get past it
