@@ -14,10 +14,12 @@ export class Barrier {
   /** Resolves when all that was written before the call is durable. */
   async pass(): Promise<void> {
     if (this.#running === null) return await this.#run();
-    this.#next ??= this.#running.catch(() => {}).then(() => {
-      this.#next = null;
-      return this.#run();
-    });
+    this.#next ??= this.#running
+      .catch(() => {})
+      .then(() => {
+        this.#next = null;
+        return this.#run();
+      });
     await this.#next;
   }
 
