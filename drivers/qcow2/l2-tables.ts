@@ -57,7 +57,11 @@ export class L2Tables {
   readonly #tables = new Map<number, L2Table>();
   readonly #loading = new Map<number, Promise<L2Table | null>>();
 
-  private constructor(image: Disk, header: Header, { place, l1, judge }: { place: L1Place; l1: Buffer; judge: JudgeTable }) {
+  private constructor(
+    image: Disk,
+    header: Header,
+    { place, l1, judge }: { place: L1Place; l1: Buffer; judge: JudgeTable },
+  ) {
     this.shape = header;
     this.entries = l2Entries(header);
     this.entryBytes = l2EntryBytes(header);
@@ -176,7 +180,8 @@ export class L2Tables {
     const from = (first % this.entries) * this.entryBytes;
     const to = from + count * this.entryBytes;
     const { changed } = table;
-    table.changed = changed === null ? { from, to } : { from: Math.min(changed.from, from), to: Math.max(changed.to, to) };
+    table.changed =
+      changed === null ? { from, to } : { from: Math.min(changed.from, from), to: Math.max(changed.to, to) };
     table.writers += 1;
     try {
       await this.#written(table);
@@ -211,7 +216,8 @@ export class L2Tables {
   }
 
   #write(table: L2Table): Promise<void> {
-    if (table.failed) return Promise.reject(new FusetapError('FAILED', 'a write to an L2 table failed', { errno: EIO }));
+    if (table.failed)
+      return Promise.reject(new FusetapError('FAILED', 'a write to an L2 table failed', { errno: EIO }));
     const { from, to } = table.changed as { from: number; to: number };
     table.changed = null;
     // a copy: entries may change while it is being written, and must not be written before their time

@@ -184,8 +184,10 @@ export class Refcounts {
     }
     const place = this.#blockPlace(index);
     if (place === 0) return null;
-    const isInside = place + this.#clusterBytes <= Math.ceil(this.#image.size / this.#clusterBytes) * this.#clusterBytes;
-    if (place % this.#clusterBytes !== 0 || !isInside) throw broken(FORMAT, 'an entry of its refcount table is not valid');
+    const isInside =
+      place + this.#clusterBytes <= Math.ceil(this.#image.size / this.#clusterBytes) * this.#clusterBytes;
+    if (place % this.#clusterBytes !== 0 || !isInside)
+      throw broken(FORMAT, 'an entry of its refcount table is not valid');
     const bytes = Buffer.alloc(this.#clusterBytes);
     (await readUpTo(this.#image, place, bytes.length)).copy(bytes);
     // another call may have read it meanwhile
