@@ -275,13 +275,18 @@ export class DiskMap {
     if (count > 0) this.#store.setSlices(first, count, state, file);
   }
 
-  /** Threads ask for these granules: asks the driver what it knows of slices of which the map knows nothing. */
-  learn(first: number, count: number): void {
-    if (this.#servers.size === 0) return;
+  /**
+   * Threads ask for these granules: asks the driver what it knows of slices of which the map knows nothing.
+   * @returns the slices that have a slot since this call
+   */
+  learn(first: number, count: number): number[] {
+    const learned: number[] = [];
+    if (this.#servers.size === 0) return learned;
     for (const { slice } of this.#partsOf(first, first + count)) {
       if (this.#slots.has(slice) || !this.#store.isUnknown(slice)) continue;
-      if (!this.#askSlice(slice)) this.#takeSlot(slice);
+      if (!this.#askSlice(slice) && this.#takeSlot(slice) !== null) learned.push(slice);
     }
+    return learned;
   }
 
   /**

@@ -16,6 +16,9 @@ import type { Session } from './session.js';
 /** the most places that are remembered as zeros */
 const MOST_ZEROED = 65_536;
 
+/** a time before the first flush */
+const BEFORE_ALL = -1;
+
 /** A place for guest clusters that follow one another. */
 export interface Place {
   readonly place: number;
@@ -157,6 +160,13 @@ export class Owned {
     if (this.#zeroed.size < MOST_ZEROED) this.#zeroed.set(place, this.#parts.barrier.now);
   }
 
+  /** What keeps no data at a place is zeros, also after a power cut. */
+  staysZeros({ place, count }: Place): void {
+    for (let i = 0; i < count; i++) {
+      if (this.#zeroed.size < MOST_ZEROED) this.#zeroed.set(place + i * this.#clusterBytes, BEFORE_ALL);
+    }
+  }
+
   /** What a place has that keeps no data for a cluster is not known any more. */
   becomesUnknown(place: number): void {
     this.#zeroed.delete(place);
@@ -207,9 +217,9 @@ export class Owned {
   }
 
   #stop(why: string): FusetapError {
-    const { code, message, hint } = broken(FORMAT, `${why}; nothing is written to it any more`);
+    const { code, message } = broken(FORMAT, `${why}; nothing is written to it any more`);
     this.#stopped = new FusetapError(code, message, {
-      hint: hint === undefined ? 'detach, then repair it: qemu-img check -r all IMAGE' : `detach, then repair it: qemu-img check -r all IMAGE`,
+      hint: 'detach, then repair it: qemu-img check -r all IMAGE',
       errno: constants.errno.EIO,
     });
     // the next program that opens it must know

@@ -60,6 +60,20 @@ export class Qcow2Map {
     for (const part of found) this.#tellIfUnknown(part);
   }
 
+  /** Tells where a range is now, whole granules of it, after a write. Old places stay as they are. */
+  moved(offset: number, length: number): void {
+    for (const part of this.#reader.finder.peek(offset, length)) {
+      const { first, count } = this.#whole(part);
+      const entry = this.entryOf(part) ?? UNKNOWN;
+      if (count > 0) this.map.setRun(first, count, entry);
+    }
+  }
+
+  /** The granules of a range that begins and ends at granules. */
+  granulesOf(offset: number, length: number): { first: number; count: number } {
+    return this.#whole({ offset, length });
+  }
+
   #tellIfUnknown(part: Found): void {
     const { first, count } = this.#whole(part);
     if (count <= 0 || this.map.entry(first).state !== ASK) return;
@@ -158,4 +172,5 @@ export class Qcow2Map {
   }
 }
 
+const UNKNOWN: GranuleEntry = { state: ASK, file: 0, place: 0 };
 const ALL_ZEROS: GranuleEntry = { state: ZEROS, file: 0, place: 0 };

@@ -30,6 +30,8 @@ export interface WriterParts {
   readonly barrier: Barrier;
   /** the image, or its data file */
   readonly data: Disk;
+  /** the data file has the bytes of the disk, and others read it without the tables */
+  readonly isRawData: boolean;
   readonly map: Qcow2Map | null;
 }
 
@@ -102,8 +104,7 @@ export class Writer {
       return await this.#writeTo(place, cut((first + 1) * this.#clusterBytes));
     }
     let count = 1;
-    const isSame = (next: ClusterEntry): boolean => !isKept(next) && !this.#isInPlace(next, 0, 0);
-    while (count < clusters && isSame(tables.entry(table, first + count))) count++;
+    while (count < clusters && !isKept(tables.entry(table, first + count))) count++;
     return await this.#allocateFor(cut((first + count) * this.#clusterBytes), count);
   }
 
@@ -145,16 +146,19 @@ export class Writer {
     const end = part.at + part.bytes.byteLength;
     const tail = this.#endOf(olds.at(-1) as ClusterEntry, end);
     try {
-      const rests = [await this.#rest(head, part.at), await this.#rest(end, tail)];
-      const written = [part, ...rests.filter((rest) => rest.bytes.byteLength > 0 && (rest.isOld || !place.isZeros))];
+      const both = [await this.#rest(head, part.at), await this.#rest(end, tail)];
+      const rests = both.filter(({ bytes, isOld }) => bytes.byteLength > 0 && (isOld || !place.isZeros));
       const start = first * this.#clusterBytes;
-      await allDone(written.map(async ({ at, bytes }) => data.write(bytes, place.place + at - start)));
-      if (!place.isZeros || rests.some(({ isOld }) => isOld)) await barrier.pass();
+      const writes = [part, ...rests].map(async ({ at, bytes }) => data.write(bytes, place.place + at - start));
+      await allDone(writes);
+      if (rests.length > 0) await barrier.pass();
     } catch (error) {
       await undo();
       throw error;
     }
-    owned.becomesUnknown(place.place);
+    // with subclusters, the rest of the place keeps no data, and is known to be zeros
+    if (tables.shape.hasExtendedL2 && place.isZeros) owned.staysZeros(place);
+    else owned.becomesUnknown(place.place);
     try {
       await tables.change(first, place.count, (bytes) => {
         for (const [i, old] of olds.entries()) {
