@@ -196,7 +196,9 @@ export class Owned {
     if (shared === null) return;
     const { cluster, refcount } = shared;
     this.#stop(
-      cluster < 0 ? 'a refcount block cannot be read' : `cluster ${cluster} is used once, but its refcount is ${refcount}`,
+      cluster < 0
+        ? 'a refcount block cannot be read'
+        : `cluster ${cluster} is used once, but its refcount is ${refcount}`,
     );
   }
 
