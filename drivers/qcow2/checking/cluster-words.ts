@@ -1,15 +1,17 @@
 /**
- * A word of 32 bits for each cluster of an image; all are 0 at first. The memory depends on how many are set, not on the
- * size of the image: an image of a few megabytes can name clusters all over a sparse file of exabytes.
+ * A word of 32 bits for each cluster of an image; all are 0 at first. In an image of very many clusters, the memory depends
+ * on how many words are set: an image of a few megabytes can name clusters all over a sparse file of exabytes.
  *
- *      few clusters of a page are set    in a hash table
- *      more                              the page is an array
+ *      not too many clusters, so that all fit into SMALL_BYTES    pages are arrays
+ *      more, or behind the end of the image                       a page with few words: they are in a hash table
+ *                                                                 a page with more: it is an array
  */
 
 /** clusters of a page */
 export const PAGE_CLUSTERS = 1024;
 /** a page with more clusters than this becomes an array: that takes as much memory as they do in the hash table */
 const MOST_FEW = 64;
+const SMALL_BYTES = 128 << 20;
 
 export class ClusterWords {
   readonly #pages = new Map<number, Uint32Array>();
@@ -18,6 +20,13 @@ export class ClusterWords {
   /** the page used last: most references follow one another */
   #lastNumber = -1;
   #lastPage: Uint32Array | undefined;
+  /** pages below this one are arrays from the start: that is faster */
+  readonly #arrays: number;
+
+  /** @param clusters of the image; words of clusters behind them can be set, too */
+  constructor(clusters: number) {
+    this.#arrays = clusters * 4 > SMALL_BYTES ? 0 : Math.ceil(clusters / PAGE_CLUSTERS);
+  }
 
   get(cluster: number): number {
     return this.#page(cluster)?.[cluster % PAGE_CLUSTERS] ?? this.#few.get(cluster);
@@ -39,15 +48,17 @@ export class ClusterWords {
     return this.#lastPage;
   }
 
-  /** The array of a page that now has too many clusters for the hash table; undefined: it stays there. */
+  /** The array of a page that has none yet; undefined: its words stay in the hash table. */
   #pageToBe(cluster: number): Uint32Array | undefined {
-    if (this.#few.get(cluster) !== 0) return undefined;
     const number = Math.floor(cluster / PAGE_CLUSTERS);
+    const isArray = number < this.#arrays;
+    if (!isArray && this.#few.get(cluster) !== 0) return undefined;
     const count = this.#fewOnPage.get(number) + 1;
     this.#fewOnPage.set(number, count);
-    if (count <= MOST_FEW) return undefined;
+    if (!isArray && count <= MOST_FEW) return undefined;
+    const page = new Uint32Array(PAGE_CLUSTERS);
     const first = number * PAGE_CLUSTERS;
-    const page = Uint32Array.from({ length: PAGE_CLUSTERS }, (_, i) => this.#few.get(first + i));
+    if (!isArray) for (let i = 0; i < PAGE_CLUSTERS; i++) page[i] = this.#few.get(first + i);
     this.#pages.set(number, page);
     this.#lastPage = page;
     return page;

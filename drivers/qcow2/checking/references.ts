@@ -51,7 +51,7 @@ export interface ReferenceOptions {
 }
 
 export class References {
-  readonly words = new ClusterWords();
+  readonly words: ClusterWords;
   /** clusters of data that are behind the end of the image: they read as zeros */
   beyondEnd = 0;
   /** the first cluster behind all that are referred to */
@@ -63,6 +63,7 @@ export class References {
   constructor(options: ReferenceOptions) {
     this.#options = options;
     this.imageClusters = Math.ceil(options.imageBytes / options.clusterBytes);
+    this.words = new ClusterWords(this.imageClusters);
   }
 
   /**

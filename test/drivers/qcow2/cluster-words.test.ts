@@ -12,8 +12,10 @@ t.test(`words are kept, whatever the clusters (FUSETAP_TEST_SEED=${seed})`, asyn
     fc.maxSafeNat().map((n) => Math.floor(n / 512)),
   );
   const change = fc.tuple(cluster, fc.integer({ min: 1, max: 2 ** 32 - 1 }));
-  const property = fc.property(fc.array(change, { maxLength: 3000, size: 'max' }), (changes) => {
-    const words = new ClusterWords();
+  const changed = fc.array(change, { maxLength: 3000, size: 'max' });
+  const clusters = fc.constantFrom(1, 2 * PAGE_CLUSTERS, 2 ** 44);
+  const property = fc.property(changed, clusters, (changes, count) => {
+    const words = new ClusterWords(count);
     const model = new Map<number, number>();
     for (const [at, word] of changes) {
       words.set(at, word);
@@ -34,7 +36,7 @@ t.test(`words are kept, whatever the clusters (FUSETAP_TEST_SEED=${seed})`, asyn
 });
 
 t.test('a full page is set and read in order', async (t) => {
-  const words = new ClusterWords();
+  const words = new ClusterWords(3 * PAGE_CLUSTERS);
   for (let i = 0; i < 5 * PAGE_CLUSTERS; i++) words.set(i, i + 1);
   t.ok(Array.from({ length: 5 * PAGE_CLUSTERS }, (_, i) => words.get(i)).every((word, i) => word === i + 1));
   t.same([...words.pages()], [0, 1, 2, 3, 4]);
@@ -43,7 +45,7 @@ t.test('a full page is set and read in order', async (t) => {
 
 t.test('memory depends on how many words are set, not on where', async (t) => {
   const before = process.memoryUsage().arrayBuffers;
-  const words = new ClusterWords();
+  const words = new ClusterWords(2 ** 44);
   const count = 200_000;
   for (let i = 0; i < count; i++) words.set(i * 2 ** 24 + (i % 977), 1);
   const bytes = process.memoryUsage().arrayBuffers - before;
