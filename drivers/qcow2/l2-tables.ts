@@ -50,30 +50,29 @@ export class L2Tables {
   readonly entryBytes: number;
   readonly #image: Disk;
   readonly #l1Place: L1Place;
-  readonly #l1: Buffer;
+  #l1 = Buffer.alloc(0);
   readonly #judge: JudgeTable;
   readonly #most: number;
   /** by L1 index; the one used last is the last */
   readonly #tables = new Map<number, L2Table>();
   readonly #loading = new Map<number, Promise<L2Table | null>>();
 
-  private constructor(image: Disk, header: Header, { place, l1, judge }: { place: L1Place; l1: Buffer; judge: JudgeTable }) {
+  /** @param l1Place the header has checked it */
+  constructor(image: Disk, header: Header, l1Place: L1Place, judge: JudgeTable = async () => {}) {
     this.shape = header;
     this.entries = l2Entries(header);
     this.entryBytes = l2EntryBytes(header);
     this.#image = image;
-    this.#l1Place = place;
-    this.#l1 = l1;
+    this.#l1Place = l1Place;
     this.#judge = judge;
     this.#most = Math.max(FEWEST_TABLES, Math.floor(MOST_BYTES / header.clusterBytes));
   }
 
-  /** Reads the L1 table. The header has checked its place. */
-  static async read(image: Disk, header: Header, place: L1Place, judge: JudgeTable): Promise<L2Tables> {
-    const l1 = Buffer.alloc(place.entries * 8);
+  /** Reads the L1 table. Must have resolved before any other call. */
+  async load(): Promise<void> {
+    this.#l1 = Buffer.alloc(this.#l1Place.entries * 8);
     // the rest is zeros: the last cluster of a file may be cut
-    (await readUpTo(image, place.offset, l1.length)).copy(l1);
-    return new L2Tables(image, header, { place, l1, judge });
+    (await readUpTo(this.#image, this.#l1Place.offset, this.#l1.length)).copy(this.#l1);
   }
 
   /** The places of all L2 tables; entries that are not valid are left out. */
@@ -176,7 +175,8 @@ export class L2Tables {
     const from = (first % this.entries) * this.entryBytes;
     const to = from + count * this.entryBytes;
     const { changed } = table;
-    table.changed = changed === null ? { from, to } : { from: Math.min(changed.from, from), to: Math.max(changed.to, to) };
+    table.changed =
+      changed === null ? { from, to } : { from: Math.min(changed.from, from), to: Math.max(changed.to, to) };
     table.writers += 1;
     try {
       await this.#written(table);
@@ -211,7 +211,8 @@ export class L2Tables {
   }
 
   #write(table: L2Table): Promise<void> {
-    if (table.failed) return Promise.reject(new FusetapError('FAILED', 'a write to an L2 table failed', { errno: EIO }));
+    if (table.failed)
+      return Promise.reject(new FusetapError('FAILED', 'a write to an L2 table failed', { errno: EIO }));
     const { from, to } = table.changed as { from: number; to: number };
     table.changed = null;
     // a copy: entries may change while it is being written, and must not be written before their time

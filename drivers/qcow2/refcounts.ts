@@ -36,8 +36,6 @@ export interface RefcountOptions {
   readonly image: Disk;
   readonly header: Header;
   readonly barrier: Barrier;
-  /** free clusters below the end of the image may be used: it was checked that nothing refers to them */
-  readonly mayReuse: boolean;
 }
 
 export class Refcounts {
@@ -46,9 +44,9 @@ export class Refcounts {
   readonly #clusterBytes: number;
   readonly #order: number;
   readonly #perBlock: number;
-  readonly #mayReuse: boolean;
-  #place: number;
-  #table: Buffer;
+  #mayReuse = false;
+  #place = 0;
+  #table: Buffer = Buffer.alloc(0);
   readonly #blocks = new Map<number, RefcountBlock>();
   readonly #blockPlaces = new Set<number>();
   #pool: Run[] = [];
@@ -58,29 +56,28 @@ export class Refcounts {
   #end = 0;
   #lastWork: Promise<void> = Promise.resolve();
 
-  private constructor({ image, header, barrier, mayReuse }: RefcountOptions, table: Buffer) {
+  constructor({ image, header, barrier }: RefcountOptions) {
     this.#image = image;
     this.#barrier = barrier;
     this.#clusterBytes = header.clusterBytes;
     this.#order = header.refcountOrder;
     this.#perBlock = refcountsPerBlock(header);
+  }
+
+  /**
+   * Reads the refcount table. Must have resolved before any other call.
+   * @param mayReuse free clusters below the end of the image may be used: it was checked that nothing refers to them
+   */
+  async load({ refcountTable: { offset, clusters } }: Header, mayReuse: boolean): Promise<void> {
     this.#mayReuse = mayReuse;
-    this.#place = header.refcountTable.offset;
-    this.#table = table;
-    for (let index = 0; index < table.length / 8; index++) {
+    this.#place = offset;
+    this.#table = Buffer.alloc(clusters * this.#clusterBytes);
+    (await readUpTo(this.#image, offset, this.#table.length)).copy(this.#table);
+    for (let index = 0; index < this.#table.length / 8; index++) {
       const place = this.#blockPlace(index);
       if (place !== 0) this.#blockPlaces.add(place);
     }
-  }
-
-  static async read(options: RefcountOptions): Promise<Refcounts> {
-    const { image, header } = options;
-    const { offset, clusters } = header.refcountTable;
-    const table = Buffer.alloc(clusters * header.clusterBytes);
-    (await readUpTo(image, offset, table.length)).copy(table);
-    const refcounts = new Refcounts(options, table);
-    await refcounts.#findEnd();
-    return refcounts;
+    await this.#findEnd();
   }
 
   /** Whether a byte of the image belongs to the refcount table or to a block. @param place of a cluster */
@@ -184,8 +181,10 @@ export class Refcounts {
     }
     const place = this.#blockPlace(index);
     if (place === 0) return null;
-    const isInside = place + this.#clusterBytes <= Math.ceil(this.#image.size / this.#clusterBytes) * this.#clusterBytes;
-    if (place % this.#clusterBytes !== 0 || !isInside) throw broken(FORMAT, 'an entry of its refcount table is not valid');
+    const isInside =
+      place + this.#clusterBytes <= Math.ceil(this.#image.size / this.#clusterBytes) * this.#clusterBytes;
+    if (place % this.#clusterBytes !== 0 || !isInside)
+      throw broken(FORMAT, 'an entry of its refcount table is not valid');
     const bytes = Buffer.alloc(this.#clusterBytes);
     (await readUpTo(this.#image, place, bytes.length)).copy(bytes);
     // another call may have read it meanwhile

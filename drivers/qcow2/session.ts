@@ -14,17 +14,21 @@ const BITS_AT = 72;
 export class Session {
   readonly #image: Disk;
   readonly #barrier: Barrier;
-  readonly #compatible: bigint;
-  #incompatible: bigint;
-  #autoclear: bigint;
+  #compatible = 0n;
+  #incompatible = 0n;
+  #autoclear = 0n;
   /** an earlier server of this session was killed: clusters may be counted that nobody uses */
-  readonly #wasKilled: boolean;
+  #wasKilled = false;
   #writing: Promise<void> | null = null;
   #allocating: Promise<void> | null = null;
 
-  constructor(image: Disk, barrier: Barrier, header: Pick<Header, 'incompatible' | 'compatible' | 'autoclear'>) {
+  constructor(image: Disk, barrier: Barrier) {
     this.#image = image;
     this.#barrier = barrier;
+  }
+
+  /** Must be called before any other call. */
+  load(header: Pick<Header, 'incompatible' | 'compatible' | 'autoclear'>): void {
     this.#compatible = header.compatible;
     this.#incompatible = header.incompatible;
     this.#autoclear = header.autoclear;
