@@ -10,8 +10,8 @@
  * because free clusters are zeros. Only copied bytes must not become zeros, hence the barrier.
  */
 import type { Disk } from '../disk.js';
-import { RangeLock } from '../map/range-lock.js';
 import type { Barrier } from './barrier.js';
+import type { ClusterLock } from './cluster-lock.js';
 import { type ClusterEntry, COPIED, putEntry } from './entries.js';
 import { SUBCLUSTERS } from './header.js';
 import type { L2Tables } from './l2-tables.js';
@@ -28,6 +28,7 @@ const NEAR_BYTES = 1 << 20;
 export interface WriterParts {
   /** of the disk */
   readonly size: number;
+  readonly lock: ClusterLock;
   readonly tables: L2Tables;
   readonly reader: Reader;
   readonly owned: Owned;
@@ -52,7 +53,6 @@ interface Rest extends Part {
 }
 
 export class Writer {
-  readonly lock = new RangeLock();
   readonly #parts: WriterParts;
   readonly #clusterBytes: number;
   /** what is copied with a write is a multiple of this */
@@ -69,10 +69,9 @@ export class Writer {
   }
 
   async write(bytes: Uint8Array, at: number): Promise<void> {
-    const first = this.#clusterOf(at);
-    const count = Math.ceil((at + bytes.byteLength) / this.#clusterBytes) - first;
-    await this.#parts.owned.begin();
-    await this.lock.run(first, count, () => this.writeLocked({ at, bytes }));
+    const { owned, lock } = this.#parts;
+    await owned.begin();
+    await lock.run(at, bytes.byteLength, () => this.writeLocked({ at, bytes }));
   }
 
   /** The caller has locked the clusters. */
@@ -150,7 +149,7 @@ export class Writer {
    * serve the next writes. They must be zeros, as their places are.
    */
   async #lockAhead(first: number, count: number): Promise<{ count: number; release(): void }> {
-    const { tables, reader, size } = this.#parts;
+    const { tables, reader, size, lock } = this.#parts;
     const start = first + count;
     const near = Math.max(1, NEAR_BYTES / this.#clusterBytes);
     // a data file may have other bytes than zeros there
@@ -165,9 +164,10 @@ export class Writer {
       tables.entry(table, cluster).kind === 'none' &&
       !tables.entry(table, cluster).hasPlace &&
       reader.isEmpty(cluster * this.#clusterBytes);
-    while (to < end && isFree(to) && this.lock.isFree(to, 1)) to++;
+    while (to < end && isFree(to) && lock.isFree(to * this.#clusterBytes, this.#clusterBytes)) to++;
     if (to === start) return { count: 0, release: () => {} };
-    return { count: to - start, ...this.lock.hold(start, to - start) };
+    const held = lock.hold(start * this.#clusterBytes, (to - start) * this.#clusterBytes);
+    return { count: to - start, release: () => held.release() };
   }
 
   /**
@@ -207,6 +207,7 @@ export class Writer {
       });
     } catch (error) {
       owned.tableFailed();
+      await map?.forget(first * this.#clusterBytes, place.count * this.#clusterBytes);
       throw error;
     }
     for (const [i, old] of olds.entries()) {
