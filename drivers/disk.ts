@@ -4,7 +4,7 @@
  * requests that are exact, inside the disk and not empty. Calls that a driver lacks are emulated here.
  */
 import { constants } from 'node:os';
-import type { Change, Disk, Extent, MapView, RawDisk, Segment, WriteOptions, ZeroOptions } from './driver.js';
+import type { Change, Disk, Extent, Growth, MapView, RawDisk, Segment, WriteOptions, ZeroOptions } from './driver.js';
 import { errnoOf, FusetapError, toFusetapError } from './errors.js';
 
 export type { Disk };
@@ -31,8 +31,8 @@ export function frontDisk(raw: RawDisk, options: { readOnly: boolean }): Disk {
 }
 
 class FrontDisk implements Disk {
-  readonly size: number;
   readonly readOnly: boolean;
+  readonly growth: Growth | undefined;
   readonly segments: readonly Segment[] | undefined;
   readonly map: MapView | undefined;
   readonly #raw: RawDisk;
@@ -42,10 +42,15 @@ class FrontDisk implements Disk {
 
   constructor(raw: RawDisk, readOnly: boolean) {
     this.#raw = raw;
-    this.size = raw.size;
     this.readOnly = readOnly;
+    this.growth = readOnly || raw.growth === undefined ? undefined : this.#guarded(raw.growth);
     this.segments = raw.segments?.map((segment) => ({ ...segment, readOnly: readOnly || segment.readOnly }));
     this.map = raw.map && { ...raw.map, readOnly };
+  }
+
+  /** `growth` changes it */
+  get size(): number {
+    return this.#raw.size;
   }
 
   async read(buffer: Uint8Array, offset: number): Promise<number> {
@@ -105,6 +110,16 @@ class FrontDisk implements Disk {
   close(): Promise<void> {
     this.#closed ??= this.#drain().then(() => this.#raw.close());
     return this.#closed;
+  }
+
+  #guarded(growth: Growth): Growth {
+    return {
+      measure: () => this.#run('measure', undefined, () => growth.measure()),
+      grow: async (size) => {
+        checkBytes('size', size);
+        await this.#run('grow', undefined, async () => growth.grow(size));
+      },
+    };
   }
 
   #drain(): Promise<void> {

@@ -91,6 +91,11 @@ export interface OpenContext<State extends Json = Json> extends Given {
   /** the value that `prepare` returned; null for a driver without `prepare` */
   readonly state: State | null;
   readonly readOnly: boolean;
+  /**
+   * `repair` ran for this node at this attach; always true if the driver has none. Every server of the vbd is told the
+   * same. False for what is read only, and if the fusetap that attached the vbd does not know `repair`.
+   */
+  readonly isRepaired: boolean;
   /** driver options of the node, by name */
   readonly options: Readonly<Record<string, string>>;
   /**
@@ -114,6 +119,9 @@ export interface PrepareContext extends Given {
 
 /** What `measure` is given. */
 export type MeasureContext = Omit<PrepareContext, 'memory' | 'progress'>;
+
+/** What `repair` is given. Everything is open for writing, except what is under roles that are only read. */
+export type RepairContext = Omit<PrepareContext, 'memory'>;
 
 export interface Driver<State extends Json = Json> {
   /** lower case, as in `aio:disk.img` */
@@ -144,6 +152,14 @@ export interface Driver<State extends Json = Json> {
    * `open` is given the returned value.
    */
   prepare?(context: PrepareContext): Promise<State>;
+  /**
+   * Runs at each attach with mode w, before `open`: finishes what a crash left behind. No other process serves the image
+   * then. What is below is repaired first. May change the image, and running it twice must do no harm.
+   * @returns remarks for the user, one sentence each
+   */
+  repair?(context: RepairContext): Promise<readonly string[]>;
+  /** Writes to the disk change the size of the file under `file`. Default: a change of its size comes from outside. */
+  readonly grows?: boolean;
   /** Runs at attach, and again each time the server is replaced. Must not change the image. */
   open(context: OpenContext<State>): Promise<RawDisk>;
 }
@@ -174,13 +190,36 @@ export interface ZeroOptions {
   readonly durable: boolean;
 }
 
+/**
+ * Makes a disk larger: for a format above it, whose image grows. The disk of a vbd itself never grows, nor does anything
+ * that shows a part of a disk.
+ */
+export interface Growth {
+  /**
+   * Takes over the current size of the file: a server before this one may have made it larger. Call it in `activate`,
+   * because such a server may still run while `open` does. The disk never becomes smaller.
+   * @returns the size of the disk now
+   */
+  measure(): Promise<number>;
+  /**
+   * Makes the disk at least `size` bytes. The new bytes read as zeros and take no space. Durable if each write is.
+   * @throws NO_SPACE
+   */
+  grow(size: number): Promise<void>;
+}
+
 /** An image that a driver has opened. Calls may overlap freely; no call waits for another. */
 export interface RawDisk {
-  /** bytes: fixed while open, above 0, at most Number.MAX_SAFE_INTEGER; need not be a multiple of a sector */
-  readonly size: number;
   /**
-   * Set if the disk is runs of open files: in order, without gaps, all of the disk. Threads then serve the disk without
-   * calling the driver, so the calls below must do only what segmentsDisk does.
+   * bytes: above 0, at most Number.MAX_SAFE_INTEGER; need not be a multiple of a sector. Fixed while open, except that
+   * `growth` makes it larger
+   */
+  readonly size: number;
+  /** set if the disk can become larger, because its file can */
+  readonly growth?: Growth;
+  /**
+   * Set if the disk is runs of open files: in order, without gaps, all of the disk as it was when it was opened. Threads
+   * then serve the disk without calling the driver, so the calls below must do only what segmentsDisk does.
    */
   readonly segments?: readonly Segment[];
   /**
@@ -234,10 +273,15 @@ export interface MapView {
  * after a write has resolved sees the written bytes (coherence rule 6).
  */
 export interface Disk {
-  /** bytes, fixed (coherence rule 7) */
+  /** bytes: fixed (coherence rule 7), except that `growth` makes it larger */
   readonly size: number;
   readonly readOnly: boolean;
-  /** set if the disk is runs of open files, so that threads can serve it; read-only if the disk is */
+  /** set if the disk can become larger; undefined if it is read-only */
+  readonly growth: Growth | undefined;
+  /**
+   * set if the disk is runs of open files, so that threads can serve it; read-only if the disk is. They have the size
+   * with which the disk was opened
+   */
   readonly segments: readonly Segment[] | undefined;
   /** set if a map tells threads where the bytes are; read-only if the disk is */
   readonly map: MapView | undefined;

@@ -46,7 +46,9 @@ export function checkDriver(value: unknown, path: string): Driver {
   else if (driver.image !== 'required' && driver.image !== 'none') {
     throw broken(`its image is ${shown(driver.image)}, not 'required' or 'none'`);
   }
-  mustBeFunctions(driver, ['open'], ['prepare', 'measure', 'needs', 'check'], broken);
+  mustBeFunctions(driver, ['open'], ['prepare', 'measure', 'needs', 'check', 'repair'], broken);
+  if (!['boolean', 'undefined'].includes(typeof driver.grows))
+    throw broken(`its grows is ${shown(driver.grows)}, not a boolean`);
   if (!['boolean', 'undefined'].includes(typeof driver.sharesMemory)) {
     throw broken(`its sharesMemory is ${shown(driver.sharesMemory)}, not a boolean`);
   }
@@ -82,6 +84,7 @@ export function checkDisk(value: unknown, driver: string): RawDisk {
     throw broken(`its size is ${shown(disk.size)}: it must be a whole number of bytes above 0`);
   }
   mustBeFunctions(disk, ['read', 'close'], ['write', 'flush', 'zero', 'extents', 'changes'], broken);
+  if (disk.growth !== undefined && !isGrowth(disk.growth)) throw broken('its growth is not {measure, grow}');
   const size = disk.size as number;
   if (disk.window !== undefined && !isWindow(disk.window, size)) {
     throw broken('its window is not {fd, start, size, kind, readOnly, durable} with the size of the disk');
@@ -93,6 +96,11 @@ export function checkDisk(value: unknown, driver: string): RawDisk {
   // drivers of earlier versions have a window in place of segments
   if (disk.window === undefined || disk.segments !== undefined) return raw;
   return wrapDisk(raw, { segments: oneSegment(disk.window as Window) });
+}
+
+function isGrowth(value: unknown): boolean {
+  const { measure, grow } = (value ?? {}) as Fields;
+  return typeof measure === 'function' && typeof grow === 'function';
 }
 
 function areSegments(value: unknown, size: number): boolean {
@@ -147,6 +155,7 @@ function withPlainErrors(driver: Driver): Driver {
     ...(driver.needs && { needs: (context) => said(async () => (await driver.needs?.(context)) ?? []) }),
     ...(driver.measure && { measure: (context) => said(async () => (await driver.measure?.(context)) ?? 0) }),
     ...(driver.prepare && { prepare: (context) => said(async () => (await driver.prepare?.(context)) ?? null) }),
+    ...(driver.repair && { repair: (context) => said(async () => (await driver.repair?.(context)) ?? []) }),
     open: (context) => said(async () => driver.open(context)),
   };
 

@@ -4,15 +4,15 @@
  */
 import type { Driver } from '../driver.js';
 import { imageWindow, ONE_FILE, requireImage } from '../image.js';
-import { windowDisk } from '../segments/window.js';
+import { wholeImageDisk } from '../segments/growing-file.js';
 
 const aio = {
   name: 'aio',
   roles: ONE_FILE,
   rawImage: true,
   async open({ files, readOnly }) {
-    const window = imageWindow(requireImage({ files }, 'aio'), { readOnly, durable: false });
-    return windowDisk(window, async () => {}); // the descriptor belongs to the process that opened the image
+    // the descriptor belongs to the process that opened the image
+    return wholeImageDisk(imageWindow(requireImage({ files }, 'aio'), { readOnly, durable: false }));
   },
 } satisfies Driver;
 

@@ -13,9 +13,13 @@ export function gated(next: RawDisk): RawDisk {
     activation ??= (async () => next.activate?.())();
     return activation;
   };
-  const { write, flush, zero, extents, changes } = next;
+  const { write, flush, zero, extents, changes, growth } = next;
   return wrapDisk(next, {
     activate: undefined,
+    growth: growth && {
+      measure: () => ready().then(() => growth.measure()),
+      grow: (size) => ready().then(() => growth.grow(size)),
+    },
     read: async (buffer, offset) => {
       await ready();
       await next.read(buffer, offset);

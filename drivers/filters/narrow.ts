@@ -1,6 +1,6 @@
 /** A range of a disk as a disk: the base of offset, sizelimit and partitions. */
-import type { RawDisk } from '../driver.js';
-import { cutSegments } from '../segments/segments.js';
+import type { MapView, RawDisk, Segment } from '../driver.js';
+import { areWhole, cutSegments } from '../segments/segments.js';
 import { wrapDisk } from './wrap-disk.js';
 
 /**
@@ -8,11 +8,11 @@ import { wrapDisk } from './wrap-disk.js';
  * @param start bytes; the range must be inside the disk
  */
 export function narrow(next: RawDisk, start: number, size: number): RawDisk {
-  const { segments, map } = next;
   return wrapDisk(next, {
     size,
-    segments: segments && cutSegments(segments, start, size),
-    map: map && { ...map, start: map.start + start },
+    growth: undefined,
+    segments: partOfSegments(next, start, size),
+    map: partOfMap(next, start, size),
     read: (buffer, offset) => next.read(buffer, start + offset),
     write: next.write && (async (buffer, offset, options) => next.write?.(buffer, start + offset, options)),
     zero: next.zero && (async (offset, length, options) => next.zero?.(start + offset, length, options)),
@@ -29,4 +29,16 @@ export function narrow(next: RawDisk, start: number, size: number): RawDisk {
         return changes.map((change) => ({ ...change, offset: change.offset - start }));
       }),
   });
+}
+
+/** Undefined if a part of the range has been added by growth: segments do not have it. */
+function partOfSegments({ segments = [] }: RawDisk, start: number, size: number): readonly Segment[] | undefined {
+  const part = cutSegments(segments, start, size);
+  return areWhole(part, size) ? part : undefined;
+}
+
+/** As partOfSegments. */
+function partOfMap({ map: view }: RawDisk, start: number, size: number): MapView | undefined {
+  if (view === undefined || view.start + start + size > view.map.table.shape.sizeBytes) return undefined;
+  return { ...view, start: view.start + start };
 }

@@ -6,11 +6,15 @@ import type { RawDisk } from '../driver.js';
  * @param changes replace members of `next`; a member that is undefined is removed
  */
 export function wrapDisk(next: RawDisk, changes: { [Key in keyof RawDisk]?: RawDisk[Key] | undefined }): RawDisk {
-  const { size, segments, map } = next;
+  const { segments, map, growth } = next;
   const wrapped: { -readonly [Key in keyof RawDisk]?: RawDisk[Key] | undefined } = {
-    size,
+    // growth changes it
+    get size() {
+      return next.size;
+    },
     segments,
     map,
+    growth,
     read: (buffer, offset) => next.read(buffer, offset),
     write: next.write && (async (buffer, offset, options) => next.write?.(buffer, offset, options)),
     flush: next.flush && (async () => next.flush?.()),
@@ -21,6 +25,8 @@ export function wrapDisk(next: RawDisk, changes: { [Key in keyof RawDisk]?: RawD
     close: () => next.close(),
     ...changes,
   };
-  const members = Object.entries(wrapped).filter(([, member]) => member !== undefined);
-  return Object.fromEntries(members) as unknown as RawDisk;
+  for (const member of Object.keys(wrapped) as (keyof RawDisk)[]) {
+    if (wrapped[member] === undefined) delete wrapped[member];
+  }
+  return wrapped as RawDisk;
 }

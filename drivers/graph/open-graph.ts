@@ -27,6 +27,8 @@ export interface OpenedGraph {
   readonly files: Readonly<Record<string, ImageFile>>;
   readonly memories: Readonly<Record<string, NodeMemory>>;
   readonly readOnly: boolean;
+  /** what is open for writing was repaired at this attach; default: false */
+  readonly isRepaired?: boolean;
   /** the optional needs whose file does not exist, by path; only for findNeeds; default: none */
   readonly absent?: readonly string[];
   /** see OpenContext; for the memory of the top */
@@ -66,8 +68,9 @@ const NOTHING: Given = { files: {}, disks: {} };
 async function openNode(driver: Driver, opened: OpenedGraph, path: string, below: Given): Promise<RawDisk> {
   const { options } = nodeAt(opened.graph, path);
   const { memory = null, state = null } = opened.memories[path] ?? {};
-  const { mayFill } = opened;
-  const context = { ...below, memory, state, readOnly: opened.readOnly, options, ...(mayFill && { mayFill }) };
+  const { mayFill, readOnly } = opened;
+  const isRepaired = driver.repair === undefined || (opened.isRepaired === true && !readOnly);
+  const context = { ...below, memory, state, readOnly, isRepaired, options, ...(mayFill && { mayFill }) };
   const raw = checkDisk(await said(driver, opened, path, () => driver.open(context)), driver.name);
   return raw.activate === undefined ? raw : gated(raw);
 }
@@ -98,7 +101,7 @@ async function openBelow(driver: Driver, opened: OpenedGraph, path: string): Pro
 }
 
 function openFile(file: ImageFile, readOnly: boolean): Promise<RawDisk> {
-  return aio.open({ files: { file }, disks: {}, memory: null, state: null, readOnly, options: {} });
+  return aio.open({ files: { file }, disks: {}, memory: null, state: null, readOnly, isRepaired: true, options: {} });
 }
 
 function fileAt({ files }: OpenedGraph, path: string): ImageFile {

@@ -16,7 +16,7 @@ const fdatasyncAsync = promisify(fdatasync);
 const fsyncAsync = promisify(fsync);
 
 /** lseek(2) runs on the event loop, so the extents of a fragmented image are returned in parts */
-const EXTENTS_PER_CALL = 256;
+export const EXTENTS_PER_CALL = 256;
 
 /**
  * The disk of a window. It does not own the descriptor: `close` frees what the caller allocated, often nothing.
@@ -104,7 +104,7 @@ function endOfRun(window: Window, offset: number, hole: boolean): number {
   throw new SystemCallError('lseek', -n);
 }
 
-function imageShrank(operation: string, offset: number): FusetapError {
+export function imageShrank(operation: string, offset: number): FusetapError {
   return new FusetapError('FAILED', `${operation} at byte ${offset}: the image has shrunk and ends before it`, {
     errno: E.EIO,
     operation,

@@ -4,15 +4,15 @@
  */
 import type { Driver } from '../driver.js';
 import { imageWindow, ONE_FILE, requireImage } from '../image.js';
-import { windowDisk } from '../segments/window.js';
+import { wholeImageDisk } from '../segments/growing-file.js';
 
 const sync = {
   name: 'sync',
   roles: ONE_FILE,
   rawImage: true,
   async open({ files, readOnly }) {
-    const window = imageWindow(requireImage({ files }, 'sync'), { readOnly, durable: true });
-    return windowDisk(window, async () => {}); // the descriptor belongs to the process that opened the image
+    // the descriptor belongs to the process that opened the image
+    return wholeImageDisk(imageWindow(requireImage({ files }, 'sync'), { readOnly, durable: true }));
   },
 } satisfies Driver;
 

@@ -33,8 +33,10 @@ export function driverFactory(anyDriver: AnyDriver, factoryOptions: FactoryOptio
     };
     try {
       const prepared = { ...(await givenFor(driver, made.image)), options };
+      const work = { path: made.image.path, signal: new AbortController().signal, progress: () => {} };
+      if (!request.readOnly) await driver.repair?.({ ...prepared, ...work });
       const state = memory ? await prepare(driver, { ...prepared, memory, path: made.image.path }) : null;
-      const context: OpenContext = { ...prepared, memory, state, readOnly: request.readOnly };
+      const context: OpenContext = { ...prepared, memory, state, readOnly: request.readOnly, isRepaired: true };
       const reopen = async () => wrap(await driver.open(context));
       return { raw: await reopen(), reopen, shrink: (size) => made.file.truncate(size), dispose };
     } catch (error) {
@@ -53,7 +55,15 @@ async function givenFor({ roles }: Driver, image: ImageFile): Promise<Given> {
 
 /** An image as the read-only disk that a driver is given for it. */
 export async function asDisk(image: ImageFile): Promise<Disk> {
-  const context = { files: { file: image }, disks: {}, memory: null, state: null, readOnly: true, options: {} };
+  const context = {
+    files: { file: image },
+    disks: {},
+    memory: null,
+    state: null,
+    readOnly: true,
+    isRepaired: true,
+    options: {},
+  };
   return frontDisk(await aio.open(context), { readOnly: true });
 }
 

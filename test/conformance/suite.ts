@@ -10,6 +10,7 @@ import type { RawDisk } from '../../drivers/driver.js';
 import { concurrencyTests } from './concurrency.js';
 import { edgeTests } from './edges.js';
 import { extentTests } from './extents.js';
+import { growthTests } from './growth.js';
 import { largeTests } from './large.js';
 import { lifecycleTests } from './lifecycle.js';
 import type { Piece } from './pattern.js';
@@ -51,6 +52,8 @@ export interface DiskAbilities {
   readonly holes: boolean;
   /** the factory can shrink the image of an open disk */
   readonly shrink: boolean;
+  /** the disk can become larger: it has `growth`; default: false */
+  readonly growth?: boolean;
 }
 
 export interface SuiteOptions {
@@ -64,6 +67,6 @@ export interface SuiteOptions {
 
 /** Registers the tests of the suite. Set FUSETAP_TEST_SEED to repeat a failed random test. */
 export function diskSuite(options: SuiteOptions): void {
-  for (const group of [randomTests, edgeTests, extentTests, lifecycleTests, concurrencyTests, largeTests])
+  for (const group of [randomTests, edgeTests, extentTests, lifecycleTests, concurrencyTests, growthTests, largeTests])
     group(options);
 }

@@ -26,7 +26,7 @@ const factory: DiskFactory = async ({ size, pieces, readOnly }) => {
     await file.truncate(length);
     await file.close();
   }
-  const context = { image: null, memory: null, state: null, options: { parts: parts.join(':') } };
+  const context = { image: null, memory: null, state: null, isRepaired: true, options: { parts: parts.join(':') } };
   const whole = await concat.open({ ...context, readOnly: false });
   for (const piece of pieces) await whole.write?.(pieceBytes(piece), piece.offset, { durable: false });
   await whole.close();
@@ -53,7 +53,7 @@ const xorFactory: DiskFactory = async ({ size, pieces, readOnly }) => {
   const made = await open(join(holder, 'disk.img'), 'w+');
   await made.write(Buffer.alloc(size, XOR_KEY), 0, size, 0);
   const file = { path: join(holder, 'disk.img'), sizeBytes: size, kind: 'file' } as const;
-  const context = { memory: null, state: null, options: {} };
+  const context = { memory: null, state: null, isRepaired: true, options: {} };
   const whole = await xor.open({ ...context, image: { ...file, fd: made.fd }, readOnly: false });
   for (const piece of pieces) await whole.write?.(pieceBytes(piece), piece.offset, { durable: false });
   await made.close();
@@ -142,7 +142,7 @@ t.test('the driver of the page is what the contract asks for, in about 30 lines'
     .filter((line) => line.trim() !== '').length;
   t.ok(lines <= 42, `${lines} lines`);
   const driver = await loadThirdParty(path);
-  const context = { files: {}, disks: {}, memory: null, state: null, readOnly: false, options: {} };
+  const context = { files: {}, disks: {}, memory: null, state: null, readOnly: false, isRepaired: true, options: {} };
   await t.rejects(driver.open(context), { code: 'USAGE', hint: /parts=/ });
   await t.rejects(driver.open({ ...context, options: { parts: '/nowhere' } }), { code: 'NOT_FOUND' });
 });

@@ -48,6 +48,7 @@ for (const [served, wrap] of [
       memory: null,
       state: null,
       readOnly: false,
+      isRepaired: true,
       options: {},
     });
     const disk = frontDisk(wrap(raw), { readOnly: false });
@@ -81,7 +82,9 @@ t.test('a copy of a block device in memory', { skip }, async (t) => {
   const { signal } = new AbortController();
   const given = { files: {}, disks: { file: await asDisk(image) }, options: {} };
   const state = await ram.prepare({ ...given, memory, path: image.path, signal, progress: () => {} });
-  const disk = frontDisk(await ram.open({ ...given, memory, state, readOnly: false }), { readOnly: false });
+  const disk = frontDisk(await ram.open({ ...given, memory, state, readOnly: false, isRepaired: true }), {
+    readOnly: false,
+  });
   t.ok((await content(disk)).equals(patternBytes(0, SIZE, 1)));
   await disk.close();
 });

@@ -48,9 +48,12 @@ t.test('the image is never written, and its later changes are not seen', async (
   const { image, file } = await newImage(t, 10_000, [{ offset: 0, length: 10_000, seed: 1 }]);
   const memory = newMemory(t);
   const state = await prepareRam(image, memory);
-  const disk = frontDisk(await ram.open({ ...NOTHING, memory, state, readOnly: false, options: {} }), {
-    readOnly: false,
-  });
+  const disk = frontDisk(
+    await ram.open({ ...NOTHING, memory, state, readOnly: false, isRepaired: true, options: {} }),
+    {
+      readOnly: false,
+    },
+  );
   await disk.write(patternBytes(0, 5000, 2), 0);
   const below = Buffer.alloc(10_000);
   await file.read(below, 0, 10_000, 0);
@@ -69,7 +72,7 @@ t.test('all vbds of one memory are one disk', async (t) => {
   const { image } = await newImage(t, 10_000);
   const memory = newMemory(t);
   const state = await prepareRam(image, memory);
-  const context = { ...NOTHING, memory, state, readOnly: false, options: {} };
+  const context = { ...NOTHING, memory, state, readOnly: false, isRepaired: true, options: {} };
   const one = frontDisk(await ram.open(context), { readOnly: false });
   const other = frontDisk(await ram.open({ ...context, readOnly: true }), { readOnly: true });
   await one.write(patternBytes(77, 500, 4), 77);
@@ -167,7 +170,7 @@ t.test('prepare needs an image, open needs what prepare made', async (t) => {
   const memory = newMemory(t);
   const copy = { ...NOTHING, memory, path: '', signal, options: {}, progress: () => {} };
   await t.rejects(async () => await ram.prepare(copy), { code: 'USAGE' });
-  const context = { ...NOTHING, readOnly: false, options: {} };
+  const context = { ...NOTHING, readOnly: false, isRepaired: true, options: {} };
   await t.rejects(ram.open({ ...context, memory: null, state: null }), { code: 'FAILED' });
   await t.rejects(ram.open({ ...context, memory, state: { sizeBytes: 5 } }), {
     code: 'FAILED',

@@ -12,7 +12,7 @@ import { bySyncCalls } from '../conformance/sync-calls.js';
 
 const abilities = { maxSizeBytes: 2 ** 42, holes: true, shrink: true };
 
-diskSuite({ name: 'sync', test: t, factory: driverFactory(sync), abilities });
+diskSuite({ name: 'sync', test: t, factory: driverFactory(sync), abilities: { ...abilities, growth: true } });
 diskSuite({ name: 'sync in a thread', test: t, factory: driverFactory(sync, { wrap: bySyncCalls }), abilities });
 
 // ext4 gives a written hole its place on the device when it writes it out: until then filefrag says delalloc
@@ -36,7 +36,15 @@ for (const [served, wrap] of [
 
 async function isWrittenOut(driver: Driver, wrap: (raw: RawDisk) => RawDisk, durable: boolean): Promise<boolean> {
   const made = await makeImage({ size: 1 << 20, pieces: [], readOnly: false });
-  const context = { files: { file: made.image }, disks: {}, memory: null, state: null, readOnly: false, options: {} };
+  const context = {
+    files: { file: made.image },
+    disks: {},
+    memory: null,
+    state: null,
+    readOnly: false,
+    isRepaired: true,
+    options: {},
+  };
   const disk = frontDisk(wrap(await driver.open(context)), { readOnly: false });
   await disk.write(Buffer.alloc(8192, 1), 65_536, { durable });
   const report = execFileSync('filefrag', ['-v', made.image.path], { encoding: 'utf8' });

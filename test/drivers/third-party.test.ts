@@ -8,7 +8,7 @@ import { withFilters } from '../../drivers/filters/with-filters.js';
 import { loadDriver } from '../../drivers/registry.js';
 import { checkDisk, checkDriver } from '../../drivers/third-party.js';
 
-const CONTEXT = { files: {}, disks: {}, memory: null, state: null, readOnly: false, options: {} };
+const CONTEXT = { files: {}, disks: {}, memory: null, state: null, readOnly: false, isRepaired: true, options: {} };
 
 async function driverFile(t: Test, text: string, name = 'mine.mjs'): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), 'driver-'));

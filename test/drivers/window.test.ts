@@ -56,7 +56,13 @@ diskSuite({ name: 'part of a file in a thread', test: t, factory: partFactory(by
 
 const directory = existsSync('/dev/shm') ? '/dev/shm' : tmpdir();
 const tmpfs = { maxSizeBytes: 2 ** 42, holes: true, shrink: true };
-diskSuite({ name: 'tmpfs', test: t, factory: driverFactory(aio, { directory }), abilities: tmpfs, runs: 4 });
+diskSuite({
+  name: 'tmpfs',
+  test: t,
+  factory: driverFactory(aio, { directory }),
+  abilities: { ...tmpfs, growth: true },
+  runs: 4,
+});
 diskSuite({
   name: 'tmpfs in a thread',
   test: t,

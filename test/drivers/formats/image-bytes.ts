@@ -14,7 +14,15 @@ const MOST_READS = 10_000;
 
 /** What a driver over these bytes is opened with. */
 export function contextOver(bytes: Buffer) {
-  return { files: {}, disks: { file: diskOf(bytes) }, memory: null, state: null, readOnly: false, options: {} };
+  return {
+    files: {},
+    disks: { file: diskOf(bytes) },
+    memory: null,
+    state: null,
+    readOnly: false,
+    isRepaired: true,
+    options: {},
+  };
 }
 
 /** A disk of bytes that claims to be one segment, as a file is. */

@@ -145,7 +145,7 @@ t.test('records of a pax header', async (t) => {
   }
 });
 
-const context = { files: {}, memory: null, state: null, readOnly: false };
+const context = { files: {}, memory: null, state: null, readOnly: false, isRepaired: true };
 const openTar = (image: Disk, options: Readonly<Record<string, string>> = {}) =>
   tar.open({ ...context, disks: { file: image }, options });
 

@@ -90,7 +90,7 @@ t.test('what breaks the rules is refused', async (t) => {
   }
 });
 
-const context = { memory: null, state: null, readOnly: false, options: {}, files: {} };
+const context = { memory: null, state: null, readOnly: false, isRepaired: true, options: {}, files: {} };
 const needsOf = (bytes: Buffer) =>
   vmdk.needs({ files: {}, disks: { file: diskOf(bytes) }, options: {}, name: 'a.vmdk', absent: [] });
 

@@ -109,7 +109,7 @@ export async function prepareOver(base: Disk, fd: number): Promise<SnapshotState
 }
 
 export function contextOver(base: Disk, fd: number, state: SnapshotState): OpenContext<SnapshotState> {
-  return { files: {}, disks: { file: base }, memory: { fd }, state, readOnly: false, options: {} };
+  return { files: {}, disks: { file: base }, memory: { fd }, state, readOnly: false, isRepaired: true, options: {} };
 }
 
 /** Snapshots over a base that has the bytes of the request. */
