@@ -4,8 +4,20 @@
  * requests that are exact, inside the disk and not empty. Calls that a driver lacks are emulated here.
  */
 import { constants } from 'node:os';
-import type { Change, Disk, Extent, Growth, MapView, RawDisk, Segment, WriteOptions, ZeroOptions } from './driver.js';
+import type {
+  Change,
+  Disk,
+  Extent,
+  Growth,
+  MapView,
+  Places,
+  RawDisk,
+  Segment,
+  WriteOptions,
+  ZeroOptions,
+} from './driver.js';
 import { errnoOf, FusetapError, toFusetapError } from './errors.js';
+import { placesOf } from './map/places.js';
 
 export type { Disk };
 
@@ -35,6 +47,7 @@ class FrontDisk implements Disk {
   readonly growth: Growth | undefined;
   readonly segments: readonly Segment[] | undefined;
   readonly map: MapView | undefined;
+  readonly places: Places | undefined;
   readonly #raw: RawDisk;
   #underWay = 0;
   #closed: Promise<void> | undefined;
@@ -46,6 +59,7 @@ class FrontDisk implements Disk {
     this.growth = readOnly || raw.growth === undefined ? undefined : this.#guarded(raw.growth);
     this.segments = raw.segments?.map((segment) => ({ ...segment, readOnly: readOnly || segment.readOnly }));
     this.map = raw.map && { ...raw.map, readOnly };
+    this.places = placesOf(raw);
   }
 
   /** `growth` changes it */

@@ -8,10 +8,10 @@
  * come while the disk is open. It is given calls that write only if it was opened for writing.
  */
 
-import type { DiskMap } from './map/disk-map.js';
+import type { DiskMap, MapFile } from './map/disk-map.js';
 import type { Segment, Window } from './segments/segment.js';
 
-export type { Segment, Window };
+export type { MapFile, Segment, Window };
 
 /** A JSON value. The state that `prepare` returns has this type, because another process keeps it. */
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
@@ -227,6 +227,8 @@ export interface RawDisk {
    * they find out. A disk has segments or a map, not both.
    */
   readonly map?: MapView;
+  /** Set if a driver above can let threads read this disk, although it has no segments: it is made of other files. */
+  readonly places?: Places;
   /**
    * Fills the whole buffer from `offset`, or throws. If the image has shrunk, it must throw (EIO), not return zeros.
    */
@@ -257,6 +259,24 @@ export interface RawDisk {
   close(): Promise<void>;
 }
 
+/** Where the bytes of a disk that is only read lie. They stay there while it is open. */
+export interface Places {
+  /** the files that `locate` names by their index */
+  readonly files: readonly MapFile[];
+  /** Describes the range in order and without gaps; may describe less of it, but at least its first byte. */
+  locate(offset: number, length: number): Promise<readonly Place[]>;
+}
+
+export interface Place {
+  readonly offset: number;
+  readonly length: number;
+  /** `unknown`: only `read` of the disk finds the bytes, for example because they are compressed */
+  readonly state: 'zeros' | 'data' | 'unknown';
+  /** of `data`: the index of the file, and the first byte there, before its `delta` is added */
+  readonly file: number;
+  readonly place: number;
+}
+
 /** A disk that is a part of a mapped disk: its byte 0 is the byte `start` of the map. */
 export interface MapView {
   readonly map: DiskMap;
@@ -285,6 +305,8 @@ export interface Disk {
   readonly segments: readonly Segment[] | undefined;
   /** set if a map tells threads where the bytes are; read-only if the disk is */
   readonly map: MapView | undefined;
+  /** where its bytes lie, for the map of a driver above; undefined if it cannot tell */
+  readonly places: Places | undefined;
   /**
    * Resolves to the count of bytes read: the whole range, except that it is cut at the end of the disk (0 beyond it).
    */

@@ -10,6 +10,12 @@ export function quoted(value: string): string {
   return `'${escapeControls(characters.slice(0, QUOTED_LENGTH).join(''))}${isCut ? '…' : ''}'`;
 }
 
+/** Values in quotes. @param count how many there are, if `values` has only the first of them */
+export function quotedList(values: readonly string[], count: number = values.length): string {
+  const more = count > values.length ? ` and ${count - values.length} more` : '';
+  return `${values.map(quoted).join(', ')}${more}`;
+}
+
 /** The name of a file or program: unchanged if it is plain, else in quotes. Never cut, because users retype hints. */
 export function named(name: string): string {
   const visible = escapeControls(name);

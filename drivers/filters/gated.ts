@@ -13,12 +13,16 @@ export function gated(next: RawDisk): RawDisk {
     activation ??= (async () => next.activate?.())();
     return activation;
   };
-  const { write, flush, zero, extents, changes, growth } = next;
+  const { write, flush, zero, extents, changes, growth, places } = next;
   return wrapDisk(next, {
     activate: undefined,
     growth: growth && {
       measure: () => ready().then(() => growth.measure()),
       grow: (size) => ready().then(() => growth.grow(size)),
+    },
+    places: places && {
+      files: places.files,
+      locate: (offset, length) => ready().then(() => places.locate(offset, length)),
     },
     read: async (buffer, offset) => {
       await ready();

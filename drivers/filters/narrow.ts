@@ -11,6 +11,7 @@ export function narrow(next: RawDisk, start: number, size: number): RawDisk {
   return wrapDisk(next, {
     size,
     growth: undefined,
+    places: undefined,
     segments: partOfSegments(next, start, size),
     map: partOfMap(next, start, size),
     read: (buffer, offset) => next.read(buffer, start + offset),

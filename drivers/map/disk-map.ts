@@ -4,11 +4,11 @@
  *
  *      request for an unknown granule ──► driver.read or driver.write ──► `set`         next time a thread serves it
  *      a granule moves, is zeroed or freed:   `withdraw` ──► change the disk ──► `restore`, `set`
+ *      a granule moves, its old place stays:  change the disk ──► `set` or `replace`, without a wait
  *
- * A place in a file must not be used for anything else, punched or freed before `withdraw` has resolved. If the old place
- * stays as it is, as the base below a copy does, and the new place is the same number (in another file), `set` alone is
- * enough: a read that began earlier may see the old bytes. For another number it is not: a thread could see the old file
- * with the new place.
+ * A place in a file must not be used for anything else, punched or freed before `withdraw` has resolved, and threads may
+ * write to a WRITABLE place until then. A place that is DATA and stays as it is, as that in the base below a copy, needs
+ * no withdrawal: a read that began before the change was acknowledged may see the old bytes.
  */
 import type { Window } from '../segments/segment.js';
 import {
@@ -24,6 +24,7 @@ import {
   MOST_FILES,
   SLICE_GRANULES,
   slicesOf,
+  WRITABLE,
 } from './table.js';
 
 const SLOT_BYTES = SLICE_GRANULES * 8;
@@ -77,6 +78,13 @@ export interface MapServer {
   quiesce(): Promise<void>;
 }
 
+/** The entry of a granule that is ASK until no thread can still use the entry before. */
+interface Late {
+  readonly granule: number;
+  /** may be replaced meanwhile */
+  entry: GranuleEntry;
+}
+
 /** A range of granules that is changing. */
 interface Changing {
   readonly first: number;
@@ -99,6 +107,11 @@ export class DiskMap {
   readonly #changing = new Set<Changing>();
   readonly #servers = new Set<MapServer>();
   #evicting: Promise<void> | null = null;
+  /** by granule; only granules of slices with a slot */
+  readonly #late = new Map<number, Late>();
+  /** those of them for which no wait has begun */
+  #replaced: Late[] = [];
+  #isSettling = false;
 
   constructor(options: DiskMapOptions) {
     const { granuleBytes, sizeBytes, files, sliceState, sliceEntries, mostBytes = DEFAULT_BYTES } = options;
@@ -145,10 +158,15 @@ export class DiskMap {
     this.setRun(granule, 1, entry);
   }
 
-  /** Tells where granules are that follow one another: in a file, `place` is that of the first. */
-  setRun(first: number, count: number, { state, file, place }: GranuleEntry): void {
+  /**
+   * Tells where granules are that follow one another: in a file, `place` is that of the first. It must be true now: a
+   * caller that has waited since it looked must look again. Granules that were in another place are replaced.
+   * @throws RangeError if threads may write to another place of a granule: see replace
+   */
+  setRun(first: number, count: number, entry: GranuleEntry): void {
+    const { state, file } = entry;
     for (const { slice, from, to } of this.#partsOf(first, first + count)) {
-      const at = place + (from - first) * this.granuleBytes;
+      const at = entry.place + (from - first) * this.granuleBytes;
       const isSamePlace = state < DATA || at === from * this.granuleBytes;
       if (isSamePlace && this.#isWhole(slice, from, to) && !this.#isChanging(from, to)) {
         this.#drop(slice);
@@ -162,10 +180,91 @@ export class DiskMap {
       }
       for (let granule = from; granule < to; granule++) {
         if (this.#isChanging(granule, granule + 1)) continue;
-        const index = granule % SLICE_GRANULES;
-        this.#store.setEntry(slot, index, { state, file, place: at + (granule - from) * this.granuleBytes });
+        const place = at + (granule - from) * this.granuleBytes;
+        this.#setEntry(slot, granule, { state, file, place });
       }
     }
+  }
+
+  /** Stores an entry at once if no thread can mix it with the entry before, else replaces that one. */
+  #setEntry(slot: number, granule: number, entry: GranuleEntry): void {
+    const before = this.entry(granule);
+    // with the same second word, the file may change: a read that began earlier may see the old bytes
+    const hasSameWord = entry.state >= DATA && before.place === entry.place;
+    const isWrittenElsewhere = before.state === WRITABLE && before.file !== entry.file;
+    const isSafe = before.state < DATA || (hasSameWord && !isWrittenElsewhere);
+    if (isSafe && !this.#late.has(granule)) this.#store.setEntry(slot, granule % SLICE_GRANULES, entry);
+    else this.replace(granule, 1, entry);
+  }
+
+  /**
+   * Tells that granules are in another place now, and does not wait: they are ASK at once, and known again when no thread
+   * can still use what was known before. If they are told, replaced or withdrawn meanwhile, that counts. For granules
+   * whose old place stays as it is. For others, and if threads may write to the old place, `withdraw` them first.
+   * @param count granules from `first`; in a file, `place` is that of the first
+   * @throws RangeError if threads may write to the old place
+   */
+  replace(first: number, count: number, entry: GranuleEntry): void {
+    for (const { slice, from, to } of this.#partsOf(first, first + count)) {
+      const slot = this.#slots.get(slice) ?? this.#takeSlot(slice);
+      if (slot === null) {
+        this.#store.setSlices(slice, 1, ASK);
+        continue;
+      }
+      for (let granule = from; granule < to; granule++) {
+        if (this.#isChanging(granule, granule + 1)) continue;
+        const place = entry.place + (granule - first) * this.granuleBytes;
+        this.#replaceEntry(slot, granule, { ...entry, place });
+      }
+    }
+  }
+
+  #replaceEntry(slot: number, granule: number, entry: GranuleEntry): void {
+    const waiting = this.#late.get(granule);
+    if (waiting !== undefined) {
+      // the wait is the same: no thread has seen the entry that did not come
+      waiting.entry = entry;
+      return;
+    }
+    const before = this.entry(granule);
+    if (areSame(before, entry)) return;
+    const index = granule % SLICE_GRANULES;
+    if (this.#servers.size === 0) return this.#store.setEntry(slot, index, entry);
+    if (before.state === WRITABLE && entry.state !== ASK) {
+      throw new RangeError(`threads may write to granule ${granule}: withdraw it first`);
+    }
+    this.#store.setEntry(slot, index, UNKNOWN_ENTRY);
+    const late = { granule, entry };
+    this.#late.set(granule, late);
+    this.#replaced.push(late);
+    if (!this.#isSettling) void this.#settle();
+  }
+
+  /** Stores the entries of replaced granules. What is replaced during a wait has the next one in common. */
+  async #settle(): Promise<void> {
+    this.#isSettling = true;
+    // the caller may replace more
+    await Promise.resolve();
+    while (this.#replaced.length > 0) {
+      const settled = this.#replaced;
+      this.#replaced = [];
+      await this.#quiesce();
+      for (const late of settled) this.#storeLate(late);
+    }
+    this.#isSettling = false;
+  }
+
+  #storeLate(late: Late): void {
+    const { granule, entry } = late;
+    if (this.#late.get(granule) !== late) return;
+    this.#late.delete(granule);
+    const slot = this.#slots.get(Math.floor(granule / SLICE_GRANULES)) as number;
+    this.#store.setEntry(slot, granule % SLICE_GRANULES, entry);
+  }
+
+  /** Granules are told or withdrawn: what they were replaced with counts no more. */
+  #forgetLate(from: number, to: number): void {
+    for (const granule of this.#late.keys()) if (from <= granule && granule < to) this.#late.delete(granule);
   }
 
   /**
@@ -176,13 +275,18 @@ export class DiskMap {
     if (count > 0) this.#store.setSlices(first, count, state, file);
   }
 
-  /** Threads ask for these granules: asks the driver what it knows of slices of which the map knows nothing. */
-  learn(first: number, count: number): void {
-    if (this.#servers.size === 0) return;
+  /**
+   * Threads ask for these granules: asks the driver what it knows of slices of which the map knows nothing.
+   * @returns the slices that have a slot since this call
+   */
+  learn(first: number, count: number): number[] {
+    const learned: number[] = [];
+    if (this.#servers.size === 0) return learned;
     for (const { slice } of this.#partsOf(first, first + count)) {
       if (this.#slots.has(slice) || !this.#store.isUnknown(slice)) continue;
-      if (!this.#askSlice(slice)) this.#takeSlot(slice);
+      if (!this.#askSlice(slice) && this.#takeSlot(slice) !== null) learned.push(slice);
     }
+    return learned;
   }
 
   /**
@@ -193,6 +297,7 @@ export class DiskMap {
   async withdraw(first: number, count: number): Promise<void> {
     const end = first + count;
     this.#changing.add({ first, end });
+    this.#forgetLate(first, end);
     for (const { slice, from, to } of this.#partsOf(first, end)) {
       if (this.#isWhole(slice, from, to)) {
         this.#drop(slice);
@@ -279,6 +384,8 @@ export class DiskMap {
     if (slot === undefined) return;
     this.#slots.delete(slice);
     this.#dropped.push(slot);
+    // the next slot of the slice is filled anew
+    this.#forgetLate(slice * SLICE_GRANULES, (slice + 1) * SLICE_GRANULES);
   }
 
   /** Empties the slots that are oldest. They are free when no thread uses them any more. */
@@ -310,4 +417,8 @@ export class DiskMap {
     await Promise.all([...this.#servers].map((server) => server.quiesce()));
     this.#free.push(...dropped);
   }
+}
+
+function areSame(a: GranuleEntry, b: GranuleEntry): boolean {
+  return a.state === b.state && (a.state < DATA || (a.file === b.file && a.place === b.place));
 }

@@ -10,9 +10,10 @@
  * The table is a cache: a granule that it does not know is ASK, and the main thread serves the request. The number of
  * slots limits its memory.
  *
- * Order of stores. An entry that becomes known: first the second word, then the first. An entry that changes: ASK, then
- * the main thread waits until no thread can still use the old entry (DiskMap.withdraw), and then the new entry. So a
- * thread that loads a known first word loads the second word that belongs to it.
+ * Order of stores. An entry that becomes known, from ASK or ZEROS: first the second word, then the first. An entry that
+ * changes from one place to another: ASK, then the main thread waits until no thread can still use the old entry
+ * (DiskMap.withdraw and DiskMap.replace), and then the new entry. So a thread that loads a known first word loads the
+ * second word that belongs to it. The words of the directory have no second word: they may change at any time.
  */
 
 /** The main thread must serve the granule. */

@@ -34,11 +34,11 @@ export const MAX_CLUSTER_BITS = 21;
 /** a cluster of an image with extended L2 has 32 parts of at least 512 bytes */
 export const MIN_EXTENDED_CLUSTER_BITS = 14;
 export const SUBCLUSTERS = 32;
-const MOST_L1_BYTES = 32 << 20;
+export const MOST_L1_BYTES = 32 << 20;
 const MOST_REFCOUNT_TABLE_BYTES = 8 << 20;
 export const MOST_SNAPSHOTS = 65_536;
 const MOST_NAME_BYTES = 1023;
-const SECTOR = 512;
+export const SECTOR_BYTES = 512;
 
 export interface Header {
   readonly version: 2 | 3;
@@ -59,6 +59,8 @@ export interface Header {
   readonly compression: 'deflate' | 'zstd';
   readonly hasExtendedL2: boolean;
   readonly hasDataFile: boolean;
+  /** the data file has the bytes of the disk, and others read it without the tables */
+  readonly hasRawData: boolean;
   readonly extensions: Extensions;
 }
 
@@ -120,7 +122,7 @@ export function parseHeader(bytes: Buffer, imageBytes: number): Header {
   const { hasExtendedL2, hasDataFile } = checkFeatures(features, clusterBits);
   const shape = { clusterBytes, hasExtendedL2 };
   const sizeField = safe(bytes.readBigUInt64BE(24), 'its size');
-  const size = sizeField - (sizeField % SECTOR);
+  const size = sizeField - (sizeField % SECTOR_BYTES);
   if (size === 0) throw unsupported('its disk has no bytes', 'make it larger: qemu-img resize IMAGE SIZE');
   const table = (at: number, bytesOf: number, most: number, what: string): number => {
     const offset = safe(bytes.readBigUInt64BE(at), `the place of the ${what}`);
@@ -138,6 +140,7 @@ export function parseHeader(bytes: Buffer, imageBytes: number): Header {
   const { extensions, name } = parseNames(bytes, { version, features, hasDataFile });
   return {
     ...{ version, clusterBits, clusterBytes, size, ...features, hasExtendedL2, hasDataFile, extensions },
+    hasRawData: hasDataFile && (features.autoclear & AUTOCLEAR.rawDataFile) !== 0n,
     backing: name === null ? null : { name, format: extensions.backingFormat },
     l1: { offset: table(40, l1Entries * 8, MOST_L1_BYTES, 'L1 table'), entries: l1Entries },
     refcountTable: {

@@ -35,7 +35,8 @@ const split = {
     const pieces = piecesOf(names, context);
     const strays = straysOf(names, context);
     const asked = [...pieces, ...strays].filter(({ role }) => !isKnown(context, role));
-    return asked.map(({ role, name }): Need => ({ role, name, driver: 'aio', isOptional: true }));
+    // ./ : a name with a colon would be a protocol
+    return asked.map(({ role, name }): Need => ({ role, name: `./${name}`, driver: 'aio', isOptional: true }));
   },
   async open({ disks }) {
     const all = [requireDisk({ disks }, 'split'), ...numberedDisks({ disks }, 'part').map(({ disk }) => disk)];

@@ -1,7 +1,7 @@
 /** Chooses the member of an archive that is the disk: by its name, or the only one that looks like a disk image. */
 import type { Disk } from '../disk.js';
 import { FusetapError } from '../errors.js';
-import { quoted } from '../quote.js';
+import { quoted, quotedList } from '../quote.js';
 import { type Member, visitMembers } from './members.js';
 
 const IMAGE_NAME = /\.(?:vmdk|img|raw|vhd|vdi|qcow2|iso)$/i;
@@ -52,7 +52,7 @@ class List {
 
   hint(): string {
     if (this.count === 0) return 'it has no files';
-    const more = this.count > this.first.length ? ` and ${this.count - this.first.length} more` : '';
-    return `name one with --option member=NAME: ${this.first.map(({ name }) => quoted(name)).join(', ')}${more}`;
+    const names = this.first.map(({ name }) => name);
+    return `name one with --option member=NAME: ${quotedList(names, this.count)}`;
   }
 }

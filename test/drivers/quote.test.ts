@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import t from 'tap';
-import { escapeControls, named, quoted } from '../../drivers/quote.js';
+import { escapeControls, named, quoted, quotedList } from '../../drivers/quote.js';
 
 t.test('no text can end its line or command a terminal', async (t) => {
   t.equal(
@@ -30,4 +30,10 @@ t.test('a name is in quotes only where it is odd, and never cut', async (t) => {
   t.equal(named(''), "''");
   t.equal(named('/img/a b'), "'/img/a b'");
   t.equal(named('/img/a\nb'), "'/img/a\\nb'");
+});
+
+t.test('a list has the first values, and the count of the others', async (t) => {
+  t.equal(quotedList(['a', 'b c']), "'a', 'b c'");
+  t.equal(quotedList(['a', 'b'], 5), "'a', 'b' and 3 more");
+  t.equal(quotedList([]), '');
 });

@@ -80,7 +80,8 @@ function lookUp({ name }: NodeNeed, owner: OpenedImage, policy: BackingPolicy): 
   if (name === '' || name.length > LONGEST || /\p{Cc}/u.test(name)) {
     throw refuse('which is no path', 'repair the image, or give the files of its chain yourself');
   }
-  if (/^[a-z][a-z0-9+.-]*:/i.test(name)) {
+  // as QEMU sees it; ./a:b is a path
+  if (/^[^/]*:/.test(name)) {
     throw refuse('which is not a path but a protocol', 'only files in the file system are opened');
   }
   const path = isAbsolute(name) ? name : join(directory, name);

@@ -47,9 +47,12 @@ async function settle(name: string, exists: (name: string) => boolean): Promise<
       if (need.isOptional !== true || need.driver !== 'aio')
         throw new Error(`a need that is not optional: ${need.name}`);
       if (disks[need.role] !== undefined || absent.includes(need.role)) throw new Error(`asked twice: ${need.name}`);
-      if (exists(need.name)) {
+      // a name with a colon must not look like a protocol
+      if (!need.name.startsWith('./')) throw new Error(`a name that may be a protocol: ${need.name}`);
+      const name = need.name.slice(2);
+      if (exists(name)) {
         disks[need.role] = disk;
-        found.push(need.name);
+        found.push(name);
       } else absent.push(need.role);
     }
   }

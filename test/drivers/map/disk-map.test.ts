@@ -67,6 +67,160 @@ t.test('a huge disk takes little memory', async (t) => {
   t.equal(map.entry(0).state, ASK);
 });
 
+/** A server of a map whose threads go on when the test says so. */
+class Threads {
+  readonly #waits: (() => void)[] = [];
+
+  get waits(): number {
+    return this.#waits.length;
+  }
+
+  quiesce(): Promise<void> {
+    return new Promise((resolve) => this.#waits.push(resolve));
+  }
+
+  /** Ends the wait that began first. */
+  async goOn(): Promise<void> {
+    this.#waits.shift()?.();
+    await settled();
+  }
+}
+
+/** Resolves when all that follows from what has happened is done. */
+function settled(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
+
+const at = (place: number, file = 0): Place => ({ state: DATA, file, place });
+
+t.test('a granule that is replaced is unknown until no thread uses the old place', async (t) => {
+  const map = mapOf(10);
+  const threads = new Threads();
+  map.servedBy(threads);
+  for (let granule = 0; granule < 5; granule++) map.set(granule, at(granule * GRANULE));
+  t.equal(map.entry(4).state, DATA, 'what was unknown is known at once');
+  map.replace(1, 3, { state: WRITABLE, file: 1, place: 70_000 });
+  const states = (): number[] => [0, 1, 2, 3, 4].map((granule) => map.entry(granule).state);
+  t.same(states(), [DATA, ASK, ASK, ASK, DATA]);
+  await settled();
+  t.equal(threads.waits, 1, 'one wait for all of them');
+  t.same(states(), [DATA, ASK, ASK, ASK, DATA]);
+  await threads.goOn();
+  t.same(states(), [DATA, WRITABLE, WRITABLE, WRITABLE, DATA]);
+  t.same(map.entry(3), { state: WRITABLE, file: 1, place: 70_000 + 2 * GRANULE });
+  t.equal(threads.waits, 0);
+});
+
+t.test('set and setRun replace what was in another place, and nothing else', async (t) => {
+  const map = mapOf(10);
+  const threads = new Threads();
+  map.servedBy(threads);
+  map.setRun(0, 6, at(0));
+  map.set(0, at(512));
+  map.set(1, { state: ZEROS, file: 0, place: 0 });
+  map.set(2, { state: ASK, file: 0, place: 0 });
+  map.set(3, at(3 * GRANULE));
+  map.set(4, { state: WRITABLE, file: 1, place: 4 * GRANULE });
+  const states = (): number[] => [0, 1, 2, 3, 4, 5].map((granule) => map.entry(granule).state);
+  t.same(states(), [ASK, ASK, ASK, DATA, WRITABLE, DATA], 'the same place in another file needs no wait');
+  map.set(2, at(1024));
+  t.equal(map.entry(2).state, ASK, 'threads may still have the place before the last');
+  await settled();
+  await threads.goOn();
+  t.same(states(), [DATA, ZEROS, DATA, DATA, WRITABLE, DATA]);
+  t.same([map.entry(0).place, map.entry(2).place], [512, 1024]);
+  map.set(1, { state: WRITABLE, file: 1, place: 2048 });
+  t.equal(map.entry(1).place, 2048, 'zeros become known at once');
+  await settled();
+  t.equal(threads.waits, 0);
+});
+
+t.test('what is told last of a replaced granule counts', async (t) => {
+  const map = mapOf(10);
+  const threads = new Threads();
+  map.servedBy(threads);
+  map.setRun(0, 6, at(0));
+  map.replace(0, 6, at(100_000));
+  await settled();
+  map.set(1, at(512));
+  map.replace(2, 1, at(1024));
+  const gone = map.withdraw(3, 2);
+  map.replace(4, 1, at(9));
+  await settled();
+  t.equal(threads.waits, 2, 'the withdrawal has a wait of its own; what was told again has none');
+  await threads.goOn();
+  t.same(
+    [0, 1, 2, 3, 4, 5].map((granule) => map.entry(granule)).map(({ state, place }) => (state === ASK ? null : place)),
+    [100_000, 512, 1024, null, null, 100_000 + 5 * GRANULE],
+  );
+  await threads.goOn();
+  await gone;
+  t.equal(map.entry(3).state, ASK);
+  map.restore(3, 2);
+  map.set(4, at(7));
+  t.equal(map.entry(4).place, 7);
+});
+
+t.test('what is replaced during a wait waits for the next one', async (t) => {
+  const map = mapOf(10);
+  const threads = new Threads();
+  map.servedBy(threads);
+  map.setRun(0, 6, at(0));
+  map.replace(0, 1, at(512));
+  await settled();
+  map.replace(1, 1, at(512));
+  map.replace(2, 1, at(512));
+  await settled();
+  t.equal(threads.waits, 1);
+  await threads.goOn();
+  t.same([map.entry(0).place, map.entry(1).state], [512, ASK]);
+  t.equal(threads.waits, 1);
+  await threads.goOn();
+  t.same([map.entry(1).state, map.entry(2).state], [DATA, DATA]);
+});
+
+t.test('a replaced granule whose slice loses its slot is as the driver tells', async (t) => {
+  let truth = at(0);
+  const map = new DiskMap({
+    granuleBytes: GRANULE,
+    sizeBytes: 3 * SLICE_GRANULES * GRANULE,
+    files: [FILE],
+    sliceState: () => null,
+    sliceEntries: (slice, tell) => tell(slice * SLICE_GRANULES, truth),
+    mostBytes: 4096,
+  });
+  const threads = new Threads();
+  map.servedBy(threads);
+  map.learn(0, 1);
+  map.replace(0, 1, at(512));
+  // the only slot is taken away, and given back with what is true by then
+  map.learn(SLICE_GRANULES, 1);
+  await settled();
+  truth = at(1024);
+  await threads.goOn();
+  await threads.goOn();
+  map.learn(0, 1);
+  t.equal(map.entry(0).place, 1024);
+  // the driver tells it already when the slot is filled
+  map.replace(0, 1, truth);
+  t.equal(map.entry(0).place, 1024);
+});
+
+t.test('a granule that threads may write is not replaced without a withdrawal', async (t) => {
+  const map = mapOf(10);
+  map.set(0, { state: WRITABLE, file: 0, place: 0 });
+  map.set(0, { state: WRITABLE, file: 1, place: 512 });
+  t.equal(map.entry(0).place, 512, 'there are no threads');
+  map.servedBy(new Threads());
+  t.throws(() => map.set(0, { state: WRITABLE, file: 0, place: 1024 }), RangeError);
+  t.throws(() => map.set(0, { state: WRITABLE, file: 0, place: 512 }), RangeError);
+  t.throws(() => map.replace(0, 1, { state: ZEROS, file: 0, place: 0 }), RangeError);
+  map.replace(0, 1, { state: WRITABLE, file: 1, place: 512 });
+  t.same(map.entry(0), { state: WRITABLE, file: 1, place: 512 });
+  map.replace(0, 1, { state: ASK, file: 0, place: 0 });
+  t.equal(map.entry(0).state, ASK);
+});
+
 /** Commands on a map of few slots. */
 const command = fc.oneof(
   fc.record({
@@ -128,6 +282,59 @@ t.test('what the map says is true, whatever it had to forget', async () => {
     }),
     { numRuns: 150 },
   );
+});
+
+/** Commands on a map whose granules are in places that stay. */
+const move = fc.oneof(
+  fc.record({ act: fc.constantFrom('set' as const, 'replace' as const), granule: fc.nat(40), place: fc.nat(1 << 30) }),
+  fc.record({ act: fc.constantFrom('zero' as const, 'change' as const), granule: fc.nat(40), place: fc.nat(1 << 30) }),
+  fc.record({ act: fc.constant('goOn' as const), granule: fc.constant(0), place: fc.constant(0) }),
+);
+
+t.test('what is told without a wait is true, and is known when threads have gone on', async (t) => {
+  await fc.assert(
+    fc.asyncProperty(fc.array(move, { maxLength: 60 }), async (moves) => {
+      const truth = new Map<number, Place>();
+      const map = mapOf(SLICE_GRANULES);
+      const threads = new Threads();
+      map.servedBy(threads);
+      const check = (isKnown: boolean): void => {
+        for (const [granule, is] of truth) {
+          const entry = map.entry(granule);
+          if (entry.state === ASK && !isKnown) continue;
+          if (entry.state !== is.state) throw new Error(`granule ${granule} is ${entry.state}, not ${is.state}`);
+          if (is.state !== ZEROS && entry.place !== is.place) throw new Error(`granule ${granule} moved`);
+        }
+      };
+      const withdrawals: Promise<void>[] = [];
+      for (const { act, granule, place } of moves) {
+        const is: Place = { state: act === 'zero' ? ZEROS : DATA, file: 0, place };
+        if (act === 'goOn') {
+          await threads.goOn();
+        } else if (act === 'change') {
+          const gone = map.withdraw(granule, 1).then(() => {
+            map.restore(granule, 1);
+            map.set(granule, truth.get(granule) ?? is);
+          });
+          withdrawals.push(gone);
+          truth.set(granule, is);
+        } else {
+          truth.set(granule, is);
+          if (act === 'replace') map.replace(granule, 1, is);
+          else map.set(granule, is);
+        }
+        check(false);
+      }
+      await settled();
+      while (threads.waits > 0) await threads.goOn();
+      await Promise.all(withdrawals);
+      await settled();
+      while (threads.waits > 0) await threads.goOn();
+      check(true);
+    }),
+    { numRuns: 300 },
+  );
+  t.pass();
 });
 
 t.test('whole slices need no memory for entries if each byte is at its own place', async (t) => {

@@ -8,7 +8,8 @@ export interface RaceData {
   readonly memory: ThreadMemory;
   readonly thread: number;
   readonly table: MapTable;
-  readonly fd: number;
+  /** by the numbers in the table */
+  readonly fds: readonly number[];
   readonly nodeId: number;
   readonly granules: number;
   readonly granuleBytes: number;
@@ -23,7 +24,7 @@ export interface RaceResult {
   readonly wrong: string | null;
 }
 
-const { memory, thread, table, fd, nodeId, granules, granuleBytes, end } = workerData as RaceData;
+const { memory, thread, table, fds, nodeId, granules, granuleBytes, end } = workerData as RaceData;
 const gate = new ThreadGate(memory, thread);
 const look = new MapLook(table);
 const bytes = Buffer.alloc(granuleBytes);
@@ -31,13 +32,14 @@ const address = addressOf(bytes);
 const result = { reads: 0, asks: 0, putOff: 0, wrong: null as string | null };
 
 /** All words of a granule are its number. */
-function check(granule: number, place: number): void {
-  if (pread(fd, address, granuleBytes, place) !== granuleBytes) throw new Error('a short read');
+function check(granule: number, file: number, place: number): void {
+  if (pread(fds[file] as number, address, granuleBytes, place) !== granuleBytes) throw new Error('a short read');
   for (let at = 0; at < granuleBytes; at += 4) {
     if (bytes.readUInt32LE(at) !== granule) result.wrong ??= `granule ${granule} reads as ${bytes.readUInt32LE(at)}`;
   }
 }
 
+parentPort?.postMessage('ready');
 while (Atomics.load(end, 0) === 0) {
   const granule = Math.floor(Math.random() * granules);
   gate.enter(nodeId);
@@ -45,16 +47,16 @@ while (Atomics.load(end, 0) === 0) {
     result.asks++;
   } else if (Math.random() < 0.1) {
     // the read is put off: the thread serves another node meanwhile
-    const { place } = look;
+    const { file, place } = look;
     const putOff = gate.putOff(nodeId);
     gate.enter(nodeId + 1);
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
     gate.waitsFor(putOff);
-    check(granule, place);
+    check(granule, file, place);
     gate.finished(putOff);
     result.putOff++;
   } else {
-    check(granule, look.place);
+    check(granule, look.file, look.place);
     result.reads++;
   }
   gate.leave();

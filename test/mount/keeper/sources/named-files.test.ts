@@ -23,6 +23,8 @@ t.test('a name is a path from the directory of the file that has it', async (t) 
   t.match(add('a-flat.vmdk'), { name: '/img/a-flat.vmdk', path: 'extent0', below: '/img' });
   t.match(add('sub/./x/../b.img'), { name: '/img/sub/b.img' });
   t.match(add('/img/c.img'), { name: '/img/c.img' });
+  t.match(add('./a:b'), { name: '/img/a:b' }, 'a colon after the first slash');
+  t.match(add('sub/nbd:b'), { name: '/img/sub/nbd:b' });
   t.match(add('../other/d.img', 'any'), { name: '/other/d.img', below: undefined });
   t.match(add('/etc/x', 'any'), { name: '/etc/x' });
   t.same(add('b.img').graph, withBelow(GRAPH, '', 'extent0', { file: '/img/b.img' }));
@@ -44,7 +46,14 @@ t.test('everything else is refused with one line that names the image', async (t
     ['x'.repeat(5000), 'any', /no path/],
     ['nbd://host/x', 'any', /protocol/],
     ['json:{}', 'any', /protocol/],
+    ['json:{"driver":"raw","file":{"driver":"file","filename":"/etc/shadow"}}', 'any', /protocol/],
     ['fat:rw:/etc', 'any', /protocol/],
+    ['file:b.img', 'any', /protocol/],
+    ['file:///img/b.img', 'any', /protocol/],
+    ['FILE:b.img', 'any', /protocol/],
+    ['1:b', 'any', /protocol/],
+    [':b', 'any', /protocol/],
+    ['b c:d', 'any', /protocol/],
     ['a.img', 'none', /--backing none/],
   ];
   for (const [name, policy, message] of refused) {
