@@ -4,7 +4,18 @@
  * requests that are exact, inside the disk and not empty. Calls that a driver lacks are emulated here.
  */
 import { constants } from 'node:os';
-import type { Change, Disk, Extent, Growth, MapView, Places, RawDisk, Segment, WriteOptions, ZeroOptions } from './driver.js';
+import type {
+  Change,
+  Disk,
+  Extent,
+  Growth,
+  MapView,
+  Places,
+  RawDisk,
+  Segment,
+  WriteOptions,
+  ZeroOptions,
+} from './driver.js';
 import { errnoOf, FusetapError, toFusetapError } from './errors.js';
 import { placesOf } from './map/places.js';
 

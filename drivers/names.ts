@@ -27,6 +27,12 @@ export interface DriverFacts {
 const DRIVERS = {
   aio: { load: () => import('./aio/index.js'), needsImage: true, tapdiskType: 0, summary: 'the image itself' },
   concat: { load: () => import('./concat/index.js'), needsImage: false, summary: 'disks one after the other' },
+  qcow2: {
+    load: () => import('./qcow2/index.js'),
+    needsImage: true,
+    takesDisk: true,
+    summary: 'a qcow2 image, with its backing files',
+  },
   ram: {
     load: () => import('./ram/index.js'),
     needsImage: false,

@@ -69,7 +69,8 @@ export class Finder {
   }
 
   #add(found: Found[], table: L2Table | null, from: number, to: number): void {
-    if (table === null) return this.#join(found, from, to, { kind: 'none', place: 0, entry: this.#tables.entry(null, 0) });
+    if (table === null)
+      return this.#join(found, from, to, { kind: 'none', place: 0, entry: this.#tables.entry(null, 0) });
     for (let at = from; at < to; ) {
       const cluster = Math.floor(at / this.#clusterBytes);
       const start = cluster * this.#clusterBytes;
@@ -102,7 +103,9 @@ export class Finder {
       last.offset + last.length === from &&
       last.kind === part.kind &&
       last.entry.copied === part.entry.copied &&
-      (part.kind === 'none' || part.kind === 'zeros' || (part.kind === 'data' && last.place + last.length === part.place));
+      (part.kind === 'none' ||
+        part.kind === 'zeros' ||
+        (part.kind === 'data' && last.place + last.length === part.place));
     if (goesOn) found[found.length - 1] = { ...last, length: to - last.offset };
     else found.push({ offset: from, length: to - from, ...part });
   }

@@ -59,6 +59,8 @@ export interface Header {
   readonly compression: 'deflate' | 'zstd';
   readonly hasExtendedL2: boolean;
   readonly hasDataFile: boolean;
+  /** the data file has the bytes of the disk, and others read it without the tables */
+  readonly hasRawData: boolean;
   readonly extensions: Extensions;
 }
 
@@ -138,6 +140,7 @@ export function parseHeader(bytes: Buffer, imageBytes: number): Header {
   const { extensions, name } = parseNames(bytes, { version, features, hasDataFile });
   return {
     ...{ version, clusterBits, clusterBytes, size, ...features, hasExtendedL2, hasDataFile, extensions },
+    hasRawData: hasDataFile && (features.autoclear & AUTOCLEAR.rawDataFile) !== 0n,
     backing: name === null ? null : { name, format: extensions.backingFormat },
     l1: { offset: table(40, l1Entries * 8, MOST_L1_BYTES, 'L1 table'), entries: l1Entries },
     refcountTable: {

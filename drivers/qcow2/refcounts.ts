@@ -46,7 +46,7 @@ export class Refcounts {
   readonly #perBlock: number;
   #mayReuse = false;
   #place = 0;
-  #table = Buffer.alloc(0);
+  #table: Buffer = Buffer.alloc(0);
   readonly #blocks = new Map<number, RefcountBlock>();
   readonly #blockPlaces = new Set<number>();
   #pool: Run[] = [];

@@ -4,13 +4,13 @@
  */
 import { type FileHandle, mkdtemp, open, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { type Disk, frontDisk } from '../../drivers/disk.js';
 import type { ImageFile, RawDisk } from '../../drivers/driver.js';
 import { wrapDisk } from '../../drivers/filters/wrap-disk.js';
 import { findNeeds, type NodeNeed, type OpenedGraph, openGraph, repairNode } from '../../drivers/graph/open-graph.js';
 import { planGraph } from '../../drivers/graph/plan.js';
-import { filesOf, mainFile, type NodeSpec, nodeAt, pathOf, withBelow } from '../../drivers/graph.js';
+import { filesOf, mainFile, type NodeSpec, nodeAt, pathOf, simpleGraph, withBelow } from '../../drivers/graph.js';
 import { segmentsDisk } from '../../drivers/segments/segments.js';
 import { type Piece, pieceBytes } from '../conformance/pattern.js';
 import type { DiskFactory, DiskRequest } from '../conformance/suite.js';
@@ -38,7 +38,7 @@ export async function openTree(graph: NodeSpec, readOnly: boolean): Promise<Open
         const path = besideMain(tree, need);
         const exists = await stat(path).catch(() => null);
         if (exists === null && need.isOptional) absent.push(pathOf(need.node, need.role));
-        else tree = withBelow(tree, need.node, need.role, { file: path });
+        else tree = withBelow(tree, need.node, need.role, simpleGraph(need.driver, path));
       }
     }
   } catch (error) {
@@ -61,7 +61,7 @@ async function repaired(opened: OpenedGraph, nodes: readonly string[]): Promise<
 function besideMain(tree: NodeSpec, { node, name }: NodeNeed): string {
   const main = mainFile(nodeAt(tree, node));
   const file = main === null ? undefined : filesOf(tree).get(pathOf(node, main));
-  return join(dirname(file ?? '/'), name);
+  return resolve(dirname(file ?? '/'), name);
 }
 
 async function openImage(path: string, readOnly: boolean, handles: FileHandle[]): Promise<ImageFile> {

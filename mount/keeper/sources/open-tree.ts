@@ -132,6 +132,7 @@ export class TreeOpening {
   ): Promise<void> {
     const { holdings, old, recognize } = this.#wish;
     const mode = isRead ? 'r' : this.#wish.mode;
+    if (grows && mode === 'w!') throw oneWriter(name);
     const { describePid } = this.#context;
     const wish = { path: name, mode, ownBus: ownBus(this.#context), describePid } as const;
     const how =
@@ -197,6 +198,14 @@ export class TreeOpening {
     };
     this.#keep(path, await memories.own({ driver: nodeAt(graph, path).driver, image, sizeBytes: 0 }, filling));
   }
+}
+
+/** Two writers of a raw image change its bytes; two writers of tables would each destroy what the other has allocated. */
+function oneWriter(path: string): FusetapError {
+  return new FusetapError('USAGE', `${named(path)} can have only one writer, because its format has tables`, {
+    path,
+    hint: 'attach it with mode w',
+  });
 }
 
 type CopyWish = Pick<TreeWish, 'recognize' | 'backing'>;
