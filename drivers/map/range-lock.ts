@@ -29,4 +29,23 @@ export class RangeLock {
       release();
     }
   }
+
+  /** Whether no call for any of these granules is under way. */
+  isFree(first: number, count: number): boolean {
+    for (const other of this.#held) if (other.first < first + count && first < other.end) return false;
+    return true;
+  }
+
+  /** Locks granules that are free, until `release` is called. Later calls for them wait. */
+  hold(first: number, count: number): { release(): void } {
+    let end = (): void => {};
+    const held: Held = { first, end: first + count, ended: new Promise((resolve) => (end = resolve)) };
+    this.#held.add(held);
+    return {
+      release: () => {
+        this.#held.delete(held);
+        end();
+      },
+    };
+  }
 }

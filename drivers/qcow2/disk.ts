@@ -8,12 +8,13 @@
 import type { Disk } from '../disk.js';
 import type { RawDisk } from '../driver.js';
 import { Barrier } from './barrier.js';
+import { ClusterLock } from './cluster-lock.js';
 import { DecodedCache } from './decoded-cache.js';
 import { checkWritable, type Header, readHeader, SUBCLUSTERS } from './header.js';
 import { type L1Place, L2Tables } from './l2-tables.js';
 import { mayReuseFree } from './limits.js';
 import { Owned } from './owned.js';
-import { Qcow2Map } from './qcow2-map.js';
+import { Qcow2Map, type Qcow2MapOptions } from './qcow2-map.js';
 import { Reader } from './reader.js';
 import { Refcounts } from './refcounts.js';
 import { Session } from './session.js';
@@ -36,7 +37,7 @@ export interface Qcow2Parts {
 export function readOnlyDisk(parts: Qcow2Parts): RawDisk {
   const { image, header, l1 } = parts;
   const tables = new L2Tables(image, header, l1);
-  const { reader, map } = readerOf(parts, tables, () => false);
+  const { reader, map } = readerOf(parts, tables, { mayWrite: () => false, isStable: () => true });
   return { ...readingOf(parts, reader, map), activate: () => tables.load(), close: async () => {} };
 }
 
@@ -47,9 +48,13 @@ export function writableDisk(parts: Qcow2Parts): RawDisk {
   const refcounts = new Refcounts({ image, header, barrier });
   const owned = new Owned({ image, data, header, l1, session, refcounts, barrier });
   const tables = new L2Tables(image, header, l1, (table) => owned.judge(table));
-  const { reader, map } = readerOf(parts, tables, () => owned.mayWriteInPlace);
+  const lock = new ClusterLock(header.clusterBytes);
+  const { reader, map } = readerOf(parts, tables, {
+    mayWrite: () => owned.mayWriteInPlace,
+    isStable: (offset, length) => lock.isFree(offset, length),
+  });
   const isRawData = header.hasRawData;
-  const writing = { size: parts.size, tables, reader, owned, barrier, data, isRawData, map };
+  const writing = { size: parts.size, lock, tables, reader, owned, barrier, data, isRawData, map };
   const writer = new Writer(writing);
   const zeroer = new Zeroer(writing, writer);
   let isActive = false;
@@ -86,14 +91,13 @@ async function flushAll(image: Disk, data: Disk): Promise<void> {
 function readerOf(
   { size, header, image, data, backing }: Qcow2Parts,
   tables: L2Tables,
-  mayWriteInPlace: () => boolean,
+  watched: Pick<Qcow2MapOptions, 'mayWrite' | 'isStable'>,
 ): { reader: Reader; map: Qcow2Map | null } {
   const reader = new Reader({ size, tables, data, backing, decoded: new DecodedCache(image, header) });
   const files = reader.places()?.files;
   const granuleBytes = header.hasExtendedL2 ? header.clusterBytes / SUBCLUSTERS : header.clusterBytes;
   if (files === undefined) return { reader, map: null };
-  const mayWrite = ({ entry }: { entry: { copied: boolean } }): boolean => entry.copied && mayWriteInPlace();
-  return { reader, map: new Qcow2Map({ size, granuleBytes, files, reader, mayWrite }) };
+  return { reader, map: new Qcow2Map({ size, granuleBytes, files, reader, ...watched }) };
 }
 
 function readingOf(

@@ -116,9 +116,15 @@ export class TreeOpening {
   }
 
   /** @param added if an image names the file: then the image says its format too */
-  async #openFile(path: string, name: string, { isRead, isRaw }: FilePlan, added?: Added): Promise<void> {
+  async #openFile(
+    path: string,
+    name: string,
+    { isRead, isRaw, grows = false }: FilePlan,
+    added?: Added,
+  ): Promise<void> {
     const { holdings, old, recognize } = this.#wish;
     const mode = isRead ? 'r' : this.#wish.mode;
+    if (grows && mode === 'w!') throw oneWriter(name);
     const { describePid } = this.#context;
     const wish = { path: name, mode, ownBus: ownBus(this.#context), describePid } as const;
     const how =
@@ -127,7 +133,7 @@ export class TreeOpening {
         : defined({ below: added.below, check: (image: OpenedImage) => added.refuseCircle(image) });
     const image = await holdings.file({ ...wish, ...how }, old);
     this.#refuseTwice(image, mode);
-    this.#files.set(path, { image, mode });
+    this.#files.set(path, { image, mode, grows });
     this.#watcher.signal.throwIfAborted();
   }
 
@@ -174,6 +180,14 @@ export class TreeOpening {
     };
     this.#keep(path, await memories.own({ driver: nodeAt(graph, path).driver, image, sizeBytes: 0 }, filling));
   }
+}
+
+/** Two writers of a raw image change its bytes; two writers of tables would each destroy what the other has allocated. */
+function oneWriter(path: string): FusetapError {
+  return new FusetapError('USAGE', `${named(path)} can have only one writer, because its format has tables`, {
+    path,
+    hint: 'attach it with mode w',
+  });
 }
 
 type CopyWish = Pick<TreeWish, 'recognize' | 'backing'>;
