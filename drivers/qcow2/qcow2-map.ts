@@ -32,6 +32,8 @@ export class Qcow2Map {
   readonly #mayWrite: (found: Found) => boolean;
   /** slices whose places in the backing file are being looked up */
   readonly #learning = new Set<number>();
+  /** how often places in the backing file have changed: what was looked up before does not count then */
+  #movesBelow = 0;
 
   constructor({ size, granuleBytes, files, reader, mayWrite }: Qcow2MapOptions) {
     this.#size = size;
@@ -56,8 +58,10 @@ export class Qcow2Map {
     const from = Math.floor(first.offset / this.#granuleBytes);
     const to = Math.ceil((last.offset + last.length) / this.#granuleBytes);
     for (const slice of this.map.learn(from, to - from)) this.#learnBelow(slice);
-    // a slice may be of several tables, some of which were read after the others had told theirs
-    for (const part of found) this.#tellIfUnknown(part);
+    // a slice may be of several tables, some of which were read after the others had told theirs; look again, because
+    // what the request has found may have moved meanwhile
+    const length = last.offset + last.length - first.offset;
+    for (const part of this.#reader.finder.peek(first.offset, length)) this.#tellIfUnknown(part);
   }
 
   /** Tells where a range is now, whole granules of it, after a write. Old places stay as they are. */
@@ -67,6 +71,12 @@ export class Qcow2Map {
       const entry = this.entryOf(part) ?? UNKNOWN;
       if (count > 0) this.map.setRun(first, count, entry);
     }
+  }
+
+  /** Ranges were moved into the backing file: tells where they are now. Their granules must be withdrawn until then. */
+  movedBelow(ranges: readonly { readonly offset: number; readonly length: number }[]): void {
+    this.#movesBelow += 1;
+    for (const { offset, length } of ranges) this.moved(offset, length);
   }
 
   /** The granules of a range that begins and ends at granules. */
@@ -149,8 +159,11 @@ export class Qcow2Map {
   }
 
   async #tellBelow(parts: readonly Found[]): Promise<void> {
+    const moves = this.#movesBelow;
     for (const { offset, length } of parts) {
-      for (const place of await this.#reader.locateBelow(offset, length)) {
+      const places = await this.#reader.locateBelow(offset, length);
+      if (moves !== this.#movesBelow) return;
+      for (const place of places) {
         const entry = this.#entryAt(place, false);
         if (entry !== null) this.#tellWhereNone(place, entry);
       }
