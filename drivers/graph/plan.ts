@@ -13,6 +13,8 @@ export interface FilePlan {
   readonly isRead: boolean;
   /** its bytes are shown as they are, so it must not look like another format */
   readonly isRaw: boolean;
+  /** writes of the vbd change its size; default: false */
+  readonly grows?: boolean;
 }
 
 /** Plain data. */
@@ -40,8 +42,8 @@ export async function planGraph(graph: NodeSpec): Promise<GraphPlan> {
   checkGraph(graph);
   const files: Record<string, FilePlan> = {};
   const scratch: Record<string, 'own' | 'shared'> = {};
-  /** nodes below a role that is only read, and nodes whose bytes are not those of the disk */
-  const [read, changed] = [new Set<string>(), new Set<string>()];
+  /** nodes that are only read, nodes whose bytes are not those of the disk, and nodes that grow */
+  const [read, changed, grown] = [new Set<string>(), new Set<string>(), new Set<string>()];
   let mayNeed = false;
   for (const [path, node] of nodesOf(graph)) {
     const driver = await loadDriver(node.driver);
@@ -53,9 +55,13 @@ export async function planGraph(graph: NodeSpec): Promise<GraphPlan> {
       const { access } = roleOf(driver, name) as Role;
       const isRead = access === 'read' || read.has(path);
       const isRaw = driver.rawImage === true && !changed.has(path);
-      if (isFile(below)) files[at] = { isRead, isRaw };
+      // a driver of files shows all of its file
+      const isGrown = driver.grows === true || (grown.has(path) && driver.roles.file?.takes === 'file');
+      const grows = name === 'file' && isGrown && !isRead;
+      if (isFile(below)) files[at] = { isRead, isRaw, ...(grows && { grows }) };
       else if (!isRaw) changed.add(at);
       if (isRead) read.add(at);
+      if (grows) grown.add(at);
     }
   }
   const most = Object.keys(files).length + Object.keys(scratch).length;

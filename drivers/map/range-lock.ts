@@ -38,6 +38,25 @@ export class RangeLock {
       release();
     }
   }
+
+  /** Whether no call for any of these granules is under way. */
+  isFree(first: number, count: number): boolean {
+    for (const other of this.#held) if (overlap(other, { first, count })) return false;
+    return true;
+  }
+
+  /** Locks granules that are free, until `release` is called. Later calls for them wait. */
+  hold(first: number, count: number): { release(): void } {
+    let end = (): void => {};
+    const held: Held = { first, count, ended: new Promise((resolve) => (end = resolve)) };
+    this.#held.add(held);
+    return {
+      release: () => {
+        this.#held.delete(held);
+        end();
+      },
+    };
+  }
 }
 
 function overlap(a: Granules, b: Granules): boolean {

@@ -17,7 +17,7 @@ import { copyRuns } from '../copy-runs.js';
 import type { Disk } from '../disk.js';
 import type { CommitContext } from '../driver.js';
 import { FusetapError } from '../errors.js';
-import type { Granules, RangeLock } from '../map/range-lock.js';
+import type { Granules } from '../map/range-lock.js';
 import type { UnderWay } from '../under-way.js';
 import type { Run } from '../zero-pages.js';
 import { type ClusterEntry, putEntry } from './entries.js';
@@ -35,7 +35,6 @@ const TURN_TABLES = 4096;
 
 export interface CommitParts extends WriterParts {
   readonly backing: Disk;
-  readonly lock: RangeLock;
   /** the reads of clients on the event loop */
   readonly reads: UnderWay;
   /** internal snapshots see the base too */
@@ -103,9 +102,13 @@ export class Committer {
     if (backing.size >= size) return;
     const { growth } = backing;
     if (growth === undefined) {
-      throw new FusetapError('UNSUPPORTED', `it has ${size} bytes, but its base has only ${backing.size} and cannot grow`, {
-        hint: 'make the base larger while both are detached, with qemu-img resize for a qcow2 image',
-      });
+      throw new FusetapError(
+        'UNSUPPORTED',
+        `it has ${size} bytes, but its base has only ${backing.size} and cannot grow`,
+        {
+          hint: 'make the base larger while both are detached, with qemu-img resize for a qcow2 image',
+        },
+      );
     }
     await inBase(async () => {
       if ((await growth.measure()) < size) await growth.grow(size);
@@ -177,7 +180,10 @@ export class Committer {
   }
 
   /** Makes the base have the bytes of the disk, durable. */
-  async #copy(spans: readonly { offset: number; length: number }[], { signal, progress }: CommitContext): Promise<void> {
+  async #copy(
+    spans: readonly { offset: number; length: number }[],
+    { signal, progress }: CommitContext,
+  ): Promise<void> {
     const { reader, backing } = this.#parts;
     const runs: Run[] = [];
     for (const { offset, length } of spans) {
@@ -233,7 +239,9 @@ export class Committer {
   async #free(old: readonly ClusterEntry[]): Promise<void> {
     const { owned, data, tables } = this.#parts;
     const freed = tables.shape.hasDataFile
-      ? old.flatMap(({ hasPlace, place }) => (hasPlace ? [place] : [])).map((place): Run => [place, place + this.#clusterBytes])
+      ? old
+          .flatMap(({ hasPlace, place }) => (hasPlace ? [place] : []))
+          .map((place): Run => [place, place + this.#clusterBytes])
       : (await owned.releaseAll(old)).map(({ start, count }): Run => {
           return [start * this.#clusterBytes, (start + count) * this.#clusterBytes];
         });

@@ -10,13 +10,14 @@ import type { Disk } from '../disk.js';
 import type { CommitContext, RawDisk } from '../driver.js';
 import { UnderWay } from '../under-way.js';
 import { Barrier } from './barrier.js';
+import { ClusterLock } from './cluster-lock.js';
 import { Committer } from './commit.js';
 import { DecodedCache } from './decoded-cache.js';
 import { checkWritable, type Header, readHeader, SUBCLUSTERS } from './header.js';
 import { type L1Place, L2Tables } from './l2-tables.js';
 import { mayReuseFree } from './limits.js';
 import { Owned } from './owned.js';
-import { Qcow2Map } from './qcow2-map.js';
+import { Qcow2Map, type Qcow2MapOptions } from './qcow2-map.js';
 import { Reader } from './reader.js';
 import { Refcounts } from './refcounts.js';
 import { Session } from './session.js';
@@ -39,7 +40,7 @@ export interface Qcow2Parts {
 export function readOnlyDisk(parts: Qcow2Parts): RawDisk {
   const { image, header, l1 } = parts;
   const tables = new L2Tables(image, header, l1);
-  const { reader, map } = readerOf(parts, tables, () => false);
+  const { reader, map } = readerOf(parts, tables, { mayWrite: () => false, isStable: () => true });
   return { ...readingOf(parts, reader, map), activate: () => tables.load(), close: async () => {} };
 }
 
@@ -51,10 +52,14 @@ export function writableDisk(parts: Qcow2Parts): RawDisk {
   const refcounts = new Refcounts({ image, header, barrier });
   const owned = new Owned({ image, data, header, l1, session, refcounts, barrier });
   const tables = new L2Tables(image, header, l1, (table) => owned.judge(table));
-  const { reader, map } = readerOf(parts, tables, () => owned.mayWriteInPlace);
   const reads = new UnderWay();
+  const lock = new ClusterLock(header.clusterBytes);
+  const { reader, map } = readerOf(parts, tables, {
+    mayWrite: () => owned.mayWriteInPlace,
+    isStable: (offset, length) => lock.isFree(offset, length),
+  });
   const isRawData = header.hasRawData;
-  const writing = { size: parts.size, tables, reader, owned, barrier, data, isRawData, map };
+  const writing = { size: parts.size, lock, tables, reader, owned, barrier, data, isRawData, map };
   const writer = new Writer(writing);
   const zeroer = new Zeroer(writing, writer);
   const reading = readingOf(parts, reader, map);
@@ -66,8 +71,7 @@ export function writableDisk(parts: Qcow2Parts): RawDisk {
     ...reading,
     read: (buffer, offset) => reads.run(() => reading.read(buffer, offset)),
     ...(backing !== null && {
-      commit: (context: CommitContext) =>
-        new Committer({ ...writing, backing, lock: writer.lock, reads, hasSnapshots }).commit(context),
+      commit: (context: CommitContext) => new Committer({ ...writing, backing, reads, hasSnapshots }).commit(context),
     }),
     write: (buffer, offset, options) => writer.write(buffer, offset).then(() => durably(options)),
     zero: (offset, length, options) => zeroer.zero(offset, length, options).then(() => durably(options)),
@@ -97,14 +101,13 @@ async function flushAll(image: Disk, data: Disk): Promise<void> {
 function readerOf(
   { size, header, image, data, backing }: Qcow2Parts,
   tables: L2Tables,
-  mayWriteInPlace: () => boolean,
+  watched: Pick<Qcow2MapOptions, 'mayWrite' | 'isStable'>,
 ): { reader: Reader; map: Qcow2Map | null } {
   const reader = new Reader({ size, tables, data, backing, decoded: new DecodedCache(image, header) });
   const files = reader.places()?.files;
   const granuleBytes = header.hasExtendedL2 ? header.clusterBytes / SUBCLUSTERS : header.clusterBytes;
   if (files === undefined) return { reader, map: null };
-  const mayWrite = ({ entry }: { entry: { copied: boolean } }): boolean => entry.copied && mayWriteInPlace();
-  return { reader, map: new Qcow2Map({ size, granuleBytes, files, reader, mayWrite }) };
+  return { reader, map: new Qcow2Map({ size, granuleBytes, files, reader, ...watched }) };
 }
 
 function readingOf(

@@ -72,8 +72,13 @@ export class Owned {
 
   /** Must have resolved before data is written. @throws FusetapError FAILED, errno EIO, if nothing may be written */
   async begin(): Promise<void> {
-    if (this.#stopped !== null) throw this.#stopped;
+    this.mustBeSound();
     await this.#parts.session.begin();
+  }
+
+  /** @throws FusetapError FAILED, errno EIO, if the tables that were read contradict each other */
+  mustBeSound(): void {
+    if (this.#stopped !== null) throw this.#stopped;
   }
 
   /** Makes the L2 table of a guest cluster one that may change. @throws as begin; NO_SPACE */
@@ -88,6 +93,7 @@ export class Owned {
   async #ownTable(l1Index: number): Promise<void> {
     const tables = this.#tables as L2Tables;
     const old = await tables.get(l1Index);
+    this.mustBeSound();
     if (old?.copied) return;
     const { image, refcounts, barrier } = this.#parts;
     const { start } = await refcounts.take(1);

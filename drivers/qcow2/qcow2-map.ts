@@ -20,8 +20,13 @@ export interface Qcow2MapOptions {
   readonly granuleBytes: number;
   readonly files: readonly MapFile[];
   readonly reader: Reader;
-  /** Whether threads may write a part of the disk in place. */
-  mayWrite(found: Found): boolean;
+  /** Whether threads may write what nobody else uses. */
+  mayWrite(): boolean;
+  /**
+   * Whether a range is not being changed. An entry that is changed may not be in the image yet, so threads must not
+   * write what it names: that would be lost if the process was killed.
+   */
+  isStable(offset: number, length: number): boolean;
 }
 
 export class Qcow2Map {
@@ -29,17 +34,19 @@ export class Qcow2Map {
   readonly #size: number;
   readonly #granuleBytes: number;
   readonly #reader: Reader;
-  readonly #mayWrite: (found: Found) => boolean;
+  readonly #mayWrite: Qcow2MapOptions['mayWrite'];
+  readonly #isStable: Qcow2MapOptions['isStable'];
   /** slices whose places in the backing file are being looked up */
   readonly #learning = new Set<number>();
   /** how often places in the backing file have changed: what was looked up before does not count then */
   #movesBelow = 0;
 
-  constructor({ size, granuleBytes, files, reader, mayWrite }: Qcow2MapOptions) {
+  constructor({ size, granuleBytes, files, reader, mayWrite, isStable }: Qcow2MapOptions) {
     this.#size = size;
     this.#granuleBytes = granuleBytes;
     this.#reader = reader;
     this.#mayWrite = mayWrite;
+    this.#isStable = isStable;
     this.map = new DiskMap({
       granuleBytes,
       sizeBytes: size,
@@ -64,12 +71,11 @@ export class Qcow2Map {
     for (const part of this.#reader.finder.peek(first.offset, length)) this.#tellIfUnknown(part);
   }
 
-  /** Tells where a range is now, whole granules of it, after a write. Old places stay as they are. */
+  /** Tells where a range is now, whole granules of it: its entries are in the image. Old places stay as they are. */
   moved(offset: number, length: number): void {
     for (const part of this.#reader.finder.peek(offset, length)) {
       const { first, count } = this.#whole(part);
-      const entry = this.entryOf(part) ?? UNKNOWN;
-      if (count > 0) this.map.setRun(first, count, entry);
+      if (count > 0) this.map.setRun(first, count, this.#entryOf(part, true) ?? UNKNOWN);
     }
   }
 
@@ -77,6 +83,14 @@ export class Qcow2Map {
   movedBelow(ranges: readonly { readonly offset: number; readonly length: number }[]): void {
     this.#movesBelow += 1;
     for (const { offset, length } of ranges) this.moved(offset, length);
+  }
+
+  /** Nothing is known of a range any more, because a change of its entries has failed. */
+  async forget(offset: number, length: number): Promise<void> {
+    const { first, count } = this.#whole({ offset, length });
+    if (count <= 0) return;
+    await this.map.withdraw(first, count);
+    this.map.restore(first, count);
   }
 
   /** The granules of a range that begins and ends at granules. */
@@ -87,7 +101,7 @@ export class Qcow2Map {
   #tellIfUnknown(part: Found): void {
     const { first, count } = this.#whole(part);
     if (count <= 0 || this.map.entry(first).state !== ASK) return;
-    const entry = this.entryOf(part);
+    const entry = this.#entryOf(part, this.#isStable(part.offset, part.length));
     if (entry !== null) this.map.setRun(first, count, entry);
   }
 
@@ -100,10 +114,10 @@ export class Qcow2Map {
   }
 
   /** The entry of the first whole granule of a part; null if threads cannot use it, or the backing file must tell. */
-  entryOf(part: Found): GranuleEntry | null {
+  #entryOf(part: Found, isStable: boolean): GranuleEntry | null {
     if (part.kind === 'compressed') return null;
     if (part.kind === 'none') return this.#reader.isEmpty(part.offset) ? ALL_ZEROS : null;
-    return this.#entryAt(this.#reader.placeOf(part), this.#mayWrite(part));
+    return this.#entryAt(this.#reader.placeOf(part), isStable && part.entry.copied && this.#mayWrite());
   }
 
   #entryAt({ offset, state, file, place }: Place, isWritable: boolean): GranuleEntry | null {
@@ -131,10 +145,13 @@ export class Qcow2Map {
   #tellSlice(slice: number, tell: TellEntry): void {
     const { offset, length } = this.#rangeOf(slice);
     for (const part of this.#reader.finder.peek(offset, length)) {
-      const entry = this.entryOf(part);
       const { first, count } = this.#whole(part);
+      const entry = this.#entryOf(part, true);
+      const isStable = this.#isStable(part.offset, part.length);
       for (let i = 0; entry !== null && i < count; i++) {
-        tell(first + i, { ...entry, place: entry.place + i * this.#granuleBytes });
+        const isFree = isStable || this.#isStable((first + i) * this.#granuleBytes, this.#granuleBytes);
+        const state = entry.state === WRITABLE && !isFree ? DATA : entry.state;
+        tell(first + i, { ...entry, state, place: entry.place + i * this.#granuleBytes });
       }
     }
   }

@@ -158,7 +158,8 @@ export class Refcounts {
   async #releaseSome(start: number, end: number, times: number): Promise<{ count: number; isFree: boolean }> {
     const block = await this.#block(Math.floor(start / this.#perBlock));
     const refcount = block?.get(start % this.#perBlock) ?? 0;
-    if (block === null || refcount < times) throw broken(FORMAT, `its cluster ${start} is used, but is counted as free`);
+    if (block === null || refcount < times)
+      throw broken(FORMAT, `its cluster ${start} is used, but is counted as free`);
     let count = 1;
     while (start + count < end && block.get((start + count) % this.#perBlock) === refcount) count++;
     const isFree = refcount === times;

@@ -10,8 +10,8 @@
  * because free clusters are zeros. Only copied bytes must not become zeros, hence the barrier.
  */
 import type { Disk } from '../disk.js';
-import { RangeLock } from '../map/range-lock.js';
 import type { Barrier } from './barrier.js';
+import type { ClusterLock } from './cluster-lock.js';
 import { type ClusterEntry, COPIED, putEntry } from './entries.js';
 import { SUBCLUSTERS } from './header.js';
 import type { L2Tables } from './l2-tables.js';
@@ -20,10 +20,15 @@ import type { Qcow2Map } from './qcow2-map.js';
 import type { Reader } from './reader.js';
 
 const ALL = 0xffff_ffff;
+/** the most that is allocated ahead of writes in sequence */
+const MOST_AHEAD_BYTES = 4 << 20;
+/** writes in sequence come in any order within this distance */
+const NEAR_BYTES = 1 << 20;
 
 export interface WriterParts {
   /** of the disk */
   readonly size: number;
+  readonly lock: ClusterLock;
   readonly tables: L2Tables;
   readonly reader: Reader;
   readonly owned: Owned;
@@ -48,11 +53,13 @@ interface Rest extends Part {
 }
 
 export class Writer {
-  readonly lock = new RangeLock();
   readonly #parts: WriterParts;
   readonly #clusterBytes: number;
   /** what is copied with a write is a multiple of this */
   readonly #unitBytes: number;
+  /** the cluster after the last allocation, and how many clusters were allocated ahead of it */
+  #lastEnd = -1;
+  #ahead = 0;
 
   constructor(parts: WriterParts) {
     this.#parts = parts;
@@ -62,10 +69,9 @@ export class Writer {
   }
 
   async write(bytes: Uint8Array, at: number): Promise<void> {
-    const first = this.#clusterOf(at);
-    const count = Math.ceil((at + bytes.byteLength) / this.#clusterBytes) - first;
-    await this.#parts.owned.begin();
-    await this.lock.run(first, count, () => this.writeLocked({ at, bytes }));
+    const { owned, lock } = this.#parts;
+    await owned.begin();
+    await lock.run(at, bytes.byteLength, () => this.writeLocked({ at, bytes }));
   }
 
   /** The caller has locked the clusters. */
@@ -81,10 +87,11 @@ export class Writer {
 
   /** Writes the first clusters of a part that are treated in the same way. @returns bytes written */
   async #writeSome(part: Part): Promise<number> {
-    const { tables } = this.#parts;
+    const { tables, owned } = this.#parts;
     const first = this.#clusterOf(part.at);
     const l1Index = tables.l1IndexOf(first);
     const table = await tables.get(l1Index);
+    owned.mustBeSound();
     const end = Math.min(part.at + part.bytes.byteLength, (l1Index + 1) * tables.entries * this.#clusterBytes);
     const entry = tables.entry(table, first);
     const cut = (to: number): Part => ({ at: part.at, bytes: part.bytes.subarray(0, Math.min(to, end) - part.at) });
@@ -98,7 +105,6 @@ export class Writer {
       return await this.#writeInPlace(cut((first + count) * this.#clusterBytes), entry);
     }
     if (isKept(entry)) {
-      const { owned } = this.#parts;
       const place = { place: entry.place, count: 1, isZeros: owned.areZeros(entry.place) };
       await owned.ownTable(l1Index);
       return await this.#writeTo(place, cut((first + 1) * this.#clusterBytes));
@@ -127,10 +133,41 @@ export class Writer {
     const { owned, tables } = this.#parts;
     const first = this.#clusterOf(part.at);
     await owned.ownTable(tables.l1IndexOf(first));
-    const place = await owned.allocate(first, count);
-    const to = (first + place.count) * this.#clusterBytes;
-    const bytes = part.bytes.subarray(0, to - part.at);
-    return await this.#writeTo(place, { at: part.at, bytes }, () => owned.giveBack(place));
+    const ahead = await this.#lockAhead(first, count);
+    try {
+      const place = await owned.allocate(first, count + ahead.count);
+      const to = (first + place.count) * this.#clusterBytes;
+      const bytes = part.bytes.subarray(0, to - part.at);
+      return await this.#writeTo(place, { at: part.at, bytes }, () => owned.giveBack(place));
+    } finally {
+      ahead.release();
+    }
+  }
+
+  /**
+   * Locks clusters after a write that goes on where the last ones ended: they get places with it, in one step, and threads
+   * serve the next writes. They must be zeros, as their places are.
+   */
+  async #lockAhead(first: number, count: number): Promise<{ count: number; release(): void }> {
+    const { tables, reader, size, lock } = this.#parts;
+    const start = first + count;
+    const near = Math.max(1, NEAR_BYTES / this.#clusterBytes);
+    // a data file may have other bytes than zeros there
+    const goesOn = Math.abs(first - this.#lastEnd) <= near && !tables.shape.hasDataFile;
+    this.#ahead = goesOn ? Math.min(2 * this.#ahead + 1, MOST_AHEAD_BYTES / this.#clusterBytes) : 0;
+    this.#lastEnd = start;
+    const table = await tables.get(tables.l1IndexOf(first));
+    const end = Math.min(start + this.#ahead, Math.ceil(size / this.#clusterBytes));
+    let to = start;
+    const isFree = (cluster: number): boolean =>
+      tables.l1IndexOf(cluster) === tables.l1IndexOf(first) &&
+      tables.entry(table, cluster).kind === 'none' &&
+      !tables.entry(table, cluster).hasPlace &&
+      reader.isEmpty(cluster * this.#clusterBytes);
+    while (to < end && isFree(to) && lock.isFree(to * this.#clusterBytes, this.#clusterBytes)) to++;
+    if (to === start) return { count: 0, release: () => {} };
+    const held = lock.hold(start * this.#clusterBytes, (to - start) * this.#clusterBytes);
+    return { count: to - start, release: () => held.release() };
   }
 
   /**
@@ -144,7 +181,10 @@ export class Writer {
     const olds = Array.from({ length: place.count }, (_, i) => tables.entry(table, first + i));
     const head = this.#startOf(olds[0] as ClusterEntry, part.at);
     const end = part.at + part.bytes.byteLength;
-    const tail = this.#endOf(olds.at(-1) as ClusterEntry, end);
+    const written = this.#clusterOf(end - 1) - first + 1;
+    const tail = this.#endOf(olds[written - 1] as ClusterEntry, end);
+    // clusters that are allocated ahead are zeros, all of them
+    const to = place.count > written ? (first + place.count) * this.#clusterBytes : tail;
     try {
       const both = [await this.#rest(head, part.at), await this.#rest(end, tail)];
       const rests = both.filter(({ bytes, isOld }) => bytes.byteLength > 0 && (isOld || !place.isZeros));
@@ -162,11 +202,12 @@ export class Writer {
     try {
       await tables.change(first, place.count, (bytes) => {
         for (const [i, old] of olds.entries()) {
-          this.#putData(bytes, first + i, { old, place: place.place + i * this.#clusterBytes, from: head, to: tail });
+          this.#putData(bytes, first + i, { old, place: place.place + i * this.#clusterBytes, from: head, to });
         }
       });
     } catch (error) {
       owned.tableFailed();
+      await map?.forget(first * this.#clusterBytes, place.count * this.#clusterBytes);
       throw error;
     }
     for (const [i, old] of olds.entries()) {

@@ -4,7 +4,7 @@
  */
 import { type FileHandle, mkdtemp, open, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { type Disk, frontDisk } from '../../drivers/disk.js';
 import type { ImageFile, RawDisk } from '../../drivers/driver.js';
 import { wrapDisk } from '../../drivers/filters/wrap-disk.js';
@@ -50,7 +50,7 @@ export async function openTree(graph: NodeSpec, readOnly: boolean): Promise<Open
 function besideMain(tree: NodeSpec, { node, name }: NodeNeed): string {
   const main = mainFile(nodeAt(tree, node));
   const file = main === null ? undefined : filesOf(tree).get(pathOf(node, main));
-  return join(dirname(file ?? '/'), name);
+  return resolve(dirname(file ?? '/'), name);
 }
 
 async function openImage(path: string, readOnly: boolean, handles: FileHandle[]): Promise<ImageFile> {

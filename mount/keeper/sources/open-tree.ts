@@ -116,7 +116,12 @@ export class TreeOpening {
   }
 
   /** @param added if an image names the file: then the image says its format too */
-  async #openFile(path: string, name: string, { isRead, isRaw }: FilePlan, added?: Added): Promise<void> {
+  async #openFile(
+    path: string,
+    name: string,
+    { isRead, isRaw, grows = false }: FilePlan,
+    added?: Added,
+  ): Promise<void> {
     const { holdings, old, recognize } = this.#wish;
     const mode = isRead ? 'r' : this.#wish.mode;
     const { describePid } = this.#context;
@@ -127,7 +132,7 @@ export class TreeOpening {
         : defined({ below: added.below, check: (image: OpenedImage) => added.refuseCircle(image) });
     const image = await holdings.file({ ...wish, ...how }, old);
     this.#refuseTwice(image, mode);
-    this.#files.set(path, { image, mode });
+    this.#files.set(path, { image, mode, grows });
     this.#watcher.signal.throwIfAborted();
   }
 

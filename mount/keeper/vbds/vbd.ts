@@ -39,6 +39,8 @@ export interface SourceFile {
   readonly image: OpenedImage;
   /** how it is claimed */
   readonly mode: Mode;
+  /** writes of the vbd change its size */
+  readonly grows: boolean;
 }
 
 /** Where the bytes of a vbd come from. A swap replaces it as a whole. */

@@ -67,6 +67,7 @@ async function swapPaused(
   bus.record();
   const { driver, imagePath } = source;
   logEvent({ event: 'swapped', vdev: vbd.vdev, driver, image: imagePath });
+  await bus.images.begun(bus, vbd).catch((error: unknown) => console.error(`the new image of ${vbd.vdev}:`, error));
 }
 
 /**
