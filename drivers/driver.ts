@@ -93,7 +93,7 @@ export interface OpenContext<State extends Json = Json> extends Given {
   readonly readOnly: boolean;
   /**
    * `repair` ran for this node at this attach; always true if the driver has none. Every server of the vbd is told the
-   * same. False for what is read only, and if the fusetap that attached the vbd does not know `repair`.
+   * same. False for what is only read, with mode w!, and if the fusetap that attached the vbd does not know `repair`.
    */
   readonly isRepaired: boolean;
   /** driver options of the node, by name */
@@ -153,8 +153,8 @@ export interface Driver<State extends Json = Json> {
    */
   prepare?(context: PrepareContext): Promise<State>;
   /**
-   * Runs at each attach with mode w, before `open`: finishes what a crash left behind. No other process serves the image
-   * then. What is below is repaired first. May change the image, and running it twice must do no harm.
+   * Runs at each attach with mode w (not w!), before `open`: finishes what a crash left behind. No other process serves the
+   * image then. What is below is repaired first. May change the image, and running it twice must do no harm.
    * @returns remarks for the user, one sentence each
    */
   repair?(context: RepairContext): Promise<readonly string[]>;
