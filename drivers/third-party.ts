@@ -83,7 +83,7 @@ export function checkDisk(value: unknown, driver: string): RawDisk {
   if (!Number.isSafeInteger(disk.size) || (disk.size as number) <= 0) {
     throw broken(`its size is ${shown(disk.size)}: it must be a whole number of bytes above 0`);
   }
-  mustBeFunctions(disk, ['read', 'close'], ['write', 'flush', 'zero', 'extents', 'changes'], broken);
+  mustBeFunctions(disk, ['read', 'close'], ['write', 'flush', 'zero', 'extents', 'changes', 'commit'], broken);
   if (disk.growth !== undefined && !isGrowth(disk.growth)) throw broken('its growth is not {measure, grow}');
   const size = disk.size as number;
   if (disk.window !== undefined && !isWindow(disk.window, size)) {

@@ -31,6 +31,8 @@ export interface OpenedGraph {
   readonly repaired?: readonly string[];
   /** the optional needs whose file does not exist, by path; only for findNeeds; default: none */
   readonly absent?: readonly string[];
+  /** the path of a node or file under a role that is only read: it is open for writing all the same; default: none */
+  readonly writes?: string;
   /** see OpenContext; for the memory of the top */
   readonly mayFill?: OpenContext['mayFill'];
 }
@@ -83,7 +85,7 @@ async function openBelow(driver: Driver, opened: OpenedGraph, path: string): Pro
     for (const [name, below] of Object.entries(nodeAt(opened.graph, path).on)) {
       const at = pathOf(path, name);
       const role = roleOf(driver, name);
-      const readOnly = opened.readOnly || role?.access === 'read';
+      const readOnly = opened.readOnly || (role?.access === 'read' && at !== opened.writes);
       if (isFile(below) && role?.takes === 'file') files[name] = fileAt(opened, at);
       else if (isFile(below)) disks[name] = frontDisk(await openFile(fileAt(opened, at), readOnly), { readOnly });
       else {

@@ -22,6 +22,7 @@ const qcow2 = {
     backing: { takes: 'disk', access: 'read', isOptional: true },
     data: { takes: 'disk', access: 'as-parent', isOptional: true },
   },
+  base: 'backing',
   grows: true,
   check: (options) => takeOptions('qcow2', options, ['snapshot']),
   needs: findNeeds,
