@@ -35,4 +35,6 @@ export interface CopyWatcher {
   /** aborted if the client disconnects before it has its answer */
   readonly signal: AbortSignal;
   readonly progress: (doneBytes: number, totalBytes: number) => void;
+  /** the same for a repair of the image; default: `progress` */
+  readonly repairProgress?: (doneBytes: number, totalBytes: number) => void;
 }

@@ -164,7 +164,7 @@ export const ROUTES = {
       }),
       asDiskWish(),
     ) satisfies v.GenericSchema<unknown, SwapRequest>,
-    answer: answers.vbd,
+    answer: answers.attachedVbd,
     tellsProgress: true,
   },
   save: {

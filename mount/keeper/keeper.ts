@@ -248,8 +248,7 @@ export class Keeper implements KeeperControl {
     this.#bus.vbds.add(vbd);
     this.#record();
     logAttached(vbd);
-    const info = await vbdInfo(this.#bus, vbd);
-    return { vbd, result: notes.length === 0 ? info : { ...info, notes: [...notes] } };
+    return { vbd, result: withNotes(await vbdInfo(this.#bus, vbd), notes) };
   }
 
   /**
@@ -474,13 +473,13 @@ export class Keeper implements KeeperControl {
   }
 
   /** Gives a vbd another image. */
-  async swap({ vdev, body: request, ...watcher }: Asked<'swap'>): Promise<VbdInfo> {
+  async swap({ vdev, body: request, ...watcher }: Asked<'swap'>): Promise<AttachResult> {
     this.#checkRunning();
     const vbd = this.#bus.vbds.find(vdev);
     const [bus, pausing, detaching] = [this.#bus, this.#pausing, this.#detaching];
     const swapping = { bus, pausing, detaching, context: this.#attachContext() };
-    await swap(swapping, vbd, request, watcher);
-    return await vbdInfo(this.#bus, vbd);
+    const notes = await swap(swapping, vbd, request, watcher);
+    return withNotes(await vbdInfo(this.#bus, vbd), notes);
   }
 
   async save({ vdev, body: request, ...watcher }: Asked<'save'>): Promise<SaveResult> {
@@ -509,8 +508,7 @@ export class Keeper implements KeeperControl {
     const vbd = vbds.find(vdev);
     const context = this.#attachContext(ledger.attributes(vbd.ledgerIndex));
     const notes = await reread({ bus: this.#bus, detaching: this.#detaching, context }, vbd, signal);
-    const info = await vbdInfo(this.#bus, vbd);
-    return notes.length === 0 ? info : { ...info, notes: [...notes] };
+    return withNotes(await vbdInfo(this.#bus, vbd), notes);
   }
 
   /** Gives a vbd the size that its image has now. */
@@ -671,4 +669,8 @@ function processOwner(): { uid: number; gid: number } {
 
 function logAttached({ vdev, mode, size, source: { driver, imagePath } }: Vbd): void {
   logEvent({ event: 'attached', vdev, driver, image: imagePath, mode, size });
+}
+
+function withNotes(info: VbdInfo, notes: readonly string[]): AttachResult {
+  return notes.length === 0 ? info : { ...info, notes: [...notes] };
 }
