@@ -13,6 +13,7 @@ import { takeOptions } from '../options.js';
 import { readOnlyDisk, writableDisk } from './disk.js';
 import { checkWritable, type Header, INCOMPATIBLE, readHeader } from './header.js';
 import { findNeeds } from './needs.js';
+import { repairImage } from './repair.js';
 import { findSnapshot } from './snapshots.js';
 
 const qcow2 = {
@@ -25,6 +26,7 @@ const qcow2 = {
   grows: true,
   check: (options) => takeOptions('qcow2', options, ['snapshot']),
   needs: findNeeds,
+  repair: repairImage,
   async open({ disks, readOnly, options, isRepaired }) {
     const image = requireDisk({ disks }, 'qcow2');
     const header = await readHeader(image);
