@@ -60,6 +60,8 @@ export interface VbdSource {
   readonly memory: RamImage | null;
   /** all memories, by the paths of their nodes */
   readonly memories: ReadonlyMap<string, RamImage>;
+  /** the nodes that were repaired at this attach, by path */
+  readonly repaired: readonly string[];
   /** the request said that the image is raw whatever it looks like */
   readonly raw: boolean;
   readonly backing: BackingPolicy;
