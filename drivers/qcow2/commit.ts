@@ -81,7 +81,7 @@ export class Committer {
   #refuse(): void {
     const { backing, hasSnapshots, isRawData } = this.#parts;
     if (backing.readOnly) {
-      throw new FusetapError('DENIED', 'its backing file can only be read', {
+      throw new FusetapError('DENIED', 'its base can only be read', {
         hint: 'a base of this format cannot be written: save the disk to a file with fusetap save',
       });
     }
