@@ -48,6 +48,7 @@ export class Owned {
   /** places that keep no data, with the time at which they became zeros */
   readonly #zeroed = new Map<number, number>();
   #stopped: FusetapError | null = null;
+  #isMarked = false;
   #hasLeaks = false;
 
   constructor(parts: OwnedParts) {
@@ -78,7 +79,11 @@ export class Owned {
 
   /** @throws FusetapError FAILED, errno EIO, if the tables that were read contradict each other */
   mustBeSound(): void {
-    if (this.#stopped !== null) throw this.#stopped;
+    if (this.#stopped === null) return;
+    // the next program that opens it must know. Only a write changes the image, so this is not done when it is found
+    if (!this.#isMarked) void this.#parts.session.markCorrupt().catch(() => {});
+    this.#isMarked = true;
+    throw this.#stopped;
   }
 
   /** Makes the L2 table of a guest cluster one that may change. @throws as begin; NO_SPACE */
@@ -245,8 +250,6 @@ export class Owned {
       hint: 'detach, then repair it: qemu-img check -r all IMAGE',
       errno: constants.errno.EIO,
     });
-    // the next program that opens it must know
-    void this.#parts.session.markCorrupt().catch(() => {});
     return this.#stopped;
   }
 

@@ -220,28 +220,59 @@ export class Keeper implements KeeperControl {
     return this.#bus.server.version;
   }
 
-  /** Attaches, and resolves when the file can be opened. */
+  /** Attaches, and resolves when the file can be opened. It is undone if the client goes away before it has the answer. */
   async attach({ body: request, ...watcher }: Asked<'attach'>): Promise<AttachResult> {
     this.#checkRunning();
     try {
       const owner = ownerOf(request, ownIdentity());
       const place = this.#bus.vbds.reserveFree(request.vdev, request.partitions ?? false);
-      return await this.#runningAttaches
+      const { vbd, result } = await this.#runningAttaches
         .run(watcher, (own) => this.#attachAt(place, owner, request, own))
         .finally(() => this.#bus.vbds.unreserve(place.slot));
+      await this.#undoIfGone(vbd, watcher.signal);
+      return result;
     } finally {
       // even if nothing was reserved: the bus may have been started for this attach
       this.endIfIdle();
     }
   }
 
-  async #attachAt(place: Slot, owner: FileOwner, request: AttachRequest, watcher: CopyWatcher): Promise<AttachResult> {
+  async #attachAt(
+    place: Slot,
+    owner: FileOwner,
+    request: AttachRequest,
+    watcher: CopyWatcher,
+  ): Promise<{ vbd: Vbd; result: AttachResult }> {
     const told = logCopy(request.image, watcher);
     const { vbd, notes } = await attach(this.#attachContext(owner), this.#fitToTransport(request), place, told);
     this.#bus.vbds.add(vbd);
     this.#record();
     logAttached(vbd);
-    return withNotes(await vbdInfo(this.#bus, vbd), notes);
+    return { vbd, result: withNotes(await vbdInfo(this.#bus, vbd), notes) };
+  }
+
+  /**
+   * Detaches a new vbd if its client goes away, now or after the answer was sent.
+   * @throws the reason of the signal if the client is gone already
+   */
+  async #undoIfGone(vbd: Vbd, signal: AbortSignal): Promise<void> {
+    if (signal.aborted) {
+      await this.#undo(vbd);
+      throw signal.reason;
+    }
+    const undo = async (): Promise<void> => {
+      await this.#undo(vbd);
+      if (this.endIfIdle()) this.#endedItself();
+    };
+    signal.addEventListener('abort', () => void undo(), { once: true });
+  }
+
+  /** Others may use the vbd already: then it goes when they are done. */
+  async #undo(vbd: Vbd): Promise<void> {
+    if (!this.#bus.vbds.has(vbd)) return;
+    logEvent({ event: 'undone', vdev: vbd.vdev });
+    const choice = { force: false, waitMs: 0, signal: new AbortController().signal };
+    await this.#detaching.detach(vbd, choice).catch(() => this.#whenUnused.mark(vbd));
   }
 
   /**

@@ -16,6 +16,8 @@ export type BusEvent =
   | { event: 'detached'; vdev: string; error: string | null }
   /** it was detached because nobody used it any more */
   | { event: 'unused'; vdev: string }
+  /** the client of its attach went away before it had the answer */
+  | { event: 'undone'; vdev: string }
   /** holders: the users of the vbd when it was detached by force */
   | { event: 'cut-off'; vdev: string; holders: string }
   /**
