@@ -29,7 +29,7 @@ const BATCH_BYTES = 32 << 20;
 const BATCH_CLUSTERS = 1 << 16;
 /** each write of a client looks at them */
 const BATCH_RANGES = 1024;
-const BATCH_TABLES = 16;
+const BATCH_TABLE_BYTES = 1 << 20;
 /** a process that looks for tables in an empty disk lets others work after so many */
 const TURN_TABLES = 4096;
 
@@ -81,7 +81,7 @@ export class Committer {
   #refuse(): void {
     const { backing, hasSnapshots, isRawData } = this.#parts;
     if (backing.readOnly) {
-      throw new FusetapError('DENIED', 'its backing file can only be read', {
+      throw new FusetapError('DENIED', 'its base can only be read', {
         hint: 'a base of this format cannot be written: save the disk to a file with fusetap save',
       });
     }
@@ -271,7 +271,7 @@ class Filling {
 
   get isFull(): boolean {
     const isLong = this.ranges.length >= BATCH_RANGES || this.#clusters >= BATCH_CLUSTERS;
-    return isLong || this.#bytes >= BATCH_BYTES || this.#tables > BATCH_TABLES;
+    return isLong || this.#bytes >= BATCH_BYTES || this.#tables > Math.max(1, BATCH_TABLE_BYTES / this.#clusterBytes);
   }
 
   /** The clusters that follow are in another table, so in another range. */

@@ -123,10 +123,18 @@ export class Writer {
   }
 
   async #writeInPlace({ at, bytes }: Part, entry: ClusterEntry): Promise<number> {
-    const { data, map } = this.#parts;
-    await data.write(bytes, entry.place + (at % this.#clusterBytes));
+    const { map } = this.#parts;
+    await this.#writeData(bytes, entry.place + (at % this.#clusterBytes));
     map?.moved(at, bytes.byteLength);
     return bytes.byteLength;
+  }
+
+  /** Writes to a place in the image or data file. A file may end within its last cluster, or before a place that has no data. */
+  async #writeData(bytes: Uint8Array, place: number): Promise<void> {
+    const { data } = this.#parts;
+    const end = place + bytes.byteLength;
+    if (end > data.size) await data.growth?.grow(Math.ceil(end / this.#clusterBytes) * this.#clusterBytes);
+    await data.write(bytes, place);
   }
 
   async #allocateFor(part: Part, count: number): Promise<number> {
@@ -175,7 +183,7 @@ export class Writer {
    * @param undo gives the place back if the data could not be written
    */
   async #writeTo(place: Place, part: Part, undo = async (): Promise<void> => {}): Promise<number> {
-    const { tables, owned, barrier, data, map } = this.#parts;
+    const { tables, owned, barrier, map } = this.#parts;
     const first = this.#clusterOf(part.at);
     const table = await tables.get(tables.l1IndexOf(first));
     const olds = Array.from({ length: place.count }, (_, i) => tables.entry(table, first + i));
@@ -189,7 +197,7 @@ export class Writer {
       const both = [await this.#rest(head, part.at), await this.#rest(end, tail)];
       const rests = both.filter(({ bytes, isOld }) => bytes.byteLength > 0 && (isOld || !place.isZeros));
       const start = first * this.#clusterBytes;
-      const writes = [part, ...rests].map(async ({ at, bytes }) => data.write(bytes, place.place + at - start));
+      const writes = [part, ...rests].map(async ({ at, bytes }) => this.#writeData(bytes, place.place + at - start));
       await allDone(writes);
       if (rests.length > 0) await barrier.pass();
     } catch (error) {
