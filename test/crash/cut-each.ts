@@ -115,7 +115,7 @@ export class PowerCuts {
   }
 
   async #judge(files: Files, random: Random): Promise<void> {
-    const past = { wasKilled: false };
+    const past = { wasKilled: this.#subject.driver.repair === undefined };
     const faults = [...(await this.#subject.judge(files, past))];
     const { second } = this.#options;
     if (second !== undefined && random.isOneIn(second.every)) faults.push(...(await second.judge(files, past)));
