@@ -32,13 +32,14 @@ const magic = (at: number, bytes: Buffer, is: string, hint: string): Magic => ({
 
 const CONVERT = 'convert it: qemu-img convert -O raw IMAGE disk.img';
 // drivers read some variants only, and a few bytes do not tell which one it is
+const QCOW2 = `use qcow2:IMAGE, or ${CONVERT}`;
 const VHD = `use vhd:IMAGE, or ${CONVERT}`;
 const VMDK = `use vmdk:IMAGE, or ${CONVERT}`;
 const VDI = `use vdi:IMAGE, or ${CONVERT}`;
 const unpack = (program: string): string => `unpack it first: ${program} < IMAGE > disk.img`;
 
 const MAGICS: readonly Magic[] = [
-  magic(0, hex('51 46 49 fb'), 'a qcow2 image', CONVERT),
+  magic(0, hex('51 46 49 fb'), 'a qcow2 image', QCOW2),
   magic(0, text('QED\0'), 'a QED image', CONVERT),
   magic(0, text('conectix'), 'a dynamic VHD image', VHD),
   // a fixed VHD is raw data with a footer, which old writers made one byte shorter

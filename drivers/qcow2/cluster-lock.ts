@@ -1,5 +1,5 @@
 /** The lock of guest clusters that are being changed, by ranges of the disk. */
-import { RangeLock } from '../map/range-lock.js';
+import { type Granules, RangeLock } from '../map/range-lock.js';
 
 export class ClusterLock {
   readonly #lock = new RangeLock();
@@ -15,6 +15,11 @@ export class ClusterLock {
     return this.#lock.run(first, count, work);
   }
 
+  /** The same for several ranges of clusters, which are locked in one step. */
+  runAll<Result>(clusters: readonly Granules[], work: () => Promise<Result>): Promise<Result> {
+    return this.#lock.runAll(clusters, work);
+  }
+
   /** Whether no call for any of the clusters of a range is under way. */
   isFree(offset: number, length: number): boolean {
     const { first, count } = this.#clustersOf(offset, length);
@@ -27,7 +32,7 @@ export class ClusterLock {
     return this.#lock.hold(first, count);
   }
 
-  #clustersOf(offset: number, length: number): { first: number; count: number } {
+  #clustersOf(offset: number, length: number): Granules {
     const first = Math.floor(offset / this.#clusterBytes);
     return { first, count: Math.ceil((offset + length) / this.#clusterBytes) - first };
   }

@@ -2,13 +2,16 @@
  * The disk of a qcow2 image, put together from its parts.
  *
  *      request ──► Reader ──► Finder ──► L2Tables                       ┐
- *              └─► Writer, Zeroer ──► Owned ──► Session, Refcounts      ├──► image, data file, backing file
+ *              ├─► Writer, Zeroer ──► Owned ──► Session, Refcounts      ├──► image, data file, backing file
+ *              └─► Committer ──► all of these                           │
  *                  each tells Qcow2Map where bytes are ──► threads      ┘
  */
 import type { Disk } from '../disk.js';
-import type { RawDisk } from '../driver.js';
+import type { CommitContext, RawDisk } from '../driver.js';
+import { UnderWay } from '../under-way.js';
 import { Barrier } from './barrier.js';
 import { ClusterLock } from './cluster-lock.js';
+import { Committer } from './commit.js';
 import { DecodedCache } from './decoded-cache.js';
 import { checkWritable, type Header, readHeader, SUBCLUSTERS } from './header.js';
 import { type L1Place, L2Tables } from './l2-tables.js';
@@ -42,12 +45,14 @@ export function readOnlyDisk(parts: Qcow2Parts): RawDisk {
 }
 
 export function writableDisk(parts: Qcow2Parts): RawDisk {
-  const { image, header, data, l1 } = parts;
+  const { image, header, data, backing, l1 } = parts;
+  const hasSnapshots = header.snapshots.count > 0;
   const barrier = new Barrier(() => flushAll(image, data));
   const session = new Session(image, barrier);
   const refcounts = new Refcounts({ image, header, barrier });
   const owned = new Owned({ image, data, header, l1, session, refcounts, barrier });
   const tables = new L2Tables(image, header, l1, (table) => owned.judge(table));
+  const reads = new UnderWay();
   const lock = new ClusterLock(header.clusterBytes);
   const { reader, map } = readerOf(parts, tables, {
     mayWrite: () => owned.mayWriteInPlace,
@@ -57,12 +62,17 @@ export function writableDisk(parts: Qcow2Parts): RawDisk {
   const writing = { size: parts.size, lock, tables, reader, owned, barrier, data, isRawData, map };
   const writer = new Writer(writing);
   const zeroer = new Zeroer(writing, writer);
+  const reading = readingOf(parts, reader, map);
   let isActive = false;
   const durably = async ({ durable }: { durable: boolean }): Promise<void> => {
     if (durable) await barrier.pass();
   };
   return {
-    ...readingOf(parts, reader, map),
+    ...reading,
+    read: (buffer, offset) => reads.run(() => reading.read(buffer, offset)),
+    ...(backing !== null && {
+      commit: (context: CommitContext) => new Committer({ ...writing, backing, reads, hasSnapshots }).commit(context),
+    }),
     write: (buffer, offset, options) => writer.write(buffer, offset).then(() => durably(options)),
     zero: (offset, length, options) => zeroer.zero(offset, length, options).then(() => durably(options)),
     flush: () => barrier.pass(),

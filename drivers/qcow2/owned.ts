@@ -10,7 +10,7 @@ import type { Barrier } from './barrier.js';
 import { type ClusterEntry, COPIED } from './entries.js';
 import { FORMAT, type Header } from './header.js';
 import type { L1Place, L2Table, L2Tables } from './l2-tables.js';
-import type { Refcounts } from './refcounts.js';
+import type { Refcounts, Run } from './refcounts.js';
 import type { Session } from './session.js';
 
 /** the most places that are remembered as zeros */
@@ -48,6 +48,7 @@ export class Owned {
   /** places that keep no data, with the time at which they became zeros */
   readonly #zeroed = new Map<number, number>();
   #stopped: FusetapError | null = null;
+  #isMarked = false;
   #hasLeaks = false;
 
   constructor(parts: OwnedParts) {
@@ -72,8 +73,17 @@ export class Owned {
 
   /** Must have resolved before data is written. @throws FusetapError FAILED, errno EIO, if nothing may be written */
   async begin(): Promise<void> {
-    if (this.#stopped !== null) throw this.#stopped;
+    this.mustBeSound();
     await this.#parts.session.begin();
+  }
+
+  /** @throws FusetapError FAILED, errno EIO, if the tables that were read contradict each other */
+  mustBeSound(): void {
+    if (this.#stopped === null) return;
+    // the next program that opens it must know. Only a write changes the image, so this is not done when it is found
+    if (!this.#isMarked) void this.#parts.session.markCorrupt().catch(() => {});
+    this.#isMarked = true;
+    throw this.#stopped;
   }
 
   /** Makes the L2 table of a guest cluster one that may change. @throws as begin; NO_SPACE */
@@ -88,6 +98,7 @@ export class Owned {
   async #ownTable(l1Index: number): Promise<void> {
     const tables = this.#tables as L2Tables;
     const old = await tables.get(l1Index);
+    this.mustBeSound();
     if (old?.copied) return;
     const { image, refcounts, barrier } = this.#parts;
     const { start } = await refcounts.take(1);
@@ -103,7 +114,7 @@ export class Owned {
       throw error;
     }
     this.#l2Places.add(place);
-    if (old !== null) await this.#release(old.place / this.#clusterBytes);
+    if (old !== null) await this.#release([old.place / this.#clusterBytes]);
   }
 
   /** A place for guest clusters. @param most clusters @throws FusetapError NO_SPACE */
@@ -139,19 +150,34 @@ export class Owned {
 
   /** Frees what an entry named. The image must not have the entry any more. */
   async release(entry: ClusterEntry): Promise<void> {
-    if (!entry.hasPlace || this.#parts.header.hasDataFile) return;
-    const first = Math.floor(entry.place / this.#clusterBytes);
-    const last = Math.floor((entry.place + Math.max(entry.streamBytes, 1) - 1) / this.#clusterBytes);
-    for (let cluster = first; cluster <= last; cluster++) await this.#release(cluster);
+    await this.releaseAll([entry]);
   }
 
-  async #release(cluster: number): Promise<void> {
-    this.#zeroed.delete(cluster * this.#clusterBytes);
+  /**
+   * Frees what entries named. The image must not have the entries any more.
+   * @returns the clusters that nobody uses any more; they may keep their bytes until the disk is closed
+   */
+  async releaseAll(entries: readonly ClusterEntry[]): Promise<readonly Run[]> {
+    if (this.#parts.header.hasDataFile) return [];
+    return await this.#release(entries.flatMap((entry) => this.#clustersOf(entry)));
+  }
+
+  /** The clusters that an entry refers to: a compressed stream may be in several. */
+  #clustersOf({ hasPlace, place, streamBytes }: ClusterEntry): number[] {
+    if (!hasPlace) return [];
+    const first = Math.floor(place / this.#clusterBytes);
+    const last = Math.floor((place + Math.max(streamBytes, 1) - 1) / this.#clusterBytes);
+    return Array.from({ length: last - first + 1 }, (_, i) => first + i);
+  }
+
+  async #release(clusters: readonly number[]): Promise<readonly Run[]> {
+    for (const cluster of clusters) this.#zeroed.delete(cluster * this.#clusterBytes);
     try {
-      await this.#parts.refcounts.release(cluster);
+      return await this.#parts.refcounts.releaseAll(clusters);
     } catch {
-      // the write that freed it has succeeded
+      // the write that freed them has succeeded
       this.#hasLeaks = true;
+      return [];
     }
   }
 
@@ -224,8 +250,6 @@ export class Owned {
       hint: 'detach, then repair it: qemu-img check -r all IMAGE',
       errno: constants.errno.EIO,
     });
-    // the next program that opens it must know
-    void this.#parts.session.markCorrupt().catch(() => {});
     return this.#stopped;
   }
 

@@ -38,6 +38,8 @@ export class Qcow2Map {
   readonly #isStable: Qcow2MapOptions['isStable'];
   /** slices whose places in the backing file are being looked up */
   readonly #learning = new Set<number>();
+  /** how often places in the backing file have changed: what was looked up before does not count then */
+  #movesBelow = 0;
 
   constructor({ size, granuleBytes, files, reader, mayWrite, isStable }: Qcow2MapOptions) {
     this.#size = size;
@@ -63,8 +65,10 @@ export class Qcow2Map {
     const from = Math.floor(first.offset / this.#granuleBytes);
     const to = Math.ceil((last.offset + last.length) / this.#granuleBytes);
     for (const slice of this.map.learn(from, to - from)) this.#learnBelow(slice);
-    // a slice may be of several tables, some of which were read after the others had told theirs
-    for (const part of found) this.#tellIfUnknown(part);
+    // a slice may be of several tables, some of which were read after the others had told theirs; look again, because
+    // what the request has found may have moved meanwhile
+    const length = last.offset + last.length - first.offset;
+    for (const part of this.#reader.finder.peek(first.offset, length)) this.#tellIfUnknown(part);
   }
 
   /** Tells where a range is now, whole granules of it: its entries are in the image. Old places stay as they are. */
@@ -73,6 +77,12 @@ export class Qcow2Map {
       const { first, count } = this.#whole(part);
       if (count > 0) this.map.setRun(first, count, this.#entryOf(part, true) ?? UNKNOWN);
     }
+  }
+
+  /** Ranges were moved into the backing file: tells where they are now. Their granules must be withdrawn until then. */
+  movedBelow(ranges: readonly { readonly offset: number; readonly length: number }[]): void {
+    this.#movesBelow += 1;
+    for (const { offset, length } of ranges) this.moved(offset, length);
   }
 
   /** Nothing is known of a range any more, because a change of its entries has failed. */
@@ -166,8 +176,11 @@ export class Qcow2Map {
   }
 
   async #tellBelow(parts: readonly Found[]): Promise<void> {
+    const moves = this.#movesBelow;
     for (const { offset, length } of parts) {
-      for (const place of await this.#reader.locateBelow(offset, length)) {
+      const places = await this.#reader.locateBelow(offset, length);
+      if (moves !== this.#movesBelow) return;
+      for (const place of places) {
         const entry = this.#entryAt(place, false);
         if (entry !== null) this.#tellWhereNone(place, entry);
       }

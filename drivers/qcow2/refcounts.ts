@@ -134,16 +134,38 @@ export class Refcounts {
     });
   }
 
-  /** Counts one reference less. What referred to the cluster must not do so any more in the image. */
-  async release(cluster: number): Promise<void> {
+  /**
+   * Counts one reference less for each cluster; one that is named twice loses two. What referred to them must not do so any
+   * more in the image.
+   * @returns those that nobody uses any more
+   * @throws FusetapError FAILED if a cluster is counted as free; others may have been released
+   */
+  async releaseAll(clusters: readonly number[]): Promise<Run[]> {
+    const freed: Run[] = [];
     await this.#inTurn(async () => {
-      const index = Math.floor(cluster / this.#perBlock);
-      const block = await this.#block(index);
-      const count = block?.get(cluster % this.#perBlock) ?? 0;
-      if (block === null || count === 0) throw broken(FORMAT, `its cluster ${cluster} is used, but is counted as free`);
-      if (count === 1) this.#freed.add(cluster);
-      await this.#set(block, { start: cluster, count: 1 }, count - 1);
+      for (const { run, times } of runsOf(clusters, this.#perBlock)) {
+        for (let cluster = run.start; cluster < run.start + run.count; ) {
+          const part = await this.#releaseSome(cluster, run.start + run.count, times);
+          if (part.isFree) freed.push({ start: cluster, count: part.count });
+          cluster += part.count;
+        }
+      }
     });
+    return freed;
+  }
+
+  /** Releases the first clusters of a run in one block that have the same refcount, each `times` times. */
+  async #releaseSome(start: number, end: number, times: number): Promise<{ count: number; isFree: boolean }> {
+    const block = await this.#block(Math.floor(start / this.#perBlock));
+    const refcount = block?.get(start % this.#perBlock) ?? 0;
+    if (block === null || refcount < times)
+      throw broken(FORMAT, `its cluster ${start} is used, but is counted as free`);
+    let count = 1;
+    while (start + count < end && block.get((start + count) % this.#perBlock) === refcount) count++;
+    const isFree = refcount === times;
+    for (let cluster = start; isFree && cluster < start + count; cluster++) this.#freed.add(cluster);
+    await this.#set(block, { start, count }, refcount - times);
+    return { count, isFree };
   }
 
   /** Counts the rest of the pool as free. For a clean end. */
@@ -384,6 +406,20 @@ export class Refcounts {
       if (block !== null) await this.#set(block, { start: cluster, count: 1 }, 0);
     }
   }
+}
+
+/** Sorts clusters into runs, each in one block, of clusters that are named the same number of times. */
+function runsOf(clusters: readonly number[], perBlock: number): { run: Run; times: number }[] {
+  const times = new Map<number, number>();
+  for (const cluster of clusters) times.set(cluster, (times.get(cluster) ?? 0) + 1);
+  const runs: { run: Run; times: number }[] = [];
+  for (const [cluster, count] of [...times].sort(([a], [b]) => a - b)) {
+    const last = runs.at(-1);
+    const goesOn = last?.times === count && last.run.start + last.run.count === cluster && cluster % perBlock !== 0;
+    if (last !== undefined && goesOn) last.run = { ...last.run, count: last.run.count + 1 };
+    else runs.push({ run: { start: cluster, count: 1 }, times: count });
+  }
+  return runs;
 }
 
 function noSpace(): FusetapError {

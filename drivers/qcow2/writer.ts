@@ -87,10 +87,11 @@ export class Writer {
 
   /** Writes the first clusters of a part that are treated in the same way. @returns bytes written */
   async #writeSome(part: Part): Promise<number> {
-    const { tables } = this.#parts;
+    const { tables, owned } = this.#parts;
     const first = this.#clusterOf(part.at);
     const l1Index = tables.l1IndexOf(first);
     const table = await tables.get(l1Index);
+    owned.mustBeSound();
     const end = Math.min(part.at + part.bytes.byteLength, (l1Index + 1) * tables.entries * this.#clusterBytes);
     const entry = tables.entry(table, first);
     const cut = (to: number): Part => ({ at: part.at, bytes: part.bytes.subarray(0, Math.min(to, end) - part.at) });
@@ -104,7 +105,6 @@ export class Writer {
       return await this.#writeInPlace(cut((first + count) * this.#clusterBytes), entry);
     }
     if (isKept(entry)) {
-      const { owned } = this.#parts;
       const place = { place: entry.place, count: 1, isZeros: owned.areZeros(entry.place) };
       await owned.ownTable(l1Index);
       return await this.#writeTo(place, cut((first + 1) * this.#clusterBytes));

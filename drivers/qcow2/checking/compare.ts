@@ -1,7 +1,7 @@
 /** Compares the refcounts of an image with the references that were counted. */
 import type { Counting } from './counting.js';
 import { getRefcount } from './refcount-words.js';
-import { countOf, SAYS_ONE, SAYS_SHARED } from './references.js';
+import { countOf, MOST_REFERENCES, SAYS_ONE, SAYS_SHARED } from './references.js';
 import type { BlockPlaces } from './stored-refcounts.js';
 import { storedParts } from './stored-refcounts.js';
 
@@ -20,8 +20,10 @@ export interface Leaks {
 
 export interface Comparison {
   readonly leaks: Leaks;
-  /** entries that do not say that a refcount is 1, although it is: a write copies the cluster needlessly */
+  /** findings that only say that an entry does not mark a refcount of 1: a write copies the cluster needlessly */
   readonly unmarked: number;
+  /** entries that will not agree with the refcounts when these are right */
+  readonly wrongMarks: number;
   /** the end of the last cluster that is used, or is counted as used */
   readonly imageEnd: number;
 }
@@ -31,7 +33,7 @@ export async function compareRefcounts(counting: Counting, places: BlockPlaces):
   const { references, findings, header } = counting;
   const { clusterBytes, refcountOrder } = header;
   const leaks = new LeakList(clusterBytes);
-  let unmarked = 0;
+  let [unmarked, wrongMarks] = [0, 0];
   let lastUsed = -1;
   for await (const { first, count, block, index } of storedParts(counting, places)) {
     for (let i = 0; i < count; i++) {
@@ -42,9 +44,11 @@ export async function compareRefcounts(counting: Counting, places: BlockPlaces):
       const counted = countOf(word);
       const isInside = cluster < references.imageClusters;
       if (isInside || counted > 0) lastUsed = cluster;
-      if (stored < counted) findings.add(tooLow(cluster, stored, counted));
+      if (counted === MOST_REFERENCES) findings.add(`cluster ${cluster} has too many references to count them`);
+      else if (stored < counted) findings.add(tooLow(cluster, stored, counted));
       // QEMU leaves refcounts behind the end of the image, too
       else if (stored > counted && isInside) leaks.add(cluster);
+      if ((word & (counted === 1 ? SAYS_SHARED : SAYS_ONE)) !== 0) wrongMarks += 1;
       if ((word & SAYS_ONE) !== 0 && stored !== 1) {
         findings.add(`an entry says that the refcount of cluster ${cluster} is 1, but it is ${stored}`);
       } else if ((word & SAYS_SHARED) !== 0 && stored === 1) {
@@ -54,7 +58,7 @@ export async function compareRefcounts(counting: Counting, places: BlockPlaces):
     }
   }
   const { clusters, ranges } = leaks;
-  return { leaks: { clusters, ranges }, unmarked, imageEnd: (lastUsed + 1) * clusterBytes };
+  return { leaks: { clusters, ranges }, unmarked, wrongMarks, imageEnd: (lastUsed + 1) * clusterBytes };
 }
 
 function tooLow(cluster: number, stored: number, counted: number): string {

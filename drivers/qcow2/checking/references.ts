@@ -9,7 +9,8 @@
 import { ClusterWords } from './cluster-words.js';
 import type { Findings } from './findings.js';
 
-const MOST_REFERENCES = 0x00ff_ffff;
+/** a cluster with so many references has too many to count */
+export const MOST_REFERENCES = 0x00ff_ffff;
 
 export const KIND = {
   /** the header, tables that are found by it, and all else that nobody shares */

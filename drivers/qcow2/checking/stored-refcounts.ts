@@ -86,7 +86,7 @@ export async function* storedParts(counting: Counting, places: BlockPlaces): Asy
 }
 
 /** The blocks that exist, and those that would count the clusters of pages; in order. */
-function* blockNumbers(pages: Float64Array, places: BlockPlaces, perBlock: number): Generator<number> {
+export function* blockNumbers(pages: Float64Array, places: BlockPlaces, perBlock: number): Generator<number> {
   const perPage = Math.max(1, PAGE_CLUSTERS / perBlock);
   const numbers = new Float64Array(places.size + pages.length * perPage);
   let at = 0;
