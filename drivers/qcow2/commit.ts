@@ -18,7 +18,7 @@ import type { Disk } from '../disk.js';
 import type { CommitContext } from '../driver.js';
 import { FusetapError } from '../errors.js';
 import type { Granules } from '../map/range-lock.js';
-import type { UnderWay } from '../under-way.js';
+import type { UnderWay } from '../map/under-way.js';
 import type { Run } from '../zero-pages.js';
 import { type ClusterEntry, putEntry } from './entries.js';
 import type { WriterParts } from './writer.js';

@@ -8,7 +8,7 @@
  */
 import type { Disk } from '../disk.js';
 import type { CommitContext, RawDisk } from '../driver.js';
-import { UnderWay } from '../under-way.js';
+import { UnderWay } from '../map/under-way.js';
 import { Barrier } from './barrier.js';
 import { ClusterLock } from './cluster-lock.js';
 import { Committer } from './commit.js';
