@@ -12,7 +12,7 @@ import { type Comparison, compareRefcounts, type Leaks } from './checking/compar
 import type { ClusterStatistics } from './checking/count-entries.js';
 import { type Count, type CountOptions, countReferences } from './checking/count-references.js';
 import { countRefcounts } from './checking/stored-refcounts.js';
-import { type Header, INCOMPATIBLE, readHeader } from './header.js';
+import { type Header, INCOMPATIBLE, readHeader } from './format/header.js';
 
 export interface CheckResult {
   /** the first ones, at most 100, one line each: the image is broken, or a write could break it */

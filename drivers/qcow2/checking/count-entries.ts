@@ -4,8 +4,8 @@
  * Independent of the code that serves the disk: a fault there must not hide here. The rules are those of QEMU's
  * specification (docs/interop/qcow2.txt) and of its check (block/qcow2-refcount.c).
  */
-import { COMPRESSED, COPIED, placeOf, ZERO } from '../entries.js';
-import { type Header, l2EntryBytes } from '../header.js';
+import { COMPRESSED, COPIED, placeOf, ZERO } from '../format/entries.js';
+import { type Header, l2EntryBytes } from '../format/header.js';
 import type { Counting } from './counting.js';
 import { IS_ACTIVE, KIND, SAYS_ONE, SAYS_SHARED } from './references.js';
 

@@ -6,7 +6,7 @@
  *             └─► bitmaps ──► tables ──► bits
  */
 import type { Disk } from '../../disk.js';
-import type { Header } from '../header.js';
+import type { Header } from '../format/header.js';
 import { countBitmaps } from './count-bitmaps.js';
 import type { ClusterStatistics } from './count-entries.js';
 import { countSnapshots } from './count-snapshots.js';

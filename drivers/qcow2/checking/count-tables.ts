@@ -3,7 +3,7 @@
  * that several L1 tables share counts as often as they name it. So no loop is possible.
  */
 import { readUpTo } from '../../formats/read.js';
-import { COPIED, placeOf } from '../entries.js';
+import { COPIED, placeOf } from '../format/entries.js';
 import { type ClusterStatistics, countEntries } from './count-entries.js';
 import type { Counting } from './counting.js';
 import { countOf, IS_ACTIVE, KIND, SAYS_ONE, SAYS_SHARED } from './references.js';

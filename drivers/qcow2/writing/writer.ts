@@ -9,15 +9,15 @@
  * bytes. If the power fails, an entry may be durable without its data: then the bytes are zeros, as they were before,
  * because free clusters are zeros. Only copied bytes must not become zeros, hence the barrier.
  */
-import type { Disk } from '../disk.js';
+import type { Disk } from '../../disk.js';
+import { type ClusterEntry, COPIED, putEntry } from '../format/entries.js';
+import { SUBCLUSTERS } from '../format/header.js';
+import type { L2Tables } from '../reading/l2-tables.js';
+import type { Qcow2Map } from '../reading/qcow2-map.js';
+import type { Reader } from '../reading/reader.js';
 import type { Barrier } from './barrier.js';
 import type { ClusterLock } from './cluster-lock.js';
-import { type ClusterEntry, COPIED, putEntry } from './entries.js';
-import { SUBCLUSTERS } from './header.js';
-import type { L2Tables } from './l2-tables.js';
 import type { Owned, Place } from './owned.js';
-import type { Qcow2Map } from './qcow2-map.js';
-import type { Reader } from './reader.js';
 
 const ALL = 0xffff_ffff;
 /** the most that is allocated ahead of writes in sequence */

@@ -13,14 +13,14 @@
  * commit has reached.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { copyRuns } from '../copy-runs.js';
-import type { Disk } from '../disk.js';
-import type { CommitContext } from '../driver.js';
-import { FusetapError } from '../errors.js';
-import type { Granules } from '../map/range-lock.js';
-import type { UnderWay } from '../map/under-way.js';
-import type { Run } from '../zero-pages.js';
-import { type ClusterEntry, putEntry } from './entries.js';
+import { copyRuns } from '../../copy-runs.js';
+import type { Disk } from '../../disk.js';
+import type { CommitContext } from '../../driver.js';
+import { FusetapError } from '../../errors.js';
+import type { Granules } from '../../map/range-lock.js';
+import type { UnderWay } from '../../map/under-way.js';
+import type { Run } from '../../zero-pages.js';
+import { type ClusterEntry, putEntry } from '../format/entries.js';
 import type { WriterParts } from './writer.js';
 
 /** bytes that are moved before the flushes: many clusters share them, but writes to these clusters wait so long */

@@ -6,8 +6,8 @@ import { randomBytes } from 'node:crypto';
 import { constants, existsSync, linkSync, renameSync } from 'node:fs';
 import { type FileHandle, open, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { inTime } from '../../../drivers/close-fd.js';
-import { linkFd } from '../../../system/libc.js';
+import { inTime } from '../../drivers/close-fd.js';
+import { linkFd } from '../../system/libc.js';
 
 // O_TMPFILE is this with O_DIRECTORY, whose value depends on the processor
 const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY;
