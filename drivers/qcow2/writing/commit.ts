@@ -13,13 +13,13 @@
  * commit has reached.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { copyRuns } from '../../copy-runs.js';
+import { copyRuns } from '../../copying/copy-runs.js';
+import type { Run } from '../../copying/zero-pages.js';
 import type { Disk } from '../../disk.js';
 import type { CommitContext } from '../../driver.js';
 import { FusetapError } from '../../errors.js';
 import type { Granules } from '../../map/range-lock.js';
 import type { UnderWay } from '../../map/under-way.js';
-import type { Run } from '../../zero-pages.js';
 import { type ClusterEntry, putEntry } from '../format/entries.js';
 import type { WriterParts } from './writer.js';
 
