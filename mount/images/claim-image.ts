@@ -108,9 +108,10 @@ export interface Claim {
   grow(): void;
   /**
    * Claims an image of mode `r` for writing too. There is no moment at which it is not claimed.
-   * @throws FusetapError BUSY, with the users of the image; the claim is as before then
+   * @param isOwn tells the user by which it is claimed already from the others, for the message
+   * @throws FusetapError BUSY, with the other users of the image; the claim is as before then
    */
-  raise(): Promise<void>;
+  raise(isOwn: ClaimOptions['isOwn']): Promise<void>;
   /** Ends `raise`. */
   lower(): void;
   /** Releases the locks. Do not call it after closing the image's descriptor, which releases them too. */
@@ -122,6 +123,8 @@ export type DescribePid = (pid: number, image: ClaimedImage) => BusProcess | nul
 
 export interface ClaimOptions {
   describePid?: DescribePid;
+  /** users that are not named in messages; default: none */
+  isOwn?: ((holder: Holder) => boolean) | undefined;
   /** how long to wait for the flock of another process; default: 5 s */
   patienceMs?: number;
 }
@@ -154,10 +157,11 @@ export async function claimImage(image: ClaimedImage, mode: Mode, options: Claim
     lowerMarks(image.fd);
     lowerDevice(held);
   };
-  const raise = async (): Promise<void> => {
+  const raise = async (isOwn: ClaimOptions['isOwn']): Promise<void> => {
+    const others = { ...options, isOwn };
     try {
       // locks of the same open file description do not conflict, and need no permission to write
-      await inTurn(image, held.place, options, () => refuseConflicts(image, 'w', held, options));
+      await inTurn(image, held.place, others, () => refuseConflicts(image, 'w', held, others));
     } catch (error) {
       lower();
       throw withoutLocks(error, image);
@@ -261,7 +265,8 @@ function takeMarksIfPossible(fd: number): boolean {
   }
 }
 
-function releaseMarks(fd: number): void {
+/** Releases the locks of takeMarks: a process that was started meanwhile may have the descriptor, too. */
+export function releaseMarks(fd: number): void {
   tryUnlock(fd, 100, 4);
   tryUnlock(fd, 200, 4);
   tryUnlock(fd, 300, 3);
@@ -410,7 +415,9 @@ async function lockHolders(
 ): Promise<Holder[]> {
   const file = nameInLocks(image.fd);
   if (file === null) return [];
-  return findLockHolders(file, matches, (pid) => options.describePid?.(pid, image) ?? null);
+  const holders = await findLockHolders(file, matches, (pid) => options.describePid?.(pid, image) ?? null);
+  const { isOwn = () => false } = options;
+  return holders.filter((holder) => !isOwn(holder));
 }
 
 function nameInLocks(fd: number): string | null {

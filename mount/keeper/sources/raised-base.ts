@@ -4,7 +4,7 @@
  */
 import { type BigIntStats, fstat } from 'node:fs';
 import { promisify } from 'node:util';
-import { FusetapError } from '../../../drivers/errors.js';
+import { FusetapError, type Holder } from '../../../drivers/errors.js';
 import type { GraphPlan } from '../../../drivers/graph/plan.js';
 import { type FileSpec, isFile, type NodeSpec, pathOf, simpleGraph } from '../../../drivers/graph.js';
 import { named } from '../../../drivers/quote.js';
@@ -50,7 +50,9 @@ export class RaisedBase {
 
   /** @throws FusetapError see HeldFile.raise; UNSUPPORTED if nothing of it can be written. Nothing has changed then */
   static async raise(context: AttachContext, vbd: Vbd, base: Base): Promise<RaisedBase> {
-    const { source } = vbd;
+    const { source, vdev } = vbd;
+    const { bus } = context.facts(vbd);
+    const isOwn = (holder: Holder): boolean => holder.bus === bus && holder.vdev === vdev;
     const files = writtenFiles(source, base);
     if (files.size === 0) throw cannotBeWritten(vbd);
     refuseTwice(source, files);
@@ -60,7 +62,7 @@ export class RaisedBase {
         const held = source.holdings.find(identityOf(image));
         if (held === undefined) throw new RangeError(`the file ${path} of ${vbd.vdev} is not open`);
         const open = (): Promise<number> => openAgainForWriting(image, ownBus(context));
-        raised.push({ path, held, image: await held.raise(open) });
+        raised.push({ path, held, image: await held.raise(open, isOwn) });
       }
     } catch (error) {
       for (const { held } of raised) await held.lower();

@@ -4,9 +4,9 @@
  */
 import { closeAll } from '../../../drivers/close-fd.js';
 import { defined } from '../../../drivers/defined.js';
-import { FusetapError } from '../../../drivers/errors.js';
+import { FusetapError, type Holder } from '../../../drivers/errors.js';
 import { named } from '../../../drivers/quote.js';
-import { type Claim, claimImage, type DescribePid, takeMarks } from '../../images/claim-image.js';
+import { type Claim, claimImage, type DescribePid, releaseMarks, takeMarks } from '../../images/claim-image.js';
 import type { Mode } from '../../images/mode.js';
 import { identityOf, type OpenedImage, type OwnBus, openImage } from '../../images/open-image.js';
 import type { RecognizedEnds } from '../../images/refuse-foreign.js';
@@ -45,14 +45,15 @@ export class HeldFile {
   /**
    * Claims a file of mode `r` for writing too, until `lower` is called.
    * @param open opens the same file for writing
+   * @param isOwn see Claim.raise
    * @returns the image with another descriptor
    * @throws FusetapError see openAgainForWriting and Claim.raise; nothing has changed then
    */
-  async raise(open: () => Promise<number>): Promise<OpenedImage> {
+  async raise(open: () => Promise<number>, isOwn: (holder: Holder) => boolean): Promise<OpenedImage> {
     if (this.#raised !== null) return this.#raised;
     const fd = await open();
     try {
-      await this.claim.raise();
+      await this.claim.raise(isOwn);
       if (this.#users === 0) throw new FusetapError('FAILED', `${named(this.image.path)} was closed meanwhile`);
       // a server that outlives the keeper has the claim by this descriptor
       takeMarks(fd, 'w');
@@ -69,6 +70,7 @@ export class HeldFile {
     if (this.#raised === null) return;
     const { fd } = this.#raised;
     this.#raised = null;
+    releaseMarks(fd);
     await closeAll([fd]);
     if (this.#users > 0) this.claim.lower();
   }
@@ -77,11 +79,14 @@ export class HeldFile {
   async release(usedByServer: boolean): Promise<Error | null> {
     this.#users -= 1;
     if (this.#users > 0) return null;
-    const fds = [this.image, this.#raised].flatMap((image) => (image === null ? [] : [image.fd]));
+    const raisedFds = this.#raised === null ? [] : [this.#raised.fd];
     this.#raised = null;
     // the server may have a descriptor of the same open file description: the locks last until the last one is closed
-    if (!usedByServer) this.claim.release();
-    return await closeAll(fds);
+    if (!usedByServer) {
+      this.claim.release();
+      raisedFds.forEach(releaseMarks);
+    }
+    return await closeAll([this.image.fd, ...raisedFds]);
   }
 }
 
