@@ -12,7 +12,7 @@ import type { CheckResult, ExamineOptions } from '../examining/examiner.js';
 import { type Comparison, compareRefcounts } from './checking/compare.js';
 import { type Count, countReferences } from './checking/count-references.js';
 import { countRefcounts } from './checking/stored-refcounts.js';
-import { type Header, INCOMPATIBLE, readHeader } from './header.js';
+import { type Header, INCOMPATIBLE, readHeader } from './format/header.js';
 
 export type { CheckResult };
 

@@ -9,8 +9,8 @@ import { type Disk, frontDisk } from '../disk.js';
 import { windowDisk } from '../segments/window.js';
 import { headerBytes } from './creating/header-bytes.js';
 import { type NewShape, shapeOf } from './creating/new-shape.js';
-import { COPIED, putEntry } from './entries.js';
-import { l2Entries, l2EntryBytes } from './header.js';
+import { COPIED, putEntry } from './format/entries.js';
+import { l2Entries, l2EntryBytes } from './format/header.js';
 import { layRefcounts, type RefcountLayout, type Usage, writeRefcounts } from './repairing/refcount-layout.js';
 
 /** how much of the L2 tables is written at one time */

@@ -9,20 +9,20 @@
 import type { Disk } from '../disk.js';
 import type { CommitContext, RawDisk } from '../driver.js';
 import { UnderWay } from '../under-way.js';
-import { Barrier } from './barrier.js';
-import { ClusterLock } from './cluster-lock.js';
-import { Committer } from './commit.js';
-import { DecodedCache } from './decoded-cache.js';
-import { checkWritable, type Header, readHeader, SUBCLUSTERS } from './header.js';
-import { type L1Place, L2Tables } from './l2-tables.js';
+import { checkWritable, type Header, readHeader, SUBCLUSTERS } from './format/header.js';
 import { mayReuseFree } from './limits.js';
-import { Owned } from './owned.js';
-import { Qcow2Map, type Qcow2MapOptions } from './qcow2-map.js';
-import { Reader } from './reader.js';
-import { Refcounts } from './refcounts.js';
-import { Session } from './session.js';
-import { Writer } from './writer.js';
-import { Zeroer } from './zero.js';
+import { DecodedCache } from './reading/decoded-cache.js';
+import { type L1Place, L2Tables } from './reading/l2-tables.js';
+import { Qcow2Map, type Qcow2MapOptions } from './reading/qcow2-map.js';
+import { Reader } from './reading/reader.js';
+import { Barrier } from './writing/barrier.js';
+import { ClusterLock } from './writing/cluster-lock.js';
+import { Committer } from './writing/commit.js';
+import { Owned } from './writing/owned.js';
+import { Refcounts } from './writing/refcounts.js';
+import { Session } from './writing/session.js';
+import { Writer } from './writing/writer.js';
+import { Zeroer } from './writing/zero.js';
 
 export interface Qcow2Parts {
   readonly image: Disk;

@@ -4,10 +4,10 @@ import { FusetapError } from '../errors.js';
 import type { Description, Examiner, Fact, NamedFile } from '../examining/examiner.js';
 import { checkImage } from './check.js';
 import { RegionReader } from './checking/region-reader.js';
-import { KNOWN_FEATURES } from './features.js';
-import { AUTOCLEAR, COMPATIBLE, type Header, INCOMPATIBLE, readHeader } from './header.js';
+import { KNOWN_FEATURES } from './format/features.js';
+import { AUTOCLEAR, COMPATIBLE, type Header, INCOMPATIBLE, readHeader } from './format/header.js';
+import { visitSnapshots } from './format/snapshots.js';
 import { repairLeaks } from './repair.js';
-import { visitSnapshots } from './snapshots.js';
 
 type Row = Readonly<Record<string, Fact>>;
 

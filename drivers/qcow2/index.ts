@@ -11,10 +11,10 @@ import { FusetapError } from '../errors.js';
 import { FORMAT_FILE, requireDisk } from '../image.js';
 import { takeOptions } from '../options.js';
 import { readOnlyDisk, writableDisk } from './disk.js';
-import { checkWritable, type Header, INCOMPATIBLE, readHeader } from './header.js';
+import { checkWritable, type Header, INCOMPATIBLE, readHeader } from './format/header.js';
+import { findSnapshot } from './format/snapshots.js';
 import { makeSound } from './make-sound.js';
 import { findNeeds } from './needs.js';
-import { findSnapshot } from './snapshots.js';
 
 const qcow2 = {
   name: 'qcow2',

@@ -3,9 +3,9 @@ import type { Disk } from '../disk.js';
 import type { RepairContext } from '../driver.js';
 import { requireDisk } from '../image.js';
 import { checkCounted } from './check.js';
-import { AUTOCLEAR, type Header, INCOMPATIBLE, readHeader } from './header.js';
-import { L2Tables } from './l2-tables.js';
+import { AUTOCLEAR, type Header, INCOMPATIBLE, readHeader } from './format/header.js';
 import { mayReuseFree } from './limits.js';
+import { L2Tables } from './reading/l2-tables.js';
 import { repairImage } from './repair.js';
 import { damaged } from './repairing/damaged.js';
 

@@ -8,7 +8,7 @@ import { unsupported } from '../formats/faults.js';
 import { driverOfFormat } from '../formats/qemu-names.js';
 import { requireDisk } from '../image.js';
 import { named, quoted } from '../quote.js';
-import { type Header, readHeader } from './header.js';
+import { type Header, readHeader } from './format/header.js';
 
 /** @throws FusetapError UNSUPPORTED if the format of the backing file is not stated or has no driver; errors of readHeader */
 export async function findNeeds(context: Pick<NeedsContext, 'disks'>): Promise<readonly Need[]> {

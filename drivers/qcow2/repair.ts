@@ -19,7 +19,7 @@ import { type Comparison, compareRefcounts } from './checking/compare.js';
 import { type Count, countReferences } from './checking/count-references.js';
 import { countOf } from './checking/references.js';
 import { type BlockPlaces, countRefcounts } from './checking/stored-refcounts.js';
-import { type Header, INCOMPATIBLE, readHeader } from './header.js';
+import { type Header, INCOMPATIBLE, readHeader } from './format/header.js';
 import { correctCopied } from './repairing/copied-flags.js';
 import { damaged, refuse } from './repairing/damaged.js';
 import { lowerRefcounts } from './repairing/leaks.js';

@@ -3,12 +3,12 @@
  * from the commands of the keeper.
  */
 import { closeAll } from '../../drivers/close-fd.js';
+import { saveDisk, streamDisk } from '../../drivers/copying/save-disk.js';
 import type { Disk } from '../../drivers/disk.js';
 import { errnoOf, FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { makeFilter } from '../../drivers/filters/index.js';
 import { findNeeds, measureNode, prepareNode, repairNode } from '../../drivers/graph/open-graph.js';
 import { planGraph } from '../../drivers/graph/plan.js';
-import { saveDisk, streamDisk } from '../../drivers/save-disk.js';
 import type { VbdStats } from '../control/interface.js';
 import { readStats } from '../ledger/counters.js';
 import type { Ledger } from '../ledger/ledger.js';

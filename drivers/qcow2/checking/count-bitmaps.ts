@@ -6,8 +6,8 @@
  *      table       bits 9 to 55: the place of a cluster of bits; 0: all its bits are as bit 0 says
  */
 import { readUpTo } from '../../formats/read.js';
-import { placeOf } from '../entries.js';
-import { AUTOCLEAR } from '../header.js';
+import { placeOf } from '../format/entries.js';
+import { AUTOCLEAR } from '../format/header.js';
 import type { Counting } from './counting.js';
 import { KIND } from './references.js';
 import { RegionReader } from './region-reader.js';

@@ -5,8 +5,8 @@
  * specification (docs/interop/qcow2.txt) and of its check (block/qcow2-refcount.c).
  */
 import type { ClusterStatistics } from '../../examining/examiner.js';
-import { COMPRESSED, COPIED, placeOf, ZERO } from '../entries.js';
-import { type Header, l2EntryBytes } from '../header.js';
+import { COMPRESSED, COPIED, placeOf, ZERO } from '../format/entries.js';
+import { type Header, l2EntryBytes } from '../format/header.js';
 import type { Counting } from './counting.js';
 import { IS_ACTIVE, KIND, SAYS_ONE, SAYS_SHARED } from './references.js';
 

@@ -7,7 +7,7 @@
  */
 import type { Disk } from '../../disk.js';
 import type { ClusterStatistics, ExamineOptions } from '../../examining/examiner.js';
-import type { Header } from '../header.js';
+import type { Header } from '../format/header.js';
 import { countBitmaps } from './count-bitmaps.js';
 import { countSnapshots } from './count-snapshots.js';
 import { countTables } from './count-tables.js';

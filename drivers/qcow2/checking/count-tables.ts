@@ -4,7 +4,7 @@
  */
 import type { ClusterStatistics } from '../../examining/examiner.js';
 import { readUpTo } from '../../formats/read.js';
-import { COPIED, placeOf } from '../entries.js';
+import { COPIED, placeOf } from '../format/entries.js';
 import { countEntries } from './count-entries.js';
 import type { Counting } from './counting.js';
 import { countOf, IS_ACTIVE, KIND, SAYS_ONE, SAYS_SHARED } from './references.js';

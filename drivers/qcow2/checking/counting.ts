@@ -1,6 +1,6 @@
 /** What the parts of a count share. */
 import type { Disk } from '../../disk.js';
-import type { Header } from '../header.js';
+import type { Header } from '../format/header.js';
 import type { Findings } from './findings.js';
 import type { References } from './references.js';
 

@@ -6,7 +6,7 @@
  * Parts in which all refcounts are 0 and to which nothing refers are left out.
  */
 import { readUpTo } from '../../formats/read.js';
-import { refcountsPerBlock } from '../header.js';
+import { refcountsPerBlock } from '../format/header.js';
 import { PAGE_CLUSTERS } from './cluster-words.js';
 import type { Counting } from './counting.js';
 import { KIND } from './references.js';

@@ -1,9 +1,9 @@
 /** The first cluster of a new image: the header, its extensions, and the name of the backing file. */
 import type { NewImage } from '../../creating/creator.js';
 import { FusetapError } from '../../errors.js';
-import { EXTENSION } from '../extensions.js';
-import { KNOWN_FEATURES } from '../features.js';
-import { COMPRESSION, HEADER_BYTES, INCOMPATIBLE, MAGIC } from '../header.js';
+import { EXTENSION } from '../format/extensions.js';
+import { KNOWN_FEATURES } from '../format/features.js';
+import { COMPRESSION, HEADER_BYTES, INCOMPATIBLE, MAGIC } from '../format/header.js';
 import type { NewShape } from './new-shape.js';
 
 const MOST_NAME_BYTES = 1023;

@@ -9,7 +9,7 @@ import {
   MIN_CLUSTER_BITS,
   MIN_EXTENDED_CLUSTER_BITS,
   MOST_L1_BYTES,
-} from '../header.js';
+} from '../format/header.js';
 
 const SECTOR = 512;
 const OPTIONS = [

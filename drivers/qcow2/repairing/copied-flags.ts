@@ -4,8 +4,8 @@
  */
 import type { Disk } from '../../disk.js';
 import { readUpTo } from '../../formats/read.js';
-import { COMPRESSED, COPIED, placeOf } from '../entries.js';
-import { type Header, l2EntryBytes } from '../header.js';
+import { COMPRESSED, COPIED, placeOf } from '../format/entries.js';
+import { type Header, l2EntryBytes } from '../format/header.js';
 
 const PART_BYTES = 64 << 10;
 

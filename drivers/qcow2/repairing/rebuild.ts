@@ -12,7 +12,7 @@ import { type ClusterWords, PAGE_CLUSTERS } from '../checking/cluster-words.js';
 import { countReferences } from '../checking/count-references.js';
 import { countOf, type References } from '../checking/references.js';
 import { blockNumbers } from '../checking/stored-refcounts.js';
-import type { Header } from '../header.js';
+import type { Header } from '../format/header.js';
 import { correctCopied } from './copied-flags.js';
 import { refuse } from './damaged.js';
 import { layRefcounts, type Usage, writeRefcounts } from './refcount-layout.js';

@@ -7,7 +7,7 @@ import type { Disk } from '../../disk.js';
 import { FusetapError } from '../../errors.js';
 import { mostRefcount, putRefcount } from '../checking/refcount-words.js';
 import { MOST_REFERENCES } from '../checking/references.js';
-import { type Header, MOST_REFCOUNT_TABLE_BYTES, refcountsPerBlock } from '../header.js';
+import { type Header, MOST_REFCOUNT_TABLE_BYTES, refcountsPerBlock } from '../format/header.js';
 
 /** What refers to the clusters of an image, but for its refcounts. */
 export interface Usage {

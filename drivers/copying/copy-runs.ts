@@ -1,7 +1,7 @@
 /**
  * Copies ranges of data in chunks, several chunks at the same time.
  */
-import type { Disk } from './driver.js';
+import type { Disk } from '../driver.js';
 import type { Run } from './zero-pages.js';
 
 const CHUNK_BYTES = 1 << 20;

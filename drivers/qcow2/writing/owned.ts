@@ -3,13 +3,13 @@
  * if its tables contradict each other, nothing is written any more, because that could destroy data.
  */
 import { constants } from 'node:os';
-import type { Disk } from '../disk.js';
-import { FusetapError } from '../errors.js';
-import { broken } from '../formats/faults.js';
+import type { Disk } from '../../disk.js';
+import { FusetapError } from '../../errors.js';
+import { broken } from '../../formats/faults.js';
+import { type ClusterEntry, COPIED } from '../format/entries.js';
+import { FORMAT, type Header } from '../format/header.js';
+import type { L1Place, L2Table, L2Tables } from '../reading/l2-tables.js';
 import type { Barrier } from './barrier.js';
-import { type ClusterEntry, COPIED } from './entries.js';
-import { FORMAT, type Header } from './header.js';
-import type { L1Place, L2Table, L2Tables } from './l2-tables.js';
 import type { Refcounts, Run } from './refcounts.js';
 import type { Session } from './session.js';
 

@@ -1,5 +1,5 @@
 /** The lock of guest clusters that are being changed, by ranges of the disk. */
-import { type Granules, RangeLock } from '../map/range-lock.js';
+import { type Granules, RangeLock } from '../../map/range-lock.js';
 
 export class ClusterLock {
   readonly #lock = new RangeLock();

@@ -5,11 +5,11 @@
  *      guest cluster ──► L1 entry ──► L2 table (memory: the tables used last) ──► entry
  */
 import { constants } from 'node:os';
-import type { Disk } from '../disk.js';
-import { FusetapError } from '../errors.js';
-import { readUpTo } from '../formats/read.js';
-import { type ClusterEntry, type EntryShape, parseL1, parseL2, putEntry } from './entries.js';
-import { checkTable, type Header, l2Entries, l2EntryBytes } from './header.js';
+import type { Disk } from '../../disk.js';
+import { FusetapError } from '../../errors.js';
+import { readUpTo } from '../../formats/read.js';
+import { type ClusterEntry, type EntryShape, parseL1, parseL2, putEntry } from '../format/entries.js';
+import { checkTable, type Header, l2Entries, l2EntryBytes } from '../format/header.js';
 
 const { EIO } = constants.errno;
 

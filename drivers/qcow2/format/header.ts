@@ -8,11 +8,11 @@
  *
  * Every number is checked here before anything uses it.
  */
-import type { Disk } from '../disk.js';
-import { FusetapError } from '../errors.js';
-import { broken, unsupported } from '../formats/faults.js';
-import { readUpTo } from '../formats/read.js';
-import { wrongFormat } from '../formats/wrong-format.js';
+import type { Disk } from '../../disk.js';
+import { FusetapError } from '../../errors.js';
+import { broken, unsupported } from '../../formats/faults.js';
+import { readUpTo } from '../../formats/read.js';
+import { wrongFormat } from '../../formats/wrong-format.js';
 import { type Extensions, parseExtensions } from './extensions.js';
 
 export const FORMAT = 'qcow2 image';

@@ -7,9 +7,9 @@
  * Threads write a granule in place if its cluster has the refcount 1 and nothing in a table changes. Compressed clusters
  * are never in the map.
  */
-import type { Place } from '../driver.js';
-import { DiskMap, type MapFile, type SliceState, type TellEntry } from '../map/disk-map.js';
-import { ASK, DATA, type GranuleEntry, SLICE_GRANULES, WRITABLE, ZEROS } from '../map/table.js';
+import type { Place } from '../../driver.js';
+import { DiskMap, type MapFile, type SliceState, type TellEntry } from '../../map/disk-map.js';
+import { ASK, DATA, type GranuleEntry, SLICE_GRANULES, WRITABLE, ZEROS } from '../../map/table.js';
 import type { Found } from './find.js';
 import type { Reader } from './reader.js';
 

@@ -9,15 +9,15 @@
  * bytes. If the power fails, an entry may be durable without its data: then the bytes are zeros, as they were before,
  * because free clusters are zeros. Only copied bytes must not become zeros, hence the barrier.
  */
-import type { Disk } from '../disk.js';
+import type { Disk } from '../../disk.js';
+import { type ClusterEntry, COPIED, putEntry } from '../format/entries.js';
+import { SUBCLUSTERS } from '../format/header.js';
+import type { L2Tables } from '../reading/l2-tables.js';
+import type { Qcow2Map } from '../reading/qcow2-map.js';
+import type { Reader } from '../reading/reader.js';
 import type { Barrier } from './barrier.js';
 import type { ClusterLock } from './cluster-lock.js';
-import { type ClusterEntry, COPIED, putEntry } from './entries.js';
-import { SUBCLUSTERS } from './header.js';
-import type { L2Tables } from './l2-tables.js';
 import type { Owned, Place } from './owned.js';
-import type { Qcow2Map } from './qcow2-map.js';
-import type { Reader } from './reader.js';
 
 const ALL = 0xffff_ffff;
 /** the most that is allocated ahead of writes in sequence */
@@ -123,10 +123,18 @@ export class Writer {
   }
 
   async #writeInPlace({ at, bytes }: Part, entry: ClusterEntry): Promise<number> {
-    const { data, map } = this.#parts;
-    await data.write(bytes, entry.place + (at % this.#clusterBytes));
+    const { map } = this.#parts;
+    await this.#writeData(bytes, entry.place + (at % this.#clusterBytes));
     map?.moved(at, bytes.byteLength);
     return bytes.byteLength;
+  }
+
+  /** Writes to a place in the image or data file. A file may end within its last cluster, or before a place that has no data. */
+  async #writeData(bytes: Uint8Array, place: number): Promise<void> {
+    const { data } = this.#parts;
+    const end = place + bytes.byteLength;
+    if (end > data.size) await data.growth?.grow(Math.ceil(end / this.#clusterBytes) * this.#clusterBytes);
+    await data.write(bytes, place);
   }
 
   async #allocateFor(part: Part, count: number): Promise<number> {
@@ -175,7 +183,7 @@ export class Writer {
    * @param undo gives the place back if the data could not be written
    */
   async #writeTo(place: Place, part: Part, undo = async (): Promise<void> => {}): Promise<number> {
-    const { tables, owned, barrier, data, map } = this.#parts;
+    const { tables, owned, barrier, map } = this.#parts;
     const first = this.#clusterOf(part.at);
     const table = await tables.get(tables.l1IndexOf(first));
     const olds = Array.from({ length: place.count }, (_, i) => tables.entry(table, first + i));
@@ -189,7 +197,7 @@ export class Writer {
       const both = [await this.#rest(head, part.at), await this.#rest(end, tail)];
       const rests = both.filter(({ bytes, isOld }) => bytes.byteLength > 0 && (isOld || !place.isZeros));
       const start = first * this.#clusterBytes;
-      const writes = [part, ...rests].map(async ({ at, bytes }) => data.write(bytes, place.place + at - start));
+      const writes = [part, ...rests].map(async ({ at, bytes }) => this.#writeData(bytes, place.place + at - start));
       await allDone(writes);
       if (rests.length > 0) await barrier.pass();
     } catch (error) {

@@ -2,8 +2,8 @@
  * Finds where the bytes of the disk are: splits a range into parts that are kept in one way. A part of an image with
  * extended L2 begins and ends at subclusters, else at clusters.
  */
-import type { ClusterEntry } from './entries.js';
-import { SUBCLUSTERS } from './header.js';
+import type { ClusterEntry } from '../format/entries.js';
+import { SUBCLUSTERS } from '../format/header.js';
 import type { L2Table, L2Tables } from './l2-tables.js';
 
 /** A part of the disk, kept in one way. */

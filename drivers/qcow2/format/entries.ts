@@ -8,7 +8,7 @@
  *      compressed      0 … x−1 place of the stream, any byte │ x … 61 count of further sectors,  x = 62 − (bits − 8)
  *      extended L2     a second number: 0–31 subclusters that are allocated, 32–63 subclusters that are zeros
  */
-import { broken } from '../formats/faults.js';
+import { broken } from '../../formats/faults.js';
 import { FORMAT } from './header.js';
 
 /** bit 63 in the high word: the refcount of what the entry names is 1, so it may be written in place */

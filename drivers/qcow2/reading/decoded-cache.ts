@@ -2,10 +2,10 @@
  * The decoded clusters of a qcow2 image that were used last. A guest reads a cluster in many small requests: without the
  * cache, each of them would decode all of it.
  */
-import type { Disk } from '../disk.js';
-import { readUpTo } from '../formats/read.js';
+import type { Disk } from '../../disk.js';
+import { readUpTo } from '../../formats/read.js';
+import type { ClusterEntry } from '../format/entries.js';
 import { type Codec, decodeCluster } from './compressed.js';
-import type { ClusterEntry } from './entries.js';
 
 const MOST_BYTES = 8 << 20;
 /** a buffer takes more memory than its bytes, which counts for small clusters */

@@ -7,11 +7,11 @@
  *
  * A snapshot is an L1 table. The state of the VM lies behind the end of its disk in that table, and is never served.
  */
-import type { Disk } from '../disk.js';
-import { FusetapError } from '../errors.js';
-import { broken, unsupported } from '../formats/faults.js';
-import { readUpTo } from '../formats/read.js';
-import { quoted, quotedList } from '../quote.js';
+import type { Disk } from '../../disk.js';
+import { FusetapError } from '../../errors.js';
+import { broken, unsupported } from '../../formats/faults.js';
+import { readUpTo } from '../../formats/read.js';
+import { quoted, quotedList } from '../../quote.js';
 import { checkTable, FORMAT, type Header, l1EntriesFor, MOST_L1_BYTES, SECTOR_BYTES } from './header.js';
 
 const ENTRY_BYTES = 40;

@@ -11,13 +11,13 @@
  * A cluster that is freed is not handed out again in this session: requests may still read it, and the removal of what
  * referred to it may not be durable yet.
  */
-import type { Disk } from '../disk.js';
-import { FusetapError } from '../errors.js';
-import { broken } from '../formats/faults.js';
-import { readUpTo } from '../formats/read.js';
+import type { Disk } from '../../disk.js';
+import { FusetapError } from '../../errors.js';
+import { broken } from '../../formats/faults.js';
+import { readUpTo } from '../../formats/read.js';
+import { FORMAT, type Header, refcountsPerBlock } from '../format/header.js';
+import { RefcountBlock } from '../format/refcount-block.js';
 import type { Barrier } from './barrier.js';
-import { FORMAT, type Header, refcountsPerBlock } from './header.js';
-import { RefcountBlock } from './refcount-block.js';
 
 /** how much is taken for the pool at one time */
 const POOL_BYTES = 4 << 20;

@@ -5,9 +5,9 @@
  *      first allocation   dirty is set, durable: after a power cut the refcounts must be counted anew
  *      clean end          all is durable ──► dirty is cleared, durable
  */
-import type { Disk } from '../disk.js';
+import type { Disk } from '../../disk.js';
+import { AUTOCLEAR, type Header, INCOMPATIBLE } from '../format/header.js';
 import type { Barrier } from './barrier.js';
-import { AUTOCLEAR, type Header, INCOMPATIBLE } from './header.js';
 
 const BITS_AT = 72;
 

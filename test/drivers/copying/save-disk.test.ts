@@ -3,9 +3,9 @@ import { open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
 import { dir } from 'tmp-promise';
-import { type Disk, frontDisk } from '../../drivers/disk.js';
-import type { RawDisk } from '../../drivers/driver.js';
-import { saveDisk } from '../../drivers/save-disk.js';
+import { saveDisk } from '../../../drivers/copying/save-disk.js';
+import { type Disk, frontDisk } from '../../../drivers/disk.js';
+import type { RawDisk } from '../../../drivers/driver.js';
 
 const MIB = 1 << 20;
 

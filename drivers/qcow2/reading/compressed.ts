@@ -1,9 +1,9 @@
 /** Decodes a compressed cluster. The bytes of a stream are hostile input: whatever they are, memory and time are bounded. */
 import { constants } from 'node:os';
 import { createInflateRaw, constants as zlib } from 'node:zlib';
-import { FusetapError } from '../errors.js';
-import { broken } from '../formats/faults.js';
-import { FORMAT, type Header } from './header.js';
+import { FusetapError } from '../../errors.js';
+import { broken } from '../../formats/faults.js';
+import { FORMAT, type Header } from '../format/header.js';
 import { unzstd } from './zstd.js';
 
 export type Codec = Pick<Header, 'compression' | 'clusterBytes'>;

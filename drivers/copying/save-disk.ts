@@ -6,10 +6,10 @@
  */
 import { fsync, ftruncate } from 'node:fs';
 import { promisify } from 'node:util';
+import type { Disk } from '../disk.js';
+import { FusetapError } from '../errors.js';
+import { writeFully } from '../file-io.js';
 import { type CopyOptions, copyRuns, dataRuns } from './copy-runs.js';
-import type { Disk } from './disk.js';
-import { FusetapError } from './errors.js';
-import { writeFully } from './file-io.js';
 import { nonZeroPages } from './zero-pages.js';
 
 const ftruncateAsync = promisify(ftruncate);

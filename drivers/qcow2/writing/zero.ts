@@ -5,9 +5,9 @@
  *      map: ask, wait for the threads ──► L2 entries: zeros ──► old clusters freed, or holes ──► map: zeros
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import type { ZeroOptions } from '../driver.js';
-import { type ClusterEntry, COPIED, putEntry, ZERO } from './entries.js';
-import { SUBCLUSTERS } from './header.js';
+import type { ZeroOptions } from '../../driver.js';
+import { type ClusterEntry, COPIED, putEntry, ZERO } from '../format/entries.js';
+import { SUBCLUSTERS } from '../format/header.js';
 import { isKept, type Writer, type WriterParts } from './writer.js';
 
 const ALL = 0xffff_ffff;

@@ -1,8 +1,8 @@
 /** Reads the disk of a qcow2 image: from the image or its data file, the backing file, compressed clusters, or zeros. */
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import type { Disk } from '../disk.js';
-import type { Change, Extent, MapFile, Place, Places } from '../driver.js';
-import { windowOf } from '../segments/one-segment.js';
+import type { Disk } from '../../disk.js';
+import type { Change, Extent, MapFile, Place, Places } from '../../driver.js';
+import { windowOf } from '../../segments/one-segment.js';
 import type { DecodedCache } from './decoded-cache.js';
 import { Finder, type Found } from './find.js';
 import type { L2Tables } from './l2-tables.js';

@@ -1,5 +1,5 @@
 /** Finds pages of zeros in copied data. A copy leaves them out, so that they take no space. */
-import { PAGE_BYTES } from '../system/page.js';
+import { PAGE_BYTES } from '../../system/page.js';
 
 /** a range of bytes: [from, to) */
 export type Run = readonly [from: number, to: number];

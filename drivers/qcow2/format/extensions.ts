@@ -1,5 +1,5 @@
 /** The extensions of a qcow2 header: type 4, length 4, data padded to 8; they end with type 0 or where their space ends. */
-import { broken } from '../formats/faults.js';
+import { broken } from '../../formats/faults.js';
 
 const TYPE = {
   end: 0,

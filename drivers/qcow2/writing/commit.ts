@@ -13,14 +13,14 @@
  * commit has reached.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { copyRuns } from '../copy-runs.js';
-import type { Disk } from '../disk.js';
-import type { CommitContext } from '../driver.js';
-import { FusetapError } from '../errors.js';
-import type { Granules } from '../map/range-lock.js';
-import type { UnderWay } from '../under-way.js';
-import type { Run } from '../zero-pages.js';
-import { type ClusterEntry, putEntry } from './entries.js';
+import { copyRuns } from '../../copying/copy-runs.js';
+import type { Run } from '../../copying/zero-pages.js';
+import type { Disk } from '../../disk.js';
+import type { CommitContext } from '../../driver.js';
+import { FusetapError } from '../../errors.js';
+import type { Granules } from '../../map/range-lock.js';
+import type { UnderWay } from '../../under-way.js';
+import { type ClusterEntry, putEntry } from '../format/entries.js';
 import type { WriterParts } from './writer.js';
 
 /** bytes that are moved before the flushes: many clusters share them, but writes to these clusters wait so long */
@@ -29,7 +29,7 @@ const BATCH_BYTES = 32 << 20;
 const BATCH_CLUSTERS = 1 << 16;
 /** each write of a client looks at them */
 const BATCH_RANGES = 1024;
-const BATCH_TABLES = 16;
+const BATCH_TABLE_BYTES = 1 << 20;
 /** a process that looks for tables in an empty disk lets others work after so many */
 const TURN_TABLES = 4096;
 
@@ -81,7 +81,7 @@ export class Committer {
   #refuse(): void {
     const { backing, hasSnapshots, isRawData } = this.#parts;
     if (backing.readOnly) {
-      throw new FusetapError('DENIED', 'its backing file can only be read', {
+      throw new FusetapError('DENIED', 'its base can only be read', {
         hint: 'a base of this format cannot be written: save the disk to a file with fusetap save',
       });
     }
@@ -271,7 +271,7 @@ class Filling {
 
   get isFull(): boolean {
     const isLong = this.ranges.length >= BATCH_RANGES || this.#clusters >= BATCH_CLUSTERS;
-    return isLong || this.#bytes >= BATCH_BYTES || this.#tables > BATCH_TABLES;
+    return isLong || this.#bytes >= BATCH_BYTES || this.#tables > Math.max(1, BATCH_TABLE_BYTES / this.#clusterBytes);
   }
 
   /** The clusters that follow are in another table, so in another range. */
