@@ -7,6 +7,7 @@
  */
 import type { Disk } from '../disk.js';
 import type { RawDisk } from '../driver.js';
+import { placedBy } from '../map/places.js';
 import { Barrier } from './barrier.js';
 import { DecodedCache } from './decoded-cache.js';
 import { checkWritable, type Header, readHeader, SUBCLUSTERS } from './header.js';
@@ -88,10 +89,11 @@ function readerOf(
   tables: L2Tables,
   mayWriteInPlace: () => boolean,
 ): { reader: Reader; map: Qcow2Map | null } {
-  const reader = new Reader({ size, tables, data, backing, decoded: new DecodedCache(image, header) });
-  const files = reader.places()?.files;
   const granuleBytes = header.hasExtendedL2 ? header.clusterBytes / SUBCLUSTERS : header.clusterBytes;
-  if (files === undefined) return { reader, map: null };
+  const decoded = new DecodedCache(image, header);
+  const reader = new Reader({ size, unitBytes: granuleBytes, tables, data, backing, decoded });
+  if (!reader.hasOwnFile) return { reader, map: null };
+  const { files } = reader.places;
   const mayWrite = ({ entry }: { entry: { copied: boolean } }): boolean => entry.copied && mayWriteInPlace();
   return { reader, map: new Qcow2Map({ size, granuleBytes, files, reader, mayWrite }) };
 }
@@ -101,17 +103,15 @@ function readingOf(
   reader: Reader,
   map: Qcow2Map | null,
 ): Pick<RawDisk, 'size' | 'read' | 'extents' | 'changes' | 'map' | 'places'> {
-  const places = reader.places();
   return {
     size,
+    ...placedBy(reader.places),
     ...(map && { map: { map: map.map, start: 0, readOnly: image.readOnly } }),
-    ...(places && { places }),
     read: async (buffer, offset) => {
       const found = await reader.finder.find(offset, buffer.byteLength);
       map?.learn(found);
       await reader.readFound(found, buffer, offset);
     },
-    extents: (offset, length) => reader.extents(offset, length),
     ...(backing !== null && { changes: (offset: number, length: number) => reader.changes(offset, length) }),
   };
 }
