@@ -6,6 +6,7 @@
 import { constants } from 'node:os';
 import type {
   Change,
+  CommitContext,
   Disk,
   Extent,
   Growth,
@@ -134,6 +135,14 @@ class FrontDisk implements Disk {
     });
   }
 
+  async commit(context: CommitContext): Promise<void> {
+    await this.#run('commit', undefined, async () => {
+      if (this.#raw.commit === undefined) throw cannotCommit();
+      this.#refuseReadOnly('commit');
+      await this.#raw.commit(context);
+    });
+  }
+
   close(): Promise<void> {
     this.#closed ??= this.#drain().then(() => this.#raw.close());
     return this.#closed;
@@ -172,9 +181,9 @@ class FrontDisk implements Disk {
     return Math.max(0, Math.min(length, this.size - offset));
   }
 
-  #refuseReadOnly(operation: string, offset: number): void {
+  #refuseReadOnly(operation: string, offset?: number): void {
     if (!this.readOnly) return;
-    throw new FusetapError('DENIED', `${operation} at byte ${offset}: the disk is read-only`, {
+    throw new FusetapError('DENIED', `${placeOf(operation, offset)}: the disk is read-only`, {
       errno: E.EROFS,
       operation,
       offset,
@@ -209,13 +218,19 @@ function hasNoBase(): FusetapError {
   });
 }
 
+function cannotCommit(): FusetapError {
+  return new FusetapError('UNSUPPORTED', 'the disk has no base that its changes could be moved into', {
+    errno: E.EOPNOTSUPP,
+    hint: 'use a disk of the driver qcow2 with a backing file',
+  });
+}
+
 /** Adds operation and offset to a driver's error, if the error does not have them. */
 function locate(error: unknown, operation: string, offset: number | undefined): unknown {
   if (error instanceof TypeError || error instanceof RangeError) return error;
   if (!(error instanceof FusetapError)) {
-    const where = offset === undefined ? operation : `${operation} at byte ${offset}`;
     const what = error instanceof Error ? error.message : String(error);
-    return toFusetapError(error, `${where}: ${what}`, { operation, offset });
+    return toFusetapError(error, `${placeOf(operation, offset)}: ${what}`, { operation, offset });
   }
   if (error.operation !== undefined && (error.offset !== undefined || offset === undefined)) return error;
   const { code, message, hint, errno, path, holders } = error;
@@ -225,6 +240,10 @@ function locate(error: unknown, operation: string, offset: number | undefined): 
     offset: error.offset ?? offset,
     cause: error,
   });
+}
+
+function placeOf(operation: string, offset: number | undefined): string {
+  return offset === undefined ? operation : `${operation} at byte ${offset}`;
 }
 
 function firstBytes(buffer: Uint8Array, length: number): Uint8Array {

@@ -93,7 +93,7 @@ export interface OpenContext<State extends Json = Json> extends Given {
   readonly readOnly: boolean;
   /**
    * `repair` ran for this node at this attach; always true if the driver has none. Every server of the vbd is told the
-   * same. False for what is read only, and if the fusetap that attached the vbd does not know `repair`.
+   * same. False for what is only read, with mode w!, and if the fusetap that attached the vbd does not know `repair`.
    */
   readonly isRepaired: boolean;
   /** driver options of the node, by name */
@@ -153,11 +153,13 @@ export interface Driver<State extends Json = Json> {
    */
   prepare?(context: PrepareContext): Promise<State>;
   /**
-   * Runs at each attach with mode w, before `open`: finishes what a crash left behind. No other process serves the image
-   * then. What is below is repaired first. May change the image, and running it twice must do no harm.
+   * Runs at each attach with mode w (not w!), before `open`: finishes what a crash left behind. No other process serves the
+   * image then. What is below is repaired first. May change the image, and running it twice must do no harm.
    * @returns remarks for the user, one sentence each
    */
   repair?(context: RepairContext): Promise<readonly string[]>;
+  /** The role of the disk that `commit` writes: the base. Its access is `read`. Default: disks have no `commit`. */
+  readonly base?: string;
   /** Writes to the disk change the size of the file under `file`. Default: a change of its size comes from outside. */
   readonly grows?: boolean;
   /** Runs at attach, and again each time the server is replaced. Must not change the image. */
@@ -188,6 +190,14 @@ export interface ZeroOptions {
   /** free the space if possible; the bytes must read as zeros in any case */
   readonly punch: boolean;
   readonly durable: boolean;
+}
+
+/** What `commit` is given. */
+export interface CommitContext {
+  /** aborted when the commit is given up: stop soon and throw the signal's reason */
+  readonly signal: AbortSignal;
+  /** may be called any number of times */
+  progress(doneBytes: number, totalBytes: number): void;
 }
 
 /**
@@ -250,6 +260,13 @@ export interface RawDisk {
    * bytes as the base.
    */
   changes?(offset: number, length: number): Promise<Change[]>;
+  /**
+   * For a disk over a base: moves what the disk has over it into the base. The base must be open for writing; it grows if
+   * it is smaller and can. Other calls go on meanwhile, and the disk has the same bytes at every moment, also after a power
+   * cut. What is written meanwhile may stay in the disk. If it rejects, what was moved until then stays in the base.
+   * @throws FusetapError NO_SPACE if the base is full; the signal's reason when aborted
+   */
+  commit?(context: CommitContext): Promise<void>;
   /**
    * Is called once, before the first call that reads or changes the disk: no other process serves it any more then.
    * `open` may run while a server that is being replaced still writes, so `open` reads only what cannot change, and
@@ -346,6 +363,11 @@ export interface Disk {
    * one; if there is none, no more follow. UNSUPPORTED if the disk has no base.
    */
   changes(offset: number, length: number): Promise<Change[]>;
+  /**
+   * Moves what the disk has over its base into the base: see RawDisk.commit. UNSUPPORTED if it has no base; DENIED if the
+   * disk or the base is read-only.
+   */
+  commit(context: CommitContext): Promise<void>;
   /** Waits for the calls under way, then closes the driver's disk. A second call has the same outcome. */
   close(): Promise<void>;
 }

@@ -83,7 +83,7 @@ export function checkDisk(value: unknown, driver: string): RawDisk {
   if (!Number.isSafeInteger(disk.size) || (disk.size as number) <= 0) {
     throw broken(`its size is ${shown(disk.size)}: it must be a whole number of bytes above 0`);
   }
-  mustBeFunctions(disk, ['read', 'close'], ['write', 'flush', 'zero', 'extents', 'changes'], broken);
+  mustBeFunctions(disk, ['read', 'close'], ['write', 'flush', 'zero', 'extents', 'changes', 'commit'], broken);
   if (disk.growth !== undefined && !isGrowth(disk.growth)) throw broken('its growth is not {measure, grow}');
   const size = disk.size as number;
   if (disk.window !== undefined && !isWindow(disk.window, size)) {
@@ -155,9 +155,15 @@ function withPlainErrors(driver: Driver): Driver {
     ...(driver.needs && { needs: (context) => said(async () => (await driver.needs?.(context)) ?? []) }),
     ...(driver.measure && { measure: (context) => said(async () => (await driver.measure?.(context)) ?? 0) }),
     ...(driver.prepare && { prepare: (context) => said(async () => (await driver.prepare?.(context)) ?? null) }),
-    ...(driver.repair && { repair: (context) => said(async () => (await driver.repair?.(context)) ?? []) }),
+    ...(driver.repair && { repair: (context) => said(async () => remarks(await driver.repair?.(context))) }),
     open: (context) => said(async () => driver.open(context)),
   };
+
+  function remarks(value: unknown): readonly string[] {
+    const isList = Array.isArray(value) && value.every((remark) => typeof remark === 'string');
+    if (value === undefined || isList) return value ?? [];
+    throw breaks('what repair returned')('it is not a list of texts');
+  }
 
   function saidNow(call: () => void): void {
     try {

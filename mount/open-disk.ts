@@ -8,9 +8,16 @@ import type { ImageFile } from '../drivers/driver.js';
 import { FusetapError } from '../drivers/errors.js';
 import type { FilterSpec } from '../drivers/filters/filter.js';
 import { withFilters } from '../drivers/filters/with-filters.js';
-import { findNeeds, type NodeMemory, type OpenedGraph, openGraph, prepareNode } from '../drivers/graph/open-graph.js';
+import {
+  findNeeds,
+  type NodeMemory,
+  type OpenedGraph,
+  openGraph,
+  prepareNode,
+  repairNode,
+} from '../drivers/graph/open-graph.js';
 import { type FilePlan, planGraph } from '../drivers/graph/plan.js';
-import { filesOf, mainImage, type NodeSpec, treeOf } from '../drivers/graph.js';
+import { filesOf, mainImage, type NodeSpec, nodeAt, treeOf } from '../drivers/graph.js';
 import { quoted } from '../drivers/quote.js';
 import { memfdCreate } from '../system/libc.js';
 import { withFoundDrivers } from './client/disk-wish.js';
@@ -68,7 +75,8 @@ async function openHere(graph: NodeSpec, request: OpenDiskRequest, undo: (() => 
   const memories: Record<string, NodeMemory> = {};
   for (const [path, name] of filesOf(graph))
     files[path] = await claim(name, plan.files[path] as FilePlan, request, undo);
-  const opened = { graph, files, memories, readOnly: request.mode === 'r' };
+  const repaired: string[] = [];
+  const opened = { graph, files, memories, repaired, readOnly: request.mode === 'r' };
   const [need] = plan.mayNeed ? await findNeeds(opened) : [];
   if (need !== undefined) {
     throw new FusetapError('UNSUPPORTED', `the image names another file: ${quoted(need.name)}`, {
@@ -76,14 +84,24 @@ async function openHere(graph: NodeSpec, request: OpenDiskRequest, undo: (() => 
     });
   }
   const { signal } = new AbortController();
+  const means = { signal, progress: () => {} };
+  for (const path of request.mode === 'w' ? lowerFirst(plan.repair ?? []) : []) {
+    await repairNode(opened, path, { path: mainImage(nodeAt(graph, path)) ?? '', ...means });
+    repaired.push(path);
+  }
   // those below first: a memory may be a copy of what another one shows
-  for (const path of Object.keys(plan.scratch).sort((a, b) => b.length - a.length)) {
+  for (const path of lowerFirst(Object.keys(plan.scratch))) {
     const memory = { fd: memfdCreate('fusetap-disk') };
     undo.push(() => closeSync(memory.fd));
-    const work = { path: mainImage(graph) ?? '', signal, progress: () => {} };
+    const work = { path: mainImage(graph) ?? '', ...means };
     memories[path] = { memory, state: await prepareNode(opened, path, memory, work) };
   }
   return opened;
+}
+
+/** The paths of nodes: that of a node above another is shorter. */
+function lowerFirst(paths: readonly string[]): string[] {
+  return [...paths].sort((a, b) => b.length - a.length);
 }
 
 async function claim(

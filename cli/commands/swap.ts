@@ -35,9 +35,10 @@ export function register(program: Command): void {
       const request = swapRequest(spec, options);
       const { place, vbd: located } = await locateVbd(word, options);
       const { swap } = await import('../../mount/client/swap.js');
-      const vbd = await withProgress('copying', options, (progress) =>
+      const { notes = [], ...vbd } = await withProgress('copying', options, (progress) =>
         swap(place, located.vdev, request, defined({ progress })),
       );
+      if (!options.quiet) notes.forEach(printNote);
       if (options.json) printJson(vbd);
       else print(vbd.path);
     });

@@ -13,7 +13,7 @@ export function gated(next: RawDisk): RawDisk {
     activation ??= (async () => next.activate?.())();
     return activation;
   };
-  const { write, flush, zero, extents, changes, growth, places } = next;
+  const { write, flush, zero, extents, changes, commit, growth, places } = next;
   return wrapDisk(next, {
     activate: undefined,
     growth: growth && {
@@ -35,5 +35,6 @@ export function gated(next: RawDisk): RawDisk {
       extents && (async (offset, length) => ready().then(async () => (await next.extents?.(offset, length)) ?? [])),
     changes:
       changes && (async (offset, length) => ready().then(async () => (await next.changes?.(offset, length)) ?? [])),
+    commit: commit && (async (context) => ready().then(() => next.commit?.(context))),
   });
 }

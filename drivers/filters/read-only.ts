@@ -15,6 +15,6 @@ export function withoutWrites(next: RawDisk): RawDisk {
   return wrapDisk(next, {
     segments: next.segments?.map((segment) => ({ ...segment, readOnly: true })),
     map: next.map && { ...next.map, readOnly: true },
-    ...{ write: undefined, zero: undefined, flush: undefined, growth: undefined },
+    ...{ write: undefined, zero: undefined, flush: undefined, growth: undefined, commit: undefined },
   });
 }

@@ -42,7 +42,7 @@ export function tellErrors(raw: RawDisk, tell: TellError): RawDisk {
       throw error;
     }
   };
-  const { write, flush, zero, extents, changes, growth } = raw;
+  const { write, flush, zero, extents, changes, commit, growth } = raw;
   return wrapDisk(raw, {
     read: (buffer, offset) => told('read', async () => raw.read(buffer, offset)),
     write: write && ((buffer, offset, options) => told('write', async () => raw.write?.(buffer, offset, options))),
@@ -50,6 +50,7 @@ export function tellErrors(raw: RawDisk, tell: TellError): RawDisk {
     zero: zero && ((offset, length, options) => told('zero', async () => raw.zero?.(offset, length, options))),
     extents: extents && ((offset, length) => told('extents', async () => (await raw.extents?.(offset, length)) ?? [])),
     changes: changes && ((offset, length) => told('changes', async () => (await raw.changes?.(offset, length)) ?? [])),
+    commit: commit && ((context) => told('commit', async () => raw.commit?.(context))),
     growth: growth && {
       measure: () => told('measure', async () => growth.measure()),
       grow: (size) => told('grow', async () => growth.grow(size)),

@@ -22,6 +22,7 @@ export function wrapDisk(next: RawDisk, changes: { [Key in keyof RawDisk]?: RawD
     zero: next.zero && (async (offset, length, options) => next.zero?.(offset, length, options)),
     extents: next.extents && (async (offset, length) => (await next.extents?.(offset, length)) ?? []),
     changes: next.changes && (async (offset, length) => (await next.changes?.(offset, length)) ?? []),
+    commit: next.commit && (async (context) => next.commit?.(context)),
     activate: next.activate && (async () => next.activate?.()),
     close: () => next.close(),
     ...changes,

@@ -17,6 +17,8 @@ export interface ForeignFormat {
   readonly is: string;
   /** what to do with it; IMAGE stands for its path */
   readonly hint: string;
+  /** what QEMU calls the format; undefined if it is none of QEMU's */
+  readonly format?: string;
 }
 
 interface Magic extends ForeignFormat {
@@ -28,40 +30,47 @@ interface Magic extends ForeignFormat {
 
 const hex = (digits: string): Buffer => Buffer.from(digits.replaceAll(' ', ''), 'hex');
 const text = (words: string): Buffer => Buffer.from(words, 'latin1');
-const magic = (at: number, bytes: Buffer, is: string, hint: string): Magic => ({ at, bytes, is, hint });
+type Way = Pick<ForeignFormat, 'hint' | 'format'>;
+const magic = (at: number, bytes: Buffer, is: string, way: Way): Magic => ({ at, bytes, is, ...way });
 
 const CONVERT = 'convert it: qemu-img convert -O raw IMAGE disk.img';
-// drivers read some variants only, and a few bytes do not tell which one it is
-const VHD = `use vhd:IMAGE, or ${CONVERT}`;
-const VMDK = `use vmdk:IMAGE, or ${CONVERT}`;
-const VDI = `use vdi:IMAGE, or ${CONVERT}`;
-const unpack = (program: string): string => `unpack it first: ${program} < IMAGE > disk.img`;
+/** The way for a format of QEMU. @param driver reads some variants; a few bytes do not tell which one it is */
+const qemu = (format: string, driver?: string): Way => ({
+  format,
+  hint: driver === undefined ? CONVERT : `use ${driver}:IMAGE, or ${CONVERT}`,
+});
+const QCOW2 = qemu('qcow2', 'qcow2');
+const VHD = qemu('vpc', 'vhd');
+const VMDK = qemu('vmdk', 'vmdk');
+const VDI = qemu('vdi', 'vdi');
+const other = (hint: string): Way => ({ hint });
+const unpack = (program: string): Way => other(`unpack it first: ${program} < IMAGE > disk.img`);
 
 const MAGICS: readonly Magic[] = [
-  magic(0, hex('51 46 49 fb'), 'a qcow2 image', CONVERT),
-  magic(0, text('QED\0'), 'a QED image', CONVERT),
+  magic(0, hex('51 46 49 fb'), 'a qcow2 image', QCOW2),
+  magic(0, text('QED\0'), 'a QED image', qemu('qed')),
   magic(0, text('conectix'), 'a dynamic VHD image', VHD),
   // a fixed VHD is raw data with a footer, which old writers made one byte shorter
   magic(-512, text('conectix'), 'a fixed VHD image', VHD),
   magic(-511, text('conectix'), 'a fixed VHD image', VHD),
-  magic(0, text('vhdxfile'), 'a VHDX image', CONVERT),
+  magic(0, text('vhdxfile'), 'a VHDX image', qemu('vhdx')),
   magic(0, text('KDMV'), 'a VMDK image', VMDK),
   magic(0, text('COWD'), 'a VMDK image', VMDK),
-  magic(0, hex('be ba fe ca 00 00 00 00'), 'a VMDK image (seSparse)', CONVERT),
+  magic(0, hex('be ba fe ca 00 00 00 00'), 'a VMDK image (seSparse)', qemu('vmdk')),
   magic(0, text('# Disk DescriptorFile'), 'the descriptor of a VMDK image', VMDK),
   magic(64, hex('7f 10 da be'), 'a VDI image', VDI),
-  magic(0, text('WithoutFreeSpace'), 'a Parallels image', CONVERT),
-  magic(0, text('WithouFreSpacExt'), 'a Parallels image', CONVERT),
-  magic(-512, text('koly'), 'an Apple disk image (DMG)', CONVERT),
-  magic(0, hex('45 56 46 09 0d 0a ff 00'), 'an EWF image (E01)', 'export it: ewfexport -f raw IMAGE'),
-  magic(0, hex('3a ff 26 ed'), 'an Android sparse image', 'unpack it first: simg2img IMAGE disk.img'),
+  magic(0, text('WithoutFreeSpace'), 'a Parallels image', qemu('parallels')),
+  magic(0, text('WithouFreSpacExt'), 'a Parallels image', qemu('parallels')),
+  magic(-512, text('koly'), 'an Apple disk image (DMG)', qemu('dmg')),
+  magic(0, hex('45 56 46 09 0d 0a ff 00'), 'an EWF image (E01)', other('export it: ewfexport -f raw IMAGE')),
+  magic(0, hex('3a ff 26 ed'), 'an Android sparse image', other('unpack it first: simg2img IMAGE disk.img')),
   magic(0, hex('1f 8b 08'), 'compressed with gzip', unpack('gzip -dc')),
   magic(0, hex('fd 37 7a 58 5a 00'), 'compressed with xz', unpack('xz -dc')),
   magic(0, hex('28 b5 2f fd'), 'compressed with zstd', unpack('zstd -dc')),
   magic(0, hex('04 22 4d 18'), 'compressed with lz4', unpack('lz4 -dc')),
   magic(0, hex('42 5a 68 39 31 41 59 26 53 59'), 'compressed with bzip2', unpack('bzip2 -dc')),
-  magic(0, hex('50 4b 03 04'), 'a ZIP archive', 'unpack it first: unzip IMAGE'),
-  magic(0, hex('37 7a bc af 27 1c'), 'a 7z archive', 'unpack it first: 7z x IMAGE'),
+  magic(0, hex('50 4b 03 04'), 'a ZIP archive', other('unpack it first: unzip IMAGE')),
+  magic(0, hex('37 7a bc af 27 1c'), 'a 7z archive', other('unpack it first: 7z x IMAGE')),
 ];
 
 /**

@@ -27,10 +27,12 @@ export interface OpenedGraph {
   readonly files: Readonly<Record<string, ImageFile>>;
   readonly memories: Readonly<Record<string, NodeMemory>>;
   readonly readOnly: boolean;
-  /** what is open for writing was repaired at this attach; default: false */
-  readonly isRepaired?: boolean;
+  /** the nodes that were repaired at this attach, by path; default: none */
+  readonly repaired?: readonly string[];
   /** the optional needs whose file does not exist, by path; only for findNeeds; default: none */
   readonly absent?: readonly string[];
+  /** the path of a node or file under a role that is only read: it is open for writing all the same; default: none */
+  readonly writes?: string;
   /** see OpenContext; for the memory of the top */
   readonly mayFill?: OpenContext['mayFill'];
 }
@@ -69,7 +71,7 @@ async function openNode(driver: Driver, opened: OpenedGraph, path: string, below
   const { options } = nodeAt(opened.graph, path);
   const { memory = null, state = null } = opened.memories[path] ?? {};
   const { mayFill, readOnly } = opened;
-  const isRepaired = driver.repair === undefined || (opened.isRepaired === true && !readOnly);
+  const isRepaired = driver.repair === undefined || (opened.repaired ?? []).includes(path);
   const context = { ...below, memory, state, readOnly, isRepaired, options, ...(mayFill && { mayFill }) };
   const raw = checkDisk(await said(driver, opened, path, () => driver.open(context)), driver.name);
   return raw.activate === undefined ? raw : gated(raw);
@@ -83,7 +85,7 @@ async function openBelow(driver: Driver, opened: OpenedGraph, path: string): Pro
     for (const [name, below] of Object.entries(nodeAt(opened.graph, path).on)) {
       const at = pathOf(path, name);
       const role = roleOf(driver, name);
-      const readOnly = opened.readOnly || role?.access === 'read';
+      const readOnly = opened.readOnly || (role?.access === 'read' && at !== opened.writes);
       if (isFile(below) && role?.takes === 'file') files[name] = fileAt(opened, at);
       else if (isFile(below)) disks[name] = frontDisk(await openFile(fileAt(opened, at), readOnly), { readOnly });
       else {
@@ -121,7 +123,7 @@ async function closeInTurn(disks: readonly Pick<Disk, 'close'>[]): Promise<void>
   if (errors.length > 0) throw errors[0];
 }
 
-/** Calls `work` with the driver of a node and what is below it, open for reading. */
+/** Calls `work` with the driver of a node and what is below it. */
 async function withBelow<Result>(
   opened: OpenedGraph,
   path: string,
@@ -129,7 +131,7 @@ async function withBelow<Result>(
 ): Promise<Result> {
   const node = nodeAt(opened.graph, path);
   const driver = await loadDriver(node.driver);
-  const below = await openBelow(driver, { ...opened, readOnly: true }, path);
+  const below = await openBelow(driver, opened, path);
   try {
     return await work(driver, below, node);
   } finally {
@@ -151,7 +153,7 @@ export async function findNeeds(opened: OpenedGraph, path = ''): Promise<NodeNee
   for (const [name] of nodes) below.push(...(await findNeeds(opened, pathOf(path, name))));
   if (below.length > 0 || driver.needs === undefined) return below;
   const absent = absentOf(opened, path);
-  const needs = await withBelow(opened, path, async (_, given, { options }) => {
+  const needs = await withBelow(forReading(opened), path, async (_, given, { options }) => {
     const context = { ...given, options, name: nameOf(opened, path), absent };
     return (await said(driver, opened, path, async () => driver.needs?.(context))) ?? [];
   });
@@ -188,6 +190,10 @@ function mainOf({ graph, files }: OpenedGraph, path: string): ImageFile | undefi
   return main === null ? undefined : files[pathOf(path, main)];
 }
 
+function forReading(opened: OpenedGraph): OpenedGraph {
+  return { ...opened, readOnly: true };
+}
+
 /** The name of the main file of a node, without its directory; null if it has none. */
 function nameOf(opened: OpenedGraph, path: string): string | null {
   const file = mainOf(opened, path);
@@ -206,10 +212,23 @@ type Work = Pick<PrepareContext, 'signal' | 'progress' | 'path'>;
 
 /** Fills the memory of a node. @returns the state for its driver */
 export function prepareNode(opened: OpenedGraph, path: string, memory: Memory, work: Work): Promise<Json> {
-  return withBelow(opened, path, async (driver, given, node) => {
+  return withBelow(forReading(opened), path, async (driver, given, node) => {
     checkComplete(driver, node);
     const { options } = node;
     return (await driver.prepare?.({ ...given, memory, options, ...work })) ?? null;
+  });
+}
+
+/**
+ * Lets the driver of a node finish what a crash left behind. The nodes below it must be repaired already.
+ * @returns remarks for the user
+ */
+export function repairNode(opened: OpenedGraph, path: string, work: Work): Promise<readonly string[]> {
+  return withBelow(opened, path, async (driver, given, node) => {
+    checkComplete(driver, node);
+    const { options } = node;
+    const repair = async (): Promise<readonly string[]> => driver.repair?.({ ...given, options, ...work }) ?? [];
+    return await said(driver, opened, path, repair);
   });
 }
 
@@ -222,7 +241,7 @@ export interface Measured {
 }
 
 export function measureNode(opened: OpenedGraph, path: string, work: Omit<Work, 'progress'>): Promise<Measured> {
-  return withBelow(opened, path, async (driver, given, node) => {
+  return withBelow(forReading(opened), path, async (driver, given, node) => {
     checkComplete(driver, node);
     const { options } = node;
     const sizeBytes = given.disks.file?.size ?? given.files.file?.sizeBytes ?? null;

@@ -13,6 +13,8 @@ export interface FilePlan {
   readonly isRead: boolean;
   /** its bytes are shown as they are, so it must not look like another format */
   readonly isRaw: boolean;
+  /** writes of the vbd change its size; default: false */
+  readonly grows?: boolean;
 }
 
 /** Plain data. */
@@ -23,6 +25,8 @@ export interface GraphPlan {
   readonly scratch: Readonly<Record<string, 'own' | 'shared'>>;
   /** an image may name more files */
   readonly mayNeed: boolean;
+  /** the nodes whose driver repairs its image, by path, if that is open for writing; an older server omits it */
+  readonly repair?: readonly string[];
 }
 
 /** The role of a driver by that name; undefined if it has none. */
@@ -40,22 +44,30 @@ export async function planGraph(graph: NodeSpec): Promise<GraphPlan> {
   checkGraph(graph);
   const files: Record<string, FilePlan> = {};
   const scratch: Record<string, 'own' | 'shared'> = {};
-  /** nodes below a role that is only read, and nodes whose bytes are not those of the disk */
-  const [read, changed] = [new Set<string>(), new Set<string>()];
+  const repair: string[] = [];
+  /** nodes that are only read, nodes whose bytes are not those of the disk, and nodes that grow */
+  const [read, changed, grown] = [new Set<string>(), new Set<string>(), new Set<string>()];
   let mayNeed = false;
   for (const [path, node] of nodesOf(graph)) {
     const driver = await loadDriver(node.driver);
     checkNode(driver, node);
     mayNeed ||= driver.needs !== undefined;
     if (driver.scratch !== undefined) scratch[path] = driver.scratch;
+    // what is below shared memory is only copied
+    const isCopied = driver.scratch === 'shared';
+    if (driver.repair !== undefined && !isCopied && !read.has(path)) repair.push(path);
     for (const [name, below] of Object.entries(node.on)) {
       const at = pathOf(path, name);
       const { access } = roleOf(driver, name) as Role;
-      const isRead = access === 'read' || read.has(path);
+      const isRead = access === 'read' || isCopied || read.has(path);
       const isRaw = driver.rawImage === true && !changed.has(path);
-      if (isFile(below)) files[at] = { isRead, isRaw };
+      // a driver of files shows all of its file
+      const isGrown = driver.grows === true || (grown.has(path) && driver.roles.file?.takes === 'file');
+      const grows = name === 'file' && isGrown && !isRead;
+      if (isFile(below)) files[at] = { isRead, isRaw, ...(grows && { grows }) };
       else if (!isRaw) changed.add(at);
       if (isRead) read.add(at);
+      if (grows) grown.add(at);
     }
   }
   const most = Object.keys(files).length + Object.keys(scratch).length;
@@ -64,7 +76,7 @@ export async function planGraph(graph: NodeSpec): Promise<GraphPlan> {
       hint: 'make several disks of it',
     });
   }
-  return { files, scratch, mayNeed };
+  return { files, scratch, mayNeed, repair };
 }
 
 function checkNode(driver: Driver, { driver: name, options, on }: NodeSpec): void {

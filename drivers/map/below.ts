@@ -25,6 +25,8 @@ export class MapBelow {
   readonly #takenFromBelow: (range: Range) => readonly Range[];
   /** slices that are being looked up */
   readonly #busy = new Set<number>();
+  /** how often the disk below has changed */
+  #changes = 0;
 
   constructor({ map, locate, read = async () => {}, takenFromBelow }: BelowOptions) {
     this.#map = map;
@@ -45,6 +47,11 @@ export class MapBelow {
     }
   }
 
+  /** The disk below has other places: what was looked up before does not count any more. */
+  changed(): void {
+    this.#changes += 1;
+  }
+
   #unknownIn(range: Range): Range[] {
     return this.#takenFromBelow(range).filter(({ offset, length }) => {
       const { first, count } = this.#map.wholeGranules(offset, length);
@@ -53,11 +60,14 @@ export class MapBelow {
   }
 
   async #tell(range: Range): Promise<void> {
+    const changes = this.#changes;
     await this.#read(range);
     for (const { offset, length } of this.#unknownIn(range)) {
       const end = offset + length;
       for (let at = offset; at < end; ) {
-        for (const place of await this.#locate(at, end - at)) {
+        const places = await this.#locate(at, end - at);
+        if (changes !== this.#changes) return await this.#tell(range);
+        for (const place of places) {
           this.#tellPlace(place);
           at = place.offset + place.length;
         }

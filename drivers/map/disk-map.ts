@@ -11,6 +11,7 @@
  * no withdrawal: a read that began before the change was acknowledged may see the old bytes.
  */
 import type { Window } from '../segments/segment.js';
+import type { Granules } from './range-lock.js';
 import {
   ASK,
   createTable,
@@ -188,7 +189,7 @@ export class DiskMap {
   }
 
   /** The granules that lie wholly in a range; the last one of the disk may be cut. */
-  wholeGranules(offset: number, length: number): { first: number; count: number } {
+  wholeGranules(offset: number, length: number): Granules {
     const end = offset + length;
     const first = Math.ceil(offset / this.granuleBytes);
     const to = end >= this.sizeBytes ? this.granules : Math.floor(end / this.granuleBytes);
@@ -346,7 +347,17 @@ export class DiskMap {
    * @param count granules from `first`
    */
   async withdraw(first: number, count: number): Promise<void> {
-    const end = first + count;
+    await this.withdrawAll([{ first, count }]);
+  }
+
+  /** The same for several ranges, with one wait. Each range has a `restore` of its own. */
+  async withdrawAll(ranges: readonly Granules[]): Promise<void> {
+    for (const { first, count } of ranges) this.#withdraw(first, first + count);
+    // also if all were ASK: their slots may just have been emptied, and threads still use the entries
+    await this.#quiesce();
+  }
+
+  #withdraw(first: number, end: number): void {
     this.#changing.add({ first, end });
     this.#forgetLate(first, end);
     for (const { slice, from, to } of this.#made === null ? [] : this.#partsOf(first, end)) {
@@ -357,8 +368,6 @@ export class DiskMap {
         this.#forget(slice, from, to);
       }
     }
-    // also if all were ASK: their slots may just have been emptied, and threads still use the entries
-    await this.#quiesce();
   }
 
   /** Makes a part of a slice ASK. */

@@ -2,24 +2,28 @@
  * The disk of a qcow2 image, put together from its parts.
  *
  *      request ──► Reader ──► Finder ──► L2Tables                       ┐
- *              └─► Writer, Zeroer ──► Owned ──► Session, Refcounts      ├──► image, data file, backing file
+ *              ├─► Writer, Zeroer ──► Owned ──► Session, Refcounts      ├──► image, data file, backing file
+ *              └─► Committer ──► all of these                           │
  *                  each tells Qcow2Map where bytes are ──► threads      ┘
  */
 import type { Disk } from '../disk.js';
-import type { RawDisk } from '../driver.js';
+import type { CommitContext, RawDisk } from '../driver.js';
 import { placedBy } from '../map/places.js';
-import { Barrier } from './barrier.js';
-import { DecodedCache } from './decoded-cache.js';
-import { checkWritable, type Header, readHeader, SUBCLUSTERS } from './header.js';
-import { type L1Place, L2Tables } from './l2-tables.js';
+import { UnderWay } from '../under-way.js';
+import { checkWritable, type Header, readHeader, SUBCLUSTERS } from './format/header.js';
 import { mayReuseFree } from './limits.js';
-import { Owned } from './owned.js';
-import { Qcow2Map } from './qcow2-map.js';
-import { Reader } from './reader.js';
-import { Refcounts } from './refcounts.js';
-import { Session } from './session.js';
-import { Writer } from './writer.js';
-import { Zeroer } from './zero.js';
+import { DecodedCache } from './reading/decoded-cache.js';
+import { type L1Place, L2Tables } from './reading/l2-tables.js';
+import { Qcow2Map, type Qcow2MapOptions } from './reading/qcow2-map.js';
+import { Reader } from './reading/reader.js';
+import { Barrier } from './writing/barrier.js';
+import { ClusterLock } from './writing/cluster-lock.js';
+import { Committer } from './writing/commit.js';
+import { Owned } from './writing/owned.js';
+import { Refcounts } from './writing/refcounts.js';
+import { Session } from './writing/session.js';
+import { Writer } from './writing/writer.js';
+import { Zeroer } from './writing/zero.js';
 
 export interface Qcow2Parts {
   readonly image: Disk;
@@ -37,28 +41,39 @@ export interface Qcow2Parts {
 export function readOnlyDisk(parts: Qcow2Parts): RawDisk {
   const { image, header, l1 } = parts;
   const tables = new L2Tables(image, header, l1);
-  const { reader, map } = readerOf(parts, tables, () => false);
+  const { reader, map } = readerOf(parts, tables, { mayWrite: () => false, isStable: () => true });
   return { ...readingOf(parts, reader, map), activate: () => tables.load(), close: async () => {} };
 }
 
 export function writableDisk(parts: Qcow2Parts): RawDisk {
-  const { image, header, data, l1 } = parts;
+  const { image, header, data, backing, l1 } = parts;
+  const hasSnapshots = header.snapshots.count > 0;
   const barrier = new Barrier(() => flushAll(image, data));
   const session = new Session(image, barrier);
   const refcounts = new Refcounts({ image, header, barrier });
   const owned = new Owned({ image, data, header, l1, session, refcounts, barrier });
   const tables = new L2Tables(image, header, l1, (table) => owned.judge(table));
-  const { reader, map } = readerOf(parts, tables, () => owned.mayWriteInPlace);
+  const reads = new UnderWay();
+  const lock = new ClusterLock(header.clusterBytes);
+  const { reader, map } = readerOf(parts, tables, {
+    mayWrite: () => owned.mayWriteInPlace,
+    isStable: (offset, length) => lock.isFree(offset, length),
+  });
   const isRawData = header.hasRawData;
-  const writing = { size: parts.size, tables, reader, owned, barrier, data, isRawData, map };
+  const writing = { size: parts.size, lock, tables, reader, owned, barrier, data, isRawData, map };
   const writer = new Writer(writing);
   const zeroer = new Zeroer(writing, writer);
+  const reading = readingOf(parts, reader, map);
   let isActive = false;
   const durably = async ({ durable }: { durable: boolean }): Promise<void> => {
     if (durable) await barrier.pass();
   };
   return {
-    ...readingOf(parts, reader, map),
+    ...reading,
+    read: (buffer, offset) => reads.run(() => reading.read(buffer, offset)),
+    ...(backing !== null && {
+      commit: (context: CommitContext) => new Committer({ ...writing, backing, reads, hasSnapshots }).commit(context),
+    }),
     write: (buffer, offset, options) => writer.write(buffer, offset).then(() => durably(options)),
     zero: (offset, length, options) => zeroer.zero(offset, length, options).then(() => durably(options)),
     flush: () => barrier.pass(),
@@ -87,15 +102,14 @@ async function flushAll(image: Disk, data: Disk): Promise<void> {
 function readerOf(
   { size, header, image, data, backing }: Qcow2Parts,
   tables: L2Tables,
-  mayWriteInPlace: () => boolean,
+  watched: Pick<Qcow2MapOptions, 'mayWrite' | 'isStable'>,
 ): { reader: Reader; map: Qcow2Map | null } {
   const granuleBytes = header.hasExtendedL2 ? header.clusterBytes / SUBCLUSTERS : header.clusterBytes;
   const decoded = new DecodedCache(image, header);
   const reader = new Reader({ size, unitBytes: granuleBytes, tables, data, backing, decoded });
   if (!reader.hasOwnFile) return { reader, map: null };
   const { files } = reader.places;
-  const mayWrite = ({ entry }: { entry: { copied: boolean } }): boolean => entry.copied && mayWriteInPlace();
-  return { reader, map: new Qcow2Map({ size, granuleBytes, files, reader, mayWrite }) };
+  return { reader, map: new Qcow2Map({ size, granuleBytes, files, reader, ...watched }) };
 }
 
 function readingOf(

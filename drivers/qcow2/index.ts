@@ -11,9 +11,10 @@ import { FusetapError } from '../errors.js';
 import { FORMAT_FILE, requireDisk } from '../image.js';
 import { takeOptions } from '../options.js';
 import { readOnlyDisk, writableDisk } from './disk.js';
-import { checkWritable, type Header, INCOMPATIBLE, readHeader } from './header.js';
+import { checkWritable, type Header, INCOMPATIBLE, readHeader } from './format/header.js';
+import { findSnapshot } from './format/snapshots.js';
+import { makeSound } from './make-sound.js';
 import { findNeeds } from './needs.js';
-import { findSnapshot } from './snapshots.js';
 
 const qcow2 = {
   name: 'qcow2',
@@ -22,9 +23,11 @@ const qcow2 = {
     backing: { takes: 'disk', access: 'read', isOptional: true },
     data: { takes: 'disk', access: 'as-parent', isOptional: true },
   },
+  base: 'backing',
   grows: true,
   check: (options) => takeOptions('qcow2', options, ['snapshot']),
   needs: findNeeds,
+  repair: makeSound,
   async open({ disks, readOnly, options, isRepaired }) {
     const image = requireDisk({ disks }, 'qcow2');
     const header = await readHeader(image);

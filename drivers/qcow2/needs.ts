@@ -5,18 +5,10 @@
 import type { Need, NeedsContext } from '../driver.js';
 import { FusetapError } from '../errors.js';
 import { unsupported } from '../formats/faults.js';
+import { driverOfFormat } from '../formats/qemu-names.js';
 import { requireDisk } from '../image.js';
 import { named, quoted } from '../quote.js';
-import { type Header, readHeader } from './header.js';
-
-/** the drivers of the formats, as QEMU calls them */
-const DRIVERS: ReadonlyMap<string, string> = new Map([
-  ['raw', 'aio'],
-  ['qcow2', 'qcow2'],
-  ['vpc', 'vhd'],
-  ['vmdk', 'vmdk'],
-  ['vdi', 'vdi'],
-]);
+import { type Header, readHeader } from './format/header.js';
 
 /** @throws FusetapError UNSUPPORTED if the format of the backing file is not stated or has no driver; errors of readHeader */
 export async function findNeeds(context: Pick<NeedsContext, 'disks'>): Promise<readonly Need[]> {
@@ -35,7 +27,7 @@ function backingNeed({ name, format }: NonNullable<Header['backing']>): Need {
       `state it, raw or qcow2: qemu-img rebase -u -F raw -b ${named(name)} IMAGE`,
     );
   }
-  const driver = DRIVERS.get(format);
+  const driver = driverOfFormat(format);
   if (driver !== undefined) return { role: 'backing', name, driver };
   throw unsupported(`its backing file ${quoted(name)} has the format ${quoted(format)}, which has no driver`);
 }

@@ -10,14 +10,14 @@ import { ftruncate } from 'node:fs';
 import { constants, freemem } from 'node:os';
 import { promisify } from 'node:util';
 import { PAGE_BYTES } from '../../system/page.js';
-import { copyRuns, dataRuns, lengthOf } from '../copy-runs.js';
+import { copyRuns, dataRuns, lengthOf } from '../copying/copy-runs.js';
+import { nonZeroPages, type Run } from '../copying/zero-pages.js';
 import type { Disk } from '../disk.js';
 import type { Memory, PrepareContext } from '../driver.js';
 import { errnoOf, FusetapError, toFusetapError } from '../errors.js';
 import { writeFully } from '../file-io.js';
 import { measureImage } from '../image.js';
 import { windowOf } from '../segments/one-segment.js';
-import { nonZeroPages, type Run } from '../zero-pages.js';
 
 const { errno: E } = constants;
 const ftruncateAsync = promisify(ftruncate);

@@ -65,9 +65,13 @@ export async function attach(
   const vbd = await onRunningBus(place, begin, askFirst);
   try {
     await proveReadable(vbd.path);
+    // it came too late to cancel the request
+    options.signal?.throwIfAborted();
   } catch (failure) {
-    const error = await withDriverWords(place, vbd.vdev, failure);
+    const isCancelled = options.signal?.aborted;
+    const error = isCancelled ? failure : await withDriverWords(place, vbd.vdev, failure);
     await detach(place, vbd.vdev, { force: true }).catch(() => {});
+    if (isCancelled) throw error;
     const { explainUnseen } = await import('./troubles/unseen-mount.js');
     throw (await explainUnseen(place, error)) ?? error;
   }

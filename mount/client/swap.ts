@@ -1,7 +1,7 @@
 /** Gives a vbd another image. */
 import { call } from '../control/call.js';
 import { sentDisk } from '../control/disk-wish.js';
-import type { SwapRequest, VbdInfo } from '../control/interface.js';
+import type { AttachResult, SwapRequest } from '../control/interface.js';
 import type { BusPlace } from '../runtime/bus-place.js';
 import { withFoundDrivers } from './disk-wish.js';
 import { workingDirectory } from './finding/working-directory.js';
@@ -19,7 +19,7 @@ export async function swap(
   vdev: string,
   request: SwapRequest,
   options: CopyOptions = {},
-): Promise<VbdInfo> {
+): Promise<AttachResult> {
   const body = sentDisk(withFoundDrivers(request, workingDirectory));
   return await call(place, 'POST /vbds/{vdev}/swap', { vdev, body, ...options });
 }

@@ -13,6 +13,9 @@ import { socketAddress } from '../runtime/socket-address.js';
 import { type AnswerLine, INTERFACE_HEADER, INTERFACE_VERSION, PROGRESS_TYPE } from './interface.js';
 import { watchStopped } from './watch-stopped.js';
 
+/** how long to wait for the answer to a request that was cancelled: a disk may hang */
+const CANCELLED_LIMIT_MS = 5_000;
+
 /** how long to try again if the backlog of the socket is full */
 const BACKLOG_LIMIT_MS = 5_000;
 
@@ -27,7 +30,10 @@ export interface ControlRequest {
   /** with the query */
   readonly path: string;
   readonly body?: unknown;
-  /** aborted: the connection is closed, which gives up an attach */
+  /**
+   * Aborted: the bus gives up what it does, and the call rejects with the reason when that is undone. If the bus was done
+   * already, the call resolves as if nothing had happened.
+   */
   readonly signal?: AbortSignal | undefined;
   /** called with the progress of a copy */
   readonly progress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
@@ -44,9 +50,11 @@ export interface ControlRequest {
 export async function askBus<Answer>(place: BusPlace, request: ControlRequest): Promise<Answer> {
   const deadline = Date.now() + BACKLOG_LIMIT_MS;
   for (;;) {
+    request.signal?.throwIfAborted();
     try {
       return readAnswer(place, await exchange(place, request)) as Answer;
     } catch (error) {
+      request.signal?.throwIfAborted();
       if ((error as NodeJS.ErrnoException).code === 'EAGAIN' && Date.now() < deadline) await delay(10);
       else throw await explain(place, error);
     }
@@ -76,6 +84,7 @@ async function exchange(place: BusPlace, request: ControlRequest): Promise<Excha
   try {
     const sent = send(requestOptions(address.path, request, body));
     sent.end(body);
+    const cancelling = cancelOn(request.signal, sent);
     const listening = request.timeoutMs === undefined ? watchAnswers(send, address.path, sent) : null;
     const which = request.socket === 'server.sock' ? 'serverPid' : 'keeperPid';
     const stopped = watchStopped(place, which, (pid) => sent.destroy(new Error(`its process ${pid} is stopped`)));
@@ -83,12 +92,34 @@ async function exchange(place: BusPlace, request: ControlRequest): Promise<Excha
       const response = await firstOf(sent, request.timeoutMs);
       return { response, ...(await readBody(response, request)) };
     } finally {
+      cancelling.end();
       listening?.end();
       stopped.end();
     }
   } finally {
     address.close();
   }
+}
+
+/**
+ * Closes our side of the connection when the signal is aborted. The bus then gives up what it does, and answers. If that
+ * takes long, the whole connection is closed.
+ */
+function cancelOn(signal: AbortSignal | undefined, sent: ClientRequest): { end(): void } {
+  let timer: NodeJS.Timeout | undefined;
+  const destroy = (): void => void sent.destroy(new Error('it was cancelled'));
+  const cancel = (): void => {
+    if (sent.socket === null || sent.socket.connecting) return destroy();
+    sent.socket.end();
+    timer = setTimeout(destroy, CANCELLED_LIMIT_MS);
+  };
+  signal?.addEventListener('abort', cancel);
+  return {
+    end: () => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', cancel);
+    },
+  };
 }
 
 /**
@@ -137,7 +168,6 @@ function requestOptions(socketPath: string, request: ControlRequest, body: strin
       ...(request.progress && { accept: `${PROGRESS_TYPE}, application/json` }),
       ...(body !== undefined && { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }),
     },
-    ...(request.signal && { signal: request.signal }),
   };
 }
 
@@ -207,8 +237,8 @@ function strangeAnswer(place: BusPlace, what: string, cause?: unknown): FusetapE
 
 /** Turns a system error of the connection into an error about the bus; returns other errors unchanged. */
 async function explain(place: BusPlace, error: unknown): Promise<unknown> {
-  const { name, code, errno, syscall, message } = error as NodeJS.ErrnoException;
-  if (error instanceof FusetapError || name === 'AbortError') return error;
+  const { code, errno, syscall, message } = error as NodeJS.ErrnoException;
+  if (error instanceof FusetapError) return error;
   if (code === 'ENOENT' || code === 'ECONNREFUSED' || code === 'ENOTDIR') {
     return new FusetapError('NOT_FOUND', `no bus ${place.name}: nothing runs at ${place.path}`, {
       hint: 'fusetap attach or fusetap start starts a bus; fusetap ls lists the running buses',

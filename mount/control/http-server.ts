@@ -18,6 +18,7 @@ import {
 } from './interface.js';
 import type { CopyWatcher, Progress } from './progress.js';
 import { ROUTES, type Row } from './routes.js';
+import { ClientWatch } from './watch-client.js';
 
 const MAX_BODY_BYTES = 1 << 20;
 const READ_LIMIT_BYTES = 64 * MAX_BODY_BYTES;
@@ -56,8 +57,8 @@ const VDEV = '{vdev}';
  * @param ended called when the bus is over and the client that ended it has its answer
  */
 export function createControl(bus: BusControl, ended: () => void): Server {
-  return createServer((request, response) => {
-    answer(bus, request, response).then(
+  const server = createServer((request, response) => {
+    answer(bus, clients, request, response).then(
       ({ status, body }) => send(response, status, body, () => bus.over && ended()),
       (error: unknown) => {
         const known = toFusetapError(error, error instanceof Error ? error.message : String(error));
@@ -67,6 +68,8 @@ export function createControl(bus: BusControl, ended: () => void): Server {
       },
     );
   });
+  const clients = new ClientWatch(server);
+  return server;
 }
 
 function send(response: ServerResponse, status: number, body: unknown, sent: () => void): void {
@@ -81,16 +84,20 @@ function send(response: ServerResponse, status: number, body: unknown, sent: () 
   response.end(`${JSON.stringify(body)}\n`);
 }
 
-async function answer(bus: BusControl, request: IncomingMessage, response: ServerResponse): Promise<Answer> {
+async function answer(
+  bus: BusControl,
+  clients: ClientWatch,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<Answer> {
   checkInterface(request);
   const target = parseTarget(request.url ?? '');
   const { name, row, vdev } = findRoute(request.method ?? '', target.path);
-  const gone = new AbortController();
-  response.on('close', () => gone.abort(new FusetapError('FAILED', 'the client went away')));
+  const signal = clients.signalFor(request, response, row.isUndone === true);
   const query = row.query && parse(row.query, Object.fromEntries(target.query));
   const body = row.body && parse(row.body, parseJson(await readBody(request)));
   const progress = row.tellsProgress ? progressTo(request, response) : () => {};
-  const answered = await run(bus, name, { vdev, query, body, signal: gone.signal, progress });
+  const answered = await run(bus, name, { vdev, query, body, signal, progress });
   return { status: row.status ?? 200, body: answered };
 }
 

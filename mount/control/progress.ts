@@ -32,7 +32,9 @@ export function inPercent(report: (percent: number) => void, clock: () => number
 
 /** The client that waits for a copy. */
 export interface CopyWatcher {
-  /** aborted if the client disconnects */
+  /** aborted if the client disconnects before it has its answer */
   readonly signal: AbortSignal;
   readonly progress: (doneBytes: number, totalBytes: number) => void;
+  /** the same for a repair of the image; default: `progress` */
+  readonly repairProgress?: (doneBytes: number, totalBytes: number) => void;
 }

@@ -42,6 +42,8 @@ export interface Row {
   readonly status?: number;
   /** while it copies, it reports its progress if the client asks for that */
   readonly tellsProgress?: true;
+  /** it is undone if the client does not read the answer: its signal is then aborted after the answer was sent */
+  readonly isUndone?: true;
   /** a server whose keeper died answers it too */
   readonly withoutKeeper?: true;
 }
@@ -106,6 +108,7 @@ export const ROUTES = {
     answer: answers.attachedVbd,
     status: 201,
     tellsProgress: true,
+    isUndone: true,
   },
   stats: {
     line: 'GET /stats',
@@ -161,7 +164,7 @@ export const ROUTES = {
       }),
       asDiskWish(),
     ) satisfies v.GenericSchema<unknown, SwapRequest>,
-    answer: answers.vbd,
+    answer: answers.attachedVbd,
     tellsProgress: true,
   },
   save: {

@@ -43,7 +43,7 @@ export interface OpenedImage {
   readonly path: string;
   /** without symbolic links, at the time of the open */
   readonly realPath: string;
-  /** at the open; changed by a resize */
+  /** at the open; changed by a repair, by a resize, and by writes of the vbd if it grows */
   sizeBytes: number;
   readonly kind: 'file' | 'block';
   /** `MAJ:MIN` of st_dev, in decimal */
@@ -52,8 +52,8 @@ export interface OpenedImage {
   readonly ino: string;
   /** birth time of the inode, nanoseconds in decimal; 0 if the file system does not record it */
   readonly bornNs: string;
-  /** modification time at the open, milliseconds since 1970 */
-  readonly modifiedMs: number;
+  /** modification time at the open, milliseconds since 1970; changed by a repair */
+  modifiedMs: number;
   /** `MAJ:MIN` of the device itself if `kind` is `block`, else null */
   readonly rdev: string | null;
   /** the type of its file system, as `ext4`; empty if that is not known */
@@ -160,7 +160,8 @@ function outside(path: string, below: string): FusetapError {
   });
 }
 
-function inMs(ns: bigint): number {
+/** A time of stat(2) in milliseconds. */
+export function inMs(ns: bigint): number {
   return Number(ns) / 1e6;
 }
 

@@ -220,29 +220,59 @@ export class Keeper implements KeeperControl {
     return this.#bus.server.version;
   }
 
-  /** Attaches, and resolves when the file can be opened. */
+  /** Attaches, and resolves when the file can be opened. It is undone if the client goes away before it has the answer. */
   async attach({ body: request, ...watcher }: Asked<'attach'>): Promise<AttachResult> {
     this.#checkRunning();
     try {
       const owner = ownerOf(request, ownIdentity());
       const place = this.#bus.vbds.reserveFree(request.vdev, request.partitions ?? false);
-      return await this.#runningAttaches
+      const { vbd, result } = await this.#runningAttaches
         .run(watcher, (own) => this.#attachAt(place, owner, request, own))
         .finally(() => this.#bus.vbds.unreserve(place.slot));
+      await this.#undoIfGone(vbd, watcher.signal);
+      return result;
     } finally {
       // even if nothing was reserved: the bus may have been started for this attach
       this.endIfIdle();
     }
   }
 
-  async #attachAt(place: Slot, owner: FileOwner, request: AttachRequest, watcher: CopyWatcher): Promise<AttachResult> {
+  async #attachAt(
+    place: Slot,
+    owner: FileOwner,
+    request: AttachRequest,
+    watcher: CopyWatcher,
+  ): Promise<{ vbd: Vbd; result: AttachResult }> {
     const told = logCopy(request.image, watcher);
     const { vbd, notes } = await attach(this.#attachContext(owner), this.#fitToTransport(request), place, told);
     this.#bus.vbds.add(vbd);
     this.#record();
     logAttached(vbd);
-    const info = await vbdInfo(this.#bus, vbd);
-    return notes.length === 0 ? info : { ...info, notes: [...notes] };
+    return { vbd, result: withNotes(await vbdInfo(this.#bus, vbd), notes) };
+  }
+
+  /**
+   * Detaches a new vbd if its client goes away, now or after the answer was sent.
+   * @throws the reason of the signal if the client is gone already
+   */
+  async #undoIfGone(vbd: Vbd, signal: AbortSignal): Promise<void> {
+    if (signal.aborted) {
+      await this.#undo(vbd);
+      throw signal.reason;
+    }
+    const undo = async (): Promise<void> => {
+      await this.#undo(vbd);
+      if (this.endIfIdle()) this.#endedItself();
+    };
+    signal.addEventListener('abort', () => void undo(), { once: true });
+  }
+
+  /** Others may use the vbd already: then it goes when they are done. */
+  async #undo(vbd: Vbd): Promise<void> {
+    if (!this.#bus.vbds.has(vbd)) return;
+    logEvent({ event: 'undone', vdev: vbd.vdev });
+    const choice = { force: false, waitMs: 0, signal: new AbortController().signal };
+    await this.#detaching.detach(vbd, choice).catch(() => this.#whenUnused.mark(vbd));
   }
 
   /**
@@ -443,13 +473,13 @@ export class Keeper implements KeeperControl {
   }
 
   /** Gives a vbd another image. */
-  async swap({ vdev, body: request, ...watcher }: Asked<'swap'>): Promise<VbdInfo> {
+  async swap({ vdev, body: request, ...watcher }: Asked<'swap'>): Promise<AttachResult> {
     this.#checkRunning();
     const vbd = this.#bus.vbds.find(vdev);
     const [bus, pausing, detaching] = [this.#bus, this.#pausing, this.#detaching];
     const swapping = { bus, pausing, detaching, context: this.#attachContext() };
-    await swap(swapping, vbd, request, watcher);
-    return await vbdInfo(this.#bus, vbd);
+    const notes = await swap(swapping, vbd, request, watcher);
+    return withNotes(await vbdInfo(this.#bus, vbd), notes);
   }
 
   async save({ vdev, body: request, ...watcher }: Asked<'save'>): Promise<SaveResult> {
@@ -478,8 +508,7 @@ export class Keeper implements KeeperControl {
     const vbd = vbds.find(vdev);
     const context = this.#attachContext(ledger.attributes(vbd.ledgerIndex));
     const notes = await reread({ bus: this.#bus, detaching: this.#detaching, context }, vbd, signal);
-    const info = await vbdInfo(this.#bus, vbd);
-    return notes.length === 0 ? info : { ...info, notes: [...notes] };
+    return withNotes(await vbdInfo(this.#bus, vbd), notes);
   }
 
   /** Gives a vbd the size that its image has now. */
@@ -640,4 +669,8 @@ function processOwner(): { uid: number; gid: number } {
 
 function logAttached({ vdev, mode, size, source: { driver, imagePath } }: Vbd): void {
   logEvent({ event: 'attached', vdev, driver, image: imagePath, mode, size });
+}
+
+function withNotes(info: VbdInfo, notes: readonly string[]): AttachResult {
+  return notes.length === 0 ? info : { ...info, notes: [...notes] };
 }

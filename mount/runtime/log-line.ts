@@ -16,6 +16,8 @@ export type BusEvent =
   | { event: 'detached'; vdev: string; error: string | null }
   /** it was detached because nobody used it any more */
   | { event: 'unused'; vdev: string }
+  /** the client of its attach went away before it had the answer */
+  | { event: 'undone'; vdev: string }
   /** holders: the users of the vbd when it was detached by force */
   | { event: 'cut-off'; vdev: string; holders: string }
   /**
@@ -53,6 +55,9 @@ export type BusEvent =
   /** the last event of a bus; how: what ended it; durable: whether all acknowledged writes are */
   | { event: 'ended'; how: string; durable: boolean }
   | { event: 'copying'; image: string | null; percent: number }
+  | { event: 'repairing'; image: string | null; percent: number }
+  /** a driver has finished what a crash left behind, at an attach or a swap; one event for each remark */
+  | { event: 'image-repaired'; image: string | null; remark: string }
   | { event: 'saved'; vdev: string; path: string }
   | { event: 'reset'; vdev: string }
   | { event: 'paused'; vdev: string }

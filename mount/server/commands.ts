@@ -75,6 +75,8 @@ export interface GraphRef {
   readonly graph: NodeSpec;
   readonly files: Readonly<Record<string, ImageRef>>;
   readonly memories: Readonly<Record<string, MemoryRef>>;
+  /** the nodes that were repaired at this attach, by path; default: none (an older keeper omits it) */
+  readonly repaired?: readonly string[];
 }
 
 /** What an older keeper asks before an attach, in place of `plan`; also checks that the filters exist. */
@@ -113,6 +115,17 @@ export interface PrepareCommand {
   readonly node: string;
   /** a descriptor number of the keeper, of a memfd */
   readonly memoryFd: number;
+  /** of the image, for messages */
+  readonly path: string;
+}
+
+/** Lets the driver of a node finish what a crash left behind, before the disk is opened. */
+export interface RepairCommand {
+  readonly op: 'repair';
+  /** its files are open for writing; the nodes below are repaired already */
+  readonly disk: GraphRef;
+  /** the path of the node */
+  readonly node: string;
   /** of the image, for messages */
   readonly path: string;
 }
@@ -266,6 +279,8 @@ export interface Commands {
   /** how many bytes of memory `prepare` will use at most */
   measure: { command: MeasureCommand; result: Measured };
   prepare: { command: PrepareCommand; result: { state: Json } };
+  /** notes: remarks for the user */
+  repair: { command: RepairCommand; result: { notes: readonly string[] } };
   save: { command: SaveCommand; result: null };
   /** UNSUPPORTED if the disk has no base */
   changes: { command: ChangesCommand; result: ChangesResult };

@@ -153,6 +153,8 @@ function act(id: number, command: Command, passed: PassedFds): Promise<unknown> 
       return stoppable(id, ({ signal }) => server.measure(command, passed, signal));
     case 'prepare':
       return stoppable(id, (means) => server.prepare(command, passed, means));
+    case 'repair':
+      return stoppable(id, (means) => server.repair(command, passed, means));
     case 'save':
       return stoppable(id, (means) => server.save(command, passed, means));
     case 'changes':

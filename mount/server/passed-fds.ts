@@ -28,6 +28,7 @@ export function neededFds(command: Command): number[] {
       return command.broken === undefined ? fdsOf(command.disk) : [];
     case 'needs':
     case 'measure':
+    case 'repair':
       return fdsOf(command.disk);
     case 'prepare':
       return [...fdsOf(command.disk), command.memoryFd];

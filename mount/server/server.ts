@@ -3,12 +3,12 @@
  * from the commands of the keeper.
  */
 import { closeAll } from '../../drivers/close-fd.js';
+import { saveDisk, streamDisk } from '../../drivers/copying/save-disk.js';
 import type { Disk } from '../../drivers/disk.js';
 import { errnoOf, FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { makeFilter } from '../../drivers/filters/index.js';
-import { findNeeds, measureNode, prepareNode } from '../../drivers/graph/open-graph.js';
+import { findNeeds, measureNode, prepareNode, repairNode } from '../../drivers/graph/open-graph.js';
 import { planGraph } from '../../drivers/graph/plan.js';
-import { saveDisk, streamDisk } from '../../drivers/save-disk.js';
 import type { VbdStats } from '../control/interface.js';
 import { readStats } from '../ledger/counters.js';
 import type { Ledger } from '../ledger/ledger.js';
@@ -26,6 +26,7 @@ import type {
   PartitionsCommand,
   PlanCommand,
   PrepareCommand,
+  RepairCommand,
   RepartitionCommand,
   ResizeCommand,
   SaveCommand,
@@ -39,7 +40,7 @@ import { closeOpenedDisk, filesOf, type OpenedDisk, type OpenedFile, openDisk, w
 import { openPartition, readTable, type ServedPartition } from './partitions.js';
 import type { PassedFds } from './passed-fds.js';
 import type { ServedRamImage } from './ram-images.js';
-import { whileOpen } from './taken-files.js';
+import { whileOpen, whileOpenForWriting } from './taken-files.js';
 
 /** What other parts have to know about the disks. */
 export interface ServerEvents {
@@ -104,6 +105,13 @@ export class Server {
     } finally {
       await closeAll([memory.fd]);
     }
+  }
+
+  async repair(command: RepairCommand, passed: PassedFds, means: Stoppable): Promise<CommandResult<'repair'>> {
+    const { disk, node, path } = command;
+    return await whileOpenForWriting(disk, passed, async (opened) => {
+      return { notes: await repairNode(opened, node, { path, ...means }) };
+    });
   }
 
   async measure(command: MeasureCommand, passed: PassedFds, signal: AbortSignal): Promise<CommandResult<'measure'>> {

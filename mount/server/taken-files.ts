@@ -33,17 +33,20 @@ export class TakenFiles {
 
   /**
    * Takes the descriptors of a disk. If that fails, none is left.
-   * @param mode of the vbd: the claims of its files are taken for this process too, so that they last as long as either
-   *   process has the files open; null if only the keeper claims them
+   * @param mode of the vbd; `r`: all files are opened for reading
+   * @param claims the claims of its files are taken for this process too, so that they last as long as either process has
+   *   the files open; false if only the keeper claims them
    * @throws FusetapError FAILED if a descriptor did not arrive; BUSY if another process has locked a file meanwhile
    */
-  static async take(disk: GraphRef, passed: PassedFds, mode: Mode | null): Promise<TakenFiles> {
+  static async take(disk: GraphRef, passed: PassedFds, mode: Mode, claims = true): Promise<TakenFiles> {
     const taken = new TakenFiles(disk, passed);
     try {
-      for (const [path, ref] of Object.entries(disk.files)) await taken.#takeFile(path, ref, mode);
+      for (const [path, ref] of Object.entries(disk.files)) {
+        await taken.#takeFile(path, ref, { mode: mode === 'r' ? 'r' : (ref.mode ?? mode), claims });
+      }
       for (const [path, { fd, state }] of Object.entries(disk.memories)) {
         // only the clients of the top write
-        const isRead = path !== '' || mode === null || mode === 'r';
+        const isRead = path !== '' || mode === 'r';
         taken.memories[path] = { memory: { fd: taken.#takeMemory(fd, isRead) }, state };
       }
       return taken;
@@ -59,7 +62,8 @@ export class TakenFiles {
 
   /** What the drivers are given. */
   opened(readOnly: boolean): OpenedGraph {
-    return { graph: this.#disk.graph, files: this.files, memories: this.memories, readOnly };
+    const { graph, repaired = [] } = this.#disk;
+    return { graph, files: this.files, memories: this.memories, repaired, readOnly };
   }
 
   /** The descriptor of a file; null if there is no file. */
@@ -67,8 +71,11 @@ export class TakenFiles {
     return ref === undefined ? null : (this.#byKeeperFd.get(ref.fd) ?? null);
   }
 
-  async #takeFile(path: string, ref: ImageRef, vbdMode: Mode | null): Promise<void> {
-    const mode = vbdMode === null ? 'r' : (ref.mode ?? vbdMode);
+  async #takeFile(
+    path: string,
+    ref: ImageRef,
+    { mode, claims }: { readonly mode: Mode; readonly claims: boolean },
+  ): Promise<void> {
     const known = this.#byKeeperFd.get(ref.fd);
     const fd = known ?? this.#passed.take(ref.fd, mode === 'r');
     const { path: asked, name, sizeBytes, kind } = ref;
@@ -79,7 +86,7 @@ export class TakenFiles {
     this.#byKeeperFd.set(ref.fd, fd);
     // see image-fds.ts: an orphan starts programs too
     keepOnExec(fd);
-    if (vbdMode === null) return;
+    if (!claims) return;
     // the marks stay as long as either process has the image open
     if (!this.#passed.areShared && !takeMarks(fd, mode)) {
       throw new FusetapError('BUSY', `another process has just locked the image for writing: ${ref.path}`);
@@ -110,14 +117,30 @@ async function markBlock({ fd, path }: ImageFile, mode: Mode): Promise<number | 
 }
 
 /** Calls `work` with a disk whose files are open for reading, and closes them. */
-export async function whileOpen<Result>(
+export function whileOpen<Result>(
   disk: GraphRef,
   passed: PassedFds,
   work: (opened: OpenedGraph) => Promise<Result>,
 ): Promise<Result> {
-  const taken = await TakenFiles.take(disk, passed, null);
+  return whileTaken(TakenFiles.take(disk, passed, 'r', false), (taken) => work(taken.opened(true)));
+}
+
+/** The same, but the files that the vbd writes are open for writing. The keeper has claimed them. */
+export function whileOpenForWriting<Result>(
+  disk: GraphRef,
+  passed: PassedFds,
+  work: (opened: OpenedGraph) => Promise<Result>,
+): Promise<Result> {
+  return whileTaken(TakenFiles.take(disk, passed, 'w', false), (taken) => work(taken.opened(false)));
+}
+
+async function whileTaken<Result>(
+  taking: Promise<TakenFiles>,
+  work: (taken: TakenFiles) => Promise<Result>,
+): Promise<Result> {
+  const taken = await taking;
   try {
-    return await work(taken.opened(true));
+    return await work(taken);
   } finally {
     await closeAll(taken.fds);
   }

@@ -36,7 +36,8 @@ export function driverFactory(anyDriver: AnyDriver, factoryOptions: FactoryOptio
       const work = { path: made.image.path, signal: new AbortController().signal, progress: () => {} };
       if (!request.readOnly) await driver.repair?.({ ...prepared, ...work });
       const state = memory ? await prepare(driver, { ...prepared, memory, path: made.image.path }) : null;
-      const context: OpenContext = { ...prepared, memory, state, readOnly: request.readOnly, isRepaired: true };
+      const isRepaired = driver.repair === undefined || !request.readOnly;
+      const context: OpenContext = { ...prepared, memory, state, readOnly: request.readOnly, isRepaired };
       const reopen = async () => wrap(await driver.open(context));
       return { raw: await reopen(), reopen, shrink: (size) => made.file.truncate(size), dispose };
     } catch (error) {

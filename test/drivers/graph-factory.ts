@@ -4,11 +4,11 @@
  */
 import { type FileHandle, mkdtemp, open, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { type Disk, frontDisk } from '../../drivers/disk.js';
 import type { ImageFile, RawDisk } from '../../drivers/driver.js';
 import { wrapDisk } from '../../drivers/filters/wrap-disk.js';
-import { findNeeds, type NodeNeed, type OpenedGraph, openGraph } from '../../drivers/graph/open-graph.js';
+import { findNeeds, type NodeNeed, type OpenedGraph, openGraph, repairNode } from '../../drivers/graph/open-graph.js';
 import { planGraph } from '../../drivers/graph/plan.js';
 import { filesOf, mainFile, type NodeSpec, nodeAt, pathOf, simpleGraph, withBelow } from '../../drivers/graph.js';
 import { segmentsDisk } from '../../drivers/segments/segments.js';
@@ -20,7 +20,7 @@ export interface OpenedTree extends OpenedGraph {
   close(): Promise<void>;
 }
 
-/** Opens the files of a tree, also those that its images need. @throws errors of the drivers; NOT_FOUND */
+/** Opens the files of a tree, also those that its images need, and repairs them if they are open for writing. @throws errors of the drivers; NOT_FOUND */
 export async function openTree(graph: NodeSpec, readOnly: boolean): Promise<OpenedTree> {
   const handles: FileHandle[] = [];
   const files: Record<string, ImageFile> = {};
@@ -29,11 +29,11 @@ export async function openTree(graph: NodeSpec, readOnly: boolean): Promise<Open
   let tree = graph;
   try {
     for (;;) {
-      await planGraph(tree);
+      const { repair = [] } = await planGraph(tree);
       for (const [path, file] of filesOf(tree)) files[path] ??= await openImage(file, readOnly, handles);
       const opened = { graph: tree, files, memories: {}, readOnly, absent };
       const needs = await findNeeds(opened);
-      if (needs.length === 0) return { ...opened, close };
+      if (needs.length === 0) return { ...opened, repaired: await repaired(opened, repair), close };
       for (const need of needs) {
         const path = besideMain(tree, need);
         const exists = await stat(path).catch(() => null);
@@ -47,10 +47,21 @@ export async function openTree(graph: NodeSpec, readOnly: boolean): Promise<Open
   }
 }
 
+async function repaired(opened: OpenedGraph, nodes: readonly string[]): Promise<string[]> {
+  const done: string[] = [];
+  if (opened.readOnly) return done;
+  for (const node of [...nodes].sort((a, b) => b.length - a.length)) {
+    const { signal } = new AbortController();
+    await repairNode({ ...opened, repaired: done }, node, { path: '', signal, progress: () => {} });
+    done.push(node);
+  }
+  return done;
+}
+
 function besideMain(tree: NodeSpec, { node, name }: NodeNeed): string {
   const main = mainFile(nodeAt(tree, node));
   const file = main === null ? undefined : filesOf(tree).get(pathOf(node, main));
-  return join(dirname(file ?? '/'), name);
+  return resolve(dirname(file ?? '/'), name);
 }
 
 async function openImage(path: string, readOnly: boolean, handles: FileHandle[]): Promise<ImageFile> {

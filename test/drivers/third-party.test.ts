@@ -70,6 +70,8 @@ t.test('each part of a driver', async (t) => {
     [{ ...good, roles: {}, scratch: 'both' }, /its scratch is 'both'/],
     [{ ...good, roles: {}, scratch: 'own' }, /no prepare/],
     [{ ...good, roles: {}, needs: 1 }, /its needs is a number/],
+    [{ ...good, roles: {}, repair: [] }, /its repair is a object, not a function/],
+    [{ ...good, roles: {}, grows: 'yes' }, /its grows is 'yes', not a boolean/],
   ];
   for (const [driver, message] of cases)
     t.throws(() => checkDriver(driver, '/mine.js'), { code: 'UNSUPPORTED', message });
@@ -90,6 +92,8 @@ t.test('each part of a disk', async (t) => {
     [{ ...good, close: undefined }, /it has no close/],
     [{ ...good, write: {} }, /its write is a object, not a function/],
     [{ ...good, window: null }, /its window/],
+    [{ ...good, growth: true }, /its growth is not {measure, grow}/],
+    [{ ...good, growth: { measure() {} } }, /its growth is not {measure, grow}/],
     [{ ...good, window: { ...window, size: 5 } }, /its window/],
     [{ ...good, window: { ...window, fd: -1 } }, /its window/],
     [{ ...good, window: { ...window, kind: 'pipe' } }, /its window/],
@@ -127,4 +131,20 @@ t.test('a disk that a filter does not fit is closed again', async (t) => {
     code: 'USAGE',
   });
   t.equal((globalThis as Record<string, unknown>)[options.key], true);
+});
+
+t.test('what a driver remarks about a repair is a list of texts', async (t) => {
+  const repairing = async (result: string) => {
+    const roles = '{ file: { takes: "file", access: "as-parent" } }';
+    const text = `export default { name: 'mine', roles: ${roles}, async repair() { ${result} }, async open() {} }`;
+    const { repair } = await loadDriver(await driverFile(t, text));
+    const { signal } = new AbortController();
+    return await repair?.({ files: {}, disks: {}, options: {}, path: '/a', signal, progress: () => {} });
+  };
+  t.same(await repairing('return ["it was dirty"]'), ['it was dirty']);
+  t.same(await repairing(''), []);
+  for (const wrong of ['return "it was dirty"', 'return [5]', 'return null']) {
+    await t.rejects(repairing(wrong), { code: 'UNSUPPORTED', message: /not a list of texts/ }, wrong);
+  }
+  await t.rejects(repairing('throw new Error("no")'), { code: 'FAILED', message: /driver mine: no/ });
 });

@@ -8,7 +8,11 @@ import { type Bench, openBench, whyNot } from './fixtures.js';
 
 t.setTimeout(120_000);
 
-const REFUSED = { status: 2, stdout: '', stderr: /is not raw: it is a qcow2 image: convert it: qemu-img .*--raw/ };
+const REFUSED = {
+  status: 2,
+  stdout: '',
+  stderr: /is not raw: it is a qcow2 image: use qcow2:.*, or convert it: qemu-img .*--raw/,
+};
 
 t.test('images of other formats', { skip: whyNot('qemu-img') }, async (t) => {
   const bench = await openBench(t, KERNEL);

@@ -314,7 +314,18 @@ export const ROOMS: Readonly<Record<string, Room>> = {
     is: 'from the name of a driver to its code',
     may: ['drivers/names.ts', 'drivers/errors.ts', 'drivers/quote.ts', 'drivers/'],
   },
-  'drivers/names.ts': { is: 'the list of drivers; loads the code of one when asked', may: ['drivers/'] },
+  'drivers/names.ts': {
+    is: 'the list of drivers; loads the code of one when asked',
+    may: ['drivers/qcow2/', 'drivers/'],
+  },
+  'drivers/creating/': {
+    is: 'makes new images',
+    may: ['drivers/qcow2/', 'drivers/errors.ts', 'drivers/quote.ts', 'drivers/defined.ts', 'drivers/', 'system/'],
+  },
+  'drivers/qcow2/': {
+    is: 'qcow2 images',
+    may: ['drivers/', 'drivers/errors.ts', 'drivers/quote.ts', 'drivers/defined.ts', 'system/'],
+  },
   'drivers/': { is: 'what a disk is', may: ['drivers/graph.ts', 'drivers/errors.ts', 'drivers/quote.ts', 'system/'] },
   'drivers/graph.ts': { is: 'the tree of a disk, as data', may: ['drivers/errors.ts', 'drivers/quote.ts'] },
   'drivers/defined.ts': { is: 'optional properties', may: [] },

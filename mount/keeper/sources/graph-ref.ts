@@ -10,11 +10,14 @@ export interface HeldTree {
   readonly graph: NodeSpec;
   readonly files: ReadonlyMap<string, SourceFile>;
   readonly memories: ReadonlyMap<string, RamImage>;
+  /** the nodes that were repaired, by path */
+  readonly repaired: readonly string[];
 }
 
-export function graphRef({ graph, files, memories }: HeldTree, ramImages: RamImages): GraphRef {
+export function graphRef({ graph, files, memories, repaired }: HeldTree, ramImages: RamImages): GraphRef {
   return {
     graph,
+    ...(repaired.length > 0 && { repaired }),
     files: mapped(files, ({ image, mode }) => ({ ...imageRef(image), mode })),
     memories: mapped(memories, (memory): MemoryRef => {
       return { fd: memory.fd, link: ramImages.linkOf(memory), state: memory.state };

@@ -38,16 +38,16 @@ export async function openSource(
   const holdings = new Holdings();
   try {
     const recognize = raw ? 'neither' : endsShown(filters);
-    const asked = { mode, share, recognize, backing, holdings, old: old?.holdings };
+    const asked = { mode, share, recognize, backing, holdings, old };
     const opened = await new TreeOpening(context, asked, watcher).open(graph, plan);
-    const { files, memories, notes } = opened;
+    const { files, memories, repaired, notes } = opened;
     const memory = memories.get('') ?? null;
     if (memory !== null && mode !== 'r') await context.memories.allowWriting(memory);
     watcher.signal.throwIfAborted();
     const { driver, options } = graph;
     const image = files.get(mainFile(graph) ?? '')?.image ?? null;
     const imagePath = mainImage(graph);
-    const source = { driver, options, graph: opened.graph, imagePath, image, files, memory, memories };
+    const source = { driver, options, graph: opened.graph, imagePath, image, files, memory, memories, repaired };
     return { source: { ...source, raw, backing, holdings }, notes };
   } catch (error) {
     await holdings.release();

@@ -5,6 +5,7 @@
  *      shared memory (ram) ──► joined, or filled from what is below it (shared-memory.ts)
  *      files that the user names ──► opened and claimed, with the mode of the vbd or mode r
  *      server: what do the images need? ──► names looked up by the policy (named-files.ts), opened, claimed … until nothing
+ *      server: repair what a crash left behind (repair.ts)
  *      own memory (snapshot) ──► made
  *
  * The keeper never reads an image: it opens what the server's drivers ask for.
@@ -31,10 +32,11 @@ import { identityOf, type OpenedImage } from '../../images/open-image.js';
 import type { RecognizedEnds } from '../../images/refuse-foreign.js';
 import type { Filling, RamImage } from '../../ram/ram-images.js';
 import type { Holdings } from '../vbds/holdings.js';
-import type { SourceFile } from '../vbds/vbd.js';
+import type { SourceFile, VbdSource } from '../vbds/vbd.js';
 import { type AttachContext, ownBus } from './attach-context.js';
 import { graphRef, type HeldTree } from './graph-ref.js';
 import { type Added, addNamedFile } from './named-files.js';
+import { repairTree } from './repair.js';
 import { joinOrFill, recopy, type SharedTree } from './shared-memory.js';
 
 /** How a tree is opened. */
@@ -48,8 +50,8 @@ export interface TreeWish {
   readonly backing: BackingPolicy;
   /** gets what is opened */
   readonly holdings: Holdings;
-  /** a file that is open there already is shared */
-  readonly old?: Holdings | undefined;
+  /** the source that this one replaces: a file that is open there already is shared */
+  readonly old?: VbdSource | undefined;
 }
 
 /** A tree, with the files that images name, and what is open for it. */
@@ -64,6 +66,7 @@ export class TreeOpening {
   readonly #watcher: CopyWatcher;
   readonly #files = new Map<string, SourceFile>();
   readonly #memories = new Map<string, RamImage>();
+  #repaired: readonly string[] = [];
   readonly #notes: string[] = [];
 
   constructor(context: AttachContext, wish: TreeWish, watcher: CopyWatcher) {
@@ -77,11 +80,16 @@ export class TreeOpening {
     const shared = outermost(Object.keys(plan.scratch).filter((path) => plan.scratch[path] === 'shared'));
     for (const path of shared) await this.#openShared(graph, plan, path);
     await this.#openFiles(graph, plan);
-    const found = plan.mayNeed ? await this.#openNamed(graph) : graph;
+    const { graph: found, plan: whole } = plan.mayNeed ? await this.#openNamed(graph, plan) : { graph, plan };
+    await this.#repair(found, whole);
     // the lower one first: the upper one is over its disk
     const own = Object.keys(plan.scratch).filter((path) => plan.scratch[path] === 'own' && !isBelowAny(path, shared));
     for (const path of own.sort((a, b) => b.length - a.length)) await this.#makeOwn(found, path);
-    return { graph: found, files: this.#files, memories: this.#memories, notes: this.#notes };
+    return { ...this.#held(found), notes: this.#notes };
+  }
+
+  #held(graph: NodeSpec): HeldTree {
+    return { graph, files: this.#files, memories: this.#memories, repaired: this.#repaired };
   }
 
   #keep(path: string, memory: RamImage): void {
@@ -116,18 +124,24 @@ export class TreeOpening {
   }
 
   /** @param added if an image names the file: then the image says its format too */
-  async #openFile(path: string, name: string, { isRead, isRaw }: FilePlan, added?: Added): Promise<void> {
+  async #openFile(
+    path: string,
+    name: string,
+    { isRead, isRaw, grows = false }: FilePlan,
+    added?: Added,
+  ): Promise<void> {
     const { holdings, old, recognize } = this.#wish;
     const mode = isRead ? 'r' : this.#wish.mode;
+    if (grows && mode === 'w!') throw oneWriter(name);
     const { describePid } = this.#context;
     const wish = { path: name, mode, ownBus: ownBus(this.#context), describePid } as const;
     const how =
       added === undefined
         ? { recognize: isRaw ? recognize : ('neither' as const) }
         : defined({ below: added.below, check: (image: OpenedImage) => added.refuseCircle(image) });
-    const image = await holdings.file({ ...wish, ...how }, old);
+    const image = await holdings.file({ ...wish, ...how }, old?.holdings);
     this.#refuseTwice(image, mode);
-    this.#files.set(path, { image, mode });
+    this.#files.set(path, { image, mode, grows });
     this.#watcher.signal.throwIfAborted();
   }
 
@@ -141,29 +155,39 @@ export class TreeOpening {
   }
 
   /** Opens what the images name, until they need nothing more. */
-  async #openNamed(asked: NodeSpec): Promise<NodeSpec> {
-    let graph = asked;
+  async #openNamed(asked: NodeSpec, first: GraphPlan): Promise<{ graph: NodeSpec; plan: GraphPlan }> {
+    let [graph, whole] = [asked, first];
     const absent: string[] = [];
     const once = hasThirdParty(asked);
     for (;;) {
-      const disk = graphRef({ graph, files: this.#files, memories: this.#memories }, this.#context.memories);
+      const disk = graphRef(this.#held(graph), this.#context.memories);
       const { needs } = await this.#context.server.request<'needs'>({ op: 'needs', disk, absent }, { once });
-      if (needs.length === 0) return graph;
+      if (needs.length === 0) return { graph, plan: whole };
       for (const need of needs) {
         const added = addNamedFile({ graph, files: this.#files }, need, this.#wish.backing);
         const plan = await this.#context.server.request<'plan'>({ op: 'plan', graph: added.graph, filters: [] });
         const opening = this.#openFile(added.path, added.name, plan.files[added.path] as FilePlan, added);
-        if (await isThere(opening, need)) graph = added.graph;
+        if (await isThere(opening, need)) [graph, whole] = [added.graph, plan];
         else absent.push(pathOf(need.node, need.role));
       }
     }
+  }
+
+  async #repair(graph: NodeSpec, { repair = [] }: GraphPlan): Promise<void> {
+    const { mode, old } = this.#wish;
+    // with mode w! others may have the image too
+    if (mode !== 'w') return;
+    const nodes = repair.filter((path) => !isBelowAny(path, [...this.#memories.keys()]));
+    const { repaired, notes } = await repairTree(this.#context, { tree: this.#held(graph), nodes, old }, this.#watcher);
+    this.#repaired = repaired;
+    this.#notes.push(...notes);
   }
 
   async #makeOwn(graph: NodeSpec, path: string): Promise<void> {
     const { memories, server } = this.#context;
     const { signal, progress } = this.#watcher;
     const image = mainImage(nodeAt(graph, path)) ?? '';
-    const disk = graphRef({ graph, files: this.#files, memories: this.#memories }, memories);
+    const disk = graphRef(this.#held(graph), memories);
     const place = { disk, node: path, path: image };
     const filling: Filling = {
       measure: () => server.request<'measure'>({ op: 'measure', ...place }, { signal }),
@@ -174,6 +198,14 @@ export class TreeOpening {
     };
     this.#keep(path, await memories.own({ driver: nodeAt(graph, path).driver, image, sizeBytes: 0 }, filling));
   }
+}
+
+/** Two writers of a raw image change its bytes; two writers of tables would each destroy what the other has allocated. */
+function oneWriter(path: string): FusetapError {
+  return new FusetapError('USAGE', `${named(path)} can have only one writer, because its format has tables`, {
+    path,
+    hint: 'attach it with mode w',
+  });
 }
 
 type CopyWish = Pick<TreeWish, 'recognize' | 'backing'>;

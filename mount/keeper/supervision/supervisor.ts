@@ -71,6 +71,7 @@ const REPEATABLE: ReadonlySet<keyof Commands> = new Set([
   'needs',
   'measure',
   'prepare',
+  'repair',
   'attach',
   'partitions',
   'swap',

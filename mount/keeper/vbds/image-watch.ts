@@ -12,6 +12,9 @@
  * is compared for equality with the last one seen: whatever clock it comes from, it moves with each write. If it has
  * moved, and this vbd wrote meanwhile or tried to, the vbd moved it. If nothing was written through the vbd, somebody
  * else wrote to the image, and that stays true even if the vbd writes later.
+ *
+ * Another size is a change, too. But some formats make their file larger when they are written: a larger size is judged as
+ * the time is, and what the vbd has added is the known size from then on.
  */
 import { type BigIntStats, fstat, readlinkSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -22,7 +25,7 @@ import { answersFromMemory, deviceName, locate, readBlockSize, readMounts } from
 import { type SideShell, shellWord } from '../../../system/side-shell.js';
 import { within } from '../../../system/within.js';
 import type { ImageState } from '../../control/interface.js';
-import type { OpenedImage } from '../../images/open-image.js';
+import { inMs, type OpenedImage } from '../../images/open-image.js';
 import type { Ledger } from '../../ledger/ledger.js';
 import type { BusPlace } from '../../runtime/bus-place.js';
 import { readBusRecords, uses } from '../../runtime/bus-record.js';
@@ -45,7 +48,7 @@ interface Known {
   writes: number;
   /** somebody else has written to it */
   isWritten: boolean;
-  /** its size is different */
+  /** its size is different, and not because the vbd made it larger */
   isResized: boolean;
   /** its path does not lead to it any more */
   isElsewhere: boolean;
@@ -54,6 +57,8 @@ interface Known {
   /** it has no name any more */
   isDeleted: boolean;
   state: ImageState;
+  /** the number of the last look: what an earlier one has seen is old */
+  looks: number;
   /** the look that is under way, and when it began */
   looking: Promise<void> | null;
   sinceMs: number;
@@ -151,11 +156,22 @@ export class ImageWatch {
     // a look that is under way has seen the old state
     if (known.looking !== null) await awaitUntil(known.looking, performance.now() + LIMIT_MS);
     const writes = writesOf(bus, vbd);
-    const { mtimeNs } = await fstatAsync(image.fd, { bigint: true });
-    known.modifiedMs = Number(mtimeNs) / 1e6;
+    const { mtimeNs, size } = await fstatAsync(image.fd, { bigint: true });
+    known.modifiedMs = inMs(mtimeNs);
     known.writes = writes;
     known.isWritten = false;
     known.isResized = false;
+    // it was measured earlier, and may have grown since
+    if (grows(vbd, image)) image.sizeBytes = Number(size);
+  }
+
+  /** Begins to watch the image that a swap has given to a vbd. Call it before the vbd is resumed. */
+  async begun(bus: WatchedBus, vbd: Vbd): Promise<void> {
+    const { image } = vbd.source;
+    if (image === null) return;
+    this.#of(bus, vbd, image);
+    // if the image is the same, the old disk may have written to it when it was closed
+    if (answersFromMemory(image.fileSystem)) await this.accept(bus, vbd, image);
   }
 
   #of(bus: WatchedBus, vbd: Vbd, image: OpenedImage): Known {
@@ -163,12 +179,13 @@ export class ImageWatch {
     if (known !== undefined) return known;
     const first = { modifiedMs: image.modifiedMs, writes: writesOf(bus, vbd), isWritten: false };
     const unmoved = { isResized: false, isElsewhere: false, movedTo: null, isDeleted: false };
-    const fresh: Known = { ...first, ...unmoved, state: null, looking: null, sinceMs: 0 };
+    const fresh: Known = { ...first, ...unmoved, state: null, looks: 0, looking: null, sinceMs: 0 };
     this.#known.set(image, fresh);
     return fresh;
   }
 
   async #look(bus: WatchedBus, vbd: Vbd, image: OpenedImage, known: Known): Promise<void> {
+    known.looks += 1;
     const writes = writesOf(bus, vbd);
     const answer = await this.#shell.run(
       `${statOf(image.path)}; printf '|'; ${statOf(`/proc/${process.pid}/fd/${image.fd}`)}`,
@@ -182,12 +199,11 @@ export class ImageWatch {
       return;
     }
     known.state = null;
-    const sizeBytes = image.kind === 'block' ? readBlockSize(image.rdev ?? '') : file.sizeBytes;
-    known.isResized = sizeBytes !== null && sizeBytes !== image.sizeBytes;
     known.isElsewhere = leadsElsewhere(image, path);
     known.isDeleted = file.links === 0;
     known.movedTo = known.isElsewhere && !known.isDeleted ? currentPath(image.fd) : null;
-    await judge({ bus, vbd, image }, known, { modifiedMs: file.modifiedMs, writes });
+    const sizeBytes = image.kind === 'block' ? readBlockSize(image.rdev ?? '') : file.sizeBytes;
+    judge({ bus, vbd, image }, known, { modifiedMs: file.modifiedMs, sizeBytes, writes });
   }
 
   /** The cheap look: skips file systems that could hang. */
@@ -196,10 +212,12 @@ export class ImageWatch {
     if (image === null || image.kind === 'block' || !answersFromMemory(image.fileSystem)) return;
     const known = this.#of(bus, vbd, image);
     if (known.looking !== null) return;
+    known.looks += 1;
+    const { looks } = known;
     const writes = writesOf(bus, vbd);
-    const { mtimeNs } = await fstatAsync(image.fd, { bigint: true });
-    if (bus.vbds.has(vbd) && vbd.source.image === image) {
-      await judge({ bus, vbd, image }, known, { modifiedMs: Number(mtimeNs) / 1e6, writes });
+    const { mtimeNs, size } = await fstatAsync(image.fd, { bigint: true });
+    if (bus.vbds.has(vbd) && vbd.source.image === image && known.looks === looks) {
+      judge({ bus, vbd, image }, known, { modifiedMs: inMs(mtimeNs), sizeBytes: Number(size), writes });
     }
   }
 }
@@ -216,7 +234,15 @@ function writesOf({ ledger }: WatchedBus, vbd: Vbd): number {
   return filesOf(vbd).reduce((sum, { ledgerIndex }) => sum + ledger.writes(ledgerIndex), 0);
 }
 
-type Seen = Pick<Known, 'modifiedMs' | 'writes'>;
+/** Whether writes of the vbd make the image larger. */
+function grows({ source }: Vbd, image: OpenedImage): boolean {
+  return [...source.files.values()].some((file) => file.image === image && file.grows);
+}
+
+type Seen = Pick<Known, 'modifiedMs' | 'writes'> & {
+  /** null if it is not known */
+  readonly sizeBytes: number | null;
+};
 
 interface Watched {
   readonly bus: WatchedBus;
@@ -224,15 +250,19 @@ interface Watched {
   readonly image: OpenedImage;
 }
 
-async function judge({ bus, vbd, image }: Watched, known: Known, seen: Seen): Promise<void> {
-  const isMoved = seen.modifiedMs !== known.modifiedMs;
-  if (isMoved && writesOf(bus, vbd) === known.writes) {
-    // a write that is under way moves the time before it is counted: leave the decision to the next look
-    if (bus.ledger.work().length > 0) return;
-    if (canJudge(bus, vbd, image)) known.isWritten = true;
-  }
-  known.modifiedMs = seen.modifiedMs;
-  known.writes = seen.writes;
+function judge({ bus, vbd, image }: Watched, known: Known, { modifiedMs, sizeBytes, writes }: Seen): void {
+  const hasWritten = writesOf(bus, vbd) !== known.writes;
+  const isMoved = modifiedMs !== known.modifiedMs;
+  const hasOtherSize = sizeBytes !== null && sizeBytes !== image.sizeBytes;
+  const mayHaveGrown = hasOtherSize && sizeBytes > image.sizeBytes && !known.isResized && grows(vbd, image);
+  // a write that is under way changes time and size before it is counted: leave the decision to the next look
+  const isOpen = !hasWritten && bus.ledger.work().length > 0;
+  if (!(mayHaveGrown && (hasWritten || isOpen))) known.isResized = hasOtherSize;
+  if (isOpen && (isMoved || mayHaveGrown)) return;
+  if (mayHaveGrown && hasWritten) image.sizeBytes = sizeBytes;
+  if (isMoved && !hasWritten && canJudge(bus, vbd, image)) known.isWritten = true;
+  known.modifiedMs = modifiedMs;
+  known.writes = writes;
 }
 
 /** Whether only this vbd may write to the image, and its writes are counted. */

@@ -39,6 +39,8 @@ export interface SourceFile {
   readonly image: OpenedImage;
   /** how it is claimed */
   readonly mode: Mode;
+  /** writes of the vbd change its size */
+  readonly grows: boolean;
 }
 
 /** Where the bytes of a vbd come from. A swap replaces it as a whole. */
@@ -58,6 +60,8 @@ export interface VbdSource {
   readonly memory: RamImage | null;
   /** all memories, by the paths of their nodes */
   readonly memories: ReadonlyMap<string, RamImage>;
+  /** the nodes that were repaired at this attach, by path */
+  readonly repaired: readonly string[];
   /** the request said that the image is raw whatever it looks like */
   readonly raw: boolean;
   readonly backing: BackingPolicy;

@@ -1,7 +1,7 @@
 /**
  * Attach, step by step. If a step fails, the resources of the steps before it are released in reverse order.
  *
- *      slot reserved → source opened and claimed, or copied (ram) → disk opened in the server → partitions read
+ *      slot reserved → source opened, claimed and repaired, or copied (ram) → disk opened in the server → partitions read
  *        → registered for passthrough → files shown
  */
 
@@ -42,20 +42,21 @@ export async function attach(
   slot: Slot,
   watcher: CopyWatcher,
 ): Promise<AttachedVbd> {
-  const attached = await attachAsAsked(context, request, slot, watcher);
-  if (attached !== null) return attached;
+  const { vbd, notes } = await attachAsAsked(context, request, slot, watcher);
+  if (vbd !== null) return { vbd, notes };
   const again = await attachAsAsked(context, { ...request, mode: 'r' }, slot, watcher);
-  if (again === null) throw new TypeError(`${slot.vdev} is refused even with mode r`);
-  return { ...again, notes: [...again.notes, `${slot.vdev} has mode r: its driver or a filter cannot write`] };
+  if (again.vbd === null) throw new TypeError(`${slot.vdev} is refused even with mode r`);
+  const all = [...notes, ...again.notes, `${slot.vdev} has mode r: its driver or a filter cannot write`];
+  return { vbd: again.vbd, notes: [...new Set(all)] };
 }
 
-/** @returns null if it cannot be written, and the request does not have mode r; nothing is attached then */
+/** @returns vbd null if it cannot be written, and the request does not have mode r; nothing is attached then */
 async function attachAsAsked(
   context: AttachContext,
   request: AttachRequest,
   slot: Slot,
   watcher: CopyWatcher,
-): Promise<AttachedVbd | null> {
+): Promise<{ readonly vbd: Vbd | null; readonly notes: readonly string[] }> {
   const wish = { ...request, filters: request.filters ?? [] };
   const { source, notes } = await openSource(context, wish, watcher);
   const holdings = new Holdings();
@@ -67,7 +68,7 @@ async function attachAsAsked(
     if (shown !== null) return { vbd: shown.vbd, notes: [...notes, ...shown.notes] };
     await holdings.release();
     await source.holdings.release();
-    return null;
+    return { vbd: null, notes };
   } catch (error) {
     await holdings.release();
     await source.holdings.release();
@@ -77,7 +78,7 @@ async function attachAsAsked(
 
 /**
  * Opens the disk in the server and shows its files. If that fails, the server does not have the disk.
- * @returns null, as attachAsAsked
+ * @returns null if it cannot be written, and the request does not have mode r
  */
 async function openAndShow(
   context: AttachContext,

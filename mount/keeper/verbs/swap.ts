@@ -1,7 +1,7 @@
 /**
  * Swap: a vbd gets another image while programs have it open. Its I/O is paused meanwhile.
  *
- *      image opened and claimed (rule 8) → memory filled (ram) → disk opened in the server, of the same size →
+ *      image opened and claimed (rule 8) → repaired → memory filled (ram) → disk opened in the server, of the same size →
  *      the old one flushed → replaced by the new one → the old one released
  *
  * All or nothing: until the server has confirmed the swap, the keeper and every new server use the old image.
@@ -28,17 +28,25 @@ export interface Swapping {
   readonly context: AttachContext;
 }
 
-/** @throws FusetapError USAGE if the vbd is not paused and the request does not ask for it, or if the size differs */
-export async function swap(swapping: Swapping, vbd: Vbd, request: SwapRequest, watcher: CopyWatcher): Promise<void> {
+/**
+ * @returns remarks for the user, one line each
+ * @throws FusetapError USAGE if the vbd is not paused and the request does not ask for it, or if the size differs
+ */
+export async function swap(
+  swapping: Swapping,
+  vbd: Vbd,
+  request: SwapRequest,
+  watcher: CopyWatcher,
+): Promise<readonly string[]> {
   const { bus, pausing } = swapping;
-  const { signal, progress } = logCopy(request.image, watcher);
+  const told = logCopy(request.image, watcher);
   // meanwhile it cannot be detached, resumed, saved or reset
-  await bus.activities.run(vbd, 'swapping', signal, async (signal) => {
+  return await bus.activities.run(vbd, 'swapping', told.signal, async (signal) => {
     refusePassedThrough(vbd);
-    const work = (): Promise<void> => swapPaused(swapping, vbd, request, { signal, progress });
+    const work = (): Promise<readonly string[]> => swapPaused(swapping, vbd, request, { ...told, signal });
     if (request.pause) return await pausing.whilePaused(vbd, signal, work);
     refuseRunning(vbd, bus.place.name);
-    await work();
+    return await work();
   });
 }
 
@@ -47,9 +55,10 @@ async function swapPaused(
   vbd: Vbd,
   request: SwapRequest,
   watcher: CopyWatcher,
-): Promise<void> {
+): Promise<readonly string[]> {
   const old = vbd.source;
-  const { source } = await openSource(context, { ...request, mode: vbd.mode, filters: vbd.filters }, watcher, old);
+  const wish = { ...request, mode: vbd.mode, filters: vbd.filters };
+  const { source, notes } = await openSource(context, wish, watcher, old);
   try {
     const { size: _, ...place } = { ...vbd, source };
     const attach = attachCommand(place, bus.memories);
@@ -67,6 +76,8 @@ async function swapPaused(
   bus.record();
   const { driver, imagePath } = source;
   logEvent({ event: 'swapped', vdev: vbd.vdev, driver, image: imagePath });
+  await bus.images.begun(bus, vbd).catch((error: unknown) => console.error(`the new image of ${vbd.vdev}:`, error));
+  return notes;
 }
 
 /**

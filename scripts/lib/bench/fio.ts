@@ -2,8 +2,11 @@
 import { z } from 'zod';
 import { FusetapError } from '../../../drivers/errors.js';
 import { runCommand } from './command.js';
-import type { FioJob } from './jobs.js';
+import type { FillJob, FioJob } from './jobs.js';
 import type { LatencyUs } from './record.js';
+
+/** a disk that is not full then is measured as far as it was written */
+const FILL_SECONDS = 60;
 
 export interface FioSettings {
   seconds: number;
@@ -63,6 +66,19 @@ export function fioArguments(job: FioJob, path: string, { seconds, engine }: Fio
     '--lat_percentiles=1',
     '--percentile_list=50:99:99.9',
   ];
+}
+
+/** Writes all of a disk once. @returns MB/s @throws FusetapError FAILED if fio, or any of its requests, fails */
+export async function fillByFio(job: FillJob, path: string, { engine }: FioSettings, signal: AbortSignal) {
+  const once: FioJob = {
+    ...job,
+    ...{ kind: 'fio', rw: 'write', processes: 1, direct: true, fsync: false, cold: true },
+  };
+  const text = await runCommand('fio', fioArguments(once, path, { seconds: FILL_SECONDS, engine }), {
+    timeoutMs: 1000 * FILL_SECONDS + 60_000,
+    signal,
+  });
+  return parseFio(text).bytesPerSecond / 1e6;
 }
 
 /** Runs the job. @throws FusetapError FAILED if fio, or any of its requests, fails */

@@ -3,6 +3,7 @@
  *
  *   PATTERN-BLOCK-qdDEPTH[-j4][-buffered][-fsync][-cold]   fio
  *   untar, small-files, sqlite                              a file system on a loop device on the disk
+ *   fill-64k                                                a new disk, written once from its start to its end
  *   attach, detach, memory                                  the serving processes themselves
  */
 import { FusetapError } from '../../../drivers/errors.js';
@@ -41,7 +42,14 @@ export interface ServiceJob extends JobFacts {
   readonly name: 'attach' | 'detach' | 'memory';
 }
 
-export type Job = FioJob | WorkloadJob | ServiceJob;
+/** The whole of a disk that was just started is written once, with 4 requests at a time. */
+export interface FillJob extends JobFacts {
+  readonly kind: 'fill';
+  readonly blockBytes: number;
+  readonly depth: number;
+}
+
+export type Job = FioJob | WorkloadJob | FillJob | ServiceJob;
 
 const BLOCKS = [
   { word: '4k', bytes: 4 << 10 },
@@ -91,6 +99,9 @@ function allFioJobs(): FioJob[] {
 const WORKLOADS = (['untar', 'small-files', 'sqlite'] as const).map(
   (name): WorkloadJob => ({ kind: 'workload', name, unit: 's', better: 'less' }),
 );
+const FILL: FillJob = {
+  ...{ kind: 'fill', name: 'fill-64k', unit: 'MB/s', better: 'more', blockBytes: 64 << 10, depth: 4 },
+};
 const SERVICE: readonly ServiceJob[] = [
   { kind: 'service', name: 'attach', unit: 'ms', better: 'less' },
   { kind: 'service', name: 'detach', unit: 'ms', better: 'less' },
@@ -98,7 +109,7 @@ const SERVICE: readonly ServiceJob[] = [
 ];
 
 /** All jobs; those that measure the serving processes come last, when these have worked. */
-export const ALL_JOBS: readonly Job[] = [...allFioJobs(), ...WORKLOADS, ...SERVICE];
+export const ALL_JOBS: readonly Job[] = [...allFioJobs(), ...WORKLOADS, FILL, ...SERVICE];
 
 /** Named lists of jobs. */
 export const JOB_LISTS: Readonly<Record<string, readonly string[]>> = {
@@ -121,6 +132,7 @@ export const JOB_LISTS: Readonly<Record<string, readonly string[]>> = {
     'memory',
   ],
   quick: ['randread-4k-qd32', 'read-1m-qd1', 'read-1m-qd4', 'read-1m-qd32'],
+  qcow2: ['randread-4k-qd32', 'randwrite-4k-qd32', 'read-1m-qd4', 'write-1m-qd4', 'fill-64k'],
   workloads: WORKLOADS.map(({ name }) => name),
 };
 

@@ -2,10 +2,10 @@
 import { rm, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { FusetapError } from '../../../drivers/errors.js';
-import { type FioSettings, runFio } from './fio.js';
+import { type FioSettings, fillByFio, runFio } from './fio.js';
 import type { Fleet, Site } from './fleet.js';
 import { dropCaches } from './images.js';
-import type { FioJob, Job, ServiceJob, WorkloadJob } from './jobs.js';
+import type { FillJob, FioJob, Job, ServiceJob, WorkloadJob } from './jobs.js';
 import { cpuSeconds, pssBytes } from './processes.js';
 import type { Reading } from './record.js';
 import type { Target } from './targets/target.js';
@@ -31,6 +31,7 @@ const ATTACHED_SIZE_BYTES = 64 << 20;
 export async function findObstacle(job: Job, target: Target, bench: Bench): Promise<string | null> {
   if (job.kind === 'workload') return target.noLoop ?? findMissingFor(job);
   if (job.kind === 'service') return target.name === 'raw' ? 'nothing serves it' : null;
+  if (job.kind === 'fill') return null;
   if (!job.cold) return null;
   if (bench.cold === null) return 'no disk: --cold-dir lies in memory';
   return target.holdsImageInMemory ? 'it holds its image in memory' : null;
@@ -47,6 +48,7 @@ const siteOf = (job: Job, warm: Site, cold: Site | null): Site =>
 /** @throws FusetapError: UNSUPPORTED if the target has nothing to measure, else the job failed */
 export function measure(job: Job, target: Target, bench: Bench): Promise<Reading> {
   if (job.kind === 'fio') return measureFio(job, target, bench);
+  if (job.kind === 'fill') return measureFill(job, target, bench);
   return job.kind === 'workload' ? measureWorkload(job, target, bench) : measureService(job, target, bench);
 }
 
@@ -71,6 +73,22 @@ async function measureWorkload(job: WorkloadJob, target: Target, bench: Bench): 
   const undo = bench.undo.nested();
   const place = { devicePath: served.path, workDirectory, undo, signal };
   return withUndo(undo, async () => plainReading(await runWorkload(job, place)));
+}
+
+/** On an image of its own, which is new to the target. */
+async function measureFill(job: FillJob, target: Target, bench: Bench): Promise<Reading> {
+  const { directory, sizeBytes } = bench.warm;
+  const imagePath = join(directory, `${target.name}-filled.img`);
+  await writeFile(imagePath, '');
+  await truncate(imagePath, sizeBytes);
+  const undo = bench.undo.nested();
+  return withUndo(undo, async () => {
+    const served = await bench.fleet.launch(target, imagePath, sizeBytes, undo);
+    const rate = await fillByFio(job, served.path, bench.fio, bench.signal);
+    await served.stop();
+    await rm(imagePath);
+    return plainReading(rate);
+  });
 }
 
 async function measureService(job: ServiceJob, target: Target, bench: Bench): Promise<Reading> {

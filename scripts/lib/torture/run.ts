@@ -3,7 +3,7 @@
  * at random; then prints what it found. See scripts/torture.
  */
 import { execFile } from 'node:child_process';
-import { mkdtemp, open, realpath, writeFile } from 'node:fs/promises';
+import { mkdtemp, realpath, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -14,21 +14,14 @@ import { type Deeds, type Findings, leaks, printFigures } from './figures.js';
 import { busProcesses, measure } from './holdings.js';
 import { DISK_BYTES } from './verifier.js';
 import { Victim, type Wish } from './victim.js';
-import { filesOfWay, TREES, WAYS } from './ways.js';
+import { judgeImage, makeImage, TREES, WAYS } from './ways.js';
 
 const BUSES = 3;
 
 async function makeWishes(directory: string, name: string): Promise<Wish[]> {
   const wishes = [...WAYS, ...TREES].map(async (way, i) => {
     const image = join(directory, `${name}-${i}.img`);
-    const files = filesOfWay(way, image);
-    for (const [k, path] of files.entries()) {
-      const file = await open(path, 'w');
-      // parts of odd sizes; the last one has the rest
-      const part = Math.floor(DISK_BYTES / files.length) + 7;
-      await file.truncate(k < files.length - 1 ? part : DISK_BYTES - (files.length - 1) * part);
-      await file.close();
-    }
+    await makeImage(way, image, DISK_BYTES);
     return { ...way, image };
   });
   return Promise.all(wishes);
@@ -108,10 +101,13 @@ async function main(): Promise<number> {
   try {
     console.log(`torture: ${BUSES} buses, ${limitText}`);
     const victims: Victim[] = [];
+    const images: Wish[] = [];
     for (let i = 0; i < BUSES; i++) {
       const victim = new Victim(await resolveBus(`t${i}`, runtimeDir), deeds, findings);
-      await victim.begin(await makeWishes(directory, `lasting-${i}`));
+      const lasting = await makeWishes(directory, `lasting-${i}`);
+      await victim.begin(lasting);
       victims.push(victim);
+      images.push(...lasting);
     }
     // a first round loads everything that is loaded lazily, so that it does not count as a leak
     const guests = await Promise.all(victims.map((_, i) => makeWishes(directory, `guest-${i}`)));
@@ -124,6 +120,12 @@ async function main(): Promise<number> {
     const after = await settle(victims, runtimeDir);
     for (const victim of victims) await victim.stop();
     await delay(500);
+    for (const wish of [...images, ...guests.flat()]) {
+      const fault = await judgeImage(wish, wish.image);
+      if (fault === null) continue;
+      findings.mismatches += 1;
+      findings.errors.push(fault);
+    }
     const end = await measure(runtimeDir);
     const left = [end.mounts, end.processes, end.files].some((count) => count > 0) ? [JSON.stringify(end)] : [];
     const leaked = [...leaks(before, after), ...left.map((text) => `after stop: ${text}`)];

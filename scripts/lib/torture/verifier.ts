@@ -5,14 +5,22 @@ import type { Deeds, Findings } from './figures.js';
 const MIB = 1 << 20;
 export const DISK_BYTES = 16 * MIB;
 
+export interface Work {
+  readonly path: string;
+  /** how many parts of DISK_BYTES the disk has: each run takes one */
+  readonly parts: number;
+  readonly blockBytes: number;
+}
+
 export class Verifier {
   #ending = false;
   readonly #over: Promise<void>;
 
-  constructor(path: string, blockBytes: number, deeds: Deeds, findings: Findings) {
+  constructor(work: Work, deeds: Deeds, findings: Findings) {
+    const { path } = work;
     const loop = async (): Promise<void> => {
       while (!this.#ending) {
-        const { status, text } = await runFio(path, blockBytes);
+        const { status, text } = await runFio(work);
         if (status === 0) deeds.verified += 1;
         else {
           findings.errors.push(`fio on ${path} ended with ${status}: ${text.slice(0, 500)}`);
@@ -30,10 +38,11 @@ export class Verifier {
   }
 }
 
-function runFio(path: string, blockBytes: number): Promise<{ status: number | null; text: string }> {
+function runFio({ path, parts, blockBytes }: Work): Promise<{ status: number | null; text: string }> {
   const args = [
     ...['--name=torture', `--filename=${path}`, '--allow_file_create=0', '--rw=randwrite', `--bs=${blockBytes}`],
-    ...[`--size=${DISK_BYTES}`, '--iodepth=16', '--direct=1', '--ioengine=libaio', '--minimal'],
+    ...[`--offset=${Math.floor(Math.random() * parts) * DISK_BYTES}`, `--size=${DISK_BYTES}`],
+    ...['--iodepth=16', '--direct=1', '--ioengine=libaio', '--minimal'],
     ...['--verify=crc32c', '--verify_fatal=1', '--verify_backlog=64'],
     `--randseed=${Math.floor(Math.random() * 1e9)}`,
   ];

@@ -25,7 +25,7 @@ export class Victim {
   readonly #deeds: Deeds;
   readonly #findings: Findings;
   readonly #verifiers: Verifier[] = [];
-  readonly #lasting: string[] = [];
+  readonly #lasting: { readonly path: string; readonly parts: number }[] = [];
 
   constructor(place: BusPlace, deeds: Deeds, findings: Findings) {
     this.#place = place;
@@ -35,12 +35,13 @@ export class Victim {
 
   async begin(wishes: readonly Wish[]): Promise<void> {
     await start(this.#place);
-    for (const wish of wishes) this.#lasting.push((await this.#attach(wish)).path);
+    for (const wish of wishes) this.#lasting.push({ path: (await this.#attach(wish)).path, parts: wish.parts ?? 1 });
   }
 
   verify(): void {
-    this.#lasting.forEach((path, i) => {
-      this.#verifiers.push(new Verifier(path, i % 2 === 0 ? 4096 : 1 << 20, this.#deeds, this.#findings));
+    this.#lasting.forEach((disk, i) => {
+      const work = { ...disk, blockBytes: i % 2 === 0 ? 4096 : 1 << 20 };
+      this.#verifiers.push(new Verifier(work, this.#deeds, this.#findings));
     });
   }
 

@@ -82,7 +82,7 @@ t.test('the refusal says what it is and what to do', async (t) => {
   t.match(notRaw('/img/my disk.qcow2', format ?? { is: '', hint: '' }), {
     code: 'USAGE',
     message: "'/img/my disk.qcow2' is not raw: it is a qcow2 image",
-    hint: "convert it: qemu-img convert -O raw '/img/my disk.qcow2' disk.img; to use its bytes as they are: fusetap attach --raw",
+    hint: "use qcow2:'/img/my disk.qcow2', or convert it: qemu-img convert -O raw '/img/my disk.qcow2' disk.img; to use its bytes as they are: fusetap attach --raw",
     path: '/img/my disk.qcow2',
   });
 });

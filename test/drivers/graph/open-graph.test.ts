@@ -1,14 +1,16 @@
 /** Trees of drivers, opened as a server opens them: what each driver is given, and that all is closed again. */
-import { closeSync, ftruncateSync, writeSync } from 'node:fs';
+import { closeSync, ftruncateSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import type { ImageFile } from '../../../drivers/driver.js';
-import { findNeeds, measureNode, openGraph, prepareNode } from '../../../drivers/graph/open-graph.js';
+import { findNeeds, measureNode, openGraph, prepareNode, repairNode } from '../../../drivers/graph/open-graph.js';
 import { planGraph } from '../../../drivers/graph/plan.js';
 import { type FileSpec, type NodeSpec, simpleGraph } from '../../../drivers/graph.js';
 import { memfdCreate } from '../../../system/libc.js';
+import { emptyImage } from '../growing/driver.js';
 
 /** A driver over a disk, whose bytes it turns; it tells what happens in a global list. */
 const TURN = `
@@ -131,6 +133,54 @@ t.test('memory is filled from the tree below it, and opened without it', async (
   t.same([...bytes], [0, 1, 2]);
   t.same(log(), [], 'what it was copied from is not opened');
   await raw.close();
+});
+
+const GROWING = fileURLToPath(new URL('../growing/driver.js', import.meta.url));
+
+t.test('the plan says what is repaired, and which files grow', async (t) => {
+  const growing = (file: NodeSpec | FileSpec, more = {}) => node(GROWING, {}, { file, ...more });
+  const planOf = async (graph: NodeSpec) => {
+    const { files, repair } = await planGraph(graph);
+    return { repair, grow: Object.keys(files).filter((path) => files[path]?.grows) };
+  };
+  t.same(await planOf(growing(FILE)), { repair: [''], grow: ['file'] });
+  t.same(await planOf(growing(simpleGraph('sync', '/a'))), { repair: [''], grow: ['file/file'] });
+  t.same(await planOf(growing(simpleGraph('vhd', '/a'))), { repair: [''], grow: [] }, 'a fixed part of a file');
+  t.same(await planOf(growing(growing(FILE))), { repair: ['', 'file'], grow: ['file/file'] });
+  t.same(
+    await planOf(growing(FILE, { backing: growing(FILE) })),
+    { repair: [''], grow: ['file'] },
+    'backing is only read',
+  );
+  for (const driver of ['ram', 'snapshot']) {
+    t.same(await planOf(node(driver, {}, { file: growing(FILE) })), { repair: [], grow: [] }, driver);
+  }
+  t.same(await planOf(simpleGraph('aio', '/a')), { repair: [], grow: [] });
+});
+
+t.test('a node is repaired over disks that are open for writing, and repaired themselves', async (t) => {
+  const [log, size] = [join(t.testdir({}), 'log'), 1 << 20];
+  const low = memory(t, Buffer.concat([emptyImage(size), Buffer.alloc(size)]));
+  const options = { log };
+  const lower = node(GROWING, options, { file: FILE });
+  const opened = { graph: lower, files: { file: low }, memories: {}, readOnly: false };
+  const inner = await openGraph({ ...opened, repaired: [''] });
+  await inner.activate?.();
+  await inner.write?.(emptyImage(size / 2, true), 0, { durable: false });
+  await inner.close();
+  const whole = { ...opened, graph: node(GROWING, options, { file: lower }), files: { 'file/file': low } };
+  const { signal } = new AbortController();
+  const work = { path: '/img/a.img', signal, progress: () => {} };
+  writeFileSync(log, '');
+  t.same(await repairNode(whole, 'file', work), []);
+  t.match(await repairNode({ ...whole, repaired: ['file'] }, '', work), [/was not closed/]);
+  t.same(await repairNode({ ...whole, repaired: ['file'] }, '', work), [], 'the second time there is nothing to do');
+  const lines = readFileSync(log, 'utf8').split('\n');
+  t.same(lines.filter((line) => !line.startsWith('activate')).slice(0, 3), [
+    'repair a.img clean',
+    'open w repaired',
+    'repair a.img dirty',
+  ]);
 });
 
 t.test('activate runs once, before the first request', async (t) => {

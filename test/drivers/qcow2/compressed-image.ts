@@ -2,9 +2,9 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { frontDisk } from '../../../drivers/disk.js';
-import type { Stream } from '../../../drivers/qcow2/decoded-cache.js';
-import { parseL1, parseL2 } from '../../../drivers/qcow2/entries.js';
-import { type Header, l2EntryBytes, readHeader } from '../../../drivers/qcow2/header.js';
+import { parseL1, parseL2 } from '../../../drivers/qcow2/format/entries.js';
+import { type Header, l2EntryBytes, readHeader } from '../../../drivers/qcow2/format/header.js';
+import type { Stream } from '../../../drivers/qcow2/reading/decoded-cache.js';
 import { bufferDisk } from '../../conformance/buffer-disk.js';
 import { qemuImg } from '../qemu.js';
 

@@ -1,7 +1,7 @@
 import { deflateRawSync, constants as zlib } from 'node:zlib';
 import fc from 'fast-check';
 import t from 'tap';
-import { decodeCluster } from '../../../drivers/qcow2/compressed.js';
+import { decodeCluster } from '../../../drivers/qcow2/reading/compressed.js';
 import { seed } from '../formats/image-bytes.js';
 import { whyNoQemu } from '../qemu.js';
 import { compressedImage, compressibleBytes } from './compressed-image.js';

@@ -1,7 +1,7 @@
 import { deflateRawSync } from 'node:zlib';
 import t from 'tap';
 import { frontDisk } from '../../../drivers/disk.js';
-import { DecodedCache } from '../../../drivers/qcow2/decoded-cache.js';
+import { DecodedCache } from '../../../drivers/qcow2/reading/decoded-cache.js';
 import { bufferDisk } from '../../conformance/buffer-disk.js';
 
 const STREAM_BYTES = 512;

@@ -1,4 +1,5 @@
 import { mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { createServer as createHttpServer, type ServerResponse } from 'node:http';
 import { createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import type { Test } from 'tap';
@@ -113,4 +114,51 @@ t.test('an abort closes the connection', async (t) => {
   const { place } = await busThat(t, t.context.answer as Answers);
   await t.rejects(askBus(place, { ...GET, signal: controller.signal }), { name: 'AbortError' });
   await closed;
+});
+
+/** A bus that answers when it has noticed that its client closed its side. */
+async function busThatNotices(t: Test, isNew: boolean, answer: (response: ServerResponse) => void) {
+  const runtime = tempDir(t);
+  const place = await resolveBus('0', runtime);
+  mkdirSync(place.stateDir, { recursive: true });
+  const server = createHttpServer((request, response) => {
+    if (request.url === '/version') return void response.end('{}');
+    request.socket.once('end', () => answer(response));
+  });
+  if (isNew) Object.assign(server, { httpAllowHalfOpen: true });
+  await new Promise<void>((resolve) => server.listen(join(place.stateDir, 'control.sock'), resolve));
+  t.teardown(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return place;
+}
+
+t.test('a request that is cancelled', async (t) => {
+  const head = { 'fusetap-interface': '1.1' };
+  const ask = async (isNew: boolean, answer: (response: ServerResponse) => void) => {
+    const place = await busThatNotices(t, isNew, answer);
+    const cancel = new AbortController();
+    const asked = askBus(place, { ...GET, signal: cancel.signal });
+    setTimeout(() => cancel.abort(), 200);
+    return asked.catch((error: Error) => error.name);
+  };
+  const refuse = (response: ServerResponse): void =>
+    void response.writeHead(500, head).end('{"error":{"code":"FAILED","message":"gone"}}');
+  let isUndone = false;
+  const undo = (response: ServerResponse): void =>
+    void setTimeout(() => {
+      isUndone = true;
+      refuse(response);
+    }, 300);
+  t.equal(await ask(true, undo), 'AbortError');
+  t.ok(isUndone, 'rejects when the bus has undone it');
+  const succeed = (response: ServerResponse): void => void response.writeHead(200, head).end('{"a":1}');
+  t.same(await ask(true, succeed), { a: 1 }, 'resolves if it was done already');
+  t.equal(await ask(false, () => {}), 'AbortError', 'a bus of an older version closes the connection');
+  const before = performance.now();
+  t.equal(await ask(true, () => {}), 'AbortError', 'a bus that does not answer');
+  t.ok(performance.now() - before > 4000);
+  const place = await busThatNotices(t, true, refuse);
+  await t.rejects(askBus(place, { ...GET, signal: AbortSignal.abort(new Error('before')) }), { message: 'before' });
 });

@@ -2,7 +2,8 @@
 import { join, resolve } from 'node:path';
 import { z } from 'zod';
 import { EXIT_CODES, FusetapError } from '../../../../drivers/errors.js';
-import { runCommand } from '../command.js';
+import { isInstalled, runCommand } from '../command.js';
+import { makeQcow2, SHAPES, type Shape } from './qcow2.js';
 import type { Place, Served, Target } from './target.js';
 
 const PLAIN_DRIVER = resolve(import.meta.dirname, './plain-driver.js');
@@ -16,7 +17,11 @@ interface Way {
   needs?: readonly [option: string, value: string];
   /** the whole disk is written before the first job */
   isFilled?: true;
+  /** a qcow2 image is made of the image first */
+  shape?: Shape;
 }
+
+const shapes = Object.keys(SHAPES) as Shape[];
 
 const WAYS: readonly Way[] = [
   { name: 'fusetap-aio', description: 'driver aio, through threads', driver: 'aio' },
@@ -41,6 +46,7 @@ const WAYS: readonly Way[] = [
     driver: 'snapshot',
     isFilled: true,
   },
+  ...shapes.map((shape) => ({ name: `fusetap-${shape}`, description: SHAPES[shape], driver: 'qcow2', shape })),
   { name: 'fusetap-plain', description: 'a driver with promises, on the event loop', driver: PLAIN_DRIVER },
   {
     name: 'fuse-native',
@@ -79,7 +85,9 @@ async function optionsOf({ needs }: Way): Promise<string[]> {
   return options;
 }
 
-async function start(way: Way, { imagePath, directory, undo }: Place): Promise<Served> {
+async function start(way: Way, place: Place): Promise<Served> {
+  const { directory, undo } = place;
+  const imagePath = way.shape === undefined ? place.imagePath : await makeQcow2(way.shape, place);
   const runtimeDir = join(directory, 'runtime');
   const options = await optionsOf(way);
   let isOver = false;
@@ -97,7 +105,8 @@ async function start(way: Way, { imagePath, directory, undo }: Place): Promise<S
 }
 
 /** Checks only this build: if the system lacks something, attach reports it (UNSUPPORTED). */
-async function findMissing({ needs }: Way): Promise<string | null> {
+async function findMissing({ needs, shape }: Way): Promise<string | null> {
+  if (shape !== undefined && !(await isInstalled('qemu-img'))) return 'qemu-img is not installed';
   if (needs === undefined || (await knowsOption(needs[0]))) return null;
   return `fusetap attach has no ${needs[0]}`;
 }

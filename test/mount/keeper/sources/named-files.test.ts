@@ -10,7 +10,7 @@ import type { SourceFile } from '../../../../mount/keeper/vbds/vbd.js';
 function open(path: string, ino = '1'): SourceFile {
   const rest = { sizeBytes: 1, bornNs: '0', modifiedMs: 0, rdev: null, fileSystem: 'ext4' };
   const image: OpenedImage = { fd: 5, path, realPath: path, kind: 'file', dev: '8:1', ino, ...rest };
-  return { image, mode: 'r' };
+  return { image, mode: 'r', grows: false };
 }
 
 const GRAPH = simpleGraph('vmdk', '/img/a.vmdk');

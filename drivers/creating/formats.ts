@@ -1,0 +1,44 @@
+/**
+ * The formats in which new images can be made. A new format needs a creator and a line here; help, completion and docs use
+ * this list.
+ *
+ * Cheap to import, also for the command line: the code is loaded only when `load` is called.
+ */
+import type { Creator } from './creator.js';
+
+export interface CreatorFacts {
+  load(): Promise<{ readonly default: Creator }>;
+  /** the image can be over a backing file */
+  readonly takesBacking: boolean;
+  /** what each option can be, as QEMU calls them; for help and completion */
+  readonly options: Readonly<Record<string, readonly string[]>>;
+}
+
+/** by the name that QEMU gives the format */
+const CREATORS = {
+  raw: {
+    load: () => import('./raw.js'),
+    takesBacking: false,
+    options: { preallocation: ['off', 'falloc'] },
+  },
+  qcow2: {
+    load: () => import('../qcow2/create.js'),
+    takesBacking: true,
+    options: {
+      cluster_size: ['64K', '512', '4K', '2M'],
+      preallocation: ['off', 'metadata', 'falloc'],
+      compression_type: ['zlib', 'zstd'],
+      extended_l2: ['off', 'on'],
+      refcount_bits: ['16', '1', '2', '4', '8', '32', '64'],
+      compat: ['1.1'],
+      lazy_refcounts: ['off'],
+    },
+  },
+} satisfies Record<string, CreatorFacts>;
+
+export const createdFormats: readonly string[] = Object.keys(CREATORS);
+
+/** The facts about a format; undefined if images of it cannot be made. */
+export function creatorOf(format: string): CreatorFacts | undefined {
+  return Object.hasOwn(CREATORS, format) ? CREATORS[format as keyof typeof CREATORS] : undefined;
+}

@@ -1,0 +1,275 @@
+/**
+ * What a writer owns of an image: clusters that nobody else uses, and L2 tables that may change. Watches over the image:
+ * if its tables contradict each other, nothing is written any more, because that could destroy data.
+ */
+import { constants } from 'node:os';
+import type { Disk } from '../../disk.js';
+import { FusetapError } from '../../errors.js';
+import { broken } from '../../formats/faults.js';
+import { type ClusterEntry, COPIED } from '../format/entries.js';
+import { FORMAT, type Header } from '../format/header.js';
+import type { L1Place, L2Table, L2Tables } from '../reading/l2-tables.js';
+import type { Barrier } from './barrier.js';
+import type { Refcounts, Run } from './refcounts.js';
+import type { Session } from './session.js';
+
+/** the most places that are remembered as zeros */
+const MOST_ZEROED = 65_536;
+
+/** a time before the first flush */
+const BEFORE_ALL = -1;
+
+/** A place for guest clusters that follow one another. */
+export interface Place {
+  readonly place: number;
+  /** clusters */
+  readonly count: number;
+  /** it reads as zeros, also after a power cut */
+  readonly isZeros: boolean;
+}
+
+export interface OwnedParts {
+  readonly image: Disk;
+  /** the image, or its data file */
+  readonly data: Disk;
+  readonly header: Header;
+  readonly l1: L1Place;
+  readonly session: Session;
+  readonly refcounts: Refcounts;
+  readonly barrier: Barrier;
+}
+
+export class Owned {
+  readonly #parts: OwnedParts;
+  readonly #clusterBytes: number;
+  #tables: L2Tables | null = null;
+  readonly #l2Places = new Set<number>();
+  readonly #owning = new Map<number, Promise<void>>();
+  /** places that keep no data, with the time at which they became zeros */
+  readonly #zeroed = new Map<number, number>();
+  #stopped: FusetapError | null = null;
+  #isMarked = false;
+  #hasLeaks = false;
+
+  constructor(parts: OwnedParts) {
+    this.#parts = parts;
+    this.#clusterBytes = parts.header.clusterBytes;
+  }
+
+  /** Takes the tables of the image, whose `judge` is `this.judge`. */
+  watch(tables: L2Tables): void {
+    this.#tables = tables;
+    for (const place of tables.places()) {
+      const isTwice = this.#l2Places.has(place);
+      if (isTwice || this.#isTable(place)) this.#stop('an L2 table is also used for something else');
+      this.#l2Places.add(place);
+    }
+  }
+
+  /** Whether threads may write clusters whose refcount is 1. */
+  get mayWriteInPlace(): boolean {
+    return this.#stopped === null && this.#parts.session.hasBegun;
+  }
+
+  /** Must have resolved before data is written. @throws FusetapError FAILED, errno EIO, if nothing may be written */
+  async begin(): Promise<void> {
+    this.mustBeSound();
+    await this.#parts.session.begin();
+  }
+
+  /** @throws FusetapError FAILED, errno EIO, if the tables that were read contradict each other */
+  mustBeSound(): void {
+    if (this.#stopped === null) return;
+    // the next program that opens it must know. Only a write changes the image, so this is not done when it is found
+    if (!this.#isMarked) void this.#parts.session.markCorrupt().catch(() => {});
+    this.#isMarked = true;
+    throw this.#stopped;
+  }
+
+  /** Makes the L2 table of a guest cluster one that may change. @throws as begin; NO_SPACE */
+  async ownTable(l1Index: number): Promise<void> {
+    await this.begin();
+    await this.#parts.session.beginAllocating();
+    const owning = this.#owning.get(l1Index) ?? this.#ownTable(l1Index).finally(() => this.#owning.delete(l1Index));
+    this.#owning.set(l1Index, owning);
+    await owning;
+  }
+
+  async #ownTable(l1Index: number): Promise<void> {
+    const tables = this.#tables as L2Tables;
+    const old = await tables.get(l1Index);
+    this.mustBeSound();
+    if (old?.copied) return;
+    const { image, refcounts, barrier } = this.#parts;
+    const { start } = await refcounts.take(1);
+    const place = start * this.#clusterBytes;
+    const bytes = old === null ? Buffer.alloc(this.#clusterBytes) : Buffer.from(old.bytes);
+    try {
+      await image.write(bytes, place);
+      // the L1 entry must never name a table that is not there
+      await barrier.pass();
+      await tables.place(l1Index, place, bytes, COPIED);
+    } catch (error) {
+      this.#hasLeaks = true;
+      throw error;
+    }
+    this.#l2Places.add(place);
+    if (old !== null) await this.#release([old.place / this.#clusterBytes]);
+  }
+
+  /** A place for guest clusters. @param most clusters @throws FusetapError NO_SPACE */
+  async allocate(guestCluster: number, most: number): Promise<Place> {
+    const { header, data, refcounts } = this.#parts;
+    if (header.hasDataFile) {
+      // in a data file, each cluster has the place that it has in the disk
+      const place = guestCluster * this.#clusterBytes;
+      const isZeros = place >= data.size;
+      const end = place + most * this.#clusterBytes;
+      if (end > data.size) await data.growth?.grow(end);
+      return { place, count: most, isZeros };
+    }
+    const { start, count } = await refcounts.take(most);
+    const place = start * this.#clusterBytes;
+    if (!this.#isTable(place) && !this.#l2Places.has(place)) return { place, count, isZeros: true };
+    throw this.#stop('a cluster is counted as free, but a table lies there');
+  }
+
+  /** Takes back a place that nothing refers to. */
+  async giveBack({ place, count }: Place): Promise<void> {
+    if (this.#parts.header.hasDataFile) return;
+    const run = { start: place / this.#clusterBytes, count };
+    await this.#parts.refcounts.giveBack(run).catch(() => {
+      this.#hasLeaks = true;
+    });
+  }
+
+  /** A table may have changed in the image, or not: clusters may be counted that nobody uses. */
+  tableFailed(): void {
+    this.#hasLeaks = true;
+  }
+
+  /** Frees what an entry named. The image must not have the entry any more. */
+  async release(entry: ClusterEntry): Promise<void> {
+    await this.releaseAll([entry]);
+  }
+
+  /**
+   * Frees what entries named. The image must not have the entries any more.
+   * @returns the clusters that nobody uses any more; they may keep their bytes until the disk is closed
+   */
+  async releaseAll(entries: readonly ClusterEntry[]): Promise<readonly Run[]> {
+    if (this.#parts.header.hasDataFile) return [];
+    return await this.#release(entries.flatMap((entry) => this.#clustersOf(entry)));
+  }
+
+  /** The clusters that an entry refers to: a compressed stream may be in several. */
+  #clustersOf({ hasPlace, place, streamBytes }: ClusterEntry): number[] {
+    if (!hasPlace) return [];
+    const first = Math.floor(place / this.#clusterBytes);
+    const last = Math.floor((place + Math.max(streamBytes, 1) - 1) / this.#clusterBytes);
+    return Array.from({ length: last - first + 1 }, (_, i) => first + i);
+  }
+
+  async #release(clusters: readonly number[]): Promise<readonly Run[]> {
+    for (const cluster of clusters) this.#zeroed.delete(cluster * this.#clusterBytes);
+    try {
+      return await this.#parts.refcounts.releaseAll(clusters);
+    } catch {
+      // the write that freed them has succeeded
+      this.#hasLeaks = true;
+      return [];
+    }
+  }
+
+  /** A place is made zeros now: they are durable after the next flush. */
+  becomesZeros(place: number): void {
+    if (this.#zeroed.size < MOST_ZEROED) this.#zeroed.set(place, this.#parts.barrier.now);
+  }
+
+  /** What keeps no data at a place is zeros, also after a power cut. */
+  staysZeros({ place, count }: Place): void {
+    for (let i = 0; i < count; i++) {
+      if (this.#zeroed.size < MOST_ZEROED) this.#zeroed.set(place + i * this.#clusterBytes, BEFORE_ALL);
+    }
+  }
+
+  /** What a place has that keeps no data for a cluster is not known any more. */
+  becomesUnknown(place: number): void {
+    this.#zeroed.delete(place);
+  }
+
+  /** Whether the parts of a place that keep no data are zeros, also after a power cut. */
+  areZeros(place: number): boolean {
+    const time = this.#zeroed.get(place);
+    return time !== undefined && this.#parts.barrier.hasPassed(time);
+  }
+
+  /** Judges a table before it is used: what it says may be written in place must belong to nobody else. */
+  async judge(table: L2Table): Promise<void> {
+    if (this.#stopped !== null) return;
+    const clusters: number[] = table.copied ? [table.place / this.#clusterBytes] : [];
+    const tables = this.#tables as L2Tables;
+    for (let cluster = 0; cluster < tables.entries; cluster++) {
+      const entry = validEntry(tables, table, cluster);
+      if (entry === null || !entry.hasPlace || this.#parts.header.hasDataFile) continue;
+      if (entry.kind !== 'compressed' && this.#isTableOrL2(entry.place)) {
+        this.#stop(`an entry of an L2 table names a table at byte ${entry.place}`);
+        return;
+      }
+      if (entry.copied) clusters.push(entry.place / this.#clusterBytes);
+    }
+    const shared = await this.#parts.refcounts.findShared(clusters).catch(() => ({ cluster: -1, refcount: -1 }));
+    if (shared === null) return;
+    const { cluster, refcount } = shared;
+    this.#stop(
+      cluster < 0
+        ? 'a refcount block cannot be read'
+        : `cluster ${cluster} is used once, but its refcount is ${refcount}`,
+    );
+  }
+
+  #isTableOrL2(place: number): boolean {
+    return this.#isTable(place) || this.#l2Places.has(place);
+  }
+
+  /** Whether a cluster is the header, or part of a table that is not an L2 table. */
+  #isTable(place: number): boolean {
+    const { header, l1, refcounts } = this.#parts;
+    const snapshotBytes = header.snapshots.count * 40;
+    return (
+      place < this.#clusterBytes ||
+      isIn(place, l1.offset, l1.entries * 8) ||
+      refcounts.isOwn(place) ||
+      isIn(place, header.snapshots.offset, snapshotBytes)
+    );
+  }
+
+  #stop(why: string): FusetapError {
+    const { code, message } = broken(FORMAT, `${why}; nothing is written to it any more`);
+    this.#stopped = new FusetapError(code, message, {
+      hint: 'detach, then repair it: qemu-img check -r all IMAGE',
+      errno: constants.errno.EIO,
+    });
+    return this.#stopped;
+  }
+
+  /** For a clean end: all requests have ended. */
+  async close(): Promise<void> {
+    const { refcounts, session } = this.#parts;
+    await refcounts.close();
+    await session.end(!this.#hasLeaks && this.#stopped === null);
+  }
+}
+
+function isIn(place: number, offset: number, bytes: number): boolean {
+  return bytes > 0 && place >= offset && place < offset + bytes;
+}
+
+/** The entry of a table; null if it is not valid: the request that needs it gets the error. */
+function validEntry(tables: L2Tables, table: L2Table, cluster: number): ClusterEntry | null {
+  try {
+    return tables.entry(table, cluster);
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,295 @@
+/**
+ * Writes the disk of a qcow2 image.
+ *
+ *      in place     the cluster is used by nobody else ──► data
+ *      else         clusters, counted ──► data, and the rest of its clusters ──► barrier ──► L2 entry ──► old cluster freed
+ *                                                                               if old bytes were copied
+ *
+ * A write is acknowledged when the L2 entry is in the image. If the process is killed before, the entry still names the old
+ * bytes. If the power fails, an entry may be durable without its data: then the bytes are zeros, as they were before,
+ * because free clusters are zeros. Only copied bytes must not become zeros, hence the barrier.
+ */
+import type { Disk } from '../../disk.js';
+import { type ClusterEntry, COPIED, putEntry } from '../format/entries.js';
+import { SUBCLUSTERS } from '../format/header.js';
+import type { L2Tables } from '../reading/l2-tables.js';
+import type { Qcow2Map } from '../reading/qcow2-map.js';
+import type { Reader } from '../reading/reader.js';
+import type { Barrier } from './barrier.js';
+import type { ClusterLock } from './cluster-lock.js';
+import type { Owned, Place } from './owned.js';
+
+const ALL = 0xffff_ffff;
+/** the most that is allocated ahead of writes in sequence */
+const MOST_AHEAD_BYTES = 4 << 20;
+/** writes in sequence come in any order within this distance */
+const NEAR_BYTES = 1 << 20;
+
+export interface WriterParts {
+  /** of the disk */
+  readonly size: number;
+  readonly lock: ClusterLock;
+  readonly tables: L2Tables;
+  readonly reader: Reader;
+  readonly owned: Owned;
+  readonly barrier: Barrier;
+  /** the image, or its data file */
+  readonly data: Disk;
+  /** the data file has the bytes of the disk, and others read it without the tables */
+  readonly isRawData: boolean;
+  readonly map: Qcow2Map | null;
+}
+
+/** A part of a write: bytes of the disk from `at` on. */
+interface Part {
+  readonly at: number;
+  readonly bytes: Uint8Array;
+}
+
+/** Bytes that a write does not change, but that must go to the new place with it. */
+interface Rest extends Part {
+  /** they were in the disk before, and are not zeros */
+  readonly isOld: boolean;
+}
+
+export class Writer {
+  readonly #parts: WriterParts;
+  readonly #clusterBytes: number;
+  /** what is copied with a write is a multiple of this */
+  readonly #unitBytes: number;
+  /** the cluster after the last allocation, and how many clusters were allocated ahead of it */
+  #lastEnd = -1;
+  #ahead = 0;
+
+  constructor(parts: WriterParts) {
+    this.#parts = parts;
+    const { clusterBytes, hasExtendedL2 } = parts.tables.shape;
+    this.#clusterBytes = clusterBytes;
+    this.#unitBytes = hasExtendedL2 ? clusterBytes / SUBCLUSTERS : clusterBytes;
+  }
+
+  async write(bytes: Uint8Array, at: number): Promise<void> {
+    const { owned, lock } = this.#parts;
+    await owned.begin();
+    await lock.run(at, bytes.byteLength, () => this.writeLocked({ at, bytes }));
+  }
+
+  /** The caller has locked the clusters. */
+  async writeLocked({ at, bytes }: Part): Promise<void> {
+    for (let done = 0; done < bytes.byteLength; ) {
+      done += await this.#writeSome({ at: at + done, bytes: bytes.subarray(done) });
+    }
+  }
+
+  #clusterOf(at: number): number {
+    return Math.floor(at / this.#clusterBytes);
+  }
+
+  /** Writes the first clusters of a part that are treated in the same way. @returns bytes written */
+  async #writeSome(part: Part): Promise<number> {
+    const { tables, owned } = this.#parts;
+    const first = this.#clusterOf(part.at);
+    const l1Index = tables.l1IndexOf(first);
+    const table = await tables.get(l1Index);
+    owned.mustBeSound();
+    const end = Math.min(part.at + part.bytes.byteLength, (l1Index + 1) * tables.entries * this.#clusterBytes);
+    const entry = tables.entry(table, first);
+    const cut = (to: number): Part => ({ at: part.at, bytes: part.bytes.subarray(0, Math.min(to, end) - part.at) });
+    const clusters = Math.ceil(end / this.#clusterBytes) - first;
+    if (this.#isInPlace(entry, part.at, end)) {
+      let count = 1;
+      const follows = (next: ClusterEntry): boolean =>
+        next.place === entry.place + count * this.#clusterBytes &&
+        this.#isInPlace(next, (first + count) * this.#clusterBytes, end);
+      while (count < clusters && follows(tables.entry(table, first + count))) count++;
+      return await this.#writeInPlace(cut((first + count) * this.#clusterBytes), entry);
+    }
+    if (isKept(entry)) {
+      const place = { place: entry.place, count: 1, isZeros: owned.areZeros(entry.place) };
+      await owned.ownTable(l1Index);
+      return await this.#writeTo(place, cut((first + 1) * this.#clusterBytes));
+    }
+    let count = 1;
+    while (count < clusters && !isKept(tables.entry(table, first + count))) count++;
+    return await this.#allocateFor(cut((first + count) * this.#clusterBytes), count);
+  }
+
+  /** Whether the clusters of a range can be written and no entry changes. */
+  #isInPlace({ kind, copied, allocated }: ClusterEntry, from: number, to: number): boolean {
+    if (kind !== 'data' || !copied) return false;
+    if (allocated === ALL) return true;
+    const mask = this.#unitsOf(this.#clusterOf(from), from, to);
+    return mask !== 0 && (allocated & mask) >>> 0 === mask;
+  }
+
+  async #writeInPlace({ at, bytes }: Part, entry: ClusterEntry): Promise<number> {
+    const { map } = this.#parts;
+    await this.#writeData(bytes, entry.place + (at % this.#clusterBytes));
+    map?.moved(at, bytes.byteLength);
+    return bytes.byteLength;
+  }
+
+  /** Writes to a place in the image or data file. A file may end within its last cluster, or before a place that has no data. */
+  async #writeData(bytes: Uint8Array, place: number): Promise<void> {
+    const { data } = this.#parts;
+    const end = place + bytes.byteLength;
+    if (end > data.size) await data.growth?.grow(Math.ceil(end / this.#clusterBytes) * this.#clusterBytes);
+    await data.write(bytes, place);
+  }
+
+  async #allocateFor(part: Part, count: number): Promise<number> {
+    const { owned, tables } = this.#parts;
+    const first = this.#clusterOf(part.at);
+    await owned.ownTable(tables.l1IndexOf(first));
+    const ahead = await this.#lockAhead(first, count);
+    try {
+      const place = await owned.allocate(first, count + ahead.count);
+      const to = (first + place.count) * this.#clusterBytes;
+      const bytes = part.bytes.subarray(0, to - part.at);
+      return await this.#writeTo(place, { at: part.at, bytes }, () => owned.giveBack(place));
+    } finally {
+      ahead.release();
+    }
+  }
+
+  /**
+   * Locks clusters after a write that goes on where the last ones ended: they get places with it, in one step, and threads
+   * serve the next writes. They must be zeros, as their places are.
+   */
+  async #lockAhead(first: number, count: number): Promise<{ count: number; release(): void }> {
+    const { tables, reader, size, lock } = this.#parts;
+    const start = first + count;
+    const near = Math.max(1, NEAR_BYTES / this.#clusterBytes);
+    // a data file may have other bytes than zeros there
+    const goesOn = Math.abs(first - this.#lastEnd) <= near && !tables.shape.hasDataFile;
+    this.#ahead = goesOn ? Math.min(2 * this.#ahead + 1, MOST_AHEAD_BYTES / this.#clusterBytes) : 0;
+    this.#lastEnd = start;
+    const table = await tables.get(tables.l1IndexOf(first));
+    const end = Math.min(start + this.#ahead, Math.ceil(size / this.#clusterBytes));
+    let to = start;
+    const isFree = (cluster: number): boolean =>
+      tables.l1IndexOf(cluster) === tables.l1IndexOf(first) &&
+      tables.entry(table, cluster).kind === 'none' &&
+      !tables.entry(table, cluster).hasPlace &&
+      reader.isEmpty(cluster * this.#clusterBytes);
+    while (to < end && isFree(to) && lock.isFree(to * this.#clusterBytes, this.#clusterBytes)) to++;
+    if (to === start) return { count: 0, release: () => {} };
+    const held = lock.hold(start * this.#clusterBytes, (to - start) * this.#clusterBytes);
+    return { count: to - start, release: () => held.release() };
+  }
+
+  /**
+   * Writes a part to a place that the entries do not name yet, or not as data, and changes the entries.
+   * @param undo gives the place back if the data could not be written
+   */
+  async #writeTo(place: Place, part: Part, undo = async (): Promise<void> => {}): Promise<number> {
+    const { tables, owned, barrier, map } = this.#parts;
+    const first = this.#clusterOf(part.at);
+    const table = await tables.get(tables.l1IndexOf(first));
+    const olds = Array.from({ length: place.count }, (_, i) => tables.entry(table, first + i));
+    const head = this.#startOf(olds[0] as ClusterEntry, part.at);
+    const end = part.at + part.bytes.byteLength;
+    const written = this.#clusterOf(end - 1) - first + 1;
+    const tail = this.#endOf(olds[written - 1] as ClusterEntry, end);
+    // clusters that are allocated ahead are zeros, all of them
+    const to = place.count > written ? (first + place.count) * this.#clusterBytes : tail;
+    try {
+      const both = [await this.#rest(head, part.at), await this.#rest(end, tail)];
+      const rests = both.filter(({ bytes, isOld }) => bytes.byteLength > 0 && (isOld || !place.isZeros));
+      const start = first * this.#clusterBytes;
+      const writes = [part, ...rests].map(async ({ at, bytes }) => this.#writeData(bytes, place.place + at - start));
+      await allDone(writes);
+      if (rests.length > 0) await barrier.pass();
+    } catch (error) {
+      await undo();
+      throw error;
+    }
+    // with subclusters, the rest of the place keeps no data, and is known to be zeros
+    if (tables.shape.hasExtendedL2 && place.isZeros) owned.staysZeros(place);
+    else owned.becomesUnknown(place.place);
+    try {
+      await tables.change(first, place.count, (bytes) => {
+        for (const [i, old] of olds.entries()) {
+          this.#putData(bytes, first + i, { old, place: place.place + i * this.#clusterBytes, from: head, to });
+        }
+      });
+    } catch (error) {
+      owned.tableFailed();
+      await map?.forget(first * this.#clusterBytes, place.count * this.#clusterBytes);
+      throw error;
+    }
+    for (const [i, old] of olds.entries()) {
+      if (old.place !== place.place + i * this.#clusterBytes || old.kind === 'compressed') await owned.release(old);
+    }
+    map?.moved(first * this.#clusterBytes, place.count * this.#clusterBytes);
+    return part.bytes.byteLength;
+  }
+
+  /** Where the bytes begin that must be at the new place. */
+  #startOf(old: ClusterEntry, at: number): number {
+    const unit = this.#isCopied(old) ? this.#clusterBytes : this.#unitBytes;
+    return at - (at % unit);
+  }
+
+  #endOf(old: ClusterEntry, end: number): number {
+    const unit = this.#isCopied(old) ? this.#clusterBytes : this.#unitBytes;
+    return Math.min(Math.ceil(end / unit) * unit, this.#parts.size);
+  }
+
+  /** Whether all of a cluster moves when a part of it is written. */
+  #isCopied(old: ClusterEntry): boolean {
+    return old.kind === 'compressed' || (old.kind === 'data' && !old.copied);
+  }
+
+  async #rest(from: number, to: number): Promise<Rest> {
+    const bytes = Buffer.alloc(Math.max(0, to - from));
+    if (bytes.length === 0) return { at: from, bytes, isOld: false };
+    await this.#parts.reader.read(bytes, from);
+    return { at: from, bytes, isOld: !isZeros(bytes) };
+  }
+
+  #putData(
+    table: Buffer,
+    cluster: number,
+    { old, place, from, to }: { old: ClusterEntry; place: number; from: number; to: number },
+  ): void {
+    const { entries, entryBytes, shape } = this.#parts.tables;
+    const at = (cluster % entries) * entryBytes;
+    putEntry(table, at, place, COPIED);
+    if (!shape.hasExtendedL2) return;
+    const units = this.#unitsOf(cluster, from, to);
+    const kept = this.#isCopied(old) ? 0 : old.allocated;
+    table.writeUInt32BE((old.kind === 'compressed' ? 0 : old.zeros & ~units) >>> 0, at + 8);
+    table.writeUInt32BE((kept | units) >>> 0, at + 12);
+  }
+
+  /** The subclusters of a cluster that a range touches, as bits. */
+  #unitsOf(cluster: number, from: number, to: number): number {
+    const start = cluster * this.#clusterBytes;
+    const first = Math.max(0, Math.floor((from - start) / this.#unitBytes));
+    const end = Math.min(SUBCLUSTERS, Math.ceil((to - start) / this.#unitBytes));
+    let units = 0;
+    for (let unit = first; unit < end; unit++) units |= 1 << unit;
+    return units >>> 0;
+  }
+}
+
+/** Whether an entry has a place of its own that keeps no data, or not all. */
+export function isKept({ kind, hasPlace, copied }: ClusterEntry): boolean {
+  return kind !== 'compressed' && hasPlace && copied;
+}
+
+const ZEROS = Buffer.alloc(1 << 16);
+
+function isZeros(bytes: Buffer): boolean {
+  for (let at = 0; at < bytes.length; at += ZEROS.length) {
+    const end = Math.min(bytes.length, at + ZEROS.length);
+    if (ZEROS.compare(bytes, at, end, 0, end - at) !== 0) return false;
+  }
+  return true;
+}
+
+/** Waits for all, also if one fails. @throws the first error */
+async function allDone(works: readonly Promise<unknown>[]): Promise<void> {
+  for (const done of await Promise.allSettled(works)) if (done.status === 'rejected') throw done.reason;
+}
