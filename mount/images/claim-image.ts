@@ -44,6 +44,7 @@ import {
   openExclusively,
   openNode,
   RANGE_BYTES,
+  unlockDeviceRange,
 } from './device-claim.js';
 import { findImageUsers, type ImageUser } from './kernel-users.js';
 import type { Mode } from './mode.js';
@@ -105,6 +106,13 @@ export interface Claim {
   readonly mode: Mode;
   /** Claims the sectors that a block device has got since. @throws FusetapError BUSY if somebody uses them */
   grow(): void;
+  /**
+   * Claims an image of mode `r` for writing too. There is no moment at which it is not claimed.
+   * @throws FusetapError BUSY, with the users of the image; the claim is as before then
+   */
+  raise(): Promise<void>;
+  /** Ends `raise`. */
+  lower(): void;
   /** Releases the locks. Do not call it after closing the image's descriptor, which releases them too. */
   release(): void;
 }
@@ -142,7 +150,32 @@ export async function claimImage(image: ClaimedImage, mode: Mode, options: Claim
   const grow = (): void => {
     if (image.rdev !== null) growRange(image, mode, held);
   };
-  return { mode, grow, release };
+  const lower = (): void => {
+    lowerMarks(image.fd);
+    lowerDevice(held);
+  };
+  const raise = async (): Promise<void> => {
+    try {
+      // locks of the same open file description do not conflict, and need no permission to write
+      await inTurn(image, held.place, options, () => refuseConflicts(image, 'w', held, options));
+    } catch (error) {
+      lower();
+      throw withoutLocks(error, image);
+    }
+  };
+  return { mode, grow, raise, lower, release };
+}
+
+/** Releases what mode `w` locks and mode `r` does not. */
+function lowerMarks(fd: number): void {
+  for (const byte of PLANS.w.take) if (!PLANS.r.take.includes(byte)) tryUnlock(fd, byte, 1);
+}
+
+function lowerDevice(held: HeldDevice): void {
+  const { place, exclusiveFd } = held;
+  held.exclusiveFd = null;
+  if (exclusiveFd !== null) closeSync(exclusiveFd);
+  if (place !== null) unlockDeviceRange(place, 'w');
 }
 
 function growRange(image: ClaimedImage, mode: Mode, held: HeldDevice): void {
@@ -229,11 +262,15 @@ function takeMarksIfPossible(fd: number): boolean {
 }
 
 function releaseMarks(fd: number): void {
+  tryUnlock(fd, 100, 4);
+  tryUnlock(fd, 200, 4);
+  tryUnlock(fd, 300, 3);
+  tryUnlock(fd, RANGE_BYTES.start, RANGE_BYTES.length);
+}
+
+function tryUnlock(fd: number, start: number, length: number): void {
   try {
-    unlockRange(fd, 100, 4);
-    unlockRange(fd, 200, 4);
-    unlockRange(fd, 300, 3);
-    unlockRange(fd, RANGE_BYTES.start, RANGE_BYTES.length);
+    unlockRange(fd, start, length);
   } catch (error) {
     // the file system has no locks, or the descriptor is closed: nothing to release
     if (!(error instanceof SystemCallError)) throw error;

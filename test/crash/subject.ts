@@ -31,6 +31,8 @@ export interface Subject {
   readonly unitBytes: number;
   /** bytes of the disk that one table describes: a multiple of the unit */
   readonly tableBytes: number;
+  /** see Expectation; default: false */
+  readonly maybeZeros?: boolean;
   readonly judge: Judge;
 }
 
