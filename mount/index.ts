@@ -234,7 +234,7 @@ export async function commit(
   options: BusOptions & { readonly signal?: AbortSignal } = {},
 ): Promise<CommitResult> {
   const { place, vdev } = await locate(vbd, options);
-  const { commit: ask } = await import('./client/commit.js');
+  const { commit: ask } = await import('./client/changes.js');
   return ask(place, vdev, defined({ signal: options.signal }));
 }
 

@@ -20,7 +20,7 @@ export function register(program: Command): void {
     .action(async (word: string, _: unknown, self: Command) => {
       const options = self.optsWithGlobals<SharedOptions>();
       const { place, vbd } = await locateVbd(word, options);
-      const { commit } = await import('../../mount/client/commit.js');
+      const { commit } = await import('../../mount/client/changes.js');
       const { notes = [], ...result } = await withProgress('committing', options, (progress) =>
         commit(place, vbd.vdev, defined({ progress })),
       );
