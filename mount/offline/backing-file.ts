@@ -25,7 +25,7 @@ export interface OpenedBacking {
   readonly name: string;
   /** as QEMU calls it */
   readonly format: string;
-  /** of its disk, in bytes; null if only a bus could tell */
+  /** of its disk, in bytes; null if it cannot be told here */
   readonly size: number | null;
   close(): Promise<unknown>;
 }
@@ -97,8 +97,8 @@ async function sizeOf(file: OpenedImage, format: string): Promise<number | null>
     await disk.close();
     return disk.size;
   } catch (error) {
-    // its image names more files, as a VMDK does with its extents
-    if (error instanceof FusetapError && error.code === 'UNSUPPORTED') return null;
+    // its image names files that may not be opened
+    if (error instanceof FusetapError && error.code === 'DENIED') return null;
     throw error;
   }
 }
