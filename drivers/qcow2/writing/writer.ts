@@ -7,7 +7,8 @@
  *
  * A write is acknowledged when the L2 entry is in the image. If the process is killed before, the entry still names the old
  * bytes. If the power fails, an entry may be durable without its data: then the bytes are zeros, as they were before,
- * because free clusters are zeros. Only copied bytes must not become zeros, hence the barrier.
+ * because free clusters are zeros. Only copied bytes must not become zeros, hence the barrier. A place that an entry kept
+ * may have the bytes that it had before they were made zeros, so it needs the barrier, too.
  */
 import type { Disk } from '../../disk.js';
 import { type ClusterEntry, COPIED, putEntry } from '../format/entries.js';
@@ -191,7 +192,7 @@ export class Writer {
       const { writes, isMerged } = await this.#mergeRest(part, { head, tail, isZeros: place.isZeros });
       const start = first * this.#clusterBytes;
       await allDone(writes.map(async ({ at, bytes }) => this.#writeData(bytes, place.place + at - start)));
-      if (isMerged) await barrier.pass();
+      if (isMerged || !place.isZeros) await barrier.pass();
     } catch (error) {
       await undo();
       throw error;
