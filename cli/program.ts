@@ -22,6 +22,8 @@ export const COMMANDS: Readonly<Record<string, () => Promise<CommandFile>>> = {
   stop: () => import('./commands/stop.js'),
   run: () => import('./commands/run.js'),
   create: () => import('./commands/create.js'),
+  info: () => import('./commands/info.js'),
+  check: () => import('./commands/check.js'),
   memory: () => import('./commands/memory.js'),
   swap: () => import('./commands/swap.js'),
   resize: () => import('./commands/resize.js'),

@@ -115,13 +115,13 @@ export interface DiskOptions {
   readonly offset?: number;
   /** the size of the disk in bytes; default: up to the end of the image */
   readonly sizelimit?: number;
+  /** which files an image may name, as the backing file of a qcow2; default `same-directory`: its own and below */
+  readonly backing?: BackingPolicy;
   /** applied after offset and sizelimit, in this order: `{ name: 'delay', value: '20' }` */
   readonly filters?: readonly FilterSpec[];
 }
 
 export interface AttachOptions extends DiskOptions, BusOptions {
-  /** which files an image may name, as the backing file of a qcow2; default `same-directory`: its own and below */
-  readonly backing?: BackingPolicy;
   /** `xvdb` or a slot number; default: the first free xvd* */
   readonly vdev?: string;
   /** whether the kernel may do the I/O itself; default `auto` */
@@ -322,8 +322,8 @@ export async function list(options: BusOptions = {}): Promise<VbdInfo[]> {
 export async function openDisk(image: string | null, options: DiskOptions = {}): Promise<Disk> {
   checkMode(options);
   const { openDiskHere } = await import('./open-disk.js');
-  const { mode = 'w', raw } = options;
-  return openDiskHere({ ...diskOf(image, options), mode, raw, filters: filtersOf(options) });
+  const { mode = 'w', raw, backing } = options;
+  return openDiskHere({ ...diskOf(image, options), mode, raw, backing, filters: filtersOf(options) });
 }
 
 /**

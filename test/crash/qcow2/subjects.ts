@@ -1,9 +1,9 @@
 /** qcow2 images of QEMU to put under test: of each kind that is written in a different way. */
 import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { loadDriver } from '../../../drivers/registry.js';
 import { patternBytes } from '../../conformance/pattern.js';
 import { qemuImg, qemuIo } from '../../drivers/qemu.js';
-import { loadDriver } from '../../../drivers/registry.js';
 import { SparseBytes } from '../sparse-bytes.js';
 import type { Subject } from '../subject.js';
 import { judgeQcow2 } from './judges.js';
@@ -31,8 +31,15 @@ const RECIPES = {
   'over a raw file': { ...SMALL, backing: { size: 41 * KIB + 100, format: 'raw' } },
   'over a qcow2 file': { ...SMALL, backing: { size: 50 * KIB, format: 'qcow2' } },
   'with data': { ...SMALL, steps: ['write -P 1 0 3k', 'write -P 2 30k 4k', 'write -P 3 79k 1k'] },
-  'with zeros': { ...SMALL, backing: { size: 70 * KIB, format: 'raw' }, steps: ['write -P 1 0 4k', 'write -z 1k 2k', 'discard 3k 1k', 'write -z 4k 3k'] },
-  'with a snapshot': { ...SMALL, steps: ['write -P 1 0 8k', 'write -P 2 30k 4k', 'img snapshot -c one IMAGE', 'write -P 3 1k 1k'] },
+  'with zeros': {
+    ...SMALL,
+    backing: { size: 70 * KIB, format: 'raw' },
+    steps: ['write -P 1 0 4k', 'write -z 1k 2k', 'discard 3k 1k', 'write -z 4k 3k'],
+  },
+  'with a snapshot': {
+    ...SMALL,
+    steps: ['write -P 1 0 8k', 'write -P 2 30k 4k', 'img snapshot -c one IMAGE', 'write -P 3 1k 1k'],
+  },
   compressed: { cluster: 4 * KIB, size: 2200 * KIB, steps: compressedWrites(12, 4 * KIB) },
   'extended L2': { cluster: 16 * KIB, size: 330 * KIB, options: ['extended_l2=on'] },
   'extended L2 over a raw file': {
@@ -40,7 +47,7 @@ const RECIPES = {
     backing: { size: 200 * KIB, format: 'raw' },
     steps: ['write -P 1 17k 3k', 'write -z 33k 2k', 'write -P 1 100k 40k'],
   },
-  'preallocated': { ...SMALL, options: ['preallocation=metadata'] },
+  preallocated: { ...SMALL, options: ['preallocation=metadata'] },
   'with a data file': { ...SMALL, options: ['data_file=DIR/data.raw'] },
   'with a raw data file': { ...SMALL, options: ['data_file=DIR/data.raw', 'data_file_raw=on'] },
   'refcounts of 1 bit': { ...SMALL, options: ['refcount_bits=1'] },
