@@ -5,7 +5,7 @@
 import { type Command, CommanderError } from 'commander';
 import { EXIT_CODES, FusetapError } from '../drivers/errors.js';
 import { fitHint, longOptionsOf } from './fit-hint.js';
-import { RUN_FAILED, type SharedOptions } from './options.js';
+import { ownStatusOf, type SharedOptions } from './options.js';
 import { fitHints, reportFailure, watchStreams } from './output.js';
 import { addCommands, COMMANDS, makeProgram } from './program.js';
 import { usageError } from './usage-error.js';
@@ -60,8 +60,7 @@ function conclude(error: unknown, argv: readonly string[], options: SharedOption
   if (!(error instanceof CommanderError)) return reportFailure(error, options);
   if (WITHOUT_ERROR.has(error.code)) return 0;
   const status = reportFailure(wrongArguments(error, argv), options);
-  // for `fusetap run`: it must differ from an exit status of the command
-  return error.exitCode === RUN_FAILED ? RUN_FAILED : status;
+  return ownStatusOf(error) ?? status;
 }
 
 function wrongArguments(error: CommanderError, argv: readonly string[]): FusetapError {

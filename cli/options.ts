@@ -91,6 +91,21 @@ export function gather(word: string, before: readonly string[] = []): string[] {
   return [...before, word];
 }
 
+const OWN_STATUS = new WeakMap<Error, number>();
+
+/** Gives wrong arguments of a command an exit status of its own, in place of that of USAGE. */
+export function failsWith(command: Command, status: number): Command {
+  return command.exitOverride((error) => {
+    if (error.exitCode !== 0) OWN_STATUS.set(error, status);
+    throw error;
+  });
+}
+
+/** The exit status that `failsWith` gave the error of a command. */
+export function ownStatusOf(error: Error): number | undefined {
+  return OWN_STATUS.get(error);
+}
+
 /** Parses the number of a user or group, for commander. */
 export function parseId(word: string): number {
   if (/^\d{1,10}$/.test(word) && Number(word) < 0xffff_ffff) return Number(word);

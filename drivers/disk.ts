@@ -10,14 +10,17 @@ import type {
   Disk,
   Extent,
   Growth,
+  LocateOptions,
   MapView,
+  Place,
   Places,
   RawDisk,
   Segment,
   WriteOptions,
   ZeroOptions,
 } from './driver.js';
-import { errnoOf, FusetapError, toFusetapError } from './errors.js';
+import { FusetapError, toFusetapError } from './errors.js';
+import { extentsOf, isUnsupported } from './map/extents.js';
 import { placesOf } from './map/places.js';
 
 export type { Disk };
@@ -48,7 +51,7 @@ class FrontDisk implements Disk {
   readonly growth: Growth | undefined;
   readonly segments: readonly Segment[] | undefined;
   readonly map: MapView | undefined;
-  readonly places: Places | undefined;
+  readonly places: Places;
   readonly #raw: RawDisk;
   #underWay = 0;
   #closed: Promise<void> | undefined;
@@ -60,7 +63,8 @@ class FrontDisk implements Disk {
     this.growth = readOnly || raw.growth === undefined ? undefined : this.#guarded(raw.growth);
     this.segments = raw.segments?.map((segment) => ({ ...segment, readOnly: readOnly || segment.readOnly }));
     this.map = raw.map && { ...raw.map, readOnly };
-    this.places = placesOf(raw);
+    const places = placesOf(raw);
+    this.places = { files: places.files, locate: (...range) => this.#locate(places, ...range) };
   }
 
   /** `growth` changes it */
@@ -109,7 +113,16 @@ class FrontDisk implements Disk {
   async extents(offset: number, length: number): Promise<Extent[]> {
     checkOffset(offset);
     checkLength(length);
-    return this.#run('extents', offset, () => describe(this.#raw, offset, this.#inside(offset, length)));
+    return this.#run('extents', offset, () => extentsOf(this.#raw, offset, this.#inside(offset, length)));
+  }
+
+  async #locate(places: Places, offset: number, length: number, options?: LocateOptions): Promise<readonly Place[]> {
+    checkOffset(offset);
+    checkLength(length);
+    return this.#run('locate', offset, async () => {
+      const inside = this.#inside(offset, length);
+      return inside === 0 ? [] : await places.locate(offset, inside, options);
+    });
   }
 
   async changes(offset: number, length: number): Promise<Change[]> {
@@ -198,38 +211,6 @@ class FrontDisk implements Disk {
   }
 }
 
-/** The extents of a range inside the disk: tidies the driver's answer, which may have gaps, overlaps or too much. */
-async function describe(raw: RawDisk, offset: number, length: number): Promise<Extent[]> {
-  const end = offset + length;
-  const runs: Extent[] = [];
-  let at = offset;
-  const append = (to: number, hole: boolean): void => {
-    if (to <= at) return;
-    const last = runs.at(-1);
-    if (last?.hole === hole) runs[runs.length - 1] = { ...last, length: to - last.offset };
-    else runs.push({ offset: at, length: to - at, hole });
-    at = to;
-  };
-  while (at < end) {
-    const asked = at;
-    for (const extent of await describeSome(raw, at, end - at)) {
-      append(Math.min(extent.offset, end), false); // a gap may be data
-      append(Math.min(extent.offset + extent.length, end), extent.hole);
-    }
-    if (at === asked) append(end, false);
-  }
-  return runs;
-}
-
-async function describeSome(raw: RawDisk, offset: number, length: number): Promise<Extent[]> {
-  try {
-    return (await raw.extents?.(offset, length)) ?? [];
-  } catch (error) {
-    if (isUnsupported(error)) return [];
-    throw error;
-  }
-}
-
 function hasNoBase(): FusetapError {
   return new FusetapError('UNSUPPORTED', 'the disk has no base from which it could differ', {
     errno: E.EOPNOTSUPP,
@@ -242,11 +223,6 @@ function cannotCommit(): FusetapError {
     errno: E.EOPNOTSUPP,
     hint: 'use a disk of the driver qcow2 with a backing file',
   });
-}
-
-function isUnsupported(error: unknown): boolean {
-  const errno = errnoOf(error);
-  return errno === E.EOPNOTSUPP || errno === E.ENOSYS;
 }
 
 /** Adds operation and offset to a driver's error, if the error does not have them. */

@@ -237,7 +237,7 @@ export interface RawDisk {
    * they find out. A disk has segments or a map, not both.
    */
   readonly map?: MapView;
-  /** Set if a driver above can let threads read this disk, although it has no segments: it is made of other files. */
+  /** Set if a disk without segments can tell more than what is a hole. Not used for a disk with segments. */
   readonly places?: Places;
   /**
    * Fills the whole buffer from `offset`, or throws. If the image has shrunk, it must throw (EIO), not return zeros.
@@ -249,7 +249,10 @@ export interface RawDisk {
   flush?(): Promise<void>;
   /** Makes the range read as zeros. If omitted, disk.ts writes zeros. */
   zero?(offset: number, length: number, options: ZeroOptions): Promise<void>;
-  /** Describes the range in order and without gaps; may describe more or less of it. If omitted, all is data. */
+  /**
+   * Describes the range in order and without gaps; may describe more or less of it. If omitted, all is data. A disk with
+   * `places` has it from them: see placedBy.
+   */
   extents?(offset: number, length: number): Promise<Extent[]>;
   /**
    * For a disk over a base that it does not write: the first changes in the range, in order and without overlaps, each
@@ -276,22 +279,38 @@ export interface RawDisk {
   close(): Promise<void>;
 }
 
-/** Where the bytes of a disk that is only read lie. They stay there while it is open. */
+/**
+ * Where the bytes of a disk lie: for the map of a driver above, and for people (`fusetap map`). If the disk is only read,
+ * they stay there while it is open.
+ */
 export interface Places {
   /** the files that `locate` names by their index */
   readonly files: readonly MapFile[];
   /** Describes the range in order and without gaps; may describe less of it, but at least its first byte. */
-  locate(offset: number, length: number): Promise<readonly Place[]>;
+  locate(offset: number, length: number, options?: LocateOptions): Promise<readonly Place[]>;
+}
+
+export interface LocateOptions {
+  /** look also for holes of the files: `data` that lies in one is `zeros` then. Slower; default: false */
+  readonly holes?: boolean;
 }
 
 export interface Place {
   readonly offset: number;
   readonly length: number;
-  /** `unknown`: only `read` of the disk finds the bytes, for example because they are compressed */
+  /** `unknown`: only `read` of the disk finds the bytes */
   readonly state: 'zeros' | 'data' | 'unknown';
-  /** of `data`: the index of the file, and the first byte there, before its `delta` is added */
-  readonly file: number;
+  /** the index of the file that has a place for the range, as also some zeros have; null: none */
+  readonly file: number | null;
+  /** the first byte there, before the `delta` of the file is added */
   readonly place: number;
+  /** how many disks down the range is: 0 in this one, 1 in its backing file or base … */
+  readonly depth: number;
+  /**
+   * `absent`: zeros, because no disk has the range; `allocated`: zeros, but the image has it as data, in a hole of its file;
+   * `compressed`: unknown for this reason
+   */
+  readonly detail?: 'absent' | 'allocated' | 'compressed';
 }
 
 /** A disk that is a part of a mapped disk: its byte 0 is the byte `start` of the map. */
@@ -322,8 +341,8 @@ export interface Disk {
   readonly segments: readonly Segment[] | undefined;
   /** set if a map tells threads where the bytes are; read-only if the disk is */
   readonly map: MapView | undefined;
-  /** where its bytes lie, for the map of a driver above; undefined if it cannot tell */
-  readonly places: Places | undefined;
+  /** where its bytes are; `unknown`, without files, if it cannot tell */
+  readonly places: Places;
   /**
    * Resolves to the count of bytes read: the whole range, except that it is cut at the end of the disk (0 beyond it).
    */

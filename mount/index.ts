@@ -24,6 +24,7 @@ import type {
   AttachRequest,
   BackingPolicy,
   BusInfo,
+  CommitResult,
   DetachResult,
   DiskWish,
   SaveResult,
@@ -76,6 +77,7 @@ export type {
   BusInfo,
   BusState,
   BusVersion,
+  CommitResult,
   DetachedVbd,
   DetachResult,
   ImageState,
@@ -113,13 +115,13 @@ export interface DiskOptions {
   readonly offset?: number;
   /** the size of the disk in bytes; default: up to the end of the image */
   readonly sizelimit?: number;
+  /** which files an image may name, as the backing file of a qcow2; default `same-directory`: its own and below */
+  readonly backing?: BackingPolicy;
   /** applied after offset and sizelimit, in this order: `{ name: 'delay', value: '20' }` */
   readonly filters?: readonly FilterSpec[];
 }
 
 export interface AttachOptions extends DiskOptions, BusOptions {
-  /** which files an image may name, as the backing file of a qcow2; default `same-directory`: its own and below */
-  readonly backing?: BackingPolicy;
   /** `xvdb` or a slot number; default: the first free xvd* */
   readonly vdev?: string;
   /** whether the kernel may do the I/O itself; default `auto` */
@@ -221,6 +223,21 @@ export async function changes(vbd: VbdWord, options: BusOptions = {}): Promise<C
   return found;
 }
 
+/**
+ * Moves what a vbd has over its base, the backing file of a qcow2 image, into the base. Programs that have the vbd open go
+ * on. If it fails or is cancelled, the vbd is as before; what was moved stays in the base.
+ * @throws FusetapError UNSUPPORTED if it has no base that can be written; USAGE if it is not attached with mode w, or is
+ *   paused; BUSY if somebody else uses the base; NO_SPACE; NOT_FOUND
+ */
+export async function commit(
+  vbd: VbdWord,
+  options: BusOptions & { readonly signal?: AbortSignal } = {},
+): Promise<CommitResult> {
+  const { place, vdev } = await locate(vbd, options);
+  const { commit: ask } = await import('./client/changes.js');
+  return ask(place, vdev, defined({ signal: options.signal }));
+}
+
 /** How `swap` opens the new image. */
 export interface SwapOptions extends BusOptions {
   /** a tree of drivers, in place of an image, `driver` and `options`; its files may be relative paths */
@@ -305,8 +322,8 @@ export async function list(options: BusOptions = {}): Promise<VbdInfo[]> {
 export async function openDisk(image: string | null, options: DiskOptions = {}): Promise<Disk> {
   checkMode(options);
   const { openDiskHere } = await import('./open-disk.js');
-  const { mode = 'w', raw } = options;
-  return openDiskHere({ ...diskOf(image, options), mode, raw, filters: filtersOf(options) });
+  const { mode = 'w', raw, backing } = options;
+  return openDiskHere({ ...diskOf(image, options), mode, raw, backing, filters: filtersOf(options) });
 }
 
 /**
@@ -351,6 +368,11 @@ export class Bus {
   /** @see changes */
   changes(vbd: VbdWord): Promise<Change[]> {
     return changes(vbd, this.#options);
+  }
+
+  /** @see commit */
+  commit(vbd: VbdWord, options: { readonly signal?: AbortSignal } = {}): Promise<CommitResult> {
+    return commit(vbd, { ...options, ...this.#options });
   }
 
   /** @see reset */

@@ -10,7 +10,7 @@ import { type AttachWords, isGivenApart } from '../attach-request.js';
 import { disksOfSpecs } from '../attach-words.js';
 import { disksOfFile } from '../disk-file/disks-of-file.js';
 import type { ListedDisk } from '../listed-disk.js';
-import { callersRuntimeDir, endHelp, type HelpList, RUN_FAILED, type SharedOptions } from '../options.js';
+import { callersRuntimeDir, endHelp, failsWith, type HelpList, RUN_FAILED, type SharedOptions } from '../options.js';
 import { reportFailure } from '../output.js';
 import { checkPrivate, keepPrivate } from '../private-share.js';
 import { endPrivateBus } from '../run/end-private-bus.js';
@@ -29,8 +29,8 @@ const EXITS: HelpList = {
 };
 
 export function register(program: Command): void {
-  const command = program
-    .command('run')
+  // it must differ from an exit status of CMD
+  const command = failsWith(program.command('run'), RUN_FAILED)
     .summary('run a command with images attached')
     .description(
       'Attaches each SPEC to a new bus, runs CMD, and detaches. In CMD, FUSETAP_DEVICE is the path of the first ' +
@@ -40,10 +40,6 @@ export function register(program: Command): void {
     )
     .usage('[options] SPEC... -- CMD...')
     .argument('[SPEC...]')
-    .exitOverride((error) => {
-      if (error.exitCode !== 0) error.exitCode = RUN_FAILED;
-      throw error;
-    })
     .action(async (words: string[], _: unknown, self: Command) => {
       const options = self.optsWithGlobals<RunOptions>();
       try {

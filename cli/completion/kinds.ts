@@ -36,6 +36,8 @@ const KINDS: Readonly<Record<string, Kind>> = {
   '--filter': 'filter',
   '--share': 'share',
   SPEC: 'spec',
+  'IMAGE|SPEC': 'spec',
+  BASE: 'file',
   IMAGE: 'file',
   FILE: 'file',
   PATH: 'file',

@@ -4,12 +4,13 @@
  *
  * Cheap to import, also for the command line: the code is loaded only when `load` is called.
  */
+import { formatsWithDriver } from '../formats/qemu-names.js';
 import type { Creator } from './creator.js';
 
 export interface CreatorFacts {
   load(): Promise<{ readonly default: Creator }>;
-  /** the image can be over a backing file */
-  readonly takesBacking: boolean;
+  /** the formats of backing files, as QEMU calls them; empty: the image has none */
+  readonly backingFormats: readonly string[];
   /** what each option can be, as QEMU calls them; for help and completion */
   readonly options: Readonly<Record<string, readonly string[]>>;
 }
@@ -18,14 +19,14 @@ export interface CreatorFacts {
 const CREATORS = {
   raw: {
     load: () => import('./raw.js'),
-    takesBacking: false,
+    backingFormats: [],
     options: { preallocation: ['off', 'falloc'] },
   },
   qcow2: {
     load: () => import('../qcow2/create.js'),
-    takesBacking: true,
+    backingFormats: formatsWithDriver,
     options: {
-      cluster_size: ['64K', '512', '4K', '2M'],
+      cluster_size: ['64K', '512', '1K', '2K', '4K', '8K', '16K', '32K', '128K', '256K', '512K', '1M', '2M'],
       preallocation: ['off', 'metadata', 'falloc'],
       compression_type: ['zlib', 'zstd'],
       extended_l2: ['off', 'on'],

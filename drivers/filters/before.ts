@@ -1,6 +1,7 @@
 /** A disk over another disk that runs a function before each request: the base of the filters delay and error. */
 
 import type { RawDisk } from '../driver.js';
+import { placesOf } from '../map/places.js';
 import { cannotZero } from './cannot-zero.js';
 import { wrapDisk } from './wrap-disk.js';
 
@@ -23,6 +24,8 @@ export function beforeRequests(next: RawDisk, before: (request: PassingRequest) 
   return wrapDisk(next, {
     // threads would pass by
     ...{ segments: undefined, map: undefined },
+    // no driver is above a filter: this is only told to people
+    places: placesOf(next),
     async read(buffer, offset) {
       await before({ kind: 'read', offset, length: buffer.byteLength });
       await next.read(buffer, offset);

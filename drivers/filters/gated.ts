@@ -22,7 +22,7 @@ export function gated(next: RawDisk): RawDisk {
     },
     places: places && {
       files: places.files,
-      locate: (offset, length) => ready().then(() => places.locate(offset, length)),
+      locate: (...range) => ready().then(() => places.locate(...range)),
     },
     read: async (buffer, offset) => {
       await ready();

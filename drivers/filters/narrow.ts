@@ -1,5 +1,6 @@
 /** A range of a disk as a disk: the base of offset, sizelimit and partitions. */
 import type { MapView, RawDisk, Segment } from '../driver.js';
+import { partOfPlaces } from '../map/places.js';
 import { areWhole, cutSegments } from '../segments/segments.js';
 import { wrapDisk } from './wrap-disk.js';
 
@@ -11,7 +12,7 @@ export function narrow(next: RawDisk, start: number, size: number): RawDisk {
   return wrapDisk(next, {
     size,
     growth: undefined,
-    places: undefined,
+    places: next.places && partOfPlaces(next.places, start),
     segments: partOfSegments(next, start, size),
     map: partOfMap(next, start, size),
     read: (buffer, offset) => next.read(buffer, start + offset),
@@ -40,6 +41,6 @@ function partOfSegments({ segments = [] }: RawDisk, start: number, size: number)
 
 /** As partOfSegments. */
 function partOfMap({ map: view }: RawDisk, start: number, size: number): MapView | undefined {
-  if (view === undefined || view.start + start + size > view.map.table.shape.sizeBytes) return undefined;
+  if (view === undefined || view.start + start + size > view.map.sizeBytes) return undefined;
   return { ...view, start: view.start + start };
 }

@@ -52,6 +52,12 @@ export interface SliceState {
   readonly file?: number;
 }
 
+/** A range of the disk, in bytes. */
+export interface Range {
+  readonly offset: number;
+  readonly length: number;
+}
+
 /** Tells the entry of a granule. */
 export type TellEntry = (granule: number, entry: GranuleEntry) => void;
 
@@ -92,16 +98,33 @@ interface Changing {
   readonly end: number;
 }
 
+/** The table, and what reads and writes it. */
+interface Made {
+  readonly table: MapTable;
+  readonly look: MapLook;
+  readonly store: MapStore;
+}
+
+/**
+ * The table is made when somebody serves the map, or asks for the table: the layers of a chain have maps that nobody serves.
+ * Without a table every granule is ASK, and what is told is ignored.
+ */
 export class DiskMap {
   readonly files: readonly MapFile[];
-  readonly table: MapTable;
-  readonly #look: MapLook;
-  readonly #store: MapStore;
+  readonly granuleBytes: number;
+  readonly sizeBytes: number;
+  /** The number of granules; the last one may be cut. */
+  readonly granules: number;
+  readonly #mostBytes: number;
+  readonly #startsKnown: boolean;
+  #made: Made | null = null;
   readonly #sliceState: (slice: number) => SliceState | null;
   readonly #sliceEntries: (slice: number, tell: TellEntry) => void;
-  readonly #free: number[];
+  #free: number[] = [];
   /** the slices that have a slot, with their slots, in the order in which they got it */
   readonly #slots = new Map<number, number>();
+  /** those of them that `learn` has not returned yet */
+  readonly #fresh = new Set<number>();
   /** slots that were taken from their slices, and that threads may still use */
   #dropped: number[] = [];
   /** withdrawn ranges: `set` does not store their granules */
@@ -121,37 +144,63 @@ export class DiskMap {
     }
     if (files.length > MOST_FILES) throw new RangeError(`${files.length} files: a map has at most ${MOST_FILES}`);
     this.files = files;
-    const whole = { granuleBytes, sizeBytes, slots: 0 };
-    const slots = Math.max(1, Math.min(slicesOf(whole), Math.floor(mostBytes / SLOT_BYTES)));
-    this.table = createTable({ ...whole, slots });
-    this.#look = new MapLook(this.table);
-    this.#store = new MapStore(this.table);
-    this.#free = Array.from({ length: slots }, (_, i) => slots - 1 - i);
+    this.granuleBytes = granuleBytes;
+    this.sizeBytes = sizeBytes;
+    this.granules = granulesOf({ granuleBytes, sizeBytes });
+    this.#mostBytes = mostBytes;
+    this.#startsKnown = sliceState !== undefined && !options.startsUnknown;
     this.#sliceState = sliceState ?? (() => UNKNOWN);
     this.#sliceEntries = sliceEntries ?? (() => {});
-    if (sliceState === undefined || options.startsUnknown) return;
-    for (let slice = 0; slice < slicesOf(whole); slice++) this.#askSlice(slice);
   }
 
-  get granuleBytes(): number {
-    return this.table.shape.granuleBytes;
+  get table(): MapTable {
+    return this.#make().table;
   }
 
-  /** The number of granules; the last one may be cut. */
-  get granules(): number {
-    return granulesOf(this.table.shape);
+  #make(): Made {
+    if (this.#made !== null) return this.#made;
+    const { granuleBytes, sizeBytes } = this;
+    const slices = slicesOf({ granuleBytes, sizeBytes });
+    const slots = Math.max(1, Math.min(slices, Math.floor(this.#mostBytes / SLOT_BYTES)));
+    const table = createTable({ granuleBytes, sizeBytes, slots });
+    this.#made = { table, look: new MapLook(table), store: new MapStore(table) };
+    this.#free = Array.from({ length: slots }, (_, i) => slots - 1 - i);
+    for (let slice = 0; this.#startsKnown && slice < slices; slice++) this.#askSlice(slice);
+    return this.#made;
+  }
+
+  get #store(): MapStore {
+    return this.#make().store;
   }
 
   /** Threads serve the map. @returns a function that says that they do not any more */
   servedBy(server: MapServer): () => void {
+    this.#make();
     this.#servers.add(server);
     return () => void this.#servers.delete(server);
   }
 
   /** What the map knows of a granule. */
   entry(granule: number): GranuleEntry {
-    const state = this.#look.run(granule * this.granuleBytes, 1);
-    return { state, file: this.#look.file, place: this.#look.place };
+    if (this.#made === null) return UNKNOWN_ENTRY;
+    const { look } = this.#made;
+    const state = look.run(granule * this.granuleBytes, 1);
+    return { state, file: look.file, place: look.place };
+  }
+
+  /** The granules that lie wholly in a range; the last one of the disk may be cut. */
+  wholeGranules(offset: number, length: number): Granules {
+    const end = offset + length;
+    const first = Math.ceil(offset / this.granuleBytes);
+    const to = end >= this.sizeBytes ? this.granules : Math.floor(end / this.granuleBytes);
+    return { first, count: Math.max(0, to - first) };
+  }
+
+  /** The bytes of a slice. */
+  rangeOf(slice: number): Range {
+    const sliceBytes = SLICE_GRANULES * this.granuleBytes;
+    const offset = slice * sliceBytes;
+    return { offset, length: Math.min(this.sizeBytes - offset, sliceBytes) };
   }
 
   /** Tells where a granule is. Without memory for the entry, or while it is withdrawn, the granule is ASK. */
@@ -165,6 +214,7 @@ export class DiskMap {
    * @throws RangeError if threads may write to another place of a granule: see replace
    */
   setRun(first: number, count: number, entry: GranuleEntry): void {
+    if (this.#made === null) return;
     const { state, file } = entry;
     for (const { slice, from, to } of this.#partsOf(first, first + count)) {
       const at = entry.place + (from - first) * this.granuleBytes;
@@ -206,6 +256,7 @@ export class DiskMap {
    * @throws RangeError if threads may write to the old place
    */
   replace(first: number, count: number, entry: GranuleEntry): void {
+    if (this.#made === null) return;
     for (const { slice, from, to } of this.#partsOf(first, first + count)) {
       const slot = this.#slots.get(slice) ?? this.#takeSlot(slice);
       if (slot === null) {
@@ -273,21 +324,21 @@ export class DiskMap {
    * meanwhile, so tell each slice once.
    */
   setSlices(first: number, count: number, { state, file = 0 }: SliceState): void {
-    if (count > 0) this.#store.setSlices(first, count, state, file);
+    if (count > 0 && this.#made !== null) this.#store.setSlices(first, count, state, file);
   }
 
   /**
    * Threads ask for these granules: asks the driver what it knows of slices of which the map knows nothing.
-   * @returns the slices that have a slot since this call
+   * @returns those of their slices that got a slot after the last call: the driver may find out more about their granules
    */
   learn(first: number, count: number): number[] {
-    const learned: number[] = [];
-    if (this.#servers.size === 0) return learned;
+    const fresh: number[] = [];
+    if (this.#servers.size === 0) return fresh;
     for (const { slice } of this.#partsOf(first, first + count)) {
-      if (this.#slots.has(slice) || !this.#store.isUnknown(slice)) continue;
-      if (!this.#askSlice(slice) && this.#takeSlot(slice) !== null) learned.push(slice);
+      if (!this.#slots.has(slice) && this.#store.isUnknown(slice) && !this.#askSlice(slice)) this.#takeSlot(slice);
+      if (this.#fresh.delete(slice)) fresh.push(slice);
     }
-    return learned;
+    return fresh;
   }
 
   /**
@@ -309,7 +360,7 @@ export class DiskMap {
   #withdraw(first: number, end: number): void {
     this.#changing.add({ first, end });
     this.#forgetLate(first, end);
-    for (const { slice, from, to } of this.#partsOf(first, end)) {
+    for (const { slice, from, to } of this.#made === null ? [] : this.#partsOf(first, end)) {
       if (this.#isWhole(slice, from, to)) {
         this.#drop(slice);
         this.#store.setSlices(slice, 1, ASK);
@@ -383,6 +434,7 @@ export class DiskMap {
       for (let granule = from; granule < to; granule++) tell(granule, UNKNOWN_ENTRY);
     }
     this.#slots.set(slice, slot);
+    this.#fresh.add(slice);
     this.#store.setSlot(slice, slot);
     return slot;
   }
@@ -392,6 +444,7 @@ export class DiskMap {
     const slot = this.#slots.get(slice);
     if (slot === undefined) return;
     this.#slots.delete(slice);
+    this.#fresh.delete(slice);
     this.#dropped.push(slot);
     // the next slot of the slice is filled anew
     this.#forgetLate(slice * SLICE_GRANULES, (slice + 1) * SLICE_GRANULES);

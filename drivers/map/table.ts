@@ -56,11 +56,11 @@ export interface MapTable {
   readonly memory: SharedArrayBuffer;
 }
 
-export function granulesOf({ sizeBytes, granuleBytes }: MapShape): number {
+export function granulesOf({ sizeBytes, granuleBytes }: Omit<MapShape, 'slots'>): number {
   return Math.ceil(sizeBytes / granuleBytes);
 }
 
-export function slicesOf(shape: MapShape): number {
+export function slicesOf(shape: Omit<MapShape, 'slots'>): number {
   return Math.ceil(granulesOf(shape) / SLICE_GRANULES);
 }
 

@@ -8,37 +8,20 @@
  * An image may be hostile: every table is read once, and memory depends on what the image has, not on what it claims.
  */
 import type { Disk } from '../disk.js';
-import { type Comparison, compareRefcounts, type Leaks } from './checking/compare.js';
-import type { ClusterStatistics } from './checking/count-entries.js';
-import { type Count, type CountOptions, countReferences } from './checking/count-references.js';
+import type { CheckResult, ExamineOptions } from '../examining/examiner.js';
+import { type Comparison, compareRefcounts } from './checking/compare.js';
+import { type Count, countReferences } from './checking/count-references.js';
 import { countRefcounts } from './checking/stored-refcounts.js';
 import { type Header, INCOMPATIBLE, readHeader } from './format/header.js';
 
-export interface CheckResult {
-  /** the first ones, at most 100, one line each: the image is broken, or a write could break it */
-  readonly corruptions: readonly string[];
-  /** how many there are in all */
-  readonly corruptionCount: number;
-  /** they only waste space */
-  readonly leaks: Leaks;
-  /** the image was not closed cleanly, so its refcounts need not be right */
-  readonly isDirty: boolean;
-  /** a program has found the image broken, and marked it */
-  readonly isMarkedCorrupt: boolean;
-  /** clusters of the disk: all, and those that the image has */
-  readonly clusters: ClusterStatistics & { readonly total: number };
-  /** clusters of data behind the end of the image file: they read as zeros. A power cut can leave them */
-  readonly beyondEnd: number;
-  /** the end of the last cluster in use */
-  readonly imageEnd: number;
-}
+export type { CheckResult };
 
 /**
  * Checks an image without changing it.
  * @param image the file that has the format
  * @throws FusetapError if the header is not valid, or the image cannot be read; the signal's reason
  */
-export async function checkImage(image: Disk, options: CountOptions = {}): Promise<CheckResult> {
+export async function checkImage(image: Disk, options: ExamineOptions = {}): Promise<CheckResult> {
   const header = await readHeader(image);
   return resultOf(header, await checkCounted(image, header, options));
 }
@@ -50,7 +33,7 @@ export interface Checked {
 }
 
 /** Counts the references and compares the refcounts with them. */
-export async function checkCounted(image: Disk, header: Header, options: CountOptions = {}): Promise<Checked> {
+export async function checkCounted(image: Disk, header: Header, options: ExamineOptions = {}): Promise<Checked> {
   const count = await countReferences(image, header, options);
   const places = await countRefcounts(count);
   return { count, comparison: await compareRefcounts(count, places) };

@@ -8,7 +8,8 @@
  */
 import type { Disk } from '../disk.js';
 import type { CommitContext, RawDisk } from '../driver.js';
-import { UnderWay } from '../under-way.js';
+import { placedBy } from '../map/places.js';
+import { UnderWay } from '../map/under-way.js';
 import { checkWritable, type Header, readHeader, SUBCLUSTERS } from './format/header.js';
 import { mayReuseFree } from './limits.js';
 import { DecodedCache } from './reading/decoded-cache.js';
@@ -103,10 +104,11 @@ function readerOf(
   tables: L2Tables,
   watched: Pick<Qcow2MapOptions, 'mayWrite' | 'isStable'>,
 ): { reader: Reader; map: Qcow2Map | null } {
-  const reader = new Reader({ size, tables, data, backing, decoded: new DecodedCache(image, header) });
-  const files = reader.places()?.files;
   const granuleBytes = header.hasExtendedL2 ? header.clusterBytes / SUBCLUSTERS : header.clusterBytes;
-  if (files === undefined) return { reader, map: null };
+  const decoded = new DecodedCache(image, header);
+  const reader = new Reader({ size, unitBytes: granuleBytes, tables, data, backing, decoded });
+  if (!reader.hasOwnFile) return { reader, map: null };
+  const { files } = reader.places;
   return { reader, map: new Qcow2Map({ size, granuleBytes, files, reader, ...watched }) };
 }
 
@@ -115,17 +117,15 @@ function readingOf(
   reader: Reader,
   map: Qcow2Map | null,
 ): Pick<RawDisk, 'size' | 'read' | 'extents' | 'changes' | 'map' | 'places'> {
-  const places = reader.places();
   return {
     size,
+    ...placedBy(reader.places),
     ...(map && { map: { map: map.map, start: 0, readOnly: image.readOnly } }),
-    ...(places && { places }),
     read: async (buffer, offset) => {
       const found = await reader.finder.find(offset, buffer.byteLength);
       map?.learn(found);
       await reader.readFound(found, buffer, offset);
     },
-    extents: (offset, length) => reader.extents(offset, length),
     ...(backing !== null && { changes: (offset: number, length: number) => reader.changes(offset, length) }),
   };
 }

@@ -10,11 +10,13 @@
  * The image stays dirty until all is right. So if this process is killed at any call, or the power fails, the next repair
  * counts again, and trusts nothing of what this one has written.
  */
+
 import type { Disk } from '../disk.js';
 import type { RepairContext } from '../driver.js';
+import type { ExamineOptions, Leaks } from '../examining/examiner.js';
 import { requireDisk } from '../image.js';
-import { type Comparison, compareRefcounts, type Leaks } from './checking/compare.js';
-import { type Count, type CountOptions, countReferences } from './checking/count-references.js';
+import { type Comparison, compareRefcounts } from './checking/compare.js';
+import { type Count, countReferences } from './checking/count-references.js';
 import { countOf } from './checking/references.js';
 import { type BlockPlaces, countRefcounts } from './checking/stored-refcounts.js';
 import { type Header, INCOMPATIBLE, readHeader } from './format/header.js';
@@ -55,7 +57,7 @@ export interface LeakRepair {
  * @throws FusetapError DENIED if anything else is wrong with the image: what seems to be a leak may then be data that a
  *   broken table does not find
  */
-export async function repairLeaks(image: Disk, options: CountOptions = {}): Promise<LeakRepair> {
+export async function repairLeaks(image: Disk, options: ExamineOptions = {}): Promise<LeakRepair> {
   const header = await readHeader(image);
   if (isMarkedCorrupt(header)) throw damaged('it is marked as corrupt');
   const checked = await checkParts(image, header, options);
@@ -78,14 +80,17 @@ function isMarkedCorrupt({ incompatible }: Header): boolean {
 }
 
 /** @returns what was done */
-async function repairDirty(checked: CheckedParts, options: CountOptions): Promise<string> {
+async function repairDirty(checked: CheckedParts, options: ExamineOptions): Promise<string> {
   const { image, header } = checked.count;
-  await coverEnd(checked.count);
+  const end = endOf(checked.count);
   let how = 'and are right';
   if (!checked.isInPlace) {
     await rebuildRefcounts(image, header, options);
     how = 'and made anew';
-  } else if (await repairInPlace(checked, options)) how = 'and corrected';
+  } else {
+    await makeRoom(image, end);
+    if (await repairInPlace(checked, options)) how = 'and corrected';
+  }
   await image.flush();
   const bits = Buffer.alloc(8);
   bits.writeBigUInt64BE(header.incompatible & ~INCOMPATIBLE.dirty);
@@ -103,7 +108,7 @@ interface CheckedParts {
 }
 
 /** @throws FusetapError DENIED if the references contradict each other, or name what is not there */
-async function checkParts(image: Disk, header: Header, options: CountOptions): Promise<CheckedParts> {
+async function checkParts(image: Disk, header: Header, options: ExamineOptions): Promise<CheckedParts> {
   const count = await countReferences(image, header, options);
   refuse(count.findings);
   const places = await countRefcounts(count);
@@ -112,7 +117,10 @@ async function checkParts(image: Disk, header: Header, options: CountOptions): P
 }
 
 /** @returns whether anything was wrong */
-async function repairInPlace({ count, places, comparison }: CheckedParts, { signal }: CountOptions): Promise<boolean> {
+async function repairInPlace(
+  { count, places, comparison }: CheckedParts,
+  { signal }: ExamineOptions,
+): Promise<boolean> {
   const { image, header, references } = count;
   const lowered = await lowerRefcounts(count, places);
   if (comparison.wrongMarks === 0) return lowered > 0;
@@ -122,13 +130,14 @@ async function repairInPlace({ count, places, comparison }: CheckedParts, { sign
   return true;
 }
 
-/** Makes the image large enough for all that is used: after a power cut, its size can be older than its tables. */
-async function coverEnd({ image, references, header: { clusterBytes, size } }: Count): Promise<void> {
+/**
+ * The size that the image needs: after a power cut, its size can be older than its tables.
+ * @throws FusetapError DENIED if that is more than a power cut can take away
+ */
+function endOf({ image, references, header: { clusterBytes, size } }: Count): number {
   const end = references.end * clusterBytes;
-  if (end <= Math.ceil(image.size / clusterBytes) * clusterBytes) return;
-  // what a power cut takes away is not more than the disk has
-  if (end > image.size + 2 * size + MOST_ALLOCATED_BYTES) {
-    throw damaged(`it names data at byte ${end}, far behind its end`);
-  }
-  await makeRoom(image, end);
+  // the last cluster of a file may be cut
+  if (end <= Math.ceil(image.size / clusterBytes) * clusterBytes) return image.size;
+  if (end <= image.size + 2 * size + MOST_ALLOCATED_BYTES) return end;
+  throw damaged(`it names data at byte ${end}, far behind its end`);
 }

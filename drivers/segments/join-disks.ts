@@ -3,9 +3,10 @@
  * threads serve it.
  */
 import type { Disk } from '../disk.js';
-import type { RawDisk, Segment } from '../driver.js';
+import type { Places, RawDisk, Segment } from '../driver.js';
 import { narrow } from '../filters/narrow.js';
 import { withoutWrites } from '../filters/read-only.js';
+import { joinPlaces, placedBy, placesOf } from '../map/places.js';
 import { joinedDisk } from './joined-disk.js';
 import { cutSegments } from './segments.js';
 
@@ -33,8 +34,22 @@ export function joinDisks(parts: readonly DiskPart[]): RawDisk {
   });
   const [only, second] = joined;
   if (only !== undefined && second === undefined) return only.disk;
-  const segments = segmentsOf(joined.map(({ disk }) => disk));
-  return { ...joinedDisk(joined, async () => {}), ...(segments && { segments }) };
+  const disks = joined.map(({ disk }) => disk);
+  const segments = segmentsOf(disks);
+  return {
+    ...joinedDisk(joined, async () => {}),
+    ...(segments === null ? placedBy(placesOfAll(disks)) : { segments }),
+  };
+}
+
+function placesOfAll(disks: readonly RawDisk[]): Places {
+  let end = 0;
+  const parts = disks.map((disk) => {
+    const offset = end;
+    end += disk.size;
+    return { offset, size: disk.size, places: placesOf(disk) };
+  });
+  return joinPlaces(parts);
 }
 
 function segmentsOf(disks: readonly RawDisk[]): Segment[] | null {
@@ -51,9 +66,10 @@ function segmentsOf(disks: readonly RawDisk[]): Segment[] | null {
 
 /** A disk that fusetap has opened, as one that a driver returns: its `close` does nothing. */
 export function asRaw(disk: Disk): RawDisk {
-  const { size, segments, map } = disk;
+  const { size, segments, map, places } = disk;
   const reading = {
     size,
+    places,
     ...(segments && { segments }),
     ...(map && { map }),
     read: async (buffer: Uint8Array, offset: number) => void (await disk.read(buffer, offset)),

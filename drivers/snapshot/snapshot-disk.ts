@@ -11,21 +11,20 @@
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Disk } from '../disk.js';
-import type { Change, Extent, OpenContext, RawDisk, ZeroOptions } from '../driver.js';
+import type { Change, LocateOptions, OpenContext, Place, RawDisk, ZeroOptions } from '../driver.js';
 import { FusetapError } from '../errors.js';
+import { fromBelow, placedBy } from '../map/places.js';
 import { RangeLock } from '../map/range-lock.js';
 import { SLICE_GRANULES } from '../map/table.js';
 import { GRANULE_BYTES, type Layout, PAGE } from './layout.js';
 import type { MemoryCalls } from './memory-calls.js';
-import { SnapshotMap } from './snapshot-map.js';
+import { MEMORY, OWN_FILES, SnapshotMap } from './snapshot-map.js';
 import { BASE, isHole, PRIVATE, type Run, States, ZEROED } from './states.js';
 
 /** a discard is done in parts, so that a write does not wait for all of it, and the event loop goes on */
 const ZERO_GRANULES = 512 * SLICE_GRANULES;
-/** how much is told by one call of `extents` or `changes` */
+/** how much is told by one call of `places.locate` or `changes` */
 const TOLD = 256;
-/** extents of the base are asked for in ranges of this size, because the base may be slow to find them */
-const LOOK_BYTES = 2 ** 30;
 
 export interface SnapshotParts {
   readonly base: Disk;
@@ -80,7 +79,7 @@ class Snapshot {
       size: this.#layout.sizeBytes,
       map: { map: this.#map.map, start: 0, readOnly: this.#readOnly },
       read: (buffer, offset) => this.#read(buffer, offset),
-      extents: (offset, length) => this.#extents(offset, length),
+      ...placedBy({ files: this.#map.files, locate: (...range) => this.#locate(...range) }),
       changes: (offset, length) => this.#changes(offset, length),
       activate: async () => this.#map.load(),
       close: async () => {},
@@ -99,7 +98,7 @@ class Snapshot {
     const { first, count } = granulesOf(offset, buffer.byteLength);
     const end = offset + buffer.byteLength;
     const runs = runsOf(this.#states.read(first, count), first);
-    this.#map.map.learn(first, count);
+    this.#map.learn(first, count);
     const reads = runs.map(async (run) => {
       const from = Math.max(offset, run.first * GRANULE_BYTES);
       const to = Math.min(end, (run.first + run.count) * GRANULE_BYTES);
@@ -120,7 +119,7 @@ class Snapshot {
     const runs = runsOf(this.#states.read(first, count), first);
     const others = runs.filter(({ state }) => state !== PRIVATE);
     if (others.length === 0) {
-      this.#map.map.learn(first, count);
+      this.#map.learn(first, count);
       return await this.#calls.write(buffer, offset);
     }
     const rests = await this.#rests(offset, offset + buffer.byteLength, others);
@@ -216,23 +215,25 @@ class Snapshot {
     this.#map.setZeros(first, count);
   }
 
-  async #extents(offset: number, length: number): Promise<Extent[]> {
-    await nextTurn();
+  async #locate(offset: number, length: number, options?: LocateOptions): Promise<Place[]> {
+    if (options?.holes) await nextTurn();
     const end = offset + length;
-    const extents: Extent[] = [];
-    for (let at = offset; at < end && extents.length < TOLD; ) {
+    const places: Place[] = [];
+    for (let at = offset; at < end && places.length < TOLD; ) {
       const { state, to } = this.#runAt(at, end);
       if (state === BASE) {
-        const length = Math.min(to - at, LOOK_BYTES);
-        const below = await this.#base.extents(at, length);
-        extents.push(...below);
-        at += length;
+        const below = await this.#base.places.locate(at, to - at, options);
+        places.push(...below.map((place) => fromBelow(place, OWN_FILES)));
+        const last = places.at(-1) as Place;
+        at = last.offset + last.length;
       } else {
-        extents.push({ offset: at, length: to - at, hole: state === ZEROED });
+        const own = { offset: at, length: to - at, depth: 0 };
+        if (state === ZEROED) places.push({ ...own, state: 'zeros', file: null, place: 0 });
+        else places.push({ ...own, state: 'data', file: MEMORY, place: at });
         at = to;
       }
     }
-    return extents;
+    return places;
   }
 
   async #changes(offset: number, length: number): Promise<Change[]> {

@@ -1,17 +1,25 @@
 /**
- * The map of a snapshot: file 0 is the memory, where each granule has the place that is its offset; then one file for
- * each segment of the base. Entries of a segment have the same places, because its `delta` shifts them. So whole slices
- * need no slot, and an entry of the base can become one of the memory without a wait.
+ * The map of a snapshot: file 0 is the memory, where each granule has the place that is its offset; then the files of the
+ * base. There are two kinds of bases:
+ *
+ *      segments   one file for each. Entries have the same places as in the memory, because the `delta` of the file shifts
+ *                 them. So whole slices need no slot, and an entry of the base can become one of the memory without a wait
+ *      others     such as qcow2: the base tells where its bytes are when a slice is used first (MapBelow)
  */
 import type { Disk } from '../disk.js';
-import { DiskMap, type MapFile, type SliceState, type TellEntry } from '../map/disk-map.js';
+import type { Places } from '../driver.js';
+import { MapBelow } from '../map/below.js';
+import { DiskMap, type MapFile, type Range, type SliceState, type TellEntry } from '../map/disk-map.js';
+import { fromBelow } from '../map/places.js';
 import { ASK, DATA, MOST_FILES, SLICE_GRANULES, WRITABLE, ZEROS } from '../map/table.js';
 import { lastAtOrBefore } from '../segments/joined-disk.js';
 import { GRANULE_BYTES, type Layout } from './layout.js';
 import { areSame, BASE, PRIVATE, type States, ZEROED } from './states.js';
 
-const MEMORY = 0;
-const FIRST_SEGMENT = 1;
+/** the number of the memory among the files */
+export const MEMORY = 0;
+/** how many files come before those of the base */
+export const OWN_FILES = 1;
 const UNKNOWN: SliceState = { state: ASK };
 const IN_MEMORY: SliceState = { state: WRITABLE, file: MEMORY };
 const ALL_ZEROS: SliceState = { state: ZEROS };
@@ -27,30 +35,62 @@ export interface SnapshotMapOptions {
 /** What a snapshot tells its map. */
 export class SnapshotMap {
   readonly map: DiskMap;
+  /** the memory and all files of the base; those that are too many for the map come last */
+  readonly files: readonly MapFile[];
   readonly #layout: Layout;
   readonly #states: States;
-  /** of the base; empty if threads cannot serve it */
+  /** of the base; empty if it is of the other kind */
   readonly #segments: readonly { readonly offset: number; readonly end: number }[];
+  /** null if the base is segments, or cannot tell */
+  readonly #below: MapBelow | null;
 
   constructor({ base, layout, states, memoryFd, mapBytes }: SnapshotMapOptions) {
     this.#layout = layout;
     this.#states = states;
-    const { segments = [] } = base;
-    const served = segments.length < MOST_FILES ? segments : [];
-    this.#segments = served.map(({ offset, size }) => ({ offset, end: offset + size }));
+    const { segments = [], places } = base;
+    this.#segments = segments
+      .slice(0, MOST_FILES - OWN_FILES)
+      .map(({ offset, size }) => ({ offset, end: offset + size }));
     const memory: MapFile = { fd: memoryFd, kind: 'memory', readOnly: false, durable: false };
-    const files = served.map(({ fd, kind, start, offset }): MapFile => {
-      return { fd, kind, readOnly: true, durable: false, delta: start - offset };
-    });
+    const ofBase = places.files.map((file): MapFile => ({ ...file, readOnly: true, durable: false }));
+    this.files = [memory, ...ofBase];
     this.map = new DiskMap({
       granuleBytes: GRANULE_BYTES,
       sizeBytes: layout.sizeBytes,
-      files: [memory, ...files],
+      files: this.files.slice(0, MOST_FILES),
       startsUnknown: true,
       ...(mapBytes !== undefined && { mostBytes: mapBytes }),
       sliceState: (slice) => this.#stateOf(slice, states.ofSlice(slice)),
       sliceEntries: (slice, tell) => this.#tellEntries(slice, tell),
     });
+    this.#below = segments.length === 0 && ofBase.length > 0 ? this.#mapBelow(places) : null;
+  }
+
+  #mapBelow(places: Places): MapBelow {
+    return new MapBelow({
+      map: this.map,
+      locate: async (offset, length) => {
+        return (await places.locate(offset, length)).map((place) => fromBelow(place, OWN_FILES));
+      },
+      takenFromBelow: ({ offset, length }) => this.#takenFromBelow(offset, offset + length),
+    });
+  }
+
+  /** The granules of the base in a range. */
+  #takenFromBelow(from: number, to: number): Range[] {
+    const parts: Range[] = [];
+    for (let at = from; at < to; ) {
+      const { state, first, count } = this.#states.runAt(Math.floor(at / GRANULE_BYTES), Math.ceil(to / GRANULE_BYTES));
+      const end = Math.min(to, (first + count) * GRANULE_BYTES);
+      if (state === BASE) parts.push({ offset: at, length: end - at });
+      at = end;
+    }
+    return parts;
+  }
+
+  /** A request on the event loop touches granules: the next one can be served by threads. */
+  learn(first: number, count: number): void {
+    (this.#below ?? this.map).learn(first, count);
   }
 
   /**
@@ -95,7 +135,7 @@ export class SnapshotMap {
       if (offset >= to * sliceBytes) return;
       const first = Math.max(from, Math.ceil(offset / sliceBytes));
       const last = Math.min(to, end === sizeBytes ? slices : Math.floor(end / sliceBytes));
-      if (last > first) this.map.setSlices(first, last - first, { state: DATA, file: FIRST_SEGMENT + i });
+      if (last > first) this.map.setSlices(first, last - first, { state: DATA, file: OWN_FILES + i });
     }
   }
 
@@ -112,7 +152,7 @@ export class SnapshotMap {
     const first = states[0];
     if (first === PRIVATE) return IN_MEMORY;
     if (first === ZEROED) return ALL_ZEROS;
-    if (this.#segments.length === 0) return UNKNOWN;
+    if (this.#segments.length === 0) return this.#below === null ? UNKNOWN : null;
     const from = slice * SLICE_GRANULES * GRANULE_BYTES;
     const file = this.#fileOf(from, from + states.length * GRANULE_BYTES);
     return file === null ? null : { state: DATA, file };
@@ -135,6 +175,6 @@ export class SnapshotMap {
     if (this.#segments.length === 0) return null;
     const index = lastAtOrBefore(this.#segments, from);
     const end = (this.#segments[index] as { end: number }).end;
-    return Math.min(to, this.#layout.sizeBytes) <= end ? FIRST_SEGMENT + index : null;
+    return Math.min(to, this.#layout.sizeBytes) <= end ? OWN_FILES + index : null;
   }
 }

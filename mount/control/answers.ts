@@ -14,6 +14,7 @@ import type {
   BusInfo,
   BusVersion,
   ChangesResult,
+  CommitResult,
   DetachedVbd,
   DetachResult,
   ErrorAnswer,
@@ -222,6 +223,11 @@ export const changes = answer<ChangesResult>()({
   next: v.pipe(v.nullable(count), v.description('the offset to ask for next; null: there are no more')),
 });
 export const saved = answer<SaveResult>()({ path, size: count });
+
+export const committed = answer<CommitResult>()({
+  base: v.pipe(v.nullable(text), v.description('the image that has the data now')),
+  notes: v.exactOptional(v.pipe(v.array(text), v.description('remarks for the user'))),
+});
 export const upgraded = answer<UpgradeResult>()({
   bus,
   pauseMs: v.number(),
@@ -243,6 +249,7 @@ export const NAMED_ANSWERS = {
   Stats: stats,
   Detached: detached,
   Saved: saved,
+  Committed: committed,
   Changes: changes,
   Memory: memory,
   Upgraded: upgraded,

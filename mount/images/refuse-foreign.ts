@@ -2,7 +2,7 @@
 import { read } from 'node:fs';
 import { promisify } from 'node:util';
 import type { FilterSpec } from '../../drivers/filters/filter.js';
-import { notRaw, PROBED_BYTES, recognizeForeign } from '../../drivers/formats/foreign.js';
+import { type ForeignFormat, notRaw, PROBED_BYTES, recognizeForeign } from '../../drivers/formats/foreign.js';
 
 const readAsync = promisify(read);
 
@@ -24,12 +24,21 @@ export async function refuseForeign(
   sizeBytes: number,
   { path, recognize }: { readonly path: string; readonly recognize: RecognizedEnds },
 ): Promise<void> {
-  if (recognize === 'neither') return;
+  const format = await recognizeFile(fd, sizeBytes, recognize);
+  if (format !== null) throw notRaw(path, format);
+}
+
+/** What an image looks like; null if nothing says that it is not raw. */
+export async function recognizeFile(
+  fd: number,
+  sizeBytes: number,
+  recognize: RecognizedEnds = 'both',
+): Promise<ForeignFormat | null> {
+  if (recognize === 'neither') return null;
   const length = Math.min(PROBED_BYTES, sizeBytes);
   const first = await readEnd(fd, length, 0);
   const last = recognize === 'both' ? await readEnd(fd, length, sizeBytes - length) : new Uint8Array();
-  const format = recognizeForeign(first, last);
-  if (format !== null) throw notRaw(path, format);
+  return recognizeForeign(first, last);
 }
 
 /** @returns fewer bytes if the image cannot be read there; the first read of the vbd then reports the error */

@@ -77,6 +77,8 @@ export interface GraphRef {
   readonly memories: Readonly<Record<string, MemoryRef>>;
   /** the nodes that were repaired at this attach, by path; default: none (an older keeper omits it) */
   readonly repaired?: readonly string[];
+  /** see OpenedGraph.writes */
+  readonly writes?: string;
 }
 
 /** What an older keeper asks before an attach, in place of `plan`; also checks that the filters exist. */
@@ -142,6 +144,12 @@ export interface SaveCommand {
   readonly isFifo?: boolean;
 }
 
+/** Moves what a disk has over its base into the base, which is open for writing. */
+export interface CommitCommand {
+  readonly op: 'commit';
+  readonly nodeId: number;
+}
+
 /** Asks where a disk differs from its base. */
 export interface ChangesCommand {
   readonly op: 'changes';
@@ -195,10 +203,10 @@ export interface RepartitionCommand {
   readonly facts: VbdFacts;
 }
 
-/** Opens the disk of a vbd again, whose image has grown. */
+/** Opens the disk of a vbd again: its image has grown, or its base is opened for writing or not any more. */
 export interface ResizeCommand {
   readonly op: 'resize';
-  /** with the new size */
+  /** with the size that the disk has then */
   readonly attach: AttachCommand;
   readonly facts: VbdFacts;
 }
@@ -282,6 +290,7 @@ export interface Commands {
   /** notes: remarks for the user */
   repair: { command: RepairCommand; result: { notes: readonly string[] } };
   save: { command: SaveCommand; result: null };
+  commit: { command: CommitCommand; result: null };
   /** UNSUPPORTED if the disk has no base */
   changes: { command: ChangesCommand; result: ChangesResult };
   /** cancels the command of that id, if it can be cancelled */

@@ -83,7 +83,7 @@ const ANSWERS: [line: string[], adds: string[], offered: string[]][] = [
   [
     ['attach', 'a.img', 'r', ''],
     ['files', '', ''],
-    ['aio:', 'ram:', 'snapshot:', 'split:', 'sync:', 'tar:', 'vdi:', 'vhd:', 'vmdk:'],
+    ['aio:', 'qcow2:', 'ram:', 'snapshot:', 'split:', 'sync:', 'tar:', 'vdi:', 'vhd:', 'vmdk:'],
   ],
   [['attach', 'a.img', 'ram:go'], ['files', 'ram:', 'go'], []],
   [
@@ -139,6 +139,15 @@ const ANSWERS: [line: string[], adds: string[], offered: string[]][] = [
   ],
   [['slot', ''], ['words', '', ''], []],
   [['create', 'x.img', ''], ['words', '', ''], []],
+  [
+    ['create', '--format', ''],
+    ['words', '', ''],
+    ['raw', 'qcow2'],
+  ],
+  [['create', '--backing', 'gold'], ['files', '', 'gold'], []],
+  [['create', '--backing-format', 'q'], ['words', '', 'q'], ['qcow2']],
+  [['check', '--repair', ''], ['words', '', ''], ['leaks']],
+  [['info', 'qcow2:d'], ['files', 'qcow2:', 'd'], []],
   [['run', 'ram:x', '--', 'ls', '-'], ['command', '3', ''], []],
   [['bogus', ''], ['words', '', ''], []],
 ];

@@ -97,6 +97,15 @@ t.test('exit codes', async (t) => {
     ofRun.map(([exit]) => exit),
     ['125', '126', '127', '128+N'],
   );
+  const check = sections.find(({ name }) => name === 'check')?.text ?? '';
+  const ofCheck = [...check.matchAll(/^\| (\d+) +\| (.*?) *\|$/gm)];
+  t.same(
+    ofCheck.map(([, exit]) => exit),
+    ['0', '1', '2', '3', '63'],
+  );
+  const helpOfCheck = (await fusetap(tempDir(t), ['check', '--help'])).stdout;
+  for (const [, exit = '', meaning] of ofCheck)
+    t.ok(helpOfCheck.includes(`\n  ${exit.padEnd(2)}  ${meaning}\n`), `help of check: ${exit}`);
   const help = await fusetap(tempDir(t), ['run', '--help']);
   for (const [exit = '', meaning] of ofRun)
     t.ok(help.stdout.includes(`\n  ${exit.padEnd(5)}  ${meaning}\n`), `help of run: ${exit}`);

@@ -4,7 +4,8 @@ import snapshot from '../../drivers/snapshot/index.js';
 import { byMap, type Served } from '../conformance/by-map.js';
 import { driverFactory } from '../conformance/driver-factory.js';
 import { diskSuite } from '../conformance/suite.js';
-import { inBuffer, inFile, inSegments, snapshotOver } from './snapshot/bases.js';
+import { whyNoQemu } from './qemu.js';
+import { inBuffer, inFile, inQcow2, inSegments, snapshotOver } from './snapshot/bases.js';
 
 const abilities = { maxSizeBytes: 2 ** 42, holes: true, shrink: false };
 const small = { maxSizeBytes: 2 ** 30, holes: false, shrink: false };
@@ -17,6 +18,7 @@ for (const [over, makeBase, able] of [
   ['segments', inSegments(5), { ...abilities, holes: false }],
   ['more segments than a map has files', inSegments(300), small],
   ['a disk that threads cannot serve', inBuffer, small],
+  ...(whyNoQemu() === false ? ([['a chain of qcow2', inQcow2, small]] as const) : []),
 ] as const) {
   diskSuite({ name: `snapshot over ${over}`, test: t, factory: snapshotOver(makeBase), abilities: able, runs: 6 });
   const counts: Served = { byMap: 0, byDriver: 0 };

@@ -27,12 +27,14 @@ const CLI = [
   'mount/file-system/',
   'mount/tap/',
   'mount/doctor/',
+  'mount/offline/',
   'type mount/control/',
   'mount/slots/',
   'mount/images/mode.ts',
   'mount/version.ts',
   'drivers/errors.ts',
   'drivers/names.ts',
+  'drivers/creating/formats.ts',
   'drivers/graph.ts',
   'drivers/quote.ts',
   'drivers/human-size.ts',
@@ -94,6 +96,18 @@ export const ROOMS: Readonly<Record<string, Room>> = {
       'mount/images/mode.ts',
       'mount/version.ts',
       'drivers/',
+    ],
+  },
+  'mount/offline/': {
+    is: 'makes, describes and checks images that no bus serves',
+    may: [
+      'mount/open-disk.ts',
+      'type mount/control/',
+      'mount/images/',
+      'mount/runtime/',
+      'drivers/creating/formats.ts',
+      'drivers/',
+      'system/',
     ],
   },
   'mount/open-disk.ts': {
@@ -317,6 +331,11 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   'drivers/names.ts': {
     is: 'the list of drivers; loads the code of one when asked',
     may: ['drivers/qcow2/', 'drivers/'],
+  },
+  'drivers/examining/': { is: 'describes and checks images', may: ['drivers/qcow2/', 'drivers/'] },
+  'drivers/creating/formats.ts': {
+    is: 'the formats of new images; loads the code of one when asked',
+    may: ['drivers/creating/', 'drivers/qcow2/', 'drivers/'],
   },
   'drivers/creating/': {
     is: 'makes new images',

@@ -1,22 +1,10 @@
 /** Compares the refcounts of an image with the references that were counted. */
+import type { ByteRange, Leaks } from '../../examining/examiner.js';
 import type { Counting } from './counting.js';
 import { getRefcount } from './refcount-words.js';
 import { countOf, MOST_REFERENCES, SAYS_ONE, SAYS_SHARED } from './references.js';
 import type { BlockPlaces } from './stored-refcounts.js';
 import { storedParts } from './stored-refcounts.js';
-
-/** Clusters that follow one another. */
-export interface ByteRange {
-  readonly offset: number;
-  readonly length: number;
-}
-
-/** Clusters that are counted as used, and nobody uses; or more often than they are used. */
-export interface Leaks {
-  readonly clusters: number;
-  /** the first ones, at most 100 */
-  readonly ranges: readonly ByteRange[];
-}
 
 export interface Comparison {
   readonly leaks: Leaks;
@@ -57,8 +45,7 @@ export async function compareRefcounts(counting: Counting, places: BlockPlaces):
       }
     }
   }
-  const { clusters, ranges } = leaks;
-  return { leaks: { clusters, ranges }, unmarked, wrongMarks, imageEnd: (lastUsed + 1) * clusterBytes };
+  return { leaks: leaks.all(), unmarked, wrongMarks, imageEnd: (lastUsed + 1) * clusterBytes };
 }
 
 function tooLow(cluster: number, stored: number, counted: number): string {
@@ -67,20 +54,25 @@ function tooLow(cluster: number, stored: number, counted: number): string {
 
 const MOST_RANGES = 100;
 
-class LeakList implements Leaks {
-  clusters = 0;
-  readonly ranges: { offset: number; length: number }[] = [];
+class LeakList {
   readonly #clusterBytes: number;
+  readonly #ranges: ByteRange[] = [];
+  #clusters = 0;
 
   constructor(clusterBytes: number) {
     this.#clusterBytes = clusterBytes;
   }
 
   add(cluster: number): void {
-    this.clusters += 1;
+    this.#clusters += 1;
     const offset = cluster * this.#clusterBytes;
-    const last = this.ranges.at(-1);
-    if (last !== undefined && last.offset + last.length === offset) last.length += this.#clusterBytes;
-    else if (this.ranges.length < MOST_RANGES) this.ranges.push({ offset, length: this.#clusterBytes });
+    const last = this.#ranges.at(-1);
+    if (last !== undefined && last.offset + last.length === offset) {
+      this.#ranges[this.#ranges.length - 1] = { ...last, length: last.length + this.#clusterBytes };
+    } else if (this.#ranges.length < MOST_RANGES) this.#ranges.push({ offset, length: this.#clusterBytes });
+  }
+
+  all(): Leaks {
+    return { clusters: this.#clusters, bytes: this.#clusters * this.#clusterBytes, ranges: this.#ranges };
   }
 }

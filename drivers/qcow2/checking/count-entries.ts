@@ -4,6 +4,7 @@
  * Independent of the code that serves the disk: a fault there must not hide here. The rules are those of QEMU's
  * specification (docs/interop/qcow2.txt) and of its check (block/qcow2-refcount.c).
  */
+import type { ClusterStatistics } from '../../examining/examiner.js';
 import { COMPRESSED, COPIED, placeOf, ZERO } from '../format/entries.js';
 import { type Header, l2EntryBytes } from '../format/header.js';
 import type { Counting } from './counting.js';
@@ -13,14 +14,8 @@ const RESERVED_HIGH = 0x3f00_0000;
 const RESERVED_LOW = 0x1fe;
 const SECTOR = 512;
 
-/** Guest clusters of the active tables, counted as `qemu-img check` counts them. */
-export interface ClusterStatistics {
-  /** with a place in the image or in the data file */
-  allocated: number;
-  /** not behind the guest cluster before it, or compressed */
-  fragmented: number;
-  compressed: number;
-}
+/** Is counted up. */
+export type Statistics = { -readonly [Key in keyof ClusterStatistics]: number };
 
 export interface CountedTable {
   /** its first byte in the image */
@@ -32,7 +27,7 @@ export interface CountedTable {
   readonly weight: number;
 }
 
-export function countEntries(counting: Counting, table: CountedTable, statistics: ClusterStatistics): void {
+export function countEntries(counting: Counting, table: CountedTable, statistics: Statistics): void {
   new EntryCounter(counting, table, statistics).run();
 }
 
@@ -40,14 +35,14 @@ class EntryCounter {
   readonly #counting: Counting;
   readonly #header: Header;
   readonly #table: CountedTable;
-  readonly #statistics: ClusterStatistics;
+  readonly #statistics: Statistics;
   readonly #entryBytes: number;
   /** the entry that is being counted */
   #index = 0;
   /** where the next guest cluster is if it is not fragmented; 0: any place */
   #nextPlace = 0;
 
-  constructor(counting: Counting, table: CountedTable, statistics: ClusterStatistics) {
+  constructor(counting: Counting, table: CountedTable, statistics: Statistics) {
     this.#counting = counting;
     this.#header = counting.header;
     this.#table = table;
@@ -104,7 +99,8 @@ class EntryCounter {
     if ((high & RESERVED_HIGH) !== 0 || (low & RESERVED_LOW) !== 0 || (isZero && (hasExtendedL2 || version === 2))) {
       this.#find('has reserved bits');
     }
-    if (place === 0 && !(hasDataFile && isCopied)) {
+    // zeros at the start of a data file have no place in QEMU's eyes
+    if (place === 0 && !(hasDataFile && isCopied && !isZero)) {
       if (allocated !== 0) this.#find('has parts with data, but no place for them');
       return;
     }

@@ -6,20 +6,14 @@
  *             └─► bitmaps ──► tables ──► bits
  */
 import type { Disk } from '../../disk.js';
+import type { ClusterStatistics, ExamineOptions } from '../../examining/examiner.js';
 import type { Header } from '../format/header.js';
 import { countBitmaps } from './count-bitmaps.js';
-import type { ClusterStatistics } from './count-entries.js';
 import { countSnapshots } from './count-snapshots.js';
 import { countTables } from './count-tables.js';
 import type { Counting } from './counting.js';
 import { Findings } from './findings.js';
 import { References } from './references.js';
-
-export interface CountOptions {
-  readonly signal?: AbortSignal | undefined;
-  /** may be called any number of times */
-  readonly progress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
-}
 
 export interface Count extends Counting {
   /** see ReferenceOptions */
@@ -28,7 +22,7 @@ export interface Count extends Counting {
 }
 
 /** @throws FusetapError if the image cannot be read; the signal's reason */
-export async function countReferences(image: Disk, header: Header, options: CountOptions = {}): Promise<Count> {
+export async function countReferences(image: Disk, header: Header, options: ExamineOptions = {}): Promise<Count> {
   const [findings, doubts] = [new Findings(), new Findings()];
   const { clusterBytes, snapshots, l1, hasDataFile } = header;
   const trees = 1 + snapshots.count;

@@ -2,9 +2,10 @@
  * Counts L1 tables, the L2 tables that they name, and what these name. An L2 table is read once, whoever names it: a table
  * that several L1 tables share counts as often as they name it. So no loop is possible.
  */
+import type { ClusterStatistics } from '../../examining/examiner.js';
 import { readUpTo } from '../../formats/read.js';
 import { COPIED, placeOf } from '../format/entries.js';
-import { type ClusterStatistics, countEntries } from './count-entries.js';
+import { countEntries } from './count-entries.js';
 import type { Counting } from './counting.js';
 import { countOf, IS_ACTIVE, KIND, SAYS_ONE, SAYS_SHARED } from './references.js';
 

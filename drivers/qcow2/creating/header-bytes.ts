@@ -2,22 +2,13 @@
 import type { NewImage } from '../../creating/creator.js';
 import { FusetapError } from '../../errors.js';
 import { EXTENSION } from '../format/extensions.js';
+import { KNOWN_FEATURES } from '../format/features.js';
 import { COMPRESSION, HEADER_BYTES, INCOMPATIBLE, MAGIC } from '../format/header.js';
 import type { NewShape } from './new-shape.js';
 
 const MOST_NAME_BYTES = 1023;
 const FEATURE_NAME_BYTES = 48;
-/** what programs that do not know a bit say to their users; QEMU uses the same names */
-const FEATURES: readonly (readonly [kind: number, bit: number, name: string])[] = [
-  [0, 0, 'dirty bit'],
-  [0, 1, 'corrupt bit'],
-  [0, 2, 'external data file'],
-  [0, 3, 'compression type'],
-  [0, 4, 'extended L2 entries'],
-  [1, 0, 'lazy refcounts'],
-  [2, 0, 'bitmaps'],
-  [2, 1, 'raw external data'],
-];
+const KINDS = ['incompatible', 'compatible', 'autoclear'] as const;
 
 /** Where the tables of a new image are. */
 export interface NewTables {
@@ -79,9 +70,9 @@ function lengthOf(parts: readonly Buffer[]): number {
 }
 
 function featureNames(): Buffer {
-  const bytes = Buffer.alloc(FEATURES.length * FEATURE_NAME_BYTES);
-  for (const [i, [kind, bit, name]] of FEATURES.entries()) {
-    bytes.writeUInt8(kind, i * FEATURE_NAME_BYTES);
+  const bytes = Buffer.alloc(KNOWN_FEATURES.length * FEATURE_NAME_BYTES);
+  for (const [i, { kind, bit, name }] of KNOWN_FEATURES.entries()) {
+    bytes.writeUInt8(KINDS.indexOf(kind), i * FEATURE_NAME_BYTES);
     bytes.writeUInt8(bit, i * FEATURE_NAME_BYTES + 1);
     bytes.write(name, i * FEATURE_NAME_BYTES + 2, 'latin1');
   }

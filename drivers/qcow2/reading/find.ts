@@ -12,7 +12,10 @@ export interface Found {
   readonly length: number;
   /** `none`: the bytes are in the backing file, or zeros */
   readonly kind: ClusterEntry['kind'];
-  /** of `data`: its first byte in the image or data file; of `compressed`: its cluster begins here in the disk */
+  /**
+   * of `data`, and of `zeros` that keep a place: the first byte in the image or data file; of `compressed`: its cluster
+   * begins here in the disk
+   */
   readonly place: number;
   /** of the first cluster of the part */
   readonly entry: ClusterEntry;
@@ -103,15 +106,19 @@ export class Finder {
       last.offset + last.length === from &&
       last.kind === part.kind &&
       last.entry.copied === part.entry.copied &&
-      (part.kind === 'none' ||
-        part.kind === 'zeros' ||
-        (part.kind === 'data' && last.place + last.length === part.place));
+      isNowhere(last) === isNowhere(part) &&
+      (isNowhere(part) || (part.kind !== 'compressed' && last.place + last.length === part.place));
     if (goesOn) found[found.length - 1] = { ...last, length: to - last.offset };
     else found.push({ offset: from, length: to - from, ...part });
   }
 }
 
+/** Whether no byte of the image or data file belongs to a part. */
+function isNowhere({ kind, entry }: Pick<Found, 'kind' | 'entry'>): boolean {
+  return kind === 'none' || (kind === 'zeros' && !entry.hasPlace);
+}
+
 function placeIn(kind: ClusterEntry['kind'], entry: ClusterEntry, start: number, at: number): number {
-  if (kind === 'data') return entry.place + at - start;
-  return kind === 'compressed' ? start : 0;
+  if (kind === 'compressed') return start;
+  return isNowhere({ kind, entry }) ? 0 : entry.place + at - start;
 }

@@ -1,18 +1,24 @@
 /** Reads the disk of a qcow2 image: from the image or its data file, the backing file, compressed clusters, or zeros. */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Disk } from '../../disk.js';
-import type { Change, Extent, MapFile, Place, Places } from '../../driver.js';
+import type { Change, LocateOptions, MapFile, Place, Places } from '../../driver.js';
+import { absent, fromBelow, unknown } from '../../map/places.js';
+import { mayHaveHoles } from '../../segments/holes.js';
 import { windowOf } from '../../segments/one-segment.js';
 import type { DecodedCache } from './decoded-cache.js';
 import { Finder, type Found } from './find.js';
 import type { L2Tables } from './l2-tables.js';
 
-/** how much of the disk is described by one call */
-const TOLD_BYTES = 2 ** 30;
+/** how much of the disk is described by one call: 1 GiB of clusters of 64 KiB */
+const TOLD_UNITS = 2 ** 14;
+/** in about so many places */
+const TOLD = 1024;
 
 export interface ReaderParts {
   /** of the disk */
   readonly size: number;
+  /** what a table describes by one entry or bit: a cluster, or a subcluster with extended L2 */
+  readonly unitBytes: number;
   readonly tables: L2Tables;
   /** the image, or its data file */
   readonly data: Disk;
@@ -22,17 +28,35 @@ export interface ReaderParts {
 
 export class Reader {
   readonly finder: Finder;
+  /** where bytes are */
+  readonly places: Places;
+  /** the image or its data file is one run of a file: file 0 of the places */
+  readonly hasOwnFile: boolean;
   readonly #size: number;
+  readonly #toldBytes: number;
+  readonly #clusterBytes: number;
   readonly #data: Disk;
   readonly #backing: Disk | null;
   readonly #decoded: DecodedCache;
 
-  constructor({ size, tables, data, backing, decoded }: ReaderParts) {
+  constructor({ size, unitBytes, tables, data, backing, decoded }: ReaderParts) {
     this.finder = new Finder(tables);
     this.#size = size;
+    this.#toldBytes = TOLD_UNITS * unitBytes;
+    this.#clusterBytes = tables.shape.clusterBytes;
     this.#data = data;
     this.#backing = backing;
     this.#decoded = decoded;
+    const own = ownFile(data);
+    this.hasOwnFile = own !== undefined;
+    this.places = {
+      files: [...(own === undefined ? [] : [own]), ...(backing?.places.files ?? [])],
+      locate: (...range) => this.#locateAll(...range),
+    };
+  }
+
+  get hasBacking(): boolean {
+    return this.#backing !== null;
   }
 
   /** Whether a part that is `none` is all zeros: the backing file has no bytes there. */
@@ -66,31 +90,13 @@ export class Reader {
     }
   }
 
-  async extents(offset: number, length: number): Promise<Extent[]> {
-    await nextTurn();
-    const extents: Extent[] = [];
-    for (const { kind, offset: at, length: bytes } of await this.#describe(offset, length)) {
-      if (kind === 'none' && !this.isEmpty(at)) extents.push(...(await this.#extentsBelow(at, bytes)));
-      else extents.push({ offset: at, length: bytes, hole: kind === 'none' || kind === 'zeros' });
-    }
-    return extents;
-  }
-
-  async #extentsBelow(offset: number, length: number): Promise<Extent[]> {
-    const backing = this.#backing as Disk;
-    const inside = Math.min(length, backing.size - offset);
-    const extents = await backing.extents(offset, inside);
-    if (inside < length) extents.push({ offset: offset + inside, length: length - inside, hole: true });
-    return extents;
-  }
-
   /** What a range is; perhaps of less than all of it. */
   #describe(offset: number, length: number): Promise<Found[]> {
-    return this.finder.find(offset, Math.min(length, TOLD_BYTES, this.#size - offset));
+    return this.finder.find(offset, Math.min(length, this.#toldBytes, this.#size - offset));
   }
 
   async changes(offset: number, length: number): Promise<Change[]> {
-    for (let at = offset; at < offset + length; at += TOLD_BYTES) {
+    for (let at = offset; at < offset + length; at += this.#toldBytes) {
       await nextTurn();
       const found = await this.#describe(at, offset + length - at);
       const changes = found.flatMap(({ kind, offset: from, length: bytes }): Change[] => {
@@ -101,49 +107,54 @@ export class Reader {
     return [];
   }
 
-  /** Where bytes are, for maps; undefined if threads cannot read the image. */
-  places(): Places | undefined {
-    const own = ownFile(this.#data);
-    if (own === undefined) return undefined;
-    return {
-      files: [own, ...(this.#backing?.places?.files ?? [])],
-      locate: (offset, length) => this.#locate(offset, length),
-    };
-  }
-
-  async #locate(offset: number, length: number): Promise<Place[]> {
+  async #locateAll(offset: number, length: number, { holes = false }: LocateOptions = {}): Promise<Place[]> {
+    if (holes) await nextTurn();
+    const looksForHoles = holes && (await mayHaveHoles(this.#data, this.#clusterBytes));
     const places: Place[] = [];
     for (const part of await this.#describe(offset, length)) {
-      if (part.kind === 'none') places.push(...(await this.locateBelow(part.offset, part.length)));
-      else places.push(this.placeOf(part));
+      places.push(...(await this.#locatePart(part, { holes, looksForHoles })));
+      const last = places.at(-1) as Place;
+      if (places.length > TOLD || last.offset + last.length < part.offset + part.length) break;
     }
     return places;
   }
 
-  /** The place of a part that is not `none`. */
-  placeOf({ kind, offset, length, place }: Found): Place {
-    if (kind === 'zeros') return { offset, length, state: 'zeros', file: 0, place: 0 };
-    // what is beyond the end of the file reads as zeros, which threads do not know
-    const isInside = kind === 'data' && place + length <= this.#data.size;
-    return { offset, length, state: isInside ? 'data' : 'unknown', file: 0, place };
+  /** Describes a part; perhaps less than all of it. */
+  async #locatePart(part: Found, options: { holes: boolean; looksForHoles: boolean }): Promise<readonly Place[]> {
+    const { kind, offset, length, place } = part;
+    if (kind === 'none') return await this.locateBelow(offset, length, options);
+    if (kind !== 'data') return [this.placeOf(part)];
+    const inside = Math.min(length, Math.max(0, this.#data.size - place));
+    if (inside === 0) return [{ ...this.#own(offset, length, place), state: 'zeros', detail: 'allocated' }];
+    if (!options.looksForHoles) return [this.placeOf({ ...part, length: inside })];
+    const found = await this.#data.places.locate(place, inside, { holes: true });
+    return found.map((below): Place => {
+      const own = this.#own(offset + below.offset - place, below.length, below.offset);
+      return below.state === 'zeros' ? { ...own, state: 'zeros', detail: 'allocated' } : own;
+    });
   }
 
-  /** Where the bytes of a part that is `none` are. */
-  async locateBelow(offset: number, length: number): Promise<Place[]> {
+  /** Data at a place in the image or the data file. */
+  #own(offset: number, length: number, place: number): Place {
+    if (!this.hasOwnFile) return unknown(offset, length);
+    return { offset, length, state: 'data', file: 0, place, depth: 0 };
+  }
+
+  /** The place of a part that is not `none`. */
+  placeOf({ kind, offset, length, place, entry }: Found): Place {
+    if (kind === 'compressed') return { ...unknown(offset, length), detail: 'compressed' };
+    const own = this.#own(offset, length, place);
+    if (kind === 'zeros') return { ...own, state: 'zeros', ...(!entry.hasPlace && { file: null }) };
+    // what is beyond the end of the file reads as zeros, which threads do not know
+    return place + length <= this.#data.size ? own : unknown(offset, length);
+  }
+
+  /** Where the bytes of a part that is `none` are; may describe less of it. */
+  async locateBelow(offset: number, length: number, options?: LocateOptions): Promise<readonly Place[]> {
     const backing = this.#backing;
-    const inside = backing === null ? 0 : Math.max(0, Math.min(length, backing.size - offset));
-    const found: Place[] = [];
-    for (let at = offset; at < offset + inside; ) {
-      const below = (await backing?.places?.locate(at, offset + inside - at)) ?? [];
-      found.push(...below.map((place) => ({ ...place, file: place.file + 1 })));
-      const last = found.at(-1);
-      if (below.length === 0 || last === undefined) return found;
-      at = last.offset + last.length;
-    }
-    if (inside < length) {
-      found.push({ offset: offset + inside, length: length - inside, state: 'zeros', file: 0, place: 0 });
-    }
-    return found;
+    if (backing === null || offset >= backing.size) return [absent(offset, length)];
+    const found = await backing.places.locate(offset, length, options);
+    return found.map((place) => fromBelow(place, this.hasOwnFile ? 1 : 0));
   }
 }
 

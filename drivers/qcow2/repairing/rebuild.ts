@@ -3,11 +3,13 @@
  *
  *      [table, blocks][bit 63 of entries] ──► durable ──► header names the table ──► durable
  */
+
 import type { Disk } from '../../disk.js';
 import { FusetapError } from '../../errors.js';
+import type { ExamineOptions } from '../../examining/examiner.js';
 import { readUpTo } from '../../formats/read.js';
 import { type ClusterWords, PAGE_CLUSTERS } from '../checking/cluster-words.js';
-import { type CountOptions, countReferences } from '../checking/count-references.js';
+import { countReferences } from '../checking/count-references.js';
 import { countOf, type References } from '../checking/references.js';
 import { blockNumbers } from '../checking/stored-refcounts.js';
 import type { Header } from '../format/header.js';
@@ -23,7 +25,7 @@ const REFCOUNT_TABLE_AT = 48;
  * The image must be marked as dirty. It is durable in the end, and the clusters of the old refcounts are free.
  * @throws FusetapError DENIED if two references use the same cluster and nothing explains that
  */
-export async function rebuildRefcounts(image: Disk, header: Header, options: CountOptions = {}): Promise<void> {
+export async function rebuildRefcounts(image: Disk, header: Header, options: ExamineOptions = {}): Promise<void> {
   const count = await countReferences(image, header, options);
   refuse(count.findings);
   refuse(count.doubts);

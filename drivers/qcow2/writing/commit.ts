@@ -19,7 +19,7 @@ import type { Disk } from '../../disk.js';
 import type { CommitContext } from '../../driver.js';
 import { FusetapError } from '../../errors.js';
 import type { Granules } from '../../map/range-lock.js';
-import type { UnderWay } from '../../under-way.js';
+import type { UnderWay } from '../../map/under-way.js';
 import { type ClusterEntry, putEntry } from '../format/entries.js';
 import type { WriterParts } from './writer.js';
 
@@ -153,7 +153,7 @@ export class Committer {
     const { tables, owned, map, barrier, reads } = this.#parts;
     for (const l1Index of new Set(ranges.map(({ first }) => tables.l1IndexOf(first)))) await owned.ownTable(l1Index);
     const spans = ranges.map((range) => this.#spanOf(range));
-    const granules = map === null ? [] : spans.map(({ offset, length }) => map.granulesOf(offset, length));
+    const granules = map === null ? [] : spans.map(({ offset, length }) => map.map.wholeGranules(offset, length));
     let old: ClusterEntry[];
     try {
       await map?.map.withdrawAll(granules);

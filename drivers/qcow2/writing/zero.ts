@@ -89,7 +89,7 @@ export class Zeroer {
     await owned.ownTable(l1Index);
     const changes = this.#changesIn(range, await tables.get(l1Index));
     const entries = changes.filter((change) => !this.#mustCopy(change));
-    const whole = map?.granulesOf(range.offset, range.length);
+    const whole = map?.map.wholeGranules(range.offset, range.length);
     if (whole !== undefined) await map?.map.withdraw(whole.first, whole.count);
     try {
       for (const change of changes) if (this.#mustCopy(change)) await this.#writeZeros(change, range);

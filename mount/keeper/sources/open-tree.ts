@@ -4,7 +4,7 @@
  *
  *      shared memory (ram) ──► joined, or filled from what is below it (shared-memory.ts)
  *      files that the user names ──► opened and claimed, with the mode of the vbd or mode r
- *      server: what do the images need? ──► names looked up by the policy (named-files.ts), opened, claimed … until nothing
+ *      server: what do the images need? ──► names looked up by the policy (follow-names.ts), opened, claimed … until nothing
  *      server: repair what a crash left behind (repair.ts)
  *      own memory (snapshot) ──► made
  *
@@ -12,30 +12,20 @@
  */
 
 import { defined } from '../../../drivers/defined.js';
-import { FusetapError } from '../../../drivers/errors.js';
-import type { NodeNeed } from '../../../drivers/graph/open-graph.js';
 import type { FilePlan, GraphPlan } from '../../../drivers/graph/plan.js';
-import {
-  entriesBelow,
-  filesOf,
-  hasThirdParty,
-  mainImage,
-  type NodeSpec,
-  nodeAt,
-  pathOf,
-} from '../../../drivers/graph.js';
-import { named } from '../../../drivers/quote.js';
+import { entriesBelow, filesOf, hasThirdParty, mainImage, type NodeSpec, nodeAt } from '../../../drivers/graph.js';
 import type { BackingPolicy } from '../../control/interface.js';
 import type { CopyWatcher } from '../../control/progress.js';
+import { refuseSecondWriter, refuseTwice } from '../../images/files-of-disk.js';
+import { type Added, openNamedFiles } from '../../images/follow-names.js';
 import type { Mode } from '../../images/mode.js';
-import { identityOf, type OpenedImage } from '../../images/open-image.js';
+import type { OpenedImage } from '../../images/open-image.js';
 import type { RecognizedEnds } from '../../images/refuse-foreign.js';
 import type { Filling, RamImage } from '../../ram/ram-images.js';
 import type { Holdings } from '../vbds/holdings.js';
 import type { SourceFile, VbdSource } from '../vbds/vbd.js';
 import { type AttachContext, ownBus } from './attach-context.js';
 import { graphRef, type HeldTree } from './graph-ref.js';
-import { type Added, addNamedFile } from './named-files.js';
 import { repairTree } from './repair.js';
 import { joinOrFill, recopy, type SharedTree } from './shared-memory.js';
 
@@ -132,7 +122,7 @@ export class TreeOpening {
   ): Promise<void> {
     const { holdings, old, recognize } = this.#wish;
     const mode = isRead ? 'r' : this.#wish.mode;
-    if (grows && mode === 'w!') throw oneWriter(name);
+    refuseSecondWriter(name, { grows }, mode);
     const { describePid } = this.#context;
     const wish = { path: name, mode, ownBus: ownBus(this.#context), describePid } as const;
     const how =
@@ -140,37 +130,25 @@ export class TreeOpening {
         ? { recognize: isRaw ? recognize : ('neither' as const) }
         : defined({ below: added.below, check: (image: OpenedImage) => added.refuseCircle(image) });
     const image = await holdings.file({ ...wish, ...how }, old?.holdings);
-    this.#refuseTwice(image, mode);
+    refuseTwice(image, mode, this.#files.values());
     this.#files.set(path, { image, mode, grows });
     this.#watcher.signal.throwIfAborted();
   }
 
-  /** Two places of a tree must not be the same bytes if they are written, whatever names they have. */
-  #refuseTwice(image: OpenedImage, mode: Mode): void {
-    for (const other of this.#files.values()) {
-      if (identityOf(other.image) !== identityOf(image) || (mode === 'r' && other.mode === 'r')) continue;
-      const hint = 'attach it with mode r, or repair the image';
-      throw new FusetapError('USAGE', `${named(image.path)} is in two places of the disk`, { path: image.path, hint });
-    }
-  }
-
   /** Opens what the images name, until they need nothing more. */
-  async #openNamed(asked: NodeSpec, first: GraphPlan): Promise<{ graph: NodeSpec; plan: GraphPlan }> {
-    let [graph, whole] = [asked, first];
-    const absent: string[] = [];
+  #openNamed(asked: NodeSpec, first: GraphPlan): Promise<{ graph: NodeSpec; plan: GraphPlan }> {
+    const { server, memories } = this.#context;
     const once = hasThirdParty(asked);
-    for (;;) {
-      const disk = graphRef(this.#held(graph), this.#context.memories);
-      const { needs } = await this.#context.server.request<'needs'>({ op: 'needs', disk, absent }, { once });
-      if (needs.length === 0) return { graph, plan: whole };
-      for (const need of needs) {
-        const added = addNamedFile({ graph, files: this.#files }, need, this.#wish.backing);
-        const plan = await this.#context.server.request<'plan'>({ op: 'plan', graph: added.graph, filters: [] });
-        const opening = this.#openFile(added.path, added.name, plan.files[added.path] as FilePlan, added);
-        if (await isThere(opening, need)) [graph, whole] = [added.graph, plan];
-        else absent.push(pathOf(need.node, need.role));
-      }
-    }
+    return openNamedFiles(asked, first, {
+      policy: this.#wish.backing,
+      files: this.#files,
+      needs: async (graph, absent) => {
+        const disk = graphRef(this.#held(graph), memories);
+        return (await server.request<'needs'>({ op: 'needs', disk, absent }, { once })).needs;
+      },
+      plan: (graph) => server.request<'plan'>({ op: 'plan', graph, filters: [] }),
+      open: (added, plan) => this.#openFile(added.path, added.name, plan, added),
+    });
   }
 
   async #repair(graph: NodeSpec, { repair = [] }: GraphPlan): Promise<void> {
@@ -198,14 +176,6 @@ export class TreeOpening {
     };
     this.#keep(path, await memories.own({ driver: nodeAt(graph, path).driver, image, sizeBytes: 0 }, filling));
   }
-}
-
-/** Two writers of a raw image change its bytes; two writers of tables would each destroy what the other has allocated. */
-function oneWriter(path: string): FusetapError {
-  return new FusetapError('USAGE', `${named(path)} can have only one writer, because its format has tables`, {
-    path,
-    hint: 'attach it with mode w',
-  });
 }
 
 type CopyWish = Pick<TreeWish, 'recognize' | 'backing'>;
@@ -240,17 +210,6 @@ export function copyAgain(
 ): Promise<RamImage> {
   const openBelow = belowOpener(context, tree, backing, watcher);
   return recopy(context, tree, { old, recognize, openBelow }, watcher);
-}
-
-/** @returns false if there is no such file, and the image can do without it */
-async function isThere(opening: Promise<void>, { isOptional }: NodeNeed): Promise<boolean> {
-  try {
-    await opening;
-    return true;
-  } catch (error) {
-    if (isOptional && error instanceof FusetapError && error.code === 'NOT_FOUND') return false;
-    throw error;
-  }
 }
 
 /** The paths that are not below another one. */

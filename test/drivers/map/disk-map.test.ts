@@ -1,4 +1,5 @@
 /** The map against a model: what it says of a granule is what was told last, or that it must be asked for. */
+import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import t from 'tap';
 import { DiskMap, type MapFile, type SliceState } from '../../../drivers/map/disk-map.js';
@@ -17,7 +18,14 @@ function mapOf(
   granules: number,
   more: { sliceState?: (slice: number) => SliceState; mostBytes?: number } = {},
 ): DiskMap {
-  return new DiskMap({ granuleBytes: GRANULE, sizeBytes: granules * GRANULE - 5, files: [FILE, FILE], ...more });
+  const map = new DiskMap({ granuleBytes: GRANULE, sizeBytes: granules * GRANULE - 5, files: [FILE, FILE], ...more });
+  return withTable(map);
+}
+
+/** Without a table, a map ignores what it is told. */
+function withTable(map: DiskMap): DiskMap {
+  assert.ok(map.table);
+  return map;
 }
 
 t.test('an entry keeps a place of any size', async (t) => {
@@ -65,6 +73,69 @@ t.test('a huge disk takes little memory', async (t) => {
   map.set(map.granules - 1, { state: DATA, file: 0, place: 512 });
   t.equal(map.entry(map.granules - 1).state, DATA);
   t.equal(map.entry(0).state, ASK);
+});
+
+t.test('a map that nobody serves has no table, and learns when it is served', async (t) => {
+  const truth: SliceState[] = [{ state: ASK }, { state: DATA, file: 1 }];
+  const isAsked = new Set<number>();
+  const sliceState = (slice: number): SliceState => {
+    isAsked.add(slice);
+    return truth[slice] as SliceState;
+  };
+  const options = { granuleBytes: GRANULE, sizeBytes: 2 * SLICE_GRANULES * GRANULE, files: [FILE, FILE], sliceState };
+  const map = new DiskMap({ ...options, startsUnknown: true });
+  map.set(0, at(0));
+  map.replace(1, 1, at(512));
+  map.setSlices(1, 1, { state: ZEROS });
+  t.same(map.learn(0, 2 * SLICE_GRANULES), []);
+  await map.withdraw(2, 1);
+  t.same([map.entry(0).state, map.entry(1).state, map.entry(SLICE_GRANULES).state, isAsked.size], [ASK, ASK, ASK, 0]);
+  map.servedBy({ quiesce: async () => {} });
+  t.equal(map.entry(SLICE_GRANULES).state, ASK);
+  map.learn(SLICE_GRANULES, 1);
+  t.equal(map.entry(SLICE_GRANULES).state, DATA);
+  map.set(2, at(0));
+  t.equal(map.entry(2).state, ASK, 'it was withdrawn before there was a table');
+  map.restore(2, 1);
+  map.set(2, at(0));
+  t.equal(map.entry(2).state, DATA);
+  const known = new DiskMap(options);
+  t.equal(known.entry(SLICE_GRANULES).state, ASK);
+  t.ok(known.table);
+  t.equal(known.entry(SLICE_GRANULES).state, DATA, 'the table begins with what the driver knows');
+});
+
+t.test('each slice with a slot is learned once, whoever gave it the slot', async (t) => {
+  const map = new DiskMap({
+    granuleBytes: GRANULE,
+    sizeBytes: 3 * SLICE_GRANULES * GRANULE,
+    files: [FILE],
+    sliceState: () => null,
+  });
+  map.servedBy({ quiesce: async () => {} });
+  map.set(5, at(0));
+  t.same(map.learn(0, 2 * SLICE_GRANULES), [0, 1]);
+  t.same(map.learn(0, 2 * SLICE_GRANULES), []);
+  map.setRun(0, SLICE_GRANULES, { state: ZEROS, file: 0, place: 0 });
+  map.set(7, at(0));
+  t.same(map.learn(0, 1), [0], 'it had lost its slot');
+});
+
+t.test('granules that are wholly in a range', async (t) => {
+  const map = mapOf(10);
+  const size = 10 * GRANULE - 5;
+  for (const [offset, length, first, count] of [
+    [0, size, 0, 10],
+    [1, size - 1, 1, 9],
+    [0, GRANULE - 1, 0, 0],
+    [GRANULE, 2 * GRANULE, 1, 2],
+    [GRANULE - 1, 2 * GRANULE, 1, 1],
+    [9 * GRANULE, GRANULE - 6, 9, 0],
+    [100, 200, 1, 0],
+  ] as const) {
+    t.same(map.wholeGranules(offset, length), { first, count }, `${length} bytes from ${offset} on`);
+  }
+  t.same(map.rangeOf(0), { offset: 0, length: size });
 });
 
 /** A server of a map whose threads go on when the test says so. */

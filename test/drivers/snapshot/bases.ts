@@ -1,8 +1,12 @@
 /** Bases for snapshots: disks of all kinds with the same bytes. Each says at its end whether anything has changed it. */
 import assert from 'node:assert/strict';
-import { closeSync, fstatSync, ftruncateSync, readSync, writeSync } from 'node:fs';
+import { closeSync, fstatSync, ftruncateSync, readSync, statSync, writeSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
 import { type Disk, frontDisk } from '../../../drivers/disk.js';
 import type { OpenContext, RawDisk, Segment } from '../../../drivers/driver.js';
+import { narrow } from '../../../drivers/filters/narrow.js';
 import { cutSegments, segmentsDisk } from '../../../drivers/segments/segments.js';
 import snapshot, { type SnapshotState } from '../../../drivers/snapshot/index.js';
 import { memfdCreate } from '../../../system/libc.js';
@@ -10,6 +14,8 @@ import { bufferDisk } from '../../conformance/buffer-disk.js';
 import { asDisk, makeImage } from '../../conformance/driver-factory.js';
 import { patternBytes, pieceBytes } from '../../conformance/pattern.js';
 import type { DiskFactory, DiskRequest } from '../../conformance/suite.js';
+import { makeFile, openImageDisk, openTreeDisk, writePieces } from '../graph-factory.js';
+import { qemuImg } from '../qemu.js';
 
 export interface Base {
   readonly disk: Disk;
@@ -91,6 +97,44 @@ export function inSegments(runs: number): MakeBase {
     };
   };
 }
+
+/** A chain of qcow2 over a raw image, with clusters of its own for some of the bytes. */
+export const inQcow2: MakeBase = async ({ size, pieces }) => {
+  const directory = await mkdtemp(join(tmpdir(), 'base-'));
+  // a disk of qcow2 is whole sectors
+  const bytes = Math.ceil(size / 512) * 512;
+  const raw = await makeFile(join(directory, 'base.img'), bytes);
+  await writePieces([{ path: raw, offset: 0, start: 0, size: bytes }], pieces);
+  const files = ['1.qcow2', '2.qcow2'].map((name) => join(directory, name));
+  for (const [i, file] of files.entries()) {
+    const below = files[i - 1] ?? raw;
+    const options = i === 0 ? 'cluster_size=4k' : 'cluster_size=64k,extended_l2=on';
+    qemuImg('create', '-q', '-f', 'qcow2', '-o', options, '-F', i === 0 ? 'raw' : 'qcow2', '-b', basename(below), file);
+    const own = await openImageDisk('qcow2', file);
+    for (const piece of pieces.filter((_, index) => index % 3 === i)) {
+      // the same bytes, but in the upper image
+      const half = Buffer.alloc(Math.ceil(piece.length / 2));
+      await own.read(half, piece.offset);
+      await own.write(half, piece.offset);
+    }
+    await own.close();
+  }
+  const before = [raw, ...files].map((file) => pick(statSync(file, { bigint: true })));
+  const graph = { driver: 'qcow2', options: {}, on: { file: { file: files[1] as string } } };
+  const disk = frontDisk(narrow(await openTreeDisk(graph, true), 0, size), { readOnly: true });
+  return {
+    disk,
+    check: () =>
+      assert.deepEqual(
+        [raw, ...files].map((file) => pick(statSync(file, { bigint: true }))),
+        before,
+      ),
+    async dispose() {
+      await disk.close();
+      await rm(directory, { recursive: true });
+    },
+  };
+};
 
 /** A disk that no thread can serve. */
 export const inBuffer: MakeBase = async ({ size, pieces }) => {

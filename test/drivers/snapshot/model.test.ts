@@ -393,6 +393,7 @@ t.test('a new server never tells threads that a changed granule is that of the b
   };
   const raw = snapshotDisk({ ...parts, calls: { ...calls, look, nextData } });
   map = raw.map?.map;
+  t.ok(map?.table);
   await raw.activate?.();
   check();
   t.ok(looks > 3, `${looks} looks`);

@@ -104,6 +104,7 @@ t.test('no thread mixes the old and the new place of a granule that is replaced'
   const write = writer();
   const files = fds.map((fd) => ({ fd, kind: 'memory', readOnly: true, durable: false }) as const);
   const map = new DiskMap({ granuleBytes: GRANULE, sizeBytes: GRANULES * GRANULE, files, mostBytes: SLOTS * 4096 });
+  t.ok(map.table);
   for (const fd of fds) for (let i = 0; i < granules + REPLACEMENTS; i++) write(fd, i * GRANULE, 0xffff_ffff);
   for (let granule = 0; granule < granules; granule++) {
     write(fds[0] as number, granule * GRANULE, granule);

@@ -128,6 +128,7 @@ t.test('a map: what it knows is served, and nothing else', async (t) => {
         for (const fd of fds) writeSync(fd, content, 0, content.length, 0);
         const files = fds.map((fd) => ({ fd, kind: 'file', readOnly: false, durable: false }) as const);
         const map = new DiskMap({ granuleBytes: GRANULE, sizeBytes: SIZE, files });
+        const { table } = map;
         const model = Buffer.alloc(SIZE);
         for (const [granule, state] of states.entries()) {
           const [file, place] = [granule % 2, (places[granule] as number) * GRANULE + 3];
@@ -135,7 +136,7 @@ t.test('a map: what it knows is served, and nothing else', async (t) => {
           if (state >= DATA) content.copy(model, granule * GRANULE, place, place + GRANULE);
         }
         const size = SIZE - start;
-        const view = { table: map.table, files: fds.map((fd) => served(fd)), start, size, readOnly: false };
+        const view = { table, files: fds.map((fd) => served(fd)), start, size, readOnly: false };
         const ask = serverOf({ ledgerIndex: 0, segments: [], map: view });
         for (const { writes, offset, length } of requests) {
           const end = Math.min(offset + length, size);
@@ -180,6 +181,7 @@ t.test('a map: the delta of a file is added to places, and memory of a map takes
     return { fd, kind, readOnly: false, durable: false, delta: deltas[i] as number };
   });
   const map = new DiskMap({ granuleBytes: GRANULE, sizeBytes: 6 * GRANULE, files });
+  t.ok(map.table);
   map.setRun(0, 2, { state: WRITABLE, file: 0, place: 0 });
   map.setRun(2, 4, { state: DATA, file: 1, place: 2 * GRANULE });
   const view = mapOf({ map, start: 3, readOnly: false }, 6 * GRANULE - 3);
@@ -208,9 +210,10 @@ t.test('a map: requests that need the driver are not served', async (t) => {
   const fd = memory(t, Buffer.alloc(8 * GRANULE, 'a'));
   const files = [{ fd, kind: 'file', readOnly: false, durable: false }] as const;
   const map = new DiskMap({ granuleBytes: GRANULE, sizeBytes: 4 * GRANULE, files });
+  const { table } = map;
   for (let granule = 0; granule < 4; granule++)
     map.set(granule, { state: WRITABLE, file: 0, place: granule * GRANULE });
-  const view = { table: map.table, files: [served(fd)], start: 0, size: 4 * GRANULE, readOnly: false };
+  const view = { table, files: [served(fd)], start: 0, size: 4 * GRANULE, readOnly: false };
   const ask = serverOf({ ledgerIndex: 0, segments: [], map: view });
   t.equal(ask(WRITE, writeIn(0, Buffer.from('x'), O_DSYNC)), null, 'a durable write');
   t.equal(ask(FSYNC, fsyncIn(1n)), null);

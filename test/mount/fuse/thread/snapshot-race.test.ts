@@ -4,12 +4,12 @@
  * place to memory that was freed.
  */
 import { closeSync, ftruncateSync, writeSync } from 'node:fs';
-import { setImmediate as nextTurn } from 'node:timers/promises';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import t from 'tap';
-import { frontDisk } from '../../../../drivers/disk.js';
-import type { RawDisk } from '../../../../drivers/driver.js';
-import { segmentsDisk } from '../../../../drivers/segments/segments.js';
+import { type Disk, frontDisk } from '../../../../drivers/disk.js';
+import type { Places, RawDisk, Segment } from '../../../../drivers/driver.js';
+import { cutSegments, segmentsDisk } from '../../../../drivers/segments/segments.js';
 import { layoutOf } from '../../../../drivers/snapshot/layout.js';
 import { memoryCalls } from '../../../../drivers/snapshot/memory-calls.js';
 import { snapshotDisk } from '../../../../drivers/snapshot/snapshot-disk.js';
@@ -45,7 +45,11 @@ const AT_ONCE = 6;
 const shared = (words: number): Int32Array => new Int32Array(new SharedArrayBuffer(words * 4));
 const random = (below: number): number => Math.floor(Math.random() * below);
 
-function makeBase(): { disk: ReturnType<typeof frontDisk>; fd: number } {
+/**
+ * @param isOthers the base is not segments: it tells later where its bytes are, and they have other places than in the
+ *   memory
+ */
+function makeBase(isOthers: boolean): { disk: Disk; fd: number } {
   const fd = memfdCreate('base');
   const bytes = new Uint8Array(SIZE);
   for (let number = 0; number < SIZE / SECTOR; number++) {
@@ -61,17 +65,25 @@ function makeBase(): { disk: ReturnType<typeof frontDisk>; fd: number } {
     { ...common, offset: 0, start: SIZE - first + 5000, size: first },
     { ...common, offset: first, start: 0, size: SIZE - first },
   ];
-  return {
-    disk: frontDisk(
-      segmentsDisk(segments, async () => {}),
-      { readOnly: true },
-    ),
-    fd,
+  const raw = segmentsDisk(segments, async () => {});
+  return { disk: frontDisk(isOthers ? byPlaces(raw, segments) : raw, { readOnly: true }), fd };
+}
+
+function byPlaces(raw: RawDisk, segments: readonly Segment[]): RawDisk {
+  const { segments: _, ...others } = raw;
+  const { fd, kind } = segments[0] as Segment;
+  const locate: Places['locate'] = async (offset, length) => {
+    // meanwhile granules are written, and slots are taken away
+    await sleep(random(4));
+    // less than what was asked for
+    const part = cutSegments(segments, offset, Math.min(length, 200 * GRANULE))[0] as Segment;
+    return [{ offset, length: part.size, state: 'data', file: 0, place: part.start, depth: 0 }];
   };
+  return { ...others, places: { files: [{ fd, kind, readOnly: true, durable: false }], locate } };
 }
 
 class Race {
-  readonly #base = makeBase();
+  readonly #base: ReturnType<typeof makeBase>;
   readonly #memoryFd = memfdCreate('snapshot');
   readonly #calls = memoryCalls(this.#memoryFd);
   readonly #layout = layoutOf(SIZE);
@@ -82,7 +94,8 @@ class Race {
   readonly #results: Promise<RaceResult>[];
   #version = 0x4000_0000;
 
-  constructor(mapBytes: number) {
+  constructor(mapBytes: number, isOthers: boolean) {
+    this.#base = makeBase(isOthers);
     ftruncateSync(this.#memoryFd, this.#layout.totalBytes);
     Atomics.store(this.#phase, 0, PAUSE);
     const parts = { base: this.#base.disk, layout: this.#layout, calls: this.#calls, memoryFd: this.#memoryFd };
@@ -181,12 +194,14 @@ class Race {
   }
 }
 
-for (const [name, mapBytes] of [
-  ['enough memory for the map', 16 << 20],
-  ['slots for two slices', 2 * 4096],
+for (const [name, mapBytes, isOthers] of [
+  ['enough memory for the map', 16 << 20, false],
+  ['slots for two slices', 2 * 4096, false],
+  ['a base that is not segments', 16 << 20, true],
+  ['such a base, and slots for two slices', 2 * 4096, true],
 ] as const) {
   t.test(`threads and the main thread change a snapshot, ${name}`, { timeout: 120_000 }, async (t) => {
-    const race = new Race(mapBytes);
+    const race = new Race(mapBytes, isOthers);
     await race.raw.activate?.();
     for (let round = 0; round < ROUNDS; round++) {
       const wrong = await race.look();

@@ -1,22 +1,21 @@
 /** Names of files inside images: what the policies allow, and that nothing else is looked up. */
 import t from 'tap';
-import { FusetapError } from '../../../../drivers/errors.js';
-import { type NodeSpec, simpleGraph, withBelow } from '../../../../drivers/graph.js';
-import type { BackingPolicy } from '../../../../mount/control/interface.js';
-import type { OpenedImage } from '../../../../mount/images/open-image.js';
-import { addNamedFile } from '../../../../mount/keeper/sources/named-files.js';
-import type { SourceFile } from '../../../../mount/keeper/vbds/vbd.js';
+import { FusetapError } from '../../../drivers/errors.js';
+import { type NodeSpec, simpleGraph, withBelow } from '../../../drivers/graph.js';
+import { addNamedFile } from '../../../mount/images/follow-names.js';
+import type { NamePolicy } from '../../../mount/images/named-file.js';
+import type { OpenedImage } from '../../../mount/images/open-image.js';
 
-function open(path: string, ino = '1'): SourceFile {
+function open(path: string, ino = '1'): { image: OpenedImage } {
   const rest = { sizeBytes: 1, bornNs: '0', modifiedMs: 0, rdev: null, fileSystem: 'ext4' };
   const image: OpenedImage = { fd: 5, path, realPath: path, kind: 'file', dev: '8:1', ino, ...rest };
-  return { image, mode: 'r', grows: false };
+  return { image };
 }
 
 const GRAPH = simpleGraph('vmdk', '/img/a.vmdk');
 const FILES = new Map([['file', open('/img/a.vmdk')]]);
 const need = (name: string, driver = 'aio') => ({ node: '', role: 'extent0', name, driver });
-const add = (name: string, policy: BackingPolicy = 'same-directory') =>
+const add = (name: string, policy: NamePolicy = 'same-directory') =>
   addNamedFile({ graph: GRAPH, files: FILES }, need(name), policy);
 
 t.test('a name is a path from the directory of the file that has it', async (t) => {
@@ -33,7 +32,7 @@ t.test('a name is a path from the directory of the file that has it', async (t) 
 });
 
 t.test('everything else is refused with one line that names the image', async (t) => {
-  const refused: [string, BackingPolicy, RegExp][] = [
+  const refused: [string, NamePolicy, RegExp][] = [
     ['/etc/shadow', 'same-directory', /not below/],
     ['../a.img', 'same-directory', /not below/],
     ['x/../../a.img', 'same-directory', /not below/],

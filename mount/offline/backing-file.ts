@@ -1,0 +1,104 @@
+/** The backing file of a new image: it must be there, and it tells the size of the new disk. */
+import { type BigIntStats, fstatSync } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { closeAll } from '../../drivers/close-fd.js';
+import { FusetapError } from '../../drivers/errors.js';
+import { examinerOf } from '../../drivers/examining/formats.js';
+import { driverOfFormat, formatOfDriver, formatsWithDriver } from '../../drivers/formats/qemu-names.js';
+import { named, quoted } from '../../drivers/quote.js';
+import { type Claim, claimImage } from '../images/claim-image.js';
+import { placeOfNamed } from '../images/named-file.js';
+import { followOutside, type OpenedImage, openImage } from '../images/open-image.js';
+import { recognizeFile } from '../images/refuse-foreign.js';
+import { openDiskHere } from '../open-disk.js';
+import { describeUser } from './describe-user.js';
+import { diskOfFile, NO_BUS, requestFor, sayingPath } from './offline-image.js';
+
+export interface WantedBacking {
+  /** relative to the directory of the new image, or absolute */
+  readonly name: string;
+  /** as QEMU or we call it; null: raw, if it does not look like another format */
+  readonly format: string | null;
+}
+
+export interface OpenedBacking {
+  readonly name: string;
+  /** as QEMU calls it */
+  readonly format: string;
+  /** of its disk, in bytes; null if it cannot be told here */
+  readonly size: number | null;
+  close(): Promise<unknown>;
+}
+
+/**
+ * Opens a backing file and claims it for reading.
+ * @param path of the new image, as the user named it
+ * @param there the same; its directory has no symbolic links
+ * @throws FusetapError NOT_FOUND; USAGE if its format must be stated, or if it is the new image itself; BUSY
+ */
+export async function openBacking(wanted: WantedBacking, path: string, there: string): Promise<OpenedBacking> {
+  const stated = wanted.format === null ? null : qemuName(wanted.format);
+  // if a link is replaced, the file that it leads to gets the new content
+  const realPath = await followOutside(there, NO_BUS).catch(() => there);
+  const place = placeOfNamed(wanted.name, { path, realPath, kind: 'file' }, 'any');
+  const file = await openImage(place.path, 'r', NO_BUS);
+  let held: Claim | undefined;
+  const close = (): Promise<unknown> => {
+    held?.release();
+    return closeAll([file.fd]);
+  };
+  try {
+    const old = await stat(there, { bigint: true }).catch(() => null);
+    if (old !== null && isSameFile(old, fstatSync(file.fd, { bigint: true }))) {
+      throw new FusetapError('USAGE', `${named(path)} would be its own backing file`, { path });
+    }
+    held = await claimImage(file, 'r', { describePid: describeUser });
+    const format = stated ?? (await rawUnlessRecognized(file));
+    return { name: wanted.name, format, size: await sizeOf(file, format), close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+function isSameFile(one: BigIntStats, other: BigIntStats): boolean {
+  return one.dev === other.dev && one.ino === other.ino;
+}
+
+/** @throws FusetapError UNSUPPORTED for a format that has no driver */
+function qemuName(word: string): string {
+  const format = driverOfFormat(word) === undefined ? formatOfDriver(word) : word;
+  if (driverOfFormat(format) !== undefined) return format;
+  throw new FusetapError('UNSUPPORTED', `backing files of the format ${quoted(word)} cannot be used`, {
+    hint: `the formats are ${formatsWithDriver.join(', ')}`,
+  });
+}
+
+/** A format that is not stated is never guessed: a guest can write the header of any format into its raw disk. */
+async function rawUnlessRecognized(file: OpenedImage): Promise<string> {
+  const recognized = await recognizeFile(file.fd, file.sizeBytes);
+  if (recognized === null) return 'raw';
+  const { is, format } = recognized;
+  const isUsable = format !== undefined && driverOfFormat(format) !== undefined;
+  throw new FusetapError('USAGE', `${named(file.path)} is ${is}, and its format was not stated`, {
+    hint: `state it: --backing-format ${isUsable ? `${format}, or raw to use its bytes as they are` : 'raw'}`,
+    path: file.path,
+  });
+}
+
+async function sizeOf(file: OpenedImage, format: string): Promise<number | null> {
+  if (format === 'raw') return file.sizeBytes;
+  const examiner = await examinerOf(format);
+  if (examiner !== undefined) {
+    return (await sayingPath(file, () => examiner.describe(diskOfFile(file, { mode: 'r' })))).size;
+  }
+  try {
+    const disk = await openDiskHere({ ...requestFor([driverOfFormat(format) ?? format], file.path), mode: 'r' });
+    await disk.close();
+    return disk.size;
+  } catch (error) {
+    // its image names files that may not be opened
+    if (error instanceof FusetapError && error.code === 'DENIED') return null;
+    throw error;
+  }
+}
