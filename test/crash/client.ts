@@ -19,6 +19,8 @@ export interface Client {
     options?: { readonly punch?: boolean; readonly durable?: boolean },
   ): Promise<void>;
   flush(): Promise<void>;
+  /** Moves what the disk has over its base into the base. */
+  commit(): Promise<void>;
   /** Reads and compares. @throws Error if a sector has bytes that it cannot have */
   read(offset: number, length: number): Promise<void>;
 }
@@ -56,6 +58,11 @@ export class LoggedClient implements Client {
   async flush(): Promise<void> {
     const flush = this.#log.beginFlush();
     if (await this.#try(() => this.#disk.flush())) this.#log.endFlush(flush);
+  }
+
+  async commit(): Promise<void> {
+    const { signal } = new AbortController();
+    await this.#try(() => this.#disk.commit({ signal, progress: () => {} }));
   }
 
   async read(offset: number, length: number): Promise<void> {
