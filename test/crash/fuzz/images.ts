@@ -15,6 +15,8 @@ import type { Region } from './mutate.js';
 
 export interface FuzzImage extends Pick<Subject, 'name' | 'driver' | 'files'> {
   readonly regions: readonly Region[];
+  /** the image counts who uses its space, so that a write to shared space can be refused; default: true */
+  readonly knowsUsers?: boolean;
 }
 
 /** `toy` trusts its images: it shows that the harness finds something */
@@ -73,7 +75,9 @@ async function qcow2Images(directory: string): Promise<FuzzImage[]> {
     const own = join(directory, `${index}`);
     await mkdir(own);
     const { subject } = await qcow2Subject(kind, own);
-    images.push({ ...subject, regions: qcow2Regions(fileOf(subject.files, 'file')) });
+    const regions = qcow2Regions(fileOf(subject.files, 'file'));
+    // refcounts say nothing of a data file
+    images.push({ ...subject, regions, knowsUsers: subject.files.data === undefined });
   }
   // with data in most clusters, so that there is much to lose
   const path = join(directory, 'full.qcow2');
