@@ -10,7 +10,7 @@ import type { Disk } from '../disk.js';
 import type { CommitContext, RawDisk } from '../driver.js';
 import { placedBy } from '../map/places.js';
 import { UnderWay } from '../map/under-way.js';
-import { checkWritable, type Header, readHeader, SUBCLUSTERS } from './format/header.js';
+import { type Header, readHeader, SUBCLUSTERS } from './format/header.js';
 import { mayReuseFree } from './limits.js';
 import { DecodedCache } from './reading/decoded-cache.js';
 import { type L1Place, L2Tables } from './reading/l2-tables.js';
@@ -51,7 +51,10 @@ export function writableDisk(parts: Qcow2Parts): RawDisk {
   const barrier = new Barrier(() => flushAll(image, data));
   const session = new Session(image, barrier);
   const refcounts = new Refcounts({ image, header, barrier });
-  const owned = new Owned({ image, data, header, l1, session, refcounts, barrier });
+  const owned = new Owned({
+    ...{ image, data, header, l1, session, refcounts, barrier },
+    stopThreads: () => map?.forgetAll(),
+  });
   const tables = new L2Tables(image, header, l1, (table) => owned.judge(table));
   const reads = new UnderWay();
   const lock = new ClusterLock(header.clusterBytes);
@@ -81,7 +84,6 @@ export function writableDisk(parts: Qcow2Parts): RawDisk {
       await Promise.all([image.growth?.measure(), data.growth?.measure()]);
       // an earlier server may have changed its bits, and moved its refcount table
       const now = await readHeader(image);
-      checkWritable(now);
       session.load(now);
       await tables.load();
       await refcounts.load(now, parts.isRepaired && mayReuseFree([...tables.places()].length));

@@ -206,8 +206,10 @@ export class Server {
     for (const partition of partitions) {
       await this.#transport.swap(partition.nodeId, { disk: partition.disk, bytesFd, isSameImage });
     }
-    this.#served.set(nodeId, fresh);
+    // an image that both have open is the old disk's until it is closed
+    if (!isSameImage) this.#served.set(nodeId, fresh);
     const error = await this.#close(old);
+    this.#served.set(nodeId, fresh);
     if (error !== null) console.error(`closing the old disk of ${old.name}:`, error);
   }
 
