@@ -1,11 +1,12 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { fstatSync } from 'node:fs';
+import { closeSync, fstatSync, openSync } from 'node:fs';
 import t from 'tap';
 import type { FusetapError } from '../../../../drivers/errors.js';
 import type { Mode } from '../../../../mount/images/mode.js';
-import type { OpenedImage } from '../../../../mount/images/open-image.js';
+import { identityOf, type OpenedImage } from '../../../../mount/images/open-image.js';
 import { type FileWish, Holdings } from '../../../../mount/keeper/vbds/holdings.js';
+import { tryFlockExclusive } from '../../../../system/libc.js';
 import { endChild, makeFile } from '../../host.js';
 
 function wish(path: string, mode: Mode = 'w'): FileWish {
@@ -102,5 +103,27 @@ t.test('a file that a server may still use stays locked until the server closes 
   t.same(told, [true]);
   t.equal(await isFree(path), false);
   await endChild(server);
+  t.equal(await isFree(path), true);
+});
+
+t.test('a file that is released while its claim is raised stays open until that has failed', async (t) => {
+  const path = await makeFile(t);
+  const holdings = new Holdings();
+  const image = await holdings.file(wish(path, 'r'));
+  const other = openSync(path, 'r');
+  t.ok(tryFlockExclusive(other), 'the claim must wait');
+  let raisedFd = -1;
+  const open = async (): Promise<number> => {
+    raisedFd = openSync(path, 'r+');
+    return raisedFd;
+  };
+  const raising = holdings.find(identityOf(image))?.raise(open, () => false);
+  const failed = t.rejects(raising as Promise<unknown>, { code: 'FAILED', message: /was closed meanwhile/ });
+  await holdings.release();
+  t.equal(isOpen(image), true);
+  closeSync(other);
+  await failed;
+  t.equal(isOpen(image), false);
+  t.throws(() => fstatSync(raisedFd), { code: 'EBADF' });
   t.equal(await isFree(path), true);
 });
