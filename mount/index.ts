@@ -15,6 +15,7 @@ import type { Change } from '../drivers/driver.js';
 import { FusetapError } from '../drivers/errors.js';
 import type { FilterSpec } from '../drivers/filters/filter.js';
 import { isFile, type NodeSpec, simpleGraph } from '../drivers/graph.js';
+import type { MapExtent } from '../drivers/map/map-extents.js';
 import { DEFAULT_DRIVER } from '../drivers/names.js';
 import { quoted } from '../drivers/quote.js';
 import { asSnapshot, withTree } from './client/disk-wish.js';
@@ -66,6 +67,7 @@ export {
 export type { FilterSpec } from '../drivers/filters/filter.js';
 export type { FileSpec, NodeSpec } from '../drivers/graph.js';
 export type { AnyDriver as Driver, ImageDriver, WithImage } from '../drivers/image-driver.js';
+export type { MapExtent } from '../drivers/map/map-extents.js';
 export type { DetachOptions } from './client/index.js';
 export type {
   BackingPolicy,
@@ -217,6 +219,18 @@ export async function changes(vbd: VbdWord, options: BusOptions = {}): Promise<C
   return found;
 }
 
+/**
+ * What the ranges of a vbd's disk are, and where in which file their bytes are: in order, without gaps.
+ * @throws FusetapError NOT_FOUND
+ */
+export async function map(vbd: VbdWord, options: BusOptions = {}): Promise<MapExtent[]> {
+  const { place, vdev } = await locate(vbd, options);
+  const { map: ask } = await import('./client/map.js');
+  const found: MapExtent[] = [];
+  for await (const extent of ask(place, vdev)) found.push(extent);
+  return found;
+}
+
 /** How `swap` opens the new image. */
 export interface SwapOptions extends BusOptions {
   /** a tree of drivers, in place of an image, `driver` and `options`; its files may be relative paths */
@@ -342,6 +356,11 @@ export class Bus {
   /** @see save */
   save(vbd: VbdWord, path: string, options: { readonly force?: boolean } = {}): Promise<SaveResult> {
     return save(vbd, path, { ...options, ...this.#options });
+  }
+
+  /** @see map */
+  map(vbd: VbdWord): Promise<MapExtent[]> {
+    return map(vbd, this.#options);
   }
 
   /** @see changes */

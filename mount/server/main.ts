@@ -159,6 +159,8 @@ function act(id: number, command: Command, passed: PassedFds): Promise<unknown> 
       return stoppable(id, (means) => server.save(command, passed, means));
     case 'changes':
       return server.changes(command);
+    case 'map':
+      return server.map(command);
     case 'cancel':
       running.get(command.target)?.abort();
       return Promise.resolve(null);
