@@ -31,6 +31,7 @@ export const COMMANDS: Readonly<Record<string, () => Promise<CommandFile>>> = {
   save: () => import('./commands/save.js'),
   diff: () => import('./commands/diff.js'),
   map: () => import('./commands/map.js'),
+  commit: () => import('./commands/commit.js'),
   reset: () => import('./commands/reset.js'),
   slot: () => import('./commands/slot.js'),
   config: () => import('./commands/config.js'),

@@ -25,6 +25,7 @@ import type {
   AttachRequest,
   BackingPolicy,
   BusInfo,
+  CommitResult,
   DetachResult,
   DiskWish,
   SaveResult,
@@ -35,18 +36,23 @@ import { MODES, type Mode } from './images/mode.js';
 export type { Disk } from '../drivers/disk.js';
 export type {
   Change,
+  CommitContext,
   Driver as RoleDriver,
   Extent,
   Given,
   Growth,
   ImageFile,
   Json,
+  LocateOptions,
+  MapFile,
   MapView,
   MeasureContext,
   Memory,
   Need,
   NeedsContext,
   OpenContext,
+  Place,
+  Places,
   PrepareContext,
   RawDisk,
   RepairContext,
@@ -74,6 +80,7 @@ export type {
   BusInfo,
   BusState,
   BusVersion,
+  CommitResult,
   DetachedVbd,
   DetachResult,
   ImageState,
@@ -231,6 +238,21 @@ export async function map(vbd: VbdWord, options: BusOptions = {}): Promise<MapEx
   return found;
 }
 
+/**
+ * Moves what a vbd has over its base, the backing file of a qcow2 image, into the base. Programs that have the vbd open go
+ * on. If it fails or is cancelled, the vbd is as before; what was moved stays in the base.
+ * @throws FusetapError UNSUPPORTED if it has no base that can be written; USAGE if it is not attached with mode w, or is
+ *   paused; BUSY if somebody else uses the base; NO_SPACE; NOT_FOUND
+ */
+export async function commit(
+  vbd: VbdWord,
+  options: BusOptions & { readonly signal?: AbortSignal } = {},
+): Promise<CommitResult> {
+  const { place, vdev } = await locate(vbd, options);
+  const { commit: ask } = await import('./client/changes.js');
+  return ask(place, vdev, defined({ signal: options.signal }));
+}
+
 /** How `swap` opens the new image. */
 export interface SwapOptions extends BusOptions {
   /** a tree of drivers, in place of an image, `driver` and `options`; its files may be relative paths */
@@ -366,6 +388,11 @@ export class Bus {
   /** @see changes */
   changes(vbd: VbdWord): Promise<Change[]> {
     return changes(vbd, this.#options);
+  }
+
+  /** @see commit */
+  commit(vbd: VbdWord, options: { readonly signal?: AbortSignal } = {}): Promise<CommitResult> {
+    return commit(vbd, { ...options, ...this.#options });
   }
 
   /** @see reset */

@@ -27,6 +27,8 @@ export interface GraphPlan {
   readonly mayNeed: boolean;
   /** the nodes whose driver repairs its image, by path, if that is open for writing; an older server omits it */
   readonly repair?: readonly string[];
+  /** the path of what `commit` of the disk writes; null if there is no base; an older server omits it */
+  readonly base?: string | null;
 }
 
 /** The role of a driver by that name; undefined if it has none. */
@@ -76,7 +78,8 @@ export async function planGraph(graph: NodeSpec): Promise<GraphPlan> {
       hint: 'make several disks of it',
     });
   }
-  return { files, scratch, mayNeed, repair };
+  const { base } = await loadDriver(graph.driver);
+  return { files, scratch, mayNeed, repair, base: base !== undefined && Object.hasOwn(graph.on, base) ? base : null };
 }
 
 function checkNode(driver: Driver, { driver: name, options, on }: NodeSpec): void {

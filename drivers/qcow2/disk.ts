@@ -9,7 +9,7 @@
 import type { Disk } from '../disk.js';
 import type { CommitContext, RawDisk } from '../driver.js';
 import { placedBy } from '../map/places.js';
-import { UnderWay } from '../under-way.js';
+import { UnderWay } from '../map/under-way.js';
 import { checkWritable, type Header, readHeader, SUBCLUSTERS } from './format/header.js';
 import { mayReuseFree } from './limits.js';
 import { DecodedCache } from './reading/decoded-cache.js';

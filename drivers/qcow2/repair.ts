@@ -82,12 +82,15 @@ function isMarkedCorrupt({ incompatible }: Header): boolean {
 /** @returns what was done */
 async function repairDirty(checked: CheckedParts, options: ExamineOptions): Promise<string> {
   const { image, header } = checked.count;
-  await coverEnd(checked.count);
+  const end = endOf(checked.count);
   let how = 'and are right';
   if (!checked.isInPlace) {
     await rebuildRefcounts(image, header, options);
     how = 'and made anew';
-  } else if (await repairInPlace(checked, options)) how = 'and corrected';
+  } else {
+    await makeRoom(image, end);
+    if (await repairInPlace(checked, options)) how = 'and corrected';
+  }
   await image.flush();
   const bits = Buffer.alloc(8);
   bits.writeBigUInt64BE(header.incompatible & ~INCOMPATIBLE.dirty);
@@ -127,13 +130,14 @@ async function repairInPlace(
   return true;
 }
 
-/** Makes the image large enough for all that is used: after a power cut, its size can be older than its tables. */
-async function coverEnd({ image, references, header: { clusterBytes, size } }: Count): Promise<void> {
+/**
+ * The size that the image needs: after a power cut, its size can be older than its tables.
+ * @throws FusetapError DENIED if that is more than a power cut can take away
+ */
+function endOf({ image, references, header: { clusterBytes, size } }: Count): number {
   const end = references.end * clusterBytes;
-  if (end <= Math.ceil(image.size / clusterBytes) * clusterBytes) return;
-  // what a power cut takes away is not more than the disk has
-  if (end > image.size + 2 * size + MOST_ALLOCATED_BYTES) {
-    throw damaged(`it names data at byte ${end}, far behind its end`);
-  }
-  await makeRoom(image, end);
+  // the last cluster of a file may be cut
+  if (end <= Math.ceil(image.size / clusterBytes) * clusterBytes) return image.size;
+  if (end <= image.size + 2 * size + MOST_ALLOCATED_BYTES) return end;
+  throw damaged(`it names data at byte ${end}, far behind its end`);
 }

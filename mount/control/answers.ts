@@ -15,6 +15,7 @@ import type {
   BusInfo,
   BusVersion,
   ChangesResult,
+  CommitResult,
   DetachedVbd,
   DetachResult,
   ErrorAnswer,
@@ -242,6 +243,11 @@ export const map = answer<MapResult>()({
   next: v.pipe(v.nullable(count), v.description('the offset to ask for next; null: there are no more')),
 });
 export const saved = answer<SaveResult>()({ path, size: count });
+
+export const committed = answer<CommitResult>()({
+  base: v.pipe(v.nullable(text), v.description('the image that has the data now')),
+  notes: v.exactOptional(v.pipe(v.array(text), v.description('remarks for the user'))),
+});
 export const upgraded = answer<UpgradeResult>()({
   bus,
   pauseMs: v.number(),
@@ -263,6 +269,7 @@ export const NAMED_ANSWERS = {
   Stats: stats,
   Detached: detached,
   Saved: saved,
+  Committed: committed,
   Changes: changes,
   Map: map,
   Memory: memory,

@@ -193,6 +193,14 @@ export interface SaveResult {
   size: number;
 }
 
+/** Answer of POST /vbds/VDEV/commit. */
+export interface CommitResult {
+  /** the path of the image that has the data now, as the tree of the disk has it; null if the base has no main file */
+  base: string | null;
+  /** remarks for the user, one line each */
+  notes?: string[];
+}
+
 /** Answer of GET /vbds/VDEV/changes: where a vbd differs from its base. */
 export interface ChangesResult {
   /** in order; a bounded part of all of them */

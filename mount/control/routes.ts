@@ -183,6 +183,12 @@ export const ROUTES = {
     answer: answers.vbd,
     tellsProgress: true,
   },
+  commit: {
+    line: 'POST /vbds/{vdev}/commit',
+    summary: 'Moves what a vbd has over its base into the base',
+    answer: answers.committed,
+    tellsProgress: true,
+  },
   reread: {
     line: 'POST /vbds/{vdev}/reread',
     summary: 'Reads the partition table of a vbd again',

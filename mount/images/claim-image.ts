@@ -44,6 +44,7 @@ import {
   openExclusively,
   openNode,
   RANGE_BYTES,
+  unlockDeviceRange,
 } from './device-claim.js';
 import { findImageUsers, type ImageUser } from './kernel-users.js';
 import type { Mode } from './mode.js';
@@ -105,6 +106,14 @@ export interface Claim {
   readonly mode: Mode;
   /** Claims the sectors that a block device has got since. @throws FusetapError BUSY if somebody uses them */
   grow(): void;
+  /**
+   * Claims an image of mode `r` for writing too. There is no moment at which it is not claimed.
+   * @param isOwn tells the user by which it is claimed already from the others, for the message
+   * @throws FusetapError BUSY, with the other users of the image; the claim is as before then
+   */
+  raise(isOwn: ClaimOptions['isOwn']): Promise<void>;
+  /** Ends `raise`. */
+  lower(): void;
   /** Releases the locks. Do not call it after closing the image's descriptor, which releases them too. */
   release(): void;
 }
@@ -114,6 +123,8 @@ export type DescribePid = (pid: number, image: ClaimedImage) => BusProcess | nul
 
 export interface ClaimOptions {
   describePid?: DescribePid;
+  /** users that are not named in messages; default: none */
+  isOwn?: ((holder: Holder) => boolean) | undefined;
   /** how long to wait for the flock of another process; default: 5 s */
   patienceMs?: number;
 }
@@ -142,7 +153,33 @@ export async function claimImage(image: ClaimedImage, mode: Mode, options: Claim
   const grow = (): void => {
     if (image.rdev !== null) growRange(image, mode, held);
   };
-  return { mode, grow, release };
+  const lower = (): void => {
+    lowerMarks(image.fd);
+    lowerDevice(held);
+  };
+  const raise = async (isOwn: ClaimOptions['isOwn']): Promise<void> => {
+    const others = { ...options, isOwn };
+    try {
+      // locks of the same open file description do not conflict, and need no permission to write
+      await inTurn(image, held.place, others, () => refuseConflicts(image, 'w', held, others));
+    } catch (error) {
+      lower();
+      throw withoutLocks(error, image);
+    }
+  };
+  return { mode, grow, raise, lower, release };
+}
+
+/** Releases what mode `w` locks and mode `r` does not. */
+function lowerMarks(fd: number): void {
+  for (const byte of PLANS.w.take) if (!PLANS.r.take.includes(byte)) tryUnlock(fd, byte, 1);
+}
+
+function lowerDevice(held: HeldDevice): void {
+  const { place, exclusiveFd } = held;
+  held.exclusiveFd = null;
+  if (exclusiveFd !== null) closeSync(exclusiveFd);
+  if (place !== null) unlockDeviceRange(place, 'w');
 }
 
 function growRange(image: ClaimedImage, mode: Mode, held: HeldDevice): void {
@@ -228,12 +265,17 @@ function takeMarksIfPossible(fd: number): boolean {
   }
 }
 
-function releaseMarks(fd: number): void {
+/** Releases the locks of takeMarks: a process that was started meanwhile may have the descriptor, too. */
+export function releaseMarks(fd: number): void {
+  tryUnlock(fd, 100, 4);
+  tryUnlock(fd, 200, 4);
+  tryUnlock(fd, 300, 3);
+  tryUnlock(fd, RANGE_BYTES.start, RANGE_BYTES.length);
+}
+
+function tryUnlock(fd: number, start: number, length: number): void {
   try {
-    unlockRange(fd, 100, 4);
-    unlockRange(fd, 200, 4);
-    unlockRange(fd, 300, 3);
-    unlockRange(fd, RANGE_BYTES.start, RANGE_BYTES.length);
+    unlockRange(fd, start, length);
   } catch (error) {
     // the file system has no locks, or the descriptor is closed: nothing to release
     if (!(error instanceof SystemCallError)) throw error;
@@ -373,7 +415,9 @@ async function lockHolders(
 ): Promise<Holder[]> {
   const file = nameInLocks(image.fd);
   if (file === null) return [];
-  return findLockHolders(file, matches, (pid) => options.describePid?.(pid, image) ?? null);
+  const holders = await findLockHolders(file, matches, (pid) => options.describePid?.(pid, image) ?? null);
+  const { isOwn = () => false } = options;
+  return holders.filter((holder) => !isOwn(holder));
 }
 
 function nameInLocks(fd: number): string | null {

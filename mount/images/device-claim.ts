@@ -16,7 +16,7 @@
 import { closeSync, constants, fstatSync, open } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { E, isRangeLocked, lockRangeShared, SystemCallError } from '../../system/libc.js';
+import { E, isRangeLocked, lockRangeShared, SystemCallError, unlockRange } from '../../system/libc.js';
 import {
   deviceName,
   listLoops,
@@ -145,6 +145,11 @@ export function isOfRange(lock: { start: number; end: number }, { first, sectors
 /** @returns false if another process has a write lock there */
 export function lockRange({ fd, first, sectors }: CommonPlace, mode: Mode): boolean {
   return lockRangeShared(fd, BASE[mode] + first, sectors);
+}
+
+/** Ends `lockRange` for a mode. */
+export function unlockDeviceRange({ fd, first, sectors }: CommonPlace, mode: Mode): void {
+  unlockRange(fd, BASE[mode] + first, sectors);
 }
 
 /**

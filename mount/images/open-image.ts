@@ -269,7 +269,7 @@ function typeName(stats: BigIntStats): string {
   return 'neither a file nor a block device';
 }
 
-async function refuseDevice(rdev: string, request: { path: string; mode: Mode; bus: OwnBus }): Promise<void> {
+export async function refuseDevice(rdev: string, request: { path: string; mode: Mode; bus: OwnBus }): Promise<void> {
   const { path, mode, bus } = request;
   const [device] = readDeviceFamily(rdev);
   if (mode !== 'r' && device?.readOnly) {
@@ -315,7 +315,7 @@ function refuse(path: string): (error: unknown) => never {
 }
 
 /** A handler for a failed open: if only writing is not allowed, the error says so. */
-function refuseOpen(path: string, realPath: Buffer, mode: Mode): (error: unknown) => Promise<never> {
+export function refuseOpen(path: string, realPath: Buffer, mode: Mode): (error: unknown) => Promise<never> {
   return async (error) => {
     const code = (error as NodeJS.ErrnoException).code ?? '';
     if (mode === 'r' || !['EACCES', 'EPERM', 'EROFS', 'ETXTBSY'].includes(code)) throw refusal(path, error);

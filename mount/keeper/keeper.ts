@@ -20,6 +20,7 @@ import {
   type BusInfo,
   type BusWishes,
   type ChangesResult,
+  type CommitResult,
   type DetachedVbd,
   type DetachResult,
   INTERFACE_VERSION,
@@ -71,6 +72,7 @@ import { busState, busVersion, vbdFacts, vbdInfo, vbdInfoUnseen, vbdStats } from
 import { VbdTable } from './vbds/vbd-table.js';
 import { attach } from './verbs/attach.js';
 import { changes } from './verbs/changes.js';
+import { commit } from './verbs/commit.js';
 import { Detaching } from './verbs/detach.js';
 import { DetachingWhenUnused } from './verbs/detach-when-unused.js';
 import { logCopy } from './verbs/log-copy.js';
@@ -501,6 +503,12 @@ export class Keeper implements KeeperControl {
     } finally {
       this.endIfIdle();
     }
+  }
+
+  /** Moves what a vbd has over its base into the base. */
+  async commit({ vdev, ...watcher }: Asked<'commit'>): Promise<CommitResult> {
+    this.#checkRunning();
+    return await commit({ bus: this.#bus, context: this.#attachContext() }, this.#bus.vbds.find(vdev), watcher);
   }
 
   /** Reads the partition table of a vbd again. */

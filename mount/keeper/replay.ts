@@ -26,9 +26,11 @@ const TURN_MS = 1_000;
 const BREAKING_LIMIT_MS = 10_000;
 
 /** The state of a vbd that may change between the two times. */
-type ToldState = Pick<Vbd, 'paused' | 'source' | 'partitions' | 'size'> & {
+type ToldState = Pick<Vbd, 'paused' | 'source' | 'partitions' | 'size' | 'remeasure'> & {
   /** one for each of its files */
   readonly leaving: readonly boolean[];
+  /** of the images that it only reads: drivers do not find out themselves what a commit has changed */
+  readonly readBytes: string;
 };
 
 /** What a server has been told. */
@@ -125,8 +127,9 @@ class VbdReplay {
   /** @param whyNot why the disk is not opened; null to open it */
   async run(whyNot: string | null, strict: boolean, limitMs: number): Promise<void> {
     const vbd = this.#vbd;
-    const { paused, source, partitions, size } = vbd;
-    this.#known.told.set(vbd, { leaving: leavingOf(vbd), paused, source, partitions, size });
+    const { paused, source, partitions, size, remeasure } = vbd;
+    const read = { readBytes: readBytesOf(vbd), remeasure };
+    this.#known.told.set(vbd, { leaving: leavingOf(vbd), paused, source, partitions, size, ...read });
     try {
       const reason = whyNot ?? (await this.#open(limitMs));
       if (reason === null) return;
@@ -144,6 +147,7 @@ class VbdReplay {
   async #open(limitMs: number): Promise<string | null> {
     const vbd = this.#vbd;
     try {
+      await vbd.remeasure?.();
       const { broken } = await this.#server.request<'attach'>(attachCommand(vbd, this.#bus.memories), { limitMs });
       if (broken !== null) return broken;
       await this.#server.request<'show'>(showCommand(vbd, vbdFacts(this.#bus, vbd), true), { limitMs });
@@ -186,7 +190,14 @@ function wouldBreak({ vdev }: Vbd, reason: string): FusetapError {
 
 function isAsTold(vbd: Vbd, was: ToldState): boolean {
   if (vbd.paused !== was.paused || vbd.source !== was.source || vbd.size !== was.size) return false;
+  // the old server has written its base until it died
+  const isWritten = vbd.remeasure !== undefined || was.remeasure !== undefined;
+  if (isWritten || readBytesOf(vbd) !== was.readBytes) return false;
   return vbd.partitions === was.partitions && leavingOf(vbd).every((leaving, i) => leaving === was.leaving[i]);
+}
+
+function readBytesOf({ source }: Vbd): string {
+  return [...source.files.values()].flatMap(({ image, mode }) => (mode === 'r' ? [image.sizeBytes] : [])).join(' ');
 }
 
 function leavingOf(vbd: Vbd): boolean[] {

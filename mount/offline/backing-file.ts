@@ -6,11 +6,12 @@ import { FusetapError } from '../../drivers/errors.js';
 import { examinerOf } from '../../drivers/examining/formats.js';
 import { driverOfFormat, formatOfDriver, formatsWithDriver } from '../../drivers/formats/qemu-names.js';
 import { named, quoted } from '../../drivers/quote.js';
-import { claimImage } from '../images/claim-image.js';
+import { type Claim, claimImage } from '../images/claim-image.js';
 import { placeOfNamed } from '../images/named-file.js';
 import { followOutside, type OpenedImage, openImage } from '../images/open-image.js';
 import { recognizeFile } from '../images/refuse-foreign.js';
 import { openDiskHere } from '../open-disk.js';
+import { describeUser } from './describe-user.js';
 import { diskOfFile, NO_BUS, requestFor, sayingPath } from './offline-image.js';
 
 export interface WantedBacking {
@@ -41,13 +42,17 @@ export async function openBacking(wanted: WantedBacking, path: string, there: st
   const realPath = await followOutside(there, NO_BUS).catch(() => there);
   const place = placeOfNamed(wanted.name, { path, realPath, kind: 'file' }, 'any');
   const file = await openImage(place.path, 'r', NO_BUS);
-  const close = (): Promise<unknown> => closeAll([file.fd]);
+  let held: Claim | undefined;
+  const close = (): Promise<unknown> => {
+    held?.release();
+    return closeAll([file.fd]);
+  };
   try {
     const old = await stat(there, { bigint: true }).catch(() => null);
     if (old !== null && isSameFile(old, fstatSync(file.fd, { bigint: true }))) {
       throw new FusetapError('USAGE', `${named(path)} would be its own backing file`, { path });
     }
-    await claimImage(file, 'r');
+    held = await claimImage(file, 'r', { describePid: describeUser });
     const format = stated ?? (await rawUnlessRecognized(file));
     return { name: wanted.name, format, size: await sizeOf(file, format), close };
   } catch (error) {

@@ -14,6 +14,7 @@ import { E } from '../../system/libc.js';
 import { followOutside } from '../images/open-image.js';
 import { placeFile } from '../images/place-file.js';
 import { type OpenedBacking, openBacking, type WantedBacking } from './backing-file.js';
+import { describeUser } from './describe-user.js';
 import { NO_BUS } from './offline-image.js';
 
 const fsyncAsync = promisify(fsync);
@@ -47,7 +48,14 @@ export async function createImage(request: CreateRequest): Promise<CreatedImage>
     const image = newImage(request, backing);
     const size = creator.check(image);
     const target = await placeFile(path, there, {
-      ...{ ownBus: NO_BUS, force, what: 'a new image', cannot: 'cannot make the image', operation: 'create' },
+      ...{
+        ownBus: NO_BUS,
+        describePid: describeUser,
+        force,
+        what: 'a new image',
+        cannot: 'cannot make the image',
+        operation: 'create',
+      },
       mode: 0o666 & ~process.umask(),
       fill: async (fd) => {
         await creator.write(fd, image);

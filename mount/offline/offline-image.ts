@@ -14,10 +14,11 @@ import { formatOfDriver } from '../../drivers/formats/qemu-names.js';
 import { type NodeSpec, simpleGraph } from '../../drivers/graph.js';
 import { named } from '../../drivers/quote.js';
 import { wholeImageDisk } from '../../drivers/segments/growing-file.js';
-import { claimImage } from '../images/claim-image.js';
+import { type Claim, claimImage } from '../images/claim-image.js';
 import { type OpenedImage, openImage } from '../images/open-image.js';
 import { recognizeFile } from '../images/refuse-foreign.js';
 import { openDiskHere } from '../open-disk.js';
+import { describeUser } from './describe-user.js';
 
 /** no bus is mounted there, so no image can lie on it */
 export const NO_BUS = { mountpoint: '/proc/self/no-bus' };
@@ -58,7 +59,9 @@ export async function openOffline({ path, drivers }: ImageWish, options: Offline
     for (const step of undo.reverse()) await step();
   };
   try {
-    const inUse = await claim(file, options);
+    const { held, inUse } = await claim(file, options);
+    // a shell that was started meanwhile has the descriptor, too: closing it would not release the claim
+    if (held !== null) undo.push(async () => held.release());
     const recognized = drivers.length === 0 ? await recognizeFile(file.fd, file.sizeBytes) : null;
     const [top, ...below] = drivers;
     const format = top === undefined ? (recognized?.format ?? 'raw') : formatOfDriver(top);
@@ -72,15 +75,17 @@ export async function openOffline({ path, drivers }: ImageWish, options: Offline
   }
 }
 
-/** @returns why the image is not claimed, if that is allowed */
-async function claim(file: OpenedImage, { mode, evenInUse = false }: OfflineOptions): Promise<FusetapError | null> {
+interface Claiming {
+  readonly held: Claim | null;
+  readonly inUse: FusetapError | null;
+}
+
+async function claim(file: OpenedImage, { mode, evenInUse = false }: OfflineOptions): Promise<Claiming> {
   try {
-    // closing the descriptor releases it
-    await claimImage(file, mode);
-    return null;
+    return { held: await claimImage(file, mode, { describePid: describeUser }), inUse: null };
   } catch (error) {
     if (!evenInUse || !(error instanceof FusetapError)) throw error;
-    return error;
+    return { held: null, inUse: error };
   }
 }
 

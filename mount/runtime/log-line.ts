@@ -58,6 +58,9 @@ export type BusEvent =
   | { event: 'repairing'; image: string | null; percent: number }
   /** a driver has finished what a crash left behind, at an attach or a swap; one event for each remark */
   | { event: 'image-repaired'; image: string | null; remark: string }
+  | { event: 'committing'; image: string | null; percent: number }
+  /** what the vbd had over its base is in the base */
+  | { event: 'committed'; vdev: string; base: string | null }
   | { event: 'saved'; vdev: string; path: string }
   | { event: 'reset'; vdev: string }
   | { event: 'paused'; vdev: string }

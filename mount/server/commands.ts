@@ -78,6 +78,8 @@ export interface GraphRef {
   readonly memories: Readonly<Record<string, MemoryRef>>;
   /** the nodes that were repaired at this attach, by path; default: none (an older keeper omits it) */
   readonly repaired?: readonly string[];
+  /** see OpenedGraph.writes */
+  readonly writes?: string;
 }
 
 /** What an older keeper asks before an attach, in place of `plan`; also checks that the filters exist. */
@@ -141,6 +143,12 @@ export interface SaveCommand {
   readonly targetFd: number;
   /** the target is a FIFO: all bytes are written, in order */
   readonly isFifo?: boolean;
+}
+
+/** Moves what a disk has over its base into the base, which is open for writing. */
+export interface CommitCommand {
+  readonly op: 'commit';
+  readonly nodeId: number;
 }
 
 /** Asks where a disk differs from its base. */
@@ -209,10 +217,10 @@ export interface RepartitionCommand {
   readonly facts: VbdFacts;
 }
 
-/** Opens the disk of a vbd again, whose image has grown. */
+/** Opens the disk of a vbd again: its image has grown, or its base is opened for writing or not any more. */
 export interface ResizeCommand {
   readonly op: 'resize';
-  /** with the new size */
+  /** with the size that the disk has then */
   readonly attach: AttachCommand;
   readonly facts: VbdFacts;
 }
@@ -296,6 +304,7 @@ export interface Commands {
   /** notes: remarks for the user */
   repair: { command: RepairCommand; result: { notes: readonly string[] } };
   save: { command: SaveCommand; result: null };
+  commit: { command: CommitCommand; result: null };
   /** UNSUPPORTED if the disk has no base */
   changes: { command: ChangesCommand; result: ChangesResult };
   map: { command: MapCommand; result: ToldExtents<TreeExtent> };

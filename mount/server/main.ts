@@ -157,6 +157,8 @@ function act(id: number, command: Command, passed: PassedFds): Promise<unknown> 
       return stoppable(id, (means) => server.repair(command, passed, means));
     case 'save':
       return stoppable(id, (means) => server.save(command, passed, means));
+    case 'commit':
+      return stoppable(id, (means) => server.commit(command, means));
     case 'changes':
       return server.changes(command);
     case 'map':

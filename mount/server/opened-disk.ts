@@ -14,7 +14,7 @@ import { windowOf } from '../../drivers/segments/one-segment.js';
 import { markWriter } from '../images/copy-lease.js';
 import type { Ledger } from '../ledger/ledger.js';
 import { type CreditSource, fillGuard, limitDisk } from '../ram/bounded-disk.js';
-import type { AttachCommand, GraphRef, VbdFacts, WindowFacts } from './commands.js';
+import type { AttachCommand, GraphRef, ImageRef, VbdFacts, WindowFacts } from './commands.js';
 import { logDriverErrors } from './log-driver-errors.js';
 import type { ServedPartition } from './partitions.js';
 import type { PassedFds } from './passed-fds.js';
@@ -118,8 +118,7 @@ async function openWithDriver(
       throw new FusetapError('FAILED', `it had ${size} bytes at attach, and has ${raw.size} now`);
     }
     const disk = frontDisk(raw, { readOnly });
-    const written = readOnly ? undefined : Object.values(taken.refs).find((ref) => (ref.mode ?? mode) !== 'r');
-    const bytesFd = memory?.memory.fd ?? taken.fdOf(written ?? taken.refs.file);
+    const bytesFd = memory?.memory.fd ?? taken.fdOf((readOnly ? undefined : writtenFile(command)) ?? taken.refs.file);
     const { fds, filePaths } = taken;
     const memories = sharedMemories(command, taken);
     const shared = memory === null ? null : (memories.find(({ fd }) => fd === memory.memory.fd) ?? null);
@@ -131,6 +130,12 @@ async function openWithDriver(
     void closeAll(taken.fds);
     throw error;
   }
+}
+
+/** The first file that clients write; not a base, which only a commit writes. */
+function writtenFile({ disk: { files, writes }, mode }: AttachCommand): ImageRef | undefined {
+  const isBase = (path: string): boolean => writes !== undefined && `${path}/`.startsWith(`${writes}/`);
+  return Object.entries(files).find(([path, ref]) => (ref.mode ?? mode) !== 'r' && !isBase(path))?.[1];
 }
 
 /** See OpenContext.mayFill. */

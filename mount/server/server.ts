@@ -21,6 +21,7 @@ import type {
   ChangesCommand,
   CommandResult,
   Commands,
+  CommitCommand,
   DescribeCommand,
   MapCommand,
   MeasureCommand,
@@ -136,6 +137,23 @@ export class Server {
     return null;
   }
 
+  /** Clients go on meanwhile. If the image cannot be flushed, writes that they have made may be lost. */
+  async commit({ nodeId }: CommitCommand, means: Stoppable): Promise<null> {
+    const served = this.#find(nodeId);
+    try {
+      await served.disk.commit(means);
+    } catch (error) {
+      if (error instanceof FusetapError && error.operation === 'flush') this.#noteFlushError(served, error);
+      throw error;
+    }
+    return null;
+  }
+
+  /** The next fsync of each handle, and the detach, report it. */
+  #noteFlushError(served: OpenedDisk, error: FusetapError): void {
+    for (const { ledgerIndex } of filesOf(served)) this.#ledger.noteFlushError(ledgerIndex, errnoOf(error));
+  }
+
   /** The first changes in the range, and where to go on. */
   async changes({ nodeId, offset, length }: ChangesCommand): Promise<CommandResult<'changes'>> {
     const changes = await this.#find(nodeId).disk.changes(offset, length);
@@ -213,7 +231,7 @@ export class Server {
   }
 
   /**
-   * Opens the disk of a vbd again, with the size of the command. Requests wait meanwhile. What the kernel does by itself
+   * Opens the disk of a vbd again, with the size and the files of the command. Requests wait meanwhile. What the kernel does by itself
    * (passthrough) does not wait: a disk that grows changes nothing for it.
    */
   async resize({ attach: command, facts }: ResizeCommand, passed: PassedFds): Promise<null> {
@@ -227,6 +245,8 @@ export class Server {
       const fresh = await this.#open(command, passed);
       try {
         if (fresh.broken !== null) throw new FusetapError('FAILED', `${old.name} cannot be opened: ${fresh.broken}`);
+        const { size } = fresh.disk;
+        if (command.size === undefined && size !== old.disk.size) throw otherSize(old.name, old.disk.size, size);
         for (const ref of old.partitions) fresh.partitions.push(openPartition(fresh.raw, fresh.disk.readOnly, ref));
       } catch (error) {
         await this.#close(fresh);

@@ -62,8 +62,8 @@ export class TakenFiles {
 
   /** What the drivers are given. */
   opened(readOnly: boolean): OpenedGraph {
-    const { graph, repaired = [] } = this.#disk;
-    return { graph, files: this.files, memories: this.memories, repaired, readOnly };
+    const { graph, repaired = [], writes } = this.#disk;
+    return { graph, files: this.files, memories: this.memories, repaired, readOnly, ...defined({ writes }) };
   }
 
   /** The descriptor of a file; null if there is no file. */

@@ -7,7 +7,7 @@ import { type Expectation, type Request, SECTOR_BYTES, type Wish } from './expec
 /** disks are compared one after the other, so one buffer is enough */
 const chunk = Buffer.alloc(1 << 18);
 
-/** What a situation may do with a disk. Requests may overlap in time. */
+/** What a situation may do with a disk. Requests may overlap in time; they are cut at the end of the disk. */
 export interface Client {
   /** bytes of the disk */
   readonly size: number;
@@ -19,6 +19,8 @@ export interface Client {
     options?: { readonly punch?: boolean; readonly durable?: boolean },
   ): Promise<void>;
   flush(): Promise<void>;
+  /** Moves what the disk has over its base into the base. */
+  commit(): Promise<void>;
   /** Reads and compares. @throws Error if a sector has bytes that it cannot have */
   read(offset: number, length: number): Promise<void>;
 }
@@ -42,18 +44,25 @@ export class LoggedClient implements Client {
     return this.#log.size;
   }
 
-  async write(offset: number, length: number, seed: number, { durable = false } = {}): Promise<void> {
+  async write(offset: number, wanted: number, seed: number, { durable = false } = {}): Promise<void> {
+    const length = this.#inside(offset, wanted);
     const bytes = patternOf(offset, length, seed);
     await this.send(this.#log.begin({ kind: 'write', offset, length, bytes, punch: false, durable }));
   }
 
-  async zero(offset: number, length: number, { punch = true, durable = false } = {}): Promise<void> {
+  async zero(offset: number, wanted: number, { punch = true, durable = false } = {}): Promise<void> {
+    const length = this.#inside(offset, wanted);
     await this.send(this.#log.begin({ kind: 'zero', offset, length, bytes: null, punch, durable }));
   }
 
   async flush(): Promise<void> {
     const flush = this.#log.beginFlush();
     if (await this.#try(() => this.#disk.flush())) this.#log.endFlush(flush);
+  }
+
+  async commit(): Promise<void> {
+    const { signal } = new AbortController();
+    await this.#try(() => this.#disk.commit({ signal, progress: () => {} }));
   }
 
   async read(offset: number, length: number): Promise<void> {
@@ -73,6 +82,10 @@ export class LoggedClient implements Client {
   /** Sends all requests again that were not acknowledged, as the kernel does for a new server. */
   async resend(): Promise<void> {
     await Promise.all(this.#log.waiting.map((request) => this.send(request)));
+  }
+
+  #inside(offset: number, length: number): number {
+    return Math.min(length, this.size - offset);
   }
 
   async #try(work: () => Promise<void>): Promise<boolean> {

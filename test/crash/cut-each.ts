@@ -78,7 +78,7 @@ export class PowerCuts {
     const start = copyFiles(subject.files);
     const life = new Life({ files: copyFiles(start), order: ordersOf(order) });
     await repair(life, subject);
-    const log = new Expectation(subject.content, () => life.tape.length);
+    const log = new Expectation(subject.content, () => life.tape.length, subject);
     const disk = await open(life, subject);
     await this.#situation.run(new LoggedClient(disk, log), shapeOf(subject));
     await disk.close();
@@ -106,7 +106,7 @@ export class PowerCuts {
     const content = Buffer.alloc(subject.content.size);
     await compareDisk(disk, allowed, 'the next attach', content);
     // what is read after the cut is durable: the page cache was lost
-    const log = new Expectation(SparseBytes.from(content), () => life.tape.length);
+    const log = new Expectation(SparseBytes.from(content), () => life.tape.length, subject);
     await AFTERMATH.run(new LoggedClient(disk, log), shapeOf(subject));
     await compareDisk(disk, log, AFTERMATH.name);
     await disk.close();
@@ -115,7 +115,7 @@ export class PowerCuts {
   }
 
   async #judge(files: Files, random: Random): Promise<void> {
-    const past = { wasKilled: false };
+    const past = { wasKilled: this.#subject.driver.repair === undefined };
     const faults = [...(await this.#subject.judge(files, past))];
     const { second } = this.#options;
     if (second !== undefined && random.isOneIn(second.every)) faults.push(...(await second.judge(files, past)));

@@ -47,14 +47,20 @@ export class Expectation {
   readonly size: number;
   readonly #start: SparseBytes;
   readonly #calls: () => number;
+  readonly #maybeZeros: boolean;
   readonly #requests: Request[] = [];
   readonly #flushes: Flush[] = [];
   #events = 0;
 
-  /** @param calls tells how many calls the server has done */
-  constructor(start: SparseBytes, calls: () => number) {
+  /**
+   * @param calls tells how many calls the server has done
+   * @param maybeZeros after a power cut, bytes of a write that was not flushed may be zeros: the place is durable, and the
+   * data is not
+   */
+  constructor(start: SparseBytes, calls: () => number, { maybeZeros = false } = {}) {
     this.#start = start.copy();
     this.#calls = calls;
+    this.#maybeZeros = maybeZeros;
     this.size = start.size;
   }
 
@@ -99,7 +105,8 @@ export class Expectation {
       const found = content.subarray(at, at + SECTOR_BYTES);
       if (found.equals(latest.subarray(at, at + SECTOR_BYTES))) continue;
       const touching = begun.filter((request) => touches(request, offset + at, found.length));
-      const may = outcomes(this.#startOf(offset + at, found.length), touching, { at: offset + at, mustBe });
+      const maybeZeros = this.#maybeZeros && cut !== 'kill';
+      const may = outcomes(this.#startOf(offset + at, found.length), touching, { at: offset + at, mustBe, maybeZeros });
       if (!may.some((each) => each.equals(found))) return describe(offset + at, found, { may, touching, mustBe });
     }
     return null;
@@ -150,6 +157,7 @@ function applyTo(bytes: Buffer, offset: number, request: Wish): void {
 interface Sector {
   readonly at: number;
   readonly mustBe: (request: Request) => boolean;
+  readonly maybeZeros: boolean;
 }
 
 /** What a sector may contain after requests, of which some may not be there. */
@@ -194,10 +202,14 @@ function orders(start: Buffer, group: readonly Request[], sector: Sector): Buffe
 }
 
 /** A sector after a request, and as it was if the request may not be there. */
-function mayChange(before: Buffer, request: Request, { at, mustBe }: Sector): Buffer[] {
+function mayChange(before: Buffer, request: Request, { at, mustBe, maybeZeros }: Sector): Buffer[] {
   const after = Buffer.from(before);
   applyTo(after, at, request);
-  return mustBe(request) ? [after] : [before, after];
+  if (mustBe(request)) return [after];
+  if (!maybeZeros) return [before, after];
+  const zeros = Buffer.from(before);
+  applyTo(zeros, at, { ...request, bytes: null });
+  return [before, after, zeros];
 }
 
 /** Whether no other request of the group that is not past was acknowledged before this one began. */

@@ -149,7 +149,7 @@ class Trial {
     const disk = await open(this.#life, subject);
     await this.#compare(disk, 'a new attach');
     await disk.close();
-    await this.#judge(false);
+    await this.#judge(subject.driver.repair === undefined);
   }
 
   /** The next server, which may have opened the disk already. */

@@ -57,7 +57,7 @@ export const SITUATIONS: readonly Situation[] = [
     name: 'a write across tables',
     async run(client, { size, unitBytes: unit, tableBytes: table }) {
       const border = size > table ? table : Math.floor(size / 2);
-      await client.write(border - unit - 512, Math.min(2 * unit + 1024, size - border + unit + 512), 1);
+      await client.write(border - unit - 512, 2 * unit + 1024, 1);
     },
   },
   {
@@ -211,7 +211,7 @@ export const AFTERMATH: Situation = {
   async run(client, { size, unitBytes: unit, tableBytes: table }) {
     const last = Math.floor(size / unit) - 1;
     await client.write(10 * unit, 3 * unit, 201);
-    await client.write(Math.min(table, last * unit), Math.min(unit, size - last * unit), 202);
+    await client.write(Math.min(table, last * unit), unit, 202);
     await client.flush();
     await client.zero(11 * unit, unit);
     await client.write(14 * unit + 512, unit, 203);

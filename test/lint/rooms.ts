@@ -104,6 +104,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
       'mount/open-disk.ts',
       'type mount/control/',
       'mount/images/',
+      'mount/runtime/',
       'drivers/creating/formats.ts',
       'drivers/',
       'system/',

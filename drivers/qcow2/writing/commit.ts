@@ -19,7 +19,7 @@ import type { Disk } from '../../disk.js';
 import type { CommitContext } from '../../driver.js';
 import { FusetapError } from '../../errors.js';
 import type { Granules } from '../../map/range-lock.js';
-import type { UnderWay } from '../../under-way.js';
+import type { UnderWay } from '../../map/under-way.js';
 import { type ClusterEntry, putEntry } from '../format/entries.js';
 import type { WriterParts } from './writer.js';
 

@@ -7,7 +7,8 @@
  *
  * A write is acknowledged when the L2 entry is in the image. If the process is killed before, the entry still names the old
  * bytes. If the power fails, an entry may be durable without its data: then the bytes are zeros, as they were before,
- * because free clusters are zeros. Only copied bytes must not become zeros, hence the barrier.
+ * because free clusters are zeros. Only copied bytes must not become zeros, hence the barrier. A place that an entry kept
+ * may have the bytes that it had before they were made zeros, so it needs the barrier, too.
  */
 import type { Disk } from '../../disk.js';
 import { type ClusterEntry, COPIED, putEntry } from '../format/entries.js';
@@ -44,12 +45,6 @@ export interface WriterParts {
 interface Part {
   readonly at: number;
   readonly bytes: Uint8Array;
-}
-
-/** Bytes that a write does not change, but that must go to the new place with it. */
-interface Rest extends Part {
-  /** they were in the disk before, and are not zeros */
-  readonly isOld: boolean;
 }
 
 export class Writer {
@@ -194,12 +189,10 @@ export class Writer {
     // clusters that are allocated ahead are zeros, all of them
     const to = place.count > written ? (first + place.count) * this.#clusterBytes : tail;
     try {
-      const both = [await this.#rest(head, part.at), await this.#rest(end, tail)];
-      const rests = both.filter(({ bytes, isOld }) => bytes.byteLength > 0 && (isOld || !place.isZeros));
+      const { writes, isMerged } = await this.#mergeRest(part, { head, tail, isZeros: place.isZeros });
       const start = first * this.#clusterBytes;
-      const writes = [part, ...rests].map(async ({ at, bytes }) => this.#writeData(bytes, place.place + at - start));
-      await allDone(writes);
-      if (rests.length > 0) await barrier.pass();
+      await allDone(writes.map(async ({ at, bytes }) => this.#writeData(bytes, place.place + at - start)));
+      if (isMerged || !place.isZeros) await barrier.pass();
     } catch (error) {
       await undo();
       throw error;
@@ -241,11 +234,46 @@ export class Writer {
     return old.kind === 'compressed' || (old.kind === 'data' && !old.copied);
   }
 
-  async #rest(from: number, to: number): Promise<Rest> {
-    const bytes = Buffer.alloc(Math.max(0, to - from));
-    if (bytes.length === 0) return { at: from, bytes, isOld: false };
-    await this.#parts.reader.read(bytes, from);
-    return { at: from, bytes, isOld: !isZeros(bytes) };
+  /**
+   * Adds to a write what is before and after it in its clusters. What is zeros needs no write if the place is zeros.
+   * @returns isMerged: bytes are written that were in the disk before
+   */
+  async #mergeRest(
+    part: Part,
+    { head, tail, isZeros }: { head: number; tail: number; isZeros: boolean },
+  ): Promise<{ writes: Part[]; isMerged: boolean }> {
+    const end = part.at + part.bytes.byteLength;
+    if (tail - head <= this.#clusterBytes) {
+      const merged = await this.#oldBytes(head, tail, part, isZeros);
+      if (merged === null) return { writes: [part], isMerged: false };
+      merged.set(part.bytes, part.at - head);
+      return { writes: [{ at: head, bytes: merged }], isMerged: true };
+    }
+    const rests = await Promise.all([
+      this.#oldBytes(head, part.at, null, isZeros),
+      this.#oldBytes(end, tail, null, isZeros),
+    ]);
+    const written = rests.flatMap((bytes, i) => (bytes === null ? [] : [{ at: i === 0 ? head : end, bytes }]));
+    return { writes: [part, ...written], isMerged: written.length > 0 };
+  }
+
+  /**
+   * The bytes of a range that must be written; null if none must be.
+   * @param except a part of the range that is written with other bytes
+   */
+  async #oldBytes(from: number, to: number, except: Part | null, isZeros: boolean): Promise<Buffer | null> {
+    const exceptEnd = except === null ? from : except.at + except.bytes.byteLength;
+    const exceptAt = except?.at ?? from;
+    if (exceptAt === from && exceptEnd >= to) return null;
+    const { reader } = this.#parts;
+    const found = await reader.finder.find(from, to - from);
+    const isEmpty = found.every(({ kind, offset }) => kind === 'zeros' || (kind === 'none' && reader.isEmpty(offset)));
+    if (isEmpty && isZeros) return null;
+    const bytes = Buffer.alloc(to - from);
+    if (isEmpty) return bytes;
+    await reader.readFound(found, bytes, from);
+    const isOld = !areZeros(bytes.subarray(0, exceptAt - from)) || !areZeros(bytes.subarray(exceptEnd - from));
+    return isOld || !isZeros ? bytes : null;
   }
 
   #putData(
@@ -281,7 +309,7 @@ export function isKept({ kind, hasPlace, copied }: ClusterEntry): boolean {
 
 const ZEROS = Buffer.alloc(1 << 16);
 
-function isZeros(bytes: Buffer): boolean {
+function areZeros(bytes: Buffer): boolean {
   for (let at = 0; at < bytes.length; at += ZEROS.length) {
     const end = Math.min(bytes.length, at + ZEROS.length);
     if (ZEROS.compare(bytes, at, end, 0, end - at) !== 0) return false;

@@ -4,7 +4,9 @@
  */
 import { closeAll } from '../../../drivers/close-fd.js';
 import { defined } from '../../../drivers/defined.js';
-import { type Claim, claimImage, type DescribePid } from '../../images/claim-image.js';
+import { FusetapError, type Holder } from '../../../drivers/errors.js';
+import { named } from '../../../drivers/quote.js';
+import { type Claim, claimImage, type DescribePid, releaseMarks, takeMarks } from '../../images/claim-image.js';
 import type { Mode } from '../../images/mode.js';
 import { identityOf, type OpenedImage, type OwnBus, openImage } from '../../images/open-image.js';
 import type { RecognizedEnds } from '../../images/refuse-foreign.js';
@@ -24,10 +26,12 @@ export interface FileWish {
 }
 
 /** An open file with its claim. Two holdings share it while a vbd is swapped to an image that it has already. */
-class HeldFile {
+export class HeldFile {
   readonly image: OpenedImage;
   readonly claim: Claim;
   #users = 0;
+  /** the image open for writing, while it is claimed so */
+  #raised: OpenedImage | null = null;
 
   constructor(image: OpenedImage, claim: Claim) {
     this.image = image;
@@ -38,13 +42,51 @@ class HeldFile {
     this.#users += 1;
   }
 
+  /**
+   * Claims a file of mode `r` for writing too, until `lower` is called.
+   * @param open opens the same file for writing
+   * @param isOwn see Claim.raise
+   * @returns the image with another descriptor
+   * @throws FusetapError see openAgainForWriting and Claim.raise; nothing has changed then
+   */
+  async raise(open: () => Promise<number>, isOwn: (holder: Holder) => boolean): Promise<OpenedImage> {
+    if (this.#raised !== null) return this.#raised;
+    const fd = await open();
+    try {
+      await this.claim.raise(isOwn);
+      if (this.#users === 0) throw new FusetapError('FAILED', `${named(this.image.path)} was closed meanwhile`);
+      // a server that outlives the keeper has the claim by this descriptor
+      takeMarks(fd, 'w');
+    } catch (error) {
+      await closeAll([fd]);
+      throw error;
+    }
+    this.#raised = { ...this.image, fd };
+    return this.#raised;
+  }
+
+  /** The server must have closed what `raise` has opened. */
+  async lower(): Promise<void> {
+    if (this.#raised === null) return;
+    const { fd } = this.#raised;
+    this.#raised = null;
+    releaseMarks(fd);
+    await closeAll([fd]);
+    if (this.#users > 0) this.claim.lower();
+  }
+
   /** @returns the error of close(2): written data may be lost */
   async release(usedByServer: boolean): Promise<Error | null> {
     this.#users -= 1;
     if (this.#users > 0) return null;
+    const raisedFds = this.#raised === null ? [] : [this.#raised.fd];
+    this.#raised = null;
     // the server may have a descriptor of the same open file description: the locks last until the last one is closed
-    if (!usedByServer) this.claim.release();
-    return await closeAll([this.image.fd]);
+    if (!usedByServer) {
+      this.claim.release();
+      raisedFds.forEach(releaseMarks);
+    }
+    return await closeAll([this.image.fd, ...raisedFds]);
   }
 }
 

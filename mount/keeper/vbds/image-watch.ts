@@ -251,7 +251,8 @@ interface Watched {
 }
 
 function judge({ bus, vbd, image }: Watched, known: Known, { modifiedMs, sizeBytes, writes }: Seen): void {
-  const hasWritten = writesOf(bus, vbd) !== known.writes;
+  // a commit writes for no client
+  const hasWritten = writesOf(bus, vbd) !== known.writes || vbd.remeasure !== undefined;
   const isMoved = modifiedMs !== known.modifiedMs;
   const hasOtherSize = sizeBytes !== null && sizeBytes !== image.sizeBytes;
   const mayHaveGrown = hasOtherSize && sizeBytes > image.sizeBytes && !known.isResized && grows(vbd, image);

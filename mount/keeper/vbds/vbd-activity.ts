@@ -2,13 +2,13 @@
  * The activity on each vbd: at most one at a time. An activity belongs to the client that asked for it. When that
  * client goes away, or another client takes over by force, the activity is cancelled and undone.
  *
- *      idle ──► detaching, saving, resetting, swapping, rereading, resizing ──► idle
+ *      idle ──► detaching, saving, resetting, swapping, rereading, resizing, committing ──► idle
  */
 import { FusetapError } from '../../../drivers/errors.js';
 import { within } from '../../../system/within.js';
 import type { Vbd } from './vbd.js';
 
-export type ActivityKind = 'detaching' | 'saving' | 'resetting' | 'swapping' | 'rereading' | 'resizing';
+export type ActivityKind = 'detaching' | 'saving' | 'resetting' | 'swapping' | 'rereading' | 'resizing' | 'committing';
 
 /** how long to wait for a cancelled activity: the disk that it waits for may hang */
 const PATIENCE_MS = 5_000;
@@ -21,6 +21,7 @@ const WORDS: Readonly<Record<ActivityKind, string>> = {
   swapping: 'is being given another image',
   rereading: 'is having its partition table read',
   resizing: 'is being resized',
+  committing: 'is being committed to its base',
 };
 
 const HINTS: Readonly<Record<ActivityKind, string>> = {
@@ -30,6 +31,7 @@ const HINTS: Readonly<Record<ActivityKind, string>> = {
   swapping: 'wait until the new image is in place',
   rereading: 'wait until the new partitions are in place',
   resizing: 'wait until it has its new size',
+  committing: 'wait until the commit has ended, or end it with Ctrl-C or detach --force',
 };
 
 interface Activity {

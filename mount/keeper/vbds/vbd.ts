@@ -93,6 +93,11 @@ export interface Vbd extends VbdFile {
   pausedFor?: readonly string[];
   /** the keeper detaches it when nobody uses it any more; if omitted, false */
   detachesWhenUnused?: boolean;
+  /**
+   * Set while its base is written, which changes the sizes of files: takes over those that they have now.
+   * @throws FusetapError BUSY if a file does not answer
+   */
+  remeasure?: (() => Promise<void>) | undefined;
   /** the sectors in which its partition table counts; null: the table tells */
   readonly sectorBytes: SectorBytes | null;
   /** null if partitions were not requested; replaced as a whole when the table is read again */

@@ -24,10 +24,11 @@ export class Pausing {
   }
 
   /**
-   * @throws FusetapError BUSY if it is passed through and open, or if its disk does not answer; FAILED if its requests
-   *   take too long. It is resumed when they have ended.
+   * @throws FusetapError BUSY if it is passed through and open, if its disk does not answer, or if it is being committed, which
+   *   would go on; FAILED if its requests take too long. It is resumed when they have ended.
    */
   async pause(vbd: Vbd, { copy = USER, signal }: PauseChoice): Promise<void> {
+    this.#bus.activities.refuse(vbd, ['committing']);
     const giveUp = new AbortController();
     const { flush } = new EndingLimits().start();
     try {

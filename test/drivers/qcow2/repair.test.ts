@@ -181,7 +181,7 @@ t.test('leaks are freed, and entries say again that a refcount is 1', { skip }, 
     await writeFile(path, image);
     await writeFile(copy, image);
     const { leaks } = await withFile(path, (disk) => repairLeaks(disk));
-    t.same(leaks, { clusters: 3, ranges: [{ ...leaks.ranges[0], length: 3 * clusterBytes }] }, name);
+    t.match(leaks, { clusters: 3, bytes: 3 * clusterBytes, ranges: [{ length: 3 * clusterBytes }] }, name);
     t.match(qemuCheck(path), { status: 0, leaks: 0, corruptions: 0 }, name);
     t.ok(isSameDisk(path, copy), name);
   }

@@ -1,8 +1,10 @@
 /** What QEMU's checker and its reading say of images that are written here. Many cases are bugs of other programs. */
-import { readFile, stat, truncate, writeFile } from 'node:fs/promises';
+import { open, readFile, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import t from 'tap';
-import type { Disk } from '../../../drivers/disk.js';
+import { type Disk, frontDisk } from '../../../drivers/disk.js';
+import { wrapDisk } from '../../../drivers/filters/wrap-disk.js';
+import { openGraph } from '../../../drivers/graph/open-graph.js';
 import { patternBytes } from '../../conformance/pattern.js';
 import { makeFile, openImageDisk } from '../graph-factory.js';
 import { compareWithQemu, qemuImg, qemuIo, whyNoQemu } from '../qemu.js';
@@ -27,6 +29,19 @@ async function written(image: string, work: (disk: Disk) => Promise<void>): Prom
   const again = await openImageDisk('qcow2', image, true);
   await compareWithQemu('qcow2', image, again);
   await again.close();
+}
+
+/** Opens an image for writing that was not checked, as a large one is. */
+async function openUnchecked(path: string): Promise<Disk> {
+  const handle = await open(path, 'r+');
+  const { size } = await handle.stat();
+  const opened = {
+    graph: { driver: 'qcow2', options: {}, on: { file: { file: path } } },
+    files: { file: { fd: handle.fd, path, sizeBytes: size, kind: 'file' as const } },
+    ...{ memories: {}, readOnly: false },
+  };
+  const raw = await openGraph(opened);
+  return frontDisk(wrapDisk(raw, { close: () => raw.close().finally(() => handle.close()) }), { readOnly: false });
 }
 
 async function bytesAt(disk: Disk, offset: number, length: number): Promise<Buffer> {
@@ -186,7 +201,8 @@ t.test('a cluster that is used but counted as free is never given to another', {
   const block = Number(bytes.readBigUInt64BE(table));
   bytes.writeUInt16BE(0, block + (data / (64 * KIB)) * 2);
   await writeFile(image, bytes);
-  const disk = await openImageDisk('qcow2', image);
+  await t.rejects(openImageDisk('qcow2', image), { code: 'DENIED', message: /refcount of cluster/ });
+  const disk = await openUnchecked(image);
   await t.rejects(
     disk.write(Buffer.alloc(64 * KIB, 2), 4 * MIB).then(() => disk.write(Buffer.alloc(512, 2), 0)),
     {
@@ -209,7 +225,8 @@ t.test('an L2 table behind the end of the image is an error, never zeros', { ski
   const disk = await openImageDisk('qcow2', image, true);
   await t.rejects(bytesAt(disk, 0, 512), { code: 'FAILED', message: /L2 table is not inside/ });
   await disk.close();
-  const writable = await openImageDisk('qcow2', image);
+  await t.rejects(openImageDisk('qcow2', image), { code: 'DENIED', message: /behind the end of the image/ });
+  const writable = await openUnchecked(image);
   await t.rejects(writable.write(Buffer.alloc(512), 0), { code: 'FAILED' });
   await writable.close();
   t.ok((await stat(image)).size < MIB);
@@ -230,7 +247,8 @@ t.test('an entry that names a table is never written in place', { skip }, async 
       await writeFile(copy, await readFile(image));
       await patch(copy, l2, 0x8000_0000_0000_0000n | BigInt(place));
       const before = await readFile(copy);
-      const disk = await openImageDisk('qcow2', copy);
+      if (place !== 0) await t.rejects(openImageDisk('qcow2', copy), { code: 'DENIED' });
+      const disk = await openUnchecked(copy);
       if (place !== 0) await t.rejects(disk.write(Buffer.alloc(512, 7), 0), { code: 'FAILED' });
       await disk.close();
       const after = await readFile(copy);
@@ -287,6 +305,18 @@ t.test('data in another file', { skip }, async (t) => {
       });
     });
   }
+});
+
+t.test('a place in a data file that no file can have is a damage', { skip }, async (t) => {
+  const directory = t.testdir();
+  const image = join(directory, 'a.qcow2');
+  qemuImg('create', '-q', '-f', 'qcow2', '-o', `data_file=${join(directory, 'data.img')}`, image, '8M');
+  qemuIo('qcow2', image, 'write 0 64k');
+  await patch(image, await firstL2(image), (1n << 63n) | 0x00ff_ffff_ffff_0000n);
+  const disk = await openImageDisk('qcow2', image);
+  await t.rejects(disk.write(Buffer.alloc(512), 0), { code: 'FAILED', message: /a place that is too large/ });
+  await t.rejects(disk.read(Buffer.alloc(512), 0), { code: 'FAILED', message: /a place that is too large/ });
+  await disk.close();
 });
 
 t.test('many writes at the same time to new tables', { skip }, async (t) => {
