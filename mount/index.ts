@@ -15,6 +15,7 @@ import type { Change } from '../drivers/driver.js';
 import { FusetapError } from '../drivers/errors.js';
 import type { FilterSpec } from '../drivers/filters/filter.js';
 import { isFile, type NodeSpec, simpleGraph } from '../drivers/graph.js';
+import type { MapExtent } from '../drivers/map/map-extents.js';
 import { DEFAULT_DRIVER } from '../drivers/names.js';
 import { quoted } from '../drivers/quote.js';
 import { asSnapshot, withTree } from './client/disk-wish.js';
@@ -42,6 +43,7 @@ export type {
   Growth,
   ImageFile,
   Json,
+  LocateOptions,
   MapFile,
   MapView,
   MeasureContext,
@@ -71,6 +73,7 @@ export {
 export type { FilterSpec } from '../drivers/filters/filter.js';
 export type { FileSpec, NodeSpec } from '../drivers/graph.js';
 export type { AnyDriver as Driver, ImageDriver, WithImage } from '../drivers/image-driver.js';
+export type { MapExtent } from '../drivers/map/map-extents.js';
 export type { DetachOptions } from './client/index.js';
 export type {
   BackingPolicy,
@@ -224,6 +227,18 @@ export async function changes(vbd: VbdWord, options: BusOptions = {}): Promise<C
 }
 
 /**
+ * What the ranges of a vbd's disk are, and where in which file their bytes are: in order, without gaps.
+ * @throws FusetapError NOT_FOUND
+ */
+export async function map(vbd: VbdWord, options: BusOptions = {}): Promise<MapExtent[]> {
+  const { place, vdev } = await locate(vbd, options);
+  const { map: ask } = await import('./client/map.js');
+  const found: MapExtent[] = [];
+  for await (const extent of ask(place, vdev)) found.push(extent);
+  return found;
+}
+
+/**
  * Moves what a vbd has over its base, the backing file of a qcow2 image, into the base. Programs that have the vbd open go
  * on. If it fails or is cancelled, the vbd is as before; what was moved stays in the base.
  * @throws FusetapError UNSUPPORTED if it has no base that can be written; USAGE if it is not attached with mode w, or is
@@ -363,6 +378,11 @@ export class Bus {
   /** @see save */
   save(vbd: VbdWord, path: string, options: { readonly force?: boolean } = {}): Promise<SaveResult> {
     return save(vbd, path, { ...options, ...this.#options });
+  }
+
+  /** @see map */
+  map(vbd: VbdWord): Promise<MapExtent[]> {
+    return map(vbd, this.#options);
   }
 
   /** @see changes */

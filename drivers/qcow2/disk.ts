@@ -14,6 +14,7 @@ import { type Header, readHeader, SUBCLUSTERS } from './format/header.js';
 import { mayReuseFree } from './limits.js';
 import { DecodedCache } from './reading/decoded-cache.js';
 import { type L1Place, L2Tables } from './reading/l2-tables.js';
+import { mayHaveHoles } from './reading/preallocated.js';
 import { Qcow2Map, type Qcow2MapOptions } from './reading/qcow2-map.js';
 import { Reader } from './reading/reader.js';
 import { Barrier } from './writing/barrier.js';
@@ -108,7 +109,10 @@ function readerOf(
 ): { reader: Reader; map: Qcow2Map | null } {
   const granuleBytes = header.hasExtendedL2 ? header.clusterBytes / SUBCLUSTERS : header.clusterBytes;
   const decoded = new DecodedCache(image, header);
-  const reader = new Reader({ size, unitBytes: granuleBytes, tables, data, backing, decoded });
+  const reader = new Reader({
+    ...{ size, unitBytes: granuleBytes, tables, data, backing, decoded },
+    mayHaveHoles: () => mayHaveHoles(image, data, header),
+  });
   if (!reader.hasOwnFile) return { reader, map: null };
   const { files } = reader.places;
   return { reader, map: new Qcow2Map({ size, granuleBytes, files, reader, ...watched }) };

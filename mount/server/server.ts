@@ -9,6 +9,7 @@ import { errnoOf, FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { makeFilter } from '../../drivers/filters/index.js';
 import { findNeeds, measureNode, prepareNode, repairNode } from '../../drivers/graph/open-graph.js';
 import { planGraph } from '../../drivers/graph/plan.js';
+import { tellExtents } from '../../drivers/map/map-extents.js';
 import type { VbdStats } from '../control/interface.js';
 import { readStats } from '../ledger/counters.js';
 import type { Ledger } from '../ledger/ledger.js';
@@ -22,6 +23,7 @@ import type {
   Commands,
   CommitCommand,
   DescribeCommand,
+  MapCommand,
   MeasureCommand,
   NeedsCommand,
   PartitionsCommand,
@@ -158,6 +160,16 @@ export class Server {
     const last = changes.at(-1);
     const next = last === undefined ? null : last.offset + last.length;
     return { changes, next: next === null || next >= offset + length ? null : next };
+  }
+
+  /** The first extents in the range, and where to go on. */
+  async map({ nodeId, offset, length }: MapCommand): Promise<CommandResult<'map'>> {
+    const { disk, filePaths } = this.#find(nodeId);
+    const { extents, next } = await tellExtents(disk, offset, length);
+    return {
+      extents: extents.map(({ fd, ...extent }) => ({ ...extent, file: filePaths.get(fd ?? -1) ?? null })),
+      next,
+    };
   }
 
   async attach(command: AttachCommand, passed: PassedFds): Promise<CommandResult<'attach'>> {
