@@ -36,8 +36,11 @@ export interface Subject {
   readonly judge: Judge;
 }
 
+/** What is opened. */
+export type Openable = Pick<Subject, 'driver' | 'options' | 'files'>;
+
 /** What is below the driver in a life of a server. */
-function givenIn(life: Life, { driver, files }: Subject, readOnly: boolean): Given {
+function givenIn(life: Life, { driver, files }: Openable, readOnly: boolean): Given {
   const disks = Object.keys(files).map((role) => {
     const isRead = readOnly || roleOf(driver, role)?.access === 'read';
     return [role, life.disk(role, { readOnly: isRead })] as const;
@@ -46,7 +49,7 @@ function givenIn(life: Life, { driver, files }: Subject, readOnly: boolean): Giv
 }
 
 /** Finishes what a crash left behind, as an attach with mode w does. */
-export async function repair(life: Life, subject: Subject): Promise<void> {
+export async function repair(life: Life, subject: Openable): Promise<void> {
   const { driver, options = {} } = subject;
   if (driver.repair === undefined) return;
   const { signal } = new AbortController();
@@ -58,7 +61,7 @@ export async function repair(life: Life, subject: Subject): Promise<void> {
  * Opens the disk, as a server does. The first request activates it.
  * @throws CrashFault if `open` changes a file
  */
-export async function open(life: Life, subject: Subject, { readOnly = false } = {}): Promise<Disk> {
+export async function open(life: Life, subject: Openable, { readOnly = false } = {}): Promise<Disk> {
   const { driver, options = {} } = subject;
   const before = life.tape.length;
   const given = givenIn(life, subject, readOnly);

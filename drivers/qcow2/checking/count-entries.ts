@@ -99,7 +99,8 @@ class EntryCounter {
     if ((high & RESERVED_HIGH) !== 0 || (low & RESERVED_LOW) !== 0 || (isZero && (hasExtendedL2 || version === 2))) {
       this.#find('has reserved bits');
     }
-    if (place === 0 && !(hasDataFile && isCopied)) {
+    // zeros at the start of a data file have no place in QEMU's eyes
+    if (place === 0 && !(hasDataFile && isCopied && !isZero)) {
       if (allocated !== 0) this.#find('has parts with data, but no place for them');
       return;
     }
