@@ -124,6 +124,7 @@ const ANSWERS: [line: string[], adds: string[], offered: string[]][] = [
   ],
   [['mount', '--backing=n'], ['words', '--backing=', 'n'], ['--backing=none']],
   [['diff', 'xvda'], ['words', '', 'xvda'], ['xvda']],
+  [['commit', 'xvda'], ['words', '', 'xvda'], ['xvda']],
   [
     ['attach', '--passthrough', ''],
     ['words', '', ''],
