@@ -50,6 +50,7 @@ const COMMANDS: Hints = {
   ...all('backup copy cp export', 'did you mean save?'),
   ...all('snapshot', 'did you mean attach --snapshot? To copy a vbd: fusetap save'),
   ...all('revert rollback', 'did you mean reset?'),
+  ...all('merge flatten', 'did you mean commit?'),
   ...all('kill halt shutdown destroy', 'did you mean stop?'),
   ...all('restart reload', 'did you mean upgrade?'),
   ...all('top iostat', 'did you mean stats?'),

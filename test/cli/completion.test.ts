@@ -127,6 +127,7 @@ const ANSWERS: [line: string[], adds: string[], offered: string[]][] = [
   [['map', 'xvda'], ['words', '', 'xvda'], ['xvda']],
   [['map', 'qcow2:d'], ['files', 'qcow2:', 'd'], []],
   [['map', 'disk'], ['files', '', 'disk'], []],
+  [['commit', 'xvda'], ['words', '', 'xvda'], ['xvda']],
   [
     ['attach', '--passthrough', ''],
     ['words', '', ''],

@@ -286,3 +286,19 @@ t.test('map of an older bus, and of an image that no bus has', async (t) => {
   t.match(await fusetap(runtime, ['map', 'xvdz']), { status: 3, stderr: /no such vbd: 'xvdz' on bus 0/ });
   t.match(await fusetap(runtime, ['map', '--bus', '0', image]), { status: 3, stderr: /no such vbd/ });
 });
+
+t.test('commit prints the base, and remarks beside it', async (t) => {
+  const runtime = tempDir(t);
+  const result = { base: '/srv/golden.img', notes: ['/srv/golden.img: it was repaired'] };
+  const bus = await fakeBus(t, runtime, '0', ({ url }) => (url.endsWith('/commit') ? result : aBus('0', [aVbd()])));
+  const told = { status: 0, stdout: '/srv/golden.img\n', stderr: 'fusetap: /srv/golden.img: it was repaired\n' };
+  t.same(await fusetap(runtime, ['commit', 'xvda']), told);
+  t.same(await fusetap(runtime, ['commit', '--quiet', '/srv/disk.img']), { ...told, stderr: '' });
+  t.same(JSON.parse((await fusetap(runtime, ['commit', '--json', 'xvda'])).stdout), { base: '/srv/golden.img' });
+  const asked = bus.asked.filter(({ url }) => url.includes('commit'));
+  t.match(asked, Array(3).fill({ method: 'POST', url: '/vbds/xvda/commit' }));
+  const older = { status: 400, body: { error: { code: 'NOT_FOUND', message: 'a vbd has no commit' } } };
+  await fakeBus(t, runtime, 'old', ({ url }) => (url.includes('commit') ? older : aBus('old', [aVbd({ bus: 'old' })])));
+  const refused = { status: 6, stdout: '', stderr: /bus old was started by an older fusetap/ };
+  t.match(await fusetap(runtime, ['commit', '--bus', 'old', 'xvda']), refused);
+});

@@ -95,6 +95,12 @@ const RECIPES: Readonly<Record<string, Recipe>> = {
     after: { 0: 'wc -l < labels; e2label golden.img' },
     prints: /^guests +xvdt +\d+ +snapshot +w .*golden\.img\n(.*\n)*20\ngolden$/m,
   },
+  'A persistent overlay, and how to commit it': {
+    programs: ['mkfs.ext4', 'e2label'],
+    stage: [GOLDEN],
+    after: { 0: 'e2label golden.img', 1: 'e2label golden.img' },
+    prints: /^golden\n(.*\n)*\S*golden\.img\ntried$/m,
+  },
   'Use a disk inside an OVA or a tar archive': {
     programs: ['mkfs.ext4', 'losetup', 'e2label', 'tar', 'qemu-img'],
     stage: [

@@ -65,6 +65,8 @@ const WITHOUT_BUS: readonly Mistake[] = [
   wrong('NOT_FOUND', /nowhere\.img: no such image/, 'map', 'qcow2:@/nowhere.img'),
   wrong('USAGE', /is not a qcow2 image|not.*qcow2/, 'map', 'qcow2:@/disk.img'),
   wrong('USAGE', /driver tar has no option 'size'/, 'map', 'tar:@/disk.img', '--option', 'size=1'),
+  wrong('NOT_FOUND', /no bus|no such vbd/, 'commit', 'xvda'),
+  wrong('USAGE', /missing required argument 'VBD'/, 'commit'),
   wrong('USAGE', /no driver at 'file'/, 'attach', '@/disk.img', '--option', 'file/member=a'),
   wrong('USAGE', /driver tar has no option 'size'/, 'attach', 'tar:@/disk.img', '--option', 'size=1'),
   wrong('USAGE', /same-directory, any, none/, 'attach', '@/disk.img', '--backing', 'some'),
@@ -162,6 +164,9 @@ const WITHOUT_BUS: readonly Mistake[] = [
 /** on bus 0, which has disk.img as xvda (w), other.img as xvdb (r) and ram.img as xvdc (ram) */
 const ON_A_BUS: readonly Mistake[] = [
   wrong('UNSUPPORTED', /xvda is not a snapshot: there is no base/, 'diff', 'xvda'),
+  wrong('UNSUPPORTED', /xvda has no base that it could be committed to: its driver is aio/, 'commit', 'xvda'),
+  wrong('USAGE', /xvdb on bus 0 has mode r: only a vbd of mode w is committed/, 'commit', '@/other.img'),
+  wrong('UNSUPPORTED', /xvdc has no base that it could be committed to: its driver is ram/, 'commit', 'xvdc'),
   wrong('BUSY', /disk\.img.* bus 0 .*xvda/, 'create', '--force', '@/disk.img', '1M'),
   { ...wrong('BUSY', /disk\.img.* bus 0 .*xvda/, 'check', '@/disk.img'), status: 1 },
   wrong('BUSY', /slot 51712 \(xvda\) of bus 0 is taken/, 'attach', '@/third.img', 'xvda'),

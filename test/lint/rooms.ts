@@ -186,7 +186,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
     may: ['type mount/control/', 'mount/runtime/', 'drivers/'],
   },
   'mount/keeper/verbs/': {
-    is: '(keeper) attach, detach, pause, save, reset, swap, resize, reread',
+    is: '(keeper) attach, detach, pause, save, reset, swap, resize, reread, commit',
     may: [
       'mount/keeper/sources/',
       'mount/keeper/vbds/',

@@ -1,6 +1,7 @@
 /** Commits of qcow2 overlays: against `qemu-img commit`, while clients write, and what is refused. */
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import t from 'tap';
 import { type Disk, frontDisk } from '../../../drivers/disk.js';
 import type { RawDisk } from '../../../drivers/driver.js';
@@ -223,6 +224,38 @@ for (const [name, shape] of Object.entries({
 function formatOf(base: string): 'raw' | 'qcow2' {
   return base.endsWith('raw') ? 'raw' : 'qcow2';
 }
+
+t.test('a read that began before a commit sees the bytes, however long it takes', { skip }, async (t) => {
+  const { overlay } = await makeChain(t.testdir(), { size: 4 * MIB, writes: ['write -P 1 0 1M'] });
+  let [isSlow, begun, go] = [false, (): void => {}, (): void => {}];
+  const hasBegun = new Promise<void>((resolve) => (begun = resolve));
+  const mayGo = new Promise<void>((resolve) => (go = resolve));
+  const changeImage = (image: RawDisk): Partial<RawDisk> => ({
+    read: async (buffer, offset) => {
+      if (isSlow) {
+        isSlow = false;
+        begun();
+        await mayGo;
+      }
+      await image.read(buffer, offset);
+    },
+  });
+  const disk = frontDisk(await openOverlay(overlay, { changeImage }), { readOnly: false });
+  // the tables are in memory then
+  await disk.read(Buffer.alloc(512), 0);
+  isSlow = true;
+  const bytes = Buffer.alloc(64 * KIB);
+  const reading = disk.read(bytes, 64 * KIB);
+  await hasBegun;
+  const committing = commit(disk);
+  await Promise.race([committing, setTimeout(500)]);
+  go();
+  await reading;
+  t.ok(bytes.every((byte) => byte === 1));
+  await committing;
+  t.equal((await contentOf(disk))[64 * KIB], 1);
+  await disk.close();
+});
 
 /** An overlay whose base fails in one way. */
 async function failing(overlay: string, change: (base: RawDisk) => Partial<RawDisk>): Promise<Disk> {

@@ -89,24 +89,33 @@ export interface OpenChoice {
   readonly writesBase?: boolean;
   /** replaces calls of the base, which is a raw image then */
   readonly change?: (base: RawDisk) => Partial<RawDisk>;
+  /** the same for the image */
+  readonly changeImage?: (image: RawDisk) => Partial<RawDisk>;
 }
 
 /** Opens an overlay. Its `close` closes the files too. */
-export async function openOverlay(overlay: string, { writesBase = true, change }: OpenChoice = {}): Promise<RawDisk> {
+export async function openOverlay(overlay: string, choice: OpenChoice = {}): Promise<RawDisk> {
+  const { writesBase = true, change, changeImage } = choice;
   const tree = await openTree({ driver: 'qcow2', options: {}, on: { file: { file: overlay } } }, false);
   const opened = { ...tree, repaired: ['', 'backing'], ...(writesBase && { writes: 'backing' }) };
-  const raw = await (change === undefined ? openGraph(opened) : openOver(opened, change));
+  const isChanged = change !== undefined || changeImage !== undefined;
+  const raw = await (isChanged ? openOver(opened, choice) : openGraph(opened));
   return wrapDisk(raw, { close: () => raw.close().finally(() => tree.close()) });
 }
 
-async function openOver({ files }: OpenedGraph, change: (base: RawDisk) => Partial<RawDisk>): Promise<RawDisk> {
+const unchanged = (): Partial<RawDisk> => ({});
+
+async function openOver(
+  { files }: OpenedGraph,
+  { change = unchanged, changeImage = unchanged }: OpenChoice,
+): Promise<RawDisk> {
   const open = async (image: ImageFile | undefined): Promise<RawDisk> => {
     const given = { files: { file: image as ImageFile }, disks: {} };
     return await aio.open({ ...given, memory: null, state: null, readOnly: false, isRepaired: true, options: {} });
   };
-  const base = await open(files.backing ?? files['backing/file']);
+  const [image, base] = [await open(files.file), await open(files.backing ?? files['backing/file'])];
   const disks = {
-    file: frontDisk(await open(files.file), { readOnly: false }),
+    file: frontDisk(wrapDisk(image, changeImage(image)), { readOnly: false }),
     backing: frontDisk(wrapDisk(base, change(base)), { readOnly: false }),
   };
   const context = { files: {}, memory: null, state: null, readOnly: false, isRepaired: true, options: {} };
