@@ -89,6 +89,8 @@ export function parseL2(table: Buffer, at: number, shape: EntryShape): ClusterEn
     throw badEntry('has reserved bits');
   }
   if (place % clusterBytes !== 0) throw badEntry('names a place that is not a cluster');
+  // the places in a data file have no other bound
+  if (place > Number.MAX_SAFE_INTEGER - clusterBytes) throw badEntry('names a place that is too large');
   const copied = (high & COPIED) !== 0;
   const hasPlace = place !== 0 || (hasDataFile && copied);
   const base = { place, copied, hasPlace, streamBytes: 0 };

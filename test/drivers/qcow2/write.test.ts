@@ -307,6 +307,18 @@ t.test('data in another file', { skip }, async (t) => {
   }
 });
 
+t.test('a place in a data file that no file can have is a damage', { skip }, async (t) => {
+  const directory = t.testdir();
+  const image = join(directory, 'a.qcow2');
+  qemuImg('create', '-q', '-f', 'qcow2', '-o', `data_file=${join(directory, 'data.img')}`, image, '8M');
+  qemuIo('qcow2', image, 'write 0 64k');
+  await patch(image, await firstL2(image), (1n << 63n) | 0x00ff_ffff_ffff_0000n);
+  const disk = await openImageDisk('qcow2', image);
+  await t.rejects(disk.write(Buffer.alloc(512), 0), { code: 'FAILED', message: /a place that is too large/ });
+  await t.rejects(disk.read(Buffer.alloc(512), 0), { code: 'FAILED', message: /a place that is too large/ });
+  await disk.close();
+});
+
 t.test('many writes at the same time to new tables', { skip }, async (t) => {
   const image = create(t, '1G', 'cluster_size=4k');
   await written(image, async (disk) => {
