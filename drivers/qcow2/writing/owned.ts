@@ -96,9 +96,17 @@ export class Owned {
   async ownTable(l1Index: number): Promise<void> {
     await this.begin();
     await this.#parts.session.beginAllocating();
+    await this.#completeEnd();
     const owning = this.#owning.get(l1Index) ?? this.#ownTable(l1Index).finally(() => this.#owning.delete(l1Index));
     this.#owning.set(l1Index, owning);
     await owning;
+  }
+
+  /** An image that was cut may end within a table: what is written behind its end would be lost. */
+  async #completeEnd(): Promise<void> {
+    const { image } = this.#parts;
+    const end = Math.ceil(image.size / this.#clusterBytes) * this.#clusterBytes;
+    if (image.size < end) await image.growth?.grow(end);
   }
 
   async #ownTable(l1Index: number): Promise<void> {
