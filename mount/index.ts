@@ -220,7 +220,7 @@ export async function reset(vbd: VbdWord, options: BusOptions = {}): Promise<Vbd
  */
 export async function changes(vbd: VbdWord, options: BusOptions = {}): Promise<Change[]> {
   const { place, vdev } = await locate(vbd, options);
-  const { changes: ask } = await import('./client/changes.js');
+  const { changes: ask } = await import('./client/ranges/changes.js');
   const found: Change[] = [];
   for await (const change of ask(place, vdev)) found.push(change);
   return found;
@@ -232,7 +232,7 @@ export async function changes(vbd: VbdWord, options: BusOptions = {}): Promise<C
  */
 export async function map(vbd: VbdWord, options: BusOptions = {}): Promise<MapExtent[]> {
   const { place, vdev } = await locate(vbd, options);
-  const { map: ask } = await import('./client/map.js');
+  const { map: ask } = await import('./client/ranges/map.js');
   const found: MapExtent[] = [];
   for await (const extent of ask(place, vdev)) found.push(extent);
   return found;
@@ -249,7 +249,7 @@ export async function commit(
   options: BusOptions & { readonly signal?: AbortSignal } = {},
 ): Promise<CommitResult> {
   const { place, vdev } = await locate(vbd, options);
-  const { commit: ask } = await import('./client/changes.js');
+  const { commit: ask } = await import('./client/ranges/changes.js');
   return ask(place, vdev, defined({ signal: options.signal }));
 }
 

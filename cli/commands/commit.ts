@@ -21,7 +21,7 @@ export function register(program: Command): void {
     .action(async (word: string, _: unknown, self: Command) => {
       const options = self.optsWithGlobals<SharedOptions>();
       const { place, vbd } = await locateVbd(word, options);
-      const { commit } = await import('../../mount/client/changes.js');
+      const { commit } = await import('../../mount/client/ranges/changes.js');
       const committed = await untilSignal((signal) =>
         withProgress('committing', options, (progress) =>
           commit(place, vbd.vdev, { signal, ...defined({ progress }) }),

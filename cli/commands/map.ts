@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
 import { isPath, type LocatedVbd } from '../../mount/client/finding/locate-vbd.js';
-import type { MapExtent } from '../../mount/client/map.js';
+import type { MapExtent } from '../../mount/client/ranges/map.js';
 import type { BackingPolicy } from '../../mount/control/interface.js';
 import { attachOption } from '../attach-options.js';
 import { attachRequest } from '../attach-request.js';
@@ -56,7 +56,7 @@ export function register(program: Command): void {
 async function findExtents(word: string, options: MapOptions): Promise<AsyncIterable<MapExtent>> {
   const located = await findVbd(word, options);
   if (located !== null) {
-    const { map } = await import('../../mount/client/map.js');
+    const { map } = await import('../../mount/client/ranges/map.js');
     return map(located.place, located.vbd.vdev);
   }
   const { request } = attachRequest([word], options);

@@ -1,8 +1,8 @@
 /** What the disk of a vbd is, range by range. */
-import { allExtents, type MapExtent } from '../../drivers/map/map-extents.js';
-import { call } from '../control/call.js';
-import type { BusPlace } from '../runtime/bus-place.js';
-import { explainOlderBus } from './follow.js';
+import { allExtents, type MapExtent } from '../../../drivers/map/map-extents.js';
+import { call } from '../../control/call.js';
+import type { BusPlace } from '../../runtime/bus-place.js';
+import { explainOlderBus } from '../follow.js';
 
 export type { MapExtent };
 
