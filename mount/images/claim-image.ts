@@ -109,7 +109,8 @@ export interface Claim {
   /**
    * Claims an image of mode `r` for writing too. There is no moment at which it is not claimed.
    * @param isOwn tells the user by which it is claimed already from the others, for the message
-   * @throws FusetapError BUSY, with the other users of the image; the claim is as before then
+   * @throws FusetapError BUSY, with the other users of the image; UNSUPPORTED for a partition or a loop device. The claim is
+   *   as before then
    */
   raise(isOwn: ClaimOptions['isOwn']): Promise<void>;
   /** Ends `raise`. */
@@ -158,6 +159,8 @@ export async function claimImage(image: ClaimedImage, mode: Mode, options: Claim
     lowerDevice(held);
   };
   const raise = async (isOwn: ClaimOptions['isOwn']): Promise<void> => {
+    // the server has a lock of its own on the common file, which would conflict
+    if (held.place?.isOwn === false) throw cannotRaise(image);
     const others = { ...options, isOwn };
     try {
       // locks of the same open file description do not conflict, and need no permission to write
@@ -168,6 +171,17 @@ export async function claimImage(image: ClaimedImage, mode: Mode, options: Claim
     }
   };
   return { mode, grow, raise, lower, release };
+}
+
+function cannotRaise({ path }: ClaimedImage): FusetapError {
+  return new FusetapError(
+    'UNSUPPORTED',
+    `${named(path)} is a partition or a loop device, and is attached with mode r`,
+    {
+      hint: 'detach it, and use qemu-img commit',
+      path,
+    },
+  );
 }
 
 /** Releases what mode `w` locks and mode `r` does not. */

@@ -239,6 +239,29 @@ t.test('bases that cannot be written', { skip }, async (t) => {
   t.match(await over('vdi', '-o', 'static=on'), { status: 0 }, 'a flat VDI can');
 });
 
+t.test('a base on a block device', { skip: whyNot('losetup') || whyNoQemu() }, async (t) => {
+  const bench = (await startBus(t)).bench;
+  const loop = await bench.loop(await bench.image('base.raw', 8 * MIB, 4 * MIB));
+  const top = bench.path('top.qcow2');
+  qemuImg('create', '-q', '-f', 'qcow2', '-F', 'raw', '-b', loop, top);
+  qemuIo('qcow2', top, 'write -P 1 1M 2M');
+  await bench.attach('--backing', 'any', `qcow2:${top}`);
+  t.match(await commit(bench), { status: 6, stderr: /is a partition or a loop device, and is attached with mode r/ });
+  await bench.detach('xvda');
+  // without the file below it, it is a device like others
+  await bench.sh('rm "$1"', bench.path('base.raw'));
+  const path = await bench.attach('--backing', 'any', `qcow2:${top}`);
+  t.match(await commit(bench), { status: 0, stdout: `${loop}\n` });
+  await bench.sh('cmp "$1" "$2"', path, loop);
+  await bench.attach('-r', loop);
+  t.match(await bench.fusetap(['attach', loop]), { status: 4 });
+  await bench.detach('xvdb');
+  await bench.detach('xvda');
+  await bench.attach(loop);
+  await bench.detach('xvda');
+  await bench.sh('losetup -d "$1"', loop);
+});
+
 t.test('a base that is full', { skip }, async (t) => {
   const bench = (await startBus(t)).bench;
   const room = await bench.makeDirectory('room');

@@ -3,7 +3,7 @@
  * error or wrong data.
  */
 import t from 'tap';
-import { diskOfWay, filesOfWay, TREES, WAYS } from '../../scripts/lib/torture/ways.js';
+import { diskOfWay, makeImage, TREES, WAYS } from '../../scripts/lib/torture/ways.js';
 import { Client } from '../e2e/client.js';
 import { eventually } from '../e2e/command.js';
 import { whyNot } from '../e2e/fixtures.js';
@@ -17,11 +17,11 @@ const UPGRADES = 3;
 
 for (const way of [...WAYS, ...TREES]) {
   const { driver, passthrough } = way;
-  const name = `${driver}, ${passthrough === 'on' ? 'passthrough' : 'threads'}`;
-  void t.test(name, { skip: whyNot('fio') }, async (t) => {
+  const isOver = way.isOverlay ? ' over a base' : '';
+  const name = `${driver}${isOver}, ${passthrough === 'on' ? 'passthrough' : 'threads'}`;
+  void t.test(name, { skip: whyNot('fio', ...(driver === 'qcow2' ? ['qemu-img'] : [])) }, async (t) => {
     const bus = await startBus(t);
-    const files = filesOfWay(way, 'disk.img');
-    for (const file of files) await bus.bench.image(file, FIO_DISK_BYTES / files.length);
+    await makeImage(way, bus.bench.path('disk.img'), FIO_DISK_BYTES);
     const disk = diskOfWay(way, bus.bench.path('disk.img'));
     const vbd = await ('disk' in disk
       ? bus.attachTree(disk.disk, { passthrough })

@@ -101,6 +101,27 @@ t.test('what a role only reads is open for reading, with all below it', async (t
   });
 });
 
+t.test('a role that is only read is open for writing if the tree is opened so', async (t) => {
+  const path = await turn(t);
+  const low = node(path, { name: 'low' }, { file: FILE, more0: node(path, { name: 'lowest' }, { file: FILE }) });
+  const graph = node(path, { name: 'top' }, { file: FILE, more0: low });
+  const file = (): ImageFile => memory(t, Buffer.alloc(10));
+  const files = { file: file(), 'more0/file': file(), 'more0/more0/file': file() };
+  const opened = { graph, files, memories: {}, writes: 'more0' };
+  await (await openGraph({ ...opened, readOnly: false })).close();
+  const written = ['open lowest true file', 'open low false file,more0', 'open top false file,more0'];
+  t.same(log().splice(0).slice(0, 3), written, 'what is below it is not');
+  await (await openGraph({ ...opened, readOnly: true })).close();
+  t.equal(log().filter((line) => / true /.test(line)).length, 3, 'not with mode r');
+});
+
+t.test('the plan says what a commit writes', async (t) => {
+  const image = (on: Record<string, NodeSpec | FileSpec>): NodeSpec => node('qcow2', {}, { file: FILE, ...on });
+  t.match(await planGraph(image({ backing: image({}) })), { base: 'backing' });
+  t.match(await planGraph(image({})), { base: null });
+  t.match(await planGraph(node('snapshot', {}, { file: image({ backing: FILE }) })), { base: null });
+});
+
 t.test('what an image needs is asked until nothing is missing', async (t) => {
   const path = await turn(t);
   const graph = node('ram', {}, { file: node(path, { needs: 'base.img' }, { file: FILE }) });

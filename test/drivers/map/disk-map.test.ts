@@ -232,6 +232,26 @@ t.test('what is told last of a replaced granule counts', async (t) => {
   t.equal(map.entry(4).place, 7);
 });
 
+t.test('several ranges are withdrawn with one wait, and restored one by one', async (t) => {
+  const map = mapOf(10);
+  const threads = new Threads();
+  map.servedBy(threads);
+  map.setRun(0, 10, at(0));
+  const gone = map.withdrawAll([
+    { first: 1, count: 2 },
+    { first: 5, count: 1 },
+  ]);
+  t.equal(threads.waits, 1);
+  await threads.goOn();
+  await gone;
+  map.setRun(0, 10, at(0));
+  const known = (): boolean[] => Array.from({ length: 10 }, (_, granule) => map.entry(granule).state !== ASK);
+  t.same(known(), [true, false, false, true, true, false, true, true, true, true]);
+  map.restore(1, 2);
+  map.setRun(0, 10, at(0));
+  t.same(known(), [true, true, true, true, true, false, true, true, true, true]);
+});
+
 t.test('what is replaced during a wait waits for the next one', async (t) => {
   const map = mapOf(10);
   const threads = new Threads();

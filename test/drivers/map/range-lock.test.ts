@@ -54,3 +54,27 @@ t.test('ranges that only touch do not wait for each other', async (t) => {
   release();
   await held;
 });
+
+t.test('several ranges are locked in one step, so calls with the same ranges do not wait for each other', async (t) => {
+  const lock = new RangeLock();
+  const order: string[] = [];
+  const work = (name: string) => async (): Promise<void> => {
+    order.push(`${name} begins`);
+    await delay(5);
+    order.push(`${name} ends`);
+  };
+  const [low, high] = [
+    { first: 0, count: 4 },
+    { first: 10, count: 4 },
+  ];
+  await Promise.all([
+    lock.runAll([low, high], work('a')),
+    lock.run(2, 3, work('b')),
+    lock.runAll([high, low], work('c')),
+    lock.run(6, 2, work('d')),
+  ]);
+  t.same(order.slice(0, 2).sort(), ['a begins', 'd begins'], 'd is between the ranges of a, and b waits for a');
+  const own = order.filter((line) => !line.startsWith('d'));
+  t.same(own, ['a begins', 'a ends', 'b begins', 'b ends', 'c begins', 'c ends']);
+  t.equal(lock.isFree(0, 20), true);
+});

@@ -85,6 +85,27 @@ t.test('rule 8: the table, through any path', async (t) => {
   }
 });
 
+t.test('a claim of mode r is raised to w, without a moment in which it is none', async (t) => {
+  const path = await makeFile(t);
+  const image = await opened(t, path, 'r');
+  const taken = await claimImage(image, 'r');
+  const other = await opened(t, path, 'r');
+  const others = await claimImage(other, 'r');
+  const isOwn = (): boolean => false;
+  await t.rejects(taken.raise(isOwn), { code: 'BUSY', message: /is attached with mode r/ });
+  t.equal(await refusedModes(t, path), 'w', 'it is as before');
+  others.release();
+  await taken.raise(isOwn);
+  t.equal(await refusedModes(t, path), 'r w', 'as if it was claimed with mode w');
+  taken.lower();
+  t.equal(await refusedModes(t, path), 'w');
+  const again = await opened(t, path, 'r');
+  (await claimImage(again, 'r')).release();
+  await taken.raise(isOwn);
+  taken.release();
+  t.equal(await refusedModes(t, path), '', 'a release ends both');
+});
+
 t.test('each of the bytes of QEMU by itself refuses what conflicts with it', async (t) => {
   const path = await makeFile(t);
   const holder = await opened(t, path, 'r');

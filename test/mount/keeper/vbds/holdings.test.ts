@@ -1,9 +1,10 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, fstatSync, openSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, renameSync } from 'node:fs';
 import t from 'tap';
 import type { FusetapError } from '../../../../drivers/errors.js';
 import type { Mode } from '../../../../mount/images/mode.js';
+import { openAgainForWriting } from '../../../../mount/images/open-again.js';
 import { identityOf, type OpenedImage } from '../../../../mount/images/open-image.js';
 import { type FileWish, Holdings } from '../../../../mount/keeper/vbds/holdings.js';
 import { tryFlockExclusive } from '../../../../system/libc.js';
@@ -126,4 +127,44 @@ t.test('a file that is released while its claim is raised stays open until that 
   t.equal(isOpen(image), false);
   t.throws(() => fstatSync(raisedFd), { code: 'EBADF' });
   t.equal(await isFree(path), true);
+});
+
+t.test('a file that is read is claimed for writing for a while', async (t) => {
+  const path = await makeFile(t);
+  const holdings = new Holdings();
+  const image = await holdings.file(wish(path, 'r'));
+  const held = holdings.find(identityOf(image));
+  const open = (): Promise<number> => openAgainForWriting(image, { mountpoint: '/no/such/bus' });
+  const raise = () => held?.raise(open, () => false);
+  const readable = async (): Promise<boolean> => {
+    const other = new Holdings();
+    const isFree = await other.file(wish(path, 'r')).then(
+      () => true,
+      () => false,
+    );
+    await other.release();
+    return isFree;
+  };
+  t.equal(await readable(), true);
+  const raised = await raise();
+  t.ok(raised !== undefined && raised.fd !== image.fd && isOpen(raised) && raised.ino === image.ino);
+  t.equal(await raise(), raised, 'once');
+  t.equal(await readable(), false);
+  // as a server that is being loaded has it
+  const inherited = openSync(`/proc/self/fd/${raised?.fd}`, 'r+');
+  await held?.lower();
+  t.equal(await readable(), true);
+  t.equal(await isFree(path), false, 'it is read still');
+  t.equal(isOpen(image), true);
+  closeSync(inherited);
+  await raise();
+  await holdings.release();
+  t.equal(await isFree(path), true, 'all is released together');
+
+  const other = await makeFile(t);
+  const moved = await holdings.file(wish(other, 'r'));
+  renameSync(other, `${other}.moved`);
+  const again = openAgainForWriting(moved, { mountpoint: '/no/such/bus' });
+  await t.rejects(again, { code: 'FAILED', message: /was moved, replaced or removed/ });
+  await holdings.release();
 });
