@@ -103,7 +103,8 @@ export class LoggedClient implements Client {
 const patterns = new Map<string, Buffer>();
 const MOST_PATTERNS = 500;
 
-function patternOf(offset: number, length: number, seed: number): Buffer {
+/** The bytes of a pattern; kept. */
+export function patternOf(offset: number, length: number, seed: number): Buffer {
   const key = `${offset} ${length} ${seed}`;
   const bytes = patterns.get(key) ?? patternBytes(offset, length, seed);
   if (patterns.size >= MOST_PATTERNS) patterns.clear();

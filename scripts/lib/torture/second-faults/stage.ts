@@ -91,7 +91,7 @@ async function copyPackage(packageDir: string): Promise<void> {
 }
 
 /** Frees the processes that wait for the buses below: they get ECONNABORTED. */
-async function abortBuses(directory: string): Promise<void> {
+export async function abortBuses(directory: string): Promise<void> {
   for (const { mountpoint, type, dev } of await readMounts('self')) {
     if (!mountpoint.startsWith(`${directory}/`) || !type.startsWith('fuse')) continue;
     const file = await open(`/sys/fs/fuse/connections/${dev.split(':')[1]}/abort`, 'w').catch(() => null);
@@ -126,7 +126,7 @@ export function isAlive(pid: number): boolean {
   return readStartTime(pid) !== null;
 }
 
-async function unmountBelow(directory: string): Promise<void> {
+export async function unmountBelow(directory: string): Promise<void> {
   const mounts = (await readMounts('self')).filter(({ mountpoint }) => mountpoint.startsWith(`${directory}/`));
   for (const { mountpoint } of mounts.reverse()) {
     await runCommand('umount', [mountpoint]).catch(() => runCommand('umount', ['-l', mountpoint]));
