@@ -3,7 +3,7 @@
  * error or wrong data.
  */
 import t from 'tap';
-import { diskOfWay, makeImage, TREES, WAYS } from '../../scripts/lib/torture/ways.js';
+import { diskOfWay, makeImage, TREES, WAYS, type Way } from '../../scripts/lib/torture/ways.js';
 import { Client } from '../e2e/client.js';
 import { eventually } from '../e2e/command.js';
 import { whyNot } from '../e2e/fixtures.js';
@@ -15,7 +15,7 @@ t.setTimeout(300_000);
 const KILLS = 10;
 const UPGRADES = 3;
 
-for (const way of [...WAYS, ...TREES]) {
+for (const way of [...WAYS, ...TREES] as readonly Way[]) {
   const { driver, passthrough } = way;
   const isOver = way.isOverlay ? ' over a base' : '';
   const name = `${driver}${isOver}, ${passthrough === 'on' ? 'passthrough' : 'threads'}`;
