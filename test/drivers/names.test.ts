@@ -25,7 +25,7 @@ t.test('each driver is a folder with code, a page and a test', async (t) => {
   const others = folders.map(({ name }) => name).filter((name) => !driverNames.includes(name));
   t.same(
     others.sort(),
-    ['copying', 'creating', 'filters', 'formats', 'graph', 'map', 'partitions', 'segments'],
+    ['copying', 'creating', 'examining', 'filters', 'formats', 'graph', 'map', 'partitions', 'segments'],
     'and there is no folder of a driver without its line',
   );
 });
