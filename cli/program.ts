@@ -30,6 +30,7 @@ export const COMMANDS: Readonly<Record<string, () => Promise<CommandFile>>> = {
   reread: () => import('./commands/reread.js'),
   save: () => import('./commands/save.js'),
   diff: () => import('./commands/diff.js'),
+  map: () => import('./commands/map.js'),
   commit: () => import('./commands/commit.js'),
   reset: () => import('./commands/reset.js'),
   slot: () => import('./commands/slot.js'),

@@ -3,7 +3,9 @@
  * whole names a file, the file is meant.
  */
 import { existsSync } from 'node:fs';
+import { FusetapError } from '../drivers/errors.js';
 import { driverNames } from '../drivers/names.js';
+import { named } from '../drivers/quote.js';
 import { combineWords, type DiskSpec, parseWords, pathSpec } from './disk-spec/index.js';
 
 /** The disk of the words `SPEC [VDEV] [MODE]`. @throws FusetapError as parseWords */
@@ -13,13 +15,19 @@ export function typedSpec(text: string, vdev?: string, mode?: string): DiskSpec 
     spec = parseWords(text, vdev, mode);
   } catch (error) {
     const whole = existingFile(text);
-    if (whole === null) throw error;
+    if (whole === null) throw existsSync(text) ? sayPath(error, text) : error;
     return combineWords(whole, vdev, mode);
   }
   // without a comma both mean the same file: it is not looked at, because its file system may hang
   if (!text.includes(',') || spec.image === null || spec.belowDev !== undefined || existsSync(spec.image)) return spec;
   const whole = existingFile(text);
   return whole === null ? spec : combineWords(whole, vdev, mode);
+}
+
+/** A word before a colon is never read as part of a path, so the name of such a file needs a directory. */
+function sayPath(error: unknown, text: string): unknown {
+  if (!(error instanceof FusetapError) || error.code !== 'NOT_FOUND') return error;
+  return new FusetapError(error.code, error.message, { hint: `write ${named(`./${text}`)}`, cause: error });
 }
 
 /** The word as DRIVER:PATH or PATH, if that is an existing file. */

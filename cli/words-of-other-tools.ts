@@ -42,7 +42,7 @@ const all = (words: string, hint: string): Hints => Object.fromEntries(words.spl
 
 const COMMANDS: Hints = {
   ...all('rm remove delete del eject unplug disconnect close unmap', 'did you mean detach?'),
-  ...all('add insert plug connect open map', 'did you mean attach?'),
+  ...all('add insert plug connect open', 'did you mean attach?'),
   ...all('losetup', 'its words here are attach, detach, ls and show'),
   ...all('list lsblk ps', 'did you mean ls?'),
   ...all('inspect describe', 'did you mean show? For an image: fusetap info'),

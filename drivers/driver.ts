@@ -270,7 +270,7 @@ export interface RawDisk {
   /**
    * Is called once, before the first call that reads or changes the disk: no other process serves it any more then.
    * `open` may run while a server that is being replaced still writes, so `open` reads only what cannot change, and
-   * `activate` reads the rest. If it rejects, every call of the disk fails with its error. A disk with `activate` must
+   * `activate` reads the rest. If it rejects, the calls that need it fail with its error, and the next one calls it again. A disk with `activate` must
    * not let threads serve what can change: its map begins with what cannot. If a driver above reads this disk in its
    * own `open`, the disk is activated then.
    */

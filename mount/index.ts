@@ -15,6 +15,7 @@ import type { Change } from '../drivers/driver.js';
 import { FusetapError } from '../drivers/errors.js';
 import type { FilterSpec } from '../drivers/filters/filter.js';
 import { isFile, type NodeSpec, simpleGraph } from '../drivers/graph.js';
+import type { MapExtent } from '../drivers/map/map-extents.js';
 import { DEFAULT_DRIVER } from '../drivers/names.js';
 import { quoted } from '../drivers/quote.js';
 import { asSnapshot, withTree } from './client/disk-wish.js';
@@ -42,6 +43,7 @@ export type {
   Growth,
   ImageFile,
   Json,
+  LocateOptions,
   MapFile,
   MapView,
   MeasureContext,
@@ -71,6 +73,7 @@ export {
 export type { FilterSpec } from '../drivers/filters/filter.js';
 export type { FileSpec, NodeSpec } from '../drivers/graph.js';
 export type { AnyDriver as Driver, ImageDriver, WithImage } from '../drivers/image-driver.js';
+export type { MapExtent } from '../drivers/map/map-extents.js';
 export type { DetachOptions } from './client/index.js';
 export type {
   BackingPolicy,
@@ -217,9 +220,21 @@ export async function reset(vbd: VbdWord, options: BusOptions = {}): Promise<Vbd
  */
 export async function changes(vbd: VbdWord, options: BusOptions = {}): Promise<Change[]> {
   const { place, vdev } = await locate(vbd, options);
-  const { changes: ask } = await import('./client/changes.js');
+  const { changes: ask } = await import('./client/ranges/changes.js');
   const found: Change[] = [];
   for await (const change of ask(place, vdev)) found.push(change);
+  return found;
+}
+
+/**
+ * What the ranges of a vbd's disk are, and where in which file their bytes are: in order, without gaps.
+ * @throws FusetapError NOT_FOUND
+ */
+export async function map(vbd: VbdWord, options: BusOptions = {}): Promise<MapExtent[]> {
+  const { place, vdev } = await locate(vbd, options);
+  const { map: ask } = await import('./client/ranges/map.js');
+  const found: MapExtent[] = [];
+  for await (const extent of ask(place, vdev)) found.push(extent);
   return found;
 }
 
@@ -234,7 +249,7 @@ export async function commit(
   options: BusOptions & { readonly signal?: AbortSignal } = {},
 ): Promise<CommitResult> {
   const { place, vdev } = await locate(vbd, options);
-  const { commit: ask } = await import('./client/changes.js');
+  const { commit: ask } = await import('./client/ranges/changes.js');
   return ask(place, vdev, defined({ signal: options.signal }));
 }
 
@@ -363,6 +378,11 @@ export class Bus {
   /** @see save */
   save(vbd: VbdWord, path: string, options: { readonly force?: boolean } = {}): Promise<SaveResult> {
     return save(vbd, path, { ...options, ...this.#options });
+  }
+
+  /** @see map */
+  map(vbd: VbdWord): Promise<MapExtent[]> {
+    return map(vbd, this.#options);
   }
 
   /** @see changes */

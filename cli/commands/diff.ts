@@ -1,6 +1,6 @@
 /** `fusetap diff`: lists what was written to a snapshot. */
 import type { Command } from 'commander';
-import { type Change, changes } from '../../mount/client/changes.js';
+import { type Change, changes } from '../../mount/client/ranges/changes.js';
 import { locateVbd } from '../locate-vbd.js';
 import { endHelp, type SharedOptions, VBD_HELP } from '../options.js';
 import { humanSize, print, printJson } from '../output.js';

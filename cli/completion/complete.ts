@@ -113,6 +113,12 @@ async function answerFor(kind: Kind, place: Place, current: string): Promise<Ans
       return plain(vbds(await inTime(vbdsOf(busWord)), words));
     case 'vbd':
       return vbdsOrImages(vbds(await inTime(vbdsOf(busWord)), words), current);
+    case 'vbd-or-spec': {
+      const { adds, offered, kept } = vbdsOrImages(vbds(await inTime(vbdsOf(busWord)), words), current);
+      return adds === 'files'
+        ? { ...specs(current), offered: [...offered, ...specs(current).offered] }
+        : { adds, kept, offered };
+    }
     case 'share':
       return plain(named([...new Set((await inTime(allVbds())).flatMap(({ share }) => share ?? []))]));
     case 'nothing':

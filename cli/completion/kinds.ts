@@ -11,6 +11,8 @@ export type Kind =
   | 'mounted'
   /** an attached vbd, or a file */
   | 'vbd'
+  /** an attached vbd, or a disk spec */
+  | 'vbd-or-spec'
   /** the vdev of an attached vbd */
   | 'attached'
   /** a free vdev */
@@ -37,6 +39,7 @@ const KINDS: Readonly<Record<string, Kind>> = {
   '--share': 'share',
   SPEC: 'spec',
   'IMAGE|SPEC': 'spec',
+  'VBD|SPEC': 'vbd-or-spec',
   BASE: 'file',
   IMAGE: 'file',
   FILE: 'file',

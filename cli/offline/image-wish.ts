@@ -9,6 +9,12 @@ import { typedSpec } from '../typed-spec.js';
 /** a path with one of these before it is raw; without any, its format is recognized */
 const RAW = /^(?:aio|raw|sync):/;
 
+/** Whether a SPEC is the path of an image and nothing else. @throws as typedSpec */
+export function isOnlyImage(text: string): boolean {
+  const { driver, below = [] } = typedSpec(text);
+  return driver === DEFAULT_DRIVER && below.length === 0 && !RAW.test(text);
+}
+
 /** @throws FusetapError USAGE, NOT_FOUND, UNSUPPORTED */
 export function imageWish(text: string): ImageWish {
   const { driver, below = [], image, belowDev, vdev, mode } = typedSpec(text);
@@ -16,8 +22,7 @@ export function imageWish(text: string): ImageWish {
   if (vdev !== null || mode !== null) {
     throw new FusetapError('USAGE', `${quoted(text)} has a place on a bus`, { hint: 'give only the image' });
   }
-  const isPath = driver === DEFAULT_DRIVER && below.length === 0 && !RAW.test(text);
-  return { path: imagePath(image, belowDev), drivers: isPath ? [] : [driver, ...below] };
+  return { path: imagePath(image, belowDev), drivers: isOnlyImage(text) ? [] : [driver, ...below] };
 }
 
 export const IMAGE_OR_SPEC_HELP = 'an image, whose format is recognized, or DRIVER:IMAGE';

@@ -5,12 +5,15 @@ import { wrapDisk } from './wrap-disk.js';
 /**
  * Calls `activate` of a disk once, before the first call that reads or changes it; these calls wait for it. A server
  * reads no request before the server that it replaces has exited, so that process cannot change the disk any more. If
- * `activate` rejects, so do all calls.
+ * `activate` rejects, so do the calls that wait for it, and the next call tries again.
  */
 export function gated(next: RawDisk): RawDisk {
   let activation: Promise<void> | null = null;
   const ready = (): Promise<void> => {
-    activation ??= (async () => next.activate?.())();
+    activation ??= (async () => next.activate?.())().catch((error: unknown) => {
+      activation = null;
+      throw error;
+    });
     return activation;
   };
   const { write, flush, zero, extents, changes, commit, growth, places } = next;

@@ -77,15 +77,17 @@ const MAGICS: readonly Magic[] = [
  * Recognizes an image that is not raw.
  * @param first its first PROBED_BYTES, fewer if it is smaller
  * @param last its last PROBED_BYTES, fewer if it is smaller
+ * @param preferred the format to answer if its marks are there, among others: a guest can write those of another format
+ *   to the end that has no header
  * @returns null if nothing says that it is not raw
  */
-export function recognizeForeign(first: Uint8Array, last: Uint8Array): ForeignFormat | null {
-  const found = MAGICS.find(({ at, bytes }) => {
+export function recognizeForeign(first: Uint8Array, last: Uint8Array, preferred?: string): ForeignFormat | null {
+  const found = MAGICS.filter(({ at, bytes }) => {
     const from = at < 0 ? last.length + at : at;
     if (from < 0) return false;
     return bytes.equals((at < 0 ? last : first).subarray(from, from + bytes.length));
   });
-  return found ?? null;
+  return found.find(({ format }) => format !== undefined && format === preferred) ?? found[0] ?? null;
 }
 
 /** The refusal of such an image. @param path absolute */

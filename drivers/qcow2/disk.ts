@@ -10,10 +10,11 @@ import type { Disk } from '../disk.js';
 import type { CommitContext, RawDisk } from '../driver.js';
 import { placedBy } from '../map/places.js';
 import { UnderWay } from '../map/under-way.js';
-import { checkWritable, type Header, readHeader, SUBCLUSTERS } from './format/header.js';
+import { type Header, readHeader, SUBCLUSTERS } from './format/header.js';
 import { mayReuseFree } from './limits.js';
 import { DecodedCache } from './reading/decoded-cache.js';
 import { type L1Place, L2Tables } from './reading/l2-tables.js';
+import { mayHaveHoles } from './reading/preallocated.js';
 import { Qcow2Map, type Qcow2MapOptions } from './reading/qcow2-map.js';
 import { Reader } from './reading/reader.js';
 import { Barrier } from './writing/barrier.js';
@@ -51,7 +52,10 @@ export function writableDisk(parts: Qcow2Parts): RawDisk {
   const barrier = new Barrier(() => flushAll(image, data));
   const session = new Session(image, barrier);
   const refcounts = new Refcounts({ image, header, barrier });
-  const owned = new Owned({ image, data, header, l1, session, refcounts, barrier });
+  const owned = new Owned({
+    ...{ image, data, header, l1, session, refcounts, barrier },
+    stopThreads: () => map?.forgetAll(),
+  });
   const tables = new L2Tables(image, header, l1, (table) => owned.judge(table));
   const reads = new UnderWay();
   const lock = new ClusterLock(header.clusterBytes);
@@ -81,7 +85,6 @@ export function writableDisk(parts: Qcow2Parts): RawDisk {
       await Promise.all([image.growth?.measure(), data.growth?.measure()]);
       // an earlier server may have changed its bits, and moved its refcount table
       const now = await readHeader(image);
-      checkWritable(now);
       session.load(now);
       await tables.load();
       await refcounts.load(now, parts.isRepaired && mayReuseFree([...tables.places()].length));
@@ -106,7 +109,10 @@ function readerOf(
 ): { reader: Reader; map: Qcow2Map | null } {
   const granuleBytes = header.hasExtendedL2 ? header.clusterBytes / SUBCLUSTERS : header.clusterBytes;
   const decoded = new DecodedCache(image, header);
-  const reader = new Reader({ size, unitBytes: granuleBytes, tables, data, backing, decoded });
+  const reader = new Reader({
+    ...{ size, unitBytes: granuleBytes, tables, data, backing, decoded },
+    mayHaveHoles: () => mayHaveHoles(image, data, header),
+  });
   if (!reader.hasOwnFile) return { reader, map: null };
   const { files } = reader.places;
   return { reader, map: new Qcow2Map({ size, granuleBytes, files, reader, ...watched }) };

@@ -42,7 +42,7 @@ const qcow2 = {
     }
     const whole = { ...parts, l1: header.l1, size: header.size };
     if (readOnly) return readOnlyDisk(whole);
-    checkWritable(header);
+    if (!isRepaired) checkWritable(header);
     if ((header.incompatible & INCOMPATIBLE.dirty) !== 0n && !isRepaired) {
       throw new FusetapError('DENIED', 'it was not closed cleanly, and was not repaired at this attach', {
         hint: 'detach it, and attach it again',

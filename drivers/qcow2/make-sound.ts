@@ -3,7 +3,7 @@ import type { Disk } from '../disk.js';
 import type { RepairContext } from '../driver.js';
 import { requireDisk } from '../image.js';
 import { checkCounted } from './check.js';
-import { AUTOCLEAR, type Header, INCOMPATIBLE, readHeader } from './format/header.js';
+import { AUTOCLEAR, checkWritable, type Header, INCOMPATIBLE, readHeader } from './format/header.js';
 import { mayReuseFree } from './limits.js';
 import { L2Tables } from './reading/l2-tables.js';
 import { repairImage } from './repair.js';
@@ -18,9 +18,7 @@ export async function makeSound(context: RepairContext): Promise<string[]> {
   const image = requireDisk(context, 'qcow2');
   const header = await readHeader(image);
   const isDirty = (header.incompatible & INCOMPATIBLE.dirty) !== 0n;
-  const isCorrupt = (header.incompatible & INCOMPATIBLE.corrupt) !== 0n;
-  // `open` refuses them
-  if (header.version === 2 || isCorrupt) return [];
+  checkWritable(header);
   const remarks = isDirty ? await repairImage(context) : [];
   if (!isDirty) await checkIfSmall(image, header, context);
   if ((header.autoclear & AUTOCLEAR.bitmaps) === 0n) return remarks;

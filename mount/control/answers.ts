@@ -7,6 +7,7 @@ import * as v from 'valibot';
 import type { Change } from '../../drivers/driver.js';
 import type { Holder, PlainError } from '../../drivers/errors.js';
 import type { NodeSpec } from '../../drivers/graph.js';
+import type { MapExtent } from '../../drivers/map/map-extents.js';
 import { MODES } from '../images/mode.js';
 import type { KindStats } from '../ledger/counters.js';
 import type {
@@ -18,6 +19,7 @@ import type {
   DetachedVbd,
   DetachResult,
   ErrorAnswer,
+  MapResult,
   MemoryInfo,
   PartitionInfo,
   RamImageInfo,
@@ -222,6 +224,24 @@ export const changes = answer<ChangesResult>()({
   changes: v.pipe(v.array(change), v.description('in order; a bounded part of all of them')),
   next: v.pipe(v.nullable(count), v.description('the offset to ask for next; null: there are no more')),
 });
+const mapExtent = answer<MapExtent>()({
+  start: count,
+  length: count,
+  depth: v.pipe(
+    integer,
+    v.description('how many disks down it is: 0 in the image itself, 1 in its backing file or base'),
+  ),
+  present: v.pipe(flag, v.description('false: no image of the chain has it, so it reads as zeros')),
+  zero: v.pipe(flag, v.description('it reads as zeros')),
+  data: v.pipe(flag, v.description('an image has it as data; with zero too, in a hole of its file')),
+  compressed: flag,
+  offset: v.pipe(v.nullable(count), v.description('in filename; null if its bytes are not plain in a file')),
+  filename: v.nullable(text),
+});
+export const map = answer<MapResult>()({
+  extents: v.pipe(v.array(mapExtent), v.description('in order, without gaps; a bounded part of all of them')),
+  next: v.pipe(v.nullable(count), v.description('the offset to ask for next; null: there are no more')),
+});
 export const saved = answer<SaveResult>()({ path, size: count });
 
 export const committed = answer<CommitResult>()({
@@ -251,6 +271,7 @@ export const NAMED_ANSWERS = {
   Saved: saved,
   Committed: committed,
   Changes: changes,
+  Map: map,
   Memory: memory,
   Upgraded: upgraded,
   Error: failure,
@@ -259,6 +280,7 @@ export const NAMED_ANSWERS = {
   PlainError: plainError,
   Partition: partition,
   Change: change,
+  MapExtent: mapExtent,
   Kind: kind,
   RamImage: ramImage,
 } as const;

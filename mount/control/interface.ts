@@ -8,6 +8,7 @@ import type { Change } from '../../drivers/driver.js';
 import type { Holder, PlainError } from '../../drivers/errors.js';
 import type { FilterSpec } from '../../drivers/filters/filter.js';
 import type { NodeSpec } from '../../drivers/graph.js';
+import type { MapExtent } from '../../drivers/map/map-extents.js';
 import type { SectorBytes } from '../../drivers/partitions/index.js';
 import type { Mode } from '../images/mode.js';
 import type { KindStats } from '../ledger/counters.js';
@@ -204,6 +205,14 @@ export interface CommitResult {
 export interface ChangesResult {
   /** in order; a bounded part of all of them */
   changes: Change[];
+  /** the offset to ask for next; null: there are no more */
+  next: number | null;
+}
+
+/** Answer of GET /vbds/VDEV/map: what a disk is, range by range. */
+export interface MapResult {
+  /** in order, without gaps; a bounded part of all of them */
+  extents: MapExtent[];
   /** the offset to ask for next; null: there are no more */
   next: number | null;
 }

@@ -205,6 +205,12 @@ export const ROUTES = {
     query: v.strictObject({ offset: v.optional(offsetText, '0') }),
     answer: answers.changes,
   },
+  map: {
+    line: 'GET /vbds/{vdev}/map',
+    summary: 'What the ranges of a disk are, and in which file, from an offset on',
+    query: v.strictObject({ offset: v.optional(offsetText, '0') }),
+    answer: answers.map,
+  },
   start: {
     line: 'POST /start',
     summary: 'Makes the bus stay when it has no vbds',

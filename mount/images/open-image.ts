@@ -305,7 +305,8 @@ function isUnbound(path: string, rdev: string): FusetapError {
   return new FusetapError('USAGE', `no image is bound to ${named(path)}`, { path, hint });
 }
 
-const HINT_READ_ONLY = 'attach it with mode r';
+/** the hint if an image can be read, but not written */
+export const HINT_READ_ONLY = 'attach it with mode r';
 
 /** A handler for a failed call on the way to the image. */
 function refuse(path: string): (error: unknown) => never {

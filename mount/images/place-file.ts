@@ -9,12 +9,14 @@ import { constants, fstatSync } from 'node:fs';
 import { type FileHandle, lstat, open } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { closeAll } from '../../drivers/close-fd.js';
-import { FusetapError, toFusetapError } from '../../drivers/errors.js';
+import { errnoOf, FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { named } from '../../drivers/quote.js';
+import { E } from '../../system/libc.js';
 import { locate, readMounts } from '../../system/proc.js';
 import { type ClaimOptions, claimImage } from './claim-image.js';
 import { DraftFile } from './draft-file.js';
 import { type OpenedImage, type OwnBus, openImage } from './open-image.js';
+import { withoutModes } from './without-modes.js';
 
 export interface Placing extends ClaimOptions {
   /** the file must not be on this bus */
@@ -35,6 +37,8 @@ export interface Placing extends ClaimOptions {
   replace?(old: OpenedImage, fd: number, put: () => void): Promise<void>;
 }
 
+const UNWRITABLE = 'make it writable, or choose another name';
+
 /**
  * Puts a file in place.
  * @param path as the user named it
@@ -44,7 +48,7 @@ export interface Placing extends ClaimOptions {
  *   file; NO_SPACE; DENIED
  */
 export async function placeFile(path: string, there: string, placing: Placing): Promise<string> {
-  const old = await openOld(path, there, placing);
+  const old = await withoutModes(UNWRITABLE, () => openOld(path, there, placing));
   try {
     const target = old?.realPath ?? there;
     await fillAndPlace(target, old, placing);
@@ -82,12 +86,14 @@ async function fillAndPlace(target: string, old: OpenedImage | null, placing: Pl
   const draft = await openDraft(target, placing);
   const { file } = draft;
   try {
+    // before the work is done: only root may give a file away
+    if (old !== null) await copyOwner(old, file, placing);
     await placing.fill(file.fd, old);
     if (old === null) {
       if (placing.mode !== undefined) await changeMode(file, placing.mode);
       placeNew(draft, target);
     } else {
-      await copyOwner(old, file);
+      await changeMode(file, fstatSync(old.fd).mode & 0o7777);
       const put = (): void => draft.placeOver();
       if (placing.replace === undefined) put();
       else await placing.replace(old, file.fd, put);
@@ -116,10 +122,19 @@ async function changeMode(file: FileHandle, mode: number): Promise<void> {
   await file.sync();
 }
 
-async function copyOwner(old: OpenedImage, file: FileHandle): Promise<void> {
-  const { uid, gid, mode } = fstatSync(old.fd);
-  await file.chown(uid, gid);
-  await changeMode(file, mode & 0o7777);
+async function copyOwner(old: OpenedImage, file: FileHandle, { cannot, operation }: Placing): Promise<void> {
+  const { uid, gid } = fstatSync(old.fd);
+  try {
+    await file.chown(uid, gid);
+  } catch (error) {
+    if (errnoOf(error) !== E.EPERM) throw error;
+    const isOwner = uid === process.geteuid?.();
+    const [whose, who] = isOwner ? [`group ${gid}`, 'a member of its group'] : [`user ${uid}`, 'its owner'];
+    throw new FusetapError('DENIED', `${cannot} ${named(old.path)}: the file belongs to ${whose}`, {
+      ...{ hint: `only ${who} or root can replace it: remove it first`, errno: E.EPERM, operation, path: old.path },
+      cause: error,
+    });
+  }
 }
 
 /** Does not check first whether the file exists: somebody may make it between the check and the link. */

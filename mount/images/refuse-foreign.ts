@@ -28,17 +28,18 @@ export async function refuseForeign(
   if (format !== null) throw notRaw(path, format);
 }
 
-/** What an image looks like; null if nothing says that it is not raw. */
+/** What an image looks like; null if nothing says that it is not raw. @param preferred see recognizeForeign */
 export async function recognizeFile(
   fd: number,
   sizeBytes: number,
   recognize: RecognizedEnds = 'both',
+  preferred?: string,
 ): Promise<ForeignFormat | null> {
   if (recognize === 'neither') return null;
   const length = Math.min(PROBED_BYTES, sizeBytes);
   const first = await readEnd(fd, length, 0);
   const last = recognize === 'both' ? await readEnd(fd, length, sizeBytes - length) : new Uint8Array();
-  return recognizeForeign(first, last);
+  return recognizeForeign(first, last, preferred);
 }
 
 /** @returns fewer bytes if the image cannot be read there; the first read of the vbd then reports the error */

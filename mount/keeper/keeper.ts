@@ -24,6 +24,7 @@ import {
   type DetachedVbd,
   type DetachResult,
   INTERFACE_VERSION,
+  type MapResult,
   type MemoryInfo,
   type SaveResult,
   type TransportName,
@@ -75,6 +76,7 @@ import { commit } from './verbs/commit.js';
 import { Detaching } from './verbs/detach.js';
 import { DetachingWhenUnused } from './verbs/detach-when-unused.js';
 import { logCopy } from './verbs/log-copy.js';
+import { map } from './verbs/map.js';
 import { Pausing } from './verbs/pause.js';
 import { reread } from './verbs/reread.js';
 import { reset } from './verbs/reset.js';
@@ -531,6 +533,12 @@ export class Keeper implements KeeperControl {
   async changes({ vdev, query }: Asked<'changes'>): Promise<ChangesResult> {
     this.#checkRunning();
     return await changes(this.#bus, this.#bus.vbds.find(vdev), query.offset);
+  }
+
+  /** What the ranges of a disk are, and in which file. */
+  async map({ vdev, query }: Asked<'map'>): Promise<MapResult> {
+    this.#checkRunning();
+    return await map(this.#bus, this.#bus.vbds.find(vdev), query.offset);
   }
 
   memory(): MemoryInfo {

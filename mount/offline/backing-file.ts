@@ -10,6 +10,7 @@ import { type Claim, claimImage } from '../images/claim-image.js';
 import { placeOfNamed } from '../images/named-file.js';
 import { followOutside, type OpenedImage, openImage } from '../images/open-image.js';
 import { recognizeFile } from '../images/refuse-foreign.js';
+import { withoutModes } from '../images/without-modes.js';
 import { openDiskHere } from '../open-disk.js';
 import { describeUser } from './describe-user.js';
 import { diskOfFile, NO_BUS, requestFor, sayingPath } from './offline-image.js';
@@ -36,7 +37,11 @@ export interface OpenedBacking {
  * @param there the same; its directory has no symbolic links
  * @throws FusetapError NOT_FOUND; USAGE if its format must be stated, or if it is the new image itself; BUSY
  */
-export async function openBacking(wanted: WantedBacking, path: string, there: string): Promise<OpenedBacking> {
+export function openBacking(wanted: WantedBacking, path: string, there: string): Promise<OpenedBacking> {
+  return withoutModes('make it writable', () => openAndClaim(wanted, path, there));
+}
+
+async function openAndClaim(wanted: WantedBacking, path: string, there: string): Promise<OpenedBacking> {
   const stated = wanted.format === null ? null : qemuName(wanted.format);
   // if a link is replaced, the file that it leads to gets the new content
   const realPath = await followOutside(there, NO_BUS).catch(() => there);

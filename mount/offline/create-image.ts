@@ -9,7 +9,7 @@ import { promisify } from 'node:util';
 import type { NewImage } from '../../drivers/creating/creator.js';
 import { type CreatorFacts, createdFormats, creatorOf } from '../../drivers/creating/formats.js';
 import { errnoOf, FusetapError } from '../../drivers/errors.js';
-import { quoted } from '../../drivers/quote.js';
+import { named, quoted } from '../../drivers/quote.js';
 import { E } from '../../system/libc.js';
 import { followOutside } from '../images/open-image.js';
 import { placeFile } from '../images/place-file.js';
@@ -58,7 +58,7 @@ export async function createImage(request: CreateRequest): Promise<CreatedImage>
       },
       mode: 0o666 & ~process.umask(),
       fill: async (fd) => {
-        await creator.write(fd, image);
+        await creator.write(fd, image).catch(sayWhich(path));
         await fsyncAsync(fd);
       },
     });
@@ -66,6 +66,17 @@ export async function createImage(request: CreateRequest): Promise<CreatedImage>
   } finally {
     await backing?.close();
   }
+}
+
+/** A handler for a failed write, whose error does not name the file. */
+function sayWhich(path: string): (error: unknown) => never {
+  return (error) => {
+    if (!(error instanceof FusetapError) || error.path !== undefined) throw error;
+    const { code, message, hint, errno, operation, offset } = error;
+    throw new FusetapError(code, `cannot make the image ${named(path)}: ${message}`, {
+      ...{ hint, errno, operation, offset, path, cause: error },
+    });
+  };
 }
 
 function factsOf({ format, backing }: CreateRequest): CreatorFacts {

@@ -92,6 +92,8 @@ async function sizeByDriver({ format, file }: OfflineImage, wish: ImageWish, not
     return disk.size;
   } catch (error) {
     if (!(error instanceof FusetapError)) throw error;
+    // the driver that the user named says that the image has another format
+    if (wish.drivers.length > 0 && error.code === 'USAGE') throw error;
     notes.push(`the size of its disk is not known: ${error.message}`);
     return null;
   }

@@ -10,13 +10,14 @@ import { closeAll } from '../../drivers/close-fd.js';
 import { type Disk, frontDisk } from '../../drivers/disk.js';
 import { FusetapError } from '../../drivers/errors.js';
 import type { ForeignFormat } from '../../drivers/formats/foreign.js';
-import { formatOfDriver } from '../../drivers/formats/qemu-names.js';
+import { driverOfFormat, formatOfDriver } from '../../drivers/formats/qemu-names.js';
 import { type NodeSpec, simpleGraph } from '../../drivers/graph.js';
 import { named } from '../../drivers/quote.js';
 import { wholeImageDisk } from '../../drivers/segments/growing-file.js';
 import { type Claim, claimImage } from '../images/claim-image.js';
 import { type OpenedImage, openImage } from '../images/open-image.js';
 import { recognizeFile } from '../images/refuse-foreign.js';
+import { withoutModes } from '../images/without-modes.js';
 import { openDiskHere } from '../open-disk.js';
 import { describeUser } from './describe-user.js';
 
@@ -51,8 +52,12 @@ export interface OfflineOptions {
   readonly evenInUse?: boolean;
 }
 
-/** @throws FusetapError as an attach of the image would */
-export async function openOffline({ path, drivers }: ImageWish, options: OfflineOptions): Promise<OfflineImage> {
+/** @throws FusetapError as an attach of the image would; USAGE if it is of another format than that of a named driver */
+export function openOffline(wish: ImageWish, options: OfflineOptions): Promise<OfflineImage> {
+  return withoutModes('make it writable, or omit --repair', () => openAndClaim(wish, options));
+}
+
+async function openAndClaim({ path, drivers }: ImageWish, options: OfflineOptions): Promise<OfflineImage> {
   const file = await openImage(path, options.mode, NO_BUS);
   const undo: (() => Promise<unknown>)[] = [() => closeAll([file.fd])];
   const close = async (): Promise<void> => {
@@ -63,6 +68,7 @@ export async function openOffline({ path, drivers }: ImageWish, options: Offline
     // a shell that was started meanwhile has the descriptor, too: closing it would not release the claim
     if (held !== null) undo.push(async () => held.release());
     const recognized = drivers.length === 0 ? await recognizeFile(file.fd, file.sizeBytes) : null;
+    await refuseOtherFormat(file, drivers.at(-1));
     const [top, ...below] = drivers;
     const format = top === undefined ? (recognized?.format ?? 'raw') : formatOfDriver(top);
     const image = below.length === 0 ? diskOfFile(file, options) : await openBelow(below, path, options);
@@ -73,6 +79,18 @@ export async function openOffline({ path, drivers }: ImageWish, options: Offline
     await close();
     throw error;
   }
+}
+
+/** @param driver reads the file; others than those of a format take any bytes, and so does raw */
+async function refuseOtherFormat({ fd, sizeBytes, path }: OpenedImage, driver?: string): Promise<void> {
+  const stated = driver === undefined ? 'raw' : formatOfDriver(driver);
+  if (driver === undefined || stated === 'raw' || driverOfFormat(stated) === undefined) return;
+  const recognized = await recognizeFile(fd, sizeBytes, 'both', stated);
+  if (recognized === null || recognized.format === stated) return;
+  throw new FusetapError('USAGE', `${named(path)} is ${recognized.is}, which the driver ${driver} does not read`, {
+    hint: 'give only the path: the format is recognized',
+    path,
+  });
 }
 
 interface Claiming {

@@ -14,6 +14,7 @@ import type { FilterSpec } from '../../drivers/filters/filter.js';
 import type { Measured, NodeNeed } from '../../drivers/graph/open-graph.js';
 import type { GraphPlan } from '../../drivers/graph/plan.js';
 import type { NodeSpec } from '../../drivers/graph.js';
+import type { MapExtent, ToldExtents } from '../../drivers/map/map-extents.js';
 import type { PartitionTable, SectorBytes } from '../../drivers/partitions/index.js';
 import type { ChangesResult, TransportName, VbdInfo } from '../control/interface.js';
 import type { Mode } from '../images/mode.js';
@@ -158,6 +159,19 @@ export interface ChangesCommand {
   readonly length: number;
 }
 
+/** Asks what the ranges of a disk are. */
+export interface MapCommand {
+  readonly op: 'map';
+  readonly nodeId: number;
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** An extent whose file is known by its path in the tree of the disk. */
+export interface TreeExtent extends Omit<MapExtent, 'filename'> {
+  readonly file: string | null;
+}
+
 export interface AttachCommand {
   readonly op: 'attach';
   readonly nodeId: number;
@@ -293,6 +307,7 @@ export interface Commands {
   commit: { command: CommitCommand; result: null };
   /** UNSUPPORTED if the disk has no base */
   changes: { command: ChangesCommand; result: ChangesResult };
+  map: { command: MapCommand; result: ToldExtents<TreeExtent> };
   /** cancels the command of that id, if it can be cancelled */
   cancel: { command: { readonly op: 'cancel'; readonly target: number }; result: null };
   /** begins to read requests */

@@ -161,6 +161,8 @@ function act(id: number, command: Command, passed: PassedFds): Promise<unknown> 
       return stoppable(id, (means) => server.commit(command, means));
     case 'changes':
       return server.changes(command);
+    case 'map':
+      return server.map(command);
     case 'cancel':
       running.get(command.target)?.abort();
       return Promise.resolve(null);

@@ -9,6 +9,7 @@ import { errnoOf, FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { makeFilter } from '../../drivers/filters/index.js';
 import { findNeeds, measureNode, prepareNode, repairNode } from '../../drivers/graph/open-graph.js';
 import { planGraph } from '../../drivers/graph/plan.js';
+import { tellExtents } from '../../drivers/map/map-extents.js';
 import type { VbdStats } from '../control/interface.js';
 import { readStats } from '../ledger/counters.js';
 import type { Ledger } from '../ledger/ledger.js';
@@ -22,6 +23,7 @@ import type {
   Commands,
   CommitCommand,
   DescribeCommand,
+  MapCommand,
   MeasureCommand,
   NeedsCommand,
   PartitionsCommand,
@@ -160,6 +162,16 @@ export class Server {
     return { changes, next: next === null || next >= offset + length ? null : next };
   }
 
+  /** The first extents in the range, and where to go on. */
+  async map({ nodeId, offset, length }: MapCommand): Promise<CommandResult<'map'>> {
+    const { disk, filePaths } = this.#find(nodeId);
+    const { extents, next } = await tellExtents(disk, offset, length);
+    return {
+      extents: extents.map(({ fd, ...extent }) => ({ ...extent, file: filePaths.get(fd ?? -1) ?? null })),
+      next,
+    };
+  }
+
   async attach(command: AttachCommand, passed: PassedFds): Promise<CommandResult<'attach'>> {
     const { nodeId } = command;
     this.#wanted.set(nodeId, command);
@@ -206,8 +218,10 @@ export class Server {
     for (const partition of partitions) {
       await this.#transport.swap(partition.nodeId, { disk: partition.disk, bytesFd, isSameImage });
     }
-    this.#served.set(nodeId, fresh);
+    // an image that both have open is the old disk's until it is closed
+    if (!isSameImage) this.#served.set(nodeId, fresh);
     const error = await this.#close(old);
+    this.#served.set(nodeId, fresh);
     if (error !== null) console.error(`closing the old disk of ${old.name}:`, error);
   }
 

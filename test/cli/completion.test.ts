@@ -124,6 +124,9 @@ const ANSWERS: [line: string[], adds: string[], offered: string[]][] = [
   ],
   [['mount', '--backing=n'], ['words', '--backing=', 'n'], ['--backing=none']],
   [['diff', 'xvda'], ['words', '', 'xvda'], ['xvda']],
+  [['map', 'xvda'], ['words', '', 'xvda'], ['xvda']],
+  [['map', 'qcow2:d'], ['files', 'qcow2:', 'd'], []],
+  [['map', 'disk'], ['files', '', 'disk'], []],
   [['commit', 'xvda'], ['words', '', 'xvda'], ['xvda']],
   [
     ['attach', '--passthrough', ''],

@@ -222,6 +222,71 @@ t.test('diff of a vbd without a base, and of an older bus', async (t) => {
   });
 });
 
+t.test('map asks until there is no more, and joins what goes on', async (t) => {
+  const runtime = tempDir(t);
+  const facts = { depth: 0, present: true, zero: false, data: true, compressed: false };
+  const inFile = { ...facts, filename: '/srv/disk.img' };
+  const nowhere = { ...facts, offset: null, filename: null };
+  const answers: Record<string, unknown> = {
+    '/vbds/xvda/map?offset=0': {
+      extents: [{ start: 0, length: 4096, offset: 512, ...inFile }],
+      next: 4096,
+    },
+    '/vbds/xvda/map?offset=4096': {
+      extents: [
+        { start: 4096, length: 4096, offset: 4608, ...inFile },
+        { start: 8192, length: 512, ...nowhere, depth: 1, compressed: true },
+        { start: 8704, length: 512, ...nowhere, depth: 12, zero: true, data: false },
+      ],
+      next: 9216,
+    },
+    '/vbds/xvda/map?offset=9216': {
+      extents: [
+        { start: 9216, length: 512, ...inFile, zero: true, offset: 1_000_000 },
+        { start: 9728, length: 512, ...nowhere, present: false, zero: true, data: false },
+      ],
+      next: null,
+    },
+  };
+  const bus = await fakeBus(t, runtime, '0', ({ url }) => answers[url] ?? aBus('0', [aVbd({ driver: 'qcow2' })]));
+  t.same(await fusetap(runtime, ['map', 'xvda']), {
+    status: 0,
+    stdout: [
+      'START  LENGTH  DEPTH  KIND         OFFSET  FILE',
+      '    0    8192      0  data            512  /srv/disk.img',
+      ' 8192     512      1  compressed        -  -',
+      ' 8704     512     12  zeros             -  -',
+      ' 9216     512      0  allocated   1000000  /srv/disk.img',
+      ' 9728     512      0  absent            -  -',
+      '',
+    ].join('\n'),
+    stderr: '',
+  });
+  t.equal(bus.asked.filter(({ url }) => url.includes('map')).length, 3);
+  // by the path of its image; what is not known is left out, as qemu-img does
+  const json = JSON.parse((await fusetap(runtime, ['map', '--json', '/srv/disk.img'])).stdout);
+  t.same(json.slice(0, 2), [
+    { start: 0, length: 8192, ...facts, offset: 512, filename: '/srv/disk.img' },
+    { start: 8192, length: 512, ...facts, depth: 1, compressed: true },
+  ]);
+  t.equal(json.length, 5);
+});
+
+t.test('map of an older bus, and of an image that no bus has', async (t) => {
+  const runtime = tempDir(t);
+  const older = { status: 404, body: { error: { code: 'NOT_FOUND', message: 'a vbd has no map' } } };
+  await fakeBus(t, runtime, '0', ({ url }) => (url.includes('map') ? older : aBus('0', [aVbd()])));
+  t.match(await fusetap(runtime, ['map', 'xvda']), { status: 6, stderr: /bus 0 was started by an older fusetap/ });
+  const image = join(tempDir(t), 'a.img');
+  writeFileSync(image, Buffer.alloc(1 << 20, 'a'));
+  t.match(await fusetap(runtime, ['map', image]), {
+    status: 0,
+    stdout: /\n {4}0 {2}1048576 {6}0 {2}data {7}0 {2}.*a\.img\n$/,
+  });
+  t.match(await fusetap(runtime, ['map', 'xvdz']), { status: 3, stderr: /no such vbd: 'xvdz' on bus 0/ });
+  t.match(await fusetap(runtime, ['map', '--bus', '0', image]), { status: 3, stderr: /no such vbd/ });
+});
+
 t.test('commit prints the base, and remarks beside it', async (t) => {
   const runtime = tempDir(t);
   const result = { base: '/srv/golden.img', notes: ['/srv/golden.img: it was repaired'] };

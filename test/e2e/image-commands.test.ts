@@ -15,6 +15,7 @@ const STORIES: Readonly<Record<string, (t: Test, bench: Bench) => Promise<void>>
   'an image in use is not checked, but described': useAttachedImage,
   'an image that was not closed cleanly is repaired': repairDirtyImage,
   'leaks end with 3, corruptions with 2': tellFaults,
+  'a driver of another format, and a file whose name begins like a driver': tellWrongWords,
 };
 
 t.test('commands for images', { skip: whyNot('dd') || whyNoQemu() }, async (t) => {
@@ -60,9 +61,10 @@ async function useAttachedImage(t: Test, bench: Bench): Promise<void> {
     stderr: /xvda.*may be changing/,
   });
   t.equal((await bench.fusetap(['info', '-q', 'a.qcow2'])).stderr, '');
-  t.match(await bench.fusetap(['create', '--force', 'a.qcow2', '1M']), { status: 4, stderr: /xvda/ });
+  const detach = /fusetap detach --bus 0 xvda$/m;
+  t.match(await bench.fusetap(['create', '--force', 'a.qcow2', '1M']), { status: 4, stderr: detach });
   const over = ['create', '--format', 'qcow2', '--backing', 'a.qcow2', '--backing-format', 'qcow2', 'b.qcow2'];
-  t.match(await bench.fusetap(over), { status: 4, stderr: /xvda/ });
+  t.match(await bench.fusetap(over), { status: 4, stderr: detach });
   await bench.detach('--all');
   await bench.attach('qcow2:a.qcow2', 'xvda', 'r');
   t.equal((await bench.fusetap(['check', 'a.qcow2'])).status, 0, 'a reader does not matter');
@@ -118,4 +120,14 @@ async function tellFaults(t: Test, bench: Bench): Promise<void> {
   t.match(JSON.parse((await bench.fusetap(['check', '--json', 'a.qcow2'])).stdout), { corruptionCount: 1 });
   const attached = await bench.fusetap(['attach', 'qcow2:a.qcow2']);
   t.match(attached, { status: 5, stderr: /damaged: the refcount of cluster 1/ });
+}
+
+async function tellWrongWords(t: Test, bench: Bench): Promise<void> {
+  await bench.succeed(['create', '--format', 'qcow2', 'k.qcow2', '8M']);
+  t.match(await bench.fusetap(['check', 'vhd:k.qcow2']), { status: 1, stderr: /k\.qcow2 is a qcow2 image/ });
+  t.match(await bench.fusetap(['info', 'vhd:k.qcow2']), { status: 2, stdout: '', stderr: /k\.qcow2 is a qcow2 image/ });
+  await bench.succeed(['create', '--format', 'qcow2', 'co:lon.qcow2', '8M']);
+  const mistaken = await bench.fusetap(['info', 'co:lon.qcow2']);
+  t.match(mistaken, { status: 3, stderr: /no driver 'co': write \.\/co:lon\.qcow2$/m });
+  t.equal((await bench.fusetap(['info', './co:lon.qcow2'])).status, 0);
 }

@@ -1,6 +1,7 @@
 /** What the tests of images and holders do to the machine: programs, loop devices, mounts, processes that hold files. */
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
 import { mkdir, open, realpath } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -92,6 +93,19 @@ export async function sawOutput(child: ChildProcess, text: string): Promise<void
       if (output.includes(text)) resolve();
     });
   });
+}
+
+/** Runs work that may give up the rights of root with seteuid(2), in a directory that everybody may write. */
+export async function asOtherUser(t: Test, work: (directory: string) => Promise<unknown>): Promise<void> {
+  // the directories above tmpdir() may be closed to others
+  const directory = mkdtempSync('/tmp/fusetap-other-user-');
+  t.teardown(() => rmSync(directory, { recursive: true }));
+  chmodSync(directory, 0o777);
+  try {
+    await work(directory);
+  } finally {
+    process.seteuid?.(0);
+  }
 }
 
 /** the reason to skip what needs root, or false */

@@ -4,12 +4,14 @@
  *
  *      guest cluster ──► L1 entry ──► L2 table (memory: the tables used last) ──► entry
  */
+
 import { constants } from 'node:os';
 import type { Disk } from '../../disk.js';
 import { FusetapError } from '../../errors.js';
 import { readUpTo } from '../../formats/read.js';
 import { type ClusterEntry, type EntryShape, parseL1, parseL2, putEntry } from '../format/entries.js';
 import { checkTable, type Header, l2Entries, l2EntryBytes } from '../format/header.js';
+import { writeAll } from '../write-all.js';
 
 const { EIO } = constants.errno;
 
@@ -70,6 +72,7 @@ export class L2Tables {
 
   /** Reads the L1 table. Must have resolved before any other call. */
   async load(): Promise<void> {
+    this.#tables.clear();
     this.#l1 = Buffer.alloc(this.#l1Place.entries * 8);
     // the rest is zeros: the last cluster of a file may be cut
     (await readUpTo(this.#image, this.#l1Place.offset, this.#l1.length)).copy(this.#l1);
@@ -217,12 +220,9 @@ export class L2Tables {
     table.changed = null;
     // a copy: entries may change while it is being written, and must not be written before their time
     const bytes = Buffer.from(table.bytes.subarray(from, to));
-    const writing = this.#image
-      .write(bytes, table.place + from)
-      .then(() => {})
-      .finally(() => {
-        if (table.writing === writing) table.writing = null;
-      });
+    const writing = writeAll(this.#image, bytes, table.place + from).finally(() => {
+      if (table.writing === writing) table.writing = null;
+    });
     table.writing = writing;
     return writing;
   }
@@ -231,7 +231,7 @@ export class L2Tables {
   async place(l1Index: number, place: number, bytes: Buffer, flags: number): Promise<L2Table> {
     const entry = Buffer.alloc(8);
     putEntry(entry, 0, place, flags);
-    await this.#image.write(entry, this.#l1Place.offset + l1Index * 8);
+    await writeAll(this.#image, entry, this.#l1Place.offset + l1Index * 8);
     entry.copy(this.#l1, l1Index * 8);
     const table = newTable({ l1Index, place, bytes, copied: true });
     this.#tables.delete(l1Index);

@@ -82,16 +82,26 @@ export class Qcow2Map {
 
   /** Tells where a range is now, whole granules of it: its entries are in the image. Old places stay as they are. */
   moved(offset: number, length: number): void {
-    for (const part of this.#reader.finder.peek(offset, length)) {
-      const { first, count } = this.map.wholeGranules(part.offset, part.length);
-      if (count > 0) this.map.setRun(first, count, this.#entryOf(part, true) ?? UNKNOWN);
-    }
+    const parts = this.#reader.finder.peek(offset, length);
+    // a table that is not in memory any more tells nothing: what the map has may be old
+    if (lengthOf(parts) < length) this.#set({ offset, length }, UNKNOWN);
+    for (const part of parts) this.#set(part, this.#entryOf(part, true) ?? UNKNOWN);
+  }
+
+  #set({ offset, length }: { readonly offset: number; readonly length: number }, entry: GranuleEntry): void {
+    const { first, count } = this.map.wholeGranules(offset, length);
+    if (count > 0) this.map.setRun(first, count, entry);
   }
 
   /** Ranges were moved into the backing file: tells where they are now. Their granules must be withdrawn until then. */
   movedBelow(ranges: readonly Range[]): void {
     this.#below?.changed();
     for (const { offset, length } of ranges) this.moved(offset, length);
+  }
+
+  /** Nothing is known of the disk any more. */
+  forgetAll(): void {
+    void this.forget(0, this.map.sizeBytes);
   }
 
   /** Nothing is known of a range any more, because a change of its entries has failed. */

@@ -3,7 +3,6 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Disk } from '../../disk.js';
 import type { Change, LocateOptions, MapFile, Place, Places } from '../../driver.js';
 import { absent, fromBelow, unknown } from '../../map/places.js';
-import { mayHaveHoles } from '../../segments/holes.js';
 import { windowOf } from '../../segments/one-segment.js';
 import type { DecodedCache } from './decoded-cache.js';
 import { Finder, type Found } from './find.js';
@@ -24,6 +23,8 @@ export interface ReaderParts {
   readonly data: Disk;
   readonly backing: Disk | null;
   readonly decoded: DecodedCache;
+  /** whether data may lie in holes of its file */
+  mayHaveHoles(): Promise<boolean>;
 }
 
 export class Reader {
@@ -34,19 +35,21 @@ export class Reader {
   readonly hasOwnFile: boolean;
   readonly #size: number;
   readonly #toldBytes: number;
-  readonly #clusterBytes: number;
   readonly #data: Disk;
   readonly #backing: Disk | null;
   readonly #decoded: DecodedCache;
+  readonly #askForHoles: () => Promise<boolean>;
+  /** null: nobody has asked yet */
+  #mayHaveHoles: Promise<boolean> | null = null;
 
-  constructor({ size, unitBytes, tables, data, backing, decoded }: ReaderParts) {
+  constructor({ size, unitBytes, tables, data, backing, decoded, mayHaveHoles }: ReaderParts) {
     this.finder = new Finder(tables);
     this.#size = size;
     this.#toldBytes = TOLD_UNITS * unitBytes;
-    this.#clusterBytes = tables.shape.clusterBytes;
     this.#data = data;
     this.#backing = backing;
     this.#decoded = decoded;
+    this.#askForHoles = mayHaveHoles;
     const own = ownFile(data);
     this.hasOwnFile = own !== undefined;
     this.places = {
@@ -109,7 +112,8 @@ export class Reader {
 
   async #locateAll(offset: number, length: number, { holes = false }: LocateOptions = {}): Promise<Place[]> {
     if (holes) await nextTurn();
-    const looksForHoles = holes && (await mayHaveHoles(this.#data, this.#clusterBytes));
+    if (holes) this.#mayHaveHoles ??= this.#askForHoles();
+    const looksForHoles = holes && (await this.#mayHaveHoles) === true;
     const places: Place[] = [];
     for (const part of await this.#describe(offset, length)) {
       places.push(...(await this.#locatePart(part, { holes, looksForHoles })));

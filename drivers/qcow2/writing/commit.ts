@@ -12,6 +12,7 @@
  * Writes to the clusters of a batch wait for the batch. All others go on, into the image, also behind the place that the
  * commit has reached.
  */
+
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { copyRuns } from '../../copying/copy-runs.js';
 import type { Run } from '../../copying/zero-pages.js';
@@ -21,6 +22,7 @@ import { FusetapError } from '../../errors.js';
 import type { Granules } from '../../map/range-lock.js';
 import type { UnderWay } from '../../map/under-way.js';
 import { type ClusterEntry, putEntry } from '../format/entries.js';
+import { writeAll } from '../write-all.js';
 import type { WriterParts } from './writer.js';
 
 /** bytes that are moved before the flushes: many clusters share them, but writes to these clusters wait so long */
@@ -296,11 +298,6 @@ function appendRun(runs: Run[], from: number, to: number): void {
   const last = runs.at(-1);
   if (last?.[1] === from) runs[runs.length - 1] = [last[0], to];
   else runs.push([from, to]);
-}
-
-async function writeAll(disk: Disk, bytes: Uint8Array, at: number): Promise<void> {
-  const n = await disk.write(bytes, at);
-  if (n !== bytes.byteLength) throw new FusetapError('FAILED', `it ends at byte ${at + n}`);
 }
 
 /** Tells errors of the base from those of the image. */

@@ -2,6 +2,7 @@
  * What a writer owns of an image: clusters that nobody else uses, and L2 tables that may change. Watches over the image:
  * if its tables contradict each other, nothing is written any more, because that could destroy data.
  */
+
 import { constants } from 'node:os';
 import type { Disk } from '../../disk.js';
 import { FusetapError } from '../../errors.js';
@@ -9,6 +10,7 @@ import { broken } from '../../formats/faults.js';
 import { type ClusterEntry, COPIED } from '../format/entries.js';
 import { FORMAT, type Header } from '../format/header.js';
 import type { L1Place, L2Table, L2Tables } from '../reading/l2-tables.js';
+import { writeAll } from '../write-all.js';
 import type { Barrier } from './barrier.js';
 import type { Refcounts, Run } from './refcounts.js';
 import type { Session } from './session.js';
@@ -37,6 +39,8 @@ export interface OwnedParts {
   readonly session: Session;
   readonly refcounts: Refcounts;
   readonly barrier: Barrier;
+  /** threads must not write any more */
+  stopThreads(): void;
 }
 
 export class Owned {
@@ -48,7 +52,6 @@ export class Owned {
   /** places that keep no data, with the time at which they became zeros */
   readonly #zeroed = new Map<number, number>();
   #stopped: FusetapError | null = null;
-  #isMarked = false;
   #hasLeaks = false;
 
   constructor(parts: OwnedParts) {
@@ -59,6 +62,10 @@ export class Owned {
   /** Takes the tables of the image, whose `judge` is `this.judge`. */
   watch(tables: L2Tables): void {
     this.#tables = tables;
+    this.#l2Places.clear();
+    const { session, refcounts } = this.#parts;
+    if (session.isCorrupt) this.#stop('it is marked as corrupt');
+    else if (refcounts.damage !== null) this.#stop(refcounts.damage);
     for (const place of tables.places()) {
       const isTwice = this.#l2Places.has(place);
       if (isTwice || this.#isTable(place)) this.#stop('an L2 table is also used for something else');
@@ -81,8 +88,7 @@ export class Owned {
   mustBeSound(): void {
     if (this.#stopped === null) return;
     // the next program that opens it must know. Only a write changes the image, so this is not done when it is found
-    if (!this.#isMarked) void this.#parts.session.markCorrupt().catch(() => {});
-    this.#isMarked = true;
+    void this.#parts.session.markCorrupt().catch(() => {});
     throw this.#stopped;
   }
 
@@ -90,9 +96,17 @@ export class Owned {
   async ownTable(l1Index: number): Promise<void> {
     await this.begin();
     await this.#parts.session.beginAllocating();
+    await this.#completeEnd();
     const owning = this.#owning.get(l1Index) ?? this.#ownTable(l1Index).finally(() => this.#owning.delete(l1Index));
     this.#owning.set(l1Index, owning);
     await owning;
+  }
+
+  /** An image that was cut may end within a table: what is written behind its end would be lost. */
+  async #completeEnd(): Promise<void> {
+    const { image } = this.#parts;
+    const end = Math.ceil(image.size / this.#clusterBytes) * this.#clusterBytes;
+    if (image.size < end) await image.growth?.grow(end);
   }
 
   async #ownTable(l1Index: number): Promise<void> {
@@ -100,12 +114,12 @@ export class Owned {
     const old = await tables.get(l1Index);
     this.mustBeSound();
     if (old?.copied) return;
-    const { image, refcounts, barrier } = this.#parts;
-    const { start } = await refcounts.take(1);
+    const { image, barrier } = this.#parts;
+    const { start } = await this.#take(1);
     const place = start * this.#clusterBytes;
     const bytes = old === null ? Buffer.alloc(this.#clusterBytes) : Buffer.from(old.bytes);
     try {
-      await image.write(bytes, place);
+      await writeAll(image, bytes, place);
       // the L1 entry must never name a table that is not there
       await barrier.pass();
       await tables.place(l1Index, place, bytes, COPIED);
@@ -119,7 +133,7 @@ export class Owned {
 
   /** A place for guest clusters. @param most clusters @throws FusetapError NO_SPACE */
   async allocate(guestCluster: number, most: number): Promise<Place> {
-    const { header, data, refcounts } = this.#parts;
+    const { header, data } = this.#parts;
     if (header.hasDataFile) {
       // in a data file, each cluster has the place that it has in the disk
       const place = guestCluster * this.#clusterBytes;
@@ -128,10 +142,22 @@ export class Owned {
       if (end > data.size) await data.growth?.grow(end);
       return { place, count: most, isZeros };
     }
-    const { start, count } = await refcounts.take(most);
-    const place = start * this.#clusterBytes;
-    if (!this.#isTable(place) && !this.#l2Places.has(place)) return { place, count, isZeros: true };
-    throw this.#stop('a cluster is counted as free, but a table lies there');
+    const { start, count } = await this.#take(most);
+    return { place: start * this.#clusterBytes, count, isZeros: true };
+  }
+
+  async #take(most: number): Promise<Run> {
+    try {
+      const run = await this.#parts.refcounts.take(most);
+      for (let i = 0; i < run.count; i++) {
+        if (!this.#isTableOrL2((run.start + i) * this.#clusterBytes)) continue;
+        throw this.#stop('a cluster is counted as free, but a table lies there');
+      }
+      return run;
+    } catch (error) {
+      this.#hasLeaks = true;
+      throw error;
+    }
   }
 
   /** Takes back a place that nothing refers to. */
@@ -218,7 +244,7 @@ export class Owned {
       }
       if (entry.copied) clusters.push(entry.place / this.#clusterBytes);
     }
-    const shared = await this.#parts.refcounts.findShared(clusters).catch(() => ({ cluster: -1, refcount: -1 }));
+    const shared = await this.#findShared(clusters);
     if (shared === null) return;
     const { cluster, refcount } = shared;
     this.#stop(
@@ -226,6 +252,16 @@ export class Owned {
         ? 'a refcount block cannot be read'
         : `cluster ${cluster} is used once, but its refcount is ${refcount}`,
     );
+  }
+
+  /** @throws errors of the image: then only this table cannot be read */
+  async #findShared(clusters: number[]): Promise<{ cluster: number; refcount: number } | null> {
+    try {
+      return await this.#parts.refcounts.findShared(clusters.sort((a, b) => a - b));
+    } catch (error) {
+      if (!isDamage(error)) throw error;
+      return { cluster: -1, refcount: -1 };
+    }
   }
 
   #isTableOrL2(place: number): boolean {
@@ -246,6 +282,7 @@ export class Owned {
 
   #stop(why: string): FusetapError {
     const { code, message } = broken(FORMAT, `${why}; nothing is written to it any more`);
+    this.#parts.stopThreads();
     this.#stopped = new FusetapError(code, message, {
       hint: 'detach, then repair it: qemu-img check -r all IMAGE',
       errno: constants.errno.EIO,
@@ -259,6 +296,11 @@ export class Owned {
     await refcounts.close();
     await session.end(!this.#hasLeaks && this.#stopped === null);
   }
+}
+
+/** Whether an error says that the image is damaged: errors of its file have an errno. */
+function isDamage(error: unknown): boolean {
+  return error instanceof FusetapError && error.errno === undefined;
 }
 
 function isIn(place: number, offset: number, bytes: number): boolean {

@@ -11,12 +11,14 @@
  * A cluster that is freed is not handed out again in this session: requests may still read it, and the removal of what
  * referred to it may not be durable yet.
  */
+
 import type { Disk } from '../../disk.js';
 import { FusetapError } from '../../errors.js';
 import { broken } from '../../formats/faults.js';
 import { readUpTo } from '../../formats/read.js';
 import { FORMAT, type Header, refcountsPerBlock } from '../format/header.js';
 import { RefcountBlock } from '../format/refcount-block.js';
+import { writeAll } from '../write-all.js';
 import type { Barrier } from './barrier.js';
 
 /** how much is taken for the pool at one time */
@@ -49,6 +51,10 @@ export class Refcounts {
   #table: Buffer = Buffer.alloc(0);
   readonly #blocks = new Map<number, RefcountBlock>();
   readonly #blockPlaces = new Set<number>();
+  /** what is wrong with the table: nothing can be allocated; null if nothing is */
+  damage: string | null = null;
+  /** a new table whose place may be in the header already: it must be used before anything is allocated */
+  #unfinished: (() => Promise<void>) | null = null;
   #pool: Run[] = [];
   readonly #freed = new Set<number>();
   /** where the search for free clusters goes on; behind `#end` all are free */
@@ -73,11 +79,25 @@ export class Refcounts {
     this.#place = offset;
     this.#table = Buffer.alloc(clusters * this.#clusterBytes);
     (await readUpTo(this.#image, offset, this.#table.length)).copy(this.#table);
+    this.#blocks.clear();
+    this.#blockPlaces.clear();
+    this.damage = null;
     for (let index = 0; index < this.#table.length / 8; index++) {
       const place = this.#blockPlace(index);
-      if (place !== 0) this.#blockPlaces.add(place);
+      if (place === 0) continue;
+      if (this.#blockPlaces.has(place) || !this.#isInside(place)) {
+        // a table that names one block a million times would take as long to look through
+        this.damage = 'an entry of its refcount table is not valid';
+        return;
+      }
+      this.#blockPlaces.add(place);
     }
     await this.#findEnd();
+  }
+
+  #isInside(place: number): boolean {
+    const end = Math.ceil(this.#image.size / this.#clusterBytes) * this.#clusterBytes;
+    return place % this.#clusterBytes === 0 && place + this.#clusterBytes <= end;
   }
 
   /** Whether a byte of the image belongs to the refcount table or to a block. @param place of a cluster */
@@ -227,7 +247,7 @@ export class Refcounts {
   async #set(block: RefcountBlock, { start, count }: Run, value: number): Promise<void> {
     const { from, to } = block.fill(start % this.#perBlock, count, value);
     try {
-      await this.#image.write(block.bytes.subarray(from, to), block.place + from);
+      await writeAll(this.#image, block.bytes.subarray(from, to), block.place + from);
     } catch (error) {
       // the image may have the old refcounts: read them again
       for (const [index, other] of this.#blocks) if (other === block) this.#blocks.delete(index);
@@ -251,6 +271,7 @@ export class Refcounts {
 
   async #fillPool(wanted: number): Promise<void> {
     const most = Math.max(wanted, Math.min(this.#perBlock, POOL_BYTES / this.#clusterBytes));
+    if (this.#unfinished !== null) return await this.#unfinished();
     const run = await this.#findFree(Math.min(most, this.#perBlock));
     const index = Math.floor(run.start / this.#perBlock);
     if (index >= this.#table.length / 8) return await this.#growTable(index + 1);
@@ -270,10 +291,10 @@ export class Refcounts {
     const place = run.start * this.#clusterBytes;
     const block = new RefcountBlock(Buffer.alloc(this.#clusterBytes), place, this.#order);
     block.fill(run.start % this.#perBlock, run.count, 1);
-    await this.#image.write(block.bytes, place);
+    await writeAll(this.#image, block.bytes, place);
     const entry = Buffer.alloc(8);
     entry.writeBigUInt64BE(BigInt(place));
-    await this.#image.write(entry, this.#place + index * 8);
+    await writeAll(this.#image, entry, this.#place + index * 8);
     entry.copy(this.#table, index * 8);
     this.#blockPlaces.add(place);
     this.#keep(index, block);
@@ -334,6 +355,7 @@ export class Refcounts {
     const { clusters, blocks } = this.#planTable(start, leastEntries);
     const count = clusters + blocks.length;
     if (this.#image.growth === undefined && (start + count) * this.#clusterBytes > this.#image.size) throw noSpace();
+    this.#end = start + count;
     await this.#makeZeros({ start, count });
     const table = Buffer.alloc(clusters * this.#clusterBytes);
     this.#table.copy(table);
@@ -342,17 +364,21 @@ export class Refcounts {
       table.writeBigUInt64BE(BigInt(place), index * 8);
       const block = new RefcountBlock(Buffer.alloc(this.#clusterBytes), place, this.#order);
       this.#countPart(block, index, { start, count });
-      await this.#image.write(block.bytes, place);
+      await writeAll(this.#image, block.bytes, place);
     }
     await this.#countInOldBlocks(blocks, { start, count });
-    await this.#image.write(table, start * this.#clusterBytes);
+    await writeAll(this.#image, table, start * this.#clusterBytes);
     await this.#barrier.pass();
     const field = Buffer.alloc(12);
     field.writeBigUInt64BE(BigInt(start * this.#clusterBytes));
     field.writeUInt32BE(clusters, 8);
-    await this.#image.write(field, 48);
-    await this.#barrier.pass();
-    await this.#useTable(table, { start, count });
+    this.#unfinished = async () => {
+      await writeAll(this.#image, field, 48);
+      await this.#barrier.pass();
+      this.#unfinished = null;
+      await this.#useTable(table, { start, count });
+    };
+    await this.#unfinished();
   }
 
   /** How many clusters the new table has, and which blocks are missing for it and for themselves. */
@@ -395,7 +421,6 @@ export class Refcounts {
     const old = { start: this.#place / this.#clusterBytes, count: this.#table.length / this.#clusterBytes };
     this.#table = table;
     this.#place = start * this.#clusterBytes;
-    this.#end = start + count;
     for (let i = table.length / this.#clusterBytes; i < count; i++) {
       this.#blockPlaces.add((start + i) * this.#clusterBytes);
     }

@@ -5,11 +5,20 @@
  *      first allocation   dirty is set, durable: after a power cut the refcounts must be counted anew
  *      clean end          all is durable ──► dirty is cleared, durable
  */
+
 import type { Disk } from '../../disk.js';
 import { AUTOCLEAR, type Header, INCOMPATIBLE } from '../format/header.js';
+import { writeAll } from '../write-all.js';
 import type { Barrier } from './barrier.js';
 
 const BITS_AT = 72;
+
+interface BitChange {
+  /** incompatible bits */
+  readonly set?: bigint;
+  readonly clear?: bigint;
+  readonly keepAutoclear?: bigint;
+}
 
 export class Session {
   readonly #image: Disk;
@@ -19,6 +28,9 @@ export class Session {
   #autoclear = 0n;
   /** an earlier server of this session was killed: clusters may be counted that nobody uses */
   #wasKilled = false;
+  #hasBegunAllocating = false;
+  /** the last change: the next one begins with the bits that it has written */
+  #last: Promise<void> = Promise.resolve();
   #writing: Promise<void> | null = null;
   #allocating: Promise<void> | null = null;
 
@@ -33,6 +45,7 @@ export class Session {
     this.#incompatible = header.incompatible;
     this.#autoclear = header.autoclear;
     this.#wasKilled = this.#has(INCOMPATIBLE.dirty);
+    this.#hasBegunAllocating = false;
   }
 
   /** Whether the disk can be written without `begin`. */
@@ -43,7 +56,7 @@ export class Session {
   /** Must have resolved before a byte of the disk is written. */
   async begin(): Promise<void> {
     if (this.hasBegun) return;
-    this.#writing ??= this.#durably({ autoclear: this.#autoclear & AUTOCLEAR.rawDataFile }).finally(() => {
+    this.#writing ??= this.#change({ keepAutoclear: AUTOCLEAR.rawDataFile }).finally(() => {
       this.#writing = null;
     });
     await this.#writing;
@@ -51,40 +64,57 @@ export class Session {
 
   /** Must have resolved before a table is changed. */
   async beginAllocating(): Promise<void> {
-    if (this.#has(INCOMPATIBLE.dirty) && this.hasBegun) return;
+    if (this.#hasBegunAllocating && this.hasBegun) return;
     this.#allocating ??= this.begin()
-      .then(() => this.#durably({ incompatible: this.#incompatible | INCOMPATIBLE.dirty }))
+      .then(() => this.#beginAllocating())
       .finally(() => {
         this.#allocating = null;
       });
     await this.#allocating;
   }
 
+  async #beginAllocating(): Promise<void> {
+    if (!this.#has(INCOMPATIBLE.dirty)) await this.#change({ set: INCOMPATIBLE.dirty });
+    // what the server before has removed from tables must be durable before a hole is made where it was
+    else if (this.#wasKilled) await this.#barrier.pass();
+    this.#hasBegunAllocating = true;
+  }
+
   /** The image contradicts itself: nobody may write it before it was repaired. */
   async markCorrupt(): Promise<void> {
-    await this.#durably({ incompatible: this.#incompatible | INCOMPATIBLE.corrupt });
+    if (!this.isCorrupt) await this.#change({ set: INCOMPATIBLE.corrupt });
+  }
+
+  get isCorrupt(): boolean {
+    return this.#has(INCOMPATIBLE.corrupt);
   }
 
   /** @param isClean all refcounts are right */
   async end(isClean: boolean): Promise<void> {
     if (!this.#has(INCOMPATIBLE.dirty) || !isClean || this.#wasKilled) return;
     await this.#barrier.pass();
-    await this.#durably({ incompatible: this.#incompatible & ~INCOMPATIBLE.dirty });
+    await this.#change({ clear: INCOMPATIBLE.dirty });
   }
 
   #has(bit: bigint): boolean {
     return (this.#incompatible & bit) !== 0n;
   }
 
-  async #durably(bits: { incompatible?: bigint; autoclear?: bigint }): Promise<void> {
-    const { incompatible = this.#incompatible, autoclear = this.#autoclear } = bits;
-    const bytes = Buffer.alloc(24);
-    bytes.writeBigUInt64BE(incompatible, 0);
-    bytes.writeBigUInt64BE(this.#compatible, 8);
-    bytes.writeBigUInt64BE(autoclear, 16);
-    await this.#image.write(bytes, BITS_AT);
-    await this.#barrier.pass();
-    this.#incompatible = incompatible;
-    this.#autoclear = autoclear;
+  /** Changes bits, durable. */
+  #change({ set = 0n, clear = 0n, keepAutoclear = ~0n }: BitChange): Promise<void> {
+    const changed = this.#last.then(async () => {
+      const incompatible = (this.#incompatible | set) & ~clear;
+      const autoclear = this.#autoclear & keepAutoclear;
+      const bytes = Buffer.alloc(24);
+      bytes.writeBigUInt64BE(incompatible, 0);
+      bytes.writeBigUInt64BE(this.#compatible, 8);
+      bytes.writeBigUInt64BE(autoclear, 16);
+      await writeAll(this.#image, bytes, BITS_AT);
+      await this.#barrier.pass();
+      this.#incompatible = incompatible;
+      this.#autoclear = autoclear;
+    });
+    this.#last = changed.catch(() => {});
+    return changed;
   }
 }

@@ -10,12 +10,14 @@
  * because free clusters are zeros. Only copied bytes must not become zeros, hence the barrier. A place that an entry kept
  * may have the bytes that it had before they were made zeros, so it needs the barrier, too.
  */
+
 import type { Disk } from '../../disk.js';
 import { type ClusterEntry, COPIED, putEntry } from '../format/entries.js';
 import { SUBCLUSTERS } from '../format/header.js';
 import type { L2Tables } from '../reading/l2-tables.js';
 import type { Qcow2Map } from '../reading/qcow2-map.js';
 import type { Reader } from '../reading/reader.js';
+import { writeAll } from '../write-all.js';
 import type { Barrier } from './barrier.js';
 import type { ClusterLock } from './cluster-lock.js';
 import type { Owned, Place } from './owned.js';
@@ -129,7 +131,7 @@ export class Writer {
     const { data } = this.#parts;
     const end = place + bytes.byteLength;
     if (end > data.size) await data.growth?.grow(Math.ceil(end / this.#clusterBytes) * this.#clusterBytes);
-    await data.write(bytes, place);
+    await writeAll(data, bytes, place);
   }
 
   async #allocateFor(part: Part, count: number): Promise<number> {
@@ -186,23 +188,22 @@ export class Writer {
     const end = part.at + part.bytes.byteLength;
     const written = this.#clusterOf(end - 1) - first + 1;
     const tail = this.#endOf(olds[written - 1] as ClusterEntry, end);
-    // clusters that are allocated ahead are zeros, all of them
-    const to = place.count > written ? (first + place.count) * this.#clusterBytes : tail;
     try {
       const { writes, isMerged } = await this.#mergeRest(part, { head, tail, isZeros: place.isZeros });
       const start = first * this.#clusterBytes;
       await allDone(writes.map(async ({ at, bytes }) => this.#writeData(bytes, place.place + at - start)));
       if (isMerged || !place.isZeros) await barrier.pass();
     } catch (error) {
+      this.#becomesUnknown(place);
       await undo();
       throw error;
     }
-    // with subclusters, the rest of the place keeps no data, and is known to be zeros
-    if (tables.shape.hasExtendedL2 && place.isZeros) owned.staysZeros(place);
-    else owned.becomesUnknown(place.place);
+    this.#becomesUnknown(place);
     try {
       await tables.change(first, place.count, (bytes) => {
         for (const [i, old] of olds.entries()) {
+          // clusters that are allocated ahead are zeros, all of them
+          const to = i < written ? tail : (first + i + 1) * this.#clusterBytes;
           this.#putData(bytes, first + i, { old, place: place.place + i * this.#clusterBytes, from: head, to });
         }
       });
@@ -211,11 +212,18 @@ export class Writer {
       await map?.forget(first * this.#clusterBytes, place.count * this.#clusterBytes);
       throw error;
     }
+    // at once: the table is in memory
+    map?.moved(first * this.#clusterBytes, place.count * this.#clusterBytes);
+    // with subclusters, the rest of the place keeps no data, and is known to be zeros
+    if (tables.shape.hasExtendedL2 && place.isZeros) owned.staysZeros(place);
     for (const [i, old] of olds.entries()) {
       if (old.place !== place.place + i * this.#clusterBytes || old.kind === 'compressed') await owned.release(old);
     }
-    map?.moved(first * this.#clusterBytes, place.count * this.#clusterBytes);
     return part.bytes.byteLength;
+  }
+
+  #becomesUnknown({ place, count }: Place): void {
+    for (let i = 0; i < count; i++) this.#parts.owned.becomesUnknown(place + i * this.#clusterBytes);
   }
 
   /** Where the bytes begin that must be at the new place. */

@@ -30,6 +30,7 @@ export class HeldFile {
   readonly image: OpenedImage;
   readonly claim: Claim;
   #users = 0;
+  #usedByServer = false;
   /** the image open for writing, while it is claimed so */
   #raised: OpenedImage | null = null;
 
@@ -51,10 +52,20 @@ export class HeldFile {
    */
   async raise(open: () => Promise<number>, isOwn: (holder: Holder) => boolean): Promise<OpenedImage> {
     if (this.#raised !== null) return this.#raised;
+    // the claim is raised on the descriptor of the image, which must stay open while the claim waits for its turn
+    this.use();
+    try {
+      return await this.#raise(open, isOwn);
+    } finally {
+      await this.release(this.#usedByServer);
+    }
+  }
+
+  async #raise(open: () => Promise<number>, isOwn: (holder: Holder) => boolean): Promise<OpenedImage> {
     const fd = await open();
     try {
       await this.claim.raise(isOwn);
-      if (this.#users === 0) throw new FusetapError('FAILED', `${named(this.image.path)} was closed meanwhile`);
+      if (this.#users === 1) throw new FusetapError('FAILED', `${named(this.image.path)} was closed meanwhile`);
       // a server that outlives the keeper has the claim by this descriptor
       takeMarks(fd, 'w');
     } catch (error) {
@@ -78,11 +89,12 @@ export class HeldFile {
   /** @returns the error of close(2): written data may be lost */
   async release(usedByServer: boolean): Promise<Error | null> {
     this.#users -= 1;
+    this.#usedByServer ||= usedByServer;
     if (this.#users > 0) return null;
     const raisedFds = this.#raised === null ? [] : [this.#raised.fd];
     this.#raised = null;
     // the server may have a descriptor of the same open file description: the locks last until the last one is closed
-    if (!usedByServer) {
+    if (!this.#usedByServer) {
       this.claim.release();
       raisedFds.forEach(releaseMarks);
     }

@@ -1,13 +1,14 @@
 /** Checks of images that no bus serves: who may use them meanwhile, and what a repair does. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { type CheckedImage, checkImageFile, NO_CHECK } from '../../../mount/offline/check-image.js';
 import { anatomyOf } from '../../drivers/qcow2/broken-images.js';
 import { makeQemuImage, qemuCheck } from '../../drivers/qcow2/qemu-images.js';
 import { qemuImg, whyNoQemu } from '../../drivers/qemu.js';
+import { asOtherUser, needsRoot } from '../host.js';
 
 t.setTimeout(120_000);
 const skip = whyNoQemu();
@@ -86,12 +87,35 @@ t.test('an image in use is refused', { skip }, async (t) => {
     };
   };
   const endWriter = await using([]);
-  await t.rejects(check(path), { code: 'BUSY', message: /is open for writing in/ });
+  await t.rejects(check(path), { code: 'BUSY', message: /is open for writing in/, hint: /^end that (?!.*mode)/ });
   await endWriter();
   const endReader = await using(['-r']);
   t.match(await check(path), { result: { corruptionCount: 0 } }, 'another reader does not matter');
-  await t.rejects(check(path, true), { code: 'BUSY' });
+  await t.rejects(check(path, true), { code: 'BUSY', hint: /^end that (?!.*mode)/ });
   await endReader();
   copyFileSync(path, `${path}.copy`);
   t.match(await check(`${path}.copy`, true), { freedClusters: 0 });
+});
+
+t.test('an image that cannot be written is not repaired', { skip: skip || needsRoot }, async (t) => {
+  await asOtherUser(t, async (directory) => {
+    const path = makeQemuImage('plain', directory);
+    chmodSync(path, 0o444);
+    process.seteuid?.(12_345);
+    await t.rejects(check(path, true), { code: 'DENIED', hint: 'make it writable, or omit --repair' });
+  });
+});
+
+t.test('a driver of another format is refused', { skip }, async (t) => {
+  const path = makeQemuImage('plain', t.testdir());
+  const checkBy = (driver: string) => checkImageFile({ path, drivers: [driver] }, { repairsLeaks: false });
+  await t.rejects(checkBy('vhd'), {
+    code: 'USAGE',
+    message: /plain\.qcow2 is a qcow2 image, which the driver vhd does not read/,
+  });
+  await t.rejects(checkBy('aio'), { code: 'UNSUPPORTED', operation: NO_CHECK }, 'raw has any bytes');
+  // a guest can write this to the end of its disk
+  const image = readFileSync(path);
+  writeFileSync(path, Buffer.concat([image, Buffer.from('conectix'.padEnd(512, '\0'))]));
+  t.match(await checkBy('qcow2'), { format: 'qcow2' });
 });

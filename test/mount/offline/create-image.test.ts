@@ -1,5 +1,5 @@
 /** New images get their name when they are complete; nothing is left of those that cannot be made. */
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import {
   chmodSync,
@@ -16,6 +16,7 @@ import t, { type Test } from 'tap';
 import { type CreateRequest, createImage } from '../../../mount/offline/create-image.js';
 import { qemuCheck } from '../../drivers/qcow2/qemu-images.js';
 import { qemuImg, qemuIo, qemuSize, whyNoQemu } from '../../drivers/qemu.js';
+import { asOtherUser, needsRoot } from '../host.js';
 
 t.setTimeout(120_000);
 const skip = whyNoQemu();
@@ -151,9 +152,40 @@ t.test('what QEMU writes to is neither replaced nor a base', { skip }, async (t)
   qemu.stdin.write('read 0 512\n');
   await once(qemu.stdout, 'data');
   const over = make(join(directory, 'a.qcow2'), { backing: { name: 'base.img', format: 'raw' } });
-  await t.rejects(over, { code: 'BUSY', message: /base\.img is open for writing/ });
-  await t.rejects(make(join(directory, 'base.img'), { size: MIB, force: true }), { code: 'BUSY' });
+  const hint = /^end that program(, or wait for it)?$/;
+  await t.rejects(over, { code: 'BUSY', message: /base\.img is open for writing/, hint });
+  await t.rejects(make(join(directory, 'base.img'), { size: MIB, force: true }), { code: 'BUSY', hint });
   qemu.stdin.end('quit\n');
   await once(qemu, 'exit');
   t.same(readdirSync(directory).sort(), ['base.img', 'base.qcow2', 'sub']);
+});
+
+t.test('a file of another user is refused before anything is written', { skip: needsRoot }, async (t) => {
+  await asOtherUser(t, async (directory) => {
+    const path = join(directory, 'a.img');
+    writeFileSync(path, 'precious');
+    chmodSync(path, 0o666);
+    process.seteuid?.(12_345);
+    await t.rejects(make(path, { format: 'raw', size: MIB, force: true }), {
+      code: 'DENIED',
+      message: /^cannot make the image \/.*a\.img: the file belongs to user 0$/,
+      hint: 'only its owner or root can replace it: remove it first',
+    });
+    t.equal(readFileSync(path, 'utf8'), 'precious');
+  });
+});
+
+t.test('a write that fails names the file', { skip: needsRoot }, async (t) => {
+  const directory = t.testdir();
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'none', directory]);
+  try {
+    const wish = { size: 64 * MIB, options: { preallocation: 'metadata' } };
+    await t.rejects(make(join(directory, 'a.qcow2'), wish), {
+      code: 'NO_SPACE',
+      message: /^cannot make the image \/.*\/a\.qcow2: .*ENOSPC/,
+    });
+    t.same(readdirSync(directory), []);
+  } finally {
+    execFileSync('umount', [directory]);
+  }
 });

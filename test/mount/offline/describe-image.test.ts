@@ -138,6 +138,17 @@ t.test('other formats: what can be told', { skip }, async (t) => {
     code: 'USAGE',
     message: /a\.img: it is not a qcow2 image/,
   });
+  for (const driver of ['vhd', 'vdi']) {
+    await t.rejects(
+      describeImage({ path: join(directory, 'a.img'), drivers: [driver] }, 'any'),
+      { code: 'USAGE' },
+      driver,
+    );
+    await t.rejects(describeImage({ path: qcow2, drivers: [driver] }, 'any'), {
+      code: 'USAGE',
+      message: /plain\.qcow2 is a qcow2 image/,
+    });
+  }
 });
 
 t.test('an image inside an archive', { skip }, async (t) => {

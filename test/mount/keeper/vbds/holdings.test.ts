@@ -7,6 +7,7 @@ import type { Mode } from '../../../../mount/images/mode.js';
 import { openAgainForWriting } from '../../../../mount/images/open-again.js';
 import { identityOf, type OpenedImage } from '../../../../mount/images/open-image.js';
 import { type FileWish, Holdings } from '../../../../mount/keeper/vbds/holdings.js';
+import { shareFdFrom, tryFlockExclusive } from '../../../../system/libc.js';
 import { endChild, makeFile } from '../../host.js';
 
 function wish(path: string, mode: Mode = 'w'): FileWish {
@@ -128,7 +129,7 @@ t.test('a file that is read is claimed for writing for a while', async (t) => {
   t.equal(await raise(), raised, 'once');
   t.equal(await readable(), false);
   // as a server that is being loaded has it
-  const inherited = openSync(`/proc/self/fd/${raised?.fd}`, 'r+');
+  const inherited = shareFdFrom(raised?.fd ?? -1, 64);
   await held?.lower();
   t.equal(await readable(), true);
   t.equal(await isFree(path), false, 'it is read still');
@@ -144,4 +145,26 @@ t.test('a file that is read is claimed for writing for a while', async (t) => {
   const again = openAgainForWriting(moved, { mountpoint: '/no/such/bus' });
   await t.rejects(again, { code: 'FAILED', message: /was moved, replaced or removed/ });
   await holdings.release();
+});
+
+t.test('a file that is released while its claim is raised stays open until that has failed', async (t) => {
+  const path = await makeFile(t);
+  const holdings = new Holdings();
+  const image = await holdings.file(wish(path, 'r'));
+  const other = openSync(path, 'r');
+  t.ok(tryFlockExclusive(other), 'the claim must wait');
+  let raisedFd = -1;
+  const open = async (): Promise<number> => {
+    raisedFd = openSync(path, 'r+');
+    return raisedFd;
+  };
+  const raising = holdings.find(identityOf(image))?.raise(open, () => false);
+  const failed = t.rejects(raising as Promise<unknown>, { code: 'FAILED', message: /was closed meanwhile/ });
+  await holdings.release();
+  t.equal(isOpen(image), true);
+  closeSync(other);
+  await failed;
+  t.equal(isOpen(image), false);
+  t.throws(() => fstatSync(raisedFd), { code: 'EBADF' });
+  t.equal(await isFree(path), true);
 });

@@ -1,10 +1,10 @@
 /** What a vbd has over its base: where that is, and how it gets into the base. */
-import type { Change } from '../../drivers/driver.js';
-import { call } from '../control/call.js';
-import type { CommitResult } from '../control/interface.js';
-import type { BusPlace } from '../runtime/bus-place.js';
-import { explainOlderBus } from './follow.js';
-import type { CopyOptions } from './ram.js';
+import type { Change } from '../../../drivers/driver.js';
+import { call } from '../../control/call.js';
+import type { CommitResult } from '../../control/interface.js';
+import type { BusPlace } from '../../runtime/bus-place.js';
+import { explainOlderBus } from '../follow.js';
+import type { CopyOptions } from '../ram.js';
 
 export type { Change };
 
