@@ -26,7 +26,7 @@ import { writeAll } from '../write-all.js';
 import type { WriterParts } from './writer.js';
 
 /** bytes that are moved before the flushes: many clusters share them, but writes to these clusters wait so long */
-const BATCH_BYTES = 32 << 20;
+const BATCH_BYTES = 16 << 20;
 /** clusters that only become zeros cost little, but entries in memory */
 const BATCH_CLUSTERS = 1 << 16;
 /** each write of a client looks at them */

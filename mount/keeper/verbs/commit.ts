@@ -15,6 +15,7 @@ import { named } from '../../../drivers/quote.js';
 import type { CommitResult } from '../../control/interface.js';
 import type { CopyWatcher } from '../../control/progress.js';
 import { identityOf } from '../../images/open-image.js';
+import { withoutModes } from '../../images/without-modes.js';
 import { logEvent } from '../../runtime/log.js';
 import type { GraphRef } from '../../server/commands.js';
 import type { AttachContext } from '../sources/attach-context.js';
@@ -56,7 +57,7 @@ export async function commit({ bus, context }: Committing, vbd: Vbd, watcher: Co
     try {
       refuseShared(bus, vbd, base);
       await bus.images.mustAnswer(bus, vbd);
-      const raised = await RaisedBase.raise(context, vbd, base);
+      const raised = await withoutModes('make the base writable', () => RaisedBase.raise(context, vbd, base));
       const told = logCopy(image, { ...watcher, signal }, 'committing');
       const notes = await commitTo({ bus, context, vbd, base, raised, watcher: told });
       logEvent({ event: 'committed', vdev: vbd.vdev, base: image });
@@ -153,7 +154,10 @@ function refuseShared({ vbds, place }: BusParts, vbd: Vbd, base: Base): void {
   for (const { image } of writtenFiles(vbd.source, base).values()) {
     const other = vbds.all().find((each) => each !== vbd && identitiesOf(each.source).includes(identityOf(image)));
     if (other === undefined) continue;
-    throw new FusetapError('BUSY', `${other.vdev} on bus ${place.name} uses it too`, { path: image.path });
+    throw new FusetapError('BUSY', `${other.vdev} on bus ${place.name} uses it too`, {
+      path: image.path,
+      hint: `fusetap detach --bus ${place.name} ${other.vdev}`,
+    });
   }
 }
 
@@ -173,12 +177,7 @@ function cannotCommit({ vdev }: Vbd, base: string | null, error: unknown): unkno
   if (!(error instanceof FusetapError)) return error;
   const { code, message, errno, operation, offset, path, holders } = error;
   const to = base === null ? 'to its base' : `to ${named(base)}`;
-  const details = { errno, operation, offset, path, holders, cause: error };
-  return new FusetapError(code, `${vdev} cannot be committed ${to}: ${message}`, { ...details, hint: hintFor(error) });
-}
-
-function hintFor({ code, operation, hint }: FusetapError): string | undefined {
-  if (code === 'BUSY') return 'commit it when nobody else uses the base';
-  if (code === 'DENIED' && operation === 'open') return 'make the base writable';
-  return code === 'NO_SPACE' ? 'make room for the base, and commit again' : hint;
+  const hint = code === 'NO_SPACE' ? 'make room for the base, and commit again' : error.hint;
+  const details = { hint, errno, operation, offset, path, holders, cause: error };
+  return new FusetapError(code, `${vdev} cannot be committed ${to}: ${message}`, details);
 }
