@@ -237,7 +237,12 @@ export class Owned {
     const tables = this.#tables as L2Tables;
     for (let cluster = 0; cluster < tables.entries; cluster++) {
       const entry = validEntry(tables, table, cluster);
-      if (entry === null || !entry.hasPlace || this.#parts.header.hasDataFile) continue;
+      if (entry === null || !entry.hasPlace) continue;
+      if (this.#parts.header.hasDataFile) {
+        if (this.#isInDataFile(entry.place, table.l1Index * tables.entries + cluster)) continue;
+        this.#stop(`an entry of an L2 table names byte ${entry.place} of its data file`);
+        return;
+      }
       if (entry.kind !== 'compressed' && this.#isTableOrL2(entry.place)) {
         this.#stop(`an entry of an L2 table names a table at byte ${entry.place}`);
         return;
@@ -262,6 +267,13 @@ export class Owned {
       if (!isDamage(error)) throw error;
       return { cluster: -1, refcount: -1 };
     }
+  }
+
+  /** Whether a guest cluster may be at a place in the data file. Refcounts say nothing of it. */
+  #isInDataFile(place: number, guestCluster: number): boolean {
+    const { header, data } = this.#parts;
+    if (header.hasRawData) return place === guestCluster * this.#clusterBytes;
+    return place < Math.max(data.size, header.size);
   }
 
   #isTableOrL2(place: number): boolean {

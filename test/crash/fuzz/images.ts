@@ -76,8 +76,8 @@ async function qcow2Images(directory: string): Promise<FuzzImage[]> {
     await mkdir(own);
     const { subject } = await qcow2Subject(kind, own);
     const regions = qcow2Regions(fileOf(subject.files, 'file'));
-    // refcounts say nothing of a data file
-    images.push({ ...subject, regions, knowsUsers: subject.files.data === undefined });
+    // refcounts say nothing of a data file, whose places may be any if it is not raw
+    images.push({ ...subject, regions, knowsUsers: kind !== 'with a data file' });
   }
   // with data in most clusters, so that there is much to lose
   const path = join(directory, 'full.qcow2');
