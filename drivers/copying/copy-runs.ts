@@ -1,6 +1,7 @@
 /**
  * Copies ranges of data in chunks, several chunks at the same time.
  */
+import { allDone } from '../all-done.js';
 import type { Disk } from '../driver.js';
 import type { Run } from './zero-pages.js';
 
@@ -58,8 +59,7 @@ export async function copyRuns(
     }
   };
   // the caller may close the descriptors when this returns, so wait until all copiers have ended
-  const ends = await Promise.allSettled(Array.from({ length: COPIERS }, copier));
-  for (const end of ends) if (end.status === 'rejected') throw end.reason;
+  await allDone(Array.from({ length: COPIERS }, copier));
 }
 
 function* chunksOf(runs: readonly Run[]): Generator<Run> {

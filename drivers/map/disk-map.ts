@@ -224,11 +224,8 @@ export class DiskMap {
         this.#store.setSlices(slice, 1, state, file);
         continue;
       }
-      const slot = this.#slots.get(slice) ?? this.#takeSlot(slice);
-      if (slot === null) {
-        this.#store.setSlices(slice, 1, ASK);
-        continue;
-      }
+      const slot = this.#slotOf(slice);
+      if (slot === null) continue;
       for (let granule = from; granule < to; granule++) {
         if (this.#isChanging(granule, granule + 1)) continue;
         const place = at + (granule - from) * this.granuleBytes;
@@ -258,11 +255,8 @@ export class DiskMap {
   replace(first: number, count: number, entry: GranuleEntry): void {
     if (this.#made === null) return;
     for (const { slice, from, to } of this.#partsOf(first, first + count)) {
-      const slot = this.#slots.get(slice) ?? this.#takeSlot(slice);
-      if (slot === null) {
-        this.#store.setSlices(slice, 1, ASK);
-        continue;
-      }
+      const slot = this.#slotOf(slice);
+      if (slot === null) continue;
       for (let granule = from; granule < to; granule++) {
         if (this.#isChanging(granule, granule + 1)) continue;
         const place = entry.place + (granule - first) * this.granuleBytes;
@@ -373,8 +367,8 @@ export class DiskMap {
   /** Makes a part of a slice ASK. */
   #forget(slice: number, from: number, to: number): void {
     if (this.#store.isUnknown(slice)) return;
-    const slot = this.#slots.get(slice) ?? this.#takeSlot(slice);
-    if (slot === null) return this.#store.setSlices(slice, 1, ASK);
+    const slot = this.#slotOf(slice);
+    if (slot === null) return;
     for (let granule = from; granule < to; granule++)
       this.#store.setEntry(slot, granule % SLICE_GRANULES, UNKNOWN_ENTRY);
   }
@@ -415,6 +409,13 @@ export class DiskMap {
     return [...this.#changing].flatMap(({ first, end }) =>
       first < to && from < end ? [{ from: Math.max(first, from), to: Math.min(end, to) }] : [],
     );
+  }
+
+  /** The slot of a slice. @returns null if none is free now: then all of the slice is ASK */
+  #slotOf(slice: number): number | null {
+    const slot = this.#slots.get(slice) ?? this.#takeSlot(slice);
+    if (slot === null) this.#store.setSlices(slice, 1, ASK);
+    return slot;
   }
 
   /** Gives a slot to a slice, with what is known of its granules. @returns null if none is free now */

@@ -12,7 +12,7 @@ import type { CheckResult, ExamineOptions } from '../examining/examiner.js';
 import { type Comparison, compareRefcounts } from './checking/compare.js';
 import { type Count, countReferences } from './checking/count-references.js';
 import { countRefcounts } from './checking/stored-refcounts.js';
-import { type Header, INCOMPATIBLE, readHeader } from './format/header.js';
+import { type Header, isDirty, isMarkedCorrupt, readHeader } from './format/header.js';
 
 export type { CheckResult };
 
@@ -39,15 +39,15 @@ export async function checkCounted(image: Disk, header: Header, options: Examine
   return { count, comparison: await compareRefcounts(count, places) };
 }
 
-function resultOf({ size, clusterBytes, incompatible }: Header, { count, comparison }: Checked): CheckResult {
+function resultOf(header: Header, { count, comparison }: Checked): CheckResult {
   const { findings, statistics, references } = count;
   return {
     corruptions: findings.lines,
     corruptionCount: findings.count,
     leaks: comparison.leaks,
-    isDirty: (incompatible & INCOMPATIBLE.dirty) !== 0n,
-    isMarkedCorrupt: (incompatible & INCOMPATIBLE.corrupt) !== 0n,
-    clusters: { total: Math.ceil(size / clusterBytes), ...statistics },
+    isDirty: isDirty(header),
+    isMarkedCorrupt: isMarkedCorrupt(header),
+    clusters: { total: Math.ceil(header.size / header.clusterBytes), ...statistics },
     beyondEnd: references.beyondEnd,
     imageEnd: comparison.imageEnd,
   };

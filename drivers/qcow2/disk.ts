@@ -10,7 +10,7 @@ import type { Disk } from '../disk.js';
 import type { CommitContext, RawDisk } from '../driver.js';
 import { placedBy } from '../map/places.js';
 import { UnderWay } from '../map/under-way.js';
-import { type Header, readHeader, SUBCLUSTERS } from './format/header.js';
+import { type Header, readHeader, unitBytesOf } from './format/header.js';
 import { mayReuseFree } from './limits.js';
 import { DecodedCache } from './reading/decoded-cache.js';
 import { type L1Place, L2Tables } from './reading/l2-tables.js';
@@ -87,7 +87,7 @@ export function writableDisk(parts: Qcow2Parts): RawDisk {
       const now = await readHeader(image);
       session.load(now);
       await tables.load();
-      await refcounts.load(now, parts.isRepaired && mayReuseFree([...tables.places()].length));
+      await refcounts.load(now, parts.isRepaired && mayReuseFree(tables.count));
       owned.watch(tables);
       isActive = true;
     },
@@ -107,7 +107,7 @@ function readerOf(
   tables: L2Tables,
   watched: Pick<Qcow2MapOptions, 'mayWrite' | 'isStable'>,
 ): { reader: Reader; map: Qcow2Map | null } {
-  const granuleBytes = header.hasExtendedL2 ? header.clusterBytes / SUBCLUSTERS : header.clusterBytes;
+  const granuleBytes = unitBytesOf(header);
   const decoded = new DecodedCache(image, header);
   const reader = new Reader({
     ...{ size, unitBytes: granuleBytes, tables, data, backing, decoded },

@@ -5,7 +5,7 @@ import type { Description, Examiner, Fact, NamedFile } from '../examining/examin
 import { checkImage } from './check.js';
 import { RegionReader } from './checking/region-reader.js';
 import { KNOWN_FEATURES } from './format/features.js';
-import { AUTOCLEAR, COMPATIBLE, type Header, INCOMPATIBLE, readHeader } from './format/header.js';
+import { AUTOCLEAR, COMPATIBLE, type Header, isDirty, isMarkedCorrupt, readHeader } from './format/header.js';
 import { visitSnapshots } from './format/snapshots.js';
 import { repairLeaks } from './repair.js';
 
@@ -47,8 +47,8 @@ function factsOf(header: Header): Description['facts'] {
     compression: compression === 'deflate' ? 'zlib' : compression,
     extendedL2: hasExtendedL2,
     lazyRefcounts: (compatible & COMPATIBLE.lazyRefcounts) !== 0n,
-    dirty: (incompatible & INCOMPATIBLE.dirty) !== 0n,
-    corrupt: (incompatible & INCOMPATIBLE.corrupt) !== 0n,
+    dirty: isDirty(header),
+    corrupt: isMarkedCorrupt(header),
     rawDataFile: (autoclear & AUTOCLEAR.rawDataFile) !== 0n,
     incompatibleFeatures: featureNames(incompatible, 'incompatible', header),
     compatibleFeatures: featureNames(compatible, 'compatible', header),

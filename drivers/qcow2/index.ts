@@ -11,7 +11,7 @@ import { FusetapError } from '../errors.js';
 import { FORMAT_FILE, requireDisk } from '../image.js';
 import { takeOptions } from '../options.js';
 import { readOnlyDisk, writableDisk } from './disk.js';
-import { checkWritable, type Header, INCOMPATIBLE, readHeader } from './format/header.js';
+import { checkWritable, type Header, isDirty, readHeader } from './format/header.js';
 import { findSnapshot } from './format/snapshots.js';
 import { makeSound } from './make-sound.js';
 import { findNeeds } from './needs.js';
@@ -43,7 +43,7 @@ const qcow2 = {
     const whole = { ...parts, l1: header.l1, size: header.size };
     if (readOnly) return readOnlyDisk(whole);
     if (!isRepaired) checkWritable(header);
-    if ((header.incompatible & INCOMPATIBLE.dirty) !== 0n && !isRepaired) {
+    if (isDirty(header) && !isRepaired) {
       throw new FusetapError('DENIED', 'it was not closed cleanly, and was not repaired at this attach', {
         hint: 'detach it, and attach it again',
       });

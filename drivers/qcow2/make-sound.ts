@@ -3,7 +3,7 @@ import type { Disk } from '../disk.js';
 import type { RepairContext } from '../driver.js';
 import { requireDisk } from '../image.js';
 import { checkCounted } from './check.js';
-import { AUTOCLEAR, checkWritable, type Header, INCOMPATIBLE, readHeader } from './format/header.js';
+import { AUTOCLEAR, checkWritable, type Header, isDirty, readHeader } from './format/header.js';
 import { mayReuseFree } from './limits.js';
 import { L2Tables } from './reading/l2-tables.js';
 import { repairImage } from './repair.js';
@@ -17,10 +17,9 @@ import { damaged } from './repairing/damaged.js';
 export async function makeSound(context: RepairContext): Promise<string[]> {
   const image = requireDisk(context, 'qcow2');
   const header = await readHeader(image);
-  const isDirty = (header.incompatible & INCOMPATIBLE.dirty) !== 0n;
   checkWritable(header);
-  const remarks = isDirty ? await repairImage(context) : [];
-  if (!isDirty) await checkIfSmall(image, header, context);
+  const remarks = await repairImage(context);
+  if (!isDirty(header)) await checkIfSmall(image, header, context);
   if ((header.autoclear & AUTOCLEAR.bitmaps) === 0n) return remarks;
   const what =
     'it has dirty bitmaps for backups: the first write makes them invalid, so the next backup must be a full one';
@@ -30,7 +29,7 @@ export async function makeSound(context: RepairContext): Promise<string[]> {
 async function checkIfSmall(image: Disk, header: Header, { signal }: RepairContext): Promise<void> {
   const tables = new L2Tables(image, header, header.l1);
   await tables.load();
-  if (!mayReuseFree([...tables.places()].length)) return;
+  if (!mayReuseFree(tables.count)) return;
   const { count, comparison } = await checkCounted(image, header, { signal });
   const { findings } = count;
   // a cluster that is used once and not marked so is copied before it is written

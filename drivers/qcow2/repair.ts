@@ -10,7 +10,6 @@
  * The image stays dirty until all is right. So if this process is killed at any call, or the power fails, the next repair
  * counts again, and trusts nothing of what this one has written.
  */
-
 import type { Disk } from '../disk.js';
 import type { RepairContext } from '../driver.js';
 import type { ExamineOptions, Leaks } from '../examining/examiner.js';
@@ -19,21 +18,17 @@ import { type Comparison, compareRefcounts } from './checking/compare.js';
 import { type Count, countReferences } from './checking/count-references.js';
 import { countOf } from './checking/references.js';
 import { type BlockPlaces, countRefcounts } from './checking/stored-refcounts.js';
-import { type Header, INCOMPATIBLE, readHeader } from './format/header.js';
+import { HEADER_AT, type Header, INCOMPATIBLE, isDirty, isMarkedCorrupt, readHeader } from './format/header.js';
 import { correctCopied } from './repairing/copied-flags.js';
 import { damaged, refuse } from './repairing/damaged.js';
 import { lowerRefcounts } from './repairing/leaks.js';
 import { makeRoom, rebuildRefcounts } from './repairing/rebuild.js';
 
-export { rebuildRefcounts };
-
-const INCOMPATIBLE_AT = 72;
 /** how much a server may have allocated at the end of an image before the data for it came */
 const MOST_ALLOCATED_BYTES = 64 << 20;
 
 /**
- * `repair` of the driver: acts only on an image that is marked as dirty. An image that may not be written is left as it is:
- * `open` refuses it.
+ * Repairs an image that is marked as dirty. Another one, and one that may not be written, is left as it is.
  * @returns remarks for the user
  * @throws FusetapError DENIED if the image contradicts itself; NO_SPACE; the signal's reason
  */
@@ -71,14 +66,6 @@ export async function repairLeaks(image: Disk, options: ExamineOptions = {}): Pr
   return { leaks: comparison.leaks, marked: comparison.unmarked };
 }
 
-function isDirty({ incompatible }: Header): boolean {
-  return (incompatible & INCOMPATIBLE.dirty) !== 0n;
-}
-
-function isMarkedCorrupt({ incompatible }: Header): boolean {
-  return (incompatible & INCOMPATIBLE.corrupt) !== 0n;
-}
-
 /** @returns what was done */
 async function repairDirty(checked: CheckedParts, options: ExamineOptions): Promise<string> {
   const { image, header } = checked.count;
@@ -94,7 +81,7 @@ async function repairDirty(checked: CheckedParts, options: ExamineOptions): Prom
   await image.flush();
   const bits = Buffer.alloc(8);
   bits.writeBigUInt64BE(header.incompatible & ~INCOMPATIBLE.dirty);
-  await image.write(bits, INCOMPATIBLE_AT);
+  await image.write(bits, HEADER_AT.features);
   await image.flush();
   return how;
 }

@@ -10,6 +10,7 @@
  * and bytes of the memory change only to those of a change that overlaps the read.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { allDone } from '../all-done.js';
 import type { Disk } from '../disk.js';
 import type { Change, LocateOptions, OpenContext, Place, RawDisk, ZeroOptions } from '../driver.js';
 import { FusetapError } from '../errors.js';
@@ -276,9 +277,4 @@ function runsOf(states: Uint8Array, first: number): Run[] {
     at = end;
   }
   return runs;
-}
-
-/** Waits for all, also if one fails. @throws the first error */
-async function allDone(works: readonly Promise<void>[]): Promise<void> {
-  for (const done of await Promise.allSettled(works)) if (done.status === 'rejected') throw done.reason;
 }

@@ -71,7 +71,7 @@ async function addDriver(bench: Bench): Promise<string> {
 async function nameIt(t: Test, fusetap: (...args: string[]) => Promise<string>): Promise<void> {
   const help = await fusetap('attach', '--help');
   t.match(help, /^ {2}twin {2,}a second aio$/m);
-  t.match(help.replace(/\s+/g, ' '), /instead of SPEC: [a-z, ]*, twin, [a-z, ]*a file/);
+  t.match(help.replace(/\s+/g, ' '), /instead of SPEC: [a-z0-9, ]*, twin, [a-z0-9, ]*a file/);
   t.match(await fusetap('__complete', '--', 'attach', 'tw'), 'twin:\ta second aio');
   t.match(await fusetap('__complete', '--', 'attach', '--driver', 'tw'), 'twin\ta second aio');
   t.match(await fusetap('__complete', '--', 'attach', 'tap:twin:di'), 'files\ntap:twin:\ndi');

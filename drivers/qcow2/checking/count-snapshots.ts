@@ -4,11 +4,11 @@
  *      0 L1 (offset 8, entries 4)   12 length of the id, 2   14 length of the name, 2   32 size of the VM state, 4
  *      36 length of more data, 4    40 more data, id, name; the next entry begins at a multiple of 8
  */
+import { SNAPSHOT_ENTRY_BYTES } from '../format/header.js';
 import type { L1Region } from './count-tables.js';
 import type { Counting } from './counting.js';
 import { RegionReader } from './region-reader.js';
 
-const ENTRY_BYTES = 40;
 const MOST_TABLE_BYTES = 64 << 20;
 const MOST_MORE_BYTES = 1024;
 /** the size of the VM state in 8 bytes, and the size of the disk; version 3 requires both */
@@ -26,7 +26,7 @@ export async function countSnapshots(counting: Counting): Promise<L1Region[]> {
     counting.step(0);
     // the last entry needs no padding: the image may end behind it
     reader.skip((8 - (reader.doneBytes % 8)) % 8);
-    const entry = await reader.next(ENTRY_BYTES);
+    const entry = await reader.next(SNAPSHOT_ENTRY_BYTES);
     const rest = entry === null ? 0 : entry.readUInt16BE(12) + entry.readUInt16BE(14) + entry.readUInt32BE(36);
     if (entry === null || !reader.skip(rest)) {
       findings.add(`the snapshot table at byte ${offset} ends within entry ${index}`);

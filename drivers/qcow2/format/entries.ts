@@ -9,7 +9,7 @@
  *      extended L2     a second number: 0–31 subclusters that are allocated, 32–63 subclusters that are zeros
  */
 import { broken } from '../../formats/faults.js';
-import { FORMAT } from './header.js';
+import { FORMAT, SUBCLUSTERS } from './header.js';
 
 /** bit 63 in the high word: the refcount of what the entry names is 1, so it may be written in place */
 export const COPIED = 0x8000_0000;
@@ -130,6 +130,32 @@ function parseCompressed(high: number, low: number, { clusterBits, hasDataFile }
 
 function badEntry(what: string): Error {
   return broken(FORMAT, `an entry of an L2 table ${what}`);
+}
+
+/** Whether an entry has a place of its own that keeps no data, or not all. */
+export function isKept({ kind, hasPlace, copied }: ClusterEntry): boolean {
+  return kind !== 'compressed' && hasPlace && copied;
+}
+
+/** Whether others use the bytes of a cluster too, or they are compressed: all of it moves when a part of it changes. */
+export function mustMove({ kind, copied }: ClusterEntry): boolean {
+  return kind === 'compressed' || (kind === 'data' && !copied);
+}
+
+/**
+ * The subclusters that a range touches, as bits.
+ * @param start where their cluster begins in the disk
+ */
+export function subclustersIn(
+  start: number,
+  { from, to }: { readonly from: number; readonly to: number },
+  unitBytes: number,
+): number {
+  const first = Math.max(0, Math.floor((from - start) / unitBytes));
+  const end = Math.min(SUBCLUSTERS, Math.ceil((to - start) / unitBytes));
+  let units = 0;
+  for (let unit = first; unit < end; unit++) units |= 1 << unit;
+  return units >>> 0;
 }
 
 /** Writes the first number of an entry. @param flags COPIED and ZERO, or 0 */

@@ -36,6 +36,10 @@ export const MIN_EXTENDED_CLUSTER_BITS = 14;
 export const SUBCLUSTERS = 32;
 export const MOST_L1_BYTES = 32 << 20;
 export const MOST_REFCOUNT_TABLE_BYTES = 8 << 20;
+/** the fixed part of an entry of the snapshot table */
+export const SNAPSHOT_ENTRY_BYTES = 40;
+/** where fields of the header are that change */
+export const HEADER_AT = { refcountTable: 48, features: 72 } as const;
 export const MOST_SNAPSHOTS = 65_536;
 const MOST_NAME_BYTES = 1023;
 export const SECTOR_BYTES = 512;
@@ -67,6 +71,21 @@ export interface Header {
 /** The entries of an L2 table are 8 bytes, with extended L2 16 bytes. */
 export function l2EntryBytes({ hasExtendedL2 }: Pick<Header, 'hasExtendedL2'>): number {
   return hasExtendedL2 ? 16 : 8;
+}
+
+/** What an entry of an L2 table, or a bit of an extended one, describes: a cluster or a subcluster. */
+export function unitBytesOf({ hasExtendedL2, clusterBytes }: Pick<Header, 'hasExtendedL2' | 'clusterBytes'>): number {
+  return hasExtendedL2 ? clusterBytes / SUBCLUSTERS : clusterBytes;
+}
+
+/** The image was not closed cleanly, so its refcounts need not be right. */
+export function isDirty({ incompatible }: Pick<Header, 'incompatible'>): boolean {
+  return (incompatible & INCOMPATIBLE.dirty) !== 0n;
+}
+
+/** A program has found the image broken, and marked it. */
+export function isMarkedCorrupt({ incompatible }: Pick<Header, 'incompatible'>): boolean {
+  return (incompatible & INCOMPATIBLE.corrupt) !== 0n;
 }
 
 /** How many guest clusters an L2 table maps. */
@@ -148,7 +167,10 @@ export function parseHeader(bytes: Buffer, imageBytes: number): Header {
       clusters: refcountClusters,
     },
     // the entries have no fixed length: 40 bytes are the least
-    snapshots: { offset: table(64, snapshotCount * 40, 64 << 20, 'snapshot table'), count: snapshotCount },
+    snapshots: {
+      offset: table(64, snapshotCount * SNAPSHOT_ENTRY_BYTES, 64 << 20, 'snapshot table'),
+      count: snapshotCount,
+    },
   };
 }
 
@@ -264,7 +286,7 @@ export function checkWritable({ version, incompatible }: Pick<Header, 'version' 
       hint: 'attach it with mode r, or make it version 3: qemu-img amend -f qcow2 -o compat=1.1 IMAGE',
     });
   }
-  if ((incompatible & INCOMPATIBLE.corrupt) !== 0n) {
+  if (isMarkedCorrupt({ incompatible })) {
     throw new FusetapError('DENIED', 'it is marked as corrupt', {
       hint: 'attach it with mode r, or repair it: qemu-img check -r all IMAGE',
     });

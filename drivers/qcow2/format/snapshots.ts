@@ -12,9 +12,16 @@ import { FusetapError } from '../../errors.js';
 import { broken, unsupported } from '../../formats/faults.js';
 import { readUpTo } from '../../formats/read.js';
 import { quoted, quotedList } from '../../quote.js';
-import { checkTable, FORMAT, type Header, l1EntriesFor, MOST_L1_BYTES, SECTOR_BYTES } from './header.js';
+import {
+  checkTable,
+  FORMAT,
+  type Header,
+  l1EntriesFor,
+  MOST_L1_BYTES,
+  SECTOR_BYTES,
+  SNAPSHOT_ENTRY_BYTES,
+} from './header.js';
 
-const ENTRY_BYTES = 40;
 const MOST_EXTRA_BYTES = 1024;
 const MOST_TABLE_BYTES = 64 << 20;
 const CHUNK_BYTES = 1 << 16;
@@ -44,12 +51,12 @@ export async function* visitSnapshots(
   const { offset, count } = header.snapshots;
   const table = new TableReader(image, offset);
   for (let number = 0, at = 0; number < count; number += 1) {
-    const head = await table.read(at, ENTRY_BYTES);
+    const head = await table.read(at, SNAPSHOT_ENTRY_BYTES);
     const extraBytes = head.readUInt32BE(36);
     if (extraBytes > MOST_EXTRA_BYTES) {
       throw broken(FORMAT, `a snapshot has ${extraBytes} bytes of extra data, more than ${MOST_EXTRA_BYTES}`);
     }
-    const idAt = ENTRY_BYTES + extraBytes;
+    const idAt = SNAPSHOT_ENTRY_BYTES + extraBytes;
     const nameAt = idAt + head.readUInt16BE(12);
     const length = nameAt + head.readUInt16BE(14);
     const entry = await table.read(at, length);
@@ -64,8 +71,8 @@ function parseNumbers(entry: Buffer, extraBytes: number, activeSize: number): Om
   return {
     l1: { offset: big(0), entries: entry.readUInt32BE(8) },
     // old writers had no extra data, and could not change the size of an image that has snapshots
-    size: extraBytes >= 16 ? big(ENTRY_BYTES + 8) : activeSize,
-    vmStateBytes: extraBytes >= 8 ? big(ENTRY_BYTES) : entry.readUInt32BE(32),
+    size: extraBytes >= 16 ? big(SNAPSHOT_ENTRY_BYTES + 8) : activeSize,
+    vmStateBytes: extraBytes >= 8 ? big(SNAPSHOT_ENTRY_BYTES) : entry.readUInt32BE(32),
     date: new Date(entry.readUInt32BE(16) * 1000 + entry.readUInt32BE(20) / 1e6),
   };
 }

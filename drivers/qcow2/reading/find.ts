@@ -3,7 +3,7 @@
  * extended L2 begins and ends at subclusters, else at clusters.
  */
 import type { ClusterEntry } from '../format/entries.js';
-import { SUBCLUSTERS } from '../format/header.js';
+import { unitBytesOf } from '../format/header.js';
 import type { L2Table, L2Tables } from './l2-tables.js';
 
 /** A part of the disk, kept in one way. */
@@ -61,7 +61,7 @@ export class Finder {
   }
 
   *#byTable(offset: number, length: number): Generator<{ l1Index: number; from: number; to: number }> {
-    const tableBytes = this.#tables.entries * this.#clusterBytes;
+    const tableBytes = this.#tables.mappedBytes;
     const end = offset + length;
     for (let from = offset; from < end; ) {
       const l1Index = Math.floor(from / tableBytes);
@@ -87,7 +87,7 @@ export class Finder {
 
   /** The subclusters of a cluster. */
   #addParts(found: Found[], entry: ClusterEntry, start: number, { at, end }: { at: number; end: number }): void {
-    const bytes = this.#clusterBytes / SUBCLUSTERS;
+    const bytes = unitBytesOf(this.#tables.shape);
     for (let from = at; from < end; ) {
       const index = Math.floor((from - start) / bytes);
       const to = Math.min(end, start + (index + 1) * bytes);

@@ -78,6 +78,18 @@ export class L2Tables {
     (await readUpTo(this.#image, this.#l1Place.offset, this.#l1.length)).copy(this.#l1);
   }
 
+  /** How many L2 tables there are. */
+  get count(): number {
+    let count = 0;
+    for (const _ of this.places()) count += 1;
+    return count;
+  }
+
+  /** How much of the disk a table maps. */
+  get mappedBytes(): number {
+    return this.entries * this.shape.clusterBytes;
+  }
+
   /** The places of all L2 tables; entries that are not valid are left out. */
   *places(): Generator<number> {
     for (let index = 0; index < this.#l1Place.entries; index++) {

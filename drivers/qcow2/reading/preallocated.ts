@@ -7,8 +7,8 @@ import { promisify } from 'node:util';
 import type { Disk } from '../../disk.js';
 import { readUpTo } from '../../formats/read.js';
 import { windowOf } from '../../segments/one-segment.js';
-import { getRefcount } from '../checking/refcount-words.js';
 import { type Header, refcountsPerBlock } from '../format/header.js';
+import { RefcountBlock } from '../format/refcount-block.js';
 
 const fstatAsync = promisify(fstat);
 
@@ -45,10 +45,10 @@ async function hasUsedClusters(
     const low = table.readUInt32BE(block * 8 + 4);
     const place = table.readUInt32BE(block * 8) * 2 ** 32 + (low - (low & RESERVED_LOW));
     if (place === 0 || place + clusterBytes > image.size) continue;
-    const bytes = await readUpTo(image, place, clusterBytes);
+    const refcounts = new RefcountBlock(await readUpTo(image, place, clusterBytes), place, refcountOrder);
     const count = Math.min(perBlock, clusters - block * perBlock);
     for (let index = 0; index < count; index++) {
-      if (getRefcount(bytes, refcountOrder, index) === 0) continue;
+      if (refcounts.get(index) === 0) continue;
       used += 1;
       if (used >= many) return true;
     }

@@ -132,9 +132,7 @@ export class Qcow2Map {
     const { offset, length } = this.map.rangeOf(slice);
     const found = this.#reader.finder.peek(offset, length);
     if (found.length === 0) return { state: ASK };
-    const zeros = found.filter(
-      ({ kind, offset: at }) => kind === 'zeros' || (kind === 'none' && this.#reader.isEmpty(at)),
-    );
+    const zeros = found.filter((part) => this.#reader.isZeros(part));
     return lengthOf(zeros) === length ? { state: ZEROS } : null;
   }
 

@@ -1,5 +1,6 @@
 /** Reads the disk of a qcow2 image: from the image or its data file, the backing file, compressed clusters, or zeros. */
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { allDone } from '../../all-done.js';
 import type { Disk } from '../../disk.js';
 import type { Change, LocateOptions, MapFile, Place, Places } from '../../driver.js';
 import { absent, fromBelow, unknown } from '../../map/places.js';
@@ -67,6 +68,11 @@ export class Reader {
     return this.#backing === null || offset >= this.#backing.size;
   }
 
+  /** Whether a part is all zeros, as its tables tell. */
+  isZeros({ kind, offset }: Pick<Found, 'kind' | 'offset'>): boolean {
+    return kind === 'zeros' || (kind === 'none' && this.isEmpty(offset));
+  }
+
   async read(buffer: Uint8Array, offset: number): Promise<void> {
     await this.readFound(await this.finder.find(offset, buffer.byteLength), buffer, offset);
   }
@@ -78,7 +84,7 @@ export class Reader {
     });
     if (reads.length === 1) return await reads[0];
     // all have ended when this rejects: the caller may use the buffer again
-    for (const done of await Promise.allSettled(reads)) if (done.status === 'rejected') throw done.reason;
+    await allDone(reads);
   }
 
   async #readPart({ kind, offset, place, entry }: Found, buffer: Uint8Array): Promise<void> {

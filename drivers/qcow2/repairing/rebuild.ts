@@ -12,12 +12,10 @@ import { type ClusterWords, PAGE_CLUSTERS } from '../checking/cluster-words.js';
 import { countReferences } from '../checking/count-references.js';
 import { countOf, type References } from '../checking/references.js';
 import { blockNumbers } from '../checking/stored-refcounts.js';
-import type { Header } from '../format/header.js';
+import { HEADER_AT, type Header } from '../format/header.js';
 import { correctCopied } from './copied-flags.js';
 import { refuse } from './damaged.js';
 import { layRefcounts, type Usage, writeRefcounts } from './refcount-layout.js';
-
-const REFCOUNT_TABLE_AT = 48;
 
 /**
  * Counts the references of an image, and replaces its refcounts. Trusts nothing of the old ones.
@@ -39,7 +37,7 @@ export async function rebuildRefcounts(image: Disk, header: Header, options: Exa
   const field = Buffer.alloc(12);
   field.writeBigUInt64BE(BigInt(layout.start * clusterBytes));
   field.writeUInt32BE(layout.tableClusters, 8);
-  await image.write(field, REFCOUNT_TABLE_AT);
+  await image.write(field, HEADER_AT.refcountTable);
   await image.flush();
 }
 

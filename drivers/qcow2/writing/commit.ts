@@ -12,8 +12,8 @@
  * Writes to the clusters of a batch wait for the batch. All others go on, into the image, also behind the place that the
  * commit has reached.
  */
-
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { allDone } from '../../all-done.js';
 import { copyRuns } from '../../copying/copy-runs.js';
 import type { Run } from '../../copying/zero-pages.js';
 import type { Disk } from '../../disk.js';
@@ -221,11 +221,12 @@ export class Committer {
         for (let cluster = first; cluster < first + count; cluster++) this.#putNone(bytes, cluster);
       });
     });
-    for (const done of await Promise.allSettled(changes)) {
-      if (done.status === 'fulfilled') continue;
+    try {
+      await allDone(changes);
+    } catch (error) {
       // some entries may have changed: what they named is not free before the refcounts are counted anew
       owned.tableFailed();
-      throw done.reason;
+      throw error;
     }
     return old;
   }

@@ -2,13 +2,12 @@
  * What a writer owns of an image: clusters that nobody else uses, and L2 tables that may change. Watches over the image:
  * if its tables contradict each other, nothing is written any more, because that could destroy data.
  */
-
 import { constants } from 'node:os';
 import type { Disk } from '../../disk.js';
 import { FusetapError } from '../../errors.js';
 import { broken } from '../../formats/faults.js';
 import { type ClusterEntry, COPIED } from '../format/entries.js';
-import { FORMAT, type Header } from '../format/header.js';
+import { FORMAT, type Header, SNAPSHOT_ENTRY_BYTES } from '../format/header.js';
 import type { L1Place, L2Table, L2Tables } from '../reading/l2-tables.js';
 import { writeAll } from '../write-all.js';
 import type { Barrier } from './barrier.js';
@@ -174,18 +173,13 @@ export class Owned {
     this.#hasLeaks = true;
   }
 
-  /** Frees what an entry named. The image must not have the entry any more. */
-  async release(entry: ClusterEntry): Promise<void> {
-    await this.releaseAll([entry]);
-  }
-
   /**
    * Frees what entries named. The image must not have the entries any more.
    * @returns the clusters that nobody uses any more; they may keep their bytes until the disk is closed
    */
   async releaseAll(entries: readonly ClusterEntry[]): Promise<readonly Run[]> {
-    if (this.#parts.header.hasDataFile) return [];
-    return await this.#release(entries.flatMap((entry) => this.#clustersOf(entry)));
+    const clusters = this.#parts.header.hasDataFile ? [] : entries.flatMap((entry) => this.#clustersOf(entry));
+    return clusters.length === 0 ? [] : await this.#release(clusters);
   }
 
   /** The clusters that an entry refers to: a compressed stream may be in several. */
@@ -283,7 +277,7 @@ export class Owned {
   /** Whether a cluster is the header, or part of a table that is not an L2 table. */
   #isTable(place: number): boolean {
     const { header, l1, refcounts } = this.#parts;
-    const snapshotBytes = header.snapshots.count * 40;
+    const snapshotBytes = header.snapshots.count * SNAPSHOT_ENTRY_BYTES;
     return (
       place < this.#clusterBytes ||
       isIn(place, l1.offset, l1.entries * 8) ||

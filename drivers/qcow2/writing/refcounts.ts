@@ -11,12 +11,11 @@
  * A cluster that is freed is not handed out again in this session: requests may still read it, and the removal of what
  * referred to it may not be durable yet.
  */
-
 import type { Disk } from '../../disk.js';
 import { FusetapError } from '../../errors.js';
 import { broken } from '../../formats/faults.js';
 import { readUpTo } from '../../formats/read.js';
-import { FORMAT, type Header, refcountsPerBlock } from '../format/header.js';
+import { FORMAT, HEADER_AT, type Header, refcountsPerBlock } from '../format/header.js';
 import { RefcountBlock } from '../format/refcount-block.js';
 import { writeAll } from '../write-all.js';
 import type { Barrier } from './barrier.js';
@@ -373,7 +372,7 @@ export class Refcounts {
     field.writeBigUInt64BE(BigInt(start * this.#clusterBytes));
     field.writeUInt32BE(clusters, 8);
     this.#unfinished = async () => {
-      await writeAll(this.#image, field, 48);
+      await writeAll(this.#image, field, HEADER_AT.refcountTable);
       await this.#barrier.pass();
       this.#unfinished = null;
       await this.#useTable(table, { start, count });

@@ -5,13 +5,10 @@
  *      first allocation   dirty is set, durable: after a power cut the refcounts must be counted anew
  *      clean end          all is durable ──► dirty is cleared, durable
  */
-
 import type { Disk } from '../../disk.js';
-import { AUTOCLEAR, type Header, INCOMPATIBLE } from '../format/header.js';
+import { AUTOCLEAR, HEADER_AT, type Header, INCOMPATIBLE } from '../format/header.js';
 import { writeAll } from '../write-all.js';
 import type { Barrier } from './barrier.js';
-
-const BITS_AT = 72;
 
 interface BitChange {
   /** incompatible bits */
@@ -109,7 +106,7 @@ export class Session {
       bytes.writeBigUInt64BE(incompatible, 0);
       bytes.writeBigUInt64BE(this.#compatible, 8);
       bytes.writeBigUInt64BE(autoclear, 16);
-      await writeAll(this.#image, bytes, BITS_AT);
+      await writeAll(this.#image, bytes, HEADER_AT.features);
       await this.#barrier.pass();
       this.#incompatible = incompatible;
       this.#autoclear = autoclear;

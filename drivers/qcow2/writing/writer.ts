@@ -10,10 +10,10 @@
  * because free clusters are zeros. Only copied bytes must not become zeros, hence the barrier. A place that an entry kept
  * may have the bytes that it had before they were made zeros, so it needs the barrier, too.
  */
-
+import { allDone } from '../../all-done.js';
 import type { Disk } from '../../disk.js';
-import { type ClusterEntry, COPIED, putEntry } from '../format/entries.js';
-import { SUBCLUSTERS } from '../format/header.js';
+import { type ClusterEntry, COPIED, isKept, mustMove, putEntry, subclustersIn } from '../format/entries.js';
+import { unitBytesOf } from '../format/header.js';
 import type { L2Tables } from '../reading/l2-tables.js';
 import type { Qcow2Map } from '../reading/qcow2-map.js';
 import type { Reader } from '../reading/reader.js';
@@ -60,9 +60,8 @@ export class Writer {
 
   constructor(parts: WriterParts) {
     this.#parts = parts;
-    const { clusterBytes, hasExtendedL2 } = parts.tables.shape;
-    this.#clusterBytes = clusterBytes;
-    this.#unitBytes = hasExtendedL2 ? clusterBytes / SUBCLUSTERS : clusterBytes;
+    this.#clusterBytes = parts.tables.shape.clusterBytes;
+    this.#unitBytes = unitBytesOf(parts.tables.shape);
   }
 
   async write(bytes: Uint8Array, at: number): Promise<void> {
@@ -89,7 +88,7 @@ export class Writer {
     const l1Index = tables.l1IndexOf(first);
     const table = await tables.get(l1Index);
     owned.mustBeSound();
-    const end = Math.min(part.at + part.bytes.byteLength, (l1Index + 1) * tables.entries * this.#clusterBytes);
+    const end = Math.min(part.at + part.bytes.byteLength, (l1Index + 1) * tables.mappedBytes);
     const entry = tables.entry(table, first);
     const cut = (to: number): Part => ({ at: part.at, bytes: part.bytes.subarray(0, Math.min(to, end) - part.at) });
     const clusters = Math.ceil(end / this.#clusterBytes) - first;
@@ -164,12 +163,13 @@ export class Writer {
     const table = await tables.get(tables.l1IndexOf(first));
     const end = Math.min(start + this.#ahead, Math.ceil(size / this.#clusterBytes));
     let to = start;
-    const isFree = (cluster: number): boolean =>
-      tables.l1IndexOf(cluster) === tables.l1IndexOf(first) &&
-      tables.entry(table, cluster).kind === 'none' &&
-      !tables.entry(table, cluster).hasPlace &&
-      reader.isEmpty(cluster * this.#clusterBytes);
-    while (to < end && isFree(to) && lock.isFree(to * this.#clusterBytes, this.#clusterBytes)) to++;
+    const isFree = (cluster: number): boolean => {
+      if (tables.l1IndexOf(cluster) !== tables.l1IndexOf(first)) return false;
+      const { kind, hasPlace } = tables.entry(table, cluster);
+      const at = cluster * this.#clusterBytes;
+      return kind === 'none' && !hasPlace && reader.isEmpty(at) && lock.isFree(at, this.#clusterBytes);
+    };
+    while (to < end && isFree(to)) to++;
     if (to === start) return { count: 0, release: () => {} };
     const held = lock.hold(start * this.#clusterBytes, (to - start) * this.#clusterBytes);
     return { count: to - start, release: () => held.release() };
@@ -216,9 +216,9 @@ export class Writer {
     map?.moved(first * this.#clusterBytes, place.count * this.#clusterBytes);
     // with subclusters, the rest of the place keeps no data, and is known to be zeros
     if (tables.shape.hasExtendedL2 && place.isZeros) owned.staysZeros(place);
-    for (const [i, old] of olds.entries()) {
-      if (old.place !== place.place + i * this.#clusterBytes || old.kind === 'compressed') await owned.release(old);
-    }
+    const isLeft = (old: ClusterEntry, i: number): boolean =>
+      old.place !== place.place + i * this.#clusterBytes || old.kind === 'compressed';
+    await owned.releaseAll(olds.filter(isLeft));
     return part.bytes.byteLength;
   }
 
@@ -228,18 +228,13 @@ export class Writer {
 
   /** Where the bytes begin that must be at the new place. */
   #startOf(old: ClusterEntry, at: number): number {
-    const unit = this.#isCopied(old) ? this.#clusterBytes : this.#unitBytes;
+    const unit = mustMove(old) ? this.#clusterBytes : this.#unitBytes;
     return at - (at % unit);
   }
 
   #endOf(old: ClusterEntry, end: number): number {
-    const unit = this.#isCopied(old) ? this.#clusterBytes : this.#unitBytes;
+    const unit = mustMove(old) ? this.#clusterBytes : this.#unitBytes;
     return Math.min(Math.ceil(end / unit) * unit, this.#parts.size);
-  }
-
-  /** Whether all of a cluster moves when a part of it is written. */
-  #isCopied(old: ClusterEntry): boolean {
-    return old.kind === 'compressed' || (old.kind === 'data' && !old.copied);
   }
 
   /**
@@ -275,7 +270,7 @@ export class Writer {
     if (exceptAt === from && exceptEnd >= to) return null;
     const { reader } = this.#parts;
     const found = await reader.finder.find(from, to - from);
-    const isEmpty = found.every(({ kind, offset }) => kind === 'zeros' || (kind === 'none' && reader.isEmpty(offset)));
+    const isEmpty = found.every((part) => reader.isZeros(part));
     if (isEmpty && isZeros) return null;
     const bytes = Buffer.alloc(to - from);
     if (isEmpty) return bytes;
@@ -294,25 +289,15 @@ export class Writer {
     putEntry(table, at, place, COPIED);
     if (!shape.hasExtendedL2) return;
     const units = this.#unitsOf(cluster, from, to);
-    const kept = this.#isCopied(old) ? 0 : old.allocated;
+    const kept = mustMove(old) ? 0 : old.allocated;
     table.writeUInt32BE((old.kind === 'compressed' ? 0 : old.zeros & ~units) >>> 0, at + 8);
     table.writeUInt32BE((kept | units) >>> 0, at + 12);
   }
 
   /** The subclusters of a cluster that a range touches, as bits. */
   #unitsOf(cluster: number, from: number, to: number): number {
-    const start = cluster * this.#clusterBytes;
-    const first = Math.max(0, Math.floor((from - start) / this.#unitBytes));
-    const end = Math.min(SUBCLUSTERS, Math.ceil((to - start) / this.#unitBytes));
-    let units = 0;
-    for (let unit = first; unit < end; unit++) units |= 1 << unit;
-    return units >>> 0;
+    return subclustersIn(cluster * this.#clusterBytes, { from, to }, this.#unitBytes);
   }
-}
-
-/** Whether an entry has a place of its own that keeps no data, or not all. */
-export function isKept({ kind, hasPlace, copied }: ClusterEntry): boolean {
-  return kind !== 'compressed' && hasPlace && copied;
 }
 
 const ZEROS = Buffer.alloc(1 << 16);
@@ -323,9 +308,4 @@ function areZeros(bytes: Buffer): boolean {
     if (ZEROS.compare(bytes, at, end, 0, end - at) !== 0) return false;
   }
   return true;
-}
-
-/** Waits for all, also if one fails. @throws the first error */
-async function allDone(works: readonly Promise<unknown>[]): Promise<void> {
-  for (const done of await Promise.allSettled(works)) if (done.status === 'rejected') throw done.reason;
 }

@@ -6,9 +6,9 @@
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { ZeroOptions } from '../../driver.js';
-import { type ClusterEntry, COPIED, putEntry, ZERO } from '../format/entries.js';
-import { SUBCLUSTERS } from '../format/header.js';
-import { isKept, type Writer, type WriterParts } from './writer.js';
+import { type ClusterEntry, COPIED, isKept, mustMove, putEntry, subclustersIn, ZERO } from '../format/entries.js';
+import { SUBCLUSTERS, unitBytesOf } from '../format/header.js';
+import type { Writer, WriterParts } from './writer.js';
 
 const ALL = 0xffff_ffff;
 /** the event loop goes on after so many L2 tables that are not there */
@@ -37,9 +37,8 @@ export class Zeroer {
   constructor(parts: WriterParts, writer: Writer) {
     this.#parts = parts;
     this.#writer = writer;
-    const { clusterBytes, hasExtendedL2 } = parts.tables.shape;
-    this.#clusterBytes = clusterBytes;
-    this.#unitBytes = hasExtendedL2 ? clusterBytes / SUBCLUSTERS : clusterBytes;
+    this.#clusterBytes = parts.tables.shape.clusterBytes;
+    this.#unitBytes = unitBytesOf(parts.tables.shape);
   }
 
   async zero(offset: number, length: number, options: ZeroOptions): Promise<void> {
@@ -49,7 +48,7 @@ export class Zeroer {
     const to = end === size ? end : Math.floor(end / this.#unitBytes) * this.#unitBytes;
     await owned.begin();
     await this.#zeroPart(offset, Math.min(end, from));
-    const tableBytes = tables.entries * this.#clusterBytes;
+    const tableBytes = tables.mappedBytes;
     let skipped = 0;
     for (let at = from; at < to; ) {
       const next = Math.min(to, (Math.floor(at / tableBytes) + 1) * tableBytes);
@@ -77,7 +76,7 @@ export class Zeroer {
     const length = to - from;
     await lock.run(from, length, async () => {
       const found = await reader.finder.find(from, length);
-      if (found.every(({ kind, offset: at }) => kind === 'zeros' || (kind === 'none' && reader.isEmpty(at)))) return;
+      if (found.every((part) => reader.isZeros(part))) return;
       await this.#writer.writeLocked({ at: from, bytes: Buffer.alloc(length) });
     });
   }
@@ -94,7 +93,7 @@ export class Zeroer {
     try {
       for (const change of changes) if (this.#mustCopy(change)) await this.#writeZeros(change, range);
       if (entries.length > 0) await this.#changeEntries(entries);
-      for (const change of entries) if (this.#dropsPlace(change)) await owned.release(change.old);
+      await owned.releaseAll(entries.flatMap((change) => (this.#dropsPlace(change) ? [change.old] : [])));
       await this.#emptyPlaces(entries, punch);
     } finally {
       if (whole !== undefined) map?.map.restore(whole.first, whole.count);
@@ -104,8 +103,7 @@ export class Zeroer {
 
   /** Whether a part of a cluster becomes zeros whose other parts others use too. */
   #mustCopy({ cluster, old, units }: Change): boolean {
-    const isOthers = old.kind === 'compressed' || (old.kind === 'data' && !old.copied);
-    return isOthers && !this.#isWhole(cluster, units);
+    return mustMove(old) && !this.#isWhole(cluster, units);
   }
 
   /** Whether units are all of a cluster; the last one of the disk may be cut. */
@@ -159,13 +157,7 @@ export class Zeroer {
 
   #unitsOf(cluster: number, from: number, to: number): number {
     if (!this.#parts.tables.shape.hasExtendedL2) return ALL;
-    const start = cluster * this.#clusterBytes;
-    let units = 0;
-    for (let unit = 0; unit < SUBCLUSTERS; unit++) {
-      const at = start + unit * this.#unitBytes;
-      if (at >= from && at < to) units |= 1 << unit;
-    }
-    return units >>> 0;
+    return subclustersIn(cluster * this.#clusterBytes, { from, to }, this.#unitBytes);
   }
 
   #putZeros(table: Buffer, change: Change): void {
