@@ -18,16 +18,12 @@ import type { L2Tables } from '../reading/l2-tables.js';
 import type { Qcow2Map } from '../reading/qcow2-map.js';
 import type { Reader } from '../reading/reader.js';
 import { writeAll } from '../write-all.js';
+import { Ahead } from './ahead.js';
 import type { Barrier } from './barrier.js';
 import type { ClusterLock } from './cluster-lock.js';
 import type { Owned, Place } from './owned.js';
 
 const ALL = 0xffff_ffff;
-/** the most that is allocated ahead of writes in sequence */
-const MOST_AHEAD_BYTES = 4 << 20;
-/** writes in sequence come in any order within this distance */
-const NEAR_BYTES = 1 << 20;
-
 export interface WriterParts {
   /** of the disk */
   readonly size: number;
@@ -54,14 +50,13 @@ export class Writer {
   readonly #clusterBytes: number;
   /** what is copied with a write is a multiple of this */
   readonly #unitBytes: number;
-  /** the cluster after the last allocation, and how many clusters were allocated ahead of it */
-  #lastEnd = -1;
-  #ahead = 0;
+  readonly #ahead: Ahead;
 
   constructor(parts: WriterParts) {
     this.#parts = parts;
     this.#clusterBytes = parts.tables.shape.clusterBytes;
     this.#unitBytes = unitBytesOf(parts.tables.shape);
+    this.#ahead = new Ahead(parts);
   }
 
   async write(bytes: Uint8Array, at: number): Promise<void> {
@@ -120,8 +115,14 @@ export class Writer {
 
   async #writeInPlace({ at, bytes }: Part, entry: ClusterEntry): Promise<number> {
     const { map } = this.#parts;
-    await this.#writeData(bytes, entry.place + (at % this.#clusterBytes));
-    map?.moved(at, bytes.byteLength);
+    const first = this.#clusterOf(at);
+    const ahead = this.#ahead.written(first, this.#clusterOf(at + bytes.byteLength - 1) + 1 - first);
+    try {
+      await this.#writeData(bytes, entry.place + (at % this.#clusterBytes));
+      map?.moved(at, bytes.byteLength);
+    } finally {
+      await ahead;
+    }
     return bytes.byteLength;
   }
 
@@ -137,42 +138,15 @@ export class Writer {
     const { owned, tables } = this.#parts;
     const first = this.#clusterOf(part.at);
     await owned.ownTable(tables.l1IndexOf(first));
-    const ahead = await this.#lockAhead(first, count);
+    const place = await owned.allocate(first, count);
+    const ahead = this.#ahead.allocated(first, place.count);
     try {
-      const place = await owned.allocate(first, count + ahead.count);
       const to = (first + place.count) * this.#clusterBytes;
       const bytes = part.bytes.subarray(0, to - part.at);
       return await this.#writeTo(place, { at: part.at, bytes }, () => owned.giveBack(place));
     } finally {
-      ahead.release();
+      await ahead;
     }
-  }
-
-  /**
-   * Locks clusters after a write that goes on where the last ones ended: they get places with it, in one step, and threads
-   * serve the next writes. They must be zeros, as their places are.
-   */
-  async #lockAhead(first: number, count: number): Promise<{ count: number; release(): void }> {
-    const { tables, reader, size, lock } = this.#parts;
-    const start = first + count;
-    const near = Math.max(1, NEAR_BYTES / this.#clusterBytes);
-    // a data file may have other bytes than zeros there
-    const goesOn = Math.abs(first - this.#lastEnd) <= near && !tables.shape.hasDataFile;
-    this.#ahead = goesOn ? Math.min(2 * this.#ahead + 1, MOST_AHEAD_BYTES / this.#clusterBytes) : 0;
-    this.#lastEnd = start;
-    const table = await tables.get(tables.l1IndexOf(first));
-    const end = Math.min(start + this.#ahead, Math.ceil(size / this.#clusterBytes));
-    let to = start;
-    const isFree = (cluster: number): boolean => {
-      if (tables.l1IndexOf(cluster) !== tables.l1IndexOf(first)) return false;
-      const { kind, hasPlace } = tables.entry(table, cluster);
-      const at = cluster * this.#clusterBytes;
-      return kind === 'none' && !hasPlace && reader.isEmpty(at) && lock.isFree(at, this.#clusterBytes);
-    };
-    while (to < end && isFree(to)) to++;
-    if (to === start) return { count: 0, release: () => {} };
-    const held = lock.hold(start * this.#clusterBytes, (to - start) * this.#clusterBytes);
-    return { count: to - start, release: () => held.release() };
   }
 
   /**
@@ -186,8 +160,7 @@ export class Writer {
     const olds = Array.from({ length: place.count }, (_, i) => tables.entry(table, first + i));
     const head = this.#startOf(olds[0] as ClusterEntry, part.at);
     const end = part.at + part.bytes.byteLength;
-    const written = this.#clusterOf(end - 1) - first + 1;
-    const tail = this.#endOf(olds[written - 1] as ClusterEntry, end);
+    const tail = this.#endOf(olds.at(-1) as ClusterEntry, end);
     try {
       const { writes, isMerged } = await this.#mergeRest(part, { head, tail, isZeros: place.isZeros });
       const start = first * this.#clusterBytes;
@@ -202,9 +175,7 @@ export class Writer {
     try {
       await tables.change(first, place.count, (bytes) => {
         for (const [i, old] of olds.entries()) {
-          // clusters that are allocated ahead are zeros, all of them
-          const to = i < written ? tail : (first + i + 1) * this.#clusterBytes;
-          this.#putData(bytes, first + i, { old, place: place.place + i * this.#clusterBytes, from: head, to });
+          this.#putData(bytes, first + i, { old, place: place.place + i * this.#clusterBytes, from: head, to: tail });
         }
       });
     } catch (error) {

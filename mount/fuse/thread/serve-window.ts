@@ -10,7 +10,7 @@
  * fields of a request are read before the reply's header overwrites its last 16 bytes.
  */
 import type { Window } from '../../../drivers/driver.js';
-import { ASK, ZEROS } from '../../../drivers/map/table.js';
+import { ASK, WRITABLE, ZEROS } from '../../../drivers/map/table.js';
 import {
   allocateWindow,
   flushWindow,
@@ -69,8 +69,24 @@ export const SENT = -2;
 /** The result of `serve` for a read whose bytes the disk is still loading: `finishRead` must answer it. */
 export const DEFERRED = -3;
 
+/** results of a write beside its bytes and −errno: the main thread must write it; the ram limit is reached */
+const NOT_HERE = -4096;
+const NO_MEMORY = -4097;
+
 /** larger reads are rare, and a thread may wait for them */
 const DEFERRED_BYTES = 64 << 10;
+
+/** A write to one run. */
+interface RunWrite {
+  readonly served: ServedWindow;
+  /** the window of `served` to write through: plain or durable */
+  readonly window: Window;
+  /** the first byte of the request to write */
+  readonly from: number;
+  /** in the window */
+  readonly offset: number;
+  readonly size: number;
+}
 
 export class WindowServer {
   readonly #resident: Resident;
@@ -241,31 +257,56 @@ export class WindowServer {
     const { ledgerIndex } = disk;
     const isDurable = writesDurably(request.bodyU32(abi.RW_FLAGS));
     if (isDurable && disk.isMap) return NOT_SERVED;
-    const finding = disk.find(request.bodyU64(abi.RW_OFFSET), request.bodyU32(abi.RW_SIZE), true);
-    if (finding !== IN_ONE) return NOT_SERVED;
-    const { window: served, at, length } = disk;
-    const window = isDurable ? served.durably : served.window;
-    if (window.durable) this.#gate.givePermit();
-    if (served.mayGrow && !this.#mayFill(window, ledgerIndex, at, length)) return this.answer(-E.ENOSPC);
-    const n = this.#writeInTurn(served, window, at, length);
+    const offset = request.bodyU64(abi.RW_OFFSET);
+    const finding = disk.find(offset, request.bodyU32(abi.RW_SIZE), true);
+    if (finding !== IN_ONE && finding !== IN_RUNS) return NOT_SERVED;
+    const { length } = disk;
+    const n = finding === IN_ONE ? this.#writeRun(disk, 0, isDurable) : this.#writeRuns(disk, offset, length);
+    if (n === NOT_HERE) return NOT_SERVED;
     if (n < 0) {
-      this.#ledger.noteFailedWrite(ledgerIndex);
-      return this.answer(n);
+      if (n !== NO_MEMORY) this.#ledger.noteFailedWrite(ledgerIndex);
+      return this.answer(n === NO_MEMORY ? -E.ENOSPC : n);
     }
     this.#ledger.noteWrite(ledgerIndex, Date.now());
     return this.#answerU64(n, abi.WRITE_OUT_SIZE);
   }
 
+  /** Writes to several runs. @returns as writeRun, or NOT_HERE: then the main thread writes all of it, again */
+  #writeRuns(disk: Places, offset: number, size: number): number {
+    for (let done = 0; done < size; done += disk.length) {
+      if (disk.nextRun(offset + done, size - done) !== WRITABLE) return NOT_HERE;
+    }
+    for (let done = 0; done < size; ) {
+      // the map may have changed
+      if (disk.nextRun(offset + done, size - done) !== WRITABLE) return NOT_HERE;
+      const { length } = disk;
+      const n = this.#writeRun(disk, done, false);
+      if (n < length) return done === 0 ? n : done + Math.max(0, n);
+      done += n;
+    }
+    return size;
+  }
+
   /**
-   * @param window the window of `served` to write through: plain or durable
-   * @returns the bytes written, or −errno if nothing was written
+   * Writes to the run that was found last.
+   * @param from the first byte of the request to write
+   * @returns the bytes written, −errno if nothing was written, or NO_MEMORY
    */
-  #writeInTurn(served: ServedWindow, window: Window, offset: number, size: number): number {
+  #writeRun({ window: served, at, length, ledgerIndex }: Places, from: number, isDurable: boolean): number {
+    const window = isDurable ? served.durably : served.window;
+    if (window.durable) this.#gate.givePermit();
+    if (served.mayGrow && !this.#mayFill(window, ledgerIndex, at, length)) return NO_MEMORY;
+    return this.#writeInTurn({ served, window, from, offset: at, size: length });
+  }
+
+  /** @returns the bytes written, or −errno if nothing was written */
+  #writeInTurn({ served, window, from, offset, size }: RunWrite): number {
+    const address = this.#dataAddress + from;
     const hasTurn = this.#beginTurn(served, offset, size);
     try {
-      const begun = hasTurn ? this.#writeMapped(served, offset, size) : 0;
+      const begun = hasTurn ? this.#writeMapped(served, address, offset, size) : 0;
       if (begun > 0 && begun === size) return begun;
-      const rest = writeWindow(window, this.#dataAddress + begun, offset + begun, size - begun);
+      const rest = writeWindow(window, address + begun, offset + begun, size - begun);
       return begun === 0 ? rest : begun + Math.max(0, rest);
     } finally {
       if (hasTurn) this.#turns?.end();
@@ -282,11 +323,11 @@ export class WindowServer {
   }
 
   /** @returns bytes written from the start of the range; 0: use pwrite instead */
-  #writeMapped(served: ServedWindow, offset: number, size: number): number {
+  #writeMapped(served: ServedWindow, address: number, offset: number, size: number): number {
     if (served.mappedAt === 0 || size < MAPPED_BYTES) return 0;
     if (this.#gate.noteMapped()) this.#tellMapped?.();
     if (this.#turns?.mayCopy(served.turns) !== true) return 0;
-    return writeMapped(served, this.#dataAddress, offset, size);
+    return writeMapped(served, address, offset, size);
   }
 
   #fsync({ all, ledgerIndex }: Places): number {

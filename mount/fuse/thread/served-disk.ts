@@ -49,7 +49,7 @@ export interface ServedDisk {
 export const ELSEWHERE = 0;
 /** The request is in one window: see `window`, `at` and `length`. */
 export const IN_ONE = 1;
-/** A read is in several runs: see `nextRun`. */
+/** The request is in several runs, of which `length` bytes are inside the disk: see `nextRun`. */
 export const IN_RUNS = 2;
 export type Finding = typeof ELSEWHERE | typeof IN_ONE | typeof IN_RUNS;
 
@@ -63,7 +63,7 @@ export interface Places {
   readonly at: number;
   readonly length: number;
   find(offset: number, length: number, writes: boolean): Finding;
-  /** The next run of a read that is IN_RUNS: sets `window`, `at` and `length`. */
+  /** The next run of a request that is IN_RUNS: sets `window`, `at` and `length`. */
   nextRun(offset: number, length: number): GranuleState;
   /** Every window, to flush them; null if the main thread must flush. */
   readonly all: readonly ServedWindow[] | null;
@@ -166,7 +166,7 @@ class MapPlaces implements Places {
     const state = this.#look.run(start + offset, inside);
     if (state === ASK) return ELSEWHERE;
     const isOne = this.#look.length === inside;
-    if (writes && (state !== WRITABLE || !isOne)) return ELSEWHERE;
+    if (writes && state !== WRITABLE) return ELSEWHERE;
     this.length = inside;
     if (state === ZEROS || !isOne) return IN_RUNS;
     return this.#takeFile() ? IN_ONE : ELSEWHERE;

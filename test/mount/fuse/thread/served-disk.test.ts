@@ -147,7 +147,7 @@ t.test('a map: what it knows is served, and nothing else', async (t) => {
             if (offset >= size) {
               if (errorOf(reply) !== -28) throw new Error('a write after the end');
             } else if (reply === null) {
-              if (touched.length === 1 && touched[0] === WRITABLE) throw new Error('a write in place was not served');
+              if (touched.every((state) => state === WRITABLE)) throw new Error('a write in place was not served');
             } else {
               if (touched.some((state) => state !== WRITABLE)) throw new Error('a write was served out of place');
               if (dataOf(reply)?.readUInt32LE(0) !== end - offset) throw new Error('a short write');
@@ -169,6 +169,24 @@ t.test('a map: what it knows is served, and nothing else', async (t) => {
     { numRuns: 200 },
   );
   t.pass('random maps and requests');
+});
+
+t.test('a map: a write to several places that fails at a later one is short', async (t) => {
+  const fd = memory(t, Buffer.alloc(8 * GRANULE));
+  // a place in the second file cannot be written
+  const files = [fd, -1].map((each) => ({ fd: each, kind: 'file', readOnly: false, durable: false }) as const);
+  const map = new DiskMap({ granuleBytes: GRANULE, sizeBytes: 8 * GRANULE, files });
+  t.ok(map.table);
+  for (const granule of [0, 1, 3]) map.set(granule, { state: WRITABLE, file: 0, place: (7 - granule) * GRANULE });
+  for (const granule of [2, 4]) map.set(granule, { state: WRITABLE, file: 1, place: granule * GRANULE });
+  const view = { table: map.table, files: files.map((file) => served(file.fd)), start: 0, size: 8 * GRANULE };
+  const ask = serverOf({ ledgerIndex: 0, segments: [], map: { ...view, readOnly: false } });
+  const bytes = Buffer.from(Array.from({ length: 3 * GRANULE }, (_, i) => i % 241));
+  t.equal(dataOf(ask(WRITE, writeIn(9, bytes)))?.readUInt32LE(0), 2 * GRANULE - 9, 'two places were written');
+  t.same(dataOf(ask(READ, readIn(9, 2 * GRANULE - 9))), bytes.subarray(0, 2 * GRANULE - 9));
+  t.equal(errorOf(ask(WRITE, writeIn(2 * GRANULE + 9, bytes.subarray(0, GRANULE)))), -9, 'nothing was written: EBADF');
+  t.equal(ask(WRITE, writeIn(3 * GRANULE, bytes)), null, 'a granule that is not known: nothing is written here');
+  t.same(dataOf(ask(READ, readIn(3 * GRANULE, GRANULE))), Buffer.alloc(GRANULE));
 });
 
 t.test('a map: the delta of a file is added to places, and memory of a map takes no credit', async (t) => {
