@@ -176,6 +176,13 @@ export function preadNoWait(fd: number, address: number, length: number, offset:
   return n >= 0 ? n : -lastErrno();
 }
 
+/** pwritev2(2) RWF_NOWAIT: like pwrite, but −EAGAIN if it would have to wait for the disk. */
+export function pwriteNoWait(fd: number, address: number, length: number, offset: number): number {
+  setIovec(address, length);
+  const n = c.pwritev2(fd, iovecAddress, 1, offset, RWF_NOWAIT);
+  return n >= 0 ? n : -lastErrno();
+}
+
 /** pwritev2(2) RWF_DSYNC: like pwrite, but returns when the bytes are durable. */
 export function pwriteDsync(fd: number, address: number, length: number, offset: number): number {
   setIovec(address, length);

@@ -11,6 +11,7 @@ import { errnoOf, FusetapError } from '../errors.js';
 import { readFully, writeFully } from '../file-io.js';
 import { oneSegment } from './one-segment.js';
 import { cannotZero, leavesGap, seekWindow, zeroMode } from './window-sync.js';
+import { WithoutWaiting } from './without-waiting.js';
 
 const fdatasyncAsync = promisify(fdatasync);
 const fsyncAsync = promisify(fsync);
@@ -25,10 +26,11 @@ export const EXTENTS_PER_CALL = 256;
  * (coherence rule 7).
  */
 export function windowDisk(window: Window, close: () => Promise<void>): RawDisk {
+  const io: WindowIo = { window, now: new WithoutWaiting(window) };
   const reading = {
     size: window.size,
     segments: oneSegment(window),
-    read: (buffer: Uint8Array, offset: number) => read(window, buffer, offset),
+    read: (buffer: Uint8Array, offset: number) => read(io, buffer, offset),
     extents: async (offset: number, length: number) => {
       await nextTurn();
       return windowExtents(window, offset, length, EXTENTS_PER_CALL);
@@ -38,20 +40,33 @@ export function windowDisk(window: Window, close: () => Promise<void>): RawDisk 
   if (window.readOnly) return reading;
   return {
     ...reading,
-    write: (buffer, offset, options) => write(window, buffer, offset, options),
+    write: (buffer, offset, options) => write(io, buffer, offset, options),
     flush: () => (window.kind === 'memory' ? Promise.resolve() : fsyncAsync(window.fd)),
     zero: (offset, length, options) => zero(window, offset, length, options),
   };
 }
 
-async function read(window: Window, buffer: Uint8Array, offset: number): Promise<void> {
+interface WindowIo {
+  readonly window: Window;
+  readonly now: WithoutWaiting;
+}
+
+async function read({ window, now }: WindowIo, buffer: Uint8Array, offset: number): Promise<void> {
+  if (now.read(buffer, window.start + offset)) return;
   const n = await readFully(window.fd, buffer, window.start + offset);
   if (n < buffer.byteLength) throw imageShrank('read', offset + n);
 }
 
-async function write(window: Window, buffer: Uint8Array, offset: number, options: WriteOptions): Promise<void> {
+async function write(
+  { window, now }: WindowIo,
+  buffer: Uint8Array,
+  offset: number,
+  options: WriteOptions,
+): Promise<void> {
   if (leavesGap(window, offset)) throw imageShrank('write', offset);
-  await writeFully(window.fd, buffer, window.start + offset);
+  const at = window.start + offset;
+  const done = now.write(buffer, at);
+  if (done < buffer.byteLength) await writeFully(window.fd, buffer.subarray(done), at + done);
   await makeDurable(window, options.durable);
 }
 

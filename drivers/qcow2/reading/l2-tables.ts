@@ -215,8 +215,9 @@ export class L2Tables {
 
   /** Resolves when the changes so far are in the image. */
   async #written(table: L2Table): Promise<void> {
-    if (table.writing === null) return await this.#write(table);
-    table.next ??= table.writing
+    // one that waits to begin takes these changes too
+    if (table.writing === null && table.next === null) return await this.#write(table);
+    table.next ??= (table.writing ?? Promise.resolve())
       .catch(() => {})
       .then(() => {
         table.next = null;
