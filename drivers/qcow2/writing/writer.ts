@@ -197,15 +197,23 @@ export class Writer {
     for (let i = 0; i < count; i++) this.#parts.owned.becomesUnknown(place + i * this.#clusterBytes);
   }
 
-  /** Where the bytes begin that must be at the new place. */
+  /**
+   * Where the bytes begin that must be at the new place. The rest of a subcluster that is in place stays as it is: threads
+   * may be writing to it.
+   */
   #startOf(old: ClusterEntry, at: number): number {
-    const unit = mustMove(old) ? this.#clusterBytes : this.#unitBytes;
-    return at - (at % unit);
+    if (mustMove(old)) return at - (at % this.#clusterBytes);
+    return this.#isUnitInPlace(old, at) ? at : at - (at % this.#unitBytes);
   }
 
   #endOf(old: ClusterEntry, end: number): number {
+    if (!mustMove(old) && this.#isUnitInPlace(old, end - 1)) return end;
     const unit = mustMove(old) ? this.#clusterBytes : this.#unitBytes;
     return Math.min(Math.ceil(end / unit) * unit, this.#parts.size);
+  }
+
+  #isUnitInPlace({ allocated }: ClusterEntry, at: number): boolean {
+    return (allocated & this.#unitsOf(this.#clusterOf(at), at, at + 1)) !== 0;
   }
 
   /**
