@@ -4,19 +4,20 @@
  *      request ──► Reader ──► Finder ──► L2Tables                       ┐
  *              ├─► Writer, Zeroer ──► Owned ──► Session, Refcounts      ├──► image, data file, backing file
  *              └─► Committer ──► all of these                           │
- *                  each tells Qcow2Map where bytes are ──► threads      ┘
+ *                  each tells LookupMap where bytes are ──► threads      ┘
  */
 import type { Disk } from '../disk.js';
 import type { CommitContext, RawDisk } from '../driver.js';
+import { LookupMap, type LookupMapOptions } from '../lookup/lookup-map.js';
+import { Reader } from '../lookup/reader.js';
 import { placedBy } from '../map/places.js';
 import { UnderWay } from '../map/under-way.js';
 import { type Header, readHeader, unitBytesOf } from './format/header.js';
 import { mayReuseFree } from './limits.js';
 import { DecodedCache } from './reading/decoded-cache.js';
+import { type Found, Qcow2Finder } from './reading/find.js';
 import { type L1Place, L2Tables } from './reading/l2-tables.js';
 import { mayHaveHoles } from './reading/preallocated.js';
-import { Qcow2Map, type Qcow2MapOptions } from './reading/qcow2-map.js';
-import { Reader } from './reading/reader.js';
 import { Barrier } from './writing/barrier.js';
 import { ClusterLock } from './writing/cluster-lock.js';
 import { Committer } from './writing/commit.js';
@@ -105,23 +106,27 @@ async function flushAll(image: Disk, data: Disk): Promise<void> {
 function readerOf(
   { size, header, image, data, backing }: Qcow2Parts,
   tables: L2Tables,
-  watched: Pick<Qcow2MapOptions, 'mayWrite' | 'isStable'>,
-): { reader: Reader; map: Qcow2Map | null } {
+  watched: Pick<LookupMapOptions, 'mayWrite' | 'isStable'>,
+): { reader: Reader<Found>; map: LookupMap | null } {
   const granuleBytes = unitBytesOf(header);
   const decoded = new DecodedCache(image, header);
   const reader = new Reader({
-    ...{ size, unitBytes: granuleBytes, tables, data, backing, decoded },
+    ...{ size, unitBytes: granuleBytes, finder: new Qcow2Finder(tables), data, backing },
+    decode: async ({ offset, place, entry }, buffer) => {
+      const cluster = await decoded.read(entry);
+      buffer.set(cluster.subarray(offset - place, offset - place + buffer.byteLength));
+    },
     mayHaveHoles: () => mayHaveHoles(image, data, header),
   });
   if (!reader.hasOwnFile) return { reader, map: null };
   const { files } = reader.places;
-  return { reader, map: new Qcow2Map({ size, granuleBytes, files, reader, ...watched }) };
+  return { reader, map: new LookupMap({ size, granuleBytes, files, reader, ...watched }) };
 }
 
 function readingOf(
   { size, backing, image }: Qcow2Parts,
-  reader: Reader,
-  map: Qcow2Map | null,
+  reader: Reader<Found>,
+  map: LookupMap | null,
 ): Pick<RawDisk, 'size' | 'read' | 'extents' | 'changes' | 'map' | 'places'> {
   return {
     size,

@@ -2,26 +2,19 @@
  * Finds where the bytes of the disk are: splits a range into parts that are kept in one way. A part of an image with
  * extended L2 begins and ends at subclusters, else at clusters.
  */
+
+import { addPart, type Finder, type Part } from '../../lookup/part.js';
 import type { ClusterEntry } from '../format/entries.js';
 import { unitBytesOf } from '../format/header.js';
 import type { L2Table, L2Tables } from './l2-tables.js';
 
-/** A part of the disk, kept in one way. */
-export interface Found {
-  readonly offset: number;
-  readonly length: number;
-  /** `none`: the bytes are in the backing file, or zeros */
-  readonly kind: ClusterEntry['kind'];
-  /**
-   * of `data`, and of `zeros` that keep a place: the first byte in the image or data file; of `compressed`: its cluster
-   * begins here in the disk
-   */
-  readonly place: number;
+/** A part of the disk of a qcow2 image. Of an `encoded` one, the place is where its cluster begins in the disk. */
+export interface Found extends Part {
   /** of the first cluster of the part */
   readonly entry: ClusterEntry;
 }
 
-export class Finder {
+export class Qcow2Finder implements Finder<Found> {
   readonly #tables: L2Tables;
   readonly #clusterBytes: number;
   readonly #hasExtendedL2: boolean;
@@ -72,15 +65,14 @@ export class Finder {
   }
 
   #add(found: Found[], table: L2Table | null, from: number, to: number): void {
-    if (table === null)
-      return this.#join(found, from, to, { kind: 'none', place: 0, entry: this.#tables.entry(null, 0) });
+    if (table === null) return addPart(found, partOf('none', this.#tables.entry(null, 0), from, { from, to }));
     for (let at = from; at < to; ) {
       const cluster = Math.floor(at / this.#clusterBytes);
       const start = cluster * this.#clusterBytes;
       const end = Math.min(to, start + this.#clusterBytes);
       const entry = this.#tables.entry(table, cluster);
       if (this.#hasExtendedL2 && entry.kind !== 'compressed') this.#addParts(found, entry, start, { at, end });
-      else this.#join(found, at, end, { kind: entry.kind, place: placeIn(entry.kind, entry, start, at), entry });
+      else addPart(found, partOf(entry.kind, entry, start, { from: at, to: end }));
       at = end;
     }
   }
@@ -93,32 +85,27 @@ export class Finder {
       const to = Math.min(end, start + (index + 1) * bytes);
       const bit = 1 << index;
       const kind = (entry.allocated & bit) !== 0 ? 'data' : (entry.zeros & bit) !== 0 ? 'zeros' : 'none';
-      this.#join(found, from, to, { kind, place: placeIn(kind, entry, start, from), entry });
+      addPart(found, partOf(kind, entry, start, { from, to }));
       from = to;
     }
   }
-
-  /** Adds a part, to the last one if it goes on there. */
-  #join(found: Found[], from: number, to: number, part: Pick<Found, 'kind' | 'place' | 'entry'>): void {
-    const last = found.at(-1);
-    const goesOn =
-      last !== undefined &&
-      last.offset + last.length === from &&
-      last.kind === part.kind &&
-      last.entry.copied === part.entry.copied &&
-      isNowhere(last) === isNowhere(part) &&
-      (isNowhere(part) || (part.kind !== 'compressed' && last.place + last.length === part.place));
-    if (goesOn) found[found.length - 1] = { ...last, length: to - last.offset };
-    else found.push({ offset: from, length: to - from, ...part });
-  }
 }
 
-/** Whether no byte of the image or data file belongs to a part. */
-function isNowhere({ kind, entry }: Pick<Found, 'kind' | 'entry'>): boolean {
-  return kind === 'none' || (kind === 'zeros' && !entry.hasPlace);
-}
-
-function placeIn(kind: ClusterEntry['kind'], entry: ClusterEntry, start: number, at: number): number {
-  if (kind === 'compressed') return start;
-  return isNowhere({ kind, entry }) ? 0 : entry.place + at - start;
+/** A part of a cluster. @param start where the cluster begins in the disk */
+function partOf(
+  kind: ClusterEntry['kind'],
+  entry: ClusterEntry,
+  start: number,
+  { from, to }: { from: number; to: number },
+): Found {
+  const hasPlace = kind === 'data' || kind === 'compressed' || (kind === 'zeros' && entry.hasPlace);
+  return {
+    offset: from,
+    length: to - from,
+    kind: kind === 'compressed' ? 'encoded' : kind,
+    place: kind === 'compressed' ? start : hasPlace ? entry.place + from - start : 0,
+    hasPlace,
+    isOwn: kind === 'data' && entry.copied,
+    entry,
+  };
 }

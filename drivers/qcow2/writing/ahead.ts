@@ -9,7 +9,7 @@
 import { COPIED, putEntry } from '../format/entries.js';
 import type { L2Table } from '../reading/l2-tables.js';
 import type { Place } from './owned.js';
-import type { WriterParts } from './writer.js';
+import type { WriterParts } from './writer-parts.js';
 
 const ALL = 0xffff_ffff;
 /** the most that is allocated in one step; it is at most twice what the sequence has written so far */

@@ -23,7 +23,7 @@ import type { Granules } from '../../map/range-lock.js';
 import type { UnderWay } from '../../map/under-way.js';
 import { type ClusterEntry, putEntry } from '../format/entries.js';
 import { writeAll } from '../write-all.js';
-import type { WriterParts } from './writer.js';
+import type { WriterParts } from './writer-parts.js';
 
 /** bytes that are moved before the flushes: many clusters share them, but writes to these clusters wait so long */
 const BATCH_BYTES = 16 << 20;

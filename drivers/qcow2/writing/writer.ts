@@ -11,34 +11,14 @@
  * may have the bytes that it had before they were made zeros, so it needs the barrier, too.
  */
 import { allDone } from '../../all-done.js';
-import type { Disk } from '../../disk.js';
 import { type ClusterEntry, COPIED, isKept, mustMove, putEntry, subclustersIn } from '../format/entries.js';
 import { unitBytesOf } from '../format/header.js';
-import type { L2Tables } from '../reading/l2-tables.js';
-import type { Qcow2Map } from '../reading/qcow2-map.js';
-import type { Reader } from '../reading/reader.js';
 import { writeAll } from '../write-all.js';
 import { Ahead } from './ahead.js';
-import type { Barrier } from './barrier.js';
-import type { ClusterLock } from './cluster-lock.js';
-import type { Owned, Place } from './owned.js';
+import type { Place } from './owned.js';
+import type { WriterParts } from './writer-parts.js';
 
 const ALL = 0xffff_ffff;
-export interface WriterParts {
-  /** of the disk */
-  readonly size: number;
-  readonly lock: ClusterLock;
-  readonly tables: L2Tables;
-  readonly reader: Reader;
-  readonly owned: Owned;
-  readonly barrier: Barrier;
-  /** the image, or its data file */
-  readonly data: Disk;
-  /** the data file has the bytes of the disk, and others read it without the tables */
-  readonly isRawData: boolean;
-  readonly map: Qcow2Map | null;
-}
-
 /** A part of a write: bytes of the disk from `at` on. */
 interface Part {
   readonly at: number;

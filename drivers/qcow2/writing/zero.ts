@@ -8,7 +8,8 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { ZeroOptions } from '../../driver.js';
 import { type ClusterEntry, COPIED, isKept, mustMove, putEntry, subclustersIn, ZERO } from '../format/entries.js';
 import { SUBCLUSTERS, unitBytesOf } from '../format/header.js';
-import type { Writer, WriterParts } from './writer.js';
+import type { Writer } from './writer.js';
+import type { WriterParts } from './writer-parts.js';
 
 const ALL = 0xffff_ffff;
 /** the event loop goes on after so many L2 tables that are not there */

@@ -1,25 +1,25 @@
 /**
- * The map of a qcow2 disk: file 0 is the image or its data file, then come the files below the backing file. So a chain
- * of any depth is one table, and threads read it as they read one file.
+ * The map of a disk whose parts are looked up: file 0 is the image or its data file, then come the files below the backing
+ * file. So a chain of any depth is one table, and threads read it as they read one file.
  *
- *      read on the event loop ──► learn: the L2 tables in memory tell their slice ──► the backing file tells the rest
+ *      read on the event loop ──► learn: the tables in memory tell their slice ──► the backing file tells the rest
  *
- * Threads write a granule in place if its cluster has the refcount 1 and nothing in a table changes. Compressed clusters
- * are never in the map.
+ * Threads write a granule in place if it is its own part (Part.isOwn), and nothing in a table changes. Encoded parts are
+ * never in the map.
  */
-import { ALL_ZEROS, entryOf, MapBelow } from '../../map/below.js';
-import { DiskMap, type MapFile, type Range, type SliceState, type TellEntry } from '../../map/disk-map.js';
-import { ASK, DATA, type GranuleEntry, MOST_FILES, WRITABLE, ZEROS } from '../../map/table.js';
-import type { Found } from './find.js';
+import { ALL_ZEROS, entryOf, MapBelow } from '../map/below.js';
+import { DiskMap, type MapFile, type Range, type SliceState, type TellEntry } from '../map/disk-map.js';
+import { ASK, DATA, type GranuleEntry, MOST_FILES, WRITABLE, ZEROS } from '../map/table.js';
+import type { Part } from './part.js';
 import type { Reader } from './reader.js';
 
-export interface Qcow2MapOptions {
+export interface LookupMapOptions {
   /** of the disk */
   readonly size: number;
-  /** a cluster, or a subcluster with extended L2 */
+  /** a power of two that divides the parts, except that of the end of the disk */
   readonly granuleBytes: number;
   readonly files: readonly MapFile[];
-  readonly reader: Reader;
+  readonly reader: Reader<Part>;
   /** Whether threads may write what nobody else uses. */
   mayWrite(): boolean;
   /**
@@ -29,16 +29,16 @@ export interface Qcow2MapOptions {
   isStable(offset: number, length: number): boolean;
 }
 
-export class Qcow2Map {
+export class LookupMap {
   readonly map: DiskMap;
   readonly #granuleBytes: number;
-  readonly #reader: Reader;
-  readonly #mayWrite: Qcow2MapOptions['mayWrite'];
-  readonly #isStable: Qcow2MapOptions['isStable'];
+  readonly #reader: Reader<Part>;
+  readonly #mayWrite: LookupMapOptions['mayWrite'];
+  readonly #isStable: LookupMapOptions['isStable'];
   /** null without a backing file */
   readonly #below: MapBelow | null;
 
-  constructor({ size, granuleBytes, files, reader, mayWrite, isStable }: Qcow2MapOptions) {
+  constructor({ size, granuleBytes, files, reader, mayWrite, isStable }: LookupMapOptions) {
     this.#granuleBytes = granuleBytes;
     this.#reader = reader;
     this.#mayWrite = mayWrite;
@@ -67,7 +67,7 @@ export class Qcow2Map {
   }
 
   /** Tells what a request on the event loop has found. */
-  learn(found: readonly Found[]): void {
+  learn(found: readonly Part[]): void {
     const [first] = found;
     const last = found.at(-1);
     if (first === undefined || last === undefined) return;
@@ -112,7 +112,7 @@ export class Qcow2Map {
     this.map.restore(first, count);
   }
 
-  #tellIfUnknown(part: Found): void {
+  #tellIfUnknown(part: Part): void {
     const { first, count } = this.map.wholeGranules(part.offset, part.length);
     if (count === 0 || this.map.entry(first).state !== ASK) return;
     const entry = this.#entryOf(part, this.#isStable(part.offset, part.length));
@@ -120,11 +120,11 @@ export class Qcow2Map {
   }
 
   /** The entry of the first whole granule of a part; null if threads cannot use it, or the backing file must tell. */
-  #entryOf(part: Found, isStable: boolean): GranuleEntry | null {
-    if (part.kind === 'compressed') return null;
+  #entryOf(part: Part, isStable: boolean): GranuleEntry | null {
+    if (part.kind === 'encoded') return null;
     if (part.kind === 'none') return this.#reader.isEmpty(part.offset) ? ALL_ZEROS : null;
     const first = Math.ceil(part.offset / this.#granuleBytes) * this.#granuleBytes;
-    const mayWrite = isStable && part.entry.copied && this.#mayWrite();
+    const mayWrite = isStable && part.isOwn && this.#mayWrite();
     return entryOf(this.#reader.placeOf(part), first, mayWrite);
   }
 
@@ -151,7 +151,7 @@ export class Qcow2Map {
   }
 }
 
-function lengthOf(parts: readonly Found[]): number {
+function lengthOf(parts: readonly Part[]): number {
   return parts.reduce((sum, { length }) => sum + length, 0);
 }
 

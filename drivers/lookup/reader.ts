@@ -1,35 +1,34 @@
-/** Reads the disk of a qcow2 image: from the image or its data file, the backing file, compressed clusters, or zeros. */
+/** Reads a disk whose parts are looked up: from the image or its data file, the backing file, decoded parts, or zeros. */
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { allDone } from '../../all-done.js';
-import type { Disk } from '../../disk.js';
-import type { Change, LocateOptions, MapFile, Place, Places } from '../../driver.js';
-import { absent, fromBelow, unknown } from '../../map/places.js';
-import { windowOf } from '../../segments/one-segment.js';
-import type { DecodedCache } from './decoded-cache.js';
-import { Finder, type Found } from './find.js';
-import type { L2Tables } from './l2-tables.js';
+import { allDone } from '../all-done.js';
+import type { Disk } from '../disk.js';
+import type { Change, LocateOptions, MapFile, Place, Places } from '../driver.js';
+import { absent, fromBelow, unknown } from '../map/places.js';
+import { windowOf } from '../segments/one-segment.js';
+import type { Finder, Part } from './part.js';
 
 /** how much of the disk is described by one call: 1 GiB of clusters of 64 KiB */
 const TOLD_UNITS = 2 ** 14;
 /** in about so many places */
 const TOLD = 1024;
 
-export interface ReaderParts {
+export interface ReaderParts<P extends Part> {
   /** of the disk */
   readonly size: number;
-  /** what a table describes by one entry or bit: a cluster, or a subcluster with extended L2 */
+  /** what a table describes by one entry or bit: a block, a cluster, a subcluster */
   readonly unitBytes: number;
-  readonly tables: L2Tables;
+  readonly finder: Finder<P>;
   /** the image, or its data file */
   readonly data: Disk;
   readonly backing: Disk | null;
-  readonly decoded: DecodedCache;
+  /** Fills a buffer with the bytes of an `encoded` part. */
+  decode(part: P, buffer: Uint8Array): Promise<void>;
   /** whether data may lie in holes of its file */
   mayHaveHoles(): Promise<boolean>;
 }
 
-export class Reader {
-  readonly finder: Finder;
+export class Reader<P extends Part> {
+  readonly finder: Finder<P>;
   /** where bytes are */
   readonly places: Places;
   /** the image or its data file is one run of a file: file 0 of the places */
@@ -38,18 +37,18 @@ export class Reader {
   readonly #toldBytes: number;
   readonly #data: Disk;
   readonly #backing: Disk | null;
-  readonly #decoded: DecodedCache;
+  readonly #decode: ReaderParts<P>['decode'];
   readonly #askForHoles: () => Promise<boolean>;
   /** null: nobody has asked yet */
   #mayHaveHoles: Promise<boolean> | null = null;
 
-  constructor({ size, unitBytes, tables, data, backing, decoded, mayHaveHoles }: ReaderParts) {
-    this.finder = new Finder(tables);
+  constructor({ size, unitBytes, finder, data, backing, decode, mayHaveHoles }: ReaderParts<P>) {
+    this.finder = finder;
     this.#size = size;
     this.#toldBytes = TOLD_UNITS * unitBytes;
     this.#data = data;
     this.#backing = backing;
-    this.#decoded = decoded;
+    this.#decode = decode;
     this.#askForHoles = mayHaveHoles;
     const own = ownFile(data);
     this.hasOwnFile = own !== undefined;
@@ -69,7 +68,7 @@ export class Reader {
   }
 
   /** Whether a part is all zeros, as its tables tell. */
-  isZeros({ kind, offset }: Pick<Found, 'kind' | 'offset'>): boolean {
+  isZeros({ kind, offset }: Pick<Part, 'kind' | 'offset'>): boolean {
     return kind === 'zeros' || (kind === 'none' && this.isEmpty(offset));
   }
 
@@ -78,7 +77,7 @@ export class Reader {
   }
 
   /** @param found what the range of the buffer is */
-  async readFound(found: readonly Found[], buffer: Uint8Array, offset: number): Promise<void> {
+  async readFound(found: readonly P[], buffer: Uint8Array, offset: number): Promise<void> {
     const reads = found.map((part) => {
       return this.#readPart(part, buffer.subarray(part.offset - offset, part.offset - offset + part.length));
     });
@@ -87,20 +86,18 @@ export class Reader {
     await allDone(reads);
   }
 
-  async #readPart({ kind, offset, place, entry }: Found, buffer: Uint8Array): Promise<void> {
+  async #readPart(part: P, buffer: Uint8Array): Promise<void> {
+    const { kind, offset, place } = part;
     if (kind === 'zeros') buffer.fill(0);
     else if (kind === 'data') await readPadded(this.#data, buffer, place);
     else if (kind === 'none') {
       if (this.#backing === null) buffer.fill(0);
       else await readPadded(this.#backing, buffer, offset);
-    } else {
-      const cluster = await this.#decoded.read(entry);
-      buffer.set(cluster.subarray(offset - place, offset - place + buffer.byteLength));
-    }
+    } else await this.#decode(part, buffer);
   }
 
   /** What a range is; perhaps of less than all of it. */
-  #describe(offset: number, length: number): Promise<Found[]> {
+  #describe(offset: number, length: number): Promise<P[]> {
     return this.finder.find(offset, Math.min(length, this.#toldBytes, this.#size - offset));
   }
 
@@ -130,7 +127,7 @@ export class Reader {
   }
 
   /** Describes a part; perhaps less than all of it. */
-  async #locatePart(part: Found, options: { holes: boolean; looksForHoles: boolean }): Promise<readonly Place[]> {
+  async #locatePart(part: Part, options: { holes: boolean; looksForHoles: boolean }): Promise<readonly Place[]> {
     const { kind, offset, length, place } = part;
     if (kind === 'none') return await this.locateBelow(offset, length, options);
     if (kind !== 'data') return [this.placeOf(part)];
@@ -151,10 +148,10 @@ export class Reader {
   }
 
   /** The place of a part that is not `none`. */
-  placeOf({ kind, offset, length, place, entry }: Found): Place {
-    if (kind === 'compressed') return { ...unknown(offset, length), detail: 'compressed' };
+  placeOf({ kind, offset, length, place, hasPlace }: Part): Place {
+    if (kind === 'encoded') return { ...unknown(offset, length), detail: 'compressed' };
     const own = this.#own(offset, length, place);
-    if (kind === 'zeros') return { ...own, state: 'zeros', ...(!entry.hasPlace && { file: null }) };
+    if (kind === 'zeros') return { ...own, state: 'zeros', ...(!hasPlace && { file: null }) };
     // what is beyond the end of the file reads as zeros, which threads do not know
     return place + length <= this.#data.size ? own : unknown(offset, length);
   }
