@@ -20,8 +20,11 @@ export interface EndSpaceOptions {
   readonly strideBytes: number;
   /** bytes of the format at the end of the image; default: 0 */
   readonly trailerBytes?: number;
-  /** Called when the image ends at `end` and its trailer, before the space is made zeros. What it writes is flushed. */
-  moveEnd?(end: number): Promise<void>;
+  /**
+   * Called before the space up to `end` is made zeros. What it writes is flushed.
+   * @param isLonger the image was made to end there, with its trailer
+   */
+  announce?(end: number, isLonger: boolean): Promise<void>;
 }
 
 export class EndSpace {
@@ -57,7 +60,7 @@ export class EndSpace {
   }
 
   async #getReady(): Promise<void> {
-    const { image, barrier, strideBytes, trailerBytes = 0, moveEnd } = this.#options;
+    const { image, barrier, strideBytes, trailerBytes = 0, announce } = this.#options;
     const old = image.size;
     const count = Math.max(1, Math.floor(STEP_BYTES / strideBytes));
     const limit = image.growth === undefined ? old - trailerBytes : Number.POSITIVE_INFINITY;
@@ -65,8 +68,9 @@ export class EndSpace {
     if (fit < 1) throw noSpace();
     const from = this.#next;
     const to = from + fit * strideBytes;
-    await image.growth?.grow(to + trailerBytes);
-    await moveEnd?.(to);
+    const isLonger = image.growth !== undefined && to + trailerBytes > old;
+    if (isLonger) await image.growth?.grow(to + trailerBytes);
+    await announce?.(to, isLonger);
     await barrier.pass();
     // what a killed server left here, and the old trailer
     const dirty = Math.min(to, old) - from;

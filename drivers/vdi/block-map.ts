@@ -45,7 +45,7 @@ export class BlockMap implements GrowingTable {
       barrier &&
       new EndSpace({
         ...{ image, barrier, strideBytes: blockBytes },
-        moveEnd: (end) => this.#setCount((end - dataStart) / blockBytes),
+        announce: (end) => this.#setCount((end - dataStart) / blockBytes),
       });
   }
 

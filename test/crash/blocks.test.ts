@@ -6,6 +6,7 @@ import t from 'tap';
 import { Random } from '../../scripts/lib/torture/second-faults/random.js';
 import { seedOf } from '../rules/random.js';
 import { vdiSubjects } from './blocks/vdi.js';
+import { vhdSubjects } from './blocks/vhd.js';
 import { PowerCuts } from './cut-each.js';
 import { failAtEachCall } from './fail-each-call.js';
 import { killAtEachCall } from './kill-each-call.js';
@@ -17,7 +18,7 @@ t.setTimeout(240_000);
 const CUTS = 40;
 const seed = seedOf(t);
 
-for (const [index, subject] of (await vdiSubjects()).entries()) {
+for (const [index, subject] of [...(await vdiSubjects()), ...(await vhdSubjects())].entries()) {
   t.test(subject.name, async (t) => {
     const random = new Random(mix(seed + index));
     const [killed, failing] = [random.pick(SITUATIONS), random.pick(SITUATIONS)];

@@ -13,6 +13,7 @@ import { compareWithQemu, qemuImg, qemuIo, qemuSize, whyNoQemu } from './qemu.js
 
 const MIB = 1 << 20;
 const abilities = { maxSizeBytes: 2 ** 42, holes: true, shrink: true };
+t.setTimeout(600_000);
 
 const builder: Builder = async (size, directory) => {
   const path = join(directory, 'disk.vdi');
@@ -118,9 +119,9 @@ const growing = { ...abilities, maxSizeBytes: 2 ** 32, holes: true, shrink: fals
 for (const blockBytes of [4096, 3 * 4096, MIB]) {
   const name = `dynamic vdi, blocks of ${blockBytes}`;
   const able = { ...growing, maxSizeBytes: blockBytes * 4096 };
-  diskSuite({ name, test: t, factory: dynamic(blockBytes), abilities: able, runs: 4 });
+  diskSuite({ name, test: t, factory: dynamic(blockBytes), abilities: able, runs: 3 });
   const counts: Served = { byMap: 0, byDriver: 0 };
-  diskSuite({ name: `${name}, by its map`, test: t, factory: dynamic(blockBytes, counts), abilities: able, runs: 4 });
+  diskSuite({ name: `${name}, by its map`, test: t, factory: dynamic(blockBytes, counts), abilities: able, runs: 3 });
   t.test(`the map of ${name} served some of it`, async (t) => {
     t.ok(counts.byMap > 50, `${counts.byMap} requests by the map, ${counts.byDriver} by the driver`);
   });
