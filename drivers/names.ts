@@ -65,13 +65,13 @@ const DRIVERS = {
     load: () => import('./vdi/index.js'),
     needsImage: true,
     takesDisk: true,
-    summary: 'a VDI image (static)',
+    summary: 'a VDI image',
   },
   vhd: {
     load: () => import('./vhd/index.js'),
     needsImage: true,
     takesDisk: true,
-    summary: 'a VHD image (fixed)',
+    summary: 'a VHD image, with its parents',
   },
   vmdk: {
     load: () => import('./vmdk/index.js'),
