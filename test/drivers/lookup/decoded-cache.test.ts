@@ -1,7 +1,8 @@
 import { deflateRawSync } from 'node:zlib';
 import t from 'tap';
 import { frontDisk } from '../../../drivers/disk.js';
-import { DecodedCache } from '../../../drivers/qcow2/reading/decoded-cache.js';
+import { DecodedCache } from '../../../drivers/lookup/decoded-cache.js';
+import { readCluster, type Stream } from '../../../drivers/qcow2/reading/compressed.js';
 import { bufferDisk } from '../../conformance/buffer-disk.js';
 
 const STREAM_BYTES = 512;
@@ -31,10 +32,14 @@ function imageOf(clusterBytes: number, count: number) {
     },
     { readOnly: true },
   );
-  const cache = new DecodedCache(image, { compression: 'deflate', clusterBytes });
+  const codec = { compression: 'deflate', clusterBytes } as const;
+  const cache = new DecodedCache<Stream>({
+    unitBytes: clusterBytes,
+    decode: (stream) => readCluster(image, stream, codec),
+  });
   const place = (number: number): number => number * STREAM_BYTES;
   const read = async (number: number): Promise<number> => {
-    const cluster = await cache.read({ place: place(number), streamBytes: STREAM_BYTES });
+    const cluster = await cache.read(place(number), { place: place(number), streamBytes: STREAM_BYTES });
     if (cluster.length !== clusterBytes) throw new RangeError(`a cluster of ${cluster.length} bytes`);
     if (!cluster.equals(Buffer.alloc(clusterBytes, cluster[0]))) throw new RangeError('other bytes');
     return cluster[0] ?? -1;
