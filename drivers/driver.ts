@@ -68,6 +68,8 @@ export interface Need {
   readonly name: string;
   /** what opens the file, `aio` for a raw one; it is a fault of the image if it does not say that */
   readonly driver: string;
+  /** options of that driver; default: none. For `aio` there are none */
+  readonly options?: Readonly<Record<string, string>>;
   /** if there is no such file, the driver is told so by NeedsContext.absent; default: false, an error */
   readonly isOptional?: boolean;
 }
