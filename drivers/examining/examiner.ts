@@ -5,7 +5,7 @@ export type Fact = null | boolean | number | string;
 
 /** A file that an image names. */
 export interface NamedFile {
-  readonly role: 'backing' | 'data';
+  readonly role: 'backing' | 'data' | 'extent';
   /** hostile input */
   readonly name: string;
   /** as QEMU calls it; null if the image does not state it */
@@ -69,11 +69,11 @@ export interface ExamineOptions {
 export interface Examiner {
   /** @throws FusetapError if the image is not of the format, or is broken */
   describe(image: Disk): Promise<Description>;
-  /** Checks the image without changing it. @throws FusetapError if it cannot be checked */
-  check(image: Disk, options?: ExamineOptions): Promise<CheckResult>;
+  /** Checks the image without changing it. Default: the format has no check. @throws FusetapError if it cannot be checked */
+  check?(image: Disk, options?: ExamineOptions): Promise<CheckResult>;
   /**
-   * Frees what nobody uses, and finishes what a crash left behind. Durable when it returns.
+   * For a format with a check: frees what nobody uses, and finishes what a crash left behind. Durable when it returns.
    * @throws FusetapError DENIED if anything else is wrong with the image; nothing was changed then
    */
-  repairLeaks(image: Disk, options?: ExamineOptions): Promise<unknown>;
+  repairLeaks?(image: Disk, options?: ExamineOptions): Promise<unknown>;
 }

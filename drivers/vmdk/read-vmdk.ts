@@ -16,8 +16,9 @@ export interface Vmdk {
 export async function readVmdk(image: Disk): Promise<Vmdk> {
   const header = await readSparseHeader(image);
   if (header === null) return { descriptor: await readText(image), header };
-  if (header.descriptor === null) throw notAlone();
-  return { descriptor: parseEmbedded(await readEmbedded(image, header.descriptor)), header };
+  const text = await readEmbedded(image, header);
+  if (text === null) throw notAlone();
+  return { descriptor: parseEmbedded(text), header };
 }
 
 async function readText(image: Disk): Promise<Descriptor> {

@@ -55,7 +55,7 @@ export interface SparseHeader {
   readonly isCompressed: boolean;
   /** each compressed grain begins with its place in the disk, and its length */
   readonly hasMarkers: boolean;
-  /** null if the descriptor is another file */
+  /** room for a descriptor: see readEmbedded */
   readonly descriptor: Region | null;
   readonly isUnclean: boolean;
 }
@@ -174,10 +174,19 @@ function directoryOf({ size, grainBytes, tableEntries, directoryAt }: Parsed, im
   throw broken(`its grain directory of ${length} bytes at byte ${directoryAt} is not inside its ${image.size} bytes`);
 }
 
-/** Reads a descriptor that is inside an image. @throws FusetapError FAILED if it is not wholly inside */
-export async function readEmbedded(image: Disk, { offset, length }: Region): Promise<Buffer> {
-  if (offset + length <= image.size) return await readUpTo(image, offset, length);
-  throw broken(`its descriptor ends at byte ${offset + length}, and it has ${image.size} bytes`);
+/**
+ * Reads the descriptor that is inside an extent.
+ * @returns null if it is another file: QEMU leaves room for one in each extent, filled with zeros
+ * @throws FusetapError FAILED if it is not wholly inside
+ */
+export async function readEmbedded(image: Disk, { descriptor }: SparseHeader): Promise<Buffer | null> {
+  if (descriptor === null) return null;
+  const { offset, length } = descriptor;
+  if (offset + length > image.size) {
+    throw broken(`its descriptor ends at byte ${offset + length}, and it has ${image.size} bytes`);
+  }
+  const text = await readUpTo(image, offset, length);
+  return text[0] === 0 ? null : text;
 }
 
 /** The refusal of a sparse extent that is a part of a disk. */

@@ -33,17 +33,18 @@ export async function checkImageFile(wish: ImageWish, options: CheckOptions): Pr
   try {
     const { format, image, file } = opened;
     const examiner = await examinerOf(format);
-    if (examiner === undefined) {
+    if (examiner?.check === undefined) {
       throw new FusetapError('UNSUPPORTED', `${named(file.path)}: the format ${format} has no check`, {
         operation: NO_CHECK,
         path: file.path,
       });
     }
     const notes: string[] = [];
-    const check = (): Promise<CheckResult> => sayingPath(file, () => examiner.check(image, options));
+    const { check: checkImage, repairLeaks } = examiner;
+    const check = (): Promise<CheckResult> => sayingPath(file, () => checkImage(image, options));
     const first = await check();
     if (!options.repairsLeaks) return { image: file.path, format, result: first, freedClusters: 0, notes };
-    await examiner.repairLeaks(image, options).catch((error: unknown) => notes.push(whyNotRepaired(error)));
+    await repairLeaks?.(image, options).catch((error: unknown) => notes.push(whyNotRepaired(error)));
     const result = await check();
     const freedClusters = first.leaks.clusters - result.leaks.clusters;
     return { image: file.path, format, result, freedClusters, notes };
