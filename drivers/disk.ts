@@ -52,6 +52,7 @@ class FrontDisk implements Disk {
   readonly segments: readonly Segment[] | undefined;
   readonly map: MapView | undefined;
   readonly places: Places;
+  readonly identity: string | undefined;
   readonly #raw: RawDisk;
   #underWay = 0;
   #closed: Promise<void> | undefined;
@@ -63,6 +64,7 @@ class FrontDisk implements Disk {
     this.growth = readOnly || raw.growth === undefined ? undefined : this.#guarded(raw.growth);
     this.segments = raw.segments?.map((segment) => ({ ...segment, readOnly: readOnly || segment.readOnly }));
     this.map = raw.map && { ...raw.map, readOnly };
+    this.identity = raw.identity;
     const places = placesOf(raw);
     this.places = { files: places.files, locate: (...range) => this.#locate(places, ...range) };
   }

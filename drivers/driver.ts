@@ -242,6 +242,11 @@ export interface RawDisk {
   /** Set if a disk without segments can tell more than what is a hole. Not used for a disk with segments. */
   readonly places?: Places;
   /**
+   * What the format calls this image, for images made on top of it: their own headers say which image they expect below.
+   * For vhd the unique id, in hexadecimal.
+   */
+  readonly identity?: string;
+  /**
    * Fills the whole buffer from `offset`, or throws. If the image has shrunk, it must throw (EIO), not return zeros.
    */
   read(buffer: Uint8Array, offset: number): Promise<void>;
@@ -345,6 +350,8 @@ export interface Disk {
   readonly map: MapView | undefined;
   /** where its bytes are; `unknown`, without files, if it cannot tell */
   readonly places: Places;
+  /** see RawDisk.identity; undefined if the format has none */
+  readonly identity: string | undefined;
   /**
    * Resolves to the count of bytes read: the whole range, except that it is cut at the end of the disk (0 beyond it).
    */

@@ -6,7 +6,7 @@ import type { RawDisk } from '../driver.js';
  * @param changes replace members of `next`; a member that is undefined is removed
  */
 export function wrapDisk(next: RawDisk, changes: { [Key in keyof RawDisk]?: RawDisk[Key] | undefined }): RawDisk {
-  const { segments, map, growth, places } = next;
+  const { segments, map, growth, places, identity } = next;
   const wrapped: { -readonly [Key in keyof RawDisk]?: RawDisk[Key] | undefined } = {
     // growth changes it
     get size() {
@@ -16,6 +16,7 @@ export function wrapDisk(next: RawDisk, changes: { [Key in keyof RawDisk]?: RawD
     map,
     growth,
     places,
+    identity,
     read: (buffer, offset) => next.read(buffer, offset),
     write: next.write && (async (buffer, offset, options) => next.write?.(buffer, offset, options)),
     flush: next.flush && (async () => next.flush?.()),

@@ -8,9 +8,11 @@
  */
 import type { Disk } from '../disk.js';
 import type { CommitContext, RawDisk } from '../driver.js';
+import { Barrier } from '../lookup/barrier.js';
 import { DecodedCache } from '../lookup/decoded-cache.js';
 import { LookupMap, type LookupMapOptions } from '../lookup/lookup-map.js';
 import { Reader } from '../lookup/reader.js';
+import { UnitLock } from '../lookup/unit-lock.js';
 import { placedBy } from '../map/places.js';
 import { UnderWay } from '../map/under-way.js';
 import { type Header, readHeader, unitBytesOf } from './format/header.js';
@@ -19,8 +21,6 @@ import { readCluster, type Stream } from './reading/compressed.js';
 import { type Found, Qcow2Finder } from './reading/find.js';
 import { type L1Place, L2Tables } from './reading/l2-tables.js';
 import { mayHaveHoles } from './reading/preallocated.js';
-import { Barrier } from './writing/barrier.js';
-import { ClusterLock } from './writing/cluster-lock.js';
 import { Committer } from './writing/commit.js';
 import { Owned } from './writing/owned.js';
 import { Refcounts } from './writing/refcounts.js';
@@ -60,7 +60,7 @@ export function writableDisk(parts: Qcow2Parts): RawDisk {
   });
   const tables = new L2Tables(image, header, l1, (table) => owned.judge(table));
   const reads = new UnderWay();
-  const lock = new ClusterLock(header.clusterBytes);
+  const lock = new UnitLock(header.clusterBytes);
   const { reader, map } = readerOf(parts, tables, {
     mayWrite: () => owned.mayWriteInPlace,
     isStable: (offset, length) => lock.isFree(offset, length),

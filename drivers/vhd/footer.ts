@@ -1,9 +1,12 @@
 /**
  * The footer of a VHD, the last 512 bytes of the image, big-endian:
  *
- *        0  8  `conectix`                            60  4  type: 2 fixed, 3 dynamic, 4 differencing
- *       12  4  version, 0x00010000                   64  4  checksum
- *       48  8  current size: bytes of the disk       85  1  hidden: the image is a base of others (XenServer)
+ *        0  8  `conectix`                            56  4  geometry: cylinders (2), heads, sectors of a track
+ *       12  4  version, 0x00010000                   60  4  type: 2 fixed, 3 dynamic, 4 differencing
+ *       16  8  where the dynamic header is           64  4  checksum
+ *       28  4  the program that made it, 32 4 its    68 16  unique id
+ *              version                               85  1  hidden: the image is a base of others (XenServer)
+ *       48  8  current size: bytes of the disk
  *
  * Old writers made it one byte shorter: the image then ends with 511 bytes. Dynamic and differencing images have a copy
  * at byte 0, and may lack the footer after a crash.
@@ -14,32 +17,49 @@ import { broken, unsupported } from '../formats/faults.js';
 import { readUpTo, sizeAt } from '../formats/read.js';
 import { wrongFormat } from '../formats/wrong-format.js';
 
-const FOOTER_BYTES = 512;
+export const FORMAT = 'VHD';
+export const FOOTER_BYTES = 512;
 const OLD_FOOTER_BYTES = 511;
 const CHECKSUM_AT = 64;
 const VERSION = 0x00010000;
-const FIXED = 2;
-/** the types with a block allocation table */
-const TABLED: Readonly<Record<number, string>> = { 3: 'dynamic', 4: 'differencing' };
+const TYPES: Readonly<Record<number, 'fixed' | 'dynamic' | 'differencing'>> = {
+  2: 'fixed',
+  3: 'dynamic',
+  4: 'differencing',
+};
+const SECTOR_BYTES = 512;
+/** tapdisk's creator versions: before the first, bitmaps have another order; after the last, nothing is known */
+const TAPDISK = { creator: 'tap\0', first: 0x0001_0001, last: 0x0001_0003 };
 
-export interface FixedVhd {
-  /** the disk is the bytes 0 to `size` of the image */
+export interface Footer {
+  readonly type: 'fixed' | 'dynamic' | 'differencing';
+  /** the current size: bytes of the disk */
   readonly size: number;
+  /** bytes of the disk by its geometry: at most the current size */
+  readonly sizeByGeometry: number;
+  /** of the dynamic header */
+  readonly headerAt: number;
+  /** in hexadecimal */
+  readonly uuid: string;
   /** other images are made on top of it, so it must not change */
   readonly isHidden: boolean;
+  readonly creator: string;
+  /** false: only the copy at byte 0 is there, as after a crash */
+  readonly isAtEnd: boolean;
+  /** as in the image, without the byte that old writers omit */
+  readonly bytes: Buffer;
 }
 
-/** @throws FusetapError USAGE not a VHD; UNSUPPORTED another type; FAILED the footer is damaged */
-export async function readFixedVhd(image: Disk): Promise<FixedVhd> {
+/** @throws FusetapError USAGE not a VHD; UNSUPPORTED another version; FAILED the footer is damaged */
+export async function readFooter(image: Disk): Promise<Footer> {
   const last = await readUpTo(image, Math.max(0, image.size - FOOTER_BYTES), FOOTER_BYTES);
-  const footer = footerIn(last);
-  if (footer === null) throw await withoutFooter(image);
-  checkFooter(footer);
-  const size = sizeAt(footer, 48, 'be', 'VHD');
-  const room = image.size - footer.length;
-  if (size === 0) throw broken('VHD', 'its size is 0');
-  if (size > room) throw broken('VHD', `its footer says ${size} bytes, and the image has ${room} before the footer`);
-  return { size, isHidden: footer.readUInt8(85) !== 0 };
+  const atEnd = footerIn(last);
+  if (atEnd !== null) return parseFooter(atEnd, image.size, true);
+  const copy = await readUpTo(image, 0, FOOTER_BYTES);
+  if (startsWith(copy, 'v_poison')) throw interrupted();
+  if (!startsWith(copy, 'conectix') || copy.length < FOOTER_BYTES) throw await wrongFormat(image, 'a VHD image');
+  if (TYPES[copy.readUInt32BE(60)] === 'fixed') throw broken(FORMAT, 'it does not end with a footer');
+  return parseFooter(copy, image.size, false);
 }
 
 /** The footer in the last bytes of an image; null if there is none. */
@@ -53,35 +73,46 @@ function footerIn(last: Buffer): Buffer | null {
   return null;
 }
 
-/** The error for an image that does not end with a footer. */
-async function withoutFooter(image: Disk): Promise<FusetapError> {
-  const first = await readUpTo(image, 0, FOOTER_BYTES);
-  if (startsWith(first, 'v_poison')) return interrupted();
-  if (!startsWith(first, 'conectix') || first.length < FOOTER_BYTES) return wrongFormat(image, 'a VHD image');
-  const type = TABLED[first.readUInt32BE(60)];
-  return type === undefined ? broken('VHD', 'it does not end with a footer') : tabled(type);
-}
-
-function checkFooter(footer: Buffer): void {
-  if (footer.readUInt32BE(CHECKSUM_AT) !== checksumOf(footer))
-    throw broken('VHD', 'the checksum of its footer is wrong');
+function parseFooter(footer: Buffer, imageBytes: number, isAtEnd: boolean): Footer {
+  if (footer.readUInt32BE(CHECKSUM_AT) !== checksumOf(footer, CHECKSUM_AT))
+    throw broken(FORMAT, 'the checksum of its footer is wrong');
   const version = footer.readUInt32BE(12);
   if (version !== VERSION) throw unsupported(`it is a VHD of version 0x${version.toString(16)}, not 0x10000`);
-  const type = footer.readUInt32BE(60);
-  const name = TABLED[type];
-  if (name !== undefined) throw tabled(name);
-  if (type !== FIXED) throw broken('VHD', `its type is ${type}`);
+  const number = footer.readUInt32BE(60);
+  const type = TYPES[number];
+  if (type === undefined) throw broken(FORMAT, `its type is ${number}`);
+  const size = sizeAt(footer, 48, 'be', FORMAT);
+  if (size === 0) throw broken(FORMAT, 'its size is 0');
+  const room = imageBytes - footer.length;
+  if (type === 'fixed' && size > room)
+    throw broken(FORMAT, `its footer says ${size} bytes, and the image has ${room} before the footer`);
+  const creator = footer.toString('latin1', 28, 32);
+  if (type !== 'fixed') checkCreator(creator, footer.readUInt32BE(32));
+  return {
+    ...{ type, size, creator, isAtEnd },
+    sizeByGeometry: Math.min(size, geometryBytes(footer) || size),
+    headerAt: type === 'fixed' ? 0 : sizeAt(footer, 16, 'be', FORMAT),
+    uuid: footer.toString('hex', 68, 84),
+    isHidden: footer.readUInt8(85) !== 0,
+    bytes: Buffer.from(footer),
+  };
+}
+
+function geometryBytes(footer: Buffer): number {
+  return footer.readUInt16BE(56) * footer.readUInt8(58) * footer.readUInt8(59) * SECTOR_BYTES;
+}
+
+function checkCreator(creator: string, version: number): void {
+  if (creator !== TAPDISK.creator || (version >= TAPDISK.first && version <= TAPDISK.last)) return;
+  const [major, minor] = [version >>> 16, version & 0xffff];
+  throw unsupported(`it is a VHD of tapdisk ${major}.${minor}, whose bitmaps are not known`);
 }
 
 /** The ones' complement of the sum of all bytes, without those of the checksum. */
-function checksumOf(footer: Buffer): number {
+export function checksumOf(bytes: Buffer, checksumAt: number): number {
   let sum = 0;
-  for (const [at, byte] of footer.entries()) if (at < CHECKSUM_AT || at >= CHECKSUM_AT + 4) sum += byte;
+  for (const [at, byte] of bytes.entries()) if (at < checksumAt || at >= checksumAt + 4) sum += byte;
   return ~sum >>> 0;
-}
-
-function tabled(type: string): FusetapError {
-  return unsupported(`it is a ${type} VHD: only fixed ones are served`);
 }
 
 function interrupted(): FusetapError {
@@ -90,6 +121,6 @@ function interrupted(): FusetapError {
   });
 }
 
-function startsWith(bytes: Buffer, text: string): boolean {
+export function startsWith(bytes: Buffer, text: string): boolean {
   return bytes.subarray(0, text.length).equals(Buffer.from(text, 'latin1'));
 }

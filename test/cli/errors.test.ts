@@ -4,6 +4,8 @@ import { join } from 'node:path';
 import t from 'tap';
 import { fusetap, tempDir } from './fake-bus.js';
 
+t.setTimeout(600_000);
+
 /** words, exit status, what the line says; no bus runs */
 const TABLE: readonly [words: string, status: number, line: RegExp][] = [
   ['frobnicate', 2, /unknown command 'frobnicate'/],

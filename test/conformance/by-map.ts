@@ -63,10 +63,17 @@ class ServedByMap {
   }
 
   write(buffer: Uint8Array, offset: number): boolean {
-    const state = this.#look.run(this.#view.start + offset, buffer.length);
-    const { length, place } = this.#look;
-    if (state !== WRITABLE || length < buffer.length) return false;
-    expectCount('write', writeWindow(this.#window(), addressOf(buffer), place, length), length);
+    const from = this.#view.start + offset;
+    const runs: { done: number; length: number; place: number; window: Window }[] = [];
+    for (let done = 0; done < buffer.length; ) {
+      if (this.#look.run(from + done, buffer.length - done) !== WRITABLE) return false;
+      const { length, place } = this.#look;
+      runs.push({ done, length, place, window: this.#window() });
+      done += length;
+    }
+    for (const { done, length, place, window } of runs) {
+      expectCount('write', writeWindow(window, addressOf(buffer) + done, place, length), length);
+    }
     return true;
   }
 

@@ -1,15 +1,19 @@
-import { readFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import { patternBytes } from '../conformance/pattern.js';
-import { diskSuite } from '../conformance/suite.js';
+import { frontDisk } from '../../drivers/disk.js';
+import { byMap, type Served } from '../conformance/by-map.js';
+import { patternBytes, pieceBytes } from '../conformance/pattern.js';
+import { type DiskFactory, diskSuite } from '../conformance/suite.js';
 import { bySyncCalls } from '../conformance/sync-calls.js';
-import { type Builder, graphFactory, makeFile, openImageDisk } from './graph-factory.js';
+import { type Builder, graphFactory, makeFile, openImageDisk, openTreeDisk } from './graph-factory.js';
 import { vdiHead } from './images/vdi.js';
 import { compareWithQemu, qemuImg, qemuIo, qemuSize, whyNoQemu } from './qemu.js';
 
 const MIB = 1 << 20;
 const abilities = { maxSizeBytes: 2 ** 42, holes: true, shrink: true };
+t.setTimeout(600_000);
 
 const builder: Builder = async (size, directory) => {
   const path = join(directory, 'disk.vdi');
@@ -57,13 +61,68 @@ t.test('images of QEMU', { skip: whyNoQemu() }, async (t) => {
     await disk.close();
     t.match(qemuImg('check', '-f', 'vdi', path), /No errors/);
   });
-  await t.test('that are dynamic are refused', async (t) => {
+  await t.test('that are dynamic have the same bytes here, and are written as QEMU writes them', async (t) => {
     const dynamic = join(t.testdir(), 'dynamic.vdi');
-    qemuImg('create', '-q', '-f', 'vdi', dynamic, '5M');
-    await t.rejects(openImageDisk('vdi', dynamic), {
-      code: 'UNSUPPORTED',
-      message: /dynamic/,
-      hint: /qemu-img convert/,
-    });
+    qemuImg('create', '-q', '-f', 'vdi', dynamic, '9M');
+    qemuIo('vdi', dynamic, 'write -P 0x41 5M 1M');
+    qemuIo('vdi', dynamic, 'write -P 0x42 1000k 100k');
+    const disk = await openImageDisk('vdi', dynamic);
+    t.equal(disk.size, qemuSize('vdi', dynamic));
+    await compareWithQemu('vdi', dynamic, disk);
+    await disk.write(patternBytes(0, 3000, 1), 5 * MIB - 1000);
+    await disk.write(patternBytes(0, MIB + 5, 2), 7 * MIB - 5);
+    await disk.zero(5 * MIB + 1000, MIB, { punch: true });
+    await disk.zero(2 * MIB, MIB, { punch: true });
+    await disk.close();
+    const again = await openImageDisk('vdi', dynamic, true);
+    await compareWithQemu('vdi', dynamic, again);
+    t.match(qemuImg('check', '-f', 'vdi', dynamic), /No errors/);
+    const { start, end, blocks } = await blocksOf(dynamic);
+    t.same(blocks, 6, 'zeros of a block without a place need none');
+    t.ok(end > start);
+    await again.close();
   });
 });
+
+/** What the header of a VDI says of its blocks. */
+async function blocksOf(path: string): Promise<{ start: number; end: number; blocks: number }> {
+  const bytes = await readFile(path);
+  return { start: bytes.readUInt32LE(344), end: bytes.length, blocks: bytes.readUInt32LE(388) };
+}
+
+const dynamic =
+  (blockBytes: number, counts?: Served): DiskFactory =>
+  async ({ size, pieces, readOnly }) => {
+    const directory = await mkdtemp(join(tmpdir(), 'vdi-'));
+    const path = join(directory, 'disk.vdi');
+    // every other block is there, in the reverse order
+    const blocks = Math.ceil(size / blockBytes);
+    const placed = Math.ceil(blocks / 2);
+    const map = Array.from({ length: blocks }, (_, i) =>
+      i % 2 === 0 ? placed - 1 - i / 2 : 0xffffffff - ((i >> 1) % 2),
+    );
+    const { head, dataStart } = vdiHead({ size, blockBytes, type: 1, map });
+    head.writeUInt32LE(placed, 388);
+    await makeFile(path, dataStart + placed * blockBytes, [0, head]);
+    const open = () => openTreeDisk({ driver: 'vdi', options: {}, on: { file: { file: path } } }, false);
+    const first = frontDisk(await open(), { readOnly: false });
+    for (const piece of pieces) await first.write(pieceBytes(piece), piece.offset);
+    await first.close();
+    const reopen = async () => {
+      const disk = await openTreeDisk({ driver: 'vdi', options: {}, on: { file: { file: path } } }, readOnly);
+      return counts === undefined ? disk : byMap(disk, counts);
+    };
+    return { raw: await reopen(), reopen, dispose: () => rm(directory, { recursive: true }) };
+  };
+
+const growing = { ...abilities, maxSizeBytes: 2 ** 32, holes: true, shrink: false };
+for (const blockBytes of [4096, 3 * 4096, MIB]) {
+  const name = `dynamic vdi, blocks of ${blockBytes}`;
+  const able = { ...growing, maxSizeBytes: blockBytes * 4096 };
+  diskSuite({ name, test: t, factory: dynamic(blockBytes), abilities: able, runs: 3 });
+  const counts: Served = { byMap: 0, byDriver: 0 };
+  diskSuite({ name: `${name}, by its map`, test: t, factory: dynamic(blockBytes, counts), abilities: able, runs: 3 });
+  t.test(`the map of ${name} served some of it`, async (t) => {
+    t.ok(counts.byMap > 50, `${counts.byMap} requests by the map, ${counts.byDriver} by the driver`);
+  });
+}

@@ -1,15 +1,22 @@
-import { open, readFile } from 'node:fs/promises';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { mkdtemp, open, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import t from 'tap';
-import { patternBytes } from '../conformance/pattern.js';
-import { diskSuite } from '../conformance/suite.js';
+import t, { type Test } from 'tap';
+import { frontDisk } from '../../drivers/disk.js';
+import { byMap, type Served } from '../conformance/by-map.js';
+import { patternBytes, pieceBytes } from '../conformance/pattern.js';
+import { type DiskFactory, diskSuite } from '../conformance/suite.js';
 import { bySyncCalls } from '../conformance/sync-calls.js';
-import { type Builder, graphFactory, makeFile, openImageDisk } from './graph-factory.js';
-import { vhdFooter } from './images/vhd.js';
+import { whyNot } from '../e2e/fixtures.js';
+import { type Builder, graphFactory, makeFile, openImageDisk, openTreeDisk } from './graph-factory.js';
+import { dynamicVhd, vhdFooter } from './images/vhd.js';
 import { compareWithQemu, qemuImg, qemuIo, qemuSize, whyNoQemu } from './qemu.js';
 
 const MIB = 1 << 20;
 const abilities = { maxSizeBytes: 2 ** 42, holes: true, shrink: true };
+t.setTimeout(600_000);
 
 const builder =
   (footerBytes: number): Builder =>
@@ -87,19 +94,29 @@ t.test('images of QEMU', { skip: whyNoQemu() }, async (t) => {
     t.equal(disk.size, qemuSize('vpc', rounded));
     await disk.close();
   });
-  await t.test('with a block table are refused', async (t) => {
+  await t.test('that are dynamic have the same bytes here, and are written as QEMU writes them', async (t) => {
     const dynamic = join(t.testdir(), 'dynamic.vhd');
-    qemuImg('create', '-q', '-f', 'vpc', dynamic, '5M');
-    await t.rejects(openImageDisk('vhd', dynamic), {
-      code: 'UNSUPPORTED',
-      message: /dynamic/,
-      hint: /qemu-img convert/,
-    });
+    qemuImg('create', '-q', '-f', 'vpc', '-o', 'force_size', dynamic, '9M');
+    qemuIo('vpc', dynamic, 'write -P 0x41 5M 1M');
+    qemuIo('vpc', dynamic, 'write -P 0x42 1000k 100k');
+    const disk = await openImageDisk('vhd', dynamic);
+    t.equal(disk.size, qemuSize('vpc', dynamic));
+    await compareWithQemu('vpc', dynamic, disk);
+    await disk.write(patternBytes(0, 3000, 1), 5 * MIB - 1000);
+    await disk.write(patternBytes(0, MIB + 5, 2), 8 * MIB - 5);
+    await disk.zero(5 * MIB + 1000, MIB, { punch: true });
+    await disk.close();
+    const again = await openImageDisk('vhd', dynamic, true);
+    await compareWithQemu('vpc', dynamic, again);
+    await again.close();
+    await checkWithLibvhdi(t, dynamic);
     const file = await open(dynamic, 'r+');
     await file.truncate((await file.stat()).size - 512);
     await file.close();
-    const lost = { code: 'UNSUPPORTED', message: /dynamic/ };
-    await t.rejects(openImageDisk('vhd', dynamic), lost, 'also without a footer, as after a crash');
+    const crashed = await openImageDisk('vhd', dynamic);
+    await crashed.close();
+    t.match((await readFile(dynamic)).subarray(-512, -504).toString(), 'conectix', 'the footer is there again');
+    await checkWithLibvhdi(t, dynamic);
     const qcow2 = join(t.testdir(), 'a.qcow2');
     qemuImg('create', '-q', '-f', 'qcow2', qcow2, '5M');
     await t.rejects(openImageDisk('vhd', qcow2), {
@@ -108,3 +125,84 @@ t.test('images of QEMU', { skip: whyNoQemu() }, async (t) => {
     });
   });
 });
+
+/** libvhdi must see the same disk. */
+async function checkWithLibvhdi(t: Test, path: string): Promise<void> {
+  if (spawnSync('vhdimount', ['-V']).error !== undefined || whyNot('fusermount3') !== false) return;
+  const mount = await mkdtemp(join(tmpdir(), 'vhdi-'));
+  try {
+    execFileSync('vhdimount', [path, mount], { stdio: 'ignore' });
+    const layers = (await readdir(mount)).length;
+    const theirs = execFileSync('sha256sum', [join(mount, `vhdi${layers}`)], { encoding: 'utf8' }).slice(0, 64);
+    const disk = await openImageDisk('vhd', path, true);
+    const hash = createHash('sha256');
+    for (let at = 0; at < disk.size; at += MIB) {
+      const bytes = Buffer.alloc(Math.min(MIB, disk.size - at));
+      await disk.read(bytes, at);
+      hash.update(bytes);
+    }
+    await disk.close();
+    t.equal(hash.digest('hex'), theirs, 'libvhdi reads the same bytes');
+  } finally {
+    spawnSync('fusermount', ['-u', mount]);
+    await rm(mount, { recursive: true, force: true });
+  }
+}
+
+/** Every other block is there, in the reverse order; over a parent, with some sectors only. */
+async function makeDynamic(directory: string, size: number, blockBytes: number, isChild: boolean): Promise<string> {
+  const path = join(directory, 'disk.vhd');
+  const blocks = Math.ceil(size / blockBytes);
+  const all = Array.from({ length: Math.min(blocks, 64) }, (_, i) => Math.min(blocks, 64) - 1 - i);
+  const placed = all.filter((block) => block % 2 === 0).map((block) => ({ block, data: Buffer.alloc(blockBytes) }));
+  const common = { size, blockBytes };
+  if (!isChild) {
+    await writeFile(path, dynamicVhd({ ...common, placed }));
+    // so that the zeros of the blocks are holes
+    execFileSync('fallocate', ['-d', path]);
+    return path;
+  }
+  await writeFile(join(directory, 'base.vhd'), dynamicVhd({ ...common, placed }));
+  const name = Buffer.from('.\\base.vhd', 'utf16le');
+  const child = { type: 4, parentUuid: '5a'.repeat(16), locators: [{ code: 'W2ru', name }] };
+  await writeFile(path, dynamicVhd({ ...common, ...child }));
+  return path;
+}
+
+const tabled =
+  (blockBytes: number, isChild: boolean, counts?: Served): DiskFactory =>
+  async ({ size, pieces, readOnly }) => {
+    const directory = await mkdtemp(join(tmpdir(), 'vhd-'));
+    const path = await makeDynamic(directory, size, blockBytes, isChild);
+    const graph = { driver: 'vhd', options: {}, on: { file: { file: path } } };
+    // the first half of the bytes is in the base
+    for (const [i, piece] of pieces.entries()) {
+      const file = isChild && i < pieces.length / 2 ? join(directory, 'base.vhd') : path;
+      const raw = await openTreeDisk({ ...graph, on: { file: { file } } }, false);
+      const disk = frontDisk(raw, { readOnly: false });
+      await disk.write(pieceBytes(piece), piece.offset);
+      await disk.close();
+    }
+    const reopen = async () => {
+      const disk = await openTreeDisk(graph, readOnly);
+      return counts === undefined ? disk : byMap(disk, counts);
+    };
+    return { raw: await reopen(), reopen, dispose: () => rm(directory, { recursive: true }) };
+  };
+
+for (const [blockBytes, isChild] of [
+  [4096, false],
+  [2 * MIB, false],
+  [4096, true],
+  [64 * 1024, true],
+] as const) {
+  const name = `vhd with blocks of ${blockBytes}${isChild ? ', over a parent' : ''}`;
+  const able = { maxSizeBytes: blockBytes * 4096, holes: !isChild, shrink: false };
+  diskSuite({ name, test: t, factory: tabled(blockBytes, isChild), abilities: able, runs: 3 });
+  const counts: Served = { byMap: 0, byDriver: 0 };
+  const factory = tabled(blockBytes, isChild, counts);
+  diskSuite({ name: `${name}, by its map`, test: t, factory, abilities: able, runs: 3 });
+  t.test(`the map of ${name} served some of it`, async (t) => {
+    t.ok(counts.byMap > 50, `${counts.byMap} requests by the map, ${counts.byDriver} by the driver`);
+  });
+}

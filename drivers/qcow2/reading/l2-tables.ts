@@ -9,9 +9,9 @@ import { constants } from 'node:os';
 import type { Disk } from '../../disk.js';
 import { FusetapError } from '../../errors.js';
 import { readUpTo } from '../../formats/read.js';
+import { writeAll } from '../../lookup/write-all.js';
 import { type ClusterEntry, type EntryShape, parseL1, parseL2, putEntry } from '../format/entries.js';
 import { checkTable, type Header, l2Entries, l2EntryBytes } from '../format/header.js';
-import { writeAll } from '../write-all.js';
 
 const { EIO } = constants.errno;
 

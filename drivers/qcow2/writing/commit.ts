@@ -19,10 +19,10 @@ import type { Run } from '../../copying/zero-pages.js';
 import type { Disk } from '../../disk.js';
 import type { CommitContext } from '../../driver.js';
 import { FusetapError } from '../../errors.js';
+import { writeAll } from '../../lookup/write-all.js';
 import type { Granules } from '../../map/range-lock.js';
 import type { UnderWay } from '../../map/under-way.js';
 import { type ClusterEntry, putEntry } from '../format/entries.js';
-import { writeAll } from '../write-all.js';
 import type { WriterParts } from './writer-parts.js';
 
 /** bytes that are moved before the flushes: many clusters share them, but writes to these clusters wait so long */

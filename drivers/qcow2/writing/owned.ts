@@ -6,11 +6,11 @@ import { constants } from 'node:os';
 import type { Disk } from '../../disk.js';
 import { FusetapError } from '../../errors.js';
 import { broken } from '../../formats/faults.js';
+import type { Barrier } from '../../lookup/barrier.js';
+import { writeAll } from '../../lookup/write-all.js';
 import { type ClusterEntry, COPIED } from '../format/entries.js';
 import { FORMAT, type Header, SNAPSHOT_ENTRY_BYTES } from '../format/header.js';
 import type { L1Place, L2Table, L2Tables } from '../reading/l2-tables.js';
-import { writeAll } from '../write-all.js';
-import type { Barrier } from './barrier.js';
 import type { Refcounts, Run } from './refcounts.js';
 import type { Session } from './session.js';
 

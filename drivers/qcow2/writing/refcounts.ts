@@ -15,10 +15,10 @@ import type { Disk } from '../../disk.js';
 import { FusetapError } from '../../errors.js';
 import { broken } from '../../formats/faults.js';
 import { readUpTo } from '../../formats/read.js';
+import type { Barrier } from '../../lookup/barrier.js';
+import { writeAll } from '../../lookup/write-all.js';
 import { FORMAT, HEADER_AT, type Header, refcountsPerBlock } from '../format/header.js';
 import { RefcountBlock } from '../format/refcount-block.js';
-import { writeAll } from '../write-all.js';
-import type { Barrier } from './barrier.js';
 
 /** how much is taken for the pool at one time */
 const POOL_BYTES = 4 << 20;

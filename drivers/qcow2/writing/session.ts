@@ -6,9 +6,9 @@
  *      clean end          all is durable ──► dirty is cleared, durable
  */
 import type { Disk } from '../../disk.js';
+import type { Barrier } from '../../lookup/barrier.js';
+import { writeAll } from '../../lookup/write-all.js';
 import { AUTOCLEAR, HEADER_AT, type Header, INCOMPATIBLE } from '../format/header.js';
-import { writeAll } from '../write-all.js';
-import type { Barrier } from './barrier.js';
 
 interface BitChange {
   /** incompatible bits */

@@ -11,9 +11,9 @@
  * may have the bytes that it had before they were made zeros, so it needs the barrier, too.
  */
 import { allDone } from '../../all-done.js';
+import { writeAll } from '../../lookup/write-all.js';
 import { type ClusterEntry, COPIED, isKept, mustMove, putEntry, subclustersIn } from '../format/entries.js';
 import { unitBytesOf } from '../format/header.js';
-import { writeAll } from '../write-all.js';
 import { Ahead } from './ahead.js';
 import type { Place } from './owned.js';
 import type { WriterParts } from './writer-parts.js';

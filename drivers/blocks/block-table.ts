@@ -1,0 +1,42 @@
+/**
+ * The table of a format whose disk is blocks of one size: where each block is in the image. A format writes the rest: the
+ * finder, the writer and the map know only this.
+ */
+import type { SectorBits } from './sector-bits.js';
+
+/** A block that the image has. */
+export interface Block {
+  /** its first byte of data in the image */
+  readonly place: number;
+  /** the sectors of it that the image has; null: all */
+  readonly present: SectorBits | null;
+}
+
+export interface BlockTable {
+  /** bytes; the last block of the disk may be cut */
+  readonly blockBytes: number;
+  /** Reads what an earlier server may have changed. Must have resolved before any other call. */
+  load(): Promise<void>;
+  /**
+   * A block; null: the image does not have it.
+   * @throws FusetapError FAILED if its entry is not valid
+   */
+  get(block: number): Promise<Block | null>;
+  /** The same without waiting; undefined: something must be read first. @throws as get */
+  peek(block: number): Block | null | undefined;
+}
+
+/** A table that can get blocks. Calls for one block come one after the other. */
+export interface GrowingTable extends BlockTable {
+  /**
+   * Space for the data of a block, which nothing refers to: zeros, also after a power cut.
+   * @returns its first byte @throws FusetapError NO_SPACE
+   */
+  allocate(): Promise<number>;
+  /** The image has a block from now on. @param present null: all sectors */
+  add(block: number, place: number, present: readonly [first: number, count: number] | null): Promise<void>;
+  /** The image has more sectors of a block from now on. */
+  mark(block: number, first: number, count: number): Promise<void>;
+  /** For a clean end: all requests have ended. */
+  close(): Promise<void>;
+}

@@ -1,0 +1,192 @@
+/**
+ * Writes a disk of blocks.
+ *
+ *      in place      the image has the sectors ──► data
+ *      no block      space at the end, zeros ──► data ──► the image has the block
+ *      over a base   the rest of the first and last unit, from below ──► data ──► barrier ──► the image has the sectors
+ *
+ * A write is acknowledged when the image has the block or the sectors. If the server is killed before, the old bytes are
+ * there. If the power fails, a block may be durable without its data: over nothing the bytes are zeros then, as they were;
+ * over a base they would be zeros that never were there, hence the barrier.
+ */
+import type { Disk } from '../disk.js';
+import type { ZeroOptions } from '../driver.js';
+import type { Barrier } from '../lookup/barrier.js';
+import type { LookupMap } from '../lookup/lookup-map.js';
+import type { Part } from '../lookup/part.js';
+import type { Reader } from '../lookup/reader.js';
+import type { UnitLock } from '../lookup/unit-lock.js';
+import { writeAll } from '../lookup/write-all.js';
+import type { Block, GrowingTable } from './block-table.js';
+import { SECTOR_BYTES, type SectorBits } from './sector-bits.js';
+
+const ZEROS = Buffer.alloc(1 << 20);
+
+export interface BlockWriterParts {
+  /** of the disk */
+  readonly size: number;
+  /** what is copied with a write is a multiple of this; it divides the block */
+  readonly unitBytes: number;
+  readonly image: Disk;
+  readonly table: GrowingTable;
+  readonly reader: Reader<Part>;
+  readonly lock: UnitLock;
+  readonly barrier: Barrier;
+  readonly map: LookupMap | null;
+}
+
+/** A part of a write, in one block. */
+interface Piece {
+  readonly block: number;
+  /** in the disk */
+  readonly at: number;
+  readonly bytes: Uint8Array;
+}
+
+export class BlockWriter {
+  readonly #parts: BlockWriterParts;
+
+  constructor(parts: BlockWriterParts) {
+    this.#parts = parts;
+  }
+
+  async write(bytes: Uint8Array, at: number): Promise<void> {
+    const { lock } = this.#parts;
+    await lock.run(at, bytes.byteLength, () => this.#writeLocked(bytes, at));
+  }
+
+  /** Makes a range zeros. Blocks keep their places. */
+  async zero(offset: number, length: number, { punch }: ZeroOptions): Promise<void> {
+    const { lock, table } = this.#parts;
+    const { blockBytes } = table;
+    const end = offset + length;
+    for (let at = offset; at < end; ) {
+      const to = Math.min(end, (Math.floor(at / blockBytes) + 1) * blockBytes);
+      const from = at;
+      await lock.run(from, to - from, () => this.#zeroLocked(from, to, punch));
+      at = to;
+    }
+  }
+
+  async #writeLocked(bytes: Uint8Array, at: number): Promise<void> {
+    const { blockBytes } = this.#parts.table;
+    for (let done = 0; done < bytes.byteLength; ) {
+      const from = at + done;
+      const block = Math.floor(from / blockBytes);
+      const length = Math.min(bytes.byteLength - done, (block + 1) * blockBytes - from);
+      await this.#writePiece({ block, at: from, bytes: bytes.subarray(done, done + length) });
+      done += length;
+    }
+  }
+
+  async #writePiece(piece: Piece): Promise<void> {
+    const { table, image, map } = this.#parts;
+    const { block, at, bytes } = piece;
+    const known = await table.get(block);
+    if (known === null) return await this.#allocate(piece);
+    const within = at - block * table.blockBytes;
+    if (!hasAll(known, within, bytes.byteLength)) return await this.#fill(piece, known);
+    await writeAll(image, bytes, known.place + within);
+    map?.moved(at, bytes.byteLength);
+  }
+
+  /** Writes to a block that the image does not have. */
+  async #allocate(piece: Piece): Promise<void> {
+    const { table, image, reader, barrier, map, size } = this.#parts;
+    const { block, at, bytes } = piece;
+    const start = block * table.blockBytes;
+    const place = await table.allocate();
+    if (reader.isEmpty(start)) {
+      await writeAll(image, bytes, place + at - start);
+      await table.add(block, place, null);
+      map?.moved(start, Math.min(table.blockBytes, size - start));
+      return;
+    }
+    const merged = await this.#merge(piece, null);
+    await writeAll(image, merged.bytes, place + merged.at - start);
+    await barrier.pass();
+    await table.add(block, place, this.#sectorsOf(merged));
+    map?.moved(merged.at, merged.bytes.byteLength);
+  }
+
+  /** Writes to a block of which the image has only some of the sectors. */
+  async #fill(piece: Piece, known: Block): Promise<void> {
+    const { table, image, barrier, map } = this.#parts;
+    const merged = await this.#merge(piece, known.present);
+    await writeAll(image, merged.bytes, known.place + merged.at - piece.block * table.blockBytes);
+    // the place may have other bytes, and the base has
+    await barrier.pass();
+    const sectors = this.#sectorsOf(merged);
+    if (sectors === null) await table.mark(piece.block, 0, table.blockBytes / SECTOR_BYTES);
+    else await table.mark(piece.block, ...sectors);
+    map?.moved(merged.at, merged.bytes.byteLength);
+  }
+
+  /** The sectors of a piece in its block; null: all. If it begins or ends within a sector, the image has that one already. */
+  #sectorsOf({ block, at, bytes }: Piece): [first: number, count: number] | null {
+    const { table, size } = this.#parts;
+    const start = block * table.blockBytes;
+    const [first, end] = [
+      Math.floor((at - start) / SECTOR_BYTES),
+      Math.ceil((at + bytes.byteLength - start) / SECTOR_BYTES),
+    ];
+    const isAll = first === 0 && at + bytes.byteLength >= Math.min(start + table.blockBytes, size);
+    return isAll ? null : [first, end - first];
+  }
+
+  /**
+   * Adds to a piece the rest of its first and last unit. The rest of a unit that is in place stays as it is: threads may be
+   * writing to it.
+   */
+  async #merge({ block, at, bytes }: Piece, present: SectorBits | null): Promise<Piece> {
+    const { unitBytes, reader, size, table } = this.#parts;
+    const start = block * table.blockBytes;
+    const end = at + bytes.byteLength;
+    const isInPlace = (unit: number): boolean => {
+      if (present === null) return false;
+      const sectors = Math.ceil(Math.min(unitBytes, size - unit) / SECTOR_BYTES);
+      return present.has((unit - start) / SECTOR_BYTES, sectors);
+    };
+    const first = at - (at % unitBytes);
+    const last = end - 1 - ((end - 1) % unitBytes);
+    const from = isInPlace(first) ? at : first;
+    const to = isInPlace(last) ? end : Math.min(size, last + unitBytes);
+    if (from === at && to === end) return { block, at, bytes };
+    const merged = Buffer.alloc(to - from);
+    if (from < at) await reader.read(merged.subarray(0, at - from), from);
+    if (end < to) await reader.read(merged.subarray(end - from), end);
+    merged.set(bytes, at - from);
+    return { block, at: from, bytes: merged };
+  }
+
+  /** A range of one block. */
+  async #zeroLocked(from: number, to: number, punch: boolean): Promise<void> {
+    const { table, image, reader, map, size } = this.#parts;
+    const block = Math.floor(from / table.blockBytes);
+    const start = block * table.blockBytes;
+    const known = await table.get(block);
+    const isWhole = from === start && to >= Math.min(size, start + table.blockBytes);
+    if (known === null && isWhole && !reader.isEmpty(start)) {
+      await table.add(block, await table.allocate(), null);
+      map?.moved(start, to - start);
+      return;
+    }
+    for (const { kind, offset, length, place } of await reader.finder.find(from, to - from)) {
+      if (kind === 'data') await image.zero(place, length, { punch });
+      else if (!reader.isEmpty(offset)) await this.#writeZeros(offset, length);
+    }
+  }
+
+  async #writeZeros(offset: number, length: number): Promise<void> {
+    for (let done = 0; done < length; done += ZEROS.length) {
+      await this.#writeLocked(ZEROS.subarray(0, Math.min(ZEROS.length, length - done)), offset + done);
+    }
+  }
+}
+
+/** Whether the image has all sectors of a range of a block. */
+function hasAll({ present }: Block, within: number, length: number): boolean {
+  if (present === null) return true;
+  const first = Math.floor(within / SECTOR_BYTES);
+  return present.has(first, Math.ceil((within + length) / SECTOR_BYTES) - first);
+}
