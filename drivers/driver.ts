@@ -68,8 +68,6 @@ export interface Need {
   readonly name: string;
   /** what opens the file, `aio` for a raw one; it is a fault of the image if it does not say that */
   readonly driver: string;
-  /** options of that driver; default: none. For `aio` there are none */
-  readonly options?: Readonly<Record<string, string>>;
   /** if there is no such file, the driver is told so by NeedsContext.absent; default: false, an error */
   readonly isOptional?: boolean;
 }
@@ -243,7 +241,7 @@ export interface RawDisk {
   readonly places?: Places;
   /**
    * What the format calls this image, for images made on top of it: their own headers say which image they expect below.
-   * For vhd the unique id, in hexadecimal.
+   * For vhd the unique id, for vmdk the content id, in hexadecimal.
    */
   readonly identity?: string;
   /**

@@ -65,15 +65,20 @@ export interface ExamineOptions {
   readonly progress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
 }
 
-/** Each function is given the file that has the format. Its bytes are hostile input. */
+/** Each function, also of a Checker, is given the file that has the format. Its bytes are hostile input. */
 export interface Examiner {
   /** @throws FusetapError if the image is not of the format, or is broken */
   describe(image: Disk): Promise<Description>;
-  /** Checks the image without changing it. Default: the format has no check. @throws FusetapError if it cannot be checked */
-  check?(image: Disk, options?: ExamineOptions): Promise<CheckResult>;
+  /** What checks an image, and frees what leaks in it; default: the format has no check. */
+  readonly checker?: Checker;
+}
+
+export interface Checker {
+  /** Checks the image without changing it. @throws FusetapError if it cannot be checked */
+  check(image: Disk, options?: ExamineOptions): Promise<CheckResult>;
   /**
-   * For a format with a check: frees what nobody uses, and finishes what a crash left behind. Durable when it returns.
+   * Frees what nobody uses, and finishes what a crash left behind. Durable when it returns.
    * @throws FusetapError DENIED if anything else is wrong with the image; nothing was changed then
    */
-  repairLeaks?(image: Disk, options?: ExamineOptions): Promise<unknown>;
+  repairLeaks(image: Disk, options?: ExamineOptions): Promise<unknown>;
 }

@@ -8,7 +8,7 @@
  *      backing: base.vmdk                   what a snapshot or a linked clone does not have; only read
  */
 import type { Disk } from '../disk.js';
-import type { Driver, Given, Need, RawDisk } from '../driver.js';
+import type { Driver, Given, Need } from '../driver.js';
 import { FusetapError } from '../errors.js';
 import { unsupported } from '../formats/faults.js';
 import { MOST_FILES } from '../graph.js';
@@ -32,44 +32,27 @@ const vmdk = {
     extent: { takes: 'disk', access: 'as-parent', isOptional: true, many: true },
     backing: { takes: 'disk', access: 'read', isOptional: true },
   },
-  check(options) {
-    takeOptions('vmdk', options, ['cid']);
-    if (options.cid === undefined || /^[\da-f]{8}$/.test(options.cid)) return;
-    throw new FusetapError('USAGE', `cid is ${quoted(options.cid)}`, { hint: 'it has 8 digits, as 0123abcd' });
-  },
+  check: (options) => takeOptions('vmdk', options, []),
   async needs({ disks }) {
     const { descriptor } = await readVmdk(await imageIn(requireDisk({ disks }, 'vmdk')));
     const { names, parent } = descriptor;
     if (names.length > MOST_EXTENT_FILES) throw tooMany(names.length);
     const needs = names.map((name, file): Need => ({ role: `extent${file}`, name, driver: 'aio' }));
     if (parent === null) return needs;
-    return [...needs, { role: 'backing', name: parent.name, driver: 'vmdk', options: { cid: parent.cid } }];
+    return [...needs, { role: 'backing', name: parent.name, driver: 'vmdk' }];
   },
-  async open({ disks, readOnly, options }): Promise<RawDisk> {
+  async open({ disks, readOnly }) {
     const image = await imageIn(requireDisk({ disks }, 'vmdk'));
     const { descriptor, header } = await readVmdk(image);
-    checkContent(descriptor, options.cid);
     if (!readOnly) refuseWrites(descriptor);
     const backing = backingOf(descriptor, disks);
-    return header === null ? joinExtents(descriptor, disks, backing) : sparseDisk(image, header, backing);
+    const disk = await (header === null ? joinExtents(descriptor, disks, backing) : sparseDisk(image, header, backing));
+    return { ...disk, ...(descriptor.cid !== null && { identity: descriptor.cid }) };
   },
 } satisfies Driver;
 
 function tooMany(files: number): Error {
   return unsupported(`it is a VMDK of ${files} files: at most ${MOST_EXTENT_FILES} are served`);
-}
-
-/** @param cid the content id that a child has for this image */
-function checkContent({ cid }: Descriptor, wanted: string | undefined): void {
-  if (wanted === undefined || wanted === cid) return;
-  const is = cid === null ? 'has no content id' : `has the content id ${cid}`;
-  throw new FusetapError(
-    'FAILED',
-    `it ${is}, and its child expects ${wanted}: it was written since, or is another disk`,
-    {
-      hint: 'restore the parent as it was when the child was made',
-    },
-  );
 }
 
 function refuseWrites({ extents, parent, isTracked }: Descriptor): void {
@@ -83,11 +66,15 @@ function refuseWrites({ extents, parent, isTracked }: Descriptor): void {
   });
 }
 
-/** The disk of the parent; null if there is none. */
+/** The disk of the parent; null if there is none. @throws FusetapError FAILED if it has another content id */
 function backingOf({ parent }: Descriptor, { backing }: Given['disks']): Disk | null {
   if (parent === null) return null;
-  if (backing !== undefined) return backing;
-  throw new FusetapError('NOT_FOUND', `the parent ${quoted(parent.name)} was not given`);
+  if (backing === undefined) throw new FusetapError('NOT_FOUND', `the parent ${quoted(parent.name)} was not given`);
+  if (backing.identity === parent.cid) return backing;
+  const is = `its parent has the content id ${backing.identity ?? 'none'}, not ${parent.cid}`;
+  throw new FusetapError('FAILED', `${is}: the parent was written since, or is another disk`, {
+    hint: 'restore the parent as it was when the image was made over it',
+  });
 }
 
 export default vmdk;

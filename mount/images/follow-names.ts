@@ -82,7 +82,7 @@ async function isThere(opening: Promise<void>, { isOptional }: NodeNeed): Promis
 
 /** @throws FusetapError DENIED if the policy forbids the name; USAGE if the tree becomes too large */
 export function addNamedFile(tree: Tree, need: NodeNeed, policy: NamePolicy): Added {
-  const { node, role, driver, options } = need;
+  const { node, role, driver } = need;
   const owner = mainOf(tree, node);
   if (owner === undefined) {
     const top = nodeAt(tree.graph, node).driver;
@@ -93,12 +93,7 @@ export function addNamedFile(tree: Tree, need: NodeNeed, policy: NamePolicy): Ad
   const { path: name, below } = placeOfNamed(need.name, owner, policy);
   if (!driverNames.includes(driver)) throw new RangeError(`${need.name} needs the driver ${driver}, which is none`);
   const at = pathOf(node, role);
-  const graph = withBelow(
-    tree.graph,
-    node,
-    role,
-    driver === 'aio' ? { file: name } : simpleGraph(driver, name, options),
-  );
+  const graph = withBelow(tree.graph, node, role, driver === 'aio' ? { file: name } : simpleGraph(driver, name));
   checkGraph(graph);
   const path = driver === 'aio' ? at : pathOf(at, 'file');
   return {

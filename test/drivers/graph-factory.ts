@@ -38,7 +38,7 @@ export async function openTree(graph: NodeSpec, readOnly: boolean): Promise<Open
         const path = besideMain(tree, need);
         const exists = await stat(path).catch(() => null);
         if (exists === null && need.isOptional) absent.push(pathOf(need.node, need.role));
-        else tree = withBelow(tree, need.node, need.role, simpleGraph(need.driver, path, need.options));
+        else tree = withBelow(tree, need.node, need.role, simpleGraph(need.driver, path));
       }
     }
   } catch (error) {

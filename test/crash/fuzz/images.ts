@@ -2,8 +2,10 @@
 import { execFileSync } from 'node:child_process';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { frontDisk } from '../../../drivers/disk.js';
 import type { Driver } from '../../../drivers/driver.js';
 import { loadDriver } from '../../../drivers/registry.js';
+import { asRaw } from '../../../drivers/segments/join-disks.js';
 import { cowdVmdk, type Grain, hostedVmdk, type SparseImage, streamVmdk } from '../../drivers/images/sparse-vmdk.js';
 import { tarEnd, tarHeader } from '../../drivers/images/tar.js';
 import { vmdkDescriptor } from '../../drivers/images/vmdk.js';
@@ -96,9 +98,23 @@ function vmdkImages(driver: Driver): FuzzImage[] {
     imageOf(text, [textRegion], extents),
     imageOf(hosted.bytes, sparseRegions(hosted)),
     imageOf(stream.bytes, sparseRegions(stream)),
-    imageOf(child.bytes, sparseRegions(child), { backing: SparseBytes.from(Buffer.alloc(100_000, 'parent')) }),
+    {
+      ...imageOf(child.bytes, sparseRegions(child), { backing: SparseBytes.from(Buffer.alloc(100_000, 'parent')) }),
+      driver: withIdentity(driver, '12345678'),
+    },
     imageOf(archive, [...inArchive, { offset: 0, length: 512, word: 1, order: 'big' }]),
   ];
+}
+
+/** The driver, given a backing file with an identity: a file of the harness has none. */
+function withIdentity(driver: Driver, identity: string): Driver {
+  return {
+    ...driver,
+    open: ({ disks: { backing, ...disks }, ...context }) => {
+      const parent = backing && frontDisk({ ...asRaw(backing), identity }, { readOnly: true });
+      return driver.open({ ...context, disks: { ...disks, ...(parent && { backing: parent }) } });
+    },
+  };
 }
 
 /** The header, the footer, the descriptor, the tables, and the first bytes of grains. */

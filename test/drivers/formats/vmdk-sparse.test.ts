@@ -20,8 +20,8 @@ const fields: SparseFields = { size: SIZE, grainBytes: GRAIN, entries: 16 };
 /** A disk of bytes in no file: no map, and reads of any length. */
 const plain = (bytes: Buffer): Disk => frontDisk(bufferDisk(bytes), { readOnly: true });
 
-async function opened(bytes: Buffer, more: Record<string, Disk> = {}, options = {}): Promise<Disk> {
-  const raw = await vmdk.open({ ...context, options, disks: { file: plain(bytes), ...more } });
+async function opened(bytes: Buffer, more: Record<string, Disk> = {}): Promise<Disk> {
+  const raw = await vmdk.open({ ...context, disks: { file: plain(bytes), ...more } });
   return frontDisk(raw, { readOnly: true });
 }
 
@@ -258,25 +258,26 @@ t.test('a snapshot reads what it does not have from its parent', async (t) => {
   const parent = '0000abcd';
   const child = (lines: string[]): Buffer => vmdkDescriptor(lines, { parent, settings });
   const base = patternBytes(0, SIZE - 1024, 5);
+  const parentDisk = (): Disk => frontDisk({ ...asRaw(diskOf(base, 10)), identity: parent }, { readOnly: true });
   const one = hostedVmdk(GRAINS, { ...fields, descriptor: child([`RW ${SIZE / 512} SPARSE "x"`]) });
   const expected = Buffer.concat([base, Buffer.alloc(1024)]);
   for (const [number, each] of GRAINS) each.copy(expected, number * GRAIN);
-  const disk = await opened(one.bytes, { backing: diskOf(base) });
+  const disk = await opened(one.bytes, { backing: parentDisk() });
   t.ok((await read(disk, 0, SIZE)).equals(expected), 'zeros behind the end of the parent');
   await t.rejects(opened(one.bytes), { code: 'NOT_FOUND', message: /'base.vmdk'/ });
   const half = hostedVmdk(new Map([[1, grain(1, 8)]]), { ...fields, size: 8 * GRAIN, descriptor: null });
   const split = child(['RW 64 SPARSE "a"', 'RW 64 SPARSE "b"', 'RW 400 SPARSE "c"']);
   const far = hostedVmdk(new Map(), { ...fields, size: 400 * 512, descriptor: null });
   const disks = { extent0: diskOf(half.bytes), extent1: diskOf(half.bytes, 8), extent2: diskOf(far.bytes, 9) };
-  const joined = await opened(split, { ...disks, backing: diskOf(base, 10) });
+  const joined = await opened(split, { ...disks, backing: parentDisk() });
   const bytes = Buffer.concat([base, Buffer.alloc(1 << 20)]).subarray(0, (64 + 64 + 400) * 512);
   for (const number of [1, 9]) grain(1, 8).copy(bytes, number * GRAIN);
   t.ok((await read(joined, 0, bytes.length)).equals(bytes), 'each extent has its part of the parent');
-  const asParent = hostedVmdk(GRAINS, fields).bytes;
-  await t.resolves(opened(asParent, {}, { cid: '12345678' }));
-  const other = { code: 'FAILED', message: /has the content id 12345678, and its child expects 0000abcd/ };
-  await t.rejects(opened(asParent, {}, { cid: parent }), other);
-  t.throws(() => vmdk.check({ cid: 'x' }), { code: 'USAGE' });
+  t.equal(disk.identity, '12345678', 'it can be a parent itself');
+  const other = { code: 'FAILED', message: /parent has the content id 12345678, not 0000abcd/ };
+  await t.rejects(opened(one.bytes, { backing: disk }), other);
+  const without = { code: 'FAILED', message: /content id none/ };
+  await t.rejects(opened(one.bytes, { backing: diskOf(base) }), without);
 });
 
 t.test('the VMDK in an OVA', async (t) => {
