@@ -15,6 +15,8 @@ const MOST_AT_ONCE = 4;
 export interface DecodedCacheOptions<Stream> {
   /** the most bytes of a decoded part: at most 2 MiB */
   readonly unitBytes: number;
+  /** how many caches share the memory that one may take; default: 1 */
+  readonly shares?: number;
   /** Reads and decodes a stream. Few calls run at the same time. */
   decode(stream: Stream): Promise<Buffer>;
 }
@@ -28,9 +30,9 @@ export class DecodedCache<Stream> {
   #atOnce = 0;
   readonly #waiting: (() => void)[] = [];
 
-  constructor({ unitBytes, decode }: DecodedCacheOptions<Stream>) {
+  constructor({ unitBytes, shares = 1, decode }: DecodedCacheOptions<Stream>) {
     this.#decode = decode;
-    this.#most = Math.min(MOST_PARTS, Math.floor(MOST_BYTES / unitBytes));
+    this.#most = Math.max(1, Math.floor(Math.min(MOST_PARTS, MOST_BYTES / unitBytes) / shares));
   }
 
   /**

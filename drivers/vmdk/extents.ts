@@ -10,7 +10,7 @@ import { quoted } from '../quote.js';
 import { asRaw, type DiskPart, joinDisks } from '../segments/join-disks.js';
 import type { Descriptor, Extent } from './descriptor.js';
 import { sparseDisk } from './sparse-disk.js';
-import { readSparseHeader, type SparseHeader } from './sparse-header.js';
+import { MOST_DIRECTORY_BYTES, readSparseHeader, type SparseHeader } from './sparse-header.js';
 
 /** of the map of a disk without sparse extents; also what VMware's grains have */
 const GRANULE_BYTES = 65_536;
@@ -28,10 +28,13 @@ export async function joinExtents(
   backing: Disk | null,
 ): Promise<RawDisk> {
   const extents: OpenedExtent[] = [];
-  let offset = 0;
+  let [offset, directoryBytes] = [0, 0];
   for (const extent of descriptor.extents) {
-    extents.push(await openExtent(extent, { descriptor, disks, backing: partOfDisk(backing, offset, extent.size) }));
+    const opened = await openExtent(extent, { descriptor, disks, backing: partOfDisk(backing, offset, extent.size) });
+    extents.push(opened);
     offset += extent.size;
+    directoryBytes += opened.header?.directory.length ?? 0;
+    if (directoryBytes > MOST_DIRECTORY_BYTES) throw broken('VMDK', 'its grain directories have more than 32 MiB');
   }
   const disk = joinDisks(extents.map(({ part }) => part));
   const { segments, map, places, write } = disk;
@@ -61,7 +64,8 @@ async function openExtent(extent: Extent, { descriptor, disks, backing }: Means)
   const name = quoted(descriptor.names[place.file] ?? '');
   const disk = disks[`extent${place.file}`];
   if (disk === undefined) throw new FusetapError('NOT_FOUND', `the extent ${name} was not given`);
-  if (place.isSparse) return await openSparse({ name, size, disk, backing });
+  const shares = descriptor.extents.length;
+  if (place.isSparse) return await openSparse({ name, size, disk, backing, shares });
   if (place.start + size > disk.size) {
     throw broken('VMDK', `its extent ${name} ends at byte ${place.start + size}, and the file has ${disk.size} bytes`);
   }
@@ -74,15 +78,17 @@ interface SparseFile {
   readonly size: number;
   readonly disk: Disk;
   readonly backing: Disk | null;
+  /** see SparseParts */
+  readonly shares: number;
 }
 
-async function openSparse({ name, size, disk, backing }: SparseFile): Promise<OpenedExtent> {
+async function openSparse({ name, size, disk, backing, shares }: SparseFile): Promise<OpenedExtent> {
   const header = await sayingName(name, () => readSparseHeader(disk));
   if (header === null) throw broken('VMDK', `its extent ${name} is not a sparse one`);
   if (header.size < size) {
     throw broken('VMDK', `its extent ${name} has ${header.size} bytes, and the descriptor says ${size}`);
   }
-  const raw = await sparseDisk(disk, header, backing);
+  const raw = await sparseDisk({ image: disk, header, shares }, backing);
   return { part: { disk: frontDisk(raw, { readOnly: true }), start: 0, size, readOnly: true }, header };
 }
 

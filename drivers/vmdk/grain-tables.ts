@@ -17,6 +17,14 @@ const MOST_BYTES = 16 << 20;
 /** a buffer takes more memory than its bytes, which counts for small tables */
 const MOST_TABLES = 8192;
 
+/** A sparse extent. */
+export interface SparseParts {
+  readonly image: Disk;
+  readonly header: SparseHeader;
+  /** how many extents share the memory of tables and decoded grains */
+  readonly shares: number;
+}
+
 export class GrainTables {
   readonly header: SparseHeader;
   readonly image: Disk;
@@ -26,17 +34,17 @@ export class GrainTables {
   readonly #tables = new Map<number, Buffer>();
   readonly #loading = new Map<number, Promise<Buffer>>();
 
-  private constructor(image: Disk, header: SparseHeader, directory: Buffer) {
+  private constructor({ image, header, shares }: SparseParts, directory: Buffer) {
     this.image = image;
     this.header = header;
     this.#directory = directory;
-    this.#most = Math.min(MOST_TABLES, Math.floor(MOST_BYTES / this.#tableBytes));
+    this.#most = Math.max(1, Math.floor(Math.min(MOST_TABLES, MOST_BYTES / this.#tableBytes) / shares));
   }
 
   /** Reads the directory. */
-  static async load(image: Disk, header: SparseHeader): Promise<GrainTables> {
-    const { offset, length } = header.directory;
-    return new GrainTables(image, header, await readUpTo(image, offset, length));
+  static async load(parts: SparseParts): Promise<GrainTables> {
+    const { offset, length } = parts.header.directory;
+    return new GrainTables(parts, await readUpTo(parts.image, offset, length));
   }
 
   get #tableBytes(): number {

@@ -46,7 +46,9 @@ const vmdk = {
     const { descriptor, header } = await readVmdk(image);
     if (!readOnly) refuseWrites(descriptor);
     const backing = backingOf(descriptor, disks);
-    const disk = await (header === null ? joinExtents(descriptor, disks, backing) : sparseDisk(image, header, backing));
+    const disk = await (header === null
+      ? joinExtents(descriptor, disks, backing)
+      : sparseDisk({ image, header, shares: 1 }, backing));
     return { ...disk, ...(descriptor.cid !== null && { identity: descriptor.cid }) };
   },
 } satisfies Driver;

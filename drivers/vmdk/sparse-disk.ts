@@ -14,16 +14,17 @@ import { Reader } from '../lookup/reader.js';
 import { placedBy } from '../map/places.js';
 import { type GrainStream, readGrain } from './compressed-grain.js';
 import { GrainFinder } from './find-grains.js';
-import { GrainTables } from './grain-tables.js';
+import { GrainTables, type SparseParts } from './grain-tables.js';
 import type { SparseHeader } from './sparse-header.js';
 
 /** @param backing what the extent takes from the parent: byte 0 is its first byte. Null: zeros */
-export async function sparseDisk(image: Disk, header: SparseHeader, backing: Disk | null): Promise<RawDisk> {
+export async function sparseDisk(parts: SparseParts, backing: Disk | null): Promise<RawDisk> {
+  const { image, header } = parts;
   const { size, grainBytes } = header;
   const reader = new Reader<Part>({
     ...{ size, unitBytes: grainBytes, data: image, backing },
-    finder: new GrainFinder(await GrainTables.load(image, header)),
-    decode: decoderOf(image, header),
+    finder: new GrainFinder(await GrainTables.load(parts)),
+    decode: decoderOf(parts),
     mayHaveHoles: async () => false,
   });
   const map = reader.hasOwnFile ? mapOf(reader, header) : null;
@@ -40,10 +41,10 @@ export async function sparseDisk(image: Disk, header: SparseHeader, backing: Dis
   };
 }
 
-function decoderOf(image: Disk, header: SparseHeader): (part: Part, buffer: Uint8Array) => Promise<void> {
+function decoderOf({ image, header, shares }: SparseParts): (part: Part, buffer: Uint8Array) => Promise<void> {
   const { grainBytes } = header;
   const decoded = new DecodedCache<GrainStream>({
-    unitBytes: grainBytes,
+    ...{ unitBytes: grainBytes, shares },
     decode: (grain) => readGrain(image, grain, header),
   });
   return async ({ offset, place }, buffer) => {

@@ -33,7 +33,7 @@ const MOST_DECODED_BYTES = 2 << 20;
 const COWD_ENTRIES = 4096;
 const MOST_ENTRIES = 4096;
 /** with the usual tables: 256 TiB */
-const MOST_DIRECTORY_BYTES = 32 << 20;
+export const MOST_DIRECTORY_BYTES = 32 << 20;
 
 /** A place in an image, in bytes. */
 export interface Region {

@@ -253,6 +253,31 @@ t.test('split disks: sparse, flat, and zeros, also of ESXi', async (t) => {
   await t.rejects(opened(vmdkDescriptor(['RW 8 SPARSE "a"']), { extent0: diskOf(damaged) }), named);
 });
 
+t.test('the memory of all directories has a bound', async (t) => {
+  const change = (header: Buffer): void => {
+    header.writeBigUInt64LE(BigInt((2 ** 22 * 16 * GRAIN) / 512), 12);
+  };
+  const head = hostedVmdk(new Map(), { ...fields, descriptor: null, change }).bytes;
+  const size = 20 << 20;
+  const extent = frontDisk(
+    {
+      size,
+      close: async () => {},
+      read: async (buffer, offset) => {
+        buffer.fill(0);
+        buffer.set(head.subarray(offset, offset + buffer.byteLength));
+      },
+    },
+    { readOnly: true },
+  );
+  const text = (count: number): Buffer => {
+    return vmdkDescriptor(Array.from({ length: count }, (_, i) => `RW 8 SPARSE "e${i}"`));
+  };
+  await t.resolves(opened(text(2), { extent0: extent, extent1: extent }));
+  const three = { extent0: extent, extent1: extent, extent2: extent };
+  await t.rejects(opened(text(3), three), { code: 'FAILED', message: /more than 32 MiB/ });
+});
+
 t.test('a snapshot reads what it does not have from its parent', async (t) => {
   const settings = ['parentFileNameHint="base.vmdk"'];
   const parent = '0000abcd';

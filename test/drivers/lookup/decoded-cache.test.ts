@@ -74,6 +74,24 @@ t.test('the clusters that were used last stay', async (t) => {
   }
 });
 
+t.test('caches that share the memory keep less each, but one at least', async (t) => {
+  for (const [shares, most] of [
+    [4, 32],
+    [1000, 1],
+  ] as const) {
+    const decoded: number[] = [];
+    const decode = async (number: number): Promise<Buffer> => Buffer.alloc(1, decoded.push(number));
+    const cache = new DecodedCache<number>({ unitBytes: 65_536, shares, decode });
+    for (let number = 0; number <= most; number += 1) await cache.read(number, number);
+    await cache.read(most, most);
+    t.equal(decoded.length, most + 1, 'the last one is kept');
+    if (most > 1) await cache.read(1, 1);
+    t.equal(decoded.length, most + 1, 'and as many as fit');
+    await cache.read(0, 0);
+    t.equal(decoded.length, most + 2, 'the first one is gone');
+  }
+});
+
 t.test('a cluster that was forgotten is decoded again', async (t) => {
   const { state, put, read, forget } = imageOf(4096, 2);
   t.equal(await read(1), 1);
