@@ -114,7 +114,7 @@ export function parseDescriptor(bytes: Uint8Array): Descriptor {
  */
 export function parseEmbedded(bytes: Uint8Array): Descriptor {
   const lines = linesOf(bytes);
-  if (lines[0]?.toLowerCase() !== FIRST_LINE) throw broken(`it does not begin with the line ${quoted(FIRST_LINE)}`);
+  if (lines[0]?.toLowerCase() !== FIRST_LINE) throw broken('it does not begin with # Disk DescriptorFile');
   const { facts } = factsIn(lines);
   const count = lines.filter(isExtentLine).length;
   if (count > 1) throw unsupported(`of ${count} extents, with its descriptor in one of them`);

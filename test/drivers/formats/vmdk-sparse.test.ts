@@ -113,6 +113,18 @@ t.test('streams that are longer than their grain, or shorter at the end of the d
   );
 });
 
+t.test('a stream that is cut in a grain, as by a broken download', async (t) => {
+  const image = streamVmdk(GRAINS, fields);
+  const grown = Buffer.concat([image.bytes, markedGrain(0, Buffer.alloc(0), Buffer.alloc(600, 1))]);
+  grown.writeBigUInt64LE(BigInt(image.directory / 512), 56);
+  grown.writeUInt32LE(image.bytes.length / 512, image.tables[0] ?? 0);
+  for (const length of [grown.length - 1, image.bytes.length + 13, image.bytes.length + 11, image.bytes.length + 1]) {
+    const disk = await opened(grown.subarray(0, length));
+    await t.rejects(read(disk, 0, 1), { code: 'FAILED', errno: 5, message: /cut off at the end/ }, `${length} bytes`);
+    t.ok((await read(disk, GRAIN, 100)).equals(grain(1, 1).subarray(0, 100)));
+  }
+});
+
 t.test('a compressed extent without markers', async (t) => {
   const image = streamVmdk(new Map([[0, grain(0, 1)]]), { ...fields, flags: 0x1_0001 });
   const at = image.grains.get(0) ?? 0;
