@@ -64,7 +64,9 @@ t.test('each kind of sparse extent is read', async (t) => {
     t.equal(disk.size, SIZE, kind);
     t.equal(disk.readOnly, true);
     t.ok((await read(disk, 0, SIZE)).equals(wholeDisk()), kind);
-    t.ok((await read(disk, 3 * GRAIN - 7, 1000)).equals(wholeDisk().subarray(3 * GRAIN - 7, 3 * GRAIN + 993)), kind);
+    for (const at of [3 * GRAIN - 7, 3 * GRAIN + 700]) {
+      t.ok((await read(disk, at, 1000)).equals(wholeDisk().subarray(at, at + 1000)), `${kind}, at ${at}`);
+    }
     await disk.close();
   }
 });
