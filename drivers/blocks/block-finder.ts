@@ -10,12 +10,20 @@ export class BlockFinder implements Finder<Part> {
     this.#table = table;
   }
 
+  /** All parts are as they are at one moment. */
   async find(offset: number, length: number): Promise<Part[]> {
-    const parts: Part[] = [];
-    for (const { block, start, from, to } of this.#byBlock(offset, length)) {
-      addParts(parts, await this.#table.get(block), start, { from, to });
+    for (;;) {
+      const parts: Part[] = [];
+      let unread = -1;
+      for (const { block, start, from, to } of this.#byBlock(offset, length)) {
+        const known = this.#table.peek(block);
+        if (known === undefined) unread = block;
+        else addParts(parts, known, start, { from, to });
+        if (unread >= 0) break;
+      }
+      if (unread < 0) return parts;
+      await this.#table.get(unread);
     }
-    return parts;
   }
 
   peek(offset: number, length: number): Part[] {

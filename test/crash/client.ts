@@ -69,8 +69,9 @@ export class LoggedClient implements Client {
     const from = offset - (offset % SECTOR_BYTES);
     const to = Math.min(this.size, Math.ceil((offset + length) / SECTOR_BYTES) * SECTOR_BYTES);
     const bytes = Buffer.alloc(to - from);
+    const began = this.#log.event;
     if (!(await this.#try(async () => void (await this.#disk.read(bytes, from))))) return;
-    const wrong = this.#log.compare(bytes, from);
+    const wrong = this.#log.compare(bytes, from, 'kill', began);
     if (wrong !== null) throw new CrashFault(`a read while the server lives: ${wrong}`);
   }
 

@@ -89,13 +89,22 @@ export class Expectation {
     return this.#requests.filter(({ acknowledged }) => acknowledged === null);
   }
 
-  /** Compares the sectors of a range that begins with a sector. @returns what is wrong; null if nothing is */
-  compare(content: Buffer, offset = 0, cut: Cut = 'kill'): string | null {
+  /** The number of the next event: a read that begins now need not see what is acknowledged later. */
+  get event(): number {
+    return this.#events;
+  }
+
+  /**
+   * Compares the sectors of a range that begins with a sector.
+   * @param readBegan the event at which the read began; default: it saw all that was acknowledged
+   * @returns what is wrong; null if nothing is
+   */
+  compare(content: Buffer, offset = 0, cut: Cut = 'kill', readBegan: number = Number.POSITIVE_INFINITY): string | null {
     const begun = this.#requests.filter(({ began }) => cut === 'kill' || began.calls <= cut.calls);
     const flushed = cut === 'kill' ? Number.POSITIVE_INFINITY : this.#flushedBefore(cut.calls);
     const mustBe = (request: Request): boolean => {
       const { acknowledged, durable } = request;
-      if (acknowledged === null) return false;
+      if (acknowledged === null || acknowledged.event >= readBegan) return false;
       if (acknowledged.event < flushed) return true;
       return cut !== 'kill' && durable && acknowledged.calls <= cut.calls;
     };

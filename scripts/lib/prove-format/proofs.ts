@@ -2,6 +2,8 @@
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { vdiSubjects } from '../../../test/crash/blocks/vdi.js';
+import { vhdSubjects } from '../../../test/crash/blocks/vhd.js';
 import { PowerCuts } from '../../../test/crash/cut-each.js';
 import { differ } from '../../../test/crash/differ/differ.js';
 import { DIFFER_DRIVERS, type DifferDriver } from '../../../test/crash/differ/images.js';
@@ -11,6 +13,7 @@ import { FUZZ_FORMATS, type FuzzFormat } from '../../../test/crash/fuzz/images.j
 import { killAtEachCall } from '../../../test/crash/kill-each-call.js';
 import { type JudgedSubject, QCOW2_KINDS, qcow2Subject } from '../../../test/crash/qcow2/subjects.js';
 import { mix, randomSituation, SITUATIONS, type Situation } from '../../../test/crash/situations.js';
+import type { Subject } from '../../../test/crash/subject.js';
 import { toySubjects } from '../../../test/crash/toy/subjects.js';
 import { Random } from '../torture/second-faults/random.js';
 import type { Settings } from './words.js';
@@ -28,7 +31,7 @@ interface Proof {
   run(settings: Settings, tell: (line: string) => void): Promise<Outcome>;
 }
 
-const WRITERS = ['qcow2', 'toy'];
+const WRITERS = ['qcow2', 'vdi', 'vhd', 'toy'];
 /** trials with numbers in such a block have the same image and situation, so that it is recorded once */
 const CUTS_TOGETHER = 50;
 
@@ -135,6 +138,12 @@ function anySituation(random: Random): Situation {
   return random.isOneIn(2) ? random.pick(SITUATIONS) : randomSituation(random.below(2 ** 30));
 }
 
+async function subjectsOf(driver: string): Promise<Subject[]> {
+  if (driver === 'vdi') return await vdiSubjects();
+  if (driver === 'vhd') return await vhdSubjects();
+  return toySubjects();
+}
+
 interface Images {
   any(random: Random): Promise<JudgedSubject>;
   close(): Promise<void>;
@@ -144,16 +153,17 @@ interface Images {
 async function openImages({ driver, only }: Settings): Promise<Images> {
   const directory = await mkdtemp(join(tmpdir(), 'prove-format-'));
   const made = new Map<string, Promise<JudgedSubject>>();
-  const toys = toySubjects().map((subject): JudgedSubject => ({ subject, byQemu: async () => [] }));
+  // QEMU is no judge of them: it knows neither their small blocks nor the bitmaps of a VHD
+  const others = (await subjectsOf(driver)).map((subject): JudgedSubject => ({ subject, byQemu: async () => [] }));
   const make = async (kind: string, index: number): Promise<JudgedSubject> => {
-    if (driver === 'toy') return toys[index] as JudgedSubject;
+    if (driver !== 'qcow2') return others[index] as JudgedSubject;
     const own = join(directory, `${index}`);
     await mkdir(own);
     return await qcow2Subject(QCOW2_KINDS[index] as (typeof QCOW2_KINDS)[number], own).catch((error: Error) => {
       throw new Error(`${kind}: the image cannot be made: ${error.message}`, { cause: error });
     });
   };
-  const kinds = driver === 'toy' ? toys.map(({ subject }) => subject.name) : QCOW2_KINDS;
+  const kinds = driver === 'qcow2' ? QCOW2_KINDS : others.map(({ subject }) => subject.name);
   const chosen = [...kinds.entries()].filter(([, kind]) => kind.includes(only));
   return {
     any(random) {

@@ -31,15 +31,26 @@ export type DifferDriver = (typeof DIFFER_DRIVERS)[number];
 /** The shape of an image for a driver, from a seed. */
 export function randomShape(driver: DifferDriver, random: Random): ImageShape {
   if (driver === 'qcow2') return qcow2Shape(random);
-  const size = (1 + random.below(4 * KIB)) * 512;
+  // of VDI and VHD both kinds are written: those with a table have blocks of 1 and 2 MiB
+  const hasTable = (driver === 'vdi' || driver === 'vhd') && random.isOneIn(2);
+  const size = (1 + random.below(hasTable ? 20 * KIB : 4 * KIB)) * 512;
   const [format, ...options] = {
     aio: ['raw'],
-    vdi: ['vdi', '-o', 'static=on'],
-    vhd: ['vpc', '-o', 'subformat=fixed,force_size=on'],
+    vdi: ['vdi', '-o', hasTable ? 'static=off' : 'static=on'],
+    vhd: ['vpc', '-o', `subformat=${hasTable ? 'dynamic' : 'fixed'},force_size=on`],
     vmdk: ['vmdk', '-o', 'subformat=monolithicFlat'],
   }[driver] as [string, ...string[]];
   const steps = [['qemu-img', 'create', '-q', '-f', format, ...options, 'disk', `${size}`]];
-  return { driver, format, size, unitBytes: 4096, canDiscard: false, steps, rawData: null, text: `${format} ${size}` };
+  return {
+    driver,
+    format,
+    size,
+    unitBytes: 4096,
+    canDiscard: false,
+    steps,
+    rawData: null,
+    text: `${format} ${size} ${options.join(' ')}`,
+  };
 }
 
 /** A qcow2 image: all options that change how it is written. */

@@ -10,6 +10,7 @@ import { type ClaimOptions, claimImage, takeMarks } from '../../../mount/images/
 import type { Mode } from '../../../mount/images/mode.js';
 import { type OpenedImage, openImage } from '../../../mount/images/open-image.js';
 import { flockRelease, isRangeLocked, lockRangeShared, tryFlockExclusive, unlockRange } from '../../../system/libc.js';
+import { eventually } from '../../e2e/command.js';
 import { AS_USER } from '../../e2e/runners.js';
 import {
   attachLoop,
@@ -292,6 +293,8 @@ t.test('loop devices: a writable one refuses r and w, a read-only one w', { skip
   });
   await t.test('over another file', async (t) => {
     await attachLoop(t, await makeFile(t));
+    // the kernel ends the loop device of the test before when its last user has closed it
+    await eventually('the loop device ends', 30_000, async () => (await refusedModes(t, path)) === '');
     t.equal(await refusedModes(t, path), '');
   });
 });
