@@ -77,7 +77,7 @@ const DRIVERS = {
     load: () => import('./vmdk/index.js'),
     needsImage: true,
     takesDisk: true,
-    summary: 'a VMDK image (flat extents)',
+    summary: 'a VMDK image, also in an OVA',
   },
 } satisfies Record<string, DriverFacts>;
 

@@ -5,7 +5,7 @@ export type Fact = null | boolean | number | string;
 
 /** A file that an image names. */
 export interface NamedFile {
-  readonly role: 'backing' | 'data';
+  readonly role: 'backing' | 'data' | 'extent';
   /** hostile input */
   readonly name: string;
   /** as QEMU calls it; null if the image does not state it */
@@ -65,10 +65,15 @@ export interface ExamineOptions {
   readonly progress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
 }
 
-/** Each function is given the file that has the format. Its bytes are hostile input. */
+/** Each function, also of a Checker, is given the file that has the format. Its bytes are hostile input. */
 export interface Examiner {
   /** @throws FusetapError if the image is not of the format, or is broken */
   describe(image: Disk): Promise<Description>;
+  /** What checks an image, and frees what leaks in it; default: the format has no check. */
+  readonly checker?: Checker;
+}
+
+export interface Checker {
   /** Checks the image without changing it. @throws FusetapError if it cannot be checked */
   check(image: Disk, options?: ExamineOptions): Promise<CheckResult>;
   /**

@@ -9,6 +9,7 @@
 import type { Disk } from '../disk.js';
 import type { CommitContext, RawDisk } from '../driver.js';
 import { Barrier } from '../lookup/barrier.js';
+import { DecodedCache } from '../lookup/decoded-cache.js';
 import { LookupMap, type LookupMapOptions } from '../lookup/lookup-map.js';
 import { Reader } from '../lookup/reader.js';
 import { UnitLock } from '../lookup/unit-lock.js';
@@ -16,7 +17,7 @@ import { placedBy } from '../map/places.js';
 import { UnderWay } from '../map/under-way.js';
 import { type Header, readHeader, unitBytesOf } from './format/header.js';
 import { mayReuseFree } from './limits.js';
-import { DecodedCache } from './reading/decoded-cache.js';
+import { readCluster, type Stream } from './reading/compressed.js';
 import { type Found, Qcow2Finder } from './reading/find.js';
 import { type L1Place, L2Tables } from './reading/l2-tables.js';
 import { mayHaveHoles } from './reading/preallocated.js';
@@ -109,11 +110,14 @@ function readerOf(
   watched: Pick<LookupMapOptions, 'mayWrite' | 'isStable'>,
 ): { reader: Reader<Found>; map: LookupMap | null } {
   const granuleBytes = unitBytesOf(header);
-  const decoded = new DecodedCache(image, header);
+  const decoded = new DecodedCache<Stream>({
+    unitBytes: header.clusterBytes,
+    decode: (stream) => readCluster(image, stream, header),
+  });
   const reader = new Reader({
     ...{ size, unitBytes: granuleBytes, finder: new Qcow2Finder(tables), data, backing },
     decode: async ({ offset, place, entry }, buffer) => {
-      const cluster = await decoded.read(entry);
+      const cluster = await decoded.read(entry.place, entry);
       buffer.set(cluster.subarray(offset - place, offset - place + buffer.byteLength));
     },
     mayHaveHoles: () => mayHaveHoles(image, data, header),

@@ -19,8 +19,7 @@ const qcow2 = {
     const bitmaps = await collect(bitmapRows(image, header), faults);
     return { size: header.size, facts: { ...factsOf(header), snapshots, bitmaps, faults }, names: namesOf(header) };
   },
-  check: checkImage,
-  repairLeaks,
+  checker: { check: checkImage, repairLeaks },
 } satisfies Examiner;
 
 export default qcow2;

@@ -35,6 +35,15 @@ export function parseTarHeader(block: Buffer, at: number): TarHeader | null {
   return { name: prefix === '' ? name : `${prefix}/${name}`, size, type, isExtended: block.readUInt8(482) !== 0 };
 }
 
+/** Whether an archive begins with this block. Never throws: the block may be anything. */
+export function beginsArchive(block: Buffer): boolean {
+  try {
+    return block.length === BLOCK_BYTES && parseTarHeader(block, 0) !== null;
+  } catch {
+    return false;
+  }
+}
+
 /** The sum of all bytes, those of the checksum as spaces; some old programs take bytes as signed. */
 function hasChecksum(block: Buffer): boolean {
   let [unsigned, signed] = [0, 0];

@@ -11,11 +11,9 @@ import { readUpTo } from '../formats/read.js';
 import { wrongFormat } from '../formats/wrong-format.js';
 import { FORMAT_FILE, requireDisk } from '../image.js';
 import { takeOptions } from '../options.js';
-import { quoted } from '../quote.js';
-import { joinDisks } from '../segments/join-disks.js';
 import { chooseMember } from './choose.js';
-import { BLOCK_BYTES, parseTarHeader } from './header.js';
-import type { Member } from './members.js';
+import { BLOCK_BYTES, beginsArchive } from './header.js';
+import { memberDisk } from './member-disk.js';
 
 const tar = {
   name: 'tar',
@@ -28,9 +26,7 @@ const tar = {
   async open({ disks, options }) {
     const archive = requireDisk({ disks }, 'tar');
     await checkArchive(archive);
-    const member = await chooseMember(archive, options.member);
-    checkMember(member);
-    return joinDisks([{ disk: archive, start: member.start, size: member.size }]);
+    return memberDisk(archive, await chooseMember(archive, options.member));
   },
 } satisfies Driver;
 
@@ -39,21 +35,7 @@ async function checkArchive(archive: Disk): Promise<void> {
   const first = await readUpTo(archive, 0, BLOCK_BYTES);
   const packed = recognizeForeign(first.subarray(0, PROBED_BYTES), new Uint8Array());
   if (packed?.is.startsWith('compressed')) throw unsupported(`the archive is ${packed.is}`, packed.hint);
-  try {
-    if (first.length === BLOCK_BYTES && parseTarHeader(first, 0) !== null) return;
-  } catch {
-    // the error would tell of a checksum in what may be anything
-  }
-  throw await wrongFormat(archive, 'a tar archive');
-}
-
-function checkMember({ name, kind, size }: Member): void {
-  const what = `the member ${quoted(name)}`;
-  if (kind === 'sparse')
-    throw unsupported(`${what} is sparse: its holes are not in the archive`, 'unpack it: tar -xf IMAGE');
-  if (kind === 'link') throw unsupported(`${what} is a hard link to another member`, 'name that member');
-  if (kind === 'other') throw new FusetapError('USAGE', `${what} is not a file`, { hint: 'name a file' });
-  if (size === 0) throw new FusetapError('USAGE', `${what} is empty`, { hint: 'name another member' });
+  if (!beginsArchive(first)) throw await wrongFormat(archive, 'a tar archive');
 }
 
 export default tar;

@@ -1,85 +1,82 @@
 /**
- * vmdk: the disk of a VMDK whose extents are flat, as ESXi and VMware Workstation make them. The image is the descriptor, a
- * text that names the files of the disk. The disk is these files one after the other, so threads serve it, unless a part
- * of it is in no file.
+ * vmdk: the disk of a VMDK. The image is a descriptor, a text that names the files of the disk; or a sparse extent that has
+ * the descriptor inside; or an OVA with one of them. Extents are joined; threads serve what lies in files as it is.
  *
- *      file: disk.vmdk                      the descriptor, never written
+ *      file: disk.vmdk                      the descriptor, or all of the disk; never written
  *      extent0: disk-f001.vmdk              part of the disk
  *      extent1: disk-f002.vmdk
+ *      backing: base.vmdk                   what a snapshot or a linked clone does not have; only read
  */
-import { constants } from 'node:os';
-import { type Disk, frontDisk } from '../disk.js';
-import type { Driver, Given } from '../driver.js';
+import type { Disk } from '../disk.js';
+import type { Driver, Given, Need } from '../driver.js';
 import { FusetapError } from '../errors.js';
-import { broken, unsupported } from '../formats/faults.js';
-import { readUpTo } from '../formats/read.js';
-import { wrongFormat } from '../formats/wrong-format.js';
+import { unsupported } from '../formats/faults.js';
 import { MOST_FILES } from '../graph.js';
 import { FORMAT_FILE, requireDisk } from '../image.js';
 import { takeOptions } from '../options.js';
 import { quoted } from '../quote.js';
-import { type DiskPart, joinDisks } from '../segments/join-disks.js';
-import { type Descriptor, type Extent, FIRST_LINE, MOST_DESCRIPTOR_BYTES, parseDescriptor } from './descriptor.js';
+import type { Descriptor } from './descriptor.js';
+import { joinExtents } from './extents.js';
+import { imageIn } from './ova.js';
+import { readVmdk } from './read-vmdk.js';
+import { sparseDisk } from './sparse-disk.js';
 
 /** the files of a disk, without the descriptor */
 const MOST_EXTENT_FILES = MOST_FILES - 1;
+const ONLY_READ = 'attach it with mode r, or write to memory: --snapshot';
 
 const vmdk = {
   name: 'vmdk',
   roles: {
     file: { ...FORMAT_FILE.file, access: 'read' },
     extent: { takes: 'disk', access: 'as-parent', isOptional: true, many: true },
+    backing: { takes: 'disk', access: 'read', isOptional: true },
   },
   check: (options) => takeOptions('vmdk', options, []),
   async needs({ disks }) {
-    const { names } = await readDescriptor(requireDisk({ disks }, 'vmdk'));
-    return names.map((name, file) => ({ role: `extent${file}`, name, driver: 'aio' }));
+    const { descriptor } = await readVmdk(await imageIn(requireDisk({ disks }, 'vmdk')));
+    const { names, parent } = descriptor;
+    if (names.length > MOST_EXTENT_FILES) throw tooMany(names.length);
+    const needs = names.map((name, file): Need => ({ role: `extent${file}`, name, driver: 'aio' }));
+    if (parent === null) return needs;
+    return [...needs, { role: 'backing', name: parent.name, driver: 'vmdk' }];
   },
   async open({ disks, readOnly }) {
-    const descriptor = await readDescriptor(requireDisk({ disks }, 'vmdk'));
-    if (descriptor.isTracked && !readOnly) {
-      throw new FusetapError('DENIED', 'changes of this VMDK are tracked (CBT), and a write here would not be', {
-        hint: 'attach it with mode r',
-      });
-    }
-    return joinDisks(descriptor.extents.map((extent) => partOf(extent, descriptor, disks)));
+    const image = await imageIn(requireDisk({ disks }, 'vmdk'));
+    const { descriptor, header } = await readVmdk(image);
+    if (!readOnly) refuseWrites(descriptor);
+    const backing = backingOf(descriptor, disks);
+    const disk = await (header === null
+      ? joinExtents(descriptor, disks, backing)
+      : sparseDisk({ image, header, shares: 1 }, backing));
+    return { ...disk, ...(descriptor.cid !== null && { identity: descriptor.cid }) };
   },
 } satisfies Driver;
 
-async function readDescriptor(image: Disk): Promise<Descriptor> {
-  const first = await readUpTo(image, 0, FIRST_LINE.length);
-  const magic = first.subarray(0, 4).toString('latin1');
-  if (magic === 'KDMV' || magic === 'COWD') {
-    throw unsupported('it is a sparse VMDK: only a descriptor of flat extents is served');
-  }
-  if (first.toString('latin1').toLowerCase() !== FIRST_LINE) throw await wrongFormat(image, 'the descriptor of a VMDK');
-  if (image.size > MOST_DESCRIPTOR_BYTES)
-    throw broken('VMDK descriptor', `it has ${image.size} bytes, more than 1 MiB`);
-  const descriptor = parseDescriptor(await readUpTo(image, 0, MOST_DESCRIPTOR_BYTES));
-  if (descriptor.names.length <= MOST_EXTENT_FILES) return descriptor;
-  throw unsupported(`it is a VMDK of ${descriptor.names.length} files: at most ${MOST_EXTENT_FILES} are served`);
+function tooMany(files: number): Error {
+  return unsupported(`it is a VMDK of ${files} files: at most ${MOST_EXTENT_FILES} are served`);
 }
 
-function partOf({ access, place, size }: Extent, { names }: Descriptor, disks: Given['disks']): DiskPart {
-  if (access === 'none') return { disk: withoutAccess(size), start: 0, size, readOnly: true };
-  if (place === null) return { disk: null, start: 0, size };
-  const name = quoted(names[place.file] ?? '');
-  const disk = disks[`extent${place.file}`];
-  if (disk === undefined) throw new FusetapError('NOT_FOUND', `the extent ${name} was not given`);
-  if (place.start + size > disk.size) {
-    throw broken('VMDK', `its extent ${name} ends at byte ${place.start + size}, and the file has ${disk.size} bytes`);
+function refuseWrites({ extents, parent, isTracked }: Descriptor): void {
+  const isSparse = extents.length === 0 || extents.some(({ place }) => place?.isSparse);
+  if (isSparse || parent !== null) {
+    throw new FusetapError('DENIED', 'a VMDK with sparse extents can only be read', { hint: ONLY_READ });
   }
-  return { disk, start: place.start, size, readOnly: access === 'read' };
+  if (!isTracked) return;
+  throw new FusetapError('DENIED', 'changes of this VMDK are tracked (CBT), and a write here would not be', {
+    hint: ONLY_READ,
+  });
 }
 
-/** A part of a disk that clients may not even read. */
-function withoutAccess(size: number): Disk {
-  const refuse = async (): Promise<never> => {
-    throw new FusetapError('DENIED', 'the VMDK allows no access to this part of the disk', {
-      errno: constants.errno.EIO,
-    });
-  };
-  return frontDisk({ size, read: refuse, close: async () => {} }, { readOnly: true });
+/** The disk of the parent; null if there is none. @throws FusetapError FAILED if it has another content id */
+function backingOf({ parent }: Descriptor, { backing }: Given['disks']): Disk | null {
+  if (parent === null) return null;
+  if (backing === undefined) throw new FusetapError('NOT_FOUND', `the parent ${quoted(parent.name)} was not given`);
+  if (backing.identity === parent.cid) return backing;
+  const is = `its parent has the content id ${backing.identity ?? 'none'}, not ${parent.cid}`;
+  throw new FusetapError('FAILED', `${is}: the parent was written since, or is another disk`, {
+    hint: 'restore the parent as it was when the image was made over it',
+  });
 }
 
 export default vmdk;

@@ -32,18 +32,18 @@ export async function checkImageFile(wish: ImageWish, options: CheckOptions): Pr
   const opened = await openOffline(wish, { mode: options.repairsLeaks ? 'w' : 'r' });
   try {
     const { format, image, file } = opened;
-    const examiner = await examinerOf(format);
-    if (examiner === undefined) {
+    const checker = (await examinerOf(format))?.checker;
+    if (checker === undefined) {
       throw new FusetapError('UNSUPPORTED', `${named(file.path)}: the format ${format} has no check`, {
         operation: NO_CHECK,
         path: file.path,
       });
     }
     const notes: string[] = [];
-    const check = (): Promise<CheckResult> => sayingPath(file, () => examiner.check(image, options));
+    const check = (): Promise<CheckResult> => sayingPath(file, () => checker.check(image, options));
     const first = await check();
     if (!options.repairsLeaks) return { image: file.path, format, result: first, freedClusters: 0, notes };
-    await examiner.repairLeaks(image, options).catch((error: unknown) => notes.push(whyNotRepaired(error)));
+    await checker.repairLeaks(image, options).catch((error: unknown) => notes.push(whyNotRepaired(error)));
     const result = await check();
     const freedClusters = first.leaks.clusters - result.leaks.clusters;
     return { image: file.path, format, result, freedClusters, notes };

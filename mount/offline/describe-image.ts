@@ -49,7 +49,7 @@ export interface ImageInfo {
   /** null for a block device */
   readonly allocatedBytes: number | null;
   readonly facts: Description['facts'];
-  /** the file with the data and the backing file, then those that the backing file names, and so on */
+  /** the extents, the file with the data and the backing file, then those that the backing file names, and so on */
   readonly chain: readonly ChainLink[];
   /** remarks for the user, one line each */
   readonly notes: readonly string[];

@@ -107,9 +107,10 @@ const RECIPES: Readonly<Record<string, Recipe>> = {
       DISK,
       'V=$(fusetap attach disk.img); mount $V /mnt; touch /mnt/from-the-archive; umount /mnt; fusetap detach $V; e2label disk.img root',
       'qemu-img convert -f raw -O vpc -o subformat=fixed,force_size disk.img root.vhd; tar -cf box.ova disk.img root.vhd',
+      'qemu-img convert -f raw -O vmdk -o subformat=streamOptimized disk.img disk.vmdk; tar -cf machine.ova disk.vmdk',
     ],
     directories: ['/mnt'],
-    prints: /^from-the-archive\nlost\+found\nroot$/m,
+    prints: /^from-the-archive\nlost\+found\nroot\nroot$/m,
   },
   'Put the pieces of an image together': {
     programs: ['mkfs.ext4', 'losetup', 'split'],

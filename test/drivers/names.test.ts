@@ -25,7 +25,19 @@ t.test('each driver is a folder with code, a page and a test', async (t) => {
   const others = folders.map(({ name }) => name).filter((name) => !driverNames.includes(name));
   t.same(
     others.sort(),
-    ['copying', 'creating', 'examining', 'filters', 'formats', 'graph', 'map', 'partitions', 'segments'],
+    [
+      'blocks',
+      'copying',
+      'creating',
+      'examining',
+      'filters',
+      'formats',
+      'graph',
+      'lookup',
+      'map',
+      'partitions',
+      'segments',
+    ],
     'and there is no folder of a driver without its line',
   );
 });

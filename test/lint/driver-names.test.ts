@@ -13,6 +13,7 @@ const OTHER_MEANINGS = new Map([
   ['mount/ending/write-back.ts', ['sync']],
   // formats, whether or not a driver reads them
   ['cli/disk-spec/words.ts', ['vdi', 'vhd', 'vmdk']],
+  ['drivers/examining/formats.ts', ['qcow2', 'vmdk']],
   ['drivers/formats/foreign.ts', ['qcow2', 'vdi', 'vhd', 'vmdk']],
   ['drivers/formats/qemu-names.ts', ['aio', 'qcow2', 'vdi', 'vhd', 'vmdk']],
 ]);

@@ -330,9 +330,12 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   },
   'drivers/names.ts': {
     is: 'the list of drivers; loads the code of one when asked',
-    may: ['drivers/qcow2/', 'drivers/'],
+    may: ['drivers/qcow2/', 'drivers/vdi/', 'drivers/vhd/', 'drivers/vmdk/', 'drivers/'],
   },
-  'drivers/examining/': { is: 'describes and checks images', may: ['drivers/qcow2/', 'drivers/'] },
+  'drivers/examining/': {
+    is: 'describes and checks images',
+    may: ['drivers/qcow2/', 'drivers/vdi/', 'drivers/vhd/', 'drivers/vmdk/', 'drivers/'],
+  },
   'drivers/creating/formats.ts': {
     is: 'the formats of new images; loads the code of one when asked',
     may: ['drivers/creating/', 'drivers/qcow2/', 'drivers/'],
@@ -341,9 +344,26 @@ export const ROOMS: Readonly<Record<string, Room>> = {
     is: 'makes new images',
     may: ['drivers/qcow2/', 'drivers/errors.ts', 'drivers/quote.ts', 'drivers/defined.ts', 'drivers/', 'system/'],
   },
+  'drivers/vhd/': {
+    is: 'VHD images',
+    may: ['drivers/blocks/', 'drivers/lookup/', 'drivers/', 'drivers/errors.ts', 'drivers/quote.ts'],
+  },
+  'drivers/vdi/': { is: 'VDI images', may: ['drivers/blocks/', 'drivers/lookup/', 'drivers/'] },
+  'drivers/blocks/': {
+    is: 'disks of blocks, each at its place in an image',
+    may: ['drivers/lookup/', 'drivers/', 'drivers/errors.ts'],
+  },
   'drivers/qcow2/': {
     is: 'qcow2 images',
-    may: ['drivers/', 'drivers/errors.ts', 'drivers/quote.ts', 'drivers/defined.ts', 'system/'],
+    may: ['drivers/lookup/', 'drivers/', 'drivers/errors.ts', 'drivers/quote.ts', 'drivers/defined.ts', 'system/'],
+  },
+  'drivers/vmdk/': {
+    is: 'VMDK images',
+    may: ['drivers/lookup/', 'drivers/', 'drivers/graph.ts', 'drivers/errors.ts', 'drivers/quote.ts'],
+  },
+  'drivers/lookup/': {
+    is: 'disks whose parts are looked up in tables',
+    may: ['drivers/', 'drivers/errors.ts'],
   },
   'drivers/': { is: 'what a disk is', may: ['drivers/graph.ts', 'drivers/errors.ts', 'drivers/quote.ts', 'system/'] },
   'drivers/graph.ts': { is: 'the tree of a disk, as data', may: ['drivers/errors.ts', 'drivers/quote.ts'] },

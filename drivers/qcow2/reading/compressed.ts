@@ -1,12 +1,22 @@
 /** Decodes a compressed cluster. The bytes of a stream are hostile input: whatever they are, memory and time are bounded. */
 import { constants } from 'node:os';
 import { createInflateRaw, constants as zlib } from 'node:zlib';
+import type { Disk } from '../../disk.js';
 import { FusetapError } from '../../errors.js';
 import { broken } from '../../formats/faults.js';
+import { readUpTo } from '../../formats/read.js';
+import type { ClusterEntry } from '../format/entries.js';
 import { FORMAT, type Header } from '../format/header.js';
 import { unzstd } from './zstd.js';
 
 export type Codec = Pick<Header, 'compression' | 'clusterBytes'>;
+
+export type Stream = Pick<ClusterEntry, 'place' | 'streamBytes'>;
+
+/** Reads and decodes one cluster. @throws as decodeCluster; errors of the image */
+export async function readCluster(image: Disk, { place, streamBytes }: Stream, codec: Codec): Promise<Buffer> {
+  return await decodeCluster(await readUpTo(image, place, streamBytes), codec, place);
+}
 
 /**
  * Decodes one cluster.

@@ -2,8 +2,13 @@
 import { execFileSync } from 'node:child_process';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { frontDisk } from '../../../drivers/disk.js';
 import type { Driver } from '../../../drivers/driver.js';
 import { loadDriver } from '../../../drivers/registry.js';
+import { asRaw } from '../../../drivers/segments/join-disks.js';
+import { cowdVmdk, type Grain, hostedVmdk, type SparseImage, streamVmdk } from '../../drivers/images/sparse-vmdk.js';
+import { tarEnd, tarHeader } from '../../drivers/images/tar.js';
+import { vmdkDescriptor } from '../../drivers/images/vmdk.js';
 import { qemuImg, qemuIo } from '../../drivers/qemu.js';
 import { QCOW2_KINDS, qcow2Subject } from '../qcow2/subjects.js';
 import { SparseBytes } from '../sparse-bytes.js';
@@ -32,10 +37,8 @@ export async function fuzzImages(format: FuzzFormat, directory: string): Promise
   if (format === 'tar') return [await tarImage(driver, directory)];
   if (format === 'vdi') qemuImg('create', '-q', '-f', 'vdi', '-o', 'static=on', path, '5M');
   if (format === 'vhd') qemuImg('create', '-q', '-f', 'vpc', '-o', 'subformat=fixed,force_size=on', path, '2M');
-  if (format !== 'vmdk') return [image(driver, { file: await SparseBytes.load(path) }, regionsOf(format))];
-  qemuImg('create', '-q', '-f', 'vmdk', '-o', 'subformat=monolithicFlat', path, '2M');
-  const files = { file: await SparseBytes.load(path), extent0: await SparseBytes.load(join(directory, 'a-flat.vmdk')) };
-  return [image(driver, files, regionsOf(format))];
+  if (format === 'vmdk') return vmdkImages(driver);
+  return [image(driver, { file: await SparseBytes.load(path) }, regionsOf(format))];
 }
 
 const TOY_REGIONS: readonly Region[] = [
@@ -47,15 +50,14 @@ function image(driver: Driver, files: Files, regions: (file: SparseBytes) => Reg
   return { name: driver.name, driver, files, regions: regions(fileOf(files, 'file')) };
 }
 
-function regionsOf(format: 'vdi' | 'vhd' | 'vmdk'): (file: SparseBytes) => Region[] {
+function regionsOf(format: 'vdi' | 'vhd'): (file: SparseBytes) => Region[] {
   if (format === 'vdi') {
     return () => [
       { offset: 0, length: 512, word: 4, order: 'little' },
       { offset: 512, length: 64, word: 4, order: 'little' },
     ];
   }
-  if (format === 'vhd') return ({ size }) => [{ offset: size - 512, length: 512, word: 4, order: 'big' }];
-  return ({ size }) => [{ offset: 0, length: Math.min(size, 1024), word: 1, order: 'big' }];
+  return ({ size }) => [{ offset: size - 512, length: 512, word: 4, order: 'big' }];
 }
 
 async function tarImage(driver: Driver, directory: string): Promise<FuzzImage> {
@@ -66,6 +68,66 @@ async function tarImage(driver: Driver, directory: string): Promise<FuzzImage> {
     { offset: 0, length: 512, word: 1, order: 'big' },
     { offset: 20_480 + 512, length: 1024, word: 1, order: 'big' },
   ]);
+}
+
+/** A descriptor of extents, and sparse extents of each kind: alone, over a parent, in an OVA. */
+function vmdkImages(driver: Driver): FuzzImage[] {
+  const grainBytes = 4096;
+  const fields = { size: 50 * grainBytes, grainBytes, entries: 16 };
+  const grains = new Map([0, 1, 2, 17, 49].map((number) => [number, Buffer.alloc(grainBytes, `grain ${number}`)]));
+  const hosted = hostedVmdk(new Map<number, Grain>([...grains, [3, 'zeros']]), fields);
+  const stream = streamVmdk(grains, fields);
+  const parent = { parent: '12345678', settings: ['parentFileNameHint="base.vmdk"'] };
+  const child = hostedVmdk(grains, { ...fields, descriptor: vmdkDescriptor(['RW 400 SPARSE "a"'], parent) });
+  const text = vmdkDescriptor(['RW 4096 FLAT "a" 0', 'RW 200 SPARSE "b"', 'RW 64 ZERO', 'RW 8 VMFSSPARSE "c"']);
+  const head = tarHeader({ name: 'a.vmdk', size: stream.bytes.length });
+  const archive = Buffer.concat([head, stream.bytes, tarEnd]);
+  const extents = {
+    extent0: new SparseBytes(2 << 20),
+    extent1: SparseBytes.from(hostedVmdk(grains, { ...fields, descriptor: null }).bytes),
+    extent2: SparseBytes.from(cowdVmdk(new Map([[3, Buffer.alloc(512, 3)]]), { size: 4096 }).bytes),
+  };
+  const imageOf = (bytes: Buffer, regions: readonly Region[], others: Files = {}): FuzzImage => {
+    return image(driver, { file: SparseBytes.from(bytes), ...others }, () => [...regions]);
+  };
+  const textRegion: Region = { offset: 0, length: text.length, word: 1, order: 'big' };
+  const inArchive = sparseRegions(stream).map((region) => ({ ...region, offset: region.offset + head.length }));
+  const flat = vmdkDescriptor(['RW 4096 FLAT "a" 0']);
+  return [
+    imageOf(flat, [{ ...textRegion, length: flat.length }], { extent0: extents.extent0 }),
+    imageOf(text, [textRegion], extents),
+    imageOf(hosted.bytes, sparseRegions(hosted)),
+    imageOf(stream.bytes, sparseRegions(stream)),
+    {
+      ...imageOf(child.bytes, sparseRegions(child), { backing: SparseBytes.from(Buffer.alloc(100_000, 'parent')) }),
+      driver: withIdentity(driver, '12345678'),
+    },
+    imageOf(archive, [...inArchive, { offset: 0, length: 512, word: 1, order: 'big' }]),
+  ];
+}
+
+/** The driver, given a backing file with an identity: a file of the harness has none. */
+function withIdentity(driver: Driver, identity: string): Driver {
+  return {
+    ...driver,
+    open: ({ disks: { backing, ...disks }, ...context }) => {
+      const parent = backing && frontDisk({ ...asRaw(backing), identity }, { readOnly: true });
+      return driver.open({ ...context, disks: { ...disks, ...(parent && { backing: parent }) } });
+    },
+  };
+}
+
+/** The header, the footer, the descriptor, the tables, and the first bytes of grains. */
+function sparseRegions({ bytes, directory, tables, grains }: SparseImage): Region[] {
+  const region = (offset: number, length: number, word: Region['word'] = 4): Region => {
+    return { offset, length: Math.min(length, bytes.length - offset), word, order: 'little' };
+  };
+  return [
+    ...[region(0, 80), region(12, 32, 8), region(48, 24, 8), region(512, 512, 1)],
+    ...[region(bytes.length - 1024, 80), region(bytes.length - 1012, 32, 8), region(directory, 16)],
+    ...tables.filter((table) => table > 0).map((table) => region(table, 64)),
+    ...[...grains.values()].map((grain) => region(grain, 40)),
+  ];
 }
 
 async function qcow2Images(directory: string): Promise<FuzzImage[]> {

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { frontDisk } from '../../../drivers/disk.js';
 import { parseL1, parseL2 } from '../../../drivers/qcow2/format/entries.js';
 import { type Header, l2EntryBytes, readHeader } from '../../../drivers/qcow2/format/header.js';
-import type { Stream } from '../../../drivers/qcow2/reading/decoded-cache.js';
+import type { Stream } from '../../../drivers/qcow2/reading/compressed.js';
 import { bufferDisk } from '../../conformance/buffer-disk.js';
 import { qemuImg } from '../qemu.js';
 

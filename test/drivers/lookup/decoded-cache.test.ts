@@ -1,7 +1,8 @@
 import { deflateRawSync } from 'node:zlib';
 import t from 'tap';
 import { frontDisk } from '../../../drivers/disk.js';
-import { DecodedCache } from '../../../drivers/qcow2/reading/decoded-cache.js';
+import { DecodedCache } from '../../../drivers/lookup/decoded-cache.js';
+import { readCluster, type Stream } from '../../../drivers/qcow2/reading/compressed.js';
 import { bufferDisk } from '../../conformance/buffer-disk.js';
 
 const STREAM_BYTES = 512;
@@ -31,10 +32,14 @@ function imageOf(clusterBytes: number, count: number) {
     },
     { readOnly: true },
   );
-  const cache = new DecodedCache(image, { compression: 'deflate', clusterBytes });
+  const codec = { compression: 'deflate', clusterBytes } as const;
+  const cache = new DecodedCache<Stream>({
+    unitBytes: clusterBytes,
+    decode: (stream) => readCluster(image, stream, codec),
+  });
   const place = (number: number): number => number * STREAM_BYTES;
   const read = async (number: number): Promise<number> => {
-    const cluster = await cache.read({ place: place(number), streamBytes: STREAM_BYTES });
+    const cluster = await cache.read(place(number), { place: place(number), streamBytes: STREAM_BYTES });
     if (cluster.length !== clusterBytes) throw new RangeError(`a cluster of ${cluster.length} bytes`);
     if (!cluster.equals(Buffer.alloc(clusterBytes, cluster[0]))) throw new RangeError('other bytes');
     return cluster[0] ?? -1;
@@ -66,6 +71,24 @@ t.test('the clusters that were used last stay', async (t) => {
     t.equal(state.reads, most + 1, 'the first was used again, and stays');
     await read(1);
     t.equal(state.reads, most + 2, 'the second is gone');
+  }
+});
+
+t.test('caches that share the memory keep less each, but one at least', async (t) => {
+  for (const [shares, most] of [
+    [4, 32],
+    [1000, 1],
+  ] as const) {
+    const decoded: number[] = [];
+    const decode = async (number: number): Promise<Buffer> => Buffer.alloc(1, decoded.push(number));
+    const cache = new DecodedCache<number>({ unitBytes: 65_536, shares, decode });
+    for (let number = 0; number <= most; number += 1) await cache.read(number, number);
+    await cache.read(most, most);
+    t.equal(decoded.length, most + 1, 'the last one is kept');
+    if (most > 1) await cache.read(1, 1);
+    t.equal(decoded.length, most + 1, 'and as many as fit');
+    await cache.read(0, 0);
+    t.equal(decoded.length, most + 2, 'the first one is gone');
   }
 });
 
