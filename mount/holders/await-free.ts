@@ -4,7 +4,8 @@
  *
  *      mark leaving ──► a helper looks the name up (ENOENT: the kernel drops its cached name) ──► FORGET: free
  *            ▲                                                                              │ none within a second
- *            └── once more, after an answered lookup: an earlier server may have died before it handled the FORGET
+ *            └── once more, after an answered lookup: an earlier server may have died before it handled the FORGET;
+ *                and again each time that a server dies meanwhile
  *                                                                                           │
  *                                                              mark removed, BUSY with the holders ◄───┘
  *
@@ -18,6 +19,8 @@ import { describeHolders, findVbdHolders } from './find-holders.js';
 
 const FORGET_TIMEOUT_MS = 1000;
 const POLL_MS = 100;
+/** attempts that a death of the server made worthless */
+const MOST_REPLACED = 10;
 
 /** How long to wait until a vbd is no longer in use. */
 export interface Patience {
@@ -48,6 +51,8 @@ export interface DetachContext {
   isPaused(): boolean;
   /** the number of recorded open handles; records may be stale */
   opens(nodeId: number): number;
+  /** how many servers were replaced so far */
+  restarts(): number;
   /** resolves to true when the node is forgotten, to false after the time */
   awaitForget(nodeId: number, timeoutMs: number): Promise<boolean>;
 }
@@ -91,13 +96,18 @@ async function busy(context: DetachContext, vbd: LeavingVbd): Promise<FusetapErr
 async function tryFree(context: DetachContext, vbd: LeavingVbd): Promise<boolean> {
   const { nodeId } = vbd;
   const path = join(context.mountpoint, vbd.vdev);
-  for (let attempt = 0; attempt < 2; attempt++) {
-    if (attempt > 0) await context.lookUp(path);
+  let replaced = 0;
+  for (let attempt = 0; attempt < 2; ) {
+    if (attempt + replaced > 0) await context.lookUp(path);
+    const before = context.restarts();
     const forgotten = context.awaitForget(nodeId, FORGET_TIMEOUT_MS);
     if (!(await context.setLeaving(nodeId, true))) return true;
     await context.lookUp(path);
     if (await forgotten) return true;
     await context.setLeaving(nodeId, false);
+    // a server that died meanwhile may have read the FORGET, so this attempt says nothing
+    if (context.restarts() !== before && replaced < MOST_REPLACED) replaced += 1;
+    else attempt += 1;
   }
   return false;
 }

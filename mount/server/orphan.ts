@@ -321,6 +321,8 @@ export class Orphan implements OrphanControl {
         mountDev,
         ...(this.#context.transport === 'fuse-native' && { inodeOf: lookUpInode }),
         setLeaving: async (id, leaving) => (await server.leave({ op: 'leave', nodeId: id, leaving })).held,
+        // nobody replaces it
+        restarts: () => 0,
         isPaused: () => this.#isPaused(file.nodeId),
         opens: (id) => ledger.countHandles().get(id) ?? 0,
         awaitForget: (id, timeoutMs) => forgets.wait(id, timeoutMs),

@@ -158,6 +158,7 @@ export class Detaching {
         ...(transport === 'fuse-native' && { inodeOf: lookUpInode }),
         isPaused: () => this.#bus.vbds.all().some((vbd) => vbd.paused && filesOf(vbd).includes(file)),
         opens: (nodeId) => ledger.countHandles().get(nodeId) ?? 0,
+        restarts: () => server.restarts,
         awaitForget: (nodeId, timeoutMs) => forgets.wait(nodeId, timeoutMs),
       },
       file,

@@ -147,7 +147,7 @@ t.test('other formats: what can be told', { skip }, async (t) => {
   const directory = t.testdir({ 'a.img': Buffer.alloc(MIB), 'a.gz': Buffer.from('1f8b080000', 'hex') });
   const cases: [format: string, options: string[], size: number | null][] = [
     ['vdi', ['-o', 'static=on'], 2 * MIB],
-    ['vdi', [], null],
+    ['vdi', [], 2 * MIB],
     ['vhdx', [], null],
   ];
   for (const [i, [format, options, size]] of cases.entries()) {

@@ -54,8 +54,8 @@ t.test('describe is answered as before', async (t) => {
   const facts = (driver: string) => describe({ op: 'describe', driver });
   t.same(await facts('aio'), { image: 'required', sharesMemory: false, rawImage: true });
   t.same(await facts('ram'), { image: 'required', sharesMemory: true, rawImage: true });
-  t.same(await facts('vhd'), { image: 'required', sharesMemory: false, rawImage: false });
-  for (const driver of ['vmdk', 'split', 'snapshot']) {
+  t.same(await facts('tar'), { image: 'required', sharesMemory: false, rawImage: false });
+  for (const driver of ['vhd', 'vmdk', 'split', 'snapshot']) {
     await t.rejects(facts(driver), { code: 'UNSUPPORTED', message: /the keeper of this bus is older/ });
   }
 });
