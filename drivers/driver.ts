@@ -241,7 +241,7 @@ export interface RawDisk {
   readonly places?: Places;
   /**
    * What the format calls this image, for images made on top of it: their own headers say which image they expect below.
-   * For vhd the unique id, for vmdk the content id, in hexadecimal.
+   * For vhd the unique id, for vmdk the content id, in hexadecimal; for vhdx the DataWriteGuid.
    */
   readonly identity?: string;
   /**

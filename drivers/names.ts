@@ -73,6 +73,12 @@ const DRIVERS = {
     takesDisk: true,
     summary: 'a VHD image, with its parents',
   },
+  vhdx: {
+    load: () => import('./vhdx/index.js'),
+    needsImage: true,
+    takesDisk: true,
+    summary: 'a VHDX image, with its parents, only read',
+  },
   vmdk: {
     load: () => import('./vmdk/index.js'),
     needsImage: true,

@@ -12,6 +12,7 @@ export function narrow(next: RawDisk, start: number, size: number): RawDisk {
   return wrapDisk(next, {
     size,
     growth: undefined,
+    identity: undefined,
     places: next.places && partOfPlaces(next.places, start),
     segments: partOfSegments(next, start, size),
     map: partOfMap(next, start, size),

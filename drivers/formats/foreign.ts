@@ -41,6 +41,7 @@ const qemu = (format: string, driver?: string): Way => ({
 });
 const QCOW2 = qemu('qcow2', 'qcow2');
 const VHD = qemu('vpc', 'vhd');
+const VHDX = qemu('vhdx', 'vhdx');
 const VMDK = qemu('vmdk', 'vmdk');
 const VDI = qemu('vdi', 'vdi');
 const other = (hint: string): Way => ({ hint });
@@ -53,7 +54,7 @@ const MAGICS: readonly Magic[] = [
   // a fixed VHD is raw data with a footer, which old writers made one byte shorter
   magic(-512, text('conectix'), 'a fixed VHD image', VHD),
   magic(-511, text('conectix'), 'a fixed VHD image', VHD),
-  magic(0, text('vhdxfile'), 'a VHDX image', qemu('vhdx')),
+  magic(0, text('vhdxfile'), 'a VHDX image', VHDX),
   magic(0, text('KDMV'), 'a VMDK image', VMDK),
   magic(0, text('COWD'), 'a VMDK image', VMDK),
   magic(0, hex('be ba fe ca 00 00 00 00'), 'a VMDK image (seSparse)', qemu('vmdk')),

@@ -4,6 +4,7 @@ const DRIVERS: ReadonlyMap<string, string> = new Map([
   ['raw', 'aio'],
   ['qcow2', 'qcow2'],
   ['vpc', 'vhd'],
+  ['vhdx', 'vhdx'],
   ['vmdk', 'vmdk'],
   ['vdi', 'vdi'],
 ]);

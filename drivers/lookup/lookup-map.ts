@@ -4,8 +4,8 @@
  *
  *      read on the event loop ──► learn: the tables in memory tell their slice ──► the backing file tells the rest
  *
- * Threads write a granule in place if it is its own part (Part.isOwn), and nothing in a table changes. Encoded parts are
- * never in the map.
+ * Threads write a granule in place if it is its own part (Part.isOwn), and nothing in a table changes. Encoded parts and
+ * those in memory are never in the map.
  */
 import { ALL_ZEROS, entryOf, MapBelow } from '../map/below.js';
 import { DiskMap, type MapFile, type Range, type SliceState, type TellEntry } from '../map/disk-map.js';
@@ -121,7 +121,7 @@ export class LookupMap {
 
   /** The entry of the first whole granule of a part; null if threads cannot use it, or the backing file must tell. */
   #entryOf(part: Part, isStable: boolean): GranuleEntry | null {
-    if (part.kind === 'encoded') return null;
+    if (part.kind === 'encoded' || part.kind === 'memory') return null;
     if (part.kind === 'none') return this.#reader.isEmpty(part.offset) ? ALL_ZEROS : null;
     const first = Math.ceil(part.offset / this.#granuleBytes) * this.#granuleBytes;
     const mayWrite = isStable && part.isOwn && this.#mayWrite();

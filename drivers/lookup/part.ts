@@ -5,9 +5,12 @@ export interface Part {
   /** in the disk */
   readonly offset: number;
   readonly length: number;
-  /** `none`: the image does not have it: it is in the backing file, or zeros; `encoded`: compressed, for example */
-  readonly kind: 'none' | 'zeros' | 'data' | 'encoded';
-  /** of `data`, and of `zeros` with hasPlace: the first byte in the image or its data file */
+  /**
+   * `none`: the image does not have it: it is in the backing file, or zeros; `encoded`: compressed, for example; `memory`: the
+   * driver has the bytes in memory, and those of the file are old
+   */
+  readonly kind: 'none' | 'zeros' | 'data' | 'encoded' | 'memory';
+  /** of `data` and `memory`, and of `zeros` with hasPlace: the first byte in the image or its data file */
   readonly place: number;
   /** the image has a place for it, also if it reads as zeros */
   readonly hasPlace: boolean;

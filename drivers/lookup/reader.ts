@@ -21,7 +21,7 @@ export interface ReaderParts<P extends Part> {
   /** the image, or its data file */
   readonly data: Disk;
   readonly backing: Disk | null;
-  /** Fills a buffer with the bytes of an `encoded` part. */
+  /** Fills a buffer with the bytes of a part that is `encoded` or in `memory`. */
   decode(part: P, buffer: Uint8Array): Promise<void>;
   /** whether data may lie in holes of its file */
   mayHaveHoles(): Promise<boolean>;
@@ -150,6 +150,7 @@ export class Reader<P extends Part> {
   /** The place of a part that is not `none`. */
   placeOf({ kind, offset, length, place, hasPlace }: Part): Place {
     if (kind === 'encoded') return { ...unknown(offset, length), detail: 'compressed' };
+    if (kind === 'memory') return unknown(offset, length);
     const own = this.#own(offset, length, place);
     if (kind === 'zeros') return { ...own, state: 'zeros', ...(!hasPlace && { file: null }) };
     // what is beyond the end of the file reads as zeros, which threads do not know

@@ -39,7 +39,7 @@ const TABLE: readonly [words: string, status: number, line: RegExp][] = [
   ['attach --read-only disk.img xvda w!', 2, /--read-only and mode w! contradict/],
   ['attach -r disk.img,xvda,w', 2, /contradict/],
   ['attach qcow:disk.img', 6, /qcow/],
-  ['attach vhdx:disk.img', 6, /vhdx/],
+  ['attach qed:disk.img', 6, /qed/],
   ['attach aio:vhd:disk.img', 2, /aio takes a file, not the disk of vhd: write vhd:/],
   ['attach ram:vhd:', 2, /no image/],
   ['attach nosuch:disk.img', 3, /no driver 'nosuch'/],

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { checkAll, makeModel } from './model.js';
 import { fillPattern, patternBytes } from './pattern.js';
 import { assertSameBytes, withDisk } from './session.js';
-import type { SuiteOptions } from './suite.js';
+import { type SuiteOptions, unlessWritten } from './suite.js';
 
 const SECTOR = 512;
 const SECTORS = 600;
@@ -11,8 +11,8 @@ const SIZE = SECTORS * SECTOR;
 const ROUNDS = 8;
 const WRITERS = 8;
 
-export function concurrencyTests({ name, test, factory }: SuiteOptions): void {
-  test.test(`${name}: overlapping writes are never torn inside a sector`, { skip: false }, () =>
+export function concurrencyTests({ name, test, factory, abilities }: SuiteOptions): void {
+  test.test(`${name}: overlapping writes are never torn inside a sector`, { skip: unlessWritten(abilities) }, () =>
     withDisk(factory, { size: SIZE }, async ({ disk }) => {
       const content = Buffer.alloc(SIZE);
       for (let round = 0; round < ROUNDS; round++) {
@@ -30,7 +30,7 @@ export function concurrencyTests({ name, test, factory }: SuiteOptions): void {
 
   test.test(
     `${name}: concurrent writes to neighbouring bytes of a sector do not undo each other`,
-    { skip: false },
+    { skip: unlessWritten(abilities) },
     () =>
       withDisk(factory, { size: 8000 }, async (session) => {
         const model = makeModel(8000, [{ offset: 0, length: 8000, seed: 9 }]);
@@ -40,7 +40,7 @@ export function concurrencyTests({ name, test, factory }: SuiteOptions): void {
       }),
   );
 
-  test.test(`${name}: a read after an acknowledged write sees it`, { skip: false }, () =>
+  test.test(`${name}: a read after an acknowledged write sees it`, { skip: unlessWritten(abilities) }, () =>
     withDisk(factory, { size: SIZE }, async ({ disk }) => {
       const lane = async (offset: number): Promise<void> => {
         for (let seed = 0; seed < 10; seed++) {

@@ -5,7 +5,7 @@ import type { Disk } from '../../drivers/disk.js';
 import { checkAll, makeModel } from './model.js';
 import { patternBytes } from './pattern.js';
 import { assertSameBytes, failsWith, readGuarded, withDisk } from './session.js';
-import type { SuiteOptions } from './suite.js';
+import { type SuiteOptions, unlessWritten } from './suite.js';
 
 const { errno: E } = constants;
 const SIZE = 5000;
@@ -18,7 +18,7 @@ export function edgeTests(options: SuiteOptions): void {
   readOnlyTests(options);
 }
 
-function endTests({ name, test, factory }: SuiteOptions): void {
+function endTests({ name, test, factory, abilities }: SuiteOptions): void {
   test.test(`${name}: reads stop at the end of the disk`, { skip: false }, () =>
     withDisk(factory, { size: SIZE, pieces: PIECES }, async ({ disk }) => {
       const tail = await readGuarded(disk, SIZE - 10, 4096);
@@ -29,29 +29,35 @@ function endTests({ name, test, factory }: SuiteOptions): void {
     }),
   );
 
-  test.test(`${name}: a write across the end is shortened, and the size does not change`, { skip: false }, () =>
-    withDisk(factory, { size: SIZE, pieces: PIECES }, async (session) => {
-      const model = makeModel(SIZE, PIECES);
-      const bytes = patternBytes(SIZE - 10, 600, 2);
-      assert.equal(await session.disk.write(bytes, SIZE - 10), 10);
-      bytes.copy(model, SIZE - 10);
-      await checkAll(session, model);
-      await session.reopen();
-      await checkAll(session, model);
-    }),
+  test.test(
+    `${name}: a write across the end is shortened, and the size does not change`,
+    { skip: unlessWritten(abilities) },
+    () =>
+      withDisk(factory, { size: SIZE, pieces: PIECES }, async (session) => {
+        const model = makeModel(SIZE, PIECES);
+        const bytes = patternBytes(SIZE - 10, 600, 2);
+        assert.equal(await session.disk.write(bytes, SIZE - 10), 10);
+        bytes.copy(model, SIZE - 10);
+        await checkAll(session, model);
+        await session.reopen();
+        await checkAll(session, model);
+      }),
   );
 
-  test.test(`${name}: a write at or beyond the end is ENOSPC and changes nothing`, { skip: false }, () =>
-    withDisk(factory, { size: SIZE, pieces: PIECES }, async (session) => {
-      for (const offset of [SIZE, SIZE + 1, 2 ** 32 + 5, Number.MAX_SAFE_INTEGER]) {
-        await assert.rejects(session.disk.write(Buffer.alloc(10), offset), failsWith('NO_SPACE', E.ENOSPC));
-      }
-      await session.reopen();
-      await checkAll(session, makeModel(SIZE, PIECES));
-    }),
+  test.test(
+    `${name}: a write at or beyond the end is ENOSPC and changes nothing`,
+    { skip: unlessWritten(abilities) },
+    () =>
+      withDisk(factory, { size: SIZE, pieces: PIECES }, async (session) => {
+        for (const offset of [SIZE, SIZE + 1, 2 ** 32 + 5, Number.MAX_SAFE_INTEGER]) {
+          await assert.rejects(session.disk.write(Buffer.alloc(10), offset), failsWith('NO_SPACE', E.ENOSPC));
+        }
+        await session.reopen();
+        await checkAll(session, makeModel(SIZE, PIECES));
+      }),
   );
 
-  test.test(`${name}: zeroing is clamped to the end`, { skip: false }, () =>
+  test.test(`${name}: zeroing is clamped to the end`, { skip: unlessWritten(abilities) }, () =>
     withDisk(factory, { size: SIZE, pieces: PIECES }, async (session) => {
       const model = makeModel(SIZE, PIECES);
       await session.disk.zero(SIZE, 100, { punch: true });
@@ -65,8 +71,8 @@ function endTests({ name, test, factory }: SuiteOptions): void {
   );
 }
 
-function emptyTests({ name, test, factory }: SuiteOptions): void {
-  test.test(`${name}: empty requests do nothing, at any offset`, { skip: false }, () =>
+function emptyTests({ name, test, factory, abilities }: SuiteOptions): void {
+  test.test(`${name}: empty requests do nothing, at any offset`, { skip: unlessWritten(abilities) }, () =>
     withDisk(factory, { size: SIZE, pieces: PIECES }, async (session) => {
       const { disk } = session;
       for (const offset of [0, 7, SIZE, SIZE + 7]) {
@@ -103,7 +109,7 @@ function argumentTests({ name, test, factory }: SuiteOptions): void {
   );
 }
 
-function readOnlyTests({ name, test, factory }: SuiteOptions): void {
+function readOnlyTests({ name, test, factory, abilities }: SuiteOptions): void {
   test.test(`${name}: a read-only disk can be read and never written`, { skip: false }, () =>
     withDisk(factory, { size: SIZE, pieces: PIECES, readOnly: true }, async (session) => {
       const { disk } = session;
@@ -120,7 +126,7 @@ function readOnlyTests({ name, test, factory }: SuiteOptions): void {
     }),
   );
 
-  test.test(`${name}: a writable disk is not marked read-only`, { skip: false }, () =>
+  test.test(`${name}: a writable disk is not marked read-only`, { skip: unlessWritten(abilities) }, () =>
     withDisk(factory, { size: SIZE }, async ({ disk }) => {
       assert.equal(disk.readOnly, false);
       assert.notEqual(

@@ -4,7 +4,7 @@ import { constants } from 'node:os';
 import { checkAll, makeModel } from './model.js';
 import { patternBytes } from './pattern.js';
 import { assertSameBytes, failsWith, readGuarded, withDisk } from './session.js';
-import type { SuiteOptions } from './suite.js';
+import { type SuiteOptions, unlessWritten } from './suite.js';
 
 const { errno: E } = constants;
 const SIZE = 100_001;
@@ -15,7 +15,7 @@ export function lifecycleTests(options: SuiteOptions): void {
   shrinkTests(options);
 }
 
-function closeTests({ name, test, factory }: SuiteOptions): void {
+function closeTests({ name, test, factory, abilities }: SuiteOptions): void {
   test.test(`${name}: a closed disk answers EBADF, and a second close does nothing`, { skip: false }, () =>
     withDisk(factory, { size: SIZE }, async ({ disk }) => {
       await Promise.all([disk.close(), disk.close()]);
@@ -32,7 +32,7 @@ function closeTests({ name, test, factory }: SuiteOptions): void {
     }),
   );
 
-  test.test(`${name}: close waits for calls under way`, { skip: false }, () =>
+  test.test(`${name}: close waits for calls under way`, { skip: unlessWritten(abilities) }, () =>
     withDisk(factory, { size: SIZE }, async (session) => {
       const { disk } = session;
       const done: string[] = [];
@@ -46,7 +46,7 @@ function closeTests({ name, test, factory }: SuiteOptions): void {
 }
 
 function shrinkTests({ name, test, factory, abilities }: SuiteOptions): void {
-  const skip = abilities.shrink ? false : 'its image cannot shrink below it';
+  const skip = abilities.shrink ? unlessWritten(abilities) : 'its image cannot shrink below it';
   test.test(`${name}: bytes that a shrunk image no longer has give EIO, never zeros or a hole`, { skip }, () =>
     withDisk(factory, { size: SIZE, pieces: PIECES }, async ({ disk, made }) => {
       await made.shrink?.(50_000);

@@ -10,19 +10,23 @@ const fc = await loadFastCheck();
 const SIZES = [1, 511, 512, 1300, 16 * 4096 + 1, 1024 * 4096 + 1];
 const MAX_REQUEST_BYTES = 20_000;
 
-export function randomTests({ name, test, factory, runs = 12 }: SuiteOptions): void {
+export function randomTests({ name, test, factory, abilities, runs = 12 }: SuiteOptions): void {
   const seed = Number(process.env.FUSETAP_TEST_SEED ?? Date.now() % 2 ** 31);
   console.log(`# ${name}: FUSETAP_TEST_SEED=${seed}`);
   for (const size of SIZES) {
     test.test(`${name}: random operations on ${size} bytes`, { skip: false }, async () => {
-      const property = fc.asyncProperty(pieces(size), operations(size), async (initial, script) => {
-        await withDisk(factory, { size, pieces: initial }, async (session) => {
-          const model = makeModel(size, initial);
-          await checkAll(session, model);
-          for (const operation of script) await applyOperation(session, model, operation);
-          await checkAll(session, model);
-        });
-      });
+      const property = fc.asyncProperty(
+        pieces(size),
+        operations(size, abilities.writes ?? true),
+        async (initial, script) => {
+          await withDisk(factory, { size, pieces: initial }, async (session) => {
+            const model = makeModel(size, initial);
+            await checkAll(session, model);
+            for (const operation of script) await applyOperation(session, model, operation);
+            await checkAll(session, model);
+          });
+        },
+      );
       await fc.assert(property, { seed, numRuns: runs, endOnFailure: runs <= 2 });
     });
   }
@@ -51,7 +55,7 @@ function pieces(size: number): Arbitrary<Piece[]> {
   return fc.array(piece, { maxLength: 4 });
 }
 
-function operations(size: number): Arbitrary<Operation[]> {
+function operations(size: number, writes: boolean): Arbitrary<Operation[]> {
   const offset = offsets(size);
   const length = lengths(Math.min(size + 600, MAX_REQUEST_BYTES));
   const anyLength = lengths(size + 600);
@@ -59,9 +63,12 @@ function operations(size: number): Arbitrary<Operation[]> {
   const seed = fc.nat(1000);
   const one = fc.oneof(
     { weight: 4, arbitrary: fc.record({ kind: fc.constant('read' as const), offset, length }) },
-    { weight: 6, arbitrary: fc.record({ kind: fc.constant('write' as const), offset, length, seed, durable: flag }) },
     {
-      weight: 3,
+      weight: writes ? 6 : 0,
+      arbitrary: fc.record({ kind: fc.constant('write' as const), offset, length, seed, durable: flag }),
+    },
+    {
+      weight: writes ? 3 : 0,
       arbitrary: fc.record({
         kind: fc.constant('zero' as const),
         offset,

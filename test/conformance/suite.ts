@@ -54,6 +54,15 @@ export interface DiskAbilities {
   readonly shrink: boolean;
   /** the disk can become larger: it has `growth`; default: false */
   readonly growth?: boolean;
+  /** the driver can write; default: true */
+  readonly writes?: boolean;
+}
+
+const ONLY_READS = 'its driver only reads';
+
+/** Why a test that writes is skipped. */
+export function unlessWritten({ writes = true }: DiskAbilities): string | false {
+  return writes ? false : ONLY_READS;
 }
 
 export interface SuiteOptions {
@@ -68,5 +77,12 @@ export interface SuiteOptions {
 /** Registers the tests of the suite. Set FUSETAP_TEST_SEED to repeat a failed random test. */
 export function diskSuite(options: SuiteOptions): void {
   for (const group of [randomTests, edgeTests, extentTests, lifecycleTests, concurrencyTests, growthTests, largeTests])
-    group(options);
+    group({ ...options, test: withoutWrites(options.test) });
+}
+
+/** Few drivers only read, and many tests write: these are not listed as skipped. */
+function withoutWrites(test: SuiteTest): SuiteTest {
+  return {
+    test: (name, { skip }, body) => (skip === ONLY_READS ? undefined : test.test(name, { skip }, body)),
+  };
 }

@@ -5,7 +5,7 @@ import { fuzz } from './fuzz/fuzz.js';
 
 t.setTimeout(180_000);
 
-const MUTANTS = { qcow2: 400, vdi: 100, vhd: 100, vmdk: 100, tar: 100 } as const;
+const MUTANTS = { qcow2: 400, vdi: 100, vhd: 100, vhdx: 100, vmdk: 100, tar: 100 } as const;
 
 for (const [format, mutants] of Object.entries(MUTANTS) as [keyof typeof MUTANTS, number][]) {
   t.test(format, { skip: whyNoQemu() }, async (t) => {

@@ -164,7 +164,7 @@ async function attach(t: Test, bench: Bench, { image, pid, both }: Tapdisk): Pro
 
 async function open(t: Test, bench: Bench, { image, device, pid, both }: Tapdisk): Promise<void> {
   await refuse(t, bench, `open ${both} -a aio:/nowhere`, { status: errno.ENOENT, says: /no such image/ });
-  await refuse(t, bench, `open ${both} -a vhdx:${image}`, { status: errno.ENOENT, says: /no such driver/ });
+  await refuse(t, bench, `open ${both} -a qed:${image}`, { status: errno.ENOENT, says: /no such driver/ });
   await print(bench, `open ${both} -a aio:${image}`);
   await refuse(t, bench, `open ${both} -a aio:${image}`, { status: errno.EALREADY, says: /is open already/ });
   await refuse(t, bench, `detach ${both}`, { status: errno.EBUSY, says: /is open/ });

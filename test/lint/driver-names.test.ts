@@ -12,10 +12,10 @@ import { readTree } from './rooms.js';
 const OTHER_MEANINGS = new Map([
   ['mount/ending/write-back.ts', ['sync']],
   // formats, whether or not a driver reads them
-  ['cli/disk-spec/words.ts', ['vdi', 'vhd', 'vmdk']],
-  ['drivers/examining/formats.ts', ['qcow2', 'vmdk']],
-  ['drivers/formats/foreign.ts', ['qcow2', 'vdi', 'vhd', 'vmdk']],
-  ['drivers/formats/qemu-names.ts', ['aio', 'qcow2', 'vdi', 'vhd', 'vmdk']],
+  ['cli/disk-spec/words.ts', ['vdi', 'vhd', 'vhdx', 'vmdk']],
+  ['drivers/examining/formats.ts', ['qcow2', 'vhdx', 'vmdk']],
+  ['drivers/formats/foreign.ts', ['qcow2', 'vdi', 'vhd', 'vhdx', 'vmdk']],
+  ['drivers/formats/qemu-names.ts', ['aio', 'qcow2', 'vdi', 'vhd', 'vhdx', 'vmdk']],
 ]);
 
 const BETWEEN = String.raw`[\s'"\`|:/,;*]*(?:\b(?:or|and)\b)?[\s'"\`|:/,;*]*`;

@@ -330,11 +330,11 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   },
   'drivers/names.ts': {
     is: 'the list of drivers; loads the code of one when asked',
-    may: ['drivers/qcow2/', 'drivers/vdi/', 'drivers/vhd/', 'drivers/vmdk/', 'drivers/'],
+    may: ['drivers/qcow2/', 'drivers/vdi/', 'drivers/vhd/', 'drivers/vhdx/', 'drivers/vmdk/', 'drivers/'],
   },
   'drivers/examining/': {
     is: 'describes and checks images',
-    may: ['drivers/qcow2/', 'drivers/vdi/', 'drivers/vhd/', 'drivers/vmdk/', 'drivers/'],
+    may: ['drivers/qcow2/', 'drivers/vdi/', 'drivers/vhd/', 'drivers/vhdx/', 'drivers/vmdk/', 'drivers/'],
   },
   'drivers/creating/formats.ts': {
     is: 'the formats of new images; loads the code of one when asked',
@@ -356,6 +356,10 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   'drivers/qcow2/': {
     is: 'qcow2 images',
     may: ['drivers/lookup/', 'drivers/', 'drivers/errors.ts', 'drivers/quote.ts', 'drivers/defined.ts', 'system/'],
+  },
+  'drivers/vhdx/': {
+    is: 'VHDX images',
+    may: ['drivers/lookup/', 'drivers/', 'drivers/errors.ts', 'drivers/quote.ts'],
   },
   'drivers/vmdk/': {
     is: 'VMDK images',

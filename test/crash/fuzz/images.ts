@@ -1,5 +1,6 @@
 /** Images whose copies are damaged, and where their headers and tables are. */
 import { execFileSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { frontDisk } from '../../../drivers/disk.js';
@@ -17,15 +18,18 @@ import { type Files, fileOf } from '../tape.js';
 import { DIRECTORY_AT } from '../toy/format.js';
 import { toySubjects } from '../toy/subjects.js';
 import type { Region } from './mutate.js';
+import { loggedVhdx, sealVhdx, vhdxRegions } from './vhdx.js';
 
 export interface FuzzImage extends Pick<Subject, 'name' | 'driver' | 'files'> {
   readonly regions: readonly Region[];
   /** the image counts who uses its space, so that a write to shared space can be refused; default: true */
   readonly knowsUsers?: boolean;
+  /** Puts the right checksums into a damaged image, so that what is behind them is reached; most mutants have it. */
+  readonly seal?: (file: SparseBytes) => void;
 }
 
 /** `toy` trusts its images: it shows that the harness finds something */
-export const FUZZ_FORMATS = ['qcow2', 'vdi', 'vhd', 'vmdk', 'tar', 'toy'] as const;
+export const FUZZ_FORMATS = ['qcow2', 'vdi', 'vhd', 'vhdx', 'vmdk', 'tar', 'toy'] as const;
 export type FuzzFormat = (typeof FUZZ_FORMATS)[number];
 
 /** Makes the images of a format. @param directory empty */
@@ -34,6 +38,7 @@ export async function fuzzImages(format: FuzzFormat, directory: string): Promise
   if (format === 'toy') return toySubjects().map((subject) => ({ ...subject, regions: TOY_REGIONS }));
   const driver = await loadDriver(format);
   const path = join(directory, `a.${format}`);
+  if (format === 'vhdx') return vhdxImages(driver, path);
   if (format === 'tar') return [await tarImage(driver, directory)];
   if (format === 'vdi') qemuImg('create', '-q', '-f', 'vdi', '-o', 'static=on', path, '5M');
   if (format === 'vhd') qemuImg('create', '-q', '-f', 'vpc', '-o', 'subformat=fixed,force_size=on', path, '2M');
@@ -58,6 +63,18 @@ function regionsOf(format: 'vdi' | 'vhd'): (file: SparseBytes) => Region[] {
     ];
   }
   return ({ size }) => [{ offset: size - 512, length: 512, word: 4, order: 'big' }];
+}
+
+/** An image of QEMU, and one with a log. */
+function vhdxImages(driver: Driver, path: string): FuzzImage[] {
+  qemuImg('create', '-q', '-f', 'vhdx', '-o', 'block_size=1M', path, '5M');
+  qemuIo('vhdx', path, 'write -P 3 900k 2M');
+  const plain = { name: 'vhdx of QEMU', bytes: readFileSync(path) };
+  const logged = { name: 'vhdx with a log', bytes: loggedVhdx() };
+  return [plain, logged].map(({ name, bytes }) => {
+    const files = { file: SparseBytes.from(bytes) };
+    return { name, driver, files, regions: vhdxRegions(bytes), seal: sealVhdx };
+  });
 }
 
 async function tarImage(driver: Driver, directory: string): Promise<FuzzImage> {

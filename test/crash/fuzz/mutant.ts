@@ -33,6 +33,7 @@ export interface MutantReport {
 export async function tryMutant(image: FuzzImage, seed: number): Promise<MutantReport> {
   const random = new Random(mix(seed));
   const { image: file, text } = mutate(fileOf(image.files, 'file'), image.regions, random);
+  if (!random.isOneIn(4)) image.seal?.(file);
   const trial = new MutantTrial(image, { ...image.files, file }, random);
   try {
     await trial.readOnly();

@@ -68,6 +68,7 @@ t.test('what is short or random is raw', async (t) => {
 t.test('where a driver may read it, the refusal names the driver too', async (t) => {
   for (const [bytes, driver] of [
     ['conectix', 'vhd'],
+    ['vhdxfile', 'vhdx'],
     ['# Disk DescriptorFile', 'vmdk'],
     [`${'\0'.repeat(64)}\x7f\x10\xda\xbe`, 'vdi'],
   ] as const) {

@@ -65,7 +65,7 @@ t.test('an image alone needs nothing', async (t) => {
 });
 
 t.test('a backing file is opened by the driver of its format', async (t) => {
-  const formats = { raw: 'aio', qcow2: 'qcow2', vpc: 'vhd', vmdk: 'vmdk', vdi: 'vdi' };
+  const formats = { raw: 'aio', qcow2: 'qcow2', vpc: 'vhd', vhdx: 'vhdx', vmdk: 'vmdk', vdi: 'vdi' };
   for (const [format, driver] of Object.entries(formats)) {
     const bytes = image({ backing: 'base.img', extensions: [[EXTENSION.format, format]] });
     t.same(await needsOf(bytes), [{ role: 'backing', name: 'base.img', driver }], format);
