@@ -70,6 +70,10 @@ for (const [name, make, able] of [...(whyNoQemu() === false ? QEMU : []), ...COM
   const counts: Served = { byMap: 0, byDriver: 0 };
   diskSuite({ name: `${name}, by its map`, test: t, factory: factory(make, counts), abilities: able, runs: 4 });
   t.test(`the map of ${name} served some of it`, async (t) => {
-    t.ok(counts.byMap > 20, `${counts.byMap} requests by the map, ${counts.byDriver} by the driver`);
+    // what the log replaces is in memory, which is most of a small disk
+    t.ok(
+      counts.byMap > (name.includes('log') ? 0 : 20),
+      `${counts.byMap} requests by the map, ${counts.byDriver} by the driver`,
+    );
   });
 }
