@@ -22,8 +22,8 @@ export function register(program: Command): void {
     .command('create')
     .summary('make an image')
     .description(
-      'Makes an image whose disk has SIZE bytes: raw and sparse, or qcow2, perhaps over a backing file, which must be ' +
-        'there. Never overwrites a file: exit 4 if IMAGE exists, unless --force is given.',
+      'Makes an image whose disk has SIZE bytes: raw and sparse, qcow2, vhd or vdi; qcow2 and vhd perhaps over a backing ' +
+        'file, which must be there. Never overwrites a file: exit 4 if IMAGE exists, unless --force is given.',
     )
     .argument('<IMAGE>', 'the file to make')
     .argument(
@@ -33,7 +33,7 @@ export function register(program: Command): void {
     .addOption(
       new Option('--format <FORMAT>', 'the format of the image').choices(createdFormats).default(DEFAULT_FORMAT),
     )
-    .option('--backing <BASE>', 'qcow2: the file that the disk shows where nothing was written; only read')
+    .option('--backing <BASE>', 'qcow2, vhd: the file that the disk shows where nothing was written; only read')
     .addOption(new Option('--backing-format <FORMAT>', 'the format of BASE (default: raw)').choices(backingFormats()))
     .option('--option <KEY=VALUE>', 'an option of the format (repeatable)', gather)
     .option('--force', 'replace IMAGE if it exists and is not in use; it keeps its owner and mode')
@@ -51,6 +51,7 @@ export function register(program: Command): void {
       'fusetap create --format qcow2 disk.qcow2 10G',
       'fusetap create --format qcow2 --backing golden.img clone.qcow2',
       'fusetap create --format qcow2 --option cluster_size=2M big.qcow2 1T',
+      'fusetap create --format vhd --backing golden.vhd --backing-format vhd clone.vhd',
     ],
     { lists },
   );

@@ -9,6 +9,8 @@ export interface NewImage {
     readonly name: string;
     /** its format, as QEMU calls it */
     readonly format: string;
+    /** what images over it state: see RawDisk.identity; default: it has none */
+    readonly identity?: string | null;
   } | null;
   readonly options: Readonly<Record<string, string>>;
 }

@@ -15,7 +15,7 @@ export interface CreatorFacts {
   readonly options: Readonly<Record<string, readonly string[]>>;
 }
 
-/** by the name that QEMU gives the format */
+/** by the name that QEMU gives the format, but vhd, which QEMU calls vpc */
 const CREATORS = {
   raw: {
     load: () => import('./raw.js'),
@@ -34,6 +34,16 @@ const CREATORS = {
       compat: ['1.1'],
       lazy_refcounts: ['off'],
     },
+  },
+  vdi: {
+    load: () => import('../vdi/create.js'),
+    backingFormats: [],
+    options: { static: ['off', 'on'] },
+  },
+  vhd: {
+    load: () => import('../vhd/create.js'),
+    backingFormats: ['raw', 'vpc'],
+    options: { subformat: ['dynamic', 'fixed'] },
   },
 } satisfies Record<string, CreatorFacts>;
 

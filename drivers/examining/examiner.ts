@@ -19,6 +19,8 @@ export interface Description {
   /** by name, as `clusterBytes`; rows of a table have the same names */
   readonly facts: Readonly<Record<string, Fact | readonly string[] | readonly Readonly<Record<string, Fact>>[]>>;
   readonly names: readonly NamedFile[];
+  /** see RawDisk.identity */
+  readonly identity?: string;
 }
 
 export interface ByteRange {

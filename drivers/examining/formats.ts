@@ -3,6 +3,8 @@ import type { Examiner } from './examiner.js';
 
 const EXAMINERS = {
   qcow2: () => import('../qcow2/examine.js'),
+  vdi: () => import('../vdi/examine.js'),
+  vpc: () => import('../vhd/examine.js'),
   vhdx: () => import('../vhdx/examine.js'),
   vmdk: () => import('../vmdk/examine.js'),
 } satisfies Record<string, () => Promise<{ readonly default: Examiner }>>;

@@ -28,6 +28,8 @@ export interface OpenedBacking {
   readonly format: string;
   /** of its disk, in bytes; null if it cannot be told here */
   readonly size: number | null;
+  /** see RawDisk.identity; null if its format has none */
+  readonly identity: string | null;
   close(): Promise<unknown>;
 }
 
@@ -59,7 +61,7 @@ async function openAndClaim(wanted: WantedBacking, path: string, there: string):
     }
     held = await claimImage(file, 'r', { describePid: describeUser });
     const format = stated ?? (await rawUnlessRecognized(file));
-    return { name: wanted.name, format, size: await sizeOf(file, format), close };
+    return { name: wanted.name, format, ...(await factsOf(file, format)), close };
   } catch (error) {
     await close();
     throw error;
@@ -91,19 +93,20 @@ async function rawUnlessRecognized(file: OpenedImage): Promise<string> {
   });
 }
 
-async function sizeOf(file: OpenedImage, format: string): Promise<number | null> {
-  if (format === 'raw') return file.sizeBytes;
+async function factsOf(file: OpenedImage, format: string): Promise<Pick<OpenedBacking, 'size' | 'identity'>> {
+  if (format === 'raw') return { size: file.sizeBytes, identity: null };
   const examiner = await examinerOf(format);
   if (examiner !== undefined) {
-    return (await sayingPath(file, () => examiner.describe(diskOfFile(file, { mode: 'r' })))).size;
+    const described = await sayingPath(file, () => examiner.describe(diskOfFile(file, { mode: 'r' })));
+    return { size: described.size, identity: described.identity ?? null };
   }
   try {
     const disk = await openDiskHere({ ...requestFor([driverOfFormat(format) ?? format], file.path), mode: 'r' });
     await disk.close();
-    return disk.size;
+    return { size: disk.size, identity: null };
   } catch (error) {
     // its image names files that may not be opened
-    if (error instanceof FusetapError && error.code === 'DENIED') return null;
+    if (error instanceof FusetapError && error.code === 'DENIED') return { size: null, identity: null };
     throw error;
   }
 }

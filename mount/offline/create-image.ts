@@ -45,6 +45,7 @@ export async function createImage(request: CreateRequest): Promise<CreatedImage>
   const there = join(await directoryOf(path), basename(path));
   const backing = request.backing === null ? null : await openBacking(request.backing, path, there);
   try {
+    if (backing !== null) checkBelow(facts, format, backing);
     const image = newImage(request, backing);
     const size = creator.check(image);
     const target = await placeFile(path, there, {
@@ -87,7 +88,17 @@ function factsOf({ format, backing }: CreateRequest): CreatorFacts {
     });
   }
   if (backing === null || facts.backingFormats.length > 0) return facts;
-  throw new FusetapError('USAGE', `a ${format} image has no backing file`, { hint: 'give --format qcow2' });
+  throw new FusetapError('USAGE', `a ${format} image has no backing file`, {
+    hint: 'give --format qcow2, or --format vhd',
+  });
+}
+
+/** @throws FusetapError USAGE for a backing file of a format that images of this one cannot be over */
+function checkBelow({ backingFormats }: CreatorFacts, format: string, backing: OpenedBacking): void {
+  if (backingFormats.includes(backing.format)) return;
+  throw new FusetapError('USAGE', `a ${format} image cannot be over a ${backing.format} image`, {
+    hint: `it can be over ${backingFormats.join(' or ')}`,
+  });
 }
 
 /** The directory of a new file, without symbolic links. */
@@ -115,5 +126,7 @@ function newImage({ size, options }: CreateRequest, backing: OpenedBacking | nul
   if (wanted === null) {
     throw new FusetapError('USAGE', 'the size of the disk in the backing file is not known', { hint: 'give SIZE' });
   }
-  return { size: wanted, options, backing: backing === null ? null : { name: backing.name, format: backing.format } };
+  if (backing === null) return { size: wanted, options, backing: null };
+  const { name, format, identity } = backing;
+  return { size: wanted, options, backing: { name, format, identity } };
 }

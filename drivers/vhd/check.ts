@@ -1,0 +1,102 @@
+/**
+ * Checks a VHD: what `vhd-util check` looks at, as far as a disk depends on it. It shares the reading of the headers with the
+ * driver, and no code with its table and its writer, so that it can judge them.
+ */
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { Disk } from '../disk.js';
+import type { CheckResult, ExamineOptions } from '../examining/examiner.js';
+import { readUpTo } from '../formats/read.js';
+import { type DynamicHeader, readDynamicHeader } from './dynamic-header.js';
+import { FOOTER_BYTES, type Footer, readFooter } from './footer.js';
+
+const SECTOR_BYTES = 512;
+const NONE = 0xffff_ffff;
+const CHUNK_BYTES = 1 << 20;
+const MOST_LINES = 100;
+/** features: the bit that every writer sets */
+const FEATURES_AT = 8;
+const RESERVED_FEATURE = 2;
+
+/** @throws FusetapError if its headers are not valid, or the image cannot be read; the signal's reason */
+export async function checkVhd(image: Disk, options: ExamineOptions = {}): Promise<CheckResult> {
+  const footer = await readFooter(image);
+  const found = new Findings();
+  checkFooter(footer, found);
+  if (footer.type === 'fixed') return resultOf(footer, found, { allocated: 0, fragmented: 0, end: image.size });
+  const copy = await readUpTo(image, 0, FOOTER_BYTES);
+  if (!copy.equals(footer.bytes)) found.add('the copy of the footer at byte 0 is not the footer');
+  const header = await readDynamicHeader(image, footer);
+  const blocks = await checkTable(image, header, found, options);
+  return resultOf(footer, found, blocks, header);
+}
+
+function checkFooter({ bytes, uuid }: Footer, found: Findings): void {
+  if ((bytes.readUInt32BE(FEATURES_AT) & RESERVED_FEATURE) === 0)
+    found.add('its features lack the bit that is always set');
+  if (/^0+$/.test(uuid)) found.add('it has no unique id, so images over it look as if they were over a raw image');
+}
+
+interface Blocks {
+  readonly allocated: number;
+  readonly fragmented: number;
+  /** behind the last block */
+  readonly end: number;
+}
+
+async function checkTable(
+  image: Disk,
+  header: DynamicHeader,
+  found: Findings,
+  { signal, progress }: ExamineOptions,
+): Promise<Blocks> {
+  const { tableAt, blocks, blockBytes, bitmapBytes, headersEnd } = header;
+  const starts: { readonly block: number; readonly start: number }[] = [];
+  let fragmented = 0;
+  for (let first = 0; first < blocks; first += CHUNK_BYTES / 4) {
+    await nextTurn();
+    signal?.throwIfAborted();
+    progress?.(first, blocks);
+    const count = Math.min(CHUNK_BYTES / 4, blocks - first);
+    const bytes = await readUpTo(image, tableAt + 4 * first, 4 * count);
+    for (let i = 0; i < bytes.length / 4; i++) {
+      const entry = bytes.readUInt32BE(4 * i);
+      if (entry === NONE) continue;
+      const before = starts.at(-1);
+      const follows = before?.block === first + i - 1 && before.start < entry * SECTOR_BYTES;
+      if (before !== undefined && !follows) fragmented += 1;
+      starts.push({ block: first + i, start: entry * SECTOR_BYTES });
+    }
+  }
+  const limit = image.size;
+  let [end, last] = [headersEnd, 'the headers'];
+  for (const { block, start } of starts.sort((a, b) => a.start - b.start)) {
+    if (start < end) found.add(`block ${block} at byte ${start} overlaps ${last}, which end at byte ${end}`);
+    if (start + bitmapBytes > limit)
+      found.add(`block ${block} at byte ${start} is outside of the image of ${limit} bytes`);
+    [end, last] = [Math.max(end, start + bitmapBytes + blockBytes), `block ${block} and what is before it`];
+  }
+  return { allocated: starts.length, fragmented, end };
+}
+
+function resultOf(footer: Footer, found: Findings, blocks: Blocks, header?: DynamicHeader): CheckResult {
+  return {
+    corruptions: found.lines,
+    corruptionCount: found.count,
+    leaks: { clusters: 0, bytes: 0, ranges: [] },
+    isDirty: !footer.isAtEnd,
+    isMarkedCorrupt: false,
+    clusters: { total: header?.blocks ?? 0, allocated: blocks.allocated, fragmented: blocks.fragmented, compressed: 0 },
+    beyondEnd: 0,
+    imageEnd: blocks.end,
+  };
+}
+
+class Findings {
+  readonly lines: string[] = [];
+  count = 0;
+
+  add(line: string): void {
+    this.count += 1;
+    if (this.lines.length < MOST_LINES) this.lines.push(line);
+  }
+}
