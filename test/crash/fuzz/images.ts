@@ -11,6 +11,8 @@ import { cowdVmdk, type Grain, hostedVmdk, type SparseImage, streamVmdk } from '
 import { tarEnd, tarHeader } from '../../drivers/images/tar.js';
 import { vmdkDescriptor } from '../../drivers/images/vmdk.js';
 import { qemuImg, qemuIo } from '../../drivers/qemu.js';
+import { vdiSubjects } from '../blocks/vdi.js';
+import { vhdSubjects } from '../blocks/vhd.js';
 import { QCOW2_KINDS, qcow2Subject } from '../qcow2/subjects.js';
 import { SparseBytes } from '../sparse-bytes.js';
 import type { Subject } from '../subject.js';
@@ -43,7 +45,46 @@ export async function fuzzImages(format: FuzzFormat, directory: string): Promise
   if (format === 'vdi') qemuImg('create', '-q', '-f', 'vdi', '-o', 'static=on', path, '5M');
   if (format === 'vhd') qemuImg('create', '-q', '-f', 'vpc', '-o', 'subformat=fixed,force_size=on', path, '2M');
   if (format === 'vmdk') return vmdkImages(driver);
-  return [image(driver, { file: await SparseBytes.load(path) }, regionsOf(format))];
+  const tabled = format === 'vdi' ? await vdiSubjects() : await vhdSubjects();
+  return [
+    image(driver, { file: await SparseBytes.load(path) }, regionsOf(format)),
+    ...tabled.map((subject): FuzzImage => {
+      const regions = format === 'vdi' ? VDI_REGIONS : VHD_REGIONS;
+      return { ...subject, regions, ...(format === 'vhd' && { seal: sealVhd }) };
+    }),
+  ];
+}
+
+/** The header and the map of vdiSubjects. */
+const VDI_REGIONS: readonly Region[] = [
+  { offset: 64, length: 448, word: 4, order: 'little' },
+  { offset: 512, length: 164, word: 4, order: 'little' },
+];
+
+/** The copy of the footer, the header, the table, the batmap or what follows the table, and a bitmap of vhdSubjects. */
+const VHD_REGIONS: readonly Region[] = [
+  { offset: 0, length: 88, word: 4, order: 'big' },
+  { offset: 512, length: 64, word: 4, order: 'big' },
+  { offset: 512 + 576, length: 64, word: 4, order: 'big' },
+  { offset: 1536, length: 84, word: 4, order: 'big' },
+  { offset: 2048, length: 64, word: 4, order: 'big' },
+  { offset: 3584, length: 32, word: 4, order: 'big' },
+];
+
+/** Puts right checksums into the footers and the header. */
+function sealVhd(file: SparseBytes): void {
+  for (const [at, length, sumAt] of [
+    [0, 512, 64],
+    [512, 1024, 36],
+    [file.size - 512, 512, 64],
+  ] as const) {
+    if (at < 0 || at + length > file.size) continue;
+    const part = Buffer.alloc(length);
+    file.read(part, at);
+    part.fill(0, sumAt, sumAt + 4);
+    part.writeUInt32BE(0xffffffff - part.reduce((total, byte) => total + byte, 0), sumAt);
+    file.write(part, at);
+  }
 }
 
 const TOY_REGIONS: readonly Region[] = [

@@ -5,10 +5,10 @@ import { matchesWord } from '../jobs.js';
 import { fusetapTargets } from './fusetap.js';
 import { loop, raw } from './kernel.js';
 import { nbdkit } from './nbdkit.js';
-import { qemu, qemuQcow2 } from './qemu.js';
+import { qemu, qemuFormats } from './qemu.js';
 import type { Target } from './target.js';
 
-export const ALL_TARGETS: readonly Target[] = [raw, loop, qemu, nbdkit, ...qemuQcow2, ...fusetapTargets];
+export const ALL_TARGETS: readonly Target[] = [raw, loop, qemu, nbdkit, ...qemuFormats, ...fusetapTargets];
 
 /** The targets of a list of names, in which `*` matches any characters. @throws FusetapError USAGE */
 export function selectTargets(words: readonly string[]): Target[] {

@@ -3,7 +3,7 @@ import { join, resolve } from 'node:path';
 import { z } from 'zod';
 import { EXIT_CODES, FusetapError } from '../../../../drivers/errors.js';
 import { isInstalled, runCommand } from '../command.js';
-import { makeQcow2, SHAPES, type Shape } from './qcow2.js';
+import { makeShape, SHAPES, type Shape, shapes } from './formats.js';
 import type { Place, Served, Target } from './target.js';
 
 const PLAIN_DRIVER = resolve(import.meta.dirname, './plain-driver.js');
@@ -17,11 +17,9 @@ interface Way {
   needs?: readonly [option: string, value: string];
   /** the whole disk is written before the first job */
   isFilled?: true;
-  /** a qcow2 image is made of the image first */
+  /** an image of a format is made of the image first */
   shape?: Shape;
 }
-
-const shapes = Object.keys(SHAPES) as Shape[];
 
 const WAYS: readonly Way[] = [
   { name: 'fusetap-aio', description: 'driver aio, through threads', driver: 'aio' },
@@ -46,7 +44,10 @@ const WAYS: readonly Way[] = [
     driver: 'snapshot',
     isFilled: true,
   },
-  ...shapes.map((shape) => ({ name: `fusetap-${shape}`, description: SHAPES[shape], driver: 'qcow2', shape })),
+  ...shapes.map((shape) => {
+    const { is, driver } = SHAPES[shape];
+    return { name: `fusetap-${shape}`, description: is, driver, shape };
+  }),
   { name: 'fusetap-plain', description: 'a driver with promises, on the event loop', driver: PLAIN_DRIVER },
   {
     name: 'fuse-native',
@@ -87,7 +88,7 @@ async function optionsOf({ needs }: Way): Promise<string[]> {
 
 async function start(way: Way, place: Place): Promise<Served> {
   const { directory, undo } = place;
-  const imagePath = way.shape === undefined ? place.imagePath : await makeQcow2(way.shape, place);
+  const imagePath = way.shape === undefined ? place.imagePath : await makeShape(way.shape, place);
   const runtimeDir = join(directory, 'runtime');
   const options = await optionsOf(way);
   let isOver = false;

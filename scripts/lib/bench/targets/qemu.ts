@@ -3,7 +3,7 @@ import { stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isInstalled, runCommand } from '../command.js';
 import { isMounted, startDaemon, unmountFuse, waitUntilReady } from '../daemon.js';
-import { makeQcow2, SHAPES, type Shape } from './qcow2.js';
+import { makeShape, SHAPES, type Shape, shapes } from './formats.js';
 import type { Place, Served, Target } from './target.js';
 
 const PROGRAM = 'qemu-storage-daemon';
@@ -18,13 +18,14 @@ async function findMissing(): Promise<string | null> {
 
 async function start(shape: Shape | null, place: Place): Promise<Served> {
   const { directory, sizeBytes, undo } = place;
-  const image = shape === null ? place.imagePath : await makeQcow2(shape, place);
+  const image = shape === null ? place.imagePath : await makeShape(shape, place);
   // the export is mounted over a regular file
   const path = join(directory, 'disk');
   await writeFile(path, '');
   undo.defer(() => unmountFuse(path));
   const file = `driver=file,filename=${escapeCommas(image)}`;
-  const format = shape === null ? [] : ['--blockdev', 'driver=qcow2,file=f,discard=unmap,node-name=n'];
+  const driver = shape === null ? 'raw' : SHAPES[shape].format;
+  const format = shape === null ? [] : ['--blockdev', `driver=${driver},file=f,discard=unmap,node-name=n`];
   const args = [
     ...['--blockdev', `${file},node-name=${shape === null ? 'n' : 'f'}`, ...format],
     '--export',
@@ -42,10 +43,10 @@ export const qemu = {
   start: (place) => start(null, place),
 } satisfies Target;
 
-/** The same export of qcow2 images. */
-export const qemuQcow2: readonly Target[] = (Object.keys(SHAPES) as Shape[]).map((shape) => ({
+/** The same export of images of formats. */
+export const qemuFormats: readonly Target[] = shapes.map((shape) => ({
   name: `qemu-${shape}`,
-  description: `${SHAPES[shape]}, by the same export`,
+  description: `${SHAPES[shape].is}, by the same export`,
   findMissing,
   start: (place) => start(shape, place),
 }));
