@@ -5,11 +5,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { frontDisk } from '../../drivers/disk.js';
+import creator from '../../drivers/vhd/create.js';
 import { byMap, type Served } from '../conformance/by-map.js';
 import { patternBytes, pieceBytes } from '../conformance/pattern.js';
 import { type DiskFactory, diskSuite } from '../conformance/suite.js';
 import { bySyncCalls } from '../conformance/sync-calls.js';
 import { whyNot } from '../e2e/fixtures.js';
+import { randomNumbers, seedOf } from '../rules/random.js';
 import { type Builder, graphFactory, makeFile, openImageDisk, openTreeDisk } from './graph-factory.js';
 import { dynamicVhd, vhdFooter } from './images/vhd.js';
 import { compareWithQemu, qemuImg, qemuIo, qemuSize, whyNoQemu } from './qemu.js';
@@ -134,7 +136,8 @@ async function checkWithLibvhdi(t: Test, path: string): Promise<void> {
     execFileSync('vhdimount', [path, mount], { stdio: 'ignore' });
     const layers = (await readdir(mount)).length;
     const theirs = execFileSync('sha256sum', [join(mount, `vhdi${layers}`)], { encoding: 'utf8' }).slice(0, 64);
-    const disk = await openImageDisk('vhd', path, true);
+    const graph = { driver: 'vhd', options: {}, on: { file: { file: path } } };
+    const disk = frontDisk(await openTreeDisk(graph, true), { readOnly: true });
     const hash = createHash('sha256');
     for (let at = 0; at < disk.size; at += MIB) {
       const bytes = Buffer.alloc(Math.min(MIB, disk.size - at));
@@ -148,6 +151,35 @@ async function checkWithLibvhdi(t: Test, path: string): Promise<void> {
     await rm(mount, { recursive: true, force: true });
   }
 }
+
+t.test('libvhdi reads the same bytes of a chain that was written here', async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), 'chain-'));
+  t.teardown(() => rm(directory, { recursive: true }));
+  const random = randomNumbers(seedOf(t));
+  const size = 12 * MIB;
+  const make = async (name: string, below: string | null): Promise<string> => {
+    const path = join(directory, name);
+    const identity = below === null ? null : (await readFile(join(directory, below))).toString('hex', 68, 84);
+    const backing = below === null ? null : { name: below, format: 'vpc', identity };
+    const file = await open(path, 'w+');
+    await creator.write(file.fd, { size, backing, options: {} });
+    await file.close();
+    const disk = frontDisk(await openTreeDisk({ driver: 'vhd', options: {}, on: { file: { file: path } } }, false), {
+      readOnly: false,
+    });
+    for (let i = 0; i < 60; i++) {
+      const at = random(size);
+      const length = Math.min(size - at, 1 + random(i % 10 === 0 ? 3 * MIB : 20_000));
+      if (i % 5 === 4) await disk.zero(at, length, { punch: i % 2 === 0 });
+      else await disk.write(patternBytes(at, length, i), at);
+    }
+    await disk.close();
+    return path;
+  };
+  await make('one.vhd', null);
+  await make('two.vhd', 'one.vhd');
+  await checkWithLibvhdi(t, await make('three.vhd', 'two.vhd'));
+});
 
 /** Every other block is there, in the reverse order; over a parent, with some sectors only. */
 async function makeDynamic(directory: string, size: number, blockBytes: number, isChild: boolean): Promise<string> {
