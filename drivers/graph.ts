@@ -187,3 +187,8 @@ function wrong(at: string, why: string): FusetapError {
   const hint = 'as {"driver": "vhd", "on": {"file": {"file": "/img/a.vhd"}}}';
   return new FusetapError('USAGE', `${quoted(at)}: ${why}`, { hint });
 }
+
+/** The paths of nodes, those below first: a path is longer than those of the nodes above. */
+export function lowerFirst(paths: readonly string[]): string[] {
+  return [...paths].sort((a, b) => b.length - a.length);
+}

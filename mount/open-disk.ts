@@ -18,7 +18,7 @@ import {
   repairNode,
 } from '../drivers/graph/open-graph.js';
 import { type FilePlan, planGraph } from '../drivers/graph/plan.js';
-import { filesOf, mainImage, type NodeSpec, nodeAt, treeOf } from '../drivers/graph.js';
+import { filesOf, lowerFirst, mainImage, type NodeSpec, nodeAt, treeOf } from '../drivers/graph.js';
 import { memfdCreate } from '../system/libc.js';
 import { withFoundDrivers } from './client/disk-wish.js';
 import { workingDirectory } from './client/finding/working-directory.js';
@@ -54,7 +54,7 @@ export interface OpenedHere {
 }
 
 /** no bus is mounted there, so no image can lie on it */
-const NO_BUS = { mountpoint: '/proc/self/no-bus' };
+export const NO_BUS = { mountpoint: '/proc/self/no-bus' };
 
 /**
  * Opens a disk. Its `close` frees everything, including the memory of a ram disk.
@@ -162,9 +162,4 @@ class Opening {
 /** Nobody looks at the progress, or can stop the work. */
 function silently() {
   return { signal: new AbortController().signal, progress: () => {} };
-}
-
-/** The paths of nodes: that of a node above another is shorter. */
-function lowerFirst(paths: readonly string[]): string[] {
-  return [...paths].sort((a, b) => b.length - a.length);
 }

@@ -103,7 +103,7 @@ export function addNamedFile(tree: Tree, need: NodeNeed, policy: NamePolicy): Ad
 }
 
 /** The main file of a node: the one that has the name. Undefined if it is not open, as below memory. */
-function mainOf({ graph, files }: Tree, node: string): OpenedImage | undefined {
+export function mainOf({ graph, files }: Pick<Tree, 'graph' | 'files'>, node: string): OpenedImage | undefined {
   const main = mainFile(nodeAt(graph, node));
   return main === null ? undefined : files.get(pathOf(node, main))?.image;
 }

@@ -11,9 +11,9 @@ import { placeOfNamed } from '../images/named-file.js';
 import { followOutside, type OpenedImage, openImage } from '../images/open-image.js';
 import { recognizeFile } from '../images/refuse-foreign.js';
 import { withoutModes } from '../images/without-modes.js';
-import { openDiskHere } from '../open-disk.js';
+import { NO_BUS, openDiskHere } from '../open-disk.js';
 import { describeUser } from './describe-user.js';
-import { diskOfFile, NO_BUS, requestFor, sayingPath } from './offline-image.js';
+import { diskOfFile, requestFor, sayingPath } from './offline-image.js';
 
 export interface WantedBacking {
   /** relative to the directory of the new image, or absolute */

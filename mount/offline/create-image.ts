@@ -13,9 +13,9 @@ import { named, quoted } from '../../drivers/quote.js';
 import { E } from '../../system/libc.js';
 import { followOutside } from '../images/open-image.js';
 import { placeFile } from '../images/place-file.js';
+import { NO_BUS } from '../open-disk.js';
 import { type OpenedBacking, openBacking, type WantedBacking } from './backing-file.js';
 import { describeUser } from './describe-user.js';
-import { NO_BUS } from './offline-image.js';
 
 const fsyncAsync = promisify(fsync);
 

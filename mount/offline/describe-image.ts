@@ -14,16 +14,8 @@ import { named } from '../../drivers/quote.js';
 import type { BackingPolicy } from '../control/interface.js';
 import { placeOfNamed } from '../images/named-file.js';
 import { identityOf, type OpenedImage, openImage } from '../images/open-image.js';
-import { openDiskHere } from '../open-disk.js';
-import {
-  diskOfFile,
-  type ImageWish,
-  NO_BUS,
-  type OfflineImage,
-  openOffline,
-  requestFor,
-  sayingPath,
-} from './offline-image.js';
+import { NO_BUS, openDiskHere } from '../open-disk.js';
+import { diskOfFile, type ImageWish, type OfflineImage, openOffline, requestFor, sayingPath } from './offline-image.js';
 
 /** A file of the chain of an image. */
 export interface ChainLink {

@@ -6,8 +6,7 @@ import { allExtents, type MapExtent, tellExtents } from '../../drivers/map/map-e
 import { named } from '../../drivers/quote.js';
 import { openImage } from '../images/open-image.js';
 import { recognizeFile } from '../images/refuse-foreign.js';
-import { type OpenDiskRequest, openTreeHere } from '../open-disk.js';
-import { NO_BUS } from './offline-image.js';
+import { NO_BUS, type OpenDiskRequest, openTreeHere } from '../open-disk.js';
 
 export type { MapExtent };
 

@@ -18,11 +18,8 @@ import { type Claim, claimImage } from '../images/claim-image.js';
 import { type OpenedImage, openImage } from '../images/open-image.js';
 import { recognizeFile } from '../images/refuse-foreign.js';
 import { withoutModes } from '../images/without-modes.js';
-import { openDiskHere } from '../open-disk.js';
+import { NO_BUS, openDiskHere } from '../open-disk.js';
 import { describeUser } from './describe-user.js';
-
-/** no bus is mounted there, so no image can lie on it */
-export const NO_BUS = { mountpoint: '/proc/self/no-bus' };
 
 export interface ImageWish {
   /** absolute */

@@ -13,7 +13,15 @@
 
 import { defined } from '../../../drivers/defined.js';
 import type { FilePlan, GraphPlan } from '../../../drivers/graph/plan.js';
-import { entriesBelow, filesOf, hasThirdParty, mainImage, type NodeSpec, nodeAt } from '../../../drivers/graph.js';
+import {
+  entriesBelow,
+  filesOf,
+  hasThirdParty,
+  lowerFirst,
+  mainImage,
+  type NodeSpec,
+  nodeAt,
+} from '../../../drivers/graph.js';
 import type { BackingPolicy } from '../../control/interface.js';
 import type { CopyWatcher } from '../../control/progress.js';
 import { refuseSecondWriter, refuseTwice } from '../../images/files-of-disk.js';
@@ -72,9 +80,8 @@ export class TreeOpening {
     await this.#openFiles(graph, plan);
     const { graph: found, plan: whole } = plan.mayNeed ? await this.#openNamed(graph, plan) : { graph, plan };
     await this.#repair(found, whole);
-    // the lower one first: the upper one is over its disk
     const own = Object.keys(plan.scratch).filter((path) => plan.scratch[path] === 'own' && !isBelowAny(path, shared));
-    for (const path of own.sort((a, b) => b.length - a.length)) await this.#makeOwn(found, path);
+    for (const path of lowerFirst(own)) await this.#makeOwn(found, path);
     return { ...this.#held(found), notes: this.#notes };
   }
 

@@ -8,11 +8,12 @@
 import { type BigIntStats, fstat } from 'node:fs';
 import { promisify } from 'node:util';
 import { FusetapError } from '../../../drivers/errors.js';
-import { hasThirdParty, mainFile, mainImage, nodeAt, nodesOf, pathOf } from '../../../drivers/graph.js';
+import { hasThirdParty, lowerFirst, mainImage, nodeAt, nodesOf } from '../../../drivers/graph.js';
 import { named } from '../../../drivers/quote.js';
 import { locate, readMounts } from '../../../system/proc.js';
 import type { CopyWatcher } from '../../control/progress.js';
 import type { Answering } from '../../images/answering.js';
+import { mainOf } from '../../images/follow-names.js';
 import { inMs, type OpenedImage } from '../../images/open-image.js';
 import { logEvent } from '../../runtime/log.js';
 import type { VbdSource } from '../vbds/vbd.js';
@@ -44,8 +45,7 @@ export async function repairTree(
 ): Promise<Repaired> {
   const repaired: string[] = [];
   const notes: string[] = [];
-  // those below first: a path is longer than those of the nodes above
-  for (const node of [...nodes].sort((a, b) => b.length - a.length)) {
+  for (const node of lowerFirst(nodes)) {
     const shared = old === undefined ? undefined : sharedFile(tree, node, old);
     if (old !== undefined && shared !== undefined) {
       const same = sameNode(tree, node, old);
@@ -109,11 +109,6 @@ function sameNode(tree: HeldTree, node: string, old: VbdSource): string | undefi
     const isSame = driver === wanted.driver && JSON.stringify(options) === JSON.stringify(wanted.options);
     return isSame && main !== undefined && mainOf(old, path) === main;
   })?.[0];
-}
-
-function mainOf({ graph, files }: Pick<HeldTree, 'graph' | 'files'>, node: string): OpenedImage | undefined {
-  const main = mainFile(nodeAt(graph, node));
-  return main === null ? undefined : files.get(pathOf(node, main))?.image;
 }
 
 function isOpen({ path }: OpenedImage): FusetapError {
