@@ -22,8 +22,8 @@ export function register(program: Command): void {
     .command('create')
     .summary('make an image')
     .description(
-      'Makes an image whose disk has SIZE bytes: raw and sparse, qcow2, vhd or vdi; qcow2 and vhd perhaps over a backing ' +
-        'file, which must be there. Never overwrites a file: exit 4 if IMAGE exists, unless --force is given.',
+      'Makes an image whose disk has SIZE bytes: raw and sparse, or of another format; of some formats over a backing file, ' +
+        'which must be there. Never overwrites a file: exit 4 if IMAGE exists, unless --force is given.',
     )
     .argument('<IMAGE>', 'the file to make')
     .argument(
@@ -33,7 +33,7 @@ export function register(program: Command): void {
     .addOption(
       new Option('--format <FORMAT>', 'the format of the image').choices(createdFormats).default(DEFAULT_FORMAT),
     )
-    .option('--backing <BASE>', 'qcow2, vhd: the file that the disk shows where nothing was written; only read')
+    .option('--backing <BASE>', 'the file that the disk shows where nothing was written; only read')
     .addOption(new Option('--backing-format <FORMAT>', 'the format of BASE (default: raw)').choices(backingFormats()))
     .option('--option <KEY=VALUE>', 'an option of the format (repeatable)', gather)
     .option('--force', 'replace IMAGE if it exists and is not in use; it keeps its owner and mode')
