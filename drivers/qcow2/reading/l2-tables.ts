@@ -195,10 +195,6 @@ export class L2Tables {
     table.writers += 1;
     try {
       await this.#written(table);
-    } catch (error) {
-      table.failed = true;
-      if (this.#tables.get(table.l1Index) === table) this.#tables.delete(table.l1Index);
-      throw error;
     } finally {
       table.writers -= 1;
     }
@@ -233,9 +229,16 @@ export class L2Tables {
     table.changed = null;
     // a copy: entries may change while it is being written, and must not be written before their time
     const bytes = Buffer.from(table.bytes.subarray(from, to));
-    const writing = writeAll(this.#image, bytes, table.place + from).finally(() => {
-      if (table.writing === writing) table.writing = null;
-    });
+    const writing = writeAll(this.#image, bytes, table.place + from)
+      .catch((error: unknown) => {
+        // before anybody else goes on: the write that waits for this one must not begin
+        table.failed = true;
+        if (this.#tables.get(table.l1Index) === table) this.#tables.delete(table.l1Index);
+        throw error;
+      })
+      .finally(() => {
+        if (table.writing === writing) table.writing = null;
+      });
     table.writing = writing;
     return writing;
   }

@@ -72,9 +72,11 @@ export class Ahead {
     if (this.#end >= Math.ceil(size / clusterBytes)) return;
     const l1Index = tables.l1IndexOf(this.#end);
     await owned.ownTable(l1Index);
-    const table = await tables.get(l1Index);
-    // nothing may wait between this and the lock
-    const free = this.#findFree(table, l1Index);
+    await tables.get(l1Index);
+    // nothing may wait between this and the lock: the sequence may be elsewhere now, and the table another one in memory
+    const table = tables.peek(l1Index);
+    if (table === undefined || table === null || tables.l1IndexOf(this.#end) !== l1Index) return;
+    const free = this.#findFree(table);
     if (free.count === 0) return;
     const held = lock.hold(free.start * clusterBytes, free.count * clusterBytes);
     this.#end = free.start + free.count;
@@ -87,10 +89,10 @@ export class Ahead {
   }
 
   /** Clusters at the end of the sequence that have no place, read as zeros, and are held by nobody, all in one table. */
-  #findFree(table: L2Table | null, l1Index: number): { start: number; count: number } {
+  #findFree(table: L2Table): { start: number; count: number } {
     const { tables, reader, size, lock } = this.#parts;
     const { clusterBytes } = tables.shape;
-    const last = Math.min(Math.ceil(size / clusterBytes), (l1Index + 1) * tables.entries);
+    const last = Math.min(Math.ceil(size / clusterBytes), (table.l1Index + 1) * tables.entries);
     const isHeld = (cluster: number): boolean => !lock.isFree(cluster * clusterBytes, clusterBytes);
     const isFree = (cluster: number): boolean => {
       if (!reader.isEmpty(cluster * clusterBytes) || isHeld(cluster)) return false;

@@ -96,11 +96,13 @@ export class Writer {
   async #writeInPlace({ at, bytes }: Part, entry: ClusterEntry): Promise<number> {
     const { map } = this.#parts;
     const first = this.#clusterOf(at);
-    const ahead = this.#ahead.written(first, this.#clusterOf(at + bytes.byteLength - 1) + 1 - first);
+    const count = this.#clusterOf(at + bytes.byteLength - 1) + 1 - first;
+    const ahead = this.#ahead.written(first, count);
     try {
       await this.#writeData(bytes, entry.place + (at % this.#clusterBytes));
-      map?.moved(at, bytes.byteLength);
     } finally {
+      // whole clusters: until now the map may have one as zeros that was allocated ahead. Also if only a part was written
+      map?.moved(first * this.#clusterBytes, count * this.#clusterBytes);
       await ahead;
     }
     return bytes.byteLength;

@@ -8,6 +8,7 @@ import t from 'tap';
 import { frontDisk } from '../../../drivers/disk.js';
 import { openGraph } from '../../../drivers/graph/open-graph.js';
 import { WRITABLE } from '../../../drivers/map/table.js';
+import { byMap } from '../../conformance/by-map.js';
 import { openImageDisk, openTree } from '../graph-factory.js';
 import { compareWithQemu, qemuImg, whyNoQemu } from '../qemu.js';
 
@@ -89,4 +90,49 @@ t.test('writes far from each other allocate nothing ahead', { skip }, async (t) 
   t.equal(await writeAll(image, order), 64);
   const { 'allocated-clusters': clusters } = JSON.parse(qemuImg('check', '-f', 'qcow2', '--output', 'json', image));
   t.equal(clusters, 64);
+});
+
+t.test('what was written is read at once, by threads and by the driver, also in small blocks', { skip }, async (t) => {
+  const image = join(t.testdir(), 'a.qcow2');
+  qemuImg('create', '-q', '-f', 'qcow2', image, '64M');
+  const tree = await openTree({ driver: 'qcow2', options: {}, on: { file: { file: image } } }, false);
+  const raw = byMap(await openGraph(tree));
+  const disk = frontDisk(raw, { readOnly: false });
+  const block = Buffer.alloc(4096);
+  for (let at = 0; at < 32 * MIB; at += block.length) {
+    const bytes = Buffer.alloc(block.length, 1 + ((at / block.length) % 250));
+    await disk.write(bytes, at);
+    await disk.read(block, at);
+    if (!block.equals(bytes)) throw new Error(`byte ${at} reads as ${block[0]}`);
+  }
+  await disk.close();
+  await tree.close();
+});
+
+t.test('a sequence that goes on elsewhere while a table is made spoils nothing', { skip }, async (t) => {
+  const cluster = 4096;
+  const perTable = cluster / 8;
+  for (const turns of [0, 1, 2, 3, 5]) {
+    const image = join(t.testdir(), 'a.qcow2');
+    qemuImg('create', '-q', '-f', 'qcow2', '-o', 'cluster_size=4k', image, '512M');
+    const tree = await openTree({ driver: 'qcow2', options: {}, on: { file: { file: image } } }, false);
+    const disk = frontDisk(await openGraph(tree), { readOnly: false });
+    const write = (number: number, value: number) => disk.write(Buffer.alloc(cluster, value), number * cluster);
+    for (let i = 0; i < 100; i++) await write(3 * i + 2, 7);
+    for (let round = 0; round < 20; round++) {
+      const end = (11 + 2 * round) * perTable;
+      await write(end - 2, 1);
+      const last = write(end - 1, 2);
+      for (let turn = 0; turn < turns; turn++) await new Promise(setImmediate);
+      await Promise.all([last, write(6 * round, 3), write(6 * round + 1, 4)]);
+    }
+    const seen = Buffer.alloc(cluster);
+    for (let i = 0; i < 100; i++) {
+      await disk.read(seen, (3 * i + 2) * cluster);
+      if (seen[0] !== 7) throw new Error(`cluster ${3 * i + 2} reads as ${seen[0]}`);
+    }
+    await disk.close();
+    await tree.close();
+    t.match(qemuImg('check', '-f', 'qcow2', image), /No errors/);
+  }
 });
