@@ -12,18 +12,17 @@ export class BlockFinder implements Finder<Part> {
 
   /** All parts are as they are at one moment. */
   async find(offset: number, length: number): Promise<Part[]> {
-    for (;;) {
-      const parts: Part[] = [];
-      let unread = -1;
-      for (const { block, start, from, to } of this.#byBlock(offset, length)) {
-        const known = this.#table.peek(block);
-        if (known === undefined) unread = block;
-        else addParts(parts, known, start, { from, to });
-        if (unread >= 0) break;
-      }
-      if (unread < 0) return parts;
-      await this.#table.get(unread);
+    // what is read for this call, also if the table does not keep it
+    const read = new Map<number, Block | null>();
+    for (const { block } of this.#byBlock(offset, length)) {
+      if (this.#table.peek(block) === undefined) read.set(block, await this.#table.get(block));
     }
+    const parts: Part[] = [];
+    for (const { block, start, from, to } of this.#byBlock(offset, length)) {
+      const known = this.#table.peek(block) ?? read.get(block) ?? null;
+      addParts(parts, known, start, { from, to });
+    }
+    return parts;
   }
 
   peek(offset: number, length: number): Part[] {

@@ -33,6 +33,8 @@ export interface GrowingTable extends BlockTable {
    * @returns its first byte @throws FusetapError NO_SPACE
    */
   allocate(): Promise<number>;
+  /** Takes back the space of a block that nothing refers to, although it may have been written. */
+  giveBack(place: number): void;
   /** The image has a block from now on. @param present null: all sectors */
   add(block: number, place: number, present: readonly [first: number, count: number] | null): Promise<void>;
   /** The image has more sectors of a block from now on. */

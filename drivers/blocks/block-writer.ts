@@ -93,20 +93,23 @@ export class BlockWriter {
   /** Writes to a block that the image does not have. */
   async #allocate(piece: Piece): Promise<void> {
     const { table, image, reader, barrier, map, size } = this.#parts;
-    const { block, at, bytes } = piece;
+    const { block } = piece;
     const start = block * table.blockBytes;
     const place = await table.allocate();
-    if (reader.isEmpty(start)) {
-      await writeAll(image, bytes, place + at - start);
-      await table.add(block, place, null);
-      map?.moved(start, Math.min(table.blockBytes, size - start));
-      return;
+    const isEmpty = reader.isEmpty(start);
+    let written = piece;
+    try {
+      if (!isEmpty) written = await this.#merge(piece, null);
+      await writeAll(image, written.bytes, place + written.at - start);
+      if (!isEmpty) await barrier.pass();
+    } catch (error) {
+      table.giveBack(place);
+      throw error;
     }
-    const merged = await this.#merge(piece, null);
-    await writeAll(image, merged.bytes, place + merged.at - start);
-    await barrier.pass();
-    await table.add(block, place, this.#sectorsOf(merged));
-    map?.moved(merged.at, merged.bytes.byteLength);
+    await table.add(block, place, reader.hasBacking ? this.#sectorsOf(written) : null);
+    const isWhole = !reader.hasBacking;
+    if (isWhole) map?.moved(start, Math.min(table.blockBytes, size - start));
+    else map?.moved(written.at, written.bytes.byteLength);
   }
 
   /** Writes to a block of which the image has only some of the sectors. */
@@ -124,14 +127,14 @@ export class BlockWriter {
 
   /** The sectors of a piece in its block; null: all. If it begins or ends within a sector, the image has that one already. */
   #sectorsOf({ block, at, bytes }: Piece): [first: number, count: number] | null {
-    const { table, size } = this.#parts;
+    const { table } = this.#parts;
     const start = block * table.blockBytes;
     const [first, end] = [
       Math.floor((at - start) / SECTOR_BYTES),
       Math.ceil((at + bytes.byteLength - start) / SECTOR_BYTES),
     ];
-    const isAll = first === 0 && at + bytes.byteLength >= Math.min(start + table.blockBytes, size);
-    return isAll ? null : [first, end - first];
+    // what is behind the end of the disk may be served another time, with another size
+    return first === 0 && end * SECTOR_BYTES >= table.blockBytes ? null : [first, end - first];
   }
 
   /**
@@ -167,7 +170,9 @@ export class BlockWriter {
     const known = await table.get(block);
     const isWhole = from === start && to >= Math.min(size, start + table.blockBytes);
     if (known === null && isWhole && !reader.isEmpty(start)) {
-      await table.add(block, await table.allocate(), null);
+      const sectors = Math.ceil((to - start) / SECTOR_BYTES);
+      const isAll = sectors * SECTOR_BYTES >= table.blockBytes;
+      await table.add(block, await table.allocate(), isAll ? null : [0, sectors]);
       map?.moved(start, to - start);
       return;
     }

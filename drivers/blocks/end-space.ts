@@ -32,6 +32,8 @@ export class EndSpace {
   #next = 0;
   /** up to here, space is ready */
   #ready = 0;
+  /** space that was taken, and given back */
+  readonly #returned: number[] = [];
   #lastWork: Promise<void> = Promise.resolve();
 
   constructor(options: EndSpaceOptions) {
@@ -48,6 +50,8 @@ export class EndSpace {
   async take(): Promise<number> {
     const { strideBytes } = this.#options;
     for (;;) {
+      const returned = this.#returned.pop();
+      if (returned !== undefined) return await this.#clean(returned);
       if (this.#next + strideBytes <= this.#ready) {
         const taken = this.#next;
         this.#next += strideBytes;
@@ -56,6 +60,23 @@ export class EndSpace {
       await this.#inTurn(async () => {
         if (this.#next + strideBytes > this.#ready) await this.#getReady();
       });
+    }
+  }
+
+  /** Takes back space that nothing refers to, although it may have been written. */
+  giveBack(start: number): void {
+    this.#returned.push(start);
+  }
+
+  async #clean(start: number): Promise<number> {
+    const { image, barrier, strideBytes } = this.#options;
+    try {
+      await image.zero(start, strideBytes, { punch: true });
+      await barrier.pass();
+      return start;
+    } catch (error) {
+      this.#returned.push(start);
+      throw error;
     }
   }
 
@@ -68,7 +89,8 @@ export class EndSpace {
     if (fit < 1) throw noSpace();
     const from = this.#next;
     const to = from + fit * strideBytes;
-    const isLonger = image.growth !== undefined && to + trailerBytes > old;
+    // also if it is as long: a server may have died, or failed, before it wrote the trailer
+    const isLonger = image.growth !== undefined && to + trailerBytes >= old;
     if (isLonger) await image.growth?.grow(to + trailerBytes);
     await announce?.(to, isLonger);
     await barrier.pass();

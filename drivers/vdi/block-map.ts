@@ -11,6 +11,7 @@
 import type { Block, GrowingTable } from '../blocks/block-table.js';
 import { EndSpace } from '../blocks/end-space.js';
 import type { Disk } from '../disk.js';
+import { FusetapError } from '../errors.js';
 import { broken } from '../formats/faults.js';
 import { readUpTo } from '../formats/read.js';
 import type { Barrier } from '../lookup/barrier.js';
@@ -59,6 +60,7 @@ export class BlockMap implements GrowingTable {
       for (let at = 0; at < length; at += 4) this.#entries[(done + at) / 4] = bytes.readUInt32LE(at);
     }
     if (this.#barrier === null) return;
+    this.#count = (await readUpTo(this.#image, COUNT_AT, 4)).readUInt32LE(0);
     this.#end = this.#checkAll();
     this.#space?.start(dataStart + this.#end * blockBytes);
   }
@@ -111,8 +113,16 @@ export class BlockMap implements GrowingTable {
 
   async allocate(): Promise<number> {
     const place = await (this.#space as EndSpace).take();
-    this.#end = Math.max(this.#end, (place - this.#header.dataStart) / this.blockBytes + 1);
+    const entry = (place - this.#header.dataStart) / this.blockBytes;
+    if (entry >= FIRST_NONE) {
+      throw new FusetapError('NO_SPACE', 'a VDI has no numbers for more blocks', { errno: 28 });
+    }
+    this.#end = Math.max(this.#end, entry + 1);
     return place;
+  }
+
+  giveBack(place: number): void {
+    this.#space?.giveBack(place);
   }
 
   async add(block: number, place: number): Promise<void> {

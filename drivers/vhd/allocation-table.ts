@@ -47,6 +47,10 @@ export class AllocationTable implements GrowingTable {
   /** of blocks that lack sectors; the one used last is the last */
   readonly #bits = new Map<number, SectorBits>();
   readonly #loading = new Map<number, Promise<Block>>();
+  /** how often bitmaps were changed */
+  #changes = 0;
+  /** after `load` for writing: the footer was not at the end, and was written there */
+  wasRestored = false;
 
   /** @param barrier null: the image is only read */
   constructor({ image, footer, header }: VhdParts, barrier: Barrier | null) {
@@ -80,19 +84,40 @@ export class AllocationTable implements GrowingTable {
     }
     if (!this.#isWritten) return;
     const end = this.#checkAll();
+    this.wasRestored = await this.#placeFooter(end);
     this.#space?.start(roundUp(end + bitmapBytes, ALIGN_BYTES) - bitmapBytes);
+  }
+
+  /**
+   * Writes the footer behind the last block, if it is not at the end of the image: a crash has left it out, or has cut the
+   * last block. @returns whether it was not there
+   */
+  async #placeFooter(end: number): Promise<boolean> {
+    const { bytes } = this.#footer;
+    const image = this.#image;
+    const last = await readUpTo(image, Math.max(0, image.size - FOOTER_BYTES), FOOTER_BYTES);
+    const isThere = last.equals(bytes);
+    if (isThere && end + FOOTER_BYTES <= image.size) return false;
+    const canGrow = image.growth !== undefined;
+    const place = canGrow ? Math.max(end, isThere ? 0 : roundUp(image.size, SECTOR_BYTES)) : image.size - FOOTER_BYTES;
+    if (place < end) throw broken(FORMAT, 'its last block reaches into its footer');
+    await image.growth?.grow(place + FOOTER_BYTES);
+    await writeAll(image, bytes, place);
+    await image.flush();
+    return true;
   }
 
   /** Blocks that overlap would destroy each other when they are written. @returns behind the last block and all headers */
   #checkAll(): number {
     const { headersEnd, bitmapBytes } = this.#header;
-    const starts = [...this.#entries.keys()].flatMap((block) => {
+    let count = 0;
+    const starts = new Float64Array(this.#entries.length);
+    for (const block of this.#entries.keys()) {
       const start = this.#startOf(block);
-      return start === null ? [] : [start];
-    });
-    starts.sort((a, b) => a - b);
+      if (start !== null) starts[count++] = start;
+    }
     let end = headersEnd;
-    for (const start of starts) {
+    for (const start of starts.subarray(0, count).sort()) {
       if (start < end) throw broken(FORMAT, `two of its blocks overlap at byte ${start}`);
       end = start + bitmapBytes + this.blockBytes;
     }
@@ -129,7 +154,13 @@ export class AllocationTable implements GrowingTable {
   async #load(block: number): Promise<Block> {
     const { bitmapBytes } = this.#header;
     const start = this.#startOf(block) as number;
-    const bits = new SectorBits(await readUpTo(this.#image, start, bitmapBytes), this.#sectors);
+    let bits: SectorBits;
+    let changes: number;
+    do {
+      changes = this.#changes;
+      bits = new SectorBits(await readUpTo(this.#image, start, bitmapBytes), this.#sectors);
+      // what was read may be older than what was marked meanwhile
+    } while (changes !== this.#changes);
     const place = start + bitmapBytes;
     this.#refuseLost(block, place, bits);
     this.#keep(block, bits);
@@ -177,6 +208,7 @@ export class AllocationTable implements GrowingTable {
     entry.writeUInt32BE((place - bitmapBytes) / SECTOR_BYTES);
     await writeAll(this.#image, entry, tableAt + 4 * block);
     this.#entries[block] = entry.readUInt32BE();
+    this.#changes += 1;
     this.#keep(block, bits);
   }
 
@@ -189,22 +221,18 @@ export class AllocationTable implements GrowingTable {
     const to = roundUp((first + count) / 8, SECTOR_BYTES);
     // whole sectors of the bitmap: a device writes no less
     await writeAll(this.#image, bits.bytes.subarray(from, to), known.place - this.#header.bitmapBytes + from);
+    this.#changes += 1;
     this.#keep(block, bits);
   }
 
-  async close(): Promise<void> {
-    // the footer is at the end already
+  giveBack(place: number): void {
+    this.#space?.giveBack(place - this.#header.bitmapBytes);
   }
-}
 
-/** Writes the footer that a crash has left out. @returns whether it was missing */
-export async function restoreFooter({ image, footer }: VhdParts): Promise<boolean> {
-  if (footer.isAtEnd) return false;
-  const end = image.growth === undefined ? image.size - FOOTER_BYTES : roundUp(image.size, SECTOR_BYTES);
-  await image.growth?.grow(end + FOOTER_BYTES);
-  await writeAll(image, footer.bytes, end);
-  await image.flush();
-  return true;
+  async close(): Promise<void> {
+    // it is not at the end if its write has failed when it moved
+    await this.#placeFooter(0);
+  }
 }
 
 function roundUp(bytes: number, unit: number): number {

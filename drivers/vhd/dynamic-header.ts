@@ -27,7 +27,8 @@ const LOCATOR_BYTES = 24;
 const SECTOR_BYTES = 512;
 const LEAST_BLOCK_BYTES = 4096;
 const MOST_BLOCK_BYTES = 256 << 20;
-const MOST_TABLE_BYTES = 64 << 20;
+/** 8 TiB of blocks of 2 MiB; a VHD has at most 2 TiB */
+const MOST_TABLE_BYTES = 16 << 20;
 const MOST_LOCATOR_BYTES = 4096;
 const BATMAP_BYTES = 64;
 const RAW_PARENT = '0'.repeat(32);
@@ -90,7 +91,7 @@ function shapeOf(
   const blocks = Math.ceil(size / blockBytes);
   if (blocks > entries) throw broken(FORMAT, `its ${entries} blocks are less than its size of ${size} bytes`);
   if (4 * blocks > MOST_TABLE_BYTES)
-    throw unsupported(`it is a VHD of ${blocks} blocks, whose table is larger than 64 MiB`);
+    throw unsupported(`it is a VHD of ${blocks} blocks, whose table is larger than 16 MiB`);
   if (tableAt % SECTOR_BYTES !== 0 || tableAt < FOOTER_BYTES || tableAt + 4 * entries > imageBytes)
     throw broken(FORMAT, `its table of ${entries} blocks at byte ${tableAt} is not inside the image`);
   return { tableAt, blockBytes, blocks, bitmapBytes: roundUp(blockBytes / SECTOR_BYTES / 8, SECTOR_BYTES) };

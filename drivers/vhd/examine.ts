@@ -1,7 +1,8 @@
 /** Examines VHDs: what the footer and the header say, and whether the table is sound. */
 import type { Disk } from '../disk.js';
 import type { Description, Examiner, NamedFile } from '../examining/examiner.js';
-import { restoreFooter } from './allocation-table.js';
+import { Barrier } from '../lookup/barrier.js';
+import { AllocationTable } from './allocation-table.js';
 import { checkVhd } from './check.js';
 import { type DynamicHeader, readDynamicHeader } from './dynamic-header.js';
 import { type Footer, readFooter } from './footer.js';
@@ -19,7 +20,8 @@ const vhd = {
     async repairLeaks(image: Disk) {
       const footer = await readFooter(image);
       if (footer.type === 'fixed') return;
-      await restoreFooter({ image, footer, header: await readDynamicHeader(image, footer) });
+      const parts = { image, footer, header: await readDynamicHeader(image, footer) };
+      await new AllocationTable(parts, new Barrier(() => image.flush())).load();
     },
   },
 } satisfies Examiner;

@@ -46,7 +46,7 @@ export interface Footer {
   readonly creator: string;
   /** false: only the copy at byte 0 is there, as after a crash */
   readonly isAtEnd: boolean;
-  /** as in the image, without the byte that old writers omit */
+  /** as in the image; the byte that old writers omit is 0 */
   readonly bytes: Buffer;
 }
 
@@ -94,7 +94,7 @@ function parseFooter(footer: Buffer, imageBytes: number, isAtEnd: boolean): Foot
     headerAt: type === 'fixed' ? 0 : sizeAt(footer, 16, 'be', FORMAT),
     uuid: footer.toString('hex', 68, 84),
     isHidden: footer.readUInt8(85) !== 0,
-    bytes: Buffer.from(footer),
+    bytes: Buffer.concat([footer], FOOTER_BYTES),
   };
 }
 

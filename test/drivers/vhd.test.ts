@@ -181,6 +181,51 @@ t.test('libvhdi reads the same bytes of a chain that was written here', async (t
   await checkWithLibvhdi(t, await make('three.vhd', 'two.vhd'));
 });
 
+t.test('a last block that a crash has cut gets its room, and the footer behind it', async (t) => {
+  const path = join(t.testdir(), 'cut.vhd');
+  const bits = Buffer.alloc(512);
+  bits[0] = 0b1000_0000;
+  const data = patternBytes(0, 4096, 3);
+  const whole = dynamicVhd({ size: 3 * 4096, hasFooter: false, placed: [{ block: 1, bits, data }] });
+  await writeFile(path, whole.subarray(0, whole.length - 3072));
+  const disk = await openImageDisk('vhd', path);
+  await disk.write(Buffer.alloc(2048, 9), 4096 + 2048);
+  await disk.write(Buffer.alloc(100, 8), 0);
+  await disk.close();
+  const file = await readFile(path);
+  t.ok(file.subarray(-512).equals(file.subarray(0, 512)), 'the footer is at the end');
+  const again = await openImageDisk('vhd', path, true);
+  const seen = Buffer.alloc(3 * 4096);
+  await again.read(seen, 0);
+  await again.close();
+  const expected = Buffer.alloc(3 * 4096);
+  expected.fill(8, 0, 100);
+  data.copy(expected, 4096, 0, 512);
+  expected.fill(9, 4096 + 2048, 2 * 4096);
+  t.ok(seen.equals(expected));
+});
+
+t.test('what is behind the size by the geometry keeps the bytes of the parent', async (t) => {
+  const directory = t.testdir({ 'base.img': Buffer.alloc(16 * 4096, 0x55) });
+  const path = join(directory, 'child.vhd');
+  const locators = [{ code: 'MacX', name: Buffer.from('file://./base.img') }];
+  const shape = { size: 16 * 4096, type: 4, parentUuid: '00'.repeat(16), blockBytes: 16_384, locators };
+  // 120 of 128 sectors
+  await writeFile(path, dynamicVhd({ ...shape, geometry: [10, 4, 3] }));
+  const open = async (options: Record<string, string>) =>
+    frontDisk(await openTreeDisk({ driver: 'vhd', options, on: { file: { file: path } } }, false), { readOnly: false });
+  const small = await open({ size: 'geometry' });
+  t.equal(small.size, 120 * 512);
+  await small.write(Buffer.alloc(small.size - 3 * 16_384, 7), 3 * 16_384);
+  await small.zero(2 * 16_384, small.size - 2 * 16_384, { punch: true });
+  await small.close();
+  const large = await open({});
+  const rest = Buffer.alloc(8 * 512);
+  await large.read(rest, 120 * 512);
+  await large.close();
+  t.ok(rest.equals(Buffer.alloc(8 * 512, 0x55)));
+});
+
 /** Every other block is there, in the reverse order; over a parent, with some sectors only. */
 async function makeDynamic(directory: string, size: number, blockBytes: number, isChild: boolean): Promise<string> {
   const path = join(directory, 'disk.vhd');
