@@ -31,6 +31,8 @@ const OTHER_TYPES: Readonly<Record<number, string>> = { 3: 'undo', 4: 'differenc
 const SECTOR_BYTES = 512;
 /** no writer makes smaller blocks; a map of tiny blocks would be read for long */
 const LEAST_BLOCK_BYTES = 4096;
+/** the image grows by at least one block */
+const MOST_BLOCK_BYTES = 256 << 20;
 const MOST_MAP_BYTES = 64 << 20;
 
 export interface Header {
@@ -82,13 +84,15 @@ function parseHeader(bytes: Buffer, imageBytes: number, type: Header['type']): H
     throw broken(FORMAT, `its header of ${sized} bytes does not end before its map at byte ${mapStart}`);
   }
   if (size === 0) throw broken(FORMAT, 'its size is 0');
-  if (blockBytes < LEAST_BLOCK_BYTES || blockBytes % SECTOR_BYTES !== 0) {
+  if (blockBytes < LEAST_BLOCK_BYTES || blockBytes > MOST_BLOCK_BYTES || blockBytes % SECTOR_BYTES !== 0) {
     throw broken(FORMAT, `its blocks have ${blockBytes} bytes`);
   }
   const blocks = Math.ceil(size / blockBytes);
   if (blocks > hasBlocks) throw broken(FORMAT, `its ${hasBlocks} blocks are less than its size of ${size} bytes`);
   if (mapStart + 4 * hasBlocks > dataStart)
     throw broken(FORMAT, `its map of ${hasBlocks} blocks reaches into its data`);
+  if (dataStart > imageBytes)
+    throw broken(FORMAT, `its data begins at byte ${dataStart}, and the image has ${imageBytes} bytes`);
   if (mapStart + 4 * blocks > imageBytes) throw broken(FORMAT, 'its map is cut off');
   if (4 * blocks > MOST_MAP_BYTES)
     throw unsupported(`it is a VDI of ${blocks} blocks, whose map is larger than 64 MiB`);
