@@ -5,14 +5,14 @@
  *              └─► BlockWriter ──► GrowingTable ──► EndSpace           ├──► image, backing disk
  *                  each tells LookupMap where bytes are ──► threads    ┘
  */
+import { defined } from '../defined.js';
 import type { Disk } from '../disk.js';
 import type { RawDisk } from '../driver.js';
 import { Barrier } from '../lookup/barrier.js';
-import { LookupMap } from '../lookup/lookup-map.js';
 import type { Part } from '../lookup/part.js';
 import { Reader } from '../lookup/reader.js';
+import { type PartsOptions, serveParts } from '../lookup/serve-parts.js';
 import { UnitLock } from '../lookup/unit-lock.js';
-import { placedBy } from '../map/places.js';
 import { BlockFinder } from './block-finder.js';
 import type { BlockTable, GrowingTable } from './block-table.js';
 import { BlockWriter } from './block-writer.js';
@@ -29,8 +29,8 @@ export interface BlockDiskParts {
 }
 
 export function readOnlyBlockDisk(parts: BlockDiskParts, table: BlockTable): RawDisk {
-  const { reading } = readerOf(parts, table, () => true);
-  return { ...reading, activate: () => table.load(), close: async () => {} };
+  const { reading } = readerOf(parts, table);
+  return { ...reading, ...defined({ identity: parts.identity }), activate: () => table.load(), close: async () => {} };
 }
 
 /** @param makeTable is given the barrier of the image */
@@ -39,7 +39,10 @@ export function writableBlockDisk(parts: BlockDiskParts, makeTable: (barrier: Ba
   const barrier = new Barrier(() => image.flush());
   const table = makeTable(barrier);
   const lock = new UnitLock(table.blockBytes);
-  const { reading, reader, map } = readerOf(parts, table, (offset, length) => lock.isFree(offset, length));
+  const { reading, reader, map } = readerOf(parts, table, {
+    mayWrite: () => !image.readOnly,
+    isStable: (offset, length) => lock.isFree(offset, length),
+  });
   const writer = new BlockWriter({ size, unitBytes, image, table, reader, lock, barrier, map });
   let isActive = false;
   const durably = async ({ durable }: { durable: boolean }): Promise<void> => {
@@ -47,6 +50,7 @@ export function writableBlockDisk(parts: BlockDiskParts, makeTable: (barrier: Ba
   };
   return {
     ...reading,
+    ...defined({ identity: parts.identity }),
     write: (buffer, offset, options) => writer.write(buffer, offset).then(() => durably(options)),
     zero: (offset, length, options) => writer.zero(offset, length, options).then(() => durably(options)),
     flush: () => barrier.pass(),
@@ -61,33 +65,16 @@ export function writableBlockDisk(parts: BlockDiskParts, makeTable: (barrier: Ba
   };
 }
 
-type Reading = Pick<RawDisk, 'size' | 'read' | 'extents' | 'changes' | 'map' | 'places' | 'identity'>;
-
 function readerOf(
-  { image, size, backing, unitBytes, identity }: BlockDiskParts,
+  { image, size, backing, unitBytes }: BlockDiskParts,
   table: BlockTable,
-  isStable: (offset: number, length: number) => boolean,
-): { reading: Reading; reader: Reader<Part>; map: LookupMap | null } {
+  writing?: PartsOptions['writing'],
+): { reader: Reader<Part> } & ReturnType<typeof serveParts> {
   const reader = new Reader<Part>({
     ...{ size, unitBytes, finder: new BlockFinder(table), data: image, backing },
-    decode: async () => {},
     // blocks are long, and mostly holes when they are new
     mayHaveHoles: async () => true,
   });
-  const { files } = reader.places;
-  const watched = { mayWrite: () => !image.readOnly, isStable };
-  const map = reader.hasOwnFile ? new LookupMap({ size, granuleBytes: unitBytes, files, reader, ...watched }) : null;
-  const reading: Reading = {
-    size,
-    ...placedBy(reader.places),
-    ...(identity !== undefined && { identity }),
-    ...(map && { map: { map: map.map, start: 0, readOnly: image.readOnly } }),
-    read: async (buffer, offset) => {
-      const found = await reader.finder.find(offset, buffer.byteLength);
-      map?.learn(found);
-      await reader.readFound(found, buffer, offset);
-    },
-    ...(backing !== null && { changes: (offset: number, length: number) => reader.changes(offset, length) }),
-  };
-  return { reading, reader, map };
+  const { readOnly } = image;
+  return { reader, ...serveParts(reader, { size, granuleBytes: unitBytes, readOnly, ...defined({ writing }) }) };
 }

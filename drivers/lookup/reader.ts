@@ -21,8 +21,8 @@ export interface ReaderParts<P extends Part> {
   /** the image, or its data file */
   readonly data: Disk;
   readonly backing: Disk | null;
-  /** Fills a buffer with the bytes of a part that is `encoded` or in `memory`. */
-  decode(part: P, buffer: Uint8Array): Promise<void>;
+  /** Fills a buffer with the bytes of a part that is `encoded` or in `memory`; default: there are none */
+  decode?(part: P, buffer: Uint8Array): Promise<void>;
   /** whether data may lie in holes of its file */
   mayHaveHoles(): Promise<boolean>;
 }
@@ -37,12 +37,12 @@ export class Reader<P extends Part> {
   readonly #toldBytes: number;
   readonly #data: Disk;
   readonly #backing: Disk | null;
-  readonly #decode: ReaderParts<P>['decode'];
+  readonly #decode: NonNullable<ReaderParts<P>['decode']>;
   readonly #askForHoles: () => Promise<boolean>;
   /** null: nobody has asked yet */
   #mayHaveHoles: Promise<boolean> | null = null;
 
-  constructor({ size, unitBytes, finder, data, backing, decode, mayHaveHoles }: ReaderParts<P>) {
+  constructor({ size, unitBytes, finder, data, backing, decode = cannotDecode, mayHaveHoles }: ReaderParts<P>) {
     this.finder = finder;
     this.#size = size;
     this.#toldBytes = TOLD_UNITS * unitBytes;
@@ -164,6 +164,10 @@ export class Reader<P extends Part> {
     const found = await backing.places.locate(offset, length, options);
     return found.map((place) => fromBelow(place, this.hasOwnFile ? 1 : 0));
   }
+}
+
+async function cannotDecode({ kind }: Part): Promise<void> {
+  throw new Error(`a part is ${kind}, and the format decodes none`);
 }
 
 /** Reads bytes; those beyond the end of the disk are zeros. */

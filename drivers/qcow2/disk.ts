@@ -6,14 +6,14 @@
  *              └─► Committer ──► all of these                           │
  *                  each tells LookupMap where bytes are ──► threads      ┘
  */
+import { defined } from '../defined.js';
 import type { Disk } from '../disk.js';
 import type { CommitContext, RawDisk } from '../driver.js';
 import { Barrier } from '../lookup/barrier.js';
 import { DecodedCache } from '../lookup/decoded-cache.js';
-import { LookupMap, type LookupMapOptions } from '../lookup/lookup-map.js';
 import { Reader } from '../lookup/reader.js';
+import { type PartsOptions, serveParts } from '../lookup/serve-parts.js';
 import { UnitLock } from '../lookup/unit-lock.js';
-import { placedBy } from '../map/places.js';
 import { UnderWay } from '../map/under-way.js';
 import { type Header, readHeader, unitBytesOf } from './format/header.js';
 import { mayReuseFree } from './limits.js';
@@ -44,8 +44,8 @@ export interface Qcow2Parts {
 export function readOnlyDisk(parts: Qcow2Parts): RawDisk {
   const { image, header, l1 } = parts;
   const tables = new L2Tables(image, header, l1);
-  const { reader, map } = readerOf(parts, tables, { mayWrite: () => false, isStable: () => true });
-  return { ...readingOf(parts, reader, map), activate: () => tables.load(), close: async () => {} };
+  const { reading } = readerOf(parts, tables);
+  return { ...reading, activate: () => tables.load(), close: async () => {} };
 }
 
 export function writableDisk(parts: Qcow2Parts): RawDisk {
@@ -61,7 +61,7 @@ export function writableDisk(parts: Qcow2Parts): RawDisk {
   const tables = new L2Tables(image, header, l1, (table) => owned.judge(table));
   const reads = new UnderWay();
   const lock = new UnitLock(header.clusterBytes);
-  const { reader, map } = readerOf(parts, tables, {
+  const { reader, reading, map } = readerOf(parts, tables, {
     mayWrite: () => owned.mayWriteInPlace,
     isStable: (offset, length) => lock.isFree(offset, length),
   });
@@ -69,7 +69,6 @@ export function writableDisk(parts: Qcow2Parts): RawDisk {
   const writing = { size: parts.size, lock, tables, reader, owned, barrier, data, isRawData, map };
   const writer = new Writer(writing);
   const zeroer = new Zeroer(writing, writer);
-  const reading = readingOf(parts, reader, map);
   let isActive = false;
   const durably = async ({ durable }: { durable: boolean }): Promise<void> => {
     if (durable) await barrier.pass();
@@ -107,8 +106,8 @@ async function flushAll(image: Disk, data: Disk): Promise<void> {
 function readerOf(
   { size, header, image, data, backing }: Qcow2Parts,
   tables: L2Tables,
-  watched: Pick<LookupMapOptions, 'mayWrite' | 'isStable'>,
-): { reader: Reader<Found>; map: LookupMap | null } {
+  writing?: PartsOptions['writing'],
+): { reader: Reader<Found> } & ReturnType<typeof serveParts> {
   const granuleBytes = unitBytesOf(header);
   const decoded = new DecodedCache<Stream>({
     unitBytes: header.clusterBytes,
@@ -122,25 +121,6 @@ function readerOf(
     },
     mayHaveHoles: () => mayHaveHoles(image, data, header),
   });
-  if (!reader.hasOwnFile) return { reader, map: null };
-  const { files } = reader.places;
-  return { reader, map: new LookupMap({ size, granuleBytes, files, reader, ...watched }) };
-}
-
-function readingOf(
-  { size, backing, image }: Qcow2Parts,
-  reader: Reader<Found>,
-  map: LookupMap | null,
-): Pick<RawDisk, 'size' | 'read' | 'extents' | 'changes' | 'map' | 'places'> {
-  return {
-    size,
-    ...placedBy(reader.places),
-    ...(map && { map: { map: map.map, start: 0, readOnly: image.readOnly } }),
-    read: async (buffer, offset) => {
-      const found = await reader.finder.find(offset, buffer.byteLength);
-      map?.learn(found);
-      await reader.readFound(found, buffer, offset);
-    },
-    ...(backing !== null && { changes: (offset: number, length: number) => reader.changes(offset, length) }),
-  };
+  const { readOnly } = image;
+  return { reader, ...serveParts(reader, { size, granuleBytes, readOnly, ...defined({ writing }) }) };
 }

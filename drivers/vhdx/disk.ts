@@ -6,10 +6,8 @@
  */
 import type { Disk } from '../disk.js';
 import type { RawDisk } from '../driver.js';
-import { LookupMap } from '../lookup/lookup-map.js';
-import type { Part } from '../lookup/part.js';
 import { Reader } from '../lookup/reader.js';
-import { placedBy } from '../map/places.js';
+import { serveParts } from '../lookup/serve-parts.js';
 import { VhdxFinder } from './find.js';
 import type { Vhdx } from './open-image.js';
 import { TablePages } from './table-pages.js';
@@ -29,23 +27,6 @@ export function vhdxDisk({ file, image, areas, shape, header }: Vhdx, parent: Di
     mayHaveHoles: async () => true,
   });
   const granuleBytes = parent === null ? blockBytes : PARTIAL_GRANULE_BYTES;
-  const map = reader.hasOwnFile ? mapOf(reader, size, granuleBytes) : null;
-  return {
-    size,
-    identity: header.dataWriteGuid,
-    ...placedBy(reader.places),
-    ...(map && { map: { map: map.map, start: 0, readOnly: true } }),
-    read: async (buffer, offset) => {
-      const found = await finder.find(offset, buffer.byteLength);
-      map?.learn(found);
-      await reader.readFound(found, buffer, offset);
-    },
-    ...(parent !== null && { changes: (offset: number, length: number) => reader.changes(offset, length) }),
-    close: async () => {},
-  };
-}
-
-function mapOf(reader: Reader<Part>, size: number, granuleBytes: number): LookupMap {
-  const { files } = reader.places;
-  return new LookupMap({ size, granuleBytes, files, reader, mayWrite: () => false, isStable: () => true });
+  const { reading } = serveParts(reader, { size, granuleBytes, readOnly: true });
+  return { ...reading, identity: header.dataWriteGuid, close: async () => {} };
 }

@@ -8,14 +8,12 @@
 import type { Disk } from '../disk.js';
 import type { RawDisk } from '../driver.js';
 import { DecodedCache } from '../lookup/decoded-cache.js';
-import { LookupMap } from '../lookup/lookup-map.js';
 import type { Part } from '../lookup/part.js';
 import { Reader } from '../lookup/reader.js';
-import { placedBy } from '../map/places.js';
+import { serveParts } from '../lookup/serve-parts.js';
 import { type GrainStream, readGrain } from './compressed-grain.js';
 import { GrainFinder } from './find-grains.js';
 import { GrainTables, type SparseParts } from './grain-tables.js';
-import type { SparseHeader } from './sparse-header.js';
 
 /** @param backing what the extent takes from the parent: byte 0 is its first byte. Null: zeros */
 export async function sparseDisk(parts: SparseParts, backing: Disk | null): Promise<RawDisk> {
@@ -27,18 +25,8 @@ export async function sparseDisk(parts: SparseParts, backing: Disk | null): Prom
     decode: decoderOf(parts),
     mayHaveHoles: async () => false,
   });
-  const map = reader.hasOwnFile ? mapOf(reader, header) : null;
-  return {
-    size,
-    ...placedBy(reader.places),
-    ...(map && { map: { map: map.map, start: 0, readOnly: true } }),
-    read: async (buffer, offset) => {
-      const found = await reader.finder.find(offset, buffer.byteLength);
-      map?.learn(found);
-      await reader.readFound(found, buffer, offset);
-    },
-    close: async () => {},
-  };
+  const { reading } = serveParts(reader, { size, granuleBytes: grainBytes, readOnly: true });
+  return { ...reading, close: async () => {} };
 }
 
 function decoderOf({ image, header, shares }: SparseParts): (part: Part, buffer: Uint8Array) => Promise<void> {
@@ -54,12 +42,4 @@ function decoderOf({ image, header, shares }: SparseParts): (part: Part, buffer:
     const grain = await decoded.read(start, { place, start });
     buffer.set(grain.subarray(skip, skip + buffer.byteLength));
   };
-}
-
-function mapOf(reader: Reader<Part>, { size, grainBytes }: SparseHeader): LookupMap {
-  return new LookupMap({
-    ...{ size, granuleBytes: grainBytes, files: reader.places.files, reader },
-    mayWrite: () => false,
-    isStable: () => true,
-  });
 }
