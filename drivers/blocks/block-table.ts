@@ -26,6 +26,12 @@ export interface BlockTable {
   peek(block: number): Block | null | undefined;
 }
 
+/** Sectors of a block that follow one another. */
+export interface Sectors {
+  readonly first: number;
+  readonly count: number;
+}
+
 /** A table that can get blocks. Calls for one block come one after the other. */
 export interface GrowingTable extends BlockTable {
   /**
@@ -35,10 +41,10 @@ export interface GrowingTable extends BlockTable {
   allocate(): Promise<number>;
   /** Takes back the space of a block that nothing refers to, although it may have been written. */
   giveBack(place: number): void;
-  /** The image has a block from now on. @param present null: all sectors */
-  add(block: number, place: number, present: readonly [first: number, count: number] | null): Promise<void>;
+  /** The image has these sectors of a block from now on, and the block. */
+  add(block: number, place: number, sectors: Sectors): Promise<void>;
   /** The image has more sectors of a block from now on. */
-  mark(block: number, first: number, count: number): Promise<void>;
+  mark(block: number, sectors: Sectors): Promise<void>;
   /** For a clean end: all requests have ended. */
   close(): Promise<void>;
 }

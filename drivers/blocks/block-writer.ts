@@ -17,7 +17,7 @@ import type { Part } from '../lookup/part.js';
 import type { Reader } from '../lookup/reader.js';
 import type { UnitLock } from '../lookup/unit-lock.js';
 import { writeAll } from '../lookup/write-all.js';
-import type { Block, GrowingTable } from './block-table.js';
+import type { Block, GrowingTable, Sectors } from './block-table.js';
 import { SECTOR_BYTES, type SectorBits } from './sector-bits.js';
 
 const ZEROS = Buffer.alloc(1 << 20);
@@ -106,10 +106,14 @@ export class BlockWriter {
       table.giveBack(place);
       throw error;
     }
-    await table.add(block, place, reader.hasBacking ? this.#sectorsOf(written) : null);
-    const isWhole = !reader.hasBacking;
-    if (isWhole) map?.moved(start, Math.min(table.blockBytes, size - start));
-    else map?.moved(written.at, written.bytes.byteLength);
+    if (reader.hasBacking) {
+      await table.add(block, place, this.#sectorsOf(written));
+      map?.moved(written.at, written.bytes.byteLength);
+    } else {
+      // the space is zeros, as the rest of the block was
+      await table.add(block, place, { first: 0, count: table.blockBytes / SECTOR_BYTES });
+      map?.moved(start, Math.min(table.blockBytes, size - start));
+    }
   }
 
   /** Writes to a block of which the image has only some of the sectors. */
@@ -119,22 +123,16 @@ export class BlockWriter {
     await writeAll(image, merged.bytes, known.place + merged.at - piece.block * table.blockBytes);
     // the place may have other bytes, and the base has
     await barrier.pass();
-    const sectors = this.#sectorsOf(merged);
-    if (sectors === null) await table.mark(piece.block, 0, table.blockBytes / SECTOR_BYTES);
-    else await table.mark(piece.block, ...sectors);
+    await table.mark(piece.block, this.#sectorsOf(merged));
     map?.moved(merged.at, merged.bytes.byteLength);
   }
 
-  /** The sectors of a piece in its block; null: all. If it begins or ends within a sector, the image has that one already. */
-  #sectorsOf({ block, at, bytes }: Piece): [first: number, count: number] | null {
-    const { table } = this.#parts;
-    const start = block * table.blockBytes;
-    const [first, end] = [
-      Math.floor((at - start) / SECTOR_BYTES),
-      Math.ceil((at + bytes.byteLength - start) / SECTOR_BYTES),
-    ];
-    // what is behind the end of the disk may be served another time, with another size
-    return first === 0 && end * SECTOR_BYTES >= table.blockBytes ? null : [first, end - first];
+  /**
+   * The sectors of a piece in its block. If it begins or ends within a sector, the image has that one already. What is behind
+   * the end of the disk does not count: it may be served another time, with another size.
+   */
+  #sectorsOf({ block, at, bytes }: Piece): Sectors {
+    return sectorsIn(at - block * this.#parts.table.blockBytes, bytes.byteLength);
   }
 
   /**
@@ -170,9 +168,7 @@ export class BlockWriter {
     const known = await table.get(block);
     const isWhole = from === start && to >= Math.min(size, start + table.blockBytes);
     if (known === null && isWhole && !reader.isEmpty(start)) {
-      const sectors = Math.ceil((to - start) / SECTOR_BYTES);
-      const isAll = sectors * SECTOR_BYTES >= table.blockBytes;
-      await table.add(block, await table.allocate(), isAll ? null : [0, sectors]);
+      await table.add(block, await table.allocate(), sectorsIn(0, to - start));
       map?.moved(start, to - start);
       return;
     }
@@ -192,6 +188,12 @@ export class BlockWriter {
 /** Whether the image has all sectors of a range of a block. */
 function hasAll({ present }: Block, within: number, length: number): boolean {
   if (present === null) return true;
+  const { first, count } = sectorsIn(within, length);
+  return present.has(first, count);
+}
+
+/** The sectors that a range of a block touches. */
+function sectorsIn(within: number, length: number): Sectors {
   const first = Math.floor(within / SECTOR_BYTES);
-  return present.has(first, Math.ceil((within + length) / SECTOR_BYTES) - first);
+  return { first, count: Math.ceil((within + length) / SECTOR_BYTES) - first };
 }

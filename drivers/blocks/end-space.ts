@@ -7,7 +7,7 @@
  * What is ready and was not taken stays a hole in the image, and the next server takes it.
  */
 import type { Disk } from '../disk.js';
-import { FusetapError } from '../errors.js';
+import { deviceFull } from '../formats/faults.js';
 import type { Barrier } from '../lookup/barrier.js';
 
 /** how much is got ready at one time; at least one block */
@@ -86,7 +86,7 @@ export class EndSpace {
     const count = Math.max(1, Math.floor(STEP_BYTES / strideBytes));
     const limit = image.growth === undefined ? old - trailerBytes : Number.POSITIVE_INFINITY;
     const fit = Math.min(count, Math.floor((limit - this.#next) / strideBytes));
-    if (fit < 1) throw noSpace();
+    if (fit < 1) throw deviceFull();
     const from = this.#next;
     const to = from + fit * strideBytes;
     // also if it is as long: a server may have died, or failed, before it wrote the trailer
@@ -108,11 +108,4 @@ export class EndSpace {
     this.#lastWork = own.catch(() => {});
     return own;
   }
-}
-
-function noSpace(): FusetapError {
-  return new FusetapError('NO_SPACE', 'the image is full: it is on a device, which cannot become larger', {
-    errno: 28,
-    hint: 'make the device larger',
-  });
 }

@@ -2,7 +2,9 @@
 import { ftruncate } from 'node:fs';
 import { promisify } from 'node:util';
 import { E, fallocateAsync, SystemCallError } from '../../system/libc.js';
+import { type Disk, frontDisk } from '../disk.js';
 import { errnoOf, type FusetapError, toFusetapError } from '../errors.js';
+import { windowDisk } from '../segments/window.js';
 
 const ftruncateAsync = promisify(ftruncate);
 
@@ -14,6 +16,16 @@ export async function sizeFile(fd: number, size: number): Promise<void> {
     const hint = errnoOf(error) === E.EFBIG ? 'that file system does not allow files of this size' : undefined;
     throw toFusetapError(error, `a file cannot have ${size} bytes: ${(error as NodeJS.ErrnoException).code}`, { hint });
   }
+}
+
+/** Gives a file its size. @returns a disk that writes it; its `close` leaves the file open @throws FusetapError */
+export async function newFileDisk(fd: number, size: number): Promise<Disk> {
+  await sizeFile(fd, size);
+  const window = { fd, start: 0, size, kind: 'file', readOnly: false, durable: false } as const;
+  return frontDisk(
+    windowDisk(window, async () => {}),
+    { readOnly: false },
+  );
 }
 
 /** Gives a file space for all its bytes. @throws FusetapError UNSUPPORTED if its file system cannot; NO_SPACE */

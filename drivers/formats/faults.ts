@@ -10,6 +10,14 @@ export function broken(format: string, what: string): FusetapError {
   });
 }
 
+/** A format has used up the device that its image is on. */
+export function deviceFull(): FusetapError {
+  return new FusetapError('NO_SPACE', 'the image is full: it is on a device, which cannot become larger', {
+    errno: 28,
+    hint: 'make the device larger',
+  });
+}
+
 /** The image is a variant that the driver cannot serve. @param what a sentence */
 export function unsupported(what: string, hint = CONVERT): FusetapError {
   return new FusetapError('UNSUPPORTED', what, { hint });

@@ -4,9 +4,8 @@
  *      header │ L1 table │ with preallocation: L2 tables │ data │ refcount table │ refcount blocks
  */
 import type { Creator, NewImage } from '../creating/creator.js';
-import { allocateFile, sizeFile } from '../creating/new-file.js';
-import { type Disk, frontDisk } from '../disk.js';
-import { windowDisk } from '../segments/window.js';
+import { allocateFile, newFileDisk } from '../creating/new-file.js';
+import type { Disk } from '../disk.js';
 import { headerBytes } from './creating/header-bytes.js';
 import { type NewShape, shapeOf } from './creating/new-shape.js';
 import { COPIED, putEntry } from './format/entries.js';
@@ -26,13 +25,8 @@ const creator = {
     const plan = planImage(image);
     const { shape, layout, usage } = plan;
     const bytes = layout.end * shape.clusterBytes;
-    await sizeFile(fd, bytes);
+    const file = await newFileDisk(fd, bytes);
     if (shape.preallocation === 'falloc') await allocateFile(fd, bytes);
-    const window = { fd, start: 0, size: bytes, kind: 'file', readOnly: false, durable: false } as const;
-    const file = frontDisk(
-      windowDisk(window, async () => {}),
-      { readOnly: false },
-    );
     await file.write(headerBytes(shape, image, tablesOf(plan)), 0);
     await writeTables(file, plan);
     await writeRefcounts(file, shape, { usage, layout });

@@ -14,9 +14,9 @@ import type { Disk } from '../disk.js';
 import { FusetapError } from '../errors.js';
 import { broken } from '../formats/faults.js';
 import { readUpTo } from '../formats/read.js';
-import type { Barrier } from '../lookup/barrier.js';
+import { Barrier } from '../lookup/barrier.js';
 import { writeAll } from '../lookup/write-all.js';
-import { COUNT_AT, FORMAT, type Header } from './header.js';
+import { COUNT_AT, FORMAT, type Header, readHeader } from './header.js';
 
 /** an entry from here on says that the block has no place: ~0 was never written, ~0 − 1 is zeros */
 const FIRST_NONE = 0xffff_fffe;
@@ -154,6 +154,13 @@ export class BlockMap implements GrowingTable {
     await writeAll(this.#image, u32(count), COUNT_AT);
     this.#count = count;
   }
+}
+
+/** Makes the count of blocks right that a killed server has left. @returns whether it was wrong @throws as `load` */
+export async function repairCount(image: Disk): Promise<boolean> {
+  const map = new BlockMap(image, await readHeader(image), new Barrier(() => image.flush()));
+  await map.load();
+  return await map.correctCount();
 }
 
 function u32(value: number): Buffer {

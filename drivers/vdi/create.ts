@@ -5,11 +5,9 @@
  */
 import { randomBytes } from 'node:crypto';
 import type { Creator, NewImage } from '../creating/creator.js';
-import { sizeFile } from '../creating/new-file.js';
+import { newFileDisk } from '../creating/new-file.js';
 import { chosen, takeOnly } from '../creating/options.js';
-import { frontDisk } from '../disk.js';
 import { FusetapError } from '../errors.js';
-import { windowDisk } from '../segments/window.js';
 
 const SECTOR_BYTES = 512;
 const BLOCK_BYTES = 1 << 20;
@@ -46,12 +44,7 @@ const creator = {
     randomBytes(16).copy(head, 392);
     randomBytes(16).copy(head, 408);
     for (let block = 0; block < blocks; block++) head.writeUInt32LE(isStatic ? block : NONE, MAP_AT + 4 * block);
-    await sizeFile(fd, end);
-    const window = { fd, start: 0, size: end, kind: 'file', readOnly: false, durable: false } as const;
-    const file = frontDisk(
-      windowDisk(window, async () => {}),
-      { readOnly: false },
-    );
+    const file = await newFileDisk(fd, end);
     await file.write(head, 0);
   },
 } satisfies Creator;

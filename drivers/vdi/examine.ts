@@ -2,15 +2,14 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Disk } from '../disk.js';
 import type { CheckResult, ExamineOptions, Examiner } from '../examining/examiner.js';
+import { Findings } from '../examining/findings.js';
 import { readUpTo } from '../formats/read.js';
-import { Barrier } from '../lookup/barrier.js';
-import { BlockMap } from './block-map.js';
+import { repairCount } from './block-map.js';
 import { type Header, readHeader } from './header.js';
 
 /** an entry from here on names no place */
 const FIRST_NONE = 0xffff_fffe;
 const CHUNK_BYTES = 1 << 20;
-const MOST_LINES = 100;
 
 const vdi = {
   async describe(image) {
@@ -20,11 +19,7 @@ const vdi = {
   checker: {
     check: checkVdi,
     /** Nothing leaks in a VDI but what its count of blocks says too much. */
-    async repairLeaks(image: Disk) {
-      const map = new BlockMap(image, await readHeader(image), new Barrier(() => image.flush()));
-      await map.load();
-      await map.correctCount();
-    },
+    repairLeaks: repairCount,
   },
 } satisfies Examiner;
 
@@ -34,28 +29,30 @@ async function checkVdi(image: Disk, options: ExamineOptions = {}): Promise<Chec
   const header = await readHeader(image);
   const { blocks, blockBytes, dataStart, count } = header;
   const places = await readPlaces(image, header, options);
-  const corruptions: string[] = [];
-  let [corruptionCount, end, fragmented] = [0, 0, 0];
-  const add = (line: string): void => {
-    corruptionCount += 1;
-    if (corruptions.length < MOST_LINES) corruptions.push(line);
-  };
+  const found = new Findings();
+  let [end, fragmented] = [0, 0];
   const users = new Map<number, number>();
   let before = -2;
   for (const [block, place] of places) {
     const other = users.get(place);
-    if (other !== undefined) add(`blocks ${other} and ${block} are both at place ${place}`);
+    if (other !== undefined) found.add(`blocks ${other} and ${block} are both at place ${place}`);
     users.set(place, block);
     if (place !== before + 1) fragmented += 1;
     before = place;
     end = Math.max(end, place + 1);
     const last = dataStart + place * blockBytes + Math.min(blockBytes, header.size - block * blockBytes);
-    if (last > image.size) add(`block ${block} ends at byte ${last}, and the image has ${image.size} bytes`);
+    if (last > image.size) found.add(`block ${block} ends at byte ${last}, and the image has ${image.size} bytes`);
   }
   // other programs put their next block there
-  if (count < end) add(`its header counts ${count} blocks, and the last one is at place ${end - 1}`);
+  if (count < end) found.add(`its header counts ${count} blocks, and the last one is at place ${end - 1}`);
   return {
-    ...{ corruptions, corruptionCount, isDirty: count !== end, isMarkedCorrupt: false, beyondEnd: 0 },
+    ...{
+      corruptions: found.lines,
+      corruptionCount: found.count,
+      isDirty: count !== end,
+      isMarkedCorrupt: false,
+      beyondEnd: 0,
+    },
     leaks: { clusters: 0, bytes: 0, ranges: [] },
     clusters: { total: blocks, allocated: places.length, fragmented: Math.max(0, fragmented - 1), compressed: 0 },
     imageEnd: dataStart + end * blockBytes,

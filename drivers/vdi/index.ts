@@ -6,10 +6,9 @@ import { readOnlyBlockDisk, writableBlockDisk } from '../blocks/block-disk.js';
 import type { Driver } from '../driver.js';
 import { broken } from '../formats/faults.js';
 import { FORMAT_FILE, requireDisk } from '../image.js';
-import { Barrier } from '../lookup/barrier.js';
 import { takeOptions } from '../options.js';
 import { joinDisks } from '../segments/join-disks.js';
-import { BlockMap } from './block-map.js';
+import { BlockMap, repairCount } from './block-map.js';
 import { FORMAT, type Header, readHeader } from './header.js';
 
 const vdi = {
@@ -18,10 +17,8 @@ const vdi = {
   grows: true,
   check: (options) => takeOptions('vdi', options, []),
   async repair(context) {
-    const image = requireDisk(context, 'vdi');
-    const map = new BlockMap(image, await readHeader(image), new Barrier(() => image.flush()));
-    await map.load();
-    return (await map.correctCount()) ? ['it was not closed: its count of blocks was corrected'] : [];
+    const wasWrong = await repairCount(requireDisk(context, 'vdi'));
+    return wasWrong ? ['it was not closed: its count of blocks was corrected'] : [];
   },
   async open({ disks, readOnly }) {
     const image = requireDisk({ disks }, 'vdi');

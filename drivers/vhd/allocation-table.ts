@@ -8,17 +8,17 @@
  * bitmap ──► entry ──► acknowledged. New blocks begin behind all headers, also those that only XenServer has, and their data
  * at a multiple of 4 KiB. The footer at the end moves before the space is used.
  */
-import type { Block, GrowingTable } from '../blocks/block-table.js';
+import type { Block, GrowingTable, Sectors } from '../blocks/block-table.js';
 import { EndSpace } from '../blocks/end-space.js';
 import { SECTOR_BYTES, SectorBits } from '../blocks/sector-bits.js';
 import type { Disk } from '../disk.js';
 import { FusetapError } from '../errors.js';
 import { broken } from '../formats/faults.js';
 import { readUpTo } from '../formats/read.js';
-import type { Barrier } from '../lookup/barrier.js';
+import { Barrier } from '../lookup/barrier.js';
 import { writeAll } from '../lookup/write-all.js';
 import type { DynamicHeader } from './dynamic-header.js';
-import { FOOTER_BYTES, FORMAT, type Footer } from './footer.js';
+import { FOOTER_BYTES, FORMAT, type Footer, roundUp } from './footer.js';
 
 const NONE = 0xffff_ffff;
 const CHUNK_BYTES = 1 << 20;
@@ -199,10 +199,10 @@ export class AllocationTable implements GrowingTable {
     throw new FusetapError('NO_SPACE', 'a VHD cannot be larger than 2 TiB', { errno: 28 });
   }
 
-  async add(block: number, place: number, present: readonly [first: number, count: number] | null): Promise<void> {
+  async add(block: number, place: number, { first, count }: Sectors): Promise<void> {
     const { bitmapBytes, tableAt } = this.#header;
     const bits = new SectorBits(Buffer.alloc(bitmapBytes), this.#sectors);
-    bits.set(...(present ?? [0, this.#sectors]));
+    bits.set(first, count);
     await writeAll(this.#image, bits.bytes, place - bitmapBytes);
     const entry = Buffer.alloc(4);
     entry.writeUInt32BE((place - bitmapBytes) / SECTOR_BYTES);
@@ -212,7 +212,7 @@ export class AllocationTable implements GrowingTable {
     this.#keep(block, bits);
   }
 
-  async mark(block: number, first: number, count: number): Promise<void> {
+  async mark(block: number, { first, count }: Sectors): Promise<void> {
     const known = await this.get(block);
     if (known === null || known.present === null) return;
     const bits = new SectorBits(Buffer.from(known.present.bytes), this.#sectors);
@@ -235,6 +235,12 @@ export class AllocationTable implements GrowingTable {
   }
 }
 
-function roundUp(bytes: number, unit: number): number {
-  return Math.ceil(bytes / unit) * unit;
+/**
+ * Writes the footer at the end that a crash has left out, and gives room to a last block that it has cut.
+ * @returns whether the footer was not there @throws as `load`
+ */
+export async function restoreFooter(parts: VhdParts): Promise<boolean> {
+  const table = new AllocationTable(parts, new Barrier(() => parts.image.flush()));
+  await table.load();
+  return table.wasRestored;
 }

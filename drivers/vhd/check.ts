@@ -5,6 +5,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Disk } from '../disk.js';
 import type { CheckResult, ExamineOptions } from '../examining/examiner.js';
+import { Findings } from '../examining/findings.js';
 import { readUpTo } from '../formats/read.js';
 import { type DynamicHeader, readDynamicHeader } from './dynamic-header.js';
 import { FOOTER_BYTES, type Footer, readFooter } from './footer.js';
@@ -12,7 +13,6 @@ import { FOOTER_BYTES, type Footer, readFooter } from './footer.js';
 const SECTOR_BYTES = 512;
 const NONE = 0xffff_ffff;
 const CHUNK_BYTES = 1 << 20;
-const MOST_LINES = 100;
 /** features: the bit that every writer sets */
 const FEATURES_AT = 8;
 const RESERVED_FEATURE = 2;
@@ -89,14 +89,4 @@ function resultOf(footer: Footer, found: Findings, blocks: Blocks, header?: Dyna
     beyondEnd: 0,
     imageEnd: blocks.end,
   };
-}
-
-class Findings {
-  readonly lines: string[] = [];
-  count = 0;
-
-  add(line: string): void {
-    this.count += 1;
-    if (this.lines.length < MOST_LINES) this.lines.push(line);
-  }
 }

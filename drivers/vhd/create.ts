@@ -7,12 +7,10 @@
 import { randomBytes } from 'node:crypto';
 import { posix } from 'node:path';
 import type { Creator, NewImage } from '../creating/creator.js';
-import { sizeFile } from '../creating/new-file.js';
+import { newFileDisk } from '../creating/new-file.js';
 import { chosen, takeOnly } from '../creating/options.js';
-import { frontDisk } from '../disk.js';
 import { FusetapError } from '../errors.js';
-import { windowDisk } from '../segments/window.js';
-import { checksumOf, FOOTER_BYTES } from './footer.js';
+import { checksumOf, FOOTER_BYTES, roundUp } from './footer.js';
 
 const SECTOR_BYTES = 512;
 const HEADER_BYTES = 1024;
@@ -33,12 +31,7 @@ const creator = {
     const plan = planImage(image);
     const footer = footerBytes(plan);
     const end = plan.type === 'fixed' ? plan.size : plan.headers.length;
-    await sizeFile(fd, end + FOOTER_BYTES);
-    const window = { fd, start: 0, size: end + FOOTER_BYTES, kind: 'file', readOnly: false, durable: false } as const;
-    const file = frontDisk(
-      windowDisk(window, async () => {}),
-      { readOnly: false },
-    );
+    const file = await newFileDisk(fd, end + FOOTER_BYTES);
     if (plan.type !== 'fixed') {
       footer.copy(plan.headers);
       await file.write(plan.headers, 0);
@@ -147,8 +140,4 @@ function geometryOf(total: number): [number, number, number] {
   if (tracks >= heads * 1024 || heads > 16) [track, heads, tracks] = [31, 16, Math.floor(sectors / 31)];
   if (tracks >= heads * 1024) [track, heads, tracks] = [63, 16, Math.floor(sectors / 63)];
   return [Math.floor(tracks / heads), heads, track];
-}
-
-function roundUp(bytes: number, unit: number): number {
-  return Math.ceil(bytes / unit) * unit;
 }

@@ -14,7 +14,7 @@ import type { Disk } from '../disk.js';
 import { FusetapError } from '../errors.js';
 import { broken, unsupported } from '../formats/faults.js';
 import { readUpTo, sizeAt } from '../formats/read.js';
-import { checksumOf, FOOTER_BYTES, FORMAT, type Footer, startsWith } from './footer.js';
+import { checksumOf, FOOTER_BYTES, FORMAT, type Footer, roundUp, startsWith } from './footer.js';
 
 const HEADER_BYTES = 1024;
 const CHECKSUM_AT = 36;
@@ -172,8 +172,4 @@ function ofUrl(url: string): string {
 function withoutEnd(name: string): string {
   const end = name.indexOf('\0');
   return (end < 0 ? name : name.slice(0, end)).trim();
-}
-
-function roundUp(bytes: number, unit: number): number {
-  return Math.ceil(bytes / unit) * unit;
 }

@@ -1,8 +1,7 @@
 /** Examines VHDs: what the footer and the header say, and whether the table is sound. */
 import type { Disk } from '../disk.js';
 import type { Description, Examiner, NamedFile } from '../examining/examiner.js';
-import { Barrier } from '../lookup/barrier.js';
-import { AllocationTable } from './allocation-table.js';
+import { restoreFooter } from './allocation-table.js';
 import { checkVhd } from './check.js';
 import { type DynamicHeader, readDynamicHeader } from './dynamic-header.js';
 import { type Footer, readFooter } from './footer.js';
@@ -20,8 +19,7 @@ const vhd = {
     async repairLeaks(image: Disk) {
       const footer = await readFooter(image);
       if (footer.type === 'fixed') return;
-      const parts = { image, footer, header: await readDynamicHeader(image, footer) };
-      await new AllocationTable(parts, new Barrier(() => image.flush())).load();
+      await restoreFooter({ image, footer, header: await readDynamicHeader(image, footer) });
     },
   },
 } satisfies Examiner;

@@ -121,6 +121,11 @@ function interrupted(): FusetapError {
   });
 }
 
+/** The next multiple of a unit. */
+export function roundUp(bytes: number, unit: number): number {
+  return Math.ceil(bytes / unit) * unit;
+}
+
 export function startsWith(bytes: Buffer, text: string): boolean {
   return bytes.subarray(0, text.length).equals(Buffer.from(text, 'latin1'));
 }

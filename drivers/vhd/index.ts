@@ -12,11 +12,10 @@ import type { Driver } from '../driver.js';
 import { FusetapError } from '../errors.js';
 import { broken } from '../formats/faults.js';
 import { FORMAT_FILE, requireDisk } from '../image.js';
-import { Barrier } from '../lookup/barrier.js';
 import { takeOptions } from '../options.js';
 import { quoted } from '../quote.js';
 import { joinDisks } from '../segments/join-disks.js';
-import { AllocationTable, type VhdParts } from './allocation-table.js';
+import { AllocationTable, restoreFooter, type VhdParts } from './allocation-table.js';
 import { type Parent, readDynamicHeader } from './dynamic-header.js';
 import { FORMAT, type Footer, readFooter } from './footer.js';
 
@@ -46,10 +45,7 @@ const vhd = {
     const parts = await partsOf(requireDisk(context, 'vhd'));
     if (parts === null) return [];
     refuseHidden(parts.footer);
-    const { image } = parts;
-    const table = new AllocationTable(parts, new Barrier(() => image.flush()));
-    await table.load();
-    return table.wasRestored ? ['it was not closed: its footer was written again'] : [];
+    return (await restoreFooter(parts)) ? ['it was not closed: its footer was written again'] : [];
   },
   async open({ disks, readOnly, options }) {
     const image = requireDisk({ disks }, 'vhd');

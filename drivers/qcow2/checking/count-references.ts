@@ -7,12 +7,12 @@
  */
 import type { Disk } from '../../disk.js';
 import type { ClusterStatistics, ExamineOptions } from '../../examining/examiner.js';
+import { Findings } from '../../examining/findings.js';
 import type { Header } from '../format/header.js';
 import { countBitmaps } from './count-bitmaps.js';
 import { countSnapshots } from './count-snapshots.js';
 import { countTables } from './count-tables.js';
 import type { Counting } from './counting.js';
-import { Findings } from './findings.js';
 import { References } from './references.js';
 
 export interface Count extends Counting {

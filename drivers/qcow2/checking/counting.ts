@@ -1,7 +1,7 @@
 /** What the parts of a count share. */
 import type { Disk } from '../../disk.js';
+import type { Findings } from '../../examining/findings.js';
 import type { Header } from '../format/header.js';
-import type { Findings } from './findings.js';
 import type { References } from './references.js';
 
 export interface Counting {

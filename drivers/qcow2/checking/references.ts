@@ -6,8 +6,9 @@
  *      28             the active tables refer to it; else only those of snapshots
  *      30, 31         an entry of the active tables says that its refcount is 1; that it is not
  */
+
+import type { Findings } from '../../examining/findings.js';
 import { ClusterWords } from './cluster-words.js';
-import type { Findings } from './findings.js';
 
 /** a cluster with so many references has too many to count */
 export const MOST_REFERENCES = 0x00ff_ffff;

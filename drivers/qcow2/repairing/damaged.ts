@@ -1,6 +1,6 @@
 /** The refusal to repair an image whose references contradict each other: nobody knows which of them are right. */
 import { FusetapError } from '../../errors.js';
-import type { Findings } from '../checking/findings.js';
+import type { Findings } from '../../examining/findings.js';
 
 /** @throws FusetapError DENIED if there is a finding */
 export function refuse({ lines: [line] }: Findings): void {

@@ -12,8 +12,7 @@
  * referred to it may not be durable yet.
  */
 import type { Disk } from '../../disk.js';
-import { FusetapError } from '../../errors.js';
-import { broken } from '../../formats/faults.js';
+import { broken, deviceFull } from '../../formats/faults.js';
 import { readUpTo } from '../../formats/read.js';
 import type { Barrier } from '../../lookup/barrier.js';
 import { writeAll } from '../../lookup/write-all.js';
@@ -310,7 +309,7 @@ export class Refcounts {
     const inDisk = canGrow ? Number.POSITIVE_INFINITY : Math.floor(this.#image.size / this.#clusterBytes) - start;
     const inBlock = this.#perBlock - (start % this.#perBlock);
     const count = Math.min(most, inBlock, inDisk);
-    if (count <= 0) throw noSpace();
+    if (count <= 0) throw deviceFull();
     this.#end = start + count;
     return { start, count };
   }
@@ -353,7 +352,7 @@ export class Refcounts {
     const start = this.#end;
     const { clusters, blocks } = this.#planTable(start, leastEntries);
     const count = clusters + blocks.length;
-    if (this.#image.growth === undefined && (start + count) * this.#clusterBytes > this.#image.size) throw noSpace();
+    if (this.#image.growth === undefined && (start + count) * this.#clusterBytes > this.#image.size) throw deviceFull();
     this.#end = start + count;
     await this.#makeZeros({ start, count });
     const table = Buffer.alloc(clusters * this.#clusterBytes);
@@ -444,11 +443,4 @@ function runsOf(clusters: readonly number[], perBlock: number): { run: Run; time
     else runs.push({ run: { start: cluster, count: 1 }, times: count });
   }
   return runs;
-}
-
-function noSpace(): FusetapError {
-  return new FusetapError('NO_SPACE', 'the image is full: it is on a device, which cannot become larger', {
-    errno: 28,
-    hint: 'make the device larger',
-  });
 }
