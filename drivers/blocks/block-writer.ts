@@ -99,7 +99,8 @@ export class BlockWriter {
     const isEmpty = reader.isEmpty(start);
     let written = piece;
     try {
-      if (!isEmpty) written = await this.#merge(piece, null);
+      // also over zeros: what is behind the end of a short base is looked up by unit, too
+      if (reader.hasBacking) written = await this.#merge(piece, null);
       await writeAll(image, written.bytes, place + written.at - start);
       if (!isEmpty) await barrier.pass();
     } catch (error) {
