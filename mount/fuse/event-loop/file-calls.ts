@@ -5,7 +5,7 @@
 import { errnoOf } from '../../../drivers/errors.js';
 import { E } from '../../../system/libc.js';
 import type { Ledger } from '../../ledger/ledger.js';
-import { flushFile, refusalOfOpen } from '../../transport/file-rules.js';
+import { flushFile, mayHaveTakenError, refusalOfOpen, writesDurably } from '../../transport/file-rules.js';
 import { Handles } from '../../transport/handles.js';
 import type { Tree } from '../../transport/tree.js';
 import * as abi from '../protocol/abi.js';
@@ -19,8 +19,6 @@ import { allocateDisk, readDisk, seekDisk, writeDisk } from './serve-disk.js';
 export interface FileContext {
   readonly tree: Tree;
   readonly ledger: Ledger;
-  /** whether threads do this file's I/O: then a thread has already tried an FSYNC that arrives here, and it failed */
-  isThreaded(nodeId: number): boolean;
   /** runs a write to a file that threads may be writing at the same time */
   writeBeside<Result>(nodeId: number, write: () => Promise<Result>): Promise<Result>;
 }
@@ -50,7 +48,7 @@ export class FileCalls {
     if (refusal !== 0) return this.#replies.refuse(call, refusal);
     const fh = request.uniqueId;
     const handle = { fh, nodeId: request.nodeId, pid: request.pid, flags };
-    if (!this.#handles.open(handle, node.file.ledgerIndex)) return this.#replies.refuse(call, E.ENFILE);
+    if (!this.#handles.open(handle, node.file.flushIndex)) return this.#replies.refuse(call, E.ENFILE);
     const reply = this.#replies.blank(abi.OPEN_OUT_SIZE);
     reply.bodyU64(0, fh);
     // with both flags, the kernel sends reads here and maps the image itself
@@ -84,16 +82,21 @@ export class FileCalls {
   io(call: Call): void {
     if (this.#calls.putAside(call)) return;
     const work = this.#doIo(call).catch((error: unknown) => {
-      this.#noteFailure(call.request);
-      this.#replies.refuse(call, errnoOf(error));
+      const errno = errnoOf(error);
+      this.#noteFailure(call.request, errno);
+      this.#replies.refuse(call, errno);
     });
     this.#calls.track(call, work);
   }
 
-  #noteFailure({ nodeId, opcode }: Request): void {
-    const file = this.#context.tree.byId(nodeId)?.file;
-    const isWrite = opcode === abi.WRITE || opcode === abi.FALLOCATE;
-    if (file !== undefined && isWrite) this.#context.ledger.noteFailedWrite(file.ledgerIndex);
+  #noteFailure(request: Request, errno: number): void {
+    const { ledger, tree } = this.#context;
+    const file = tree.byId(request.nodeId)?.file;
+    const isWrite = request.opcode === abi.WRITE;
+    if (file === undefined || !(isWrite || request.opcode === abi.FALLOCATE)) return;
+    ledger.noteFailedWrite(file.ledgerIndex);
+    const isDurable = isWrite && writesDurably(request.bodyU32(abi.RW_FLAGS));
+    if (isDurable && mayHaveTakenError(errno)) ledger.noteFlushError(file.flushIndex, errno);
   }
 
   async #doIo(call: Call): Promise<void> {
@@ -120,10 +123,10 @@ export class FileCalls {
   }
 
   async #fsync(call: Call): Promise<void> {
-    const { tree, ledger, isThreaded } = this.#context;
+    const { tree, ledger } = this.#context;
     const { file } = tree.existing(call.request.nodeId);
-    if (!isThreaded(file.nodeId)) await flushFile(file, ledger);
-    const errno = this.#handles.takeFlushError(call.request.bodyU64(abi.FSYNC_FH), file.ledgerIndex);
+    await flushFile(file, ledger);
+    const errno = this.#handles.takeFlushError(call.request.bodyU64(abi.FSYNC_FH), file.flushIndex);
     if (errno === 0) this.#replies.ok(call);
     else this.#replies.refuse(call, errno);
   }

@@ -11,6 +11,9 @@
  *  - APART: whether each thread has a device of its own, whose flags do not affect other threads.
  *  - MAPPED: whether a thread has written to mapped memory since the main thread last asked (mapped-windows.ts).
  *  - PERMIT of each thread: whether it has one. If a thread hangs, the main thread gives its permit to another.
+ *  - OWN_READS: whether the main thread reads the device itself while requests come that only it serves (own-reads.ts).
+ *    Then a thread that hands on such a request lends its permit, and waits. LENT counts these permits, and TURNS the
+ *    reads of the main thread: if they stop, a thread takes its permit back.
  *  - REQUESTS of each thread counts its requests: if it does not change, the thread is in the middle of a request.
  *  - NODE and SEEN of each thread, and its PLACES: they tell the main thread when no thread can still be using a
  *    window that was taken away. NODE is the node whose request the thread serves. A thread sets NODE before it looks
@@ -26,6 +29,9 @@ const VERSION = 0;
 const PERMITS = 1;
 const APART = 2;
 const MAPPED = 3;
+const OWN_READS = 4;
+const LENT = 5;
+const TURNS = 6;
 /** the shared words have a cache line, and so have each thread's words, so that threads do not slow one another */
 const LINE_WORDS = 16;
 const NODE = 0;
@@ -39,6 +45,9 @@ export const MOST_PUT_OFF = 32;
 const WORDS_PER_THREAD = PLACES + 2 * MOST_PUT_OFF;
 /** after the places: how often each was filled */
 const FILLINGS = PLACES + MOST_PUT_OFF;
+
+/** a thread takes back a permit that it lent if the main thread has not read for so long */
+const STANDSTILL_MS = 10;
 
 export type ThreadMemory = SharedArrayBuffer;
 
@@ -73,10 +82,26 @@ export class ThreadGate {
       const free = Atomics.load(this.#words, PERMITS);
       if (free > 0 && Atomics.compareExchange(this.#words, PERMITS, free, free - 1) === free) break;
       if (free > 0) continue;
-      Atomics.wait(this.#words, PERMITS, free);
+      if (this.#awaitPermits(free)) break;
       if (this.#hasMoved()) takeMessages();
     }
     Atomics.store(this.#words, this.#own + PERMIT, 1);
+  }
+
+  /** @returns whether a permit that was lent is taken back, because the main thread does not read */
+  #awaitPermits(free: number): boolean {
+    const turns = Atomics.load(this.#words, TURNS);
+    const isLent = Atomics.load(this.#words, LENT) > 0;
+    if (Atomics.wait(this.#words, PERMITS, free, isLent ? STANDSTILL_MS : Infinity) !== 'timed-out') return false;
+    if (Atomics.load(this.#words, TURNS) !== turns) return false;
+    const lent = Atomics.load(this.#words, LENT);
+    return lent > 0 && Atomics.compareExchange(this.#words, LENT, lent, lent - 1) === lent;
+  }
+
+  /** Lends the permit to the main thread if that reads the device itself. Call before a request is handed on. */
+  lendPermit(): void {
+    if (Atomics.load(this.#words, OWN_READS) === 0) return;
+    if (Atomics.exchange(this.#words, this.#own + PERMIT, 0) === 1) Atomics.add(this.#words, LENT, 1);
   }
 
   /** Whether the thread has a device of its own. Known after its first permit. */
@@ -190,6 +215,25 @@ export class ThreadWatch {
     Atomics.store(this.#words, APART, apart ? 1 : 0);
     Atomics.add(this.#words, PERMITS, threads);
     Atomics.notify(this.#words, PERMITS, threads);
+  }
+
+  /** Whether the main thread reads the device itself: threads then lend their permits with requests that they hand on. */
+  set readsItself(reads: boolean) {
+    Atomics.store(this.#words, OWN_READS, reads ? 1 : 0);
+  }
+
+  /** Tells the threads that the main thread is about to read. @returns whether it has permits to read */
+  beginRead(): boolean {
+    Atomics.add(this.#words, TURNS, 1);
+    return Atomics.load(this.#words, LENT) > 0;
+  }
+
+  /** Gives the permits back that threads have lent. */
+  giveBack(): void {
+    const lent = Atomics.exchange(this.#words, LENT, 0);
+    if (lent === 0) return;
+    Atomics.add(this.#words, PERMITS, lent);
+    Atomics.notify(this.#words, PERMITS, lent);
   }
 
   /** Whether mapped memory was written since the last call. */

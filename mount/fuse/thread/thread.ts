@@ -13,7 +13,7 @@ import { E, errnoName, gettid, read, setNonBlocking, write } from '../../../syst
 import { areaOfThread, CounterPages, type Counters, countRequest, NOT_COUNTED, now } from '../../ledger/counters.js';
 import { Ledger } from '../../ledger/ledger.js';
 import * as abi from '../protocol/abi.js';
-import { isOneWay, isWellFormed, type Request } from '../protocol/message.js';
+import { isIo, isOneWay, isWellFormed, type Request } from '../protocol/message.js';
 import { crashPoint } from './crash-point.js';
 import { DeferredReads, type PutOff } from './deferred-reads.js';
 import { DEFERRED, NOT_SERVED, SENT, WindowServer } from './serve-window.js';
@@ -177,6 +177,7 @@ class RequestLoop {
   #handOn(n: number): void {
     this.#ledger.leaveWork(this.#thread);
     const bytes = new Uint8Array(this.#request.bytes.subarray(0, n));
+    if (isIo(this.#request.opcode) && this.#deferred.count === 0) this.#gate.lendPermit();
     this.#report({ kind: 'request', thread: this.#thread, bytes }, [bytes.buffer]);
   }
 

@@ -94,8 +94,8 @@ async function main(): Promise<number> {
   const runtimeDir = join(directory, 'runtime');
   process.env.FUSETAP_RUNTIME_DIR = runtimeDir;
   const deeds: Deeds = { kills: 0, upgrades: 0, stops: 0, attaches: 0, detaches: 0, verified: 0 };
-  const findings: Findings = { errors: [], mismatches: 0 };
-  const over = (): boolean => isOver(deeds);
+  const findings: Findings = { errors: [], mismatches: 0, hasFailedBus: false };
+  const over = (): boolean => findings.hasFailedBus || isOver(deeds);
   const leave = (): void => void clear(directory, runtimeDir).finally(() => process.exit(130));
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, leave);
   try {

@@ -5,6 +5,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { showBus } from '../../../mount/client/ask.js';
 import { type BusPlace, start, stop } from '../../../mount/client/index.js';
+import { readLog } from '../../../mount/client/log.js';
 import { askBus } from '../../../mount/control/http-client.js';
 import type { BusInfo, VbdInfo } from '../../../mount/control/interface.js';
 import { until } from '../../../system/until.js';
@@ -14,6 +15,8 @@ import { diskOfWay, type Way } from './ways.js';
 
 const RESTART_LIMIT_MS = 30_000;
 const CONTROL_LIMIT_MS = 30_000;
+/** how much of the log of a bus that was given up is printed */
+const LOG_LINES = 40;
 
 /** A disk to attach. */
 export interface Wish extends Way {
@@ -85,8 +88,21 @@ export class Victim {
       await act();
     } catch (error) {
       this.#findings.errors.push(`bus ${this.#place.name}: ${what}: ${(error as Error).message}`);
+      await this.#noteFailedBus();
       await delay(500);
     }
+  }
+
+  async #noteFailedBus(): Promise<void> {
+    if (this.#findings.hasFailedBus) return;
+    const state = await this.#info().then(
+      (info) => info.state,
+      () => 'unknown',
+    );
+    if (state !== 'failed' || this.#findings.hasFailedBus) return;
+    this.#findings.hasFailedBus = true;
+    const lines = readLog(this.#place).lines.slice(-LOG_LINES);
+    this.#findings.errors.push(...lines.map(({ text }) => `  ${text}`));
   }
 
   async #attach(wish: Wish): Promise<VbdInfo> {

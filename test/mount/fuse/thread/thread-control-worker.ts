@@ -25,7 +25,7 @@ export const WORDS = RESOURCES + 64;
 export const NODE = 2;
 
 export interface WorkerTask {
-  readonly kind: 'permits' | 'resources';
+  readonly kind: 'permits' | 'lending' | 'resources';
   readonly thread: number;
   readonly memory: ThreadMemory;
   readonly shared: SharedArrayBuffer;
@@ -66,6 +66,24 @@ function takePermits({ thread, memory, shared, rounds }: WorkerTask, port: Messa
   }
 }
 
+/** Takes permits and lends them to the main thread, which may not want them. */
+function lendPermits({ thread, memory, shared, rounds }: WorkerTask): void {
+  const words = new Int32Array(shared);
+  const gate = new ThreadGate(memory, thread);
+  for (let round = 0; round < rounds && Atomics.load(words, STOP) === 0; round++) {
+    gate.takePermit(() => {});
+    Atomics.add(words, TAKEN, 1);
+    const holding = Atomics.add(words, HOLDING, 1) + 1;
+    for (let most = Atomics.load(words, MOST_HOLDING); holding > most; ) {
+      most = Atomics.compareExchange(words, MOST_HOLDING, most, holding);
+    }
+    spin((round + thread) % 8);
+    Atomics.sub(words, HOLDING, 1);
+    gate.lendPermit();
+  }
+  gate.givePermit();
+}
+
 /** Uses resources as long as they are not taken away, as a thread does with windows. */
 function useResources({ thread, memory, shared }: WorkerTask, port: MessagePort): void {
   const words = new Int32Array(shared);
@@ -95,5 +113,6 @@ function useResources({ thread, memory, shared }: WorkerTask, port: MessagePort)
 if (parentPort !== null) {
   const task = workerData as WorkerTask;
   if (task.kind === 'permits') takePermits(task, parentPort);
+  else if (task.kind === 'lending') lendPermits(task);
   else useResources(task, parentPort);
 }
