@@ -15,6 +15,8 @@ import { diskOfWay, type Way } from './ways.js';
 
 const RESTART_LIMIT_MS = 30_000;
 const CONTROL_LIMIT_MS = 30_000;
+/** the longest time between two disturbances where servers start at once */
+const SHORT_MS = 300;
 /** how much of the log of a bus that was given up is printed */
 const LOG_LINES = 40;
 
@@ -28,6 +30,8 @@ export class Victim {
   readonly #deeds: Deeds;
   readonly #findings: Findings;
   readonly #verifiers: Verifier[] = [];
+  /** the longest time between two disturbances: a bus is given up if five servers die with the same slow request */
+  #mostMs = SHORT_MS;
   readonly #lasting: { readonly path: string; readonly parts: number }[] = [];
 
   constructor(place: BusPlace, deeds: Deeds, findings: Findings) {
@@ -51,7 +55,7 @@ export class Victim {
   /** Disturbs the server until `isOver`. */
   async disturb(isOver: () => boolean): Promise<void> {
     while (!isOver()) {
-      await delay(Math.random() * 300);
+      await delay(Math.random() * this.#mostMs);
       const way = Math.random();
       await this.#try('disturbing', () => (way < 0.75 ? this.#kill() : way < 0.95 ? this.#upgrade() : this.#halt()));
     }
@@ -124,9 +128,11 @@ export class Victim {
   async #kill(): Promise<void> {
     const { serverPid, restarts } = await this.#info();
     if (serverPid === null) throw new Error('there is no server');
+    const killedMs = performance.now();
     process.kill(serverPid, 'SIGKILL');
     this.#deeds.kills += 1;
     await this.#settled(restarts + 1);
+    this.#mostMs = Math.max(SHORT_MS, 3 * (performance.now() - killedMs));
   }
 
   async #upgrade(): Promise<void> {
