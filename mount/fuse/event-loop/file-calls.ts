@@ -7,6 +7,7 @@ import { E } from '../../../system/libc.js';
 import type { Ledger } from '../../ledger/ledger.js';
 import { flushFile, mayHaveTakenError, refusalOfOpen, writesDurably } from '../../transport/file-rules.js';
 import { Handles } from '../../transport/handles.js';
+import type { BusFile } from '../../transport/transport.js';
 import type { Tree } from '../../transport/tree.js';
 import * as abi from '../protocol/abi.js';
 import type { Request } from '../protocol/message.js';
@@ -14,7 +15,8 @@ import { isFileId } from './attributes.js';
 import { blockIoctl } from './block-ioctl.js';
 import type { Call, CallsUnderWay } from './calls-under-way.js';
 import type { Replies } from './replies.js';
-import { allocateDisk, readDisk, seekDisk, writeDisk } from './serve-disk.js';
+import type { RequestPool } from './request-pool.js';
+import { allocateDisk, readDisk, readLength, seekDisk, writeDisk } from './serve-disk.js';
 
 export interface FileContext {
   readonly tree: Tree;
@@ -23,16 +25,24 @@ export interface FileContext {
   writeBeside<Result>(nodeId: number, write: () => Promise<Result>): Promise<Result>;
 }
 
+export interface FileCallParts {
+  readonly calls: CallsUnderWay;
+  readonly replies: Replies;
+  readonly pool: RequestPool;
+}
+
 export class FileCalls {
   readonly #context: FileContext;
   readonly #calls: CallsUnderWay;
   readonly #replies: Replies;
   readonly #handles: Handles;
+  readonly #pool: RequestPool;
 
-  constructor(context: FileContext, calls: CallsUnderWay, replies: Replies) {
+  constructor(context: FileContext, { calls, replies, pool }: FileCallParts) {
     this.#context = context;
     this.#calls = calls;
     this.#replies = replies;
+    this.#pool = pool;
     this.#handles = new Handles(context.ledger);
   }
 
@@ -83,6 +93,8 @@ export class FileCalls {
     if (this.#calls.putAside(call)) return;
     const work = this.#doIo(call).catch((error: unknown) => {
       const errno = errnoOf(error);
+      // the driver may have given up while some of its calls still use the bytes
+      call.pool = null;
       this.#noteFailure(call.request, errno);
       this.#replies.refuse(call, errno);
     });
@@ -105,7 +117,7 @@ export class FileCalls {
     const { file } = tree.existing(request.nodeId);
     switch (request.opcode) {
       case abi.READ:
-        return this.#replies.sendBytes(call, await readDisk(file.disk, request));
+        return await this.#read(call, file);
       case abi.WRITE: {
         const n = await writeBeside(file.nodeId, () => writeDisk(file.disk, request));
         ledger.noteWrite(file.ledgerIndex, Date.now());
@@ -120,6 +132,14 @@ export class FileCalls {
       default:
         return this.#fsync(call);
     }
+  }
+
+  async #read(call: Call, { disk }: BusFile): Promise<void> {
+    const room = this.#pool.take(readLength(call.request));
+    // after an error, calls of the driver may still fill the room: it is not used again
+    const bytes = await readDisk(disk, call.request, room.bytes);
+    this.#replies.sendBytes(call, bytes);
+    this.#pool.give(room);
   }
 
   async #fsync(call: Call): Promise<void> {

@@ -73,6 +73,7 @@ export class KernelTransport implements Transport {
     });
     this.#threads = new Threads(options.deviceFds, options.ledgerFd, options.statsFd, {
       request: (device, bytes) => this.#dispatcher.dispatch(device, bytes),
+      requestIn: (device, bytes, length) => this.#dispatcher.dispatchCopy(device, bytes, length),
       isForThreads: (request) => this.#isForThreads(request),
       mapped: () => {
         this.#mapped.used();

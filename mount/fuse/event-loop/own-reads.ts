@@ -29,8 +29,8 @@ export interface OwnReadsOptions {
   /** a clone that nobody else reads */
   readonly deviceFd: number;
   readonly watch: ThreadWatch;
-  /** serves a request; the receiver owns the bytes */
-  serve(bytes: Uint8Array): void;
+  /** serves the request in the first bytes of a buffer, which the next request overwrites */
+  serve(bytes: Uint8Array, length: number): void;
   /** whether threads serve the request */
   isForThreads(request: Request): boolean;
 }
@@ -82,7 +82,7 @@ export class OwnReads {
       if (n < 0) return n === -E.EINTR || n === -E.ENOENT;
       if (crashPoint !== null) crashPoint('read', this.#request.opcode);
       const goesToThreads = n >= abi.IN_HEADER_SIZE + abi.RW_IN_SIZE && isForThreads(this.#request);
-      serve(Uint8Array.prototype.slice.call(this.#buffer.bytes, 0, n));
+      serve(this.#buffer.bytes, n);
       if (goesToThreads) return this.#rest();
     }
     this.#lastMs = now();

@@ -23,6 +23,8 @@ const FEWEST_WITH_OWN = 3;
 export interface ThreadEvents {
   /** a request that threads do not serve, read from that device; the receiver owns the bytes */
   request(device: number, bytes: Uint8Array): void;
+  /** the same for the first bytes of a buffer that is used again */
+  requestIn(device: number, bytes: Uint8Array, length: number): void;
   /** whether threads serve the request */
   isForThreads(request: Request): boolean;
   /** see growth.ts */
@@ -96,12 +98,12 @@ export class Threads {
   }
 
   #readToo(): void {
-    const { request, isForThreads } = this.#events;
+    const { requestIn, isForThreads } = this.#events;
     const device = this.#allFds.length - 1;
     this.#ownReads = new OwnReads({
       deviceFd: this.#allFds[device] as number,
       watch: this.#watch,
-      serve: (bytes) => request(device, bytes),
+      serve: (bytes, length) => requestIn(device, bytes, length),
       isForThreads,
     });
   }
