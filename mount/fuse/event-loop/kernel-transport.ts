@@ -11,7 +11,7 @@ import type { Ownership } from '../../transport/file-rules.js';
 import type { Abilities, BusFile, Transport, TransportEvents } from '../../transport/transport.js';
 import { Tree } from '../../transport/tree.js';
 import * as abi from '../protocol/abi.js';
-import type { Request } from '../protocol/message.js';
+import { isIo, type Request } from '../protocol/message.js';
 import { ELSEWHERE, type Places, placesOf, type ServedMap, type ServedWindow } from '../thread/served-disk.js';
 import { NO_TURNS } from '../thread/write-turns.js';
 import { Dispatcher } from './dispatch.js';
@@ -142,9 +142,9 @@ export class KernelTransport implements Transport {
 
   #isForThreads(request: Request): boolean {
     const { opcode, nodeId } = request;
-    if (opcode !== abi.READ && opcode !== abi.WRITE) return false;
     const places = this.#threaded.get(nodeId);
-    if (places === undefined) return false;
+    if (places === undefined || !isIo(opcode)) return false;
+    if (opcode !== abi.READ && opcode !== abi.WRITE) return !places.isMap;
     const [offset, length] = [request.bodyU64(abi.RW_OFFSET), request.bodyU32(abi.RW_SIZE)];
     return places.find(offset, length, opcode === abi.WRITE) !== ELSEWHERE;
   }

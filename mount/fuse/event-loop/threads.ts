@@ -46,7 +46,7 @@ export class Threads {
   readonly turnMemory: TurnMemory;
   readonly #allFds: readonly number[];
   readonly #deviceFds: readonly number[];
-  #ownReads: OwnReads | null = null;
+  readonly #ownReads: OwnReads | null;
   readonly #ledgerFd: number;
   readonly #statsFd: number;
   readonly #events: ThreadEvents;
@@ -72,6 +72,7 @@ export class Threads {
     this.#memory = createThreadMemory(this.#deviceFds.length);
     this.#watch = new ThreadWatch(this.#memory, this.#deviceFds.length);
     this.turnMemory = createTurnMemory(this.#deviceFds.length);
+    this.#ownReads = deviceFds === this.#deviceFds ? null : this.#makeOwnReads();
     this.loaded = new Promise((resolve, reject) => {
       this.#becameLoaded = resolve;
       this.#cannotLoad = reject;
@@ -91,18 +92,21 @@ export class Threads {
   open(): void {
     if (crashPoint !== null) crashPoint('start', 0);
     const isApart = areApart(this.#allFds);
-    if (isApart && this.#allFds.length > this.#deviceFds.length) this.#readToo();
+    if (isApart) this.#ownReads?.begin();
     this.#watch.permit(this.#readers(), isApart);
     setTimeout(() => this.#loadOthers(this.#readers()), OTHERS_DELAY_MS);
     setInterval(() => this.#look(), LOOK_MS).unref();
   }
 
-  #readToo(): void {
+  #makeOwnReads(): OwnReads {
     const { requestIn, isForThreads } = this.#events;
     const device = this.#allFds.length - 1;
-    this.#ownReads = new OwnReads({
+    return new OwnReads({
+      device,
       deviceFd: this.#allFds[device] as number,
       watch: this.#watch,
+      post: (thread, request) => this.#workers[thread]?.postMessage(request),
+      threads: () => this.#loaded,
       serve: (bytes, length) => requestIn(device, bytes, length),
       isForThreads,
     });
@@ -184,8 +188,8 @@ export class Threads {
 
   #hear(report: Exclude<ThreadReport, { kind: 'loaded' }>): void {
     if (report.kind === 'request') {
-      this.#events.request(report.thread, report.bytes);
-      this.#ownReads?.handedOn();
+      this.#events.request(report.device, report.bytes);
+      if (report.hasLent) this.#ownReads?.handedOn();
     } else if (report.kind === 'memory-wanted') this.#events.memoryWanted(report.nodeId);
     else if (report.kind === 'mapped') this.#events.mapped();
     else this.#events.gone(report.errno);

@@ -107,6 +107,8 @@ export class WindowServer {
   result = 0;
   /** whether reads that lack bytes may be DEFERRED */
   mayDefer = false;
+  /** whether the splice may send the reply: it knows only the thread's own device */
+  maySplice = true;
 
   readonly #splice: SpliceReply | null;
   readonly #tellMapped: (() => void) | null;
@@ -183,7 +185,7 @@ export class WindowServer {
     // if a page may have to come from a disk, RWF_NOWAIT is tried first, below
     if (wanted >= SPLICE_BYTES && (window.kind === 'memory' || !canReadNoWait)) {
       this.#reply.header(uniqueLow, uniqueHigh, 0, wanted);
-      if (this.#splice?.send(window, this.replyAddress, offset, wanted)) {
+      if (this.maySplice && this.#splice?.send(window, this.replyAddress, offset, wanted)) {
         this.result = wanted;
         return SENT;
       }

@@ -14,6 +14,9 @@
  *  - OWN_READS: whether the main thread reads the device itself while requests come that only it serves (own-reads.ts).
  *    Then a thread that hands on such a request lends its permit, and waits. LENT counts these permits, and TURNS the
  *    reads of the main thread: if they stop, a thread takes its permit back.
+ *  - OFFER of each thread: the main thread has read a request that threads serve, and posted it to this thread, which has
+ *    no permit. The one that sets OFFER back to 0 serves the request. A thread that takes a permit looks at VERSION
+ *    afterwards, and the main thread raises VERSION before it looks at PERMIT: so one of the two sees the other.
  *  - REQUESTS of each thread counts its requests: if it does not change, the thread is in the middle of a request.
  *  - NODE and SEEN of each thread, and its PLACES: they tell the main thread when no thread can still be using a
  *    window that was taken away. NODE is the node whose request the thread serves. A thread sets NODE before it looks
@@ -38,6 +41,7 @@ const NODE = 0;
 const SEEN = 1;
 const PERMIT = 2;
 const REQUESTS = 3;
+const OFFER = 4;
 /** after the cache line of a thread */
 const PLACES = LINE_WORDS;
 /** the most reads that a thread may put off */
@@ -86,6 +90,12 @@ export class ThreadGate {
       if (this.#hasMoved()) takeMessages();
     }
     Atomics.store(this.#words, this.#own + PERMIT, 1);
+    if (this.#hasMoved()) takeMessages();
+  }
+
+  /** Takes the request that the main thread has offered. @returns false if the main thread serves it */
+  takeOffer(): boolean {
+    return Atomics.exchange(this.#words, this.#own + OFFER, 0) === 1;
   }
 
   /** @returns whether a permit that was lent is taken back, because the main thread does not read */
@@ -98,10 +108,15 @@ export class ThreadGate {
     return lent > 0 && Atomics.compareExchange(this.#words, LENT, lent, lent - 1) === lent;
   }
 
-  /** Lends the permit to the main thread if that reads the device itself. Call before a request is handed on. */
-  lendPermit(): void {
-    if (Atomics.load(this.#words, OWN_READS) === 0) return;
-    if (Atomics.exchange(this.#words, this.#own + PERMIT, 0) === 1) Atomics.add(this.#words, LENT, 1);
+  /**
+   * Lends the permit to the main thread if that reads the device itself. Call before a request is handed on.
+   * @returns whether it is lent
+   */
+  lendPermit(): boolean {
+    if (Atomics.load(this.#words, OWN_READS) === 0) return false;
+    if (Atomics.exchange(this.#words, this.#own + PERMIT, 0) === 0) return false;
+    Atomics.add(this.#words, LENT, 1);
+    return true;
   }
 
   /** Whether the thread has a device of its own. Known after its first permit. */
@@ -226,6 +241,33 @@ export class ThreadWatch {
   beginRead(): boolean {
     Atomics.add(this.#words, TURNS, 1);
     return Atomics.load(this.#words, LENT) > 0;
+  }
+
+  /**
+   * Offers a request to a thread that waits for a permit.
+   * @param post posts it to the thread
+   * @returns whether the thread serves it, perhaps only after another announcement; false: the caller must serve it
+   */
+  offer(thread: number, post: () => void): boolean {
+    const own = wordsOf(thread);
+    if (this.isOffered(thread) || !this.#isWaiting(own)) return false;
+    Atomics.store(this.#words, own + OFFER, 1);
+    post();
+    this.announce();
+    if (Atomics.load(this.#words, own + PERMIT) === 0) return true;
+    return Atomics.exchange(this.#words, own + OFFER, 0) === 0;
+  }
+
+  /** Whether a thread has not taken its offer yet: it was about to wait, and has not seen the announcement. */
+  isOffered(thread: number): boolean {
+    return Atomics.load(this.#words, wordsOf(thread) + OFFER) === 1;
+  }
+
+  /** Whether a thread has no permit and serves nothing: else it may be blocked in read(2), or wait for a disk. */
+  #isWaiting(own: number): boolean {
+    if (Atomics.load(this.#words, own + PERMIT) === 1 || Atomics.load(this.#words, own + NODE) !== 0) return false;
+    const places = this.#words.subarray(own + PLACES, own + PLACES + MOST_PUT_OFF);
+    return places.every((nodeId) => nodeId === 0);
   }
 
   /** Gives the permits back that threads have lent. */

@@ -110,6 +110,30 @@ t.test('a thread takes back the permit that it lent to a main thread that stands
   t.equal(Atomics.load(words, TAKEN), 5);
 });
 
+t.test('a request that is offered to threads is served exactly once', async (t) => {
+  const threads = 3;
+  const memory = createThreadMemory(threads);
+  const watch = new ThreadWatch(memory, threads);
+  const { words, workers } = startCrew(t, threads, memory, { kind: 'offers', rounds: 0 });
+  watch.permit(1);
+  let [given, kept] = [0, 0];
+  for (let turn = 0; turn < 20_000 && given < 2000; turn++) {
+    const thread = turn % threads;
+    if (watch.offer(thread, () => workers[thread]?.postMessage('a request'))) given++;
+    else kept++;
+    if (turn % 7 === 0) await delay(0);
+  }
+  const isQuiet = (): boolean => {
+    watch.announce();
+    return !Array.from({ length: threads }, (_, thread) => watch.isOffered(thread)).includes(true);
+  };
+  await eventually('the last offers are taken', 10_000, isQuiet);
+  t.equal(Atomics.load(words, TAKEN), given, 'what a thread promised to serve, it has served');
+  t.ok(given > 100, `${given} were given, ${kept} were not`);
+  Atomics.store(words, STOP, 1);
+  watch.permit(threads);
+});
+
 t.test('no thread begins before there are permits, and parked threads wake as permits come', async (t) => {
   const threads = 4;
   const memory = createThreadMemory(threads);
