@@ -37,7 +37,8 @@ const BATMAP_BYTES = 64;
 /** an entry of the table for a block that the image does not have */
 export const NONE = 0xffff_ffff;
 const CHUNK_BYTES = 1 << 20;
-const RAW_PARENT = '0'.repeat(32);
+/** the id of a parent that is a raw image */
+export const RAW_PARENT = '0'.repeat(32);
 
 export interface DynamicHeader {
   /** where the table is */
