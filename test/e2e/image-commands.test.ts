@@ -95,6 +95,12 @@ async function snapshotPaused(t: Test, bench: Bench): Promise<void> {
     await refuse('it is paused for a copy, and goes on by itself');
     await bench.succeed(['pause', 'xvda']);
     await call(place, 'POST /vbds/{vdev}/resume', { vdev: 'xvda', query });
+    const larger = [...words.slice(0, -1), 'larger', '16M'];
+    await bench.succeed(larger);
+    t.match(await bench.fusetap(['swap', 'xvda', `${format}:larger`]), { status: 2, stderr: /16777216/ });
+    const read = await bench.fusetap(['attach', `${format}:${base}`, 'xvdb', 'r']);
+    t.match(read, { status: 4, stderr: /with mode w by bus 0 as xvda/ }, 'a failed swap leaves the claim as it was');
+    await bench.sh('rm larger');
     await bench.succeed(words);
     await bench.succeed(['swap', 'xvda', `${format}:${fresh}`]);
     await bench.succeed(['resume', 'xvda']);

@@ -2,7 +2,7 @@
  * Snapshots of VHDs as XenServer makes them, by tap-ctl: the disk is paused, its image becomes the parent of a new one, and
  * the disk goes on with that.
  *
- *      base.vhd, hidden, as tapdisk writes it ─┬─► a.vhd ──► leaf.vhd, made while the disk is paused
+ *      base.vhd, hidden, as tapdisk writes it ─┬─► a.vhd ──► a2.vhd ──► a3.vhd, each made while the disk is paused
  *                                              └─► b.vhd
  *
  * A model tells what each disk must show. fusetap checks each file, and libvhdi reads each layer.
@@ -19,6 +19,7 @@ import { KERNEL } from '../survival/bus.js';
 import { Client } from './client.js';
 import { isInstalled } from './command.js';
 import { type Bench, openBench, whyNot } from './fixtures.js';
+import { replaceServer } from './kill-server.js';
 import { print, tap } from './tap-ctl.js';
 
 t.setTimeout(240_000);
@@ -45,17 +46,20 @@ t.test('snapshots of a VHD with two children', { skip: whyNot('dd', 'cmp', 'fall
   const b = await serveInSteps(bench, 'b.vhd', golden);
   for (const disk of [a, b]) await change(bench, disk, random);
 
-  const atSnapshot = await snapshot(t, bench, a);
+  const first = await snapshot(t, bench, a, ['a.vhd', 'a2.vhd']);
+  for (const disk of [a, b]) await change(bench, disk, random);
+  await replaceServer(bench, { bus: `tap${a.minor}`, limitMs: 20_000 });
+  const second = await snapshot(t, bench, a, ['a2.vhd', 'a3.vhd']);
+  for (const disk of [a, b]) await change(bench, disk, random);
 
-  for (const disk of [a, b, a]) await change(bench, disk, random);
   for (const disk of [a, b]) t.equal(await differs(bench, disk), '', `${disk.device} shows its model`);
   for (const { pid, minor } of [a, b]) await print(bench, `destroy -p ${pid} -m ${minor}`);
 
-  for (const name of ['base.vhd', 'a.vhd', 'leaf.vhd', 'b.vhd']) {
+  for (const name of ['base.vhd', 'a.vhd', 'a2.vhd', 'a3.vhd', 'b.vhd']) {
     t.match(await bench.fusetap(['check', name]), { status: 0, stdout: /no fault was found/ }, name);
   }
   t.ok((await readFile(bench.path('base.vhd'))).equals(baseImage(golden)), 'no byte of the base has changed');
-  const layers = { 'leaf.vhd': [golden, atSnapshot, a.model], 'b.vhd': [golden, b.model] };
+  const layers = { 'a3.vhd': [golden, first, second, a.model], 'b.vhd': [golden, b.model] };
   for (const [name, models] of Object.entries(layers)) {
     const disk = await bench.attach(`vhd:${name}`, 'xvda', 'r');
     await writeFile(bench.path('model'), models.at(-1) as Buffer);
@@ -64,6 +68,29 @@ t.test('snapshots of a VHD with two children', { skip: whyNot('dd', 'cmp', 'fall
     await compareLayers(t, bench.path(name), models);
   }
   t.same(await bench.traces(), []);
+});
+
+t.test('a snapshot of a VHD on a block device', { skip: whyNot('dd', 'losetup', 'truncate') }, async (t) => {
+  const bench = await openBench(t, KERNEL);
+  await bench.succeed(['create', '--format', 'vhd', 'volume', '8M']);
+  const device = await bench.sh('truncate -s 32M volume; losetup --find --show volume');
+  t.teardown(() => bench.sh('losetup --detach "$1"', device));
+  const vbd = await bench.attach(`vhd:${device}`);
+  await bench.sh('printf before | dd of="$1" bs=1M seek=3 conv=notrunc status=none', vbd);
+  const words = ['create', '--format', 'vhd', '--backing', device, '--backing-format', 'vhd', 'child.vhd'];
+  t.match(await bench.fusetap(words), { status: 4, stderr: /fusetap pause --bus 0 xvda$/m });
+  await bench.succeed(['pause', 'xvda']);
+  await bench.succeed(words);
+  await bench.succeed(['swap', '--backing', 'any', 'xvda', 'vhd:child.vhd']);
+  await bench.succeed(['resume', 'xvda']);
+  await bench.sh('printf after | dd of="$1" bs=1M seek=4 conv=notrunc status=none', vbd);
+  const text = 'for at in 3 4; do dd if="$1" bs=1M skip=$at count=1 status=none | head -c 6 | tr -d "\\0"; done';
+  t.equal(await bench.sh(text, vbd), 'beforeafter');
+  t.equal((await bench.fusetap(['attach', `vhd:${device}`, 'xvdb', 'w'])).status, 4, 'the base is read');
+  const base = await bench.attach(`vhd:${device}`, 'xvdb', 'r');
+  t.equal(await bench.sh(text, base), 'before');
+  await bench.detach('--all');
+  for (const image of [device, 'child.vhd']) t.equal((await bench.fusetap(['check', image])).status, 0, image);
 });
 
 /** A hidden VHD with a batmap, with blocks in another order than that of the disk. @returns the bytes of its disk */
@@ -103,22 +130,27 @@ async function serveInSteps(bench: Bench, name: string, golden: Buffer): Promise
 }
 
 /** Makes the image of a disk the parent of a new one, while a write waits. @returns what the disk showed before */
-async function snapshot(t: Test, bench: Bench, { device, pid, minor, model }: Served): Promise<Buffer> {
+async function snapshot(
+  t: Test,
+  bench: Bench,
+  { device, pid, minor, model }: Served,
+  [old, fresh]: readonly [string, string],
+): Promise<Buffer> {
   const both = `-p ${pid} -m ${minor}`;
   const client = await Client.open(t, bench, 'write', device);
   const [first, second] = [BLOCK - 100, 5 * BLOCK + 7];
   t.equal(await client.call('write', first, 300, 'x'), '300');
   model.fill('x', first, first + 300);
-  const words = ['create', '--format', 'vhd', '--backing', 'a.vhd', '--backing-format', 'vhd', 'leaf.vhd'];
+  const words = ['create', '--format', 'vhd', '--backing', old, '--backing-format', 'vhd', fresh];
   t.match(await bench.fusetap(words), { status: 4, stderr: /fusetap pause --bus tap\d+ / });
   await print(bench, `pause ${both}`);
   const waiting = client.call('write', second, 300, 'y');
   const before = Buffer.from(model);
   await bench.succeed(words);
-  await print(bench, `unpause ${both} -a vhd:${bench.path('leaf.vhd')}`);
+  await print(bench, `unpause ${both} -a vhd:${bench.path(fresh)}`);
   t.equal(await waiting, '300', 'the write goes to the new image');
   model.fill('y', second, second + 300);
-  t.match(await print(bench, `list -m ${minor}`), new RegExp(`state=0 args=vhd:${bench.path('leaf.vhd')}$`));
+  t.match(await print(bench, `list -m ${minor}`), new RegExp(`state=0 args=vhd:${bench.path(fresh)}$`));
   await client.release();
   return before;
 }
