@@ -71,7 +71,7 @@ function parseSettings(): Settings | null {
 function waysOf(formats: string): Way[] {
   const all: Readonly<Record<string, readonly Way[]>> = FORMAT_WAYS;
   return formats.split(',').flatMap((format) => {
-    const ways = all[format];
+    const ways = Object.hasOwn(all, format) ? all[format] : undefined;
     if (ways !== undefined) return ways;
     const known = Object.keys(all).join(', ');
     throw new FusetapError('USAGE', `--formats: no format ${quoted(format)}: there are ${known}`);

@@ -86,14 +86,14 @@ async function makeFormat(
 const CHECKED_BY_QEMU = ['qcow2', 'vdi'];
 
 /**
- * What is wrong with the image of a way after its detach; null if nothing is. A kill may leave clusters that nobody uses, but
- * the image was closed.
+ * What is wrong with the image of a way after its detach; null if nothing is. A kill may leave clusters that nobody uses: a
+ * qcow2 image stays dirty then until its next attach.
  */
 export async function judgeImage({ driver }: Way, image: string): Promise<string | null> {
   if (!Object.hasOwn(FORMAT_WAYS, driver)) return null;
   const { result } = await checkImageFile({ path: image, drivers: [driver] }, { repairsLeaks: false });
   if (result.corruptionCount > 0) return `${image}: ${result.corruptions.join('; ')}`;
-  if (result.isDirty) return `${image}: it was not closed`;
+  if (result.isDirty && driver !== 'qcow2') return `${image}: it was not closed`;
   return CHECKED_BY_QEMU.includes(driver) ? await judgeByQemu(driver, image) : null;
 }
 
