@@ -19,6 +19,7 @@ import type { UnitLock } from '../lookup/unit-lock.js';
 import { writeAll } from '../lookup/write-all.js';
 import type { Block, GrowingTable, Sectors } from './block-table.js';
 import { SECTOR_BYTES, type SectorBits } from './sector-bits.js';
+import { isZerosBelow } from './zeros-below.js';
 
 const ZEROS = Buffer.alloc(1 << 20);
 
@@ -55,7 +56,7 @@ export class BlockWriter {
     await lock.run(at, bytes.byteLength, () => this.#writeLocked(bytes, at));
   }
 
-  /** Makes a range zeros. Blocks keep their places. */
+  /** Makes a range zeros. Blocks keep their places, and none is added if the backing disk reads as zeros there. */
   async zero(offset: number, length: number, { punch }: ZeroOptions): Promise<void> {
     const { lock, table } = this.#parts;
     const { blockBytes } = table;
@@ -168,14 +169,15 @@ export class BlockWriter {
     const start = block * table.blockBytes;
     const known = await table.get(block);
     const isWhole = from === start && to >= Math.min(size, start + table.blockBytes);
-    if (known === null && isWhole && !reader.isEmpty(start)) {
+    if (known === null && isWhole) {
+      if (await isZerosBelow(reader, from, to - from)) return;
       await table.add(block, await table.allocate(), sectorsIn(0, to - start));
       map?.moved(start, to - start);
       return;
     }
     for (const { kind, offset, length, place } of await reader.finder.find(from, to - from)) {
       if (kind === 'data') await image.zero(place, length, { punch });
-      else if (!reader.isEmpty(offset)) await this.#writeZeros(offset, length);
+      else if (!(await isZerosBelow(reader, offset, length))) await this.#writeZeros(offset, length);
     }
   }
 

@@ -194,12 +194,12 @@ export class Server {
   async swap({ attach: command, facts }: SwapCommand, passed: PassedFds): Promise<null> {
     const { nodeId, name } = command;
     const old = this.#find(nodeId);
+    // acknowledged writes must be in the old image when somebody looks at it: the new disk may be over it
+    for (const { disk } of filesOf(old)) await disk.flush();
     const fresh = await this.#open(command, passed);
     try {
       if (fresh.disk.size !== old.disk.size) throw otherSize(name, old.disk.size, fresh.disk.size);
       if (fresh.disk.readOnly && !old.disk.readOnly) throw cannotWrite(name);
-      // acknowledged writes must be in the old image when somebody looks at it
-      for (const { disk } of filesOf(old)) await disk.flush();
       for (const ref of old.partitions) fresh.partitions.push(openPartition(fresh.raw, fresh.disk.readOnly, ref));
     } catch (error) {
       await this.#close(fresh);
