@@ -2,6 +2,7 @@
  * The server is killed or upgraded again and again while fio writes, reads and compares. Clients see a pause, never an
  * error or wrong data.
  */
+import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { diskOfWay, makeImage, TREES, WAYS, type Way } from '../../scripts/lib/torture/ways.js';
 import { Client } from '../e2e/client.js';
@@ -14,6 +15,7 @@ t.setTimeout(300_000);
 
 const KILLS = 10;
 const UPGRADES = 3;
+const PLAIN_DRIVER = fileURLToPath(new URL('../../scripts/lib/bench/targets/plain-driver.js', import.meta.url));
 
 for (const way of [...WAYS, ...TREES] as readonly Way[]) {
   const { driver, passthrough } = way;
@@ -37,6 +39,19 @@ for (const way of [...WAYS, ...TREES] as readonly Way[]) {
     await bus.detach(vbd.vdev);
   });
 }
+
+void t.test('a disk of threads and one of the event loop on one bus', { skip: whyNot('fio') }, async (t) => {
+  const bus = await startBus(t);
+  const image = (name: string): Promise<string> => bus.bench.image(name, FIO_DISK_BYTES);
+  const vbds = [
+    await bus.attach({ driver: 'aio', image: await image('threads.img'), passthrough: 'off' }),
+    await bus.attach({ driver: PLAIN_DRIVER, image: await image('event-loop.img') }),
+  ];
+  const fios = vbds.map(({ path }) => new Verifier(bus.bench, path));
+  await bus.disturb(KILLS, 'kill');
+  for (const [i, fio] of fios.entries()) provesIntact(t, await fio.end(), vbds[i]?.vdev ?? '');
+  for (const { vdev } of vbds) await bus.detach(vdev);
+});
 
 void t.test('a write that waits for resume is no evidence against the bus', { skip: whyNot() }, async (t) => {
   const bus = await startBus(t);
