@@ -33,6 +33,8 @@ onDefaultTransport(t, ['losetup', 'flock', 'cmp', 'awk'], async (t, transport) =
   await t.test('two at once', (t) => addTwo(t, bench));
   await t.test('what fails', (t) => refuse(t, bench));
   await t.test('an add that fails late is undone', (t) => undoAdd(t, bench));
+  await t.test('an add that takes too long is undone', (t) => undoLateAdd(t, bench));
+  await t.test('a remove of what is left', (t) => removeRests(t, bench));
   await t.test('a remove that cannot find out what there is fails', (t) => failToRemove(t, bench));
   t.same(await bench.traces(), [], 'nothing is left');
 });
@@ -122,6 +124,88 @@ async function undoAdd(t: Test, bench: Bench): Promise<void> {
   }
 }
 
+/** What xl does after a remove: the keys of the disk are gone. */
+async function forget(bench: Bench, path: string): Promise<void> {
+  await bench.sh('rm -r "$1"', bench.path(`xenstore/${path}`));
+}
+
+async function undoLateAdd(t: Test, bench: Bench): Promise<void> {
+  const path = backend(14, 51712);
+  const image = await bench.image('slow.img', 1 << 20);
+  await store(bench, path, { params: `ram:${image}`, mode: 'w' });
+  // as a copy that takes long: the attach itself is done, its answer comes too late
+  const slow = bench.path('bin/slow-fusetap');
+  await writeFile(slow, `#!/bin/sh\n${process.execPath} ${bench.program} "$@"\n[ "$1" != attach ] || sleep 60\n`);
+  await chmod(slow, 0o755);
+  const begun = performance.now();
+  const { status, stderr } = await hotplug(bench, 'add', path, { FUSETAP: slow, FUSETAP_HOTPLUG_LIMIT: '5' });
+  t.equal(status, 1);
+  t.match(
+    stderr,
+    /slow\.img was not attached within 5 s; a large ram image: attach it before, with fusetap attach ram:/,
+  );
+  t.ok(performance.now() - begun < 30_000);
+  t.match(await stored(bench, path, 'hotplug-error'), /not attached within 5 s/);
+  t.same(await bench.list(), [], 'it is detached');
+  // the lock of another domain hinders nobody, that of the same domain only for a time
+  const held = bench.path('held');
+  await bench.sh(
+    '(flock 9; touch "$2"; exec sleep 60) 9>>"$1" >/dev/null 2>&1 & echo $! >"$2.pid"',
+    await lockOf(bench, 14),
+    held,
+  );
+  await bench.sh('until [ -e "$1" ]; do sleep 0.1; done', held);
+  const locked = await hotplug(bench, 'add', path, { FUSETAP_HOTPLUG_LIMIT: '2' });
+  t.match(locked, { status: 1, stderr: /another hotplug script has worked on this domain for more than 2 s/ });
+  const other = backend(15, 51712);
+  await store(bench, other, { params: `ram:${image}`, mode: 'w' });
+  await succeed(t, bench, 'add', other);
+  await succeed(t, bench, 'remove', other);
+  await bench.sh('kill "$(cat "$1")"; rm "$2"', `${held}.pid`, await lockOf(bench, 14));
+}
+
+async function lockOf(bench: Bench, domain: number): Promise<string> {
+  return bench.path(`runtime/hotplug/${domain}`);
+}
+
+/** `remove` leaves nothing, whichever of loop device, keeper, server and image is gone already. */
+async function removeRests(t: Test, bench: Bench): Promise<void> {
+  const kill = async (): Promise<void> => {
+    const pids = (await bench.list()).flatMap(({ keeperPid, serverPid }) => [keeperPid, serverPid]);
+    for (const pid of pids) if (pid !== null && pid !== undefined) process.kill(pid, 'SIGKILL');
+    await bench.sh('while kill -0 "$@" 2>/dev/null; do sleep 0.1; done', ...pids.map(String));
+  };
+  const steps: Record<string, (path: string, image: string) => Promise<unknown>> = {
+    'keeper and server are killed': kill,
+    'they are killed, and the bus is removed': async () => {
+      await kill();
+      await bench.sh('umount -l "$1"', bench.path('runtime/bus/16'));
+    },
+    'the loop device is gone': async (path) =>
+      bench.sh('losetup -d "$1"', (await stored(bench, path, 'node')) as string),
+    'the image is gone': (_, image) => bench.sh('rm "$1"', image),
+    'the bus was stopped by force': () => bench.succeed(['stop', '--bus', '16', '--force']),
+    'all of them': async (path, image) => {
+      await kill();
+      await bench.sh('losetup -d "$1"; rm "$2"', (await stored(bench, path, 'node')) as string, image);
+    },
+  };
+  for (const [what, step] of Object.entries(steps)) {
+    const path = backend(16, 51712);
+    const image = await bench.image('rest.img', 1 << 20);
+    await store(bench, path, { params: image, mode: 'w' });
+    await succeed(t, bench, 'add', path);
+    const device = (await stored(bench, path, 'node')) as string;
+    await step(path, image);
+    await succeed(t, bench, 'remove', path);
+    t.same(await bench.traces(), [], `nothing is left after a remove: ${what}`);
+    const file = await bench.sh('losetup --noheadings --output BACK-FILE "$1" 2>/dev/null || true', device);
+    t.notMatch(file, /\/xvda/, `no loop device is left: ${what}`);
+    await succeed(t, bench, 'remove', path);
+    await forget(bench, path);
+  }
+}
+
 async function failToRemove(t: Test, bench: Bench): Promise<void> {
   const path = backend(13, 51712);
   await store(bench, path, { params: await bench.image('stays.img', 1 << 20), mode: 'w' });
@@ -129,7 +213,7 @@ async function failToRemove(t: Test, bench: Bench): Promise<void> {
   const missing = { FUSETAP: '/nowhere/fusetap' };
   const { status, stderr } = await hotplug(bench, 'remove', path, missing);
   t.equal(status, 1);
-  t.match(stderr, /cannot find out whether 51712 is attached/);
+  t.match(stderr, /domain 13, disk 51712: cannot find out whether it is attached/);
   t.equal((await bench.list()).length, 1);
   await succeed(t, bench, 'remove', path);
   await succeed(t, bench, 'remove', path);
@@ -149,14 +233,32 @@ async function refuse(t: Test, bench: Bench): Promise<void> {
   await store(bench, one, { params: image, mode: 'w' });
   await store(bench, other, { params: `aio:${image}`, mode: 'w' });
   await succeed(t, bench, 'add', one);
-  await fail('add', other, /b\.img is attached with mode w by bus 9 as xvda/);
-  await store(bench, other, { mode: 'w!' });
-  await succeed(t, bench, 'add', other);
-  t.equal(await stored(bench, other, 'hotplug-status'), 'connected', 'w! waives the check');
-  await succeed(t, bench, 'remove', other);
+  await store(bench, '/local/domain/10', { name: 'web' });
+  await store(bench, other, { dev: 'xvda' });
+  const reason =
+    /^(block-fusetap: )?domain 10 \(web\), disk xvda: .*b\.img is attached with mode w by domain 9 as xvda; w!: before the image in target= waives the check$/m;
+  await fail('add', other, reason);
+  for (const waived of [
+    { mode: 'w!', params: image },
+    { mode: 'w', params: `w!:aio:${image}` },
+  ]) {
+    await store(bench, other, waived);
+    await succeed(t, bench, 'add', other);
+    t.equal(await stored(bench, other, 'hotplug-status'), 'connected', 'w! waives the check');
+    await succeed(t, bench, 'remove', other);
+    await forget(bench, other);
+  }
   await succeed(t, bench, 'remove', one);
   await store(bench, backend(11, 51712), { params: '/nowhere', mode: 'r' });
   await fail('add', backend(11, 51712), /\/nowhere: no such image/);
+  for (const [params, why] of [
+    ['aio:b.img', /target=aio:b\.img is a relative path: it must begin with \//],
+    ['b.img', /relative path/],
+    ['vhdz:/b.img', /no driver 'vhdz'/],
+  ] as const) {
+    await store(bench, backend(11, 51712), { params });
+    await fail('add', backend(11, 51712), why);
+  }
   await store(bench, backend(11, 51728), { mode: 'r' });
   await fail('add', backend(11, 51728), /no params/);
   await store(bench, backend(11, 51744), { params: image, mode: 'x' });
