@@ -4,7 +4,7 @@
 import { runtimeDir } from '../runtime/bus-place.js';
 import { type Check, type Finding, lacking } from './check.js';
 import { lookAtDevice } from './device.js';
-import { lookAtFuseProgram, lookAtLibfuse, lookAtLoop } from './extras.js';
+import { lookAtFuseProgram, lookAtLibfuse, lookAtLoop, xenChecks } from './extras.js';
 import { lookAtKernel, lookAtPassthrough, lookAtResend } from './kernel.js';
 import { lookAtIoFlusher, lookAtLocking, lookAtRamLimit } from './memory.js';
 import { lookAtAllowOther, lookAtHelper, lookAtMounting } from './mounting.js';
@@ -39,6 +39,7 @@ export async function examine(env: NodeJS.ProcessEnv, uid: number): Promise<Exam
     { name: 'loop-devices', needed: false, look: () => lookAtLoop() },
     { name: 'fuse-programs', needed: false, look: () => lookAtFuseProgram() },
     { name: 'libfuse2', needed: false, look: lookAtLibfuse },
+    ...xenChecks(),
     ...(await deadBuses(env, uid)),
   ];
   const results: CheckResult[] = [];

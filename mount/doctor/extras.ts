@@ -1,9 +1,14 @@
-/** Optional parts: loop devices, programs that mount without loop devices, and libfuse for the second transport. */
-import { existsSync, readFileSync } from 'node:fs';
+/**
+ * Optional parts: loop devices, programs that mount without loop devices, libfuse for the second transport, and Xen's hotplug
+ * script.
+ */
+import { accessSync, constants, existsSync, readFileSync, realpathSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { FUSE_PROGRAMS } from '../file-system/tools/fuse-programs.js';
 import { canMountByLoop } from '../file-system/tools/loop-mount.js';
 import { isInstalled } from '../file-system/tools/run-tool.js';
-import { type Finding, fine, lacking } from './check.js';
+import { type Check, type Finding, fine, lacking } from './check.js';
 
 /** Whether loop devices can be used to mount the file system of a vbd. */
 export function lookAtLoop(
@@ -55,4 +60,28 @@ function isInCache(): boolean {
   } catch {
     return false;
   }
+}
+
+const XEN_SCRIPTS = '/etc/xen/scripts';
+const OWN_SCRIPT = fileURLToPath(new URL('../../../scripts/block-fusetap', import.meta.url));
+
+/** The check of the hotplug script, on a host that has such scripts. */
+export function xenChecks(directory = XEN_SCRIPTS): Check[] {
+  if (!existsSync(directory)) return [];
+  return [{ name: 'xen-script', needed: false, look: () => lookAtXenScript(directory) }];
+}
+
+/** Whether xl finds the script of this installation. */
+export function lookAtXenScript(directory = XEN_SCRIPTS, own = OWN_SCRIPT): Finding {
+  const path = join(directory, basename(own));
+  const hint = `as root: ln -sf ${own} ${path}`;
+  let real: string;
+  try {
+    real = realpathSync(path);
+    accessSync(real, constants.X_OK);
+  } catch {
+    return lacking("xl's script=block-fusetap does not work: it is not installed", hint);
+  }
+  if (real === realpathSync(own)) return fine(path);
+  return lacking(`${path} is that of another installation: ${real}`, hint);
 }

@@ -2,6 +2,7 @@ import { chmodSync, mkdirSync, realpathSync, symlinkSync, writeFileSync } from '
 import { join } from 'node:path';
 import t from 'tap';
 import { examine } from '../../../mount/doctor/examine.js';
+import { lookAtXenScript, xenChecks } from '../../../mount/doctor/extras.js';
 import { kernelVersion, lookAtKernel, lookAtPassthrough, lookAtResend } from '../../../mount/doctor/kernel.js';
 import { lookAtLocking } from '../../../mount/doctor/memory.js';
 import { findDeadBuses, lookAtRuntimeDir } from '../../../mount/doctor/runtime.js';
@@ -50,6 +51,25 @@ t.test('the runtime directory', async (t) => {
   symlinkSync(directory, join(directory, 'link'));
   t.match(look(join(directory, 'link')), { ok: true, detail: realpathSync(directory) }, 'a link is where it leads');
   t.match(lookAtRuntimeDir({ FUSETAP_RUNTIME_DIR: directory }, uid + 1), { ok: false, detail: /belongs to/ });
+});
+
+t.test("Xen's hotplug script, where there are such scripts", async (t) => {
+  const directory = t.testdir({ scripts: {}, own: { 'block-fusetap': '' }, other: { 'block-fusetap': '' } });
+  const [scripts, own] = [join(directory, 'scripts'), join(directory, 'own/block-fusetap')];
+  t.same(xenChecks(join(directory, 'nowhere')), [], 'no line on other hosts');
+  t.equal(xenChecks(scripts)[0]?.name, 'xen-script');
+  const link = join(scripts, 'block-fusetap');
+  const hint = `as root: ln -sf ${own} ${link}`;
+  t.match(lookAtXenScript(scripts, own), { ok: false, hint, detail: /not installed/ });
+  symlinkSync(own, link);
+  t.match(lookAtXenScript(scripts, own), { ok: false, hint }, 'it cannot be executed');
+  chmodSync(own, 0o755);
+  t.match(lookAtXenScript(scripts, own), { ok: true, detail: link });
+  chmodSync(join(directory, 'other/block-fusetap'), 0o755);
+  t.match(lookAtXenScript(scripts, join(directory, 'other/block-fusetap')), {
+    ok: false,
+    detail: /another installation/,
+  });
 });
 
 t.test('dead buses are named with what clears them away, those that run are not', async (t) => {
