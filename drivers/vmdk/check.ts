@@ -34,8 +34,10 @@ class SparseCheck {
   readonly #header: SparseHeader;
   readonly #options: ExamineOptions;
   readonly #found = new Findings();
-  /** headers, tables and grains that are stored as they are */
+  /** headers and tables */
   readonly #pieces: Piece[] = [];
+  /** the sectors of grains that are stored as they are: there may be millions */
+  readonly #grains = new Sectors();
   /** a copy is not like its table, as a crash leaves it */
   #hasCrashed = false;
   #allocated = 0;
@@ -84,7 +86,11 @@ class SparseCheck {
 
   #add(what: string, start: number, length: number): void {
     this.#pieces.push({ what, start, length });
-    this.#end = Math.max(this.#end, start + length);
+    this.#endsAt(start + length);
+  }
+
+  #endsAt(end: number): void {
+    this.#end = Math.max(this.#end, end);
   }
 
   /** @param copy undefined: tables have no copies */
@@ -141,18 +147,24 @@ class SparseCheck {
       return this.#found.add(`grain ${grain} at byte ${start} is outside of the image of ${this.#image.size} bytes`);
     }
     // how long a compressed grain is says the grain
-    if (isCompressed) this.#end = Math.max(this.#end, start + needed);
-    else this.#add(`grain ${grain}`, start, grainBytes);
+    this.#endsAt(start + (isCompressed ? needed : grainBytes));
+    if (!isCompressed) this.#grains.add(entry);
   }
 
   #checkOverlaps(): void {
-    let before: Piece = { what: '', start: 0, length: 0 };
-    for (const piece of this.#pieces.sort((a, b) => a.start - b.start)) {
-      const end = before.start + before.length;
-      if (piece.start < end) {
-        this.#found.add(`${piece.what} at byte ${piece.start} overlaps ${before.what}, which ends at byte ${end}`);
+    let [end, before] = [0, ''];
+    const follow = (what: string, start: number, length: number): void => {
+      if (start < end) this.#found.add(`${what} at byte ${start} overlaps ${before}, which ends at byte ${end}`);
+      if (start + length > end) [end, before] = [start + length, what];
+    };
+    const grains = this.#grains.sorted();
+    let next = 0;
+    const last = { what: '', start: Number.POSITIVE_INFINITY, length: 0 };
+    for (const { what, start, length } of [...this.#pieces.sort((a, b) => a.start - b.start), last]) {
+      for (; next < grains.length && (grains[next] as number) * SECTOR_BYTES < start; next++) {
+        follow('a grain', (grains[next] as number) * SECTOR_BYTES, this.#header.grainBytes);
       }
-      if (piece.start + piece.length > end) before = piece;
+      if (what !== '') follow(what, start, length);
     }
   }
 
@@ -168,5 +180,24 @@ class SparseCheck {
         compressed: isCompressed ? allocated : 0,
       },
     };
+  }
+}
+
+/** A list of numbers of 32 bits. */
+class Sectors {
+  #all = new Uint32Array(1024);
+  #count = 0;
+
+  add(sector: number): void {
+    if (this.#count === this.#all.length) {
+      const larger = new Uint32Array(2 * this.#count);
+      larger.set(this.#all);
+      this.#all = larger;
+    }
+    this.#all[this.#count++] = sector;
+  }
+
+  sorted(): Uint32Array {
+    return this.#all.subarray(0, this.#count).sort();
   }
 }

@@ -16,7 +16,7 @@ import { Barrier } from '../lookup/barrier.js';
 import { writeAll } from '../lookup/write-all.js';
 import { SECTOR_BYTES } from './descriptor.js';
 import { endOfAll } from './overlaps.js';
-import { bytesOf, ENTRY_BYTES, readDirectory, readTables, type TableRow } from './read-tables.js';
+import { bytesOf, ENTRY_BYTES, entryAt, readDirectory, readTables, type TableRow } from './read-tables.js';
 import { copiesOf, HEADER_BYTES, type Region, type SparseHeader } from './sparse-header.js';
 import { WriteSession } from './write-session.js';
 
@@ -39,7 +39,7 @@ interface Table {
   /** null: it has none */
   readonly copyPlace: number | null;
   /** null: all are 0 */
-  entries: Uint32Array | null;
+  entries: Buffer | null;
 }
 
 export class GrainMap implements GrowingTable {
@@ -89,14 +89,19 @@ export class GrainMap implements GrowingTable {
     const regions = [...heads.filter((region) => region !== null), ...tables];
     // before any table is read: many entries may name one table
     endOfAll(regions, new Uint32Array(0), { image, grainBytes });
+    const empty = this.#emptyTable();
     for await (const { index, entries } of readTables(image, this.#rows('place'), tableEntries)) {
       const table = this.#tables[index];
-      if (table && entries.some((entry) => entry !== NONE)) table.entries = entries;
+      if (table && !entries.equals(empty)) table.entries = Buffer.from(entries);
     }
     const end = endOfAll(regions, this.#sectorsOfGrains(), { image, grainBytes });
     const known = tablesEnd <= image.size ? Math.max(end, tablesEnd) : end;
     this.#space.start(Math.ceil(known / grainBytes) * grainBytes);
     if (copyPlaces !== null) await this.#correctCopies(copyPlaces);
+  }
+
+  #emptyTable(): Buffer {
+    return Buffer.alloc(this.#header.tableEntries * ENTRY_BYTES);
   }
 
   *#rows(which: 'place' | 'copyPlace'): Generator<TableRow> {
@@ -110,26 +115,27 @@ export class GrainMap implements GrowingTable {
   #sectorsOfGrains(): Uint32Array {
     const { size, hasZeroGrains, tableEntries } = this.#header;
     const grains = Math.ceil(size / this.blockBytes);
+    const imageBytes = this.#image.size;
     const mostNone = hasZeroGrains ? ZEROS : NONE;
     const sectors = new Uint32Array(tableEntries * this.#tables.filter((table) => table?.entries).length);
     let count = 0;
     for (const [index, table] of this.#tables.entries()) {
+      const entries = table?.entries;
+      if (!entries) continue;
       const first = index * tableEntries;
       // entries behind the end of the disk mean nothing
-      const inside = table?.entries?.subarray(0, grains - first) ?? new Uint32Array(0);
-      for (let at = 0; at < inside.length; at++) {
-        const sector = inside[at] as number;
+      const inside = Math.min(tableEntries, grains - first);
+      for (let at = 0; at < inside; at++) {
+        const sector = entryAt(entries, at);
         if (sector <= mostNone) continue;
-        this.#mustBeInside(sector * SECTOR_BYTES, Math.min(this.blockBytes, size - (first + at) * this.blockBytes));
+        const place = sector * SECTOR_BYTES;
+        const needed = Math.min(this.blockBytes, size - (first + at) * this.blockBytes);
+        if (place + needed > imageBytes)
+          throw broken(FORMAT, `the grain at byte ${place} is not inside its ${imageBytes} bytes`);
         sectors[count++] = sector;
       }
     }
     return sectors.subarray(0, count);
-  }
-
-  #mustBeInside(place: number, needed: number): void {
-    const { size } = this.#image;
-    if (place + needed > size) throw broken(FORMAT, `the grain at byte ${place} is not inside its ${size} bytes`);
   }
 
   /** Makes copies like their tables. @throws FusetapError FAILED if one names other places, and nothing has crashed */
@@ -137,12 +143,12 @@ export class GrainMap implements GrowingTable {
     const { tableEntries } = this.#header;
     const mayBeAhead = this.#session.isUnclean;
     const wrong: number[] = [];
+    const empty = this.#emptyTable();
     for await (const { index, entries } of readTables(this.#image, this.#rows('copyPlace'), tableEntries)) {
-      const own = this.#tables[index]?.entries;
-      if (entries.every((entry, at) => entry === (own?.[at] ?? NONE))) continue;
-      // what names no place is only behind: QEMU writes the table first, and does not mark the image
-      const isBehind = entries.every((entry, at) => entry <= ZEROS || entry === own?.[at]);
-      if (!isBehind && !mayBeAhead) throw differs(`the copy of grain table ${index} names other places`);
+      const own = this.#tables[index]?.entries ?? empty;
+      if (entries.equals(own)) continue;
+      if (!mayBeAhead && namesOthers(entries, own))
+        throw differs(`the copy of grain table ${index} names other places`);
       wrong.push(index);
     }
     // a server was killed before the table of a copy was there
@@ -154,9 +160,9 @@ export class GrainMap implements GrowingTable {
 
   /** Writes a table and its copy as they are in memory. */
   async #writeWhole(index: number): Promise<void> {
-    const { directory, tableEntries } = this.#header;
+    const { directory } = this.#header;
     const { place = 0, copyPlace = 0, entries = null } = this.#tables[index] ?? {};
-    const bytes = bytesOf(entries ?? new Uint32Array(tableEntries));
+    const bytes = entries ?? this.#emptyTable();
     if (copyPlace) await writeAll(this.#image, bytes, copyPlace);
     if (place) await writeAll(this.#image, bytes, place);
     await this.#writeEntry(directory.offset, index, place / SECTOR_BYTES);
@@ -182,7 +188,7 @@ export class GrainMap implements GrowingTable {
   peek(grain: number): Entry {
     const { tableEntries, hasZeroGrains } = this.#header;
     const entries = this.#tables[Math.floor(grain / tableEntries)]?.entries;
-    const entry = entries?.[grain % tableEntries] ?? NONE;
+    const entry = entries ? entryAt(entries, grain % tableEntries) : NONE;
     if (entry === NONE) return null;
     if (entry === ZEROS && hasZeroGrains) return 'zeros';
     return { place: entry * SECTOR_BYTES, present: null } satisfies Block;
@@ -215,8 +221,8 @@ export class GrainMap implements GrowingTable {
       if (table.copyPlace !== null) await this.#writeEntry(table.copyPlace, at, entry);
       await this.#writeEntry(table.place, at, entry);
     });
-    table.entries ??= new Uint32Array(tableEntries);
-    table.entries[at] = entry;
+    table.entries ??= this.#emptyTable();
+    table.entries.writeUInt32LE(entry, at * ENTRY_BYTES);
   }
 
   async #writeEntry(table: number, at: number, entry: number): Promise<void> {
@@ -284,6 +290,15 @@ function tableAt(sector: number, copySector: number | null): Table | null {
     copyPlace: copySector === null ? null : copySector * SECTOR_BYTES,
     entries: null,
   };
+}
+
+/** What names no place is only behind: QEMU writes the table first, and does not mark the image. */
+function namesOthers(copy: Buffer, table: Buffer): boolean {
+  for (let at = 0; at < copy.length / ENTRY_BYTES; at++) {
+    const entry = entryAt(copy, at);
+    if (entry > ZEROS && entry !== entryAt(table, at)) return true;
+  }
+  return false;
 }
 
 function regionsOf(table: Table | null, length: number): Region[] {

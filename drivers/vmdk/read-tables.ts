@@ -10,7 +10,13 @@ const CHUNK_BYTES = 1 << 20;
 
 /** The entries of a directory: sectors. @throws FusetapError FAILED if it is cut off */
 export async function readDirectory(image: Disk, { offset, length }: Region): Promise<Uint32Array> {
-  return wordsOf(await readWhole(image, offset, length));
+  const bytes = await readWhole(image, offset, length);
+  return Uint32Array.from({ length: length / ENTRY_BYTES }, (_, index) => entryAt(bytes, index));
+}
+
+/** An entry of a directory or a table. */
+export function entryAt(table: Buffer, index: number): number {
+  return table.readUInt32LE(index * ENTRY_BYTES);
 }
 
 /** A table and its place in the image, in bytes. */
@@ -19,19 +25,19 @@ export interface TableRow {
   readonly place: number;
 }
 
-/** Reads tables, in the order of the rows. @throws FusetapError FAILED if one is cut off */
+/** Reads tables, in the order of the rows. Copy what you keep: many share one buffer. @throws FusetapError FAILED if one is cut off */
 export async function* readTables(
   image: Disk,
   rows: Iterable<TableRow>,
   tableEntries: number,
-): AsyncGenerator<{ readonly index: number; readonly entries: Uint32Array }> {
+): AsyncGenerator<{ readonly index: number; readonly entries: Buffer }> {
   const tableBytes = tableEntries * ENTRY_BYTES;
   const stride = Math.ceil(tableBytes / SECTOR_BYTES) * SECTOR_BYTES;
   for (const run of runsOf(rows, stride)) {
     const [first] = run;
     const bytes = await readWhole(image, first?.place ?? 0, (run.length - 1) * stride + tableBytes);
     for (const [i, { index }] of run.entries()) {
-      yield { index, entries: wordsOf(bytes.subarray(i * stride, i * stride + tableBytes)) };
+      yield { index, entries: bytes.subarray(i * stride, i * stride + tableBytes) };
     }
   }
 }
@@ -55,12 +61,6 @@ async function readWhole(image: Disk, offset: number, length: number): Promise<B
   const bytes = await readUpTo(image, offset, length);
   if (bytes.length === length) return bytes;
   throw broken('VMDK', `its tables at byte ${offset} are cut off`);
-}
-
-function wordsOf(bytes: Buffer): Uint32Array {
-  const words = new Uint32Array(bytes.length / ENTRY_BYTES);
-  for (let at = 0; at < words.length; at++) words[at] = bytes.readUInt32LE(at * ENTRY_BYTES);
-  return words;
 }
 
 export function bytesOf(words: Uint32Array): Buffer {
