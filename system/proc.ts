@@ -444,6 +444,12 @@ export function listSwaps(): string[] {
   return lines.map((line) => unescapeOctal(line.split(/\s/)[0] ?? ''));
 }
 
+/** How many processes the kernel has killed because memory was short, since it booted; null if that cannot be read. */
+export function readMemoryKills(): number | null {
+  const found = /^oom_kill (\d+)$/m.exec(readText('/proc/vmstat') ?? '');
+  return found === null ? null : Number(found[1]);
+}
+
 // ── a file that vanishes while it is read counts as missing ─────────────────────────────────────────────────────────
 
 const OUT_OF_RESOURCES: ReadonlySet<unknown> = new Set(['EMFILE', 'ENFILE', 'ENOMEM']);

@@ -21,6 +21,7 @@ const PASSED_OVER: Readonly<Record<Exclude<keyof VbdAbove | 'holders', Taken>, t
   ...{ serverPid: true, restarts: true, version: true, changedOutside: true, writtenOutside: true, broken: true },
   ...{ imageState: true, movedTo: true, deleted: true, mounts: true, loops: true, holders: true },
   detachesWhenUnused: true,
+  pausedByUser: true,
 };
 
 type Filters = NonNullable<AttachRequest['filters']>;

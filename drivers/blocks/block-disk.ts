@@ -53,7 +53,7 @@ export function writableBlockDisk(parts: BlockDiskParts, makeTable: (barrier: Ba
     ...defined({ identity: parts.identity }),
     write: (buffer, offset, options) => writer.write(buffer, offset).then(() => durably(options)),
     zero: (offset, length, options) => writer.zero(offset, length, options).then(() => durably(options)),
-    flush: () => barrier.pass(),
+    flush: () => barrier.flush(),
     activate: async () => {
       await image.growth?.measure();
       await table.load();

@@ -19,6 +19,7 @@ import type { UnitLock } from '../lookup/unit-lock.js';
 import { writeAll } from '../lookup/write-all.js';
 import type { Block, GrowingTable, Sectors } from './block-table.js';
 import { SECTOR_BYTES, type SectorBits } from './sector-bits.js';
+import { isZerosBelow } from './zeros-below.js';
 
 const ZEROS = Buffer.alloc(1 << 20);
 
@@ -56,7 +57,7 @@ export class BlockWriter {
     await lock.run(at, bytes.byteLength, () => this.#writeLocked(bytes, at));
   }
 
-  /** Makes a range zeros. Blocks keep their places. */
+  /** Makes a range zeros. Blocks keep their places, and none is added if the backing disk reads as zeros there. */
   async zero(offset: number, length: number, { punch }: ZeroOptions): Promise<void> {
     const { lock, table } = this.#parts;
     const { blockBytes } = table;
@@ -109,7 +110,8 @@ export class BlockWriter {
     const isEmpty = known === 'zeros' || reader.isEmpty(start);
     let written = piece;
     try {
-      if (!isEmpty) written = await this.#merge(piece, null);
+      // sectors also over zeros: what is behind the end of a short base is looked up by unit, too
+      if (table.addsWhole ? !isEmpty : reader.hasBacking) written = await this.#merge(piece, null);
       await writeAll(image, written.bytes, place + written.at - start);
       if (!isEmpty) await barrier.pass();
     } catch (error) {
@@ -172,21 +174,28 @@ export class BlockWriter {
 
   /** A range of one block. */
   async #zeroLocked(from: number, to: number, punch: boolean): Promise<void> {
-    const { table, image, reader, map, size } = this.#parts;
+    const { table, image, reader, size } = this.#parts;
     const block = Math.floor(from / table.blockBytes);
     const start = block * table.blockBytes;
     const known = await table.get(block);
     const isWhole = from === start && to >= Math.min(size, start + table.blockBytes);
-    if (known === null && isWhole && !reader.isEmpty(start)) {
-      if (table.addZeros !== undefined) await table.addZeros(block);
-      else await table.add(block, await table.allocate(), sectorsIn(0, to - start));
-      map?.moved(start, to - start);
-      return;
-    }
+    if (known === null && isWhole) return await this.#zeroMissing(block, from, to);
     for (const part of await reader.finder.find(from, to - from)) {
-      if (part.kind === 'data') await image.zero(part.place, part.length, { punch });
-      else if (!reader.isZeros(part)) await this.#writeZeros(part.offset, part.length);
+      const { kind, offset, length, place } = part;
+      if (kind === 'data') await image.zero(place, length, { punch });
+      else if (kind === 'none' && !(await isZerosBelow(reader, offset, length))) await this.#writeZeros(offset, length);
     }
+  }
+
+  /** All of a block that the image does not have. */
+  async #zeroMissing(block: number, from: number, to: number): Promise<void> {
+    const { table, reader, map } = this.#parts;
+    // to look at what is below costs more than an entry
+    const isZeros = table.addZeros === undefined ? await isZerosBelow(reader, from, to - from) : reader.isEmpty(from);
+    if (isZeros) return;
+    if (table.addZeros !== undefined) await table.addZeros(block);
+    else await table.add(block, await table.allocate(), sectorsIn(0, to - from));
+    map?.moved(from, to - from);
   }
 
   async #writeZeros(offset: number, length: number): Promise<void> {

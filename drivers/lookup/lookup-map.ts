@@ -80,12 +80,25 @@ export class LookupMap {
     for (const part of this.#reader.finder.peek(first.offset, length)) this.#tellIfUnknown(part);
   }
 
-  /** Tells where a range is now, whole granules of it: its entries are in the image. Old places stay as they are. */
+  /**
+   * Tells where the granules of a range are now: their entries are in the image, and the caller has locked the parts that
+   * they belong to.
+   */
   moved(offset: number, length: number): void {
-    const parts = this.#reader.finder.peek(offset, length);
+    const from = offset - (offset % this.#granuleBytes);
+    const to = Math.min(this.map.sizeBytes, Math.ceil((offset + length) / this.#granuleBytes) * this.#granuleBytes);
+    const parts = this.#reader.finder.peek(from, to - from);
     // a table that is not in memory any more tells nothing: what the map has may be old
-    if (lengthOf(parts) < length) this.#set({ offset, length }, UNKNOWN);
-    for (const part of parts) this.#set(part, this.#entryOf(part, true) ?? UNKNOWN);
+    if (lengthOf(parts) < to - from) this.#set({ offset: from, length: to - from }, UNKNOWN);
+    for (const part of parts) {
+      // a granule of two parts has no place
+      if (part.offset % this.#granuleBytes !== 0) this.#setGranule(part.offset, UNKNOWN);
+      this.#set(part, this.#entryOf(part, true) ?? UNKNOWN);
+    }
+  }
+
+  #setGranule(offset: number, entry: GranuleEntry): void {
+    this.map.setRun(Math.floor(offset / this.#granuleBytes), 1, entry);
   }
 
   #set({ offset, length }: { readonly offset: number; readonly length: number }, entry: GranuleEntry): void {

@@ -81,7 +81,7 @@ export function writableDisk(parts: Qcow2Parts): RawDisk {
     }),
     write: (buffer, offset, options) => writer.write(buffer, offset).then(() => durably(options)),
     zero: (offset, length, options) => zeroer.zero(offset, length, options).then(() => durably(options)),
-    flush: () => barrier.pass(),
+    flush: () => barrier.flush(),
     activate: async () => {
       await Promise.all([image.growth?.measure(), data.growth?.measure()]);
       // an earlier server may have changed its bits, and moved its refcount table

@@ -76,7 +76,7 @@ export function durably(w: Window): Window {
 /**
  * Writes. The range is cut at the end of the window; −ENOSPC at and beyond the end, −EROFS on a read-only window, −EIO
  * beyond the end of an image that has shrunk. In a durable window the counted bytes are durable. After an error in the
- * middle, the count of the bytes written before it is returned.
+ * middle, the error is returned, although some bytes are written: a loop device takes a short count for success.
  */
 export function writeWindow(w: Window, address: number, offset: number, length: number): number {
   if (w.readOnly) return -EROFS;
@@ -87,7 +87,7 @@ export function writeWindow(w: Window, address: number, offset: number, length: 
   while (done < wanted) {
     const n = writeOnce(w, address + done, offset + done, wanted - done);
     if (n > 0) done += n;
-    else if (n !== -EINTR) return done > 0 ? done : n === 0 ? -EIO : n;
+    else if (n !== -EINTR) return n === 0 ? -EIO : n;
   }
   return done;
 }

@@ -5,8 +5,8 @@
  *                  └─► [bitmap: which sectors the image has][data]
  *
  * The table is in memory; bitmaps are read when a block is used first. A new block is written in this order: data ──►
- * bitmap ──► entry ──► acknowledged. New blocks begin behind all headers, also those that only XenServer has, and their data
- * at a multiple of 4 KiB. The footer at the end moves before the space is used.
+ * bitmap ──► entry ──► acknowledged. New blocks begin behind all that is in the image, also what only XenServer has, and their
+ * data at a multiple of 4 KiB. The footer at the end moves before the space is used.
  */
 import type { Block, GrowingTable, Sectors } from '../blocks/block-table.js';
 import { EndSpace } from '../blocks/end-space.js';
@@ -17,10 +17,9 @@ import { broken } from '../formats/faults.js';
 import { readUpTo } from '../formats/read.js';
 import { Barrier } from '../lookup/barrier.js';
 import { writeAll } from '../lookup/write-all.js';
-import type { DynamicHeader } from './dynamic-header.js';
+import { type DynamicHeader, NONE } from './dynamic-header.js';
 import { FOOTER_BYTES, FORMAT, type Footer, roundUp } from './footer.js';
 
-const NONE = 0xffff_ffff;
 const CHUNK_BYTES = 1 << 20;
 /** data begins at a multiple of this, as tapdisk does it */
 const ALIGN_BYTES = 4096;
@@ -107,31 +106,41 @@ export class AllocationTable implements GrowingTable {
     return true;
   }
 
-  /** Blocks that overlap would destroy each other when they are written. @returns behind the last block and all headers */
+  /** Blocks that overlap would destroy each other when they are written. @returns behind all that is in the image */
   #checkAll(): number {
-    const { headersEnd, bitmapBytes } = this.#header;
+    const { reservedEnd, bitmapBytes } = this.#header;
     let count = 0;
     const starts = new Float64Array(this.#entries.length);
     for (const block of this.#entries.keys()) {
       const start = this.#startOf(block);
       if (start !== null) starts[count++] = start;
     }
-    let end = headersEnd;
+    let end = 0;
     for (const start of starts.subarray(0, count).sort()) {
       if (start < end) throw broken(FORMAT, `two of its blocks overlap at byte ${start}`);
       end = start + bitmapBytes + this.blockBytes;
     }
-    return end;
+    return Math.max(end, reservedEnd);
   }
 
   /** Where a block begins with its bitmap; null: the image does not have it. @throws FusetapError FAILED */
   #startOf(block: number): number | null {
-    const { headersEnd, bitmapBytes } = this.#header;
+    const { reservedEnd, bitmapBytes } = this.#header;
     const entry = this.#entries[block] ?? NONE;
     if (entry === NONE) return null;
     const start = entry * SECTOR_BYTES;
-    if (start >= headersEnd && start + bitmapBytes <= this.#image.size) return start;
+    if (start < reservedEnd) this.#refuseReserved(block, start);
+    if (start + bitmapBytes <= this.#image.size) return start;
     throw broken(FORMAT, `block ${block} is said to be at byte ${start}, and the image has ${this.#image.size} bytes`);
+  }
+
+  #refuseReserved(block: number, start: number): void {
+    const { reserved, bitmapBytes } = this.#header;
+    const end = start + bitmapBytes + this.blockBytes;
+    const overlapped = reserved.find((range) => start < range.end && range.start < end);
+    if (overlapped === undefined) return;
+    const { what, start: at } = overlapped;
+    throw broken(FORMAT, `block ${block} is said to be at byte ${start}, and overlaps ${what} at byte ${at}`);
   }
 
   peek(block: number): Block | null | undefined {

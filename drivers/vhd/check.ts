@@ -7,11 +7,10 @@ import type { Disk } from '../disk.js';
 import type { CheckResult, ExamineOptions } from '../examining/examiner.js';
 import { Findings } from '../examining/findings.js';
 import { readUpTo } from '../formats/read.js';
-import { type DynamicHeader, readDynamicHeader } from './dynamic-header.js';
+import { type DynamicHeader, NONE, type Reserved, readDynamicHeader } from './dynamic-header.js';
 import { FOOTER_BYTES, type Footer, readFooter } from './footer.js';
 
 const SECTOR_BYTES = 512;
-const NONE = 0xffff_ffff;
 const CHUNK_BYTES = 1 << 20;
 /** features: the bit that every writer sets */
 const FEATURES_AT = 8;
@@ -39,7 +38,7 @@ function checkFooter({ bytes, uuid }: Footer, found: Findings): void {
 interface Blocks {
   readonly allocated: number;
   readonly fragmented: number;
-  /** behind the last block */
+  /** behind all that is in the image */
   readonly end: number;
 }
 
@@ -49,7 +48,7 @@ async function checkTable(
   found: Findings,
   { signal, progress }: ExamineOptions,
 ): Promise<Blocks> {
-  const { tableAt, blocks, blockBytes, bitmapBytes, headersEnd } = header;
+  const { tableAt, blocks, blockBytes, bitmapBytes } = header;
   const starts: { readonly block: number; readonly start: number }[] = [];
   let fragmented = 0;
   for (let first = 0; first < blocks; first += CHUNK_BYTES / 4) {
@@ -68,14 +67,36 @@ async function checkTable(
     }
   }
   const limit = image.size;
-  let [end, last] = [headersEnd, 'the headers'];
-  for (const { block, start } of starts.sort((a, b) => a.start - b.start)) {
-    if (start < end) found.add(`block ${block} at byte ${start} overlaps ${last}, which end at byte ${end}`);
+  for (const { block, start } of starts) {
     if (start + bitmapBytes > limit)
       found.add(`block ${block} at byte ${start} is outside of the image of ${limit} bytes`);
-    [end, last] = [Math.max(end, start + bitmapBytes + blockBytes), `block ${block} and what is before it`];
   }
+  const end = findOverlaps(
+    [
+      ...header.reserved.map((range) => ({ ...range, isBlock: false })),
+      ...starts.map(({ block, start }): Range => {
+        return { what: `block ${block}`, start, end: start + bitmapBytes + blockBytes, isBlock: true };
+      }),
+    ],
+    found,
+  );
   return { allocated: starts.length, fragmented, end };
+}
+
+interface Range extends Reserved {
+  readonly isBlock: boolean;
+}
+
+/** Finds blocks that overlap one another, or what is no block. @returns behind the last range */
+function findOverlaps(ranges: Range[], found: Findings): number {
+  let last: Range | undefined;
+  for (const range of ranges.sort((a, b) => a.start - b.start)) {
+    const { what, start } = range;
+    if (last !== undefined && start < last.end && (range.isBlock || last.isBlock))
+      found.add(`${what} at byte ${start} overlaps ${last.what}, which ends at byte ${last.end}`);
+    if (last === undefined || range.end > last.end) last = range;
+  }
+  return last?.end ?? 0;
 }
 
 function resultOf(footer: Footer, found: Findings, blocks: Blocks, header?: DynamicHeader): CheckResult {

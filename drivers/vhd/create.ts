@@ -10,6 +10,7 @@ import type { Creator, NewImage } from '../creating/creator.js';
 import { newFileDisk } from '../creating/new-file.js';
 import { chosen, takeOnly } from '../creating/options.js';
 import { FusetapError } from '../errors.js';
+import { RAW_PARENT } from './dynamic-header.js';
 import { checksumOf, FOOTER_BYTES, roundUp } from './footer.js';
 
 const SECTOR_BYTES = 512;
@@ -83,7 +84,8 @@ function nameParent(
   { name, format, identity = null }: NonNullable<NewImage['backing']>,
   at: number,
 ): Buffer[] {
-  if (format !== 'raw' && identity === null) {
+  // an id of zeros would say that the parent is raw
+  if (format !== 'raw' && (identity === null || identity === RAW_PARENT)) {
     throw new FusetapError('FAILED', 'the backing file has no unique id', { hint: 'use a VHD, or a raw image' });
   }
   if (identity !== null) header.write(identity, 40, 'hex');

@@ -8,7 +8,10 @@
  *       32  4  bytes of a block                              code (4), space (4), length (4), 0 (4), offset (8)
  *
  * XenServer adds a batmap after the table: which blocks have all their sectors. It is not used here, because each block
- * says so itself; only its place is, because blocks begin behind it.
+ * says so itself; only its place is.
+ *
+ * All this has places of its own, in which no block may be. Most programs put it before the blocks, but a locator may also be
+ * behind them.
  */
 import type { Disk } from '../disk.js';
 import { FusetapError } from '../errors.js';
@@ -31,7 +34,11 @@ const MOST_BLOCK_BYTES = 256 << 20;
 const MOST_TABLE_BYTES = 16 << 20;
 const MOST_LOCATOR_BYTES = 4096;
 const BATMAP_BYTES = 64;
-const RAW_PARENT = '0'.repeat(32);
+/** an entry of the table for a block that the image does not have */
+export const NONE = 0xffff_ffff;
+const CHUNK_BYTES = 1 << 20;
+/** the id of a parent that is a raw image */
+export const RAW_PARENT = '0'.repeat(32);
 
 export interface DynamicHeader {
   /** where the table is */
@@ -41,10 +48,20 @@ export interface DynamicHeader {
   readonly blocks: number;
   /** of a block: the bits that say which sectors it has, before its data */
   readonly bitmapBytes: number;
-  /** blocks begin here, or later */
-  readonly headersEnd: number;
+  /** where no block may be, by their beginnings; some may overlap */
+  readonly reserved: readonly Reserved[];
+  /** behind the last of them */
+  readonly reservedEnd: number;
   /** null: the image is dynamic */
   readonly parent: Parent | null;
+}
+
+/** Bytes of the image that are not of a block. */
+export interface Reserved {
+  /** as in `it overlaps WHAT` */
+  readonly what: string;
+  readonly start: number;
+  readonly end: number;
 }
 
 /** The image that a differencing image is over. */
@@ -68,11 +85,18 @@ export async function readDynamicHeader(image: Disk, { headerAt, type, size }: F
   const shape = shapeOf(bytes, image.size, size);
   const locators = locatorsIn(bytes, image.size);
   const tableEnd = shape.tableAt + roundUp(4 * bytes.readUInt32BE(28), SECTOR_BYTES);
-  const batmapEnd = await endOfBatmap(image, tableEnd);
-  const ends = [FOOTER_BYTES, headerAt + HEADER_BYTES, tableEnd, batmapEnd, ...locators.map(({ end }) => end)];
+  const places: Reserved[] = [
+    { what: 'the copy of the footer', start: 0, end: FOOTER_BYTES },
+    { what: 'the header', start: headerAt, end: headerAt + HEADER_BYTES },
+    { what: 'the table', start: shape.tableAt, end: tableEnd },
+    ...(await batmapAt(image, tableEnd, shape)),
+    ...locators.map(({ at, end }) => ({ what: 'a locator of the parent', start: at, end })),
+  ];
+  const reserved = places.filter(({ start, end }) => start < end).sort((a, b) => a.start - b.start);
   return {
     ...shape,
-    headersEnd: roundUp(Math.max(...ends), SECTOR_BYTES),
+    reserved,
+    reservedEnd: roundUp(Math.max(...reserved.map(({ end }) => end)), SECTOR_BYTES),
     parent: type === 'differencing' ? await parentIn(image, bytes, locators) : null,
   };
 }
@@ -120,19 +144,41 @@ function locatorsIn(bytes: Buffer, imageBytes: number): Locator[] {
   return locators;
 }
 
-/** Where the batmap ends; 0 without one. */
-async function endOfBatmap(image: Disk, at: number): Promise<number> {
+/** The header of the batmap and its bits; empty without one. @param at behind the table */
+async function batmapAt(
+  image: Disk,
+  at: number,
+  shape: Pick<DynamicHeader, 'tableAt' | 'blocks'>,
+): Promise<Reserved[]> {
   const bytes = await readUpTo(image, at, BATMAP_BYTES);
-  if (bytes.length < BATMAP_BYTES || !startsWith(bytes, 'tdbatmap')) return 0;
+  if (bytes.length < BATMAP_BYTES || !startsWith(bytes, 'tdbatmap')) return [];
+  // a guest chooses the bits of its blocks, and so may write that word
+  if (await isBlockAt(image, at, shape)) return [];
   if (bytes.readUInt8(29) === 1) {
     throw new FusetapError('UNSUPPORTED', 'it is an encrypted VHD', {
       hint: 'attach it with the tapdisk that made it',
     });
   }
-  const mapAt = sizeAt(bytes, 8, 'be', FORMAT);
-  const end = mapAt + bytes.readUInt32BE(16) * SECTOR_BYTES;
+  const start = sizeAt(bytes, 8, 'be', FORMAT);
+  const end = start + bytes.readUInt32BE(16) * SECTOR_BYTES;
   if (end > image.size) throw broken(FORMAT, 'its batmap is not inside the image');
-  return Math.max(end, at + SECTOR_BYTES);
+  return [
+    { what: 'the header of the batmap', start: at, end: at + SECTOR_BYTES },
+    { what: 'the batmap', start, end },
+  ];
+}
+
+/** Whether the table says that a block begins at a byte. */
+async function isBlockAt(
+  image: Disk,
+  at: number,
+  { tableAt, blocks }: Pick<DynamicHeader, 'tableAt' | 'blocks'>,
+): Promise<boolean> {
+  for (let done = 0; done < 4 * blocks; done += CHUNK_BYTES) {
+    const bytes = await readUpTo(image, tableAt + done, Math.min(CHUNK_BYTES, 4 * blocks - done));
+    for (let i = 0; i < bytes.length; i += 4) if (bytes.readUInt32BE(i) * SECTOR_BYTES === at) return true;
+  }
+  return false;
 }
 
 /** The order in which the kinds of locators are tried: relative ones first. */

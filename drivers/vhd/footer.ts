@@ -62,6 +62,17 @@ export async function readFooter(image: Disk): Promise<Footer> {
   return parseFooter(copy, image.size, false);
 }
 
+/** Whether the last bytes of a disk are a sound footer. */
+export async function endsWithFooter(disk: Disk): Promise<boolean> {
+  const last = await readUpTo(disk, Math.max(0, disk.size - FOOTER_BYTES), FOOTER_BYTES);
+  try {
+    const footer = footerIn(last);
+    return footer !== null && parseFooter(footer, disk.size, true).isAtEnd;
+  } catch {
+    return false;
+  }
+}
+
 /** The footer in the last bytes of an image; null if there is none. */
 function footerIn(last: Buffer): Buffer | null {
   for (const length of [FOOTER_BYTES, OLD_FOOTER_BYTES]) {

@@ -17,7 +17,7 @@ import { quoted } from '../quote.js';
 import { joinDisks } from '../segments/join-disks.js';
 import { AllocationTable, restoreFooter, type VhdParts } from './allocation-table.js';
 import { type Parent, readDynamicHeader } from './dynamic-header.js';
-import { FORMAT, type Footer, readFooter } from './footer.js';
+import { endsWithFooter, FORMAT, type Footer, readFooter } from './footer.js';
 
 /** granules of the map: blocks over a parent lack sectors, so theirs are as small as the requests of guests */
 const UNIT_BYTES = { dynamic: 64 << 10, differencing: 4096 };
@@ -55,7 +55,7 @@ const vhd = {
     const identity = footer.uuid;
     if (footer.type === 'fixed') return { ...joinDisks([{ disk: image, start: 0, size }]), identity };
     const header = await readDynamicHeader(image, footer);
-    const backing = header.parent === null ? null : parentOf(header.parent, disks.backing);
+    const backing = header.parent === null ? null : await parentOf(header.parent, disks.backing);
     const unitBytes = Math.min(UNIT_BYTES[footer.type], header.blockBytes);
     const parts = { image, size, backing, unitBytes, identity };
     if (readOnly) return readOnlyBlockDisk(parts, new AllocationTable({ image, footer, header }, null));
@@ -76,9 +76,17 @@ function refuseHidden({ isHidden }: Footer): void {
   });
 }
 
-/** @throws FusetapError NOT_FOUND, or FAILED if it is another image */
-function parentOf({ uuid }: Parent, backing: Disk | undefined): Disk {
+/**
+ * An image over a raw one has no id of its parent, nor has an image over a VHD without an id, as QEMU made them once.
+ * @throws FusetapError NOT_FOUND, or FAILED if it is another image, or a VHD in place of a raw image
+ */
+async function parentOf({ uuid }: Parent, backing: Disk | undefined): Promise<Disk> {
   if (backing === undefined) throw new FusetapError('NOT_FOUND', 'its parent was not given');
+  if (uuid === null && (await endsWithFooter(backing))) {
+    throw new FusetapError('FAILED', 'it says that its parent is a raw image, and that ends as a VHD', {
+      hint: 'if the parent is a VHD, attach a tree of drivers that says so: "backing": {"driver": "vhd", …}',
+    });
+  }
   if (uuid === null || uuid === backing.identity) return backing;
   throw new FusetapError(
     'FAILED',

@@ -146,6 +146,9 @@ export const vbd = answer<VbdInfo>()({
   detachesWhenUnused: v.exactOptional(
     v.pipe(flag, v.description('whether it is detached when nobody uses it any more')),
   ),
+  pausedByUser: v.exactOptional(
+    v.pipe(flag, v.description('whether it is paused until somebody resumes it, not only for a copy')),
+  ),
 });
 
 export const attachedVbd = answer<AttachResult>()({

@@ -94,6 +94,8 @@ export interface VbdInfo {
   version?: BusVersion;
   /** whether it is detached when nobody uses it any more; an older bus omits it */
   detachesWhenUnused?: boolean;
+  /** whether it is paused until somebody resumes it, not only for a copy that is being made; an older bus omits it */
+  pausedByUser?: boolean;
 }
 
 /** The versions of fusetap that the processes of a bus run; null if there is no such process, or it is older. */

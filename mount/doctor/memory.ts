@@ -13,7 +13,7 @@ const USEFUL_RAM_BYTES = 64 * MIB;
 /** Whether the buffers of a server can be locked: else a client may get EIO if the server is killed (resident.ts). */
 export function lookAtLocking(limits: string = readFileSync('/proc/self/limits', 'utf8')): Finding {
   // one buffer per thread and one for the main thread, each with headers and zeros
-  const neededBytes = (usualThreads() + 1) * (MAX_WRITE + 32 * 4096);
+  const neededBytes = (usualThreads() + 2) * (MAX_WRITE + 32 * 4096);
   const soft = /^Max locked memory\s+(\S+)/m.exec(limits)?.[1] ?? '0';
   if (soft === 'unlimited' || isPrivileged(CAP_IPC_LOCK)) return fine('all buffers can be locked');
   const detail = `${Math.floor(Number(soft) / MIB)} MiB may be locked, a bus needs ${Math.ceil(neededBytes / MIB)} MiB`;

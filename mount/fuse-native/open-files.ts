@@ -27,8 +27,8 @@ export class OpenFiles {
   /** @returns the new handle, above 0; 0 if there is no room for another handle */
   open(file: BusFile, flags: number): number {
     const fh = this.#nextFree();
-    const { nodeId, ledgerIndex } = file;
-    if (!this.#handles.open({ fh, nodeId, pid: 0, flags }, ledgerIndex)) return 0;
+    const { nodeId, flushIndex } = file;
+    if (!this.#handles.open({ fh, nodeId, pid: 0, flags }, flushIndex)) return 0;
     this.#open.set(fh, { file, isDurable: writesDurably(flags) });
     return fh;
   }
@@ -43,8 +43,8 @@ export class OpenFiles {
   }
 
   /** The errno of a failed flush that this handle has not reported yet, else 0. */
-  takeFlushError(fh: number, { ledgerIndex }: BusFile): number {
-    return this.#handles.takeFlushError(fh, ledgerIndex);
+  takeFlushError(fh: number, { flushIndex }: BusFile): number {
+    return this.#handles.takeFlushError(fh, flushIndex);
   }
 
   #nextFree(): number {

@@ -15,6 +15,7 @@ import {
   directoryAttributes,
   flushFile,
   linkAttributes,
+  mayHaveTakenError,
   type Ownership,
   refusalOfOpen,
   refusalOfSize,
@@ -207,7 +208,9 @@ export class Operations {
       ledger.noteWrite(file.ledgerIndex, Date.now());
       return n;
     } catch (error) {
+      const errno = errnoOf(error);
       ledger.noteFailedWrite(file.ledgerIndex);
+      if (isDurable && mayHaveTakenError(errno)) ledger.noteFlushError(file.flushIndex, errno);
       throw error;
     }
   }

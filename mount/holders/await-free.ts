@@ -19,7 +19,8 @@ import { describeHolders, findVbdHolders } from './find-holders.js';
 
 const FORGET_TIMEOUT_MS = 1000;
 const POLL_MS = 100;
-/** attempts that a death of the server made worthless */
+/** attempts that a death of the server made worthless are repeated for this time at least, and so often at most */
+const VERDICT_MS = 3_000;
 const MOST_REPLACED = 10;
 
 /** How long to wait until a vbd is no longer in use. */
@@ -53,21 +54,22 @@ export interface DetachContext {
   opens(nodeId: number): number;
   /** how many servers were replaced so far */
   restarts(): number;
-  /** resolves to true when the node is forgotten, to false after the time */
-  awaitForget(nodeId: number, timeoutMs: number): Promise<boolean>;
+  /** resolves to true when the node is forgotten, to false after the time or when the signal is aborted */
+  awaitForget(nodeId: number, timeoutMs: number, signal?: AbortSignal): Promise<boolean>;
 }
 
 /**
  * Resolves when the vbd is not in use and cannot be opened any more, because it is marked leaving.
  * @param patience how long to wait until it is not in use; its signal ends the wait sooner
- * @throws FusetapError BUSY with the holders if it is still in use then; it can be opened again
+ * @throws FusetapError BUSY with the holders if it is still in use then; the reason of the signal. It can be opened again
  */
 export async function awaitFree(context: DetachContext, vbd: LeavingVbd, { waitMs, signal }: Patience): Promise<void> {
   const deadline = Date.now() + waitMs;
+  const limits = { deadline, signal };
   for (;;) {
     signal?.throwIfAborted();
     const holders = context.opens(vbd.nodeId) > 0 ? await holdersOf(context, vbd) : [];
-    if (holders.length === 0 && (await tryFree(context, vbd))) return;
+    if (holders.length === 0 && (await tryFree(context, vbd, limits))) return;
     if (Date.now() >= deadline) throw await busy(context, vbd);
     await delay(POLL_MS);
   }
@@ -93,20 +95,31 @@ async function busy(context: DetachContext, vbd: LeavingVbd): Promise<FusetapErr
   });
 }
 
-async function tryFree(context: DetachContext, vbd: LeavingVbd): Promise<boolean> {
+interface Limits {
+  /** as Date.now() counts */
+  readonly deadline: number;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** @throws the reason of the signal; it can be opened again then */
+async function tryFree(context: DetachContext, vbd: LeavingVbd, { deadline, signal }: Limits): Promise<boolean> {
   const { nodeId } = vbd;
   const path = join(context.mountpoint, vbd.vdev);
+  const verdictBy = Math.max(deadline, Date.now() + VERDICT_MS);
   let replaced = 0;
   for (let attempt = 0; attempt < 2; ) {
     if (attempt + replaced > 0) await context.lookUp(path);
+    signal?.throwIfAborted();
     const before = context.restarts();
-    const forgotten = context.awaitForget(nodeId, FORGET_TIMEOUT_MS);
+    const forgotten = context.awaitForget(nodeId, FORGET_TIMEOUT_MS, signal);
     if (!(await context.setLeaving(nodeId, true))) return true;
     await context.lookUp(path);
     if (await forgotten) return true;
     await context.setLeaving(nodeId, false);
+    signal?.throwIfAborted();
     // a server that died meanwhile may have read the FORGET, so this attempt says nothing
-    if (context.restarts() !== before && replaced < MOST_REPLACED) replaced += 1;
+    const saysNothing = context.restarts() !== before;
+    if (saysNothing && replaced < MOST_REPLACED && Date.now() < verdictBy) replaced += 1;
     else attempt += 1;
   }
   return false;

@@ -126,6 +126,8 @@ export interface ClaimOptions {
   describePid?: DescribePid;
   /** users that are not named in messages; default: none */
   isOwn?: ((holder: Holder) => boolean) | undefined;
+  /** whether a claim is allowed beside that of a user, although their modes conflict; default: no */
+  mayShareWith?: ((holder: Holder) => boolean | Promise<boolean>) | undefined;
   /** how long to wait for the flock of another process; default: 5 s */
   patienceMs?: number;
 }
@@ -367,7 +369,8 @@ async function refuseOverlapping(
     const holders = await lockHolders({ ...image, fd: place.fd }, overlaps, {
       describePid: (pid) => describeByDevice(pid, image, options),
     });
-    throw busy(image, `is attached with mode ${held} by`, { holders, hint: hintFor(image, holders) });
+    if (!(await mayShareWithAll(holders, options)))
+      throw busy(image, `is attached with mode ${held} by`, { holders, hint: hintFor(image, holders) });
   }
   if (!place.isOwn) await refuseLocked({ ...image, fd: place.fd }, mode, asFileOf(place, options));
   // programs that lock the nodes of the partitions, as QEMU does
@@ -412,10 +415,18 @@ async function refuseLocked(image: ClaimedImage, mode: Mode, options: ClaimOptio
     if (!isRangeLocked(image.fd, byte, 1)) continue;
     const covers = (lock: FileLock): boolean => lock.kind !== 'FLOCK' && lock.start <= byte && byte <= lock.end;
     const holders = await lockHolders(image, covers, options);
+    if (await mayShareWithAll(holders, options)) continue;
     // whether mode r would be possible: a program that only reads, or a vbd of mode r, does not block another reader
     const readable = mode === 'w' && ![...PLANS.r.refuse.keys()].some((other) => isRangeLocked(image.fd, other, 1));
     throw busy(image, meaning, { holders, hint: hintFor(image, holders, readable) });
   }
+}
+
+/** A lock whose process is not found is not shared. */
+async function mayShareWithAll(holders: readonly Holder[], { mayShareWith }: ClaimOptions): Promise<boolean> {
+  if (mayShareWith === undefined || holders.length === 0) return false;
+  for (const holder of holders) if (!(await mayShareWith(holder))) return false;
+  return true;
 }
 
 /**

@@ -189,9 +189,8 @@ export class Keeper implements KeeperControl {
       serverPid: () => this.#bus.server.pid,
       images: () => vbds.writtenImages(),
       flushFailed: (image, errno) => {
-        for (const vbd of vbds.all().filter(({ source }) => hasFile(source, image))) {
-          for (const { ledgerIndex } of filesOf(vbd)) ledger.noteFlushError(ledgerIndex, errno);
-        }
+        const vbdsOfImage = vbds.all().filter(({ source }) => hasFile(source, image));
+        for (const { ledgerIndex } of vbdsOfImage) ledger.noteFlushError(ledgerIndex, errno);
       },
     });
   }

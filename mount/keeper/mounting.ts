@@ -4,7 +4,7 @@
 import { closeSync } from 'node:fs';
 import { join } from 'node:path';
 import { closeDevices, type KernelMount, mountKernel } from '../fuse/mounting/device.js';
-import { totalThreads } from '../fuse/protocol/thread-counts.js';
+import { deviceClones } from '../fuse/protocol/thread-counts.js';
 import type { BusParts } from './vbds/bus-parts.js';
 import { bytesFd } from './vbds/vbd.js';
 
@@ -13,7 +13,7 @@ type Mounted = Pick<BusParts, 'place' | 'transport' | 'allowOther'>;
 /** Mounts the bus. With transport fuse-native the server mounts, and the keeper has no descriptor of the mount. */
 export async function mountBus({ place, transport, allowOther }: Mounted): Promise<KernelMount> {
   const end = { lockPath: join(place.stateDir, 'lock'), removesDirectory: !place.ownDirectory };
-  if (transport === 'kernel') return await mountKernel(place.path, { threads: totalThreads(), allowOther, end });
+  if (transport === 'kernel') return await mountKernel(place.path, { devices: deviceClones(), allowOther, end });
   const negotiated = { minor: 0, canResend: false, canPassThrough: false };
   return { mountpoint: place.path, deviceFds: [], aliveFd: null, negotiated };
 }

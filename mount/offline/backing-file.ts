@@ -1,11 +1,16 @@
-/** The backing file of a new image: it must be there, and it tells the size of the new disk. */
-import { type BigIntStats, fstatSync } from 'node:fs';
+/**
+ * The backing file of a new image: it must be there, and it tells the size of the new disk. Nobody may write to it; a vbd
+ * that does must be paused.
+ */
+import { type BigIntStats, fstatSync, fsync } from 'node:fs';
 import { stat } from 'node:fs/promises';
+import { promisify } from 'node:util';
 import { closeAll } from '../../drivers/close-fd.js';
-import { FusetapError } from '../../drivers/errors.js';
+import { errnoOf, FusetapError } from '../../drivers/errors.js';
 import { examinerOf } from '../../drivers/examining/formats.js';
 import { driverOfFormat, formatOfDriver, formatsWithDriver } from '../../drivers/formats/qemu-names.js';
 import { named, quoted } from '../../drivers/quote.js';
+import { errnoName } from '../../system/libc.js';
 import { type Claim, claimImage } from '../images/claim-image.js';
 import { placeOfNamed } from '../images/named-file.js';
 import { followOutside, type OpenedImage, openImage } from '../images/open-image.js';
@@ -14,6 +19,9 @@ import { withoutModes } from '../images/without-modes.js';
 import { NO_BUS, openDiskHere } from '../open-disk.js';
 import { describeUser } from './describe-user.js';
 import { diskOfFile, requestFor, sayingPath } from './offline-image.js';
+import { PausedUsers } from './paused-users.js';
+
+const fsyncAsync = promisify(fsync);
 
 export interface WantedBacking {
   /** relative to the directory of the new image, or absolute */
@@ -37,7 +45,8 @@ export interface OpenedBacking {
  * Opens a backing file and claims it for reading.
  * @param path of the new image, as the user named it
  * @param there the same; its directory has no symbolic links
- * @throws FusetapError NOT_FOUND; USAGE if its format must be stated, or if it is the new image itself; BUSY
+ * @throws FusetapError NOT_FOUND; USAGE if its format must be stated, or if it is the new image itself; BUSY if somebody
+ *   writes to it who is not a paused vbd
  */
 export function openBacking(wanted: WantedBacking, path: string, there: string): Promise<OpenedBacking> {
   return withoutModes('make it writable', () => openAndClaim(wanted, path, there));
@@ -49,6 +58,7 @@ async function openAndClaim(wanted: WantedBacking, path: string, there: string):
   const realPath = await followOutside(there, NO_BUS).catch(() => there);
   const place = placeOfNamed(wanted.name, { path, realPath, kind: 'file' }, 'any');
   const file = await openImage(place.path, 'r', NO_BUS);
+  const users = new PausedUsers();
   let held: Claim | undefined;
   const close = (): Promise<unknown> => {
     held?.release();
@@ -59,12 +69,49 @@ async function openAndClaim(wanted: WantedBacking, path: string, there: string):
     if (old !== null && isSameFile(old, fstatSync(file.fd, { bigint: true }))) {
       throw new FusetapError('USAGE', `${named(path)} would be its own backing file`, { path });
     }
-    held = await claimImage(file, 'r', { describePid: describeUser });
+    held = await claimStable(file, users);
+    if (users.areThere) await flushFile(file);
     const format = stated ?? (await rawUnlessRecognized(file));
     return { name: wanted.name, format, ...(await factsOf(file, format)), close };
   } catch (error) {
     await close();
     throw error;
+  }
+}
+
+/**
+ * Claims a backing file. Vbds that write to it may be paused: their server has put what it acknowledged into the file, and
+ * the next writes must go to the new image. A resume without a swap would change the base, whether it comes now or later.
+ */
+async function claimStable(file: OpenedImage, users: PausedUsers): Promise<Claim> {
+  try {
+    return await claimImage(file, 'r', { describePid: describeUser, mayShareWith: (holder) => users.include(holder) });
+  } catch (error) {
+    throw error instanceof FusetapError ? toBePaused(error) : error;
+  }
+}
+
+/** The error with another hint, if all users of the file are vbds. */
+function toBePaused(error: FusetapError): FusetapError {
+  const { code, message, errno, path, holders = [] } = error;
+  const [vbd] = holders;
+  if (code !== 'BUSY' || vbd === undefined || holders.some(({ vdev }) => vdev === undefined)) return error;
+  return new FusetapError(code, message, {
+    hint: `pause it until it is swapped to the new image: fusetap pause --bus ${named(vbd.bus ?? '')} ${vbd.vdev}`,
+    ...{ errno, path, holders, cause: error },
+  });
+}
+
+/** Makes durable what the users of a backing file have written to it. */
+async function flushFile({ fd, path }: OpenedImage): Promise<void> {
+  try {
+    await fsyncAsync(fd);
+  } catch (error) {
+    const errno = errnoOf(error);
+    throw new FusetapError('FAILED', `${named(path)} cannot be flushed: ${errnoName(errno)}`, {
+      ...{ errno, operation: 'fsync', path, cause: error },
+      hint: 'see the log of the kernel for errors of its disk',
+    });
   }
 }
 

@@ -289,6 +289,7 @@ export type VbdFacts = Omit<
   | 'deleted'
   | 'version'
   | 'detachesWhenUnused'
+  | 'pausedByUser'
 >;
 
 /** Each command with its result. */

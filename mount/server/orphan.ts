@@ -325,7 +325,7 @@ export class Orphan implements OrphanControl {
         restarts: () => 0,
         isPaused: () => this.#isPaused(file.nodeId),
         opens: (id) => ledger.countHandles().get(id) ?? 0,
-        awaitForget: (id, timeoutMs) => forgets.wait(id, timeoutMs),
+        awaitForget: (id, timeoutMs, given) => forgets.wait(id, timeoutMs, given),
       },
       file,
       patience,

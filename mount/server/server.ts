@@ -151,7 +151,7 @@ export class Server {
 
   /** The next fsync of each handle, and the detach, report it. */
   #noteFlushError(served: OpenedDisk, error: FusetapError): void {
-    for (const { ledgerIndex } of filesOf(served)) this.#ledger.noteFlushError(ledgerIndex, errnoOf(error));
+    this.#ledger.noteFlushError(served.ledgerIndex, errnoOf(error));
   }
 
   /** The first changes in the range, and where to go on. */
@@ -194,12 +194,12 @@ export class Server {
   async swap({ attach: command, facts }: SwapCommand, passed: PassedFds): Promise<null> {
     const { nodeId, name } = command;
     const old = this.#find(nodeId);
+    // acknowledged writes must be in the old image when somebody looks at it: the new disk may be over it
+    for (const { disk } of filesOf(old)) await disk.flush();
     const fresh = await this.#open(command, passed);
     try {
       if (fresh.disk.size !== old.disk.size) throw otherSize(name, old.disk.size, fresh.disk.size);
       if (fresh.disk.readOnly && !old.disk.readOnly) throw cannotWrite(name);
-      // acknowledged writes must be in the old image when somebody looks at it
-      for (const { disk } of filesOf(old)) await disk.flush();
       for (const ref of old.partitions) fresh.partitions.push(openPartition(fresh.raw, fresh.disk.readOnly, ref));
     } catch (error) {
       await this.#close(fresh);
@@ -265,7 +265,7 @@ export class Server {
   /** Gives a disk other partitions: opens the new ones before the others are removed, so that it fails or is done. */
   async repartition({ nodeId, partitions, facts }: RepartitionCommand): Promise<null> {
     const served = this.#find(nodeId);
-    const { raw, disk, bytesFd, isShared } = served;
+    const { raw, disk, bytesFd, isShared, ledgerIndex: flushIndex } = served;
     const known = new Map(served.partitions.map((partition) => [partition.nodeId, partition]));
     const fresh: ServedPartition[] = [];
     try {
@@ -280,7 +280,7 @@ export class Server {
     const all = partitions.flatMap((partition) => known.get(partition.nodeId) ?? []);
     served.partitions.splice(0, served.partitions.length, ...all);
     for (const partition of fresh) {
-      await this.#transport.add({ ...partition, inherited: false, bytesFd, isShared, backingId: null });
+      await this.#transport.add({ ...partition, flushIndex, inherited: false, bytesFd, isShared, backingId: null });
       if (served.holders !== null) await this.#transport.pause(partition.nodeId);
     }
     served.facts = facts;
@@ -313,7 +313,7 @@ export class Server {
   }: ShowCommand): Promise<null> {
     const served = this.#find(nodeId);
     const { name, raw, disk, ledgerIndex, bytesFd, isShared } = served;
-    const bytes = { inherited, bytesFd, isShared };
+    const bytes = { inherited, bytesFd, isShared, flushIndex: ledgerIndex };
     for (const ref of partitions) {
       const partition = openPartition(raw, disk.readOnly, ref);
       served.partitions.push(partition);

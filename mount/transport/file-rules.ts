@@ -100,6 +100,14 @@ function unchanging({ uid, gid, sinceMs }: Ownership): Omit<Attributes, 'nodeId'
 }
 
 /** Flushes. A failure is recorded in the ledger, and each handle reports it once (rule 5). */
-export async function flushFile({ disk, ledgerIndex }: BusFile, ledger: Ledger): Promise<void> {
-  await disk.flush().catch((error: unknown) => ledger.noteFlushError(ledgerIndex, errnoOf(error)));
+export async function flushFile({ disk, flushIndex }: BusFile, ledger: Ledger): Promise<void> {
+  await disk.flush().catch((error: unknown) => ledger.noteFlushError(flushIndex, errnoOf(error)));
+}
+
+/**
+ * Whether a failed write that had to be durable may have taken the error of an earlier write: the kernel reports a failed
+ * write-back once per open file description, and all handles of a vbd share one. Then it counts as a failed flush, too.
+ */
+export function mayHaveTakenError(errno: number): boolean {
+  return errno === E.EIO || errno === E.ENOSPC || errno === E.EDQUOT;
 }

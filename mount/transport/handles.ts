@@ -23,11 +23,11 @@ export class Handles {
   }
 
   /** @returns false if there is no room for another handle (the caller answers ENFILE) */
-  open(handle: HandleRecord, ledgerIndex: number): boolean {
+  open(handle: HandleRecord, flushIndex: number): boolean {
     const place = this.#places.get(handle.fh) ?? this.#free.pop();
     if (place === undefined) return false;
     this.#places.set(handle.fh, place);
-    this.#ledger.setHandle(place, handle, this.#ledger.flushErrors(ledgerIndex).count);
+    this.#ledger.setHandle(place, handle, this.#ledger.flushErrors(flushIndex).count);
     return true;
   }
 
@@ -40,10 +40,10 @@ export class Handles {
   }
 
   /** The errno of a failed flush that this handle has not reported yet, else 0. */
-  takeFlushError(fh: number, ledgerIndex: number): number {
+  takeFlushError(fh: number, flushIndex: number): number {
     const place = this.#places.get(fh);
     // a handle without a record reports the error every time
-    if (place === undefined) return this.#ledger.flushErrors(ledgerIndex).errno;
-    return this.#ledger.takeFlushError(place, ledgerIndex);
+    if (place === undefined) return this.#ledger.flushErrors(flushIndex).errno;
+    return this.#ledger.takeFlushError(place, flushIndex);
   }
 }

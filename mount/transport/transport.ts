@@ -29,6 +29,8 @@ export interface BusFile {
   readonly nodeId: number;
   /** the file's record in the ledger */
   readonly ledgerIndex: number;
+  /** the record that counts failed flushes: that of the whole vbd, also for a partition, because a flush is of all of it */
+  readonly flushIndex: number;
   /** the vdev */
   readonly name: string;
   readonly disk: Disk;

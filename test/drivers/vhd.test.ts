@@ -6,12 +6,14 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { frontDisk } from '../../drivers/disk.js';
 import creator from '../../drivers/vhd/create.js';
+import examiner from '../../drivers/vhd/examine.js';
 import { byMap, type Served } from '../conformance/by-map.js';
 import { patternBytes, pieceBytes } from '../conformance/pattern.js';
 import { type DiskFactory, diskSuite } from '../conformance/suite.js';
 import { bySyncCalls } from '../conformance/sync-calls.js';
 import { whyNot } from '../e2e/fixtures.js';
 import { randomNumbers, seedOf } from '../rules/random.js';
+import { diskOf } from './formats/image-bytes.js';
 import { type Builder, graphFactory, makeFile, openImageDisk, openTreeDisk } from './graph-factory.js';
 import { dynamicVhd, vhdFooter } from './images/vhd.js';
 import { compareWithQemu, qemuImg, qemuIo, qemuSize, whyNoQemu } from './qemu.js';
@@ -224,6 +226,64 @@ t.test('what is behind the size by the geometry keeps the bytes of the parent', 
   await large.read(rest, 120 * 512);
   await large.close();
   t.ok(rest.equals(Buffer.alloc(8 * 512, 0x55)));
+});
+
+/** The blocks that an image has. */
+async function blocksOf(path: string, blocks: number): Promise<number[]> {
+  const bytes = await readFile(path);
+  return Array.from({ length: blocks }, (_, block) => block).filter(
+    (block) => bytes.readUInt32BE(1536 + 4 * block) !== 0xffff_ffff,
+  );
+}
+
+t.test('zeros take no block where the parent has zeros', async (t) => {
+  const BLOCK = 128 << 10;
+  const blocks = 8;
+  const size = blocks * BLOCK - 1536;
+  const raw = { code: 'MacX', name: Buffer.from('file://./base.img') };
+  const other = { code: 'MacX', name: Buffer.from('file://./base.vhd') };
+  const bits = Buffer.alloc(512);
+  bits[0] = 0b0100_0000;
+  const lastByte = Buffer.alloc(BLOCK);
+  lastByte[BLOCK - 1] = 1;
+  const zeros = Buffer.alloc(BLOCK);
+  const data = Buffer.alloc(BLOCK, 5);
+  for (const [kind, locator, parentUuid, inBase] of [
+    ['a VHD', other, '5a'.repeat(16), [1, 4]],
+    ['a raw image that ends in the middle of a block', raw, '00'.repeat(16), [1, 4, 6]],
+  ] as const) {
+    for (const punch of [true, false]) {
+      const base = [
+        { block: 1, data },
+        { block: 2, data: zeros },
+        { block: 4, data: lastByte },
+        { block: 5, data },
+      ];
+      const directory = t.testdir({ 'base.vhd': dynamicVhd({ size, blockBytes: BLOCK, placed: base }) });
+      const image = Buffer.alloc(6 * BLOCK + 3000);
+      for (const { block, data: bytes } of base) bytes.copy(image, block * BLOCK);
+      image[image.length - 1] = 9;
+      await writeFile(join(directory, 'base.img'), image);
+      execFileSync('fallocate', ['-d', join(directory, 'base.img')]);
+      const path = join(directory, 'child.vhd');
+      const placed = [{ block: 5, bits, data }];
+      const child = { size, blockBytes: BLOCK, type: 4, parentUuid, locators: [locator], placed };
+      await writeFile(path, dynamicVhd(child));
+      const graph = { driver: 'vhd', options: {}, on: { file: { file: path } } };
+      const disk = frontDisk(await openTreeDisk(graph, false), { readOnly: false });
+      await disk.zero(0, BLOCK, { punch });
+      await disk.zero(2 * BLOCK + 100, 5000, { punch });
+      await disk.zero(4 * BLOCK + 512, BLOCK - 1024, { punch });
+      t.same(await blocksOf(path, blocks), [5], `${kind}: parts that are zeros`);
+      await disk.zero(0, size, { punch });
+      const seen = Buffer.alloc(size, 1);
+      await disk.read(seen, 0);
+      t.ok(seen.equals(Buffer.alloc(size)), `${kind}: all is zeros`);
+      await disk.close();
+      t.same(await blocksOf(path, blocks), [...inBase, 5].sort(), `${kind}: only what hides data has a block`);
+      t.same((await examiner.checker.check(diskOf(await readFile(path)))).corruptions, []);
+    }
+  }
 });
 
 /** Every other block is there, in the reverse order; over a parent, with some sectors only. */

@@ -1,6 +1,9 @@
 /** `create`, `info` and `check` on images that buses use, and that QEMU and buses have written. */
 import { spawnSync } from 'node:child_process';
 import t, { type Test } from 'tap';
+import { resolveBus } from '../../mount/client/index.js';
+import { call } from '../../mount/control/call.js';
+import { nameOfCopy } from '../../mount/pausing/pause-other-buses.js';
 import { qemuCheck } from '../drivers/qcow2/qemu-images.js';
 import { qemuImg, qemuIo, whyNoQemu } from '../drivers/qemu.js';
 import { KERNEL } from '../survival/bus.js';
@@ -15,6 +18,7 @@ const STORIES: Readonly<Record<string, (t: Test, bench: Bench) => Promise<void>>
   'a new image over a base is attached, written, described and checked': useNewImage,
   'a new VMDK is written under servers that are killed, and one over it': useNewVmdk,
   'an image in use is not checked, but described': useAttachedImage,
+  'a paused vbd gets a new image over its old one': snapshotPaused,
   'an image that was not closed cleanly is repaired': repairDirtyImage,
   'leaks end with 3, corruptions with 2': tellFaults,
   'a driver of another format, and a file whose name begins like a driver': tellWrongWords,
@@ -96,12 +100,52 @@ async function useAttachedImage(t: Test, bench: Bench): Promise<void> {
   const detach = /fusetap detach --bus 0 xvda$/m;
   t.match(await bench.fusetap(['create', '--force', 'a.qcow2', '1M']), { status: 4, stderr: detach });
   const over = ['create', '--format', 'qcow2', '--backing', 'a.qcow2', '--backing-format', 'qcow2', 'b.qcow2'];
-  t.match(await bench.fusetap(over), { status: 4, stderr: detach });
+  t.match(await bench.fusetap(over), { status: 4, stderr: /pause it .*: fusetap pause --bus 0 xvda$/m });
   await bench.detach('--all');
   await bench.attach('qcow2:a.qcow2', 'xvda', 'r');
   t.equal((await bench.fusetap(['check', 'a.qcow2'])).status, 0, 'a reader does not matter');
   t.equal((await bench.fusetap(over)).status, 0);
   await bench.detach('--all');
+}
+
+async function snapshotPaused(t: Test, bench: Bench): Promise<void> {
+  const place = await resolveBus('0', bench.runtimeDir);
+  for (const format of ['vhd', 'qcow2']) {
+    const [base, fresh] = [`base.${format}`, `new.${format}`];
+    await bench.succeed(['create', '--format', format, base, '8M']);
+    const vbd = await bench.attach(`${format}:${base}`);
+    await bench.sh('printf before | dd of="$1" bs=1M seek=3 conv=notrunc status=none', vbd);
+    const words = ['create', '--format', format, '--backing', base, '--backing-format', format, fresh];
+    const refuse = async (state: string): Promise<void> => {
+      const refused = await bench.fusetap(words);
+      const line = /^fusetap: \/\S+ is attached with mode w by bus 0 as xvda: pause it [^\n]+ --bus 0 xvda\n$/;
+      t.match(refused, { status: 4, stderr: line }, `${format}: ${state}`);
+    };
+    await refuse('it runs');
+    const query = { copy: nameOfCopy() };
+    await call(place, 'POST /vbds/{vdev}/pause', { vdev: 'xvda', query });
+    await refuse('it is paused for a copy, and goes on by itself');
+    await bench.succeed(['pause', 'xvda']);
+    await call(place, 'POST /vbds/{vdev}/resume', { vdev: 'xvda', query });
+    const larger = [...words.slice(0, -1), 'larger', '16M'];
+    await bench.succeed(larger);
+    t.match(await bench.fusetap(['swap', 'xvda', `${format}:larger`]), { status: 2, stderr: /16777216/ });
+    const read = await bench.fusetap(['attach', `${format}:${base}`, 'xvdb', 'r']);
+    t.match(read, { status: 4, stderr: /with mode w by bus 0 as xvda/ }, 'a failed swap leaves the claim as it was');
+    await bench.sh('rm larger');
+    await bench.succeed(words);
+    await bench.succeed(['swap', 'xvda', `${format}:${fresh}`]);
+    await bench.succeed(['resume', 'xvda']);
+    t.equal(await bench.sh('dd if="$1" bs=1M skip=3 count=1 status=none | head -c 6', vbd), 'before');
+    await bench.sh('printf after- | dd of="$1" bs=1M seek=3 conv=notrunc status=none', vbd);
+    t.match(await bench.list(), [{ image: bench.path(fresh), changedOutside: false, state: 'running' }]);
+    const other = await bench.attach(`${format}:${base}`, 'xvdb', 'r');
+    t.equal(await bench.sh('dd if="$1" bs=1M skip=3 count=1 status=none | head -c 6', other), 'before');
+    t.equal((await bench.fusetap(['attach', `${format}:${base}`, 'xvdc', 'w'])).status, 4, 'the base is read');
+    await bench.detach('xvda');
+    await bench.detach('xvdb');
+    for (const image of [base, fresh]) t.equal((await bench.fusetap(['check', image])).status, 0, image);
+  }
 }
 
 async function makeDirty(bench: Bench, name: string): Promise<void> {

@@ -3,30 +3,17 @@
  * that were written for it hold us to.
  */
 import { constants } from 'node:os';
-import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import { TAP_COMMANDS } from '../../cli/tap-ctl/commands.js';
 import { Client } from './client.js';
-import { eventually, type Outcome } from './command.js';
+import { eventually } from './command.js';
 import { type Bench, JUST_USER, onDefaultTransport, openBench, storiesFor } from './fixtures.js';
 import { busInfo, replaceServer } from './kill-server.js';
+import { PROGRAM, print, tap } from './tap-ctl.js';
 
 t.setTimeout(240_000);
 
-const PROGRAM = fileURLToPath(new URL('../../cli/tap-ctl/main.js', import.meta.url));
 const { errno } = constants;
-
-/** Runs tap-ctl to its end, its output in a pipe. */
-function tap(bench: Bench, line: string): Promise<Outcome> {
-  return bench.execute(process.execPath, [PROGRAM, ...line.split(' ')]);
-}
-
-/** What it prints, without the end of its line, where it has to succeed. */
-async function print(bench: Bench, line: string): Promise<string> {
-  const { status, stdout, stderr } = await tap(bench, line);
-  if (status === 0 && stderr === '') return stdout.trimEnd();
-  throw new Error(`tap-ctl ${line}\nended with ${status}: ${stderr}`);
-}
 
 /** What it prints on a terminal. */
 async function printOnTerminal(bench: Bench, line: string): Promise<string> {

@@ -102,6 +102,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
     is: 'makes, describes and checks images that no bus serves',
     may: [
       'mount/open-disk.ts',
+      'mount/client/',
       'type mount/control/',
       'mount/images/',
       'mount/runtime/',

@@ -6,7 +6,8 @@
  *
  * A server that reaches the step with a request of that opcode removes one of the files and kills itself. So the files
  * decide when servers die, and how often. If the name contains `throw`, the server throws an error instead; if it
- * contains `spin`, it loops for ever.
+ * contains `spin`, it loops for ever. It kills itself by SIGKILL, as others would; with `crash` by another signal, as a
+ * mistake in its code would.
  */
 import { readdirSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
@@ -21,7 +22,8 @@ const crash: CrashPoint = (step, opcode) => {
   unlinkSync(join(directory, token));
   if (token.includes('spin')) for (;;);
   if (token.includes('throw')) setImmediate(() => Promise.reject(new Error('thrown for a test')));
-  else process.kill(process.pid, 'SIGKILL');
+  // SIGVTALRM ends a process, and writes no core
+  else process.kill(process.pid, token.includes('crash') ? 'SIGVTALRM' : 'SIGKILL');
 };
 
 // crash-point.ts looks for the symbol when it is loaded, so this file must not import it

@@ -16,7 +16,7 @@ export class Crashes {
   }
 
   /** Makes the next `times` servers die at that step with that opcode (0: no request). */
-  arm(step: CrashStep, opcode: number, times = 1, kind: 'kill' | 'throw' | 'spin' = 'kill'): void {
+  arm(step: CrashStep, opcode: number, times = 1, kind: 'kill' | 'crash' | 'throw' | 'spin' = 'kill'): void {
     for (let i = 0; i < times; i++)
       writeFileSync(join(this.#directory, `${step}-${opcode}-${kind}${this.#count++}`), '');
   }

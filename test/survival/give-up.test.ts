@@ -110,7 +110,7 @@ t.test('a request that kills every server', { skip: whyNot() }, async (t) => {
   const traffic = (async () => {
     while (!isOver) await bus.bench.try('head -c 1 /dev/null; stat -f "$1"', bus.place.path);
   })();
-  crashes.arm('io', abi.WRITE, MANY);
+  crashes.arm('io', abi.WRITE, MANY, 'crash');
   await Promise.all(clients.map((client, i) => inTime(t, `writer ${i}`, client.call('write', i * 4096, 4096))));
   isOver = true;
   await traffic;
@@ -119,6 +119,19 @@ t.test('a request that kills every server', { skip: whyNot() }, async (t) => {
   t.ok(deaths.length >= 5 && deaths.length <= 12, `after ${deaths.length} deaths`);
   for (const client of clients) await client.release();
   await isClearedAway(t, bus);
+});
+
+t.test('a request during which others kill servers again and again', { skip: whyNot() }, async (t) => {
+  const crashes = new Crashes();
+  const bus = await startBus(t, crashes.env);
+  const image = await bus.bench.image('disk.img', 4 << 20);
+  const vbd = await bus.attach({ driver: 'aio', image });
+  const client = await Client.open(t, bus.bench, 'write', vbd.path);
+  crashes.arm('io', abi.WRITE, 8);
+  t.notMatch(await client.call('write', 0, 4096), ERRORS, 'the write is served in the end');
+  t.equal(crashes.left(), 0, 'eight servers died of it');
+  t.equal((await bus.info()).state, 'running');
+  await client.release();
 });
 
 t.test('one death at start does not end the bus', { skip: whyNot() }, async (t) => {

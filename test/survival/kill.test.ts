@@ -19,7 +19,7 @@ for (const way of [...WAYS, ...TREES] as readonly Way[]) {
   const { driver, passthrough } = way;
   const isOver = way.isOverlay ? ' over a base' : '';
   const name = `${driver}${isOver}, ${passthrough === 'on' ? 'passthrough' : 'threads'}`;
-  void t.test(name, { skip: whyNot('fio', ...(driver === 'qcow2' ? ['qemu-img'] : [])) }, async (t) => {
+  void t.test(name, { skip: whyNot('fio') }, async (t) => {
     const bus = await startBus(t);
     await makeImage(way, bus.bench.path('disk.img'), FIO_DISK_BYTES);
     const disk = diskOfWay(way, bus.bench.path('disk.img'));

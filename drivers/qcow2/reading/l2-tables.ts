@@ -158,7 +158,9 @@ export class L2Tables {
     (await readUpTo(this.#image, place, clusterBytes)).copy(bytes);
     const table = newTable({ l1Index, place, bytes, copied });
     await this.#judge(table);
-    // meanwhile another table may have taken its place
+    // meanwhile another table may have taken its place, and may have been changed
+    const newer = this.#tables.get(l1Index);
+    if (newer !== undefined) return newer;
     if (this.#l1Entry(l1Index).place !== place) return await this.#load(l1Index);
     this.#keep(table);
     return table;
@@ -185,7 +187,11 @@ export class L2Tables {
    * @param first the first guest cluster that changes; `count` clusters, all in one table, which must be there
    */
   async change(first: number, count: number, edit: (bytes: Buffer) => void): Promise<void> {
-    const table = await this.#current(this.l1IndexOf(first));
+    const l1Index = this.l1IndexOf(first);
+    let table = await this.get(l1Index);
+    // nothing may wait between this and the change: the table could be dropped from memory
+    while (table !== null && this.#tables.get(l1Index) !== table) table = await this.get(l1Index);
+    if (table === null) throw new RangeError(`L1 entry ${l1Index} names no L2 table`);
     edit(table.bytes);
     const from = (first % this.entries) * this.entryBytes;
     const to = from + count * this.entryBytes;
@@ -197,15 +203,6 @@ export class L2Tables {
       await this.#written(table);
     } finally {
       table.writers -= 1;
-    }
-  }
-
-  /** The table in memory. Nothing may wait between this and a change of it: it could be dropped. */
-  async #current(l1Index: number): Promise<L2Table> {
-    for (;;) {
-      const table = await this.get(l1Index);
-      if (table === null) throw new RangeError(`L1 entry ${l1Index} names no L2 table`);
-      if (this.#tables.get(l1Index) === table) return table;
     }
   }
 

@@ -6,9 +6,9 @@
  *                                                                               if old bytes were copied
  *
  * A write is acknowledged when the L2 entry is in the image. If the process is killed before, the entry still names the old
- * bytes. If the power fails, an entry may be durable without its data: then the bytes are zeros, as they were before,
- * because free clusters are zeros. Only copied bytes must not become zeros, hence the barrier. A place that an entry kept
- * may have the bytes that it had before they were made zeros, so it needs the barrier, too.
+ * bytes. If the power fails, an entry may be durable without its data: then what was written and not flushed is zeros,
+ * because free clusters are zeros. Only copied bytes, which were not written, must not become zeros, hence the barrier. A
+ * place that an entry kept may have the bytes that it had before they were made zeros, so it needs the barrier, too.
  */
 import { allDone } from '../../all-done.js';
 import { writeAll } from '../../lookup/write-all.js';
@@ -136,24 +136,14 @@ export class Writer {
    * @param undo gives the place back if the data could not be written
    */
   async #writeTo(place: Place, part: Part, undo = async (): Promise<void> => {}): Promise<number> {
-    const { tables, owned, barrier, map } = this.#parts;
+    const { tables, owned, map } = this.#parts;
     const first = this.#clusterOf(part.at);
-    const table = await tables.get(tables.l1IndexOf(first));
-    const olds = Array.from({ length: place.count }, (_, i) => tables.entry(table, first + i));
-    const head = this.#startOf(olds[0] as ClusterEntry, part.at);
-    const end = part.at + part.bytes.byteLength;
-    const tail = this.#endOf(olds.at(-1) as ClusterEntry, end);
-    try {
-      const { writes, isMerged } = await this.#mergeRest(part, { head, tail, isZeros: place.isZeros });
-      const start = first * this.#clusterBytes;
-      await allDone(writes.map(async ({ at, bytes }) => this.#writeData(bytes, place.place + at - start)));
-      if (isMerged || !place.isZeros) await barrier.pass();
-    } catch (error) {
-      this.#becomesUnknown(place);
-      await undo();
-      throw error;
-    }
-    this.#becomesUnknown(place);
+    const { olds, head, tail } = await this.#fillPlace(place, part)
+      .catch(async (error: unknown) => {
+        await undo();
+        throw error;
+      })
+      .finally(() => this.#becomesUnknown(place));
     try {
       await tables.change(first, place.count, (bytes) => {
         for (const [i, old] of olds.entries()) {
@@ -173,6 +163,21 @@ export class Writer {
       old.place !== place.place + i * this.#clusterBytes || old.kind === 'compressed';
     await owned.releaseAll(olds.filter(isLeft));
     return part.bytes.byteLength;
+  }
+
+  /** Writes a part to a place, and the rest of its clusters. @returns the entries to change, and what is written */
+  async #fillPlace(place: Place, part: Part): Promise<{ olds: ClusterEntry[]; head: number; tail: number }> {
+    const { tables, barrier } = this.#parts;
+    const first = this.#clusterOf(part.at);
+    const table = await tables.get(tables.l1IndexOf(first));
+    const olds = Array.from({ length: place.count }, (_, i) => tables.entry(table, first + i));
+    const head = this.#startOf(olds[0] as ClusterEntry, part.at);
+    const tail = this.#endOf(olds.at(-1) as ClusterEntry, part.at + part.bytes.byteLength);
+    const { writes, isMerged } = await this.#mergeRest(part, { head, tail, isZeros: place.isZeros });
+    const start = first * this.#clusterBytes;
+    await allDone(writes.map(async ({ at, bytes }) => this.#writeData(bytes, place.place + at - start)));
+    if (isMerged || !place.isZeros) await barrier.pass();
+    return { olds, head, tail };
   }
 
   #becomesUnknown({ place, count }: Place): void {

@@ -6,6 +6,7 @@ import { now } from '../../ledger/counters.js';
 import { type Ledger, MAIN_WORK_START, WORK_PLACES } from '../../ledger/ledger.js';
 import { IoGate } from '../../transport/io-gate.js';
 import type { Request } from '../protocol/message.js';
+import type { RequestPool } from './request-pool.js';
 
 /** A request that is not answered yet. */
 export interface Call {
@@ -14,6 +15,8 @@ export interface Call {
   /** its place among the ledger's work records; −1 if all are taken */
   readonly place: number;
   readonly begunMs: number;
+  /** where the memory of the request goes when the call ends; null: it is not used again */
+  pool: RequestPool | null;
 }
 
 export class CallsUnderWay {
@@ -28,15 +31,16 @@ export class CallsUnderWay {
     this.#answer = answer;
   }
 
-  begin(thread: number, request: Request): Call {
+  begin(thread: number, request: Request, pool: RequestPool | null = null): Call {
     const place = this.#freePlaces.pop() ?? -1;
-    const call = { request, thread, place, begunMs: now() };
+    const call = { request, thread, place, begunMs: now(), pool };
     if (place >= 0) this.#ledger.beginWork(place, request.uniqueId);
     return call;
   }
 
-  /** Call when the request was answered, or needs no answer. */
-  end({ place }: Call): void {
+  /** Call when the request was answered, or needs no answer. Nobody may look at it afterwards. */
+  end({ place, request, pool }: Call): void {
+    pool?.give(request);
     if (place < 0) return;
     this.#ledger.endWork(place);
     this.#freePlaces.push(place);

@@ -21,6 +21,7 @@ import { type Call, CallsUnderWay } from './calls-under-way.js';
 import { Directory, type DirectoryContext } from './directory.js';
 import { FileCalls, type FileContext } from './file-calls.js';
 import { Replies, type ReplyContext } from './replies.js';
+import { RequestPool } from './request-pool.js';
 
 export type DispatchContext = ReplyContext & AttributeContext & DirectoryContext & FileContext;
 
@@ -30,21 +31,33 @@ export class Dispatcher {
   readonly #attributes: AttributeCalls;
   readonly #directory: Directory;
   readonly #files: FileCalls;
+  readonly #pool = new RequestPool();
 
   constructor(context: DispatchContext) {
     this.#calls = new CallsUnderWay(context.ledger, (call) => this.#answer(call));
     this.#replies = new Replies(context, this.#calls);
     this.#attributes = new AttributeCalls(context, this.#replies);
     this.#directory = new Directory(context, this.#attributes, this.#replies);
-    this.#files = new FileCalls(context, this.#calls, this.#replies);
+    this.#files = new FileCalls(context, { calls: this.#calls, replies: this.#replies, pool: this.#pool });
   }
 
-  /** Answers one request, now or later. Never throws. */
-  dispatch(thread: number, bytes: Uint8Array): void {
+  /** Answers one request, now or later. Never throws. The receiver owns the bytes. */
+  dispatch(device: number, bytes: Uint8Array): void {
     const request = new Request(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
-    const call = this.#calls.begin(thread, request);
-    if (isWellFormed(request, bytes.byteLength)) this.#answer(call);
-    else if (bytes.byteLength >= abi.IN_HEADER_SIZE && !isOneWay(request.opcode)) this.#replies.refuse(call, E.EINVAL);
+    this.#begin(this.#calls.begin(device, request), bytes.byteLength);
+  }
+
+  /** As dispatch, for the first bytes of a buffer that the caller uses again. */
+  dispatchCopy(device: number, bytes: Uint8Array, length: number): void {
+    const request = this.#pool.take(length);
+    request.bytes.set(bytes.subarray(0, length));
+    this.#begin(this.#calls.begin(device, request, this.#pool), length);
+  }
+
+  #begin(call: Call, length: number): void {
+    const { request } = call;
+    if (isWellFormed(request, length)) this.#answer(call);
+    else if (length >= abi.IN_HEADER_SIZE && !isOneWay(request.opcode)) this.#replies.refuse(call, E.EINVAL);
     else this.#calls.end(call);
   }
 

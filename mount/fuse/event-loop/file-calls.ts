@@ -5,8 +5,9 @@
 import { errnoOf } from '../../../drivers/errors.js';
 import { E } from '../../../system/libc.js';
 import type { Ledger } from '../../ledger/ledger.js';
-import { flushFile, refusalOfOpen } from '../../transport/file-rules.js';
+import { flushFile, mayHaveTakenError, refusalOfOpen, writesDurably } from '../../transport/file-rules.js';
 import { Handles } from '../../transport/handles.js';
+import type { BusFile } from '../../transport/transport.js';
 import type { Tree } from '../../transport/tree.js';
 import * as abi from '../protocol/abi.js';
 import type { Request } from '../protocol/message.js';
@@ -14,15 +15,20 @@ import { isFileId } from './attributes.js';
 import { blockIoctl } from './block-ioctl.js';
 import type { Call, CallsUnderWay } from './calls-under-way.js';
 import type { Replies } from './replies.js';
-import { allocateDisk, readDisk, seekDisk, writeDisk } from './serve-disk.js';
+import type { RequestPool } from './request-pool.js';
+import { allocateDisk, readDisk, readLength, seekDisk, writeDisk } from './serve-disk.js';
 
 export interface FileContext {
   readonly tree: Tree;
   readonly ledger: Ledger;
-  /** whether threads do this file's I/O: then a thread has already tried an FSYNC that arrives here, and it failed */
-  isThreaded(nodeId: number): boolean;
   /** runs a write to a file that threads may be writing at the same time */
   writeBeside<Result>(nodeId: number, write: () => Promise<Result>): Promise<Result>;
+}
+
+export interface FileCallParts {
+  readonly calls: CallsUnderWay;
+  readonly replies: Replies;
+  readonly pool: RequestPool;
 }
 
 export class FileCalls {
@@ -30,11 +36,13 @@ export class FileCalls {
   readonly #calls: CallsUnderWay;
   readonly #replies: Replies;
   readonly #handles: Handles;
+  readonly #pool: RequestPool;
 
-  constructor(context: FileContext, calls: CallsUnderWay, replies: Replies) {
+  constructor(context: FileContext, { calls, replies, pool }: FileCallParts) {
     this.#context = context;
     this.#calls = calls;
     this.#replies = replies;
+    this.#pool = pool;
     this.#handles = new Handles(context.ledger);
   }
 
@@ -50,7 +58,7 @@ export class FileCalls {
     if (refusal !== 0) return this.#replies.refuse(call, refusal);
     const fh = request.uniqueId;
     const handle = { fh, nodeId: request.nodeId, pid: request.pid, flags };
-    if (!this.#handles.open(handle, node.file.ledgerIndex)) return this.#replies.refuse(call, E.ENFILE);
+    if (!this.#handles.open(handle, node.file.flushIndex)) return this.#replies.refuse(call, E.ENFILE);
     const reply = this.#replies.blank(abi.OPEN_OUT_SIZE);
     reply.bodyU64(0, fh);
     // with both flags, the kernel sends reads here and maps the image itself
@@ -84,16 +92,23 @@ export class FileCalls {
   io(call: Call): void {
     if (this.#calls.putAside(call)) return;
     const work = this.#doIo(call).catch((error: unknown) => {
-      this.#noteFailure(call.request);
-      this.#replies.refuse(call, errnoOf(error));
+      const errno = errnoOf(error);
+      // the driver may have given up while some of its calls still use the bytes
+      call.pool = null;
+      this.#noteFailure(call.request, errno);
+      this.#replies.refuse(call, errno);
     });
     this.#calls.track(call, work);
   }
 
-  #noteFailure({ nodeId, opcode }: Request): void {
-    const file = this.#context.tree.byId(nodeId)?.file;
-    const isWrite = opcode === abi.WRITE || opcode === abi.FALLOCATE;
-    if (file !== undefined && isWrite) this.#context.ledger.noteFailedWrite(file.ledgerIndex);
+  #noteFailure(request: Request, errno: number): void {
+    const { ledger, tree } = this.#context;
+    const file = tree.byId(request.nodeId)?.file;
+    const isWrite = request.opcode === abi.WRITE;
+    if (file === undefined || !(isWrite || request.opcode === abi.FALLOCATE)) return;
+    ledger.noteFailedWrite(file.ledgerIndex);
+    const isDurable = isWrite && writesDurably(request.bodyU32(abi.RW_FLAGS));
+    if (isDurable && mayHaveTakenError(errno)) ledger.noteFlushError(file.flushIndex, errno);
   }
 
   async #doIo(call: Call): Promise<void> {
@@ -102,7 +117,7 @@ export class FileCalls {
     const { file } = tree.existing(request.nodeId);
     switch (request.opcode) {
       case abi.READ:
-        return this.#replies.sendBytes(call, await readDisk(file.disk, request));
+        return await this.#read(call, file);
       case abi.WRITE: {
         const n = await writeBeside(file.nodeId, () => writeDisk(file.disk, request));
         ledger.noteWrite(file.ledgerIndex, Date.now());
@@ -119,11 +134,19 @@ export class FileCalls {
     }
   }
 
+  async #read(call: Call, { disk }: BusFile): Promise<void> {
+    const room = this.#pool.take(readLength(call.request));
+    // after an error, calls of the driver may still fill the room: it is not used again
+    const bytes = await readDisk(disk, call.request, room.bytes);
+    this.#replies.sendBytes(call, bytes);
+    this.#pool.give(room);
+  }
+
   async #fsync(call: Call): Promise<void> {
-    const { tree, ledger, isThreaded } = this.#context;
+    const { tree, ledger } = this.#context;
     const { file } = tree.existing(call.request.nodeId);
-    if (!isThreaded(file.nodeId)) await flushFile(file, ledger);
-    const errno = this.#handles.takeFlushError(call.request.bodyU64(abi.FSYNC_FH), file.ledgerIndex);
+    await flushFile(file, ledger);
+    const errno = this.#handles.takeFlushError(call.request.bodyU64(abi.FSYNC_FH), file.flushIndex);
     if (errno === 0) this.#replies.ok(call);
     else this.#replies.refuse(call, errno);
   }

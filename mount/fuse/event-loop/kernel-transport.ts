@@ -10,7 +10,9 @@ import type { Ledger } from '../../ledger/ledger.js';
 import type { Ownership } from '../../transport/file-rules.js';
 import type { Abilities, BusFile, Transport, TransportEvents } from '../../transport/transport.js';
 import { Tree } from '../../transport/tree.js';
-import type { ServedMap, ServedWindow } from '../thread/served-disk.js';
+import * as abi from '../protocol/abi.js';
+import { isIo, type Request } from '../protocol/message.js';
+import { ELSEWHERE, type Places, placesOf, type ServedMap, type ServedWindow } from '../thread/served-disk.js';
 import { NO_TURNS } from '../thread/write-turns.js';
 import { Dispatcher } from './dispatch.js';
 import { ImageTurns } from './image-turns.js';
@@ -44,7 +46,8 @@ export const KERNEL_ABILITIES: Abilities = {
 export class KernelTransport implements Transport {
   readonly abilities = KERNEL_ABILITIES;
   readonly #tree = new Tree();
-  readonly #threaded = new Set<number>();
+  /** by node: the disk that threads serve */
+  readonly #threaded = new Map<number, Places>();
   /** files that were taken from the threads, until no thread uses them any more */
   readonly #withdrawals = new Map<number, Promise<void>>();
   readonly #paused = new Set<number>();
@@ -64,14 +67,14 @@ export class KernelTransport implements Transport {
       ledger: options.ledger,
       counters: new CounterPages(options.statsFd, MAIN_AREA),
       owner: options.owner,
-      // the driver of a map flushes it
-      isThreaded: (nodeId) => this.#threaded.has(nodeId) && !this.#unserve.has(nodeId),
       writeBeside: (nodeId, write) => this.#turns.beside(nodeId, write),
       forgotten: (nodeId) => options.events.forgotten(nodeId),
       resizeRefused: ({ name }, size) => options.events.resizeRefused(name, size),
     });
     this.#threads = new Threads(options.deviceFds, options.ledgerFd, options.statsFd, {
-      request: (thread, bytes) => this.#dispatcher.dispatch(thread, bytes),
+      request: (device, bytes) => this.#dispatcher.dispatch(device, bytes),
+      requestIn: (device, bytes, length) => this.#dispatcher.dispatchCopy(device, bytes, length),
+      isForThreads: (request) => this.#isForThreads(request),
       mapped: () => {
         this.#mapped.used();
         this.#turns.want();
@@ -113,20 +116,18 @@ export class KernelTransport implements Transport {
   }
 
   #serveByThreads(file: BusFile): void {
-    const { nodeId, ledgerIndex, disk } = file;
+    const { nodeId, ledgerIndex, flushIndex, disk } = file;
     const { segments = [], map } = disk;
     if (segments.length === 0 && map === undefined) return;
-    this.#threaded.add(nodeId);
     const window = windowOf(disk);
     const served =
       window === undefined
         ? segments.map((segment) => ({ offset: segment.offset, served: unmapped(segment, segment.kind === 'memory') }))
         : [{ offset: 0, served: this.#mappedWindow(nodeId, window) }];
-    this.#threads.serve(nodeId, {
-      ledgerIndex,
-      segments: served,
-      map: map === undefined ? null : mapOf(map, disk.size),
-    });
+    const servedMap = map === undefined ? null : mapOf(map, disk.size);
+    const forThreads = { ledgerIndex, flushIndex, segments: served, map: servedMap };
+    this.#threaded.set(nodeId, placesOf(forThreads));
+    this.#threads.serve(nodeId, forThreads);
     this.#unserve.get(nodeId)?.();
     const nodes = new Set([nodeId]);
     const unserve = map?.map.servedBy({ quiesce: () => this.#threads.quiesce(nodes) });
@@ -137,6 +138,15 @@ export class KernelTransport implements Transport {
     const mappedAt = this.#mapped.map(nodeId, window);
     const turns = mappedAt === 0 ? NO_TURNS : this.#turns.add(nodeId, window);
     return { ...unmapped(window, window.kind === 'memory'), mappedAt, turns };
+  }
+
+  #isForThreads(request: Request): boolean {
+    const { opcode, nodeId } = request;
+    const places = this.#threaded.get(nodeId);
+    if (places === undefined || !isIo(opcode)) return false;
+    if (opcode !== abi.READ && opcode !== abi.WRITE) return !places.isMap;
+    const [offset, length] = [request.bodyU64(abi.RW_OFFSET), request.bodyU32(abi.RW_SIZE)];
+    return places.find(offset, length, opcode === abi.WRITE) !== ELSEWHERE;
   }
 
   /** Resolves when no thread serves the file any more. */
@@ -203,7 +213,7 @@ export class KernelTransport implements Transport {
 
   noSuccessor(): void {
     this.#mapped.onlyMemory();
-    for (const nodeId of this.#threaded) {
+    for (const nodeId of this.#threaded.keys()) {
       const node = this.#tree.byId(nodeId);
       if (node !== undefined) this.#serveByThreads(node.file);
     }

@@ -57,12 +57,17 @@ export function rangeOf(request: Request, diskBytes: number): number {
   }
 }
 
-/** READ: the bytes read, fewer at the end of the disk. */
-export async function readDisk(disk: Disk, request: Request): Promise<Uint8Array> {
-  const size = Math.min(request.bodyU32(abi.RW_SIZE), abi.MAX_WRITE);
-  const buffer = new Uint8Array(size);
-  const n = await disk.read(buffer, bytesOf(request, abi.RW_OFFSET));
-  return buffer.subarray(0, n);
+/** READ: how many bytes are asked for. */
+export function readLength(request: Request): number {
+  return Math.min(request.bodyU32(abi.RW_SIZE), abi.MAX_WRITE);
+}
+
+/** READ: the bytes read, fewer at the end of the disk. @param room where to read them to, with room for all */
+export async function readDisk(disk: Disk, request: Request, room: Buffer): Promise<Uint8Array> {
+  const buffer = room.subarray(0, readLength(request));
+  // a driver that forgets a part must not show what another request has left there
+  buffer.fill(0);
+  return buffer.subarray(0, await disk.read(buffer, bytesOf(request, abi.RW_OFFSET)));
 }
 
 /** WRITE: the number of bytes written. */

@@ -1,11 +1,13 @@
 import { Worker } from 'node:worker_threads';
 import { isNonBlocking, setNonBlocking } from '../../../system/libc.js';
+import type { Request } from '../protocol/message.js';
 import { readingThreads, usualThreads } from '../protocol/thread-counts.js';
 import { crashPoint } from '../thread/crash-point.js';
 import type { ServedDisk } from '../thread/served-disk.js';
 import type { DiskUpdate, ThreadData, ThreadReport } from '../thread/thread.js';
 import { createThreadMemory, type ThreadMemory, ThreadWatch } from '../thread/thread-control.js';
 import { createTurnMemory, type TurnMemory } from '../thread/write-turns.js';
+import { OwnReads } from './own-reads.js';
 
 const LOOK_MS = 250;
 
@@ -15,9 +17,16 @@ const LOAD_RETRY_MS = 1000;
 /** loading a thread takes a core half as long as a start of Node, and many buses live only for a moment */
 const OTHERS_DELAY_MS = 1000;
 
+/** with fewer devices, all belong to threads */
+const FEWEST_WITH_OWN = 3;
+
 export interface ThreadEvents {
-  /** a request that threads do not serve; the receiver owns the bytes */
-  request(thread: number, bytes: Uint8Array): void;
+  /** a request that threads do not serve, read from that device; the receiver owns the bytes */
+  request(device: number, bytes: Uint8Array): void;
+  /** the same for the first bytes of a buffer that is used again */
+  requestIn(device: number, bytes: Uint8Array, length: number): void;
+  /** whether threads serve the request */
+  isForThreads(request: Request): boolean;
   /** see growth.ts */
   memoryWanted(nodeId: number): void;
   /** large writes to mapped memory have begun; see mapped-windows.ts */
@@ -35,7 +44,9 @@ export class Threads {
   readonly #memory: ThreadMemory;
   /** where threads announce what they write */
   readonly turnMemory: TurnMemory;
+  readonly #allFds: readonly number[];
   readonly #deviceFds: readonly number[];
+  readonly #ownReads: OwnReads | null;
   readonly #ledgerFd: number;
   readonly #statsFd: number;
   readonly #events: ThreadEvents;
@@ -48,15 +59,20 @@ export class Threads {
   #loading = 0;
   #loaded = 0;
 
-  /** Loads the reading threads; `open` loads the others. One thread for each device descriptor. */
+  /**
+   * Loads the reading threads; `open` loads the others. One thread for each device descriptor but the last, which the
+   * event loop reads.
+   */
   constructor(deviceFds: readonly number[], ledgerFd: number, statsFd: number, events: ThreadEvents) {
-    this.#deviceFds = deviceFds;
+    this.#allFds = deviceFds;
+    this.#deviceFds = deviceFds.length < FEWEST_WITH_OWN ? deviceFds : deviceFds.slice(0, -1);
     this.#ledgerFd = ledgerFd;
     this.#statsFd = statsFd;
     this.#events = events;
-    this.#memory = createThreadMemory(deviceFds.length);
-    this.#watch = new ThreadWatch(this.#memory, deviceFds.length);
-    this.turnMemory = createTurnMemory(deviceFds.length);
+    this.#memory = createThreadMemory(this.#deviceFds.length);
+    this.#watch = new ThreadWatch(this.#memory, this.#deviceFds.length);
+    this.turnMemory = createTurnMemory(this.#deviceFds.length);
+    this.#ownReads = deviceFds === this.#deviceFds ? null : this.#makeOwnReads();
     this.loaded = new Promise((resolve, reject) => {
       this.#becameLoaded = resolve;
       this.#cannotLoad = reject;
@@ -75,9 +91,25 @@ export class Threads {
    */
   open(): void {
     if (crashPoint !== null) crashPoint('start', 0);
-    this.#watch.permit(this.#readers(), areApart(this.#deviceFds));
+    const isApart = areApart(this.#allFds);
+    if (isApart) this.#ownReads?.begin();
+    this.#watch.permit(this.#readers(), isApart);
     setTimeout(() => this.#loadOthers(this.#readers()), OTHERS_DELAY_MS);
     setInterval(() => this.#look(), LOOK_MS).unref();
+  }
+
+  #makeOwnReads(): OwnReads {
+    const { requestIn, isForThreads } = this.#events;
+    const device = this.#allFds.length - 1;
+    return new OwnReads({
+      device,
+      deviceFd: this.#allFds[device] as number,
+      watch: this.#watch,
+      post: (thread, request) => this.#workers[thread]?.postMessage(request),
+      threads: () => this.#loaded,
+      serve: (bytes, length) => requestIn(device, bytes, length),
+      isForThreads,
+    });
   }
 
   /**
@@ -155,8 +187,10 @@ export class Threads {
   }
 
   #hear(report: Exclude<ThreadReport, { kind: 'loaded' }>): void {
-    if (report.kind === 'request') this.#events.request(report.thread, report.bytes);
-    else if (report.kind === 'memory-wanted') this.#events.memoryWanted(report.nodeId);
+    if (report.kind === 'request') {
+      this.#events.request(report.device, report.bytes);
+      if (report.hasLent) this.#ownReads?.handedOn();
+    } else if (report.kind === 'memory-wanted') this.#events.memoryWanted(report.nodeId);
     else if (report.kind === 'mapped') this.#events.mapped();
     else this.#events.gone(report.errno);
   }

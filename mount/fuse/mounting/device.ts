@@ -38,7 +38,7 @@ export interface KernelMount {
 
 export interface MountOptions {
   /** how many descriptors the server gets */
-  readonly threads: number;
+  readonly devices: number;
   /** whether other users, root included, may use the bus; file modes decide what they may do */
   readonly allowOther: boolean;
   readonly end: BusEnd;
@@ -69,7 +69,7 @@ export async function mountKernel(mountpoint: string, options: MountOptions): Pr
   const deviceFds = [deviceFd];
   try {
     const negotiated = negotiate(deviceFd);
-    addClones(deviceFds, options.threads);
+    addClones(deviceFds, options.devices);
     return { mountpoint, deviceFds, aliveFd, negotiated };
   } catch (error) {
     for (const fd of deviceFds) closeSync(fd);

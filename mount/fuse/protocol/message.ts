@@ -84,6 +84,11 @@ export class Request {
   }
 }
 
+/** Whether a request reads, writes, zeroes or flushes the bytes of a file. */
+export function isIo(opcode: number): boolean {
+  return opcode === abi.READ || opcode === abi.WRITE || opcode === abi.FSYNC || opcode === abi.FALLOCATE;
+}
+
 /** The least number of body bytes for an opcode; opcodes that are not listed need none. */
 const BODY_SIZE: Readonly<Record<number, number>> = {
   [abi.LOOKUP]: 2,

@@ -16,7 +16,7 @@ export function usualThreads(): number {
   return readingThreads() + WAITING_THREADS;
 }
 
-/** The most threads that there can be. */
-export function totalThreads(): number {
-  return usualThreads() + SPARE_THREADS;
+/** How many clones of /dev/fuse a bus has: one for each thread that there can be, and one for the event loop. */
+export function deviceClones(): number {
+  return usualThreads() + SPARE_THREADS + 1;
 }

@@ -28,7 +28,7 @@ import { allocateResident, type Resident } from '../../../system/resident.js';
 import { DISCARD, FLUSH, NOT_COUNTED, READ, WRITE } from '../../ledger/counters.js';
 import type { Ledger } from '../../ledger/ledger.js';
 import { pagesOf, RamGrowth } from '../../ram/growth.js';
-import { writesDurably } from '../../transport/file-rules.js';
+import { mayHaveTakenError, writesDurably } from '../../transport/file-rules.js';
 import * as abi from '../protocol/abi.js';
 import { Reply, Request } from '../protocol/message.js';
 import { MAPPED_BYTES, writeMapped } from './mapped-write.js';
@@ -107,6 +107,8 @@ export class WindowServer {
   result = 0;
   /** whether reads that lack bytes may be DEFERRED */
   mayDefer = false;
+  /** whether the splice may send the reply: it knows only the thread's own device */
+  maySplice = true;
 
   readonly #splice: SpliceReply | null;
   readonly #tellMapped: (() => void) | null;
@@ -183,7 +185,7 @@ export class WindowServer {
     // if a page may have to come from a disk, RWF_NOWAIT is tried first, below
     if (wanted >= SPLICE_BYTES && (window.kind === 'memory' || !canReadNoWait)) {
       this.#reply.header(uniqueLow, uniqueHigh, 0, wanted);
-      if (this.#splice?.send(window, this.replyAddress, offset, wanted)) {
+      if (this.maySplice && this.#splice?.send(window, this.replyAddress, offset, wanted)) {
         this.result = wanted;
         return SENT;
       }
@@ -265,6 +267,7 @@ export class WindowServer {
     if (n === NOT_HERE) return NOT_SERVED;
     if (n < 0) {
       if (n !== NO_MEMORY) this.#ledger.noteFailedWrite(ledgerIndex);
+      if (isDurable && mayHaveTakenError(-n)) this.#ledger.noteFlushError(disk.flushIndex, -n);
       return this.answer(n === NO_MEMORY ? -E.ENOSPC : n);
     }
     this.#ledger.noteWrite(ledgerIndex, Date.now());
@@ -281,7 +284,9 @@ export class WindowServer {
       if (disk.nextRun(offset + done, size - done) !== WRITABLE) return NOT_HERE;
       const { length } = disk;
       const n = this.#writeRun(disk, done, false);
-      if (n < length) return done === 0 ? n : done + Math.max(0, n);
+      if (n < 0) return n;
+      // the end of the file
+      if (n < length) return done + n;
       done += n;
     }
     return size;
@@ -307,7 +312,7 @@ export class WindowServer {
       const begun = hasTurn ? this.#writeMapped(served, address, offset, size) : 0;
       if (begun > 0 && begun === size) return begun;
       const rest = writeWindow(window, address + begun, offset + begun, size - begun);
-      return begun === 0 ? rest : begun + Math.max(0, rest);
+      return rest < 0 ? rest : begun + rest;
     } finally {
       if (hasTurn) this.#turns?.end();
     }
@@ -330,16 +335,15 @@ export class WindowServer {
     return writeMapped(served, address, offset, size);
   }
 
-  #fsync({ all, ledgerIndex }: Places): number {
-    if (all === null) return NOT_SERVED;
+  #fsync({ all, flushIndex }: Places): number {
+    // only the main thread knows which handles got an error already
+    if (all === null || this.#ledger.flushErrors(flushIndex).count > 0) return NOT_SERVED;
     this.#gate.givePermit();
     for (const { window } of all) {
       const error = flushWindow(window);
-      if (error < 0) this.#ledger.noteFlushError(ledgerIndex, -error);
+      if (error < 0) this.#ledger.noteFlushError(flushIndex, -error);
     }
-    // only the main thread knows which handles got the error already
-    if (this.#ledger.flushErrors(ledgerIndex).count > 0) return NOT_SERVED;
-    return this.answer(0);
+    return this.#ledger.flushErrors(flushIndex).count > 0 ? NOT_SERVED : this.answer(0);
   }
 
   #fallocate(disk: Places): number {

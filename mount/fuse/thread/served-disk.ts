@@ -40,6 +40,8 @@ export interface ServedMap {
 /** A disk for threads: windows one after the other, or a map. */
 export interface ServedDisk {
   readonly ledgerIndex: number;
+  /** see BusFile */
+  readonly flushIndex: number;
   readonly segments: readonly { readonly offset: number; readonly served: ServedWindow }[];
   /** null: the disk is its segments */
   readonly map: ServedMap | null;
@@ -56,6 +58,7 @@ export type Finding = typeof ELSEWHERE | typeof IN_ONE | typeof IN_RUNS;
 /** Finds the place of requests. Allocates nothing. */
 export interface Places {
   readonly ledgerIndex: number;
+  readonly flushIndex: number;
   /** the file of a map, where no metadata is written: a write that must be durable goes to the main thread */
   readonly isMap: boolean;
   /** of the request found last: its window, and its first byte and length there */
@@ -70,23 +73,27 @@ export interface Places {
 }
 
 export function placesOf(disk: ServedDisk): Places {
-  if (disk.map !== null) return new MapPlaces(disk.ledgerIndex, disk.map);
+  if (disk.map !== null) return new MapPlaces(disk, disk.map);
   const [first, second] = disk.segments;
-  if (first !== undefined && second === undefined) return new OneWindow(disk.ledgerIndex, first.served);
+  if (first !== undefined && second === undefined) return new OneWindow(disk, first.served);
   return new SegmentPlaces(disk);
 }
 
 /** A disk that is one window: the window cuts requests at its end. */
 export class OneWindow implements Places {
   readonly isMap = false;
+  readonly ledgerIndex: number;
+  readonly flushIndex: number;
   readonly all: readonly ServedWindow[];
   at = 0;
   length = 0;
 
   constructor(
-    readonly ledgerIndex: number,
+    { ledgerIndex, flushIndex }: Pick<ServedDisk, 'ledgerIndex' | 'flushIndex'>,
     readonly window: ServedWindow,
   ) {
+    this.ledgerIndex = ledgerIndex;
+    this.flushIndex = flushIndex;
     this.all = [window];
   }
 
@@ -104,14 +111,16 @@ export class OneWindow implements Places {
 class SegmentPlaces implements Places {
   readonly isMap = false;
   readonly ledgerIndex: number;
+  readonly flushIndex: number;
   readonly all: readonly ServedWindow[];
   readonly #segments: ServedDisk['segments'];
   window: ServedWindow;
   at = 0;
   length = 0;
 
-  constructor({ ledgerIndex, segments }: ServedDisk) {
+  constructor({ ledgerIndex, flushIndex, segments }: ServedDisk) {
     this.ledgerIndex = ledgerIndex;
+    this.flushIndex = flushIndex;
     this.#segments = segments;
     this.window = segments[0]?.served as ServedWindow;
     this.all = [...new Map(segments.map(({ served }) => [served.window.fd, served])).values()];
@@ -138,6 +147,7 @@ class MapPlaces implements Places {
   readonly isMap = true;
   readonly all = null;
   readonly ledgerIndex: number;
+  readonly flushIndex: number;
   readonly #map: ServedMap;
   readonly #look: MapLook;
   /** stands for what is after the end, and for a disk that is read-only */
@@ -146,8 +156,9 @@ class MapPlaces implements Places {
   at = 0;
   length = 0;
 
-  constructor(ledgerIndex: number, map: ServedMap) {
+  constructor({ ledgerIndex, flushIndex }: ServedDisk, map: ServedMap) {
     this.ledgerIndex = ledgerIndex;
+    this.flushIndex = flushIndex;
     this.#map = map;
     this.#look = new MapLook(map.table);
     this.#nothing = nothing(map.readOnly);

@@ -11,6 +11,12 @@
  *  - APART: whether each thread has a device of its own, whose flags do not affect other threads.
  *  - MAPPED: whether a thread has written to mapped memory since the main thread last asked (mapped-windows.ts).
  *  - PERMIT of each thread: whether it has one. If a thread hangs, the main thread gives its permit to another.
+ *  - OWN_READS: whether the main thread reads the device itself while requests come that only it serves (own-reads.ts).
+ *    Then a thread that hands on such a request lends its permit, and waits. LENT counts these permits, and TURNS the
+ *    reads of the main thread: if they stop, a thread takes its permit back.
+ *  - OFFER of each thread: the main thread has read a request that threads serve, and posted it to this thread, which has
+ *    no permit. The one that sets OFFER back to 0 serves the request. A thread that takes a permit looks at VERSION
+ *    afterwards, and the main thread raises VERSION before it looks at PERMIT: so one of the two sees the other.
  *  - REQUESTS of each thread counts its requests: if it does not change, the thread is in the middle of a request.
  *  - NODE and SEEN of each thread, and its PLACES: they tell the main thread when no thread can still be using a
  *    window that was taken away. NODE is the node whose request the thread serves. A thread sets NODE before it looks
@@ -26,12 +32,16 @@ const VERSION = 0;
 const PERMITS = 1;
 const APART = 2;
 const MAPPED = 3;
+const OWN_READS = 4;
+const LENT = 5;
+const TURNS = 6;
 /** the shared words have a cache line, and so have each thread's words, so that threads do not slow one another */
 const LINE_WORDS = 16;
 const NODE = 0;
 const SEEN = 1;
 const PERMIT = 2;
 const REQUESTS = 3;
+const OFFER = 4;
 /** after the cache line of a thread */
 const PLACES = LINE_WORDS;
 /** the most reads that a thread may put off */
@@ -39,6 +49,9 @@ export const MOST_PUT_OFF = 32;
 const WORDS_PER_THREAD = PLACES + 2 * MOST_PUT_OFF;
 /** after the places: how often each was filled */
 const FILLINGS = PLACES + MOST_PUT_OFF;
+
+/** a thread takes back a permit that it lent if the main thread has not read for so long */
+const STANDSTILL_MS = 10;
 
 export type ThreadMemory = SharedArrayBuffer;
 
@@ -73,10 +86,37 @@ export class ThreadGate {
       const free = Atomics.load(this.#words, PERMITS);
       if (free > 0 && Atomics.compareExchange(this.#words, PERMITS, free, free - 1) === free) break;
       if (free > 0) continue;
-      Atomics.wait(this.#words, PERMITS, free);
+      if (this.#awaitPermits(free)) break;
       if (this.#hasMoved()) takeMessages();
     }
     Atomics.store(this.#words, this.#own + PERMIT, 1);
+    if (this.#hasMoved()) takeMessages();
+  }
+
+  /** Takes the request that the main thread has offered. @returns false if the main thread serves it */
+  takeOffer(): boolean {
+    return Atomics.exchange(this.#words, this.#own + OFFER, 0) === 1;
+  }
+
+  /** @returns whether a permit that was lent is taken back, because the main thread does not read */
+  #awaitPermits(free: number): boolean {
+    const turns = Atomics.load(this.#words, TURNS);
+    const isLent = Atomics.load(this.#words, LENT) > 0;
+    if (Atomics.wait(this.#words, PERMITS, free, isLent ? STANDSTILL_MS : Infinity) !== 'timed-out') return false;
+    if (Atomics.load(this.#words, TURNS) !== turns) return false;
+    const lent = Atomics.load(this.#words, LENT);
+    return lent > 0 && Atomics.compareExchange(this.#words, LENT, lent, lent - 1) === lent;
+  }
+
+  /**
+   * Lends the permit to the main thread if that reads the device itself. Call before a request is handed on.
+   * @returns whether it is lent
+   */
+  lendPermit(): boolean {
+    if (Atomics.load(this.#words, OWN_READS) === 0) return false;
+    if (Atomics.exchange(this.#words, this.#own + PERMIT, 0) === 0) return false;
+    Atomics.add(this.#words, LENT, 1);
+    return true;
   }
 
   /** Whether the thread has a device of its own. Known after its first permit. */
@@ -190,6 +230,52 @@ export class ThreadWatch {
     Atomics.store(this.#words, APART, apart ? 1 : 0);
     Atomics.add(this.#words, PERMITS, threads);
     Atomics.notify(this.#words, PERMITS, threads);
+  }
+
+  /** Whether the main thread reads the device itself: threads then lend their permits with requests that they hand on. */
+  set readsItself(reads: boolean) {
+    Atomics.store(this.#words, OWN_READS, reads ? 1 : 0);
+  }
+
+  /** Tells the threads that the main thread is about to read. @returns whether it has permits to read */
+  beginRead(): boolean {
+    Atomics.add(this.#words, TURNS, 1);
+    return Atomics.load(this.#words, LENT) > 0;
+  }
+
+  /**
+   * Offers a request to a thread that waits for a permit.
+   * @param post posts it to the thread
+   * @returns whether the thread serves it, perhaps only after another announcement; false: the caller must serve it
+   */
+  offer(thread: number, post: () => void): boolean {
+    const own = wordsOf(thread);
+    if (this.isOffered(thread) || !this.#isWaiting(own)) return false;
+    Atomics.store(this.#words, own + OFFER, 1);
+    post();
+    this.announce();
+    if (Atomics.load(this.#words, own + PERMIT) === 0) return true;
+    return Atomics.exchange(this.#words, own + OFFER, 0) === 0;
+  }
+
+  /** Whether a thread has not taken its offer yet: it was about to wait, and has not seen the announcement. */
+  isOffered(thread: number): boolean {
+    return Atomics.load(this.#words, wordsOf(thread) + OFFER) === 1;
+  }
+
+  /** Whether a thread has no permit and serves nothing: else it may be blocked in read(2), or wait for a disk. */
+  #isWaiting(own: number): boolean {
+    if (Atomics.load(this.#words, own + PERMIT) === 1 || Atomics.load(this.#words, own + NODE) !== 0) return false;
+    const places = this.#words.subarray(own + PLACES, own + PLACES + MOST_PUT_OFF);
+    return places.every((nodeId) => nodeId === 0);
+  }
+
+  /** Gives the permits back that threads have lent. */
+  giveBack(): void {
+    const lent = Atomics.exchange(this.#words, LENT, 0);
+    if (lent === 0) return;
+    Atomics.add(this.#words, PERMITS, lent);
+    Atomics.notify(this.#words, PERMITS, lent);
   }
 
   /** Whether mapped memory was written since the last call. */

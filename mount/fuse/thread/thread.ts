@@ -13,7 +13,7 @@ import { E, errnoName, gettid, read, setNonBlocking, write } from '../../../syst
 import { areaOfThread, CounterPages, type Counters, countRequest, NOT_COUNTED, now } from '../../ledger/counters.js';
 import { Ledger } from '../../ledger/ledger.js';
 import * as abi from '../protocol/abi.js';
-import { isOneWay, isWellFormed, type Request } from '../protocol/message.js';
+import { isIo, isOneWay, isWellFormed, type Request } from '../protocol/message.js';
 import { crashPoint } from './crash-point.js';
 import { DeferredReads, type PutOff } from './deferred-reads.js';
 import { DEFERRED, NOT_SERVED, SENT, WindowServer } from './serve-window.js';
@@ -38,6 +38,13 @@ export interface DiskUpdate {
   readonly served: ServedDisk | null;
 }
 
+/** main thread → thread: a request that the main thread has read from the device with that number */
+export interface HandedBack {
+  readonly bytes: Uint8Array;
+  readonly device: number;
+  readonly deviceFd: number;
+}
+
 /** thread → main thread */
 export type ThreadReport =
   /** everything is loaded and resident; the thread waits for a permit */
@@ -46,7 +53,8 @@ export type ThreadReport =
   | { readonly kind: 'memory-wanted'; readonly nodeId: number }
   /** see mapped-windows.ts */
   | { readonly kind: 'mapped' }
-  | { readonly kind: 'request'; readonly thread: number; readonly bytes: Uint8Array }
+  /** `hasLent`: the thread has lent its permit */
+  | { readonly kind: 'request'; readonly device: number; readonly bytes: Uint8Array; readonly hasLent: boolean }
   /** the connection has ended, or the device fails with an unexpected errno */
   | { readonly kind: 'gone'; readonly thread: number; readonly errno: string };
 
@@ -59,7 +67,10 @@ interface Counted {
 class RequestLoop {
   readonly #port: MessagePort;
   readonly #thread: number;
-  readonly #deviceFd: number;
+  /** the thread's own device, and the one of the request that is served now */
+  readonly #own: { readonly device: number; readonly deviceFd: number };
+  #device: number;
+  #deviceFd: number;
   readonly #ledger: Ledger;
   readonly #gate: ThreadGate;
   readonly #server: WindowServer;
@@ -69,11 +80,15 @@ class RequestLoop {
   readonly #deferred: DeferredReads<Counted>;
   /** disks that were taken away while reads were put off: the main thread may wait until these reads are answered */
   readonly #takenAway: Counted[] = [];
+  /** requests that wait until the one that is served now is answered */
+  readonly #handedBack: HandedBack[] = [];
   #isNonBlocking = false;
 
   constructor({ thread, deviceFd, ledgerFd, statsFd, memory, turnMemory }: ThreadData, port: MessagePort) {
     this.#port = port;
     this.#thread = thread;
+    this.#own = { device: thread, deviceFd };
+    this.#device = thread;
     this.#deviceFd = deviceFd;
     this.#ledger = new Ledger(ledgerFd);
     this.#gate = new ThreadGate(memory, thread);
@@ -100,7 +115,7 @@ class RequestLoop {
     for (;;) {
       this.#awaitPermit();
       const n = read(this.#deviceFd, requestAddress, requestLimit);
-      if (n >= 0) this.#take(n);
+      if (n >= 0) this.#takeAll(n);
       else if (!this.#mayReadAgain(-n)) return this.#end(-n);
     }
   }
@@ -110,18 +125,28 @@ class RequestLoop {
     const hasDeferred = this.#deferred.count > 0;
     if (!hasDeferred) {
       this.#gate.leave();
-      this.#gate.takePermit(this.#takeUpdates);
+      this.#gate.takePermit(this.#takeMessages);
     }
     if (this.#isNonBlocking === hasDeferred) return;
     this.#isNonBlocking = hasDeferred;
     setNonBlocking(this.#deviceFd, hasDeferred);
   }
 
-  /** Takes the messages of the main thread: disks to serve, and disks to stop serving. */
-  readonly #takeUpdates = (): void => {
+  /** To be called between requests. */
+  readonly #takeMessages = (): void => {
+    this.#takeUpdates();
+    this.#serveHandedBack();
+  };
+
+  /** Takes the messages of the main thread: disks to serve, disks to stop serving, and requests for later. */
+  #takeUpdates(): void {
     for (;;) {
-      const received = receiveMessageOnPort(this.#port) as { message: DiskUpdate } | undefined;
+      const received = receiveMessageOnPort(this.#port) as { message: DiskUpdate | HandedBack } | undefined;
       if (received === undefined) break;
+      if ('bytes' in received.message) {
+        if (this.#gate.takeOffer()) this.#handedBack.push(received.message);
+        continue;
+      }
       const { nodeId, served } = received.message;
       const old = this.#disks.get(nodeId);
       if (old !== undefined && this.#deferred.count > 0) this.#takenAway.push(old);
@@ -129,13 +154,30 @@ class RequestLoop {
       else this.#disks.set(nodeId, { places: placesOf(served), counters: this.#pages.of(served.ledgerIndex) });
     }
     this.#gate.seen();
-  };
+  }
+
+  #serveHandedBack(): void {
+    for (let next = this.#handedBack.shift(); next !== undefined; next = this.#handedBack.shift()) {
+      this.#device = next.device;
+      this.#deviceFd = next.deviceFd;
+      this.#request.bytes.set(next.bytes);
+      this.#take(next.bytes.byteLength);
+      this.#device = this.#own.device;
+      this.#deviceFd = this.#own.deviceFd;
+      this.#gate.leave();
+    }
+  }
 
   /** No request was read. @returns whether to read again */
   #mayReadAgain(errno: number): boolean {
     if (errno === E.EAGAIN && this.#deferred.count > 0) this.#settle();
     // ENOENT: the request was withdrawn while it was being read
     return errno === E.EINTR || errno === E.EAGAIN || errno === E.ENOENT;
+  }
+
+  #takeAll(n: number): void {
+    this.#take(n);
+    if (this.#handedBack.length > 0) this.#serveHandedBack();
   }
 
   /** A request of `n` bytes was read. */
@@ -155,7 +197,10 @@ class RequestLoop {
     if (window === undefined) return this.#handOn(n);
     if (crashPoint !== null) crashPoint('io', this.#request.opcode);
     const server = this.#server;
-    server.mayDefer = this.#gate.ownsDevice && !this.#deferred.isFull;
+    // else the reply goes to another device
+    const isOwn = this.#device === this.#own.device;
+    server.mayDefer = isOwn && this.#gate.ownsDevice && !this.#deferred.isFull;
+    server.maySplice = isOwn;
     const length = server.serve(window.places);
     if (length === NOT_SERVED) this.#handOn(n);
     else if (length === DEFERRED) this.#putOff(window, begunMs);
@@ -177,7 +222,9 @@ class RequestLoop {
   #handOn(n: number): void {
     this.#ledger.leaveWork(this.#thread);
     const bytes = new Uint8Array(this.#request.bytes.subarray(0, n));
-    this.#report({ kind: 'request', thread: this.#thread, bytes }, [bytes.buffer]);
+    const mayLend = isIo(this.#request.opcode) && this.#deferred.count === 0;
+    const hasLent = mayLend && this.#gate.lendPermit();
+    this.#report({ kind: 'request', device: this.#device, bytes, hasLent }, [bytes.buffer]);
   }
 
   #refuse(): void {

@@ -2,7 +2,8 @@
  * Decides after the death of a server whether to start another one, or to give the bus up.
  *
  * A server that dies while it works on a request is evidence against that request, or against the bus. A server that
- * dies before it has read a request is no evidence: another one is started, after growing pauses, for minutes.
+ * dies before it has read a request is no evidence: another one is started, after growing pauses, for minutes. Neither is
+ * one that somebody has killed: SIGKILL comes from other processes, from the keeper, or from the kernel if memory is short.
  */
 
 /** this many deaths at work with no answer in between, or with the same request under way, end the bus */
@@ -25,6 +26,22 @@ export interface Death {
   readonly answered: number;
   /** the requests that the server was working on */
   readonly inFlight: readonly number[];
+  /** another process has killed it: see isKilledByOthers */
+  readonly wasKilled: boolean;
+}
+
+/**
+ * Whether a process other than the keeper and the kernel has ended a server.
+ * @param how the end of the server, in the words of ServerProcess
+ * @param memoryKills at the start of the server and now: those of other processes count, too, because the pid is not known
+ */
+export function isKilledByOthers(
+  how: string,
+  byKeeper: boolean,
+  memoryKills: { readonly before: number | null; readonly after: number | null },
+): boolean {
+  const { before, after } = memoryKills;
+  return how === 'signal SIGKILL' && !byKeeper && before !== null && before === after;
 }
 
 export class DeathEvidence {
@@ -49,7 +66,8 @@ export class DeathEvidence {
 
   /** That server has died. @returns why to give the bus up; null to start another server */
   died(death: Death): string | null {
-    return this.#reasonInAnswers(death) ?? this.#reasonInRequests(new Set(death.inFlight));
+    const inFlight = death.wasKilled ? [] : death.inFlight;
+    return this.#reasonInAnswers({ ...death, inFlight }) ?? this.#reasonInRequests(new Set(inFlight));
   }
 
   /** how long to wait before the next server is started */

@@ -19,11 +19,12 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError } from '../../../drivers/errors.js';
+import { readMemoryKills } from '../../../system/proc.js';
 import type { Work } from '../../ledger/ledger.js';
 import type { LastWords } from '../../runtime/last-words.js';
 import type { BusEvent } from '../../runtime/log-line.js';
 import type { CommandResult, Commands } from '../../server/commands.js';
-import { DEATH_LIMIT, DeathEvidence, pauseBeforeTryMs } from './death-evidence.js';
+import { DEATH_LIMIT, DeathEvidence, isKilledByOthers, pauseBeforeTryMs } from './death-evidence.js';
 import { Heartbeat } from './heartbeat.js';
 import { type CommandOptions, isServerDeath, type ServerLife, type ServerProcess } from './server-process.js';
 
@@ -108,6 +109,8 @@ export class Supervisor {
   readonly #evidence: DeathEvidence;
   readonly #heartbeat: Heartbeat;
   #beats: NodeJS.Timeout | null = null;
+  /** when the last server began to read requests */
+  #memoryKills: number | null = null;
 
   /** @param restarts how many servers were replaced before this supervisor */
   constructor(bus: Supervised, restarts = 0) {
@@ -268,6 +271,7 @@ export class Supervisor {
   async #putInPlace(server: ServerProcess): Promise<void> {
     if (server.exited) throw new FusetapError('FAILED', 'the server died before it started');
     this.#enter({ is: 'starting', server });
+    this.#memoryKills = readMemoryKills();
     this.#evidence.began({ nowMs: performance.now(), answered: this.#bus.answered() });
     await server.request<'start'>({ op: 'start' });
     this.#bus.inPlace(server);
@@ -317,16 +321,17 @@ export class Supervisor {
     const state = this.#state;
     if (state.is === 'loading' || state.is === 'over' || state.server !== server) return;
     this.#bus.log({ event: 'server-died', pid: server.pid, how, ...this.#bus.lastWords(server.pid) });
-    const reason = this.#reasonToGiveUp();
+    const memoryKills = { before: this.#memoryKills, after: readMemoryKills() };
+    const reason = this.#reasonToGiveUp(isKilledByOthers(how, state.is === 'ending', memoryKills));
     if (reason !== null) return this.#giveUp(reason);
     this.#enter({ is: 'loading', old: server });
     this.#restartInTurn(server, performance.now());
   }
 
-  #reasonToGiveUp(): string | null {
+  #reasonToGiveUp(wasKilled: boolean): string | null {
     if (this.#bus.cannotReplace !== null) return `the server died, and ${this.#bus.cannotReplace}`;
     const [answered, inFlight] = [this.#bus.answered(), this.#bus.takeInFlight()];
-    return this.#evidence.died({ nowMs: performance.now(), answered, inFlight });
+    return this.#evidence.died({ nowMs: performance.now(), answered, inFlight, wasKilled });
   }
 
   /** Whether this server was the last one installed, and no other has replaced it yet. */

@@ -114,7 +114,7 @@ export class Holdings {
 
   /**
    * Opens a file and claims it (rule 8). A file is claimed once: if it is open already, here or in `other`, it is
-   * shared.
+   * shared. If `other` has it for writing and is released later, it is claimed for reading beside that.
    * @throws FusetapError see openImage and claimImage; nothing is taken then
    */
   async file(wish: FileWish, other?: Holdings): Promise<OpenedImage> {
@@ -129,8 +129,10 @@ export class Holdings {
       this.#hold(identity, known);
       return known.image;
     }
+    // a file that is claimed for writing has no other users that conflict with mode r
+    const mayShareWith = known?.claim.mode === 'w' && mode === 'r' ? isOfBus : undefined;
     try {
-      this.#hold(identity, new HeldFile(image, await claimImage(image, mode, { describePid })));
+      this.#hold(identity, new HeldFile(image, await claimImage(image, mode, { describePid, mayShareWith })));
     } catch (error) {
       await closeAll([image.fd]);
       throw error;
@@ -179,6 +181,10 @@ export class Holdings {
     const errors = await Promise.all(closings);
     return errors.find((error) => error !== null) ?? null;
   }
+}
+
+function isOfBus({ bus }: Holder): boolean {
+  return bus !== undefined;
 }
 
 async function checked(image: OpenedImage, check: FileWish['check']): Promise<void> {

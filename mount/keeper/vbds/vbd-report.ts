@@ -69,6 +69,7 @@ export function vbdInfoUnseen(bus: BusParts, vbd: Vbd): VbdInfo {
     deleted: false,
     version: busVersion(bus),
     detachesWhenUnused: vbd.detachesWhenUnused ?? false,
+    pausedByUser: vbd.pausedByUser ?? false,
   };
 }
 

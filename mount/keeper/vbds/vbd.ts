@@ -91,6 +91,8 @@ export interface Vbd extends VbdFile {
   paused: boolean;
   /** the owners of the pause: see pauses.ts */
   pausedFor?: readonly string[];
+  /** no request is under way, and none will be until the user resumes it; if omitted, false */
+  pausedByUser?: boolean;
   /** the keeper detaches it when nobody uses it any more; if omitted, false */
   detachesWhenUnused?: boolean;
   /**

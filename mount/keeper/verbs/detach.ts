@@ -159,7 +159,7 @@ export class Detaching {
         isPaused: () => this.#bus.vbds.all().some((vbd) => vbd.paused && filesOf(vbd).includes(file)),
         opens: (nodeId) => ledger.countHandles().get(nodeId) ?? 0,
         restarts: () => server.restarts,
-        awaitForget: (nodeId, timeoutMs) => forgets.wait(nodeId, timeoutMs),
+        awaitForget: (nodeId, timeoutMs, given) => forgets.wait(nodeId, timeoutMs, given),
       },
       file,
       patience,

@@ -30,13 +30,10 @@ export async function flushWithoutServer(bus: BusParts, vbd: Vbd, limit: Limit):
 }
 
 /** The error of a flush that failed since the attach, if any. */
-function flushFailedBefore({ ledger }: BusParts, vbd: Vbd): FusetapError | null {
-  for (const { vdev, ledgerIndex } of filesOf(vbd)) {
-    const { count, errno } = ledger.flushErrors(ledgerIndex);
-    if (count === 0) continue;
-    return new FusetapError('FAILED', `a flush of ${vdev} failed while it was attached`, { errno, operation: 'flush' });
-  }
-  return null;
+function flushFailedBefore({ ledger }: BusParts, { vdev, ledgerIndex }: Vbd): FusetapError | null {
+  const { count, errno } = ledger.flushErrors(ledgerIndex);
+  if (count === 0) return null;
+  return new FusetapError('FAILED', `a flush of ${vdev} failed while it was attached`, { errno, operation: 'flush' });
 }
 
 function wasWritten({ statsFd }: BusParts, vbd: Vbd): boolean {

@@ -55,6 +55,7 @@ export class Pausing {
     } else {
       await this.#pausePassedThrough(vbd);
     }
+    vbd.pausedByUser = owners.includes(USER);
     this.#bus.record();
     logEvent({ event: 'paused', vdev: vbd.vdev });
   }
@@ -62,6 +63,7 @@ export class Pausing {
   /** If this keeper dies, the server resumes the vbd when the owners have died too. */
   #tellOwners(vbd: Vbd, owners: readonly string[]): void {
     vbd.pausedFor = owners;
+    vbd.pausedByUser = owners.includes(USER);
     this.#bus.server
       .request<'hold'>({ op: 'hold', nodeId: vbd.nodeId, holders: owners })
       .catch((error: unknown) => console.error(error));
@@ -78,6 +80,7 @@ export class Pausing {
   async #resume(vbd: Vbd): Promise<void> {
     vbd.paused = false;
     vbd.pausedFor = [];
+    vbd.pausedByUser = false;
     await this.#bus.server.request<'release'>({ op: 'release', nodeId: vbd.nodeId });
     this.#bus.record();
     logEvent({ event: 'resumed', vdev: vbd.vdev });

@@ -1,8 +1,10 @@
 /**
  * Swap: a vbd gets another image while programs have it open. Its I/O is paused meanwhile.
  *
- *      image opened and claimed (rule 8) → repaired → memory filled (ram) → disk opened in the server, of the same size →
- *      the old one flushed → replaced by the new one → the old one released
+ *      image opened and claimed (rule 8) → repaired → memory filled (ram) → the old disk flushed → the new one opened in the
+ *      server, of the same size → the old one replaced by it → released
+ *
+ * The new image may be over the old one, which is a snapshot: the old image is claimed for reading too, before it is released.
  *
  * All or nothing: until the server has confirmed the swap, the keeper and every new server use the old image.
  */

@@ -26,6 +26,8 @@ export interface Findings {
   readonly errors: string[];
   /** how often fio read other bytes than it wrote */
   mismatches: number;
+  /** a bus was given up: nothing after that is worth looking at */
+  hasFailedBus: boolean;
 }
 
 /**

@@ -9,17 +9,18 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs, promisify } from 'node:util';
 import { EXIT_CODES, FusetapError } from '../../../drivers/errors.js';
+import { quoted } from '../../../drivers/quote.js';
 import { resolveBus } from '../../../mount/client/index.js';
 import { type Deeds, type Findings, leaks, printFigures } from './figures.js';
 import { busProcesses, measure } from './holdings.js';
 import { DISK_BYTES } from './verifier.js';
 import { Victim, type Wish } from './victim.js';
-import { judgeImage, makeImage, TREES, WAYS } from './ways.js';
+import { FORMAT_WAYS, judgeImage, makeImage, TREES, WAYS, type Way } from './ways.js';
 
 const BUSES = 3;
 
-async function makeWishes(directory: string, name: string): Promise<Wish[]> {
-  const wishes = [...WAYS, ...TREES].map(async (way, i) => {
+async function makeWishes(ways: readonly Way[], directory: string, name: string): Promise<Wish[]> {
+  const wishes = ways.map(async (way, i) => {
     const image = join(directory, `${name}-${i}.img`);
     await makeImage(way, image, DISK_BYTES);
     return { ...way, image };
@@ -31,6 +32,8 @@ const HELP = `scripts/torture: three buses under fio, killed, upgraded, stopped,
 
   --minutes N   how long (default: 3)
   --kills N     instead: until N servers were killed
+  --formats LIST
+                images of these formats in place of the usual disks: ${Object.keys(FORMAT_WAYS).join(', ')}
   --model N     instead: N random operations, each compared with a model of the coherence rules
   --second-faults
                 instead, as the first argument: also full directories, hanging images and other second faults; see
@@ -42,6 +45,8 @@ Prints what was done and found. Exits with 0 if nothing was lost and nothing is 
 interface Settings {
   readonly isOver: (deeds: Deeds) => boolean;
   readonly limitText: string;
+  /** the disks of each bus */
+  readonly ways: readonly Way[];
 }
 
 /** @throws FusetapError USAGE; @returns null for --help */
@@ -53,19 +58,31 @@ function parseSettings(): Settings | null {
     if (value > 0) return value;
     throw new FusetapError('USAGE', `--${name} takes a number above 0, not ${text}`);
   };
+  const ways = values.formats === undefined ? [...WAYS, ...TREES] : waysOf(values.formats);
   if (values.kills !== undefined) {
     const kills = positive('kills', values.kills);
-    return { isOver: (deeds) => deeds.kills >= kills, limitText: `${kills} kills` };
+    return { isOver: (deeds) => deeds.kills >= kills, limitText: `${kills} kills`, ways };
   }
   const minutes = positive('minutes', values.minutes ?? '3');
   const deadline = performance.now() + minutes * 60_000;
-  return { isOver: () => performance.now() >= deadline, limitText: `${minutes} minutes` };
+  return { isOver: () => performance.now() >= deadline, limitText: `${minutes} minutes`, ways };
 }
 
-function parseWords(): { minutes?: string; kills?: string; help?: boolean } {
+function waysOf(formats: string): Way[] {
+  const all: Readonly<Record<string, readonly Way[]>> = FORMAT_WAYS;
+  return formats.split(',').flatMap((format) => {
+    const ways = Object.hasOwn(all, format) ? all[format] : undefined;
+    if (ways !== undefined) return ways;
+    const known = Object.keys(all).join(', ');
+    throw new FusetapError('USAGE', `--formats: no format ${quoted(format)}: there are ${known}`);
+  });
+}
+
+function parseWords(): { minutes?: string; kills?: string; formats?: string; help?: boolean } {
   const text = { type: 'string' } as const;
   try {
-    return parseArgs({ options: { minutes: text, kills: text, help: { type: 'boolean', short: 'h' } } }).values;
+    const help = { type: 'boolean', short: 'h' } as const;
+    return parseArgs({ options: { minutes: text, kills: text, formats: text, help } }).values;
   } catch (error) {
     throw new FusetapError('USAGE', (error as Error).message, { hint: 'see scripts/torture --help' });
   }
@@ -89,13 +106,13 @@ async function main(): Promise<number> {
     console.log(HELP);
     return 0;
   }
-  const { isOver, limitText } = settings;
+  const { isOver, limitText, ways } = settings;
   const directory = await realpath(await mkdtemp(join(tmpdir(), 'fusetap-torture-')));
   const runtimeDir = join(directory, 'runtime');
   process.env.FUSETAP_RUNTIME_DIR = runtimeDir;
   const deeds: Deeds = { kills: 0, upgrades: 0, stops: 0, attaches: 0, detaches: 0, verified: 0 };
-  const findings: Findings = { errors: [], mismatches: 0 };
-  const over = (): boolean => isOver(deeds);
+  const findings: Findings = { errors: [], mismatches: 0, hasFailedBus: false };
+  const over = (): boolean => findings.hasFailedBus || isOver(deeds);
   const leave = (): void => void clear(directory, runtimeDir).finally(() => process.exit(130));
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, leave);
   try {
@@ -104,13 +121,13 @@ async function main(): Promise<number> {
     const images: Wish[] = [];
     for (let i = 0; i < BUSES; i++) {
       const victim = new Victim(await resolveBus(`t${i}`, runtimeDir), deeds, findings);
-      const lasting = await makeWishes(directory, `lasting-${i}`);
+      const lasting = await makeWishes(ways, directory, `lasting-${i}`);
       await victim.begin(lasting);
       victims.push(victim);
       images.push(...lasting);
     }
     // a first round loads everything that is loaded lazily, so that it does not count as a leak
-    const guests = await Promise.all(victims.map((_, i) => makeWishes(directory, `guest-${i}`)));
+    const guests = await Promise.all(victims.map((_, i) => makeWishes(ways, directory, `guest-${i}`)));
     const warm = performance.now() + 5_000;
     await disturb(victims, guests, () => performance.now() > warm);
     const before = await settle(victims, runtimeDir);

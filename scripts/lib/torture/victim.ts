@@ -5,6 +5,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { showBus } from '../../../mount/client/ask.js';
 import { type BusPlace, start, stop } from '../../../mount/client/index.js';
+import { readLog } from '../../../mount/client/log.js';
 import { askBus } from '../../../mount/control/http-client.js';
 import type { BusInfo, VbdInfo } from '../../../mount/control/interface.js';
 import { until } from '../../../system/until.js';
@@ -14,6 +15,10 @@ import { diskOfWay, type Way } from './ways.js';
 
 const RESTART_LIMIT_MS = 30_000;
 const CONTROL_LIMIT_MS = 30_000;
+/** the longest time between two disturbances where servers start at once */
+const SHORT_MS = 300;
+/** how much of the log of a bus that was given up is printed */
+const LOG_LINES = 40;
 
 /** A disk to attach. */
 export interface Wish extends Way {
@@ -25,6 +30,8 @@ export class Victim {
   readonly #deeds: Deeds;
   readonly #findings: Findings;
   readonly #verifiers: Verifier[] = [];
+  /** the longest time between two disturbances: a bus is given up if five servers die with the same slow request */
+  #mostMs = SHORT_MS;
   readonly #lasting: { readonly path: string; readonly parts: number }[] = [];
 
   constructor(place: BusPlace, deeds: Deeds, findings: Findings) {
@@ -48,7 +55,7 @@ export class Victim {
   /** Disturbs the server until `isOver`. */
   async disturb(isOver: () => boolean): Promise<void> {
     while (!isOver()) {
-      await delay(Math.random() * 300);
+      await delay(Math.random() * this.#mostMs);
       const way = Math.random();
       await this.#try('disturbing', () => (way < 0.75 ? this.#kill() : way < 0.95 ? this.#upgrade() : this.#halt()));
     }
@@ -85,8 +92,21 @@ export class Victim {
       await act();
     } catch (error) {
       this.#findings.errors.push(`bus ${this.#place.name}: ${what}: ${(error as Error).message}`);
+      await this.#noteFailedBus();
       await delay(500);
     }
+  }
+
+  async #noteFailedBus(): Promise<void> {
+    if (this.#findings.hasFailedBus) return;
+    const state = await this.#info().then(
+      (info) => info.state,
+      () => 'unknown',
+    );
+    if (state !== 'failed' || this.#findings.hasFailedBus) return;
+    this.#findings.hasFailedBus = true;
+    const lines = readLog(this.#place).lines.slice(-LOG_LINES);
+    this.#findings.errors.push(...lines.map(({ text }) => `  ${text}`));
   }
 
   async #attach(wish: Wish): Promise<VbdInfo> {
@@ -108,9 +128,11 @@ export class Victim {
   async #kill(): Promise<void> {
     const { serverPid, restarts } = await this.#info();
     if (serverPid === null) throw new Error('there is no server');
+    const killedMs = performance.now();
     process.kill(serverPid, 'SIGKILL');
     this.#deeds.kills += 1;
     await this.#settled(restarts + 1);
+    this.#mostMs = Math.max(SHORT_MS, 3 * (performance.now() - killedMs));
   }
 
   async #upgrade(): Promise<void> {

@@ -1,10 +1,14 @@
 /** Dynamic and differencing VHDs that others have made, or damaged. */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import fc from 'fast-check';
 import t from 'tap';
 import { frontDisk } from '../../../drivers/disk.js';
 import type { RawDisk } from '../../../drivers/driver.js';
+import examiner from '../../../drivers/vhd/examine.js';
 import vhd from '../../../drivers/vhd/index.js';
 import { patternBytes } from '../../conformance/pattern.js';
+import { openTreeDisk } from '../graph-factory.js';
 import { type DynamicFields, dynamicVhd, vhdFooter } from '../images/vhd.js';
 import { contextOver, diskOf, mutated, refusesOrServes, seed } from './image-bytes.js';
 
@@ -128,6 +132,77 @@ t.test('each fault has its line', async (t) => {
   await refuse({}, 'FAILED', /two of its blocks overlap/, (bytes) => bytes.copy(bytes, 1536, 1540, 1544));
   await refuse({ hasBatmap: true }, 'UNSUPPORTED', /encrypted/, (bytes) => bytes.writeUInt8(1, 2048 + 29));
   await refuse({ size: 2n ** 60n, entries: 5 }, 'FAILED', /too large|blocks are less/);
+});
+
+t.test('a locator behind the blocks keeps its place, and new blocks begin behind it', async (t) => {
+  const name = Buffer.from('file://./base.vhd');
+  const fields = { type: 4, parentUuid: UUID, locators: [{ code: 'MacX', name }], hasLocatorsLast: true };
+  const bytes = dynamicVhd({ size: SIZE, placed: [{ block: 1, data: data(1) }], ...fields });
+  const [at, end] = [bytes.length - 1024, bytes.length - 512];
+  t.ok(bytes.subarray(at).toString().startsWith('file:'), 'the image is as it is meant');
+  const parent = dynamicVhd({ size: SIZE, placed: [] });
+  const disk = await opened(bytes, { backing: parent });
+  t.ok((await bytesOf(disk)).subarray(BLOCK, 2 * BLOCK).equals(data(1)));
+  const directory = t.testdir({ 'child.vhd': bytes, 'base.vhd': parent });
+  const path = join(directory, 'child.vhd');
+  const written = frontDisk(await openTreeDisk({ driver: 'vhd', options: {}, on: { file: { file: path } } }, false), {
+    readOnly: false,
+  });
+  await written.write(data(3), 3 * BLOCK);
+  await written.close();
+  const after = await readFile(path);
+  t.ok(after.subarray(at, end).equals(bytes.subarray(at, end)), 'the locator is as it was');
+  t.ok(after.readUInt32BE(1536 + 4 * 3) * 512 >= end, 'the new block is behind it');
+  t.same((await examiner.checker.check(diskOf(after))).corruptions, []);
+});
+
+t.test('a block that begins like a batmap is a block, because the table says so', async (t) => {
+  const blockBytes = 32_768;
+  const bits = Buffer.alloc(512, 0xff);
+  bits.write('tdbatmap', 0, 'latin1');
+  const placed = [{ block: 0, bits, data: patternBytes(0, blockBytes, 3) }];
+  // the bitmap of the first block is right behind the table
+  const fields = { size: 3 * blockBytes, blockBytes, placed, tableAt: 3072 };
+  const expected = Buffer.alloc(3 * blockBytes);
+  for (let sector = 0; sector < 64; sector++) {
+    const isThere = ((bits[sector >> 3] as number) & (0x80 >> (sector & 7))) !== 0;
+    if (isThere) patternBytes(0, blockBytes, 3).copy(expected, sector * 512, sector * 512, (sector + 1) * 512);
+  }
+  for (const readOnly of [true, false]) {
+    const disk = await opened(dynamicVhd(fields), { readOnly });
+    t.ok((await bytesOf(disk)).equals(expected));
+  }
+  t.same((await examiner.checker.check(diskOf(dynamicVhd(fields)))).corruptions, []);
+  const batmap = dynamicVhd({ ...fields, placed: [], hasBatmap: true });
+  batmap.writeUInt8(1, 3584 + 29);
+  await t.rejects(opened(batmap), { code: 'UNSUPPORTED', message: /encrypted/ }, 'what is no block is a batmap');
+});
+
+t.test('a block is never where something else is', async (t) => {
+  const locators = [{ code: 'MacX', name: Buffer.from('file://./base.vhd') }];
+  const fields = { size: SIZE, type: 4, parentUuid: UUID, hasBatmap: true, locators, hasLocatorsLast: true };
+  const parent = dynamicVhd({ size: SIZE });
+  for (const [start, what] of [
+    [0, 'the copy of the footer'],
+    [1024, 'the header'],
+    [1536, 'the table'],
+    [2560, 'the batmap'],
+    // the last sectors of it
+    [-512 - 8 * 512, 'a locator of the parent'],
+    [-512, 'a locator of the parent'],
+  ] as const) {
+    const bytes = dynamicVhd({ ...fields, placed: [{ block: 1, data: data(1) }] });
+    const at = start < 0 ? bytes.length + start - 512 : start;
+    // block 4 is placed so that its end or its beginning is there
+    bytes.writeUInt32BE(at / 512, 1536 + 16);
+    const line = new RegExp(`block 4 is said to be at byte ${at}, and overlaps ${what} at byte`);
+    for (const readOnly of [true, false]) {
+      const served = async () => bytesOf(await opened(bytes, { readOnly, backing: parent }));
+      await t.rejects(served(), { code: 'FAILED', message: line });
+    }
+    const { corruptions } = await examiner.checker.check(diskOf(bytes));
+    t.match(corruptions.join(), /block 4.* overlaps|overlaps block 4/, what);
+  }
 });
 
 t.test('sectors of a block that is cut off are not zeros', async (t) => {

@@ -47,6 +47,8 @@ export interface DynamicFields extends FooterFields {
   /** of a differencing image; the id of a VHD of `vhdFooter` is 5a5a… */
   readonly parentUuid?: string;
   readonly locators?: readonly { readonly code: string; readonly name: Buffer; readonly space?: number }[];
+  /** the locators are behind the blocks; default: before them */
+  readonly hasLocatorsLast?: boolean;
   /** with a batmap, as XenServer writes it */
   readonly hasBatmap?: boolean;
   /** default: true */
@@ -74,15 +76,18 @@ export function dynamicVhd(fields: DynamicFields): Buffer {
   const parts: [at: number, bytes: Buffer][] = [];
   const batmapAt = end;
   if (fields.hasBatmap) end += 512 + roundUp(entries / 8, 512);
-  for (const [i, { code, name, space = 512 }] of locators.entries()) {
-    const at = 576 + i * 24;
-    header.write(code, at, 'latin1');
-    header.writeUInt32BE(space, at + 4);
-    header.writeUInt32BE(name.length, at + 8);
-    header.writeBigUInt64BE(BigInt(end), at + 16);
-    parts.push([end, name]);
-    end += 512;
-  }
+  const placeLocators = (): void => {
+    for (const [i, { code, name, space = 512 }] of locators.entries()) {
+      const at = 576 + i * 24;
+      header.write(code, at, 'latin1');
+      header.writeUInt32BE(space, at + 4);
+      header.writeUInt32BE(name.length, at + 8);
+      header.writeBigUInt64BE(BigInt(end), at + 16);
+      parts.push([end, name]);
+      end += 512;
+    }
+  };
+  if (fields.hasLocatorsLast !== true) placeLocators();
   if (fields.hasBatmap) parts.push([batmapAt, batmapOf(batmapAt, entries)]);
   const bitmapBytes = roundUp(blockBytes / 512 / 8, 512);
   for (const { block, bits = Buffer.alloc(bitmapBytes, 0xff), data } of placed) {
@@ -91,6 +96,7 @@ export function dynamicVhd(fields: DynamicFields): Buffer {
     parts.push([start, bits], [start + bitmapBytes, data]);
     end = start + bitmapBytes + blockBytes;
   }
+  if (fields.hasLocatorsLast) placeLocators();
   const image = Buffer.alloc(end + 512);
   header.writeUInt32BE(0xffffffff - header.reduce((total, byte) => total + byte, 0), 36);
   footer.copy(image, 0);

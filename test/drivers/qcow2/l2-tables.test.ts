@@ -92,3 +92,43 @@ t.test('after a failed write, no change is told to be in the image that is not',
   }
   t.ok(refused > 0, `${refused} were refused`);
 });
+
+t.test('a table that is read while another takes its place never replaces it', async (t) => {
+  const bytes = Buffer.alloc(16 * CLUSTER);
+  const place = 8 * CLUSTER;
+  const header = { clusterBytes: CLUSTER, hasExtendedL2: false, hasDataFile: false, compression: 'deflate' };
+  let judged = 0;
+  let next: Promise<void> = Promise.resolve();
+  const image = imageOf(
+    bytes,
+    () => 0,
+    () => false,
+  );
+  const tables = new L2Tables(image, header as unknown as Header, { offset: CLUSTER, entries: 1 }, async () => {
+    judged++;
+    await next;
+  });
+  bytes.writeBigUInt64BE(BigInt(TABLE_AT), CLUSTER);
+  await tables.load();
+  const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+  let finishFirst = (): void => {};
+  next = new Promise((resolve) => {
+    finishFirst = resolve;
+  });
+  const reader = tables.get(0);
+  await turn();
+  t.equal(judged, 1);
+  // meanwhile the table is copied, and the copy is changed
+  bytes.copy(bytes, place, TABLE_AT, TABLE_AT + CLUSTER);
+  const fresh = await tables.place(0, place, Buffer.alloc(CLUSTER), 0x8000_0000);
+  await setEntry(tables, 5, 10 * CLUSTER);
+  finishFirst();
+  t.equal(await reader, fresh, 'the reader gets the table of now');
+  t.equal(tables.entry(tables.peek(0) ?? null, 5).place, 10 * CLUSTER);
+  await Promise.all([
+    setEntry(tables, 4, 11 * CLUSTER),
+    setEntry(tables, 3, 12 * CLUSTER),
+    setEntry(tables, 6, 9 * CLUSTER),
+  ]);
+  t.equal(bytes.readBigUInt64BE(place + 40) & 0x00ff_ffff_ffff_fe00n, BigInt(10 * CLUSTER), 'and the image keeps it');
+});

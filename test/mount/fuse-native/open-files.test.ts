@@ -8,7 +8,15 @@ import { E } from '../../../system/libc.js';
 const O_RDWR = 2;
 const O_DSYNC = 0o10000;
 
-const file = { nodeId: 5, ledgerIndex: 0, name: 'xvda', disk: {} as Disk, inherited: false, backingId: null };
+const file = {
+  nodeId: 5,
+  ledgerIndex: 0,
+  flushIndex: 0,
+  name: 'xvda',
+  disk: {} as Disk,
+  inherited: false,
+  backingId: null,
+};
 
 function openLedger(): Ledger {
   const ledger = new Ledger(createLedger());

@@ -19,6 +19,8 @@ export interface NewFile {
   name: string;
   disk: Disk;
   mode?: number;
+  /** default: its own record */
+  flushIndex?: number;
 }
 
 export interface DispatchFixture {
@@ -26,8 +28,6 @@ export interface DispatchFixture {
   readonly tree: Tree;
   readonly ledger: Ledger;
   readonly forgotten: number[];
-  /** node ids whose I/O counts as already tried by threads */
-  readonly threaded: Set<number>;
   addFile(file: NewFile): void;
   /** Dispatches, waits for at least `atLeast` replies, and returns all replies. */
   ask(bytes: Uint8Array, atLeast?: number): Promise<ParsedReply[]>;
@@ -49,7 +49,6 @@ export function makeDispatchContext(deviceFd: number): DispatchContext {
     ledger: new Ledger(createLedger()),
     counters: new CounterPages(createStats(), MAIN_AREA),
     owner: OWNER,
-    isThreaded: () => false,
     writeBeside: (_, write) => write(),
     forgotten: () => {},
     resizeRefused: () => {},
@@ -60,16 +59,14 @@ export function makeDispatchContext(deviceFd: number): DispatchContext {
 export function addFile({ tree, ledger }: Pick<DispatchContext, 'tree' | 'ledger'>, file: NewFile): void {
   const ledgerIndex = file.nodeId - 2;
   ledger.resetFile(ledgerIndex, { mode: file.mode ?? 0o600, uid: 0, gid: 0 }, ATTACHED_MS);
-  tree.add({ ...file, ledgerIndex, inherited: false, backingId: null });
+  tree.add({ flushIndex: ledgerIndex, ...file, ledgerIndex, inherited: false, backingId: null });
 }
 
 export function makeDispatchFixture(): DispatchFixture {
   const device = memfdCreate('device');
   const forgotten: number[] = [];
-  const threaded = new Set<number>();
   const context: DispatchContext = {
     ...makeDispatchContext(device),
-    isThreaded: (nodeId) => threaded.has(nodeId),
     forgotten: (nodeId) => forgotten.push(nodeId),
   };
   const { tree, ledger } = context;
@@ -87,7 +84,6 @@ export function makeDispatchFixture(): DispatchFixture {
     tree,
     ledger,
     forgotten,
-    threaded,
     addFile: (file) => addFile(context, file),
     async ask(bytes, atLeast = 1) {
       const deadline = performance.now() + PATIENCE_MS;

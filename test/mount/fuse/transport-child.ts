@@ -117,7 +117,8 @@ function makeTransport(deviceFds: readonly number[]): { transport: KernelTranspo
     const nodeId = Number(id) as keyof typeof NAMES;
     const ledgerIndex = nodeId - 2;
     ledger.resetFile(ledgerIndex, { mode: 0o600, uid: 0, gid: 0 }, OWNER.sinceMs);
-    transport.add({ nodeId, ledgerIndex, name: NAMES[nodeId], disk, inherited: false, backingId: null });
+    const indexes = { ledgerIndex, flushIndex: ledgerIndex };
+    transport.add({ nodeId, ...indexes, name: NAMES[nodeId], disk, inherited: false, backingId: null });
   }
   return { transport, ledger };
 }
@@ -148,7 +149,7 @@ async function serve(mode: string, where: string): Promise<void> {
   process.on('disconnect', () => die());
   const deviceFds =
     mode === 'mount'
-      ? (await mountKernel(where, { threads: 4, allowOther: false, end: NEVER })).deviceFds
+      ? (await mountKernel(where, { devices: 4, allowOther: false, end: NEVER })).deviceFds
       : [Number(where)];
   const { transport, ledger } = makeTransport(deviceFds);
   process.on('message', (command: Command) => {

@@ -69,7 +69,7 @@ export function makeWindowFixture(initial: Buffer, isMapped = false): WindowFixt
       const mayGrow = narrowed.kind === 'memory';
       const served: ServedWindow = { ...windows, canReadNoWait, mappedAt, turns, mayGrow };
       if (isWellFormed(server.request, bytes.length)) {
-        const length = server.serve(new OneWindow(0, served));
+        const length = server.serve(new OneWindow({ ledgerIndex: 0, flushIndex: 0 }, served));
         if (length === DEFERRED) return 'put off';
         return length === NOT_SERVED ? 'handed over' : sent(server, length);
       }

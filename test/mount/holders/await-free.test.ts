@@ -1,6 +1,7 @@
 /** When a vbd counts as unused, while servers die: with a kernel that forgets a node once, and tells the server that runs. */
 import t from 'tap';
 import { awaitFree, type DetachContext } from '../../../mount/holders/await-free.js';
+import { ForgetWaiters } from '../../../mount/holders/forget-waiters.js';
 
 /** A context in which the first `deaths` servers die with the FORGET that they have read. */
 function contextOf({ deaths, isUsed = false }: { deaths: number; isUsed?: boolean }) {
@@ -54,4 +55,57 @@ t.test('a vbd that is used is busy, also if servers die all the time', async (t)
     t.notOk(state.leaving);
     t.ok(state.attempts < 20, `${state.attempts} attempts`);
   }
+});
+
+t.test('a client that goes away ends the wait, and the vbd can be opened again', async (t) => {
+  const { context, state } = contextOf({ deaths: 0, isUsed: true });
+  const client = new AbortController();
+  const waiting = {
+    ...context,
+    // the kernel never forgets it
+    awaitForget: (_: number, __: number, signal?: AbortSignal) =>
+      new Promise<boolean>((resolve) => {
+        signal?.addEventListener('abort', () => resolve(false));
+        setImmediate(() => client.abort(new Error('the client went away')));
+      }),
+  };
+  const patience = { waitMs: 60_000, signal: client.signal };
+  await t.rejects(awaitFree(waiting, { vdev: 'xvda', nodeId: 7 }, patience), { message: 'the client went away' });
+  t.notOk(state.leaving);
+  t.equal(state.attempts, 1);
+});
+
+t.test('servers that die all the time do not make it wait long', async (t) => {
+  let now = 1_000_000;
+  t.intercept(Date, 'now', { value: () => now });
+  for (const [waitMs, mostMs] of [
+    [0, 5_000],
+    [8_000, 12_000],
+  ] as const) {
+    const { context, state } = contextOf({ deaths: 1000, isUsed: true });
+    const begun = now;
+    const dying = {
+      ...context,
+      awaitForget: async (_: number, timeoutMs: number) => {
+        await new Promise(setImmediate);
+        state.restarts += 1;
+        now += timeoutMs;
+        return false;
+      },
+    };
+    await t.rejects(awaitFree(dying, { vdev: 'xvda', nodeId: 7 }, { waitMs }), { code: 'BUSY' });
+    t.ok(now - begun >= waitMs && now - begun <= mostMs, `${now - begun} ms, asked to wait for ${waitMs}`);
+    t.notOk(state.leaving);
+  }
+});
+
+t.test('a wait for the kernel ends with its signal', async (t) => {
+  const waiters = new ForgetWaiters();
+  const client = new AbortController();
+  const waiting = waiters.wait(7, 60_000, client.signal);
+  client.abort();
+  t.equal(await waiting, false);
+  const again = waiters.wait(7, 60_000, new AbortController().signal);
+  waiters.tell(7);
+  t.equal(await again, true);
 });

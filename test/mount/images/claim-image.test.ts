@@ -5,7 +5,7 @@ import { basename, dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import t, { type Test } from 'tap';
-import { FusetapError } from '../../../drivers/errors.js';
+import { FusetapError, type Holder } from '../../../drivers/errors.js';
 import { type ClaimOptions, claimImage, takeMarks } from '../../../mount/images/claim-image.js';
 import type { Mode } from '../../../mount/images/mode.js';
 import { type OpenedImage, openImage } from '../../../mount/images/open-image.js';
@@ -84,6 +84,23 @@ t.test('rule 8: the table, through any path', async (t) => {
     taken.release();
     t.equal(await refusedModes(t, path), '', `${held} was released`);
   }
+});
+
+t.test('a claim is allowed beside users that it may share the image with', async (t) => {
+  const path = await makeFile(t);
+  const writer = await opened(t, path, 'w');
+  const written = await claimImage(writer, 'w');
+  const asked: Holder[] = [];
+  const mayShareWith = async (holder: Holder): Promise<boolean> => {
+    asked.push(holder);
+    return holder.pid === process.pid;
+  };
+  t.match(await claim(t, path, 'r', { mayShareWith: () => false }), { code: 'BUSY' });
+  t.equal(await claim(t, path, 'r', { mayShareWith }), null);
+  t.match(asked[0], { pid: process.pid });
+  t.equal(await refusedModes(t, path), 'r w', 'others are refused as before');
+  written.release();
+  t.equal(await refusedModes(t, path), 'w', 'what has come beside stays');
 });
 
 t.test('a claim of mode r is raised to w, without a moment in which it is none', async (t) => {

@@ -7,7 +7,7 @@ function makeTree(): { tree: Tree; add: (nodeId: number, name: string, inherited
   const tree = new Tree();
   const disk = plainDisk(Buffer.alloc(1));
   const add = (nodeId: number, name: string, inherited = false): void =>
-    tree.add({ nodeId, ledgerIndex: 0, name, disk, inherited, backingId: null });
+    tree.add({ nodeId, ledgerIndex: 0, flushIndex: 0, name, disk, inherited, backingId: null });
   return { tree, add };
 }
 

@@ -437,7 +437,6 @@ t.test('LSEEK of a disk that is not a window', async (t) => {
 
 t.test('FSYNC: a failed flush reaches every handle once (coherence rule 5)', async (t) => {
   const fixture = fixtureWithFiles(t);
-  fixture.threaded.add(XVDA);
   const open = (unique: bigint) => fixture.ask(message({ opcode: 14, unique, nodeId: XVDA }, openIn(O_RDWR)));
   const fsync = (fh: bigint) => ({ opcode: 20, body: fsyncIn(fh) });
   const OK = Buffer.alloc(0);
@@ -471,6 +470,43 @@ t.test('FSYNC of a disk that is not a window flushes it, and notes a failure', a
   failing.flush = async () => {};
   await fixture.expect({ opcode: 20, nodeId: 5, body: fsyncIn(20n) }, Buffer.alloc(0), 'then succeeds');
 });
+
+t.test('FSYNC: a failed flush of one partition reaches the handles of all files of its vbd', async (t) => {
+  const fixture = fixtureWithFiles(t);
+  const [first, second] = [plainDisk(Buffer.alloc(10)), plainDisk(Buffer.alloc(10))];
+  first.flush = async () => {
+    throw Object.assign(new Error('flush'), { errno: ENOSPC });
+  };
+  fixture.addFile({ nodeId: 5, name: 'xvdd1', disk: first, flushIndex: 9 });
+  fixture.addFile({ nodeId: 6, name: 'xvdd2', disk: second, flushIndex: 9 });
+  for (const nodeId of [5, 6])
+    await fixture.ask(message({ opcode: 14, unique: BigInt(nodeId) * 10n, nodeId }, openIn(2)));
+  await fixture.expect({ opcode: 20, nodeId: 5, body: fsyncIn(50n) }, ENOSPC, 'it fails');
+  await fixture.expect({ opcode: 20, nodeId: 6, body: fsyncIn(60n) }, ENOSPC, 'the kernel tells it nobody else');
+  await fixture.expect({ opcode: 20, nodeId: 6, body: fsyncIn(60n) }, Buffer.alloc(0), 'told already');
+});
+
+t.test(
+  'WRITE with O_DSYNC: a failure counts as a failed flush, because it may have taken the error of one',
+  async (t) => {
+    const fixture = fixtureWithFiles(t);
+    let errno = EIO;
+    const failing = plainDisk(Buffer.alloc(10));
+    failing.write = async () => {
+      throw Object.assign(new Error('write'), { errno });
+    };
+    fixture.addFile({ nodeId: 5, name: 'xvdd', disk: failing });
+    const write = (flags: number) => ({ opcode: 16, nodeId: 5, body: writeIn(0, Buffer.from('x'), flags) });
+    const O_DSYNC = 0o10000;
+    await fixture.expect(write(0), EIO, 'a plain write');
+    t.equal(fixture.ledger.flushErrors(3).count, 0);
+    await fixture.expect(write(O_DSYNC), EIO, 'a durable write');
+    t.strictSame(fixture.ledger.flushErrors(3), { count: 1, errno: EIO });
+    errno = EROFS;
+    await fixture.expect(write(O_DSYNC), EROFS, 'nothing was tried');
+    t.equal(fixture.ledger.flushErrors(3).count, 1);
+  },
+);
 
 t.test('FORGET: a file is forgotten when all answered lookups were returned', async (t) => {
   const fixture = fixtureWithFiles(t);

@@ -9,7 +9,13 @@ import type { Window } from '../../../../drivers/driver.js';
 import { errnoOf } from '../../../../drivers/errors.js';
 import { windowDisk } from '../../../../drivers/segments/window.js';
 import { allocateWindow } from '../../../../drivers/segments/window-sync.js';
-import { allocateDisk, readDisk, seekDisk, writeDisk } from '../../../../mount/fuse/event-loop/serve-disk.js';
+import {
+  allocateDisk,
+  readDisk,
+  readLength,
+  seekDisk,
+  writeDisk,
+} from '../../../../mount/fuse/event-loop/serve-disk.js';
 import { Request } from '../../../../mount/fuse/protocol/message.js';
 import { memfdCreate } from '../../../../system/libc.js';
 import { patternBytes } from '../../../conformance/pattern.js';
@@ -67,7 +73,10 @@ async function serveByDisk(disk: Disk, { kind }: Operation, bytes: Buffer): Prom
   const serve = {
     seek: () => seekDisk(disk, request),
     allocate: () => allocateDisk(disk, request).then(() => ''),
-    read: () => readDisk(disk, request).then((data) => Buffer.from(data).toString('latin1')),
+    read: () =>
+      readDisk(disk, request, Buffer.alloc(readLength(request), 'x')).then((data) =>
+        Buffer.from(data).toString('latin1'),
+      ),
     write: () => writeDisk(disk, request),
   }[kind];
   try {

@@ -13,7 +13,8 @@ const fail = (why: unknown): never => {
   console.error(why);
   process.exit(1);
 };
-const events = { request() {}, memoryWanted() {}, mapped() {}, stuck() {}, gone: fail, failed: fail };
+const quiet = { request() {}, requestIn() {}, isForThreads: () => false, memoryWanted() {}, mapped() {}, stuck() {} };
+const events = { ...quiet, gone: fail, failed: fail };
 await new Threads(fds, createLedger(), createStats(), events).loaded;
 console.log(fds.map(isNonBlocking).join());
 process.exit(0);

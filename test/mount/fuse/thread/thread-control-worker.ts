@@ -25,7 +25,7 @@ export const WORDS = RESOURCES + 64;
 export const NODE = 2;
 
 export interface WorkerTask {
-  readonly kind: 'permits' | 'resources';
+  readonly kind: 'permits' | 'lending' | 'offers' | 'resources';
   readonly thread: number;
   readonly memory: ThreadMemory;
   readonly shared: SharedArrayBuffer;
@@ -66,6 +66,43 @@ function takePermits({ thread, memory, shared, rounds }: WorkerTask, port: Messa
   }
 }
 
+/** Takes permits and lends them to the main thread, which may not want them. */
+function lendPermits({ thread, memory, shared, rounds }: WorkerTask): void {
+  const words = new Int32Array(shared);
+  const gate = new ThreadGate(memory, thread);
+  for (let round = 0; round < rounds && Atomics.load(words, STOP) === 0; round++) {
+    gate.takePermit(() => {});
+    Atomics.add(words, TAKEN, 1);
+    const holding = Atomics.add(words, HOLDING, 1) + 1;
+    for (let most = Atomics.load(words, MOST_HOLDING); holding > most; ) {
+      most = Atomics.compareExchange(words, MOST_HOLDING, most, holding);
+    }
+    spin((round + thread) % 8);
+    Atomics.sub(words, HOLDING, 1);
+    gate.lendPermit();
+  }
+  gate.givePermit();
+}
+
+/** Waits for permits, has them for a moment, and takes what the main thread offers meanwhile: counts it in TAKEN. */
+function takeOffers({ thread, memory, shared }: WorkerTask, port: MessagePort): void {
+  const words = new Int32Array(shared);
+  const gate = new ThreadGate(memory, thread);
+  const takeMessages = (): void => {
+    while (receiveMessageOnPort(port) !== undefined) if (gate.takeOffer()) Atomics.add(words, TAKEN, 1);
+    gate.seen();
+  };
+  for (let round = 0; Atomics.load(words, STOP) === 0; round++) {
+    gate.leave();
+    gate.takePermit(takeMessages);
+    // as if it was blocked in read(2): it sees nothing
+    spin((round * 37 + thread) % 3000);
+    if (gate.enter(NODE)) takeMessages();
+    spin(round % 50);
+    gate.givePermit();
+  }
+}
+
 /** Uses resources as long as they are not taken away, as a thread does with windows. */
 function useResources({ thread, memory, shared }: WorkerTask, port: MessagePort): void {
   const words = new Int32Array(shared);
@@ -95,5 +132,7 @@ function useResources({ thread, memory, shared }: WorkerTask, port: MessagePort)
 if (parentPort !== null) {
   const task = workerData as WorkerTask;
   if (task.kind === 'permits') takePermits(task, parentPort);
+  else if (task.kind === 'lending') lendPermits(task);
+  else if (task.kind === 'offers') takeOffers(task, parentPort);
   else useResources(task, parentPort);
 }

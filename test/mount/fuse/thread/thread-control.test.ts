@@ -25,6 +25,8 @@ import {
 } from './thread-control-worker.js';
 
 const ROUNDS = 20_000;
+/** where the memory counts free permits */
+const PERMITS_WORD = 1;
 
 interface Crew {
   readonly words: Int32Array;
@@ -66,6 +68,70 @@ t.test('never more threads have a permit than there are permits', async (t) => {
     t.equal(Atomics.load(words, TAKEN), threads * ROUNDS, 'every thread came to its turns');
     t.equal(Atomics.load(words, HOLDING), 0);
   }
+});
+
+t.test('permits that threads lend come back, also if the main thread stands still', async (t) => {
+  const [threads, permits] = [4, 2];
+  const memory = createThreadMemory(threads);
+  const watch = new ThreadWatch(memory, threads);
+  const { words, ended } = startCrew(t, threads, memory, { kind: 'lending', rounds: 300 });
+  let isOver = false;
+  void ended.then(() => {
+    isOver = true;
+  });
+  watch.permit(permits);
+  let lent = 0;
+  for (let turn = 0; !isOver; turn++) {
+    watch.readsItself = turn % 50 !== 0;
+    if (watch.beginRead()) lent++;
+    // most turns give back; some are late, and in some others read meanwhile
+    if (turn % 97 === 0) await delay(25);
+    if (turn % 5 !== 0) watch.giveBack();
+    await delay(0);
+  }
+  await ended;
+  watch.giveBack();
+  t.equal(Atomics.load(words, TAKEN), threads * 300, 'every thread came to its turns');
+  t.ok(lent > 10, `permits were lent in ${lent} turns`);
+  // permits that were lent are not counted as held by a thread
+  t.ok(Atomics.load(words, MOST_HOLDING) <= permits);
+  // all threads have given theirs away
+  t.equal(Atomics.load(new Int32Array(memory), PERMITS_WORD), permits, 'there are as many as at first');
+});
+
+t.test('a thread takes back the permit that it lent to a main thread that stands still', async (t) => {
+  const memory = createThreadMemory(1);
+  const watch = new ThreadWatch(memory, 1);
+  watch.readsItself = true;
+  const { words, ended } = startCrew(t, 1, memory, { kind: 'lending', rounds: 5 });
+  watch.permit(1);
+  // nothing is given back
+  await ended;
+  t.equal(Atomics.load(words, TAKEN), 5);
+});
+
+t.test('a request that is offered to threads is served exactly once', async (t) => {
+  const threads = 3;
+  const memory = createThreadMemory(threads);
+  const watch = new ThreadWatch(memory, threads);
+  const { words, workers } = startCrew(t, threads, memory, { kind: 'offers', rounds: 0 });
+  watch.permit(1);
+  let [given, kept] = [0, 0];
+  for (let turn = 0; turn < 20_000 && given < 2000; turn++) {
+    const thread = turn % threads;
+    if (watch.offer(thread, () => workers[thread]?.postMessage('a request'))) given++;
+    else kept++;
+    if (turn % 7 === 0) await delay(0);
+  }
+  const isQuiet = (): boolean => {
+    watch.announce();
+    return !Array.from({ length: threads }, (_, thread) => watch.isOffered(thread)).includes(true);
+  };
+  await eventually('the last offers are taken', 10_000, isQuiet);
+  t.equal(Atomics.load(words, TAKEN), given, 'what a thread promised to serve, it has served');
+  t.ok(given > 100, `${given} were given, ${kept} were not`);
+  Atomics.store(words, STOP, 1);
+  watch.permit(threads);
 });
 
 t.test('no thread begins before there are permits, and parked threads wake as permits come', async (t) => {

@@ -1,5 +1,10 @@
 import t from 'tap';
-import { DeathEvidence, pauseBeforeTryMs } from '../../../../mount/keeper/supervision/death-evidence.js';
+import {
+  DeathEvidence,
+  isKilledByOthers,
+  pauseBeforeTryMs,
+} from '../../../../mount/keeper/supervision/death-evidence.js';
+import { readMemoryKills } from '../../../../system/proc.js';
 
 const START_LIMIT_MS = 60_000;
 
@@ -9,11 +14,12 @@ class Servers {
   nowMs = 1_000;
   answered = 0;
 
-  die(after: { ms?: number; answers?: number; inFlight?: number[] } = {}): string | null {
+  die(after: { ms?: number; answers?: number; inFlight?: number[]; wasKilled?: boolean } = {}): string | null {
     this.#evidence.began({ nowMs: this.nowMs, answered: this.answered });
     this.nowMs += after.ms ?? 1;
     this.answered += after.answers ?? 0;
-    return this.#evidence.died({ nowMs: this.nowMs, answered: this.answered, inFlight: after.inFlight ?? [] });
+    const { inFlight = [], wasKilled = false } = after;
+    return this.#evidence.died({ nowMs: this.nowMs, answered: this.answered, inFlight, wasKilled });
   }
 
   get pauseMs(): number {
@@ -55,6 +61,27 @@ t.test('five servers that die on one request end the bus, whatever else they ans
     [null, null, null, null, null, null, null, null, null],
     'a request that was not under way at one of the deaths starts from zero',
   );
+});
+
+t.test('servers that others kill are no evidence against a request', async (t) => {
+  const servers = new Servers();
+  const answered = times(50, () => servers.die({ answers: 10, inFlight: [7], wasKilled: true }));
+  t.same(new Set(answered), new Set([null]), 'with the same request in progress');
+  const useless = times(50, () => servers.die({ inFlight: [7], wasKilled: true }));
+  t.same(new Set(useless), new Set([null]), 'without an answer');
+  const long = times(10, () => servers.die({ ms: 9_000, inFlight: [7], wasKilled: true }));
+  t.match(long.at(-1), /^for \d+ s every server died/, 'but not for ever');
+});
+
+t.test('who has killed a server', async (t) => {
+  const same = { before: 3, after: 3 };
+  t.ok(isKilledByOthers('signal SIGKILL', false, same));
+  t.notOk(isKilledByOthers('signal SIGKILL', true, same), 'the keeper');
+  t.notOk(isKilledByOthers('signal SIGKILL', false, { before: 3, after: 4 }), 'the kernel, for memory');
+  t.notOk(isKilledByOthers('signal SIGKILL', false, { before: null, after: null }), 'not known');
+  t.notOk(isKilledByOthers('signal SIGSEGV', false, same));
+  t.notOk(isKilledByOthers('exit status 1', false, same));
+  t.type(readMemoryKills(), 'number', 'Linux tells it');
 });
 
 t.test('servers that die idle end the bus only after the time limit', async (t) => {
