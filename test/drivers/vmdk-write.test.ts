@@ -16,7 +16,8 @@ import { patternBytes, pieceBytes } from '../conformance/pattern.js';
 import { type DiskFactory, diskSuite } from '../conformance/suite.js';
 import { diskOf, seed } from './formats/image-bytes.js';
 import { openImageDisk, openTreeDisk } from './graph-factory.js';
-import { type Grain, hostedVmdk, type SparseFields } from './images/sparse-vmdk.js';
+import { type Grain, hostedVmdk, type SparseFields, streamVmdk } from './images/sparse-vmdk.js';
+import { tarEnd, tarMember } from './images/tar.js';
 import { vmdkDescriptor } from './images/vmdk.js';
 import { readByLibvmdk, whyNoLibvmdk } from './libvmdk.js';
 import { compareWithQemu, qemuImg, qemuIo, qemuSize, whyNoQemu } from './qemu.js';
@@ -328,4 +329,19 @@ t.test('what is only read says why', { skip }, async (t) => {
   await t.rejects(openImageDisk('vmdk', join(directory, 'split.vmdk')), { code: 'DENIED', message: /in other files/ });
   await copyFile(await make(join(directory, 'good.vmdk'), MIB), path);
   await (await openImageDisk('vmdk', path)).close();
+});
+
+t.test('the check of VMDKs that are only read', async (t) => {
+  const check = (bytes: Buffer) => vmdkExaminer.checker.check(diskOf(bytes));
+  const grains = new Map([0, 3].map((grain) => [grain, Buffer.alloc(GRAIN, grain)]));
+  const stream = streamVmdk(grains, { size: MIB }).bytes;
+  t.match(await check(stream), { corruptions: [], clusters: { total: 16, allocated: 2, compressed: 2 } });
+  const inOva = Buffer.concat([tarMember('a.vmdk', stream), tarEnd]);
+  t.match(await check(inOva), { corruptions: [], clusters: { compressed: 2 } });
+  t.match(await check(hostedVmdk(grains, { size: MIB, descriptor: null }).bytes), { clusters: { allocated: 2 } });
+  const flat = vmdkDescriptor(['RW 2048 FLAT "a" 0']);
+  await t.rejects(check(flat), { code: 'UNSUPPORTED', operation: 'no check' });
+  const damaged = hostedVmdk(new Map<number, Grain>([[1, { entry: 0x10_0000 }]]), { size: MIB }).bytes;
+  t.match(await check(damaged), { corruptions: [/grain 1 at byte 536870912 is outside/] });
+  await t.rejects(vmdkExaminer.checker.repairLeaks(diskOf(damaged), {}), { code: 'DENIED' });
 });
