@@ -47,7 +47,6 @@ export interface Region {
 }
 
 export interface SparseHeader {
-  readonly kind: SparseKind;
   readonly version: number;
   /** of the extent, in bytes */
   readonly size: number;
@@ -131,7 +130,6 @@ function parseHosted(bytes: Buffer, first: Buffer): Parsed {
     throw unsupported(`it is a VMDK with compression ${compression}, which no driver reads`);
   }
   return {
-    kind: 'hosted',
     ...{ version, size: bytesAt(bytes, 12), grainBytes: bytesAt(bytes, 20), tableEntries: bytes.readUInt32LE(44) },
     directoryAt: bytesAt(bytes, 56),
     hasZeroGrains: has(FLAGS.zeroGrains),
@@ -151,7 +149,6 @@ function parseCowd(bytes: Buffer): Parsed {
   if (version !== 1) throw unsupported(`it is a VMDK (COWD) of version ${version}`);
   const sectors = (at: number): number => bytes.readUInt32LE(at) * SECTOR_BYTES;
   return {
-    kind: 'esx',
     ...{ version, size: sectors(12), grainBytes: sectors(16), tableEntries: COWD_ENTRIES, directoryAt: sectors(20) },
     ...{ hasZeroGrains: false, isCompressed: false, hasMarkers: false, descriptor: null, isUnclean: false },
     ...{ copiesAt: null, tablesEnd: 0, hasFooter: false, hasUnknownFlags: false },
