@@ -1,6 +1,6 @@
 /** Finds where the bytes of a disk of blocks are. */
 import { addPart, type Finder, type Part } from '../lookup/part.js';
-import type { Block, BlockTable } from './block-table.js';
+import type { BlockTable, Entry } from './block-table.js';
 import { SECTOR_BYTES } from './sector-bits.js';
 
 export class BlockFinder implements Finder<Part> {
@@ -13,14 +13,14 @@ export class BlockFinder implements Finder<Part> {
   /** All parts are as they are at one moment. */
   async find(offset: number, length: number): Promise<Part[]> {
     // what is read for this call, also if the table does not keep it
-    const read = new Map<number, Block | null>();
+    const read = new Map<number, Entry>();
     for (const { block } of this.#byBlock(offset, length)) {
       if (this.#table.peek(block) === undefined) read.set(block, await this.#table.get(block));
     }
     const parts: Part[] = [];
     for (const { block, start, from, to } of this.#byBlock(offset, length)) {
       const known = this.#table.peek(block) ?? read.get(block) ?? null;
-      addParts(parts, known, start, { from, to });
+      this.#addParts(parts, known, start, { from, to });
     }
     return parts;
   }
@@ -29,12 +29,12 @@ export class BlockFinder implements Finder<Part> {
     const parts: Part[] = [];
     for (const { block, start, from, to } of this.#byBlock(offset, length)) {
       const known = this.#peekBlock(block);
-      if (known !== undefined) addParts(parts, known, start, { from, to });
+      if (known !== undefined) this.#addParts(parts, known, start, { from, to });
     }
     return parts;
   }
 
-  #peekBlock(block: number): Block | null | undefined {
+  #peekBlock(block: number): Entry | undefined {
     try {
       return this.#table.peek(block);
     } catch {
@@ -54,6 +54,29 @@ export class BlockFinder implements Finder<Part> {
       from = to;
     }
   }
+
+  /** @param start where the block begins in the disk */
+  #addParts(parts: Part[], known: Entry, start: number, { from, to }: Range): void {
+    if (known === null) return addPart(parts, none(from, to));
+    if (known === 'zeros') return addPart(parts, { ...none(from, to), kind: 'zeros' });
+    const { mayWriteInPlace: isOwn = true } = this.#table;
+    const data = (range: Range): Part => {
+      const place = known.place + range.from - start;
+      return { ...none(range.from, range.to), kind: 'data', place, hasPlace: true, isOwn };
+    };
+    const { present } = known;
+    if (present === null) return addPart(parts, data({ from, to }));
+    const last = Math.ceil((to - start) / SECTOR_BYTES);
+    for (let sector = Math.floor((from - start) / SECTOR_BYTES); sector < last; ) {
+      const run = present.run(sector, last);
+      const range = {
+        from: Math.max(from, start + sector * SECTOR_BYTES),
+        to: Math.min(to, start + (sector + run.count) * SECTOR_BYTES),
+      };
+      addPart(parts, run.present ? data(range) : none(range.from, range.to));
+      sector += run.count;
+    }
+  }
 }
 
 interface Range {
@@ -61,27 +84,6 @@ interface Range {
   readonly to: number;
 }
 
-/** @param start where the block begins in the disk */
-function addParts(parts: Part[], known: Block | null, start: number, { from, to }: Range): void {
-  if (known === null) return addPart(parts, none(from, to));
-  const { place, present } = known;
-  if (present === null) return addPart(parts, data(place, start, { from, to }));
-  const last = Math.ceil((to - start) / SECTOR_BYTES);
-  for (let sector = Math.floor((from - start) / SECTOR_BYTES); sector < last; ) {
-    const run = present.run(sector, last);
-    const range = {
-      from: Math.max(from, start + sector * SECTOR_BYTES),
-      to: Math.min(to, start + (sector + run.count) * SECTOR_BYTES),
-    };
-    addPart(parts, run.present ? data(place, start, range) : none(range.from, range.to));
-    sector += run.count;
-  }
-}
-
 function none(from: number, to: number): Part {
   return { offset: from, length: to - from, kind: 'none', place: 0, hasPlace: false, isOwn: false };
-}
-
-function data(place: number, start: number, { from, to }: Range): Part {
-  return { offset: from, length: to - from, kind: 'data', place: place + from - start, hasPlace: true, isOwn: true };
 }

@@ -12,18 +12,23 @@ export interface Block {
   readonly present: SectorBits | null;
 }
 
+/** A block as the table has it. `zeros`: it reads as zeros, and has no place. Null: the image does not have it. */
+export type Entry = Block | 'zeros' | null;
+
 export interface BlockTable {
   /** bytes; the last block of the disk may be cut */
   readonly blockBytes: number;
+  /** A block that has a place can be written there, and nothing else of the image changes; default: true. */
+  readonly mayWriteInPlace?: boolean;
   /** Reads what an earlier server may have changed. Must have resolved before any other call. */
   load(): Promise<void>;
   /**
-   * A block; null: the image does not have it.
+   * A block.
    * @throws FusetapError FAILED if its entry is not valid
    */
-  get(block: number): Promise<Block | null>;
+  get(block: number): Promise<Entry>;
   /** The same without waiting; undefined: something must be read first. @throws as get */
-  peek(block: number): Block | null | undefined;
+  peek(block: number): Entry | undefined;
 }
 
 /** Sectors of a block that follow one another. */
@@ -34,6 +39,10 @@ export interface Sectors {
 
 /** A table that can get blocks. Calls for one block come one after the other. */
 export interface GrowingTable extends BlockTable {
+  /** A block that was added has all its sectors, also over a backing disk; default: those with which it was added. */
+  readonly addsWhole?: boolean;
+  /** Must have resolved before the disk is changed, if `mayWriteInPlace` is false; it is true then. */
+  begin?(): Promise<void>;
   /**
    * Space for the data of a block, which nothing refers to: zeros, also after a power cut.
    * @returns its first byte @throws FusetapError NO_SPACE
@@ -45,6 +54,8 @@ export interface GrowingTable extends BlockTable {
   add(block: number, place: number, sectors: Sectors): Promise<void>;
   /** The image has more sectors of a block from now on. */
   mark(block: number, sectors: Sectors): Promise<void>;
+  /** A block without a place reads as zeros from now on, whatever is below. Default: it needs a place for that. */
+  addZeros?(block: number): Promise<void>;
   /** For a clean end: all requests have ended. */
   close(): Promise<void>;
 }

@@ -53,6 +53,7 @@ export class BlockWriter {
 
   async write(bytes: Uint8Array, at: number): Promise<void> {
     const { lock } = this.#parts;
+    await this.#begin();
     await lock.run(at, bytes.byteLength, () => this.#writeLocked(bytes, at));
   }
 
@@ -61,12 +62,21 @@ export class BlockWriter {
     const { lock, table } = this.#parts;
     const { blockBytes } = table;
     const end = offset + length;
+    await this.#begin();
     for (let at = offset; at < end; ) {
       const to = Math.min(end, (Math.floor(at / blockBytes) + 1) * blockBytes);
       const from = at;
       await lock.run(from, to - from, () => this.#zeroLocked(from, to, punch));
       at = to;
     }
+  }
+
+  async #begin(): Promise<void> {
+    const { table, map } = this.#parts;
+    if (table.mayWriteInPlace ?? true) return;
+    await table.begin?.();
+    // it says that threads must not write
+    map?.forgetAll();
   }
 
   async #writeLocked(bytes: Uint8Array, at: number): Promise<void> {
@@ -84,35 +94,35 @@ export class BlockWriter {
     const { table, image, map } = this.#parts;
     const { block, at, bytes } = piece;
     const known = await table.get(block);
-    if (known === null) return await this.#allocate(piece);
+    if (known === null || known === 'zeros') return await this.#allocate(piece, known);
     const within = at - block * table.blockBytes;
     if (!hasAll(known, within, bytes.byteLength)) return await this.#fill(piece, known);
     await writeAll(image, bytes, known.place + within);
     map?.moved(at, bytes.byteLength);
   }
 
-  /** Writes to a block that the image does not have. */
-  async #allocate(piece: Piece): Promise<void> {
+  /** Writes to a block that has no place. */
+  async #allocate(piece: Piece, known: 'zeros' | null): Promise<void> {
     const { table, image, reader, barrier, map, size } = this.#parts;
     const { block } = piece;
     const start = block * table.blockBytes;
     const place = await table.allocate();
-    const isEmpty = reader.isEmpty(start);
+    const isEmpty = known === 'zeros' || reader.isEmpty(start);
     let written = piece;
     try {
-      // also over zeros: what is behind the end of a short base is looked up by unit, too
-      if (reader.hasBacking) written = await this.#merge(piece, null);
+      // sectors also over zeros: what is behind the end of a short base is looked up by unit, too
+      if (table.addsWhole ? !isEmpty : reader.hasBacking) written = await this.#merge(piece, null);
       await writeAll(image, written.bytes, place + written.at - start);
       if (!isEmpty) await barrier.pass();
     } catch (error) {
       table.giveBack(place);
       throw error;
     }
-    if (reader.hasBacking) {
+    if (reader.hasBacking && !table.addsWhole) {
       await table.add(block, place, this.#sectorsOf(written));
       map?.moved(written.at, written.bytes.byteLength);
     } else {
-      // the space is zeros, as the rest of the block was
+      // the space is zeros, as the rest of the block was, or all of the block was written
       await table.add(block, place, { first: 0, count: table.blockBytes / SECTOR_BYTES });
       map?.moved(start, Math.min(table.blockBytes, size - start));
     }
@@ -164,21 +174,28 @@ export class BlockWriter {
 
   /** A range of one block. */
   async #zeroLocked(from: number, to: number, punch: boolean): Promise<void> {
-    const { table, image, reader, map, size } = this.#parts;
+    const { table, image, reader, size } = this.#parts;
     const block = Math.floor(from / table.blockBytes);
     const start = block * table.blockBytes;
     const known = await table.get(block);
     const isWhole = from === start && to >= Math.min(size, start + table.blockBytes);
-    if (known === null && isWhole) {
-      if (await isZerosBelow(reader, from, to - from)) return;
-      await table.add(block, await table.allocate(), sectorsIn(0, to - start));
-      map?.moved(start, to - start);
-      return;
-    }
-    for (const { kind, offset, length, place } of await reader.finder.find(from, to - from)) {
+    if (known === null && isWhole) return await this.#zeroMissing(block, from, to);
+    for (const part of await reader.finder.find(from, to - from)) {
+      const { kind, offset, length, place } = part;
       if (kind === 'data') await image.zero(place, length, { punch });
-      else if (!(await isZerosBelow(reader, offset, length))) await this.#writeZeros(offset, length);
+      else if (kind === 'none' && !(await isZerosBelow(reader, offset, length))) await this.#writeZeros(offset, length);
     }
+  }
+
+  /** All of a block that the image does not have. */
+  async #zeroMissing(block: number, from: number, to: number): Promise<void> {
+    const { table, reader, map } = this.#parts;
+    // to look at what is below costs more than an entry
+    const isZeros = table.addZeros === undefined ? await isZerosBelow(reader, from, to - from) : reader.isEmpty(from);
+    if (isZeros) return;
+    if (table.addZeros !== undefined) await table.addZeros(block);
+    else await table.add(block, await table.allocate(), sectorsIn(0, to - from));
+    map?.moved(from, to - from);
   }
 
   async #writeZeros(offset: number, length: number): Promise<void> {

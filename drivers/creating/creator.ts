@@ -1,6 +1,8 @@
 /** The contract of a creator, which makes new images of a format: types only. */
 
 export interface NewImage {
+  /** of the file, without its directory: some formats state it; default: it is not known */
+  readonly name?: string;
   /** of the disk, in bytes; above 0 */
   readonly size: number;
   /** what the disk shows where nothing was written; null: zeros */

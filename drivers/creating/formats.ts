@@ -45,6 +45,11 @@ const CREATORS = {
     backingFormats: ['raw', 'vpc'],
     options: { subformat: ['dynamic', 'fixed'] },
   },
+  vmdk: {
+    load: () => import('../vmdk/create.js'),
+    backingFormats: ['vmdk'],
+    options: { zeroed_grain: ['off', 'on'] },
+  },
 } satisfies Record<string, CreatorFacts>;
 
 export const createdFormats: readonly string[] = Object.keys(CREATORS);

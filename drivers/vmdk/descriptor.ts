@@ -121,6 +121,14 @@ export function parseEmbedded(bytes: Uint8Array): Descriptor {
   return { ...facts, extents: [], names: [] };
 }
 
+/** Where the digits of the content id are in a text, in bytes; null: it states none. */
+export function placeOfCid(bytes: Uint8Array): { readonly offset: number; readonly length: number } | null {
+  const text = Buffer.from(bytes).toString('latin1');
+  const [line, digits] = /^[ \t]*CID[ \t]*=[ \t]*"?([\da-f]{1,8})(?=["\s\0]|$)/im.exec(text) ?? [];
+  if (line === undefined || digits === undefined) return null;
+  return { offset: text.indexOf(line) + line.length - digits.length, length: digits.length };
+}
+
 function factsIn(lines: readonly string[]): {
   readonly facts: Omit<Descriptor, 'extents' | 'names'>;
   readonly decode: (name: string) => string;

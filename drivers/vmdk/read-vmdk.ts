@@ -3,22 +3,34 @@ import type { Disk } from '../disk.js';
 import { broken } from '../formats/faults.js';
 import { readUpTo } from '../formats/read.js';
 import { wrongFormat } from '../formats/wrong-format.js';
-import { type Descriptor, FIRST_LINE, MOST_DESCRIPTOR_BYTES, parseDescriptor, parseEmbedded } from './descriptor.js';
-import { notAlone, readEmbedded, readSparseHeader, type SparseHeader } from './sparse-header.js';
+import {
+  type Descriptor,
+  FIRST_LINE,
+  MOST_DESCRIPTOR_BYTES,
+  parseDescriptor,
+  parseEmbedded,
+  placeOfCid,
+} from './descriptor.js';
+import { notAlone, type Region, readEmbedded, readSparseHeader, type SparseHeader } from './sparse-header.js';
 
 export interface Vmdk {
   readonly descriptor: Descriptor;
   /** of the image, which is the only extent of the disk; null: the image is a text, and the extents are other files */
   readonly header: SparseHeader | null;
+  /** the digits of the content id in the image, if they are inside it; null: it states none */
+  readonly cidPlace: Region | null;
 }
 
 /** @throws FusetapError USAGE if it is no VMDK; UNSUPPORTED for a variant without driver; FAILED if it is damaged */
 export async function readVmdk(image: Disk): Promise<Vmdk> {
   const header = await readSparseHeader(image);
-  if (header === null) return { descriptor: await readText(image), header };
+  if (header === null) return { descriptor: await readText(image), header, cidPlace: null };
   const text = await readEmbedded(image, header);
   if (text === null) throw notAlone();
-  return { descriptor: parseEmbedded(text), header };
+  const place = placeOfCid(text);
+  const start = header.descriptor?.offset ?? 0;
+  const cidPlace = place && { offset: start + place.offset, length: place.length };
+  return { descriptor: parseEmbedded(text), header, cidPlace };
 }
 
 async function readText(image: Disk): Promise<Descriptor> {

@@ -8,7 +8,9 @@
  *      20  8  grain                                       20  4  grain directory
  *      28  8  descriptor: place; 36  8  its size
  *      44  4  entries of a grain table: 512               (4096 entries of a grain table)
+ *      48  8  redundant grain directory: of the copies of all tables
  *      56  8  grain directory; ~0: see the footer
+ *      64  8  all tables end before this place
  *      72  1  not closed cleanly
  *      73  4  \n, space, \r, \n: another program that changes line ends has damaged the file
  *      77  2  compression: 1 is deflate
@@ -23,7 +25,10 @@ import { MOST_DESCRIPTOR_BYTES, SECTOR_BYTES } from './descriptor.js';
 export const HEADER_BYTES = 512;
 const FOOTER_FROM_END = 1024;
 const AT_END = 0xffff_ffff_ffff_ffffn;
-const FLAGS = { newlines: 1, zeroGrains: 4, compressed: 0x1_0000, markers: 0x2_0000 } as const;
+/** the byte that says that the image was not closed cleanly */
+export const UNCLEAN_AT = 72;
+const FLAGS = { newlines: 1, copies: 2, zeroGrains: 4, compressed: 0x1_0000, markers: 0x2_0000 } as const;
+const KNOWN_FLAGS = Object.values(FLAGS).reduce((all, flag) => all | flag, 0);
 const NEWLINES = '\n \r\n';
 const DEFLATE = 1;
 /** as in QEMU */
@@ -58,6 +63,13 @@ export interface SparseHeader {
   /** room for a descriptor: see readEmbedded */
   readonly descriptor: Region | null;
   readonly isUnclean: boolean;
+  /** where the redundant directory begins; null: tables have no copies. It need not be inside the image */
+  readonly copiesAt: number | null;
+  /** where the tables are said to end; need not be inside the image */
+  readonly tablesEnd: number;
+  /** another header at the end of the image counts, as in a stream */
+  readonly hasFooter: boolean;
+  readonly hasUnknownFlags: boolean;
 }
 
 const broken = (what: string): Error => damaged('VMDK', what);
@@ -124,7 +136,11 @@ function parseHosted(bytes: Buffer, first: Buffer): Parsed {
     isCompressed: has(FLAGS.compressed),
     hasMarkers: has(FLAGS.markers),
     descriptor: descriptorIn(first),
-    isUnclean: first.readUInt8(72) !== 0,
+    isUnclean: first.readUInt8(UNCLEAN_AT) !== 0,
+    copiesAt: has(FLAGS.copies) && bytes.readBigUInt64LE(48) !== 0n ? uncheckedBytesAt(bytes, 48) : null,
+    tablesEnd: uncheckedBytesAt(bytes, 64),
+    hasFooter: bytes !== first,
+    hasUnknownFlags: (flags & ~KNOWN_FLAGS) !== 0,
   };
 }
 
@@ -135,6 +151,7 @@ function parseCowd(bytes: Buffer): Parsed {
   return {
     ...{ version, size: sectors(12), grainBytes: sectors(16), tableEntries: COWD_ENTRIES, directoryAt: sectors(20) },
     ...{ hasZeroGrains: false, isCompressed: false, hasMarkers: false, descriptor: null, isUnclean: false },
+    ...{ copiesAt: null, tablesEnd: 0, hasFooter: false, hasUnknownFlags: false },
   };
 }
 
@@ -152,6 +169,11 @@ function bytesAt(header: Buffer, at: number): number {
   throw broken(`the number ${header.readBigUInt64LE(at)} at byte ${at} of its header is too large`);
 }
 
+/** As bytesAt, for what only writers need: readers do not refuse a number that is too large. */
+function uncheckedBytesAt(header: Buffer, at: number): number {
+  return Number(header.readBigUInt64LE(at)) * SECTOR_BYTES;
+}
+
 function checkShape({ size, grainBytes, tableEntries, isCompressed }: Parsed): void {
   if (size === 0) throw broken('its disk has no bytes');
   const most = isCompressed ? MOST_DECODED_BYTES : MOST_GRAIN_BYTES;
@@ -165,6 +187,14 @@ function checkShape({ size, grainBytes, tableEntries, isCompressed }: Parsed): v
 
 function isPowerOfTwo(value: number): boolean {
   return Number.isInteger(Math.log2(value));
+}
+
+/** The redundant directory; null: there is none. @throws FusetapError FAILED if it is not inside the image */
+export function copiesOf({ copiesAt, directory }: SparseHeader, image: Disk): Region | null {
+  if (copiesAt === null) return null;
+  const { length } = directory;
+  if (copiesAt >= HEADER_BYTES && copiesAt + length <= image.size) return { offset: copiesAt, length };
+  throw broken(`its redundant grain directory at byte ${copiesAt} is not inside its ${image.size} bytes`);
 }
 
 function directoryOf({ size, grainBytes, tableEntries, directoryAt }: Parsed, image: Disk): Region {

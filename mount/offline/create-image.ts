@@ -80,6 +80,8 @@ function sayWhich(path: string): (error: unknown) => never {
   };
 }
 
+const withBacking = createdFormats.filter((format) => creatorOf(format)?.backingFormats.length);
+
 function factsOf({ format, backing }: CreateRequest): CreatorFacts {
   const facts = creatorOf(format);
   if (facts === undefined) {
@@ -89,7 +91,7 @@ function factsOf({ format, backing }: CreateRequest): CreatorFacts {
   }
   if (backing === null || facts.backingFormats.length > 0) return facts;
   throw new FusetapError('USAGE', `a ${format} image has no backing file`, {
-    hint: 'give --format qcow2, or --format vhd',
+    hint: `the formats that have one are ${withBacking.join(', ')}`,
   });
 }
 
@@ -116,7 +118,7 @@ async function directoryOf(path: string): Promise<string> {
   }
 }
 
-function newImage({ size, options }: CreateRequest, backing: OpenedBacking | null): NewImage {
+function newImage({ path, size, options }: CreateRequest, backing: OpenedBacking | null): NewImage {
   const wanted = size ?? backing?.size;
   if (wanted === undefined) {
     throw new FusetapError('USAGE', "missing required argument 'SIZE'", {
@@ -126,7 +128,8 @@ function newImage({ size, options }: CreateRequest, backing: OpenedBacking | nul
   if (wanted === null) {
     throw new FusetapError('USAGE', 'the size of the disk in the backing file is not known', { hint: 'give SIZE' });
   }
-  if (backing === null) return { size: wanted, options, backing: null };
+  const image = { name: basename(path), size: wanted, options };
+  if (backing === null) return { ...image, backing: null };
   const { name, format, identity } = backing;
-  return { size: wanted, options, backing: { name, format, identity } };
+  return { ...image, backing: { name, format, identity } };
 }

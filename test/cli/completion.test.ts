@@ -146,7 +146,7 @@ const ANSWERS: [line: string[], adds: string[], offered: string[]][] = [
   [
     ['create', '--format', ''],
     ['words', '', ''],
-    ['raw', 'qcow2', 'vdi', 'vhd'],
+    ['raw', 'qcow2', 'vdi', 'vhd', 'vmdk'],
   ],
   [['create', '--backing', 'gold'], ['files', '', 'gold'], []],
   [['create', '--backing-format', 'q'], ['words', '', 'q'], ['qcow2']],

@@ -7,6 +7,7 @@ import { Random } from '../../scripts/lib/torture/second-faults/random.js';
 import { seedOf } from '../rules/random.js';
 import { vdiSubjects } from './blocks/vdi.js';
 import { vhdSubjects } from './blocks/vhd.js';
+import { vmdkSubjects } from './blocks/vmdk.js';
 import { PowerCuts } from './cut-each.js';
 import { failAtEachCall } from './fail-each-call.js';
 import { killAtEachCall } from './kill-each-call.js';
@@ -18,7 +19,8 @@ t.setTimeout(240_000);
 const CUTS = 40;
 const seed = seedOf(t);
 
-for (const [index, subject] of [...(await vdiSubjects()), ...(await vhdSubjects())].entries()) {
+const subjects = [...(await vdiSubjects()), ...(await vhdSubjects()), ...(await vmdkSubjects())];
+for (const [index, subject] of subjects.entries()) {
   t.test(subject.name, async (t) => {
     const random = new Random(mix(seed + index));
     const [killed, failing] = [random.pick(SITUATIONS), random.pick(SITUATIONS)];

@@ -8,6 +8,7 @@ import { qemuCheck } from '../drivers/qcow2/qemu-images.js';
 import { qemuImg, qemuIo, whyNoQemu } from '../drivers/qemu.js';
 import { KERNEL } from '../survival/bus.js';
 import { type Bench, openBench, whyNot } from './fixtures.js';
+import { replaceServer } from './kill-server.js';
 
 t.setTimeout(180_000);
 
@@ -15,6 +16,7 @@ const MIB = 1 << 20;
 
 const STORIES: Readonly<Record<string, (t: Test, bench: Bench) => Promise<void>>> = {
   'a new image over a base is attached, written, described and checked': useNewImage,
+  'a new VMDK is written under servers that are killed, and one over it': useNewVmdk,
   'an image in use is not checked, but described': useAttachedImage,
   'a paused vbd gets a new image over its old one': snapshotPaused,
   'an image that was not closed cleanly is repaired': repairDirtyImage,
@@ -49,6 +51,36 @@ async function useNewImage(t: Test, bench: Bench): Promise<void> {
   const { chain } = JSON.parse(await bench.succeed(['info', '--json', 'clone.qcow2'])) as Info;
   t.match(chain, [{ name: 'golden.img', path: bench.path('golden.img'), error: null }]);
   t.match(await bench.succeed(['info', 'clone.qcow2']), /^backing +golden\.img \(raw, 4M\): \/.*\/golden\.img$/m);
+}
+
+async function useNewVmdk(t: Test, bench: Bench): Promise<void> {
+  await bench.succeed(['create', '--format', 'vmdk', 'base.vmdk', '40M']);
+  const base = bench.path('base.vmdk');
+  const vbd = await bench.attach('vmdk:base.vmdk');
+  const write =
+    'tr "\\0" "$2" < /dev/zero | dd of="$1" bs=64k count=3 seek="$3" iflag=fullblock conv=notrunc,fsync status=none';
+  for (const [index, letter] of ['A', 'B', 'C'].entries()) {
+    await bench.sh(write, vbd, letter, `${index * 250}`);
+    await replaceServer(bench);
+  }
+  t.match(await bench.fusetap(['attach', 'vmdk:base.vmdk']), { status: 4 });
+  t.throws(() => qemuIo('vmdk', base, 'read 0 512'), 'QEMU does not open it meanwhile');
+  t.match(await bench.fusetap(['info', 'base.vmdk']), { stdout: /^unclean +yes$/m });
+  await bench.detach('--all');
+  t.match(await bench.succeed(['check', 'base.vmdk']), /^no fault was found$/m);
+  t.match(qemuImg('check', '-f', 'vmdk', base), /No errors/);
+  for (const [index, byte] of [65, 66, 67].entries()) qemuIo('vmdk', base, `read -P ${byte} ${index * 250 * 64}k 192k`);
+  const over = ['create', '--format', 'vmdk', '--backing', 'base.vmdk', '--backing-format', 'vmdk', 'top.vmdk'];
+  await bench.succeed(over);
+  const top = await bench.attach('vmdk:top.vmdk');
+  await bench.sh(write, top, 'D', '1');
+  await bench.detach('--all');
+  qemuIo('vmdk', bench.path('top.vmdk'), 'read -P 65 0 64k');
+  qemuIo('vmdk', bench.path('top.vmdk'), 'read -P 68 64k 192k');
+  await bench.sh(write, await bench.attach('vmdk:base.vmdk'), 'E', '0');
+  await bench.detach('--all');
+  t.match(await bench.fusetap(['attach', 'vmdk:top.vmdk']), { status: 1, stderr: /content id/ });
+  t.match(await bench.fusetap(['attach', 'vmdk:base.vmdk,xvda,w!']), { status: 2, stderr: /only one writer/ });
 }
 
 async function useAttachedImage(t: Test, bench: Bench): Promise<void> {

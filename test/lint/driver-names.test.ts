@@ -13,7 +13,7 @@ const OTHER_MEANINGS = new Map([
   ['mount/ending/write-back.ts', ['sync']],
   // formats, whether or not a driver reads them
   ['cli/disk-spec/words.ts', ['vdi', 'vhd', 'vhdx', 'vmdk']],
-  ['drivers/creating/formats.ts', ['qcow2', 'vdi', 'vhd']],
+  ['drivers/creating/formats.ts', ['qcow2', 'vdi', 'vhd', 'vmdk']],
   ['drivers/examining/formats.ts', ['qcow2', 'vdi', 'vhdx', 'vmdk']],
   ['drivers/formats/foreign.ts', ['qcow2', 'vdi', 'vhd', 'vhdx', 'vmdk']],
   ['drivers/formats/qemu-names.ts', ['aio', 'qcow2', 'vdi', 'vhd', 'vhdx', 'vmdk']],

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { vdiSubjects } from '../../../test/crash/blocks/vdi.js';
 import { vhdSubjects } from '../../../test/crash/blocks/vhd.js';
+import { vmdkSubjects } from '../../../test/crash/blocks/vmdk.js';
 import { PowerCuts } from '../../../test/crash/cut-each.js';
 import { differ } from '../../../test/crash/differ/differ.js';
 import { DIFFER_DRIVERS, type DifferDriver } from '../../../test/crash/differ/images.js';
@@ -31,7 +32,7 @@ interface Proof {
   run(settings: Settings, tell: (line: string) => void): Promise<Outcome>;
 }
 
-const WRITERS = ['qcow2', 'vdi', 'vhd', 'toy'];
+const WRITERS = ['qcow2', 'vdi', 'vhd', 'vmdk', 'toy'];
 /** trials with numbers in such a block have the same image and situation, so that it is recorded once */
 const CUTS_TOGETHER = 50;
 
@@ -141,6 +142,7 @@ function anySituation(random: Random): Situation {
 async function subjectsOf(driver: string): Promise<Subject[]> {
   if (driver === 'vdi') return await vdiSubjects();
   if (driver === 'vhd') return await vhdSubjects();
+  if (driver === 'vmdk') return await vmdkSubjects();
   return toySubjects();
 }
 

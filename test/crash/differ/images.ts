@@ -31,6 +31,7 @@ export type DifferDriver = (typeof DIFFER_DRIVERS)[number];
 /** The shape of an image for a driver, from a seed. */
 export function randomShape(driver: DifferDriver, random: Random): ImageShape {
   if (driver === 'qcow2') return qcow2Shape(random);
+  if (driver === 'vmdk' && !random.isOneIn(4)) return sparseVmdkShape(random);
   // of VDI and VHD both kinds are written: those with a table have blocks of 1 and 2 MiB
   const hasTable = (driver === 'vdi' || driver === 'vhd') && random.isOneIn(2);
   const size = (1 + random.below(hasTable ? 20 * KIB : 4 * KIB)) * 512;
@@ -50,6 +51,45 @@ export function randomShape(driver: DifferDriver, random: Random): ImageShape {
     steps,
     rawData: null,
     text: `${format} ${size} ${options.join(' ')}`,
+  };
+}
+
+/** A sparse VMDK, perhaps over another one. Each writes what the other one has made. */
+function sparseVmdkShape(random: Random): ImageShape {
+  // a table is of 32 MiB
+  const size = (1 + random.below(random.isOneIn(6) ? 140 * KIB : 16 * KIB)) * 512;
+  const hasZeros = random.isOneIn(2);
+  const options = `subformat=monolithicSparse,zeroed_grain=${hasZeros ? 'on' : 'off'}`;
+  const create = ['qemu-img', 'create', '-q', '-f', 'vmdk', '-o', options];
+  const below = random.isOneIn(2) ? sparseVmdkBelow(random, size) : { steps: [], words: [], text: '' };
+  const writes = startWrites(random, { size: Math.max(size, 65_536), unitBytes: 65_536, isCompressed: false });
+  const inside = writes.filter((write) => endOf(write) <= size);
+  return {
+    ...{ driver: 'vmdk', format: 'vmdk', size, unitBytes: 65_536, canDiscard: false, rawData: null },
+    steps: [
+      ...below.steps,
+      [...create, ...below.words, 'disk', `${size}`],
+      ...(inside.length === 0 ? [] : [['qemu-io', '-f', 'vmdk', ...inside.flatMap((write) => ['-c', write]), 'disk']]),
+    ],
+    text: `vmdk ${size} ${options}${below.text}`,
+  };
+}
+
+/** Where a command of startWrites ends. */
+function endOf(command: string): number {
+  const [offset = 0, length = 0] = command.split(' ').slice(-2).map(Number);
+  return offset + length;
+}
+
+function sparseVmdkBelow(random: Random, size: number): Chain {
+  const subformat = random.pick(['monolithicSparse', 'monolithicFlat', 'twoGbMaxExtentSparse']);
+  // QEMU reads no byte of a parent that is behind the end of the parent
+  const raw: Step = { file: 'base.raw', size, seed: random.below(100) };
+  const convert = ['qemu-img', 'convert', '-f', 'raw', '-O', 'vmdk', '-o', `subformat=${subformat}`];
+  return {
+    steps: [raw, [...convert, 'base.raw', 'base.vmdk']],
+    words: ['-b', 'base.vmdk', '-F', 'vmdk'],
+    text: `, over ${subformat}`,
   };
 }
 

@@ -3,16 +3,16 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { frontDisk } from '../../../drivers/disk.js';
 import type { Driver } from '../../../drivers/driver.js';
 import { loadDriver } from '../../../drivers/registry.js';
-import { asRaw } from '../../../drivers/segments/join-disks.js';
 import { cowdVmdk, type Grain, hostedVmdk, type SparseImage, streamVmdk } from '../../drivers/images/sparse-vmdk.js';
 import { tarEnd, tarHeader } from '../../drivers/images/tar.js';
 import { vmdkDescriptor } from '../../drivers/images/vmdk.js';
 import { qemuImg, qemuIo } from '../../drivers/qemu.js';
 import { vdiSubjects } from '../blocks/vdi.js';
 import { vhdSubjects } from '../blocks/vhd.js';
+import { vmdkSubjects } from '../blocks/vmdk.js';
+import { withIdentity } from '../identity.js';
 import { QCOW2_KINDS, qcow2Subject } from '../qcow2/subjects.js';
 import { SparseBytes } from '../sparse-bytes.js';
 import type { Subject } from '../subject.js';
@@ -44,7 +44,7 @@ export async function fuzzImages(format: FuzzFormat, directory: string): Promise
   if (format === 'tar') return [await tarImage(driver, directory)];
   if (format === 'vdi') qemuImg('create', '-q', '-f', 'vdi', '-o', 'static=on', path, '5M');
   if (format === 'vhd') qemuImg('create', '-q', '-f', 'vpc', '-o', 'subformat=fixed,force_size=on', path, '2M');
-  if (format === 'vmdk') return vmdkImages(driver);
+  if (format === 'vmdk') return [...vmdkImages(driver), ...(await writableVmdks())];
   const tabled = format === 'vdi' ? await vdiSubjects() : await vhdSubjects();
   return [
     image(driver, { file: await SparseBytes.load(path) }, regionsOf(format)),
@@ -164,15 +164,16 @@ function vmdkImages(driver: Driver): FuzzImage[] {
   ];
 }
 
-/** The driver, given a backing file with an identity: a file of the harness has none. */
-function withIdentity(driver: Driver, identity: string): Driver {
-  return {
-    ...driver,
-    open: ({ disks: { backing, ...disks }, ...context }) => {
-      const parent = backing && frontDisk({ ...asRaw(backing), identity }, { readOnly: true });
-      return driver.open({ ...context, disks: { ...disks, ...(parent && { backing: parent }) } });
-    },
-  };
+/** The header, the descriptor, and what follows it: directories and tables. */
+async function writableVmdks(): Promise<FuzzImage[]> {
+  const regions: readonly Region[] = [
+    { offset: 0, length: 80, word: 4, order: 'little' },
+    { offset: 12, length: 64, word: 8, order: 'little' },
+    { offset: 512, length: 512, word: 1, order: 'little' },
+    { offset: 1024, length: 4096, word: 4, order: 'little' },
+    { offset: 1024, length: 64, word: 4, order: 'little' },
+  ];
+  return (await vmdkSubjects()).map((subject) => ({ ...subject, regions }));
 }
 
 /** The header, the footer, the descriptor, the tables, and the first bytes of grains. */

@@ -17,6 +17,10 @@ export interface SparseFields {
   readonly descriptor?: Buffer | null;
   readonly version?: number;
   readonly flags?: number;
+  /** each table is there twice, and a redundant directory names the copies; default: false */
+  readonly redundant?: boolean;
+  /** tables without entries are there, too, as in images of QEMU; default: false */
+  readonly allTables?: boolean;
   /** changes the header before it is written */
   readonly change?: (header: Buffer) => void;
 }
@@ -39,10 +43,12 @@ export function hostedVmdk(grains: ReadonlyMap<number, Grain>, fields: SparseFie
   const file = new Sectors();
   file.add(Buffer.alloc(SECTOR));
   const text = descriptor === null ? 0 : file.add(descriptor);
-  const placed = addTables(file, grains, { size, grainBytes, entries });
+  const { redundant = false, allTables = false } = fields;
+  const placed = addTables(file, grains, { size, grainBytes, entries, redundant, allTables });
   const header = headerOf({ ...fields, grainBytes, entries, flags: fields.flags ?? FLAGS.hosted });
   if (descriptor !== null) putDescriptor(header, text, descriptor);
   header.writeBigUInt64LE(BigInt(placed.directory / SECTOR), 56);
+  if (redundant) header.writeBigUInt64LE(BigInt(placed.copies / SECTOR), 48);
   fields.change?.(header);
   file.put(header, 0);
   return { ...placed, bytes: file.bytes };
@@ -83,7 +89,8 @@ export function streamVmdk(grains: ReadonlyMap<number, Buffer>, fields: SparseFi
 export function cowdVmdk(grains: ReadonlyMap<number, Grain>, { size, grainBytes = SECTOR }: SparseFields): SparseImage {
   const file = new Sectors();
   file.add(Buffer.alloc(2048));
-  const placed = addTables(file, grains, { size, grainBytes, entries: 4096 });
+  const shape = { size, grainBytes, entries: 4096, redundant: false, allTables: false };
+  const placed = addTables(file, grains, shape);
   const header = Buffer.alloc(SECTOR);
   header.write('COWD', 'latin1');
   for (const [at, value] of [
@@ -132,13 +139,15 @@ class Sectors {
 }
 
 type Shape = Required<Pick<SparseFields, 'size' | 'grainBytes' | 'entries'>>;
+type Tables = Required<Pick<SparseFields, 'redundant' | 'allTables'>>;
 
 function addTables(
   file: Sectors,
   grains: ReadonlyMap<number, Grain>,
-  shape: Shape,
-): Pick<SparseImage, 'directory' | 'tables' | 'grains'> {
+  shape: Shape & Tables,
+): Pick<SparseImage, 'directory' | 'tables' | 'grains'> & { readonly copies: number } {
   const count = Math.ceil(shape.size / (shape.grainBytes * shape.entries));
+  const copies = shape.redundant ? file.add(Buffer.alloc(count * 4)) : 0;
   const directory = file.add(Buffer.alloc(count * 4));
   const places = new Map<number, number>();
   const words = new Map<number, number>();
@@ -148,11 +157,14 @@ function addTables(
       words.set(number, (places.get(number) ?? 0) / SECTOR);
     } else words.set(number, grain === 'zeros' ? 1 : grain.entry);
   }
-  const tables = tablesOf(new Map([...words].map(([number, word]) => [number, word * SECTOR])), shape).map((table) =>
-    table === null ? 0 : file.add(table),
-  );
+  const wanted = tablesOf(new Map([...words].map(([number, word]) => [number, word * SECTOR])), shape);
+  const empty = shape.allTables ? Buffer.alloc(shape.entries * 4) : null;
+  const addAll = (): number[] =>
+    wanted.map((table) => (table ?? empty) && file.add((table ?? empty) as Buffer)).map((at) => at ?? 0);
+  if (shape.redundant) file.put(directoryOf(addAll()), copies);
+  const tables = addAll();
   file.put(directoryOf(tables), directory);
-  return { directory, tables, grains: places };
+  return { copies, directory, tables, grains: places };
 }
 
 /** @param places of grains, in bytes. A table without grains is null */

@@ -68,7 +68,7 @@ t.test('an image that was not closed cleanly is repaired as a whole', { skip }, 
 
 t.test('a format without a check says so', { skip }, async (t) => {
   const directory = t.testdir({ 'a.img': Buffer.alloc(4096) });
-  qemuImg('create', '-q', '-f', 'vmdk', join(directory, 'a.vmdk'), '2M');
+  qemuImg('create', '-q', '-f', 'vmdk', '-o', 'subformat=monolithicFlat', join(directory, 'a.vmdk'), '2M');
   for (const name of ['a.img', 'a.vmdk']) {
     await t.rejects(check(join(directory, name)), { code: 'UNSUPPORTED', operation: NO_CHECK }, name);
   }
