@@ -195,7 +195,7 @@ export class Server {
     const { nodeId, name } = command;
     const old = this.#find(nodeId);
     // acknowledged writes must be in the old image when somebody looks at it: the new disk may be over it
-    for (const { disk } of filesOf(old)) await disk.flush();
+    await this.#flushAll(old);
     const fresh = await this.#open(command, passed);
     try {
       if (fresh.disk.size !== old.disk.size) throw otherSize(name, old.disk.size, fresh.disk.size);
@@ -222,7 +222,19 @@ export class Server {
     if (!isSameImage) this.#served.set(nodeId, fresh);
     const error = await this.#close(old);
     this.#served.set(nodeId, fresh);
-    if (error !== null) console.error(`closing the old disk of ${old.name}:`, error);
+    if (error === null) return;
+    console.error(`closing the old disk of ${old.name}:`, error);
+    if (!old.disk.readOnly) this.#ledger.noteFlushError(fresh.ledgerIndex, errnoOf(error));
+  }
+
+  /** Clients learn of a failure, too: the kernel tells it only once. */
+  async #flushAll(served: OpenedDisk): Promise<void> {
+    for (const { disk } of filesOf(served)) {
+      await disk.flush().catch((error: unknown) => {
+        this.#ledger.noteFlushError(served.ledgerIndex, errnoOf(error));
+        throw error;
+      });
+    }
   }
 
   async sizeOf({ attach }: Commands['sizeOf']['command'], passed: PassedFds): Promise<CommandResult<'sizeOf'>> {
@@ -243,7 +255,7 @@ export class Server {
     await Promise.all(nodes.map((id) => this.#transport.pause(id)));
     try {
       // a driver may keep writes to itself: the new disk must find them in the image
-      for (const { disk } of filesOf(old)) await disk.flush();
+      await this.#flushAll(old);
       const fresh = await this.#open(command, passed);
       try {
         if (fresh.broken !== null) throw new FusetapError('FAILED', `${old.name} cannot be opened: ${fresh.broken}`);

@@ -155,7 +155,7 @@ async function undoLateAdd(t: Test, bench: Bench): Promise<void> {
     held,
   );
   await bench.sh('until [ -e "$1" ]; do sleep 0.1; done', held);
-  const locked = await hotplug(bench, 'add', path, { FUSETAP_HOTPLUG_LIMIT: '2' });
+  const locked = await hotplug(bench, 'add', path, { FUSETAP_HOTPLUG_LIMIT: '4' });
   t.match(locked, { status: 1, stderr: /another hotplug script has worked on this domain for more than 2 s/ });
   const other = backend(15, 51712);
   await store(bench, other, { params: `ram:${image}`, mode: 'w' });

@@ -99,27 +99,31 @@ for (const step of ['load', 'start'] as const) {
   });
 }
 
-t.test('a request that kills every server', { skip: whyNot() }, async (t) => {
-  const crashes = new Crashes();
-  const bus = await startBus(t, crashes.env);
-  const image = await bus.bench.image('disk.img', 4 << 20);
-  const vbd = await bus.attach({ driver: 'aio', image });
-  const clients = await Promise.all([1, 2, 3].map(() => Client.open(t, bus.bench, 'write', vbd.path)));
-  // other requests are served meanwhile
-  let isOver = false;
-  const traffic = (async () => {
-    while (!isOver) await bus.bench.try('head -c 1 /dev/null; stat -f "$1"', bus.place.path);
-  })();
-  crashes.arm('io', abi.WRITE, MANY, 'crash');
-  await Promise.all(clients.map((client, i) => inTime(t, `writer ${i}`, client.call('write', i * 4096, 4096))));
-  isOver = true;
-  await traffic;
-  await isGivenUp(t, bus);
-  const deaths = (await bus.log()).match(/ server-died /g) ?? [];
-  t.ok(deaths.length >= 5 && deaths.length <= 12, `after ${deaths.length} deaths`);
-  for (const client of clients) await client.release();
-  await isClearedAway(t, bus);
-});
+for (const kind of ['crash', 'throw'] as const) {
+  void t.test(`a request that kills every server (${kind})`, { skip: whyNot() }, async (t) => {
+    const crashes = new Crashes();
+    const bus = await startBus(t, crashes.env);
+    const image = await bus.bench.image('disk.img', 4 << 20);
+    // an error is thrown by the event loop, while the request is served there
+    const filters = kind === 'throw' ? [{ name: 'delay', value: '300' }] : [];
+    const vbd = await bus.attach({ driver: 'aio', image, filters });
+    const clients = await Promise.all([1, 2, 3].map(() => Client.open(t, bus.bench, 'write', vbd.path)));
+    // other requests are served meanwhile
+    let isOver = false;
+    const traffic = (async () => {
+      while (!isOver) await bus.bench.try('head -c 1 /dev/null; stat -f "$1"', bus.place.path);
+    })();
+    crashes.arm('io', abi.WRITE, MANY, kind);
+    await Promise.all(clients.map((client, i) => inTime(t, `writer ${i}`, client.call('write', i * 4096, 4096))));
+    isOver = true;
+    await traffic;
+    await isGivenUp(t, bus);
+    const deaths = (await bus.log()).match(/ server-died /g) ?? [];
+    t.ok(deaths.length >= 5 && deaths.length <= 12, `after ${deaths.length} deaths`);
+    for (const client of clients) await client.release();
+    await isClearedAway(t, bus);
+  });
+}
 
 t.test('a request during which others kill servers again and again', { skip: whyNot() }, async (t) => {
   const crashes = new Crashes();

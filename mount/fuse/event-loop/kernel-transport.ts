@@ -7,7 +7,7 @@ import { durably } from '../../../drivers/segments/window-sync.js';
 import { addressOf, E, preadNoWait } from '../../../system/libc.js';
 import { CounterPages, MAIN_AREA } from '../../ledger/counters.js';
 import type { Ledger } from '../../ledger/ledger.js';
-import type { Ownership } from '../../transport/file-rules.js';
+import { type Ownership, writesDurably } from '../../transport/file-rules.js';
 import type { Abilities, BusFile, Transport, TransportEvents } from '../../transport/transport.js';
 import { Tree } from '../../transport/tree.js';
 import * as abi from '../protocol/abi.js';
@@ -46,6 +46,7 @@ export const KERNEL_ABILITIES: Abilities = {
 export class KernelTransport implements Transport {
   readonly abilities = KERNEL_ABILITIES;
   readonly #tree = new Tree();
+  readonly #ledger: Ledger;
   /** by node: the disk that threads serve */
   readonly #threaded = new Map<number, Places>();
   /** files that were taken from the threads, until no thread uses them any more */
@@ -61,6 +62,7 @@ export class KernelTransport implements Transport {
   readonly #turns: ImageTurns;
 
   constructor(options: KernelTransportOptions) {
+    this.#ledger = options.ledger;
     this.#dispatcher = new Dispatcher({
       deviceFds: options.deviceFds,
       tree: this.#tree,
@@ -144,6 +146,8 @@ export class KernelTransport implements Transport {
     const { opcode, nodeId } = request;
     const places = this.#threaded.get(nodeId);
     if (places === undefined || !isIo(opcode)) return false;
+    if (opcode === abi.FSYNC && this.#ledger.flushErrors(places.flushIndex).count > 0) return false;
+    if (opcode === abi.WRITE && places.isMap && writesDurably(request.bodyU32(abi.RW_FLAGS))) return false;
     if (opcode !== abi.READ && opcode !== abi.WRITE) return !places.isMap;
     const [offset, length] = [request.bodyU64(abi.RW_OFFSET), request.bodyU32(abi.RW_SIZE)];
     return places.find(offset, length, opcode === abi.WRITE) !== ELSEWHERE;

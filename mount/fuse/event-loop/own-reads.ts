@@ -107,7 +107,7 @@ export class OwnReads {
     const { watch, device, deviceFd, post, threads } = this.#options;
     const bytes = new Uint8Array(this.#buffer.bytes.subarray(0, n));
     for (let thread = threads() - 1; thread >= 0; thread--) {
-      if (!watch.offer(thread, () => post(thread, { bytes, device, deviceFd }))) continue;
+      if (!watch.offer(thread, (number) => post(thread, { number, bytes, device, deviceFd }))) continue;
       this.#remind(thread);
       return true;
     }

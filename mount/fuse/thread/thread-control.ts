@@ -14,9 +14,11 @@
  *  - OWN_READS: whether the main thread reads the device itself while requests come that only it serves (own-reads.ts).
  *    Then a thread that hands on such a request lends its permit, and waits. LENT counts these permits, and TURNS the
  *    reads of the main thread: if they stop, a thread takes its permit back.
- *  - OFFER of each thread: the main thread has read a request that threads serve, and posted it to this thread, which has
- *    no permit. The one that sets OFFER back to 0 serves the request. A thread that takes a permit looks at VERSION
- *    afterwards, and the main thread raises VERSION before it looks at PERMIT: so one of the two sees the other.
+ *  - WAITING of each thread: whether it waits for a permit, or takes messages meanwhile.
+ *  - OFFER of each thread: the number of a request that threads serve, that the main thread has read and posted to this
+ *    thread, which waits. The one that sets OFFER back to 0 serves the request. A thread that has its permit sets WAITING
+ *    to 0 and then looks at VERSION, and the main thread raises VERSION before it looks at WAITING: so one of the two sees
+ *    the other.
  *  - REQUESTS of each thread counts its requests: if it does not change, the thread is in the middle of a request.
  *  - NODE and SEEN of each thread, and its PLACES: they tell the main thread when no thread can still be using a
  *    window that was taken away. NODE is the node whose request the thread serves. A thread sets NODE before it looks
@@ -42,6 +44,7 @@ const SEEN = 1;
 const PERMIT = 2;
 const REQUESTS = 3;
 const OFFER = 4;
+const WAITING = 5;
 /** after the cache line of a thread */
 const PLACES = LINE_WORDS;
 /** the most reads that a thread may put off */
@@ -50,6 +53,8 @@ const WORDS_PER_THREAD = PLACES + 2 * MOST_PUT_OFF;
 /** after the places: how often each was filled */
 const FILLINGS = PLACES + MOST_PUT_OFF;
 
+/** offers are numbered from 1 to this, and then again */
+const MOST_OFFERS = 2 ** 30;
 /** a thread takes back a permit that it lent if the main thread has not read for so long */
 const STANDSTILL_MS = 10;
 
@@ -81,21 +86,29 @@ export class ThreadGate {
 
   /** Waits until the thread may read the device. @param takeMessages called when messages come meanwhile */
   takePermit(takeMessages: () => void): void {
-    if (Atomics.load(this.#words, this.#own + PERMIT) === 1) return;
-    for (;;) {
-      const free = Atomics.load(this.#words, PERMITS);
-      if (free > 0 && Atomics.compareExchange(this.#words, PERMITS, free, free - 1) === free) break;
-      if (free > 0) continue;
-      if (this.#awaitPermits(free)) break;
+    // a message may be a request, and serving it may have given the permit away
+    while (Atomics.load(this.#words, this.#own + PERMIT) === 0) {
+      Atomics.store(this.#words, this.#own + WAITING, 1);
+      this.#awaitOne(takeMessages);
+      Atomics.store(this.#words, this.#own + PERMIT, 1);
+      Atomics.store(this.#words, this.#own + WAITING, 0);
       if (this.#hasMoved()) takeMessages();
     }
-    Atomics.store(this.#words, this.#own + PERMIT, 1);
-    if (this.#hasMoved()) takeMessages();
   }
 
-  /** Takes the request that the main thread has offered. @returns false if the main thread serves it */
-  takeOffer(): boolean {
-    return Atomics.exchange(this.#words, this.#own + OFFER, 0) === 1;
+  #awaitOne(takeMessages: () => void): void {
+    for (;;) {
+      if (this.#hasMoved()) takeMessages();
+      const free = Atomics.load(this.#words, PERMITS);
+      if (free > 0 && Atomics.compareExchange(this.#words, PERMITS, free, free - 1) === free) return;
+      if (free > 0) continue;
+      if (this.#awaitPermits(free)) return;
+    }
+  }
+
+  /** Takes a request that the main thread has offered. @returns false if the main thread serves it */
+  takeOffer(number: number): boolean {
+    return Atomics.compareExchange(this.#words, this.#own + OFFER, number, 0) === number;
   }
 
   /** @returns whether a permit that was lent is taken back, because the main thread does not read */
@@ -219,6 +232,7 @@ export class ThreadWatch {
   /** the requests that each thread had begun at the last look, and the looks in a row without a change */
   readonly #seen: number[] = [];
   readonly #looks: number[] = [];
+  #lastOffer = 0;
 
   constructor(memory: ThreadMemory, threads: number) {
     this.#words = new Int32Array(memory);
@@ -245,29 +259,30 @@ export class ThreadWatch {
 
   /**
    * Offers a request to a thread that waits for a permit.
-   * @param post posts it to the thread
+   * @param post posts it to the thread, with its number
    * @returns whether the thread serves it, perhaps only after another announcement; false: the caller must serve it
    */
-  offer(thread: number, post: () => void): boolean {
+  offer(thread: number, post: (number: number) => void): boolean {
     const own = wordsOf(thread);
     if (this.isOffered(thread) || !this.#isWaiting(own)) return false;
-    Atomics.store(this.#words, own + OFFER, 1);
-    post();
+    // an offer that was taken back is still on its way to the thread, and must not be mistaken for this one
+    this.#lastOffer = (this.#lastOffer % MOST_OFFERS) + 1;
+    const number = this.#lastOffer;
+    Atomics.store(this.#words, own + OFFER, number);
+    post(number);
     this.announce();
-    if (Atomics.load(this.#words, own + PERMIT) === 0) return true;
-    return Atomics.exchange(this.#words, own + OFFER, 0) === 0;
+    if (Atomics.load(this.#words, own + WAITING) === 1) return true;
+    return Atomics.compareExchange(this.#words, own + OFFER, number, 0) === 0;
   }
 
   /** Whether a thread has not taken its offer yet: it was about to wait, and has not seen the announcement. */
   isOffered(thread: number): boolean {
-    return Atomics.load(this.#words, wordsOf(thread) + OFFER) === 1;
+    return Atomics.load(this.#words, wordsOf(thread) + OFFER) !== 0;
   }
 
-  /** Whether a thread has no permit and serves nothing: else it may be blocked in read(2), or wait for a disk. */
+  /** Whether a thread waits for a permit and serves nothing: else it may be blocked in read(2), or wait for a disk. */
   #isWaiting(own: number): boolean {
-    if (Atomics.load(this.#words, own + PERMIT) === 1 || Atomics.load(this.#words, own + NODE) !== 0) return false;
-    const places = this.#words.subarray(own + PLACES, own + PLACES + MOST_PUT_OFF);
-    return places.every((nodeId) => nodeId === 0);
+    return Atomics.load(this.#words, own + WAITING) === 1 && Atomics.load(this.#words, own + NODE) === 0;
   }
 
   /** Gives the permits back that threads have lent. */

@@ -40,6 +40,8 @@ export interface DiskUpdate {
 
 /** main thread → thread: a request that the main thread has read from the device with that number */
 export interface HandedBack {
+  /** of the offer */
+  readonly number: number;
   readonly bytes: Uint8Array;
   readonly device: number;
   readonly deviceFd: number;
@@ -144,7 +146,8 @@ class RequestLoop {
       const received = receiveMessageOnPort(this.#port) as { message: DiskUpdate | HandedBack } | undefined;
       if (received === undefined) break;
       if ('bytes' in received.message) {
-        if (this.#gate.takeOffer()) this.#handedBack.push(received.message);
+        const { message } = received;
+        if (this.#gate.takeOffer(message.number)) this.#handedBack.push(message);
         continue;
       }
       const { nodeId, served } = received.message;

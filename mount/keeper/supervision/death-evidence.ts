@@ -30,18 +30,20 @@ export interface Death {
   readonly wasKilled: boolean;
 }
 
-/**
- * Whether a process other than the keeper and the kernel has ended a server.
- * @param how the end of the server, in the words of ServerProcess
- * @param memoryKills at the start of the server and now: those of other processes count, too, because the pid is not known
- */
-export function isKilledByOthers(
-  how: string,
-  byKeeper: boolean,
-  memoryKills: { readonly before: number | null; readonly after: number | null },
-): boolean {
+export interface EndOfServer {
+  /** in the words of ServerProcess */
+  readonly how: string;
+  readonly byKeeper: boolean;
+  /** it has said why it kills itself, as it does after each error that nobody has caught */
+  readonly hasLastWords: boolean;
+  /** at its start and now: those of other processes count, too, because the pid is not known; null: not known */
+  readonly memoryKills: { readonly before: number | null; readonly after: number | null };
+}
+
+/** Whether a process other than the keeper, the server itself and the kernel has ended a server. */
+export function isKilledByOthers({ how, byKeeper, hasLastWords, memoryKills }: EndOfServer): boolean {
   const { before, after } = memoryKills;
-  return how === 'signal SIGKILL' && !byKeeper && before !== null && before === after;
+  return how === 'signal SIGKILL' && !byKeeper && !hasLastWords && before !== null && before === after;
 }
 
 export class DeathEvidence {
@@ -66,8 +68,8 @@ export class DeathEvidence {
 
   /** That server has died. @returns why to give the bus up; null to start another server */
   died(death: Death): string | null {
-    const inFlight = death.wasKilled ? [] : death.inFlight;
-    return this.#reasonInAnswers({ ...death, inFlight }) ?? this.#reasonInRequests(new Set(inFlight));
+    if (death.wasKilled) return this.#reasonInAnswers({ ...death, inFlight: [] });
+    return this.#reasonInAnswers(death) ?? this.#reasonInRequests(new Set(death.inFlight));
   }
 
   /** how long to wait before the next server is started */

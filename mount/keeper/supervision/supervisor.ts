@@ -320,9 +320,12 @@ export class Supervisor {
   #died(server: ServerProcess, how: string): void {
     const state = this.#state;
     if (state.is === 'loading' || state.is === 'over' || state.server !== server) return;
-    this.#bus.log({ event: 'server-died', pid: server.pid, how, ...this.#bus.lastWords(server.pid) });
+    const lastWords = this.#bus.lastWords(server.pid);
+    this.#bus.log({ event: 'server-died', pid: server.pid, how, ...lastWords });
     const memoryKills = { before: this.#memoryKills, after: readMemoryKills() };
-    const reason = this.#reasonToGiveUp(isKilledByOthers(how, state.is === 'ending', memoryKills));
+    const reason = this.#reasonToGiveUp(
+      isKilledByOthers({ how, byKeeper: state.is === 'ending', hasLastWords: lastWords !== null, memoryKills }),
+    );
     if (reason !== null) return this.#giveUp(reason);
     this.#enter({ is: 'loading', old: server });
     this.#restartInTurn(server, performance.now());

@@ -89,9 +89,20 @@ function takeOffers({ thread, memory, shared }: WorkerTask, port: MessagePort): 
   const words = new Int32Array(shared);
   const gate = new ThreadGate(memory, thread);
   const takeMessages = (): void => {
-    while (receiveMessageOnPort(port) !== undefined) if (gate.takeOffer()) Atomics.add(words, TAKEN, 1);
+    for (;;) {
+      const received = receiveMessageOnPort(port) as { message: number } | undefined;
+      if (received === undefined) break;
+      if (!gate.takeOffer(received.message)) continue;
+      Atomics.add(words, TAKEN, 1);
+      // an offer that was taken back, or one that came twice
+      if (received.message <= last) Atomics.add(words, WRONG_USES, 1);
+      last = received.message;
+      // as a request that waits for its disk
+      if (last % 3 === 0) gate.givePermit();
+    }
     gate.seen();
   };
+  let last = 0;
   for (let round = 0; Atomics.load(words, STOP) === 0; round++) {
     gate.leave();
     gate.takePermit(takeMessages);

@@ -119,7 +119,7 @@ t.test('a request that is offered to threads is served exactly once', async (t) 
   let [given, kept] = [0, 0];
   for (let turn = 0; turn < 20_000 && given < 2000; turn++) {
     const thread = turn % threads;
-    if (watch.offer(thread, () => workers[thread]?.postMessage('a request'))) given++;
+    if (watch.offer(thread, (number) => workers[thread]?.postMessage(number))) given++;
     else kept++;
     if (turn % 7 === 0) await delay(0);
   }
@@ -129,6 +129,7 @@ t.test('a request that is offered to threads is served exactly once', async (t) 
   };
   await eventually('the last offers are taken', 10_000, isQuiet);
   t.equal(Atomics.load(words, TAKEN), given, 'what a thread promised to serve, it has served');
+  t.equal(Atomics.load(words, WRONG_USES), 0, 'and only that');
   t.ok(given > 100, `${given} were given, ${kept} were not`);
   Atomics.store(words, STOP, 1);
   watch.permit(threads);

@@ -73,14 +73,28 @@ t.test('servers that others kill are no evidence against a request', async (t) =
   t.match(long.at(-1), /^for \d+ s every server died/, 'but not for ever');
 });
 
+t.test('a kill by others does not make a request innocent', async (t) => {
+  const servers = new Servers();
+  const crash = () => servers.die({ answers: 10, inFlight: [7] });
+  t.same(times(4, crash), [null, null, null, null]);
+  t.equal(servers.die({ answers: 10, wasKilled: true }), null);
+  t.equal(crash(), '5 servers died while they worked on the same request');
+});
+
 t.test('who has killed a server', async (t) => {
-  const same = { before: 3, after: 3 };
-  t.ok(isKilledByOthers('signal SIGKILL', false, same));
-  t.notOk(isKilledByOthers('signal SIGKILL', true, same), 'the keeper');
-  t.notOk(isKilledByOthers('signal SIGKILL', false, { before: 3, after: 4 }), 'the kernel, for memory');
-  t.notOk(isKilledByOthers('signal SIGKILL', false, { before: null, after: null }), 'not known');
-  t.notOk(isKilledByOthers('signal SIGSEGV', false, same));
-  t.notOk(isKilledByOthers('exit status 1', false, same));
+  const killed = {
+    how: 'signal SIGKILL',
+    byKeeper: false,
+    hasLastWords: false,
+    memoryKills: { before: 3, after: 3 },
+  };
+  t.ok(isKilledByOthers(killed));
+  t.notOk(isKilledByOthers({ ...killed, byKeeper: true }), 'the keeper');
+  t.notOk(isKilledByOthers({ ...killed, hasLastWords: true }), 'the server itself');
+  t.notOk(isKilledByOthers({ ...killed, memoryKills: { before: 3, after: 4 } }), 'the kernel, for memory');
+  t.notOk(isKilledByOthers({ ...killed, memoryKills: { before: null, after: null } }), 'not known');
+  t.notOk(isKilledByOthers({ ...killed, how: 'signal SIGSEGV' }));
+  t.notOk(isKilledByOthers({ ...killed, how: 'exit status 1' }));
   t.type(readMemoryKills(), 'number', 'Linux tells it');
 });
 
