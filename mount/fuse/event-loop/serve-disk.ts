@@ -99,8 +99,12 @@ export async function allocateDisk(disk: Disk, request: Request): Promise<void> 
   }
 }
 
-/** The range of one call of extents, which may be slow in a driver. */
-const SEEK_STEP_BYTES = 1 << 30;
+/**
+ * The range of one call of extents, which may be slow in a driver: most often the next run is near, and each call looks at
+ * four times as much as the one before.
+ */
+const FIRST_SEEK_BYTES = 1 << 20;
+const MOST_SEEK_BYTES = 1 << 30;
 
 /** LSEEK with SEEK_DATA or SEEK_HOLE: the position found. The end of the disk counts as a hole. */
 export async function seekDisk(disk: Disk, request: Request): Promise<number> {
@@ -108,8 +112,8 @@ export async function seekDisk(disk: Disk, request: Request): Promise<number> {
   if (whence !== SEEK_DATA && whence !== SEEK_HOLE) throw refuse('FAILED', 'no such whence', errno.EINVAL);
   let position = request.bodyU64(abi.LSEEK_OFFSET);
   if (position >= disk.size) throw refuse('FAILED', 'beyond the end of the disk', errno.ENXIO);
-  while (position < disk.size) {
-    const extents = await disk.extents(position, Math.min(SEEK_STEP_BYTES, disk.size - position));
+  for (let step = FIRST_SEEK_BYTES; position < disk.size; step = Math.min(4 * step, MOST_SEEK_BYTES)) {
+    const extents = await disk.extents(position, Math.min(step, disk.size - position));
     for (const extent of extents) {
       if (extent.hole === (whence === SEEK_HOLE)) return Math.max(extent.offset, position);
       position = extent.offset + extent.length;
