@@ -210,7 +210,8 @@ export class Operations {
     } catch (error) {
       const errno = errnoOf(error);
       ledger.noteFailedWrite(file.ledgerIndex);
-      if (isDurable && mayHaveTakenError(errno)) ledger.noteFlushError(file.flushIndex, errno);
+      if (isDurable && offset < file.disk.size && mayHaveTakenError(errno))
+        ledger.noteFlushError(file.flushIndex, errno);
       throw error;
     }
   }

@@ -106,7 +106,8 @@ export async function flushFile({ disk, flushIndex }: BusFile, ledger: Ledger): 
 
 /**
  * Whether a failed write that had to be durable may have taken the error of an earlier write: the kernel reports a failed
- * write-back once per open file description, and all handles of a vbd share one. Then it counts as a failed flush, too.
+ * write-back once per open file description, and all handles of a vbd share one. Then it counts as a failed flush, too. A write
+ * beyond the end fails before it is tried.
  */
 export function mayHaveTakenError(errno: number): boolean {
   return errno === E.EIO || errno === E.ENOSPC || errno === E.EDQUOT;

@@ -86,7 +86,11 @@ const TABLE: readonly [words: string, status: number, line: RegExp][] = [
   ['create --option size=1 disk.img 1M', 2, /no option 'size': its options are preallocation/],
   ['create --option size disk.img 1M', 2, /--option size has no value/],
   ['create --option preallocation=off --option preallocation=off disk.img 1M', 2, /is given twice/],
-  ['create --backing /dev/null disk.img 1M', 2, /a raw image has no backing file: give --format qcow2/],
+  [
+    'create --backing /dev/null disk.img 1M',
+    2,
+    /a raw image has no backing file: the formats that have one are qcow2, vhd, vmdk/,
+  ],
   ['create --backing-format raw disk.img 1M', 2, /no --backing/],
   ['create --format qcow2 --backing nowhere.img disk.img', 3, /nowhere\.img: no such image/],
   ['create --format qcow2 --backing nbd://host/x disk.img', 5, /not a path but a protocol/],

@@ -267,7 +267,8 @@ export class WindowServer {
     if (n === NOT_HERE) return NOT_SERVED;
     if (n < 0) {
       if (n !== NO_MEMORY) this.#ledger.noteFailedWrite(ledgerIndex);
-      if (isDurable && mayHaveTakenError(-n)) this.#ledger.noteFlushError(disk.flushIndex, -n);
+      const isInside = disk.at < disk.window.window.size;
+      if (isDurable && isInside && mayHaveTakenError(-n)) this.#ledger.noteFlushError(disk.flushIndex, -n);
       return this.answer(n === NO_MEMORY ? -E.ENOSPC : n);
     }
     this.#ledger.noteWrite(ledgerIndex, Date.now());
