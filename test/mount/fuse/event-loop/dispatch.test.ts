@@ -504,9 +504,9 @@ t.test(
     t.strictSame(fixture.ledger.flushErrors(3), { count: 1, errno: EIO });
     errno = EROFS;
     await fixture.expect(write(O_DSYNC), EROFS, 'nothing was tried');
-  errno = ENOSPC;
-  const beyond = { opcode: 16, nodeId: 5, body: writeIn(10, Buffer.from('x'), O_DSYNC) };
-  await fixture.expect(beyond, ENOSPC, 'nor beyond the end');
+    errno = ENOSPC;
+    const beyond = { opcode: 16, nodeId: 5, body: writeIn(10, Buffer.from('x'), O_DSYNC) };
+    await fixture.expect(beyond, ENOSPC, 'nor beyond the end');
     t.equal(fixture.ledger.flushErrors(3).count, 1);
   },
 );
