@@ -22,6 +22,9 @@ import { SpliceReply } from './splice-reply.js';
 import { ThreadGate, type ThreadMemory } from './thread-control.js';
 import { type TurnMemory, WriteTurns } from './write-turns.js';
 
+/** threads copy the bytes of larger writes side by side, which the event loop cannot */
+const MOST_LENDING_BYTES = 128 << 10;
+
 export interface ThreadData {
   readonly thread: number;
   /** this thread's own clone of /dev/fuse */
@@ -225,7 +228,7 @@ class RequestLoop {
   #handOn(n: number): void {
     this.#ledger.leaveWork(this.#thread);
     const bytes = new Uint8Array(this.#request.bytes.subarray(0, n));
-    const mayLend = isIo(this.#request.opcode) && this.#deferred.count === 0;
+    const mayLend = n <= MOST_LENDING_BYTES && isIo(this.#request.opcode) && this.#deferred.count === 0;
     const hasLent = mayLend && this.#gate.lendPermit();
     this.#report({ kind: 'request', device: this.#device, bytes, hasLent }, [bytes.buffer]);
   }
