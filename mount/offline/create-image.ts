@@ -43,7 +43,8 @@ export async function createImage(request: CreateRequest): Promise<CreatedImage>
   const facts = factsOf(request);
   const { default: creator } = await facts.load();
   const there = join(await directoryOf(path), basename(path));
-  const backing = request.backing === null ? null : await openBacking(request.backing, path, there);
+  const wanted = request.backing === null ? null : stated(request.backing, facts);
+  const backing = wanted === null ? null : await openBacking(wanted, path, there);
   try {
     if (backing !== null) checkBelow(facts, format, backing);
     const image = newImage(request, backing);
@@ -101,6 +102,12 @@ function checkBelow({ backingFormats }: CreatorFacts, format: string, backing: O
   throw new FusetapError('USAGE', `a ${format} image cannot be over a ${backing.format} image`, {
     hint: `it can be over ${backingFormats.join(' or ')}`,
   });
+}
+
+/** A format that can be over one other format only says what its backing file is. */
+function stated(backing: WantedBacking, { backingFormats }: CreatorFacts): WantedBacking {
+  const [only, ...others] = backingFormats;
+  return only === undefined || others.length > 0 ? backing : { ...backing, format: backing.format ?? only };
 }
 
 /** The directory of a new file, without symbolic links. */

@@ -70,6 +70,18 @@ t.test('a base in another format has the size of its disk', { skip }, async (t) 
   t.match(qemuImg('info', over), /backing file format: vpc/, 'QEMU’s name of the format');
 });
 
+t.test('a format that can be over one other only need not be told which', async (t) => {
+  const directory = t.testdir();
+  const base = join(directory, 'base.vmdk');
+  await make(base, { format: 'vmdk', size: 1 << 20 });
+  const backing = { name: 'base.vmdk', format: null };
+  t.match(await make(join(directory, 'child.vmdk'), { format: 'vmdk', backing }), { format: 'vmdk', size: 1 << 20 });
+  writeFileSync(join(directory, 'raw.img'), Buffer.alloc(4096));
+  await t.rejects(make(join(directory, 'x.vmdk'), { format: 'vmdk', backing: { name: 'raw.img', format: null } }), {
+    message: /raw\.img: it is not a VMDK/,
+  });
+});
+
 t.test('a format is not guessed', { skip }, async (t) => {
   const directory = withBases(t);
   const wish = { backing: { name: 'base.qcow2', format: null } };
