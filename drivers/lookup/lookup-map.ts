@@ -13,6 +13,9 @@ import { ASK, DATA, type GranuleEntry, MOST_FILES, WRITABLE, ZEROS } from '../ma
 import type { Part } from './part.js';
 import type { Reader } from './reader.js';
 
+/** granules in a row that a request tells: its neighbours are often wanted next */
+const LEARNT_TOGETHER = 16;
+
 export interface LookupMapOptions {
   /** of the disk */
   readonly size: number;
@@ -75,9 +78,12 @@ export class LookupMap {
     const to = Math.ceil((last.offset + last.length) / this.#granuleBytes);
     (this.#below ?? this.map).learn(from, to - from);
     // a slice may be of several tables, some of which were read after the others had told theirs; look again, because
-    // what the request has found may have moved meanwhile
-    const length = last.offset + last.length - first.offset;
-    for (const part of this.#reader.finder.peek(first.offset, length)) this.#tellIfUnknown(part);
+    // what the request has found may have moved meanwhile. Requests may be smaller than a granule
+    const start = from - (from % LEARNT_TOGETHER);
+    const end = Math.ceil(to / LEARNT_TOGETHER) * LEARNT_TOGETHER;
+    const offset = start * this.#granuleBytes;
+    const length = Math.min(this.map.sizeBytes, end * this.#granuleBytes) - offset;
+    for (const part of this.#reader.finder.peek(offset, length)) this.#tellIfUnknown(part);
   }
 
   /**
@@ -127,9 +133,12 @@ export class LookupMap {
 
   #tellIfUnknown(part: Part): void {
     const { first, count } = this.map.wholeGranules(part.offset, part.length);
-    if (count === 0 || this.map.entry(first).state !== ASK) return;
-    const entry = this.#entryOf(part, this.#isStable(part.offset, part.length));
-    if (entry !== null) this.map.setRun(first, count, entry);
+    for (let granule = first; granule < first + count; granule++) {
+      if (this.map.entry(granule).state !== ASK) continue;
+      const entry = this.#entryOf(part, this.#isStable(granule * this.#granuleBytes, this.#granuleBytes));
+      if (entry === null) return;
+      this.map.set(granule, { ...entry, place: entry.place + (granule - first) * this.#granuleBytes });
+    }
   }
 
   /** The entry of the first whole granule of a part; null if threads cannot use it, or the backing file must tell. */
