@@ -210,8 +210,7 @@ export class Operations {
     } catch (error) {
       const errno = errnoOf(error);
       ledger.noteFailedWrite(file.ledgerIndex);
-      if (isDurable && offset < file.disk.size && mayHaveTakenError(errno))
-        ledger.noteFlushError(file.flushIndex, errno);
+      if (isDurable && mayHaveTakenError(errno, offset, file.disk.size)) ledger.noteFlushError(file.flushIndex, errno);
       throw error;
     }
   }

@@ -109,6 +109,6 @@ export async function flushFile({ disk, flushIndex }: BusFile, ledger: Ledger): 
  * write-back once per open file description, and all handles of a vbd share one. Then it counts as a failed flush, too. A write
  * beyond the end fails before it is tried.
  */
-export function mayHaveTakenError(errno: number): boolean {
-  return errno === E.EIO || errno === E.ENOSPC || errno === E.EDQUOT;
+export function mayHaveTakenError(errno: number, offset: number, diskBytes: number): boolean {
+  return offset < diskBytes && (errno === E.EIO || errno === E.ENOSPC || errno === E.EDQUOT);
 }

@@ -108,8 +108,8 @@ export class FileCalls {
     if (file === undefined || !(isWrite || request.opcode === abi.FALLOCATE)) return;
     ledger.noteFailedWrite(file.ledgerIndex);
     const isDurable = isWrite && writesDurably(request.bodyU32(abi.RW_FLAGS));
-    const isInside = request.bodyU64(abi.RW_OFFSET) < file.disk.size;
-    if (isDurable && isInside && mayHaveTakenError(errno)) ledger.noteFlushError(file.flushIndex, errno);
+    if (isDurable && mayHaveTakenError(errno, request.bodyU64(abi.RW_OFFSET), file.disk.size))
+      ledger.noteFlushError(file.flushIndex, errno);
   }
 
   async #doIo(call: Call): Promise<void> {

@@ -267,8 +267,8 @@ export class WindowServer {
     if (n === NOT_HERE) return NOT_SERVED;
     if (n < 0) {
       if (n !== NO_MEMORY) this.#ledger.noteFailedWrite(ledgerIndex);
-      const isInside = disk.at < disk.window.window.size;
-      if (isDurable && isInside && mayHaveTakenError(-n)) this.#ledger.noteFlushError(disk.flushIndex, -n);
+      const isTaken = isDurable && mayHaveTakenError(-n, disk.at, disk.window.window.size);
+      if (isTaken) this.#ledger.noteFlushError(disk.flushIndex, -n);
       return this.answer(n === NO_MEMORY ? -E.ENOSPC : n);
     }
     this.#ledger.noteWrite(ledgerIndex, Date.now());
