@@ -162,6 +162,7 @@ function readEntries({ array, entryBytes, sectorBytes, firstUsable, lastUsable }
       size: (last - first + 1) * sectorBytes,
       type,
       name: nameOf(entry),
+      uuid: guidAt(view, 16).toLowerCase(),
     });
   }
   return { table: 'gpt', found, notes };

@@ -7,7 +7,7 @@
 import { fitToDisk } from './fit-to-disk.js';
 import { foreignTable } from './foreign-tables.js';
 import { readGpt } from './gpt.js';
-import { isHybrid, judgeFirstSector, readMbr, unitOf } from './mbr.js';
+import { isHybrid, judgeFirstSector, readMbr, unitOf, withUuids } from './mbr.js';
 import {
   type FoundTable,
   type Partition,
@@ -55,7 +55,8 @@ async function findTable(disk: TableDisk): Promise<FoundTable> {
   const { read, diskBytes } = disk;
   if (diskBytes < SECTOR_BYTES)
     return { table: null, found: [], notes: ['the disk is too small for a partition table'] };
-  const first = judgeFirstSector(await read(0, SECTOR_BYTES), diskBytes / unitOf(disk));
+  const sector = await read(0, SECTOR_BYTES);
+  const first = judgeFirstSector(sector, diskBytes / unitOf(disk));
   switch (first.kind) {
     case 'none': {
       const foreign = await foreignTable(disk);
@@ -63,7 +64,7 @@ async function findTable(disk: TableDisk): Promise<FoundTable> {
       return { table: null, found: [], notes: [why] };
     }
     case 'mbr':
-      return await readMbr(first.entries, disk);
+      return withUuids(await readMbr(first.entries, disk), sector);
     case 'protective': {
       const gpt = await readGpt(disk);
       const notes = isHybrid(first.entries) ? ['the MBR has partitions too (hybrid): those of the GPT are used'] : [];

@@ -17,6 +17,7 @@ import { type FoundPartition, type FoundTable, SECTOR_BYTES, type TableDisk, vie
 
 const ENTRIES_START = 446;
 const ENTRY_BYTES = 16;
+const DISK_NUMBER_AT = 440;
 const EXTENDED_TYPES = [0x05, 0x0f, 0x85];
 const PROTECTIVE_TYPE = 0xee;
 /** FreeBSD, OpenBSD, NetBSD: such a slice has a table of its own */
@@ -78,6 +79,17 @@ export function unitOf({ sectorBytes }: TableDisk): number {
   return sectorBytes ?? SECTOR_BYTES;
 }
 
+/** The partitions with their PARTUUIDs, which an MBR does not store: libblkid makes them from the number of the disk. */
+export function withUuids(found: FoundTable, sector: Uint8Array): FoundTable {
+  const disk = viewOf(sector).getUint32(DISK_NUMBER_AT, true);
+  if (disk === 0) return found;
+  const hex = (value: number, digits: number): string => value.toString(16).padStart(digits, '0');
+  return {
+    ...found,
+    found: found.found.map((each) => ({ ...each, uuid: `${hex(disk, 8)}-${hex(each.number, 2)}` })),
+  };
+}
+
 /** The partitions of an MBR, including logical ones. */
 export async function readMbr(entries: readonly Entry[], disk: TableDisk): Promise<FoundTable> {
   const unit = unitOf(disk);
@@ -125,7 +137,7 @@ async function followChain(first: number, disk: TableDisk, logical: FoundPartiti
 }
 
 function partitionAt(number: number, start: number, { count, type }: Entry, unit: number): FoundPartition {
-  return { number, offset: start * unit, size: count * unit, type: type.toString(16), name: null };
+  return { number, offset: start * unit, size: count * unit, type: type.toString(16), name: null, uuid: null };
 }
 
 function hasSignature(sector: Uint8Array): boolean {

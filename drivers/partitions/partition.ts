@@ -15,6 +15,11 @@ export interface Partition {
   readonly type: string;
   /** the name in a GPT; null if it has none */
   readonly name: string | null;
+  /**
+   * PARTUUID, in small letters: the unique GUID of a GPT; of an MBR the number of the disk and that of the partition, as
+   * `8e2f1c4a-01`, null if the disk has no number
+   */
+  readonly uuid: string | null;
   /** it may only be read: it shares bytes with another partition, or is cut at the end of the disk */
   readonly readOnly: boolean;
 }

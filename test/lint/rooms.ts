@@ -345,6 +345,10 @@ export const ROOMS: Readonly<Record<string, Room>> = {
     is: 'makes new images',
     may: ['drivers/qcow2/', 'drivers/errors.ts', 'drivers/quote.ts', 'drivers/defined.ts', 'drivers/', 'system/'],
   },
+  'drivers/superblocks/': {
+    is: 'the type, label and UUID of what a disk holds',
+    may: ['drivers/vhdx/', 'drivers/'],
+  },
   'drivers/vhd/': {
     is: 'VHD images',
     may: ['drivers/blocks/', 'drivers/lookup/', 'drivers/', 'drivers/errors.ts', 'drivers/quote.ts'],

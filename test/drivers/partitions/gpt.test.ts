@@ -30,9 +30,10 @@ t.test('as sfdisk makes it', { skip: whyNot(...SFDISK_PROGRAMS) }, async (t) => 
   const { table, partitions: found, notes } = await tableOf(disk);
   t.same({ table, notes }, { table: 'gpt', notes: [] });
   t.equal(found.length, 3);
-  const wanted = partitions.map(({ node, start, size, type, name }) => {
+  const wanted = partitions.map(({ node, start, size, type, name = null, uuid }) => {
     const number = Number(/\d+$/.exec(node)?.[0]);
-    return { number, offset: start * SECTOR, size: size * SECTOR, type, name: name ?? null, readOnly: false };
+    const range = { number, offset: start * SECTOR, size: size * SECTOR };
+    return { ...range, type, name, uuid: uuid?.toLowerCase(), readOnly: false };
   });
   t.same(
     found,

@@ -9,6 +9,7 @@ const SCRIPT = 'label: dos\n,10M,83\n,5M,c\n,20M,5\n,4M,82\n,3M,83\n,4M,7\n,5M,8
 
 t.test('primary and logical partitions', { skip: whyNot(...SFDISK_PROGRAMS) }, async (t) => {
   const { disk, partitions } = bySfdisk(SCRIPT, 64 * MIB);
+  const diskNumber = disk.readUInt32LE(440).toString(16).padStart(8, '0');
   const { table, partitions: found, notes } = await tableOf(disk);
   t.equal(table, 'mbr');
   t.same(notes, []);
@@ -16,7 +17,8 @@ t.test('primary and logical partitions', { skip: whyNot(...SFDISK_PROGRAMS) }, a
     .filter(({ type }) => type !== '5')
     .map(({ node, start, size, type }) => {
       const number = Number(/\d+$/.exec(node)?.[0]);
-      return { number, offset: start * SECTOR, size: size * SECTOR, type, name: null, readOnly: false };
+      const uuid = `${diskNumber}-${String(number).padStart(2, '0')}`;
+      return { number, offset: start * SECTOR, size: size * SECTOR, type, name: null, uuid, readOnly: false };
     });
   t.equal(wanted.length, 6);
   t.same(

@@ -13,4 +13,5 @@ export interface SfdiskPartition {
   size: number;
   type: string;
   name?: string;
+  uuid?: string;
 }
