@@ -12,6 +12,7 @@ import { isMode } from '../mount/images/mode.js';
 import { type AttachWords, attachRequest, isGivenApart } from './attach-request.js';
 import { isVdevField } from './disk-spec/index.js';
 import { at, type ListedDisk } from './listed-disk.js';
+import { refuseTag } from './locate-vbd.js';
 
 /** SPEC, VDEV, MODE */
 type Disk = [spec: string, vdev?: string | undefined, mode?: string | undefined];
@@ -30,6 +31,7 @@ export function disksOfSpecs(disks: readonly Disk[], options: AttachWords): List
       hint: 'write VDEV after its SPEC',
     });
   }
+  for (const [spec] of disks) refuseTag(spec);
   return disks.map((disk) => {
     const where = disks.length > 1 ? named(disk[0]) : null;
     return { where, ...at(where, () => attachRequest(disk, options)) };

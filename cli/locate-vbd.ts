@@ -1,5 +1,9 @@
 /** Finds the vbd that an argument names, and its bus: see mount/client/finding/locate-vbd.ts. */
+import { existsSync } from 'node:fs';
+import { FusetapError } from '../drivers/errors.js';
+import { quoted } from '../drivers/quote.js';
 import { type LocatedVbd, VbdFinder } from '../mount/client/finding/locate-vbd.js';
+import { parseTag } from '../mount/client/finding/names.js';
 import { closeInherited } from '../mount/client/inherited-files.js';
 import { chosenBus, type SharedOptions } from './options.js';
 
@@ -16,4 +20,24 @@ export async function locateVbd(word: string, options: SharedOptions): Promise<L
   const located = await (await vbdFinder(options)).find(word);
   await closeInherited(located.place);
   return located;
+}
+
+/**
+ * The path that a word of `mount` or `umount` means: of LABEL=x, UUID=x and so on the path of the vbd or partition that has
+ * the name, on any bus; all other words are returned as they are.
+ * @throws FusetapError NOT_FOUND; USAGE if several have the name
+ */
+export async function pathOfTag(word: string): Promise<string> {
+  if (parseTag(word) === null || existsSync(word)) return word;
+  const { vbd, partition } = await new VbdFinder({ place: await chosenBus({}), anyBus: true }).findAny(word);
+  return (partition ?? vbd).path;
+}
+
+/** @throws FusetapError USAGE for a name of a disk where an image is wanted */
+export function refuseTag(spec: string): void {
+  const tag = parseTag(spec);
+  if (tag === null || existsSync(spec)) return;
+  throw new FusetapError('USAGE', `${quoted(spec)} is no image: it names a disk that is attached already`, {
+    hint: 'give the image; fusetap mount LABEL=x DIR mounts what is attached, fusetap show LABEL=x shows it',
+  });
 }

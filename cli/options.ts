@@ -20,7 +20,8 @@ export interface SharedOptions {
 
 /** How the argument VBD of a command can name a vbd. */
 export const VBD_HELP =
-  'a vdev, a slot number, or a path: of its file, its image, a directory where it is mounted, a loop device on it';
+  'a vdev, a slot number, or a path: of its file, its image, a directory where it is mounted, a loop device on it; ' +
+  'or LABEL=, UUID=, PARTLABEL=, PARTUUID=';
 
 /** Adds the shared options to the program; commander accepts them before and after the command's name. */
 export function addSharedOptions(program: Command): void {

@@ -7,10 +7,20 @@ import { vbdsAt } from '../../mount/client/finding/locate-vbd.js';
 import { type BusListing, type BusTrouble, listBuses, showBus } from '../../mount/client/index.js';
 import type { BusInfo } from '../../mount/control/interface.js';
 import { callersRuntimeDir, chosenBus, endHelp, type SharedOptions } from '../options.js';
-import { type Column, exitStatus, humanSize, jsonError, printError, printJson, printTable } from '../output.js';
+import {
+  type Column,
+  exitStatus,
+  humanSize,
+  jsonError,
+  printError,
+  printJson,
+  printNote,
+  printTable,
+} from '../output.js';
 
 interface LsOptions extends SharedOptions {
   buses?: boolean;
+  fs?: boolean;
 }
 
 const VBD_COLUMNS: readonly Column[] = [
@@ -48,12 +58,22 @@ export function register(program: Command): void {
     )
     .argument('[PATH...]', 'an image, a directory, a loop device, a bus, or a vdev')
     .option('--buses', 'list the buses, also dead ones and those without vbds')
+    .option('--fs', 'list what the vbds and partitions hold: type, label, UUID, and where they are mounted')
     .action(async (words: string[], _: unknown, self: Command) => {
       const options = self.optsWithGlobals<LsOptions>();
+      if (options.buses && options.fs) {
+        throw new FusetapError('USAGE', '--buses and --fs contradict each other', { hint: 'give one of them' });
+      }
       if (options.buses) await printBuses(words, options);
       else await printVbds(words, options);
     });
-  endHelp(command, ['fusetap ls', 'fusetap ls disk.img', "fusetap ls --json | jq -r '.[].path'", 'fusetap ls --buses']);
+  endHelp(command, [
+    'fusetap ls',
+    'fusetap ls disk.img',
+    "fusetap ls --json | jq -r '.[].path'",
+    'fusetap ls --fs',
+    'fusetap ls --buses',
+  ]);
 }
 
 async function find(options: SharedOptions): Promise<BusListing> {
@@ -61,7 +81,7 @@ async function find(options: SharedOptions): Promise<BusListing> {
   return { buses: [await showBus(await chosenBus(options))], troubles: [] };
 }
 
-async function printVbds(words: readonly string[], options: SharedOptions): Promise<void> {
+async function printVbds(words: readonly string[], options: LsOptions): Promise<void> {
   const listing = await find(options);
   const tables = await readTables();
   const wanted = words.length === 0 ? null : await choose(words, listing, tables);
@@ -74,9 +94,27 @@ async function printVbds(words: readonly string[], options: SharedOptions): Prom
       .map((vbd) => withAbove(vbd, tables))
       .filter(isWanted),
   }));
-  if (options.json) printJson(lists.flatMap(({ vbds }) => vbds));
+  if (options.fs) await printFileSystems(lists, tables, options);
+  else if (options.json) printJson(lists.flatMap(({ vbds }) => vbds));
   else printTable(VBD_COLUMNS, rowsOf(lists, wanted === null ? listing.troubles : null));
   for (const { error } of listing.troubles) {
+    if (!options.quiet) printError(error, options.debug);
+    process.exitCode = exitStatus('FAILED');
+  }
+}
+
+async function printFileSystems(
+  lists: readonly { bus: string; vbds: VbdAbove[] }[],
+  tables: Awaited<ReturnType<typeof readTables>>,
+  options: LsOptions,
+): Promise<void> {
+  const { nameRows, namesOfBuses, printNames, remarksOnNames } = await import('../show/names.js');
+  const names = await namesOfBuses(lists.map(({ bus }) => bus));
+  const rows = lists.flatMap(({ vbds }) => nameRows(vbds, names, tables));
+  if (options.json) printJson(rows);
+  else printNames(rows);
+  if (!options.quiet && !options.json) remarksOnNames(names).forEach(printNote);
+  for (const error of names.errors) {
     if (!options.quiet) printError(error, options.debug);
     process.exitCode = exitStatus('FAILED');
   }

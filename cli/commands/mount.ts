@@ -9,6 +9,7 @@ import { type MountedImage, type MountRequest, mountImage } from '../../mount/fi
 import { attachOption } from '../attach-options.js';
 import { type AttachWords, attachRequest } from '../attach-request.js';
 import { type MountWords, parseMountWords } from '../disk-spec/index.js';
+import { pathOfTag } from '../locate-vbd.js';
 import { callersRuntimeDir, endHelp, type SharedOptions } from '../options.js';
 import { printJson, printNote, sayIfUnprinted, tellWaits } from '../output.js';
 import { withProgress } from '../progress-bar.js';
@@ -43,7 +44,7 @@ export function register(program: Command): void {
         'With --snapshot it always attaches the image anew: what is written is lost at the unmount. ' +
         'If a step fails, the steps before it are undone.',
     )
-    .argument('[SPEC]', 'DRIVER:PATH, PATH, or any other SPEC of attach; or the path of a vbd')
+    .argument('[SPEC]', 'DRIVER:PATH, PATH, or any other SPEC of attach; or the path of a vbd, LABEL=, UUID= …')
     .argument('[DIR]', 'an existing directory')
     .option('-r, --read-only', 'the same as mode r in SPEC, and as -o ro')
     .option('--partition <NAME>', 'a partition (MBR or GPT): its number, its name, or the label or UUID in it')
@@ -76,7 +77,7 @@ async function run(args: readonly string[], given: MountOptions): Promise<void> 
   const words = parseMountWords(given.options ?? '');
   const options = withWords(given, words);
   const { spec, directory } = splitArguments(args, options);
-  const { attach, notes } = attachOf(spec, options, words);
+  const { attach, notes } = attachOf(spec && (await imageOf(spec, options)), options, words);
   if (options.verbose) notes.forEach(printNote);
   const runtime = callersRuntimeDir();
   const place: BusPlace = await resolveBus(options.bus ?? BUS_OF_MOUNTS, runtime);
@@ -139,6 +140,15 @@ function attachOf(
   const isPath = /^\.{0,2}\//.test(spec) && spec.includes(',') && isThere(spec);
   const { request, notes } = isPath ? attachRequest([], { ...chosen, image: spec }) : attachRequest([spec], chosen);
   return { attach: request, notes };
+}
+
+/** Of LABEL=x and so on the path of what is attached. @throws FusetapError */
+async function imageOf(spec: string, { snapshot }: MountOptions): Promise<string> {
+  const path = await pathOfTag(spec);
+  if (path === spec || !snapshot) return path;
+  throw new FusetapError('USAGE', `${spec} is attached already: --snapshot attaches an image anew`, {
+    hint: 'give the image',
+  });
 }
 
 function isThere(path: string): boolean {

@@ -63,8 +63,14 @@ async function showOneVbd({ place, vbd }: LocatedVbd, options: ShowOptions): Pro
   const users = await findUsers(place, [vbd], place.runtimeDir);
   if (options.tree) printTree(await showBus(place), [above], users);
   else if (options.json) printJson({ ...above, holders: allHolders(users) });
-  else printPairs(describeVbd({ ...above, holders: allHolders(users) }));
+  else printPairs([...describeVbd({ ...above, holders: allHolders(users) }), ...(await describeNames(vbd))]);
   await sayIfElsewhere(place, options);
+}
+
+/** What it holds. A bus that does not tell is no trouble here: everything else is known. */
+async function describeNames({ bus, path, partitions }: VbdInfo): Promise<Pairs> {
+  const { nameLines, namesOfBuses } = await import('../show/names.js');
+  return nameLines([path, ...(partitions ?? []).map((partition) => partition.path)], await namesOfBuses([bus]));
 }
 
 /** The users of a vbd and of its partitions; null if they are not known. */

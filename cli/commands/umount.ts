@@ -2,6 +2,7 @@
 import type { Command } from 'commander';
 import { unmountImage } from '../../mount/file-system/index.js';
 import { detachEach } from '../detach-each.js';
+import { pathOfTag } from '../locate-vbd.js';
 import { callersRuntimeDir, endHelp, type SharedOptions } from '../options.js';
 import { printNote, tellWaits } from '../output.js';
 
@@ -21,11 +22,13 @@ export function register(program: Command): void {
         'bus was started for this vbd, it ends. Returns when the data is durable. A file system in use is not ' +
         'unmounted: exit 4. If others use the vbd, for example another mounted partition of it, it stays attached.',
     )
-    .argument('<PLACE...>', 'a directory, an image, the path of a vbd or partition, or a loop device')
+    .argument('<PLACE...>', 'a directory, an image, the path of a vbd or partition, a loop device, or LABEL=, UUID= …')
     .action(async (places: string[], _: unknown, self: Command) => {
       const options = self.optsWithGlobals<SharedOptions>();
       const telling = { ...tellWaits(options), ...(!options.quiet && { keeps: sayKept(options) }) };
-      await detachEach(places, options, (place) => unmountImage(place, callersRuntimeDir(), telling));
+      await detachEach(places, options, async (place) =>
+        unmountImage(await pathOfTag(place), callersRuntimeDir(), telling),
+      );
     });
   endHelp(command, ['fusetap umount /mnt', 'fusetap umount disk.img']);
 }

@@ -19,6 +19,7 @@ import type {
   DetachedVbd,
   DetachResult,
   ErrorAnswer,
+  FileNames,
   MapResult,
   MemoryInfo,
   PartitionInfo,
@@ -218,6 +219,21 @@ export const memory = answer<MemoryInfo>()({
   images: v.array(ramImage),
 });
 
+const name = v.nullable(text);
+export const names = answer<FileNames>()({
+  bus: text,
+  vdev: text,
+  slot: integer,
+  path: v.pipe(path, v.description('the file of the vbd or partition')),
+  type: v.pipe(name, v.description('as blkid(8) names it')),
+  usage: v.nullable(v.picklist(['filesystem', 'crypto', 'raid', 'other'])),
+  label: name,
+  labelEncoded: v.pipe(name, v.description('as in by-label, with unsafe characters as \\x20')),
+  uuid: v.pipe(name, v.description('a UUID, or the volume id of FAT, exFAT, NTFS or ISO 9660')),
+  partlabel: v.pipe(name, v.description('of a partition: its name in a GPT')),
+  partuuid: v.pipe(name, v.description('of a partition, in small letters')),
+});
+
 const change = answer<Change>()({
   offset: count,
   length: count,
@@ -270,6 +286,7 @@ export const NAMED_ANSWERS = {
   Vbd: vbd,
   AttachedVbd: attachedVbd,
   Stats: stats,
+  Names: names,
   Detached: detached,
   Saved: saved,
   Committed: committed,

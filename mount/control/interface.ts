@@ -293,6 +293,29 @@ export interface VbdStats {
   discard: KindStats;
 }
 
+/**
+ * GET /names: what a file of a bus holds, a vbd or a partition. The bus reads it from the disk. A key without a value is
+ * null.
+ */
+export interface FileNames {
+  bus: string;
+  vdev: string;
+  slot: number;
+  path: string;
+  /** as blkid(8) names it: `ext4`, `vfat`, `swap`, `crypto_LUKS`, `LVM2_member` … */
+  type: string | null;
+  usage: 'filesystem' | 'crypto' | 'raid' | 'other' | null;
+  label: string | null;
+  /** the label with unsafe characters as `\x20`, as in by-label: exact even if it is no UTF-8 */
+  labelEncoded: string | null;
+  /** a UUID, or the volume id of FAT, exFAT, NTFS or ISO 9660 */
+  uuid: string | null;
+  /** of a partition: its name in a GPT */
+  partlabel: string | null;
+  /** of a partition, in small letters */
+  partuuid: string | null;
+}
+
 /** GET /version */
 export interface VersionInfo {
   interface: string;

@@ -116,6 +116,12 @@ export const ROUTES = {
     answer: v.array(answers.stats),
     withoutKeeper: true,
   },
+  names: {
+    line: 'GET /names',
+    summary: 'What the vbds and partitions hold: type, label, UUID; read from the disks, for a second at most',
+    answer: v.array(answers.names),
+    withoutKeeper: true,
+  },
   memory: {
     line: 'GET /memory',
     summary: 'The ram images of all buses',

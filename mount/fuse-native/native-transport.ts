@@ -9,11 +9,12 @@ import { CAP_SYS_ADMIN, hasCapability } from '../../system/capabilities.js';
 import { setCloseOnExec } from '../../system/libc.js';
 import { findFusermount } from '../../system/programs.js';
 import { lookUpInode } from '../holders/look-up.js';
+import { DiskNames } from '../labels/disk-names.js';
 import { CounterPages, MAIN_AREA } from '../ledger/counters.js';
 import type { Ledger } from '../ledger/ledger.js';
 import type { Ownership } from '../transport/file-rules.js';
 import { IoGate } from '../transport/io-gate.js';
-import type { BusFile, Transport, TransportEvents } from '../transport/transport.js';
+import type { BusFile, NamesOfFile, Transport, TransportEvents } from '../transport/transport.js';
 import { Tree } from '../transport/tree.js';
 import { FUSE_NATIVE_ABILITIES } from './abilities.js';
 import { awaitForgotten } from './await-forgotten.js';
@@ -39,11 +40,13 @@ export class FuseNativeTransport implements Transport {
   readonly #options: FuseNativeOptions;
   readonly #tree = new Tree();
   readonly #gate = new IoGate();
+  readonly #names: DiskNames;
   /** files that are leaving; the controller ends the search for their users */
   readonly #leaving = new Map<number, AbortController>();
 
   constructor(options: FuseNativeOptions) {
     this.#options = options;
+    this.#names = new DiskNames({ tree: this.#tree, ledger: options.ledger, gate: this.#gate });
   }
 
   /** Mounts. @throws FusetapError DENIED, UNSUPPORTED, FAILED */
@@ -60,6 +63,7 @@ export class FuseNativeTransport implements Transport {
       ledger,
       counters: new CounterPages(statsFd, MAIN_AREA),
       gate: this.#gate,
+      names: this.#names,
       owner,
       isLeaving: (nodeId) => this.#leaving.has(nodeId),
       resizeRefused: (name, size) => events.resizeRefused(name, size),
@@ -115,6 +119,10 @@ export class FuseNativeTransport implements Transport {
   async swap(nodeId: number, { disk }: Pick<BusFile, 'disk'>): Promise<void> {
     const node = this.#tree.byId(nodeId);
     if (node !== undefined) node.file = { ...node.file, disk };
+  }
+
+  names(): Promise<NamesOfFile[]> {
+    return this.#names.all();
   }
 
   /** Nothing is passed through here. */

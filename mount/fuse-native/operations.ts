@@ -7,8 +7,17 @@
  */
 import { errnoOf } from '../../drivers/errors.js';
 import { E } from '../../system/libc.js';
+import type { DiskNames } from '../labels/disk-names.js';
 import { type CounterPages, countRequest, FLUSH, now, READ, WRITE } from '../ledger/counters.js';
 import type { Ledger } from '../ledger/ledger.js';
+import {
+  kindOfDirectory,
+  NAME_KINDS,
+  type NameKind,
+  nameDirectory,
+  nameDirectoryId,
+  nameLinkId,
+} from '../transport/by-name.js';
 import { BY_SLOT, BY_SLOT_NODE_ID, findLink, linkNodeId, linksAfter, linkTarget } from '../transport/by-slot.js';
 import {
   attributesOf,
@@ -19,13 +28,14 @@ import {
   type Ownership,
   refusalOfOpen,
   refusalOfSize,
+  SUBDIRECTORIES,
   sizesOfBus,
 } from '../transport/file-rules.js';
 import type { IoGate } from '../transport/io-gate.js';
 import type { Attributes, BusFile } from '../transport/transport.js';
 import type { Tree, TreeNode } from '../transport/tree.js';
 import { type OpenFile, OpenFiles } from './open-files.js';
-import type { NativeOperations, NativeStat, Reply } from './package.js';
+import type { NativeOperations, NativeStat, Reply, ReplyWith } from './package.js';
 
 const ROOT_NODE_ID = 1;
 const LINKS = `/${BY_SLOT}`;
@@ -38,6 +48,7 @@ export interface OperationsContext {
   /** the counters of the main thread */
   readonly counters: CounterPages;
   readonly gate: IoGate;
+  readonly names: DiskNames;
   readonly owner: Ownership;
   /** whether the file is leaving: its name may be visible, but it cannot be opened any more */
   isLeaving(nodeId: number): boolean;
@@ -70,8 +81,9 @@ export class Operations {
       ...this.#attributeCalls(),
       ...this.#ioCalls(),
       statfs: (_, reply) => reply(0, this.#sizes()),
-      readdir: (path, reply) => {
-        const entries = path === LINKS ? this.#links() : this.#files();
+      readdir: async (path, reply) => {
+        const kind = kindOfDirectory(path.slice(1));
+        const entries = kind !== undefined ? await this.#names(kind) : path === LINKS ? this.#links() : this.#files();
         const all = [['.', this.#directory()] as const, ['..', this.#directory()] as const, ...entries];
         reply(
           0,
@@ -79,10 +91,10 @@ export class Operations {
           all.map(([, stat]) => stat),
         );
       },
-      readlink: (path, reply) => {
-        const linked = this.#linked(path);
+      readlink: async (path, reply) => {
+        const linked = this.#linked(path) ?? (await this.#named(path))?.node;
         if (linked !== undefined) return reply(0, linkTarget(linked));
-        reply(path.startsWith(`${LINKS}/`) ? -E.ENOENT : -E.EINVAL);
+        reply(isBelowLinks(path) ? -E.ENOENT : -E.EINVAL);
       },
       fsyncdir: (_, _isDataOnly, _fh, reply) => reply(0),
       create: (_, _mode, reply) => refuse(reply),
@@ -114,6 +126,9 @@ export class Operations {
         if (path === LINKS) return reply(0, this.#linksDirectory());
         const linked = this.#linked(path);
         if (linked !== undefined) return reply(0, this.#link(linked));
+        const kind = kindOfDirectory(path.slice(1));
+        if (kind !== undefined) return reply(0, this.#namesDirectory(kind));
+        if (isNamePath(path)) return void this.#replyOfName(path, reply);
         const node = this.#find(path);
         if (node === undefined) return reply(-E.ENOENT);
         node.lookups += 1;
@@ -177,7 +192,8 @@ export class Operations {
 
   /** Changes attributes of a file; `change` returns 0 or −errno. */
   #change(path: string, reply: Reply, change: (file: BusFile) => number): void {
-    if (path === '/' || path.startsWith(LINKS)) return reply(-E.EPERM);
+    const [directory = ''] = path.slice(1).split('/');
+    if (path === '/' || path.startsWith(LINKS) || kindOfDirectory(directory) !== undefined) return reply(-E.EPERM);
     const node = this.#find(path);
     reply(node === undefined ? -E.ENOENT : change(node.file));
   }
@@ -229,9 +245,37 @@ export class Operations {
     return path.startsWith(`${LINKS}/`) ? findLink(this.#context.tree, path.slice(LINKS.length + 1)) : undefined;
   }
 
+  /** The link that a path below a directory of names leads to. */
+  async #named(path: string): Promise<{ kind: NameKind; node: TreeNode } | undefined> {
+    const [directory = '', name = ''] = path.slice(1).split('/');
+    const kind = kindOfDirectory(directory);
+    const node = kind === undefined ? undefined : await this.#context.names.find(kind, name);
+    return kind === undefined || node === undefined ? undefined : { kind, node };
+  }
+
+  async #replyOfName(path: string, reply: ReplyWith<NativeStat>): Promise<void> {
+    const named = await this.#named(path);
+    if (named === undefined) reply(-E.ENOENT);
+    else reply(0, this.#nameLink(named.kind, named.node));
+  }
+
+  async #names(kind: NameKind): Promise<[string, NativeStat][]> {
+    const links = await this.#context.names.linksAfter(kind, 0);
+    return links.map(({ name, node }) => [name, this.#nameLink(kind, node)]);
+  }
+
+  #nameLink(kind: NameKind, node: TreeNode): NativeStat {
+    return nativeStat(linkAttributes(nameLinkId(kind, node), linkTarget(node), this.#context.owner));
+  }
+
+  #namesDirectory(kind: NameKind): NativeStat {
+    return nativeStat(directoryAttributes(nameDirectoryId(kind), this.#context.owner));
+  }
+
   #files(): [string, NativeStat][] {
     const files = this.#context.tree.after(0).map(({ file }): [string, NativeStat] => [file.name, this.#stat(file)]);
-    return [...files, [BY_SLOT, this.#linksDirectory()]];
+    const names = NAME_KINDS.map((kind): [string, NativeStat] => [nameDirectory(kind), this.#namesDirectory(kind)]);
+    return [...files, [BY_SLOT, this.#linksDirectory()], ...names];
   }
 
   #links(): [string, NativeStat][] {
@@ -251,8 +295,18 @@ export class Operations {
   }
 
   #directory(): NativeStat {
-    return nativeStat(directoryAttributes(ROOT_NODE_ID, this.#context.owner, 1));
+    return nativeStat(directoryAttributes(ROOT_NODE_ID, this.#context.owner, SUBDIRECTORIES));
   }
+}
+
+/** Whether a path is below a directory of names. */
+function isNamePath(path: string): boolean {
+  const [directory = '', name] = path.slice(1).split('/');
+  return name !== undefined && kindOfDirectory(directory) !== undefined;
+}
+
+function isBelowLinks(path: string): boolean {
+  return path.startsWith(`${LINKS}/`) || isNamePath(path);
 }
 
 function nativeStat(attributes: Attributes): NativeStat {

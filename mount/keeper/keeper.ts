@@ -23,6 +23,7 @@ import {
   type CommitResult,
   type DetachedVbd,
   type DetachResult,
+  type FileNames,
   INTERFACE_VERSION,
   type MapResult,
   type MemoryInfo,
@@ -68,7 +69,7 @@ import { LedgerIndexes } from './vbds/ledger-indexes.js';
 import { hasFile, identitiesOf, type Vbd } from './vbds/vbd.js';
 import { Activities } from './vbds/vbd-activity.js';
 import { filesOf } from './vbds/vbd-files.js';
-import { busState, busVersion, vbdFacts, vbdInfo, vbdInfoUnseen, vbdStats } from './vbds/vbd-report.js';
+import { busState, busVersion, fileNames, vbdFacts, vbdInfo, vbdInfoUnseen, vbdStats } from './vbds/vbd-report.js';
 import { VbdTable } from './vbds/vbd-table.js';
 import { attach } from './verbs/attach.js';
 import { changes } from './verbs/changes.js';
@@ -394,6 +395,11 @@ export class Keeper implements KeeperControl {
 
   async listVbds(): Promise<VbdInfo[]> {
     return await Promise.all(this.#bus.vbds.sorted().map((vbd) => vbdInfo(this.#bus, vbd)));
+  }
+
+  /** What the vbds and partitions hold. */
+  async names(): Promise<FileNames[]> {
+    return await fileNames(this.#bus);
   }
 
   stats(): VbdStats[] {

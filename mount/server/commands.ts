@@ -20,6 +20,7 @@ import type { ChangesResult, TransportName, VbdInfo } from '../control/interface
 import type { Mode } from '../images/mode.js';
 import type { RamLink } from '../ram/links.js';
 import type { BusPlace } from '../runtime/bus-place.js';
+import type { NamesOfFile } from '../transport/transport.js';
 
 /** The server's only argument. */
 export interface ServerStart {
@@ -309,6 +310,8 @@ export interface Commands {
   /** UNSUPPORTED if the disk has no base */
   changes: { command: ChangesCommand; result: ChangesResult };
   map: { command: MapCommand; result: ToldExtents<TreeExtent> };
+  /** what the files of the bus hold, and their names */
+  names: { command: { readonly op: 'names' }; result: { files: readonly NamesOfFile[] } };
   /** cancels the command of that id, if it can be cancelled */
   cancel: { command: { readonly op: 'cancel'; readonly target: number }; result: null };
   /** begins to read requests */

@@ -163,6 +163,8 @@ function act(id: number, command: Command, passed: PassedFds): Promise<unknown> 
       return server.changes(command);
     case 'map':
       return server.map(command);
+    case 'names':
+      return server.names();
     case 'cancel':
       running.get(command.target)?.abort();
       return Promise.resolve(null);

@@ -16,12 +16,14 @@ import {
   type BusInfo,
   type DetachedVbd,
   type DetachResult,
+  type FileNames,
   INTERFACE_VERSION,
   type MemoryInfo,
   type TransportName,
   type VbdInfo,
   type VbdStats,
 } from '../control/interface.js';
+import { namesOfBus } from '../control/names-of-bus.js';
 import { withOpens } from '../control/partition-opens.js';
 import { Ending } from '../ending/ending.js';
 import { EndingLimits } from '../ending/limit.js';
@@ -171,6 +173,11 @@ export class Orphan implements OrphanControl {
   stats(): VbdStats[] {
     const { server, place, statsFd } = this.#context;
     return server.stats(place.name, statsFd);
+  }
+
+  async names(): Promise<FileNames[]> {
+    const { server, place } = this.#context;
+    return namesOfBus(place, (await server.names()).files);
   }
 
   memory(): MemoryInfo {

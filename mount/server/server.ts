@@ -292,7 +292,16 @@ export class Server {
     const all = partitions.flatMap((partition) => known.get(partition.nodeId) ?? []);
     served.partitions.splice(0, served.partitions.length, ...all);
     for (const partition of fresh) {
-      await this.#transport.add({ ...partition, flushIndex, inherited: false, bytesFd, isShared, backingId: null });
+      const part = { whole: nodeId, offset: partition.offset };
+      await this.#transport.add({
+        ...partition,
+        part,
+        flushIndex,
+        inherited: false,
+        bytesFd,
+        isShared,
+        backingId: null,
+      });
       if (served.holders !== null) await this.#transport.pause(partition.nodeId);
     }
     served.facts = facts;
@@ -329,7 +338,8 @@ export class Server {
     for (const ref of partitions) {
       const partition = openPartition(raw, disk.readOnly, ref);
       served.partitions.push(partition);
-      await this.#transport.add({ ...ref, ...bytes, disk: partition.disk, backingId: null });
+      const part = { whole: nodeId, offset: ref.offset };
+      await this.#transport.add({ ...ref, ...bytes, part, disk: partition.disk, backingId: null });
       if (ref.leaving) this.#transport.setLeaving(ref.nodeId, true);
     }
     served.facts = facts;
@@ -337,6 +347,11 @@ export class Server {
     if (leaving) this.#transport.setLeaving(nodeId, true);
     if (held) await this.pause(nodeId, holders);
     return null;
+  }
+
+  /** What the disks and partitions hold, and their names. */
+  async names(): Promise<CommandResult<'names'>> {
+    return { files: await this.#transport.names() };
   }
 
   /** The partitions of a disk, in the order of its facts. */

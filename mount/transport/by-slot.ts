@@ -36,6 +36,7 @@ export function findLink(tree: Tree, name: string): TreeNode | undefined {
 
 /** The vbd of a link's node id. */
 export function linkedNode(tree: Tree, nodeId: number): TreeNode | undefined {
+  // ids that are higher still are of links by name, and no vbd has such a node id
   return nodeId > BY_SLOT_NODE_ID ? tree.byId(nodeId - BY_SLOT_NODE_ID) : undefined;
 }
 

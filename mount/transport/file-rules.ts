@@ -7,6 +7,7 @@ import { windowOf } from '../../drivers/segments/one-segment.js';
 import { E } from '../../system/libc.js';
 import type { Ledger } from '../ledger/ledger.js';
 import { statBelow } from './below.js';
+import { NAME_KINDS } from './by-name.js';
 import type { Attributes, BusFile } from './transport.js';
 
 const O_ACCMODE = 0o3;
@@ -15,6 +16,9 @@ const O_SYNC_OR_DSYNC = 0o4010000;
 const S_IFDIR = 0o040000;
 const S_IFREG = 0o100000;
 const S_IFLNK = 0o120000;
+
+/** The directories in a bus: by-slot, and those of names. */
+export const SUBDIRECTORIES = 1 + NAME_KINDS.length;
 
 /** The owner and the time of the bus's directories and links. */
 export interface Ownership {
@@ -82,7 +86,7 @@ export function attributesOf(file: BusFile, ledger: Ledger, isPassedThrough: boo
   return { ...kept, nodeId, size, blocks, mode: S_IFREG | kept.mode, links: 1 };
 }
 
-/** The attributes of a directory of the bus: its root, or the directory of links. */
+/** The attributes of a directory of the bus: its root, or one of links. */
 export function directoryAttributes(nodeId: number, owner: Ownership, subdirectories = 0): Attributes {
   return { ...unchanging(owner), nodeId, size: 0, mode: S_IFDIR | 0o755, links: 2 + subdirectories };
 }

@@ -17,6 +17,10 @@ export class IoGate {
     return waiting !== undefined;
   }
 
+  isPaused(nodeId: number): boolean {
+    return this.#paused.has(nodeId);
+  }
+
   /** Counts the work as under way until it ends. It must not reject. */
   track(nodeId: number, work: Promise<void>): void {
     this.#underWay.set(nodeId, (this.#underWay.get(nodeId) ?? 0) + 1);

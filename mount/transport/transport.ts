@@ -44,6 +44,24 @@ export interface BusFile {
   readonly bytesFd?: number | null;
   /** other programs, also unknown ones, may write the same bytes (mode w!) */
   readonly isShared?: boolean;
+  /** of a partition: the node id of its disk, and its offset there in bytes */
+  readonly part?: { readonly whole: number; readonly offset: number };
+}
+
+/** What a file of the bus holds, and its names. A key without a value is null. */
+export interface NamesOfFile {
+  readonly nodeId: number;
+  readonly vdev: string;
+  readonly slot: number;
+  /** as blkid(8) names it */
+  readonly type: string | null;
+  readonly usage: 'filesystem' | 'crypto' | 'raid' | 'other' | null;
+  readonly label: string | null;
+  /** as udev writes it, with unsafe characters as `\x20`: exact even if the label is no UTF-8 */
+  readonly labelEncoded: string | null;
+  readonly uuid: string | null;
+  readonly partlabel: string | null;
+  readonly partuuid: string | null;
 }
 
 /** Events that the transport reports to the server. */
@@ -87,6 +105,8 @@ export interface Transport {
   noSuccessor(): void;
   /** Lets the next lookup make the kernel drop all its references to a file with passthrough: its handles get EIO. */
   makeKernelForget(nodeId: number): void;
+  /** The names of all files, as far as they can be read within a second. */
+  names(): Promise<NamesOfFile[]>;
   /** Removes the file. When the promise resolves, no request for its disk is under way. Later requests get EIO. */
   remove(nodeId: number): Promise<void>;
 }

@@ -219,7 +219,7 @@ async function setOneTime(t: Test, subject: Subject): Promise<void> {
 
 async function keepDirectory(t: Test, { bench, vbd }: Subject): Promise<void> {
   const directory = vbd.replace(/\/[^/]*$/, '');
-  t.equal(await bench.sh('ls -A "$1"', directory), 'by-slot\nxvda');
+  t.equal(await bench.sh('ls -A "$1"', directory), 'by-label\nby-partlabel\nby-partuuid\nby-slot\nby-uuid\nxvda');
   for (const script of [
     'rm -f "$1/xvda"',
     'mkdir "$1/new"',
@@ -234,7 +234,10 @@ async function keepDirectory(t: Test, { bench, vbd }: Subject): Promise<void> {
     t.match(stderr, /Operation not permitted|cannot create/, 'and says why');
   }
   t.equal((await bench.try('cat "$1/new"', directory)).stderr.includes('No such file'), true);
-  t.equal(await bench.sh('ls -A "$1"; df "$1" >/dev/null', directory), 'by-slot\nxvda');
+  t.equal(
+    await bench.sh('ls -A "$1"; df "$1" >/dev/null', directory),
+    'by-label\nby-partlabel\nby-partuuid\nby-slot\nby-uuid\nxvda',
+  );
 }
 
 async function readAndWriteDirect(t: Test, { bench, vbd }: Subject): Promise<void> {

@@ -195,11 +195,12 @@ async function listSlots(t: Test, bench: Bench, { abilities }: TestTransport): P
     const lines = await bench.sh('cd "$1"; find . -printf "%P %y %l\\n" | LC_ALL=C sort', root);
     return lines.replaceAll(/ +$/gm, '');
   };
-  t.equal(await plain(), ' d\nby-slot d', 'of a bus without vbds');
+  const directories = [' d', 'by-label d', 'by-partlabel d', 'by-partuuid d', 'by-slot d'];
+  t.equal(await plain(), [...directories, 'by-uuid d'].join('\n'), 'of a bus without vbds');
   await bench.attach(image, 'xvda', 'r');
   await bench.attach(`ram:${image}`, 'xvdaa');
   const links = ['by-slot/268442112 l ../xvdaa', 'by-slot/51712 l ../xvda'];
-  const both = [' d', 'by-slot d', ...links, 'xvda f', 'xvdaa f'].join('\n');
+  const both = [...directories, ...links, 'by-uuid d', 'xvda f', 'xvdaa f'].join('\n');
   t.equal(await plain(), both);
   await bench.sh('cmp "$1/by-slot/51712" "$2"; cmp "$1/by-slot/268442112" "$2"', root, image);
   const shown = JSON.parse(await bench.succeed(['show', `${root}/by-slot/268442112`, '--json'])) as { vdev: string };
@@ -224,7 +225,7 @@ async function listSlots(t: Test, bench: Bench, { abilities }: TestTransport): P
   t.match(busy.stderr, `pid ${client.pid} `);
   await client.release();
   await bench.detach('xvda');
-  t.equal(await plain(), [' d', 'by-slot d', 'by-slot/268442112 l ../xvdaa', 'xvdaa f'].join('\n'));
+  t.equal(await plain(), [...directories, 'by-slot/268442112 l ../xvdaa', 'by-uuid d', 'xvdaa f'].join('\n'));
   await bench.succeed(['stop']);
   t.same(await bench.traces(), []);
 }

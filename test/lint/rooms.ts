@@ -244,7 +244,14 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   },
   'mount/server/commands.ts': {
     is: 'the messages between keeper and server',
-    may: ['type mount/ram/', 'type mount/control/', 'type mount/runtime/', 'mount/images/mode.ts', 'drivers/'],
+    may: [
+      'type mount/ram/',
+      'type mount/transport/',
+      'type mount/control/',
+      'type mount/runtime/',
+      'mount/images/mode.ts',
+      'drivers/',
+    ],
   },
   'mount/pausing/': {
     is: '(keeper, or a server without one) pauses of vbds, here and on other buses',
@@ -256,13 +263,14 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   },
   'mount/fuse-native/': {
     is: '(server) the second transport',
-    may: ['mount/transport/', 'mount/holders/', 'mount/ledger/', 'drivers/', 'system/'],
+    may: ['mount/labels/', 'mount/transport/', 'mount/holders/', 'mount/ledger/', 'drivers/', 'system/'],
   },
   'mount/fuse/event-loop/': {
     is: '(server, main thread) names, attributes, handles',
     may: [
       'mount/fuse/thread/',
       'mount/fuse/protocol/',
+      'mount/labels/',
       'mount/transport/',
       'mount/ledger/',
       'mount/images/copy-lease.ts',
@@ -299,6 +307,10 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   'mount/ram/growth.ts': { is: '(threads) credit to fill holes', may: ['mount/ledger/', 'drivers/', 'system/'] },
   'mount/fuse/protocol/thread-counts.ts': { is: 'how many threads serve a bus', may: [] },
   'mount/fuse/protocol/': { is: 'the FUSE protocol', may: ['type mount/transport/', 'drivers/', 'system/'] },
+  'mount/labels/': {
+    is: '(server) the names of the files of a bus, read from their disks',
+    may: ['mount/transport/', 'mount/ledger/', 'mount/slots/', 'drivers/superblocks/', 'drivers/', 'system/'],
+  },
   'mount/transport/': {
     is: 'what all transports have in common',
     may: ['mount/ledger/', 'mount/slots/', 'drivers/', 'system/'],

@@ -5,15 +5,16 @@
  *      bus/0/xvda, by-slot/51712        its file
  *      disk.img, any path to it         its image
  *      /mnt, /dev/loop0, /dev/loop0p1   where it is mounted, and the loop devices on it
+ *      LABEL=root, UUID=…, PARTLABEL=…  the name of its file system or partition: see names.ts
  *
  * A path is looked for on the chosen bus, then on all others, unless the user has named the bus. No call is made on a
  * mount that may be dead or hang: see careful-path.ts.
  */
 import { dirname, join, resolve } from 'node:path';
-import { FusetapError } from '../../../drivers/errors.js';
+import { FusetapError, toFusetapError } from '../../../drivers/errors.js';
 import { quoted } from '../../../drivers/quote.js';
 import { isBelow } from '../../../system/proc.js';
-import type { BusInfo, PartitionInfo, VbdInfo } from '../../control/interface.js';
+import type { BusInfo, FileNames, PartitionInfo, VbdInfo } from '../../control/interface.js';
 import { type BusPlace, resolveBus } from '../../runtime/bus-place.js';
 import { readBusRecord } from '../../runtime/bus-record.js';
 import { refusePartition } from '../../slots/refuse-partition.js';
@@ -23,6 +24,7 @@ import { showBus } from '../ask.js';
 import { type BusListing, type BusTrouble, listBuses } from '../list-buses.js';
 import { aboveFile, aboveVbd, loopOfNode, readTables } from './above.js';
 import { carefulPath, findFile, type KernelTables } from './careful-path.js';
+import { askNames, hasName, noneHas, parseTag, severalHave, type Tag, tagOfPath } from './names.js';
 
 /** Where to look for vbds. */
 export interface Scope {
@@ -77,6 +79,8 @@ export class VbdFinder {
 
   /** The same, and a partition names its vbd. */
   async findAny(word: string): Promise<LocatedVbd> {
+    const tag = parseTag(word);
+    if (tag !== null) return await this.#byTag(tag);
     return (isPath(word) ? await this.#byPath(word) : null) ?? (await this.#byPlace(word));
   }
 
@@ -106,6 +110,51 @@ export class VbdFinder {
     });
   }
 
+  /** By a name that a disk or a partition has. */
+  async #byTag(tag: Tag): Promise<LocatedVbd> {
+    const { buses, troubles } = await this.#listing();
+    const asked = await Promise.all(buses.map((bus) => this.#namesOf(bus)));
+    const found = asked.flatMap(({ files }) => files.filter((file) => hasName(file, tag)));
+    const [only, second] = found;
+    if (second !== undefined) throw severalHave(tag, found);
+    const located = only && (await this.#atPath(buses, only.path));
+    if (located != null) return located;
+    const trouble = troubles[0]?.error ?? asked.find(({ error }) => error !== null)?.error ?? null;
+    throw noneHas(tag, this.#scope.anyBus ? 'any bus' : `bus ${this.#scope.place.name}`, trouble);
+  }
+
+  /** By a link in a directory of names. It leads to one file even if several have the name. */
+  async #byNameLink(path: string, buses: readonly BusInfo[]): Promise<LocatedVbd | null> {
+    const tag = tagOfPath(path);
+    const bus = buses.find((each) => each.path === tag?.busPath);
+    if (tag === null || bus === undefined) return null;
+    const { files } = await this.#namesOf(bus);
+    const [first] = files.filter((file) => hasName(file, tag)).sort((a, b) => a.slot - b.slot);
+    return first === undefined ? null : await this.#atPath([bus], first.path);
+  }
+
+  async #namesOf({ bus }: BusInfo): Promise<{ files: FileNames[]; error: FusetapError | null }> {
+    const { place } = this.#scope;
+    try {
+      return {
+        files: await askNames(bus === place.name ? place : await resolveBus(bus, place.runtimeDir)),
+        error: null,
+      };
+    } catch (error) {
+      // for example a bus of an older version: others may have the name
+      return { files: [], error: toFusetapError(error, `bus ${bus} does not tell the names of its disks`) };
+    }
+  }
+
+  async #atPath(buses: readonly BusInfo[], path: string): Promise<LocatedVbd | null> {
+    const { place } = this.#scope;
+    const vbds = buses.flatMap((bus) => bus.vbds);
+    const found = search(vbds, (file) => file.path === path);
+    if (found === null) return null;
+    const { bus } = found.vbd;
+    return { place: bus === place.name ? place : await resolveBus(bus, place.runtimeDir), ...found };
+  }
+
   async #byPath(word: string): Promise<LocatedVbd | null> {
     const { place, anyBus } = this.#scope;
     const listing = await this.#listing();
@@ -118,6 +167,8 @@ export class VbdFinder {
     };
     const file = byFile(target, vbds);
     if (file !== null) return located(file.vbd, file.partition);
+    const named = await this.#byNameLink(target.real, listing.buses);
+    if (named !== null) return named;
     const images = await byImage(target, vbds, (vbd) => this.#identityOf(vbd, tables));
     const own = images.filter((vbd) => vbd.bus === place.name);
     const [found, second] = own.length > 0 ? own : images;

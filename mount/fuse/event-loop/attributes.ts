@@ -1,6 +1,7 @@
 /** The attributes of the files, links and directories of a bus: GETATTR, SETATTR. */
 import { E } from '../../../system/libc.js';
 import type { Ledger } from '../../ledger/ledger.js';
+import { kindOfDirectoryId, type NameKind, nameDirectoryId, namedNode, nameLinkId } from '../../transport/by-name.js';
 import { BY_SLOT_NODE_ID, linkedNode, linkNodeId, linkTarget } from '../../transport/by-slot.js';
 import {
   attributesOf,
@@ -8,6 +9,7 @@ import {
   linkAttributes,
   type Ownership,
   refusalOfSize,
+  SUBDIRECTORIES,
 } from '../../transport/file-rules.js';
 import type { Attributes, BusFile } from '../../transport/transport.js';
 import type { Tree, TreeNode } from '../../transport/tree.js';
@@ -45,14 +47,25 @@ export class AttributeCalls {
     return directoryAttributes(BY_SLOT_NODE_ID, this.#context.owner);
   }
 
+  ofNameDirectory(kind: NameKind): Attributes {
+    return directoryAttributes(nameDirectoryId(kind), this.#context.owner);
+  }
+
+  ofNameLink(kind: NameKind, node: TreeNode): Attributes {
+    return linkAttributes(nameLinkId(kind, node), linkTarget(node), this.#context.owner);
+  }
+
   getattr(call: Call): void {
     this.#replies.sendAttributes(call, this.#ofId(call.request.nodeId));
   }
 
   #ofId(nodeId: number): Attributes {
     const { tree, owner } = this.#context;
-    if (nodeId === abi.ROOT_NODE_ID) return directoryAttributes(nodeId, owner, 1);
+    if (nodeId === abi.ROOT_NODE_ID) return directoryAttributes(nodeId, owner, SUBDIRECTORIES);
     if (nodeId === BY_SLOT_NODE_ID) return this.ofLinkDirectory();
+    if (kindOfDirectoryId(nodeId) !== undefined) return directoryAttributes(nodeId, owner);
+    const named = namedNode(tree, nodeId);
+    if (named !== undefined) return linkAttributes(nodeId, linkTarget(named), owner);
     const linked = linkedNode(tree, nodeId);
     return linked === undefined ? this.ofFile(tree.existing(nodeId)) : this.ofLink(linked);
   }

@@ -22,7 +22,7 @@ export interface Call {
 export class CallsUnderWay {
   readonly #ledger: Ledger;
   readonly #answer: (call: Call) => void;
-  readonly #gate = new IoGate();
+  readonly gate = new IoGate();
   readonly #freePlaces = Array.from({ length: WORK_PLACES - MAIN_WORK_START }, (_, i) => MAIN_WORK_START + i);
 
   /** @param answer answers a call that has waited */
@@ -53,7 +53,7 @@ export class CallsUnderWay {
    */
   putAside(call: Call): boolean {
     const { place, request } = call;
-    const isPaused = this.#gate.putAside(request.nodeId, () => {
+    const isPaused = this.gate.putAside(request.nodeId, () => {
       if (place >= 0) this.#ledger.beginWork(place, request.uniqueId);
       this.#answer(call);
     });
@@ -63,16 +63,16 @@ export class CallsUnderWay {
 
   /** Counts I/O of the call's file as under way until `work` has ended; it must not reject. */
   track({ request }: Call, work: Promise<void>): void {
-    this.#gate.track(request.nodeId, work);
+    this.gate.track(request.nodeId, work);
   }
 
   /** Pauses the file: new I/O waits. Resolves when no I/O is under way any more. */
   pause(nodeId: number): Promise<void> {
-    return this.#gate.pause(nodeId);
+    return this.gate.pause(nodeId);
   }
 
   /** Resumes the file: answers all calls that waited, in the order in which they came. */
   resume(nodeId: number): void {
-    this.#gate.resume(nodeId);
+    this.gate.resume(nodeId);
   }
 }

@@ -1,5 +1,17 @@
-/** The names of a bus, in its directory and in the directory of links: LOOKUP, FORGET, READLINK, READDIR, STATFS. */
+/** The names of a bus, in its directory and in its directories of links: LOOKUP, FORGET, READLINK, READDIR, STATFS. */
+import { errnoOf } from '../../../drivers/errors.js';
 import { E } from '../../../system/libc.js';
+import type { DiskNames } from '../../labels/disk-names.js';
+import {
+  kindOfDirectory,
+  kindOfDirectoryId,
+  NAME_KINDS,
+  type NameKind,
+  nameDirectory,
+  nameDirectoryId,
+  namedNode,
+  nameLinkId,
+} from '../../transport/by-name.js';
 import {
   BY_SLOT,
   BY_SLOT_NODE_ID,
@@ -12,7 +24,7 @@ import {
 import { sizesOfBus } from '../../transport/file-rules.js';
 import type { Tree, TreeNode } from '../../transport/tree.js';
 import * as abi from '../protocol/abi.js';
-import { appendDirent, type Request } from '../protocol/message.js';
+import { appendDirent } from '../protocol/message.js';
 import type { AttributeCalls } from './attributes.js';
 import type { Call } from './calls-under-way.js';
 import type { Replies } from './replies.js';
@@ -35,29 +47,47 @@ interface Entry {
   readonly name: Buffer;
 }
 
+/** The directories of links, ordered by node id. */
+const DIRECTORIES: readonly Entry[] = [
+  { nodeId: BY_SLOT_NODE_ID, name: BY_SLOT },
+  ...NAME_KINDS.map((kind) => ({ nodeId: nameDirectoryId(kind), name: nameDirectory(kind) })),
+].map(({ nodeId, name }) => ({ nodeId, offset: nodeId + 2, type: DT_DIR, name: Buffer.from(name) }));
+
+export interface DirectoryParts {
+  readonly attributes: AttributeCalls;
+  readonly replies: Replies;
+  readonly names: DiskNames;
+}
+
 export class Directory {
   readonly #context: DirectoryContext;
   readonly #attributes: AttributeCalls;
   readonly #replies: Replies;
+  readonly #names: DiskNames;
 
-  constructor(context: DirectoryContext, attributes: AttributeCalls, replies: Replies) {
+  constructor(context: DirectoryContext, { attributes, replies, names }: DirectoryParts) {
     this.#context = context;
     this.#attributes = attributes;
     this.#replies = replies;
+    this.#names = names;
   }
 
   lookup(call: Call): void {
     const { nodeId } = call.request;
     const name = call.request.name();
-    if (name !== null && nodeId === abi.ROOT_NODE_ID) this.#lookupInRoot(call, name);
+    const kind = kindOfDirectoryId(nodeId);
+    if (name !== null && kind !== undefined) this.#later(call, () => this.#lookupName(call, kind, name));
+    else if (name !== null && nodeId === abi.ROOT_NODE_ID) this.#lookupInRoot(call, name);
     else if (name !== null && nodeId === BY_SLOT_NODE_ID) this.#lookupLink(call, name);
     else this.#replies.refuse(call, E.ENOENT);
   }
 
   #lookupInRoot(call: Call, name: string): void {
     const node = this.#context.tree.byName(name);
+    const kind = kindOfDirectory(name);
     // the kernel's references to directories and links are not counted, because these have no state
     if (name === BY_SLOT) this.#replies.sendEntry(call, this.#attributes.ofLinkDirectory());
+    else if (kind !== undefined) this.#replies.sendEntry(call, this.#attributes.ofNameDirectory(kind));
     else if (node === undefined) this.#replies.refuse(call, E.ENOENT);
     else if (this.#sendFile(call, node)) node.lookups += 1;
   }
@@ -66,6 +96,17 @@ export class Directory {
     const node = findLink(this.#context.tree, name);
     if (node === undefined) this.#replies.refuse(call, E.ENOENT);
     else this.#replies.sendEntry(call, this.#attributes.ofLink(node));
+  }
+
+  async #lookupName(call: Call, kind: NameKind, name: string): Promise<void> {
+    const node = await this.#names.find(kind, name);
+    if (node === undefined) this.#replies.refuse(call, E.ENOENT);
+    else this.#replies.sendEntry(call, this.#attributes.ofNameLink(kind, node));
+  }
+
+  /** Answers when disks were read. */
+  #later(call: Call, answer: () => Promise<void>): void {
+    answer().catch((error: unknown) => this.#replies.refuse(call, errnoOf(error)));
   }
 
   #sendFile(call: Call, node: TreeNode): boolean {
@@ -93,7 +134,8 @@ export class Directory {
 
   readlink(call: Call): void {
     const { nodeId } = call.request;
-    const node = linkedNode(this.#context.tree, nodeId);
+    const { tree } = this.#context;
+    const node = namedNode(tree, nodeId) ?? linkedNode(tree, nodeId);
     if (node === undefined) return this.#replies.refuse(call, nodeId > BY_SLOT_NODE_ID ? E.ENOENT : E.EINVAL);
     this.#replies.sendBytes(call, Buffer.from(linkTarget(node)));
   }
@@ -105,14 +147,39 @@ export class Directory {
 
   /**
    * Cursors: 1 after `.`, 2 after `..`, then 2 + the node id of the vbd, so removing one entry never moves another.
-   * The directory of links comes last.
+   * The directories of links come last.
    */
   readdir(call: Call): void {
     const { request } = call;
     const cursor = request.bodyU64(abi.RW_OFFSET);
+    const kind = kindOfDirectoryId(request.nodeId);
+    if (kind !== undefined) this.#later(call, () => this.#sendNames(call, kind, cursor));
+    else {
+      const { nodeId } = request;
+      const others = nodeId === BY_SLOT_NODE_ID ? this.#links(cursor - 2) : this.#files(cursor - 2);
+      this.#sendEntries(call, cursor, others);
+    }
+  }
+
+  async #sendNames(call: Call, kind: NameKind, cursor: number): Promise<void> {
+    const links = await this.#names.linksAfter(kind, Math.max(0, cursor - 2));
+    const entries = links.map(({ name, node }) => {
+      const offset = node.file.nodeId + 2;
+      return { nodeId: nameLinkId(kind, node), offset, type: DT_LNK, name: Buffer.from(name) };
+    });
+    this.#sendEntries(call, cursor, entries);
+  }
+
+  /** @param others the entries after the cursor, but for `.` and `..` */
+  #sendEntries(call: Call, cursor: number, others: readonly Entry[]): void {
+    const { request } = call;
+    const dots: Entry[] = [
+      { nodeId: request.nodeId, offset: 1, type: DT_DIR, name: Buffer.from('.') },
+      { nodeId: abi.ROOT_NODE_ID, offset: 2, type: DT_DIR, name: Buffer.from('..') },
+    ];
     const limit = Math.min(request.bodyU32(abi.RW_SIZE), abi.MAX_WRITE);
     let length = 0;
-    for (const entry of this.#entriesBehind(cursor, request)) {
+    for (const entry of [...dots.slice(Math.min(cursor, 2)), ...others]) {
       const longer = appendDirent(this.#replies.buffer, length, limit, entry);
       if (longer < 0) break;
       length = longer;
@@ -120,22 +187,11 @@ export class Directory {
     this.#replies.send(call, length);
   }
 
-  #entriesBehind(cursor: number, { nodeId }: Request): Entry[] {
-    const dots: Entry[] = [
-      { nodeId, offset: 1, type: DT_DIR, name: Buffer.from('.') },
-      { nodeId: abi.ROOT_NODE_ID, offset: 2, type: DT_DIR, name: Buffer.from('..') },
-    ];
-    const others = nodeId === BY_SLOT_NODE_ID ? this.#links(cursor - 2) : this.#files(cursor - 2);
-    return [...dots.slice(Math.min(cursor, 2)), ...others];
-  }
-
   #files(after: number): Entry[] {
     const files = this.#context.tree.after(after).map(({ file: { nodeId, name } }) => {
       return { nodeId, offset: nodeId + 2, type: DT_REG, name: Buffer.from(name) };
     });
-    if (after >= BY_SLOT_NODE_ID) return files;
-    const offset = BY_SLOT_NODE_ID + 2;
-    return [...files, { nodeId: BY_SLOT_NODE_ID, offset, type: DT_DIR, name: Buffer.from(BY_SLOT) }];
+    return [...files, ...DIRECTORIES.filter(({ nodeId }) => nodeId > after)];
   }
 
   #links(after: number): Entry[] {

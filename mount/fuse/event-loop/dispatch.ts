@@ -13,6 +13,8 @@
  */
 import { errnoOf } from '../../../drivers/errors.js';
 import { E } from '../../../system/libc.js';
+import { DiskNames } from '../../labels/disk-names.js';
+import type { NamesOfFile } from '../../transport/transport.js';
 import * as abi from '../protocol/abi.js';
 import { isOneWay, isWellFormed, Request } from '../protocol/message.js';
 import { crashPoint } from '../thread/crash-point.js';
@@ -31,13 +33,17 @@ export class Dispatcher {
   readonly #attributes: AttributeCalls;
   readonly #directory: Directory;
   readonly #files: FileCalls;
+  readonly #names: DiskNames;
   readonly #pool = new RequestPool();
 
   constructor(context: DispatchContext) {
     this.#calls = new CallsUnderWay(context.ledger, (call) => this.#answer(call));
     this.#replies = new Replies(context, this.#calls);
     this.#attributes = new AttributeCalls(context, this.#replies);
-    this.#directory = new Directory(context, this.#attributes, this.#replies);
+    this.#names = new DiskNames({ tree: context.tree, ledger: context.ledger, gate: this.#calls.gate });
+    this.#directory = new Directory(context, {
+      ...{ attributes: this.#attributes, replies: this.#replies, names: this.#names },
+    });
     this.#files = new FileCalls(context, { calls: this.#calls, replies: this.#replies, pool: this.#pool });
   }
 
@@ -59,6 +65,11 @@ export class Dispatcher {
     if (isWellFormed(request, length)) this.#answer(call);
     else if (length >= abi.IN_HEADER_SIZE && !isOneWay(request.opcode)) this.#replies.refuse(call, E.EINVAL);
     else this.#calls.end(call);
+  }
+
+  /** The names of all files, as far as they can be read within a second. */
+  names(): Promise<NamesOfFile[]> {
+    return this.#names.all();
   }
 
   /** Pauses the file: new I/O waits. Resolves when no I/O is under way any more. */

@@ -8,7 +8,7 @@ import { addressOf, E, preadNoWait } from '../../../system/libc.js';
 import { CounterPages, MAIN_AREA } from '../../ledger/counters.js';
 import type { Ledger } from '../../ledger/ledger.js';
 import { type Ownership, writesDurably } from '../../transport/file-rules.js';
-import type { Abilities, BusFile, Transport, TransportEvents } from '../../transport/transport.js';
+import type { Abilities, BusFile, NamesOfFile, Transport, TransportEvents } from '../../transport/transport.js';
 import { Tree } from '../../transport/tree.js';
 import * as abi from '../protocol/abi.js';
 import { isIo, type Request } from '../protocol/message.js';
@@ -221,6 +221,10 @@ export class KernelTransport implements Transport {
       const node = this.#tree.byId(nodeId);
       if (node !== undefined) this.#serveByThreads(node.file);
     }
+  }
+
+  names(): Promise<NamesOfFile[]> {
+    return this.#dispatcher.names();
   }
 
   makeKernelForget(nodeId: number): void {

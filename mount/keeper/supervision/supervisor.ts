@@ -75,6 +75,7 @@ const REPEATABLE: ReadonlySet<keyof Commands> = new Set([
   'repair',
   'attach',
   'partitions',
+  'names',
   'swap',
   'repartition',
   'sizeOf',

@@ -4,7 +4,8 @@
 import { join } from 'node:path';
 import { isSimple } from '../../../drivers/graph.js';
 import { typeName } from '../../../drivers/partitions/index.js';
-import type { BusState, BusVersion, PartitionInfo, VbdInfo, VbdStats } from '../../control/interface.js';
+import type { BusState, BusVersion, FileNames, PartitionInfo, VbdInfo, VbdStats } from '../../control/interface.js';
+import { namesOfBus } from '../../control/names-of-bus.js';
 import { withOpens } from '../../control/partition-opens.js';
 import { readStats } from '../../ledger/counters.js';
 import type { VbdFacts } from '../../server/commands.js';
@@ -81,6 +82,12 @@ export function vbdStats(bus: BusParts): VbdStats[] {
       return { bus: bus.place.name, vdev: file.vdev, passthrough, ...readStats(bus.statsFd, file.ledgerIndex) };
     }),
   );
+}
+
+/** What the files of a bus hold, as its server has read it from their disks. */
+export async function fileNames({ place, server }: BusParts): Promise<FileNames[]> {
+  const { files } = await server.request<'names'>({ op: 'names' });
+  return namesOfBus(place, files);
 }
 
 export function busVersion({ server }: BusParts): BusVersion {

@@ -1,6 +1,7 @@
 /** The answer to each opcode, byte for byte. malformed.test.ts sends malformed messages. */
 import { constants } from 'node:os';
 import t, { type Test } from 'tap';
+import { swapSpace } from '../../labels/swap-space.js';
 import { ATTACHED_MS, type DispatchFixture, makeDispatchFixture, OWNER, plainDisk } from '../dispatch-fixture.js';
 import {
   type Attr,
@@ -28,6 +29,9 @@ const { EINVAL, EIO, ENFILE, ENOENT, ENOSPC, ENOSYS, ENOTTY, ENXIO, EOPNOTSUPP, 
 const DISK_BYTES = 10_000;
 const [XVDA, XVDB] = [2, 3];
 const BY_SLOT = 2 ** 30;
+const BY_NAME = ['by-label', 'by-uuid', 'by-partlabel', 'by-partuuid'].map((name, i) => {
+  return { name, nodeId: 2 ** 31 + i * 2 ** 29 };
+});
 const O_RDWR = 2;
 const BLKGETSIZE64 = 0x80081272;
 
@@ -40,7 +44,7 @@ const ATTACHED: Pick<Attr, 'atime' | 'mtime' | 'ctime'> = {
 const ATTR_A: Attr = { ino: XVDA, size: DISK_BYTES, blocks: 20, mode: 0o100600, ...ATTACHED };
 const SINCE = ms(OWNER.sinceMs);
 const ROOT_ATTR: Attr = {
-  ...{ ino: 1, size: 0, blocks: 0, mode: 0o040755, nlink: 3, uid: OWNER.uid, gid: OWNER.gid },
+  ...{ ino: 1, size: 0, blocks: 0, mode: 0o040755, nlink: 7, uid: OWNER.uid, gid: OWNER.gid },
   ...{ atime: SINCE, mtime: SINCE, ctime: SINCE },
 };
 const attrOut = (a: Attr): Buffer => Buffer.concat([Buffer.alloc(16), attr(a)]);
@@ -253,6 +257,40 @@ t.test('SETATTR: the size cannot be changed (coherence rule 7)', async (t) => {
   await fixture.expect({ opcode: 4, nodeId: XVDB, body: empty }, EROFS, 'and refused for a read-only disk');
 });
 
+t.test('by-label: a directory of links to the files that carry a label', async (t) => {
+  const fixture = fixtureWithFiles(t);
+  const XVDC = 4;
+  const bytes = swapSpace('A /o');
+  fixture.addFile({ nodeId: XVDC, name: 'xvdc', disk: plainDisk(bytes) });
+  const [byLabel, byUuid] = BY_NAME.map(({ nodeId }) => nodeId) as [number, number];
+  const ask = (opcode: number, nodeId: number, body = Buffer.alloc(16)) => ({ opcode, nodeId, body });
+  const directory: Attr = { ...ROOT_ATTR, ino: byLabel, nlink: 2 };
+  const link: Attr = { ...ROOT_ATTR, ino: byLabel + XVDC, mode: 0o120777, nlink: 1, size: '../xvdc'.length };
+  const entry = (a: Attr) => Buffer.concat([struct(40, { u64: { 0: a.ino ?? 0 } }), attr(a)]);
+  const linkName = 'A\\x20\\x2fo';
+  await fixture.expect(ask(1, 1, name('by-label')), entry(directory), 'the directory');
+  await fixture.expect(ask(3, byLabel), attrOut(directory), 'what it is');
+  await fixture.expect(ask(1, byLabel, name(linkName)), entry(link), 'a link');
+  await fixture.expect(ask(3, byLabel + XVDC), attrOut(link), 'what that is');
+  await fixture.expect(ask(5, byLabel + XVDC), Buffer.from('../xvdc'), 'where it leads');
+  const list = [dirent(byLabel, 1, 4, '.'), dirent(1, 2, 4, '..'), dirent(byLabel + XVDC, XVDC + 2, 10, linkName)];
+  await fixture.expect(ask(28, byLabel, readIn(0, 4096)), Buffer.concat(list), 'all links');
+  await fixture.expect(ask(28, byLabel, readIn(XVDC + 2, 4096)), Buffer.alloc(0), 'behind the last');
+  for (const other of ['A /o', 'A\\x20\\x2FO', 'xvdc', '.', '..', '']) {
+    const [answer] = await fixture.ask(message({ opcode: 1, nodeId: byLabel }, name(other)));
+    t.ok([-ENOENT, -EINVAL].includes(answer?.error ?? 0), `no link ${other}`);
+  }
+  await fixture.expect(ask(28, byUuid, readIn(2, 4096)), Buffer.alloc(0), 'no UUID');
+  await fixture.expect(ask(4, byLabel + XVDC, setattrIn(SET.mode, { u32: { 68: 0o777 } })), EPERM, 'chmod');
+  await fixture.expect(ask(14, byLabel, openIn(0)), ENOENT, 'it is no file');
+  // a write tells that the disk must be read anew
+  const fresh = Buffer.alloc(512);
+  swapSpace('other').copy(fresh, 0, 1024);
+  await fixture.expect({ opcode: 16, nodeId: XVDC, body: writeIn(1024, fresh) }, u64(512), 'a write');
+  await fixture.expect(ask(1, byLabel, name('other')), entry(link), 'the new name');
+  await fixture.expect(ask(1, byLabel, name(linkName)), ENOENT, 'and not the old one');
+});
+
 t.test('SETATTR of the directory is refused, like every change of it', async (t) => {
   const fixture = fixtureWithFiles(t);
   const body = setattrIn(SET.mode, { u32: { 68: 0o777 } });
@@ -313,6 +351,7 @@ t.test('READDIR: order, cursors, files that are leaving, and any limit', async (
     dirent(XVDB, XVDB + 2, 8, 'xvdb'),
     dirent(9, 11, 8, 'a-name-that-is-longer'),
     dirent(BY_SLOT, BY_SLOT + 2, 4, 'by-slot'),
+    ...BY_NAME.map(({ name, nodeId }) => dirent(nodeId, nodeId + 2, 4, name)),
   ];
   const list = (cursor: number | bigint, size: number) => ({ opcode: 28, nodeId: 1, body: readIn(cursor, size) });
   await fixture.expect(list(0, 4096), Buffer.concat(all), 'all');
@@ -320,7 +359,11 @@ t.test('READDIR: order, cursors, files that are leaving, and any limit', async (
   await fixture.expect(list(2, 4096), Buffer.concat(all.slice(2)), 'behind ..');
   await fixture.expect(list(XVDA + 2, 4096), Buffer.concat(all.slice(3)), 'behind xvda');
   for (const end of [11, 12]) await fixture.expect(list(end, 4096), Buffer.concat(all.slice(5)), `${end}`);
-  for (const end of [BY_SLOT + 2, BY_SLOT + 3, 2 ** 40, 0x7fff_ffff_ffff_ffffn, 0xffff_ffff_ffff_ffffn]) {
+  for (const end of [BY_SLOT + 2, BY_SLOT + 3]) {
+    await fixture.expect(list(end, 4096), Buffer.concat(all.slice(6)), `behind by-slot: ${end}`);
+  }
+  const last = (BY_NAME.at(-1)?.nodeId ?? 0) + 2;
+  for (const end of [last, 2 ** 40, 0x7fff_ffff_ffff_ffffn, 0xffff_ffff_ffff_ffffn]) {
     await fixture.expect(list(end, 4096), Buffer.alloc(0), `behind the last: ${end}`);
   }
   const whole = Buffer.concat(all);
