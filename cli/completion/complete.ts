@@ -20,14 +20,9 @@ import { describeDisk } from '../../mount/client/disk-wish.js';
 import type { VbdInfo } from '../../mount/control/interface.js';
 import { PREFIXES } from '../disk-spec/index.js';
 import { flagsOf, type Kind } from './kinds.js';
-import { allVbds, busNames, freePlaces, inTime, mountedDirectories, vbdsOf } from './live.js';
+import { allVbds, busNames, freePlaces, inTime, mountedDirectories, type Offered, tagsOf, vbdsOf } from './live.js';
 import { findPlace, HELP, type Place, startOfOtherProgram } from './place.js';
 import { splitLine } from './split-line.js';
-
-export interface Offered {
-  readonly word: string;
-  readonly about: string;
-}
 
 interface Answer {
   readonly adds: 'words' | 'files' | 'directories' | 'command';
@@ -112,8 +107,10 @@ async function answerFor(kind: Kind, place: Place, current: string): Promise<Ans
     case 'attached':
       return plain(vbds(await inTime(vbdsOf(busWord)), words));
     case 'vbd':
+      if (isTag(current)) return plain(await inTime(tagsOf(busWord)));
       return vbdsOrImages(vbds(await inTime(vbdsOf(busWord)), words), current);
     case 'vbd-or-spec': {
+      if (isTag(current)) return plain(await inTime(tagsOf(busWord)));
       const { adds, offered, kept } = vbdsOrImages(vbds(await inTime(vbdsOf(busWord)), words), current);
       return adds === 'files'
         ? { ...specs(current), offered: [...offered, ...specs(current).offered] }
@@ -126,6 +123,11 @@ async function answerFor(kind: Kind, place: Place, current: string): Promise<Ans
     default:
       return plain(named(kind));
   }
+}
+
+/** Whether a word begins like LABEL=, UUID=, PARTLABEL= or PARTUUID=: disks are read only then. */
+function isTag(current: string): boolean {
+  return /^(?:LA|UU|PART)[A-Z]*(?:=.*)?$/.test(current);
 }
 
 /** The bus that the line names: as an argument, as with the commands of xm, or with `--bus`. */

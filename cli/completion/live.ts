@@ -6,6 +6,12 @@ import { callersRuntimeDir } from '../options.js';
 /** how long a user who has pressed Tab waits */
 const LIMIT_MS = 1_000;
 
+/** A word that can complete the one under the cursor. */
+export interface Offered {
+  readonly word: string;
+  readonly about: string;
+}
+
 const PLACES = [...'abcdefgh'].map((letter) => `xvd${letter}`);
 
 /** The vbds of a bus. @param bus its name or directory, as `--bus` takes it */
@@ -27,6 +33,19 @@ export async function busNames(): Promise<string[]> {
 export async function mountedDirectories(): Promise<string[]> {
   const { listMountedImages } = await import('../../mount/file-system/index.js');
   return listMountedImages(callersRuntimeDir());
+}
+
+/** The names of disks that are attached, as `LABEL=root`. Names that a shell would have to quote are left out. */
+export async function tagsOf(bus: string | undefined): Promise<Offered[]> {
+  const { askNames, NAME_KINDS, tagText } = await import('../../mount/client/finding/names.js');
+  const files = await askNames(await resolveBus(bus ?? (process.env.FUSETAP_BUS || '0'), callersRuntimeDir()));
+  const tags = files.flatMap((file) =>
+    NAME_KINDS.flatMap((kind) => {
+      const name = file[kind];
+      return name !== null && /^[\w.:@+-]+$/.test(name) ? [{ word: tagText(kind, name), about: file.vdev }] : [];
+    }),
+  );
+  return [...new Map(tags.map((tag) => [tag.word, tag])).values()];
 }
 
 /** A few free places on a bus: a list of all would not help. */

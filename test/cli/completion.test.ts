@@ -11,7 +11,7 @@ import { splitLine } from '../../cli/completion/split-line.js';
 import { addCommands, COMMANDS, makeProgram } from '../../cli/program.js';
 import { Terminal } from '../../scripts/lib/first-hour/terminal.js';
 import { isInstalled } from '../e2e/command.js';
-import { aBus, aVbd, fakeBus, fusetap, tempDir } from './fake-bus.js';
+import { aBus, aFile, aVbd, fakeBus, fusetap, tempDir } from './fake-bus.js';
 
 t.setTimeout(360_000);
 
@@ -29,7 +29,8 @@ async function prepare(t: Test): Promise<Stage> {
   const vbds = { 0: ['xvda', 'xvdb'], two: ['xvdz'] };
   for (const [bus, vdevs] of Object.entries(vbds)) {
     const infos = vdevs.map((vdev) => aVbd({ bus, vdev }));
-    await fakeBus(t, runtime, bus, () => aBus(bus, infos));
+    const names = vdevs.map((vdev) => aFile({ bus, vdev, label: `of-${vdev}`, partlabel: 'two words' }));
+    await fakeBus(t, runtime, bus, ({ url }) => (url === '/names' ? names : aBus(bus, infos)));
   }
   const files = join(directory, 'files');
   mkdirSync(join(files, 'images/deep'), { recursive: true });
@@ -63,6 +64,13 @@ const ANSWERS: [line: string[], adds: string[], offered: string[]][] = [
   ],
   [['detach', '--wait', '5', 'xvda', 'xv'], ['words', '', 'xv'], ['xvdb']],
   [['detach', 'disk'], ['files', '', 'disk'], []],
+  [
+    ['detach', 'LABEL='],
+    ['words', '', 'LABEL='],
+    ['LABEL=of-xvda', 'LABEL=of-xvdb'],
+  ],
+  [['show', '--bus', 'two', 'LAB'], ['words', '', 'LAB'], ['LABEL=of-xvdz']],
+  [['show', 'PARTLABEL=t'], ['words', '', 'PARTLABEL=t'], []],
   [['--bus', 'two', 'detach', ''], ['words', '', ''], ['xvdz']],
   [['detach', '--bus=two', ''], ['words', '', ''], ['xvdz']],
   [

@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Test } from 'tap';
-import type { BusInfo, VbdInfo } from '../../mount/control/interface.js';
+import type { BusInfo, FileNames, VbdInfo } from '../../mount/control/interface.js';
 import { socketAddress } from '../../mount/runtime/socket-address.js';
 import { tryFlockExclusive } from '../../system/libc.js';
 
@@ -35,6 +35,14 @@ export interface FakeBus {
   readonly stateDir: string;
   /** stops listening, removes the files and gives up the lock, as a keeper that leaves */
   leave(): void;
+}
+
+/** What a file of a bus holds: nothing, but for the given keys. */
+export function aFile(keys: Partial<FileNames> = {}): FileNames {
+  const { bus = '0', vdev = 'xvda' } = keys;
+  const place = { bus, vdev, slot: 51712, path: `/run/fusetap/bus/${bus}/${vdev}` };
+  const names = { label: null, labelEncoded: null, uuid: null, partlabel: null, partuuid: null };
+  return { ...place, type: null, usage: null, ...names, ...keys };
 }
 
 /**

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import t from 'tap';
 import type { VbdInfo } from '../../mount/control/interface.js';
-import { aBus, aVbd, fakeBus, fusetap, tempDir } from './fake-bus.js';
+import { aBus, aFile, aVbd, fakeBus, fusetap, tempDir } from './fake-bus.js';
 
 /** A vbd as `ls` prints it if nothing is above it. */
 const unmounted = (vbd: VbdInfo): object => ({ ...vbd, loops: [], mounts: [] });
@@ -27,6 +27,37 @@ t.test('a table of all buses, by bus and slot', async (t) => {
       '',
     ].join('\n'),
   );
+});
+
+t.test('--fs: what the vbds hold, and names that several have', async (t) => {
+  const runtime = tempDir(t);
+  const vbds = [aVbd(), aVbd({ vdev: 'xvdb', slot: 51728, path: '/run/fusetap/bus/0/xvdb' })];
+  const ext4 = { type: 'ext4', usage: 'filesystem', label: 'a\nb', labelEncoded: 'a\\x0ab' } as const;
+  const path = vbds[0]?.path ?? '';
+  const files = [aFile({ ...ext4, path, uuid: 'u-1' }), aFile({ ...ext4, vdev: 'xvdb', slot: 51728 })];
+  await fakeBus(t, runtime, '0', ({ url }) => (url === '/names' ? files : aBus('0', vbds)));
+  // of an older version
+  await fakeBus(t, runtime, 'old', ({ url }) => {
+    const error = { code: 'NOT_FOUND', message: 'no such request: GET /names' };
+    return url === '/names' ? { status: 404, body: { error } } : aBus('old', [aVbd({ bus: 'old', path: '/old/xvda' })]);
+  });
+  const { status, stdout, stderr } = await fusetap(runtime, ['ls', '--fs']);
+  t.equal(
+    stdout,
+    [
+      'BUS  VDEV  FSTYPE  LABEL  UUID  PARTLABEL  LOOP  MOUNTED',
+      '0    xvda  ext4    a\\nb   u-1   -          -',
+      '0    xvdb  ext4    a\\nb   -     -          -',
+      'old  xvda  -       -      -     -          -',
+      '',
+    ].join('\n'),
+  );
+  t.match(stderr, /LABEL='a\\nb' is on xvda and xvdb; by-label leads to xvda/);
+  t.match(stderr, /no such request: GET \/names/);
+  t.equal(status, 1, 'the list is incomplete');
+  t.match(await fusetap(runtime, ['ls', '--fs', '--buses']), { status: 2, stderr: /contradict each other/ });
+  const json = JSON.parse((await fusetap(runtime, ['ls', '--fs', '--json', '--bus', '0'])).stdout);
+  t.match(json, [{ vdev: 'xvda', label: 'a\nb', duplicates: [{ paths: [files[1]?.path] }] }, { vdev: 'xvdb' }]);
 });
 
 t.test('no bus: the head, and status 0', async (t) => {

@@ -95,6 +95,15 @@ const RECIPES: Readonly<Record<string, Recipe>> = {
     after: { 0: 'wc -l < labels; e2label golden.img' },
     prints: /^guests +xvdt +\d+ +snapshot +w .*golden\.img\n(.*\n)*20\ngolden$/m,
   },
+  'Disks by name, in any order': {
+    programs: ['mkfs.ext4', 'e2label', 'sfdisk', 'blkid'],
+    stage: [
+      "fusetap create data.img 16M; fusetap create rpi.img 64M; printf 'label: dos\\n,32M,c\\n,,L\\n' | sfdisk -q rpi.img",
+      `printf '#!/bin/sh\\ne2label $1\\n' > boot.sh; chmod +x boot.sh`,
+    ],
+    after: { 1: 'fusetap stop --bus guest' },
+    prints: /data -> \.\.\/xvda\ndata\nBUS +VDEV +FSTYPE.*\nguest +xvda +ext2 +data /,
+  },
   'A persistent overlay, and how to commit it': {
     programs: ['mkfs.ext4', 'e2label'],
     stage: [GOLDEN],

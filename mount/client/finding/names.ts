@@ -16,6 +16,8 @@ import { askEither } from '../ask.js';
 /** a bus reads its disks for a second at most */
 const LIMIT_MS = 5_000;
 
+export { NAME_KINDS };
+
 /** A name that a word asks for. */
 export interface Tag {
   readonly kind: NameKind;
@@ -54,7 +56,8 @@ export function hasName(names: FileNames, { kind, value }: Tag): boolean {
 
 /** What the files of a bus hold. @throws FusetapError if it does not tell, for example because it is older */
 export async function askNames(place: BusPlace): Promise<FileNames[]> {
-  return await askEither(place, 'GET /names', { timeoutMs: LIMIT_MS });
+  const names: unknown = await askEither(place, 'GET /names', { timeoutMs: LIMIT_MS });
+  return Array.isArray(names) ? (names as FileNames[]) : [];
 }
 
 /** Files with the same name; the one with the lowest slot has the link of its bus. */

@@ -263,7 +263,7 @@ t.test('by-label: a directory of links to the files that carry a label', async (
   const bytes = swapSpace('A /o');
   fixture.addFile({ nodeId: XVDC, name: 'xvdc', disk: plainDisk(bytes) });
   const [byLabel, byUuid] = BY_NAME.map(({ nodeId }) => nodeId) as [number, number];
-  const ask = (opcode: number, nodeId: number, body = Buffer.alloc(16)) => ({ opcode, nodeId, body });
+  const ask = (opcode: number, nodeId: number, body: Buffer = Buffer.alloc(16)) => ({ opcode, nodeId, body });
   const directory: Attr = { ...ROOT_ATTR, ino: byLabel, nlink: 2 };
   const link: Attr = { ...ROOT_ATTR, ino: byLabel + XVDC, mode: 0o120777, nlink: 1, size: '../xvdc'.length };
   const entry = (a: Attr) => Buffer.concat([struct(40, { u64: { 0: a.ino ?? 0 } }), attr(a)]);

@@ -91,9 +91,13 @@ t.test('stat, list and statfs show the files that are served', { skip }, async (
   t.strictSame(await client.do('stat', 'xvda'), { ...file, ino: MEMORY, blocks });
   t.strictSame(await client.do('stat', 'xvdc'), { ...file, ino: PLAIN, blocks: Math.ceil(DISK_BYTES / 512) });
   const root = await client.do('stat', '.');
-  t.strictSame([root.ino, root.mode, root.nlink, root.mtimeNs], [1, 0o040755, 3, ATTACHED_NS]);
+  t.strictSame([root.ino, root.mode, root.nlink, root.mtimeNs], [1, 0o040755, 7, ATTACHED_NS]);
   t.strictSame(await client.do('list'), [
+    ['by-label', false],
+    ['by-partlabel', false],
+    ['by-partuuid', false],
     ['by-slot', false],
+    ['by-uuid', false],
     ['xvda', true],
     ['xvdb', true],
     ['xvdc', true],
