@@ -22,8 +22,12 @@ import type { Tree, TreeNode } from '../transport/tree.js';
 import { type Facts, type Name, NO_FACTS, NotWanted, readFacts } from './facts.js';
 import { Lanes } from './lanes.js';
 
-/** names may be as old as this if a change cannot be seen: by another program, or through another vbd of the same file */
+/**
+ * Names may be as old as this if a change cannot be seen: by another program, or through another vbd of the same file. With
+ * many disks, reading them all takes longer than that: then they may be ten times as old as it takes.
+ */
 const MAX_AGE_MS = 1_000;
+const AGE_FACTOR = 10;
 /** how long a request for names waits for all disks together */
 const LIMIT_MS = 1_000;
 /** the times of files are those of the kernel's last tick: a write soon after a reading may have the same time */
@@ -65,6 +69,7 @@ export class DiskNames {
   readonly #context: NamesContext;
   readonly #readings = new WeakMap<Disk, Reading>();
   readonly #lanes = new Lanes();
+  #maxAgeMs = MAX_AGE_MS;
 
   constructor(context: NamesContext) {
     this.#context = context;
@@ -130,10 +135,11 @@ export class DiskNames {
   /** Reads anew what may have changed. Takes at most a second. */
   async #refresh(): Promise<void> {
     const waits: { reading: Reading; done: Promise<void> }[] = [];
+    const beganMs = performance.now();
     let begun = 0;
     for (const [node, stamp] of this.#stamps()) {
       const reading = this.#readingOf(node);
-      if (isFresh(reading, stamp) || this.#context.gate.isPaused(node.file.nodeId)) continue;
+      if (isFresh(reading, stamp, this.#maxAgeMs) || this.#context.gate.isPaused(node.file.nodeId)) continue;
       const done = this.#readSince(node, reading, stamp);
       if (!reading.isSlow) waits.push({ reading, done });
       begun += 1;
@@ -144,7 +150,10 @@ export class DiskNames {
     const late = delay(LIMIT_MS, undefined, { signal: limit.signal }).catch(() => {});
     await Promise.race([Promise.all(waits.map(({ done }) => done)), late]);
     limit.abort();
-    for (const { reading } of waits) if (reading.running !== null) reading.isSlow = true;
+    const slow = waits.filter(({ reading }) => reading.running !== null);
+    for (const { reading } of slow) reading.isSlow = true;
+    // a disk that hangs tells nothing of the others
+    if (slow.length === 0) this.#maxAgeMs = Math.max(MAX_AGE_MS, AGE_FACTOR * (performance.now() - beganMs));
   }
 
   /**
@@ -154,7 +163,7 @@ export class DiskNames {
   async #readSince(node: TreeNode, reading: Reading, stamp: Stamp): Promise<void> {
     if (reading.running !== null) {
       await reading.running;
-      if (isFresh(reading, stamp)) return;
+      if (isFresh(reading, stamp, this.#maxAgeMs)) return;
     }
     reading.running ??= this.#read(node, reading, stamp).finally(() => {
       reading.running = null;
@@ -208,11 +217,11 @@ function belowOf({ file, backingId }: TreeNode): { group: number | string; mtime
   return { group, mtimeMs: below?.mtimeMs ?? null };
 }
 
-function isFresh({ known }: Reading, { writes, mtimeMs, hasPartitions }: Stamp): boolean {
+function isFresh({ known }: Reading, { writes, mtimeMs, hasPartitions }: Stamp, maxAgeMs: number): boolean {
   if (known === null || known.stamp.writes !== writes || known.stamp.mtimeMs !== mtimeMs) return false;
   if (known.stamp.hasPartitions !== hasPartitions) return false;
   if (mtimeMs !== null && known.atTimeMs - mtimeMs < TICK_MS) return false;
-  return performance.now() - known.atMs < MAX_AGE_MS;
+  return performance.now() - known.atMs < maxAgeMs;
 }
 
 function slotOf({ file }: TreeNode): number {
