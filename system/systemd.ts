@@ -4,9 +4,13 @@
  */
 import { execFile } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
 
-/** how long systemd may take to answer a question */
-const ANSWER_LIMIT_MS = 5_000;
+/** how long systemd may take to answer a question, also on a machine that is busy with its shutdown */
+const ANSWER_LIMIT_MS = 20_000;
+/** how often to ask again, and when, if the program that asks is itself told to end */
+const MOST_ASKED = 5;
+const ASK_AGAIN_MS = 100;
 
 /** Whether systemd is the init system here: the test of sd_booted(3). */
 export const runsSystemd = (): boolean => existsSync('/run/systemd/system');
@@ -49,12 +53,21 @@ export async function isOwnUnitStopping(): Promise<boolean> {
   const unit = path === null ? null : unitInPath(path);
   if (path === null || unit === null) return false;
   const manager = isOfUserManager(path) ? ['--user'] : [];
-  return (await ask([...manager, 'show', '--property=ActiveState', '--value', '--', unit])) === 'deactivating';
+  const question = [...manager, 'show', '--property=ActiveState', '--value', '--', unit];
+  for (let asked = 1; ; asked++) {
+    const answer = await ask(question);
+    if (answer !== 'interrupted' || asked === MOST_ASKED) return answer === 'deactivating';
+    await delay(ASK_AGAIN_MS);
+  }
 }
 
+/** @returns `interrupted`: systemd sends SIGTERM to each process that it finds in the unit, also to one that has just begun */
 function ask(args: readonly string[]): Promise<string | null> {
   const options = { cwd: '/', timeout: ANSWER_LIMIT_MS, killSignal: 'SIGKILL' as const };
   return new Promise((resolve) => {
-    execFile('systemctl', args, options, (error, stdout) => resolve(error === null ? stdout.trim() : null));
+    execFile('systemctl', args, options, (error, stdout) => {
+      if (error === null) resolve(stdout.trim());
+      else resolve(error.signal === 'SIGTERM' ? 'interrupted' : null);
+    });
   });
 }

@@ -38,7 +38,7 @@ const STOPPED_BEFORE_A_BUS = [
  * How long systemd waits for a bus that it has told to end: as long as a bus waits for its users, and then for its disks
  * (ending/await-users.ts, ending/limit.ts), and some more.
  */
-const STOP_LIMIT_SECONDS = 150;
+const STOP_LIMIT_SECONDS = 180;
 
 /** A scope that does not exist yet. */
 export interface BusScope {

@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { execute, isInstalled, output } from '../e2e/command.js';
 import { whyNot } from '../e2e/fixtures.js';
+import { AS_USER, USER, USER_ID } from '../e2e/runners.js';
 import { type Boot, type Booted, bootSystemd, whyNoSystemd } from './small-systemd.js';
 
 t.setTimeout(900_000);
@@ -181,5 +182,51 @@ t.test(
     });
     t.match(out, /^in a unit$/m);
     t.equal(await sumIn(t, join(directory, 'a.img'), 'f'), readFileSync(join(directory, 'sum'), 'utf8').trim(), out);
+  },
+);
+
+/** The manager of an ordinary user, as the system starts it at a login. */
+const USER_MANAGER = {
+  [`user@${USER_ID}.service`]: [
+    ...['[Service]', 'Type=notify', `User=${USER_ID}`, 'Delegate=yes', `Slice=user-${USER_ID}.slice`],
+    ...[`Environment=XDG_RUNTIME_DIR=/run/user/${USER_ID} SYSTEMD_UNIT_PATH=/usr/lib/systemd/user HOME=/tmp`],
+    ...['ExecStart=/lib/systemd/systemd --user', 'KillMode=mixed', 'TimeoutStopSec=120'],
+  ].join('\n'),
+};
+
+const noUser = skip || USER.whyNot();
+t.test(
+  'the bus of a user outlives a unit of the manager of the user, and ends with the manager',
+  { skip: noUser },
+  async (t) => {
+    const user = await USER.enter();
+    t.teardown(() => user.end());
+    const { out } = await boot(t, {
+      units: USER_MANAGER,
+      script: `
+      chmod 755 /run/t
+      mkdir -p /run/user/${USER_ID} && chown ${USER_ID} /run/user/${USER_ID}
+      truncate -s 64M /run/a.img; chown ${USER_ID} /run/a.img
+      systemctl start user@${USER_ID}.service
+      as_user() { ${AS_USER.join(' ')} env XDG_RUNTIME_DIR=/run/user/${USER_ID} "$@"; }
+      as_user systemd-run --user --quiet --wait --unit=caller --setenv=PATH=$PATH --property=RemainAfterExit=no fusetap attach /run/a.img
+      as_user fusetap show | grep unit
+      vbd=/run/user/${USER_ID}/fusetap/bus/0/xvda
+      echo written | as_user dd of=$vbd conv=notrunc status=none
+      head -c 8 $vbd 2> /dev/null || as_user head -c 8 $vbd
+      systemctl show --property=ControlGroup --value user@${USER_ID}.service
+      systemctl stop user@${USER_ID}.service
+      as_user fusetap ls --buses
+      head -c 8 /run/a.img
+      # without a manager, the bus stays where it is
+      as_user fusetap attach /run/a.img
+      as_user fusetap show | grep unit
+      as_user fusetap stop
+    `,
+    });
+    t.match(out, /^unit +fusetap-bus-0.scope$/m);
+    t.equal(out.match(/^written$/gm)?.length, 2, out);
+    t.match(out, /^BUS .*\nwritten$/m, 'no bus is left');
+    t.match(out, /^unit +job.service$/m);
   },
 );
