@@ -5,7 +5,7 @@
 import type { Command } from 'commander';
 
 /** programs whose options a hint may name */
-const OTHER_PROGRAMS = ['fusetap', 'losetup', 'nsenter', 'truncate'];
+const OTHER_PROGRAMS = ['docker', 'fusetap', 'losetup', 'nsenter', 'truncate'];
 
 /** Between two clauses, as in `close it there, or wait with --wait SECONDS`. */
 const BETWEEN = /(, or |; or |; |, )/;

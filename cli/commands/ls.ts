@@ -45,6 +45,7 @@ const BUS_COLUMNS: readonly Column[] = [
   { head: 'SERVER', align: 'right' },
   { head: 'VERSION' },
   { head: 'PATH' },
+  { head: 'UNIT' },
 ];
 
 export function register(program: Command): void {
@@ -195,7 +196,7 @@ async function printBuses(words: readonly string[], options: SharedOptions): Pro
   }));
   const ofTroubles = troubles.map((trouble) => ({
     bus: trouble.bus,
-    row: [trouble.bus, wordOf(trouble.state), '-', '-', '-', '-', '-', trouble.path ?? '-'],
+    row: [trouble.bus, wordOf(trouble.state), '-', '-', '-', '-', '-', trouble.path ?? '-', '-'],
     json: jsonOfTrouble(trouble),
   }));
   const all = [...ofBuses, ...ofTroubles].sort((a, b) => (a.bus < b.bus ? -1 : 1));
@@ -207,14 +208,14 @@ async function printBuses(words: readonly string[], options: SharedOptions): Pro
   if (!options.quiet) for (const { error } of troubles) printError(error, options.debug);
 }
 
-function rowOfBus({ bus, state, vbds, transport, keeperPid, serverPid, version, path }: BusInfo): string[] {
+function rowOfBus({ bus, state, vbds, transport, keeperPid, serverPid, version, path, unit }: BusInfo): string[] {
   const pids = [keeperPid, serverPid].map((pid) => String(pid ?? '-'));
-  return [bus, state, String(vbds.length), transport, ...pids, version?.server ?? '-', path];
+  return [bus, state, String(vbds.length), transport, ...pids, version?.server ?? '-', path, unit ?? '-'];
 }
 
 /** The keys of a bus; those that nobody can tell are null. */
 function jsonOfTrouble({ bus, path, state, error }: BusTrouble): unknown {
   const unknown = { transport: null, allowOther: null, keeperPid: null, serverPid: null, restarts: null };
-  const late = { bookkeeping: null, interface: null, version: null };
+  const late = { bookkeeping: null, unit: null, interface: null, version: null };
   return { bus, path, ...unknown, state, ...late, vbds: [], error: jsonError(error) };
 }

@@ -99,6 +99,7 @@ function describeBus(bus: BusInfo): Pairs {
     ['state', bus.state],
     ['transport', bus.transport],
     ['interface', bus.interface],
+    ...(bus.unit ? ([['unit', bus.unit]] satisfies Pairs) : []),
     ...(bus.bookkeeping ? ([['not written', bus.bookkeeping]] satisfies Pairs) : []),
     ...describeProcesses(bus),
     ['vbds', bus.vbds.map(({ vdev }) => vdev).join(' ') || '-'],

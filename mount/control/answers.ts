@@ -184,6 +184,9 @@ export const bus = answer<BusInfo>()({
       v.description('why the files of the bus in the runtime directory may be out of date; null: they are up to date'),
     ),
   ),
+  unit: v.exactOptional(
+    v.pipe(v.nullable(text), v.description('the unit of systemd in which its processes are; null: in none')),
+  ),
   interface: text,
   version: v.exactOptional(busVersion),
   vbds: v.array(vbd),

@@ -117,6 +117,8 @@ export interface BusInfo {
   state: BusState;
   /** why the files of the bus in the runtime directory may be out of date; null: they are not; an older bus omits it */
   bookkeeping?: string | null;
+  /** the unit of systemd in which its processes are, as `fusetap-bus-0.scope`; null: none; an older bus omits it */
+  unit?: string | null;
   interface: string;
   /** an older bus omits it */
   version?: BusVersion;

@@ -9,6 +9,7 @@
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError, type Holder, type PlainError } from '../../drivers/errors.js';
 import { readMountNamespaces } from '../../system/proc.js';
 import { within } from '../../system/within.js';
@@ -21,6 +22,9 @@ import type { Limit } from './limit.js';
 
 /** how long the search for the users of a file may take: a process that hangs can make the search hang too */
 const LOOK_MS = 5_000;
+/** how long the kernel may take to clear a loop device that nobody uses any more */
+const CLEAR_MS = 1_000;
+const CLEAR_POLL_MS = 20;
 
 /** The result of a write-back. */
 export interface WrittenBack {
@@ -95,7 +99,20 @@ async function flushDevice(device: string, limit: Limit): Promise<string | null>
   const inUse = await run('blockdev', ['--flushbufs', device], limit);
   const failure = inUse ?? (await run('sync', [device], limit));
   // the device is gone, with its mount or its user
-  return failure === null || /No such device/.test(failure) ? null : `${device}: ${failure}`;
+  if (failure === null || /No such device/.test(failure)) return null;
+  return (await isLoopCleared(device)) ? null : `${device}: ${failure}`;
+}
+
+/**
+ * Whether a loop device has no file any more. The kernel clears it when its last user leaves it, after that user has written
+ * back; requests that come while it does so fail with EIO.
+ */
+async function isLoopCleared(device: string): Promise<boolean> {
+  const [, loop] = /^\/dev\/(loop\d+)/.exec(device) ?? [];
+  if (loop === undefined) return false;
+  const hasFile = (): boolean => existsSync(`/sys/block/${loop}/loop/backing_file`);
+  for (const end = performance.now() + CLEAR_MS; hasFile() && performance.now() < end; ) await delay(CLEAR_POLL_MS);
+  return !hasFile();
 }
 
 /** Runs a helper program. @returns the reason of a failure, or null */

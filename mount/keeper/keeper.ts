@@ -12,6 +12,7 @@ import { isSimple } from '../../drivers/graph.js';
 import { E, setIoFlusher } from '../../system/libc.js';
 import { SideShell } from '../../system/side-shell.js';
 import { probeWith } from '../../system/stuck-processes.js';
+import { unitOf } from '../../system/systemd.js';
 import { within } from '../../system/within.js';
 import type { Asked, DetachChoice, KeeperControl } from '../control/bus-control.js';
 import {
@@ -34,12 +35,15 @@ import {
   type VbdStats,
 } from '../control/interface.js';
 import type { CopyWatcher } from '../control/progress.js';
+import { awaitUsersGone } from '../ending/await-users.js';
 import { Ending } from '../ending/ending.js';
+import { heldFiles } from '../ending/write-back.js';
 import { clearDeadMounts } from '../fuse/mounting/dead-mounts.js';
 import { closeDevices, type KernelMount } from '../fuse/mounting/device.js';
 import { cannotPassThrough, registerBacking, unregisterBacking } from '../fuse/mounting/passthrough.js';
 import { abortConnection, busMounts, unmount } from '../fuse/mounting/unmount.js';
 import type { Patience } from '../holders/await-free.js';
+import type { HeldFile } from '../holders/find-holders.js';
 import { ForgetWaiters } from '../holders/forget-waiters.js';
 import { Answering } from '../images/answering.js';
 import { identityOf } from '../images/open-image.js';
@@ -68,7 +72,7 @@ import { ImageWatch } from './vbds/image-watch.js';
 import { LedgerIndexes } from './vbds/ledger-indexes.js';
 import { hasFile, identitiesOf, type Vbd } from './vbds/vbd.js';
 import { Activities } from './vbds/vbd-activity.js';
-import { filesOf } from './vbds/vbd-files.js';
+import { filesInUse, filesOf } from './vbds/vbd-files.js';
 import { busState, busVersion, fileNames, vbdFacts, vbdInfo, vbdInfoUnseen, vbdStats } from './vbds/vbd-report.js';
 import { VbdTable } from './vbds/vbd-table.js';
 import { attach } from './verbs/attach.js';
@@ -329,6 +333,19 @@ export class Keeper implements KeeperControl {
     return { vbds, ended: true };
   }
 
+  /** Resolves when nobody uses a vbd any more, or after a limit. @see awaitUsersGone */
+  async awaitUsersGone(): Promise<void> {
+    const bus = this.#bus;
+    const files = async (): Promise<HeldFile[]> => {
+      if (bus.failed || this.#ending.begun) return [];
+      return await heldFiles(
+        bus,
+        bus.vbds.all().flatMap((vbd) => filesInUse(bus, vbd)),
+      );
+    };
+    await awaitUsersGone(files, bus.place.runtimeDir);
+  }
+
   async #ensureUnused(force: boolean, patience: Patience): Promise<void> {
     if (this.#bus.failed || this.#ending.begun) return;
     const { vbds, images } = this.#bus;
@@ -418,6 +435,7 @@ export class Keeper implements KeeperControl {
       restarts: server.restarts,
       state: busState(this.#bus),
       bookkeeping: this.books.trouble,
+      unit: unitOf('self'),
       interface: INTERFACE_VERSION,
       version: busVersion(this.#bus),
       vbds: await this.listVbds(),

@@ -6,6 +6,7 @@ import '../runtime/own-process.js';
 import { closeSync, writeSync } from 'node:fs';
 import { FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { flockRelease, RLIMIT_CPU, RLIMIT_FSIZE, raiseLimit } from '../../system/libc.js';
+import { isOwnUnitStopping } from '../../system/systemd.js';
 import { tellAdministrator } from '../ending/tell-administrator.js';
 import type { Patience } from '../holders/await-free.js';
 import { STATS_BYTES } from '../ledger/counters.js';
@@ -122,8 +123,10 @@ async function run({ persistent, transport, allowOther, bus, lifeline, ...where 
   const findable = new StayFindable({ place, control, socket: 'control.sock', lockFd, books, rewrite });
   await findable.listen().catch(undo);
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-    process.on(signal, () => {
+    process.on(signal, async () => {
       logEvent({ event: 'signal', signal });
+      // at a shutdown, what uses the bus is stopped at the same time
+      if (await isOwnUnitStopping()) await keeper.awaitUsersGone();
       endUnattended(`signal ${signal}`);
     });
   }

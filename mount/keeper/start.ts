@@ -3,8 +3,10 @@
  *
  *      command ──spawn──► main.js {bus, path, …}
  *              ◄──fd 3─── one line: {"ok":true,"pid":N} or {"error":…}
+ *
+ * Where systemd runs, the keeper is started in a scope of its own, which outlives the unit of the command, too.
  */
-import type { ChildProcess } from 'node:child_process';
+import type { ChildProcess, StdioOptions } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, fstatSync, readFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
@@ -12,14 +14,18 @@ import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { FusetapError, type PlainError, toFusetapError } from '../../drivers/errors.js';
+import { runsSystemd } from '../../system/systemd.js';
 import type { BusWishes, TransportName } from '../control/interface.js';
 import { type BusPlace, makeBusDirectories } from '../runtime/bus-place.js';
 import type { Lifeline } from '../runtime/lifeline.js';
 import { openLog } from '../runtime/log.js';
 import { BUS_NODE_OPTIONS, keeperEnvironment } from '../runtime/node-options.js';
+import type { BusScope } from '../systemd/bus-scope.js';
 
 /** how long a keeper may take to load and mount before it is killed */
 const START_LIMIT_MS = 120_000;
+/** how long systemd may take to make a scope: longer, and the keeper starts without one */
+const SCOPE_LIMIT_MS = 15_000;
 
 /** The one argument of main.js, as JSON. */
 export interface KeeperArgument {
@@ -84,7 +90,45 @@ export function isAlreadyRunning(error: unknown): boolean {
 }
 
 async function spawnKeeper(place: BusPlace, options: StartOptions, log: number): Promise<ChildProcess> {
-  const { spawn } = await import('node:child_process');
+  const command = keeperCommand(place, options);
+  // a bus for one process alone ends with that process, so it stays in the same unit
+  if (options.lifeline === undefined && runsSystemd()) {
+    const child = await spawnInScope(place, command, log);
+    if (child !== null) return child;
+  }
+  const lifeline = options.lifeline ? (['pipe'] as const) : [];
+  return await spawnDetached(command, { stdio: ['ignore', log, log, 'pipe', ...lifeline] });
+}
+
+/** @returns null if the bus stays in the unit of this process: that is its place, or systemd cannot make a scope */
+async function spawnInScope(place: BusPlace, command: readonly string[], log: number): Promise<ChildProcess | null> {
+  const { anotherScope, chooseScope, commandInScope } = await import('../systemd/bus-scope.js');
+  const scope = await chooseScope(place);
+  const spawnIn = async (each: BusScope): Promise<ChildProcess | null> => {
+    const whole = await commandInScope(each, place.name, command);
+    const child = await spawnDetached(whole, { stdio: ['ignore', log, log, 'pipe', 'pipe'], env: each.env });
+    if (await entersScope(child)) return child;
+    (child.stdio[3] as Readable).destroy();
+    return null;
+  };
+  return scope && ((await spawnIn(scope)) ?? (await spawnIn(anotherScope(scope))));
+}
+
+/** Whether a process of commandInScope is in its scope. If it is not, it has ended, and has not executed the command. */
+async function entersScope(child: ChildProcess): Promise<boolean> {
+  const pipe = child.stdio[4] as Readable;
+  const timer = setTimeout(() => child.kill('SIGKILL'), SCOPE_LIMIT_MS);
+  const failed = new Promise<null>((resolve) => child.once('error', () => resolve(null)));
+  try {
+    const chunks = pipe[Symbol.asyncIterator]();
+    return (await Promise.race([failed, chunks.next()]))?.done === false;
+  } finally {
+    clearTimeout(timer);
+    pipe.destroy();
+  }
+}
+
+function keeperCommand(place: BusPlace, options: StartOptions): string[] {
   const argument: KeeperArgument = {
     bus: place.name,
     path: place.path,
@@ -97,12 +141,20 @@ async function spawnKeeper(place: BusPlace, options: StartOptions, log: number):
     ...(options.lifeline && { lifeline: true }),
   };
   const program = options.program ?? fileURLToPath(new URL('./main.js', import.meta.url));
-  return spawn(process.execPath, [...BUS_NODE_OPTIONS, program, JSON.stringify(argument)], {
+  return [process.execPath, ...BUS_NODE_OPTIONS, program, JSON.stringify(argument)];
+}
+
+async function spawnDetached(
+  [program = '', ...args]: readonly string[],
+  { stdio, env = {} }: { stdio: StdioOptions; env?: Readonly<Record<string, string>> },
+): Promise<ChildProcess> {
+  const { spawn } = await import('node:child_process');
+  return spawn(program, args, {
     detached: true,
-    env: keeperEnvironment(process.env),
+    env: { ...keeperEnvironment(process.env), ...env },
     // the keeper must not keep the working directory of the command in use: it may be on a mount
     cwd: '/',
-    stdio: ['ignore', log, log, 'pipe', ...(options.lifeline ? ['pipe' as const] : [])],
+    stdio,
   });
 }
 

@@ -18,6 +18,8 @@ export type BusEvent =
   | { event: 'unused'; vdev: string }
   /** the client of its attach went away before it had the answer */
   | { event: 'undone'; vdev: string }
+  /** the unit of the bus is being stopped, and the bus waits for these users of its vbds */
+  | { event: 'awaits-users'; holders: string }
   /** holders: the users of the vbd when it was detached by force */
   | { event: 'cut-off'; vdev: string; holders: string }
   /**

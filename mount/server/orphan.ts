@@ -10,6 +10,7 @@ import { FusetapError } from '../../drivers/errors.js';
 import { mountOn } from '../../system/proc.js';
 import { SideShell } from '../../system/side-shell.js';
 import { probeWith } from '../../system/stuck-processes.js';
+import { isOwnUnitStopping, unitOf } from '../../system/systemd.js';
 import type { Asked, DetachChoice, OrphanControl } from '../control/bus-control.js';
 import { createControl } from '../control/http-server.js';
 import {
@@ -25,12 +26,14 @@ import {
 } from '../control/interface.js';
 import { namesOfBus } from '../control/names-of-bus.js';
 import { withOpens } from '../control/partition-opens.js';
+import { awaitUsersGone } from '../ending/await-users.js';
 import { Ending } from '../ending/ending.js';
 import { EndingLimits } from '../ending/limit.js';
 import { tellAdministrator } from '../ending/tell-administrator.js';
 import { heldFiles, NOBODY, type WrittenBack, writeBackAbove } from '../ending/write-back.js';
 import { unmount } from '../fuse/mounting/unmount.js';
 import { awaitFree, freeAll, type LeavingVbd, lookUp, type Patience } from '../holders/await-free.js';
+import type { HeldFile } from '../holders/find-holders.js';
 import type { ForgetWaiters } from '../holders/forget-waiters.js';
 import { freeToPause } from '../holders/free-to-pause.js';
 import { lookUpInode } from '../holders/look-up.js';
@@ -135,6 +138,7 @@ export class Orphan implements OrphanControl {
     if (this.#isUnattended) return;
     logEvent(why.startsWith('SIG') ? { event: 'signal', signal: why } : { event: 'failed', reason: why });
     this.#isUnattended = true;
+    if (await isOwnUnitStopping()) await awaitUsersGone(() => this.#filesInUse(), this.#context.place.runtimeDir);
     this.#endedHow = why.startsWith('SIG') ? `signal ${why}` : why;
     await this.#detachAll(true, { waitMs: 0 });
     await this.#endOnce();
@@ -160,6 +164,7 @@ export class Orphan implements OrphanControl {
       restarts: 0,
       state: 'orphaned',
       bookkeeping: this.#context.books.trouble,
+      unit: unitOf('self'),
       interface: INTERFACE_VERSION,
       version: ORPHAN_VERSION,
       vbds: await this.listVbds(),
@@ -286,12 +291,16 @@ export class Orphan implements OrphanControl {
   }
 
   async #writeBack(vbd: OrphanVbd, { writeBack }: EndingLimits): Promise<WrittenBack> {
+    const { runtimeDir } = this.#context.place;
+    const choice = { limit: writeBack, readOnly: vbd.facts.mode === 'r', runtimeDir };
+    return await writeBackAbove(vbd.facts.vdev, await this.#filesInUse([vbd]), choice);
+  }
+
+  async #filesInUse(vbds: readonly OrphanVbd[] = this.#context.server.shown()): Promise<HeldFile[]> {
     const { place, ledger, transport } = this.#context;
     const opens = ledger.countHandles();
-    const held = this.#filesOf(vbd).filter(({ nodeId }) => opens.has(nodeId));
-    const known = { place, mountDev: await this.#findMount(), transport };
-    const choice = { limit: writeBack, readOnly: vbd.facts.mode === 'r', runtimeDir: place.runtimeDir };
-    return await writeBackAbove(vbd.facts.vdev, await heldFiles(known, held), choice);
+    const held = vbds.flatMap((vbd) => this.#filesOf(vbd)).filter(({ nodeId }) => opens.has(nodeId));
+    return await heldFiles({ place, mountDev: await this.#findMount(), transport }, held);
   }
 
   /** Its partitions first, as in the keeper. */

@@ -21,6 +21,7 @@ const STORIES: Record<string, Story> = {
   'by all words': findByAllWords,
   'above a partition': findAbovePartition,
   'a dead bus': tellOfDeadBus,
+  'a bus that is just beginning is not called dead': tellOfBeginningBus,
   'users, and the command is none of them': tellUsers,
   'an image that was moved, replaced, deleted': tellOfMovedImage,
   'a keeper that is stopped': tellOfStoppedKeeper,
@@ -107,6 +108,22 @@ async function findAbovePartition(t: Test, bench: Bench): Promise<void> {
   const own = (await bench.succeed(['ls'])).split('\n').map((line) => line.endsWith(mnt));
   t.same(own, [false, false, false, true], 'the row of the partition has it');
   await bench.sh('umount "$1"', mnt);
+}
+
+async function tellOfBeginningBus(t: Test, bench: Bench): Promise<void> {
+  const image = await bench.image('disk.img', MIB);
+  for (let round = 0; round < 4; round++) {
+    let isBegun = false;
+    const begun = bench.attach(image).finally(() => {
+      isBegun = true;
+    });
+    while (!isBegun) {
+      const { status, stdout, stderr } = await bench.fusetap(['ls']);
+      t.match({ status, stderr }, { status: 0, stderr: '' }, stdout);
+    }
+    await begun;
+    await bench.succeed(['stop']);
+  }
 }
 
 async function tellOfDeadBus(t: Test, bench: Bench): Promise<void> {

@@ -184,7 +184,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   },
   'mount/keeper/start.ts': {
     is: 'starts a keeper: the only way to do so',
-    may: ['type mount/control/', 'mount/runtime/', 'drivers/'],
+    may: ['type mount/control/', 'mount/systemd/', 'mount/runtime/', 'drivers/', 'system/'],
   },
   'mount/keeper/verbs/': {
     is: '(keeper) attach, detach, pause, save, reset, swap, resize, reread, commit',
@@ -331,6 +331,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   'mount/images/mode.ts': { is: 'r, w, w!', may: [] },
   'mount/holders/': { is: 'finds the processes that use a file', may: ['mount/runtime/', 'drivers/', 'system/'] },
   'mount/ledger/': { is: 'the state that outlives a server', may: ['drivers/', 'system/'] },
+  'mount/systemd/': { is: 'the unit of systemd in which a bus lives', may: ['mount/runtime/', 'drivers/', 'system/'] },
   'mount/runtime/': { is: 'the runtime directory: places, locks, log', may: ['drivers/', 'system/'] },
   'mount/slots/': { is: "Xen's slot numbers and names", may: ['drivers/', 'system/'] },
   'drivers/graph/': {

@@ -16,7 +16,8 @@ export async function explainDeath(place: BusPlace, cause: unknown): Promise<Fus
   const { isKeeperAlive } = await import('../../runtime/watch-bus-lock.js');
   if (await isKeeperAlive(place)) return null;
   const isLeaving = await until(async () => !(await isMountPoint(path)), { timeoutMs: LEAVING_MS, everyMs: 50 });
-  if (isLeaving) return null;
+  // an attach may have begun to repair it meanwhile
+  if (isLeaving || (await isKeeperAlive(place))) return null;
   return new FusetapError('NOT_FOUND', `bus ${name} is dead, its processes are gone but its mount is not: ${path}`, {
     hint: `fusetap stop --bus ${name} removes it, fusetap attach repairs it`,
     operation: 'connect',

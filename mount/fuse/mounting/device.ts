@@ -54,7 +54,7 @@ function openDevice(): number {
     const code = (error as NodeJS.ErrnoException).code;
     const hint =
       code === 'ENOENT' || code === 'ENODEV'
-        ? 'load the kernel module: modprobe fuse'
+        ? 'load the kernel module: modprobe fuse; in a container, pass the device in, as docker run --device /dev/fuse'
         : `ask for access to ${DEVICE}; distributions have it as mode 0666`;
     throw toFusetapError(error, `cannot open ${DEVICE}`, { hint, path: DEVICE });
   }

@@ -66,6 +66,9 @@ function hintFor(said: string, program: string): string {
   }
   if (said.includes('no write access')) return 'choose a directory that you can write to';
   if (said.includes('too many FUSE')) return 'stop other mounts, or raise mount_max in /etc/fuse.conf';
+  if (said.includes('mount failed') && process.geteuid?.() === 0) {
+    return 'root without CAP_SYS_ADMIN may not mount: in a container, add the capability SYS_ADMIN';
+  }
   if (said.includes('mount failed')) return `is ${program} setuid root? As root: chmod u+s ${program}`;
   return 'fusetap doctor checks this machine';
 }

@@ -17,7 +17,7 @@ import { logEvent } from '../../runtime/log.js';
 import type { CommandResult } from '../../server/commands.js';
 import type { BusParts } from '../vbds/bus-parts.js';
 import type { Vbd, VbdFile } from '../vbds/vbd.js';
-import { filesOf } from '../vbds/vbd-files.js';
+import { filesInUse, filesOf } from '../vbds/vbd-files.js';
 import { vbdInfo, vbdInfoUnseen } from '../vbds/vbd-report.js';
 import { flushWithoutServer } from './flush-without-server.js';
 
@@ -82,13 +82,12 @@ export class Detaching {
 
   /** Makes its users (file systems, loop devices) write their own caches back to the vbd. */
   async #writeBack(vbd: Vbd, limit: Limit): Promise<WrittenBack> {
-    const { ledger, place, mountDev, transport, server } = this.#bus;
-    const opens = ledger.countHandles();
-    const held = filesOf(vbd).filter(({ nodeId }) => opens.has(nodeId));
+    const { place, server } = this.#bus;
+    const held = filesInUse(this.#bus, vbd);
     if (held.length === 0) return NOBODY;
     // a paused vbd would wait for `resume`
     if (vbd.paused) await limit.orLate(server.request<'release'>({ op: 'release', nodeId: vbd.nodeId }), null);
-    const files = await heldFiles({ place, mountDev, transport }, held);
+    const files = await heldFiles(this.#bus, held);
     const { runtimeDir } = place;
     return await writeBackAbove(vbd.vdev, files, { limit, readOnly: vbd.mode === 'r', runtimeDir });
   }

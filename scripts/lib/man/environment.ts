@@ -13,6 +13,11 @@ export const VARIABLES: readonly (readonly [name: string, meaning: string])[] = 
   ['FUSETAP_DEVICE', 'Set by fusetap run: the path of the first vbd.'],
   ['FUSETAP_DEVICES', 'Set by fusetap run: the paths of all vbds, one per line.'],
   ['FUSETAP_FLUSH_LIMIT_MS', 'The time limit for the end of a bus by force or by a signal, in ms. Default: 75000.'],
+  [
+    'FUSETAP_USERS_LIMIT_MS',
+    'How long a bus whose systemd unit is stopped waits for its users, in ms. Default: 60000.',
+  ],
+  ['FUSETAP_SCOPE', 'no: a new bus stays in the systemd unit of the command that starts it.'],
   ['FUSETAP_SILENCE_LIMIT_MS', 'A server that is silent for this time is replaced, in ms. Default: 30000.'],
   ['FUSETAP_START_LIMIT_MS', 'A bus without a server is given up after this time, in ms. Default: 600000.'],
 ];
@@ -27,6 +32,7 @@ const PATHS: readonly (readonly [path: string, meaning: string])[] = [
   ['RUNTIME/state/NAME/control.sock', 'The control socket of a bus.'],
   ['RUNTIME/state/NAME/log', 'The log of a bus, one JSON document per line; fusetap log prints it.'],
   ['/etc/fusetap/VDEV.conf', 'The configuration of a vbd for the systemd unit fusetap-vbd@VDEV.'],
+  ['/etc/fusetap/INSTANCE.mount.conf', 'The configuration of the systemd unit fusetap-mount@INSTANCE.'],
 ];
 
 export const ENVIRONMENT: readonly Block[] = VARIABLES.map(([name, meaning]) => ({

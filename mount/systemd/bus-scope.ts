@@ -1,0 +1,130 @@
+/**
+ * The unit of systemd in which a bus lives: a scope of its own. Otherwise the bus would belong to the session, service or
+ * scope of the command that started it, and end with that.
+ *
+ *      command in session-3.scope ──► systemd-run --scope ──► fusetap-bus-0.scope: keeper, server
+ *
+ * systemd-run(1) registers its own process with systemd, and then executes the keeper in its place. So the keeper stays a
+ * child of the command, with its descriptors, its mount namespace and its user.
+ */
+import { execFile } from 'node:child_process';
+import { createHash, randomBytes } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { userInfo } from 'node:os';
+import { controlGroupOf, isOfUserManager, runsSystemd } from '../../system/systemd.js';
+import { type BusPlace, runtimeDir as chooseRuntimeDir } from '../runtime/bus-place.js';
+
+/** `no`: the bus stays in the unit of the command that starts it */
+const VARIABLE = 'FUSETAP_SCOPE';
+const ASK_LIMIT_MS = 5_000;
+
+/** What a bus must outlive when the machine goes down. systemd stops in the reverse order of `Before=`. */
+const STOPPED_BEFORE_A_BUS = [
+  // sessions and programs of users; virtual machines and containers that are registered
+  'user.slice',
+  'machine.slice',
+  'xendomains.service',
+  'xen-qemu-dom0-disk-backend.service',
+  'libvirt-guests.service',
+  'libvirtd.service',
+  'docker.service',
+  'containerd.service',
+  'crio.service',
+  'podman-restart.service',
+  'lxc.service',
+];
+
+/**
+ * How long systemd waits for a bus that it has told to end: as long as a bus waits for its users, and then for its disks
+ * (ending/await-users.ts, ending/limit.ts), and some more.
+ */
+const STOP_LIMIT_SECONDS = 180;
+
+/** A scope that does not exist yet. */
+export interface BusScope {
+  readonly manager: 'system' | 'user';
+  /** as `fusetap-bus-0.scope` */
+  readonly unit: string;
+  /** what systemd-run needs to find the manager */
+  readonly env: Readonly<Record<string, string>>;
+}
+
+/** The scope that a new bus gets; null if it stays in the unit of its caller. */
+export async function chooseScope(place: BusPlace): Promise<BusScope | null> {
+  if (!runsSystemd() || process.env[VARIABLE] === 'no') return null;
+  const unit = `${scopeName(place)}.scope`;
+  if (process.geteuid?.() === 0) return { manager: 'system', unit, env: {} };
+  const directory = process.env.XDG_RUNTIME_DIR || `/run/user/${process.geteuid?.()}`;
+  if (!existsSync(`${directory}/systemd/private`) || !(await livesLongerWithUser())) return null;
+  return { manager: 'user', unit, env: { XDG_RUNTIME_DIR: directory } };
+}
+
+/** Buses with the same name, in different runtime directories, have different scopes. */
+function scopeName({ name, runtimeDir }: BusPlace): string {
+  const plain = `fusetap-bus-${name}`;
+  if (runtimeDir === usualRuntimeDir()) return plain;
+  return `${plain}-${createHash('sha256').update(runtimeDir).digest('hex').slice(0, 8)}`;
+}
+
+function usualRuntimeDir(): string | null {
+  const { FUSETAP_RUNTIME_DIR: _, ...env } = process.env;
+  try {
+    return chooseRuntimeDir(env, process.geteuid?.() ?? 0);
+  } catch {
+    return null;
+  }
+}
+
+/** The same scope by another name, if there is one of that name: what is left of an earlier bus may still be ending. */
+export function anotherScope(scope: BusScope): BusScope {
+  return { ...scope, unit: scope.unit.replace(/\.scope$/, `-${randomBytes(4).toString('hex')}.scope`) };
+}
+
+/**
+ * A user's manager ends with the user's last session, unless the user lingers. A process in a session may outlive the
+ * session (KillUserProcesses=no, the default of Debian). So a bus goes to the manager if it does not live shorter there.
+ */
+async function livesLongerWithUser(): Promise<boolean> {
+  const path = controlGroupOf('self');
+  if (path === null || isOfUserManager(path)) return true;
+  if (existsSync(`/var/lib/systemd/linger/${userInfo().username}`)) return true;
+  const { stdout } = await run('busctl', [
+    ...['--system', 'get-property', 'org.freedesktop.login1', '/org/freedesktop/login1'],
+    ...['org.freedesktop.login1.Manager', 'KillUserProcesses'],
+  ]);
+  return stdout.trim() === 'b true';
+}
+
+/** A command that runs another command in a scope. It writes a byte to descriptor 4 as soon as it is in the scope. */
+export async function commandInScope(
+  { manager, unit }: BusScope,
+  bus: string,
+  command: readonly string[],
+): Promise<string[]> {
+  const properties = [
+    `TimeoutStopSec=${STOP_LIMIT_SECONDS}`,
+    // a server that the kernel kills for lack of memory is replaced: its scope must not be stopped for that
+    ...((await versionOfSystemd()) >= 253 ? ['OOMPolicy=continue'] : []),
+    ...(manager === 'system' ? [`Before=${STOPPED_BEFORE_A_BUS.join(' ')}`] : []),
+  ];
+  return [
+    'systemd-run',
+    ...(manager === 'user' ? ['--user'] : []),
+    ...['--scope', '--quiet', '--collect', `--unit=${unit}`, `--description=fusetap bus ${bus}`],
+    ...properties.map((property) => `--property=${property}`),
+    ...['--', '/bin/sh', '-c', 'printf . >&4; exec 4>&-; exec "$@"', 'sh', ...command],
+  ];
+}
+
+/** 0 if it is not known. */
+async function versionOfSystemd(): Promise<number> {
+  const { stdout } = await run('systemd-run', ['--version']);
+  return Number(/^systemd (\d+)/.exec(stdout)?.[1] ?? 0);
+}
+
+function run(program: string, args: readonly string[]): Promise<{ stdout: string }> {
+  const options = { cwd: '/', timeout: ASK_LIMIT_MS, killSignal: 'SIGKILL' as const };
+  return new Promise((resolve) => {
+    execFile(program, args, options, (_, stdout) => resolve({ stdout }));
+  });
+}
