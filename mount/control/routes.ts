@@ -116,6 +116,12 @@ export const ROUTES = {
     answer: v.array(answers.stats),
     withoutKeeper: true,
   },
+  counters: {
+    line: 'GET /counters',
+    summary: 'All that the bus counts: requests with histograms of their latency, processor time, memory, restarts',
+    answer: answers.counters,
+    withoutKeeper: true,
+  },
   memory: {
     line: 'GET /memory',
     summary: 'The ram images of all buses',

@@ -17,6 +17,7 @@ import type { Asked, DetachChoice, KeeperControl } from '../control/bus-control.
 import {
   type AttachRequest,
   type AttachResult,
+  type BusCounters,
   type BusInfo,
   type BusWishes,
   type ChangesResult,
@@ -33,6 +34,7 @@ import {
   type VbdStats,
 } from '../control/interface.js';
 import type { CopyWatcher } from '../control/progress.js';
+import { BusCounting } from '../counting/bus-counting.js';
 import { Ending } from '../ending/ending.js';
 import { clearDeadMounts } from '../fuse/mounting/dead-mounts.js';
 import { closeDevices, type KernelMount } from '../fuse/mounting/device.js';
@@ -68,7 +70,7 @@ import { LedgerIndexes } from './vbds/ledger-indexes.js';
 import { hasFile, identitiesOf, type Vbd } from './vbds/vbd.js';
 import { Activities } from './vbds/vbd-activity.js';
 import { filesOf } from './vbds/vbd-files.js';
-import { busState, busVersion, vbdFacts, vbdInfo, vbdInfoUnseen, vbdStats } from './vbds/vbd-report.js';
+import { busState, busVersion, countedBus, vbdFacts, vbdInfo, vbdInfoUnseen, vbdStats } from './vbds/vbd-report.js';
 import { VbdTable } from './vbds/vbd-table.js';
 import { attach } from './verbs/attach.js';
 import { changes } from './verbs/changes.js';
@@ -109,6 +111,7 @@ export class Keeper implements KeeperControl {
   readonly #whenUnused: DetachingWhenUnused;
   readonly #pausing: Pausing;
   readonly #relief: WritebackRelief;
+  readonly #counting: BusCounting;
   readonly #runningAttaches = new RunningAttaches();
   readonly #ending: Ending<Vbd>;
   /** makes a supervisor for a mount */
@@ -183,6 +186,7 @@ export class Keeper implements KeeperControl {
       takeAway: (vbd, limits) => this.#detaching.takeAway(vbd, limits),
       describe: (vbd) => vbdInfoUnseen(this.#bus, vbd),
     });
+    this.#counting = new BusCounting(ledger, statsFd);
     this.#pausing = new Pausing(this.#bus, this.#detaching);
     this.#relief = new WritebackRelief({
       inFlight: () => ledger.work().map(({ unique }) => unique),
@@ -398,6 +402,11 @@ export class Keeper implements KeeperControl {
 
   stats(): VbdStats[] {
     return vbdStats(this.#bus);
+  }
+
+  /** All that the bus counts. */
+  counters(): Promise<BusCounters> {
+    return this.#counting.count(countedBus(this.#bus));
   }
 
   async showBus(): Promise<BusInfo> {

@@ -13,6 +13,7 @@ import { probeWith } from '../../system/stuck-processes.js';
 import type { Asked, DetachChoice, OrphanControl } from '../control/bus-control.js';
 import { createControl } from '../control/http-server.js';
 import {
+  type BusCounters,
   type BusInfo,
   type DetachedVbd,
   type DetachResult,
@@ -23,6 +24,7 @@ import {
   type VbdStats,
 } from '../control/interface.js';
 import { withOpens } from '../control/partition-opens.js';
+import { BusCounting } from '../counting/bus-counting.js';
 import { Ending } from '../ending/ending.js';
 import { EndingLimits } from '../ending/limit.js';
 import { tellAdministrator } from '../ending/tell-administrator.js';
@@ -92,6 +94,7 @@ export class Orphan implements OrphanControl {
   #mountDev: string | null = null;
   readonly #ending: Ending<OrphanVbd>;
   readonly #shell = new SideShell();
+  readonly #counting: BusCounting;
   #over = false;
   /** no client asked for the ending, so none can be told what went wrong */
   #isUnattended = false;
@@ -102,6 +105,7 @@ export class Orphan implements OrphanControl {
     probeWith(this.#shell);
     this.#context = context;
     const { place, lockFd, books } = context;
+    this.#counting = new BusCounting(context.ledger, context.statsFd);
     const control = createControl(this, () => void this.#endOnce());
     const rewrite = async (): Promise<void> => {
       this.#record();
@@ -171,6 +175,20 @@ export class Orphan implements OrphanControl {
   stats(): VbdStats[] {
     const { server, place, statsFd } = this.#context;
     return server.stats(place.name, statsFd);
+  }
+
+  async counters(): Promise<BusCounters> {
+    const { server, place } = this.#context;
+    return await this.#counting.count({
+      name: place.name,
+      path: place.path,
+      mountDev: await this.#findMount(),
+      state: 'orphaned',
+      restarts: null,
+      keeperPid: null,
+      serverPid: process.pid,
+      files: server.counted().map((file) => ({ ...file, state: 'orphaned', imageState: null })),
+    });
   }
 
   memory(): MemoryInfo {

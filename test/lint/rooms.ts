@@ -179,6 +179,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
       'mount/fuse/protocol/thread-counts.ts',
       'mount/keeper/supervision/',
       'mount/keeper/vbds/',
+      'mount/counting/',
       ...BELOW_KEEPER,
     ],
   },
@@ -202,7 +203,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   },
   'mount/keeper/vbds/': {
     is: '(keeper) what is attached, and its resources',
-    may: ['mount/keeper/supervision/', ...BELOW_KEEPER],
+    may: ['mount/keeper/supervision/', 'type mount/counting/', ...BELOW_KEEPER],
   },
   'mount/keeper/supervision/': {
     is: '(keeper) keeps a server running',
@@ -221,6 +222,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
       'mount/server/passed-fds.ts',
       'mount/server/commands.ts',
       'mount/pausing/',
+      'mount/counting/',
       'mount/ending/',
       'mount/fuse/event-loop/',
       'mount/fuse-native/',
@@ -245,6 +247,10 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   'mount/server/commands.ts': {
     is: 'the messages between keeper and server',
     may: ['type mount/ram/', 'type mount/control/', 'type mount/runtime/', 'mount/images/mode.ts', 'drivers/'],
+  },
+  'mount/counting/': {
+    is: '(keeper, or a server without one) what the bus counts, for those who watch it',
+    may: ['type mount/control/', 'mount/ledger/', 'system/'],
   },
   'mount/pausing/': {
     is: '(keeper, or a server without one) pauses of vbds, here and on other buses',
