@@ -18,6 +18,8 @@ export const COMMANDS: Readonly<Record<string, () => Promise<CommandFile>>> = {
   ls: () => import('./commands/ls.js'),
   show: () => import('./commands/show.js'),
   stats: () => import('./commands/stats.js'),
+  top: () => import('./commands/top.js'),
+  metrics: () => import('./commands/metrics.js'),
   start: () => import('./commands/start.js'),
   stop: () => import('./commands/stop.js'),
   run: () => import('./commands/run.js'),

@@ -264,6 +264,12 @@ export const counters = answer<BusCounters>()({
   vbds: v.pipe(v.array(vbdCounters), v.description('each followed by its partitions')),
 });
 
+/** The events are listed in mount/runtime/log-line.ts; a newer bus has more. */
+export const event = v.looseObject({
+  time: v.pipe(v.nullable(text), v.description('UTC; null if it is output of a process')),
+  event: text,
+});
+
 const ramImage = answer<RamImageInfo>()({
   share: text,
   image: text,
@@ -332,6 +338,7 @@ export const NAMED_ANSWERS = {
   AttachedVbd: attachedVbd,
   Stats: stats,
   Counters: counters,
+  Event: event,
   Detached: detached,
   Saved: saved,
   Committed: committed,

@@ -246,6 +246,9 @@ export interface MemoryInfo {
   images: RamImageInfo[];
 }
 
+/** What a scraper of Prometheus accepts first. */
+export const OPEN_METRICS_TYPE = 'application/openmetrics-text; version=1.0.0; charset=utf-8';
+
 /** A client that accepts this media type gets the progress of a copy: the answer is then lines of JSON. */
 export const PROGRESS_TYPE = 'application/x-ndjson';
 

@@ -46,6 +46,7 @@ import { Answering } from '../images/answering.js';
 import { identityOf } from '../images/open-image.js';
 import { createStats, resetStats } from '../ledger/counters.js';
 import { createLedger, Ledger } from '../ledger/ledger.js';
+import { BusEvents } from '../log/bus-events.js';
 import { type CreditedVbd, RamCredit } from '../ram/credit.js';
 import { describeMemory } from '../ram/describe-memory.js';
 import { RamImages } from '../ram/ram-images.js';
@@ -106,6 +107,7 @@ export class Keeper implements KeeperControl {
   readonly #bus: BusParts;
   /** writes the files for readers that cannot ask the keeper */
   readonly books = new Bookkeeping();
+  readonly feed: BusEvents;
   readonly #indexes: LedgerIndexes;
   readonly #detaching: Detaching;
   readonly #whenUnused: DetachingWhenUnused;
@@ -186,6 +188,7 @@ export class Keeper implements KeeperControl {
       takeAway: (vbd, limits) => this.#detaching.takeAway(vbd, limits),
       describe: (vbd) => vbdInfoUnseen(this.#bus, vbd),
     });
+    this.feed = new BusEvents(place);
     this.#counting = new BusCounting(ledger, statsFd);
     this.#pausing = new Pausing(this.#bus, this.#detaching);
     this.#relief = new WritebackRelief({

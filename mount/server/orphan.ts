@@ -35,6 +35,7 @@ import type { ForgetWaiters } from '../holders/forget-waiters.js';
 import { freeToPause } from '../holders/free-to-pause.js';
 import { lookUpInode } from '../holders/look-up.js';
 import type { Ledger } from '../ledger/ledger.js';
+import { BusEvents } from '../log/bus-events.js';
 import { Pauses, USER } from '../pausing/pauses.js';
 import { describeMemory } from '../ram/describe-memory.js';
 import type { Bookkeeping } from '../runtime/bookkeeping.js';
@@ -83,6 +84,7 @@ interface PausedNode {
 
 export class Orphan implements OrphanControl {
   readonly #context: OrphanContext;
+  readonly feed: BusEvents;
   readonly #findable: StayFindable;
   readonly #pauses = new Pauses<PausedNode>({
     pause: ({ nodeId }, owners) => this.#pause(nodeId, owners),
@@ -105,6 +107,7 @@ export class Orphan implements OrphanControl {
     probeWith(this.#shell);
     this.#context = context;
     const { place, lockFd, books } = context;
+    this.feed = new BusEvents(place);
     this.#counting = new BusCounting(context.ledger, context.statsFd);
     const control = createControl(this, () => void this.#endOnce());
     const rewrite = async (): Promise<void> => {
@@ -424,6 +427,7 @@ export class Orphan implements OrphanControl {
     }
     const lost = this.#isUnattended ? this.#ending.lost : [];
     logEvent({ event: 'ended', how: this.#endedHow, durable: this.#ending.lost.length === 0 });
+    await this.feed.end();
     if (lost.length === 0) keepEndedLog(place);
     removeBusFiles(place, { keepLog: lost.length > 0 });
     await tellAdministrator(lost);

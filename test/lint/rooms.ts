@@ -28,6 +28,7 @@ const CLI = [
   'mount/tap/',
   'mount/doctor/',
   'mount/offline/',
+  'mount/log/',
   'type mount/control/',
   'mount/slots/',
   'mount/images/mode.ts',
@@ -51,6 +52,7 @@ const BELOW_KEEPER = [
   'mount/ram/',
   'mount/holders/',
   'mount/ledger/',
+  'mount/log/',
   'mount/runtime/',
   'mount/slots/',
   'mount/fuse/mounting/',
@@ -159,6 +161,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
     is: 'the requests of a program to a bus',
     may: [
       'mount/control/',
+      'mount/log/',
       'mount/holders/',
       'mount/ram/describe-memory.ts',
       'mount/fuse/mounting/dead-mounts.ts',
@@ -223,6 +226,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
       'mount/server/commands.ts',
       'mount/pausing/',
       'mount/counting/',
+      'mount/log/',
       'mount/ending/',
       'mount/fuse/event-loop/',
       'mount/fuse-native/',
@@ -325,6 +329,10 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   'mount/images/mode.ts': { is: 'r, w, w!', may: [] },
   'mount/holders/': { is: 'finds the processes that use a file', may: ['mount/runtime/', 'drivers/', 'system/'] },
   'mount/ledger/': { is: 'the state that outlives a server', may: ['drivers/', 'system/'] },
+  'mount/log/': {
+    is: 'reads the log of a bus, and follows it',
+    may: ['mount/runtime/', 'drivers/', 'system/'],
+  },
   'mount/runtime/': { is: 'the runtime directory: places, locks, log', may: ['drivers/', 'system/'] },
   'mount/slots/': { is: "Xen's slot numbers and names", may: ['drivers/', 'system/'] },
   'drivers/graph/': {

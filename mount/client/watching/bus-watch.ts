@@ -52,30 +52,46 @@ export class BusWatch {
    * of 0 seconds.
    */
   async look(): Promise<BusRates[]> {
-    const names = this.#only === undefined ? listBusNames(this.#runtimeDir) : [this.#only.name];
-    for (const name of this.#known.keys()) if (!names.includes(name)) this.#known.delete(name);
-    const found = await Promise.all(names.map((name) => this.#lookAt(name)));
+    const found = await this.#each(async (name, known) => {
+      const { info, trouble } = await this.#answerOf(name, known);
+      if (trouble !== undefined) return troubleRates(trouble, known.counters);
+      const rates = info === undefined ? null : ratesBetween(known.counters, info);
+      known.counters = info ?? null;
+      return rates;
+    });
     return found.filter((rates) => rates !== null);
   }
 
-  async #lookAt(name: string): Promise<BusRates | null> {
-    const known = this.#known.get(name) ?? { counters: null, asking: null };
-    this.#known.set(name, known);
-    known.asking ??= this.#ask(name);
+  /** What all buses have counted, ordered by name, and the troubles of those that do not answer. */
+  async count(): Promise<Look<BusCounters>[]> {
+    return await this.#each((name, known) => this.#answerOf(name, known));
+  }
+
+  async #each<Result>(act: (name: string, known: Known) => Promise<Result>): Promise<Result[]> {
+    const names = this.#only === undefined ? listBusNames(this.#runtimeDir) : [this.#only.name];
+    for (const name of this.#known.keys()) if (!names.includes(name)) this.#known.delete(name);
+    return await Promise.all(
+      names.map(async (name) => {
+        const known = this.#known.get(name) ?? { counters: null, asking: null };
+        this.#known.set(name, known);
+        return await act(name, known);
+      }),
+    );
+  }
+
+  async #answerOf(bus: string, known: Known): Promise<Look<BusCounters>> {
+    known.asking ??= this.#ask(bus);
     const look = await within(known.asking, this.#limitMs, null).catch((error: unknown) => {
       known.asking = null;
       throw error;
     });
-    if (look === null) return this.#silent(name, known);
-    known.asking = null;
-    if (look.trouble !== undefined) return troubleRates(look.trouble, known.counters);
-    if (look.info === undefined) {
-      known.counters = null;
-      return null;
+    if (look !== null) {
+      known.asking = null;
+      return look;
     }
-    const rates = ratesBetween(known.counters, look.info);
-    known.counters = look.info;
-    return rates;
+    const error = new FusetapError('FAILED', `bus ${bus} has not answered within ${this.#limitMs / 1000} s`);
+    const path = known.counters?.path ?? this.#only?.path ?? null;
+    return { trouble: { bus, path, state: 'not-answering', error } };
   }
 
   #ask(name: string): Promise<Look<BusCounters>> {
@@ -83,12 +99,6 @@ export class BusWatch {
     // if it fails after the limit, the next look finds that
     asking.catch(() => {});
     return asking;
-  }
-
-  #silent(bus: string, known: Known): BusRates {
-    const error = new FusetapError('FAILED', `bus ${bus} has not answered within ${this.#limitMs / 1000} s`);
-    const path = known.counters?.path ?? this.#only?.path ?? null;
-    return troubleRates({ bus, path, state: 'not-answering', error }, known.counters);
   }
 }
 

@@ -97,7 +97,7 @@ export interface BusRates {
  *   ignored: all that the later run has counted happened since then.
  */
 export function ratesBetween(earlier: BusCounters | null, later: BusCounters): BusRates {
-  const seconds = earlier === null ? 0 : Math.max(0, (later.monotonicMs - earlier.monotonicMs) / 1000);
+  const seconds = earlier === null ? 0 : Math.max(0, Math.round(later.monotonicMs - earlier.monotonicMs) / 1000);
   const before = earlier?.run === later.run ? earlier : null;
   const { bus, path, state, restarts, waiting } = later;
   const known = new Map((before?.vbds ?? []).map((vbd) => [vbd.id, vbd]));
