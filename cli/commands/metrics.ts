@@ -41,7 +41,7 @@ export function register(program: Command): void {
         process.exitCode = 0;
         return;
       }
-      const text = await printWatched(watch, options.openmetrics ? 'openmetrics' : 'prometheus');
+      const text = await printWatched(watch, options.openmetrics ? 'openmetrics' : 'prometheus', options.bus);
       if (options.json) print(JSON.stringify({ metrics: text }, null, 2));
       else process.stdout.write(text);
     });

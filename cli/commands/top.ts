@@ -4,7 +4,7 @@ import { type Command, Option } from 'commander';
 import type { BusRates } from '../../mount/client/watching/rates.js';
 import { endHelp, type SharedOptions } from '../options.js';
 import { print, printJson, printNote, printTable } from '../output.js';
-import { chosenWatch, parseInterval } from '../watching/options.js';
+import { chosenWatch, notRunning, parseInterval } from '../watching/options.js';
 import { BUS_COLUMNS, type RateColumn, sortVbds, VBD_COLUMNS } from '../watching/rows.js';
 
 interface TopOptions extends SharedOptions {
@@ -70,6 +70,7 @@ async function printOnce(options: TopOptions, sort: string): Promise<void> {
   await watch.look();
   await delay(options.interval * 1000);
   const buses = await watch.look();
+  if (buses.length === 0 && options.bus !== undefined) throw notRunning(options.bus);
   if (options.json) return printJson({ buses });
   if (buses.length === 0) return printNote('no bus runs');
   printRates(BUS_COLUMNS, buses);

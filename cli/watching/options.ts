@@ -1,5 +1,6 @@
 /** The options of commands that show rates, and the watch that they ask for. */
 import { InvalidArgumentError } from 'commander';
+import { FusetapError } from '../../drivers/errors.js';
 import { BusWatch } from '../../mount/client/watching/bus-watch.js';
 import { callersRuntimeDir, chosenBus, type SharedOptions } from '../options.js';
 
@@ -22,6 +23,11 @@ export async function chosenWatch(options: SharedOptions, intervalSeconds?: numb
   const only = options.bus === undefined ? undefined : await chosenBus(options);
   const limitMs = intervalSeconds === undefined ? undefined : Math.min(2_000, Math.max(200, intervalSeconds * 1_000));
   return new BusWatch(callersRuntimeDir(), { only, limitMs });
+}
+
+/** The error for a bus that was named, and does not run. */
+export function notRunning(bus: string): FusetapError {
+  return new FusetapError('NOT_FOUND', `bus ${bus} does not run`, { hint: 'fusetap ls lists the running buses' });
 }
 
 /** Where to listen. */

@@ -1,5 +1,4 @@
 /** `fusetap stats --interval`: a group of lines for each interval, as iostat prints them; with --json a document a line. */
-import { FusetapError } from '../../drivers/errors.js';
 import type { BusPlace } from '../../mount/client/index.js';
 import { BusWatch } from '../../mount/client/watching/bus-watch.js';
 import { type BusRates, KINDS, type VbdRates } from '../../mount/client/watching/rates.js';
@@ -8,6 +7,7 @@ import { callersRuntimeDir, chosenBus, type SharedOptions } from '../options.js'
 import { type Column, print, printNote, printTable } from '../output.js';
 import { untilSignal } from '../run/until-signal.js';
 import { eachInterval } from './each-interval.js';
+import { notRunning } from './options.js';
 import { queueOf } from './rows.js';
 import { shortBytes, shortCount } from './words.js';
 
@@ -34,7 +34,7 @@ export async function printIntervals(word: string | undefined, options: Interval
   const { place, vdev } = await find(word, options);
   const watch = new BusWatch(callersRuntimeDir(), { only: place, limitMs: Math.max(1_000, options.interval * 1_000) });
   let [rates] = await watch.look();
-  if (rates === undefined) throw hasEnded(place);
+  if (rates === undefined) throw notRunning(place.name);
   const readerLeft = new AbortController();
   process.stdout.on('error', () => readerLeft.abort());
   let left = options.count ?? Number.POSITIVE_INFINITY;
@@ -42,7 +42,7 @@ export async function printIntervals(word: string | undefined, options: Interval
     const over = AbortSignal.any([signal, readerLeft.signal]);
     for await (const _ of eachInterval(options.interval * 1_000, over)) {
       [rates] = await watch.look();
-      if (rates === undefined) throw hasEnded(place);
+      if (rates === undefined) throw notRunning(place.name);
       printGroup(rates, vdev, options);
       left -= 1;
       if (left <= 0) return;
@@ -58,10 +58,6 @@ async function find(
   if (word === undefined) return { place: await chosenBus(options), vdev: undefined };
   const { place, vbd, partition } = await (await vbdFinder(options)).findAny(word);
   return { place, vdev: (partition ?? vbd).vdev };
-}
-
-function hasEnded({ name }: BusPlace): FusetapError {
-  return new FusetapError('NOT_FOUND', `bus ${name} does not run`, { hint: 'fusetap ls lists the running buses' });
 }
 
 function printGroup(rates: BusRates, vdev: string | undefined, { json, quiet }: SharedOptions): void {

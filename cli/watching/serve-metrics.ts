@@ -4,13 +4,14 @@ import { codeOfErrno, FusetapError } from '../../drivers/errors.js';
 import type { BusWatch } from '../../mount/client/watching/bus-watch.js';
 import { formatFor, MEDIA_TYPES, type MetricsFormat, printMetrics } from '../../mount/client/watching/metrics.js';
 import { print } from '../output.js';
-import type { ListenPlace } from './options.js';
+import { type ListenPlace, notRunning } from './options.js';
 
-/** The metrics of all buses now. */
-export async function printWatched(watch: BusWatch, format: MetricsFormat): Promise<string> {
+/** The metrics of all buses now. @param must the bus that must be among them @throws FusetapError NOT_FOUND */
+export async function printWatched(watch: BusWatch, format: MetricsFormat, must?: string): Promise<string> {
   const looks = await watch.count();
   const buses = looks.flatMap(({ info }) => info ?? []);
   const silent = looks.flatMap(({ trouble }) => trouble ?? []);
+  if (must !== undefined && buses.length + silent.length === 0) throw notRunning(must);
   return printMetrics(buses, format, silent);
 }
 
