@@ -34,8 +34,8 @@ export const BUS_STATES = [
 
 const KINDS = ['read', 'write', 'flush', 'discard'] as const;
 
-/** The bounds of the printed histograms, in µs: bounds of the counted ones too, so nothing is estimated. */
-const BOUNDS_US = Array.from({ length: 22 }, (_, i) => 2 ** (i + 3));
+/** The bounds of the printed histograms: bounds of the counted ones too, so nothing is estimated. */
+const BOUNDS = Array.from({ length: 22 }, (_, i) => ({ us: 2 ** (i + 3), seconds: String(2 ** (i + 3) / 1e6) }));
 
 /** A bus that does not answer. */
 export interface SilentBus {
@@ -49,8 +49,9 @@ export function formatFor(accept: string | undefined): MetricsFormat {
   return isPlain ? 'prometheus' : 'openmetrics';
 }
 
-type Labels = Readonly<Record<string, string>>;
-type Sample = readonly [labels: Labels, value: number, suffix?: string];
+/** Printed labels, `key="value"` each: those of a vbd are printed once for all its samples, of which there are many. */
+type Labels = string;
+type Sample = readonly [labels: Labels, value: number];
 
 interface Family {
   /** without `_total` */
@@ -58,6 +59,8 @@ interface Family {
   readonly type: 'counter' | 'gauge' | 'histogram';
   readonly help: string;
   readonly samples: readonly Sample[];
+  /** instead of samples: their lines */
+  readonly lines?: string;
 }
 
 /** All metrics of the buses. */
@@ -66,11 +69,14 @@ export function printMetrics(
   format: MetricsFormat,
   silent: readonly SilentBus[] = [],
 ): string {
+  const vbds = buses.flatMap((each) =>
+    each.vbds.map((vbd) => ({ labels: labelled({ bus: each.bus, vdev: vbd.vdev }), vbd })),
+  );
   const families = [
     ...busFamilies(buses, silent),
     ...processFamilies(buses),
-    ...vbdFamilies(buses),
-    ...requestFamilies(buses),
+    ...vbdFamilies(vbds),
+    ...requestFamilies(vbds),
   ];
   const text = families.map((family) => printFamily(family, format)).join('');
   return format === 'openmetrics' ? `${text}# EOF\n` : text;
@@ -79,24 +85,24 @@ export function printMetrics(
 function busFamilies(buses: readonly BusCounters[], silent: readonly SilentBus[]): Family[] {
   const each = (samples: (bus: BusCounters) => Sample[]): Sample[] => buses.flatMap(samples);
   const states = [...buses, ...silent].flatMap(({ bus, state }) =>
-    BUS_STATES.map((one): Sample => [{ bus, state: one }, state === one ? 1 : 0]),
+    BUS_STATES.map((one): Sample => [labelled({ bus, state: one }), state === one ? 1 : 0]),
   );
   return [
     gauge('fusetap_bus_state', 'The state of the bus: 1 for the one that it has.', states),
     counter(
       'fusetap_bus_restarts',
       'How often the server of the bus was replaced.',
-      each(({ bus, restarts }) => (restarts === null ? [] : [[{ bus }, restarts]])),
+      each(({ bus, restarts }) => (restarts === null ? [] : [[labelled({ bus }), restarts]])),
     ),
     gauge(
       'fusetap_bus_waiting_requests',
       'Requests that the kernel has, sent to the server or not, that are not answered.',
-      each(({ bus, waiting }) => (waiting === null ? [] : [[{ bus }, waiting]])),
+      each(({ bus, waiting }) => (waiting === null ? [] : [[labelled({ bus }), waiting]])),
     ),
     gauge(
       'fusetap_bus_vbds',
       'How many vbds the bus has.',
-      each(({ bus, vbds }) => [[{ bus }, vbds.filter(({ disk }) => disk === null).length]]),
+      each(({ bus, vbds }) => [[labelled({ bus }), vbds.filter(({ disk }) => disk === null).length]]),
     ),
   ];
 }
@@ -106,7 +112,7 @@ function processFamilies(buses: readonly BusCounters[]): Family[] {
     buses.flatMap(({ bus, keeper, server }) =>
       Object.entries({ keeper, server }).flatMap(([process, used]): Sample[] => {
         const found = used === null ? null : value(used);
-        return found === null ? [] : [[{ bus, process }, found]];
+        return found === null ? [] : [[labelled({ bus, process }), found]];
       }),
     );
   return [
@@ -128,24 +134,29 @@ function processFamilies(buses: readonly BusCounters[]): Family[] {
   ];
 }
 
+interface NamedVbd {
+  readonly labels: Labels;
+  readonly vbd: VbdCounters;
+}
+
 /** Gives samples for vbds, or for each kind of request to them. */
-function samplers(buses: readonly BusCounters[]) {
+function samplers(named: readonly NamedVbd[]) {
   const each = (samples: (labels: Labels, vbd: VbdCounters) => Sample[]): Sample[] =>
-    buses.flatMap(({ bus, vbds }) => vbds.flatMap((vbd) => samples({ bus, vdev: vbd.vdev }, vbd)));
+    named.flatMap(({ labels, vbd }) => samples(labels, vbd));
   const kinds = (samples: (labels: Labels, kind: KindCounters) => Sample[]): Sample[] =>
-    each((labels, vbd) => KINDS.flatMap((kind) => samples({ ...labels, kind }, vbd[kind])));
+    each((labels, vbd) => KINDS.flatMap((kind) => samples(`${labels},kind="${kind}"`, vbd[kind])));
   const one = (value: (vbd: VbdCounters) => number): Sample[] => each((labels, vbd) => [[labels, value(vbd)]]);
   const flag = (is: (vbd: VbdCounters) => boolean): Sample[] => one((vbd) => Number(is(vbd)));
   return { each, kinds, one, flag };
 }
 
-function vbdFamilies(buses: readonly BusCounters[]): Family[] {
-  const { each, one, flag } = samplers(buses);
+function vbdFamilies(vbds: readonly NamedVbd[]): Family[] {
+  const { each, one, flag } = samplers(vbds);
   return [
     gauge(
       'fusetap_vbd_info',
       'What is attached; always 1.',
-      each((labels, vbd) => [[{ ...labels, ...facts(vbd) }, 1]]),
+      each((labels, vbd) => [[`${labels},${facts(vbd)}`, 1]]),
     ),
     gauge(
       'fusetap_vbd_size_bytes',
@@ -185,8 +196,8 @@ function vbdFamilies(buses: readonly BusCounters[]): Family[] {
   ];
 }
 
-function requestFamilies(buses: readonly BusCounters[]): Family[] {
-  const { kinds, one } = samplers(buses);
+function requestFamilies(vbds: readonly NamedVbd[]): Family[] {
+  const { kinds, one } = samplers(vbds);
   return [
     counter(
       'fusetap_vbd_requests',
@@ -219,34 +230,46 @@ function requestFamilies(buses: readonly BusCounters[]): Family[] {
       one(({ oldestMs }) => oldestMs / 1e3),
     ),
     {
-      name: 'fusetap_vbd_request_duration_seconds',
+      name: DURATION,
       type: 'histogram',
       help: 'How long the server worked on requests. A kind is here from its first request on; sums are estimated.',
-      samples: kinds(histogram),
+      samples: [],
+      lines: vbds.map(durations).join(''),
     },
   ];
 }
 
-function facts({ disk, driver, image, mode }: VbdCounters): Labels {
-  return { disk: disk ?? '', driver, image: image ?? '', mode };
+const DURATION = 'fusetap_vbd_request_duration_seconds';
+
+function durations({ labels, vbd }: NamedVbd): string {
+  return KINDS.map((kind) => histogramLines(DURATION, `${labels},kind="${kind}"`, vbd[kind].histogram)).join('');
 }
 
-/** The cumulative samples of a histogram; none before the first request, because an idle vbd must cost little. */
-function histogram(labels: Labels, { histogram: buckets }: KindCounters): Sample[] {
-  if (buckets.length === 0) return [];
-  const samples: Sample[] = [];
+function facts({ disk, driver, image, mode }: VbdCounters): Labels {
+  return labelled({ disk: disk ?? '', driver, image: image ?? '', mode });
+}
+
+/**
+ * The lines of a histogram, cumulative; none before the first request, because an idle vbd must cost little. Most lines of
+ * a busy bus are these, so they are printed without a detour.
+ */
+function histogramLines(name: string, labels: Labels, buckets: KindCounters['histogram']): string {
+  if (buckets.length === 0) return '';
+  const head = `${name}_bucket{${labels},le="`;
+  let text = '';
   let [next, count, sumUs] = [0, 0, 0];
-  for (const boundUs of BOUNDS_US) {
-    for (; next < buckets.length && (buckets[next]?.[1] ?? 0) <= boundUs; next++) count += buckets[next]?.[2] ?? 0;
-    samples.push([{ ...labels, le: String(boundUs / 1e6) }, count, '_bucket']);
+  const take = (boundUs: number): void => {
+    for (let bucket = buckets[next]; bucket !== undefined && bucket[1] <= boundUs; bucket = buckets[++next]) {
+      count += bucket[2];
+      sumUs += ((bucket[0] + bucket[1]) / 2) * bucket[2];
+    }
+  };
+  for (const { us, seconds } of BOUNDS) {
+    take(us);
+    text += `${head}${seconds}"} ${count}\n`;
   }
-  count = 0;
-  for (const [fromUs, toUs, requests] of buckets) {
-    count += requests;
-    sumUs += ((fromUs + toUs) / 2) * requests;
-  }
-  samples.push([{ ...labels, le: '+Inf' }, count, '_bucket'], [labels, sumUs / 1e6, '_sum'], [labels, count, '_count']);
-  return samples;
+  take(Number.POSITIVE_INFINITY);
+  return `${text}${head}+Inf"} ${count}\n${name}_sum{${labels}} ${sumUs / 1e6}\n${name}_count{${labels}} ${count}\n`;
 }
 
 function gauge(name: string, help: string, samples: Sample[]): Family {
@@ -257,18 +280,18 @@ function counter(name: string, help: string, samples: Sample[]): Family {
   return { name, type: 'counter', help, samples };
 }
 
-function printFamily({ name, type, help, samples }: Family, format: MetricsFormat): string {
+function printFamily({ name, type, help, samples, lines = '' }: Family, format: MetricsFormat): string {
   const sampled = type === 'counter' ? `${name}_total` : name;
   const head = format === 'openmetrics' ? name : sampled;
   let text = `# HELP ${head} ${help}\n# TYPE ${head} ${type}\n`;
-  for (const [labels, value, suffix = ''] of samples) text += `${sampled}${suffix}{${printLabels(labels)}} ${value}\n`;
-  return text;
+  for (const [labels, value] of samples) text += `${sampled}{${labels}} ${value}\n`;
+  return text + lines;
 }
 
-function printLabels(labels: Labels): string {
-  let text = '';
-  for (const key in labels) text += `${text === '' ? '' : ','}${key}="${escapeLabel(labels[key] ?? '')}"`;
-  return text;
+function labelled(values: Readonly<Record<string, string>>): Labels {
+  return Object.entries(values)
+    .map(([key, value]) => `${key}="${escapeLabel(value)}"`)
+    .join(',');
 }
 
 const SPECIAL = /[\\"\n]|\p{Surrogate}/gu;
