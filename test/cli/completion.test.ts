@@ -170,7 +170,18 @@ t.test('what the program answers', async (t) => {
 });
 
 /** Words that a person has to make up. */
-const MADE_UP = ['BACKDOM', 'KEY=VALUE', 'N', 'OPTIONS', 'SECONDS', 'SIZE', 'TYPE', 'VDEV|NUMBER', '--partition NAME'];
+const MADE_UP = [
+  'ADDRESS:PORT',
+  'BACKDOM',
+  'KEY=VALUE',
+  'N',
+  'OPTIONS',
+  'SECONDS',
+  'SIZE',
+  'TYPE',
+  'VDEV|NUMBER',
+  '--partition NAME',
+];
 
 t.test('every word of every command has a kind', async (t) => {
   const program = makeProgram();

@@ -49,7 +49,7 @@ function recordingBus(calls: unknown[][]): KeeperControl {
     const method = (asked: AnyAsked): object => {
       calls.push(callOf(name, row, asked));
       // that of GET /counters is printed for GET /metrics
-      return { keeper: null, server: null, restarts: null, waiting: null, vbds: [] };
+      return { bus: '0', state: 'running', keeper: null, server: null, restarts: null, waiting: null, vbds: [] };
     };
     return [name, method];
   });

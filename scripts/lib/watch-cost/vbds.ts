@@ -17,7 +17,8 @@ export async function attachAll(runtimeDir: string, images: readonly string[]): 
 
 /** Reads each and writes to each once, in another process, so that each has counters of two kinds. */
 export async function readSome(paths: readonly string[]): Promise<void> {
-  const script =
-    'for f; do dd if="$f" of=/dev/null bs=64k count=4; dd if=/dev/zero of="$f" bs=4k count=4 conv=notrunc; done 2>&-';
+  const read = 'dd if="$f" of=/dev/null bs=64k count=4 status=none';
+  const write = 'dd if=/dev/zero of="$f" bs=4k count=4 conv=notrunc status=none';
+  const script = `for f; do ${read}; ${write}; done`;
   await promisify(execFile)('sh', ['-c', script, 'sh', ...paths]);
 }
