@@ -124,6 +124,8 @@ const ANSWERS: [line: string[], adds: string[], offered: string[]][] = [
   ],
   [['mount', '--backing=n'], ['words', '--backing=', 'n'], ['--backing=none']],
   [['diff', 'xvda'], ['words', '', 'xvda'], ['xvda']],
+  [['diff', 'xvda', 'qcow2:d'], ['files', 'qcow2:', 'd'], []],
+  [['map', 'disk', '--svg', 'p'], ['files', '', 'p'], []],
   [['map', 'xvda'], ['words', '', 'xvda'], ['xvda']],
   [['map', 'qcow2:d'], ['files', 'qcow2:', 'd'], []],
   [['map', 'disk'], ['files', '', 'disk'], []],
