@@ -20,6 +20,7 @@ export const COMMANDS: Readonly<Record<string, () => Promise<CommandFile>>> = {
   stats: () => import('./commands/stats.js'),
   top: () => import('./commands/top.js'),
   metrics: () => import('./commands/metrics.js'),
+  web: () => import('./commands/web.js'),
   start: () => import('./commands/start.js'),
   stop: () => import('./commands/stop.js'),
   run: () => import('./commands/run.js'),

@@ -44,7 +44,7 @@ export function drawPicture(picture: Picture): string {
     `<desc id="desc">${escapeXml(summaryOf(picture))}</desc>`,
     styleSheet(),
     `<rect class="p" width="${width}" height="${height}"/>`,
-    `<text class="t" x="${MARGIN}" y="24">${escapeXml(shorten(title, Math.floor(most * 0.8)))}</text>`,
+    `<text class="t" x="${MARGIN}" y="24">${escapeXml(shorten(title, Math.floor(most * 0.68)))}</text>`,
     ...drawBar(picture, columns * CELL_WIDTH),
     ...grid.draw(picture),
     ...legend.flatMap(({ sample, text }, index) => {
