@@ -1,12 +1,17 @@
 /** `fusetap web`: a page that shows all buses live. */
 import type { Command } from 'commander';
-import { defined } from '../../drivers/defined.js';
+import { watchReader } from '../../mount/client/watching/reader-left.js';
 import { callersRuntimeDir, endHelp, type SharedOptions } from '../options.js';
 import { print, printJson, printNote } from '../output.js';
-import { parseListen } from '../web/listen-address.js';
+import { catchSignals } from '../run/signals.js';
+import { type ListenPlace, parseListenPlace } from '../watching/options.js';
+import { checkListen } from '../web/listen-address.js';
+
+/** a free port of this machine */
+const ANYWHERE: ListenPlace = { host: '127.0.0.1', port: 0 };
 
 interface WebOptions extends SharedOptions {
-  listen: string;
+  listen?: ListenPlace;
   allowRemote?: boolean;
 }
 
@@ -20,7 +25,11 @@ export function register(program: Command): void {
         'in it: who knows the URL can see all this. The page only reads: nothing can be changed with it. Ends with ' +
         'Ctrl-C, and when the reader of its output leaves.',
     )
-    .option('--listen <ADDRESS>', 'where to listen, as 127.0.0.1:8000 or a port', '127.0.0.1:0')
+    .option(
+      '--listen <ADDRESS:PORT>',
+      'listen there; a PORT alone is on 127.0.0.1; default: a free one',
+      parseListenPlace,
+    )
     .option('--allow-remote', 'allow an address that other machines can reach: what is sent is not encrypted')
     .action(async (_: unknown, self: Command) => await serve(self.optsWithGlobals<WebOptions>()));
   endHelp(command, [
@@ -30,19 +39,33 @@ export function register(program: Command): void {
   ]);
 }
 
-/** @throws FusetapError as parseListen and WebServer.listen */
-async function serve({ listen, allowRemote = false, json, quiet }: WebOptions): Promise<void> {
-  const address = parseListen(listen, allowRemote);
+/** @throws FusetapError as checkListen and WebServer.listen */
+async function serve({ listen = ANYWHERE, allowRemote = false, json, quiet }: WebOptions): Promise<void> {
+  const address = checkListen(listen, allowRemote);
   const { WebServer } = await import('../web/server.js');
-  const { untilEnded } = await import('../web/until-ended.js');
+  const signals = catchSignals();
   const server = new WebServer(callersRuntimeDir(), address);
-  const url = await server.listen(address);
   try {
+    const url = await server.listen(address);
     if (!address.isLoopback && !quiet) printNote('what this page sends can be read on the way: it is not encrypted');
-    if (json) printJson(defined({ url }));
+    if (json) printJson({ url });
     else print(url);
-    await untilEnded();
+    await untilLeft(signals.aborted);
   } finally {
+    signals.release();
     await server.close();
   }
+}
+
+/** Resolves with the first signal, or when the reader of stdout has left: to be ended is how this command ends. */
+async function untilLeft(signal: AbortSignal): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const unwatch = watchReader(resolve);
+    const end = (): void => {
+      unwatch();
+      resolve();
+    };
+    if (signal.aborted) end();
+    else signal.addEventListener('abort', end);
+  });
 }

@@ -21,14 +21,14 @@ export interface Client {
 
 export class Feed {
   readonly #runtimeDir: string;
-  readonly #events: EventLog;
+  readonly #events = new EventLog();
   readonly #clients = new Set<Client>();
   readonly #ending = new AbortController();
   #isRunning = false;
+  #isFollowing = false;
 
   constructor(runtimeDir: string) {
     this.#runtimeDir = runtimeDir;
-    this.#events = new EventLog(runtimeDir);
   }
 
   get clients(): number {
@@ -45,7 +45,6 @@ export class Feed {
   close(): void {
     this.#ending.abort();
     this.#clients.clear();
-    this.#events.close();
   }
 
   async #run(): Promise<void> {
@@ -53,6 +52,7 @@ export class Feed {
     // a new one each time: rates are those since its first look
     const watch = new BusWatch(this.#runtimeDir);
     const { signal } = this.#ending;
+    this.#followLogs();
     try {
       while (this.#clients.size > 0) {
         this.#tell(await this.#look(watch));
@@ -63,10 +63,22 @@ export class Feed {
     }
   }
 
+  /** From the first client on, so that no line is missed while there is none. */
+  #followLogs(): void {
+    if (this.#isFollowing) return;
+    this.#isFollowing = true;
+    this.#events
+      .follow(this.#runtimeDir, this.#ending.signal)
+      // a log that cannot be read: the next client lets it be tried again
+      .catch(() => {})
+      .finally(() => {
+        this.#isFollowing = false;
+      });
+  }
+
   async #look(watch: BusWatch): Promise<object> {
     try {
       const buses = await watch.look();
-      this.#events.follow(buses.filter(({ state }) => state !== 'dead').map(({ bus }) => bus));
       return { trouble: null, buses: buses.map(shownBus) };
     } catch (error) {
       // the next look may succeed
@@ -76,11 +88,10 @@ export class Feed {
 
   #tell(state: object): void {
     const message = `event: state\ndata: ${JSON.stringify(state)}\n\n`;
-    const { last } = this.#events;
     for (const client of this.#clients) {
       const lines = this.#events.after(client.seen);
-      client.seen = last;
-      if (lines.length > 0) client.send(`id: ${last}\nevent: log\ndata: ${JSON.stringify(lines)}\n\n`);
+      client.seen = lines.at(-1)?.id ?? client.seen;
+      if (lines.length > 0) client.send(`id: ${client.seen}\nevent: log\ndata: ${JSON.stringify(lines)}\n\n`);
       client.send(message);
     }
   }

@@ -5,24 +5,19 @@
 import { isIP } from 'node:net';
 import { FusetapError } from '../../drivers/errors.js';
 import { quoted } from '../../drivers/quote.js';
+import type { ListenPlace } from '../watching/options.js';
 
-export interface ListenAddress {
-  /** an IP address */
-  readonly host: string;
-  /** 0: a free one */
-  readonly port: number;
+/** The host is an IP address; port 0 is a free one. */
+export interface ListenAddress extends ListenPlace {
   readonly isLoopback: boolean;
 }
 
-/** @throws FusetapError USAGE for a word that is no address; DENIED for one that is not loopback, unless `allowRemote` */
-export function parseListen(word: string, allowRemote: boolean): ListenAddress {
-  const [, bracketed, plain, digits = ''] = /^(?:\[([^\]]*)\]:|([^:]*):)?(\d{1,5})$/.exec(word) ?? [];
-  const name = bracketed ?? plain ?? 'localhost';
-  const host = name === 'localhost' ? '127.0.0.1' : name;
-  const port = Number(digits);
-  if (digits === '' || port > 65_535 || isIP(host) === 0 || (bracketed !== undefined && isIP(host) !== 6)) {
-    throw new FusetapError('USAGE', `--listen ${quoted(word)} is not an address and a port`, {
-      hint: 'for example 127.0.0.1:8000 or [::1]:8000; port 0 is a free one',
+/** @throws FusetapError USAGE for a name; DENIED for an address that is not loopback, unless `allowRemote` */
+export function checkListen({ host: word, port }: ListenPlace, allowRemote: boolean): ListenAddress {
+  const host = word === 'localhost' ? '127.0.0.1' : word;
+  if (isIP(host) === 0) {
+    throw new FusetapError('USAGE', `--listen: ${quoted(word)} is not an IP address`, {
+      hint: 'for example 127.0.0.1:8000 or [::1]:8000',
     });
   }
   const isLoopback = isLoopbackAddress(host);
