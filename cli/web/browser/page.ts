@@ -261,6 +261,8 @@ function noticeChanges(all: readonly Bus[]): void {
     if (last === undefined && before !== null) notice(`bus ${name} has started`, false);
     if (last === undefined || last.state === bus.state) continue;
     const isWell = bus.state === 'running' || bus.state === 'paused';
+    // the line before says it
+    if (isWell && bus.newRestarts > 0) continue;
     notice(`bus ${name} is ${bus.state}${bus.trouble === null ? '' : `: ${bus.trouble}`}`, !isWell);
   }
   for (const name of before?.keys() ?? []) if (!now.has(name)) notice(`bus ${name} has ended`, false);
