@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import type { MapExtent } from '../../mount/client/ranges/map.js';
 import { attachOption } from '../attach-options.js';
-import { type DiskOptions, findDisk } from '../offline/found-disk.js';
+import { type DiskOptions, type FoundDisk, findDisk } from '../offline/found-disk.js';
 import { endHelp } from '../options.js';
 import { type Column, printJson, printTable } from '../output.js';
 import { addPictureOptions, checkTarget, type PictureOptions, writePicture } from '../picture/write-picture.js';
@@ -35,10 +35,7 @@ export function register(program: Command): void {
   addPictureOptions(command).action(async (word: string, _: unknown, self: Command) => {
     const options = self.optsWithGlobals<MapOptions>();
     if (options.svg !== undefined) return await printPicture(word, options);
-    const disk = await findDisk(word, options);
-    const extents: MapExtent[] = [];
-    for await (const extent of disk.extents()) extents.push(extent);
-    await disk.close();
+    const extents = await extentsOf(await findDisk(word, options));
     if (options.json) printJson(extents.map(asQemuDoes));
     else printTable(COLUMNS, extents.map(rowOf));
   });
@@ -48,6 +45,17 @@ export function register(program: Command): void {
     'fusetap map disk.qcow2 --svg disk.svg',
     "fusetap map --json disk.qcow2 | jq 'map(select(.data).length) | add'",
   ]);
+}
+
+/** All extents of a disk, which is closed then. */
+async function extentsOf(disk: FoundDisk): Promise<MapExtent[]> {
+  const extents: MapExtent[] = [];
+  try {
+    for await (const extent of disk.extents()) extents.push(extent);
+  } finally {
+    await disk.close();
+  }
+  return extents;
 }
 
 /** @throws as findDisk; FusetapError BUSY if the picture's file exists */
