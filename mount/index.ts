@@ -214,9 +214,9 @@ export async function reset(vbd: VbdWord, options: BusOptions = {}): Promise<Vbd
 }
 
 /**
- * Where a vbd differs from its base, if it was attached with `snapshot`. Ranges are in order. A range that was written with
- * the bytes that it had counts too.
- * @throws FusetapError UNSUPPORTED if the vbd is no snapshot; NOT_FOUND
+ * Where a vbd differs from its base: a snapshot from its image, an image from its backing file. Ranges are in order. A range
+ * that was written with the bytes that it had counts too.
+ * @throws FusetapError UNSUPPORTED if the vbd has no base; NOT_FOUND
  */
 export async function changes(vbd: VbdWord, options: BusOptions = {}): Promise<Change[]> {
   const { place, vdev } = await locate(vbd, options);

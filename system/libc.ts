@@ -119,6 +119,7 @@ const c = {
     'size_t',
     'uint',
   ),
+  poll: foreign<[number, number, number]>('poll', 'int', 'intptr_t', 'ulong', 'int'),
   prctl: foreign<[number, number, number, number, number]>('prctl', 'int', 'int', 'ulong', 'ulong', 'ulong', 'ulong'),
 };
 
@@ -510,6 +511,15 @@ export function umount2(target: string, flags: number): number {
 export function ioctl(fd: number, request: number, argument: Buffer): number {
   const n = c.ioctl(fd, request, 'void *', argument);
   return n >= 0 ? n : -lastErrno();
+}
+
+/** Whether nobody is left who could read what is written to a pipe or a socket; false for other files. See poll(2). */
+export function isReaderGone(fd: number): boolean {
+  const [POLLERR, POLLHUP] = [0x8, 0x10];
+  const asked = new DataView(new ArrayBuffer(8));
+  asked.setInt32(0, fd, true);
+  if (c.poll(addressOf(asked), 1, 0) <= 0) return false;
+  return (asked.getInt16(6, true) & (POLLERR | POLLHUP)) !== 0;
 }
 
 /** The backing file of a loop device, with the numbers that stat(2) of that file gives. */

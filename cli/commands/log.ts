@@ -3,11 +3,13 @@ import type { Command } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
 import { escapeControls } from '../../drivers/quote.js';
 import type { BusPlace } from '../../mount/client/index.js';
-import { followLog, type LogLine, readLog } from '../../mount/client/log.js';
-import { chosenBus, endHelp, type SharedOptions } from '../options.js';
+import { followLogs, type LineOfBus, readLogs } from '../../mount/log/all-logs.js';
+import { followLog, type LogLine, readLog } from '../../mount/log/read-log.js';
+import { callersRuntimeDir, chosenBus, endHelp, type SharedOptions } from '../options.js';
 import { print, printNote } from '../output.js';
 
 interface LogOptions extends SharedOptions {
+  all?: boolean;
   follow?: boolean;
 }
 
@@ -20,8 +22,10 @@ export function register(program: Command): void {
         'document per line.',
     )
     .option('-f, --follow', 'print new lines too, until the bus ends; exit 1 if the bus died')
+    .option('--all', 'of all buses of the runtime directory, also those that have ended; with -f also those that begin')
     .action(async (_: unknown, self: Command) => {
       const options = self.optsWithGlobals<LogOptions>();
+      if (options.all) return await printAll(options);
       const place = await chosenBus(options);
       const printLine = options.json ? printRecord : printText;
       if (options.follow) return await follow(place, printLine);
@@ -29,7 +33,26 @@ export function register(program: Command): void {
       if (isLastRun && !options.quiet) printNote(`bus ${place.name} has ended: this is the log of its last run`);
       lines.forEach(printLine);
     });
-  endHelp(command, ['fusetap log', 'fusetap log -f', 'fusetap log --json | jq -c \'select(.event == "server-died")\'']);
+  endHelp(command, [
+    'fusetap log',
+    'fusetap log -f',
+    'fusetap log --json | jq -c \'select(.event == "server-died")\'',
+    'fusetap log --all -f --json | jq -c \'select(.event == "ended")\'',
+  ]);
+}
+
+/** Prints the logs of all buses, each line with its bus, in the order of their times. */
+async function printAll({ bus, follow, json }: LogOptions): Promise<void> {
+  if (bus !== undefined) {
+    throw new FusetapError('USAGE', '--all is for all buses, and --bus for one', { hint: 'give one of them' });
+  }
+  const printLine = ({ bus, text, record }: LineOfBus): void =>
+    print(json ? JSON.stringify({ bus, ...record }) : escapeControls(`${bus}: ${text}`));
+  const directory = callersRuntimeDir();
+  if (!follow) return readLogs(directory).forEach(printLine);
+  const readerLeft = new AbortController();
+  process.stdout.on('error', () => readerLeft.abort());
+  for await (const line of followLogs(directory, readerLeft.signal)) printLine(line);
 }
 
 /** @throws FusetapError FAILED if the bus died, or if not all of its data is durable */

@@ -1,20 +1,13 @@
 /** `fusetap map`: tells what the ranges of a disk are, and in which file. */
 import type { Command } from 'commander';
-import { FusetapError } from '../../drivers/errors.js';
-import { isPath, type LocatedVbd } from '../../mount/client/finding/locate-vbd.js';
 import type { MapExtent } from '../../mount/client/ranges/map.js';
-import type { BackingPolicy } from '../../mount/control/interface.js';
 import { attachOption } from '../attach-options.js';
-import { attachRequest } from '../attach-request.js';
-import { locateVbd } from '../locate-vbd.js';
-import { isOnlyImage } from '../offline/image-wish.js';
-import { endHelp, type SharedOptions } from '../options.js';
+import { type DiskOptions, type FoundDisk, findDisk } from '../offline/found-disk.js';
+import { endHelp } from '../options.js';
 import { type Column, printJson, printTable } from '../output.js';
+import { addPictureOptions, checkTarget, type PictureOptions, writePicture } from '../picture/write-picture.js';
 
-interface MapOptions extends SharedOptions {
-  option?: string[];
-  backing?: BackingPolicy;
-}
+type MapOptions = DiskOptions & PictureOptions;
 
 const COLUMNS: readonly Column[] = [
   { head: 'START', align: 'right' },
@@ -38,47 +31,48 @@ export function register(program: Command): void {
     )
     .argument('<VBD|SPEC>', 'a vbd, as of fusetap show; else an image, whose format is recognized, or DRIVER:IMAGE')
     .addOption(attachOption('option'))
-    .addOption(attachOption('backing'))
-    .action(async (word: string, _: unknown, self: Command) => {
-      const options = self.optsWithGlobals<MapOptions>();
-      const extents: MapExtent[] = [];
-      for await (const extent of await findExtents(word, options)) extents.push(extent);
-      if (options.json) printJson(extents.map(asQemuDoes));
-      else printTable(COLUMNS, extents.map(rowOf));
-    });
+    .addOption(attachOption('backing'));
+  addPictureOptions(command).action(async (word: string, _: unknown, self: Command) => {
+    const options = self.optsWithGlobals<MapOptions>();
+    if (options.svg !== undefined) return await printPicture(word, options);
+    const extents = await extentsOf(await findDisk(word, options));
+    if (options.json) printJson(extents.map(asQemuDoes));
+    else printTable(COLUMNS, extents.map(rowOf));
+  });
   endHelp(command, [
     'fusetap map xvda',
     'fusetap map disk.qcow2',
+    'fusetap map disk.qcow2 --svg disk.svg',
     "fusetap map --json disk.qcow2 | jq 'map(select(.data).length) | add'",
   ]);
 }
 
-async function findExtents(word: string, options: MapOptions): Promise<AsyncIterable<MapExtent>> {
-  const located = await findVbd(word, options);
-  if (located !== null) {
-    const { map } = await import('../../mount/client/ranges/map.js');
-    return map(located.place, located.vbd.vdev);
+/** All extents of a disk, which is closed then. */
+async function extentsOf(disk: FoundDisk): Promise<MapExtent[]> {
+  const extents: MapExtent[] = [];
+  try {
+    for await (const extent of disk.extents()) extents.push(extent);
+  } finally {
+    await disk.close();
   }
-  const { request } = attachRequest([word], options);
-  if (request.vdev !== null) {
-    throw new FusetapError('USAGE', `${word} has a place on a bus`, { hint: 'give only the image' });
-  }
-  const { driver, image, disk, backing } = request;
-  const { mapImage } = await import('../../mount/offline/map-image.js');
-  const { options: driverOptions } = request;
-  return mapImage({ driver, image, disk, backing, options: driverOptions, isOnlyImage: isOnlyImage(word) });
+  return extents;
 }
 
-/** The vbd that a word names; null if it can only be an image. */
-async function findVbd(word: string, options: MapOptions): Promise<LocatedVbd | null> {
-  // these are of an image
-  if (options.option !== undefined || options.backing !== undefined) return null;
+/** @throws as findDisk; FusetapError BUSY if the picture's file exists */
+async function printPicture(word: string, options: MapOptions): Promise<void> {
+  await checkTarget(options);
+  const disk = await findDisk(word, options);
   try {
-    return await locateVbd(word, options);
-  } catch (error) {
-    const mayBeImage = options.bus === undefined && isPath(word);
-    if (mayBeImage && error instanceof FusetapError && error.code === 'NOT_FOUND') return null;
-    throw error;
+    const { name, sizeBytes, isSnapshot } = disk;
+    const { pictureOf } = await import('../picture/picture-of.js');
+    const text = await pictureOf({
+      ...{ name, sizeBytes, partitions: await disk.partitions(), extents: disk.extents() },
+      changed: isSnapshot ? disk.changes() : null,
+      changes: isSnapshot ? 'written since the attach' : null,
+    });
+    await writePicture(text, options);
+  } finally {
+    await disk.close();
   }
 }
 

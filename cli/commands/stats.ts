@@ -1,12 +1,19 @@
 /** `fusetap stats`: shows requests, bytes, errors and latency by kind. */
 import type { Command } from 'commander';
+import { FusetapError } from '../../drivers/errors.js';
 import { askStats } from '../../mount/client/stats.js';
 import type { VbdStats } from '../../mount/control/interface.js';
 import { vbdFinder } from '../locate-vbd.js';
 import { chosenBus, endHelp, type SharedOptions, VBD_HELP } from '../options.js';
 import { type Column, humanSize, printJson, printNote, printTable } from '../output.js';
+import { parseCount, parseInterval } from '../watching/options.js';
 
 type KindStats = VbdStats['read'];
+
+interface StatsOptions extends SharedOptions {
+  interval?: number;
+  count?: number;
+}
 
 const COLUMNS: readonly Column[] = [
   { head: 'BUS' },
@@ -31,8 +38,22 @@ export function register(program: Command): void {
         '(passthrough) is not counted.',
     )
     .argument('[VBD]', VBD_HELP)
+    .option(
+      '--interval <SECONDS>',
+      'print the rates of each interval, as iostat does, until it is ended',
+      parseInterval,
+    )
+    .option('--count <N>', 'with --interval: end after N intervals', parseCount)
     .action(async (word: string | undefined, _: unknown, self: Command) => {
-      const options = self.optsWithGlobals<SharedOptions>();
+      const options = self.optsWithGlobals<StatsOptions>();
+      const { interval, count } = options;
+      if (interval !== undefined) {
+        const { printIntervals } = await import('../watching/print-intervals.js');
+        return await printIntervals(word, { ...options, interval });
+      }
+      if (count !== undefined) {
+        throw new FusetapError('USAGE', '--count is the number of intervals', { hint: 'add --interval SECONDS' });
+      }
       const stats = await find(word, options);
       if (options.json) return printJson(stats);
       printTable(COLUMNS, stats.flatMap(rows));
@@ -41,7 +62,13 @@ export function register(program: Command): void {
         printNote(`passed through by the kernel, so not counted: ${passedThrough.join(' ')}`);
       }
     });
-  endHelp(command, ['fusetap stats', 'fusetap stats xvda', "fusetap stats --json | jq '.[].read.latencyUs.p99'"]);
+  endHelp(command, [
+    'fusetap stats',
+    'fusetap stats xvda',
+    "fusetap stats --json | jq '.[].read.latencyUs.p99'",
+    'fusetap stats --interval 5',
+    "fusetap stats xvda --interval 1 --count 10 --json | jq '.vbds[].read.perSecond'",
+  ]);
 }
 
 async function find(word: string | undefined, options: SharedOptions): Promise<VbdStats[]> {

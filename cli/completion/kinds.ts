@@ -32,6 +32,7 @@ const KINDS: Readonly<Record<string, Kind>> = {
   'umount PLACE': 'mounted',
   'create IMAGE': 'file',
   'block-detach VDEV': 'attached',
+  'diff OTHER': 'vbd-or-spec',
   '--file-mode': ['0600', '0640', '0644', '0660'],
   '--sector-size': ['512', '2048', '4096'],
   '--driver': 'driver',

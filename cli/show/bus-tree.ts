@@ -1,4 +1,4 @@
-/** The tree of a bus: its processes, its vbds with their partitions, and who uses them. */
+/** The tree of a bus: its processes, its vbds with their images and partitions, and who uses them. */
 import type { Holder } from '../../drivers/errors.js';
 import { describeDisk } from '../../mount/client/disk-wish.js';
 import type { VbdAbove } from '../../mount/client/finding/above.js';
@@ -6,6 +6,7 @@ import type { Users } from '../../mount/client/finding/users.js';
 import { describeHolders } from '../../mount/client/index.js';
 import type { BusInfo } from '../../mount/control/interface.js';
 import { humanSize } from '../output.js';
+import { chainBranch } from './disk-chain.js';
 import type { Branch } from './tree.js';
 
 /** @param vbds those to draw */
@@ -34,9 +35,10 @@ function vbdBranch(vbd: VbdAbove, users: Users): Branch {
   }));
   const ofPartitions = new Set((partitions ?? []).flatMap(({ mounts }) => mounts));
   const own = vbd.mounts.filter((directory) => !ofPartitions.has(directory));
+  const chain = vbd.disk === undefined ? null : chainBranch(vbd.disk);
   return {
     text: `${vdev}, ${humanSize(size)}, mode ${mode}${paused}, ${describeDisk(vbd)}`,
-    below: [...below, ...userBranches(users.get(vbd.path), own)],
+    below: [...(chain === null ? [] : [chain]), ...below, ...userBranches(users.get(vbd.path), own)],
   };
 }
 

@@ -52,7 +52,7 @@ export async function withDriverWords(place: BusPlace, vdev: string, error: unkn
 async function lastWordsIn(place: BusPlace, vdev: string): Promise<string | null> {
   let records: LogRecord[];
   try {
-    const { readLog } = await import('./log.js');
+    const { readLog } = await import('../log/read-log.js');
     records = readLog(place).lines.map(({ record }) => record);
   } catch {
     return null;

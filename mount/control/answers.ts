@@ -9,9 +9,10 @@ import type { Holder, PlainError } from '../../drivers/errors.js';
 import type { NodeSpec } from '../../drivers/graph.js';
 import type { MapExtent } from '../../drivers/map/map-extents.js';
 import { MODES } from '../images/mode.js';
-import type { KindStats } from '../ledger/counters.js';
+import type { HistogramBucket, KindCounters, KindStats } from '../ledger/counters.js';
 import type {
   AttachResult,
+  BusCounters,
   BusInfo,
   BusVersion,
   ChangesResult,
@@ -23,9 +24,11 @@ import type {
   MapResult,
   MemoryInfo,
   PartitionInfo,
+  ProcessCounters,
   RamImageInfo,
   SaveResult,
   UpgradeResult,
+  VbdCounters,
   VbdInfo,
   VbdStats,
   VersionInfo,
@@ -207,6 +210,70 @@ export const stats = answer<VbdStats>()({
   ...{ read: kind, write: kind, flush: kind, discard: kind },
 });
 
+const milliseconds = v.pipe(v.number(), v.minValue(0));
+const bucket = v.strictTuple([v.number(), v.number(), count]) satisfies v.GenericSchema<unknown, HistogramBucket>;
+const kindCounters = answer<KindCounters>()({
+  requests: count,
+  bytes: count,
+  errors: count,
+  maxUs: v.number(),
+  histogram: v.pipe(
+    v.array(bucket),
+    v.description(
+      '[FROM, TO, REQUESTS]: how many took at least FROM and less than TO µs; ascending, without empty ones',
+    ),
+  ),
+});
+const processCounters = answer<ProcessCounters>()({
+  pid: v.pipe(integer, v.minValue(1)),
+  cpuMs: v.pipe(milliseconds, v.description('processor time since its start')),
+  rssBytes: count,
+  pssBytes: v.pipe(v.nullable(count), v.description('proportional set size; up to ten seconds old')),
+});
+const vbdCounters = answer<VbdCounters>()({
+  vdev: text,
+  id: v.pipe(integer, v.description('tells it from a later vbd of the same name on this run of the bus')),
+  disk: v.pipe(v.nullable(text), v.description('the vdev of its disk if this is a partition')),
+  driver: text,
+  image: v.nullable(text),
+  mode: v.picklist(MODES),
+  size: count,
+  state,
+  passthrough: v.pipe(flag, v.description('true: its I/O is not counted')),
+  broken: v.nullable(text),
+  imageState: v.pipe(
+    v.nullable(v.picklist(['not-answering', 'gone'])),
+    v.description('the last known one; nobody is asked for it'),
+  ),
+  opens: count,
+  inProgress: v.pipe(count, v.description('how many requests the server works on now')),
+  oldestMs: v.pipe(milliseconds, v.description('how long the oldest of them has been seen in progress, at least')),
+  flushErrors: count,
+  ...{ read: kindCounters, write: kindCounters, flush: kindCounters, discard: kindCounters },
+});
+
+export const counters = answer<BusCounters>()({
+  bus: text,
+  path,
+  run: v.pipe(text, v.description('tells the bus from a later one of the same name')),
+  monotonicMs: v.pipe(v.number(), v.description("when this was counted, by the machine's monotonic clock")),
+  state,
+  restarts: v.pipe(v.nullable(count), v.description('null if not known: its keeper has died')),
+  keeper: v.nullable(processCounters),
+  server: v.nullable(processCounters),
+  waiting: v.pipe(
+    v.nullable(count),
+    v.description('how many requests the kernel has that are not answered; null if not known'),
+  ),
+  vbds: v.pipe(v.array(vbdCounters), v.description('each followed by its partitions')),
+});
+
+/** The events are listed in mount/runtime/log-line.ts; a newer bus has more. */
+export const event = v.looseObject({
+  time: v.pipe(v.nullable(text), v.description('UTC; null if it is output of a process')),
+  event: text,
+});
+
 const ramImage = answer<RamImageInfo>()({
   share: text,
   image: text,
@@ -290,6 +357,8 @@ export const NAMED_ANSWERS = {
   AttachedVbd: attachedVbd,
   Stats: stats,
   Names: names,
+  Counters: counters,
+  Event: event,
   Detached: detached,
   Saved: saved,
   Committed: committed,
@@ -305,5 +374,8 @@ export const NAMED_ANSWERS = {
   Change: change,
   MapExtent: mapExtent,
   Kind: kind,
+  KindCounters: kindCounters,
+  ProcessCounters: processCounters,
+  VbdCounters: vbdCounters,
   RamImage: ramImage,
 } as const;

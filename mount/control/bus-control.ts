@@ -3,6 +3,7 @@
  * keeper has all of them. A server whose keeper died has those that need no keeper.
  */
 import type { FusetapError } from '../../drivers/errors.js';
+import type { LogRecord } from '../runtime/log-line.js';
 import type { CopyWatcher } from './progress.js';
 import type { AnswerOf, BodyOf, QueryOf, RouteName, RowOf, VdevOf } from './routes.js';
 
@@ -12,8 +13,8 @@ export type Asked<Name extends RouteName> = CopyWatcher &
   QueryOf<RowOf<Name>, 'given'> &
   BodyOf<RowOf<Name>, 'given'>;
 
-/** the control socket answers `version` itself */
-type MethodName = Exclude<RouteName, 'version'>;
+/** the control socket answers these itself */
+type MethodName = Exclude<RouteName, 'version' | 'metrics' | 'events'>;
 
 type Methods<Name extends RouteName> = {
   [Each in Name]: (asked: Asked<Each>) => AnswerOf<RowOf<Each>> | Promise<AnswerOf<RowOf<Each>>>;
@@ -24,12 +25,22 @@ interface CanEnd {
   readonly over: boolean;
 }
 
+/** The events of a bus. */
+export interface EventFeed {
+  /** Each event from now on, until the bus ends or the signal is aborted. */
+  follow(signal: AbortSignal): AsyncIterable<LogRecord>;
+}
+
+interface HasEvents {
+  readonly feed: EventFeed;
+}
+
 interface HasServer {
   /** null if it is older than its keeper, and does not tell */
   readonly serverVersion: string | null;
 }
 
-export type KeeperControl = CanEnd & HasServer & Methods<MethodName>;
+export type KeeperControl = CanEnd & HasServer & HasEvents & Methods<MethodName>;
 
 /** The names of the rows that need no keeper. */
 type NameWithoutKeeper = {
@@ -38,6 +49,7 @@ type NameWithoutKeeper = {
 
 export type OrphanControl = CanEnd &
   HasServer &
+  HasEvents &
   Methods<NameWithoutKeeper> & {
     /** the error for all other requests */
     refusal(): FusetapError;

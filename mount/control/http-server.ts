@@ -2,6 +2,7 @@
  * The control socket of a bus: HTTP with JSON. routes.ts defines the requests. Input is validated only here; all other
  * code trusts the types.
  */
+import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import * as v from 'valibot';
 import { type ErrorCode, FusetapError, toFusetapError } from '../../drivers/errors.js';
@@ -36,6 +37,8 @@ const STATUS: Record<ErrorCode, number> = {
 interface Answer {
   readonly status: number;
   readonly body: unknown;
+  /** the media type of text that is not JSON */
+  readonly media?: string;
 }
 
 /** The argument of any method, with untyped parts. */
@@ -59,12 +62,12 @@ const VDEV = '{vdev}';
 export function createControl(bus: BusControl, ended: () => void): Server {
   const server = createServer((request, response) => {
     answer(bus, clients, request, response).then(
-      ({ status, body }) => send(response, status, body, () => bus.over && ended()),
+      (found) => found !== null && send(response, found, () => bus.over && ended()),
       (error: unknown) => {
         const known = toFusetapError(error, error instanceof Error ? error.message : String(error));
         if (known.code === 'FAILED') console.error(error);
         const body: ErrorAnswer = { error: known.toJSON() };
-        send(response, STATUS[known.code], body, () => bus.over && ended());
+        send(response, { status: STATUS[known.code], body }, () => bus.over && ended());
       },
     );
   });
@@ -72,7 +75,7 @@ export function createControl(bus: BusControl, ended: () => void): Server {
   return server;
 }
 
-function send(response: ServerResponse, status: number, body: unknown, sent: () => void): void {
+function send(response: ServerResponse, { status, body, media }: Answer, sent: () => void): void {
   // if the client disconnected before its answer was ready, `close` was emitted already
   if (response.destroyed || response.closed) sent();
   else response.on('close', sent);
@@ -80,8 +83,28 @@ function send(response: ServerResponse, status: number, body: unknown, sent: () 
     response.end(`${JSON.stringify({ status, body } satisfies AnswerLine)}\n`);
     return;
   }
-  response.writeHead(status, { 'content-type': 'application/json', [INTERFACE_HEADER]: INTERFACE_VERSION });
-  response.end(`${JSON.stringify(body)}\n`);
+  response.writeHead(status, { 'content-type': media ?? 'application/json', [INTERFACE_HEADER]: INTERFACE_VERSION });
+  response.end(media === undefined ? `${JSON.stringify(body)}\n` : String(body));
+}
+
+/** Sends the events of the bus until it ends, or the client goes away. One that does not read them holds up nobody. */
+async function sendEvents({ feed }: BusControl, response: ServerResponse, signal: AbortSignal): Promise<null> {
+  response.writeHead(200, { 'content-type': PROGRESS_TYPE, [INTERFACE_HEADER]: INTERFACE_VERSION });
+  // the client must know when it can rely on getting all events
+  response.flushHeaders();
+  for await (const record of feed.follow(signal)) {
+    if (!response.write(`${JSON.stringify(record)}\n`)) await once(response, 'drain', { signal }).catch(() => {});
+  }
+  response.end();
+  return null;
+}
+
+async function metricsOf(bus: BusControl, request: IncomingMessage, signal: AbortSignal): Promise<Answer> {
+  // few buses are scraped, and every bus pays for the memory of its code
+  const { formatFor, MEDIA_TYPES, printMetrics } = await import('./open-metrics.js');
+  const counters = await bus.counters({ signal, progress: () => {} });
+  const format = formatFor(request.headers.accept);
+  return { status: 200, body: printMetrics([counters], format), media: MEDIA_TYPES[format] };
 }
 
 async function answer(
@@ -89,13 +112,15 @@ async function answer(
   clients: ClientWatch,
   request: IncomingMessage,
   response: ServerResponse,
-): Promise<Answer> {
+): Promise<Answer | null> {
   checkInterface(request);
   const target = parseTarget(request.url ?? '');
   const { name, row, vdev } = findRoute(request.method ?? '', target.path);
   const signal = clients.signalFor(request, response, row.isUndone === true);
   const query = row.query && parse(row.query, Object.fromEntries(target.query));
   const body = row.body && parse(row.body, parseJson(await readBody(request)));
+  if (name === 'metrics') return await metricsOf(bus, request, signal);
+  if (name === 'events') return await sendEvents(bus, response, signal);
   const progress = row.tellsProgress ? progressTo(request, response) : () => {};
   const answered = await run(bus, name, { vdev, query, body, signal, progress });
   return { status: row.status ?? 200, body: answered };

@@ -11,7 +11,9 @@ import type { NodeSpec } from '../../drivers/graph.js';
 import type { MapExtent } from '../../drivers/map/map-extents.js';
 import type { SectorBytes } from '../../drivers/partitions/index.js';
 import type { Mode } from '../images/mode.js';
-import type { KindStats } from '../ledger/counters.js';
+import type { Kind, KindCounters, KindStats } from '../ledger/counters.js';
+
+export type { HistogramBucket, Kind, KindCounters, KindStats } from '../ledger/counters.js';
 
 /** MAJOR.MINOR. Another MAJOR is refused; a new MINOR only adds. */
 export const INTERFACE_VERSION = '1.1';
@@ -246,6 +248,9 @@ export interface MemoryInfo {
   images: RamImageInfo[];
 }
 
+/** What a scraper of Prometheus accepts first. */
+export const OPEN_METRICS_TYPE = 'application/openmetrics-text; version=1.0.0; charset=utf-8';
+
 /** A client that accepts this media type gets the progress of a copy: the answer is then lines of JSON. */
 export const PROGRESS_TYPE = 'application/x-ndjson';
 
@@ -316,6 +321,69 @@ export interface FileNames {
   partlabel: string | null;
   /** of a partition, in small letters */
   partuuid: string | null;
+}
+
+/**
+ * GET /counters: all that the bus counts, in one answer that is cheap to make, to be asked for every second. Rates are
+ * differences of two answers.
+ */
+export interface BusCounters {
+  bus: string;
+  /** the mount point */
+  path: string;
+  /** tells a bus from a later one of the same name: all counts of a run are of that run */
+  run: string;
+  /** when this was counted: the machine's monotonic clock, in ms */
+  monotonicMs: number;
+  state: BusState;
+  /** null if not known: its keeper has died */
+  restarts: number | null;
+  keeper: ProcessCounters | null;
+  server: ProcessCounters | null;
+  /** how many requests the kernel has, sent to the server or not, that are not answered; null if not known */
+  waiting: number | null;
+  /** vbds, each followed by its partitions */
+  vbds: VbdCounters[];
+}
+
+/** What a process of a bus uses. */
+export interface ProcessCounters {
+  pid: number;
+  /** processor time of all its threads since its start, in ms */
+  cpuMs: number;
+  /** its pages that are in memory, shared ones too */
+  rssBytes: number;
+  /** the same, but a page that n processes share counts as 1/n; up to ten seconds old; null if not known */
+  pssBytes: number | null;
+}
+
+/** The counters of a vbd, or of a partition of one, since its attach. */
+export interface VbdCounters extends Record<Kind, KindCounters> {
+  vdev: string;
+  /** tells it from a later vbd of the same name on this run of the bus */
+  id: number;
+  /** the vdev of its disk if this is a partition */
+  disk: string | null;
+  driver: string;
+  image: string | null;
+  mode: Mode;
+  /** bytes */
+  size: number;
+  state: BusState;
+  /** the kernel does its I/O without the server, so it is not counted */
+  passthrough: boolean;
+  /** as in VbdInfo */
+  broken: string | null;
+  /** the last known one; nobody is asked for it */
+  imageState: ImageState;
+  /** open handles, as far as known */
+  opens: number;
+  /** how many requests the server works on now */
+  inProgress: number;
+  /** how long the oldest of them has been seen in progress, in ms, at least */
+  oldestMs: number;
+  /** flushes and write-backs that failed */
+  flushErrors: number;
 }
 
 /** GET /version */

@@ -12,7 +12,15 @@
 import * as v from 'valibot';
 import { MODES } from '../images/mode.js';
 import * as answers from './answers.js';
-import type { AttachRequest, BusWishes, SaveRequest, SwapRequest, UpgradeRequest } from './interface.js';
+import {
+  type AttachRequest,
+  type BusWishes,
+  OPEN_METRICS_TYPE,
+  PROGRESS_TYPE,
+  type SaveRequest,
+  type SwapRequest,
+  type UpgradeRequest,
+} from './interface.js';
 import {
   absolutePath,
   asDiskWish,
@@ -46,6 +54,8 @@ export interface Row {
   readonly isUndone?: true;
   /** a server whose keeper died answers it too */
   readonly withoutKeeper?: true;
+  /** the media type of an answer that is not JSON: text, or lines that come until somebody ends them */
+  readonly media?: string;
 }
 
 /** the copy for which a vbd is paused; default: the user's own pause */
@@ -120,6 +130,26 @@ export const ROUTES = {
     line: 'GET /names',
     summary: 'What the vbds and partitions hold: type, label, UUID; read from the disks, for a second at most',
     answer: v.array(answers.names),
+    withoutKeeper: true,
+  },
+  counters: {
+    line: 'GET /counters',
+    summary: 'All that the bus counts: requests with histograms of their latency, processor time, memory, restarts',
+    answer: answers.counters,
+    withoutKeeper: true,
+  },
+  metrics: {
+    line: 'GET /metrics',
+    summary: 'The same for Prometheus, as OpenMetrics text; to a client that accepts only text/plain, in its format',
+    answer: v.string(),
+    media: OPEN_METRICS_TYPE,
+    withoutKeeper: true,
+  },
+  events: {
+    line: 'GET /events',
+    summary: 'The events of the bus as they happen, a line of JSON each, until the client leaves or the bus ends',
+    answer: answers.event,
+    media: PROGRESS_TYPE,
     withoutKeeper: true,
   },
   memory: {

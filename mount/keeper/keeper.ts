@@ -18,6 +18,7 @@ import type { Asked, DetachChoice, KeeperControl } from '../control/bus-control.
 import {
   type AttachRequest,
   type AttachResult,
+  type BusCounters,
   type BusInfo,
   type BusWishes,
   type ChangesResult,
@@ -36,6 +37,7 @@ import {
 } from '../control/interface.js';
 import type { CopyWatcher } from '../control/progress.js';
 import { awaitUsersGone } from '../ending/await-users.js';
+import { BusCounting } from '../counting/bus-counting.js';
 import { Ending } from '../ending/ending.js';
 import { heldFiles } from '../ending/write-back.js';
 import { clearDeadMounts } from '../fuse/mounting/dead-mounts.js';
@@ -49,6 +51,7 @@ import { Answering } from '../images/answering.js';
 import { identityOf } from '../images/open-image.js';
 import { createStats, resetStats } from '../ledger/counters.js';
 import { createLedger, Ledger } from '../ledger/ledger.js';
+import { BusEvents } from '../log/bus-events.js';
 import { type CreditedVbd, RamCredit } from '../ram/credit.js';
 import { describeMemory } from '../ram/describe-memory.js';
 import { RamImages } from '../ram/ram-images.js';
@@ -73,7 +76,16 @@ import { LedgerIndexes } from './vbds/ledger-indexes.js';
 import { hasFile, identitiesOf, type Vbd } from './vbds/vbd.js';
 import { Activities } from './vbds/vbd-activity.js';
 import { filesInUse, filesOf } from './vbds/vbd-files.js';
-import { busState, busVersion, fileNames, vbdFacts, vbdInfo, vbdInfoUnseen, vbdStats } from './vbds/vbd-report.js';
+import {
+  busState,
+  busVersion,
+  countedBus,
+  fileNames,
+  vbdFacts,
+  vbdInfo,
+  vbdInfoUnseen,
+  vbdStats,
+} from './vbds/vbd-report.js';
 import { VbdTable } from './vbds/vbd-table.js';
 import { attach } from './verbs/attach.js';
 import { changes } from './verbs/changes.js';
@@ -109,11 +121,13 @@ export class Keeper implements KeeperControl {
   readonly #bus: BusParts;
   /** writes the files for readers that cannot ask the keeper */
   readonly books = new Bookkeeping();
+  readonly feed: BusEvents;
   readonly #indexes: LedgerIndexes;
   readonly #detaching: Detaching;
   readonly #whenUnused: DetachingWhenUnused;
   readonly #pausing: Pausing;
   readonly #relief: WritebackRelief;
+  readonly #counting: BusCounting;
   readonly #runningAttaches = new RunningAttaches();
   readonly #ending: Ending<Vbd>;
   /** makes a supervisor for a mount */
@@ -188,6 +202,8 @@ export class Keeper implements KeeperControl {
       takeAway: (vbd, limits) => this.#detaching.takeAway(vbd, limits),
       describe: (vbd) => vbdInfoUnseen(this.#bus, vbd),
     });
+    this.feed = new BusEvents(place);
+    this.#counting = new BusCounting(ledger, statsFd);
     this.#pausing = new Pausing(this.#bus, this.#detaching);
     this.#relief = new WritebackRelief({
       inFlight: () => ledger.work().map(({ unique }) => unique),
@@ -421,6 +437,11 @@ export class Keeper implements KeeperControl {
 
   stats(): VbdStats[] {
     return vbdStats(this.#bus);
+  }
+
+  /** All that the bus counts. */
+  counters(): Promise<BusCounters> {
+    return this.#counting.count(countedBus(this.#bus));
   }
 
   async showBus(): Promise<BusInfo> {

@@ -104,6 +104,7 @@ async function run({ persistent, transport, allowOther, bus, lifeline, ...where 
     const lost = unattended === null ? [] : keeper.notDurable;
     const isLost = lost.length > 0 || keeper.hasLostUnseen;
     logEvent({ event: 'ended', how: unattended ?? keeper.endedHow, durable: keeper.isDurable });
+    await keeper.feed.end();
     if (!isLost) keepEndedLog(place);
     removeBusFiles(place, { keepLog: isLost });
     await tellAdministrator(lost);

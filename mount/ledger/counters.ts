@@ -9,7 +9,16 @@
  *      histogram, 4 buckets per octave: 0, ¼, ½, ¾, 1, 1¼, 1½, 1¾, 2, 2½, 3, 3½, 4 … µs
  */
 import { ftruncateSync, readSync } from 'node:fs';
-import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, fallocate, mapShared, memfdCreate } from '../../system/libc.js';
+import {
+  FALLOC_FL_KEEP_SIZE,
+  FALLOC_FL_PUNCH_HOLE,
+  fallocate,
+  lseek,
+  mapShared,
+  memfdCreate,
+  SEEK_DATA,
+  SEEK_HOLE,
+} from '../../system/libc.js';
 import { PAGE_BYTES } from '../../system/page.js';
 import { MAX_FILES } from './ledger.js';
 
@@ -34,6 +43,8 @@ const BUCKETS = KIND_WORDS - HISTOGRAM;
 const AREAS = 32;
 export const MAIN_AREA = 0;
 const FILE_BYTES = AREAS * PAGE_BYTES;
+/** how much is read at one time */
+const MOST_AT_ONCE = 8 * FILE_BYTES;
 
 /** The page of counters for one vbd and one thread. */
 export type Counters = Float64Array;
@@ -130,6 +141,64 @@ export function readStats(fd: number, ledgerIndex: number): Record<Kind, KindSta
   return { read: stats(READ), write: stats(WRITE), flush: stats(FLUSH), discard: stats(DISCARD) };
 }
 
+/** The counters of all places in the ledger that have any. A place without a request has none. */
+export class AllCounters {
+  readonly #fd: number;
+  readonly #sums = new Map<number, Float64Array>();
+
+  /** Reads them, in time that depends only on how many pages were written: holes are skipped. */
+  constructor(fd: number) {
+    this.#fd = fd;
+    let end = 0;
+    for (;;) {
+      const start = lseek(fd, end, SEEK_DATA);
+      // ENXIO: no data behind
+      if (start < 0) return;
+      end = Math.min(lseek(fd, start, SEEK_HOLE), start + MOST_AT_ONCE);
+      if (end <= start) return;
+      this.#addPages(start, end);
+    }
+  }
+
+  #addPages(start: number, end: number): void {
+    const words = new Float64Array((end - start) / 8);
+    const length = readSync(this.#fd, words, 0, end - start, start);
+    for (let at = 0; at + PAGE_BYTES <= length; at += PAGE_BYTES) {
+      const index = Math.floor((start + at) / FILE_BYTES);
+      const sum = this.#sums.get(index);
+      const page = words.subarray(at / 8, (at + PAGE_BYTES) / 8);
+      if (sum === undefined) this.#sums.set(index, page);
+      else addPage(sum, page);
+    }
+  }
+
+  of(ledgerIndex: number): Record<Kind, KindCounters> {
+    const sum = this.#sums.get(ledgerIndex);
+    const counters = (kind: number): KindCounters =>
+      sum === undefined
+        ? { requests: 0, bytes: 0, errors: 0, maxUs: 0, histogram: [] }
+        : countersOf(sum.subarray(kind * KIND_WORDS, (kind + 1) * KIND_WORDS));
+    return { read: counters(READ), write: counters(WRITE), flush: counters(FLUSH), discard: counters(DISCARD) };
+  }
+}
+
+function addPage(sum: Float64Array, page: Float64Array): void {
+  for (let i = 0; i < page.length; i++) {
+    const [a, b] = [sum[i] as number, page[i] as number];
+    sum[i] = i % KIND_WORDS === MAX_US ? Math.max(a, b) : a + b;
+  }
+}
+
+function countersOf(words: Float64Array): KindCounters {
+  const [requests = 0, bytes = 0, errors = 0, max = 0] = words;
+  const histogram: HistogramBucket[] = [];
+  for (let bucket = 0; bucket < BUCKETS; bucket++) {
+    const count = words[HISTOGRAM + bucket] as number;
+    if (count > 0) histogram.push([bucketStartUs(bucket), bucketStartUs(bucket + 1), count]);
+  }
+  return { requests, bytes, errors, maxUs: round(max), histogram };
+}
+
 function addAreas(words: Float64Array, kind: number): Float64Array {
   const sum = new Float64Array(KIND_WORDS);
   for (let area = 0; area < AREAS; area++) {
@@ -173,4 +242,18 @@ export interface KindStats {
   bytes: number;
   errors: number;
   latencyUs: { p50: number | null; p99: number | null; max: number | null };
+}
+
+/** How many requests took at least `fromUs` and less than `toUs` microseconds. */
+export type HistogramBucket = [fromUs: number, toUs: number, requests: number];
+
+/** The counters of the requests of one kind. */
+export interface KindCounters {
+  requests: number;
+  bytes: number;
+  errors: number;
+  /** the longest request, in µs */
+  maxUs: number;
+  /** ascending; buckets without a request are left out */
+  histogram: HistogramBucket[];
 }

@@ -8,7 +8,8 @@
  *     0        ┌ file records, 128 bytes each: written by the server's main thread; flush errors and the time of the
  *              │ last write also by its threads
  *     1 MiB    ├ handle records, 32 bytes each: written by the server's main thread
- *     2 MiB    ├ work records, 64 bytes each: the request that a thread works on, its count of answers, its thread id
+ *     2 MiB    ├ work records, 64 bytes each: the request that a thread works on, its count of answers, its thread
+ *              │ id, the file of the request
  *              └
  */
 import { ftruncateSync } from 'node:fs';
@@ -76,6 +77,8 @@ export interface Work {
   readonly unique: number;
   /** the kernel's id of the thread that works on it; 0 for the main thread */
   readonly tid: number;
+  /** the file that it is for; 0 if the server is older, and does not tell */
+  readonly nodeId: number;
 }
 
 /** Makes the memfd of a ledger; the caller owns the descriptor. */
@@ -318,8 +321,10 @@ export class Ledger {
   }
 
   /** A thread starts to work on a request: if the server dies now, this request may be the cause. */
-  beginWork(place: number, uniqueId: number): void {
-    this.#f64[(WORK_START + place * WORK_BYTES) / 8] = uniqueId;
+  beginWork(place: number, uniqueId: number, nodeId: number): void {
+    const f = (WORK_START + place * WORK_BYTES) / 8;
+    this.#f64[f + 3] = nodeId;
+    this.#f64[f] = uniqueId;
   }
 
   /** The place no longer works on its request, which is answered elsewhere or later. */
@@ -354,7 +359,7 @@ export class Ledger {
     for (let place = 0; place < WORK_PLACES; place++) {
       const f = (WORK_START + place * WORK_BYTES) / 8;
       const unique = this.#f64[f] as number;
-      if (unique !== 0) found.push({ unique, tid: this.#f64[f + 2] as number });
+      if (unique !== 0) found.push({ unique, tid: this.#f64[f + 2] as number, nodeId: this.#f64[f + 3] as number });
     }
     return found;
   }

@@ -4,7 +4,7 @@
  */
 import { mkdirSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import type { BusPlace } from './bus-place.js';
+import { type BusPlace, isBusName } from './bus-place.js';
 
 /** `fusetap run` and `fusetap mount` use a new name each time */
 const KEPT = 20;
@@ -12,6 +12,16 @@ const KEPT = 20;
 /** The directory with the log of the last run of a bus. It need not exist. */
 export function endedLogDir({ runtimeDir, name }: Pick<BusPlace, 'runtimeDir' | 'name'>): string {
   return join(runtimeDir, 'ended', name);
+}
+
+/** The names of the buses whose logs are kept. */
+export function listEndedLogs(runtimeDir: string): string[] {
+  try {
+    return readdirSync(join(runtimeDir, 'ended')).filter(isBusName).sort();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw error;
+  }
 }
 
 /** Moves the log of a bus that ends. It stays the same file: a process that still writes to it does so there. */

@@ -14,6 +14,7 @@ import { isOwnUnitStopping, unitOf } from '../../system/systemd.js';
 import type { Asked, DetachChoice, OrphanControl } from '../control/bus-control.js';
 import { createControl } from '../control/http-server.js';
 import {
+  type BusCounters,
   type BusInfo,
   type DetachedVbd,
   type DetachResult,
@@ -27,6 +28,7 @@ import {
 import { namesOfBus } from '../control/names-of-bus.js';
 import { withOpens } from '../control/partition-opens.js';
 import { awaitUsersGone } from '../ending/await-users.js';
+import { BusCounting } from '../counting/bus-counting.js';
 import { Ending } from '../ending/ending.js';
 import { EndingLimits } from '../ending/limit.js';
 import { tellAdministrator } from '../ending/tell-administrator.js';
@@ -38,6 +40,7 @@ import type { ForgetWaiters } from '../holders/forget-waiters.js';
 import { freeToPause } from '../holders/free-to-pause.js';
 import { lookUpInode } from '../holders/look-up.js';
 import type { Ledger } from '../ledger/ledger.js';
+import { BusEvents } from '../log/bus-events.js';
 import { Pauses, USER } from '../pausing/pauses.js';
 import { describeMemory } from '../ram/describe-memory.js';
 import type { Bookkeeping } from '../runtime/bookkeeping.js';
@@ -86,6 +89,7 @@ interface PausedNode {
 
 export class Orphan implements OrphanControl {
   readonly #context: OrphanContext;
+  readonly feed: BusEvents;
   readonly #findable: StayFindable;
   readonly #pauses = new Pauses<PausedNode>({
     pause: ({ nodeId }, owners) => this.#pause(nodeId, owners),
@@ -97,6 +101,7 @@ export class Orphan implements OrphanControl {
   #mountDev: string | null = null;
   readonly #ending: Ending<OrphanVbd>;
   readonly #shell = new SideShell();
+  readonly #counting: BusCounting;
   #over = false;
   /** no client asked for the ending, so none can be told what went wrong */
   #isUnattended = false;
@@ -107,6 +112,8 @@ export class Orphan implements OrphanControl {
     probeWith(this.#shell);
     this.#context = context;
     const { place, lockFd, books } = context;
+    this.feed = new BusEvents(place);
+    this.#counting = new BusCounting(context.ledger, context.statsFd);
     const control = createControl(this, () => void this.#endOnce());
     const rewrite = async (): Promise<void> => {
       this.#record();
@@ -183,6 +190,20 @@ export class Orphan implements OrphanControl {
   async names(): Promise<FileNames[]> {
     const { server, place } = this.#context;
     return namesOfBus(place, (await server.names()).files);
+  }
+
+  async counters(): Promise<BusCounters> {
+    const { server, place } = this.#context;
+    return await this.#counting.count({
+      name: place.name,
+      path: place.path,
+      mountDev: await this.#findMount(),
+      state: 'orphaned',
+      restarts: null,
+      keeperPid: null,
+      serverPid: process.pid,
+      files: server.counted().map((file) => ({ ...file, state: 'orphaned', imageState: null })),
+    });
   }
 
   memory(): MemoryInfo {
@@ -422,6 +443,7 @@ export class Orphan implements OrphanControl {
     }
     const lost = this.#isUnattended ? this.#ending.lost : [];
     logEvent({ event: 'ended', how: this.#endedHow, durable: this.#ending.lost.length === 0 });
+    await this.feed.end();
     if (lost.length === 0) keepEndedLog(place);
     removeBusFiles(place, { keepLog: lost.length > 0 });
     await tellAdministrator(lost);

@@ -11,6 +11,7 @@ import { findNeeds, measureNode, prepareNode, repairNode } from '../../drivers/g
 import { planGraph } from '../../drivers/graph/plan.js';
 import { tellExtents } from '../../drivers/map/map-extents.js';
 import type { VbdStats } from '../control/interface.js';
+import type { CountedFile } from '../counting/bus-counting.js';
 import { readStats } from '../ledger/counters.js';
 import type { Ledger } from '../ledger/ledger.js';
 import type { CreditedVbd } from '../ram/credit.js';
@@ -404,6 +405,22 @@ export class Server {
         const passthrough = file === served && served.facts?.passthrough === true;
         return { bus, vdev: file.name, passthrough, ...readStats(statsFd, file.ledgerIndex) };
       });
+    });
+  }
+
+  /** The files of vbds and partitions, as they are counted. */
+  counted(): Omit<CountedFile, 'state' | 'imageState'>[] {
+    return [...this.#served].flatMap(([nodeId, { facts, ledgerIndex, broken, partitions }]) => {
+      if (facts === null) return [];
+      const { vdev, driver, image, mode, size, passthrough } = facts;
+      const known = { driver, image, broken };
+      const whole = { vdev, nodeId, ledgerIndex, disk: null, mode, size, passthrough, ...known };
+      const parts = partitions.map((file, i) => {
+        const info = facts.partitions?.[i];
+        const own = { vdev: file.name, nodeId: file.nodeId, ledgerIndex: file.ledgerIndex, passthrough: false };
+        return { ...own, disk: vdev, mode: info?.mode ?? mode, size: info?.size ?? 0, ...known };
+      });
+      return [whole, ...parts];
     });
   }
 

@@ -132,6 +132,8 @@ const ANSWERS: [line: string[], adds: string[], offered: string[]][] = [
   ],
   [['mount', '--backing=n'], ['words', '--backing=', 'n'], ['--backing=none']],
   [['diff', 'xvda'], ['words', '', 'xvda'], ['xvda']],
+  [['diff', 'xvda', 'qcow2:d'], ['files', 'qcow2:', 'd'], []],
+  [['map', 'disk', '--svg', 'p'], ['files', '', 'p'], []],
   [['map', 'xvda'], ['words', '', 'xvda'], ['xvda']],
   [['map', 'qcow2:d'], ['files', 'qcow2:', 'd'], []],
   [['map', 'disk'], ['files', '', 'disk'], []],
@@ -178,7 +180,18 @@ t.test('what the program answers', async (t) => {
 });
 
 /** Words that a person has to make up. */
-const MADE_UP = ['BACKDOM', 'KEY=VALUE', 'N', 'OPTIONS', 'SECONDS', 'SIZE', 'TYPE', 'VDEV|NUMBER', '--partition NAME'];
+const MADE_UP = [
+  'ADDRESS:PORT',
+  'BACKDOM',
+  'KEY=VALUE',
+  'N',
+  'OPTIONS',
+  'SECONDS',
+  'SIZE',
+  'TYPE',
+  'VDEV|NUMBER',
+  '--partition NAME',
+];
 
 t.test('every word of every command has a kind', async (t) => {
   const program = makeProgram();

@@ -1,6 +1,8 @@
 import t from 'tap';
 import { busTree } from '../../cli/show/bus-tree.js';
+import { chainBranch } from '../../cli/show/disk-chain.js';
 import { type Branch, drawTree, linesFor } from '../../cli/show/tree.js';
+import type { NodeSpec } from '../../drivers/graph.js';
 import type { VbdAbove } from '../../mount/client/finding/above.js';
 import { aBus, aVbd } from './fake-bus.js';
 
@@ -61,5 +63,57 @@ bus 0, running, /run/fusetap/bus/0
   \`-its users are not known: the files of the bus do not answer
 `,
   );
+  t.end();
+});
+
+t.test('a chain is a list, however long it is', (t) => {
+  const file = (path: string) => ({ file: path });
+  let disk: NodeSpec = { driver: 'vhd', options: {}, on: { file: file('/img/base/29.vhd') } };
+  for (let at = 28; at >= 0; at--) {
+    disk = { driver: 'vhd', options: {}, on: { file: file(`/img/${at}.vhd`), backing: disk } };
+  }
+  const lines = drawTree(chainBranch(disk) ?? leaf(''), linesFor({}));
+  t.equal(lines.length, 31);
+  t.same(lines.slice(0, 3), ['30 images', '|-0 vhd /img/0.vhd', '|-1 vhd 1.vhd']);
+  t.equal(lines.at(-1), '`-29 vhd /img/base/29.vhd', 'a name in another directory is a path');
+  t.ok(
+    lines.every((line) => line.length < 30),
+    'it does not grow to the right',
+  );
+  t.end();
+});
+
+t.test('all that a disk is made of', (t) => {
+  const pieces = {
+    driver: 'split',
+    options: {},
+    on: { file: { file: '/img/a.001' }, file2: { file: '/img/a.002' } },
+  };
+  const disk: NodeSpec = {
+    driver: 'snapshot',
+    options: {},
+    on: {
+      file: {
+        driver: 'qcow2',
+        options: { snapshot: 'one' },
+        on: { file: pieces, backing: { file: '/base/b.img' } },
+      },
+    },
+  };
+  t.same(drawTree(chainBranch(disk) ?? leaf(''), linesFor({})), [
+    '3 images',
+    '|-0 snapshot',
+    '|-1 qcow2, snapshot=one',
+    '| `-file: split /img/a.001',
+    '|   `-file2: a.002',
+    '`-2 aio /base/b.img',
+  ]);
+  const over = {
+    driver: 'ram',
+    options: {},
+    on: { file: { driver: 'vhd', options: {}, on: { file: { file: '/a' } } } },
+  };
+  t.same(drawTree(chainBranch(over) ?? leaf(''), linesFor({})), ['image', '`-ram', '  `-file: vhd /a']);
+  t.equal(chainBranch({ driver: 'aio', options: {}, on: { file: { file: '/a' } } }), null, 'a line says it');
   t.end();
 });

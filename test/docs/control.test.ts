@@ -43,13 +43,17 @@ onDefaultTransport(t, ['curl'], async (t, transport) => {
   const prelude = `fusetap() { '${process.execPath}' '${bench.program}' "$@" >/dev/null; }\n`;
   const { status, stdout, stderr } = await bench.execute('bash', ['-euc', prelude + script]);
   t.equal(status, 0, `${stderr}${stdout}`);
-  const answers = stdout
-    .trimEnd()
-    .split('\n')
-    .map((line) => JSON.parse(line));
-  const asked = [...script.matchAll(/^bus '?(\/[^\s?']*)\S*(.*)/gm)];
+  const lines = stdout.trimEnd().split('\n');
+  const answers = lines.filter((line) => line.startsWith('{') || line.startsWith('[')).map((line) => JSON.parse(line));
+  const metrics = lines.filter((line) => line.startsWith('#') || line.startsWith('fusetap_'));
+  t.equal(answers.length + metrics.length, lines.length, 'an answer is JSON, but for the metrics');
+  t.equal(metrics.at(-1), '# EOF');
+  // they are not JSON, or do not end by themselves
+  const others = ROWS.filter(({ line }) => line === 'GET /metrics' || line === 'GET /events');
+  t.ok(others.every(({ line }) => script.includes(line.replace('GET ', ''))));
+  const asked = [...script.matchAll(/^bus '?(\/[^\s?']*)\S*(.*)/gm)].filter(([, path]) => path !== '/metrics');
   t.equal(answers.length, asked.length, 'each was answered');
-  const seen = new Set<Row>();
+  const seen = new Set<Row>(others);
   for (const [i, [line, path = '', words = '']] of asked.entries()) {
     const method = words.includes('-X DELETE') ? 'DELETE' : /-X POST|-d /.test(words) ? 'POST' : 'GET';
     const row = ROWS.find((one) => one.line === `${method} ${path.replace(/^\/vbds\/[^/]+/, '/vbds/{vdev}')}`);

@@ -11,6 +11,7 @@ import type { Asked, KeeperControl } from '../../mount/control/bus-control.js';
 import { createControl } from '../../mount/control/http-server.js';
 import { INTERFACE_VERSION } from '../../mount/control/interface.js';
 import { ROUTES, type RouteName, type Row } from '../../mount/control/routes.js';
+import type { LogRecord } from '../../mount/log/read-log.js';
 import { makeOpenApi } from '../../scripts/lib/interface/openapi.js';
 import { aBus, aVbd, fakeBus, fusetap, tempDir } from '../cli/fake-bus.js';
 
@@ -47,11 +48,13 @@ function recordingBus(calls: unknown[][]): KeeperControl {
   const methods = ROWS.map(([name, row]) => {
     const method = (asked: AnyAsked): object => {
       calls.push(callOf(name, row, asked));
-      return {};
+      // that of GET /counters is printed for GET /metrics
+      return { bus: '0', state: 'running', keeper: null, server: null, restarts: null, waiting: null, vbds: [] };
     };
     return [name, method];
   });
-  return { over: false, ...Object.fromEntries(methods) } as KeeperControl;
+  async function* follow(): AsyncGenerator<LogRecord> {}
+  return { over: false, feed: { follow }, ...Object.fromEntries(methods) } as unknown as KeeperControl;
 }
 
 interface AnyAsked {
@@ -105,7 +108,7 @@ async function serve(
     for await (const chunk of response) text += String(chunk);
     return {
       status: response.statusCode ?? 0,
-      body: JSON.parse(text),
+      body: response.headers['content-type'] === 'application/json' ? JSON.parse(text) : {},
       interface: response.headers['fusetap-interface'] as string | undefined,
     };
   };

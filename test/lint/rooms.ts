@@ -28,6 +28,7 @@ const CLI = [
   'mount/tap/',
   'mount/doctor/',
   'mount/offline/',
+  'mount/log/',
   'type mount/control/',
   'mount/slots/',
   'mount/images/mode.ts',
@@ -51,6 +52,7 @@ const BELOW_KEEPER = [
   'mount/ram/',
   'mount/holders/',
   'mount/ledger/',
+  'mount/log/',
   'mount/runtime/',
   'mount/slots/',
   'mount/fuse/mounting/',
@@ -159,6 +161,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
     is: 'the requests of a program to a bus',
     may: [
       'mount/control/',
+      'mount/log/',
       'mount/holders/',
       'mount/ram/describe-memory.ts',
       'mount/fuse/mounting/dead-mounts.ts',
@@ -179,6 +182,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
       'mount/fuse/protocol/thread-counts.ts',
       'mount/keeper/supervision/',
       'mount/keeper/vbds/',
+      'mount/counting/',
       ...BELOW_KEEPER,
     ],
   },
@@ -202,7 +206,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   },
   'mount/keeper/vbds/': {
     is: '(keeper) what is attached, and its resources',
-    may: ['mount/keeper/supervision/', ...BELOW_KEEPER],
+    may: ['mount/keeper/supervision/', 'type mount/counting/', ...BELOW_KEEPER],
   },
   'mount/keeper/supervision/': {
     is: '(keeper) keeps a server running',
@@ -221,6 +225,8 @@ export const ROOMS: Readonly<Record<string, Room>> = {
       'mount/server/passed-fds.ts',
       'mount/server/commands.ts',
       'mount/pausing/',
+      'mount/counting/',
+      'mount/log/',
       'mount/ending/',
       'mount/fuse/event-loop/',
       'mount/fuse-native/',
@@ -252,6 +258,10 @@ export const ROOMS: Readonly<Record<string, Room>> = {
       'mount/images/mode.ts',
       'drivers/',
     ],
+  },
+  'mount/counting/': {
+    is: '(keeper, or a server without one) what the bus counts, for those who watch it',
+    may: ['type mount/control/', 'mount/ledger/', 'system/'],
   },
   'mount/pausing/': {
     is: '(keeper, or a server without one) pauses of vbds, here and on other buses',
@@ -332,6 +342,10 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   'mount/holders/': { is: 'finds the processes that use a file', may: ['mount/runtime/', 'drivers/', 'system/'] },
   'mount/ledger/': { is: 'the state that outlives a server', may: ['drivers/', 'system/'] },
   'mount/systemd/': { is: 'the unit of systemd in which a bus lives', may: ['mount/runtime/', 'drivers/', 'system/'] },
+  'mount/log/': {
+    is: 'reads the log of a bus, and follows it',
+    may: ['mount/runtime/', 'drivers/', 'system/'],
+  },
   'mount/runtime/': { is: 'the runtime directory: places, locks, log', may: ['drivers/', 'system/'] },
   'mount/slots/': { is: "Xen's slot numbers and names", may: ['drivers/', 'system/'] },
   'drivers/graph/': {

@@ -7,10 +7,10 @@ import type { Test } from 'tap';
 import type { NodeSpec } from '../../drivers/graph.js';
 import { showBus } from '../../mount/client/ask.js';
 import { type BusPlace, resolveBus } from '../../mount/client/index.js';
-import { readLog } from '../../mount/client/log.js';
 import { askBus } from '../../mount/control/http-client.js';
 import type { AttachRequest, BusInfo, DetachResult, UpgradeResult, VbdInfo } from '../../mount/control/interface.js';
 import { KERNEL_ABILITIES } from '../../mount/fuse/event-loop/kernel-transport.js';
+import { readLog } from '../../mount/log/read-log.js';
 import { eventually } from '../e2e/command.js';
 import { type Bench, openBench, type TestTransport } from '../e2e/fixtures.js';
 

@@ -34,7 +34,7 @@ export class CallsUnderWay {
   begin(thread: number, request: Request, pool: RequestPool | null = null): Call {
     const place = this.#freePlaces.pop() ?? -1;
     const call = { request, thread, place, begunMs: now(), pool };
-    if (place >= 0) this.#ledger.beginWork(place, request.uniqueId);
+    if (place >= 0) this.#ledger.beginWork(place, request.uniqueId, request.nodeId);
     return call;
   }
 
@@ -54,7 +54,7 @@ export class CallsUnderWay {
   putAside(call: Call): boolean {
     const { place, request } = call;
     const isPaused = this.gate.putAside(request.nodeId, () => {
-      if (place >= 0) this.#ledger.beginWork(place, request.uniqueId);
+      if (place >= 0) this.#ledger.beginWork(place, request.uniqueId, request.nodeId);
       this.#answer(call);
     });
     if (isPaused && place >= 0) this.#ledger.leaveWork(place);

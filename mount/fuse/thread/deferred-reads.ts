@@ -20,6 +20,7 @@ const LONGEST_MS = 1;
 /** A read that was put off, with everything that its answer needs. */
 export interface PutOff<W> extends DeferredRead {
   readonly uniqueId: number;
+  readonly nodeId: number;
   /** the place that says that the read uses the window (thread-control.ts) */
   readonly place: number;
   readonly window: W;

@@ -192,7 +192,7 @@ class RequestLoop {
     if (crashPoint !== null) crashPoint('read', request.opcode);
     const begunMs = now();
     if (this.#gate.enter(request.nodeId)) this.#takeUpdates();
-    this.#ledger.beginWork(this.#thread, request.uniqueId);
+    this.#ledger.beginWork(this.#thread, request.uniqueId, request.nodeId);
     if (isWellFormed(request, n)) this.#serve(n, begunMs);
     else if (n >= abi.IN_HEADER_SIZE && !isOneWay(request.opcode)) this.#refuse();
     this.#settleIfDue(begunMs);
@@ -245,6 +245,7 @@ class RequestLoop {
       uniqueLow: request.uniqueLow,
       uniqueHigh: request.uniqueHigh,
       uniqueId: request.uniqueId,
+      nodeId: request.nodeId,
       served: window.places.window,
       offset: window.places.at,
       size: window.places.length,
@@ -256,7 +257,7 @@ class RequestLoop {
 
   /** Answers a read that was put off. @returns NOT_SERVED if that would block and must not */
   #finishRead(read: PutOff<Counted>, mayWait: boolean): number {
-    this.#ledger.beginWork(this.#thread, read.uniqueId);
+    this.#ledger.beginWork(this.#thread, read.uniqueId, read.nodeId);
     if (mayWait) this.#gate.waitsFor(read.place);
     const length = this.#server.finishRead(read, mayWait);
     if (length === NOT_SERVED) {

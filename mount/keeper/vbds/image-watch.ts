@@ -119,6 +119,14 @@ export class ImageWatch {
     return { imageState, changedOutside: writtenOutside || known.isElsewhere, writtenOutside, movedTo, deleted };
   }
 
+  /** The last known state of a vbd's image. Asks nobody, so it costs nothing. */
+  lastKnown({ source: { image } }: Vbd): ImageState {
+    const known = image === null ? undefined : this.#known.get(image);
+    if (known === undefined) return null;
+    const isLate = known.looking !== null && performance.now() - known.sinceMs > LIMIT_MS;
+    return isLate ? 'not-answering' : known.state;
+  }
+
   /** @throws FusetapError BUSY if the image's file system does not answer; one that answers from memory is not asked */
   async mustAnswer(bus: WatchedBus, vbd: Vbd): Promise<void> {
     const { vdev } = vbd;

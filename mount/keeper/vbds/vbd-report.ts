@@ -7,6 +7,7 @@ import { typeName } from '../../../drivers/partitions/index.js';
 import type { BusState, BusVersion, FileNames, PartitionInfo, VbdInfo, VbdStats } from '../../control/interface.js';
 import { namesOfBus } from '../../control/names-of-bus.js';
 import { withOpens } from '../../control/partition-opens.js';
+import type { CountedBus, CountedFile } from '../../counting/bus-counting.js';
 import { readStats } from '../../ledger/counters.js';
 import type { VbdFacts } from '../../server/commands.js';
 import { VERSION } from '../../version.js';
@@ -51,13 +52,12 @@ export async function vbdInfo(bus: BusParts, vbd: Vbd): Promise<VbdInfo> {
 
 /** The same without looking at the image, whose file system may hang. */
 export function vbdInfoUnseen(bus: BusParts, vbd: Vbd): VbdInfo {
-  const state = busState(bus);
   const facts = vbdFacts(bus, vbd);
   const opens = bus.ledger.countHandles();
   return {
     ...facts,
     partitions: withOpens(facts.partitions, vbd.partitions ?? [], opens),
-    state: vbd.paused && state === 'running' ? 'paused' : state,
+    state: vbdState(bus, vbd),
     opens: opens.get(vbd.nodeId) ?? 0,
     keeperPid: process.pid,
     serverPid: bus.server.pid,
@@ -90,8 +90,41 @@ export async function fileNames({ place, server }: BusParts): Promise<FileNames[
   return namesOfBus(place, files);
 }
 
+/** What the counters of the bus are about: the bus, its vbds and their partitions. */
+export function countedBus(bus: BusParts): CountedBus {
+  const { place, mountDev, server, vbds } = bus;
+  return {
+    name: place.name,
+    path: place.path,
+    mountDev,
+    state: busState(bus),
+    restarts: server.restarts,
+    keeperPid: process.pid,
+    serverPid: server.pid,
+    files: vbds.sorted().flatMap((vbd) => countedFiles(bus, vbd)),
+  };
+}
+
+function countedFiles(bus: BusParts, vbd: Vbd): CountedFile[] {
+  const { vdev, nodeId, ledgerIndex, mode, size, broken } = vbd;
+  const { driver, imagePath: image } = vbd.source;
+  const known = { driver, image, broken, state: vbdState(bus, vbd), imageState: bus.images.lastKnown(vbd) };
+  const whole = { vdev, nodeId, ledgerIndex, disk: null, mode, size, passthrough: vbd.backingId !== null, ...known };
+  const partitions = (vbd.partitions ?? []).map((partition): CountedFile => {
+    const own = { vdev: partition.vdev, nodeId: partition.nodeId, ledgerIndex: partition.ledgerIndex };
+    const partitionMode = partition.readOnly ? 'r' : mode;
+    return { ...own, disk: vdev, mode: partitionMode, size: partition.size, passthrough: false, ...known };
+  });
+  return [whole, ...partitions];
+}
+
 export function busVersion({ server }: BusParts): BusVersion {
   return { keeper: VERSION, server: server.version };
+}
+
+function vbdState(bus: BusParts, vbd: Vbd): BusState {
+  const state = busState(bus);
+  return vbd.paused && state === 'running' ? 'paused' : state;
 }
 
 export function busState({ failed, server }: BusParts): BusState {

@@ -21,6 +21,6 @@ export async function changes(bus: BusParts, vbd: Vbd, offset: number): Promise<
 
 function hasNoBase({ vdev }: Vbd): FusetapError {
   return new FusetapError('UNSUPPORTED', `${vdev} is not a snapshot: there is no base that it could differ from`, {
-    hint: 'attach the image with --snapshot',
+    hint: 'attach the image with --snapshot, or compare two disks: fusetap diff VBD OTHER',
   });
 }

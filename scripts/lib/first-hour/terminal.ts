@@ -72,6 +72,13 @@ export class Terminal {
     return linesOf(await this.#tmux('capture-pane', '-p', '-J', '-S', '-', '-t', 'person'));
   }
 
+  /** Whether a program has taken the second screen, and whether the cursor is shown. */
+  async modes(): Promise<{ isSecondScreen: boolean; hasCursor: boolean }> {
+    const format = '#{alternate_on} #{cursor_flag}';
+    const [second, cursor] = (await this.#tmux('display-message', '-p', '-t', 'person', format)).trim().split(' ');
+    return { isSecondScreen: second === '1', hasCursor: cursor === '1' };
+  }
+
   /**
    * Waits until the screen is as wanted.
    * @param look where to look, instead of on the screen

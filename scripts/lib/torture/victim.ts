@@ -5,9 +5,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { showBus } from '../../../mount/client/ask.js';
 import { type BusPlace, start, stop } from '../../../mount/client/index.js';
-import { readLog } from '../../../mount/client/log.js';
 import { askBus } from '../../../mount/control/http-client.js';
 import type { BusInfo, VbdInfo } from '../../../mount/control/interface.js';
+import { readLog } from '../../../mount/log/read-log.js';
 import { until } from '../../../system/until.js';
 import type { Deeds, Findings } from './figures.js';
 import { Verifier } from './verifier.js';

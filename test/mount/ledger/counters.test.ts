@@ -2,6 +2,7 @@ import { closeSync } from 'node:fs';
 import fc from 'fast-check';
 import t from 'tap';
 import {
+  AllCounters,
   areaOfThread,
   bucketStartUs,
   CounterPages,
@@ -10,11 +11,13 @@ import {
   DISCARD,
   FLUSH,
   MAIN_AREA,
+  mapCounters,
   READ,
   readStats,
   resetStats,
   WRITE,
 } from '../../../mount/ledger/counters.js';
+import { MAX_FILES } from '../../../mount/ledger/ledger.js';
 
 const fd = createStats();
 t.teardown(() => closeSync(fd));
@@ -43,6 +46,34 @@ t.test('threads and kinds add up, vbds stay apart', async (t) => {
   t.match(readStats(fd, 4), { flush: { requests: 1 } }, 'the neighbour is left alone');
   countRequest(main.of(3), READ, 0.01, 1);
   t.match(readStats(fd, 3).read, { requests: 1 }, 'the page that was mapped before still counts');
+});
+
+t.test('all counters at once are the same as those of each vbd', async (t) => {
+  const own = createStats();
+  t.teardown(() => closeSync(own));
+  t.same(new AllCounters(own).of(7).read, { requests: 0, bytes: 0, errors: 0, maxUs: 0, histogram: [] });
+  // neighbours, pages that follow each other across vbds, and the last place
+  for (const index of [0, 1, 2, 700, MAX_FILES - 1]) {
+    for (const area of [MAIN_AREA, areaOfThread(0), areaOfThread(30)]) {
+      const page = mapCounters(own, index, area);
+      countRequest(page, READ, 0.009, 512);
+      countRequest(page, WRITE, area + index, -5);
+    }
+  }
+  const all = new AllCounters(own);
+  for (const index of [0, 1, 2, 700, MAX_FILES - 1]) {
+    const { read, write, flush } = all.of(index);
+    t.same(read, { requests: 3, bytes: 1536, errors: 0, maxUs: 9, histogram: [[8, 10, 3]] });
+    t.match(write, { requests: 3, errors: 3, maxUs: readStats(own, index).write.latencyUs.max });
+    t.equal(
+      write.histogram.reduce((sum, [, , requests]) => sum + requests, 0),
+      3,
+    );
+    t.equal(flush.requests, 0);
+  }
+  t.same(all.of(3).read.requests, 0, 'a place without requests');
+  resetStats(own, 1);
+  t.same(new AllCounters(own).of(1).read.requests, 0);
 });
 
 t.test('percentiles are right to an eighth, and never above the longest', async (t) => {

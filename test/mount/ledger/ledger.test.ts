@@ -56,8 +56,8 @@ t.test('records are side by side: the first, the last, and none touches another'
   const before = indexes.map((index) => ledger.attributes(index));
   ledger.setHandle(0, { fh: 1, nodeId: 2, pid: 3, flags: 4 }, 5);
   ledger.setHandle(MAX_HANDLES - 1, { fh: 2 ** 53 - 1, nodeId: 2 ** 40, pid: 2 ** 31 - 1, flags: 6 }, 7);
-  ledger.beginWork(0, 8);
-  ledger.beginWork(WORK_PLACES - 1, 9);
+  ledger.beginWork(0, 8, 18);
+  ledger.beginWork(WORK_PLACES - 1, 9, 19);
   t.strictSame(
     indexes.map((index) => ledger.attributes(index)),
     before,
@@ -136,9 +136,9 @@ t.test('handles are counted by file', async (t) => {
 
 t.test('requests in flight are those begun and not ended; the answered are counted', async (t) => {
   const { fd, ledger } = makeLedger();
-  ledger.beginWork(0, 2);
-  ledger.beginWork(1, 4);
-  ledger.beginWork(WORK_PLACES - 1, 6);
+  ledger.beginWork(0, 2, 12);
+  ledger.beginWork(1, 4, 14);
+  ledger.beginWork(WORK_PLACES - 1, 6, 16);
   ledger.endWork(1);
   const keepers = new Ledger(fd);
   t.equal(keepers.answered(), 1);

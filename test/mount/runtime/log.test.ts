@@ -13,7 +13,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { followLog, readLog } from '../../../mount/client/log.js';
+import { followLog, readLog } from '../../../mount/log/read-log.js';
 import type { BusPlace } from '../../../mount/runtime/bus-place.js';
 import { keepEndedLog } from '../../../mount/runtime/ended-logs.js';
 import { openLog, shortenLog } from '../../../mount/runtime/log.js';

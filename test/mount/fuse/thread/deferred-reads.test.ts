@@ -8,7 +8,16 @@ import type { ServedWindow } from '../../../../mount/fuse/thread/served-disk.js'
 const NOTHING = {} as ServedWindow;
 
 function asRead(offset: number): Omit<PutOff<string>, 'window' | 'begunMs'> {
-  return { uniqueId: offset, uniqueLow: offset, uniqueHigh: 0, place: offset, offset, size: 1, served: NOTHING };
+  return {
+    nodeId: 2,
+    uniqueId: offset,
+    uniqueLow: offset,
+    uniqueHigh: 0,
+    place: offset,
+    offset,
+    size: 1,
+    served: NOTHING,
+  };
 }
 
 /** A disk that has loaded the reads for which `isIn` is true, and the calls, in order. */

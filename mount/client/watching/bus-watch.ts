@@ -1,0 +1,124 @@
+/**
+ * Watches buses: each call of `look` gives the rates since the call before.
+ *
+ *      look ──► the names in the runtime directory ──► each bus is asked (GET /counters), all at the same time
+ *                                                        ├── answers within the limit    its rates
+ *                                                        └── does not                    `not-answering`; the answer is
+ *                                                                                        used when it comes
+ *
+ * So a bus that hangs does not delay the others, and none is asked again before it has answered. Buses may begin and end
+ * between two calls.
+ */
+import { FusetapError } from '../../../drivers/errors.js';
+import { within } from '../../../system/within.js';
+import type { BusCounters } from '../../control/interface.js';
+import { type BusPlace, listBusNames } from '../../runtime/bus-place.js';
+import { askEither } from '../ask.js';
+import { type BusTrouble, type Look, lookAt } from '../troubles/look-at.js';
+import { countersOfOlder, isOlder } from './older-bus.js';
+import { type BusRates, ratesBetween } from './rates.js';
+
+/** a bus that takes longer is asked again */
+const GIVE_UP_MS = 30_000;
+
+export interface WatchOptions {
+  /** the only bus to watch; default: all of the runtime directory, as they come and go */
+  readonly only?: BusPlace | undefined;
+  /** how long a bus may take to answer before it is shown as not answering; default: 1 s */
+  readonly limitMs?: number | undefined;
+}
+
+/** What is known of a bus. */
+interface Known {
+  /** its last answer */
+  counters: BusCounters | null;
+  asking: Promise<Look<BusCounters>> | null;
+}
+
+export class BusWatch {
+  readonly #runtimeDir: string;
+  readonly #only: BusPlace | undefined;
+  readonly #limitMs: number;
+  readonly #known = new Map<string, Known>();
+
+  constructor(runtimeDir: string, { only, limitMs = 1_000 }: WatchOptions = {}) {
+    this.#runtimeDir = runtimeDir;
+    this.#only = only;
+    this.#limitMs = limitMs;
+  }
+
+  /**
+   * The rates of all buses since the last call, ordered by name. A bus that is counted for the first time has an interval
+   * of 0 seconds.
+   */
+  async look(): Promise<BusRates[]> {
+    const found = await this.#each(async (name, known) => {
+      const { info, trouble } = await this.#answerOf(name, known);
+      if (trouble !== undefined) return troubleRates(trouble, known.counters);
+      const rates = info === undefined ? null : ratesBetween(known.counters, info);
+      known.counters = info ?? null;
+      return rates;
+    });
+    return found.filter((rates) => rates !== null);
+  }
+
+  /** What all buses have counted, ordered by name, and the troubles of those that do not answer. */
+  async count(): Promise<Look<BusCounters>[]> {
+    return await this.#each((name, known) => this.#answerOf(name, known));
+  }
+
+  async #each<Result>(act: (name: string, known: Known) => Promise<Result>): Promise<Result[]> {
+    const names = this.#only === undefined ? listBusNames(this.#runtimeDir) : [this.#only.name];
+    for (const name of this.#known.keys()) if (!names.includes(name)) this.#known.delete(name);
+    return await Promise.all(
+      names.map(async (name) => {
+        const known = this.#known.get(name) ?? { counters: null, asking: null };
+        this.#known.set(name, known);
+        return await act(name, known);
+      }),
+    );
+  }
+
+  async #answerOf(bus: string, known: Known): Promise<Look<BusCounters>> {
+    known.asking ??= this.#ask(bus);
+    const look = await within(known.asking, this.#limitMs, null).catch((error: unknown) => {
+      known.asking = null;
+      throw error;
+    });
+    if (look !== null) {
+      known.asking = null;
+      return look;
+    }
+    const error = new FusetapError('FAILED', `bus ${bus} has not answered within ${this.#limitMs / 1000} s`);
+    const path = known.counters?.path ?? this.#only?.path ?? null;
+    return { trouble: { bus, path, state: 'not-answering', error } };
+  }
+
+  #ask(name: string): Promise<Look<BusCounters>> {
+    const asking = lookAt(name, this.#runtimeDir, askCounters);
+    // if it fails after the limit, the next look finds that
+    asking.catch(() => {});
+    return asking;
+  }
+}
+
+async function askCounters(place: BusPlace): Promise<BusCounters> {
+  const options = { timeoutMs: GIVE_UP_MS };
+  try {
+    return await askEither(place, 'GET /counters', options);
+  } catch (error) {
+    if (!isOlder(error)) throw error;
+    return await countersOfOlder(place, options);
+  }
+}
+
+/** A bus that has not told its counters: what it had told before, without rates. */
+function troubleRates({ bus, path, state, error }: BusTrouble, known: BusCounters | null): BusRates {
+  const last = known === null ? null : ratesBetween(null, known);
+  return {
+    ...{ bus, path, state, trouble: error.message, seconds: 0, newRestarts: 0 },
+    restarts: last?.restarts ?? null,
+    ...{ keeper: null, server: null, waiting: null },
+    vbds: last?.vbds ?? [],
+  };
+}

@@ -1,0 +1,95 @@
+/** Watching several buses: one that hangs, one that begins, one that ends, one of an older version. */
+import { symlinkSync } from 'node:fs';
+import t from 'tap';
+import { BusWatch } from '../../../../mount/client/watching/bus-watch.js';
+import { aBus, aVbd, fakeBus, tempDir } from '../../../cli/fake-bus.js';
+
+const NOTHING = { requests: 0, bytes: 0, errors: 0, maxUs: 0, histogram: [] };
+
+/** The counters of a bus that has served `requests` reads in `monotonicMs`. */
+function counted(bus: string, monotonicMs: number, requests: number): object {
+  const read = { ...NOTHING, requests, bytes: requests * 512, histogram: [[8, 10, requests]] };
+  const facts = { vdev: 'xvda', id: 2, disk: null, driver: 'aio', image: '/a', mode: 'w', size: 512, state: 'running' };
+  const now = { passthrough: false, broken: null, imageState: null, opens: 1, inProgress: 0, oldestMs: 0 };
+  const vbd = { ...facts, ...now, flushErrors: 0, read, write: NOTHING, flush: NOTHING, discard: NOTHING };
+  const processes = { restarts: 0, keeper: null, server: null, waiting: null };
+  return { bus, path: `/run/${bus}`, run: '1', monotonicMs, state: 'running', ...processes, vbds: [vbd] };
+}
+
+t.test('a bus that hangs does not delay the others, and its late answer is used', async (t) => {
+  const runtime = tempDir(t);
+  let asked = 0;
+  let answerLate: () => void = () => {};
+  const later = new Promise<void>((resolve) => {
+    answerLate = resolve;
+  });
+  await fakeBus(t, runtime, 'good', () => counted('good', 1000 * asked++, 100 * asked));
+  const slow = await fakeBus(t, runtime, 'slow', (_, response) => {
+    void later.then(() => {
+      response.writeHead(200, { 'fusetap-interface': '1.1' }).end(JSON.stringify(counted('slow', 5000, 7)));
+    });
+    return undefined;
+  });
+  const watch = new BusWatch(runtime, { limitMs: 200 });
+  await watch.look();
+  const [good, hung] = await watch.look();
+  t.match(good, { bus: 'good', state: 'running', seconds: 1, trouble: null });
+  t.match(good?.vbds[0]?.read, { perSecond: 100, latencyUs: { p50: 9 } });
+  t.match(hung, { bus: 'slow', state: 'not-answering', trouble: 'bus slow has not answered within 0.2 s', vbds: [] });
+  t.equal(slow.asked.length, 1, 'it is not asked again before it has answered');
+  answerLate();
+  let [, answered] = await watch.look();
+  // the answer may need longer than the limit to arrive
+  while (answered?.state === 'not-answering') [, answered] = await watch.look();
+  t.match(answered, { bus: 'slow', state: 'running', seconds: 0, vbds: [{ read: { requests: 7, perSecond: 0 } }] });
+});
+
+t.test('buses begin and end', async (t) => {
+  const runtime = tempDir(t);
+  const watch = new BusWatch(runtime);
+  t.same(await watch.look(), [], 'there is no runtime directory yet');
+  let ms = 0;
+  const a = await fakeBus(t, runtime, 'a', () => {
+    ms += 1000;
+    return counted('a', ms, 5);
+  });
+  t.match(await watch.look(), [{ bus: 'a', seconds: 0 }]);
+  await fakeBus(t, runtime, 'b', () => counted('b', 1, 5));
+  t.match(await watch.look(), [
+    { bus: 'a', seconds: 1 },
+    { bus: 'b', seconds: 0 },
+  ]);
+  a.leave();
+  t.same(
+    (await watch.look()).map(({ bus }) => bus),
+    ['b'],
+  );
+  // something that is no bus at all must not end the watch
+  symlinkSync('/nowhere', `${runtime}/state/c`);
+  t.same(
+    (await watch.look()).map(({ bus }) => bus),
+    ['b'],
+  );
+});
+
+t.test('a bus of an older version has rates, but no latencies', async (t) => {
+  const runtime = tempDir(t);
+  let requests = 0;
+  await fakeBus(t, runtime, '0', ({ url }) => {
+    if (url === '/bus') return aBus('0', [aVbd()]);
+    const none = { requests: 0, bytes: 0, errors: 0, latencyUs: { p50: null, p99: null, max: null } };
+    const read = { requests, bytes: 0, errors: 0, latencyUs: { p50: 1, p99: 2, max: 3 } };
+    if (url === '/stats') {
+      requests += 10;
+      return [{ bus: '0', vdev: 'xvda', passthrough: false, read, write: none, flush: none, discard: none }];
+    }
+    return { status: 404, body: { error: { code: 'NOT_FOUND', message: `no such request: GET ${url}` } } };
+  });
+  const watch = new BusWatch(runtime);
+  t.match(await watch.look(), [{ bus: '0', seconds: 0 }]);
+  const [bus] = await watch.look();
+  t.match(bus, { server: null, vbds: [{ vdev: 'xvda', image: '/srv/disk.img', read: { requests: 10 } }] });
+  const read = bus?.vbds[0]?.read;
+  t.ok((read?.perSecond ?? 0) > 0);
+  t.same(read?.latencyUs, { p50: null, p99: null });
+});
