@@ -36,8 +36,8 @@ import {
   type VbdStats,
 } from '../control/interface.js';
 import type { CopyWatcher } from '../control/progress.js';
-import { awaitUsersGone } from '../ending/await-users.js';
 import { BusCounting } from '../counting/bus-counting.js';
+import { awaitUsersGone } from '../ending/await-users.js';
 import { Ending } from '../ending/ending.js';
 import { heldFiles } from '../ending/write-back.js';
 import { clearDeadMounts } from '../fuse/mounting/dead-mounts.js';
@@ -350,7 +350,7 @@ export class Keeper implements KeeperControl {
   }
 
   /** Resolves when nobody uses a vbd any more, or after a limit. @see awaitUsersGone */
-  async awaitUsersGone(): Promise<void> {
+  async awaitUsersGone(limitMs: number, signal: AbortSignal): Promise<void> {
     const bus = this.#bus;
     const files = async (): Promise<HeldFile[]> => {
       if (bus.failed || this.#ending.begun) return [];
@@ -359,7 +359,7 @@ export class Keeper implements KeeperControl {
         bus.vbds.all().flatMap((vbd) => filesInUse(bus, vbd)),
       );
     };
-    await awaitUsersGone(files, bus.place.runtimeDir);
+    await awaitUsersGone({ files, runtimeDir: bus.place.runtimeDir, limitMs, signal });
   }
 
   async #ensureUnused(force: boolean, patience: Patience): Promise<void> {
