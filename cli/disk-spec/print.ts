@@ -48,6 +48,7 @@ export function printXlSpec(spec: DiskSpec): string {
 function printTarget({ driver, below = [], image, belowDev }: DiskSpec): string {
   // with a driver it would not be the name of a device
   if (belowDev !== undefined && image !== null) return belowDev === 'always' ? `phy:${image}` : image;
+  if (image !== null && factsOf(driver)?.isRemote) return image;
   const stack = [driver, ...below];
   // a path that begins like a format or driver would be read as one
   const words = takesDisk(stack.at(-1) ?? driver) ? [...FORMATS, ...driverNames] : FORMATS;

@@ -1,8 +1,9 @@
 /** The options of a disk of nbd. */
+import { isAbsolute } from 'node:path';
 import { FusetapError } from '../errors.js';
 import { takeOptions } from '../options.js';
 import { quoted } from '../quote.js';
-import { isNbdUri, type NbdAddress, parseNbdUri } from './uri.js';
+import { isNbdUri, type NbdAddress, parseNbdUri, resolveNbdPaths } from './uri.js';
 
 /** longer than every server needs for a request that it has accepted */
 const DOUBT_MS = 30_000;
@@ -29,9 +30,14 @@ export function parseOptions(options: Readonly<Record<string, string>>): NbdOpti
       },
     );
   }
+  const address = parseNbdUri(uri);
+  resolveNbdPaths(address, (path) => {
+    if (isAbsolute(path)) return path;
+    throw new FusetapError('USAGE', `driver nbd: ${quoted(path)} is not absolute`, { hint: 'give the absolute path' });
+  });
   if (durable !== 'yes' && durable !== 'no') throw wrong('durable', durable, 'yes or no');
   return {
-    address: parseNbdUri(uri),
+    address,
     timeoutMs: timeout === 'never' ? null : seconds('timeout', timeout, 'a number of seconds, or never'),
     doubtMs: doubt === undefined ? DOUBT_MS : seconds('doubt', doubt, 'a number of seconds'),
     isDurable: durable === 'yes',

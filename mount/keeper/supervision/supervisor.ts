@@ -83,6 +83,7 @@ const REPEATABLE: ReadonlySet<keyof Commands> = new Set([
   'hold',
   'release',
   'poison',
+  'giveUp',
   'detach',
   'ping',
 ]);

@@ -56,13 +56,14 @@ export function vbdInfoUnseen(bus: BusParts, vbd: Vbd): VbdInfo {
   return {
     ...facts,
     partitions: withOpens(facts.partitions, vbd.partitions ?? [], opens),
-    state: vbd.paused && state === 'running' ? 'paused' : state,
+    state: state === 'running' ? vbdState(vbd) : state,
     opens: opens.get(vbd.nodeId) ?? 0,
     keeperPid: process.pid,
     serverPid: bus.server.pid,
     restarts: bus.server.restarts,
     changedOutside: false,
-    broken: vbd.broken,
+    broken: vbd.broken ?? vbd.source.kept?.broken ?? null,
+    reconnecting: vbd.source.kept?.reconnecting ?? null,
     imageState: null,
     writtenOutside: false,
     movedTo: null,
@@ -71,6 +72,11 @@ export function vbdInfoUnseen(bus: BusParts, vbd: Vbd): VbdInfo {
     detachesWhenUnused: vbd.detachesWhenUnused ?? false,
     pausedByUser: vbd.pausedByUser ?? false,
   };
+}
+
+function vbdState({ paused, source }: Vbd): BusState {
+  if (paused) return 'paused';
+  return source.kept?.reconnecting == null ? 'running' : 'reconnecting';
 }
 
 /** The counters of requests, of each vbd and each partition, since its attach. */
