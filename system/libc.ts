@@ -600,11 +600,14 @@ export function setSocketOption(
   check(c.setsockopt(socket, level, name, addressOf(buffer), buffer.length), 'setsockopt');
 }
 
-const SHUT_RDWR = 2;
+const SHUT_WR = 1;
 
-/** Ends a connection, also for the other processes that have the socket. Does nothing if it has ended already. */
-export function shutDownSocket(socket: number): void {
-  c.shutdown(socket, SHUT_RDWR);
+/**
+ * Ends what is sent on a connection, also for the other processes that have the socket: the other end reads end of file.
+ * Does nothing if it has ended already.
+ */
+export function endSending(socket: number): void {
+  c.shutdown(socket, SHUT_WR);
 }
 
 /**

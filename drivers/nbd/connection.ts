@@ -6,10 +6,11 @@ import { randomBytes } from 'node:crypto';
 import { FusetapError } from '../errors.js';
 import { ProtocolFault, replyError, SHUTTING_DOWN } from './faults.js';
 import { type ByteStream, type ExportFacts, negotiate } from './handshake.js';
-import { type KeptState, MOST_IN_FLIGHT, SLOT } from './kept-state.js';
+import { type KeptState, MOST_IN_FLIGHT } from './kept-state.js';
 import type { Operation } from './operation.js';
 import { COMMAND, EXPORT_FLAG, REQUEST_BYTES, writeRequest } from './protocol.js';
 import { ReplyReader } from './reply-reader.js';
+import { Sender } from './sender.js';
 import { encryptedSocket } from './tls.js';
 import type { NbdAddress } from './uri.js';
 import { Wire } from './wire.js';
@@ -28,16 +29,12 @@ export class Connection {
   readonly facts: ExportFacts;
   readonly #wire: Wire;
   readonly #state: KeptState;
-  readonly #isTracked: boolean;
   readonly #events: ConnectionEvents;
   readonly #high = randomBytes(4).readUInt32BE(0);
   #nextLow = 1;
   /** by the counted half of their cookies */
   readonly #inFlight = new Map<number, Operation>();
-  #queue: Operation[] = [];
-  #isScheduled = false;
-  /** the kernel has not taken all that was sent */
-  #isFull = false;
+  readonly #sender: Sender;
   #isOver = false;
 
   /** @throws FusetapError if the server refuses; ProtocolFault; the system's error; the reason of the signal */
@@ -53,7 +50,7 @@ export class Connection {
     try {
       const facts = await negotiate(stream, { exportName: address.exportName, withTls: address.tls !== null });
       if (stream.hasRest) throw new ProtocolFault('the NBD server sends more than it was asked for');
-      return new Connection({ wire, facts, state, events });
+      return new Connection({ wire, facts, state, events, isPlain: address.tls === null });
     } catch (error) {
       wire.close();
       throw error;
@@ -67,14 +64,14 @@ export class Connection {
     readonly facts: ExportFacts;
     readonly state: KeptState;
     readonly events: ConnectionEvents;
+    readonly isPlain: boolean;
   }) {
-    const { wire, facts, state, events } = parts;
+    const { wire, facts, state, events, isPlain } = parts;
     this.facts = facts;
     this.#wire = wire;
     this.#state = state;
     this.#events = events;
-    // with TLS nobody else can read the answers, but the slots tell what is doubtful
-    this.#isTracked = true;
+    this.#sender = new Sender(wire, state, { high: this.#high, isPlain });
     const { isStructured, contextId } = facts;
     const reader = new ReplyReader({
       isStructured,
@@ -109,41 +106,8 @@ export class Connection {
     operation.acknowledged = this.#state.acknowledged;
     this.#inFlight.set(low, operation);
     const { offset, length } = operation;
-    if (this.#isTracked && operation.changes)
-      operation.slot = this.#state.take({ high: this.#high, low, offset, length });
-    this.#queue.push(operation);
-    if (this.#isScheduled || this.#isFull) return;
-    this.#isScheduled = true;
-    process.nextTick(() => this.#flush());
-  }
-
-  #flush(): void {
-    this.#isScheduled = false;
-    const batch = this.#queue;
-    if (batch.length === 0 || this.#isOver) return;
-    this.#queue = [];
-    const headers = Buffer.allocUnsafe(batch.length * REQUEST_BYTES);
-    const chunks: Uint8Array[] = [];
-    let from = 0;
-    for (const [i, operation] of batch.entries()) {
-      const { flags, command, cookie: low, offset, length, data, slot } = operation;
-      writeRequest(headers, i * REQUEST_BYTES, { flags, command, cookie: { high: this.#high, low }, offset, length });
-      if (slot !== null) this.#state.set(slot, SLOT.handing);
-      if (data === null) continue;
-      chunks.push(headers.subarray(from, (i + 1) * REQUEST_BYTES), data);
-      from = (i + 1) * REQUEST_BYTES;
-    }
-    if (from < headers.length) chunks.push(headers.subarray(from));
-    this.#isFull = true;
-    // what is handed over and not taken is limited to one batch: only that is doubtful if this process dies
-    if (this.#wire.send(chunks, () => this.#sent(batch))) this.#sent(batch);
-  }
-
-  #sent(batch: readonly Operation[]): void {
-    // it may be told twice; an operation that is done has freed its slot
-    for (const { slot, isSettled } of batch) if (slot !== null && !isSettled) this.#state.set(slot, SLOT.sent);
-    this.#isFull = false;
-    if (this.#queue.length > 0) this.#flush();
+    if (operation.changes) operation.slot = this.#state.take({ high: this.#high, low, offset, length });
+    this.#sender.push(operation);
   }
 
   #received(reader: ReplyReader, bytes: Uint8Array): void {
@@ -185,7 +149,7 @@ export class Connection {
     this.#isOver = true;
     const inFlight = [...this.#inFlight.values()];
     this.#inFlight.clear();
-    this.#queue = [];
+    this.#sender.end();
     this.#events.lost(reason, inFlight);
   }
 

@@ -143,7 +143,14 @@ class Negotiation {
       infos.find(({ data }) => data.readUInt16BE(0) === kind && data.length === bytes)?.data;
     const about = find(INFO.export, 12);
     if (about === undefined) throw new ProtocolFault('the NBD server does not tell the size of the export');
-    return { ...sizeOf(about.readBigUInt64BE(2), about.readUInt16BE(10)), ...blocksOf(find(INFO.blockSize, 14)) };
+    const facts = {
+      ...sizeOf(about.readBigUInt64BE(2), about.readUInt16BE(10)),
+      ...blocksOf(find(INFO.blockSize, 14)),
+    };
+    if (facts.size % facts.minimumBytes === 0) return facts;
+    throw new FusetapError('UNSUPPORTED', `the export has ${facts.size} bytes, in blocks of ${facts.minimumBytes}`, {
+      hint: 'give it a size of whole blocks on the server',
+    });
   }
 
   /** The way of old servers, which have no errors: they close the connection. */

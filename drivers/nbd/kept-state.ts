@@ -40,8 +40,11 @@ const enum H {
   durable = 1,
 }
 
-/** `queued`: the kernel has nothing of it; `handing`: the kernel may have all, a part or nothing; `sent`: it has all */
-export const SLOT = { free: 0, queued: 1, handing: 2, sent: 3 } as const;
+/**
+ * `queued`: the kernel has nothing of it; `torn`: it lacks the end; `handing`: it may have all, a part or nothing; `sent`: it
+ * has all
+ */
+export const SLOT = { free: 0, queued: 1, handing: 2, sent: 3, torn: 4 } as const;
 export type SlotState = (typeof SLOT)[keyof typeof SLOT];
 
 export interface Slot {

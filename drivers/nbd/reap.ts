@@ -3,9 +3,10 @@
  * See "Disks on a network" in docs/architecture.md.
  */
 import { Socket } from 'node:net';
-import { shareFd, shutDownSocket } from '../../system/libc.js';
+import { endSending, shareFd } from '../../system/libc.js';
 import { BUFFER_BYTES, type KeptState, SLOT, type Slot, TAIL_BYTES } from './kept-state.js';
 import { CHUNK_DONE, CHUNK_MAGIC, REPLY_COOKIE_AT, SIMPLE_REPLY_MAGIC } from './protocol.js';
+import { DRAIN_MS } from './wire.js';
 
 /** a request that may be torn gets no answer: how long to wait for one */
 const TORN_MS = 1_000;
@@ -31,13 +32,17 @@ export async function reap(
   state: KeptState,
   { isReadable, signal }: { readonly isReadable: boolean; readonly signal: AbortSignal },
 ): Promise<Reaped> {
-  const unanswered = new Map(state.slots().flatMap((slot) => (slot.state === SLOT.queued ? [] : [[slot.index, slot]])));
+  const unanswered = new Map(state.slots().flatMap((slot) => (mayBeDone(slot) ? [[slot.index, slot]] : [])));
   if (isReadable) settle(state, unanswered, 0, TAIL_BYTES + BUFFER_BYTES);
   const hasEnded = await readAnswers(socketFd, state, { unanswered, isReadable, signal });
-  shutDownSocket(socketFd);
   signal.throwIfAborted();
   state.clear();
   return { doubtful: [...unanswered.values()], hasEnded };
+}
+
+/** What the server has not got as a whole is dropped by it when the connection ends. */
+function mayBeDone({ state }: Slot): boolean {
+  return state === SLOT.handing || state === SLOT.sent;
 }
 
 interface Reading {
@@ -55,10 +60,16 @@ function readAnswers(
   return new Promise((resolve) => {
     let isFirst = true;
     let patience: NodeJS.Timeout | undefined;
+    let isOver = false;
     const over = (hasEnded: boolean): void => {
+      if (hasEnded) socket.destroy();
+      if (isOver) return;
+      isOver = true;
       clearTimeout(patience);
       signal.removeEventListener('abort', abort);
-      socket.destroy();
+      // what comes until the server closes its side is read and thrown away: see Wire.close
+      if (!hasEnded) endSending(socketFd);
+      setTimeout(() => socket.destroy(), DRAIN_MS).unref();
       resolve(hasEnded);
     };
     const abort = (): void => over(false);
@@ -69,6 +80,7 @@ function readAnswers(
       if (unanswered.size === 0 && !isFirst) over(false);
     };
     const callback = (length: number): boolean => {
+      if (isOver) return true;
       if (isReadable) {
         if (isFirst) settleCut(state, unanswered);
         settle(state, unanswered, 0, TAIL_BYTES + length);

@@ -5,7 +5,7 @@
  * server can look into that buffer, because it is memory that the keeper has too.
  */
 import { connect, type Socket } from 'node:net';
-import { setSocketOption, shutDownSocket } from '../../system/libc.js';
+import { endSending, setSocketOption } from '../../system/libc.js';
 import type { NbdAddress } from './uri.js';
 
 /** idle connections are probed, so that middleboxes do not forget them */
@@ -99,10 +99,16 @@ export class Wire {
     socket.on('close', () => this.#over());
   }
 
+  /** Nothing comes any more. */
   #over(): void {
+    this.#socket.destroy();
+    this.#plain.destroy();
+    this.#tellEnd();
+  }
+
+  #tellEnd(): void {
     if (this.#end !== null) return;
     this.#end = { error: this.#error };
-    this.#socket.destroy();
     this.#events.ended(this.#error);
   }
 
@@ -160,17 +166,21 @@ export class Wire {
 
   /**
    * Ends the stream at once. Others may have duplicates of the socket, so closing the descriptor would not end it: it is
-   * shut down.
+   * shut down. What comes until the server closes its side is thrown away: nbdkit fails an assertion, and ends, if a client
+   * goes away while it sends.
    * @param error for `ended`
    */
   close(error: Error | null = null): void {
     if (this.#end !== null) return;
     this.#error ??= error;
     const { fd } = this;
-    if (fd !== null) shutDownSocket(fd);
-    this.#over();
+    if (fd !== null) endSending(fd);
+    this.#tellEnd();
+    setTimeout(() => this.#over(), DRAIN_MS).unref();
   }
 }
 
 /** how long the last bytes may take */
 const LINGER_MS = 500;
+/** how long a server may take to close its side */
+export const DRAIN_MS = 60_000;

@@ -65,14 +65,16 @@ export class Detaching {
    * @param limits null if nobody uses the vbd: its flush has no time limit then
    */
   takeAway(vbd: Vbd, limits: EndingLimits | null): Promise<DetachedVbd> {
-    vbd.removal ??= this.#takeAway(vbd, limits);
-    return limits === null ? vbd.removal : limits.flush.wait(vbd.removal, `${vbd.vdev} was not flushed`);
+    if (limits === null) return (vbd.removal ??= this.#takeAway(vbd, null));
+    // a removal without limits may be under way, and wait
+    const given = this.#giveUp(vbd, limits.writeBack);
+    vbd.removal ??= given.then(() => this.#takeAway(vbd, limits));
+    return limits.flush.wait(vbd.removal, `${vbd.vdev} was not flushed`);
   }
 
   async #takeAway(vbd: Vbd, limits: EndingLimits | null): Promise<DetachedVbd> {
     const bus = this.#bus;
     const info = await lookOrFallback(vbdInfo(bus, vbd), () => vbdInfoUnseen(bus, vbd));
-    if (limits !== null) await this.#giveUp(vbd, limits.writeBack);
     const above = limits === null || bus.failed ? NOBODY : await this.#writeBack(vbd, limits.writeBack);
     if (limits !== null && !bus.failed && vbd.backingId !== null) await this.#cutOff(vbd);
     const { flushError } = await this.close(vbd, limits);
