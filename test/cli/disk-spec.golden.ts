@@ -244,7 +244,7 @@ export const REFUSED: readonly (readonly [string, ErrorCode, RegExp, RegExp?])[]
   ['tap:foo:/d,xvda,w', 'NOT_FOUND', /'foo'/, /aio, .*ram, .*sync/],
   ['tap:constructor:/d', 'NOT_FOUND', /'constructor'/],
   ['iscsi:/d,xvda,w', 'NOT_FOUND', /'iscsi'/],
-  ['vdev=xvda,target=nbd:/d', 'NOT_FOUND', /'nbd'/],
+  ['vdev=xvda,target=iscsi:/d', 'NOT_FOUND', /'iscsi'/],
   ['a-1:x', 'NOT_FOUND', /'a-1'/],
   ['http://x/y', 'NOT_FOUND', /'http'/],
   ['empty:/d', 'NOT_FOUND', /'empty'/],

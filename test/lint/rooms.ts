@@ -137,6 +137,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
       'mount/runtime/',
       'mount/slots/',
       'mount/keeper/start.ts',
+      'drivers/nbd/uri.ts',
       'drivers/',
       'system/',
     ],

@@ -72,7 +72,7 @@ for (const [name, make] of Object.entries({ 'nbdkit file': raw, 'qemu-nbd qcow2'
 }
 
 /** Its first write waits for the file `go`; all others are done at once. */
-const SLOW = String.raw`#!/bin/sh
+const SLOW = `#!/bin/sh
 cd "$(dirname "$0")"
 case "$1" in
   thread_model) echo parallel;;

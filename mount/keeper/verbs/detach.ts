@@ -65,7 +65,10 @@ export class Detaching {
    * @param limits null if nobody uses the vbd: its flush has no time limit then
    */
   takeAway(vbd: Vbd, limits: EndingLimits | null): Promise<DetachedVbd> {
-    if (limits === null) return (vbd.removal ??= this.#takeAway(vbd, null));
+    if (limits === null) {
+      vbd.removal ??= this.#takeAway(vbd, null);
+      return vbd.removal;
+    }
     // a removal without limits may be under way, and wait
     const given = this.#giveUp(vbd, limits.writeBack);
     vbd.removal ??= given.then(() => this.#takeAway(vbd, limits));
