@@ -83,9 +83,14 @@ export async function planGraph(graph: NodeSpec): Promise<GraphPlan> {
   }
   const top = await loadDriver(graph.driver);
   const { base } = top;
-  const claims = (await top.claims?.(graph.options)) ?? null;
+  const claims = top.isRemote ? await claimsOf(top, graph) : null;
   const written = base !== undefined && Object.hasOwn(graph.on, base) ? base : null;
   return { files, scratch, mayNeed, repair, base: written, ...(claims !== null && { claims }) };
+}
+
+/** The name by which a remote disk is claimed. */
+async function claimsOf({ claims, name }: Driver, { options }: NodeSpec): Promise<string> {
+  return (await claims?.(options)) ?? `${name} ${JSON.stringify(Object.entries(options).sort())}`;
 }
 
 /** A driver may read what is below it when it is opened: a takeover would wait for the network. */

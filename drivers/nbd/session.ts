@@ -172,7 +172,7 @@ export class Session {
   async #connect(): Promise<Connection> {
     const limit = new AbortController();
     const late = new FusetapError('BUSY', `the NBD server did not answer within ${CONNECT_LIMIT_MS / 1000} s`, {
-      hint: 'it may accept one client only (qemu-nbd --shared=N), or hang',
+      hint: 'it may hang, or accept only one client at a time, as qemu-nbd does without -e',
     });
     const timer = setTimeout(() => limit.abort(late), CONNECT_LIMIT_MS);
     const events: ConnectionEvents = {

@@ -6,6 +6,7 @@
  */
 import { connect, type Socket } from 'node:net';
 import { endSending, setSocketOption } from '../../system/libc.js';
+import { lookupInTurn } from './lookup.js';
 import type { NbdAddress } from './uri.js';
 
 /** idle connections are probed, so that middleboxes do not forget them */
@@ -53,7 +54,7 @@ export class Wire {
         return true;
       },
     };
-    const place = path === null ? { host: host ?? '', port } : { path };
+    const place = path === null ? { host: host ?? '', port, lookup: lookupInTurn } : { path };
     const socket = connect({ ...place, ...(onread && { onread }) });
     const made = new Wire(socket);
     wire = made;
