@@ -1,7 +1,7 @@
 /** Real NBD servers for tests: nbdkit and qemu-nbd on unix sockets. They are killed at the end of the test. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, rmSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import { eventually, isInstalled } from '../../e2e/command.js';
 
@@ -44,8 +44,8 @@ export class NbdServer {
 
   async #accepts(): Promise<boolean> {
     const place = this.#place;
-    // a connection would be the one client that qemu-nbd greets at a time
-    if ('socket' in place) return existsSync(place.socket);
+    // a connection would be the one client that qemu-nbd greets at a time; the file is there before the server listens
+    if ('socket' in place) return isListening(place.socket);
     const socket = connect(place.port, '127.0.0.1');
     return await new Promise((resolve) => {
       socket.once('connect', () => resolve(true));
@@ -70,6 +70,13 @@ export class NbdServer {
     child.kill('SIGKILL');
     await ended;
   }
+}
+
+/** Whether a unix socket takes connections (__SO_ACCEPTCON in its flags). */
+function isListening(socket: string): boolean {
+  return readFileSync('/proc/net/unix', 'utf8')
+    .split('\n')
+    .some((line) => line.endsWith(` ${socket}`) && line.split(' ')[3] === '00010000');
 }
 
 /** `nbdkit` on a socket. @param words its filters, plugin and parameters */
