@@ -18,6 +18,7 @@ import type { Transport, TransportEvents } from '../transport/transport.js';
 import { VERSION } from '../version.js';
 import { blame, type DriversDisk } from './blame.js';
 import type { Command, Envelope, ServerMessage, ServerStart } from './commands.js';
+import { Keeping } from './keeping.js';
 import { logRefusedResizes } from './log-refused-resizes.js';
 import { MemoryQuestions } from './memory-questions.js';
 import { translated } from './older-keepers.js';
@@ -98,10 +99,12 @@ const events: TransportEvents = {
     else if (!isEnding) endBecause('the mount was taken away');
   },
 };
+const keeping = new Keeping(send, start.passingFd, ledger);
 const transport = await makeTransport();
 const server = new Server(start.keeperPid, transport, ledger, {
   memoryWanted: events.memoryWanted,
   closing: (memory) => memories.drop(memory),
+  hostFor: (disk) => keeping.hostFor(disk),
 });
 openDisks = () => server.disks();
 const books = new Bookkeeping();
@@ -197,8 +200,13 @@ function act(id: number, command: Command, passed: PassedFds): Promise<unknown> 
       return server.makeKernelForget(command.nodeId);
     case 'leave':
       return server.leave(command);
+    case 'kept':
+      keeping.confirm(command.number);
+      return Promise.resolve(null);
+    case 'giveUp':
+      return server.giveUp(command.nodeId);
     case 'detach':
-      return server.detach(command.nodeId);
+      return server.detach(command.nodeId, command.isUnused);
   }
 }
 
@@ -252,6 +260,7 @@ process.on('disconnect', async () => {
   isOrphan = true;
   for (const abort of running.values()) abort.abort();
   transport.noSuccessor();
+  keeping.keeperDied();
   questions.keeperDied();
   const loaded = await awaitOrphan();
   const { place, transport: name, allowOther, statsFd, lockFd } = start;
