@@ -66,16 +66,31 @@ export class Machine implements Agent {
 }
 
 /**
+ * What takes the time is not what the emulated CPU does, but that QEMU translates each piece of code once for each address at
+ * which it is executed. Without the random addresses of programs and libraries that is once, and not again in each process; and
+ * the buffer of the translations (in MiB; at most 2047) must not get full, because then QEMU empties it.
+ *
  * Without KVM, Xen and dom0 need a clock that goes with the instructions: else they find the time sources unstable, and
  * libxl's limits of some seconds pass while a CPU is emulated. `shift=0` is a machine of one instruction per nanosecond.
  */
 function qemuWords({ image, checkoutDisk }: MachineParts, overlay: string): string[] {
   // the hypervisor is a multiboot kernel; its modules are the dom0's kernel, with its command line, and the initramfs
-  const modules = `${join(image, 'vmlinux')} root=/dev/vda rw console=hvc0 quiet mitigations=off,${join(image, 'initrd.img')}`;
-  const xen = 'dom0_mem=2G,max:2G com1=115200,8n1 console=com1 noreboot spec-ctrl=no xpti=no pv-l1tf=no';
+  const modules = `${join(image, 'vmlinux')} root=/dev/vda rw console=hvc0 quiet mitigations=off norandmaps,${join(image, 'initrd.img')}`;
+  const xen = 'dom0_mem=2G,max:2G com1=115200,8n1 console=com1 noreboot bootscrub=0 spec-ctrl=no xpti=no pv-l1tf=no';
   return [
     ...['qemu-system-x86_64', '-display', 'none', '-nodefaults', '-no-reboot'],
-    ...['-accel', 'tcg,tb-size=1024', '-icount', 'shift=0,sleep=on', '-cpu', 'Nehalem', '-smp', '2', '-m', '6G'],
+    ...[
+      '-accel',
+      'tcg,tb-size=2047',
+      '-icount',
+      'shift=0,sleep=on',
+      '-cpu',
+      'Nehalem,monitor=off',
+      '-smp',
+      '1',
+      '-m',
+      '5G',
+    ],
     ...['-kernel', join(image, 'xen'), '-append', xen, '-initrd', modules],
     ...['-drive', `file=${overlay},format=qcow2,if=virtio`],
     ...['-drive', `file=${checkoutDisk},format=raw,if=virtio,readonly=on`],

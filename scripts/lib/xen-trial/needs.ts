@@ -4,7 +4,7 @@ import { totalmem } from 'node:os';
 import { delimiter, join } from 'node:path';
 
 const GIB = 2 ** 30;
-/** the machine has 6 GiB, QEMU itself needs some more */
+/** the machine has 5 GiB, QEMU itself needs up to 3 */
 const MEMORY_BYTES = 8 * GIB;
 /** the dom0's tree, its image, and an overlay of a run */
 const DISK_BYTES = 5 * GIB;
@@ -41,7 +41,7 @@ export async function missing({ builds, cache, path }: Situation): Promise<strin
   }
   if (process.arch !== 'x64')
     lines.push(`the dom0 is for x86-64: its Node is the one of this machine, which is ${process.arch}`);
-  if (totalmem() < MEMORY_BYTES) lines.push('this machine has less than 8 GiB of memory: the emulated one has 6 GiB');
+  if (totalmem() < MEMORY_BYTES) lines.push('this machine has less than 8 GiB of memory: the emulated one has 5 GiB');
   if (!builds) return lines;
   if (process.getuid?.() !== 0) {
     lines.push(

@@ -59,7 +59,7 @@ memory = 192
 vcpus = 1
 kernel = "/boot/vmlinux"
 ramdisk = "/run/xen-trial/guest.img"
-extra = "console=hvc0 quiet mitigations=off"
+extra = "console=hvc0 quiet mitigations=off norandmaps"
 disk = [ $disks]
 ${more:-}
 CONFIGURATION
@@ -68,7 +68,7 @@ CONFIGURATION
 # `start NAME [DISK…]`: a guest that takes orders.
 start() {
   configure "$@"
-  xl -q create "/run/xen-trial/$1.cfg"
+  xl create -q "/run/xen-trial/$1.cfg"
   await_ready "$1"
 }
 

@@ -124,7 +124,7 @@ scenario_pygrub() {
   cat >/run/xen-trial/boot/boot/grub/grub.cfg <<'GRUB'
 set default="0"
 menuentry 'guest' {
-  linux /boot/vmlinuz console=hvc0 quiet mitigations=off
+  linux /boot/vmlinuz console=hvc0 quiet mitigations=off norandmaps
   initrd /boot/initrd
 }
 GRUB
@@ -132,7 +132,7 @@ GRUB
   configure p "$(disk xvda aio:/img/boot.img)"
   sed -i -e '/^kernel/d' -e '/^ramdisk/d' -e '/^extra/d' /run/xen-trial/p.cfg
   echo 'bootloader = "pygrub"' >>/run/xen-trial/p.cfg
-  xl -q create /run/xen-trial/p.cfg
+  xl create -q /run/xen-trial/p.cfg
   await_ready p
   same "$(guest p 'mount -o ro /dev/xvda /mnt && ls /mnt/boot && umount /mnt' | tr '\n' ' ')" 'grub initrd vmlinuz '
   finish p

@@ -102,7 +102,7 @@ scenario_unit() {
   local bus
   image a.img >/dev/null
   configure g "$(disk xvda aio:/img/a.img)"
-  systemd-run --quiet --scope --unit=session-of-admin xl -q create /run/xen-trial/g.cfg
+  systemd-run --quiet --scope --unit=session-of-admin xl create -q /run/xen-trial/g.cfg
   await_ready g
   bus=$(domid g)
   order g "$exercise"

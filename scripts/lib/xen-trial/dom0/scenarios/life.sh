@@ -35,9 +35,9 @@ scenario_save() {
   start g "$(disk xvda aio:/img/a.img)"
   guest g 'mount /dev/xvda /mnt; (exec 3>>/mnt/lines; echo one >&3; sync
     until xenstore-read data/over >/dev/null 2>&1; do sleep 0.2; done; echo two >&3; sync; touch /tmp/done) >/dev/null 2>&1 &'
-  xl -q save g /img/g.save
+  xl save g /img/g.save >/dev/null
   eventually 20 is_empty rests
-  xl -q restore /img/g.save
+  xl restore /img/g.save >/dev/null
   xenstore-write "/local/domain/$(domid g)/data/over" 1
   guest g 'until [ -e /tmp/done ]; do sleep 0.1; done; umount /mnt'
   no_errors g
