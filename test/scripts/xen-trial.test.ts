@@ -135,9 +135,15 @@ t.test('the table, on a terminal and in the docs', async (t) => {
   t.throws(() => replaceTable('no marks', table), { code: 'USAGE' });
 });
 
-t.test('the table in the docs has all scenarios', async (t) => {
+t.test('the table in the docs has scenarios as they are now', async (t) => {
   const page = await readFile(join(ROOT, 'docs/from-tapdisk.md'), 'utf8');
-  for (const { name, about } of SCENARIOS) t.ok(page.includes(`| ${name} | ${about} | `), name);
+  const table = page.slice(page.indexOf('<!-- scripts/xen-trial'), page.indexOf('<!-- to here -->'));
+  const rows = table.split('\n').filter((line) => line.startsWith('| ') && !/^\| (---|scenario) /.test(line));
+  t.ok(rows.length > 0);
+  for (const row of rows) {
+    const known = SCENARIOS.some(({ name, about }) => row.startsWith(`| ${name} | ${about.replaceAll('|', '\\|')} | `));
+    t.ok(known, row);
+  }
 });
 
 /** Runs scenarios against what an agent says; each list is one boot. */

@@ -122,7 +122,7 @@ no_errors() {
 }
 
 # Field of `fusetap ls --buses`: BUS STATE VBDS TRANSPORT KEEPER SERVER …
-bus_field() { fusetap ls --buses 2>/dev/null | awk -v bus="$1" -v field="$2" '$1 == bus { print $field }'; }
+bus_field() { { fusetap ls --buses 2>/dev/null || true; } | awk -v bus="$1" -v field="$2" '$1 == bus { print $field }'; }
 state_of() { bus_field "$1" 2; }
 keeper_of() { bus_field "$1" 5; }
 server_of() { bus_field "$1" 6; }
@@ -131,7 +131,7 @@ is_state() { [ "$(state_of "$1")" = "$2" ]; }
 
 has_other_server() { [[ "$(server_of "$1")" =~ ^[0-9]+$ && "$(server_of "$1")" != "$2" ]] && is_state "$1" running; }
 
-attached() { fusetap ls --bus "$1" 2>/dev/null | awk 'NR > 1 { print $2 }' | tr '\n' ' '; }
+attached() { { fusetap ls --bus "$1" 2>/dev/null || true; } | awk 'NR > 1 { print $2 }' | tr '\n' ' '; }
 
 is_empty() { [ -z "$("$@" 2>/dev/null)" ]; }
 
@@ -150,7 +150,7 @@ rests() {
 # Programs that look at devices may have one open for a moment: the rests get some time to go.
 nothing_left() {
   local end=$((SECONDS + 20)) left
-  while left=$(rests) && [ -n "$left" ]; do
+  while left=$(rests || true) && [ -n "$left" ]; do
     if [ "$SECONDS" -ge "$end" ]; then
       echo "failed: this is left: $left"
       return 1
