@@ -36,8 +36,8 @@ import {
   type VbdStats,
 } from '../control/interface.js';
 import type { CopyWatcher } from '../control/progress.js';
-import { awaitUsersGone } from '../ending/await-users.js';
 import { BusCounting } from '../counting/bus-counting.js';
+import { awaitUsersGone } from '../ending/await-users.js';
 import { Ending } from '../ending/ending.js';
 import { heldFiles } from '../ending/write-back.js';
 import { clearDeadMounts } from '../fuse/mounting/dead-mounts.js';
@@ -440,7 +440,7 @@ export class Keeper implements KeeperControl {
   }
 
   /** All that the bus counts. */
-  counters(): Promise<BusCounters> {
+  counters(): BusCounters {
     return this.#counting.count(countedBus(this.#bus));
   }
 

@@ -27,8 +27,8 @@ import {
 } from '../control/interface.js';
 import { namesOfBus } from '../control/names-of-bus.js';
 import { withOpens } from '../control/partition-opens.js';
-import { awaitUsersGone } from '../ending/await-users.js';
 import { BusCounting } from '../counting/bus-counting.js';
+import { awaitUsersGone } from '../ending/await-users.js';
 import { Ending } from '../ending/ending.js';
 import { EndingLimits } from '../ending/limit.js';
 import { tellAdministrator } from '../ending/tell-administrator.js';

@@ -41,7 +41,12 @@ function sampleOf(text: string, sample: string): number {
 
 async function judge(t: Test, bench: Bench): Promise<void> {
   await busesWithOddNames(bench);
-  const text = await bench.succeed(['metrics']);
+  // the proportional memory is measured when somebody has asked, and told to who asks later
+  let text = '';
+  await eventually('the proportional memory', 60_000, async () => {
+    text = await bench.succeed(['metrics']);
+    return sampleOf(text, 'fusetap_process_proportional_memory_bytes{bus="0",process="server"}') > 0;
+  });
   const checked = await bench.execute('promtool', ['check', 'metrics'], { input: `${text}\n` });
   t.match(checked, { status: 0, stdout: '', stderr: '' });
   const xvda = 'bus="0",vdev="xvda"';
