@@ -108,7 +108,7 @@ export function countedBus(bus: BusParts): CountedBus {
 function countedFiles(bus: BusParts, vbd: Vbd): CountedFile[] {
   const { vdev, nodeId, ledgerIndex, mode, size, broken } = vbd;
   const { driver, imagePath: image } = vbd.source;
-  const known = { driver, image, broken, state: vbdState(bus, vbd), imageState: bus.images.lastKnown(vbd) };
+  const known = { driver, image, broken, state: vbdState(bus, vbd), imageState: bus.images.lastKnown(bus, vbd) };
   const whole = { vdev, nodeId, ledgerIndex, disk: null, mode, size, passthrough: vbd.backingId !== null, ...known };
   const partitions = (vbd.partitions ?? []).map((partition): CountedFile => {
     const own = { vdev: partition.vdev, nodeId: partition.nodeId, ledgerIndex: partition.ledgerIndex };
