@@ -2,15 +2,11 @@
  * Opens what `fusetap diff` compares: an image as it is, and a vbd by its file, as any program reads it. The path of an image
  * means the image here, also if a vbd has it: a ram vbd is compared with the image that it is a copy of.
  */
-import { realpathSync, statSync } from 'node:fs';
 import { FusetapError } from '../../drivers/errors.js';
 import { DEFAULT_DRIVER } from '../../drivers/names.js';
+import { isImageOfVbd } from '../../mount/client/finding/image-of-vbd.js';
 import { isPath, type LocatedVbd } from '../../mount/client/finding/locate-vbd.js';
-import { listBuses } from '../../mount/client/index.js';
-import { identityOf } from '../../mount/images/open-image.js';
 import { MappedImage } from '../../mount/offline/mapped-image.js';
-import { readBusRecords } from '../../mount/runtime/bus-record.js';
-import { deviceName } from '../../system/proc.js';
 import { callersRuntimeDir } from '../options.js';
 import { type DiskOptions, diskOfImage, diskOfVbd, type FoundDisk, findVbd, openSpec } from './found-disk.js';
 
@@ -38,34 +34,8 @@ export async function openToCompare(
 
 /** The vbd that a word names; null: it names an image, also one that vbds have. */
 async function findOnBus(word: string, options: DiskOptions): Promise<LocatedVbd | null> {
-  if (isPath(word)) {
-    if (await isSomeImage(word)) return null;
-  }
+  if (isPath(word) && (await isImageOfVbd(word, callersRuntimeDir()))) return null;
   return await findVbd(word, options);
-}
-
-/** Whether a vbd has this file as its image. Looks at the file only, not at any other image: their disks may hang. */
-async function isSomeImage(path: string): Promise<boolean> {
-  const runtimeDir = callersRuntimeDir();
-  let real: string;
-  let identity: string;
-  try {
-    real = realpathSync(path);
-    const { dev, ino, rdev, ...stats } = statSync(real, { bigint: true });
-    identity = identityOf({
-      ...{ dev: deviceName(dev), ino: String(ino) },
-      rdev: stats.isBlockDevice() ? deviceName(rdev) : null,
-    });
-  } catch {
-    return false;
-  }
-  const { buses } = await listBuses(runtimeDir);
-  const vbds = buses.flatMap((bus) => bus.vbds);
-  // a path of an image may have a link in it, so it is also known by its identity
-  return (
-    vbds.some(({ image, movedTo }) => real === (movedTo ?? image)) ||
-    readBusRecords(runtimeDir).some((record) => record.vbds.some((vbd) => vbd.identity === identity))
-  );
 }
 
 async function openOne(word: string, located: LocatedVbd | null, options: DiskOptions): Promise<Compared> {
