@@ -15,6 +15,8 @@ export interface WebEvent {
 const KEPT = 300;
 /** the page is told once a second */
 const POLL_MS = 1_000;
+/** of each log, this much of its end is read first: about as many lines as are kept */
+const BEGIN_BYTES = 64 << 10;
 /** a line is cut there: the output of a process may be long */
 const MOST_TEXT = 600;
 
@@ -24,7 +26,7 @@ export class EventLog {
 
   /** Follows all logs until the signal is aborted. What cannot be read becomes an event, once, and is tried again. */
   async follow(runtimeDir: string, signal: AbortSignal): Promise<void> {
-    const logs = new OpenLogs(runtimeDir);
+    const logs = new OpenLogs(runtimeDir, BEGIN_BYTES);
     let told: string | null = null;
     try {
       while (!signal.aborted) {

@@ -28,7 +28,7 @@ interface LogPlace {
 
 /** All lines of all logs, ordered by their times. */
 export function readLogs(runtimeDir: string): LineOfBus[] {
-  return sortByTime([...ended(runtimeDir), ...running(runtimeDir)].map(linesIn));
+  return sortByTime([...ended(runtimeDir), ...running(runtimeDir)].map((place) => linesIn(place)));
 }
 
 /** The same, then each new line, also of buses that begin, until the signal is aborted. */
@@ -51,8 +51,12 @@ export class OpenLogs {
   /** the files that were read, so that none is read again when it is moved */
   readonly #seen = new Set<string>();
 
-  constructor(runtimeDir: string) {
+  readonly #beginBytes: number;
+
+  /** @param beginBytes how much of the end of each log is read when it is found */
+  constructor(runtimeDir: string, beginBytes = Number.POSITIVE_INFINITY) {
     this.#runtimeDir = runtimeDir;
+    this.#beginBytes = beginBytes;
   }
 
   /** What was added since the last call, ordered by time. @throws FusetapError if the buses cannot be listed */
@@ -90,7 +94,8 @@ export class OpenLogs {
     const log = openLog(place);
     if (log === null) return [];
     try {
-      const older = splitLines(readAll(place, `${log.path}.1`) ?? Buffer.alloc(0));
+      const isWhole = log.tail.skip(this.#beginBytes) === 0;
+      const older = isWhole ? splitLines(readAll(place, `${log.path}.1`) ?? Buffer.alloc(0)) : [];
       const lines = [...older, ...log.tail.take()];
       this.#open.set(place.name, log);
       this.#seen.add(inodeOf(fstatSync(log.fd)));
@@ -109,7 +114,7 @@ export class OpenLogs {
       if (stats !== null) present.add(inodeOf(stats));
       if (stats === null || this.#seen.has(inodeOf(stats))) return [];
       this.#seen.add(inodeOf(stats));
-      return [linesIn(place)];
+      return [linesIn(place, this.#beginBytes)];
     });
     // the inode of a file that is gone may become that of another log
     for (const inode of this.#seen) if (!present.has(inode)) this.#seen.delete(inode);
@@ -145,9 +150,12 @@ function withBus(bus: string, lines: readonly LogLine[]): LineOfBus[] {
   return lines.map((line) => ({ bus, ...line }));
 }
 
-function linesIn(place: LogPlace): LineOfBus[] {
+function linesIn(place: LogPlace, mostBytes = Number.POSITIVE_INFINITY): LineOfBus[] {
   const parts = ['log.1', 'log'].flatMap((name) => ifReadable(() => readAll(place, join(place.stateDir, name))) ?? []);
-  return withBus(place.name, splitLines(Buffer.concat(parts)));
+  const bytes = Buffer.concat(parts);
+  const from = Math.max(0, bytes.length - mostBytes);
+  // it begins with a whole line
+  return withBus(place.name, splitLines(from === 0 ? bytes : bytes.subarray(bytes.indexOf('\n', from) + 1)));
 }
 
 /** Null if it fails: something that is no log, or that may not be read, must not hide the others. */

@@ -35,3 +35,18 @@ t.test('stray files in the directories of buses', async (t) => {
   }
   t.same(followed, ['0', '0']);
 });
+
+t.test('of long logs, only the end is read if that is asked for', async (t) => {
+  const runtime = tempDir(t);
+  for (const bus of ['state/0', 'ended/1']) {
+    mkdirSync(join(runtime, bus), { recursive: true });
+    writeFileSync(join(runtime, bus, 'log.1'), line(0));
+    writeFileSync(join(runtime, bus, 'log'), [1, 2, 3].map(line).join(''));
+  }
+  const logs = new OpenLogs(runtime, 2 * line(1).length + 5);
+  t.teardown(() => logs.close());
+  const pids = (): unknown[] => logs.take().map(({ bus, record }) => `${bus} ${'pid' in record && record.pid}`);
+  t.same(pids().sort(), ['0 2', '0 3', '1 2', '1 3']);
+  appendFileSync(join(runtime, 'state/0/log'), line(4));
+  t.same(pids(), ['0 4']);
+});
