@@ -101,6 +101,21 @@ async function scrape(t: Test, bench: Bench): Promise<void> {
     30_000,
     () => /^metrics at http:\/\/(127\.0\.0\.1:\d+)\/metrics\n$/.exec(said)?.[1],
   );
+  const statusFor = async (host: string): Promise<string> => {
+    const asked = [
+      '-s',
+      '-o',
+      bench.path('answer'),
+      '-w',
+      '%{http_code}',
+      '-H',
+      `Host: ${host}`,
+      `http://${target}/metrics`,
+    ];
+    return (await bench.execute('curl', asked)).stdout;
+  };
+  t.equal(await statusFor('localhost:1'), '200');
+  t.equal(await statusFor('evil.example'), '403', 'a page that points its name to this machine');
   const port = await freePort();
   const config = `global: {scrape_interval: 1s}\nscrape_configs: [{job_name: fusetap, static_configs: [{targets: ['${target}']}]}]\n`;
   await writeFile(bench.path('prometheus.yml'), config);
