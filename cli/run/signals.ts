@@ -3,7 +3,6 @@
  * forwarded to the command that it runs.
  */
 import { readFileSync } from 'node:fs';
-import { constants } from 'node:os';
 
 const CAUGHT = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const;
 
@@ -30,9 +29,7 @@ export function catchSignals(): SignalCatch {
     controller.abort();
     if (!FROM_TERMINAL.includes(signal) || !isInForeground()) receiver?.(signal);
   };
-  // nohup(1) lets a program go on after its terminal is gone
-  const caught = CAUGHT.filter((signal) => signal !== 'SIGHUP' || !isIgnored(signal));
-  for (const signal of caught) process.on(signal, listener);
+  for (const signal of CAUGHT) process.on(signal, listener);
   return {
     aborted: controller.signal,
     first: () => first,
@@ -40,15 +37,9 @@ export function catchSignals(): SignalCatch {
       receiver = receive;
     },
     release: () => {
-      for (const signal of caught) process.off(signal, listener);
+      for (const signal of CAUGHT) process.off(signal, listener);
     },
   };
-}
-
-/** proc(5), status: a bit for each signal, 1 the lowest. A process gets it from the one that started it. */
-function isIgnored(signal: NodeJS.Signals): boolean {
-  const [, mask] = /^SigIgn:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'latin1')) ?? [];
-  return mask !== undefined && ((BigInt(`0x${mask}`) >> BigInt(constants.signals[signal] - 1)) & 1n) === 1n;
 }
 
 /** proc(5), stat: after the name in parentheses come state, ppid, pgrp, session, tty_nr, tpgid */
