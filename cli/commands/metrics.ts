@@ -1,6 +1,7 @@
 /** `fusetap metrics`: prints what all buses count for Prometheus, or serves it. */
 import type { Command } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
+import { escapeControls } from '../../drivers/quote.js';
 import { endHelp, type SharedOptions } from '../options.js';
 import { print } from '../output.js';
 import { untilSignal } from '../run/until-signal.js';
@@ -35,15 +36,21 @@ export function register(program: Command): void {
       }
       const { printWatched, serveMetrics } = await import('../watching/serve-metrics.js');
       const watch = await chosenWatch(options);
-      if (listen !== undefined) {
-        await untilSignal((signal) => serveMetrics(watch, listen, { signal, json: options.json === true }));
-        // to be ended is how it ends
-        process.exitCode = 0;
-        return;
+      try {
+        if (listen !== undefined) {
+          await untilSignal((signal) =>
+            serveMetrics(watch, listen, { signal, json: options.json === true, quiet: options.quiet === true }),
+          );
+          // to be ended is how it ends
+          process.exitCode = 0;
+          return;
+        }
+        const text = await printWatched(watch, options.openmetrics ? 'openmetrics' : 'prometheus', options.bus);
+        if (options.json) print(JSON.stringify({ metrics: text }, null, 2));
+        else process.stdout.write(process.stdout.isTTY ? visible(text) : text);
+      } finally {
+        watch.close();
       }
-      const text = await printWatched(watch, options.openmetrics ? 'openmetrics' : 'prometheus', options.bus);
-      if (options.json) print(JSON.stringify({ metrics: text }, null, 2));
-      else process.stdout.write(text);
     });
   endHelp(command, [
     'fusetap metrics',
@@ -51,4 +58,9 @@ export function register(program: Command): void {
     'fusetap metrics --listen 0.0.0.0:9101',
     "fusetap metrics | grep '^fusetap_bus_state.* 1$'",
   ]);
+}
+
+/** For a terminal: the names of images in it must not control it. */
+function visible(text: string): string {
+  return text.split('\n').map(escapeControls).join('\n');
 }

@@ -1,6 +1,7 @@
 /** `fusetap top`: shows what the vbds of all buses do, again and again. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Command, Option } from 'commander';
+import type { BusWatch } from '../../mount/client/watching/bus-watch.js';
 import type { BusRates } from '../../mount/client/watching/rates.js';
 import { endHelp, type SharedOptions } from '../options.js';
 import { print, printJson, printNote, printTable } from '../output.js';
@@ -67,9 +68,7 @@ export function register(program: Command): void {
 
 async function printOnce(options: TopOptions, sort: string): Promise<void> {
   const watch = await chosenWatch(options);
-  await watch.look();
-  await delay(options.interval * 1000);
-  const buses = await watch.look();
+  const buses = await lookTwice(watch, options.interval * 1000).finally(() => watch.close());
   if (buses.length === 0 && options.bus !== undefined) throw notRunning(options.bus);
   if (options.json) return printJson({ buses });
   if (buses.length === 0) return printNote('no bus runs');
@@ -83,6 +82,12 @@ async function printOnce(options: TopOptions, sort: string): Promise<void> {
   if (vbds.length === 0) return;
   print('');
   printRates(VBD_COLUMNS, vbds);
+}
+
+async function lookTwice(watch: BusWatch, intervalMs: number): Promise<BusRates[]> {
+  await watch.look();
+  await delay(intervalMs);
+  return await watch.look();
 }
 
 /** The same tables as on a terminal, but whole. */

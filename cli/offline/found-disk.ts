@@ -57,7 +57,8 @@ export async function findVbd(word: string, options: DiskOptions): Promise<Locat
   }
 }
 
-export async function diskOfVbd({ place, vbd }: LocatedVbd): Promise<FoundDisk> {
+/** @param signal gives up what is asked of its bus */
+export async function diskOfVbd({ place, vbd }: LocatedVbd, signal?: AbortSignal): Promise<FoundDisk> {
   const [{ map }, { changes }] = await Promise.all([
     import('../../mount/client/ranges/map.js'),
     import('../../mount/client/ranges/changes.js'),
@@ -70,8 +71,8 @@ export async function diskOfVbd({ place, vbd }: LocatedVbd): Promise<FoundDisk> 
     isSnapshot: vbd.driver === SNAPSHOT_DRIVER,
     partitions: async () =>
       partitions.map(({ vdev, name, offset, size }) => ({ name: joined(vdev, name), offset, size })),
-    extents: () => map(place, vbd.vdev),
-    changes: () => changes(place, vbd.vdev),
+    extents: () => map(place, vbd.vdev, signal),
+    changes: () => changes(place, vbd.vdev, signal),
     close: async () => {},
   };
 }

@@ -2,11 +2,10 @@
  * Opens what `fusetap diff` compares: an image as it is, and a vbd by its file, as any program reads it. The path of an image
  * means the image here, also if a vbd has it: a ram vbd is compared with the image that it is a copy of.
  */
-import { realpathSync } from 'node:fs';
 import { FusetapError } from '../../drivers/errors.js';
 import { DEFAULT_DRIVER } from '../../drivers/names.js';
+import { isImageOfVbd } from '../../mount/client/finding/image-of-vbd.js';
 import { isPath, type LocatedVbd } from '../../mount/client/finding/locate-vbd.js';
-import { listBuses } from '../../mount/client/index.js';
 import { MappedImage } from '../../mount/offline/mapped-image.js';
 import { callersRuntimeDir } from '../options.js';
 import { type DiskOptions, diskOfImage, diskOfVbd, type FoundDisk, findVbd, openSpec } from './found-disk.js';
@@ -35,20 +34,8 @@ export async function openToCompare(
 
 /** The vbd that a word names; null: it names an image, also one that vbds have. */
 async function findOnBus(word: string, options: DiskOptions): Promise<LocatedVbd | null> {
-  if (isPath(word)) {
-    const { buses } = await listBuses(callersRuntimeDir());
-    if (buses.some(({ vbds }) => vbds.some((vbd) => isImageOf(word, vbd)))) return null;
-  }
+  if (isPath(word) && (await isImageOfVbd(word, callersRuntimeDir()))) return null;
   return await findVbd(word, options);
-}
-
-function isImageOf(word: string, { image, movedTo }: LocatedVbd['vbd']): boolean {
-  const path = movedTo ?? image;
-  try {
-    return path !== null && realpathSync(word) === realpathSync(path);
-  } catch {
-    return false;
-  }
 }
 
 async function openOne(word: string, located: LocatedVbd | null, options: DiskOptions): Promise<Compared> {

@@ -1,5 +1,5 @@
 /** Where the picture of a disk goes: to stdout, or to a new file. */
-import { lstat, open, rename, rm } from 'node:fs/promises';
+import { link, lstat, open, rename, rm } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
@@ -42,19 +42,17 @@ export async function writePicture(text: string, { svg, force = false }: Picture
   }
   const isNew = !(await exists(svg));
   if (!isNew) await refuseExisting(svg, force);
-  // a file that appeared since then is not replaced: `wx`
-  const path = isNew ? resolve(svg) : `${resolve(svg)}.${process.pid}.new`;
+  const path = `${resolve(svg)}.${process.pid}.new`;
   try {
     const file = await open(path, 'wx');
     try {
-      await file.writeFile(text);
-    } catch (error) {
-      await rm(path, { force: true });
-      throw error;
+      await file.writeFile(text).finally(() => file.close());
+      // a file that appeared since then is not replaced
+      if (isNew) await link(path, resolve(svg));
+      else await rename(path, resolve(svg));
     } finally {
-      await file.close();
+      await rm(path, { force: true });
     }
-    if (!isNew) await rename(path, resolve(svg));
   } catch (error) {
     throw cannotWrite(svg, error);
   }

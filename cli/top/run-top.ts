@@ -29,6 +29,9 @@ export async function runTop(watch: BusWatch, intervalMs: number, sort: string):
     shown = { buses, at: new Date(), intervalMs };
     draw();
   };
+  // the terminal is gone
+  const end = (): void => quit.abort();
+  process.stdout.on('error', end);
   terminal.enter();
   try {
     await look();
@@ -39,5 +42,6 @@ export async function runTop(watch: BusWatch, intervalMs: number, sort: string):
     for await (const _ of eachInterval(intervalMs, quit.signal)) await look();
   } finally {
     terminal.leave();
+    watch.close();
   }
 }

@@ -16,6 +16,9 @@ const CLEAR_LINE_END = '\x1b[K';
 const CLEAR_BELOW = '\x1b[J';
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const;
 
+/** within this time SIGTSTP has stopped us */
+const STOP_MS = 50;
+
 export interface TerminalEvents {
   key(name: string): void;
   resized(): void;
@@ -25,6 +28,7 @@ export class Terminal {
   readonly #events: TerminalEvents;
   readonly #keys = process.stdin.isTTY;
   #isEntered = false;
+  #notStopped: NodeJS.Timeout | undefined;
 
   constructor(events: TerminalEvents) {
     this.#events = events;
@@ -49,12 +53,14 @@ export class Terminal {
     // the message of an error must not be on the screen that goes
     process.on('uncaughtExceptionMonitor', this.#restore);
     for (const signal of SIGNALS) process.on(signal, this.#ended);
-    process.on('SIGCONT', this.#continued);
+    process.on('SIGCONT', this.#continued).on('SIGTSTP', this.#stopped);
     this.#take();
   }
 
   leave(): void {
     this.#restore();
+    clearTimeout(this.#notStopped);
+    process.off('SIGTSTP', this.#stopped);
     process.stdin.off('keypress', this.#pressed).pause();
     process.stdout.off('resize', this.#resized);
     process.off('exit', this.#restore).off('uncaughtExceptionMonitor', this.#restore).off('SIGCONT', this.#continued);
@@ -92,7 +98,20 @@ export class Terminal {
     process.exit(128 + constants.signals[signal]);
   };
 
+  readonly #stopped = (): void => {
+    this.#restore();
+    // without a listener the signal stops this process
+    process.off('SIGTSTP', this.#stopped);
+    process.kill(process.pid, 'SIGTSTP');
+    // the kernel does not stop a process that no shell could continue: then no SIGCONT comes
+    this.#notStopped = setTimeout(() => {
+      if (!this.#isEntered) this.#continued();
+    }, STOP_MS);
+  };
+
   readonly #continued = (): void => {
+    clearTimeout(this.#notStopped);
+    process.off('SIGTSTP', this.#stopped).on('SIGTSTP', this.#stopped);
     // the shell may have changed its mode meanwhile
     this.#isEntered = false;
     this.#take();
@@ -102,10 +121,9 @@ export class Terminal {
   readonly #resized = (): void => this.#events.resized();
 
   readonly #pressed = (text: string | undefined, key: Key): void => {
-    if (key.ctrl && key.name === 'z') {
-      this.#restore();
-      process.kill(process.pid, 'SIGTSTP');
-    } else this.#events.key(nameOf(text, key));
+    // to the whole job, as the terminal does when it is not in raw mode
+    if (key.ctrl && key.name === 'z') process.kill(0, 'SIGTSTP');
+    else this.#events.key(nameOf(text, key));
   };
 }
 

@@ -1,4 +1,5 @@
 /** What `fusetap top` shows, as lines of text: made from the rates, and from what the keys have chosen. */
+import { escapeControls } from '../../drivers/quote.js';
 import type { BusRates, VbdRates } from '../../mount/client/watching/rates.js';
 import { BUS_COLUMNS, sortVbds, VBD_COLUMNS } from '../watching/rows.js';
 import { shortBytes, shortCount } from '../watching/words.js';
@@ -64,12 +65,19 @@ export interface Shown {
   readonly intervalMs: number;
 }
 
+/** A line that has the width of the screen or less, and sequences of ours; any other line is text, which is cut. */
+interface StyledLine {
+  readonly styled: string;
+}
+
+type Line = string | StyledLine;
+
 /** The lines of the screen: at most as many and as wide as it is. */
 export function screenLines(shown: Shown, choices: Choices, size: Size): string[] {
   const lines = choices.isHelp ? helpLines(size.columns) : tableLines(shown, choices, size);
   return [headLine(shown, choices, size.columns), ...lines]
     .slice(0, size.rows)
-    .map((line) => (line.includes('\x1b') ? line : cutEnd(line, size.columns)));
+    .map((line) => (typeof line === 'string' ? cutEnd(line, size.columns) : line.styled));
 }
 
 function headLine({ buses, at, intervalMs }: Shown, { isPaused, sort, isReversed }: Choices, width: number): string {
@@ -85,7 +93,7 @@ function headLine({ buses, at, intervalMs }: Shown, { isPaused, sort, isReversed
   return cutEnd(parts.join('   '), width);
 }
 
-function tableLines({ buses }: Shown, choices: Choices, { columns, rows }: Size): string[] {
+function tableLines({ buses }: Shown, choices: Choices, { columns, rows }: Size): Line[] {
   if (buses.length === 0) return ['', 'no bus runs: fusetap attach or fusetap start starts one'];
   // the head, two lines of heads, two empty lines; vbds get at least half of the rest
   const mostBuses = Math.max(1, Math.floor((rows - 5) / 2));
@@ -94,10 +102,10 @@ function tableLines({ buses }: Shown, choices: Choices, { columns, rows }: Size)
   const busTable = fitTable(BUS_COLUMNS, shownBuses, columns);
   const hidden = buses.length - shownBuses.length;
   const more = hidden === 0 ? [] : [`and ${hidden} more buses`];
-  const troubles = shownBuses.flatMap(({ trouble }) => (trouble === null ? [] : [trouble]));
+  const troubles = shownBuses.flatMap(({ trouble }) => (trouble === null ? [] : [escapeControls(trouble)]));
   const above = [
     '',
-    ...busTable.map(({ text }, i) => (i === 0 ? bold(text) : text)),
+    ...busTable.map(({ text }, i) => (i === 0 ? { styled: bold(text) } : text)),
     ...more,
     ...troubles.slice(0, 2),
     '',
@@ -105,7 +113,7 @@ function tableLines({ buses }: Shown, choices: Choices, { columns, rows }: Size)
   return [...above, ...vbdLines(buses, choices, { columns, rows: rows - above.length - 1 })];
 }
 
-function vbdLines(buses: readonly BusRates[], { sort, isReversed, top }: Choices, { columns, rows }: Size): string[] {
+function vbdLines(buses: readonly BusRates[], { sort, isReversed, top }: Choices, { columns, rows }: Size): Line[] {
   const vbds = sortVbds(
     buses.flatMap((bus) => bus.vbds),
     sort,
@@ -116,7 +124,7 @@ function vbdLines(buses: readonly BusRates[], { sort, isReversed, top }: Choices
   // all rows take part in the widths, so that columns do not move while one scrolls
   const [heads, ...lines] = fitTable(VBD_COLUMNS, vbds, columns);
   if (heads === undefined) return [];
-  return [markSorted(heads, sort), ...lines.slice(first, first + room).map(({ text }) => text)];
+  return [{ styled: markSorted(heads, sort) }, ...lines.slice(first, first + room).map(({ text }) => text)];
 }
 
 /** Buses in trouble are always shown, then the busy ones. */

@@ -33,6 +33,21 @@ interface IntervalOptions extends SharedOptions {
 export async function printIntervals(word: string | undefined, options: IntervalOptions): Promise<void> {
   const { place, vdev } = await find(word, options);
   const watch = new BusWatch(callersRuntimeDir(), { only: place, limitMs: Math.max(1_000, options.interval * 1_000) });
+  try {
+    await printEach(watch, { place, vdev, options });
+  } finally {
+    watch.close();
+  }
+}
+
+interface Printed {
+  readonly place: BusPlace;
+  /** the only vbd to print */
+  readonly vdev: string | undefined;
+  readonly options: IntervalOptions;
+}
+
+async function printEach(watch: BusWatch, { place, vdev, options }: Printed): Promise<void> {
   let [rates] = await watch.look();
   if (rates === undefined) throw notRunning(place.name);
   const readerLeft = new AbortController();

@@ -21,39 +21,44 @@ interface Found {
   readonly vbd: VbdInfo;
 }
 
+/** Which vbd, and until when. */
+export interface DiskWish {
+  readonly bus: string;
+  readonly vdev: string;
+  /** the client has left, or the server ends */
+  readonly signal: AbortSignal;
+}
+
 /** @throws FusetapError NOT_FOUND */
-async function find(runtimeDir: string, bus: string, vdev: string): Promise<Found> {
+async function find(runtimeDir: string, { bus, vdev, signal }: DiskWish): Promise<Found> {
   // a path would be another user's directory, perhaps
   if (bus.includes('/')) throw new FusetapError('USAGE', 'the name of a bus has no "/"');
   const place = await resolveBus(bus, runtimeDir);
-  const info = await showBus(place, { timeoutMs: LIMIT_MS });
+  const info = await showBus(place, { timeoutMs: LIMIT_MS, signal });
   const vbd = info.vbds.find((each) => each.vdev === vdev);
   if (vbd === undefined) throw new FusetapError('NOT_FOUND', `there is no ${vdev} on bus ${bus} any more`);
   return { place, info, vbd };
 }
 
 /** The tree of a vbd, as `fusetap show --tree VBD` draws it. */
-export async function treeText(runtimeDir: string, bus: string, vdev: string): Promise<string> {
-  const { place, info, vbd } = await find(runtimeDir, bus, vdev);
+export async function treeText(runtimeDir: string, wish: DiskWish): Promise<string> {
+  const { place, info, vbd } = await find(runtimeDir, wish);
   const above = withAbove(vbd, await readTables());
   const users = await findUsers(place, [vbd], runtimeDir);
   const lines = drawTree(busTree(info, [above], users), linesFor({ LC_ALL: 'C.UTF-8' }));
   return `${lines.map(escapeControls).join('\n')}\n`;
 }
 
-export interface MapWish {
-  readonly bus: string;
-  readonly vdev: string;
+export interface MapWish extends DiskWish {
   readonly columns: number;
-  /** the client has left */
-  readonly signal: AbortSignal;
 }
 
 /** The picture of a vbd, as `fusetap map --svg` draws it. @throws FusetapError FAILED if it takes too long */
-export async function mapPicture(runtimeDir: string, { bus, vdev, columns, signal }: MapWish): Promise<string> {
-  const { place, vbd } = await find(runtimeDir, bus, vdev);
-  const { name, sizeBytes, isSnapshot, ...disk } = await diskOfVbd({ place, vbd, partition: null });
-  const stops = AbortSignal.any([signal, AbortSignal.timeout(MAP_LIMIT_MS)]);
+export async function mapPicture(runtimeDir: string, wish: MapWish): Promise<string> {
+  const { columns } = wish;
+  const { place, vbd } = await find(runtimeDir, wish);
+  const stops = AbortSignal.any([wish.signal, AbortSignal.timeout(MAP_LIMIT_MS)]);
+  const { name, sizeBytes, isSnapshot, ...disk } = await diskOfVbd({ place, vbd, partition: null }, stops);
   return await pictureOf({
     ...{ name, sizeBytes, columns, partitions: await disk.partitions() },
     extents: until(stops, disk.extents()),
@@ -63,8 +68,13 @@ export async function mapPicture(runtimeDir: string, { bus, vdev, columns, signa
 }
 
 async function* until<Item>(stops: AbortSignal, items: AsyncIterable<Item>): AsyncGenerator<Item, void> {
-  for await (const item of items) {
-    if (stops.aborted) throw new FusetapError('FAILED', `the map takes more than ${MAP_LIMIT_MS / 1000} s`);
-    yield item;
+  try {
+    for await (const item of items) {
+      stops.throwIfAborted();
+      yield item;
+    }
+  } catch (error) {
+    if (!stops.aborted) throw error;
+    throw new FusetapError('FAILED', `the map takes more than ${MAP_LIMIT_MS / 1000} s`);
   }
 }

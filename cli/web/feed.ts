@@ -59,6 +59,7 @@ export class Feed {
         await delay(INTERVAL_MS, undefined, { signal }).catch(() => {});
       }
     } finally {
+      watch.close();
       this.#isRunning = false;
     }
   }
@@ -67,13 +68,7 @@ export class Feed {
   #followLogs(): void {
     if (this.#isFollowing) return;
     this.#isFollowing = true;
-    this.#events
-      .follow(this.#runtimeDir, this.#ending.signal)
-      // a log that cannot be read: the next client lets it be tried again
-      .catch(() => {})
-      .finally(() => {
-        this.#isFollowing = false;
-      });
+    void this.#events.follow(this.#runtimeDir, this.#ending.signal);
   }
 
   async #look(watch: BusWatch): Promise<object> {

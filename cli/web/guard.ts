@@ -9,8 +9,7 @@
  * other users. Pages of ours send no Referer.
  */
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
-import { isIP } from 'node:net';
-import { isLoopbackAddress } from './listen-address.js';
+import { addressOfHost, isLoopbackAddress } from '../watching/own-host.js';
 
 const SECRET_BYTES = 24;
 
@@ -21,6 +20,12 @@ export interface Asked {
   /** of fetch metadata: which page sends the request */
   readonly site: string | undefined;
   readonly url: string;
+}
+
+/** What a request asks for. */
+export interface Target {
+  readonly pathname: string;
+  readonly searchParams: URLSearchParams;
 }
 
 export class Guard {
@@ -34,24 +39,22 @@ export class Guard {
   }
 
   /** What a request asks for, behind the secret; or why it gets no answer. */
-  judge({ host, origin, site, url }: Asked): { readonly target: URL } | { readonly refused: string } {
+  judge({ host, origin, site, url }: Asked): { readonly target: Target } | { readonly refused: string } {
     if (host === undefined || !this.#isOurs(host)) return { refused: 'the Host of the request is not this page' };
     const isOwn = origin === undefined || origin === `http://${host}`;
     if (!isOwn || (site !== undefined && site !== 'same-origin' && site !== 'none')) {
       return { refused: 'the request comes from another page' };
     }
-    const [, given = '', rest = ''] = /^\/([^/?]*)(\/.*)?$/.exec(url) ?? [];
+    const [, given = '', rest = ''] = /^\/([^/?]*)(\/.*)?$/s.exec(url) ?? [];
     if (!isEqual(given, this.secret)) return { refused: 'the address has not the secret that fusetap web has printed' };
-    return { target: new URL(rest.replace(/^\/+/, ''), 'http://page/') };
+    // not by the parser of URLs: it throws for some, and what it makes of others is not what was sent
+    const [path = '', query = ''] = rest.split(/\?(.*)/s);
+    return { target: { pathname: `/${path.replace(/^\/+/, '')}`, searchParams: new URLSearchParams(query) } };
   }
 
-  /** Any port: ssh -L may have another one. */
   #isOurs(host: string): boolean {
-    const [, bracketed, plain] = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]]+))(?::\d{1,5})?$/.exec(host) ?? [];
-    const name = (bracketed ?? plain ?? '').toLowerCase();
-    if (name === 'localhost') return true;
-    if (bracketed !== undefined && isIP(name) !== 6) return false;
-    return this.#isLoopback ? isLoopbackAddress(name) : isIP(name) !== 0;
+    const address = addressOfHost(host);
+    return address !== null && (!this.#isLoopback || isLoopbackAddress(address));
   }
 }
 

@@ -6,6 +6,7 @@ import { isIP } from 'node:net';
 import { FusetapError } from '../../drivers/errors.js';
 import { quoted } from '../../drivers/quote.js';
 import type { ListenPlace } from '../watching/options.js';
+import { isLoopbackAddress } from '../watching/own-host.js';
 
 /** The host is an IP address; port 0 is a free one. */
 export interface ListenAddress extends ListenPlace {
@@ -25,9 +26,4 @@ export function checkListen({ host: word, port }: ListenPlace, allowRemote: bool
   throw new FusetapError('DENIED', `other machines can reach ${host}, and the page is sent without encryption`, {
     hint: 'listen on 127.0.0.1 and use ssh -L, or add --allow-remote',
   });
-}
-
-/** Whether only this machine can reach an IP address. */
-export function isLoopbackAddress(host: string): boolean {
-  return (isIP(host) === 4 && host.startsWith('127.')) || host === '::1';
 }

@@ -11,9 +11,9 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from 'node:net';
 import { FusetapError } from '../../drivers/errors.js';
 import { escapeControls } from '../../drivers/quote.js';
-import { mapPicture, treeText } from './disk-views.js';
+import { type DiskWish, mapPicture, treeText } from './disk-views.js';
 import { Feed } from './feed.js';
-import { Guard } from './guard.js';
+import { Guard, type Target } from './guard.js';
 import type { ListenAddress } from './listen-address.js';
 import { ICON_SVG, PAGE_HTML } from './page/markup.js';
 import { PAGE_CSS } from './page/style.js';
@@ -21,6 +21,8 @@ import { PAGE_CSS } from './page/style.js';
 /** more would only be a fault */
 const MOST_STREAMS = 16;
 const MOST_CONNECTIONS = 64;
+/** how long a client may take to send its request */
+const REQUEST_LIMIT_MS = 10_000;
 /** a client that does not read is let go: its browser connects again */
 const MOST_UNREAD_BYTES = 4 << 20;
 
@@ -45,7 +47,8 @@ export class WebServer {
     this.#runtimeDir = runtimeDir;
     this.#guard = new Guard(isLoopback);
     this.#feed = new Feed(runtimeDir);
-    this.#server = createServer((request, response) => void this.#answer(request, response));
+    const limits = { headersTimeout: REQUEST_LIMIT_MS, requestTimeout: REQUEST_LIMIT_MS };
+    this.#server = createServer(limits, (request, response) => void this.#answer(request, response));
     this.#server.maxConnections = MOST_CONNECTIONS;
   }
 
@@ -70,10 +73,13 @@ export class WebServer {
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     for (const [name, value] of Object.entries(HEADERS)) response.setHeader(name, value);
     const { host, origin, 'sec-fetch-site': site } = request.headers;
-    const judged = this.#guard.judge({ host, origin, site: site as string | undefined, url: request.url ?? '' });
     try {
-      if ('refused' in judged) sendText(response, 403, judged.refused);
-      else if (request.method !== 'GET') {
+      const judged = this.#guard.judge({ host, origin, site: site as string | undefined, url: request.url ?? '' });
+      if ('refused' in judged) {
+        // who may not ask must not hold a connection either
+        response.setHeader('Connection', 'close');
+        sendText(response, 403, judged.refused);
+      } else if (request.method !== 'GET') {
         response.setHeader('Allow', 'GET');
         sendText(response, 405, 'this page only reads');
       } else await this.#route(judged.target, request, response);
@@ -83,7 +89,7 @@ export class WebServer {
     }
   }
 
-  async #route(target: URL, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  async #route(target: Target, request: IncomingMessage, response: ServerResponse): Promise<void> {
     switch (target.pathname) {
       case '/':
         return send(response, 'text/html', PAGE_HTML);
@@ -96,7 +102,7 @@ export class WebServer {
       case '/stream':
         return this.#stream(target, request, response);
       case '/tree':
-        return send(response, 'text/plain', await treeText(this.#runtimeDir, ...diskOf(target)));
+        return send(response, 'text/plain', await treeText(this.#runtimeDir, wishOf(target, response)));
       case '/map.svg':
         return await this.#sendMap(target, response);
       default:
@@ -104,7 +110,7 @@ export class WebServer {
     }
   }
 
-  #stream(target: URL, request: IncomingMessage, response: ServerResponse): void {
+  #stream(target: Target, request: IncomingMessage, response: ServerResponse): void {
     if (this.#feed.clients >= MOST_STREAMS) return sendText(response, 503, 'too many pages are open');
     response.writeHead(200, { 'Content-Type': 'text/event-stream; charset=utf-8' });
     // how soon the browser connects again
@@ -120,20 +126,20 @@ export class WebServer {
     response.on('close', remove);
   }
 
-  async #sendMap(target: URL, response: ServerResponse): Promise<void> {
-    const [bus, vdev] = diskOf(target);
-    const left = new AbortController();
-    response.on('close', () => left.abort());
+  async #sendMap(target: Target, response: ServerResponse): Promise<void> {
     const columns = target.searchParams.get('columns') === '32' ? 32 : 64;
-    const picture = await mapPicture(this.#runtimeDir, { bus, vdev, columns, signal: left.signal });
+    const picture = await mapPicture(this.#runtimeDir, { ...wishOf(target, response), columns });
     // it has a style sheet of its own, and nothing else
     response.setHeader('Content-Security-Policy', `${NOTHING_ELSE}; style-src 'unsafe-inline'; sandbox`);
     send(response, 'image/svg+xml', picture);
   }
 }
 
-function diskOf({ searchParams }: URL): [bus: string, vdev: string] {
-  return [searchParams.get('bus') ?? '', searchParams.get('vdev') ?? ''];
+/** What is asked of a bus is given up when the client leaves, and when the server ends. */
+function wishOf({ searchParams }: Target, response: ServerResponse): DiskWish {
+  const left = new AbortController();
+  response.on('close', () => left.abort());
+  return { bus: searchParams.get('bus') ?? '', vdev: searchParams.get('vdev') ?? '', signal: left.signal };
 }
 
 function send(response: ServerResponse, type: string, body: string): void {

@@ -34,7 +34,7 @@ export async function askEither<At extends LineWithoutKeeper>(
 }
 
 /** The bus and its vbds. @throws FusetapError NOT_FOUND if it does not run, or is dead */
-export function showBus(place: BusPlace, options: { timeoutMs?: number } = {}): Promise<BusInfo> {
+export function showBus(place: BusPlace, options: { timeoutMs?: number; signal?: AbortSignal } = {}): Promise<BusInfo> {
   return sayIfDead(place, askEither(place, 'GET /bus', options));
 }
 

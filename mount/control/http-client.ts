@@ -103,13 +103,14 @@ async function exchange(place: BusPlace, request: ControlRequest): Promise<Excha
 
 /**
  * Closes our side of the connection when the signal is aborted. The bus then gives up what it does, and answers. If that
- * takes long, the whole connection is closed.
+ * takes long, the whole connection is closed. A GET changes nothing that would have to be undone: its connection is closed at
+ * once.
  */
 function cancelOn(signal: AbortSignal | undefined, sent: ClientRequest): { end(): void } {
   let timer: NodeJS.Timeout | undefined;
   const destroy = (): void => void sent.destroy(new Error('it was cancelled'));
   const cancel = (): void => {
-    if (sent.socket === null || sent.socket.connecting) return destroy();
+    if (sent.method === 'GET' || sent.socket === null || sent.socket.connecting) return destroy();
     sent.socket.end();
     timer = setTimeout(destroy, CANCELLED_LIMIT_MS);
   };

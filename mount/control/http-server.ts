@@ -23,6 +23,8 @@ import { ClientWatch } from './watch-client.js';
 
 const MAX_BODY_BYTES = 1 << 20;
 const READ_LIMIT_BYTES = 64 * MAX_BODY_BYTES;
+/** how long a client of events may read nothing when its buffers are full */
+const READ_LIMIT_MS = 10_000;
 
 const STATUS: Record<ErrorCode, number> = {
   FAILED: 500,
@@ -93,7 +95,14 @@ async function sendEvents({ feed }: BusControl, response: ServerResponse, signal
   // the client must know when it can rely on getting all events
   response.flushHeaders();
   for await (const record of feed.follow(signal)) {
-    if (!response.write(`${JSON.stringify(record)}\n`)) await once(response, 'drain', { signal }).catch(() => {});
+    if (response.write(`${JSON.stringify(record)}\n`)) continue;
+    await once(response, 'drain', { signal: AbortSignal.any([signal, AbortSignal.timeout(READ_LIMIT_MS)]) }).catch(
+      () => {},
+    );
+    if (!response.writableNeedDrain) continue;
+    // the log is shortened meanwhile, and what this client would get later has gaps
+    response.destroy();
+    return null;
   }
   response.end();
   return null;

@@ -1,6 +1,6 @@
 /**
  * What a bus counts, as GET /counters answers it. Somebody may ask every second, of a bus with hundreds of vbds: so
- * nothing here asks an image, starts a process, or takes time for a vbd that was not used.
+ * nothing here waits for an image or a process, or takes time for a vbd that was not used.
  */
 import { fstatSync, readFileSync } from 'node:fs';
 import type { BusCounters, BusState, VbdCounters } from '../control/interface.js';
@@ -38,8 +38,9 @@ export class BusCounting {
     this.#statsFd = statsFd;
   }
 
-  async count(bus: CountedBus): Promise<BusCounters> {
-    const [keeper, server] = await Promise.all([this.#processes.of(bus.keeperPid), this.#processes.of(bus.serverPid)]);
+  count(bus: CountedBus): BusCounters {
+    const [keeper, server] = [this.#processes.of(bus.keeperPid), this.#processes.of(bus.serverPid)];
+    // next to the processor times: their rates are divided by it
     const monotonicMs = Number(process.hrtime.bigint() / 1000n) / 1000;
     const counters = new AllCounters(this.#statsFd);
     const opens = this.#ledger.countHandles();

@@ -445,7 +445,7 @@ export class Keeper implements KeeperControl {
   }
 
   /** All that the bus counts. */
-  counters(): Promise<BusCounters> {
+  counters(): BusCounters {
     return this.#counting.count(countedBus(this.#bus));
   }
 

@@ -9,7 +9,6 @@
 import { closeSync, fstatSync, type Stats, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { FusetapError } from '../../drivers/errors.js';
 import { listBusNames } from '../runtime/bus-place.js';
 import { listEndedLogs } from '../runtime/ended-logs.js';
 import { isStill, type LogLine, LogTail, openIfThere, readAll, splitLines } from './log-tail.js';
@@ -29,7 +28,7 @@ interface LogPlace {
 
 /** All lines of all logs, ordered by their times. */
 export function readLogs(runtimeDir: string): LineOfBus[] {
-  return sortByTime([...ended(runtimeDir), ...running(runtimeDir)].map(linesIn));
+  return sortByTime([...ended(runtimeDir), ...running(runtimeDir)].map((place) => linesIn(place)));
 }
 
 /** The same, then each new line, also of buses that begin, until the signal is aborted. */
@@ -37,7 +36,7 @@ export async function* followLogs(runtimeDir: string, signal: AbortSignal): Asyn
   const logs = new OpenLogs(runtimeDir);
   try {
     while (!signal.aborted) {
-      yield* sortByTime(logs.take());
+      yield* logs.take();
       await delay(POLL_MS, undefined, { signal }).catch(() => {});
     }
   } finally {
@@ -46,20 +45,25 @@ export async function* followLogs(runtimeDir: string, signal: AbortSignal): Asyn
 }
 
 /** The logs that are followed, each open as long as its bus has it. */
-class OpenLogs {
+export class OpenLogs {
   readonly #runtimeDir: string;
   readonly #open = new Map<string, OpenLog>();
   /** the files that were read, so that none is read again when it is moved */
   readonly #seen = new Set<string>();
 
-  constructor(runtimeDir: string) {
+  readonly #beginBytes: number;
+
+  /** @param beginBytes how much of the end of each log is read when it is found */
+  constructor(runtimeDir: string, beginBytes = Number.POSITIVE_INFINITY) {
     this.#runtimeDir = runtimeDir;
+    this.#beginBytes = beginBytes;
   }
 
-  /** What was added since the last call, by log. */
-  take(): LineOfBus[][] {
+  /** What was added since the last call, ordered by time. @throws FusetapError if the buses cannot be listed */
+  take(): LineOfBus[] {
     // first the rest of those that are known: a bus may have ended, and begun again
-    return [...this.#rest(), ...this.#begun(), ...this.#ended()];
+    const lines = [...this.#rest(), ...this.#begun()];
+    return sortByTime([...lines, ...this.#ended()]);
   }
 
   close(): void {
@@ -69,8 +73,8 @@ class OpenLogs {
   #rest(): LineOfBus[][] {
     return [...this.#open].map(([name, { path, fd, tail }]) => {
       // before it is read: what was written until then is read
-      const isGone = !isStill(path, fd);
-      const lines = withBus(name, tail.take());
+      const isGone = !(ifReadable(() => isStill(path, fd)) ?? false);
+      const lines = withBus(name, ifReadable(() => tail.take()) ?? []);
       if (isGone) {
         closeSync(fd);
         this.#open.delete(name);
@@ -82,23 +86,39 @@ class OpenLogs {
   #begun(): LineOfBus[][] {
     return running(this.#runtimeDir).flatMap((place) => {
       if (this.#open.has(place.name)) return [];
-      const log = openLog(place);
-      if (log === null) return [];
+      return ifReadable(() => this.#begin(place)) ?? [];
+    });
+  }
+
+  #begin(place: LogPlace): LineOfBus[][] {
+    const log = openLog(place);
+    if (log === null) return [];
+    try {
+      const isWhole = log.tail.skip(this.#beginBytes) === 0;
+      const older = isWhole ? splitLines(readAll(place, `${log.path}.1`) ?? Buffer.alloc(0)) : [];
+      const lines = [...older, ...log.tail.take()];
       this.#open.set(place.name, log);
       this.#seen.add(inodeOf(fstatSync(log.fd)));
-      const older = splitLines(readAll(place, `${log.path}.1`) ?? Buffer.alloc(0));
-      return [withBus(place.name, [...older, ...log.tail.take()])];
-    });
+      return [withBus(place.name, lines)];
+    } catch (error) {
+      closeSync(log.fd);
+      throw error;
+    }
   }
 
   /** Logs of buses that had ended before, or that were too quick to be seen running. */
   #ended(): LineOfBus[][] {
-    return ended(this.#runtimeDir).flatMap((place) => {
-      const stats = statSync(join(place.stateDir, 'log'), { throwIfNoEntry: false });
-      if (stats === undefined || this.#seen.has(inodeOf(stats))) return [];
+    const present = new Set([...this.#open.values()].map(({ fd }) => inodeOf(fstatSync(fd))));
+    const lines = ended(this.#runtimeDir).flatMap((place) => {
+      const stats = ifReadable(() => statSync(join(place.stateDir, 'log')));
+      if (stats !== null) present.add(inodeOf(stats));
+      if (stats === null || this.#seen.has(inodeOf(stats))) return [];
       this.#seen.add(inodeOf(stats));
-      return [linesIn(place)];
+      return [linesIn(place, this.#beginBytes)];
     });
+    // the inode of a file that is gone may become that of another log
+    for (const inode of this.#seen) if (!present.has(inode)) this.#seen.delete(inode);
+    return lines;
   }
 }
 
@@ -130,18 +150,20 @@ function withBus(bus: string, lines: readonly LogLine[]): LineOfBus[] {
   return lines.map((line) => ({ bus, ...line }));
 }
 
-function linesIn(place: LogPlace): LineOfBus[] {
-  const parts = ['log.1', 'log'].flatMap((name) => readIfAllowed(place, join(place.stateDir, name)) ?? []);
-  return withBus(place.name, splitLines(Buffer.concat(parts)));
+function linesIn(place: LogPlace, mostBytes = Number.POSITIVE_INFINITY): LineOfBus[] {
+  const parts = ['log.1', 'log'].flatMap((name) => ifReadable(() => readAll(place, join(place.stateDir, name))) ?? []);
+  const bytes = Buffer.concat(parts);
+  const from = Math.max(0, bytes.length - mostBytes);
+  // it begins with a whole line
+  return withBus(place.name, splitLines(from === 0 ? bytes : bytes.subarray(bytes.indexOf('\n', from) + 1)));
 }
 
-function readIfAllowed(place: LogPlace, path: string): Buffer | null {
+/** Null if it fails: something that is no log, or that may not be read, must not hide the others. */
+function ifReadable<Result>(read: () => Result): Result | null {
   try {
-    return readAll(place, path);
-  } catch (error) {
-    // a directory that is no bus must not hide the others
-    if (error instanceof FusetapError) return null;
-    throw error;
+    return read();
+  } catch {
+    return null;
   }
 }
 

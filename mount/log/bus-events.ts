@@ -25,9 +25,10 @@ export class BusEvents {
 
   /** Each event from now on, until the bus ends or the signal is aborted. */
   async *follow(signal: AbortSignal): AsyncGenerator<LogRecord, void> {
+    // first: if it fails, nobody must wait for this follower
+    const fd = openSync(join(this.#place.stateDir, 'log'), 'r');
     const { promise, resolve } = withResolver();
     this.#followers.add(promise);
-    const fd = openSync(join(this.#place.stateDir, 'log'), 'r');
     const waitsUntil = AbortSignal.any([signal, this.#ending.signal]);
     try {
       const tail = new LogTail(this.#place, join(this.#place.stateDir, 'log'), fd);

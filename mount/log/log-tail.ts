@@ -24,9 +24,13 @@ export class LogTail {
     this.#fd = fd;
   }
 
-  /** Leaves out what is there already. */
-  skip(): void {
-    this.#position = fstatSync(this.#fd).size;
+  /** Leaves out what is there already, but for whole lines in its last bytes. @returns how many bytes it leaves out */
+  skip(butBytes = 0): number {
+    const { size } = fstatSync(this.#fd);
+    this.#position = Math.max(0, size - butBytes);
+    if (this.#position === 0 || butBytes === 0) return this.#position;
+    this.#position += readFrom(this.#fd, this.#position).indexOf('\n') + 1;
+    return this.#position;
   }
 
   /** The complete lines that were added since the last call. */

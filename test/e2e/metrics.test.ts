@@ -41,7 +41,12 @@ function sampleOf(text: string, sample: string): number {
 
 async function judge(t: Test, bench: Bench): Promise<void> {
   await busesWithOddNames(bench);
-  const text = await bench.succeed(['metrics']);
+  // the proportional memory is measured when somebody has asked, and told to who asks later
+  let text = '';
+  await eventually('the proportional memory', 60_000, async () => {
+    text = await bench.succeed(['metrics']);
+    return sampleOf(text, 'fusetap_process_proportional_memory_bytes{bus="0",process="server"}') > 0;
+  });
   const checked = await bench.execute('promtool', ['check', 'metrics'], { input: `${text}\n` });
   t.match(checked, { status: 0, stdout: '', stderr: '' });
   const xvda = 'bus="0",vdev="xvda"';
@@ -96,6 +101,21 @@ async function scrape(t: Test, bench: Bench): Promise<void> {
     30_000,
     () => /^metrics at http:\/\/(127\.0\.0\.1:\d+)\/metrics\n$/.exec(said)?.[1],
   );
+  const statusFor = async (host: string): Promise<string> => {
+    const asked = [
+      '-s',
+      '-o',
+      bench.path('answer'),
+      '-w',
+      '%{http_code}',
+      '-H',
+      `Host: ${host}`,
+      `http://${target}/metrics`,
+    ];
+    return (await bench.execute('curl', asked)).stdout;
+  };
+  t.equal(await statusFor('localhost:1'), '200');
+  t.equal(await statusFor('evil.example'), '403', 'a page that points its name to this machine');
   const port = await freePort();
   const config = `global: {scrape_interval: 1s}\nscrape_configs: [{job_name: fusetap, static_configs: [{targets: ['${target}']}]}]\n`;
   await writeFile(bench.path('prometheus.yml'), config);

@@ -12,18 +12,24 @@ export type { Change };
  * The ranges in which a vbd differs from its base, in order. Programs that write meanwhile may change what is listed later.
  * @throws FusetapError UNSUPPORTED if the vbd is no snapshot, or if the bus is older
  */
-export async function* changes(place: BusPlace, vdev: string): AsyncGenerator<Change, void> {
+export async function* changes(place: BusPlace, vdev: string, signal?: AbortSignal): AsyncGenerator<Change, void> {
   for (let offset: number | null = 0; offset !== null; ) {
-    const { changes: found, next } = await ask(place, vdev, offset);
+    const { changes: found, next } = await ask(place, { vdev, offset, signal });
     yield* found;
     if (next !== null && next <= offset) throw new RangeError(`changes from ${offset} on are followed by ${next}`);
     offset = next;
   }
 }
 
-async function ask(place: BusPlace, vdev: string, offset: number) {
+interface Asked {
+  readonly vdev: string;
+  readonly offset: number;
+  readonly signal: AbortSignal | undefined;
+}
+
+async function ask(place: BusPlace, { vdev, offset, signal }: Asked) {
   try {
-    return await call(place, 'GET /vbds/{vdev}/changes', { vdev, query: { offset: String(offset) } });
+    return await call(place, 'GET /vbds/{vdev}/changes', { vdev, query: { offset: String(offset) }, signal });
   } catch (error) {
     throw explainOlderBus(place, error);
   }

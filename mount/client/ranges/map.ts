@@ -10,10 +10,10 @@ export type { MapExtent };
  * The extents of a vbd, in order and without gaps. Programs that write meanwhile may change what is told later.
  * @throws FusetapError UNSUPPORTED if the bus is older
  */
-export function map(place: BusPlace, vdev: string): AsyncGenerator<MapExtent, void> {
+export function map(place: BusPlace, vdev: string, signal?: AbortSignal): AsyncGenerator<MapExtent, void> {
   return allExtents(async (offset) => {
     try {
-      return await call(place, 'GET /vbds/{vdev}/map', { vdev, query: { offset: String(offset) } });
+      return await call(place, 'GET /vbds/{vdev}/map', { vdev, query: { offset: String(offset) }, signal });
     } catch (error) {
       throw explainOlderBus(place, error);
     }

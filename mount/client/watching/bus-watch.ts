@@ -6,9 +6,10 @@
  *                                                        └── does not                    `not-answering`; the answer is
  *                                                                                        used when it comes
  *
- * So a bus that hangs does not delay the others, and none is asked again before it has answered. Buses may begin and end
- * between two calls.
+ * A bus that does not answer delays the first look by the limit, and later ones not at all: they only see whether its answer
+ * has come. None is asked again before it has answered. Buses may begin and end between two calls.
  */
+import { setMaxListeners } from 'node:events';
 import { FusetapError } from '../../../drivers/errors.js';
 import { within } from '../../../system/within.js';
 import type { BusCounters } from '../../control/interface.js';
@@ -32,19 +33,34 @@ export interface WatchOptions {
 interface Known {
   /** its last answer */
   counters: BusCounters | null;
-  asking: Promise<Look<BusCounters>> | null;
+  asking: Asking | null;
+}
+
+interface Asking {
+  readonly look: Promise<Look<BusCounters>>;
+  isSettled: boolean;
+  /** somebody has waited for it in vain */
+  isLate: boolean;
 }
 
 export class BusWatch {
   readonly #runtimeDir: string;
   readonly #only: BusPlace | undefined;
   readonly #limitMs: number;
+  readonly #ending = new AbortController();
   readonly #known = new Map<string, Known>();
 
   constructor(runtimeDir: string, { only, limitMs = 1_000 }: WatchOptions = {}) {
     this.#runtimeDir = runtimeDir;
     this.#only = only;
     this.#limitMs = limitMs;
+    // one for each bus
+    setMaxListeners(0, this.#ending.signal);
+  }
+
+  /** Gives up what is asked: a bus that hangs must not keep the process alive. The watch cannot be used any more. */
+  close(): void {
+    this.#ending.abort();
   }
 
   /**
@@ -62,9 +78,13 @@ export class BusWatch {
     return found.filter((rates) => rates !== null);
   }
 
-  /** What all buses have counted, ordered by name, and the troubles of those that do not answer. */
+  /** What all buses have counted now, ordered by name, and the troubles of those that do not answer. */
   async count(): Promise<Look<BusCounters>[]> {
-    return await this.#each((name, known) => this.#answerOf(name, known));
+    return await this.#each(async (name, known) => {
+      // an answer that came after an earlier call is as old as that call
+      if (known.asking?.isSettled) known.asking = null;
+      return known.asking?.isLate ? this.#silence(name, known) : this.#answerOf(name, known);
+    });
   }
 
   async #each<Result>(act: (name: string, known: Known) => Promise<Result>): Promise<Result[]> {
@@ -81,29 +101,42 @@ export class BusWatch {
 
   async #answerOf(bus: string, known: Known): Promise<Look<BusCounters>> {
     known.asking ??= this.#ask(bus);
-    const look = await within(known.asking, this.#limitMs, null).catch((error: unknown) => {
-      known.asking = null;
+    const { asking } = known;
+    const forget = (): void => {
+      if (known.asking === asking) known.asking = null;
+    };
+    const look = await within(asking.look, asking.isLate ? 0 : this.#limitMs, null).catch((error: unknown) => {
+      forget();
       throw error;
     });
     if (look !== null) {
-      known.asking = null;
+      forget();
       return look;
     }
+    asking.isLate = true;
+    return this.#silence(bus, known);
+  }
+
+  #silence(bus: string, known: Known): Look<BusCounters> {
     const error = new FusetapError('FAILED', `bus ${bus} has not answered within ${this.#limitMs / 1000} s`);
     const path = known.counters?.path ?? this.#only?.path ?? null;
     return { trouble: { bus, path, state: 'not-answering', error } };
   }
 
-  #ask(name: string): Promise<Look<BusCounters>> {
-    const asking = lookAt(name, this.#runtimeDir, askCounters);
+  #ask(name: string): Asking {
+    const look = lookAt(name, this.#runtimeDir, (place) => askCounters(place, this.#ending.signal));
+    const asking = { look, isSettled: false, isLate: false };
+    const settle = (): void => {
+      asking.isSettled = true;
+    };
     // if it fails after the limit, the next look finds that
-    asking.catch(() => {});
+    look.then(settle, settle);
     return asking;
   }
 }
 
-async function askCounters(place: BusPlace): Promise<BusCounters> {
-  const options = { timeoutMs: GIVE_UP_MS };
+async function askCounters(place: BusPlace, signal: AbortSignal): Promise<BusCounters> {
+  const options = { timeoutMs: GIVE_UP_MS, signal };
   try {
     return await askEither(place, 'GET /counters', options);
   } catch (error) {

@@ -16,7 +16,10 @@ export function isOlder(error: unknown): boolean {
   return error instanceof FusetapError && error.code === 'NOT_FOUND' && /^no such request: /.test(error.message);
 }
 
-export async function countersOfOlder(place: BusPlace, options: { timeoutMs: number }): Promise<BusCounters> {
+export async function countersOfOlder(
+  place: BusPlace,
+  options: { timeoutMs: number; signal: AbortSignal },
+): Promise<BusCounters> {
   const [info, stats] = await Promise.all([
     askEither(place, 'GET /bus', options),
     askEither(place, 'GET /stats', options),

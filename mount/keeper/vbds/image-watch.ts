@@ -6,6 +6,8 @@
  *      ls, show, attach, detach:  a process stats path and descriptor ──► no answer in time ┼─► the last known state
  *                                                                    └──► an answer ────────┴─► judged
  *
+ *      GET /counters: the same look, at most once a minute, and nobody waits for it ──────► the last known state
+ *
  * Nobody waits for an image longer than LIMIT_MS, and never more than one look at an image is under way.
  *
  * The modification time is the evidence. (The change time also moves with chmod, rename and link, which do no harm.) It
@@ -41,6 +43,8 @@ const LIMIT_MS = 1_500;
 /** if it has not answered after this time, commands that have to write to it are refused */
 const PATIENCE_MS = 8_000;
 const LOOK_EVERY_MS = 1_000;
+/** how old the known state may get while somebody asks for counters */
+const STATE_AGE_MS = 60_000;
 
 /** What is known about an image. */
 interface Known {
@@ -60,7 +64,7 @@ interface Known {
   state: ImageState;
   /** the number of the last look: what an earlier one has seen is old */
   looks: number;
-  /** the look that is under way, and when it began */
+  /** the look that is under way; `sinceMs`: when the last one began */
   looking: Promise<void> | null;
   sinceMs: number;
 }
@@ -107,23 +111,21 @@ export class ImageWatch {
     const deadlineMs = performance.now() + limitMs;
     // a look that is under way may have seen an older state
     if (known.looking !== null) await awaitUntil(known.looking, known.sinceMs + limitMs);
-    if (known.looking === null) {
-      known.sinceMs = performance.now();
-      known.looking = this.#look(bus, vbd, image, known).finally(() => {
-        known.looking = null;
-      });
-      await awaitUntil(known.looking, deadlineMs);
-    }
+    if (known.looking === null) await awaitUntil(this.#beginLook(bus, vbd, image, known), deadlineMs);
     const imageState = known.looking === null ? known.state : 'not-answering';
     const { movedTo, isDeleted: deleted } = known;
     const writtenOutside = known.isWritten || known.isResized;
     return { imageState, changedOutside: writtenOutside || known.isElsewhere, writtenOutside, movedTo, deleted };
   }
 
-  /** The last known state of a vbd's image. Asks nobody, so it costs nothing. */
-  lastKnown({ source: { image } }: Vbd): ImageState {
-    const known = image === null ? undefined : this.#known.get(image);
-    if (known === undefined) return null;
+  /** The last known state of a vbd's image, at once. If that is old, a look begins, for those who ask later. */
+  lastKnown(bus: WatchedBus, vbd: Vbd): ImageState {
+    const { image } = vbd.source;
+    if (image === null) return null;
+    const known = this.#of(bus, vbd, image);
+    if (known.looking === null && performance.now() - known.sinceMs > STATE_AGE_MS) {
+      this.#beginLook(bus, vbd, image, known).catch(() => {});
+    }
     const isLate = known.looking !== null && performance.now() - known.sinceMs > LIMIT_MS;
     return isLate ? 'not-answering' : known.state;
   }
@@ -189,9 +191,24 @@ export class ImageWatch {
     if (known !== undefined) return known;
     const first = { modifiedMs: image.modifiedMs, writes: writesOf(bus, vbd), isWritten: false };
     const unmoved = { isResized: false, isElsewhere: false, movedTo: null, isDeleted: false };
-    const fresh: Known = { ...first, ...unmoved, state: null, looks: 0, looking: null, sinceMs: 0 };
+    const fresh: Known = {
+      ...first,
+      ...unmoved,
+      state: null,
+      looks: 0,
+      looking: null,
+      sinceMs: Number.NEGATIVE_INFINITY,
+    };
     this.#known.set(image, fresh);
     return fresh;
+  }
+
+  #beginLook(bus: WatchedBus, vbd: Vbd, image: OpenedImage, known: Known): Promise<void> {
+    known.sinceMs = performance.now();
+    known.looking = this.#look(bus, vbd, image, known).finally(() => {
+      known.looking = null;
+    });
+    return known.looking;
   }
 
   async #look(bus: WatchedBus, vbd: Vbd, image: OpenedImage, known: Known): Promise<void> {

@@ -110,7 +110,7 @@ function countedFiles(bus: BusParts, vbd: Vbd): CountedFile[] {
   const { vdev, nodeId, ledgerIndex, mode, size } = vbd;
   const { driver, imagePath: image, kept } = vbd.source;
   const broken = vbd.broken ?? kept?.broken ?? null;
-  const known = { driver, image, broken, state: vbdState(bus, vbd), imageState: bus.images.lastKnown(vbd) };
+  const known = { driver, image, broken, state: vbdState(bus, vbd), imageState: bus.images.lastKnown(bus, vbd) };
   const whole = { vdev, nodeId, ledgerIndex, disk: null, mode, size, passthrough: vbd.backingId !== null, ...known };
   const partitions = (vbd.partitions ?? []).map((partition): CountedFile => {
     const own = { vdev: partition.vdev, nodeId: partition.nodeId, ledgerIndex: partition.ledgerIndex };

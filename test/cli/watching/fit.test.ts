@@ -68,7 +68,9 @@ t.test('no line is wider than the terminal, for any name, and none has a control
   fc.assert(
     fc.property(fc.array(fc.tuple(name, bytes, rate), { maxLength: 20 }), size, fc.boolean(), (all, size, isHelp) => {
       const vbds = all.map(([image, vdev, reads]) => aVbd({ image, vdev, ...busy(reads) }));
-      const buses = all.slice(0, 3).map(([, bus], i) => aBus({ bus: `${bus}${i}`, vbds: i === 0 ? vbds : [] }));
+      const buses = all
+        .slice(0, 3)
+        .map(([, bus], i) => aBus({ bus: `${bus}${i}`, trouble: bus, vbds: i === 0 ? vbds : [] }));
       const lines = screenLines(shown(buses), { ...FIRST_CHOICES, isHelp }, size);
       const wrong = lines.map(plain).filter((line) => widthOf(line) > size.columns || /\p{Cc}/u.test(line));
       return lines.length <= size.rows && wrong.length === 0;

@@ -139,7 +139,7 @@ t.test('a request that is cancelled', async (t) => {
   const ask = async (isNew: boolean, answer: (response: ServerResponse) => void) => {
     const place = await busThatNotices(t, isNew, answer);
     const cancel = new AbortController();
-    const asked = askBus(place, { ...GET, signal: cancel.signal });
+    const asked = askBus(place, { ...GET, method: 'POST', signal: cancel.signal });
     setTimeout(() => cancel.abort(), 200);
     return asked.catch((error: Error) => error.name);
   };
@@ -159,6 +159,10 @@ t.test('a request that is cancelled', async (t) => {
   const before = performance.now();
   t.equal(await ask(true, () => {}), 'AbortError', 'a bus that does not answer');
   t.ok(performance.now() - before > 4000);
+  const silent = await busThatNotices(t, true, () => {});
+  const begun = performance.now();
+  await t.rejects(askBus(silent, { ...GET, signal: AbortSignal.timeout(200) }), { name: 'TimeoutError' });
+  t.ok(performance.now() - begun < 4000, 'a GET has nothing to undo, and ends at once');
   const place = await busThatNotices(t, true, refuse);
   await t.rejects(askBus(place, { ...GET, signal: AbortSignal.abort(new Error('before')) }), { message: 'before' });
 });

@@ -1,5 +1,6 @@
 /** The server of the control socket uses the table of routes: what it answers if there is no row, or no method. */
 import { request as send } from 'node:http';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { FusetapError } from '../../../drivers/errors.js';
@@ -84,4 +85,31 @@ t.test('a server without a keeper refuses requests that need one, after it has c
     body: { error: { code: 'USAGE', message: 'wrong request: image: is missing' } },
   });
   t.match(await ask('GET /version'), { status: 200, body: { interface: '1.1' } });
+});
+
+t.test('a client of events that does not read them is let go', async (t) => {
+  let left: () => void = () => {};
+  const isLeft = new Promise<void>((resolve) => {
+    left = resolve;
+  });
+  const record = { event: 'text', text: 'x'.repeat(1 << 16) };
+  const feed = {
+    async *follow(signal: AbortSignal) {
+      try {
+        while (!signal.aborted) yield record;
+      } finally {
+        left();
+      }
+    },
+  };
+  const server = createControl({ ...anOrphan(), feed } as unknown as BusControl, () => {});
+  const socketPath = join(tempDir(t), 's');
+  await new Promise<void>((resolve) => server.listen(socketPath, resolve));
+  t.teardown(() => void server.close());
+  const client = connect(socketPath);
+  t.teardown(() => void client.destroy());
+  client.on('error', () => {}).pause();
+  client.write('GET /events HTTP/1.1\r\nhost: x\r\n\r\n');
+  await isLeft;
+  t.notOk(client.destroyed, 'the client has not left by itself');
 });
