@@ -141,6 +141,11 @@ async function execute(id: number, command: Command): Promise<unknown> {
   return await act(id, command, passed).finally(() => passed.end());
 }
 
+function cancel(target: number): Promise<null> {
+  running.get(target)?.abort();
+  return Promise.resolve(null);
+}
+
 function act(id: number, command: Command, passed: PassedFds): Promise<unknown> {
   switch (command.op) {
     case 'plan':
@@ -165,9 +170,10 @@ function act(id: number, command: Command, passed: PassedFds): Promise<unknown> 
       return server.map(command);
     case 'names':
       return server.names();
+    case 'nameReads':
+      return Promise.resolve(server.nameReads());
     case 'cancel':
-      running.get(command.target)?.abort();
-      return Promise.resolve(null);
+      return cancel(command.target);
     case 'start':
       begun = true;
       transport.start();
@@ -199,7 +205,16 @@ function act(id: number, command: Command, passed: PassedFds): Promise<unknown> 
       return server.leave(command);
     case 'detach':
       return server.detach(command.nodeId);
+    default:
+      return Promise.reject(unknownCommand(command));
   }
+}
+
+/** Of a keeper that is newer than this server. */
+function unknownCommand({ op }: { readonly op: string }): FusetapError {
+  return new FusetapError('UNSUPPORTED', `the server is of an older version: it does not know ${op}`, {
+    hint: 'fusetap upgrade replaces it',
+  });
 }
 
 process.on('message', ({ id, command }: Envelope) => {
