@@ -16,7 +16,7 @@ t.test('a name is refused if a disk that may have it too could not be read', asy
   files = [ROOT, { ...other, known: false }];
   for (const verb of ['detach', 'pause', 'show']) {
     const refused = await fusetap(runtime, [verb, 'LABEL=root']);
-    t.match(refused, { status: 4, stderr: /xvda has LABEL=root, .*: xvdb of bus 0 cannot be read now/ }, verb);
+    t.match(refused, { status: 4, stderr: /xvda has 'LABEL=root', .*: xvdb of bus 0 cannot be read now/ }, verb);
   }
   t.match(await fusetap(runtime, ['show', 'LABEL=no']), { status: 3, stderr: /xvdb of bus 0 cannot be read now/ });
   t.same(
@@ -45,7 +45,7 @@ t.test('mount and umount: a file of such a name is not meant, and --bus narrows'
   writeFileSync(join(directory, 'LABEL=root'), 'no disk');
   await fakeBus(t, runtime, '0', ({ url }) => (url === '/names' ? [] : aBus('0', VBDS)));
   await fakeBus(t, runtime, 'two', ({ url }) => (url === '/names' ? [{ ...ROOT, bus: 'two' }] : aBus('two', VBDS)));
-  const none = { status: 3, stderr: /nothing that is attached has LABEL=root on bus 0/ };
+  const none = { status: 3, stderr: /nothing that is attached has 'LABEL=root' on bus 0/ };
   t.match(await fusetap(runtime, ['mount', '--bus', '0', 'LABEL=root', directory], {}, directory), none);
   t.match(await fusetap(runtime, ['umount', '--bus', '0', 'LABEL=root'], {}, directory), none);
 });
