@@ -4,13 +4,13 @@
  */
 import { defined } from '../drivers/defined.js';
 import { FusetapError } from '../drivers/errors.js';
-import { DEFAULT_DRIVER } from '../drivers/names.js';
+import { DEFAULT_DRIVER, factsOf } from '../drivers/names.js';
 import { asSnapshot } from '../mount/client/disk-wish.js';
 import type { SectorBytes } from '../mount/client/size.js';
 import type { AttachRequest, BackingPolicy, TransportName } from '../mount/control/interface.js';
 import type { Mode } from '../mount/images/mode.js';
 import { combineWords, type DiskSpec } from './disk-spec/index.js';
-import { diskOf, type OptionWord } from './disk-tree.js';
+import { diskOf, type OptionWord, remoteDisk } from './disk-tree.js';
 import { imagePath } from './image-path.js';
 import { typedSpec } from './typed-spec.js';
 
@@ -69,13 +69,11 @@ export function attachRequest(words: readonly (string | undefined)[], options: A
     ? combineWords(specOfOptions(options), vdev, mode)
     : typedSpec(spec ?? '', vdev, mode);
   const whole = combineWords(given, options.vdev, options.mode);
-  const { driver, below = [], image, belowDev } = whole;
-  const path = image === null ? null : imagePath(image, belowDev);
   const filters = filtersOf(options);
   const { passthrough, share, raw, backing, partitions, sectorSize } = options;
   const { transport, allowOther, uid, gid, fileMode } = options;
   const request = {
-    ...diskOf([driver, ...below], path, optionWords(options.option ?? [])),
+    ...namedDisk(whole, optionWords(options.option ?? [])),
     vdev: whole.vdev,
     mode: chooseMode(whole.mode, options),
     ...(filters.length > 0 && { filters }),
@@ -83,6 +81,14 @@ export function attachRequest(words: readonly (string | undefined)[], options: A
     ...defined({ passthrough, share, raw, backing, partitions, sectorSize, transport, allowOther, uid, gid, fileMode }),
   };
   return { request: options.snapshot ? asSnapshot(request) : request, notes: whole.notes };
+}
+
+function namedDisk(
+  { driver, below = [], image, belowDev }: Pick<DiskSpec, 'driver' | 'below' | 'image' | 'belowDev'>,
+  options: readonly OptionWord[],
+): Pick<AttachRequest, 'driver' | 'image' | 'options' | 'disk'> {
+  if (image !== null && factsOf(driver)?.isRemote) return remoteDisk(driver, image, options);
+  return diskOf([driver, ...below], image === null ? null : imagePath(image, belowDev), options);
 }
 
 function specOfOptions({ driver = DEFAULT_DRIVER, image }: AttachWords): DiskSpec {

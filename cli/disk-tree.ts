@@ -4,8 +4,10 @@
  *
  *      ram:vhd:a.vhd  --option file/KEY=VALUE    ──►    ram {}  ── file ──►  vhd {KEY: VALUE}  ── file ──►  a.vhd
  */
+import { resolve } from 'node:path';
 import { FusetapError } from '../drivers/errors.js';
 import { isSimple, type NodeSpec, nodesOf, pathOf, simpleGraph } from '../drivers/graph.js';
+import { parseNbdUri, printNbdUri, resolveNbdPaths } from '../drivers/nbd/uri.js';
 import { quoted } from '../drivers/quote.js';
 import type { DiskWish } from '../mount/control/interface.js';
 
@@ -18,6 +20,12 @@ export interface OptionWord {
 }
 
 type WishedDisk = Pick<DiskWish, 'driver' | 'image' | 'options' | 'disk'>;
+
+/** A disk on a network: its URI is an option, with absolute paths. @throws FusetapError USAGE */
+export function remoteDisk(driver: string, uri: string, options: readonly OptionWord[]): WishedDisk {
+  const value = printNbdUri(resolveNbdPaths(parseNbdUri(uri), (path) => resolve(path)));
+  return diskOf([driver], null, [...options, { node: '', name: 'uri', value }]);
+}
 
 /**
  * @param drivers the top first

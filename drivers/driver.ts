@@ -85,6 +85,31 @@ export interface NeedsContext extends Given {
   readonly absent: readonly string[];
 }
 
+/** What a driver keeps beyond the process that serves the disk: see Host.keep. */
+export interface Kept {
+  readonly facts: Json;
+  /** of this process; the driver must not close them */
+  readonly fds: readonly number[];
+}
+
+/** Whether a remote disk can be reached. `reconnecting`: requests wait; `broken`: they fail, and will go on to fail. */
+export type ConnectionState =
+  | { readonly is: 'connected' }
+  | { readonly is: 'reconnecting' | 'broken'; readonly reason: string };
+
+/** What a driver of a remote disk tells the bus that serves it. */
+export interface Host {
+  /**
+   * Keeps facts and descriptors for the next server, in place of what was kept before. Resolves when they would outlive
+   * this process. The descriptors stay the driver's, and may be closed after that.
+   */
+  keep(facts: Json, fds: readonly number[]): Promise<void>;
+  /** To be called when the state changes; it is `connected` at first. */
+  told(state: ConnectionState): void;
+  /** Acknowledged writes may be lost: each handle of the vbd and its detach get this error once. */
+  lost(error: Error): void;
+}
+
 export interface OpenContext<State extends Json = Json> extends Given {
   /** for a driver with `scratch`, else null */
   readonly memory: Memory | null;
@@ -103,6 +128,10 @@ export interface OpenContext<State extends Json = Json> extends Given {
    * is filled. Throws NO_SPACE if the limit of ram images is reached.
    */
   mayFill?(offset: number, length: number): Promise<void>;
+  /** what an earlier server of the vbd has kept last; null: nothing */
+  readonly kept?: Kept | null;
+  /** set if the driver has `isRemote`, and another process takes the disk over when this one dies */
+  readonly host?: Host | undefined;
 }
 
 export interface PrepareContext extends Given {
@@ -160,6 +189,13 @@ export interface Driver<State extends Json = Json> {
   repair?(context: RepairContext): Promise<readonly string[]>;
   /** The role of the disk that `commit` writes: the base. Its access is `read`. Default: disks have no `commit`. */
   readonly base?: string;
+  /**
+   * The bytes are beyond this machine. Then `open` must not wait for them if an earlier server has kept what it needs to
+   * know: the takeover of all other vbds would wait too. Such a disk is at the top of its tree. Default: false
+   */
+  readonly isRemote?: boolean;
+  /** For a driver with `isRemote`: the one name of what it writes, for the sharing check (rule 8). */
+  claims?(options: Readonly<Record<string, string>>): Promise<string>;
   /** Writes to the disk change the size of the file under `file`. Default: a change of its size comes from outside. */
   readonly grows?: boolean;
   /** Runs at attach, and again each time the server is replaced. Must not change the image. */
@@ -280,6 +316,11 @@ export interface RawDisk {
    * own `open`, the disk is activated then.
    */
   activate?(): Promise<void>;
+  /**
+   * For a remote disk: makes calls that wait fail with EIO, and all later ones too. It is called when the vbd is detached by
+   * force.
+   */
+  giveUp?(): void;
   /** Is called once, when no other call is under way. */
   close(): Promise<void>;
 }

@@ -126,10 +126,21 @@ export function entriesBelow<Value>(entries: Readonly<Record<string, Value>>, no
   return Object.fromEntries(below.map(([path, value]) => [path.slice(prefix.length), value]));
 }
 
-/** A tree as the specs of the command line say it: its drivers from the top, then its main file, and no other. */
+/** The URI of a disk that is not on this machine: the option `uri` of its driver. Null for other disks. */
+export function remoteUri(top: {
+  readonly driver: string;
+  readonly options?: Readonly<Record<string, string>> | undefined;
+}): string | null {
+  const uri = top.options?.uri;
+  return uri?.startsWith(top.driver) ? uri : null;
+}
+
+/**
+ * A tree as the specs of the command line say it: its drivers from the top, then its main file, and no other; or its URI.
+ */
 export function describeGraph(top: NodeSpec): string {
   const below = top.on.file;
-  if (below === undefined) return top.driver;
+  if (below === undefined) return remoteUri(top) ?? top.driver;
   return `${top.driver}:${isFile(below) ? below.file : describeGraph(below)}`;
 }
 

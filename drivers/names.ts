@@ -17,6 +17,8 @@ export interface DriverFacts {
   readonly sharesMemory?: boolean;
   /** each of its disks has memory of its own: no two vbds show the same disk, not even of one image; default: false */
   readonly ownMemory?: boolean;
+  /** its disks are named by a URI, its option `uri`: it has no image; default: false */
+  readonly isRemote?: boolean;
   /** its number in tapdisk, if tapdisk has this driver */
   readonly tapdiskType?: number;
   /** for help and completion */
@@ -27,6 +29,7 @@ export interface DriverFacts {
 const DRIVERS = {
   aio: { load: () => import('./aio/index.js'), needsImage: true, tapdiskType: 0, summary: 'the image itself' },
   concat: { load: () => import('./concat/index.js'), needsImage: false, summary: 'disks one after the other' },
+  nbd: { load: () => import('./nbd/index.js'), needsImage: false, isRemote: true, summary: 'a disk on an NBD server' },
   qcow2: {
     load: () => import('./qcow2/index.js'),
     needsImage: true,

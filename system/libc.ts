@@ -105,6 +105,16 @@ const c = {
     ...args: unknown[]
   ) => number,
   recvmsg: foreign<[number, number, number]>('recvmsg', 'int64', 'int', 'intptr_t', 'int'),
+  setsockopt: foreign<[number, number, number, number, number]>(
+    'setsockopt',
+    'int',
+    'int',
+    'int',
+    'int',
+    'intptr_t',
+    'uint32',
+  ),
+  shutdown: foreign<[number, number]>('shutdown', 'int', 'int', 'int'),
   sendmsg: foreign<[number, number, number]>('sendmsg', 'int64', 'int', 'intptr_t', 'int'),
   gettid: foreign<[]>('gettid', 'int'),
   prlimit: foreign<[number, number, number, number]>('prlimit64', 'int', 'int', 'int', 'intptr_t', 'intptr_t'),
@@ -589,6 +599,26 @@ const MSG_NOSIGNAL = 0x4000;
 const MSG_CMSG_CLOEXEC = 0x4000_0000;
 /** struct cmsghdr: len u64@0, level i32@8, type i32@12, then the descriptors */
 const CONTROL_HEADER_BYTES = 16;
+
+/** Sets an option of a socket whose value is an int (setsockopt(2)). */
+export function setSocketOption(
+  socket: number,
+  { level, name, value }: { readonly level: number; readonly name: number; readonly value: number },
+): void {
+  const buffer = Buffer.alloc(4);
+  buffer.writeInt32LE(value);
+  check(c.setsockopt(socket, level, name, addressOf(buffer), buffer.length), 'setsockopt');
+}
+
+const SHUT_WR = 1;
+
+/**
+ * Ends what is sent on a connection, also for the other processes that have the socket: the other end reads end of file.
+ * Does nothing if it has ended already.
+ */
+export function endSending(socket: number): void {
+  c.shutdown(socket, SHUT_WR);
+}
 
 /**
  * A message for sendmsg(2) and recvmsg(2): some bytes, and room for descriptors. All four buffers must stay referenced

@@ -3,7 +3,7 @@
  * being stopped. See systemd.unit(5) and cgroups(7).
  */
 import { execFile } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, readlinkSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 
 /** how long systemd may take to answer a question, also on a machine that is busy with its shutdown */
@@ -11,9 +11,24 @@ const ANSWER_LIMIT_MS = 20_000;
 /** how often to ask again, and when, if the program that asks is itself told to end */
 const MOST_ASKED = 5;
 const ASK_AGAIN_MS = 100;
+/** how long the manager of a user has at its end: TimeoutStopSec of user@.service */
+const USER_MANAGER_STOP_MS = 120_000;
 
 /** Whether systemd is the init system here: the test of sd_booted(3). */
 export const runsSystemd = (): boolean => existsSync('/run/systemd/system');
+
+/**
+ * Whether systemd knows this process by the pid that it has here: not in a pid namespace of its own, into which /run or
+ * /proc of the machine was passed. There the same number is another process.
+ */
+export function isKnownToSystemd(): boolean {
+  try {
+    const isOwnProc = readlinkSync('/proc/self') === String(process.pid);
+    return runsSystemd() && isOwnProc && readFileSync('/proc/1/comm', 'utf8').trim() === 'systemd';
+  } catch {
+    return false;
+  }
+}
 
 /** The path of a process in the tree of systemd's control groups, as `/system.slice/cron.service`; null if it cannot be read. */
 export function controlGroupOf(pid: number | 'self'): string | null {
@@ -47,27 +62,49 @@ export function unitOf(pid: number | 'self'): string | null {
 /** Whether a control group belongs to the manager of a user, not to the one of the system. */
 export const isOfUserManager = (path: string): boolean => /\/user@\d+\.service\//.test(path);
 
-/** Whether the unit of this process is being stopped: by `systemctl stop`, at a shutdown, or at the end of a session. */
-export async function isOwnUnitStopping(): Promise<boolean> {
+/** A unit that is being stopped. */
+export interface UnitStop {
+  /** how long its processes have, from the signal that tells them to end, until they are killed; Infinity: for ever */
+  readonly limitMs: number;
+}
+
+/** The stop of the unit of this process: by `systemctl stop`, at a shutdown, or at the end of a session; null if it goes on. */
+export async function findOwnStop(): Promise<UnitStop | null> {
   const path = runsSystemd() ? controlGroupOf('self') : null;
   const unit = path === null ? null : unitInPath(path);
-  if (path === null || unit === null) return false;
-  const manager = isOfUserManager(path) ? ['--user'] : [];
-  const question = [...manager, 'show', '--property=ActiveState', '--value', '--', unit];
+  if (path === null || unit === null) return null;
+  const isUsers = isOfUserManager(path);
+  const answer = await askPatiently([...(isUsers ? ['--user'] : []), 'show', ...STOP_PROPERTIES, '--', unit]);
+  if (answer === null || !/^ActiveState=deactivating$/m.test(answer)) return null;
+  const own = parseTimeSpan(/^TimeoutStopUSec=(.*)$/m.exec(answer)?.[1] ?? '');
+  return { limitMs: isUsers ? Math.min(own, USER_MANAGER_STOP_MS) : own };
+}
+const STOP_PROPERTIES = ['--property=ActiveState', '--property=TimeoutStopUSec'];
+
+/** A time span as systemctl prints it, as `1min 30s` or `infinity`, in ms; 0 if it cannot be read. See systemd.time(7). */
+export function parseTimeSpan(text: string): number {
+  if (text === 'infinity') return Number.POSITIVE_INFINITY;
+  const parts = text.split(' ').map((part) => /^(\d+(?:\.\d+)?)(us|ms|s|min|h|d|w)$/.exec(part));
+  return parts.reduce((sum, part) => sum + Number(part?.[1] ?? 0) * (UNIT_MS[part?.[2] ?? ''] ?? 0), 0);
+}
+const UNIT_MS: Readonly<Record<string, number>> = {
+  ...{ us: 0.001, ms: 1, s: 1000, min: 60_000, h: 3_600_000, d: 86_400_000, w: 604_800_000 },
+};
+
+/** systemd sends SIGTERM to each process that it finds in the unit, also to a program that has just begun to ask. */
+async function askPatiently(args: readonly string[]): Promise<string | null> {
   for (let asked = 1; ; asked++) {
-    const answer = await ask(question);
-    if (answer !== 'interrupted' || asked === MOST_ASKED) return answer === 'deactivating';
+    const { text, isInterrupted } = await ask(args);
+    if (!isInterrupted || asked === MOST_ASKED) return text;
     await delay(ASK_AGAIN_MS);
   }
 }
 
-/** @returns `interrupted`: systemd sends SIGTERM to each process that it finds in the unit, also to one that has just begun */
-function ask(args: readonly string[]): Promise<string | null> {
+function ask(args: readonly string[]): Promise<{ text: string | null; isInterrupted: boolean }> {
   const options = { cwd: '/', timeout: ANSWER_LIMIT_MS, killSignal: 'SIGKILL' as const };
   return new Promise((resolve) => {
     execFile('systemctl', args, options, (error, stdout) => {
-      if (error === null) resolve(stdout.trim());
-      else resolve(error.signal === 'SIGTERM' ? 'interrupted' : null);
+      resolve({ text: error === null ? stdout : null, isInterrupted: error?.signal === 'SIGTERM' });
     });
   });
 }

@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { defined } from '../../drivers/defined.js';
 import { FusetapError } from '../../drivers/errors.js';
-import { isFile, type NodeSpec, nodesOf, treeOf } from '../../drivers/graph.js';
+import { isFile, type NodeSpec, nodesOf, remoteUri, treeOf } from '../../drivers/graph.js';
 import { showBus } from '../../mount/client/index.js';
 import type { VbdInfo } from '../../mount/control/interface.js';
 import { printXlSpec } from '../disk-spec/index.js';
@@ -54,7 +54,8 @@ function printLines(vbds: readonly VbdInfo[], options: SharedOptions): void {
 
 /** @throws FusetapError USAGE */
 function lineOf(vbd: VbdInfo): string {
-  const { image, vdev, mode } = vbd;
+  const { vdev, mode } = vbd;
+  const image = vbd.image ?? remoteUri(vbd);
   const [driver, ...below] = stackOf(wishedTree(vbd));
   return printXlSpec({ driver, ...(below.length > 0 && { below }), image, vdev, mode, notes: [] });
 }
@@ -93,7 +94,9 @@ function objectOf({ disk, vdev, mode, filters, raw, backing, sectorSize, partiti
 function lostParts(vbd: VbdInfo): string[] {
   const { filters = [], raw, backing, sectorSize, partitions, share } = vbd;
   const options = [...nodesOf(wishedTree(vbd))].flatMap(([path, node]) =>
-    Object.entries(node.options).map(([name, value]) => `--option ${path === '' ? name : `${path}/${name}`}=${value}`),
+    Object.entries(node.options)
+      .filter(([name]) => path !== '' || name !== 'uri' || remoteUri(vbd) === null)
+      .map(([name, value]) => `--option ${path === '' ? name : `${path}/${name}`}=${value}`),
   );
   return [
     ...filters,

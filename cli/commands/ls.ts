@@ -1,6 +1,7 @@
 /** `fusetap ls`: lists what is attached, on all buses; or the buses themselves. */
 import type { Command } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
+import { remoteUri } from '../../drivers/graph.js';
 import { quoted } from '../../drivers/quote.js';
 import { readTables, type VbdAbove, withAbove } from '../../mount/client/finding/above.js';
 import { vbdsAt } from '../../mount/client/finding/locate-vbd.js';
@@ -172,7 +173,8 @@ function vbdRows(vbd: VbdAbove): string[][] {
 function vbdRow(vbd: Omit<VbdAbove, 'partitions'>): string[] {
   const { bus, vdev, slot, driver, mode, size, opens, state, image, mounts } = vbd;
   const numbers = [humanSize(size), String(opens)];
-  return [bus, vdev, String(slot), shortDriver(driver), mode, ...numbers, state, image ?? '-', mounts.join(' ')];
+  const shown = image ?? remoteUri(vbd) ?? '-';
+  return [bus, vdev, String(slot), shortDriver(driver), mode, ...numbers, state, shown, mounts.join(' ')];
 }
 
 /** A driver of others is a path: the name of its package, else of its file. */

@@ -1,6 +1,7 @@
 /** `fusetap show`: shows one vbd, or the bus, in full. */
 import type { Command } from 'commander';
 import { FusetapError, type Holder } from '../../drivers/errors.js';
+import { remoteUri } from '../../drivers/graph.js';
 import { escapeControls, quoted } from '../../drivers/quote.js';
 import { readTables, type VbdAbove, withAbove } from '../../mount/client/finding/above.js';
 import type { LocatedVbd } from '../../mount/client/finding/locate-vbd.js';
@@ -122,12 +123,13 @@ function describeVbd(vbd: ShownVbd): Pairs {
     ['slot', String(vbd.slot)],
     ['path', vbd.path],
     ['driver', vbd.driver],
-    ['image', `${vbd.image ?? '-'}${remarkOn(vbd)}`],
+    ['image', `${vbd.image ?? remoteUri(vbd) ?? '-'}${remarkOn(vbd)}`],
     ...(vbd.disk === undefined ? [] : diskLines(vbd.disk)).map((line): Pairs[number] => ['disk', line]),
     ...(vbd.backing === undefined ? [] : ([['backing', vbd.backing]] satisfies Pairs)),
     ['mode', vbd.mode],
     ['size', `${vbd.size} (${humanSize(vbd.size)})`],
     ['state', vbd.state],
+    ...describeConnection(vbd),
     ...describeBroken(vbd),
     ['opens', String(vbd.opens)],
     ...vbd.mounts.map((directory): Pairs[number] => ['mounted', directory]),
@@ -145,6 +147,10 @@ function describeUsers(holders: readonly Holder[] | null): Pairs {
   // keeper and server of a bus that uses it have the same text
   const texts = [...new Set(holders.map((holder) => describeHolders([holder])))];
   return texts.length === 0 ? [['used by', '-']] : texts.map((text) => ['used by', text]);
+}
+
+function describeConnection({ reconnecting }: VbdInfo): Pairs {
+  return reconnecting == null ? [] : [['reconnecting', `since ${reconnecting.since}: ${reconnecting.reason}`]];
 }
 
 function describeBroken({ broken }: VbdInfo): Pairs {

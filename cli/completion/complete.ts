@@ -157,7 +157,10 @@ function asTyped(path: string, current: string): string {
 function vbds(found: readonly VbdInfo[], words: readonly string[]): Offered[] {
   return found
     .filter(({ vdev }) => !words.includes(vdev))
-    .map((vbd) => ({ word: vbd.vdev, about: vbd.disk ? describeDisk(vbd) : `${vbd.driver}:${vbd.image ?? ''}` }));
+    .map((vbd) => ({
+      word: vbd.vdev,
+      about: vbd.image === null || vbd.disk ? describeDisk(vbd) : `${vbd.driver}:${vbd.image}`,
+    }));
 }
 
 function drivers(behind = ''): Offered[] {
@@ -167,7 +170,7 @@ function drivers(behind = ''): Offered[] {
 /** Whether a path can follow the driver in a spec. */
 function takesImage(driver: string): boolean {
   const facts = factsOf(driver);
-  return facts !== undefined && (facts.needsImage || facts.sharesMemory === true);
+  return facts !== undefined && (facts.needsImage || facts.sharesMemory === true || facts.isRemote === true);
 }
 
 /** `ram:gold`: a file after a driver, or after a prefix of Xen's tools. */

@@ -22,6 +22,7 @@ const PASSED_OVER: Readonly<Record<Exclude<keyof VbdAbove | 'holders', Taken>, t
   ...{ imageState: true, movedTo: true, deleted: true, mounts: true, loops: true, holders: true },
   detachesWhenUnused: true,
   pausedByUser: true,
+  reconnecting: true,
 };
 
 type Filters = NonNullable<AttachRequest['filters']>;

@@ -1,7 +1,8 @@
 /**
- * The target of a disk spec: drivers and path.
+ * The target of a disk spec: drivers and path, or the URI of a disk on a network.
  *
  *     [tap:|tap2:|tapdisk:|ioemu:|file:|phy:|raw:]…  [DRIVER:]…  [raw:]  PATH
+ *     [tap:|…]…  nbd://HOST/EXPORT
  *
  * Drivers stack from the left: in `ram:vhd:PATH`, ram takes the disk that vhd shows. Everything after the last DRIVER: is
  * the path, with its colons; so is everything after a driver that takes a file and no disk. The first word before a
@@ -10,6 +11,7 @@
 import { FusetapError } from '../../drivers/errors.js';
 import { DEEPEST } from '../../drivers/graph.js';
 import { DEFAULT_DRIVER, factsOf } from '../../drivers/names.js';
+import { isNbdUri, parseNbdUri, printNbdUri } from '../../drivers/nbd/uri.js';
 import { quoted } from '../../drivers/quote.js';
 import { refuse } from './disk-spec.js';
 import { CODED_FORMATS, FORMATS, PREFIXES } from './words.js';
@@ -28,6 +30,7 @@ export interface Target {
 }
 
 const WORD = /^([a-z][a-z0-9-]*):/;
+const NBD = 'nbd';
 
 /**
  * @param drivers the names that are drivers
@@ -39,6 +42,7 @@ export function parseTarget(text: string, drivers: readonly string[], unnamed: s
   let rest = text;
   let [isRaw, isDevice] = [false, false];
   for (;;) {
+    if (isNbdUri(rest)) return remoteTarget(rest, drivers);
     const word = WORD.exec(rest)?.[1];
     if (word === undefined)
       return { driver: unnamed, below: [], image: parsePath([unnamed], rest), isRaw, isDevice, hasDriver: false };
@@ -59,6 +63,7 @@ function parseStack(
 ): Target {
   const stack = [driver];
   for (let rest = text; ; ) {
+    if (isNbdUri(rest)) throw refuseRemote(stack, rest);
     const word = WORD.exec(rest)?.[1] ?? '';
     const behind = rest.slice(word.length + 1);
     const found = { ...prefixes, driver, below: stack.slice(1), hasDriver: true };
@@ -72,6 +77,19 @@ function parseStack(
     if (stack.length > DEEPEST) throw refuse(`it has more than ${DEEPEST} drivers`, 'name fewer of them');
     rest = behind;
   }
+}
+
+/** A URI names its driver, and nothing can follow it. */
+function remoteTarget(text: string, drivers: readonly string[]): Target {
+  if (!drivers.includes(NBD)) throw refusePrefix(NBD, text, drivers);
+  const image = printNbdUri(parseNbdUri(text));
+  return { driver: NBD, below: [], image, isRaw: false, isDevice: false, hasDriver: true };
+}
+
+function refuseRemote(stack: readonly string[], uri: string): FusetapError {
+  return new FusetapError('UNSUPPORTED', `disk spec: ${stack.join(':')} cannot be over ${quoted(uri)}`, {
+    hint: 'only the disk of the NBD server itself can be attached; qemu-nbd -f qcow2 shows the disk of an image',
+  });
 }
 
 /** Whether a spec may name a driver after this one. */

@@ -28,7 +28,7 @@ function processBranch(name: string, pid: number | null, version: string | null 
 
 function vbdBranch(vbd: VbdAbove, users: Users): Branch {
   const { vdev, size, mode, state, partitions } = vbd;
-  const paused = state === 'paused' ? ', paused' : '';
+  const paused = state === 'paused' || state === 'reconnecting' ? `, ${state}` : '';
   const below = (partitions ?? []).map((partition) => ({
     text: `${partition.vdev}, ${humanSize(partition.size)}, ${partition.typeName ?? partition.type}`,
     below: userBranches(users.get(partition.path), partition.mounts),

@@ -4,7 +4,7 @@
  */
 import { Command, CommanderError } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
-import { driverNames } from '../../drivers/names.js';
+import { driverNames, factsOf } from '../../drivers/names.js';
 import { quoted } from '../../drivers/quote.js';
 import { runtimeDir } from '../../mount/client/index.js';
 import type { TapImage, TapName } from '../../mount/tap/index.js';
@@ -131,7 +131,8 @@ export function findImage(given: Given): TapImage | null {
   const word = given.a;
   if (word === undefined) return null;
   const [, driver, path] = /^([a-z][a-z0-9-]*):(.+)$/s.exec(String(word)) ?? [];
-  if (driver !== undefined && path !== undefined) return { driver, path: imagePath(path) };
+  if (driver !== undefined && path !== undefined)
+    return { driver, path: factsOf(driver)?.isRemote ? path : imagePath(path) };
   throw new FusetapError('USAGE', `-a ${quoted(String(word))} is not TYPE:PATH`, {
     hint: 'for example -a aio:/srv/disk.img',
   });

@@ -25,6 +25,7 @@ export function wrapDisk(next: RawDisk, changes: { [Key in keyof RawDisk]?: RawD
     changes: next.changes && (async (offset, length) => (await next.changes?.(offset, length)) ?? []),
     commit: next.commit && (async (context) => next.commit?.(context)),
     activate: next.activate && (async () => next.activate?.()),
+    giveUp: next.giveUp && (() => next.giveUp?.()),
     close: () => next.close(),
     ...changes,
   };

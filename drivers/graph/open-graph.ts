@@ -33,9 +33,14 @@ export interface OpenedGraph {
   readonly absent?: readonly string[];
   /** the path of a node or file under a role that is only read: it is open for writing all the same; default: none */
   readonly writes?: string;
+  /** for a driver with `isRemote`; default: nobody takes the disk over */
+  readonly remote?: (node: string) => RemoteContext;
   /** see OpenContext; for the memory of the top */
   readonly mayFill?: OpenContext['mayFill'];
 }
+
+/** What a driver of a remote disk is given besides. */
+export type RemoteContext = Pick<OpenContext, 'kept' | 'host'>;
 
 /** A need, and the node that has it. */
 export interface NodeNeed extends Need {
@@ -72,7 +77,8 @@ async function openNode(driver: Driver, opened: OpenedGraph, path: string, below
   const { memory = null, state = null } = opened.memories[path] ?? {};
   const { mayFill, readOnly } = opened;
   const isRepaired = driver.repair === undefined || (opened.repaired ?? []).includes(path);
-  const context = { ...below, memory, state, readOnly, isRepaired, options, ...(mayFill && { mayFill }) };
+  const remote = driver.isRemote ? opened.remote?.(path) : {};
+  const context = { ...below, memory, state, readOnly, isRepaired, options, ...(mayFill && { mayFill }), ...remote };
   const raw = checkDisk(await said(driver, opened, path, () => driver.open(context)), driver.name);
   return raw.activate === undefined ? raw : gated(raw);
 }

@@ -29,6 +29,8 @@ export interface GraphPlan {
   readonly repair?: readonly string[];
   /** the path of what `commit` of the disk writes; null if there is no base; an older server omits it */
   readonly base?: string | null;
+  /** the name by which the bytes of a remote disk are claimed (rule 8); null or omitted: its files are claimed */
+  readonly claims?: string | null;
 }
 
 /** The role of a driver by that name; undefined if it has none. */
@@ -53,6 +55,7 @@ export async function planGraph(graph: NodeSpec): Promise<GraphPlan> {
   for (const [path, node] of nodesOf(graph)) {
     const driver = await loadDriver(node.driver);
     checkNode(driver, node);
+    if (driver.isRemote && path !== '') throw mustBeTop(driver.name, graph.driver);
     mayNeed ||= driver.needs !== undefined;
     if (driver.scratch !== undefined) scratch[path] = driver.scratch;
     // what is below shared memory is only copied
@@ -78,8 +81,23 @@ export async function planGraph(graph: NodeSpec): Promise<GraphPlan> {
       hint: 'make several disks of it',
     });
   }
-  const { base } = await loadDriver(graph.driver);
-  return { files, scratch, mayNeed, repair, base: base !== undefined && Object.hasOwn(graph.on, base) ? base : null };
+  const top = await loadDriver(graph.driver);
+  const { base } = top;
+  const claims = top.isRemote ? await claimsOf(top, graph) : null;
+  const written = base !== undefined && Object.hasOwn(graph.on, base) ? base : null;
+  return { files, scratch, mayNeed, repair, base: written, ...(claims !== null && { claims }) };
+}
+
+/** The name by which a remote disk is claimed. */
+async function claimsOf({ claims, name }: Driver, { options }: NodeSpec): Promise<string> {
+  return (await claims?.(options)) ?? `${name} ${JSON.stringify(Object.entries(options).sort())}`;
+}
+
+/** A driver may read what is below it when it is opened: a takeover would wait for the network. */
+function mustBeTop(remote: string, top: string): FusetapError {
+  return new FusetapError('UNSUPPORTED', `driver ${top} cannot be over a disk of ${remote}`, {
+    hint: `attach the disk of ${remote} itself; qemu-nbd -f qcow2 shows the disk of an image`,
+  });
 }
 
 function checkNode(driver: Driver, { driver: name, options, on }: NodeSpec): void {

@@ -26,6 +26,7 @@ import type {
   PartitionInfo,
   ProcessCounters,
   RamImageInfo,
+  Reconnecting,
   SaveResult,
   UpgradeResult,
   VbdCounters,
@@ -54,7 +55,7 @@ const integer = v.pipe(v.number(), v.safeInteger());
 const count = v.pipe(integer, v.minValue(0));
 const path = v.pipe(text, v.regex(/^\//));
 const pid = v.pipe(v.nullable(v.pipe(integer, v.minValue(1))), v.description('null if there is no such process'));
-const state = v.picklist(['running', 'paused', 'restarting', 'orphaned', 'failed']);
+const state = v.picklist(['running', 'paused', 'reconnecting', 'restarting', 'orphaned', 'failed']);
 const transport = v.picklist(['kernel', 'fuse-native']);
 
 const holder = answer<Holder>()({
@@ -149,6 +150,12 @@ export const vbd = answer<VbdInfo>()({
   version: v.exactOptional(busVersion),
   detachesWhenUnused: v.exactOptional(
     v.pipe(flag, v.description('whether it is detached when nobody uses it any more')),
+  ),
+  reconnecting: v.exactOptional(
+    v.pipe(
+      v.nullable(answer<Reconnecting>()({ since: text, reason: text })),
+      v.description('its disk is on a network and cannot be reached: since when, and why; null: it can'),
+    ),
   ),
   pausedByUser: v.exactOptional(
     v.pipe(flag, v.description('whether it is paused until somebody resumes it, not only for a copy')),

@@ -19,7 +19,7 @@ export type { HistogramBucket, Kind, KindCounters, KindStats } from '../ledger/c
 export const INTERFACE_VERSION = '1.1';
 /** The header of requests and answers that tells the version of the interface. */
 export const INTERFACE_HEADER = 'fusetap-interface';
-export type BusState = 'running' | 'paused' | 'restarting' | 'orphaned' | 'failed';
+export type BusState = 'running' | 'paused' | 'reconnecting' | 'restarting' | 'orphaned' | 'failed';
 /** `not-answering`: the file system of the image does not answer; `gone`: it answers that the image is lost. */
 export type ImageState = 'not-answering' | 'gone' | null;
 export type TransportName = 'kernel' | 'fuse-native';
@@ -96,8 +96,16 @@ export interface VbdInfo {
   version?: BusVersion;
   /** whether it is detached when nobody uses it any more; an older bus omits it */
   detachesWhenUnused?: boolean;
+  /** its disk is on a network and cannot be reached: since when (ISO 8601), and why; its requests wait; null: it can */
+  reconnecting?: Reconnecting | null;
   /** whether it is paused until somebody resumes it, not only for a copy that is being made; an older bus omits it */
   pausedByUser?: boolean;
+}
+
+/** A disk on a network that cannot be reached. */
+export interface Reconnecting {
+  since: string;
+  reason: string;
 }
 
 /** The versions of fusetap that the processes of a bus run; null if there is no such process, or it is older. */

@@ -6,50 +6,95 @@
 import { stat } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Holder } from '../../drivers/errors.js';
-import { mountOn } from '../../system/proc.js';
+import { listDevicesAbove, listLoops, listSwaps, mountOn, readDeviceFamily } from '../../system/proc.js';
+import type { UnitStop } from '../../system/systemd.js';
+import { within } from '../../system/within.js';
 import { describeHolders } from '../holders/describe-holders.js';
-import { findHolders, findVbdHolders, type HeldFile } from '../holders/find-holders.js';
+import { findHoldersOf, findVbdHolders, type HeldFile } from '../holders/find-holders.js';
 import { readMilliseconds } from '../runtime/environment.js';
 import { logEvent } from '../runtime/log.js';
 import { findAbove } from './above.js';
+import { flushLimitMs } from './limit.js';
 
-/** with the time for the flushes (limit.ts), this is below the time after which systemd kills (systemd/bus-scope.ts) */
 const DEFAULT_LIMIT_MS = 60_000;
 const VARIABLE = 'FUSETAP_USERS_LIMIT_MS';
 const POLL_MS = 500;
+/** what the rest of an ending takes besides its flushes */
+const REST_MS = 10_000;
 
-/**
- * Resolves when nobody uses the files any more, or after the limit. Never rejects.
- * @param files the files in use at this time
- */
-export async function awaitUsersGone(files: () => Promise<readonly HeldFile[]>, runtimeDir: string): Promise<void> {
-  const deadline = performance.now() + readMilliseconds(VARIABLE, DEFAULT_LIMIT_MS);
+/** How long a bus may wait for its users when its unit is stopped. */
+export class UsersLimit {
+  readonly #wishedMs: number;
+
+  /** @throws FusetapError USAGE if the variable is not a number of milliseconds */
+  constructor() {
+    this.#wishedMs = readMilliseconds(VARIABLE, DEFAULT_LIMIT_MS);
+  }
+
+  /** The time until systemd kills is for the flushes first (limit.ts). A session and most services have 90 s. */
+  msFor({ limitMs }: UnitStop): number {
+    return Math.max(0, Math.min(this.#wishedMs, limitMs - flushLimitMs() - REST_MS));
+  }
+}
+
+export interface UsersWait {
+  /** the files in use at this time */
+  files(): Promise<readonly HeldFile[]>;
+  readonly runtimeDir: string;
+  readonly limitMs: number;
+  /** ends the wait */
+  readonly signal: AbortSignal;
+}
+
+/** Resolves when nobody uses the files any more, or after the limit. Never rejects. */
+export async function awaitUsersGone({ files, runtimeDir, limitMs, signal }: UsersWait): Promise<void> {
+  const deadline = performance.now() + limitMs;
   let told = '';
-  while (performance.now() < deadline) {
-    const users = await findActiveUsers(await files(), runtimeDir).catch(() => []);
-    if (users.length === 0) return;
-    const text = describeHolders(users);
+  for (let left = limitMs; left > 0 && !signal.aborted; left = deadline - performance.now()) {
+    const looked = files()
+      .then((found) => findActiveUsers(found, runtimeDir))
+      // not known: look again
+      .catch(() => null);
+    const users = await within(looked, left, null);
+    if (users?.length === 0) return;
+    const text = users === null ? told : describeHolders(users);
     if (text !== told) logEvent({ event: 'awaits-users', holders: text });
     told = text;
-    await delay(POLL_MS);
+    await delay(POLL_MS, undefined, { signal }).catch(() => {});
   }
 }
 
 async function findActiveUsers(files: readonly HeldFile[], runtimeDir: string): Promise<Holder[]> {
   if (files.length === 0) return [];
   const holders = (await findVbdHolders(files, runtimeDir)).flat();
-  const { mounts } = await findAbove(files);
-  const active = await Promise.all(holders.map(async (holder) => ((await isActive(holder)) ? [holder] : [])));
+  const isIdleLoop = ({ loop, mount }: Holder): boolean => loop !== undefined && mount === undefined;
+  const loops = holders.filter(isIdleLoop).flatMap(({ loop }) => loop ?? []);
   const known = new Set(holders.map(({ mount }) => mount));
   // on device mapper, for example
-  const others = mounts.filter(({ mountpoint }) => !known.has(mountpoint));
-  return [...active.flat(), ...others.map(({ mountpoint }) => ({ mount: mountpoint }))];
+  const mounts = (await findAbove(files)).mounts.filter(({ mountpoint }) => !known.has(mountpoint));
+  return [
+    ...holders.filter((holder) => !isIdleLoop(holder)),
+    ...mounts.map(({ mountpoint }) => ({ mount: mountpoint })),
+    ...(await findUsersOfLoops(loops)),
+  ];
 }
 
-/** A loop device without a mount is active if a process has it open. */
-async function isActive({ loop, mount }: Holder): Promise<boolean> {
-  if (loop === undefined || mount !== undefined) return true;
-  const [node, place] = await Promise.all([stat(loop).catch(() => null), mountOn('/dev')]);
-  if (node === null || place === undefined) return false;
-  return (await findHolders({ mountDev: place.dev, ino: node.ino, path: loop })).length > 0;
+/** The programs that have loop devices, their partitions, or device mapper devices on them open; swap space on them. */
+async function findUsersOfLoops(paths: readonly string[]): Promise<Holder[]> {
+  const place = await mountOn('/dev');
+  if (paths.length === 0 || place === undefined) return [];
+  const devs = listLoops()
+    .filter(({ path }) => paths.includes(path))
+    .flatMap((loop) => loop.devs);
+  const nodes = [...devs.flatMap((dev) => readDeviceFamily(dev)), ...listDevicesAbove(devs)];
+  const names = [...new Set(nodes.map(({ name }) => `/dev/${name}`))];
+  const found = await Promise.all(
+    names.map(async (path): Promise<HeldFile[]> => {
+      const node = await stat(path).catch(() => null);
+      return node === null ? [] : [{ mountDev: place.dev, ino: node.ino, path }];
+    }),
+  );
+  const users = (await findHoldersOf(found.flat())).flat();
+  const swaps = listSwaps().filter((path) => names.includes(path));
+  return [...users, ...swaps.map((path) => ({ loop: path, mount: 'swap' }))];
 }

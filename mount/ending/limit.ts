@@ -65,13 +65,16 @@ export function isTimeUp(error: unknown): error is FusetapError {
   return error instanceof FusetapError && error.operation === TIME_IS_UP;
 }
 
+/** The time of a whole ending. @throws FusetapError USAGE if the variable is not a number of milliseconds */
+export const flushLimitMs = (): number => readMilliseconds(VARIABLE, DEFAULT_LIMIT_MS);
+
 /** The limits of one ending. */
 export class EndingLimits {
   readonly writeBack: Limit;
   readonly flush: Limit;
 
   /** @throws FusetapError USAGE if the variable is not a number of milliseconds */
-  constructor(limitMs: number = readMilliseconds(VARIABLE, DEFAULT_LIMIT_MS)) {
+  constructor(limitMs: number = flushLimitMs()) {
     this.writeBack = new Limit(limitMs * SHARE_OF_WRITE_BACK);
     this.flush = new Limit(limitMs);
   }

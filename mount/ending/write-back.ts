@@ -100,7 +100,8 @@ async function flushDevice(device: string, limit: Limit): Promise<string | null>
   const failure = inUse ?? (await run('sync', [device], limit));
   // the device is gone, with its mount or its user
   if (failure === null || /No such device/.test(failure)) return null;
-  return (await isLoopCleared(device)) ? null : `${device}: ${failure}`;
+  const isCleared = /Input\/output error/.test(failure) && (await isLoopCleared(device));
+  return isCleared ? null : `${device}: ${failure}`;
 }
 
 /**

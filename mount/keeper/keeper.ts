@@ -7,8 +7,9 @@
  *              ├─ replay.ts      tells a new server of the vbds            ┘
  *              └─ supervision/   keeps a server under the bus
  */
+import type { ConnectionState } from '../../drivers/driver.js';
 import { FusetapError } from '../../drivers/errors.js';
-import { isSimple } from '../../drivers/graph.js';
+import { isSimple, remoteUri } from '../../drivers/graph.js';
 import { E, setIoFlusher } from '../../system/libc.js';
 import { SideShell } from '../../system/side-shell.js';
 import { probeWith } from '../../system/stuck-processes.js';
@@ -36,8 +37,8 @@ import {
   type VbdStats,
 } from '../control/interface.js';
 import type { CopyWatcher } from '../control/progress.js';
-import { awaitUsersGone } from '../ending/await-users.js';
 import { BusCounting } from '../counting/bus-counting.js';
+import { awaitUsersGone } from '../ending/await-users.js';
 import { Ending } from '../ending/ending.js';
 import { heldFiles } from '../ending/write-back.js';
 import { clearDeadMounts } from '../fuse/mounting/dead-mounts.js';
@@ -72,6 +73,7 @@ import type { Supervisor } from './supervision/supervisor.js';
 import { WritebackRelief } from './supervision/writeback-relief.js';
 import { type BusParts, deviceOf } from './vbds/bus-parts.js';
 import { ImageWatch } from './vbds/image-watch.js';
+import { KeptDisks, mustBeConnected, tellConnection } from './vbds/kept-disks.js';
 import { LedgerIndexes } from './vbds/ledger-indexes.js';
 import { hasFile, identitiesOf, type Vbd } from './vbds/vbd.js';
 import { Activities } from './vbds/vbd-activity.js';
@@ -174,7 +176,8 @@ export class Keeper implements KeeperControl {
     this.#supervise = (mounted, restarts) => {
       const memoryWanted = (nodeId: number): void => credit.wanted(nodeId);
       const gaveUp = (why: string): void => this.#fail(why);
-      return supervise({ bus: () => this.#bus, passed, mount: mounted, memoryWanted, gaveUp }, restarts);
+      const connection = (keptId: number, state: ConnectionState): void => tellConnection(this.#bus, keptId, state);
+      return supervise({ bus: () => this.#bus, passed, mount: mounted, memoryWanted, connection, gaveUp }, restarts);
     };
     const server = this.#supervise(mount);
     const record = (): void => this.#record();
@@ -183,7 +186,8 @@ export class Keeper implements KeeperControl {
     const shell = new SideShell();
     probeWith(shell);
     const images = new ImageWatch(shell);
-    const parts = { ledger, statsFd, server, memories, vbds, forgets, activities, images, shell };
+    const kept = new KeptDisks();
+    const parts = { ledger, statsFd, server, memories, vbds, kept, forgets, activities, images, shell };
     this.#bus = { ...known, ...parts, answering: new Answering(shell), record };
     images.begin(this.#bus);
     this.#persistent = persistent;
@@ -350,7 +354,7 @@ export class Keeper implements KeeperControl {
   }
 
   /** Resolves when nobody uses a vbd any more, or after a limit. @see awaitUsersGone */
-  async awaitUsersGone(): Promise<void> {
+  async awaitUsersGone(limitMs: number, signal: AbortSignal): Promise<void> {
     const bus = this.#bus;
     const files = async (): Promise<HeldFile[]> => {
       if (bus.failed || this.#ending.begun) return [];
@@ -359,13 +363,14 @@ export class Keeper implements KeeperControl {
         bus.vbds.all().flatMap((vbd) => filesInUse(bus, vbd)),
       );
     };
-    await awaitUsersGone(files, bus.place.runtimeDir);
+    await awaitUsersGone({ files, runtimeDir: bus.place.runtimeDir, limitMs, signal });
   }
 
   async #ensureUnused(force: boolean, patience: Patience): Promise<void> {
     if (this.#bus.failed || this.#ending.begun) return;
     const { vbds, images } = this.#bus;
     await Promise.all(vbds.all().map((vbd) => this.#whenUnused.giveWay(vbd)));
+    if (!force) vbds.all().forEach(mustBeConnected);
     if (!force) await Promise.all(vbds.all().map((vbd) => images.mustAnswer(this.#bus, vbd)));
     try {
       await this.#detaching.ensureAllUnused(this.#bus.vbds.all(), patience);
@@ -591,8 +596,10 @@ export class Keeper implements KeeperControl {
 
   /** @param owner of the files that are made; not used if none is made */
   #attachContext(owner: FileOwner = ownerOf({}, ownIdentity())): AttachContext {
-    const { server, memories, place, mountDev, statsFd, ledger, answering } = this.#bus;
+    const { server, memories, place, mountDev, statsFd, ledger, answering, kept } = this.#bus;
     return {
+      runtimeDir: place.runtimeDir,
+      kept,
       server,
       memories,
       mountpoint: place.path,
@@ -695,7 +702,7 @@ export class Keeper implements KeeperControl {
       serverPid: server.pid,
       vbds: vbds.all().map(({ vdev, mode, paused, source }) => {
         const { driver, imagePath, image, memory, graph } = source;
-        const identity = image && identityOf(image);
+        const identity = image === null ? (source.kept?.claim?.identity ?? null) : identityOf(image);
         const whole = isSimple(graph) ? {} : { disk: graph, identities: identitiesOf(source) };
         const below = [...source.memories].flatMap(([path, { id }]) => (path === '' ? [] : [id]));
         const memories = { memory: memory?.id ?? null, ...(below.length > 0 && { memoriesBelow: below }) };
@@ -727,8 +734,9 @@ function processOwner(): { uid: number; gid: number } {
   return { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
 }
 
-function logAttached({ vdev, mode, size, source: { driver, imagePath } }: Vbd): void {
-  logEvent({ event: 'attached', vdev, driver, image: imagePath, mode, size });
+function logAttached({ vdev, mode, size, source }: Vbd): void {
+  const { driver, imagePath } = source;
+  logEvent({ event: 'attached', vdev, driver, image: imagePath ?? remoteUri(source), mode, size });
 }
 
 function withNotes(info: VbdInfo, notes: readonly string[]): AttachResult {

@@ -6,7 +6,8 @@ import '../runtime/own-process.js';
 import { closeSync, writeSync } from 'node:fs';
 import { FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { flockRelease, RLIMIT_CPU, RLIMIT_FSIZE, raiseLimit } from '../../system/libc.js';
-import { isOwnUnitStopping } from '../../system/systemd.js';
+import { findOwnStop } from '../../system/systemd.js';
+import { UsersLimit } from '../ending/await-users.js';
 import { tellAdministrator } from '../ending/tell-administrator.js';
 import type { Patience } from '../holders/await-free.js';
 import { STATS_BYTES } from '../ledger/counters.js';
@@ -76,9 +77,30 @@ function raiseLimits(): void {
   });
 }
 
+/** Ends the bus on a signal. At a shutdown, what uses the bus is stopped at the same time: then it waits for that. */
+function endOnSignals(keeper: Keeper, usersLimit: UsersLimit, endUnattended: (how: string) => void): void {
+  const patience = new AbortController();
+  let wait: Promise<void> | null = null;
+  const awaitUsers = async (): Promise<void> => {
+    const stop = await findOwnStop();
+    if (stop !== null) await keeper.awaitUsersGone(usersLimit.msFor(stop), patience.signal);
+  };
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.on(signal, () => {
+      logEvent({ event: 'signal', signal });
+      // a person who sends a second signal does not want to wait; systemd sends SIGHUP right behind SIGTERM
+      if (wait !== null && signal !== 'SIGHUP') patience.abort();
+      wait ??= awaitUsers();
+      const end = (): void => endUnattended(`signal ${signal}`);
+      wait.then(end, end);
+    });
+  }
+}
+
 async function run({ persistent, transport, allowOther, bus, lifeline, ...where }: KeeperArgument): Promise<void> {
   const place: BusPlace = { name: bus, ...where };
   raiseLimits();
+  const usersLimit = new UsersLimit();
   const lockFd = await takeStateLock(place);
   // the code that checks requests takes as long to load as Node itself: it loads while the server starts
   const loading = import('../control/http-server.js');
@@ -123,14 +145,7 @@ async function run({ persistent, transport, allowOther, bus, lifeline, ...where 
   const rewrite = (): Promise<void> => keeper.rewrite();
   const findable = new StayFindable({ place, control, socket: 'control.sock', lockFd, books, rewrite });
   await findable.listen().catch(undo);
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-    process.on(signal, async () => {
-      logEvent({ event: 'signal', signal });
-      // at a shutdown, what uses the bus is stopped at the same time
-      if (await isOwnUnitStopping()) await keeper.awaitUsersGone();
-      endUnattended(`signal ${signal}`);
-    });
-  }
+  endOnSignals(keeper, usersLimit, endUnattended);
   if (lifeline) {
     void awaitAbandoned(LIFELINE_FD).then(() => {
       logEvent({ event: 'abandoned' });

@@ -31,6 +31,8 @@ type ToldState = Pick<Vbd, 'paused' | 'source' | 'partitions' | 'size' | 'remeas
   readonly leaving: readonly boolean[];
   /** of the images that it only reads: drivers do not find out themselves what a commit has changed */
   readonly readBytes: string;
+  /** see KeptDisk */
+  readonly keptVersion: number;
 };
 
 /** What a server has been told. */
@@ -99,7 +101,7 @@ export class Replay {
       told.delete(vbd);
       broken.delete(vbd);
       await server
-        .request<'detach'>({ op: 'detach', nodeId: vbd.nodeId }, { limitMs: this.#limitMs })
+        .request<'detach'>({ op: 'detach', nodeId: vbd.nodeId, isUnused: true }, { limitMs: this.#limitMs })
         .catch(unlessDeath);
     }
   }
@@ -129,7 +131,8 @@ class VbdReplay {
     const vbd = this.#vbd;
     const { paused, source, partitions, size, remeasure } = vbd;
     const read = { readBytes: readBytesOf(vbd), remeasure };
-    this.#known.told.set(vbd, { leaving: leavingOf(vbd), paused, source, partitions, size, ...read });
+    const keptVersion = source.kept?.version ?? 0;
+    this.#known.told.set(vbd, { leaving: leavingOf(vbd), paused, source, partitions, size, keptVersion, ...read });
     try {
       const reason = whyNot ?? (await this.#open(limitMs));
       if (reason === null) return;
@@ -190,6 +193,7 @@ function wouldBreak({ vdev }: Vbd, reason: string): FusetapError {
 
 function isAsTold(vbd: Vbd, was: ToldState): boolean {
   if (vbd.paused !== was.paused || vbd.source !== was.source || vbd.size !== was.size) return false;
+  if ((vbd.source.kept?.version ?? 0) !== was.keptVersion) return false;
   // the old server has written its base until it died
   const isWritten = vbd.remeasure !== undefined || was.remeasure !== undefined;
   if (isWritten || readBytesOf(vbd) !== was.readBytes) return false;

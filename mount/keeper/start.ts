@@ -104,24 +104,39 @@ async function spawnKeeper(place: BusPlace, options: StartOptions, log: number):
 async function spawnInScope(place: BusPlace, command: readonly string[], log: number): Promise<ChildProcess | null> {
   const { anotherScope, chooseScope, commandInScope } = await import('../systemd/bus-scope.js');
   const scope = await chooseScope(place);
-  const spawnIn = async (each: BusScope): Promise<ChildProcess | null> => {
+  if (scope === null) return null;
+  const spawnIn = async (each: BusScope): Promise<ChildProcess | 'refused' | 'late'> => {
     const whole = await commandInScope(each, place.name, command);
     const child = await spawnDetached(whole, { stdio: ['ignore', log, log, 'pipe', 'pipe'], env: each.env });
-    if (await entersScope(child)) return child;
+    const entry = await awaitEntry(child);
+    if (entry === 'entered') return child;
     (child.stdio[3] as Readable).destroy();
-    return null;
+    return entry;
   };
-  return scope && ((await spawnIn(scope)) ?? (await spawnIn(anotherScope(scope))));
+  const first = await spawnIn(scope);
+  // of this name there may be what is left of an earlier bus
+  const found = first === 'refused' ? await spawnIn(anotherScope(scope)) : first;
+  return typeof found === 'string' ? null : found;
 }
 
-/** Whether a process of commandInScope is in its scope. If it is not, it has ended, and has not executed the command. */
-async function entersScope(child: ChildProcess): Promise<boolean> {
+/**
+ * Whether a process of commandInScope has entered its scope. If it was refused, it has ended, and has not executed the
+ * command. If it is late, as while a unit that must be stopped before the scope starts is still stopping, it is killed.
+ */
+async function awaitEntry(child: ChildProcess): Promise<'entered' | 'refused' | 'late'> {
   const pipe = child.stdio[4] as Readable;
-  const timer = setTimeout(() => child.kill('SIGKILL'), SCOPE_LIMIT_MS);
   const failed = new Promise<null>((resolve) => child.once('error', () => resolve(null)));
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<'late'>((resolve) => {
+    timer = setTimeout(() => {
+      child.kill('SIGKILL');
+      resolve('late');
+    }, SCOPE_LIMIT_MS);
+  });
   try {
-    const chunks = pipe[Symbol.asyncIterator]();
-    return (await Promise.race([failed, chunks.next()]))?.done === false;
+    const first = await Promise.race([late, failed, pipe[Symbol.asyncIterator]().next()]);
+    if (first === 'late') return 'late';
+    return first?.done === false ? 'entered' : 'refused';
   } finally {
     clearTimeout(timer);
     pipe.destroy();

@@ -10,7 +10,7 @@ import { logEvent } from '../runtime/log.js';
 import type { ServerStart } from '../server/commands.js';
 import { Replay } from './replay.js';
 import { DEFAULT_SILENCE_LIMIT_MS } from './supervision/heartbeat.js';
-import { serverLauncher } from './supervision/server-process.js';
+import { type ServerNews, serverLauncher } from './supervision/server-process.js';
 import { DEFAULT_START_LIMIT_MS, Supervisor } from './supervision/supervisor.js';
 import { type BusParts, deviceOf } from './vbds/bus-parts.js';
 
@@ -23,15 +23,20 @@ export interface SupervisedBus {
   readonly passed: PassedToServers;
   readonly mount: KernelMount;
   memoryWanted(nodeId: number): void;
+  connection: ServerNews['connection'];
   gaveUp(why: string): void;
 }
 
 /** @param restarts how many servers were replaced on earlier mounts */
-export function supervise({ bus, passed, mount, memoryWanted, gaveUp }: SupervisedBus, restarts = 0): Supervisor {
+export function supervise(
+  { bus, passed, mount, memoryWanted, connection, gaveUp }: SupervisedBus,
+  restarts = 0,
+): Supervisor {
   const { deviceFds, aliveFd } = mount;
   const silenceLimitMs = readMilliseconds('FUSETAP_SILENCE_LIMIT_MS', DEFAULT_SILENCE_LIMIT_MS);
   const replay = new Replay(silenceLimitMs);
-  const news = { forgotten: (nodeId: number) => bus().forgets.tell(nodeId), memoryWanted };
+  const keep: ServerNews['keep'] = (kept, fds) => bus().kept.keep(kept, fds);
+  const news = { forgotten: (nodeId: number) => bus().forgets.tell(nodeId), memoryWanted, connection, keep };
   const supervised = {
     launch: serverLauncher({ ...passed, deviceFds, aliveFd }, news),
     replay: (next, choice) => replay.to(next, bus(), choice),
@@ -41,6 +46,7 @@ export function supervise({ bus, passed, mount, memoryWanted, gaveUp }: Supervis
     takeInFlight: () => bus().ledger.takeInFlight(),
     work: () => bus().ledger.work(),
     inPlace: (server) => {
+      bus().kept.forgetStates();
       replay.inPlace(server, bus());
       bus().record();
     },

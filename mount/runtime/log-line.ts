@@ -35,6 +35,11 @@ export type BusEvent =
   | { event: 'server-not-started'; reason: string }
   /** a new server could not open the disk of a vbd: its I/O is EIO */
   | { event: 'broken'; vdev: string; reason: string }
+  /** its disk is on a network and cannot be reached: its requests wait */
+  | { event: 'reconnecting'; vdev: string; reason: string }
+  | { event: 'reconnected'; vdev: string; seconds: number }
+  /** the other end may have lost writes that it has acknowledged: the next fsync of each handle fails */
+  | { event: 'writes-lost'; vdev: string; reason: string }
   /** a later server could open the disk of a broken vbd */
   | { event: 'mended'; vdev: string }
   /** pauseMs: how long requests had to wait */

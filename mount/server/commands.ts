@@ -8,7 +8,7 @@
  * The descriptors that a command needs are sent on a socket of their own: see passed-fds.ts. Commands name them by
  * their numbers in the keeper.
  */
-import type { Json, Window } from '../../drivers/driver.js';
+import type { ConnectionState, Json, Window } from '../../drivers/driver.js';
 import type { PlainError } from '../../drivers/errors.js';
 import type { FilterSpec } from '../../drivers/filters/filter.js';
 import type { Measured, NodeNeed } from '../../drivers/graph/open-graph.js';
@@ -81,6 +81,18 @@ export interface GraphRef {
   readonly repaired?: readonly string[];
   /** see OpenedGraph.writes */
   readonly writes?: string;
+  /** what drivers of remote disks keep beyond a server; an older keeper cannot keep it */
+  readonly kept?: KeptRef;
+}
+
+/** What the drivers of a disk have kept: see Host.keep. */
+export interface KeptRef {
+  /** names the disk in messages of the server */
+  readonly id: number;
+  /** of the file in the runtime directory by which the disk is claimed: its identity, and a descriptor of the keeper */
+  readonly claim: { readonly identity: string; readonly fd: number } | null;
+  /** by the paths of their nodes; the descriptors are numbers of the keeper */
+  readonly nodes: Readonly<Record<string, { readonly facts: Json; readonly fds: readonly number[] }>>;
 }
 
 /** What an older keeper asks before an attach, in place of `plan`; also checks that the filters exist. */
@@ -343,9 +355,14 @@ export interface Commands {
     command: { readonly op: 'leave'; readonly nodeId: number; readonly leaving: boolean };
     result: { held: boolean };
   };
+  /** the keeper has what a `keep` message has sent */
+  kept: { command: { readonly op: 'kept'; readonly number: number }; result: null };
+  /** see RawDisk.giveUp */
+  giveUp: { command: { readonly op: 'giveUp'; readonly nodeId: number }; result: null };
   /** removes the file, flushes and closes its disk; flushError: why acknowledged writes may be lost */
   detach: {
-    command: { readonly op: 'detach'; readonly nodeId: number };
+    /** isUnused: no request has come, so there is nothing to flush; default: false */
+    command: { readonly op: 'detach'; readonly nodeId: number; readonly isUnused?: boolean };
     result: { flushError: PlainError | null };
   };
 }
@@ -368,5 +385,17 @@ export type ServerMessage =
   | { readonly kind: 'forgotten'; readonly nodeId: number }
   /** a thread wants to fill holes of this vbd's ram image; see mount/ram/growth.ts */
   | { readonly kind: 'memory-wanted'; readonly nodeId: number }
+  /** a driver wants to keep this, with descriptors that were sent under this number: see passed-fds.ts */
+  | ({ readonly kind: 'keep'; readonly number: number } & KeptNode)
+  /** a remote disk can be reached, or not any more */
+  | { readonly kind: 'connection'; readonly keptId: number; readonly state: ConnectionState }
   /** somebody else has removed the mount */
   | { readonly kind: 'gone' };
+
+/** What a driver keeps, of which disk. */
+export interface KeptNode {
+  readonly keptId: number;
+  /** the path of the node */
+  readonly node: string;
+  readonly facts: Json;
+}

@@ -18,6 +18,7 @@ import type { Transport, TransportEvents } from '../transport/transport.js';
 import { VERSION } from '../version.js';
 import { blame, type DriversDisk } from './blame.js';
 import type { Command, Envelope, ServerMessage, ServerStart } from './commands.js';
+import { Keeping } from './keeping.js';
 import { logRefusedResizes } from './log-refused-resizes.js';
 import { MemoryQuestions } from './memory-questions.js';
 import { translated } from './older-keepers.js';
@@ -98,10 +99,12 @@ const events: TransportEvents = {
     else if (!isEnding) endBecause('the mount was taken away');
   },
 };
+const keeping = new Keeping(send, start.passingFd, ledger);
 const transport = await makeTransport();
 const server = new Server(start.keeperPid, transport, ledger, {
   memoryWanted: events.memoryWanted,
   closing: (memory) => memories.drop(memory),
+  hostFor: (disk) => keeping.hostFor(disk),
 });
 openDisks = () => server.disks();
 const books = new Bookkeeping();
@@ -141,6 +144,13 @@ async function execute(id: number, command: Command): Promise<unknown> {
   return await act(id, command, passed).finally(() => passed.end());
 }
 
+function begin(): Promise<null> {
+  begun = true;
+  transport.start();
+  setTimeout(preloadOrphan, PRELOAD_DELAY_MS);
+  return Promise.resolve(null);
+}
+
 function cancel(target: number): Promise<null> {
   running.get(target)?.abort();
   return Promise.resolve(null);
@@ -169,16 +179,12 @@ function act(id: number, command: Command, passed: PassedFds): Promise<unknown> 
     case 'map':
       return server.map(command);
     case 'names':
-      return server.names();
     case 'nameReads':
-      return Promise.resolve(server.nameReads());
+      return command.op === 'names' ? server.names() : Promise.resolve(server.nameReads());
     case 'cancel':
       return cancel(command.target);
     case 'start':
-      begun = true;
-      transport.start();
-      setTimeout(preloadOrphan, PRELOAD_DELAY_MS);
-      return Promise.resolve(null);
+      return begin();
     case 'ping':
       return Promise.resolve(null);
     case 'attach':
@@ -203,8 +209,12 @@ function act(id: number, command: Command, passed: PassedFds): Promise<unknown> 
       return server.makeKernelForget(command.nodeId);
     case 'leave':
       return server.leave(command);
+    case 'kept':
+      return Promise.resolve(keeping.confirm(command.number)).then(() => null);
+    case 'giveUp':
+      return server.giveUp(command.nodeId);
     case 'detach':
-      return server.detach(command.nodeId);
+      return server.detach(command.nodeId, command.isUnused);
     default:
       return Promise.reject(unknownCommand(command));
   }
@@ -267,6 +277,7 @@ process.on('disconnect', async () => {
   isOrphan = true;
   for (const abort of running.values()) abort.abort();
   transport.noSuccessor();
+  keeping.keeperDied();
   questions.keeperDied();
   const loaded = await awaitOrphan();
   const { place, transport: name, allowOther, statsFd, lockFd } = start;

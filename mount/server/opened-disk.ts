@@ -6,15 +6,16 @@ import { fstatSync } from 'node:fs';
 import { brokenDisk } from '../../drivers/broken.js';
 import { closeAll, inTime } from '../../drivers/close-fd.js';
 import { type Disk, frontDisk } from '../../drivers/disk.js';
-import type { RawDisk } from '../../drivers/driver.js';
+import type { Host, RawDisk } from '../../drivers/driver.js';
 import { FusetapError, isCodeMissing } from '../../drivers/errors.js';
 import { withFilters } from '../../drivers/filters/with-filters.js';
-import { openGraph } from '../../drivers/graph/open-graph.js';
+import { openGraph, type RemoteContext } from '../../drivers/graph/open-graph.js';
 import { windowOf } from '../../drivers/segments/one-segment.js';
 import { markWriter } from '../images/copy-lease.js';
 import type { Ledger } from '../ledger/ledger.js';
 import { type CreditSource, fillGuard, limitDisk } from '../ram/bounded-disk.js';
 import type { AttachCommand, GraphRef, ImageRef, VbdFacts, WindowFacts } from './commands.js';
+import type { KeptDisk } from './keeping.js';
 import { logDriverErrors } from './log-driver-errors.js';
 import type { ServedPartition } from './partitions.js';
 import type { PassedFds } from './passed-fds.js';
@@ -63,6 +64,7 @@ export interface OpeningContext {
   readonly keeperPid: number;
   /** makes the keeper look at the memory that is asked for in the ledger */
   memoryWanted(nodeId: number): void;
+  hostFor(disk: KeptDisk): Host;
 }
 
 /**
@@ -94,12 +96,13 @@ function openBroken({ name, driver, ledgerIndex, mode, disk: ref }: AttachComman
   return { ...opened, ...bytes, identities: identitiesOf(ref) } satisfies OpenedDisk;
 }
 
-function identitiesOf({ files }: GraphRef): string[] {
-  return [...new Set(Object.values(files).flatMap(({ identity }) => identity ?? []))];
+function identitiesOf({ files, kept }: GraphRef): string[] {
+  const claimed = kept?.claim == null ? [] : [kept.claim.identity];
+  return [...new Set([...Object.values(files).flatMap(({ identity }) => identity ?? []), ...claimed])];
 }
 
 async function openWithDriver(
-  { ledger, keeperPid, memoryWanted }: OpeningContext,
+  { ledger, keeperPid, memoryWanted, hostFor }: OpeningContext,
   command: AttachCommand,
   passed: PassedFds,
 ): Promise<OpenedDisk> {
@@ -111,7 +114,8 @@ async function openWithDriver(
     if (memory !== null && !readOnly) markWriter(memory.memory.fd, keeperPid);
     const room = { ledger, ledgerIndex, ask: () => memoryWanted(nodeId) };
     const mayFill = memory === null || readOnly ? {} : { mayFill: fillGuardOf(memory.memory.fd, room) };
-    const opened = limitDisk(await openGraph({ ...taken.opened(readOnly), ...mayFill }), room);
+    const remote = (node: string): RemoteContext => remoteContext(command, taken, hostFor, node);
+    const opened = limitDisk(await openGraph({ ...taken.opened(readOnly), ...mayFill, remote }), room);
     const raw = await withFilters(opened, filters, logDriverErrors({ vdev: name, driver }));
     if (size !== undefined && raw.size !== size) {
       await inTime('closing it', raw.close());
@@ -130,6 +134,25 @@ async function openWithDriver(
     void closeAll(taken.fds);
     throw error;
   }
+}
+
+/** @throws FusetapError UNSUPPORTED if the keeper cannot keep what outlives a server */
+function remoteContext(
+  { disk: { kept }, name: vdev, ledgerIndex, driver }: AttachCommand,
+  taken: TakenFiles,
+  hostFor: OpeningContext['hostFor'],
+  node: string,
+): RemoteContext {
+  if (kept === undefined) {
+    throw new FusetapError(
+      'UNSUPPORTED',
+      `driver ${driver} needs a bus of this version: the keeper of this bus is older`,
+      {
+        hint: 'use another bus (--bus NAME), or stop this one first',
+      },
+    );
+  }
+  return { kept: taken.kept[node] ?? null, host: hostFor({ keptId: kept.id, node, vdev, ledgerIndex }) };
 }
 
 /** The first file that clients write; not a base, which only a commit writes. */

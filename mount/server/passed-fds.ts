@@ -44,8 +44,11 @@ export function neededFds(command: Command): number[] {
 }
 
 /** Each once: two parts of a disk may be in one file. */
-function fdsOf({ files, memories }: GraphRef): number[] {
-  return [...new Set([...Object.values(files), ...Object.values(memories)].map(({ fd }) => fd))];
+function fdsOf({ files, memories, kept }: GraphRef): number[] {
+  const ofKept = Object.values(kept?.nodes ?? {}).flatMap(({ fds }) => fds);
+  const ofClaim = kept?.claim == null ? [] : [kept.claim.fd];
+  const opened = [...Object.values(files), ...Object.values(memories)].map(({ fd }) => fd);
+  return [...new Set([...opened, ...ofKept, ...ofClaim])];
 }
 
 /**
@@ -65,6 +68,21 @@ export function passFds(socket: number, id: number, fds: readonly number[]): boo
 }
 /** more descriptors are in flight than this user may have open; node:os does not have this errno */
 const ETOOMANYREFS = 109;
+
+/**
+ * Receives the descriptors of a `keep` message that has just been read, in the order in which they were sent.
+ * @throws FusetapError FAILED if they did not arrive
+ */
+export function takeKept(socket: number, number: number): number[] {
+  for (;;) {
+    const message = receiveFds(socket, NUMBER_BYTES * (1 + MAX_FDS), MAX_FDS);
+    if (message === null) throw new FusetapError('FAILED', 'the server has sent no descriptors to keep');
+    const { data, fds, isCut } = message;
+    if (data.readInt32LE(0) === number && !isCut) return [...fds];
+    void closeAll(fds);
+    if (isCut) throw new FusetapError('FAILED', 'the keeper has too many files open (EMFILE)');
+  }
+}
 
 /** The descriptors of one command. The caller of `take` closes what it took; `end` closes the rest. */
 export interface PassedFds {

@@ -5,6 +5,7 @@
 import { closeAll } from '../../drivers/close-fd.js';
 import { saveDisk, streamDisk } from '../../drivers/copying/save-disk.js';
 import type { Disk } from '../../drivers/disk.js';
+import type { Host } from '../../drivers/driver.js';
 import { errnoOf, FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { makeFilter } from '../../drivers/filters/index.js';
 import { findNeeds, measureNode, prepareNode, repairNode } from '../../drivers/graph/open-graph.js';
@@ -40,6 +41,7 @@ import type {
   VbdFacts,
 } from './commands.js';
 import { FifoWriter } from './fifo-writer.js';
+import type { KeptDisk } from './keeping.js';
 import { describe } from './older-keepers.js';
 import { closeOpenedDisk, filesOf, type OpenedDisk, type OpenedFile, openDisk, windowFacts } from './opened-disk.js';
 import { openPartition, readTable, type ServedPartition } from './partitions.js';
@@ -53,6 +55,8 @@ export interface ServerEvents {
   memoryWanted(nodeId: number): void;
   /** a disk is about to close its ram image, which `memories` does not return any more */
   closing(memory: { readonly id: string }): void;
+  /** see Keeping */
+  hostFor(disk: KeptDisk): Host;
 }
 
 /** The means to cancel a long command, and to report its progress. */
@@ -189,7 +193,8 @@ export class Server {
 
   #open(command: AttachCommand, passed: PassedFds): Promise<OpenedDisk> {
     const memoryWanted = (nodeId: number): void => this.#events.memoryWanted(nodeId);
-    return openDisk({ ledger: this.#ledger, keeperPid: this.#keeperPid, memoryWanted }, command, passed);
+    const hostFor = (disk: KeptDisk): Host => this.#events.hostFor(disk);
+    return openDisk({ ledger: this.#ledger, keeperPid: this.#keeperPid, memoryWanted, hostFor }, command, passed);
   }
 
   /** @throws FusetapError USAGE if the sizes differ; nothing has changed then */
@@ -452,7 +457,14 @@ export class Server {
     return { held: this.#transport.setLeaving(nodeId, leaving) };
   }
 
-  async detach(nodeId: number): Promise<CommandResult<'detach'>> {
+  /** Makes requests that wait for a remote disk fail. */
+  async giveUp(nodeId: number): Promise<null> {
+    this.#find(nodeId).raw.giveUp?.();
+    return null;
+  }
+
+  /** @param isUnused no request has come: there is nothing to flush, and an earlier server may still write */
+  async detach(nodeId: number, isUnused = false): Promise<CommandResult<'detach'>> {
     // if it is still being opened, `attach` closes it when it is open
     this.#wanted.delete(nodeId);
     const served = this.#find(nodeId);
@@ -462,7 +474,7 @@ export class Server {
     await Promise.all(nodes.map((id) => this.#transport.remove(id)));
     this.#closing.delete(nodeId);
     const errors: (FusetapError | null)[] = [];
-    for (const file of filesOf(served)) errors.push(await this.#flush(file));
+    if (!isUnused) for (const file of filesOf(served)) errors.push(await this.#flush(file));
     errors.push(notClosed(served, await this.#close(served)));
     return { flushError: errors.find((error) => error !== null)?.toJSON() ?? null };
   }

@@ -4,7 +4,7 @@
  */
 import { closeAll } from '../../drivers/close-fd.js';
 import { defined } from '../../drivers/defined.js';
-import type { ImageFile } from '../../drivers/driver.js';
+import type { ImageFile, Kept } from '../../drivers/driver.js';
 import { FusetapError } from '../../drivers/errors.js';
 import type { NodeMemory, OpenedGraph } from '../../drivers/graph/open-graph.js';
 import { keepOnExec } from '../../system/libc.js';
@@ -24,6 +24,8 @@ export class TakenFiles {
   readonly #byKeeperFd = new Map<number, number>();
   readonly files: Record<string, ImageFile> = {};
   readonly memories: Record<string, NodeMemory> = {};
+  /** what drivers of an earlier server have kept */
+  readonly kept: Record<string, Kept> = {};
 
   private constructor(disk: GraphRef, passed: PassedFds) {
     this.#disk = disk;
@@ -49,6 +51,7 @@ export class TakenFiles {
         const isRead = path !== '' || mode === 'r';
         taken.memories[path] = { memory: { fd: taken.#takeMemory(fd, isRead) }, state };
       }
+      taken.#takeKept();
       return taken;
     } catch (error) {
       void closeAll(taken.fds);
@@ -93,6 +96,16 @@ export class TakenFiles {
     }
     const marked = ref.kind === 'block' ? await markBlock(image, mode) : null;
     if (marked !== null) this.fds.push(marked);
+  }
+
+  #takeKept(): void {
+    const { kept } = this.#disk;
+    if (kept === undefined) return;
+    for (const [node, { facts, fds }] of Object.entries(kept.nodes)) {
+      this.kept[node] = { facts, fds: fds.map((fd) => this.#takeMemory(fd, false)) };
+    }
+    // its locks last as long as this process has it, too
+    if (kept.claim !== null) this.#takeMemory(kept.claim.fd, false);
   }
 
   #takeMemory(keeperFd: number, isRead: boolean): number {

@@ -11,7 +11,7 @@ import { execFile } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { userInfo } from 'node:os';
-import { controlGroupOf, isOfUserManager, runsSystemd } from '../../system/systemd.js';
+import { controlGroupOf, isKnownToSystemd, isOfUserManager } from '../../system/systemd.js';
 import { type BusPlace, runtimeDir as chooseRuntimeDir } from '../runtime/bus-place.js';
 
 /** `no`: the bus stays in the unit of the command that starts it */
@@ -35,6 +35,16 @@ const STOPPED_BEFORE_A_BUS = [
 ];
 
 /**
+ * What must be there as long as a bus: images may lie on it. Only units that are active already are named: systemd would
+ * wait for the start of others. Not local-fs.target or remote-fs.target: what is mounted from the bus is before these.
+ */
+const STOPPED_AFTER_A_BUS = [
+  ...['network.target', 'network-online.target', 'remote-fs-pre.target', 'nfs-client.target', 'rpc-statd.service'],
+  ...['iscsid.service', 'open-iscsi.service', 'iscsi.service', 'multipathd.service', 'nvmf-autoconnect.service'],
+  ...['nvmefc-boot-connections.service', 'drbd.service', 'glusterd.service', 'ceph.target', 'rbdmap.service'],
+];
+
+/**
  * How long systemd waits for a bus that it has told to end: as long as a bus waits for its users, and then for its disks
  * (ending/await-users.ts, ending/limit.ts), and some more.
  */
@@ -51,7 +61,7 @@ export interface BusScope {
 
 /** The scope that a new bus gets; null if it stays in the unit of its caller. */
 export async function chooseScope(place: BusPlace): Promise<BusScope | null> {
-  if (!runsSystemd() || process.env[VARIABLE] === 'no') return null;
+  if (!isKnownToSystemd() || process.env[VARIABLE] === 'no') return null;
   const unit = `${scopeName(place)}.scope`;
   if (process.geteuid?.() === 0) return { manager: 'system', unit, env: {} };
   const directory = process.env.XDG_RUNTIME_DIR || `/run/user/${process.geteuid?.()}`;
@@ -87,12 +97,21 @@ export function anotherScope(scope: BusScope): BusScope {
 async function livesLongerWithUser(): Promise<boolean> {
   const path = controlGroupOf('self');
   if (path === null || isOfUserManager(path)) return true;
-  if (existsSync(`/var/lib/systemd/linger/${userInfo().username}`)) return true;
+  if (isLingering()) return true;
   const { stdout } = await run('busctl', [
     ...['--system', 'get-property', 'org.freedesktop.login1', '/org/freedesktop/login1'],
     ...['org.freedesktop.login1.Manager', 'KillUserProcesses'],
   ]);
   return stdout.trim() === 'b true';
+}
+
+function isLingering(): boolean {
+  try {
+    return existsSync(`/var/lib/systemd/linger/${userInfo().username}`);
+  } catch {
+    // the user has no entry in the list of users
+    return false;
+  }
 }
 
 /** A command that runs another command in a scope. It writes a byte to descriptor 4 as soon as it is in the scope. */
@@ -101,19 +120,32 @@ export async function commandInScope(
   bus: string,
   command: readonly string[],
 ): Promise<string[]> {
+  const [version, after] = await Promise.all([versionOfSystemd(), manager === 'system' ? activeOnes() : '']);
   const properties = [
     `TimeoutStopSec=${STOP_LIMIT_SECONDS}`,
     // a server that the kernel kills for lack of memory is replaced: its scope must not be stopped for that
-    ...((await versionOfSystemd()) >= 253 ? ['OOMPolicy=continue'] : []),
+    ...(version >= 253 ? ['OOMPolicy=continue'] : []),
     ...(manager === 'system' ? [`Before=${STOPPED_BEFORE_A_BUS.join(' ')}`] : []),
+    ...(after === '' ? [] : [`After=${after}`]),
   ];
   return [
     'systemd-run',
     ...(manager === 'user' ? ['--user'] : []),
     ...['--scope', '--quiet', '--collect', `--unit=${unit}`, `--description=fusetap bus ${bus}`],
     ...properties.map((property) => `--property=${property}`),
-    ...['--', '/bin/sh', '-c', 'printf . >&4; exec 4>&-; exec "$@"', 'sh', ...command],
+    ...['--', '/bin/sh', '-c', ENTER, unit, ...command],
   ];
+}
+
+/** Runs in the scope: tells so if it is true, and then executes the command. */
+const ENTER = 'case $(cat /proc/self/cgroup) in *"/$0"*) printf . >&4 && exec 4>&- "$@" ;; esac; exit 1';
+
+/** Those of STOPPED_AFTER_A_BUS that are active. */
+async function activeOnes(): Promise<string> {
+  const args = ['list-units', '--state=active', '--plain', '--no-legend', '--no-pager', '--full', '--'];
+  const { stdout } = await run('systemctl', [...args, ...STOPPED_AFTER_A_BUS]);
+  const names = stdout.split('\n').map((line) => line.split(' ')[0] ?? '');
+  return names.filter((name) => STOPPED_AFTER_A_BUS.includes(name)).join(' ');
 }
 
 /** 0 if it is not known. */

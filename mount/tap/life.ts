@@ -8,13 +8,15 @@
 import { constants as os } from 'node:os';
 import { resolve } from 'node:path';
 import { FusetapError } from '../../drivers/errors.js';
+import { factsOf } from '../../drivers/names.js';
+import { isNbdUri, parseNbdUri, printNbdUri, resolveNbdPaths } from '../../drivers/nbd/uri.js';
 import { detach, pause, resume, stop } from '../client/index.js';
 import { proveReadable } from '../client/proving-read.js';
 import { swap } from '../client/swap.js';
 import { call } from '../control/call.js';
 import { sentDisk } from '../control/disk-wish.js';
 import { isNotRunning } from '../control/http-client.js';
-import type { AttachRequest, VbdInfo } from '../control/interface.js';
+import type { AttachRequest, DiskWish, VbdInfo } from '../control/interface.js';
 import { findMinor, listMinors, pointDevice, removeMinor, requireMinor, setOwner, withMinorsLocked } from './minors.js';
 import { requireAttached, requireOpen, requireTapdisk, vdevOfMinor } from './tapdisks.js';
 
@@ -58,12 +60,10 @@ export async function openMinor(name: TapName, image: TapImage, readOnly: boolea
   if (info === null || info.state === 'orphaned') throw tapdiskDied(name);
   if (vbd !== null) throw openAlready(minor, vbd);
   const body: AttachRequest = {
-    driver: image.driver,
-    image: resolve(image.path),
+    ...diskOf(image),
     vdev: vdevOfMinor(minor),
     mode: readOnly ? 'r' : 'w',
     passthrough: 'off',
-    options: {},
   };
   const opened = await call(place, 'POST /vbds', { body: sentDisk(body) });
   try {
@@ -75,6 +75,13 @@ export async function openMinor(name: TapName, image: TapImage, readOnly: boolea
     throw error;
   }
   return opened;
+}
+
+/** `-a TYPE:PATH`; the path of nbd is a URI, or what follows `nbd:` in QEMU's words. */
+function diskOf({ driver, path }: TapImage): Pick<DiskWish, 'driver' | 'image' | 'options'> {
+  if (!factsOf(driver)?.isRemote) return { driver, image: resolve(path), options: {} };
+  const address = parseNbdUri(isNbdUri(path) ? path : `${driver}:${path}`);
+  return { driver, image: null, options: { uri: printNbdUri(resolveNbdPaths(address, (each) => resolve(each))) } };
 }
 
 function openAlready(minor: number, { driver, image }: VbdInfo): FusetapError {
@@ -171,7 +178,7 @@ export async function unpauseMinor(name: TapName, image: TapImage | null): Promi
     throw new FusetapError('USAGE', `minor ${minor} is not paused`, { hint: `tap-ctl pause -p ${pid} -m ${minor}` });
   }
   if (image !== null) {
-    await swap(place, vbd.vdev, { driver: image.driver, image: resolve(image.path), options: {} });
+    await swap(place, vbd.vdev, diskOf(image));
   }
   await resume(place, vbd.vdev);
 }

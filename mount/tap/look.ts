@@ -1,4 +1,5 @@
 /** The data that tap-ctl shows: tapdisks, minors, and statistics of requests. */
+import { remoteUri } from '../../drivers/graph.js';
 import { askStats } from '../client/stats.js';
 import type { VbdInfo, VbdStats } from '../control/interface.js';
 import { resolveBus } from '../runtime/bus-place.js';
@@ -40,7 +41,7 @@ function entryOf({ minor, owner }: Minor, tapdisks: readonly Tapdisk[]): TapEntr
   const vbd = info !== undefined && isOurs ? vbdOfMinor(info, minor) : null;
   const state =
     info === undefined || !isOurs || info.keeperPid === null || info.state === 'failed' ? DEAD : stateOf(vbd);
-  return { pid: owner.pid, minor, state, type: vbd?.driver ?? null, path: vbd?.image ?? null };
+  return { pid: owner.pid, minor, state, type: vbd?.driver ?? null, path: vbd?.image ?? (vbd && remoteUri(vbd)) };
 }
 
 function stateOf(vbd: VbdInfo | null): number {

@@ -91,7 +91,7 @@ const ANSWERS: [line: string[], adds: string[], offered: string[]][] = [
   [
     ['attach', 'a.img', 'r', ''],
     ['files', '', ''],
-    ['aio:', 'qcow2:', 'ram:', 'snapshot:', 'split:', 'sync:', 'tar:', 'vdi:', 'vhd:', 'vhdx:', 'vmdk:'],
+    ['aio:', 'nbd:', 'qcow2:', 'ram:', 'snapshot:', 'split:', 'sync:', 'tar:', 'vdi:', 'vhd:', 'vhdx:', 'vmdk:'],
   ],
   [['attach', 'a.img', 'ram:go'], ['files', 'ram:', 'go'], []],
   [

@@ -44,6 +44,13 @@ export const PARSED: readonly (readonly [string, Parts])[] = [
   ['ram:', { driver: 'ram', image: null }],
   ['vhd:golden.vhd', { driver: 'vhd', image: 'golden.vhd' }],
 
+  // URIs of disks on a network
+  ['nbd://h/d', { driver: 'nbd', image: 'nbd://h/d' }],
+  ['nbd:unix:s.sock:exportname=a', { driver: 'nbd', image: 'nbd+unix:///a?socket=s.sock' }],
+  ['nbd+unix:///?socket=/s,xvda,w', { driver: 'nbd', image: 'nbd+unix:///?socket=/s', vdev: 'xvda', mode: 'w' }],
+  ['tap:nbd:h:10809,xvda,r', { driver: 'nbd', image: 'nbd://h/', vdev: 'xvda', mode: 'r' }],
+  ['format=raw, vdev=xvda, target=nbd://h/a,b', { driver: 'nbd', image: 'nbd://h/a%2Cb', vdev: 'xvda' }],
+
   // DRIVER:DRIVER:PATH
   ['ram:vhd:golden.vhd', { driver: 'ram', below: ['vhd'], image: 'golden.vhd' }],
   ['snapshot:tar:box.ova', { driver: 'snapshot', below: ['tar'], image: 'box.ova' }],
@@ -237,7 +244,7 @@ export const REFUSED: readonly (readonly [string, ErrorCode, RegExp, RegExp?])[]
   ['tap:foo:/d,xvda,w', 'NOT_FOUND', /'foo'/, /aio, .*ram, .*sync/],
   ['tap:constructor:/d', 'NOT_FOUND', /'constructor'/],
   ['iscsi:/d,xvda,w', 'NOT_FOUND', /'iscsi'/],
-  ['vdev=xvda,target=nbd:/d', 'NOT_FOUND', /'nbd'/],
+  ['vdev=xvda,target=iscsi:/d', 'NOT_FOUND', /'iscsi'/],
   ['a-1:x', 'NOT_FOUND', /'a-1'/],
   ['http://x/y', 'NOT_FOUND', /'http'/],
   ['empty:/d', 'NOT_FOUND', /'empty'/],
@@ -249,6 +256,9 @@ export const REFUSED: readonly (readonly [string, ErrorCode, RegExp, RegExp?])[]
   ['/d,qcow,xvda', 'UNSUPPORTED', /qcow/],
   ['vhd:qcow:/d', 'UNSUPPORTED', /qcow/, /qemu-img convert/],
   ['ram:vhd:', 'USAGE', /no image/],
+  ['nbd:', 'USAGE', /not a name of an export/],
+  ['qcow2:nbd://h/d', 'UNSUPPORTED', /qcow2 cannot be over 'nbd:\/\/h\/d'/],
+  ['nbd://u:p@h/', 'USAGE', /password/],
   ['ram:ram:', 'USAGE', /no image/],
   ['tap:aio:vhd:/d,xvda,w', 'USAGE', /aio takes a file, not the disk of vhd/, /write vhd:'\/d'.*aio:raw:vhd/],
   ['ram:sync:vmdk:x', 'USAGE', /sync takes a file, not the disk of vmdk/],
@@ -372,6 +382,7 @@ export const PRINTED: readonly (readonly [string, string])[] = [
   ['/i,,xvda,w!,discard,script=s', 'format=raw, vdev=xvda, access=w!, script=s, discard, target=/i'],
   ['aio:raw:qcow2:x', 'aio:raw:qcow2:x'],
   ['tap:ram:vhd:/p,51728,w', 'ram:vhd:/p,xvdb,w'],
+  ['tap:nbd:unix:/s,51728,w', 'nbd+unix:///?socket=/s,xvdb,w'],
   ['ram:vhd:raw:tar:x', 'ram:vhd:raw:tar:x'],
   ['ram:raw:sync:x', 'ram:raw:sync:x'],
   ['/d,vhd,xvda', 'vhd:/d,xvda'],

@@ -260,6 +260,9 @@ async function refuse(t: Test, bench: Bench): Promise<void> {
     await store(bench, backend(11, 51712), { params });
     await fail('add', backend(11, 51712), why);
   }
+  // libxl calls it also after an add that failed
+  await succeed(t, bench, 'remove', backend(11, 51712));
+  t.equal(await bench.sh('ls "$1"', bench.path('runtime/hotplug')), '', 'no lock file is left');
   await store(bench, backend(11, 51728), { mode: 'r' });
   await fail('add', backend(11, 51728), /no params/);
   await store(bench, backend(11, 51744), { params: image, mode: 'x' });

@@ -160,6 +160,51 @@ t.test('a bus whose scope is stopped waits for its users', { skip }, async (t) =
   t.match(out, /kept\nmore\n$/);
 });
 
+t.test('where no scope can be made, a bus is in the unit of the caller', { skip }, async (t) => {
+  const { out } = await boot(t, {
+    script: `
+      truncate -s 8M /run/t/a.img
+      # as if systemd-run was not installed
+      mount --bind /dev/null /usr/bin/systemd-run
+      fusetap attach /run/t/a.img; fusetap show | grep unit; fusetap stop
+      umount /usr/bin/systemd-run
+      # a scope of that name is there
+      systemd-run --quiet --scope --unit=fusetap-bus-0.scope sleep 30 &
+      until systemctl -q is-active fusetap-bus-0.scope; do sleep 0.1; done
+      fusetap attach /run/t/a.img; fusetap show | grep unit; fusetap stop
+      # the pids of this namespace are not those that systemd knows
+      unshare --pid --fork --kill-child sh -c 'fusetap attach /run/t/a.img; fusetap show | grep unit; fusetap stop' || true
+      FUSETAP_USERS_LIMIT_MS=60s fusetap attach /run/t/a.img || echo refused $?
+    `,
+  });
+  t.match(out, /^unit +fusetap-bus-0-[0-9a-f]{8}.scope$/m);
+  t.equal(out.match(/^unit +job.service$/gm)?.length, 2, out);
+  t.match(out, /FUSETAP_USERS_LIMIT_MS is not a number of milliseconds: '60s'.*\nrefused 2\n/);
+});
+
+t.test('a bus in a service waits for its users no longer than the stop of the service allows', { skip }, async (t) => {
+  const { out } = await boot(t, {
+    units: {
+      'kept.service': [
+        ...['[Service]', 'Type=oneshot', 'RemainAfterExit=yes', 'TimeoutStopSec=30', 'Environment=FUSETAP_SCOPE=no'],
+        'ExecStart=/run/t/bin/fusetap attach /run/t/a.img',
+      ].join('\n'),
+    },
+    script: `
+      truncate -s 8M /run/t/a.img
+      systemctl start kept.service
+      exec 3<> /run/fusetap/bus/0/xvda; printf written >&3
+      fusetap show | grep unit
+      # 75 s for the flushes do not fit into 30 s: no time is left for users
+      systemctl stop kept.service
+      head -c 7 /run/t/a.img; echo
+      systemctl show --property=Result kept.service
+    `,
+  });
+  t.match(out, /^unit +kept.service$/m);
+  t.match(out, /^written\nResult=success$/m, 'it was not killed');
+});
+
 t.test(
   'the units: at a shutdown, a bus and a vbd of services do not end before what is mounted',
   { skip },

@@ -6,6 +6,7 @@ import type { RamImages } from '../../ram/ram-images.js';
 import type { VbdFacts } from '../../server/commands.js';
 import type { Supervisor } from '../supervision/supervisor.js';
 import type { Holdings } from '../vbds/holdings.js';
+import type { KeptDisks } from '../vbds/kept-disks.js';
 import type { Vbd } from '../vbds/vbd.js';
 
 export interface AttachContext {
@@ -21,6 +22,9 @@ export interface AttachContext {
    */
   newNode(holdings: Holdings, readOnly: boolean): { nodeId: number; ledgerIndex: number };
   facts(vbd: Vbd): VbdFacts;
+  readonly runtimeDir: string;
+  /** where drivers of remote disks keep what outlives a server */
+  readonly kept: KeptDisks;
   /** calls file systems that may hang */
   readonly answering: Answering;
   /** registers an open file with the kernel for passthrough. @returns its id, or −errno */

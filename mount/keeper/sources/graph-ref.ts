@@ -4,6 +4,7 @@ import type { NodeSpec } from '../../../drivers/graph.js';
 import { identityOf, type OpenedImage } from '../../images/open-image.js';
 import type { RamImage, RamImages } from '../../ram/ram-images.js';
 import type { GraphRef, ImageRef, MemoryRef } from '../../server/commands.js';
+import type { KeptDisk } from '../vbds/kept-disks.js';
 import type { SourceFile } from '../vbds/vbd.js';
 
 export interface HeldTree {
@@ -12,12 +13,14 @@ export interface HeldTree {
   readonly memories: ReadonlyMap<string, RamImage>;
   /** the nodes that were repaired, by path */
   readonly repaired: readonly string[];
+  readonly kept?: KeptDisk | null;
 }
 
-export function graphRef({ graph, files, memories, repaired }: HeldTree, ramImages: RamImages): GraphRef {
+export function graphRef({ graph, files, memories, repaired, kept }: HeldTree, ramImages: RamImages): GraphRef {
   return {
     graph,
     ...(repaired.length > 0 && { repaired }),
+    ...(kept != null && { kept: kept.ref }),
     files: mapped(files, ({ image, mode }) => ({ ...imageRef(image), mode })),
     memories: mapped(memories, (memory): MemoryRef => {
       return { fd: memory.fd, link: ramImages.linkOf(memory), state: memory.state };

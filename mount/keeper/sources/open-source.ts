@@ -6,10 +6,13 @@ import type { GraphPlan } from '../../../drivers/graph/plan.js';
 import { hasThirdParty, mainFile, mainImage, type NodeSpec, treeOf } from '../../../drivers/graph.js';
 import type { DiskWish } from '../../control/interface.js';
 import type { CopyWatcher } from '../../control/progress.js';
+import type { Mode } from '../../images/mode.js';
 import { endsShown } from '../../images/refuse-foreign.js';
 import { Holdings } from '../vbds/holdings.js';
+import type { KeptDisk } from '../vbds/kept-disks.js';
 import type { Vbd, VbdSource } from '../vbds/vbd.js';
 import type { AttachContext } from './attach-context.js';
+import { claimRemote } from './claim-remote.js';
 import { TreeOpening } from './open-tree.js';
 
 export type SourceWish = DiskWish & Pick<Vbd, 'mode' | 'filters'>;
@@ -47,12 +50,24 @@ export async function openSource(
     const { driver, options } = graph;
     const image = files.get(mainFile(graph) ?? '')?.image ?? null;
     const imagePath = mainImage(graph);
+    const kept = await keptDisk(context, plan, mode, holdings);
     const source = { driver, options, graph: opened.graph, imagePath, image, files, memory, memories, repaired };
-    return { source: { ...source, raw, backing, holdings }, notes };
+    return { source: { ...source, raw, backing, kept, holdings }, notes };
   } catch (error) {
     await holdings.release();
     throw error;
   }
+}
+
+/** What the driver of a remote disk keeps; null for other disks. */
+async function keptDisk(
+  context: AttachContext,
+  { claims = null }: GraphPlan,
+  mode: Mode,
+  holdings: Holdings,
+): Promise<KeptDisk | null> {
+  if (claims === null) return null;
+  return context.kept.begin(holdings, await claimRemote(context, claims, mode, holdings));
 }
 
 /** @throws FusetapError USAGE if a name is given, and the disk has no memory that can be shared by it */

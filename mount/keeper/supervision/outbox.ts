@@ -4,7 +4,7 @@
  */
 import { closeSync } from 'node:fs';
 import type { Command, Envelope } from '../../server/commands.js';
-import { neededFds, passFds } from '../../server/passed-fds.js';
+import { neededFds, passFds, takeKept } from '../../server/passed-fds.js';
 
 const RETRY_MS = 10;
 
@@ -31,6 +31,11 @@ export class Outbox {
     if (this.#ended) return;
     this.#waiting.push({ id, command });
     this.#flush();
+  }
+
+  /** The descriptors that the server has sent under that number. @throws FusetapError FAILED */
+  takeKept(number: number): number[] {
+    return takeKept(this.#socket, number);
   }
 
   /** Removes a command that nobody waits for any more: its descriptor numbers may soon belong to other files. */

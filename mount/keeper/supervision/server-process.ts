@@ -4,11 +4,20 @@
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
 import { closeSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import type { ConnectionState } from '../../../drivers/driver.js';
 import { FusetapError } from '../../../drivers/errors.js';
 import { E, socketPair } from '../../../system/libc.js';
 import { within } from '../../../system/within.js';
 import { BUS_NODE_OPTIONS, serverEnvironment } from '../../runtime/node-options.js';
-import type { Command, CommandResult, Commands, Envelope, ServerMessage, ServerStart } from '../../server/commands.js';
+import type {
+  Command,
+  CommandResult,
+  Commands,
+  Envelope,
+  KeptNode,
+  ServerMessage,
+  ServerStart,
+} from '../../server/commands.js';
 import { Outbox } from './outbox.js';
 import { SpareFds } from './spare-fds.js';
 
@@ -26,6 +35,10 @@ export interface ServerNews {
   forgotten(nodeId: number): void;
   /** a thread wants to fill holes of a ram image */
   memoryWanted(nodeId: number): void;
+  /** a driver keeps something; the descriptors are the keeper's */
+  keep(kept: KeptNode, fds: readonly number[]): void;
+  /** a remote disk can be reached, or not any more */
+  connection(keptId: number, state: ConnectionState): void;
 }
 
 export type ServerEvents = ServerLife & ServerNews;
@@ -194,6 +207,10 @@ export class ServerProcess {
         // tells the server that it was heard; otherwise the server soon looks at the limit itself
         this.request<'ping'>({ op: 'ping' }).catch(() => {});
         return this.#events.memoryWanted(message.nodeId);
+      case 'keep':
+        return this.#keep(message.number, message);
+      case 'connection':
+        return this.#events.connection(message.keptId, message.state);
       case 'gone':
         return this.#events.gone();
       case 'progress':
@@ -205,6 +222,16 @@ export class ServerProcess {
         return this.#fail(message.id, FusetapError.from(message.error));
     }
     this.#pending.delete(message.id);
+  }
+
+  #keep(number: number, { keptId, node, facts }: KeptNode): void {
+    try {
+      this.#events.keep({ keptId, node, facts }, this.#outbox.takeKept(number));
+      this.request<'kept'>({ op: 'kept', number }).catch(() => {});
+    } catch (error) {
+      // the driver waits for an answer, and sends nothing until then
+      console.error('what a driver wants to keep:', error);
+    }
   }
 
   #failPending(how: string): void {

@@ -84,6 +84,7 @@ const REPEATABLE: ReadonlySet<keyof Commands> = new Set([
   'hold',
   'release',
   'poison',
+  'giveUp',
   'detach',
   'ping',
 ]);

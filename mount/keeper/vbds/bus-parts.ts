@@ -11,6 +11,7 @@ import type { RamImages } from '../../ram/ram-images.js';
 import type { BusPlace } from '../../runtime/bus-place.js';
 import type { Supervisor } from '../supervision/supervisor.js';
 import type { ImageWatch } from './image-watch.js';
+import type { KeptDisks } from './kept-disks.js';
 import type { Activities } from './vbd-activity.js';
 import type { VbdTable } from './vbd-table.js';
 
@@ -29,6 +30,7 @@ export interface BusParts {
   server: Supervisor;
   readonly memories: RamImages;
   readonly vbds: VbdTable;
+  readonly kept: KeptDisks;
   readonly forgets: ForgetWaiters;
   /** the activity that is under way on each vbd */
   readonly activities: Activities;

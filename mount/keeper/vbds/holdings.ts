@@ -21,6 +21,8 @@ export interface FileWish {
   readonly recognize?: RecognizedEnds;
   /** see OpenOptions */
   readonly below?: string;
+  /** its name in messages; default: the path. The file has no bytes of a disk then, and may be empty */
+  readonly shownAs?: string;
   /** called when the file is open, before it is claimed; it may throw */
   readonly check?: (image: OpenedImage) => void;
 }
@@ -118,8 +120,12 @@ export class Holdings {
    * @throws FusetapError see openImage and claimImage; nothing is taken then
    */
   async file(wish: FileWish, other?: Holdings): Promise<OpenedImage> {
-    const { path, mode, ownBus, describePid, recognize = 'neither', below } = wish;
-    const image = await openImage(path, mode, ownBus, { recognize, ...defined({ below }) });
+    const { path, mode, ownBus, describePid, recognize = 'neither', below, shownAs } = wish;
+    const opened = await openImage(path, mode, ownBus, {
+      ...{ recognize, mayBeEmpty: shownAs !== undefined },
+      ...defined({ below }),
+    });
+    const image = shownAs === undefined ? opened : { ...opened, path: shownAs };
     const identity = identityOf(image);
     await checked(image, wish.check);
     const known = this.#files.get(identity) ?? other?.find(identity);

@@ -29,6 +29,7 @@ import { inMs, type OpenedImage } from '../../images/open-image.js';
 import type { Ledger } from '../../ledger/ledger.js';
 import type { BusPlace } from '../../runtime/bus-place.js';
 import { readBusRecords, uses } from '../../runtime/bus-record.js';
+import { mustBeConnected } from './kept-disks.js';
 import type { Vbd } from './vbd.js';
 import { filesOf } from './vbd-files.js';
 import type { VbdTable } from './vbd-table.js';
@@ -149,6 +150,7 @@ export class ImageWatch {
     const watch = async (): Promise<never> => {
       for (;;) {
         await delay(LOOK_EVERY_MS, undefined, { signal: over.signal });
+        mustBeConnected(vbd);
         await this.mustAnswer(bus, vbd);
       }
     };

@@ -64,7 +64,8 @@ export function vbdInfoUnseen(bus: BusParts, vbd: Vbd): VbdInfo {
     serverPid: bus.server.pid,
     restarts: bus.server.restarts,
     changedOutside: false,
-    broken: vbd.broken,
+    broken: vbd.broken ?? vbd.source.kept?.broken ?? null,
+    reconnecting: vbd.source.kept?.reconnecting ?? null,
     imageState: null,
     writtenOutside: false,
     movedTo: null,
@@ -110,8 +111,9 @@ export function countedBus(bus: BusParts): CountedBus {
 }
 
 function countedFiles(bus: BusParts, vbd: Vbd): CountedFile[] {
-  const { vdev, nodeId, ledgerIndex, mode, size, broken } = vbd;
-  const { driver, imagePath: image } = vbd.source;
+  const { vdev, nodeId, ledgerIndex, mode, size } = vbd;
+  const { driver, imagePath: image, kept } = vbd.source;
+  const broken = vbd.broken ?? kept?.broken ?? null;
   const known = { driver, image, broken, state: vbdState(bus, vbd), imageState: bus.images.lastKnown(vbd) };
   const whole = { vdev, nodeId, ledgerIndex, disk: null, mode, size, passthrough: vbd.backingId !== null, ...known };
   const partitions = (vbd.partitions ?? []).map((partition): CountedFile => {
@@ -128,7 +130,9 @@ export function busVersion({ server }: BusParts): BusVersion {
 
 function vbdState(bus: BusParts, vbd: Vbd): BusState {
   const state = busState(bus);
-  return vbd.paused && state === 'running' ? 'paused' : state;
+  if (state !== 'running') return state;
+  if (vbd.paused) return 'paused';
+  return vbd.source.kept?.reconnecting == null ? 'running' : 'reconnecting';
 }
 
 export function busState({ failed, server }: BusParts): BusState {

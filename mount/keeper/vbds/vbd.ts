@@ -9,6 +9,7 @@ import type { Mode } from '../../images/mode.js';
 import { identityOf, type OpenedImage } from '../../images/open-image.js';
 import type { RamImage } from '../../ram/ram-images.js';
 import type { Holdings } from './holdings.js';
+import type { KeptDisk } from './kept-disks.js';
 
 /** A file of the bus. */
 export interface VbdFile {
@@ -65,6 +66,8 @@ export interface VbdSource {
   /** the request said that the image is raw whatever it looks like */
   readonly raw: boolean;
   readonly backing: BackingPolicy;
+  /** what its driver keeps beyond a server; null: it is on this machine */
+  readonly kept: KeptDisk | null;
   /** the files with their claims, and the memories */
   readonly holdings: Holdings;
 }
@@ -118,9 +121,10 @@ export function hasFile({ files }: VbdSource, { fd }: Pick<OpenedImage, 'fd'>): 
 }
 
 /** The identities of all files, the main one first. */
-export function identitiesOf({ image, files }: VbdSource): string[] {
+export function identitiesOf({ image, files, kept }: VbdSource): string[] {
   const all = [...files.values()].map((file) => identityOf(file.image));
-  return [...new Set([...(image === null ? [] : [identityOf(image)]), ...all])];
+  const claimed = kept?.claim == null ? [] : [kept.claim.identity];
+  return [...new Set([...(image === null ? [] : [identityOf(image)]), ...all, ...claimed])];
 }
 
 /** The descriptor of the file or memory that has the bytes of a disk as one run; undefined if there is none. */

@@ -16,6 +16,7 @@ import { lookUpInode } from '../../holders/look-up.js';
 import { logEvent } from '../../runtime/log.js';
 import type { CommandResult } from '../../server/commands.js';
 import type { BusParts } from '../vbds/bus-parts.js';
+import { mustBeConnected } from '../vbds/kept-disks.js';
 import type { Vbd, VbdFile } from '../vbds/vbd.js';
 import { filesInUse, filesOf } from '../vbds/vbd-files.js';
 import { vbdInfo, vbdInfoUnseen } from '../vbds/vbd-report.js';
@@ -39,6 +40,7 @@ export class Detaching {
     if (choice.force) return await this.#detachByForce(vbd, choice);
     return await activities.run(vbd, 'detaching', choice.signal, async (signal) => {
       if (!this.#bus.failed) {
+        mustBeConnected(vbd);
         await this.#bus.images.mustAnswer(this.#bus, vbd);
         await this.ensureUnused(vbd, { waitMs: choice.waitMs, signal });
       }
@@ -63,8 +65,14 @@ export class Detaching {
    * @param limits null if nobody uses the vbd: its flush has no time limit then
    */
   takeAway(vbd: Vbd, limits: EndingLimits | null): Promise<DetachedVbd> {
-    vbd.removal ??= this.#takeAway(vbd, limits);
-    return limits === null ? vbd.removal : limits.flush.wait(vbd.removal, `${vbd.vdev} was not flushed`);
+    if (limits === null) {
+      vbd.removal ??= this.#takeAway(vbd, null);
+      return vbd.removal;
+    }
+    // a removal without limits may be under way, and wait
+    const given = this.#giveUp(vbd, limits.writeBack);
+    vbd.removal ??= given.then(() => this.#takeAway(vbd, limits));
+    return limits.flush.wait(vbd.removal, `${vbd.vdev} was not flushed`);
   }
 
   async #takeAway(vbd: Vbd, limits: EndingLimits | null): Promise<DetachedVbd> {
@@ -78,6 +86,13 @@ export class Detaching {
     const cutOff = above.holders;
     if (cutOff.length > 0) logEvent({ event: 'cut-off', vdev: vbd.vdev, holders: describeHolders(cutOff) });
     return { ...info, ...(error && { error }), ...(cutOff.length > 0 && { cutOff }) };
+  }
+
+  /** Requests that wait for a remote disk would make everything that follows wait, too. */
+  async #giveUp({ nodeId, source }: Vbd, limit: Limit): Promise<void> {
+    if (source.kept?.reconnecting == null || this.#bus.failed) return;
+    const { server } = this.#bus;
+    await limit.orLate(server.request<'giveUp'>({ op: 'giveUp', nodeId }), null).catch(() => {});
   }
 
   /** Makes its users (file systems, loop devices) write their own caches back to the vbd. */

@@ -1,0 +1,234 @@
+/**
+ * A connection to an export: sends operations and matches the replies. Those of one turn of the event loop are sent with
+ * one system call.
+ */
+import { randomBytes } from 'node:crypto';
+import { FusetapError } from '../errors.js';
+import { ProtocolFault, replyError, SHUTTING_DOWN } from './faults.js';
+import { type ByteStream, type ExportFacts, negotiate } from './handshake.js';
+import { type KeptState, MOST_IN_FLIGHT } from './kept-state.js';
+import type { Operation } from './operation.js';
+import { COMMAND, EXPORT_FLAG, REQUEST_BYTES, writeRequest } from './protocol.js';
+import { ReplyReader } from './reply-reader.js';
+import { Sender } from './sender.js';
+import { encryptedSocket } from './tls.js';
+import type { NbdAddress } from './uri.js';
+import { Wire } from './wire.js';
+
+/** how much a server may send before it is read: more than a handshake has */
+const MOST_UNREAD_BYTES = 1 << 20;
+
+export interface ConnectionEvents {
+  /** an operation is done, or another one may be sent */
+  hasRoom(): void;
+  /** once; the operations that were in flight, in the order in which they were sent */
+  lost(reason: Error, inFlight: Operation[]): void;
+}
+
+export class Connection {
+  readonly facts: ExportFacts;
+  readonly #wire: Wire;
+  readonly #state: KeptState;
+  readonly #events: ConnectionEvents;
+  readonly #high = randomBytes(4).readUInt32BE(0);
+  #nextLow = 1;
+  /** by the counted half of their cookies */
+  readonly #inFlight = new Map<number, Operation>();
+  readonly #sender: Sender;
+  #isOver = false;
+
+  /** @throws FusetapError if the server refuses; ProtocolFault; the system's error; the reason of the signal */
+  static async open(
+    address: NbdAddress,
+    state: KeptState,
+    { events, signal }: { readonly events: ConnectionEvents; readonly signal: AbortSignal },
+  ): Promise<Connection> {
+    const wire = await Wire.dial(address, address.tls === null ? state.buffer : null, signal);
+    const stream = new Handshaking(wire, (socket) => encryptedSocket(socket, address, signal));
+    const abort = (): void => stream.fail(signal.reason as Error);
+    signal.addEventListener('abort', abort, { once: true });
+    try {
+      const facts = await negotiate(stream, { exportName: address.exportName, withTls: address.tls !== null });
+      if (stream.hasRest) throw new ProtocolFault('the NBD server sends more than it was asked for');
+      return new Connection({ wire, facts, state, events, isPlain: address.tls === null });
+    } catch (error) {
+      wire.close();
+      throw error;
+    } finally {
+      signal.removeEventListener('abort', abort);
+    }
+  }
+
+  private constructor(parts: {
+    readonly wire: Wire;
+    readonly facts: ExportFacts;
+    readonly state: KeptState;
+    readonly events: ConnectionEvents;
+    readonly isPlain: boolean;
+  }) {
+    const { wire, facts, state, events, isPlain } = parts;
+    this.facts = facts;
+    this.#wire = wire;
+    this.#state = state;
+    this.#events = events;
+    this.#sender = new Sender(wire, state, { high: this.#high, isPlain });
+    const { isStructured, contextId } = facts;
+    const reader = new ReplyReader({
+      isStructured,
+      contextId,
+      find: (high, low) => this.#find(high, low),
+      done: (operation) => this.#done(operation),
+    });
+    wire.events = {
+      data: (bytes) => this.#received(reader, bytes),
+      ended: (error) => this.#ended(error ?? new Error('the NBD server closed the connection')),
+    };
+  }
+
+  /** of the socket; null if it is closed */
+  get fd(): number | null {
+    return this.#wire.fd;
+  }
+
+  get hasRoom(): boolean {
+    return !this.#isOver && this.#inFlight.size < MOST_IN_FLIGHT;
+  }
+
+  get inFlight(): number {
+    return this.#inFlight.size;
+  }
+
+  /** Sends an operation. There must be room. */
+  submit(operation: Operation): void {
+    const low = this.#nextLow;
+    this.#nextLow = (low + 1) >>> 0;
+    operation.cookie = low;
+    operation.acknowledged = this.#state.acknowledged;
+    this.#inFlight.set(low, operation);
+    const { offset, length } = operation;
+    if (operation.changes) operation.slot = this.#state.take({ high: this.#high, low, offset, length });
+    this.#sender.push(operation);
+  }
+
+  #received(reader: ReplyReader, bytes: Uint8Array): void {
+    try {
+      reader.feed(bytes);
+      if (bytes.buffer === this.#state.buffer.buffer) this.#state.keepTail(bytes.length);
+    } catch (error) {
+      // an error of ours must not leave a stream that nobody reads
+      this.#wire.close(error as Error);
+    }
+  }
+
+  #find(high: number, low: number): Operation {
+    const operation = high === this.#high ? this.#inFlight.get(low) : undefined;
+    if (operation === undefined) throw new ProtocolFault('the NBD server answers a request that nobody sent');
+    return operation;
+  }
+
+  #done(operation: Operation): void {
+    const { error } = operation;
+    if (error?.number === SHUTTING_DOWN) throw new Error('the NBD server is shutting down');
+    this.#inFlight.delete(operation.cookie);
+    // first the state that outlives this process, then the answer
+    if (error === null && operation.changes && !operation.isDurable && this.#flushes) this.#state.noteWrite();
+    if (error === null && operation.command === COMMAND.flush) this.#state.noteDurable(operation.acknowledged);
+    if (operation.slot !== null) this.#state.free(operation.slot);
+    operation.slot = null;
+    if (error === null) operation.resolve();
+    else operation.reject(replyError(error.number, error.text, (this.facts.flags & EXPORT_FLAG.readOnly) !== 0));
+    this.#events.hasRoom();
+  }
+
+  get #flushes(): boolean {
+    return (this.facts.flags & EXPORT_FLAG.flush) !== 0;
+  }
+
+  #ended(reason: Error): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    const inFlight = [...this.#inFlight.values()];
+    this.#inFlight.clear();
+    this.#sender.end();
+    this.#events.lost(reason, inFlight);
+  }
+
+  /** Ends it in order; nothing may be in flight. */
+  close(): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    const goodbye = Buffer.alloc(REQUEST_BYTES);
+    const cookie = { high: this.#high, low: 0 };
+    writeRequest(goodbye, 0, { flags: 0, command: COMMAND.disconnect, cookie, offset: 0, length: 0 });
+    this.#wire.send([goodbye], () => {});
+    this.#wire.finish();
+  }
+
+  /** Ends it at once. */
+  break(reason: Error): void {
+    this.#wire.close(reason);
+  }
+}
+
+/** The stream of a handshake: collects what comes until it is taken. */
+class Handshaking implements ByteStream {
+  readonly #wire: Wire;
+  readonly #encrypt: Parameters<Wire['encrypt']>[0];
+  #unread = Buffer.alloc(0);
+  #wanted: { readonly length: number; resolve(bytes: Buffer): void; reject(error: Error): void } | null = null;
+  #error: Error | null = null;
+
+  constructor(wire: Wire, encrypt: Parameters<Wire['encrypt']>[0]) {
+    this.#wire = wire;
+    this.#encrypt = encrypt;
+    wire.events = {
+      data: (bytes) => {
+        if (this.#unread.length + bytes.length > MOST_UNREAD_BYTES)
+          return this.fail(new ProtocolFault('the NBD server sends too much'));
+        this.#unread = Buffer.concat([this.#unread, bytes]);
+        this.#give();
+      },
+      ended: (error) => this.fail(error ?? new Error('the NBD server closed the connection')),
+    };
+  }
+
+  get hasRest(): boolean {
+    return this.#unread.length > 0;
+  }
+
+  take(length: number): Promise<Buffer> {
+    return new Promise((resolve, reject) => {
+      this.#wanted = { length, resolve, reject };
+      this.#give();
+    });
+  }
+
+  send(bytes: Buffer): void {
+    this.#wire.send([bytes], () => {});
+  }
+
+  async encrypt(): Promise<void> {
+    // what came before would be believed although it was not encrypted
+    if (this.hasRest) throw new FusetapError('DENIED', 'the NBD server sends plain bytes where encryption begins');
+    await this.#wire.encrypt(this.#encrypt);
+  }
+
+  fail(error: Error): void {
+    this.#error ??= error;
+    this.#give();
+  }
+
+  #give(): void {
+    const wanted = this.#wanted;
+    if (wanted === null) return;
+    if (this.#unread.length >= wanted.length) {
+      this.#wanted = null;
+      const taken = this.#unread.subarray(0, wanted.length);
+      this.#unread = this.#unread.subarray(wanted.length);
+      wanted.resolve(taken);
+    } else if (this.#error !== null) {
+      this.#wanted = null;
+      wanted.reject(this.#error);
+    }
+  }
+}

@@ -1,0 +1,50 @@
+/** The errors of the driver: what an NBD server answers, and what makes a connection or a disk useless. */
+import { constants } from 'node:os';
+import { FusetapError } from '../errors.js';
+
+const { errno: E } = constants;
+
+/** The server does not keep to the protocol: what follows in its stream means nothing. */
+export class ProtocolFault extends Error {
+  override readonly name = 'ProtocolFault';
+}
+
+/** The export is not what it was when it was attached: no other connection will change that. */
+export class OtherExport extends Error {
+  override readonly name = 'OtherExport';
+}
+
+/** The errors that the protocol has, by their numbers, which are those of Linux. */
+const ERRNO_OF: ReadonlyMap<number, number> = new Map([
+  [1, E.EPERM],
+  [28, E.ENOSPC],
+  [95, E.EOPNOTSUPP],
+]);
+/** the server is going down: the request is sent again on the next connection */
+export const SHUTTING_DOWN = 108;
+
+/** The error of a request. @param text of the server, for people; may be empty */
+export function replyError(number: number, text: string, isReadOnly: boolean): FusetapError {
+  const errno = number === 1 && isReadOnly ? E.EROFS : (ERRNO_OF.get(number) ?? E.EIO);
+  // hostile text: it goes to logs and terminals
+  const said = text.replace(/[\p{Cc}\p{Cf}]/gu, '?').slice(0, 200);
+  const code = errno === E.ENOSPC ? 'NO_SPACE' : errno === E.EOPNOTSUPP ? 'UNSUPPORTED' : 'FAILED';
+  return new FusetapError(code, `the NBD server answers error ${number}${said === '' ? '' : `: ${said}`}`, { errno });
+}
+
+/** @param why a clause */
+export function inputOutputError(why: string): FusetapError {
+  return new FusetapError('FAILED', why, { errno: E.EIO });
+}
+
+export function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  // several addresses of a host were tried
+  const { errors } = error as { errors?: readonly unknown[] };
+  return error.message !== '' || errors === undefined ? error.message : errors.map(reasonOf).join(', ');
+}
+
+/** The code of a failed system call, as `ECONNREFUSED`. */
+export function systemCode(error: unknown): string {
+  return String((error as { code?: unknown } | null)?.code ?? '');
+}

@@ -1,0 +1,154 @@
+/**
+ * The memory that outlives a server of a remote disk: a memfd that the keeper has too.
+ *
+ *     0        ┌ what was acknowledged and what is durable: two counters
+ *     64       ├ slots, 32 bytes each: the requests in flight that change the disk
+ *     4 KiB−32 ├ the last bytes that were received before those in the buffer
+ *     4 KiB    ├ the buffer into which the socket is read
+ *              └
+ *
+ * The server writes a slot before it sends the request, and frees it when the reply was parsed, before its client is
+ * answered. See "Disks on a network" in docs/architecture.md.
+ */
+import { ftruncateSync } from 'node:fs';
+import { mapShared, memfdCreate } from '../../system/libc.js';
+
+/** the most requests in flight on a connection: servers serve 16 of one connection at a time */
+export const MOST_IN_FLIGHT = 64;
+const SLOTS_START = 64;
+const SLOT_BYTES = 32;
+const BUFFER_START = 4096;
+export const BUFFER_BYTES = 256 << 10;
+/** longer than every header */
+export const TAIL_BYTES = 32;
+const WHOLE_BYTES = BUFFER_START + BUFFER_BYTES;
+
+/** int32 words of a slot, and of its place */
+const enum S {
+  state = 0,
+  high = 1,
+  low = 2,
+}
+/** float64 words of a slot */
+const enum SF {
+  offset = 2,
+  length = 3,
+}
+/** int32 words of the head */
+const enum H {
+  acknowledged = 0,
+  durable = 1,
+}
+
+/**
+ * `queued`: the kernel has nothing of it; `torn`: it lacks the end; `handing`: it may have all, a part or nothing; `sent`: it
+ * has all
+ */
+export const SLOT = { free: 0, queued: 1, handing: 2, sent: 3, torn: 4 } as const;
+export type SlotState = (typeof SLOT)[keyof typeof SLOT];
+
+export interface Slot {
+  readonly index: number;
+  readonly state: SlotState;
+  readonly high: number;
+  readonly low: number;
+  readonly offset: number;
+  readonly length: number;
+}
+
+export class KeptState {
+  readonly fd: number;
+  readonly #i32: Int32Array;
+  readonly #f64: Float64Array;
+  /** where the socket is read to */
+  readonly buffer: Uint8Array;
+  /** the last bytes before the buffer, then the buffer */
+  readonly received: Buffer;
+  readonly #free: number[] = [];
+
+  /** @param fd a memfd of `create` */
+  constructor(fd: number) {
+    this.fd = fd;
+    const memory = mapShared(fd, WHOLE_BYTES);
+    this.#i32 = new Int32Array(memory);
+    this.#f64 = new Float64Array(memory);
+    this.buffer = new Uint8Array(memory, BUFFER_START, BUFFER_BYTES);
+    this.received = Buffer.from(memory, BUFFER_START - TAIL_BYTES, TAIL_BYTES + BUFFER_BYTES);
+    for (let index = MOST_IN_FLIGHT - 1; index >= 0; index--) this.#free.push(index);
+  }
+
+  /** Makes the memory; the caller owns the descriptor. */
+  static create(): number {
+    const fd = memfdCreate('fusetap-nbd');
+    ftruncateSync(fd, WHOLE_BYTES);
+    return fd;
+  }
+
+  /** The slots that are not free. */
+  slots(): Slot[] {
+    const found: Slot[] = [];
+    for (let index = 0; index < MOST_IN_FLIGHT; index++) {
+      const word = (SLOTS_START + index * SLOT_BYTES) / 4;
+      const state = this.#i32[word + S.state] as SlotState;
+      if (state === SLOT.free) continue;
+      const [high, low] = [(this.#i32[word + S.high] ?? 0) >>> 0, (this.#i32[word + S.low] ?? 0) >>> 0];
+      const [offset, length] = [this.#f64[word / 2 + SF.offset] ?? 0, this.#f64[word / 2 + SF.length] ?? 0];
+      found.push({ index, state, high, low, offset, length });
+    }
+    return found;
+  }
+
+  /** Takes a slot for a request that is not sent yet. */
+  take(request: Omit<Slot, 'index' | 'state'>): number {
+    const index = this.#free.pop();
+    if (index === undefined) throw new RangeError('no slot is free');
+    const word = (SLOTS_START + index * SLOT_BYTES) / 4;
+    this.#i32[word + S.high] = request.high;
+    this.#i32[word + S.low] = request.low;
+    this.#f64[word / 2 + SF.offset] = request.offset;
+    this.#f64[word / 2 + SF.length] = request.length;
+    this.#i32[word + S.state] = SLOT.queued;
+    return index;
+  }
+
+  set(index: number, state: SlotState): void {
+    this.#i32[(SLOTS_START + index * SLOT_BYTES) / 4 + S.state] = state;
+  }
+
+  free(index: number): void {
+    this.set(index, SLOT.free);
+    this.#free.push(index);
+  }
+
+  /** Frees all slots: their connection is over. */
+  clear(): void {
+    this.#free.length = 0;
+    for (let index = MOST_IN_FLIGHT - 1; index >= 0; index--) this.free(index);
+  }
+
+  /** Keeps the end of what is in the buffer, before more comes there. */
+  keepTail(length: number): void {
+    this.received.copy(this.received, 0, length, TAIL_BYTES + length);
+  }
+
+  /** A write is about to be acknowledged, and is not durable. */
+  noteWrite(): void {
+    this.#i32[H.acknowledged] = ((this.#i32[H.acknowledged] ?? 0) + 1) | 0;
+  }
+
+  /** A number for what is acknowledged now: for `noteDurable`. */
+  get acknowledged(): number {
+    return this.#i32[H.acknowledged] ?? 0;
+  }
+
+  /** All that was acknowledged at that number is durable, or its loss was told. */
+  noteDurable(acknowledged: number): void {
+    const known = this.#i32[H.durable] ?? 0;
+    if (((acknowledged - known) | 0) > 0) this.#i32[H.durable] = acknowledged;
+  }
+
+  /** Whether acknowledged writes may not be durable. */
+  get isUnflushed(): boolean {
+    return this.#i32[H.acknowledged] !== this.#i32[H.durable];
+  }
+}

@@ -1,0 +1,335 @@
+/**
+ * The connections of a disk, one after the other: requests wait while there is none, and are sent again on the next one.
+ *
+ *      first attach: connect at once, or fail
+ *      after a takeover: at the first request reap the old connection, then connect
+ *      lost ─► reconnecting: 0.1, 0.2, 0.5, 1, 2, then every 5 s ─► connected, or broken if the export is another one
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import type { ConnectionState, Host } from '../driver.js';
+import { FusetapError } from '../errors.js';
+import { Connection, type ConnectionEvents } from './connection.js';
+import { Doubts } from './doubts.js';
+import { inputOutputError, OtherExport, reasonOf, systemCode } from './faults.js';
+import type { ExportFacts } from './handshake.js';
+import type { KeptState } from './kept-state.js';
+import type { Operation } from './operation.js';
+import { EXPORT_FLAG } from './protocol.js';
+import { type Reaped, reap } from './reap.js';
+import type { NbdAddress } from './uri.js';
+
+const PAUSES_MS = [100, 200, 500, 1_000, 2_000, 5_000];
+/** how long connecting and negotiating may take */
+const CONNECT_LIMIT_MS = 10_000;
+/** a takeover that takes longer is shown as reconnecting */
+const QUIET_MS = 2_000;
+
+/** What must not change while a disk is attached. */
+export type FixedFacts = Pick<ExportFacts, 'size' | 'flags' | 'minimumBytes' | 'maximumBytes'> & {
+  readonly hasExtents: boolean;
+};
+
+export interface SessionWish {
+  readonly address: NbdAddress;
+  readonly state: KeptState;
+  readonly host: Host | undefined;
+  /** requests that wait longer fail with EIO; null: never */
+  readonly timeoutMs: number | null;
+  /** how long a doubtful range is kept from other writes */
+  readonly doubtMs: number;
+}
+
+/** The connection of an earlier server. */
+export interface Predecessor {
+  /** null: there was none yet */
+  readonly socketFd: number | null;
+  readonly facts: FixedFacts;
+}
+
+export class Session {
+  readonly #wish: SessionWish;
+  readonly #doubts = new Doubts();
+  readonly #closing = new AbortController();
+  #facts: FixedFacts | null;
+  #oldSocket: number | null;
+  #connection: Connection | null = null;
+  #waiting: Operation[] = [];
+  /** writes to doubtful ranges */
+  readonly #held = new Map<Operation, NodeJS.Timeout>();
+  #isConnecting = false;
+  #timeout: NodeJS.Timeout | undefined;
+  #told: ConnectionState['is'] = 'connected';
+  /** why all requests fail; null: they do not */
+  #refusal: Error | null = null;
+  /** no request waits any more until there is a connection */
+  #hasTimedOut = false;
+  /** the next flush tells it, because there is no host to tell */
+  #loss: Error | null = null;
+
+  constructor(wish: SessionWish, predecessor: Predecessor | null) {
+    this.#wish = wish;
+    this.#facts = predecessor?.facts ?? null;
+    this.#oldSocket = predecessor?.socketFd ?? null;
+  }
+
+  /** Connects for the first time. @throws if that fails */
+  async begin(): Promise<FixedFacts> {
+    const connection = await this.#connect();
+    this.#facts = fixedFacts(connection.facts);
+    await this.#install(connection);
+    return this.#facts;
+  }
+
+  /** Resolves when the operation is done. */
+  run(operation: Operation): Promise<void> {
+    if (this.#refusal !== null) operation.reject(this.#refusal);
+    else if (this.#hasTimedOut) operation.reject(this.#lateError());
+    else if (this.#waiting.length > 0 || operation.changes) this.#enqueue(operation);
+    else if (this.#connection?.hasRoom) this.#connection.submit(operation);
+    else this.#enqueue(operation);
+    return operation.settled;
+  }
+
+  #enqueue(operation: Operation): void {
+    this.#waiting.push(operation);
+    if (this.#connection === null) this.#reconnect();
+    else this.#pump();
+  }
+
+  /** Throws once for each loss of acknowledged writes that no host was told of. */
+  tellLoss(): void {
+    const loss = this.#loss;
+    this.#loss = null;
+    if (loss !== null) throw loss;
+  }
+
+  #pump(): void {
+    while (this.#connection?.hasRoom) {
+      const operation = this.#waiting.shift();
+      if (operation === undefined) return;
+      if (operation.isSettled) continue;
+      const waitMs = operation.changes ? this.#doubts.waitMs(operation, performance.now()) : 0;
+      if (waitMs > 0) this.#hold(operation, waitMs);
+      else this.#connection.submit(operation);
+    }
+  }
+
+  #hold(operation: Operation, waitMs: number): void {
+    const goOn = (): void => {
+      this.#held.delete(operation);
+      this.#enqueue(operation);
+    };
+    this.#held.set(operation, setTimeout(goOn, Math.ceil(waitMs)));
+  }
+
+  /** Nothing of an old connection is being done any more. */
+  #clearDoubts(): void {
+    this.#doubts.clear();
+    for (const [operation, timer] of [...this.#held]) {
+      clearTimeout(timer);
+      this.#held.delete(operation);
+      this.#waiting.push(operation);
+    }
+  }
+
+  // ── connecting ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #reconnect(): void {
+    if (this.#isConnecting || this.#closing.signal.aborted || this.#refusal !== null) return;
+    this.#isConnecting = true;
+    this.#startTimeout();
+    const slow = setTimeout(() => this.#tell('the NBD server does not answer'), QUIET_MS);
+    this.#connectAtLast()
+      .catch((error: unknown) => {
+        if (!this.#closing.signal.aborted) this.#breakDown(error as Error);
+      })
+      .finally(() => {
+        clearTimeout(slow);
+        this.#isConnecting = false;
+        // it may have been lost already
+        if (this.#connection === null && this.#waiting.length > 0) this.#reconnect();
+      });
+  }
+
+  /** @throws OtherExport; when the session is closed */
+  async #connectAtLast(): Promise<void> {
+    const { signal } = this.#closing;
+    await this.#reapOld();
+    for (let tries = 0; ; tries++) {
+      try {
+        const connection = await this.#connect();
+        checkSame(this.#facts, connection);
+        return await this.#install(connection);
+      } catch (error) {
+        if (signal.aborted || error instanceof OtherExport) throw error;
+        if (tries === 0 && isNobodyThere(error)) this.#serverHasEnded();
+        this.#tell(reasonOf(error));
+      }
+      await delay(PAUSES_MS[Math.min(tries, PAUSES_MS.length - 1)], undefined, { signal });
+    }
+  }
+
+  async #connect(): Promise<Connection> {
+    const limit = new AbortController();
+    const late = new FusetapError('BUSY', `the NBD server did not answer within ${CONNECT_LIMIT_MS / 1000} s`, {
+      hint: 'it may hang, or accept only one client at a time, as qemu-nbd does without -e',
+    });
+    const timer = setTimeout(() => limit.abort(late), CONNECT_LIMIT_MS);
+    const events: ConnectionEvents = {
+      hasRoom: () => this.#pump(),
+      lost: (reason, inFlight) => this.#lost(reason, inFlight),
+    };
+    try {
+      const signal = AbortSignal.any([limit.signal, this.#closing.signal]);
+      return await Connection.open(this.#wish.address, this.#wish.state, { events, signal });
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Uses a connection. The keeper has its socket before the first write is sent. */
+  async #install(connection: Connection): Promise<void> {
+    const { host, state } = this.#wish;
+    const { fd } = connection;
+    if (fd !== null && this.#facts !== null) await host?.keep({ ...this.#facts }, [state.fd, fd]);
+    if (this.#closing.signal.aborted) return connection.close();
+    // it may have ended meanwhile
+    if (connection.fd === null || !connection.hasRoom) throw new Error('the NBD server closed the connection');
+    this.#connection = connection;
+    this.#hasTimedOut = false;
+    clearTimeout(this.#timeout);
+    this.#timeout = undefined;
+    if (this.#told !== 'connected') host?.told({ is: 'connected' });
+    this.#told = 'connected';
+    this.#pump();
+  }
+
+  /** Waits for what an earlier server has sent. */
+  async #reapOld(): Promise<void> {
+    const { state, address } = this.#wish;
+    const socketFd = this.#oldSocket;
+    if (socketFd === null) return;
+    const { signal } = this.#closing;
+    const reaped: Reaped = await reap(socketFd, state, { isReadable: address.tls === null, signal });
+    this.#oldSocket = null;
+    this.#doubt(reaped.doubtful, false);
+    if (reaped.hasEnded) this.#noteLoss('the NBD server ended the connection');
+  }
+
+  #doubt(ranges: readonly { readonly offset: number; readonly length: number }[], isRepeated: boolean): void {
+    const untilMs = performance.now() + this.#wish.doubtMs;
+    for (const range of ranges) this.#doubts.add(range, untilMs, isRepeated);
+  }
+
+  // ── losing ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  #lost(reason: Error, inFlight: readonly Operation[]): void {
+    const { state } = this.#wish;
+    this.#connection = null;
+    state.clear();
+    const changing = inFlight.filter(({ changes }) => changes);
+    for (const operation of inFlight) operation.reset();
+    this.#doubt(changing, true);
+    this.#waiting.unshift(...inFlight);
+    this.#noteLoss(reasonOf(reason));
+    this.#tell(reasonOf(reason));
+    this.#reconnect();
+  }
+
+  /** Nobody listens where the server was: what it was doing has ended with it, and so have its caches. */
+  #serverHasEnded(): void {
+    this.#clearDoubts();
+    this.#noteLoss('the NBD server has ended');
+  }
+
+  /** Acknowledged writes that are not flushed may be lost, and no later flush would tell. */
+  #noteLoss(reason: string): void {
+    const { state, host } = this.#wish;
+    if (!state.isUnflushed) return;
+    state.noteDurable(state.acknowledged);
+    const error = inputOutputError(`acknowledged writes may be lost: ${reason}`);
+    if (host === undefined) this.#loss = error;
+    else host.lost(error);
+  }
+
+  #tell(reason: string): void {
+    if (this.#told === 'reconnecting' || this.#refusal !== null || this.#closing.signal.aborted) return;
+    this.#told = 'reconnecting';
+    this.#wish.host?.told({ is: 'reconnecting', reason });
+  }
+
+  #startTimeout(): void {
+    const { timeoutMs } = this.#wish;
+    if (timeoutMs === null || this.#timeout !== undefined) return;
+    this.#timeout = setTimeout(() => {
+      this.#hasTimedOut = true;
+      this.#rejectWaiting(this.#lateError());
+    }, timeoutMs);
+  }
+
+  #lateError(): FusetapError {
+    return inputOutputError(`the NBD server has not been there for ${(this.#wish.timeoutMs ?? 0) / 1000} s`);
+  }
+
+  #breakDown(error: Error): void {
+    this.#refusal = inputOutputError(reasonOf(error));
+    this.#wish.host?.told({ is: 'broken', reason: reasonOf(error) });
+    this.#noteLoss(reasonOf(error));
+    this.#rejectWaiting(this.#refusal);
+  }
+
+  #rejectWaiting(error: Error): void {
+    for (const [operation, timer] of this.#held) {
+      clearTimeout(timer);
+      operation.reject(error);
+    }
+    this.#held.clear();
+    for (const operation of this.#waiting.splice(0)) operation.reject(error);
+  }
+
+  /** Fails all requests, now and later: the disk is going away, although the server does not answer. */
+  giveUp(): void {
+    this.#refusal ??= inputOutputError('the disk was given up while the NBD server did not answer');
+    this.#closing.abort(this.#refusal);
+    this.#connection?.break(this.#refusal);
+    this.#rejectWaiting(this.#refusal);
+  }
+
+  close(): void {
+    clearTimeout(this.#timeout);
+    this.#closing.abort(new Error('the disk is closed'));
+    this.#connection?.close();
+    this.#connection = null;
+  }
+}
+
+export function fixedFacts({ size, flags, minimumBytes, maximumBytes, contextId }: ExportFacts): FixedFacts {
+  return { size, flags, minimumBytes, maximumBytes, hasExtents: contextId !== null };
+}
+
+/** What an export must still be able to do. */
+const NEEDED = EXPORT_FLAG.flush | EXPORT_FLAG.fua | EXPORT_FLAG.writeZeroes;
+
+/** @throws OtherExport, and ends the connection */
+function checkSame(was: FixedFacts | null, connection: Connection): void {
+  const is = fixedFacts(connection.facts);
+  const why = was === null ? null : difference(was, is);
+  if (why === null) return;
+  connection.close();
+  throw new OtherExport(`the export is another one: ${why}`);
+}
+
+function difference(was: FixedFacts, is: FixedFacts): string | null {
+  if (was.size !== is.size) return `it had ${was.size} bytes at attach, and has ${is.size} now`;
+  if ((was.flags & EXPORT_FLAG.readOnly) !== (is.flags & EXPORT_FLAG.readOnly)) {
+    return is.flags & EXPORT_FLAG.readOnly ? 'it is read-only now' : 'it was read-only, and can be written now';
+  }
+  if ((was.flags & NEEDED & ~is.flags) !== 0) return 'it can do less now (flush, FUA, zeroes)';
+  if (is.minimumBytes > was.minimumBytes)
+    return `its blocks have ${is.minimumBytes} bytes now, not ${was.minimumBytes}`;
+  return is.maximumBytes < was.maximumBytes ? `it takes at most ${is.maximumBytes} bytes at once now` : null;
+}
+
+function isNobodyThere(error: unknown): boolean {
+  return ['ECONNREFUSED', 'ENOENT'].includes(systemCode(error));
+}

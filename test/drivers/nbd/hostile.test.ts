@@ -1,0 +1,315 @@
+/**
+ * Servers that break the protocol or go away in the middle: at the first attach one clear error, later a reconnect.
+ * Never a crash, a request that hangs, or bytes outside of where they were asked for.
+ */
+import { mkdtempSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import { type Disk, frontDisk } from '../../../drivers/disk.js';
+import type { ConnectionState, Host } from '../../../drivers/driver.js';
+import { FusetapError } from '../../../drivers/errors.js';
+import { patternBytes } from '../../conformance/pattern.js';
+import { chunk, type FakeOptions, type FakeRequest, FakeServer, simple } from './fake-server.js';
+import { type OpenWish, openNbd } from './open.js';
+import { uriOf } from './servers.js';
+
+t.setTimeout(300_000);
+
+const SIZE = 1 << 16;
+
+async function served(t: Test, options: Partial<FakeOptions> = {}): Promise<{ fake: FakeServer; uri: string }> {
+  const socket = join(mkdtempSync(join(tmpdir(), 'nbd-')), 's');
+  const bytes = Buffer.from(patternBytes(0, SIZE, 3));
+  return { fake: await FakeServer.start(t, socket, { bytes, ...options }), uri: uriOf(socket) };
+}
+
+async function opened(t: Test, uri: string, wish?: OpenWish): Promise<Disk> {
+  const disk = frontDisk(await openNbd(uri, wish), { readOnly: false });
+  t.teardown(() => disk.close());
+  return disk;
+}
+
+async function readAll(disk: Disk): Promise<Buffer> {
+  const all = Buffer.alloc(SIZE);
+  await disk.read(all, 0);
+  return all;
+}
+
+t.test('what a server may say in the handshake', async (t) => {
+  const { fake, uri } = await served(t);
+  const { bytes } = fake.options;
+  const put =
+    (number: number, at: number, value: Buffer) =>
+    (sent: Buffer, count: number): Buffer => {
+      const changed = Buffer.from(sent);
+      if (count === number) value.copy(changed, at);
+      return changed;
+    };
+  const word = (value: number): Buffer =>
+    Buffer.from([value >>> 24, value >>> 16, value >>> 8, value].map((n) => n & 255));
+  const cases: Record<string, [RegExp, Partial<FakeOptions>]> = {
+    'another greeting': [/no NBD server/, { change: put(0, 0, Buffer.from('SSH-2.0-')) }],
+    'an older style': [/oldstyle/, { change: put(0, 16, Buffer.from([0, 0])) }],
+    'a reply to another option': [/something else than it was asked/, { change: put(1, 8, word(99)) }],
+    'a long reply': [/4294967295 bytes to an option/, { change: put(1, 16, word(0xffff_ffff)) }],
+    'no bytes': [/is empty/, { bytes: Buffer.alloc(0) }],
+    'too many bytes': [/the export has 9\d+ bytes/, { change: put(2, 22, Buffer.from([0x7f, 0, 0, 0])) }],
+    'a negative size': [/the export has 18\d+ bytes/, { change: put(2, 22, Buffer.alloc(8, 0xff)) }],
+    'more than was asked for': [
+      /more than it was asked for/,
+      { change: (sent, n) => (n === 3 ? Buffer.concat([sent, sent]) : sent) },
+    ],
+    'nothing of the size': [/does not tell the size/, { change: put(2, 20, Buffer.from([0, 9])) }],
+  };
+  for (const [what, [message, options]] of Object.entries(cases)) {
+    fake.options = { bytes, ...options };
+    await t.rejects(openNbd(uri), { name: 'FusetapError', message }, what);
+  }
+});
+
+t.test('a connection that is cut after each byte of the handshake', async (t) => {
+  const { fake, uri } = await served(t, { isStructured: true });
+  const { bytes } = fake.options;
+  // greeting 18, replies 20, 20 + 19, 20, 20 + 12, 20
+  for (let cutAfter = 1; cutAfter < 150; cutAfter += 1) {
+    fake.options = { bytes, isStructured: true, cutAfter };
+    const error = await openNbd(uri).then(
+      (raw) => raw.close(),
+      (reason: unknown) => reason,
+    );
+    if (error !== undefined) t.type(error, FusetapError, `after ${cutAfter} bytes`);
+  }
+});
+
+for (const isStructured of [false, true]) {
+  t.test(
+    `a connection that is cut after each byte of a reply, ${isStructured ? 'structured' : 'simple'}`,
+    async (t) => {
+      const { fake, uri } = await served(t, { isStructured });
+      const { bytes } = fake.options;
+      const disk = await opened(t, uri);
+      const handshake = isStructured ? 149 : 90;
+      for (let cut = 0; cut < 40; cut += 3) {
+        fake.options = { bytes, isStructured, cutAfter: handshake + cut };
+        fake.dropAll();
+        const asked = Buffer.alloc(8);
+        const reading = disk.read(asked, 40_000 + cut);
+        await new Promise((resolve) => setTimeout(resolve, 20));
+        fake.options = { bytes, isStructured };
+        await reading;
+        t.ok(asked.equals(bytes.subarray(40_000 + cut, 40_008 + cut)), `cut after ${cut} bytes`);
+      }
+    },
+  );
+}
+
+const BAD_ANSWERS: Record<string, (request: FakeRequest) => Buffer> = {
+  'a magic that is none': ({ cookie }) => Buffer.concat([Buffer.from('abcd'), simple(cookie, 0).subarray(4)]),
+  'a cookie of nobody': () => simple(Buffer.alloc(8, 9), 0),
+  'a reply for nothing, of the same connection': ({ cookie }) => {
+    const other = Buffer.from(cookie);
+    other.writeUInt32BE(other.readUInt32BE(4) + 1000, 4);
+    return simple(other, 0);
+  },
+  'a simple reply to a read': ({ cookie, length }) => Buffer.concat([simple(cookie, 0), Buffer.alloc(length)]),
+  'data before the request': ({ cookie, offset }) =>
+    chunk(cookie, 1, Buffer.concat([place(offset - 1), Buffer.alloc(4)])),
+  'data behind the request': ({ cookie, offset, length }) =>
+    chunk(cookie, 1, Buffer.concat([place(offset + length - 2), Buffer.alloc(4)])),
+  'data of 4 GiB': ({ cookie, offset }) => chunk(cookie, 1, place(offset), { length: 0xffff_ffff }),
+  'data at 2^64': ({ cookie }) => chunk(cookie, 1, Buffer.concat([Buffer.alloc(8, 0xff), Buffer.alloc(4)])),
+  'a hole behind the request': ({ cookie, offset }) =>
+    chunk(cookie, 2, Buffer.concat([place(offset), Buffer.alloc(4, 0xff)])),
+  'less than was asked for': ({ cookie, offset }) => chunk(cookie, 1, Buffer.concat([place(offset), Buffer.alloc(4)])),
+  nothing: ({ cookie }) => chunk(cookie, 0, Buffer.alloc(0)),
+  'a chunk of a type that is none': ({ cookie }) => chunk(cookie, 77, Buffer.alloc(4)),
+  'extents of a read': ({ cookie }) => chunk(cookie, 5, Buffer.alloc(12)),
+  'an error without a number': ({ cookie }) => chunk(cookie, 32_769, Buffer.alloc(6)),
+  'an error whose text is longer than the chunk': ({ cookie }) =>
+    chunk(cookie, 32_769, Buffer.from([0, 0, 0, 5, 255, 255])),
+  'an error of 4 GiB': ({ cookie }) => chunk(cookie, 32_769, Buffer.alloc(6), { length: 0xffff_fff0 }),
+};
+
+function place(offset: number): Buffer {
+  const bytes = Buffer.alloc(8);
+  bytes.writeBigInt64BE(BigInt(offset));
+  return bytes;
+}
+
+t.test('answers that the protocol forbids: the connection is made anew', async (t) => {
+  const { fake, uri } = await served(t, { isStructured: true });
+  const { bytes } = fake.options;
+  const disk = await opened(t, uri);
+  for (const [what, bad] of Object.entries(BAD_ANSWERS)) {
+    let isBad = true;
+    const before = fake.connections;
+    const answer: FakeOptions['answer'] = (request, send) => {
+      if (!isBad || request.command !== 0) return false;
+      isBad = false;
+      send(bad(request));
+      return true;
+    };
+    fake.options = { bytes, isStructured: true, answer };
+    const around = Buffer.alloc(300, 0xaa);
+    await disk.read(around.subarray(100, 200), 5000);
+    t.ok(around.subarray(100, 200).equals(bytes.subarray(5000, 5100)), what);
+    t.ok(
+      Buffer.concat([around.subarray(0, 100), around.subarray(200)]).every((byte) => byte === 0xaa),
+      'nothing beside',
+    );
+    t.equal(fake.connections, before + 1, 'one reconnect');
+  }
+});
+
+t.test('errors of requests', async (t) => {
+  const { fake, uri } = await served(t, { isStructured: true });
+  const { bytes } = fake.options;
+  const disk = await opened(t, uri);
+  const errors: [number, string][] = [
+    [1, 'EPERM'],
+    [5, 'EIO'],
+    [12, 'EIO'],
+    [22, 'EIO'],
+    [28, 'ENOSPC'],
+    [75, 'EIO'],
+    [4242, 'EIO'],
+  ];
+  for (const [number, name] of errors) {
+    const text = Buffer.from('no\u001b[31m disk');
+    const payload = Buffer.concat([Buffer.from([0, 0, number >> 8, number & 255, 0, text.length]), text]);
+    const answer: FakeOptions['answer'] = ({ cookie }, send) => {
+      send(chunk(cookie, 32_769, payload));
+      return true;
+    };
+    fake.options = { bytes, isStructured: true, answer };
+    const { constants } = await import('node:os');
+    const errno = constants.errno[name as 'EIO'];
+    await t.rejects(disk.read(Buffer.alloc(4), 0), { errno, message: /error \d+: no\?\[31m disk/ }, name);
+  }
+  fake.options = { bytes, isStructured: true };
+  t.ok((await readAll(disk)).equals(bytes), 'and the disk works on');
+  t.equal(fake.connections, 1);
+});
+
+t.test('ESHUTDOWN is the end of a connection, not an answer', async (t) => {
+  const { fake, uri } = await served(t);
+  const { bytes } = fake.options;
+  const disk = await opened(t, uri);
+  let isGoingDown = true;
+  const answer: FakeOptions['answer'] = ({ cookie }, send) => {
+    if (!isGoingDown) return false;
+    isGoingDown = false;
+    send(simple(cookie, 108));
+    return true;
+  };
+  fake.options = { bytes, answer };
+  t.ok((await readAll(disk)).equals(bytes));
+  t.equal(fake.connections, 2);
+});
+
+t.test('a server without FUA gets a flush, one without flush is not asked for any', async (t) => {
+  const { fake, uri } = await served(t, { flags: 0x05 });
+  const disk = await opened(t, uri);
+  await disk.write(Buffer.from('x'), 0, { durable: true });
+  t.same(
+    fake.requests.map(({ command, flags }) => [command, flags]),
+    [
+      [1, 0],
+      [3, 0],
+    ],
+  );
+  const other = await served(t, { flags: 0x01 });
+  const plain = await opened(t, other.uri);
+  await plain.write(Buffer.from('x'), 0, { durable: true });
+  await plain.flush();
+  t.same(
+    other.fake.requests.map(({ command }) => command),
+    [1],
+  );
+});
+
+function recordingHost(): Host & { states: ConnectionState[]; losses: string[] } {
+  const [states, losses]: [ConnectionState[], string[]] = [[], []];
+  return {
+    ...{ states, losses },
+    keep: async () => {},
+    told: (state) => void states.push(state),
+    lost: (error) => void losses.push(error.message),
+  };
+}
+
+t.test('an export that is another one after a reconnect breaks the disk', async (t) => {
+  for (const [what, options, message] of [
+    ['another size', { bytes: Buffer.alloc(SIZE - 512) }, /had 65536 bytes/],
+    ['read-only now', { flags: 0x4f }, /read-only now/],
+    ['it cannot flush any more', { flags: 0x49 }, /can do less/],
+  ] as const) {
+    const { fake, uri } = await served(t);
+    const host = recordingHost();
+    const disk = await opened(t, uri, { host });
+    fake.options = { ...fake.options, ...options };
+    fake.dropAll();
+    await t.rejects(disk.read(Buffer.alloc(4), 0), { message, errno: 5 }, what);
+    t.match(host.states.at(-1), { is: 'broken' });
+  }
+});
+
+t.test('acknowledged writes that were not flushed are one loss', async (t) => {
+  const { fake, uri } = await served(t);
+  const host = recordingHost();
+  const disk = await opened(t, uri, { host });
+  await disk.write(Buffer.from('x'), 0);
+  fake.dropAll();
+  await readAll(disk);
+  t.equal(host.losses.length, 1, 'it is told');
+  await disk.flush();
+  fake.dropAll();
+  await readAll(disk);
+  t.equal(host.losses.length, 1, 'once');
+  await disk.write(Buffer.from('x'), 0, { durable: true });
+  await disk.write(Buffer.from('y'), 0);
+  await disk.flush();
+  fake.dropAll();
+  await readAll(disk);
+  t.equal(host.losses.length, 1, 'what is durable cannot be lost');
+  const alone = await opened(t, uri);
+  await alone.write(Buffer.from('z'), 0);
+  fake.dropAll();
+  await readAll(alone);
+  await t.rejects(alone.flush(), { errno: 5, message: /may be lost/ }, 'without a bus the next flush tells it');
+  await alone.flush();
+});
+
+t.test('requests that wait fail after the timeout, and are served when the server is back', async (t) => {
+  const { fake, uri } = await served(t);
+  const { bytes } = fake.options;
+  const disk = await opened(t, uri, { options: { timeout: '0.3' } });
+  fake.options = { bytes, cutAfter: 3 };
+  fake.dropAll();
+  await t.rejects(disk.read(Buffer.alloc(4), 0), { errno: 5, message: /not been there for 0.3 s/ });
+  fake.options = { bytes };
+  for (let tries = 0; tries < 600; tries++) {
+    if (
+      await disk.read(Buffer.alloc(4), 0).then(
+        () => true,
+        () => false,
+      )
+    )
+      break;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  t.ok((await readAll(disk)).equals(bytes));
+});
+
+t.test('giving up fails what waits, and all that comes', async (t) => {
+  const { fake, uri } = await served(t);
+  const raw = await openNbd(uri);
+  fake.options = { ...fake.options, cutAfter: 3 };
+  fake.dropAll();
+  const waits = raw.read(Buffer.alloc(4), 0);
+  setTimeout(() => raw.giveUp?.(), 50);
+  await t.rejects(waits, { errno: 5, message: /given up/ });
+  await t.rejects(raw.read(Buffer.alloc(4), 0), { errno: 5, message: /given up/ });
+  await raw.close();
+});

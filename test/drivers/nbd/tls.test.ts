@@ -1,0 +1,161 @@
+/** Encrypted connections to real servers: with certificates and with a pre-shared key; never a plain one in their place. */
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import { frontDisk } from '../../../drivers/disk.js';
+import { openNbd } from './open.js';
+import { NbdServer, nbdkit, uriOf, whyNoServers } from './servers.js';
+
+t.setTimeout(300_000);
+
+const skip = whyNoServers('openssl');
+
+function openssl(directory: string, ...words: string[]): void {
+  execFileSync('openssl', words, { cwd: directory, stdio: 'ignore' });
+}
+
+/** A directory with an authority, a server of the name localhost, and a client. */
+function makeCertificates(): string {
+  const directory = mkdtempSync(join(tmpdir(), 'tls-'));
+  const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes'];
+  openssl(
+    directory,
+    'req',
+    '-x509',
+    ...key,
+    '-keyout',
+    'ca-key.pem',
+    '-out',
+    'ca-cert.pem',
+    '-days',
+    '30',
+    '-subj',
+    '/CN=test',
+  );
+  for (const name of ['server', 'client']) {
+    writeFileSync(join(directory, `${name}.ext`), 'subjectAltName=DNS:localhost\n');
+    openssl(directory, 'req', ...key, '-keyout', `${name}-key.pem`, '-out', `${name}.csr`, '-subj', '/CN=localhost');
+    const signed = [
+      '-CA',
+      'ca-cert.pem',
+      '-CAkey',
+      'ca-key.pem',
+      '-CAcreateserial',
+      '-days',
+      '30',
+      '-extfile',
+      `${name}.ext`,
+    ];
+    openssl(directory, 'x509', '-req', '-in', `${name}.csr`, ...signed, '-out', `${name}-cert.pem`);
+  }
+  writeFileSync(
+    join(directory, 'keys.psk'),
+    'alice:00112233445566778899aabbccddeeff\nbob:ffeeddccbbaa99887766554433221100\n',
+  );
+  return directory;
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as { port: number };
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+async function works(t: Test, uri: string): Promise<void> {
+  const disk = frontDisk(await openNbd(uri), { readOnly: false });
+  const bytes = Buffer.alloc(300_000, 'secret');
+  await disk.write(bytes, 1000);
+  await disk.flush();
+  const back = Buffer.alloc(bytes.length);
+  await disk.read(back, 1000);
+  t.ok(back.equals(bytes), uri.slice(0, 40));
+  await disk.close();
+}
+
+t.test('certificates', { skip }, async (t) => {
+  const directory = makeCertificates();
+  const query = `tls-certificates=${directory}`;
+  const port = await freePort();
+  const kit = new NbdServer(
+    'nbdkit',
+    [
+      '-f',
+      '-i',
+      '127.0.0.1',
+      '-p',
+      String(port),
+      '--tls=require',
+      `--tls-certificates=${directory}`,
+      '--tls-verify-peer',
+      'memory',
+      '1M',
+    ],
+    { port },
+  );
+  const qemuPort = await freePort();
+  writeFileSync(join(directory, 'disk.raw'), Buffer.alloc(1 << 20));
+  const creds = `tls-creds-x509,id=t0,endpoint=server,dir=${directory},verify-peer=on`;
+  const qemu = new NbdServer(
+    'qemu-nbd',
+    [
+      ...['-t', '-e', '2', '-b', '127.0.0.1', '-p', String(qemuPort), '--object', creds, '--tls-creds', 't0'],
+      '-f',
+      'raw',
+      join(directory, 'disk.raw'),
+    ],
+    { port: qemuPort },
+  );
+  for (const server of [kit, qemu]) {
+    t.teardown(() => server.kill());
+    await server.start();
+  }
+  await works(t, `nbds://localhost:${port}/?${query}`);
+  await works(t, `nbds://localhost:${qemuPort}/?${query}`);
+  await works(t, `nbds://127.0.0.1:${port}/?${query}&tls-hostname=localhost`);
+  const named = openNbd(`nbds://127.0.0.1:${port}/?${query}&tls-hostname=other.example`);
+  await t.rejects(named, { code: 'DENIED', message: /no encrypted connection/ }, 'another name');
+  const unknown = openNbd(`nbds://localhost:${port}/`);
+  await t.rejects(unknown, { code: 'DENIED', message: /no encrypted connection/ }, 'an authority that nobody knows');
+  await t.rejects(
+    openNbd(`nbd://localhost:${port}/`),
+    { code: 'DENIED', hint: /nbds:/ },
+    'a plain connection is refused',
+  );
+  const missing = openNbd(`nbds://localhost:${port}/?tls-certificates=${directory}/none`);
+  await t.rejects(missing, { code: 'NOT_FOUND', message: /ca-cert/ }, 'no files');
+});
+
+t.test('pre-shared keys', { skip }, async (t) => {
+  const directory = makeCertificates();
+  const port = await freePort();
+  const keys = join(directory, 'keys.psk');
+  const server = new NbdServer(
+    'nbdkit',
+    ['-f', '-i', '127.0.0.1', '-p', String(port), '--tls=require', `--tls-psk=${keys}`, 'memory', '1M'],
+    { port },
+  );
+  t.teardown(() => server.kill());
+  await server.start();
+  await works(t, `nbds://127.0.0.1:${port}/?tls-psk-file=${keys}`);
+  await works(t, `nbds://bob@127.0.0.1:${port}/?tls-psk-file=${keys}`);
+  const nobody = openNbd(`nbds://carol@127.0.0.1:${port}/?tls-psk-file=${keys}`);
+  await t.rejects(nobody, { code: 'NOT_FOUND', message: /no key of user/ });
+  writeFileSync(join(directory, 'wrong.psk'), 'alice:1234\n');
+  const wrong = openNbd(`nbds://127.0.0.1:${port}/?tls-psk-file=${join(directory, 'wrong.psk')}`);
+  await t.rejects(wrong, { code: 'DENIED' }, 'another key');
+});
+
+t.test('a server that does not encrypt is refused', { skip }, async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'tls-'));
+  const socket = join(directory, 's');
+  const server = nbdkit(socket, ['--tls=off', 'memory', '1M']);
+  t.teardown(() => server.kill());
+  await server.start();
+  const uri = uriOf(socket).replace('nbd+', 'nbds+');
+  await t.rejects(openNbd(uri), { code: 'DENIED', message: /does not encrypt/ });
+});
