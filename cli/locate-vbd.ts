@@ -24,12 +24,13 @@ export async function locateVbd(word: string, options: SharedOptions): Promise<L
 
 /**
  * The path that a word of `mount` or `umount` means: of LABEL=x, UUID=x and so on the path of the vbd or partition that has
- * the name, on any bus; all other words are returned as they are.
- * @throws FusetapError NOT_FOUND; USAGE if several have the name
+ * the name, on the bus that `--bus` names, or on any; all other words are returned as they are. A file of such a name is
+ * given as `./LABEL=x`.
+ * @throws FusetapError NOT_FOUND; USAGE if several have the name; BUSY if others could not be asked
  */
-export async function pathOfTag(word: string): Promise<string> {
-  if (parseTag(word) === null || existsSync(word)) return word;
-  const { vbd, partition } = await new VbdFinder({ place: await chosenBus({}), anyBus: true }).findAny(word);
+export async function pathOfTag(word: string, options: SharedOptions): Promise<string> {
+  if (parseTag(word) === null) return word;
+  const { vbd, partition } = await (await vbdFinder(options)).findAny(word);
   return (partition ?? vbd).path;
 }
 

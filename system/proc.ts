@@ -197,6 +197,17 @@ export function isThreadBlocked(pid: number, tid: number): boolean {
   return statFields(readText(`/proc/${pid}/task/${tid}/stat`) ?? '')[0] === 'D';
 }
 
+/** The threads of a process in uninterruptible sleep: each with a number that is another one when it sleeps anew. */
+export function blockedThreads(pid: number): Set<string> {
+  const blocked = readDirectory(`/proc/${pid}/task`).filter((tid) => isThreadBlocked(pid, Number(tid)));
+  return new Set(
+    blocked.map((tid) => {
+      const status = readText(`/proc/${pid}/task/${tid}/status`) ?? '';
+      return `${tid} ${/^voluntary_ctxt_switches:\s*(\d+)$/m.exec(status)?.[1]}`;
+    }),
+  );
+}
+
 /** Whether a process is stopped by a signal or a debugger. */
 export function isStopped(pid: number): boolean {
   return ['T', 't'].includes(statFields(readText(`/proc/${pid}/stat`) ?? '')[0] ?? '');

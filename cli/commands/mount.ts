@@ -143,9 +143,9 @@ function attachOf(
 }
 
 /** Of LABEL=x and so on the path of what is attached. @throws FusetapError */
-async function imageOf(spec: string, { snapshot }: MountOptions): Promise<string> {
-  const path = await pathOfTag(spec);
-  if (path === spec || !snapshot) return path;
+async function imageOf(spec: string, options: MountOptions): Promise<string> {
+  const path = await pathOfTag(spec, options);
+  if (path === spec || !options.snapshot) return path;
   throw new FusetapError('USAGE', `${spec} is attached already: --snapshot attaches an image anew`, {
     hint: 'give the image',
   });

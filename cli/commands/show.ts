@@ -61,17 +61,26 @@ async function showWholeBus(options: ShowOptions): Promise<void> {
 
 async function showOneVbd({ place, vbd }: LocatedVbd, options: ShowOptions): Promise<void> {
   const above = withAbove(vbd, await readTables());
-  const users = await findUsers(place, [vbd], place.runtimeDir);
+  const [users, names] = await Promise.all([
+    findUsers(place, [vbd], place.runtimeDir),
+    options.tree || options.json ? [] : describeNames(vbd),
+  ]);
   if (options.tree) printTree(await showBus(place), [above], users);
   else if (options.json) printJson({ ...above, holders: allHolders(users) });
-  else printPairs([...describeVbd({ ...above, holders: allHolders(users) }), ...(await describeNames(vbd))]);
+  else printPairs([...describeVbd({ ...above, holders: allHolders(users) }), ...names]);
   await sayIfElsewhere(place, options);
 }
+
+/** a disk that hangs must not delay what is known */
+const NAMES_LIMIT_MS = 1_000;
 
 /** What it holds. A bus that does not tell is no trouble here: everything else is known. */
 async function describeNames({ bus, path, partitions }: VbdInfo): Promise<Pairs> {
   const { nameLines, namesOfBuses } = await import('../show/names.js');
-  return nameLines([path, ...(partitions ?? []).map((partition) => partition.path)], await namesOfBuses([bus]));
+  return nameLines(
+    [path, ...(partitions ?? []).map((partition) => partition.path)],
+    await namesOfBuses([bus], NAMES_LIMIT_MS),
+  );
 }
 
 /** The users of a vbd and of its partitions; null if they are not known. */

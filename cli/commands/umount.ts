@@ -27,7 +27,7 @@ export function register(program: Command): void {
       const options = self.optsWithGlobals<SharedOptions>();
       const telling = { ...tellWaits(options), ...(!options.quiet && { keeps: sayKept(options) }) };
       await detachEach(places, options, async (place) =>
-        unmountImage(await pathOfTag(place), callersRuntimeDir(), telling),
+        unmountImage(await pathOfTag(place, options), callersRuntimeDir(), telling),
       );
     });
   endHelp(command, ['fusetap umount /mnt', 'fusetap umount disk.img']);

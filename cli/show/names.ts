@@ -25,8 +25,20 @@ interface Row extends FileNames {
   readonly loops: readonly string[];
   readonly mounts: readonly string[];
   /** other files with the same name; empty: it is the only one */
-  readonly duplicates: readonly { readonly name: string; readonly paths: readonly string[] }[];
+  readonly duplicates: readonly OwnDuplicate[];
 }
+
+/** The other files with a name that a file has. */
+interface OwnDuplicate {
+  readonly name: string;
+  /** the first of them */
+  readonly paths: readonly string[];
+  /** how many there are beside those; omitted: none */
+  readonly more?: number;
+}
+
+/** with hundreds of copies of a disk, the list of each would have all others */
+const MAX_PATHS = 10;
 
 export interface NamesOfBuses {
   readonly files: readonly FileNames[];
@@ -35,12 +47,12 @@ export interface NamesOfBuses {
 }
 
 /** Asks the buses for the names of their disks. */
-export async function namesOfBuses(buses: readonly string[]): Promise<NamesOfBuses> {
+export async function namesOfBuses(buses: readonly string[], limitMs?: number): Promise<NamesOfBuses> {
   const errors: FusetapError[] = [];
   const asked = await Promise.all(
     buses.map(async (bus) => {
       try {
-        return await askNames(await resolveBus(bus, callersRuntimeDir()));
+        return await askNames(await resolveBus(bus, callersRuntimeDir()), limitMs);
       } catch (error) {
         errors.push(toFusetapError(error, `bus ${bus} does not tell the names of its disks`));
         return [];
@@ -52,17 +64,28 @@ export async function namesOfBuses(buses: readonly string[]): Promise<NamesOfBus
 
 /** A row for each vbd and each partition. */
 export function nameRows(vbds: readonly VbdAbove[], { files }: NamesOfBuses, tables: Tables): Row[] {
-  const duplicates = findDuplicates(files);
+  const byPath = new Map(files.map((file) => [file.path, file]));
+  const duplicates = new Map<string, OwnDuplicate[]>();
+  for (const duplicate of findDuplicates(files)) {
+    for (const { path } of duplicate.files) {
+      const own = duplicates.get(path) ?? [];
+      own.push(withoutOwn(duplicate, path));
+      duplicates.set(path, own);
+    }
+  }
   return vbds.flatMap((vbd) =>
     [vbd, ...(vbd.partitions ?? [])].map(({ vdev, slot, path }) => {
-      const own = files.find((file) => file.path === path) ?? { bus: vbd.bus, vdev, slot, path, ...NOTHING_KNOWN };
-      const others = duplicates.flatMap(({ kind, name, files: same }) => {
-        if (!same.some((file) => file.path === path)) return [];
-        return [{ name: tagText(kind, name), paths: same.flatMap((file) => (file.path === path ? [] : file.path)) }];
-      });
-      return { ...own, ...aboveFile(path, tables), duplicates: others };
+      const own = byPath.get(path) ?? { bus: vbd.bus, vdev, slot, path, ...NOTHING_KNOWN };
+      return { ...own, ...aboveFile(path, tables), duplicates: duplicates.get(path) ?? [] };
     }),
   );
+}
+
+function withoutOwn({ kind, name, files }: Duplicate, path: string): OwnDuplicate {
+  const firsts = files.slice(0, MAX_PATHS + 1).flatMap((file) => (file.path === path ? [] : file.path));
+  const paths = firsts.slice(0, MAX_PATHS);
+  const more = files.length - 1 - paths.length;
+  return { name: tagText(kind, name), paths, ...(more > 0 && { more }) };
 }
 
 const NOTHING_KNOWN = {

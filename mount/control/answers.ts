@@ -309,6 +309,9 @@ export const names = answer<FileNames>()({
   uuid: v.pipe(name, v.description('a UUID, or the volume id of FAT, exFAT, NTFS or ISO 9660')),
   partlabel: v.pipe(name, v.description('of a partition: its name in a GPT')),
   partuuid: v.pipe(name, v.description('of a partition, in small letters')),
+  known: v.exactOptional(
+    v.pipe(v.literal(false), v.description('the disk could not be read now: it may have other names')),
+  ),
 });
 
 const change = answer<Change>()({

@@ -329,6 +329,8 @@ export interface FileNames {
   partlabel: string | null;
   /** of a partition, in small letters */
   partuuid: string | null;
+  /** the disk could not be read now: it may have other names, or names at all; omitted: the names are those of now */
+  known?: false;
 }
 
 /**

@@ -125,6 +125,10 @@ export class FuseNativeTransport implements Transport {
     return this.#names.all();
   }
 
+  oldestNameReadMs(): number {
+    return this.#names.oldestReadMs();
+  }
+
   /** Nothing is passed through here. */
   makeKernelForget(): void {}
 

@@ -81,7 +81,7 @@ export class Operations {
       ...this.#attributeCalls(),
       ...this.#ioCalls(),
       statfs: (_, reply) => reply(0, this.#sizes()),
-      readdir: async (path, reply) => {
+      readdir: later(async (path, reply) => {
         const kind = kindOfDirectory(path.slice(1));
         const entries = kind !== undefined ? await this.#names(kind) : path === LINKS ? this.#links() : this.#files();
         const all = [['.', this.#directory()] as const, ['..', this.#directory()] as const, ...entries];
@@ -90,12 +90,12 @@ export class Operations {
           all.map(([name]) => name),
           all.map(([, stat]) => stat),
         );
-      },
-      readlink: async (path, reply) => {
+      }),
+      readlink: later(async (path, reply) => {
         const linked = this.#linked(path) ?? (await this.#named(path))?.node;
         if (linked !== undefined) return reply(0, linkTarget(linked));
         reply(isBelowLinks(path) ? -E.ENOENT : -E.EINVAL);
-      },
+      }),
       fsyncdir: (_, _isDataOnly, _fh, reply) => reply(0),
       create: (_, _mode, reply) => refuse(reply),
       mknod: (_, _mode, _device, reply) => refuse(reply),
@@ -128,7 +128,8 @@ export class Operations {
         if (linked !== undefined) return reply(0, this.#link(linked));
         const kind = kindOfDirectory(path.slice(1));
         if (kind !== undefined) return reply(0, this.#namesDirectory(kind));
-        if (isNamePath(path)) return void this.#replyOfName(path, reply);
+        if (isNamePath(path))
+          return void later((path, reply: ReplyWith<NativeStat>) => this.#replyOfName(path, reply))(path, reply);
         const node = this.#find(path);
         if (node === undefined) return reply(-E.ENOENT);
         node.lookups += 1;
@@ -297,6 +298,18 @@ export class Operations {
   #directory(): NativeStat {
     return nativeStat(directoryAttributes(ROOT_NODE_ID, this.#context.owner, SUBDIRECTORIES));
   }
+}
+
+/**
+ * A call that answers when disks were read. It always answers: the client would hang, and an error that nobody handles ends
+ * a server that has no successor.
+ */
+export function later<AnyReply extends (status: number) => void>(
+  answer: (path: string, reply: AnyReply) => Promise<void>,
+): (path: string, reply: AnyReply) => void {
+  return (path, reply) => {
+    answer(path, reply).catch((error: unknown) => reply(-errnoOf(error)));
+  };
 }
 
 /** Whether a path is below a directory of names. */

@@ -7,14 +7,15 @@
  *                             └─ yes ─► read it anew, all at the same time ──► wait for them, at most a second
  *
  * Writes cost nothing: the ledger counts them anyway. A disk that took longer than a second is not waited for any more
- * until a reading is quick again: it has the names of its last reading. A disk that is paused is not read.
+ * until a reading is quick again: it has the names of its last reading, and is not read again until that reading ends. A
+ * disk that is paused is not read.
  */
 import { setTimeout as delay, setImmediate as nextTurn } from 'node:timers/promises';
 import type { Disk } from '../../drivers/disk.js';
 import { windowOf } from '../../drivers/segments/one-segment.js';
 import type { Ledger } from '../ledger/ledger.js';
 import { findSlot } from '../slots/slots.js';
-import { statBelow } from '../transport/below.js';
+import { statAtOnce } from '../transport/below.js';
 import type { NameKind } from '../transport/by-name.js';
 import type { IoGate } from '../transport/io-gate.js';
 import type { NamesOfFile } from '../transport/transport.js';
@@ -52,12 +53,29 @@ interface Stamp {
   readonly hasPartitions: boolean;
 }
 
+/** What the last reading found. */
+interface Known {
+  readonly facts: Facts;
+  readonly stamp: Stamp;
+  readonly atMs: number;
+  readonly atTimeMs: number;
+  /** the disk could not be read: it may have names */
+  readonly hasFailed: boolean;
+}
+
 /** The readings of a disk. A swap or a resize makes another disk. */
 interface Reading {
-  known: { readonly facts: Facts; readonly stamp: Stamp; readonly atMs: number; readonly atTimeMs: number } | null;
+  known: Known | null;
   running: Promise<void> | null;
   /** its last reading took too long, or has not ended: nobody waits for it */
   isSlow: boolean;
+}
+
+/** The links of each kind, as of so many readings and changes of the tree. */
+interface Links {
+  readonly readings: number;
+  readonly changes: number;
+  readonly byKind: Map<NameKind, ReadonlyMap<string, TreeNode>>;
 }
 
 export interface NameLink {
@@ -69,7 +87,14 @@ export class DiskNames {
   readonly #context: NamesContext;
   readonly #readings = new WeakMap<Disk, Reading>();
   readonly #lanes = new Lanes();
+  /** when the reads that are under way began */
+  readonly #began = new Set<{ readonly atMs: number }>();
   #maxAgeMs = MAX_AGE_MS;
+  /** the refresh that begins in the next turn of the event loop: all who ask until then share it */
+  #next: Promise<void> | null = null;
+  /** counts the readings that have ended */
+  #ended = 0;
+  #kept: Links = { readings: 0, changes: 0, byKind: new Map() };
 
   constructor(context: NamesContext) {
     this.#context = context;
@@ -93,17 +118,56 @@ export class DiskNames {
   /** The names of all files. */
   async all(): Promise<NamesOfFile[]> {
     await this.#refresh();
+    const stamps = this.#stamps();
     return this.#context.tree.after(0).map((node) => {
       const { type, usage, label } = this.#factsOf(node);
       const texts = { label: label?.text ?? null, labelEncoded: label?.encoded ?? null };
       const text = (kind: NameKind): string | null => this.#nameOf(node, kind)?.text ?? null;
       const names = { uuid: text('uuid'), partlabel: text('partlabel'), partuuid: text('partuuid') };
-      return { nodeId: node.file.nodeId, vdev: node.file.name, slot: slotOf(node), type, usage, ...texts, ...names };
+      const place = { nodeId: node.file.nodeId, vdev: node.file.name, slot: slotOf(node) };
+      return {
+        ...place,
+        type,
+        usage,
+        ...texts,
+        ...names,
+        ...(!this.#isKnown(node, stamps) && { known: false as const }),
+      };
     });
   }
 
-  /** By name. Of several files with the same name, that in the lowest slot has the link. */
-  #links(kind: NameKind): Map<string, TreeNode> {
+  /** For how long the oldest read has been under way; 0: there is none. */
+  oldestReadMs(): number {
+    const [oldest] = this.#began;
+    return oldest === undefined ? 0 : performance.now() - oldest.atMs;
+  }
+
+  /** Whether the names of a file are those that it has now. */
+  #isKnown(node: TreeNode, stamps: ReadonlyMap<TreeNode, Stamp>): boolean {
+    const { tree, gate } = this.#context;
+    const { disk, nodeId, part } = node.file;
+    const { known = null, running = null, isSlow = false } = this.#readings.get(disk) ?? {};
+    if (known === null || known.hasFailed || (isSlow && running !== null)) return false;
+    const stamp = stamps.get(node);
+    // a paused disk is not read: it may have been written after its last reading
+    if (gate.isPaused(nodeId) && (stamp === undefined || !isSame(known.stamp, stamp))) return false;
+    const whole = part === undefined ? undefined : tree.byId(part.whole);
+    return whole === undefined || this.#isKnown(whole, stamps);
+  }
+
+  /** By name. Kept until a reading has ended, or the tree has changed. */
+  #links(kind: NameKind): ReadonlyMap<string, TreeNode> {
+    const [readings, { changes }] = [this.#ended, this.#context.tree];
+    if (this.#kept.readings !== readings || this.#kept.changes !== changes) {
+      this.#kept = { readings, changes, byKind: new Map() };
+    }
+    const links = this.#kept.byKind.get(kind) ?? this.#makeLinks(kind);
+    this.#kept.byKind.set(kind, links);
+    return links;
+  }
+
+  /** Of several files with the same name, that in the lowest slot has the link. */
+  #makeLinks(kind: NameKind): ReadonlyMap<string, TreeNode> {
     const links = new Map<string, TreeNode>();
     for (const node of this.#context.tree.after(0)) {
       const name = this.#nameOf(node, kind)?.link ?? null;
@@ -132,14 +196,25 @@ export class DiskNames {
     return reading;
   }
 
-  /** Reads anew what may have changed. Takes at most a second. */
-  async #refresh(): Promise<void> {
+  /** Reads anew what may have changed. It begins after the call, so it sees all writes up to now. */
+  #refresh(): Promise<void> {
+    this.#next ??= nextTurn().then(() => {
+      this.#next = null;
+      return this.#readStale();
+    });
+    return this.#next;
+  }
+
+  /** Takes at most a second. */
+  async #readStale(): Promise<void> {
     const waits: { reading: Reading; done: Promise<void> }[] = [];
     const beganMs = performance.now();
     let begun = 0;
     for (const [node, stamp] of this.#stamps()) {
       const reading = this.#readingOf(node);
       if (isFresh(reading, stamp, this.#maxAgeMs) || this.#context.gate.isPaused(node.file.nodeId)) continue;
+      // it hangs: whoever waited for that reading, also in the background, would use memory until it ends
+      if (reading.isSlow && reading.running !== null) continue;
       const done = this.#readSince(node, reading, stamp);
       if (!reading.isSlow) waits.push({ reading, done });
       begun += 1;
@@ -174,20 +249,33 @@ export class DiskNames {
   /** Never rejects. */
   #read({ file }: TreeNode, reading: Reading, stamp: Stamp): Promise<void> {
     const { tree, gate } = this.#context;
-    const { nodeId, disk } = file;
+    const { nodeId, disk, sectorBytes = null } = file;
+    const { hasPartitions } = stamp;
     const isWanted = (): boolean => tree.byId(nodeId)?.file.disk === disk && !gate.isPaused(nodeId);
     if (!isWanted()) return Promise.resolve();
     const [atMs, atTimeMs] = [performance.now(), Date.now()];
-    const work = readFacts(disk, { lanes: this.#lanes, hasPartitions: stamp.hasPartitions, isWanted })
-      // a disk that cannot be read has no names
-      .catch((error: unknown) => (error instanceof NotWanted || !isWanted() ? null : NO_FACTS))
-      .then((facts) => {
-        if (facts !== null) reading.known = { facts, stamp, atMs, atTimeMs };
-        reading.isSlow = performance.now() - atMs > LIMIT_MS;
-      });
-    // a pause waits for it, as for the I/O of clients
-    gate.track(nodeId, work);
-    return work;
+    const began = (read: Promise<unknown>): void => this.#track(nodeId, read);
+    return (
+      readFacts(disk, { lanes: this.#lanes, hasPartitions, sectorBytes, began, isWanted })
+        .then((facts) => ({ facts, hasFailed: false }))
+        // a disk that cannot be read has no names
+        .catch((error: unknown) => {
+          return error instanceof NotWanted || !isWanted() ? null : { facts: NO_FACTS, hasFailed: true };
+        })
+        .then((found) => {
+          if (found !== null) reading.known = { ...found, stamp, atMs, atTimeMs };
+          reading.isSlow = performance.now() - atMs > LIMIT_MS;
+          this.#ended += 1;
+        })
+    );
+  }
+
+  /** A pause waits for a read, as for the I/O of clients; but not for a read that only waits for its turn. */
+  #track(nodeId: number, read: Promise<unknown>): void {
+    const one = { atMs: performance.now() };
+    this.#began.add(one);
+    const end = (): void => void this.#began.delete(one);
+    this.#context.gate.track(nodeId, read.then(end, end));
   }
 
   /** What a reading that begins now would see, of each file. */
@@ -212,14 +300,18 @@ export class DiskNames {
 function belowOf({ file, backingId }: TreeNode): { group: number | string; mtimeMs: number | null } {
   const window = windowOf(file.disk);
   const isWatched = window?.kind === 'memory' || file.isShared === true || backingId !== null;
-  const below = window !== undefined && isWatched ? statBelow(window) : null;
+  const below = window !== undefined && isWatched ? statAtOnce(window) : null;
   const group = window?.kind === 'memory' && below !== null ? `memory ${below.ino}` : file.flushIndex;
   return { group, mtimeMs: below?.mtimeMs ?? null };
 }
 
-function isFresh({ known }: Reading, { writes, mtimeMs, hasPartitions }: Stamp, maxAgeMs: number): boolean {
-  if (known === null || known.stamp.writes !== writes || known.stamp.mtimeMs !== mtimeMs) return false;
-  if (known.stamp.hasPartitions !== hasPartitions) return false;
+function isSame(a: Stamp, b: Stamp): boolean {
+  return a.writes === b.writes && a.mtimeMs === b.mtimeMs && a.hasPartitions === b.hasPartitions;
+}
+
+function isFresh({ known }: Reading, stamp: Stamp, maxAgeMs: number): boolean {
+  if (known === null || !isSame(known.stamp, stamp)) return false;
+  const { mtimeMs } = stamp;
   if (mtimeMs !== null && known.atTimeMs - mtimeMs < TICK_MS) return false;
   return performance.now() - known.atMs < maxAgeMs;
 }

@@ -5,7 +5,7 @@ import { constants } from 'node:os';
 import type { Disk } from '../../drivers/disk.js';
 import type { Window } from '../../drivers/driver.js';
 import { FusetapError } from '../../drivers/errors.js';
-import { readPartitions } from '../../drivers/partitions/index.js';
+import { readPartitions, type SectorBytes } from '../../drivers/partitions/index.js';
 import type { ReadBytes } from '../../drivers/partitions/partition.js';
 import { windowOf } from '../../drivers/segments/one-segment.js';
 import { readSuperblock, type Superblock } from '../../drivers/superblocks/index.js';
@@ -43,6 +43,10 @@ export interface FactsContext {
   readonly lanes: Lanes;
   /** whether to read its partition table */
   readonly hasPartitions: boolean;
+  /** the sectors in which its table counts; null: find out */
+  readonly sectorBytes: SectorBytes | null;
+  /** called with each read of the disk when it begins: not while it waits for its turn */
+  began(read: Promise<unknown>): void;
   /** false: stop soon, because the disk is about to be paused or closed */
   isWanted(): boolean;
 }
@@ -55,12 +59,18 @@ export async function readFacts(disk: Disk, context: FactsContext): Promise<Fact
   const read = readerOf(disk, context);
   const superblock = await readSuperblock(read, disk.size);
   const { type = null, usage = null, label = null, uuid = null } = superblock ?? {};
-  const partitions = context.hasPartitions ? await readTable(read, disk.size) : NO_FACTS.partitions;
+  const partitions = context.hasPartitions
+    ? await readTable(read, disk.size, context.sectorBytes)
+    : NO_FACTS.partitions;
   return { type, usage, label: nameOf(label), uuid: nameOf(uuid), partitions };
 }
 
-async function readTable(read: ReadBytes, size: number): Promise<ReadonlyMap<number, PartitionNames>> {
-  const { partitions } = await readPartitions(read, size);
+async function readTable(
+  read: ReadBytes,
+  size: number,
+  sectorBytes: SectorBytes | null,
+): Promise<ReadonlyMap<number, PartitionNames>> {
+  const { partitions } = await readPartitions(read, size, sectorBytes);
   return new Map(
     partitions.map(({ offset, name, uuid }) => [offset, { partlabel: nameOf(name), partuuid: nameOf(uuid) }]),
   );
@@ -73,7 +83,7 @@ function nameOf(value: Buffer | string | null): Name | null {
   return { text: bytes.toString('utf8'), encoded, link: linkName(encoded) };
 }
 
-function readerOf(disk: Disk, { lanes, isWanted }: FactsContext): ReadBytes {
+function readerOf(disk: Disk, { lanes, began, isWanted }: FactsContext): ReadBytes {
   const window = windowOf(disk);
   return async (offset, length) => {
     if (!isWanted()) throw new NotWanted();
@@ -82,7 +92,9 @@ function readerOf(disk: Disk, { lanes, isWanted }: FactsContext): ReadBytes {
     if (window !== undefined && readAtOnce(window, bytes, offset)) return bytes;
     const done = await lanes.run(async () => {
       if (!isWanted()) throw new NotWanted();
-      return await disk.read(bytes, offset);
+      const reading = disk.read(bytes, offset);
+      began(reading);
+      return await reading;
     });
     if (done === length) return bytes;
     throw new FusetapError('FAILED', `only ${done} of ${length} bytes at ${offset}`, { errno: constants.errno.EIO });

@@ -324,6 +324,8 @@ export interface Commands {
   map: { command: MapCommand; result: ToldExtents<TreeExtent> };
   /** what the files of the bus hold, and their names */
   names: { command: { readonly op: 'names' }; result: { files: readonly NamesOfFile[] } };
+  /** for how long the oldest read for names has been under way; 0: there is none */
+  nameReads: { command: { readonly op: 'nameReads' }; result: { oldestMs: number } };
   /** cancels the command of that id, if it can be cancelled */
   cancel: { command: { readonly op: 'cancel'; readonly target: number }; result: null };
   /** begins to read requests */

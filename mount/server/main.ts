@@ -144,6 +144,18 @@ async function execute(id: number, command: Command): Promise<unknown> {
   return await act(id, command, passed).finally(() => passed.end());
 }
 
+function begin(): Promise<null> {
+  begun = true;
+  transport.start();
+  setTimeout(preloadOrphan, PRELOAD_DELAY_MS);
+  return Promise.resolve(null);
+}
+
+function cancel(target: number): Promise<null> {
+  running.get(target)?.abort();
+  return Promise.resolve(null);
+}
+
 function act(id: number, command: Command, passed: PassedFds): Promise<unknown> {
   switch (command.op) {
     case 'plan':
@@ -167,15 +179,12 @@ function act(id: number, command: Command, passed: PassedFds): Promise<unknown> 
     case 'map':
       return server.map(command);
     case 'names':
-      return server.names();
+    case 'nameReads':
+      return command.op === 'names' ? server.names() : Promise.resolve(server.nameReads());
     case 'cancel':
-      running.get(command.target)?.abort();
-      return Promise.resolve(null);
+      return cancel(command.target);
     case 'start':
-      begun = true;
-      transport.start();
-      setTimeout(preloadOrphan, PRELOAD_DELAY_MS);
-      return Promise.resolve(null);
+      return begin();
     case 'ping':
       return Promise.resolve(null);
     case 'attach':
@@ -201,13 +210,21 @@ function act(id: number, command: Command, passed: PassedFds): Promise<unknown> 
     case 'leave':
       return server.leave(command);
     case 'kept':
-      keeping.confirm(command.number);
-      return Promise.resolve(null);
+      return Promise.resolve(keeping.confirm(command.number)).then(() => null);
     case 'giveUp':
       return server.giveUp(command.nodeId);
     case 'detach':
       return server.detach(command.nodeId, command.isUnused);
+    default:
+      return Promise.reject(unknownCommand(command));
   }
+}
+
+/** Of a keeper that is newer than this server. */
+function unknownCommand({ op }: { readonly op: string }): FusetapError {
+  return new FusetapError('UNSUPPORTED', `the server is of an older version: it does not know ${op}`, {
+    hint: 'fusetap upgrade replaces it',
+  });
 }
 
 process.on('message', ({ id, command }: Envelope) => {

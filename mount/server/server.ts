@@ -11,6 +11,7 @@ import { makeFilter } from '../../drivers/filters/index.js';
 import { findNeeds, measureNode, prepareNode, repairNode } from '../../drivers/graph/open-graph.js';
 import { planGraph } from '../../drivers/graph/plan.js';
 import { tellExtents } from '../../drivers/map/map-extents.js';
+import { SECTOR_SIZES } from '../../drivers/partitions/index.js';
 import type { VbdStats } from '../control/interface.js';
 import type { CountedFile } from '../counting/bus-counting.js';
 import { readStats } from '../ledger/counters.js';
@@ -349,7 +350,8 @@ export class Server {
       if (ref.leaving) this.#transport.setLeaving(ref.nodeId, true);
     }
     served.facts = facts;
-    await this.#transport.add({ nodeId, ledgerIndex, name, ...bytes, disk, backingId, mapId });
+    const sectorBytes = SECTOR_SIZES.find((size) => size === facts.sectorSize) ?? null;
+    await this.#transport.add({ nodeId, ledgerIndex, name, ...bytes, disk, backingId, mapId, sectorBytes });
     if (leaving) this.#transport.setLeaving(nodeId, true);
     if (held) await this.pause(nodeId, holders);
     return null;
@@ -358,6 +360,11 @@ export class Server {
   /** What the disks and partitions hold, and their names. */
   async names(): Promise<CommandResult<'names'>> {
     return { files: await this.#transport.names() };
+  }
+
+  /** How long the disks have not answered the reads for names. */
+  nameReads(): CommandResult<'nameReads'> {
+    return { oldestMs: this.#transport.oldestNameReadMs() };
   }
 
   /** The partitions of a disk, in the order of its facts. */

@@ -32,6 +32,12 @@ export function statBelow(window: Window): Stats | null {
   return below.stats;
 }
 
+/** The same, but null also where the file system may hang: then nothing is asked, and no thread is taken. */
+export function statAtOnce(window: Window): Stats | null {
+  if (window.kind === 'block') return null;
+  return (known.get(window) ?? begin(window)).isAtOnce ? fstatSync(window.fd) : null;
+}
+
 function begin(window: Window): Below {
   const isAtOnce = window.kind === 'memory' || answersFromMemory(fileSystemOf(window.fd));
   const below = { isAtOnce, stats: null, isAsked: false };

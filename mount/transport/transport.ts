@@ -5,6 +5,7 @@
  * libfuse).
  */
 import type { Disk } from '../../drivers/disk.js';
+import type { SectorBytes } from '../../drivers/partitions/index.js';
 import type { FileAttributes } from '../ledger/ledger.js';
 
 /** Optional abilities of a transport. The end-to-end tests skip tests of missing ones, with a remark. */
@@ -44,6 +45,8 @@ export interface BusFile {
   readonly bytesFd?: number | null;
   /** other programs, also unknown ones, may write the same bytes (mode w!) */
   readonly isShared?: boolean;
+  /** of a whole disk: the sectors in which its partition table counts; null or omitted: the table tells */
+  readonly sectorBytes?: SectorBytes | null;
   /** of a partition: the node id of its disk, and its offset there in bytes */
   readonly part?: { readonly whole: number; readonly offset: number };
 }
@@ -62,6 +65,8 @@ export interface NamesOfFile {
   readonly uuid: string | null;
   readonly partlabel: string | null;
   readonly partuuid: string | null;
+  /** the disk could not be read now: it may have other names */
+  readonly known?: false;
 }
 
 /** Events that the transport reports to the server. */
@@ -107,6 +112,8 @@ export interface Transport {
   makeKernelForget(nodeId: number): void;
   /** The names of all files, as far as they can be read within a second. */
   names(): Promise<NamesOfFile[]>;
+  /** For how long the oldest read for names has been under way; 0: there is none. */
+  oldestNameReadMs(): number;
   /** Removes the file. When the promise resolves, no request for its disk is under way. Later requests get EIO. */
   remove(nodeId: number): Promise<void>;
 }

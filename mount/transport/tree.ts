@@ -23,26 +23,71 @@ export interface TreeNode {
   makesKernelForget: boolean;
 }
 
+/** Tells the tree of changes that a listing shows. */
+class Node implements TreeNode {
+  lookups: number;
+  backingId: number | null;
+  mapId: number | null;
+  makesKernelForget = false;
+  #file: BusFile;
+  #leaving = false;
+  readonly #changed: () => void;
+
+  constructor(file: BusFile, changed: () => void) {
+    this.lookups = file.inherited ? Number.NaN : 0;
+    this.backingId = file.backingId;
+    this.mapId = file.mapId ?? null;
+    this.#file = file;
+    this.#changed = changed;
+  }
+
+  get file(): BusFile {
+    return this.#file;
+  }
+
+  set file(file: BusFile) {
+    this.#file = file;
+    this.#changed();
+  }
+
+  get leaving(): boolean {
+    return this.#leaving;
+  }
+
+  set leaving(leaving: boolean) {
+    this.#leaving = leaving;
+    this.#changed();
+  }
+}
+
 export class Tree {
   readonly #byId = new Map<number, TreeNode>();
   readonly #byName = new Map<string, TreeNode>();
+  #changes = 0;
+  /** the nodes that are not leaving, ordered; null after a change */
+  #listed: TreeNode[] | null = null;
+
+  /** Counts the changes of what a listing shows: another file, another disk, a file that leaves. */
+  get changes(): number {
+    return this.#changes;
+  }
 
   add(file: BusFile): void {
-    const node: TreeNode = {
-      file,
-      lookups: file.inherited ? Number.NaN : 0,
-      leaving: false,
-      backingId: file.backingId,
-      mapId: file.mapId ?? null,
-      makesKernelForget: false,
-    };
+    const node = new Node(file, () => this.#noteChange());
     this.#byId.set(file.nodeId, node);
     this.#byName.set(file.name, node);
+    this.#noteChange();
+  }
+
+  #noteChange(): void {
+    this.#changes += 1;
+    this.#listed = null;
   }
 
   remove(nodeId: number): void {
     const node = this.#byId.get(nodeId);
     if (node === undefined) return;
+    this.#noteChange();
     this.#byId.delete(nodeId);
     if (this.#byName.get(node.file.name) === node) this.#byName.delete(node.file.name);
   }
@@ -74,8 +119,9 @@ export class Tree {
 
   /** The nodes of a listing after a cursor, ordered by node id. The order is stable, because ids are never reused. */
   after(cursor: number): TreeNode[] {
-    return [...this.#byId.values()]
-      .filter((node) => node.file.nodeId > cursor && !node.leaving)
+    this.#listed ??= [...this.#byId.values()]
+      .filter((node) => !node.leaving)
       .sort((a, b) => a.file.nodeId - b.file.nodeId);
+    return this.#listed.filter((node) => node.file.nodeId > cursor);
   }
 }

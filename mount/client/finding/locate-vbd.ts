@@ -24,7 +24,17 @@ import { showBus } from '../ask.js';
 import { type BusListing, type BusTrouble, listBuses } from '../list-buses.js';
 import { aboveFile, aboveVbd, loopOfNode, readTables } from './above.js';
 import { carefulPath, findFile, type KernelTables } from './careful-path.js';
-import { askNames, hasName, noneHas, parseTag, severalHave, type Tag, tagOfPath } from './names.js';
+import {
+  askNames,
+  hasName,
+  noneHas,
+  parseTag,
+  perhapsSeveralHave,
+  sayUnread,
+  severalHave,
+  type Tag,
+  tagOfPath,
+} from './names.js';
 
 /** Where to look for vbds. */
 export interface Scope {
@@ -118,9 +128,12 @@ export class VbdFinder {
     const [only, second] = found;
     if (second !== undefined) throw severalHave(tag, found);
     const located = only && (await this.#atPath(buses, only.path));
-    if (located != null) return located;
-    const trouble = troubles[0]?.error ?? asked.find(({ error }) => error !== null)?.error ?? null;
-    throw noneHas(tag, this.#scope.anyBus ? 'any bus' : `bus ${this.#scope.place.name}`, trouble);
+    const error = troubles[0]?.error ?? asked.find((each) => each.error !== null)?.error;
+    const gap = error?.message ?? sayUnread(asked.flatMap(({ files }) => files));
+    if (located == null) throw noneHas(tag, this.#scope.anyBus ? 'any bus' : `bus ${this.#scope.place.name}`, gap);
+    // another disk may have the name too: a command must not act on the wrong one
+    if (gap !== null) throw perhapsSeveralHave(tag, located.partition ?? located.vbd, gap);
+    return located;
   }
 
   /** By a link in a directory of names. It leads to one file even if several have the name. */

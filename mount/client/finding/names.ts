@@ -55,8 +55,8 @@ export function hasName(names: FileNames, { kind, value }: Tag): boolean {
 }
 
 /** What the files of a bus hold. @throws FusetapError if it does not tell, for example because it is older */
-export async function askNames(place: BusPlace): Promise<FileNames[]> {
-  const names: unknown = await askEither(place, 'GET /names', { timeoutMs: LIMIT_MS });
+export async function askNames(place: BusPlace, timeoutMs = LIMIT_MS): Promise<FileNames[]> {
+  const names: unknown = await askEither(place, 'GET /names', { timeoutMs });
   return Array.isArray(names) ? (names as FileNames[]) : [];
 }
 
@@ -73,7 +73,10 @@ export function findDuplicates(all: readonly FileNames[]): Duplicate[] {
     const byName = new Map<string, FileNames[]>();
     for (const file of all) {
       const name = file[kind];
-      if (name !== null) byName.set(name, [...(byName.get(name) ?? []), file]);
+      if (name === null) continue;
+      const same = byName.get(name);
+      if (same === undefined) byName.set(name, [file]);
+      else same.push(file);
     }
     const several = [...byName].filter(([, files]) => files.length > 1);
     return several.map(([name, files]) => ({ kind, name, files: files.sort((a, b) => a.slot - b.slot) }));
@@ -92,9 +95,29 @@ export function severalHave({ word }: Tag, files: readonly FileNames[]): Fusetap
   });
 }
 
-/** @param trouble why a bus did not tell its names */
-export function noneHas({ word }: Tag, where: string, trouble: FusetapError | null): FusetapError {
-  const why = trouble === null ? '' : `; ${trouble.message}`;
+/** The disks that could not be read now, in words; null if there are none. */
+export function sayUnread(files: readonly FileNames[]): string | null {
+  const unread = files.filter(({ known }) => known === false).map(({ vdev, bus }) => `${vdev} of bus ${bus}`);
+  const [first] = unread;
+  if (first === undefined) return null;
+  const others = unread.length === 1 ? '' : ` and ${unread.length - 1} more`;
+  return `${first}${others} cannot be read now`;
+}
+
+/** One disk has the name, but others could not be asked. @param gap which, and why */
+export function perhapsSeveralHave(
+  { word }: Tag,
+  { vdev, path }: { readonly vdev: string; readonly path: string },
+  gap: string,
+): FusetapError {
+  return new FusetapError('BUSY', `${vdev} has ${quoted(word)}, but another disk may have it too: ${gap}`, {
+    hint: `give the path instead: ${path}; or narrow the search with --bus`,
+  });
+}
+
+/** @param gap which bus or disk could not be asked */
+export function noneHas({ word }: Tag, where: string, gap: string | null): FusetapError {
+  const why = gap === null ? '' : `; ${gap}`;
   return new FusetapError('NOT_FOUND', `nothing that is attached has ${quoted(word)} on ${where}${why}`, {
     hint: 'fusetap ls --fs lists the names; those of partitions exist with fusetap attach --partitions',
   });

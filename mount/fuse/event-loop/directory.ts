@@ -47,11 +47,14 @@ interface Entry {
   readonly name: Buffer;
 }
 
-/** The directories of links, ordered by node id. */
+/** Above all node ids of vbds, and so small that it fits into the 31 bits of an old program's off_t. */
+const DIRECTORY_CURSOR = 2 ** 30;
+
+/** The directories of links, in the order of a listing. */
 const DIRECTORIES: readonly Entry[] = [
   { nodeId: BY_SLOT_NODE_ID, name: BY_SLOT },
   ...NAME_KINDS.map((kind) => ({ nodeId: nameDirectoryId(kind), name: nameDirectory(kind) })),
-].map(({ nodeId, name }) => ({ nodeId, offset: nodeId + 2, type: DT_DIR, name: Buffer.from(name) }));
+].map(({ nodeId, name }, i) => ({ nodeId, offset: DIRECTORY_CURSOR + 2 + i, type: DT_DIR, name: Buffer.from(name) }));
 
 export interface DirectoryParts {
   readonly attributes: AttributeCalls;
@@ -191,7 +194,7 @@ export class Directory {
     const files = this.#context.tree.after(after).map(({ file: { nodeId, name } }) => {
       return { nodeId, offset: nodeId + 2, type: DT_REG, name: Buffer.from(name) };
     });
-    return [...files, ...DIRECTORIES.filter(({ nodeId }) => nodeId > after)];
+    return [...files, ...DIRECTORIES.filter(({ offset }) => offset - 2 > after)];
   }
 
   #links(after: number): Entry[] {

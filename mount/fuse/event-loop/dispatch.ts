@@ -72,6 +72,11 @@ export class Dispatcher {
     return this.#names.all();
   }
 
+  /** For how long the oldest read for names has been under way; 0: there is none. */
+  oldestNameReadMs(): number {
+    return this.#names.oldestReadMs();
+  }
+
   /** Pauses the file: new I/O waits. Resolves when no I/O is under way any more. */
   pause(nodeId: number): Promise<void> {
     return this.#calls.pause(nodeId);

@@ -227,6 +227,10 @@ export class KernelTransport implements Transport {
     return this.#dispatcher.names();
   }
 
+  oldestNameReadMs(): number {
+    return this.#dispatcher.oldestNameReadMs();
+  }
+
   makeKernelForget(nodeId: number): void {
     const node = this.#tree.byId(nodeId);
     if (node !== undefined) node.makesKernelForget = true;

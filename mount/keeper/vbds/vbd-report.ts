@@ -2,6 +2,7 @@
  * What `ls`, `show` and `stats` report about the vbds of a bus.
  */
 import { join } from 'node:path';
+import { FusetapError } from '../../../drivers/errors.js';
 import { isSimple } from '../../../drivers/graph.js';
 import { typeName } from '../../../drivers/partitions/index.js';
 import type { BusState, BusVersion, FileNames, PartitionInfo, VbdInfo, VbdStats } from '../../control/interface.js';
@@ -9,7 +10,7 @@ import { namesOfBus } from '../../control/names-of-bus.js';
 import { withOpens } from '../../control/partition-opens.js';
 import type { CountedBus, CountedFile } from '../../counting/bus-counting.js';
 import { readStats } from '../../ledger/counters.js';
-import type { VbdFacts } from '../../server/commands.js';
+import type { CommandResult, VbdFacts } from '../../server/commands.js';
 import { VERSION } from '../../version.js';
 import type { BusParts } from './bus-parts.js';
 import type { Vbd, VbdPartition } from './vbd.js';
@@ -87,8 +88,11 @@ export function vbdStats(bus: BusParts): VbdStats[] {
 
 /** What the files of a bus hold, as its server has read it from their disks. */
 export async function fileNames({ place, server }: BusParts): Promise<FileNames[]> {
-  const { files } = await server.request<'names'>({ op: 'names' });
-  return namesOfBus(place, files);
+  // undefined: an older server ignores what it does not know
+  const answer: CommandResult<'names'> | undefined = await server.request<'names'>({ op: 'names' });
+  if (answer?.files !== undefined) return namesOfBus(place, answer.files);
+  const message = `the server of bus ${place.name} is of an older version: it does not tell the names of its disks`;
+  throw new FusetapError('UNSUPPORTED', message, { hint: `fusetap upgrade --bus ${place.name} replaces it` });
 }
 
 /** What the counters of the bus are about: the bus, its vbds and their partitions. */

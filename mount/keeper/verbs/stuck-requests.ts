@@ -4,7 +4,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError } from '../../../drivers/errors.js';
-import { isThreadBlocked } from '../../../system/proc.js';
+import { blockedThreads, isThreadBlocked } from '../../../system/proc.js';
 import type { BusParts } from '../vbds/bus-parts.js';
 
 /** how long a request may wait in the kernel before it counts as stuck */
@@ -24,6 +24,28 @@ export async function refuseWhereStuck(bus: BusParts): Promise<void> {
     await delay(LOOK_EVERY_MS);
     const now = blockedRequests(bus);
     stuck = new Set([...stuck].filter((unique) => now.has(unique)));
+  }
+  await refuseWhereReadsHang(bus, deadlineMs);
+}
+
+/** The reads for names have threads of their own, and no request in the ledger. */
+async function refuseWhereReadsHang(bus: BusParts, deadlineMs: number): Promise<void> {
+  const beganMs = performance.now();
+  let waits = blockedThreads(bus.server.pid ?? 0);
+  for (;;) {
+    // an older server does not tell
+    const oldestMs = await bus.server.request<'nameReads'>({ op: 'nameReads' }).then(
+      (answer: { oldestMs: number } | undefined) => answer?.oldestMs ?? 0,
+      () => 0,
+    );
+    if (oldestMs > STILL_MS) throw notAnswered(bus, 1);
+    // reads that have begun since then are others
+    const isReading = oldestMs > performance.now() - beganMs;
+    if (waits.size === 0 && !isReading) return;
+    if (performance.now() > deadlineMs && waits.size > 0) throw notAnswered(bus, waits.size);
+    await delay(LOOK_EVERY_MS);
+    const now = blockedThreads(bus.server.pid ?? 0);
+    waits = new Set([...waits].filter((wait) => now.has(wait)));
   }
 }
 

@@ -341,6 +341,9 @@ t.test('OPEN: ENFILE while all places for handles are taken', async (t) => {
   t.equal(again?.error, 0);
 });
 
+/** behind by-slot */
+const CURSOR = 2 ** 30 + 2;
+
 t.test('READDIR: order, cursors, files that are leaving, and any limit', async (t) => {
   const fixture = fixtureWithFiles(t);
   fixture.addFile({ nodeId: 9, name: 'a-name-that-is-longer', disk: plainDisk(Buffer.alloc(1)) });
@@ -350,8 +353,8 @@ t.test('READDIR: order, cursors, files that are leaving, and any limit', async (
     dirent(XVDA, XVDA + 2, 8, 'xvda'),
     dirent(XVDB, XVDB + 2, 8, 'xvdb'),
     dirent(9, 11, 8, 'a-name-that-is-longer'),
-    dirent(BY_SLOT, BY_SLOT + 2, 4, 'by-slot'),
-    ...BY_NAME.map(({ name, nodeId }) => dirent(nodeId, nodeId + 2, 4, name)),
+    dirent(BY_SLOT, CURSOR, 4, 'by-slot'),
+    ...BY_NAME.map(({ name, nodeId }, i) => dirent(nodeId, CURSOR + 1 + i, 4, name)),
   ];
   const list = (cursor: number | bigint, size: number) => ({ opcode: 28, nodeId: 1, body: readIn(cursor, size) });
   await fixture.expect(list(0, 4096), Buffer.concat(all), 'all');
@@ -359,10 +362,11 @@ t.test('READDIR: order, cursors, files that are leaving, and any limit', async (
   await fixture.expect(list(2, 4096), Buffer.concat(all.slice(2)), 'behind ..');
   await fixture.expect(list(XVDA + 2, 4096), Buffer.concat(all.slice(3)), 'behind xvda');
   for (const end of [11, 12]) await fixture.expect(list(end, 4096), Buffer.concat(all.slice(5)), `${end}`);
-  for (const end of [BY_SLOT + 2, BY_SLOT + 3]) {
-    await fixture.expect(list(end, 4096), Buffer.concat(all.slice(6)), `behind by-slot: ${end}`);
+  for (const [i, end] of [CURSOR, CURSOR + 1].entries()) {
+    await fixture.expect(list(end, 4096), Buffer.concat(all.slice(6 + i)), `behind by-slot: ${end}`);
   }
-  const last = (BY_NAME.at(-1)?.nodeId ?? 0) + 2;
+  const last = CURSOR + BY_NAME.length;
+  t.ok(last < 2 ** 31, 'a 32-bit program can read the directory');
   for (const end of [last, 2 ** 40, 0x7fff_ffff_ffff_ffffn, 0xffff_ffff_ffff_ffffn]) {
     await fixture.expect(list(end, 4096), Buffer.alloc(0), `behind the last: ${end}`);
   }
