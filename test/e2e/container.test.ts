@@ -38,7 +38,7 @@ async function run(bench: Bench, { fuse, within = [] }: Container, script: strin
   const tool = bench.path('fusetap');
   await writeFile(tool, `#!/bin/sh\nexec ${process.execPath} ${MAIN} "$@"\n`, { mode: 0o755 });
   const inside = [...within, 'sh', '-c', `PATH=$PATH:${join(tool, '..')}; unset FUSETAP_RUNTIME_DIR; ${script}`];
-  const namespaces = ['--mount', '--pid', '--ipc', '--fork', '--mount-proc', '--kill-child'];
+  const namespaces = ['--mount', '--propagation', 'slave', '--pid', '--ipc', '--fork', '--mount-proc', '--kill-child'];
   const enter = ['sh', '-c', ENTER, 'enter', fuse ? 'fuse' : 'no', ...inside];
   return await execute('unshare', [...namespaces, ...enter], { timeoutMs: 120_000 });
 }

@@ -28,7 +28,15 @@ const BORROWED = [
 const BOOT = `set -e
 work=$1/work; mkdir -p $work; mount -t tmpfs tmpfs $work
 mkdir $work/root $work/groups
-mount --rbind / $work/root; mount --make-rprivate $work/root
+mount --bind / $work/root
+# not the buses of other tests: systemd would try to unmount them, also those that hang
+while read -r _ _ _ _ path rest; do
+  case " $rest" in *" - fuse"*) continue ;; esac
+  case $path in / | /proc | /proc/* | /sys | /sys/* | /dev | /dev/* | /run | /run/* | /tmp | /tmp/* | "$1"/*) continue ;; esac
+  if [ -e "$work/root$path" ]; then mount --bind "$path" "$work/root$path"; fi
+done < /proc/self/mountinfo
+mount --rbind /dev $work/root/dev; mount --rbind /sys $work/root/sys
+mount --make-rprivate $work/root
 mount -t cgroup2 groups $work/groups; mkdir $work/groups/$2; echo $$ > $work/groups/$2/cgroup.procs
 cd $work/root
 mount -t proc proc proc
@@ -73,6 +81,8 @@ export function whyNoSystemd(): string | null {
   return readFileSync('/proc/filesystems', 'utf8').includes('cgroup2') ? null : 'needs version 2 of control groups';
 }
 
+let boots = 0;
+
 export interface Boot {
   /** file name → text, on top of those of fusetap and of a shutdown */
   readonly units?: Readonly<Record<string, string>>;
@@ -111,16 +121,21 @@ export async function bootSystemd(directory: string, { units = {}, script }: Boo
   const head = `export PATH=${path}\nunset FUSETAP_RUNTIME_DIR\nset -e\ntrap 'systemctl --no-block poweroff 2> /run/t/poweroff' EXIT\n`;
   await writeFile(join(directory, 'job.sh'), head + script);
   await writeFile(join(directory, 'out'), '');
-  const group = `fusetap-test-${process.pid}`;
-  const namespaces = ['--mount', '--pid', '--ipc', '--uts', '--fork', '--kill-child'];
+  boots += 1;
+  const group = `fusetap-test-${process.pid}-${boots}`;
+  // what others unmount must not stay in this namespace
+  const namespaces = ['--mount', '--propagation', 'slave', '--pid', '--ipc', '--uts', '--fork', '--kill-child'];
   const boot = ['/bin/bash', '-c', BOOT, 'boot', directory, group];
-  const clean = ['--mount', '/bin/sh', '-c', CLEAN, 'clean', directory, group];
+  const clean = ['--mount', '--propagation', 'slave', '/bin/sh', '-c', CLEAN, 'clean', directory, group];
+  const readOut = (): Promise<string> => readFile(join(directory, 'out'), 'utf8');
   try {
     const outcome = await execute('unshare', [...namespaces, ...boot], {
       timeoutMs: 300_000,
       env: { container: undefined },
     });
-    return { ...outcome, out: await readFile(join(directory, 'out'), 'utf8') };
+    return { ...outcome, out: await readOut() };
+  } catch (error) {
+    throw new Error(`it did not end: ${await readOut()}`, { cause: error });
   } finally {
     await execute('unshare', clean);
   }
