@@ -53,7 +53,7 @@ const COMMANDS: Hints = {
   ...all('merge flatten', 'did you mean commit?'),
   ...all('kill halt shutdown destroy', 'did you mean stop?'),
   ...all('restart reload', 'did you mean upgrade?'),
-  ...all('top iostat', 'did you mean stats?'),
+  ...all('iostat', 'did you mean stats --interval 1, or top?'),
   ...all('mem free df', 'did you mean memory?'),
   ...all('exec', 'did you mean run?'),
   ...all('logs journal', 'did you mean log?'),
