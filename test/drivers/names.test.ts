@@ -37,6 +37,7 @@ t.test('each driver is a folder with code, a page and a test', async (t) => {
       'map',
       'partitions',
       'segments',
+      'superblocks',
     ],
     'and there is no folder of a driver without its line',
   );
