@@ -37,6 +37,7 @@ export type { Disk } from '../drivers/disk.js';
 export type {
   Change,
   CommitContext,
+  ConnectionState,
   Driver as RoleDriver,
   Extent,
   Given,
