@@ -64,8 +64,10 @@ function isSame({ status, result }: Awaited<ReturnType<typeof verdictOn>>, their
   if (result === null && theirs.status === 0) return true;
   // data behind the end of the image reads as zeros
   if ((result?.beyondEnd ?? 0) > 0 && theirs.status === 2) return true;
-  // QEMU does not look at what a cluster is used for, nor at bit 0 of entries of extended L2 tables and of version 2
-  const isStricter = result?.corruptions.every((line) => /, where .* is too$| has reserved bits$/.test(line)) ?? false;
+  // QEMU does not look at what a cluster is used for, nor at bit 0 of entries of extended L2 tables and of version 2;
+  // it reads zeros where the snapshot table lies behind the end of an image whose last cluster is incomplete
+  const stricter = /, where .* is too$| has reserved bits$|^the snapshot table at byte \d+ ends within entry \d+$/;
+  const isStricter = result?.corruptions.every((line) => stricter.test(line)) ?? false;
   if (status === 2 && isStricter) return true;
   return status === theirs.status;
 }
@@ -97,6 +99,19 @@ t.test('broken images: the same verdict', { skip }, async (t) => {
 async function plainImage(t: Test): Promise<Buffer> {
   return await readFile(makeQemuImage('plain', t.testdir()));
 }
+
+t.test('a snapshot table that ends behind the image is a finding, where QEMU reads zeros', { skip }, async (t) => {
+  const path = makeQemuImage('snapshots of many tables', t.testdir());
+  const image = await readFile(path);
+  const { snapshots } = anatomyOf(image);
+  // the name has 128 bytes more, which are in the last cluster, but not in the file
+  image.writeUInt16BE(image.readUInt16BE(snapshots + 14) | 0x80, snapshots + 14);
+  await writeFile(path, image);
+  const [ours, theirs] = [await verdictOn(path), qemuCheck(path)];
+  t.match(ours.result?.corruptions, [`the snapshot table at byte ${snapshots} ends within entry 0`]);
+  t.equal(theirs.status, 0);
+  t.ok(isSame(ours, theirs));
+});
 
 t.test('findings say what is wrong', { skip }, async (t) => {
   const image = await plainImage(t);
