@@ -2,6 +2,7 @@
  * The decoded parts of an image (clusters, grains) that were used last. A guest reads such a part in many small requests:
  * without the cache, each of them would decode all of it.
  */
+import { Lanes } from '../../system/lanes.js';
 
 const MOST_BYTES = 8 << 20;
 /** a buffer takes more memory than its bytes, which counts for small parts */
@@ -27,8 +28,7 @@ export class DecodedCache<Stream> {
   /** by the key of the stream; the first one was used longest ago */
   readonly #decoded = new Map<number, Buffer>();
   readonly #decoding = new Map<number, Promise<Buffer>>();
-  #atOnce = 0;
-  readonly #waiting: (() => void)[] = [];
+  readonly #lanes = new Lanes(MOST_AT_ONCE);
 
   constructor({ unitBytes, shares = 1, decode }: DecodedCacheOptions<Stream>) {
     this.#decode = decode;
@@ -57,7 +57,7 @@ export class DecodedCache<Stream> {
   }
 
   #start(key: number, stream: Stream): Promise<Buffer> {
-    const decoding = this.#inTurn(() => this.#decode(stream));
+    const decoding = this.#lanes.run(() => this.#decode(stream));
     this.#decoding.set(key, decoding);
     const end = (bytes: Buffer | null): void => {
       if (this.#decoding.get(key) !== decoding) return; // forgotten meanwhile
@@ -74,17 +74,5 @@ export class DecodedCache<Stream> {
     if (this.#decoded.size <= this.#most) return;
     const [oldest] = this.#decoded.keys();
     if (oldest !== undefined) this.#decoded.delete(oldest);
-  }
-
-  async #inTurn(work: () => Promise<Buffer>): Promise<Buffer> {
-    if (this.#atOnce === MOST_AT_ONCE) await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    else this.#atOnce += 1;
-    try {
-      return await work();
-    } finally {
-      const next = this.#waiting.shift();
-      if (next === undefined) this.#atOnce -= 1;
-      else next();
-    }
   }
 }

@@ -10,9 +10,11 @@
  * until a reading is quick again: it has the names of its last reading, and is not read again until that reading ends. A
  * disk that is paused is not read.
  */
-import { setTimeout as delay, setImmediate as nextTurn } from 'node:timers/promises';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Disk } from '../../drivers/disk.js';
 import { windowOf } from '../../drivers/segments/one-segment.js';
+import { Lanes } from '../../system/lanes.js';
+import { within } from '../../system/within.js';
 import type { Ledger } from '../ledger/ledger.js';
 import { findSlot } from '../slots/slots.js';
 import { statAtOnce } from '../transport/below.js';
@@ -21,7 +23,6 @@ import type { IoGate } from '../transport/io-gate.js';
 import type { NamesOfFile } from '../transport/transport.js';
 import type { Tree, TreeNode } from '../transport/tree.js';
 import { type Facts, type Name, NO_FACTS, NotWanted, readFacts } from './facts.js';
-import { Lanes } from './lanes.js';
 
 /**
  * Names may be as old as this if a change cannot be seen: by another program, or through another vbd of the same file. With
@@ -33,6 +34,11 @@ const AGE_FACTOR = 10;
 const LIMIT_MS = 1_000;
 /** the times of files are those of the kernel's last tick: a write soon after a reading may have the same time */
 const TICK_MS = 20;
+/**
+ * How many reads of superblocks run at a time. Reads of files take threads of Node's pool, of which a server has four. A disk
+ * that hangs keeps its thread, so one must always be left for the requests of clients.
+ */
+const LANES = 3;
 /** after so many disks requests of clients get their turn */
 const DISKS_PER_TURN = 16;
 
@@ -86,7 +92,7 @@ export interface NameLink {
 export class DiskNames {
   readonly #context: NamesContext;
   readonly #readings = new WeakMap<Disk, Reading>();
-  readonly #lanes = new Lanes();
+  readonly #lanes = new Lanes(LANES);
   /** when the reads that are under way began */
   readonly #began = new Set<{ readonly atMs: number }>();
   #maxAgeMs = MAX_AGE_MS;
@@ -221,10 +227,7 @@ export class DiskNames {
       if (begun % DISKS_PER_TURN === 0) await nextTurn();
     }
     if (waits.length === 0) return;
-    const limit = new AbortController();
-    const late = delay(LIMIT_MS, undefined, { signal: limit.signal }).catch(() => {});
-    await Promise.race([Promise.all(waits.map(({ done }) => done)), late]);
-    limit.abort();
+    await within(Promise.all(waits.map(({ done }) => done)), LIMIT_MS, null);
     const slow = waits.filter(({ reading }) => reading.running !== null);
     for (const { reading } of slow) reading.isSlow = true;
     // a disk that hangs tells nothing of the others

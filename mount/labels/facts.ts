@@ -9,9 +9,9 @@ import { readPartitions, type SectorBytes } from '../../drivers/partitions/index
 import type { ReadBytes } from '../../drivers/partitions/partition.js';
 import { windowOf } from '../../drivers/segments/one-segment.js';
 import { readSuperblock, type Superblock } from '../../drivers/superblocks/index.js';
+import type { Lanes } from '../../system/lanes.js';
 import { addressOf, preadNoWait } from '../../system/libc.js';
 import { encodeName, linkName } from '../transport/by-name.js';
-import type { Lanes } from './lanes.js';
 
 /** A name, as text and as that of its link. */
 export interface Name {

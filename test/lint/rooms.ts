@@ -402,7 +402,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   },
   'drivers/lookup/': {
     is: 'disks whose parts are looked up in tables',
-    may: ['drivers/', 'drivers/errors.ts'],
+    may: ['drivers/', 'drivers/errors.ts', 'system/'],
   },
   'drivers/': {
     is: 'what a disk is',

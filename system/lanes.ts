@@ -1,12 +1,12 @@
-/**
- * How many reads of superblocks run at a time. Reads of files take threads of Node's pool, of which a server has four. A disk
- * that hangs keeps its thread, so one must always be left for the requests of clients.
- */
-const LANES = 3;
-
+/** Runs works, at most so many of them at a time, in the order in which they come. */
 export class Lanes {
-  #free = LANES;
+  #free: number;
   readonly #waiting: (() => void)[] = [];
+
+  /** @param count how many run at a time */
+  constructor(count: number) {
+    this.#free = count;
+  }
 
   /** Runs the work when a lane is free. */
   async run<Result>(work: () => Promise<Result>): Promise<Result> {
