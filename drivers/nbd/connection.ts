@@ -94,10 +94,6 @@ export class Connection {
     return !this.#isOver && this.#inFlight.size < MOST_IN_FLIGHT;
   }
 
-  get inFlight(): number {
-    return this.#inFlight.size;
-  }
-
   /** Sends an operation. There must be room. */
   submit(operation: Operation): void {
     const low = this.#nextLow;

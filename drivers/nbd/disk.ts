@@ -1,5 +1,7 @@
 /** An export of an NBD server as a disk: requests of any alignment and length become those that the server takes. */
+
 import { constants } from 'node:os';
+import { allDone } from '../all-done.js';
 import type { Extent, RawDisk, WriteOptions, ZeroOptions } from '../driver.js';
 import { FusetapError } from '../errors.js';
 import { RangeLock } from '../map/range-lock.js';
@@ -133,37 +135,31 @@ class NbdDisk {
   }
 
   async #readBlocks(into: Uint8Array, offset: number): Promise<void> {
-    const command = COMMAND.read;
-    const { length } = into;
-    if (length <= this.#facts.maximumBytes) {
-      return await this.#session.run(new Operation({ command, offset, length, into }));
-    }
-    await this.#inParts(into, (part, at) =>
-      this.#session.run(new Operation({ command, offset: offset + at, length: part.length, into: part })),
-    );
+    await this.#inParts(into, (part, at) => {
+      const { length } = part;
+      return this.#session.run(new Operation({ command: COMMAND.read, offset: offset + at, length, into: part }));
+    });
   }
 
   async #writeBlocks(data: Uint8Array, offset: number, durable: boolean): Promise<void> {
-    const command = COMMAND.write;
     const flags = this.#fua(durable);
-    const { length } = data;
-    if (length <= this.#facts.maximumBytes) {
-      return await this.#session.run(new Operation({ command, flags, offset, length, data }));
-    }
-    await this.#inParts(data, (part, at) =>
-      this.#session.run(new Operation({ command, flags, offset: offset + at, length: part.length, data: part })),
-    );
+    await this.#inParts(data, (part, at) => {
+      const { length } = part;
+      return this.#session.run(
+        new Operation({ command: COMMAND.write, flags, offset: offset + at, length, data: part }),
+      );
+    });
   }
 
   /** Does the work for each part that is short enough for the server; all parts have ended when it settles. */
   async #inParts(bytes: Uint8Array, work: (part: Uint8Array, at: number) => Promise<void>): Promise<void> {
     const { maximumBytes } = this.#facts;
+    if (bytes.length <= maximumBytes) return await work(bytes, 0);
     const parts: Promise<void>[] = [];
     for (let at = 0; at < bytes.length; at += maximumBytes) {
       parts.push(work(bytes.subarray(at, Math.min(at + maximumBytes, bytes.length)), at));
     }
-    const failed = (await Promise.allSettled(parts)).find((result) => result.status === 'rejected');
-    if (failed !== undefined) throw failed.reason;
+    await allDone(parts);
   }
 
   #fua(durable: boolean): number {

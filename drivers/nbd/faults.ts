@@ -23,13 +23,17 @@ const ERRNO_OF: ReadonlyMap<number, number> = new Map([
 /** the server is going down: the request is sent again on the next connection */
 export const SHUTTING_DOWN = 108;
 
+/** What the server says, as the end of a message. It is hostile text, which goes to logs and terminals. */
+export function saidText(text: string): string {
+  const plain = text.replace(/[\p{Cc}\p{Cf}]/gu, '?').slice(0, 200);
+  return plain === '' ? '' : `: ${plain}`;
+}
+
 /** The error of a request. @param text of the server, for people; may be empty */
 export function replyError(number: number, text: string, isReadOnly: boolean): FusetapError {
   const errno = number === 1 && isReadOnly ? E.EROFS : (ERRNO_OF.get(number) ?? E.EIO);
-  // hostile text: it goes to logs and terminals
-  const said = text.replace(/[\p{Cc}\p{Cf}]/gu, '?').slice(0, 200);
   const code = errno === E.ENOSPC ? 'NO_SPACE' : errno === E.EOPNOTSUPP ? 'UNSUPPORTED' : 'FAILED';
-  return new FusetapError(code, `the NBD server answers error ${number}${said === '' ? '' : `: ${said}`}`, { errno });
+  return new FusetapError(code, `the NBD server answers error ${number}${saidText(text)}`, { errno });
 }
 
 /** @param why a clause */

@@ -8,7 +8,7 @@
  */
 import { FusetapError } from '../errors.js';
 import { quoted } from '../quote.js';
-import { ProtocolFault } from './faults.js';
+import { ProtocolFault, saidText } from './faults.js';
 import {
   EXPORT_FLAG,
   FIXED_NEWSTYLE,
@@ -263,8 +263,7 @@ function blocksOf(info: Buffer | undefined): { minimumBytes: number; maximumByte
 }
 
 function said(text: Buffer): string {
-  const plain = text.toString('utf8', 0, 200).replace(/[\p{Cc}\p{Cf}]/gu, '?');
-  return plain === '' ? '' : `: ${plain}`;
+  return saidText(text.toString('utf8', 0, 200));
 }
 
 function number32(value: number): Buffer {

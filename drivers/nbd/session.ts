@@ -303,7 +303,7 @@ export class Session {
   }
 }
 
-export function fixedFacts({ size, flags, minimumBytes, maximumBytes, contextId }: ExportFacts): FixedFacts {
+function fixedFacts({ size, flags, minimumBytes, maximumBytes, contextId }: ExportFacts): FixedFacts {
   return { size, flags, minimumBytes, maximumBytes, hasExtents: contextId !== null };
 }
 

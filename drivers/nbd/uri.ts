@@ -11,7 +11,7 @@
 import { FusetapError } from '../errors.js';
 import { quoted } from '../quote.js';
 
-export const NBD_PORT = 10809;
+const NBD_PORT = 10809;
 /** by the protocol */
 const MOST_NAME_BYTES = 4096;
 /** sun_path, without the zero at its end */

@@ -138,11 +138,8 @@ export class Wire {
     this.#listen(this.#socket, true);
   }
 
-  /**
-   * Sends chunks with one system call. They must not change until `sent` is called.
-   * @returns whether the kernel has taken all of them already
-   */
-  send(chunks: readonly Uint8Array[], sent: () => void): boolean {
+  /** Sends chunks with one system call. They must not change until `sent` is called. */
+  send(chunks: readonly Uint8Array[], sent: () => void): void {
     const socket = this.#socket;
     const last = chunks.length - 1;
     socket.cork();
@@ -151,8 +148,6 @@ export class Wire {
       else socket.write(chunk);
     }
     socket.uncork();
-    const handle = (socket as unknown as { _handle?: { writeQueueSize?: number } | null })._handle;
-    return handle?.writeQueueSize === 0;
   }
 
   /** Ends the stream after what was sent. */

@@ -13,24 +13,20 @@ const IS_TEST = 0x4;
 const OLD_READ_ONLY = 0x1 | 0x2 | 0x4;
 const OLD_INCOMPATIBLE = { ext2: 0x2 | 0x10, ext3: 0x2 | 0x4 | 0x10 } as const;
 
-export const ext: SuperblockReader = {
-  usage: 'filesystem',
-  read: async (disk) => {
-    const bytes = readFields(disk);
-    const type = bytes && typeOf(bytes);
-    if (bytes === null || type === null || type === 'jbd') return null;
-    return { type, label: labelIn(bytes.subarray(120, 136)), uuid: uuidIn(bytes.subarray(104, 120)) };
-  },
-};
+export const ext = reader('filesystem', false);
+export const jbd = reader('other', true);
 
-export const jbd: SuperblockReader = {
-  usage: 'other',
-  read: async (disk) => {
-    const bytes = readFields(disk);
-    if (bytes === null || typeOf(bytes) !== 'jbd') return null;
-    return { type: 'jbd', label: labelIn(bytes.subarray(120, 136)), uuid: uuidIn(bytes.subarray(104, 120)) };
-  },
-};
+function reader(usage: SuperblockReader['usage'], isJournal: boolean): SuperblockReader {
+  return {
+    usage,
+    read: async (disk) => {
+      const bytes = readFields(disk);
+      const type = bytes && typeOf(bytes);
+      if (bytes === null || type === null || (type === 'jbd') !== isJournal) return null;
+      return { type, label: labelIn(bytes.subarray(120, 136)), uuid: uuidIn(bytes.subarray(104, 120)) };
+    },
+  };
+}
 
 function readFields(disk: DiskBytes): Buffer | null {
   const bytes = disk.head(1024, 1024);
