@@ -15,6 +15,9 @@ import type { Kind, KindCounters, KindStats } from '../ledger/counters.js';
 
 export type { HistogramBucket, Kind, KindCounters, KindStats } from '../ledger/counters.js';
 
+/** The kinds of requests, in the order in which they are shown. Clients do not load the ledger, which has them too. */
+export const KINDS = ['read', 'write', 'flush', 'discard'] as const satisfies readonly Kind[];
+
 /** MAJOR.MINOR. Another MAJOR is refused; a new MINOR only adds. */
 export const INTERFACE_VERSION = '1.1';
 /** The header of requests and answers that tells the version of the interface. */

@@ -12,6 +12,7 @@
 import {
   type BusCounters,
   type BusState,
+  KINDS,
   type KindCounters,
   OPEN_METRICS_TYPE,
   type VbdCounters,
@@ -31,8 +32,6 @@ export const BUS_STATES = [
   ...(['running', 'restarting', 'orphaned', 'failed'] as const satisfies readonly BusState[]),
   ...(['dead', 'not-answering'] as const),
 ];
-
-const KINDS = ['read', 'write', 'flush', 'discard'] as const;
 
 /** The bounds of the printed histograms: bounds of the counted ones too, so nothing is estimated. */
 const BOUNDS = Array.from({ length: 22 }, (_, i) => ({ us: 2 ** (i + 3), seconds: String(2 ** (i + 3) / 1e6) }));

@@ -7,7 +7,7 @@ import { stat } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Holder } from '../../drivers/errors.js';
 import { listDevicesAbove, listLoops, listSwaps, mountOn, readDeviceFamily } from '../../system/proc.js';
-import type { UnitStop } from '../../system/systemd.js';
+import { findOwnStop, type UnitStop } from '../../system/systemd.js';
 import { within } from '../../system/within.js';
 import { describeHolders } from '../holders/describe-holders.js';
 import { findHoldersOf, findVbdHolders, type HeldFile } from '../holders/find-holders.js';
@@ -41,16 +41,23 @@ export interface UsersWait {
   /** the files in use at this time */
   files(): Promise<readonly HeldFile[]>;
   readonly runtimeDir: string;
-  readonly limitMs: number;
   /** ends the wait */
-  readonly signal: AbortSignal;
+  readonly signal?: AbortSignal;
 }
 
-/** Resolves when nobody uses the files any more, or after the limit. Never rejects. */
-export async function awaitUsersGone({ files, runtimeDir, limitMs, signal }: UsersWait): Promise<void> {
+/**
+ * If the unit of this process is being stopped, resolves when nobody uses the files any more, or after the limit; else at once.
+ * Never rejects.
+ */
+export async function awaitUsersAtStop(limit: UsersLimit, wait: UsersWait): Promise<void> {
+  const stop = await findOwnStop();
+  if (stop !== null) await awaitUsersGone(wait, limit.msFor(stop));
+}
+
+async function awaitUsersGone({ files, runtimeDir, signal }: UsersWait, limitMs: number): Promise<void> {
   const deadline = performance.now() + limitMs;
   let told = '';
-  for (let left = limitMs; left > 0 && !signal.aborted; left = deadline - performance.now()) {
+  for (let left = limitMs; left > 0 && signal?.aborted !== true; left = deadline - performance.now()) {
     const looked = files()
       .then((found) => findActiveUsers(found, runtimeDir))
       // not known: look again
@@ -60,7 +67,7 @@ export async function awaitUsersGone({ files, runtimeDir, limitMs, signal }: Use
     const text = users === null ? told : describeHolders(users);
     if (text !== told) logEvent({ event: 'awaits-users', holders: text });
     told = text;
-    await delay(POLL_MS, undefined, { signal }).catch(() => {});
+    await delay(POLL_MS, undefined, { ...(signal && { signal }) }).catch(() => {});
   }
 }
 

@@ -9,9 +9,9 @@
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError, type Holder, type PlainError } from '../../drivers/errors.js';
 import { readMountNamespaces } from '../../system/proc.js';
+import { until } from '../../system/until.js';
 import { within } from '../../system/within.js';
 import type { TransportName } from '../control/interface.js';
 import { findVbdHolders, type HeldFile } from '../holders/find-holders.js';
@@ -111,9 +111,8 @@ async function flushDevice(device: string, limit: Limit): Promise<string | null>
 async function isLoopCleared(device: string): Promise<boolean> {
   const [, loop] = /^\/dev\/(loop\d+)/.exec(device) ?? [];
   if (loop === undefined) return false;
-  const hasFile = (): boolean => existsSync(`/sys/block/${loop}/loop/backing_file`);
-  for (const end = performance.now() + CLEAR_MS; hasFile() && performance.now() < end; ) await delay(CLEAR_POLL_MS);
-  return !hasFile();
+  const isCleared = (): boolean => !existsSync(`/sys/block/${loop}/loop/backing_file`);
+  return await until(isCleared, { timeoutMs: CLEAR_MS, everyMs: CLEAR_POLL_MS });
 }
 
 /** Runs a helper program. @returns the reason of a failure, or null */

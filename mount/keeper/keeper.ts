@@ -38,7 +38,7 @@ import {
 } from '../control/interface.js';
 import type { CopyWatcher } from '../control/progress.js';
 import { BusCounting } from '../counting/bus-counting.js';
-import { awaitUsersGone } from '../ending/await-users.js';
+import { awaitUsersAtStop, type UsersLimit } from '../ending/await-users.js';
 import { Ending } from '../ending/ending.js';
 import { heldFiles } from '../ending/write-back.js';
 import { clearDeadMounts } from '../fuse/mounting/dead-mounts.js';
@@ -353,8 +353,8 @@ export class Keeper implements KeeperControl {
     return { vbds, ended: true };
   }
 
-  /** Resolves when nobody uses a vbd any more, or after a limit. @see awaitUsersGone */
-  async awaitUsersGone(limitMs: number, signal: AbortSignal): Promise<void> {
+  /** @see awaitUsersAtStop */
+  async awaitUsersAtStop(limit: UsersLimit, signal: AbortSignal): Promise<void> {
     const bus = this.#bus;
     const files = async (): Promise<HeldFile[]> => {
       if (bus.failed || this.#ending.begun) return [];
@@ -363,15 +363,17 @@ export class Keeper implements KeeperControl {
         bus.vbds.all().flatMap((vbd) => filesInUse(bus, vbd)),
       );
     };
-    await awaitUsersGone({ files, runtimeDir: bus.place.runtimeDir, limitMs, signal });
+    await awaitUsersAtStop(limit, { files, runtimeDir: bus.place.runtimeDir, signal });
   }
 
   async #ensureUnused(force: boolean, patience: Patience): Promise<void> {
     if (this.#bus.failed || this.#ending.begun) return;
     const { vbds, images } = this.#bus;
     await Promise.all(vbds.all().map((vbd) => this.#whenUnused.giveWay(vbd)));
-    if (!force) vbds.all().forEach(mustBeConnected);
-    if (!force) await Promise.all(vbds.all().map((vbd) => images.mustAnswer(this.#bus, vbd)));
+    if (!force) {
+      vbds.all().forEach(mustBeConnected);
+      await Promise.all(vbds.all().map((vbd) => images.mustAnswer(this.#bus, vbd)));
+    }
     try {
       await this.#detaching.ensureAllUnused(this.#bus.vbds.all(), patience);
     } catch (error) {
@@ -702,7 +704,7 @@ export class Keeper implements KeeperControl {
       serverPid: server.pid,
       vbds: vbds.all().map(({ vdev, mode, paused, source }) => {
         const { driver, imagePath, image, memory, graph } = source;
-        const identity = image === null ? (source.kept?.claim?.identity ?? null) : identityOf(image);
+        const identity = image === null ? (source.kept?.claim.identity ?? null) : identityOf(image);
         const whole = isSimple(graph) ? {} : { disk: graph, identities: identitiesOf(source) };
         const below = [...source.memories].flatMap(([path, { id }]) => (path === '' ? [] : [id]));
         const memories = { memory: memory?.id ?? null, ...(below.length > 0 && { memoriesBelow: below }) };

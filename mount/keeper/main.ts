@@ -6,7 +6,6 @@ import '../runtime/own-process.js';
 import { closeSync, writeSync } from 'node:fs';
 import { FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { flockRelease, RLIMIT_CPU, RLIMIT_FSIZE, raiseLimit } from '../../system/libc.js';
-import { findOwnStop } from '../../system/systemd.js';
 import { UsersLimit } from '../ending/await-users.js';
 import { tellAdministrator } from '../ending/tell-administrator.js';
 import type { Patience } from '../holders/await-free.js';
@@ -81,16 +80,12 @@ function raiseLimits(): void {
 function endOnSignals(keeper: Keeper, usersLimit: UsersLimit, endUnattended: (how: string) => void): void {
   const patience = new AbortController();
   let wait: Promise<void> | null = null;
-  const awaitUsers = async (): Promise<void> => {
-    const stop = await findOwnStop();
-    if (stop !== null) await keeper.awaitUsersGone(usersLimit.msFor(stop), patience.signal);
-  };
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.on(signal, () => {
       logEvent({ event: 'signal', signal });
       // a person who sends a second signal does not want to wait; systemd sends SIGHUP right behind SIGTERM
       if (wait !== null && signal !== 'SIGHUP') patience.abort();
-      wait ??= awaitUsers();
+      wait ??= keeper.awaitUsersAtStop(usersLimit, patience.signal);
       const end = (): void => endUnattended(`signal ${signal}`);
       wait.then(end, end);
     });

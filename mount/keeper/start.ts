@@ -15,6 +15,7 @@ import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { FusetapError, type PlainError, toFusetapError } from '../../drivers/errors.js';
 import { runsSystemd } from '../../system/systemd.js';
+import { within } from '../../system/within.js';
 import type { BusWishes, TransportName } from '../control/interface.js';
 import { type BusPlace, makeBusDirectories } from '../runtime/bus-place.js';
 import type { Lifeline } from '../runtime/lifeline.js';
@@ -126,21 +127,15 @@ async function spawnInScope(place: BusPlace, command: readonly string[], log: nu
 async function awaitEntry(child: ChildProcess): Promise<'entered' | 'refused' | 'late'> {
   const pipe = child.stdio[4] as Readable;
   const failed = new Promise<null>((resolve) => child.once('error', () => resolve(null)));
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<'late'>((resolve) => {
-    timer = setTimeout(() => {
-      child.kill('SIGKILL');
-      resolve('late');
-    }, SCOPE_LIMIT_MS);
-  });
-  try {
-    const first = await Promise.race([late, failed, pipe[Symbol.asyncIterator]().next()]);
-    if (first === 'late') return 'late';
-    return first?.done === false ? 'entered' : 'refused';
-  } finally {
-    clearTimeout(timer);
-    pipe.destroy();
-  }
+  const first = await within(
+    Promise.race([failed, pipe[Symbol.asyncIterator]().next()]),
+    SCOPE_LIMIT_MS,
+    'late' as const,
+  );
+  pipe.destroy();
+  if (first !== 'late') return first?.done === false ? 'entered' : 'refused';
+  child.kill('SIGKILL');
+  return 'late';
 }
 
 function keeperCommand(place: BusPlace, options: StartOptions): string[] {

@@ -33,7 +33,8 @@ export const WRITE = 1;
 export const FLUSH = 2;
 export const DISCARD = 3;
 
-const KIND_WORDS = PAGE_BYTES / 8 / KINDS.length;
+const PAGE_WORDS = PAGE_BYTES / 8;
+const KIND_WORDS = PAGE_WORDS / KINDS.length;
 const BYTES = 1;
 const ERRORS = 2;
 const MAX_US = 3;
@@ -137,7 +138,9 @@ export function readStats(fd: number, ledgerIndex: number): Record<Kind, KindSta
   const bytes = new Uint8Array(FILE_BYTES);
   readSync(fd, bytes, 0, FILE_BYTES, ledgerIndex * FILE_BYTES);
   const words = new Float64Array(bytes.buffer);
-  const stats = (kind: number): KindStats => summarize(addAreas(words, kind));
+  const sum = words.subarray(0, PAGE_WORDS);
+  for (let area = 1; area < AREAS; area++) addPage(sum, words.subarray(area * PAGE_WORDS, (area + 1) * PAGE_WORDS));
+  const stats = (kind: number): KindStats => summarize(ofKind(sum, kind));
   return { read: stats(READ), write: stats(WRITE), flush: stats(FLUSH), discard: stats(DISCARD) };
 }
 
@@ -175,12 +178,13 @@ export class AllCounters {
   of(ledgerIndex: number): Record<Kind, KindCounters> {
     const sum = this.#sums.get(ledgerIndex);
     const counters = (kind: number): KindCounters =>
-      sum === undefined
-        ? { requests: 0, bytes: 0, errors: 0, maxUs: 0, histogram: [] }
-        : countersOf(sum.subarray(kind * KIND_WORDS, (kind + 1) * KIND_WORDS));
+      sum === undefined ? { requests: 0, bytes: 0, errors: 0, maxUs: 0, histogram: [] } : countersOf(ofKind(sum, kind));
     return { read: counters(READ), write: counters(WRITE), flush: counters(FLUSH), discard: counters(DISCARD) };
   }
 }
+
+const ofKind = (page: Float64Array, kind: number): Float64Array =>
+  page.subarray(kind * KIND_WORDS, (kind + 1) * KIND_WORDS);
 
 function addPage(sum: Float64Array, page: Float64Array): void {
   for (let i = 0; i < page.length; i++) {
@@ -197,17 +201,6 @@ function countersOf(words: Float64Array): KindCounters {
     if (count > 0) histogram.push([bucketStartUs(bucket), bucketStartUs(bucket + 1), count]);
   }
   return { requests, bytes, errors, maxUs: round(max), histogram };
-}
-
-function addAreas(words: Float64Array, kind: number): Float64Array {
-  const sum = new Float64Array(KIND_WORDS);
-  for (let area = 0; area < AREAS; area++) {
-    const start = (area * PAGE_BYTES) / 8 + kind * KIND_WORDS;
-    words.subarray(start, start + KIND_WORDS).forEach((value, i) => {
-      sum[i] = i === MAX_US ? Math.max(sum[i] as number, value) : (sum[i] as number) + value;
-    });
-  }
-  return sum;
 }
 
 function summarize(sum: Float64Array): KindStats {

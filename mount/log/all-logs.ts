@@ -10,7 +10,7 @@ import { closeSync, fstatSync, type Stats, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { listBusNames } from '../runtime/bus-place.js';
-import { listEndedLogs } from '../runtime/ended-logs.js';
+import { endedLogDir, listEndedLogs } from '../runtime/ended-logs.js';
 import { isStill, type LogLine, LogTail, openIfThere, readAll, splitLines } from './log-tail.js';
 
 const POLL_MS = 100;
@@ -139,7 +139,7 @@ function running(runtimeDir: string): LogPlace[] {
 }
 
 function ended(runtimeDir: string): LogPlace[] {
-  return listEndedLogs(runtimeDir).map((name) => ({ name, stateDir: join(runtimeDir, 'ended', name) }));
+  return listEndedLogs(runtimeDir).map((name) => ({ name, stateDir: endedLogDir({ runtimeDir, name }) }));
 }
 
 function inodeOf({ dev, ino }: Stats): string {

@@ -90,7 +90,7 @@ export interface KeptRef {
   /** names the disk in messages of the server */
   readonly id: number;
   /** of the file in the runtime directory by which the disk is claimed: its identity, and a descriptor of the keeper */
-  readonly claim: { readonly identity: string; readonly fd: number } | null;
+  readonly claim: { readonly identity: string; readonly fd: number };
   /** by the paths of their nodes; the descriptors are numbers of the keeper */
   readonly nodes: Readonly<Record<string, { readonly facts: Json; readonly fds: readonly number[] }>>;
 }

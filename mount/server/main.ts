@@ -144,18 +144,6 @@ async function execute(id: number, command: Command): Promise<unknown> {
   return await act(id, command, passed).finally(() => passed.end());
 }
 
-function begin(): Promise<null> {
-  begun = true;
-  transport.start();
-  setTimeout(preloadOrphan, PRELOAD_DELAY_MS);
-  return Promise.resolve(null);
-}
-
-function cancel(target: number): Promise<null> {
-  running.get(target)?.abort();
-  return Promise.resolve(null);
-}
-
 function act(id: number, command: Command, passed: PassedFds): Promise<unknown> {
   switch (command.op) {
     case 'plan':
@@ -179,14 +167,9 @@ function act(id: number, command: Command, passed: PassedFds): Promise<unknown> 
     case 'map':
       return server.map(command);
     case 'names':
+      return server.names();
     case 'nameReads':
-      return command.op === 'names' ? server.names() : Promise.resolve(server.nameReads());
-    case 'cancel':
-      return cancel(command.target);
-    case 'start':
-      return begin();
-    case 'ping':
-      return Promise.resolve(null);
+      return server.nameReads();
     case 'attach':
       return server.attach(command, passed);
     case 'partitions':
@@ -209,14 +192,35 @@ function act(id: number, command: Command, passed: PassedFds): Promise<unknown> 
       return server.makeKernelForget(command.nodeId);
     case 'leave':
       return server.leave(command);
-    case 'kept':
-      return Promise.resolve(keeping.confirm(command.number)).then(() => null);
     case 'giveUp':
       return server.giveUp(command.nodeId);
     case 'detach':
       return server.detach(command.nodeId, command.isUnused);
     default:
-      return Promise.reject(unknownCommand(command));
+      return actOnProcess(command);
+  }
+}
+
+/** Commands that are about this process, not about disks. */
+async function actOnProcess(
+  command: Extract<Command, { readonly op: 'cancel' | 'start' | 'kept' | 'ping' }>,
+): Promise<null> {
+  switch (command.op) {
+    case 'cancel':
+      running.get(command.target)?.abort();
+      return null;
+    case 'start':
+      begun = true;
+      transport.start();
+      setTimeout(preloadOrphan, PRELOAD_DELAY_MS);
+      return null;
+    case 'kept':
+      keeping.confirm(command.number);
+      return null;
+    case 'ping':
+      return null;
+    default:
+      throw unknownCommand(command);
   }
 }
 

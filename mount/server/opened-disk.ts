@@ -97,7 +97,7 @@ function openBroken({ name, driver, ledgerIndex, mode, disk: ref }: AttachComman
 }
 
 function identitiesOf({ files, kept }: GraphRef): string[] {
-  const claimed = kept?.claim == null ? [] : [kept.claim.identity];
+  const claimed = kept === undefined ? [] : [kept.claim.identity];
   return [...new Set([...Object.values(files).flatMap(({ identity }) => identity ?? []), ...claimed])];
 }
 

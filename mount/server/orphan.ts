@@ -10,7 +10,7 @@ import { FusetapError } from '../../drivers/errors.js';
 import { mountOn } from '../../system/proc.js';
 import { SideShell } from '../../system/side-shell.js';
 import { probeWith } from '../../system/stuck-processes.js';
-import { findOwnStop, unitOf } from '../../system/systemd.js';
+import { unitOf } from '../../system/systemd.js';
 import type { Asked, DetachChoice, OrphanControl } from '../control/bus-control.js';
 import { createControl } from '../control/http-server.js';
 import {
@@ -28,7 +28,7 @@ import {
 import { namesOfBus } from '../control/names-of-bus.js';
 import { withOpens } from '../control/partition-opens.js';
 import { BusCounting } from '../counting/bus-counting.js';
-import { awaitUsersGone, UsersLimit } from '../ending/await-users.js';
+import { awaitUsersAtStop, UsersLimit } from '../ending/await-users.js';
 import { Ending } from '../ending/ending.js';
 import { EndingLimits } from '../ending/limit.js';
 import { tellAdministrator } from '../ending/tell-administrator.js';
@@ -145,7 +145,7 @@ export class Orphan implements OrphanControl {
     if (this.#isUnattended) return;
     logEvent(why.startsWith('SIG') ? { event: 'signal', signal: why } : { event: 'failed', reason: why });
     this.#isUnattended = true;
-    if (why.startsWith('SIG')) await this.#awaitUsers().catch((error: unknown) => console.error(error));
+    if (why.startsWith('SIG')) await this.#awaitUsers();
     this.#endedHow = why.startsWith('SIG') ? `signal ${why}` : why;
     await this.#detachAll(true, { waitMs: 0 });
     await this.#endOnce();
@@ -153,12 +153,10 @@ export class Orphan implements OrphanControl {
 
   /** If its unit is being stopped: until nobody uses the bus any more. */
   async #awaitUsers(): Promise<void> {
-    const limit = new UsersLimit();
-    const stop = await findOwnStop();
-    if (stop === null) return;
     const { runtimeDir } = this.#context.place;
     const files = (): Promise<HeldFile[]> => this.#filesInUse();
-    await awaitUsersGone({ files, runtimeDir, limitMs: limit.msFor(stop), signal: new AbortController().signal });
+    // its keeper has checked the limit when it started
+    await awaitUsersAtStop(new UsersLimit(), { files, runtimeDir });
   }
 
   get over(): boolean {
@@ -204,7 +202,7 @@ export class Orphan implements OrphanControl {
 
   async counters(): Promise<BusCounters> {
     const { server, place } = this.#context;
-    return await this.#counting.count({
+    return this.#counting.count({
       name: place.name,
       path: place.path,
       mountDev: await this.#findMount(),

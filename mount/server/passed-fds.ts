@@ -46,7 +46,7 @@ export function neededFds(command: Command): number[] {
 /** Each once: two parts of a disk may be in one file. */
 function fdsOf({ files, memories, kept }: GraphRef): number[] {
   const ofKept = Object.values(kept?.nodes ?? {}).flatMap(({ fds }) => fds);
-  const ofClaim = kept?.claim == null ? [] : [kept.claim.fd];
+  const ofClaim = kept === undefined ? [] : [kept.claim.fd];
   const opened = [...Object.values(files), ...Object.values(memories)].map(({ fd }) => fd);
   return [...new Set([...opened, ...ofKept, ...ofClaim])];
 }

@@ -363,7 +363,7 @@ export class Server {
   }
 
   /** How long the disks have not answered the reads for names. */
-  nameReads(): CommandResult<'nameReads'> {
+  async nameReads(): Promise<CommandResult<'nameReads'>> {
     return { oldestMs: this.#transport.oldestNameReadMs() };
   }
 

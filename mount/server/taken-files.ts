@@ -105,7 +105,7 @@ export class TakenFiles {
       this.kept[node] = { facts, fds: fds.map((fd) => this.#takeMemory(fd, false)) };
     }
     // its locks last as long as this process has it, too
-    if (kept.claim !== null) this.#takeMemory(kept.claim.fd, false);
+    this.#takeMemory(kept.claim.fd, false);
   }
 
   #takeMemory(keeperFd: number, isRead: boolean): number {

@@ -98,11 +98,11 @@ async function livesLongerWithUser(): Promise<boolean> {
   const path = controlGroupOf('self');
   if (path === null || isOfUserManager(path)) return true;
   if (isLingering()) return true;
-  const { stdout } = await run('busctl', [
+  const answer = await outputOf('busctl', [
     ...['--system', 'get-property', 'org.freedesktop.login1', '/org/freedesktop/login1'],
     ...['org.freedesktop.login1.Manager', 'KillUserProcesses'],
   ]);
-  return stdout.trim() === 'b true';
+  return answer.trim() === 'b true';
 }
 
 function isLingering(): boolean {
@@ -143,20 +143,20 @@ const ENTER = 'case $(cat /proc/self/cgroup) in *"/$0"*) printf . >&4 && exec 4>
 /** Those of STOPPED_AFTER_A_BUS that are active. */
 async function activeOnes(): Promise<string> {
   const args = ['list-units', '--state=active', '--plain', '--no-legend', '--no-pager', '--full', '--'];
-  const { stdout } = await run('systemctl', [...args, ...STOPPED_AFTER_A_BUS]);
-  const names = stdout.split('\n').map((line) => line.split(' ')[0] ?? '');
+  const lines = await outputOf('systemctl', [...args, ...STOPPED_AFTER_A_BUS]);
+  const names = lines.split('\n').map((line) => line.split(' ')[0] ?? '');
   return names.filter((name) => STOPPED_AFTER_A_BUS.includes(name)).join(' ');
 }
 
 /** 0 if it is not known. */
 async function versionOfSystemd(): Promise<number> {
-  const { stdout } = await run('systemd-run', ['--version']);
-  return Number(/^systemd (\d+)/.exec(stdout)?.[1] ?? 0);
+  return Number(/^systemd (\d+)/.exec(await outputOf('systemd-run', ['--version']))?.[1] ?? 0);
 }
 
-function run(program: string, args: readonly string[]): Promise<{ stdout: string }> {
+/** What a program prints, also if it fails. */
+function outputOf(program: string, args: readonly string[]): Promise<string> {
   const options = { cwd: '/', timeout: ASK_LIMIT_MS, killSignal: 'SIGKILL' as const };
   return new Promise((resolve) => {
-    execFile(program, args, options, (_, stdout) => resolve({ stdout }));
+    execFile(program, args, options, (_, stdout) => resolve(stdout));
   });
 }

@@ -147,12 +147,8 @@ export class VbdFinder {
   }
 
   async #namesOf({ bus }: BusInfo): Promise<{ files: FileNames[]; error: FusetapError | null }> {
-    const { place } = this.#scope;
     try {
-      return {
-        files: await askNames(bus === place.name ? place : await resolveBus(bus, place.runtimeDir)),
-        error: null,
-      };
+      return { files: await askNames(await this.#placeOf(bus)), error: null };
     } catch (error) {
       // for example a bus of an older version: others may have the name
       return { files: [], error: toFusetapError(error, `bus ${bus} does not tell the names of its disks`) };
@@ -160,12 +156,14 @@ export class VbdFinder {
   }
 
   async #atPath(buses: readonly BusInfo[], path: string): Promise<LocatedVbd | null> {
-    const { place } = this.#scope;
     const vbds = buses.flatMap((bus) => bus.vbds);
     const found = search(vbds, (file) => file.path === path);
-    if (found === null) return null;
-    const { bus } = found.vbd;
-    return { place: bus === place.name ? place : await resolveBus(bus, place.runtimeDir), ...found };
+    return found === null ? null : { place: await this.#placeOf(found.vbd.bus), ...found };
+  }
+
+  async #placeOf(bus: string): Promise<BusPlace> {
+    const { place } = this.#scope;
+    return bus === place.name ? place : await resolveBus(bus, place.runtimeDir);
   }
 
   async #byPath(word: string): Promise<LocatedVbd | null> {
@@ -175,8 +173,7 @@ export class VbdFinder {
     const tables = await this.#tables();
     const target = await readTarget(word, tables);
     const located = async (vbd: VbdInfo, partition: PartitionInfo | null = null): Promise<LocatedVbd> => {
-      const isOwn = vbd.bus === place.name;
-      return { place: isOwn ? place : await resolveBus(vbd.bus, place.runtimeDir), vbd, partition };
+      return { place: await this.#placeOf(vbd.bus), vbd, partition };
     };
     const file = byFile(target, vbds);
     if (file !== null) return located(file.vbd, file.partition);
@@ -203,8 +200,7 @@ export class VbdFinder {
   /** The identity of a vbd's image: of the file that the bus has open, even if it was moved since. */
   async #identityOf({ bus, vdev, image }: VbdInfo, tables: KernelTables): Promise<string | null> {
     if (image === null) return null;
-    const { place } = this.#scope;
-    const { stateDir } = bus === place.name ? place : await resolveBus(bus, place.runtimeDir);
+    const { stateDir } = await this.#placeOf(bus);
     const recorded = readBusRecord(stateDir)?.vbds.find((vbd) => vbd.vdev === vdev)?.identity;
     // a ram image is closed after its copy
     return recorded ?? (await findFile(image, tables))?.identity ?? null;

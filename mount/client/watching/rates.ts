@@ -1,18 +1,17 @@
 /**
  * Rates of a bus: the difference of what it had counted at two moments.
  */
-import type {
-  BusCounters,
-  BusState,
-  ImageState,
-  Kind,
-  KindCounters,
-  ProcessCounters,
-  VbdCounters,
+import {
+  type BusCounters,
+  type BusState,
+  type ImageState,
+  KINDS,
+  type Kind,
+  type KindCounters,
+  type ProcessCounters,
+  type VbdCounters,
 } from '../../control/interface.js';
 import { add, type Histogram, percentile, subtract, totalUs } from './histogram.js';
-
-export const KINDS = ['read', 'write', 'flush', 'discard'] as const satisfies readonly Kind[];
 
 /** Latencies of the requests that ended in an interval, in µs; null if none did. */
 export interface Latency {

@@ -41,9 +41,8 @@ export class Dispatcher {
     this.#replies = new Replies(context, this.#calls);
     this.#attributes = new AttributeCalls(context, this.#replies);
     this.#names = new DiskNames({ tree: context.tree, ledger: context.ledger, gate: this.#calls.gate });
-    this.#directory = new Directory(context, {
-      ...{ attributes: this.#attributes, replies: this.#replies, names: this.#names },
-    });
+    const parts = { attributes: this.#attributes, replies: this.#replies, names: this.#names };
+    this.#directory = new Directory(context, parts);
     this.#files = new FileCalls(context, { calls: this.#calls, replies: this.#replies, pool: this.#pool });
   }
 

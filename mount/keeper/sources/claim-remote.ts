@@ -19,7 +19,7 @@ export async function claimRemote(
   name: string,
   mode: Mode,
   holdings: Holdings,
-): Promise<NonNullable<KeptRef['claim']>> {
+): Promise<KeptRef['claim']> {
   const directory = join(context.runtimeDir, 'remote');
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   const path = join(directory, createHash('sha256').update(name).digest('hex').slice(0, 32));

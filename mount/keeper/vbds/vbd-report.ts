@@ -64,7 +64,7 @@ export function vbdInfoUnseen(bus: BusParts, vbd: Vbd): VbdInfo {
     serverPid: bus.server.pid,
     restarts: bus.server.restarts,
     changedOutside: false,
-    broken: vbd.broken ?? vbd.source.kept?.broken ?? null,
+    broken: whyBroken(vbd),
     reconnecting: vbd.source.kept?.reconnecting ?? null,
     imageState: null,
     writtenOutside: false,
@@ -112,9 +112,14 @@ export function countedBus(bus: BusParts): CountedBus {
 
 function countedFiles(bus: BusParts, vbd: Vbd): CountedFile[] {
   const { vdev, nodeId, ledgerIndex, mode, size } = vbd;
-  const { driver, imagePath: image, kept } = vbd.source;
-  const broken = vbd.broken ?? kept?.broken ?? null;
-  const known = { driver, image, broken, state: vbdState(bus, vbd), imageState: bus.images.lastKnown(bus, vbd) };
+  const { driver, imagePath: image } = vbd.source;
+  const known = {
+    driver,
+    image,
+    broken: whyBroken(vbd),
+    state: vbdState(bus, vbd),
+    imageState: bus.images.lastKnown(bus, vbd),
+  };
   const whole = { vdev, nodeId, ledgerIndex, disk: null, mode, size, passthrough: vbd.backingId !== null, ...known };
   const partitions = (vbd.partitions ?? []).map((partition): CountedFile => {
     const own = { vdev: partition.vdev, nodeId: partition.nodeId, ledgerIndex: partition.ledgerIndex };
@@ -127,6 +132,9 @@ function countedFiles(bus: BusParts, vbd: Vbd): CountedFile[] {
 export function busVersion({ server }: BusParts): BusVersion {
   return { keeper: VERSION, server: server.version };
 }
+
+/** Why its disk fails all requests: it could not be opened, or the other end is another one now. */
+const whyBroken = ({ broken, source }: Vbd): string | null => broken ?? source.kept?.broken ?? null;
 
 function vbdState(bus: BusParts, vbd: Vbd): BusState {
   const state = busState(bus);

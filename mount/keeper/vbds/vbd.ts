@@ -123,7 +123,7 @@ export function hasFile({ files }: VbdSource, { fd }: Pick<OpenedImage, 'fd'>): 
 /** The identities of all files, the main one first. */
 export function identitiesOf({ image, files, kept }: VbdSource): string[] {
   const all = [...files.values()].map((file) => identityOf(file.image));
-  const claimed = kept?.claim == null ? [] : [kept.claim.identity];
+  const claimed = kept === null ? [] : [kept.claim.identity];
   return [...new Set([...(image === null ? [] : [identityOf(image)]), ...all, ...claimed])];
 }
 
