@@ -4,6 +4,7 @@ import { FusetapError } from '../drivers/errors.js';
 import { quoted } from '../drivers/quote.js';
 import { type LocatedVbd, VbdFinder } from '../mount/client/finding/locate-vbd.js';
 import { parseTag } from '../mount/client/finding/names.js';
+import type { BusPlace } from '../mount/client/index.js';
 import { closeInherited } from '../mount/client/inherited-files.js';
 import { chosenBus, type SharedOptions } from './options.js';
 
@@ -20,6 +21,16 @@ export async function locateVbd(word: string, options: SharedOptions): Promise<L
   const located = await (await vbdFinder(options)).find(word);
   await closeInherited(located.place);
   return located;
+}
+
+/** The bus, and the only vbd or partition of it if a word names one. */
+export async function busAndVdev(
+  word: string | undefined,
+  options: SharedOptions,
+): Promise<{ place: BusPlace; vdev: string | undefined }> {
+  if (word === undefined) return { place: await chosenBus(options), vdev: undefined };
+  const { place, vbd, partition } = await (await vbdFinder(options)).findAny(word);
+  return { place, vdev: (partition ?? vbd).vdev };
 }
 
 /**

@@ -133,6 +133,13 @@ export function sayIfUnprinted(done: string): void {
   doneAlready = done;
 }
 
+/** Aborted when a write finds that the reader of stdout has left. */
+export function readerLeft(): AbortSignal {
+  const left = new AbortController();
+  process.stdout.on('error', () => left.abort());
+  return left.signal;
+}
+
 /** Ignores a reader of stdout or stderr that goes away (`fusetap ls | head -1`); other errors of stdout are exit 1. */
 export function watchStreams(): void {
   process.stderr.on('error', () => {});

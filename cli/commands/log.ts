@@ -6,7 +6,7 @@ import type { BusPlace } from '../../mount/client/index.js';
 import { followLogs, type LineOfBus, readLogs } from '../../mount/log/all-logs.js';
 import { followLog, type LogLine, readLog } from '../../mount/log/read-log.js';
 import { callersRuntimeDir, chosenBus, endHelp, type SharedOptions } from '../options.js';
-import { print, printNote } from '../output.js';
+import { print, printNote, readerLeft } from '../output.js';
 
 interface LogOptions extends SharedOptions {
   all?: boolean;
@@ -50,16 +50,12 @@ async function printAll({ bus, follow, json }: LogOptions): Promise<void> {
     print(json ? JSON.stringify({ bus, ...record }) : escapeControls(`${bus}: ${text}`));
   const directory = callersRuntimeDir();
   if (!follow) return readLogs(directory).forEach(printLine);
-  const readerLeft = new AbortController();
-  process.stdout.on('error', () => readerLeft.abort());
-  for await (const line of followLogs(directory, readerLeft.signal)) printLine(line);
+  for await (const line of followLogs(directory, readerLeft())) printLine(line);
 }
 
 /** @throws FusetapError FAILED if the bus died, or if not all of its data is durable */
 async function follow(place: BusPlace, printLine: (line: LogLine) => void): Promise<void> {
-  const readerLeft = new AbortController();
-  process.stdout.on('error', () => readerLeft.abort());
-  const lines = followLog(place, readerLeft.signal);
+  const lines = followLog(place, readerLeft());
   let isDurable = true;
   let next = await lines.next();
   for (; !next.done; next = await lines.next()) {

@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
 import { escapeControls } from '../../drivers/quote.js';
 import { endHelp, type SharedOptions } from '../options.js';
-import { print } from '../output.js';
+import { printJson } from '../output.js';
 import { untilSignal } from '../run/until-signal.js';
 import { chosenWatch, type ListenPlace, parseListenPlace } from '../watching/options.js';
 
@@ -46,7 +46,7 @@ export function register(program: Command): void {
           return;
         }
         const text = await printWatched(watch, options.openmetrics ? 'openmetrics' : 'prometheus', options.bus);
-        if (options.json) print(JSON.stringify({ metrics: text }, null, 2));
+        if (options.json) printJson({ metrics: text });
         else process.stdout.write(process.stdout.isTTY ? visible(text) : text);
       } finally {
         watch.close();

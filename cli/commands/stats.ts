@@ -1,10 +1,10 @@
 /** `fusetap stats`: shows requests, bytes, errors and latency by kind. */
 import type { Command } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
-import { askStats } from '../../mount/client/stats.js';
+import { askStats, KINDS } from '../../mount/client/stats.js';
 import type { VbdStats } from '../../mount/control/interface.js';
-import { vbdFinder } from '../locate-vbd.js';
-import { chosenBus, endHelp, type SharedOptions, VBD_HELP } from '../options.js';
+import { busAndVdev } from '../locate-vbd.js';
+import { endHelp, type SharedOptions, VBD_HELP } from '../options.js';
 import { type Column, humanSize, printJson, printNote, printTable } from '../output.js';
 import { parseCount, parseInterval } from '../watching/options.js';
 
@@ -26,7 +26,6 @@ const COLUMNS: readonly Column[] = [
   { head: 'P99-US', align: 'right' },
   { head: 'MAX-US', align: 'right' },
 ];
-const KINDS = ['read', 'write', 'flush', 'discard'] as const;
 
 export function register(program: Command): void {
   const command = program
@@ -72,9 +71,8 @@ export function register(program: Command): void {
 }
 
 async function find(word: string | undefined, options: SharedOptions): Promise<VbdStats[]> {
-  if (word === undefined) return askStats(await chosenBus(options));
-  const { place, vbd, partition } = await (await vbdFinder(options)).findAny(word);
-  return (await askStats(place)).filter(({ vdev }) => vdev === (partition ?? vbd).vdev);
+  const { place, vdev } = await busAndVdev(word, options);
+  return (await askStats(place)).filter((each) => vdev === undefined || each.vdev === vdev);
 }
 
 function rows(vbd: VbdStats): string[][] {

@@ -1,7 +1,7 @@
 /** The options of commands that show rates, and the watch that they ask for. */
 import { InvalidArgumentError } from 'commander';
 import { FusetapError } from '../../drivers/errors.js';
-import { BusWatch } from '../../mount/client/watching/bus-watch.js';
+import type { BusWatch } from '../../mount/client/watching/bus-watch.js';
 import { callersRuntimeDir, chosenBus, type SharedOptions } from '../options.js';
 
 /** Parses an interval in seconds, for commander. */
@@ -22,7 +22,9 @@ export function parseCount(word: string): number {
 export async function chosenWatch(options: SharedOptions, intervalSeconds?: number): Promise<BusWatch> {
   const only = options.bus === undefined ? undefined : await chosenBus(options);
   const limitMs = intervalSeconds === undefined ? undefined : Math.min(2_000, Math.max(200, intervalSeconds * 1_000));
-  return new BusWatch(callersRuntimeDir(), { only, limitMs });
+  // plain `fusetap stats` needs only the options
+  const { BusWatch: Watch } = await import('../../mount/client/watching/bus-watch.js');
+  return new Watch(callersRuntimeDir(), { only, limitMs });
 }
 
 /** The error for a bus that was named, and does not run. */

@@ -1,10 +1,11 @@
 /** `fusetap stats --interval`: a group of lines for each interval, as iostat prints them; with --json a document a line. */
 import type { BusPlace } from '../../mount/client/index.js';
+import { KINDS } from '../../mount/client/stats.js';
 import { BusWatch } from '../../mount/client/watching/bus-watch.js';
-import { type BusRates, KINDS, type VbdRates } from '../../mount/client/watching/rates.js';
-import { vbdFinder } from '../locate-vbd.js';
-import { callersRuntimeDir, chosenBus, type SharedOptions } from '../options.js';
-import { type Column, print, printNote, printTable } from '../output.js';
+import type { BusRates, VbdRates } from '../../mount/client/watching/rates.js';
+import { busAndVdev } from '../locate-vbd.js';
+import { callersRuntimeDir, type SharedOptions } from '../options.js';
+import { type Column, print, printNote, printTable, readerLeft } from '../output.js';
 import { untilSignal } from '../run/until-signal.js';
 import { eachInterval } from './each-interval.js';
 import { notRunning } from './options.js';
@@ -31,7 +32,7 @@ interface IntervalOptions extends SharedOptions {
 
 /** Prints until a signal ends it, or the reader of stdout leaves. @throws FusetapError NOT_FOUND if the bus ends */
 export async function printIntervals(word: string | undefined, options: IntervalOptions): Promise<void> {
-  const { place, vdev } = await find(word, options);
+  const { place, vdev } = await busAndVdev(word, options);
   const watch = new BusWatch(callersRuntimeDir(), { only: place, limitMs: Math.max(1_000, options.interval * 1_000) });
   try {
     await printEach(watch, { place, vdev, options });
@@ -50,11 +51,10 @@ interface Printed {
 async function printEach(watch: BusWatch, { place, vdev, options }: Printed): Promise<void> {
   let [rates] = await watch.look();
   if (rates === undefined) throw notRunning(place.name);
-  const readerLeft = new AbortController();
-  process.stdout.on('error', () => readerLeft.abort());
+  const gone = readerLeft();
   let left = options.count ?? Number.POSITIVE_INFINITY;
   await untilSignal(async (signal) => {
-    const over = AbortSignal.any([signal, readerLeft.signal]);
+    const over = AbortSignal.any([signal, gone]);
     for await (const _ of eachInterval(options.interval * 1_000, over)) {
       [rates] = await watch.look();
       if (rates === undefined) throw notRunning(place.name);
@@ -64,15 +64,6 @@ async function printEach(watch: BusWatch, { place, vdev, options }: Printed): Pr
     }
     signal.throwIfAborted();
   });
-}
-
-async function find(
-  word: string | undefined,
-  options: SharedOptions,
-): Promise<{ place: BusPlace; vdev: string | undefined }> {
-  if (word === undefined) return { place: await chosenBus(options), vdev: undefined };
-  const { place, vbd, partition } = await (await vbdFinder(options)).findAny(word);
-  return { place, vdev: (partition ?? vbd).vdev };
 }
 
 function printGroup(rates: BusRates, vdev: string | undefined, { json, quiet }: SharedOptions): void {
