@@ -43,9 +43,9 @@ function commandError(words: string[], error: Error & { killed?: boolean; code?:
   });
 }
 
-/** Whether a program is on the PATH. */
-export async function isInstalled(command: string): Promise<boolean> {
-  for (const directory of (process.env.PATH ?? '').split(delimiter)) {
+/** Whether a program is on a path, by default the PATH. */
+export async function isInstalled(command: string, path: string = process.env.PATH ?? ''): Promise<boolean> {
+  for (const directory of path.split(delimiter).filter((each) => each !== '')) {
     const found = await access(join(directory, command), constants.X_OK).then(
       () => true,
       () => false,

@@ -9,6 +9,7 @@ import type { ChildProcess } from 'node:child_process';
 import { createWriteStream } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { within } from '../../../system/within.js';
 import { parseReport, type Report } from './protocol.js';
 import { begin, execute } from './steps.js';
 import type { Agent } from './trial.js';
@@ -50,12 +51,7 @@ export class Machine implements Agent {
   }
 
   async next(limitMs: number): Promise<Report | null> {
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<null>((resolve) => {
-      timer = setTimeout(() => resolve(null), Math.max(limitMs, 0));
-    });
-    const line = await Promise.race([this.#reports.next(), late]);
-    clearTimeout(timer);
+    const line = await within(this.#reports.next(), Math.max(limitMs, 0), null);
     return line === null || line.done === true ? null : parseReport(line.value);
   }
 

@@ -1,7 +1,7 @@
 /** What scripts/xen-trial needs on this machine, checked before anything is begun. */
-import { access, constants, statfs } from 'node:fs/promises';
+import { statfs } from 'node:fs/promises';
 import { totalmem } from 'node:os';
-import { delimiter, join } from 'node:path';
+import { isInstalled } from '../bench/command.js';
 
 const GIB = 2 ** 30;
 /** the machine has 5 GiB, QEMU itself needs up to 3 */
@@ -36,7 +36,7 @@ export interface Situation {
 export async function missing({ builds, cache, path }: Situation): Promise<string[]> {
   const lines: string[] = [];
   for (const [program, debianPackage] of Object.entries({ ...TO_RUN, ...(builds && TO_BUILD) })) {
-    if (await isInPath(program, path)) continue;
+    if (await isInstalled(program, path)) continue;
     lines.push(`${program} is not installed: apt-get install --no-install-recommends ${debianPackage}`);
   }
   if (process.arch !== 'x64')
@@ -51,15 +51,4 @@ export async function missing({ builds, cache, path }: Situation): Promise<strin
   const { bavail, bsize } = await statfs(cache);
   if (bavail * bsize < DISK_BYTES) lines.push(`${cache} has less than 5 GiB left: the dom0 is built there`);
   return lines;
-}
-
-async function isInPath(program: string, path: string): Promise<boolean> {
-  for (const directory of path.split(delimiter)) {
-    const found = access(join(directory, program), constants.X_OK).then(
-      () => true,
-      () => false,
-    );
-    if (directory !== '' && (await found)) return true;
-  }
-  return false;
 }
