@@ -193,26 +193,38 @@ async function allHaveWritten({ bench }: Buses, path: string): Promise<void> {
 async function saveTwice(t: Test, stage: Buses): Promise<void> {
   const { bench, bus } = stage;
   const paths = await bothWrite(stage);
-  const slow = await attach(bus.a, { image: bench.path('golden.img'), passthrough: 'off', ...SLOW });
   await whileWritten(stage, paths, async () => {
     await allHaveWritten(stage, paths[0]);
-    let isDone = false;
-    const long = save(bus.a, slow.vdev, bench.path('slow.img')).finally(() => {
-      isDone = true;
-    });
     let meanwhile = 0;
-    while (!isDone) {
-      await save(bus.b, 'xvda', bench.path('copy.img'), { force: true });
-      await isOfOneMoment(t, bench.path('copy.img'));
-      // what the user pauses and resumes is not let go either
-      await pause(bus.b, 'xvda');
-      await resume(bus.b, 'xvda');
-      if (!isDone) meanwhile += 1;
+    // on a slow machine the slow one must be slower
+    for (let delayMs = 60; meanwhile === 0 && delayMs < 10_000; delayMs *= 4) {
+      const filters = [{ name: 'delay', value: String(delayMs) }];
+      const slow = await attach(bus.a, { image: bench.path('golden.img'), passthrough: 'off', filters });
+      meanwhile = await saveBeside(t, stage, slow.vdev);
+      await isOfOneMoment(t, bench.path('slow.img'));
+      await bus.a.detach(slow.vdev, '?wait=5');
     }
-    await long;
     t.ok(meanwhile > 0, `${meanwhile} copies in the time of the slow one`);
-    await isOfOneMoment(t, bench.path('slow.img'));
   });
+}
+
+/** @returns how many copies were made in the time of the slow one */
+async function saveBeside(t: Test, { bench, bus }: Buses, slowVdev: string): Promise<number> {
+  let isDone = false;
+  const long = save(bus.a, slowVdev, bench.path('slow.img'), { force: true }).finally(() => {
+    isDone = true;
+  });
+  let meanwhile = 0;
+  while (!isDone) {
+    await save(bus.b, 'xvda', bench.path('copy.img'), { force: true });
+    await isOfOneMoment(t, bench.path('copy.img'));
+    // what the user pauses and resumes is not let go either
+    await pause(bus.b, 'xvda');
+    await resume(bus.b, 'xvda');
+    if (!isDone) meanwhile += 1;
+  }
+  await long;
+  return meanwhile;
 }
 
 async function keepPaused(t: Test, { bench, bus: { a, b } }: Buses): Promise<void> {

@@ -15,6 +15,7 @@ import type {
   VbdInfo,
   VbdStats,
 } from '../../mount/control/interface.js';
+import { until } from '../../system/until.js';
 import { type Bus, KERNEL, startBusOn } from '../survival/bus.js';
 import { type Bench, openBench, type TestTransport } from './fixtures.js';
 
@@ -75,6 +76,8 @@ export class Stage<Name extends string> {
   /** Nothing is attached any more: no memory is in use, and nothing leads to any. */
   async isEmpty(t: Test): Promise<void> {
     t.match(await this.memory(), { usedBytes: 0, images: [] }, 'no memory is in use');
+    // a keeper that was killed leaves its link to its server, which may just be ending
+    await until(async () => (await this.links()).length === 0, { timeoutMs: 60_000, everyMs: 200 });
     t.same(await this.links(), [], 'nothing leads to any');
   }
 

@@ -14,6 +14,7 @@ import { fileURLToPath } from 'node:url';
 import { execute, isInstalled, type Outcome } from '../e2e/command.js';
 
 const MAIN = fileURLToPath(new URL('../../cli/main.js', import.meta.url));
+const CHECKOUT = fileURLToPath(new URL('../../../', import.meta.url)).replace(/\/$/, '');
 const SHIPPED = fileURLToPath(new URL('../../../scripts/systemd/', import.meta.url));
 const SYSTEMD = '/lib/systemd/systemd';
 const FROM_DISTRIBUTION = '/usr/lib/systemd/system';
@@ -24,7 +25,10 @@ const BORROWED = [
   ...['user.slice', 'machine.slice'],
 ];
 
-/** Makes the root directory and starts systemd. $1: a directory that is /run/t in there; $2: the name of the control group. */
+/**
+ * Makes the root directory and starts systemd. $1: a directory that is /run/t in there; $2: the name of the control group; $3: this
+ * checkout.
+ */
 const BOOT = `set -e
 work=$1/work; mkdir -p $work; mount -t tmpfs tmpfs $work
 mkdir $work/root $work/groups
@@ -46,6 +50,8 @@ mount -t tmpfs tmpfs run -o mode=755
 mount -t tmpfs tmpfs etc/systemd/system -o mode=755
 mkdir run/t; mount --bind $1 run/t
 mount -t tmpfs tmpfs tmp -o mode=1777
+# a checkout may be there
+case $3 in /tmp/*) mkdir -p ".$3"; mount --bind "$3" ".$3" ;; esac
 cp -r run/t/units/. etc/systemd/system/
 mkdir tmp/old run/none
 exec unshare --cgroup /bin/bash -ec '
@@ -125,7 +131,7 @@ export async function bootSystemd(directory: string, { units = {}, script }: Boo
   const group = `fusetap-test-${process.pid}-${boots}`;
   // what others unmount must not stay in this namespace
   const namespaces = ['--mount', '--propagation', 'slave', '--pid', '--ipc', '--uts', '--fork', '--kill-child'];
-  const boot = ['/bin/bash', '-c', BOOT, 'boot', directory, group];
+  const boot = ['/bin/bash', '-c', BOOT, 'boot', directory, group, CHECKOUT];
   const clean = ['--mount', '--propagation', 'slave', '/bin/sh', '-c', CLEAN, 'clean', directory, group];
   const readOut = (): Promise<string> => readFile(join(directory, 'out'), 'utf8');
   try {
