@@ -75,7 +75,8 @@ start() {
 domid() { xl domid "$1" 2>/dev/null; }
 
 # `read_guest NAME KEY`
-read_guest() { xenstore-read "/local/domain/$(domid "$1")/data/$2" 2>/dev/null; }
+# without -R, xenstore-read prints a newline as \n and a backslash twice
+read_guest() { xenstore-read -R "/local/domain/$(domid "$1")/data/$2" 2>/dev/null; }
 
 has_key() { [ -n "$(read_guest "$1" "$2")" ]; }
 
@@ -86,13 +87,15 @@ order() {
   local data
   data=/local/domain/$(domid "$1")/data
   xenstore-rm "$data/output" "$data/status" 2>/dev/null || true
-  xenstore-write "$data/run" "$2"
+  xenstore-write -R "$data/run" "$2"
 }
 
-# `answer NAME [SECONDS]`: waits for the end of the order; prints its output, and fails as it did.
+# `answer NAME`: waits for the end of the order; prints its output, and fails as it did.
 answer() {
-  eventually "${2:-300}" has_key "$1" status
-  read_guest "$1" output || true
+  local output
+  eventually 120 has_key "$1" status
+  output=$(read_guest "$1" output) || true
+  [ -z "$output" ] || printf '%s\n' "$output"
   return "$(read_guest "$1" status)"
 }
 
