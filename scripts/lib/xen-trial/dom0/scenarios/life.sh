@@ -62,7 +62,7 @@ scenario_shutdown() {
   image a.img >/dev/null
   qemu-img create -q -f qcow2 /img/d.qcow2 48M
   start g "$(disk xvda aio:/img/a.img)" "$(disk xvdb qcow2:/img/d.qcow2)"
-  guest g 'mke2fs -q -t ext4 /dev/xvdb'
+  guest g '/bin/mke2fs -q -t ext4 /dev/xvdb'
   guest g "$counting"
   eventually 120 has_count g 5
   sync
