@@ -109,6 +109,25 @@ guest() {
   }
 }
 
+# `has_disk NAME VDEV`: libxl knows it, connected or not.
+has_disk() {
+  local backend device
+  backend=/local/domain/0/backend/vbd/$(domid "$1")
+  for device in $(xenstore-list "$backend" 2>/dev/null); do
+    [ "$(xenstore-read "$backend/$device/dev" 2>/dev/null)" != "$2" ] || return 0
+  done
+  return 1
+}
+
+# `drop NAME VDEV`: libxl keeps a disk whose block-attach was refused until this. Told by what is left: xl may complain of a disk
+# that was never connected.
+drop() {
+  local output
+  has_disk "$1" "$2" || fail "libxl does not have $2"
+  output=$(xl block-detach "$1" "$2" 2>&1) || echo "xl block-detach $1 $2: $output"
+  ! has_disk "$1" "$2" || fail "$2 is still there: $output"
+}
+
 is_gone() { ! xl domid "$1" >/dev/null 2>&1; }
 
 # `finish NAME`: the guest powers itself off, and xl clears it away.

@@ -84,7 +84,7 @@ scenario_waive() {
   start g "$(disk xvda aio:/img/a.img)" "$(disk xvdc ram:/img/c.img)" "$(disk xvdd ram:/img/c.img)"
   refused 'is attached with mode w by domain [0-9]+ as xvda; w!: before the image in target= waives the check' \
     xl block-attach g "$(disk xvdb aio:/img/a.img)"
-  xl block-detach g xvdb
+  drop g xvdb
   xl block-attach g "$(disk xvdb w!:aio:/img/a.img)"
   refused 'unknown value' xl block-attach g "$(disk xvde aio:/img/a.img w!)"
   guest g 'until [ -b /dev/xvdb ]; do sleep 0.1; done; ls /dev/xvd*'
