@@ -182,28 +182,37 @@ nothing_left() {
 }
 
 show_state() {
-  xl list
-  fusetap ls --buses
+  local log name
+  timeout 20 xl list
+  timeout 20 fusetap ls --buses
   losetup --list
-  local log
   for log in /var/log/xen/xl-?.log; do
     [ -e "$log" ] || continue
     echo "== $log"
     tail -5 "$log"
   done
+  for name in $(timeout 20 xl list | awk 'NR > 1 && $2 != 0 { print $1 }'); do
+    echo "== console of $name"
+    # it ends with its input
+    sleep 3 | timeout 10 xl console "$name" 2>&1 | tail -n 15
+  done
 }
 
 # After a scenario that failed: by all means.
 clear_away() {
-  local domain device bus
-  for domain in $(xl list | awk 'NR > 1 && $2 != 0 { print $2 }'); do timeout 100 xl destroy "$domain"; done
-  for device in $(xenstore-list /local/domain/0/backend/vbd/0); do timeout 100 xl block-detach 0 "$device"; done
-  for bus in /run/fusetap/bus/*; do timeout 100 fusetap stop --force --bus "${bus##*/}"; done
+  local domain device bus backend=/local/domain/0/backend/vbd
+  for domain in $(xl list | awk 'NR > 1 && $2 != 0 { print $2 }'); do timeout 60 xl destroy "$domain"; done
+  for device in $(xenstore-list $backend/0); do timeout 60 xl block-detach --force 0 "$device"; done
+  systemctl stop session-of-admin.scope
+  for bus in /run/fusetap/bus/*; do timeout 30 fusetap stop --force --bus "${bus##*/}"; done
   losetup -D
   pkill -KILL -f fusetap/dist/mount
   for bus in /run/fusetap/bus/*; do
     umount -l "$bus"
-    fusetap stop --bus "${bus##*/}"
+    timeout 30 fusetap stop --bus "${bus##*/}"
   done
-  rm -rf /run/fusetap/hotplug/*
+  for domain in $(xenstore-list $backend); do xenstore-rm "$backend/$domain"; done
+  rm -f /run/fusetap/hotplug/*
+  rmdir /run/fusetap/bus/*
+  systemctl reset-failed
 }
