@@ -113,7 +113,7 @@ guest() {
 has_disk() {
   local backend device
   backend=/local/domain/0/backend/vbd/$(domid "$1")
-  for device in $(xenstore-list "$backend" 2>/dev/null); do
+  for device in $(xenstore-list "$backend" 2>/dev/null || true); do
     [ "$(xenstore-read "$backend/$device/dev" 2>/dev/null)" != "$2" ] || return 0
   done
   return 1
