@@ -34,7 +34,7 @@ scenario_hotplug() {
   same "$(file_of /img/a.img new)" hot
   xl block-attach g "$(disk xvdb ram:/img/c.img)"
   xl block-attach g "$(disk xvdc ram:/img/c.img ro)"
-  guest g 'until [ -b /dev/xvdc ]; do sleep 0.1; done; blkdiscard /dev/xvdb && /bin/mke2fs -q -t ext4 /dev/xvdb'
+  guest g 'until [ -b /dev/xvdb ] && [ -b /dev/xvdc ]; do sleep 0.1; done; blkdiscard /dev/xvdb && /bin/mke2fs -q -t ext4 /dev/xvdb'
   guest g 'mount /dev/xvdb /mnt && echo one >/mnt/file && umount /mnt && [ "$(cat /sys/block/xvdc/ro)" = 1 ]'
   no_errors g
   xl block-detach g xvdb
