@@ -82,7 +82,7 @@ export class Runner {
     for (;;) {
       const report = await this.#machine.next(end - performance.now());
       if (report === null) {
-        this.#trial.say('the dom0 did not boot: --keep keeps its console');
+        this.#trial.say('the dom0 did not boot: its console is in console.log');
         return false;
       }
       if (report.kind === 'about') this.#about = report.text;
