@@ -167,7 +167,7 @@ async function play(
 
 const results = ({ rows }: Outcome): string[] => rows.map(({ result }) => result);
 
-t.test('a scenario that fails does not end the run; a machine that does not answer does', async (t) => {
+t.test('neither a scenario that fails nor a machine that does not answer ends the run', async (t) => {
   const scenarios = [MAIN, KILLS, SHUTDOWN];
   const failed = await play(scenarios, [
     ['@@ about Xen', '@@ ready', 'x', '@@ end main 1 2.0', '@@ end kills 0 3.5', '@@ end shutdown 1 1.0'],
@@ -176,6 +176,12 @@ t.test('a scenario that fails does not end the run; a machine that does not answ
   t.same(failed.orders, ['main', 'kills', 'shutdown', 'kill']);
   t.equal(failed.about, 'Xen');
   t.same(results(await play(scenarios, [['@@ ready', 'x']])), ['no answer', 'not run', 'not run']);
+  const again = await play(scenarios, [
+    ['@@ ready', 'x'],
+    ['@@ ready', '', '@@ end kills 0 3.5', '@@ end shutdown 1 1.0'],
+  ]);
+  t.same(results(again), ['no answer', 'ok', 'failed'], 'it is booted again for those that are left');
+  t.same(again.orders, ['main', 'kill', 'kills', 'shutdown', 'kill']);
   t.same(results(await play(scenarios, [['x']])), ['not run', 'not run', 'not run'], 'it does not boot');
 });
 

@@ -6,7 +6,7 @@
  *      npm pack ─────► local.img                            at each run
  *      QEMU ─────────► agent ──► scenarios ──► table
  */
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { EXIT_CODES, FusetapError } from '../../../drivers/errors.js';
@@ -24,6 +24,8 @@ const ROOT = resolve(import.meta.dirname, '../../../..');
 const SOURCE = join(ROOT, 'scripts/lib/xen-trial');
 const CACHE = join(ROOT, 'node_modules/.cache/xen-trial');
 const PAGE = join(ROOT, 'docs/from-tapdisk.md');
+/** what the dom0's agent and its console said; a failed run keeps them */
+const LOGS = ['log', 'console.log'];
 
 function say(text: string): void {
   console.error(`xen-trial: ${text}`);
@@ -70,15 +72,25 @@ async function main(): Promise<number> {
     return 0;
   }
   const scratch = await mkdtemp(join(tmpdir(), 'fusetap-xen-trial-'));
+  let keepsLogs = false;
   const clear = async (): Promise<void> => {
     killAll();
-    if (settings.keep) say(`the disks and logs of this run: ${scratch}`);
-    else await rm(scratch, { recursive: true, force: true });
+    if (settings.keep) return say(`the disks and logs of this run: ${scratch}`);
+    if (!keepsLogs) return rm(scratch, { recursive: true, force: true });
+    const names = (await readdir(scratch)).filter((name) => !LOGS.includes(name));
+    for (const name of names) await rm(join(scratch, name), { recursive: true, force: true });
+    say(`the logs of this run: ${scratch}`);
   };
   const leave = (): void => void clear().finally(() => process.exit(130));
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, leave);
   try {
-    return await runTrial(settings, scratch);
+    const status = await runTrial(settings, scratch);
+    // it took long
+    keepsLogs = status === 1;
+    return status;
+  } catch (error) {
+    keepsLogs = true;
+    throw error;
   } finally {
     await clear();
   }

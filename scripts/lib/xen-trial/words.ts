@@ -11,7 +11,7 @@ export const HELP = `scripts/xen-trial: boots a real Xen dom0 in QEMU, and tries
   --write            write the table into docs/from-tapdisk.md; takes all scenarios
   --timeout MINUTES  the limit for the whole run, without the build of the dom0 (default: 120)
   --rebuild          build the dom0 again, with Debian's present packages
-  --keep             keep the disks and the logs of the run, and print where they are
+  --keep             keep the disks and the logs of the run, and print where they are (default: the logs of a run that fails)
   --help             print this help
 
 The dom0 is a Debian 12 with its Xen 4.17 and a kernel of its backports. The first run builds it, as root, from the Debian

@@ -75,7 +75,8 @@ start() {
 domid() { xl domid "$1" 2>/dev/null; }
 
 # `read_guest NAME KEY`
-read_guest() { xenstore-read "/local/domain/$(domid "$1")/data/$2" 2>/dev/null; }
+# without -R, xenstore-read prints a newline as \n and a backslash twice
+read_guest() { xenstore-read -R "/local/domain/$(domid "$1")/data/$2" 2>/dev/null; }
 
 has_key() { [ -n "$(read_guest "$1" "$2")" ]; }
 
@@ -86,13 +87,15 @@ order() {
   local data
   data=/local/domain/$(domid "$1")/data
   xenstore-rm "$data/output" "$data/status" 2>/dev/null || true
-  xenstore-write "$data/run" "$2"
+  xenstore-write -R "$data/run" "$2"
 }
 
-# `answer NAME [SECONDS]`: waits for the end of the order; prints its output, and fails as it did.
+# `answer NAME`: waits for the end of the order; prints its output, and fails as it did.
 answer() {
-  eventually "${2:-300}" has_key "$1" status
-  read_guest "$1" output || true
+  local output
+  eventually 120 has_key "$1" status
+  output=$(read_guest "$1" output) || true
+  [ -z "$output" ] || printf '%s\n' "$output"
   return "$(read_guest "$1" status)"
 }
 
@@ -104,6 +107,25 @@ guest() {
     echo "in the guest: $2: exit $status" >&2
     return "$status"
   }
+}
+
+# `has_disk NAME VDEV`: libxl knows it, connected or not.
+has_disk() {
+  local backend device
+  backend=/local/domain/0/backend/vbd/$(domid "$1")
+  for device in $(xenstore-list "$backend" 2>/dev/null || true); do
+    [ "$(xenstore-read "$backend/$device/dev" 2>/dev/null)" != "$2" ] || return 0
+  done
+  return 1
+}
+
+# `drop NAME VDEV`: libxl keeps a disk whose block-attach was refused until this. Told by what is left: xl may complain of a disk
+# that was never connected.
+drop() {
+  local output
+  has_disk "$1" "$2" || fail "libxl does not have $2"
+  output=$(xl block-detach "$1" "$2" 2>&1) || echo "xl block-detach $1 $2: $output"
+  ! has_disk "$1" "$2" || fail "$2 is still there: $output"
 }
 
 is_gone() { ! xl domid "$1" >/dev/null 2>&1; }
@@ -160,28 +182,37 @@ nothing_left() {
 }
 
 show_state() {
-  xl list
-  fusetap ls --buses
+  local log name
+  timeout 20 xl list
+  timeout 20 fusetap ls --buses
   losetup --list
-  local log
   for log in /var/log/xen/xl-?.log; do
     [ -e "$log" ] || continue
     echo "== $log"
     tail -5 "$log"
   done
+  for name in $(timeout 20 xl list | awk 'NR > 1 && $2 != 0 { print $1 }'); do
+    echo "== console of $name"
+    # it ends with its input
+    sleep 3 | timeout 10 xl console "$name" 2>&1 | tail -n 15
+  done
 }
 
 # After a scenario that failed: by all means.
 clear_away() {
-  local domain device bus
-  for domain in $(xl list | awk 'NR > 1 && $2 != 0 { print $2 }'); do timeout 100 xl destroy "$domain"; done
-  for device in $(xenstore-list /local/domain/0/backend/vbd/0); do timeout 100 xl block-detach 0 "$device"; done
-  for bus in /run/fusetap/bus/*; do timeout 100 fusetap stop --force --bus "${bus##*/}"; done
+  local domain device bus backend=/local/domain/0/backend/vbd
+  for domain in $(xl list | awk 'NR > 1 && $2 != 0 { print $2 }'); do timeout 60 xl destroy "$domain"; done
+  for device in $(xenstore-list $backend/0); do timeout 60 xl block-detach --force 0 "$device"; done
+  systemctl stop session-of-admin.scope
+  for bus in /run/fusetap/bus/*; do timeout 30 fusetap stop --force --bus "${bus##*/}"; done
   losetup -D
   pkill -KILL -f fusetap/dist/mount
   for bus in /run/fusetap/bus/*; do
     umount -l "$bus"
-    fusetap stop --bus "${bus##*/}"
+    timeout 30 fusetap stop --bus "${bus##*/}"
   done
-  rm -rf /run/fusetap/hotplug/*
+  for domain in $(xenstore-list $backend); do xenstore-rm "$backend/$domain"; done
+  rm -f /run/fusetap/hotplug/*
+  rmdir /run/fusetap/bus/*
+  systemctl reset-failed
 }

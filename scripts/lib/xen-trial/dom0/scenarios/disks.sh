@@ -34,7 +34,7 @@ scenario_hotplug() {
   same "$(file_of /img/a.img new)" hot
   xl block-attach g "$(disk xvdb ram:/img/c.img)"
   xl block-attach g "$(disk xvdc ram:/img/c.img ro)"
-  guest g 'until [ -b /dev/xvdc ]; do sleep 0.1; done; blkdiscard /dev/xvdb && mke2fs -q -t ext4 /dev/xvdb'
+  guest g 'until [ -b /dev/xvdb ] && [ -b /dev/xvdc ]; do sleep 0.1; done; blkdiscard /dev/xvdb && /bin/mke2fs -q -t ext4 /dev/xvdb'
   guest g 'mount /dev/xvdb /mnt && echo one >/mnt/file && umount /mnt && [ "$(cat /sys/block/xvdc/ro)" = 1 ]'
   no_errors g
   xl block-detach g xvdb
@@ -54,7 +54,7 @@ scenario_share() {
     start "$name"
     xl block-attach "$name" "$(disk xvda ram:/img/c.img)"
   done
-  guest g 'until [ -b /dev/xvda ]; do sleep 0.1; done; mke2fs -q -t ext4 -U 11111111-2222-3333-4444-555555555555 /dev/xvda'
+  guest g 'until [ -b /dev/xvda ]; do sleep 0.1; done; /bin/mke2fs -q -t ext4 -U 11111111-2222-3333-4444-555555555555 /dev/xvda'
   guest g 'mount /dev/xvda /mnt && echo shared >/mnt/file && umount /mnt'
   same "$(uuid_of "$own")" 11111111-2222-3333-4444-555555555555 'the dom0 sees what a guest wrote'
   same "$(guest h 'until [ -b /dev/xvda ]; do sleep 0.1; done; mount -o ro /dev/xvda /mnt && cat /mnt/file && umount /mnt')" shared
@@ -84,7 +84,7 @@ scenario_waive() {
   start g "$(disk xvda aio:/img/a.img)" "$(disk xvdc ram:/img/c.img)" "$(disk xvdd ram:/img/c.img)"
   refused 'is attached with mode w by domain [0-9]+ as xvda; w!: before the image in target= waives the check' \
     xl block-attach g "$(disk xvdb aio:/img/a.img)"
-  xl block-detach g xvdb
+  drop g xvdb
   xl block-attach g "$(disk xvdb w!:aio:/img/a.img)"
   refused 'unknown value' xl block-attach g "$(disk xvde aio:/img/a.img w!)"
   guest g 'until [ -b /dev/xvdb ]; do sleep 0.1; done; ls /dev/xvd*'
@@ -98,7 +98,7 @@ scenario_formats() {
   fusetap create --force --quiet --format vhd /img/d.vhd 48M
   start g "$(disk xvda qcow2:/img/d.qcow2)" "$(disk xvdb vhd:/img/d.vhd)"
   for format in xvda xvdb; do
-    guest g "mke2fs -q -t ext4 /dev/$format && mount /dev/$format /mnt && echo in $format >/mnt/file && umount /mnt"
+    guest g "/bin/mke2fs -q -t ext4 /dev/$format && mount /dev/$format /mnt && echo in $format >/mnt/file && umount /mnt"
   done
   no_errors g
   finish g

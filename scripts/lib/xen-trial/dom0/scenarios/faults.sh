@@ -22,7 +22,7 @@ scenario_errors() {
   start g
   for target in /img/missing.img /img/b.img aio:/img/empty.img; do
     refused 'domain [0-9]+ \(g\), disk xvda: .*(no such image|is attached|empty)' xl block-attach g "$(disk xvda "$target")"
-    xl block-detach g xvda
+    drop g xvda
   done
   xl block-attach g "$(disk xvda aio:/img/a.img)"
   guest g 'until [ -b /dev/xvda ]; do sleep 0.1; done; mount -o ro /dev/xvda /mnt && umount /mnt'
@@ -102,7 +102,7 @@ scenario_unit() {
   local bus
   image a.img >/dev/null
   configure g "$(disk xvda aio:/img/a.img)"
-  systemd-run --quiet --scope --unit=session-of-admin xl create -q /run/xen-trial/g.cfg
+  systemd-run --quiet --scope --collect --unit=session-of-admin xl create -q /run/xen-trial/g.cfg
   await_ready g
   bus=$(domid g)
   order g "$exercise"
@@ -132,7 +132,7 @@ SLOW
     xl block-attach g "$(disk xvda ram:/img/a.img)"
   [ $((SECONDS - begun)) -lt 40 ] || fail "it took $((SECONDS - begun)) s"
   same "$(attached "$(domid g)")" '' 'the attach is undone'
-  xl block-detach g xvda
+  drop g xvda
   # as the page advises: held on another bus, the domain's attach is quick
   fusetap attach --quiet --bus hold ram:/img/a.img >/dev/null
   xl block-attach g "$(disk xvda ram:/img/a.img)"
@@ -161,7 +161,7 @@ scenario_locked() {
   [ $((SECONDS - begun)) -lt 15 ] || fail "another domain waited for $((SECONDS - begun)) s"
   pkill -P "$holder" || true
   wait "$holder" || true
-  xl block-detach g xvda
+  drop g xvda
   xl block-attach g "$(disk xvda aio:/img/a.img)"
   finish g
   finish h

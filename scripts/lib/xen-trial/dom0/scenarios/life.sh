@@ -33,8 +33,10 @@ scenario_reboot() {
 scenario_save() {
   image a.img >/dev/null
   start g "$(disk xvda aio:/img/a.img)"
-  guest g 'mount /dev/xvda /mnt; (exec 3>>/mnt/lines; echo one >&3; sync
-    until xenstore-read data/over >/dev/null 2>&1; do sleep 0.2; done; echo two >&3; sync; touch /tmp/done) >/dev/null 2>&1 &'
+  guest g 'mount /dev/xvda /mnt; (exec 3>>/mnt/lines; echo one >&3; sync; touch /tmp/one
+    until xenstore-read data/over >/dev/null 2>&1; do sleep 0.2; done
+    echo two >&3; sync; exec 3>&-; touch /tmp/done) >/dev/null 2>&1 &
+    until [ -e /tmp/one ]; do sleep 0.1; done'
   xl save g /img/g.save >/dev/null
   eventually 20 is_empty rests
   xl restore /img/g.save >/dev/null
@@ -62,7 +64,7 @@ scenario_shutdown() {
   image a.img >/dev/null
   qemu-img create -q -f qcow2 /img/d.qcow2 48M
   start g "$(disk xvda aio:/img/a.img)" "$(disk xvdb qcow2:/img/d.qcow2)"
-  guest g 'mke2fs -q -t ext4 /dev/xvdb'
+  guest g '/bin/mke2fs -q -t ext4 /dev/xvdb'
   guest g "$counting"
   eventually 120 has_count g 5
   sync
