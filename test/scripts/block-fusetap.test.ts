@@ -6,7 +6,7 @@ import t, { type Test } from 'tap';
 import { eventually, type Outcome } from '../e2e/command.js';
 import { type Bench, onDefaultTransport, openBench } from '../e2e/fixtures.js';
 
-t.setTimeout(180_000);
+t.setTimeout(900_000);
 
 const SCRIPT = fileURLToPath(new URL('../../../scripts/block-fusetap', import.meta.url));
 
