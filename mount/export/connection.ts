@@ -10,8 +10,8 @@ import { Transmission } from './transmission.js';
 
 /** a client that says nothing for so long is no client */
 const NEGOTIATION_MS = 10_000;
-/** how long a client that was told to go may take to read its last replies */
-const LINGER_MS = 1_000;
+/** how long the last requests may take, and a client to read the replies, when the exporter ends */
+export const LINGER_MS = 5_000;
 
 export interface ConnectionOptions {
   readonly file: ExportedFile;

@@ -6,8 +6,8 @@
  *                 └─ ends, or is killed: the channel is closed, and this process ends
  */
 import { toFusetapError } from '../../drivers/errors.js';
-import type { FileToExport } from './exported-file.js';
-import { ExportedFile } from './exported-file.js';
+import { LINGER_MS } from './connection.js';
+import { ExportedFile, type FileToExport } from './exported-file.js';
 import { type ExportPlace, ExportServer } from './server.js';
 import { readTlsFiles, type TlsFiles } from './tls.js';
 
@@ -34,6 +34,8 @@ async function run({ file: wanted, place, name, description, tls }: ExportReques
   const end = (): void => {
     if (isEnding) process.exit(0);
     isEnding = true;
+    // a disk that hangs must not keep it
+    setTimeout(() => process.exit(0), 2 * LINGER_MS);
     void server
       .close()
       .then(() => file.close())

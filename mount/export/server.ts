@@ -51,6 +51,8 @@ export class ExportServer {
     await listening.catch((error: unknown) => {
       throw cannotListen(place, error);
     });
+    // a connection that cannot be accepted, because descriptors run out, is not the end
+    this.#server.on('error', (error) => console.error('a connection was not accepted:', error));
     if ('socket' in place) return place;
     return { host: place.host, port: (this.#server.address() as AddressInfo).port };
   }

@@ -33,6 +33,8 @@ const MOST_UNDER_WAY = 64;
 const MOST_BYTES_UNDER_WAY = 32 << 20;
 /** of replies that the client has not read yet */
 const MOST_UNREAD_BYTES = 16 << 20;
+/** for a client that has left, to read the last replies */
+const MOST_LINGER_MS = 60_000;
 
 /** the numbers that the protocol has for errors */
 const ERRORS: ReadonlyMap<number, number> = new Map([
@@ -79,7 +81,9 @@ export class Transmission {
   #bytesUnderWay = 0;
   #isCorked = false;
   #isBlocked = false;
-  /** the client sends no more, or nobody listens to it any more */
+  /** the client sends no more; what it has sent may still have to be parsed */
+  #isInputOver = false;
+  /** nothing is parsed any more */
   #isOver = false;
   #ended: () => void = () => {};
   /** resolves when the client has left, and all that it asked for is done */
@@ -98,7 +102,10 @@ export class Transmission {
   begin(first: Buffer): void {
     const socket = this.#socket;
     socket.on('data', (chunk: Buffer) => this.#take(chunk));
-    socket.on('end', () => this.finish());
+    socket.on('end', () => {
+      this.#isInputOver = true;
+      this.#advance();
+    });
     socket.on('close', () => this.finish());
     socket.on('drain', () => this.#advance());
     if (first.byteLength > 0) this.#take(first);
@@ -117,6 +124,8 @@ export class Transmission {
     const socket = this.#socket;
     this.#uncork();
     socket.end(() => socket.destroy());
+    // it may never read the last replies
+    setTimeout(() => socket.destroy(), MOST_LINGER_MS).unref();
     this.#ended();
   }
 
@@ -133,6 +142,7 @@ export class Transmission {
       if (!(this.#partial === null ? this.#parseRequest() : this.#fillPartial())) break;
     }
     const isBlocked = !this.#hasRoom();
+    if (this.#isInputOver && !isBlocked) this.finish();
     if (isBlocked === this.#isBlocked || this.#isOver) return;
     this.#isBlocked = isBlocked;
     if (isBlocked) this.#socket.pause();

@@ -212,6 +212,23 @@ t.test('a client that reads no replies is not served without end', async (t) => 
   client.socket.destroy();
 });
 
+t.test('a client that sends all at once, and no more, gets all replies', async (t) => {
+  const { socket } = await exportFile(t);
+  const client = await RawClient.connect(t, socket);
+  await client.go();
+  const count = 300;
+  for (let low = 0; low < count; low++)
+    client.request({ command: COMMAND.read, length: 65_536, cookie: { high: 0, low } });
+  client.socket.end();
+  const seen = new Set<number>();
+  for (let i = 0; i < count; i++) {
+    seen.add((await client.simple()).low);
+    await client.take(65_536);
+  }
+  t.equal(seen.size, count);
+  t.equal((await client.untilClosed()).byteLength, 0);
+});
+
 t.test('a client that leaves in the middle', async (t) => {
   const { socket, server } = await exportFile(t);
   for (const stage of ['greeting', 'option', 'data', 'replies']) {

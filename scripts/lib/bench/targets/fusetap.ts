@@ -7,7 +7,8 @@ import { makeShape, SHAPES, type Shape, shapes } from './formats.js';
 import type { Place, Served, Target } from './target.js';
 
 const PLAIN_DRIVER = resolve(import.meta.dirname, './plain-driver.js');
-const MAIN = resolve(import.meta.dirname, '../../../../cli/main.js');
+/** the command line */
+export const MAIN = resolve(import.meta.dirname, '../../../../cli/main.js');
 
 interface Way {
   name: string;
