@@ -9,7 +9,7 @@ import { access, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isInstalled } from '../command.js';
 import { startDaemon, waitUntilReady } from '../daemon.js';
-import { fusetapTargets, MAIN } from './fusetap.js';
+import { attachWords, fusetapTargets, MAIN } from './fusetap.js';
 import type { Place, Served, Target } from './target.js';
 
 const noLoop = 'it is no file';
@@ -86,7 +86,20 @@ const qemuNbd = server('qemu-nbd', 'qemu-nbd raw, by NBD', (socket, image) => [
   image,
 ]);
 
+/** The driver nbd, to be compared with nbdfuse (the target nbdkit). */
+const driver: Target = {
+  name: 'fusetap-nbd',
+  description: 'driver nbd over nbdkit file',
+  findMissing: () => nbdkit.findMissing(),
+  async start(place) {
+    const { path: uri, pids, stop } = await nbdkit.start(place);
+    const attached = await attachWords([uri], place);
+    return { path: attached.path, pids: [...pids, ...attached.pids], stop: () => attached.stop().then(stop) };
+  },
+};
+
 export const nbdTargets: readonly Target[] = [
+  driver,
   nbdkit,
   qemuNbd,
   ...serversOf('aio', 'fusetap-aio'),
