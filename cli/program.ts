@@ -34,6 +34,7 @@ export const COMMANDS: Readonly<Record<string, () => Promise<CommandFile>>> = {
   save: () => import('./commands/save.js'),
   diff: () => import('./commands/diff.js'),
   map: () => import('./commands/map.js'),
+  export: () => import('./commands/export.js'),
   commit: () => import('./commands/commit.js'),
   reset: () => import('./commands/reset.js'),
   slot: () => import('./commands/slot.js'),

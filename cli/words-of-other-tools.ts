@@ -47,7 +47,7 @@ const COMMANDS: Hints = {
   ...all('list lsblk ps', 'did you mean ls?'),
   ...all('inspect describe', 'did you mean show? For an image: fusetap info'),
   ...all('fsck', 'did you mean check?'),
-  ...all('backup copy cp export', 'did you mean save?'),
+  ...all('backup copy cp', 'did you mean save?'),
   ...all('snapshot', 'did you mean attach --snapshot? To copy a vbd: fusetap save'),
   ...all('revert rollback', 'did you mean reset?'),
   ...all('merge flatten', 'did you mean commit?'),
@@ -63,6 +63,7 @@ const COMMANDS: Hints = {
   ...all('restore import', 'fusetap attach --config FILE attaches what fusetap ls --json has printed'),
   ...all('grow extend', 'did you mean resize?'),
   ...all('partprobe partx', 'did you mean reread?'),
+  ...all('nbd serve share', 'did you mean export?'),
   ...all('convert', 'qemu-img convert -O raw IMAGE disk.img'),
 };
 

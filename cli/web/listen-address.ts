@@ -13,8 +13,23 @@ export interface ListenAddress extends ListenPlace {
   readonly isLoopback: boolean;
 }
 
-/** @throws FusetapError USAGE for a name; DENIED for an address that is not loopback, unless `allowRemote` */
-export function checkListen({ host: word, port }: ListenPlace, allowRemote: boolean): ListenAddress {
+/** What can be read on the way, and what to do about it. */
+export interface PlainText {
+  readonly what: string;
+  readonly hint: string;
+}
+
+const PAGE: PlainText = { what: 'the page', hint: 'listen on 127.0.0.1 and use ssh -L, or add --allow-remote' };
+
+/**
+ * @param sent what is sent there
+ * @throws FusetapError USAGE for a name; DENIED for an address that is not loopback, unless `allowRemote`
+ */
+export function checkListen(
+  { host: word, port }: ListenPlace,
+  allowRemote: boolean,
+  sent: PlainText = PAGE,
+): ListenAddress {
   const host = word === 'localhost' ? '127.0.0.1' : word;
   if (isIP(host) === 0) {
     throw new FusetapError('USAGE', `--listen: ${quoted(word)} is not an IP address`, {
@@ -23,7 +38,7 @@ export function checkListen({ host: word, port }: ListenPlace, allowRemote: bool
   }
   const isLoopback = isLoopbackAddress(host);
   if (isLoopback || allowRemote) return { host, port, isLoopback };
-  throw new FusetapError('DENIED', `other machines can reach ${host}, and the page is sent without encryption`, {
-    hint: 'listen on 127.0.0.1 and use ssh -L, or add --allow-remote',
+  throw new FusetapError('DENIED', `other machines can reach ${host}, and ${sent.what} is sent without encryption`, {
+    hint: sent.hint,
   });
 }

@@ -14,7 +14,17 @@ export const GREETING = {
 export const FIXED_NEWSTYLE = 1;
 export const NO_ZEROES = 2;
 
-export const OPTION = { exportName: 1, abort: 2, list: 3, startTls: 5, go: 7, structuredReply: 8, setMetaContext: 10 };
+export const OPTION = {
+  exportName: 1,
+  abort: 2,
+  list: 3,
+  startTls: 5,
+  info: 6,
+  go: 7,
+  structuredReply: 8,
+  listMetaContext: 9,
+  setMetaContext: 10,
+};
 export const OPTION_REPLY_MAGIC = 0x0003_e889_0455_65a9n;
 export const OPTION_REPLY = { ack: 1, server: 2, info: 3, metaContext: 4 };
 const ERROR_BIT = 2 ** 31;
@@ -28,16 +38,25 @@ export const OPTION_ERROR = {
   shutdown: ERROR_BIT + 7,
   blockSizeRequired: ERROR_BIT + 8,
 };
-export const INFO = { export: 0, blockSize: 3 };
+export const INFO = { export: 0, name: 1, description: 2, blockSize: 3 };
 
 /** what an export can do */
-export const EXPORT_FLAG = { readOnly: 2, flush: 4, fua: 8, writeZeroes: 64, multiConn: 256 };
+export const EXPORT_FLAG = {
+  hasFlags: 1,
+  readOnly: 2,
+  flush: 4,
+  fua: 8,
+  trim: 32,
+  writeZeroes: 64,
+  dontFragment: 128,
+  multiConn: 256,
+};
 
-export const COMMAND = { read: 0, write: 1, disconnect: 2, flush: 3, writeZeroes: 6, blockStatus: 7 };
-export const COMMAND_FLAG = { fua: 1, noHole: 2 };
+export const COMMAND = { read: 0, write: 1, disconnect: 2, flush: 3, trim: 4, writeZeroes: 6, blockStatus: 7 };
+export const COMMAND_FLAG = { fua: 1, noHole: 2, dontFragment: 4, requestOne: 8 };
 
 export const REQUEST_BYTES = 28;
-const REQUEST_MAGIC = 0x2560_9513;
+export const REQUEST_MAGIC = 0x2560_9513;
 
 /** A cookie: the same bytes come back with each reply to the request. */
 export interface Cookie {

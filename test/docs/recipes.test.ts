@@ -159,7 +159,7 @@ const RECIPES: Readonly<Record<string, Recipe>> = {
     directories: ['/etc/systemd/system', '/etc/fusetap'],
     after: { 0: '. etc/fusetap/xvda.conf; echo "$SPEC"; ls etc/systemd/system' },
     prints:
-      /daemon-reload\nsystemctl enable --now fusetap-vbd@xvda\nram:\/srv\/images\/golden.img\nfusetap-bus@.service\nfusetap-mount@.service\nfusetap-vbd@.service\nsystemctl enable --now fusetap-mount@srv-data.service\n/,
+      /daemon-reload\nsystemctl enable --now fusetap-vbd@xvda\nram:\/srv\/images\/golden.img\nfusetap-bus@.service\nfusetap-export@.service\nfusetap-mount@.service\nfusetap-vbd@.service\nsystemctl enable --now fusetap-mount@srv-data.service\n/,
   },
   'In a container': {
     programs: ['mkfs.ext4', 'fuse2fs', 'debugfs'],

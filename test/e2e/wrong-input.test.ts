@@ -89,6 +89,7 @@ const WITHOUT_BUS: readonly Mistake[] = [
   wrong('USAGE', /give seconds/, 'top', '--once', '--interval', '0'),
   wrong('USAGE', /give ADDRESS:PORT or PORT/, 'metrics', '--listen', 'x:y'),
   wrong('USAGE', /give ADDRESS:PORT or PORT/, 'web', '--listen', 'nowhere'),
+  wrong('NOT_FOUND', /no bus|no such vbd/, 'export', 'xvda'),
   wrong('USAGE', /missing required argument 'SIZE'/, 'create', '@/new.img'),
   wrong('USAGE', /'big' is not a size/, 'create', '@/new.img', 'big'),
   wrong('BUSY', /disk\.img/, 'create', '@/disk.img', '1M'),

@@ -27,6 +27,7 @@ const CLI = [
   'mount/file-system/',
   'mount/tap/',
   'mount/doctor/',
+  'mount/export/',
   'mount/offline/',
   'mount/log/',
   'type mount/control/',
@@ -118,6 +119,10 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   'mount/open-disk.ts': {
     is: 'a disk without a bus',
     may: ['mount/images/', 'mount/client/', 'drivers/', 'system/'],
+  },
+  'mount/export/': {
+    is: 'offers a file of a bus to NBD clients',
+    may: ['drivers/', 'system/'],
   },
   'mount/doctor/': {
     is: 'checks what works on this machine',

@@ -22,6 +22,7 @@ export interface Call {
 export class CallsUnderWay {
   readonly #ledger: Ledger;
   readonly #answer: (call: Call) => void;
+  #count = 0;
   readonly gate = new IoGate();
   readonly #freePlaces = Array.from({ length: WORK_PLACES - MAIN_WORK_START }, (_, i) => MAIN_WORK_START + i);
 
@@ -31,7 +32,13 @@ export class CallsUnderWay {
     this.#answer = answer;
   }
 
+  /** How many calls are under way, also those that were put aside. */
+  get count(): number {
+    return this.#count;
+  }
+
   begin(thread: number, request: Request, pool: RequestPool | null = null): Call {
+    this.#count += 1;
     const place = this.#freePlaces.pop() ?? -1;
     const call = { request, thread, place, begunMs: now(), pool };
     if (place >= 0) this.#ledger.beginWork(place, request.uniqueId, request.nodeId);
@@ -40,6 +47,7 @@ export class CallsUnderWay {
 
   /** Call when the request was answered, or needs no answer. Nobody may look at it afterwards. */
   end({ place, request, pool }: Call): void {
+    this.#count -= 1;
     pool?.give(request);
     if (place < 0) return;
     this.#ledger.endWork(place);

@@ -66,6 +66,11 @@ export class Dispatcher {
     else this.#calls.end(call);
   }
 
+  /** How many requests are not answered. */
+  get underWay(): number {
+    return this.#calls.count;
+  }
+
   /** The names of all files, as far as they can be read within a second. */
   names(): Promise<NamesOfFile[]> {
     return this.#names.all();

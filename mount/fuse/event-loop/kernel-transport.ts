@@ -77,6 +77,7 @@ export class KernelTransport implements Transport {
       request: (device, bytes) => this.#dispatcher.dispatch(device, bytes),
       requestIn: (device, bytes, length) => this.#dispatcher.dispatchCopy(device, bytes, length),
       isForThreads: (request) => this.#isForThreads(request),
+      underWay: () => this.#dispatcher.underWay,
       mapped: () => {
         this.#mapped.used();
         this.#turns.want();

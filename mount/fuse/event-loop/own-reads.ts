@@ -21,6 +21,11 @@ import type { ThreadWatch } from '../thread/thread-control.js';
 
 /** how long the event loop asks for another request; most clients send the next one within this time */
 const IDLE_MS = 0.05;
+/**
+ * how long it asks while a request waits for a disk: one at the other end of a socket answers within this time, and then
+ * the client sends the next request
+ */
+const ANSWER_MS = 0.25;
 /** requests in one turn of the event loop, which has other work too */
 const MOST_IN_TURN = 16;
 /** until a thread that has not seen its offer is woken again */
@@ -40,6 +45,8 @@ export interface OwnReadsOptions {
   post(thread: number, request: HandedBack): void;
   /** how many threads there are */
   threads(): number;
+  /** how many requests the event loop has not answered */
+  underWay(): number;
 }
 
 export class OwnReads {
@@ -48,6 +55,7 @@ export class OwnReads {
   readonly #request: Request;
   #isReading = false;
   #lastMs = 0;
+  #underWay = 0;
 
   constructor(options: OwnReadsOptions) {
     this.#options = options;
@@ -85,9 +93,7 @@ export class OwnReads {
     for (let count = 0; count < MOST_IN_TURN; count++) {
       const n = read(deviceFd, this.#buffer.address, this.#buffer.bytes.length);
       if (n === -E.EAGAIN) {
-        const nowMs = now();
-        if (count > 0) this.#lastMs = nowMs;
-        return nowMs - this.#lastMs < IDLE_MS;
+        return this.#mayCome(count > 0);
       }
       // EINTR, ENOENT (the request was withdrawn); after the end of the connection a thread sees the same
       if (n < 0) return n === -E.EINTR || n === -E.ENOENT;
@@ -100,6 +106,16 @@ export class OwnReads {
     }
     this.#lastMs = now();
     return true;
+  }
+
+  /** No request is there. @returns whether one may come soon */
+  #mayCome(hasServed: boolean): boolean {
+    const nowMs = now();
+    const underWay = this.#options.underWay();
+    // a client that has its answer sends the next request
+    if (hasServed || underWay < this.#underWay) this.#lastMs = nowMs;
+    this.#underWay = underWay;
+    return nowMs - this.#lastMs < (underWay > 0 ? ANSWER_MS : IDLE_MS);
   }
 
   /** A driver could need the pool of the event loop for it, and a disk that hangs must not take that from others. */

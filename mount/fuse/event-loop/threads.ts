@@ -27,6 +27,8 @@ export interface ThreadEvents {
   requestIn(device: number, bytes: Uint8Array, length: number): void;
   /** whether threads serve the request */
   isForThreads(request: Request): boolean;
+  /** how many requests the main thread has not answered */
+  underWay(): number;
   /** see growth.ts */
   memoryWanted(nodeId: number): void;
   /** large writes to mapped memory have begun; see mapped-windows.ts */
@@ -99,7 +101,7 @@ export class Threads {
   }
 
   #makeOwnReads(): OwnReads {
-    const { requestIn, isForThreads } = this.#events;
+    const { requestIn, isForThreads, underWay } = this.#events;
     const device = this.#allFds.length - 1;
     return new OwnReads({
       device,
@@ -108,7 +110,7 @@ export class Threads {
       post: (thread, request) => this.#workers[thread]?.postMessage(request),
       threads: () => this.#loaded,
       serve: (bytes, length) => requestIn(device, bytes, length),
-      isForThreads,
+      ...{ isForThreads, underWay },
     });
   }
 

@@ -32,17 +32,21 @@ const Output = z.object({
   jobs: z.array(z.object({ error: z.number(), read: Direction, write: Direction })).length(1),
 });
 
-/** The arguments of fio for a job; `path` may have any character. */
+/** The arguments of fio for a job; `path` may have any character, or be the URI of an NBD export. */
 export function fioArguments(job: FioJob, path: string, { seconds, engine }: FioSettings): string[] {
   return [
     '--name=bench',
     // its jobs are threads: processes would go on when fio is killed
     '--thread',
     '--output-format=json',
-    // fio uses a colon to separate files
-    `--filename=${path.replaceAll('\\', '\\\\').replaceAll(':', '\\:')}`,
-    '--allow_file_create=0',
-    `--ioengine=${engine}`,
+    ...(path.startsWith('nbd')
+      ? ['--ioengine=nbd', `--uri=${path}`]
+      : // fio uses a colon to separate files
+        [
+          `--filename=${path.replaceAll('\\', '\\\\').replaceAll(':', '\\:')}`,
+          '--allow_file_create=0',
+          `--ioengine=${engine}`,
+        ]),
     `--rw=${job.rw}`,
     ...(job.rw.endsWith('rw') ? ['--rwmixread=70'] : []),
     `--bs=${job.blockBytes}`,

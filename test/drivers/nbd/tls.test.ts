@@ -1,62 +1,17 @@
 /** Encrypted connections to real servers: with certificates and with a pre-shared key; never a plain one in their place. */
-import { execFileSync } from 'node:child_process';
 import { mkdtempSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { frontDisk } from '../../../drivers/disk.js';
+import { makeCertificates } from './certificates.js';
 import { openNbd } from './open.js';
 import { NbdServer, nbdkit, uriOf, whyNoServers } from './servers.js';
 
 t.setTimeout(300_000);
 
 const skip = whyNoServers('openssl');
-
-function openssl(directory: string, ...words: string[]): void {
-  execFileSync('openssl', words, { cwd: directory, stdio: 'ignore' });
-}
-
-/** A directory with an authority, a server of the name localhost, and a client. */
-function makeCertificates(): string {
-  const directory = mkdtempSync(join(tmpdir(), 'tls-'));
-  const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes'];
-  openssl(
-    directory,
-    'req',
-    '-x509',
-    ...key,
-    '-keyout',
-    'ca-key.pem',
-    '-out',
-    'ca-cert.pem',
-    '-days',
-    '30',
-    '-subj',
-    '/CN=test',
-  );
-  for (const name of ['server', 'client']) {
-    writeFileSync(join(directory, `${name}.ext`), 'subjectAltName=DNS:localhost\n');
-    openssl(directory, 'req', ...key, '-keyout', `${name}-key.pem`, '-out', `${name}.csr`, '-subj', '/CN=localhost');
-    const signed = [
-      '-CA',
-      'ca-cert.pem',
-      '-CAkey',
-      'ca-key.pem',
-      '-CAcreateserial',
-      '-days',
-      '30',
-      '-extfile',
-      `${name}.ext`,
-    ];
-    openssl(directory, 'x509', '-req', '-in', `${name}.csr`, ...signed, '-out', `${name}-cert.pem`);
-  }
-  writeFileSync(
-    join(directory, 'keys.psk'),
-    'alice:00112233445566778899aabbccddeeff\nbob:ffeeddccbbaa99887766554433221100\n',
-  );
-  return directory;
-}
 
 async function freePort(): Promise<number> {
   const server = createServer();

@@ -4,11 +4,20 @@ import { quoted } from '../../../../drivers/quote.js';
 import { matchesWord } from '../jobs.js';
 import { fusetapTargets } from './fusetap.js';
 import { loop, raw } from './kernel.js';
+import { nbdTargets } from './nbd.js';
 import { nbdkit } from './nbdkit.js';
 import { qemu, qemuFormats } from './qemu.js';
 import type { Target } from './target.js';
 
-export const ALL_TARGETS: readonly Target[] = [raw, loop, qemu, nbdkit, ...qemuFormats, ...fusetapTargets];
+export const ALL_TARGETS: readonly Target[] = [
+  raw,
+  loop,
+  qemu,
+  nbdkit,
+  ...qemuFormats,
+  ...fusetapTargets,
+  ...nbdTargets,
+];
 
 /** The targets of a list of names, in which `*` matches any characters. @throws FusetapError USAGE */
 export function selectTargets(words: readonly string[]): Target[] {

@@ -7,7 +7,8 @@ import { makeShape, SHAPES, type Shape, shapes } from './formats.js';
 import type { Place, Served, Target } from './target.js';
 
 const PLAIN_DRIVER = resolve(import.meta.dirname, './plain-driver.js');
-const MAIN = resolve(import.meta.dirname, '../../../../cli/main.js');
+/** the command line */
+export const MAIN = resolve(import.meta.dirname, '../../../../cli/main.js');
 
 interface Way {
   name: string;
@@ -69,7 +70,8 @@ async function knowsOption(option: string): Promise<boolean> {
 
 /** Each target has its own bus, state and memory: it never touches buses of other targets or of the user. */
 async function fusetap(runtimeDir: string, args: readonly string[]): Promise<string> {
-  const environment: NodeJS.ProcessEnv = { ...process.env, FUSETAP_RUNTIME_DIR: runtimeDir };
+  const experimental = { FUSETAP_EXPERIMENTAL: 'nbd' };
+  const environment: NodeJS.ProcessEnv = { ...process.env, ...experimental, FUSETAP_RUNTIME_DIR: runtimeDir };
   delete environment.FUSETAP_BUS;
   try {
     return await runCommand(process.execPath, [MAIN, ...args], { environment, timeoutMs: 60_000 });
@@ -87,17 +89,22 @@ async function optionsOf({ needs }: Way): Promise<string[]> {
 }
 
 async function start(way: Way, place: Place): Promise<Served> {
-  const { directory, undo } = place;
   const imagePath = way.shape === undefined ? place.imagePath : await makeShape(way.shape, place);
+  const served = await attachWords(['--driver', way.driver, '--image', imagePath, ...(await optionsOf(way))], place);
+  if (way.isFilled)
+    await runCommand('dd', [`if=${imagePath}`, `of=${served.path}`, 'bs=1M', 'conv=notrunc', 'status=none']);
+  return served;
+}
+
+/** Attaches what the words say, on a bus of its own. */
+export async function attachWords(words: readonly string[], { directory, undo }: Place): Promise<Served> {
   const runtimeDir = join(directory, 'runtime');
-  const options = await optionsOf(way);
   let isOver = false;
   undo.defer(async () => {
     if (!isOver) await fusetap(runtimeDir, ['stop', '--all', '--force']);
   });
-  const args = ['attach', '--json', '--driver', way.driver, '--image', imagePath, ...options];
-  const { path, keeperPid, serverPid } = Attached.parse(JSON.parse(await fusetap(runtimeDir, args)));
-  if (way.isFilled) await runCommand('dd', [`if=${imagePath}`, `of=${path}`, 'bs=1M', 'conv=notrunc', 'status=none']);
+  const text = await fusetap(runtimeDir, ['attach', '--json', ...words]);
+  const { path, keeperPid, serverPid } = Attached.parse(JSON.parse(text));
   const stop = async (): Promise<void> => {
     await fusetap(runtimeDir, ['detach', path]);
     isOver = true;

@@ -13,7 +13,15 @@ const fail = (why: unknown): never => {
   console.error(why);
   process.exit(1);
 };
-const quiet = { request() {}, requestIn() {}, isForThreads: () => false, memoryWanted() {}, mapped() {}, stuck() {} };
+const quiet = {
+  request() {},
+  requestIn() {},
+  underWay: () => 0,
+  isForThreads: () => false,
+  memoryWanted() {},
+  mapped() {},
+  stuck() {},
+};
 const events = { ...quiet, gone: fail, failed: fail };
 await new Threads(fds, createLedger(), createStats(), events).loaded;
 console.log(fds.map(isNonBlocking).join());

@@ -1,0 +1,100 @@
+/**
+ * The file of a vbd or partition, as an exporter uses it: like any other program, through the kernel. So the exporter waits
+ * when the server of the bus is replaced, and its clients see a pause.
+ *
+ *      memory that the kernel serves itself    pread, pwrite on the event loop: a few microseconds
+ *      all others                              libuv's pool: a disk may take long
+ */
+import { closeSync, constants, fstatSync, openSync } from 'node:fs';
+import { type Disk, frontDisk } from '../../drivers/disk.js';
+import type { Extent } from '../../drivers/driver.js';
+import { writeFully } from '../../drivers/file-io.js';
+import { windowDisk } from '../../drivers/segments/window.js';
+import { addressOf, pread, pwrite } from '../../system/libc.js';
+
+/** larger requests are copied in parallel by libuv's pool */
+const MOST_AT_ONCE_BYTES = 256 << 10;
+
+export interface FileToExport {
+  /** absolute */
+  readonly path: string;
+  readonly readOnly: boolean;
+  /** its bytes are in memory, and the kernel passes requests through to it: no request waits */
+  readonly isMemory: boolean;
+}
+
+export class ExportedFile {
+  readonly size: number;
+  readonly readOnly: boolean;
+  readonly #disk: Disk;
+  readonly #fd: number;
+  /** the same file; what is written there is durable. −1 for a read-only file */
+  readonly #durableFd: number;
+  readonly #isMemory: boolean;
+
+  private constructor({ readOnly, isMemory }: FileToExport, fds: { readonly fd: number; readonly durableFd: number }) {
+    this.#fd = fds.fd;
+    this.#durableFd = fds.durableFd;
+    this.size = fstatSync(fds.fd).size;
+    this.readOnly = readOnly;
+    this.#isMemory = isMemory;
+    const window = { fd: fds.fd, start: 0, size: this.size, kind: 'file', readOnly, durable: false } as const;
+    this.#disk = frontDisk(
+      windowDisk(window, async () => {
+        closeSync(fds.fd);
+        if (fds.durableFd >= 0) closeSync(fds.durableFd);
+      }),
+      { readOnly },
+    );
+  }
+
+  /** @throws the system's error */
+  static open(file: FileToExport): ExportedFile {
+    const { path, readOnly } = file;
+    const fd = openSync(path, readOnly ? constants.O_RDONLY : constants.O_RDWR);
+    try {
+      const durableFd = readOnly ? -1 : openSync(path, constants.O_RDWR | constants.O_DSYNC);
+      return new ExportedFile(file, { fd, durableFd });
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
+  }
+
+  /** Fills a buffer; the range must be inside the file. @returns null if it has been done */
+  read(buffer: Uint8Array, offset: number): Promise<unknown> | null {
+    if (this.#isMemory && buffer.byteLength <= MOST_AT_ONCE_BYTES) {
+      if (pread(this.#fd, addressOf(buffer), buffer.byteLength, offset) === buffer.byteLength) return null;
+    }
+    return this.#disk.read(buffer, offset);
+  }
+
+  /** Writes a buffer; the range must be inside the file. @returns null if it has been done */
+  write(buffer: Uint8Array, offset: number, isDurable: boolean): Promise<unknown> | null {
+    // memory is never durable
+    if (this.#isMemory && buffer.byteLength <= MOST_AT_ONCE_BYTES) {
+      if (pwrite(this.#fd, addressOf(buffer), buffer.byteLength, offset) === buffer.byteLength) return null;
+    }
+    return isDurable ? writeFully(this.#durableFd, buffer, offset) : this.#disk.write(buffer, offset);
+  }
+
+  /** All that was written before is durable then. */
+  flush(): Promise<void> {
+    return this.#disk.flush();
+  }
+
+  /** Makes a range read as zeros. @param punch whether its space may be freed */
+  zero(offset: number, length: number, options: { readonly punch: boolean; readonly durable: boolean }): Promise<void> {
+    return this.#disk.zero(offset, length, options);
+  }
+
+  /** The first extents of a range, in order and without gaps; perhaps not all. */
+  extents(offset: number, length: number): Promise<Extent[]> {
+    return this.#disk.extents(offset, length);
+  }
+
+  /** To be called when no request is under way. */
+  close(): Promise<void> {
+    return this.#disk.close();
+  }
+}

@@ -1,0 +1,401 @@
+/**
+ * The requests of one client, after the negotiation: parsed as they come, done, and answered in any order.
+ *
+ *      chunk ──► header ──► (data of a write) ──► ExportedFile ──► reply ──┐ sent together at the end of the turn
+ *        ▲                                                                 ▼
+ *        └── the socket is paused while too many requests, or too many bytes of replies, are under way
+ */
+import type { Socket } from 'node:net';
+import { constants } from 'node:os';
+import { errnoOf } from '../../drivers/errors.js';
+import {
+  ALLOCATION,
+  CHUNK,
+  CHUNK_DONE,
+  CHUNK_ERROR_BIT,
+  CHUNK_HEADER_BYTES,
+  CHUNK_MAGIC,
+  COMMAND,
+  COMMAND_FLAG,
+  REQUEST_BYTES,
+  REQUEST_MAGIC,
+  SIMPLE_REPLY_BYTES,
+  SIMPLE_REPLY_MAGIC,
+} from '../../drivers/nbd/protocol.js';
+import type { ExportedFile } from './exported-file.js';
+import { type Agreement, CONTEXT_ID, MOST_PAYLOAD_BYTES } from './negotiation.js';
+import { ReplyBuffers } from './reply-buffers.js';
+
+const { errno: E } = constants;
+
+/** of one client */
+const MOST_UNDER_WAY = 64;
+const MOST_BYTES_UNDER_WAY = 32 << 20;
+/** of replies that the client has not read yet */
+const MOST_UNREAD_BYTES = 16 << 20;
+/** for a client that has left, to read the last replies */
+const MOST_LINGER_MS = 60_000;
+
+/** the numbers that the protocol has for errors */
+const ERRORS: ReadonlyMap<number, number> = new Map([
+  [E.EPERM, 1],
+  [E.EACCES, 1],
+  [E.EROFS, 1],
+  [E.EIO, 5],
+  [E.ENOMEM, 12],
+  [E.EINVAL, 22],
+  [E.ENOSPC, 28],
+  [E.EFBIG, 28],
+  [E.EDQUOT, 28],
+  [E.EOVERFLOW, 75],
+  [E.EOPNOTSUPP, 95],
+]);
+const OTHER_ERROR = 5;
+
+interface Request {
+  readonly flags: number;
+  readonly command: number;
+  readonly cookieHigh: number;
+  readonly cookieLow: number;
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** A write whose data has not come completely. */
+interface Partial {
+  readonly request: Request;
+  readonly data: Buffer;
+  have: number;
+}
+
+export class Transmission {
+  readonly #socket: Socket;
+  readonly #file: ExportedFile;
+  readonly #agreement: Agreement;
+  readonly #buffers = new ReplyBuffers();
+  /** what has come and is not parsed yet */
+  #chunks: Buffer[] = [];
+  #chunkBytes = 0;
+  #partial: Partial | null = null;
+  #underWay = 0;
+  #bytesUnderWay = 0;
+  #isCorked = false;
+  #isBlocked = false;
+  /** the client sends no more; what it has sent may still have to be parsed */
+  #isInputOver = false;
+  /** nothing is parsed any more */
+  #isOver = false;
+  #ended: () => void = () => {};
+  /** resolves when the client has left, and all that it asked for is done */
+  readonly done: Promise<void>;
+
+  constructor(socket: Socket, file: ExportedFile, agreement: Agreement) {
+    this.#socket = socket;
+    this.#file = file;
+    this.#agreement = agreement;
+    this.done = new Promise((resolve) => {
+      this.#ended = resolve;
+    });
+  }
+
+  /** @param first what has come already */
+  begin(first: Buffer): void {
+    const socket = this.#socket;
+    socket.on('data', (chunk: Buffer) => this.#take(chunk));
+    socket.on('end', () => {
+      this.#isInputOver = true;
+      this.#advance();
+    });
+    socket.on('close', () => this.finish());
+    socket.on('drain', () => this.#advance());
+    if (first.byteLength > 0) this.#take(first);
+    if (!this.#isBlocked) socket.resume();
+  }
+
+  /** Takes no more requests; those under way are answered. */
+  finish(): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#chunks = [];
+    if (this.#underWay === 0) this.#end();
+  }
+
+  #end(): void {
+    const socket = this.#socket;
+    this.#uncork();
+    socket.end(() => socket.destroy());
+    // it may never read the last replies
+    setTimeout(() => socket.destroy(), MOST_LINGER_MS).unref();
+    this.#ended();
+  }
+
+  #take(chunk: Buffer): void {
+    if (this.#isOver) return;
+    this.#chunks.push(chunk);
+    this.#chunkBytes += chunk.byteLength;
+    this.#advance();
+  }
+
+  /** Parses what has come, as far as there is room for more requests. */
+  #advance(): void {
+    while (!this.#isOver && this.#hasRoom()) {
+      if (!(this.#partial === null ? this.#parseRequest() : this.#fillPartial())) break;
+    }
+    const isBlocked = !this.#hasRoom();
+    if (this.#isInputOver && !isBlocked) this.finish();
+    if (isBlocked === this.#isBlocked || this.#isOver) return;
+    this.#isBlocked = isBlocked;
+    if (isBlocked) this.#socket.pause();
+    else this.#socket.resume();
+  }
+
+  #hasRoom(): boolean {
+    return (
+      this.#underWay < MOST_UNDER_WAY &&
+      this.#bytesUnderWay < MOST_BYTES_UNDER_WAY &&
+      this.#socket.writableLength < MOST_UNREAD_BYTES
+    );
+  }
+
+  /** @returns false if more must come first */
+  #parseRequest(): boolean {
+    if (this.#chunkBytes < REQUEST_BYTES) return false;
+    const header = this.#shift(REQUEST_BYTES);
+    if (header.readUInt32BE(0) !== REQUEST_MAGIC) {
+      // where the next request begins is unknown
+      this.finish();
+      return false;
+    }
+    const request: Request = {
+      flags: header.readUInt16BE(4),
+      command: header.readUInt16BE(6),
+      cookieHigh: header.readUInt32BE(8),
+      cookieLow: header.readUInt32BE(12),
+      offset: header.readUInt32BE(16) * 2 ** 32 + header.readUInt32BE(20),
+      length: header.readUInt32BE(24),
+    };
+    if (request.command === COMMAND.disconnect) this.finish();
+    else if (request.command !== COMMAND.write) this.#do(request, null);
+    else if (request.length > MOST_PAYLOAD_BYTES) this.finish();
+    else this.#parseWrite(request);
+    return true;
+  }
+
+  #parseWrite(request: Request): void {
+    const { length } = request;
+    const [first] = this.#chunks;
+    // most often the data are in one chunk: they need not be copied
+    if (length === 0 || (first !== undefined && first.byteLength >= length)) this.#do(request, this.#shift(length));
+    else this.#partial = { request, data: Buffer.allocUnsafeSlow(length), have: 0 };
+  }
+
+  #fillPartial(): boolean {
+    const partial = this.#partial;
+    const [first] = this.#chunks;
+    if (partial === null || first === undefined) return false;
+    const { data, request } = partial;
+    const part = this.#shift(Math.min(first.byteLength, data.byteLength - partial.have));
+    data.set(part, partial.have);
+    partial.have += part.byteLength;
+    if (partial.have < data.byteLength) return true;
+    this.#partial = null;
+    this.#do(request, data);
+    return true;
+  }
+
+  /** Takes bytes from the front; there must be so many. */
+  #shift(length: number): Buffer {
+    this.#chunkBytes -= length;
+    const [first] = this.#chunks;
+    if (first === undefined) return Buffer.alloc(0);
+    if (first.byteLength > length) {
+      this.#chunks[0] = first.subarray(length);
+      return first.subarray(0, length);
+    }
+    if (first.byteLength === length) {
+      this.#chunks.shift();
+      return first;
+    }
+    const all = Buffer.concat(this.#chunks);
+    this.#chunks = [all.subarray(length)];
+    return all.subarray(0, length);
+  }
+
+  #do(request: Request, data: Buffer | null): void {
+    const errno = this.#refusal(request);
+    if (errno !== 0) return this.#fail(request, errno);
+    switch (request.command) {
+      case COMMAND.read:
+        return this.#read(request);
+      case COMMAND.write:
+        return this.#whenDone(request, this.#file.write(data as Buffer, request.offset, isDurable(request)));
+      case COMMAND.flush:
+        return this.#whenDone(request, this.#file.flush());
+      case COMMAND.blockStatus:
+        return this.#tellExtents(request);
+      default:
+        return this.#whenDone(request, this.#zero(request));
+    }
+  }
+
+  /** @returns the errno with which the request is refused; 0: it is done */
+  #refusal({ flags, command, offset, length }: Request): number {
+    const allowed = FLAGS.get(command);
+    if (allowed === undefined || (flags & ~allowed) !== 0) return E.EINVAL;
+    if (command === COMMAND.flush) return 0;
+    const isWriting = command !== COMMAND.read && command !== COMMAND.blockStatus;
+    if (isWriting && this.#file.readOnly) return E.EPERM;
+    if (offset + length > this.#file.size) return isWriting ? E.ENOSPC : E.EINVAL;
+    if (command === COMMAND.read && length > MOST_PAYLOAD_BYTES) return E.EINVAL;
+    if (command === COMMAND.blockStatus && (length === 0 || !this.#agreement.hasContext)) return E.EINVAL;
+    return 0;
+  }
+
+  #read(request: Request): void {
+    const { offset, length } = request;
+    if (length === 0) return this.#succeed(request);
+    const headBytes = this.#agreement.isStructured ? CHUNK_HEADER_BYTES + 8 : SIMPLE_REPLY_BYTES;
+    const memory = this.#buffers.take(headBytes + length);
+    const reply = memory.subarray(0, headBytes + length);
+    const underWay = this.#file.read(reply.subarray(headBytes), offset);
+    const answer = (): void => {
+      if (this.#agreement.isStructured) {
+        writeChunkHeader(reply, request, { type: CHUNK.data, length: 8 + length });
+        writeOffset(reply, CHUNK_HEADER_BYTES, offset);
+      } else writeSimpleReply(reply, request, 0);
+      this.#send(reply, () => this.#buffers.give(memory));
+    };
+    if (underWay === null) answer();
+    else this.#track(request, underWay.then(answer));
+  }
+
+  async #zero({ command, flags, offset, length }: Request): Promise<void> {
+    const isTrim = command === COMMAND.trim;
+    const punch = isTrim || (flags & COMMAND_FLAG.noHole) === 0;
+    try {
+      await this.#file.zero(offset, length, { punch, durable: (flags & COMMAND_FLAG.fua) !== 0 });
+    } catch (error) {
+      // to trim is only a wish
+      if (!isTrim || errnoOf(error) !== E.EOPNOTSUPP) throw error;
+    }
+  }
+
+  #tellExtents(request: Request): void {
+    const { offset, length, flags } = request;
+    const answer = async (): Promise<void> => {
+      const extents = await this.#file.extents(offset, length);
+      const told = (flags & COMMAND_FLAG.requestOne) === 0 ? extents : extents.slice(0, 1);
+      const reply = Buffer.alloc(CHUNK_HEADER_BYTES + 4 + 8 * told.length);
+      writeChunkHeader(reply, request, { type: CHUNK.blockStatus, length: 4 + 8 * told.length });
+      reply.writeUInt32BE(CONTEXT_ID, CHUNK_HEADER_BYTES);
+      for (const [i, extent] of told.entries()) {
+        reply.writeUInt32BE(extent.length, CHUNK_HEADER_BYTES + 4 + 8 * i);
+        reply.writeUInt32BE(extent.hole ? ALLOCATION.hole | ALLOCATION.zero : 0, CHUNK_HEADER_BYTES + 8 + 8 * i);
+      }
+      this.#send(reply);
+    };
+    this.#track(request, answer());
+  }
+
+  /** Answers without data when the work is done; null: it is done. */
+  #whenDone(request: Request, work: Promise<unknown> | null): void {
+    if (work === null) this.#succeed(request);
+    else
+      this.#track(
+        request,
+        work.then(() => this.#succeed(request)),
+      );
+  }
+
+  /** Counts a request as under way until the work has ended, which answers it unless it fails. */
+  #track(request: Request, work: Promise<void>): void {
+    const bytes = hasData(request) ? request.length : 0;
+    this.#underWay += 1;
+    this.#bytesUnderWay += bytes;
+    const ended = (): void => {
+      this.#underWay -= 1;
+      this.#bytesUnderWay -= bytes;
+      if (!this.#isOver) this.#advance();
+      else if (this.#underWay === 0) this.#end();
+    };
+    work.catch((error: unknown) => this.#fail(request, errnoOf(error))).then(ended);
+  }
+
+  #succeed(request: Request): void {
+    const isChunk = this.#agreement.isStructured && request.command === COMMAND.read;
+    const reply = Buffer.allocUnsafe(isChunk ? CHUNK_HEADER_BYTES : SIMPLE_REPLY_BYTES);
+    if (isChunk) writeChunkHeader(reply, request, { type: CHUNK.none, length: 0 });
+    else writeSimpleReply(reply, request, 0);
+    this.#send(reply);
+  }
+
+  #fail(request: Request, errno: number): void {
+    const error = ERRORS.get(errno) ?? OTHER_ERROR;
+    const { command } = request;
+    const isChunk = this.#agreement.isStructured && (command === COMMAND.read || command === COMMAND.blockStatus);
+    const reply = Buffer.alloc(isChunk ? CHUNK_HEADER_BYTES + 6 : SIMPLE_REPLY_BYTES);
+    if (isChunk) {
+      writeChunkHeader(reply, request, { type: CHUNK_ERROR_BIT + 1, length: 6 });
+      reply.writeUInt32BE(error, CHUNK_HEADER_BYTES);
+    } else writeSimpleReply(reply, request, error);
+    this.#send(reply);
+  }
+
+  /** Sends a reply with the others of this turn of the event loop. @param sent called when nobody needs its bytes */
+  #send(reply: Buffer, sent?: () => void): void {
+    const socket = this.#socket;
+    if (socket.destroyed) return sent?.();
+    if (!this.#isCorked) {
+      this.#isCorked = true;
+      socket.cork();
+      setImmediate(() => this.#uncork());
+    }
+    socket.write(reply, sent);
+  }
+
+  #uncork(): void {
+    if (!this.#isCorked) return;
+    this.#isCorked = false;
+    this.#socket.uncork();
+  }
+}
+
+/** the flags that a command may have */
+const FLAGS: ReadonlyMap<number, number> = new Map([
+  [COMMAND.read, COMMAND_FLAG.fua | COMMAND_FLAG.dontFragment],
+  [COMMAND.write, COMMAND_FLAG.fua],
+  [COMMAND.flush, COMMAND_FLAG.fua],
+  [COMMAND.trim, COMMAND_FLAG.fua],
+  [COMMAND.writeZeroes, COMMAND_FLAG.fua | COMMAND_FLAG.noHole],
+  [COMMAND.blockStatus, COMMAND_FLAG.fua | COMMAND_FLAG.requestOne],
+]);
+
+const hasData = ({ command }: Request): boolean => command === COMMAND.read || command === COMMAND.write;
+
+const isDurable = ({ flags }: Request): boolean => (flags & COMMAND_FLAG.fua) !== 0;
+
+function writeSimpleReply(to: Buffer, { cookieHigh, cookieLow }: Request, error: number): void {
+  to.writeUInt32BE(SIMPLE_REPLY_MAGIC, 0);
+  to.writeUInt32BE(error, 4);
+  to.writeUInt32BE(cookieHigh, 8);
+  to.writeUInt32BE(cookieLow, 12);
+}
+
+/** The header of the only chunk of a reply. */
+function writeChunkHeader(
+  to: Buffer,
+  { cookieHigh, cookieLow }: Request,
+  { type, length }: { readonly type: number; readonly length: number },
+): void {
+  to.writeUInt32BE(CHUNK_MAGIC, 0);
+  to.writeUInt16BE(CHUNK_DONE, 4);
+  to.writeUInt16BE(type, 6);
+  to.writeUInt32BE(cookieHigh, 8);
+  to.writeUInt32BE(cookieLow, 12);
+  to.writeUInt32BE(length, 16);
+}
+
+function writeOffset(to: Buffer, at: number, offset: number): void {
+  to.writeUInt32BE(Math.floor(offset / 2 ** 32), at);
+  to.writeUInt32BE(offset % 2 ** 32, at + 4);
+}
