@@ -4,13 +4,13 @@
  */
 import { defined } from '../drivers/defined.js';
 import { FusetapError } from '../drivers/errors.js';
-import { DEFAULT_DRIVER, factsOf } from '../drivers/names.js';
+import { DEFAULT_DRIVER } from '../drivers/names.js';
 import { asSnapshot } from '../mount/client/disk-wish.js';
 import type { SectorBytes } from '../mount/client/size.js';
 import type { AttachRequest, BackingPolicy, TransportName } from '../mount/control/interface.js';
 import type { Mode } from '../mount/images/mode.js';
 import { combineWords, type DiskSpec } from './disk-spec/index.js';
-import { diskOf, type OptionWord, remoteDisk } from './disk-tree.js';
+import { diskOf, isRemote, type OptionWord, remoteDisk } from './disk-tree.js';
 import { imagePath } from './image-path.js';
 import { typedSpec } from './typed-spec.js';
 
@@ -87,8 +87,9 @@ function namedDisk(
   { driver, below = [], image, belowDev }: Pick<DiskSpec, 'driver' | 'below' | 'image' | 'belowDev'>,
   options: readonly OptionWord[],
 ): Pick<AttachRequest, 'driver' | 'image' | 'options' | 'disk'> {
-  if (image !== null && factsOf(driver)?.isRemote) return remoteDisk(driver, image, options);
-  return diskOf([driver, ...below], image === null ? null : imagePath(image, belowDev), options);
+  const drivers = [driver, ...below];
+  if (image !== null && isRemote(drivers)) return remoteDisk(drivers, image, options);
+  return diskOf(drivers, image === null ? null : imagePath(image, belowDev), options);
 }
 
 function specOfOptions({ driver = DEFAULT_DRIVER, image }: AttachWords): DiskSpec {

@@ -7,8 +7,9 @@
 import { resolve } from 'node:path';
 import { FusetapError } from '../drivers/errors.js';
 import { isSimple, type NodeSpec, nodesOf, pathOf, simpleGraph } from '../drivers/graph.js';
-import { parseNbdUri, printNbdUri, resolveNbdPaths } from '../drivers/nbd/uri.js';
+import { factsOf } from '../drivers/names.js';
 import { quoted } from '../drivers/quote.js';
+import { canonicalUri } from '../drivers/remote-uris.js';
 import type { DiskWish } from '../mount/control/interface.js';
 
 /** A word of `--option`. */
@@ -21,10 +22,22 @@ export interface OptionWord {
 
 type WishedDisk = Pick<DiskWish, 'driver' | 'image' | 'options' | 'disk'>;
 
-/** A disk on a network: its URI is an option, with absolute paths. @throws FusetapError USAGE */
-export function remoteDisk(driver: string, uri: string, options: readonly OptionWord[]): WishedDisk {
-  const value = printNbdUri(resolveNbdPaths(parseNbdUri(uri), (path) => resolve(path)));
-  return diskOf([driver], null, [...options, { node: '', name: 'uri', value }]);
+/**
+ * A disk on a network: its URI is an option, with absolute paths.
+ * @param drivers the top first
+ * @throws FusetapError USAGE
+ */
+export function remoteDisk(drivers: readonly string[], uri: string, options: readonly OptionWord[]): WishedDisk {
+  const value = canonicalUri(uri, (path) => resolve(path));
+  const node = Array(drivers.length - 1)
+    .fill('file')
+    .join('/');
+  return diskOf(drivers, null, [...options, { node, name: 'uri', value }]);
+}
+
+/** Whether the disk of these drivers has its bytes on a network. */
+export function isRemote(drivers: readonly string[]): boolean {
+  return factsOf(drivers.at(-1) ?? '')?.isRemote === true;
 }
 
 /**

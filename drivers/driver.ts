@@ -191,9 +191,14 @@ export interface Driver<State extends Json = Json> {
   readonly base?: string;
   /**
    * The bytes are beyond this machine. Then `open` must not wait for them if an earlier server has kept what it needs to
-   * know: the takeover of all other vbds would wait too. Such a disk is at the top of its tree. Default: false
+   * know: the takeover of all other vbds would wait too. Such a disk is at the top of its
+   * tree; one that is only read may also be below drivers with `opensUnread`. Default: false
    */
   readonly isRemote?: boolean;
+  /** `open` reads nothing of the disks below it, so they may be on a network. Default: false */
+  readonly opensUnread?: boolean;
+  /** Its disks are never written, so many may have one: a vbd of it claims its bytes only for reading. Default: false */
+  readonly onlyReads?: boolean;
   /** For a driver with `isRemote`: the one name of what it writes, for the sharing check (rule 8). */
   claims?(options: Readonly<Record<string, string>>): Promise<string>;
   /** Writes to the disk change the size of the file under `file`. Default: a change of its size comes from outside. */

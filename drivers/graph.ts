@@ -132,7 +132,8 @@ export function remoteUri(top: {
   readonly options?: Readonly<Record<string, string>> | undefined;
 }): string | null {
   const uri = top.options?.uri;
-  return uri?.startsWith(top.driver) ? uri : null;
+  const schemes = top.driver === 'https' ? ['http:', 'https:'] : [top.driver];
+  return uri !== undefined && schemes.some((scheme) => uri.startsWith(scheme)) ? uri : null;
 }
 
 /**

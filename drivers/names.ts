@@ -19,6 +19,8 @@ export interface DriverFacts {
   readonly ownMemory?: boolean;
   /** its disks are named by a URI, its option `uri`: it has no image; default: false */
   readonly isRemote?: boolean;
+  /** its disks are never written, so they may be below a snapshot although they are remote; default: false */
+  readonly onlyReads?: boolean;
   /** its number in tapdisk, if tapdisk has this driver */
   readonly tapdiskType?: number;
   /** for help and completion */
@@ -29,7 +31,19 @@ export interface DriverFacts {
 const DRIVERS = {
   aio: { load: () => import('./aio/index.js'), needsImage: true, tapdiskType: 0, summary: 'the image itself' },
   concat: { load: () => import('./concat/index.js'), needsImage: false, summary: 'disks one after the other' },
-  nbd: { load: () => import('./nbd/index.js'), needsImage: false, isRemote: true, summary: 'a disk on an NBD server' },
+  https: {
+    load: () => import('./https/index.js'),
+    needsImage: false,
+    isRemote: true,
+    onlyReads: true,
+    summary: 'an image on a web server, only read',
+  },
+  nbd: {
+    load: () => import('./nbd/index.js'),
+    needsImage: false,
+    isRemote: true,
+    summary: 'a disk on an NBD server',
+  },
   qcow2: {
     load: () => import('./qcow2/index.js'),
     needsImage: true,

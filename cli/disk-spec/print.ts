@@ -3,8 +3,8 @@
  * notes.
  */
 import { DEFAULT_DRIVER, driverNames, factsOf } from '../../drivers/names.js';
-import { isNbdUri } from '../../drivers/nbd/uri.js';
 import { quoted } from '../../drivers/quote.js';
+import { driverOfUri } from '../../drivers/remote-uris.js';
 import { type DiskSpec, hasControlCharacter, refuse } from './disk-spec.js';
 import { takesDisk } from './target.js';
 import { CODED_FORMATS, FORMATS } from './words.js';
@@ -49,11 +49,12 @@ export function printXlSpec(spec: DiskSpec): string {
 function printTarget({ driver, below = [], image, belowDev }: DiskSpec): string {
   // with a driver it would not be the name of a device
   if (belowDev !== undefined && image !== null) return belowDev === 'always' ? `phy:${image}` : image;
-  if (image !== null && factsOf(driver)?.isRemote) return image;
   const stack = [driver, ...below];
+  if (image !== null && factsOf(stack.at(-1) ?? '')?.isRemote) return [...stack.slice(0, -1), image].join(':');
   // a path that begins like a format or driver would be read as one
   const words = takesDisk(stack.at(-1) ?? driver) ? [...FORMATS, ...driverNames] : FORMATS;
-  const isLikeOne = image !== null && (isNbdUri(image) || words.some((word) => image.startsWith(`${word}:`)));
+  const isLikeOne =
+    image !== null && (driverOfUri(image) !== null || words.some((word) => image.startsWith(`${word}:`)));
   return [...stack, ...(isLikeOne ? ['raw'] : []), image ?? ''].join(':');
 }
 

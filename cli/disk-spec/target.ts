@@ -11,8 +11,8 @@
 import { FusetapError } from '../../drivers/errors.js';
 import { DEEPEST } from '../../drivers/graph.js';
 import { DEFAULT_DRIVER, factsOf } from '../../drivers/names.js';
-import { isNbdUri, parseNbdUri, printNbdUri } from '../../drivers/nbd/uri.js';
 import { quoted } from '../../drivers/quote.js';
+import { canonicalUri, driverOfUri } from '../../drivers/remote-uris.js';
 import { refuse } from './disk-spec.js';
 import { CODED_FORMATS, FORMATS, PREFIXES } from './words.js';
 
@@ -30,7 +30,6 @@ export interface Target {
 }
 
 const WORD = /^([a-z][a-z0-9-]*):/;
-const NBD = 'nbd';
 
 /**
  * @param drivers the names that are drivers
@@ -42,7 +41,8 @@ export function parseTarget(text: string, drivers: readonly string[], unnamed: s
   let rest = text;
   let [isRaw, isDevice] = [false, false];
   for (;;) {
-    if (isNbdUri(rest)) return remoteTarget(rest, drivers);
+    const remote = driverOfUri(rest);
+    if (remote !== null) return remoteTarget([remote], rest, drivers);
     const word = WORD.exec(rest)?.[1];
     if (word === undefined)
       return { driver: unnamed, below: [], image: parsePath([unnamed], rest), isRaw, isDevice, hasDriver: false };
@@ -63,7 +63,10 @@ function parseStack(
 ): Target {
   const stack = [driver];
   for (let rest = text; ; ) {
-    if (isNbdUri(rest)) throw refuseRemote(stack, rest);
+    const remote = driverOfUri(rest);
+    if (remote !== null && factsOf(remote)?.onlyReads)
+      return { ...prefixes, ...remoteTarget([...stack, remote], rest, drivers) };
+    if (remote !== null) throw refuseRemote(stack, rest);
     const word = WORD.exec(rest)?.[1] ?? '';
     const behind = rest.slice(word.length + 1);
     const found = { ...prefixes, driver, below: stack.slice(1), hasDriver: true };
@@ -79,11 +82,12 @@ function parseStack(
   }
 }
 
-/** A URI names its driver, and nothing can follow it. */
-function remoteTarget(text: string, drivers: readonly string[]): Target {
-  if (!drivers.includes(NBD)) throw refusePrefix(NBD, text, drivers);
-  const image = printNbdUri(parseNbdUri(text));
-  return { driver: NBD, below: [], image, isRaw: false, isDevice: false, hasDriver: true };
+/** A URI names its driver, and nothing can follow it. @param stack the drivers above it, and its own */
+function remoteTarget(stack: readonly string[], text: string, drivers: readonly string[]): Target {
+  const [driver = '', ...below] = stack;
+  const remote = stack.at(-1) ?? '';
+  if (!drivers.includes(remote)) throw refusePrefix(remote, text, drivers);
+  return { driver, below, image: canonicalUri(text), isRaw: false, isDevice: false, hasDriver: true };
 }
 
 function refuseRemote(stack: readonly string[], uri: string): FusetapError {

@@ -31,6 +31,8 @@ export interface GraphPlan {
   readonly base?: string | null;
   /** the name by which the bytes of a remote disk are claimed (rule 8); null or omitted: its files are claimed */
   readonly claims?: string | null;
+  /** the remote disk is only read; omitted: it is used as the disk */
+  readonly claimsRead?: boolean;
 }
 
 /** The role of a driver by that name; undefined if it has none. */
@@ -51,11 +53,19 @@ export async function planGraph(graph: NodeSpec): Promise<GraphPlan> {
   const repair: string[] = [];
   /** nodes that are only read, nodes whose bytes are not those of the disk, and nodes that grow */
   const [read, changed, grown] = [new Set<string>(), new Set<string>(), new Set<string>()];
+  /** nodes that read nothing of what is below when they are opened */
+  const unread = new Set<string>();
+  let claims: { readonly name: string; readonly isRead: boolean } | null = null;
   let mayNeed = false;
   for (const [path, node] of nodesOf(graph)) {
     const driver = await loadDriver(node.driver);
     checkNode(driver, node);
-    if (driver.isRemote && path !== '') throw mustBeTop(driver.name, graph.driver);
+    if (driver.isRemote) {
+      if (path !== '' && !(mayBeBelow(driver, path, unread) && read.has(path)))
+        throw mustBeTop(driver.name, graph.driver);
+      claims = { name: await claimsOf(driver, node), isRead: read.has(path) || driver.onlyReads === true };
+    }
+    if (driver.opensUnread) unread.add(path);
     mayNeed ||= driver.needs !== undefined;
     if (driver.scratch !== undefined) scratch[path] = driver.scratch;
     // what is below shared memory is only copied
@@ -83,9 +93,15 @@ export async function planGraph(graph: NodeSpec): Promise<GraphPlan> {
   }
   const top = await loadDriver(graph.driver);
   const { base } = top;
-  const claims = top.isRemote ? await claimsOf(top, graph) : null;
   const written = base !== undefined && Object.hasOwn(graph.on, base) ? base : null;
-  return { files, scratch, mayNeed, repair, base: written, ...(claims !== null && { claims }) };
+  return {
+    files,
+    scratch,
+    mayNeed,
+    repair,
+    base: written,
+    ...(claims !== null && { claims: claims.name, claimsRead: claims.isRead }),
+  };
 }
 
 /** The name by which a remote disk is claimed. */
@@ -93,10 +109,16 @@ async function claimsOf({ claims, name }: Driver, { options }: NodeSpec): Promis
   return (await claims?.(options)) ?? `${name} ${JSON.stringify(Object.entries(options).sort())}`;
 }
 
+/** Whether a takeover opens the remote disk at that path without reading it. @param unread drivers with `opensUnread` */
+function mayBeBelow({ onlyReads }: Driver, path: string, unread: ReadonlySet<string>): boolean {
+  const above = path.split('/').map((_, depth, roles) => roles.slice(0, depth).join('/'));
+  return onlyReads === true && above.every((each) => unread.has(each));
+}
+
 /** A driver may read what is below it when it is opened: a takeover would wait for the network. */
 function mustBeTop(remote: string, top: string): FusetapError {
   return new FusetapError('UNSUPPORTED', `driver ${top} cannot be over a disk of ${remote}`, {
-    hint: `attach the disk of ${remote} itself; qemu-nbd -f qcow2 shows the disk of an image`,
+    hint: `attach the disk of ${remote} itself`,
   });
 }
 

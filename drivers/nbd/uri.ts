@@ -96,6 +96,13 @@ export function resolveNbdPaths(address: NbdAddress, resolve: (path: string) => 
   return { ...address, socket: absolute(socket), tls: tls && { ...tls, certificates, pskFile } };
 }
 
+export const nbdUris = {
+  driver: 'nbd',
+  matches: isNbdUri,
+  canonical: (text: string, resolve: (path: string) => string): string =>
+    printNbdUri(resolveNbdPaths(parseNbdUri(text), resolve)),
+};
+
 /** QEMU's words before it had URIs. @throws FusetapError USAGE */
 function parseOlder(text: string): NbdAddress {
   const [, place = '', name = ''] = /^nbd:(.*?)(?::exportname=(.*))?$/s.exec(text) ?? [];

@@ -27,6 +27,7 @@ const snapshot = {
   // an image of another format shows its own bytes, which nobody wants: it is refused as for the driver of raw images
   rawImage: true,
   scratch: 'own',
+  opensUnread: true,
 
   async measure({ disks }) {
     layoutOf(baseOf(disks).size);

@@ -9,7 +9,7 @@ import { constants as os } from 'node:os';
 import { resolve } from 'node:path';
 import { FusetapError } from '../../drivers/errors.js';
 import { factsOf } from '../../drivers/names.js';
-import { isNbdUri, parseNbdUri, printNbdUri, resolveNbdPaths } from '../../drivers/nbd/uri.js';
+import { canonicalUri, driverOfUri } from '../../drivers/remote-uris.js';
 import { detach, pause, resume, stop } from '../client/index.js';
 import { proveReadable } from '../client/proving-read.js';
 import { swap } from '../client/swap.js';
@@ -80,8 +80,8 @@ export async function openMinor(name: TapName, image: TapImage, readOnly: boolea
 /** `-a TYPE:PATH`; the path of nbd is a URI, or what follows `nbd:` in QEMU's words. */
 function diskOf({ driver, path }: TapImage): Pick<DiskWish, 'driver' | 'image' | 'options'> {
   if (!factsOf(driver)?.isRemote) return { driver, image: resolve(path), options: {} };
-  const address = parseNbdUri(isNbdUri(path) ? path : `${driver}:${path}`);
-  return { driver, image: null, options: { uri: printNbdUri(resolveNbdPaths(address, (each) => resolve(each))) } };
+  const uri = driverOfUri(path) === null ? `${driver}:${path}` : path;
+  return { driver, image: null, options: { uri: canonicalUri(uri, (each) => resolve(each)) } };
 }
 
 function openAlready(minor: number, { driver, image }: VbdInfo): FusetapError {

@@ -91,7 +91,21 @@ const ANSWERS: [line: string[], adds: string[], offered: string[]][] = [
   [
     ['attach', 'a.img', 'r', ''],
     ['files', '', ''],
-    ['aio:', 'nbd:', 'qcow2:', 'ram:', 'snapshot:', 'split:', 'sync:', 'tar:', 'vdi:', 'vhd:', 'vhdx:', 'vmdk:'],
+    [
+      'aio:',
+      'https:',
+      'nbd:',
+      'qcow2:',
+      'ram:',
+      'snapshot:',
+      'split:',
+      'sync:',
+      'tar:',
+      'vdi:',
+      'vhd:',
+      'vhdx:',
+      'vmdk:',
+    ],
   ],
   [['attach', 'a.img', 'ram:go'], ['files', 'ram:', 'go'], []],
   [
@@ -299,7 +313,7 @@ async function openShell(t: Test, { directory, runtime }: Stage, { command, star
   const path = `${directory}:${process.env.PATH}`;
   // a shell that is killed writes its history into its home
   const own = { PATH: path, HOME: directory, HISTFILE: '', FUSETAP_RUNTIME_DIR: runtime };
-  const terminal = await Terminal.open({ command, cwd: directory, env: { ...inherited, ...own }, columns: 100 });
+  const terminal = await Terminal.open({ command, cwd: directory, env: { ...inherited, ...own }, columns: 200 });
   t.teardown(() => terminal.close());
   await terminal.type(`${start}\n`);
   await terminal.waitFor('the first prompt', ([first, second]) => first === '>' && second === undefined);

@@ -62,12 +62,12 @@ export async function openSource(
 /** What the driver of a remote disk keeps; null for other disks. */
 async function keptDisk(
   context: AttachContext,
-  { claims = null }: GraphPlan,
+  { claims = null, claimsRead = false }: GraphPlan,
   mode: Mode,
   holdings: Holdings,
 ): Promise<KeptDisk | null> {
   if (claims === null) return null;
-  return context.kept.begin(holdings, await claimRemote(context, claims, mode, holdings));
+  return context.kept.begin(holdings, await claimRemote(context, claims, claimsRead ? 'r' : mode, holdings));
 }
 
 /** @throws FusetapError USAGE if a name is given, and the disk has no memory that can be shared by it */

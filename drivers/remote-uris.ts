@@ -1,0 +1,28 @@
+/** The URIs that name disks on a network: which driver reads them, and their canonical form. */
+import { httpUris } from './https/uri.js';
+import { nbdUris } from './nbd/uri.js';
+
+/** The URIs of a driver. */
+export interface RemoteUris {
+  readonly driver: string;
+  /** whether a text can only be one of them */
+  matches(text: string): boolean;
+  /** @param resolve makes the paths of files in it absolute @throws FusetapError USAGE */
+  canonical(text: string, resolve: (path: string) => string): string;
+}
+
+const ALL: readonly RemoteUris[] = [nbdUris, httpUris];
+
+/** The driver of a text that can only be a URI of a disk on a network; null for all others. */
+export function driverOfUri(text: string): string | null {
+  return ALL.find(({ matches }) => matches(text))?.driver ?? null;
+}
+
+/**
+ * The canonical form of such a URI; a text that is none is returned as it is.
+ * @param resolve makes the paths of files in it absolute
+ * @throws FusetapError USAGE
+ */
+export function canonicalUri(text: string, resolve: (path: string) => string = (path) => path): string {
+  return ALL.find(({ matches }) => matches(text))?.canonical(text, resolve) ?? text;
+}

@@ -1,0 +1,278 @@
+/** What web servers answer that are wrong, hostile, busy or gone: never a wrong byte, and a clear error. */
+import { writeFileSync } from 'node:fs';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import type { ConnectionState, Host, Json, Kept, RawDisk } from '../../../drivers/driver.js';
+import https from '../../../drivers/https/index.js';
+import { canonicalUrl } from '../../../drivers/https/uri.js';
+
+t.setTimeout(300_000);
+
+const BLOCK = 64 << 10;
+const SIZE = 10 * BLOCK + 123;
+/** each byte tells its place */
+const BYTES = Buffer.from(Array.from({ length: SIZE }, (_, at) => (at * 7 + (at >> 8)) & 255));
+
+type Answer = (request: IncomingMessage, response: ServerResponse, range: { first: number; last: number }) => void;
+
+const good: Answer = (_, response, { first, last }) => {
+  response.writeHead(206, { 'content-range': `bytes ${first}-${last}/${SIZE}`, etag: '"one"' });
+  response.end(BYTES.subarray(first, last + 1));
+};
+
+interface Web {
+  readonly url: string;
+  /** what the next requests get; then `good` */
+  readonly answers: Answer[];
+  readonly requests: IncomingMessage[];
+}
+
+async function serve(t: Test, ...answers: Answer[]): Promise<Web> {
+  const requests: IncomingMessage[] = [];
+  const server = createServer((request, response) => {
+    requests.push(request);
+    const [, first = '0', last = '0'] = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? '') ?? [];
+    (answers.shift() ?? good)(request, response, { first: Number(first), last: Number(last) });
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  t.teardown(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/disk.img`, answers, requests };
+}
+
+interface Open {
+  readonly options?: Record<string, string>;
+  readonly kept?: Kept | null;
+  readonly host?: Host;
+}
+
+async function open(t: Test, uri: string, { options = {}, kept = null, host }: Open = {}): Promise<RawDisk> {
+  const none = { files: {}, disks: {}, memory: null, state: null, isRepaired: true };
+  const disk = await https.open({ ...none, readOnly: true, options: { uri, ...options }, kept, host });
+  t.teardown(() => disk.close());
+  return disk;
+}
+
+async function readAll(t: Test, disk: RawDisk, offset = 0, length = SIZE - offset): Promise<void> {
+  const buffer = Buffer.alloc(length);
+  await disk.read(buffer, offset);
+  t.ok(buffer.equals(BYTES.subarray(offset, offset + length)), `bytes ${offset} to ${offset + length}`);
+}
+
+const status =
+  (code: number, headers: Record<string, string> = {}): Answer =>
+  (_, response) => {
+    response.writeHead(code, headers);
+    response.end('no bytes of the disk');
+  };
+
+const ranged = (headers: Record<string, string>, body: Buffer): Answer => {
+  return (_, response) => {
+    response.writeHead(206, headers);
+    response.end(body);
+  };
+};
+
+t.test('reads', async (t) => {
+  const { url, requests } = await serve(t);
+  const disk = await open(t, url);
+  t.equal(disk.size, SIZE);
+  await readAll(t, disk);
+  await readAll(t, disk, 12_345, 100_000);
+  t.equal(requests.length, 2, 'the second read comes from the cache');
+  t.match(requests[1]?.headers, { range: `bytes=0-${SIZE - 1}`, 'if-match': '"one"', 'accept-encoding': 'identity' });
+});
+
+t.test('a file that cannot be a disk', async (t) => {
+  const whole = { 'content-range': `bytes 0-0/${SIZE}` };
+  const cases: [string, Answer, { code: string; message?: RegExp; hint?: RegExp }][] = [
+    ['no ranges', status(200), { code: 'UNSUPPORTED', message: /only whole files/ }],
+    ['no size', ranged({ 'content-range': 'bytes 0-0/*' }, Buffer.alloc(1)), { code: 'UNSUPPORTED' }],
+    [
+      'a size beyond all numbers',
+      ranged({ 'content-range': `bytes 0-0/${'9'.repeat(30)}` }, Buffer.alloc(1)),
+      { code: 'UNSUPPORTED' },
+    ],
+    [
+      'compressed',
+      ranged({ ...whole, 'content-encoding': 'gzip' }, Buffer.alloc(1)),
+      { code: 'UNSUPPORTED', message: /compressed/ },
+    ],
+    ['empty', status(416), { code: 'UNSUPPORTED', message: /empty/ }],
+    ['absent', status(404), { code: 'NOT_FOUND', message: /404/ }],
+    ['secret', status(401), { code: 'DENIED', hint: /header-file/ }],
+    ['busy', status(503), { code: 'NOT_FOUND', message: /503/ }],
+    ['odd', status(418), { code: 'FAILED', message: /418/ }],
+    ['redirected to nowhere', status(302), { code: 'FAILED' }],
+    ['redirected to a file', status(302, { location: 'file:///etc/passwd' }), { code: 'DENIED' }],
+  ];
+  for (const [name, answer, error] of cases) {
+    const { url } = await serve(t, answer);
+    await t.rejects(open(t, url), error, name);
+  }
+  const { url } = await serve(t, ...Array(20).fill(status(302, { location: '/disk.img' })));
+  await t.rejects(open(t, url), { message: /redirects more than/ });
+  await t.rejects(open(t, 'http://127.0.0.1:1/x'), { code: 'NOT_FOUND', message: /ECONNREFUSED/ });
+});
+
+t.test('bytes of another file, or another place, are never taken', async (t) => {
+  const part = (first: number, last: number, total = SIZE): Record<string, string> => ({
+    'content-range': `bytes ${first}-${last}/${total}`,
+  });
+  const cases: [string, Answer][] = [
+    ['replaced', status(412)],
+    ['cut', status(416)],
+    ['whole', status(200)],
+    ['another size', ranged(part(0, BLOCK - 1, SIZE + 1), BYTES.subarray(0, BLOCK))],
+    ['another place', ranged(part(1, BLOCK), BYTES.subarray(1, BLOCK + 1))],
+    ['a longer range', ranged(part(0, BLOCK), BYTES.subarray(0, BLOCK + 1))],
+    ['no range', ranged({}, BYTES.subarray(0, BLOCK))],
+    ['another etag', ranged({ ...part(0, BLOCK - 1), etag: '"two"' }, BYTES.subarray(0, BLOCK))],
+    ['compressed', ranged({ ...part(0, BLOCK - 1), 'content-encoding': 'br' }, BYTES.subarray(0, BLOCK))],
+    ['more than it says', ranged(part(0, BLOCK - 1), BYTES.subarray(0, BLOCK + 1))],
+  ];
+  for (const [name, answer] of cases) {
+    const { url } = await serve(t, good, answer);
+    const states: ConnectionState[] = [];
+    const host = { keep: async () => {}, told: (state: ConnectionState) => states.push(state), lost: () => {} };
+    const disk = await open(t, url, { host });
+    await t.rejects(disk.read(Buffer.alloc(100), 0), { code: 'FAILED', errno: 5 }, name);
+    t.match(states, [{ is: 'broken' }], `${name}: is told`);
+    await t.rejects(disk.read(Buffer.alloc(100), 0), { code: 'FAILED', errno: 5 }, `${name}: for good`);
+  }
+});
+
+t.test('without an etag the time of the last change counts', async (t) => {
+  const dated =
+    (modified: string): Answer =>
+    (_, response, { first, last }) => {
+      response.writeHead(206, { 'content-range': `bytes ${first}-${last}/${SIZE}`, 'last-modified': modified });
+      response.end(BYTES.subarray(first, last + 1));
+    };
+  const [one, two] = ['Mon, 30 Nov 2026 00:00:00 GMT', 'Mon, 30 Nov 2026 00:00:01 GMT'];
+  const { url } = await serve(t, dated(one), dated(one), dated(two));
+  const disk = await open(t, url);
+  await readAll(t, disk, 0, 100);
+  await t.rejects(disk.read(Buffer.alloc(100), 5 * BLOCK), { message: /replaced/ });
+});
+
+t.test('a server in trouble is asked again', async (t) => {
+  const cut: Answer = (_, response, { first, last }) => {
+    response.writeHead(206, { 'content-range': `bytes ${first}-${last}/${SIZE}`, 'content-length': last - first + 1 });
+    response.write(BYTES.subarray(first, first + 100));
+    setImmediate(() => response.destroy());
+  };
+  const gone: Answer = (request) => request.socket.destroy();
+  const { url } = await serve(t, good, status(503), cut, gone, status(429, { 'retry-after': '1' }));
+  const states: string[] = [];
+  const host = { keep: async () => {}, told: ({ is }: ConnectionState) => states.push(is), lost: () => {} };
+  await readAll(t, await open(t, url, { host }));
+  t.equal(states[0], 'reconnecting');
+  t.equal(states.at(-1), 'connected');
+});
+
+t.test('it is given up after the timeout, and then asked anew', async (t) => {
+  const { url } = await serve(t, good, ...Array(3).fill(status(500)));
+  const disk = await open(t, url, { options: { timeout: '1.6' } });
+  await t.rejects(disk.read(Buffer.alloc(10), 0), { errno: 5, message: /500, for \d s/ });
+  await readAll(t, disk);
+});
+
+t.test('redirects are remembered, and asked again when they end', async (t) => {
+  const other = await serve(t);
+  const { url, requests } = await serve(t, ...Array(9).fill(status(302, { location: other.url })));
+  const directory = t.testdir({ headers: 'Authorization: Bearer secret\n' });
+  const disk = await open(t, url, { options: { 'header-file': join(directory, 'headers') } });
+  await readAll(t, disk, 0, BLOCK);
+  t.equal(requests.length, 1);
+  t.equal(requests[0]?.headers.authorization, 'Bearer secret');
+  t.equal(other.requests[0]?.headers.authorization, undefined, 'secrets are for one server');
+  other.answers.push(status(403));
+  await readAll(t, disk, 5 * BLOCK, BLOCK);
+  t.equal(requests.length, 2, 'the first address is asked again');
+});
+
+t.test('headers are read again when they are refused', async (t) => {
+  const directory = t.testdir({ headers: 'X-Token: old\n' });
+  const file = join(directory, 'headers');
+  const { url, answers, requests } = await serve(t);
+  const disk = await open(t, url, { options: { 'header-file': file } });
+  writeFileSync(file, 'X-Token: new\n\n');
+  answers.push(status(401));
+  await readAll(t, disk);
+  t.equal(requests.at(-1)?.headers['x-token'], 'new');
+  writeFileSync(file, 'no header\n');
+  await t.rejects(open(t, url, { options: { 'header-file': file } }), { code: 'USAGE', message: /no header/ });
+  await t.rejects(open(t, url, { options: { 'header-file': `${file}x` } }), { code: 'NOT_FOUND' });
+});
+
+t.test('the next server goes on with the cache, and asks nothing at its start', async (t) => {
+  const { url, requests } = await serve(t);
+  let kept: Kept | null = null;
+  const keep = async (facts: Json, fds: readonly number[]): Promise<void> => {
+    kept = { facts: JSON.parse(JSON.stringify(facts)) as Json, fds };
+  };
+  const host = { keep, told: () => {}, lost: () => {} };
+  await readAll(t, await open(t, url, { host }));
+  const asked = requests.length;
+  const next = await open(t, url, { kept, host });
+  t.equal(next.size, SIZE);
+  await readAll(t, next);
+  t.equal(requests.length, asked, 'nothing was asked');
+  await t.rejects(open(t, url, { kept, host, options: { cache: '2M' } }), /another size/);
+  await t.rejects(open(t, url, { kept: { facts: { size: 'x' }, fds: [] } }), { message: /damaged/ });
+});
+
+t.test('many reads of one block ask once; reads in order are fetched ahead', async (t) => {
+  const { url, requests } = await serve(t);
+  const disk = await open(t, url);
+  await Promise.all(Array.from({ length: 20 }, (_, i) => readAll(t, disk, i * 100, 100)));
+  t.equal(requests.length, 2);
+  for (let at = 0; at < SIZE - 4096; at += 4096) await readAll(t, disk, at, 4096);
+  t.ok(requests.length < 6, `${requests.length} requests for ${Math.ceil(SIZE / BLOCK)} blocks`);
+});
+
+t.test('requests that wait end when the disk is closed', async (t) => {
+  const { url } = await serve(t, good, ...Array(99).fill(status(503)));
+  const disk = await open(t, url, { options: { timeout: 'never' } });
+  const refused = t.rejects(disk.read(Buffer.alloc(10), 0), { code: 'FAILED', errno: 5 });
+  await disk.close();
+  await refused;
+});
+
+t.test('URLs', (t) => {
+  t.equal(canonicalUrl('HTTP://Example.org/a b#c'), 'http://example.org/a%20b');
+  t.equal(canonicalUrl('https://h:443/x?y=1'), 'https://h/x?y=1');
+  t.throws(() => canonicalUrl('https://u:geheim@h/'), { code: 'USAGE', hint: /header-file/ });
+  for (const wrong of ['https://', 'https://u:geheim@:x', `https://h/${'x'.repeat(5000)}`]) {
+    try {
+      canonicalUrl(wrong);
+      t.fail(wrong.slice(0, 40));
+    } catch (error) {
+      t.match(error, { code: 'USAGE' });
+      t.notMatch((error as Error).message, /geheim/);
+    }
+  }
+  t.end();
+});
+
+t.test('options', async (t) => {
+  const uri = 'http://127.0.0.1:1/';
+  for (const options of [
+    { timeout: 'x' },
+    { cache: '1k' },
+    { cache: 'big' },
+    { 'header-file': 'a' },
+    { color: 'red' },
+  ]) {
+    await t.rejects(
+      open(t, uri, { options: options as unknown as Record<string, string> }),
+      { code: 'USAGE' },
+      JSON.stringify(options),
+    );
+  }
+});
