@@ -19,6 +19,7 @@ export class BlockCache {
   /** block → slot, the one that was used longest ago first */
   readonly #slots = new Map<number, number>();
   readonly #free: number[] = [];
+  #isLoaded = false;
 
   /** @param fd a memfd of `create` with the same number of bytes */
   constructor(fd: number, cacheBytes: number) {
@@ -29,7 +30,13 @@ export class BlockCache {
     const memory = mapShared(fd, wholeBytes(cacheBytes));
     this.#table = new Uint32Array(memory, 0, count);
     this.#bytes = new Uint8Array(memory, tableBytes(count));
-    for (let slot = count - 1; slot >= 0; slot--) {
+  }
+
+  /** To be called before each use: an earlier server may change the memory until the first request comes here. */
+  #load(): void {
+    if (this.#isLoaded) return;
+    this.#isLoaded = true;
+    for (let slot = this.#table.length - 1; slot >= 0; slot--) {
       const block = (this.#table[slot] as number) - 1;
       if (block >= 0 && !this.#slots.has(block)) this.#slots.set(block, slot);
       else this.#free.push(slot);
@@ -45,11 +52,13 @@ export class BlockCache {
   }
 
   has(block: number): boolean {
+    this.#load();
     return this.#slots.has(block);
   }
 
   /** Copies a part of a block. @returns false if the block is not there */
   read(block: number, from: number, to: Uint8Array): boolean {
+    this.#load();
     const slot = this.#slots.get(block);
     if (slot === undefined) return false;
     this.#slots.delete(block);
@@ -61,6 +70,7 @@ export class BlockCache {
 
   /** @param bytes of the whole block; the last one of a file may be shorter */
   put(block: number, bytes: Uint8Array): void {
+    this.#load();
     if (this.#slots.has(block)) return;
     const slot = this.#free.pop() ?? this.#evict();
     this.#table[slot] = 0;

@@ -5,6 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import type { ConnectionState, Host, Json, Kept, RawDisk } from '../../../drivers/driver.js';
+import { BlockCache } from '../../../drivers/https/block-cache.js';
 import https from '../../../drivers/https/index.js';
 import { canonicalUrl } from '../../../drivers/https/uri.js';
 
@@ -225,6 +226,22 @@ t.test('the next server goes on with the cache, and asks nothing at its start', 
   t.equal(requests.length, asked, 'nothing was asked');
   await t.rejects(open(t, url, { kept, host, options: { cache: '2M' } }), /another size/);
   await t.rejects(open(t, url, { kept: { facts: { size: 'x' }, fds: [] } }), { message: /damaged/ });
+});
+
+t.test('an earlier server may still use the cache when the next one opens the disk', async (t) => {
+  const { url } = await serve(t);
+  let kept: Kept | null = null;
+  const keep = async (facts: Json, fds: readonly number[]): Promise<void> => {
+    kept = { facts: JSON.parse(JSON.stringify(facts)) as Json, fds };
+  };
+  const host = { keep, told: () => {}, lost: () => {} };
+  const old = await open(t, url, { host });
+  await readAll(t, old, 0, BLOCK);
+  const next = await open(t, url, { kept, host });
+  // a cache that has no slot left gives that of the first block to another one
+  const cache = new BlockCache((kept as unknown as Kept).fds[0] as number, 64 << 20);
+  for (let block = 1; block <= 1024; block++) cache.put(block, Buffer.alloc(BLOCK, 0xee));
+  await readAll(t, next, 0, BLOCK);
 });
 
 t.test('many reads of one block ask once; reads in order are fetched ahead', async (t) => {
