@@ -4,6 +4,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { FusetapError } from '../errors.js';
+import type { Drain } from './drain.js';
 import { ProtocolFault, replyError, SHUTTING_DOWN } from './faults.js';
 import { type ByteStream, type ExportFacts, negotiate } from './handshake.js';
 import { type KeptState, MOST_IN_FLIGHT } from './kept-state.js';
@@ -25,6 +26,13 @@ export interface ConnectionEvents {
   lost(reason: Error, inFlight: Operation[]): void;
 }
 
+export interface ConnectionWish {
+  readonly events: ConnectionEvents;
+  /** gives up the attempt */
+  readonly signal: AbortSignal;
+  readonly drain: Drain;
+}
+
 export class Connection {
   readonly facts: ExportFacts;
   readonly #wire: Wire;
@@ -36,14 +44,15 @@ export class Connection {
   readonly #inFlight = new Map<number, Operation>();
   readonly #sender: Sender;
   #isOver = false;
+  #answered = 0;
 
   /** @throws FusetapError if the server refuses; ProtocolFault; the system's error; the reason of the signal */
   static async open(
     address: NbdAddress,
     state: KeptState,
-    { events, signal }: { readonly events: ConnectionEvents; readonly signal: AbortSignal },
+    { events, signal, drain }: ConnectionWish,
   ): Promise<Connection> {
-    const wire = await Wire.dial(address, address.tls === null ? state.buffer : null, signal);
+    const wire = await Wire.dial(address, address.tls === null ? state.buffer : null, { signal, drain });
     const stream = new Handshaking(wire, (socket) => encryptedSocket(socket, address, signal));
     const abort = (): void => stream.fail(signal.reason as Error);
     signal.addEventListener('abort', abort, { once: true });
@@ -94,6 +103,11 @@ export class Connection {
     return !this.#isOver && this.#inFlight.size < MOST_IN_FLIGHT;
   }
 
+  /** how many operations the server has answered */
+  get answered(): number {
+    return this.#answered;
+  }
+
   /** Sends an operation. There must be room. */
   submit(operation: Operation): void {
     const low = this.#nextLow;
@@ -126,6 +140,7 @@ export class Connection {
     const { error } = operation;
     if (error?.number === SHUTTING_DOWN) throw new Error('the NBD server is shutting down');
     this.#inFlight.delete(operation.cookie);
+    this.#answered += 1;
     // first the state that outlives this process, then the answer
     if (error === null && operation.changes && !operation.isDurable && this.#flushes) this.#state.noteWrite();
     if (error === null && operation.command === COMMAND.flush) this.#state.noteDurable(operation.acknowledged);

@@ -4,9 +4,9 @@
  */
 import { Socket } from 'node:net';
 import { endSending, shareFd } from '../../system/libc.js';
+import type { Drain } from './drain.js';
 import { BUFFER_BYTES, type KeptState, SLOT, type Slot, TAIL_BYTES } from './kept-state.js';
 import { CHUNK_DONE, CHUNK_MAGIC, REPLY_COOKIE_AT, SIMPLE_REPLY_MAGIC } from './protocol.js';
-import { DRAIN_MS } from './wire.js';
 
 /** a request that may be torn gets no answer: how long to wait for one */
 const TORN_MS = 1_000;
@@ -22,19 +22,25 @@ export interface Reaped {
   readonly hasEnded: boolean;
 }
 
+export interface ReapWish {
+  /** false: it is encrypted, so its answers cannot be read */
+  readonly isReadable: boolean;
+  readonly signal: AbortSignal;
+  readonly drain: Drain;
+}
+
 /**
  * Reads the old answers, then ends the old connection.
  * @param socketFd of the old connection; stays open
- * @param isReadable false: it is encrypted, so its answers cannot be read
  */
 export async function reap(
   socketFd: number,
   state: KeptState,
-  { isReadable, signal }: { readonly isReadable: boolean; readonly signal: AbortSignal },
+  { isReadable, signal, drain }: ReapWish,
 ): Promise<Reaped> {
   const unanswered = new Map(state.slots().flatMap((slot) => (mayBeDone(slot) ? [[slot.index, slot]] : [])));
   if (isReadable) settle(state, unanswered, 0, TAIL_BYTES + BUFFER_BYTES);
-  const hasEnded = await readAnswers(socketFd, state, { unanswered, isReadable, signal });
+  const hasEnded = await readAnswers(socketFd, state, { unanswered, isReadable, signal, drain });
   signal.throwIfAborted();
   state.clear();
   return { doubtful: [...unanswered.values()], hasEnded };
@@ -45,31 +51,35 @@ function mayBeDone({ state }: Slot): boolean {
   return state === SLOT.handing || state === SLOT.sent;
 }
 
-interface Reading {
+interface Reading extends ReapWish {
   readonly unanswered: Map<number, Slot>;
-  readonly isReadable: boolean;
-  readonly signal: AbortSignal;
 }
 
 /** @returns whether the server has ended the connection */
 function readAnswers(
   socketFd: number,
   state: KeptState,
-  { unanswered, isReadable, signal }: Reading,
+  { unanswered, isReadable, signal, drain }: Reading,
 ): Promise<boolean> {
   return new Promise((resolve) => {
     let isFirst = true;
     let patience: NodeJS.Timeout | undefined;
     let isOver = false;
+    const destroy = (): void => void socket.destroy();
     const over = (hasEnded: boolean): void => {
-      if (hasEnded) socket.destroy();
+      if (hasEnded) {
+        drain.remove(destroy);
+        destroy();
+      }
       if (isOver) return;
       isOver = true;
       clearTimeout(patience);
       signal.removeEventListener('abort', abort);
       // what comes until the server closes its side is read and thrown away: see Wire.close
-      if (!hasEnded) endSending(socketFd);
-      setTimeout(() => socket.destroy(), DRAIN_MS).unref();
+      if (!hasEnded) {
+        endSending(socketFd);
+        drain.add(destroy);
+      }
       resolve(hasEnded);
     };
     const abort = (): void => over(false);

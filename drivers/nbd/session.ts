@@ -3,13 +3,16 @@
  *
  *      first attach: connect at once, or fail
  *      after a takeover: at the first request reap the old connection, then connect
- *      lost ─► reconnecting: 0.1, 0.2, 0.5, 1, 2, then every 5 s ─► connected, or broken if the export is another one
+ *      lost ─► reconnecting: at once, after 0.1, 0.2, 0.5, 1, 2, then every 5 s ─► connected, or broken if the export is
+ *              another one. The pauses begin anew only after a connection that has worked for some time.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ConnectionState, Host } from '../driver.js';
 import { FusetapError } from '../errors.js';
+import { Backoff } from './backoff.js';
 import { Connection, type ConnectionEvents } from './connection.js';
 import { Doubts } from './doubts.js';
+import { Drain } from './drain.js';
 import { inputOutputError, OtherExport, reasonOf, systemCode } from './faults.js';
 import type { ExportFacts } from './handshake.js';
 import type { KeptState } from './kept-state.js';
@@ -18,7 +21,6 @@ import { EXPORT_FLAG } from './protocol.js';
 import { type Reaped, reap } from './reap.js';
 import type { NbdAddress } from './uri.js';
 
-const PAUSES_MS = [100, 200, 500, 1_000, 2_000, 5_000];
 /** how long connecting and negotiating may take */
 const CONNECT_LIMIT_MS = 10_000;
 /** a takeover that takes longer is shown as reconnecting */
@@ -49,6 +51,8 @@ export interface Predecessor {
 export class Session {
   readonly #wish: SessionWish;
   readonly #doubts = new Doubts();
+  readonly #backoff = new Backoff();
+  readonly #drain = new Drain();
   readonly #closing = new AbortController();
   #facts: FixedFacts | null;
   #oldSocket: number | null;
@@ -155,17 +159,18 @@ export class Session {
   async #connectAtLast(): Promise<void> {
     const { signal } = this.#closing;
     await this.#reapOld();
-    for (let tries = 0; ; tries++) {
+    for (let isFirst = true; ; isFirst = false) {
+      const pauseMs = this.#backoff.nextPauseMs();
+      if (pauseMs > 0) await delay(pauseMs, undefined, { signal });
       try {
         const connection = await this.#connect();
         checkSame(this.#facts, connection);
         return await this.#install(connection);
       } catch (error) {
         if (signal.aborted || error instanceof OtherExport) throw error;
-        if (tries === 0 && isNobodyThere(error)) this.#serverHasEnded();
+        if (isFirst && isNobodyThere(error)) this.#serverHasEnded();
         this.#tell(reasonOf(error));
       }
-      await delay(PAUSES_MS[Math.min(tries, PAUSES_MS.length - 1)], undefined, { signal });
     }
   }
 
@@ -181,7 +186,7 @@ export class Session {
     };
     try {
       const signal = AbortSignal.any([limit.signal, this.#closing.signal]);
-      return await Connection.open(this.#wish.address, this.#wish.state, { events, signal });
+      return await Connection.open(this.#wish.address, this.#wish.state, { events, signal, drain: this.#drain });
     } finally {
       clearTimeout(timer);
     }
@@ -196,6 +201,7 @@ export class Session {
     // it may have ended meanwhile
     if (connection.fd === null || !connection.hasRoom) throw new Error('the NBD server closed the connection');
     this.#connection = connection;
+    this.#backoff.connected(performance.now());
     this.#hasTimedOut = false;
     clearTimeout(this.#timeout);
     this.#timeout = undefined;
@@ -210,7 +216,11 @@ export class Session {
     const socketFd = this.#oldSocket;
     if (socketFd === null) return;
     const { signal } = this.#closing;
-    const reaped: Reaped = await reap(socketFd, state, { isReadable: address.tls === null, signal });
+    const reaped: Reaped = await reap(socketFd, state, {
+      isReadable: address.tls === null,
+      signal,
+      drain: this.#drain,
+    });
     this.#oldSocket = null;
     this.#doubt(reaped.doubtful, false);
     if (reaped.hasEnded) this.#noteLoss('the NBD server ended the connection');
@@ -225,6 +235,7 @@ export class Session {
 
   #lost(reason: Error, inFlight: readonly Operation[]): void {
     const { state } = this.#wish;
+    this.#backoff.lost(performance.now(), this.#connection?.answered ?? 0);
     this.#connection = null;
     state.clear();
     const changing = inFlight.filter(({ changes }) => changes);

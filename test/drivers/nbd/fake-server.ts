@@ -28,6 +28,8 @@ export interface FakeOptions {
   readonly cutAfter?: number;
   /** the bytes to send for these bytes of the handshake or a reply, by their number on the connection */
   readonly change?: (bytes: Buffer, number: number) => Buffer;
+  /** it never closes its side of a connection; counts only at the start */
+  readonly isHalfOpen?: boolean;
   /** what is sent for a request; undefined: the right answer */
   readonly answer?: (request: FakeRequest, send: (bytes: Buffer) => void) => boolean;
 }
@@ -46,7 +48,7 @@ export class FakeServer {
 
   private constructor(options: FakeOptions) {
     this.options = options;
-    this.#server = createServer((socket) => {
+    this.#server = createServer({ allowHalfOpen: options.isHalfOpen ?? false }, (socket) => {
       this.#sockets.add(socket);
       this.connections += 1;
       socket.on('error', () => {});

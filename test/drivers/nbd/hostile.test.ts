@@ -88,9 +88,11 @@ for (const isStructured of [false, true]) {
     async (t) => {
       const { fake, uri } = await served(t, { isStructured });
       const { bytes } = fake.options;
-      const disk = await opened(t, uri);
       const handshake = isStructured ? 149 : 90;
       for (let cut = 0; cut < 40; cut += 3) {
+        fake.options = { bytes, isStructured };
+        // a disk of its own: the next connections of one disk would come later and later
+        const disk = await opened(t, uri);
         fake.options = { bytes, isStructured, cutAfter: handshake + cut };
         fake.dropAll();
         const asked = Buffer.alloc(8);
@@ -140,9 +142,9 @@ function place(offset: number): Buffer {
 t.test('answers that the protocol forbids: the connection is made anew', async (t) => {
   const { fake, uri } = await served(t, { isStructured: true });
   const { bytes } = fake.options;
-  const disk = await opened(t, uri);
   for (const [what, bad] of Object.entries(BAD_ANSWERS)) {
     let isBad = true;
+    const disk = await opened(t, uri);
     const before = fake.connections;
     const answer: FakeOptions['answer'] = (request, send) => {
       if (!isBad || request.command !== 0) return false;
