@@ -16,8 +16,8 @@ import { encryptedSocket } from './tls.js';
 import type { NbdAddress } from './uri.js';
 import { Wire } from './wire.js';
 
-/** how much a server may send before it is read: more than a handshake has */
-const MOST_UNREAD_BYTES = 1 << 20;
+/** how much a server may send in the handshake before it is read */
+const MOST_UNREAD_BYTES = 512 << 10;
 
 export interface ConnectionEvents {
   /** an operation is done, or another one may be sent */
@@ -234,7 +234,8 @@ class Handshaking implements ByteStream {
     if (wanted === null) return;
     if (this.#unread.length >= wanted.length) {
       this.#wanted = null;
-      const taken = this.#unread.subarray(0, wanted.length);
+      // a copy: a few bytes must not keep all that has come with them
+      const taken = Buffer.from(this.#unread.subarray(0, wanted.length));
       this.#unread = this.#unread.subarray(wanted.length);
       wanted.resolve(taken);
     } else if (this.#error !== null) {

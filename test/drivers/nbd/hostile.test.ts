@@ -48,11 +48,24 @@ t.test('what a server may say in the handshake', async (t) => {
     };
   const word = (value: number): Buffer =>
     Buffer.from([value >>> 24, value >>> 16, value >>> 8, value].map((n) => n & 255));
+  /** replies to GO before the right ones */
+  const flood =
+    (count: number, length: number) =>
+    (sent: Buffer, number: number): Buffer => {
+      if (number !== 2) return sent;
+      const header = Buffer.from(sent.subarray(0, 20));
+      header.writeUInt32BE(length, 16);
+      const reply = Buffer.concat([header, Buffer.alloc(length)]);
+      return Buffer.concat([...Array.from({ length: count }, () => reply), sent]);
+    };
   const cases: Record<string, [RegExp, Partial<FakeOptions>]> = {
     'another greeting': [/no NBD server/, { change: put(0, 0, Buffer.from('SSH-2.0-')) }],
     'an older style': [/oldstyle/, { change: put(0, 16, Buffer.from([0, 0])) }],
     'a reply to another option': [/something else than it was asked/, { change: put(1, 8, word(99)) }],
     'a long reply': [/4294967295 bytes to an option/, { change: put(1, 16, word(0xffff_ffff)) }],
+    'a reply of 32 KiB': [/answers 32768 bytes to an option/, { change: flood(1, 32 << 10) }],
+    'many replies': [/more than 64 replies to an option/, { change: flood(10_000, 0) }],
+    'many long replies': [/more than 262144 bytes before the transmission/, { change: flood(60, 16 << 10) }],
     'no bytes': [/is empty/, { bytes: Buffer.alloc(0) }],
     'too many bytes': [/the export has 9\d+ bytes/, { change: put(2, 22, Buffer.from([0x7f, 0, 0, 0])) }],
     'a negative size': [/the export has 18\d+ bytes/, { change: put(2, 22, Buffer.alloc(8, 0xff)) }],
