@@ -5,11 +5,10 @@ import { allDone } from '../all-done.js';
 import type { Extent, RawDisk, WriteOptions, ZeroOptions } from '../driver.js';
 import { FusetapError } from '../errors.js';
 import { RangeLock } from '../map/range-lock.js';
-
-import type { KeptState } from './kept-state.js';
 import { Operation } from './operation.js';
 import { ALLOCATION, COMMAND, COMMAND_FLAG, EXPORT_FLAG } from './protocol.js';
 import type { FixedFacts, Session } from './session.js';
+import type { KeptState } from './takeover/kept-state.js';
 
 const { errno: E } = constants;
 

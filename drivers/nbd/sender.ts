@@ -10,9 +10,9 @@
  */
 import { addressOf, E, write } from '../../system/libc.js';
 import { allocateResident, type Resident } from '../../system/resident.js';
-import { type KeptState, SLOT, type SlotState } from './kept-state.js';
 import type { Operation } from './operation.js';
 import { REQUEST_BYTES, writeRequest } from './protocol.js';
+import { type KeptState, SLOT, type SlotState } from './takeover/kept-state.js';
 import type { Wire } from './wire.js';
 
 /** small requests are copied here, one behind the other */

@@ -7,18 +7,19 @@
  *              another one. The pauses begin anew only after a connection that has worked for some time.
  */
 import { setTimeout as delay } from 'node:timers/promises';
+import { endSending } from '../../system/libc.js';
 import type { ConnectionState, Host } from '../driver.js';
 import { FusetapError } from '../errors.js';
 import { Backoff } from './backoff.js';
 import { Connection, type ConnectionEvents } from './connection.js';
-import { Doubts } from './doubts.js';
 import { Drain } from './drain.js';
 import { inputOutputError, OtherExport, reasonOf, systemCode } from './faults.js';
 import type { ExportFacts } from './handshake.js';
-import type { KeptState } from './kept-state.js';
 import type { Operation } from './operation.js';
 import { EXPORT_FLAG } from './protocol.js';
-import { type Reaped, reap } from './reap.js';
+import { Doubts } from './takeover/doubts.js';
+import type { KeptState } from './takeover/kept-state.js';
+import { type Reaped, reap } from './takeover/reap.js';
 import type { NbdAddress } from './uri.js';
 
 /** how long connecting and negotiating may take */
@@ -46,6 +47,8 @@ export interface Predecessor {
   /** null: there was none yet */
   readonly socketFd: number | null;
   readonly facts: FixedFacts;
+  /** false: its memory cannot be read, so nothing is known of what it has sent */
+  readonly isKnown: boolean;
 }
 
 export class Session {
@@ -55,7 +58,8 @@ export class Session {
   readonly #drain = new Drain();
   readonly #closing = new AbortController();
   #facts: FixedFacts | null;
-  #oldSocket: number | null;
+  /** until it is reaped */
+  #old: Predecessor | null;
   #connection: Connection | null = null;
   #waiting: Operation[] = [];
   /** writes to doubtful ranges */
@@ -73,7 +77,7 @@ export class Session {
   constructor(wish: SessionWish, predecessor: Predecessor | null) {
     this.#wish = wish;
     this.#facts = predecessor?.facts ?? null;
-    this.#oldSocket = predecessor?.socketFd ?? null;
+    this.#old = predecessor;
   }
 
   /** Connects for the first time. @throws if that fails */
@@ -213,7 +217,16 @@ export class Session {
   /** Waits for what an earlier server has sent. */
   async #reapOld(): Promise<void> {
     const { state, address } = this.#wish;
-    const socketFd = this.#oldSocket;
+    if (this.#old === null) return;
+    const { socketFd, facts, isKnown } = this.#old;
+    if (!isKnown) {
+      if (socketFd !== null) endSending(socketFd);
+      this.#old = null;
+      this.#doubt([{ offset: 0, length: facts.size }], true);
+      // it may have had some
+      state.noteWrite();
+      return this.#noteLoss('what an earlier server has kept cannot be read');
+    }
     if (socketFd === null) return;
     const { signal } = this.#closing;
     const reaped: Reaped = await reap(socketFd, state, {
@@ -221,7 +234,7 @@ export class Session {
       signal,
       drain: this.#drain,
     });
-    this.#oldSocket = null;
+    this.#old = null;
     this.#doubt(reaped.doubtful, false);
     if (reaped.hasEnded) this.#noteLoss('the NBD server ended the connection');
   }

@@ -7,11 +7,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { type Disk, frontDisk } from '../../../drivers/disk.js';
-import type { ConnectionState, Host } from '../../../drivers/driver.js';
 import { FusetapError } from '../../../drivers/errors.js';
 import { patternBytes } from '../../conformance/pattern.js';
 import { chunk, type FakeOptions, type FakeRequest, FakeServer, simple } from './fake-server.js';
-import { type OpenWish, openNbd } from './open.js';
+import { type OpenWish, openNbd, recordingHost } from './open.js';
 import { uriOf } from './servers.js';
 
 t.setTimeout(300_000);
@@ -243,16 +242,6 @@ t.test('a server without FUA gets a flush, one without flush is not asked for an
     [1],
   );
 });
-
-function recordingHost(): Host & { states: ConnectionState[]; losses: string[] } {
-  const [states, losses]: [ConnectionState[], string[]] = [[], []];
-  return {
-    ...{ states, losses },
-    keep: async () => {},
-    told: (state) => void states.push(state),
-    lost: (error) => void losses.push(error.message),
-  };
-}
 
 t.test('an export that is another one after a reconnect breaks the disk', async (t) => {
   for (const [what, options, message] of [

@@ -3,10 +3,10 @@
  * See "Disks on a network" in docs/architecture.md.
  */
 import { Socket } from 'node:net';
-import { endSending, shareFd } from '../../system/libc.js';
-import type { Drain } from './drain.js';
+import { endSending, shareFd } from '../../../system/libc.js';
+import type { Drain } from '../drain.js';
+import { CHUNK_DONE, CHUNK_MAGIC, REPLY_COOKIE_AT, SIMPLE_REPLY_MAGIC } from '../protocol.js';
 import { BUFFER_BYTES, type KeptState, SLOT, type Slot, TAIL_BYTES } from './kept-state.js';
-import { CHUNK_DONE, CHUNK_MAGIC, REPLY_COOKIE_AT, SIMPLE_REPLY_MAGIC } from './protocol.js';
 
 /** a request that may be torn gets no answer: how long to wait for one */
 const TORN_MS = 1_000;

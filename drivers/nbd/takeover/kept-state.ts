@@ -1,7 +1,7 @@
 /**
  * The memory that outlives a server of a remote disk: a memfd that the keeper has too.
  *
- *     0        ┌ what was acknowledged and what is durable: two counters
+ *     0        ┌ magic, version; what was acknowledged and what is durable: two counters
  *     64       ├ slots, 32 bytes each: the requests in flight that change the disk
  *     4 KiB−32 ├ the last bytes that were received before those in the buffer
  *     4 KiB    ├ the buffer into which the socket is read
@@ -10,8 +10,16 @@
  * The server writes a slot before it sends the request, and frees it when the reply was parsed, before its client is
  * answered. See "Disks on a network" in docs/architecture.md.
  */
-import { ftruncateSync } from 'node:fs';
-import { mapShared, memfdCreate } from '../../system/libc.js';
+import { fstatSync, ftruncateSync, readSync } from 'node:fs';
+import {
+  addSeals,
+  F_SEAL_GROW,
+  F_SEAL_SEAL,
+  F_SEAL_SHRINK,
+  getSeals,
+  mapShared,
+  memfdCreate,
+} from '../../../system/libc.js';
 
 /** the most requests in flight on a connection: servers serve 16 of one connection at a time */
 export const MOST_IN_FLIGHT = 64;
@@ -22,6 +30,11 @@ export const BUFFER_BYTES = 256 << 10;
 /** longer than every header */
 export const TAIL_BYTES = 32;
 const WHOLE_BYTES = BUFFER_START + BUFFER_BYTES;
+const MAGIC = 0x4b44_424e;
+/** of the layout above; a server of another version does not read it */
+const VERSION = 1;
+/** a mapped memory that shrinks kills who touches it */
+const SEALS = F_SEAL_SHRINK | F_SEAL_GROW;
 
 /** int32 words of a slot, and of its place */
 const enum S {
@@ -36,8 +49,10 @@ const enum SF {
 }
 /** int32 words of the head */
 const enum H {
-  acknowledged = 0,
-  durable = 1,
+  magic = 0,
+  version = 1,
+  acknowledged = 2,
+  durable = 3,
 }
 
 /**
@@ -66,8 +81,7 @@ export class KeptState {
   readonly received: Buffer;
   readonly #free: number[] = [];
 
-  /** @param fd a memfd of `create` */
-  constructor(fd: number) {
+  private constructor(fd: number) {
     this.fd = fd;
     const memory = mapShared(fd, WHOLE_BYTES);
     this.#i32 = new Int32Array(memory);
@@ -78,10 +92,19 @@ export class KeptState {
   }
 
   /** Makes the memory; the caller owns the descriptor. */
-  static create(): number {
+  static create(): KeptState {
     const fd = memfdCreate('fusetap-nbd');
     ftruncateSync(fd, WHOLE_BYTES);
-    return fd;
+    addSeals(fd, SEALS | F_SEAL_SEAL);
+    const state = new KeptState(fd);
+    state.#i32[H.magic] = MAGIC;
+    state.#i32[H.version] = VERSION;
+    return state;
+  }
+
+  /** The memory that an earlier server has made. Null if the descriptor is something else, or of another version. */
+  static adopt(fd: number): KeptState | null {
+    return isKeptState(fd) ? new KeptState(fd) : null;
   }
 
   /** The slots that are not free. */
@@ -151,4 +174,17 @@ export class KeptState {
   get isUnflushed(): boolean {
     return this.#i32[H.acknowledged] !== this.#i32[H.durable];
   }
+}
+
+/** Looks before anything is mapped: what is written to another file by mistake would destroy it. */
+function isKeptState(fd: number): boolean {
+  const head = new Int32Array(2);
+  try {
+    if (fstatSync(fd).size !== WHOLE_BYTES || (getSeals(fd) & SEALS) !== SEALS) return false;
+    if (readSync(fd, head, 0, head.byteLength, 0) !== head.byteLength) return false;
+  } catch {
+    // F_GET_SEALS of a file that is no memfd
+    return false;
+  }
+  return head[0] === MAGIC && head[1] === VERSION;
 }

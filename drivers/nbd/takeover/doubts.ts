@@ -2,7 +2,7 @@
  * Ranges that an old connection may still change: see "Disks on a network" in docs/architecture.md. A write to one of them
  * waits until that cannot happen any more.
  */
-import type { Operation } from './operation.js';
+import type { Operation } from '../operation.js';
 
 interface Doubt {
   readonly offset: number;
