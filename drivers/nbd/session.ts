@@ -17,9 +17,9 @@ import { inputOutputError, OtherExport, reasonOf, systemCode } from './faults.js
 import type { ExportFacts } from './handshake.js';
 import type { Operation } from './operation.js';
 import { EXPORT_FLAG } from './protocol.js';
-import { Doubts } from './takeover/doubts.js';
+import { Doubts, monotonicMs } from './takeover/doubts.js';
 import type { KeptState } from './takeover/kept-state.js';
-import { type Reaped, reap } from './takeover/reap.js';
+import { reap, withoutSocket } from './takeover/reap.js';
 import type { NbdAddress } from './uri.js';
 
 /** how long connecting and negotiating may take */
@@ -53,7 +53,7 @@ export interface Predecessor {
 
 export class Session {
   readonly #wish: SessionWish;
-  readonly #doubts = new Doubts();
+  readonly #doubts: Doubts;
   readonly #backoff = new Backoff();
   readonly #drain = new Drain();
   readonly #closing = new AbortController();
@@ -76,6 +76,7 @@ export class Session {
 
   constructor(wish: SessionWish, predecessor: Predecessor | null) {
     this.#wish = wish;
+    this.#doubts = new Doubts(wish.state.doubts);
     this.#facts = predecessor?.facts ?? null;
     this.#old = predecessor;
   }
@@ -116,7 +117,7 @@ export class Session {
       const operation = this.#waiting.shift();
       if (operation === undefined) return;
       if (operation.isSettled) continue;
-      const waitMs = operation.changes ? this.#doubts.waitMs(operation, performance.now()) : 0;
+      const waitMs = operation.changes ? this.#doubts.waitMs(operation) : 0;
       if (waitMs > 0) this.#hold(operation, waitMs);
       else this.#connection.submit(operation);
     }
@@ -172,7 +173,9 @@ export class Session {
         return await this.#install(connection);
       } catch (error) {
         if (signal.aborted || error instanceof OtherExport) throw error;
-        if (isFirst && isNobodyThere(error)) this.#serverHasEnded();
+        if (isFirst && this.#hasServerEnded(error)) this.#clearDoubts();
+        // it may be another one that answers at last, and no later attempt would tell
+        this.#noteLoss(`the NBD server cannot be reached: ${reasonOf(error)}`);
         this.#tell(reasonOf(error));
       }
     }
@@ -222,26 +225,24 @@ export class Session {
     if (!isKnown) {
       if (socketFd !== null) endSending(socketFd);
       this.#old = null;
-      this.#doubt([{ offset: 0, length: facts.size }], true);
+      this.#doubt([{ offset: 0, length: facts.size }], false);
       // it may have had some
       state.noteWrite();
       return this.#noteLoss('what an earlier server has kept cannot be read');
     }
-    if (socketFd === null) return;
     const { signal } = this.#closing;
-    const reaped: Reaped = await reap(socketFd, state, {
-      isReadable: address.tls === null,
-      signal,
-      drain: this.#drain,
-    });
+    const reapWish = { isReadable: address.tls === null, signal, drain: this.#drain };
+    const reaped = socketFd === null ? withoutSocket(state) : await reap(socketFd, state, reapWish);
     this.#old = null;
-    this.#doubt(reaped.doubtful, false);
+    this.#doubts.load();
+    this.#doubt(reaped.doubtful);
+    state.clear();
     if (reaped.hasEnded) this.#noteLoss('the NBD server ended the connection');
   }
 
-  #doubt(ranges: readonly { readonly offset: number; readonly length: number }[], isRepeated: boolean): void {
-    const untilMs = performance.now() + this.#wish.doubtMs;
-    for (const range of ranges) this.#doubts.add(range, untilMs, isRepeated);
+  #doubt(ranges: readonly { readonly offset: number; readonly length: number }[], mayRepeat = true): void {
+    const untilMs = monotonicMs() + this.#wish.doubtMs;
+    for (const range of ranges) this.#doubts.add(range, untilMs, mayRepeat);
   }
 
   // ── losing ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -250,30 +251,34 @@ export class Session {
     const { state } = this.#wish;
     this.#backoff.lost(performance.now(), this.#connection?.answered ?? 0);
     this.#connection = null;
+    // first the doubts, then the slots: this process may die
+    this.#doubt(inFlight.filter(({ changes }) => changes));
     state.clear();
-    const changing = inFlight.filter(({ changes }) => changes);
     for (const operation of inFlight) operation.reset();
-    this.#doubt(changing, true);
     this.#waiting.unshift(...inFlight);
     this.#noteLoss(reasonOf(reason));
     this.#tell(reasonOf(reason));
     this.#reconnect();
   }
 
-  /** Nobody listens where the server was: what it was doing has ended with it, and so have its caches. */
-  #serverHasEnded(): void {
-    this.#clearDoubts();
-    this.#noteLoss('the NBD server has ended');
+  /**
+   * Whether an error of the first attempt proves that the server has ended, and all that it was doing: a unix socket is
+   * there, and nobody listens. A killed server closes it when none of its threads works any more. A missing socket proves
+   * nothing, as a name is soon removed; nor does a port that refuses: it may be another machine, or a firewall.
+   */
+  #hasServerEnded(error: unknown): boolean {
+    return this.#wish.address.socket !== null && systemCode(error) === 'ECONNREFUSED';
   }
 
   /** Acknowledged writes that are not flushed may be lost, and no later flush would tell. */
   #noteLoss(reason: string): void {
     const { state, host } = this.#wish;
     if (!state.isUnflushed) return;
-    state.noteDurable(state.acknowledged);
     const error = inputOutputError(`acknowledged writes may be lost: ${reason}`);
     if (host === undefined) this.#loss = error;
     else host.lost(error);
+    // only when it is told: this process may die
+    state.noteDurable(state.acknowledged);
   }
 
   #tell(reason: string): void {
@@ -352,8 +357,4 @@ function difference(was: FixedFacts, is: FixedFacts): string | null {
   if (is.minimumBytes > was.minimumBytes)
     return `its blocks have ${is.minimumBytes} bytes now, not ${was.minimumBytes}`;
   return is.maximumBytes < was.maximumBytes ? `it takes at most ${is.maximumBytes} bytes at once now` : null;
-}
-
-function isNobodyThere(error: unknown): boolean {
-  return ['ECONNREFUSED', 'ENOENT'].includes(systemCode(error));
 }

@@ -3,8 +3,9 @@
  *
  *     0        ┌ magic, version; what was acknowledged and what is durable: two counters
  *     64       ├ slots, 32 bytes each: the requests in flight that change the disk
- *     4 KiB−32 ├ the last bytes that were received before those in the buffer
- *     4 KiB    ├ the buffer into which the socket is read
+ *     4 KiB    ├ ranges in doubt: see doubts.ts
+ *     40 KiB−32├ the last bytes that were received before those in the buffer
+ *     40 KiB   ├ the buffer into which the socket is read
  *              └
  *
  * The server writes a slot before it sends the request, and frees it when the reply was parsed, before its client is
@@ -21,14 +22,18 @@ import {
   memfdCreate,
 } from '../../../system/libc.js';
 
+import { DOUBT_BYTES } from './doubts.js';
+
 /** the most requests in flight on a connection: servers serve 16 of one connection at a time */
 export const MOST_IN_FLIGHT = 64;
 const SLOTS_START = 64;
 const SLOT_BYTES = 32;
-const BUFFER_START = 4096;
-export const BUFFER_BYTES = 256 << 10;
+const DOUBTS_START = 4096;
+const BUFFER_START = 40 << 10;
 /** longer than every header */
 export const TAIL_BYTES = 32;
+export const MOST_DOUBTS = Math.floor((BUFFER_START - TAIL_BYTES - DOUBTS_START) / DOUBT_BYTES);
+export const BUFFER_BYTES = 256 << 10;
 const WHOLE_BYTES = BUFFER_START + BUFFER_BYTES;
 const MAGIC = 0x4b44_424e;
 /** of the layout above; a server of another version does not read it */
@@ -75,6 +80,8 @@ export class KeptState {
   readonly fd: number;
   readonly #i32: Int32Array;
   readonly #f64: Float64Array;
+  /** for the ranges in doubt */
+  readonly doubts: Float64Array;
   /** where the socket is read to */
   readonly buffer: Uint8Array;
   /** the last bytes before the buffer, then the buffer */
@@ -86,6 +93,7 @@ export class KeptState {
     const memory = mapShared(fd, WHOLE_BYTES);
     this.#i32 = new Int32Array(memory);
     this.#f64 = new Float64Array(memory);
+    this.doubts = new Float64Array(memory, DOUBTS_START, (MOST_DOUBTS * DOUBT_BYTES) / 8);
     this.buffer = new Uint8Array(memory, BUFFER_START, BUFFER_BYTES);
     this.received = Buffer.from(memory, BUFFER_START - TAIL_BYTES, TAIL_BYTES + BUFFER_BYTES);
     for (let index = MOST_IN_FLIGHT - 1; index >= 0; index--) this.#free.push(index);

@@ -30,7 +30,7 @@ export interface ReapWish {
 }
 
 /**
- * Reads the old answers, then ends the old connection.
+ * Reads the old answers, then ends the old connection. The slots stay as they are.
  * @param socketFd of the old connection; stays open
  */
 export async function reap(
@@ -42,8 +42,12 @@ export async function reap(
   if (isReadable) settle(state, unanswered, 0, TAIL_BYTES + BUFFER_BYTES);
   const hasEnded = await readAnswers(socketFd, state, { unanswered, isReadable, signal, drain });
   signal.throwIfAborted();
-  state.clear();
   return { doubtful: [...unanswered.values()], hasEnded };
+}
+
+/** What is known of an old connection whose socket is not there. */
+export function withoutSocket(state: KeptState): Reaped {
+  return { doubtful: state.slots().filter(mayBeDone), hasEnded: true };
 }
 
 /** What the server has not got as a whole is dropped by it when the connection ends. */

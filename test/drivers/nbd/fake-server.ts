@@ -2,7 +2,7 @@
  * An NBD server in this process that does exactly what a test wants, also what no server should do. It holds its bytes in
  * memory.
  */
-import { createServer, type Server, type Socket } from 'node:net';
+import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import type { Test } from 'tap';
 
 export const NEWSTYLE = 0x4948_4156_454f_5054n;
@@ -45,8 +45,10 @@ export class FakeServer {
   connections = 0;
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
+  #place: string | number;
 
-  private constructor(options: FakeOptions) {
+  private constructor(place: string | number, options: FakeOptions) {
+    this.#place = place;
     this.options = options;
     this.#server = createServer({ allowHalfOpen: options.isHalfOpen ?? false }, (socket) => {
       this.#sockets.add(socket);
@@ -56,14 +58,31 @@ export class FakeServer {
     });
   }
 
-  static async start(t: Test, socket: string, options: FakeOptions): Promise<FakeServer> {
-    const fake = new FakeServer(options);
-    await new Promise<void>((resolve) => fake.#server.listen(socket, resolve));
-    t.teardown(() => {
-      fake.dropAll();
-      fake.#server.close();
-    });
+  /** @param place the path of a socket, or a port of this machine; 0: any */
+  static async start(t: Test, place: string | number, options: FakeOptions): Promise<FakeServer> {
+    const fake = new FakeServer(place, options);
+    await fake.listen();
+    t.teardown(() => fake.stop());
     return fake;
+  }
+
+  async listen(): Promise<void> {
+    const place = this.#place;
+    await new Promise<void>((resolve) => {
+      if (typeof place === 'string') this.#server.listen(place, resolve);
+      else this.#server.listen(place, '127.0.0.1', resolve);
+    });
+    if (typeof place === 'number') this.#place = this.port;
+  }
+
+  get port(): number {
+    return (this.#server.address() as AddressInfo).port;
+  }
+
+  /** Ends all connections, and takes no more. */
+  stop(): void {
+    this.dropAll();
+    this.#server.close();
   }
 
   dropAll(): void {

@@ -8,11 +8,15 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { type Disk, frontDisk } from '../../../drivers/disk.js';
-import { KeptState } from '../../../drivers/nbd/takeover/kept-state.js';
+import { Operation } from '../../../drivers/nbd/operation.js';
+import { COMMAND } from '../../../drivers/nbd/protocol.js';
+import { Doubts, monotonicMs } from '../../../drivers/nbd/takeover/doubts.js';
+import { KeptState, MOST_DOUBTS, SLOT, type SlotState } from '../../../drivers/nbd/takeover/kept-state.js';
 import { memfdCreate } from '../../../system/libc.js';
+import { eventually } from '../../e2e/command.js';
 import { type FakeOptions, FakeServer } from './fake-server.js';
 import { openNbd, type RecordingHost, recordingHost } from './open.js';
-import { uriOf } from './servers.js';
+import { nbdkit, uriOf, whyNoServers } from './servers.js';
 
 t.setTimeout(120_000);
 
@@ -28,15 +32,22 @@ interface Stage {
   readonly state: KeptState;
 }
 
-/** A server, a connection of the dead server to it, and the memory of that. */
-async function staged(t: Test, options: Partial<FakeOptions> = {}): Promise<Stage> {
-  const socket = join(mkdtempSync(join(tmpdir(), 'nbd-')), 's');
-  const fake = await FakeServer.start(t, socket, { bytes: Buffer.alloc(SIZE), flags: MULTI_CONN, ...options });
-  const old = connect(socket);
+/**
+ * A server, a connection of the dead server to it, and the memory of that.
+ * @param place of the server; default: a unix socket
+ */
+async function staged(
+  t: Test,
+  options: Partial<FakeOptions> = {},
+  place: string | number = join(mkdtempSync(join(tmpdir(), 'nbd-')), 's'),
+): Promise<Stage> {
+  const fake = await FakeServer.start(t, place, { bytes: Buffer.alloc(SIZE), flags: MULTI_CONN, ...options });
+  const old = typeof place === 'string' ? connect(place) : connect(fake.port, '127.0.0.1');
   await new Promise((resolve) => old.once('connect', resolve));
   old.on('error', () => {});
   t.teardown(() => old.destroy());
-  return { fake, uri: uriOf(socket), old, state: KeptState.create() };
+  const uri = typeof place === 'string' ? uriOf(place) : `nbd://127.0.0.1:${fake.port}`;
+  return { fake, uri, old, state: KeptState.create() };
 }
 
 function fdOf(socket: Socket): number {
@@ -46,8 +57,8 @@ function fdOf(socket: Socket): number {
 /** The next server of the disk. */
 async function takenOver(
   t: Test,
-  { uri, old, fake }: Stage,
-  { stateFd, options = {} }: { readonly stateFd: number; readonly options?: Record<string, string> },
+  { uri, old, fake, state }: Stage,
+  { stateFd = state.fd, options = {} }: { readonly stateFd?: number; readonly options?: Record<string, string> } = {},
 ): Promise<{ disk: Disk; host: RecordingHost }> {
   const host = recordingHost();
   const { flags = 0x4d, bytes } = fake.options;
@@ -81,4 +92,113 @@ t.test('memory that no server has made is not written; what may be in flight is 
     t.not(host.kept[0]?.fds[0], stateFd, 'the next server gets another memory');
   }
   t.ok(readFileSync(path).equals(Buffer.alloc(1 << 20, 'x')), 'the file is as it was');
+});
+
+/** The dead server was sending a write: it is not known whether the NBD server has it. */
+function slot(state: KeptState, offset: number, length: number, is: SlotState = SLOT.handing): number {
+  const index = state.take({ high: 0x01020304, low: state.slots().length + 1, offset, length });
+  state.set(index, is);
+  return index;
+}
+
+/** Fails if a write to that range is answered within that time. */
+async function waits(t: Test, disk: Disk, offset: number, leastMs: number): Promise<void> {
+  const begun = performance.now();
+  await disk.write(Buffer.from('new'), offset);
+  const tookMs = Math.round(performance.now() - begun);
+  t.ok(tookMs >= leastMs, `a write waits, ${tookMs} ms`);
+}
+
+t.test('a server that answers only later may be another one: unflushed writes may be lost', async (t) => {
+  const stage = await staged(t);
+  const { fake, state } = stage;
+  state.noteWrite();
+  const { disk, host } = await takenOver(t, stage);
+  const right = fake.options;
+  fake.options = { ...right, cutAfter: 3 };
+  const reading = disk.read(Buffer.alloc(4), 0);
+  await eventually('the first attempt has failed', 30_000, async () => host.states.length > 0);
+  fake.options = right;
+  await reading;
+  t.match(host.losses, [/may be lost: the NBD server cannot be reached/]);
+});
+
+t.test('a takeover whose server answers at once loses nothing', async (t) => {
+  const stage = await staged(t);
+  stage.state.noteWrite();
+  const { disk, host } = await takenOver(t, stage);
+  await disk.read(Buffer.alloc(4), 0);
+  t.same(host.losses, []);
+  t.ok(stage.state.isUnflushed, 'the next flush is asked for');
+  await disk.flush();
+  t.notOk(stage.state.isUnflushed);
+});
+
+t.test('what an earlier server was doubtful of, the next one is, too', async (t) => {
+  const stage = await staged(t);
+  const { state } = stage;
+  new Doubts(state.doubts).add({ offset: 512, length: 512 }, monotonicMs() + 700);
+  slot(state, 8192, 512);
+  const { disk } = await takenOver(t, stage, { options: { doubt: '20' } });
+  await waits(t, disk, 600, 500);
+  // and it notes its own
+  const next = new Doubts(state.doubts);
+  next.load();
+  const write = (offset: number): Operation => new Operation({ command: COMMAND.write, offset, length: 3 });
+  t.ok(next.waitMs(write(8200)) > 10_000);
+  t.equal(next.waitMs(write(600)), 0);
+});
+
+t.test('a port that refuses proves nothing', async (t) => {
+  const stage = await staged(t, {}, 0);
+  const { fake, state } = stage;
+  slot(state, 512, 512);
+  const { disk, host } = await takenOver(t, stage, { options: { doubt: '3' } });
+  fake.stop();
+  const waiting = waits(t, disk, 600, 2800);
+  await eventually('the first attempt has failed', 30_000, async () => host.states.length > 0);
+  t.match(host.states, [{ reason: /ECONNREFUSED/ }]);
+  await fake.listen();
+  await waiting;
+});
+
+t.test('a unix socket where nobody listens proves the end', { skip: whyNoServers() }, async (t) => {
+  const socket = join(mkdtempSync(join(tmpdir(), 'nbd-')), 's');
+  const server = nbdkit(socket, ['memory', String(SIZE)]);
+  t.teardown(() => server.kill());
+  await server.start();
+  const stage = await staged(t);
+  const old = connect(socket);
+  await new Promise((resolve) => old.once('connect', resolve));
+  old.on('error', () => {});
+  slot(stage.state, 512, 512);
+  await server.kill();
+  const options = { doubt: '3600' };
+  const { disk, host } = await takenOver(t, { ...stage, old, uri: uriOf(socket) }, { options });
+  const waiting = disk.write(Buffer.from('new'), 600);
+  await eventually('the first attempt has failed', 30_000, async () => host.states.length > 0);
+  await server.start();
+  await waiting;
+  t.pass('the write does not wait');
+});
+
+t.test('ranges in doubt: more than there is room for become one', async (t) => {
+  const state = KeptState.create();
+  const doubts = new Doubts(state.doubts);
+  const count = MOST_DOUBTS + 100;
+  for (let i = 0; i < count; i++) doubts.add({ offset: i * 1024, length: 512 }, monotonicMs() + 60_000);
+  const next = new Doubts(state.doubts);
+  next.load();
+  for (const each of [doubts, next]) {
+    for (let i = 0; i < count; i++) {
+      const write = new Operation({ command: COMMAND.write, offset: i * 1024 + 1, length: 10 });
+      if (each.waitMs(write) === 0) t.fail(`range ${i} is forgotten`);
+    }
+  }
+  const same = new Operation({ command: COMMAND.write, offset: 1024, length: 512 });
+  t.equal(next.waitMs(same), 0, 'the same request passes');
+  t.ok(next.waitMs(same) > 0, 'once');
+  next.clear();
+  doubts.load();
+  t.equal(doubts.waitMs(same), 0);
 });
