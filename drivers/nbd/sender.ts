@@ -72,6 +72,7 @@ export class Sender {
     const { fd } = this.#wire;
     if (fd === null) return this.end();
     const [address, length] = staged.data === null ? [staged.address, staged.length] : [staged.address, REQUEST_BYTES];
+    this.#state.isTorn = true;
     let taken = write(fd, address, length);
     if (staged.data !== null && taken === length) {
       const more = write(fd, addressOf(staged.data), staged.data.length);
@@ -123,6 +124,7 @@ export class Sender {
       this.#mark(operation, SLOT.sent);
       rest -= whole;
     }
+    this.#state.isTorn = false;
   }
 
   /** Node writes the rest of a request but for its last byte, when there is room. */
@@ -153,6 +155,7 @@ export class Sender {
     }
     if (taken < 0) return this.#failed(0);
     this.#mark(operation, SLOT.sent);
+    this.#state.isTorn = false;
     this.#isFull = false;
     this.#flush();
   }

@@ -231,13 +231,15 @@ export class Session {
       return this.#noteLoss('what an earlier server has kept cannot be read');
     }
     const { signal } = this.#closing;
-    const reapWish = { isReadable: address.tls === null, signal, drain: this.#drain };
+    const flushes = (facts.flags & EXPORT_FLAG.multiConn) === 0;
+    const reapWish = { isReadable: address.tls === null, flushes, signal, drain: this.#drain };
     const reaped = socketFd === null ? withoutSocket(state) : await reap(socketFd, state, reapWish);
     this.#old = null;
     this.#doubts.load();
     this.#doubt(reaped.doubtful);
     state.clear();
     if (reaped.hasEnded) this.#noteLoss('the NBD server ended the connection');
+    else if (flushes) this.#noteLoss('the old connection could not be flushed, and no other one can do it');
   }
 
   #doubt(ranges: readonly { readonly offset: number; readonly length: number }[], mayRepeat = true): void {

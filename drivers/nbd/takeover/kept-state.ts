@@ -1,7 +1,7 @@
 /**
  * The memory that outlives a server of a remote disk: a memfd that the keeper has too.
  *
- *     0        ┌ magic, version; what was acknowledged and what is durable: two counters
+ *     0        ┌ magic, version; what was acknowledged and what is durable: two counters; isTorn
  *     64       ├ slots, 32 bytes each: the requests in flight that change the disk
  *     4 KiB    ├ ranges in doubt: see doubts.ts
  *     40 KiB−32├ the last bytes that were received before those in the buffer
@@ -58,6 +58,7 @@ const enum H {
   version = 1,
   acknowledged = 2,
   durable = 3,
+  isTorn = 4,
 }
 
 /**
@@ -155,11 +156,21 @@ export class KeptState {
   clear(): void {
     this.#free.length = 0;
     for (let index = MOST_IN_FLIGHT - 1; index >= 0; index--) this.free(index);
+    this.isTorn = false;
   }
 
   /** Keeps the end of what is in the buffer, before more comes there. */
   keepTail(length: number): void {
     this.received.copy(this.received, 0, length, TAIL_BYTES + length);
+  }
+
+  /** Whether the requests that the kernel has may end inside of one: then nothing can be sent behind them. */
+  get isTorn(): boolean {
+    return this.#i32[H.isTorn] !== 0;
+  }
+
+  set isTorn(isTorn: boolean) {
+    this.#i32[H.isTorn] = isTorn ? 1 : 0;
   }
 
   /** A write is about to be acknowledged, and is not durable. */

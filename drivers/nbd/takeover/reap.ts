@@ -2,18 +2,18 @@
  * Waits until the NBD server has done what a server before this one has sent: reads the answers from the old connection.
  * See "Disks on a network" in docs/architecture.md.
  */
+import { randomBytes } from 'node:crypto';
 import { Socket } from 'node:net';
-import { endSending, shareFd } from '../../../system/libc.js';
+import { addressOf, endSending, shareFd, write } from '../../../system/libc.js';
 import type { Drain } from '../drain.js';
-import { CHUNK_DONE, CHUNK_MAGIC, REPLY_COOKIE_AT, SIMPLE_REPLY_MAGIC } from '../protocol.js';
-import { BUFFER_BYTES, type KeptState, SLOT, type Slot, TAIL_BYTES } from './kept-state.js';
+import { COMMAND, REQUEST_BYTES, writeRequest } from '../protocol.js';
+import { type KeptState, SLOT, type Slot } from './kept-state.js';
+import { OldAnswers } from './old-answers.js';
 
 /** a request that may be torn gets no answer: how long to wait for one */
 const TORN_MS = 1_000;
 /** how long to look whether a connection without open requests has ended */
 const LOOK_MS = 20;
-/** a cookie that is cut by the end of a read is recognized by so many bytes */
-const CUT_COOKIE_BYTES = 4;
 
 export interface Reaped {
   /** the requests that may still be done */
@@ -25,6 +25,8 @@ export interface Reaped {
 export interface ReapWish {
   /** false: it is encrypted, so its answers cannot be read */
   readonly isReadable: boolean;
+  /** a flush on another connection says nothing of writes on this one: they are flushed here if that is possible */
+  readonly flushes: boolean;
   readonly signal: AbortSignal;
   readonly drain: Drain;
 }
@@ -36,13 +38,16 @@ export interface ReapWish {
 export async function reap(
   socketFd: number,
   state: KeptState,
-  { isReadable, signal, drain }: ReapWish,
+  { isReadable, flushes, signal, drain }: ReapWish,
 ): Promise<Reaped> {
-  const unanswered = new Map(state.slots().flatMap((slot) => (mayBeDone(slot) ? [[slot.index, slot]] : [])));
-  if (isReadable) settle(state, unanswered, 0, TAIL_BYTES + BUFFER_BYTES);
-  const hasEnded = await readAnswers(socketFd, state, { unanswered, isReadable, signal, drain });
+  const answers = new OldAnswers(state, state.slots().filter(mayBeDone));
+  if (isReadable) answers.lookBack();
+  const { acknowledged, isUnflushed } = state;
+  if (isReadable && flushes && isUnflushed) sendFlush(socketFd, state, answers);
+  const hasEnded = await readAnswers(socketFd, state, { answers, isReadable, signal, drain });
   signal.throwIfAborted();
-  return { doubtful: [...unanswered.values()], hasEnded };
+  if (answers.isFlushed) state.noteDurable(acknowledged);
+  return { doubtful: answers.unanswered, hasEnded };
 }
 
 /** What is known of an old connection whose socket is not there. */
@@ -55,15 +60,27 @@ function mayBeDone({ state }: Slot): boolean {
   return state === SLOT.handing || state === SLOT.sent;
 }
 
-interface Reading extends ReapWish {
-  readonly unanswered: Map<number, Slot>;
+/** Sends a flush behind the requests of the dead server, if it did not die within one of them. */
+function sendFlush(socketFd: number, state: KeptState, answers: OldAnswers): void {
+  if (state.isTorn) return;
+  const cookie = { high: randomBytes(4).readUInt32BE(0), low: randomBytes(4).readUInt32BE(0) };
+  const request = Buffer.alloc(REQUEST_BYTES);
+  writeRequest(request, 0, { flags: 0, command: COMMAND.flush, cookie, offset: 0, length: 0 });
+  // a part, or nothing: the server does not answer that
+  if (write(socketFd, addressOf(request), REQUEST_BYTES) === REQUEST_BYTES) {
+    answers.expectFlush(cookie.high, cookie.low);
+  }
+}
+
+interface Reading extends Omit<ReapWish, 'flushes'> {
+  readonly answers: OldAnswers;
 }
 
 /** @returns whether the server has ended the connection */
 function readAnswers(
   socketFd: number,
   state: KeptState,
-  { unanswered, isReadable, signal, drain }: Reading,
+  { answers, isReadable, signal, drain }: Reading,
 ): Promise<boolean> {
   return new Promise((resolve) => {
     let isFirst = true;
@@ -88,18 +105,13 @@ function readAnswers(
     };
     const abort = (): void => over(false);
     const look = (): void => {
-      const isOpen = [...unanswered.values()].some((slot) => slot.state === SLOT.sent);
-      if (isOpen && isReadable) return;
-      patience ??= setTimeout(() => over(false), isReadable && unanswered.size > 0 ? TORN_MS : LOOK_MS);
-      if (unanswered.size === 0 && !isFirst) over(false);
+      if (answers.mustCome && isReadable) return;
+      patience ??= setTimeout(() => over(false), isReadable && !answers.areAll ? TORN_MS : LOOK_MS);
+      if (answers.areAll && !isFirst) over(false);
     };
     const callback = (length: number): boolean => {
       if (isOver) return true;
-      if (isReadable) {
-        if (isFirst) settleCut(state, unanswered);
-        settle(state, unanswered, 0, TAIL_BYTES + length);
-        state.keepTail(length);
-      }
+      if (isReadable) answers.received(length);
       isFirst = false;
       look();
       return true;
@@ -117,50 +129,4 @@ function readAnswers(
     look();
     socket.resume();
   });
-}
-
-/** Finds answers in what was received: by their cookies, wherever they are. */
-function settle(state: KeptState, unanswered: Map<number, Slot>, from: number, to: number): void {
-  const bytes = state.received.subarray(from, to);
-  for (const [index, slot] of unanswered) {
-    const cookie = cookieOf(slot);
-    for (let at = bytes.indexOf(cookie); at >= 0; at = bytes.indexOf(cookie, at + 1)) {
-      if (!isReply(bytes, at - REPLY_COOKIE_AT)) continue;
-      unanswered.delete(index);
-      state.set(index, SLOT.free);
-      break;
-    }
-  }
-}
-
-function cookieOf({ high, low }: Slot): Buffer {
-  const cookie = Buffer.alloc(8);
-  cookie.writeUInt32BE(high, 0);
-  cookie.writeUInt32BE(low, 4);
-  return cookie;
-}
-
-/** Whether the last part of a reply begins there. */
-function isReply(bytes: Buffer, at: number): boolean {
-  if (at < 0) return false;
-  const magic = bytes.readUInt32BE(at);
-  if (magic === SIMPLE_REPLY_MAGIC) return true;
-  return magic === CHUNK_MAGIC && (bytes.readUInt16BE(at + 4) & CHUNK_DONE) !== 0;
-}
-
-/**
- * Finds a header that was cut: the server died after it had read the first part into the buffer, where the end of that
- * is not known, and before it had looked at it.
- */
-function settleCut(state: KeptState, unanswered: Map<number, Slot>): void {
-  const first = state.received.subarray(TAIL_BYTES, TAIL_BYTES + 8);
-  for (const [index, slot] of unanswered) {
-    const cookie = cookieOf(slot);
-    for (let cut = 0; cut <= cookie.length - CUT_COOKIE_BYTES; cut++) {
-      if (first.compare(cookie, cut, cookie.length, 0, cookie.length - cut) !== 0) continue;
-      unanswered.delete(index);
-      state.set(index, SLOT.free);
-      break;
-    }
-  }
 }

@@ -17,6 +17,8 @@ export interface FakeRequest {
   readonly offset: number;
   readonly length: number;
   readonly data: Buffer;
+  /** on which connection it came: the first is 1 */
+  readonly connection: number;
 }
 
 export interface FakeOptions {
@@ -94,6 +96,7 @@ export class FakeServer {
 class FakeConnection {
   readonly #fake: FakeServer;
   readonly #socket: Socket;
+  readonly #which: number;
   #left: number;
   #number = 0;
   #input = Buffer.alloc(0);
@@ -103,6 +106,7 @@ class FakeConnection {
   constructor(fake: FakeServer, socket: Socket) {
     this.#fake = fake;
     this.#socket = socket;
+    this.#which = fake.connections;
     this.#left = fake.options.cutAfter ?? Number.POSITIVE_INFINITY;
     socket.on('data', (bytes) => {
       this.#input = Buffer.concat([this.#input, bytes]);
@@ -177,6 +181,7 @@ class FakeConnection {
     const request: FakeRequest = {
       ...{ flags: input.readUInt16BE(4), command, cookie: Buffer.from(input.subarray(8, 16)) },
       ...{ offset: Number(input.readBigUInt64BE(16)), length, data: Buffer.from(input.subarray(28, whole)) },
+      connection: this.#which,
     };
     this.#fake.requests.push(request);
     if (command === DISCONNECT) {

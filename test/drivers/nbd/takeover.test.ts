@@ -14,7 +14,7 @@ import { Doubts, monotonicMs } from '../../../drivers/nbd/takeover/doubts.js';
 import { KeptState, MOST_DOUBTS, SLOT, type SlotState } from '../../../drivers/nbd/takeover/kept-state.js';
 import { memfdCreate } from '../../../system/libc.js';
 import { eventually } from '../../e2e/command.js';
-import { type FakeOptions, FakeServer } from './fake-server.js';
+import { type FakeOptions, FakeServer, NEWSTYLE, simple } from './fake-server.js';
 import { openNbd, type RecordingHost, recordingHost } from './open.js';
 import { nbdkit, uriOf, whyNoServers } from './servers.js';
 
@@ -43,7 +43,14 @@ async function staged(
 ): Promise<Stage> {
   const fake = await FakeServer.start(t, place, { bytes: Buffer.alloc(SIZE), flags: MULTI_CONN, ...options });
   const old = typeof place === 'string' ? connect(place) : connect(fake.port, '127.0.0.1');
+  // what comes is for the next server
+  old.pause();
   await new Promise((resolve) => old.once('connect', resolve));
+  // flags of the client, then GO
+  const hello = Buffer.alloc(20);
+  hello.writeBigUInt64BE(NEWSTYLE, 4);
+  hello.writeUInt32BE(7, 12);
+  await new Promise((resolve) => old.write(hello, resolve));
   old.on('error', () => {});
   t.teardown(() => old.destroy());
   const uri = typeof place === 'string' ? uriOf(place) : `nbd://127.0.0.1:${fake.port}`;
@@ -202,3 +209,35 @@ t.test('ranges in doubt: more than there is room for become one', async (t) => {
   doubts.load();
   t.equal(doubts.waitMs(same), 0);
 });
+
+const FLUSH = 3;
+
+for (const [title, flags, { isTorn = false, error = 0 }, flushedOn, losses] of [
+  ['no other connection can flush it', 0x4d, {}, [1], []],
+  ['every connection can flush it', MULTI_CONN, {}, [2], []],
+  ['the flush fails', 0x4d, { error: 5 }, [1], [/could not be flushed/]],
+  ['the dead server has sent a part of a request', 0x4d, { isTorn: true }, [], [/could not be flushed/]],
+] as const) {
+  t.test(`writes of the old connection: ${title}`, async (t) => {
+    const answer: FakeOptions['answer'] = ({ command, connection, cookie }, send) => {
+      if (error === 0 || command !== FLUSH || connection !== 1) return false;
+      send(simple(cookie, error));
+      return true;
+    };
+    const stage = await staged(t, { flags, answer });
+    const { state, fake } = stage;
+    state.noteWrite();
+    state.isTorn = isTorn;
+    const { disk, host } = await takenOver(t, stage);
+    await disk.read(Buffer.alloc(4), 0);
+    await disk.flush();
+    t.same(
+      fake.requests.flatMap(({ command, connection }) => (command === FLUSH ? [connection] : [])),
+      flushedOn,
+      'the connections that flush',
+    );
+    t.match(host.losses, losses);
+    t.equal(host.losses.length, losses.length);
+    t.notOk(state.isUnflushed, 'what is not durable was told');
+  });
+}
