@@ -115,8 +115,8 @@ export class Connection {
     operation.cookie = low;
     operation.acknowledged = this.#state.acknowledged;
     this.#inFlight.set(low, operation);
-    const { offset, length } = operation;
-    if (operation.changes) operation.slot = this.#state.take({ high: this.#high, low, offset, length });
+    const { offset, length, asked } = operation;
+    if (operation.changes) operation.slot = this.#state.take({ high: this.#high, low, offset, length, asked });
     this.#sender.push(operation);
   }
 

@@ -2,10 +2,11 @@
 
 import { constants } from 'node:os';
 import { allDone } from '../all-done.js';
+import { defined } from '../defined.js';
 import type { Extent, RawDisk, WriteOptions, ZeroOptions } from '../driver.js';
 import { FusetapError } from '../errors.js';
 import { RangeLock } from '../map/range-lock.js';
-import { Operation } from './operation.js';
+import { Operation, type Range } from './operation.js';
 import { ALLOCATION, COMMAND, COMMAND_FLAG, EXPORT_FLAG } from './protocol.js';
 import type { FixedFacts, Session } from './session.js';
 import type { KeptState } from './takeover/kept-state.js';
@@ -82,7 +83,7 @@ class NbdDisk {
     const isRead = start < offset && last === start;
     if (offset + buffer.length < end && !isRead) await this.#readBlocks(blocks.subarray(last - start), last);
     blocks.set(buffer, offset - start);
-    await this.#writeBlocks(blocks, start, durable);
+    await this.#writeBlocks(blocks, start, durable, { offset, length: buffer.length });
   }
 
   async flush(): Promise<void> {
@@ -140,12 +141,20 @@ class NbdDisk {
     });
   }
 
-  async #writeBlocks(data: Uint8Array, offset: number, durable: boolean): Promise<void> {
+  /** @param asked what a client asked to write, if more is written */
+  async #writeBlocks(data: Uint8Array, offset: number, durable: boolean, asked?: Range): Promise<void> {
     const flags = this.#fua(durable);
     await this.#inParts(data, (part, at) => {
       const { length } = part;
       return this.#session.run(
-        new Operation({ command: COMMAND.write, flags, offset: offset + at, length, data: part }),
+        new Operation({
+          command: COMMAND.write,
+          flags,
+          offset: offset + at,
+          length,
+          data: part,
+          ...defined({ asked }),
+        }),
       );
     });
   }

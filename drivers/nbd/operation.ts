@@ -8,6 +8,12 @@ export interface ToldExtent {
   readonly flags: number;
 }
 
+/** A range of the disk. */
+export interface Range {
+  readonly offset: number;
+  readonly length: number;
+}
+
 export interface OperationWish {
   readonly command: number;
   readonly flags?: number;
@@ -17,6 +23,8 @@ export interface OperationWish {
   readonly data?: Uint8Array;
   /** where to read to, with room for all */
   readonly into?: Uint8Array;
+  /** what a client asked to write, if the blocks around it are written; default: the same range */
+  readonly asked?: Range;
 }
 
 export class Operation {
@@ -26,6 +34,8 @@ export class Operation {
   readonly length: number;
   readonly data: Uint8Array | null;
   readonly into: Uint8Array | null;
+  /** the same request, sent again, has the same bytes only if this is the same, too */
+  readonly asked: Range;
   readonly settled: Promise<void>;
   /** of a read: how many bytes have come; of a block status: what the server told */
   filled = 0;
@@ -43,13 +53,14 @@ export class Operation {
   #resolve: () => void = () => {};
   #reject: (error: Error) => void = () => {};
 
-  constructor({ command, flags = 0, offset, length, data, into }: OperationWish) {
+  constructor({ command, flags = 0, offset, length, data, into, asked }: OperationWish) {
     this.command = command;
     this.flags = flags;
     this.offset = offset;
     this.length = length;
     this.data = data ?? null;
     this.into = into ?? null;
+    this.asked = asked ?? { offset, length };
     this.settled = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;

@@ -17,7 +17,7 @@ import { inputOutputError, OtherExport, reasonOf, systemCode } from './faults.js
 import type { ExportFacts } from './handshake.js';
 import type { Operation } from './operation.js';
 import { EXPORT_FLAG } from './protocol.js';
-import { Doubts, monotonicMs } from './takeover/doubts.js';
+import { Doubts, monotonicMs, type Repeatable } from './takeover/doubts.js';
 import type { KeptState } from './takeover/kept-state.js';
 import { reap, withoutSocket } from './takeover/reap.js';
 import type { NbdAddress } from './uri.js';
@@ -225,7 +225,8 @@ export class Session {
     if (!isKnown) {
       if (socketFd !== null) endSending(socketFd);
       this.#old = null;
-      this.#doubt([{ offset: 0, length: facts.size }], false);
+      const whole = { offset: 0, length: facts.size };
+      this.#doubt([{ ...whole, asked: whole }], false);
       // it may have had some
       state.noteWrite();
       return this.#noteLoss('what an earlier server has kept cannot be read');
@@ -242,7 +243,7 @@ export class Session {
     else if (flushes) this.#noteLoss('the old connection could not be flushed, and no other one can do it');
   }
 
-  #doubt(ranges: readonly { readonly offset: number; readonly length: number }[], mayRepeat = true): void {
+  #doubt(ranges: readonly Repeatable[], mayRepeat = true): void {
     const untilMs = monotonicMs() + this.#wish.doubtMs;
     for (const range of ranges) this.#doubts.add(range, untilMs, mayRepeat);
   }

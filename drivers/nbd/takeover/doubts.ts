@@ -2,7 +2,7 @@
  * Ranges that an old connection may still change: see "Disks on a network" in docs/architecture.md. A write to one of them
  * waits until that cannot happen any more. They are in the memory that outlives this process: the next server waits, too.
  */
-import type { Operation } from '../operation.js';
+import type { Operation, Range } from '../operation.js';
 
 /** Whether the same request, sent again, may pass. */
 const PASSES = { once: 0, hasPassed: 1, never: 2 } as const;
@@ -10,6 +10,8 @@ const PASSES = { once: 0, hasPassed: 1, never: 2 } as const;
 interface Doubt {
   offset: number;
   length: number;
+  /** see Operation.asked: a block may be written for one sector, and then for another one */
+  readonly asked: Range;
   /** see monotonicMs */
   untilMs: number;
   passes: (typeof PASSES)[keyof typeof PASSES];
@@ -17,7 +19,8 @@ interface Doubt {
   readonly place: number;
 }
 
-type Range = Pick<Operation, 'offset' | 'length'>;
+/** What may be sent again. */
+export type Repeatable = Pick<Operation, 'offset' | 'length' | 'asked'>;
 
 /** float64 words of a place; a place is free if its time is 0 */
 const enum W {
@@ -25,6 +28,8 @@ const enum W {
   offset = 1,
   length = 2,
   passes = 3,
+  askedOffset = 4,
+  askedLength = 5,
 }
 const WORDS = 8;
 export const DOUBT_BYTES = WORDS * 8;
@@ -43,16 +48,20 @@ export class Doubts {
     const words = this.#words;
     this.#doubts = [];
     for (let place = 0; place * WORDS < words.length; place++) {
-      const [untilMs = 0, offset = 0, length = 0, passes = 0] = words.subarray(place * WORDS);
-      if (untilMs > 0) this.#doubts.push({ offset, length, untilMs, passes: passes as Doubt['passes'], place });
+      const at = place * WORDS;
+      const [untilMs = 0, offset = 0, length = 0, passes = 0] = words.subarray(at);
+      const asked = { offset: words[at + W.askedOffset] ?? 0, length: words[at + W.askedLength] ?? 0 };
+      if (untilMs > 0) this.#doubts.push({ offset, length, asked, untilMs, passes: passes as Doubt['passes'], place });
     }
   }
 
-  /** @param mayRepeat whether the request with exactly that range is known to be sent again */
-  add({ offset, length }: Range, untilMs: number, mayRepeat = true): void {
+  /** @param mayRepeat whether the same request may be sent again */
+  add({ offset, length, asked }: Repeatable, untilMs: number, mayRepeat = true): void {
     this.#forget(monotonicMs());
     const passes = mayRepeat ? PASSES.once : PASSES.never;
-    const known = this.#doubts.find((doubt) => isSame(doubt, { offset, length }) && doubt.passes !== PASSES.never);
+    const known = this.#doubts.find(
+      (doubt) => isSame(doubt, { offset, length, asked }) && doubt.passes !== PASSES.never,
+    );
     if (known !== undefined) {
       known.untilMs = Math.max(known.untilMs, untilMs);
       known.passes = passes;
@@ -60,7 +69,7 @@ export class Doubts {
     }
     const place = this.#freePlace();
     if (place === null) return this.#widen({ offset, length }, untilMs);
-    const doubt = { offset, length, untilMs, passes, place };
+    const doubt = { offset, length, asked, untilMs, passes, place };
     this.#doubts.push(doubt);
     this.#save(doubt);
   }
@@ -109,11 +118,13 @@ export class Doubts {
   }
 
   /** The time is written last: a place that is written in part does not count. */
-  #save({ offset, length, untilMs, passes, place }: Doubt): void {
+  #save({ offset, length, asked, untilMs, passes, place }: Doubt): void {
     const at = place * WORDS;
     this.#words[at + W.offset] = offset;
     this.#words[at + W.length] = length;
     this.#words[at + W.passes] = passes;
+    this.#words[at + W.askedOffset] = asked.offset;
+    this.#words[at + W.askedLength] = asked.length;
     this.#words[at + W.untilMs] = untilMs;
   }
 }
@@ -124,7 +135,11 @@ export function monotonicMs(): number {
   return seconds * 1000 + nanoseconds / 1e6;
 }
 
-function isSame(a: Range, b: Range): boolean {
+function isSame(a: Repeatable, b: Repeatable): boolean {
+  return isSameRange(a, b) && isSameRange(a.asked, b.asked);
+}
+
+function isSameRange(a: Range, b: Range): boolean {
   return a.offset === b.offset && a.length === b.length;
 }
 

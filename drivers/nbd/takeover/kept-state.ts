@@ -2,7 +2,7 @@
  * The memory that outlives a server of a remote disk: a memfd that the keeper has too.
  *
  *     0        ┌ magic, version; what was acknowledged and what is durable: two counters; isTorn
- *     64       ├ slots, 32 bytes each: the requests in flight that change the disk
+ *     64       ├ slots, 48 bytes each: the requests in flight that change the disk
  *     4 KiB    ├ ranges in doubt: see doubts.ts
  *     40 KiB−32├ the last bytes that were received before those in the buffer
  *     40 KiB   ├ the buffer into which the socket is read
@@ -22,12 +22,13 @@ import {
   memfdCreate,
 } from '../../../system/libc.js';
 
+import type { Range } from '../operation.js';
 import { DOUBT_BYTES } from './doubts.js';
 
 /** the most requests in flight on a connection: servers serve 16 of one connection at a time */
 export const MOST_IN_FLIGHT = 64;
 const SLOTS_START = 64;
-const SLOT_BYTES = 32;
+const SLOT_BYTES = 48;
 const DOUBTS_START = 4096;
 const BUFFER_START = 40 << 10;
 /** longer than every header */
@@ -51,6 +52,8 @@ const enum S {
 const enum SF {
   offset = 2,
   length = 3,
+  askedOffset = 4,
+  askedLength = 5,
 }
 /** int32 words of the head */
 const enum H {
@@ -75,6 +78,8 @@ export interface Slot {
   readonly low: number;
   readonly offset: number;
   readonly length: number;
+  /** see Operation.asked */
+  readonly asked: Range;
 }
 
 export class KeptState {
@@ -125,7 +130,11 @@ export class KeptState {
       if (state === SLOT.free) continue;
       const [high, low] = [(this.#i32[word + S.high] ?? 0) >>> 0, (this.#i32[word + S.low] ?? 0) >>> 0];
       const [offset, length] = [this.#f64[word / 2 + SF.offset] ?? 0, this.#f64[word / 2 + SF.length] ?? 0];
-      found.push({ index, state, high, low, offset, length });
+      const asked = {
+        offset: this.#f64[word / 2 + SF.askedOffset] ?? 0,
+        length: this.#f64[word / 2 + SF.askedLength] ?? 0,
+      };
+      found.push({ index, state, high, low, offset, length, asked });
     }
     return found;
   }
@@ -139,6 +148,8 @@ export class KeptState {
     this.#i32[word + S.low] = request.low;
     this.#f64[word / 2 + SF.offset] = request.offset;
     this.#f64[word / 2 + SF.length] = request.length;
+    this.#f64[word / 2 + SF.askedOffset] = request.asked.offset;
+    this.#f64[word / 2 + SF.askedLength] = request.asked.length;
     this.#i32[word + S.state] = SLOT.queued;
     return index;
   }

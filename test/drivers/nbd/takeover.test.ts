@@ -10,8 +10,8 @@ import t, { type Test } from 'tap';
 import { type Disk, frontDisk } from '../../../drivers/disk.js';
 import { Operation } from '../../../drivers/nbd/operation.js';
 import { COMMAND } from '../../../drivers/nbd/protocol.js';
-import { Doubts, monotonicMs } from '../../../drivers/nbd/takeover/doubts.js';
-import { KeptState, MOST_DOUBTS, SLOT, type SlotState } from '../../../drivers/nbd/takeover/kept-state.js';
+import { Doubts, monotonicMs, type Repeatable } from '../../../drivers/nbd/takeover/doubts.js';
+import { KeptState, MOST_DOUBTS, SLOT } from '../../../drivers/nbd/takeover/kept-state.js';
 import { memfdCreate } from '../../../system/libc.js';
 import { eventually } from '../../e2e/command.js';
 import { type FakeOptions, FakeServer, NEWSTYLE, simple } from './fake-server.js';
@@ -65,11 +65,15 @@ function fdOf(socket: Socket): number {
 async function takenOver(
   t: Test,
   { uri, old, fake, state }: Stage,
-  { stateFd = state.fd, options = {} }: { readonly stateFd?: number; readonly options?: Record<string, string> } = {},
+  {
+    stateFd = state.fd,
+    options = {},
+    minimumBytes = 1,
+  }: { readonly stateFd?: number; readonly options?: Record<string, string>; readonly minimumBytes?: number } = {},
 ): Promise<{ disk: Disk; host: RecordingHost }> {
   const host = recordingHost();
   const { flags = 0x4d, bytes } = fake.options;
-  const facts = { size: bytes.length, flags, minimumBytes: 1, maximumBytes: 32 << 20, hasExtents: false };
+  const facts = { size: bytes.length, flags, minimumBytes, maximumBytes: 32 << 20, hasExtents: false };
   const raw = await openNbd(uri, { options, host, kept: { facts, fds: [stateFd, fdOf(old)] } });
   const disk = frontDisk(raw, { readOnly: false });
   t.teardown(() => disk.close());
@@ -102,10 +106,14 @@ t.test('memory that no server has made is not written; what may be in flight is 
 });
 
 /** The dead server was sending a write: it is not known whether the NBD server has it. */
-function slot(state: KeptState, offset: number, length: number, is: SlotState = SLOT.handing): number {
-  const index = state.take({ high: 0x01020304, low: state.slots().length + 1, offset, length });
-  state.set(index, is);
+function slot(state: KeptState, offset: number, length: number, asked = { offset, length }): number {
+  const index = state.take({ high: 0x01020304, low: state.slots().length + 1, offset, length, asked });
+  state.set(index, SLOT.handing);
   return index;
+}
+
+function range(offset: number, length: number): Repeatable {
+  return { offset, length, asked: { offset, length } };
 }
 
 /** Fails if a write to that range is answered within that time. */
@@ -144,7 +152,7 @@ t.test('a takeover whose server answers at once loses nothing', async (t) => {
 t.test('what an earlier server was doubtful of, the next one is, too', async (t) => {
   const stage = await staged(t);
   const { state } = stage;
-  new Doubts(state.doubts).add({ offset: 512, length: 512 }, monotonicMs() + 700);
+  new Doubts(state.doubts).add(range(512, 512), monotonicMs() + 700);
   slot(state, 8192, 512);
   const { disk } = await takenOver(t, stage, { options: { doubt: '20' } });
   await waits(t, disk, 600, 500);
@@ -176,6 +184,7 @@ t.test('a unix socket where nobody listens proves the end', { skip: whyNoServers
   await server.start();
   const stage = await staged(t);
   const old = connect(socket);
+  old.pause();
   await new Promise((resolve) => old.once('connect', resolve));
   old.on('error', () => {});
   slot(stage.state, 512, 512);
@@ -193,7 +202,7 @@ t.test('ranges in doubt: more than there is room for become one', async (t) => {
   const state = KeptState.create();
   const doubts = new Doubts(state.doubts);
   const count = MOST_DOUBTS + 100;
-  for (let i = 0; i < count; i++) doubts.add({ offset: i * 1024, length: 512 }, monotonicMs() + 60_000);
+  for (let i = 0; i < count; i++) doubts.add(range(i * 1024, 512), monotonicMs() + 60_000);
   const next = new Doubts(state.doubts);
   next.load();
   for (const each of [doubts, next]) {
@@ -241,3 +250,20 @@ for (const [title, flags, { isTorn = false, error = 0 }, flushedOn, losses] of [
     t.notOk(state.isUnflushed, 'what is not durable was told');
   });
 }
+
+t.test('large blocks: a write to another sector of a doubtful block waits, the same write does not', async (t) => {
+  const stage = await staged(t);
+  // the dead server was writing a block for its first sector
+  slot(stage.state, 4096, 4096, { offset: 4096, length: 512 });
+  const { disk } = await takenOver(t, stage, { options: { doubt: '3' }, minimumBytes: 4096 });
+  const begun = performance.now();
+  await disk.write(Buffer.alloc(512, 'b'), 4096 + 512);
+  const tookMs = Math.round(performance.now() - begun);
+  t.ok(tookMs >= 2800, `the other one waits, ${tookMs} ms`);
+
+  const again = await staged(t);
+  slot(again.state, 4096, 4096, { offset: 4096, length: 512 });
+  const { disk: next } = await takenOver(t, again, { options: { doubt: '3600' }, minimumBytes: 4096 });
+  await next.write(Buffer.alloc(512, 'a'), 4096);
+  t.equal(again.fake.options.bytes.toString('latin1', 4095, 4098), '\0aa', 'the same write is done at once');
+});
