@@ -38,8 +38,8 @@ export class Connection {
   readonly #wire: Wire;
   readonly #state: KeptState;
   readonly #events: ConnectionEvents;
-  readonly #high = randomBytes(4).readUInt32BE(0);
-  #nextLow = 1;
+  readonly #high = randomHigh();
+  #count = 0;
   /** by the counted half of their cookies */
   readonly #inFlight = new Map<number, Operation>();
   readonly #sender: Sender;
@@ -53,7 +53,7 @@ export class Connection {
     { events, signal, drain }: ConnectionWish,
   ): Promise<Connection> {
     const wire = await Wire.dial(address, address.tls === null ? state.buffer : null, { signal, drain });
-    const stream = new Handshaking(wire, (socket) => encryptedSocket(socket, address, signal));
+    const stream = new Handshaking(wire, state, (socket) => encryptedSocket(socket, address, signal));
     const abort = (): void => stream.fail(signal.reason as Error);
     signal.addEventListener('abort', abort, { once: true });
     try {
@@ -108,10 +108,18 @@ export class Connection {
     return this.#answered;
   }
 
+  #unusedLow(): number {
+    for (;;) {
+      this.#count = (this.#count + 1) & LOW_MASK;
+      const low = countedLow(this.#count);
+      // an operation may wait for so long that the numbers begin anew
+      if (!this.#inFlight.has(low)) return low;
+    }
+  }
+
   /** Sends an operation. There must be room. */
   submit(operation: Operation): void {
-    const low = this.#nextLow;
-    this.#nextLow = (low + 1) >>> 0;
+    const low = this.#unusedLow();
     operation.cookie = low;
     operation.acknowledged = this.#state.acknowledged;
     this.#inFlight.set(low, operation);
@@ -123,11 +131,11 @@ export class Connection {
   #received(reader: ReplyReader, bytes: Uint8Array): void {
     try {
       reader.feed(bytes);
-      if (bytes.buffer === this.#state.buffer.buffer) this.#state.keepTail(bytes.length);
     } catch (error) {
       // an error of ours must not leave a stream that nobody reads
       this.#wire.close(error as Error);
     }
+    noteLookedAt(this.#state, bytes);
   }
 
   #find(high: number, low: number): Operation {
@@ -181,6 +189,25 @@ export class Connection {
   }
 }
 
+/** Bytes of a plain stream are in the memory that outlives this process. */
+function noteLookedAt(state: KeptState, bytes: Uint8Array): void {
+  if (bytes.buffer === state.buffer.buffer) state.lookedAt(bytes.length);
+}
+
+// no byte of a cookie is 0: if a reply is cut within it, the zeros behind show where (see KeptState)
+
+function randomHigh(): number {
+  return Buffer.from(randomBytes(4).map((byte) => byte || 1)).readUInt32BE(0);
+}
+
+const LOW_MASK = 2 ** 28 - 1;
+
+/** Seven bits of a count in each byte. */
+function countedLow(count: number): number {
+  const bits = (count & 0x7f) | ((count & 0x3f80) << 1) | ((count & 0x1f_c000) << 2) | ((count & 0xfe0_0000) << 3);
+  return (bits | 0x8080_8080) >>> 0;
+}
+
 /** The stream of a handshake: collects what comes until it is taken. */
 class Handshaking implements ByteStream {
   readonly #wire: Wire;
@@ -189,7 +216,7 @@ class Handshaking implements ByteStream {
   #wanted: { readonly length: number; resolve(bytes: Buffer): void; reject(error: Error): void } | null = null;
   #error: Error | null = null;
 
-  constructor(wire: Wire, encrypt: Parameters<Wire['encrypt']>[0]) {
+  constructor(wire: Wire, state: KeptState, encrypt: Parameters<Wire['encrypt']>[0]) {
     this.#wire = wire;
     this.#encrypt = encrypt;
     wire.events = {
@@ -197,6 +224,7 @@ class Handshaking implements ByteStream {
         if (this.#unread.length + bytes.length > MOST_UNREAD_BYTES)
           return this.fail(new ProtocolFault('the NBD server sends too much'));
         this.#unread = Buffer.concat([this.#unread, bytes]);
+        noteLookedAt(state, bytes);
         this.#give();
       },
       ended: (error) => this.fail(error ?? new Error('the NBD server closed the connection')),

@@ -127,6 +127,8 @@ export class Wire {
 
   data(bytes: Uint8Array): void {
     if (this.#end === null) this.#events.data(bytes);
+    // nobody looks at it, but the buffer is that of the next connection
+    else bytes.fill(0);
   }
 
   /** Who gets what comes from now on. If the stream has ended already, it is told at once. */

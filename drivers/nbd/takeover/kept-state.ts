@@ -8,6 +8,9 @@
  *     40 KiB   ├ the buffer into which the socket is read
  *              └
  *
+ * While a request that changes the disk is in flight, the buffer has zeros but for what was received and not looked at. So
+ * the next server knows where that ends: a server may die between the two.
+ *
  * The server writes a slot before it sends the request, and frees it when the reply was parsed, before its client is
  * answered. See "Disks on a network" in docs/architecture.md.
  */
@@ -93,6 +96,8 @@ export class KeptState {
   /** the last bytes before the buffer, then the buffer */
   readonly received: Buffer;
   readonly #free: number[] = [];
+  /** of the buffer, from its start: they have been looked at, and may not be zeros */
+  #usedBytes = 0;
 
   private constructor(fd: number) {
     this.fd = fd;
@@ -155,6 +160,8 @@ export class KeptState {
   }
 
   set(index: number, state: SlotState): void {
+    // it is never called while bytes are looked at: requests are sent in a later turn
+    if (state === SLOT.handing && this.#usedBytes > 0) this.#wipe();
     this.#i32[(SLOTS_START + index * SLOT_BYTES) / 4 + S.state] = state;
   }
 
@@ -170,9 +177,24 @@ export class KeptState {
     this.isTorn = false;
   }
 
-  /** Keeps the end of what is in the buffer, before more comes there. */
-  keepTail(length: number): void {
+  /** So many bytes in the buffer were looked at: keeps the last ones, before more comes there. */
+  lookedAt(length: number): void {
     this.received.copy(this.received, 0, length, TAIL_BYTES + length);
+    this.#usedBytes = Math.max(this.#usedBytes, length);
+    if (this.#free.length < MOST_IN_FLIGHT) this.#wipe();
+  }
+
+  #wipe(): void {
+    this.buffer.fill(0, 0, this.#usedBytes);
+    this.#usedBytes = 0;
+  }
+
+  /** All that a dead server has received was looked at: keeps the last bytes before the zeros. */
+  takeOverReceived(): void {
+    let end = this.received.length;
+    while (end > TAIL_BYTES && this.received[end - 1] === 0) end -= 1;
+    this.received.copy(this.received, 0, end - TAIL_BYTES, end);
+    this.buffer.fill(0, 0, end - TAIL_BYTES);
   }
 
   /** Whether the requests that the kernel has may end inside of one: then nothing can be sent behind them. */

@@ -3,10 +3,12 @@
  * its cookie, wherever it is: where the dead server was in the stream is not known.
  */
 import { CHUNK_DONE, CHUNK_ERROR_BIT, CHUNK_MAGIC, REPLY_COOKIE_AT, SIMPLE_REPLY_MAGIC } from '../protocol.js';
-import { BUFFER_BYTES, type KeptState, SLOT, type Slot, TAIL_BYTES } from './kept-state.js';
+import { type KeptState, SLOT, type Slot, TAIL_BYTES } from './kept-state.js';
 
-/** a cookie that is cut by the end of a read is recognized by so many bytes */
-const CUT_COOKIE_BYTES = 4;
+/** the bytes of a header until the end of the cookie */
+const HEADER_BYTES = REPLY_COOKIE_AT + 8;
+/** between magic and cookie: the only ones in these bytes that may be zeros */
+const MOST_ZEROS = 4;
 
 /** A request whose answer is looked for. */
 interface Wanted {
@@ -18,7 +20,9 @@ interface Wanted {
 export class OldAnswers {
   readonly #state: KeptState;
   readonly #wanted = new Set<Wanted>();
-  #isFirst = true;
+  /** the last bytes before the zeros in what the dead server had received, and the first ones that came later */
+  #before = Buffer.alloc(0);
+  #after = Buffer.alloc(0);
   #hasFlushFailed = false;
   #isFlushed = false;
 
@@ -34,15 +38,17 @@ export class OldAnswers {
 
   /** Looks in what the dead server has received. */
   lookBack(): void {
-    this.#look(TAIL_BYTES + BUFFER_BYTES);
+    this.#look(this.#state.received);
+    this.#state.takeOverReceived();
+    this.#before = Buffer.from(this.#state.received.subarray(0, TAIL_BYTES));
   }
 
   /** More has come, into the buffer. */
   received(length: number): void {
-    if (this.#isFirst) this.#lookForCut();
-    this.#isFirst = false;
-    this.#look(TAIL_BYTES + length);
-    this.#state.keepTail(length);
+    const { received } = this.#state;
+    if (this.#after.length < HEADER_BYTES) this.#lookForCut(received.subarray(TAIL_BYTES, TAIL_BYTES + length));
+    this.#look(received.subarray(0, TAIL_BYTES + length));
+    this.#state.lookedAt(length);
   }
 
   /** the requests without an answer */
@@ -64,8 +70,7 @@ export class OldAnswers {
     return this.#isFlushed;
   }
 
-  #look(to: number): void {
-    const bytes = this.#state.received.subarray(0, to);
+  #look(bytes: Buffer): void {
     for (const wanted of this.#wanted) {
       const { cookie } = wanted;
       for (let at = bytes.indexOf(cookie); at >= 0; at = bytes.indexOf(cookie, at + 1)) {
@@ -95,18 +100,13 @@ export class OldAnswers {
   }
 
   /**
-   * Finds a header that was cut: the server died after it had read the first part into the buffer, where the end of that
-   * is not known, and before it had looked at it.
+   * Finds a header that was cut: the server died after it had read the first part, and before it had looked at it. That part
+   * may end with zeros, which cannot be told from those behind it.
    */
-  #lookForCut(): void {
-    const first = this.#state.received.subarray(TAIL_BYTES, TAIL_BYTES + 8);
-    for (const wanted of this.#wanted) {
-      const { cookie } = wanted;
-      for (let cut = 0; cut <= cookie.length - CUT_COOKIE_BYTES; cut++) {
-        if (first.compare(cookie, cut, cookie.length, 0, cookie.length - cut) !== 0) continue;
-        this.#answered(wanted);
-        break;
-      }
+  #lookForCut(more: Buffer): void {
+    this.#after = Buffer.concat([this.#after, more.subarray(0, HEADER_BYTES - this.#after.length)]);
+    for (let zeros = 0; zeros <= MOST_ZEROS; zeros++) {
+      this.#look(Buffer.concat([this.#before, Buffer.alloc(zeros), this.#after]));
     }
   }
 }

@@ -110,8 +110,10 @@ function readAnswers(
       if (answers.areAll && !isFirst) over(false);
     };
     const callback = (length: number): boolean => {
+      if (isReadable && !isOver) answers.received(length);
+      // the buffer is that of the next connection
+      state.buffer.fill(0, 0, length);
       if (isOver) return true;
-      if (isReadable) answers.received(length);
       isFirst = false;
       look();
       return true;

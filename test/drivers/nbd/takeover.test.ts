@@ -3,18 +3,20 @@
  * The dead server is played by this process, so its memory is exactly what a test wants.
  */
 import { mkdtempSync, openSync, readFileSync, writeFileSync } from 'node:fs';
-import { connect, type Socket } from 'node:net';
+import { connect, Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { type Disk, frontDisk } from '../../../drivers/disk.js';
+import { Drain } from '../../../drivers/nbd/drain.js';
 import { Operation } from '../../../drivers/nbd/operation.js';
 import { COMMAND } from '../../../drivers/nbd/protocol.js';
 import { Doubts, monotonicMs, type Repeatable } from '../../../drivers/nbd/takeover/doubts.js';
 import { KeptState, MOST_DOUBTS, SLOT } from '../../../drivers/nbd/takeover/kept-state.js';
-import { memfdCreate } from '../../../system/libc.js';
+import { type Reaped, reap } from '../../../drivers/nbd/takeover/reap.js';
+import { memfdCreate, socketPair } from '../../../system/libc.js';
 import { eventually } from '../../e2e/command.js';
-import { type FakeOptions, FakeServer, NEWSTYLE, simple } from './fake-server.js';
+import { chunk, type FakeOptions, FakeServer, NEWSTYLE, simple } from './fake-server.js';
 import { openNbd, type RecordingHost, recordingHost } from './open.js';
 import { nbdkit, uriOf, whyNoServers } from './servers.js';
 
@@ -267,3 +269,60 @@ t.test('large blocks: a write to another sector of a doubtful block waits, the s
   await next.write(Buffer.alloc(512, 'a'), 4096);
   t.equal(again.fake.options.bytes.toString('latin1', 4095, 4098), '\0aa', 'the same write is done at once');
 });
+
+/** What a reply to a write begins with, until its cookie ends. */
+function replyTo(low: number, isChunk: boolean): Buffer {
+  const cookie = Buffer.alloc(8);
+  cookie.writeUInt32BE(0x01020304, 0);
+  cookie.writeUInt32BE(low, 4);
+  return isChunk ? chunk(cookie, 0, Buffer.alloc(0)) : simple(cookie, 0);
+}
+
+/** Reaps a connection whose dead server had received some bytes and not looked at them; the others come later. */
+async function reaped(t: Test, received: Buffer, later: readonly Buffer[]): Promise<Reaped> {
+  const state = KeptState.create();
+  state.set(state.take({ high: 0x01020304, low: 0x80808082, ...range(0, 512) }), SLOT.sent);
+  received.copy(state.buffer);
+  const [ours, theirs] = socketPair();
+  const far = new Socket({ fd: theirs });
+  far.on('error', () => {});
+  far.resume();
+  t.teardown(() => far.destroy());
+  const wish = { isReadable: true, flushes: false, signal: AbortSignal.timeout(20_000), drain: new Drain() };
+  const reaping = reap(ours, state, wish);
+  for (const bytes of later) await new Promise((resolve) => far.write(bytes, resolve));
+  // nothing else comes: the end of the stream ends the wait
+  if (later.length === 0) far.end();
+  return await reaping;
+}
+
+for (const isChunk of [false, true]) {
+  t.test(`an answer that was cut where the old server had read to, ${isChunk ? 'structured' : 'simple'}`, async (t) => {
+    const mine = replyTo(0x80808082, isChunk);
+    const other = replyTo(0x80808081, isChunk);
+    for (let cut = 0; cut <= mine.length; cut++) {
+      const before = Buffer.concat([other, mine.subarray(0, cut)]);
+      const { doubtful, hasEnded } = await reaped(
+        t,
+        before,
+        [...mine.subarray(cut)].map((byte) => Buffer.from([byte])),
+      );
+      t.same([doubtful.length, hasEnded], [0, cut === mine.length], `after ${cut} bytes`);
+    }
+  });
+}
+
+t.test(
+  'an answer to another request, cut within the last bytes of its cookie, is not taken for this one',
+  async (t) => {
+    const other = replyTo(0x80808083, false);
+    for (const cut of [12, 13, 14, 15]) {
+      const { doubtful } = await reaped(t, other.subarray(0, cut), []);
+      t.equal(doubtful.length, 1, 'nothing comes');
+      const mine = replyTo(0x80808082, false);
+      // bytes of data that look like the end of the cookie
+      const state = await reaped(t, Buffer.concat([mine.subarray(0, 15), Buffer.from('x')]), []);
+      t.equal(state.doubtful.length, 1, 'another byte follows');
+    }
+  },
+);
