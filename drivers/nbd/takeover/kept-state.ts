@@ -1,7 +1,7 @@
 /**
  * The memory that outlives a server of a remote disk: a memfd that the keeper has too.
  *
- *     0        ┌ magic, version; what was acknowledged and what is durable: two counters; isTorn
+ *     0        ┌ the head: see kept-head.ts; isTorn
  *     64       ├ slots, 48 bytes each: the requests in flight that change the disk
  *     4 KiB    ├ ranges in doubt: see doubts.ts
  *     40 KiB−32├ the last bytes that were received before those in the buffer
@@ -14,7 +14,7 @@
  * The server writes a slot before it sends the request, and frees it when the reply was parsed, before its client is
  * answered. See "Disks on a network" in docs/architecture.md.
  */
-import { fstatSync, ftruncateSync, readSync } from 'node:fs';
+import { fstatSync, ftruncateSync } from 'node:fs';
 import {
   addSeals,
   F_SEAL_GROW,
@@ -25,6 +25,7 @@ import {
   memfdCreate,
 } from '../../../system/libc.js';
 
+import { KEPT_MAGIC, KEPT_WORD, readKeptHead } from '../../kept-head.js';
 import type { Range } from '../operation.js';
 import { DOUBT_BYTES } from './doubts.js';
 
@@ -39,7 +40,6 @@ export const TAIL_BYTES = 32;
 export const MOST_DOUBTS = Math.floor((BUFFER_START - TAIL_BYTES - DOUBTS_START) / DOUBT_BYTES);
 export const BUFFER_BYTES = 256 << 10;
 const WHOLE_BYTES = BUFFER_START + BUFFER_BYTES;
-const MAGIC = 0x4b44_424e;
 /** of the layout above; a server of another version does not read it */
 const VERSION = 1;
 /** a mapped memory that shrinks kills who touches it */
@@ -58,12 +58,8 @@ const enum SF {
   askedOffset = 4,
   askedLength = 5,
 }
-/** int32 words of the head */
+/** int32 words behind the head */
 const enum H {
-  magic = 0,
-  version = 1,
-  acknowledged = 2,
-  durable = 3,
   isTorn = 4,
 }
 
@@ -116,8 +112,8 @@ export class KeptState {
     ftruncateSync(fd, WHOLE_BYTES);
     addSeals(fd, SEALS | F_SEAL_SEAL);
     const state = new KeptState(fd);
-    state.#i32[H.magic] = MAGIC;
-    state.#i32[H.version] = VERSION;
+    state.#i32[KEPT_WORD.magic] = KEPT_MAGIC;
+    state.#i32[KEPT_WORD.version] = VERSION;
     return state;
   }
 
@@ -208,35 +204,33 @@ export class KeptState {
 
   /** A write is about to be acknowledged, and is not durable. */
   noteWrite(): void {
-    this.#i32[H.acknowledged] = ((this.#i32[H.acknowledged] ?? 0) + 1) | 0;
+    this.#i32[KEPT_WORD.acknowledged] = ((this.#i32[KEPT_WORD.acknowledged] ?? 0) + 1) | 0;
   }
 
   /** A number for what is acknowledged now: for `noteDurable`. */
   get acknowledged(): number {
-    return this.#i32[H.acknowledged] ?? 0;
+    return this.#i32[KEPT_WORD.acknowledged] ?? 0;
   }
 
   /** All that was acknowledged at that number is durable, or its loss was told. */
   noteDurable(acknowledged: number): void {
-    const known = this.#i32[H.durable] ?? 0;
-    if (((acknowledged - known) | 0) > 0) this.#i32[H.durable] = acknowledged;
+    const known = this.#i32[KEPT_WORD.durable] ?? 0;
+    if (((acknowledged - known) | 0) > 0) this.#i32[KEPT_WORD.durable] = acknowledged;
   }
 
   /** Whether acknowledged writes may not be durable. */
   get isUnflushed(): boolean {
-    return this.#i32[H.acknowledged] !== this.#i32[H.durable];
+    return this.#i32[KEPT_WORD.acknowledged] !== this.#i32[KEPT_WORD.durable];
   }
 }
 
 /** Looks before anything is mapped: what is written to another file by mistake would destroy it. */
 function isKeptState(fd: number): boolean {
-  const head = new Int32Array(2);
   try {
     if (fstatSync(fd).size !== WHOLE_BYTES || (getSeals(fd) & SEALS) !== SEALS) return false;
-    if (readSync(fd, head, 0, head.byteLength, 0) !== head.byteLength) return false;
   } catch {
     // F_GET_SEALS of a file that is no memfd
     return false;
   }
-  return head[0] === MAGIC && head[1] === VERSION;
+  return readKeptHead(fd)?.[KEPT_WORD.version] === VERSION;
 }

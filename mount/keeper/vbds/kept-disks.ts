@@ -5,6 +5,7 @@
 import { closeAll } from '../../../drivers/close-fd.js';
 import type { ConnectionState, Json } from '../../../drivers/driver.js';
 import { FusetapError } from '../../../drivers/errors.js';
+import { hasUnflushed } from '../../../drivers/kept-head.js';
 import type { Reconnecting } from '../../control/interface.js';
 import { logEvent } from '../../runtime/log.js';
 import type { KeptNode, KeptRef } from '../../server/commands.js';
@@ -30,6 +31,14 @@ export class KeptDisk {
 
   get ref(): KeptRef {
     return { id: this.id, claim: this.claim, nodes: Object.fromEntries(this.#nodes) };
+  }
+
+  /** Whether acknowledged writes may not be durable; null if its drivers do not tell. */
+  get isUnflushed(): boolean | null {
+    const each = [...this.#nodes.values()].map(({ fds: [memory] }) =>
+      memory === undefined ? null : hasUnflushed(memory),
+    );
+    return each.includes(true) ? true : each.includes(null) ? null : false;
   }
 
   keep({ node, facts }: KeptNode, fds: readonly number[]): void {
