@@ -2,14 +2,14 @@
 import { readFile } from 'node:fs/promises';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
-import { type ConnectionOptions, connect } from 'node:tls';
+import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
 import { FusetapError } from '../errors.js';
 import { named, quoted } from '../quote.js';
 import { reasonOf } from './faults.js';
 import type { NbdAddress, TlsWish } from './uri.js';
 
-/** what GnuTLS, which NBD servers use, offers for pre-shared keys with TLS 1.3 */
-const PSK_CIPHERS = 'PSK:TLS_AES_128_GCM_SHA256';
+/** what GnuTLS, which NBD servers use, offers for pre-shared keys with TLS 1.3; none that also needs a certificate */
+const PSK_CIPHERS = 'PSK:!kRSAPSK:TLS_AES_128_GCM_SHA256';
 
 /** Makes the encrypted socket. Files are read each time: certificates are renewed. @throws FusetapError */
 export async function encryptedSocket(socket: Socket, address: NbdAddress, signal: AbortSignal): Promise<Socket> {
@@ -29,12 +29,18 @@ export async function encryptedSocket(socket: Socket, address: NbdAddress, signa
       signal.removeEventListener('abort', abort);
       secure.removeListener('error', failed);
       secure.removeListener('close', closed);
-      resolve(secure);
+      if (tls.pskFile !== null && !isByKey(secure)) failed(new Error('the server shows a certificate, not the key'));
+      else resolve(secure);
     });
     const closed = (): void => failed(new Error('the server closed the connection'));
     secure.once('error', failed);
     secure.once('close', closed);
   });
+}
+
+/** Who has the key shows no certificate. A server without the key may have one that this machine trusts. */
+function isByKey(secure: TLSSocket): boolean {
+  return Object.keys(secure.getPeerCertificate()).length === 0;
 }
 
 async function certificateOptions({ host }: NbdAddress, tls: TlsWish): Promise<ConnectionOptions> {
