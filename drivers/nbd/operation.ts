@@ -1,4 +1,5 @@
 /** A request to an NBD server, from the disk that wants it until its reply. */
+import { Filled } from './filled.js';
 import { COMMAND, COMMAND_FLAG } from './protocol.js';
 
 /** An extent as the server tells it. */
@@ -37,8 +38,8 @@ export class Operation {
   /** the same request, sent again, has the same bytes only if this is the same, too */
   readonly asked: Range;
   readonly settled: Promise<void>;
-  /** of a read: how many bytes have come; of a block status: what the server told */
-  filled = 0;
+  /** of a read: which bytes have come; of a block status: what the server told */
+  filled = new Filled();
   extents: readonly ToldExtent[] = [];
   /** the first error of its reply */
   error: { readonly number: number; readonly text: string } | null = null;
@@ -78,7 +79,7 @@ export class Operation {
 
   /** Makes it new, to be sent on another connection. */
   reset(): void {
-    this.filled = 0;
+    this.filled = new Filled();
     this.extents = [];
     this.error = null;
     this.slot = null;

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { type Disk, frontDisk } from '../../../drivers/disk.js';
 import { FusetapError } from '../../../drivers/errors.js';
+import { Filled } from '../../../drivers/nbd/filled.js';
 import { patternBytes } from '../../conformance/pattern.js';
 import { chunk, type FakeOptions, type FakeRequest, FakeServer, simple } from './fake-server.js';
 import { type OpenWish, openNbd, recordingHost } from './open.js';
@@ -136,6 +137,21 @@ const BAD_ANSWERS: Record<string, (request: FakeRequest) => Buffer> = {
   'a hole behind the request': ({ cookie, offset }) =>
     chunk(cookie, 2, Buffer.concat([place(offset), Buffer.alloc(4, 0xff)])),
   'less than was asked for': ({ cookie, offset }) => chunk(cookie, 1, Buffer.concat([place(offset), Buffer.alloc(4)])),
+  'one half twice, the other never': ({ cookie, offset, length }) =>
+    Buffer.concat([
+      chunk(cookie, 1, Buffer.concat([place(offset), Buffer.alloc(length / 2)]), { isLast: false }),
+      chunk(cookie, 1, Buffer.concat([place(offset), Buffer.alloc(length / 2)])),
+    ]),
+  'parts that overlap': ({ cookie, offset, length }) =>
+    Buffer.concat([
+      chunk(cookie, 1, Buffer.concat([place(offset), Buffer.alloc(length - 10)]), { isLast: false }),
+      chunk(cookie, 2, Buffer.concat([place(offset + length - 20), Buffer.from([0, 0, 0, 20])])),
+    ]),
+  'more than all': ({ cookie, offset, length }) =>
+    Buffer.concat([
+      chunk(cookie, 1, Buffer.concat([place(offset), Buffer.alloc(length)]), { isLast: false }),
+      chunk(cookie, 2, Buffer.concat([place(offset), Buffer.from([0, 0, 0, 1])])),
+    ]),
   nothing: ({ cookie }) => chunk(cookie, 0, Buffer.alloc(0)),
   'a chunk of a type that is none': ({ cookie }) => chunk(cookie, 77, Buffer.alloc(4)),
   'extents of a read': ({ cookie }) => chunk(cookie, 5, Buffer.alloc(12)),
@@ -173,6 +189,48 @@ t.test('answers that the protocol forbids: the connection is made anew', async (
       'nothing beside',
     );
     t.equal(fake.connections, before + 1, 'one reconnect');
+  }
+});
+
+t.test('parts of an answer may come in any order', async (t) => {
+  const { fake, uri } = await served(t, { isStructured: true });
+  const { bytes } = fake.options;
+  const answer: FakeOptions['answer'] = ({ command, cookie, offset, length }, send) => {
+    if (command !== 0) return false;
+    for (const at of [30, 0, 20, 10, 40, 90, 50, 80, 60, 70]) {
+      const part = bytes.subarray(offset + at, offset + at + 10);
+      send(chunk(cookie, 1, Buffer.concat([place(offset + at), part]), { isLast: false }));
+    }
+    send(chunk(cookie, 0, Buffer.alloc(0)));
+    return length === 100;
+  };
+  fake.options = { bytes, isStructured: true, answer };
+  const disk = await opened(t, uri);
+  const read = Buffer.alloc(100);
+  await disk.read(read, 5000);
+  t.ok(read.equals(bytes.subarray(5000, 5100)));
+  t.equal(fake.connections, 1);
+});
+
+t.test('which bytes have come', async (t) => {
+  const seed = Number(process.env.FUSETAP_TEST_SEED ?? Math.floor(Math.random() * 2 ** 31));
+  t.comment(`FUSETAP_TEST_SEED=${seed}`);
+  let state = seed;
+  const random = (below: number): number => {
+    state = (Math.imul(state, 1103515245) + 12345) & 0x7fff_ffff;
+    return (state >>> 8) % below;
+  };
+  for (let round = 0; round < 300; round++) {
+    const [filled, known] = [new Filled(), new Set<number>()];
+    for (let step = 0; step < 40; step++) {
+      const start = random(60);
+      const bytes = Array.from({ length: 1 + random(6) }, (_, i) => start + i);
+      const isNew = bytes.every((at) => !known.has(at));
+      if (filled.add(start, bytes.length) !== isNew) t.fail(`round ${round}, step ${step}`);
+      if (isNew) for (const at of bytes) known.add(at);
+      const end = Math.max(...known) + 1;
+      if (filled.isWhole(end) !== (known.size === end)) t.fail(`round ${round}, step ${step}: whole`);
+    }
   }
 });
 
