@@ -45,6 +45,7 @@ export class Connection {
   readonly #sender: Sender;
   #isOver = false;
   #answered = 0;
+  #receivedBytes = 0;
 
   /** @throws FusetapError if the server refuses; ProtocolFault; the system's error; the reason of the signal */
   static async open(
@@ -108,6 +109,21 @@ export class Connection {
     return this.#answered;
   }
 
+  /** grows while the server answers */
+  get receivedBytes(): number {
+    return this.#receivedBytes;
+  }
+
+  get isIdle(): boolean {
+    return this.#inFlight.size === 0;
+  }
+
+  /** Whether an operation in flight was asked for before that time. */
+  hasOlder(thanMs: number): boolean {
+    for (const { sinceMs } of this.#inFlight.values()) if (sinceMs < thanMs) return true;
+    return false;
+  }
+
   #unusedLow(): number {
     for (;;) {
       this.#count = (this.#count + 1) & LOW_MASK;
@@ -129,6 +145,7 @@ export class Connection {
   }
 
   #received(reader: ReplyReader, bytes: Uint8Array): void {
+    this.#receivedBytes += bytes.length;
     try {
       reader.feed(bytes);
     } catch (error) {

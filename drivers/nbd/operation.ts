@@ -50,6 +50,8 @@ export class Operation {
   isRepeated = false;
   /** how much was acknowledged when it was sent: see KeptState */
   acknowledged = 0;
+  /** when it was asked for; set only if somebody looks at it */
+  sinceMs = 0;
   isSettled = false;
   #resolve: () => void = () => {};
   #reject: (error: Error) => void = () => {};

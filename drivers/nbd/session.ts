@@ -21,11 +21,17 @@ import { Doubts, monotonicMs, type Repeatable } from './takeover/doubts.js';
 import type { KeptState } from './takeover/kept-state.js';
 import { reap, withoutSocket } from './takeover/reap.js';
 import type { NbdAddress } from './uri.js';
+import { Watch } from './watch.js';
 
 /** how long connecting and negotiating may take */
 const CONNECT_LIMIT_MS = 10_000;
 /** a takeover that takes longer is shown as reconnecting */
 const QUIET_MS = 2_000;
+/** a server that has requests, and has said nothing for so long, is shown as reconnecting */
+const SILENT_MS = 10_000;
+/** how often to look at requests: at least once a second, and some times within their timeout */
+const LOOK_MS = 1_000;
+const LOOKS = 4;
 
 /** What must not change while a disk is attached. */
 export type FixedFacts = Pick<ExportFacts, 'size' | 'flags' | 'minimumBytes' | 'maximumBytes'> & {
@@ -57,6 +63,11 @@ export class Session {
   readonly #backoff = new Backoff();
   readonly #drain = new Drain();
   readonly #closing = new AbortController();
+  readonly #watch: Watch;
+  /** of the connection: how much it had received when it was looked at, and since when that has not grown */
+  #heard = { bytes: 0, sinceMs: 0 };
+  /** it is shown as reconnecting, although it is there */
+  #isSilent = false;
   #facts: FixedFacts | null;
   /** until it is reaped */
   #old: Predecessor | null;
@@ -77,6 +88,8 @@ export class Session {
   constructor(wish: SessionWish, predecessor: Predecessor | null) {
     this.#wish = wish;
     this.#doubts = new Doubts(wish.state.doubts);
+    const { timeoutMs } = wish;
+    this.#watch = new Watch(timeoutMs === null ? LOOK_MS : Math.min(LOOK_MS, timeoutMs / LOOKS), () => this.#look());
     this.#facts = predecessor?.facts ?? null;
     this.#old = predecessor;
   }
@@ -91,6 +104,8 @@ export class Session {
 
   /** Resolves when the operation is done. */
   run(operation: Operation): Promise<void> {
+    if (this.#wish.timeoutMs !== null) operation.sinceMs = performance.now();
+    this.#watch.begin();
     if (this.#refusal !== null) operation.reject(this.#refusal);
     else if (this.#hasTimedOut) operation.reject(this.#lateError());
     else if (this.#waiting.length > 0 || operation.changes) this.#enqueue(operation);
@@ -188,7 +203,10 @@ export class Session {
     });
     const timer = setTimeout(() => limit.abort(late), CONNECT_LIMIT_MS);
     const events: ConnectionEvents = {
-      hasRoom: () => this.#pump(),
+      hasRoom: () => {
+        if (this.#isSilent) this.#tellConnected();
+        this.#pump();
+      },
       lost: (reason, inFlight) => this.#lost(reason, inFlight),
     };
     try {
@@ -212,8 +230,8 @@ export class Session {
     this.#hasTimedOut = false;
     clearTimeout(this.#timeout);
     this.#timeout = undefined;
-    if (this.#told !== 'connected') host?.told({ is: 'connected' });
-    this.#told = 'connected';
+    this.#heard = { bytes: 0, sinceMs: performance.now() };
+    this.#tellConnected();
     this.#pump();
   }
 
@@ -248,12 +266,53 @@ export class Session {
     for (const range of ranges) this.#doubts.add(range, untilMs, mayRepeat);
   }
 
+  // ── waiting ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** @returns whether there are requests to look after */
+  #look(): boolean {
+    const nowMs = performance.now();
+    this.#lookForSilence(nowMs);
+    const { timeoutMs } = this.#wish;
+    if (timeoutMs !== null) this.#endOlder(nowMs - timeoutMs);
+    return this.#waiting.length > 0 || this.#held.size > 0 || (this.#connection !== null && !this.#connection.isIdle);
+  }
+
+  /** A server may hang, and its connection stay. */
+  #lookForSilence(nowMs: number): void {
+    const connection = this.#connection;
+    if (connection === null) return;
+    const { receivedBytes, isIdle } = connection;
+    if (isIdle || receivedBytes !== this.#heard.bytes) this.#heard = { bytes: receivedBytes, sinceMs: nowMs };
+    else if (nowMs - this.#heard.sinceMs >= SILENT_MS) {
+      this.#isSilent = true;
+      this.#tell(`the NBD server has not answered for ${SILENT_MS / 1000} s`);
+    }
+  }
+
+  /** Fails the requests that were asked for before that time. A connection that has one of them is given up. */
+  #endOlder(thanMs: number): void {
+    const error = inputOutputError(`the NBD server has not answered for ${(this.#wish.timeoutMs ?? 0) / 1000} s`);
+    // what it has in flight is in doubt then, and waits for the next connection with the others
+    if (this.#connection?.hasOlder(thanMs)) this.#connection.break(error);
+    const isOlder = ({ sinceMs }: Operation): boolean => sinceMs < thanMs;
+    const older = this.#waiting.filter(isOlder);
+    if (older.length > 0) this.#waiting = this.#waiting.filter((operation) => !isOlder(operation));
+    for (const [operation, timer] of this.#held) {
+      if (!isOlder(operation)) continue;
+      clearTimeout(timer);
+      this.#held.delete(operation);
+      older.push(operation);
+    }
+    for (const operation of older) operation.reject(error);
+  }
+
   // ── losing ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   #lost(reason: Error, inFlight: readonly Operation[]): void {
     const { state } = this.#wish;
     this.#backoff.lost(performance.now(), this.#connection?.answered ?? 0);
     this.#connection = null;
+    this.#isSilent = false;
     // first the doubts, then the slots: this process may die
     this.#doubt(inFlight.filter(({ changes }) => changes));
     state.clear();
@@ -282,6 +341,12 @@ export class Session {
     else host.lost(error);
     // only when it is told: this process may die
     state.noteDurable(state.acknowledged);
+  }
+
+  #tellConnected(): void {
+    this.#isSilent = false;
+    if (this.#told !== 'connected') this.#wish.host?.told({ is: 'connected' });
+    this.#told = 'connected';
   }
 
   #tell(reason: string): void {
@@ -329,6 +394,7 @@ export class Session {
 
   close(): void {
     clearTimeout(this.#timeout);
+    this.#watch.end();
     this.#closing.abort(new Error('the disk is closed'));
     this.#connection?.close();
     this.#connection = null;

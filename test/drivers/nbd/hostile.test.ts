@@ -10,6 +10,7 @@ import { type Disk, frontDisk } from '../../../drivers/disk.js';
 import { FusetapError } from '../../../drivers/errors.js';
 import { Filled } from '../../../drivers/nbd/filled.js';
 import { patternBytes } from '../../conformance/pattern.js';
+import { eventually } from '../../e2e/command.js';
 import { chunk, type FakeOptions, type FakeRequest, FakeServer, simple } from './fake-server.js';
 import { type OpenWish, openNbd, recordingHost } from './open.js';
 import { uriOf } from './servers.js';
@@ -362,6 +363,51 @@ t.test('requests that wait fail after the timeout, and are served when the serve
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
   t.ok((await readAll(disk)).equals(bytes));
+});
+
+/** A server that takes the first write and does not answer it, as if its disk hung. */
+function hanging(release: { send?: () => void }): NonNullable<FakeOptions['answer']> {
+  let isFirst = true;
+  return ({ command, cookie }, send) => {
+    if (command !== 1 || !isFirst) return false;
+    isFirst = false;
+    release.send = () => send(simple(cookie, 0));
+    return true;
+  };
+}
+
+t.test('a request that the server has, and does not answer, ends after the timeout', async (t) => {
+  const { fake, uri } = await served(t, { answer: hanging({}) });
+  const host = recordingHost();
+  const disk = await opened(t, uri, { host, options: { timeout: '0.5', doubt: '3' } });
+  const begun = performance.now();
+  await t.rejects(disk.write(Buffer.from('old'), 512), { errno: 5, message: /not answered for 0.5 s/ });
+  t.ok(performance.now() - begun < 3000, 'soon');
+  t.match(host.states, [{ is: 'reconnecting', reason: /not answered/ }], 'it is told');
+  const read = Buffer.alloc(4);
+  await disk.read(read, 0);
+  t.ok(read.equals(fake.options.bytes.subarray(0, 4)), 'others are served on the next connection');
+  t.match(host.states.at(-1), { is: 'connected' });
+  t.equal(fake.connections, 2);
+  await t.rejects(
+    disk.write(Buffer.from('new'), 513),
+    { message: /not answered/, errno: 5 },
+    'the old write is in doubt: a newer one waits',
+  );
+});
+
+t.test('a server that is silent is shown, and its requests wait', async (t) => {
+  const release: { send?: () => void } = {};
+  const { fake, uri } = await served(t, { answer: hanging(release) });
+  const host = recordingHost();
+  const disk = await opened(t, uri, { host });
+  const writing = disk.write(Buffer.from('old'), 512);
+  await eventually('it is told', 60_000, async () => host.states.length > 0);
+  t.match(host.states, [{ is: 'reconnecting', reason: /not answered for 10 s/ }]);
+  release.send?.();
+  await writing;
+  t.match(host.states.at(-1), { is: 'connected' });
+  t.equal(fake.connections, 1, 'on the same connection');
 });
 
 t.test('giving up fails what waits, and all that comes', async (t) => {
