@@ -60,7 +60,14 @@ export class Connection {
     try {
       const facts = await negotiate(stream, { exportName: address.exportName, withTls: address.tls !== null });
       if (stream.hasRest) throw new ProtocolFault('the NBD server sends more than it was asked for');
-      return new Connection({ wire, facts, state, events, isPlain: address.tls === null });
+      return new Connection({
+        wire,
+        facts,
+        state,
+        events,
+        isPlain: address.tls === null,
+        isWhole: sendsWhole(address, facts),
+      });
     } catch (error) {
       wire.close();
       throw error;
@@ -75,13 +82,14 @@ export class Connection {
     readonly state: KeptState;
     readonly events: ConnectionEvents;
     readonly isPlain: boolean;
+    readonly isWhole: boolean;
   }) {
-    const { wire, facts, state, events, isPlain } = parts;
+    const { wire, facts, state, events, isPlain, isWhole } = parts;
     this.facts = facts;
     this.#wire = wire;
     this.#state = state;
     this.#events = events;
-    this.#sender = new Sender(wire, state, { high: this.#high, isPlain });
+    this.#sender = new Sender(wire, state, { high: this.#high, isPlain, isWhole });
     const { isStructured, contextId } = facts;
     const reader = new ReplyReader({
       isStructured,
@@ -204,6 +212,11 @@ export class Connection {
   break(reason: Error): void {
     this.#wire.close(reason);
   }
+}
+
+/** Whether requests are sent as a whole or not at all: see sender.ts. */
+export function sendsWhole({ socket, tls }: NbdAddress, { flags }: { readonly flags: number }): boolean {
+  return socket !== null && tls === null && (flags & EXPORT_FLAG.multiConn) === 0;
 }
 
 /** Bytes of a plain stream are in the memory that outlives this process. */

@@ -23,6 +23,8 @@ export interface NbdDiskWish {
   readonly readOnly: boolean;
   /** each write is durable before it is acknowledged */
   readonly isDurable: boolean;
+  /** the longest write */
+  readonly mostWritten: number;
 }
 
 export function nbdDisk(wish: NbdDiskWish, close: () => Promise<void>): RawDisk {
@@ -47,14 +49,16 @@ class NbdDisk {
   readonly #state: KeptState;
   readonly #facts: FixedFacts;
   readonly #isDurable: boolean;
+  readonly #mostWritten: number;
   /** in blocks: no request of ours changes a block while another one reads it to write it back */
   readonly #lock = new RangeLock();
 
-  constructor({ session, state, facts, isDurable }: NbdDiskWish) {
+  constructor({ session, state, facts, isDurable, mostWritten }: NbdDiskWish) {
     this.#session = session;
     this.#state = state;
     this.#facts = facts;
     this.#isDurable = isDurable;
+    this.#mostWritten = mostWritten;
   }
 
   async read(buffer: Uint8Array, offset: number): Promise<void> {
@@ -135,7 +139,7 @@ class NbdDisk {
   }
 
   async #readBlocks(into: Uint8Array, offset: number): Promise<void> {
-    await this.#inParts(into, (part, at) => {
+    await inParts(into, this.#facts.maximumBytes, (part, at) => {
       const { length } = part;
       return this.#session.run(new Operation({ command: COMMAND.read, offset: offset + at, length, into: part }));
     });
@@ -144,7 +148,7 @@ class NbdDisk {
   /** @param asked what a client asked to write, if more is written */
   async #writeBlocks(data: Uint8Array, offset: number, durable: boolean, asked?: Range): Promise<void> {
     const flags = this.#fua(durable);
-    await this.#inParts(data, (part, at) => {
+    await inParts(data, this.#mostWritten, (part, at) => {
       const { length } = part;
       return this.#session.run(
         new Operation({
@@ -157,17 +161,6 @@ class NbdDisk {
         }),
       );
     });
-  }
-
-  /** Does the work for each part that is short enough for the server; all parts have ended when it settles. */
-  async #inParts(bytes: Uint8Array, work: (part: Uint8Array, at: number) => Promise<void>): Promise<void> {
-    const { maximumBytes } = this.#facts;
-    if (bytes.length <= maximumBytes) return await work(bytes, 0);
-    const parts: Promise<void>[] = [];
-    for (let at = 0; at < bytes.length; at += maximumBytes) {
-      parts.push(work(bytes.subarray(at, Math.min(at + maximumBytes, bytes.length)), at));
-    }
-    await allDone(parts);
   }
 
   #fua(durable: boolean): number {
@@ -196,4 +189,18 @@ class NbdDisk {
     const first = Math.floor(offset / minimumBytes);
     await this.#lock.run(first, Math.ceil((offset + length) / minimumBytes) - first, work);
   }
+}
+
+/** Does the work for each part of so many bytes at most; all parts have ended when it settles. */
+async function inParts(
+  bytes: Uint8Array,
+  mostBytes: number,
+  work: (part: Uint8Array, at: number) => Promise<void>,
+): Promise<void> {
+  if (bytes.length <= mostBytes) return await work(bytes, 0);
+  const parts: Promise<void>[] = [];
+  for (let at = 0; at < bytes.length; at += mostBytes) {
+    parts.push(work(bytes.subarray(at, Math.min(at + mostBytes, bytes.length)), at));
+  }
+  await allDone(parts);
 }

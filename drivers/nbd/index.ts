@@ -6,10 +6,12 @@ import { realpath } from 'node:fs/promises';
 import { closeAll } from '../close-fd.js';
 import type { Driver, Host, Json, Kept } from '../driver.js';
 import { FusetapError } from '../errors.js';
+import { sendsWhole } from './connection.js';
 import { nbdDisk } from './disk.js';
 import { OtherExport, ProtocolFault, reasonOf, systemCode } from './faults.js';
 import { type NbdOptions, parseOptions } from './options.js';
 import { EXPORT_FLAG } from './protocol.js';
+import { MOST_WHOLE_DATA } from './sender.js';
 import { type FixedFacts, type Predecessor, Session } from './session.js';
 import { KeptState } from './takeover/kept-state.js';
 import { type NbdAddress, printNbdUri } from './uri.js';
@@ -45,10 +47,14 @@ const nbd = {
           hint: 'attach it with mode r',
         });
       }
-      return nbdDisk({ session, state, facts, readOnly, isDurable: parsed.isDurable }, async () => {
-        session.close();
-        if (own !== null) await closeAll([own.fd]);
-      });
+      const { isDurable, address } = parsed;
+      return nbdDisk(
+        { session, state, facts, readOnly, isDurable, mostWritten: longestWrite(address, facts) },
+        async () => {
+          session.close();
+          if (own !== null) await closeAll([own.fd]);
+        },
+      );
     } catch (error) {
       if (own !== null) await closeAll([own.fd]);
       throw error;
@@ -70,6 +76,12 @@ function sessionOf(
   predecessor: Predecessor | null,
 ): Session {
   return new Session({ address, state, host, timeoutMs, doubtMs }, predecessor);
+}
+
+function longestWrite(address: NbdAddress, { flags, minimumBytes, maximumBytes }: FixedFacts): number {
+  if (!sendsWhole(address, { flags })) return maximumBytes;
+  const most = Math.min(maximumBytes, MOST_WHOLE_DATA);
+  return Math.max(minimumBytes, most - (most % minimumBytes));
 }
 
 /** Connects for the first time. @throws FusetapError that names the export */

@@ -81,6 +81,14 @@ export class FakeServer {
     return (this.#server.address() as AddressInfo).port;
   }
 
+  /** Reads nothing any more, or reads on. */
+  pause(isPaused: boolean): void {
+    for (const socket of this.#sockets) {
+      if (isPaused) socket.pause();
+      else socket.resume();
+    }
+  }
+
   /** Ends all connections, and takes no more. */
   stop(): void {
     this.dropAll();

@@ -12,7 +12,7 @@ import { Drain } from '../../../drivers/nbd/drain.js';
 import { Operation } from '../../../drivers/nbd/operation.js';
 import { COMMAND } from '../../../drivers/nbd/protocol.js';
 import { Doubts, monotonicMs, type Repeatable } from '../../../drivers/nbd/takeover/doubts.js';
-import { KeptState, MOST_DOUBTS, SLOT } from '../../../drivers/nbd/takeover/kept-state.js';
+import { KeptState, MOST_DOUBTS, SLOT, type SlotState } from '../../../drivers/nbd/takeover/kept-state.js';
 import { type Reaped, reap } from '../../../drivers/nbd/takeover/reap.js';
 import { memfdCreate, socketPair } from '../../../system/libc.js';
 import { eventually } from '../../e2e/command.js';
@@ -326,3 +326,21 @@ t.test(
     }
   },
 );
+
+t.test('a unix socket that is full has no part of a request, if only the old connection can flush', async (t) => {
+  const socket = join(mkdtempSync(join(tmpdir(), 'nbd-')), 's');
+  const fake = await FakeServer.start(t, socket, { bytes: Buffer.alloc(4 << 20) });
+  const host = recordingHost();
+  const disk = frontDisk(await openNbd(uriOf(socket), { host }), { readOnly: false });
+  t.teardown(() => disk.close());
+  const state = KeptState.adopt(host.kept[0]?.fds[0] as number) as KeptState;
+  const count = (is: SlotState): number => state.slots().filter((slot) => slot.state === is).length;
+  fake.pause(true);
+  const data = Buffer.alloc(1 << 20, 'data');
+  const writes = [0, 1, 2, 3].map((i) => disk.write(data, i << 20));
+  await eventually('requests wait for room', 30_000, async () => count(SLOT.sent) > 0 && count(SLOT.queued) > 0);
+  t.same([count(SLOT.torn), count(SLOT.handing), state.isTorn], [0, 0, false]);
+  fake.pause(false);
+  await Promise.all(writes);
+  t.ok([0, 1, 2, 3].every((i) => fake.options.bytes.subarray(i << 20, (i + 1) << 20).equals(data)));
+});
