@@ -13,7 +13,7 @@ import { FusetapError } from '../errors.js';
 import { Backoff } from './backoff.js';
 import { Connection, type ConnectionEvents } from './connection.js';
 import { Drain } from './drain.js';
-import { inputOutputError, OtherExport, reasonOf, systemCode } from './faults.js';
+import { inputOutputError, NotKept, OtherExport, reasonOf, systemCode } from './faults.js';
 import type { ExportFacts } from './handshake.js';
 import type { Operation } from './operation.js';
 import { EXPORT_FLAG } from './protocol.js';
@@ -190,7 +190,7 @@ export class Session {
         if (signal.aborted || error instanceof OtherExport) throw error;
         if (isFirst && this.#hasServerEnded(error)) this.#clearDoubts();
         // it may be another one that answers at last, and no later attempt would tell
-        this.#noteLoss(`the NBD server cannot be reached: ${reasonOf(error)}`);
+        if (!(error instanceof NotKept)) this.#noteLoss(`the NBD server cannot be reached: ${reasonOf(error)}`);
         this.#tell(reasonOf(error));
       }
     }
@@ -221,7 +221,12 @@ export class Session {
   async #install(connection: Connection): Promise<void> {
     const { host, state } = this.#wish;
     const { fd } = connection;
-    if (fd !== null && this.#facts !== null) await host?.keep({ ...this.#facts }, [state.fd, fd]);
+    try {
+      if (fd !== null && this.#facts !== null) await host?.keep({ ...this.#facts }, [state.fd, fd]);
+    } catch (error) {
+      connection.close();
+      throw new NotKept(`the bus cannot keep the connection: ${reasonOf(error)}`, { cause: error });
+    }
     if (this.#closing.signal.aborted) return connection.close();
     // it may have ended meanwhile
     if (connection.fd === null || !connection.hasRoom) throw new Error('the NBD server closed the connection');

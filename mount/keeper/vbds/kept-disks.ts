@@ -69,11 +69,12 @@ export class KeptDisks {
     return disk;
   }
 
-  /** Keeps what a server has sent, unless its disk is gone. The descriptors belong to this object then. */
+  /** Keeps what a server has sent. The descriptors belong to this object. @throws FusetapError if the disk is gone */
   keep(kept: KeptNode, fds: readonly number[]): void {
     const disk = this.#disks.get(kept.keptId);
-    if (disk === undefined) void closeAll([...fds]);
-    else disk.keep(kept, fds);
+    if (disk !== undefined) return disk.keep(kept, fds);
+    void closeAll([...fds]);
+    throw new FusetapError('NOT_FOUND', 'the disk is not attached any more');
   }
 
   find(keptId: number): KeptDisk | undefined {

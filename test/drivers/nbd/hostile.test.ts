@@ -410,6 +410,36 @@ t.test('a server that is silent is shown, and its requests wait', async (t) => {
   t.equal(fake.connections, 1, 'on the same connection');
 });
 
+t.test('a bus that cannot keep a connection gets another one; no write goes out on the first', async (t) => {
+  const { fake, uri } = await served(t);
+  const host = recordingHost();
+  const disk = await opened(t, uri, { host });
+  await disk.write(Buffer.from('x'), 0, { durable: true });
+  const { keep } = host;
+  let failures = 2;
+  host.keep = async (facts, fds) => {
+    if (failures-- > 0) throw new FusetapError('FAILED', 'the keeper has too many files open (EMFILE)');
+    await keep(facts, fds);
+  };
+  fake.dropAll();
+  await disk.write(Buffer.from('y'), 0);
+  t.match(host.states[0], { is: 'reconnecting' });
+  t.match(host.states.at(-1), { is: 'connected' });
+  t.same(host.losses, []);
+  t.same(
+    fake.requests.map(({ command, connection }) => [command, connection]),
+    [
+      [1, 1],
+      [2, 2],
+      [2, 3],
+      [1, 4],
+    ],
+    'the others were ended in order',
+  );
+  failures = 1;
+  await t.rejects(openNbd(uri, { host }), { message: /cannot keep the connection: .*EMFILE/ }, 'no attach');
+});
+
 t.test('giving up fails what waits, and all that comes', async (t) => {
   const { fake, uri } = await served(t);
   const raw = await openNbd(uri);

@@ -154,10 +154,10 @@ t.test('a takeover whose server answers at once loses nothing', async (t) => {
 t.test('what an earlier server was doubtful of, the next one is, too', async (t) => {
   const stage = await staged(t);
   const { state } = stage;
-  new Doubts(state.doubts).add(range(512, 512), monotonicMs() + 700);
+  new Doubts(state.doubts).add(range(512, 512), monotonicMs() + 3000);
   slot(state, 8192, 512);
   const { disk } = await takenOver(t, stage, { options: { doubt: '20' } });
-  await waits(t, disk, 600, 500);
+  await waits(t, disk, 600, 2500);
   // and it notes its own
   const next = new Doubts(state.doubts);
   next.load();
