@@ -8,7 +8,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { endSending } from '../../system/libc.js';
-import type { ConnectionState, Host } from '../driver.js';
+import type { ConnectionState, Host, Json } from '../driver.js';
 import { FusetapError } from '../errors.js';
 import { Backoff } from './backoff.js';
 import { Connection, type ConnectionEvents } from './connection.js';
@@ -105,7 +105,8 @@ export class Session {
   /** Resolves when the operation is done. */
   run(operation: Operation): Promise<void> {
     if (this.#wish.timeoutMs !== null) operation.sinceMs = performance.now();
-    this.#watch.begin();
+    // the time in which nothing was asked for is no silence
+    if (this.#watch.begin()) this.#heardNow();
     if (this.#refusal !== null) operation.reject(this.#refusal);
     else if (this.#hasTimedOut) operation.reject(this.#lateError());
     else if (this.#waiting.length > 0 || operation.changes) this.#enqueue(operation);
@@ -222,7 +223,7 @@ export class Session {
     const { host, state } = this.#wish;
     const { fd } = connection;
     try {
-      if (fd !== null && this.#facts !== null) await host?.keep({ ...this.#facts }, [state.fd, fd]);
+      if (fd !== null && this.#facts !== null) await host?.keep(factsToKeep(this.#facts, connection), [state.fd, fd]);
     } catch (error) {
       connection.close();
       throw new NotKept(`the bus cannot keep the connection: ${reasonOf(error)}`, { cause: error });
@@ -235,7 +236,7 @@ export class Session {
     this.#hasTimedOut = false;
     clearTimeout(this.#timeout);
     this.#timeout = undefined;
-    this.#heard = { bytes: 0, sinceMs: performance.now() };
+    this.#heardNow();
     this.#tellConnected();
     this.#pump();
   }
@@ -287,11 +288,15 @@ export class Session {
     const connection = this.#connection;
     if (connection === null) return;
     const { receivedBytes, isIdle } = connection;
-    if (isIdle || receivedBytes !== this.#heard.bytes) this.#heard = { bytes: receivedBytes, sinceMs: nowMs };
+    if (isIdle || receivedBytes !== this.#heard.bytes) this.#heardNow();
     else if (nowMs - this.#heard.sinceMs >= SILENT_MS) {
       this.#isSilent = true;
       this.#tell(`the NBD server has not answered for ${SILENT_MS / 1000} s`);
     }
+  }
+
+  #heardNow(): void {
+    this.#heard = { bytes: this.#connection?.receivedBytes ?? 0, sinceMs: performance.now() };
   }
 
   /** Fails the requests that were asked for before that time. A connection that has one of them is given up. */
@@ -408,6 +413,12 @@ export class Session {
 
 function fixedFacts({ size, flags, minimumBytes, maximumBytes, contextId }: ExportFacts): FixedFacts {
   return { size, flags, minimumBytes, maximumBytes, hasExtents: contextId !== null };
+}
+
+/** What the next server has to know: of the disk, and how to end this connection. */
+function factsToKeep(facts: FixedFacts, { facts: { flags } }: Connection): FixedFacts & Json {
+  const { multiConn } = EXPORT_FLAG;
+  return { ...facts, flags: (facts.flags & ~multiConn) | (flags & multiConn) };
 }
 
 /** What an export must still be able to do. */

@@ -12,12 +12,14 @@ export class Watch {
     this.#look = look;
   }
 
-  /** There is something; may be called at any time. */
-  begin(): void {
-    this.#timer ??= setTimeout(() => {
+  /** There is something; may be called at any time. @returns whether there was nothing before */
+  begin(): boolean {
+    if (this.#timer !== null) return false;
+    this.#timer = setTimeout(() => {
       this.#timer = null;
       if (this.#look()) this.begin();
     }, this.#everyMs);
+    return true;
   }
 
   end(): void {

@@ -84,7 +84,7 @@ function nextChild(): Promise<ChildProcess> {
     ChildProcess.prototype.on = function (this: ChildProcess, ...args) {
       ChildProcess.prototype.on = on;
       resolve(this);
-      return on.apply(this, args);
+      return Reflect.apply(on, this, args) as ChildProcess;
     };
   });
 }
