@@ -313,7 +313,13 @@ export class Session {
       this.#held.delete(operation);
       older.push(operation);
     }
-    for (const operation of older) operation.reject(error);
+    for (const operation of older) this.#fail(operation, error);
+  }
+
+  /** Fails a request that waits. An old connection may still do it. */
+  #fail(operation: Operation, error: Error): void {
+    if (operation.changes && operation.isRepeated) this.#doubts.forbid(operation);
+    operation.reject(error);
   }
 
   // ── losing ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -391,7 +397,7 @@ export class Session {
       operation.reject(error);
     }
     this.#held.clear();
-    for (const operation of this.#waiting.splice(0)) operation.reject(error);
+    for (const operation of this.#waiting.splice(0)) this.#fail(operation, error);
   }
 
   /** Fails all requests, now and later: the disk is going away, although the server does not answer. */

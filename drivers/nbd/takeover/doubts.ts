@@ -74,6 +74,15 @@ export class Doubts {
     this.#save(doubt);
   }
 
+  /** A request will not be sent again: another one with the same range is not the same. */
+  forbid(operation: Operation): void {
+    for (const doubt of this.#doubts) {
+      if (!isSame(doubt, operation)) continue;
+      doubt.passes = PASSES.never;
+      this.#save(doubt);
+    }
+  }
+
   /** Nothing of the old connections is being done any more. */
   clear(): void {
     this.#forget(Number.POSITIVE_INFINITY);
