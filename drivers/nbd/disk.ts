@@ -2,7 +2,6 @@
 
 import { constants } from 'node:os';
 import { allDone } from '../all-done.js';
-import { defined } from '../defined.js';
 import type { Extent, RawDisk, WriteOptions, ZeroOptions } from '../driver.js';
 import { FusetapError } from '../errors.js';
 import { RangeLock } from '../map/range-lock.js';
@@ -157,7 +156,7 @@ class NbdDisk {
           offset: offset + at,
           length,
           data: part,
-          ...defined({ asked }),
+          asked,
         }),
       );
     });

@@ -25,7 +25,7 @@ export interface OperationWish {
   /** where to read to, with room for all */
   readonly into?: Uint8Array;
   /** what a client asked to write, if the blocks around it are written; default: the same range */
-  readonly asked?: Range;
+  readonly asked?: Range | undefined;
 }
 
 export class Operation {
