@@ -241,6 +241,18 @@ void t.test('a stopped NBD server holds no other vbd of the bus', { skip }, asyn
   t.equal(await hung.call('fsync'), 'ok');
 });
 
+void t.test('a vbd whose NBD server hangs is shown, and can be detached by force', { skip }, async (t) => {
+  const { bus, bench, server, vbd } = await attached(t, raw);
+  const handle = await Client.open(t, bench, 'write', vbd.path);
+  server.signal('SIGSTOP');
+  const waiting = handle.call('write', 0, 4096, 'x');
+  await eventually('the state is told', LIMIT_MS, async () => (await bus.info()).vbds[0]?.state === 'reconnecting');
+  t.match((await bus.info()).vbds[0]?.reconnecting, { reason: /has not answered/ });
+  await t.rejects(bus.detach(vbd.vdev), { code: 'BUSY', message: /reconnecting since/ });
+  t.equal((await bus.detach(vbd.vdev, '?force=1')).vbds.length, 1);
+  t.equal(await waiting, 'Input/output error', 'the request that the server has fails');
+});
+
 void t.test('a vbd whose NBD server is gone can be detached by force', { skip }, async (t) => {
   const { bus, bench, server, vbd } = await attached(t, raw);
   const handle = await Client.open(t, bench, 'write', vbd.path);
