@@ -47,9 +47,9 @@ const nbd = {
           hint: 'attach it with mode r',
         });
       }
-      const { isDurable, address } = parsed;
+      const { isDurable } = parsed;
       return nbdDisk(
-        { session, state, facts, readOnly, isDurable, mostWritten: longestWrite(address, facts) },
+        { session, state, facts, readOnly, isDurable, mostWritten: longestWrite(parsed, facts) },
         async () => {
           session.close();
           if (own !== null) await closeAll([own.fd]);
@@ -78,8 +78,10 @@ function sessionOf(
   return new Session({ address, state, host, timeoutMs, doubtMs }, predecessor);
 }
 
-function longestWrite(address: NbdAddress, { flags, minimumBytes, maximumBytes }: FixedFacts): number {
-  if (!sendsWhole(address, { flags })) return maximumBytes;
+/** Short ones are for the flush of an old connection (sender.ts), which a disk without unflushed writes does not need. */
+function longestWrite({ address, isDurable }: NbdOptions, { flags, minimumBytes, maximumBytes }: FixedFacts): number {
+  const isNeverUnflushed = isDurable && (flags & EXPORT_FLAG.fua) !== 0;
+  if (isNeverUnflushed || !sendsWhole(address, { flags })) return maximumBytes;
   const most = Math.min(maximumBytes, MOST_WHOLE_DATA);
   return Math.max(minimumBytes, most - (most % minimumBytes));
 }
