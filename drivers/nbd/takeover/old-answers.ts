@@ -31,9 +31,18 @@ export class OldAnswers {
     for (const slot of slots) this.#wanted.add({ cookie: cookieBytes(slot.high, slot.low), slot });
   }
 
-  /** A flush was sent behind the requests of the dead server. */
+  /** nothing is to be waited for any more that was before */
+  onWithdrawn: () => void = () => {};
+
+  /** A flush is sent behind the requests of the dead server. */
   expectFlush(high: number, low: number): void {
     this.#wanted.add({ cookie: cookieBytes(high, low), slot: null });
+  }
+
+  /** It cannot be sent. */
+  withdrawFlush(): void {
+    for (const wanted of this.#wanted) if (wanted.slot === null) this.#wanted.delete(wanted);
+    this.onWithdrawn();
   }
 
   /** Looks in what the dead server has received. */

@@ -4,7 +4,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { Socket } from 'node:net';
-import { addressOf, endSending, shareFd, write } from '../../../system/libc.js';
+import { addressOf, E, endSending, shareFd, write } from '../../../system/libc.js';
 import type { Drain } from '../drain.js';
 import { COMMAND, REQUEST_BYTES, writeRequest } from '../protocol.js';
 import { type KeptState, SLOT, type Slot } from './kept-state.js';
@@ -14,6 +14,8 @@ import { OldAnswers } from './old-answers.js';
 const TORN_MS = 1_000;
 /** how long to look whether a connection without open requests has ended */
 const LOOK_MS = 20;
+/** until the socket has room */
+const RETRY_MS = 1;
 
 export interface Reaped {
   /** the requests that may still be done */
@@ -43,7 +45,7 @@ export async function reap(
   const answers = new OldAnswers(state, state.slots().filter(mayBeDone));
   if (isReadable) answers.lookBack();
   const { acknowledged, isUnflushed } = state;
-  if (isReadable && flushes && isUnflushed) sendFlush(socketFd, state, answers);
+  if (isReadable && flushes && isUnflushed && !state.isTorn) sendFlush(socketFd, state, { answers, signal });
   const hasEnded = await readAnswers(socketFd, state, { answers, isReadable, signal, drain });
   signal.throwIfAborted();
   if (answers.isFlushed) state.noteDurable(acknowledged);
@@ -60,16 +62,27 @@ function mayBeDone({ state }: Slot): boolean {
   return state === SLOT.handing || state === SLOT.sent;
 }
 
-/** Sends a flush behind the requests of the dead server, if it did not die within one of them. */
-function sendFlush(socketFd: number, state: KeptState, answers: OldAnswers): void {
-  if (state.isTorn) return;
+/** Sends a flush behind the requests of the dead server, when the socket has room: it may be full of them. */
+function sendFlush(
+  socketFd: number,
+  state: KeptState,
+  { answers, signal }: { readonly answers: OldAnswers; readonly signal: AbortSignal },
+): void {
   const cookie = { high: randomBytes(4).readUInt32BE(0), low: randomBytes(4).readUInt32BE(0) };
   const request = Buffer.alloc(REQUEST_BYTES);
   writeRequest(request, 0, { flags: 0, command: COMMAND.flush, cookie, offset: 0, length: 0 });
-  // a part, or nothing: the server does not answer that
-  if (write(socketFd, addressOf(request), REQUEST_BYTES) === REQUEST_BYTES) {
-    answers.expectFlush(cookie.high, cookie.low);
-  }
+  answers.expectFlush(cookie.high, cookie.low);
+  let sent = 0;
+  const sendOn = (): void => {
+    if (signal.aborted) return;
+    const taken = write(socketFd, addressOf(request.subarray(sent)), REQUEST_BYTES - sent);
+    // the connection has ended
+    if (taken < 0 && taken !== -E.EAGAIN) return answers.withdrawFlush();
+    sent += Math.max(0, taken);
+    state.isTorn = sent > 0 && sent < REQUEST_BYTES;
+    if (sent < REQUEST_BYTES) setTimeout(sendOn, RETRY_MS);
+  };
+  sendOn();
 }
 
 interface Reading extends Omit<ReapWish, 'flushes'> {
@@ -124,6 +137,7 @@ function readAnswers(
       writable: false,
       onread: { buffer: state.buffer, callback },
     } as ConstructorParameters<typeof Socket>[0]);
+    answers.onWithdrawn = look;
     signal.addEventListener('abort', abort, { once: true });
     socket.on('end', () => over(true));
     socket.on('error', () => over(true));

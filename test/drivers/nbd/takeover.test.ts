@@ -14,7 +14,7 @@ import { COMMAND } from '../../../drivers/nbd/protocol.js';
 import { Doubts, monotonicMs, type Repeatable } from '../../../drivers/nbd/takeover/doubts.js';
 import { KeptState, MOST_DOUBTS, SLOT, type SlotState } from '../../../drivers/nbd/takeover/kept-state.js';
 import { type Reaped, reap } from '../../../drivers/nbd/takeover/reap.js';
-import { memfdCreate, socketPair } from '../../../system/libc.js';
+import { addressOf, memfdCreate, socketPair, write } from '../../../system/libc.js';
 import { eventually } from '../../e2e/command.js';
 import { chunk, type FakeOptions, FakeServer, NEWSTYLE, simple } from './fake-server.js';
 import { openNbd, type RecordingHost, recordingHost } from './open.js';
@@ -252,6 +252,29 @@ for (const [title, flags, { isTorn = false, error = 0 }, flushedOn, losses] of [
     t.notOk(state.isUnflushed, 'what is not durable was told');
   });
 }
+
+t.test('writes of the old connection are flushed, although its socket is full', async (t) => {
+  const stage = await staged(t, { flags: 0x4d });
+  const { state, fake, old } = stage;
+  // the server has answered a read, and then stops; the dead server has filled the socket with others
+  const request = Buffer.alloc(28);
+  request.writeUInt32BE(0x25609513, 0);
+  request.writeUInt32BE(1, 24);
+  old.write(request);
+  await eventually('the server has read it', 30_000, async () => fake.requests.length === 1);
+  fake.pause(true);
+  const many = Buffer.concat(Array.from({ length: 1000 }, () => request));
+  const bytes = addressOf(many);
+  while (write(fdOf(old), bytes, many.length) === many.length);
+  state.noteWrite();
+  const { disk, host } = await takenOver(t, stage);
+  const reading = disk.read(Buffer.alloc(4), 0);
+  await eventually('it waits', 30_000, async () => host.states.length > 0);
+  fake.pause(false);
+  await reading;
+  t.same(host.losses, []);
+  t.notOk(state.isUnflushed);
+});
 
 t.test('large blocks: a write to another sector of a doubtful block waits, the same write does not', async (t) => {
   const stage = await staged(t);
