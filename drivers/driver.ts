@@ -101,7 +101,8 @@ export type ConnectionState =
 export interface Host {
   /**
    * Keeps facts and descriptors for the next server, in place of what was kept before. Resolves when they would outlive
-   * this process. The descriptors stay the driver's, and may be closed after that.
+   * this process; rejects if they would not. The descriptors stay the driver's, and may be closed after that. The first should be a memory that begins
+   * as kept-head.ts says: if no server is left, it tells whether writes may be lost.
    */
   keep(facts: Json, fds: readonly number[]): Promise<void>;
   /** To be called when the state changes; it is `connected` at first. */

@@ -4,19 +4,20 @@
  */
 import { randomBytes } from 'node:crypto';
 import { FusetapError } from '../errors.js';
+import type { Drain } from './drain.js';
 import { ProtocolFault, replyError, SHUTTING_DOWN } from './faults.js';
 import { type ByteStream, type ExportFacts, negotiate } from './handshake.js';
-import { type KeptState, MOST_IN_FLIGHT } from './kept-state.js';
 import type { Operation } from './operation.js';
 import { COMMAND, EXPORT_FLAG, REQUEST_BYTES, writeRequest } from './protocol.js';
 import { ReplyReader } from './reply-reader.js';
 import { Sender } from './sender.js';
+import { type KeptState, MOST_IN_FLIGHT } from './takeover/kept-state.js';
 import { encryptedSocket } from './tls.js';
 import type { NbdAddress } from './uri.js';
 import { Wire } from './wire.js';
 
-/** how much a server may send before it is read: more than a handshake has */
-const MOST_UNREAD_BYTES = 1 << 20;
+/** how much a server may send in the handshake before it is read */
+const MOST_UNREAD_BYTES = 512 << 10;
 
 export interface ConnectionEvents {
   /** an operation is done, or another one may be sent */
@@ -25,32 +26,48 @@ export interface ConnectionEvents {
   lost(reason: Error, inFlight: Operation[]): void;
 }
 
+export interface ConnectionWish {
+  readonly events: ConnectionEvents;
+  /** gives up the attempt */
+  readonly signal: AbortSignal;
+  readonly drain: Drain;
+}
+
 export class Connection {
   readonly facts: ExportFacts;
   readonly #wire: Wire;
   readonly #state: KeptState;
   readonly #events: ConnectionEvents;
-  readonly #high = randomBytes(4).readUInt32BE(0);
-  #nextLow = 1;
+  readonly #high = randomHigh();
+  #count = 0;
   /** by the counted half of their cookies */
   readonly #inFlight = new Map<number, Operation>();
   readonly #sender: Sender;
   #isOver = false;
+  #answered = 0;
+  #receivedBytes = 0;
 
   /** @throws FusetapError if the server refuses; ProtocolFault; the system's error; the reason of the signal */
   static async open(
     address: NbdAddress,
     state: KeptState,
-    { events, signal }: { readonly events: ConnectionEvents; readonly signal: AbortSignal },
+    { events, signal, drain }: ConnectionWish,
   ): Promise<Connection> {
-    const wire = await Wire.dial(address, address.tls === null ? state.buffer : null, signal);
-    const stream = new Handshaking(wire, (socket) => encryptedSocket(socket, address, signal));
+    const wire = await Wire.dial(address, address.tls === null ? state.buffer : null, { signal, drain });
+    const stream = new Handshaking(wire, state, (socket) => encryptedSocket(socket, address, signal));
     const abort = (): void => stream.fail(signal.reason as Error);
     signal.addEventListener('abort', abort, { once: true });
     try {
       const facts = await negotiate(stream, { exportName: address.exportName, withTls: address.tls !== null });
       if (stream.hasRest) throw new ProtocolFault('the NBD server sends more than it was asked for');
-      return new Connection({ wire, facts, state, events, isPlain: address.tls === null });
+      return new Connection({
+        wire,
+        facts,
+        state,
+        events,
+        isPlain: address.tls === null,
+        isWhole: sendsWhole(address, facts),
+      });
     } catch (error) {
       wire.close();
       throw error;
@@ -65,13 +82,14 @@ export class Connection {
     readonly state: KeptState;
     readonly events: ConnectionEvents;
     readonly isPlain: boolean;
+    readonly isWhole: boolean;
   }) {
-    const { wire, facts, state, events, isPlain } = parts;
+    const { wire, facts, state, events, isPlain, isWhole } = parts;
     this.facts = facts;
     this.#wire = wire;
     this.#state = state;
     this.#events = events;
-    this.#sender = new Sender(wire, state, { high: this.#high, isPlain });
+    this.#sender = new Sender(wire, state, { high: this.#high, isPlain, isWhole });
     const { isStructured, contextId } = facts;
     const reader = new ReplyReader({
       isStructured,
@@ -94,26 +112,55 @@ export class Connection {
     return !this.#isOver && this.#inFlight.size < MOST_IN_FLIGHT;
   }
 
+  /** how many operations the server has answered */
+  get answered(): number {
+    return this.#answered;
+  }
+
+  /** grows while the server answers */
+  get receivedBytes(): number {
+    return this.#receivedBytes;
+  }
+
+  get isIdle(): boolean {
+    return this.#inFlight.size === 0;
+  }
+
+  /** Whether an operation in flight was asked for before that time. */
+  hasOlder(thanMs: number): boolean {
+    for (const { sinceMs } of this.#inFlight.values()) if (sinceMs < thanMs) return true;
+    return false;
+  }
+
+  #unusedLow(): number {
+    for (;;) {
+      this.#count = (this.#count + 1) & LOW_MASK;
+      const low = countedLow(this.#count);
+      // an operation may wait for so long that the numbers begin anew
+      if (!this.#inFlight.has(low)) return low;
+    }
+  }
+
   /** Sends an operation. There must be room. */
   submit(operation: Operation): void {
-    const low = this.#nextLow;
-    this.#nextLow = (low + 1) >>> 0;
+    const low = this.#unusedLow();
     operation.cookie = low;
     operation.acknowledged = this.#state.acknowledged;
     this.#inFlight.set(low, operation);
-    const { offset, length } = operation;
-    if (operation.changes) operation.slot = this.#state.take({ high: this.#high, low, offset, length });
+    const { offset, length, asked } = operation;
+    if (operation.changes) operation.slot = this.#state.take({ high: this.#high, low, offset, length, asked });
     this.#sender.push(operation);
   }
 
   #received(reader: ReplyReader, bytes: Uint8Array): void {
+    this.#receivedBytes += bytes.length;
     try {
       reader.feed(bytes);
-      if (bytes.buffer === this.#state.buffer.buffer) this.#state.keepTail(bytes.length);
     } catch (error) {
       // an error of ours must not leave a stream that nobody reads
       this.#wire.close(error as Error);
     }
+    noteLookedAt(this.#state, bytes);
   }
 
   #find(high: number, low: number): Operation {
@@ -126,6 +173,7 @@ export class Connection {
     const { error } = operation;
     if (error?.number === SHUTTING_DOWN) throw new Error('the NBD server is shutting down');
     this.#inFlight.delete(operation.cookie);
+    this.#answered += 1;
     // first the state that outlives this process, then the answer
     if (error === null && operation.changes && !operation.isDurable && this.#flushes) this.#state.noteWrite();
     if (error === null && operation.command === COMMAND.flush) this.#state.noteDurable(operation.acknowledged);
@@ -166,6 +214,30 @@ export class Connection {
   }
 }
 
+/** Whether requests are sent as a whole or not at all: see sender.ts. */
+export function sendsWhole({ socket, tls }: NbdAddress, { flags }: { readonly flags: number }): boolean {
+  return socket !== null && tls === null && (flags & EXPORT_FLAG.multiConn) === 0;
+}
+
+/** Bytes of a plain stream are in the memory that outlives this process. */
+function noteLookedAt(state: KeptState, bytes: Uint8Array): void {
+  if (bytes.buffer === state.buffer.buffer) state.lookedAt(bytes.length);
+}
+
+// no byte of a cookie is 0: if a reply is cut within it, the zeros behind show where (see KeptState)
+
+function randomHigh(): number {
+  return Buffer.from(randomBytes(4).map((byte) => byte || 1)).readUInt32BE(0);
+}
+
+const LOW_MASK = 2 ** 28 - 1;
+
+/** Seven bits of a count in each byte. */
+function countedLow(count: number): number {
+  const bits = (count & 0x7f) | ((count & 0x3f80) << 1) | ((count & 0x1f_c000) << 2) | ((count & 0xfe0_0000) << 3);
+  return (bits | 0x8080_8080) >>> 0;
+}
+
 /** The stream of a handshake: collects what comes until it is taken. */
 class Handshaking implements ByteStream {
   readonly #wire: Wire;
@@ -174,7 +246,7 @@ class Handshaking implements ByteStream {
   #wanted: { readonly length: number; resolve(bytes: Buffer): void; reject(error: Error): void } | null = null;
   #error: Error | null = null;
 
-  constructor(wire: Wire, encrypt: Parameters<Wire['encrypt']>[0]) {
+  constructor(wire: Wire, state: KeptState, encrypt: Parameters<Wire['encrypt']>[0]) {
     this.#wire = wire;
     this.#encrypt = encrypt;
     wire.events = {
@@ -182,6 +254,7 @@ class Handshaking implements ByteStream {
         if (this.#unread.length + bytes.length > MOST_UNREAD_BYTES)
           return this.fail(new ProtocolFault('the NBD server sends too much'));
         this.#unread = Buffer.concat([this.#unread, bytes]);
+        noteLookedAt(state, bytes);
         this.#give();
       },
       ended: (error) => this.fail(error ?? new Error('the NBD server closed the connection')),
@@ -219,7 +292,8 @@ class Handshaking implements ByteStream {
     if (wanted === null) return;
     if (this.#unread.length >= wanted.length) {
       this.#wanted = null;
-      const taken = this.#unread.subarray(0, wanted.length);
+      // a copy: a few bytes must not keep all that has come with them
+      const taken = Buffer.from(this.#unread.subarray(0, wanted.length));
       this.#unread = this.#unread.subarray(wanted.length);
       wanted.resolve(taken);
     } else if (this.#error !== null) {

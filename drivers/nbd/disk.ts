@@ -5,11 +5,10 @@ import { allDone } from '../all-done.js';
 import type { Extent, RawDisk, WriteOptions, ZeroOptions } from '../driver.js';
 import { FusetapError } from '../errors.js';
 import { RangeLock } from '../map/range-lock.js';
-
-import type { KeptState } from './kept-state.js';
-import { Operation } from './operation.js';
+import { Operation, type Range } from './operation.js';
 import { ALLOCATION, COMMAND, COMMAND_FLAG, EXPORT_FLAG } from './protocol.js';
 import type { FixedFacts, Session } from './session.js';
+import type { KeptState } from './takeover/kept-state.js';
 
 const { errno: E } = constants;
 
@@ -23,6 +22,8 @@ export interface NbdDiskWish {
   readonly readOnly: boolean;
   /** each write is durable before it is acknowledged */
   readonly isDurable: boolean;
+  /** the longest write */
+  readonly mostWritten: number;
 }
 
 export function nbdDisk(wish: NbdDiskWish, close: () => Promise<void>): RawDisk {
@@ -47,14 +48,16 @@ class NbdDisk {
   readonly #state: KeptState;
   readonly #facts: FixedFacts;
   readonly #isDurable: boolean;
+  readonly #mostWritten: number;
   /** in blocks: no request of ours changes a block while another one reads it to write it back */
   readonly #lock = new RangeLock();
 
-  constructor({ session, state, facts, isDurable }: NbdDiskWish) {
+  constructor({ session, state, facts, isDurable, mostWritten }: NbdDiskWish) {
     this.#session = session;
     this.#state = state;
     this.#facts = facts;
     this.#isDurable = isDurable;
+    this.#mostWritten = mostWritten;
   }
 
   async read(buffer: Uint8Array, offset: number): Promise<void> {
@@ -83,7 +86,7 @@ class NbdDisk {
     const isRead = start < offset && last === start;
     if (offset + buffer.length < end && !isRead) await this.#readBlocks(blocks.subarray(last - start), last);
     blocks.set(buffer, offset - start);
-    await this.#writeBlocks(blocks, start, durable);
+    await this.#writeBlocks(blocks, start, durable, { offset, length: buffer.length });
   }
 
   async flush(): Promise<void> {
@@ -135,31 +138,28 @@ class NbdDisk {
   }
 
   async #readBlocks(into: Uint8Array, offset: number): Promise<void> {
-    await this.#inParts(into, (part, at) => {
+    await inParts(into, this.#facts.maximumBytes, (part, at) => {
       const { length } = part;
       return this.#session.run(new Operation({ command: COMMAND.read, offset: offset + at, length, into: part }));
     });
   }
 
-  async #writeBlocks(data: Uint8Array, offset: number, durable: boolean): Promise<void> {
+  /** @param asked what a client asked to write, if more is written */
+  async #writeBlocks(data: Uint8Array, offset: number, durable: boolean, asked?: Range): Promise<void> {
     const flags = this.#fua(durable);
-    await this.#inParts(data, (part, at) => {
+    await inParts(data, this.#mostWritten, (part, at) => {
       const { length } = part;
       return this.#session.run(
-        new Operation({ command: COMMAND.write, flags, offset: offset + at, length, data: part }),
+        new Operation({
+          command: COMMAND.write,
+          flags,
+          offset: offset + at,
+          length,
+          data: part,
+          asked,
+        }),
       );
     });
-  }
-
-  /** Does the work for each part that is short enough for the server; all parts have ended when it settles. */
-  async #inParts(bytes: Uint8Array, work: (part: Uint8Array, at: number) => Promise<void>): Promise<void> {
-    const { maximumBytes } = this.#facts;
-    if (bytes.length <= maximumBytes) return await work(bytes, 0);
-    const parts: Promise<void>[] = [];
-    for (let at = 0; at < bytes.length; at += maximumBytes) {
-      parts.push(work(bytes.subarray(at, Math.min(at + maximumBytes, bytes.length)), at));
-    }
-    await allDone(parts);
   }
 
   #fua(durable: boolean): number {
@@ -188,4 +188,18 @@ class NbdDisk {
     const first = Math.floor(offset / minimumBytes);
     await this.#lock.run(first, Math.ceil((offset + length) / minimumBytes) - first, work);
   }
+}
+
+/** Does the work for each part of so many bytes at most; all parts have ended when it settles. */
+async function inParts(
+  bytes: Uint8Array,
+  mostBytes: number,
+  work: (part: Uint8Array, at: number) => Promise<void>,
+): Promise<void> {
+  if (bytes.length <= mostBytes) return await work(bytes, 0);
+  const parts: Promise<void>[] = [];
+  for (let at = 0; at < bytes.length; at += mostBytes) {
+    parts.push(work(bytes.subarray(at, Math.min(at + mostBytes, bytes.length)), at));
+  }
+  await allDone(parts);
 }

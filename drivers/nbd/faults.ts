@@ -14,6 +14,11 @@ export class OtherExport extends Error {
   override readonly name = 'OtherExport';
 }
 
+/** The bus does not keep a connection for its next server: that says nothing of the NBD server. */
+export class NotKept extends Error {
+  override readonly name = 'NotKept';
+}
+
 /** The errors that the protocol has, by their numbers, which are those of Linux. */
 const ERRNO_OF: ReadonlyMap<number, number> = new Map([
   [1, E.EPERM],

@@ -21,10 +21,12 @@ import {
   OPTION_REPLY_MAGIC,
 } from './protocol.js';
 
-/** the longest data of one reply to an option */
-const MOST_OPTION_BYTES = 1 << 16;
-/** replies to one option: LIST has one for each export */
-const MOST_OPTION_REPLIES = 10_000;
+/** the longest data of one reply to an option: two texts have 4096 bytes each, by the protocol */
+const MOST_OPTION_BYTES = 16 << 10;
+/** replies to one option; of the many that LIST may have, only the first are read */
+const MOST_OPTION_REPLIES = 64;
+/** all that a server may send before the transmission */
+const MOST_HANDSHAKE_BYTES = 256 << 10;
 /** names in a message */
 const MOST_NAMES = 8;
 /** if a server does not tell: every server takes requests of that length */
@@ -74,6 +76,7 @@ class Negotiation {
   readonly #stream: ByteStream;
   readonly #wish: HandshakeWish;
   #skipsZeroes = false;
+  #takenBytes = 0;
 
   constructor(stream: ByteStream, wish: HandshakeWish) {
     this.#stream = stream;
@@ -89,11 +92,20 @@ class Negotiation {
     return { ...facts, isStructured, contextId };
   }
 
+  /** @throws ProtocolFault if the server has sent too much */
+  async #take(length: number): Promise<Buffer> {
+    this.#takenBytes += length;
+    if (this.#takenBytes > MOST_HANDSHAKE_BYTES) {
+      throw new ProtocolFault(`the NBD server sends more than ${MOST_HANDSHAKE_BYTES} bytes before the transmission`);
+    }
+    return await this.#stream.take(length);
+  }
+
   async #greet(): Promise<void> {
-    const magic = (await this.#stream.take(8)).readBigUInt64BE(0);
+    const magic = (await this.#take(8)).readBigUInt64BE(0);
     if (magic !== GREETING.magic) throw noNbdServer();
-    const style = (await this.#stream.take(8)).readBigUInt64BE(0);
-    const flags = style === GREETING.newstyle ? (await this.#stream.take(2)).readUInt16BE(0) : 0;
+    const style = (await this.#take(8)).readBigUInt64BE(0);
+    const flags = style === GREETING.newstyle ? (await this.#take(2)).readUInt16BE(0) : 0;
     if ((flags & FIXED_NEWSTYLE) === 0) {
       if (style !== GREETING.newstyle && style !== GREETING.oldstyle) throw noNbdServer();
       throw new FusetapError('UNSUPPORTED', 'the NBD server speaks only the oldstyle protocol', {
@@ -156,12 +168,12 @@ class Negotiation {
   /** The way of old servers, which have no errors: they close the connection. */
   async #exportName(name: Buffer): Promise<Omit<ExportFacts, 'isStructured' | 'contextId'>> {
     this.#sendOption(OPTION.exportName, name);
-    const answer = await this.#stream.take(10).catch((error: unknown) => {
+    const answer = await this.#take(10).catch((error: unknown) => {
       throw new FusetapError('NOT_FOUND', `the NBD server has no export ${quoted(this.#wish.exportName)}`, {
         cause: error,
       });
     });
-    if (!this.#skipsZeroes) await this.#stream.take(124);
+    if (!this.#skipsZeroes) await this.#take(124);
     return { ...sizeOf(answer.readBigUInt64BE(0), answer.readUInt16BE(8)), ...blocksOf(undefined) };
   }
 
@@ -196,18 +208,22 @@ class Negotiation {
     }
   }
 
-  /** The names of exports that the server tells; empty if it does not. */
+  /** The first names of exports that the server tells; empty if it does not. */
   async #list(): Promise<string[]> {
+    const names: string[] = [];
     try {
-      const replies = await this.#ask(OPTION.list, Buffer.alloc(0));
-      return replies.flatMap(({ type, data }) => {
-        if (type !== OPTION_REPLY.server || data.length < 4) return [];
+      this.#sendOption(OPTION.list, Buffer.alloc(0));
+      for await (const { type, data } of this.#replies(OPTION.list)) {
+        if (type !== OPTION_REPLY.server || data.length < 4) continue;
         const length = data.readUInt32BE(0);
-        return length > data.length - 4 ? [] : [data.toString('utf8', 4, 4 + length)];
-      });
+        if (length <= data.length - 4) names.push(data.toString('utf8', 4, 4 + length));
+        // only so many are shown, and nothing else is asked on this connection
+        if (names.length > MOST_NAMES) break;
+      }
     } catch {
-      return [];
+      // what has come is shown all the same
     }
+    return names;
   }
 
   /** The last reply to an option: the only one that most options have. */
@@ -220,18 +236,24 @@ class Negotiation {
   async #ask(option: number, data: Buffer): Promise<OptionReply[]> {
     this.#sendOption(option, data);
     const replies: OptionReply[] = [];
-    while (replies.length < MOST_OPTION_REPLIES) {
-      const header = await this.#stream.take(20);
+    for await (const reply of this.#replies(option)) replies.push(reply);
+    return replies;
+  }
+
+  /** The replies to an option that was sent, as they come. */
+  async *#replies(option: number): AsyncGenerator<OptionReply, void> {
+    for (let count = 0; count < MOST_OPTION_REPLIES; count++) {
+      const header = await this.#take(20);
       const length = header.readUInt32BE(16);
       if (header.readBigUInt64BE(0) !== OPTION_REPLY_MAGIC || header.readUInt32BE(8) !== option) {
         throw new ProtocolFault('the NBD server answers something else than it was asked');
       }
       if (length > MOST_OPTION_BYTES) throw new ProtocolFault(`the NBD server answers ${length} bytes to an option`);
-      const reply = { type: header.readUInt32BE(12), data: await this.#stream.take(length) };
-      replies.push(reply);
-      if (reply.type === OPTION_REPLY.ack || reply.type >= 2 ** 31) return replies;
+      const reply = { type: header.readUInt32BE(12), data: await this.#take(length) };
+      yield reply;
+      if (reply.type === OPTION_REPLY.ack || reply.type >= 2 ** 31) return;
     }
-    throw new ProtocolFault('the NBD server does not end its answer to an option');
+    throw new ProtocolFault(`the NBD server sends more than ${MOST_OPTION_REPLIES} replies to an option`);
   }
 
   #sendOption(option: number, data: Buffer): void {

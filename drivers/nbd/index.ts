@@ -1,16 +1,19 @@
 /**
  * nbd: a disk on an NBD server, such as qemu-nbd or nbdkit. "Disks on a network" in docs/architecture.md has the design.
  */
+import { fstatSync } from 'node:fs';
 import { realpath } from 'node:fs/promises';
 import { closeAll } from '../close-fd.js';
 import type { Driver, Host, Json, Kept } from '../driver.js';
 import { FusetapError } from '../errors.js';
+import { sendsWhole } from './connection.js';
 import { nbdDisk } from './disk.js';
 import { OtherExport, ProtocolFault, reasonOf, systemCode } from './faults.js';
-import { KeptState } from './kept-state.js';
 import { type NbdOptions, parseOptions } from './options.js';
 import { EXPORT_FLAG } from './protocol.js';
+import { MOST_WHOLE_DATA } from './sender.js';
 import { type FixedFacts, type Predecessor, Session } from './session.js';
+import { KeptState } from './takeover/kept-state.js';
 import { type NbdAddress, printNbdUri } from './uri.js';
 
 const nbd = {
@@ -31,10 +34,11 @@ const nbd = {
   async open({ options, readOnly, kept = null, host }) {
     const parsed = parseOptions(options);
     const earlier = kept === null ? null : earlierOf(kept);
-    const ownFd = earlier === null ? KeptState.create() : null;
+    const known = earlier === null ? null : KeptState.adopt(earlier.stateFd);
+    const own = known === null ? KeptState.create() : null;
     try {
-      const state = new KeptState(earlier?.stateFd ?? (ownFd as number));
-      const session = sessionOf(parsed, { state, host }, earlier);
+      const state = known ?? (own as KeptState);
+      const session = sessionOf(parsed, { state, host }, earlier && { ...earlier, isKnown: known !== null });
       const facts = earlier?.facts ?? (await begun(session, parsed.address));
       const isWritten = !readOnly;
       if (isWritten && (facts.flags & EXPORT_FLAG.readOnly) !== 0) {
@@ -43,12 +47,16 @@ const nbd = {
           hint: 'attach it with mode r',
         });
       }
-      return nbdDisk({ session, state, facts, readOnly, isDurable: parsed.isDurable }, async () => {
-        session.close();
-        if (ownFd !== null) await closeAll([ownFd]);
-      });
+      const { isDurable } = parsed;
+      return nbdDisk(
+        { session, state, facts, readOnly, isDurable, mostWritten: longestWrite(parsed, facts) },
+        async () => {
+          session.close();
+          if (own !== null) await closeAll([own.fd]);
+        },
+      );
     } catch (error) {
-      if (ownFd !== null) await closeAll([ownFd]);
+      if (own !== null) await closeAll([own.fd]);
       throw error;
     }
   },
@@ -68,6 +76,14 @@ function sessionOf(
   predecessor: Predecessor | null,
 ): Session {
   return new Session({ address, state, host, timeoutMs, doubtMs }, predecessor);
+}
+
+/** Short ones are for the flush of an old connection (sender.ts), which a disk without unflushed writes does not need. */
+function longestWrite({ address, isDurable }: NbdOptions, { flags, minimumBytes, maximumBytes }: FixedFacts): number {
+  const isNeverUnflushed = isDurable && (flags & EXPORT_FLAG.fua) !== 0;
+  if (isNeverUnflushed || !sendsWhole(address, { flags })) return maximumBytes;
+  const most = Math.min(maximumBytes, MOST_WHOLE_DATA);
+  return Math.max(minimumBytes, most - (most % minimumBytes));
 }
 
 /** Connects for the first time. @throws FusetapError that names the export */
@@ -114,11 +130,19 @@ function notConnected(error: unknown, uri: string): FusetapError {
 }
 
 /** What an earlier server has kept: the facts, and the descriptors of its memory and its socket. */
-function earlierOf({ facts, fds }: Kept): Predecessor & { readonly stateFd: number } {
-  const [stateFd, socketFd = null] = fds;
+function earlierOf({ facts, fds }: Kept): Omit<Predecessor, 'isKnown'> & { readonly stateFd: number } {
+  const [stateFd, socketFd] = fds;
   if (stateFd === undefined || !areFacts(facts))
     throw new FusetapError('FAILED', 'what an earlier server has kept is damaged');
-  return { stateFd, socketFd, facts };
+  return { stateFd, socketFd: socketFd !== undefined && isSocket(socketFd) ? socketFd : null, facts };
+}
+
+function isSocket(fd: number): boolean {
+  try {
+    return fstatSync(fd).isSocket();
+  } catch {
+    return false;
+  }
 }
 
 function areFacts(value: Json): value is FixedFacts & Json {

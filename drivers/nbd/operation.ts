@@ -1,4 +1,5 @@
 /** A request to an NBD server, from the disk that wants it until its reply. */
+import { Filled } from './filled.js';
 import { COMMAND, COMMAND_FLAG } from './protocol.js';
 
 /** An extent as the server tells it. */
@@ -6,6 +7,12 @@ export interface ToldExtent {
   readonly length: number;
   /** see ALLOCATION */
   readonly flags: number;
+}
+
+/** A range of the disk. */
+export interface Range {
+  readonly offset: number;
+  readonly length: number;
 }
 
 export interface OperationWish {
@@ -17,6 +24,8 @@ export interface OperationWish {
   readonly data?: Uint8Array;
   /** where to read to, with room for all */
   readonly into?: Uint8Array;
+  /** what a client asked to write, if the blocks around it are written; default: the same range */
+  readonly asked?: Range | undefined;
 }
 
 export class Operation {
@@ -26,9 +35,11 @@ export class Operation {
   readonly length: number;
   readonly data: Uint8Array | null;
   readonly into: Uint8Array | null;
+  /** the same request, sent again, has the same bytes only if this is the same, too */
+  readonly asked: Range;
   readonly settled: Promise<void>;
-  /** of a read: how many bytes have come; of a block status: what the server told */
-  filled = 0;
+  /** of a read: which bytes have come; of a block status: what the server told */
+  filled = new Filled();
   extents: readonly ToldExtent[] = [];
   /** the first error of its reply */
   error: { readonly number: number; readonly text: string } | null = null;
@@ -39,17 +50,20 @@ export class Operation {
   isRepeated = false;
   /** how much was acknowledged when it was sent: see KeptState */
   acknowledged = 0;
+  /** when it was asked for; set only if somebody looks at it */
+  sinceMs = 0;
   isSettled = false;
   #resolve: () => void = () => {};
   #reject: (error: Error) => void = () => {};
 
-  constructor({ command, flags = 0, offset, length, data, into }: OperationWish) {
+  constructor({ command, flags = 0, offset, length, data, into, asked }: OperationWish) {
     this.command = command;
     this.flags = flags;
     this.offset = offset;
     this.length = length;
     this.data = data ?? null;
     this.into = into ?? null;
+    this.asked = asked ?? { offset, length };
     this.settled = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
@@ -67,7 +81,7 @@ export class Operation {
 
   /** Makes it new, to be sent on another connection. */
   reset(): void {
-    this.filled = 0;
+    this.filled = new Filled();
     this.extents = [];
     this.error = null;
     this.slot = null;

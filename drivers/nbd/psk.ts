@@ -1,7 +1,7 @@
 /** Pre-shared keys, as psktool(1) of GnuTLS writes them. */
 
-/** what GnuTLS, which NBD servers and clients use, offers for pre-shared keys with TLS 1.3 */
-export const PSK_CIPHERS = 'PSK:TLS_AES_128_GCM_SHA256';
+/** what GnuTLS, which NBD servers and clients use, offers for pre-shared keys with TLS 1.3; none that also needs a certificate */
+export const PSK_CIPHERS = 'PSK:!kRSAPSK:TLS_AES_128_GCM_SHA256';
 
 export interface NamedKey {
   readonly name: string;

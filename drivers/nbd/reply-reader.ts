@@ -80,7 +80,7 @@ export class ReplyReader {
     this.#isLast = true;
     if (number !== 0) operation.error = { number, text: '' };
     if (number !== 0 || operation.into === null) return this.#chunkDone();
-    operation.filled = operation.length;
+    fill(operation, 0, operation.length);
     this.#read(operation.into, () => this.#chunkDone());
   }
 
@@ -121,7 +121,7 @@ export class ReplyReader {
     const place = Buffer.alloc(8);
     this.#read(place, () => {
       const at = startIn(operation, place.readBigUInt64BE(0), length - 8);
-      operation.filled += length - 8;
+      fill(operation, at, length - 8);
       this.#read(into.subarray(at, at + length - 8), () => this.#chunkDone());
     });
   }
@@ -131,8 +131,10 @@ export class ReplyReader {
     this.#read(this.#simple, () => this.#headerCame());
     if (operation === null || !this.#isLast) return;
     this.#operation = null;
-    const isShort = operation.into !== null && operation.error === null && operation.filled !== operation.length;
-    if (isShort) throw new ProtocolFault(`the NBD server answers ${operation.filled} of ${operation.length} bytes`);
+    const { into, error, filled, length } = operation;
+    if (into !== null && error === null && !filled.isWhole(length)) {
+      throw new ProtocolFault(`the NBD server answers only a part of ${length} bytes`);
+    }
     this.#owner.done(operation);
   }
 }
@@ -146,11 +148,16 @@ function startIn({ offset, length }: Operation, start: bigint, bytes: number): n
   return at;
 }
 
+/** @throws ProtocolFault if some of the bytes have come before */
+function fill({ filled }: Operation, at: number, bytes: number): void {
+  if (!filled.add(at, bytes)) throw new ProtocolFault('the NBD server answers the same bytes twice');
+}
+
 function takeHole(operation: Operation, payload: Buffer): void {
   const bytes = payload.readUInt32BE(8);
   const at = startIn(operation, payload.readBigUInt64BE(0), bytes);
+  fill(operation, at, bytes);
   operation.into?.fill(0, at, at + bytes);
-  operation.filled += bytes;
 }
 
 function takeError(operation: Operation, payload: Buffer): void {

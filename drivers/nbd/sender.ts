@@ -5,14 +5,17 @@
  *                     └───► torn: it took a part. The rest but for its last byte is written when there is room, then
  *                           the last byte: until then the server cannot have it as a whole
  *
+ * A server without CAN_MULTI_CONN must be flushed on the old connection after a takeover, and that is not possible within a
+ * request. So over a unix socket it gets only short requests, in pieces that the kernel takes as a whole or not at all.
+ *
  * If this process dies, only requests that were `handing` at that moment are uncertain. So it writes to the socket itself:
  * Node tells only when all of a write was taken. An encrypted stream is Node's, and its requests are `handing` until then.
  */
 import { addressOf, E, write } from '../../system/libc.js';
 import { allocateResident, type Resident } from '../../system/resident.js';
-import { type KeptState, SLOT, type SlotState } from './kept-state.js';
 import type { Operation } from './operation.js';
 import { REQUEST_BYTES, writeRequest } from './protocol.js';
+import { type KeptState, SLOT, type SlotState } from './takeover/kept-state.js';
 import type { Wire } from './wire.js';
 
 /** small requests are copied here, one behind the other */
@@ -20,27 +23,40 @@ const STAGE_BYTES = 128 << 10;
 /** longer data is sent from where it is */
 const MOST_STAGED_BYTES = 32 << 10;
 const RETRY_MS = 1;
+/** the longest data of a request that is sent as a whole */
+export const MOST_WHOLE_DATA = 32 << 10;
+/** a unix socket takes so much as a whole or not at all: Linux puts 32 KiB and most of a page into one skb (af_unix.c) */
+const WHOLE_BYTES = MOST_WHOLE_DATA + 1024;
 
 /** one for all connections: it is used only during a call */
 let stage: Resident | null = null;
+
+export interface SenderWish {
+  /** the random half of the cookies */
+  readonly high: number;
+  readonly isPlain: boolean;
+  /** requests are sent as a whole or not at all, if they are short enough */
+  readonly isWhole: boolean;
+}
 
 export class Sender {
   readonly #wire: Wire;
   readonly #state: KeptState;
   readonly #high: number;
   readonly #isPlain: boolean;
+  readonly #isWhole: boolean;
   #queue: Operation[] = [];
   #isScheduled = false;
   /** the kernel has no room, or Node writes */
   #isFull = false;
   #isOver = false;
 
-  /** @param high the random half of the cookies */
-  constructor(wire: Wire, state: KeptState, { high, isPlain }: { readonly high: number; readonly isPlain: boolean }) {
+  constructor(wire: Wire, state: KeptState, { high, isPlain, isWhole }: SenderWish) {
     this.#wire = wire;
     this.#state = state;
     this.#high = high;
     this.#isPlain = isPlain;
+    this.#isWhole = isWhole;
   }
 
   push(operation: Operation): void {
@@ -68,10 +84,14 @@ export class Sender {
   #sendSome(): void {
     const [first] = this.#queue;
     if (first === undefined) return;
-    const staged = (first.data?.length ?? 0) <= MOST_STAGED_BYTES ? this.#stage() : this.#stageHeader(first);
     const { fd } = this.#wire;
     if (fd === null) return this.end();
+    const dataBytes = first.data?.length ?? 0;
+    if (this.#isWhole && dataBytes <= MOST_WHOLE_DATA) return this.#sendWhole(fd);
+    const staged =
+      dataBytes <= MOST_STAGED_BYTES ? this.#stage(MOST_STAGED_BYTES, STAGE_BYTES) : this.#stageHeader(first);
     const [address, length] = staged.data === null ? [staged.address, staged.length] : [staged.address, REQUEST_BYTES];
+    this.#state.isTorn = true;
     let taken = write(fd, address, length);
     if (staged.data !== null && taken === length) {
       const more = write(fd, addressOf(staged.data), staged.data.length);
@@ -82,14 +102,35 @@ export class Sender {
     this.#note(Math.max(0, taken), staged.count);
   }
 
-  /** Copies requests to the stage. */
-  #stage(): Staged {
+  /** Hands the first requests of the queue to a unix socket, which takes all of them or nothing. */
+  #sendWhole(fd: number): void {
+    const { address, length, count } = this.#stage(MOST_WHOLE_DATA, WHOLE_BYTES);
+    const taken = write(fd, address, length);
+    if (taken === length) {
+      for (const operation of this.#queue.splice(0, count)) this.#mark(operation, SLOT.sent);
+    } else if (taken === -E.EAGAIN) {
+      for (const operation of this.#queue.slice(0, count)) this.#mark(operation, SLOT.queued);
+      this.#isFull = true;
+      setTimeout(() => {
+        this.#isFull = false;
+        this.#flush();
+      }, RETRY_MS);
+    } else if (taken < 0) this.#failed(count);
+    else {
+      // the system has smaller buffers than usual
+      this.#state.isTorn = true;
+      this.#note(taken, count);
+    }
+  }
+
+  /** Copies requests to the stage, with at most so many bytes of data each and in all. */
+  #stage(mostData: number, mostBytes: number): Staged {
     stage ??= allocateResident(STAGE_BYTES);
     const { bytes, address } = stage;
     let [length, count] = [0, 0];
     for (const operation of this.#queue) {
       const dataBytes = operation.data?.length ?? 0;
-      if (dataBytes > MOST_STAGED_BYTES || length + REQUEST_BYTES + dataBytes > STAGE_BYTES) break;
+      if (dataBytes > mostData || length + REQUEST_BYTES + dataBytes > mostBytes) break;
       this.#writeHeader(bytes, length, operation);
       length += REQUEST_BYTES;
       if (operation.data !== null) bytes.set(operation.data, length);
@@ -123,6 +164,7 @@ export class Sender {
       this.#mark(operation, SLOT.sent);
       rest -= whole;
     }
+    this.#state.isTorn = false;
   }
 
   /** Node writes the rest of a request but for its last byte, when there is room. */
@@ -153,6 +195,7 @@ export class Sender {
     }
     if (taken < 0) return this.#failed(0);
     this.#mark(operation, SLOT.sent);
+    this.#state.isTorn = false;
     this.#isFull = false;
     this.#flush();
   }

@@ -3,26 +3,35 @@
  *
  *      first attach: connect at once, or fail
  *      after a takeover: at the first request reap the old connection, then connect
- *      lost ─► reconnecting: 0.1, 0.2, 0.5, 1, 2, then every 5 s ─► connected, or broken if the export is another one
+ *      lost ─► reconnecting: at once, after 0.1, 0.2, 0.5, 1, 2, then every 5 s ─► connected, or broken if the export is
+ *              another one. The pauses begin anew only after a connection that has worked for some time.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import type { ConnectionState, Host } from '../driver.js';
+import { endSending } from '../../system/libc.js';
+import type { ConnectionState, Host, Json } from '../driver.js';
 import { FusetapError } from '../errors.js';
+import { Backoff } from './backoff.js';
 import { Connection, type ConnectionEvents } from './connection.js';
-import { Doubts } from './doubts.js';
-import { inputOutputError, OtherExport, reasonOf, systemCode } from './faults.js';
+import { Drain } from './drain.js';
+import { inputOutputError, NotKept, OtherExport, reasonOf, systemCode } from './faults.js';
 import type { ExportFacts } from './handshake.js';
-import type { KeptState } from './kept-state.js';
 import type { Operation } from './operation.js';
 import { EXPORT_FLAG } from './protocol.js';
-import { type Reaped, reap } from './reap.js';
+import { Doubts, monotonicMs, type Repeatable } from './takeover/doubts.js';
+import type { KeptState } from './takeover/kept-state.js';
+import { reap, withoutSocket } from './takeover/reap.js';
 import type { NbdAddress } from './uri.js';
+import { Watch } from './watch.js';
 
-const PAUSES_MS = [100, 200, 500, 1_000, 2_000, 5_000];
 /** how long connecting and negotiating may take */
 const CONNECT_LIMIT_MS = 10_000;
 /** a takeover that takes longer is shown as reconnecting */
 const QUIET_MS = 2_000;
+/** a server that has requests, and has said nothing for so long, is shown as reconnecting */
+const SILENT_MS = 10_000;
+/** how often to look at requests: at least once a second, and some times within their timeout */
+const LOOK_MS = 1_000;
+const LOOKS = 4;
 
 /** What must not change while a disk is attached. */
 export type FixedFacts = Pick<ExportFacts, 'size' | 'flags' | 'minimumBytes' | 'maximumBytes'> & {
@@ -44,14 +53,24 @@ export interface Predecessor {
   /** null: there was none yet */
   readonly socketFd: number | null;
   readonly facts: FixedFacts;
+  /** false: its memory cannot be read, so nothing is known of what it has sent */
+  readonly isKnown: boolean;
 }
 
 export class Session {
   readonly #wish: SessionWish;
-  readonly #doubts = new Doubts();
+  readonly #doubts: Doubts;
+  readonly #backoff = new Backoff();
+  readonly #drain = new Drain();
   readonly #closing = new AbortController();
+  readonly #watch: Watch;
+  /** of the connection: how much it had received when it was looked at, and since when that has not grown */
+  #heard = { bytes: 0, sinceMs: 0 };
+  /** it is shown as reconnecting, although it is there */
+  #isSilent = false;
   #facts: FixedFacts | null;
-  #oldSocket: number | null;
+  /** until it is reaped */
+  #old: Predecessor | null;
   #connection: Connection | null = null;
   #waiting: Operation[] = [];
   /** writes to doubtful ranges */
@@ -68,8 +87,11 @@ export class Session {
 
   constructor(wish: SessionWish, predecessor: Predecessor | null) {
     this.#wish = wish;
+    this.#doubts = new Doubts(wish.state.doubts);
+    const { timeoutMs } = wish;
+    this.#watch = new Watch(timeoutMs === null ? LOOK_MS : Math.min(LOOK_MS, timeoutMs / LOOKS), () => this.#look());
     this.#facts = predecessor?.facts ?? null;
-    this.#oldSocket = predecessor?.socketFd ?? null;
+    this.#old = predecessor;
   }
 
   /** Connects for the first time. @throws if that fails */
@@ -82,6 +104,9 @@ export class Session {
 
   /** Resolves when the operation is done. */
   run(operation: Operation): Promise<void> {
+    if (this.#wish.timeoutMs !== null) operation.sinceMs = performance.now();
+    // the time in which nothing was asked for is no silence
+    if (this.#watch.begin()) this.#heardNow();
     if (this.#refusal !== null) operation.reject(this.#refusal);
     else if (this.#hasTimedOut) operation.reject(this.#lateError());
     else if (this.#waiting.length > 0 || operation.changes) this.#enqueue(operation);
@@ -108,7 +133,7 @@ export class Session {
       const operation = this.#waiting.shift();
       if (operation === undefined) return;
       if (operation.isSettled) continue;
-      const waitMs = operation.changes ? this.#doubts.waitMs(operation, performance.now()) : 0;
+      const waitMs = operation.changes ? this.#doubts.waitMs(operation) : 0;
       if (waitMs > 0) this.#hold(operation, waitMs);
       else this.#connection.submit(operation);
     }
@@ -155,17 +180,20 @@ export class Session {
   async #connectAtLast(): Promise<void> {
     const { signal } = this.#closing;
     await this.#reapOld();
-    for (let tries = 0; ; tries++) {
+    for (let isFirst = true; ; isFirst = false) {
+      const pauseMs = this.#backoff.nextPauseMs();
+      if (pauseMs > 0) await delay(pauseMs, undefined, { signal });
       try {
         const connection = await this.#connect();
         checkSame(this.#facts, connection);
         return await this.#install(connection);
       } catch (error) {
         if (signal.aborted || error instanceof OtherExport) throw error;
-        if (tries === 0 && isNobodyThere(error)) this.#serverHasEnded();
+        if (isFirst && this.#hasServerEnded(error)) this.#clearDoubts();
+        // it may be another one that answers at last, and no later attempt would tell
+        if (!(error instanceof NotKept)) this.#noteLoss(`the NBD server cannot be reached: ${reasonOf(error)}`);
         this.#tell(reasonOf(error));
       }
-      await delay(PAUSES_MS[Math.min(tries, PAUSES_MS.length - 1)], undefined, { signal });
     }
   }
 
@@ -176,12 +204,15 @@ export class Session {
     });
     const timer = setTimeout(() => limit.abort(late), CONNECT_LIMIT_MS);
     const events: ConnectionEvents = {
-      hasRoom: () => this.#pump(),
+      hasRoom: () => {
+        if (this.#isSilent) this.#tellConnected();
+        this.#pump();
+      },
       lost: (reason, inFlight) => this.#lost(reason, inFlight),
     };
     try {
       const signal = AbortSignal.any([limit.signal, this.#closing.signal]);
-      return await Connection.open(this.#wish.address, this.#wish.state, { events, signal });
+      return await Connection.open(this.#wish.address, this.#wish.state, { events, signal, drain: this.#drain });
     } finally {
       clearTimeout(timer);
     }
@@ -191,65 +222,147 @@ export class Session {
   async #install(connection: Connection): Promise<void> {
     const { host, state } = this.#wish;
     const { fd } = connection;
-    if (fd !== null && this.#facts !== null) await host?.keep({ ...this.#facts }, [state.fd, fd]);
+    try {
+      if (fd !== null && this.#facts !== null) await host?.keep(factsToKeep(this.#facts, connection), [state.fd, fd]);
+    } catch (error) {
+      connection.close();
+      throw new NotKept(`the bus cannot keep the connection: ${reasonOf(error)}`, { cause: error });
+    }
     if (this.#closing.signal.aborted) return connection.close();
     // it may have ended meanwhile
     if (connection.fd === null || !connection.hasRoom) throw new Error('the NBD server closed the connection');
     this.#connection = connection;
+    this.#backoff.connected(performance.now());
     this.#hasTimedOut = false;
     clearTimeout(this.#timeout);
     this.#timeout = undefined;
-    if (this.#told !== 'connected') host?.told({ is: 'connected' });
-    this.#told = 'connected';
+    this.#heardNow();
+    this.#tellConnected();
     this.#pump();
   }
 
   /** Waits for what an earlier server has sent. */
   async #reapOld(): Promise<void> {
     const { state, address } = this.#wish;
-    const socketFd = this.#oldSocket;
-    if (socketFd === null) return;
+    if (this.#old === null) return;
+    const { socketFd, facts, isKnown } = this.#old;
+    if (!isKnown) {
+      if (socketFd !== null) endSending(socketFd);
+      this.#old = null;
+      const whole = { offset: 0, length: facts.size };
+      this.#doubt([{ ...whole, asked: whole }], false);
+      // it may have had some
+      state.noteWrite();
+      return this.#noteLoss('what an earlier server has kept cannot be read');
+    }
     const { signal } = this.#closing;
-    const reaped: Reaped = await reap(socketFd, state, { isReadable: address.tls === null, signal });
-    this.#oldSocket = null;
-    this.#doubt(reaped.doubtful, false);
+    const flushes = (facts.flags & EXPORT_FLAG.multiConn) === 0;
+    const reapWish = { isReadable: address.tls === null, flushes, signal, drain: this.#drain };
+    const reaped = socketFd === null ? withoutSocket(state) : await reap(socketFd, state, reapWish);
+    this.#old = null;
+    this.#doubts.load();
+    this.#doubt(reaped.doubtful);
+    state.clear();
     if (reaped.hasEnded) this.#noteLoss('the NBD server ended the connection');
+    else if (flushes) this.#noteLoss('the old connection could not be flushed, and no other one can do it');
   }
 
-  #doubt(ranges: readonly { readonly offset: number; readonly length: number }[], isRepeated: boolean): void {
-    const untilMs = performance.now() + this.#wish.doubtMs;
-    for (const range of ranges) this.#doubts.add(range, untilMs, isRepeated);
+  #doubt(ranges: readonly Repeatable[], mayRepeat = true): void {
+    const untilMs = monotonicMs() + this.#wish.doubtMs;
+    for (const range of ranges) this.#doubts.add(range, untilMs, mayRepeat);
+  }
+
+  // ── waiting ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** @returns whether there are requests to look after */
+  #look(): boolean {
+    const nowMs = performance.now();
+    this.#lookForSilence(nowMs);
+    const { timeoutMs } = this.#wish;
+    if (timeoutMs !== null) this.#endOlder(nowMs - timeoutMs);
+    return this.#waiting.length > 0 || this.#held.size > 0 || (this.#connection !== null && !this.#connection.isIdle);
+  }
+
+  /** A server may hang, and its connection stay. */
+  #lookForSilence(nowMs: number): void {
+    const connection = this.#connection;
+    if (connection === null) return;
+    const { receivedBytes, isIdle } = connection;
+    if (isIdle || receivedBytes !== this.#heard.bytes) this.#heardNow();
+    else if (nowMs - this.#heard.sinceMs >= SILENT_MS) {
+      this.#isSilent = true;
+      this.#tell(`the NBD server has not answered for ${SILENT_MS / 1000} s`);
+    }
+  }
+
+  #heardNow(): void {
+    this.#heard = { bytes: this.#connection?.receivedBytes ?? 0, sinceMs: performance.now() };
+  }
+
+  /** Fails the requests that were asked for before that time. A connection that has one of them is given up. */
+  #endOlder(thanMs: number): void {
+    const error = inputOutputError(`the NBD server has not answered for ${(this.#wish.timeoutMs ?? 0) / 1000} s`);
+    // what it has in flight is in doubt then, and waits for the next connection with the others
+    if (this.#connection?.hasOlder(thanMs)) this.#connection.break(error);
+    const isOlder = ({ sinceMs }: Operation): boolean => sinceMs < thanMs;
+    const older = this.#waiting.filter(isOlder);
+    if (older.length > 0) this.#waiting = this.#waiting.filter((operation) => !isOlder(operation));
+    for (const [operation, timer] of this.#held) {
+      if (!isOlder(operation)) continue;
+      clearTimeout(timer);
+      this.#held.delete(operation);
+      older.push(operation);
+    }
+    for (const operation of older) this.#fail(operation, error);
+  }
+
+  /** Fails a request that waits. An old connection may still do it. */
+  #fail(operation: Operation, error: Error): void {
+    if (operation.changes && operation.isRepeated) this.#doubts.forbid(operation);
+    operation.reject(error);
   }
 
   // ── losing ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   #lost(reason: Error, inFlight: readonly Operation[]): void {
     const { state } = this.#wish;
+    this.#backoff.lost(performance.now(), this.#connection?.answered ?? 0);
     this.#connection = null;
+    this.#isSilent = false;
+    // first the doubts, then the slots: this process may die
+    this.#doubt(inFlight.filter(({ changes }) => changes));
     state.clear();
-    const changing = inFlight.filter(({ changes }) => changes);
     for (const operation of inFlight) operation.reset();
-    this.#doubt(changing, true);
     this.#waiting.unshift(...inFlight);
     this.#noteLoss(reasonOf(reason));
     this.#tell(reasonOf(reason));
     this.#reconnect();
   }
 
-  /** Nobody listens where the server was: what it was doing has ended with it, and so have its caches. */
-  #serverHasEnded(): void {
-    this.#clearDoubts();
-    this.#noteLoss('the NBD server has ended');
+  /**
+   * Whether an error of the first attempt proves that the server has ended, and all that it was doing: a unix socket is
+   * there, and nobody listens. A killed server closes it when none of its threads works any more. A missing socket proves
+   * nothing, as a name is soon removed; nor does a port that refuses: it may be another machine, or a firewall.
+   */
+  #hasServerEnded(error: unknown): boolean {
+    return this.#wish.address.socket !== null && systemCode(error) === 'ECONNREFUSED';
   }
 
   /** Acknowledged writes that are not flushed may be lost, and no later flush would tell. */
   #noteLoss(reason: string): void {
     const { state, host } = this.#wish;
     if (!state.isUnflushed) return;
-    state.noteDurable(state.acknowledged);
     const error = inputOutputError(`acknowledged writes may be lost: ${reason}`);
     if (host === undefined) this.#loss = error;
     else host.lost(error);
+    // only when it is told: this process may die
+    state.noteDurable(state.acknowledged);
+  }
+
+  #tellConnected(): void {
+    this.#isSilent = false;
+    if (this.#told !== 'connected') this.#wish.host?.told({ is: 'connected' });
+    this.#told = 'connected';
   }
 
   #tell(reason: string): void {
@@ -284,7 +397,7 @@ export class Session {
       operation.reject(error);
     }
     this.#held.clear();
-    for (const operation of this.#waiting.splice(0)) operation.reject(error);
+    for (const operation of this.#waiting.splice(0)) this.#fail(operation, error);
   }
 
   /** Fails all requests, now and later: the disk is going away, although the server does not answer. */
@@ -297,6 +410,7 @@ export class Session {
 
   close(): void {
     clearTimeout(this.#timeout);
+    this.#watch.end();
     this.#closing.abort(new Error('the disk is closed'));
     this.#connection?.close();
     this.#connection = null;
@@ -305,6 +419,12 @@ export class Session {
 
 function fixedFacts({ size, flags, minimumBytes, maximumBytes, contextId }: ExportFacts): FixedFacts {
   return { size, flags, minimumBytes, maximumBytes, hasExtents: contextId !== null };
+}
+
+/** What the next server has to know: of the disk, and how to end this connection. */
+function factsToKeep(facts: FixedFacts, { facts: { flags } }: Connection): FixedFacts & Json {
+  const { multiConn } = EXPORT_FLAG;
+  return { ...facts, flags: (facts.flags & ~multiConn) | (flags & multiConn) };
 }
 
 /** What an export must still be able to do. */
@@ -328,8 +448,4 @@ function difference(was: FixedFacts, is: FixedFacts): string | null {
   if (is.minimumBytes > was.minimumBytes)
     return `its blocks have ${is.minimumBytes} bytes now, not ${was.minimumBytes}`;
   return is.maximumBytes < was.maximumBytes ? `it takes at most ${is.maximumBytes} bytes at once now` : null;
-}
-
-function isNobodyThere(error: unknown): boolean {
-  return ['ECONNREFUSED', 'ENOENT'].includes(systemCode(error));
 }

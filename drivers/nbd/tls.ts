@@ -2,14 +2,12 @@
 import { readFile } from 'node:fs/promises';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
-import { type ConnectionOptions, connect } from 'node:tls';
+import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
 import { FusetapError } from '../errors.js';
 import { named, quoted } from '../quote.js';
 import { reasonOf } from './faults.js';
+import { PSK_CIPHERS, parseKeys } from './psk.js';
 import type { NbdAddress, TlsWish } from './uri.js';
-
-/** what GnuTLS, which NBD servers use, offers for pre-shared keys with TLS 1.3 */
-const PSK_CIPHERS = 'PSK:TLS_AES_128_GCM_SHA256';
 
 /** Makes the encrypted socket. Files are read each time: certificates are renewed. @throws FusetapError */
 export async function encryptedSocket(socket: Socket, address: NbdAddress, signal: AbortSignal): Promise<Socket> {
@@ -29,12 +27,18 @@ export async function encryptedSocket(socket: Socket, address: NbdAddress, signa
       signal.removeEventListener('abort', abort);
       secure.removeListener('error', failed);
       secure.removeListener('close', closed);
-      resolve(secure);
+      if (tls.pskFile !== null && !isByKey(secure)) failed(new Error('the server shows a certificate, not the key'));
+      else resolve(secure);
     });
     const closed = (): void => failed(new Error('the server closed the connection'));
     secure.once('error', failed);
     secure.once('close', closed);
   });
+}
+
+/** Who has the key shows no certificate. A server without the key may have one that this machine trusts. */
+function isByKey(secure: TLSSocket): boolean {
+  return Object.keys(secure.getPeerCertificate()).length === 0;
 }
 
 async function certificateOptions({ host }: NbdAddress, tls: TlsWish): Promise<ConnectionOptions> {
@@ -74,17 +78,14 @@ async function pskOptions({ user }: TlsWish, path: string): Promise<ConnectionOp
   const text = await readFile(path, 'utf8').catch((error: unknown) => {
     throw cannotRead(path, error);
   });
-  const keys = text.split('\n').flatMap((line) => {
-    const [, name, hex] = /^([^#:][^:]*):([\da-fA-F]+)\s*$/.exec(line) ?? [];
-    return name === undefined || hex === undefined || hex.length % 2 === 1 ? [] : [{ name, hex }];
-  });
+  const keys = parseKeys(text);
   const found = user === null ? keys[0] : keys.find(({ name }) => name === user);
   if (found === undefined) {
     throw new FusetapError('NOT_FOUND', `${named(path)} has no key${user === null ? '' : ` of user ${quoted(user)}`}`, {
       hint: 'its lines are USER:KEY, the key in hexadecimal; psktool makes them',
     });
   }
-  const psk = Buffer.from(found.hex, 'hex');
+  const { psk } = found;
   return {
     ciphers: PSK_CIPHERS,
     // the key proves who the server is: it has no certificate

@@ -6,6 +6,7 @@
  */
 import { connect, type Socket } from 'node:net';
 import { endSending, setSocketOption } from '../../system/libc.js';
+import type { Drain } from './drain.js';
 import { lookupInTurn } from './lookup.js';
 import type { NbdAddress } from './uri.js';
 
@@ -32,8 +33,14 @@ export class Wire {
   #events = DEAF;
   #end: { readonly error: Error | null } | null = null;
   #error: Error | null = null;
+  readonly #drain: Drain;
+  readonly #destroy = (): void => {
+    this.#socket.destroy();
+    this.#plain.destroy();
+  };
 
-  private constructor(socket: Socket) {
+  private constructor(socket: Socket, drain: Drain) {
+    this.#drain = drain;
     this.#plain = socket;
     this.#socket = socket;
   }
@@ -41,9 +48,14 @@ export class Wire {
   /**
    * Connects.
    * @param receive the buffer for what comes; null: the stream will be encrypted, so it is of no use
+   * @param drain takes the connection when it is closed
    * @throws the system's error; AbortError
    */
-  static async dial(address: NbdAddress, receive: Uint8Array | null, signal: AbortSignal): Promise<Wire> {
+  static async dial(
+    address: NbdAddress,
+    receive: Uint8Array | null,
+    { signal, drain }: { readonly signal: AbortSignal; readonly drain: Drain },
+  ): Promise<Wire> {
     signal.throwIfAborted();
     const { host, port, socket: path } = address;
     let wire: Wire | null = null;
@@ -56,7 +68,7 @@ export class Wire {
     };
     const place = path === null ? { host: host ?? '', port, lookup: lookupInTurn } : { path };
     const socket = connect({ ...place, ...(onread && { onread }) });
-    const made = new Wire(socket);
+    const made = new Wire(socket, drain);
     wire = made;
     made.#listen(socket, receive === null);
     await made.#connected(signal);
@@ -102,8 +114,8 @@ export class Wire {
 
   /** Nothing comes any more. */
   #over(): void {
-    this.#socket.destroy();
-    this.#plain.destroy();
+    this.#drain.remove(this.#destroy);
+    this.#destroy();
     this.#tellEnd();
   }
 
@@ -115,6 +127,8 @@ export class Wire {
 
   data(bytes: Uint8Array): void {
     if (this.#end === null) this.#events.data(bytes);
+    // nobody looks at it, but the buffer is that of the next connection
+    else bytes.fill(0);
   }
 
   /** Who gets what comes from now on. If the stream has ended already, it is told at once. */
@@ -162,8 +176,7 @@ export class Wire {
 
   /**
    * Ends the stream at once. Others may have duplicates of the socket, so closing the descriptor would not end it: it is
-   * shut down. What comes until the server closes its side is thrown away: nbdkit fails an assertion, and ends, if a client
-   * goes away while it sends.
+   * shut down. What comes until the server closes its side is thrown away (drain.ts).
    * @param error for `ended`
    */
   close(error: Error | null = null): void {
@@ -172,11 +185,9 @@ export class Wire {
     const { fd } = this;
     if (fd !== null) endSending(fd);
     this.#tellEnd();
-    setTimeout(() => this.#over(), DRAIN_MS).unref();
+    this.#drain.add(this.#destroy);
   }
 }
 
 /** how long the last bytes may take */
 const LINGER_MS = 500;
-/** how long a server may take to close its side */
-export const DRAIN_MS = 60_000;

@@ -355,8 +355,8 @@ export interface Commands {
     command: { readonly op: 'leave'; readonly nodeId: number; readonly leaving: boolean };
     result: { held: boolean };
   };
-  /** the keeper has what a `keep` message has sent */
-  kept: { command: { readonly op: 'kept'; readonly number: number }; result: null };
+  /** the keeper has what a `keep` message has sent; error: why it has not (an older keeper does not answer then) */
+  kept: { command: { readonly op: 'kept'; readonly number: number; readonly error?: PlainError }; result: null };
   /** see RawDisk.giveUp */
   giveUp: { command: { readonly op: 'giveUp'; readonly nodeId: number }; result: null };
   /** removes the file, flushes and closes its disk; flushError: why acknowledged writes may be lost */

@@ -5,6 +5,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ConnectionState, Host, Json } from '../../drivers/driver.js';
+import { FusetapError, type PlainError } from '../../drivers/errors.js';
 import { E } from '../../system/libc.js';
 import type { Ledger } from '../ledger/ledger.js';
 import { logEvent } from '../runtime/log.js';
@@ -13,6 +14,8 @@ import { passFds } from './passed-fds.js';
 
 /** until the socket has room: the keeper reads it with each message */
 const RETRY_MS = 10;
+/** an older keeper that has failed to keep something does not answer */
+const ANSWER_LIMIT_MS = 10_000;
 
 /** A disk whose driver wants to keep something. */
 export interface KeptDisk {
@@ -27,7 +30,7 @@ export class Keeping {
   readonly #send: (message: ServerMessage) => void;
   readonly #socket: number | undefined;
   readonly #ledger: Ledger;
-  readonly #waiting = new Map<number, () => void>();
+  readonly #waiting = new Map<number, (error: Error | null) => void>();
   #nextNumber = 1;
   #hasKeeper = true;
 
@@ -58,20 +61,30 @@ export class Keeping {
     // without a keeper there is no next server
     while (this.#hasKeeper && !passFds(socket, number, fds)) await delay(RETRY_MS);
     if (!this.#hasKeeper) return;
-    await new Promise<void>((resolve) => {
-      this.#waiting.set(number, resolve);
+    await new Promise<void>((resolve, reject) => {
+      const timer = setTimeout(() => this.answered(number, late().toJSON()), ANSWER_LIMIT_MS);
+      this.#waiting.set(number, (error) => {
+        clearTimeout(timer);
+        if (error === null) resolve();
+        else reject(error);
+      });
       this.#send({ kind: 'keep', number, ...kept });
     });
   }
 
-  /** The keeper has what was sent under that number. */
-  confirm(number: number): void {
-    this.#waiting.get(number)?.();
+  /** @param error why the keeper does not have what was sent under that number; undefined: it has it */
+  answered(number: number, error?: PlainError): void {
+    const settle = this.#waiting.get(number);
     this.#waiting.delete(number);
+    settle?.(error === undefined ? null : FusetapError.from(error));
   }
 
   keeperDied(): void {
     this.#hasKeeper = false;
-    for (const number of [...this.#waiting.keys()]) this.confirm(number);
+    for (const number of [...this.#waiting.keys()]) this.answered(number);
   }
+}
+
+function late(): FusetapError {
+  return new FusetapError('FAILED', `the keeper has not kept it within ${ANSWER_LIMIT_MS / 1000} s`);
 }

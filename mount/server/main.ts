@@ -215,7 +215,7 @@ async function actOnProcess(
       setTimeout(preloadOrphan, PRELOAD_DELAY_MS);
       return null;
     case 'kept':
-      keeping.confirm(command.number);
+      keeping.answered(command.number, command.error);
       return null;
     case 'ping':
       return null;

@@ -7,6 +7,8 @@ import t from 'tap';
 import { frontDisk } from '../../drivers/disk.js';
 import type { RawDisk } from '../../drivers/driver.js';
 import { narrow } from '../../drivers/filters/narrow.js';
+import { ExportedFile } from '../../mount/export/exported-file.js';
+import { ExportServer } from '../../mount/export/server.js';
 import { pieceBytes } from '../conformance/pattern.js';
 import { type DiskAbilities, type DiskFactory, type DiskRequest, diskSuite } from '../conformance/suite.js';
 import { openNbd } from './nbd/open.js';
@@ -22,7 +24,7 @@ interface Kind {
   /** its sizes are multiples of that; a disk is a part of the export then */
   readonly unit: number;
   readonly options?: Readonly<Record<string, string>>;
-  make(image: string, socket: string, size: number): NbdServer;
+  make(image: string, socket: string, size: number): Pick<NbdServer, 'start' | 'kill'>;
 }
 
 const FILE = { maxSizeBytes: 2 ** 42, holes: true, shrink: false };
@@ -53,6 +55,7 @@ const KINDS: readonly Kind[] = [
     ...{ name: 'nbdkit file without zeroes', abilities: { ...FILE, holes: false }, unit: 1 },
     make: (image, socket) => nbdkit(socket, ['--filter=nozero', 'file', image, 'zeromode=none']),
   },
+  { name: 'fusetap export', abilities: FILE, unit: 1, make: exporter },
   {
     ...{ name: 'qemu-nbd raw', abilities: FILE, unit: BLOCK },
     make: (image, socket) => qemuNbd(socket, ['-f', 'raw', image]),
@@ -62,6 +65,21 @@ const KINDS: readonly Kind[] = [
     make: (image, socket) => qemuNbd(socket, ['-f', 'qcow2', `${image}.qcow2`]),
   },
 ];
+
+/** Our own server, of a plain file. */
+function exporter(image: string, socket: string): Pick<NbdServer, 'start' | 'kill'> {
+  const file = ExportedFile.open({ path: image, readOnly: false, isMemory: false });
+  const server = new ExportServer({ socket }, { file, name: 'disk', description: '', tls: null });
+  return {
+    start: async () => {
+      await server.listen();
+    },
+    kill: async () => {
+      await server.close();
+      await file.close();
+    },
+  };
+}
 
 function factory(kind: Kind): DiskFactory {
   return async (request) => {

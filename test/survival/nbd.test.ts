@@ -12,6 +12,7 @@ import { Client } from '../e2e/client.js';
 import { eventually } from '../e2e/command.js';
 import { type Bench, whyNot } from '../e2e/fixtures.js';
 import { type Bus, startBus } from './bus.js';
+import { Crashes } from './crashes.js';
 import { FIO_DISK_BYTES, provesIntact, Verifier } from './fio.js';
 
 t.setTimeout(600_000);
@@ -40,8 +41,13 @@ async function started(t: Test, make: Make, bench: Bench, socket: string): Promi
   return servers.at(-1) as NbdServer;
 }
 
-async function attached(t: Test, make: Make, options: Record<string, string> = {}): Promise<Served> {
-  const bus = await startBus(t);
+async function attached(
+  t: Test,
+  make: Make,
+  options: Record<string, string> = {},
+  env: Record<string, string> = {},
+): Promise<Served> {
+  const bus = await startBus(t, env);
   const { bench } = bus;
   const socket = bench.path('nbd.sock');
   const server = await started(t, make, bench, socket);
@@ -192,6 +198,26 @@ void t.test('a takeover alone loses nothing', { skip }, async (t) => {
   t.equal(await handle.call('fsync'), 'ok');
 });
 
+void t.test('a bus without a server knows what is not durable', { skip }, async (t) => {
+  for (const isFlushed of [false, true]) {
+    const crashes = new Crashes();
+    const env = { ...crashes.env, FUSETAP_START_LIMIT_MS: '500' };
+    const { bus, bench, vbd } = await attached(t, raw, {}, env);
+    const handle = await Client.open(t, bench, 'write', vbd.path);
+    await handle.call('write', 0, 4096, 'x');
+    if (isFlushed) await handle.call('fsync');
+    const { serverPid } = await bus.info();
+    crashes.arm('load', 0, 200);
+    if (serverPid !== null) process.kill(serverPid, 'SIGKILL');
+    await eventually('the bus has failed', LIMIT_MS, async () => (await bus.info()).state === 'failed');
+    await handle.release();
+    const { vbds } = await bus.detach(vbd.vdev);
+    const said = vbds[0]?.error?.message;
+    if (isFlushed) t.equal(said, undefined, 'all was flushed');
+    else t.match(said, /was not flushed/, 'not all was flushed');
+  }
+});
+
 // ── the NBD server does not answer ─────────────────────────────────────────────────────────────────────────────────────
 
 void t.test('a stopped NBD server holds no other vbd of the bus', { skip }, async (t) => {
@@ -213,6 +239,18 @@ void t.test('a stopped NBD server holds no other vbd of the bus', { skip }, asyn
   server.signal('SIGCONT');
   t.equal(await waiting, '4096', 'and the request that waited is answered');
   t.equal(await hung.call('fsync'), 'ok');
+});
+
+void t.test('a vbd whose NBD server hangs is shown, and can be detached by force', { skip }, async (t) => {
+  const { bus, bench, server, vbd } = await attached(t, raw);
+  const handle = await Client.open(t, bench, 'write', vbd.path);
+  server.signal('SIGSTOP');
+  const waiting = handle.call('write', 0, 4096, 'x');
+  await eventually('the state is told', LIMIT_MS, async () => (await bus.info()).vbds[0]?.state === 'reconnecting');
+  t.match((await bus.info()).vbds[0]?.reconnecting, { reason: /has not answered/ });
+  await t.rejects(bus.detach(vbd.vdev), { code: 'BUSY', message: /reconnecting since/ });
+  t.equal((await bus.detach(vbd.vdev, '?force=1')).vbds.length, 1);
+  t.equal(await waiting, 'Input/output error', 'the request that the server has fails');
 });
 
 void t.test('a vbd whose NBD server is gone can be detached by force', { skip }, async (t) => {

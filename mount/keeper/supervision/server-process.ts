@@ -4,8 +4,9 @@
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
 import { closeSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { defined } from '../../../drivers/defined.js';
 import type { ConnectionState } from '../../../drivers/driver.js';
-import { FusetapError } from '../../../drivers/errors.js';
+import { FusetapError, type PlainError, toFusetapError } from '../../../drivers/errors.js';
 import { E, socketPair } from '../../../system/libc.js';
 import { within } from '../../../system/within.js';
 import { BUS_NODE_OPTIONS, serverEnvironment } from '../../runtime/node-options.js';
@@ -35,7 +36,7 @@ export interface ServerNews {
   forgotten(nodeId: number): void;
   /** a thread wants to fill holes of a ram image */
   memoryWanted(nodeId: number): void;
-  /** a driver keeps something; the descriptors are the keeper's */
+  /** a driver keeps something; the descriptors are the keeper's, also if that throws */
   keep(kept: KeptNode, fds: readonly number[]): void;
   /** a remote disk can be reached, or not any more */
   connection(keptId: number, state: ConnectionState): void;
@@ -207,10 +208,11 @@ export class ServerProcess {
         // tells the server that it was heard; otherwise the server soon looks at the limit itself
         this.request<'ping'>({ op: 'ping' }).catch(() => {});
         return this.#events.memoryWanted(message.nodeId);
+      // a message may be read after the end of its sender, and the next server may have been told already
       case 'keep':
-        return this.#keep(message.number, message);
+        return this.#exited ? undefined : this.#keep(message.number, message);
       case 'connection':
-        return this.#events.connection(message.keptId, message.state);
+        return this.#exited ? undefined : this.#events.connection(message.keptId, message.state);
       case 'gone':
         return this.#events.gone();
       case 'progress':
@@ -225,12 +227,15 @@ export class ServerProcess {
   }
 
   #keep(number: number, { keptId, node, facts }: KeptNode): void {
+    const answer = (error?: PlainError): void => {
+      this.request<'kept'>({ op: 'kept', number, ...defined({ error }) }).catch(() => {});
+    };
     try {
       this.#events.keep({ keptId, node, facts }, this.#outbox.takeKept(number));
-      this.request<'kept'>({ op: 'kept', number }).catch(() => {});
+      answer();
     } catch (error) {
-      // the driver waits for an answer, and sends nothing until then
       console.error('what a driver wants to keep:', error);
+      answer(toFusetapError(error, 'the keeper cannot keep it').toJSON());
     }
   }
 

@@ -5,6 +5,7 @@
 import { closeAll } from '../../../drivers/close-fd.js';
 import type { ConnectionState, Json } from '../../../drivers/driver.js';
 import { FusetapError } from '../../../drivers/errors.js';
+import { hasUnflushed } from '../../../drivers/kept-head.js';
 import type { Reconnecting } from '../../control/interface.js';
 import { logEvent } from '../../runtime/log.js';
 import type { KeptNode, KeptRef } from '../../server/commands.js';
@@ -30,6 +31,14 @@ export class KeptDisk {
 
   get ref(): KeptRef {
     return { id: this.id, claim: this.claim, nodes: Object.fromEntries(this.#nodes) };
+  }
+
+  /** Whether acknowledged writes may not be durable; null if its drivers do not tell. */
+  get isUnflushed(): boolean | null {
+    const each = [...this.#nodes.values()].map(({ fds: [memory] }) =>
+      memory === undefined ? null : hasUnflushed(memory),
+    );
+    return each.includes(true) ? true : each.includes(null) ? null : false;
   }
 
   keep({ node, facts }: KeptNode, fds: readonly number[]): void {
@@ -60,11 +69,12 @@ export class KeptDisks {
     return disk;
   }
 
-  /** Keeps what a server has sent, unless its disk is gone. The descriptors belong to this object then. */
+  /** Keeps what a server has sent. The descriptors belong to this object. @throws FusetapError if the disk is gone */
   keep(kept: KeptNode, fds: readonly number[]): void {
     const disk = this.#disks.get(kept.keptId);
-    if (disk === undefined) void closeAll([...fds]);
-    else disk.keep(kept, fds);
+    if (disk !== undefined) return disk.keep(kept, fds);
+    void closeAll([...fds]);
+    throw new FusetapError('NOT_FOUND', 'the disk is not attached any more');
   }
 
   find(keptId: number): KeptDisk | undefined {

@@ -1,7 +1,7 @@
 /**
  * The last flush of a vbd after the bus has failed, when no server can do it. Acknowledged writes are in the image's
  * page cache, so for our own drivers an fsync of the keeper's descriptor is as good. A third-party driver may keep data
- * elsewhere, which only the driver itself can flush.
+ * elsewhere, which only the driver itself can flush. A remote disk has kept whether there is anything to flush.
  */
 import { spawn } from 'node:child_process';
 import { fsync } from 'node:fs';
@@ -23,10 +23,20 @@ export async function flushWithoutServer(bus: BusParts, vbd: Vbd, limit: Limit):
   }
   const earlier = flushFailedBefore(bus, vbd);
   if (earlier !== null) return earlier.toJSON();
+  const remote = remoteNotFlushed(bus, vbd);
+  if (remote !== null) return remote.toJSON();
   const foreign = [...nodesOf(vbd.source.graph).values()].find(({ driver }) => isAbsolute(driver));
   if (foreign === undefined || !wasWritten(bus, vbd)) return null;
   const message = `${vbd.vdev} was not flushed: its driver is ${foreign.driver}, and there is no server to run it`;
   return new FusetapError('FAILED', message, { operation: 'flush' }).toJSON();
+}
+
+/** Only a server can flush what is on another machine. */
+function remoteNotFlushed(bus: BusParts, vbd: Vbd): FusetapError | null {
+  const { kept } = vbd.source;
+  if (kept === null || !(kept.isUnflushed ?? wasWritten(bus, vbd))) return null;
+  const message = `${vbd.vdev} was not flushed: its bytes are at the other end of a network, and there is no server to ask`;
+  return new FusetapError('FAILED', message, { operation: 'flush' });
 }
 
 /** The error of a flush that failed since the attach, if any. */

@@ -2,7 +2,7 @@
  * An NBD server in this process that does exactly what a test wants, also what no server should do. It holds its bytes in
  * memory.
  */
-import { createServer, type Server, type Socket } from 'node:net';
+import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import type { Test } from 'tap';
 
 export const NEWSTYLE = 0x4948_4156_454f_5054n;
@@ -17,6 +17,8 @@ export interface FakeRequest {
   readonly offset: number;
   readonly length: number;
   readonly data: Buffer;
+  /** on which connection it came: the first is 1 */
+  readonly connection: number;
 }
 
 export interface FakeOptions {
@@ -28,6 +30,8 @@ export interface FakeOptions {
   readonly cutAfter?: number;
   /** the bytes to send for these bytes of the handshake or a reply, by their number on the connection */
   readonly change?: (bytes: Buffer, number: number) => Buffer;
+  /** it never closes its side of a connection; counts only at the start */
+  readonly isHalfOpen?: boolean;
   /** what is sent for a request; undefined: the right answer */
   readonly answer?: (request: FakeRequest, send: (bytes: Buffer) => void) => boolean;
 }
@@ -43,10 +47,12 @@ export class FakeServer {
   connections = 0;
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
+  #place: string | number;
 
-  private constructor(options: FakeOptions) {
+  private constructor(place: string | number, options: FakeOptions) {
+    this.#place = place;
     this.options = options;
-    this.#server = createServer((socket) => {
+    this.#server = createServer({ allowHalfOpen: options.isHalfOpen ?? false }, (socket) => {
       this.#sockets.add(socket);
       this.connections += 1;
       socket.on('error', () => {});
@@ -54,14 +60,39 @@ export class FakeServer {
     });
   }
 
-  static async start(t: Test, socket: string, options: FakeOptions): Promise<FakeServer> {
-    const fake = new FakeServer(options);
-    await new Promise<void>((resolve) => fake.#server.listen(socket, resolve));
-    t.teardown(() => {
-      fake.dropAll();
-      fake.#server.close();
-    });
+  /** @param place the path of a socket, or a port of this machine; 0: any */
+  static async start(t: Test, place: string | number, options: FakeOptions): Promise<FakeServer> {
+    const fake = new FakeServer(place, options);
+    await fake.listen();
+    t.teardown(() => fake.stop());
     return fake;
+  }
+
+  async listen(): Promise<void> {
+    const place = this.#place;
+    await new Promise<void>((resolve) => {
+      if (typeof place === 'string') this.#server.listen(place, resolve);
+      else this.#server.listen(place, '127.0.0.1', resolve);
+    });
+    if (typeof place === 'number') this.#place = this.port;
+  }
+
+  get port(): number {
+    return (this.#server.address() as AddressInfo).port;
+  }
+
+  /** Reads nothing any more, or reads on. */
+  pause(isPaused: boolean): void {
+    for (const socket of this.#sockets) {
+      if (isPaused) socket.pause();
+      else socket.resume();
+    }
+  }
+
+  /** Ends all connections, and takes no more. */
+  stop(): void {
+    this.dropAll();
+    this.#server.close();
   }
 
   dropAll(): void {
@@ -73,6 +104,7 @@ export class FakeServer {
 class FakeConnection {
   readonly #fake: FakeServer;
   readonly #socket: Socket;
+  readonly #which: number;
   #left: number;
   #number = 0;
   #input = Buffer.alloc(0);
@@ -82,6 +114,7 @@ class FakeConnection {
   constructor(fake: FakeServer, socket: Socket) {
     this.#fake = fake;
     this.#socket = socket;
+    this.#which = fake.connections;
     this.#left = fake.options.cutAfter ?? Number.POSITIVE_INFINITY;
     socket.on('data', (bytes) => {
       this.#input = Buffer.concat([this.#input, bytes]);
@@ -156,6 +189,7 @@ class FakeConnection {
     const request: FakeRequest = {
       ...{ flags: input.readUInt16BE(4), command, cookie: Buffer.from(input.subarray(8, 16)) },
       ...{ offset: Number(input.readBigUInt64BE(16)), length, data: Buffer.from(input.subarray(28, whole)) },
+      connection: this.#which,
     };
     this.#fake.requests.push(request);
     if (command === DISCONNECT) {

@@ -7,11 +7,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { type Disk, frontDisk } from '../../../drivers/disk.js';
-import type { ConnectionState, Host } from '../../../drivers/driver.js';
 import { FusetapError } from '../../../drivers/errors.js';
+import { Filled } from '../../../drivers/nbd/filled.js';
 import { patternBytes } from '../../conformance/pattern.js';
+import { eventually } from '../../e2e/command.js';
 import { chunk, type FakeOptions, type FakeRequest, FakeServer, simple } from './fake-server.js';
-import { type OpenWish, openNbd } from './open.js';
+import { type OpenWish, openNbd, recordingHost } from './open.js';
 import { uriOf } from './servers.js';
 
 t.setTimeout(300_000);
@@ -48,11 +49,24 @@ t.test('what a server may say in the handshake', async (t) => {
     };
   const word = (value: number): Buffer =>
     Buffer.from([value >>> 24, value >>> 16, value >>> 8, value].map((n) => n & 255));
+  /** replies to GO before the right ones */
+  const flood =
+    (count: number, length: number) =>
+    (sent: Buffer, number: number): Buffer => {
+      if (number !== 2) return sent;
+      const header = Buffer.from(sent.subarray(0, 20));
+      header.writeUInt32BE(length, 16);
+      const reply = Buffer.concat([header, Buffer.alloc(length)]);
+      return Buffer.concat([...Array.from({ length: count }, () => reply), sent]);
+    };
   const cases: Record<string, [RegExp, Partial<FakeOptions>]> = {
     'another greeting': [/no NBD server/, { change: put(0, 0, Buffer.from('SSH-2.0-')) }],
     'an older style': [/oldstyle/, { change: put(0, 16, Buffer.from([0, 0])) }],
     'a reply to another option': [/something else than it was asked/, { change: put(1, 8, word(99)) }],
     'a long reply': [/4294967295 bytes to an option/, { change: put(1, 16, word(0xffff_ffff)) }],
+    'a reply of 32 KiB': [/answers 32768 bytes to an option/, { change: flood(1, 32 << 10) }],
+    'many replies': [/more than 64 replies to an option/, { change: flood(10_000, 0) }],
+    'many long replies': [/more than 262144 bytes before the transmission/, { change: flood(60, 16 << 10) }],
     'no bytes': [/is empty/, { bytes: Buffer.alloc(0) }],
     'too many bytes': [/the export has 9\d+ bytes/, { change: put(2, 22, Buffer.from([0x7f, 0, 0, 0])) }],
     'a negative size': [/the export has 18\d+ bytes/, { change: put(2, 22, Buffer.alloc(8, 0xff)) }],
@@ -88,9 +102,11 @@ for (const isStructured of [false, true]) {
     async (t) => {
       const { fake, uri } = await served(t, { isStructured });
       const { bytes } = fake.options;
-      const disk = await opened(t, uri);
       const handshake = isStructured ? 149 : 90;
       for (let cut = 0; cut < 40; cut += 3) {
+        fake.options = { bytes, isStructured };
+        // a disk of its own: the next connections of one disk would come later and later
+        const disk = await opened(t, uri);
         fake.options = { bytes, isStructured, cutAfter: handshake + cut };
         fake.dropAll();
         const asked = Buffer.alloc(8);
@@ -122,6 +138,21 @@ const BAD_ANSWERS: Record<string, (request: FakeRequest) => Buffer> = {
   'a hole behind the request': ({ cookie, offset }) =>
     chunk(cookie, 2, Buffer.concat([place(offset), Buffer.alloc(4, 0xff)])),
   'less than was asked for': ({ cookie, offset }) => chunk(cookie, 1, Buffer.concat([place(offset), Buffer.alloc(4)])),
+  'one half twice, the other never': ({ cookie, offset, length }) =>
+    Buffer.concat([
+      chunk(cookie, 1, Buffer.concat([place(offset), Buffer.alloc(length / 2)]), { isLast: false }),
+      chunk(cookie, 1, Buffer.concat([place(offset), Buffer.alloc(length / 2)])),
+    ]),
+  'parts that overlap': ({ cookie, offset, length }) =>
+    Buffer.concat([
+      chunk(cookie, 1, Buffer.concat([place(offset), Buffer.alloc(length - 10)]), { isLast: false }),
+      chunk(cookie, 2, Buffer.concat([place(offset + length - 20), Buffer.from([0, 0, 0, 20])])),
+    ]),
+  'more than all': ({ cookie, offset, length }) =>
+    Buffer.concat([
+      chunk(cookie, 1, Buffer.concat([place(offset), Buffer.alloc(length)]), { isLast: false }),
+      chunk(cookie, 2, Buffer.concat([place(offset), Buffer.from([0, 0, 0, 1])])),
+    ]),
   nothing: ({ cookie }) => chunk(cookie, 0, Buffer.alloc(0)),
   'a chunk of a type that is none': ({ cookie }) => chunk(cookie, 77, Buffer.alloc(4)),
   'extents of a read': ({ cookie }) => chunk(cookie, 5, Buffer.alloc(12)),
@@ -140,9 +171,9 @@ function place(offset: number): Buffer {
 t.test('answers that the protocol forbids: the connection is made anew', async (t) => {
   const { fake, uri } = await served(t, { isStructured: true });
   const { bytes } = fake.options;
-  const disk = await opened(t, uri);
   for (const [what, bad] of Object.entries(BAD_ANSWERS)) {
     let isBad = true;
+    const disk = await opened(t, uri);
     const before = fake.connections;
     const answer: FakeOptions['answer'] = (request, send) => {
       if (!isBad || request.command !== 0) return false;
@@ -159,6 +190,48 @@ t.test('answers that the protocol forbids: the connection is made anew', async (
       'nothing beside',
     );
     t.equal(fake.connections, before + 1, 'one reconnect');
+  }
+});
+
+t.test('parts of an answer may come in any order', async (t) => {
+  const { fake, uri } = await served(t, { isStructured: true });
+  const { bytes } = fake.options;
+  const answer: FakeOptions['answer'] = ({ command, cookie, offset, length }, send) => {
+    if (command !== 0) return false;
+    for (const at of [30, 0, 20, 10, 40, 90, 50, 80, 60, 70]) {
+      const part = bytes.subarray(offset + at, offset + at + 10);
+      send(chunk(cookie, 1, Buffer.concat([place(offset + at), part]), { isLast: false }));
+    }
+    send(chunk(cookie, 0, Buffer.alloc(0)));
+    return length === 100;
+  };
+  fake.options = { bytes, isStructured: true, answer };
+  const disk = await opened(t, uri);
+  const read = Buffer.alloc(100);
+  await disk.read(read, 5000);
+  t.ok(read.equals(bytes.subarray(5000, 5100)));
+  t.equal(fake.connections, 1);
+});
+
+t.test('which bytes have come', async (t) => {
+  const seed = Number(process.env.FUSETAP_TEST_SEED ?? Math.floor(Math.random() * 2 ** 31));
+  t.comment(`FUSETAP_TEST_SEED=${seed}`);
+  let state = seed;
+  const random = (below: number): number => {
+    state = (Math.imul(state, 1103515245) + 12345) & 0x7fff_ffff;
+    return (state >>> 8) % below;
+  };
+  for (let round = 0; round < 300; round++) {
+    const [filled, known] = [new Filled(), new Set<number>()];
+    for (let step = 0; step < 40; step++) {
+      const start = random(60);
+      const bytes = Array.from({ length: 1 + random(6) }, (_, i) => start + i);
+      const isNew = bytes.every((at) => !known.has(at));
+      if (filled.add(start, bytes.length) !== isNew) t.fail(`round ${round}, step ${step}`);
+      if (isNew) for (const at of bytes) known.add(at);
+      const end = Math.max(...known) + 1;
+      if (filled.isWhole(end) !== (known.size === end)) t.fail(`round ${round}, step ${step}: whole`);
+    }
   }
 });
 
@@ -229,16 +302,6 @@ t.test('a server without FUA gets a flush, one without flush is not asked for an
   );
 });
 
-function recordingHost(): Host & { states: ConnectionState[]; losses: string[] } {
-  const [states, losses]: [ConnectionState[], string[]] = [[], []];
-  return {
-    ...{ states, losses },
-    keep: async () => {},
-    told: (state) => void states.push(state),
-    lost: (error) => void losses.push(error.message),
-  };
-}
-
 t.test('an export that is another one after a reconnect breaks the disk', async (t) => {
   for (const [what, options, message] of [
     ['another size', { bytes: Buffer.alloc(SIZE - 512) }, /had 65536 bytes/],
@@ -300,6 +363,80 @@ t.test('requests that wait fail after the timeout, and are served when the serve
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
   t.ok((await readAll(disk)).equals(bytes));
+});
+
+/** A server that takes the first write and does not answer it, as if its disk hung. */
+function hanging(release: { send?: () => void }): NonNullable<FakeOptions['answer']> {
+  let isFirst = true;
+  return ({ command, cookie }, send) => {
+    if (command !== 1 || !isFirst) return false;
+    isFirst = false;
+    release.send = () => send(simple(cookie, 0));
+    return true;
+  };
+}
+
+t.test('a request that the server has, and does not answer, ends after the timeout', async (t) => {
+  const { fake, uri } = await served(t, { answer: hanging({}) });
+  const host = recordingHost();
+  const disk = await opened(t, uri, { host, options: { timeout: '0.5', doubt: '3' } });
+  const begun = performance.now();
+  await t.rejects(disk.write(Buffer.from('old'), 512), { errno: 5, message: /not answered for 0.5 s/ });
+  t.ok(performance.now() - begun < 3000, 'soon');
+  t.match(host.states, [{ is: 'reconnecting', reason: /not answered/ }], 'it is told');
+  const read = Buffer.alloc(4);
+  await disk.read(read, 0);
+  t.ok(read.equals(fake.options.bytes.subarray(0, 4)), 'others are served on the next connection');
+  t.match(host.states.at(-1), { is: 'connected' });
+  t.equal(fake.connections, 2);
+  for (const offset of [512, 513]) {
+    const newer = disk.write(Buffer.from('new'), offset);
+    await t.rejects(newer, { message: /not answered/, errno: 5 }, 'the old write is in doubt: a newer one waits');
+  }
+});
+
+t.test('a server that is silent is shown, and its requests wait', async (t) => {
+  const release: { send?: () => void } = {};
+  const { fake, uri } = await served(t, { answer: hanging(release) });
+  const host = recordingHost();
+  const disk = await opened(t, uri, { host });
+  const writing = disk.write(Buffer.from('old'), 512);
+  await eventually('it is told', 60_000, async () => host.states.length > 0);
+  t.match(host.states, [{ is: 'reconnecting', reason: /not answered for 10 s/ }]);
+  release.send?.();
+  await writing;
+  t.match(host.states.at(-1), { is: 'connected' });
+  t.equal(fake.connections, 1, 'on the same connection');
+});
+
+t.test('a bus that cannot keep a connection gets another one; no write goes out on the first', async (t) => {
+  const { fake, uri } = await served(t);
+  const host = recordingHost();
+  const disk = await opened(t, uri, { host });
+  await disk.write(Buffer.from('x'), 0, { durable: true });
+  const { keep } = host;
+  let failures = 2;
+  host.keep = async (facts, fds) => {
+    if (failures-- > 0) throw new FusetapError('FAILED', 'the keeper has too many files open (EMFILE)');
+    await keep(facts, fds);
+  };
+  fake.dropAll();
+  await disk.write(Buffer.from('y'), 0);
+  t.match(host.states[0], { is: 'reconnecting' });
+  t.match(host.states.at(-1), { is: 'connected' });
+  t.same(host.losses, []);
+  t.same(
+    fake.requests.map(({ command, connection }) => [command, connection]),
+    [
+      [1, 1],
+      [2, 2],
+      [2, 3],
+      [1, 4],
+    ],
+    'the others were ended in order',
+  );
+  failures = 1;
+  await t.rejects(openNbd(uri, { host }), { message: /cannot keep the connection: .*EMFILE/ }, 'no attach');
 });
 
 t.test('giving up fails what waits, and all that comes', async (t) => {

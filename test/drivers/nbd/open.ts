@@ -1,5 +1,5 @@
 /** Opens disks of nbd in tests, without a bus. */
-import type { Kept, OpenContext, RawDisk } from '../../../drivers/driver.js';
+import type { ConnectionState, Host, Json, Kept, OpenContext, RawDisk } from '../../../drivers/driver.js';
 import nbd from '../../../drivers/nbd/index.js';
 
 export interface OpenWish {
@@ -15,4 +15,22 @@ export function openNbd(
 ): Promise<RawDisk> {
   const none = { files: {}, disks: {}, memory: null, state: null, isRepaired: true };
   return nbd.open({ ...none, readOnly, options: { uri, ...options }, kept, host });
+}
+
+export interface RecordingHost extends Host {
+  readonly states: ConnectionState[];
+  readonly losses: string[];
+  /** what was kept last; the descriptors are the driver's */
+  readonly kept: { facts: Json; fds: readonly number[] }[];
+}
+
+/** A bus that only remembers what it is told. */
+export function recordingHost(): RecordingHost {
+  const [states, losses, kept]: [ConnectionState[], string[], RecordingHost['kept']] = [[], [], []];
+  return {
+    ...{ states, losses, kept },
+    keep: async (facts, fds) => void kept.push({ facts, fds }),
+    told: (state) => void states.push(state),
+    lost: (error) => void losses.push(error.message),
+  };
 }

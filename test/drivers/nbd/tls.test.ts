@@ -1,4 +1,5 @@
 /** Encrypted connections to real servers: with certificates and with a pre-shared key; never a plain one in their place. */
+import { execFile } from 'node:child_process';
 import { mkdtempSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -103,6 +104,36 @@ t.test('pre-shared keys', { skip }, async (t) => {
   writeFileSync(join(directory, 'wrong.psk'), 'alice:1234\n');
   const wrong = openNbd(`nbds://127.0.0.1:${port}/?tls-psk-file=${join(directory, 'wrong.psk')}`);
   await t.rejects(wrong, { code: 'DENIED' }, 'another key');
+});
+
+/** Connects in a process that trusts the authority as the world trusts a public one. @returns what it says */
+function inTrustingProcess(directory: string, uri: string): Promise<string> {
+  const open = new URL('./open.js', import.meta.url).href;
+  const program = `import { openNbd } from ${JSON.stringify(open)};
+    console.log(await openNbd(${JSON.stringify(uri)}).then(() => 'accepted', (error) => error.code + ': ' + error.message));
+    process.exit();`;
+  const env = { ...process.env, NODE_EXTRA_CA_CERTS: join(directory, 'ca-cert.pem') };
+  return new Promise((resolve, reject) => {
+    execFile(process.execPath, ['--input-type=module', '-e', program], { env }, (error, said) =>
+      error === null ? resolve(said.trim()) : reject(error),
+    );
+  });
+}
+
+t.test('a server that shows a certificate in place of the key is refused', { skip }, async (t) => {
+  const directory = makeCertificates();
+  const port = await freePort();
+  const server = new NbdServer(
+    'nbdkit',
+    ['-f', '-i', '127.0.0.1', '-p', String(port), '--tls=require', `--tls-certificates=${directory}`, 'memory', '1M'],
+    { port },
+  );
+  t.teardown(() => server.kill());
+  await server.start();
+  const uri = `nbds://localhost:${port}/`;
+  t.equal(await inTrustingProcess(directory, uri), 'accepted', 'its authority is known');
+  const withKey = await inTrustingProcess(directory, `${uri}?tls-psk-file=${join(directory, 'keys.psk')}`);
+  t.match(withKey, /^DENIED: .*(certificate, not the key)/);
 });
 
 t.test('a server that does not encrypt is refused', { skip }, async (t) => {
