@@ -282,6 +282,17 @@ export function lseek(fd: number, offset: number, whence: number): number {
   return n >= 0 ? n : -lastErrno();
 }
 
+/** lseek(2) on koffi's thread pool: for a file whose answer may take long. */
+export function lseekAsync(fd: number, offset: number, whence: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    c.lseek.async(fd, offset, whence, (error, n) => {
+      if (error) reject(error);
+      // koffi keeps the errno of an asynchronous call for its callback
+      else resolve(n >= 0 ? n : -lastErrno());
+    });
+  });
+}
+
 export const SEEK_DATA = 3;
 export const SEEK_HOLE = 4;
 

@@ -116,8 +116,9 @@ function requestFor({ place, vbd, partition }: LocatedVbd, options: ExportOption
   return {
     file: {
       path,
-      readOnly: readOnly === true || vbd.mode === 'r',
-      isMemory: vbd.passthrough && vbd.driver === 'ram',
+      readOnly: readOnly === true || (partition?.mode ?? vbd.mode) === 'r',
+      // the kernel passes no requests for partitions through
+      isMemory: partition === null && vbd.passthrough && vbd.driver === 'ram',
     },
     place: at,
     name: name ?? vdev,

@@ -10,6 +10,7 @@ import { Transmission } from './transmission.js';
 
 /** a client that says nothing for so long is no client */
 const NEGOTIATION_MS = 10_000;
+const KEEP_ALIVE_MS = 60_000;
 /** how long the last requests may take, and a client to read the replies, when the exporter ends */
 export const LINGER_MS = 5_000;
 
@@ -35,6 +36,8 @@ export class ClientConnection {
     this.#options = options;
     socket.on('error', () => socket.destroy());
     socket.setNoDelay(true);
+    // a machine that has vanished must not keep its place
+    socket.setKeepAlive(true, KEEP_ALIVE_MS);
     this.#incoming = new Incoming(socket);
   }
 
@@ -66,9 +69,12 @@ export class ClientConnection {
 
   async #encrypt(bytes: Buffer): Promise<boolean> {
     const { tls } = this.#options;
-    const options = await tls?.().catch(() => undefined);
+    const options = await tls?.().catch((error: unknown) => {
+      console.error('a client is refused:', error);
+      return undefined;
+    });
     // bytes behind the option came before the encryption: somebody else may have put them there
-    if (options === undefined || this.#incoming.release().byteLength > 0) return false;
+    if (options === undefined || this.#incoming.release().byteLength > 0 || this.#plain.destroyed) return false;
     this.#plain.write(bytes);
     try {
       this.#socket = await encryptedServerSocket(this.#plain, options);

@@ -7,13 +7,16 @@
  */
 import { closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { type Disk, frontDisk } from '../../drivers/disk.js';
-import type { Extent } from '../../drivers/driver.js';
+import type { Extent, RawDisk } from '../../drivers/driver.js';
+import { errnoOf } from '../../drivers/errors.js';
 import { writeFully } from '../../drivers/file-io.js';
 import { windowDisk } from '../../drivers/segments/window.js';
-import { addressOf, pread, pwrite } from '../../system/libc.js';
+import { addressOf, E, lseekAsync, pread, pwrite, SEEK_DATA, SEEK_HOLE, SystemCallError } from '../../system/libc.js';
 
 /** larger requests are copied in parallel by libuv's pool */
 const MOST_AT_ONCE_BYTES = 256 << 10;
+/** of one answer: a client asks again for the rest */
+const MOST_EXTENTS = 256;
 
 export interface FileToExport {
   /** absolute */
@@ -27,6 +30,7 @@ export class ExportedFile {
   readonly size: number;
   readonly readOnly: boolean;
   readonly #disk: Disk;
+  readonly #raw: RawDisk;
   readonly #fd: number;
   /** the same file; what is written there is durable. −1 for a read-only file */
   readonly #durableFd: number;
@@ -39,13 +43,11 @@ export class ExportedFile {
     this.readOnly = readOnly;
     this.#isMemory = isMemory;
     const window = { fd: fds.fd, start: 0, size: this.size, kind: 'file', readOnly, durable: false } as const;
-    this.#disk = frontDisk(
-      windowDisk(window, async () => {
-        closeSync(fds.fd);
-        if (fds.durableFd >= 0) closeSync(fds.durableFd);
-      }),
-      { readOnly },
-    );
+    this.#raw = windowDisk(window, async () => {
+      closeSync(fds.fd);
+      if (fds.durableFd >= 0) closeSync(fds.durableFd);
+    });
+    this.#disk = frontDisk(this.#raw, { readOnly });
   }
 
   /** @throws the system's error */
@@ -78,9 +80,18 @@ export class ExportedFile {
     return isDurable ? writeFully(this.#durableFd, buffer, offset) : this.#disk.write(buffer, offset);
   }
 
+  /** Flushes that failed. The kernel tells each failure only once to all that use one open file. */
+  readonly failures: { count: number; last: unknown } = { count: 0, last: null };
+
   /** All that was written before is durable then. */
-  flush(): Promise<void> {
-    return this.#disk.flush();
+  async flush(): Promise<void> {
+    try {
+      await this.#disk.flush();
+    } catch (error) {
+      this.failures.count += 1;
+      this.failures.last = error;
+      throw error;
+    }
   }
 
   /** Makes a range read as zeros. @param punch whether its space may be freed */
@@ -88,9 +99,29 @@ export class ExportedFile {
     return this.#disk.zero(offset, length, options);
   }
 
-  /** The first extents of a range, in order and without gaps; perhaps not all. */
-  extents(offset: number, length: number): Promise<Extent[]> {
-    return this.#disk.extents(offset, length);
+  /** Says that the bytes of a range are not needed. It need not be done. */
+  async trim(offset: number, length: number): Promise<void> {
+    try {
+      // the front of the disk would write zeros where holes cannot be punched
+      await this.#raw.zero?.(offset, length, { punch: true, durable: false });
+    } catch (error) {
+      if (errnoOf(error) !== E.EOPNOTSUPP) throw error;
+    }
+  }
+
+  /** The first extents of a range, in order and without gaps; perhaps not all. Other clients do not wait for it. */
+  async extents(offset: number, length: number): Promise<Extent[]> {
+    const end = offset + length;
+    const extents: Extent[] = [];
+    let hole = false;
+    for (let at = offset; at < end && extents.length < MOST_EXTENTS; hole = !hole) {
+      const n = await lseekAsync(this.#fd, at, hole ? SEEK_DATA : SEEK_HOLE);
+      if (n < 0 && n !== -E.ENXIO) throw new SystemCallError('lseek', -n);
+      const next = n < 0 ? end : Math.min(end, n);
+      if (next > at) extents.push({ offset: at, length: next - at, hole });
+      at = next;
+    }
+    return extents;
   }
 
   /** To be called when no request is under way. */

@@ -9,7 +9,7 @@ import { toFusetapError } from '../../drivers/errors.js';
 import { LINGER_MS } from './connection.js';
 import { ExportedFile, type FileToExport } from './exported-file.js';
 import { type ExportPlace, ExportServer } from './server.js';
-import { readTlsFiles, type TlsFiles } from './tls.js';
+import { checkTlsFiles, readTlsFiles, type TlsFiles } from './tls.js';
 
 export interface ExportRequest {
   readonly file: FileToExport;
@@ -22,7 +22,7 @@ export interface ExportRequest {
 
 async function run({ file: wanted, place, name, description, tls }: ExportRequest): Promise<void> {
   // wrong files are told now, not to the first client
-  if (tls !== null) await readTlsFiles(tls);
+  if (tls !== null) await checkTlsFiles(tls);
   const file = ExportedFile.open(wanted);
   const server = new ExportServer(place, {
     ...{ file, name, description },

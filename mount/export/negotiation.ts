@@ -7,6 +7,7 @@
  * is used. See https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md
  */
 import {
+  EXPORT_FLAG,
   FIXED_NEWSTYLE,
   GREETING,
   INFO,
@@ -168,6 +169,12 @@ class Negotiation {
     return 'option';
   }
 
+  /** DF is about chunks: without them it must not be shown. */
+  get #flags(): number {
+    const { flags } = this.#offer;
+    return this.#isStructured ? flags : flags & ~EXPORT_FLAG.dontFragment;
+  }
+
   #isOffered(name: string): boolean {
     return name === '' || name === this.#offer.name;
   }
@@ -177,7 +184,7 @@ class Negotiation {
     if (!this.#isOffered(data.toString())) return 'end';
     const facts = Buffer.alloc(10 + (this.#sendsZeroes ? OLD_PADDING_BYTES : 0));
     facts.writeBigUInt64BE(BigInt(this.#offer.sizeBytes), 0);
-    facts.writeUInt16BE(this.#offer.flags, 8);
+    facts.writeUInt16BE(this.#flags, 8);
     this.#stream.send(facts);
     return 'transmission';
   }
@@ -204,13 +211,13 @@ class Negotiation {
   }
 
   #tellFacts(option: number, asked: ReadonlySet<number | null>): void {
-    const { name, description, sizeBytes, flags } = this.#offer;
+    const { name, description, sizeBytes } = this.#offer;
     const tell = (info: number, data: Buffer): void => {
       this.#stream.send(replyTo(option, OPTION_REPLY.info, Buffer.concat([uint16(info), data])));
     };
     const facts = Buffer.alloc(10);
     facts.writeBigUInt64BE(BigInt(sizeBytes), 0);
-    facts.writeUInt16BE(flags, 8);
+    facts.writeUInt16BE(this.#flags, 8);
     tell(INFO.export, facts);
     if (asked.has(INFO.name)) tell(INFO.name, Buffer.from(name));
     if (asked.has(INFO.description)) tell(INFO.description, Buffer.from(description));

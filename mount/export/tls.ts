@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
-import { createServer, type TlsOptions } from 'node:tls';
+import { createSecureContext, createServer, type TlsOptions } from 'node:tls';
 import { FusetapError } from '../../drivers/errors.js';
 import { PSK_CIPHERS, parseKeys } from '../../drivers/nbd/psk.js';
 import { named } from '../../drivers/quote.js';
@@ -33,6 +33,19 @@ export async function readTlsFiles({ certificates, verifiesPeer, pskFile }: TlsF
   if (!verifiesPeer) return { cert, key };
   const ca = await readNamed(join(directory, 'ca-cert.pem'));
   return { cert, key, ca, requestCert: true, rejectUnauthorized: true };
+}
+
+/** @throws FusetapError as readTlsFiles; USAGE for files that are no certificate and its key */
+export async function checkTlsFiles(files: TlsFiles): Promise<void> {
+  const options = await readTlsFiles(files);
+  try {
+    createSecureContext(options);
+  } catch (error) {
+    throw new FusetapError('USAGE', `${named(files.certificates ?? '')}: ${(error as Error).message}`, {
+      hint: 'server-cert.pem must be a certificate, and server-key.pem its key, both as PEM',
+      cause: error,
+    });
+  }
 }
 
 async function readNamed(path: string): Promise<Buffer> {

@@ -79,6 +79,8 @@ export class Transmission {
   #partial: Partial | null = null;
   #underWay = 0;
   #bytesUnderWay = 0;
+  /** of the failed flushes of the file */
+  #seenFailures: number;
   #isCorked = false;
   #isBlocked = false;
   /** the client sends no more; what it has sent may still have to be parsed */
@@ -86,13 +88,14 @@ export class Transmission {
   /** nothing is parsed any more */
   #isOver = false;
   #ended: () => void = () => {};
-  /** resolves when the client has left, and all that it asked for is done */
+  /** resolves when all that the client asked for is done, its replies are sent or cannot be, and its socket is closed */
   readonly done: Promise<void>;
 
   constructor(socket: Socket, file: ExportedFile, agreement: Agreement) {
     this.#socket = socket;
     this.#file = file;
     this.#agreement = agreement;
+    this.#seenFailures = file.failures.count;
     this.done = new Promise((resolve) => {
       this.#ended = resolve;
     });
@@ -108,6 +111,7 @@ export class Transmission {
     });
     socket.on('close', () => this.finish());
     socket.on('drain', () => this.#advance());
+    if (socket.closed) return this.finish();
     if (first.byteLength > 0) this.#take(first);
     if (!this.#isBlocked) socket.resume();
   }
@@ -123,10 +127,11 @@ export class Transmission {
   #end(): void {
     const socket = this.#socket;
     this.#uncork();
+    if (socket.closed) return this.#ended();
+    socket.once('close', () => this.#ended());
     socket.end(() => socket.destroy());
     // it may never read the last replies
     setTimeout(() => socket.destroy(), MOST_LINGER_MS).unref();
-    this.#ended();
   }
 
   #take(chunk: Buffer): void {
@@ -230,7 +235,7 @@ export class Transmission {
       case COMMAND.write:
         return this.#whenDone(request, this.#file.write(data as Buffer, request.offset, isDurable(request)));
       case COMMAND.flush:
-        return this.#whenDone(request, this.#file.flush());
+        return this.#whenDone(request, this.#flush());
       case COMMAND.blockStatus:
         return this.#tellExtents(request);
       default:
@@ -269,15 +274,22 @@ export class Transmission {
     else this.#track(request, underWay.then(answer));
   }
 
-  async #zero({ command, flags, offset, length }: Request): Promise<void> {
-    const isTrim = command === COMMAND.trim;
-    const punch = isTrim || (flags & COMMAND_FLAG.noHole) === 0;
+  #zero({ command, flags, offset, length }: Request): Promise<void> {
+    if (command === COMMAND.trim) return this.#file.trim(offset, length);
+    const punch = (flags & COMMAND_FLAG.noHole) === 0;
+    return this.#file.zero(offset, length, { punch, durable: (flags & COMMAND_FLAG.fua) !== 0 });
+  }
+
+  /** A flush that failed is told once to each client: any of them may have written what is lost. */
+  async #flush(): Promise<void> {
+    const { failures } = this.#file;
+    const unseen = failures.count > this.#seenFailures;
     try {
-      await this.#file.zero(offset, length, { punch, durable: (flags & COMMAND_FLAG.fua) !== 0 });
-    } catch (error) {
-      // to trim is only a wish
-      if (!isTrim || errnoOf(error) !== E.EOPNOTSUPP) throw error;
+      await this.#file.flush();
+    } finally {
+      this.#seenFailures = this.#file.failures.count;
     }
+    if (unseen) throw failures.last;
   }
 
   #tellExtents(request: Request): void {

@@ -1,5 +1,5 @@
 /** What an exporter answers to clients that are wrong, old, slow or hostile. */
-import { chmodSync, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import t from 'tap';
@@ -13,6 +13,7 @@ import {
   OPTION_REPLY,
 } from '../../../drivers/nbd/protocol.js';
 import { ExportServer } from '../../../mount/export/server.js';
+import { checkTlsFiles } from '../../../mount/export/tls.js';
 import { makeCertificates } from '../../drivers/nbd/certificates.js';
 import { isInstalled } from '../../e2e/command.js';
 import { randomNumbers, seedOf } from '../../rules/random.js';
@@ -152,6 +153,7 @@ t.test('a read-only export', async (t) => {
   const flags = (await client.take(10)).readUInt16BE(8);
   t.ok(flags & EXPORT_FLAG.readOnly);
   t.notOk(flags & (EXPORT_FLAG.writeZeroes | EXPORT_FLAG.trim));
+  t.notOk(flags & EXPORT_FLAG.dontFragment, 'there are no chunks');
   client.request({ command: COMMAND.write, length: 1 }, Buffer.from('a'));
   client.request({ command: COMMAND.writeZeroes, length: 1 });
   for (let count = 0; count < 2; count++) t.same(await client.simple(), { error: 1, low: 1 });
@@ -229,6 +231,44 @@ t.test('a client that sends all at once, and no more, gets all replies', async (
   t.equal((await client.untilClosed()).byteLength, 0);
 });
 
+t.test('a slow client gets all replies when the server ends', async (t) => {
+  const { socket, server } = await exportFile(t);
+  const client = await RawClient.connect(t, socket);
+  await client.go();
+  client.socket.pause();
+  const count = 12;
+  for (let low = 0; low < count; low++)
+    client.request({ command: COMMAND.read, length: SIZE, cookie: { high: 0, low } });
+  const other = await RawClient.connect(t, socket);
+  await other.go();
+  // the requests of the first client were parsed before this answer
+  other.request({ command: COMMAND.read, length: 1 });
+  await other.simple();
+  const closed = server.close();
+  client.socket.resume();
+  for (let low = 0; low < count; low++) {
+    t.match(await client.simple(), { error: 0 });
+    t.equal((await client.take(SIZE)).byteLength, SIZE);
+  }
+  await closed;
+});
+
+t.test('each client learns once of a flush that failed', async (t) => {
+  const { socket, file } = await exportFile(t);
+  const clients = [await RawClient.connect(t, socket), await RawClient.connect(t, socket)];
+  for (const client of clients) await client.go();
+  file.failures.count += 1;
+  file.failures.last = Object.assign(new Error('no space'), { errno: -28, code: 'ENOSPC' });
+  clients.push(await RawClient.connect(t, socket));
+  await clients[2]?.go();
+  for (const [i, client] of clients.entries()) {
+    for (const error of i < 2 ? [28, 0] : [0]) {
+      client.request({ command: COMMAND.flush });
+      t.same(await client.simple(), { error, low: 1 }, `client ${i}`);
+    }
+  }
+});
+
 t.test('a client that leaves in the middle', async (t) => {
   const { socket, server } = await exportFile(t);
   for (const stage of ['greeting', 'option', 'data', 'replies']) {
@@ -264,6 +304,16 @@ t.test('with certificates', { skip: isInstalled('openssl') ? false : 'openssl is
     }
     client.option(OPTION.exportName, Buffer.from('disk'));
     t.equal((await client.untilClosed()).byteLength, 0);
+  });
+  await t.test('a key that is not that of the certificate is refused at the start', async (t) => {
+    const { certificates } = tls;
+    const wrong = shortDirectory(t);
+    copyFileSync(join(certificates, 'server-cert.pem'), join(wrong, 'server-cert.pem'));
+    copyFileSync(join(certificates, 'client-key.pem'), join(wrong, 'server-key.pem'));
+    await t.rejects(checkTlsFiles({ ...tls, certificates: wrong }), { code: 'USAGE', message: /key/ });
+    writeFileSync(join(wrong, 'server-key.pem'), 'no key');
+    await t.rejects(checkTlsFiles({ ...tls, certificates: wrong }), { code: 'USAGE' });
+    await checkTlsFiles(tls);
   });
   await t.test('bytes that came before the encryption are not taken for encrypted ones', async (t) => {
     const client = await RawClient.connect(t, socket);
