@@ -120,15 +120,15 @@ scenario_killed() {
   local begun
   image a.img >/dev/null
   start g
-  # an attach whose answer comes too late, as of a large ram image
-  cat >/run/xen-trial/slow <<'SLOW'
+  # an attach whose answer comes too late, as of a large ram image; nothing can be executed in /run
+  cat >/img/slow <<'SLOW'
 #!/bin/sh
 fusetap "$@"
 [ "$1" != attach ] || sleep 60
 SLOW
-  chmod 755 /run/xen-trial/slow
+  chmod 755 /img/slow
   begun=$SECONDS
-  FUSETAP=/run/xen-trial/slow refused 'was not attached within 30 s; a large ram image: attach it before' \
+  FUSETAP=/img/slow refused 'was not attached within 30 s; a large ram image: attach it before' \
     xl block-attach g "$(disk xvda ram:/img/a.img)"
   [ $((SECONDS - begun)) -lt 40 ] || fail "it took $((SECONDS - begun)) s"
   same "$(attached "$(domid g)")" '' 'the attach is undone'
@@ -139,6 +139,7 @@ SLOW
   guest g 'until [ -b /dev/xvda ]; do sleep 0.1; done; mount -o ro /dev/xvda /mnt && umount /mnt'
   finish g
   fusetap stop --quiet --bus hold
+  rm /img/slow
 }
 
 scenario_locked() {
