@@ -3,7 +3,7 @@
  *
  *      read(range) ──► GET, Range, If-Match ──► 206: checked, then the bytes
  *                           ├─► a redirect: followed, and remembered for a minute
- *                           ├─► network errors, 408, 429, 5xx: again after 0.5, 1, 2, 4, then every 8 s
+ *                           ├─► network errors, 408, 429, 5xx, a whole file: again after 0.5, 1, 2, 4, then every 8 s
  *                           └─► another file: all requests fail from then on
  */
 import { readFile } from 'node:fs/promises';
@@ -12,7 +12,7 @@ import { Agent, type Dispatcher, request } from 'undici';
 import type { ConnectionState } from '../driver.js';
 import { FusetapError } from '../errors.js';
 import { named, quoted } from '../quote.js';
-import { checkAnswer, errorOfStatus, type FileFacts, factsOf, type Range } from './answer.js';
+import { checkAnswer, errorOfStatus, type FileFacts, factsOf, type Range, strongEtag } from './answer.js';
 import { inputOutputError, OtherFile, reasonOf, TryAgain } from './faults.js';
 import type { HttpsOptions } from './options.js';
 
@@ -186,7 +186,7 @@ export class WebFile {
       const response = await this.#ask(url, range);
       const { statusCode, headers, body } = response;
       if (!REDIRECTS.includes(statusCode)) {
-        const error = errorOfStatus(statusCode, headers, url);
+        const error = errorOfStatus(response, url, this.#facts !== null);
         if (error === null) {
           if (url !== this.#options.url && place === null) this.#remember(url);
           return response;
@@ -206,7 +206,7 @@ export class WebFile {
   }
 
   #ask(url: string, { offset, length }: Range): Promise<Response> {
-    const etag = this.#facts?.etag ?? null;
+    const etag = this.#facts === null ? null : strongEtag(this.#facts);
     // secrets are for the server that the user has named
     const isOwn = new URL(url).origin === new URL(this.#options.url).origin;
     return request(url, {

@@ -103,6 +103,7 @@ t.test('a file that cannot be a disk', async (t) => {
       ranged({ ...whole, 'content-encoding': 'gzip' }, Buffer.alloc(1)),
       { code: 'UNSUPPORTED', message: /compressed/ },
     ],
+    ['nothing that identifies it', ranged(whole, Buffer.alloc(1)), { code: 'UNSUPPORTED', message: /ETag/ }],
     ['empty', status(416), { code: 'UNSUPPORTED', message: /empty/ }],
     ['absent', status(404), { code: 'NOT_FOUND', message: /404/ }],
     ['secret', status(401), { code: 'DENIED', hint: /header-file/ }],
@@ -123,17 +124,19 @@ t.test('a file that cannot be a disk', async (t) => {
 t.test('bytes of another file, or another place, are never taken', async (t) => {
   const part = (first: number, last: number, total = SIZE): Record<string, string> => ({
     'content-range': `bytes ${first}-${last}/${total}`,
+    etag: '"one"',
   });
+  const { etag: _, ...unnamed } = part(0, BLOCK - 1);
   const cases: [string, Answer][] = [
     ['replaced', status(412)],
     ['cut', status(416)],
-    ['whole', status(200)],
     ['another size', ranged(part(0, BLOCK - 1, SIZE + 1), BYTES.subarray(0, BLOCK))],
     ['another place', ranged(part(1, BLOCK), BYTES.subarray(1, BLOCK + 1))],
     ['a longer range', ranged(part(0, BLOCK), BYTES.subarray(0, BLOCK + 1))],
     ['no range', ranged({}, BYTES.subarray(0, BLOCK))],
     ['another etag', ranged({ ...part(0, BLOCK - 1), etag: '"two"' }, BYTES.subarray(0, BLOCK))],
-    ['compressed', ranged({ ...part(0, BLOCK - 1), 'content-encoding': 'br' }, BYTES.subarray(0, BLOCK))],
+    ['no etag', ranged(unnamed, BYTES.subarray(0, BLOCK))],
+    ['a weak etag', ranged({ ...unnamed, etag: 'W/"one"' }, BYTES.subarray(0, BLOCK))],
     ['more than it says', ranged(part(0, BLOCK - 1), BYTES.subarray(0, BLOCK + 1))],
   ];
   for (const [name, answer] of cases) {
@@ -161,9 +164,48 @@ t.test('without an etag the time of the last change counts', async (t) => {
   await t.rejects(disk.read(Buffer.alloc(100), 5 * BLOCK), { message: /replaced/ });
 });
 
+t.test('the time of the last change counts also with an etag; a weak etag is compared, and never sent', async (t) => {
+  const [one, two] = ['Mon, 30 Nov 2026 00:00:00 GMT', 'Mon, 30 Nov 2026 00:00:01 GMT'];
+  const named =
+    (headers: Record<string, string>): Answer =>
+    (_, response, { first, last }) => {
+      response.writeHead(206, { 'content-range': `bytes ${first}-${last}/${SIZE}`, ...headers });
+      response.end(BYTES.subarray(first, last + 1));
+    };
+  const dated = named({ etag: '"one"', 'last-modified': one });
+  const strong = await serve(t, dated, dated, good, named({ etag: '"one"', 'last-modified': two }));
+  const disk = await open(t, strong.url);
+  await readAll(t, disk, 0, 100);
+  await readAll(t, disk, 3 * BLOCK, 100);
+  await t.rejects(disk.read(Buffer.alloc(100), 6 * BLOCK), { message: /replaced/ });
+  const weak = await serve(t, named({ etag: 'W/"a"' }), named({ etag: 'W/"a"' }), named({ etag: 'W/"b"' }));
+  const other = await open(t, weak.url);
+  await readAll(t, other, 0, 100);
+  t.equal(weak.requests[1]?.headers['if-match'], undefined);
+  await t.rejects(other.read(Buffer.alloc(100), 5 * BLOCK), { message: /replaced/ });
+});
+
+t.test('a page that says that the server is maintained is not the end', async (t) => {
+  const gzip: Answer = (_, response, { first, last }) => {
+    const headers = { 'content-range': `bytes ${first}-${last}/${SIZE}`, etag: '"one"', 'content-encoding': 'gzip' };
+    response.writeHead(206, headers).end(Buffer.alloc(last - first + 1));
+  };
+  const short: Answer = (_, response, { first }) => {
+    const headers = { 'content-range': `bytes ${first}-${first + 9}/${SIZE}`, etag: '"one"' };
+    response.writeHead(206, headers).end(Buffer.alloc(10));
+  };
+  const { url, requests } = await serve(t, good, status(200), gzip, short);
+  const states: string[] = [];
+  const host = { keep: async () => {}, told: ({ is }: ConnectionState) => states.push(is), lost: () => {} };
+  await readAll(t, await open(t, url, { host }));
+  t.equal(requests.length, 5);
+  t.same(states, ['reconnecting', 'connected']);
+});
+
 t.test('a server in trouble is asked again', async (t) => {
   const cut: Answer = (_, response, { first, last }) => {
-    response.writeHead(206, { 'content-range': `bytes ${first}-${last}/${SIZE}`, 'content-length': last - first + 1 });
+    const headers = { 'content-range': `bytes ${first}-${last}/${SIZE}`, etag: '"one"' };
+    response.writeHead(206, { ...headers, 'content-length': last - first + 1 });
     response.write(BYTES.subarray(first, first + 100));
     setImmediate(() => response.destroy());
   };
