@@ -28,12 +28,20 @@ export interface Range {
 /** The longest pause that a server may ask for. */
 const MOST_AFTER_MS = 60_000;
 
+/** No file is larger than this; so the numbers of blocks are small enough for the table of the cache. */
+export const MOST_BYTES = 2 ** 47;
+
 /** The first answer: what the file is. @throws FusetapError if it cannot be a disk */
 export function factsOf(headers: IncomingHttpHeaders): FileFacts {
   const { total } = contentRange(headers) ?? {};
   if (total === undefined) {
     throw new FusetapError('UNSUPPORTED', 'the server does not tell how long the file is', {
       hint: 'download it, and attach the file',
+    });
+  }
+  if (total > MOST_BYTES) {
+    throw new FusetapError('UNSUPPORTED', `the server says that the file has ${total} bytes`, {
+      hint: 'check the URL: images have at most 128 TiB',
     });
   }
   if (isEncoded(headers)) {

@@ -103,6 +103,11 @@ t.test('a file that cannot be a disk', async (t) => {
       ranged({ ...whole, 'content-encoding': 'gzip' }, Buffer.alloc(1)),
       { code: 'UNSUPPORTED', message: /compressed/ },
     ],
+    [
+      'a size beyond 128 TiB',
+      ranged({ 'content-range': `bytes 0-0/${2 ** 47 + 1}`, etag: '"one"' }, Buffer.alloc(1)),
+      { code: 'UNSUPPORTED', hint: /128 TiB/ },
+    ],
     ['nothing that identifies it', ranged(whole, Buffer.alloc(1)), { code: 'UNSUPPORTED', message: /ETag/ }],
     ['empty', status(416), { code: 'UNSUPPORTED', message: /empty/ }],
     ['absent', status(404), { code: 'NOT_FOUND', message: /404/ }],
