@@ -36,6 +36,8 @@ export class WebFile {
   readonly #agent: Agent;
   readonly #closing = new AbortController();
   readonly #tell: (state: ConnectionState) => void;
+  /** the state that was told last */
+  #told: ConnectionState['is'] = 'connected';
   #facts: FileFacts | null;
   #headers: Readonly<Record<string, string>>;
   /** where redirects have led to */
@@ -97,40 +99,46 @@ export class WebFile {
   /** Reads a range into a buffer of its length. @throws FusetapError with EIO */
   async read(range: Range, to: Uint8Array): Promise<void> {
     const begunMs = performance.now();
-    for (let attempt = 0; ; attempt++) {
-      if (this.#refusal !== null) throw this.#refusal;
-      try {
-        await this.#readOnce(range, to);
-        if (attempt > 0) this.#recovered(begunMs);
-        return;
-      } catch (error) {
-        await this.#afterFailure(error, { attempt, begunMs, isTroubled: attempt > 0 });
+    let isTroubled = false;
+    try {
+      for (let attempt = 0; ; attempt++) {
+        if (this.#refusal !== null) throw this.#refusal;
+        const error = await this.#readOnce(range, to).then(() => null, failure);
+        if (error === null) break;
+        if (!isTroubled) this.#troubled += 1;
+        isTroubled = true;
+        await this.#afterFailure(error.reason, attempt, begunMs);
       }
+    } finally {
+      if (isTroubled) this.#troubled -= 1;
     }
+    if (this.#troubled === 0) this.#tellChange({ is: 'connected' });
   }
 
   /** Waits until the next try. @throws if there is none */
-  async #afterFailure(error: unknown, { attempt, begunMs, isTroubled }: Tries): Promise<void> {
+  async #afterFailure(error: unknown, attempt: number, begunMs: number): Promise<void> {
+    // the server of the URL may know another one
+    this.#place = null;
     const final = this.#finalError(error);
+    if (final !== null) throw final;
     const { timeoutMs } = this.#options;
     const elapsedMs = performance.now() - begunMs;
+    const leftMs = timeoutMs === null ? Number.POSITIVE_INFINITY : timeoutMs - elapsedMs;
+    if (leftMs <= 0) throw inputOutputError(`${reasonOf(error)}, for ${Math.round(elapsedMs / 1000)} s`, error);
     const asked = error instanceof TryAgain ? error.afterMs : 0;
-    const pauseMs = Math.max(asked, PAUSES_MS[Math.min(attempt, PAUSES_MS.length - 1)] as number);
-    const isLate = timeoutMs !== null && elapsedMs + pauseMs > timeoutMs;
-    if (final !== null || isLate) {
-      if (isTroubled) this.#troubled -= 1;
-      throw final ?? inputOutputError(`${reasonOf(error)}, for ${Math.round(elapsedMs / 1000)} s`, error);
-    }
-    if (!isTroubled) this.#troubled += 1;
-    if (elapsedMs + pauseMs > QUIET_MS) this.#tell({ is: 'reconnecting', reason: reasonOf(error) });
+    const usual = PAUSES_MS[Math.min(attempt, PAUSES_MS.length - 1)] as number;
+    const pauseMs = Math.min(Math.max(asked, usual), leftMs);
+    if (elapsedMs + pauseMs > QUIET_MS) this.#tellChange({ is: 'reconnecting', reason: reasonOf(error) });
     await delay(pauseMs, null, { signal: this.#closing.signal }).catch(() => {
       throw inputOutputError('the disk is being detached');
     });
   }
 
-  #recovered(begunMs: number): void {
-    this.#troubled -= 1;
-    if (this.#troubled === 0 && performance.now() - begunMs > QUIET_MS) this.#tell({ is: 'connected' });
+  /** A disk that is broken stays so. */
+  #tellChange(state: ConnectionState): void {
+    if (this.#told === state.is || this.#told === 'broken') return;
+    this.#told = state.is;
+    this.#tell(state);
   }
 
   /** @returns the error to answer; null: another try may succeed */
@@ -138,8 +146,8 @@ export class WebFile {
     if (this.#closing.signal.aborted) return inputOutputError('the disk is being detached');
     const isOther = error instanceof OtherFile || (error instanceof FusetapError && error.code === 'UNSUPPORTED');
     if (isOther) {
-      this.#refusal = inputOutputError(error.message, error);
-      this.#tell({ is: 'broken', reason: error.message });
+      this.#refusal ??= inputOutputError(error.message, error);
+      this.#tellChange({ is: 'broken', reason: error.message });
       return this.#refusal;
     }
     return error instanceof FusetapError ? inputOutputError(error.message, error) : null;
@@ -236,11 +244,7 @@ interface WebFileParts {
   readonly tell: (state: ConnectionState) => void;
 }
 
-interface Tries {
-  readonly attempt: number;
-  readonly begunMs: number;
-  readonly isTroubled: boolean;
-}
+const failure = (reason: unknown): { readonly reason: unknown } => ({ reason });
 
 /** @throws FusetapError for an address that must not be followed */
 function redirected(from: string, location: string | string[] | undefined): string {

@@ -149,8 +149,14 @@ t.test('bytes of another file, or another place, are never taken', async (t) => 
     const states: ConnectionState[] = [];
     const host = { keep: async () => {}, told: (state: ConnectionState) => states.push(state), lost: () => {} };
     const disk = await open(t, url, { host });
-    await t.rejects(disk.read(Buffer.alloc(100), 0), { code: 'FAILED', errno: 5 }, name);
-    t.match(states, [{ is: 'broken' }], `${name}: is told`);
+    const both = [disk.read(Buffer.alloc(100), 0), disk.read(Buffer.alloc(100), 5 * BLOCK)];
+    await t.rejects(both[0] as Promise<void>, { code: 'FAILED', errno: 5 }, name);
+    await Promise.allSettled(both);
+    t.same(
+      states.map(({ is }) => is),
+      ['broken'],
+      `${name}: is told once`,
+    );
     await t.rejects(disk.read(Buffer.alloc(100), 0), { code: 'FAILED', errno: 5 }, `${name}: for good`);
   }
 });
@@ -223,11 +229,26 @@ t.test('a server in trouble is asked again', async (t) => {
   t.equal(states.at(-1), 'connected');
 });
 
-t.test('it is given up after the timeout, and then asked anew', async (t) => {
-  const { url } = await serve(t, good, ...Array(3).fill(status(500)));
-  const disk = await open(t, url, { options: { timeout: '1.6' } });
-  await t.rejects(disk.read(Buffer.alloc(10), 0), { errno: 5, message: /500, for \d s/ });
+t.test('it is given up after the timeout, and then asked anew; each change is told once', async (t) => {
+  const { url, answers } = await serve(t, good);
+  const states: string[] = [];
+  const host = { keep: async () => {}, told: ({ is }: ConnectionState) => states.push(is), lost: () => {} };
+  const disk = await open(t, url, { options: { timeout: '2.2' }, host });
+  answers.push(...Array(99).fill(status(500)));
+  const error = { errno: 5, message: /500, for \d s/ };
+  const reads = [0, 3, 6].map((block) => t.rejects(disk.read(Buffer.alloc(10), block * BLOCK), error));
+  await Promise.all(reads);
+  t.same(states, ['reconnecting']);
+  answers.length = 0;
   await readAll(t, disk);
+  t.same(states, ['reconnecting', 'connected'], 'a read that succeeds at once ends it');
+});
+
+t.test('a server that asks for a longer pause than there is time is asked once more at the end', async (t) => {
+  const { url } = await serve(t, good, status(503, { 'retry-after': '120' }));
+  const begunMs = performance.now();
+  await readAll(t, await open(t, url, { options: { timeout: '1' } }));
+  t.ok(performance.now() - begunMs >= 900);
 });
 
 t.test('redirects are remembered, and asked again when they end', async (t) => {
@@ -241,6 +262,14 @@ t.test('redirects are remembered, and asked again when they end', async (t) => {
   t.equal(other.requests[0]?.headers.authorization, undefined, 'secrets are for one server');
   other.answers.push(status(403));
   await readAll(t, disk, 5 * BLOCK, BLOCK);
+  t.equal(requests.length, 2, 'the first address is asked again');
+});
+
+t.test('a redirect that led to a server in trouble is not remembered', async (t) => {
+  const other = await serve(t, good, status(503));
+  const { url, requests } = await serve(t, status(302, { location: other.url }));
+  const disk = await open(t, url);
+  await readAll(t, disk, 0, 100);
   t.equal(requests.length, 2, 'the first address is asked again');
 });
 
