@@ -1,5 +1,5 @@
 /** What web servers answer that are wrong, hostile, busy or gone: never a wrong byte, and a clear error. */
-import { writeFileSync } from 'node:fs';
+import { closeSync, readFileSync, writeFileSync, writeSync } from 'node:fs';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -318,6 +318,36 @@ t.test('an earlier server may still use the cache when the next one opens the di
   const cache = new BlockCache((kept as unknown as Kept).fds[0] as number, 64 << 20);
   for (let block = 1; block <= 1024; block++) cache.put(block, Buffer.alloc(BLOCK, 0xee));
   await readAll(t, next, 0, BLOCK);
+});
+
+t.test('a cache larger than 4 GiB is not mapped, and ends with its descriptor', (t) => {
+  const cacheBytes = 6 * 2 ** 30;
+  const fd = BlockCache.create(cacheBytes);
+  const slots = cacheBytes / BLOCK;
+  writeSync(fd, Uint32Array.of(8), 0, 4, 4 * (slots - 1));
+  writeSync(fd, BYTES, 0, BLOCK, 4 * slots + BLOCK * (slots - 1));
+  const cache = new BlockCache(fd, cacheBytes);
+  const part = Buffer.alloc(1000);
+  t.ok(cache.read(7, 50, part), 'the last slot has a block');
+  t.ok(part.equals(BYTES.subarray(50, 1050)));
+  cache.put(9, BYTES.subarray(BLOCK, BLOCK + 123));
+  const next = new BlockCache(fd, cacheBytes);
+  t.ok(next.read(9, 23, part.subarray(0, 100)));
+  t.ok(part.subarray(0, 100).equals(BYTES.subarray(BLOCK + 23, BLOCK + 123)));
+  t.notMatch(readFileSync('/proc/self/maps', 'utf8'), /fusetap-web-cache/);
+  closeSync(fd);
+  t.end();
+});
+
+t.test('a block that cannot be kept is not there', (t) => {
+  const fd = BlockCache.create(1 << 20);
+  const cache = new BlockCache(fd, 1 << 20);
+  cache.put(0, BYTES.subarray(0, BLOCK));
+  closeSync(fd);
+  cache.put(1, BYTES.subarray(0, BLOCK));
+  t.notOk(cache.has(1));
+  t.notOk(cache.read(0, 0, Buffer.alloc(1)));
+  t.end();
 });
 
 t.test('many reads of one block ask once; reads in order are fetched ahead', async (t) => {
