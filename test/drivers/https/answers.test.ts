@@ -251,6 +251,34 @@ t.test('a server that asks for a longer pause than there is time is asked once m
   t.ok(performance.now() - begunMs >= 900);
 });
 
+t.test('a server that is too slow is asked again', async (t) => {
+  const slowly =
+    (code: number, headers: (range: { first: number; last: number }) => Record<string, string>): Answer =>
+    (_, response, range) => {
+      response.writeHead(code, headers(range));
+      const timer = setInterval(() => response.write(BYTES.subarray(range.first, range.first + 1)), 200);
+      response.on('close', () => clearInterval(timer));
+    };
+  const reading = await serve(
+    t,
+    good,
+    slowly(206, ({ first, last }) => ({ 'content-range': `bytes ${first}-${last}/${SIZE}`, etag: '"one"' })),
+  );
+  const target = await serve(t);
+  const redirecting = await serve(
+    t,
+    slowly(302, () => ({ location: target.url })),
+    slowly(302, () => ({ location: target.url })),
+  );
+  const begunMs = performance.now();
+  await Promise.all([
+    open(t, reading.url).then((disk) => readAll(t, disk, 0, 100)),
+    open(t, redirecting.url).then((disk) => readAll(t, disk, 0, 100)),
+  ]);
+  const seconds = (performance.now() - begunMs) / 1000;
+  t.ok(seconds > 23, `${seconds} s: a block may take 24 s`);
+});
+
 t.test('redirects are remembered, and asked again when they end', async (t) => {
   const other = await serve(t);
   const { url, requests } = await serve(t, ...Array(9).fill(status(302, { location: other.url })));
@@ -271,6 +299,19 @@ t.test('a redirect that led to a server in trouble is not remembered', async (t)
   const disk = await open(t, url);
   await readAll(t, disk, 0, 100);
   t.equal(requests.length, 2, 'the first address is asked again');
+});
+
+t.test('the next server reads the files of options at its first request', async (t) => {
+  const { url, requests } = await serve(t);
+  const file = join(t.testdir({}), 'headers');
+  const fd = BlockCache.create(64 << 20);
+  const kept = { facts: { size: SIZE, etag: '"one"', lastModified: null }, fds: [fd] };
+  const disk = await open(t, url, { kept, options: { 'header-file': file } });
+  await t.rejects(disk.read(Buffer.alloc(10), 0), { errno: 5, message: /cannot be read/ });
+  writeFileSync(file, 'X-Token: late\n');
+  await readAll(t, disk, 0, 100);
+  t.equal(requests.at(-1)?.headers['x-token'], 'late');
+  closeSync(fd);
 });
 
 t.test('headers are read again when they are refused', async (t) => {
@@ -348,6 +389,18 @@ t.test('a block that cannot be kept is not there', (t) => {
   t.notOk(cache.has(1));
   t.notOk(cache.read(0, 0, Buffer.alloc(1)));
   t.end();
+});
+
+t.test('many reads at once are no leak', async (t) => {
+  const { url } = await serve(t, good, ...Array(11).fill(status(503)));
+  const disk = await open(t, url);
+  const warnings: Error[] = [];
+  const warned = (warning: Error): number => warnings.push(warning);
+  process.on('warning', warned);
+  t.teardown(() => process.off('warning', warned));
+  await Promise.all(Array.from({ length: 11 }, (_, block) => readAll(t, disk, block * BLOCK, 10)));
+  await new Promise((resolve) => setImmediate(resolve));
+  t.same(warnings, []);
 });
 
 t.test('many reads of one block ask once; reads in order are fetched ahead', async (t) => {
