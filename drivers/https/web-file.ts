@@ -279,6 +279,11 @@ export class WebFile {
     });
   }
 
+  /** Requests that wait fail, and so do all later ones: the disk is going away, although the web server does not answer. */
+  giveUp(): void {
+    this.#end('the disk was given up');
+  }
+
   /** Requests that wait fail. */
   async close(): Promise<void> {
     this.#end('the disk is being detached');

@@ -4,6 +4,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
+import { frontDisk } from '../../../drivers/disk.js';
 import type { ConnectionState, Host, Json, Kept, RawDisk } from '../../../drivers/driver.js';
 import { BlockCache } from '../../../drivers/https/block-cache.js';
 import https from '../../../drivers/https/index.js';
@@ -410,6 +411,22 @@ t.test('many reads of one block ask once; reads in order are fetched ahead', asy
   t.equal(requests.length, 2);
   for (let at = 0; at < SIZE - 4096; at += 4096) await readAll(t, disk, at, 4096);
   t.ok(requests.length < 6, `${requests.length} requests for ${Math.ceil(SIZE / BLOCK)} blocks`);
+});
+
+t.test('requests that wait end when the disk is given up, and so do later ones', async (t) => {
+  const silent: Answer = () => {};
+  const { url } = await serve(t, good, status(503), silent);
+  const states: string[] = [];
+  const host = { keep: async () => {}, told: ({ is }: ConnectionState) => states.push(is), lost: () => {} };
+  const disk = await open(t, url, { options: { timeout: 'never' }, host });
+  const front = frontDisk(disk, { readOnly: true });
+  const refused = [0, 5 * BLOCK].map((at) =>
+    t.rejects(front.read(Buffer.alloc(10), at), { errno: 5, message: /given up/ }),
+  );
+  setTimeout(() => front.giveUp(), 300);
+  await Promise.all(refused);
+  await t.rejects(front.read(Buffer.alloc(10), 0), { errno: 5, message: /given up/ });
+  t.same(states, []);
 });
 
 t.test('requests that wait end when the disk is closed', async (t) => {
