@@ -145,6 +145,10 @@ class FrontDisk implements Disk {
     });
   }
 
+  giveUp(): void {
+    this.#raw.giveUp?.();
+  }
+
   close(): Promise<void> {
     this.#closed ??= this.#drain().then(() => this.#raw.close());
     return this.#closed;

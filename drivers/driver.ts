@@ -422,6 +422,8 @@ export interface Disk {
    * disk or the base is read-only.
    */
   commit(context: CommitContext): Promise<void>;
+  /** For a remote disk: see RawDisk.giveUp. A driver above it passes it on. Others ignore it. */
+  giveUp(): void;
   /** Waits for the calls under way, then closes the driver's disk. A second call has the same outcome. */
   close(): Promise<void>;
 }

@@ -4,18 +4,21 @@
  *      0        ┌ what is in each slot: the number of a block, counted from 1; 0: nothing
  *      …        ├ slots of 64 KiB
  *
- * The entry of a slot is 0 while its bytes change, so a server that dies leaves no wrong block.
+ * The entry of a slot is 0 while its bytes change, so a server that dies leaves no wrong block. The memfd is read and written by
+ * system calls: a mapping could not be undone, and a cache of 16 GiB is larger than a view of Node may be.
  */
 import { fstatSync, ftruncateSync } from 'node:fs';
-import { addSeals, F_SEAL_GROW, F_SEAL_SHRINK, mapShared, memfdCreate } from '../../system/libc.js';
+import { addressOf, addSeals, F_SEAL_GROW, F_SEAL_SHRINK, memfdCreate, pread, pwrite } from '../../system/libc.js';
 
 export const BLOCK_BYTES = 64 << 10;
 const PAGE = 4096;
+const ENTRY_BYTES = 4;
 
 export class BlockCache {
   readonly fd: number;
-  readonly #table: Uint32Array;
-  readonly #bytes: Uint8Array;
+  readonly #slotCount: number;
+  /** where the slots begin */
+  readonly #slotsAt: number;
   /** block → slot, the one that was used longest ago first */
   readonly #slots = new Map<number, number>();
   readonly #free: number[] = [];
@@ -23,21 +26,22 @@ export class BlockCache {
 
   /** @param fd a memfd of `create` with the same number of bytes */
   constructor(fd: number, cacheBytes: number) {
-    const count = slotCount(cacheBytes);
     this.fd = fd;
-    // else a read of it would end this process
+    this.#slotCount = slotCount(cacheBytes);
+    this.#slotsAt = tableBytes(this.#slotCount);
+    // with another number of slots they would begin elsewhere
     if (fstatSync(fd).size !== wholeBytes(cacheBytes)) throw new RangeError('the memory of the cache has another size');
-    const memory = mapShared(fd, wholeBytes(cacheBytes));
-    this.#table = new Uint32Array(memory, 0, count);
-    this.#bytes = new Uint8Array(memory, tableBytes(count));
   }
 
   /** To be called before each use: an earlier server may change the memory until the first request comes here. */
   #load(): void {
     if (this.#isLoaded) return;
     this.#isLoaded = true;
-    for (let slot = this.#table.length - 1; slot >= 0; slot--) {
-      const block = (this.#table[slot] as number) - 1;
+    const table = new Uint32Array(this.#slotCount);
+    // what cannot be read is not there
+    if (!this.#read(table, 0)) table.fill(0);
+    for (let slot = table.length - 1; slot >= 0; slot--) {
+      const block = (table[slot] as number) - 1;
       if (block >= 0 && !this.#slots.has(block)) this.#slots.set(block, slot);
       else this.#free.push(slot);
     }
@@ -62,21 +66,42 @@ export class BlockCache {
     const slot = this.#slots.get(block);
     if (slot === undefined) return false;
     this.#slots.delete(block);
+    if (!this.#read(to, this.#slotsAt + slot * BLOCK_BYTES + from)) {
+      this.#free.push(slot);
+      return false;
+    }
     this.#slots.set(block, slot);
-    const at = slot * BLOCK_BYTES + from;
-    to.set(this.#bytes.subarray(at, at + to.byteLength));
     return true;
   }
 
-  /** @param bytes of the whole block; the last one of a file may be shorter */
+  /**
+   * Keeps a block, if there is memory for it.
+   * @param bytes of the whole block; the last one of a file may be shorter
+   */
   put(block: number, bytes: Uint8Array): void {
     this.#load();
     if (this.#slots.has(block)) return;
     const slot = this.#free.pop() ?? this.#evict();
-    this.#table[slot] = 0;
-    this.#bytes.set(bytes, slot * BLOCK_BYTES);
-    this.#table[slot] = block + 1;
-    this.#slots.set(block, slot);
+    const isKept =
+      this.#setEntry(slot, 0) &&
+      this.#write(bytes, this.#slotsAt + slot * BLOCK_BYTES) &&
+      this.#setEntry(slot, block + 1);
+    if (isKept) this.#slots.set(block, slot);
+    else this.#free.push(slot);
+  }
+
+  #setEntry(slot: number, entry: number): boolean {
+    return this.#write(Uint32Array.of(entry), slot * ENTRY_BYTES);
+  }
+
+  /** @returns whether all was read */
+  #read(to: Uint8Array | Uint32Array, at: number): boolean {
+    return pread(this.fd, addressOf(to), to.byteLength, at) === to.byteLength;
+  }
+
+  /** @returns whether all was written */
+  #write(from: Uint8Array | Uint32Array, at: number): boolean {
+    return pwrite(this.fd, addressOf(from), from.byteLength, at) === from.byteLength;
   }
 
   #evict(): number {
@@ -88,7 +113,7 @@ export class BlockCache {
 
 const slotCount = (cacheBytes: number): number => Math.floor(cacheBytes / BLOCK_BYTES);
 
-const tableBytes = (count: number): number => Math.ceil((4 * count) / PAGE) * PAGE;
+const tableBytes = (count: number): number => Math.ceil((ENTRY_BYTES * count) / PAGE) * PAGE;
 
 export function wholeBytes(cacheBytes: number): number {
   const count = slotCount(cacheBytes);

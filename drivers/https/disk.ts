@@ -21,6 +21,7 @@ export function webDisk(parts: WebDisk, close: () => Promise<void>): RawDisk {
   return {
     size: parts.facts.size,
     read: (buffer, offset) => reader.read(buffer, offset),
+    giveUp: () => parts.file.giveUp(),
     close: async () => {
       await parts.file.close();
       await close();

@@ -2,7 +2,7 @@
 import { closeAll } from '../close-fd.js';
 import type { Driver, Json, Kept } from '../driver.js';
 import { FusetapError } from '../errors.js';
-import type { FileFacts } from './answer.js';
+import { type FileFacts, MOST_BYTES } from './answer.js';
 import { BlockCache } from './block-cache.js';
 import { webDisk } from './disk.js';
 import { parseOptions } from './options.js';
@@ -51,7 +51,7 @@ function earlierOf({ facts, fds: [fd] }: Kept): { readonly facts: FileFacts; rea
 function areFacts(value: Json): value is FileFacts & Json {
   const { size, etag, lastModified } = (value ?? {}) as Partial<FileFacts>;
   const isText = (each: unknown): boolean => each === null || typeof each === 'string';
-  return Number.isSafeInteger(size) && isText(etag) && isText(lastModified);
+  return Number.isSafeInteger(size) && (size as number) <= MOST_BYTES && isText(etag) && isText(lastModified);
 }
 
 export default https;

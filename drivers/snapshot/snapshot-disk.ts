@@ -83,6 +83,8 @@ class Snapshot {
       ...placedBy({ files: this.#map.files, locate: (...range) => this.#locate(...range) }),
       changes: (offset, length) => this.#changes(offset, length),
       activate: async () => this.#map.load(),
+      // the base may be on a network
+      giveUp: () => this.#base.giveUp(),
       close: async () => {},
     };
     if (this.#readOnly) return reading;

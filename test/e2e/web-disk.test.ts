@@ -4,6 +4,7 @@ import { copyFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { WebServer, whyNoWeb } from '../drivers/https/web-server.js';
+import { eventually } from './command.js';
 import { type Bench, onDefaultTransport, openBench } from './fixtures.js';
 import { killServer, replaceServer } from './kill-server.js';
 
@@ -18,6 +19,11 @@ else
     await t.test('the web server goes away', async (t) => outlive(t, await openBench(t, transport)));
     await t.test('another file under the same name', async (t) => replace(t, await openBench(t, transport)));
     await t.test('a snapshot over it', async (t) => snapshot(t, await openBench(t, transport)));
+    for (const options of [[], ['--snapshot']]) {
+      const name = ['an end by force while a read waits', ...options].join(', ');
+      await t.test(name, async (t) => endByForce(t, await openBench(t, transport), options));
+    }
+    await t.test('an end while the web server is away', async (t) => endWhileAway(t, await openBench(t, transport)));
     await t.test('a web server that hangs', async (t) => hang(t, await openBench(t, transport)));
   });
 
@@ -112,4 +118,32 @@ async function hang(t: Test, bench: Bench): Promise<void> {
   server.signal('SIGCONT');
   await bench.detach('xvda');
   await bench.detach('xvdb');
+}
+
+/** The web server is away, and a read waits for it without an end. */
+async function endByForce(t: Test, bench: Bench, options: readonly string[]): Promise<void> {
+  const { server } = await serve(t, bench);
+  const words = [...options, '--option', 'timeout=never', server.url('disk.img'), 'xvda'];
+  const path = await bench.attach(...words, ...(options.length === 0 ? ['r'] : []));
+  await server.end();
+  const reading = bench.try('dd if="$1" of=/dev/null bs=4k count=1 skip=512 status=none', path);
+  await eventually('the disk is reconnecting', 60_000, async () => (await bench.list())[0]?.reconnecting != null);
+  t.match(await bench.fusetap(['detach', 'xvda']), { status: 4, stderr: /in use/ }, 'not without force');
+  const begunMs = performance.now();
+  await bench.detach('--force', 'xvda');
+  // the limit for a disk that hangs is 75 s
+  t.ok(performance.now() - begunMs < 30_000, 'it ends soon');
+  t.not((await reading).status, 0, 'the read fails');
+  t.same(await bench.traces(), []);
+}
+
+/** Nothing is flushed to a disk that is only read: so it need not be reached. */
+async function endWhileAway(t: Test, bench: Bench): Promise<void> {
+  const { server } = await serve(t, bench);
+  const path = await bench.attach('--option', 'timeout=2.5', server.url('disk.img'), 'xvda', 'r');
+  await server.end();
+  t.not((await bench.try('dd if="$1" of=/dev/null bs=4k count=1 skip=512 status=none', path)).status, 0);
+  t.match(await bench.succeed(['ls']), /reconnecting/);
+  await bench.detach('xvda');
+  t.same(await bench.traces(), []);
 }

@@ -67,7 +67,8 @@ async function keptDisk(
   holdings: Holdings,
 ): Promise<KeptDisk | null> {
   if (claims === null) return null;
-  return context.kept.begin(holdings, await claimRemote(context, claims, claimsRead ? 'r' : mode, holdings));
+  const claim = await claimRemote(context, claims, claimsRead ? 'r' : mode, holdings);
+  return context.kept.begin(holdings, claim, claimsRead);
 }
 
 /** @throws FusetapError USAGE if a name is given, and the disk has no memory that can be shared by it */

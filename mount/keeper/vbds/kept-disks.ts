@@ -24,9 +24,13 @@ export class KeptDisk {
   /** why its requests fail, and will go on to fail; null: they do not */
   broken: string | null = null;
 
-  constructor(id: number, claim: KeptRef['claim']) {
+  /** nothing is ever flushed to it: it need not be reached when its vbd goes away */
+  readonly isOnlyRead: boolean;
+
+  constructor(id: number, claim: KeptRef['claim'], isOnlyRead: boolean) {
     this.id = id;
     this.claim = claim;
+    this.isOnlyRead = isOnlyRead;
   }
 
   get ref(): KeptRef {
@@ -59,8 +63,8 @@ export class KeptDisks {
   #nextId = 1;
 
   /** Makes a place for what the drivers of a disk keep; the holdings own it. */
-  begin(holdings: Holdings, claim: KeptRef['claim']): KeptDisk {
-    const disk = new KeptDisk(this.#nextId++, claim);
+  begin(holdings: Holdings, claim: KeptRef['claim'], isOnlyRead: boolean): KeptDisk {
+    const disk = new KeptDisk(this.#nextId++, claim, isOnlyRead);
     this.#disks.set(disk.id, disk);
     holdings.own('what its driver keeps', () => {
       this.#disks.delete(disk.id);
@@ -108,8 +112,9 @@ export function mustBeConnected(vbd: {
   readonly vdev: string;
   readonly source: { readonly kept: KeptDisk | null };
 }): void {
-  const reconnecting = vbd.source.kept?.reconnecting;
-  if (reconnecting == null) return;
+  const { kept } = vbd.source;
+  if (kept === null || kept.reconnecting === null || kept.isOnlyRead) return;
+  const { reconnecting } = kept;
   throw new FusetapError('BUSY', `${vbd.vdev} is reconnecting since ${reconnecting.since}: ${reconnecting.reason}`, {
     hint: 'wait until the other end is back; --force makes its requests fail, and may lose writes',
   });

@@ -80,6 +80,8 @@ export class Detaching {
     const info = await lookOrFallback(vbdInfo(bus, vbd), () => vbdInfoUnseen(bus, vbd));
     const above = limits === null || bus.failed ? NOBODY : await this.#writeBack(vbd, limits.writeBack);
     if (limits !== null && !bus.failed && vbd.backingId !== null) await this.#cutOff(vbd);
+    // nobody uses it any more, and nothing is flushed: the other end need not answer
+    if (vbd.source.kept?.isOnlyRead) await this.#makeWaitersFail(vbd, limits?.flush);
     const { flushError } = await this.close(vbd, limits);
     const error = flushError ?? above.error;
     logEvent({ event: 'detached', vdev: vbd.vdev, error: error?.message ?? null });
@@ -89,10 +91,17 @@ export class Detaching {
   }
 
   /** Requests that wait for a remote disk would make everything that follows wait, too. */
-  async #giveUp({ nodeId, source }: Vbd, limit: Limit): Promise<void> {
-    if (source.kept?.reconnecting == null || this.#bus.failed) return;
-    const { server } = this.#bus;
-    await limit.orLate(server.request<'giveUp'>({ op: 'giveUp', nodeId }), null).catch(() => {});
+  async #giveUp(vbd: Vbd, limit: Limit): Promise<void> {
+    const { kept } = vbd.source;
+    if (kept === null) return;
+    // a disk that hangs may not be known to be reconnecting yet
+    if (kept.reconnecting !== null || (kept.isOnlyRead && vbd.mode === 'r')) await this.#makeWaitersFail(vbd, limit);
+  }
+
+  async #makeWaitersFail({ nodeId }: Vbd, limit: Limit | undefined): Promise<void> {
+    if (this.#bus.failed) return;
+    const given = this.#bus.server.request<'giveUp'>({ op: 'giveUp', nodeId });
+    await (limit?.orLate(given, null) ?? given).catch(() => {});
   }
 
   /** Makes its users (file systems, loop devices) write their own caches back to the vbd. */
