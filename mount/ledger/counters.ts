@@ -187,9 +187,11 @@ const ofKind = (page: Float64Array, kind: number): Float64Array =>
   page.subarray(kind * KIND_WORDS, (kind + 1) * KIND_WORDS);
 
 function addPage(sum: Float64Array, page: Float64Array): void {
-  for (let i = 0; i < page.length; i++) {
-    const [a, b] = [sum[i] as number, page[i] as number];
-    sum[i] = i % KIND_WORDS === MAX_US ? Math.max(a, b) : a + b;
+  for (let kind = 0; kind < page.length; kind += KIND_WORDS) {
+    const longest = Math.max(sum[kind + MAX_US] as number, page[kind + MAX_US] as number);
+    // in one plain loop: somebody may ask this every second for hundreds of vbds
+    for (let i = kind; i < kind + KIND_WORDS; i++) sum[i] = (sum[i] as number) + (page[i] as number);
+    sum[kind + MAX_US] = longest;
   }
 }
 
