@@ -9,7 +9,7 @@ import { closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { type Disk, frontDisk } from '../../drivers/disk.js';
 import type { Extent, RawDisk } from '../../drivers/driver.js';
 import { errnoOf } from '../../drivers/errors.js';
-import { writeFully } from '../../drivers/file-io.js';
+import { readFully, writeFully } from '../../drivers/file-io.js';
 import { windowDisk } from '../../drivers/segments/window.js';
 import { addressOf, E, lseekAsync, pread, pwrite, SEEK_DATA, SEEK_HOLE, SystemCallError } from '../../system/libc.js';
 
@@ -68,7 +68,7 @@ export class ExportedFile {
     if (this.#isMemory && buffer.byteLength <= MOST_AT_ONCE_BYTES) {
       if (pread(this.#fd, addressOf(buffer), buffer.byteLength, offset) === buffer.byteLength) return null;
     }
-    return this.#disk.read(buffer, offset);
+    return this.#readByPool(buffer, offset);
   }
 
   /** Writes a buffer; the range must be inside the file. @returns null if it has been done */
@@ -77,7 +77,13 @@ export class ExportedFile {
     if (this.#isMemory && buffer.byteLength <= MOST_AT_ONCE_BYTES) {
       if (pwrite(this.#fd, addressOf(buffer), buffer.byteLength, offset) === buffer.byteLength) return null;
     }
-    return isDurable ? writeFully(this.#durableFd, buffer, offset) : this.#disk.write(buffer, offset);
+    // the front of the disk would ask for the size of the file before each write: a request to the server of the bus
+    return writeFully(isDurable ? this.#durableFd : this.#fd, buffer, offset);
+  }
+
+  async #readByPool(buffer: Uint8Array, offset: number): Promise<void> {
+    const length = await readFully(this.#fd, buffer, offset);
+    if (length < buffer.byteLength) throw new SystemCallError('read', E.EIO);
   }
 
   /** Flushes that failed. The kernel tells each failure only once to all that use one open file. */
