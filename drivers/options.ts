@@ -10,3 +10,24 @@ export function takeOptions(driver: string, options: Readonly<Record<string, str
     hint: known.length === 0 ? 'it has no options' : `its options are ${known.join(', ')}`,
   });
 }
+
+const MOST_SECONDS = 1_000_000;
+
+/** @returns milliseconds @throws FusetapError USAGE @param what what the option takes, for the hint */
+export function takeSeconds(option: NamedOption, text: string, what: string): number {
+  const seconds = /^\d+(\.\d+)?$/.test(text) ? Number(text) : Number.NaN;
+  if (seconds <= MOST_SECONDS) return seconds * 1000;
+  throw wrongOption(option, text, what);
+}
+
+export interface NamedOption {
+  readonly driver: string;
+  readonly name: string;
+}
+
+/** The error for the value of an option. @param what what it takes */
+export function wrongOption({ driver, name }: NamedOption, text: string, what: string): FusetapError {
+  return new FusetapError('USAGE', `driver ${driver}: ${name} is ${quoted(text)}`, {
+    hint: `give ${name}=VALUE, ${what}`,
+  });
+}

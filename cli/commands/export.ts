@@ -106,13 +106,12 @@ function contradiction(one: string, other: string, hint: string): FusetapError {
 }
 
 function requestFor({ place, vbd, partition }: LocatedVbd, options: ExportOptions): ExportRequest {
-  const { socket, listen, name, readOnly, tls, tlsPsk, tlsVerifyPeer = false } = options;
+  const { socket, listen, name, readOnly } = options;
   const { vdev, path } = partition ?? vbd;
   const at: ExportPlace =
     listen === undefined
       ? { socket: socket === undefined ? `${place.stateDir}/nbd-${vdev}.sock` : resolve(socket) }
       : checkListen(listen, true);
-  const isEncrypted = tls !== undefined || tlsPsk !== undefined;
   return {
     file: {
       path,
@@ -123,14 +122,15 @@ function requestFor({ place, vbd, partition }: LocatedVbd, options: ExportOption
     place: at,
     name: name ?? vdev,
     description: `${vdev} of bus ${place.name}`,
-    tls: isEncrypted
-      ? {
-          certificates: tls === undefined ? null : resolve(tls),
-          verifiesPeer: tlsVerifyPeer,
-          pskFile: tlsPsk === undefined ? null : resolve(tlsPsk),
-        }
-      : null,
+    tls: tlsOf(options),
   };
+}
+
+/** How the connections are encrypted; null: they are not. */
+function tlsOf({ tls, tlsPsk, tlsVerifyPeer = false }: ExportOptions): ExportRequest['tls'] {
+  if (tls === undefined && tlsPsk === undefined) return null;
+  const absolute = (path: string | undefined): string | null => (path === undefined ? null : resolve(path));
+  return { certificates: absolute(tls), verifiesPeer: tlsVerifyPeer, pskFile: absolute(tlsPsk) };
 }
 
 function tell(place: ExportPlace, { tls, name, file }: ExportRequest, { json, quiet }: ExportOptions): void {

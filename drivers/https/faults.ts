@@ -21,18 +21,6 @@ export class OtherFile extends Error {
   override readonly name = 'OtherFile';
 }
 
-/** @param why a clause */
-export function inputOutputError(why: string, cause?: unknown): FusetapError {
-  return new FusetapError('FAILED', why, { errno: E.EIO, cause });
-}
-
-export function reasonOf(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  // several addresses of a host were tried
-  const { errors } = error as { errors?: readonly unknown[] };
-  return error.message !== '' || errors === undefined ? error.message : errors.map(reasonOf).join(', ');
-}
-
 /** What a server says of a file, for a message. */
 export function refusalOf(status: number, url: string): FusetapError {
   const { host } = new URL(url);

@@ -1,16 +1,14 @@
 /** The options of a disk of https. */
 import { isAbsolute } from 'node:path';
 import { FusetapError } from '../errors.js';
-import { takeOptions } from '../options.js';
+import { type NamedOption, takeOptions, takeSeconds, wrongOption } from '../options.js';
 import { parseSize } from '../parse-size.js';
-import { quoted } from '../quote.js';
 import { canonicalUrl } from './uri.js';
 
 const TIMEOUT_MS = 60_000;
 const CACHE_BYTES = 64 << 20;
 const LEAST_CACHE_BYTES = 1 << 20;
 const MOST_CACHE_BYTES = 16 * 2 ** 30;
-const MOST_SECONDS = 1_000_000;
 
 export interface HttpsOptions {
   readonly url: string;
@@ -41,23 +39,19 @@ export function parseOptions(options: Readonly<Record<string, string>>): HttpsOp
 
 function parseTimeout(text: string): number | null {
   if (text === 'never') return null;
-  const seconds = /^\d+(\.\d+)?$/.test(text) ? Number(text) : Number.NaN;
-  if (seconds <= MOST_SECONDS) return seconds * 1000;
-  throw wrong('timeout', text, 'a number of seconds, or never');
+  return takeSeconds(named('timeout'), text, 'a number of seconds, or never');
 }
 
 function parseCache(text: string): number {
   const bytes = parseSize(text, 'driver https: cache');
   if (bytes >= LEAST_CACHE_BYTES && bytes <= MOST_CACHE_BYTES) return bytes;
-  throw wrong('cache', text, 'from 1M to 16G');
+  throw wrongOption(named('cache'), text, 'from 1M to 16G');
 }
 
 function absolute(name: string, path: string | undefined): string | null {
   if (path === undefined) return null;
   if (isAbsolute(path)) return path;
-  throw wrong(name, path, 'an absolute path');
+  throw wrongOption(named(name), path, 'an absolute path');
 }
 
-function wrong(name: string, text: string, what: string): FusetapError {
-  return new FusetapError('USAGE', `driver https: ${name} is ${quoted(text)}`, { hint: `give ${name}=VALUE, ${what}` });
-}
+const named = (name: string): NamedOption => ({ driver: 'https', name });

@@ -7,14 +7,15 @@
  *                           └─► another file: all requests fail from then on
  */
 import { setMaxListeners } from 'node:events';
-import { readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Agent, type Dispatcher, request } from 'undici';
+import { untilAborted } from '../../system/until-aborted.js';
 import type { ConnectionState } from '../driver.js';
 import { FusetapError } from '../errors.js';
 import { named, quoted } from '../quote.js';
+import { inputOutputError, readNamedFile, reasonOf } from '../remote/faults.js';
 import { checkAnswer, errorOfStatus, type FileFacts, factsOf, type Range, strongEtag } from './answer.js';
-import { inputOutputError, OtherFile, reasonOf, TryAgain } from './faults.js';
+import { OtherFile, TryAgain } from './faults.js';
 import type { HttpsOptions } from './options.js';
 
 const CONNECTIONS = 16;
@@ -95,7 +96,7 @@ export class WebFile {
         this.#access = null;
       });
     }
-    return await unlessAborted(signal, this.#access);
+    return await untilAborted(this.#access, signal);
   }
 
   /** What the file is. @throws FusetapError if it cannot be reached now, or cannot be a disk */
@@ -228,7 +229,7 @@ export class WebFile {
       if (!(error instanceof FusetapError) || !EXPIRED.includes(error.code)) throw error;
       // the address of a redirect has ended, or a header was renewed
       const hasPlace = this.#place !== null;
-      const headers = await unlessAborted(signal, readHeaders(this.#options.headerFile));
+      const headers = await untilAborted(readHeaders(this.#options.headerFile), signal);
       if (!hasPlace && JSON.stringify(headers) === JSON.stringify(access.headers)) throw error;
       this.#place = null;
       const renewed = { ...access, headers };
@@ -305,18 +306,6 @@ interface Asking {
   readonly access: Access;
 }
 
-/** Waits for work that cannot be aborted. @throws the reason of the signal */
-async function unlessAborted<Result>(signal: AbortSignal, work: Promise<Result>): Promise<Result> {
-  work.catch(() => {});
-  signal.throwIfAborted();
-  let end = (): void => {};
-  const aborted = new Promise<never>((_, reject) => {
-    end = () => reject(signal.reason);
-  });
-  signal.addEventListener('abort', end);
-  return await Promise.race([work, aborted]).finally(() => signal.removeEventListener('abort', end));
-}
-
 const failure = (reason: unknown): { readonly reason: unknown } => ({ reason });
 
 function close({ body }: Response): void {
@@ -332,7 +321,7 @@ async function drop(body: Response['body']): Promise<void> {
 
 /** @throws FusetapError for files that cannot be read */
 async function readAccess({ caFile, headerFile }: HttpsOptions): Promise<Access> {
-  const ca = caFile === null ? null : await readOwn(caFile);
+  const ca = caFile === null ? null : await readNamedFile(caFile);
   const headers = await readHeaders(headerFile);
   const agent = new Agent({
     connections: CONNECTIONS,
@@ -357,7 +346,7 @@ function redirected(from: string, location: string | string[] | undefined): stri
 /** Lines `Name: value`. @throws FusetapError */
 async function readHeaders(path: string | null): Promise<Readonly<Record<string, string>>> {
   if (path === null) return {};
-  const text = (await readOwn(path)).toString('utf8');
+  const text = (await readNamedFile(path)).toString('utf8');
   const headers: Record<string, string> = {};
   for (const line of text.split(/\r?\n/).filter((each) => each.trim() !== '')) {
     const [, name, value] =
@@ -370,13 +359,4 @@ async function readHeaders(path: string | null): Promise<Readonly<Record<string,
     headers[name.toLowerCase()] = value;
   }
   return headers;
-}
-
-async function readOwn(path: string): Promise<Buffer> {
-  try {
-    return await readFile(path);
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code === 'EACCES' ? 'DENIED' : 'NOT_FOUND';
-    throw new FusetapError(code, `${named(path)} cannot be read: ${reasonOf(error)}`, { cause: error });
-  }
 }

@@ -41,18 +41,6 @@ export function replyError(number: number, text: string, isReadOnly: boolean): F
   return new FusetapError(code, `the NBD server answers error ${number}${saidText(text)}`, { errno });
 }
 
-/** @param why a clause */
-export function inputOutputError(why: string): FusetapError {
-  return new FusetapError('FAILED', why, { errno: E.EIO });
-}
-
-export function reasonOf(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  // several addresses of a host were tried
-  const { errors } = error as { errors?: readonly unknown[] };
-  return error.message !== '' || errors === undefined ? error.message : errors.map(reasonOf).join(', ');
-}
-
 /** The code of a failed system call, as `ECONNREFUSED`. */
 export function systemCode(error: unknown): string {
   return String((error as { code?: unknown } | null)?.code ?? '');

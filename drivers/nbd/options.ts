@@ -1,13 +1,12 @@
 /** The options of a disk of nbd. */
 import { isAbsolute } from 'node:path';
 import { FusetapError } from '../errors.js';
-import { takeOptions } from '../options.js';
+import { type NamedOption, takeOptions, takeSeconds, wrongOption } from '../options.js';
 import { quoted } from '../quote.js';
 import { isNbdUri, type NbdAddress, parseNbdUri, resolveNbdPaths } from './uri.js';
 
 /** longer than every server needs for a request that it has accepted */
 const DOUBT_MS = 30_000;
-const MOST_SECONDS = 1_000_000;
 
 export interface NbdOptions {
   readonly address: NbdAddress;
@@ -35,21 +34,13 @@ export function parseOptions(options: Readonly<Record<string, string>>): NbdOpti
     if (isAbsolute(path)) return path;
     throw new FusetapError('USAGE', `driver nbd: ${quoted(path)} is not absolute`, { hint: 'give the absolute path' });
   });
-  if (durable !== 'yes' && durable !== 'no') throw wrong('durable', durable, 'yes or no');
+  if (durable !== 'yes' && durable !== 'no') throw wrongOption(named('durable'), durable, 'yes or no');
   return {
     address,
-    timeoutMs: timeout === 'never' ? null : seconds('timeout', timeout, 'a number of seconds, or never'),
-    doubtMs: doubt === undefined ? DOUBT_MS : seconds('doubt', doubt, 'a number of seconds'),
+    timeoutMs: timeout === 'never' ? null : takeSeconds(named('timeout'), timeout, 'a number of seconds, or never'),
+    doubtMs: doubt === undefined ? DOUBT_MS : takeSeconds(named('doubt'), doubt, 'a number of seconds'),
     isDurable: durable === 'yes',
   };
 }
 
-function seconds(name: string, text: string, what: string): number {
-  const value = /^\d+(\.\d+)?$/.test(text) ? Number(text) : Number.NaN;
-  if (!(value <= MOST_SECONDS)) throw wrong(name, text, what);
-  return value * 1000;
-}
-
-function wrong(name: string, text: string, what: string): FusetapError {
-  return new FusetapError('USAGE', `driver nbd: ${name} is ${quoted(text)}`, { hint: `give ${name}=VALUE, ${what}` });
-}
+const named = (name: string): NamedOption => ({ driver: 'nbd', name });

@@ -81,10 +81,14 @@ export function writeRequest(to: Buffer, at: number, { flags, command, cookie, o
   to.writeUInt16BE(command, at + 6);
   to.writeUInt32BE(cookie.high, at + 8);
   to.writeUInt32BE(cookie.low, at + 12);
-  // a safe integer as two words, without a BigInt for each request
-  to.writeUInt32BE(Math.floor(offset / 2 ** 32), at + 16);
-  to.writeUInt32BE(offset % 2 ** 32, at + 20);
+  writeOffset(to, at + 16, offset);
   to.writeUInt32BE(length, at + 24);
+}
+
+/** Writes a safe integer as two words, without a BigInt for each request. */
+export function writeOffset(to: Buffer, at: number, offset: number): void {
+  to.writeUInt32BE(Math.floor(offset / 2 ** 32), at);
+  to.writeUInt32BE(offset % 2 ** 32, at + 4);
 }
 
 export const SIMPLE_REPLY_MAGIC = 0x6744_6698;

@@ -1,11 +1,10 @@
 /** Encrypts the stream to an NBD server, with certificates or a pre-shared key, as libnbd and QEMU do. */
-import { readFile } from 'node:fs/promises';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
 import { FusetapError } from '../errors.js';
 import { named, quoted } from '../quote.js';
-import { reasonOf } from './faults.js';
+import { readNamedFile, reasonOf } from '../remote/faults.js';
 import { PSK_CIPHERS, parseKeys } from './psk.js';
 import type { NbdAddress, TlsWish } from './uri.js';
 
@@ -66,19 +65,14 @@ function isIp(name: string): boolean {
 }
 
 async function optional(path: string): Promise<Buffer | undefined> {
-  try {
-    return await readFile(path);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw cannotRead(path, error);
-  }
+  return await readNamedFile(path).catch((error: FusetapError) => {
+    if ((error.cause as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  });
 }
 
 async function pskOptions({ user }: TlsWish, path: string): Promise<ConnectionOptions> {
-  const text = await readFile(path, 'utf8').catch((error: unknown) => {
-    throw cannotRead(path, error);
-  });
-  const keys = parseKeys(text);
+  const keys = parseKeys((await readNamedFile(path)).toString());
   const found = user === null ? keys[0] : keys.find(({ name }) => name === user);
   if (found === undefined) {
     throw new FusetapError('NOT_FOUND', `${named(path)} has no key${user === null ? '' : ` of user ${quoted(user)}`}`, {
@@ -92,11 +86,6 @@ async function pskOptions({ user }: TlsWish, path: string): Promise<ConnectionOp
     checkServerIdentity: () => undefined,
     pskCallback: () => ({ psk, identity: found.name }),
   };
-}
-
-function cannotRead(path: string, error: unknown): FusetapError {
-  const code = (error as NodeJS.ErrnoException).code === 'EACCES' ? 'DENIED' : 'NOT_FOUND';
-  return new FusetapError(code, `${named(path)} cannot be read: ${reasonOf(error)}`, { cause: error });
 }
 
 function notEncrypted(error: unknown, { host, tls }: NbdAddress): unknown {

@@ -1,11 +1,11 @@
 /** Encrypts the stream of a client, with certificates or pre-shared keys, as nbdkit and qemu-nbd do. */
-import { readFile } from 'node:fs/promises';
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import { createSecureContext, createServer, type TlsOptions } from 'node:tls';
 import { FusetapError } from '../../drivers/errors.js';
 import { PSK_CIPHERS, parseKeys } from '../../drivers/nbd/psk.js';
 import { named } from '../../drivers/quote.js';
+import { readNamedFile } from '../../drivers/remote/faults.js';
 
 export interface TlsFiles {
   /** a directory with server-cert.pem, server-key.pem and ca-cert.pem; null if the clients have keys */
@@ -16,10 +16,14 @@ export interface TlsFiles {
   readonly pskFile: string | null;
 }
 
+const HINT = '--tls DIR is a directory with server-cert.pem, server-key.pem and, for --tls-verify-peer, ca-cert.pem';
+
 /** Reads the files anew: certificates are renewed. @throws FusetapError NOT_FOUND, DENIED */
 export async function readTlsFiles({ certificates, verifiesPeer, pskFile }: TlsFiles): Promise<TlsOptions> {
   if (pskFile !== null) {
-    const keys = new Map(parseKeys((await readNamed(pskFile)).toString()).map(({ name, psk }) => [name, psk]));
+    const keys = new Map(
+      parseKeys((await readNamedFile(pskFile, HINT)).toString()).map(({ name, psk }) => [name, psk]),
+    );
     if (keys.size === 0) {
       throw new FusetapError('NOT_FOUND', `${named(pskFile)} has no key`, {
         hint: 'its lines are USER:KEY, the key in hexadecimal; psktool makes them',
@@ -28,10 +32,10 @@ export async function readTlsFiles({ certificates, verifiesPeer, pskFile }: TlsF
     return { ciphers: PSK_CIPHERS, pskCallback: (_, identity) => keys.get(identity) ?? null };
   }
   const directory = certificates ?? '';
-  const cert = await readNamed(join(directory, 'server-cert.pem'));
-  const key = await readNamed(join(directory, 'server-key.pem'));
+  const cert = await readNamedFile(join(directory, 'server-cert.pem'), HINT);
+  const key = await readNamedFile(join(directory, 'server-key.pem'), HINT);
   if (!verifiesPeer) return { cert, key };
-  const ca = await readNamed(join(directory, 'ca-cert.pem'));
+  const ca = await readNamedFile(join(directory, 'ca-cert.pem'), HINT);
   return { cert, key, ca, requestCert: true, rejectUnauthorized: true };
 }
 
@@ -43,18 +47,6 @@ export async function checkTlsFiles(files: TlsFiles): Promise<void> {
   } catch (error) {
     throw new FusetapError('USAGE', `${named(files.certificates ?? '')}: ${(error as Error).message}`, {
       hint: 'server-cert.pem must be a certificate, and server-key.pem its key, both as PEM',
-      cause: error,
-    });
-  }
-}
-
-async function readNamed(path: string): Promise<Buffer> {
-  try {
-    return await readFile(path);
-  } catch (error) {
-    const { code: reason, message } = error as NodeJS.ErrnoException;
-    throw new FusetapError(reason === 'EACCES' ? 'DENIED' : 'NOT_FOUND', `${named(path)} cannot be read: ${message}`, {
-      hint: '--tls DIR is a directory with server-cert.pem, server-key.pem and, for --tls-verify-peer, ca-cert.pem',
       cause: error,
     });
   }

@@ -21,10 +21,11 @@ import {
   REQUEST_MAGIC,
   SIMPLE_REPLY_BYTES,
   SIMPLE_REPLY_MAGIC,
+  writeOffset,
 } from '../../drivers/nbd/protocol.js';
+import { MemoryPool, type PoolOptions } from '../../system/memory-pool.js';
 import type { ExportedFile } from './exported-file.js';
 import { type Agreement, CONTEXT_ID, MOST_PAYLOAD_BYTES } from './negotiation.js';
-import { ReplyBuffers } from './reply-buffers.js';
 
 const { errno: E } = constants;
 
@@ -35,6 +36,12 @@ const MOST_BYTES_UNDER_WAY = 32 << 20;
 const MOST_UNREAD_BYTES = 16 << 20;
 /** for a client that has left, to read the last replies */
 const MOST_LINGER_MS = 60_000;
+
+const REPLY_BUFFERS: PoolOptions<Buffer> = {
+  ...{ smallestBytes: 512, keptBytes: 4 << 20 },
+  make: (bytes) => Buffer.allocUnsafeSlow(bytes),
+  bytesOf: ({ byteLength }) => byteLength,
+};
 
 /** the numbers that the protocol has for errors */
 const ERRORS: ReadonlyMap<number, number> = new Map([
@@ -72,7 +79,7 @@ export class Transmission {
   readonly #socket: Socket;
   readonly #file: ExportedFile;
   readonly #agreement: Agreement;
-  readonly #buffers = new ReplyBuffers();
+  readonly #buffers = new MemoryPool<Buffer>(REPLY_BUFFERS);
   /** what has come and is not parsed yet */
   #chunks: Buffer[] = [];
   #chunkBytes = 0;
@@ -405,9 +412,4 @@ function writeChunkHeader(
   to.writeUInt32BE(cookieHigh, 8);
   to.writeUInt32BE(cookieLow, 12);
   to.writeUInt32BE(length, 16);
-}
-
-function writeOffset(to: Buffer, at: number, offset: number): void {
-  to.writeUInt32BE(Math.floor(offset / 2 ** 32), at);
-  to.writeUInt32BE(offset % 2 ** 32, at + 4);
 }

@@ -2,8 +2,9 @@
  * The owners of pauses: the user, and copies of a vbd's bytes under way here or on other buses. A vbd is paused as long
  * as it has an owner of a pause.
  */
+
+import { untilAborted } from '../../system/until-aborted.js';
 import { isCopyDead } from './pause-other-buses.js';
-import { untilAborted } from './until-aborted.js';
 
 /** The owner of a pause that is not for a copy. */
 export const USER = 'user';

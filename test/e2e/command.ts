@@ -3,9 +3,11 @@
  * and so would a program whose bus hangs. So each has a time limit, and at its end the buses below a directory are
  * aborted, which frees whoever waits for them; only then can it be killed.
  */
+
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
+import { type AddressInfo, connect, createServer } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { until } from '../../system/until.js';
 
@@ -135,4 +137,24 @@ export async function eventually<Found>(
   };
   if (await until(isFound, { timeoutMs: limitMs, everyMs })) return found as Found;
   throw new Error(`not within ${limitMs / 1000} s: ${what}`);
+}
+
+/** A port of this machine that nobody listens at now. */
+export async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+/** Whether somebody accepts connections at a port of this machine. */
+export async function accepts(port: number): Promise<boolean> {
+  const socket = connect(port, '127.0.0.1');
+  const is = await new Promise<boolean>((resolve) => {
+    socket.once('connect', () => resolve(true));
+    socket.once('error', () => resolve(false));
+  });
+  socket.destroy();
+  return is;
 }

@@ -3,10 +3,9 @@
  * the alerts in docs/ use only metrics that there are.
  */
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { collect, eventually } from './command.js';
+import { collect, eventually, freePort } from './command.js';
 import { type Bench, onDefaultTransport, openBench } from './fixtures.js';
 import { replaceServer } from './kill-server.js';
 
@@ -77,15 +76,6 @@ async function judge(t: Test, bench: Bench): Promise<void> {
     const missing = new Set(used.filter((name) => !known.has(name) && name !== 'fusetap_bus_waiting_requests'));
     t.same([...missing], [], `${file} uses only metrics that there are`);
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (typeof address !== 'object' || address === null) throw new Error('no port');
-  return address.port;
 }
 
 async function scrape(t: Test, bench: Bench): Promise<void> {

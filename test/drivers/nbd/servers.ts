@@ -2,8 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync, rmSync } from 'node:fs';
-import { connect } from 'node:net';
-import { eventually, isInstalled } from '../../e2e/command.js';
+import { accepts, eventually, isInstalled } from '../../e2e/command.js';
 
 const START_LIMIT_MS = 30_000;
 
@@ -46,14 +45,7 @@ export class NbdServer {
     const place = this.#place;
     // a connection would be the one client that qemu-nbd greets at a time; the file is there before the server listens
     if ('socket' in place) return isListening(place.socket);
-    const socket = connect(place.port, '127.0.0.1');
-    return await new Promise((resolve) => {
-      socket.once('connect', () => resolve(true));
-      socket.once('error', () => resolve(false));
-    }).then((accepts) => {
-      socket.destroy();
-      return accepts === true;
-    });
+    return await accepts(place.port);
   }
 
   signal(signal: NodeJS.Signals): void {

@@ -1,11 +1,11 @@
 /** Encrypted connections to real servers: with certificates and with a pre-shared key; never a plain one in their place. */
 import { execFile } from 'node:child_process';
 import { mkdtempSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { frontDisk } from '../../../drivers/disk.js';
+import { freePort } from '../../e2e/command.js';
 import { makeCertificates } from './certificates.js';
 import { openNbd } from './open.js';
 import { NbdServer, nbdkit, uriOf, whyNoServers } from './servers.js';
@@ -13,14 +13,6 @@ import { NbdServer, nbdkit, uriOf, whyNoServers } from './servers.js';
 t.setTimeout(300_000);
 
 const skip = whyNoServers('openssl');
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
 
 async function works(t: Test, uri: string): Promise<void> {
   const disk = frontDisk(await openNbd(uri), { readOnly: false });
