@@ -142,7 +142,7 @@ async function run({ persistent, transport, allowOther, bus, lifeline, ...where 
   await findable.listen().catch(undo);
   endOnSignals(keeper, usersLimit, endUnattended);
   if (lifeline) {
-    void awaitAbandoned(LIFELINE_FD).then(() => {
+    void awaitAbandoned(LIFELINE_FD, place.path).then(() => {
       logEvent({ event: 'abandoned' });
       endUnattended('abandoned by fusetap run', { waitMs: ABANDONED_PATIENCE_MS });
     });

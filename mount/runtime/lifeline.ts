@@ -6,26 +6,62 @@
  *
  * The command does not inherit the socket, because some programs complain about unknown descriptors.
  */
+import { readFile } from 'node:fs/promises';
 import { Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
-import { isRunning, readStartTime } from '../../system/proc.js';
+import { eachProcess, isBelow, isRunning, readStartTime } from '../../system/proc.js';
 
 const POLL_MS = 500;
+const DEVICE = 'FUSETAP_DEVICE=';
 
-/** For the keeper: resolves when the process at the other end and its command have ended. */
-export async function awaitAbandoned(fd: number): Promise<void> {
+/**
+ * For the keeper: resolves when the process at the other end and its command have ended.
+ * @param mountpoint of the bus
+ */
+export async function awaitAbandoned(fd: number, mountpoint: string): Promise<void> {
+  const command = await readCommandUntilEnd(fd);
+  // `run` may have been killed after it started the command, and before it told the pid
+  const commands = command === null ? await usersOf(mountpoint) : [command];
+  await Promise.all(commands.map(hasEnded));
+}
+
+interface Command {
+  readonly pid: number;
+  /** null if it has ended before it could be read */
+  readonly startTime: string | null;
+}
+
+/** Waits for the end of the process at the other end. @returns null if it told no command */
+async function readCommandUntilEnd(fd: number): Promise<Command | null> {
   const socket = new Socket({ fd, readable: true, writable: false });
   let told = '';
-  let startTime: string | null = null;
+  let command: Command | null = null;
   await new Promise<void>((resolve) => {
     socket.setEncoding('utf8').on('data', (text: string) => {
       told += text;
-      startTime ??= told.endsWith('\n') ? startTimeOf(Number(told)) : null;
+      if (told.endsWith('\n')) command ??= commandOf(Number(told));
     });
     socket.on('error', () => {});
     socket.on('close', resolve);
   });
-  while (startTime !== null && isRunning(Number(told), startTime)) await delay(POLL_MS);
+  return command;
+}
+
+const commandOf = (pid: number): Command => ({ pid, startTime: startTimeOf(pid) });
+
+/** The processes that `run` gave a vbd of the bus, by their environment. */
+async function usersOf(mountpoint: string): Promise<Command[]> {
+  const found: Command[] = [];
+  for await (const pid of eachProcess()) {
+    const words = (await readFile(`/proc/${pid}/environ`, 'utf8').catch(() => '')).split('\0');
+    const device = words.find((word) => word.startsWith(DEVICE))?.slice(DEVICE.length);
+    if (device !== undefined && isBelow(device, mountpoint)) found.push(commandOf(pid));
+  }
+  return found;
+}
+
+async function hasEnded({ pid, startTime }: Command): Promise<void> {
+  while (startTime !== null && isRunning(pid, startTime)) await delay(POLL_MS);
 }
 
 /** The start time of a process; null if it is gone or cannot be read now. */

@@ -205,6 +205,7 @@ const MADE_UP = [
   'TYPE',
   'VDEV|NUMBER',
   '--partition NAME',
+  '--name NAME',
 ];
 
 t.test('every word of every command has a kind', async (t) => {

@@ -9,6 +9,8 @@ export interface NamedResult extends FileResult {
   name: string;
 }
 
+const MOST_DETAILS = 20;
+
 /** The lines for a file that has ended. */
 export function describeFile(result: NamedResult): string {
   const { name, failures, passed, skips, durationMs, output } = result;
@@ -52,10 +54,19 @@ export function describeRun(results: readonly NamedResult[]): string {
   const lines: string[] = [];
   const skips = results.flatMap(({ name, skips }) => skips.map((skip) => `  ${name}: ${describeSkip(skip)}`));
   if (skips.length > 0) lines.push('', 'skipped:', ...skips);
-  const failures = results.flatMap(({ name, failures }) => failures.map((failure) => `  ${name}: ${failure.name}`));
-  if (failures.length > 0) lines.push('', 'failed:', ...failures);
+  const failures = results.flatMap(({ name, failures }) => failures.map((failure) => ({ name, failure })));
+  if (failures.length > 0)
+    lines.push('', 'failed:', ...failures.map(({ name, failure }) => describeAgain(name, failure)));
   const passed = results.reduce((sum, result) => sum + result.passed, 0);
   return [...lines, '', `${passed} passed, ${failures.length} failed, ${skips.length} skipped`].join('\n');
+}
+
+/** A failure at the end of the run, with its details: of a long output often only the end is kept. */
+function describeAgain(file: string, failure: Failure): string {
+  const [, ...details] = describeFailure(failure).split('\n');
+  const left = details.length - MOST_DETAILS;
+  const shown = left > 1 ? [...details.slice(0, MOST_DETAILS), `  (${left} lines more above)`] : details;
+  return [`  ${file}: ${failure.name}`, ...shown.map((line) => indent(line, 4))].join('\n');
 }
 
 const describeSkip = ({ name, reason }: Skip): string => (reason === '' ? name : `${name}: ${reason}`);
