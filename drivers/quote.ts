@@ -1,6 +1,8 @@
 /** Writes values into messages. Whatever a value contains, it stays on one line and cannot control a terminal. */
 
 const QUOTED_LENGTH = 80;
+/** text that needs no escapes */
+const PLAIN = /^[\x20-\x7e]*$/;
 const SHORT: Readonly<Record<string, string>> = { '\n': '\\n', '\t': '\\t', '\r': '\\r' };
 
 /** A received value, in quotes, cut if it is long. */
@@ -24,6 +26,7 @@ export function named(name: string): string {
 
 /** Escapes the characters that end a line, control a terminal or are invisible, so that the text can be read back. */
 export function escapeControls(text: string): string {
+  if (PLAIN.test(text)) return text;
   return text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (character) => {
     const value = character.codePointAt(0) ?? 0;
     return SHORT[character] ?? (value < 0x100 ? `\\x${hex(value, 2)}` : `\\u{${hex(value, 4)}}`);

@@ -12,10 +12,14 @@ const NARROWEST_NAME = 12;
 /** a name that is longer is cut before it is measured */
 const LONGEST_NAME = 1_000;
 
+const PLAIN = /^[\x20-\x7e]*$/;
+
 const graphemes = new Intl.Segmenter('en', { granularity: 'grapheme' });
 
 /** How many columns of the terminal a text takes. */
 export function widthOf(text: string): number {
+  // most cells are this, and a table may have thousands
+  if (PLAIN.test(text)) return text.length;
   return stringWidth(text).width;
 }
 
@@ -54,8 +58,16 @@ export interface FittedLine {
   readonly places: ReadonlyMap<string, readonly [start: number, length: number]>;
 }
 
-/** Lines that are at most `width` wide: the heads, then the rows. */
-export function fitTable<Row>(columns: readonly RateColumn<Row>[], rows: readonly Row[], width: number): FittedLine[] {
+/**
+ * Lines that are at most `width` wide: the heads, then the rows.
+ * @param place of the rows that get a line; the others count for the widths only
+ */
+export function fitTable<Row>(
+  columns: readonly RateColumn<Row>[],
+  rows: readonly Row[],
+  width: number,
+  place: { first: number; count: number } = { first: 0, count: rows.length },
+): FittedLine[] {
   const cells = new Map(
     columns.map((column) => [column, [column.head, ...rows.map((row) => escapeControls(column.cell(row)))]]),
   );
@@ -64,7 +76,8 @@ export function fitTable<Row>(columns: readonly RateColumn<Row>[], rows: readonl
   );
   const shown = leaveOut(columns, widest, width);
   const room = roomOfLast(shown, widest, width);
-  return Array.from({ length: rows.length + 1 }, (_, line) => {
+  const wanted = rows.slice(place.first, place.first + place.count).map((_, i) => place.first + 1 + i);
+  return [0, ...wanted].map((line) => {
     let text = '';
     const places = new Map<string, readonly [number, number]>();
     for (const column of shown) {

@@ -122,9 +122,9 @@ function vbdLines(buses: readonly BusRates[], { sort, isReversed, top }: Choices
   const room = Math.max(1, rows - 1);
   const first = Math.min(top, Math.max(0, vbds.length - room));
   // all rows take part in the widths, so that columns do not move while one scrolls
-  const [heads, ...lines] = fitTable(VBD_COLUMNS, vbds, columns);
+  const [heads, ...lines] = fitTable(VBD_COLUMNS, vbds, columns, { first, count: room });
   if (heads === undefined) return [];
-  return [{ styled: markSorted(heads, sort) }, ...lines.slice(first, first + room).map(({ text }) => text)];
+  return [{ styled: markSorted(heads, sort) }, ...lines.map(({ text }) => text)];
 }
 
 /** Buses in trouble are always shown, then the busy ones. */

@@ -272,6 +272,11 @@ export const counters = answer<BusCounters>()({
     v.nullable(count),
     v.description('how many requests the kernel has that are not answered; null if not known'),
   ),
+  mark: v.pipe(v.optional(text), v.description('ask with `since` and this, to get only what has changed')),
+  ids: v.pipe(
+    v.optional(v.array(v.number())),
+    v.description('with `since`: of all vbds, in order; `vbds` has only those that have changed'),
+  ),
   vbds: v.pipe(v.array(vbdCounters), v.description('each followed by its partitions')),
 });
 

@@ -111,7 +111,7 @@ async function sendEvents({ feed }: BusControl, response: ServerResponse, signal
 async function metricsOf(bus: BusControl, request: IncomingMessage, signal: AbortSignal): Promise<Answer> {
   // few buses are scraped, and every bus pays for the memory of its code
   const { formatFor, MEDIA_TYPES, printMetrics } = await import('./open-metrics.js');
-  const counters = await bus.counters({ signal, progress: () => {} });
+  const counters = await bus.counters({ query: {}, signal, progress: () => {} });
   const format = formatFor(request.headers.accept);
   return { status: 200, body: printMetrics([counters], format), media: MEDIA_TYPES[format] };
 }

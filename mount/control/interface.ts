@@ -355,6 +355,10 @@ export interface BusCounters {
   server: ProcessCounters | null;
   /** how many requests the kernel has, sent to the server or not, that are not answered; null if not known */
   waiting: number | null;
+  /** ask with `since` and this, to get only the vbds of which something has changed; an older bus omits it */
+  mark?: string | undefined;
+  /** the ids of all vbds, if `vbds` has only those that have changed since the mark that was given */
+  ids?: number[] | undefined;
   /** vbds, each followed by its partitions */
   vbds: VbdCounters[];
 }

@@ -13,6 +13,7 @@ import {
   type BusCounters,
   type BusState,
   KINDS,
+  type Kind,
   type KindCounters,
   OPEN_METRICS_TYPE,
   type VbdCounters,
@@ -57,10 +58,11 @@ interface Family {
   readonly name: string;
   readonly type: 'counter' | 'gauge' | 'histogram';
   readonly help: string;
-  readonly samples: readonly Sample[];
-  /** instead of samples: their lines */
-  readonly lines?: string;
+  /** All its lines. @param line gives that of one sample */
+  readonly lines: (line: PrintLine) => string;
 }
+
+type PrintLine = (labels: Labels, value: number) => string;
 
 /** All metrics of the buses. */
 export function printMetrics(
@@ -68,9 +70,7 @@ export function printMetrics(
   format: MetricsFormat,
   silent: readonly SilentBus[] = [],
 ): string {
-  const vbds = buses.flatMap((each) =>
-    each.vbds.map((vbd) => ({ labels: labelled({ bus: each.bus, vdev: vbd.vdev }), vbd })),
-  );
+  const vbds = buses.flatMap((each) => each.vbds.map((vbd) => nameVbd(each.bus, vbd)));
   const families = [
     ...busFamilies(buses, silent),
     ...processFamilies(buses),
@@ -135,17 +135,38 @@ function processFamilies(buses: readonly BusCounters[]): Family[] {
 
 interface NamedVbd {
   readonly labels: Labels;
+  /** the same with the kind of request */
+  readonly kindLabels: Readonly<Record<Kind, Labels>>;
   readonly vbd: VbdCounters;
 }
 
-/** Gives samples for vbds, or for each kind of request to them. */
+function nameVbd(bus: string, vbd: VbdCounters): NamedVbd {
+  const labels = labelled({ bus, vdev: vbd.vdev });
+  const kind = (name: Kind): Labels => `${labels},kind="${name}"`;
+  return {
+    labels,
+    kindLabels: { read: kind('read'), write: kind('write'), flush: kind('flush'), discard: kind('discard') },
+    vbd,
+  };
+}
+
+/** What gives the lines of the samples of vbds, or of each kind of request to them: one string, because it is long. */
 function samplers(named: readonly NamedVbd[]) {
-  const each = (samples: (labels: Labels, vbd: VbdCounters) => Sample[]): Sample[] =>
-    named.flatMap(({ labels, vbd }) => samples(labels, vbd));
-  const kinds = (samples: (labels: Labels, kind: KindCounters) => Sample[]): Sample[] =>
-    each((labels, vbd) => KINDS.flatMap((kind) => samples(`${labels},kind="${kind}"`, vbd[kind])));
-  const one = (value: (vbd: VbdCounters) => number): Sample[] => each((labels, vbd) => [[labels, value(vbd)]]);
-  const flag = (is: (vbd: VbdCounters) => boolean): Sample[] => one((vbd) => Number(is(vbd)));
+  const each =
+    (linesOf: (named: NamedVbd, line: PrintLine) => string) =>
+    (line: PrintLine): string => {
+      let text = '';
+      for (const one of named) text += linesOf(one, line);
+      return text;
+    };
+  const one = (value: (vbd: VbdCounters) => number) => each(({ labels, vbd }, line) => line(labels, value(vbd)));
+  const kinds = (value: (counters: KindCounters) => number) =>
+    each(({ kindLabels, vbd }, line) => {
+      let text = '';
+      for (const kind of KINDS) text += line(kindLabels[kind], value(vbd[kind]));
+      return text;
+    });
+  const flag = (is: (vbd: VbdCounters) => boolean) => one((vbd) => Number(is(vbd)));
   return { each, kinds, one, flag };
 }
 
@@ -155,7 +176,7 @@ function vbdFamilies(vbds: readonly NamedVbd[]): Family[] {
     gauge(
       'fusetap_vbd_info',
       'What is attached; always 1.',
-      each((labels, vbd) => [[`${labels},${facts(vbd)}`, 1]]),
+      each(({ labels, vbd }, line) => line(`${labels},${facts(vbd)}`, 1)),
     ),
     gauge(
       'fusetap_vbd_size_bytes',
@@ -196,22 +217,22 @@ function vbdFamilies(vbds: readonly NamedVbd[]): Family[] {
 }
 
 function requestFamilies(vbds: readonly NamedVbd[]): Family[] {
-  const { kinds, one } = samplers(vbds);
+  const { each, kinds, one } = samplers(vbds);
   return [
     counter(
       'fusetap_vbd_requests',
       'Requests that were answered.',
-      kinds((labels, { requests }) => [[labels, requests]]),
+      kinds(({ requests }) => requests),
     ),
     counter(
       'fusetap_vbd_bytes',
       'Bytes of these requests.',
-      kinds((labels, { bytes }) => [[labels, bytes]]),
+      kinds(({ bytes }) => bytes),
     ),
     counter(
       'fusetap_vbd_errors',
       'Requests that failed.',
-      kinds((labels, { errors }) => [[labels, errors]]),
+      kinds(({ errors }) => errors),
     ),
     counter(
       'fusetap_vbd_flush_errors',
@@ -232,16 +253,27 @@ function requestFamilies(vbds: readonly NamedVbd[]): Family[] {
       name: DURATION,
       type: 'histogram',
       help: 'How long the server worked on requests. A kind is here from its first request on; sums are estimated.',
-      samples: [],
-      lines: vbds.map(durations).join(''),
+      lines: each(durations),
     },
   ];
 }
 
 const DURATION = 'fusetap_vbd_request_duration_seconds';
 
-function durations({ labels, vbd }: NamedVbd): string {
-  return KINDS.map((kind) => histogramLines(DURATION, `${labels},kind="${kind}"`, vbd[kind].histogram)).join('');
+/** The lines of histograms, as last printed: those of an idle vbd are the same each time, and are most of the text. */
+const printed = new WeakMap<KindCounters['histogram'], { readonly labels: Labels; readonly lines: string }>();
+
+function durations({ kindLabels, vbd }: NamedVbd): string {
+  let text = '';
+  for (const kind of KINDS) {
+    const { histogram } = vbd[kind];
+    const known = printed.get(histogram);
+    const own = kindLabels[kind];
+    const lines = known?.labels === own ? known.lines : histogramLines(DURATION, own, histogram);
+    if (lines !== '' && known?.lines !== lines) printed.set(histogram, { labels: own, lines });
+    text += lines;
+  }
+  return text;
 }
 
 function facts({ disk, driver, image, mode }: VbdCounters): Labels {
@@ -271,20 +303,25 @@ function histogramLines(name: string, labels: Labels, buckets: KindCounters['his
   return `${text}${head}+Inf"} ${count}\n${name}_sum{${labels}} ${sumUs / 1e6}\n${name}_count{${labels}} ${count}\n`;
 }
 
-function gauge(name: string, help: string, samples: Sample[]): Family {
-  return { name, type: 'gauge', help, samples };
+function gauge(name: string, help: string, samples: Samples): Family {
+  return { name, type: 'gauge', help, lines: linesOf(samples) };
 }
 
-function counter(name: string, help: string, samples: Sample[]): Family {
-  return { name, type: 'counter', help, samples };
+function counter(name: string, help: string, samples: Samples): Family {
+  return { name, type: 'counter', help, lines: linesOf(samples) };
 }
 
-function printFamily({ name, type, help, samples, lines = '' }: Family, format: MetricsFormat): string {
+type Samples = readonly Sample[] | Family['lines'];
+
+function linesOf(samples: Samples): Family['lines'] {
+  if (typeof samples === 'function') return samples;
+  return (line) => samples.map(([labels, value]) => line(labels, value)).join('');
+}
+
+function printFamily({ name, type, help, lines }: Family, format: MetricsFormat): string {
   const sampled = type === 'counter' ? `${name}_total` : name;
   const head = format === 'openmetrics' ? name : sampled;
-  let text = `# HELP ${head} ${help}\n# TYPE ${head} ${type}\n`;
-  for (const [labels, value] of samples) text += `${sampled}{${labels}} ${value}\n`;
-  return text + lines;
+  return `# HELP ${head} ${help}\n# TYPE ${head} ${type}\n${lines((labels, value) => `${sampled}{${labels}} ${value}\n`)}`;
 }
 
 function labelled(values: Readonly<Record<string, string>>): Labels {

@@ -135,6 +135,11 @@ export const ROUTES = {
   counters: {
     line: 'GET /counters',
     summary: 'All that the bus counts: requests with histograms of their latency, processor time, memory, restarts',
+    query: v.strictObject({
+      since: v.optional(
+        v.pipe(v.string(), v.description('the `mark` of an earlier answer: only vbds that have changed since then')),
+      ),
+    }),
     answer: answers.counters,
     withoutKeeper: true,
   },

@@ -4,8 +4,9 @@
  */
 import { fstatSync, readFileSync } from 'node:fs';
 import type { BusCounters, BusState, VbdCounters } from '../control/interface.js';
-import { AllCounters } from '../ledger/counters.js';
+import { CountersReader } from '../ledger/counters.js';
 import type { Ledger } from '../ledger/ledger.js';
+import { Changes } from './changes.js';
 import { ProcessWatch } from './process-watch.js';
 import { RequestsInProgress } from './requests-in-progress.js';
 
@@ -30,37 +31,63 @@ export interface CountedBus {
 export class BusCounting {
   readonly #ledger: Ledger;
   readonly #statsFd: number;
+  readonly #counters: CountersReader;
   readonly #processes = new ProcessWatch();
+  readonly #changes = new Changes();
   readonly #requests = new RequestsInProgress();
 
   constructor(ledger: Ledger, statsFd: number) {
     this.#ledger = ledger;
     this.#statsFd = statsFd;
+    this.#counters = new CountersReader(statsFd);
   }
 
-  count(bus: CountedBus): BusCounters {
+  /** A new vbd has this place in the ledger: its counters begin at nothing. */
+  reset(ledgerIndex: number): void {
+    this.#counters.reset(ledgerIndex);
+  }
+
+  /** @param since the mark of an earlier answer: only the vbds of which something has changed since then are told */
+  count(bus: CountedBus, since?: string): BusCounters {
     const [keeper, server] = [this.#processes.of(bus.keeperPid), this.#processes.of(bus.serverPid)];
     // next to the processor times: their rates are divided by it
     const monotonicMs = Number(process.hrtime.bigint() / 1000n) / 1000;
-    const counters = new AllCounters(this.#statsFd);
+    this.#counters.findPages();
     const opens = this.#ledger.countHandles();
     this.#requests.look(this.#ledger.work(), monotonicMs);
-    const vbds = bus.files.map(({ nodeId, ledgerIndex, ...file }): VbdCounters => {
-      const { count: inProgress, oldestMs } = this.#requests.of(nodeId);
-      return {
-        ...file,
-        id: nodeId,
-        opens: opens.get(nodeId) ?? 0,
-        inProgress,
-        oldestMs: Math.round(oldestMs),
-        flushErrors: this.#ledger.flushErrors(ledgerIndex).count,
-        ...counters.of(ledgerIndex),
-      };
-    });
+    const all = bus.files.map((file) => this.#countFile(file, opens.get(file.nodeId) ?? 0));
     const { name, path, state, restarts } = bus;
     // the memfd of the counters lives as long as the run of the bus, also in a server whose keeper has died
     const run = String(fstatSync(this.#statsFd).ino);
-    return { bus: name, path, run, monotonicMs, state, restarts, keeper, server, waiting: waitingOn(bus), vbds };
+    const now = { bus: name, path, run, monotonicMs, state, restarts, keeper, server, waiting: waitingOn(bus) };
+    return { ...now, ...this.#changes.since(since, all) };
+  }
+
+  #countFile(file: CountedFile, opens: number): VbdCounters {
+    const { count: inProgress, oldestMs } = this.#requests.of(file.nodeId);
+    const { read, write, flush, discard } = this.#counters.of(file.ledgerIndex);
+    // each by its name: copying with `...` takes ten times as long, and there may be hundreds
+    return {
+      vdev: file.vdev,
+      disk: file.disk,
+      driver: file.driver,
+      image: file.image,
+      mode: file.mode,
+      size: file.size,
+      state: file.state,
+      passthrough: file.passthrough,
+      broken: file.broken,
+      imageState: file.imageState,
+      id: file.nodeId,
+      opens,
+      inProgress,
+      oldestMs: Math.round(oldestMs),
+      flushErrors: this.#ledger.flushErrors(file.ledgerIndex).count,
+      read,
+      write,
+      flush,
+      discard,
+    };
   }
 }
 

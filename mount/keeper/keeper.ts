@@ -50,7 +50,7 @@ import type { HeldFile } from '../holders/find-holders.js';
 import { ForgetWaiters } from '../holders/forget-waiters.js';
 import { Answering } from '../images/answering.js';
 import { identityOf } from '../images/open-image.js';
-import { createStats, resetStats } from '../ledger/counters.js';
+import { createStats } from '../ledger/counters.js';
 import { createLedger, Ledger } from '../ledger/ledger.js';
 import { BusEvents } from '../log/bus-events.js';
 import { type CreditedVbd, RamCredit } from '../ram/credit.js';
@@ -447,8 +447,8 @@ export class Keeper implements KeeperControl {
   }
 
   /** All that the bus counts. */
-  counters(): BusCounters {
-    return this.#counting.count(countedBus(this.#bus));
+  counters({ query: { since } }: Asked<'counters'>): BusCounters {
+    return this.#counting.count(countedBus(this.#bus), since);
   }
 
   async showBus(): Promise<BusInfo> {
@@ -598,7 +598,7 @@ export class Keeper implements KeeperControl {
 
   /** @param owner of the files that are made; not used if none is made */
   #attachContext(owner: FileOwner = ownerOf({}, ownIdentity())): AttachContext {
-    const { server, memories, place, mountDev, statsFd, ledger, answering, kept } = this.#bus;
+    const { server, memories, place, mountDev, ledger, answering, kept } = this.#bus;
     return {
       runtimeDir: place.runtimeDir,
       kept,
@@ -611,7 +611,7 @@ export class Keeper implements KeeperControl {
         const ledgerIndex = this.#indexes.take();
         // a server that may still use the vbd may still write its counters there
         holdings.own('a place in the ledger', (usedByServer) => usedByServer || this.#indexes.free(ledgerIndex));
-        resetStats(statsFd, ledgerIndex);
+        this.#counting.reset(ledgerIndex);
         const { uid, gid, mode } = owner;
         ledger.resetFile(ledgerIndex, { uid, gid, mode: readOnly ? mode & ~0o222 : mode }, Date.now());
         return { nodeId: this.#nextNodeId++, ledgerIndex };

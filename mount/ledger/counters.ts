@@ -8,7 +8,7 @@
  *      page     4 kinds of 128 float64: requests, bytes, errors, longest (µs), then the histogram
  *      histogram, 4 buckets per octave: 0, ¼, ½, ¾, 1, 1¼, 1½, 1¾, 2, 2½, 3, 3½, 4 … µs
  */
-import { ftruncateSync, readSync } from 'node:fs';
+import { fstatSync, ftruncateSync, readSync } from 'node:fs';
 import {
   FALLOC_FL_KEEP_SIZE,
   FALLOC_FL_PUNCH_HOLE,
@@ -44,8 +44,6 @@ const BUCKETS = KIND_WORDS - HISTOGRAM;
 const AREAS = 32;
 export const MAIN_AREA = 0;
 const FILE_BYTES = AREAS * PAGE_BYTES;
-/** how much is read at one time */
-const MOST_AT_ONCE = 8 * FILE_BYTES;
 
 /** The page of counters for one vbd and one thread. */
 export type Counters = Float64Array;
@@ -144,43 +142,107 @@ export function readStats(fd: number, ledgerIndex: number): Record<Kind, KindSta
   return { read: stats(READ), write: stats(WRITE), flush: stats(FLUSH), discard: stats(DISCARD) };
 }
 
-/** The counters of all places in the ledger that have any. A place without a request has none. */
-export class AllCounters {
+/**
+ * The counters of all places in the ledger, for somebody who asks again and again. Asking costs little time for a place
+ * where nothing was counted since, and none for one where nothing was ever counted.
+ */
+export class CountersReader {
   readonly #fd: number;
-  readonly #sums = new Map<number, Float64Array>();
+  /** Mapped once: see mapCounters. */
+  readonly #maps = new Map<number, Float64Array>();
+  readonly #known = new Map<number, Known>();
+  /** how much of the memfd had memory when its pages were last looked for */
+  #blocks = -1;
 
-  /** Reads them, in time that depends only on how many pages were written: holes are skipped. */
   constructor(fd: number) {
     this.#fd = fd;
+  }
+
+  /** Resets the counters of a place, for a new vbd. Only one reader of the memfd may do it. */
+  reset(ledgerIndex: number): void {
+    resetStats(this.#fd, ledgerIndex);
+    this.#known.delete(ledgerIndex);
+    // as many pages as before may come back in other places
+    this.#blocks = -1;
+  }
+
+  /** @returns the same objects as before for the kinds of which nothing was counted since */
+  of(ledgerIndex: number): AllKinds {
+    const known = this.#known.get(ledgerIndex);
+    if (known === undefined) return NOTHING;
+    const [first, ...others] = known.pages;
+    SUM.set(first as Float64Array);
+    for (const page of others) addPage(SUM, page);
+    const changed = KINDS.filter((_, kind) => !isSame(ofKind(SUM, kind), ofKind(known.sum, kind)));
+    if (changed.length === 0) return known.counters;
+    known.sum.set(SUM);
+    const renewed = changed.map((kind) => [kind, kindCounters(ofKind(SUM, KINDS.indexOf(kind)))]);
+    known.counters = { ...known.counters, ...(Object.fromEntries(renewed) as Partial<AllKinds>) };
+    return known.counters;
+  }
+
+  /** Looks for pages that were written for the first time. Call it before `of`. */
+  findPages(): void {
+    // a page that gets memory changes this number
+    const { blocks } = fstatSync(this.#fd);
+    if (blocks === this.#blocks) return;
+    this.#blocks = blocks;
+    const found = new Map<number, Float64Array[]>();
+    for (const at of this.#written()) {
+      const index = Math.floor(at / FILE_BYTES);
+      const pages = found.get(index) ?? [];
+      const start = (at % FILE_BYTES) / 8;
+      pages.push(this.#map(index).subarray(start, start + PAGE_WORDS));
+      found.set(index, pages);
+    }
+    for (const [index, pages] of found) {
+      const known = this.#known.get(index);
+      if (known === undefined) this.#known.set(index, { pages, sum: new Float64Array(PAGE_WORDS), counters: NOTHING });
+      else known.pages = pages;
+    }
+  }
+
+  /** The offsets of the pages with memory: time for as many as there are, holes are skipped. */
+  *#written(): Generator<number> {
     let end = 0;
     for (;;) {
-      const start = lseek(fd, end, SEEK_DATA);
+      const start = lseek(this.#fd, end, SEEK_DATA);
       // ENXIO: no data behind
       if (start < 0) return;
-      end = Math.min(lseek(fd, start, SEEK_HOLE), start + MOST_AT_ONCE);
+      end = lseek(this.#fd, start, SEEK_HOLE);
       if (end <= start) return;
-      this.#addPages(start, end);
+      for (let at = start; at < end; at += PAGE_BYTES) yield at;
     }
   }
 
-  #addPages(start: number, end: number): void {
-    const words = new Float64Array((end - start) / 8);
-    const length = readSync(this.#fd, words, 0, end - start, start);
-    for (let at = 0; at + PAGE_BYTES <= length; at += PAGE_BYTES) {
-      const index = Math.floor((start + at) / FILE_BYTES);
-      const sum = this.#sums.get(index);
-      const page = words.subarray(at / 8, (at + PAGE_BYTES) / 8);
-      if (sum === undefined) this.#sums.set(index, page);
-      else addPage(sum, page);
+  #map(index: number): Float64Array {
+    let map = this.#maps.get(index);
+    if (map === undefined) {
+      map = new Float64Array(mapShared(this.#fd, FILE_BYTES, index * FILE_BYTES));
+      this.#maps.set(index, map);
     }
+    return map;
   }
+}
 
-  of(ledgerIndex: number): Record<Kind, KindCounters> {
-    const sum = this.#sums.get(ledgerIndex);
-    const counters = (kind: number): KindCounters =>
-      sum === undefined ? { requests: 0, bytes: 0, errors: 0, maxUs: 0, histogram: [] } : countersOf(ofKind(sum, kind));
-    return { read: counters(READ), write: counters(WRITE), flush: counters(FLUSH), discard: counters(DISCARD) };
-  }
+export type AllKinds = Readonly<Record<Kind, KindCounters>>;
+
+/** What a reader knows of a place. */
+interface Known {
+  /** those with memory: reading another one would give it memory */
+  pages: readonly Float64Array[];
+  /** all pages, added up */
+  readonly sum: Float64Array;
+  counters: AllKinds;
+}
+
+const SUM = new Float64Array(PAGE_WORDS);
+const none = (): KindCounters => ({ requests: 0, bytes: 0, errors: 0, maxUs: 0, histogram: [] });
+const NOTHING: AllKinds = { read: none(), write: none(), flush: none(), discard: none() };
+
+function isSame(one: Float64Array, other: Float64Array): boolean {
+  for (let i = 0; i < one.length; i++) if (one[i] !== other[i]) return false;
+  return true;
 }
 
 const ofKind = (page: Float64Array, kind: number): Float64Array =>
@@ -195,7 +257,7 @@ function addPage(sum: Float64Array, page: Float64Array): void {
   }
 }
 
-function countersOf(words: Float64Array): KindCounters {
+function kindCounters(words: Float64Array): KindCounters {
   const [requests = 0, bytes = 0, errors = 0, max = 0] = words;
   const histogram: HistogramBucket[] = [];
   for (let bucket = 0; bucket < BUCKETS; bucket++) {

@@ -27,7 +27,7 @@ import {
 } from '../control/interface.js';
 import { namesOfBus } from '../control/names-of-bus.js';
 import { withOpens } from '../control/partition-opens.js';
-import { BusCounting } from '../counting/bus-counting.js';
+import { BusCounting, type CountedBus } from '../counting/bus-counting.js';
 import { awaitUsersAtStop, UsersLimit } from '../ending/await-users.js';
 import { Ending } from '../ending/ending.js';
 import { EndingLimits } from '../ending/limit.js';
@@ -200,9 +200,9 @@ export class Orphan implements OrphanControl {
     return namesOfBus(place, (await server.names()).files);
   }
 
-  async counters(): Promise<BusCounters> {
+  async counters({ query: { since } }: Asked<'counters'>): Promise<BusCounters> {
     const { server, place } = this.#context;
-    return this.#counting.count({
+    const bus: CountedBus = {
       name: place.name,
       path: place.path,
       mountDev: await this.#findMount(),
@@ -211,7 +211,8 @@ export class Orphan implements OrphanControl {
       keeperPid: null,
       serverPid: process.pid,
       files: server.counted().map((file) => ({ ...file, state: 'orphaned', imageState: null })),
-    });
+    };
+    return this.#counting.count(bus, since);
   }
 
   memory(): MemoryInfo {

@@ -31,8 +31,10 @@ export interface WatchOptions {
 
 /** What is known of a bus. */
 interface Known {
-  /** its last answer */
+  /** as of the last look */
   counters: BusCounters | null;
+  /** its last answer, in full */
+  answer: BusCounters | null;
   asking: Asking | null;
 }
 
@@ -92,7 +94,7 @@ export class BusWatch {
     for (const name of this.#known.keys()) if (!names.includes(name)) this.#known.delete(name);
     return await Promise.all(
       names.map(async (name) => {
-        const known = this.#known.get(name) ?? { counters: null, asking: null };
+        const known = this.#known.get(name) ?? { counters: null, answer: null, asking: null };
         this.#known.set(name, known);
         return await act(name, known);
       }),
@@ -100,7 +102,7 @@ export class BusWatch {
   }
 
   async #answerOf(bus: string, known: Known): Promise<Look<BusCounters>> {
-    known.asking ??= this.#ask(bus);
+    known.asking ??= this.#ask(bus, known);
     const { asking } = known;
     const forget = (): void => {
       if (known.asking === asking) known.asking = null;
@@ -123,8 +125,11 @@ export class BusWatch {
     return { trouble: { bus, path, state: 'not-answering', error } };
   }
 
-  #ask(name: string): Asking {
-    const look = lookAt(name, this.#runtimeDir, (place) => askCounters(place, this.#ending.signal));
+  #ask(name: string, known: Known): Asking {
+    const look = lookAt(name, this.#runtimeDir, async (place) => {
+      known.answer = await askCounters(place, known.answer, this.#ending.signal);
+      return known.answer;
+    });
     const asking = { look, isSettled: false, isLate: false };
     const settle = (): void => {
       asking.isSettled = true;
@@ -135,14 +140,24 @@ export class BusWatch {
   }
 }
 
-async function askCounters(place: BusPlace, signal: AbortSignal): Promise<BusCounters> {
+/** @param before its last answer: vbds of which nothing has changed since then are the same objects as there */
+async function askCounters(place: BusPlace, before: BusCounters | null, signal: AbortSignal): Promise<BusCounters> {
   const options = { timeoutMs: GIVE_UP_MS, signal };
   try {
-    return await askEither(place, 'GET /counters', options);
+    const query = before?.mark === undefined ? {} : { since: before.mark };
+    return complete(await askEither(place, 'GET /counters', { query, ...options }), before);
   } catch (error) {
     if (!isOlder(error)) throw error;
     return await countersOfOlder(place, options);
   }
+}
+
+/** Adds the vbds that an answer leaves out, because they are as before. */
+function complete(answer: BusCounters, before: BusCounters | null): BusCounters {
+  const { ids, ...told } = answer;
+  if (ids === undefined) return answer;
+  const known = new Map([...(before?.vbds ?? []), ...told.vbds].map((vbd) => [vbd.id, vbd]));
+  return { ...told, vbds: ids.flatMap((id) => known.get(id) ?? []) };
 }
 
 /** A bus that has not told its counters: what it had told before, without rates. */

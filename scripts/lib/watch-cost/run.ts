@@ -1,9 +1,10 @@
 /**
  * What it costs the clients of a bus that somebody watches it. A bus has many vbds, each with some requests counted. fio
- * reads one of them; meanwhile nobody looks, or `fusetap top` does, or a scraper of Prometheus, once a second. The rounds of
- * the three are interleaved, because the speed of a machine changes with time; the medians are compared.
+ * reads one of them; meanwhile nobody looks, or `fusetap top` does once a second, or a scraper of Prometheus every five
+ * seconds, which is often. The speed of a machine changes with time: so a round has all of them, each in the other's
+ * neighbourhood, forwards and in the next round backwards, and the medians of the ratios of each round are told.
  *
- *     scripts/watch-cost [VBDS] [ROUNDS] [SECONDS]      default: 500 vbds, 9 rounds of 3 s each
+ *     scripts/watch-cost [VBDS] [ROUNDS] [SECONDS]      default: 500 vbds, 9 rounds of 10 s each
  */
 import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process';
 import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
@@ -16,7 +17,7 @@ import { attachAll, readSome } from './vbds.js';
 const CLI = new URL('../../../cli/main.js', import.meta.url).pathname;
 const SIZE = 4 << 20;
 
-const [vbds = 500, rounds = 9, seconds = 3] = process.argv.slice(2).map(Number);
+const [vbds = 500, rounds = 9, seconds = 10] = process.argv.slice(2).map(Number);
 
 const directory = mkdtempSync(join(tmpdir(), 'watch-cost-'));
 const env = { ...process.env, FUSETAP_RUNTIME_DIR: join(directory, 'runtime') };
@@ -34,7 +35,7 @@ const WATCHERS: Readonly<Record<string, () => ChildProcess[]>> = {
   ],
   scraper: () => {
     const socket = join(env.FUSETAP_RUNTIME_DIR, 'state/0/control.sock');
-    const ask = `while sleep 1; do curl -s --unix-socket '${socket}' http://x/metrics -o /dev/null; done`;
+    const ask = `while sleep 5; do curl -s --unix-socket '${socket}' http://x/metrics -o /dev/null; done`;
     return [spawn('sh', ['-c', ask], { stdio: 'ignore', detached: true })];
   },
 };
@@ -64,8 +65,8 @@ async function measure(path: string): Promise<number> {
 
 async function round(path: string, watch: () => ChildProcess[]): Promise<number> {
   const watchers = watch();
-  // let it load
-  if (watchers.length > 0) await delay(1_500);
+  // let it load; nobody needs that, but the machine shall have the same rest
+  await delay(4_000);
   try {
     return await measure(path);
   } finally {
@@ -92,15 +93,16 @@ try {
   const [path = ''] = paths;
   const found: Record<string, number[]> = { nobody: [], top: [], scraper: [] };
   for (let i = 0; i < rounds; i++) {
-    for (const [name, watch] of Object.entries(WATCHERS)) found[name]?.push(await round(path, watch));
+    const order = Object.entries(WATCHERS);
+    for (const [name, watch] of i % 2 === 0 ? order : order.reverse()) found[name]?.push(await round(path, watch));
   }
-  const base = median(found.nobody ?? []);
-  process.stdout.write(`${vbds} vbds, ${rounds} rounds of ${seconds} s, random reads of 4 KiB, medians\n`);
+  process.stdout.write(`${vbds} vbds, ${rounds} rounds of ${seconds} s, random reads of 4 KiB\n`);
   for (const [name, values] of Object.entries(found)) {
-    const [value, spread] = [median(values), [...values].sort((a, b) => a - b)];
-    const change = ((value / base - 1) * 100).toFixed(1);
-    const range = `${Math.round(spread[0] ?? 0)} to ${Math.round(spread.at(-1) ?? 0)}`;
-    process.stdout.write(`${name.padEnd(8)} ${Math.round(value)}/s  ${change} %   (${range})\n`);
+    const sorted = [...values].sort((a, b) => a - b);
+    const ratio = median(values.map((value, i) => value / (found.nobody?.[i] ?? value)));
+    const range = `${Math.round(sorted[0] ?? 0)} to ${Math.round(sorted.at(-1) ?? 0)}`;
+    const change = ((ratio - 1) * 100).toFixed(1);
+    process.stdout.write(`${name.padEnd(8)} ${Math.round(median(values))}/s  ${change} %   (${range})\n`);
   }
 } finally {
   execFileSync(process.execPath, [CLI, 'stop', '--force', '--quiet'], { env, stdio: 'ignore' });

@@ -2,10 +2,10 @@ import { closeSync } from 'node:fs';
 import fc from 'fast-check';
 import t from 'tap';
 import {
-  AllCounters,
   areaOfThread,
   bucketStartUs,
   CounterPages,
+  CountersReader,
   countRequest,
   createStats,
   DISCARD,
@@ -51,7 +51,7 @@ t.test('threads and kinds add up, vbds stay apart', async (t) => {
 t.test('all counters at once are the same as those of each vbd', async (t) => {
   const own = createStats();
   t.teardown(() => closeSync(own));
-  t.same(new AllCounters(own).of(7).read, { requests: 0, bytes: 0, errors: 0, maxUs: 0, histogram: [] });
+  t.same(new CountersReader(own).of(7).read, { requests: 0, bytes: 0, errors: 0, maxUs: 0, histogram: [] });
   // neighbours, pages that follow each other across vbds, and the last place
   for (const index of [0, 1, 2, 700, MAX_FILES - 1]) {
     for (const area of [MAIN_AREA, areaOfThread(0), areaOfThread(30)]) {
@@ -60,7 +60,9 @@ t.test('all counters at once are the same as those of each vbd', async (t) => {
       countRequest(page, WRITE, area + index, -5);
     }
   }
-  const all = new AllCounters(own);
+  const all = new CountersReader(own);
+  t.equal(all.of(0).read.requests, 0, 'nobody has looked');
+  all.findPages();
   for (const index of [0, 1, 2, 700, MAX_FILES - 1]) {
     const { read, write, flush } = all.of(index);
     t.same(read, { requests: 3, bytes: 1536, errors: 0, maxUs: 9, histogram: [[8, 10, 3]] });
@@ -73,7 +75,55 @@ t.test('all counters at once are the same as those of each vbd', async (t) => {
   }
   t.same(all.of(3).read.requests, 0, 'a place without requests');
   resetStats(own, 1);
-  t.same(new AllCounters(own).of(1).read.requests, 0);
+  const other = new CountersReader(own);
+  other.findPages();
+  t.same(other.of(1).read.requests, 0);
+});
+
+t.test('who asks again gets what has changed', async (t) => {
+  const own = createStats();
+  t.teardown(() => closeSync(own));
+  const reader = new CountersReader(own);
+  const ask = (index: number) => {
+    reader.findPages();
+    return reader.of(index);
+  };
+  const [first, second] = [mapCounters(own, 9, MAIN_AREA), mapCounters(own, 9, areaOfThread(4))];
+  countRequest(first, READ, 0.009, 512);
+  const before = ask(9);
+  t.match(before, { read: { requests: 1, bytes: 512 } });
+  t.equal(ask(9), before, 'nothing was counted: the same object');
+  countRequest(first, WRITE, 0.009, 4096);
+  const after = ask(9);
+  t.match(after.write, { requests: 1, bytes: 4096 });
+  t.equal(after.read, before.read, 'a kind of which nothing was counted');
+  countRequest(second, READ, 0.5, 512);
+  t.match(ask(9).read, { requests: 2, maxUs: 500 }, 'a page that is new');
+  // a count that is half done when somebody asks
+  first[1] = (first[1] as number) + 100;
+  t.match(ask(9).read, { requests: 2, bytes: 1124 });
+});
+
+t.test('a reset place begins at nothing, wherever its pages are then', async (t) => {
+  const own = createStats();
+  t.teardown(() => closeSync(own));
+  const reader = new CountersReader(own);
+  const ask = (index: number) => {
+    reader.findPages();
+    return reader.of(index);
+  };
+  countRequest(mapCounters(own, 2, MAIN_AREA), READ, 1, 512);
+  countRequest(mapCounters(own, 3, MAIN_AREA), READ, 1, 512);
+  t.equal(ask(2).read.requests, 1);
+  reader.reset(2);
+  t.equal(ask(2).read.requests, 0);
+  t.equal(ask(3).read.requests, 1, 'the neighbour is left alone');
+  reader.reset(3);
+  // as many pages as before, elsewhere
+  countRequest(mapCounters(own, 2, areaOfThread(7)), READ, 1, 512);
+  countRequest(mapCounters(own, 2, areaOfThread(8)), WRITE, 1, 512);
+  t.match(ask(2), { read: { requests: 1 }, write: { requests: 1 } });
+  t.equal(ask(3).read.requests, 0);
 });
 
 t.test('percentiles are right to an eighth, and never above the longest', async (t) => {

@@ -139,3 +139,32 @@ t.test('a bus of an older version has rates, but no latencies', async (t) => {
   t.ok((read?.perSecond ?? 0) > 0);
   t.same(read?.latencyUs, { p50: null, p99: null });
 });
+
+t.test('a bus tells only what has changed: the rest is as before', async (t) => {
+  const runtime = tempDir(t);
+  let asked = 0;
+  const bus = await fakeBus(t, runtime, '0', () => {
+    asked += 1;
+    const all = counted('0', 1000 * asked, 100) as { vbds: object[] };
+    const [vbd] = all.vbds;
+    const other = { ...vbd, vdev: 'xvdb', id: 3 };
+    const busy = { ...other, read: { ...NOTHING, requests: 300, bytes: 512, histogram: [[8, 10, 300]] } };
+    if (asked === 1) return { ...all, mark: 'a.1', vbds: [vbd, other] };
+    if (asked === 2) return { ...all, mark: 'a.2', ids: [2, 3], vbds: [busy] };
+    return { ...all, mark: 'a.3', ids: [3], vbds: [] };
+  });
+  const watch = new BusWatch(runtime);
+  await watch.look();
+  const [second] = await watch.look();
+  t.match(second?.vbds, [
+    { vdev: 'xvda', perSecond: 0, read: { requests: 100, perSecond: 0 } },
+    { vdev: 'xvdb', perSecond: 200, read: { requests: 300, perSecond: 200 }, latencyUs: { p50: 9 } },
+  ]);
+  const [third] = await watch.look();
+  t.equal(third?.vbds.length, 1);
+  t.match(third?.vbds, [{ vdev: 'xvdb', perSecond: 0, latencyUs: { p50: null }, read: { requests: 300 } }]);
+  t.same(
+    bus.asked.map(({ url }) => url),
+    ['/counters', '/counters?since=a.1', '/counters?since=a.2'],
+  );
+});
