@@ -41,6 +41,7 @@ const KINDS: Readonly<Record<string, Kind>> = {
   SPEC: 'spec',
   'IMAGE|SPEC': 'spec',
   'VBD|SPEC': 'vbd-or-spec',
+  'FILE|SPEC': 'spec',
   BASE: 'file',
   IMAGE: 'file',
   FILE: 'file',

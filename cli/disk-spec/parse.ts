@@ -9,6 +9,7 @@
 import type { FusetapError } from '../../drivers/errors.js';
 import { driverNames } from '../../drivers/names.js';
 import { quoted } from '../../drivers/quote.js';
+import { driverOfUri } from '../../drivers/remote-uris.js';
 import type { Mode } from '../../mount/images/mode.js';
 import {
   APART_HINT,
@@ -79,6 +80,20 @@ export function pathSpec(text: string, drivers: readonly string[]): DiskSpec | n
     return { driver, ...stacked(below), image, vdev: null, mode: null, notes: [] };
   } catch {
     return null;
+  }
+}
+
+/**
+ * Whether a word that may be a path names a driver: it begins with one, or is a URI that only a driver reads. A file of
+ * such a name is meant if it has a directory: `./nbd:x`.
+ */
+export function namesDriver(text: string, drivers: readonly string[]): boolean {
+  if (driverOfUri(text) !== null) return true;
+  try {
+    return parseTarget(text, drivers).hasDriver;
+  } catch {
+    // a word that no driver has, as in 10:30.img
+    return drivers.some((driver) => text.startsWith(`${driver}:`));
   }
 }
 

@@ -28,7 +28,7 @@ export { Lifeline } from '../runtime/lifeline.js';
 export { showBus } from './ask.js';
 export { type BusListing, type BusTrouble, listBuses } from './list-buses.js';
 export { pause, resume } from './pause.js';
-export { type CopyOptions, memory, reset, save } from './ram.js';
+export { type CopyOptions, memory, reset, save, saveToDisk } from './ram.js';
 
 /** how long a keeper that was started for a failed attach may take to exit */
 const UNDONE_MS = 2_000;

@@ -2,9 +2,12 @@
  * Ram images: their memory, saving a copy, and the reset to their image.
  */
 import { call } from '../control/call.js';
-import type { MemoryInfo, SaveResult, VbdInfo } from '../control/interface.js';
+import { sentDisk } from '../control/disk-wish.js';
+import type { DiskWish, MemoryInfo, SaveResult, VbdInfo } from '../control/interface.js';
 import type { Progress } from '../control/progress.js';
 import type { BusPlace } from '../runtime/bus-place.js';
+import { withFoundDrivers } from './disk-wish.js';
+import { workingDirectory } from './finding/working-directory.js';
 
 export interface CopyOptions {
   /** cancels the copy; nothing remains of it */
@@ -16,6 +19,23 @@ export interface CopyOptions {
 export async function memory(runtimeDir: string): Promise<MemoryInfo> {
   const { describeMemory } = await import('../ram/describe-memory.js');
   return describeMemory(runtimeDir);
+}
+
+/**
+ * Writes a consistent copy of a vbd to a disk of the same size.
+ * @param target to: the disk, whose driver may be a file or package as for attach; force: the data that is on it may be lost
+ * @throws FusetapError USAGE if the size differs; BUSY if the disk is in use or has data, or if writes to the vbd cannot
+ *   be paused; errors of an attach
+ */
+export async function saveToDisk(
+  place: BusPlace,
+  vdev: string,
+  target: { to: DiskWish; force: boolean },
+  options: CopyOptions = {},
+): Promise<SaveResult> {
+  const to = sentDisk(withFoundDrivers(target.to, workingDirectory));
+  const { force } = target;
+  return await call(place, 'POST /vbds/{vdev}/save', { vdev, body: { to, force }, ...options });
 }
 
 /**

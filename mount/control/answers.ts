@@ -346,7 +346,10 @@ export const map = answer<MapResult>()({
   extents: v.pipe(v.array(mapExtent), v.description('in order, without gaps; a bounded part of all of them')),
   next: v.pipe(v.nullable(count), v.description('the offset to ask for next; null: there are no more')),
 });
-export const saved = answer<SaveResult>()({ path, size: count });
+export const saved = answer<SaveResult>()({
+  path: v.pipe(v.nullable(path), v.description('of the copy; null if it is not in a file')),
+  size: count,
+});
 
 export const committed = answer<CommitResult>()({
   base: v.pipe(v.nullable(text), v.description('the image that has the data now')),

@@ -199,14 +199,17 @@ export type AttachResult = VbdInfo & {
 
 /** POST /vbds/VDEV/save */
 export interface SaveRequest {
-  /** absolute path of the copy */
-  path: string;
-  /** whether it may replace an existing file */
+  /** absolute path of the copy, which is a file; omitted if there is `to` */
+  path?: string | undefined;
+  /** a disk of the same size, which becomes the copy */
+  to?: DiskWish | undefined;
+  /** whether it may replace an existing file, or the data of a disk */
   force: boolean;
 }
 
 export interface SaveResult {
-  path: string;
+  /** of the copy; null if it is not in a file */
+  path: string | null;
   size: number;
 }
 

@@ -24,6 +24,7 @@ import {
 import {
   absolutePath,
   asDiskWish,
+  asSaveRequest,
   busWishes,
   diskWish,
   fileMode,
@@ -210,11 +211,15 @@ export const ROUTES = {
   },
   save: {
     line: 'POST /vbds/{vdev}/save',
-    summary: 'Writes a consistent copy of a vbd to a file',
-    body: v.strictObject({
-      path: absolutePath,
-      force: v.optional(v.pipe(flag, v.description('replace the file if it exists')), false),
-    }) satisfies v.GenericSchema<unknown, SaveRequest>,
+    summary: 'Writes a consistent copy of a vbd to a file, or to a disk of the same size',
+    body: v.pipe(
+      v.strictObject({
+        path: v.optional(v.pipe(absolutePath, v.description('of the file'))),
+        to: v.optional(v.pipe(v.strictObject(diskWish), v.description('the disk, in place of path'), asDiskWish())),
+        force: v.optional(v.pipe(flag, v.description('replace the file, or overwrite the data of the disk')), false),
+      }),
+      asSaveRequest(),
+    ) satisfies v.GenericSchema<unknown, SaveRequest>,
     answer: answers.saved,
     tellsProgress: true,
   },

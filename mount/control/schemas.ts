@@ -128,6 +128,19 @@ export const offsetText = v.pipe(
   atMost(Number.MAX_SAFE_INTEGER),
 );
 
+/** A copy is either a file or a disk. */
+export const asSaveRequest = <Request extends { readonly path?: unknown; readonly to?: unknown }>() =>
+  v.rawTransform<Request, Request>(({ dataset, addIssue, NEVER }) => {
+    const { path: value, to } = dataset.value;
+    if ((value === undefined) !== (to === undefined)) return dataset.value;
+    const input = Object.fromEntries(Object.entries(dataset.value));
+    addIssue({
+      message: 'or to: give one of them',
+      path: [{ type: 'object', origin: 'value', input, key: 'path', value }],
+    });
+    return NEVER;
+  });
+
 /** Checks that `share`, if the request has it, is a name. This check comes last and has its own message. */
 export const sharesByName = <Request extends { readonly share?: string | null | undefined }>() =>
   v.transform((request: Request): Request => {

@@ -101,6 +101,7 @@ import { reread } from './verbs/reread.js';
 import { reset } from './verbs/reset.js';
 import { resize } from './verbs/resize.js';
 import { save } from './verbs/save.js';
+import { saveToDisk } from './verbs/save-to-disk.js';
 import { refuseWhereStuck } from './verbs/stuck-requests.js';
 import { swap } from './verbs/swap.js';
 
@@ -539,7 +540,12 @@ export class Keeper implements KeeperControl {
 
   async save({ vdev, body: request, ...watcher }: Asked<'save'>): Promise<SaveResult> {
     this.#checkRunning();
-    return await save(this.#bus, this.#pausing, this.#bus.vbds.find(vdev), { request, watcher });
+    const [bus, pausing, vbd] = [this.#bus, this.#pausing, this.#bus.vbds.find(vdev)];
+    const { path, to, force } = request;
+    if (to !== undefined) {
+      return await saveToDisk({ bus, pausing, context: this.#attachContext() }, vbd, { to, force }, watcher);
+    }
+    return await save(bus, pausing, vbd, { path: path ?? '', force, watcher });
   }
 
   async reset({ vdev, ...watcher }: Asked<'reset'>): Promise<VbdInfo> {

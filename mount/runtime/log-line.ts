@@ -68,7 +68,7 @@ export type BusEvent =
   | { event: 'committing'; image: string | null; percent: number }
   /** what the vbd had over its base is in the base */
   | { event: 'committed'; vdev: string; base: string | null }
-  | { event: 'saved'; vdev: string; path: string }
+  | { event: 'saved'; vdev: string; path: string | null; driver?: string }
   | { event: 'reset'; vdev: string }
   | { event: 'paused'; vdev: string }
   | { event: 'resumed'; vdev: string }

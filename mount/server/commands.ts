@@ -158,6 +158,17 @@ export interface SaveCommand {
   readonly isFifo?: boolean;
 }
 
+/** Copies a disk to another one of the same size, which is opened for that and closed after it. */
+export interface CopyToCommand {
+  readonly op: 'copyTo';
+  readonly nodeId: number;
+  /** of the target; what it has is overwritten */
+  readonly attach: AttachCommand;
+}
+
+/** Whether the target of such a copy has data. */
+export type HasDataCommand = Omit<CopyToCommand, 'op'> & { readonly op: 'hasData' };
+
 /** Moves what a disk has over its base into the base, which is open for writing. */
 export interface CommitCommand {
   readonly op: 'commit';
@@ -318,6 +329,8 @@ export interface Commands {
   /** notes: remarks for the user */
   repair: { command: RepairCommand; result: { notes: readonly string[] } };
   save: { command: SaveCommand; result: null };
+  copyTo: { command: CopyToCommand; result: null };
+  hasData: { command: HasDataCommand; result: { hasData: boolean } };
   commit: { command: CommitCommand; result: null };
   /** UNSUPPORTED if the disk has no base */
   changes: { command: ChangesCommand; result: ChangesResult };

@@ -160,6 +160,10 @@ function act(id: number, command: Command, passed: PassedFds): Promise<unknown> 
       return stoppable(id, (means) => server.repair(command, passed, means));
     case 'save':
       return stoppable(id, (means) => server.save(command, passed, means));
+    case 'copyTo':
+      return stoppable(id, (means) => server.copyTo(command, passed, means));
+    case 'hasData':
+      return stoppable(id, ({ signal }) => server.hasData(command, passed, signal));
     case 'commit':
       return stoppable(id, (means) => server.commit(command, means));
     case 'changes':

@@ -34,6 +34,8 @@ export function neededFds(command: Command): number[] {
       return [...fdsOf(command.disk), command.memoryFd];
     case 'swap':
     case 'sizeOf':
+    case 'copyTo':
+    case 'hasData':
     case 'resize':
       return neededFds(command.attach);
     case 'save':

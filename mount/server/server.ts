@@ -3,6 +3,7 @@
  * from the commands of the keeper.
  */
 import { closeAll } from '../../drivers/close-fd.js';
+import { copyDisk, hasData } from '../../drivers/copying/copy-disk.js';
 import { saveDisk, streamDisk } from '../../drivers/copying/save-disk.js';
 import type { Disk } from '../../drivers/disk.js';
 import type { Host } from '../../drivers/driver.js';
@@ -25,7 +26,9 @@ import type {
   CommandResult,
   Commands,
   CommitCommand,
+  CopyToCommand,
   DescribeCommand,
+  HasDataCommand,
   MapCommand,
   MeasureCommand,
   NeedsCommand,
@@ -141,6 +144,36 @@ export class Server {
     const error = await closeAll([fd]);
     if (error !== null) throw toFusetapError(error, `the copy may be incomplete: ${error.message}`);
     return null;
+  }
+
+  async copyTo({ nodeId, attach }: CopyToCommand, passed: PassedFds, means: Stoppable): Promise<null> {
+    const { disk } = this.#find(nodeId);
+    await this.#whileTarget(attach, passed, (target) => copyDisk(disk, target, means));
+    return null;
+  }
+
+  async hasData(
+    { nodeId, attach }: HasDataCommand,
+    passed: PassedFds,
+    signal: AbortSignal,
+  ): Promise<CommandResult<'hasData'>> {
+    const { size } = this.#find(nodeId).disk;
+    return { hasData: await this.#whileTarget(attach, passed, (target) => hasData(target, size, signal)) };
+  }
+
+  /** Opens a disk that has no file, and closes it after the work. */
+  async #whileTarget<T>(attach: AttachCommand, passed: PassedFds, work: (disk: Disk) => Promise<T>): Promise<T> {
+    const target = await this.#open(attach, passed);
+    let result: T;
+    try {
+      result = await work(target.disk);
+    } catch (error) {
+      await this.#close(target);
+      throw error;
+    }
+    const error = await this.#close(target);
+    if (error !== null) throw toFusetapError(error, `the copy may be incomplete: ${error.message}`);
+    return result;
   }
 
   /** Clients go on meanwhile. If the image cannot be flushed, writes that they have made may be lost. */

@@ -77,6 +77,8 @@ const REPEATABLE: ReadonlySet<keyof Commands> = new Set([
   'partitions',
   'names',
   'swap',
+  'copyTo',
+  'hasData',
   'repartition',
   'sizeOf',
   'resize',

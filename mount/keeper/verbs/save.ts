@@ -1,5 +1,5 @@
 /** Save: writes a consistent copy of a vbd to a file. All vbds that may write to its bytes are paused meanwhile. */
-import type { SaveRequest, SaveResult } from '../../control/interface.js';
+import type { SaveResult } from '../../control/interface.js';
 import type { CopyWatcher } from '../../control/progress.js';
 import { identityOf } from '../../images/open-image.js';
 import { findVbdOfPid } from '../../runtime/bus-record.js';
@@ -15,9 +15,8 @@ export async function save(
   bus: BusParts,
   pausing: Pausing,
   vbd: Vbd,
-  { request, watcher }: { request: SaveRequest; watcher: CopyWatcher },
+  { path, force, watcher }: { path: string; force: boolean; watcher: CopyWatcher },
 ): Promise<SaveResult> {
-  const { path, force } = request;
   const saved = await bus.activities.run(vbd, 'saving', watcher.signal, (given) => {
     const { signal, progress } = logCopy(vbd.source.imagePath, { ...watcher, signal: given });
     const copy: SaveContext['copy'] = async (targetFd, { isFifo }) => {
