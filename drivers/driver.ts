@@ -193,7 +193,7 @@ export interface Driver<State extends Json = Json> {
   /**
    * The bytes are beyond this machine. Then `open` must not wait for them if an earlier server has kept what it needs to
    * know: the takeover of all other vbds would wait too. Such a disk is at the top of its
-   * tree; one that is only read may also be below drivers with `opensUnread`. Default: false
+   * tree; one that is only read may also be below drivers with `opensUnread`, or be copied to shared memory. Default: false
    */
   readonly isRemote?: boolean;
   /** `open` reads nothing of the disks below it, so they may be on a network. Default: false */

@@ -55,14 +55,16 @@ export async function planGraph(graph: NodeSpec): Promise<GraphPlan> {
   const [read, changed, grown] = [new Set<string>(), new Set<string>(), new Set<string>()];
   /** nodes that read nothing of what is below when they are opened */
   const unread = new Set<string>();
+  /** nodes that are only read until the memory above them is filled */
+  const copied = new Set<string>();
   let claims: { readonly name: string; readonly isRead: boolean } | null = null;
   let mayNeed = false;
   for (const [path, node] of nodesOf(graph)) {
     const driver = await loadDriver(node.driver);
     checkNode(driver, node);
     if (driver.isRemote) {
-      if (path !== '' && !(mayBeBelow(driver, path, unread) && read.has(path)))
-        throw mustBeTop(driver.name, graph.driver);
+      const isBelow = driver.onlyReads === true && (copied.has(path) || areUnread(path, unread)) && read.has(path);
+      if (path !== '' && !isBelow) throw mustBeTop(driver.name, graph.driver);
       claims = { name: await claimsOf(driver, node), isRead: read.has(path) || driver.onlyReads === true };
     }
     if (driver.opensUnread) unread.add(path);
@@ -82,6 +84,7 @@ export async function planGraph(graph: NodeSpec): Promise<GraphPlan> {
       if (isFile(below)) files[at] = { isRead, isRaw, ...(grows && { grows }) };
       else if (!isRaw) changed.add(at);
       if (isRead) read.add(at);
+      if (isCopied || copied.has(path)) copied.add(at);
       if (grows) grown.add(at);
     }
   }
@@ -109,10 +112,10 @@ async function claimsOf({ claims, name }: Driver, { options }: NodeSpec): Promis
   return (await claims?.(options)) ?? `${name} ${JSON.stringify(Object.entries(options).sort())}`;
 }
 
-/** Whether a takeover opens the remote disk at that path without reading it. @param unread drivers with `opensUnread` */
-function mayBeBelow({ onlyReads }: Driver, path: string, unread: ReadonlySet<string>): boolean {
+/** Whether a takeover opens the disk at that path without reading it. @param unread drivers with `opensUnread` */
+function areUnread(path: string, unread: ReadonlySet<string>): boolean {
   const above = path.split('/').map((_, depth, roles) => roles.slice(0, depth).join('/'));
-  return onlyReads === true && above.every((each) => unread.has(each));
+  return above.every((each) => unread.has(each));
 }
 
 /** A driver may read what is below it when it is opened: a takeover would wait for the network. */

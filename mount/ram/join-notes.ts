@@ -5,7 +5,7 @@
 import { named } from '../../drivers/quote.js';
 import { readBusRecords } from '../runtime/bus-record.js';
 import type { RamLink } from './links.js';
-import { type RamImageWish, wishedIdentity } from './share-rules.js';
+import type { RamImageWish } from './share-rules.js';
 import { vbdsOf } from './users.js';
 
 /** Remarks on an attach that joins a ram image, one line each. Joining by a name is what the user asked for. */
@@ -18,10 +18,10 @@ export function describeJoin(link: RamLink, wish: RamImageWish, runtimeDir: stri
     const since = copiedMs === undefined ? '' : `, in use since ${timeOfDay(copiedMs)}`;
     notes.push(`shares the memory of ${user?.vdev === undefined ? '' : `${user.vdev} of `}bus ${link.bus}${since}`);
   }
-  const isCopied = image !== null && wishedIdentity(wish) === link.identity;
-  if (isCopied && sameAsFileMs !== undefined && image.modifiedMs > sameAsFileMs) {
+  const modifiedMs = image?.identity === link.identity ? (image?.modifiedMs ?? null) : null;
+  if (image !== null && modifiedMs !== null && sameAsFileMs !== undefined && modifiedMs > sameAsFileMs) {
     notes.push(
-      `the copy in memory is older than ${named(image.path)}, which was changed at ${timeOfDay(image.modifiedMs)}; ` +
+      `the copy in memory is older than ${named(image.path)}, which was changed at ${timeOfDay(modifiedMs)}; ` +
         'detach all its vbds to copy it again, or attach with --private',
     );
   }

@@ -27,7 +27,6 @@ import {
   unmarkBase,
   unmarkWriter,
 } from '../images/copy-lease.js';
-import type { OpenedImage } from '../images/open-image.js';
 import type { Bookkeeping } from '../runtime/bookkeeping.js';
 import type { PreparedFile } from '../runtime/replace-file.js';
 import { type RamAccount, refuseAboveLimit } from './account.js';
@@ -36,9 +35,9 @@ import { cleanLinks, linkTarget, memfdName, openLink, prepareLink, type RamLink 
 import { withRamLock } from './lock.js';
 import { OwnLinks } from './own-links.js';
 import {
+  type CopiedImage,
   checkJoin,
   checkNew,
-  imageIdentity,
   leadsTo,
   type RamImageWish,
   requireSole,
@@ -139,14 +138,10 @@ export class RamImages {
    * until it is released. No client may write to the old one meanwhile.
    * @throws FusetapError BUSY if another vbd has it; what `acquire` throws
    */
-  async refill(
-    old: RamImage,
-    { image, identity = imageIdentity(image) }: { readonly image: OpenedImage; readonly identity?: string },
-    filling: Filling,
-  ): Promise<RamImage> {
+  async refill(old: RamImage, { path: image, identity, sizeBytes }: CopiedImage, filling: Filling): Promise<RamImage> {
     const fresh = await withRamLock(this.#runtimeDir, () => {
       const link = this.#soleLink(old);
-      return this.#begin({ ...link, image: image.path, identity, sizeBytes: image.sizeBytes });
+      return this.#begin({ ...link, image, identity, sizeBytes: sizeBytes ?? 0 });
     });
     return await this.#fill(fresh, filling, () => {
       const link = this.#soleLink(old);
@@ -337,10 +332,9 @@ export class RamImages {
   }
 
   #newLink(wish: RamImageWish): Omit<RamLink, 'id' | 'pid' | 'startTime' | 'link' | 'dev' | 'ino'> {
-    const image = checkNew(wish);
-    const identity = wish.identity ?? imageIdentity(image);
+    const { path: image, identity, sizeBytes } = checkNew(wish);
     const { driver, share } = wish;
-    const copied = { image: image.path, identity, sizeBytes: image.sizeBytes };
+    const copied = { image, identity, sizeBytes: sizeBytes ?? 0 };
     return { driver, share: share ?? shareOfIdentity(identity), bus: this.#bus, ...copied, ...UNFILLED };
   }
 

@@ -39,17 +39,16 @@ export function shareOfIdentity(identity: string): string {
   return [...parts.slice(0, 3), ...(hash === undefined ? [] : [hash])].join(':');
 }
 
-/** The identity of what an attach would copy; null if it names no image. */
-export function wishedIdentity({ image, identity }: Pick<RamImageWish, 'image' | 'identity'>): string | null {
-  return image === null ? null : (identity ?? imageIdentity(image));
+/** Identifies a disk on a network by the name by which it is claimed. */
+export function remoteIdentity(name: string): string {
+  return `remote:0:${createHash('sha256').update(name).digest('hex').slice(0, 16)}`;
 }
 
 /** Whether a link leads to the ram image that an attach asks for. */
-export function leadsTo(link: RamLink, { driver, share, ...wish }: RamImageWish): boolean {
+export function leadsTo(link: RamLink, { driver, share, image }: RamImageWish): boolean {
   if (link.driver !== driver) return false;
   if (share !== null) return link.share === share;
-  const identity = wishedIdentity(wish);
-  return identity !== null && link.identity === identity && link.share === shareOfIdentity(identity);
+  return image !== null && link.identity === image.identity && link.share === shareOfIdentity(image.identity);
 }
 
 /**
@@ -57,13 +56,13 @@ export function leadsTo(link: RamLink, { driver, share, ...wish }: RamImageWish)
  * @returns remarks for the user
  * @throws FusetapError BUSY if the ram image is a copy of a file of another size
  */
-export function checkJoin(link: RamLink, wish: RamImageWish): string[] {
-  const { image } = wish;
-  if (image === null || image.sizeBytes === 0 || wishedIdentity(wish) === link.identity) return [];
+export function checkJoin(link: RamLink, { image }: RamImageWish): string[] {
+  if (image === null || image.sizeBytes === 0 || image.identity === link.identity) return [];
   const [held, asked] = [named(link.image), named(image.path)];
   if (image.sizeBytes === link.sizeBytes) {
     return [`${link.share} is a copy of ${held}: the vbd shows that, not ${asked}, another file of the same size`];
   }
+  if (image.sizeBytes === null) return [`${link.share} is a copy of ${held}: the vbd shows that, not ${asked}`];
   const sizes = `${held} with ${link.sizeBytes} bytes, not ${asked} with ${image.sizeBytes}`;
   throw new FusetapError('BUSY', `the ram image ${link.share} is ${sizes}`, {
     hint: `choose another name, or join it with ram: --share ${link.share}`,
@@ -73,8 +72,8 @@ export function checkJoin(link: RamLink, wish: RamImageWish): string[] {
 }
 
 /** The image that a new ram image is copied from. @throws FusetapError USAGE if there is none */
-export function checkNew({ image, share, driver }: RamImageWish): OpenedImage {
-  if (image !== null && image.sizeBytes > 0) return image;
+export function checkNew({ image, share, driver }: RamImageWish): CopiedImage {
+  if (image !== null && image.sizeBytes !== 0) return image;
   const what = image === null ? 'no image was given' : `${named(image.path)} is empty`;
   throw new FusetapError('USAGE', `nothing is shared as ${share} yet, and ${what}`, {
     hint: `the first attach must give an image: ${driver}:PATH --share ${share}`,
@@ -93,15 +92,25 @@ export function requireSole(links: readonly RamLink[], users: number): RamLink {
   });
 }
 
+/** What a ram image is a copy of: a file, or a disk on a network. */
+export interface CopiedImage {
+  /** the path of the file; the name of the disk */
+  readonly path: string;
+  /** of the file, and 0 only if a name is given; null if it is not known before the copy */
+  readonly sizeBytes: number | null;
+  /** when the file was last changed; null if it is not a file */
+  readonly modifiedMs: number | null;
+  /** imageIdentity or remoteIdentity; if drivers make something else of it: treeIdentity */
+  readonly identity: string;
+}
+
 /** The ram image that an attach asks for. */
 export interface RamImageWish {
   readonly driver: string;
   /** the name it is shared by; null: shared by the identity of its image */
   readonly share: string | null;
-  /** open; its size may be 0 if a name is given */
-  readonly image: OpenedImage | null;
-  /** if drivers make something else of the image: see treeIdentity */
-  readonly identity?: string;
+  /** null: a name is given, and no image */
+  readonly image: CopiedImage | null;
   /** aborts when the client that asked has gone away */
   readonly signal: AbortSignal;
 }

@@ -5,16 +5,30 @@
 import { createHash } from 'node:crypto';
 import { closeSync, constants, mkdirSync, openSync } from 'node:fs';
 import { join } from 'node:path';
+import type { GraphPlan } from '../../../drivers/graph/plan.js';
 import type { Mode } from '../../images/mode.js';
 import { identityOf } from '../../images/open-image.js';
 import type { KeptRef } from '../../server/commands.js';
 import type { Holdings } from '../vbds/holdings.js';
+import type { KeptDisk } from '../vbds/kept-disks.js';
 import { type AttachContext, ownBus } from './attach-context.js';
 
 const { O_CREAT, O_RDWR, O_NOFOLLOW } = constants;
 
+/** What the driver of a remote disk keeps; null for a disk that is not remote. */
+export async function keptDisk(
+  context: AttachContext,
+  { claims = null, claimsRead = false }: GraphPlan,
+  mode: Mode,
+  holdings: Holdings,
+): Promise<KeptDisk | null> {
+  if (claims === null) return null;
+  const claim = await claimRemote(context, claims, claimsRead ? 'r' : mode, holdings);
+  return context.kept.begin(holdings, claim, claimsRead);
+}
+
 /** Claims a name for a mode. @throws FusetapError BUSY, with the vbd that has it */
-export async function claimRemote(
+async function claimRemote(
   context: AttachContext,
   name: string,
   mode: Mode,

@@ -6,13 +6,11 @@ import type { GraphPlan } from '../../../drivers/graph/plan.js';
 import { hasThirdParty, mainFile, mainImage, type NodeSpec, treeOf } from '../../../drivers/graph.js';
 import type { DiskWish } from '../../control/interface.js';
 import type { CopyWatcher } from '../../control/progress.js';
-import type { Mode } from '../../images/mode.js';
 import { endsShown } from '../../images/refuse-foreign.js';
 import { Holdings } from '../vbds/holdings.js';
-import type { KeptDisk } from '../vbds/kept-disks.js';
 import type { Vbd, VbdSource } from '../vbds/vbd.js';
 import type { AttachContext } from './attach-context.js';
-import { claimRemote } from './claim-remote.js';
+import { keptDisk } from './claim-remote.js';
 import { TreeOpening } from './open-tree.js';
 
 export type SourceWish = DiskWish & Pick<Vbd, 'mode' | 'filters'>;
@@ -57,18 +55,6 @@ export async function openSource(
     await holdings.release();
     throw error;
   }
-}
-
-/** What the driver of a remote disk keeps; null for other disks. */
-async function keptDisk(
-  context: AttachContext,
-  { claims = null, claimsRead = false }: GraphPlan,
-  mode: Mode,
-  holdings: Holdings,
-): Promise<KeptDisk | null> {
-  if (claims === null) return null;
-  const claim = await claimRemote(context, claims, claimsRead ? 'r' : mode, holdings);
-  return context.kept.begin(holdings, claim, claimsRead);
 }
 
 /** @throws FusetapError USAGE if a name is given, and the disk has no memory that can be shared by it */

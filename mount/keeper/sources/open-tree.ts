@@ -33,6 +33,7 @@ import type { Filling, RamImage } from '../../ram/ram-images.js';
 import type { Holdings } from '../vbds/holdings.js';
 import type { SourceFile, VbdSource } from '../vbds/vbd.js';
 import { type AttachContext, ownBus } from './attach-context.js';
+import { keptDisk } from './claim-remote.js';
 import { graphRef, type HeldTree } from './graph-ref.js';
 import { repairTree } from './repair.js';
 import { joinOrFill, recopy, type SharedTree } from './shared-memory.js';
@@ -198,13 +199,14 @@ function belowOpener(
   watcher: CopyWatcher,
 ): (holdings: Holdings) => Promise<OpenedTree> {
   const scratch = Object.fromEntries(Object.entries(plan.scratch).filter(([path]) => path !== ''));
-  return (holdings) => {
+  return async (holdings) => {
     const opening = new TreeOpening(
       context,
       { recognize: 'neither', backing, mode: 'r', share: null, holdings },
       watcher,
     );
-    return opening.open(graph, { ...plan, scratch });
+    const opened = await opening.open(graph, { ...plan, scratch });
+    return { ...opened, kept: await keptDisk(context, plan, 'r', holdings) };
   };
 }
 
@@ -228,6 +230,7 @@ function isBelowAny(path: string, nodes: readonly string[]): boolean {
   return nodes.some((node) => path !== node && (node === '' || path.startsWith(`${node}/`)));
 }
 
-function planBelow({ files, scratch, mayNeed }: GraphPlan, path: string): GraphPlan {
-  return { files: entriesBelow(files, path), scratch: entriesBelow(scratch, path), mayNeed };
+function planBelow({ files, scratch, mayNeed, claims, claimsRead }: GraphPlan, path: string): GraphPlan {
+  const remote = defined({ claims, claimsRead });
+  return { files: entriesBelow(files, path), scratch: entriesBelow(scratch, path), mayNeed, ...remote };
 }

@@ -12,7 +12,7 @@ import type { CopyWatcher } from '../../control/progress.js';
 import { identityOf, type OpenedImage, openImage } from '../../images/open-image.js';
 import type { RecognizedEnds } from '../../images/refuse-foreign.js';
 import type { AcquiredRamImage, Filling, RamImage } from '../../ram/ram-images.js';
-import { imageIdentity, treeIdentity } from '../../ram/share-rules.js';
+import { type CopiedImage, imageIdentity, remoteIdentity, treeIdentity } from '../../ram/share-rules.js';
 import type { GraphRef } from '../../server/commands.js';
 import { Holdings } from '../vbds/holdings.js';
 import { type AttachContext, ownBus } from './attach-context.js';
@@ -32,6 +32,14 @@ export interface SharedWish {
   openBelow(holdings: Holdings): Promise<HeldTree>;
 }
 
+/** What memory is copied from. */
+interface Main {
+  /** null: there is nothing to copy, so the memory must be there already */
+  readonly copied: CopiedImage | null;
+  /** the file by which the memory is found, without a claim; null if it is found by the name of a remote disk */
+  readonly image: OpenedImage | null;
+}
+
 /** Gets the ram image for a vbd. The caller has to release it. */
 export async function joinOrFill(
   context: AttachContext,
@@ -41,15 +49,14 @@ export async function joinOrFill(
 ): Promise<AcquiredRamImage> {
   const { driver } = tree.graph;
   const { share } = wish;
-  if (mainImage(tree.graph) === null && filesOf(tree.graph).size > 0) throw hasNoMainFile(driver);
-  const image = await openMain(context, tree, wish);
-  const copying = new Copying(context, wish, { driver, image, watcher });
+  const main = await findMain(context, tree, wish);
+  const copying = new Copying(context, wish, { driver, main, watcher });
   try {
-    const identity = image === null ? {} : identityFor(tree, image);
-    return await context.memories.acquire({ driver, share, image, ...identity, signal: watcher.signal }, copying);
+    const asked = { driver, share, image: main.copied, signal: watcher.signal };
+    return await context.memories.acquire(asked, copying);
   } finally {
     await copying.end();
-    if (image !== null) await closeAll([image.fd]);
+    if (main.image !== null) await closeAll([main.image.fd]);
   }
 }
 
@@ -61,35 +68,40 @@ export async function recopy(
   watcher: CopyWatcher,
 ): Promise<RamImage> {
   const asked = { ...wish, share: null };
-  const image = await openMain(context, tree, asked);
-  if (image === null) throw noImage(tree.graph.driver);
-  const copying = new Copying(context, asked, { driver: tree.graph.driver, image, watcher });
+  const main = await findMain(context, tree, asked);
+  const copying = new Copying(context, asked, { driver: tree.graph.driver, main, watcher });
   try {
-    return await context.memories.refill(wish.old, { image, ...identityFor(tree, image) }, copying);
+    if (main.copied === null) throw noImage(tree.graph.driver);
+    return await context.memories.refill(wish.old, main.copied, copying);
   } finally {
     await copying.end();
-    await closeAll([image.fd]);
+    if (main.image !== null) await closeAll([main.image.fd]);
   }
 }
 
-/**
- * The identity by which memory is found, unless it is a copy of one file. What several files show cannot be told by one of
- * them: such memory is found by its name only.
- */
-function identityFor({ graph, plan }: SharedTree, image: OpenedImage): { identity?: string } {
-  if (isSimple(graph)) return {};
-  const isOfOne = filesOf(graph).size === 1 && !plan.mayNeed;
-  const tree = `${JSON.stringify(graph)}${isOfOne ? '' : randomUUID()}`;
-  return { identity: treeIdentity(imageIdentity(image), tree) };
-}
-
-/** Opens the file by which the memory is found, without a claim. */
-async function openMain(context: AttachContext, { graph, plan }: SharedTree, wish: SharedWish) {
+/** Finds what identifies the memory. What several files show cannot be told by one of them: it is found by its name only. */
+async function findMain(context: AttachContext, tree: SharedTree, wish: SharedWish): Promise<Main> {
+  const { graph, plan } = tree;
+  const { claims = null } = plan;
+  if (claims !== null) {
+    const identity = treeIdentity(remoteIdentity(claims), JSON.stringify(graph));
+    return { copied: { path: claims, sizeBytes: null, modifiedMs: null, identity }, image: null };
+  }
   const path = mainImage(graph);
-  if (path === null) return null;
+  if (path === null && filesOf(graph).size > 0) throw hasNoMainFile(graph.driver);
+  if (path === null) return { copied: null, image: null };
   const isRaw = [...filesOf(graph)].some(([at, file]) => file === path && plan.files[at]?.isRaw);
   const options = { mayBeEmpty: wish.share !== null, recognize: isRaw ? wish.recognize : 'neither' } as const;
-  return await openImage(path, 'r', ownBus(context), options);
+  const image = await openImage(path, 'r', ownBus(context), options);
+  const { sizeBytes, modifiedMs } = image;
+  return { copied: { path, sizeBytes, modifiedMs, identity: identityFor(tree, image) }, image };
+}
+
+/** The identity by which memory is found: that of the file, or of what drivers make of it. */
+function identityFor({ graph, plan }: SharedTree, image: OpenedImage): string {
+  if (isSimple(graph)) return imageIdentity(image);
+  const isOfOne = filesOf(graph).size === 1 && !plan.mayNeed;
+  return treeIdentity(imageIdentity(image), `${JSON.stringify(graph)}${isOfOne ? '' : randomUUID()}`);
 }
 
 /** Fills memory from what is below its node: opens and claims that when it is measured. */
@@ -97,7 +109,7 @@ class Copying implements Filling {
   readonly #context: AttachContext;
   readonly #wish: SharedWish;
   readonly #driver: string;
-  readonly #main: OpenedImage | null;
+  readonly #main: Main;
   readonly #watcher: CopyWatcher;
   readonly #holdings = new Holdings();
   #opened: Promise<GraphRef> | null = null;
@@ -105,13 +117,13 @@ class Copying implements Filling {
   constructor(
     context: AttachContext,
     wish: SharedWish,
-    of: { readonly driver: string; readonly image: OpenedImage | null; readonly watcher: CopyWatcher },
+    of: { readonly driver: string; readonly main: Main; readonly watcher: CopyWatcher },
   ) {
-    const { driver, image, watcher } = of;
+    const { driver, main, watcher } = of;
     this.#context = context;
     this.#driver = driver;
     this.#wish = wish;
-    this.#main = image;
+    this.#main = main;
     this.#watcher = watcher;
   }
 
@@ -141,15 +153,16 @@ class Copying implements Filling {
 
   async #place() {
     this.#opened ??= this.#open();
-    return { disk: await this.#opened, node: '', path: this.#main?.path ?? '' };
+    return { disk: await this.#opened, node: '', path: this.#main.copied?.path ?? '' };
   }
 
   async #open(): Promise<GraphRef> {
-    const main = this.#main;
-    if (main === null) throw noImage(this.#driver);
+    const { copied, image } = this.#main;
+    if (copied === null) throw noImage(this.#driver);
     const opened = await this.#wish.openBelow(this.#holdings);
-    if (this.#holdings.find(identityOf(main)) === undefined && opened.memories.size === 0) {
-      throw new FusetapError('FAILED', `${main.path} was replaced while it was opened`, { path: main.path });
+    const isGone = image !== null && this.#holdings.find(identityOf(image)) === undefined;
+    if (isGone && opened.memories.size === 0) {
+      throw new FusetapError('FAILED', `${copied.path} was replaced while it was opened`, { path: copied.path });
     }
     return graphRef(opened, this.#context.memories);
   }

@@ -7,6 +7,7 @@ import { dir } from 'tmp-promise';
 import { openImage } from '../../../mount/images/open-image.js';
 import { ramDirectory } from '../../../mount/ram/lock.js';
 import { RamImages } from '../../../mount/ram/ram-images.js';
+import { imageIdentity } from '../../../mount/ram/share-rules.js';
 import { Bookkeeping } from '../../../mount/runtime/bookkeeping.js';
 import { PAGE_BYTES } from '../../../system/page.js';
 
@@ -23,7 +24,8 @@ t.test('of what is left, half is left to others, but what is needed is given', a
   const image = await openImage(at, 'r', { mountpoint: join(path, 'bus') });
   t.teardown(() => closeSync(image.fd));
   const memories = new RamImages(path, 'a', new Bookkeeping());
-  const wish = { driver: 'ram', share: null, image, signal: new AbortController().signal };
+  const copied = { ...image, identity: imageIdentity(image) };
+  const wish = { driver: 'ram', share: null, image: copied, signal: new AbortController().signal };
   const { memory } = await memories.acquire(wish, {
     measure: async () => ({ bytes: 0, sizeBytes: null }),
     fill: async (fd) => {
