@@ -1,8 +1,8 @@
 /**
  * The requests of one client, after the negotiation: parsed as they come, done, and answered in any order.
  *
- *      chunk ──► header ──► (data of a write) ──► ExportedFile ──► reply ──┐ sent together at the end of the turn
- *        ▲                                                                 ▼
+ *      chunk ──► header ──► (data of a write) ──► ExportedFile ──► reply ──┐ those of one chunk, or of one turn of the
+ *        ▲                                                                 ▼ event loop, are sent together
  *        └── the socket is paused while too many requests, or too many bytes of replies, are under way
  */
 import type { Socket } from 'node:net';
@@ -24,6 +24,7 @@ import {
   writeOffset,
 } from '../../drivers/nbd/protocol.js';
 import { MemoryPool, type PoolOptions } from '../../system/memory-pool.js';
+import { Awake } from './awake.js';
 import type { ExportedFile } from './exported-file.js';
 import { type Agreement, CONTEXT_ID, MOST_PAYLOAD_BYTES } from './negotiation.js';
 
@@ -89,6 +90,8 @@ export class Transmission {
   /** of the failed flushes of the file */
   #seenFailures: number;
   #isCorked = false;
+  #isTaking = false;
+  readonly #awake = new Awake();
   #isBlocked = false;
   /** the client sends no more; what it has sent may still have to be parsed */
   #isInputOver = false;
@@ -145,7 +148,11 @@ export class Transmission {
     if (this.#isOver) return;
     this.#chunks.push(chunk);
     this.#chunkBytes += chunk.byteLength;
+    this.#isTaking = true;
     this.#advance();
+    this.#isTaking = false;
+    this.#uncork();
+    if (this.#underWay > 0) this.#awake.rest();
   }
 
   /** Parses what has come, as far as there is room for more requests. */
@@ -367,7 +374,7 @@ export class Transmission {
     if (!this.#isCorked) {
       this.#isCorked = true;
       socket.cork();
-      setImmediate(() => this.#uncork());
+      if (!this.#isTaking) setImmediate(() => this.#uncork());
     }
     socket.write(reply, sent);
   }
@@ -376,6 +383,7 @@ export class Transmission {
     if (!this.#isCorked) return;
     this.#isCorked = false;
     this.#socket.uncork();
+    if (this.#underWay === 0 && !this.#isOver) this.#awake.stay();
   }
 }
 
