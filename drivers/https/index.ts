@@ -16,6 +16,9 @@ const https = {
   check(options) {
     parseOptions(options);
   },
+  async claims(options) {
+    return parseOptions(options).url;
+  },
   async open({ options, readOnly, kept = null, host }) {
     const parsed = parseOptions(options);
     if (!readOnly) {

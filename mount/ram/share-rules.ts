@@ -30,12 +30,13 @@ export function treeIdentity(image: string, tree: string): string {
 export type IdentifiedImage = Pick<OpenedImage, 'kind' | 'rdev' | 'dev' | 'ino' | 'bornNs'>;
 
 /**
- * The share name of an image if none was given: `MAJ:MIN:INODE`, or `block:MAJ:MIN`; for what drivers make of it, with
+ * The share name of an image if none was given: `MAJ:MIN:INODE`, `block:MAJ:MIN` or `remote:0:HASH`; for what drivers make of it, with
  * the hash of treeIdentity.
  */
 export function shareOfIdentity(identity: string): string {
   const parts = identity.split(':');
-  const hash = parts[0] === 'block' ? parts[3] : parts[4];
+  // a file has its birth time before the hash
+  const hash = parts[0] === 'block' || parts[0] === 'remote' ? parts[3] : parts[4];
   return [...parts.slice(0, 3), ...(hash === undefined ? [] : [hash])].join(':');
 }
 

@@ -10,8 +10,10 @@ import { readFile } from 'node:fs/promises';
 import { Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { eachProcess, isBelow, isRunning, readStartTime } from '../../system/proc.js';
+import { within } from '../../system/within.js';
 
 const POLL_MS = 500;
+const READ_LIMIT_MS = 1_000;
 const DEVICE = 'FUSETAP_DEVICE=';
 
 /**
@@ -53,11 +55,20 @@ const commandOf = (pid: number): Command => ({ pid, startTime: startTimeOf(pid) 
 async function usersOf(mountpoint: string): Promise<Command[]> {
   const found: Command[] = [];
   for await (const pid of eachProcess()) {
-    const words = (await readFile(`/proc/${pid}/environ`, 'utf8').catch(() => '')).split('\0');
+    const words = (await environmentOf(pid)).split('\0');
     const device = words.find((word) => word.startsWith(DEVICE))?.slice(DEVICE.length);
     if (device !== undefined && isBelow(device, mountpoint)) found.push(commandOf(pid));
   }
   return found;
+}
+
+/** Empty if it cannot be read: of a process whose memory is locked, it would be waited for without end. */
+function environmentOf(pid: number): Promise<string> {
+  return within(
+    readFile(`/proc/${pid}/environ`, 'utf8').catch(() => ''),
+    READ_LIMIT_MS,
+    '',
+  );
 }
 
 async function hasEnded({ pid, startTime }: Command): Promise<void> {

@@ -2,6 +2,7 @@
  * The server opens disks with their drivers and gives them to the transport. It has no state that cannot be rebuilt
  * from the commands of the keeper.
  */
+import { constants } from 'node:os';
 import { closeAll } from '../../drivers/close-fd.js';
 import { copyDisk, hasData } from '../../drivers/copying/copy-disk.js';
 import { saveDisk, streamDisk } from '../../drivers/copying/save-disk.js';
@@ -51,6 +52,11 @@ import { openPartition, readTable, type ServedPartition } from './partitions.js'
 import type { PassedFds } from './passed-fds.js';
 import type { ServedRamImage } from './ram-images.js';
 import { whileOpen, whileOpenForWriting } from './taken-files.js';
+
+const { errno: E } = constants;
+
+/** requests to a disk that answers end within this time */
+const GIVE_UP_MS = 5_000;
 
 /** What other parts have to know about the disks. */
 export interface ServerEvents {
@@ -148,8 +154,13 @@ export class Server {
 
   async copyTo({ nodeId, attach }: CopyToCommand, passed: PassedFds, means: Stoppable): Promise<null> {
     const { disk } = this.#find(nodeId);
-    await this.#whileTarget(attach, passed, (target) => copyDisk(disk, target, means));
-    return null;
+    const { ledgerIndex } = attach;
+    const failures = (): number => this.#ledger.flushErrors(ledgerIndex).count;
+    const before = failures();
+    await this.#whileTarget(attach, passed, means.signal, (target) => copyDisk(disk, target, means));
+    if (failures() === before) return null;
+    // a disk on a network has lost what was acknowledged, and told it in the ledger
+    throw new FusetapError('FAILED', 'the copy may be incomplete: the target has lost writes', { errno: E.EIO });
   }
 
   async hasData(
@@ -158,18 +169,32 @@ export class Server {
     signal: AbortSignal,
   ): Promise<CommandResult<'hasData'>> {
     const { size } = this.#find(nodeId).disk;
-    return { hasData: await this.#whileTarget(attach, passed, (target) => hasData(target, size, signal)) };
+    return { hasData: await this.#whileTarget(attach, passed, signal, (target) => hasData(target, size, signal)) };
   }
 
-  /** Opens a disk that has no file, and closes it after the work. */
-  async #whileTarget<T>(attach: AttachCommand, passed: PassedFds, work: (disk: Disk) => Promise<T>): Promise<T> {
+  /** Opens a disk that has no file, and closes it after the work. A disk that hangs is given up after an abort. */
+  async #whileTarget<T>(
+    attach: AttachCommand,
+    passed: PassedFds,
+    signal: AbortSignal,
+    work: (disk: Disk) => Promise<T>,
+  ): Promise<T> {
     const target = await this.#open(attach, passed);
+    let timer: NodeJS.Timeout | undefined;
+    const giveUp = (): void => {
+      timer = setTimeout(() => target.disk.giveUp(), GIVE_UP_MS);
+    };
+    if (signal.aborted) giveUp();
+    signal.addEventListener('abort', giveUp);
     let result: T;
     try {
       result = await work(target.disk);
-    } catch (error) {
+    } catch (failure) {
       await this.#close(target);
-      throw error;
+      throw failure;
+    } finally {
+      signal.removeEventListener('abort', giveUp);
+      clearTimeout(timer);
     }
     const error = await this.#close(target);
     if (error !== null) throw toFusetapError(error, `the copy may be incomplete: ${error.message}`);

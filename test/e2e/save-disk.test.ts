@@ -126,3 +126,16 @@ t.test('a copy that is given up leaves the bus as it was', { skip }, async (t) =
     return (await bench.fusetap(['attach', bench.path('copy.img'), 'xvdb'])).status === 0;
   });
 });
+
+t.test('a copy to a file system that is mounted from the vbd', { skip: whyNot('mkfs.ext4', 'losetup') }, async (t) => {
+  const { bench } = await startBus(t);
+  await bench.image('disk.img', 32 * MIB);
+  await bench.sh('mkfs.ext4 -q disk.img; mkdir m');
+  const path = await bench.attach(bench.path('disk.img'));
+  await bench.sh('mount -o loop "$1" m; truncate -s 32M m/there.img', path);
+  for (const target of ['m/copy.img', 'aio:m/there.img']) {
+    const refused = await bench.fusetap(['save', 'xvda', target], { cwd: bench.directory });
+    t.match(refused, { status: 4, stderr: /mounted from xvda itself/ }, target);
+  }
+  await bench.sh('umount m');
+});

@@ -65,7 +65,13 @@ async function format(t: Test, bench: Bench): Promise<void> {
   await bench.sh('qemu-img convert -O qcow2 "$1" www/disk.qcow2', image);
   const path = await bench.attach(`ram:qcow2:${server.url('disk.qcow2')}`, 'xvda');
   await bench.sh('cmp "$1" "$2"', path, image);
-  await bench.detach('xvda');
+  // another tree over the same URL is other memory, also after a reset
+  const raw = await bench.attach('--raw', `ram:${server.url('disk.qcow2')}`, 'xvdb');
+  await bench.sh('cmp "$1" www/disk.qcow2; printf changed | dd of="$1" conv=notrunc status=none', raw);
+  await bench.succeed(['reset', 'xvda']);
+  await bench.sh('cmp "$1" "$2"', path, image);
+  t.equal(await bench.sh('head -c 7 "$1"', raw), 'changed');
+  for (const vdev of ['xvda', 'xvdb']) await bench.detach(vdev);
 }
 
 async function refuse(t: Test, bench: Bench): Promise<void> {

@@ -127,7 +127,10 @@ export class BusWatch {
 
   #ask(name: string, known: Known): Asking {
     const look = lookAt(name, this.#runtimeDir, async (place) => {
-      known.answer = await askCounters(place, known.answer, this.#ending.signal);
+      const before = known.answer;
+      // another process may answer next time, to which the mark says nothing
+      known.answer = null;
+      known.answer = await askCounters(place, before, this.#ending.signal);
       return known.answer;
     });
     const asking = { look, isSettled: false, isLate: false };

@@ -21,7 +21,9 @@ import {
   mainImage,
   type NodeSpec,
   nodeAt,
+  nodesOf,
 } from '../../../drivers/graph.js';
+import { factsOf } from '../../../drivers/names.js';
 import type { BackingPolicy } from '../../control/interface.js';
 import type { CopyWatcher } from '../../control/progress.js';
 import { refuseSecondWriter, refuseTwice } from '../../images/files-of-disk.js';
@@ -104,7 +106,8 @@ export class TreeOpening {
 
   async #openShared(graph: NodeSpec, plan: GraphPlan, path: string): Promise<void> {
     const { recognize, backing, share } = this.#wish;
-    const part = { graph: nodeAt(graph, path), plan: planBelow(plan, path) };
+    const below = nodeAt(graph, path);
+    const part = { graph: below, plan: planBelow(plan, path, below) };
     const openBelow = belowOpener(this.#context, part, backing, this.#watcher);
     const wish = { recognize, share: path === '' ? share : null, openBelow };
     const { memory, notes } = await joinOrFill(this.#context, part, wish, this.#watcher);
@@ -230,7 +233,12 @@ function isBelowAny(path: string, nodes: readonly string[]): boolean {
   return nodes.some((node) => path !== node && (node === '' || path.startsWith(`${node}/`)));
 }
 
-function planBelow({ files, scratch, mayNeed, claims, claimsRead }: GraphPlan, path: string): GraphPlan {
-  const remote = defined({ claims, claimsRead });
+function planBelow(
+  { files, scratch, mayNeed, claims, claimsRead }: GraphPlan,
+  path: string,
+  below: NodeSpec,
+): GraphPlan {
+  const isRemote = [...nodesOf(below).values()].some(({ driver }) => factsOf(driver)?.isRemote);
+  const remote = isRemote ? defined({ claims, claimsRead }) : {};
   return { files: entriesBelow(files, path), scratch: entriesBelow(scratch, path), mayNeed, ...remote };
 }

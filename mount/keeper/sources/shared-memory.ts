@@ -84,7 +84,8 @@ async function findMain(context: AttachContext, tree: SharedTree, wish: SharedWi
   const { graph, plan } = tree;
   const { claims = null } = plan;
   if (claims !== null) {
-    const identity = treeIdentity(remoteIdentity(claims), JSON.stringify(graph));
+    const isOfOne = filesOf(graph).size === 0;
+    const identity = treeIdentity(remoteIdentity(claims), treeName(graph, isOfOne));
     return { copied: { path: claims, sizeBytes: null, modifiedMs: null, identity }, image: null };
   }
   const path = mainImage(graph);
@@ -101,7 +102,12 @@ async function findMain(context: AttachContext, tree: SharedTree, wish: SharedWi
 function identityFor({ graph, plan }: SharedTree, image: OpenedImage): string {
   if (isSimple(graph)) return imageIdentity(image);
   const isOfOne = filesOf(graph).size === 1 && !plan.mayNeed;
-  return treeIdentity(imageIdentity(image), `${JSON.stringify(graph)}${isOfOne ? '' : randomUUID()}`);
+  return treeIdentity(imageIdentity(image), treeName(graph, isOfOne));
+}
+
+/** @param isOfOne nothing else has a part in it */
+function treeName(graph: NodeSpec, isOfOne: boolean): string {
+  return `${JSON.stringify(graph)}${isOfOne ? '' : randomUUID()}`;
 }
 
 /** Fills memory from what is below its node: opens and claims that when it is measured. */

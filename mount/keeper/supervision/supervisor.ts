@@ -77,7 +77,6 @@ const REPEATABLE: ReadonlySet<keyof Commands> = new Set([
   'partitions',
   'names',
   'swap',
-  'copyTo',
   'hasData',
   'repartition',
   'sizeOf',
@@ -155,6 +154,8 @@ export class Supervisor {
   ): Promise<CommandResult<Op>> {
     for (let attempt = 1; ; attempt++) {
       const server = await this.#running();
+      // the server would never be told
+      options.signal?.throwIfAborted();
       try {
         return await server.request<Op>(command, options);
       } catch (error) {

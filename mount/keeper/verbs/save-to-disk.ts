@@ -7,18 +7,22 @@
  * The target has no file meanwhile: nobody but the copy writes to it. If the server dies, the next one copies again.
  */
 import { FusetapError } from '../../../drivers/errors.js';
+import { hasThirdParty, treeOf } from '../../../drivers/graph.js';
 import type { DiskWish, SaveResult } from '../../control/interface.js';
 import type { CopyWatcher } from '../../control/progress.js';
 import { logEvent } from '../../runtime/log.js';
 import type { AttachCommand } from '../../server/commands.js';
 import type { AttachContext } from '../sources/attach-context.js';
 import { openSource } from '../sources/open-source.js';
+import { DEATH_LIMIT as MOST_ATTEMPTS } from '../supervision/death-evidence.js';
+import { isServerDeath } from '../supervision/server-process.js';
 import type { BusParts } from '../vbds/bus-parts.js';
 import { Holdings } from '../vbds/holdings.js';
 import type { Vbd, VbdSource } from '../vbds/vbd.js';
 import { attachCommand } from './attach.js';
 import { logCopy } from './log-copy.js';
 import type { Pausing } from './pause.js';
+import { refuseAbove } from './refuse-above.js';
 
 export interface Saving {
   readonly bus: BusParts;
@@ -43,9 +47,10 @@ export async function saveToDisk(
   return await bus.activities.run(vbd, 'saving', watcher.signal, async (given) => {
     const told = logCopy(vbd.source.imagePath, { ...watcher, signal: given });
     const wish = { ...to, mode: 'w' as const, filters: [] };
+    await refuseMemory(saving, wish);
     const { source } = await openSource(context, wish, told);
     try {
-      refuseMemory(source);
+      await refuseAbove(bus, vbd, devicesOf(source));
       await whileTarget(saving, vbd, source, async (target) => {
         if (!force) await refuseData(saving, target, told);
         await pausing.withWritersPaused(vbd, given, () => copyTo(saving, target, told));
@@ -62,7 +67,10 @@ export async function saveToDisk(
 interface Target {
   /** of the vbd */
   readonly nodeId: number;
-  readonly attach: AttachCommand;
+  /** with what its driver has kept until now */
+  attach(): AttachCommand;
+  /** code that fusetap does not have takes part in it */
+  readonly hasThirdParty: boolean;
 }
 
 /** Gives the target a place in the ledger, which its driver may use. */
@@ -76,28 +84,56 @@ async function whileTarget(
   try {
     const place = { ...vbd, ...context.newNode(holdings, false), mode: 'w' as const, filters: [], source };
     const { size: _, ...unmeasured } = place;
-    await work({ nodeId: vbd.nodeId, attach: attachCommand(unmeasured, bus.memories) });
+    await work({
+      nodeId: vbd.nodeId,
+      attach: () => attachCommand(unmeasured, bus.memories),
+      hasThirdParty: hasThirdParty(source.graph) || hasThirdParty(vbd.source.graph),
+    });
   } finally {
     await holdings.release();
   }
 }
 
 async function refuseData({ bus }: Saving, target: Target, { signal }: CopyWatcher): Promise<void> {
-  const command = { op: 'hasData' as const, ...target };
-  const { hasData } = await bus.server.request<'hasData'>(command, { signal });
+  const { nodeId, hasThirdParty: once } = target;
+  const command = { op: 'hasData' as const, nodeId, attach: target.attach() };
+  const { hasData } = await bus.server.request<'hasData'>(command, { signal, once });
   if (!hasData) return;
   throw new FusetapError('BUSY', 'the target has data already', { hint: 'with --force it is overwritten' });
 }
 
-/** If the server dies, the next one copies again. */
+/**
+ * If the server dies, the next one copies again: with what the driver of the target has kept since. Code of a third party is
+ * not tried again, because it may be what the server died of.
+ */
 async function copyTo({ bus }: Saving, target: Target, { signal, progress }: CopyWatcher): Promise<void> {
-  await bus.server.request<'copyTo'>({ op: 'copyTo', ...target }, { signal, progress });
-  signal.throwIfAborted();
+  for (let attempt = 1; ; attempt++) {
+    try {
+      const command = { op: 'copyTo' as const, nodeId: target.nodeId, attach: target.attach() };
+      await bus.server.request<'copyTo'>(command, { signal, progress, once: true });
+      return signal.throwIfAborted();
+    } catch (error) {
+      if (!isServerDeath(error) || target.hasThirdParty || attempt === MOST_ATTEMPTS) throw error;
+    }
+  }
 }
 
-function refuseMemory({ memories, driver }: VbdSource): void {
-  if (memories.size === 0) return;
-  throw new FusetapError('USAGE', `what is written with driver ${driver} is in memory only: it cannot keep a copy`, {
-    hint: 'name a disk that keeps what is written, or a file',
-  });
+/** The devices with the files of the target. */
+function devicesOf({ files }: VbdSource): string[] {
+  return [...files.values()].flatMap(({ image: { dev, rdev } }) => [dev, ...(rdev === null ? [] : [rdev])]);
+}
+
+/** @throws FusetapError USAGE before anything is copied to such memory */
+async function refuseMemory({ context }: Saving, wish: DiskWish): Promise<void> {
+  const graph = treeOf(wish);
+  const once = hasThirdParty(graph);
+  const { scratch } = await context.server.request<'plan'>({ op: 'plan', graph, filters: [] }, { once });
+  if (Object.keys(scratch).length === 0) return;
+  throw new FusetapError(
+    'USAGE',
+    `what is written with driver ${graph.driver} is in memory only: it cannot keep a copy`,
+    {
+      hint: 'name a disk that keeps what is written, or a file',
+    },
+  );
 }
