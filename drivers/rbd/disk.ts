@@ -63,6 +63,7 @@ class RbdDisk {
     if (result === buffer.length) buffer.set(room.bytes.subarray(0, result));
     rooms.give(room);
     if (this.#session.check(result) !== buffer.length) throw hasShrunk();
+    this.#session.checkEnd(offset + buffer.length);
   }
 
   /** An acknowledged write is durable: there is no cache, and an OSD answers when it has written. */
@@ -73,6 +74,7 @@ class RbdDisk {
     const result = await requests.write(room, offset, buffer.length);
     rooms.give(room);
     this.#session.check(result);
+    this.#session.checkEnd(offset + buffer.length);
   }
 
   async flush(): Promise<void> {
@@ -89,10 +91,13 @@ class RbdDisk {
       const result = await requests.zero(at, Math.min(MOST_ZEROES, end - at), punch ? 0 : ZEROES_THICK);
       this.#session.check(result);
     }
+    this.#session.checkEnd(end);
   }
 
   async extents(offset: number, length: number): Promise<Extent[]> {
     const end = offset + Math.min(length, MOST_ASKED);
+    await this.#session.checkSize().catch(() => {});
+    this.#session.checkEnd(end);
     const data = await this.#session.data(offset, end - offset);
     const extents: Extent[] = [];
     let at = offset;

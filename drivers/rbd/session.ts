@@ -56,6 +56,9 @@ export class Session {
   /** of the clients that must be fenced before anything is written */
   #old: readonly string[];
   #link: Link | null = null;
+  /** of the image when it was last looked at; requests never go beyond the size at attach */
+  #imageSize = Number.MAX_SAFE_INTEGER;
+  #isLooking = false;
   #linking: Promise<Requests> | null = null;
   #told: Told = 'connected';
   /** why all requests fail; null: they do not */
@@ -72,6 +75,7 @@ export class Session {
       look: () => ({ count: this.#link?.requests.count ?? 0, ended: this.#link?.requests.ended ?? 0 }),
       silent: (seconds) => this.#tellReconnecting(`the Ceph cluster has not answered for ${seconds} s`),
       heard: () => this.#tellConnected(),
+      everySecond: () => this.#lookAtSize(),
     });
   }
 
@@ -118,12 +122,35 @@ export class Session {
     throw this.#refusal ?? requestError(result);
   }
 
-  /** Checks that the image is as large as it was: librbd only cuts a request at the end of an image that has shrunk. */
+  /**
+   * Throws if a part of the disk up to `end` is not in the image any more. librbd itself only cuts a request at the end of an
+   * image that has shrunk.
+   */
+  checkEnd(end: number): void {
+    if (end > this.#imageSize) throw hasShrunk();
+  }
+
+  /** Asks how large the image is now. */
   async checkSize(): Promise<void> {
     await this.requests();
+    await this.#unlessGivenUp(this.#askSize());
+    this.checkEnd(this.#facts?.size ?? 0);
+  }
+
+  async #askSize(): Promise<void> {
     const { opened } = this.#link as Link;
-    const size = await this.#unlessGivenUp(this.#cluster.call('size', opened.image));
-    if (size < (this.#facts?.size ?? 0)) throw hasShrunk();
+    this.#imageSize = await this.#cluster.call('size', opened.image);
+  }
+
+  /** Who shrinks an image that is in use does not tell us. */
+  #lookAtSize(): void {
+    if (this.#link === null || this.#isLooking) return;
+    this.#isLooking = true;
+    this.#askSize()
+      .catch(() => {})
+      .finally(() => {
+        this.#isLooking = false;
+      });
   }
 
   /** Runs of data in the range: see data in cluster-calls.ts. */
@@ -219,8 +246,8 @@ export class Session {
   async #openAgain(): Promise<Link> {
     const link = await this.#open();
     try {
-      const why = difference(this.#facts as DiskFacts, link.opened);
-      if (why !== null) throw new Taken(`the image is another one: ${why}`);
+      if (link.opened.id !== this.#facts?.id) throw new Taken('the image was removed, and another one has its name');
+      this.#imageSize = link.opened.size;
       if (!this.#wish.readOnly) await this.#takeLockOver(link);
       return link;
     } catch (error) {
@@ -306,11 +333,6 @@ export class Session {
 
 function factsOf({ size, id, hasExtents }: OpenedImage): DiskFacts {
   return { size, id, hasExtents };
-}
-
-function difference(was: DiskFacts, is: OpenedImage): string | null {
-  if (was.id !== is.id) return 'it was removed, and made again';
-  return is.size < was.size ? `it had ${was.size} bytes at attach, and has ${is.size} now` : null;
 }
 
 function unsafe(address: RbdAddress, setting: string): FusetapError {

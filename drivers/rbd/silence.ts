@@ -10,6 +10,8 @@ export interface SilenceWish {
   silent(seconds: number): void;
   /** may be called when there was no silence */
   heard(): void;
+  /** is called while there are requests, and once after the last one */
+  everySecond(): void;
 }
 
 export class Silence {
@@ -48,6 +50,7 @@ export class Silence {
       if (this.#isSilent) this.#wish.heard();
       this.#isSilent = false;
     }
+    if (!this.#isSilent) this.#wish.everySecond();
     if (count === 0) return;
     if (nowMs - this.#sinceMs >= SILENT_MS) {
       this.#isSilent = true;
