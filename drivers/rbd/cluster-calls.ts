@@ -36,7 +36,7 @@ export interface OpenedImage {
   readonly hasLock: boolean;
   /** where there is data can be told without asking each object */
   readonly hasExtents: boolean;
-  /** the name of a setting that makes a client lose acknowledged writes when it is killed; null: there is none */
+  /** the name of a setting that must be another one: see NEEDED; null: there is none */
   readonly unsafe: string | null;
 }
 
@@ -58,7 +58,11 @@ const SETTINGS: readonly (readonly [string, string])[] = [
   ['admin_socket', ''],
 ];
 /** the configuration of an image or pool overrides these */
-const UNSAFE: Readonly<Record<string, string>> = { rbd_cache: 'false', rbd_persistent_cache_mode: 'disabled' };
+const NEEDED: Readonly<Record<string, string>> = {
+  rbd_cache: 'false',
+  rbd_persistent_cache_mode: 'disabled',
+  rbd_blocklist_on_break_lock: 'true',
+};
 
 const cells = new BigUint64Array(2);
 const cell = addressOf(cells);
@@ -188,7 +192,7 @@ function unsafeSetting(library: Librbd, image: number): string | null {
   const at = (index: number): string => textAt(Number(words[index]));
   const names = Array.from({ length: number }, (_, i) => [at(CONFIG_WORDS * i), at(CONFIG_WORDS * i + 1)] as const);
   library.freeConfigs(addressOf(words), number);
-  const found = names.find(([name, value]) => Object.hasOwn(UNSAFE, name) && UNSAFE[name] !== value);
+  const found = names.find(([name, value]) => Object.hasOwn(NEEDED, name) && NEEDED[name] !== value);
   return found === undefined ? null : found[0];
 }
 
@@ -229,12 +233,13 @@ function watchers(library: Librbd, image: number): string[] {
 
 /** Nothing that these clients have sent is done after that: each OSD learns it before it does anything for this client. */
 function fence(library: Librbd, { cluster, image, addresses, owner }: FenceWish): void {
-  for (const address of addresses) must('fence', library.blocklist(cluster, address, 0));
-  must('fence', library.waitForMap(cluster));
-  if (owner === null) return;
-  const result = library.breakLock(image, LOCK_EXCLUSIVE, owner);
+  const broken = owner === null ? -E.NOENT : library.breakLock(image, LOCK_EXCLUSIVE, owner);
   // it may have been released meanwhile
-  if (result !== -E.NOENT) must('fence', result);
+  if (broken !== -E.NOENT) must('fence', broken);
+  // who breaks a lock has fenced its owner: see SETTINGS
+  const others = addresses.filter((address) => broken === -E.NOENT || address !== owner);
+  for (const address of others) must('fence', library.blocklist(cluster, address, 0));
+  must('fence', library.waitForMap(cluster));
 }
 
 /** Runs of data as offset, length, offset, length …, in order. */

@@ -2,8 +2,8 @@
  * The clients of a disk, one after the other: each server has its own. Requests wait while there is none.
  *
  *      first attach: connect, open, look who else writes, take the lock; or fail
- *      after a takeover: at the first request connect, open, fence the client of the dead server, take its lock.
- *              That is tried again, after 0.1, 0.2, 0.5, 1, 2, then every 5 s, until it works
+ *      after a takeover: connect and open at once; at the first request fence the client of the dead server, and take its
+ *              lock. That is tried again, after 0.1, 0.2, 0.5, 1, 2, then every 5 s, until it works
  *      another client has the image ─► broken: all requests fail, and nothing is tried again
  *
  * A cluster that does not answer needs no attempts of ours: librados sends its requests again, and each OSD knows which of
@@ -60,6 +60,10 @@ export class Session {
   #imageSize = Number.MAX_SAFE_INTEGER;
   #isLooking = false;
   #linking: Promise<Requests> | null = null;
+  /** for the first attempt after a takeover: null if it has failed, or was used */
+  #early: Promise<Link | null> | null;
+  /** it has written what it holds: until then that is what the client before it holds */
+  #hasClaimed = false;
   #told: Told = 'connected';
   /** why all requests fail; null: they do not */
   #refusal: Error | null = null;
@@ -71,6 +75,8 @@ export class Session {
     this.#wish = wish;
     this.#facts = earlier;
     this.#old = earlier?.addresses ?? [];
+    // takes no lock, and changes nothing: the server before may still write
+    this.#early = earlier === null ? null : this.#open().catch(() => null);
     this.#silence = new Silence({
       look: () => ({ count: this.#link?.requests.count ?? 0, ended: this.#link?.requests.ended ?? 0 }),
       silent: (seconds) => this.#tellReconnecting(`the Ceph cluster has not answered for ${seconds} s`),
@@ -183,10 +189,13 @@ export class Session {
 
   async #disconnect({ client, opened, requests }: Link): Promise<void> {
     requests.beginClosing();
+    const { state } = this.#wish;
+    // this process may die between the release of the lock and the next line
+    if (this.#hasClaimed) state.held = HELD.asking;
     await this.#cluster.call('close', opened.image).catch(() => {});
     requests.end();
-    // what it has sent is done, and the lock is released: but an earlier client may still have it
-    this.#wish.state.held = this.#old.length === 0 ? HELD.nothing : HELD.asking;
+    // what it has sent is done, but an earlier client may still have the lock
+    if (this.#hasClaimed && this.#old.length === 0) state.held = HELD.nothing;
     await this.#cluster.call('disconnect', client).catch(() => {});
   }
 
@@ -200,6 +209,7 @@ export class Session {
   /** @throws FusetapError BUSY, UNSUPPORTED */
   async #takeLockFirst({ client, opened }: Link): Promise<void> {
     const { address, isShared, state } = this.#wish;
+    this.#hasClaimed = true;
     if (isShared) {
       state.held = HELD.open;
       return;
@@ -244,7 +254,9 @@ export class Session {
   }
 
   async #openAgain(): Promise<Link> {
-    const link = await this.#open();
+    const early = this.#early;
+    this.#early = null;
+    const link = (await early) ?? (await this.#open());
     try {
       if (link.opened.id !== this.#facts?.id) throw new Taken('the image was removed, and another one has its name');
       this.#imageSize = link.opened.size;
@@ -270,6 +282,7 @@ export class Session {
       if (held === HELD.lock && owner === null) throw new Taken('another client has broken the lock of the image');
       await this.#cluster.call('fence', { cluster: client.cluster, image, addresses: this.#old, owner });
     }
+    this.#hasClaimed = true;
     if (isShared) state.held = HELD.open;
     else {
       state.held = HELD.asking;
@@ -324,7 +337,7 @@ export class Session {
 
   async #end(): Promise<void> {
     await this.#linking?.catch(() => {});
-    const link = this.#link;
+    const link = this.#link ?? (await this.#early);
     this.#link = null;
     if (link !== null) await this.#disconnect(link);
     await this.#cluster.end();
@@ -337,13 +350,9 @@ function factsOf({ size, id, hasExtents }: OpenedImage): DiskFacts {
 
 function unsafe(address: RbdAddress, setting: string): FusetapError {
   const image = quoted(imageName(address));
-  return new FusetapError(
-    'UNSUPPORTED',
-    `${image}: its own configuration sets ${setting}, which loses acknowledged writes`,
-    {
-      hint: `rbd config image rm ${image} ${setting}, or the same for its pool`,
-    },
-  );
+  return new FusetapError('UNSUPPORTED', `${image}: its own configuration sets ${setting}, so writes could be lost`, {
+    hint: `rbd config image rm ${image} ${setting}, or the same for its pool`,
+  });
 }
 
 function hasNoLock(address: RbdAddress): FusetapError {
