@@ -53,7 +53,7 @@ function open(name: string): ReturnType<typeof koffi.load> {
   try {
     return koffi.load(name);
   } catch (error) {
-    throw new LibraryMissing((error as Error).message, null);
+    throw new LibraryMissing(`${name}: ${(error as Error).message}`, null);
   }
 }
 

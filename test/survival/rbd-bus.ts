@@ -17,7 +17,10 @@ export interface ServedByCeph {
 }
 
 /** @param file the test of the file, at whose end the cluster ends */
-export function servedByCeph(file: Test, store: 'memstore' | 'bluestore'): (t: Test, mode?: Mode) => Promise<ServedByCeph> {
+export function servedByCeph(
+  file: Test,
+  store: 'memstore' | 'bluestore',
+): (t: Test, mode?: Mode) => Promise<ServedByCeph> {
   let cluster: Promise<Ceph> | null = null;
   let images = 0;
   file.teardown(async () => (await cluster?.catch(() => null))?.stop());
