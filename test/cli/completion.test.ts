@@ -79,7 +79,7 @@ const ANSWERS: [line: string[], adds: string[], offered: string[]][] = [
     ['0', 'two'],
   ],
   [['show', '--bus=t'], ['directories', '--bus=', 't'], ['--bus=two']],
-  [['attach', 'r'], ['files', '', 'r'], ['ram:']],
+  [['attach', 'r'], ['files', '', 'r'], ['ram:', 'rbd:']],
   [['attach', 'ram:'], ['files', 'ram:', ''], []],
   [['attach', 'tap:ram:go'], ['files', 'tap:ram:', 'go'], []],
   [['attach', '--image=go'], ['files', '--image=', 'go'], []],
@@ -97,6 +97,7 @@ const ANSWERS: [line: string[], adds: string[], offered: string[]][] = [
       'nbd:',
       'qcow2:',
       'ram:',
+      'rbd:',
       'snapshot:',
       'split:',
       'sync:',
@@ -205,6 +206,7 @@ const MADE_UP = [
   'TYPE',
   'VDEV|NUMBER',
   '--partition NAME',
+  '--name NAME',
 ];
 
 t.test('every word of every command has a kind', async (t) => {

@@ -36,6 +36,7 @@ t.test('each driver is a folder with code, a page and a test', async (t) => {
       'lookup',
       'map',
       'partitions',
+      'remote',
       'segments',
       'superblocks',
     ],

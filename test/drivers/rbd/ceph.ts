@@ -168,6 +168,8 @@ admin socket = ${directory}/run/$name.$pid.asok
 log file = ${directory}/$name.log
 pid file = ${directory}/run/$name.pid
 crash dir =
+[client]
+rbd cache = false
 [mon]
 paxos propose interval = 0.02
 paxos min wait = 0.01
