@@ -79,7 +79,11 @@ const ANSWERS: [line: string[], adds: string[], offered: string[]][] = [
     ['0', 'two'],
   ],
   [['show', '--bus=t'], ['directories', '--bus=', 't'], ['--bus=two']],
-  [['attach', 'r'], ['files', '', 'r'], ['ram:', 'rbd:']],
+  [
+    ['attach', 'r'],
+    ['files', '', 'r'],
+    ['ram:', 'rbd:'],
+  ],
   [['attach', 'ram:'], ['files', 'ram:', ''], []],
   [['attach', 'tap:ram:go'], ['files', 'tap:ram:', 'go'], []],
   [['attach', '--image=go'], ['files', '--image=', 'go'], []],
