@@ -1,6 +1,7 @@
 /** rbd: an image in a Ceph cluster, by librbd. "Images in a Ceph cluster" in docs/architecture.md has the design. */
 import { realpath } from 'node:fs/promises';
 import { type Librbd, loadLibrbd } from '../../system/librbd.js';
+import { within } from '../../system/within.js';
 import { closeAll } from '../close-fd.js';
 import type { Driver } from '../driver.js';
 import { FusetapError } from '../errors.js';
@@ -12,6 +13,9 @@ import { type DiskFacts, earlierOf, KeptState } from './kept-state.js';
 import { parseOptions } from './options.js';
 import { Session } from './session.js';
 import { imageName, printRbdUri, type RbdAddress } from './uri.js';
+
+/** a monitor that does not answer is known after 10 s; an OSD is not */
+const ATTACH_LIMIT_MS = 20_000;
 
 const rbd = {
   name: 'rbd',
@@ -40,16 +44,13 @@ const rbd = {
     const closeOwn = async (): Promise<void> => {
       if (earlier === null) await closeAll([state.fd]);
     };
+    const session = new Session({ library, address, state, host, readOnly, isShared }, earlier?.facts ?? null);
     try {
-      const session = new Session({ library, address, state, host, readOnly, isShared }, earlier?.facts ?? null);
       const facts = earlier?.facts ?? (await begun(session, address));
-      return rbdDisk({ session, facts, readOnly }, async () => {
-        await session.close();
-        await closeOwn();
-      });
+      return rbdDisk({ session, facts, readOnly }, () => session.close(closeOwn));
     } catch (error) {
-      await closeOwn();
-      throw error;
+      await session.close(closeOwn);
+      throw notAttached(error, address);
     }
   },
 } satisfies Driver;
@@ -63,20 +64,21 @@ function load(): Librbd {
   }
 }
 
-/** Connects for the first time. @throws FusetapError that names the image */
+/** Connects for the first time. @throws ClusterError, FusetapError; the session must be closed then */
 async function begun(session: Session, address: RbdAddress): Promise<DiskFacts> {
-  try {
-    // librados does not say which of them it cannot read
-    for (const path of [address.conf, address.keyring]) if (path !== null) await readNamedFile(path);
-    const facts = await session.begin();
-    if (facts.size > 0 && Number.isSafeInteger(facts.size)) return facts;
-    throw new FusetapError('USAGE', `${quoted(imageName(address))} has ${facts.size} bytes`, {
-      hint: 'a disk needs at least one: rbd resize',
+  // librados does not say which of them it cannot read
+  for (const path of [address.conf, address.keyring]) if (path !== null) await readNamedFile(path);
+  const facts = await within(session.begin(), ATTACH_LIMIT_MS, null);
+  if (facts === null) {
+    session.giveUp();
+    throw new FusetapError('FAILED', `the Ceph cluster has not answered for ${ATTACH_LIMIT_MS / 1000} s`, {
+      hint: 'look at ceph -s: an OSD may be down',
     });
-  } catch (error) {
-    await session.close();
-    throw notAttached(error, address);
   }
+  if (facts.size > 0 && Number.isSafeInteger(facts.size)) return facts;
+  throw new FusetapError('USAGE', `${quoted(imageName(address))} has ${facts.size} bytes`, {
+    hint: 'a disk needs at least one: rbd resize',
+  });
 }
 
 export default rbd;

@@ -59,6 +59,7 @@ export class Session {
   /** of the image when it was last looked at; requests never go beyond the size at attach */
   #imageSize = Number.MAX_SAFE_INTEGER;
   #isLooking = false;
+  #beginning: Promise<DiskFacts> | null = null;
   #linking: Promise<Requests> | null = null;
   /** for the first attempt after a takeover: null if it has failed, or was used */
   #early: Promise<Link | null> | null;
@@ -86,12 +87,19 @@ export class Session {
   }
 
   /** Connects for the first time. @throws ClusterError, FusetapError BUSY and others; nothing stays open then */
-  async begin(): Promise<DiskFacts> {
+  begin(): Promise<DiskFacts> {
+    this.#beginning = this.#begin();
+    return this.#unlessGivenUp(this.#beginning);
+  }
+
+  async #begin(): Promise<DiskFacts> {
     const link = await this.#open();
     try {
       this.#facts = factsOf(link.opened);
+      this.#closing.signal.throwIfAborted();
       await this.#keep([link.client.address]);
       if (!this.#wish.readOnly) await this.#takeLockFirst(link);
+      this.#closing.signal.throwIfAborted();
     } catch (error) {
       await this.#disconnect(link);
       throw error;
@@ -326,16 +334,20 @@ export class Session {
     this.#link?.requests.giveUp(this.#refusal);
   }
 
-  /** Releases the lock and disconnects. If the disk was given up, that goes on behind, as soon as the cluster answers. */
-  async close(): Promise<void> {
+  /**
+   * Releases the lock and disconnects. If the disk was given up, that goes on behind, as soon as the cluster answers.
+   * @param ended is called when it is done
+   */
+  async close(ended: () => Promise<void>): Promise<void> {
     this.#silence.end();
     this.#closing.abort(new Error('the disk is closed'));
-    const ending = this.#end();
+    const ending = this.#end().finally(ended);
     if (this.#isGivenUp) void ending.catch(() => {});
     else await ending;
   }
 
   async #end(): Promise<void> {
+    await this.#beginning?.catch(() => {});
     await this.#linking?.catch(() => {});
     const link = this.#link ?? (await this.#early);
     this.#link = null;
