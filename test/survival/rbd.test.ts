@@ -60,3 +60,19 @@ void t.test('of two writers one loses, and no byte of it lands', { skip }, async
   await winner.close();
   t.equal((await bus.detach(vbd.vdev, '?force=1')).vbds.length, 1);
 });
+
+void t.test('a snapshot is read, whoever serves it, and keeps its size', { skip }, async (t) => {
+  const { bus, ceph, vbd, image, options } = await attached(t);
+  const writer = await Client.open(t, bus.bench, 'direct', vbd.path);
+  await writer.call('write', 0, 4096, 'a');
+  await ceph.rbd('snap', 'create', `${image}@one`);
+  await writer.call('write', 0, 4096, 'b');
+  const uri = `rbd:${image}@one`;
+  const snapshot = await bus.attach({ driver: 'rbd', image: null, options: { ...options, uri }, mode: 'r' });
+  const reader = await Client.open(t, bus.bench, 'read', snapshot.path);
+  t.equal(await reader.call('text', 0, 2), 'aa');
+  await bus.killServer();
+  t.equal(await reader.call('text', 4094, 3), 'aa\0');
+  t.equal(await writer.call('text', 0, 2), 'bb');
+  await t.rejects(bus.ask('POST', `/vbds/${vbd.vdev}/resize`), { code: 'UNSUPPORTED', message: /keeps its size/ });
+});
