@@ -42,7 +42,8 @@ interface InFlight {
 
 /** ends that are fetched with one call */
 const MOST_ENDS = 64;
-const PIPE_BYTES = 64 << 10;
+/** one for each end that was not fetched yet: more than a kernel has requests under way */
+const PIPE_BYTES = 4096;
 
 export class Requests {
   readonly #library: Librbd;

@@ -272,6 +272,8 @@ export class Session {
       return link;
     } catch (error) {
       await this.#disconnect(link);
+      // if it could not be closed, the next attempt must not take it for a stranger
+      this.#old = [...this.#old, link.client.address];
       throw error;
     }
   }
