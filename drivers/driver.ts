@@ -129,6 +129,8 @@ export interface OpenContext<State extends Json = Json> extends Given {
    * is filled. Throws NO_SPACE if the limit of ram images is reached.
    */
   mayFill?(offset: number, length: number): Promise<void>;
+  /** for a driver with `isRemote`: mode w!, so others may write the same bytes, and no lock is taken; default: false */
+  readonly isShared?: boolean;
   /** what an earlier server of the vbd has kept last; null: nothing */
   readonly kept?: Kept | null;
   /** set if the driver has `isRemote`, and another process takes the disk over when this one dies */

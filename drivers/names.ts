@@ -58,6 +58,12 @@ const DRIVERS = {
     tapdiskType: 5,
     summary: 'a copy in memory, shared',
   },
+  rbd: {
+    load: () => import('./rbd/index.js'),
+    needsImage: false,
+    isRemote: true,
+    summary: 'an image in a Ceph cluster',
+  },
   snapshot: {
     load: () => import('./snapshot/index.js'),
     needsImage: true,

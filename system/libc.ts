@@ -1,5 +1,5 @@
 /**
- * The C library: the only file that touches FFI (koffi).
+ * The C library: with librbd.ts, the only file that touches FFI (koffi).
  *
  * Two kinds of calls:
  *  - hot ones (read, write, pread, …) take a memory address as a plain number and return a count or −errno. A foreign

@@ -12,7 +12,7 @@ import { FusetapError } from '../../drivers/errors.js';
 import { DEEPEST } from '../../drivers/graph.js';
 import { DEFAULT_DRIVER, factsOf } from '../../drivers/names.js';
 import { quoted } from '../../drivers/quote.js';
-import { canonicalUri, driverOfUri } from '../../drivers/remote-uris.js';
+import { canonicalUri, driverOfUri, insteadOfFormat } from '../../drivers/remote-uris.js';
 import { refuse } from './disk-spec.js';
 import { CODED_FORMATS, FORMATS, PREFIXES } from './words.js';
 
@@ -92,7 +92,7 @@ function remoteTarget(stack: readonly string[], text: string, drivers: readonly 
 
 function refuseRemote(stack: readonly string[], uri: string): FusetapError {
   return new FusetapError('UNSUPPORTED', `disk spec: ${stack.join(':')} cannot be over ${quoted(uri)}`, {
-    hint: 'only the disk of the NBD server itself can be attached; qemu-nbd -f qcow2 shows the disk of an image',
+    hint: insteadOfFormat(uri),
   });
 }
 

@@ -40,7 +40,7 @@ export interface OpenedGraph {
 }
 
 /** What a driver of a remote disk is given besides. */
-export type RemoteContext = Pick<OpenContext, 'kept' | 'host'>;
+export type RemoteContext = Pick<OpenContext, 'kept' | 'host' | 'isShared'>;
 
 /** A need, and the node that has it. */
 export interface NodeNeed extends Need {

@@ -34,4 +34,4 @@ export function canonicalUrl(text: string): string {
   return url.href;
 }
 
-export const httpUris = { driver: 'https', matches: isHttpUrl, canonical: canonicalUrl };
+export const httpUris = { driver: 'https', matches: isHttpUrl, canonical: canonicalUrl, instead: 'download the image' };

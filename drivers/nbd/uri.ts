@@ -101,6 +101,7 @@ export const nbdUris = {
   matches: isNbdUri,
   canonical: (text: string, resolve: (path: string) => string): string =>
     printNbdUri(resolveNbdPaths(parseNbdUri(text), resolve)),
+  instead: 'only the disk of the NBD server itself can be attached; qemu-nbd -f qcow2 shows the disk of an image',
 };
 
 /** QEMU's words before it had URIs. @throws FusetapError USAGE */

@@ -138,7 +138,7 @@ async function openWithDriver(
 
 /** @throws FusetapError UNSUPPORTED if the keeper cannot keep what outlives a server */
 function remoteContext(
-  { disk: { kept }, name: vdev, ledgerIndex, driver }: AttachCommand,
+  { disk: { kept }, name: vdev, ledgerIndex, driver, mode }: AttachCommand,
   taken: TakenFiles,
   hostFor: OpeningContext['hostFor'],
   node: string,
@@ -152,7 +152,8 @@ function remoteContext(
       },
     );
   }
-  return { kept: taken.kept[node] ?? null, host: hostFor({ keptId: kept.id, node, vdev, ledgerIndex }) };
+  const host = hostFor({ keptId: kept.id, node, vdev, ledgerIndex });
+  return { kept: taken.kept[node] ?? null, host, isShared: mode === 'w!' };
 }
 
 /** The first file that clients write; not a base, which only a commit writes. */

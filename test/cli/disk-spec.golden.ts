@@ -49,6 +49,11 @@ export const PARSED: readonly (readonly [string, Parts])[] = [
   ['nbd:unix:s.sock:exportname=a', { driver: 'nbd', image: 'nbd+unix:///a?socket=s.sock' }],
   ['nbd+unix:///?socket=/s,xvda,w', { driver: 'nbd', image: 'nbd+unix:///?socket=/s', vdev: 'xvda', mode: 'w' }],
   ['tap:nbd:h:10809,xvda,r', { driver: 'nbd', image: 'nbd://h/', vdev: 'xvda', mode: 'r' }],
+  ['rbd:disk', { driver: 'rbd', image: 'rbd:rbd/disk' }],
+  ['rbd:p/n/disk@s:id=tap:conf=/c', { driver: 'rbd', image: 'rbd:p/n/disk@s:id=tap:conf=/c' }],
+  ['rbd:p/disk,xvda,w', { driver: 'rbd', image: 'rbd:p/disk', vdev: 'xvda', mode: 'w' }],
+  ['tap:rbd:p/disk@s,xvda,r', { driver: 'rbd', image: 'rbd:p/disk@s', vdev: 'xvda', mode: 'r' }],
+  ['format=raw, vdev=xvda, target=rbd:p/disk', { driver: 'rbd', image: 'rbd:p/disk', vdev: 'xvda' }],
   ['format=raw, vdev=xvda, target=nbd://h/a,b', { driver: 'nbd', image: 'nbd://h/a%2Cb', vdev: 'xvda' }],
 
   // DRIVER:DRIVER:PATH
@@ -260,6 +265,10 @@ export const REFUSED: readonly (readonly [string, ErrorCode, RegExp, RegExp?])[]
   ['nbd:', 'USAGE', /not a name of an export/],
   ['qcow2:nbd://h/d', 'UNSUPPORTED', /qcow2 cannot be over 'nbd:\/\/h\/d'/],
   ['nbd://u:p@h/', 'USAGE', /password/],
+  ['rbd:', 'USAGE', /the image has no name/],
+  ['rbd:p/disk:key=AQB', 'USAGE', /has a key, which others could see/],
+  ['qcow2:rbd:p/disk', 'UNSUPPORTED', /qcow2 cannot be over 'rbd:p\/disk'/],
+  ['snapshot:rbd:p/disk@s', 'UNSUPPORTED', /snapshot cannot be over 'rbd:p\/disk@s'/],
   ['ram:ram:', 'USAGE', /no image/],
   ['tap:aio:vhd:/d,xvda,w', 'USAGE', /aio takes a file, not the disk of vhd/, /write vhd:'\/d'.*aio:raw:vhd/],
   ['ram:sync:vmdk:x', 'USAGE', /sync takes a file, not the disk of vmdk/],

@@ -367,7 +367,15 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   },
   'drivers/names.ts': {
     is: 'the list of drivers; loads the code of one when asked',
-    may: ['drivers/qcow2/', 'drivers/vdi/', 'drivers/vhd/', 'drivers/vhdx/', 'drivers/vmdk/', 'drivers/'],
+    may: [
+      'drivers/rbd/',
+      'drivers/qcow2/',
+      'drivers/vdi/',
+      'drivers/vhd/',
+      'drivers/vhdx/',
+      'drivers/vmdk/',
+      'drivers/',
+    ],
   },
   'drivers/examining/': {
     is: 'describes and checks images',
@@ -398,6 +406,10 @@ export const ROOMS: Readonly<Record<string, Room>> = {
     is: 'qcow2 images',
     may: ['drivers/lookup/', 'drivers/', 'drivers/errors.ts', 'drivers/quote.ts', 'drivers/defined.ts', 'system/'],
   },
+  'drivers/rbd/': {
+    is: 'images in a Ceph cluster',
+    may: ['drivers/', 'drivers/rbd/uri.ts', 'drivers/errors.ts', 'drivers/quote.ts', 'system/'],
+  },
   'drivers/vhdx/': {
     is: 'VHDX images',
     may: ['drivers/lookup/', 'drivers/', 'drivers/errors.ts', 'drivers/quote.ts'],
@@ -417,6 +429,7 @@ export const ROOMS: Readonly<Record<string, Room>> = {
       'drivers/remote-uris.ts',
       'drivers/nbd/uri.ts',
       'drivers/https/uri.ts',
+      'drivers/rbd/uri.ts',
       'drivers/errors.ts',
       'drivers/quote.ts',
       'system/',
@@ -424,9 +437,10 @@ export const ROOMS: Readonly<Record<string, Room>> = {
   },
   'drivers/remote-uris.ts': {
     is: 'the URIs of disks on networks',
-    may: ['drivers/nbd/uri.ts', 'drivers/https/uri.ts'],
+    may: ['drivers/nbd/uri.ts', 'drivers/https/uri.ts', 'drivers/rbd/uri.ts'],
   },
   'drivers/https/uri.ts': { is: 'the URLs of images on web servers', may: ['drivers/errors.ts', 'drivers/quote.ts'] },
+  'drivers/rbd/uri.ts': { is: 'the names of images in Ceph', may: ['drivers/errors.ts', 'drivers/quote.ts'] },
   'drivers/nbd/uri.ts': { is: 'the names of exports of NBD servers', may: ['drivers/errors.ts', 'drivers/quote.ts'] },
   'drivers/graph.ts': { is: 'the tree of a disk, as data', may: ['drivers/errors.ts', 'drivers/quote.ts'] },
   'drivers/defined.ts': { is: 'optional properties', may: [] },

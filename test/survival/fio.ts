@@ -21,6 +21,7 @@ export class Verifier {
   readonly #bench: Bench;
   readonly #args: string[];
   #ending = false;
+  #longestUs = 0;
   /** resolves with the first run that failed, or with the run during which `end` was called */
   readonly outcome: Promise<Outcome>;
 
@@ -36,8 +37,14 @@ export class Verifier {
   async #run(): Promise<Outcome> {
     for (;;) {
       const outcome = await collect(start('fio', this.#args, this.#bench.options()));
+      this.#longestUs = Math.max(this.#longestUs, ...outcome.stdout.split('\n').flatMap(longestOf));
       if (outcome.status !== 0 || this.#ending) return outcome;
     }
+  }
+
+  /** How long the slowest request has taken, in all runs that have ended. */
+  get longestMs(): number {
+    return this.#longestUs / 1000;
   }
 
   /** Lets the current run finish, and starts no other. */
@@ -45,6 +52,12 @@ export class Verifier {
     this.#ending = true;
     return this.outcome;
   }
+}
+
+/** The longest reads and writes of a job, in a line of fio's terse output, version 3. */
+function longestOf(line: string): number[] {
+  const fields = line.split(';');
+  return [fields[14], fields[55]].map(Number).filter(Number.isFinite);
 }
 
 /** Checks that fio found no error and no mismatch. */

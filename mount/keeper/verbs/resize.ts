@@ -29,10 +29,11 @@ export interface Resizing {
   readonly context: AttachContext;
 }
 
-/** @throws FusetapError UNSUPPORTED for a ram image; USAGE if the image is smaller than it was; nothing has changed */
+/** @throws FusetapError UNSUPPORTED for a ram image and a disk on a network; USAGE if the image is smaller than it was; nothing has changed */
 export async function resize({ bus, context }: Resizing, vbd: Vbd, signal: AbortSignal): Promise<void> {
   await bus.activities.run(vbd, 'resizing', signal, async (given) => {
-    const { memory, image, graph } = vbd.source;
+    const { memory, image, graph, kept } = vbd.source;
+    if (kept !== null) throw isRemote(vbd);
     if (memory !== null) throw isCopy(vbd);
     if (!isSimple(graph)) throw isTree(vbd);
     await bus.images.mustAnswer(bus, vbd);
@@ -93,6 +94,13 @@ function withSize(command: AttachCommand, imageBytes: number | null): AttachComm
   const { file } = command.disk.files;
   if (file === undefined || imageBytes === null) return command;
   return { ...command, disk: { ...command.disk, files: { file: { ...file, sizeBytes: imageBytes } } } };
+}
+
+/** Two clients of one server would take the disk from each other. */
+function isRemote({ vdev }: Vbd): FusetapError {
+  return new FusetapError('UNSUPPORTED', `${vdev} keeps its size: its bytes are at the other end of a network`, {
+    hint: 'detach it and attach it again',
+  });
 }
 
 function isTree({ vdev, source }: Vbd): FusetapError {

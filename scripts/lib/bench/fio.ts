@@ -1,6 +1,7 @@
 /** One fio job on one path: its arguments, and its JSON result. */
 import { z } from 'zod';
 import { FusetapError } from '../../../drivers/errors.js';
+import { parseRbdUri } from '../../../drivers/rbd/uri.js';
 import { runCommand } from './command.js';
 import type { FillJob, FioJob } from './jobs.js';
 import type { LatencyUs } from './record.js';
@@ -39,14 +40,7 @@ export function fioArguments(job: FioJob, path: string, { seconds, engine }: Fio
     // its jobs are threads: processes would go on when fio is killed
     '--thread',
     '--output-format=json',
-    ...(path.startsWith('nbd')
-      ? ['--ioengine=nbd', `--uri=${path}`]
-      : // fio uses a colon to separate files
-        [
-          `--filename=${path.replaceAll('\\', '\\\\').replaceAll(':', '\\:')}`,
-          '--allow_file_create=0',
-          `--ioengine=${engine}`,
-        ]),
+    ...pathArguments(path, engine),
     `--rw=${job.rw}`,
     ...(job.rw.endsWith('rw') ? ['--rwmixread=70'] : []),
     `--bs=${job.blockBytes}`,
@@ -72,6 +66,22 @@ export function fioArguments(job: FioJob, path: string, { seconds, engine }: Fio
   ];
 }
 
+/** The arguments that name a disk: a file, an export of an NBD server, or an image in Ceph. */
+function pathArguments(path: string, engine: string): string[] {
+  if (path.startsWith('nbd')) return ['--ioengine=nbd', `--uri=${path}`];
+  const { pool, image } = path.startsWith('rbd:') ? parseRbdUri(path) : { pool: null, image: null };
+  if (image !== null) return ['--ioengine=rbd', '--clientname=admin', `--pool=${pool}`, `--rbdname=${image}`];
+  // fio uses a colon to separate files
+  const file = path.replaceAll('\\', '\\\\').replaceAll(':', '\\:');
+  return [`--filename=${file}`, '--allow_file_create=0', `--ioengine=${engine}`];
+}
+
+/** fio finds a cluster of Ceph only by a variable. */
+function environmentOf(path: string): NodeJS.ProcessEnv {
+  const conf = path.startsWith('rbd:') ? parseRbdUri(path).conf : null;
+  return conf === null ? process.env : { ...process.env, CEPH_CONF: conf };
+}
+
 /** Writes all of a disk once. @returns MB/s @throws FusetapError FAILED if fio, or any of its requests, fails */
 export async function fillByFio(job: FillJob, path: string, { engine }: FioSettings, signal: AbortSignal) {
   const once: FioJob = {
@@ -81,6 +91,7 @@ export async function fillByFio(job: FillJob, path: string, { engine }: FioSetti
   const text = await runCommand('fio', fioArguments(once, path, { seconds: FILL_SECONDS, engine }), {
     timeoutMs: 1000 * FILL_SECONDS + 60_000,
     signal,
+    environment: environmentOf(path),
   });
   return parseFio(text).bytesPerSecond / 1e6;
 }
@@ -88,7 +99,8 @@ export async function fillByFio(job: FillJob, path: string, { engine }: FioSetti
 /** Runs the job. @throws FusetapError FAILED if fio, or any of its requests, fails */
 export async function runFio(job: FioJob, path: string, settings: FioSettings, signal: AbortSignal) {
   const timeoutMs = 1000 * settings.seconds + 60_000;
-  return parseFio(await runCommand('fio', fioArguments(job, path, settings), { timeoutMs, signal }));
+  const environment = environmentOf(path);
+  return parseFio(await runCommand('fio', fioArguments(job, path, settings), { timeoutMs, signal, environment }));
 }
 
 /** Reads the JSON that fio printed for one job. @throws FusetapError FAILED if it reports an error or no request */

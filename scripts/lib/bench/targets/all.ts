@@ -7,6 +7,7 @@ import { loop, raw } from './kernel.js';
 import { nbdTargets } from './nbd.js';
 import { nbdkit } from './nbdkit.js';
 import { qemu, qemuFormats } from './qemu.js';
+import { rbdTargets } from './rbd.js';
 import type { Target } from './target.js';
 
 export const ALL_TARGETS: readonly Target[] = [
@@ -17,6 +18,7 @@ export const ALL_TARGETS: readonly Target[] = [
   ...qemuFormats,
   ...fusetapTargets,
   ...nbdTargets,
+  ...rbdTargets,
 ];
 
 /** The targets of a list of names, in which `*` matches any characters. @throws FusetapError USAGE */

@@ -12,7 +12,7 @@ export interface Place {
 }
 
 export interface Served {
-  /** a file or block device; or the URI of an NBD export, for fio's own client */
+  /** a file or block device; or the URI of an NBD export or of an image in Ceph, for fio's own client */
   readonly path: string;
   /** the processes that serve it; none if the kernel does */
   readonly pids: readonly number[];

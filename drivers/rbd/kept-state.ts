@@ -1,0 +1,94 @@
+/**
+ * What outlives a server of a disk: its facts, which the keeper has as data, and a memfd, which says what must be done with
+ * the client of a dead server.
+ *
+ *     0   the head: see kept-head.ts. All acknowledged writes are durable, so its two counters stay equal
+ *     16  a HELD word
+ */
+import { ftruncateSync } from 'node:fs';
+import {
+  addSeals,
+  F_SEAL_GROW,
+  F_SEAL_SEAL,
+  F_SEAL_SHRINK,
+  getSeals,
+  mapShared,
+  memfdCreate,
+} from '../../system/libc.js';
+import type { Json, Kept } from '../driver.js';
+import { FusetapError } from '../errors.js';
+import { KEPT_MAGIC, KEPT_WORD, readKeptHead } from '../kept-head.js';
+
+const BYTES = 4096;
+const VERSION = 1;
+const HELD_WORD = 4;
+const SEALS = F_SEAL_SHRINK | F_SEAL_GROW;
+
+/**
+ * What the client has. `nothing`: nothing that it has sent is under way; `asking`: it may have the lock, or not; `lock`: it
+ * has the lock, so another owner is a stranger; `open`: it writes without a lock
+ */
+export const HELD = { nothing: 0, asking: 1, lock: 2, open: 3 } as const;
+export type Held = (typeof HELD)[keyof typeof HELD];
+
+/** What is known of the disk before its image is open. */
+export interface DiskFacts {
+  readonly size: number;
+  readonly id: string;
+  readonly hasExtents: boolean;
+}
+
+export interface KeptFacts extends DiskFacts {
+  /** of the clients that may have sent something */
+  readonly addresses: readonly string[];
+}
+
+export class KeptState {
+  readonly fd: number;
+  readonly #words: Int32Array;
+
+  private constructor(fd: number) {
+    this.fd = fd;
+    this.#words = new Int32Array(mapShared(fd, BYTES));
+  }
+
+  static create(): KeptState {
+    const fd = memfdCreate('fusetap-rbd');
+    ftruncateSync(fd, BYTES);
+    const state = new KeptState(fd);
+    state.#words[KEPT_WORD.version] = VERSION;
+    state.#words[KEPT_WORD.magic] = KEPT_MAGIC;
+    addSeals(fd, SEALS | F_SEAL_SEAL);
+    return state;
+  }
+
+  /** @throws FusetapError if the memory is not one of this version */
+  static adopt(fd: number): KeptState {
+    if (readKeptHead(fd)?.[KEPT_WORD.version] !== VERSION || (getSeals(fd) & SEALS) !== SEALS) throw damaged();
+    return new KeptState(fd);
+  }
+
+  get held(): Held {
+    return (this.#words[HELD_WORD] ?? HELD.asking) as Held;
+  }
+
+  set held(held: Held) {
+    this.#words[HELD_WORD] = held;
+  }
+}
+
+/** What an earlier server has kept. @throws FusetapError if it is damaged */
+export function earlierOf({ facts, fds: [fd] }: Kept): { readonly facts: KeptFacts; readonly fd: number } {
+  if (fd === undefined || !areFacts(facts)) throw damaged();
+  return { facts, fd };
+}
+
+function areFacts(value: Json): value is KeptFacts & Json {
+  const { size, id, hasExtents, addresses } = (value ?? {}) as Partial<KeptFacts>;
+  const areTexts = Array.isArray(addresses) && addresses.every((each) => typeof each === 'string');
+  return Number.isSafeInteger(size) && typeof id === 'string' && typeof hasExtents === 'boolean' && areTexts;
+}
+
+function damaged(): FusetapError {
+  return new FusetapError('FAILED', 'what an earlier server has kept is damaged');
+}

@@ -1,0 +1,35 @@
+/** An attach to a cluster that does not answer fails, and leaves nothing behind when the cluster answers again. */
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t from 'tap';
+import { frontDisk } from '../../../drivers/disk.js';
+import { eventually } from '../../e2e/command.js';
+import { Ceph, whyNoCeph } from './ceph.js';
+import { openRbd } from './open.js';
+
+t.setTimeout(300_000);
+
+t.test('monitor and OSD do not answer', { skip: whyNoCeph() }, async (t) => {
+  const ceph = await Ceph.start(join(tmpdir(), 'ceph'));
+  t.teardown(() => ceph.stop());
+  await ceph.create('disk', 1 << 20);
+  const options = { uri: 'rbd:disk', conf: ceph.conf };
+  const writer = frontDisk(await openRbd(options), { readOnly: false });
+  ceph.signal('mon', 'SIGSTOP');
+  await t.rejects(openRbd(options, { readOnly: true }), {
+    code: 'NOT_FOUND',
+    message: /no monitor of the cluster answers/,
+  });
+  ceph.signal('mon', 'SIGCONT');
+  ceph.signal('osd', 'SIGSTOP');
+  await t.rejects(openRbd(options, { readOnly: true }), {
+    code: 'FAILED',
+    message: /has not answered for 20 s/,
+    hint: /an OSD may be down/,
+  });
+  ceph.signal('osd', 'SIGCONT');
+  await writer.write(Buffer.from('x'), 0);
+  await writer.close();
+  await eventually('nobody has it open', 60_000, async () => !(await ceph.rbd('status', 'disk')).includes('watcher='));
+  await (await openRbd(options)).close();
+});
