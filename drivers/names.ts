@@ -21,6 +21,8 @@ export interface DriverFacts {
   readonly isRemote?: boolean;
   /** its disks are never written, so they may be below a snapshot although they are remote; default: false */
   readonly onlyReads?: boolean;
+  /** its code comes with a large package, so it is loaded only if it is used; default: false */
+  readonly needsPackage?: boolean;
   /** its number in tapdisk, if tapdisk has this driver */
   readonly tapdiskType?: number;
   /** for help and completion */
@@ -36,6 +38,7 @@ const DRIVERS = {
     needsImage: false,
     isRemote: true,
     onlyReads: true,
+    needsPackage: true,
     summary: 'an image on a web server, only read',
   },
   nbd: {

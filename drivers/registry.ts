@@ -21,13 +21,25 @@ export async function loadDriver(name: string): Promise<Driver> {
   });
 }
 
+/**
+ * Loads the code of the drivers before anybody asks for it. After an update of fusetap, a process of the old version cannot
+ * load it any more.
+ * @throws what the import of a module throws
+ */
+export async function preloadDrivers(): Promise<void> {
+  for (const name of driverNames) {
+    const facts = factsOf(name);
+    if (facts?.needsPackage !== true) await facts?.load();
+  }
+}
+
 /** Loads code of this package. It may fail for a moment, while the package is replaced or no descriptor is left. */
 async function ownCode<Module>(driver: string, loading: Promise<Module>): Promise<Module> {
   try {
     return await loading;
   } catch (cause) {
     throw new FusetapError('FAILED', `the code for driver ${driver} cannot be loaded: ${(cause as Error).message}`, {
-      hint: 'try again if fusetap is being updated, otherwise install it again',
+      hint: 'if fusetap was updated, fusetap upgrade; if it is being updated, try again; otherwise install it again',
       operation: LOAD_CODE,
       cause,
     });

@@ -5,7 +5,8 @@
  * thread of this process would be lost for good and would keep this process from being reaped. Start the shell before
  * an image is opened, so that neither the shell nor its children inherit the image's descriptor.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+import { builtin } from './builtin.js';
 
 /**
  * An answer is one line. `jobs` reaps the children that have ended, after each line read. Commands find in $fresh the
@@ -32,7 +33,11 @@ export class SideShell {
 
   #begin(): ChildProcess {
     const env = { PATH: `${process.env.PATH}:/usr/bin:/bin`, LC_ALL: 'C', TZ: 'UTC0' };
-    const child = spawn('/bin/sh', ['-c', LOOP], { cwd: '/', env, stdio: ['pipe', 'pipe', 'ignore'] });
+    const child = builtin.childProcess.spawn('/bin/sh', ['-c', LOOP], {
+      cwd: '/',
+      env,
+      stdio: ['pipe', 'pipe', 'ignore'],
+    });
     this.#child = child;
     const over = (): void => {
       if (this.#child !== child) return;

@@ -2,9 +2,9 @@
  * What systemd has to do with a process: whether it runs here, in which of its units a process is, and whether that unit is
  * being stopped. See systemd.unit(5) and cgroups(7).
  */
-import { execFile } from 'node:child_process';
 import { existsSync, readFileSync, readlinkSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
+import { builtin } from './builtin.js';
 
 /** how long systemd may take to answer a question, also on a machine that is busy with its shutdown */
 const ANSWER_LIMIT_MS = 20_000;
@@ -103,7 +103,7 @@ async function askPatiently(args: readonly string[]): Promise<string | null> {
 function ask(args: readonly string[]): Promise<{ text: string | null; isInterrupted: boolean }> {
   const options = { cwd: '/', timeout: ANSWER_LIMIT_MS, killSignal: 'SIGKILL' as const };
   return new Promise((resolve) => {
-    execFile('systemctl', args, options, (error, stdout) => {
+    builtin.childProcess.execFile('systemctl', args, options, (error, stdout) => {
       resolve({ text: error === null ? stdout : null, isInterrupted: error?.signal === 'SIGTERM' });
     });
   });

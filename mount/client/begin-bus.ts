@@ -5,6 +5,8 @@ import { FusetapError } from '../../drivers/errors.js';
 import { isAlreadyRunning, type StartOptions, startKeeper } from '../keeper/start.js';
 import type { BusPlace } from '../runtime/bus-place.js';
 
+export { isAlreadyRunning };
+
 /**
  * Starts the keeper of a bus.
  * @param note called with a remark if the bus runs on fuse-native

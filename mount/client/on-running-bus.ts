@@ -13,9 +13,8 @@ import { FusetapError } from '../../drivers/errors.js';
 import { call } from '../control/call.js';
 import { isConnectionLost, isNotRunning } from '../control/http-client.js';
 import type { BusInfo } from '../control/interface.js';
-import { isAlreadyRunning, type StartOptions } from '../keeper/start.js';
+import type { StartOptions } from '../keeper/start.js';
 import type { BusPlace } from '../runtime/bus-place.js';
-import { beginBus } from './begin-bus.js';
 
 /** how long to wait for a bus that is ending */
 const LIMIT_MS = 20_000;
@@ -47,6 +46,8 @@ export async function onRunningBus<Answer>(
       else if (!(isNotRunning(error) || isEnding(error)) || Date.now() > deadline) throw error;
     }
     await refuseOrphan(place);
+    // loaded only now: most buses run
+    const { beginBus, isAlreadyRunning } = await import('./begin-bus.js');
     try {
       await beginBus(place, options, note);
       began = true;

@@ -7,7 +7,7 @@
  *
  * A mark is valid for the process that gave it. To any other mark the answer is all vbds.
  */
-import { randomUUID } from 'node:crypto';
+import { builtin } from '../../system/builtin.js';
 import type { BusCounters, VbdCounters } from '../control/interface.js';
 
 interface Known {
@@ -17,7 +17,7 @@ interface Known {
 }
 
 export class Changes {
-  readonly #own = randomUUID();
+  readonly #own = builtin.crypto.randomUUID();
   #number = 0;
   #known = new Map<number, Known>();
 

@@ -7,10 +7,11 @@
  *        └─ none ──► attached ──► pinned ──► marked: the bus detaches it when nobody uses it any more
  *                       └─► BUSY: another mount was quicker: look again
  */
-import { randomBytes } from 'node:crypto';
+
 import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError } from '../../drivers/errors.js';
 import { named } from '../../drivers/quote.js';
+import { builtin } from '../../system/builtin.js';
 import { mountOn } from '../../system/proc.js';
 import { describeDisk } from '../client/disk-wish.js';
 import { type AttachOptions, attach, detach, showBus } from '../client/index.js';
@@ -121,7 +122,7 @@ function isSameVbd(one: VbdInfo, other: VbdInfo): boolean {
 }
 
 async function attachNew({ place, attach: wish, options, waits }: DiskRequest, isPrivate: boolean): Promise<Disk> {
-  const share = isPrivate ? { share: `${PRIVATE_SHARE}${randomBytes(6).toString('hex')}` } : {};
+  const share = isPrivate ? { share: `${PRIVATE_SHARE}${builtin.crypto.randomBytes(6).toString('hex')}` } : {};
   const vbd = await attach(place, { ...wish, ...share, partitions: true }, options);
   try {
     const pin = await Pin.open(vbd.path);

@@ -2,11 +2,12 @@
  * A file that gets its name when it is complete. Until then it has no name (O_TMPFILE), so nothing is left if the
  * process dies. On a file system without such files (NFS, FUSE, …) it has a hidden name beside the target.
  */
-import { randomBytes } from 'node:crypto';
+
 import { constants, existsSync, linkSync, renameSync } from 'node:fs';
 import { type FileHandle, open, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { inTime } from '../../drivers/close-fd.js';
+import { builtin } from '../../system/builtin.js';
 import { linkFd } from '../../system/libc.js';
 
 // O_TMPFILE is this with O_DIRECTORY, whose value depends on the processor
@@ -67,5 +68,5 @@ export class DraftFile {
 }
 
 function hiddenName(target: string): string {
-  return join(dirname(target), `.${basename(target).slice(0, 200)}.${randomBytes(6).toString('hex')}`);
+  return join(dirname(target), `.${basename(target).slice(0, 200)}.${builtin.crypto.randomBytes(6).toString('hex')}`);
 }

@@ -10,7 +10,7 @@
 import type { ConnectionState } from '../../drivers/driver.js';
 import { FusetapError } from '../../drivers/errors.js';
 import { isSimple, remoteUri } from '../../drivers/graph.js';
-import { E, setIoFlusher } from '../../system/libc.js';
+import { E } from '../../system/libc.js';
 import { SideShell } from '../../system/side-shell.js';
 import { probeWith } from '../../system/stuck-processes.js';
 import { unitOf } from '../../system/systemd.js';
@@ -31,7 +31,6 @@ import {
   type MapResult,
   type MemoryInfo,
   type SaveResult,
-  type TransportName,
   type UpgradeResult,
   type VbdInfo,
   type VbdStats,
@@ -41,7 +40,6 @@ import { BusCounting } from '../counting/bus-counting.js';
 import { awaitUsersAtStop, type UsersLimit } from '../ending/await-users.js';
 import { Ending } from '../ending/ending.js';
 import { heldFiles } from '../ending/write-back.js';
-import { clearDeadMounts } from '../fuse/mounting/dead-mounts.js';
 import { closeDevices, type KernelMount } from '../fuse/mounting/device.js';
 import { cannotPassThrough, registerBacking, unregisterBacking } from '../fuse/mounting/passthrough.js';
 import { abortConnection, busMounts, unmount } from '../fuse/mounting/unmount.js';
@@ -50,22 +48,23 @@ import type { HeldFile } from '../holders/find-holders.js';
 import { ForgetWaiters } from '../holders/forget-waiters.js';
 import { Answering } from '../images/answering.js';
 import { identityOf } from '../images/open-image.js';
-import { createStats } from '../ledger/counters.js';
-import { createLedger, Ledger } from '../ledger/ledger.js';
+import { Ledger } from '../ledger/ledger.js';
 import { BusEvents } from '../log/bus-events.js';
 import { type CreditedVbd, RamCredit } from '../ram/credit.js';
 import { describeMemory } from '../ram/describe-memory.js';
 import { RamImages } from '../ram/ram-images.js';
 import { Bookkeeping } from '../runtime/bookkeeping.js';
 import { removeMountpoint } from '../runtime/bus-files.js';
-import { type BusPlace, makeMountpoint } from '../runtime/bus-place.js';
+import { makeMountpoint } from '../runtime/bus-place.js';
 import { findVbdOfPid, writeBusRecord } from '../runtime/bus-record.js';
 import { logEvent } from '../runtime/log.js';
 import type { Slot } from '../slots/slots.js';
 import { VERSION } from '../version.js';
-import { mountBus, prepareRemount, releaseMount } from './mounting.js';
+import { abandonBus, type BegunBus, type KeeperOptions } from './beginning.js';
+import { mountBus, releaseMount } from './mounting.js';
 import { clearMountpoint } from './mountpoint.js';
 import { type FileOwner, ownerOf, ownIdentity } from './ownership.js';
+import { prepareRemount } from './remount.js';
 import { RunningAttaches } from './running-attaches.js';
 import type { AttachContext } from './sources/attach-context.js';
 import { supervise } from './supervise.js';
@@ -108,18 +107,6 @@ import { swap } from './verbs/swap.js';
 /** how long a server that was killed may take to exit */
 const KILL_LIMIT_MS = 5_000;
 
-export interface KeeperOptions {
-  readonly place: BusPlace;
-  /** the lock on the bus */
-  readonly lockFd: number;
-  /** the bus stays when its last vbd is detached */
-  readonly persistent: boolean;
-  /** the same for all vbds, as long as the bus lives */
-  readonly transport: TransportName;
-  /** other users may use the bus */
-  readonly allowOther: boolean;
-}
-
 export class Keeper implements KeeperControl {
   readonly #bus: BusParts;
   /** writes the files for readers that cannot ask the keeper */
@@ -149,36 +136,35 @@ export class Keeper implements KeeperControl {
   #remounting: Promise<void> | null = null;
 
   /** Mounts a bus and starts its server; resolves when it answers. */
-  static async start(options: KeeperOptions): Promise<Keeper> {
-    const mount = await mountBus(options);
+  static async start(options: KeeperOptions, begun: BegunBus): Promise<Keeper> {
     let keeper: Keeper | null = null;
     try {
-      keeper = new Keeper(options, mount);
+      keeper = new Keeper(options, begun);
       await keeper.#begin();
       return keeper;
     } catch (error) {
-      await abandon(options.place, mount, keeper?.server ?? null);
+      await keeper?.server.end();
+      await abandonBus(options.place, begun);
       throw error;
     }
   }
 
-  private constructor({ place, transport, allowOther, persistent, lockFd }: KeeperOptions, mount: KernelMount) {
-    const ledgerFd = createLedger();
-    const ledger = new Ledger(ledgerFd);
-    const statsFd = createStats();
+  private constructor(
+    { place, transport, allowOther, persistent }: KeeperOptions,
+    { mount, passed, server: first }: BegunBus,
+  ) {
+    const { statsFd } = passed;
+    const ledger = new Ledger(passed.ledgerFd);
     const vbds = new VbdTable(place.name);
     const memories = new RamImages(place.runtimeDir, place.name, this.books);
     const credit = new RamCredit(ledger, memories, () => vbds.all().flatMap(withMemory));
     const forgets = new ForgetWaiters();
-    // write-back may wait for the server, so the server's allocations must not wait for write-back; children inherit it
-    setIoFlusher();
-    const owner = { ...processOwner(), sinceMs: Date.now() };
-    const passed = { place, transport, keeperPid: process.pid, ledgerFd, statsFd, lockFd, allowOther, owner };
     this.#supervise = (mounted, restarts) => {
       const memoryWanted = (nodeId: number): void => credit.wanted(nodeId);
       const gaveUp = (why: string): void => this.#fail(why);
       const connection = (keptId: number, state: ConnectionState): void => tellConnection(this.#bus, keptId, state);
-      return supervise({ bus: () => this.#bus, passed, mount: mounted, memoryWanted, connection, gaveUp }, restarts);
+      const begun = { passed, mount: mounted, first: mounted === mount ? first : null };
+      return supervise({ bus: () => this.#bus, ...begun, memoryWanted, connection, gaveUp }, restarts);
     };
     const server = this.#supervise(mount);
     const record = (): void => this.#record();
@@ -423,7 +409,8 @@ export class Keeper implements KeeperControl {
       bus.failed = false;
       this.#record();
     } catch (error) {
-      await abandon(bus.place, bus.mount, bus.server);
+      await bus.server.end();
+      await abandonBus(bus.place, { mount: bus.mount, server: null });
       throw error;
     }
   }
@@ -726,20 +713,9 @@ function endingError(bus: string): FusetapError {
   return new FusetapError('BUSY', `bus ${bus} is ending`, { operation: 'ending' });
 }
 
-/** Removes a mount whose server did not start. With its server ended and its descriptors closed, the mount is dead. */
-async function abandon(place: BusPlace, mount: KernelMount, server: Supervisor | null): Promise<void> {
-  await server?.end();
-  releaseMount(mount);
-  await clearDeadMounts(place.path);
-}
-
 /** Every file through which a vbd's ram image may be written. */
 function withMemory(vbd: Vbd): CreditedVbd[] {
   return filesOf(vbd).map(({ nodeId, ledgerIndex }) => ({ nodeId, ledgerIndex, memory: vbd.source.memory }));
-}
-
-function processOwner(): { uid: number; gid: number } {
-  return { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
 }
 
 function logAttached({ vdev, mode, size, source }: Vbd): void {

@@ -7,21 +7,20 @@ import { requestResend } from '../fuse/mounting/device.js';
 import { readMilliseconds } from '../runtime/environment.js';
 import { takeLastWords } from '../runtime/last-words.js';
 import { logEvent } from '../runtime/log.js';
-import type { ServerStart } from '../server/commands.js';
+import type { PassedToServers } from './beginning.js';
 import { Replay } from './replay.js';
 import { DEFAULT_SILENCE_LIMIT_MS } from './supervision/heartbeat.js';
-import { type ServerNews, serverLauncher } from './supervision/server-process.js';
+import { type ServerNews, type ServerProcess, serverLauncher } from './supervision/server-process.js';
 import { DEFAULT_START_LIMIT_MS, Supervisor } from './supervision/supervisor.js';
 import { type BusParts, deviceOf } from './vbds/bus-parts.js';
-
-/** The part of the start message that does not depend on the mount. */
-export type PassedToServers = Omit<ServerStart, 'mapsFiles' | 'deviceFds' | 'aliveFd' | 'passingFd'>;
 
 export interface SupervisedBus {
   /** a function, because the bus is made after its supervisor */
   readonly bus: () => BusParts;
   readonly passed: PassedToServers;
   readonly mount: KernelMount;
+  /** the server that was started with the mount */
+  readonly first: ServerProcess | null;
   memoryWanted(nodeId: number): void;
   connection: ServerNews['connection'];
   gaveUp(why: string): void;
@@ -29,7 +28,7 @@ export interface SupervisedBus {
 
 /** @param restarts how many servers were replaced on earlier mounts */
 export function supervise(
-  { bus, passed, mount, memoryWanted, connection, gaveUp }: SupervisedBus,
+  { bus, passed, mount, first, memoryWanted, connection, gaveUp }: SupervisedBus,
   restarts = 0,
 ): Supervisor {
   const { deviceFds, aliveFd } = mount;
@@ -38,7 +37,7 @@ export function supervise(
   const keep: ServerNews['keep'] = (kept, fds) => bus().kept.keep(kept, fds);
   const news = { forgotten: (nodeId: number) => bus().forgets.tell(nodeId), memoryWanted, connection, keep };
   const supervised = {
-    launch: serverLauncher({ ...passed, deviceFds, aliveFd }, news),
+    launch: serverLauncher({ ...passed, deviceFds, aliveFd }, news, first),
     replay: (next, choice) => replay.to(next, bus(), choice),
     resend: () => requestResend(deviceOf(bus())),
     cannotReplace: reasonNotToReplace(passed.transport, mount),

@@ -11,12 +11,13 @@
  * The keeper has the memfd open; the driver fills it in the server. If two attaches come at once, one copies and the
  * other waits. If the copy fails, its link is removed and the other attach tries.
  */
-import { randomBytes } from 'node:crypto';
+
 import { closeSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Json } from '../../drivers/driver.js';
 import { FusetapError } from '../../drivers/errors.js';
 import type { Measured } from '../../drivers/graph/open-graph.js';
+import { builtin } from '../../system/builtin.js';
 import { memfdCreate } from '../../system/libc.js';
 import {
   awaitNoCopies,
@@ -340,7 +341,7 @@ export class RamImages {
 
   /** Makes an empty memfd and publishes a link that says that it is being copied. Under the lock. */
   #begin(facts: Omit<RamLink, 'id' | 'pid' | 'startTime' | 'link' | 'dev' | 'ino'>): RamLink {
-    const id = randomBytes(8).toString('hex');
+    const id = builtin.crypto.randomBytes(8).toString('hex');
     const fd = memfdCreate(memfdName(id));
     const now = Date.now();
     const times = { copiedMs: now, sameAsFileMs: now };

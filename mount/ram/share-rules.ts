@@ -5,9 +5,10 @@
  * with the same file, an empty file or no file; with another file of the same size and a remark. A file of another size
  * is refused. A name that is not in use needs an image that can be copied.
  */
-import { createHash } from 'node:crypto';
+
 import { FusetapError } from '../../drivers/errors.js';
 import { named } from '../../drivers/quote.js';
+import { builtin } from '../../system/builtin.js';
 import type { OpenedImage } from '../images/open-image.js';
 import type { RamLink } from './links.js';
 
@@ -24,7 +25,7 @@ export function imageIdentity({ kind, rdev, dev, ino, bornNs }: IdentifiedImage)
  * @param image the identity of the image
  */
 export function treeIdentity(image: string, tree: string): string {
-  return `${image}:${createHash('sha256').update(tree).digest('hex').slice(0, 12)}`;
+  return `${image}:${builtin.crypto.createHash('sha256').update(tree).digest('hex').slice(0, 12)}`;
 }
 
 export type IdentifiedImage = Pick<OpenedImage, 'kind' | 'rdev' | 'dev' | 'ino' | 'bornNs'>;
@@ -42,7 +43,7 @@ export function shareOfIdentity(identity: string): string {
 
 /** Identifies a disk on a network by the name by which it is claimed. */
 export function remoteIdentity(name: string): string {
-  return `remote:0:${createHash('sha256').update(name).digest('hex').slice(0, 16)}`;
+  return `remote:0:${builtin.crypto.createHash('sha256').update(name).digest('hex').slice(0, 16)}`;
 }
 
 /** Whether a link leads to the ram image that an attach asks for. */

@@ -11,7 +11,6 @@
  * it. The path of that directory is resolved once, at the start, because the kernel gives real paths of mounts and
  * files.
  */
-import { createHash } from 'node:crypto';
 import {
   chmodSync,
   existsSync,
@@ -25,6 +24,7 @@ import {
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
 import { codeOfErrno, FusetapError } from '../../drivers/errors.js';
 import { quoted } from '../../drivers/quote.js';
+import { builtin } from '../../system/builtin.js';
 import { refuseForeignAncestors } from './directory-check.js';
 
 /** The longest name of a bus, in characters. */
@@ -95,7 +95,7 @@ export async function resolveBus(word: string, runtime: string): Promise<BusPlac
 
 /** The name of the bus on a user's own directory. @param path real */
 export function nameOfDirectory(path: string): string {
-  return `dir-${createHash('sha256').update(path).digest('hex').slice(0, 16)}`;
+  return `dir-${builtin.crypto.createHash('sha256').update(path).digest('hex').slice(0, 16)}`;
 }
 
 function namedBus(name: string, runtime: string): BusPlace {

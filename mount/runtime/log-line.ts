@@ -7,6 +7,8 @@
  * Any other line was printed by a process that crashed, or written by another version of fusetap: it is shown as
  * `output`.
  */
+import { constants, openSync } from 'node:fs';
+import { join } from 'node:path';
 
 /** An event on a bus. A key without a value is null. */
 export type BusEvent =
@@ -127,4 +129,10 @@ const CONSTANTS: readonly string[] = ['null', 'true', 'false'];
 function describeValue(value: unknown): string {
   const isPlain = typeof value === 'string' && /^[A-Za-z/][\w./:@+-]*$/.test(value) && !CONSTANTS.includes(value);
   return isPlain ? value : JSON.stringify(value);
+}
+
+/** Opens the log of a bus for writing at its end. @throws a system error */
+export function openLog(stateDir: string): number {
+  const { O_WRONLY, O_APPEND, O_CREAT, O_NOFOLLOW } = constants;
+  return openSync(join(stateDir, 'log'), O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW, 0o600);
 }

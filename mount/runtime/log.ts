@@ -6,20 +6,10 @@
  * long is copied to log.1 and truncated. All processes write with O_APPEND, so after the truncation they write at the
  * start.
  */
-import {
-  closeSync,
-  constants,
-  copyFileSync,
-  fstatSync,
-  ftruncateSync,
-  openSync,
-  renameSync,
-  statSync,
-  writeSync,
-} from 'node:fs';
+import { closeSync, copyFileSync, fstatSync, ftruncateSync, renameSync, statSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { duplicateFd } from '../../system/libc.js';
-import { type BusEvent, printLine } from './log-line.js';
+import { type BusEvent, openLog, printLine } from './log-line.js';
 
 const STDOUT = 1;
 const STDERR = 2;
@@ -29,12 +19,6 @@ export const LOG_LIMIT_BYTES = 1 << 20;
 
 /** how often the size is checked while no event is logged: processes may print */
 const LOOK_MS = 10_000;
-
-/** Opens the log of a bus for writing at its end. @throws a system error */
-export function openLog(stateDir: string): number {
-  const { O_WRONLY, O_APPEND, O_CREAT, O_NOFOLLOW } = constants;
-  return openSync(join(stateDir, 'log'), O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW, 0o600);
-}
 
 let currentDir: string | null = null;
 

@@ -233,7 +233,7 @@ async function install(bench: Bench, name: string, version: string): Promise<str
   const root = new URL('../../../', import.meta.url).pathname;
   const at = bench.path(name);
   await mkdir(join(at, 'dist'), { recursive: true });
-  for (const room of ['cli', 'mount', 'drivers', 'system']) {
+  for (const room of ['chunks', 'cli', 'mount']) {
     await cp(join(root, 'dist', room), join(at, 'dist', room), { recursive: true });
   }
   const facts = JSON.parse(await readFile(join(root, 'package.json'), 'utf8'));

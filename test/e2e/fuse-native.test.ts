@@ -88,7 +88,7 @@ async function missLibrary(t: Test, bench: Bench): Promise<void> {
 async function missPackage(t: Test, bench: Bench): Promise<void> {
   const image = await bench.image('disk.img', SIZE);
   await mkdir(bench.path('copy/node_modules'), { recursive: true });
-  for (const part of ['cli', 'drivers', 'mount', 'system']) {
+  for (const part of ['chunks', 'cli', 'mount']) {
     await cp(join(BUILD, part), bench.path(`copy/dist/${part}`), { recursive: true });
   }
   await cp(join(PACKAGE, 'package.json'), bench.path('copy/package.json'));

@@ -13,7 +13,8 @@ const ROOT = resolve(import.meta.dirname, '../../..');
 const FOLDER = `import aio from '../aio/index.js';\nexport default { ...aio, name: 'twin' };\n`;
 const LINE = `    twin: { load: () => import('./twin/index.js'), needsImage: true, tapdiskType: 77, summary: 'a second aio' },\n`;
 /** the line that it goes behind, which is its place in the alphabet too */
-const LAST_LINE = /^ {4}sync: .*\n/m;
+const LAST_LINE = /^ +sync: .*\n/m;
+const ROOMS = ['cli', 'drivers', 'mount', 'system'];
 
 onDefaultTransport(t, ['cmp'], async (t, transport) => {
   const bench = await openBench(t, transport);
@@ -48,24 +49,31 @@ onDefaultTransport(t, ['cmp'], async (t, transport) => {
   t.same(await bench.traces(), [], 'nothing is left');
 });
 
-/** @returns the directory of the copy */
+/** @returns the directory of the copy, with its programs built anew */
 async function addDriver(bench: Bench): Promise<string> {
   const tree = await bench.makeDirectory('tree');
-  for (const room of ['cli', 'drivers', 'mount', 'system']) {
-    await cp(join(ROOT, 'dist', room), join(tree, 'dist', room), { recursive: true });
+  const built = [...ROOMS, 'scripts/lib/bundle'].map((room) => `dist/${room}`);
+  for (const part of [...ROOMS, 'test/conformance', ...built, 'package.json']) {
+    await cp(join(ROOT, part), join(tree, part), { recursive: true });
   }
-  await cp(join(ROOT, 'package.json'), join(tree, 'package.json'));
   await symlink(join(ROOT, 'node_modules'), join(tree, 'node_modules'));
-  await mkdir(join(tree, 'dist/drivers/twin'));
-  await writeFile(join(tree, 'dist/drivers/twin/index.js'), FOLDER);
-  const names = join(tree, 'dist/drivers/names.js');
+  await addTo(join(tree, 'drivers'), 'ts');
+  await addTo(join(tree, 'dist/drivers'), 'js');
+  const { status, stderr } = await bench.execute(process.execPath, [join(tree, 'dist/scripts/lib/bundle/run.js')]);
+  if (status !== 0) throw new Error(stderr);
+  return tree;
+}
+
+async function addTo(drivers: string, extension: string): Promise<void> {
+  await mkdir(join(drivers, 'twin'));
+  await writeFile(join(drivers, `twin/index.${extension}`), FOLDER);
+  const names = join(drivers, `names.${extension}`);
   const text = await readFile(names, 'utf8');
   if (!LAST_LINE.test(text)) throw new Error(`no line of sync in ${names}`);
   await writeFile(
     names,
     text.replace(LAST_LINE, (line) => line + LINE),
   );
-  return tree;
 }
 
 async function nameIt(t: Test, fusetap: (...args: string[]) => Promise<string>): Promise<void> {

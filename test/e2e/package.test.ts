@@ -42,7 +42,7 @@ async function pack(t: Test, bench: Bench): Promise<void> {
   const files = ['package.json', 'tsconfig.json', '.npmrc', 'LICENSE', 'CHANGELOG.md', 'CONTRIBUTING.md', 'README.md'];
   await bench.sh(
     'cd "$1"; for file in $2; do [ ! -e $file ] || cp -r $file "$3/"; done; mkdir "$3/test"; cp -r test/conformance "$3/test/"; ' +
-      'mkdir -p "$3/scripts/lib"; cp -r scripts/lib/man "$3/scripts/lib/"',
+      'mkdir -p "$3/scripts/lib"; cp -r scripts/lib/bundle scripts/lib/man "$3/scripts/lib/"',
     ...[ROOT, [...rooms, ...files].join(' '), bench.path('clone')],
   );
   await symlink(join(ROOT, 'node_modules'), bench.path('clone/node_modules'));
@@ -65,7 +65,7 @@ async function pack(t: Test, bench: Bench): Promise<void> {
     t.ok(packed.includes(path), path);
   }
   const odd = packed.filter((path) =>
-    /(?<!\.d)\.ts$|buildinfo|^dist\/(?!cli|drivers|man\/|mount|system|test\/conformance)/.test(path),
+    /(?<!\.d)\.ts$|buildinfo|^dist\/(?!chunks|cli|drivers|man\/|mount|system|test\/conformance)/.test(path),
   );
   t.same(odd, [], 'no sources, no tests');
   const hooks = await bench.try('tar -xzOf fusetap-*.tgz | grep -a FUSETAP_TEST_CRASH');

@@ -325,7 +325,12 @@ t.test('the cost of commands is printed, and nothing is left', { skip: whyNot() 
   const { stdout, left } = await runBench(t, ['--startup']);
   // the times depend on the machine, so this test does not judge them
   t.match(stdout, /^node -e 0 +\d+ ms +1\.0×/m);
-  for (const name of ['fusetap ls', 'fusetap attach, running bus', 'fusetap run … -- true']) {
+  for (const name of [
+    'fusetap ls',
+    'fusetap attach, running bus',
+    'fusetap attach, new bus',
+    'fusetap run … -- true',
+  ]) {
     t.match(stdout, new RegExp(`^${name} +\\d+ ms +[\\d.]+× .*at most \\d+×  (ok|SLOWER)$`, 'm'));
   }
   t.same(left, []);

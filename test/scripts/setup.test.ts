@@ -80,7 +80,7 @@ async function makeCheckout(t: Test, fakes = FAKES): Promise<Checkout> {
   const { path: root, cleanup } = await temporaryDirectory({ unsafeCleanup: true });
   t.teardown(cleanup);
   const path = (name: string): string => join(root, name);
-  for (const name of ['bin', 'scripts', 'system', 'dist/system', 'node_modules']) {
+  for (const name of ['bin', 'scripts', 'system', 'dist/system', 'dist/chunks', 'node_modules']) {
     await mkdir(path(name), { recursive: true });
   }
   await copyFile(SETUP, path('scripts/setup'));

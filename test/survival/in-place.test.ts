@@ -23,7 +23,7 @@ async function installBefore(bench: Bench): Promise<void> {
 
 async function replaceByNow(bench: Bench): Promise<void> {
   await rm(bench.path('package/dist'), { recursive: true });
-  for (const name of ['cli', 'drivers', 'mount', 'system'])
+  for (const name of ['chunks', 'cli', 'mount'])
     await cp(resolve(DIST, name), bench.path(`package/dist/${name}`), { recursive: true });
   await cp(resolve(DIST, '../package.json'), bench.path('package/package.json'));
 }

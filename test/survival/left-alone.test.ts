@@ -134,7 +134,7 @@ t.test('an orphan that is told to end flushes', { skip }, async (t) => {
 async function copyPackage(bench: Bench): Promise<void> {
   const dist = resolve(import.meta.dirname, '../..');
   await bench.makeDirectory('package');
-  for (const name of ['cli', 'drivers', 'mount', 'system']) {
+  for (const name of ['chunks', 'cli', 'mount']) {
     await cp(resolve(dist, name), bench.path(`package/dist/${name}`), { recursive: true });
   }
   for (const name of ['package.json', 'node_modules'])

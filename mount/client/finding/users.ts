@@ -1,6 +1,6 @@
 /** Finds who uses the vbds of a bus: processes, loop devices, mounts and other buses. */
-import { execFile } from 'node:child_process';
 import type { Holder } from '../../../drivers/errors.js';
+import { builtin } from '../../../system/builtin.js';
 import { mountOn, readNamespaces } from '../../../system/proc.js';
 import type { BusInfo, VbdInfo } from '../../control/interface.js';
 import { findVbdHolders } from '../../holders/find-holders.js';
@@ -57,7 +57,7 @@ export async function findUsers(
 function inodesOf(paths: readonly string[]): Promise<string[] | null> {
   const options = { cwd: '/', timeout: LIMIT_MS, killSignal: 'SIGKILL' as const };
   return new Promise((done) => {
-    execFile('stat', ['-c', '%i', '--', ...paths], options, (error, stdout) => {
+    builtin.childProcess.execFile('stat', ['-c', '%i', '--', ...paths], options, (error, stdout) => {
       done(error === null ? stdout.trimEnd().split('\n') : null);
     });
   });

@@ -14,10 +14,11 @@ import * as abi from '../protocol/abi.js';
 import { isIo, type Request } from '../protocol/message.js';
 import { ELSEWHERE, type Places, placesOf, type ServedMap, type ServedWindow } from '../thread/served-disk.js';
 import { NO_TURNS } from '../thread/write-turns.js';
+import type { BegunThreads } from './begin-threads.js';
 import { Dispatcher } from './dispatch.js';
 import { ImageTurns } from './image-turns.js';
 import { MappedWindows } from './mapped-windows.js';
-import { Threads } from './threads.js';
+import { type ThreadEvents, Threads } from './threads.js';
 
 export interface KernelTransportOptions {
   /** /dev/fuse as mounted, and its clones: one thread each */
@@ -30,6 +31,8 @@ export interface KernelTransportOptions {
   readonly owner: Ownership;
   readonly keeperPid: number;
   readonly events: TransportEvents;
+  /** the first thread, if it was started already */
+  readonly threads?: BegunThreads | undefined;
   /** called if the process cannot go on */
   fail(error: Error): void;
 }
@@ -73,7 +76,7 @@ export class KernelTransport implements Transport {
       forgotten: (nodeId) => options.events.forgotten(nodeId),
       resizeRefused: ({ name }, size) => options.events.resizeRefused(name, size),
     });
-    this.#threads = new Threads(options.deviceFds, options.ledgerFd, options.statsFd, {
+    const events: ThreadEvents = {
       request: (device, bytes) => this.#dispatcher.dispatch(device, bytes),
       requestIn: (device, bytes, length) => this.#dispatcher.dispatchCopy(device, bytes, length),
       isForThreads: (request) => this.#isForThreads(request),
@@ -88,7 +91,8 @@ export class KernelTransport implements Transport {
       },
       gone: () => options.events.gone(),
       failed: options.fail,
-    });
+    };
+    this.#threads = new Threads(options, events, options.threads);
     this.#turns = new ImageTurns(this.#threads.turnMemory, options.keeperPid);
     this.#mapped = new MappedWindows({
       takeUse: () => this.#threads.takeMapped(),

@@ -1,12 +1,19 @@
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import { isNonBlocking, setNonBlocking } from '../../../system/libc.js';
 import type { Request } from '../protocol/message.js';
 import { readingThreads, usualThreads } from '../protocol/thread-counts.js';
 import { crashPoint } from '../thread/crash-point.js';
 import type { ServedDisk } from '../thread/served-disk.js';
-import type { DiskUpdate, ThreadData, ThreadReport } from '../thread/thread.js';
-import { createThreadMemory, type ThreadMemory, ThreadWatch } from '../thread/thread-control.js';
-import { createTurnMemory, type TurnMemory } from '../thread/write-turns.js';
+import type { DiskUpdate, ThreadReport } from '../thread/thread.js';
+import { type ThreadMemory, ThreadWatch } from '../thread/thread-control.js';
+import type { TurnMemory } from '../thread/write-turns.js';
+import {
+  type BegunThreads,
+  beginThreads,
+  type DevicesAndFiles,
+  devicesOfThreads,
+  StartedThread,
+} from './begin-threads.js';
 import { OwnReads } from './own-reads.js';
 
 const LOOK_MS = 250;
@@ -14,11 +21,12 @@ const LOOK_MS = 250;
 /** pause before loading a thread again: package files may be missing for a moment, or memory short */
 const LOAD_RETRY_MS = 1000;
 
-/** loading a thread takes a core half as long as a start of Node, and many buses live only for a moment */
+/**
+ * Loading a thread takes a core half as long as a start of Node, and many buses live only for a moment. So a server begins
+ * with one thread. Those that read with it are loaded when the first client of the bus has its answer, and the others later.
+ */
+const READERS_DELAY_MS = 250;
 const OTHERS_DELAY_MS = 1000;
-
-/** with fewer devices, all belong to threads */
-const FEWEST_WITH_OWN = 3;
 
 export interface ThreadEvents {
   /** a request that threads do not serve, read from that device; the receiver owns the bytes */
@@ -40,6 +48,11 @@ export interface ThreadEvents {
   failed(error: Error): void;
 }
 
+interface LoadListener {
+  loaded(): void;
+  failed(error: Error): void;
+}
+
 export class Threads {
   readonly #workers: Worker[] = [];
   readonly #watch: ThreadWatch;
@@ -53,39 +66,26 @@ export class Threads {
   readonly #statsFd: number;
   readonly #events: ThreadEvents;
   readonly #disks = new Map<number, ServedDisk>();
-  /** resolves when enough threads are loaded to begin; they wait for a permit. Rejects if they cannot be loaded */
+  /** resolves when a thread is loaded; it waits for a permit. Rejects if it cannot be loaded */
   readonly loaded: Promise<void>;
-  #becameLoaded: () => void = () => {};
-  #cannotLoad: (error: Error) => void = () => {};
   #isFailureTold = false;
-  #loading = 0;
   #loaded = 0;
 
-  /**
-   * Loads the reading threads; `open` loads the others. One thread for each device descriptor but the last, which the
-   * event loop reads.
-   */
-  constructor(deviceFds: readonly number[], ledgerFd: number, statsFd: number, events: ThreadEvents) {
+  /** @param begun the first thread, if it was started already. `open` loads the others. */
+  constructor({ deviceFds, ledgerFd, statsFd }: DevicesAndFiles, events: ThreadEvents, begun?: BegunThreads) {
+    const { memory, turnMemory, first } = begun ?? beginThreads({ deviceFds, ledgerFd, statsFd });
     this.#allFds = deviceFds;
-    this.#deviceFds = deviceFds.length < FEWEST_WITH_OWN ? deviceFds : deviceFds.slice(0, -1);
+    this.#deviceFds = devicesOfThreads(deviceFds);
     this.#ledgerFd = ledgerFd;
     this.#statsFd = statsFd;
     this.#events = events;
-    this.#memory = createThreadMemory(this.#deviceFds.length);
-    this.#watch = new ThreadWatch(this.#memory, this.#deviceFds.length);
-    this.turnMemory = createTurnMemory(this.#deviceFds.length);
+    this.#memory = memory;
+    this.#watch = new ThreadWatch(memory, this.#deviceFds.length);
+    this.turnMemory = turnMemory;
     this.#ownReads = deviceFds === this.#deviceFds ? null : this.#makeOwnReads();
     this.loaded = new Promise((resolve, reject) => {
-      this.#becameLoaded = resolve;
-      this.#cannotLoad = reject;
+      this.#take(first, { loaded: resolve, failed: reject });
     });
-    this.#loading = this.#readers();
-    for (let thread = 0; thread < this.#readers(); thread++) {
-      this.#load(thread, {
-        loaded: () => --this.#loading === 0 && this.#becameLoaded(),
-        failed: (error) => this.#cannotLoad(error),
-      });
-    }
   }
 
   /**
@@ -96,7 +96,10 @@ export class Threads {
     const isApart = areApart(this.#allFds);
     if (isApart) this.#ownReads?.begin();
     this.#watch.permit(this.#readers(), isApart);
-    setTimeout(() => this.#loadOthers(this.#readers()), OTHERS_DELAY_MS);
+    // a server that takes over a bus has clients already
+    const delayMs = this.#disks.size > 0 ? 0 : READERS_DELAY_MS;
+    const openedMs = performance.now();
+    setTimeout(() => this.#loadNext(openedMs), delayMs);
     setInterval(() => this.#look(), LOOK_MS).unref();
   }
 
@@ -128,15 +131,20 @@ export class Threads {
       this.#load(this.#loaded, { loaded: () => {}, failed: (error) => this.#tellFailure(error) });
   }
 
-  /** Loads one after another: they replace threads that wait for a disk, and must not slow down a client's start. */
-  #loadOthers(thread: number): void {
-    const usual = Math.min(this.#deviceFds.length, usualThreads());
-    if (thread >= usual || thread !== this.#workers.length) return;
+  /** Loads the other threads one after another: they must not slow down a client's start. */
+  #loadNext(openedMs: number): void {
+    const later = (delayMs: number): void => void setTimeout(() => this.#loadNext(openedMs), delayMs);
+    const thread = this.#workers.length;
+    if (thread >= Math.min(this.#deviceFds.length, usualThreads())) return;
+    // `look` loads one: its number must be known first
+    if (this.#loaded < thread) return later(LOOK_MS);
+    const earlyMs = thread < this.#readers() ? 0 : openedMs + OTHERS_DELAY_MS - performance.now();
+    if (earlyMs > 0) return later(earlyMs);
     this.#load(thread, {
-      loaded: () => this.#loadOthers(thread + 1),
+      loaded: () => this.#loadNext(openedMs),
       failed: (error) => {
         this.#tellFailure(error);
-        setTimeout(() => this.#loadOthers(thread), LOAD_RETRY_MS);
+        later(LOAD_RETRY_MS);
       },
     });
   }
@@ -151,40 +159,33 @@ export class Threads {
     return Math.min(readingThreads(), this.#deviceFds.length);
   }
 
-  #load(thread: number, told: { loaded(): void; failed(error: Error): void }): void {
-    let worker: Worker;
-    try {
-      worker = this.#start(thread);
-    } catch (error) {
-      return told.failed(error as Error);
-    }
-    let isLoaded = false;
-    worker.on('message', (report: ThreadReport) => {
-      if (report.kind !== 'loaded') return this.#hear(report);
-      isLoaded = true;
-      this.#loaded++;
-      told.loaded();
-    });
-    worker.on('error', (reason) => {
-      const error = reason instanceof Error ? reason : new Error(String(reason));
-      if (isLoaded) return this.#events.failed(error);
-      this.#workers.splice(this.#workers.indexOf(worker), 1);
-      told.failed(error);
-    });
-    for (const [nodeId, served] of this.#disks) worker.postMessage({ nodeId, served } satisfies DiskUpdate);
-    this.#workers.push(worker);
-    // the new thread then sees another version at its first look, and takes its messages
-    if (this.#disks.size > 0) this.#watch.announce();
-  }
-
-  /** @throws Error if the system cannot create a thread */
-  #start(thread: number): Worker {
+  #load(thread: number, told: LoadListener): void {
     const deviceFd = this.#deviceFds[thread] as number;
     const [ledgerFd, statsFd, memory, turnMemory] = [this.#ledgerFd, this.#statsFd, this.#memory, this.turnMemory];
-    return new Worker(new URL('../thread/thread.js', import.meta.url), {
-      workerData: { thread, deviceFd, ledgerFd, statsFd, memory, turnMemory } satisfies ThreadData,
-      // a thread needs almost no heap; without limits each reserves tens of megabytes
-      resourceLimits: { maxYoungGenerationSizeMb: 1, maxOldGenerationSizeMb: 24 },
+    this.#take(new StartedThread({ thread, deviceFd, ledgerFd, statsFd, memory, turnMemory }), told);
+  }
+
+  #take(started: StartedThread, told: LoadListener): void {
+    const { worker } = started;
+    if (worker !== null) {
+      for (const [nodeId, served] of this.#disks) worker.postMessage({ nodeId, served } satisfies DiskUpdate);
+      this.#workers.push(worker);
+      // the new thread then sees another version at its first look, and takes its messages
+      if (this.#disks.size > 0) this.#watch.announce();
+    }
+    let isLoaded = false;
+    started.listen({
+      hear: (report) => {
+        if (report.kind !== 'loaded') return this.#hear(report);
+        isLoaded = true;
+        this.#loaded++;
+        told.loaded();
+      },
+      failed: (error) => {
+        if (isLoaded) return this.#events.failed(error);
+        if (worker !== null) this.#workers.splice(this.#workers.indexOf(worker), 1);
+        told.failed(error);
+      },
     });
   }
 

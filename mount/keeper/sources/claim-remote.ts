@@ -2,10 +2,11 @@
  * Rule 8 for a disk on a network: its name is a file in the runtime directory, which is claimed in place of an image. So
  * vbds of this runtime directory do not share it by mistake. Other machines are not seen.
  */
-import { createHash } from 'node:crypto';
+
 import { closeSync, constants, mkdirSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import type { GraphPlan } from '../../../drivers/graph/plan.js';
+import { builtin } from '../../../system/builtin.js';
 import type { Mode } from '../../images/mode.js';
 import { identityOf } from '../../images/open-image.js';
 import type { KeptRef } from '../../server/commands.js';
@@ -36,7 +37,7 @@ async function claimRemote(
 ): Promise<KeptRef['claim']> {
   const directory = join(context.runtimeDir, 'remote');
   mkdirSync(directory, { recursive: true, mode: 0o700 });
-  const path = join(directory, createHash('sha256').update(name).digest('hex').slice(0, 32));
+  const path = join(directory, builtin.crypto.createHash('sha256').update(name).digest('hex').slice(0, 32));
   closeSync(openSync(path, O_CREAT | O_RDWR | O_NOFOLLOW, 0o600));
   const { describePid } = context;
   const image = await holdings.file({ path, mode, ownBus: ownBus(context), describePid, shownAs: name });

@@ -2,12 +2,13 @@
  * Memory that vbds share (ram): the one that exists, or a new copy. The files that it is copied from are claimed for
  * reading (rule 8) only while they are copied: a vbd that joins an existing ram image does not read them.
  */
-import { randomUUID } from 'node:crypto';
+
 import { closeAll } from '../../../drivers/close-fd.js';
 import { FusetapError } from '../../../drivers/errors.js';
 import type { Measured } from '../../../drivers/graph/open-graph.js';
 import type { GraphPlan } from '../../../drivers/graph/plan.js';
 import { filesOf, isSimple, mainImage, type NodeSpec } from '../../../drivers/graph.js';
+import { builtin } from '../../../system/builtin.js';
 import type { CopyWatcher } from '../../control/progress.js';
 import { identityOf, type OpenedImage, openImage } from '../../images/open-image.js';
 import type { RecognizedEnds } from '../../images/refuse-foreign.js';
@@ -107,7 +108,7 @@ function identityFor({ graph, plan }: SharedTree, image: OpenedImage): string {
 
 /** @param isOfOne nothing else has a part in it */
 function treeName(graph: NodeSpec, isOfOne: boolean): string {
-  return `${JSON.stringify(graph)}${isOfOne ? '' : randomUUID()}`;
+  return `${JSON.stringify(graph)}${isOfOne ? '' : builtin.crypto.randomUUID()}`;
 }
 
 /** Fills memory from what is below its node: opens and claims that when it is measured. */

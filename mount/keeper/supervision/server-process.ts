@@ -67,7 +67,7 @@ export class ServerProcess {
   readonly #child: ChildProcess;
   readonly #outbox: Outbox;
   readonly #pending = new Map<number, Pending>();
-  readonly #events: ServerEvents;
+  #events: ServerEvents | null;
   readonly #loaded: Promise<void>;
   #becameLoaded: (() => void) | null = null;
   #wasUnable: FusetapError | null = null;
@@ -84,8 +84,9 @@ export class ServerProcess {
   /**
    * Starts a server.
    * @param start its argument; the descriptors in it are those of the keeper, which the server inherits
+   * @param events null if somebody will listen later: until it is told to start, a server has nothing to tell but its end
    */
-  constructor(start: ServerStart, events: ServerEvents, program: string | null = null) {
+  constructor(start: ServerStart, events: ServerEvents | null, program: string | null = null) {
     this.#events = events;
     this.program = program ?? OWN_PROGRAM;
     const [ours, theirs] = socketPair(true);
@@ -113,12 +114,17 @@ export class ServerProcess {
         this.#outbox.end();
         this.#failPending(how);
         resolve();
-        events.died(how);
+        this.#events?.died(how);
       };
       this.#child.on('exit', (code, signal) => finish(signal === null ? `exit status ${code}` : `signal ${signal}`));
       this.#child.on('error', (error) => finish(error.message));
     });
     this.#child.on('message', (message) => this.#receive(message as ServerMessage));
+  }
+
+  /** Listens to a server that was started without events. */
+  listen(events: ServerEvents): void {
+    this.#events = events;
   }
 
   get exited(): boolean {
@@ -203,18 +209,18 @@ export class ServerProcess {
         this.#wasUnable = FusetapError.from(message.error);
         return this.#becameLoaded?.();
       case 'forgotten':
-        return this.#events.forgotten(message.nodeId);
+        return this.#events?.forgotten(message.nodeId);
       case 'memory-wanted':
         // tells the server that it was heard; otherwise the server soon looks at the limit itself
         this.request<'ping'>({ op: 'ping' }).catch(() => {});
-        return this.#events.memoryWanted(message.nodeId);
+        return this.#events?.memoryWanted(message.nodeId);
       // a message may be read after the end of its sender, and the next server may have been told already
       case 'keep':
         return this.#exited ? undefined : this.#keep(message.number, message);
       case 'connection':
-        return this.#exited ? undefined : this.#events.connection(message.keptId, message.state);
+        return this.#exited ? undefined : this.#events?.connection(message.keptId, message.state);
       case 'gone':
-        return this.#events.gone();
+        return this.#events?.gone();
       case 'progress':
         return this.#pending.get(message.id)?.progress?.(message.doneBytes, message.totalBytes);
       case 'done':
@@ -231,7 +237,7 @@ export class ServerProcess {
       this.request<'kept'>({ op: 'kept', number, ...defined({ error }) }).catch(() => {});
     };
     try {
-      this.#events.keep({ keptId, node, facts }, this.#outbox.takeKept(number));
+      this.#events?.keep({ keptId, node, facts }, this.#outbox.takeKept(number));
       answer();
     } catch (error) {
       console.error('what a driver wants to keep:', error);
@@ -267,12 +273,17 @@ function spawnServer(program: string, start: ServerStart, passing: number): Chil
   return spawn(process.execPath, [...BUS_NODE_OPTIONS, program, JSON.stringify(told)], { stdio, env });
 }
 
-/** Starts the servers of a bus. After a death by SIGBUS, the next ones map no files. */
+/**
+ * Starts the servers of a bus. After a death by SIGBUS, the next ones map no files.
+ * @param first a server that was started already: the first launch takes it, dead or alive
+ */
 export function serverLauncher(
   start: Omit<ServerStart, 'mapsFiles'>,
   news: ServerNews,
+  first: ServerProcess | null = null,
 ): (life: ServerLife, program: string | null) => ServerProcess {
   let mapsFiles = true;
+  let waiting = first;
   const spares = new SpareFds();
   return (life, program) => {
     const died = (how: string): void => {
@@ -280,7 +291,14 @@ export function serverLauncher(
       if (how === 'signal SIGBUS') mapsFiles = false;
       life.died(how);
     };
-    return spares.lend(() => new ServerProcess({ ...start, mapsFiles }, { ...news, ...life, died }, program));
+    const events = { ...news, ...life, died };
+    if (waiting !== null) {
+      const server = waiting;
+      waiting = null;
+      server.listen(events);
+      return server;
+    }
+    return spares.lend(() => new ServerProcess({ ...start, mapsFiles }, events, program));
   };
 }
 

@@ -2,15 +2,17 @@
  * The cost of a start: compares commands of the command line with `node -e 0`, which does nothing, in the same rounds.
  * Every script that calls fusetap has this cost.
  */
-import { mkdtemp, open, realpath, rm } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { mkdir, mkdtemp, open, realpath, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { runCommand } from './command.js';
+import { isInstalled, runCommand } from './command.js';
 import { median, ratioSpread, visitingOrder } from './statistics.js';
 import type { Undo } from './undo.js';
 
 const MAIN = resolve(import.meta.dirname, '../../../cli/main.js');
 const IMAGE_BYTES = 64 << 20;
+const FILE_SYSTEM_BYTES = 8 << 20;
 
 interface Command {
   readonly name: string;
@@ -19,6 +21,12 @@ interface Command {
   readonly limit: number | null;
   /** undoes it; not timed */
   readonly after?: readonly string[];
+}
+
+interface Stage {
+  readonly image: string;
+  /** an image with a file system, and where to mount it; null if this machine cannot mount it */
+  readonly mount: { readonly image: string; readonly point: string } | null;
 }
 
 /** The measurements of a command. */
@@ -30,18 +38,54 @@ export interface StartupResult {
   readonly ratio: { readonly median: number; readonly min: number; readonly max: number };
 }
 
-function commandsOn(image: string): Command[] {
+function commandsOn({ image, mount }: Stage): Command[] {
+  const mounted: Command[] =
+    mount === null
+      ? []
+      : [
+          {
+            name: 'fusetap mount',
+            words: [MAIN, 'mount', mount.image, mount.point],
+            limit: 10,
+            after: [MAIN, 'umount', mount.point],
+          },
+        ];
   return [
     { name: 'node -e 0', words: ['-e', '0'], limit: null },
-    { name: 'fusetap ls', words: [MAIN, 'ls'], limit: 3 },
+    { name: 'fusetap ls', words: [MAIN, 'ls'], limit: 2 },
     {
       name: 'fusetap attach, running bus',
       words: [MAIN, 'attach', image, 'xvdb'],
-      limit: 4,
+      limit: 3,
       after: [MAIN, 'detach', 'xvdb'],
     },
-    { name: 'fusetap run … -- true', words: [MAIN, 'run', image, '--', 'true'], limit: 12 },
+    {
+      name: 'fusetap attach, new bus',
+      words: [MAIN, 'attach', '--bus', 'new', image, 'xvdb'],
+      limit: 9,
+      after: [MAIN, 'detach', '--bus', 'new', 'xvdb'],
+    },
+    ...mounted,
+    { name: 'fusetap run … -- true', words: [MAIN, 'run', image, '--', 'true'], limit: 9 },
   ];
+}
+
+async function makeStage(directory: string): Promise<Stage> {
+  const image = await makeImage(join(directory, 'disk.img'), IMAGE_BYTES);
+  const mountable = process.geteuid?.() === 0 && existsSync('/dev/loop-control') && (await isInstalled('mkfs.ext4'));
+  if (!mountable) return { image, mount: null };
+  const fileSystem = await makeImage(join(directory, 'files.img'), FILE_SYSTEM_BYTES);
+  await runCommand('mkfs.ext4', ['-q', fileSystem]);
+  const point = join(directory, 'mountpoint');
+  await mkdir(point);
+  return { image, mount: { image: fileSystem, point } };
+}
+
+async function makeImage(path: string, bytes: number): Promise<string> {
+  const file = await open(path, 'w');
+  await file.truncate(bytes);
+  await file.close();
+  return path;
 }
 
 /** Measures in a runtime directory of its own. The caller must undo. */
@@ -55,13 +99,9 @@ export async function measureStartup(rounds: number, undo: Undo): Promise<Startu
     await runCommand(process.execPath, words, { environment });
     return performance.now() - begun;
   };
-  const image = join(directory, 'disk.img');
-  const file = await open(image, 'w');
-  await file.truncate(IMAGE_BYTES);
-  await file.close();
   undo.defer(() => node([MAIN, 'stop', '--all', '--force']));
   await node([MAIN, 'start']);
-  const commands = commandsOn(image);
+  const commands = commandsOn(await makeStage(directory));
   const times = new Map(commands.map(({ name }) => [name, [] as number[]]));
   // the first round only fills caches
   for (let round = -1; round < rounds; round++) {

@@ -16,7 +16,8 @@ import t, { type Test } from 'tap';
 import { followLog, readLog } from '../../../mount/log/read-log.js';
 import type { BusPlace } from '../../../mount/runtime/bus-place.js';
 import { keepEndedLog } from '../../../mount/runtime/ended-logs.js';
-import { openLog, shortenLog } from '../../../mount/runtime/log.js';
+import { shortenLog } from '../../../mount/runtime/log.js';
+import { openLog } from '../../../mount/runtime/log-line.js';
 import { tryFlockExclusive } from '../../../system/libc.js';
 import { tempDir } from '../../cli/fake-bus.js';
 

@@ -21,7 +21,7 @@ import { Pace } from './pace.js';
 import type { Person } from './person.js';
 
 const ROOT = fileURLToPath(new URL('../../../../../', import.meta.url));
-const ROOMS = ['cli', 'drivers', 'mount', 'system'];
+const ROOMS = ['chunks', 'cli', 'mount'];
 const RUNTIME_BYTES = 16 << 20;
 /** few inodes, so that it can run out of these as well */
 const RUNTIME_FILES = 2_000;

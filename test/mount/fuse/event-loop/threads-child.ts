@@ -23,6 +23,6 @@ const quiet = {
   stuck() {},
 };
 const events = { ...quiet, gone: fail, failed: fail };
-await new Threads(fds, createLedger(), createStats(), events).loaded;
+await new Threads({ deviceFds: fds, ledgerFd: createLedger(), statsFd: createStats() }, events).loaded;
 console.log(fds.map(isNonBlocking).join());
 process.exit(0);

@@ -1,0 +1,104 @@
+/** The programs as they are built: few files, one copy of each module, and no native code where it is not needed. */
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import t from 'tap';
+import { ENTRIES } from '../../scripts/lib/bundle/entries.js';
+import { layersOf } from '../../scripts/lib/bundle/layers.js';
+import { withoutStubs } from '../../scripts/lib/bundle/stubs.js';
+
+const DIST = resolve(import.meta.dirname, '../..');
+const STATIC = /^(?:import|export) [^;"']*?(?:from )?"([^"]+)"|^import "([^"]+)"/gm;
+
+interface Loaded {
+  readonly files: readonly string[];
+  readonly packages: readonly string[];
+}
+
+/** What Node loads with a file, without what is loaded later. */
+function loadedWith(entry: string): Loaded {
+  const files = new Set([join(DIST, `${entry}.js`)]);
+  const packages = new Set<string>();
+  for (const file of files) {
+    for (const [, from, bare] of readFileSync(file, 'utf8').matchAll(STATIC)) {
+      const name = from ?? bare ?? '';
+      if (name.startsWith('.')) files.add(resolve(dirname(file), name));
+      else if (!name.startsWith('node:')) packages.add(name);
+    }
+  }
+  return { files: [...files], packages: [...packages] };
+}
+
+t.test('a program loads few files', (t) => {
+  for (const [entry, most] of Object.entries({
+    'cli/main': 6,
+    'mount/index': 5,
+    'mount/keeper/main': 8,
+    'mount/server/main': 5,
+    'mount/fuse/thread/thread': 4,
+  })) {
+    const { files } = loadedWith(entry);
+    t.ok(files.length <= most, `${entry}: ${files.length} files`);
+    t.ok(files.every((file) => existsSync(file)));
+  }
+  t.end();
+});
+
+t.test('commands and the library load no native code and no schemas', (t) => {
+  for (const entry of ['cli/main', 'cli/tap-ctl/main', 'mount/index']) t.same(loadedWith(entry).packages, [], entry);
+  t.same(loadedWith('mount/fuse/thread/thread').packages, ['koffi']);
+  t.end();
+});
+
+t.test('no module is in two files', (t) => {
+  const chunks = join(DIST, 'chunks');
+  const names = readdirSync(chunks, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.js'));
+  const paths = [...names.map((name) => join(chunks, name)), ...ENTRIES.map((entry) => join(DIST, `${entry}.js`))];
+  const places = paths.filter((path) => /class FusetapError extends Error/.test(readFileSync(path, 'utf8')));
+  t.equal(places.length, 1, 'the class of errors');
+  t.end();
+});
+
+t.test('the package has every entry', (t) => {
+  const { files } = JSON.parse(readFileSync(resolve(DIST, '../package.json'), 'utf8')) as { files: string[] };
+  for (const entry of ENTRIES) t.ok(files.includes(`dist/${entry}.js`), entry);
+  t.end();
+});
+
+t.test('a layer gets what all its start points need, unless an earlier one has it', (t) => {
+  const graph = new Map([
+    ['thread', ['errors']],
+    ['main', ['errors', 'words']],
+    ['ls', ['words', 'table']],
+    ['errors', []],
+    ['words', []],
+    ['table', []],
+  ]);
+  const layers = {
+    base: { sharedBy: [['thread'], ['main']] },
+    cli: { sharedBy: [['main', 'ls']] },
+  };
+  t.strictSame(Object.fromEntries(layersOf(graph, layers)), {
+    errors: 'base',
+    main: 'cli',
+    words: 'cli',
+    ls: 'cli',
+    table: 'cli',
+  });
+  t.throws(() => layersOf(graph, { base: { sharedBy: [['gone']] } }), RangeError);
+  t.end();
+});
+
+t.test('a file that only names another is not loaded', (t) => {
+  const files = new Map([
+    ['cli/main.js', 'const ls = () => import("../chunks/cli/ls-1.js");'],
+    ['chunks/cli/ls-1.js', 'export { a as register, title } from "../all-2.js";\n'],
+    ['chunks/all-2.js', 'export { a, title };'],
+    ['chunks/own-3.js', 'run();\nexport { run };\n'],
+  ]);
+  t.strictSame(Object.fromEntries(withoutStubs(files, 'chunks')), {
+    'cli/main.js': 'const ls = () => import("../chunks/all-2.js").then((m) => ({ register: m.a, title: m.title }));',
+    'chunks/all-2.js': 'export { a, title };',
+    'chunks/own-3.js': 'run();\nexport { run };\n',
+  });
+  t.end();
+});
