@@ -1,7 +1,7 @@
 /**
  * The memory that outlives a server of a remote disk: a memfd that the keeper has too.
  *
- *     0        ┌ the head: see kept-head.ts; isTorn
+ *     0        ┌ the head: see kept-head.ts; isTorn; waitsSinceMs
  *     64       ├ slots, 48 bytes each: the requests in flight that change the disk
  *     4 KiB    ├ ranges in doubt: see doubts.ts
  *     40 KiB−32├ the last bytes that were received before those in the buffer
@@ -62,6 +62,8 @@ const enum SF {
 const enum H {
   isTorn = 4,
 }
+/** the float64 word behind them */
+const WAITS_SINCE = 4;
 
 /**
  * `queued`: the kernel has nothing of it; `torn`: it lacks the end; `handing`: it may have all, a part or nothing; `sent`: it
@@ -171,6 +173,7 @@ export class KeptState {
     this.#free.length = 0;
     for (let index = MOST_IN_FLIGHT - 1; index >= 0; index--) this.free(index);
     this.isTorn = false;
+    this.waitsSinceMs = 0;
   }
 
   /** So many bytes in the buffer were looked at: keeps the last ones, before more comes there. */
@@ -200,6 +203,18 @@ export class KeptState {
 
   set isTorn(isTorn: boolean) {
     this.#i32[H.isTorn] = isTorn ? 1 : 0;
+  }
+
+  /**
+   * Since when an answer is waited for that may never come: see monotonicMs; 0: none is. A server that waits for it may die, and
+   * the next one waits only for the rest: else no request would be done while servers die fast.
+   */
+  get waitsSinceMs(): number {
+    return this.#f64[WAITS_SINCE] ?? 0;
+  }
+
+  set waitsSinceMs(sinceMs: number) {
+    this.#f64[WAITS_SINCE] = sinceMs;
   }
 
   /** A write is about to be acknowledged, and is not durable. */

@@ -7,6 +7,7 @@ import { Socket } from 'node:net';
 import { addressOf, E, endSending, shareFd, write } from '../../../system/libc.js';
 import type { Drain } from '../drain.js';
 import { COMMAND, REQUEST_BYTES, writeRequest } from '../protocol.js';
+import { monotonicMs } from './doubts.js';
 import { type KeptState, SLOT, type Slot } from './kept-state.js';
 import { OldAnswers } from './old-answers.js';
 
@@ -85,6 +86,13 @@ function sendFlush(
   sendOn();
 }
 
+/** For how long to wait for the answer to a torn request: servers that died meanwhile have waited, too. */
+function tornWaitMs(state: KeptState): number {
+  const nowMs = monotonicMs();
+  if (state.waitsSinceMs === 0) state.waitsSinceMs = nowMs;
+  return Math.min(TORN_MS, Math.max(LOOK_MS, state.waitsSinceMs + TORN_MS - nowMs));
+}
+
 interface Reading extends Omit<ReapWish, 'flushes'> {
   readonly answers: OldAnswers;
 }
@@ -119,7 +127,7 @@ function readAnswers(
     const abort = (): void => over(false);
     const look = (): void => {
       if (answers.mustCome && isReadable) return;
-      patience ??= setTimeout(() => over(false), isReadable && !answers.areAll ? TORN_MS : LOOK_MS);
+      patience ??= setTimeout(() => over(false), isReadable && !answers.areAll ? tornWaitMs(state) : LOOK_MS);
       if (answers.areAll && !isFirst) over(false);
     };
     const callback = (length: number): boolean => {

@@ -367,3 +367,30 @@ t.test('a unix socket that is full has no part of a request, if only the old con
   await Promise.all(writes);
   t.ok([0, 1, 2, 3].every((i) => fake.options.bytes.subarray(i << 20, (i + 1) << 20).equals(data)));
 });
+
+t.test('servers that die fast wait for a torn request together, not each anew', async (t) => {
+  const state = KeptState.create();
+  const torn = { high: 1, low: 2, ...range(0, 512) };
+  state.set(state.take(torn), SLOT.handing);
+  const wish = { isReadable: true, flushes: false, drain: new Drain() };
+  /** The pairs of a connection on which no answer comes. */
+  const begin = (signal: AbortSignal): Promise<Reaped> => {
+    const [ours, theirs] = socketPair();
+    const far = new Socket({ fd: theirs });
+    t.teardown(() => far.destroy());
+    return reap(ours, state, { ...wish, signal });
+  };
+  const died = new AbortController();
+  const first = begin(died.signal);
+  died.abort();
+  await t.rejects(first, 'the first server dies');
+  t.ok(state.waitsSinceMs > 0, 'it has told since when it waited');
+  // as if that had been long ago
+  state.waitsSinceMs -= 60_000;
+  const begun = performance.now();
+  const { doubtful } = await begin(AbortSignal.timeout(60_000));
+  t.equal(doubtful.length, 1);
+  t.ok(performance.now() - begun < 900, 'the next one only looks whether there is an answer');
+  state.clear();
+  t.equal(state.waitsSinceMs, 0, 'another connection begins anew');
+});
