@@ -8,6 +8,7 @@
  */
 import { FusetapError } from '../../../drivers/errors.js';
 import { hasThirdParty, treeOf } from '../../../drivers/graph.js';
+import { named } from '../../../drivers/quote.js';
 import type { DiskWish, SaveResult } from '../../control/interface.js';
 import type { CopyWatcher } from '../../control/progress.js';
 import { logEvent } from '../../runtime/log.js';
@@ -67,6 +68,8 @@ export async function saveToDisk(
 interface Target {
   /** of the vbd */
   readonly nodeId: number;
+  /** for messages */
+  readonly name: string;
   /** with what its driver has kept until now */
   attach(): AttachCommand;
   /** code that fusetap does not have takes part in it */
@@ -86,6 +89,7 @@ async function whileTarget(
     const { size: _, ...unmeasured } = place;
     await work({
       nodeId: vbd.nodeId,
+      name: source.imagePath === null ? `the disk of ${source.driver}` : named(source.imagePath),
       attach: () => attachCommand(unmeasured, bus.memories),
       hasThirdParty: hasThirdParty(source.graph) || hasThirdParty(vbd.source.graph),
     });
@@ -99,7 +103,7 @@ async function refuseData({ bus }: Saving, target: Target, { signal }: CopyWatch
   const command = { op: 'hasData' as const, nodeId, attach: target.attach() };
   const { hasData } = await bus.server.request<'hasData'>(command, { signal, once });
   if (!hasData) return;
-  throw new FusetapError('BUSY', 'the target has data already', { hint: 'with --force it is overwritten' });
+  throw new FusetapError('BUSY', `${target.name} has data already`, { hint: 'with --force it is overwritten' });
 }
 
 /**
