@@ -77,7 +77,7 @@ export class KeptState {
     return state;
   }
 
-  /** From now on this server says what is held. The one before may still live, and is not listened to any more. */
+  /** From now on this server writes the HELD word. The one before may still live, and is not listened to any more. */
   takeOver(): void {
     this.#takeover = (this.#words[TAKEOVERS_WORD] ?? 0) + 1;
     this.#words[TAKEOVERS_WORD] = this.#takeover;
