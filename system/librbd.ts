@@ -6,6 +6,7 @@
  * never wait. All others may wait for the cluster, some of them for ever: no thread that has other work may make them.
  */
 import koffi from 'koffi';
+import { addressOf } from './libc.js';
 
 /** Why the libraries cannot be used. */
 export class LibraryMissing extends Error {
@@ -108,11 +109,17 @@ function bindRados(f: Bind) {
 
 function bindImages(f: Bind) {
   return {
+    isAtLeast: bindVersion(f),
     openImage: f<[Address, string, Address, null]>('rbd_open', 'int', P, 'str', P, 'str'),
     openReadOnly: f<[Address, string, Address, null]>('rbd_open_read_only', 'int', P, 'str', P, 'str'),
     closeImage: f<[Address]>('rbd_close', 'int', P),
     setSnapshot: f<[Address, string]>('rbd_snap_set', 'int', P, 'str'),
+    snapshotId: f<[Address, string, Address]>('rbd_snap_get_id', 'int', P, 'str', P),
     size: f<[Address, Address]>('rbd_get_size', 'int', P, P),
+    stat: f<[Address, Address, number]>('rbd_stat', 'int', P, P, 'size_t'),
+    /** bytes of it that are its parent's as long as they are not written */
+    overlap: f<[Address, Address]>('rbd_get_overlap', 'int', P, P),
+    stripeCount: f<[Address, Address]>('rbd_get_stripe_count', 'int', P, P),
     features: f<[Address, Address]>('rbd_get_features', 'int', P, P),
     flags: f<[Address, Address]>('rbd_get_flags', 'int', P, P),
     imageId: f<[Address, Address, number]>('rbd_get_id', 'int', P, P, 'size_t'),
@@ -124,6 +131,18 @@ function bindImages(f: Bind) {
     freeWatchers: f<[Address, number]>('rbd_watchers_list_cleanup', 'void', P, 'size_t'),
     configs: f<[Address, Address, Address]>('rbd_config_image_list', 'int', P, P, P),
     freeConfigs: f<[Address, number]>('rbd_config_image_list_cleanup', 'void', P, 'int'),
+  };
+}
+
+/** Compares with the version of librbd, which is not that of Ceph. */
+function bindVersion(f: Bind): (major: number, minor: number) => boolean {
+  const call = f<[Address, Address, Address]>('rbd_version', 'void', P, P, P);
+  return (major, minor) => {
+    const numbers = new Int32Array(4);
+    const start = addressOf(numbers);
+    call(start, start + 4, start + 8);
+    const [ownMajor = 0, ownMinor = 0] = numbers;
+    return ownMajor > major || (ownMajor === major && ownMinor >= minor);
   };
 }
 

@@ -57,6 +57,8 @@ export class Cluster {
     });
     worker.on('message', (answer: ClusterAnswer) => this.#answered(answer));
     worker.on('error', (error) => {
+      // it has ended; the next call starts another one
+      if (this.#worker === worker) this.#worker = null;
       for (const { reject } of this.#waiting.values()) reject(error);
       this.#waiting.clear();
     });

@@ -2,7 +2,7 @@
 
 import { ZEROES_THICK } from '../../system/librbd.js';
 import { allDone } from '../all-done.js';
-import type { Extent, RawDisk, ZeroOptions } from '../driver.js';
+import type { Extent, RawDisk, WriteOptions, ZeroOptions } from '../driver.js';
 import { hasShrunk } from './faults.js';
 import type { DiskFacts } from './kept-state.js';
 import { type Room, rooms } from './requests.js';
@@ -26,7 +26,10 @@ export function rbdDisk({ session, facts, readOnly }: RbdDiskWish, close: () => 
     size: facts.size,
     read: (buffer, offset) => inParts(buffer, offset, (part, at) => disk.read(part, at)),
     ...(!readOnly && {
-      write: (buffer, offset) => inParts(buffer, offset, (part, at) => disk.write(part, at)),
+      write: async (buffer, offset, options) => {
+        await inParts(buffer, offset, (part, at) => disk.write(part, at));
+        await disk.settle(offset + buffer.length, options);
+      },
       flush: () => disk.flush(),
       zero: (offset, length, options) => disk.zero(offset, length, options),
     }),
@@ -77,6 +80,11 @@ class RbdDisk {
     this.#session.checkEnd(offset + buffer.length);
   }
 
+  /** A write that was cut may be known only after its end: see Session.checkEnd. */
+  async settle(end: number, { durable }: WriteOptions): Promise<void> {
+    if (durable) await this.#session.checkSize(end);
+  }
+
   async flush(): Promise<void> {
     const requests = await this.#session.requests();
     // a write that was cut was acknowledged before: the image had shrunk by then
@@ -85,7 +93,7 @@ class RbdDisk {
   }
 
   /** rbd_aio_discard would leave parts of blocks as they are; this one is exact. */
-  async zero(offset: number, length: number, { punch }: ZeroOptions): Promise<void> {
+  async zero(offset: number, length: number, { punch, durable }: ZeroOptions): Promise<void> {
     const requests = await this.#session.requests();
     const end = offset + length;
     for (let at = offset; at < end; at += MOST_ZEROES) {
@@ -93,6 +101,7 @@ class RbdDisk {
       this.#session.check(result);
     }
     this.#session.checkEnd(end);
+    await this.settle(end, { durable });
   }
 
   async extents(offset: number, length: number): Promise<Extent[]> {

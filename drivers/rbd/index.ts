@@ -16,6 +16,8 @@ import { imageName, printRbdUri, type RbdAddress } from './uri.js';
 
 /** a monitor that does not answer is known after 10 s; an OSD is not */
 const ATTACH_LIMIT_MS = 20_000;
+/** where Ceph looks first */
+const DEFAULT_CONF = '/etc/ceph/ceph.conf';
 
 const rbd = {
   name: 'rbd',
@@ -26,7 +28,7 @@ const rbd = {
   },
   async claims(options) {
     const address = parseOptions(options);
-    const { conf } = address;
+    const conf = address.conf ?? (address.monitors === null ? DEFAULT_CONF : null);
     // the same image by another user, or by another path of the ceph.conf, is the same
     const place = conf === null ? null : await realpath(conf).catch(() => conf);
     return printRbdUri({ ...address, id: 'admin', keyring: null, conf: place });

@@ -4,6 +4,7 @@
  *
  *     0   the head: see kept-head.ts. All acknowledged writes are durable, so its two counters stay equal
  *     16  a HELD word
+ *     20  how often a server has taken the disk over: only the last one may change the HELD word
  */
 import { ftruncateSync } from 'node:fs';
 import {
@@ -22,19 +23,23 @@ import { KEPT_MAGIC, KEPT_WORD, readKeptHead } from '../kept-head.js';
 const BYTES = 4096;
 const VERSION = 1;
 const HELD_WORD = 4;
+const TAKEOVERS_WORD = 5;
 const SEALS = F_SEAL_SHRINK | F_SEAL_GROW;
 
 /**
  * What the client has. `nothing`: nothing that it has sent is under way; `asking`: it may have the lock, or not; `lock`: it
- * has the lock, so another owner is a stranger; `open`: it writes without a lock
+ * has the lock, so another owner is a stranger; `open`: it writes without a lock; `fenced`: another client has the image, for
+ * good
  */
-export const HELD = { nothing: 0, asking: 1, lock: 2, open: 3 } as const;
+export const HELD = { nothing: 0, asking: 1, lock: 2, open: 3, fenced: 4 } as const;
 export type Held = (typeof HELD)[keyof typeof HELD];
 
 /** What is known of the disk before its image is open. */
 export interface DiskFacts {
   readonly size: number;
   readonly id: string;
+  /** of Ceph: another snapshot of the same name has another one; null: the disk is no snapshot; not set by older versions */
+  readonly snapshotId?: number | null;
   readonly hasExtents: boolean;
 }
 
@@ -46,6 +51,8 @@ export interface KeptFacts extends DiskFacts {
 export class KeptState {
   readonly fd: number;
   readonly #words: Int32Array;
+  /** the takeover of this server; null: it is none yet */
+  #takeover: number | null = 0;
 
   private constructor(fd: number) {
     this.fd = fd;
@@ -65,14 +72,24 @@ export class KeptState {
   /** @throws FusetapError if the memory is not one of this version */
   static adopt(fd: number): KeptState {
     if (readKeptHead(fd)?.[KEPT_WORD.version] !== VERSION || (getSeals(fd) & SEALS) !== SEALS) throw damaged();
-    return new KeptState(fd);
+    const state = new KeptState(fd);
+    state.#takeover = null;
+    return state;
+  }
+
+  /** From now on this server writes the HELD word. The one before may still live, and is not listened to any more. */
+  takeOver(): void {
+    this.#takeover = (this.#words[TAKEOVERS_WORD] ?? 0) + 1;
+    this.#words[TAKEOVERS_WORD] = this.#takeover;
   }
 
   get held(): Held {
     return (this.#words[HELD_WORD] ?? HELD.asking) as Held;
   }
 
+  /** Ignored if a later server has taken over, or the disk is fenced. */
   set held(held: Held) {
+    if (this.held === HELD.fenced || this.#takeover !== this.#words[TAKEOVERS_WORD]) return;
     this.#words[HELD_WORD] = held;
   }
 }
@@ -84,9 +101,10 @@ export function earlierOf({ facts, fds: [fd] }: Kept): { readonly facts: KeptFac
 }
 
 function areFacts(value: Json): value is KeptFacts & Json {
-  const { size, id, hasExtents, addresses } = (value ?? {}) as Partial<KeptFacts>;
+  const { size, id, snapshotId = null, hasExtents, addresses } = (value ?? {}) as Partial<KeptFacts>;
   const areTexts = Array.isArray(addresses) && addresses.every((each) => typeof each === 'string');
-  return Number.isSafeInteger(size) && typeof id === 'string' && typeof hasExtents === 'boolean' && areTexts;
+  const areIds = typeof id === 'string' && (snapshotId === null || Number.isSafeInteger(snapshotId));
+  return Number.isSafeInteger(size) && areIds && typeof hasExtents === 'boolean' && areTexts;
 }
 
 function damaged(): FusetapError {

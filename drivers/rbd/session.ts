@@ -16,7 +16,7 @@ import { FusetapError } from '../errors.js';
 import { quoted } from '../quote.js';
 import { inputOutputError, reasonOf } from '../remote/faults.js';
 import { Cluster } from './cluster.js';
-import type { Client, OpenedImage } from './cluster-calls.js';
+import { type Client, ClusterError, type OpenedImage } from './cluster-calls.js';
 import { ESHUTDOWN, hasShrunk, requestError, shortReason, Taken } from './faults.js';
 import { type DiskFacts, HELD, type KeptFacts, type KeptState } from './kept-state.js';
 import { Requests } from './requests.js';
@@ -26,6 +26,8 @@ import { imageName, type RbdAddress } from './uri.js';
 const PAUSES_MS = [100, 200, 500, 1_000, 2_000, 5_000];
 /** a takeover that takes longer is shown as reconnecting */
 const QUIET_MS = 2_000;
+/** a close that takes longer goes on behind: all that was acknowledged is durable */
+const CLOSE_MS = 5_000;
 /** EROFS: another client has the lock, and keeps it */
 const LOCKED = -30;
 
@@ -44,6 +46,8 @@ interface Link {
   readonly client: Client;
   readonly opened: OpenedImage;
   readonly requests: Requests;
+  /** it has asked for the lock, and may get it later */
+  hasAsked: boolean;
 }
 
 type Told = 'connected' | 'reconnecting' | 'broken';
@@ -69,7 +73,7 @@ export class Session {
   /** why all requests fail; null: they do not */
   #refusal: Error | null = null;
   readonly #closing = new AbortController();
-  #isGivenUp = false;
+  readonly #givenUp = new AbortController();
 
   /** @param earlier what the server before has kept; null: this is the first attach */
   constructor(wish: SessionWish, earlier: KeptFacts | null) {
@@ -123,6 +127,7 @@ export class Session {
   #unlessGivenUp<Result>(work: Promise<Result>): Promise<Result> {
     const { signal } = this.#closing;
     return new Promise((resolve, reject) => {
+      if (signal.aborted) reject(signal.reason);
       const giveUp = (): void => reject(signal.reason);
       signal.addEventListener('abort', giveUp, { once: true });
       work.then(resolve, reject).finally(() => signal.removeEventListener('abort', giveUp));
@@ -144,11 +149,11 @@ export class Session {
     if (end > this.#imageSize) throw hasShrunk();
   }
 
-  /** Asks how large the image is now. */
-  async checkSize(): Promise<void> {
+  /** Asks how large the image is now. @param end of the part of the disk that it must have */
+  async checkSize(end = this.#facts?.size ?? 0): Promise<void> {
     await this.requests();
     await this.#unlessGivenUp(this.#askSize());
-    this.checkEnd(this.#facts?.size ?? 0);
+    this.checkEnd(end);
   }
 
   async #askSize(): Promise<void> {
@@ -184,7 +189,7 @@ export class Session {
       const opened = await this.#cluster.call('open', { io: client.io, name, snapshot, readOnly });
       try {
         if (opened.unsafe !== null) throw unsafe(address, opened.unsafe);
-        return { client, opened, requests: new Requests(library, opened.image) };
+        return { client, opened, requests: new Requests(library, opened.image), hasAsked: false };
       } catch (error) {
         await this.#cluster.call('close', opened.image).catch(() => {});
         throw error;
@@ -195,16 +200,22 @@ export class Session {
     }
   }
 
-  async #disconnect({ client, opened, requests }: Link): Promise<void> {
+  /** @returns whether all that it has sent is done, and its lock is released */
+  async #disconnect({ client, opened, requests }: Link): Promise<boolean> {
     requests.beginClosing();
     const { state } = this.#wish;
     // this process may die between the release of the lock and the next line
     if (this.#hasClaimed) state.held = HELD.asking;
-    await this.#cluster.call('close', opened.image).catch(() => {});
-    requests.end();
-    // what it has sent is done, but an earlier client may still have the lock
-    if (this.#hasClaimed && this.#old.length === 0) state.held = HELD.nothing;
+    const error = await this.#cluster.call('close', opened.image).then(
+      () => null,
+      (reason: unknown) => reason,
+    );
+    // if it was not librbd that failed, the image may still be open, and use the memory of its requests
+    if (error === null || error instanceof ClusterError) requests.end();
+    // an earlier client may still have the lock
+    if (error === null && this.#hasClaimed && this.#old.length === 0) state.held = HELD.nothing;
     await this.#cluster.call('disconnect', client).catch(() => {});
+    return error === null;
   }
 
   async #keep(addresses: readonly string[]): Promise<void> {
@@ -215,7 +226,8 @@ export class Session {
   }
 
   /** @throws FusetapError BUSY, UNSUPPORTED */
-  async #takeLockFirst({ client, opened }: Link): Promise<void> {
+  async #takeLockFirst(link: Link): Promise<void> {
+    const { client, opened } = link;
     const { address, isShared, state } = this.#wish;
     this.#hasClaimed = true;
     if (isShared) {
@@ -226,18 +238,26 @@ export class Session {
     const { image } = opened;
     const owners = await this.#cluster.call('owners', image);
     const watchers = await this.#cluster.call('watchers', image);
-    const others = [...new Set([...owners, ...watchers])].filter((each) => each !== client.address);
+    // an owner that does not watch is dead, and librbd breaks its lock: the cluster forgets a dead watcher after 30 s
+    const others = [...new Set(watchers)].filter((each) => each !== client.address);
     if (others.length > 0) throw isBusy(address, owners, others);
-    state.held = HELD.asking;
-    const result = await this.#cluster.call('acquire', image);
+    const result = await this.#acquire(link);
     if (result === LOCKED) throw isBusy(address, await this.#cluster.call('owners', image), []);
     if (result < 0) throw requestError(result);
     state.held = HELD.lock;
   }
 
+  /** @returns 0, or a negative errno */
+  #acquire(link: Link): Promise<number> {
+    link.hasAsked = true;
+    this.#wish.state.held = HELD.asking;
+    return this.#cluster.call('acquire', link.opened.image);
+  }
+
   /** Tries until there is a client. @throws if the image is another client's now; when the session is closed */
   async #takeOver(): Promise<Requests> {
     const { signal } = this.#closing;
+    this.#wish.state.takeOver();
     const slow = setTimeout(() => this.#tellReconnecting('the Ceph cluster does not answer'), QUIET_MS);
     try {
       for (let tries = 0; ; tries++) {
@@ -250,6 +270,8 @@ export class Session {
           return link.requests;
         } catch (error) {
           if (signal.aborted) throw this.#refusal ?? error;
+          // a call of it was answered for good: see check
+          if (this.#refusal !== null) throw this.#refusal;
           if (error instanceof Taken) throw this.#breakDown(error);
           this.#tellReconnecting(shortReason(error));
         }
@@ -266,43 +288,61 @@ export class Session {
     this.#early = null;
     const link = (await early) ?? (await this.#open());
     try {
-      if (link.opened.id !== this.#facts?.id) throw new Taken('the image was removed, and another one has its name');
+      this.#mustBeSame(link.opened);
       this.#imageSize = link.opened.size;
       if (!this.#wish.readOnly) await this.#takeLockOver(link);
       return link;
     } catch (error) {
-      await this.#disconnect(link);
-      // if it could not be closed, the next attempt must not take it for a stranger
-      this.#old = [...this.#old, link.client.address];
+      const isClosed = await this.#disconnect(link);
+      // the next attempt must not take it for a stranger
+      if (!isClosed || link.hasAsked) this.#old = [...this.#old, link.client.address];
       throw error;
     }
   }
 
+  /** @throws Taken if the server before, or this one, must not serve the image any more */
+  #mustBeSame({ id, snapshotId, hasLock }: OpenedImage): void {
+    const { state, readOnly, isShared } = this.#wish;
+    const before = this.#facts;
+    if (state.held === HELD.fenced) throw new Taken('another client has taken the image');
+    if (id !== before?.id) throw new Taken('the image was removed, and another one has its name');
+    if (snapshotId !== (before.snapshotId ?? snapshotId))
+      throw new Taken('the snapshot was removed, and another one has its name');
+    if (readOnly || isShared || hasLock) return;
+    throw new Taken('its exclusive lock was disabled, so another client may have written the image');
+  }
+
   /** Fences the clients before this one, and takes their lock. Until it is done, the next server must do the same. */
-  async #takeLockOver({ client, opened }: Link): Promise<void> {
+  async #takeLockOver(link: Link): Promise<void> {
+    const { client, opened } = link;
     const { state, isShared } = this.#wish;
-    const { image } = opened;
-    const { held } = state;
     await this.#keep([...this.#old, client.address]);
-    if (held !== HELD.nothing) {
-      const owners = await this.#cluster.call('owners', image);
-      const owner = owners.find((each) => this.#old.includes(each)) ?? null;
-      const stranger = owners.find((each) => !this.#old.includes(each)) ?? null;
-      if (!isShared && stranger !== null) throw new Taken(`another client has taken the image: ${stranger}`);
-      if (held === HELD.lock && owner === null) throw new Taken('another client has broken the lock of the image');
-      await this.#cluster.call('fence', { cluster: client.cluster, image, addresses: this.#old, owner });
-    }
+    if (state.held !== HELD.nothing) await this.#fence(client, opened);
     this.#hasClaimed = true;
     if (isShared) state.held = HELD.open;
     else {
-      state.held = HELD.asking;
-      const result = await this.#cluster.call('acquire', image);
+      const result = await this.#acquire(link);
       if (result === LOCKED) throw new Taken('another client has taken the image');
       this.check(result);
       state.held = HELD.lock;
     }
     this.#old = [];
     await this.#keep([client.address]);
+  }
+
+  async #fence({ cluster }: Client, { image, hasLock }: OpenedImage): Promise<void> {
+    const { state, isShared } = this.#wish;
+    // an image without the feature has none to ask for
+    const owners = hasLock ? await this.#cluster.call('owners', image) : [];
+    const owner = owners.find((each) => this.#old.includes(each)) ?? null;
+    const stranger = owners.find((each) => !this.#old.includes(each)) ?? null;
+    if (!isShared && stranger !== null) throw new Taken(`another client has taken the image: ${stranger}`);
+    if (state.held === HELD.lock && owner === null) {
+      throw new Taken('another client has broken the lock of the image');
+    }
+    // from now on it may be this disk that has broken it, also if it fails or dies before it has the lock
+    if (!isShared) state.held = HELD.asking;
+    await this.#cluster.call('fence', { cluster, image, addresses: this.#old, owner });
   }
 
   // ── states ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -324,28 +364,33 @@ export class Session {
     const reason = `fenced: ${reasonOf(error)}`;
     this.#refusal = inputOutputError(reason);
     this.#told = 'broken';
+    this.#wish.state.held = HELD.fenced;
     this.#wish.host?.told({ is: 'broken', reason });
     return this.#refusal;
   }
 
   /** Fails all requests, now and later: the disk is going away, although the cluster does not answer. */
   giveUp(): void {
-    this.#isGivenUp = true;
     this.#refusal ??= inputOutputError('the disk was given up while the Ceph cluster did not answer');
     this.#closing.abort(this.#refusal);
     this.#link?.requests.giveUp(this.#refusal);
+    this.#givenUp.abort();
   }
 
   /**
-   * Releases the lock and disconnects. If the disk was given up, that goes on behind, as soon as the cluster answers.
+   * Releases the lock and disconnects. If the disk was given up, or that takes longer than CLOSE_MS, it goes on behind, as
+   * soon as the cluster answers.
    * @param ended is called when it is done
    */
   async close(ended: () => Promise<void>): Promise<void> {
     this.#silence.end();
     this.#closing.abort(new Error('the disk is closed'));
     const ending = this.#end().finally(ended);
-    if (this.#isGivenUp) void ending.catch(() => {});
-    else await ending;
+    const { signal } = this.#givenUp;
+    const late = new AbortController();
+    const patience = delay(CLOSE_MS, undefined, { signal: AbortSignal.any([signal, late.signal]) }).catch(() => {});
+    ending.catch(() => {});
+    await Promise.race([ending, patience]).finally(() => late.abort());
   }
 
   async #end(): Promise<void> {
@@ -358,8 +403,8 @@ export class Session {
   }
 }
 
-function factsOf({ size, id, hasExtents }: OpenedImage): DiskFacts {
-  return { size, id, hasExtents };
+function factsOf({ size, id, snapshotId, hasExtents }: OpenedImage): DiskFacts {
+  return { size, id, snapshotId, hasExtents };
 }
 
 function unsafe(address: RbdAddress, setting: string): FusetapError {

@@ -42,6 +42,18 @@ type Key = (typeof KEYS)[number];
 
 /** @throws FusetapError USAGE */
 export function parseRbdUri(text: string): RbdAddress {
+  return withUser(parseRbdParts(text));
+}
+
+/** An address whose user may be open: null is the default one. */
+export type RbdParts = Omit<RbdAddress, 'id'> & { readonly id: string | null };
+
+export function withUser(parts: RbdParts): RbdAddress {
+  return { ...parts, id: parts.id ?? DEFAULT_USER };
+}
+
+/** What a text says, and nothing else. @throws FusetapError USAGE */
+export function parseRbdParts(text: string): RbdParts {
   if (!isRbdUri(text)) throw wrong(text, 'it is no name of an image in Ceph', FORM);
   if (text.length > MOST_CHARACTERS) throw wrong(`${text.slice(0, 32)}…`, 'it is too long', FORM);
   if (/\p{Cc}/u.test(text)) throw wrong(text, 'it has a control character', 'remove it');
@@ -62,7 +74,7 @@ export function parseRbdUri(text: string): RbdAddress {
     namespace: plain.namespace ?? '',
     image: plain.image ?? '',
     snapshot: plain.snapshot ?? null,
-    id: given.get('id') ?? DEFAULT_USER,
+    id: given.get('id') ?? null,
     conf: given.get('conf') ?? null,
     keyring: given.get('keyring') ?? null,
     monitors: given.get('mon_host') ?? null,
@@ -108,11 +120,7 @@ function parsePairs(text: string, pairs: readonly string[]): Map<Key, string> {
   for (const pair of pairs) {
     const [, name = pair, value = ''] = /^([^=]*)=(.*)$/s.exec(pair) ?? [];
     if (name === 'key') {
-      throw wrong(
-        text.replace(/:key=.*/s, ':key=…'),
-        'it has a key, which others could see',
-        'name a file with it: keyring=FILE',
-      );
+      throw wrong(text, 'it has a key, which others could see', 'name a file with it: keyring=FILE');
     }
     const key = KEYS.find((known) => known === name);
     if (key === undefined)
@@ -162,6 +170,8 @@ const escaped = (name: string): string => name.replace(/[\\:@/]/g, '\\$&');
 
 const FORM = 'write rbd:POOL/IMAGE or rbd:POOL/IMAGE@SNAPSHOT';
 
+/** No key is shown, whatever is wrong, and however it is written. */
 function wrong(text: string, why: string, hint: string): FusetapError {
-  return new FusetapError('USAGE', `${quoted(text)}: ${why}`, { hint });
+  const shown = text.replace(/:\s*key\s*=.*/is, ':key=…');
+  return new FusetapError('USAGE', `${quoted(shown)}: ${why}`, { hint });
 }

@@ -90,6 +90,8 @@ export class Server {
   readonly #served = new Map<number, OpenedDisk>();
   /** disks that are being closed: a thread may still wait for memory for one */
   readonly #closing = new Map<number, OpenedDisk>();
+  /** disks whose detach is under way: it may wait for a remote disk */
+  readonly #detaching = new Map<number, OpenedDisk>();
   /** the last attach command of each node; the result of an earlier one is closed again */
   readonly #wanted = new Map<number, AttachCommand>();
 
@@ -517,7 +519,8 @@ export class Server {
 
   /** Makes requests that wait for a remote disk fail. */
   async giveUp(nodeId: number): Promise<null> {
-    this.#find(nodeId).raw.giveUp?.();
+    const { raw } = this.#detaching.get(nodeId) ?? this.#find(nodeId);
+    raw.giveUp?.();
     return null;
   }
 
@@ -526,6 +529,16 @@ export class Server {
     // if it is still being opened, `attach` closes it when it is open
     this.#wanted.delete(nodeId);
     const served = this.#find(nodeId);
+    this.#detaching.set(nodeId, served);
+    try {
+      const errors = await this.#detach(nodeId, served, isUnused);
+      return { flushError: errors.find((error) => error !== null)?.toJSON() ?? null };
+    } finally {
+      this.#detaching.delete(nodeId);
+    }
+  }
+
+  async #detach(nodeId: number, served: OpenedDisk, isUnused: boolean): Promise<(FusetapError | null)[]> {
     const nodes = this.#nodesOf(nodeId);
     this.#served.delete(nodeId);
     this.#closing.set(nodeId, served);
@@ -534,7 +547,7 @@ export class Server {
     const errors: (FusetapError | null)[] = [];
     if (!isUnused) for (const file of filesOf(served)) errors.push(await this.#flush(file));
     errors.push(notClosed(served, await this.#close(served)));
-    return { flushError: errors.find((error) => error !== null)?.toJSON() ?? null };
+    return errors;
   }
 
   /** @returns the first error: why acknowledged writes may be lost */

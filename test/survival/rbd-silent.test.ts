@@ -68,3 +68,25 @@ void t.test('a vbd whose cluster hangs can be detached by force, and attached ag
     bus.attach({ driver: 'rbd', image: null, options }).catch(() => undefined),
   );
 });
+
+void t.test('a detach that waits for the cluster can be forced', { skip }, async (t) => {
+  const { bus, ceph, vbd, options } = await attached(t);
+  const client = await Client.open(t, bus.bench, 'direct', vbd.path);
+  t.equal(await client.call('write', 0, 4096, 'a'), '4096');
+  await client.release();
+  ceph.signal('mon', 'SIGSTOP');
+  await bus.killServer();
+  // its flush makes the next server take the image over, which needs the monitor
+  const waiting = bus.detach(vbd.vdev);
+  await eventually('it is told', LIMIT_MS, async () => (await stateOf(bus, vbd)) === 'reconnecting');
+  const since = performance.now();
+  const forced = await bus.detach(vbd.vdev, '?force=1');
+  t.ok(performance.now() - since < 8_000, 'it does not wait, too');
+  t.match(forced.vbds, [{ error: { message: /given up/ } }]);
+  t.same(await waiting, forced, 'both have the same end');
+  ceph.signal('mon', 'SIGCONT');
+  // nobody releases it: its owner was killed
+  await eventually('the lock falls', LIMIT_MS, () =>
+    bus.attach({ driver: 'rbd', image: null, options }).catch(() => undefined),
+  );
+});

@@ -24,7 +24,22 @@ export interface CephWish {
   /** clients need keys */
   readonly hasKeys?: boolean;
   readonly gib?: number;
+  /**
+   * `hostile`: with a cache that loses acknowledged writes, and a time limit after which a write may still be done: a vbd must
+   * not believe it. `plain`: without a cache. Default: hostile
+   */
+  readonly settings?: 'hostile' | 'plain';
 }
+
+const CLIENT_SETTINGS = {
+  hostile: [
+    'rbd cache = true',
+    'rbd cache policy = writeback',
+    'rbd cache writethrough until flush = false',
+    'rados osd op timeout = 3',
+  ],
+  plain: ['rbd cache = false'],
+} as const;
 
 type Daemon = 'mon' | 'osd';
 
@@ -40,7 +55,7 @@ export class Ceph {
 
   /** @param directory does not exist yet */
   static async start(directory: string, wish: CephWish = {}): Promise<Ceph> {
-    const cluster = new Ceph(directory, { store: 'memstore', hasKeys: false, gib: 4, ...wish });
+    const cluster = new Ceph(directory, { store: 'memstore', hasKeys: false, gib: 4, settings: 'hostile', ...wish });
     try {
       await cluster.#begin();
     } catch (error) {
@@ -63,7 +78,8 @@ export class Ceph {
   }
 
   rbd(...words: string[]): Promise<string> {
-    return this.#run('rbd', words);
+    // it waits until a new pool can be used
+    return this.#run('rbd', ['--rados_osd_op_timeout=0', ...words]);
   }
 
   /** An image with all that a vbd can use. @param words more of `rbd create` */
@@ -83,6 +99,20 @@ export class Ceph {
     ];
     await this.ceph('auth', 'get-or-create', `client.${name}`, ...rights, '-o', path);
     return path;
+  }
+
+  /** Changes what a user may ask of monitors; its next client notices. */
+  async allow(name: string, monitors: string): Promise<void> {
+    await this.ceph('auth', 'caps', `client.${name}`, 'mon', monitors, 'osd', 'profile rbd pool=rbd');
+  }
+
+  /** Takes the exclusive lock of an image away, as an operator or another client may: its owner is blocklisted. */
+  async breakLock(image: string): Promise<void> {
+    const locks = JSON.parse(await this.rbd('lock', 'ls', image, '--format', 'json')) as {
+      id: string;
+      locker: string;
+    }[];
+    for (const { id, locker } of locks) await this.rbd('lock', 'rm', image, id, locker);
   }
 
   signal(daemon: Daemon, signal: NodeJS.Signals): void {
@@ -150,7 +180,7 @@ export class Ceph {
   }
 
   #settings(fsid: string, port: number): string {
-    const { store, hasKeys, gib } = this.#wish;
+    const { store, hasKeys, gib, settings } = this.#wish;
     const auth = hasKeys ? 'cephx' : 'none';
     const directory = this.#directory;
     // without the first two settings of the monitor each step takes a second
@@ -169,7 +199,7 @@ log file = ${directory}/$name.log
 pid file = ${directory}/run/$name.pid
 crash dir =
 [client]
-rbd cache = false
+${CLIENT_SETTINGS[settings].join('\n')}
 [mon]
 paxos propose interval = 0.02
 paxos min wait = 0.01

@@ -33,3 +33,34 @@ t.test('monitor and OSD do not answer', { skip: whyNoCeph() }, async (t) => {
   await eventually('nobody has it open', 60_000, async () => !(await ceph.rbd('status', 'disk')).includes('watcher='));
   await (await openRbd(options)).close();
 });
+
+t.test(
+  'a disk without requests is closed in time, and releases its lock when the cluster answers',
+  {
+    skip: whyNoCeph(),
+  },
+  async (t) => {
+    const ceph = await Ceph.start(join(tmpdir(), 'ceph-closed'));
+    t.teardown(() => ceph.stop());
+    await ceph.create('disk', 1 << 20);
+    const options = { uri: 'rbd:disk', conf: ceph.conf };
+    const disk = frontDisk(await openRbd(options), { readOnly: false });
+    await disk.write(Buffer.from('x'), 0);
+    const given = frontDisk(await openRbd({ ...options, uri: 'rbd:ready' }), { readOnly: false });
+    ceph.signal('osd', 'SIGSTOP');
+    const since = performance.now();
+    const closing = given.close();
+    given.giveUp();
+    await closing;
+    t.ok(performance.now() - since < 2_000, 'at once, if it is given up');
+    await disk.close();
+    t.ok(performance.now() - since < 9_000, 'the bus calls it a failure after 10 s');
+    ceph.signal('osd', 'SIGCONT');
+    for (const image of ['disk', 'ready']) {
+      const again = await eventually('the lock is released', 60_000, () =>
+        openRbd({ ...options, uri: `rbd:${image}` }).catch(() => undefined),
+      );
+      await again.close();
+    }
+  },
+);

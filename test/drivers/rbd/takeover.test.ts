@@ -6,6 +6,7 @@ import t from 'tap';
 import { type Disk, frontDisk } from '../../../drivers/disk.js';
 import type { Json } from '../../../drivers/driver.js';
 import { readKeptHead } from '../../../drivers/kept-head.js';
+import { eventually } from '../../e2e/command.js';
 import { type RecordingHost, recordingHost } from '../nbd/open.js';
 import { Ceph, whyNoCeph } from './ceph.js';
 import { openRbd } from './open.js';
@@ -14,9 +15,17 @@ t.setTimeout(300_000);
 
 const MIB = 1 << 20;
 const skip = whyNoCeph();
-let started: Promise<Ceph> | null = null;
+const clusters = new Map<boolean, Promise<Ceph>>();
 let images = 0;
-t.teardown(async () => (await started?.catch(() => null))?.stop());
+t.teardown(async () => {
+  for (const started of clusters.values()) await (await started.catch(() => null))?.stop();
+});
+
+function cluster(hasKeys = false): Promise<Ceph> {
+  const started = clusters.get(hasKeys) ?? Ceph.start(join(tmpdir(), `ceph-${hasKeys}`), { hasKeys });
+  clusters.set(hasKeys, started);
+  return started;
+}
 
 /** A bus that keeps what it is given, as long as the test runs: the descriptors are its own. */
 function keepingHost(): RecordingHost {
@@ -35,12 +44,21 @@ interface Stage {
   next(): Promise<{ disk: Disk; host: RecordingHost }>;
 }
 
-async function stage({ isShared = false } = {}): Promise<Stage> {
-  started ??= Ceph.start(join(tmpdir(), 'ceph'));
-  const ceph = await started;
+interface StageWish {
+  readonly isShared?: boolean;
+  /** the image has no exclusive lock */
+  readonly isPlain?: boolean;
+  /** a user of this name opens it, with a key */
+  readonly user?: string;
+}
+
+async function stage({ isShared = false, isPlain = false, user }: StageWish = {}): Promise<Stage> {
+  const ceph = await cluster(user !== undefined);
   const image = `disk${++images}`;
-  await ceph.create(image, MIB);
-  const options = { uri: `rbd:${image}`, conf: ceph.conf };
+  if (isPlain) await ceph.rbd('create', image, '--size', '1M', '--image-feature', 'layering');
+  else await ceph.create(image, MIB);
+  const who = user === undefined ? {} : { id: user, keyring: await ceph.user(user) };
+  const options = { uri: `rbd:${image}`, conf: ceph.conf, ...who };
   const host = keepingHost();
   const open = async (own: RecordingHost, kept: { facts: Json; fds: readonly number[] } | null): Promise<Disk> =>
     frontDisk(await openRbd(options, { kept, host: own, isShared }), { readOnly: false });
@@ -117,11 +135,7 @@ t.test('a server that never had a request leaves the next one to fence', { skip 
 
 t.test('who has broken the lock meanwhile has the image', { skip }, async (t) => {
   const { ceph, image, old, next } = await stage();
-  const [lock] = JSON.parse(await ceph.rbd('lock', 'ls', image, '--format', 'json')) as {
-    id: string;
-    locker: string;
-  }[];
-  await ceph.rbd('lock', 'rm', image, lock?.id ?? '', lock?.locker ?? '');
+  await ceph.breakLock(image);
   const stranger = frontDisk(await openRbd({ uri: `rbd:${image}`, conf: ceph.conf }), { readOnly: false });
   await stranger.write(Buffer.from('stranger'), 0);
   const { disk, host } = await next();
@@ -134,14 +148,93 @@ t.test('who has broken the lock meanwhile has the image', { skip }, async (t) =>
 
 t.test('and if it has released it again, its bytes are not ours', { skip }, async (t) => {
   const { ceph, image, old, next } = await stage();
-  const [lock] = JSON.parse(await ceph.rbd('lock', 'ls', image, '--format', 'json')) as {
-    id: string;
-    locker: string;
-  }[];
-  await ceph.rbd('lock', 'rm', image, lock?.id ?? '', lock?.locker ?? '');
+  await ceph.breakLock(image);
   const { disk } = await next();
   await t.rejects(disk.read(Buffer.alloc(1), 0), { message: /broken the lock of the image/ });
   for (const each of [disk, old]) await each.close();
+});
+
+t.test('a takeover that fails or dies while it fences is no other client', { skip }, async (t) => {
+  const { ceph, image, old, next } = await stage({ user: 'tap' });
+  await ceph.allow('tap', 'allow r');
+  const { disk: second, host } = await next();
+  const waiting = t.rejects(second.write(Buffer.from('second'), 0), { errno: 5, message: /given up/ });
+  await eventually('it may not fence', 60_000, async () => host.states.length > 0);
+  t.match(host.states, [{ is: 'reconnecting', reason: /does not let this user fence/ }]);
+  second.giveUp();
+  await waiting;
+  await second.close();
+  // what its next step would have done
+  await ceph.breakLock(image);
+  await ceph.allow('tap', 'profile rbd');
+  const { disk: third, host: thirdHost } = await next();
+  t.equal(await textOf(third, 3), 'old');
+  await third.write(Buffer.from('new'), 0);
+  t.same(thirdHost.states, []);
+  await t.rejects(old.write(Buffer.from('late'), 0), FENCED);
+  for (const each of [third, old]) await each.close();
+});
+
+t.test('a disk that was fenced stays fenced, whoever serves it', { skip }, async (t) => {
+  const { ceph, old, host, next } = await stage({ isShared: true });
+  const [address = ''] = addressesOf(host.kept.at(-1)?.facts);
+  await ceph.ceph('osd', 'blocklist', 'add', address);
+  await eventually('the OSD knows it', 60_000, () =>
+    old.write(Buffer.from('x'), 0).then(
+      () => undefined,
+      () => true,
+    ),
+  );
+  await t.rejects(old.read(Buffer.alloc(1), 0), FENCED);
+  const { disk: second, host: secondHost } = await next();
+  await t.rejects(second.read(Buffer.alloc(1), 0), FENCED);
+  t.match(secondHost.states, [{ is: 'broken' }]);
+  for (const each of [second, old]) await each.close();
+  const { disk: third } = await next();
+  await t.rejects(third.write(Buffer.from('x'), 0), FENCED, 'also after an orderly end');
+  await third.close();
+});
+
+t.test('without an exclusive lock there is mode w!, which is taken over all the same', { skip }, async (t) => {
+  const { old, next } = await stage({ isShared: true, isPlain: true });
+  const { disk, host } = await next();
+  await disk.write(Buffer.from('new'), 0);
+  await t.rejects(old.write(Buffer.from('late'), 0), FENCED);
+  t.equal(await textOf(disk, 4), 'new\0');
+  t.same(host.states, []);
+  for (const each of [disk, old]) await each.close();
+});
+
+t.test('an exclusive lock that was disabled meanwhile protects nothing', { skip }, async (t) => {
+  const { ceph, image, old, next } = await stage();
+  await old.close();
+  await ceph.rbd('feature', 'disable', image, 'fast-diff', 'object-map', 'exclusive-lock');
+  const { disk, host } = await next();
+  await t.rejects(disk.write(Buffer.from('x'), 0), { errno: 5, message: /its exclusive lock was disabled/ });
+  t.match(host.states, [{ is: 'broken' }]);
+  await disk.close();
+});
+
+t.test('a snapshot that was removed and made again is another one', { skip }, async (t) => {
+  const ceph = await cluster();
+  const image = `disk${++images}`;
+  await ceph.create(image, MIB);
+  await ceph.rbd('snap', 'create', `${image}@one`);
+  const options = { uri: `rbd:${image}@one`, conf: ceph.conf };
+  const host = keepingHost();
+  const open = async (): Promise<Disk> =>
+    frontDisk(await openRbd(options, { kept: host.kept.at(-1) ?? null, host, readOnly: true }), { readOnly: true });
+  const first = await open();
+  const second = await open();
+  t.equal(await textOf(second, 1), '\0', 'the same one is served');
+  for (const each of [first, second]) await each.close();
+  await ceph.rbd('snap', 'rm', `${image}@one`, '--no-progress');
+  await ceph.rbd('snap', 'create', `${image}@one`);
+  const third = await open();
+  await t.rejects(third.read(Buffer.alloc(1), 0), {
+    message: /the snapshot was removed, and another one has its name/,
+  });
+  await third.close();
 });
 
 t.test('an image that was removed and made again is another one', { skip }, async (t) => {

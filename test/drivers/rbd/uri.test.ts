@@ -2,6 +2,7 @@
 import fc from 'fast-check';
 import t from 'tap';
 import { FusetapError } from '../../../drivers/errors.js';
+import rbd from '../../../drivers/rbd/index.js';
 import { parseOptions } from '../../../drivers/rbd/options.js';
 import { imageName, parseRbdUri, printRbdUri, type RbdAddress, rbdUris } from '../../../drivers/rbd/uri.js';
 import { driverOfUri } from '../../../drivers/remote-uris.js';
@@ -60,6 +61,15 @@ t.test('each form is understood, and has one canonical form', async (t) => {
 t.test('what is wrong is said, and no key is shown', async (t) => {
   for (const [text, message] of BAD) t.throws(() => parseRbdUri(text), { code: 'USAGE', message }, text);
   t.throws(() => parseRbdUri('rbd:disk:key=AQBSECRET'), { message: /^'rbd:disk:key=…': / });
+  const others = [
+    'rbd:disk:conf=:key=AQBSECRET',
+    'rbd:a/b/c/d:key=AQBSECRET',
+    'rbd:disk:key=AQBSECRET\\',
+    'rbd:d:Key=AQBSECRET',
+  ];
+  for (const text of others) {
+    t.throws(() => parseRbdUri(text), { code: 'USAGE', message: /^(?!.*SECRET)/s }, `whatever else is wrong: ${text}`);
+  }
 });
 
 t.test('any text is an address, which prints and parses, or an error of its user', async (t) => {
@@ -90,6 +100,14 @@ t.test('paths become absolute', async (t) => {
   t.equal(uri, 'rbd:rbd/disk:conf=/here/c:keyring=/here/k');
 });
 
+t.test('an image is the same one, whether its ceph.conf is named or found', async (t) => {
+  const uri = 'rbd:p/disk';
+  const found = await rbd.claims({ uri });
+  t.equal(await rbd.claims({ uri, conf: '/etc/ceph/ceph.conf' }), found);
+  t.equal(await rbd.claims({ uri: `${uri}:id=tap` }), found, 'and by another user');
+  t.not(await rbd.claims({ uri: `${uri}:mon_host=h` }), found);
+});
+
 t.test('options say the same as the URI, or what it leaves open', async (t) => {
   const uri = 'rbd:p/disk';
   t.match(parseOptions({ uri, id: 'tap', conf: '/c', keyring: '/k' }), { id: 'tap', conf: '/c', keyring: '/k' });
@@ -101,6 +119,7 @@ t.test('options say the same as the URI, or what it leaves open', async (t) => {
     [{ uri: `${uri}:conf=relative` }, /'relative' is not absolute/],
     [{ uri: `${uri}:id=a`, id: 'b' }, /id is 'a' and 'b'/],
     [{ uri: `${uri}:id=admin`, id: 'b' }, /id is 'admin' and 'b'/],
+    [{ uri: `${uri}:keyring=/a\\:id=b:id=admin`, id: 'b' }, /id is 'admin' and 'b'/],
     [{ uri, id: '' }, /id has no value/],
     [{ uri, id: 'a b' }, /no user of Ceph/],
     [{ uri, key: 'secret' }, /has no option 'key'/],

@@ -17,7 +17,7 @@ const IMAGE = 'bench';
 async function startCluster({ sizeBytes, directory, undo }: Place): Promise<Ceph> {
   // in memory: twice the image, and what the OSD has besides
   const gib = Math.ceil((2 * sizeBytes) / 2 ** 30) + 2;
-  const cluster = await Ceph.start(join(directory, 'ceph'), { gib });
+  const cluster = await Ceph.start(join(directory, 'ceph'), { gib, settings: 'plain' });
   undo.defer(() => cluster.stop());
   await cluster.create(IMAGE, sizeBytes);
   const words = ['-c', cluster.conf, 'bench', IMAGE, '--io-type', 'write', '--io-size', '4M', '--io-threads', '4'];
