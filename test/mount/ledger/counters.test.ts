@@ -80,14 +80,19 @@ t.test('all counters at once are the same as those of each vbd', async (t) => {
   t.same(other.of(1).read.requests, 0);
 });
 
+/** Asks as a watcher does. */
+function asker(reader: CountersReader) {
+  return (index: number) => {
+    reader.findPages();
+    return reader.of(index);
+  };
+}
+
 t.test('who asks again gets what has changed', async (t) => {
   const own = createStats();
   t.teardown(() => closeSync(own));
   const reader = new CountersReader(own);
-  const ask = (index: number) => {
-    reader.findPages();
-    return reader.of(index);
-  };
+  const ask = asker(reader);
   const [first, second] = [mapCounters(own, 9, MAIN_AREA), mapCounters(own, 9, areaOfThread(4))];
   countRequest(first, READ, 0.009, 512);
   const before = ask(9);
@@ -108,10 +113,7 @@ t.test('a reset place begins at nothing, wherever its pages are then', async (t)
   const own = createStats();
   t.teardown(() => closeSync(own));
   const reader = new CountersReader(own);
-  const ask = (index: number) => {
-    reader.findPages();
-    return reader.of(index);
-  };
+  const ask = asker(reader);
   countRequest(mapCounters(own, 2, MAIN_AREA), READ, 1, 512);
   countRequest(mapCounters(own, 3, MAIN_AREA), READ, 1, 512);
   t.equal(ask(2).read.requests, 1);
