@@ -7,7 +7,7 @@ import { FusetapError } from '../drivers/errors.js';
 import { DEFAULT_DRIVER } from '../drivers/names.js';
 import { asSnapshot } from '../mount/client/disk-wish.js';
 import type { SectorBytes } from '../mount/client/size.js';
-import type { AttachRequest, BackingPolicy, TransportName } from '../mount/control/interface.js';
+import type { AttachRequest, BackingPolicy, DiskWish, TransportName } from '../mount/control/interface.js';
 import type { Mode } from '../mount/images/mode.js';
 import { combineWords, type DiskSpec } from './disk-spec/index.js';
 import { diskOf, isRemote, type OptionWord, remoteDisk } from './disk-tree.js';
@@ -81,6 +81,21 @@ export function attachRequest(words: readonly (string | undefined)[], options: A
     ...defined({ passthrough, share, raw, backing, partitions, sectorSize, transport, allowOther, uid, gid, fileMode }),
   };
   return { request: options.snapshot ? asSnapshot(request) : request, notes: whole.notes };
+}
+
+/**
+ * The disk of a SPEC that is not attached, so it has no vdev.
+ * @param why what has no place, for the error @throws FusetapError USAGE, also if the SPEC has more than drivers and image
+ */
+export function placelessDisk(
+  spec: string | undefined,
+  options: AttachWords,
+  why: { readonly message: string; readonly hint: string },
+): { disk: DiskWish; notes: string[] } {
+  const { request, notes } = attachRequest(spec === undefined ? [] : [spec], options);
+  const { vdev, mode: _, ...disk } = request;
+  if (vdev === null) return { disk, notes };
+  throw new FusetapError('USAGE', `${why.message}: ${spec} names ${vdev}`, { hint: why.hint });
 }
 
 function namedDisk(

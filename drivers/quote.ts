@@ -1,8 +1,6 @@
 /** Writes values into messages. Whatever a value contains, it stays on one line and cannot control a terminal. */
 
 const QUOTED_LENGTH = 80;
-/** text that needs no escapes */
-const PLAIN = /^[\x20-\x7e]*$/;
 const SHORT: Readonly<Record<string, string>> = { '\n': '\\n', '\t': '\\t', '\r': '\\r' };
 
 /** A received value, in quotes, cut if it is long. */
@@ -24,9 +22,14 @@ export function named(name: string): string {
   return name === '' || visible !== name || /[\s'"]/.test(name) ? `'${visible}'` : name;
 }
 
+/** Whether all characters are printable ASCII: such text needs no escapes, and each is one column wide. */
+export function isPlain(text: string): boolean {
+  return /^[\x20-\x7e]*$/.test(text);
+}
+
 /** Escapes the characters that end a line, control a terminal or are invisible, so that the text can be read back. */
 export function escapeControls(text: string): string {
-  if (PLAIN.test(text)) return text;
+  if (isPlain(text)) return text;
   return text.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (character) => {
     const value = character.codePointAt(0) ?? 0;
     return SHORT[character] ?? (value < 0x100 ? `\\x${hex(value, 2)}` : `\\u{${hex(value, 4)}}`);

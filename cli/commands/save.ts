@@ -9,7 +9,7 @@ import type { LocatedVbd } from '../../mount/client/finding/locate-vbd.js';
 import { type CopyOptions, save, saveToDisk } from '../../mount/client/index.js';
 import type { DiskWish } from '../../mount/control/interface.js';
 import { attachOption } from '../attach-options.js';
-import { type AttachWords, attachRequest } from '../attach-request.js';
+import { type AttachWords, placelessDisk } from '../attach-request.js';
 import { namesDriver } from '../disk-spec/index.js';
 import { locateVbd } from '../locate-vbd.js';
 import { endHelp, type SharedOptions, VBD_HELP } from '../options.js';
@@ -75,14 +75,11 @@ function refuseDiskOptions({ option, backing }: SaveOptions): void {
 }
 
 /** @throws FusetapError USAGE, also if the SPEC has more than drivers and image */
-function diskOf(spec: string, { option, backing, quiet }: SaveOptions): DiskWish {
-  const { request, notes } = attachRequest([spec], defined({ option, backing }));
-  if (!quiet) notes.forEach(printNote);
-  const { vdev, mode: _, ...wish } = request;
-  if (vdev === null) return wish;
-  throw new FusetapError('USAGE', `a copy has no place on the bus: ${spec} names ${vdev}`, {
-    hint: 'give only DRIVER:PATH, or the URI',
-  });
+function diskOf(spec: string, { option, backing, verbose }: SaveOptions): DiskWish {
+  const why = { message: 'a copy has no place on the bus', hint: 'give only DRIVER:PATH, or the URI' };
+  const { disk, notes } = placelessDisk(spec, defined({ option, backing }), why);
+  if (verbose) notes.forEach(printNote);
+  return disk;
 }
 
 /** @throws FusetapError USAGE if stdout cannot take the bytes of a disk */

@@ -2,10 +2,9 @@
 
 import type { Command } from 'commander';
 import { defined } from '../../drivers/defined.js';
-import { FusetapError } from '../../drivers/errors.js';
 import type { SwapRequest } from '../../mount/control/interface.js';
 import { attachOption } from '../attach-options.js';
-import { type AttachWords, attachRequest } from '../attach-request.js';
+import { type AttachWords, placelessDisk } from '../attach-request.js';
 import { locateVbd } from '../locate-vbd.js';
 import { endHelp, type SharedOptions, VBD_HELP } from '../options.js';
 import { print, printJson, printNote } from '../output.js';
@@ -47,16 +46,10 @@ export function register(program: Command): void {
 
 /** @throws FusetapError USAGE, also if the SPEC has more than driver and image */
 function swapRequest(spec: string | undefined, options: SwapOptions): SwapRequest {
-  const given = defined(chosen(options));
-  const { request, notes } = attachRequest(spec === undefined ? [] : [spec], given);
+  const why = { message: 'a vbd keeps its place', hint: 'give only DRIVER:PATH, or --driver and --image' };
+  const { disk, notes } = placelessDisk(spec, defined(chosen(options)), why);
   if (options.verbose) notes.forEach(printNote);
-  if (request.vdev !== null) {
-    throw new FusetapError('USAGE', `a vbd keeps its place: ${spec} names ${request.vdev}`, {
-      hint: 'give only DRIVER:PATH, or --driver and --image',
-    });
-  }
-  const { vdev: _, mode: __, ...wish } = request;
-  return { ...wish, pause: true };
+  return { ...disk, pause: true };
 }
 
 /** The options that tell the disk: the others are not of `attach`. */

@@ -3,7 +3,7 @@
  * where a Chinese character takes two columns and an accent none; the package knows these tables of Unicode.
  */
 import stringWidth from 'fast-string-truncated-width';
-import { escapeControls } from '../../drivers/quote.js';
+import { escapeControls, isPlain } from '../../drivers/quote.js';
 import type { RateColumn } from '../watching/rows.js';
 
 const GAP = 2;
@@ -12,14 +12,12 @@ const NARROWEST_NAME = 12;
 /** a name that is longer is cut before it is measured */
 const LONGEST_NAME = 1_000;
 
-const PLAIN = /^[\x20-\x7e]*$/;
-
 const graphemes = new Intl.Segmenter('en', { granularity: 'grapheme' });
 
 /** How many columns of the terminal a text takes. */
 export function widthOf(text: string): number {
   // most cells are this, and a table may have thousands
-  if (PLAIN.test(text)) return text.length;
+  if (isPlain(text)) return text.length;
   return stringWidth(text).width;
 }
 

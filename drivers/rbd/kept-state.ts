@@ -6,25 +6,14 @@
  *     16  a HELD word
  *     20  how often a server has taken the disk over: only the last one may change the HELD word
  */
-import { ftruncateSync } from 'node:fs';
-import {
-  addSeals,
-  F_SEAL_GROW,
-  F_SEAL_SEAL,
-  F_SEAL_SHRINK,
-  getSeals,
-  mapShared,
-  memfdCreate,
-} from '../../system/libc.js';
+import { mapShared } from '../../system/libc.js';
 import type { Json, Kept } from '../driver.js';
 import { FusetapError } from '../errors.js';
-import { KEPT_MAGIC, KEPT_WORD, readKeptHead } from '../kept-head.js';
+import { createKept, isKept, type KeptLayout } from '../kept-head.js';
 
-const BYTES = 4096;
-const VERSION = 1;
+const LAYOUT: KeptLayout = { name: 'fusetap-rbd', bytes: 4096, version: 1 };
 const HELD_WORD = 4;
 const TAKEOVERS_WORD = 5;
-const SEALS = F_SEAL_SHRINK | F_SEAL_GROW;
 
 /**
  * What the client has. `nothing`: nothing that it has sent is under way; `asking`: it may have the lock, or not; `lock`: it
@@ -56,22 +45,16 @@ export class KeptState {
 
   private constructor(fd: number) {
     this.fd = fd;
-    this.#words = new Int32Array(mapShared(fd, BYTES));
+    this.#words = new Int32Array(mapShared(fd, LAYOUT.bytes));
   }
 
   static create(): KeptState {
-    const fd = memfdCreate('fusetap-rbd');
-    ftruncateSync(fd, BYTES);
-    const state = new KeptState(fd);
-    state.#words[KEPT_WORD.version] = VERSION;
-    state.#words[KEPT_WORD.magic] = KEPT_MAGIC;
-    addSeals(fd, SEALS | F_SEAL_SEAL);
-    return state;
+    return new KeptState(createKept(LAYOUT));
   }
 
   /** @throws FusetapError if the memory is not one of this version */
   static adopt(fd: number): KeptState {
-    if (readKeptHead(fd)?.[KEPT_WORD.version] !== VERSION || (getSeals(fd) & SEALS) !== SEALS) throw damaged();
+    if (!isKept(fd, LAYOUT)) throw damaged();
     const state = new KeptState(fd);
     state.#takeover = null;
     return state;

@@ -67,14 +67,18 @@ export interface CheckedDisk {
   readonly disk?: NodeSpec;
 }
 
+/** What is wrong with a key of a request. */
+function issueAt(request: object, key: string, message: string): v.RawTransformIssueInfo<unknown> {
+  const input = Object.fromEntries(Object.entries(request)) as Record<string, unknown>;
+  return { message, path: [{ type: 'object', origin: 'value', input, key, value: input[key] }] };
+}
+
 /** Checks the keys that tell the disk: a tree, or a driver with its image. */
 export const asDiskWish = <Request extends AskedDisk>() =>
   v.rawTransform<Request, Omit<Request, keyof AskedDisk> & CheckedDisk>(({ dataset, addIssue, NEVER }) => {
     const { driver: name, image, options, disk, ...others } = dataset.value;
     const refuse = (key: keyof AskedDisk, message: string): never => {
-      const value = dataset.value[key];
-      const input = Object.fromEntries(Object.entries(dataset.value));
-      addIssue({ message, path: [{ type: 'object', origin: 'value', input, key, value }] });
+      addIssue(issueAt(dataset.value, key, message));
       return NEVER;
     };
     if (disk === undefined) {
@@ -131,13 +135,9 @@ export const offsetText = v.pipe(
 /** A copy is either a file or a disk. */
 export const asSaveRequest = <Request extends { readonly path?: unknown; readonly to?: unknown }>() =>
   v.rawTransform<Request, Request>(({ dataset, addIssue, NEVER }) => {
-    const { path: value, to } = dataset.value;
-    if ((value === undefined) !== (to === undefined)) return dataset.value;
-    const input = Object.fromEntries(Object.entries(dataset.value));
-    addIssue({
-      message: 'or to: give one of them',
-      path: [{ type: 'object', origin: 'value', input, key: 'path', value }],
-    });
+    const { path, to } = dataset.value;
+    if ((path === undefined) !== (to === undefined)) return dataset.value;
+    addIssue(issueAt(dataset.value, 'path', 'or to: give one of them'));
     return NEVER;
   });
 

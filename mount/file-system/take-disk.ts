@@ -7,7 +7,6 @@
  *        └─ none ──► attached ──► pinned ──► marked: the bus detaches it when nobody uses it any more
  *                       └─► BUSY: another mount was quicker: look again
  */
-
 import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError } from '../../drivers/errors.js';
 import { named } from '../../drivers/quote.js';

@@ -20,7 +20,6 @@ import type { BusWishes, TransportName } from '../control/interface.js';
 import { type BusPlace, makeBusDirectories } from '../runtime/bus-place.js';
 import type { Lifeline } from '../runtime/lifeline.js';
 import { openLog } from '../runtime/log-line.js';
-
 import { BUS_NODE_OPTIONS, keeperEnvironment } from '../runtime/node-options.js';
 import type { BusScope } from '../systemd/bus-scope.js';
 

@@ -14,18 +14,8 @@
  * The server writes a slot before it sends the request, and frees it when the reply was parsed, before its client is
  * answered. See "Disks on a network" in docs/architecture.md.
  */
-import { fstatSync, ftruncateSync } from 'node:fs';
-import {
-  addSeals,
-  F_SEAL_GROW,
-  F_SEAL_SEAL,
-  F_SEAL_SHRINK,
-  getSeals,
-  mapShared,
-  memfdCreate,
-} from '../../../system/libc.js';
-
-import { KEPT_MAGIC, KEPT_WORD, readKeptHead } from '../../kept-head.js';
+import { mapShared } from '../../../system/libc.js';
+import { createKept, isKept, KEPT_WORD, type KeptLayout } from '../../kept-head.js';
 import type { Range } from '../operation.js';
 import { DOUBT_BYTES } from './doubts.js';
 
@@ -40,10 +30,7 @@ export const TAIL_BYTES = 32;
 export const MOST_DOUBTS = Math.floor((BUFFER_START - TAIL_BYTES - DOUBTS_START) / DOUBT_BYTES);
 export const BUFFER_BYTES = 256 << 10;
 const WHOLE_BYTES = BUFFER_START + BUFFER_BYTES;
-/** of the layout above; a server of another version does not read it */
-const VERSION = 1;
-/** a mapped memory that shrinks kills who touches it */
-const SEALS = F_SEAL_SHRINK | F_SEAL_GROW;
+const LAYOUT: KeptLayout = { name: 'fusetap-nbd', bytes: WHOLE_BYTES, version: 1 };
 
 /** int32 words of a slot, and of its place */
 const enum S {
@@ -110,18 +97,12 @@ export class KeptState {
 
   /** Makes the memory; the caller owns the descriptor. */
   static create(): KeptState {
-    const fd = memfdCreate('fusetap-nbd');
-    ftruncateSync(fd, WHOLE_BYTES);
-    addSeals(fd, SEALS | F_SEAL_SEAL);
-    const state = new KeptState(fd);
-    state.#i32[KEPT_WORD.magic] = KEPT_MAGIC;
-    state.#i32[KEPT_WORD.version] = VERSION;
-    return state;
+    return new KeptState(createKept(LAYOUT));
   }
 
   /** The memory that an earlier server has made. Null if the descriptor is something else, or of another version. */
   static adopt(fd: number): KeptState | null {
-    return isKeptState(fd) ? new KeptState(fd) : null;
+    return isKept(fd, LAYOUT) ? new KeptState(fd) : null;
   }
 
   /** The slots that are not free. */
@@ -237,15 +218,4 @@ export class KeptState {
   get isUnflushed(): boolean {
     return this.#i32[KEPT_WORD.acknowledged] !== this.#i32[KEPT_WORD.durable];
   }
-}
-
-/** Looks before anything is mapped: what is written to another file by mistake would destroy it. */
-function isKeptState(fd: number): boolean {
-  try {
-    if (fstatSync(fd).size !== WHOLE_BYTES || (getSeals(fd) & SEALS) !== SEALS) return false;
-  } catch {
-    // F_GET_SEALS of a file that is no memfd
-    return false;
-  }
-  return readKeptHead(fd)?.[KEPT_WORD.version] === VERSION;
 }

@@ -146,14 +146,12 @@ function vbdRates(counted: CountedTwice): VbdRates {
 function changedRates({ bus, earlier, later, seconds }: CountedTwice): VbdRates {
   // counted once: nothing is known of an interval
   const ended = (kind: Kind): Histogram =>
-    seconds === 0 || earlier?.[kind].requests === later[kind].requests
-      ? []
-      : subtract(later[kind].histogram, earlier?.[kind].histogram ?? []);
+    seconds === 0 ? [] : subtract(later[kind].histogram, earlier?.[kind].histogram ?? []);
   const histograms = { read: ended('read'), write: ended('write'), flush: ended('flush'), discard: ended('discard') };
   const rates = (kind: Kind): KindRates =>
     kindRates(earlier?.[kind] ?? null, later[kind], { histogram: histograms[kind], seconds });
   const kinds = { read: rates('read'), write: rates('write'), flush: rates('flush'), discard: rates('discard') };
-  const all = Object.values(histograms).every(({ length }) => length === 0) ? [] : add(Object.values(histograms));
+  const all = add(Object.values(histograms));
   const sum = (key: 'perSecond' | 'bytesPerSecond'): number =>
     hundredth(KINDS.reduce((total, kind) => total + kinds[kind][key], 0));
   // each by its name: copying with `...` takes ten times as long, and there may be hundreds
@@ -205,7 +203,6 @@ function kindRates(earlier: KindCounters | null, later: KindCounters, { histogra
 }
 
 function latencyOf(histogram: Histogram): Latency {
-  if (histogram.length === 0) return { p50: null, p99: null };
   const [p50, p99] = [percentile(histogram, 0.5), percentile(histogram, 0.99)];
   return { p50: p50 === null ? null : tenth(p50), p99: p99 === null ? null : tenth(p99) };
 }

@@ -2,7 +2,6 @@
  * Rule 8 for a disk on a network: its name is a file in the runtime directory, which is claimed in place of an image. So
  * vbds of this runtime directory do not share it by mistake. Other machines are not seen.
  */
-
 import { closeSync, constants, mkdirSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import type { GraphPlan } from '../../../drivers/graph/plan.js';

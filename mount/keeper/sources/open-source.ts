@@ -13,7 +13,10 @@ import type { AttachContext } from './attach-context.js';
 import { keptDisk } from './claim-remote.js';
 import { TreeOpening } from './open-tree.js';
 
-export type SourceWish = DiskWish & Pick<Vbd, 'mode' | 'filters'>;
+export interface SourceWish extends DiskWish, Pick<Vbd, 'mode' | 'filters'> {
+  /** what is written must be there later: memory is refused; default: false */
+  readonly isKept?: boolean;
+}
 
 export interface OpenedSource {
   readonly source: VbdSource;
@@ -36,6 +39,7 @@ export async function openSource(
   const graph = treeOf(wish);
   const plan = await context.server.request<'plan'>({ op: 'plan', graph, filters }, { once: hasThirdParty(graph) });
   checkShare(plan, graph, share);
+  if (wish.isKept) refuseMemory(plan, graph);
   const holdings = new Holdings();
   try {
     const recognize = raw ? 'neither' : endsShown(filters);
@@ -55,6 +59,13 @@ export async function openSource(
     await holdings.release();
     throw error;
   }
+}
+
+function refuseMemory({ scratch }: GraphPlan, { driver }: NodeSpec): void {
+  if (Object.keys(scratch).length === 0) return;
+  throw new FusetapError('USAGE', `what is written with driver ${driver} is in memory only: it cannot keep a copy`, {
+    hint: 'name a disk that keeps what is written, or a file',
+  });
 }
 
 /** @throws FusetapError USAGE if a name is given, and the disk has no memory that can be shared by it */

@@ -7,7 +7,7 @@
  * The target has no file meanwhile: nobody but the copy writes to it. If the server dies, the next one copies again.
  */
 import { FusetapError } from '../../../drivers/errors.js';
-import { hasThirdParty, treeOf } from '../../../drivers/graph.js';
+import { hasThirdParty } from '../../../drivers/graph.js';
 import { named } from '../../../drivers/quote.js';
 import type { DiskWish, SaveResult } from '../../control/interface.js';
 import type { CopyWatcher } from '../../control/progress.js';
@@ -47,8 +47,7 @@ export async function saveToDisk(
   const { bus, pausing, context } = saving;
   return await bus.activities.run(vbd, 'saving', watcher.signal, async (given) => {
     const told = logCopy(vbd.source.imagePath, { ...watcher, signal: given });
-    const wish = { ...to, mode: 'w' as const, filters: [] };
-    await refuseMemory(saving, wish);
+    const wish = { ...to, mode: 'w' as const, filters: [], isKept: true };
     const { source } = await openSource(context, wish, told);
     try {
       await refuseAbove(bus, vbd, devicesOf(source));
@@ -125,19 +124,4 @@ async function copyTo({ bus }: Saving, target: Target, { signal, progress }: Cop
 /** The devices with the files of the target. */
 function devicesOf({ files }: VbdSource): string[] {
   return [...files.values()].flatMap(({ image: { dev, rdev } }) => [dev, ...(rdev === null ? [] : [rdev])]);
-}
-
-/** @throws FusetapError USAGE before anything is copied to such memory */
-async function refuseMemory({ context }: Saving, wish: DiskWish): Promise<void> {
-  const graph = treeOf(wish);
-  const once = hasThirdParty(graph);
-  const { scratch } = await context.server.request<'plan'>({ op: 'plan', graph, filters: [] }, { once });
-  if (Object.keys(scratch).length === 0) return;
-  throw new FusetapError(
-    'USAGE',
-    `what is written with driver ${graph.driver} is in memory only: it cannot keep a copy`,
-    {
-      hint: 'name a disk that keeps what is written, or a file',
-    },
-  );
 }
