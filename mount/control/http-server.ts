@@ -7,6 +7,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import * as v from 'valibot';
 import { type ErrorCode, FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { quoted } from '../../drivers/quote.js';
+import { within } from '../../system/within.js';
 import { VERSION } from '../version.js';
 import type { BusControl } from './bus-control.js';
 import {
@@ -96,8 +97,11 @@ async function sendEvents({ feed }: BusControl, response: ServerResponse, signal
   response.flushHeaders();
   for await (const record of feed.follow(signal)) {
     if (response.write(`${JSON.stringify(record)}\n`)) continue;
-    await once(response, 'drain', { signal: AbortSignal.any([signal, AbortSignal.timeout(READ_LIMIT_MS)]) }).catch(
-      () => {},
+    // not AbortSignal.timeout below AbortSignal.any: Node may collect that as garbage, and then it never comes
+    await within(
+      once(response, 'drain', { signal }).catch(() => {}),
+      READ_LIMIT_MS,
+      undefined,
     );
     if (!response.writableNeedDrain) continue;
     // the log is shortened meanwhile, and what this client would get later has gaps
