@@ -13,6 +13,7 @@ import { KERNEL_ABILITIES } from '../../mount/fuse/event-loop/kernel-transport.j
 import { readLog } from '../../mount/log/read-log.js';
 import { eventually } from '../e2e/command.js';
 import { type Bench, openBench, type TestTransport } from '../e2e/fixtures.js';
+import { kill } from '../e2e/kill-server.js';
 
 /** how long a new server may take to be installed, on a busy machine */
 const RESTART_LIMIT_MS = 60_000;
@@ -106,6 +107,12 @@ export class Bus {
   /** Makes a client send a request to the server. */
   async poke(): Promise<void> {
     await this.bench.execute('stat', ['-f', this.place.path], { timeoutMs: RESTART_LIMIT_MS });
+  }
+
+  /** Kills the server and waits for nothing. It may be dead already: a thread that loads late can reach an armed crash first. */
+  async beginKill(): Promise<void> {
+    const { serverPid } = await this.info();
+    if (serverPid !== null) kill(serverPid);
   }
 
   /** Kills the server with SIGKILL; resolves when the next one has answered a client. */

@@ -16,17 +16,6 @@ const LIMIT_MS = 15_000;
 const MANY = 200;
 const ERRORS = /abort|not connected|Input\/output error|No such device/i;
 
-/** Kills the server, unless it is dead already: a thread that it loads late may reach the armed crash first. */
-async function killServer(bus: Bus): Promise<void> {
-  const { serverPid } = await bus.info();
-  if (serverPid === null) return;
-  try {
-    process.kill(serverPid, 'SIGKILL');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
-  }
-}
-
 async function isGivenUp(t: Test, bus: Bus): Promise<void> {
   await eventually('the bus has failed', LIMIT_MS, async () => (await bus.info()).state === 'failed');
   const { vbds, serverPid } = await bus.info();
@@ -85,7 +74,7 @@ for (const step of ['load', 'start'] as const) {
     const mapper = await Client.open(t, bus.bench, 'map', passed.path);
 
     crashes.arm(step, 0, MANY);
-    await killServer(bus);
+    await bus.beginKill();
     await Promise.all([
       inTime(t, 'a reader', reader.call('read', 0, 4096)),
       inTime(t, 'a writer', writer.call('write', 0, 4096)),
@@ -145,7 +134,7 @@ t.test('one death at start does not end the bus', { skip: whyNot() }, async (t) 
     const image = await bus.bench.image(`${step}.img`, 4 << 20);
     const vbd = await bus.attach({ driver: 'aio', image });
     crashes.arm(step, 0, 1);
-    await killServer(bus);
+    await bus.beginKill();
     t.equal(await bus.bench.sh('head -c 100 "$1" | wc -c', vbd.path), '100', `${step}: served on`);
     t.equal((await bus.bench.busProcesses()).filter((line) => line.includes('server/main.js')).length, 1, 'one server');
     await bus.bench.succeed(['stop', '--bus', step]);

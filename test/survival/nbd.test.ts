@@ -206,9 +206,8 @@ void t.test('a bus without a server knows what is not durable', { skip }, async 
     const handle = await Client.open(t, bench, 'write', vbd.path);
     await handle.call('write', 0, 4096, 'x');
     if (isFlushed) await handle.call('fsync');
-    const { serverPid } = await bus.info();
     crashes.arm('load', 0, 200);
-    if (serverPid !== null) process.kill(serverPid, 'SIGKILL');
+    await bus.beginKill();
     await eventually('the bus has failed', LIMIT_MS, async () => (await bus.info()).state === 'failed');
     await handle.release();
     const { vbds } = await bus.detach(vbd.vdev);
