@@ -22,12 +22,17 @@ export function allocateResident(length: number): Resident {
   const start = addressOf(whole);
   const skip = (PAGE_BYTES - (start % PAGE_BYTES)) % PAGE_BYTES;
   const bytes = Buffer.from(whole.buffer, skip, length);
-  // write, do not read: a read of an untouched page maps the shared zero page, which the first write then replaces
-  for (let at = 0; at < length; at += PAGE_BYTES) bytes[at] = 0;
-  bytes[length - 1] = 0;
-  const locked = mlock(start + skip, length);
+  const locked = makeResident({ address: start + skip, bytes });
   kept.push(bytes);
   return { address: start + skip, bytes, locked };
+}
+
+/** Makes memory that is zeros resident. @returns false if the pages are not locked */
+export function makeResident({ address, bytes }: Omit<Resident, 'locked'>): boolean {
+  // write, do not read: a read of an untouched page maps the shared zero page, which the first write then replaces
+  for (let at = 0; at < bytes.length; at += PAGE_BYTES) bytes[at] = 0;
+  bytes[bytes.length - 1] = 0;
+  return mlock(address, bytes.length);
 }
 
 // an address is a plain number, so keep a reference: the buffer must never be garbage-collected

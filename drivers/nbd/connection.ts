@@ -3,6 +3,7 @@
  * one system call.
  */
 import { randomBytes } from 'node:crypto';
+import { addressOf, read } from '../../system/libc.js';
 import { FusetapError } from '../errors.js';
 import type { Drain } from './drain.js';
 import { ProtocolFault, replyError, SHUTTING_DOWN } from './faults.js';
@@ -18,6 +19,8 @@ import { Wire } from './wire.js';
 
 /** how much a server may send in the handshake before it is read */
 const MOST_UNREAD_BYTES = 512 << 10;
+/** so much of a read that is still to come is received where it was asked for */
+const DIRECT_BYTES = 16 << 10;
 
 export interface ConnectionEvents {
   /** an operation is done, or another one may be sent */
@@ -36,6 +39,8 @@ export interface ConnectionWish {
 export class Connection {
   readonly facts: ExportFacts;
   readonly #wire: Wire;
+  /** the stream of the socket is not encrypted */
+  readonly #isPlain: boolean;
   readonly #state: KeptState;
   readonly #events: ConnectionEvents;
   readonly #high = randomHigh();
@@ -87,6 +92,7 @@ export class Connection {
     const { wire, facts, state, events, isPlain, isWhole } = parts;
     this.facts = facts;
     this.#wire = wire;
+    this.#isPlain = isPlain;
     this.#state = state;
     this.#events = events;
     this.#sender = new Sender(wire, state, { high: this.#high, isPlain, isWhole });
@@ -161,6 +167,26 @@ export class Connection {
       this.#wire.close(error as Error);
     }
     noteLookedAt(this.#state, bytes);
+    if (this.#isPlain) this.#receiveMore(reader);
+  }
+
+  /**
+   * The rest of a long read is received where it was asked for, as far as it has come. A next server needs none of it: it
+   * looks only for headers, and the read is repeated.
+   */
+  #receiveMore(reader: ReplyReader): void {
+    for (let { room } = reader; room.length >= DIRECT_BYTES && !this.#isOver; { room } = reader) {
+      const { fd } = this.#wire;
+      // 0 and errors: Node meets the same
+      const taken = fd === null ? 0 : read(fd, addressOf(room), room.length);
+      if (taken <= 0) return;
+      this.#receivedBytes += taken;
+      try {
+        reader.received(taken);
+      } catch (error) {
+        this.#wire.close(error as Error);
+      }
+    }
   }
 
   #find(high: number, low: number): Operation {

@@ -44,14 +44,24 @@ export class ReplyReader {
     this.#owner = owner;
   }
 
+  /** Where the next bytes go: they can be received there, and then told by `received`. */
+  get room(): Uint8Array {
+    return this.#filled === 0 ? this.#room : this.#room.subarray(this.#filled);
+  }
+
+  /** The first `length` bytes of `room` have been filled. @throws ProtocolFault: the stream is of no use any more */
+  received(length: number): void {
+    this.#filled += length;
+    if (this.#filled === this.#room.length) this.#next();
+  }
+
   /** @throws ProtocolFault: the stream is of no use any more */
   feed(bytes: Uint8Array): void {
     for (let at = 0; at < bytes.length; ) {
       const length = Math.min(this.#room.length - this.#filled, bytes.length - at);
       this.#room.set(bytes.subarray(at, at + length), this.#filled);
-      this.#filled += length;
       at += length;
-      if (this.#filled === this.#room.length) this.#next();
+      this.received(length);
     }
   }
 

@@ -14,6 +14,10 @@ import type { NbdAddress } from './uri.js';
 const KEEP_ALIVE_MS = 10_000;
 /** unacknowledged bytes for so long mean that the other machine is gone */
 const TCP_USER_TIMEOUT_MS = 60_000;
+/** the kernel takes so much of a long write at once, if it is allowed (net.core.wmem_max); TCP finds its own size */
+const UNIX_SEND_BYTES = 1 << 20;
+const SOL_SOCKET = 1;
+const SO_SNDBUF = 7;
 const IPPROTO_TCP = 6;
 const TCP_USER_TIMEOUT = 18;
 
@@ -73,6 +77,7 @@ export class Wire {
     made.#listen(socket, receive === null);
     await made.#connected(signal);
     if (path === null) made.#tune();
+    else made.#setOption(SOL_SOCKET, SO_SNDBUF, UNIX_SEND_BYTES);
     return made;
   }
 
@@ -98,8 +103,12 @@ export class Wire {
   #tune(): void {
     this.#socket.setNoDelay(true);
     this.#socket.setKeepAlive(true, KEEP_ALIVE_MS);
+    this.#setOption(IPPROTO_TCP, TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS);
+  }
+
+  #setOption(level: number, name: number, value: number): void {
     const { fd } = this;
-    if (fd !== null) setSocketOption(fd, { level: IPPROTO_TCP, name: TCP_USER_TIMEOUT, value: TCP_USER_TIMEOUT_MS });
+    if (fd !== null) setSocketOption(fd, { level, name, value });
   }
 
   #listen(socket: Socket, byEvents: boolean): void {

@@ -3,6 +3,7 @@
  * server does.
  */
 import { Worker } from 'node:worker_threads';
+import { createRequestMemory, type RequestMemory } from '../thread/request-memory.js';
 import type { ThreadData, ThreadReport } from '../thread/thread.js';
 import { createThreadMemory, type ThreadMemory } from '../thread/thread-control.js';
 import { createTurnMemory, type TurnMemory } from '../thread/write-turns.js';
@@ -22,6 +23,8 @@ export interface BegunThreads {
   readonly memory: ThreadMemory;
   /** where threads announce what they write */
   readonly turnMemory: TurnMemory;
+  /** where threads hand on large requests */
+  readonly requestMemory: RequestMemory;
   readonly first: StartedThread;
 }
 
@@ -34,11 +37,13 @@ export function beginThreads({ deviceFds, ledgerFd, statsFd }: DevicesAndFiles):
   const ownFds = devicesOfThreads(deviceFds);
   const memory = createThreadMemory(ownFds.length);
   const turnMemory = createTurnMemory(ownFds.length);
+  const requestMemory = createRequestMemory();
   const deviceFd = ownFds[0] as number;
   return {
     memory,
     turnMemory,
-    first: new StartedThread({ thread: 0, deviceFd, ledgerFd, statsFd, memory, turnMemory }),
+    requestMemory,
+    first: new StartedThread({ thread: 0, deviceFd, ledgerFd, statsFd, memory, turnMemory, requestMemory }),
   };
 }
 

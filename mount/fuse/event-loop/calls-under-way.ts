@@ -6,7 +6,7 @@ import { now } from '../../ledger/counters.js';
 import { type Ledger, MAIN_WORK_START, WORK_PLACES } from '../../ledger/ledger.js';
 import { IoGate } from '../../transport/io-gate.js';
 import type { Request } from '../protocol/message.js';
-import type { RequestPool } from './request-pool.js';
+import type { RequestOwner } from './request-pool.js';
 
 /** A request that is not answered yet. */
 export interface Call {
@@ -16,7 +16,7 @@ export interface Call {
   readonly place: number;
   readonly begunMs: number;
   /** where the memory of the request goes when the call ends; null: it is not used again */
-  pool: RequestPool | null;
+  pool: RequestOwner | null;
 }
 
 export class CallsUnderWay {
@@ -37,7 +37,7 @@ export class CallsUnderWay {
     return this.#count;
   }
 
-  begin(thread: number, request: Request, pool: RequestPool | null = null): Call {
+  begin(thread: number, request: Request, pool: RequestOwner | null = null): Call {
     this.#count += 1;
     const place = this.#freePlaces.pop() ?? -1;
     const call = { request, thread, place, begunMs: now(), pool };

@@ -18,12 +18,14 @@ import type { NamesOfFile } from '../../transport/transport.js';
 import * as abi from '../protocol/abi.js';
 import { isOneWay, isWellFormed, Request } from '../protocol/message.js';
 import { crashPoint } from '../thread/crash-point.js';
+import type { RequestMemory } from '../thread/request-memory.js';
+import type { RequestPlace } from '../thread/thread.js';
 import { AttributeCalls, type AttributeContext } from './attributes.js';
 import { type Call, CallsUnderWay } from './calls-under-way.js';
 import { Directory, type DirectoryContext } from './directory.js';
 import { FileCalls, type FileContext } from './file-calls.js';
 import { Replies, type ReplyContext } from './replies.js';
-import { RequestPool } from './request-pool.js';
+import { RequestPool, SharedRequests } from './request-pool.js';
 
 export type DispatchContext = ReplyContext & AttributeContext & DirectoryContext & FileContext;
 
@@ -35,6 +37,7 @@ export class Dispatcher {
   readonly #files: FileCalls;
   readonly #names: DiskNames;
   readonly #pool = new RequestPool();
+  #shared: SharedRequests | null = null;
 
   constructor(context: DispatchContext) {
     this.#calls = new CallsUnderWay(context.ledger, (call) => this.#answer(call));
@@ -43,13 +46,24 @@ export class Dispatcher {
     this.#names = new DiskNames({ tree: context.tree, ledger: context.ledger, gate: this.#calls.gate });
     const parts = { attributes: this.#attributes, replies: this.#replies, names: this.#names };
     this.#directory = new Directory(context, parts);
-    this.#files = new FileCalls(context, { calls: this.#calls, replies: this.#replies, pool: this.#pool });
+    this.#files = new FileCalls(context, { calls: this.#calls, replies: this.#replies });
   }
 
-  /** Answers one request, now or later. Never throws. The receiver owns the bytes. */
-  dispatch(device: number, bytes: Uint8Array): void {
+  /** Where threads hand on large requests. */
+  set requestMemory(memory: RequestMemory) {
+    this.#shared = new SharedRequests(memory);
+  }
+
+  /** Answers one request, now or later. Never throws. The receiver owns the bytes, or the place. */
+  dispatch(device: number, bytes: Uint8Array | RequestPlace): void {
+    if ('place' in bytes) return this.#dispatchPlace(device, bytes);
     const request = new Request(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
     this.#begin(this.#calls.begin(device, request), bytes.byteLength);
+  }
+
+  #dispatchPlace(device: number, { place, length }: RequestPlace): void {
+    const shared = this.#shared as SharedRequests;
+    this.#begin(this.#calls.begin(device, shared.at(place), shared), length);
   }
 
   /** As dispatch, for the first bytes of a buffer that the caller uses again. */

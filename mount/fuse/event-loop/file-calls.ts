@@ -15,7 +15,7 @@ import { isFileId } from './attributes.js';
 import { blockIoctl } from './block-ioctl.js';
 import type { Call, CallsUnderWay } from './calls-under-way.js';
 import type { Replies } from './replies.js';
-import type { RequestPool } from './request-pool.js';
+import { ReplyRooms } from './reply-rooms.js';
 import { allocateDisk, readDisk, readLength, seekDisk, writeDisk } from './serve-disk.js';
 
 export interface FileContext {
@@ -28,7 +28,6 @@ export interface FileContext {
 export interface FileCallParts {
   readonly calls: CallsUnderWay;
   readonly replies: Replies;
-  readonly pool: RequestPool;
 }
 
 export class FileCalls {
@@ -36,13 +35,12 @@ export class FileCalls {
   readonly #calls: CallsUnderWay;
   readonly #replies: Replies;
   readonly #handles: Handles;
-  readonly #pool: RequestPool;
+  readonly #rooms = new ReplyRooms();
 
-  constructor(context: FileContext, { calls, replies, pool }: FileCallParts) {
+  constructor(context: FileContext, { calls, replies }: FileCallParts) {
     this.#context = context;
     this.#calls = calls;
     this.#replies = replies;
-    this.#pool = pool;
     this.#handles = new Handles(context.ledger);
   }
 
@@ -136,11 +134,11 @@ export class FileCalls {
   }
 
   async #read(call: Call, { disk }: BusFile): Promise<void> {
-    const room = this.#pool.take(readLength(call.request));
+    const room = this.#rooms.take(readLength(call.request));
     // after an error, calls of the driver may still fill the room: it is not used again
-    const bytes = await readDisk(disk, call.request, room.bytes);
-    this.#replies.sendBytes(call, bytes);
-    this.#pool.give(room);
+    const length = await readDisk(disk, call.request, room.data);
+    this.#replies.sendRoom(call, room, length);
+    this.#rooms.give(room);
   }
 
   async #fsync(call: Call): Promise<void> {

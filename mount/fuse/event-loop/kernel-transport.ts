@@ -93,6 +93,7 @@ export class KernelTransport implements Transport {
       failed: options.fail,
     };
     this.#threads = new Threads(options, events, options.threads);
+    this.#dispatcher.requestMemory = this.#threads.requestMemory;
     this.#turns = new ImageTurns(this.#threads.turnMemory, options.keeperPid);
     this.#mapped = new MappedWindows({
       takeUse: () => this.#threads.takeMapped(),

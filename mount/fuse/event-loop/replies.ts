@@ -1,6 +1,7 @@
 /**
- * The replies of the main thread. There is one resident buffer: each reply is written into it and sent at once, on the
- * descriptor that the request came from.
+ * The replies of the main thread. There is one resident buffer: each reply but those of reads is written into it and sent at
+ * once. The bytes of a read are sent from where the driver put them (reply-rooms.ts). A reply goes to the descriptor that
+ * the request came from.
  */
 import { E, write } from '../../../system/libc.js';
 import { allocateResident } from '../../../system/resident.js';
@@ -11,6 +12,7 @@ import * as abi from '../protocol/abi.js';
 import { Reply, writeAttributes } from '../protocol/message.js';
 import { crashPoint } from '../thread/crash-point.js';
 import type { Call, CallsUnderWay } from './calls-under-way.js';
+import type { ReplyRoom } from './reply-rooms.js';
 import { kindOf, rangeOf } from './serve-disk.js';
 
 export interface ReplyContext {
@@ -63,6 +65,12 @@ export class Replies {
     this.send(call, bytes.byteLength);
   }
 
+  /** Answers a read with the first `length` bytes of the room. */
+  sendRoom(call: Call, room: ReplyRoom, length: number): void {
+    room.touch(length);
+    this.#write(call, room, { length, error: 0 });
+  }
+
   sendAttributes(call: Call, attributes: Attributes): void {
     writeAttributes(this.blank(abi.ATTR_OUT_SIZE), abi.ATTR_OUT_ATTR, attributes);
     this.send(call, abi.ATTR_OUT_SIZE);
@@ -83,13 +91,21 @@ export class Replies {
 
   /** @returns the result of write(2): −ENOENT if the kernel no longer waits for the reply */
   send(call: Call, bodyLength: number, error = 0): number {
+    return this.#write(call, { reply: this.#reply, address: this.#address }, { length: bodyLength, error });
+  }
+
+  /** @param from where the reply is; its header is written here */
+  #write(
+    call: Call,
+    { reply, address }: Pick<ReplyRoom, 'reply' | 'address'>,
+    { length, error }: { readonly length: number; readonly error: number },
+  ): number {
     const { request, thread } = call;
-    const reply = this.#reply;
-    reply.header(request.uniqueLow, request.uniqueHigh, error, bodyLength);
+    reply.header(request.uniqueLow, request.uniqueHigh, error, length);
     if (crashPoint !== null) crashPoint('reply', request.opcode);
-    const sent = write(this.#context.deviceFds[thread] as number, this.#address, reply.length);
+    const sent = write(this.#context.deviceFds[thread] as number, address, reply.length);
     if (crashPoint !== null) crashPoint('replied', request.opcode);
-    this.#count(call, bodyLength, error);
+    this.#count(call, length, error);
     this.#calls.end(call);
     return sent;
   }

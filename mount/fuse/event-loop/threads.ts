@@ -3,8 +3,9 @@ import { isNonBlocking, setNonBlocking } from '../../../system/libc.js';
 import type { Request } from '../protocol/message.js';
 import { readingThreads, usualThreads } from '../protocol/thread-counts.js';
 import { crashPoint } from '../thread/crash-point.js';
+import type { RequestMemory } from '../thread/request-memory.js';
 import type { ServedDisk } from '../thread/served-disk.js';
-import type { DiskUpdate, ThreadReport } from '../thread/thread.js';
+import type { DiskUpdate, RequestPlace, ThreadReport } from '../thread/thread.js';
 import { type ThreadMemory, ThreadWatch } from '../thread/thread-control.js';
 import type { TurnMemory } from '../thread/write-turns.js';
 import {
@@ -29,8 +30,8 @@ const READERS_DELAY_MS = 250;
 const OTHERS_DELAY_MS = 1000;
 
 export interface ThreadEvents {
-  /** a request that threads do not serve, read from that device; the receiver owns the bytes */
-  request(device: number, bytes: Uint8Array): void;
+  /** a request that threads do not serve, read from that device; the receiver owns the bytes, or the place */
+  request(device: number, bytes: Uint8Array | RequestPlace): void;
   /** the same for the first bytes of a buffer that is used again */
   requestIn(device: number, bytes: Uint8Array, length: number): void;
   /** whether threads serve the request */
@@ -59,6 +60,7 @@ export class Threads {
   readonly #memory: ThreadMemory;
   /** where threads announce what they write */
   readonly turnMemory: TurnMemory;
+  readonly requestMemory: RequestMemory;
   readonly #allFds: readonly number[];
   readonly #deviceFds: readonly number[];
   readonly #ownReads: OwnReads | null;
@@ -73,7 +75,7 @@ export class Threads {
 
   /** @param begun the first thread, if it was started already. `open` loads the others. */
   constructor({ deviceFds, ledgerFd, statsFd }: DevicesAndFiles, events: ThreadEvents, begun?: BegunThreads) {
-    const { memory, turnMemory, first } = begun ?? beginThreads({ deviceFds, ledgerFd, statsFd });
+    const { memory, turnMemory, requestMemory, first } = begun ?? beginThreads({ deviceFds, ledgerFd, statsFd });
     this.#allFds = deviceFds;
     this.#deviceFds = devicesOfThreads(deviceFds);
     this.#ledgerFd = ledgerFd;
@@ -82,6 +84,7 @@ export class Threads {
     this.#memory = memory;
     this.#watch = new ThreadWatch(memory, this.#deviceFds.length);
     this.turnMemory = turnMemory;
+    this.requestMemory = requestMemory;
     this.#ownReads = deviceFds === this.#deviceFds ? null : this.#makeOwnReads();
     this.loaded = new Promise((resolve, reject) => {
       this.#take(first, { loaded: resolve, failed: reject });
@@ -161,8 +164,9 @@ export class Threads {
 
   #load(thread: number, told: LoadListener): void {
     const deviceFd = this.#deviceFds[thread] as number;
-    const [ledgerFd, statsFd, memory, turnMemory] = [this.#ledgerFd, this.#statsFd, this.#memory, this.turnMemory];
-    this.#take(new StartedThread({ thread, deviceFd, ledgerFd, statsFd, memory, turnMemory }), told);
+    const files = { deviceFd, ledgerFd: this.#ledgerFd, statsFd: this.#statsFd };
+    const { turnMemory, requestMemory } = this;
+    this.#take(new StartedThread({ thread, ...files, memory: this.#memory, turnMemory, requestMemory }), told);
   }
 
   #take(started: StartedThread, told: LoadListener): void {

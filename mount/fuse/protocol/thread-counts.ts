@@ -6,9 +6,14 @@ const WAITING_THREADS = 4;
 /** replace threads that hang; loaded only then */
 const SPARE_THREADS = 8;
 
+/** the most threads that read at one time */
+const MOST_READERS = 16;
+/** the most threads of a server */
+export const MOST_THREADS = MOST_READERS + WAITING_THREADS + SPARE_THREADS;
+
 /** How many threads may read the device at one time. More threads than cores only cost switches if all is in memory. */
 export function readingThreads(): number {
-  return Math.min(16, Math.max(2, availableParallelism()));
+  return Math.min(MOST_READERS, Math.max(2, availableParallelism()));
 }
 
 /** How many threads there are while no disk hangs: the readers, and those that replace threads that wait for a disk. */

@@ -6,8 +6,8 @@
  *      request                   └ in_header + write_in ┘└ bytes to write        read(2) puts it here
  *      reply                                 └ out_header┘└ bytes read           one write(2) sends it
  *
- * Each thread has one resident buffer. Data starts at a page boundary in both directions, and is never moved. All
- * fields of a request are read before the reply's header overwrites its last 16 bytes.
+ * Each thread has one resident buffer at a time (request-memory.ts). Data starts at a page boundary in both directions, and
+ * is never moved. All fields of a request are read before the reply's header overwrites its last 16 bytes.
  */
 import type { Window } from '../../../drivers/driver.js';
 import { ASK, WRITABLE, ZEROS } from '../../../drivers/map/table.js';
@@ -24,20 +24,20 @@ import {
 } from '../../../drivers/segments/window-sync.js';
 import { E, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE } from '../../../system/libc.js';
 import { PAGE_BYTES } from '../../../system/page.js';
-import { allocateResident, type Resident } from '../../../system/resident.js';
+import { allocateResident } from '../../../system/resident.js';
 import { DISCARD, FLUSH, NOT_COUNTED, READ, WRITE } from '../../ledger/counters.js';
 import type { Ledger } from '../../ledger/ledger.js';
 import { pagesOf, RamGrowth } from '../../ram/growth.js';
 import { mayHaveTakenError, writesDurably } from '../../transport/file-rules.js';
 import * as abi from '../protocol/abi.js';
-import { Reply, Request } from '../protocol/message.js';
+import { Reply, type Request } from '../protocol/message.js';
 import { MAPPED_BYTES, writeMapped } from './mapped-write.js';
+import { createRequestMemory, type Place, REQUEST_START, RequestPlaces } from './request-memory.js';
 import { IN_ONE, IN_RUNS, type Places, type ServedWindow } from './served-disk.js';
 import { SPLICE_BYTES, type SpliceReply } from './splice-reply.js';
 import type { ThreadGate } from './thread-control.js';
 import { NO_TURNS, type WriteTurns } from './write-turns.js';
 
-const REQUEST_START = PAGE_BYTES - abi.IN_HEADER_SIZE - abi.RW_IN_SIZE;
 const REPLY_START = PAGE_BYTES - abi.OUT_HEADER_SIZE;
 
 /** Optional abilities of a thread. */
@@ -50,6 +50,8 @@ export interface WindowServerOptions {
   splice?: SpliceReply;
   /** the turns of the threads; default: there is one thread, and it does not copy to mapped memory */
   turns?: WriteTurns;
+  /** where requests are read to; default: memory of its own */
+  places?: RequestPlaces;
 }
 
 /** A read that is not answered yet. */
@@ -89,19 +91,14 @@ interface RunWrite {
 }
 
 export class WindowServer {
-  readonly #resident: Resident;
+  readonly #places: RequestPlaces;
+  #place: Place;
   readonly #punching: Zeroing;
   readonly #zeroing: Zeroing;
   readonly #ledger: Ledger;
   readonly #gate: ThreadGate;
   readonly #growth: RamGrowth | null;
-  readonly request: Request;
-  readonly #reply: Reply;
-  /** the buffer into which read(2) puts a request, and its size */
-  readonly requestAddress: number;
-  readonly requestLimit: number;
-  readonly replyAddress: number;
-  readonly #dataAddress: number;
+  #reply: Reply;
   /** of the request that was served last: its kind in the counters, and its bytes or −errno */
   kind: number = NOT_COUNTED;
   result = 0;
@@ -114,7 +111,8 @@ export class WindowServer {
   readonly #tellMapped: (() => void) | null;
   readonly #turns: WriteTurns | null;
 
-  constructor(ledger: Ledger, gate: ThreadGate, { askMemory, tellMapped, splice, turns }: WindowServerOptions = {}) {
+  constructor(ledger: Ledger, gate: ThreadGate, options: WindowServerOptions = {}) {
+    const { askMemory, tellMapped, splice, turns, places } = options;
     this.#ledger = ledger;
     this.#gate = gate;
     this.#splice = splice ?? null;
@@ -122,17 +120,44 @@ export class WindowServer {
     this.#turns = turns ?? null;
     const ask = askMemory && (() => askMemory(this.request.nodeId));
     this.#growth = ask ? new RamGrowth({ ledger, ask, beforeWaiting: () => gate.givePermit() }) : null;
-    this.#resident = allocateResident(PAGE_BYTES + abi.MAX_WRITE);
+    this.#places = places ?? new RequestPlaces(createRequestMemory());
+    this.#place = this.#places.take();
+    this.#reply = replyIn(this.#place);
     // never written: the source of zeros
     const zeros = allocateResident(16 * PAGE_BYTES);
     this.#punching = { punch: true, zeros };
     this.#zeroing = { punch: false, zeros };
-    this.request = new Request(this.#resident.bytes.subarray(REQUEST_START));
-    this.#reply = new Reply(this.#resident.bytes.subarray(REPLY_START));
-    this.requestAddress = this.#resident.address + REQUEST_START;
-    this.requestLimit = this.#resident.bytes.length - REQUEST_START;
-    this.replyAddress = this.#resident.address + REPLY_START;
-    this.#dataAddress = this.#resident.address + PAGE_BYTES;
+  }
+
+  /** where read(2) puts a request */
+  get requestAddress(): number {
+    return this.#place.address + REQUEST_START;
+  }
+
+  get requestLimit(): number {
+    return this.#place.bytes.length - REQUEST_START;
+  }
+
+  get request(): Request {
+    return this.#place.request;
+  }
+
+  get replyAddress(): number {
+    return this.#place.address + REPLY_START;
+  }
+
+  get #dataAddress(): number {
+    return this.#place.address + PAGE_BYTES;
+  }
+
+  /** Gives the request away with its memory, and goes on with other memory. @returns its place; null if there is no other */
+  passOn(): number | null {
+    const next = this.#places.takeAnother();
+    if (next === null) return null;
+    const { number } = this.#place;
+    this.#place = next;
+    this.#reply = replyIn(next);
+    return number;
   }
 
   /** @returns the length of the reply to send, or NOT_SERVED, SENT or DEFERRED; then `disk` has the place of the read */
@@ -214,7 +239,7 @@ export class WindowServer {
       const state = disk.nextRun(offset + done, size - done);
       if (state === ASK) return NOT_SERVED;
       if (state === ZEROS) {
-        this.#resident.bytes.fill(0, PAGE_BYTES + done, PAGE_BYTES + done + disk.length);
+        this.#place.bytes.fill(0, PAGE_BYTES + done, PAGE_BYTES + done + disk.length);
         continue;
       }
       const n = this.#readRun(disk.window, this.#dataAddress + done, disk.at, disk.length);
@@ -422,3 +447,5 @@ export class WindowServer {
     return abi.OUT_HEADER_SIZE + size;
   }
 }
+
+const replyIn = ({ bytes }: Place): Reply => new Reply(bytes.subarray(REPLY_START));

@@ -13,9 +13,10 @@ import { E, errnoName, gettid, read, setNonBlocking, write } from '../../../syst
 import { areaOfThread, CounterPages, type Counters, countRequest, NOT_COUNTED, now } from '../../ledger/counters.js';
 import { Ledger } from '../../ledger/ledger.js';
 import * as abi from '../protocol/abi.js';
-import { isIo, isOneWay, isWellFormed, type Request } from '../protocol/message.js';
+import { isIo, isOneWay, isWellFormed } from '../protocol/message.js';
 import { crashPoint } from './crash-point.js';
 import { DeferredReads, type PutOff } from './deferred-reads.js';
+import { LARGE_REQUEST_BYTES, type RequestMemory, RequestPlaces } from './request-memory.js';
 import { DEFERRED, NOT_SERVED, SENT, WindowServer } from './serve-window.js';
 import { type Places, placesOf, type ServedDisk } from './served-disk.js';
 import { SpliceReply } from './splice-reply.js';
@@ -33,6 +34,7 @@ export interface ThreadData {
   readonly statsFd: number;
   readonly memory: ThreadMemory;
   readonly turnMemory: TurnMemory;
+  readonly requestMemory: RequestMemory;
 }
 
 /** main thread → thread: serve this disk, or (null) stop serving it */
@@ -50,6 +52,12 @@ export interface HandedBack {
   readonly deviceFd: number;
 }
 
+/** A request in the request memory. Who has this gives the place back. */
+export interface RequestPlace {
+  readonly place: number;
+  readonly length: number;
+}
+
 /** thread → main thread */
 export type ThreadReport =
   /** everything is loaded and resident; the thread waits for a permit */
@@ -59,7 +67,13 @@ export type ThreadReport =
   /** see mapped-windows.ts */
   | { readonly kind: 'mapped' }
   /** `hasLent`: the thread has lent its permit */
-  | { readonly kind: 'request'; readonly device: number; readonly bytes: Uint8Array; readonly hasLent: boolean }
+  | {
+      readonly kind: 'request';
+      readonly device: number;
+      /** the message, or where it is in the request memory */
+      readonly bytes: Uint8Array | RequestPlace;
+      readonly hasLent: boolean;
+    }
   /** the connection has ended, or the device fails with an unexpected errno */
   | { readonly kind: 'gone'; readonly thread: number; readonly errno: string };
 
@@ -79,7 +93,6 @@ class RequestLoop {
   readonly #ledger: Ledger;
   readonly #gate: ThreadGate;
   readonly #server: WindowServer;
-  readonly #request: Request;
   readonly #pages: CounterPages;
   readonly #disks = new Map<number, Counted>();
   readonly #deferred: DeferredReads<Counted>;
@@ -89,7 +102,8 @@ class RequestLoop {
   readonly #handedBack: HandedBack[] = [];
   #isNonBlocking = false;
 
-  constructor({ thread, deviceFd, ledgerFd, statsFd, memory, turnMemory }: ThreadData, port: MessagePort) {
+  constructor(data: ThreadData, port: MessagePort) {
+    const { thread, deviceFd, ledgerFd, statsFd, memory, turnMemory, requestMemory } = data;
     this.#port = port;
     this.#thread = thread;
     this.#own = { device: thread, deviceFd };
@@ -102,8 +116,8 @@ class RequestLoop {
       tellMapped: () => this.#report({ kind: 'mapped' }),
       splice: new SpliceReply(deviceFd),
       turns: new WriteTurns(turnMemory, thread),
+      places: new RequestPlaces(requestMemory),
     });
-    this.#request = this.#server.request;
     this.#pages = new CounterPages(statsFd, areaOfThread(thread));
     this.#deferred = new DeferredReads<Counted>(
       (read, mayWait) => this.#finishRead(read, mayWait),
@@ -116,9 +130,9 @@ class RequestLoop {
   run(): void {
     if (crashPoint !== null) crashPoint('load', 0);
     this.#report({ kind: 'loaded' });
-    const { requestAddress, requestLimit } = this.#server;
     for (;;) {
       this.#awaitPermit();
+      const { requestAddress, requestLimit } = this.#server;
       const n = read(this.#deviceFd, requestAddress, requestLimit);
       if (n >= 0) this.#takeAll(n);
       else if (!this.#mayReadAgain(-n)) return this.#end(-n);
@@ -166,7 +180,7 @@ class RequestLoop {
     for (let next = this.#handedBack.shift(); next !== undefined; next = this.#handedBack.shift()) {
       this.#device = next.device;
       this.#deviceFd = next.deviceFd;
-      this.#request.bytes.set(next.bytes);
+      this.#server.request.bytes.set(next.bytes);
       this.#take(next.bytes.byteLength);
       this.#device = this.#own.device;
       this.#deviceFd = this.#own.deviceFd;
@@ -188,7 +202,7 @@ class RequestLoop {
 
   /** A request of `n` bytes was read. */
   #take(n: number): void {
-    const request = this.#request;
+    const { request } = this.#server;
     if (crashPoint !== null) crashPoint('read', request.opcode);
     const begunMs = now();
     if (this.#gate.enter(request.nodeId)) this.#takeUpdates();
@@ -199,9 +213,9 @@ class RequestLoop {
   }
 
   #serve(n: number, begunMs: number): void {
-    const window = this.#disks.get(this.#request.nodeId);
+    const window = this.#disks.get(this.#server.request.nodeId);
     if (window === undefined) return this.#handOn(n);
-    if (crashPoint !== null) crashPoint('io', this.#request.opcode);
+    if (crashPoint !== null) crashPoint('io', this.#server.request.opcode);
     const server = this.#server;
     // else the reply goes to another device
     const isOwn = this.#device === this.#own.device;
@@ -215,7 +229,7 @@ class RequestLoop {
 
   /** @param length of the reply, or SENT */
   #reply(window: Counted, length: number, begunMs: number): void {
-    const { opcode } = this.#request;
+    const { opcode } = this.#server.request;
     if (crashPoint !== null) crashPoint('reply', opcode);
     // an error needs no action: the client was killed (ENOENT), or the bus is ending
     if (length !== SENT) write(this.#deviceFd, this.#server.replyAddress, length);
@@ -227,10 +241,14 @@ class RequestLoop {
   /** Lets the main thread answer. */
   #handOn(n: number): void {
     this.#ledger.leaveWork(this.#thread);
-    const bytes = new Uint8Array(this.#request.bytes.subarray(0, n));
-    const mayLend = n <= MOST_LENDING_BYTES && isIo(this.#request.opcode) && this.#deferred.count === 0;
+    const { request } = this.#server;
+    const mayLend = n <= MOST_LENDING_BYTES && isIo(request.opcode) && this.#deferred.count === 0;
     const hasLent = mayLend && this.#gate.lendPermit();
-    this.#report({ kind: 'request', device: this.#device, bytes, hasLent }, [bytes.buffer]);
+    const report = { kind: 'request', device: this.#device, hasLent } as const;
+    const place = n < LARGE_REQUEST_BYTES ? null : this.#server.passOn();
+    if (place !== null) return this.#report({ ...report, bytes: { place, length: n } });
+    const bytes = new Uint8Array(request.bytes.subarray(0, n));
+    this.#report({ ...report, bytes }, [bytes.buffer]);
   }
 
   #refuse(): void {
@@ -239,7 +257,7 @@ class RequestLoop {
   }
 
   #putOff(window: Counted, begunMs: number): void {
-    const request = this.#request;
+    const { request } = this.#server;
     this.#ledger.leaveWork(this.#thread);
     this.#deferred.add({
       uniqueLow: request.uniqueLow,

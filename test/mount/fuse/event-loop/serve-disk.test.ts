@@ -73,10 +73,10 @@ async function serveByDisk(disk: Disk, { kind }: Operation, bytes: Buffer): Prom
   const serve = {
     seek: () => seekDisk(disk, request),
     allocate: () => allocateDisk(disk, request).then(() => ''),
-    read: () =>
-      readDisk(disk, request, Buffer.alloc(readLength(request), 'x')).then((data) =>
-        Buffer.from(data).toString('latin1'),
-      ),
+    read: async () => {
+      const room = Buffer.alloc(readLength(request), 'x');
+      return room.toString('latin1', 0, await readDisk(disk, request, room));
+    },
     write: () => writeDisk(disk, request),
   }[kind];
   try {
