@@ -15,12 +15,14 @@ import { Sender } from './sender.js';
 import { type KeptState, MOST_IN_FLIGHT } from './takeover/kept-state.js';
 import { encryptedSocket } from './tls.js';
 import type { NbdAddress } from './uri.js';
-import { Wire } from './wire.js';
+import { FIRST_BYTES, Wire } from './wire.js';
 
 /** how much a server may send in the handshake before it is read */
 const MOST_UNREAD_BYTES = 512 << 10;
 /** so much of a read that is still to come is received where it was asked for */
 const DIRECT_BYTES = 16 << 10;
+/** how often one turn of the event loop receives, beside Node */
+const MOST_RECEIVES = 16;
 
 export interface ConnectionEvents {
   /** an operation is done, or another one may be sent */
@@ -39,8 +41,6 @@ export interface ConnectionWish {
 export class Connection {
   readonly facts: ExportFacts;
   readonly #wire: Wire;
-  /** the stream of the socket is not encrypted */
-  readonly #isPlain: boolean;
   readonly #state: KeptState;
   readonly #events: ConnectionEvents;
   readonly #high = randomHigh();
@@ -92,7 +92,6 @@ export class Connection {
     const { wire, facts, state, events, isPlain, isWhole } = parts;
     this.facts = facts;
     this.#wire = wire;
-    this.#isPlain = isPlain;
     this.#state = state;
     this.#events = events;
     this.#sender = new Sender(wire, state, { high: this.#high, isPlain, isWhole });
@@ -104,7 +103,10 @@ export class Connection {
       done: (operation) => this.#done(operation),
     });
     wire.events = {
-      data: (bytes) => this.#received(reader, bytes),
+      data: (bytes) => {
+        this.#received(reader, bytes);
+        if (isPlain) this.#receiveMore(reader, bytes);
+      },
       ended: (error) => this.#ended(error ?? new Error('the NBD server closed the connection')),
     };
   }
@@ -160,32 +162,58 @@ export class Connection {
 
   #received(reader: ReplyReader, bytes: Uint8Array): void {
     this.#receivedBytes += bytes.length;
-    try {
-      reader.feed(bytes);
-    } catch (error) {
-      // an error of ours must not leave a stream that nobody reads
-      this.#wire.close(error as Error);
-    }
+    this.#parse(() => reader.feed(bytes));
     noteLookedAt(this.#state, bytes);
-    if (this.#isPlain) this.#receiveMore(reader);
+  }
+
+  /** Receives what else has come, but not for so long that other work has to wait. */
+  #receiveMore(reader: ReplyReader, first: Uint8Array): void {
+    let mayBeMore = first.length === FIRST_BYTES;
+    // behind a long answer comes another one, most often
+    let isLong = false;
+    for (let count = 0; count < MOST_RECEIVES && !this.#isOver; count++) {
+      const isDirect = reader.room.length >= DIRECT_BYTES;
+      if (!isDirect && !mayBeMore) return;
+      const most = isLong ? FIRST_BYTES : this.#state.buffer.length;
+      const taken = isDirect ? this.#receiveDirectly(reader) : this.#receiveReplies(reader, most);
+      // 0 and errors: Node meets the same
+      if (taken <= 0) return;
+      mayBeMore = isDirect || taken === most;
+      isLong = isDirect;
+    }
   }
 
   /**
-   * The rest of a long read is received where it was asked for, as far as it has come. A next server needs none of it: it
-   * looks only for headers, and the read is repeated.
+   * The rest of a long read is received where it was asked for. A next server needs none of it: it looks only for headers,
+   * and the read is repeated.
    */
-  #receiveMore(reader: ReplyReader): void {
-    for (let { room } = reader; room.length >= DIRECT_BYTES && !this.#isOver; { room } = reader) {
-      const { fd } = this.#wire;
-      // 0 and errors: Node meets the same
-      const taken = fd === null ? 0 : read(fd, addressOf(room), room.length);
-      if (taken <= 0) return;
-      this.#receivedBytes += taken;
-      try {
-        reader.received(taken);
-      } catch (error) {
-        this.#wire.close(error as Error);
-      }
+  #receiveDirectly(reader: ReplyReader): number {
+    const { room } = reader;
+    const taken = this.#read(room);
+    if (taken <= 0) return taken;
+    this.#receivedBytes += taken;
+    this.#parse(() => reader.received(taken));
+    return taken;
+  }
+
+  #receiveReplies(reader: ReplyReader, mostBytes: number): number {
+    const { buffer } = this.#state;
+    const taken = this.#read(buffer.subarray(0, mostBytes));
+    if (taken > 0) this.#received(reader, buffer.subarray(0, taken));
+    return taken;
+  }
+
+  #read(to: Uint8Array): number {
+    const { fd } = this.#wire;
+    return fd === null ? 0 : read(fd, addressOf(to), to.length);
+  }
+
+  #parse(parse: () => void): void {
+    try {
+      parse();
+    } catch (error) {
+      // an error of ours must not leave a stream that nobody reads
+      this.#wire.close(error as Error);
     }
   }
 

@@ -2,7 +2,8 @@
  * A byte stream to an NBD server, over TCP or a unix socket, later perhaps encrypted.
  *
  * Plain sockets read into a buffer of ours (`onread`), which saves an allocation of 64 KiB for each read. The next
- * server can look into that buffer, because it is memory that the keeper has too.
+ * server can look into that buffer, because it is memory that the keeper has too. Node reads only a little; whoever gets that
+ * receives the rest, where it belongs.
  */
 import { connect, type Socket } from 'node:net';
 import { endSending, setSocketOption } from '../../system/libc.js';
@@ -14,6 +15,8 @@ import type { NbdAddress } from './uri.js';
 const KEEP_ALIVE_MS = 10_000;
 /** unacknowledged bytes for so long mean that the other machine is gone */
 const TCP_USER_TIMEOUT_MS = 60_000;
+/** what Node reads of a plain stream at a time */
+export const FIRST_BYTES = 8 << 10;
 /** the kernel takes so much of a long write at once, if it is allowed (net.core.wmem_max); TCP finds its own size */
 const UNIX_SEND_BYTES = 1 << 20;
 const SOL_SOCKET = 1;
@@ -64,7 +67,7 @@ export class Wire {
     const { host, port, socket: path } = address;
     let wire: Wire | null = null;
     const onread = receive && {
-      buffer: receive,
+      buffer: receive.subarray(0, FIRST_BYTES),
       callback: (length: number): boolean => {
         wire?.data(receive.subarray(0, length));
         return true;

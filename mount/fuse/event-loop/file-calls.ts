@@ -135,6 +135,7 @@ export class FileCalls {
 
   async #read(call: Call, { disk }: BusFile): Promise<void> {
     const room = this.#rooms.take(readLength(call.request));
+    room.useFor(disk);
     // after an error, calls of the driver may still fill the room: it is not used again
     const length = await readDisk(disk, call.request, room.data);
     this.#replies.sendRoom(call, room, length);

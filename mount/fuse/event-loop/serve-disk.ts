@@ -64,10 +64,7 @@ export function readLength(request: Request): number {
 
 /** READ: how many bytes were read, fewer at the end of the disk. @param room where to read them to, with room for all */
 export function readDisk(disk: Disk, request: Request, room: Buffer): Promise<number> {
-  const buffer = room.subarray(0, readLength(request));
-  // a driver that forgets a part must not show what another request has left there
-  buffer.fill(0);
-  return disk.read(buffer, bytesOf(request, abi.RW_OFFSET));
+  return disk.read(room.subarray(0, readLength(request)), bytesOf(request, abi.RW_OFFSET));
 }
 
 /** WRITE: the number of bytes written. */
