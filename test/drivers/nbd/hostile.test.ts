@@ -450,3 +450,92 @@ t.test('giving up fails what waits, and all that comes', async (t) => {
   await t.rejects(raw.read(Buffer.alloc(4), 0), { errno: 5, message: /given up/ });
   await raw.close();
 });
+
+/** Sends the right answers, one behind the other, in pieces of any length, with pauses. */
+class InPieces {
+  #bytes = Buffer.alloc(0);
+  #isSending = false;
+  #rounds = 0;
+  readonly #content: Buffer;
+  readonly #isStructured: boolean;
+  /** how much it has sent of answers */
+  sentBytes = 0;
+
+  constructor(content: Buffer, isStructured: boolean) {
+    this.#content = content;
+    this.#isStructured = isStructured;
+  }
+
+  answer({ command, cookie, offset, length }: FakeRequest, send: (bytes: Buffer) => void): boolean {
+    if (command !== 0) return false;
+    const read = this.#content.subarray(offset, offset + length);
+    this.#bytes = Buffer.concat([this.#bytes, this.#isStructured ? inChunks(cookie, offset, read) : simpleRead()]);
+    if (!this.#isSending) this.#sendOn(send);
+    return true;
+
+    function simpleRead(): Buffer {
+      return Buffer.concat([simple(cookie, 0), read]);
+    }
+  }
+
+  #sendOn(send: (bytes: Buffer) => void): void {
+    this.#isSending = this.#bytes.length > 0;
+    if (!this.#isSending) return;
+    // headers are cut everywhere, long payloads come in one piece or in many
+    const most = [1, 7, 19, 8191, 8192, 8193, 40_000, 300_000][this.#rounds++ % 8] as number;
+    send(this.#bytes.subarray(0, most));
+    this.sentBytes += Math.min(most, this.#bytes.length);
+    this.#bytes = this.#bytes.subarray(most);
+    if (this.#rounds % 3 === 0) setTimeout(() => this.#sendOn(send), 1);
+    else setImmediate(() => this.#sendOn(send));
+  }
+}
+
+/** The chunks of a read: the second half first, in two, then a chunk without data. */
+function inChunks(cookie: Buffer, offset: number, read: Buffer): Buffer {
+  const half = read.length >> 1;
+  const part = (at: number, bytes: Buffer): Buffer => {
+    const place = Buffer.alloc(8);
+    place.writeBigUInt64BE(BigInt(offset + at));
+    return chunk(cookie, 1, Buffer.concat([place, bytes]), { isLast: false });
+  };
+  const none = chunk(cookie, 0, Buffer.alloc(0));
+  return Buffer.concat([part(half, read.subarray(half)), part(0, read.subarray(0, half)), none]);
+}
+
+const LONG_SIZE = 2 << 20;
+
+for (const isStructured of [false, true]) {
+  t.test(`long and short answers in pieces, ${isStructured ? 'structured' : 'simple'}`, async (t) => {
+    const bytes = Buffer.from(patternBytes(0, LONG_SIZE, 5));
+    const pieces = new InPieces(bytes, isStructured);
+    const { uri } = await served(t, { bytes, isStructured, answer: (...request) => pieces.answer(...request) });
+    const disk = await opened(t, uri);
+    const lengths = [512, 300_000, 16_384, 4096, 8192, 1 << 20, 100, 24_000];
+    const reads = Array.from({ length: 64 }, async (_, i) => {
+      const length = lengths[i % lengths.length] as number;
+      const offset = (i * 123_457) % (LONG_SIZE - length);
+      const room = Buffer.alloc(length);
+      await disk.read(room, offset);
+      return room.equals(bytes.subarray(offset, offset + length));
+    });
+    t.same(await Promise.all(reads), Array(64).fill(true));
+  });
+
+  t.test(`connections that end within long answers, ${isStructured ? 'structured' : 'simple'}`, async (t) => {
+    const bytes = Buffer.from(patternBytes(0, LONG_SIZE, 5));
+    const { fake, uri } = await served(t, { bytes, isStructured });
+    const disk = await opened(t, uri);
+    for (let i = 1; i <= 4; i++) {
+      const pieces = new InPieces(bytes, isStructured);
+      fake.options = { bytes, isStructured, answer: (...request) => pieces.answer(...request) };
+      const room = Buffer.alloc(1 << 20);
+      const reading = disk.read(room, i * 1000);
+      await eventually('a part of the answer', 60_000, async () => pieces.sentBytes >= i * 200_000);
+      fake.options = { bytes, isStructured };
+      fake.dropAll();
+      await reading;
+      t.ok(room.equals(bytes.subarray(i * 1000, i * 1000 + room.length)));
+    }
+  });
+}
