@@ -15,13 +15,13 @@ import { type Bus, startBus } from './bus.js';
 import { Crashes } from './crashes.js';
 import { FIO_DISK_BYTES, provesIntact, Verifier } from './fio.js';
 
-t.setTimeout(600_000);
-
 const skip = whyNot('fio') || whyNoServers();
 const LIMIT_MS = 60_000;
 /** how often the stale write is tried with each server */
 const ROUNDS = Number(process.env.FUSETAP_NBD_ROUNDS ?? 2);
 const KILLS = Number(process.env.FUSETAP_NBD_KILLS ?? 5);
+
+t.setTimeout(600_000 + 30_000 * ROUNDS + 10_000 * KILLS);
 
 interface Served {
   readonly bus: Bus;
