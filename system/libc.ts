@@ -320,6 +320,12 @@ export function mapShared(fd: number, length: number, offset = 0): ArrayBuffer {
   return koffi.view(BigInt(address), length);
 }
 
+/** The bytes of shared memory as a plain view: functions of Node and the web that refuse shared memory take it. Keep the memory. */
+export function plainView(memory: SharedArrayBuffer, offset: number, length: number): Buffer {
+  const address = addressOf(new Uint8Array(memory, offset, length));
+  return Buffer.from(koffi.view(BigInt(address), length));
+}
+
 /**
  * Maps a part of a file, shared; null if the kernel refuses. A process that touches the mapping beyond the end of the
  * file, or when a page cannot be allocated, is killed by SIGBUS: see populate. Core dumps leave the mapping out.

@@ -3,7 +3,7 @@
  * one system call.
  */
 import { randomBytes } from 'node:crypto';
-import { addressOf, read } from '../../system/libc.js';
+import { addressOf, E, read, SystemCallError } from '../../system/libc.js';
 import { FusetapError } from '../errors.js';
 import type { Drain } from './drain.js';
 import { ProtocolFault, replyError, SHUTTING_DOWN } from './faults.js';
@@ -51,6 +51,8 @@ export class Connection {
   #isOver = false;
   #answered = 0;
   #receivedBytes = 0;
+  /** in this turn of the event loop, beside those of Node */
+  #receives = 0;
 
   /** @throws FusetapError if the server refuses; ProtocolFault; the system's error; the reason of the signal */
   static async open(
@@ -171,12 +173,11 @@ export class Connection {
     let mayBeMore = first.length === FIRST_BYTES;
     // behind a long answer comes another one, most often
     let isLong = false;
-    for (let count = 0; count < MOST_RECEIVES && !this.#isOver; count++) {
+    while (!this.#isOver) {
       const isDirect = reader.room.length >= DIRECT_BYTES;
-      if (!isDirect && !mayBeMore) return;
+      if ((!isDirect && !mayBeMore) || !this.#mayReceive()) return;
       const most = isLong ? FIRST_BYTES : this.#state.buffer.length;
       const taken = isDirect ? this.#receiveDirectly(reader) : this.#receiveReplies(reader, most);
-      // 0 and errors: Node meets the same
       if (taken <= 0) return;
       mayBeMore = isDirect || taken === most;
       isLong = isDirect;
@@ -203,9 +204,24 @@ export class Connection {
     return taken;
   }
 
+  /** Node calls several times in one turn of the event loop. */
+  #mayReceive(): boolean {
+    if (this.#receives === 0) {
+      setImmediate(() => {
+        this.#receives = 0;
+      });
+    }
+    if (this.#receives === MOST_RECEIVES) return false;
+    this.#receives += 1;
+    return true;
+  }
+
+  /** @returns 0 or less: nothing. The end is left to Node, which meets it too; an error is told only once */
   #read(to: Uint8Array): number {
     const { fd } = this.#wire;
-    return fd === null ? 0 : read(fd, addressOf(to), to.length);
+    const taken = fd === null ? 0 : read(fd, addressOf(to), to.length);
+    if (taken < 0 && taken !== -E.EAGAIN && taken !== -E.EINTR) this.#wire.close(new SystemCallError('read', -taken));
+    return taken;
   }
 
   #parse(parse: () => void): void {

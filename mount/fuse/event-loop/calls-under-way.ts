@@ -5,8 +5,12 @@
 import { now } from '../../ledger/counters.js';
 import { type Ledger, MAIN_WORK_START, WORK_PLACES } from '../../ledger/ledger.js';
 import { IoGate } from '../../transport/io-gate.js';
+import * as abi from '../protocol/abi.js';
 import type { Request } from '../protocol/message.js';
 import type { RequestOwner } from './request-pool.js';
+
+/** how many answers change the average most of the way */
+const AVERAGED = 16;
 
 /** A request that is not answered yet. */
 export interface Call {
@@ -23,6 +27,7 @@ export class CallsUnderWay {
   readonly #ledger: Ledger;
   readonly #answer: (call: Call) => void;
   #count = 0;
+  #answerMs = 0;
   readonly gate = new IoGate();
   readonly #freePlaces = Array.from({ length: WORK_PLACES - MAIN_WORK_START }, (_, i) => MAIN_WORK_START + i);
 
@@ -37,6 +42,11 @@ export class CallsUnderWay {
     return this.#count;
   }
 
+  /** How long reads and writes take now, on average. */
+  get answerMs(): number {
+    return this.#answerMs;
+  }
+
   begin(thread: number, request: Request, pool: RequestOwner | null = null): Call {
     this.#count += 1;
     const place = this.#freePlaces.pop() ?? -1;
@@ -46,8 +56,10 @@ export class CallsUnderWay {
   }
 
   /** Call when the request was answered, or needs no answer. Nobody may look at it afterwards. */
-  end({ place, request, pool }: Call): void {
+  end({ place, request, begunMs, pool }: Call): void {
     this.#count -= 1;
+    const { opcode } = request;
+    if (opcode === abi.READ || opcode === abi.WRITE) this.#answerMs += (now() - begunMs - this.#answerMs) / AVERAGED;
     pool?.give(request);
     if (place < 0) return;
     this.#ledger.endWork(place);

@@ -85,6 +85,11 @@ export class Dispatcher {
     return this.#calls.count;
   }
 
+  /** How long reads and writes take now, on average. */
+  get answerMs(): number {
+    return this.#calls.answerMs;
+  }
+
   /** The names of all files, as far as they can be read within a second. */
   names(): Promise<NamesOfFile[]> {
     return this.#names.all();

@@ -92,6 +92,7 @@ export class FileCalls {
     const work = this.#doIo(call).catch((error: unknown) => {
       const errno = errnoOf(error);
       // the driver may have given up while some of its calls still use the bytes
+      call.pool?.lose(call.request);
       call.pool = null;
       this.#noteFailure(call.request, errno);
       this.#replies.refuse(call, errno);

@@ -81,6 +81,7 @@ export class KernelTransport implements Transport {
       requestIn: (device, bytes, length) => this.#dispatcher.dispatchCopy(device, bytes, length),
       isForThreads: (request) => this.#isForThreads(request),
       underWay: () => this.#dispatcher.underWay,
+      answerMs: () => this.#dispatcher.answerMs,
       mapped: () => {
         this.#mapped.used();
         this.#turns.want();

@@ -22,8 +22,8 @@ import type { ThreadWatch } from '../thread/thread-control.js';
 /** how long the event loop asks for another request; most clients send the next one within this time */
 const IDLE_MS = 0.05;
 /**
- * how long it asks while a request waits for a disk: one at the other end of a socket answers within this time, and then
- * the client sends the next request
+ * how long it asks while a request waits for a disk that answers within this time, as many at the other end of a socket do: then
+ * the client sends the next request. While it waits for a slower disk, others need the processor.
  */
 const ANSWER_MS = 0.25;
 /** requests in one turn of the event loop, which has other work too */
@@ -45,8 +45,9 @@ export interface OwnReadsOptions {
   post(thread: number, request: HandedBack): void;
   /** how many threads there are */
   threads(): number;
-  /** how many requests the event loop has not answered */
+  /** how many requests the event loop has not answered, and how long its reads and writes take on average */
   underWay(): number;
+  answerMs(): number;
 }
 
 export class OwnReads {
@@ -115,7 +116,8 @@ export class OwnReads {
     // a client that has its answer sends the next request
     if (hasServed || underWay < this.#underWay) this.#lastMs = nowMs;
     this.#underWay = underWay;
-    return nowMs - this.#lastMs < (underWay > 0 ? ANSWER_MS : IDLE_MS);
+    const isSoon = underWay > 0 && this.#options.answerMs() < ANSWER_MS;
+    return nowMs - this.#lastMs < (isSoon ? ANSWER_MS : IDLE_MS);
   }
 
   /** A driver could need the pool of the event loop for it, and a disk that hangs must not take that from others. */

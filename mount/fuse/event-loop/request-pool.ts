@@ -6,6 +6,8 @@ import { type RequestMemory, RequestPlaces } from '../thread/request-memory.js';
 /** Takes the memory of a request back when the request has ended. */
 export interface RequestOwner {
   give(request: Request): void;
+  /** somebody may still use it, for ever */
+  lose(request: Request): void;
 }
 
 /** Memory that requests use one after the other: 128 B, 256 B, … 512 KiB, 1 MiB. */
@@ -17,6 +19,8 @@ export class RequestPool extends MemoryPool<Request> implements RequestOwner {
       bytesOf: ({ bytes }) => bytes.byteLength,
     });
   }
+
+  lose(): void {}
 }
 
 /** Requests that threads have handed on in memory that all share. */
@@ -33,6 +37,10 @@ export class SharedRequests implements RequestOwner {
     const { request } = this.#places.at(number);
     this.#numberOf.set(request, number);
     return request;
+  }
+
+  lose(): void {
+    this.#places.lose();
   }
 
   give(request: Request): void {

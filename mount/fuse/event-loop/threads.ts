@@ -36,8 +36,9 @@ export interface ThreadEvents {
   requestIn(device: number, bytes: Uint8Array, length: number): void;
   /** whether threads serve the request */
   isForThreads(request: Request): boolean;
-  /** how many requests the main thread has not answered */
+  /** how many requests the main thread has not answered, and how long its reads and writes take on average */
   underWay(): number;
+  answerMs(): number;
   /** see growth.ts */
   memoryWanted(nodeId: number): void;
   /** large writes to mapped memory have begun; see mapped-windows.ts */
@@ -107,7 +108,7 @@ export class Threads {
   }
 
   #makeOwnReads(): OwnReads {
-    const { requestIn, isForThreads, underWay } = this.#events;
+    const { requestIn, isForThreads, underWay, answerMs } = this.#events;
     const device = this.#allFds.length - 1;
     return new OwnReads({
       device,
@@ -116,7 +117,7 @@ export class Threads {
       post: (thread, request) => this.#workers[thread]?.postMessage(request),
       threads: () => this.#loaded,
       serve: (bytes, length) => requestIn(device, bytes, length),
-      ...{ isForThreads, underWay },
+      ...{ isForThreads, underWay, answerMs },
     });
   }
 

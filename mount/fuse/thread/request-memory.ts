@@ -8,10 +8,10 @@
  *      a place:   0                4016        4080      4096                    4096 + 512 KiB
  *                 ├────────────────┼───────────┼─────────┼──────── data ─────────┤
  *
- * See serve-window.ts for what lies where. A place becomes resident (system/resident.ts) when it is first taken; what was
- * never used takes no memory of the system. A place is lost for this server if the driver failed, and may still use the bytes.
+ * See serve-window.ts for what lies where. The first places are those in which threads begin. A place becomes resident
+ * (system/resident.ts) when it is first used; what was never used takes no memory of the system.
  */
-import { addressOf } from '../../../system/libc.js';
+import { addressOf, plainView } from '../../../system/libc.js';
 import { PAGE_BYTES } from '../../../system/page.js';
 import { makeResident } from '../../../system/resident.js';
 import * as abi from '../protocol/abi.js';
@@ -20,22 +20,30 @@ import { MOST_THREADS } from '../protocol/thread-counts.js';
 
 /** smaller requests are copied, and sent as a message */
 export const LARGE_REQUEST_BYTES = 8 << 10;
-/** as many may be with the main thread; each thread has another one */
+/** as many may be with the main thread */
 const MOST_HANDED_ON = 32;
-const PLACES = MOST_HANDED_ON + MOST_THREADS;
+/** so many may be lost: the driver failed, and may still use the bytes. Then large requests are copied, too */
+const MOST_LOST = 64;
+const PLACES = MOST_THREADS + MOST_HANDED_ON + MOST_LOST;
 const PLACE_BYTES = PAGE_BYTES + abi.MAX_WRITE;
 /** Where a request begins in its place: the data of a write then begin at a page. */
 export const REQUEST_START = PAGE_BYTES - abi.IN_HEADER_SIZE - abi.RW_IN_SIZE;
 /** of the state of a place */
 const TAKEN = 1;
 const RESIDENT = 2;
+/** it cannot be locked, as others are */
+const UNUSABLE = 4;
 /** behind the states of the places: how many are handed on */
 const HANDED_ON = PLACES;
 const STATES = PLACES + 1;
 
 export type RequestMemory = SharedArrayBuffer;
 
-export const createRequestMemory = (): RequestMemory => new SharedArrayBuffer((PLACES + 2) * PLACE_BYTES);
+export function createRequestMemory(): RequestMemory {
+  const memory = new SharedArrayBuffer((PLACES + 2) * PLACE_BYTES);
+  new Int32Array(memory, 0, MOST_THREADS).fill(TAKEN);
+  return memory;
+}
 
 /** The bytes of a place. */
 export interface Place {
@@ -52,6 +60,8 @@ export class RequestPlaces {
   readonly #states: Int32Array;
   readonly #places: Place[] = [];
   readonly #start: number;
+  /** whether memory can be locked here */
+  #locks = false;
 
   constructor(memory: RequestMemory) {
     this.#memory = memory;
@@ -60,28 +70,36 @@ export class RequestPlaces {
     this.#start = Math.ceil((address + STATES * 4) / PAGE_BYTES) * PAGE_BYTES - address;
   }
 
-  /** Takes another place instead of one that is handed on; null if too many are. */
-  takeAnother(): Place | null {
-    if (Atomics.add(this.#states, HANDED_ON, 1) < MOST_HANDED_ON) return this.take();
-    Atomics.sub(this.#states, HANDED_ON, 1);
-    return null;
+  /** The place in which a thread begins. A thread that could not be loaded begins there again. */
+  first(thread: number): Place {
+    const place = this.at(thread);
+    this.#locks = makeResident(place);
+    Atomics.or(this.#states, thread, RESIDENT);
+    return place;
   }
 
-  /** Takes a place for a thread; it is resident then. */
-  take(): Place {
+  /** Takes another place instead of one that is handed on; null if too many are, or are lost. */
+  takeAnother(): Place | null {
+    const place = Atomics.add(this.#states, HANDED_ON, 1) < MOST_HANDED_ON ? this.#take() : null;
+    if (place === null) Atomics.sub(this.#states, HANDED_ON, 1);
+    return place;
+  }
+
+  #take(): Place | null {
     // the first ones are in the caches of the processor
     for (let number = 0; number < PLACES; number++) {
       const state = Atomics.load(this.#states, number);
-      if ((state & TAKEN) !== 0) continue;
+      if ((state & (TAKEN | UNUSABLE)) !== 0) continue;
       if (Atomics.compareExchange(this.#states, number, state, state | TAKEN) !== state) continue;
       const place = this.at(number);
-      if ((state & RESIDENT) === 0) {
-        makeResident(place);
-        Atomics.or(this.#states, number, RESIDENT);
-      }
-      return place;
+      if ((state & RESIDENT) !== 0) return place;
+      const isLocked = makeResident(place);
+      Atomics.or(this.#states, number, isLocked || !this.#locks ? RESIDENT : UNUSABLE);
+      if (isLocked || !this.#locks) return place;
+      // the limit is reached: what is locked is enough for less than this
+      return null;
     }
-    throw new RangeError('there are more threads than places for requests');
+    return null;
   }
 
   /** Nobody uses the bytes of a place that was handed on any more. */
@@ -91,12 +109,16 @@ export class RequestPlaces {
     Atomics.sub(this.#states, HANDED_ON, 1);
   }
 
-  /** A place that somebody has taken. */
+  /** A driver that failed may use the bytes of a place that was handed on, for ever. */
+  lose(): void {
+    Atomics.sub(this.#states, HANDED_ON, 1);
+  }
+
+  /** A place that somebody has. */
   at(number: number): Place {
     const known = this.#places[number];
     if (known !== undefined) return known;
-    // Buffer.from takes shared memory too, its type does not say so
-    const bytes = Buffer.from(this.#memory as unknown as ArrayBuffer, this.#start + number * PLACE_BYTES, PLACE_BYTES);
+    const bytes = plainView(this.#memory, this.#start + number * PLACE_BYTES, PLACE_BYTES);
     const place = { number, address: addressOf(bytes), bytes, request: new Request(bytes.subarray(REQUEST_START)) };
     this.#places[number] = place;
     return place;

@@ -50,8 +50,8 @@ export interface WindowServerOptions {
   splice?: SpliceReply;
   /** the turns of the threads; default: there is one thread, and it does not copy to mapped memory */
   turns?: WriteTurns;
-  /** where requests are read to; default: memory of its own */
-  places?: RequestPlaces;
+  /** where requests are read to, and which place is the first; default: memory of its own */
+  places?: { readonly all: RequestPlaces; readonly first: number };
 }
 
 /** A read that is not answered yet. */
@@ -120,8 +120,8 @@ export class WindowServer {
     this.#turns = turns ?? null;
     const ask = askMemory && (() => askMemory(this.request.nodeId));
     this.#growth = ask ? new RamGrowth({ ledger, ask, beforeWaiting: () => gate.givePermit() }) : null;
-    this.#places = places ?? new RequestPlaces(createRequestMemory());
-    this.#place = this.#places.take();
+    this.#places = places?.all ?? new RequestPlaces(createRequestMemory());
+    this.#place = this.#places.first(places?.first ?? 0);
     this.#reply = replyIn(this.#place);
     // never written: the source of zeros
     const zeros = allocateResident(16 * PAGE_BYTES);

@@ -116,7 +116,7 @@ class RequestLoop {
       tellMapped: () => this.#report({ kind: 'mapped' }),
       splice: new SpliceReply(deviceFd),
       turns: new WriteTurns(turnMemory, thread),
-      places: new RequestPlaces(requestMemory),
+      places: { all: new RequestPlaces(requestMemory), first: thread },
     });
     this.#pages = new CounterPages(statsFd, areaOfThread(thread));
     this.#deferred = new DeferredReads<Counted>(

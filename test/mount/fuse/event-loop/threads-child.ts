@@ -17,6 +17,7 @@ const quiet = {
   request() {},
   requestIn() {},
   underWay: () => 0,
+  answerMs: () => 0,
   isForThreads: () => false,
   memoryWanted() {},
   mapped() {},
