@@ -11,13 +11,14 @@ import { endSending } from '../../system/libc.js';
 import type { ConnectionState, Host, Json } from '../driver.js';
 import { FusetapError } from '../errors.js';
 import { inputOutputError, reasonOf } from '../remote/faults.js';
-import { Backoff } from './backoff.js';
 import { Connection, type ConnectionEvents } from './connection.js';
 import { Drain } from './drain.js';
 import { NotKept, OtherExport, systemCode } from './faults.js';
 import type { ExportFacts } from './handshake.js';
 import type { Operation } from './operation.js';
 import { EXPORT_FLAG } from './protocol.js';
+import { Backoff } from './retry/backoff.js';
+import { Suspects } from './retry/suspects.js';
 import { Doubts, monotonicMs, type Repeatable } from './takeover/doubts.js';
 import type { KeptState } from './takeover/kept-state.js';
 import { reap, withoutSocket } from './takeover/reap.js';
@@ -62,6 +63,7 @@ export class Session {
   readonly #wish: SessionWish;
   readonly #doubts: Doubts;
   readonly #backoff = new Backoff();
+  readonly #suspects: Suspects;
   readonly #drain = new Drain();
   readonly #closing = new AbortController();
   readonly #watch: Watch;
@@ -92,6 +94,7 @@ export class Session {
     const { timeoutMs } = wish;
     this.#watch = new Watch(timeoutMs === null ? LOOK_MS : Math.min(LOOK_MS, timeoutMs / LOOKS), () => this.#look());
     this.#facts = predecessor?.facts ?? null;
+    this.#suspects = new Suspects(() => this.#facts);
     this.#old = predecessor;
   }
 
@@ -111,7 +114,7 @@ export class Session {
     if (this.#refusal !== null) operation.reject(this.#refusal);
     else if (this.#hasTimedOut) operation.reject(this.#lateError());
     else if (this.#waiting.length > 0 || operation.changes) this.#enqueue(operation);
-    else if (this.#connection?.hasRoom) this.#connection.submit(operation);
+    else if (this.#connection?.hasRoom && !this.#suspects.isTrying) this.#connection.submit(operation);
     else this.#enqueue(operation);
     return operation.settled;
   }
@@ -131,7 +134,7 @@ export class Session {
 
   #pump(): void {
     while (this.#connection?.hasRoom) {
-      const operation = this.#waiting.shift();
+      const operation = this.#suspects.next(this.#waiting, this.#connection);
       if (operation === undefined) return;
       if (operation.isSettled) continue;
       const waitMs = operation.changes ? this.#doubts.waitMs(operation) : 0;
@@ -141,6 +144,7 @@ export class Session {
   }
 
   #hold(operation: Operation, waitMs: number): void {
+    this.#suspects.putBack(operation);
     const goOn = (): void => {
       this.#held.delete(operation);
       this.#enqueue(operation);
@@ -327,14 +331,17 @@ export class Session {
 
   #lost(reason: Error, inFlight: readonly Operation[]): void {
     const { state } = this.#wish;
-    this.#backoff.lost(performance.now(), this.#connection?.answered ?? 0);
+    const connection = this.#connection;
+    this.#backoff.lost(performance.now(), connection?.answered ?? 0);
+    const deadly = this.#suspects.lost(inFlight, connection, !(reason instanceof FusetapError));
     this.#connection = null;
     this.#isSilent = false;
     // first the doubts, then the slots: this process may die
     this.#doubt(inFlight.filter(({ changes }) => changes));
     state.clear();
     for (const operation of inFlight) operation.reset();
-    this.#waiting.unshift(...inFlight);
+    this.#waiting.unshift(...inFlight.filter((operation) => operation !== deadly));
+    if (deadly !== null) this.#fail(deadly, inputOutputError('the NBD server ends each connection at this request'));
     this.#noteLoss(reasonOf(reason));
     this.#tell(reasonOf(reason));
     this.#reconnect();
