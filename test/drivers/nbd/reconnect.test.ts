@@ -65,42 +65,50 @@ const outcomeOf = (disk: Disk, offset: number): Promise<string> =>
     (error: FusetapError) => `${error.errno}: ${error.message}`,
   );
 
-t.test('a request that ends each connection fails at last, and others do not', async (t) => {
-  const { fake, disk } = await served(t, { answer: poisoned(512, 1000, () => {}) });
-  const offsets = [0, 512, 1024, 1536, 2048];
-  const outcomes = await Promise.all(offsets.map((offset) => outcomeOf(disk, offset)));
-  t.match(outcomes, ['bytes', /^5: .*ends each connection at this request/, 'bytes', 'bytes', 'bytes']);
-  t.equal(fake.connections, LOSSES_OF_SUSPECT + LOSSES_ALONE + 1);
-  t.equal(await outcomeOf(disk, 0), 'bytes', 'the disk goes on');
-  t.match(await outcomeOf(disk, 512), /^5: /, 'and it fails again');
-});
+/** They only wait, so they wait together. */
+t.test('requests and servers that end connections', async (t) => {
+  t.jobs = 3;
+  void t.test('a request that ends each connection fails at last, and others do not', { buffered: true }, async (t) => {
+    const { fake, disk } = await served(t, { answer: poisoned(512, 1000, () => {}) });
+    const offsets = [0, 512, 1024, 1536, 2048];
+    const outcomes = await Promise.all(offsets.map((offset) => outcomeOf(disk, offset)));
+    t.match(outcomes, ['bytes', /^5: .*ends each connection at this request/, 'bytes', 'bytes', 'bytes']);
+    t.equal(fake.connections, LOSSES_OF_SUSPECT + LOSSES_ALONE + 1);
+    t.equal(await outcomeOf(disk, 0), 'bytes', 'the disk goes on');
+    t.match(await outcomeOf(disk, 512), /^5: /, 'and it fails again');
+  });
 
-t.test('so does a write, and it is not lost silently', async (t) => {
-  const answer: Answer = ({ command, offset }, send) => {
-    if (command !== 1 || offset !== 512) return false;
-    send(simple(Buffer.alloc(8, 9), 0));
-    return true;
-  };
-  const { disk } = await served(t, { answer });
-  const writes = [0, 512, 1024].map((offset) =>
-    disk.write(Buffer.alloc(512, 'w'), offset).then(
-      () => 'ok',
-      (error: FusetapError) => String(error.errno),
-    ),
+  void t.test('so does a write, and it is not lost silently', { buffered: true }, async (t) => {
+    const answer: Answer = ({ command, offset }, send) => {
+      if (command !== 1 || offset !== 512) return false;
+      send(simple(Buffer.alloc(8, 9), 0));
+      return true;
+    };
+    const { disk } = await served(t, { answer });
+    const writes = [0, 512, 1024].map((offset) =>
+      disk.write(Buffer.alloc(512, 'w'), offset).then(
+        () => 'ok',
+        (error: FusetapError) => String(error.errno),
+      ),
+    );
+    t.same(await Promise.all(writes), ['ok', '5', 'ok']);
+  });
+
+  void t.test(
+    'a server that ends again and again, whatever is asked of it, convicts no request',
+    { buffered: true },
+    async (t) => {
+      const losses = LOSSES_OF_SUSPECT + LOSSES_ALONE;
+      const answer: Answer = ({ connection }, send) => {
+        if (connection > losses) return false;
+        send(simple(Buffer.alloc(8, 9), 0));
+        return true;
+      };
+      const { fake, disk } = await served(t, { answer });
+      t.same(await Promise.all([0, 512, 1024].map((offset) => outcomeOf(disk, offset))), ['bytes', 'bytes', 'bytes']);
+      t.equal(fake.connections, losses + 1);
+    },
   );
-  t.same(await Promise.all(writes), ['ok', '5', 'ok']);
-});
-
-t.test('a server that ends again and again, whatever is asked of it, convicts no request', async (t) => {
-  const losses = LOSSES_OF_SUSPECT + LOSSES_ALONE;
-  const answer: Answer = ({ connection }, send) => {
-    if (connection > losses) return false;
-    send(simple(Buffer.alloc(8, 9), 0));
-    return true;
-  };
-  const { fake, disk } = await served(t, { answer });
-  t.same(await Promise.all([0, 512, 1024].map((offset) => outcomeOf(disk, offset))), ['bytes', 'bytes', 'bytes']);
-  t.equal(fake.connections, losses + 1);
 });
 
 t.test('old connections that the server does not close are few', async (t) => {
