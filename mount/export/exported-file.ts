@@ -5,7 +5,9 @@
  *      memory that the kernel serves itself    pread, pwrite on the event loop: a few microseconds
  *      all others                              libuv's pool: a disk may take long
  */
-import { closeSync, constants, fstatSync, openSync } from 'node:fs';
+import { closeSync, constants, fstat, fstatSync, openSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import { type Disk, frontDisk } from '../../drivers/disk.js';
 import type { Extent, RawDisk } from '../../drivers/driver.js';
 import { errnoOf } from '../../drivers/errors.js';
@@ -13,10 +15,15 @@ import { readFully, writeFully } from '../../drivers/file-io.js';
 import { windowDisk } from '../../drivers/segments/window.js';
 import { addressOf, E, lseekAsync, pread, pwrite, SEEK_DATA, SEEK_HOLE, SystemCallError } from '../../system/libc.js';
 
-/** larger requests are copied in parallel by libuv's pool */
-const MOST_AT_ONCE_BYTES = 256 << 10;
+/** larger requests of memory are copied by libuv's pool: other clients would wait for them */
+const MOST_AT_ONCE_BYTES = 1 << 20;
 /** of one answer: a client asks again for the rest */
 const MOST_EXTENTS = 256;
+
+/** a vbd that does not answer keeps the size that it had */
+const MEASURE_MS = 2_000;
+
+const fstatAsync = promisify(fstat);
 
 export interface FileToExport {
   /** absolute */
@@ -27,8 +34,9 @@ export interface FileToExport {
 }
 
 export class ExportedFile {
-  readonly size: number;
   readonly readOnly: boolean;
+  #size: number;
+  #measuring: Promise<void> | null = null;
   readonly #disk: Disk;
   readonly #raw: RawDisk;
   readonly #fd: number;
@@ -39,14 +47,15 @@ export class ExportedFile {
   private constructor({ readOnly, isMemory }: FileToExport, fds: { readonly fd: number; readonly durableFd: number }) {
     this.#fd = fds.fd;
     this.#durableFd = fds.durableFd;
-    this.size = fstatSync(fds.fd).size;
+    this.#size = fstatSync(fds.fd).size;
     this.readOnly = readOnly;
     this.#isMemory = isMemory;
     const window = { fd: fds.fd, start: 0, size: this.size, kind: 'file', readOnly, durable: false } as const;
-    this.#raw = windowDisk(window, async () => {
+    const raw = windowDisk(window, async () => {
       closeSync(fds.fd);
       if (fds.durableFd >= 0) closeSync(fds.durableFd);
     });
+    this.#raw = Object.defineProperty({ ...raw }, 'size', { get: () => this.#size });
     this.#disk = frontDisk(this.#raw, { readOnly });
   }
 
@@ -61,6 +70,27 @@ export class ExportedFile {
       closeSync(fd);
       throw error;
     }
+  }
+
+  /** as it was measured last */
+  get size(): number {
+    return this.#size;
+  }
+
+  /** Looks whether the vbd has another size now. Resolves in time, and does not reject: the size may be the old one then. */
+  async measure(): Promise<void> {
+    // many clients that come meanwhile take one thread
+    this.#measuring ??= fstatAsync(this.#fd)
+      .then(
+        ({ size }) => {
+          this.#size = size;
+        },
+        () => {},
+      )
+      .finally(() => {
+        this.#measuring = null;
+      });
+    await Promise.race([this.#measuring, delay(MEASURE_MS, undefined, { ref: false })]);
   }
 
   /** Fills a buffer; the range must be inside the file. @returns null if it has been done */

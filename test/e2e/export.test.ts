@@ -3,7 +3,7 @@
  * no client notices more than a pause.
  */
 import { readFileSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
+import { readFile, truncate } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { makeCertificates } from '../drivers/nbd/certificates.js';
@@ -20,6 +20,7 @@ onDefaultTransport(t, ['nbdinfo', 'nbdcopy', 'qemu-img', 'qemu-io', 'fio', 'open
   await t.test('under kills', async (t) => verifyUnderKills(t, await openBench(t, transport)));
   await t.test('by the driver nbd', async (t) => attachExport(t, await openBench(t, transport)));
   await t.test('encrypted', async (t) => encrypt(t, await openBench(t, transport)));
+  await t.test('after a resize', async (t) => grow(t, await openBench(t, transport)));
   await t.test('how it ends', async (t) => end(t, await openBench(t, transport)));
   await t.test('what is wrong', async (t) => refuse(t, await openBench(t, transport)));
 });
@@ -114,6 +115,23 @@ async function attachExport(t: Test, bench: Bench): Promise<void> {
   await bench.sh('dd if=/dev/urandom of="$1" bs=64k seek=3 count=20 conv=notrunc,fsync status=none', vbd);
   await bench.sh('cmp "$1" "$2"', vbd, image);
   await bench.succeed(['detach', '--bus', 'far', 'xvda']);
+  await close(t, there);
+  await bench.detach('xvda');
+}
+
+/** Clients that come after `fusetap resize` see the new size. */
+async function grow(t: Test, bench: Bench): Promise<void> {
+  const image = await bench.image('disk.img', SIZE, SIZE);
+  await bench.attach(image);
+  const there = await exported(t, bench, 'xvda');
+  t.equal(await bench.sh('nbdinfo --size "$1"', there.uri), String(SIZE));
+  await truncate(image, 2 * SIZE);
+  await bench.succeed(['resize', 'xvda']);
+  t.equal(await bench.sh('nbdinfo --size "$1"', there.uri), String(2 * SIZE));
+  const writes = ['-c', `write -P 9 ${2 * SIZE - 4096} 4k`, '-c', `write -z ${SIZE} 64k`, '-c', 'flush'];
+  t.match(await bench.execute('qemu-io', ['-f', 'raw', ...writes, there.uri]), { status: 0 });
+  await bench.sh('nbdcopy "$1" copy.img && cmp copy.img "$2"', there.uri, image);
+  t.ok((await readFile(image)).subarray(-4096).every((byte) => byte === 9));
   await close(t, there);
   await bench.detach('xvda');
 }

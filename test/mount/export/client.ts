@@ -13,6 +13,8 @@ import { readTlsFiles } from '../../../mount/export/tls.js';
 export const SIZE = 1 << 20;
 
 export interface Exported {
+  /** of the file */
+  readonly path: string;
   readonly socket: string;
   readonly file: ExportedFile;
   readonly server: ExportServer;
@@ -48,7 +50,7 @@ export async function exportFile(t: Test, { readOnly = false, tls }: ExportWish 
     await server.close();
     await file.close();
   });
-  return { socket, file, server };
+  return { path, socket, file, server };
 }
 
 export class RawClient {
