@@ -39,7 +39,7 @@ export async function exportFile(t: Test, { readOnly = false, tls }: ExportWish 
   const fd = openSync(path, 'w');
   for (let kib = 0; kib < SIZE >> 10; kib++) writeSync(fd, Buffer.alloc(1 << 10, kib));
   closeSync(fd);
-  const file = ExportedFile.open({ path, readOnly, isMemory: false });
+  const file = ExportedFile.open({ path, readOnly, isMemory: false, isQueued: false });
   const socket = join(directory, 's');
   const server = new ExportServer(
     { socket },
