@@ -130,6 +130,16 @@ const c = {
     'uint',
   ),
   poll: foreign<[number, number, number]>('poll', 'int', 'intptr_t', 'ulong', 'int'),
+  syscall: foreign<[number, number, number, number, number, number]>(
+    'syscall',
+    'int64',
+    'int64',
+    'int64',
+    'int64',
+    'int64',
+    'int64',
+    'int64',
+  ),
   prctl: foreign<[number, number, number, number, number]>('prctl', 'int', 'int', 'ulong', 'ulong', 'ulong', 'ulong'),
 };
 
@@ -720,6 +730,48 @@ export function receiveFd(socket: number): Promise<number | null> {
       else if (errno !== 0) reject(new SystemCallError('recvmsg', errno));
       else resolve(result === 0 ? null : fd);
     });
+  });
+}
+
+// ── asynchronous requests (io_submit(2)) ────────────────────────────────────────────────────────────────────────────
+
+/** glibc has no functions for them; undefined on processors whose numbers we do not know */
+const AIO_CALLS = new Map([
+  ['x64', { setup: 206, getEvents: 208, submit: 209 }],
+  ['arm64', { setup: 0, getEvents: 4, submit: 2 }],
+]).get(process.arch);
+
+/** A queue of asynchronous requests (io_setup(2)). */
+export interface AioQueue {
+  readonly id: number;
+  readonly calls: { readonly getEvents: number; readonly submit: number };
+  /** the begin of what the kernel shows of the finished requests: head u32@8, tail u32@12 */
+  readonly ring: Uint32Array;
+}
+
+/** io_setup(2): null if the kernel refuses. @param count how many requests may be under way */
+export function makeAioQueue(count: number): AioQueue | null {
+  const id = new BigUint64Array(1);
+  if (AIO_CALLS === undefined || c.syscall(AIO_CALLS.setup, count, addressOf(id), 0, 0, 0) !== 0) return null;
+  return { id: Number(id[0]), calls: AIO_CALLS, ring: new Uint32Array(koffi.view(id[0] ?? 0n, 16)) };
+}
+
+/** io_submit(2): how many of the requests have begun, or −errno. @param pointers the address of the addresses of iocbs */
+export function submitAio({ id, calls }: AioQueue, count: number, pointers: number): number {
+  const n = c.syscall(calls.submit, id, count, pointers, 0, 0);
+  return n >= 0 ? n : -lastErrno();
+}
+
+/** io_getevents(2) without waiting: how many requests have finished, or −errno. @param events the address of io_events */
+export function takeAioEvents({ id, calls }: AioQueue, most: number, events: number): number {
+  const n = c.syscall(calls.getEvents, id, 0, most, events, 0);
+  return n >= 0 ? n : -lastErrno();
+}
+
+/** The same on koffi's thread pool: waits for one at least. */
+export function awaitAioEvents({ id, calls }: AioQueue, most: number, events: number): Promise<number> {
+  return new Promise((resolve) => {
+    c.syscall.async(calls.getEvents, id, 1, most, events, 0, (_, n) => resolve(n >= 0 ? n : -lastErrno()));
   });
 }
 

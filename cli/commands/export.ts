@@ -118,6 +118,7 @@ function requestFor({ place, vbd, partition }: LocatedVbd, options: ExportOption
       readOnly: readOnly === true || (partition?.mode ?? vbd.mode) === 'r',
       // the kernel passes no requests for partitions through
       isMemory: partition === null && vbd.passthrough && vbd.driver === 'ram',
+      isQueued: partition !== null || !vbd.passthrough,
     },
     place: at,
     name: name ?? vdev,

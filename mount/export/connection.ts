@@ -5,6 +5,7 @@ import { EXPORT_FLAG } from '../../drivers/nbd/protocol.js';
 import type { ExportedFile } from './exported-file.js';
 import { Incoming } from './incoming.js';
 import { negotiate, type Offer } from './negotiation.js';
+import { enlargeUnixSocket } from './plain-socket.js';
 import { encryptedServerSocket } from './tls.js';
 import { Transmission } from './transmission.js';
 
@@ -35,6 +36,7 @@ export class ClientConnection {
     this.#socket = socket;
     this.#options = options;
     socket.on('error', () => socket.destroy());
+    enlargeUnixSocket(socket);
     socket.setNoDelay(true);
     // a machine that has vanished must not keep its place
     socket.setKeepAlive(true, KEEP_ALIVE_MS);
@@ -45,10 +47,11 @@ export class ClientConnection {
   async serve(): Promise<void> {
     const { file, name, description, tls } = this.#options;
     const limit = setTimeout(() => this.#plain.destroy(), NEGOTIATION_MS);
-    const offer: Offer = {
-      ...{ name, description, sizeBytes: file.size, flags: flagsOf(file), withTls: tls !== null },
-    };
     try {
+      await file.measure();
+      const offer: Offer = {
+        ...{ name, description, sizeBytes: file.size, flags: flagsOf(file), withTls: tls !== null },
+      };
       const agreement = await negotiate(
         {
           take: (length) => this.#incoming.take(length),

@@ -3,20 +3,32 @@
  * when the server of the bus is replaced, and its clients see a pause.
  *
  *      memory that the kernel serves itself    pread, pwrite on the event loop: a few microseconds
- *      all others                              libuv's pool: a disk may take long
+ *      the server of the bus serves them       io_submit, which does not wait: the kernel queues them (system/aio.ts)
+ *      large ones, and all others              libuv's pool: a disk may take long
  */
-import { closeSync, constants, fstatSync, openSync } from 'node:fs';
+import { closeSync, constants, fstat, fstatSync, openSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import { type Disk, frontDisk } from '../../drivers/disk.js';
 import type { Extent, RawDisk } from '../../drivers/driver.js';
 import { errnoOf } from '../../drivers/errors.js';
 import { readFully, writeFully } from '../../drivers/file-io.js';
 import { windowDisk } from '../../drivers/segments/window.js';
+import { Aio } from '../../system/aio.js';
 import { addressOf, E, lseekAsync, pread, pwrite, SEEK_DATA, SEEK_HOLE, SystemCallError } from '../../system/libc.js';
 
-/** larger requests are copied in parallel by libuv's pool */
-const MOST_AT_ONCE_BYTES = 256 << 10;
+/** larger requests of memory are copied by libuv's pool: other clients would wait for them */
+const MOST_AT_ONCE_BYTES = 1 << 20;
+/** the kernel would split larger ones; it queues 192 for a bus, and then lets callers wait */
+const MOST_QUEUED_BYTES = 256 << 10;
+const MOST_QUEUED = 64;
 /** of one answer: a client asks again for the rest */
 const MOST_EXTENTS = 256;
+
+/** a vbd that does not answer keeps the size that it had */
+const MEASURE_MS = 2_000;
+
+const fstatAsync = promisify(fstat);
 
 export interface FileToExport {
   /** absolute */
@@ -24,29 +36,40 @@ export interface FileToExport {
   readonly readOnly: boolean;
   /** its bytes are in memory, and the kernel passes requests through to it: no request waits */
   readonly isMemory: boolean;
+  /** the server of the bus serves each request, and the kernel queues it meanwhile */
+  readonly isQueued: boolean;
 }
 
 export class ExportedFile {
-  readonly size: number;
   readonly readOnly: boolean;
+  #size: number;
+  #measuring: Promise<void> | null = null;
   readonly #disk: Disk;
   readonly #raw: RawDisk;
   readonly #fd: number;
   /** the same file; what is written there is durable. −1 for a read-only file */
   readonly #durableFd: number;
   readonly #isMemory: boolean;
+  readonly #aio: Aio | null;
+  /** calls under way that lock the file: io_submit of a write would wait for them */
+  #locking = 0;
 
-  private constructor({ readOnly, isMemory }: FileToExport, fds: { readonly fd: number; readonly durableFd: number }) {
+  private constructor(
+    { readOnly, isMemory, isQueued }: FileToExport,
+    fds: { readonly fd: number; readonly durableFd: number },
+  ) {
     this.#fd = fds.fd;
     this.#durableFd = fds.durableFd;
-    this.size = fstatSync(fds.fd).size;
+    this.#size = fstatSync(fds.fd).size;
     this.readOnly = readOnly;
     this.#isMemory = isMemory;
+    this.#aio = isQueued ? Aio.open(MOST_QUEUED) : null;
     const window = { fd: fds.fd, start: 0, size: this.size, kind: 'file', readOnly, durable: false } as const;
-    this.#raw = windowDisk(window, async () => {
+    const raw = windowDisk(window, async () => {
       closeSync(fds.fd);
       if (fds.durableFd >= 0) closeSync(fds.durableFd);
     });
+    this.#raw = Object.defineProperty({ ...raw }, 'size', { get: () => this.#size });
     this.#disk = frontDisk(this.#raw, { readOnly });
   }
 
@@ -63,11 +86,34 @@ export class ExportedFile {
     }
   }
 
+  /** as it was measured last */
+  get size(): number {
+    return this.#size;
+  }
+
+  /** Looks whether the vbd has another size now. Resolves in time, and does not reject: the size may be the old one then. */
+  async measure(): Promise<void> {
+    // many clients that come meanwhile take one thread
+    this.#measuring ??= fstatAsync(this.#fd)
+      .then(
+        ({ size }) => {
+          this.#size = size;
+        },
+        () => {},
+      )
+      .finally(() => {
+        this.#measuring = null;
+      });
+    await Promise.race([this.#measuring, delay(MEASURE_MS, undefined, { ref: false })]);
+  }
+
   /** Fills a buffer; the range must be inside the file. @returns null if it has been done */
   read(buffer: Uint8Array, offset: number): Promise<unknown> | null {
     if (this.#isMemory && buffer.byteLength <= MOST_AT_ONCE_BYTES) {
       if (pread(this.#fd, addressOf(buffer), buffer.byteLength, offset) === buffer.byteLength) return null;
     }
+    const aio = this.#aio;
+    if (aio?.hasRoom && buffer.byteLength <= MOST_QUEUED_BYTES) return this.#readQueued(aio, buffer, offset);
     return this.#readByPool(buffer, offset);
   }
 
@@ -77,8 +123,22 @@ export class ExportedFile {
     if (this.#isMemory && buffer.byteLength <= MOST_AT_ONCE_BYTES) {
       if (pwrite(this.#fd, addressOf(buffer), buffer.byteLength, offset) === buffer.byteLength) return null;
     }
+    const aio = isDurable || this.#locking > 0 ? null : this.#aio;
+    if (aio?.hasRoom && buffer.byteLength <= MOST_QUEUED_BYTES) return this.#writeQueued(aio, buffer, offset);
     // the front of the disk would ask for the size of the file before each write: a request to the server of the bus
     return writeFully(isDurable ? this.#durableFd : this.#fd, buffer, offset);
+  }
+
+  async #readQueued(aio: Aio, buffer: Uint8Array, offset: number): Promise<void> {
+    const n = await aio.transfer({ fd: this.#fd, isWrite: false, buffer, offset });
+    if (n < 0) throw new SystemCallError('read', -n);
+    if (n < buffer.byteLength) await this.#readByPool(buffer.subarray(n), offset + n);
+  }
+
+  async #writeQueued(aio: Aio, buffer: Uint8Array, offset: number): Promise<void> {
+    const n = await aio.transfer({ fd: this.#fd, isWrite: true, buffer, offset });
+    if (n < 0) throw new SystemCallError('write', -n);
+    if (n < buffer.byteLength) await writeFully(this.#fd, buffer.subarray(n), offset + n);
   }
 
   async #readByPool(buffer: Uint8Array, offset: number): Promise<void> {
@@ -92,7 +152,7 @@ export class ExportedFile {
   /** All that was written before is durable then. */
   async flush(): Promise<void> {
     try {
-      await this.#disk.flush();
+      await this.#lock(() => this.#disk.flush());
     } catch (error) {
       this.failures.count += 1;
       this.failures.last = error;
@@ -100,16 +160,25 @@ export class ExportedFile {
     }
   }
 
+  async #lock(work: () => Promise<void>): Promise<void> {
+    this.#locking += 1;
+    try {
+      await work();
+    } finally {
+      this.#locking -= 1;
+    }
+  }
+
   /** Makes a range read as zeros. @param punch whether its space may be freed */
   zero(offset: number, length: number, options: { readonly punch: boolean; readonly durable: boolean }): Promise<void> {
-    return this.#disk.zero(offset, length, options);
+    return this.#lock(() => this.#disk.zero(offset, length, options));
   }
 
   /** Says that the bytes of a range are not needed. It need not be done. */
   async trim(offset: number, length: number): Promise<void> {
     try {
       // the front of the disk would write zeros where holes cannot be punched
-      await this.#raw.zero?.(offset, length, { punch: true, durable: false });
+      await this.#lock(async () => this.#raw.zero?.(offset, length, { punch: true, durable: false }));
     } catch (error) {
       if (errnoOf(error) !== E.EOPNOTSUPP) throw error;
     }

@@ -51,6 +51,8 @@ export interface ClientStream {
 
 /** What client and server have agreed on. */
 export interface Agreement {
+  /** what the client takes for the size of the disk */
+  readonly sizeBytes: number;
   /** replies come in chunks */
   readonly isStructured: boolean;
   /** the client may ask for extents */
@@ -91,9 +93,14 @@ class Negotiation {
       if (option === null) return null;
       const next = this.#isSecure ? this.#answer(option) : await this.#answerPlain(option);
       if (next === 'end') return null;
-      if (next === 'transmission') return { isStructured: this.#isStructured, hasContext: this.#hasContext };
+      if (next === 'transmission') return this.#agreement;
     }
     return null;
+  }
+
+  get #agreement(): Agreement {
+    const { sizeBytes } = this.#offer;
+    return { sizeBytes, isStructured: this.#isStructured, hasContext: this.#hasContext };
   }
 
   async #greet(): Promise<boolean> {

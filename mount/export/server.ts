@@ -3,6 +3,7 @@ import { lstatSync, rmSync } from 'node:fs';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { named } from '../../drivers/quote.js';
+import { alone } from './alone.js';
 import { ClientConnection, type ConnectionOptions } from './connection.js';
 
 const MOST_CLIENTS = 128;
@@ -37,9 +38,21 @@ export class ExportServer {
   async listen(): Promise<ExportPlace> {
     const place = this.#place;
     if ('socket' in place) {
-      refuseLong(place.socket);
-      await removeStale(place.socket);
-    }
+      const { socket } = place;
+      refuseLong(socket);
+      await alone(socket, async () => {
+        await removeStale(socket);
+        await this.#begin();
+      });
+    } else await this.#begin();
+    // a connection that cannot be accepted, because descriptors run out, is not the end
+    this.#server.on('error', (error) => console.error('a connection was not accepted:', error));
+    if ('socket' in place) return place;
+    return { host: place.host, port: (this.#server.address() as AddressInfo).port };
+  }
+
+  async #begin(): Promise<void> {
+    const place = this.#place;
     // a socket is for its owner only
     const umask = process.umask(0o177);
     const listening = new Promise<void>((resolve, reject) => {
@@ -51,10 +64,6 @@ export class ExportServer {
     await listening.catch((error: unknown) => {
       throw cannotListen(place, error);
     });
-    // a connection that cannot be accepted, because descriptors run out, is not the end
-    this.#server.on('error', (error) => console.error('a connection was not accepted:', error));
-    if ('socket' in place) return place;
-    return { host: place.host, port: (this.#server.address() as AddressInfo).port };
   }
 
   #accept(socket: Socket): void {

@@ -7,6 +7,7 @@
  */
 import type { Socket } from 'node:net';
 import { constants } from 'node:os';
+import { TLSSocket } from 'node:tls';
 import { errnoOf } from '../../drivers/errors.js';
 import {
   ALLOCATION,
@@ -23,9 +24,10 @@ import {
   SIMPLE_REPLY_MAGIC,
   writeOffset,
 } from '../../drivers/nbd/protocol.js';
-import { MemoryPool, type PoolOptions } from '../../system/memory-pool.js';
 import { Awake } from './awake.js';
+import { DirectReceiver } from './direct-receiver.js';
 import type { ExportedFile } from './exported-file.js';
+import { giveMemory, HEAD_BYTES, takeMemory } from './memory.js';
 import { type Agreement, CONTEXT_ID, MOST_PAYLOAD_BYTES } from './negotiation.js';
 
 const { errno: E } = constants;
@@ -37,12 +39,6 @@ const MOST_BYTES_UNDER_WAY = 32 << 20;
 const MOST_UNREAD_BYTES = 16 << 20;
 /** for a client that has left, to read the last replies */
 const MOST_LINGER_MS = 60_000;
-
-const REPLY_BUFFERS: PoolOptions<Buffer> = {
-  ...{ smallestBytes: 512, keptBytes: 4 << 20 },
-  make: (bytes) => Buffer.allocUnsafeSlow(bytes),
-  bytesOf: ({ byteLength }) => byteLength,
-};
 
 /** the numbers that the protocol has for errors */
 const ERRORS: ReadonlyMap<number, number> = new Map([
@@ -72,6 +68,9 @@ interface Request {
 /** A write whose data has not come completely. */
 interface Partial {
   readonly request: Request;
+  /** of the pool */
+  readonly memory: Buffer;
+  /** the part of it that the data need */
   readonly data: Buffer;
   have: number;
 }
@@ -80,7 +79,6 @@ export class Transmission {
   readonly #socket: Socket;
   readonly #file: ExportedFile;
   readonly #agreement: Agreement;
-  readonly #buffers = new MemoryPool<Buffer>(REPLY_BUFFERS);
   /** what has come and is not parsed yet */
   #chunks: Buffer[] = [];
   #chunkBytes = 0;
@@ -92,6 +90,8 @@ export class Transmission {
   #isCorked = false;
   #isTaking = false;
   readonly #awake = new Awake();
+  /** null for an encrypted stream */
+  readonly #direct: DirectReceiver | null;
   #isBlocked = false;
   /** the client sends no more; what it has sent may still have to be parsed */
   #isInputOver = false;
@@ -105,6 +105,7 @@ export class Transmission {
     this.#socket = socket;
     this.#file = file;
     this.#agreement = agreement;
+    this.#direct = socket instanceof TLSSocket ? null : new DirectReceiver(socket);
     this.#seenFailures = file.failures.count;
     this.done = new Promise((resolve) => {
       this.#ended = resolve;
@@ -148,6 +149,7 @@ export class Transmission {
     if (this.#isOver) return;
     this.#chunks.push(chunk);
     this.#chunkBytes += chunk.byteLength;
+    this.#direct?.beginTurn();
     this.#isTaking = true;
     this.#advance();
     this.#isTaking = false;
@@ -204,21 +206,32 @@ export class Transmission {
     const { length } = request;
     const [first] = this.#chunks;
     // most often the data are in one chunk: they need not be copied
-    if (length === 0 || (first !== undefined && first.byteLength >= length)) this.#do(request, this.#shift(length));
-    else this.#partial = { request, data: Buffer.allocUnsafeSlow(length), have: 0 };
+    if (length === 0 || (first !== undefined && first.byteLength >= length)) {
+      this.#do(request, this.#shift(length));
+      return;
+    }
+    const memory = takeMemory(length);
+    this.#partial = { request, memory, data: memory.subarray(HEAD_BYTES, HEAD_BYTES + length), have: 0 };
   }
 
   #fillPartial(): boolean {
     const partial = this.#partial;
     const [first] = this.#chunks;
-    if (partial === null || first === undefined) return false;
-    const { data, request } = partial;
-    const part = this.#shift(Math.min(first.byteLength, data.byteLength - partial.have));
-    data.set(part, partial.have);
-    partial.have += part.byteLength;
+    if (partial === null) return false;
+    const { data, request, memory } = partial;
+    const missing = data.byteLength - partial.have;
+    if (first === undefined) {
+      const received = this.#direct?.receive(data.subarray(partial.have)) ?? 0;
+      if (received === 0) return false;
+      partial.have += received;
+    } else {
+      const part = this.#shift(Math.min(first.byteLength, missing));
+      data.set(part, partial.have);
+      partial.have += part.byteLength;
+    }
     if (partial.have < data.byteLength) return true;
     this.#partial = null;
-    this.#do(request, data);
+    this.#do(request, data, memory);
     return true;
   }
 
@@ -240,14 +253,15 @@ export class Transmission {
     return all.subarray(0, length);
   }
 
-  #do(request: Request, data: Buffer | null): void {
+  /** @param memory what the data are in, to be given back to the pool */
+  #do(request: Request, data: Buffer | null, memory: Buffer | null = null): void {
     const errno = this.#refusal(request);
     if (errno !== 0) return this.#fail(request, errno);
     switch (request.command) {
       case COMMAND.read:
         return this.#read(request);
       case COMMAND.write:
-        return this.#whenDone(request, this.#file.write(data as Buffer, request.offset, isDurable(request)));
+        return this.#write(request, data as Buffer, memory);
       case COMMAND.flush:
         return this.#whenDone(request, this.#flush());
       case COMMAND.blockStatus:
@@ -264,25 +278,37 @@ export class Transmission {
     if (command === COMMAND.flush) return 0;
     const isWriting = command !== COMMAND.read && command !== COMMAND.blockStatus;
     if (isWriting && this.#file.readOnly) return E.EPERM;
-    if (offset + length > this.#file.size) return isWriting ? E.ENOSPC : E.EINVAL;
+    // the disk may have grown or shrunk since the client came
+    const size = Math.min(this.#agreement.sizeBytes, this.#file.size);
+    if (offset + length > size) return isWriting ? E.ENOSPC : E.EINVAL;
     if (command === COMMAND.read && length > MOST_PAYLOAD_BYTES) return E.EINVAL;
     if (command === COMMAND.blockStatus && (length === 0 || !this.#agreement.hasContext)) return E.EINVAL;
     return 0;
+  }
+
+  /** No call uses the memory of a write that has failed: each has returned. */
+  #write(request: Request, data: Buffer, memory: Buffer | null): void {
+    const underWay = this.#file.write(data, request.offset, isDurable(request));
+    const giveBack = (): void => {
+      if (memory !== null) giveMemory(memory);
+    };
+    if (underWay === null) giveBack();
+    this.#whenDone(request, underWay?.finally(giveBack) ?? null);
   }
 
   #read(request: Request): void {
     const { offset, length } = request;
     if (length === 0) return this.#succeed(request);
     const headBytes = this.#agreement.isStructured ? CHUNK_HEADER_BYTES + 8 : SIMPLE_REPLY_BYTES;
-    const memory = this.#buffers.take(headBytes + length);
-    const reply = memory.subarray(0, headBytes + length);
-    const underWay = this.#file.read(reply.subarray(headBytes), offset);
+    const memory = takeMemory(length);
+    const underWay = this.#file.read(memory.subarray(HEAD_BYTES, HEAD_BYTES + length), offset);
     const answer = (): void => {
+      const reply = memory.subarray(HEAD_BYTES - headBytes, HEAD_BYTES + length);
       if (this.#agreement.isStructured) {
         writeChunkHeader(reply, request, { type: CHUNK.data, length: 8 + length });
         writeOffset(reply, CHUNK_HEADER_BYTES, offset);
       } else writeSimpleReply(reply, request, 0);
-      this.#send(reply, () => this.#buffers.give(memory));
+      this.#send(reply, () => giveMemory(memory));
     };
     if (underWay === null) answer();
     else this.#track(request, underWay.then(answer));

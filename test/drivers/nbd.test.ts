@@ -68,7 +68,7 @@ const KINDS: readonly Kind[] = [
 
 /** Our own server, of a plain file. */
 function exporter(image: string, socket: string): Pick<NbdServer, 'start' | 'kill'> {
-  const file = ExportedFile.open({ path: image, readOnly: false, isMemory: false });
+  const file = ExportedFile.open({ path: image, readOnly: false, isMemory: false, isQueued: false });
   const server = new ExportServer({ socket }, { file, name: 'disk', description: '', tls: null });
   return {
     start: async () => {

@@ -3,13 +3,15 @@
  * no client notices more than a pause.
  */
 import { readFileSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
+import { readFile, truncate } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import t, { type Test } from 'tap';
+import { COMMAND, OPTION } from '../../drivers/nbd/protocol.js';
 import { makeCertificates } from '../drivers/nbd/certificates.js';
+import { RawClient } from '../mount/export/client.js';
 import { collect, eventually, type Outcome } from './command.js';
 import { type Bench, onDefaultTransport, openBench } from './fixtures.js';
-import { kill, replaceServer } from './kill-server.js';
+import { busInfo, kill, replaceServer } from './kill-server.js';
 
 t.setTimeout(360_000);
 
@@ -20,6 +22,8 @@ onDefaultTransport(t, ['nbdinfo', 'nbdcopy', 'qemu-img', 'qemu-io', 'fio', 'open
   await t.test('under kills', async (t) => verifyUnderKills(t, await openBench(t, transport)));
   await t.test('by the driver nbd', async (t) => attachExport(t, await openBench(t, transport)));
   await t.test('encrypted', async (t) => encrypt(t, await openBench(t, transport)));
+  await t.test('after a resize', async (t) => grow(t, await openBench(t, transport)));
+  await t.test('of a vbd that hangs', async (t) => hang(t, await openBench(t, transport)));
   await t.test('how it ends', async (t) => end(t, await openBench(t, transport)));
   await t.test('what is wrong', async (t) => refuse(t, await openBench(t, transport)));
 });
@@ -114,6 +118,69 @@ async function attachExport(t: Test, bench: Bench): Promise<void> {
   await bench.sh('dd if=/dev/urandom of="$1" bs=64k seek=3 count=20 conv=notrunc,fsync status=none', vbd);
   await bench.sh('cmp "$1" "$2"', vbd, image);
   await bench.succeed(['detach', '--bus', 'far', 'xvda']);
+  await close(t, there);
+  await bench.detach('xvda');
+}
+
+/** While the server of the bus does nothing, clients come and go, and nothing of what was asked for is lost. */
+async function hang(t: Test, bench: Bench): Promise<void> {
+  await bench.attach(await bench.image('disk.img', SIZE, SIZE));
+  const there = await exported(t, bench, 'xvda');
+  const socket = new URL(there.uri).searchParams.get('socket') ?? '';
+  const client = await RawClient.connect(t, socket);
+  await client.go();
+  const { serverPid } = await busInfo(bench);
+  process.kill(serverPid ?? 0, 'SIGSTOP');
+  const ask = (from: number): void => {
+    for (let low = from; low < from + 20; low++) {
+      const write = { command: COMMAND.write, length: 4096, offset: 4096 * low, cookie: { high: 0, low } };
+      client.request(write, Buffer.alloc(4096, low));
+    }
+  };
+  client.request({ command: COMMAND.flush, cookie: { high: 0, low: 100 } });
+  // from the second round on, the flush has the lock of the file: writes must not wait for it on the event loop
+  for (const from of [null, 0, 20]) {
+    if (from !== null) ask(from);
+    const other = await RawClient.connect(t, socket);
+    await other.greet();
+    other.option(OPTION.exportName);
+    t.equal((await other.take(10)).readBigUInt64BE(0), BigInt(SIZE), 'another client begins meanwhile');
+    other.request({ command: COMMAND.read, offset: SIZE, length: 1 });
+    t.same(await other.simple(), { error: 22, low: 1 }, 'and gets answers');
+    other.socket.destroy();
+  }
+  // the keeper may have replaced it
+  if (serverPid !== null && !isGone(serverPid)) process.kill(serverPid, 'SIGCONT');
+  const done = new Set<number>();
+  for (let count = 0; count < 41; count++) {
+    const { error, low } = await client.simple();
+    t.equal(error, 0);
+    done.add(low);
+  }
+  t.equal(done.size, 41);
+  for (const low of [0, 19, 20, 39]) {
+    client.request({ command: COMMAND.read, offset: 4096 * low, length: 4096 });
+    t.match(await client.simple(), { error: 0 });
+    t.ok((await client.take(4096)).every((byte) => byte === low));
+  }
+  client.socket.destroy();
+  await close(t, there);
+  await bench.detach('xvda');
+}
+
+/** Clients that come after `fusetap resize` see the new size. */
+async function grow(t: Test, bench: Bench): Promise<void> {
+  const image = await bench.image('disk.img', SIZE, SIZE);
+  await bench.attach(image);
+  const there = await exported(t, bench, 'xvda');
+  t.equal(await bench.sh('nbdinfo --size "$1"', there.uri), String(SIZE));
+  await truncate(image, 2 * SIZE);
+  await bench.succeed(['resize', 'xvda']);
+  t.equal(await bench.sh('nbdinfo --size "$1"', there.uri), String(2 * SIZE));
+  const writes = ['-c', `write -P 9 ${2 * SIZE - 4096} 4k`, '-c', `write -z ${SIZE} 64k`, '-c', 'flush'];
+  t.match(await bench.execute('qemu-io', ['-f', 'raw', ...writes, there.uri]), { status: 0 });
+  await bench.sh('nbdcopy "$1" copy.img && cmp copy.img "$2"', there.uri, image);
+  t.ok((await readFile(image)).subarray(-4096).every((byte) => byte === 9));
   await close(t, there);
   await bench.detach('xvda');
 }

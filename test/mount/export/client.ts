@@ -13,6 +13,8 @@ import { readTlsFiles } from '../../../mount/export/tls.js';
 export const SIZE = 1 << 20;
 
 export interface Exported {
+  /** of the file */
+  readonly path: string;
   readonly socket: string;
   readonly file: ExportedFile;
   readonly server: ExportServer;
@@ -37,7 +39,7 @@ export async function exportFile(t: Test, { readOnly = false, tls }: ExportWish 
   const fd = openSync(path, 'w');
   for (let kib = 0; kib < SIZE >> 10; kib++) writeSync(fd, Buffer.alloc(1 << 10, kib));
   closeSync(fd);
-  const file = ExportedFile.open({ path, readOnly, isMemory: false });
+  const file = ExportedFile.open({ path, readOnly, isMemory: false, isQueued: false });
   const socket = join(directory, 's');
   const server = new ExportServer(
     { socket },
@@ -48,7 +50,7 @@ export async function exportFile(t: Test, { readOnly = false, tls }: ExportWish 
     await server.close();
     await file.close();
   });
-  return { socket, file, server };
+  return { path, socket, file, server };
 }
 
 export class RawClient {

@@ -1,8 +1,9 @@
 /** What an exporter answers to clients that are wrong, old, slow or hostile. */
-import { chmodSync, copyFileSync, existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { chmodSync, copyFileSync, existsSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
-import t from 'tap';
+import t, { type Test } from 'tap';
 import {
   COMMAND,
   COMMAND_FLAG,
@@ -323,6 +324,104 @@ t.test('with certificates', { skip: isInstalled('openssl') ? false : 'openssl is
   });
 });
 
+t.test('large writes come whole, in whatever pieces they are sent', async (t) => {
+  const { socket, server, path } = await exportFile(t);
+  const random = randomNumbers(seedOf(t));
+  const expected = readFileSync(path);
+  const client = await RawClient.connect(t, socket);
+  await client.go();
+  for (let round = 0; round < 12; round++) {
+    // so many replies that nobody reads make the server stop to read: what it has then got comes before the rest
+    const reads = round % 3 === 2 ? 80 : random(3);
+    const stream: Buffer[] = [];
+    for (let low = 0; low < reads; low++) stream.push(requestBytes({ command: COMMAND.read, length: 65_536 }));
+    const count = 1 + random(4);
+    for (let low = 0; low < count; low++) {
+      const length = 100_000 + random(SIZE - 100_000);
+      const offset = random(SIZE - length + 1);
+      const data = Buffer.alloc(length, `round ${round}, write ${low}, at ${offset}; `);
+      stream.push(requestBytes({ command: COMMAND.write, offset, length }), data);
+      data.copy(expected, offset);
+      // one after the other: writes that overlap may be done in any order
+      stream.push(requestBytes({ command: COMMAND.flush }));
+      await sendInPieces(client, Buffer.concat(stream.splice(0)), random);
+      const replies = low === 0 ? reads : 0;
+      for (let i = 0; i < replies; i++) {
+        t.equal((await client.simple()).error, 0);
+        await client.take(65_536);
+      }
+      t.same([(await client.simple()).error, (await client.simple()).error], [0, 0]);
+    }
+    t.ok(readFileSync(path).equals(expected), `round ${round}`);
+  }
+  const data = Buffer.alloc(SIZE, 'the last');
+  client.send(requestBytes({ command: COMMAND.write, length: SIZE }), data);
+  client.socket.end();
+  t.equal((await client.simple()).error, 0, 'also if the client sends no more');
+  t.ok(readFileSync(path).equals(data));
+  t.equal((await client.untilClosed()).byteLength, 0);
+  await server.close();
+});
+
+/** Sends a stream in pieces of random lengths, with pauses. */
+async function sendInPieces(client: RawClient, stream: Buffer, random: (below: number) => number): Promise<void> {
+  const most = [3_000, 100_000, 1 << 20][random(3)] ?? 0;
+  for (let at = 0; at < stream.byteLength; ) {
+    const length = 1 + random(most);
+    client.send(stream.subarray(at, at + length));
+    at += length;
+    if (random(4) === 0) await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
+t.test('a write that does not come completely is not done', async (t) => {
+  const { socket, path } = await exportFile(t);
+  const before = readFileSync(path);
+  const client = await RawClient.connect(t, socket);
+  await client.go();
+  client.request({ command: COMMAND.write, length: SIZE }, Buffer.alloc(SIZE - 1, 'x'));
+  client.socket.end();
+  t.equal((await client.untilClosed()).byteLength, 0);
+  t.ok(readFileSync(path).equals(before));
+});
+
+t.test('a disk that has another size than before', async (t) => {
+  const { socket, path } = await exportFile(t);
+  const come = async (sizeBytes: number): Promise<RawClient> => {
+    const client = await RawClient.connect(t, socket);
+    await client.greet();
+    client.option(OPTION.exportName);
+    t.equal((await client.take(10)).readBigUInt64BE(0), BigInt(sizeBytes));
+    return client;
+  };
+  const answers = async (client: RawClient, error: number, offset: number): Promise<void> => {
+    const command = COMMAND.write;
+    client.request({ command, offset, length: 4 }, Buffer.from('grow'));
+    t.same(await client.simple(), { error, low: 1 }, `a write at ${offset}`);
+    client.request({ command: COMMAND.writeZeroes, offset: offset + 2, length: 2 });
+    t.same(await client.simple(), { error, low: 1 }, `zeros at ${offset}`);
+    client.request({ command: COMMAND.read, offset, length: 4 });
+    const read = await client.simple();
+    t.same(read, { error: error === 0 ? 0 : 22, low: 1 }, `a read at ${offset}`);
+    if (read.error === 0) t.same(await client.take(4), Buffer.from('gr\0\0'));
+  };
+  const early = await come(SIZE);
+  truncateSync(path, 3 * SIZE);
+  await answers(early, 28, SIZE);
+  const later = await come(3 * SIZE);
+  await answers(later, 0, 3 * SIZE - 4);
+  await answers(later, 28, 3 * SIZE);
+  await answers(early, 28, SIZE);
+  await answers(early, 0, SIZE - 4);
+  truncateSync(path, SIZE / 2);
+  const last = await come(SIZE / 2);
+  for (const client of [early, later, last]) {
+    await answers(client, 28, SIZE / 2);
+    await answers(client, 0, SIZE / 2 - 4);
+  }
+  t.equal(statSync(path).size, SIZE / 2);
+});
+
 t.test('where it listens', async (t) => {
   const { file } = await exportFile(t);
   const directory = shortDirectory(t);
@@ -351,14 +450,42 @@ t.test('where it listens', async (t) => {
   await t.rejects(second.listen(), { message: /another program listens there/ });
 });
 
-t.test('the socket of a server that was killed is replaced', async (t) => {
-  const { file } = await exportFile(t);
+/** The path of a socket whose server was killed. */
+function staleSocket(t: Test): string {
   const socket = join(shortDirectory(t), 's');
-  const { execFileSync } = await import('node:child_process');
   const script = `require('node:net').createServer().listen(${JSON.stringify(socket)}, () => process.kill(process.pid, 'SIGKILL'))`;
   t.throws(() => execFileSync(process.execPath, ['-e', script]));
   t.ok(existsSync(socket));
   chmodSync(socket, 0o600);
+  return socket;
+}
+
+t.test('of servers that start at once, one gets the socket of a killed one', async (t) => {
+  const { file } = await exportFile(t);
+  const socket = staleSocket(t);
+  const names = ['one', 'two', 'three', 'four'];
+  const started = await Promise.allSettled(
+    names.map(async (name) => {
+      const server = new ExportServer({ socket }, { file, name, description: '', tls: null });
+      await server.listen();
+      t.teardown(() => server.close());
+      return name;
+    }),
+  );
+  const winners = started.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []));
+  t.equal(winners.length, 1, winners.join());
+  for (const outcome of started) {
+    if (outcome.status === 'rejected') t.match(outcome.reason, { code: 'BUSY', message: /another program listens at/ });
+  }
+  const client = await RawClient.connect(t, socket);
+  await client.greet();
+  client.option(OPTION.list);
+  t.equal((await client.reply()).data.subarray(4).toString(), winners[0], 'and clients reach it');
+});
+
+t.test('the socket of a server that was killed is replaced', async (t) => {
+  const { file } = await exportFile(t);
+  const socket = staleSocket(t);
   const server = new ExportServer({ socket }, { file, name: '', description: '', tls: null });
   await server.listen();
   await server.close();
