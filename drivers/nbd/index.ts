@@ -23,7 +23,6 @@ const nbd = {
   isRemote: true,
   check(options) {
     parseOptions(options);
-    refuseUnlessTried();
   },
   async claims(options) {
     const { address } = parseOptions(options);
@@ -62,14 +61,6 @@ const nbd = {
     }
   },
 } satisfies Driver;
-
-/** @throws FusetapError UNSUPPORTED unless the user wants to try it: its README lists known faults */
-function refuseUnlessTried(): void {
-  if (process.env.FUSETAP_EXPERIMENTAL?.split(',').includes('nbd')) return;
-  throw new FusetapError('UNSUPPORTED', 'the driver nbd is experimental, and has known faults', {
-    hint: 'to try it, start the bus with FUSETAP_EXPERIMENTAL=nbd; for real data, attach /dev/nbd0 of nbd-client',
-  });
-}
 
 function sessionOf(
   { address, timeoutMs, doubtMs }: NbdOptions,

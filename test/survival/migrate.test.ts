@@ -9,20 +9,19 @@ import { FIO_DISK_BYTES, provesIntact, Verifier } from './fio.js';
 t.setTimeout(300_000);
 
 t.test('from a file to a server', { skip: whyNot('fio', 'cmp') || whyNoServers() }, async (t) => {
-  const bus = await startBus(t, { FUSETAP_EXPERIMENTAL: 'nbd' });
+  const bus = await startBus(t);
   const { bench } = bus;
   const image = await bench.image('here.img', FIO_DISK_BYTES);
   const server = nbdkit(bench.path('nbd.sock'), ['file', await bench.image('there.img', FIO_DISK_BYTES)]);
   t.teardown(() => server.kill());
   await server.start();
   const uri = uriOf(bench.path('nbd.sock'));
-  const env = { FUSETAP_EXPERIMENTAL: 'nbd' };
   const { vdev, path } = await bus.attach({ driver: 'aio', image });
   const fio = new Verifier(bench, path);
   await bus.disturb(2, 'kill');
   await bench.succeed(['pause', vdev]);
-  t.equal(await bench.succeed(['save', '--force', vdev, uri], { env }), uri);
-  await bench.succeed(['swap', vdev, uri], { env });
+  t.equal(await bench.succeed(['save', '--force', vdev, uri]), uri);
+  await bench.succeed(['swap', vdev, uri]);
   await bench.succeed(['resume', vdev]);
   await bus.disturb(2, 'kill');
   provesIntact(t, await fio.end(), 'no wrong byte, no error');
@@ -33,7 +32,6 @@ t.test('from a file to a server', { skip: whyNot('fio', 'cmp') || whyNoServers()
 });
 
 const SLOW = { filters: [{ name: 'delay', value: '60' }] };
-const ENV = { FUSETAP_EXPERIMENTAL: 'nbd' };
 
 interface Copying {
   readonly bus: Bus;
@@ -46,16 +44,14 @@ interface Copying {
 
 /** A slow copy to an NBD server that forgets all when it is killed. */
 async function copying(t: Test): Promise<Copying> {
-  const bus = await startBus(t, ENV);
+  const bus = await startBus(t);
   const { bench } = bus;
   const server = nbdkit(bench.path('nbd.sock'), ['--verbose', 'memory', '32M']);
   t.teardown(() => server.kill());
   await server.start();
   const image = await bench.image('here.img', 32 << 20, 32 << 20);
   const { path } = await bus.attach({ driver: 'aio', image, ...SLOW });
-  const saving = bench.startFusetap(['save', '--quiet', '--force', 'xvda', uriOf(bench.path('nbd.sock'))], {
-    env: ENV,
-  });
+  const saving = bench.startFusetap(['save', '--quiet', '--force', 'xvda', uriOf(bench.path('nbd.sock'))], {});
   const ended = new Promise<number | null>((resolve) => saving.on('exit', resolve));
   const spec = ['nbdinfo', '--map', '--totals', uriOf(bench.path('nbd.sock'))];
   await eventually('it copies', 60_000, async () => / data/.test(await bench.sh('"$@"', ...spec)));

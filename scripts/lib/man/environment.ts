@@ -17,7 +17,6 @@ export const VARIABLES: readonly (readonly [name: string, meaning: string])[] = 
     'FUSETAP_USERS_LIMIT_MS',
     'How long a bus whose systemd unit is stopped waits for its users, in ms. Default: 60000.',
   ],
-  ['FUSETAP_EXPERIMENTAL', 'nbd: the driver nbd can be used, which has known faults.'],
   ['FUSETAP_SCOPE', 'no: a new bus stays in the systemd unit of the command that starts it.'],
   ['FUSETAP_SILENCE_LIMIT_MS', 'A server that is silent for this time is replaced, in ms. Default: 30000.'],
   ['FUSETAP_START_LIMIT_MS', 'A bus without a server is given up after this time, in ms. Default: 600000.'],

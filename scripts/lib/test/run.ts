@@ -137,12 +137,7 @@ async function runInTerritory(
   await mkdir(directory);
   // the mode of /tmp: tests also run programs as other users
   await chmod(directory, 0o1777);
-  // drivers that users must ask for are tested like the others
-  const experimental = { FUSETAP_EXPERIMENTAL: 'nbd' };
-  const environment = {
-    ...{ TMPDIR: directory, FUSETAP_RUNTIME_DIR: join(directory, 'runtime'), [MARK]: mark },
-    ...experimental,
-  };
+  const environment = { TMPDIR: directory, FUSETAP_RUNTIME_DIR: join(directory, 'runtime'), [MARK]: mark };
   const release = (): Promise<void> => abortTerritory(territory);
   const program = node === null ? {} : { program: programOf(node) };
   const result = await runFile({ path: file, ...program, environment, timeoutMs, release, stop });

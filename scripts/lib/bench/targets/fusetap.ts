@@ -70,8 +70,7 @@ async function knowsOption(option: string): Promise<boolean> {
 
 /** Each target has its own bus, state and memory: it never touches buses of other targets or of the user. */
 async function fusetap(runtimeDir: string, args: readonly string[]): Promise<string> {
-  const experimental = { FUSETAP_EXPERIMENTAL: 'nbd' };
-  const environment: NodeJS.ProcessEnv = { ...process.env, ...experimental, FUSETAP_RUNTIME_DIR: runtimeDir };
+  const environment: NodeJS.ProcessEnv = { ...process.env, FUSETAP_RUNTIME_DIR: runtimeDir };
   delete environment.FUSETAP_BUS;
   try {
     return await runCommand(process.execPath, [MAIN, ...args], { environment, timeoutMs: 60_000 });
