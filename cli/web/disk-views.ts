@@ -57,14 +57,21 @@ export interface MapWish extends DiskWish {
 export async function mapPicture(runtimeDir: string, wish: MapWish): Promise<string> {
   const { columns } = wish;
   const { place, vbd } = await find(runtimeDir, wish);
-  const stops = AbortSignal.any([wish.signal, AbortSignal.timeout(MAP_LIMIT_MS)]);
-  const { name, sizeBytes, isSnapshot, ...disk } = await diskOfVbd({ place, vbd, partition: null }, stops);
-  return await pictureOf({
-    ...{ name, sizeBytes, columns, partitions: await disk.partitions() },
-    extents: until(stops, disk.extents()),
-    changed: isSnapshot ? until(stops, disk.changes()) : null,
-    changes: isSnapshot ? 'written since the attach' : null,
-  });
+  // not AbortSignal.timeout: a signal that only AbortSignal.any knows may be collected as garbage, and never fires
+  const late = new AbortController();
+  const timer = setTimeout(() => late.abort(), MAP_LIMIT_MS);
+  const stops = AbortSignal.any([wish.signal, late.signal]);
+  try {
+    const { name, sizeBytes, isSnapshot, ...disk } = await diskOfVbd({ place, vbd, partition: null }, stops);
+    return await pictureOf({
+      ...{ name, sizeBytes, columns, partitions: await disk.partitions() },
+      extents: until(stops, disk.extents()),
+      changed: isSnapshot ? until(stops, disk.changes()) : null,
+      changes: isSnapshot ? 'written since the attach' : null,
+    });
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 async function* until<Item>(stops: AbortSignal, items: AsyncIterable<Item>): AsyncGenerator<Item, void> {
