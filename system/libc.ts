@@ -105,6 +105,15 @@ const c = {
     ...args: unknown[]
   ) => number,
   recvmsg: foreign<[number, number, number]>('recvmsg', 'int64', 'int', 'intptr_t', 'int'),
+  getsockopt: foreign<[number, number, number, number, number]>(
+    'getsockopt',
+    'int',
+    'int',
+    'int',
+    'int',
+    'intptr_t',
+    'intptr_t',
+  ),
   setsockopt: foreign<[number, number, number, number, number]>(
     'setsockopt',
     'int',
@@ -635,6 +644,17 @@ export function setSocketOption(
   const buffer = Buffer.alloc(4);
   buffer.writeInt32LE(value);
   check(c.setsockopt(socket, level, name, addressOf(buffer), buffer.length), 'setsockopt');
+}
+
+const SO_PEERCRED = 17;
+
+/** The process that listens at the other end of a connected unix socket; 0 if it cannot be seen, or the socket is another one. */
+export function peerPid(socket: number): number {
+  // struct ucred: pid, uid, gid
+  const credentials = new Int32Array(3);
+  const length = new Uint32Array([credentials.byteLength]);
+  const result = c.getsockopt(socket, SOL_SOCKET, SO_PEERCRED, addressOf(credentials), addressOf(length));
+  return result === 0 ? (credentials[0] ?? 0) : 0;
 }
 
 const SHUT_WR = 1;

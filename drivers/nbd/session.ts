@@ -7,7 +7,7 @@
  *              another one. The pauses begin anew only after a connection that has worked for some time.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { endSending } from '../../system/libc.js';
+import { endSending, peerPid } from '../../system/libc.js';
 import type { ConnectionState, Host, Json } from '../driver.js';
 import { FusetapError } from '../errors.js';
 import { inputOutputError, reasonOf } from '../remote/faults.js';
@@ -34,6 +34,9 @@ const SILENT_MS = 10_000;
 /** how often to look at requests: at least once a second, and some times within their timeout */
 const LOOK_MS = 1_000;
 const LOOKS = 4;
+
+/** no process is known */
+const UNKNOWN = 0;
 
 /** What must not change while a disk is attached. */
 export type FixedFacts = Pick<ExportFacts, 'size' | 'flags' | 'minimumBytes' | 'maximumBytes'> & {
@@ -72,6 +75,8 @@ export class Session {
   /** it is shown as reconnecting, although it is there */
   #isSilent = false;
   #facts: FixedFacts | null;
+  /** the process that listened at the other end of the old connection; 0: unknown */
+  #peerPid = UNKNOWN;
   /** until it is reaped */
   #old: Predecessor | null;
   #connection: Connection | null = null;
@@ -191,6 +196,7 @@ export class Session {
       try {
         const connection = await this.#connect();
         checkSame(this.#facts, connection);
+        this.#checkPeer(connection);
         return await this.#install(connection);
       } catch (error) {
         if (signal.aborted || error instanceof OtherExport) throw error;
@@ -200,6 +206,13 @@ export class Session {
         this.#tell(reasonOf(error));
       }
     }
+  }
+
+  /** Another process than at the last connection may not have what that one had. */
+  #checkPeer({ fd }: Connection): void {
+    const pid = fd === null ? UNKNOWN : listenerOf(fd);
+    if (this.#peerPid !== UNKNOWN && pid !== this.#peerPid) this.#noteLoss('another process is the NBD server now');
+    this.#peerPid = UNKNOWN;
   }
 
   async #connect(): Promise<Connection> {
@@ -268,7 +281,9 @@ export class Session {
     this.#doubts.load();
     this.#doubt(reaped.doubtful);
     state.clear();
-    if (reaped.hasEnded) this.#noteLoss('the NBD server ended the connection');
+    this.#peerPid = socketFd === null ? UNKNOWN : listenerOf(socketFd);
+    const isUnknown = reaped.endedBy === 'us' && this.#peerPid === UNKNOWN;
+    if (reaped.endedBy === 'server' || isUnknown) this.#noteLoss('the NBD server ended the connection');
     else if (flushes) this.#noteLoss('the old connection could not be flushed, and no other one can do it');
   }
 
@@ -285,6 +300,7 @@ export class Session {
     this.#lookForSilence(nowMs);
     const { timeoutMs } = this.#wish;
     if (timeoutMs !== null) this.#endOlder(nowMs - timeoutMs);
+    if (this.#suspects.isTrying) this.#pump();
     return this.#waiting.length > 0 || this.#held.size > 0 || (this.#connection !== null && !this.#connection.isIdle);
   }
 
@@ -340,7 +356,9 @@ export class Session {
     this.#doubt(inFlight.filter(({ changes }) => changes));
     state.clear();
     for (const operation of inFlight) operation.reset();
-    this.#waiting.unshift(...inFlight.filter((operation) => operation !== deadly));
+    this.#waiting.unshift(
+      ...inFlight.filter((operation) => operation !== deadly && !this.#suspects.isProbe(operation)),
+    );
     if (deadly !== null) this.#fail(deadly, inputOutputError('the NBD server ends each connection at this request'));
     this.#noteLoss(reasonOf(reason));
     this.#tell(reasonOf(reason));
@@ -423,6 +441,12 @@ export class Session {
     this.#connection?.close();
     this.#connection = null;
   }
+}
+
+/** The process that listens at the other end. systemd listens for servers that come and go. */
+function listenerOf(socketFd: number): number {
+  const pid = peerPid(socketFd);
+  return pid === 1 ? UNKNOWN : pid;
 }
 
 function fixedFacts({ size, flags, minimumBytes, maximumBytes, contextId }: ExportFacts): FixedFacts {

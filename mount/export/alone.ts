@@ -6,8 +6,6 @@
  */
 import { closeSync, constants, openSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { FusetapError } from '../../drivers/errors.js';
-import { named } from '../../drivers/quote.js';
 import { tryFlockExclusive } from '../../system/libc.js';
 import { until } from '../../system/until.js';
 
@@ -17,18 +15,15 @@ const POLL_MS = 20;
 
 /**
  * Does a work for a path while no other process does one in that directory.
- * @throws FusetapError BUSY if another one does not come to its end; what the work throws
+ * @throws what the work throws
  */
 export async function alone(path: string, work: () => Promise<void>): Promise<void> {
   const directory = dirname(path);
   const fd = openIfPossible(directory);
   if (fd === null) return await work();
   try {
-    if (!(await until(() => isLocked(fd), { timeoutMs: MOST_MS, everyMs: POLL_MS }))) {
-      throw new FusetapError('BUSY', `another program keeps ${named(directory)} locked`, {
-        hint: 'give another path, or end that program: lslocks shows it',
-      });
-    }
+    // anybody who may read the directory can lock it for ever: then there is no lock
+    await until(() => isLocked(fd), { timeoutMs: MOST_MS, everyMs: POLL_MS });
     await work();
   } finally {
     closeSync(fd);

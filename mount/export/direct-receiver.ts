@@ -15,16 +15,12 @@ const MOST_OF_TURN_BYTES = 2 << 20;
 
 export class DirectReceiver {
   readonly #socket: Socket;
-  #leftBytes = 0;
+  /** in this turn of the event loop */
+  #leftBytes = MOST_OF_TURN_BYTES;
 
   /** @param socket of the system: not encrypted */
   constructor(socket: Socket) {
     this.#socket = socket;
-  }
-
-  /** Node has told of bytes. */
-  beginTurn(): void {
-    this.#leftBytes = MOST_OF_TURN_BYTES;
   }
 
   /**
@@ -35,8 +31,16 @@ export class DirectReceiver {
     const fd = descriptorOf(this.#socket);
     // what Node has read comes first
     if (fd === null || this.#socket.readableLength > 0) return 0;
+    if (this.#leftBytes === MOST_OF_TURN_BYTES) this.#renew();
     const received = Math.max(0, read(fd, addressOf(to), Math.min(to.byteLength, this.#leftBytes)));
     this.#leftBytes -= received;
     return received;
+  }
+
+  /** Node tells of bytes several times in one turn. */
+  #renew(): void {
+    setImmediate(() => {
+      this.#leftBytes = MOST_OF_TURN_BYTES;
+    });
   }
 }

@@ -40,6 +40,16 @@ export interface FileToExport {
   readonly isQueued: boolean;
 }
 
+interface Descriptors {
+  readonly fd: number;
+  durableFd: number;
+  queuedFd: number;
+}
+
+function closeAll(fds: Descriptors): void {
+  for (const fd of Object.values(fds)) if (fd >= 0) closeSync(fd);
+}
+
 export class ExportedFile {
   readonly readOnly: boolean;
   #size: number;
@@ -49,25 +59,24 @@ export class ExportedFile {
   readonly #fd: number;
   /** the same file; what is written there is durable. −1 for a read-only file */
   readonly #durableFd: number;
+  /** the same file, for io_submit: before Linux 6.13 that waits for a FUSE file without O_DIRECT. −1: it is not used */
+  readonly #queuedFd: number;
   readonly #isMemory: boolean;
   readonly #aio: Aio | null;
-  /** calls under way that lock the file: io_submit of a write would wait for them */
+  /** calls under way that lock the file until the server of the bus has answered: a write on the event loop would wait for them */
   #locking = 0;
 
-  private constructor(
-    { readOnly, isMemory, isQueued }: FileToExport,
-    fds: { readonly fd: number; readonly durableFd: number },
-  ) {
+  private constructor({ readOnly, isMemory, isQueued }: FileToExport, fds: Descriptors) {
     this.#fd = fds.fd;
     this.#durableFd = fds.durableFd;
+    this.#queuedFd = fds.queuedFd;
     this.#size = fstatSync(fds.fd).size;
     this.readOnly = readOnly;
     this.#isMemory = isMemory;
-    this.#aio = isQueued ? Aio.open(MOST_QUEUED) : null;
+    this.#aio = isQueued && fds.queuedFd >= 0 ? Aio.open(MOST_QUEUED) : null;
     const window = { fd: fds.fd, start: 0, size: this.size, kind: 'file', readOnly, durable: false } as const;
     const raw = windowDisk(window, async () => {
-      closeSync(fds.fd);
-      if (fds.durableFd >= 0) closeSync(fds.durableFd);
+      closeAll(fds);
     });
     this.#raw = Object.defineProperty({ ...raw }, 'size', { get: () => this.#size });
     this.#disk = frontDisk(this.#raw, { readOnly });
@@ -76,12 +85,14 @@ export class ExportedFile {
   /** @throws the system's error */
   static open(file: FileToExport): ExportedFile {
     const { path, readOnly } = file;
-    const fd = openSync(path, readOnly ? constants.O_RDONLY : constants.O_RDWR);
+    const mode = readOnly ? constants.O_RDONLY : constants.O_RDWR;
+    const fds: Descriptors = { fd: openSync(path, mode), durableFd: -1, queuedFd: -1 };
     try {
-      const durableFd = readOnly ? -1 : openSync(path, constants.O_RDWR | constants.O_DSYNC);
-      return new ExportedFile(file, { fd, durableFd });
+      if (!readOnly) fds.durableFd = openSync(path, mode | constants.O_DSYNC);
+      if (file.isQueued) fds.queuedFd = openSync(path, mode | constants.O_DIRECT);
+      return new ExportedFile(file, fds);
     } catch (error) {
-      closeSync(fd);
+      closeAll(fds);
       throw error;
     }
   }
@@ -120,7 +131,7 @@ export class ExportedFile {
   /** Writes a buffer; the range must be inside the file. @returns null if it has been done */
   write(buffer: Uint8Array, offset: number, isDurable: boolean): Promise<unknown> | null {
     // memory is never durable
-    if (this.#isMemory && buffer.byteLength <= MOST_AT_ONCE_BYTES) {
+    if (this.#isMemory && this.#locking === 0 && buffer.byteLength <= MOST_AT_ONCE_BYTES) {
       if (pwrite(this.#fd, addressOf(buffer), buffer.byteLength, offset) === buffer.byteLength) return null;
     }
     const aio = isDurable || this.#locking > 0 ? null : this.#aio;
@@ -130,13 +141,13 @@ export class ExportedFile {
   }
 
   async #readQueued(aio: Aio, buffer: Uint8Array, offset: number): Promise<void> {
-    const n = await aio.transfer({ fd: this.#fd, isWrite: false, buffer, offset });
+    const n = await aio.transfer({ fd: this.#queuedFd, isWrite: false, buffer, offset });
     if (n < 0) throw new SystemCallError('read', -n);
     if (n < buffer.byteLength) await this.#readByPool(buffer.subarray(n), offset + n);
   }
 
   async #writeQueued(aio: Aio, buffer: Uint8Array, offset: number): Promise<void> {
-    const n = await aio.transfer({ fd: this.#fd, isWrite: true, buffer, offset });
+    const n = await aio.transfer({ fd: this.#queuedFd, isWrite: true, buffer, offset });
     if (n < 0) throw new SystemCallError('write', -n);
     if (n < buffer.byteLength) await writeFully(this.#fd, buffer.subarray(n), offset + n);
   }
@@ -163,6 +174,8 @@ export class ExportedFile {
   async #lock(work: () => Promise<void>): Promise<void> {
     this.#locking += 1;
     try {
+      // writes that are about to be queued would wait for the lock
+      await null;
       await work();
     } finally {
       this.#locking -= 1;

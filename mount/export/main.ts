@@ -6,6 +6,7 @@
  *                 └─ ends, or is killed: the channel is closed, and this process ends
  */
 import { toFusetapError } from '../../drivers/errors.js';
+import { exitAtOnce } from '../../system/libc.js';
 import { LINGER_MS } from './connection.js';
 import { ExportedFile, type FileToExport } from './exported-file.js';
 import { type ExportPlace, ExportServer } from './server.js';
@@ -32,14 +33,14 @@ async function run({ file: wanted, place, name, description, tls }: ExportReques
   process.send?.({ listening, sizeBytes: file.size });
   let isEnding = false;
   const end = (): void => {
-    if (isEnding) process.exit(0);
+    if (isEnding) exitAtOnce(0);
     isEnding = true;
-    // a disk that hangs must not keep it
-    setTimeout(() => process.exit(0), 2 * LINGER_MS);
+    // a disk that hangs must not keep it: process.exit would wait for threads that wait for the disk
+    setTimeout(() => exitAtOnce(0), 2 * LINGER_MS);
     void server
       .close()
       .then(() => file.close())
-      .finally(() => process.exit(0));
+      .finally(() => exitAtOnce(0));
   };
   process.on('disconnect', end);
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, end);

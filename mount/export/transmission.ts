@@ -149,7 +149,6 @@ export class Transmission {
     if (this.#isOver) return;
     this.#chunks.push(chunk);
     this.#chunkBytes += chunk.byteLength;
-    this.#direct?.beginTurn();
     this.#isTaking = true;
     this.#advance();
     this.#isTaking = false;

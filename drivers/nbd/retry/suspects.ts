@@ -42,6 +42,9 @@ export class Suspects {
   readonly #losses = new WeakMap<Operation, number>();
   /** it is in flight alone, since then */
   #tried: { readonly operation: Operation; readonly sinceMs: number } | null = null;
+  readonly #probes = new WeakSet<Operation>();
+  /** since when a suspect waits for its turn */
+  #waitsSinceMs: number | null = null;
   /** sent on this connection */
   #others = 0;
 
@@ -59,11 +62,14 @@ export class Suspects {
   next(waiting: Operation[], line: Line): Operation | undefined {
     if (this.#suspects.size > 0) this.#forgetSettled();
     if (this.#suspects.size === 0) return waiting.shift();
+    this.#letOthersGo();
     const other = this.#others < MOST_OTHERS ? waiting.findIndex((operation) => !this.#suspects.has(operation)) : -1;
     if (this.#tried === null && other >= 0) {
       this.#others += 1;
       return waiting.splice(other, 1)[0];
     }
+    if (!waiting.some((operation) => this.#suspects.has(operation))) return undefined;
+    this.#waitsSinceMs ??= performance.now();
     if (!line.isIdle || this.#tried !== null) return undefined;
     const probe = line.answered === 0 && this.#others === 0 ? this.#probe() : null;
     return probe ?? this.#try(waiting);
@@ -75,12 +81,15 @@ export class Suspects {
     if (blocks === null) return null;
     const { size, minimumBytes: length } = blocks;
     const last = Math.floor(size / length) - 1;
-    const offset = [0, last, last >> 1].map((block) => block * length).find((start) => !this.#isAbout(start, length));
+    const starts = [0, last, Math.floor(last / 2)].map((block) => block * length);
+    const offset = starts.find((start) => start >= 0 && !this.#isAbout(start, length));
     if (offset === undefined) return null;
     this.#others += 1;
     const probe = new Operation({ command: COMMAND.read, offset, length, into: Buffer.alloc(length) });
     // an error is an answer, too
     probe.settled.catch(() => {});
+    probe.sinceMs = performance.now();
+    this.#probes.add(probe);
     return probe;
   }
 
@@ -92,7 +101,26 @@ export class Suspects {
     const at = waiting.findIndex((operation) => this.#suspects.has(operation));
     const [operation] = at < 0 ? [] : waiting.splice(at, 1);
     if (operation !== undefined) this.#tried = { operation, sinceMs: performance.now() };
+    this.#waitsSinceMs = null;
     return operation;
+  }
+
+  /** What is slow ends no connection: neither a suspect that is tried, nor others that keep the line from being idle. */
+  #letOthersGo(): void {
+    const beforeMs = performance.now() - SOON_MS;
+    if (this.#tried !== null && this.#tried.sinceMs < beforeMs) {
+      this.#suspects.delete(this.#tried.operation);
+      this.#losses.delete(this.#tried.operation);
+      this.#tried = null;
+    }
+    if (this.#waitsSinceMs === null || this.#waitsSinceMs >= beforeMs) return;
+    this.#others = Math.min(this.#others, 1);
+    this.#waitsSinceMs = null;
+  }
+
+  /** Whether it is one of ours: it is not sent again. */
+  isProbe(operation: Operation): boolean {
+    return this.#probes.has(operation);
   }
 
   /** The operation is not sent after all. */
@@ -114,9 +142,11 @@ export class Suspects {
     this.#forgetSettled();
     const tried = this.#tried;
     this.#tried = null;
+    this.#waitsSinceMs = null;
     this.#others = 0;
     if (!isServers) return null;
     for (const operation of inFlight) {
+      if (this.#probes.has(operation)) continue;
       const losses = (this.#losses.get(operation) ?? 0) + 1;
       this.#losses.set(operation, losses);
       if (losses >= LOSSES_OF_SUSPECT) this.#suspects.add(operation);

@@ -1,7 +1,7 @@
 /**
  * The memory that outlives a server of a remote disk: a memfd that the keeper has too.
  *
- *     0        ┌ the head: see kept-head.ts; isTorn; waitsSinceMs
+ *     0        ┌ the head: see kept-head.ts; isTorn; waitsSinceMs; endedSocket
  *     64       ├ slots, 48 bytes each: the requests in flight that change the disk
  *     4 KiB    ├ ranges in doubt: see doubts.ts
  *     40 KiB−32├ the last bytes that were received before those in the buffer
@@ -51,6 +51,7 @@ const enum H {
 }
 /** the float64 word behind them */
 const WAITS_SINCE = 4;
+const ENDED_SOCKET = 5;
 
 /**
  * `queued`: the kernel has nothing of it; `torn`: it lacks the end; `handing`: it may have all, a part or nothing; `sent`: it
@@ -196,6 +197,18 @@ export class KeptState {
 
   set waitsSinceMs(sinceMs: number) {
     this.#f64[WAITS_SINCE] = sinceMs;
+  }
+
+  /**
+   * The inode of the old connection that a server has ended; 0: none. If that server dies before it has another connection, the
+   * next one meets an end that is not the NBD server's.
+   */
+  get endedSocket(): number {
+    return this.#f64[ENDED_SOCKET] ?? 0;
+  }
+
+  set endedSocket(inode: number) {
+    this.#f64[ENDED_SOCKET] = inode;
   }
 
   /** A write is about to be acknowledged, and is not durable. */

@@ -3,6 +3,7 @@
  * See "Disks on a network" in docs/architecture.md.
  */
 import { randomBytes } from 'node:crypto';
+import { fstatSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { addressOf, E, endSending, shareFd, write } from '../../../system/libc.js';
 import type { Drain } from '../drain.js';
@@ -21,8 +22,8 @@ const RETRY_MS = 1;
 export interface Reaped {
   /** the requests that may still be done */
   readonly doubtful: readonly Slot[];
-  /** the server had ended the connection before */
-  readonly hasEnded: boolean;
+  /** who had ended the connection before: the NBD server, or one of ours that died then; null: nobody */
+  readonly endedBy: 'server' | 'us' | null;
 }
 
 export interface ReapWish {
@@ -47,15 +48,16 @@ export async function reap(
   if (isReadable) answers.lookBack();
   const { acknowledged, isUnflushed } = state;
   if (isReadable && flushes && isUnflushed && !state.isTorn) sendFlush(socketFd, state, { answers, signal });
+  const wasEnded = state.endedSocket === fstatSync(socketFd).ino;
   const hasEnded = await readAnswers(socketFd, state, { answers, isReadable, signal, drain });
   signal.throwIfAborted();
   if (answers.isFlushed) state.noteDurable(acknowledged);
-  return { doubtful: answers.unanswered, hasEnded };
+  return { doubtful: answers.unanswered, endedBy: wasEnded ? 'us' : hasEnded ? 'server' : null };
 }
 
 /** What is known of an old connection whose socket is not there. */
 export function withoutSocket(state: KeptState): Reaped {
-  return { doubtful: state.slots().filter(mayBeDone), hasEnded: true };
+  return { doubtful: state.slots().filter(mayBeDone), endedBy: 'server' };
 }
 
 /** What the server has not got as a whole is dropped by it when the connection ends. */
@@ -119,6 +121,7 @@ function readAnswers(
       signal.removeEventListener('abort', abort);
       // what comes until the server closes its side is read and thrown away: see Wire.close
       if (!hasEnded) {
+        state.endedSocket = fstatSync(socketFd).ino;
         endSending(socketFd);
         drain.add(destroy);
       }

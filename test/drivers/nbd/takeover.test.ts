@@ -2,7 +2,7 @@
  * A disk whose earlier server has died: what the next one does with the memory and the socket that the keeper has kept.
  * The dead server is played by this process, so its memory is exactly what a test wants.
  */
-import { mkdtempSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { fstatSync, mkdtempSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { connect, Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -14,7 +14,7 @@ import { COMMAND } from '../../../drivers/nbd/protocol.js';
 import { Doubts, monotonicMs, type Repeatable } from '../../../drivers/nbd/takeover/doubts.js';
 import { KeptState, MOST_DOUBTS, SLOT, type SlotState } from '../../../drivers/nbd/takeover/kept-state.js';
 import { type Reaped, reap } from '../../../drivers/nbd/takeover/reap.js';
-import { addressOf, memfdCreate, setSocketOption, socketPair, write } from '../../../system/libc.js';
+import { addressOf, endSending, memfdCreate, setSocketOption, socketPair, write } from '../../../system/libc.js';
 import { eventually } from '../../e2e/command.js';
 import { chunk, type FakeOptions, FakeServer, NEWSTYLE, simple } from './fake-server.js';
 import { openNbd, type RecordingHost, recordingHost } from './open.js';
@@ -222,6 +222,7 @@ t.test('ranges in doubt: more than there is room for become one', async (t) => {
 });
 
 const FLUSH = 3;
+const HANDSHAKE_BYTES = 18 + 20 + 12 + 20;
 const SOL_SOCKET = 1;
 const SO_SNDBUF = 7;
 
@@ -254,6 +255,62 @@ for (const [title, flags, { isTorn = false, error = 0 }, flushedOn, losses] of [
     t.notOk(state.isUnflushed, 'what is not durable was told');
   });
 }
+
+for (const [title, place, isNoted, losses] of [
+  ['by a server of the bus that died then', undefined, true, []],
+  ['by that server, and over TCP nobody knows who is at the other end now', 0, true, [/ended the connection/]],
+  ['by the NBD server', undefined, false, [/ended the connection/]],
+] as const) {
+  t.test(`an old connection that was ended ${title}`, async (t) => {
+    const stage = await staged(t, {}, place);
+    const { state, old } = stage;
+    state.noteWrite();
+    // the dead server has read what the NBD server said at first: the greeting, and two replies
+    old.on('data', () => {}).resume();
+    await eventually('the handshake', 30_000, async () => old.bytesRead >= HANDSHAKE_BYTES);
+    // pause() would go on reading, and meet the end
+    (old as unknown as { _handle: { readStop(): void } })._handle.readStop();
+    if (isNoted) state.endedSocket = fstatSync(fdOf(old)).ino;
+    endSending(fdOf(old));
+    stage.fake.dropAll();
+    const { disk, host } = await takenOver(t, stage);
+    await disk.flush();
+    t.match(host.losses, losses);
+    t.equal(host.losses.length, losses.length, host.losses.join());
+  });
+}
+
+t.test('another process listens than at the old connection', { skip: whyNoServers() }, async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'nbd-'));
+  const image = join(directory, 'disk.img');
+  writeFileSync(image, Buffer.alloc(SIZE));
+  const socket = join(directory, 's');
+  const servers = [1, 2].map(() => nbdkit(socket, ['file', image]));
+  for (const [i, server] of servers.entries()) {
+    t.teardown(() => server.kill());
+    if (i > 0) break;
+    await server.start();
+  }
+  const old = connect(socket);
+  old.pause();
+  old.on('error', () => {});
+  t.teardown(() => old.destroy());
+  await new Promise((resolve) => old.once('connect', resolve));
+  const state = KeptState.create();
+  state.noteWrite();
+  // a server of the bus has ended it, and has died; then the NBD server is started anew
+  state.endedSocket = fstatSync(fdOf(old)).ino;
+  endSending(fdOf(old));
+  await servers[0]?.kill();
+  await servers[1]?.start();
+  const facts = { size: SIZE, flags: MULTI_CONN, minimumBytes: 1, maximumBytes: 32 << 20, hasExtents: false };
+  const host = recordingHost();
+  const raw = await openNbd(uriOf(socket), { host, kept: { facts, fds: [state.fd, fdOf(old)] } });
+  const disk = frontDisk(raw, { readOnly: false });
+  t.teardown(() => disk.close());
+  await disk.flush();
+  t.match(host.losses, [/another process is the NBD server now/]);
+});
 
 t.test('writes of the old connection are flushed, although its socket is full', async (t) => {
   const stage = await staged(t, { flags: 0x4d });
@@ -327,12 +384,12 @@ for (const isChunk of [false, true]) {
     const other = replyTo(0x80808081, isChunk);
     for (let cut = 0; cut <= mine.length; cut++) {
       const before = Buffer.concat([other, mine.subarray(0, cut)]);
-      const { doubtful, hasEnded } = await reaped(
+      const { doubtful, endedBy } = await reaped(
         t,
         before,
         [...mine.subarray(cut)].map((byte) => Buffer.from([byte])),
       );
-      t.same([doubtful.length, hasEnded], [0, cut === mine.length], `after ${cut} bytes`);
+      t.same([doubtful.length, endedBy], [0, cut === mine.length ? 'server' : null], `after ${cut} bytes`);
     }
   });
 }
