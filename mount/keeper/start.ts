@@ -150,7 +150,7 @@ function keeperCommand(place: BusPlace, options: StartOptions): string[] {
     allowOther: options.allowOther ?? false,
     ...(options.lifeline && { lifeline: true }),
   };
-  const program = options.program ?? fileURLToPath(new URL('./main.js', import.meta.url));
+  const program = options.program ?? fileURLToPath(new URL('./main.cjs', import.meta.url));
   return [process.execPath, ...BUS_NODE_OPTIONS, program, JSON.stringify(argument)];
 }
 
@@ -233,8 +233,8 @@ function diedSilently(place: BusPlace, logStart: number, error: unknown): Fuseta
 function lastMessage(path: string, start: number): string | undefined {
   try {
     const lines = readFileSync(path).subarray(start).toString('utf8').split('\n');
-    // when Node crashed: skip the stack, the properties of the error, and the version
-    return lines.findLast((line) => /^[^\s}]/.test(line) && !line.startsWith('Node.js v'));
+    // when Node crashed: skip the stack, who needed a missing file, the properties of the error, and the version
+    return lines.findLast((line) => /^[^\s}]/.test(line) && !/^(Node\.js v|Require stack:|- )/.test(line));
   } catch {
     return undefined;
   }
