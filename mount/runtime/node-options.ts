@@ -1,3 +1,5 @@
+import { withoutExtraCertificates } from '../../system/extra-certificates.js';
+
 /**
  * Node options of keepers and servers. None of them is an option of V8, which would make the start longer: see system/young-heap.ts.
  */
@@ -21,7 +23,7 @@ const KEEPER_CALLS = '16';
 
 /** The environment of a keeper. Node reads it when it starts. */
 export function keeperEnvironment(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
-  return { ...env, UV_THREADPOOL_SIZE: env.UV_THREADPOOL_SIZE ?? KEEPER_CALLS };
+  return { ...withoutExtraCertificates(env), UV_THREADPOOL_SIZE: env.UV_THREADPOOL_SIZE ?? KEEPER_CALLS };
 }
 
 /**
