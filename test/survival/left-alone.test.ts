@@ -169,7 +169,7 @@ t.test('the package goes away before all threads are loaded', { skip }, async (t
   const fusetap = bench.path('package/dist/cli/main.cjs');
   const attached = await bench.execute(process.execPath, [fusetap, 'attach', await bench.image('disk.img', MIB, MIB)]);
   const [dist, away] = [bench.path('package/dist'), bench.path('package/away')];
-  // half of the threads are loaded one second after the others
+  // the second thread is loaded a quarter of a second after the first
   await rename(dist, away);
   t.equal(attached.status, 0, attached.stderr);
   const serverPid = await bus.serverPid();

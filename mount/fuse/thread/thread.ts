@@ -58,6 +58,8 @@ export type ThreadReport =
   | { readonly kind: 'memory-wanted'; readonly nodeId: number }
   /** see mapped-windows.ts */
   | { readonly kind: 'mapped' }
+  /** all threads wait for disks, and nobody reads the device; only if the main thread lets it ask */
+  | { readonly kind: 'thread-wanted' }
   /** `hasLent`: the thread has lent its permit */
   | { readonly kind: 'request'; readonly device: number; readonly bytes: Uint8Array; readonly hasLent: boolean }
   /** the connection has ended, or the device fails with an unexpected errno */
@@ -96,7 +98,7 @@ class RequestLoop {
     this.#device = thread;
     this.#deviceFd = deviceFd;
     this.#ledger = new Ledger(ledgerFd);
-    this.#gate = new ThreadGate(memory, thread);
+    this.#gate = new ThreadGate(memory, thread, () => this.#report({ kind: 'thread-wanted' }));
     this.#server = new WindowServer(this.#ledger, this.#gate, {
       askMemory: (nodeId) => this.#report({ kind: 'memory-wanted', nodeId }),
       tellMapped: () => this.#report({ kind: 'mapped' }),
