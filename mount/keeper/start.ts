@@ -50,6 +50,8 @@ export interface StartOptions extends Readonly<BusWishes> {
   readonly persistent: boolean;
   /** if the bus is for this process alone: kept open as long as the process lives */
   readonly lifeline?: Lifeline | undefined;
+  /** called when the keeper is spawned, and takes a while to load */
+  readonly whileItLoads?: () => void;
   /** the keeper's program, for tests */
   readonly program?: string;
   /** how long it may take, for tests */
@@ -69,6 +71,7 @@ export async function startKeeper(place: BusPlace, options: StartOptions): Promi
     const { size } = fstatSync(log);
     const child = await spawnKeeper(place, options, log);
     options.lifeline?.hold(child.stdio[4] as Socket);
+    options.whileItLoads?.();
     const report = await readReport(child, options.limitMs ?? START_LIMIT_MS).catch(async (error: unknown) => {
       const reason = diedSilently(place, size, error);
       // if the package is being replaced, this code may be missing too
