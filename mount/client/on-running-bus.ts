@@ -53,7 +53,7 @@ export async function onRunningBus<Answer>(
     // loaded only now: most buses run
     const { beginBus, isAlreadyRunning } = await import('./begin-bus.js');
     try {
-      await beginBus(place, { ...options, whileItLoads: loadAsking }, note);
+      await beginBus(place, { ...options, whileItLoads: () => loadAhead(options) }, note);
       began = true;
     } catch (error) {
       if (!isAlreadyRunning(error) || Date.now() > deadline) throw error;
@@ -74,9 +74,11 @@ function hasNoSocket({ stateDir }: BusPlace): boolean {
   });
 }
 
-/** Loads what a request needs, while there is nothing to do but wait for the keeper. */
-function loadAsking(): void {
+/** Loads what is needed later, while there is nothing to do but wait for the keeper. */
+function loadAhead({ lifeline }: StartOptions): void {
   import('node:http').catch(() => {});
+  // the process that a bus is for waits for the end of that bus
+  if (lifeline !== undefined) import('../../system/libc.js').catch(() => {});
 }
 
 /** Whether the keeper answered that it is ending. */

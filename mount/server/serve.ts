@@ -29,8 +29,8 @@ import { fdsOfKeeper, neededFds, type PassedFds, takePassed } from './passed-fds
 import { ServerRamImages } from './ram-images.js';
 import { Server, type Stoppable } from './server.js';
 
-/** the orphan code is loaded this long after the start: the client that started the bus waits for its first bytes */
-const PRELOAD_DELAY_MS = 250;
+/** the orphan code is loaded this long after the start: the client that started the bus waits for its first bytes, or mounts them */
+const PRELOAD_DELAY_MS = 500;
 /** the code of drivers that no vbd uses yet: a bus that lives so long may see an update of the package */
 const PRELOAD_DRIVERS_DELAY_MS = 5_000;
 /** the usual threads are loaded by then; they load faster while V8 has no flags */

@@ -25,7 +25,7 @@ const LOAD_RETRY_MS = 1000;
  * Loading a thread takes a core half as long as a start of Node, and many buses live only for a moment. So a server begins
  * with one thread. Those that read with it are loaded when the first client of the bus has its answer.
  */
-const READERS_DELAY_MS = 250;
+const READERS_DELAY_MS = 500;
 
 export interface ThreadEvents {
   /** a request that threads do not serve, read from that device; the receiver owns the bytes */
