@@ -4,6 +4,7 @@
  */
 import { access } from 'node:fs/promises';
 import { pathToFileURL } from 'node:url';
+import { trustExtraCertificates } from '../system/extra-certificates.js';
 import type { Driver, RawDisk, Segment, Window } from './driver.js';
 import { type ErrorCode, EXIT_CODES, FusetapError, toFusetapError } from './errors.js';
 import { wrapDisk } from './filters/wrap-disk.js';
@@ -25,6 +26,8 @@ export async function loadThirdParty(path: string): Promise<Driver> {
   await access(path).catch((cause: unknown) => {
     throw new FusetapError('NOT_FOUND', `no such driver: ${quoted(path)}`, { path, cause, hint: 'check the path' });
   });
+  // it may connect to anything
+  trustExtraCertificates();
   const module = await import(pathToFileURL(path).href).catch((cause: unknown) => {
     const why = cause instanceof Error ? `${cause.name}: ${cause.message}` : String(cause);
     const hint = `try it: node ${path}`;

@@ -13,4 +13,7 @@ export const builtin = {
   get crypto(): typeof import('node:crypto') {
     return load('node:crypto') as typeof import('node:crypto');
   },
+  get tls(): typeof import('node:tls') {
+    return load('node:tls') as typeof import('node:tls');
+  },
 };

@@ -9,6 +9,7 @@
 import { setMaxListeners } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Agent, type Dispatcher, request } from 'undici';
+import { trustExtraCertificates } from '../../system/extra-certificates.js';
 import { untilAborted } from '../../system/until-aborted.js';
 import type { ConnectionState } from '../driver.js';
 import { FusetapError } from '../errors.js';
@@ -323,6 +324,7 @@ async function drop(body: Response['body']): Promise<void> {
 async function readAccess({ caFile, headerFile }: HttpsOptions): Promise<Access> {
   const ca = caFile === null ? null : await readNamedFile(caFile);
   const headers = await readHeaders(headerFile);
+  trustExtraCertificates();
   const agent = new Agent({
     connections: CONNECTIONS,
     headersTimeout: SILENCE_MS,

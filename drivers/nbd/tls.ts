@@ -2,6 +2,7 @@
 import type { Socket } from 'node:net';
 import { join } from 'node:path';
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
+import { trustExtraCertificates } from '../../system/extra-certificates.js';
 import { FusetapError } from '../errors.js';
 import { named, quoted } from '../quote.js';
 import { readNamedFile, reasonOf } from '../remote/faults.js';
@@ -14,6 +15,7 @@ export async function encryptedSocket(socket: Socket, address: NbdAddress, signa
   if (tls === null) throw new TypeError('the address has no TLS');
   const options = tls.pskFile === null ? await certificateOptions(address, tls) : await pskOptions(tls, tls.pskFile);
   signal.throwIfAborted();
+  trustExtraCertificates();
   return await new Promise((resolve, reject) => {
     const secure = connect({ socket, ...options, minVersion: 'TLSv1.2' });
     const failed = (error: unknown): void => {

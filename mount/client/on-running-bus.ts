@@ -2,12 +2,14 @@
  * Asks a bus that may not run yet, or may be ending.
  *
  *      ask ──► answer
- *       │ nobody listens
+ *       │ nobody listens, or there is no socket to ask at
  *       ▼
  *      start a keeper ──► ask again
  *       │ another keeper has the bus: it was quicker (ask again), or it is ending (its lock becomes free)
  *       └──► ask again
  */
+import { lstatSync } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError } from '../../drivers/errors.js';
 import { call } from '../control/call.js';
@@ -37,25 +39,46 @@ export async function onRunningBus<Answer>(
   const deadline = Date.now() + LIMIT_MS;
   let began = false;
   let lost = false;
-  for (;;) {
-    try {
-      return await ask(began);
-    } catch (error) {
-      // only once: a keeper that is ending drops late clients, but one that crashes on the request would crash again
-      if (isConnectionLost(error) && !lost) lost = true;
-      else if (!(isNotRunning(error) || isEnding(error)) || Date.now() > deadline) throw error;
+  for (let isFirst = true; ; isFirst = false) {
+    if (!isFirst || !hasNoSocket(place)) {
+      try {
+        return await ask(began);
+      } catch (error) {
+        // only once: a keeper that is ending drops late clients, but one that crashes on the request would crash again
+        if (isConnectionLost(error) && !lost) lost = true;
+        else if (!(isNotRunning(error) || isEnding(error)) || Date.now() > deadline) throw error;
+      }
+      await refuseOrphan(place);
     }
-    await refuseOrphan(place);
     // loaded only now: most buses run
     const { beginBus, isAlreadyRunning } = await import('./begin-bus.js');
     try {
-      await beginBus(place, options, note);
+      await beginBus(place, { ...options, whileItLoads: () => loadAhead(options) }, note);
       began = true;
     } catch (error) {
       if (!isAlreadyRunning(error) || Date.now() > deadline) throw error;
       await delay(20);
     }
   }
+}
+
+/** Whether neither a keeper nor a server listens. To see that is quicker than to ask them. */
+function hasNoSocket({ stateDir }: BusPlace): boolean {
+  return ['control.sock', 'server.sock'].every((name) => {
+    try {
+      lstatSync(join(stateDir, name));
+      return false;
+    } catch (error) {
+      return (error as NodeJS.ErrnoException).code === 'ENOENT';
+    }
+  });
+}
+
+/** Loads what is needed later, while there is nothing to do but wait for the keeper. */
+function loadAhead({ lifeline }: StartOptions): void {
+  import('node:http').catch(() => {});
+  // the process that a bus is for waits for the end of that bus
+  if (lifeline !== undefined) import('../../system/libc.js').catch(() => {});
 }
 
 /** Whether the keeper answered that it is ending. */

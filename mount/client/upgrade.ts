@@ -8,7 +8,7 @@ import type { BusPlace } from '../runtime/bus-place.js';
 import { sayIfDead } from './ask.js';
 
 /** The server of this installation, whichever installation has started the bus. */
-export const SERVER_PROGRAM = fileURLToPath(new URL('../server/main.js', import.meta.url));
+export const SERVER_PROGRAM = fileURLToPath(new URL('../server/main.cjs', import.meta.url));
 
 /**
  * Replaces the server of a bus by one of this installation; the keeper of an older bus starts its own instead, and its

@@ -158,12 +158,16 @@ function watchAnswers(
   };
 }
 
+/** else Node looks whether the host is an IP address, by a large regular expression; its types do not know the key */
+const WITHOUT_NAME = { servername: '' };
+
 function requestOptions(socketPath: string, request: ControlRequest, body: string | undefined): RequestOptions {
   return {
     socketPath,
     method: request.method,
     path: request.path,
     agent: false,
+    ...WITHOUT_NAME,
     headers: {
       [INTERFACE_HEADER]: INTERFACE_VERSION,
       ...(request.progress && { accept: `${PROGRESS_TYPE}, application/json` }),

@@ -26,7 +26,7 @@ export interface Exporter {
  */
 export async function startExporter(request: ExportRequest, signal: AbortSignal): Promise<Exporter> {
   signal.throwIfAborted();
-  const child = spawn(process.execPath, [fileURLToPath(new URL('main.js', import.meta.url))], {
+  const child = spawn(process.execPath, [fileURLToPath(new URL('main.cjs', import.meta.url))], {
     env: { UV_THREADPOOL_SIZE: REQUESTS_AT_ONCE, ...process.env },
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
     // Ctrl-C is for the starter, which then ends this process in order

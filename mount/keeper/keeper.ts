@@ -263,7 +263,8 @@ export class Keeper implements KeeperControl {
     this.#bus.vbds.add(vbd);
     this.#record();
     logAttached(vbd);
-    return { vbd, result: withNotes(await vbdInfo(this.#bus, vbd), notes) };
+    // the image was opened a moment ago: a look at it would only take time
+    return { vbd, result: withNotes(vbdInfoUnseen(this.#bus, vbd), notes) };
   }
 
   /**
@@ -311,11 +312,11 @@ export class Keeper implements KeeperControl {
   }
 
   /** Makes the bus detach the vbd when nobody uses it any more. */
-  async detachWhenUnused({ vdev }: Asked<'detachWhenUnused'>): Promise<VbdInfo> {
+  detachWhenUnused({ vdev }: Asked<'detachWhenUnused'>): VbdInfo {
     this.#checkRunning();
     const vbd = this.#bus.vbds.find(vdev);
     this.#whenUnused.mark(vbd);
-    return await vbdInfo(this.#bus, vbd);
+    return vbdInfoUnseen(this.#bus, vbd);
   }
 
   /** @param ended called when the last vbd was detached because nobody used it, and the bus is over */

@@ -2,6 +2,7 @@
  * The keeper process after its beginning (main.ts): starts the bus, answers its clients, and ends it.
  */
 import { flockRelease } from '../../system/libc.js';
+import { keepYoungHeapSmall } from '../../system/young-heap.js';
 import { UsersLimit } from '../ending/await-users.js';
 import { tellAdministrator } from '../ending/tell-administrator.js';
 import type { Patience } from '../holders/await-free.js';
@@ -100,6 +101,7 @@ export async function runBus({ options, begun, lifeline, report }: BusToRun): Pr
       endUnattended('abandoned by fusetap run', { waitMs: ABANDONED_PATIENCE_MS });
     });
   }
+  keepYoungHeapSmall();
   collectWhenGrown();
   const endIfUnused = (): void => {
     if (keeper.endIfIdle()) void end();

@@ -50,6 +50,8 @@ export interface StartOptions extends Readonly<BusWishes> {
   readonly persistent: boolean;
   /** if the bus is for this process alone: kept open as long as the process lives */
   readonly lifeline?: Lifeline | undefined;
+  /** called when the keeper is spawned, and takes a while to load */
+  readonly whileItLoads?: () => void;
   /** the keeper's program, for tests */
   readonly program?: string;
   /** how long it may take, for tests */
@@ -69,6 +71,7 @@ export async function startKeeper(place: BusPlace, options: StartOptions): Promi
     const { size } = fstatSync(log);
     const child = await spawnKeeper(place, options, log);
     options.lifeline?.hold(child.stdio[4] as Socket);
+    options.whileItLoads?.();
     const report = await readReport(child, options.limitMs ?? START_LIMIT_MS).catch(async (error: unknown) => {
       const reason = diedSilently(place, size, error);
       // if the package is being replaced, this code may be missing too
@@ -150,7 +153,7 @@ function keeperCommand(place: BusPlace, options: StartOptions): string[] {
     allowOther: options.allowOther ?? false,
     ...(options.lifeline && { lifeline: true }),
   };
-  const program = options.program ?? fileURLToPath(new URL('./main.js', import.meta.url));
+  const program = options.program ?? fileURLToPath(new URL('./main.cjs', import.meta.url));
   return [process.execPath, ...BUS_NODE_OPTIONS, program, JSON.stringify(argument)];
 }
 
@@ -233,8 +236,8 @@ function diedSilently(place: BusPlace, logStart: number, error: unknown): Fuseta
 function lastMessage(path: string, start: number): string | undefined {
   try {
     const lines = readFileSync(path).subarray(start).toString('utf8').split('\n');
-    // when Node crashed: skip the stack, the properties of the error, and the version
-    return lines.findLast((line) => /^[^\s}]/.test(line) && !line.startsWith('Node.js v'));
+    // when Node crashed: skip the stack, who needed a missing file, the properties of the error, and the version
+    return lines.findLast((line) => /^[^\s}]/.test(line) && !/^(Node\.js v|Require stack:|- )/.test(line));
   } catch {
     return undefined;
   }

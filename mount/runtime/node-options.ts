@@ -1,9 +1,9 @@
+import { withoutExtraCertificates } from '../../system/extra-certificates.js';
+
 /**
- * Node options of keepers and servers: small heaps, because every bus pays for their memory. By default a keeper's heap
- * doubles within a few hundred requests, and most of it is garbage.
+ * Node options of keepers and servers. None of them is an option of V8, which would make the start longer: see system/young-heap.ts.
  */
 export const BUS_NODE_OPTIONS: readonly string[] = [
-  '--max-semi-space-size=1',
   // for Node 22.14 and later, before any code is loaded; Node 20 needs own-process.ts
   ...['--disable-sigusr1'].filter((option) => process.allowedNodeEnvironmentFlags.has(option)),
 ];
@@ -23,7 +23,7 @@ const KEEPER_CALLS = '16';
 
 /** The environment of a keeper. Node reads it when it starts. */
 export function keeperEnvironment(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
-  return { ...env, UV_THREADPOOL_SIZE: env.UV_THREADPOOL_SIZE ?? KEEPER_CALLS };
+  return { ...withoutExtraCertificates(env), UV_THREADPOOL_SIZE: env.UV_THREADPOOL_SIZE ?? KEEPER_CALLS };
 }
 
 /**

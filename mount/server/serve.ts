@@ -6,6 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { FusetapError, toFusetapError } from '../../drivers/errors.js';
 import { preloadDrivers } from '../../drivers/registry.js';
 import { exitAtOnce, setCloseOnExec } from '../../system/libc.js';
+import { keepYoungHeapSmall } from '../../system/young-heap.js';
 import { atIntervals } from '../control/progress.js';
 import { KernelTransport } from '../fuse/event-loop/kernel-transport.js';
 import { ForgetWaiters } from '../holders/forget-waiters.js';
@@ -28,10 +29,12 @@ import { fdsOfKeeper, neededFds, type PassedFds, takePassed } from './passed-fds
 import { ServerRamImages } from './ram-images.js';
 import { Server, type Stoppable } from './server.js';
 
-/** the orphan code is loaded this long after the start: the client that started the bus waits for its first bytes */
-const PRELOAD_DELAY_MS = 250;
+/** the orphan code is loaded this long after the start: the client that started the bus waits for its first bytes, or mounts them */
+const PRELOAD_DELAY_MS = 500;
 /** the code of drivers that no vbd uses yet: a bus that lives so long may see an update of the package */
 const PRELOAD_DRIVERS_DELAY_MS = 5_000;
+/** the usual threads are loaded by then; they load faster while V8 has no flags */
+const SMALL_HEAP_DELAY_MS = 2_000;
 /** pauses between tries to load it, if the package is missing: with a keeper, and without one */
 const PRELOAD_RETRY_MS = 5_000;
 const LOAD_RETRY_MS = 500;
@@ -228,6 +231,7 @@ async function actOnProcess(
       begun = true;
       transport.start();
       setTimeout(preloadOrphan, PRELOAD_DELAY_MS);
+      setTimeout(keepYoungHeapSmall, SMALL_HEAP_DELAY_MS);
       setTimeout(preloadAllDrivers, PRELOAD_DRIVERS_DELAY_MS);
       return null;
     case 'kept':

@@ -149,7 +149,7 @@ t.test('upgrade prints how long requests waited', async (t) => {
     old.stderr,
     /^fusetap: the keeper of bus 0 is of an older fusetap: its server runs the code of the keeper's own /,
   );
-  t.match(bus.asked[0], { method: 'POST', url: '/upgrade', body: { program: /^\/.*\/mount\/server\/main\.js$/ } });
+  t.match(bus.asked[0], { method: 'POST', url: '/upgrade', body: { program: /^\/.*\/mount\/server\/main\.cjs$/ } });
 
   const version = { keeper: '1.0.0', server: '1.1.0' };
   const program = '/opt/fusetap/server.js';

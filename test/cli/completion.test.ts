@@ -15,7 +15,7 @@ import { aBus, aFile, aVbd, fakeBus, fusetap, tempDir } from './fake-bus.js';
 
 t.setTimeout(360_000);
 
-const PROGRAM = fileURLToPath(new URL('../../cli/main.js', import.meta.url));
+const PROGRAM = fileURLToPath(new URL('../../cli/main.cjs', import.meta.url));
 
 interface Stage {
   readonly directory: string;

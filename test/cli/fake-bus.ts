@@ -121,7 +121,7 @@ export interface Outcome {
   stderr: string;
 }
 
-const PROGRAM = fileURLToPath(new URL('../../cli/main.js', import.meta.url));
+const PROGRAM = fileURLToPath(new URL('../../cli/main.cjs', import.meta.url));
 
 /** Runs the command line in a process of its own. */
 export function fusetap(

@@ -113,7 +113,7 @@ t.test('a reader that goes away is no error, a full disk is', async (t) => {
   const runtime = tempDir(t);
   const vbds = Array.from({ length: 2000 }, (_, slot) => aVbd({ slot }));
   await fakeBus(t, runtime, '0', () => aBus('0', vbds));
-  const program = new URL('../../cli/main.js', import.meta.url).pathname;
+  const program = new URL('../../cli/main.cjs', import.meta.url).pathname;
   const shell = async (script: string): Promise<string> => {
     const env = { ...process.env, FUSETAP_RUNTIME_DIR: runtime };
     const child = spawn('bash', ['-c', script, process.execPath, program], {

@@ -1,11 +1,12 @@
 /** Random operations on disks of unusual sizes, compared with the model. */
+import { createRequire } from 'node:module';
 import type { Arbitrary } from 'fast-check';
 import { applyOperation, checkAll, makeModel, type Operation } from './model.js';
 import type { Piece } from './pattern.js';
 import { withDisk } from './session.js';
 import type { SuiteOptions } from './suite.js';
 
-const fc = await loadFastCheck();
+const fc = loadFastCheck();
 
 const SIZES = [1, 511, 512, 1300, 16 * 4096 + 1, 1024 * 4096 + 1];
 const MAX_REQUEST_BYTES = 20_000;
@@ -84,11 +85,11 @@ function operations(size: number, writes: boolean): Arbitrary<Operation[]> {
 }
 
 /** Loads fast-check. It is an optional peer dependency of fusetap, because only authors of drivers need it. */
-async function loadFastCheck(): Promise<typeof import('fast-check')> {
+function loadFastCheck(): typeof import('fast-check') {
   try {
-    return await import('fast-check');
+    return createRequire(import.meta.url)('fast-check') as typeof import('fast-check');
   } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code !== 'ERR_MODULE_NOT_FOUND') throw cause;
+    if ((cause as NodeJS.ErrnoException).code !== 'MODULE_NOT_FOUND') throw cause;
     throw new Error('fusetap/conformance needs the package fast-check: npm install --save-dev fast-check', { cause });
   }
 }

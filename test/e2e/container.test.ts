@@ -11,7 +11,7 @@ import { execute, isInstalled, type Outcome } from './command.js';
 import { type Bench, openBench, whyNot } from './fixtures.js';
 
 t.setTimeout(300_000);
-const MAIN = fileURLToPath(new URL('../../cli/main.js', import.meta.url));
+const MAIN = fileURLToPath(new URL('../../cli/main.cjs', import.meta.url));
 const missing = ['unshare', 'setpriv', 'mkfs.ext4', 'fuse2fs'].filter((program) => !isInstalled(program));
 const skip =
   whyNot() ||

@@ -31,7 +31,7 @@ import {
 } from './command.js';
 import { type Identity, NAMESPACE, ROOT, type Runner, USER } from './runners.js';
 
-const CLI = fileURLToPath(new URL('../../cli/main.js', import.meta.url));
+const CLI = fileURLToPath(new URL('../../cli/main.cjs', import.meta.url));
 
 export interface TestTransport {
   readonly name: string;
@@ -356,7 +356,7 @@ export class Bench {
       const text = (name: string): Promise<string> => readFile(`/proc/${pid}/${name}`, 'utf8').catch(() => '');
       const [environment, command] = await Promise.all([text('environ'), text('cmdline')]);
       const ours = environment.split('\0').includes(`FUSETAP_RUNTIME_DIR=${this.runtimeDir}`);
-      return ours && /mount\/(bus|keeper|server)\/[a-z-]*main\.js/.test(command)
+      return ours && /mount\/(bus|keeper|server)\/[a-z-]*main\.c?js/.test(command)
         ? [`process ${pid}: ${command.replaceAll('\0', ' ')}`]
         : [];
     });

@@ -7,7 +7,7 @@ import { type Bench, forEachWay, JUST_USER, onDefaultTransport, openBench } from
 t.setTimeout(200_000);
 
 const MIB = 1 << 20;
-const CLI = fileURLToPath(new URL('../../cli/main.js', import.meta.url));
+const CLI = fileURLToPath(new URL('../../cli/main.cjs', import.meta.url));
 
 interface Format {
   readonly programs: readonly string[];

@@ -137,7 +137,7 @@ t.test('a bus whose processes are gone has a log, and doctor names it', (t) => {
 
 /** the words of a hint, as arguments of the command line under test */
 function cliWords(hint: string): string[] {
-  return [new URL('../../cli/main.js', import.meta.url).pathname, ...hint.split(' ').slice(1)];
+  return [new URL('../../cli/main.cjs', import.meta.url).pathname, ...hint.split(' ').slice(1)];
 }
 
 t.test('config makes the same bus again', (t) => {

@@ -53,9 +53,9 @@ async function pack(t: Test, bench: Bench): Promise<void> {
 
   const packed = (await bench.sh('tar -tzf fusetap-*.tgz')).split('\n').map((path) => path.replace('package/', ''));
   for (const path of [
-    ...['package.json', 'LICENSE', 'CHANGELOG.md', 'docs/drivers.md', 'dist/cli/main.js', 'dist/mount/index.js'],
+    ...['package.json', 'LICENSE', 'CHANGELOG.md', 'docs/drivers.md', 'dist/cli/main.cjs', 'dist/mount/index.js'],
     ...[
-      'dist/cli/tap-ctl/main.js',
+      'dist/cli/tap-ctl/main.cjs',
       'docs/openapi.json',
       'dist/mount/index.d.ts',
       'dist/test/conformance/index.js',

@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url';
 import type { Outcome } from './command.js';
 import type { Bench } from './fixtures.js';
 
-export const PROGRAM = fileURLToPath(new URL('../../cli/tap-ctl/main.js', import.meta.url));
+export const PROGRAM = fileURLToPath(new URL('../../cli/tap-ctl/main.cjs', import.meta.url));
 
 /** Runs tap-ctl to its end, its output in a pipe. @param line its words, with one space between them */
 export function tap(bench: Bench, line: string): Promise<Outcome> {

@@ -136,7 +136,11 @@ t.test('one death at start does not end the bus', { skip: whyNot() }, async (t) 
     crashes.arm(step, 0, 1);
     await bus.beginKill();
     t.equal(await bus.bench.sh('head -c 100 "$1" | wc -c', vbd.path), '100', `${step}: served on`);
-    t.equal((await bus.bench.busProcesses()).filter((line) => line.includes('server/main.js')).length, 1, 'one server');
+    t.equal(
+      (await bus.bench.busProcesses()).filter((line) => line.includes('server/main.cjs')).length,
+      1,
+      'one server',
+    );
     await bus.bench.succeed(['stop', '--bus', step]);
     t.same(await bus.bench.traces(), [], 'nothing is left');
   }

@@ -94,7 +94,7 @@ async function copyPackage(bench: Bench): Promise<string> {
 function chunk(copy: string, part: string): string {
   const chunks = join(copy, 'dist/chunks');
   const names = readdirSync(chunks, { recursive: true, encoding: 'utf8' });
-  const [found, ...others] = names.filter((name) => name.replace(/-[\w-]{8}\.js$/, '') === part);
+  const [found, ...others] = names.filter((name) => name.replace(/-[\w-]{8}\.cjs$/, '') === part);
   if (found === undefined || others.length > 0) throw new Error(`${part}: not one of ${names.join(' ')}`);
   return join(chunks, found);
 }
@@ -102,7 +102,7 @@ function chunk(copy: string, part: string): string {
 void t.test('a part of the package is missing while a bus starts', { skip: whyNot() }, async (t) => {
   const bench = await openBench(t, KERNEL);
   const copy = await copyPackage(bench);
-  const starts = (): Promise<Outcome> => bench.try('"$@"', process.execPath, join(copy, 'dist/cli/main.js'), 'start');
+  const starts = (): Promise<Outcome> => bench.try('"$@"', process.execPath, join(copy, 'dist/cli/main.cjs'), 'start');
   for (const [part, reason] of [
     ['control', /Cannot find module/],
     ['orphan', /Cannot find module/],
@@ -124,7 +124,7 @@ void t.test('no package, no node', { skip: whyNot() }, async (t) => {
   const bench = await openBench(t, KERNEL);
   const copy = await copyPackage(bench);
   await cp(process.execPath, bench.path('node'));
-  const words = [bench.path('node'), join(copy, 'dist/cli/main.js'), 'start'];
+  const words = [bench.path('node'), join(copy, 'dist/cli/main.cjs'), 'start'];
   await bench.sh('"$@"', ...words);
   const served = await serve(t, new Bus(bench, await resolveBus('0', bench.runtimeDir)));
   const dist = join(copy, 'dist');

@@ -14,7 +14,7 @@ t.setTimeout(300_000);
 const skip = whyNot();
 
 async function servers(bus: Bus): Promise<number> {
-  return (await bus.bench.busProcesses()).filter((line) => line.includes('server/main.js')).length;
+  return (await bus.bench.busProcesses()).filter((line) => line.includes('server/main.cjs')).length;
 }
 
 async function hasOneServer(t: Test, bus: Bus): Promise<void> {

@@ -13,7 +13,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { execute, isInstalled, type Outcome } from '../e2e/command.js';
 
-const MAIN = fileURLToPath(new URL('../../cli/main.js', import.meta.url));
+const MAIN = fileURLToPath(new URL('../../cli/main.cjs', import.meta.url));
 const CHECKOUT = fileURLToPath(new URL('../../../', import.meta.url)).replace(/\/$/, '');
 const SHIPPED = fileURLToPath(new URL('../../../scripts/systemd/', import.meta.url));
 const SYSTEMD = '/lib/systemd/systemd';

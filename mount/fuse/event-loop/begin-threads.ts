@@ -75,7 +75,7 @@ export class StartedThread {
 
   #create(data: ThreadData): Worker | null {
     try {
-      return new Worker(new URL('../thread/thread.js', import.meta.url), {
+      return new Worker(new URL('../thread/thread.cjs', import.meta.url), {
         workerData: data,
         // a thread needs almost no heap; without limits each reserves tens of megabytes
         resourceLimits: { maxYoungGenerationSizeMb: 1, maxOldGenerationSizeMb: 24 },

@@ -24,10 +24,9 @@ const LOAD_RETRY_MS = 1000;
 
 /**
  * Loading a thread takes a core half as long as a start of Node, and many buses live only for a moment. So a server begins
- * with one thread. Those that read with it are loaded when the first client of the bus has its answer, and the others later.
+ * with one thread. Those that read with it are loaded when the first client of the bus has its answer.
  */
-const READERS_DELAY_MS = 250;
-const OTHERS_DELAY_MS = 1000;
+const READERS_DELAY_MS = 500;
 
 export interface ThreadEvents {
   /** a request that threads do not serve, read from that device; the receiver owns the bytes, or the place */
@@ -102,8 +101,7 @@ export class Threads {
     this.#watch.permit(this.#readers(), isApart);
     // a server that takes over a bus has clients already
     const delayMs = this.#disks.size > 0 ? 0 : READERS_DELAY_MS;
-    const openedMs = performance.now();
-    setTimeout(() => this.#loadNext(openedMs), delayMs);
+    setTimeout(() => this.#loadNext(), delayMs);
     setInterval(() => this.#look(), LOOK_MS).unref();
   }
 
@@ -135,20 +133,35 @@ export class Threads {
       this.#load(this.#loaded, { loaded: () => {}, failed: (error) => this.#tellFailure(error) });
   }
 
-  /** Loads the other threads one after another: they must not slow down a client's start. */
-  #loadNext(openedMs: number): void {
-    const later = (delayMs: number): void => void setTimeout(() => this.#loadNext(openedMs), delayMs);
+  /** Loads the other readers one after another: they must not slow down a client's start. */
+  #loadNext(): void {
+    const later = (delayMs: number): void => void setTimeout(() => this.#loadNext(), delayMs);
     const thread = this.#workers.length;
-    if (thread >= Math.min(this.#deviceFds.length, usualThreads())) return;
+    if (thread >= this.#readers()) return this.#letAsk();
     // `look` loads one: its number must be known first
     if (this.#loaded < thread) return later(LOOK_MS);
-    const earlyMs = thread < this.#readers() ? 0 : openedMs + OTHERS_DELAY_MS - performance.now();
-    if (earlyMs > 0) return later(earlyMs);
     this.#load(thread, {
-      loaded: () => this.#loadNext(openedMs),
+      loaded: () => this.#loadNext(),
       failed: (error) => {
         this.#tellFailure(error);
         later(LOAD_RETRY_MS);
+      },
+    });
+  }
+
+  /** Each of the others takes 10 MB, and many buses never need them: each is loaded when all threads wait for disks. */
+  #letAsk(): void {
+    if (this.#workers.length < Math.min(this.#deviceFds.length, usualThreads())) this.#watch.letAsk(this.#readers());
+  }
+
+  #loadWanted(): void {
+    const askLater = (delayMs: number): void => void setTimeout(() => this.#letAsk(), delayMs);
+    if (this.#loaded < this.#workers.length) return askLater(LOOK_MS);
+    this.#load(this.#workers.length, {
+      loaded: () => this.#letAsk(),
+      failed: (error) => {
+        this.#tellFailure(error);
+        askLater(LOAD_RETRY_MS);
       },
     });
   }
@@ -200,6 +213,7 @@ export class Threads {
       if (report.hasLent) this.#ownReads?.handedOn();
     } else if (report.kind === 'memory-wanted') this.#events.memoryWanted(report.nodeId);
     else if (report.kind === 'mapped') this.#events.mapped();
+    else if (report.kind === 'thread-wanted') this.#loadWanted();
     else this.#events.gone(report.errno);
   }
 

@@ -1,7 +1,10 @@
 /** How many threads serve a bus, and so how many clones of /dev/fuse its keeper opens. */
 import { availableParallelism } from 'node:os';
 
-/** threads for requests that wait for a disk; each costs 10 MB; with six, cold reads were not measurably faster */
+/**
+ * threads for requests that wait for a disk, each loaded when all others wait; each costs 10 MB; with six, cold reads were not
+ * measurably faster
+ */
 const WAITING_THREADS = 4;
 /** replace threads that hang; loaded only then */
 const SPARE_THREADS = 8;

@@ -14,6 +14,8 @@
  *  - OWN_READS: whether the main thread reads the device itself while requests come that only it serves (own-reads.ts).
  *    Then a thread that hands on such a request lends its permit, and waits. LENT counts these permits, and TURNS the
  *    reads of the main thread: if they stop, a thread takes its permit back.
+ *  - WANTED: with how many free permits a thread asks for another thread. It gives its permit away, nobody waits for one, and so many
+ *    are free: then nobody reads the device. 0: it does not ask. It asks once, and the main thread sets this again.
  *  - WAITING of each thread: whether it waits for a permit, or takes messages meanwhile.
  *  - OFFER of each thread: the number of a request that threads serve, that the main thread has read and posted to this
  *    thread, which waits. The one that sets OFFER back to 0 serves the request. A thread that has its permit sets WAITING
@@ -37,6 +39,7 @@ const MAPPED = 3;
 const OWN_READS = 4;
 const LENT = 5;
 const TURNS = 6;
+const WANTED = 7;
 /** the shared words have a cache line, and so have each thread's words, so that threads do not slow one another */
 const LINE_WORDS = 16;
 const NODE = 0;
@@ -75,10 +78,13 @@ export class ThreadGate {
   readonly #words: Int32Array;
   readonly #own: number;
   readonly #places: Int32Array;
+  readonly #askForThread: () => void;
   #version = 0;
   #requests = 0;
 
-  constructor(memory: ThreadMemory, thread: number) {
+  /** @param askForThread called when no thread is left that could read the device */
+  constructor(memory: ThreadMemory, thread: number, askForThread = (): void => {}) {
+    this.#askForThread = askForThread;
     this.#words = new Int32Array(memory);
     this.#own = wordsOf(thread);
     this.#places = this.#words.subarray(this.#own + PLACES, this.#own + PLACES + MOST_PUT_OFF);
@@ -144,7 +150,11 @@ export class ThreadGate {
 
   /** Lets another thread read the device, because this one is about to wait for a disk. */
   givePermit(): void {
-    passPermitOn(this.#words, this.#own);
+    const free = passPermitOn(this.#words, this.#own);
+    if (free === 0) return;
+    const wanted = Atomics.load(this.#words, WANTED);
+    if (wanted === 0 || free < wanted) return;
+    if (Atomics.compareExchange(this.#words, WANTED, wanted, 0) === wanted) this.#askForThread();
   }
 
   /**
@@ -207,10 +217,11 @@ export interface Standstill {
   readonly nodeId: number;
 }
 
-function passPermitOn(words: Int32Array, own: number): void {
-  if (Atomics.exchange(words, own + PERMIT, 0) === 0) return;
-  Atomics.add(words, PERMITS, 1);
-  Atomics.notify(words, PERMITS, 1);
+/** @returns how many permits are free and nobody waits for one; 0 if there was none to pass on, or somebody waits */
+function passPermitOn(words: Int32Array, own: number): number {
+  if (Atomics.exchange(words, own + PERMIT, 0) === 0) return 0;
+  const free = Atomics.add(words, PERMITS, 1) + 1;
+  return Atomics.notify(words, PERMITS, 1) === 0 ? free : 0;
 }
 
 /** Waits until every function has returned false once. */
@@ -244,6 +255,11 @@ export class ThreadWatch {
     Atomics.store(this.#words, APART, apart ? 1 : 0);
     Atomics.add(this.#words, PERMITS, threads);
     Atomics.notify(this.#words, PERMITS, threads);
+  }
+
+  /** Lets a thread ask once for another thread. @param permits how many there are */
+  letAsk(permits: number): void {
+    Atomics.store(this.#words, WANTED, permits);
   }
 
   /** Whether the main thread reads the device itself: threads then lend their permits with requests that they hand on. */

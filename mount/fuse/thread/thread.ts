@@ -66,6 +66,8 @@ export type ThreadReport =
   | { readonly kind: 'memory-wanted'; readonly nodeId: number }
   /** see mapped-windows.ts */
   | { readonly kind: 'mapped' }
+  /** all threads wait for disks, and nobody reads the device; only if the main thread lets it ask */
+  | { readonly kind: 'thread-wanted' }
   /** `hasLent`: the thread has lent its permit */
   | {
       readonly kind: 'request';
@@ -110,7 +112,7 @@ class RequestLoop {
     this.#device = thread;
     this.#deviceFd = deviceFd;
     this.#ledger = new Ledger(ledgerFd);
-    this.#gate = new ThreadGate(memory, thread);
+    this.#gate = new ThreadGate(memory, thread, () => this.#report({ kind: 'thread-wanted' }));
     this.#server = new WindowServer(this.#ledger, this.#gate, {
       askMemory: (nodeId) => this.#report({ kind: 'memory-wanted', nodeId }),
       tellMapped: () => this.#report({ kind: 'mapped' }),

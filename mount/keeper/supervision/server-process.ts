@@ -253,7 +253,7 @@ export class ServerProcess {
   }
 }
 
-const OWN_PROGRAM = fileURLToPath(new URL('../../server/main.js', import.meta.url));
+const OWN_PROGRAM = fileURLToPath(new URL('../../server/main.cjs', import.meta.url));
 
 /** @param passing the server's end of the socket over which descriptors are sent */
 function spawnServer(program: string, start: ServerStart, passing: number): ChildProcess {

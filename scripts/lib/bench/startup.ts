@@ -10,7 +10,7 @@ import { isInstalled, runCommand } from './command.js';
 import { median, ratioSpread, visitingOrder } from './statistics.js';
 import type { Undo } from './undo.js';
 
-const MAIN = resolve(import.meta.dirname, '../../../cli/main.js');
+const MAIN = resolve(import.meta.dirname, '../../../cli/main.cjs');
 const IMAGE_BYTES = 64 << 20;
 const FILE_SYSTEM_BYTES = 8 << 20;
 

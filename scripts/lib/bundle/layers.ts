@@ -47,8 +47,9 @@ export const LAYERS: Readonly<Record<string, Layer>> = {
   library: { sharedBy: [['mount/index', 'mount/client/on-running-bus']] },
   cli: { sharedBy: [['cli/main', 'cli/commands/ls']] },
   commands: { sharedBy: [CLIENTS] },
+  // starts the first thread of a server: before native code is loaded
+  threads: { sharedBy: [['mount/fuse/event-loop/begin-threads']] },
   native: { sharedBy: [['mount/fuse/thread/thread']] },
-  beginning: { sharedBy: [['mount/server/beginning']] },
   mounting: { sharedBy: [['mount/keeper/main']] },
   bus: { sharedBy: [KEEPER, SERVER] },
   disks: { sharedBy: [SERVER, READERS] },
@@ -60,7 +61,7 @@ export const LAYERS: Readonly<Record<string, Layer>> = {
 };
 
 /** they do something when they are loaded, so they do not share a file */
-const ACTIVE = ['mount/runtime/own-process', 'mount/server/serve'];
+const ACTIVE = ['mount/runtime/own-process', 'mount/server/beginning', 'mount/server/serve'];
 
 /** @returns the layer of each module that belongs to one; the names of modules have no extension */
 export function layersOf(graph: Graph, layers: Readonly<Record<string, Layer>> = LAYERS): Map<string, string> {

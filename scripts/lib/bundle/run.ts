@@ -2,15 +2,17 @@
  * Makes the programs of the package: it joins their modules to few files, which Node loads much faster. The second step
  * of `npm run build`.
  *
- *      cli/main.ts, mount/keeper/main.ts, …  ──tsc──►  dist/…/*.js         one file a module: for unit tests, and types
- *                                            ──────►  dist/ENTRY.js,       these programs replace what tsc has written
- *                                                     dist/chunks/*.js     what they share
+ *      cli/main.ts, mount/keeper/main.ts, …  ──tsc──►  dist/…/*.js          one file a module: for unit tests, and types
+ *                                            ──────►  dist/ENTRY.cjs,       the programs
+ *                                                     dist/chunks/*.cjs     what they share
+ *                                                     dist/ENTRY.js         replaces what tsc has written, imports the program
  *
  * All programs are made together, so a module is in one file only, and a class is the same in all code of a process.
  */
 import { mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, posix, relative, resolve } from 'node:path';
 import { type Plugin, rolldown } from 'rolldown';
+import { moduleInPlaceOf, toCommonJs } from './commonjs.js';
 import { ENTRIES } from './entries.js';
 import { layersOf } from './layers.js';
 import { withoutStubs } from './stubs.js';
@@ -115,8 +117,12 @@ function write(files: ReadonlyMap<string, string>): void {
   }
   for (const name of readdirSync(resolve(TARGET, CHUNKS), { recursive: true, encoding: 'utf8' })) {
     const path = `${CHUNKS}/${name}`;
-    if (name.endsWith('.js') && !files.has(path)) rmSync(resolve(TARGET, path));
+    if (/\.c?js$/.test(name) && !files.has(path)) rmSync(resolve(TARGET, path));
   }
 }
 
-write(withoutStubs(await bundle(), CHUNKS));
+const modules = withoutStubs(await bundle(), CHUNKS);
+const entries = [...modules].filter(([path]) => !path.startsWith(`${CHUNKS}/`));
+write(
+  new Map([...toCommonJs(modules), ...entries.map(([path, text]) => [path, moduleInPlaceOf(path, text)] as const)]),
+);

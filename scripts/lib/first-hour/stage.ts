@@ -7,7 +7,7 @@ import { Terminal } from './terminal.js';
 
 export type ShellName = 'bash' | 'zsh' | 'fish';
 
-const PROGRAM = resolve(import.meta.dirname, '../../../cli/main.js');
+const PROGRAM = resolve(import.meta.dirname, '../../../cli/main.cjs');
 const LEFTOVER_PATIENCE_MS = 10_000;
 
 /** After each command, the shells write its exit status and a rising number to the file STATUS. */

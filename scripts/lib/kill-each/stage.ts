@@ -10,7 +10,7 @@ import type { Undo } from '../bench/undo.js';
 import { abortBuses, endProcesses, unmountBelow } from '../torture/second-faults/stage.js';
 import type { KillImage } from './images.js';
 
-const CLI = fileURLToPath(new URL('../../../cli/main.js', import.meta.url));
+const CLI = fileURLToPath(new URL('../../../cli/main.cjs', import.meta.url));
 const CONTROL_MS = 30_000;
 /** all asynchronous file calls of a server are made by one thread: so its calls can be counted */
 const ONE_THREAD = { UV_THREADPOOL_SIZE: '1' };

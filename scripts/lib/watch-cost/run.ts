@@ -14,7 +14,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { attachAll, readSome } from './vbds.js';
 
-const CLI = new URL('../../../cli/main.js', import.meta.url).pathname;
+const CLI = new URL('../../../cli/main.cjs', import.meta.url).pathname;
 const SIZE = 4 << 20;
 
 const [vbds = 500, rounds = 9, seconds = 10] = process.argv.slice(2).map(Number);

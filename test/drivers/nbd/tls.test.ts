@@ -99,12 +99,13 @@ t.test('pre-shared keys', { skip }, async (t) => {
 });
 
 /** Connects in a process that trusts the authority as the world trusts a public one. @returns what it says */
-function inTrustingProcess(directory: string, uri: string): Promise<string> {
+function inTrustingProcess(directory: string, uri: string, variable = 'NODE_EXTRA_CA_CERTS'): Promise<string> {
   const open = new URL('./open.js', import.meta.url).href;
   const program = `import { openNbd } from ${JSON.stringify(open)};
     console.log(await openNbd(${JSON.stringify(uri)}).then(() => 'accepted', (error) => error.code + ': ' + error.message));
     process.exit();`;
-  const env = { ...process.env, NODE_EXTRA_CA_CERTS: join(directory, 'ca-cert.pem') };
+  const { NODE_EXTRA_CA_CERTS: _, ...others } = process.env;
+  const env = { ...others, [variable]: join(directory, 'ca-cert.pem') };
   return new Promise((resolve, reject) => {
     execFile(process.execPath, ['--input-type=module', '-e', program], { env }, (error, said) =>
       error === null ? resolve(said.trim()) : reject(error),
@@ -124,6 +125,12 @@ t.test('a server that shows a certificate in place of the key is refused', { ski
   await server.start();
   const uri = `nbds://localhost:${port}/`;
   t.equal(await inTrustingProcess(directory, uri), 'accepted', 'its authority is known');
+  t.equal(
+    await inTrustingProcess(directory, uri, 'FUSETAP_EXTRA_CA_CERTS'),
+    'accepted',
+    'as a server on Node 20 knows it',
+  );
+  t.match(await inTrustingProcess(directory, uri, 'NOBODY_KNOWS_THIS'), /^DENIED/, 'else it is not trusted');
   const withKey = await inTrustingProcess(directory, `${uri}?tls-psk-file=${join(directory, 'keys.psk')}`);
   t.match(withKey, /^DENIED: .*(certificate, not the key)/);
 });

@@ -7,11 +7,13 @@ import { BUS_NODE_OPTIONS } from '../../../mount/runtime/node-options.js';
 import { isInstalled } from '../../e2e/command.js';
 
 const MIB = 1 << 20;
+const YOUNG_HEAP = new URL('../../../system/young-heap.js', import.meta.url).href;
 const IDLE_HEAP = new URL('../../../mount/keeper/idle-heap.js', import.meta.url).href;
 
 /** prints the size of its heap in bytes: at first, with 40 MB of garbage, and half a second later */
 const SCRIPT = `
   const { collectWhenGrown } = await import(process.argv[1]);
+  (await import(process.argv[3])).keepYoungHeapSmall();
   if (process.argv[2] === 'collect') collectWhenGrown(50);
   const heap = () => process.memoryUsage().heapTotal;
   const first = heap();
@@ -23,7 +25,7 @@ const SCRIPT = `
 `;
 
 async function heaps(how: 'collect' | 'leave'): Promise<number[]> {
-  const args = [...BUS_NODE_OPTIONS, '--input-type=module', '-e', SCRIPT, fileURLToPath(IDLE_HEAP), how];
+  const args = [...BUS_NODE_OPTIONS, '--input-type=module', '-e', SCRIPT, fileURLToPath(IDLE_HEAP), how, YOUNG_HEAP];
   return JSON.parse((await promisify(execFile)(process.execPath, args)).stdout) as number[];
 }
 

@@ -8,7 +8,7 @@ import type { Place, Served, Target } from './target.js';
 
 const PLAIN_DRIVER = resolve(import.meta.dirname, './plain-driver.js');
 /** the command line */
-export const MAIN = resolve(import.meta.dirname, '../../../../cli/main.js');
+export const MAIN = resolve(import.meta.dirname, '../../../../cli/main.cjs');
 
 interface Way {
   name: string;

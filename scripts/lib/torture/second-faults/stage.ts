@@ -29,7 +29,7 @@ const GONE_MS = 15_000;
 const REMOVAL_MS = 120_000;
 
 /** The command line of the package that this file is part of. */
-export const CLI = join(ROOT, 'dist/cli/main.js');
+export const CLI = join(ROOT, 'dist/cli/main.cjs');
 
 export interface Stage {
   readonly directory: string;

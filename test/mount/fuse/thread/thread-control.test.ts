@@ -220,6 +220,33 @@ t.test('awaitUnused resolves only when no thread uses the window that was taken 
   t.equal(Atomics.load(words, WRONG_USES), 0);
 });
 
+t.test('a thread asks for another thread when nobody reads the device any more', (t) => {
+  const memory = createThreadMemory(2);
+  let asked = 0;
+  const gates = [0, 1].map((thread) => new ThreadGate(memory, thread, () => void asked++));
+  const watch = new ThreadWatch(memory, 2);
+  watch.permit(2);
+  const wait = (): void => gates.forEach((gate) => void gate.takePermit(() => {}));
+  const giveAll = (): void => gates.forEach((gate) => void gate.givePermit());
+  wait();
+  giveAll();
+  t.equal(asked, 0, 'only if it may ask');
+  watch.letAsk(2);
+  wait();
+  gates[0]?.givePermit();
+  t.equal(asked, 0, 'the other one reads');
+  gates[1]?.givePermit();
+  t.equal(asked, 1);
+  wait();
+  giveAll();
+  t.equal(asked, 1, 'once');
+  watch.letAsk(2);
+  wait();
+  giveAll();
+  t.equal(asked, 2, 'and again when it may');
+  t.end();
+});
+
 t.test('awaitUnused waits for a thread in the middle of a request, not for one that reads', async (t) => {
   const memory = createThreadMemory(2);
   const [busy, idle] = [new ThreadGate(memory, 0), new ThreadGate(memory, 1)];
