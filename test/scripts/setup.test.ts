@@ -58,13 +58,13 @@ t.test('a kernel for the guest', { skip }, async (t) => {
   }
 });
 
-for (const version of ['18.20.8', '20.14.0', '21.7.3', '22.1.0']) {
+for (const version of ['18.20.8', '20.18.3', '21.7.3', '22.11.0']) {
   t.test(`Node ${version} is refused before anything is done`, async (t) => {
     const checkout = await makeCheckout(t, { ...FAKES, node: `echo ${version}` });
     await rm(checkout.path('node_modules/.package-lock.json'));
     const { status, said } = await checkout.setup();
     t.equal(status, 1);
-    const wanted = 'fusetap needs Node 22.2 or later, or 20.15 or later of 20 (';
+    const wanted = 'the build needs Node 22.12 or later, or 20.19 or later of 20 (';
     t.ok(said.startsWith(`setup: this is Node ${version}: ${wanted}`) && said.endsWith(')\n'), said);
   });
 }
