@@ -22,6 +22,7 @@ Options:
   --size BYTES         size of an image, with K, M or G (default: 256M)
   --cold-size BYTES    size of an image of cold jobs (default: 512M)
   --image-dir DIR      directory on a tmpfs for images of warm jobs (default: /dev/shm)
+  --qemu PATH          the qemu-storage-daemon of another QEMU, for the target qemu-given
   --cold-dir DIR       directory on a disk for images of cold jobs (default: /var/tmp)
   --engine NAME        fio's ioengine (default: libaio)
   --json FILE          write all measurements to FILE
@@ -61,6 +62,7 @@ const OPTIONS = {
   'cold-size': { type: 'string' },
   'image-dir': { type: 'string' },
   'cold-dir': { type: 'string' },
+  qemu: { type: 'string' },
   engine: { type: 'string' },
   json: { type: 'string' },
   plots: { type: 'string' },

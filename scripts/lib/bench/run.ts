@@ -23,6 +23,7 @@ import { runRounds } from './rounds.js';
 import { isWithinLimits, measureStartup, startupTable } from './startup.js';
 import { detailTables, summaryTable } from './table.js';
 import { ALL_TARGETS } from './targets/all.js';
+import { giveQemu } from './targets/qemu.js';
 import type { Target } from './targets/target.js';
 import { Undo } from './undo.js';
 
@@ -180,6 +181,7 @@ async function startup(rounds: number): Promise<number> {
 
 async function main(): Promise<number> {
   const words = parseWords(process.argv.slice(2));
+  if (words.qemu !== undefined) giveQemu(resolve(words.qemu));
   if (words.help) {
     console.log(USAGE.trimEnd());
     return 0;

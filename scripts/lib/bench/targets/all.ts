@@ -6,7 +6,7 @@ import { fusetapTargets } from './fusetap.js';
 import { loop, raw } from './kernel.js';
 import { nbdTargets } from './nbd.js';
 import { nbdkit } from './nbdkit.js';
-import { qemu, qemuFormats } from './qemu.js';
+import { otherQemus, qemu, qemuFormats } from './qemu.js';
 import { rbdTargets } from './rbd.js';
 import type { Target } from './target.js';
 
@@ -14,6 +14,7 @@ export const ALL_TARGETS: readonly Target[] = [
   raw,
   loop,
   qemu,
+  ...otherQemus,
   nbdkit,
   ...qemuFormats,
   ...fusetapTargets,
