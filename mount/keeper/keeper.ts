@@ -263,8 +263,8 @@ export class Keeper implements KeeperControl {
     this.#bus.vbds.add(vbd);
     this.#record();
     logAttached(vbd);
-    // the image was opened a moment ago: a look at it would only take time
-    return { vbd, result: withNotes(vbdInfoUnseen(this.#bus, vbd), notes) };
+    // this look at the image is also the first one: what the driver has changed while it opened it is no change from outside
+    return { vbd, result: withNotes(await vbdInfo(this.#bus, vbd), notes) };
   }
 
   /**
@@ -312,11 +312,11 @@ export class Keeper implements KeeperControl {
   }
 
   /** Makes the bus detach the vbd when nobody uses it any more. */
-  detachWhenUnused({ vdev }: Asked<'detachWhenUnused'>): VbdInfo {
+  async detachWhenUnused({ vdev }: Asked<'detachWhenUnused'>): Promise<VbdInfo> {
     this.#checkRunning();
     const vbd = this.#bus.vbds.find(vdev);
     this.#whenUnused.mark(vbd);
-    return vbdInfoUnseen(this.#bus, vbd);
+    return await vbdInfo(this.#bus, vbd);
   }
 
   /** @param ended called when the last vbd was detached because nobody used it, and the bus is over */
