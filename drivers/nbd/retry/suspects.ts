@@ -63,12 +63,15 @@ export class Suspects {
     if (this.#suspects.size > 0) this.#forgetSettled();
     if (this.#suspects.size === 0) return waiting.shift();
     this.#letOthersGo();
-    const other = this.#others < MOST_OTHERS ? waiting.findIndex((operation) => !this.#suspects.has(operation)) : -1;
-    if (this.#tried === null && other >= 0) {
+    const isSuspect = (operation: Operation): boolean => this.#suspects.has(operation);
+    const hasSuspect = waiting.some(isSuspect);
+    const mayPass = this.#tried === null && (this.#others < MOST_OTHERS || !hasSuspect);
+    const other = mayPass ? waiting.findIndex((operation) => !isSuspect(operation)) : -1;
+    if (other >= 0) {
       this.#others += 1;
       return waiting.splice(other, 1)[0];
     }
-    if (!waiting.some((operation) => this.#suspects.has(operation))) return undefined;
+    if (!hasSuspect) return undefined;
     this.#waitsSinceMs ??= performance.now();
     if (!line.isIdle || this.#tried !== null) return undefined;
     const probe = line.answered === 0 && this.#others === 0 ? this.#probe() : null;

@@ -85,5 +85,9 @@ t.test('others that are slow do not keep yet others from being sent', async (t) 
   while (suspects.next(waiting, { isIdle: false, answered: 0 }) !== undefined) sent += 1;
   t.equal(sent, 300);
   t.same(waiting, [suspect]);
+  // the suspect waits for something else, not in line
+  const more = Array.from({ length: 300 }, (_, i) => read(4096 * (i + 1)));
+  while (suspects.next(more, { isIdle: false, answered: 0 }) !== undefined);
+  t.same(more, []);
   now.restore();
 });
