@@ -3,7 +3,7 @@
  * when the server of the bus is replaced, and its clients see a pause.
  *
  *      memory that the kernel serves itself    pread, pwrite on the event loop: a few microseconds
- *      the server of the bus serves them       io_submit, which does not wait: the kernel queues them (system/aio.ts)
+ *      the server of the bus serves them       io_submit, which does not wait: the kernel queues them (aio.ts)
  *      large ones, and all others              libuv's pool: a disk may take long
  */
 import { closeSync, constants, fstat, fstatSync, openSync } from 'node:fs';
@@ -14,8 +14,8 @@ import type { Extent, RawDisk } from '../../drivers/driver.js';
 import { errnoOf } from '../../drivers/errors.js';
 import { readFully, writeFully } from '../../drivers/file-io.js';
 import { windowDisk } from '../../drivers/segments/window.js';
-import { Aio } from '../../system/aio.js';
 import { addressOf, E, lseekAsync, pread, pwrite, SEEK_DATA, SEEK_HOLE, SystemCallError } from '../../system/libc.js';
+import { Aio } from './aio.js';
 
 /** larger requests of memory are copied by libuv's pool: other clients would wait for them */
 const MOST_AT_ONCE_BYTES = 1 << 20;

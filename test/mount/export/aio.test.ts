@@ -3,8 +3,8 @@ import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync }
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import { Aio } from '../../system/aio.js';
-import { addSeals, E, memfdCreate } from '../../system/libc.js';
+import { Aio } from '../../../mount/export/aio.js';
+import { addSeals, E, memfdCreate } from '../../../system/libc.js';
 
 const COUNT = 8;
 const BYTES = 5000;

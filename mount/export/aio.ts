@@ -8,7 +8,7 @@
  * but for two cases: too many of the bus are queued already (max_background), or, for a write, another call has the lock of
  * the file (fsync, fallocate).
  */
-import { type AioQueue, addressOf, awaitAioEvents, makeAioQueue, submitAio, takeAioEvents } from './libc.js';
+import { type AioQueue, addressOf, awaitAioEvents, makeAioQueue, submitAio, takeAioEvents } from '../../system/libc.js';
 
 const IOCB_BYTES = 64;
 const EVENT_BYTES = 32;
