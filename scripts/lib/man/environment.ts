@@ -12,6 +12,7 @@ export const VARIABLES: readonly (readonly [name: string, meaning: string])[] = 
   ],
   ['FUSETAP_DEVICE', 'Set by fusetap run: the path of the first vbd.'],
   ['FUSETAP_DEVICES', 'Set by fusetap run: the paths of all vbds, one per line.'],
+  ['FUSETAP_EXTRA_CA_CERTS', 'Set by fusetap on Node 20 for its own processes: what NODE_EXTRA_CA_CERTS was.'],
   ['FUSETAP_FLUSH_LIMIT_MS', 'The time limit for the end of a bus by force or by a signal, in ms. Default: 75000.'],
   [
     'FUSETAP_USERS_LIMIT_MS',
