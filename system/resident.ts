@@ -6,7 +6,7 @@
  * to the device is touched page by page and locked before its first use.
  */
 import { addressOf, mlock } from './libc.js';
-import { PAGE_BYTES } from './page.js';
+import { bytesToPage, PAGE_BYTES } from './page.js';
 
 export interface Resident {
   /** page-aligned */
@@ -20,7 +20,7 @@ export interface Resident {
 export function allocateResident(length: number): Resident {
   const whole = new Uint8Array(new ArrayBuffer(length + PAGE_BYTES));
   const start = addressOf(whole);
-  const skip = (PAGE_BYTES - (start % PAGE_BYTES)) % PAGE_BYTES;
+  const skip = bytesToPage(start);
   const bytes = Buffer.from(whole.buffer, skip, length);
   const locked = makeResident({ address: start + skip, bytes });
   kept.push(bytes);

@@ -9,6 +9,7 @@ import { connect, type Socket } from 'node:net';
 import { endSending, setSocketOption } from '../../system/libc.js';
 import type { Drain } from './drain.js';
 import { lookupInTurn } from './lookup.js';
+import { descriptorOf, enlargeUnixSocket } from './plain-socket.js';
 import type { NbdAddress } from './uri.js';
 
 /** idle connections are probed, so that middleboxes do not forget them */
@@ -17,10 +18,8 @@ const KEEP_ALIVE_MS = 10_000;
 const TCP_USER_TIMEOUT_MS = 60_000;
 /** what Node reads of a plain stream at a time */
 export const FIRST_BYTES = 8 << 10;
-/** the kernel takes so much of a long write at once, if it is allowed (net.core.wmem_max); TCP finds its own size */
-const UNIX_SEND_BYTES = 1 << 20;
-const SOL_SOCKET = 1;
-const SO_SNDBUF = 7;
+/** long writes are sent with few calls */
+const SENT_BYTES = 1 << 20;
 const IPPROTO_TCP = 6;
 const TCP_USER_TIMEOUT = 18;
 
@@ -80,7 +79,7 @@ export class Wire {
     made.#listen(socket, receive === null);
     await made.#connected(signal);
     if (path === null) made.#tune();
-    else made.#setOption(SOL_SOCKET, SO_SNDBUF, UNIX_SEND_BYTES);
+    else enlargeUnixSocket(socket, SENT_BYTES);
     return made;
   }
 
@@ -106,12 +105,8 @@ export class Wire {
   #tune(): void {
     this.#socket.setNoDelay(true);
     this.#socket.setKeepAlive(true, KEEP_ALIVE_MS);
-    this.#setOption(IPPROTO_TCP, TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MS);
-  }
-
-  #setOption(level: number, name: number, value: number): void {
     const { fd } = this;
-    if (fd !== null) setSocketOption(fd, { level, name, value });
+    if (fd !== null) setSocketOption(fd, { level: IPPROTO_TCP, name: TCP_USER_TIMEOUT, value: TCP_USER_TIMEOUT_MS });
   }
 
   #listen(socket: Socket, byEvents: boolean): void {
@@ -151,8 +146,7 @@ export class Wire {
 
   /** its descriptor; null if it is closed */
   get fd(): number | null {
-    const handle = (this.#plain as unknown as { _handle?: { fd?: number } | null })._handle;
-    return handle?.fd !== undefined && handle.fd >= 0 ? handle.fd : null;
+    return descriptorOf(this.#plain);
   }
 
   /** Encrypts the stream. @param encrypt makes the encrypted socket, which is connected */

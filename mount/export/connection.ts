@@ -1,17 +1,19 @@
 /** One client of an exporter: the negotiation within a limited time, then its requests. */
 import type { Socket } from 'node:net';
 import type { TlsOptions } from 'node:tls';
+import { enlargeUnixSocket } from '../../drivers/nbd/plain-socket.js';
 import { EXPORT_FLAG } from '../../drivers/nbd/protocol.js';
 import type { ExportedFile } from './exported-file.js';
 import { Incoming } from './incoming.js';
 import { negotiate, type Offer } from './negotiation.js';
-import { enlargeUnixSocket } from './plain-socket.js';
 import { encryptedServerSocket } from './tls.js';
 import { Transmission } from './transmission.js';
 
 /** a client that says nothing for so long is no client */
 const NEGOTIATION_MS = 10_000;
 const KEEP_ALIVE_MS = 60_000;
+/** a reply of 1 MiB is sent at once */
+const SENT_BYTES = 512 << 10;
 /** how long the last requests may take, and a client to read the replies, when the exporter ends */
 export const LINGER_MS = 5_000;
 
@@ -36,7 +38,7 @@ export class ClientConnection {
     this.#socket = socket;
     this.#options = options;
     socket.on('error', () => socket.destroy());
-    enlargeUnixSocket(socket);
+    enlargeUnixSocket(socket, SENT_BYTES);
     socket.setNoDelay(true);
     // a machine that has vanished must not keep its place
     socket.setKeepAlive(true, KEEP_ALIVE_MS);

@@ -7,8 +7,8 @@
  * Node alone notices that bytes have come, that the stream has ended, and its errors.
  */
 import type { Socket } from 'node:net';
+import { descriptorOf } from '../../drivers/nbd/plain-socket.js';
 import { addressOf, read } from '../../system/libc.js';
-import { descriptorOf } from './plain-socket.js';
 
 /** then other clients have their turn; Node reads as much */
 const MOST_OF_TURN_BYTES = 2 << 20;

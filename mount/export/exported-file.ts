@@ -6,9 +6,10 @@
  *      the server of the bus serves them       io_submit, which does not wait: the kernel queues them (aio.ts)
  *      large ones, and all others              libuv's pool: a disk may take long
  */
-import { closeSync, constants, fstat, fstatSync, openSync } from 'node:fs';
+import { constants, fstat, fstatSync, openSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { closeAll } from '../../drivers/close-fd.js';
 import { type Disk, frontDisk } from '../../drivers/disk.js';
 import type { Extent, RawDisk } from '../../drivers/driver.js';
 import { errnoOf } from '../../drivers/errors.js';
@@ -46,9 +47,7 @@ interface Descriptors {
   queuedFd: number;
 }
 
-function closeAll(fds: Descriptors): void {
-  for (const fd of Object.values(fds)) if (fd >= 0) closeSync(fd);
-}
+const openOf = (fds: Descriptors): number[] => Object.values(fds).filter((fd) => fd >= 0);
 
 export class ExportedFile {
   readonly readOnly: boolean;
@@ -76,7 +75,8 @@ export class ExportedFile {
     this.#aio = isQueued && fds.queuedFd >= 0 ? Aio.open(MOST_QUEUED) : null;
     const window = { fd: fds.fd, start: 0, size: this.size, kind: 'file', readOnly, durable: false } as const;
     const raw = windowDisk(window, async () => {
-      closeAll(fds);
+      const error = await closeAll(openOf(fds));
+      if (error !== null) throw error;
     });
     this.#raw = Object.defineProperty({ ...raw }, 'size', { get: () => this.#size });
     this.#disk = frontDisk(this.#raw, { readOnly });
@@ -92,7 +92,7 @@ export class ExportedFile {
       if (file.isQueued) fds.queuedFd = openSync(path, mode | constants.O_DIRECT);
       return new ExportedFile(file, fds);
     } catch (error) {
-      closeAll(fds);
+      void closeAll(openOf(fds));
       throw error;
     }
   }

@@ -8,7 +8,7 @@
  */
 import { addressOf } from '../../system/libc.js';
 import { MemoryPool } from '../../system/memory-pool.js';
-import { PAGE_BYTES } from '../../system/page.js';
+import { bytesToPage, PAGE_BYTES } from '../../system/page.js';
 
 /** before the data; the longest header of a reply has 28 */
 export const HEAD_BYTES = 64;
@@ -34,7 +34,6 @@ function make(bytes: number): Buffer {
   // small data are copied fast wherever they begin
   if (bytes < PAGE_BYTES) return Buffer.allocUnsafeSlow(HEAD_BYTES + bytes);
   const all = Buffer.allocUnsafeSlow(PAGE_BYTES + HEAD_BYTES + bytes);
-  const over = addressOf(all) % PAGE_BYTES;
-  const start = over === 0 ? 0 : PAGE_BYTES - over;
+  const start = bytesToPage(addressOf(all));
   return all.subarray(start, start + HEAD_BYTES + bytes);
 }

@@ -5,7 +5,6 @@
 import { now } from '../../ledger/counters.js';
 import { type Ledger, MAIN_WORK_START, WORK_PLACES } from '../../ledger/ledger.js';
 import { IoGate } from '../../transport/io-gate.js';
-import * as abi from '../protocol/abi.js';
 import type { Request } from '../protocol/message.js';
 import type { RequestOwner } from './request-pool.js';
 
@@ -47,6 +46,11 @@ export class CallsUnderWay {
     return this.#answerMs;
   }
 
+  /** A read or write has taken that long. */
+  noteAnswer(tookMs: number): void {
+    this.#answerMs += (tookMs - this.#answerMs) / AVERAGED;
+  }
+
   begin(thread: number, request: Request, pool: RequestOwner | null = null): Call {
     this.#count += 1;
     const place = this.#freePlaces.pop() ?? -1;
@@ -56,10 +60,8 @@ export class CallsUnderWay {
   }
 
   /** Call when the request was answered, or needs no answer. Nobody may look at it afterwards. */
-  end({ place, request, begunMs, pool }: Call): void {
+  end({ place, request, pool }: Call): void {
     this.#count -= 1;
-    const { opcode } = request;
-    if (opcode === abi.READ || opcode === abi.WRITE) this.#answerMs += (now() - begunMs - this.#answerMs) / AVERAGED;
     pool?.give(request);
     if (place < 0) return;
     this.#ledger.endWork(place);

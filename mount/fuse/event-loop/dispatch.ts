@@ -27,7 +27,10 @@ import { FileCalls, type FileContext } from './file-calls.js';
 import { Replies, type ReplyContext } from './replies.js';
 import { RequestPool, SharedRequests } from './request-pool.js';
 
-export type DispatchContext = ReplyContext & AttributeContext & DirectoryContext & FileContext;
+export interface DispatchContext extends ReplyContext, AttributeContext, DirectoryContext, FileContext {
+  /** where threads hand on large requests */
+  readonly requestMemory: RequestMemory;
+}
 
 export class Dispatcher {
   readonly #calls: CallsUnderWay;
@@ -37,9 +40,10 @@ export class Dispatcher {
   readonly #files: FileCalls;
   readonly #names: DiskNames;
   readonly #pool = new RequestPool();
-  #shared: SharedRequests | null = null;
+  readonly #shared: SharedRequests;
 
   constructor(context: DispatchContext) {
+    this.#shared = new SharedRequests(context.requestMemory);
     this.#calls = new CallsUnderWay(context.ledger, (call) => this.#answer(call));
     this.#replies = new Replies(context, this.#calls);
     this.#attributes = new AttributeCalls(context, this.#replies);
@@ -47,11 +51,6 @@ export class Dispatcher {
     const parts = { attributes: this.#attributes, replies: this.#replies, names: this.#names };
     this.#directory = new Directory(context, parts);
     this.#files = new FileCalls(context, { calls: this.#calls, replies: this.#replies });
-  }
-
-  /** Where threads hand on large requests. */
-  set requestMemory(memory: RequestMemory) {
-    this.#shared = new SharedRequests(memory);
   }
 
   /** Answers one request, now or later. Never throws. The receiver owns the bytes, or the place. */
@@ -62,8 +61,7 @@ export class Dispatcher {
   }
 
   #dispatchPlace(device: number, { place, length }: RequestPlace): void {
-    const shared = this.#shared as SharedRequests;
-    this.#begin(this.#calls.begin(device, shared.at(place), shared), length);
+    this.#begin(this.#calls.begin(device, this.#shared.at(place), this.#shared), length);
   }
 
   /** As dispatch, for the first bytes of a buffer that the caller uses again. */

@@ -66,16 +66,6 @@ export class KernelTransport implements Transport {
 
   constructor(options: KernelTransportOptions) {
     this.#ledger = options.ledger;
-    this.#dispatcher = new Dispatcher({
-      deviceFds: options.deviceFds,
-      tree: this.#tree,
-      ledger: options.ledger,
-      counters: new CounterPages(options.statsFd, MAIN_AREA),
-      owner: options.owner,
-      writeBeside: (nodeId, write) => this.#turns.beside(nodeId, write),
-      forgotten: (nodeId) => options.events.forgotten(nodeId),
-      resizeRefused: ({ name }, size) => options.events.resizeRefused(name, size),
-    });
     const events: ThreadEvents = {
       request: (device, bytes) => this.#dispatcher.dispatch(device, bytes),
       requestIn: (device, bytes, length) => this.#dispatcher.dispatchCopy(device, bytes, length),
@@ -94,7 +84,17 @@ export class KernelTransport implements Transport {
       failed: options.fail,
     };
     this.#threads = new Threads(options, events, options.threads);
-    this.#dispatcher.requestMemory = this.#threads.requestMemory;
+    this.#dispatcher = new Dispatcher({
+      deviceFds: options.deviceFds,
+      tree: this.#tree,
+      ledger: options.ledger,
+      counters: new CounterPages(options.statsFd, MAIN_AREA),
+      owner: options.owner,
+      requestMemory: this.#threads.requestMemory,
+      writeBeside: (nodeId, write) => this.#turns.beside(nodeId, write),
+      forgotten: (nodeId) => options.events.forgotten(nodeId),
+      resizeRefused: ({ name }, size) => options.events.resizeRefused(name, size),
+    });
     this.#turns = new ImageTurns(this.#threads.turnMemory, options.keeperPid);
     this.#mapped = new MappedWindows({
       takeUse: () => this.#threads.takeMapped(),

@@ -5,7 +5,7 @@
  */
 import { E, write } from '../../../system/libc.js';
 import { allocateResident } from '../../../system/resident.js';
-import { type CounterPages, countRequest, NOT_COUNTED, now, READ } from '../../ledger/counters.js';
+import { type CounterPages, countRequest, NOT_COUNTED, now, READ, WRITE } from '../../ledger/counters.js';
 import type { Attributes } from '../../transport/transport.js';
 import type { Tree } from '../../transport/tree.js';
 import * as abi from '../protocol/abi.js';
@@ -115,6 +115,8 @@ export class Replies {
     const file = kind === NOT_COUNTED ? undefined : this.#context.tree.byId(request.nodeId)?.file;
     if (file === undefined) return;
     const bytes = kind === READ ? bodyLength : rangeOf(request, file.disk.size);
-    countRequest(this.#context.counters.of(file.ledgerIndex), kind, now() - begunMs, error < 0 ? error : bytes);
+    const tookMs = now() - begunMs;
+    if (kind === READ || kind === WRITE) this.#calls.noteAnswer(tookMs);
+    countRequest(this.#context.counters.of(file.ledgerIndex), kind, tookMs, error < 0 ? error : bytes);
   }
 }

@@ -10,7 +10,7 @@
  */
 import { addressOf } from '../../../system/libc.js';
 import { MemoryPool } from '../../../system/memory-pool.js';
-import { PAGE_BYTES } from '../../../system/page.js';
+import { bytesToPage, PAGE_BYTES } from '../../../system/page.js';
 import * as abi from '../protocol/abi.js';
 import { Reply } from '../protocol/message.js';
 
@@ -30,8 +30,8 @@ export class ReplyRoom {
   constructor(dataBytes: number) {
     const whole = Buffer.alloc(dataBytes + EXTRA_BYTES);
     const wholeAddress = addressOf(whole);
-    const dataAt = Math.ceil((wholeAddress + abi.OUT_HEADER_SIZE) / PAGE_BYTES) * PAGE_BYTES - wholeAddress;
-    const replyAt = dataAt - abi.OUT_HEADER_SIZE;
+    const replyAt = bytesToPage(wholeAddress + abi.OUT_HEADER_SIZE);
+    const dataAt = replyAt + abi.OUT_HEADER_SIZE;
     this.reply = new Reply(whole.subarray(replyAt));
     this.address = wholeAddress + replyAt;
     this.data = whole.subarray(dataAt, dataAt + dataBytes);

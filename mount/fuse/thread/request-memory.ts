@@ -12,7 +12,7 @@
  * (system/resident.ts) when it is first used; what was never used takes no memory of the system.
  */
 import { addressOf, plainView } from '../../../system/libc.js';
-import { PAGE_BYTES } from '../../../system/page.js';
+import { bytesToPage, PAGE_BYTES } from '../../../system/page.js';
 import { makeResident } from '../../../system/resident.js';
 import * as abi from '../protocol/abi.js';
 import { Request } from '../protocol/message.js';
@@ -66,8 +66,8 @@ export class RequestPlaces {
   constructor(memory: RequestMemory) {
     this.#memory = memory;
     this.#states = new Int32Array(memory, 0, STATES);
-    const address = addressOf(this.#states);
-    this.#start = Math.ceil((address + STATES * 4) / PAGE_BYTES) * PAGE_BYTES - address;
+    const statesBytes = this.#states.byteLength;
+    this.#start = statesBytes + bytesToPage(addressOf(this.#states) + statesBytes);
   }
 
   /** The place in which a thread begins. A thread that could not be loaded begins there again. */

@@ -1,7 +1,7 @@
 /** Runs programs that end by themselves: fio, losetup, mkfs, fusetap's own command line … */
 import { execFile } from 'node:child_process';
 import { access, constants } from 'node:fs/promises';
-import { delimiter, join } from 'node:path';
+import { delimiter, isAbsolute, resolve } from 'node:path';
 import { FusetapError } from '../../../drivers/errors.js';
 
 export interface CommandOptions {
@@ -45,8 +45,10 @@ function commandError(words: string[], error: Error & { killed?: boolean; code?:
 
 /** Whether a program is on a path, by default the PATH. */
 export async function isInstalled(command: string, path: string = process.env.PATH ?? ''): Promise<boolean> {
-  for (const directory of path.split(delimiter).filter((each) => each !== '')) {
-    const found = await access(join(directory, command), constants.X_OK).then(
+  // an absolute path is looked for only there
+  const directories = isAbsolute(command) ? ['/'] : path.split(delimiter).filter((each) => each !== '');
+  for (const directory of directories) {
+    const found = await access(resolve(directory, command), constants.X_OK).then(
       () => true,
       () => false,
     );

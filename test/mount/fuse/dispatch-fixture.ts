@@ -3,6 +3,7 @@ import { closeSync, fstatSync, readSync } from 'node:fs';
 import { setTimeout as delay, setImmediate as nextTurn } from 'node:timers/promises';
 import { type Disk, frontDisk } from '../../../drivers/disk.js';
 import { type DispatchContext, Dispatcher } from '../../../mount/fuse/event-loop/dispatch.js';
+import { createRequestMemory } from '../../../mount/fuse/thread/request-memory.js';
 import { CounterPages, createStats, MAIN_AREA } from '../../../mount/ledger/counters.js';
 import { createLedger, Ledger } from '../../../mount/ledger/ledger.js';
 import { Tree } from '../../../mount/transport/tree.js';
@@ -49,6 +50,7 @@ export function makeDispatchContext(deviceFd: number): DispatchContext {
     ledger: new Ledger(createLedger()),
     counters: new CounterPages(createStats(), MAIN_AREA),
     owner: OWNER,
+    requestMemory: createRequestMemory(),
     writeBeside: (_, write) => write(),
     forgotten: () => {},
     resizeRefused: () => {},

@@ -1,6 +1,6 @@
 /** qemu-storage-daemon's FUSE export: the most similar program, and the baseline. */
-import { access, constants, stat, writeFile } from 'node:fs/promises';
-import { isAbsolute, join } from 'node:path';
+import { stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { isInstalled, runCommand } from '../command.js';
 import { isMounted, startDaemon, unmountFuse, waitUntilReady } from '../daemon.js';
 import { makeShape, SHAPES, type Shape, shapes } from './formats.js';
@@ -27,13 +27,7 @@ interface Variant {
 const escapeCommas = (path: string): string => path.replaceAll(',', ',,');
 
 async function missingIn(program: string): Promise<string | null> {
-  const isThere = isAbsolute(program)
-    ? access(program, constants.X_OK).then(
-        () => true,
-        () => false,
-      )
-    : isInstalled(program);
-  if (!(await isThere)) return `${program} is not installed`;
+  if (!(await isInstalled(program))) return `${program} is not installed`;
   const help = await runCommand(program, ['--help']);
   return help.includes('type=]fuse') ? null : `${program} is built without FUSE exports`;
 }

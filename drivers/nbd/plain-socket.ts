@@ -6,8 +6,6 @@ const SOL_SOCKET = 1;
 const SO_SNDBUF = 7;
 /** beyond the limit of the system; only root */
 const SO_SNDBUFFORCE = 32;
-/** the kernel doubles it: a reply of 1 MiB is sent at once */
-const SENT_BYTES = 512 << 10;
 
 /** The descriptor of a socket of the system, which does not wait; null if it is closed. */
 export function descriptorOf(socket: Socket): number | null {
@@ -15,13 +13,13 @@ export function descriptorOf(socket: Socket): number | null {
   return handle?.fd !== undefined && handle.fd >= 0 ? handle.fd : null;
 }
 
-/** Makes room for large replies in a unix socket. TCP finds its own size. */
-export function enlargeUnixSocket(socket: Socket): void {
+/** Makes room for what is sent on a unix socket: the kernel takes twice so much at once. TCP finds its own size. */
+export function enlargeUnixSocket(socket: Socket, sentBytes: number): void {
   const fd = descriptorOf(socket);
   if (fd === null || socket.remoteAddress !== undefined) return;
   for (const name of [SO_SNDBUFFORCE, SO_SNDBUF]) {
     try {
-      return setSocketOption(fd, { level: SOL_SOCKET, name, value: SENT_BYTES });
+      return setSocketOption(fd, { level: SOL_SOCKET, name, value: sentBytes });
     } catch {
       // it is only slower
     }
