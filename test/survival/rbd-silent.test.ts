@@ -75,7 +75,8 @@ void t.test('a detach that waits for the cluster can be forced', { skip }, async
   t.equal(await client.call('write', 0, 4096, 'a'), '4096');
   await client.release();
   ceph.signal('mon', 'SIGSTOP');
-  await bus.killServer();
+  // a detach that begins when the next server has told that it cannot reach the monitor would be refused
+  await bus.beginKill();
   // its flush makes the next server take the image over, which needs the monitor
   const waiting = bus.detach(vbd.vdev);
   await eventually('it is told', LIMIT_MS, async () => (await stateOf(bus, vbd)) === 'reconnecting');

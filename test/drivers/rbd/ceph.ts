@@ -5,7 +5,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { freePort, isInstalled, output } from '../../e2e/command.js';
 
@@ -41,7 +41,16 @@ const CLIENT_SETTINGS = {
   plain: ['rbd cache = false'],
 } as const;
 
+/**
+ * Placement groups of an OSD that stood still longer than their lease (16 s) may wait for ever after. Leases that outlive a
+ * test prevent that. They would delay an OSD that is started again, which one with its bytes in memory never is.
+ */
+const FOR_PAUSES = 'osd pool default read lease ratio = 1000';
+
 type Daemon = 'mon' | 'osd';
+
+const NAMES: Readonly<Record<Daemon, string>> = { mon: 'a', osd: '0' };
+const STORY_LINES = 40;
 
 export class Ceph {
   readonly #directory: string;
@@ -130,9 +139,8 @@ export class Ceph {
   }
 
   startDaemon(daemon: Daemon): void {
-    const [program, name] = daemon === 'mon' ? ['ceph-mon', 'a'] : ['ceph-osd', '0'];
-    const words = ['-c', this.conf, '-i', name, '-f'];
-    this.#children.set(daemon, spawn(program, words, { stdio: 'ignore' }));
+    const words = ['-c', this.conf, '-i', NAMES[daemon], '-f'];
+    this.#children.set(daemon, spawn(`ceph-${daemon}`, words, { stdio: 'ignore' }));
   }
 
   async stop(): Promise<void> {
@@ -141,8 +149,22 @@ export class Ceph {
     await rm(this.#directory, { recursive: true, force: true });
   }
 
-  #run(program: string, words: readonly string[]): Promise<string> {
-    return output(program, ['-c', this.conf, ...words], { timeoutMs: START_LIMIT_MS });
+  /** How the daemons are, and the ends of their logs: for a test that a cluster lets wait. */
+  async story(): Promise<string> {
+    const parts = [...this.#children].map(async ([daemon, { exitCode, signalCode }]) => {
+      const state = exitCode === null && signalCode === null ? 'runs' : `ended with ${exitCode ?? signalCode}`;
+      const log = await readFile(this.#path(`${daemon}.${NAMES[daemon]}.log`), 'utf8').catch(() => 'no log');
+      return `ceph-${daemon} ${state}; its log ends with:\n${log.split('\n').slice(-STORY_LINES).join('\n')}`;
+    });
+    return (await Promise.all(parts)).join('\n');
+  }
+
+  async #run(program: string, words: readonly string[]): Promise<string> {
+    try {
+      return await output(program, ['-c', this.conf, ...words], { timeoutMs: START_LIMIT_MS });
+    } catch (error) {
+      throw new Error(`${String(error)}\n${await this.story()}`);
+    }
   }
 
   async #begin(): Promise<void> {
@@ -224,6 +246,7 @@ osd op num shards = 2
 osd memory target = 939524096
 memstore device bytes = ${gib * 2 ** 30}
 memstore page set = true
+${store === 'memstore' ? FOR_PAUSES : ''}
 bluestore block create = true
 bluestore block size = ${gib * 2 ** 30}
 bluestore block wal create = false
