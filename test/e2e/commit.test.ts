@@ -8,6 +8,7 @@ import { FIO_DISK_BYTES, provesIntact, Verifier } from '../survival/fio.js';
 import { collect, type Outcome } from './command.js';
 import { type Bench, whyNot } from './fixtures.js';
 import { replaceServer } from './kill-server.js';
+import { standStill } from './stand-still.js';
 
 const skip = whyNot('fio') || whyNoQemu();
 const MIB = 1 << 20;
@@ -288,7 +289,7 @@ t.test('a commit that is given up', { skip }, async (t) => {
   await write(0, 46);
   const before = await sum();
   const pid = await bus.serverPid();
-  process.kill(pid, 'SIGSTOP');
+  await standStill(pid);
   const child = bench.startFusetap(['commit', 'xvda']);
   const given = collect(child);
   await delay(2000);
@@ -301,7 +302,7 @@ t.test('a commit that is given up', { skip }, async (t) => {
   t.equal(await sum(), before);
 
   await write(0, 46);
-  process.kill(pid, 'SIGSTOP');
+  await standStill(pid);
   const both = [commit(bench), commit(bench)];
   const isBusy = { status: 4, stdout: '', stderr: /xvda on bus 0 is being committed to its base/ };
   t.match(await Promise.race(both), isBusy, 'one at a time');

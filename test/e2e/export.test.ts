@@ -2,6 +2,7 @@
  * Exports of vbds to real NBD clients: libnbd, QEMU, fio, and the driver nbd. The server of the bus is killed meanwhile, and
  * no client notices more than a pause.
  */
+
 import { readFileSync } from 'node:fs';
 import { readFile, truncate } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -12,6 +13,7 @@ import { RawClient, requestBytes } from '../mount/export/client.js';
 import { collect, eventually, type Outcome } from './command.js';
 import { type Bench, onDefaultTransport, openBench } from './fixtures.js';
 import { busInfo, kill, replaceServer } from './kill-server.js';
+import { standStill } from './stand-still.js';
 
 t.setTimeout(360_000);
 
@@ -131,7 +133,7 @@ async function hang(t: Test, bench: Bench, driver: string): Promise<void> {
   const client = await RawClient.connect(t, socket);
   await client.go();
   const { serverPid } = await busInfo(bench);
-  process.kill(serverPid ?? 0, 'SIGSTOP');
+  await standStill(serverPid ?? 0);
   const ask = (from: number): void => {
     for (let low = from; low < from + 20; low++) {
       const write = { command: COMMAND.write, length: 4096, offset: 4096 * low, cookie: { high: 0, low } };

@@ -1,4 +1,5 @@
 /** A vbd is found by whatever its user knows of it; and what is told of vbds, buses and their users. */
+
 import { cp, mkdir, readFile, rename, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import t, { type Test } from 'tap';
@@ -9,6 +10,7 @@ import { Client } from './client.js';
 import { eventually } from './command.js';
 import { type Bench, forEachWay, JUST_USER, onDefaultTransport, openBench } from './fixtures.js';
 import { busInfo, kill } from './kill-server.js';
+import { standStill } from './stand-still.js';
 
 t.setTimeout(400_000);
 
@@ -215,7 +217,7 @@ async function tellOfStoppedKeeper(t: Test, bench: Bench): Promise<void> {
   const image = await bench.image('disk.img', MIB);
   await bench.attach(image);
   const { keeperPid } = await busInfo(bench);
-  process.kill(keeperPid ?? 0, 'SIGSTOP');
+  await standStill(keeperPid ?? 0);
   try {
     const stderr = new RegExp(`^fusetap: bus 0 did not answer: its process ${keeperPid} is stopped: .*kill -CONT`);
     const commands = [['show'], ['show', 'xvda'], ['show', image], ['detach', 'xvda'], ['stats'], ['pause', 'xvda']];

@@ -106,12 +106,12 @@ async function hang(t: Test, bench: Bench): Promise<void> {
   const { server } = await serve(t, bench);
   await bench.attach('--option', 'timeout=never', server.url('disk.img'), 'xvda', 'r');
   const other = await bench.attach(await bench.image('local.img', SIZE), 'xvdb', 'w');
-  server.signal('SIGSTOP');
+  await server.pause();
   const begunMs = performance.now();
   await killServer(bench);
   await bench.sh('dd if=/dev/zero of="$1" bs=4k count=1 conv=notrunc,fsync status=none', other);
   t.ok(performance.now() - begunMs < 15_000, 'another vbd of the bus goes on');
-  server.signal('SIGCONT');
+  server.resume();
   await bench.detach('xvda');
   await bench.detach('xvdb');
 }

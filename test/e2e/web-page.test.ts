@@ -1,4 +1,5 @@
 /** The page of `fusetap web` in a real Chromium, while fio runs and servers are killed. */
+
 import { once } from 'node:events';
 import { resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -10,6 +11,7 @@ import { openBrowser, openPage, whyNoBrowser } from './browser.js';
 import { eventually } from './command.js';
 import { type Bench, openBench, whyNot } from './fixtures.js';
 import { busInfo, kill, replaceServer } from './kill-server.js';
+import { standStill } from './stand-still.js';
 import { startWeb } from './web-server.js';
 
 const MIB = 2 ** 20;
@@ -139,7 +141,7 @@ t.test('buses that die, a connection that is lost, and a page that is not valid 
   await eventually('its end', LIMIT_MS, async () => /bus two has ended/.test(await textOf(page, '#notices')));
   t.same(faults, []);
 
-  child.kill('SIGSTOP');
+  await standStill(child.pid as number);
   await link(/^connection lost at .*: trying again$/);
   child.kill('SIGCONT');
   await link(/^live$/);

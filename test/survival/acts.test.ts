@@ -2,12 +2,14 @@
  * An activity on a vbd belongs to the client that asked for it: when the client goes away, it is cancelled and undone.
  * A command with --force cancels the activity that is under way.
  */
+
 import { readdir } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import { Client } from '../e2e/client.js';
 import { collect, eventually, type start } from '../e2e/command.js';
 import { whyNot } from '../e2e/fixtures.js';
+import { standStill } from '../e2e/stand-still.js';
 import { type Bus, startBus, startBusOn } from './bus.js';
 
 t.setTimeout(300_000);
@@ -87,7 +89,7 @@ t.test('two detaches by force at once both succeed', { skip }, async (t) => {
   const holder = await Client.open(t, bus.bench, 'write', path);
   // the first cannot finish before the second was read
   const serverPid = await bus.serverPid();
-  process.kill(serverPid, 'SIGSTOP');
+  await standStill(serverPid);
   const goOn = (): boolean => process.kill(serverPid, 'SIGCONT');
   t.teardown(goOn);
   const first = bus.detach('xvda', '?force=1');
@@ -132,7 +134,7 @@ t.test('a save does not wait for the stopped keeper of another bus', { skip }, a
   const write = (file: string): Promise<string> => {
     return bus.bench.sh('dd if=/dev/zero of="$1" bs=4k count=1 conv=notrunc,fsync status=none && echo ok', file);
   };
-  process.kill(keeperPid ?? 0, 'SIGSTOP');
+  await standStill(keeperPid ?? 0);
   t.teardown(() => process.kill(keeperPid ?? 0, 'SIGCONT'));
 
   const interrupted = bus.bench.startFusetap(['save', 'xvda', 'copy.img']);

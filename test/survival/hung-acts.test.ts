@@ -20,7 +20,7 @@ void t.test('an image that hangs is not opened, and nobody else waits for it', {
   await bench.succeed(['attach', plain, 'xvda']);
   await bench.succeed(['attach', await bench.image('paused.img', SIZE), 'xvdb']);
   await bench.succeed(['pause', 'xvdb']);
-  served.stop();
+  await served.stop();
   const refused = async (...words: string[]): Promise<void> => {
     const { status, stderr } = await bench.fusetap(words, { timeoutMs: 60_000 });
     t.equal(status, 4, `${words.join(' ')}: ${stderr}`);
@@ -55,7 +55,7 @@ void t.test('detach, pause and stop of a vbd whose disk hangs are refused', { sk
   t.teardown(() => abortAt(served.path));
   const path = await bench.succeed(['attach', served.path, 'xvda']);
   await bench.sh('printf x | dd of="$1" conv=notrunc status=none', path);
-  served.stop();
+  await served.stop();
   const words = ['if=/dev/zero', `of=${path}`, 'bs=4k', 'count=1', 'conv=notrunc,fsync', 'status=none'];
   const refused = async (...args: string[]): Promise<void> => {
     const { status, stderr } = await bench.fusetap(args, { timeoutMs: 60_000 });
@@ -92,7 +92,7 @@ void t.test('the server is killed while an image hangs', { skip }, async (t) => 
   await bench.succeed(['attach', await bench.image('plain.img', SIZE), 'xvdb']);
   const { restarts, serverPid } = await bus.info();
   if (serverPid === null) throw new Error('the bus has no server');
-  served.stop();
+  await served.stop();
   const words = ['if=/dev/zero', `of=${path}`, 'bs=4k', 'count=1', 'conv=notrunc,fsync', 'status=none'];
   const writing = bench.execute('dd', words, { timeoutMs: 100_000 });
   await eventually('the write is under way', 20_000, async () => ((await bench.list())[0]?.opens ?? 0) > 0);

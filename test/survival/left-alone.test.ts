@@ -2,6 +2,7 @@
  * A server whose keeper is dead, or does not answer: it grants memory, is paused for copies, flushes when it is told to
  * end, and needs no file of the package that is installed by then.
  */
+
 import { cp, readdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -9,6 +10,7 @@ import t, { type Test } from 'tap';
 import type { BusInfo } from '../../mount/control/interface.js';
 import { collect, eventually } from '../e2e/command.js';
 import { type Bench, JUST_USER, onDefaultTransport, openBench, type TestTransport, whyNot } from '../e2e/fixtures.js';
+import { standStill } from '../e2e/stand-still.js';
 import { type Bus, startBus, startBusOn } from './bus.js';
 
 t.setTimeout(240_000);
@@ -41,7 +43,7 @@ async function grantMemory(t: Test, transport: TestTransport): Promise<void> {
   ];
   const slow = await bus.attach({ driver: 'ram', image, passthrough: 'off', filters });
   const { keeperPid } = await bus.info();
-  process.kill(keeperPid as number, 'SIGSTOP');
+  await standStill(keeperPid as number);
   const begun = performance.now();
   await bench.sh(FILL, vbd.path, '0', `${PIECES}`);
   t.comment(`${PIECES / 16} MiB of holes, the keeper stopped: ${Math.round(performance.now() - begun)} ms`);
@@ -240,7 +242,7 @@ t.test('a bus that does not listen is not called dead', { skip }, async (t) => {
   const bus = await startBus(t);
   const { bench, place } = bus;
   const { keeperPid } = await bus.info();
-  process.kill(keeperPid as number, 'SIGSTOP');
+  await standStill(keeperPid as number);
   await rm(`${place.stateDir}/control.sock`);
   const { stderr } = await bench.fusetap(['show']);
   t.match(stderr, new RegExp(`does not listen, but its processes live \\(keeper ${keeperPid}, server`));

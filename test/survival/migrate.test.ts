@@ -62,12 +62,12 @@ const withNbdinfo = { skip: whyNot('nbdinfo') || whyNoServers() };
 
 t.test('a server that is stopped: the copy can be given up, and the vbd goes on', withNbdinfo, async (t) => {
   const { bus, server, path, ended, interrupt } = await copying(t);
-  server.signal('SIGSTOP');
+  await server.pause();
   const reading = bus.bench.sh('printf x | dd of="$1" conv=notrunc,fsync status=none', path);
   interrupt();
   t.not(await ended, 0);
   await reading;
-  server.signal('SIGCONT');
+  server.resume();
 });
 
 t.test('a server that loses what it had acknowledged: the copy fails', withNbdinfo, async (t) => {

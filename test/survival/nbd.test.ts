@@ -224,7 +224,7 @@ void t.test('a stopped NBD server holds no other vbd of the bus', { skip }, asyn
   const other = await bus.attach({ driver: 'aio', image: await bench.image('other.img', 1 << 20), passthrough: 'off' });
   const hung = await Client.open(t, bench, 'write', vbd.path);
   const free = await Client.open(t, bench, 'read', other.path);
-  server.signal('SIGSTOP');
+  await server.pause();
   const waiting = hung.call('write', 0, 4096, 'x');
   await bus.killServer();
   const begun = performance.now();
@@ -235,7 +235,7 @@ void t.test('a stopped NBD server holds no other vbd of the bus', { skip }, asyn
     return vbds.find(({ vdev }) => vdev === vbd.vdev)?.state === 'reconnecting';
   });
   await t.rejects(bus.detach(vbd.vdev), { code: 'BUSY', message: /reconnecting since/ });
-  server.signal('SIGCONT');
+  server.resume();
   t.equal(await waiting, '4096', 'and the request that waited is answered');
   t.equal(await hung.call('fsync'), 'ok');
 });
@@ -243,7 +243,7 @@ void t.test('a stopped NBD server holds no other vbd of the bus', { skip }, asyn
 void t.test('a vbd whose NBD server hangs is shown, and can be detached by force', { skip }, async (t) => {
   const { bus, bench, server, vbd } = await attached(t, raw);
   const handle = await Client.open(t, bench, 'write', vbd.path);
-  server.signal('SIGSTOP');
+  await server.pause();
   const waiting = handle.call('write', 0, 4096, 'x');
   await eventually('the state is told', LIMIT_MS, async () => (await bus.info()).vbds[0]?.state === 'reconnecting');
   t.match((await bus.info()).vbds[0]?.reconnecting, { reason: /has not answered/ });

@@ -33,23 +33,23 @@ void t.test('a cluster that stops is a pause, and holds no other vbd of the bus'
     timeoutMs: LIMIT_MS,
   });
   const manyEnded = collect(many);
-  ceph.signal('osd', 'SIGSTOP');
+  await ceph.pause('osd');
   const waiting = client.call('write', 0, 4096, 'b');
   await eventually('it is told', LIMIT_MS, async () => (await stateOf(bus, vbd)) === 'reconnecting');
   t.equal(await free.call('read', 0, 4096), '4096', 'another vbd answers');
   await t.rejects(bus.detach(vbd.vdev), { code: 'BUSY', message: /reconnecting since .* has not answered/ });
-  ceph.signal('osd', 'SIGCONT');
+  ceph.resume('osd');
   t.equal(await waiting, '4096', 'and the write is done');
   t.equal((await manyEnded).status, 0, 'and all the others');
   await eventually('it is told', LIMIT_MS, async () => (await stateOf(bus, vbd)) === 'running');
 
-  ceph.signal('mon', 'SIGSTOP');
+  await ceph.pause('mon');
   await bus.killServer();
   const late = client.call('write', 4096, 4096, 'c');
   t.equal(await free.call('read', 0, 4096), '4096', 'a takeover does not wait for the monitor');
   await eventually('it is told', LIMIT_MS, async () => (await stateOf(bus, vbd)) === 'reconnecting');
   t.equal(await free.call('read', 0, 4096), '4096');
-  ceph.signal('mon', 'SIGCONT');
+  ceph.resume('mon');
   t.equal(await late, '4096');
   t.equal(await client.call('text', 0, 4), 'bbbb');
   t.match(await bus.log(), /reconnected vdev=xvda/);
@@ -58,12 +58,12 @@ void t.test('a cluster that stops is a pause, and holds no other vbd of the bus'
 void t.test('a vbd whose cluster hangs can be detached by force, and attached again', { skip }, async (t) => {
   const { bus, ceph, vbd, options } = await attached(t);
   const client = await Client.open(t, bus.bench, 'direct', vbd.path);
-  ceph.signal('osd', 'SIGSTOP');
+  await ceph.pause('osd');
   const waiting = client.call('write', 0, 4096, 'x');
   await eventually('it is told', LIMIT_MS, async () => (await stateOf(bus, vbd)) === 'reconnecting');
   t.equal((await bus.detach(vbd.vdev, '?force=1')).vbds.length, 1);
   t.equal(await waiting, 'Input/output error');
-  ceph.signal('osd', 'SIGCONT');
+  ceph.resume('osd');
   await eventually('the lock is released', LIMIT_MS, () =>
     bus.attach({ driver: 'rbd', image: null, options }).catch(() => undefined),
   );
@@ -74,7 +74,7 @@ void t.test('a detach that waits for the cluster can be forced', { skip }, async
   const client = await Client.open(t, bus.bench, 'direct', vbd.path);
   t.equal(await client.call('write', 0, 4096, 'a'), '4096');
   await client.release();
-  ceph.signal('mon', 'SIGSTOP');
+  await ceph.pause('mon');
   // a detach that begins when the next server has told that it cannot reach the monitor would be refused
   await bus.beginKill();
   // its flush makes the next server take the image over, which needs the monitor
@@ -85,7 +85,7 @@ void t.test('a detach that waits for the cluster can be forced', { skip }, async
   t.ok(performance.now() - since < 8_000, 'it does not wait, too');
   t.match(forced.vbds, [{ error: { message: /given up/ } }]);
   t.same(await waiting, forced, 'both have the same end');
-  ceph.signal('mon', 'SIGCONT');
+  ceph.resume('mon');
   // nobody releases it: its owner was killed
   await eventually('the lock falls', LIMIT_MS, () =>
     bus.attach({ driver: 'rbd', image: null, options }).catch(() => undefined),

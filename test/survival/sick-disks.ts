@@ -1,11 +1,13 @@
 /**
  * An image on a file system that hangs or dies on demand: the program that serves it is stopped or killed.
  */
+
 import type { ChildProcess } from 'node:child_process';
 import { readFile, writeFile } from 'node:fs/promises';
 import type { Test } from 'tap';
 import { abortBuses, eventually } from '../e2e/command.js';
 import type { Bench } from '../e2e/fixtures.js';
+import { standStill } from '../e2e/stand-still.js';
 
 /**
  * An image that qemu-storage-daemon serves over FUSE. While the daemon is stopped, the image acts as hung NFS or iSCSI.
@@ -37,8 +39,8 @@ export class ServedImage {
   }
 
   /** From now on every request waits. */
-  stop(): void {
-    this.#child.kill('SIGSTOP');
+  async stop(): Promise<void> {
+    await standStill(this.pid);
   }
 
   goOn(): void {

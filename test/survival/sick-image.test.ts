@@ -1,8 +1,10 @@
 /** A disk that hangs, or is dead, stops only its own vbd. */
+
 import t from 'tap';
 import type { VbdInfo } from '../../mount/control/interface.js';
 import { eventually } from '../e2e/command.js';
 import { whyNot } from '../e2e/fixtures.js';
+import { standStill } from '../e2e/stand-still.js';
 import { startBus } from './bus.js';
 import { abortAt, ServedImage } from './sick-disks.js';
 
@@ -21,7 +23,7 @@ for (const how of ['stopped', 'dead'] as const) {
     await bench.succeed(['attach', served.path, 'xvda']);
     const plain = await bench.image('plain.img', SIZE);
     const path = await bench.succeed(['attach', plain, 'xvdb']);
-    if (how === 'stopped') served.stop();
+    if (how === 'stopped') await served.stop();
     else await served.die();
 
     const done = async (what: string, ...words: string[]): Promise<string> => {
@@ -76,7 +78,7 @@ for (const count of [8, 20]) {
     }
     const plain = await bench.image('plain.img', SIZE, SIZE);
     const path = await bench.succeed(['attach', plain, 'xvdz']);
-    for (const served of sick) served.stop();
+    for (const served of sick) await served.stop();
     const copy = (from: string, block: number) => {
       const words = [`if=${from}`, 'of=/dev/null', 'bs=4k', 'count=1', `skip=${block}`, 'status=none'];
       return bench.execute('dd', words, { timeoutMs: 100_000 });
@@ -113,7 +115,7 @@ void t.test('--force detaches a vbd that hangs, and ends its bus', { skip }, asy
   const path = await bench.succeed(['attach', served.path, 'xvda']);
   await bench.succeed(['attach', await bench.image('plain.img', SIZE), 'xvdb']);
   await bench.sh('printf x | dd of="$1" conv=notrunc status=none', path);
-  served.stop();
+  await served.stop();
   const reading = bench.execute('dd', [`if=${path}`, 'of=/dev/null', 'bs=4k', 'count=1'], { timeoutMs: 100_000 });
   const { status, stderr } = await bench.fusetap(['detach', '--force', 'xvda'], { timeoutMs: 30_000 });
   t.equal(status, 1);
@@ -131,7 +133,7 @@ void t.test('commands do not wait for a stopped keeper for ever', { skip: whyNot
   await bench.succeed(['attach', await bench.image('plain.img', SIZE), 'xvda']);
   const { keeperPid } = await bus.info();
   if (keeperPid === null) throw new Error('the bus has no keeper');
-  process.kill(keeperPid, 'SIGSTOP');
+  await standStill(keeperPid);
   t.teardown(() => process.kill(keeperPid, 'SIGCONT'));
   const commands = [
     ['show', 'xvda'],

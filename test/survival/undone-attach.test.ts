@@ -1,4 +1,5 @@
 /** An attach whose client goes away before it has the answer is undone: by the bus, whatever happened to the client. */
+
 import { existsSync, writeFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -7,6 +8,7 @@ import t, { type Test } from 'tap';
 import { Client } from '../e2e/client.js';
 import { collect, eventually } from '../e2e/command.js';
 import { type Bench, openBench, whyNot } from '../e2e/fixtures.js';
+import { standStill } from '../e2e/stand-still.js';
 import { type Manner, type RawClient, rawClient } from '../mount/control/raw-client.js';
 import { type Bus, KERNEL, startBus } from './bus.js';
 
@@ -102,7 +104,7 @@ t.test('fusetap attach, killed while the answer waits for it', { skip }, async (
   const attach = bench.startFusetap(['attach', ...gate.words]);
   const ended = collect(attach);
   await gate.waits();
-  attach.kill('SIGSTOP');
+  await standStill(attach.pid as number);
   gate.open();
   await eventually('it is attached', 60_000, async () => (await bench.list()).length === 1);
   attach.kill('SIGKILL');
@@ -145,7 +147,7 @@ t.test('fusetap attach of several images, interrupted while the last is opened',
 t.test('fusetap attach of several images, interrupted while the last answer waits for it', { skip }, async (t) => {
   const bench = await openBench(t, KERNEL);
   const { gate, attach, ended } = await attachTwo(bench);
-  attach.kill('SIGSTOP');
+  await standStill(attach.pid as number);
   gate.open();
   await eventually('both are attached', 60_000, async () => (await bench.list()).length === 2);
   attach.kill('SIGINT');

@@ -47,7 +47,7 @@ t.test(
     t.teardown(() => children.map((child) => child.kill('SIGKILL')));
     const all = await pids();
     t.ok(children.every(({ pid }) => all.has(pid)));
-    served.stop();
+    await served.stop();
     t.teardown(() => net.kill());
     // should this process be stopped by what it looks at, the machine goes on nevertheless
     const goOn = `import os, time; time.sleep(60); os.kill(${served.pid}, 18)`;

@@ -75,7 +75,7 @@ async function listWhileOneHangs(t: Test, bench: Bench): Promise<void> {
   t.teardown(() => abortAt(served.path));
   await bench.succeed(['attach', '--bus', 'remote', served.path]);
   await bench.succeed(['attach', '--bus', 'local', await bench.image('local.img', MIB)]);
-  served.stop();
+  await served.stop();
   try {
     const { stdout } = await bench.fusetap(['ls', '--json'], { timeoutMs: 15_000 });
     t.match(JSON.parse(stdout), [{ bus: 'local' }, { bus: 'remote' }]);

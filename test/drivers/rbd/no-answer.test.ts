@@ -15,19 +15,19 @@ t.test('monitor and OSD do not answer', { skip: whyNoCeph() }, async (t) => {
   await ceph.create('disk', 1 << 20);
   const options = { uri: 'rbd:disk', conf: ceph.conf };
   const writer = frontDisk(await openRbd(options), { readOnly: false });
-  ceph.signal('mon', 'SIGSTOP');
+  await ceph.pause('mon');
   await t.rejects(openRbd(options, { readOnly: true }), {
     code: 'NOT_FOUND',
     message: /no monitor of the cluster answers/,
   });
-  ceph.signal('mon', 'SIGCONT');
-  ceph.signal('osd', 'SIGSTOP');
+  ceph.resume('mon');
+  await ceph.pause('osd');
   await t.rejects(openRbd(options, { readOnly: true }), {
     code: 'FAILED',
     message: /has not answered for 20 s/,
     hint: /an OSD may be down/,
   });
-  ceph.signal('osd', 'SIGCONT');
+  ceph.resume('osd');
   await writer.write(Buffer.from('x'), 0);
   await writer.close();
   await eventually('nobody has it open', 60_000, async () => !(await ceph.rbd('status', 'disk')).includes('watcher='));
@@ -47,7 +47,7 @@ t.test(
     const disk = frontDisk(await openRbd(options), { readOnly: false });
     await disk.write(Buffer.from('x'), 0);
     const given = frontDisk(await openRbd({ ...options, uri: 'rbd:ready' }), { readOnly: false });
-    ceph.signal('osd', 'SIGSTOP');
+    await ceph.pause('osd');
     const since = performance.now();
     const closing = given.close();
     given.giveUp();
@@ -55,7 +55,7 @@ t.test(
     t.ok(performance.now() - since < 2_000, 'at once, if it is given up');
     await disk.close();
     t.ok(performance.now() - since < 9_000, 'the bus calls it a failure after 10 s');
-    ceph.signal('osd', 'SIGCONT');
+    ceph.resume('osd');
     for (const image of ['disk', 'ready']) {
       const again = await eventually('the lock is released', 60_000, () =>
         openRbd({ ...options, uri: `rbd:${image}` }).catch(() => undefined),

@@ -1,0 +1,37 @@
+/** Stops processes, and waits until they stand still. */
+import { readdirSync, readFileSync } from 'node:fs';
+import { statFields } from '../../system/proc.js';
+import { eventually } from './command.js';
+
+const LIMIT_MS = 60_000;
+const STILL = ['T', 't', 'Z', 'X'];
+
+/**
+ * SIGSTOP, until no thread runs any more. kill(2) returns when one thread has the signal: before that thread gets a processor,
+ * the others go on, and may still answer a request.
+ */
+export async function standStill(pid: number): Promise<void> {
+  process.kill(pid, 'SIGSTOP');
+  await eventually(
+    `process ${pid} stands still`,
+    LIMIT_MS,
+    () => statesOf(pid).every((state) => STILL.includes(state)),
+    1,
+  );
+}
+
+export function goOn(pid: number): void {
+  process.kill(pid, 'SIGCONT');
+}
+
+function statesOf(pid: number): string[] {
+  const tasks = `/proc/${pid}/task`;
+  return readdirSync(tasks).map((tid) => {
+    try {
+      return statFields(readFileSync(`${tasks}/${tid}/stat`, 'utf8'))[0] ?? '';
+    } catch {
+      // the thread has ended
+      return 'X';
+    }
+  });
+}
