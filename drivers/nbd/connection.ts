@@ -102,6 +102,7 @@ export class Connection {
       isStructured,
       contextId,
       find: (high, low) => this.#find(high, low),
+      ends: (operation) => this.#freeSlot(operation),
       done: (operation) => this.#done(operation),
     });
     wire.events = {
@@ -247,11 +248,19 @@ export class Connection {
     // first the state that outlives this process, then the answer
     if (error === null && operation.changes && !operation.isDurable && this.#flushes) this.#state.noteWrite();
     if (error === null && operation.command === COMMAND.flush) this.#state.noteDurable(operation.acknowledged);
-    if (operation.slot !== null) this.#state.free(operation.slot);
-    operation.slot = null;
+    this.#freeSlot(operation);
     if (error === null) operation.resolve();
     else operation.reject(replyError(error.number, error.text, (this.facts.flags & EXPORT_FLAG.readOnly) !== 0));
     this.#events.hasRoom();
+  }
+
+  /**
+   * A next server does not wait for an answer to it any more. The text of an error may be long and come late. The header
+   * before it has left the memory by then, and a next server would not find it.
+   */
+  #freeSlot(operation: Operation): void {
+    if (operation.slot !== null) this.#state.free(operation.slot);
+    operation.slot = null;
   }
 
   get #flushes(): boolean {

@@ -24,6 +24,8 @@ export interface ReplyOwner {
   readonly contextId: number | null;
   /** The operation of a cookie. @throws ProtocolFault if there is none */
   find(high: number, low: number): Operation;
+  /** the header of the last part of its reply has come, and a payload follows: the server has done with it */
+  ends(operation: Operation): void;
   /** all of its reply has come */
   done(operation: Operation): void;
 }
@@ -106,6 +108,7 @@ export class ReplyReader {
     this.#isLast = (this.#header.readUInt16BE(4) & CHUNK_DONE) !== 0;
     if (type === CHUNK.data) return this.#dataCame(operation, length);
     if (length > MOST_PAYLOAD_BYTES) throw new ProtocolFault(`the NBD server sends a chunk of ${length} bytes`);
+    if (this.#isLast && length > 0) this.#owner.ends(operation);
     const payload = Buffer.alloc(length);
     this.#read(payload, () => {
       this.#take(operation, type, payload);

@@ -11,8 +11,9 @@
  * While a request that changes the disk is in flight, the buffer has zeros but for what was received and not looked at. So
  * the next server knows where that ends: a server may die between the two.
  *
- * The server writes a slot before it sends the request, and frees it when the reply was parsed, before its client is
- * answered. See "Disks on a network" in docs/architecture.md.
+ * The server writes a slot before it sends the request. It frees the slot when the last header of the reply was parsed,
+ * before its client is answered. A payload may follow that header, and be longer than the last bytes that are kept. See
+ * "Disks on a network" in docs/architecture.md.
  */
 import { mapShared } from '../../../system/libc.js';
 import { createKept, isKept, KEPT_WORD, type KeptLayout } from '../../kept-head.js';
