@@ -43,8 +43,8 @@ export interface OpenedImage {
 }
 
 /**
- * Settings that a user must not change. The default cache loses acknowledged writes when its process is killed; a write that
- * has timed out may still be done; who breaks a lock must fence its owner.
+ * Settings that a configuration file cannot change. The default cache loses acknowledged writes when its process is killed; a
+ * write that has timed out may still be done; who breaks a lock must fence its owner.
  */
 const SETTINGS: readonly (readonly [string, string])[] = [
   ['rbd_cache', 'false'],
@@ -53,6 +53,9 @@ const SETTINGS: readonly (readonly [string, string])[] = [
   ['rbd_blacklist_on_break_lock', 'true'],
   // a request is begun in the thread that asks for it: a quarter less processor time. It never waits, for there are no limits
   ['rbd_non_blocking_aio', 'false'],
+  // more threads wake each other: a tenth more processor time, and one of each brings more than the event loop takes
+  ['librados_thread_count', '1'],
+  ['ms_async_op_threads', '1'],
   ['objecter_inflight_ops', '0'],
   ['objecter_inflight_op_bytes', '0'],
   ['rados_osd_op_timeout', '0'],
