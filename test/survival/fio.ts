@@ -16,6 +16,9 @@ const COMMON = [
   ...['--ioengine=libaio', '--allow_file_create=0', '--minimal'],
 ];
 
+/** A run that is disturbed all the time takes as long as the disturbance does, on a slow machine minutes. */
+const RUN_LIMIT_MS = 300_000;
+
 /** A fio that runs until `end` is called. */
 export class Verifier {
   readonly #bench: Bench;
@@ -36,7 +39,7 @@ export class Verifier {
   /** Runs fio again and again, because a run cannot be ended cleanly. */
   async #run(): Promise<Outcome> {
     for (;;) {
-      const outcome = await collect(start('fio', this.#args, this.#bench.options()));
+      const outcome = await collect(start('fio', this.#args, { ...this.#bench.options(), timeoutMs: RUN_LIMIT_MS }));
       this.#longestUs = Math.max(this.#longestUs, ...outcome.stdout.split('\n').flatMap(longestOf));
       if (outcome.status !== 0 || this.#ending) return outcome;
     }

@@ -24,7 +24,8 @@ export class OldAnswers {
   #before = Buffer.alloc(0);
   #after = Buffer.alloc(0);
   #hasFlushFailed = false;
-  #isFlushed = false;
+  /** how many writes had been acknowledged when our flush was sent */
+  #acknowledged = 0;
 
   constructor(state: KeptState, slots: readonly Slot[]) {
     this.#state = state;
@@ -36,6 +37,7 @@ export class OldAnswers {
 
   /** A flush is sent behind the requests of the dead server. */
   expectFlush(high: number, low: number): void {
+    this.#acknowledged = this.#state.acknowledged;
     this.#wanted.add({ cookie: cookieBytes(high, low), slot: null });
   }
 
@@ -74,11 +76,6 @@ export class OldAnswers {
     return this.#wanted.size === 0;
   }
 
-  /** whether the server has done our flush */
-  get isFlushed(): boolean {
-    return this.#isFlushed;
-  }
-
   #look(bytes: Buffer): void {
     for (const wanted of this.#wanted) {
       const { cookie } = wanted;
@@ -102,10 +99,11 @@ export class OldAnswers {
     return true;
   }
 
+  /** The state knows it at once: this process may die too, and the old connection is ended then. */
   #answered(wanted: Wanted): void {
     this.#wanted.delete(wanted);
-    if (wanted.slot === null) this.#isFlushed = !this.#hasFlushFailed;
-    else this.#state.set(wanted.slot.index, SLOT.free);
+    if (wanted.slot !== null) this.#state.set(wanted.slot.index, SLOT.free);
+    else if (!this.#hasFlushFailed) this.#state.noteDurable(this.#acknowledged);
   }
 
   /**

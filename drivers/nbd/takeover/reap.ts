@@ -46,12 +46,10 @@ export async function reap(
 ): Promise<Reaped> {
   const answers = new OldAnswers(state, state.slots().filter(mayBeDone));
   if (isReadable) answers.lookBack();
-  const { acknowledged, isUnflushed } = state;
-  if (isReadable && flushes && isUnflushed && !state.isTorn) sendFlush(socketFd, state, { answers, signal });
+  if (isReadable && flushes && state.isUnflushed && !state.isTorn) sendFlush(socketFd, state, { answers, signal });
   const wasEnded = state.endedSocket === fstatSync(socketFd).ino;
   const hasEnded = await readAnswers(socketFd, state, { answers, isReadable, signal, drain });
   signal.throwIfAborted();
-  if (answers.isFlushed) state.noteDurable(acknowledged);
   return { doubtful: answers.unanswered, endedBy: wasEnded ? 'us' : hasEnded ? 'server' : null };
 }
 

@@ -429,6 +429,27 @@ t.test('a unix socket that is full has no part of a request, if only the old con
   t.ok([0, 1, 2, 3].every((i) => fake.options.bytes.subarray(i << 20, (i + 1) << 20).equals(data)));
 });
 
+t.test('a server that dies when it ends the old connection has told that it was flushed', async (t) => {
+  const state = KeptState.create();
+  state.noteWrite();
+  const [ours, theirs] = socketPair();
+  const far = new Socket({ fd: theirs });
+  t.teardown(() => far.destroy());
+  far.once('data', (request: Buffer) => {
+    far.write(simple(request.subarray(8, 16), 0));
+  });
+  const drain = new Drain();
+  let isUnflushed: boolean | undefined;
+  drain.add = (destroy) => {
+    isUnflushed = state.isUnflushed;
+    Drain.prototype.add.call(drain, destroy);
+  };
+  const { endedBy } = await reap(ours, state, {
+    ...{ isReadable: true, flushes: true, signal: AbortSignal.timeout(20_000), drain },
+  });
+  t.same([isUnflushed, endedBy], [false, null]);
+});
+
 t.test('servers that die fast wait for a torn request together, not each anew', async (t) => {
   const state = KeptState.create();
   const torn = { high: 1, low: 2, ...range(0, 512) };

@@ -157,7 +157,7 @@ export class Ceph {
   }
 
   /** How the daemons are, and the ends of their logs: for a test that a cluster lets wait. */
-  async story(): Promise<string> {
+  async #story(): Promise<string> {
     const parts = [...this.#children].map(async ([daemon, { exitCode, signalCode }]) => {
       const state = exitCode === null && signalCode === null ? 'runs' : `ended with ${exitCode ?? signalCode}`;
       const log = await readFile(this.#path(`${daemon}.${NAMES[daemon]}.log`), 'utf8').catch(() => 'no log');
@@ -170,7 +170,7 @@ export class Ceph {
     try {
       return await output(program, ['-c', this.conf, ...words], { timeoutMs: START_LIMIT_MS });
     } catch (error) {
-      throw new Error(`${String(error)}\n${await this.story()}`);
+      throw new Error(`${String(error)}\n${await this.#story()}`);
     }
   }
 
