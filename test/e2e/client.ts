@@ -56,6 +56,9 @@ sub map_it {
 /** Why files cannot be mapped on this machine; false where they can. */
 export const cannotMap = ['x64', 'arm64'].includes(process.arch) ? false : 'the number of mmap(2) is not known here';
 
+/** for as long as a test may hold a file, while servers are killed on a slow machine */
+const HELD_LIMIT_MS = 600_000;
+
 export class Client {
   readonly #child: ChildProcess;
   readonly #end: Promise<Outcome>;
@@ -73,9 +76,9 @@ export class Client {
 
   /** Opens the file, and holds it until it is released, at the latest after the test. @throws where it is not opened */
   static async open(t: Test, bench: Bench, way: Way, path: string): Promise<Client> {
-    // for as long as a test may hold it; its stdin ends it before
+    // its stdin ends it before; a call that hangs has a limit of its own
     const words = ['-MIO::Handle', '-e', SCRIPT, way, path];
-    const client = new Client(bench.startProgram('perl', words, { timeoutMs: 120_000 }));
+    const client = new Client(bench.startProgram('perl', words, { timeoutMs: HELD_LIMIT_MS }));
     t.teardown(() => client.release());
     const answer = await client.#line();
     if (answer !== 'ready') throw new Error(answer);
