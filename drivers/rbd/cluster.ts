@@ -52,7 +52,7 @@ export class Cluster {
   }
 
   #start(): Worker {
-    const worker = new Worker(new URL('./cluster-worker.js', import.meta.url), {
+    const worker = new Worker(new URL('./cluster-worker.cjs', import.meta.url), {
       resourceLimits: { maxOldGenerationSizeMb: 64, maxYoungGenerationSizeMb: 2 },
     });
     worker.on('message', (answer: ClusterAnswer) => this.#answered(answer));

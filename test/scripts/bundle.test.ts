@@ -1,6 +1,6 @@
 /** The programs as they are built: few files, one copy of each module, and no native code where it is not needed. */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { dirname, join, resolve } from 'node:path';
+import { dirname, join, relative, resolve } from 'node:path';
 import t from 'tap';
 import { moduleInPlaceOf, toCommonJs } from '../../scripts/lib/bundle/commonjs.js';
 import { ENTRIES } from '../../scripts/lib/bundle/entries.js';
@@ -8,8 +8,12 @@ import { layersOf } from '../../scripts/lib/bundle/layers.js';
 import { withoutStubs } from '../../scripts/lib/bundle/stubs.js';
 
 const DIST = resolve(import.meta.dirname, '../..');
+const ROOT = resolve(DIST, '..');
 /** what is loaded at once: at the beginning of a line */
 const REQUIRE = /^(?:const [^;]*? = )?require\("([^"]+)"\);$/gm;
+
+/** a file named by its place: relative to a module, which is named by its place relative to the built file */
+const PLACE = /new URL\("([^"]+)", new URL\("([^"]+)", require\("node:url"\)/g;
 
 interface Loaded {
   readonly files: readonly string[];
@@ -27,6 +31,13 @@ function loadedWith(entry: string): Loaded {
     }
   }
   return { files: [...files], packages: [...packages] };
+}
+
+/** All files of programs. */
+function builtFiles(): string[] {
+  const chunks = join(DIST, 'chunks');
+  const names = readdirSync(chunks, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.cjs'));
+  return [...names.map((name) => join(chunks, name)), ...ENTRIES.map((entry) => join(DIST, `${entry}.cjs`))];
 }
 
 t.test('a program loads few files', (t) => {
@@ -50,11 +61,24 @@ t.test('commands and the library load no native code and no schemas', (t) => {
   t.end();
 });
 
+t.test('the package has every file that a program starts or reads by its place', (t) => {
+  const { files } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { files: string[] };
+  const places = builtFiles().flatMap((file) =>
+    [...readFileSync(file, 'utf8').matchAll(PLACE)].map(([, name = '', from = '']) => {
+      return relative(ROOT, resolve(dirname(file), dirname(from), name));
+    }),
+  );
+  t.ok(places.length >= 8, `${places.length} places`);
+  for (const place of new Set(places)) {
+    const isIn = files.some((packed) => place === packed || place.startsWith(`${packed}/`));
+    // npm adds package.json; a directory is only compared with
+    t.ok(isIn || place === 'package.json' || !place.includes('.'), place);
+  }
+  t.end();
+});
+
 t.test('no module is in two files', (t) => {
-  const chunks = join(DIST, 'chunks');
-  const names = readdirSync(chunks, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.cjs'));
-  const paths = [...names.map((name) => join(chunks, name)), ...ENTRIES.map((entry) => join(DIST, `${entry}.cjs`))];
-  const places = paths.filter((path) => /class FusetapError extends Error/.test(readFileSync(path, 'utf8')));
+  const places = builtFiles().filter((path) => /class FusetapError extends Error/.test(readFileSync(path, 'utf8')));
   t.equal(places.length, 1, 'the class of errors');
   t.end();
 });

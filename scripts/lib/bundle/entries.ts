@@ -12,4 +12,5 @@ export const ENTRIES: readonly string[] = [
   'mount/server/orphan',
   'mount/fuse/thread/thread',
   'mount/export/main',
+  'drivers/rbd/cluster-worker',
 ];
