@@ -2,7 +2,6 @@
  * Exports of vbds to real NBD clients: libnbd, QEMU, fio, and the driver nbd. The server of the bus is killed meanwhile, and
  * no client notices more than a pause.
  */
-
 import { readFileSync } from 'node:fs';
 import { readFile, truncate } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -133,7 +132,7 @@ async function hang(t: Test, bench: Bench, driver: string): Promise<void> {
   const client = await RawClient.connect(t, socket);
   await client.go();
   const { serverPid } = await busInfo(bench);
-  await standStill(serverPid ?? 0);
+  await standStill(serverPid);
   const ask = (from: number): void => {
     for (let low = from; low < from + 20; low++) {
       const write = { command: COMMAND.write, length: 4096, offset: 4096 * low, cookie: { high: 0, low } };

@@ -1,5 +1,4 @@
 /** A vbd is found by whatever its user knows of it; and what is told of vbds, buses and their users. */
-
 import { cp, mkdir, readFile, rename, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import t, { type Test } from 'tap';
@@ -217,7 +216,7 @@ async function tellOfStoppedKeeper(t: Test, bench: Bench): Promise<void> {
   const image = await bench.image('disk.img', MIB);
   await bench.attach(image);
   const { keeperPid } = await busInfo(bench);
-  await standStill(keeperPid ?? 0);
+  await standStill(keeperPid);
   try {
     const stderr = new RegExp(`^fusetap: bus 0 did not answer: its process ${keeperPid} is stopped: .*kill -CONT`);
     const commands = [['show'], ['show', 'xvda'], ['show', image], ['detach', 'xvda'], ['stats'], ['pause', 'xvda']];

@@ -2,7 +2,6 @@
  * A bus that is alive stays, whoever begins or stops a bus on its directory: with another runtime directory, as another
  * user, in another mount namespace, while it is being replaced, or while its processes are stopped. A dead one is repaired.
  */
-
 import { existsSync } from 'node:fs';
 import { readdir, rm, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -99,7 +98,7 @@ async function useAnotherNamespace(t: Test, bench: Bench): Promise<void> {
 async function stopKeeper(t: Test, bench: Bench): Promise<void> {
   const { directory, vbd } = await precious(bench);
   const { keeperPid, serverPid } = await busInfo(bench, directory);
-  await standStill(keeperPid ?? 0);
+  await standStill(keeperPid);
   // no server, and nobody to replace it yet: the state restarting, for as long as the keeper is stopped
   kill(serverPid ?? 0);
   const ask = bench.fusetap(['attach', '--bus', directory, 'other.img'], elsewhere(bench));

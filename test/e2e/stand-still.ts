@@ -10,7 +10,9 @@ const STILL = ['T', 't', 'Z', 'X'];
  * SIGSTOP, until no thread runs any more. kill(2) returns when one thread has the signal: before that thread gets a processor,
  * the others go on, and may still answer a request.
  */
-export async function standStill(pid: number): Promise<void> {
+export async function standStill(pid: number | null | undefined): Promise<void> {
+  // 0 would be the processes of this test
+  if (!pid) throw new Error('there is no process to stop');
   process.kill(pid, 'SIGSTOP');
   await eventually(
     `process ${pid} stands still`,
@@ -18,10 +20,6 @@ export async function standStill(pid: number): Promise<void> {
     () => statesOf(pid).every((state) => STILL.includes(state)),
     1,
   );
-}
-
-export function goOn(pid: number): void {
-  process.kill(pid, 'SIGCONT');
 }
 
 function statesOf(pid: number): string[] {

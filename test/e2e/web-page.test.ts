@@ -1,5 +1,4 @@
 /** The page of `fusetap web` in a real Chromium, while fio runs and servers are killed. */
-
 import { once } from 'node:events';
 import { resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -141,7 +140,7 @@ t.test('buses that die, a connection that is lost, and a page that is not valid 
   await eventually('its end', LIMIT_MS, async () => /bus two has ended/.test(await textOf(page, '#notices')));
   t.same(faults, []);
 
-  await standStill(child.pid as number);
+  await standStill(child.pid);
   await link(/^connection lost at .*: trying again$/);
   child.kill('SIGCONT');
   await link(/^live$/);

@@ -2,7 +2,6 @@
  * An activity on a vbd belongs to the client that asked for it: when the client goes away, it is cancelled and undone.
  * A command with --force cancels the activity that is under way.
  */
-
 import { readdir } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import t, { type Test } from 'tap';
@@ -134,7 +133,7 @@ t.test('a save does not wait for the stopped keeper of another bus', { skip }, a
   const write = (file: string): Promise<string> => {
     return bus.bench.sh('dd if=/dev/zero of="$1" bs=4k count=1 conv=notrunc,fsync status=none && echo ok', file);
   };
-  await standStill(keeperPid ?? 0);
+  await standStill(keeperPid);
   t.teardown(() => process.kill(keeperPid ?? 0, 'SIGCONT'));
 
   const interrupted = bus.bench.startFusetap(['save', 'xvda', 'copy.img']);

@@ -2,7 +2,6 @@
  * A server whose keeper is dead, or does not answer: it grants memory, is paused for copies, flushes when it is told to
  * end, and needs no file of the package that is installed by then.
  */
-
 import { cp, readdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -43,7 +42,7 @@ async function grantMemory(t: Test, transport: TestTransport): Promise<void> {
   ];
   const slow = await bus.attach({ driver: 'ram', image, passthrough: 'off', filters });
   const { keeperPid } = await bus.info();
-  await standStill(keeperPid as number);
+  await standStill(keeperPid);
   const begun = performance.now();
   await bench.sh(FILL, vbd.path, '0', `${PIECES}`);
   t.comment(`${PIECES / 16} MiB of holes, the keeper stopped: ${Math.round(performance.now() - begun)} ms`);
@@ -242,7 +241,7 @@ t.test('a bus that does not listen is not called dead', { skip }, async (t) => {
   const bus = await startBus(t);
   const { bench, place } = bus;
   const { keeperPid } = await bus.info();
-  await standStill(keeperPid as number);
+  await standStill(keeperPid);
   await rm(`${place.stateDir}/control.sock`);
   const { stderr } = await bench.fusetap(['show']);
   t.match(stderr, new RegExp(`does not listen, but its processes live \\(keeper ${keeperPid}, server`));

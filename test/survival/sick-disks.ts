@@ -1,7 +1,6 @@
 /**
  * An image on a file system that hangs or dies on demand: the program that serves it is stopped or killed.
  */
-
 import type { ChildProcess } from 'node:child_process';
 import { readFile, writeFile } from 'node:fs/promises';
 import type { Test } from 'tap';

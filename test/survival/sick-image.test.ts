@@ -1,5 +1,4 @@
 /** A disk that hangs, or is dead, stops only its own vbd. */
-
 import t from 'tap';
 import type { VbdInfo } from '../../mount/control/interface.js';
 import { eventually } from '../e2e/command.js';

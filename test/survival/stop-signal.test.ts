@@ -1,5 +1,4 @@
 /** A server is stopped by SIGSTOP: within the limit nothing happens, after it the server is replaced. */
-
 import { setTimeout as delay } from 'node:timers/promises';
 import t from 'tap';
 import { whyNot } from '../e2e/fixtures.js';
@@ -26,7 +25,7 @@ void t.test('SIGSTOP under fio', { skip: whyNot('fio') }, async (t) => {
 
   // while the keeper is stopped it hears nothing, which must not count against the server
   const { keeperPid, serverPid } = await bus.info();
-  await standStill(keeperPid as number);
+  await standStill(keeperPid);
   await delay(6_000);
   process.kill(keeperPid as number, 'SIGCONT');
   await delay(3_000);

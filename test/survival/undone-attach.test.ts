@@ -1,5 +1,4 @@
 /** An attach whose client goes away before it has the answer is undone: by the bus, whatever happened to the client. */
-
 import { existsSync, writeFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -104,7 +103,7 @@ t.test('fusetap attach, killed while the answer waits for it', { skip }, async (
   const attach = bench.startFusetap(['attach', ...gate.words]);
   const ended = collect(attach);
   await gate.waits();
-  await standStill(attach.pid as number);
+  await standStill(attach.pid);
   gate.open();
   await eventually('it is attached', 60_000, async () => (await bench.list()).length === 1);
   attach.kill('SIGKILL');
@@ -147,7 +146,7 @@ t.test('fusetap attach of several images, interrupted while the last is opened',
 t.test('fusetap attach of several images, interrupted while the last answer waits for it', { skip }, async (t) => {
   const bench = await openBench(t, KERNEL);
   const { gate, attach, ended } = await attachTwo(bench);
-  await standStill(attach.pid as number);
+  await standStill(attach.pid);
   gate.open();
   await eventually('both are attached', 60_000, async () => (await bench.list()).length === 2);
   attach.kill('SIGINT');

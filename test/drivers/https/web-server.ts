@@ -1,11 +1,10 @@
 /** A real web server for tests: nginx on a free port of this machine, which serves a directory. It is ended with the test. */
-
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { accepts, eventually, freePort, isInstalled } from '../../e2e/command.js';
-import { goOn, standStill } from '../../e2e/stand-still.js';
+import { standStill } from '../../e2e/stand-still.js';
 
 const START_LIMIT_MS = 30_000;
 
@@ -77,11 +76,11 @@ export class WebServer {
 
   /** Lets it stand still. */
   async pause(): Promise<void> {
-    if (this.#child?.pid !== undefined) await standStill(this.#child.pid);
+    await standStill(this.#child?.pid);
   }
 
   resume(): void {
-    if (this.#child?.pid !== undefined) goOn(this.#child.pid);
+    this.#child?.kill('SIGCONT');
   }
 
   /** Kills it, and waits for its end. */

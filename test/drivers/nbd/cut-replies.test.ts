@@ -3,7 +3,6 @@
  * the next one what to wait for. The memory is that of a real connection, copied at the moment of the death.
  */
 import { mkdtempSync } from 'node:fs';
-import { Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
@@ -11,10 +10,9 @@ import { type Disk, frontDisk } from '../../../drivers/disk.js';
 import { Drain } from '../../../drivers/nbd/drain.js';
 import { KeptState, TAIL_BYTES } from '../../../drivers/nbd/takeover/kept-state.js';
 import { type Reaped, reap } from '../../../drivers/nbd/takeover/reap.js';
-import { socketPair } from '../../../system/libc.js';
 import { eventually } from '../../e2e/command.js';
 import { chunk, type FakeRequest, FakeServer, simple } from './fake-server.js';
-import { openNbd, recordingHost } from './open.js';
+import { oldConnection, openNbd, recordingHost } from './open.js';
 import { uriOf } from './servers.js';
 
 t.setTimeout(120_000);
@@ -78,11 +76,8 @@ async function lookedAt(state: KeptState, { send }: Open, part: Buffer): Promise
 
 /** What the next server does with that memory. The old connection lives, and the rest comes on it. */
 async function reaped(t: Test, state: KeptState, rest: Buffer, limitMs = LIMIT_MS): Promise<Reaped | 'waits for ever'> {
-  const [ours, theirs] = socketPair();
-  const far = new Socket({ fd: theirs });
-  far.on('error', () => {});
+  const { ours, far } = oldConnection(t);
   far.resume();
-  t.teardown(() => far.destroy());
   const signal = AbortSignal.timeout(limitMs);
   const reaping = reap(ours, state, { isReadable: true, flushes: false, signal, drain: new Drain() });
   far.write(rest);

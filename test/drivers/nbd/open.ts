@@ -1,6 +1,9 @@
-/** Opens disks of nbd in tests, without a bus. */
+/** Opens disks of nbd in tests, without a bus, and makes connections without a server. */
+import { Socket } from 'node:net';
+import type { Test } from 'tap';
 import type { ConnectionState, Host, Json, Kept, OpenContext, RawDisk } from '../../../drivers/driver.js';
 import nbd from '../../../drivers/nbd/index.js';
+import { socketPair } from '../../../system/libc.js';
 
 export interface OpenWish {
   readonly readOnly?: boolean;
@@ -33,4 +36,13 @@ export function recordingHost(): RecordingHost {
     told: (state) => void states.push(state),
     lost: (error) => void losses.push(error.message),
   };
+}
+
+/** A connection that a dead server has left, and its other end. */
+export function oldConnection(t: Test): { readonly ours: number; readonly far: Socket } {
+  const [ours, theirs] = socketPair();
+  const far = new Socket({ fd: theirs });
+  far.on('error', () => {});
+  t.teardown(() => far.destroy());
+  return { ours, far };
 }

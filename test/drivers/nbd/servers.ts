@@ -1,10 +1,9 @@
 /** Real NBD servers for tests: nbdkit and qemu-nbd on unix sockets. They are killed at the end of the test. */
-
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync, rmSync } from 'node:fs';
 import { accepts, eventually, isInstalled } from '../../e2e/command.js';
-import { goOn, standStill } from '../../e2e/stand-still.js';
+import { standStill } from '../../e2e/stand-still.js';
 
 const START_LIMIT_MS = 30_000;
 
@@ -52,11 +51,11 @@ export class NbdServer {
 
   /** Lets it stand still. */
   async pause(): Promise<void> {
-    if (this.#child?.pid !== undefined) await standStill(this.#child.pid);
+    await standStill(this.#child?.pid);
   }
 
   resume(): void {
-    if (this.#child?.pid !== undefined) goOn(this.#child.pid);
+    this.#child?.kill('SIGCONT');
   }
 
   /** Kills it, and waits for its end. */

@@ -3,7 +3,7 @@
  * The dead server is played by this process, so its memory is exactly what a test wants.
  */
 import { fstatSync, mkdtempSync, openSync, readFileSync, writeFileSync } from 'node:fs';
-import { connect, Socket } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
@@ -14,10 +14,10 @@ import { COMMAND } from '../../../drivers/nbd/protocol.js';
 import { Doubts, monotonicMs, type Repeatable } from '../../../drivers/nbd/takeover/doubts.js';
 import { KeptState, MOST_DOUBTS, SLOT, type SlotState } from '../../../drivers/nbd/takeover/kept-state.js';
 import { type Reaped, reap } from '../../../drivers/nbd/takeover/reap.js';
-import { addressOf, endSending, memfdCreate, setSocketOption, socketPair, write } from '../../../system/libc.js';
+import { addressOf, endSending, memfdCreate, setSocketOption, write } from '../../../system/libc.js';
 import { eventually } from '../../e2e/command.js';
 import { chunk, type FakeOptions, FakeServer, NEWSTYLE, simple } from './fake-server.js';
-import { openNbd, type RecordingHost, recordingHost } from './open.js';
+import { oldConnection, openNbd, type RecordingHost, recordingHost } from './open.js';
 import { nbdkit, uriOf, whyNoServers } from './servers.js';
 
 t.setTimeout(120_000);
@@ -365,11 +365,8 @@ async function reaped(t: Test, received: Buffer, later: readonly Buffer[]): Prom
   const state = KeptState.create();
   state.set(state.take({ high: 0x01020304, low: 0x80808082, ...range(0, 512) }), SLOT.sent);
   received.copy(state.buffer);
-  const [ours, theirs] = socketPair();
-  const far = new Socket({ fd: theirs });
-  far.on('error', () => {});
+  const { ours, far } = oldConnection(t);
   far.resume();
-  t.teardown(() => far.destroy());
   const wish = { isReadable: true, flushes: false, signal: AbortSignal.timeout(20_000), drain: new Drain() };
   const reaping = reap(ours, state, wish);
   for (const bytes of later) await new Promise((resolve) => far.write(bytes, resolve));
@@ -432,9 +429,7 @@ t.test('a unix socket that is full has no part of a request, if only the old con
 t.test('a server that dies when it ends the old connection has told that it was flushed', async (t) => {
   const state = KeptState.create();
   state.noteWrite();
-  const [ours, theirs] = socketPair();
-  const far = new Socket({ fd: theirs });
-  t.teardown(() => far.destroy());
+  const { ours, far } = oldConnection(t);
   far.once('data', (request: Buffer) => {
     far.write(simple(request.subarray(8, 16), 0));
   });
@@ -457,9 +452,7 @@ t.test('servers that die fast wait for a torn request together, not each anew', 
   const wish = { isReadable: true, flushes: false, drain: new Drain() };
   /** The pairs of a connection on which no answer comes. */
   const begin = (signal: AbortSignal): Promise<Reaped> => {
-    const [ours, theirs] = socketPair();
-    const far = new Socket({ fd: theirs });
-    t.teardown(() => far.destroy());
+    const { ours } = oldConnection(t);
     return reap(ours, state, { ...wish, signal });
   };
   const died = new AbortController();

@@ -2,14 +2,13 @@
  * A real Ceph cluster for tests, on this machine: one monitor, one OSD, and the pool `rbd`. It needs no rights. Its monitor
  * and OSD are children of the test, and are killed at its end.
  */
-
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { freePort, isInstalled, output } from '../../e2e/command.js';
-import { goOn, standStill } from '../../e2e/stand-still.js';
+import { standStill } from '../../e2e/stand-still.js';
 
 const START_LIMIT_MS = 120_000;
 const PROGRAMS = ['ceph', 'rbd', 'ceph-mon', 'ceph-osd', 'ceph-authtool', 'monmaptool'];
@@ -128,11 +127,11 @@ export class Ceph {
 
   /** Lets a daemon stand still. */
   async pause(daemon: Daemon): Promise<void> {
-    await standStill(this.#children.get(daemon)?.pid as number);
+    await standStill(this.#children.get(daemon)?.pid);
   }
 
   resume(daemon: Daemon): void {
-    goOn(this.#children.get(daemon)?.pid as number);
+    this.#children.get(daemon)?.kill('SIGCONT');
   }
 
   /** Kills a daemon, and waits for its end. */
